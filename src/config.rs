@@ -1,0 +1,711 @@
+//! Configuration: one section per concern, every default and range in one place.
+//!
+//! All sections derive serde; durations are written as `"30s"`, `"15m"` or `"1h 30m"`.
+//! [`Config::validate`] is called by the builder; an out-of-range value is an error that names
+//! the field, the value and the range, never a silent correction.
+
+use std::collections::BTreeSet;
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::ConfigError;
+use crate::types::{Endpoint, MAX_NETWORK_BYTES, PIECE_BYTES, PeerId};
+
+const KIB: u64 = 1024;
+const MIB: u64 = 1024 * KIB;
+const MINUTE: Duration = Duration::from_mins(1);
+
+/// The whole configuration of a node.
+///
+/// ```
+/// use sorcha_peer::Config;
+/// let mut config = Config::default();
+/// assert!(config.validate().is_ok());
+/// config.discovery.max_peers = 3;
+/// let error = config.validate().unwrap_err().to_string();
+/// assert_eq!(error, "discovery.max_peers is 3, allowed is 10 to 10000");
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Config {
+    /// Which network, and who may join.
+    pub network: NetworkConfig,
+    /// Where the node listens and what it advertises.
+    pub listen: ListenConfig,
+    /// How peers are found.
+    pub discovery: DiscoveryConfig,
+    /// How many links are kept.
+    pub overlay: OverlayConfig,
+    /// How dead peers are noticed.
+    pub liveness: LivenessConfig,
+    /// How peers are dialled.
+    pub connection: ConnectionConfig,
+    /// How transactions spread.
+    pub gossip: GossipConfig,
+    /// How own transactions are kept until others have them.
+    pub outbox: OutboxConfig,
+}
+
+/// Which network, and who may join.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct NetworkConfig {
+    /// Name of the network; nodes of another network are refused. Default `"sorcha"`, 1 to 64
+    /// bytes.
+    pub name: String,
+    /// Whether transactions must be signed by their origin. Default required.
+    pub signatures: SignaturePolicy,
+    /// Whom to talk to. Default anybody who proves a key.
+    pub trust: Trust,
+    /// How far a transaction's creation time may be from now when it is pushed. Default 2 min,
+    /// range 1 s to 1 h.
+    #[serde(with = "span")]
+    pub max_clock_skew: Duration,
+    /// No TLS: for tests and for a service mesh that brings its own. Default false.
+    pub plaintext: bool,
+    /// Lets [`plaintext`](Self::plaintext) listen on addresses other than loopback. Default false.
+    pub allow_plaintext_beyond_loopback: bool,
+}
+
+/// Whether transactions must be signed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SignaturePolicy {
+    /// An unsigned transaction is a violation.
+    #[default]
+    Required,
+    /// Signatures are optional; for a mesh whose members trust each other.
+    Off,
+}
+
+/// Whom to talk to.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "mode")]
+#[non_exhaustive]
+pub enum Trust {
+    /// Anybody who proves a key.
+    #[default]
+    Open,
+    /// Only these peers.
+    AllowList {
+        /// The peers.
+        peers: BTreeSet<PeerId>,
+    },
+}
+
+impl Trust {
+    /// Whether `peer` may be talked to.
+    pub fn allows(&self, peer: &PeerId) -> bool {
+        match self {
+            Self::Open => true,
+            Self::AllowList { peers } => peers.contains(peer),
+        }
+    }
+}
+
+/// Where the node listens and what it advertises.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct ListenConfig {
+    /// `ip:port` to listen on; port 0 picks a free one; `None` dials out only.
+    /// Default `0.0.0.0:5001`.
+    pub address: Option<std::net::SocketAddr>,
+    /// Addresses under which others reach this node, best first, at most 16. Empty: the listening
+    /// address where it is a concrete one.
+    pub advertise: Vec<Endpoint>,
+    /// Connections that may be in their handshake at once. Default 256, range 1 to 65536.
+    pub max_handshakes: u32,
+    /// Connections from one IP address that may be in their handshake at once. Default 32, range
+    /// 1 to 65536.
+    pub max_handshakes_per_ip: u32,
+}
+
+/// How peers are found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct DiscoveryConfig {
+    /// First contacts; never forgotten.
+    pub bootstrap: Vec<Endpoint>,
+    /// How often peers are asked for peers. Default 15 min, range 1 min to 24 h.
+    #[serde(with = "span")]
+    pub refresh_interval: Duration,
+    /// Peers remembered. Default 1000, range 10 to 10000.
+    pub max_peers: u32,
+    /// Below this many links the node is degraded and goes back to its bootstrap peers. Default 5,
+    /// range 1 to 100.
+    pub min_healthy_peers: u32,
+    /// Failures after which a peer counts as unhealthy. Default 3, range 1 to 100.
+    pub unhealthy_after: u32,
+    /// Failures after which a peer that is no bootstrap peer is forgotten. Default 5, range 1 to
+    /// 100, not below `unhealthy_after`.
+    pub forget_after: u32,
+    /// Dials under way at once. Default 10, range 1 to 50.
+    pub max_concurrent: u32,
+    /// Which addresses heard from others are believed. Default automatic.
+    pub addresses: AddressPolicy,
+}
+
+/// Which addresses that others tell us are stored and dialled. What the host configured is
+/// always dialled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AddressPolicy {
+    /// Public addresses from anybody; private ones only from peers that are themselves reached at
+    /// a private or loopback address; loopback ones only from peers reached over loopback.
+    #[default]
+    Auto,
+    /// Public addresses only.
+    Public,
+    /// Anything that can be dialled.
+    Any,
+}
+
+/// How many links are kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct OverlayConfig {
+    /// Links that the node dials itself. Default 6, range 1 to 15.
+    pub dial_target: u32,
+    /// Links (dialled and accepted together) below which the node dials more. Default 8, range
+    /// 1 to 63, not below `dial_target`.
+    pub min_links: u32,
+    /// Links accepted from others. Default 48, range 0 to 48.
+    pub max_inbound: u32,
+    /// First delay before a lost peer is dialled again. Default 1 s, range 10 ms to 60 s.
+    #[serde(with = "span")]
+    pub redial_min: Duration,
+    /// Longest such delay. Default 60 s, range `redial_min` to 1 h.
+    #[serde(with = "span")]
+    pub redial_max: Duration,
+}
+
+/// How dead peers are noticed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct LivenessConfig {
+    /// How often a quiet link is pinged. Default 30 s, range 50 ms to 1 h.
+    #[serde(with = "span")]
+    pub interval: Duration,
+    /// Time to answer. Default 5 s, range 50 ms to 120 s.
+    #[serde(with = "span")]
+    pub timeout: Duration,
+    /// Misses after which a peer is down. Default 2, range 1 to 10.
+    pub max_missed: u32,
+    /// A peer that takes nothing of what waits for it for this long is disconnected. Default
+    /// 60 s, range 1 s to 1 h.
+    #[serde(with = "span")]
+    pub slow_after: Duration,
+}
+
+/// How peers are dialled.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct ConnectionConfig {
+    /// Time for name resolution and TCP. Default 30 s, range 5 s to 120 s.
+    #[serde(with = "span")]
+    pub connect_timeout: Duration,
+    /// Time for TLS and hello together. Default 10 s, range 100 ms to 60 s.
+    #[serde(with = "span")]
+    pub handshake_timeout: Duration,
+    /// Attempts at an operation on one rung of the ladder. Default 3, range 1 to 10.
+    pub max_retries: u32,
+    /// Delay between them. Default 5 s, range 1 s to 60 s.
+    #[serde(with = "span")]
+    pub retry_delay: Duration,
+    /// Failed walks down the ladder that open a peer's circuit breaker. Default 5, range 3 to 20.
+    pub breaker_threshold: u32,
+    /// Time after which an open breaker lets one probe through. Default 5 min, range 1 to 30 min.
+    #[serde(with = "span")]
+    pub breaker_reset: Duration,
+}
+
+/// A setting that is worked out unless it is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(from = "AutoRepr", into = "AutoRepr")]
+pub enum Auto {
+    /// Worked out from the size of the network.
+    #[default]
+    Auto,
+    /// Fixed.
+    Fixed(u32),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum AutoRepr {
+    Fixed(u32),
+    Word(AutoWord),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum AutoWord {
+    Auto,
+}
+
+impl From<AutoRepr> for Auto {
+    fn from(repr: AutoRepr) -> Self {
+        match repr {
+            AutoRepr::Fixed(value) => Self::Fixed(value),
+            AutoRepr::Word(AutoWord::Auto) => Self::Auto,
+        }
+    }
+}
+
+impl From<Auto> for AutoRepr {
+    fn from(auto: Auto) -> Self {
+        match auto {
+            Auto::Fixed(value) => Self::Fixed(value),
+            Auto::Auto => Self::Word(AutoWord::Auto),
+        }
+    }
+}
+
+/// How transactions spread. `fanout`, `rounds` and `ttl` change latency and cost, never the set of
+/// nodes that end up with a transaction: beyond them it is still stored and announced.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct GossipConfig {
+    /// Most pushes of one transaction by one node. Default automatic, range 2 to 20.
+    pub fanout: Auto,
+    /// Hops that push at all; later ones announce. Default automatic, range 1 to 10.
+    pub rounds: Auto,
+    /// Hops after which a transaction is only announced. Default automatic, range 1 to 64.
+    pub ttl: Auto,
+    /// How long transactions are kept and served. Default 3600 s, range 300 s to 86400 s.
+    #[serde(with = "span")]
+    pub retention: Duration,
+    /// Largest payload in bytes. Default 10 MiB, range 1 KiB to 1 GiB.
+    pub max_transaction_size: u64,
+    /// Largest payload in bytes that is pushed unasked. Default 16 KiB, range 0 to 64 KiB.
+    pub eager_limit: u64,
+    /// Whether frames are compressed where that shrinks them. Default true.
+    pub compression: bool,
+    /// Most bytes of large payloads being received at once. Default 64 MiB, range 1 MiB to 16 GiB;
+    /// a single payload may always be received.
+    pub max_assembly_bytes: u64,
+    /// Most payload bytes of recent transactions kept in memory for serving. Default 64 MiB, range
+    /// 1 MiB to 16 GiB.
+    pub cache_bytes: u64,
+}
+
+/// How own transactions are kept until others have them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct OutboxConfig {
+    /// Own transactions waiting for copies. Default 10000, range 100 to 100000.
+    pub max_entries: u32,
+    /// Rounds without any taker after which an entry becomes a dead letter. Default 5, range 1 to
+    /// 10.
+    pub max_retries: u32,
+    /// Whether the outbox must survive a restart. Default true.
+    pub persistent: bool,
+    /// Nodes that must have stored a transaction before it leaves the outbox. Default 2, range 1
+    /// to 16.
+    pub min_copies: u32,
+}
+
+impl Default for NetworkConfig {
+    fn default() -> Self {
+        Self {
+            name: "sorcha".to_owned(),
+            signatures: SignaturePolicy::Required,
+            trust: Trust::Open,
+            max_clock_skew: 2 * MINUTE,
+            plaintext: false,
+            allow_plaintext_beyond_loopback: false,
+        }
+    }
+}
+
+impl Default for ListenConfig {
+    fn default() -> Self {
+        let any = std::net::Ipv4Addr::UNSPECIFIED;
+        Self {
+            address: Some((any, Endpoint::DEFAULT_PORT).into()),
+            advertise: Vec::new(),
+            max_handshakes: 256,
+            max_handshakes_per_ip: 32,
+        }
+    }
+}
+
+impl Default for DiscoveryConfig {
+    fn default() -> Self {
+        Self {
+            bootstrap: Vec::new(),
+            refresh_interval: 15 * MINUTE,
+            max_peers: 1000,
+            min_healthy_peers: 5,
+            unhealthy_after: 3,
+            forget_after: 5,
+            max_concurrent: 10,
+            addresses: AddressPolicy::Auto,
+        }
+    }
+}
+
+impl Default for OverlayConfig {
+    fn default() -> Self {
+        Self {
+            dial_target: 6,
+            min_links: 8,
+            max_inbound: 48,
+            redial_min: Duration::from_secs(1),
+            redial_max: MINUTE,
+        }
+    }
+}
+
+impl Default for LivenessConfig {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_secs(30),
+            timeout: Duration::from_secs(5),
+            max_missed: 2,
+            slow_after: MINUTE,
+        }
+    }
+}
+
+impl Default for ConnectionConfig {
+    fn default() -> Self {
+        Self {
+            connect_timeout: Duration::from_secs(30),
+            handshake_timeout: Duration::from_secs(10),
+            max_retries: 3,
+            retry_delay: Duration::from_secs(5),
+            breaker_threshold: 5,
+            breaker_reset: 5 * MINUTE,
+        }
+    }
+}
+
+impl Default for GossipConfig {
+    fn default() -> Self {
+        Self {
+            fanout: Auto::Auto,
+            rounds: Auto::Auto,
+            ttl: Auto::Auto,
+            retention: Duration::from_hours(1),
+            max_transaction_size: 10 * MIB,
+            eager_limit: 16 * KIB,
+            compression: true,
+            max_assembly_bytes: 64 * MIB,
+            cache_bytes: 64 * MIB,
+        }
+    }
+}
+
+impl Default for OutboxConfig {
+    fn default() -> Self {
+        Self { max_entries: 10_000, max_retries: 5, persistent: true, min_copies: 2 }
+    }
+}
+
+impl Config {
+    /// For one site with quick, reliable links: dead peers are noticed within 6 s instead of 65 s
+    /// and peers are asked for peers every minute.
+    pub fn lan() -> Self {
+        let mut config = Self::default();
+        config.liveness.interval = Duration::from_secs(2);
+        config.liveness.timeout = Duration::from_secs(2);
+        config.discovery.refresh_interval = MINUTE;
+        config.overlay.redial_min = Duration::from_millis(200);
+        config.overlay.redial_max = Duration::from_secs(10);
+        config
+    }
+
+    /// Checks every range.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for the first field that is out of range.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        self.network.validate()?;
+        self.listen.validate()?;
+        self.discovery.validate()?;
+        self.overlay.validate()?;
+        self.liveness.validate()?;
+        self.connection.validate()?;
+        self.gossip.validate()?;
+        self.outbox.validate()?;
+        match self.listen.address {
+            Some(addr)
+                if self.network.plaintext
+                    && !addr.ip().is_loopback()
+                    && !self.network.allow_plaintext_beyond_loopback =>
+            {
+                Err(ConfigError::PlaintextBeyondLoopback { address: addr })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn within<T: PartialOrd + Display>(
+    field: &'static str,
+    value: T,
+    range: RangeInclusive<T>,
+) -> Result<(), ConfigError> {
+    if range.contains(&value) {
+        return Ok(());
+    }
+    let (min, max) = range.into_inner();
+    Err(ConfigError::OutOfRange {
+        field,
+        value: value.to_string(),
+        min: min.to_string(),
+        max: max.to_string(),
+    })
+}
+
+fn within_span(
+    field: &'static str,
+    value: Duration,
+    range: RangeInclusive<Duration>,
+) -> Result<(), ConfigError> {
+    if range.contains(&value) {
+        return Ok(());
+    }
+    let show = |d: Duration| humantime::format_duration(d).to_string();
+    let (min, max) = range.into_inner();
+    Err(ConfigError::OutOfRange { field, value: show(value), min: show(min), max: show(max) })
+}
+
+fn within_auto(
+    field: &'static str,
+    value: Auto,
+    range: RangeInclusive<u32>,
+) -> Result<(), ConfigError> {
+    match value {
+        Auto::Auto => Ok(()),
+        Auto::Fixed(value) => within(field, value, range),
+    }
+}
+
+const fn secs(s: u64) -> Duration {
+    Duration::from_secs(s)
+}
+
+const fn millis(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+impl NetworkConfig {
+    fn validate(&self) -> Result<(), ConfigError> {
+        within("network.name (bytes)", self.name.len(), 1..=MAX_NETWORK_BYTES)?;
+        within_span("network.max_clock_skew", self.max_clock_skew, secs(1)..=secs(3600))
+    }
+}
+
+impl ListenConfig {
+    fn validate(&self) -> Result<(), ConfigError> {
+        within("listen.advertise (entries)", self.advertise.len(), 0..=16)?;
+        within("listen.max_handshakes", self.max_handshakes, 1..=65_536)?;
+        within("listen.max_handshakes_per_ip", self.max_handshakes_per_ip, 1..=65_536)?;
+        let unusable =
+            |e: &&Endpoint| e.port() == 0 || e.scope() == crate::types::AddressScope::Unusable;
+        match self.advertise.iter().find(unusable) {
+            Some(endpoint) => Err(ConfigError::Advertise { endpoint: endpoint.to_string() }),
+            None => Ok(()),
+        }
+    }
+}
+
+impl DiscoveryConfig {
+    fn validate(&self) -> Result<(), ConfigError> {
+        within_span("discovery.refresh_interval", self.refresh_interval, MINUTE..=secs(86_400))?;
+        within("discovery.max_peers", self.max_peers, 10..=10_000)?;
+        within("discovery.min_healthy_peers", self.min_healthy_peers, 1..=100)?;
+        within("discovery.unhealthy_after", self.unhealthy_after, 1..=100)?;
+        within("discovery.forget_after", self.forget_after, self.unhealthy_after..=100)?;
+        within("discovery.max_concurrent", self.max_concurrent, 1..=50)
+    }
+}
+
+impl OverlayConfig {
+    fn validate(&self) -> Result<(), ConfigError> {
+        within("overlay.dial_target", self.dial_target, 1..=15)?;
+        within("overlay.min_links", self.min_links, self.dial_target..=63)?;
+        within("overlay.max_inbound", self.max_inbound, 0..=48)?;
+        within_span("overlay.redial_min", self.redial_min, millis(10)..=secs(60))?;
+        within_span("overlay.redial_max", self.redial_max, self.redial_min..=secs(3600))
+    }
+}
+
+impl LivenessConfig {
+    fn validate(&self) -> Result<(), ConfigError> {
+        within_span("liveness.interval", self.interval, millis(50)..=secs(3600))?;
+        within_span("liveness.timeout", self.timeout, millis(50)..=secs(120))?;
+        within("liveness.max_missed", self.max_missed, 1..=10)?;
+        within_span("liveness.slow_after", self.slow_after, secs(1)..=secs(3600))
+    }
+}
+
+impl ConnectionConfig {
+    fn validate(&self) -> Result<(), ConfigError> {
+        within_span("connection.connect_timeout", self.connect_timeout, secs(5)..=secs(120))?;
+        within_span(
+            "connection.handshake_timeout",
+            self.handshake_timeout,
+            millis(100)..=secs(60),
+        )?;
+        within("connection.max_retries", self.max_retries, 1..=10)?;
+        within_span("connection.retry_delay", self.retry_delay, secs(1)..=secs(60))?;
+        within("connection.breaker_threshold", self.breaker_threshold, 3..=20)?;
+        within_span("connection.breaker_reset", self.breaker_reset, MINUTE..=30 * MINUTE)
+    }
+}
+
+impl GossipConfig {
+    fn validate(&self) -> Result<(), ConfigError> {
+        within_auto("gossip.fanout", self.fanout, 2..=20)?;
+        within_auto("gossip.rounds", self.rounds, 1..=10)?;
+        within_auto("gossip.ttl", self.ttl, 1..=64)?;
+        within_span("gossip.retention", self.retention, secs(300)..=secs(86_400))?;
+        within("gossip.max_transaction_size", self.max_transaction_size, KIB..=1024 * MIB)?;
+        within("gossip.eager_limit", self.eager_limit, 0..=PIECE_BYTES as u64)?;
+        within("gossip.max_assembly_bytes", self.max_assembly_bytes, MIB..=16 * KIB * MIB)?;
+        within("gossip.cache_bytes", self.cache_bytes, MIB..=16 * KIB * MIB)
+    }
+}
+
+impl OutboxConfig {
+    fn validate(&self) -> Result<(), ConfigError> {
+        within("outbox.max_entries", self.max_entries, 100..=100_000)?;
+        within("outbox.max_retries", self.max_retries, 1..=10)?;
+        within("outbox.min_copies", self.min_copies, 1..=16)
+    }
+}
+
+/// Durations as text in serde.
+mod span {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(span: &Duration, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(&humantime::format_duration(*span))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+        let text = String::deserialize(from)?;
+        humantime::parse_duration(&text)
+            .map_err(|e| serde::de::Error::custom(format!("{text:?} is no duration: {e}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_those_that_users_know() {
+        let config = Config::default();
+        config.validate().unwrap();
+        Config::lan().validate().unwrap();
+        assert_eq!(config.listen.address.unwrap().port(), 5001);
+        assert_eq!(config.discovery.refresh_interval, secs(900));
+        assert_eq!(config.gossip.max_transaction_size, 10 * 1024 * 1024);
+        assert_eq!(config.outbox.max_entries, 10_000);
+    }
+
+    #[test]
+    fn toml_and_json_round_trip() {
+        let config = Config::lan();
+        let text = toml::to_string(&config).unwrap();
+        assert!(text.contains("interval = \"2s\""), "{text}");
+        assert_eq!(toml::from_str::<Config>(&text).unwrap(), config);
+        let json = serde_json::to_string(&config).unwrap();
+        assert_eq!(serde_json::from_str::<Config>(&json).unwrap(), config);
+    }
+
+    #[test]
+    fn a_part_is_enough_and_a_typo_is_an_error() {
+        let part: Config =
+            toml::from_str("[gossip]\nfanout = 4\nttl = \"auto\"\nretention = \"10m\"").unwrap();
+        assert_eq!(part.gossip.fanout, Auto::Fixed(4));
+        assert_eq!(part.gossip.retention, secs(600));
+        assert!(toml::from_str::<Config>("[gossip]\nfanuot = 4").is_err());
+        assert!(toml::from_str::<Config>("[gossip]\nretention = \"10 parsecs\"").is_err());
+    }
+
+    #[test]
+    fn every_range_bites() {
+        type Spoil = fn(&mut Config);
+        let cases: &[(&str, Spoil)] = &[
+            ("network.name", |c| c.network.name = String::new()),
+            ("network.name", |c| c.network.name = "n".repeat(65)),
+            ("network.max_clock_skew", |c| c.network.max_clock_skew = secs(0)),
+            ("listen.max_handshakes", |c| c.listen.max_handshakes = 0),
+            ("listen.max_handshakes_per_ip", |c| c.listen.max_handshakes_per_ip = 0),
+            ("discovery.refresh_interval", |c| c.discovery.refresh_interval = secs(59)),
+            ("discovery.max_peers", |c| c.discovery.max_peers = 10_001),
+            ("discovery.min_healthy_peers", |c| c.discovery.min_healthy_peers = 0),
+            ("discovery.unhealthy_after", |c| c.discovery.unhealthy_after = 0),
+            ("discovery.forget_after", |c| c.discovery.forget_after = 2),
+            ("discovery.max_concurrent", |c| c.discovery.max_concurrent = 51),
+            ("overlay.dial_target", |c| c.overlay.dial_target = 0),
+            ("overlay.min_links", |c| c.overlay.min_links = 2),
+            ("overlay.max_inbound", |c| c.overlay.max_inbound = 49),
+            ("overlay.redial_min", |c| c.overlay.redial_min = secs(0)),
+            ("overlay.redial_max", |c| c.overlay.redial_max = millis(10)),
+            ("liveness.interval", |c| c.liveness.interval = secs(0)),
+            ("liveness.timeout", |c| c.liveness.timeout = secs(121)),
+            ("liveness.max_missed", |c| c.liveness.max_missed = 0),
+            ("liveness.slow_after", |c| c.liveness.slow_after = secs(0)),
+            ("connection.connect_timeout", |c| c.connection.connect_timeout = secs(4)),
+            ("connection.handshake_timeout", |c| c.connection.handshake_timeout = secs(61)),
+            ("connection.max_retries", |c| c.connection.max_retries = 11),
+            ("connection.retry_delay", |c| c.connection.retry_delay = secs(61)),
+            ("connection.breaker_threshold", |c| c.connection.breaker_threshold = 2),
+            ("connection.breaker_reset", |c| c.connection.breaker_reset = secs(59)),
+            ("gossip.fanout", |c| c.gossip.fanout = Auto::Fixed(21)),
+            ("gossip.rounds", |c| c.gossip.rounds = Auto::Fixed(0)),
+            ("gossip.ttl", |c| c.gossip.ttl = Auto::Fixed(0)),
+            ("gossip.retention", |c| c.gossip.retention = secs(299)),
+            ("gossip.max_transaction_size", |c| c.gossip.max_transaction_size = 1),
+            ("gossip.eager_limit", |c| c.gossip.eager_limit = 65_537),
+            ("gossip.max_assembly_bytes", |c| c.gossip.max_assembly_bytes = 1),
+            ("gossip.cache_bytes", |c| c.gossip.cache_bytes = 1),
+            ("outbox.max_entries", |c| c.outbox.max_entries = 99),
+            ("outbox.max_retries", |c| c.outbox.max_retries = 0),
+            ("outbox.min_copies", |c| c.outbox.min_copies = 0),
+        ];
+        for (field, spoil) in cases {
+            let mut config = Config::default();
+            spoil(&mut config);
+            let error = config.validate().expect_err(field).to_string();
+            assert!(error.starts_with(field), "{field}: {error}");
+            assert!(error.contains("allowed is"), "{field}: {error}");
+        }
+    }
+
+    #[test]
+    fn plaintext_beyond_loopback_needs_a_word() {
+        let mut config = Config::default();
+        config.network.plaintext = true;
+        assert!(matches!(config.validate(), Err(ConfigError::PlaintextBeyondLoopback { .. })));
+        config.network.allow_plaintext_beyond_loopback = true;
+        config.validate().unwrap();
+    }
+
+    #[test]
+    fn an_address_nobody_can_dial_is_not_advertised() {
+        let mut config = Config::default();
+        config.listen.advertise = vec!["0.0.0.0:5001".parse().unwrap()];
+        assert!(matches!(config.validate(), Err(ConfigError::Advertise { .. })));
+    }
+}

@@ -1,0 +1,380 @@
+//! Every public error. One enum per operation; each variant says what happened, whether any state
+//! changed, and whether a retry is of use.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use crate::types::{EndpointError, FailureKind, InvalidTransaction, ParseIdError};
+use crate::types::{PeerId, TransactionId};
+
+/// What lies under an error of a port: whatever the adapter had.
+pub type Source = Box<dyn std::error::Error + Send + Sync + 'static>;
+
+/// A configuration that cannot be used. Nothing was started; a retry is of no use.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// A value outside its range.
+    #[error("{field} is {value}, allowed is {min} to {max}")]
+    OutOfRange {
+        /// Section and name of the field.
+        field: &'static str,
+        /// The value found.
+        value: String,
+        /// Smallest allowed value.
+        min: String,
+        /// Largest allowed value.
+        max: String,
+    },
+    /// Plaintext on an address that others can reach.
+    #[error(
+        "plaintext on {address} would let anybody in: listen on loopback, or set \
+         network.allow_plaintext_beyond_loopback"
+    )]
+    PlaintextBeyondLoopback {
+        /// The listening address.
+        address: SocketAddr,
+    },
+    /// An advertised address that nobody can dial.
+    #[error("listen.advertise has {endpoint}, which nobody can dial")]
+    Advertise {
+        /// The address.
+        endpoint: String,
+    },
+}
+
+/// Why a key file could not be used. A file that exists is never overwritten.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum IdentityError {
+    /// The file could not be read, created or protected. A retry helps once that is mended.
+    #[error("key file {path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What went wrong.
+        source: std::io::Error,
+    },
+    /// The file is not a PEM-encoded PKCS#8 Ed25519 private key. It was left as it is.
+    #[error("key file {path} is not a PKCS#8 Ed25519 private key in PEM")]
+    Format {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The operating system gave no random bytes.
+    #[error("no random bytes from the operating system")]
+    Random,
+}
+
+/// Why a transport operation failed.
+#[derive(Debug, thiserror::Error)]
+#[error("{kind}: {message}")]
+pub struct TransportError {
+    /// What kind of failure; what the protocol decides by.
+    pub kind: FailureKind,
+    /// What happened, for people.
+    pub message: String,
+    /// What lay under it.
+    #[source]
+    pub source: Option<Source>,
+}
+
+impl TransportError {
+    /// An error without a source.
+    pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), source: None }
+    }
+
+    /// An error with what lay under it.
+    pub fn with_source(
+        kind: FailureKind,
+        message: impl Into<String>,
+        source: impl Into<Source>,
+    ) -> Self {
+        Self { kind, message: message.into(), source: Some(source.into()) }
+    }
+}
+
+/// What kind of storage failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum StoreErrorKind {
+    /// The disk or quota is full. Nothing was stored; a retry helps once there is room.
+    Full,
+    /// The file is damaged. It was left as it is; a retry is of no use.
+    Corrupt,
+    /// Another process holds the store. Nothing was changed.
+    Locked,
+    /// The file was written by a newer version. It was left as it is.
+    Version,
+    /// Anything else the operating system or database said. Nothing was stored.
+    Io,
+    /// The store was closed.
+    Closed,
+}
+
+impl StoreErrorKind {
+    /// The name used in events, logs and statistics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Corrupt => "corrupt",
+            Self::Locked => "locked",
+            Self::Version => "version",
+            Self::Io => "io",
+            Self::Closed => "closed",
+        }
+    }
+}
+
+/// Why a storage operation failed. The operation had no effect.
+#[derive(Debug, thiserror::Error)]
+#[error("storage {}: {message}", kind.as_str())]
+pub struct StoreError {
+    /// What kind of failure; what the node decides by.
+    pub kind: StoreErrorKind,
+    /// What happened, for people.
+    pub message: String,
+    /// What lay under it.
+    #[source]
+    pub source: Option<Source>,
+}
+
+impl StoreError {
+    /// An error without a source.
+    pub fn new(kind: StoreErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), source: None }
+    }
+
+    /// An error with what lay under it.
+    pub fn with_source(
+        kind: StoreErrorKind,
+        message: impl Into<String>,
+        source: impl Into<Source>,
+    ) -> Self {
+        Self { kind, message: message.into(), source: Some(source.into()) }
+    }
+}
+
+/// Why a prober has no answer. A retry later may help.
+#[derive(Debug, thiserror::Error)]
+#[error("{kind}: {message}")]
+pub struct ProbeError {
+    /// What kind of failure.
+    pub kind: FailureKind,
+    /// What happened, for people.
+    pub message: String,
+}
+
+/// Why a node did not start. Nothing keeps running.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The configuration is wrong; no retry helps.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// An address given to the builder does not parse; no retry helps.
+    #[error("address {text:?}: {source}")]
+    Address {
+        /// What was given.
+        text: String,
+        /// What is wrong with it.
+        source: EndpointError,
+    },
+    /// Listening failed; a retry helps once the port is free.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What went wrong.
+        source: TransportError,
+    },
+    /// A store could not be read; a retry helps once that is mended.
+    #[error("cannot restore: {0}")]
+    Store(#[from] StoreError),
+    /// Neither a transport was given nor is one built in; no retry helps.
+    #[error("no transport: give one to the builder or build with the feature `grpc`")]
+    NoTransport,
+    /// No identity was given and none could be made.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The operating system gave no random bytes.
+    #[error("no random bytes from the operating system")]
+    Random,
+    /// Called outside a tokio runtime; no retry helps.
+    #[error("a node must be started inside a tokio runtime")]
+    NoRuntime,
+}
+
+/// Why a transaction was not accepted. Nothing was stored or sent.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PublishError {
+    /// The payload is above the configured maximum; no retry helps.
+    #[error("payload of {size} bytes is above the maximum of {limit}")]
+    TooLarge {
+        /// Bytes in the payload.
+        size: u64,
+        /// The configured maximum.
+        limit: u64,
+    },
+    /// The topic name is not acceptable; no retry helps.
+    #[error(transparent)]
+    Topic(#[from] ParseIdError),
+    /// Too many own transactions wait for copies; a retry helps once some are confirmed.
+    #[error("the outbox holds {limit} transactions that wait for copies")]
+    QueueFull {
+        /// The configured capacity.
+        limit: u32,
+    },
+    /// The store refused; see its kind.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The node is shutting down or gone; no retry helps.
+    #[error("the node is shut down")]
+    Closed,
+}
+
+/// Why a subscription was not made or ended.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SubscribeError {
+    /// The topic name is not acceptable; no retry helps.
+    #[error(transparent)]
+    Topic(#[from] ParseIdError),
+    /// The store could not be read; a retry may help.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The node is shut down.
+    #[error("the node is shut down")]
+    Closed,
+}
+
+/// Why a peer could not be connected. Nothing changed, and the address is not remembered.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// The address does not parse; no retry helps.
+    #[error(transparent)]
+    Address(#[from] EndpointError),
+    /// The transport failed; see its kind.
+    #[error("cannot reach {address}: {kind}")]
+    Dial {
+        /// Where.
+        address: String,
+        /// What kind of failure.
+        kind: FailureKind,
+    },
+    /// The link was refused by one side.
+    #[error("refused: {0}")]
+    Refused(crate::types::CloseReason),
+    /// The node is shut down.
+    #[error("the node is shut down")]
+    Closed,
+}
+
+/// Why the node is not ready. It goes on trying.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadyError {
+    /// Fewer links than asked for in the time allowed.
+    #[error("{links} of {wanted} links after {waited:?}; {hint}")]
+    Timeout {
+        /// Links that are up.
+        links: u32,
+        /// Links asked for.
+        wanted: u32,
+        /// How long was waited.
+        waited: Duration,
+        /// The most recent thing that went wrong, or what to configure.
+        hint: String,
+    },
+    /// The node is shut down.
+    #[error("the node is shut down")]
+    Closed,
+}
+
+/// What a shutdown left undone.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct ShutdownReport {
+    /// Own transactions that fewer than `min_copies` peers confirmed. They are in the outbox.
+    pub unconfirmed: Vec<TransactionId>,
+    /// Peers whose queues were not empty when the deadline came.
+    pub unflushed: Vec<PeerId>,
+}
+
+/// A failure that could be counted against a transport kind, for tables and logs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CodeRow {
+    /// The kind of failure.
+    pub kind: FailureKind,
+    /// Its gRPC status code.
+    pub grpc: i32,
+    /// Its HTTP status.
+    pub http: u16,
+    /// Its WebSocket close code.
+    pub websocket: u16,
+}
+
+/// The one table between failures and the codes of the transports. Reading a code that stands
+/// more than once gives the first row that has it; an unknown code reads as
+/// [`FailureKind::Protocol`].
+pub const CODES: &[CodeRow] = &[
+    CodeRow { kind: FailureKind::Unreachable, grpc: 14, http: 503, websocket: 1013 },
+    CodeRow { kind: FailureKind::Timeout, grpc: 4, http: 504, websocket: 4004 },
+    CodeRow { kind: FailureKind::Identity, grpc: 16, http: 401, websocket: 4001 },
+    CodeRow { kind: FailureKind::Protocol, grpc: 13, http: 500, websocket: 1002 },
+    CodeRow { kind: FailureKind::Malformed, grpc: 3, http: 400, websocket: 1007 },
+    CodeRow { kind: FailureKind::Refused, grpc: 8, http: 429, websocket: 1008 },
+    CodeRow { kind: FailureKind::Closed, grpc: 1, http: 499, websocket: 1001 },
+    CodeRow { kind: FailureKind::Unsupported, grpc: 12, http: 501, websocket: 1003 },
+    CodeRow { kind: FailureKind::Local, grpc: 2, http: 507, websocket: 1011 },
+];
+
+impl CodeRow {
+    /// The row of a kind of failure.
+    pub fn of(kind: FailureKind) -> Self {
+        CODES.iter().copied().find(|row| row.kind == kind).unwrap_or(CODES[3])
+    }
+
+    /// What a gRPC status code means.
+    pub fn from_grpc(code: i32) -> FailureKind {
+        CODES.iter().find(|row| row.grpc == code).map_or(FailureKind::Protocol, |row| row.kind)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_code_table_is_total_and_unambiguous() {
+        use FailureKind as K;
+        let all = [
+            K::Unreachable,
+            K::Timeout,
+            K::Identity,
+            K::Protocol,
+            K::Malformed,
+            K::Refused,
+            K::Closed,
+            K::Unsupported,
+            K::Local,
+        ];
+        for kind in all {
+            let row = CodeRow::of(kind);
+            assert_eq!(row.kind, kind);
+            assert_eq!(CodeRow::from_grpc(row.grpc), kind);
+        }
+        for (i, a) in CODES.iter().enumerate() {
+            for b in &CODES[i + 1..] {
+                assert_ne!(a.grpc, b.grpc);
+                assert_ne!(a.http, b.http);
+                assert_ne!(a.websocket, b.websocket);
+            }
+        }
+        assert_eq!(CodeRow::from_grpc(99), K::Protocol);
+    }
+}

@@ -1,0 +1,240 @@
+//! The node's key pair: what its peer id is, and what signs its transactions and records.
+
+use std::fmt;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Read, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use ed25519_dalek::{Signer, SigningKey};
+
+use crate::error::IdentityError;
+use crate::types::{
+    Header, InvalidTransaction, PeerId, PeerRecord, RecordDraft, Signature, Transaction,
+};
+
+/// PKCS#8 version 1 (RFC 5958) around a 32-byte Ed25519 seed (RFC 8410). Version 2, which adds
+/// the public key, is not read by OpenSSL 3.0.
+const PKCS8_PREFIX: &[u8; 16] = b"\x30\x2e\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x70\x04\x22\x04\x20";
+const PEM_BEGIN: &str = "-----BEGIN PRIVATE KEY-----";
+const PEM_END: &str = "-----END PRIVATE KEY-----";
+
+/// An Ed25519 key pair. Cloning shares it; `Debug` shows the public half only.
+///
+/// ```
+/// use sorcha_peer::Identity;
+/// let dir = tempfile::tempdir()?;
+/// let first = Identity::load_or_create(dir.path().join("node.key"))?;
+/// let again = Identity::load_or_create(dir.path().join("node.key"))?;
+/// assert_eq!(first.peer_id(), again.peer_id());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct Identity {
+    key: Arc<SigningKey>,
+    peer_id: PeerId,
+}
+
+impl Identity {
+    /// A new key from the operating system's random bytes.
+    ///
+    /// # Errors
+    /// [`IdentityError::Random`] when there are none.
+    pub fn generate() -> Result<Self, IdentityError> {
+        let mut seed = [0; 32];
+        getrandom::fill(&mut seed).map_err(|_| IdentityError::Random)?;
+        Ok(Self::from_seed(seed))
+    }
+
+    /// The key of a 32-byte seed (RFC 8032, section 5.1.5).
+    pub fn from_seed(seed: [u8; 32]) -> Self {
+        let key = SigningKey::from_bytes(&seed);
+        let peer_id = PeerId::from_bytes(key.verifying_key().to_bytes());
+        Self { key: Arc::new(key), peer_id }
+    }
+
+    /// Reads the key file, or makes a key and writes it with mode 0600. The file is PEM-encoded
+    /// PKCS#8, as `openssl genpkey -algorithm ed25519` writes it. Missing parent folders are made.
+    ///
+    /// # Errors
+    /// [`IdentityError`]; an existing file is never overwritten, whatever is in it.
+    pub fn load_or_create(path: impl AsRef<Path>) -> Result<Self, IdentityError> {
+        let path = path.as_ref();
+        let io = |source| IdentityError::Io { path: path.to_owned(), source };
+        if let Some(found) = read(path)? {
+            return Ok(found);
+        }
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent).map_err(io)?;
+        }
+        let made = Self::generate()?;
+        // Written aside and linked into place, so that a crash leaves no half a key and of two
+        // processes that start together both use the same one.
+        let aside = path.with_extension(format!("new-{}", std::process::id()));
+        let written = write_private(&aside, made.to_pem().as_bytes());
+        let linked = written.and_then(|()| fs::hard_link(&aside, path));
+        let removed = fs::remove_file(&aside);
+        match linked {
+            Ok(()) => removed.map_err(io).map(|()| made),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => read(path)?.ok_or_else(|| io(e)),
+            Err(e) => Err(io(e)),
+        }
+    }
+
+    /// The public key, which is the peer id.
+    pub fn peer_id(&self) -> PeerId {
+        self.peer_id
+    }
+
+    /// The private key as PKCS#8 DER.
+    pub fn to_pkcs8(&self) -> Vec<u8> {
+        [PKCS8_PREFIX.as_slice(), self.key.as_bytes()].concat()
+    }
+
+    /// Signs arbitrary bytes. What is signed must start with a domain tag of its own.
+    pub fn sign(&self, message: &[u8]) -> [u8; 64] {
+        self.key.sign(message).to_bytes()
+    }
+
+    /// Puts together and signs a transaction of this node.
+    ///
+    /// # Errors
+    /// [`InvalidTransaction::Length`] when the header is of another payload,
+    /// [`InvalidTransaction::Signature`] when it names another origin.
+    pub fn sign_transaction(
+        &self,
+        header: Header,
+        payload: Bytes,
+    ) -> Result<Transaction, InvalidTransaction> {
+        if header.origin != self.peer_id {
+            return Err(InvalidTransaction::Signature);
+        }
+        let id = blake3::hash(&header.to_bytes());
+        Transaction::new(header, Signature::Ed25519(self.sign(id.as_bytes())), payload)
+    }
+
+    /// Signs a record of this node.
+    pub fn sign_record(&self, mut draft: RecordDraft) -> PeerRecord {
+        draft.peer = self.peer_id;
+        let signature = self.sign(&draft.to_bytes());
+        PeerRecord { draft, signature }
+    }
+
+    fn to_pem(&self) -> String {
+        format!("{PEM_BEGIN}\n{}\n{PEM_END}\n", STANDARD.encode(self.to_pkcs8()))
+    }
+
+    fn from_pem(text: &str) -> Option<Self> {
+        let (_, rest) = text.split_once(PEM_BEGIN)?;
+        let (body, _) = rest.split_once(PEM_END)?;
+        let body: String = body.split_ascii_whitespace().collect();
+        let der = STANDARD.decode(body).ok()?;
+        let seed = der.strip_prefix(PKCS8_PREFIX.as_slice())?;
+        Some(Self::from_seed(seed.try_into().ok()?))
+    }
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Identity").field(&self.peer_id).finish()
+    }
+}
+
+/// Reads a key file; `None` where there is none.
+fn read(path: &Path) -> Result<Option<Identity>, IdentityError> {
+    let file = match fs::File::open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(IdentityError::Io { path: path.to_owned(), source }),
+    };
+    let mut text = String::new();
+    match file.take(64 * 1024).read_to_string(&mut text) {
+        Ok(_) => {}
+        Err(e) if e.kind() == io::ErrorKind::InvalidData => text.clear(),
+        Err(source) => return Err(IdentityError::Io { path: path.to_owned(), source }),
+    }
+    Identity::from_pem(&text)
+        .map(Some)
+        .ok_or_else(|| IdentityError::Format { path: path.to_owned() })
+}
+
+fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{Topic, WallTime};
+
+    #[test]
+    fn a_key_file_is_private_and_stable() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("deep/node.key");
+        let first = Identity::load_or_create(&path).unwrap();
+        assert_eq!(Identity::load_or_create(&path).unwrap().peer_id(), first.peer_id());
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        }
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_damaged_key_file_is_refused_and_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("node.key");
+        for content in [&b""[..], b"hello", b"\xff\xfe", b"-----BEGIN PRIVATE KEY-----"] {
+            fs::write(&path, content).unwrap();
+            let error = Identity::load_or_create(&path).unwrap_err();
+            assert!(matches!(error, IdentityError::Format { .. }), "{error}");
+            assert_eq!(fs::read(&path).unwrap(), content);
+        }
+    }
+
+    #[test]
+    fn signatures_verify_and_bind_the_origin() {
+        let identity = Identity::from_seed([3; 32]);
+        let payload = Bytes::from_static(b"hello");
+        let at = WallTime::from_millis(5);
+        let header = Header::new(Topic::new("t").unwrap(), identity.peer_id(), at, at, &payload);
+        let signed = identity.sign_transaction(header.clone(), payload.clone()).unwrap();
+        assert_eq!(signed.verify(true), Ok(()));
+        let other = Identity::from_seed([4; 32]);
+        assert!(other.sign_transaction(header.clone(), payload.clone()).is_err());
+        let forged = Transaction::new(
+            header,
+            Signature::Ed25519(other.sign(signed.id().as_bytes())),
+            payload,
+        )
+        .unwrap();
+        assert_eq!(forged.id(), signed.id());
+        assert_eq!(forged.verify(true), Err(InvalidTransaction::Signature));
+        assert_eq!(forged.verify(false), Err(InvalidTransaction::Signature));
+    }
+
+    #[test]
+    fn records_verify_only_as_signed() {
+        let identity = Identity::from_seed([3; 32]);
+        let mut record = identity.sign_record(RecordDraft {
+            peer: PeerId::from_bytes([0; 32]),
+            seq: 1,
+            issued: WallTime::from_millis(9),
+            endpoints: vec!["peer.example.com:1".parse().unwrap()],
+        });
+        assert_eq!(record.peer(), identity.peer_id());
+        assert!(record.verify());
+        record.draft.seq = 2;
+        assert!(!record.verify());
+    }
+}

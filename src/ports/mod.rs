@@ -1,0 +1,19 @@
+//! The traits that a host application may implement, and nothing else.
+//!
+//! All are object safe, `Send + Sync + 'static`, and know no runtime: an implementation may use
+//! tokio, another runtime or none. Each has a conformance suite in [`crate::testing`] that every
+//! implementation here passes and yours should.
+
+mod nat_prober;
+mod peer_store;
+mod queue;
+mod transaction_store;
+mod transport;
+mod validator;
+
+pub use nat_prober::NatProber;
+pub use peer_store::{Ban, PeerStore, StoredPeer};
+pub use queue::{EntryState, OutboxEntry, TransactionQueue};
+pub use transaction_store::{IndexEntry, LogEntry, NewEntry, Page, TransactionStore};
+pub use transport::{Accepted, FrameSink, FrameStream, Listener, RawLink, Transport};
+pub use validator::{AcceptAll, Validator};

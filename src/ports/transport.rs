@@ -1,0 +1,109 @@
+//! Ways to carry frames between two processes.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::pin::Pin;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::{Sink, Stream};
+
+use crate::error::TransportError;
+use crate::types::{Endpoint, PeerId, TransportKind};
+
+/// The sending half of a link. One item is one frame, at most
+/// [`MAX_FRAME_BYTES`](crate::types::MAX_FRAME_BYTES) long; frames arrive whole, in order, once,
+/// or the link ends. `poll_ready` must apply back-pressure: it is how the node learns that a peer
+/// is slow. Dropping it closes this direction.
+pub type FrameSink = Pin<Box<dyn Sink<Bytes, Error = TransportError> + Send>>;
+
+/// The receiving half of a link. It ends after the peer closed its direction, and yields an error
+/// last when the transport broke. It must refuse a frame above
+/// [`MAX_FRAME_BYTES`](crate::types::MAX_FRAME_BYTES) *before* buffering it.
+pub type FrameStream = Pin<Box<dyn Stream<Item = Result<Bytes, TransportError>> + Send>>;
+
+/// An open link as a transport hands it over, before the node's own hello.
+pub struct RawLink {
+    /// Who is at the other end, *as proven by the transport*; never what the peer claims.
+    pub remote: PeerId,
+    /// Which kind of transport carries it.
+    pub kind: TransportKind,
+    /// The remote socket address, where there is one.
+    pub address: Option<SocketAddr>,
+    /// Frames to the peer.
+    pub sink: FrameSink,
+    /// Frames from the peer.
+    pub stream: FrameStream,
+}
+
+impl fmt::Debug for RawLink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RawLink")
+            .field("remote", &self.remote)
+            .field("kind", &self.kind)
+            .field("address", &self.address)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One way to reach peers.
+///
+/// Wrong ways to implement it: believing an id that the remote merely states; returning from
+/// `dial` before the remote's identity is proven; buffering without bound in the sink.
+#[async_trait]
+pub trait Transport: fmt::Debug + Send + Sync + 'static {
+    /// The kind; decides its place on the ladder.
+    fn kind(&self) -> TransportKind;
+
+    /// Opens a link. A DNS name resolves to all its addresses, anew at every call. With
+    /// `expected`, a remote that proves another id is
+    /// [`FailureKind::Identity`](crate::error::FailureKind::Identity).
+    ///
+    /// Cancel safe: a dropped future leaves no connection behind.
+    ///
+    /// # Errors
+    /// [`TransportError`] with the kind that the protocol decides by.
+    async fn dial(
+        &self,
+        endpoint: &Endpoint,
+        expected: Option<PeerId>,
+    ) -> Result<RawLink, TransportError>;
+
+    /// Listens on `bind`; port 0 picks a free one.
+    ///
+    /// # Errors
+    /// [`FailureKind::Local`](crate::error::FailureKind::Local) when the address cannot be used,
+    /// [`FailureKind::Unsupported`](crate::error::FailureKind::Unsupported) when this transport
+    /// never listens.
+    async fn listen(&self, bind: SocketAddr) -> Result<Box<dyn Listener>, TransportError>;
+}
+
+/// What came in.
+#[derive(Debug)]
+pub enum Accepted {
+    /// An authenticated link.
+    Link(RawLink),
+    /// A connection that failed before it was authenticated; the listener goes on.
+    Failed {
+        /// From where.
+        address: Option<SocketAddr>,
+        /// Why.
+        error: TransportError,
+    },
+    /// The listener is closed; nothing more will come.
+    Closed,
+}
+
+/// A listening transport. Dropping it stops listening and refuses handshakes under way; links that
+/// it handed over live on.
+#[async_trait]
+pub trait Listener: fmt::Debug + Send + Sync {
+    /// The address actually bound.
+    fn local_addr(&self) -> SocketAddr;
+
+    /// The next connection. Handshakes run concurrently, boxed in time and bounded in number
+    /// inside the listener, so that a stalled or hostile client never delays another.
+    ///
+    /// Cancel safe.
+    async fn accept(&mut self) -> Accepted;
+}

@@ -1,0 +1,122 @@
+//! What a node tells its host, in the past tense.
+
+use serde::{Deserialize, Serialize};
+
+use super::{CloseReason, Direction, FailureKind, PeerId, TransactionId, TransportKind};
+
+/// How well the node is connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// No link at all.
+    Offline,
+    /// Fewer links than `min_healthy_peers`.
+    Degraded,
+    /// Enough links.
+    Online,
+}
+
+/// Why something was refused before it became a link, a transaction or a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Refusal {
+    /// A connection ended before TLS and the transport's own handshake were through.
+    Handshake(FailureKind),
+    /// The link was closed for this reason.
+    Link(CloseReason),
+    /// A peer record was not signed by its subject.
+    ForgedRecord,
+    /// A transaction whose payload does not match its hash.
+    WrongHash,
+    /// A transaction that its origin did not sign.
+    WrongSignature,
+    /// A transaction above the size limit.
+    TooLarge,
+    /// A transaction created too far from now.
+    Skewed,
+    /// A transaction that had already expired.
+    Expired,
+    /// The host's validator rejected it.
+    Rejected,
+    /// The host's validator ignored it.
+    Ignored,
+}
+
+/// Something that happened. Delivered in order; a host that reads too slowly gets
+/// [`Event::Lagged`] instead of what it missed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Event {
+    /// A link completed its hello.
+    PeerUp {
+        /// Who.
+        peer: PeerId,
+        /// Over which transport.
+        transport: TransportKind,
+        /// Its address, where the transport has one.
+        address: Option<String>,
+        /// Who dialled.
+        direction: Direction,
+    },
+    /// The last link to a peer ended.
+    PeerDown {
+        /// Who.
+        peer: PeerId,
+        /// Why.
+        reason: CloseReason,
+    },
+    /// A peer missed an answer; one more and it is down.
+    PeerSuspected {
+        /// Who.
+        peer: PeerId,
+    },
+    /// Someone or something was refused.
+    Refused {
+        /// Who, as far as it was proven.
+        peer: Option<PeerId>,
+        /// From or at which address, where known.
+        address: Option<String>,
+        /// Why.
+        reason: Refusal,
+        /// Which transaction, where it was one.
+        id: Option<TransactionId>,
+    },
+    /// A dial attempt failed; it will be repeated with back-off.
+    DialFailed {
+        /// Where.
+        address: String,
+        /// Why.
+        reason: FailureKind,
+    },
+    /// The mode changed.
+    ModeChanged {
+        /// The new mode.
+        mode: Mode,
+    },
+    /// One of the node's own transactions is now stored by this many other nodes.
+    Replicated {
+        /// Which.
+        id: TransactionId,
+        /// How many confirmed.
+        peers: u32,
+    },
+    /// What a NAT prober saw.
+    AddressObserved {
+        /// The address, as `ip:port`.
+        address: String,
+        /// Which prober.
+        prober: String,
+    },
+    /// A storage operation failed.
+    StorageFailed {
+        /// What was tried and what went wrong.
+        message: String,
+    },
+    /// Events were missed because the host read too slowly.
+    Lagged {
+        /// How many.
+        missed: u64,
+    },
+}

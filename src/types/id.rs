@@ -1,0 +1,208 @@
+//! Ids and names.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::{MAX_TOPIC_BYTES, hex};
+
+/// Why a text is not an id or a name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ParseIdError {
+    /// The text is not exactly 64 hexadecimal digits.
+    #[error("expected 64 hexadecimal digits, got {length} bytes that are not")]
+    NotHex {
+        /// Length of the text in bytes.
+        length: usize,
+    },
+    /// The topic name is longer than [`MAX_TOPIC_BYTES`].
+    #[error("topic of {length} bytes is longer than {limit}")]
+    TopicTooLong {
+        /// Length of the name in bytes.
+        length: usize,
+        /// The limit it exceeds.
+        limit: usize,
+    },
+}
+
+macro_rules! id32 {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name([u8; 32]);
+
+        impl $name {
+            /// Wraps 32 raw bytes.
+            pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+                Self(bytes)
+            }
+
+            /// The 32 raw bytes.
+            pub const fn as_bytes(&self) -> &[u8; 32] {
+                &self.0
+            }
+
+            /// The first eight hex digits, for logs read by people.
+            pub fn short(&self) -> String {
+                self.to_string()[..8].to_owned()
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                hex::write(&self.0, f)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!(stringify!($name), "("))?;
+                hex::write(&self.0[..4], f)?;
+                f.write_str("…)")
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = ParseIdError;
+
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                hex::parse32(text).map(Self).ok_or(ParseIdError::NotHex { length: text.len() })
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
+
+id32! {
+    /// The identity of a peer: its 32-byte Ed25519 public key, shown as 64 hex digits.
+    ///
+    /// ```
+    /// use sorcha_peer::PeerId;
+    /// let id: PeerId = "11".repeat(32).parse()?;
+    /// assert_eq!(id.as_bytes(), &[0x11; 32]);
+    /// assert!("11".parse::<PeerId>().is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    PeerId
+}
+
+id32! {
+    /// The identity of a transaction: BLAKE3 of its header bytes, so it commits to topic,
+    /// origin, times, length and payload hash. Shown as 64 hex digits.
+    TransactionId
+}
+
+/// The name of a topic: up to [`MAX_TOPIC_BYTES`] bytes of UTF-8. Empty is the default topic.
+///
+/// Cheap to clone; compares and orders by its text.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Topic(Arc<str>);
+
+impl Topic {
+    /// Checks the length and makes a topic.
+    ///
+    /// # Errors
+    /// [`ParseIdError::TopicTooLong`] above [`MAX_TOPIC_BYTES`].
+    pub fn new(name: &str) -> Result<Self, ParseIdError> {
+        if name.len() > MAX_TOPIC_BYTES {
+            return Err(ParseIdError::TopicTooLong { length: name.len(), limit: MAX_TOPIC_BYTES });
+        }
+        Ok(Self(Arc::from(name)))
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Topic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Topic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Topic({:?})", &*self.0)
+    }
+}
+
+impl FromStr for Topic {
+    type Err = ParseIdError;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        Self::new(name)
+    }
+}
+
+impl Serialize for Topic {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Topic {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::new(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+    }
+}
+
+/// A position in a node's own transaction log. Cursors rise in the order of acceptance; they mean
+/// nothing on another node. Continuing *after* a cursor misses nothing and repeats nothing.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct Cursor(pub u64);
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_round_trip_as_hex_in_both_cases() {
+        let id = PeerId::from_bytes(std::array::from_fn(|i| u8::try_from(i * 7 % 256).unwrap()));
+        assert_eq!(id.to_string().parse::<PeerId>().unwrap(), id);
+        assert_eq!(id.to_string().to_uppercase().parse::<PeerId>().unwrap(), id);
+        assert_eq!(id.to_string().len(), 64);
+        assert_eq!(
+            serde_json::from_str::<PeerId>(&serde_json::to_string(&id).unwrap()).unwrap(),
+            id
+        );
+    }
+
+    #[test]
+    fn bad_ids_are_refused_without_panic() {
+        for text in ["", "zz", &"g".repeat(64), &"é".repeat(32), &"0".repeat(65)] {
+            assert!(text.parse::<TransactionId>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn topics_are_bounded() {
+        assert!(Topic::new("").is_ok());
+        assert!(Topic::new(&"t".repeat(255)).is_ok());
+        assert!(Topic::new(&"t".repeat(256)).is_err());
+    }
+}

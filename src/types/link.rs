@@ -1,0 +1,154 @@
+//! Words about links: their ids, directions, and why they end.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// One open way to a peer, numbered by the local node. Never reused within one run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct LinkId(pub u64);
+
+/// Who opened a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Direction {
+    /// We dialled.
+    Outbound,
+    /// The peer dialled.
+    Inbound,
+}
+
+/// Why a link or a handshake ended. Travels in `Goodbye` and in `PeerDown`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum CloseReason {
+    /// The node that says it is shutting down.
+    Shutdown,
+    /// The application asked for it.
+    Requested,
+    /// A newer connection of the same peer took over.
+    Replaced,
+    /// The peer belongs to another network.
+    WrongNetwork,
+    /// No wire version is spoken by both.
+    WrongVersion,
+    /// The peer is not on the allow-list.
+    NotAllowed,
+    /// The peer is banned.
+    Banned,
+    /// A node dialled its own address.
+    SelfDial,
+    /// No room for another link; other peers are named in peer exchange.
+    TooManyLinks,
+    /// More links than wanted, and this one is the least useful.
+    Surplus,
+    /// The hello did not come in time, or was not the first message.
+    HandshakeTimeout,
+    /// The peer sent something malformed, forged or out of order.
+    Violation,
+    /// No answer to pings.
+    Unresponsive,
+    /// The peer did not take what was sent for too long.
+    SlowPeer,
+    /// The transport broke or the peer closed without a word.
+    TransportClosed,
+}
+
+impl CloseReason {
+    /// The name used in events, logs and statistics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Shutdown => "shutdown",
+            Self::Requested => "requested",
+            Self::Replaced => "replaced",
+            Self::WrongNetwork => "wrong_network",
+            Self::WrongVersion => "wrong_version",
+            Self::NotAllowed => "not_allowed",
+            Self::Banned => "banned",
+            Self::SelfDial => "self_dial",
+            Self::TooManyLinks => "too_many_links",
+            Self::Surplus => "surplus",
+            Self::HandshakeTimeout => "handshake_timeout",
+            Self::Violation => "violation",
+            Self::Unresponsive => "unresponsive",
+            Self::SlowPeer => "slow_peer",
+            Self::TransportClosed => "transport_closed",
+        }
+    }
+}
+
+impl fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Why a transport operation failed, as far as the protocol needs to know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum FailureKind {
+    /// The name or address does not resolve, or nothing listens there.
+    Unreachable,
+    /// No answer within the time allowed.
+    Timeout,
+    /// TLS failed, or the remote proved another identity than expected.
+    Identity,
+    /// The remote speaks something else (plaintext against TLS, another protocol).
+    Protocol,
+    /// A frame above the limit, or one that does not parse.
+    Malformed,
+    /// The remote refused: too many handshakes or connections.
+    Refused,
+    /// The link was closed by either side.
+    Closed,
+    /// This transport cannot do what was asked.
+    Unsupported,
+    /// The local operating system refused (port in use, no file descriptors).
+    Local,
+}
+
+impl FailureKind {
+    /// The name used in events, logs and statistics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unreachable => "unreachable",
+            Self::Timeout => "timeout",
+            Self::Identity => "identity",
+            Self::Protocol => "protocol",
+            Self::Malformed => "malformed",
+            Self::Refused => "refused",
+            Self::Closed => "closed",
+            Self::Unsupported => "unsupported",
+            Self::Local => "local",
+        }
+    }
+
+    /// Whether a later attempt may succeed without anybody changing anything.
+    pub const fn is_retryable(self) -> bool {
+        matches!(
+            self,
+            Self::Unreachable | Self::Timeout | Self::Refused | Self::Closed | Self::Local
+        )
+    }
+}
+
+impl fmt::Display for FailureKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What a validator says of a transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Keep, deliver and forward it.
+    Accept,
+    /// Drop it without blame: it may be right for others.
+    Ignore,
+    /// Drop it and hold it against the peer that sent it.
+    Reject,
+}

@@ -1,0 +1,176 @@
+//! What peers say to each other, as plain values. `wire` turns them into frames and back.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::{CloseReason, PeerRecord, Signature, Transaction, TransactionId};
+
+/// The oldest wire version that this node speaks.
+pub const WIRE_VERSION_MIN: u32 = 1;
+
+/// The newest wire version that this node speaks.
+pub const WIRE_VERSION_MAX: u32 = 1;
+
+/// Optional abilities of a node, one bit each. Unknown bits are ignored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Features(pub u64);
+
+/// The abilities of this version.
+pub const FEATURES: Features = Features(0);
+
+/// The first message on every link, in both directions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hello {
+    /// The network that the sender belongs to.
+    pub network: String,
+    /// Oldest wire version spoken.
+    pub version_min: u32,
+    /// Newest wire version spoken.
+    pub version_max: u32,
+    /// Optional abilities.
+    pub features: Features,
+    /// Rises with every start of the sender's process.
+    pub incarnation: u64,
+    /// The largest payload that the sender takes, in bytes.
+    pub max_transaction: u64,
+    /// The sender's own record.
+    pub record: PeerRecord,
+    /// The address from which the sender sees the receiver come.
+    pub observed: Option<IpAddr>,
+}
+
+/// One id offered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Announcement {
+    /// What is offered.
+    pub id: TransactionId,
+    /// Length of its payload in bytes.
+    pub size: u64,
+    /// Hops from its origin to the announcer.
+    pub hop: u16,
+}
+
+/// One id asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Want {
+    /// What is asked for.
+    pub id: TransactionId,
+    /// First byte of the payload that is still missing.
+    pub offset: u64,
+}
+
+/// A part of a large payload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Piece {
+    /// The transaction it belongs to.
+    pub id: TransactionId,
+    /// Where it starts in the payload.
+    pub offset: u64,
+    /// At most [`super::PIECE_BYTES`] bytes.
+    pub bytes: Bytes,
+    /// Header bytes, signature and hop, with the first piece of an answer.
+    pub head: Option<(Bytes, Signature, u16)>,
+}
+
+/// One message between linked peers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Message {
+    /// Who I am; first on every link.
+    Hello(Box<Hello>),
+    /// The last message on a link.
+    Goodbye {
+        /// Why.
+        reason: CloseReason,
+        /// Do not come back earlier than this.
+        retry_after: Duration,
+    },
+    /// Are you there?
+    Ping {
+        /// Returned in the pong.
+        nonce: u64,
+    },
+    /// I am.
+    Pong {
+        /// The nonce of the ping.
+        nonce: u64,
+    },
+    /// Which peers do you know?
+    PeersRequest {
+        /// At most this many.
+        max: u32,
+    },
+    /// Peers I know, by their own signed records.
+    Peers(Vec<PeerRecord>),
+    /// I have these.
+    Announce(Vec<Announcement>),
+    /// Send me these.
+    Want(Vec<Want>),
+    /// I do not have these, though you asked.
+    Missing(Vec<TransactionId>),
+    /// A whole transaction, unasked or as an answer.
+    Push {
+        /// The transaction.
+        transaction: Transaction,
+        /// Hops from its origin to the sender.
+        hop: u16,
+    },
+    /// Part of a large payload, as an answer.
+    Piece(Piece),
+    /// Your pushes of these came too late: I had them.
+    Duplicate(Vec<TransactionId>),
+    /// Your announcements of these came before anybody's payload: a push would have helped.
+    Early(Vec<TransactionId>),
+    /// I have stored these, which you published.
+    Stored(Vec<TransactionId>),
+}
+
+impl Message {
+    /// The name used in statistics and traces.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Hello(_) => "hello",
+            Self::Goodbye { .. } => "goodbye",
+            Self::Ping { .. } => "ping",
+            Self::Pong { .. } => "pong",
+            Self::PeersRequest { .. } => "peers_request",
+            Self::Peers(_) => "peers",
+            Self::Announce(_) => "announce",
+            Self::Want(_) => "want",
+            Self::Missing(_) => "missing",
+            Self::Push { .. } => "push",
+            Self::Piece(_) => "piece",
+            Self::Duplicate(_) => "duplicate",
+            Self::Early(_) => "early",
+            Self::Stored(_) => "stored",
+        }
+    }
+
+    /// About how many bytes it takes on the wire; what queues are bounded by.
+    pub fn weight(&self) -> usize {
+        const ID: usize = 34;
+        8 + match self {
+            Self::Hello(_) => 400,
+            Self::Goodbye { .. }
+            | Self::Ping { .. }
+            | Self::Pong { .. }
+            | Self::PeersRequest { .. } => 12,
+            Self::Peers(records) => 200 * records.len(),
+            Self::Announce(list) => 44 * list.len(),
+            Self::Want(list) => 44 * list.len(),
+            Self::Missing(ids) | Self::Duplicate(ids) | Self::Early(ids) | Self::Stored(ids) => {
+                ID * ids.len()
+            }
+            Self::Push { transaction, .. } => {
+                transaction.payload().len() + transaction.header_bytes().len() + 80
+            }
+            Self::Piece(piece) => {
+                piece.bytes.len() + 60 + piece.head.as_ref().map_or(0, |(h, ..)| h.len() + 80)
+            }
+        }
+    }
+}

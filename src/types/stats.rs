@@ -1,0 +1,221 @@
+//! Figures. Counters only rise; everything that is refused, dropped or shed has one.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Direction, Mode, PeerId, TransportKind};
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// Counts since the node started; plain integers, always on.
+        #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+        #[serde(default)]
+        #[non_exhaustive]
+        pub struct Counters {
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        impl Counters {
+            /// Every counter with its name, in declaration order.
+            pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+                [$((stringify!($name), self.$name),)*].into_iter()
+            }
+
+            /// Adds `other` to each counter.
+            pub fn add(&mut self, other: &Self) {
+                $(self.$name += other.$name;)*
+            }
+        }
+    };
+}
+
+counters! {
+    /// Own transactions accepted by `publish`.
+    transactions_published,
+    /// Own transactions refused by `publish`.
+    publishes_refused,
+    /// Own transactions published again under the same id.
+    publishes_repeated,
+    /// Transactions of other origins accepted.
+    transactions_accepted,
+    /// Own transactions confirmed by `min_copies` peers.
+    transactions_replicated,
+    /// Payload bytes accepted, own and others'.
+    payload_bytes_accepted,
+    /// Whole payloads received that were new at that moment.
+    payloads_received,
+    /// Whole payloads received that were already there.
+    duplicates_received,
+    /// Payload bytes received, duplicates included.
+    payload_bytes_received,
+    /// Whole payloads sent unasked.
+    pushes_sent,
+    /// Whole payloads sent because they were wanted.
+    wants_served,
+    /// Payload bytes sent.
+    payload_bytes_sent,
+    /// Pieces of large payloads sent.
+    pieces_sent,
+    /// Pieces of large payloads received.
+    pieces_received,
+    /// Pieces that fitted no running fetch.
+    pieces_unexpected,
+    /// Ids announced.
+    announcements_sent,
+    /// Ids heard of.
+    announcements_received,
+    /// Ids asked for.
+    wants_sent,
+    /// Ids that were asked of us.
+    wants_received,
+    /// Wants that we could not serve.
+    wants_missed,
+    /// Wants that a peer did not answer in time.
+    wants_timed_out,
+    /// Ids dropped from the fetch table because it was full; announced again by the log.
+    fetches_shed,
+    /// Transactions refused: payload hash.
+    refused_wrong_hash,
+    /// Transactions refused: signature wrong or missing.
+    refused_wrong_signature,
+    /// Transactions refused: above the size limit.
+    refused_too_large,
+    /// Transactions refused: created too far from now.
+    refused_skewed,
+    /// Transactions refused: expired.
+    refused_expired,
+    /// Transactions refused by the validator.
+    refused_rejected,
+    /// Transactions ignored by the validator.
+    refused_ignored,
+    /// Announcements, wants or records of a peer refused because it sent too many.
+    refused_rate,
+    /// Messages refused because they were malformed or out of order.
+    refused_malformed,
+    /// Connections that ended before they were authenticated.
+    handshakes_failed,
+    /// Connections refused before TLS because too many handshakes were under way.
+    handshakes_shed,
+    /// Links refused: another network.
+    links_refused_network,
+    /// Links refused: no common wire version.
+    links_refused_version,
+    /// Links refused: not on the allow-list.
+    links_refused_not_allowed,
+    /// Links refused: banned.
+    links_refused_banned,
+    /// Links refused: our own address.
+    links_refused_self,
+    /// Links refused: no room.
+    links_refused_full,
+    /// Links closed: hello late or missing.
+    links_refused_timeout,
+    /// Links replaced by a newer one of the same peer.
+    links_replaced,
+    /// Links opened, hello included.
+    links_opened,
+    /// Links closed after their hello.
+    links_closed,
+    /// Links closed for breaking the protocol.
+    links_closed_violation,
+    /// Links closed because the peer did not answer.
+    links_closed_unresponsive,
+    /// Links closed because the peer did not take what was sent.
+    links_closed_slow,
+    /// Dial attempts.
+    dials_started,
+    /// Dial attempts that failed.
+    dials_failed,
+    /// Times the node went back to its bootstrap peers.
+    bootstraps_started,
+    /// Peer records heard.
+    records_received,
+    /// Peer records refused: signature.
+    records_forged,
+    /// Peer records ignored: expired, older than what is known, or of a kind of address that the
+    /// policy filters.
+    records_ignored,
+    /// Peer records dropped from a full address book.
+    records_shed,
+    /// Pings sent.
+    pings_sent,
+    /// Pings that were not answered in time.
+    pings_missed,
+    /// Frames sent.
+    frames_sent,
+    /// Frames received.
+    frames_received,
+    /// Bytes of frames sent.
+    frame_bytes_sent,
+    /// Bytes of frames received.
+    frame_bytes_received,
+    /// Transactions forgotten because they expired.
+    transactions_expired,
+    /// Storage operations that failed.
+    storage_failures,
+    /// Events that a slow host missed.
+    events_lagged,
+    /// Validator calls that ran out of time, counted as ignore.
+    validations_timed_out,
+}
+
+/// How a link stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LinkState {
+    /// Answers.
+    Up,
+    /// Missed an answer.
+    Suspect,
+}
+
+/// One linked peer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct LinkStatus {
+    /// Who.
+    pub peer: PeerId,
+    /// Over which transport.
+    pub transport: TransportKind,
+    /// Its address, where the transport has one.
+    pub address: Option<String>,
+    /// Who dialled.
+    pub direction: Direction,
+    /// How it stands.
+    pub state: LinkState,
+    /// Smoothed round-trip time in microseconds; 0 until measured.
+    pub rtt_us: u64,
+    /// Seconds since the hello.
+    pub connected_s: u64,
+    /// Bytes waiting to be sent.
+    pub queued_bytes: u64,
+    /// Transactions that still have to be announced or pushed to it.
+    pub behind: u64,
+}
+
+/// A snapshot of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Stats {
+    /// This node.
+    pub peer_id: PeerId,
+    /// How well it is connected.
+    pub mode: Mode,
+    /// Seconds since it started.
+    pub uptime_s: u64,
+    /// Links whose hello is through.
+    pub links: u32,
+    /// Connections still in their hello.
+    pub handshakes: u32,
+    /// Peers in the address book.
+    pub known_peers: u32,
+    /// Peers under a ban.
+    pub banned_peers: u32,
+    /// Transactions retained.
+    pub retained: u64,
+    /// Own transactions not yet confirmed by `min_copies` peers.
+    pub outbox: u64,
+    /// Fetches under way.
+    pub fetching: u64,
+    /// Counts since the start.
+    pub counters: Counters,
+}
