@@ -4,6 +4,7 @@ pub mod config;
 pub mod error;
 mod identity;
 pub mod ports;
+pub mod protocol;
 pub mod testing;
 pub mod types;
 

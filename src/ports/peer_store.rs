@@ -2,37 +2,10 @@
 
 use std::fmt;
 
-use async_trait::async_trait;
-use serde::{Deserialize, Serialize};
-
 use crate::error::StoreError;
-use crate::types::{Endpoint, PeerId, PeerRecord, WallTime};
-
-/// What is remembered of a peer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StoredPeer {
-    /// Who.
-    pub peer: PeerId,
-    /// Its newest signed record, if one was ever seen.
-    pub record: Option<PeerRecord>,
-    /// The address at which it last answered, if it was ever dialled.
-    pub verified: Option<Endpoint>,
-    /// When a link to it was last up.
-    pub last_up: Option<WallTime>,
-    /// Dials that failed since.
-    pub failures: u32,
-}
-
-/// A ban.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ban {
-    /// Who.
-    pub peer: PeerId,
-    /// Until when; `None` is for good.
-    pub until: Option<WallTime>,
-    /// Why, for people. At most 500 characters are kept.
-    pub reason: String,
-}
+use crate::types::PeerId;
+pub use crate::types::{Ban, StoredPeer};
+use async_trait::async_trait;
 
 /// Keeps peers and bans. All operations are idempotent; the last write wins.
 #[async_trait]

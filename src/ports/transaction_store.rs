@@ -5,20 +5,8 @@ use std::fmt;
 use async_trait::async_trait;
 
 use crate::error::StoreError;
-use crate::types::{Cursor, PeerId, Topic, Transaction, TransactionId, WallTime};
-
-/// A transaction to be kept.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NewEntry {
-    /// The transaction, verified.
-    pub transaction: Transaction,
-    /// The peer it came from; `None` for the node's own.
-    pub from: Option<PeerId>,
-    /// Hops from its origin; 0 for the node's own.
-    pub hops: u16,
-    /// When every copy may go: the earlier of its own expiry and creation plus retention.
-    pub keep_until: WallTime,
-}
+use crate::types::{Cursor, Topic, Transaction, TransactionId, WallTime};
+pub use crate::types::{IndexEntry, NewEntry};
 
 /// A kept transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,23 +15,6 @@ pub struct LogEntry {
     pub cursor: Cursor,
     /// What was appended.
     pub entry: NewEntry,
-}
-
-/// What the protocol needs to know of a kept transaction without its payload.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct IndexEntry {
-    /// Its place in the log.
-    pub cursor: Cursor,
-    /// Which.
-    pub id: TransactionId,
-    /// Length of its payload in bytes.
-    pub size: u64,
-    /// Hops from its origin.
-    pub hops: u16,
-    /// When it was created, by its origin's clock.
-    pub created: WallTime,
-    /// When it may go.
-    pub keep_until: WallTime,
 }
 
 /// A stretch of the log.

@@ -127,6 +127,8 @@ pub enum Message {
     Early(Vec<TransactionId>),
     /// I have stored these, which you published.
     Stored(Vec<TransactionId>),
+    /// I could not keep up with your announcements: announce everything again.
+    Resync,
 }
 
 impl Message {
@@ -147,6 +149,7 @@ impl Message {
             Self::Duplicate(_) => "duplicate",
             Self::Early(_) => "early",
             Self::Stored(_) => "stored",
+            Self::Resync => "resync",
         }
     }
 
@@ -158,6 +161,7 @@ impl Message {
             Self::Goodbye { .. }
             | Self::Ping { .. }
             | Self::Pong { .. }
+            | Self::Resync
             | Self::PeersRequest { .. } => 12,
             Self::Peers(records) => 200 * records.len(),
             Self::Announce(list) => 44 * list.len(),

@@ -9,7 +9,9 @@ mod hex;
 mod id;
 mod limits;
 mod link;
+mod log;
 mod message;
+mod peer;
 mod record;
 mod stats;
 mod time;
@@ -23,10 +25,12 @@ pub use limits::{
     MAX_RECORDS_PER_MESSAGE, MAX_TOPIC_BYTES, PIECE_BYTES,
 };
 pub use link::{CloseReason, Direction, FailureKind, LinkId, Verdict};
+pub use log::{IndexEntry, NewEntry};
 pub use message::{
     Announcement, FEATURES, Features, Hello, Message, Piece, WIRE_VERSION_MAX, WIRE_VERSION_MIN,
     Want,
 };
+pub use peer::{Ban, StoredPeer};
 pub use record::{PeerRecord, RECORD_LIFETIME_MS, RecordDraft};
 pub use stats::{Counters, LinkState, LinkStatus, Stats};
 pub use time::{MonoTime, WallTime};

@@ -1,0 +1,204 @@
+//! Learning of peers: each link is asked once when it comes up, three are asked at every refresh,
+//! and one is asked again and again (with growing pauses) while links are missing and nobody is
+//! left to dial. Every node's own record travels in its hello, which is how it registers.
+//!
+//! Only records that their subject signed are believed or passed on, at most 32 at a time.
+
+use std::time::Duration;
+
+use crate::config::AddressPolicy;
+use crate::types::{
+    AddressScope, Endpoint, Event, LinkId, MAX_RECORDS_PER_MESSAGE, Message, PeerId, PeerRecord,
+    Refusal,
+};
+
+use super::book::Noted;
+use super::io::{Output, Ticket};
+use super::timers::Timer;
+use super::{Protocol, Task};
+
+/// First and longest pause between asking for peers while links are missing.
+const NEEDY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
+/// A link is told of peers at most this often.
+const TELL_AT_MOST_EVERY: Duration = Duration::from_millis(100);
+/// Links asked at a refresh.
+const ASK_AT_REFRESH: usize = 3;
+
+impl Protocol {
+    pub(super) fn ask_for_peers(&mut self, link: LinkId) {
+        let max = u32::try_from(MAX_RECORDS_PER_MESSAGE).unwrap_or(u32::MAX);
+        self.send(link, Message::PeersRequest { max });
+    }
+
+    pub(super) fn on_refresh(&mut self) {
+        let mut links = self.links.up_ids();
+        self.rng.shuffle(&mut links);
+        for link in links.into_iter().take(ASK_AT_REFRESH) {
+            self.ask_for_peers(link);
+        }
+        let interval = self.rng.about(self.config.discovery.refresh_interval);
+        self.timers.set(Timer::Refresh, self.now + interval);
+        self.maintain();
+    }
+
+    pub(super) fn arm_needy(&mut self) {
+        if !self.timers.is_set(Timer::Needy) && self.links.up_count() > 0 {
+            let pause = super::book::backoff(self.needy_turns, NEEDY.0, NEEDY.1);
+            let pause = pause / 4 + self.rng.jitter(pause);
+            self.timers.set(Timer::Needy, self.now + pause);
+        }
+    }
+
+    pub(super) fn on_needy(&mut self) {
+        let links = self.links.up_ids();
+        if let Some(link) = links.get(self.rng.below(links.len())) {
+            self.ask_for_peers(*link);
+        }
+        self.needy_turns = self.needy_turns.saturating_add(1);
+        self.maintain();
+    }
+
+    pub(super) fn on_peers_request(&mut self, link: LinkId, max: u32) {
+        let now = self.now;
+        let Some(l) = self.links.all.get_mut(&link) else { return };
+        let remote = l.remote;
+        let Some(up) = &mut l.up else { return };
+        if up.told_peers.is_some_and(|at| now.since(at) < TELL_AT_MOST_EVERY) {
+            self.counters.refused_rate += 1;
+            return;
+        }
+        up.told_peers = Some(now);
+        if max > 0 {
+            self.tell_peers(link, &remote);
+        }
+    }
+
+    /// Names up to 32 peers that were really there, in random order.
+    pub(super) fn tell_peers(&mut self, link: LinkId, remote: &PeerId) {
+        let (wall, skew) = (self.wall, self.config.network.max_clock_skew);
+        let worth = |(id, k): (&PeerId, &super::book::Known)| {
+            let record = k.record.as_ref()?;
+            let good = *id != *remote
+                && k.last_up.is_some()
+                && k.failures < self.config.discovery.unhealthy_after
+                && !record.draft.endpoints.is_empty()
+                && record.is_current(wall, skew)
+                && !self.guard.is_banned(id, wall);
+            good.then(|| record.clone())
+        };
+        let mut records: Vec<_> = self.book.known.iter().filter_map(worth).collect();
+        self.rng.shuffle(&mut records);
+        records.truncate(MAX_RECORDS_PER_MESSAGE);
+        if !records.is_empty() {
+            self.send(link, Message::Peers(records));
+        }
+    }
+
+    pub(super) fn on_peers(&mut self, link: LinkId, records: Vec<PeerRecord>) {
+        self.counters.records_received += records.len() as u64;
+        let (wall, skew) = (self.wall, self.config.network.max_clock_skew);
+        let news = |r: &PeerRecord| {
+            let known = self.book.known.get(&r.peer()).and_then(|k| k.record.as_ref());
+            r.peer() != self.me
+                && r.is_current(wall, skew)
+                && known.is_none_or(|old| old.draft.seq < r.draft.seq)
+        };
+        let (fresh, stale): (Vec<_>, Vec<_>) = records.into_iter().partition(news);
+        self.counters.records_ignored += stale.len() as u64;
+        self.verify_records(link, fresh);
+    }
+
+    pub(super) fn verify_records(&mut self, link: LinkId, records: Vec<PeerRecord>) {
+        let Some(l) = self.links.all.get(&link) else { return };
+        if records.is_empty() {
+            return;
+        }
+        // What to believe depends on where the teller is; a transport without addresses is local.
+        let scope = l.address.map_or(AddressScope::Loopback, |a| AddressScope::of(a.ip()));
+        let source = l.remote;
+        let ticket = self.ticket(Task::Records { link, source, scope });
+        self.out.push_back(Output::VerifyRecords { ticket, records });
+    }
+
+    pub(super) fn on_records_verified(
+        &mut self,
+        ticket: Ticket,
+        valid: Vec<PeerRecord>,
+        forged: usize,
+    ) {
+        let Some(Task::Records { link, source, scope }) = self.tickets.remove(&ticket) else {
+            return;
+        };
+        for record in valid {
+            self.note_record(record, &source, scope);
+        }
+        if forged > 0 {
+            self.counters.records_forged += forged as u64;
+            self.out.push_back(Output::Emit(Event::Refused {
+                peer: Some(source),
+                address: None,
+                reason: Refusal::ForgedRecord,
+                id: None,
+            }));
+            self.punish(link, &source, "forged peer record");
+        }
+        self.maintain();
+    }
+
+    fn note_record(&mut self, record: PeerRecord, source: &PeerId, scope: AddressScope) {
+        let peer = record.peer();
+        if peer == self.me || self.guard.is_banned(&peer, self.wall) {
+            self.counters.records_ignored += 1;
+            return;
+        }
+        let policy = self.config.discovery.addresses;
+        let endpoints = &record.draft.endpoints;
+        let believed = |e: &&Endpoint| policy_allows(policy, scope, e) && !self.book.is_own(e);
+        let dialable: Vec<_> = endpoints.iter().filter(believed).cloned().collect();
+        if dialable.len() < endpoints.len() {
+            self.counters.records_ignored += 1;
+        }
+        let told_by = (peer != *source).then_some(*source);
+        match self.book.note_record(record, dialable, told_by) {
+            Noted::New => {
+                self.needy_turns = 0;
+                self.save_peer(&peer);
+            }
+            Noted::Updated => self.save_peer(&peer),
+            Noted::Old => {}
+            Noted::Shed => self.counters.records_shed += 1,
+        }
+    }
+}
+
+/// Whether an address heard from a peer of the given scope may be stored and dialled.
+fn policy_allows(policy: AddressPolicy, teller: AddressScope, endpoint: &Endpoint) -> bool {
+    let scope = endpoint.scope();
+    match policy {
+        _ if scope == AddressScope::Unusable || endpoint.port() == 0 => false,
+        AddressPolicy::Any => true,
+        AddressPolicy::Public => scope == AddressScope::Public,
+        AddressPolicy::Auto => scope >= teller,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_can_point_us_at_our_own_machine_from_afar() {
+        use AddressScope as S;
+        let allows = |policy, teller, text: &str| {
+            policy_allows(policy, teller, &text.parse::<Endpoint>().unwrap())
+        };
+        assert!(!allows(AddressPolicy::Auto, S::Public, "127.0.0.1:22"));
+        assert!(!allows(AddressPolicy::Auto, S::Public, "10.0.0.1:22"));
+        assert!(allows(AddressPolicy::Auto, S::Public, "8.8.8.8:1"));
+        assert!(!allows(AddressPolicy::Auto, S::Private, "127.0.0.1:22"));
+        assert!(allows(AddressPolicy::Auto, S::Private, "10.0.0.1:1"));
+        assert!(allows(AddressPolicy::Auto, S::Loopback, "127.0.0.1:1"));
+        assert!(!allows(AddressPolicy::Any, S::Loopback, "224.0.0.1:1"));
+        assert!(!allows(AddressPolicy::Public, S::Loopback, "127.0.0.1:1"));
+    }
+}

@@ -1,0 +1,551 @@
+//! Getting what was heard of.
+//!
+//! ```text
+//! unknown ──announced──► heard ──wanted, answered──► verifying ──accepted──► log
+//!    └───────────────pushed───────────────────────────▲  │
+//!                       heard ◄──invalid, other sources──┘
+//! ```
+//!
+//! The first announcement of a small transaction waits about one round trip, because a push may be
+//! on its way; a large one is asked for at once. One source is asked at a time; without an answer
+//! the next one is, in the order of their announcements, and then again from the first. What one
+//! peer is asked at once is bounded; the rest waits in that link's backlog. A large payload comes
+//! in pieces of 64 KiB and is resumed at the byte where the last source stopped.
+//!
+//! Nothing is forwarded, announced or delivered before hash and signature are verified and the
+//! validator has accepted. Forged bytes cost their sender the link and the id is fetched elsewhere.
+//!
+//! Bounds: at most `MAX_PENDING` ids. Beyond them an announcement is dropped and its link is asked
+//! to start over (`Resync`) when half of the table is free again, so nothing is missed.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+
+use crate::types::{
+    Announcement, Event, Header, InvalidTransaction, LinkId, Message, MonoTime, PeerId, Piece,
+    Refusal, Signature, Transaction, TransactionId, Verdict, Want,
+};
+
+use super::io::{Judgement, Output, Ticket};
+use super::links::Up;
+use super::timers::Timer;
+use super::{Protocol, Task};
+
+/// Ids being fetched at once; at about 250 bytes each, 16 MiB.
+pub(super) const MAX_PENDING: usize = 65_536;
+/// Asked of one peer at once.
+const MAX_ASKED: usize = 256;
+/// Payload bytes asked of one peer at once.
+const MAX_ASKED_BYTES: u64 = 4 << 20;
+/// An announcement that beats the payload by this much would better have been a push.
+const EARLY: Duration = Duration::from_millis(10);
+/// Shortest and longest wait for a push after an announcement.
+const PATIENCE: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(500));
+/// An answer is overdue after this, or three round trips, plus the time for its bytes.
+const ANSWER: Duration = Duration::from_millis(500);
+/// Slowest transfer that is not overdue, in bytes per second.
+const SLOWEST: u64 = 1 << 20;
+/// Turns of asking all sources before an id is left to the next announcement.
+const MAX_TURNS: u32 = 3;
+/// Refused ids remembered, so that they are not fetched once per neighbour.
+const MAX_REFUSED: usize = 4096;
+/// Wait for room when too many large payloads are being received.
+const NO_ROOM: Duration = Duration::from_millis(50);
+
+/// Where a fetch stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Somebody has it.
+    Heard,
+    /// Its bytes are here and being checked.
+    Verifying,
+    /// It is our own and being stored.
+    Storing,
+}
+
+#[derive(Debug)]
+struct Source {
+    link: LinkId,
+    at: MonoTime,
+    tried: bool,
+}
+
+#[derive(Debug)]
+struct Assembly {
+    header: Bytes,
+    signature: Signature,
+    hop: u16,
+    bytes: BytesMut,
+}
+
+/// An id that is not in the log yet.
+#[derive(Debug)]
+pub(super) struct Pending {
+    pub(super) stage: Stage,
+    size: u64,
+    sources: Vec<Source>,
+    asked: Option<LinkId>,
+    turns: u32,
+    assembly: Option<Assembly>,
+}
+
+impl Pending {
+    pub(super) fn new(stage: Stage, size: u64) -> Self {
+        Self { stage, size, sources: Vec::new(), asked: None, turns: 0, assembly: None }
+    }
+
+    fn add_source(&mut self, link: LinkId, at: MonoTime) {
+        if !self.sources.iter().any(|s| s.link == link) {
+            self.sources.push(Source { link, at, tried: false });
+        }
+    }
+}
+
+/// What the fetches share.
+#[derive(Debug, Default)]
+pub(super) struct FetchState {
+    /// Bytes of large payloads being received, as announced.
+    assembling: u64,
+    refused: VecDeque<TransactionId>,
+}
+
+impl Protocol {
+    pub(super) fn on_announce(&mut self, link: LinkId, list: Vec<Announcement>) {
+        let Some(slot) = self.links.slot_of(link) else { return };
+        self.counters.announcements_received += list.len() as u64;
+        for a in list {
+            if let Some(entry) = self.log.find(&a.id) {
+                entry.known |= 1 << slot;
+                // From its origin, which may have been restarted and wait for this.
+                if a.hop == 0 && entry.stored {
+                    self.confirm_to(link, a.id);
+                }
+            } else {
+                self.hear(link, &a);
+            }
+        }
+    }
+
+    fn hear(&mut self, link: LinkId, a: &Announcement) {
+        let now = self.now;
+        if let Some(pending) = self.pending.get_mut(&a.id) {
+            pending.add_source(link, now);
+            return;
+        }
+        if self.fetches.refused.contains(&a.id) {
+            return;
+        }
+        if a.size > self.config.gossip.max_transaction_size {
+            self.refuse_transaction(link, &a.id, Refusal::TooLarge);
+            return;
+        }
+        if self.pending.len() >= MAX_PENDING {
+            self.counters.fetches_shed += 1;
+            if let Some(up) = self.links.up(link) {
+                up.resync = true;
+            }
+            return;
+        }
+        let mut pending = Pending::new(Stage::Heard, a.size);
+        pending.add_source(link, now);
+        self.pending.insert(a.id, pending);
+        if a.size > self.config.gossip.eager_limit {
+            self.ask(&a.id);
+        } else {
+            let patience = self.rtt_of(link).clamp(PATIENCE.0, PATIENCE.1);
+            self.timers.set(Timer::Fetch(a.id), now + patience);
+        }
+    }
+
+    /// The wait for a push or an answer is over.
+    pub(super) fn on_fetch_due(&mut self, id: &TransactionId) {
+        let Some(pending) = self.pending.get_mut(id) else { return };
+        if pending.stage != Stage::Heard {
+            return;
+        }
+        if let Some(link) = pending.asked.take() {
+            self.counters.wants_timed_out += 1;
+            self.forget_asked(link, id);
+        }
+        self.ask(id);
+    }
+
+    /// Asks the next source.
+    pub(super) fn ask(&mut self, id: &TransactionId) {
+        let Some(pending) = self.pending.get_mut(id) else { return };
+        if pending.stage != Stage::Heard || pending.asked.is_some() {
+            return;
+        }
+        let links = &self.links;
+        pending.sources.retain(|s| links.slot_of(s.link).is_some());
+        if !pending.sources.is_empty() && pending.sources.iter().all(|s| s.tried) {
+            pending.turns += 1;
+            pending.sources.iter_mut().for_each(|s| s.tried = false);
+        }
+        let (size, turns) = (pending.size, pending.turns);
+        let next = pending.sources.iter().position(|s| !s.tried);
+        let Some(next) = next.filter(|_| turns < MAX_TURNS) else {
+            self.give_up(id);
+            return;
+        };
+        let starting = pending.assembly.is_none() && size > self.config.gossip.eager_limit;
+        let budget = self.config.gossip.max_assembly_bytes;
+        if starting && self.fetches.assembling > 0 && self.fetches.assembling + size > budget {
+            self.timers.set(Timer::Fetch(*id), self.now + NO_ROOM);
+            return;
+        }
+        let link = pending.sources[next].link;
+        let Some(up) = self.links.up(link) else { return };
+        let busy = up.asked.len() >= MAX_ASKED || up.asked_bytes + size > MAX_ASKED_BYTES;
+        if busy && !up.asked.is_empty() {
+            up.backlog.push_back(*id);
+            return;
+        }
+        pending.sources[next].tried = true;
+        self.send_want(link, id, size);
+    }
+
+    fn send_want(&mut self, link: LinkId, id: &TransactionId, size: u64) {
+        let rtt = self.rtt_of(link);
+        let Some(pending) = self.pending.get_mut(id) else { return };
+        pending.asked = Some(link);
+        let offset = pending.assembly.as_ref().map_or(0, |a| a.bytes.len() as u64);
+        let Some(up) = self.links.up(link) else { return };
+        up.asked.insert(*id);
+        up.asked_bytes += size;
+        let transfer = Duration::from_secs(up.asked_bytes) / u32::try_from(SLOWEST).unwrap_or(1);
+        // A large payload is watched piece by piece instead.
+        let transfer = transfer.min(Duration::from_secs(4));
+        if let Some(batch) = self.links.batch(link) {
+            batch.want.push(Want { id: *id, offset });
+        }
+        self.counters.wants_sent += 1;
+        self.timers.set(Timer::Fetch(*id), self.now + ANSWER.max(rtt * 3) + transfer);
+    }
+
+    /// Takes an id off the list of what a peer was asked; `true` when it was on it.
+    fn forget_asked(&mut self, link: LinkId, id: &TransactionId) -> bool {
+        let size = self.pending.get(id).map_or(0, |p| p.size);
+        let Some(up) = self.links.up(link) else { return false };
+        if !up.asked.remove(id) {
+            return false;
+        }
+        up.asked_bytes = if up.asked.is_empty() { 0 } else { up.asked_bytes.saturating_sub(size) };
+        while let Some(up) = self.links.up(link)
+            && up.asked.len() < MAX_ASKED
+            && let Some(next) = up.backlog.pop_front()
+        {
+            let before = up.backlog.len();
+            self.ask(&next);
+            if self.links.up(link).is_none_or(|up| up.backlog.len() > before) {
+                break;
+            }
+        }
+        true
+    }
+
+    /// A link is gone: what it was asked is asked elsewhere.
+    pub(super) fn ask_others(&mut self, up: &Up) {
+        for id in up.asked.iter().chain(&up.backlog) {
+            if let Some(pending) = self.pending.get_mut(id) {
+                pending.asked = None;
+                self.ask(id);
+            }
+        }
+    }
+
+    /// No source is left, or all failed several times: the next announcement starts anew.
+    fn give_up(&mut self, id: &TransactionId) {
+        let Some(pending) = self.remove_pending(id) else { return };
+        for source in pending.sources {
+            if let Some(up) = self.links.up(source.link) {
+                up.resync = true;
+            }
+        }
+    }
+
+    pub(super) fn remove_pending(&mut self, id: &TransactionId) -> Option<Pending> {
+        self.timers.cancel(Timer::Fetch(*id));
+        if let Some(link) = self.pending.get(id)?.asked {
+            self.forget_asked(link, id);
+        }
+        let mut pending = self.pending.remove(id)?;
+        self.drop_assembly(&mut pending);
+        Some(pending)
+    }
+
+    fn drop_assembly(&mut self, pending: &mut Pending) {
+        if pending.assembly.take().is_some() {
+            self.fetches.assembling = self.fetches.assembling.saturating_sub(pending.size);
+        }
+    }
+
+    /// Asks peers whose announcements were dropped to start over, once there is room again.
+    pub(super) fn resync_if_possible(&mut self) {
+        if self.pending.len() > MAX_PENDING / 2 {
+            return;
+        }
+        for link in self.links.up_ids() {
+            if let Some(up) = self.links.up(link)
+                && std::mem::take(&mut up.resync)
+            {
+                self.send(link, Message::Resync);
+            }
+        }
+    }
+
+    pub(super) fn on_missing(&mut self, link: LinkId, ids: &[TransactionId]) {
+        for id in ids {
+            if !self.forget_asked(link, id) {
+                continue;
+            }
+            if let Some(pending) = self.pending.get_mut(id) {
+                pending.sources.retain(|s| s.link != link);
+                pending.asked = None;
+                self.ask(id);
+            }
+        }
+    }
+
+    /// A whole transaction came.
+    pub(super) fn on_push(&mut self, link: LinkId, transaction: Transaction, hop: u16) {
+        let id = transaction.id();
+        let asked = self.forget_asked(link, &id);
+        self.counters.payload_bytes_received += transaction.header().payload_len;
+        let Some(slot) = self.links.slot_of(link) else { return };
+        let known = match (self.log.find(&id), self.pending.get_mut(&id)) {
+            (Some(entry), _) => {
+                entry.known |= 1 << slot;
+                true
+            }
+            (None, Some(pending)) if pending.stage != Stage::Heard => {
+                pending.add_source(link, self.now);
+                true
+            }
+            _ => false,
+        };
+        if known {
+            self.counters.duplicates_received += 1;
+            if !asked && let Some(batch) = self.links.batch(link) {
+                batch.duplicate.push(id);
+            }
+            if hop == 0 && self.log.find(&id).is_some_and(|entry| entry.stored) {
+                self.confirm_to(link, id);
+            }
+            return;
+        }
+        self.counters.payloads_received += 1;
+        self.note_early(link, &id);
+        self.verify(link, transaction, hop);
+    }
+
+    /// Tells the first announcer that its push would have come first.
+    fn note_early(&mut self, link: LinkId, id: &TransactionId) {
+        let Some(pending) = self.pending.get(id) else { return };
+        let Some(first) = pending.sources.first() else { return };
+        let late = self.now.since(first.at) > EARLY;
+        let (first, asked) = (first.link, pending.asked.is_some() || pending.turns > 0);
+        if first != link
+            && late
+            && !asked
+            && let Some(batch) = self.links.batch(first)
+        {
+            batch.early.push(*id);
+        }
+    }
+
+    /// Has complete bytes checked, unless the header alone says no.
+    fn verify(&mut self, link: LinkId, transaction: Transaction, hop: u16) {
+        let id = transaction.id();
+        if let Some(reason) = self.inadmissible(transaction.header()) {
+            self.remove_pending(&id);
+            self.refuse_transaction(link, &id, reason);
+            return;
+        }
+        let Some(from) = self.links.all.get(&link).map(|l| l.remote) else { return };
+        if !self.pending.contains(&id) {
+            let size = transaction.header().payload_len;
+            self.pending.insert(id, Pending::new(Stage::Heard, size));
+        }
+        let now = self.now;
+        if let Some(pending) = self.pending.get_mut(&id) {
+            pending.stage = Stage::Verifying;
+            pending.add_source(link, now);
+        }
+        self.timers.cancel(Timer::Fetch(id));
+        self.verifying_bytes += transaction.header().payload_len;
+        self.verifying += 1;
+        let task = Task::Verify { link, from, transaction: transaction.clone(), hop };
+        let ticket = self.ticket(task);
+        self.out.push_back(Output::Verify { ticket, transaction, from });
+    }
+
+    fn inadmissible(&self, header: &Header) -> Option<Refusal> {
+        let gossip = &self.config.gossip;
+        let keep_until = header.expires.min(header.created.plus(gossip.retention));
+        if header.payload_len > gossip.max_transaction_size {
+            Some(Refusal::TooLarge)
+        } else if header.created > self.wall.plus(self.config.network.max_clock_skew) {
+            Some(Refusal::Skewed)
+        } else if keep_until <= self.wall {
+            Some(Refusal::Expired)
+        } else {
+            None
+        }
+    }
+
+    pub(super) fn on_verified(&mut self, ticket: Ticket, judgement: Judgement) {
+        let Some(Task::Verify { link, from, transaction, hop }) = self.tickets.remove(&ticket)
+        else {
+            return;
+        };
+        self.verifying -= 1;
+        self.verifying_bytes -= transaction.header().payload_len;
+        let id = transaction.id();
+        let refusal = match judgement {
+            Judgement::Verdict(Verdict::Accept) => {
+                self.accept_foreign(from, &transaction, hop);
+                return;
+            }
+            Judgement::Verdict(Verdict::Ignore) => Refusal::Ignored,
+            Judgement::Verdict(Verdict::Reject) => Refusal::Rejected,
+            Judgement::TimedOut => {
+                self.counters.validations_timed_out += 1;
+                Refusal::Ignored
+            }
+            Judgement::Invalid(reason) => {
+                self.on_forged(link, &from, &id, reason);
+                return;
+            }
+        };
+        self.remove_pending(&id);
+        if judgement != Judgement::TimedOut {
+            self.remember_refused(id);
+        }
+        self.refuse_transaction(link, &id, refusal);
+        if refusal == Refusal::Rejected {
+            self.note_reject(link, &from);
+        }
+    }
+
+    /// The bytes are not what the origin published: somebody lied, and the id may still be good.
+    fn on_forged(&mut self, l: LinkId, from: &PeerId, id: &TransactionId, why: InvalidTransaction) {
+        let reason = match why {
+            InvalidTransaction::Unsigned | InvalidTransaction::Signature => Refusal::WrongSignature,
+            _ => Refusal::WrongHash,
+        };
+        self.refuse_transaction(l, id, reason);
+        if let Some(pending) = self.pending.get_mut(id) {
+            pending.stage = Stage::Heard;
+            pending.sources.retain(|s| s.link != l);
+            pending.asked = None;
+        }
+        self.punish(l, from, "forged transaction");
+        self.ask(id);
+    }
+
+    fn accept_foreign(&mut self, from: PeerId, transaction: &Transaction, hop: u16) {
+        let id = transaction.id();
+        let sources = self.remove_pending(&id).map(|p| p.sources).unwrap_or_default();
+        let slots = sources.iter().filter_map(|s| self.links.slot_of(s.link));
+        let known = slots.fold(0, |mask, slot| mask | 1 << slot);
+        let hop = hop.saturating_add(1);
+        self.counters.transactions_accepted += 1;
+        self.accept(transaction, hop, false, known);
+        self.store_foreign(from, transaction, hop);
+    }
+
+    fn remember_refused(&mut self, id: TransactionId) {
+        if self.fetches.refused.len() >= MAX_REFUSED {
+            self.fetches.refused.pop_front();
+        }
+        self.fetches.refused.push_back(id);
+    }
+
+    fn refuse_transaction(&mut self, link: LinkId, id: &TransactionId, reason: Refusal) {
+        let counters = &mut self.counters;
+        match reason {
+            Refusal::TooLarge => counters.refused_too_large += 1,
+            Refusal::Skewed => counters.refused_skewed += 1,
+            Refusal::Expired => counters.refused_expired += 1,
+            Refusal::WrongHash => counters.refused_wrong_hash += 1,
+            Refusal::WrongSignature => counters.refused_wrong_signature += 1,
+            Refusal::Rejected => counters.refused_rejected += 1,
+            _ => counters.refused_ignored += 1,
+        }
+        let peer = self.links.all.get(&link).map(|l| l.remote);
+        tracing::debug!(target: "sorcha_peer::gossip", %id, ?peer, ?reason, "transaction refused");
+        let event = Event::Refused { peer, address: None, reason, id: Some(*id) };
+        self.out.push_back(Output::Emit(event));
+    }
+
+    /// Part of a large payload came.
+    pub(super) fn on_piece(&mut self, link: LinkId, piece: Piece) {
+        self.counters.pieces_received += 1;
+        self.counters.payload_bytes_received += piece.bytes.len() as u64;
+        let id = piece.id;
+        let running =
+            self.pending.get(&id).is_some_and(|p| p.stage == Stage::Heard && p.asked == Some(link));
+        if !running || !self.take_head(&piece) {
+            self.counters.pieces_unexpected += 1;
+            return;
+        }
+        let Some(pending) = self.pending.get_mut(&id) else { return };
+        let Some(assembly) = &mut pending.assembly else { return };
+        let have = assembly.bytes.len() as u64;
+        if piece.offset != have || have + piece.bytes.len() as u64 > pending.size {
+            self.counters.pieces_unexpected += 1;
+            return;
+        }
+        assembly.bytes.extend_from_slice(&piece.bytes);
+        if assembly.bytes.len() as u64 == pending.size {
+            self.complete(link, &id);
+        } else {
+            let patience = ANSWER.max(self.rtt_of(link) * 3);
+            self.timers.set(Timer::Fetch(id), self.now + patience);
+        }
+    }
+
+    /// Starts an assembly with the head of an answer; `false` when the head does not fit the id.
+    fn take_head(&mut self, piece: &Piece) -> bool {
+        let Some(pending) = self.pending.get_mut(&piece.id) else { return false };
+        if pending.assembly.is_some() {
+            return true;
+        }
+        let Some((header, signature, hop)) = &piece.head else { return false };
+        if blake3::hash(header).as_bytes() != piece.id.as_bytes() {
+            return false;
+        }
+        let Ok(parsed) = Header::from_bytes(header) else { return false };
+        if parsed.payload_len > self.config.gossip.max_transaction_size {
+            return false;
+        }
+        // The header rules, not what the announcement claimed.
+        pending.size = parsed.payload_len;
+        pending.assembly = Some(Assembly {
+            header: Bytes::copy_from_slice(header),
+            signature: *signature,
+            hop: *hop,
+            bytes: BytesMut::new(),
+        });
+        self.fetches.assembling += parsed.payload_len;
+        true
+    }
+
+    fn complete(&mut self, link: LinkId, id: &TransactionId) {
+        self.forget_asked(link, id);
+        let Some(pending) = self.pending.get_mut(id) else { return };
+        pending.asked = None;
+        let size = pending.size;
+        let Some(assembly) = pending.assembly.take() else { return };
+        self.fetches.assembling = self.fetches.assembling.saturating_sub(size);
+        self.counters.payloads_received += 1;
+        let bytes = assembly.bytes.freeze();
+        match Transaction::from_parts(assembly.header, assembly.signature, bytes) {
+            Ok(transaction) => self.verify(link, transaction, assembly.hop),
+            Err(_) => self.violation(link),
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! Who misbehaved, and who is banned.
+//!
+//! Proof of misbehaviour (a forged record, a payload that does not match its hash, a wrong
+//! signature) blocks a peer at once, because honest peers verify before they forward. A validator's
+//! reject is weaker evidence: it costs 10 of 80 points, and points come back with a half-life of 10
+//! min. Loss, silence and slowness cost nothing: an honest peer is never banned for a bad network.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::types::{Ban, CloseReason, LinkId, MonoTime, PeerId, WallTime};
+
+use super::Protocol;
+use super::io::Output;
+
+/// How long proof of misbehaviour blocks a peer.
+const BLOCK: Duration = Duration::from_mins(10);
+/// Points after which a peer is blocked.
+const LIMIT: u32 = 80;
+/// Points for one reject.
+const REJECT: u32 = 10;
+/// Half-life of points.
+const HALF_LIFE: Duration = Duration::from_mins(10);
+/// Peers with points that are remembered.
+const MAX_SCORES: usize = 4096;
+/// Longest reason kept with a ban, in characters.
+const MAX_REASON: usize = 500;
+
+#[derive(Debug, Default)]
+pub(super) struct Guard {
+    bans: BTreeMap<PeerId, Ban>,
+    /// Points and when they were last brought up to date.
+    scores: BTreeMap<PeerId, (u32, MonoTime)>,
+}
+
+impl Guard {
+    pub(super) fn new(bans: Vec<Ban>) -> Self {
+        let bans = bans.into_iter().map(|ban| (ban.peer, ban)).collect();
+        Self { bans, scores: BTreeMap::new() }
+    }
+
+    pub(super) fn is_banned(&self, peer: &PeerId, now: WallTime) -> bool {
+        self.bans.get(peer).is_some_and(|ban| ban.until.is_none_or(|until| now < until))
+    }
+
+    pub(super) fn banned_count(&self, now: WallTime) -> usize {
+        self.bans.keys().filter(|peer| self.is_banned(peer, now)).count()
+    }
+
+    /// Adds points; `true` when the peer has too many.
+    fn add(&mut self, peer: &PeerId, points: u32, now: MonoTime) -> bool {
+        if self.scores.len() >= MAX_SCORES && !self.scores.contains_key(peer) {
+            let oldest = self.scores.iter().min_by_key(|(_, (_, at))| *at).map(|(id, _)| *id);
+            if let Some(oldest) = oldest {
+                self.scores.remove(&oldest);
+            }
+        }
+        let (score, at) = self.scores.entry(*peer).or_insert((0, now));
+        let halvings = now.since(*at).as_secs() / HALF_LIFE.as_secs();
+        if halvings > 0 {
+            *score = score.checked_shr(u32::try_from(halvings).unwrap_or(u32::MAX)).unwrap_or(0);
+            *at = now;
+        }
+        *score = score.saturating_add(points);
+        *score >= LIMIT
+    }
+
+    fn expire(&mut self, now: WallTime) -> Vec<PeerId> {
+        let over = |ban: &&Ban| ban.until.is_some_and(|until| until <= now);
+        let gone: Vec<_> = self.bans.values().filter(over).map(|ban| ban.peer).collect();
+        for peer in &gone {
+            self.bans.remove(peer);
+        }
+        gone
+    }
+}
+
+impl Protocol {
+    /// The host bans a peer.
+    pub(super) fn on_ban(&mut self, mut ban: Ban) {
+        if let Some((cut, _)) = ban.reason.char_indices().nth(MAX_REASON) {
+            ban.reason.truncate(cut);
+        }
+        let peer = ban.peer;
+        self.guard.bans.insert(peer, ban.clone());
+        self.out.push_back(Output::SaveBan(ban));
+        let theirs = self.links.all.values().filter(|l| l.remote == peer).map(|l| l.id);
+        for link in theirs.collect::<Vec<_>>() {
+            self.close(link, CloseReason::Banned);
+        }
+    }
+
+    pub(super) fn on_unban(&mut self, peer: PeerId) {
+        self.guard.bans.remove(&peer);
+        self.guard.scores.remove(&peer);
+        self.out.push_back(Output::LiftBan(peer));
+        self.maintain();
+    }
+
+    /// Proof of misbehaviour: closes the link and blocks the peer for a while.
+    pub(super) fn punish(&mut self, link: LinkId, peer: &PeerId, reason: &str) {
+        tracing::warn!(target: "sorcha_peer::guard", %peer, reason, "peer blocked");
+        let until = Some(self.wall.plus(BLOCK));
+        let longer =
+            self.guard.bans.get(peer).is_some_and(|b| b.until.is_none() || b.until > until);
+        if !longer {
+            let ban = Ban { peer: *peer, until, reason: reason.to_owned() };
+            self.guard.bans.insert(*peer, ban.clone());
+            self.out.push_back(Output::SaveBan(ban));
+        }
+        if self.links.all.get(&link).is_some_and(|l| l.remote == *peer) {
+            self.close(link, CloseReason::Violation);
+        }
+    }
+
+    /// The host's validator rejected what this peer sent.
+    pub(super) fn note_reject(&mut self, link: LinkId, peer: &PeerId) {
+        if self.guard.add(peer, REJECT, self.now) {
+            self.punish(link, peer, "too many rejected transactions");
+        }
+    }
+
+    pub(super) fn expire_bans(&mut self) {
+        for peer in self.guard.expire(self.wall) {
+            self.out.push_back(Output::LiftBan(peer));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rejects_add_up_and_fade() {
+        let peer = PeerId::from_bytes([1; 32]);
+        let mut guard = Guard::default();
+        let at = |s| MonoTime::from_duration(Duration::from_secs(s));
+        for _ in 0..7 {
+            assert!(!guard.add(&peer, REJECT, at(0)));
+        }
+        assert!(!guard.add(&peer, REJECT, at(700)), "half is forgiven");
+        assert!(guard.add(&peer, 40, at(700)));
+        assert!(!guard.add(&peer, REJECT, at(1_000_000_000)));
+    }
+
+    #[test]
+    fn bans_end_when_they_say() {
+        let peer = PeerId::from_bytes([1; 32]);
+        let ban = |until| Ban { peer, until, reason: String::new() };
+        let at = WallTime::from_millis;
+        let timed = Guard::new(vec![ban(Some(at(10)))]);
+        assert!(timed.is_banned(&peer, at(9)) && !timed.is_banned(&peer, at(10)));
+        let for_good = Guard::new(vec![ban(None)]);
+        assert!(for_good.is_banned(&peer, at(u64::MAX)));
+    }
+
+    #[test]
+    fn scores_are_bounded() {
+        let mut guard = Guard::default();
+        for n in 0..5000u16 {
+            let mut id = [0; 32];
+            id[..2].copy_from_slice(&n.to_le_bytes());
+            guard.add(&PeerId::from_bytes(id), 1, MonoTime::ZERO);
+        }
+        assert_eq!(guard.scores.len(), MAX_SCORES);
+    }
+}

@@ -1,0 +1,324 @@
+//! What goes into the core and what comes out.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::error::StoreErrorKind;
+use crate::types::{
+    Ban, CloseReason, Direction, Endpoint, Event, FailureKind, IndexEntry, InvalidTransaction,
+    LinkId, Message, NewEntry, PeerId, PeerRecord, StoredPeer, Transaction, TransactionId,
+    TransportKind, Verdict, WallTime,
+};
+
+/// Names a dial attempt; minted by the core.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DialId(pub u64);
+
+/// Names an effect whose completion comes back; minted by the core.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub u64);
+
+/// Names a waiting caller; minted by the driver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CallId(pub u64);
+
+/// What the stores held when the node started.
+#[derive(Debug, Clone, Default)]
+pub struct Restored {
+    /// Peers of earlier runs.
+    pub peers: Vec<StoredPeer>,
+    /// Bans of earlier runs.
+    pub bans: Vec<Ban>,
+    /// Retained transactions, in cursor order.
+    pub index: Vec<IndexEntry>,
+    /// Own transactions that still wait for copies.
+    pub outbox: Vec<TransactionId>,
+}
+
+/// What came of checking a transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Judgement {
+    /// Hash and signature are right; this is the validator's verdict.
+    Verdict(Verdict),
+    /// Hash or signature is wrong.
+    Invalid(InvalidTransaction),
+    /// The validator did not answer in time.
+    TimedOut,
+}
+
+/// Something that happened outside.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Input {
+    /// [`Protocol::poll_timeout`](super::Protocol::poll_timeout) has come.
+    Timeout,
+    /// The node's own record, newly signed; before anything else at start, and again when its
+    /// addresses change.
+    Record(PeerRecord),
+    /// A transport opened a link; the hello is still to come.
+    LinkOpened {
+        /// Its number, never used before.
+        link: LinkId,
+        /// Who, as proven by the transport.
+        remote: PeerId,
+        /// Over what.
+        kind: TransportKind,
+        /// The remote address, where there is one.
+        address: Option<SocketAddr>,
+        /// The dial that made it; `None` for an accepted one.
+        dial: Option<DialId>,
+    },
+    /// A dial failed.
+    DialFailed {
+        /// Which.
+        dial: DialId,
+        /// Why.
+        reason: FailureKind,
+    },
+    /// A connection failed before it was authenticated.
+    HandshakeFailed {
+        /// From where.
+        address: Option<SocketAddr>,
+        /// Why.
+        reason: FailureKind,
+    },
+    /// A link ended by itself.
+    LinkClosed {
+        /// Which.
+        link: LinkId,
+    },
+    /// One frame, decoded.
+    Received {
+        /// On which link.
+        link: LinkId,
+        /// Its messages in order.
+        messages: Vec<Message>,
+        /// Its length in bytes.
+        bytes: usize,
+    },
+    /// A frame that did not decode.
+    Malformed {
+        /// On which link.
+        link: LinkId,
+    },
+    /// Messages left the link's queue for the wire.
+    Sent {
+        /// Which link.
+        link: LinkId,
+        /// Their [`Message::weight`] together.
+        weight: usize,
+        /// Length of the frame in bytes.
+        bytes: usize,
+    },
+    /// The host publishes.
+    Publish {
+        /// Who waits for [`Output::Published`].
+        call: CallId,
+        /// The transaction, signed by this node.
+        transaction: Transaction,
+    },
+    /// [`Output::Store`] is done.
+    Stored {
+        /// Which.
+        ticket: Ticket,
+        /// How it ended.
+        result: Result<(), StoreErrorKind>,
+    },
+    /// [`Output::Verify`] is done.
+    Verified {
+        /// Which.
+        ticket: Ticket,
+        /// How it ended.
+        judgement: Judgement,
+    },
+    /// [`Output::VerifyRecords`] is done.
+    RecordsVerified {
+        /// Which.
+        ticket: Ticket,
+        /// Those whose signature is right.
+        valid: Vec<PeerRecord>,
+        /// How many were not.
+        forged: usize,
+    },
+    /// [`Output::Load`] is done.
+    Loaded {
+        /// Which.
+        ticket: Ticket,
+        /// The transaction, unless it is gone or could not be read.
+        transaction: Option<Transaction>,
+    },
+    /// The host wants a link to an address.
+    Connect {
+        /// Who waits for [`Output::Connected`].
+        call: CallId,
+        /// Where.
+        endpoint: Endpoint,
+    },
+    /// The host ends the link to a peer.
+    Disconnect {
+        /// Who.
+        peer: PeerId,
+    },
+    /// The host bans a peer.
+    Ban(Ban),
+    /// The host lifts a ban.
+    Unban(PeerId),
+    /// The node is going down: no new links, no new transactions, goodbye to all.
+    Shutdown,
+}
+
+/// Why `publish` was refused, in the core's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PublishRefusal {
+    /// Above the configured maximum.
+    TooLarge {
+        /// Bytes in the payload.
+        size: u64,
+        /// The maximum.
+        limit: u64,
+    },
+    /// The outbox is full.
+    QueueFull {
+        /// Its capacity.
+        limit: u32,
+    },
+    /// The store refused.
+    Store(StoreErrorKind),
+    /// The node is going down.
+    Closed,
+}
+
+/// Something to be done outside, in this order.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Output {
+    /// Open a link; answer with [`Input::LinkOpened`] or [`Input::DialFailed`].
+    Dial {
+        /// Which.
+        dial: DialId,
+        /// Where.
+        endpoint: Endpoint,
+        /// Who must be there, where that is known.
+        expected: Option<PeerId>,
+    },
+    /// Queue a message on a link; answer with [`Input::Sent`] when it leaves for the wire.
+    Send {
+        /// Which link.
+        link: LinkId,
+        /// What.
+        message: Message,
+    },
+    /// Send what is queued, then close. Nothing of this link is expected any more.
+    Close {
+        /// Which.
+        link: LinkId,
+    },
+    /// Check hash and signature, then ask the validator; answer with [`Input::Verified`].
+    Verify {
+        /// Which.
+        ticket: Ticket,
+        /// What.
+        transaction: Transaction,
+        /// Who sent it.
+        from: PeerId,
+    },
+    /// Check the signatures of records; answer with [`Input::RecordsVerified`].
+    VerifyRecords {
+        /// Which.
+        ticket: Ticket,
+        /// What.
+        records: Vec<PeerRecord>,
+    },
+    /// Keep a transaction (`own`: in the outbox first, then in the log); answer with
+    /// [`Input::Stored`] when it is safe. Done in the order given.
+    Store {
+        /// Which.
+        ticket: Ticket,
+        /// What.
+        entry: NewEntry,
+        /// Whether it belongs into the outbox.
+        own: bool,
+    },
+    /// Take confirmed transactions out of the outbox.
+    Confirmed {
+        /// Which.
+        ids: Vec<TransactionId>,
+    },
+    /// Read a retained transaction; answer with [`Input::Loaded`].
+    Load {
+        /// Which.
+        ticket: Ticket,
+        /// What.
+        id: TransactionId,
+    },
+    /// Forget retained transactions that may go.
+    Expire {
+        /// The time now.
+        now: WallTime,
+    },
+    /// Remember a peer.
+    SavePeer(Box<StoredPeer>),
+    /// Forget a peer.
+    ForgetPeer(PeerId),
+    /// Remember a ban.
+    SaveBan(Ban),
+    /// Forget a ban.
+    LiftBan(PeerId),
+    /// Answer a `publish`.
+    Published {
+        /// Whom.
+        call: CallId,
+        /// Whether it is new (`true`) or was published before, or why it was refused.
+        result: Result<bool, PublishRefusal>,
+    },
+    /// Answer a `connect`.
+    Connected {
+        /// Whom.
+        call: CallId,
+        /// The peer there, or why not.
+        result: Result<PeerId, ConnectFailure>,
+    },
+    /// A peer sees this node come from here.
+    Observed {
+        /// The address.
+        address: std::net::IpAddr,
+    },
+    /// Tell the host.
+    Emit(Event),
+}
+
+/// Why a `connect` failed, in the core's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConnectFailure {
+    /// The transport failed.
+    Dial(FailureKind),
+    /// The link was refused by one side.
+    Refused(CloseReason),
+    /// The node is going down.
+    Closed,
+}
+
+/// A link as the core keeps it, for status reports.
+#[derive(Debug, Clone)]
+pub struct LinkView {
+    /// Which.
+    pub link: LinkId,
+    /// Who.
+    pub peer: PeerId,
+    /// Over what.
+    pub kind: TransportKind,
+    /// Where, as text.
+    pub address: Option<String>,
+    /// Who dialled.
+    pub direction: Direction,
+    /// Whether it missed an answer.
+    pub suspect: bool,
+    /// Smoothed round-trip time, once measured.
+    pub rtt: Option<Duration>,
+    /// How long it has been up.
+    pub age: Duration,
+    /// Bytes waiting to be sent.
+    pub queued: usize,
+    /// Log entries not yet offered to it.
+    pub behind: u64,
+}

@@ -1,0 +1,294 @@
+//! The links and what waits on them.
+//!
+//! A link is in its hello (`up` is `None`) or up. Up links own one of 64 slots, so that what a peer
+//! is known to have is one bit in each log entry. Small messages gather in `Batch` and leave when
+//! 64 have gathered, when 5 ms have passed, or at once when the link has been quiet; a want never
+//! waits. What was handed to the driver and has not left for the wire is counted in `queued`.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::types::{
+    Announcement, CloseReason, Direction, Endpoint, LinkId, MAX_IDS_PER_MESSAGE, Message, MonoTime,
+    PeerId, Transaction, TransactionId, TransportKind, Want,
+};
+
+use super::Protocol;
+use super::io::{DialId, Output, Ticket};
+use super::session::Ending;
+use super::timers::Timer;
+
+/// Links at most: one bit each in a log entry.
+pub(super) const MAX_SLOTS: u8 = 64;
+/// Above this many queued bytes nothing but control is added: the peer is slow for the moment and
+/// its cursor waits. Four pieces; at 50 Mbit/s about 40 ms.
+pub(super) const HIGH_WATER: usize = 256 * 1024;
+/// Small messages wait at most this long (research/protocol.md, section 3.10).
+const FLUSH_AFTER: Duration = Duration::from_millis(5);
+/// This many small entries leave at once.
+const FLUSH_ENTRIES: usize = 64;
+
+/// Small messages that are waiting for company.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    pub(super) announce: Vec<Announcement>,
+    pub(super) want: Vec<Want>,
+    pub(super) missing: Vec<TransactionId>,
+    pub(super) duplicate: Vec<TransactionId>,
+    pub(super) early: Vec<TransactionId>,
+    pub(super) stored: Vec<TransactionId>,
+    flushed: Option<MonoTime>,
+}
+
+impl Batch {
+    fn len(&self) -> usize {
+        self.announce.len()
+            + self.missing.len()
+            + self.duplicate.len()
+            + self.early.len()
+            + self.stored.len()
+    }
+}
+
+/// A payload that a peer asked for.
+#[derive(Debug)]
+pub(super) struct Serve {
+    pub(super) id: TransactionId,
+    /// The next byte to send.
+    pub(super) offset: u64,
+    /// Held from the first piece to the last, so that it is read once.
+    pub(super) payload: Option<Transaction>,
+    /// Set while the payload is being read from the store.
+    pub(super) loading: Option<Ticket>,
+}
+
+/// A ping that was not answered yet.
+#[derive(Debug)]
+pub(super) struct PingState {
+    pub(super) nonce: u64,
+    pub(super) sent: MonoTime,
+    pub(super) outstanding: bool,
+    pub(super) missed: u32,
+}
+
+/// What only a link past its hello has.
+#[derive(Debug)]
+pub(super) struct Up {
+    pub(super) slot: u8,
+    pub(super) since: MonoTime,
+    pub(super) incarnation: u64,
+    pub(super) max_transaction: u64,
+    pub(super) ping: PingState,
+    pub(super) rtt: Option<Duration>,
+    /// The next log entry to offer to this peer.
+    pub(super) cursor: u64,
+    /// Entries below this stood in the log before the link: only announced, the peer probably has
+    /// them.
+    pub(super) catch_up_until: u64,
+    pub(super) batch: Batch,
+    pub(super) serving: VecDeque<Serve>,
+    /// Asked of this peer and not answered yet.
+    pub(super) asked: BTreeSet<TransactionId>,
+    pub(super) asked_bytes: u64,
+    /// To be asked of this peer once it has answered some.
+    pub(super) backlog: VecDeque<TransactionId>,
+    /// It announced more than we could take: ask it to start over.
+    pub(super) resync: bool,
+    /// When it was last told which peers we know.
+    pub(super) told_peers: Option<MonoTime>,
+}
+
+/// One link.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) id: LinkId,
+    pub(super) remote: PeerId,
+    pub(super) kind: TransportKind,
+    pub(super) direction: Direction,
+    pub(super) address: Option<SocketAddr>,
+    /// Where we dialled it.
+    pub(super) endpoint: Option<Endpoint>,
+    pub(super) dial: Option<DialId>,
+    pub(super) opened: MonoTime,
+    pub(super) heard: MonoTime,
+    /// Bytes handed over and not yet on the wire.
+    pub(super) queued: usize,
+    /// When the queue last moved or was empty.
+    pub(super) progress: MonoTime,
+    pub(super) up: Option<Up>,
+}
+
+impl Link {
+    /// Shown to people: where we dialled, else where it came from.
+    pub(super) fn shown_address(&self) -> Option<String> {
+        match (&self.endpoint, self.address) {
+            (Some(endpoint), _) => Some(endpoint.to_string()),
+            (None, Some(address)) => Some(address.to_string()),
+            (None, None) => None,
+        }
+    }
+}
+
+/// All links.
+#[derive(Debug, Default)]
+pub(super) struct Links {
+    pub(super) all: BTreeMap<LinkId, Link>,
+    pub(super) by_peer: BTreeMap<PeerId, LinkId>,
+    /// Owners of the slots.
+    slots: BTreeMap<u8, LinkId>,
+    /// Links whose batch changed in this turn.
+    dirty: BTreeSet<LinkId>,
+}
+
+impl Links {
+    pub(super) fn up_count(&self) -> usize {
+        self.by_peer.len()
+    }
+
+    pub(super) fn hello_count(&self) -> usize {
+        self.all.len() - self.by_peer.len()
+    }
+
+    pub(super) fn count(&self, direction: Direction) -> usize {
+        let up = |l: &&Link| l.up.is_some() && l.direction == direction;
+        self.all.values().filter(up).count()
+    }
+
+    pub(super) fn up_ids(&self) -> Vec<LinkId> {
+        self.by_peer.values().copied().collect()
+    }
+
+    pub(super) fn up(&mut self, link: LinkId) -> Option<&mut Up> {
+        self.all.get_mut(&link)?.up.as_mut()
+    }
+
+    pub(super) fn slot_of(&self, link: LinkId) -> Option<u8> {
+        Some(self.all.get(&link)?.up.as_ref()?.slot)
+    }
+
+    /// Takes a free slot.
+    pub(super) fn take_slot(&mut self, link: LinkId) -> Option<u8> {
+        let slot = (0..MAX_SLOTS).find(|s| !self.slots.contains_key(s))?;
+        self.slots.insert(slot, link);
+        Some(slot)
+    }
+
+    fn remove(&mut self, link: LinkId) -> Option<Link> {
+        let removed = self.all.remove(&link)?;
+        self.dirty.remove(&link);
+        if let Some(up) = &removed.up {
+            self.slots.remove(&up.slot);
+            if self.by_peer.get(&removed.remote) == Some(&link) {
+                self.by_peer.remove(&removed.remote);
+            }
+        }
+        Some(removed)
+    }
+
+    /// The batch of a link that is up; it will be looked at when the turn ends.
+    pub(super) fn batch(&mut self, link: LinkId) -> Option<&mut Batch> {
+        let up = self.all.get_mut(&link)?.up.as_mut()?;
+        self.dirty.insert(link);
+        Some(&mut up.batch)
+    }
+}
+
+impl Protocol {
+    /// Hands a message to the driver.
+    pub(super) fn send(&mut self, link: LinkId, message: Message) {
+        let now = self.now;
+        if let Some(l) = self.links.all.get_mut(&link) {
+            if l.queued == 0 {
+                l.progress = now;
+            }
+            l.queued += message.weight();
+            self.out.push_back(Output::Send { link, message });
+        }
+    }
+
+    /// Some of what was queued left for the wire.
+    pub(super) fn on_sent(&mut self, link: LinkId, weight: usize, bytes: usize) {
+        self.counters.frames_sent += 1;
+        self.counters.frame_bytes_sent += bytes as u64;
+        let now = self.now;
+        let Some(l) = self.links.all.get_mut(&link) else { return };
+        l.queued = l.queued.saturating_sub(weight);
+        l.progress = now;
+        self.serve(link);
+        self.pump(link);
+    }
+
+    /// Whether a link may be given more than control.
+    pub(super) fn is_writable(&self, link: LinkId) -> bool {
+        self.links.all.get(&link).is_some_and(|l| l.queued < HIGH_WATER)
+    }
+
+    /// Ends a turn: what gathered leaves, or a timer sees to it.
+    pub(super) fn flush_dirty(&mut self) {
+        while let Some(link) = self.links.dirty.pop_first() {
+            let now = self.now;
+            let Some(up) = self.links.up(link) else { continue };
+            let batch = &up.batch;
+            let due = batch.flushed.map_or(now, |at| at + FLUSH_AFTER);
+            if !batch.want.is_empty() || batch.len() >= FLUSH_ENTRIES || due <= now {
+                self.flush(link);
+            } else if batch.len() > 0 {
+                self.timers.set_earlier(Timer::Flush(link), due);
+            }
+        }
+    }
+
+    /// Sends everything that gathered on a link.
+    pub(super) fn flush(&mut self, link: LinkId) {
+        let now = self.now;
+        let Some(up) = self.links.up(link) else { return };
+        let batch = std::mem::take(&mut up.batch);
+        if batch.len() == 0 && batch.want.is_empty() {
+            up.batch.flushed = batch.flushed;
+            return;
+        }
+        up.batch.flushed = Some(now);
+        self.timers.cancel(Timer::Flush(link));
+        for part in batch.want.chunks(MAX_IDS_PER_MESSAGE) {
+            self.send(link, Message::Want(part.to_vec()));
+        }
+        for part in batch.announce.chunks(MAX_IDS_PER_MESSAGE) {
+            self.counters.announcements_sent += part.len() as u64;
+            self.send(link, Message::Announce(part.to_vec()));
+        }
+        let lists: [(Vec<TransactionId>, fn(Vec<TransactionId>) -> Message); 4] = [
+            (batch.stored, Message::Stored),
+            (batch.duplicate, Message::Duplicate),
+            (batch.early, Message::Early),
+            (batch.missing, Message::Missing),
+        ];
+        for (ids, wrap) in lists {
+            for part in ids.chunks(MAX_IDS_PER_MESSAGE) {
+                self.send(link, wrap(part.to_vec()));
+            }
+        }
+    }
+
+    /// Says why and closes.
+    pub(super) fn close(&mut self, link: LinkId, reason: CloseReason) {
+        if !self.links.all.contains_key(&link) {
+            return;
+        }
+        self.flush(link);
+        let retry_after = self.retry_hint(reason);
+        self.send(link, Message::Goodbye { reason, retry_after });
+        self.out.push_back(Output::Close { link });
+        self.forget_link(link, Ending::Ours(reason));
+    }
+
+    /// Takes a link that is closed or closing out of every table.
+    pub(super) fn forget_link(&mut self, link: LinkId, ending: Ending) {
+        let Some(l) = self.links.remove(link) else { return };
+        for timer in [Timer::Hello(link), Timer::Ping(link), Timer::Pong(link), Timer::Flush(link)]
+        {
+            self.timers.cancel(timer);
+        }
+        self.after_link(&l, ending);
+    }
+}

@@ -1,0 +1,82 @@
+//! Who is still there.
+//!
+//! Each link is pinged once per interval. Any frame that arrives after the ping was sent counts as
+//! an answer, so a peer that is merely busy sending is not suspected. A miss makes a peer suspect
+//! and is followed by another ping at once; `max_missed` misses in a row make it down. A peer that
+//! answers but takes nothing of what waits for it is disconnected after `slow_after`, and catches
+//! up when it returns.
+
+use std::time::Duration;
+
+use crate::types::{CloseReason, Event, LinkId, Message};
+
+use super::Protocol;
+use super::io::Output;
+use super::timers::Timer;
+
+impl Protocol {
+    /// Sends a ping and sets both timers.
+    pub(super) fn ping(&mut self, link: LinkId) {
+        let now = self.now;
+        let nonce = self.rng.next_u64();
+        let Some(up) = self.links.up(link) else { return };
+        up.ping.nonce = nonce;
+        up.ping.sent = now;
+        up.ping.outstanding = true;
+        self.counters.pings_sent += 1;
+        self.send(link, Message::Ping { nonce });
+        let interval = self.rng.about(self.config.liveness.interval);
+        self.timers.set(Timer::Pong(link), now + self.config.liveness.timeout);
+        self.timers.set(Timer::Ping(link), now + interval.max(self.config.liveness.timeout));
+    }
+
+    pub(super) fn on_ping_due(&mut self, link: LinkId) {
+        let Some(l) = self.links.all.get(&link) else { return };
+        if l.queued > 0 && self.now.since(l.progress) > self.config.liveness.slow_after {
+            self.close(link, CloseReason::SlowPeer);
+        } else {
+            self.ping(link);
+        }
+    }
+
+    pub(super) fn on_pong(&mut self, link: LinkId, nonce: u64) {
+        let now = self.now;
+        let Some(up) = self.links.up(link) else { return };
+        if !up.ping.outstanding || up.ping.nonce != nonce {
+            return;
+        }
+        up.ping.outstanding = false;
+        up.ping.missed = 0;
+        let sample = now.since(up.ping.sent);
+        // RFC 6298: the smoothed value moves by an eighth.
+        up.rtt = Some(up.rtt.map_or(sample, |rtt| (rtt * 7 + sample) / 8));
+        self.timers.cancel(Timer::Pong(link));
+    }
+
+    pub(super) fn on_pong_overdue(&mut self, link: LinkId) {
+        let max_missed = self.config.liveness.max_missed;
+        let Some(l) = self.links.all.get_mut(&link) else { return };
+        let (peer, heard) = (l.remote, l.heard);
+        let Some(up) = &mut l.up else { return };
+        if !up.ping.outstanding || heard > up.ping.sent {
+            up.ping.missed = 0;
+            return;
+        }
+        up.ping.missed += 1;
+        let missed = up.ping.missed;
+        self.counters.pings_missed += 1;
+        if missed >= max_missed {
+            self.close(link, CloseReason::Unresponsive);
+            return;
+        }
+        self.out.push_back(Output::Emit(Event::PeerSuspected { peer }));
+        self.ping(link);
+    }
+
+    /// Round-trip time to assume for a link: measured, or a wide-area guess.
+    pub(super) fn rtt_of(&self, link: LinkId) -> Duration {
+        const GUESS: Duration = Duration::from_millis(130);
+        let up = self.links.all.get(&link).and_then(|l| l.up.as_ref());
+        up.and_then(|up| up.rtt).unwrap_or(GUESS)
+    }
+}

@@ -1,0 +1,406 @@
+//! The core: a deterministic state machine that cannot reach the world.
+//!
+//! [`Protocol::handle`] takes one input with the times at which it happened; afterwards
+//! [`Protocol::poll_output`] is drained to `None` and each output is carried out in that order, and
+//! [`Protocol::poll_timeout`] says when to come back with [`Input::Timeout`] at the latest. Equal
+//! configuration, seed, restored state and inputs give equal outputs, byte for byte, in every
+//! process. There is no clock, socket, file, task, lock or unordered map in here.
+//!
+//! Order is meaning: an output that stores stands before the one that promises. Completions
+//! (`Stored`, `Verified`, `Loaded`, …) carry the ticket of their output; an unknown ticket is
+//! ignored.
+//!
+//! The parts, each with its contract at the top of its file: `session` (hello, links), `overlay`
+//! (which links), `discovery` (which peers), `liveness` (who is there), `gossip` (push, announce),
+//! `fetch` (want), `serve` (answer), `outbox` (publish), `guard` (bans).
+
+mod book;
+mod discovery;
+mod fetch;
+mod gossip;
+mod guard;
+mod ids;
+mod io;
+mod learn;
+mod links;
+mod liveness;
+mod log;
+mod outbox;
+mod overlay;
+mod rng;
+mod serve;
+mod session;
+mod timers;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use crate::config::Config;
+use crate::types::{
+    AddressScope, CloseReason, Counters, FailureKind, LinkId, Message, Mode, MonoTime, PeerId,
+    PeerRecord, Stats, Transaction, TransactionId, WallTime,
+};
+
+use fetch::{FetchState, Pending};
+use ids::IdMap;
+pub use io::{
+    CallId, ConnectFailure, DialId, Input, Judgement, LinkView, Output, PublishRefusal, Restored,
+    Ticket,
+};
+
+/// How often expired transactions and bans are looked for.
+const EXPIRE_EVERY: Duration = Duration::from_secs(10);
+/// Transactions and bytes being checked, and operations being stored, above which no more input
+/// from peers should be read.
+const MAX_VERIFYING: usize = 4096;
+const MAX_VERIFYING_BYTES: u64 = 64 << 20;
+const MAX_STORING: usize = 8192;
+
+/// What a ticket stands for.
+#[derive(Debug)]
+enum Task {
+    Verify { link: LinkId, from: PeerId, transaction: Transaction, hop: u16 },
+    Records { link: LinkId, source: PeerId, scope: AddressScope },
+    StoreOwn { transaction: Transaction },
+    StoreForeign { id: TransactionId, origin: PeerId },
+    Load { link: LinkId, id: TransactionId },
+}
+
+/// The whole protocol state of one node.
+#[derive(Debug)]
+pub struct Protocol {
+    config: Config,
+    me: PeerId,
+    incarnation: u64,
+    record: PeerRecord,
+    now: MonoTime,
+    wall: WallTime,
+    rng: rng::Rng,
+    timers: timers::Timers,
+    out: VecDeque<Output>,
+    counters: Counters,
+    links: links::Links,
+    book: book::Book,
+    dials: BTreeMap<DialId, overlay::Dial>,
+    next_dial: u64,
+    last_dial_failure: Option<(String, FailureKind)>,
+    tickets: BTreeMap<Ticket, Task>,
+    next_ticket: u64,
+    log: log::Log,
+    learned: learn::Learned,
+    pending: IdMap<Pending>,
+    fetches: FetchState,
+    publishing: BTreeMap<TransactionId, Vec<CallId>>,
+    outbox: outbox::Outbox,
+    copies_wanted: u32,
+    guard: guard::Guard,
+    mode: Mode,
+    needy_turns: u32,
+    verifying: usize,
+    verifying_bytes: u64,
+    storing: usize,
+    shutting_down: bool,
+}
+
+impl Protocol {
+    /// The state of a node that starts now. `seed` decides every random choice; `incarnation` must
+    /// be higher than in every earlier run of this identity; `record` is the node's own, signed.
+    pub fn new(
+        config: &Config,
+        incarnation: u64,
+        record: PeerRecord,
+        seed: [u8; 32],
+        restored: Restored,
+    ) -> Self {
+        let mut rng = rng::Rng::new(seed);
+        let mut log = log::Log::new(&mut rng, config.gossip.cache_bytes);
+        let mut outbox = outbox::Outbox::default();
+        for id in restored.outbox {
+            outbox.insert(id);
+        }
+        for entry in restored.index {
+            let own = entry.hops == 0;
+            log.append(log::Entry {
+                id: entry.id,
+                size: entry.size,
+                hop: entry.hops,
+                pushes: 0,
+                own,
+                stored: true,
+                keep_until: entry.keep_until,
+                known: 0,
+                cached: None,
+            });
+        }
+        let discovery = &config.discovery;
+        let book = book::Book::new(&discovery.bootstrap, discovery.max_peers, restored.peers);
+        let pending = IdMap::new(&mut rng);
+        let mut timers = timers::Timers::default();
+        timers.set(timers::Timer::Overlay, MonoTime::ZERO);
+        timers.set(timers::Timer::Expire, MonoTime::ZERO + EXPIRE_EVERY);
+        let refresh = rng.about(discovery.refresh_interval);
+        timers.set(timers::Timer::Refresh, MonoTime::ZERO + refresh);
+        Self {
+            config: config.clone(),
+            me: record.peer(),
+            incarnation,
+            record,
+            now: MonoTime::ZERO,
+            wall: WallTime::default(),
+            rng,
+            timers,
+            out: VecDeque::new(),
+            counters: Counters::default(),
+            links: links::Links::default(),
+            book,
+            dials: BTreeMap::new(),
+            next_dial: 0,
+            last_dial_failure: None,
+            tickets: BTreeMap::new(),
+            next_ticket: 0,
+            log,
+            learned: learn::Learned::new(),
+            pending,
+            fetches: FetchState::default(),
+            publishing: BTreeMap::new(),
+            outbox,
+            copies_wanted: config.outbox.min_copies,
+            guard: guard::Guard::new(restored.bans),
+            mode: Mode::Offline,
+            needy_turns: 0,
+            verifying: 0,
+            verifying_bytes: 0,
+            storing: 0,
+            shutting_down: false,
+        }
+    }
+
+    /// Takes one input. `now` never goes back (an earlier one counts as the latest seen); `wall`
+    /// may jump.
+    pub fn handle(&mut self, now: MonoTime, wall: WallTime, input: Input) {
+        self.now = self.now.max(now);
+        self.wall = wall;
+        self.route(input);
+        while let Some(timer) = self.timers.pop(self.now) {
+            self.fire(timer);
+        }
+        self.flush_dirty();
+    }
+
+    /// The next thing to do; drain to `None` after every [`Protocol::handle`].
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.out.pop_front()
+    }
+
+    /// When to come back with [`Input::Timeout`] at the latest.
+    pub fn poll_timeout(&self) -> Option<MonoTime> {
+        self.timers.next()
+    }
+
+    /// Whether frames and publishes should be fed in now. While this is `false`, only completions
+    /// and time should be: that is how checks and disks slow down peers instead of filling memory.
+    pub fn has_room(&self) -> bool {
+        self.verifying < MAX_VERIFYING
+            && self.verifying_bytes < MAX_VERIFYING_BYTES
+            && self.storing < MAX_STORING
+            && self.publishing.len() < MAX_STORING
+    }
+
+    /// Counts since the start.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Whether this id is accepted and retained.
+    pub fn contains(&self, id: &TransactionId) -> bool {
+        self.log.contains(id)
+    }
+
+    /// Own transactions that wait for copies.
+    pub fn unconfirmed(&self) -> Vec<TransactionId> {
+        self.outbox.ids()
+    }
+
+    /// Whether nothing waits to be sent, checked, stored or fetched.
+    pub fn is_idle(&self) -> bool {
+        let quiet = |l: &links::Link| {
+            l.queued == 0
+                && l.up.as_ref().is_none_or(|up| {
+                    up.cursor >= self.log.head() && up.serving.is_empty() && up.backlog.is_empty()
+                })
+        };
+        self.verifying == 0
+            && self.storing == 0
+            && self.pending.len() == 0
+            && self.links.all.values().all(quiet)
+    }
+
+    /// What went wrong with the most recent failed dial, for people.
+    pub fn last_dial_failure(&self) -> Option<(&str, FailureKind)> {
+        self.last_dial_failure.as_ref().map(|(address, kind)| (address.as_str(), *kind))
+    }
+
+    /// The links that are up.
+    pub fn links(&self) -> Vec<LinkView> {
+        let view = |l: &links::Link| {
+            let up = l.up.as_ref()?;
+            Some(LinkView {
+                link: l.id,
+                peer: l.remote,
+                kind: l.kind,
+                address: l.shown_address(),
+                direction: l.direction,
+                suspect: up.ping.missed > 0,
+                rtt: up.rtt,
+                age: self.now.since(up.since),
+                queued: l.queued,
+                behind: self.log.head().saturating_sub(up.cursor),
+            })
+        };
+        self.links.all.values().filter_map(view).collect()
+    }
+
+    /// A snapshot of everything that is counted.
+    pub fn stats(&self) -> Stats {
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        Stats {
+            peer_id: self.me,
+            mode: self.mode,
+            uptime_s: self.now.as_duration().as_secs(),
+            links: count(self.links.up_count()),
+            handshakes: count(self.links.hello_count()),
+            known_peers: count(self.book.known.len()),
+            banned_peers: count(self.guard.banned_count(self.wall)),
+            retained: self.log.len() as u64,
+            outbox: self.outbox.len() as u64,
+            fetching: self.pending.len() as u64,
+            counters: self.counters.clone(),
+        }
+    }
+
+    fn route(&mut self, input: Input) {
+        match input {
+            Input::Timeout => {}
+            Input::Record(record) => self.on_record(record),
+            Input::LinkOpened { link, remote, kind, address, dial } => {
+                self.on_link_opened(link, remote, kind, address, dial);
+            }
+            Input::DialFailed { dial, reason } => self.on_dial_failed(dial, reason),
+            Input::HandshakeFailed { address, reason } => self.on_handshake_failed(address, reason),
+            Input::LinkClosed { link } => self.on_link_closed(link),
+            Input::Received { link, messages, bytes } => self.on_received(link, messages, bytes),
+            Input::Malformed { link } => self.violation(link),
+            Input::Sent { link, weight, bytes } => self.on_sent(link, weight, bytes),
+            Input::Publish { call, transaction } => self.on_publish(call, transaction),
+            Input::Stored { ticket, result } => self.on_stored(ticket, result),
+            Input::Verified { ticket, judgement } => {
+                self.on_verified(ticket, judgement);
+                self.resync_if_possible();
+            }
+            Input::RecordsVerified { ticket, valid, forged } => {
+                self.on_records_verified(ticket, valid, forged);
+            }
+            Input::Loaded { ticket, transaction } => self.on_loaded(ticket, transaction),
+            Input::Connect { call, endpoint } => self.on_connect(call, endpoint),
+            Input::Disconnect { peer } => {
+                if let Some(link) = self.links.by_peer.get(&peer).copied() {
+                    self.close(link, CloseReason::Requested);
+                }
+            }
+            Input::Ban(ban) => self.on_ban(ban),
+            Input::Unban(peer) => self.on_unban(peer),
+            Input::Shutdown => self.on_shutdown(),
+        }
+    }
+
+    fn fire(&mut self, timer: timers::Timer) {
+        use timers::Timer;
+        match timer {
+            Timer::Hello(link) => self.on_hello_timeout(link),
+            Timer::Ping(link) => self.on_ping_due(link),
+            Timer::Pong(link) => self.on_pong_overdue(link),
+            Timer::Flush(link) => self.flush(link),
+            Timer::Fetch(id) => self.on_fetch_due(&id),
+            Timer::Overlay => self.maintain(),
+            Timer::Needy => self.on_needy(),
+            Timer::Refresh => self.on_refresh(),
+            Timer::Expire => self.on_expire(),
+        }
+    }
+
+    fn on_received(&mut self, link: LinkId, messages: Vec<Message>, bytes: usize) {
+        self.counters.frames_received += 1;
+        self.counters.frame_bytes_received += bytes as u64;
+        let now = self.now;
+        for message in messages {
+            // An earlier message of the frame may have closed the link.
+            let Some(l) = self.links.all.get_mut(&link) else { return };
+            l.heard = now;
+            if l.up.is_some() {
+                self.on_message(link, message);
+            } else {
+                self.on_first_message(link, message);
+            }
+        }
+    }
+
+    fn on_message(&mut self, link: LinkId, message: Message) {
+        match message {
+            Message::Hello(_) => self.violation(link),
+            Message::Goodbye { reason, retry_after } => self.on_goodbye(link, reason, retry_after),
+            Message::Ping { nonce } => self.send(link, Message::Pong { nonce }),
+            Message::Pong { nonce } => self.on_pong(link, nonce),
+            Message::PeersRequest { max } => self.on_peers_request(link, max),
+            Message::Peers(records) => self.on_peers(link, records),
+            Message::Announce(list) => self.on_announce(link, list),
+            Message::Want(list) => self.on_want(link, list),
+            Message::Missing(ids) => self.on_missing(link, &ids),
+            Message::Push { transaction, hop } => self.on_push(link, transaction, hop),
+            Message::Piece(piece) => self.on_piece(link, piece),
+            Message::Duplicate(ids) => self.on_duplicate(link, &ids),
+            Message::Early(ids) => self.on_early(link, &ids),
+            Message::Stored(ids) => self.on_confirmed(link, &ids),
+            Message::Resync => self.on_resync(link),
+        }
+    }
+
+    /// Our addresses changed: linked peers are told at once, others by peer exchange.
+    fn on_record(&mut self, record: PeerRecord) {
+        for endpoint in &record.draft.endpoints {
+            self.book.note_own(endpoint.clone());
+        }
+        self.record = record.clone();
+        for link in self.links.up_ids() {
+            self.send(link, Message::Peers(vec![record.clone()]));
+        }
+    }
+
+    fn on_expire(&mut self) {
+        let (gone, own) = self.log.expire(self.wall);
+        self.counters.transactions_expired += gone;
+        let left: Vec<_> = own.into_iter().filter(|id| self.outbox.remove(id)).collect();
+        if !left.is_empty() {
+            self.out.push_back(Output::Confirmed { ids: left });
+        }
+        if gone > 0 {
+            self.out.push_back(Output::Expire { now: self.wall });
+        }
+        self.expire_bans();
+        self.resync_if_possible();
+        self.timers.set(timers::Timer::Expire, self.now + EXPIRE_EVERY);
+    }
+
+    fn on_shutdown(&mut self) {
+        self.shutting_down = true;
+        for link in self.links.all.keys().copied().collect::<Vec<_>>() {
+            self.close(link, CloseReason::Shutdown);
+        }
+    }
+
+    fn ticket(&mut self, task: Task) -> Ticket {
+        self.next_ticket += 1;
+        let ticket = Ticket(self.next_ticket);
+        self.tickets.insert(ticket, task);
+        ticket
+    }
+}

@@ -1,0 +1,76 @@
+//! Everything that can fire, in one table.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::types::{LinkId, MonoTime, TransactionId};
+
+/// A timer. Each exists at most once; setting it again moves it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Timer {
+    /// A link's hello is overdue.
+    Hello(LinkId),
+    /// Time to ping a link.
+    Ping(LinkId),
+    /// A pong is overdue.
+    Pong(LinkId),
+    /// Small messages of a link have waited long enough.
+    Flush(LinkId),
+    /// Ask for a transaction, or ask somebody else.
+    Fetch(TransactionId),
+    /// Look whether more links are needed.
+    Overlay,
+    /// Ask for peers because links are missing and nobody is left to dial.
+    Needy,
+    /// Ask for peers as a matter of routine.
+    Refresh,
+    /// Forget what expired.
+    Expire,
+}
+
+/// Timers by due time and by name.
+#[derive(Debug, Default)]
+pub(super) struct Timers {
+    due: BTreeSet<(MonoTime, Timer)>,
+    at: BTreeMap<Timer, MonoTime>,
+}
+
+impl Timers {
+    pub(super) fn set(&mut self, timer: Timer, at: MonoTime) {
+        if let Some(old) = self.at.insert(timer, at) {
+            self.due.remove(&(old, timer));
+        }
+        self.due.insert((at, timer));
+    }
+
+    /// Sets the timer unless it already fires earlier.
+    pub(super) fn set_earlier(&mut self, timer: Timer, at: MonoTime) {
+        if self.at.get(&timer).is_none_or(|old| at < *old) {
+            self.set(timer, at);
+        }
+    }
+
+    pub(super) fn cancel(&mut self, timer: Timer) {
+        if let Some(old) = self.at.remove(&timer) {
+            self.due.remove(&(old, timer));
+        }
+    }
+
+    pub(super) fn is_set(&self, timer: Timer) -> bool {
+        self.at.contains_key(&timer)
+    }
+
+    pub(super) fn next(&self) -> Option<MonoTime> {
+        self.due.first().map(|(at, _)| *at)
+    }
+
+    /// Takes the earliest timer that is due at `now`.
+    pub(super) fn pop(&mut self, now: MonoTime) -> Option<Timer> {
+        let (at, timer) = *self.due.first()?;
+        if at > now {
+            return None;
+        }
+        self.due.pop_first();
+        self.at.remove(&timer);
+        Some(timer)
+    }
+}

@@ -1,0 +1,33 @@
+//! Entries of the retained log.
+
+use super::{Cursor, PeerId, Transaction, TransactionId, WallTime};
+
+/// A transaction to be kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewEntry {
+    /// The transaction, verified.
+    pub transaction: Transaction,
+    /// The peer it came from; `None` for the node's own.
+    pub from: Option<PeerId>,
+    /// Hops from its origin; 0 for the node's own.
+    pub hops: u16,
+    /// When every copy may go: the earlier of its own expiry and creation plus retention.
+    pub keep_until: WallTime,
+}
+
+/// What the protocol needs to know of a kept transaction without its payload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IndexEntry {
+    /// Its place in the log.
+    pub cursor: Cursor,
+    /// Which.
+    pub id: TransactionId,
+    /// Length of its payload in bytes.
+    pub size: u64,
+    /// Hops from its origin.
+    pub hops: u16,
+    /// When it was created, by its origin's clock.
+    pub created: WallTime,
+    /// When it may go.
+    pub keep_until: WallTime,
+}
