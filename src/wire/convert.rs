@@ -1,0 +1,110 @@
+//! Values that look different on the wire: codes, addresses, names of message kinds.
+
+use std::net::IpAddr;
+
+use super::WireError;
+use crate::types::{CloseReason, Signature};
+
+/// Field numbers of the `oneof` in `Message`.
+pub(super) mod kind {
+    pub(crate) const HELLO: u32 = 1;
+    pub(crate) const GOODBYE: u32 = 2;
+    pub(crate) const PING: u32 = 3;
+    pub(crate) const PONG: u32 = 4;
+    pub(crate) const PEERS_REQUEST: u32 = 5;
+    pub(crate) const PEERS: u32 = 6;
+    pub(crate) const ANNOUNCE: u32 = 7;
+    pub(crate) const WANT: u32 = 8;
+    pub(crate) const MISSING: u32 = 9;
+    pub(crate) const PUSH: u32 = 10;
+    pub(crate) const PIECE: u32 = 11;
+    pub(crate) const DUPLICATE: u32 = 12;
+    pub(crate) const EARLY: u32 = 13;
+    pub(crate) const STORED: u32 = 14;
+}
+
+/// The code of each reason, in `Goodbye`. Codes are never reused.
+pub(super) const REASONS: [(u32, CloseReason); 15] = [
+    (0, CloseReason::TransportClosed),
+    (1, CloseReason::Shutdown),
+    (2, CloseReason::Requested),
+    (3, CloseReason::Replaced),
+    (4, CloseReason::WrongNetwork),
+    (5, CloseReason::WrongVersion),
+    (6, CloseReason::NotAllowed),
+    (7, CloseReason::Banned),
+    (8, CloseReason::SelfDial),
+    (9, CloseReason::TooManyLinks),
+    (10, CloseReason::Surplus),
+    (11, CloseReason::HandshakeTimeout),
+    (12, CloseReason::Violation),
+    (13, CloseReason::Unresponsive),
+    (14, CloseReason::SlowPeer),
+];
+
+/// The code of a reason.
+pub(super) fn reason_code(reason: CloseReason) -> u32 {
+    REASONS.iter().find(|(_, r)| *r == reason).map_or(0, |(code, _)| *code)
+}
+
+/// The reason of a code. A code that a newer version added reads as the peer having closed
+/// without a word.
+pub(super) fn reason_of(code: u64) -> CloseReason {
+    REASONS
+        .iter()
+        .find(|(c, _)| u64::from(*c) == code)
+        .map_or(CloseReason::TransportClosed, |(_, reason)| *reason)
+}
+
+/// Hands the bytes of an address to `to`: 4 or 16, or none.
+pub(super) fn with_ip_bytes<T>(ip: Option<IpAddr>, to: impl FnOnce(&[u8]) -> T) -> T {
+    match ip {
+        None => to(&[]),
+        Some(IpAddr::V4(v4)) => to(&v4.octets()),
+        Some(IpAddr::V6(v6)) => to(&v6.octets()),
+    }
+}
+
+/// The address of 4 or 16 bytes, or none.
+pub(super) fn ip_of(bytes: &[u8]) -> Result<Option<IpAddr>, WireError> {
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    if let Ok(v4) = <[u8; 4]>::try_from(bytes) {
+        return Ok(Some(IpAddr::from(v4)));
+    }
+    <[u8; 16]>::try_from(bytes).map(|v6| Some(IpAddr::from(v6))).map_err(|_| WireError::Length {
+        what: "observed address",
+        actual: bytes.len(),
+        expected: "0, 4 or 16",
+    })
+}
+
+/// The bytes of a signature: 64, or none.
+pub(super) fn signature_bytes(signature: &Signature) -> &[u8] {
+    match signature {
+        Signature::None => &[],
+        Signature::Ed25519(bytes) => bytes,
+    }
+}
+
+/// The signature of 64 bytes, or none.
+pub(super) fn signature_of(bytes: &[u8]) -> Result<Signature, WireError> {
+    if bytes.is_empty() {
+        return Ok(Signature::None);
+    }
+    <[u8; 64]>::try_from(bytes).map(Signature::Ed25519).map_err(|_| WireError::Length {
+        what: "signature",
+        actual: bytes.len(),
+        expected: "0 or 64",
+    })
+}
+
+/// Exactly `N` bytes.
+pub(super) fn exactly<const N: usize>(
+    what: &'static str,
+    bytes: &[u8],
+    expected: &'static str,
+) -> Result<[u8; N], WireError> {
+    bytes.try_into().map_err(|_| WireError::Length { what, actual: bytes.len(), expected })
+}

@@ -1,0 +1,446 @@
+//! Protobuf to messages, by hand: so that every count is checked before anything is allocated.
+
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::WireError;
+use super::convert::{exactly, ip_of, kind, reason_of, signature_of};
+use crate::types::{
+    Announcement, Endpoint, Features, Hello, MAX_ENDPOINTS, MAX_HEADER_BYTES, MAX_IDS_PER_MESSAGE,
+    MAX_NETWORK_BYTES, MAX_RECORDS_PER_MESSAGE, Message, PIECE_BYTES, PeerId, PeerRecord, Piece,
+    RecordDraft, Signature, Transaction, TransactionId, WallTime, Want,
+};
+
+/// Longest text of an endpoint: a name of 253 bytes with a dot at its end, a colon, five digits.
+const MAX_ENDPOINT_BYTES: usize = 260;
+
+/// What a field holds.
+#[derive(Clone, Copy)]
+pub(super) enum Value<'a> {
+    Varint(u64),
+    Fixed64(u64),
+    Bytes(&'a [u8]),
+    /// A type that no field of ours has.
+    Foreign,
+}
+
+/// Reads one field after another; ends after an error.
+#[derive(Clone)]
+pub(super) struct Fields<'a>(pub(super) &'a [u8]);
+
+impl<'a> Iterator for Fields<'a> {
+    type Item = Result<(u32, Value<'a>), WireError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let field = self.field();
+        if field.is_err() {
+            self.0 = &[];
+        }
+        Some(field)
+    }
+}
+
+impl<'a> Fields<'a> {
+    fn field(&mut self) -> Result<(u32, Value<'a>), WireError> {
+        let key = self.varint()?;
+        let number = u32::try_from(key >> 3)
+            .ok()
+            .filter(|number| (1..1 << 29).contains(number))
+            .ok_or(WireError::Protobuf("a field number out of range"))?;
+        let value = match key & 7 {
+            0 => Value::Varint(self.varint()?),
+            1 => Value::Fixed64(u64::from_le_bytes(self.array()?)),
+            2 => {
+                let length = usize::try_from(self.varint()?).unwrap_or(usize::MAX);
+                Value::Bytes(self.take(length)?)
+            }
+            5 => {
+                self.take(4)?;
+                Value::Foreign
+            }
+            _ => return Err(WireError::Protobuf("a wire type that is not in use")),
+        };
+        Ok((number, value))
+    }
+
+    fn varint(&mut self) -> Result<u64, WireError> {
+        let mut value = 0u64;
+        for shift in (0..64).step_by(7) {
+            let (&byte, rest) = self.0.split_first().ok_or(CUT_SHORT)?;
+            self.0 = rest;
+            if shift == 63 && byte > 1 {
+                break;
+            }
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte < 0x80 {
+                return Ok(value);
+            }
+        }
+        Err(WireError::Protobuf("a number of more than 64 bits"))
+    }
+
+    fn take(&mut self, length: usize) -> Result<&'a [u8], WireError> {
+        let (taken, rest) = self.0.split_at_checked(length).ok_or(CUT_SHORT)?;
+        self.0 = rest;
+        Ok(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], WireError> {
+        let (taken, rest) = self.0.split_first_chunk::<N>().ok_or(CUT_SHORT)?;
+        self.0 = rest;
+        Ok(*taken)
+    }
+}
+
+const CUT_SHORT: WireError = WireError::Protobuf("cut short");
+
+impl<'a> Value<'a> {
+    pub(super) fn bytes(self, what: &'static str) -> Result<&'a [u8], WireError> {
+        match self {
+            Self::Bytes(bytes) => Ok(bytes),
+            _ => Err(WireError::WireType { what }),
+        }
+    }
+
+    fn uint(self, what: &'static str) -> Result<u64, WireError> {
+        match self {
+            Self::Varint(value) => Ok(value),
+            _ => Err(WireError::WireType { what }),
+        }
+    }
+
+    fn uint32(self, what: &'static str) -> Result<u32, WireError> {
+        self.at_most(what, u64::from(u32::MAX)).map(|v| u32::try_from(v).unwrap_or(u32::MAX))
+    }
+
+    fn hop(self) -> Result<u16, WireError> {
+        self.at_most("hop", u64::from(u16::MAX)).map(|v| u16::try_from(v).unwrap_or(u16::MAX))
+    }
+
+    fn at_most(self, what: &'static str, limit: u64) -> Result<u64, WireError> {
+        let actual = self.uint(what)?;
+        if actual <= limit { Ok(actual) } else { Err(WireError::Limit { what, actual, limit }) }
+    }
+
+    fn fixed64(self, what: &'static str) -> Result<u64, WireError> {
+        match self {
+            Self::Fixed64(value) => Ok(value),
+            _ => Err(WireError::WireType { what }),
+        }
+    }
+
+    /// Hands every number of a repeated field to `each`, packed or not.
+    fn each(
+        self,
+        what: &'static str,
+        mut each: impl FnMut(Value<'a>) -> Result<(), WireError>,
+    ) -> Result<(), WireError> {
+        match self {
+            Self::Varint(_) => each(self),
+            Self::Bytes(bytes) => {
+                let mut numbers = Fields(bytes);
+                while !numbers.0.is_empty() {
+                    each(Value::Varint(numbers.varint()?))?;
+                }
+                Ok(())
+            }
+            _ => Err(WireError::WireType { what }),
+        }
+    }
+}
+
+/// Reads the body of one entry of a frame; `None` for a kind that this version does not know.
+/// `frame` is what `body` is a part of.
+pub(super) fn message(frame: &Bytes, body: &[u8]) -> Result<Option<Message>, WireError> {
+    let mut known = None;
+    for field in Fields(body) {
+        let (number, value) = field?;
+        if (kind::HELLO..=kind::STORED).contains(&number) {
+            // Of several members of a oneof the last one counts.
+            known = Some((number, value.bytes("message kind")?));
+        }
+    }
+    let Some((number, body)) = known else { return Ok(None) };
+    Ok(Some(match number {
+        kind::HELLO => Message::Hello(Box::new(hello(body)?)),
+        kind::GOODBYE => goodbye(body)?,
+        kind::PING => Message::Ping { nonce: nonce(body)? },
+        kind::PONG => Message::Pong { nonce: nonce(body)? },
+        kind::PEERS_REQUEST => peers_request(body)?,
+        kind::PEERS => Message::Peers(records(body)?),
+        kind::ANNOUNCE => Message::Announce(announcements(body)?),
+        kind::WANT => Message::Want(wants(body)?),
+        kind::MISSING => Message::Missing(id_list(body)?),
+        kind::PUSH => push(frame, body)?,
+        kind::PIECE => Message::Piece(piece(frame, body)?),
+        kind::DUPLICATE => Message::Duplicate(id_list(body)?),
+        kind::EARLY => Message::Early(id_list(body)?),
+        kind::STORED => Message::Stored(id_list(body)?),
+        _ => return Ok(None),
+    }))
+}
+
+fn hello(body: &[u8]) -> Result<Hello, WireError> {
+    let (mut network, mut own, mut observed) = (&[][..], None, &[][..]);
+    let (mut version_min, mut version_max) = (0, 0);
+    let (mut features, mut incarnation, mut max_transaction) = (0, 0, 0);
+    for field in Fields(body) {
+        let (number, value) = field?;
+        match number {
+            1 => network = value.bytes("network")?,
+            2 => version_min = value.uint32("version_min")?,
+            3 => version_max = value.uint32("version_max")?,
+            4 => features = value.uint("features")?,
+            5 => incarnation = value.uint("incarnation")?,
+            6 => max_transaction = value.uint("max_transaction")?,
+            7 => own = Some(value.bytes("record")?),
+            8 => observed = value.bytes("observed address")?,
+            _ => {}
+        }
+    }
+    WireError::bound("network name (bytes)", network.len(), MAX_NETWORK_BYTES)?;
+    Ok(Hello {
+        network: text("network name", network)?.to_owned(),
+        version_min,
+        version_max,
+        features: Features(features),
+        incarnation,
+        max_transaction,
+        record: record(own.ok_or(WireError::Missing { what: "record" })?)?,
+        observed: ip_of(observed)?,
+    })
+}
+
+fn goodbye(body: &[u8]) -> Result<Message, WireError> {
+    let (mut code, mut millis) = (0, 0);
+    for field in Fields(body) {
+        match field? {
+            (1, value) => code = value.uint("reason")?,
+            (2, value) => millis = value.uint("retry_after_ms")?,
+            _ => {}
+        }
+    }
+    Ok(Message::Goodbye { reason: reason_of(code), retry_after: Duration::from_millis(millis) })
+}
+
+fn nonce(body: &[u8]) -> Result<u64, WireError> {
+    let mut nonce = 0;
+    for field in Fields(body) {
+        if let (1, value) = field? {
+            nonce = value.fixed64("nonce")?;
+        }
+    }
+    Ok(nonce)
+}
+
+fn peers_request(body: &[u8]) -> Result<Message, WireError> {
+    let mut max = 0;
+    for field in Fields(body) {
+        if let (1, value) = field? {
+            max = value.uint32("max")?;
+        }
+    }
+    Ok(Message::PeersRequest { max })
+}
+
+fn records(body: &[u8]) -> Result<Vec<PeerRecord>, WireError> {
+    WireError::bound("records", occurrences(body, 1)?, MAX_RECORDS_PER_MESSAGE)?;
+    let mut list = Vec::new();
+    for field in Fields(body) {
+        if let (1, value) = field? {
+            list.push(record(value.bytes("record")?)?);
+        }
+    }
+    Ok(list)
+}
+
+fn record(body: &[u8]) -> Result<PeerRecord, WireError> {
+    WireError::bound("endpoints", occurrences(body, 4)?, MAX_ENDPOINTS)?;
+    let (mut peer, mut signature) = (&[][..], &[][..]);
+    let (mut seq, mut issued) = (0, 0);
+    let mut endpoints = Vec::new();
+    for field in Fields(body) {
+        let (number, value) = field?;
+        match number {
+            1 => peer = value.bytes("peer id")?,
+            2 => seq = value.uint("seq")?,
+            3 => issued = value.uint("issued")?,
+            4 => {
+                let bytes = value.bytes("endpoint")?;
+                WireError::bound("endpoint (bytes)", bytes.len(), MAX_ENDPOINT_BYTES)?;
+                endpoints.push(text("endpoint", bytes)?.parse::<Endpoint>()?);
+            }
+            5 => signature = value.bytes("record signature")?,
+            _ => {}
+        }
+    }
+    let peer = PeerId::from_bytes(exactly("peer id", peer, "32")?);
+    let issued = WallTime::from_millis(issued);
+    Ok(PeerRecord {
+        draft: RecordDraft { peer, seq, issued, endpoints },
+        signature: exactly("record signature", signature, "64")?,
+    })
+}
+
+fn announcements(body: &[u8]) -> Result<Vec<Announcement>, WireError> {
+    let mut list: Vec<_> = ids(body)?.map(|id| Announcement { id, size: 0, hop: 0 }).collect();
+    let ids = list.len();
+    let (mut sizes, mut hops) = (0, 0);
+    for field in Fields(body) {
+        match field? {
+            (2, value) => value.each("sizes", |size| {
+                at(&mut list, &mut sizes, "sizes")?.size = size.uint("size")?;
+                Ok(())
+            })?,
+            (3, value) => value.each("hops", |hop| {
+                at(&mut list, &mut hops, "hops")?.hop = hop.hop()?;
+                Ok(())
+            })?,
+            _ => {}
+        }
+    }
+    match ids {
+        _ if sizes != ids => Err(WireError::Unequal { what: "sizes", ids }),
+        _ if hops != ids => Err(WireError::Unequal { what: "hops", ids }),
+        _ => Ok(list),
+    }
+}
+
+fn wants(body: &[u8]) -> Result<Vec<Want>, WireError> {
+    let mut list: Vec<_> = ids(body)?.map(|id| Want { id, offset: 0 }).collect();
+    let ids = list.len();
+    let mut offsets = 0;
+    for field in Fields(body) {
+        if let (2, value) = field? {
+            value.each("offsets", |offset| {
+                at(&mut list, &mut offsets, "offsets")?.offset = offset.uint("offset")?;
+                Ok(())
+            })?;
+        }
+    }
+    if offsets == 0 || offsets == ids {
+        Ok(list)
+    } else {
+        Err(WireError::Unequal { what: "offsets", ids })
+    }
+}
+
+fn id_list(body: &[u8]) -> Result<Vec<TransactionId>, WireError> {
+    Ok(ids(body)?.collect())
+}
+
+fn push(frame: &Bytes, body: &[u8]) -> Result<Message, WireError> {
+    let (mut hop, mut header, mut signature, mut payload) = (0, &[][..], &[][..], &[][..]);
+    for field in Fields(body) {
+        match field? {
+            (1, value) => hop = value.hop()?,
+            (2, value) => header = value.bytes("header")?,
+            (3, value) => signature = value.bytes("signature")?,
+            (4, value) => payload = value.bytes("payload")?,
+            _ => {}
+        }
+    }
+    WireError::bound("header (bytes)", header.len(), MAX_HEADER_BYTES)?;
+    let signature = signature_of(signature)?;
+    let (header, payload) = if is_most_of(payload, frame) {
+        (Bytes::copy_from_slice(header), frame.slice_ref(payload))
+    } else {
+        together(header, payload)
+    };
+    let transaction = Transaction::from_parts(header, signature, payload)?;
+    Ok(Message::Push { transaction, hop })
+}
+
+fn piece(frame: &Bytes, body: &[u8]) -> Result<Piece, WireError> {
+    let (mut id, mut offset, mut data, mut first) = (&[][..], 0, &[][..], None);
+    for field in Fields(body) {
+        match field? {
+            (1, value) => id = value.bytes("id")?,
+            (2, value) => offset = value.uint("offset")?,
+            (3, value) => data = value.bytes("piece")?,
+            (4, value) => first = Some(value.bytes("head")?),
+            _ => {}
+        }
+    }
+    WireError::bound("piece (bytes)", data.len(), PIECE_BYTES)?;
+    let id = TransactionId::from_bytes(exactly("id", id, "32")?);
+    let head = first.map(head).transpose()?;
+    let bytes =
+        if is_most_of(data, frame) { frame.slice_ref(data) } else { Bytes::copy_from_slice(data) };
+    Ok(Piece { id, offset, bytes, head })
+}
+
+fn head(body: &[u8]) -> Result<(Bytes, Signature, u16), WireError> {
+    let (mut hop, mut header, mut signature) = (0, &[][..], &[][..]);
+    for field in Fields(body) {
+        match field? {
+            (1, value) => hop = value.hop()?,
+            (2, value) => header = value.bytes("header")?,
+            (3, value) => signature = value.bytes("signature")?,
+            _ => {}
+        }
+    }
+    WireError::bound("header (bytes)", header.len(), MAX_HEADER_BYTES)?;
+    Ok((Bytes::copy_from_slice(header), signature_of(signature)?, hop))
+}
+
+/// The ids in field 1 of `body`, after their number was checked.
+fn ids(body: &[u8]) -> Result<impl Iterator<Item = TransactionId>, WireError> {
+    let mut bytes = &[][..];
+    for field in Fields(body) {
+        if let (1, value) = field? {
+            bytes = value.bytes("ids")?;
+        }
+    }
+    let (ids, rest) = bytes.as_chunks::<32>();
+    if !rest.is_empty() {
+        let actual = bytes.len();
+        return Err(WireError::Length { what: "ids", actual, expected: "a multiple of 32" });
+    }
+    WireError::bound("ids", ids.len(), MAX_IDS_PER_MESSAGE)?;
+    Ok(ids.iter().map(|id| TransactionId::from_bytes(*id)))
+}
+
+/// The next entry of a list that runs beside the ids.
+fn at<'a, T>(
+    list: &'a mut [T],
+    next: &mut usize,
+    what: &'static str,
+) -> Result<&'a mut T, WireError> {
+    let ids = list.len();
+    let entry = list.get_mut(*next).ok_or(WireError::Unequal { what, ids })?;
+    *next += 1;
+    Ok(entry)
+}
+
+fn occurrences(body: &[u8], wanted: u32) -> Result<usize, WireError> {
+    let mut count = 0;
+    for field in Fields(body) {
+        count += usize::from(field?.0 == wanted);
+    }
+    Ok(count)
+}
+
+fn text<'a>(what: &'static str, bytes: &'a [u8]) -> Result<&'a str, WireError> {
+    std::str::from_utf8(bytes).map_err(|_| WireError::Text { what })
+}
+
+/// Whether keeping `part` as a slice of `frame` costs at most twice its own memory. Anything
+/// smaller is copied: else one small transaction would keep a whole frame alive.
+fn is_most_of(part: &[u8], frame: &Bytes) -> bool {
+    part.len() >= frame.len() / 2
+}
+
+/// Copies both into one allocation.
+fn together(header: &[u8], payload: &[u8]) -> (Bytes, Bytes) {
+    let mut both = BytesMut::with_capacity(header.len() + payload.len());
+    both.put_slice(header);
+    both.put_slice(payload);
+    let mut header_bytes = both.freeze();
+    let payload = header_bytes.split_off(header.len());
+    (header_bytes, payload)
+}

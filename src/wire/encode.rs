@@ -1,0 +1,291 @@
+//! Messages to protobuf, by hand.
+//!
+//! Every body is written by one function, run twice: over [`Count`] for its length, then over the
+//! buffer. So lengths and bytes cannot disagree, and the buffer is allocated once, at its size.
+
+use super::convert::{kind, reason_code, signature_bytes, with_ip_bytes};
+use crate::types::{Announcement, Hello, Message, PeerRecord, Piece, Transaction, TransactionId};
+use crate::types::{Signature, Want};
+
+const VARINT: u32 = 0;
+const FIXED64: u32 = 1;
+const LENGTH: u32 = 2;
+
+/// Takes bytes, or only their number.
+pub(super) trait Out {
+    fn raw(&mut self, bytes: &[u8]);
+    fn varint(&mut self, value: u64);
+}
+
+/// The number of bytes that would be written.
+pub(super) struct Count(usize);
+
+impl Out for Count {
+    fn raw(&mut self, bytes: &[u8]) {
+        self.0 += bytes.len();
+    }
+
+    fn varint(&mut self, value: u64) {
+        self.0 += varint_len(value);
+    }
+}
+
+impl Out for Vec<u8> {
+    fn raw(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
+    }
+
+    fn varint(&mut self, mut value: u64) {
+        while value >= 0x80 {
+            self.push(value.to_le_bytes()[0] | 0x80);
+            value >>= 7;
+        }
+        self.push(value.to_le_bytes()[0]);
+    }
+}
+
+/// Something that is written as the body of a protobuf message.
+pub(super) trait Body {
+    fn write(&self, out: &mut impl Out);
+
+    fn len(&self) -> usize {
+        let mut count = Count(0);
+        self.write(&mut count);
+        count.0
+    }
+}
+
+/// Bytes that a message of this body length takes as a field of number 1 to 15.
+pub(super) fn field_len(body: usize) -> usize {
+    1 + varint_len(body as u64) + body
+}
+
+/// A message of known body length as entry of `Frame.messages`.
+pub(super) fn entry(out: &mut Vec<u8>, body_len: usize, message: &Message) {
+    tag(out, 1, LENGTH);
+    out.varint(body_len as u64);
+    message.write(out);
+}
+
+fn varint_len(value: u64) -> usize {
+    // Seven bits a byte; zero takes one byte as well.
+    (70 - (value | 1).leading_zeros() as usize) / 7
+}
+
+fn tag(out: &mut impl Out, number: u32, wire_type: u32) {
+    out.varint(u64::from(number << 3 | wire_type));
+}
+
+fn uint(out: &mut impl Out, number: u32, value: u64) {
+    if value != 0 {
+        tag(out, number, VARINT);
+        out.varint(value);
+    }
+}
+
+fn fixed64(out: &mut impl Out, number: u32, value: u64) {
+    if value != 0 {
+        tag(out, number, FIXED64);
+        out.raw(&value.to_le_bytes());
+    }
+}
+
+fn bytes(out: &mut impl Out, number: u32, value: &[u8]) {
+    if !value.is_empty() {
+        tag(out, number, LENGTH);
+        out.varint(value.len() as u64);
+        out.raw(value);
+    }
+}
+
+fn nested(out: &mut impl Out, number: u32, body: &(impl Body + ?Sized)) {
+    tag(out, number, LENGTH);
+    out.varint(body.len() as u64);
+    body.write(out);
+}
+
+fn packed(out: &mut impl Out, number: u32, values: impl Iterator<Item = u64> + Clone) {
+    let length: usize = values.clone().map(varint_len).sum();
+    if length != 0 {
+        tag(out, number, LENGTH);
+        out.varint(length as u64);
+        for value in values {
+            out.varint(value);
+        }
+    }
+}
+
+fn ids<'a>(
+    out: &mut impl Out,
+    number: u32,
+    values: impl ExactSizeIterator<Item = &'a TransactionId>,
+) {
+    if values.len() != 0 {
+        tag(out, number, LENGTH);
+        out.varint(32 * values.len() as u64);
+        for id in values {
+            out.raw(id.as_bytes());
+        }
+    }
+}
+
+impl Body for Message {
+    fn write(&self, out: &mut impl Out) {
+        match self {
+            Self::Hello(hello) => nested(out, kind::HELLO, &**hello),
+            Self::Goodbye { reason, retry_after } => {
+                let millis = u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX);
+                let reason = u64::from(reason_code(*reason));
+                nested(out, kind::GOODBYE, &Numbers([reason, millis]));
+            }
+            Self::Ping { nonce } => nested(out, kind::PING, &Nonce(*nonce)),
+            Self::Pong { nonce } => nested(out, kind::PONG, &Nonce(*nonce)),
+            Self::PeersRequest { max } => {
+                nested(out, kind::PEERS_REQUEST, &Numbers([u64::from(*max)]));
+            }
+            Self::Peers(records) => nested(out, kind::PEERS, &Records(records)),
+            Self::Announce(list) => nested(out, kind::ANNOUNCE, list.as_slice()),
+            Self::Want(list) => nested(out, kind::WANT, list.as_slice()),
+            Self::Missing(list) => nested(out, kind::MISSING, list.as_slice()),
+            Self::Push { transaction, hop } => {
+                nested(out, kind::PUSH, &Push { transaction, hop: *hop });
+            }
+            Self::Piece(piece) => nested(out, kind::PIECE, piece),
+            Self::Duplicate(list) => nested(out, kind::DUPLICATE, list.as_slice()),
+            Self::Early(list) => nested(out, kind::EARLY, list.as_slice()),
+            Self::Stored(list) => nested(out, kind::STORED, list.as_slice()),
+        }
+    }
+}
+
+impl Body for Hello {
+    fn write(&self, out: &mut impl Out) {
+        bytes(out, 1, self.network.as_bytes());
+        uint(out, 2, u64::from(self.version_min));
+        uint(out, 3, u64::from(self.version_max));
+        uint(out, 4, self.features.0);
+        uint(out, 5, self.incarnation);
+        uint(out, 6, self.max_transaction);
+        nested(out, 7, &self.record);
+        with_ip_bytes(self.observed, |ip| bytes(out, 8, ip));
+    }
+}
+
+impl Body for PeerRecord {
+    fn write(&self, out: &mut impl Out) {
+        bytes(out, 1, self.draft.peer.as_bytes());
+        uint(out, 2, self.draft.seq);
+        uint(out, 3, self.draft.issued.as_millis());
+        for endpoint in &self.draft.endpoints {
+            bytes(out, 4, endpoint.to_string().as_bytes());
+        }
+        bytes(out, 5, &self.signature);
+    }
+}
+
+/// Unsigned numbers as fields 1, 2 and so on.
+struct Numbers<const N: usize>([u64; N]);
+
+impl<const N: usize> Body for Numbers<N> {
+    fn write(&self, out: &mut impl Out) {
+        for (number, value) in (1..).zip(self.0) {
+            uint(out, number, value);
+        }
+    }
+}
+
+struct Nonce(u64);
+
+impl Body for Nonce {
+    fn write(&self, out: &mut impl Out) {
+        fixed64(out, 1, self.0);
+    }
+}
+
+struct Records<'a>(&'a [PeerRecord]);
+
+impl Body for Records<'_> {
+    fn write(&self, out: &mut impl Out) {
+        for record in self.0 {
+            nested(out, 1, record);
+        }
+    }
+}
+
+impl Body for [Announcement] {
+    fn write(&self, out: &mut impl Out) {
+        ids(out, 1, self.iter().map(|a| &a.id));
+        packed(out, 2, self.iter().map(|a| a.size));
+        packed(out, 3, self.iter().map(|a| u64::from(a.hop)));
+    }
+}
+
+impl Body for [Want] {
+    fn write(&self, out: &mut impl Out) {
+        ids(out, 1, self.iter().map(|w| &w.id));
+        if self.iter().any(|w| w.offset != 0) {
+            packed(out, 2, self.iter().map(|w| w.offset));
+        }
+    }
+}
+
+impl Body for [TransactionId] {
+    fn write(&self, out: &mut impl Out) {
+        ids(out, 1, self.iter());
+    }
+}
+
+struct Push<'a> {
+    transaction: &'a Transaction,
+    hop: u16,
+}
+
+impl Body for Push<'_> {
+    fn write(&self, out: &mut impl Out) {
+        uint(out, 1, u64::from(self.hop));
+        bytes(out, 2, self.transaction.header_bytes());
+        bytes(out, 3, signature_bytes(&self.transaction.signature()));
+        bytes(out, 4, self.transaction.payload());
+    }
+}
+
+impl Body for Piece {
+    fn write(&self, out: &mut impl Out) {
+        bytes(out, 1, self.id.as_bytes());
+        uint(out, 2, self.offset);
+        bytes(out, 3, &self.bytes);
+        if let Some((header, signature, hop)) = &self.head {
+            nested(out, 4, &Head { header, signature, hop: *hop });
+        }
+    }
+}
+
+struct Head<'a> {
+    header: &'a [u8],
+    signature: &'a Signature,
+    hop: u16,
+}
+
+impl Body for Head<'_> {
+    fn write(&self, out: &mut impl Out) {
+        uint(out, 1, u64::from(self.hop));
+        bytes(out, 2, self.header);
+        bytes(out, 3, signature_bytes(self.signature));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn varint_lengths_are_right_at_every_step() {
+        for bits in 0..64 {
+            for value in [1u64 << bits, (1 << bits) - 1, u64::MAX >> bits] {
+                let mut out = Vec::new();
+                out.varint(value);
+                assert_eq!(varint_len(value), out.len(), "{value}");
+            }
+        }
+    }
+}

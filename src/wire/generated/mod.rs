@@ -1,0 +1,24 @@
+//! Code generated from `proto/`; see `tests/codegen_fresh.rs`. The only file in here that is
+//! written by hand is this one.
+
+#![allow(
+    missing_docs,
+    missing_debug_implementations,
+    unreachable_pub,
+    dead_code,
+    unused_qualifications,
+    clippy::all,
+    clippy::pedantic
+)]
+
+#[rustfmt::skip]
+pub(crate) mod communication;
+#[rustfmt::skip]
+pub(crate) mod discovery;
+#[rustfmt::skip]
+pub(crate) mod transaction;
+
+/// Frames are written and read by hand; these types are what tests hold that against.
+#[cfg(test)]
+#[rustfmt::skip]
+pub(crate) mod gossip;

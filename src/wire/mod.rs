@@ -1,0 +1,89 @@
+//! Frames: what [`Message`](crate::types::Message)s look like on the way to a peer.
+//!
+//! `proto/sorcha/peer/gossip.proto` is the definition. Because a node writes and reads well over a
+//! hundred thousand transactions a second, the bytes are written and read here by hand; tests hold
+//! both directions against the types generated from the proto. What is read is bounded by
+//! [`limits`](crate::types) before anything is allocated for it.
+
+mod convert;
+mod decode;
+mod encode;
+mod frame;
+pub(crate) mod generated;
+#[cfg(test)]
+mod tests;
+
+pub use frame::{Encoded, FrameEncoder, decode_frame, encode_frame};
+
+use crate::types::{EndpointError, InvalidTransaction};
+
+/// Why bytes from a peer are not a frame. The whole frame is refused: nothing of it was used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum WireError {
+    /// More of something than the protocol allows.
+    #[error("{what}: {actual} is above the limit of {limit}")]
+    Limit {
+        /// Of what.
+        what: &'static str,
+        /// How many, or how large.
+        actual: u64,
+        /// The most that is allowed.
+        limit: u64,
+    },
+    /// Something of fixed size with another size.
+    #[error("{what} has {actual} bytes, expected {expected}")]
+    Length {
+        /// What.
+        what: &'static str,
+        /// Bytes found.
+        actual: usize,
+        /// What would have been right.
+        expected: &'static str,
+    },
+    /// Lists that belong together differ in length.
+    #[error("{what} do not match the {ids} ids one by one")]
+    Unequal {
+        /// Which list.
+        what: &'static str,
+        /// Ids that it belongs to.
+        ids: usize,
+    },
+    /// Something that must be there is not.
+    #[error("{what} is missing")]
+    Missing {
+        /// What.
+        what: &'static str,
+    },
+    /// A text that is not UTF-8.
+    #[error("{what} is not UTF-8")]
+    Text {
+        /// Which.
+        what: &'static str,
+    },
+    /// A known field holds another type than the proto says.
+    #[error("{what} has the wrong type")]
+    WireType {
+        /// Which field.
+        what: &'static str,
+    },
+    /// Not protobuf at all.
+    #[error("not protobuf: {0}")]
+    Protobuf(&'static str),
+    /// A record names an address that nobody can dial.
+    #[error(transparent)]
+    Endpoint(#[from] EndpointError),
+    /// A transaction whose header or length is wrong.
+    #[error(transparent)]
+    Transaction(#[from] InvalidTransaction),
+}
+
+impl WireError {
+    /// Refuses `actual` where it is above `limit`.
+    fn bound(what: &'static str, actual: usize, limit: usize) -> Result<(), Self> {
+        if actual <= limit {
+            return Ok(());
+        }
+        Err(Self::Limit { what, actual: actual as u64, limit: limit as u64 })
+    }
+}

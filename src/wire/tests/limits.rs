@@ -1,0 +1,177 @@
+//! Every limit bites, with an error that names it.
+
+use bytes::Bytes;
+use prost::Message as _;
+
+use super::{id, model, push, record};
+use crate::types::{
+    Announcement, InvalidTransaction, MAX_ENDPOINTS, MAX_FRAME_BYTES, MAX_HEADER_BYTES,
+    MAX_IDS_PER_MESSAGE, MAX_MESSAGES_PER_FRAME, MAX_NETWORK_BYTES, MAX_RECORDS_PER_MESSAGE,
+    Message, PIECE_BYTES, Want,
+};
+use crate::wire::generated::gossip::{self, message::Kind};
+use crate::wire::{WireError, decode_frame, encode_frame};
+
+fn refusal(kind: Kind) -> WireError {
+    let frame = gossip::Frame { messages: vec![gossip::Message { kind: Some(kind) }] };
+    decode_frame(Bytes::from(frame.encode_to_vec())).unwrap_err()
+}
+
+/// The generated form of one message, to be spoiled.
+fn generated(message: Message) -> Kind {
+    model::frame(&[message]).messages.remove(0).kind.unwrap()
+}
+
+#[track_caller]
+fn over(error: &WireError, what: &str, limit: usize) {
+    match error {
+        WireError::Limit { what: found, actual, limit: bound } => {
+            assert_eq!((*found, *bound), (what, limit as u64));
+            assert!(actual > bound, "{error}");
+        }
+        other => panic!("expected a limit on {what}, got {other:?}"),
+    }
+}
+
+#[test]
+fn frames_and_messages_are_bounded() {
+    let large = Bytes::from(vec![0; MAX_FRAME_BYTES + 1]);
+    over(&decode_frame(large).unwrap_err(), "frame (bytes)", MAX_FRAME_BYTES);
+    let ping = Message::Ping { nonce: 0 };
+    let full = vec![ping.clone(); MAX_MESSAGES_PER_FRAME];
+    assert_eq!(decode_frame(encode_frame(&full)).unwrap().len(), MAX_MESSAGES_PER_FRAME);
+    let many = vec![ping; MAX_MESSAGES_PER_FRAME + 1];
+    over(&decode_frame(encode_frame(&many)).unwrap_err(), "messages", MAX_MESSAGES_PER_FRAME);
+}
+
+#[test]
+fn lists_are_bounded() {
+    const LIMIT: usize = MAX_IDS_PER_MESSAGE;
+    let lists: [fn(usize) -> Message; 6] = [
+        |n| Message::Announce(vec![Announcement { id: id(1), size: 1, hop: 1 }; n]),
+        |n| Message::Want(vec![Want { id: id(1), offset: 1 }; n]),
+        |n| Message::Missing(vec![id(1); n]),
+        |n| Message::Duplicate(vec![id(1); n]),
+        |n| Message::Early(vec![id(1); n]),
+        |n| Message::Stored(vec![id(1); n]),
+    ];
+    for list in lists {
+        assert!(decode_frame(encode_frame(&[list(LIMIT)])).is_ok());
+        let error = decode_frame(encode_frame(&[list(LIMIT + 1)])).unwrap_err();
+        over(&error, "ids", LIMIT);
+    }
+    let peers = |n| encode_frame(&[Message::Peers(vec![record(&[]); n])]);
+    assert!(decode_frame(peers(MAX_RECORDS_PER_MESSAGE)).is_ok());
+    let error = decode_frame(peers(MAX_RECORDS_PER_MESSAGE + 1)).unwrap_err();
+    over(&error, "records", MAX_RECORDS_PER_MESSAGE);
+    let endpoints = |n| encode_frame(&[Message::Peers(vec![record(&vec!["1.2.3.4:5"; n])])]);
+    assert!(decode_frame(endpoints(MAX_ENDPOINTS)).is_ok());
+    over(&decode_frame(endpoints(MAX_ENDPOINTS + 1)).unwrap_err(), "endpoints", MAX_ENDPOINTS);
+}
+
+#[test]
+fn texts_are_bounded_and_checked() {
+    let Kind::Hello(hello) = generated(super::examples().remove(0)) else { unreachable!() };
+    let network = "n".repeat(MAX_NETWORK_BYTES + 1);
+    let error = refusal(Kind::Hello(gossip::Hello { network, ..hello.clone() }));
+    over(&error, "network name (bytes)", MAX_NETWORK_BYTES);
+    let error = refusal(Kind::Hello(gossip::Hello { record: None, ..hello.clone() }));
+    assert_eq!(error, WireError::Missing { what: "record" });
+    let observed = Bytes::from_static(b"12345");
+    let error = refusal(Kind::Hello(gossip::Hello { observed, ..hello.clone() }));
+    assert!(matches!(error, WireError::Length { what: "observed address", actual: 5, .. }));
+
+    let own = hello.record.unwrap();
+    let peers = |record| refusal(Kind::Peers(gossip::Peers { records: vec![record] }));
+    let endpoints = vec![format!("{}:1", "h".repeat(300))];
+    over(&peers(gossip::Record { endpoints, ..own.clone() }), "endpoint (bytes)", 260);
+    let endpoints = vec!["host:0".to_owned()];
+    let error = peers(gossip::Record { endpoints, ..own.clone() });
+    assert!(matches!(error, WireError::Endpoint(_)), "{error}");
+    let error = peers(gossip::Record { signature: Bytes::new(), ..own.clone() });
+    assert!(matches!(error, WireError::Length { what: "record signature", actual: 0, .. }));
+    let error = peers(gossip::Record { peer: Bytes::from_static(b"short"), ..own });
+    assert!(matches!(error, WireError::Length { what: "peer id", actual: 5, .. }));
+    // Network name that is no UTF-8: frame { hello { network: ff } }.
+    let error = decode_frame(Bytes::from_static(&[0x0a, 5, 0x0a, 3, 0x0a, 1, 0xff])).unwrap_err();
+    assert_eq!(error, WireError::Text { what: "network name" });
+}
+
+#[test]
+fn parts_of_transactions_are_bounded_and_checked() {
+    let Kind::Push(push) = generated(push("hello")) else { unreachable!() };
+    let header = Bytes::from(vec![0; MAX_HEADER_BYTES + 1]);
+    let error = refusal(Kind::Push(gossip::Push { header, ..push.clone() }));
+    over(&error, "header (bytes)", MAX_HEADER_BYTES);
+    let signature = Bytes::from(vec![0; 63]);
+    let error = refusal(Kind::Push(gossip::Push { signature: signature.clone(), ..push.clone() }));
+    assert!(matches!(error, WireError::Length { what: "signature", actual: 63, .. }));
+    let error = refusal(Kind::Push(gossip::Push { hop: 65_536, ..push.clone() }));
+    over(&error, "hop", 65_535);
+    let payload = Bytes::from_static(b"other");
+    let header = Bytes::from_static(b"no header");
+    let error = refusal(Kind::Push(gossip::Push { header, payload, ..push.clone() }));
+    assert_eq!(error, WireError::Transaction(InvalidTransaction::Header));
+    let error = refusal(Kind::Push(gossip::Push { payload: Bytes::new(), ..push }));
+    let wrong = InvalidTransaction::Length { actual: 0, expected: 5 };
+    assert_eq!(error, WireError::Transaction(wrong));
+
+    let piece = gossip::Piece { id: Bytes::from(vec![1; 32]), ..Default::default() };
+    let data = Bytes::from(vec![0; PIECE_BYTES + 1]);
+    over(&refusal(Kind::Piece(gossip::Piece { data, ..piece.clone() })), "piece (bytes)", 65_536);
+    let error = refusal(Kind::Piece(gossip::Piece { id: Bytes::new(), ..piece.clone() }));
+    assert!(matches!(error, WireError::Length { what: "id", actual: 0, .. }));
+    let head = |head| refusal(Kind::Piece(gossip::Piece { head: Some(head), ..piece.clone() }));
+    let header = Bytes::from(vec![0; MAX_HEADER_BYTES + 1]);
+    let error = head(gossip::Head { header, ..Default::default() });
+    over(&error, "header (bytes)", MAX_HEADER_BYTES);
+    let error = head(gossip::Head { signature, ..Default::default() });
+    assert!(matches!(error, WireError::Length { what: "signature", .. }));
+    over(&head(gossip::Head { hop: 65_536, ..Default::default() }), "hop", 65_535);
+}
+
+#[test]
+fn parallel_lists_agree() {
+    let announce = |ids: usize, sizes: usize, hops: usize| {
+        refusal(Kind::Announce(gossip::Announce {
+            ids: Bytes::from(vec![1; ids]),
+            sizes: vec![1; sizes],
+            hops: vec![1; hops],
+        }))
+    };
+    assert!(matches!(announce(33, 1, 1), WireError::Length { what: "ids", actual: 33, .. }));
+    assert_eq!(announce(64, 1, 2), WireError::Unequal { what: "sizes", ids: 2 });
+    assert_eq!(announce(64, 2, 0), WireError::Unequal { what: "hops", ids: 2 });
+    assert_eq!(announce(0, 1, 1), WireError::Unequal { what: "sizes", ids: 0 });
+    let want = gossip::Want { ids: Bytes::from(vec![1; 64]), offsets: vec![5] };
+    assert_eq!(refusal(Kind::Want(want)), WireError::Unequal { what: "offsets", ids: 2 });
+    // Other encoders may write repeated numbers one by one: frame { announce { .. } }.
+    let mut body = vec![0x0a, 32];
+    body.extend_from_slice(id(1).as_bytes());
+    body.extend_from_slice(&[0x10, 9, 0x18, 2]);
+    let entry = [&[0x3a, 38][..], &body].concat();
+    let frame = Bytes::from([&[0x0a, 40][..], &entry].concat());
+    let expected = Message::Announce(vec![Announcement { id: id(1), size: 9, hop: 2 }]);
+    assert_eq!(decode_frame(frame).unwrap(), [expected]);
+}
+
+#[test]
+fn what_is_not_protobuf_is_named() {
+    let refused = |bytes: &'static [u8]| decode_frame(Bytes::from_static(bytes)).unwrap_err();
+    assert_eq!(refused(&[0x0a]), WireError::Protobuf("cut short"));
+    assert_eq!(refused(&[0x0a, 5, 1]), WireError::Protobuf("cut short"));
+    assert_eq!(refused(&[0x0b]), WireError::Protobuf("a wire type that is not in use"));
+    assert_eq!(refused(&[0x02, 0]), WireError::Protobuf("a field number out of range"));
+    let long = WireError::Protobuf("a number of more than 64 bits");
+    assert_eq!(refused(&[0xff; 11]), long);
+    assert_eq!(refused(&[0x10, 255, 255, 255, 255, 255, 255, 255, 255, 255, 2]), long);
+    assert_eq!(refused(&[0x08, 1]), WireError::WireType { what: "messages" });
+    assert_eq!(refused(&[0x0a, 2, 0x18, 1]), WireError::WireType { what: "message kind" });
+}
+
+#[test]
+fn one_bad_message_spoils_the_frame() {
+    let mut frame = encode_frame(&[push("first"), Message::Ping { nonce: 1 }]).to_vec();
+    frame.extend_from_slice(&[0x0a, 2, 0x1a, 9]);
+    assert_eq!(decode_frame(Bytes::from(frame)).unwrap_err(), WireError::Protobuf("cut short"));
+}

@@ -1,0 +1,85 @@
+//! The wire, held against its proto, its golden bytes and its limits.
+
+mod frames;
+mod golden;
+mod limits;
+mod model;
+mod properties;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::identity::Identity;
+use crate::types::{
+    Announcement, CloseReason, FEATURES, Header, Hello, Message, PeerId, PeerRecord, Piece,
+    RecordDraft, Signature, Topic, Transaction, TransactionId, WallTime, Want,
+};
+
+fn id(fill: u8) -> TransactionId {
+    TransactionId::from_bytes([fill; 32])
+}
+
+fn header(topic: &str, payload: &[u8]) -> Header {
+    let (created, expires) = (WallTime::from_millis(1000), WallTime::from_millis(2000));
+    Header::new(Topic::new(topic).unwrap(), PeerId::from_bytes([7; 32]), created, expires, payload)
+}
+
+fn transaction(topic: &str, signature: Signature, payload: impl Into<Bytes>) -> Transaction {
+    let payload = payload.into();
+    Transaction::new(header(topic, &payload), signature, payload).unwrap()
+}
+
+fn push(payload: impl Into<Bytes>) -> Message {
+    let transaction = transaction("orders", Signature::Ed25519([9; 64]), payload);
+    Message::Push { transaction, hop: 3 }
+}
+
+fn record(endpoints: &[&str]) -> PeerRecord {
+    Identity::from_seed([3; 32]).sign_record(RecordDraft {
+        peer: PeerId::from_bytes([0; 32]),
+        seq: 300,
+        issued: WallTime::from_millis(1_700_000_000_000),
+        endpoints: endpoints.iter().map(|text| text.parse().unwrap()).collect(),
+    })
+}
+
+/// One example of every kind.
+fn examples() -> Vec<Message> {
+    vec![
+        Message::Hello(Box::new(Hello {
+            network: "orders-prod".to_owned(),
+            version_min: 1,
+            version_max: 2,
+            features: FEATURES,
+            incarnation: 1 << 40,
+            max_transaction: 10 << 20,
+            record: record(&["peer1.example.com:5001", "[2001:db8::1]:7"]),
+            observed: Some([192, 0, 2, 1].into()),
+        })),
+        Message::Goodbye {
+            reason: CloseReason::TooManyLinks,
+            retry_after: Duration::from_secs(30),
+        },
+        Message::Ping { nonce: 0x0102_0304_0506_0708 },
+        Message::Pong { nonce: 0 },
+        Message::PeersRequest { max: 32 },
+        Message::Peers(vec![record(&[]), record(&["127.0.0.1:5001"])]),
+        Message::Announce(vec![
+            Announcement { id: id(1), size: 1024, hop: 2 },
+            Announcement { id: id(2), size: 0, hop: 300 },
+        ]),
+        Message::Want(vec![Want { id: id(1), offset: 0 }, Want { id: id(2), offset: 65_536 }]),
+        Message::Missing(vec![id(3)]),
+        push("hello"),
+        Message::Piece(Piece {
+            id: id(4),
+            offset: 65_536,
+            bytes: Bytes::from_static(b"piece"),
+            head: Some((header("t", b"x").to_bytes(), Signature::None, 0)),
+        }),
+        Message::Duplicate(vec![id(5), id(6)]),
+        Message::Early(vec![id(7)]),
+        Message::Stored(vec![]),
+    ]
+}

@@ -1,0 +1,106 @@
+//! Messages as the types generated from the proto: what the hand-written code must agree with.
+
+use bytes::Bytes;
+
+use crate::types::{Hello, Message, PeerRecord, Signature, TransactionId};
+use crate::wire::convert::reason_code;
+use crate::wire::generated::gossip::{self, message::Kind};
+
+pub(super) fn frame(messages: &[Message]) -> gossip::Frame {
+    gossip::Frame { messages: messages.iter().map(message).collect() }
+}
+
+fn message(message: &Message) -> gossip::Message {
+    gossip::Message { kind: Some(kind(message)) }
+}
+
+fn kind(message: &Message) -> Kind {
+    match message {
+        Message::Hello(hello) => Kind::Hello(self::hello(hello)),
+        Message::Goodbye { reason, retry_after } => Kind::Goodbye(gossip::Goodbye {
+            reason: reason_code(*reason),
+            retry_after_ms: u64::try_from(retry_after.as_millis()).unwrap(),
+        }),
+        Message::Ping { nonce } => Kind::Ping(gossip::Ping { nonce: *nonce }),
+        Message::Pong { nonce } => Kind::Pong(gossip::Pong { nonce: *nonce }),
+        Message::PeersRequest { max } => Kind::PeersRequest(gossip::PeersRequest { max: *max }),
+        Message::Peers(list) => {
+            Kind::Peers(gossip::Peers { records: list.iter().map(record).collect() })
+        }
+        Message::Announce(list) => Kind::Announce(gossip::Announce {
+            ids: ids(list.iter().map(|a| a.id)),
+            sizes: list.iter().map(|a| a.size).collect(),
+            hops: list.iter().map(|a| u32::from(a.hop)).collect(),
+        }),
+        Message::Want(list) => {
+            let mut offsets: Vec<_> = list.iter().map(|w| w.offset).collect();
+            if offsets.iter().all(|offset| *offset == 0) {
+                offsets.clear();
+            }
+            Kind::Want(gossip::Want { ids: ids(list.iter().map(|w| w.id)), offsets })
+        }
+        Message::Missing(list) => Kind::Missing(id_list(list)),
+        Message::Push { transaction, hop } => Kind::Push(gossip::Push {
+            hop: u32::from(*hop),
+            header: transaction.header_bytes().clone(),
+            signature: signature(transaction.signature()),
+            payload: transaction.payload().clone(),
+        }),
+        Message::Piece(piece) => Kind::Piece(gossip::Piece {
+            id: ids([piece.id]),
+            offset: piece.offset,
+            data: piece.bytes.clone(),
+            head: piece.head.as_ref().map(|(header, sign, hop)| gossip::Head {
+                hop: u32::from(*hop),
+                header: header.clone(),
+                signature: signature(*sign),
+            }),
+        }),
+        Message::Duplicate(list) => Kind::Duplicate(id_list(list)),
+        Message::Early(list) => Kind::Early(id_list(list)),
+        Message::Stored(list) => Kind::Stored(id_list(list)),
+    }
+}
+
+fn hello(hello: &Hello) -> gossip::Hello {
+    let observed = match hello.observed {
+        None => Bytes::new(),
+        Some(std::net::IpAddr::V4(v4)) => Bytes::copy_from_slice(&v4.octets()),
+        Some(std::net::IpAddr::V6(v6)) => Bytes::copy_from_slice(&v6.octets()),
+    };
+    gossip::Hello {
+        network: hello.network.clone(),
+        version_min: hello.version_min,
+        version_max: hello.version_max,
+        features: hello.features.0,
+        incarnation: hello.incarnation,
+        max_transaction: hello.max_transaction,
+        record: Some(record(&hello.record)),
+        observed,
+    }
+}
+
+fn record(record: &PeerRecord) -> gossip::Record {
+    gossip::Record {
+        peer: Bytes::copy_from_slice(record.draft.peer.as_bytes()),
+        seq: record.draft.seq,
+        issued: record.draft.issued.as_millis(),
+        endpoints: record.draft.endpoints.iter().map(ToString::to_string).collect(),
+        signature: Bytes::copy_from_slice(&record.signature),
+    }
+}
+
+fn signature(signature: Signature) -> Bytes {
+    match signature {
+        Signature::None => Bytes::new(),
+        Signature::Ed25519(bytes) => Bytes::copy_from_slice(&bytes),
+    }
+}
+
+fn ids(ids: impl IntoIterator<Item = TransactionId>) -> Bytes {
+    ids.into_iter().flat_map(|id| *id.as_bytes()).collect()
+}
+
+fn id_list(list: &[TransactionId]) -> gossip::Ids {
+    gossip::Ids { ids: ids(list.iter().copied()) }
+}

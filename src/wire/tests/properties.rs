@@ -1,0 +1,242 @@
+//! What holds for all messages and for all bytes.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+use prost::Message as _;
+
+use super::model;
+use crate::types::{
+    Announcement, Endpoint, Features, Header, Hello, Host, MAX_FRAME_BYTES, Message, PeerId,
+    PeerRecord, Piece, RecordDraft, Signature, Topic, Transaction, TransactionId, WallTime, Want,
+};
+use crate::wire::convert::REASONS;
+use crate::wire::generated::gossip;
+use crate::wire::{decode_frame, encode_frame};
+
+fn bytes32() -> impl Strategy<Value = [u8; 32]> {
+    any::<[u8; 32]>()
+}
+
+fn ids() -> impl Strategy<Value = Vec<TransactionId>> {
+    vec(bytes32().prop_map(TransactionId::from_bytes), 0..40)
+}
+
+fn signature() -> impl Strategy<Value = Signature> {
+    option::of(vec(any::<u8>(), 64)).prop_map(|bytes| {
+        bytes.map_or(Signature::None, |bytes| Signature::Ed25519(bytes.try_into().unwrap()))
+    })
+}
+
+fn endpoint() -> impl Strategy<Value = Endpoint> {
+    let host = prop_oneof![
+        any::<IpAddr>().prop_map(Host::Ip),
+        "[a-z][a-z0-9]{0,20}(\\.[a-z]{1,9}){0,3}".prop_map(Host::Name),
+    ];
+    (host, 1..=u16::MAX).prop_map(|(host, port)| Endpoint::new(host, port).unwrap())
+}
+
+fn record() -> impl Strategy<Value = PeerRecord> {
+    (bytes32(), any::<u64>(), any::<u64>(), vec(endpoint(), 0..=16), vec(any::<u8>(), 64)).prop_map(
+        |(peer, seq, issued, endpoints, signature)| PeerRecord {
+            draft: RecordDraft {
+                peer: PeerId::from_bytes(peer),
+                seq,
+                issued: WallTime::from_millis(issued),
+                endpoints,
+            },
+            signature: signature.try_into().unwrap(),
+        },
+    )
+}
+
+fn hello() -> impl Strategy<Value = Hello> {
+    let versions = (any::<u32>(), any::<u32>());
+    let numbers = (any::<u64>(), any::<u64>(), any::<u64>());
+    ("\\PC{0,16}", versions, numbers, record(), option::of(any::<IpAddr>())).prop_map(
+        |(network, (version_min, version_max), (features, incarnation, max), record, observed)| {
+            Hello {
+                network,
+                version_min,
+                version_max,
+                features: Features(features),
+                incarnation,
+                max_transaction: max,
+                record,
+                observed,
+            }
+        },
+    )
+}
+
+fn transaction() -> impl Strategy<Value = Transaction> {
+    let times = (any::<u64>(), any::<u64>());
+    let payload = prop_oneof![vec(any::<u8>(), 0..64), vec(any::<u8>(), 0..20_000)];
+    ("[a-z/]{0,255}", bytes32(), times, signature(), payload).prop_map(
+        |(topic, origin, (created, expires), signature, payload)| {
+            let header = Header::new(
+                Topic::new(&topic).unwrap(),
+                PeerId::from_bytes(origin),
+                WallTime::from_millis(created),
+                WallTime::from_millis(expires),
+                &payload,
+            );
+            Transaction::new(header, signature, Bytes::from(payload)).unwrap()
+        },
+    )
+}
+
+fn piece() -> impl Strategy<Value = Piece> {
+    let head = (vec(any::<u8>(), 0..300).prop_map(Bytes::from), signature(), any::<u16>());
+    (bytes32(), any::<u64>(), vec(any::<u8>(), 0..2000), option::of(head)).prop_map(
+        |(id, offset, bytes, head)| Piece {
+            id: TransactionId::from_bytes(id),
+            offset,
+            bytes: Bytes::from(bytes),
+            head,
+        },
+    )
+}
+
+fn message() -> impl Strategy<Value = Message> {
+    let announcement = (bytes32(), any::<u64>(), any::<u16>())
+        .prop_map(|(id, size, hop)| Announcement { id: TransactionId::from_bytes(id), size, hop });
+    let offset = prop_oneof![3 => Just(0), 1 => any::<u64>()];
+    let want = (bytes32(), offset)
+        .prop_map(|(id, offset)| Want { id: TransactionId::from_bytes(id), offset });
+    prop_oneof![
+        hello().prop_map(|hello| Message::Hello(Box::new(hello))),
+        (0..REASONS.len(), any::<u64>()).prop_map(|(reason, millis)| Message::Goodbye {
+            reason: REASONS[reason].1,
+            retry_after: Duration::from_millis(millis),
+        }),
+        any::<u64>().prop_map(|nonce| Message::Ping { nonce }),
+        any::<u64>().prop_map(|nonce| Message::Pong { nonce }),
+        any::<u32>().prop_map(|max| Message::PeersRequest { max }),
+        vec(record(), 0..4).prop_map(Message::Peers),
+        vec(announcement, 0..40).prop_map(Message::Announce),
+        vec(want, 0..40).prop_map(Message::Want),
+        ids().prop_map(Message::Missing),
+        (transaction(), any::<u16>())
+            .prop_map(|(transaction, hop)| Message::Push { transaction, hop }),
+        piece().prop_map(Message::Piece),
+        ids().prop_map(Message::Duplicate),
+        ids().prop_map(Message::Early),
+        ids().prop_map(Message::Stored),
+    ]
+}
+
+/// How an encoded frame is spoiled.
+fn damage() -> impl Strategy<Value = Vec<(prop::sample::Index, u8)>> {
+    vec((any::<prop::sample::Index>(), any::<u8>()), 1..8)
+}
+
+proptest! {
+    #[test]
+    fn every_frame_is_what_the_proto_says_and_round_trips(
+        messages in vec(message(), 0..12),
+    ) {
+        let frame = encode_frame(&messages);
+        prop_assert_eq!(&frame[..], &model::frame(&messages).encode_to_vec()[..]);
+        prop_assert_eq!(decode_frame(frame).unwrap(), messages);
+    }
+
+    #[test]
+    fn arbitrary_bytes_never_panic(bytes in vec(any::<u8>(), 0..4000)) {
+        let _ = decode_frame(Bytes::from(bytes));
+    }
+
+    /// Whatever is accepted of a damaged frame is also acceptable to protobuf, and is not larger
+    /// than the frame could hold.
+    #[test]
+    fn damaged_frames_never_panic(messages in vec(message(), 1..6), damage in damage()) {
+        let mut bytes = encode_frame(&messages).to_vec();
+        for (at, value) in damage {
+            let at = at.index(bytes.len());
+            bytes[at] = value;
+        }
+        let frame = Bytes::from(bytes);
+        if let Ok(decoded) = decode_frame(frame.clone()) {
+            prop_assert!(decoded.len() <= frame.len() / 2);
+            let again = encode_frame(&decoded);
+            prop_assert_eq!(&decode_frame(again).unwrap(), &decoded);
+            let ids: usize = decoded.iter().map(ids_in).sum();
+            prop_assert!(ids * 32 <= frame.len());
+        }
+    }
+
+    #[test]
+    fn a_cut_frame_is_refused_or_whole_messages_are_missing(
+        messages in vec(message(), 1..6),
+        at in any::<prop::sample::Index>(),
+    ) {
+        let frame = encode_frame(&messages);
+        let cut = frame.slice(..at.index(frame.len()));
+        if let Ok(decoded) = decode_frame(cut) {
+            prop_assert!(decoded.len() < messages.len());
+            prop_assert_eq!(&decoded[..], &messages[..decoded.len()]);
+        }
+    }
+
+    /// A field of a later version may stand anywhere.
+    #[test]
+    fn unknown_fields_and_kinds_are_skipped(
+        messages in vec(message(), 0..4),
+        number in 15u32..1 << 29,
+        value in vec(any::<u8>(), 0..20),
+    ) {
+        let mut foreign = Vec::new();
+        prost::encoding::bytes::encode(number, &value, &mut foreign);
+        prost::encoding::fixed32::encode(number, &7, &mut foreign);
+        prost::encoding::uint64::encode(number, &u64::MAX, &mut foreign);
+        prost::encoding::double::encode(number, &1.5, &mut foreign);
+
+        let mut frame = foreign.clone();
+        for message in &messages {
+            // Beside the kind, and inside it.
+            let entry = prost::encoding::encoded_len_varint;
+            let body = encode_frame(std::slice::from_ref(message));
+            let body = &body[1 + entry(body_entry_len(&body) as u64)..];
+            let inner = [inside(body, &foreign).as_slice(), &foreign].concat();
+            prost::encoding::bytes::encode(1, &inner, &mut frame);
+        }
+        prost::encoding::bytes::encode(1, &foreign, &mut frame);
+        frame.extend_from_slice(&foreign);
+        prop_assert!(gossip::Frame::decode(&frame[..]).is_ok());
+        prop_assert!(frame.len() <= MAX_FRAME_BYTES);
+        prop_assert_eq!(decode_frame(Bytes::from(frame)).unwrap(), messages);
+    }
+}
+
+/// The length that the first entry of a frame states.
+fn body_entry_len(mut frame: &[u8]) -> usize {
+    frame = &frame[1..];
+    usize::try_from(prost::encoding::decode_varint(&mut frame).unwrap()).unwrap()
+}
+
+/// `entry` with `foreign` at the end of its kind's body.
+fn inside(entry: &[u8], foreign: &[u8]) -> Vec<u8> {
+    let mut rest = entry;
+    let key = prost::encoding::decode_varint(&mut rest).unwrap();
+    prost::encoding::decode_varint(&mut rest).unwrap();
+    let body = [rest, foreign].concat();
+    let mut out = Vec::new();
+    prost::encoding::bytes::encode(u32::try_from(key >> 3).unwrap(), &body, &mut out);
+    out
+}
+
+fn ids_in(message: &Message) -> usize {
+    match message {
+        Message::Announce(list) => list.len(),
+        Message::Want(list) => list.len(),
+        Message::Missing(list)
+        | Message::Duplicate(list)
+        | Message::Early(list)
+        | Message::Stored(list) => list.len(),
+        _ => 0,
+    }
+}
