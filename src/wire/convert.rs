@@ -21,6 +21,7 @@ pub(super) mod kind {
     pub(crate) const DUPLICATE: u32 = 12;
     pub(crate) const EARLY: u32 = 13;
     pub(crate) const STORED: u32 = 14;
+    pub(crate) const RESYNC: u32 = 15;
 }
 
 /// The code of each reason, in `Goodbye`. Codes are never reused.

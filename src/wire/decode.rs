@@ -159,7 +159,7 @@ pub(super) fn message(frame: &Bytes, body: &[u8]) -> Result<Option<Message>, Wir
     let mut known = None;
     for field in Fields(body) {
         let (number, value) = field?;
-        if (kind::HELLO..=kind::STORED).contains(&number) {
+        if (kind::HELLO..=kind::RESYNC).contains(&number) {
             // Of several members of a oneof the last one counts.
             known = Some((number, value.bytes("message kind")?));
         }
@@ -180,6 +180,7 @@ pub(super) fn message(frame: &Bytes, body: &[u8]) -> Result<Option<Message>, Wir
         kind::DUPLICATE => Message::Duplicate(id_list(body)?),
         kind::EARLY => Message::Early(id_list(body)?),
         kind::STORED => Message::Stored(id_list(body)?),
+        kind::RESYNC => Message::Resync,
         _ => return Ok(None),
     }))
 }

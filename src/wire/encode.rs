@@ -154,6 +154,7 @@ impl Body for Message {
             Self::Duplicate(list) => nested(out, kind::DUPLICATE, list.as_slice()),
             Self::Early(list) => nested(out, kind::EARLY, list.as_slice()),
             Self::Stored(list) => nested(out, kind::STORED, list.as_slice()),
+            Self::Resync => nested(out, kind::RESYNC, &Numbers([])),
         }
     }
 }

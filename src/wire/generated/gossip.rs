@@ -10,7 +10,7 @@ pub struct Frame {
 pub struct Message {
     #[prost(
         oneof = "message::Kind",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15"
     )]
     pub kind: ::core::option::Option<message::Kind>,
 }
@@ -50,6 +50,8 @@ pub mod message {
         /// Stored; said to the origin.
         #[prost(message, tag = "14")]
         Stored(super::Ids),
+        #[prost(message, tag = "15")]
+        Resync(super::Resync),
     }
 }
 /// Who the sender is.
@@ -133,6 +135,9 @@ pub struct Ids {
     #[prost(bytes = "bytes", tag = "1")]
     pub ids: ::prost::bytes::Bytes,
 }
+/// The sender could not keep up with announcements: announce everything again.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Resync {}
 /// Parallel lists of equal length.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Announce {

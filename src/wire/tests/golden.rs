@@ -6,7 +6,7 @@ use crate::types::CloseReason;
 use crate::wire::convert::{REASONS, reason_code, reason_of};
 use crate::wire::{decode_frame, encode_frame};
 
-const GOLDEN: [(&str, &str); 14] = [
+const GOLDEN: [(&str, &str); 15] = [
     (
         "hello",
         "\
@@ -85,6 +85,7 @@ const GOLDEN: [(&str, &str); 14] = [
          ",
     ),
     ("stored", "0a027200"),
+    ("resync", "0a027a00"),
 ];
 
 #[test]

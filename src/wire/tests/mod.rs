@@ -81,5 +81,6 @@ fn examples() -> Vec<Message> {
         Message::Duplicate(vec![id(5), id(6)]),
         Message::Early(vec![id(7)]),
         Message::Stored(vec![]),
+        Message::Resync,
     ]
 }

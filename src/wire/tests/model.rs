@@ -59,6 +59,7 @@ fn kind(message: &Message) -> Kind {
         Message::Duplicate(list) => Kind::Duplicate(id_list(list)),
         Message::Early(list) => Kind::Early(id_list(list)),
         Message::Stored(list) => Kind::Stored(id_list(list)),
+        Message::Resync => Kind::Resync(gossip::Resync {}),
     }
 }
 

@@ -127,6 +127,7 @@ fn message() -> impl Strategy<Value = Message> {
         ids().prop_map(Message::Duplicate),
         ids().prop_map(Message::Early),
         ids().prop_map(Message::Stored),
+        Just(Message::Resync),
     ]
 }
 
