@@ -295,6 +295,11 @@ pub enum ReadyError {
     Closed,
 }
 
+/// The node is shut down. What was published stays in its outbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the node is shut down")]
+pub struct NodeClosed;
+
 /// What a shutdown left undone.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]

@@ -1,0 +1,285 @@
+//! The loop that owns the protocol.
+//!
+//! Biased: completions of effects come before the host's commands, those before frames from peers,
+//! and time last (due timers fire with any input). Local work is finished before new work is taken:
+//! while the protocol has no room, neither commands nor frames are read. Handling is synchronous;
+//! the select is the only await.
+
+use std::collections::HashMap;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::error::ShutdownReport;
+use crate::identity::Identity;
+use crate::ports::{Ban, RawLink};
+use crate::protocol::{CallId, ConnectFailure, DialId, Input, Protocol, PublishRefusal};
+use crate::types::{
+    Endpoint, LinkId, LinkState, LinkStatus, MonoTime, PeerId, Stats, Transaction, WallTime,
+};
+
+use super::effects::Effects;
+use super::handle::State;
+use super::link::LinkHandle;
+use super::receipt::{Receipt, Receipts};
+
+/// Inputs taken in one go before the select is asked again.
+const BURST: usize = 64;
+/// Longest time for goodbyes and storage to finish after the host's deadline.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// What a handle asks for.
+pub(super) enum Command {
+    Publish {
+        transaction: Transaction,
+        reply: oneshot::Sender<Result<(Receipt, bool), PublishRefusal>>,
+    },
+    Connect { endpoint: Endpoint, reply: oneshot::Sender<Result<PeerId, ConnectFailure>> },
+    Disconnect { peer: PeerId },
+    Ban(Ban),
+    Unban(PeerId),
+    Peers { reply: oneshot::Sender<Vec<LinkStatus>> },
+    Stats { reply: oneshot::Sender<Stats> },
+    Shutdown { deadline: Duration, reply: oneshot::Sender<ShutdownReport> },
+}
+
+/// What an effect reports.
+pub(super) enum Completion {
+    /// Inputs, in order.
+    Inputs(Vec<Input>),
+    /// A transport opened a link.
+    Linked { raw: RawLink, dial: Option<DialId> },
+}
+
+/// Who waits for the answer to a call.
+pub(super) enum Waiting {
+    Publish(crate::types::TransactionId, oneshot::Sender<Result<(Receipt, bool), PublishRefusal>>),
+    Connect(oneshot::Sender<Result<PeerId, ConnectFailure>>),
+}
+
+/// The receiving ends of the driver's channels.
+pub(super) struct Mailboxes {
+    pub(super) completions: mpsc::Receiver<Completion>,
+    pub(super) commands: mpsc::Receiver<Command>,
+    pub(super) inbound: mpsc::Receiver<Completion>,
+}
+
+pub(super) struct Driver {
+    pub(super) identity: Identity,
+    pub(super) protocol: Protocol,
+    pub(super) started: Instant,
+    pub(super) state: watch::Sender<State>,
+    pub(super) effects: Effects,
+    pub(super) links: HashMap<LinkId, LinkHandle>,
+    pub(super) closing: JoinSet<()>,
+    pub(super) waiting: HashMap<CallId, Waiting>,
+    pub(super) receipts: Receipts,
+    pub(super) next_link: u64,
+    pub(super) next_call: u64,
+    /// Set once a shutdown was asked for.
+    pub(super) stopping: Option<Stopping>,
+}
+
+/// A shutdown under way.
+pub(super) struct Stopping {
+    until: Instant,
+    replies: Vec<oneshot::Sender<ShutdownReport>>,
+}
+
+/// The wall clock, in the only place where it is read.
+pub(super) fn wall_now() -> WallTime {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    WallTime::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+impl Driver {
+    /// Runs until the node is shut down or the last handle is dropped.
+    pub(super) async fn run(mut self, mut mail: Mailboxes) {
+        let timer = tokio::time::sleep_until(self.started);
+        tokio::pin!(timer);
+        loop {
+            self.carry_out();
+            if self.is_done() {
+                break;
+            }
+            let due = self.next_wakeup();
+            if timer.deadline() != due {
+                timer.as_mut().reset(due);
+            }
+            let room = self.protocol.has_room();
+            tokio::select! {
+                biased;
+                Some(completion) = mail.completions.recv() => {
+                    self.complete(completion);
+                    self.burst(&mut mail.completions, false);
+                }
+                command = mail.commands.recv(), if room => match command {
+                    Some(command) => self.command(command),
+                    // The last handle is gone.
+                    None => self.stop(Duration::ZERO, None),
+                },
+                Some(frames) = mail.inbound.recv(), if room => {
+                    self.complete(frames);
+                    self.burst(&mut mail.inbound, true);
+                }
+                () = &mut timer => self.feed(Input::Timeout),
+            }
+        }
+        self.wind_up(mail).await;
+    }
+
+    /// Takes more of what is waiting without asking the select each time.
+    fn burst(&mut self, from: &mut mpsc::Receiver<Completion>, needs_room: bool) {
+        for _ in 0..BURST {
+            if needs_room && !self.protocol.has_room() {
+                return;
+            }
+            let Ok(completion) = from.try_recv() else { return };
+            self.complete(completion);
+        }
+    }
+
+    fn complete(&mut self, completion: Completion) {
+        match completion {
+            Completion::Inputs(inputs) => {
+                for input in inputs {
+                    if let Input::LinkClosed { link } = input
+                        && let Some(handle) = self.links.remove(&link)
+                    {
+                        handle.abort();
+                    }
+                    self.feed(input);
+                }
+            }
+            Completion::Linked { raw, dial } => self.open(raw, dial),
+        }
+    }
+
+    fn open(&mut self, raw: RawLink, dial: Option<DialId>) {
+        self.next_link += 1;
+        let link = LinkId(self.next_link);
+        let (remote, kind, address) = (raw.remote, raw.kind, raw.address);
+        let (inbound, done) = self.effects.link_channels();
+        self.links.insert(link, LinkHandle::spawn(link, raw, inbound, done));
+        self.feed(Input::LinkOpened { link, remote, kind, address, dial });
+    }
+
+    /// One input, then everything that came of it.
+    pub(super) fn feed(&mut self, input: Input) {
+        let now = MonoTime::from_duration(self.started.elapsed());
+        self.protocol.handle(now, wall_now(), input);
+        self.carry_out();
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::Publish { transaction, reply } => {
+                if self.stopping.is_some() {
+                    let _ = reply.send(Err(PublishRefusal::Closed));
+                    return;
+                }
+                let id = transaction.id();
+                let call = self.call(Waiting::Publish(id, reply));
+                self.feed(Input::Publish { call, transaction });
+            }
+            Command::Connect { endpoint, reply } => {
+                let call = self.call(Waiting::Connect(reply));
+                self.feed(Input::Connect { call, endpoint });
+            }
+            Command::Disconnect { peer } => self.feed(Input::Disconnect { peer }),
+            Command::Ban(ban) => self.feed(Input::Ban(ban)),
+            Command::Unban(peer) => self.feed(Input::Unban(peer)),
+            Command::Peers { reply } => {
+                let _ = reply.send(self.peers());
+            }
+            Command::Stats { reply } => {
+                let _ = reply.send(self.protocol.stats());
+            }
+            Command::Shutdown { deadline, reply } => self.stop(deadline, Some(reply)),
+        }
+    }
+
+    fn call(&mut self, waiting: Waiting) -> CallId {
+        self.next_call += 1;
+        let call = CallId(self.next_call);
+        self.waiting.insert(call, waiting);
+        call
+    }
+
+    fn peers(&self) -> Vec<LinkStatus> {
+        let status = |view: crate::protocol::LinkView| LinkStatus {
+            peer: view.peer,
+            transport: view.kind,
+            address: view.address,
+            direction: view.direction,
+            state: if view.suspect { LinkState::Suspect } else { LinkState::Up },
+            rtt_us: view.rtt.map_or(0, |rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
+            connected_s: view.age.as_secs(),
+            queued_bytes: view.queued as u64,
+            behind: view.behind,
+        };
+        self.protocol.links().into_iter().map(status).collect()
+    }
+
+    fn stop(&mut self, deadline: Duration, reply: Option<oneshot::Sender<ShutdownReport>>) {
+        let until = Instant::now() + deadline;
+        let stopping = self
+            .stopping
+            .get_or_insert_with(|| Stopping { until, replies: Vec::new() });
+        stopping.until = stopping.until.min(until);
+        stopping.replies.extend(reply);
+    }
+
+    /// Whether a shutdown may go on: everything has left and is confirmed, nobody is there to
+    /// send it to, or the time is up.
+    fn is_done(&self) -> bool {
+        let Some(stopping) = &self.stopping else { return false };
+        let alone = self.state.borrow().links == 0;
+        let quiet = self.protocol.is_idle() && self.waiting.is_empty();
+        let settled = quiet && (alone || self.protocol.unconfirmed().is_empty());
+        settled || Instant::now() >= stopping.until
+    }
+
+    fn next_wakeup(&self) -> Instant {
+        let far = Duration::from_hours(1);
+        let due = self.protocol.poll_timeout().map_or(far, MonoTime::as_duration);
+        let due = self.started + due;
+        match &self.stopping {
+            Some(stopping) => due.min(stopping.until),
+            None => due,
+        }
+    }
+
+    /// Goodbyes, then storage, then answers.
+    async fn wind_up(mut self, mail: Mailboxes) {
+        let unflushed = self.protocol.links().into_iter().filter(|l| l.queued > 0 || l.behind > 0);
+        let report = ShutdownReport {
+            unflushed: unflushed.map(|l| l.peer).collect(),
+            unconfirmed: self.protocol.unconfirmed(),
+        };
+        self.effects.stop_listening();
+        self.feed(Input::Shutdown);
+        let Self { effects, links, mut closing, stopping, identity, .. } = self;
+        for handle in links.into_values() {
+            handle.abort();
+        }
+        // Receivers stay open until storage is done, so that nothing in its lane is refused.
+        let Mailboxes { mut completions, commands, inbound } = mail;
+        drop((commands, inbound));
+        let rest = async {
+            while closing.join_next().await.is_some() {}
+            effects.finish().await;
+        };
+        let drain = async { while completions.recv().await.is_some() {} };
+        let both = async { tokio::join!(rest, drain) };
+        if tokio::time::timeout(GRACE, both).await.is_err() {
+            tracing::warn!(target: "sorcha_peer::node", peer = %identity.peer_id(), "storage did not finish in time");
+        }
+        for reply in stopping.into_iter().flat_map(|s| s.replies) {
+            let _ = reply.send(report.clone());
+        }
+        tracing::info!(target: "sorcha_peer::node", peer = %identity.peer_id(), "node stopped");
+    }
+}

@@ -1,0 +1,286 @@
+//! Carrying out what the protocol asks for.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{broadcast, mpsc};
+use tokio::task::JoinSet;
+
+use crate::error::{FailureKind, TransportError};
+use crate::ports::{Accepted, Listener, RawLink, Transport, TransactionStore};
+use crate::protocol::{DialId, Input, Output, Ticket};
+use crate::types::{
+    Endpoint, Event, PeerId, PeerRecord, RecordDraft, TransactionId, WallTime,
+};
+
+use super::driver::{Completion, Driver, Waiting, wall_now};
+use super::handle::State;
+use super::lane::{PeerLane, StoreOp};
+use super::verify::Job;
+
+/// Own addresses learned from peers that are advertised.
+const MAX_LEARNED: usize = 4;
+
+/// Everything that the driver sets in motion.
+pub(super) struct Effects {
+    pub(super) transports: Vec<Arc<dyn Transport>>,
+    pub(super) dial_timeout: Duration,
+    pub(super) log: Arc<dyn TransactionStore>,
+    pub(super) events: broadcast::Sender<Event>,
+    pub(super) jobs: mpsc::Sender<Job>,
+    pub(super) store: mpsc::Sender<StoreOp>,
+    pub(super) peers: Arc<PeerLane>,
+    pub(super) done: mpsc::Sender<Completion>,
+    pub(super) inbound: mpsc::Sender<Completion>,
+    /// Dials, loads and record checks under way.
+    pub(super) tasks: JoinSet<()>,
+    /// Accepting; ended first.
+    pub(super) listeners: JoinSet<()>,
+    /// Storage lanes; ended last, when they have done everything.
+    pub(super) lanes: JoinSet<()>,
+    pub(super) record: RecordSource,
+}
+
+/// What the node's own record is made of.
+#[derive(Debug)]
+pub(super) struct RecordSource {
+    pub(super) seq: u64,
+    /// The port to combine with addresses that peers report; `None` when the addresses are known.
+    pub(super) learn_port: Option<u16>,
+    pub(super) endpoints: Vec<Endpoint>,
+    pub(super) learned: BTreeSet<IpAddr>,
+}
+
+impl RecordSource {
+    pub(super) fn draft(&self, peer: PeerId, issued: WallTime) -> RecordDraft {
+        RecordDraft { peer, seq: self.seq, issued, endpoints: self.endpoints.clone() }
+    }
+
+    /// Takes an address that a peer sees us at; `true` when that makes a new record.
+    fn learn(&mut self, ip: IpAddr) -> bool {
+        let Some(port) = self.learn_port else { return false };
+        if self.learned.len() >= MAX_LEARNED || !self.learned.insert(ip) {
+            return false;
+        }
+        self.endpoints.push(Endpoint::from(std::net::SocketAddr::new(ip, port)));
+        self.seq = (self.seq + 1).max(wall_now().as_millis());
+        true
+    }
+}
+
+impl Effects {
+    pub(super) fn link_channels(&self) -> (mpsc::Sender<Completion>, mpsc::Sender<Completion>) {
+        (self.inbound.clone(), self.done.clone())
+    }
+
+    pub(super) fn stop_listening(&mut self) {
+        self.listeners.abort_all();
+        self.tasks.abort_all();
+    }
+
+    /// Waits for storage to do everything it was given.
+    pub(super) async fn finish(self) {
+        let Self { jobs, store, peers, done, inbound, mut lanes, .. } = self;
+        peers.close();
+        drop((jobs, store, done, inbound));
+        while lanes.join_next().await.is_some() {}
+    }
+
+    /// Reaps finished tasks, so that the set holds only what is under way.
+    fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {
+        while self.tasks.try_join_next().is_some() {}
+        self.tasks.spawn(task);
+    }
+
+    fn dial(&mut self, dial: DialId, endpoint: Endpoint, expected: Option<PeerId>) {
+        let transports = self.transports.clone();
+        let (done, timeout) = (self.done.clone(), self.dial_timeout);
+        self.spawn(async move {
+            let walk = walk_ladder(&transports, &endpoint, expected);
+            let completion = match tokio::time::timeout(timeout, walk).await {
+                Ok(Ok(raw)) => Completion::Linked { raw, dial: Some(dial) },
+                Ok(Err(error)) => {
+                    tracing::debug!(target: "sorcha_peer::overlay", %endpoint, %error, "dial failed");
+                    Completion::Inputs(vec![Input::DialFailed { dial, reason: error.kind }])
+                }
+                Err(_) => Completion::Inputs(vec![Input::DialFailed {
+                    dial,
+                    reason: FailureKind::Timeout,
+                }]),
+            };
+            let _ = done.send(completion).await;
+        });
+    }
+
+    fn load(&mut self, ticket: Ticket, id: TransactionId) {
+        let (log, done) = (Arc::clone(&self.log), self.done.clone());
+        self.spawn(async move {
+            let transaction = log.get(&id).await.unwrap_or_else(|error| {
+                tracing::error!(target: "sorcha_peer::store", %id, %error, "cannot read");
+                None
+            });
+            let loaded = Input::Loaded { ticket, transaction };
+            let _ = done.send(Completion::Inputs(vec![loaded])).await;
+        });
+    }
+
+    fn verify_records(&mut self, ticket: Ticket, records: Vec<PeerRecord>) {
+        let done = self.done.clone();
+        self.spawn(async move {
+            let check = move || records.into_iter().partition(PeerRecord::verify);
+            // A few dozen checks at about 40 us each.
+            let (valid, bad): (Vec<_>, Vec<_>) =
+                tokio::task::spawn_blocking(check).await.unwrap_or_default();
+            let checked = Input::RecordsVerified { ticket, valid, forged: bad.len() };
+            let _ = done.send(Completion::Inputs(vec![checked])).await;
+        });
+    }
+
+    fn emit(&self, event: Event) {
+        // Nobody listening is no failure.
+        let _ = self.events.send(event);
+    }
+
+    /// Hands over what listeners accept, until they close.
+    pub(super) fn accept_from(&mut self, mut listener: Box<dyn Listener>) {
+        let inbound = self.inbound.clone();
+        self.listeners.spawn(async move {
+            loop {
+                let completion = match listener.accept().await {
+                    Accepted::Link(raw) => Completion::Linked { raw, dial: None },
+                    Accepted::Failed { address, error } => {
+                        tracing::debug!(target: "sorcha_peer::transport", ?address, %error, "handshake failed");
+                        let reason = error.kind;
+                        Completion::Inputs(vec![Input::HandshakeFailed { address, reason }])
+                    }
+                    Accepted::Closed => return,
+                };
+                if inbound.send(completion).await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+}
+
+/// Tries the transports in the order of preference.
+async fn walk_ladder(
+    transports: &[Arc<dyn Transport>],
+    endpoint: &Endpoint,
+    expected: Option<PeerId>,
+) -> Result<RawLink, TransportError> {
+    let mut last = TransportError::new(FailureKind::Unsupported, "no transport can dial this");
+    for transport in transports {
+        match transport.dial(endpoint, expected).await {
+            Ok(raw) => return Ok(raw),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+impl Driver {
+    /// Carries out everything that the protocol has asked for.
+    pub(super) fn carry_out(&mut self) {
+        while let Some(output) = self.protocol.poll_output() {
+            self.perform(output);
+        }
+    }
+
+    fn perform(&mut self, output: Output) {
+        match output {
+            Output::Dial { dial, endpoint, expected } => {
+                self.effects.dial(dial, endpoint, expected);
+            }
+            Output::Send { link, message } => {
+                let refused = self.links.get(&link).is_some_and(|l| !l.send(message));
+                if refused && let Some(handle) = self.links.remove(&link) {
+                    handle.abort();
+                    self.feed(Input::LinkClosed { link });
+                }
+            }
+            Output::Close { link } => {
+                while self.closing.try_join_next().is_some() {}
+                if let Some(handle) = self.links.remove(&link) {
+                    handle.close(&mut self.closing);
+                }
+            }
+            Output::Verify { ticket, transaction, from } => {
+                // The protocol never has more under way than the channel holds.
+                let sent = self.effects.jobs.try_send(Job { ticket, transaction, from });
+                debug_assert!(sent.is_ok(), "verification queue overrun");
+            }
+            Output::VerifyRecords { ticket, records } => {
+                self.effects.verify_records(ticket, records);
+            }
+            Output::Store { ticket, entry, own } => {
+                self.store(StoreOp::Store { ticket, entry, own });
+            }
+            Output::Confirmed { ids } => self.store(StoreOp::Confirmed { ids }),
+            Output::Expire { now } => self.store(StoreOp::Expire { now }),
+            Output::Load { ticket, id } => self.effects.load(ticket, id),
+            Output::SavePeer(peer) => self.effects.peers.save(peer),
+            Output::ForgetPeer(peer) => self.effects.peers.forget(peer),
+            Output::SaveBan(ban) => self.effects.peers.set_ban(ban.peer, Some(ban)),
+            Output::LiftBan(peer) => self.effects.peers.set_ban(peer, None),
+            Output::Published { call, result } => {
+                if let Some(Waiting::Publish(id, reply)) = self.waiting.remove(&call) {
+                    let _ = reply.send(result.map(|new| (self.receipts.watch(id), new)));
+                }
+            }
+            Output::Connected { call, result } => {
+                if let Some(Waiting::Connect(reply)) = self.waiting.remove(&call) {
+                    let _ = reply.send(result);
+                }
+            }
+            Output::Observed { address } => self.observe(address),
+            Output::Emit(event) => self.emit(event),
+        }
+    }
+
+    fn store(&mut self, op: StoreOp) {
+        let sent = self.effects.store.try_send(op);
+        debug_assert!(sent.is_ok(), "storage queue overrun");
+    }
+
+    fn emit(&mut self, event: Event) {
+        match &event {
+            Event::Replicated { id, peers } => self.receipts.update(id, *peers),
+            Event::PeerUp { .. }
+            | Event::PeerDown { .. }
+            | Event::ModeChanged { .. }
+            | Event::DialFailed { .. }
+            | Event::Refused { peer: Some(_), id: None, .. } => self.refresh_state(&event),
+            _ => {}
+        }
+        self.effects.emit(event);
+    }
+
+    fn refresh_state(&self, event: &Event) {
+        let stats = self.protocol.stats();
+        self.state.send_modify(|state: &mut State| {
+            state.mode = Some(stats.mode);
+            state.links = stats.links;
+            match event {
+                Event::DialFailed { address, reason } => {
+                    state.hint = Some(format!("dialling {address} failed: {reason}"));
+                }
+                Event::Refused { address, reason: crate::types::Refusal::Link(reason), .. } => {
+                    let address = address.as_deref().unwrap_or("a peer");
+                    state.hint = Some(format!("the link with {address} was refused: {reason}"));
+                }
+                _ => {}
+            }
+        });
+    }
+
+    fn observe(&mut self, address: IpAddr) {
+        if self.effects.record.learn(address) {
+            let draft = self.effects.record.draft(self.identity.peer_id(), wall_now());
+            let record = self.identity.sign_record(draft);
+            self.feed(Input::Record(record));
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! Events for the host.
+
+use tokio::sync::broadcast;
+
+use crate::types::Event;
+
+/// Events kept for a host that reads slowly.
+pub(super) const CAPACITY: usize = 4096;
+
+/// The events of a node from the moment this was made, in order.
+///
+/// A host that falls more than 4096 events behind gets [`Event::Lagged`] with the number it missed,
+/// and goes on from there.
+#[derive(Debug)]
+pub struct Events(broadcast::Receiver<Event>);
+
+impl Events {
+    pub(super) fn new(events: broadcast::Receiver<Event>) -> Self {
+        Self(events)
+    }
+
+    /// The next event; `None` after the node is shut down. Cancel safe.
+    pub async fn next(&mut self) -> Option<Event> {
+        match self.0.recv().await {
+            Ok(event) => Some(event),
+            Err(broadcast::error::RecvError::Lagged(missed)) => Some(Event::Lagged { missed }),
+            Err(broadcast::error::RecvError::Closed) => None,
+        }
+    }
+}

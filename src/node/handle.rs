@@ -1,0 +1,357 @@
+//! The host's handle on a node.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+
+use crate::config::{Config, SignaturePolicy};
+use crate::error::{
+    ConnectError, NodeClosed, PublishError, ReadyError, ShutdownReport, StoreError, SubscribeError,
+};
+use crate::identity::Identity;
+use crate::ports::{Ban, TransactionStore};
+use crate::protocol::{ConnectFailure, PublishRefusal};
+use crate::types::{
+    Cursor, Endpoint, Event, Header, LinkStatus, Mode, PeerId, Signature, Stats, Topic,
+    Transaction,
+};
+
+use super::builder::PeerNodeBuilder;
+use super::driver::{Command, wall_now};
+use super::events::Events;
+use super::receipt::Receipt;
+use super::subscription::{From, Subscription};
+
+/// What handles and driver share.
+pub(super) struct Inner {
+    pub(super) identity: Identity,
+    pub(super) config: Config,
+    pub(super) listening: Option<SocketAddr>,
+    pub(super) commands: mpsc::Sender<Command>,
+    pub(super) events: broadcast::WeakSender<Event>,
+    pub(super) log: Arc<dyn TransactionStore>,
+    pub(super) newest: watch::Receiver<Cursor>,
+    pub(super) state: watch::Receiver<State>,
+}
+
+/// What changes rarely and is asked often.
+#[derive(Debug, Clone, Default)]
+pub(super) struct State {
+    pub(super) mode: Option<Mode>,
+    pub(super) links: u32,
+    /// The latest thing that went wrong with a dial.
+    pub(super) hint: Option<String>,
+}
+
+/// A running node. Cloning shares it; when the last clone is dropped the node says goodbye and
+/// stops. Give request handlers and tasks a [`WeakPeerNode`] where they should not keep it alive.
+///
+/// ```
+/// use std::time::Duration;
+/// use sorcha_peer::transport::MemoryNetwork;
+/// use sorcha_peer::{From, Identity, Item, PeerNode};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let network = MemoryNetwork::new();
+/// let (a, b) = (Identity::generate()?, Identity::generate()?);
+/// let first = PeerNode::builder()
+///     .transport(std::sync::Arc::new(network.transport(a.peer_id())))
+///     .identity(a)
+///     .listen("127.0.0.1:5001")
+///     .start()
+///     .await?;
+/// let second = PeerNode::builder()
+///     .transport(std::sync::Arc::new(network.transport(b.peer_id())))
+///     .identity(b)
+///     .listen("127.0.0.1:5002")
+///     .bootstrap(["127.0.0.1:5001"])
+///     .start()
+///     .await?;
+/// second.wait_ready(1, Duration::from_secs(10)).await?;
+///
+/// let mut orders = second.subscribe("orders", From::Now).await?;
+/// let receipt = first.publish("orders", "one widget").await?;
+/// let Some(Item::Delivery(delivery)) = orders.next().await else { panic!("nothing came") };
+/// assert_eq!(delivery.transaction.id(), receipt.id());
+/// receipt.replicated(1).await?;
+/// first.shutdown(Duration::from_secs(5)).await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct PeerNode(pub(super) Arc<Inner>);
+
+/// A handle that does not keep the node alive.
+#[derive(Clone)]
+pub struct WeakPeerNode(Weak<Inner>);
+
+impl PeerNode {
+    /// Starts describing a node.
+    pub fn builder() -> PeerNodeBuilder {
+        PeerNodeBuilder::new()
+    }
+
+    /// This node's id.
+    pub fn peer_id(&self) -> PeerId {
+        self.0.identity.peer_id()
+    }
+
+    /// The address it listens on; `None` when it only dials out.
+    pub fn listen_addr(&self) -> Option<SocketAddr> {
+        self.0.listening
+    }
+
+    /// How well it is connected.
+    pub fn mode(&self) -> Mode {
+        self.0.state.borrow().mode.unwrap_or(Mode::Offline)
+    }
+
+    /// Publishes a payload. `Ok` means that the node's outbox and log have it; it is delivered to
+    /// this node's own subscribers too, and to every other node sooner or later. Works offline.
+    ///
+    /// Two publishes of the same bytes are two transactions. Not cancel safe in one respect: a
+    /// future dropped before it is ready may or may not have published.
+    ///
+    /// # Errors
+    /// [`PublishError`]; nothing was stored or sent.
+    pub async fn publish(
+        &self,
+        topic: &str,
+        payload: impl Into<Bytes>,
+    ) -> Result<Receipt, PublishError> {
+        let topic = Topic::new(topic)?;
+        let payload = payload.into();
+        let (size, limit) = (payload.len() as u64, self.0.config.gossip.max_transaction_size);
+        if size > limit {
+            return Err(PublishError::TooLarge { size, limit });
+        }
+        let created = wall_now();
+        let mut header = Header::new(
+            topic,
+            self.peer_id(),
+            created,
+            created.plus(self.0.config.gossip.retention),
+            &payload,
+        );
+        loop {
+            let transaction = self.sign(&header, &payload)?;
+            let (reply, answer) = oneshot::channel();
+            self.command(Command::Publish { transaction, reply }).await?;
+            match answer.await.map_err(|_| PublishError::Closed)? {
+                Ok((receipt, true)) => return Ok(receipt),
+                // The same bytes in the same millisecond: the expiry tells the two apart.
+                Ok((_, false)) => {
+                    header.expires = header.expires.plus(Duration::from_millis(1));
+                }
+                Err(refusal) => return Err(publish_error(refusal)),
+            }
+        }
+    }
+
+    fn sign(&self, header: &Header, payload: &Bytes) -> Result<Transaction, PublishError> {
+        let signed = match self.0.config.network.signatures {
+            SignaturePolicy::Required => {
+                self.0.identity.sign_transaction(header.clone(), payload.clone())
+            }
+            SignaturePolicy::Off => {
+                Transaction::new(header.clone(), Signature::None, payload.clone())
+            }
+        };
+        // The header was made of this payload and names this node.
+        signed.map_err(|_| PublishError::Closed)
+    }
+
+    /// Subscribes to one topic.
+    ///
+    /// # Errors
+    /// [`SubscribeError`] when the name is too long or the log cannot be read.
+    pub async fn subscribe(&self, topic: &str, from: From) -> Result<Subscription, SubscribeError> {
+        self.subscription(Some(Topic::new(topic)?), from).await
+    }
+
+    /// Subscribes to every topic.
+    ///
+    /// # Errors
+    /// [`SubscribeError::Store`] when the log cannot be read.
+    pub async fn subscribe_all(&self, from: From) -> Result<Subscription, SubscribeError> {
+        self.subscription(None, from).await
+    }
+
+    async fn subscription(
+        &self,
+        topic: Option<Topic>,
+        from: From,
+    ) -> Result<Subscription, SubscribeError> {
+        let (log, newest) = (Arc::clone(&self.0.log), self.0.newest.clone());
+        Ok(Subscription::new(log, newest, topic, from).await?)
+    }
+
+    /// What happens from now on.
+    pub fn events(&self) -> Events {
+        match self.0.events.upgrade() {
+            Some(events) => Events::new(events.subscribe()),
+            None => Events::new(broadcast::channel(1).1),
+        }
+    }
+
+    /// The linked peers.
+    ///
+    /// # Errors
+    /// [`NodeClosed`].
+    pub async fn peers(&self) -> Result<Vec<LinkStatus>, NodeClosed> {
+        let (reply, answer) = oneshot::channel();
+        self.command(Command::Peers { reply }).await?;
+        answer.await.map_err(|_| NodeClosed)
+    }
+
+    /// Figures: every counter and the present sizes.
+    ///
+    /// # Errors
+    /// [`NodeClosed`].
+    pub async fn stats(&self) -> Result<Stats, NodeClosed> {
+        let (reply, answer) = oneshot::channel();
+        self.command(Command::Stats { reply }).await?;
+        answer.await.map_err(|_| NodeClosed)
+    }
+
+    /// Waits until `links` links are up. Cancel safe.
+    ///
+    /// # Errors
+    /// [`ReadyError::Timeout`] with a hint at what stands in the way; the node goes on trying.
+    pub async fn wait_ready(&self, links: u32, timeout: Duration) -> Result<(), ReadyError> {
+        let mut state = self.0.state.clone();
+        let ready = state.wait_for(|state| state.links >= links);
+        match tokio::time::timeout(timeout, ready).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(ReadyError::Closed),
+            Err(_) => {
+                let state = self.0.state.borrow();
+                let hint = state.hint.clone().unwrap_or_else(|| {
+                    if self.0.config.discovery.bootstrap.is_empty() {
+                        "no bootstrap peer is configured and nobody dialled in".to_owned()
+                    } else {
+                        "no dial has failed yet".to_owned()
+                    }
+                });
+                Err(ReadyError::Timeout { links: state.links, wanted: links, waited: timeout, hint })
+            }
+        }
+    }
+
+    /// Opens a link to an address now, whatever the overlay would do by itself.
+    ///
+    /// # Errors
+    /// [`ConnectError`]; nothing changed.
+    pub async fn connect(&self, address: &str) -> Result<PeerId, ConnectError> {
+        let endpoint: Endpoint = address.parse()?;
+        let (reply, answer) = oneshot::channel();
+        let address = endpoint.to_string();
+        self.command(Command::Connect { endpoint, reply }).await?;
+        answer.await.map_err(|_| ConnectError::Closed)?.map_err(|failure| match failure {
+            ConnectFailure::Dial(kind) => ConnectError::Dial { address, kind },
+            ConnectFailure::Refused(reason) => ConnectError::Refused(reason),
+            ConnectFailure::Closed => ConnectError::Closed,
+        })
+    }
+
+    /// Ends the link to a peer. The overlay may open one again; [`PeerNode::ban`] prevents that.
+    ///
+    /// # Errors
+    /// [`NodeClosed`].
+    pub async fn disconnect(&self, peer: PeerId) -> Result<(), NodeClosed> {
+        self.command(Command::Disconnect { peer }).await
+    }
+
+    /// Refuses a peer on every path, for a time or for good, also after a restart.
+    ///
+    /// # Errors
+    /// [`NodeClosed`].
+    pub async fn ban(
+        &self,
+        peer: PeerId,
+        duration: Option<Duration>,
+        reason: &str,
+    ) -> Result<(), NodeClosed> {
+        let until = duration.map(|d| wall_now().plus(d));
+        self.command(Command::Ban(Ban { peer, until, reason: reason.to_owned() })).await
+    }
+
+    /// Lifts a ban.
+    ///
+    /// # Errors
+    /// [`NodeClosed`].
+    pub async fn unban(&self, peer: PeerId) -> Result<(), NodeClosed> {
+        self.command(Command::Unban(peer)).await
+    }
+
+    /// A handle that does not keep the node alive.
+    pub fn downgrade(&self) -> WeakPeerNode {
+        WeakPeerNode(Arc::downgrade(&self.0))
+    }
+
+    /// Stops: refuses new transactions, waits at most `deadline` for what is queued to leave and
+    /// for own transactions to be confirmed, says goodbye, closes links and storage. Calling it
+    /// again, from any clone, waits for the same end.
+    ///
+    /// # Errors
+    /// [`NodeClosed`] when the node was stopped before.
+    pub async fn shutdown(&self, deadline: Duration) -> Result<ShutdownReport, NodeClosed> {
+        let (reply, answer) = oneshot::channel();
+        self.command(Command::Shutdown { deadline, reply }).await?;
+        answer.await.map_err(|_| NodeClosed)
+    }
+
+    async fn command(&self, command: Command) -> Result<(), NodeClosed> {
+        self.0.commands.send(command).await.map_err(|_| NodeClosed)
+    }
+}
+
+impl WeakPeerNode {
+    /// The node, while somebody still holds it.
+    pub fn upgrade(&self) -> Option<PeerNode> {
+        self.0.upgrade().map(PeerNode)
+    }
+}
+
+fn publish_error(refusal: PublishRefusal) -> PublishError {
+    match refusal {
+        PublishRefusal::TooLarge { size, limit } => PublishError::TooLarge { size, limit },
+        PublishRefusal::QueueFull { limit } => PublishError::QueueFull { limit },
+        PublishRefusal::Store(kind) => {
+            PublishError::Store(StoreError::new(kind, "the transaction was not stored"))
+        }
+        PublishRefusal::Closed => PublishError::Closed,
+    }
+}
+
+impl std::convert::From<NodeClosed> for PublishError {
+    fn from(_: NodeClosed) -> Self {
+        Self::Closed
+    }
+}
+
+impl std::convert::From<NodeClosed> for ConnectError {
+    fn from(_: NodeClosed) -> Self {
+        Self::Closed
+    }
+}
+
+impl fmt::Debug for PeerNode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PeerNode")
+            .field("peer_id", &self.peer_id())
+            .field("listening", &self.0.listening)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for WeakPeerNode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WeakPeerNode").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,23 @@
+//! The node: the only module with tasks.
+//!
+//! One task owns the [`Protocol`](crate::protocol::Protocol) and feeds it one input at a time; what
+//! comes out is carried out by link tasks, a verification pool and an ordered storage lane, whose
+//! completions come back as inputs. Every channel is bounded. When checks or storage fall behind,
+//! the driver stops taking frames, transports stop reading, and peers feel it as back-pressure.
+
+mod builder;
+mod driver;
+mod effects;
+mod events;
+mod handle;
+mod lane;
+mod link;
+mod receipt;
+mod subscription;
+mod verify;
+
+pub use builder::{PeerNodeBuilder, Storage};
+pub use events::Events;
+pub use handle::{PeerNode, WeakPeerNode};
+pub use receipt::Receipt;
+pub use subscription::{Delivery, From, Item, Subscription};

@@ -1,0 +1,142 @@
+//! Reading the node's log.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::error::StoreError;
+use crate::ports::{Page, TransactionStore};
+use crate::types::{Cursor, PeerId, Topic, Transaction};
+
+/// Read ahead at most this many transactions and bytes.
+const READ_AHEAD: (usize, usize) = (256, 1 << 20);
+
+/// Where a subscription starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum From {
+    /// With what is accepted after the call to `subscribe` returned.
+    Now,
+    /// With the oldest that is retained.
+    Earliest,
+    /// After this cursor of an earlier delivery of the same node.
+    Cursor(Cursor),
+}
+
+/// One transaction, delivered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Delivery {
+    /// Its place in this node's log; continue after it with [`From::Cursor`].
+    pub cursor: Cursor,
+    /// The transaction: hash and signature verified, accepted by the validator.
+    pub transaction: Transaction,
+    /// The peer it came from; `None` for the node's own.
+    pub from: Option<PeerId>,
+    /// Hops from its origin; 0 for the node's own.
+    pub hops: u16,
+}
+
+/// What a subscription yields.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Item {
+    /// The next transaction.
+    Delivery(Delivery),
+    /// Transactions after `after` and up to `until` are no longer retained and were not delivered.
+    Gap {
+        /// The last cursor before the gap.
+        after: Cursor,
+        /// The last cursor inside it.
+        until: Cursor,
+    },
+    /// The log could not be read; the subscription goes on with the next call.
+    Failed(StoreError),
+}
+
+/// Transactions of one topic, or of all, in the order in which this node accepted them, each once.
+///
+/// It reads the log by cursor: a slow reader slows nobody, misses nothing inside the retention
+/// window, and gets an explicit [`Item::Gap`] beyond it.
+pub struct Subscription {
+    log: Arc<dyn TransactionStore>,
+    newest: watch::Receiver<Cursor>,
+    topic: Option<Topic>,
+    /// Everything up to here was read.
+    position: Cursor,
+    /// Whether what was lost before the first read is to be told.
+    tell_gap: bool,
+    ahead: VecDeque<Item>,
+    ended: bool,
+}
+
+impl Subscription {
+    pub(super) async fn new(
+        log: Arc<dyn TransactionStore>,
+        newest: watch::Receiver<Cursor>,
+        topic: Option<Topic>,
+        from: From,
+    ) -> Result<Self, StoreError> {
+        let position = match from {
+            From::Now => log.newest().await?,
+            From::Earliest => Cursor::default(),
+            From::Cursor(cursor) => cursor,
+        };
+        let tell_gap = from != From::Earliest;
+        Ok(Self { log, newest, topic, position, tell_gap, ahead: VecDeque::new(), ended: false })
+    }
+
+    /// The next item; `None` once the node is shut down and everything accepted was delivered.
+    /// Cancel safe.
+    pub async fn next(&mut self) -> Option<Item> {
+        loop {
+            if let Some(item) = self.ahead.pop_front() {
+                return Some(item);
+            }
+            if *self.newest.borrow_and_update() > self.position {
+                self.read().await;
+                continue;
+            }
+            if self.ended {
+                return None;
+            }
+            self.ended = self.newest.changed().await.is_err();
+        }
+    }
+
+    async fn read(&mut self) {
+        let (entries, bytes) = READ_AHEAD;
+        match self.log.read(self.topic.as_ref(), self.position, entries, bytes).await {
+            Ok(page) => self.take(page),
+            Err(error) => self.ahead.push_back(Item::Failed(error)),
+        }
+    }
+
+    fn take(&mut self, page: Page) {
+        if let Some(until) = page.lost_until.filter(|_| self.tell_gap) {
+            self.ahead.push_back(Item::Gap { after: self.position, until });
+        }
+        self.tell_gap = true;
+        // A store that makes no progress would be asked for ever.
+        self.position = page.next.max(Cursor(self.position.0 + 1));
+        self.ahead.extend(page.entries.into_iter().map(|e| {
+            Item::Delivery(Delivery {
+                cursor: e.cursor,
+                transaction: e.entry.transaction,
+                from: e.entry.from,
+                hops: e.entry.hops,
+            })
+        }));
+    }
+}
+
+impl fmt::Debug for Subscription {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Subscription")
+            .field("topic", &self.topic)
+            .field("position", &self.position)
+            .finish_non_exhaustive()
+    }
+}
