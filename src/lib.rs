@@ -4,6 +4,7 @@ pub mod config;
 pub mod error;
 mod identity;
 pub mod ports;
+pub mod store;
 pub mod testing;
 pub mod types;
 pub(crate) mod wire;
