@@ -3,6 +3,7 @@
 pub mod config;
 pub mod error;
 mod identity;
+pub mod nat;
 pub mod ports;
 pub mod store;
 pub mod testing;

@@ -1,5 +1,7 @@
 //! Suites for the ports that keep or judge things.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use crate::error::StoreErrorKind;
@@ -78,7 +80,7 @@ async fn bans_of(store: &dyn PeerStore) {
 ///
 /// # Panics
 /// When the store does otherwise.
-pub async fn peer_store_durability(open: impl AsyncFn() -> Box<dyn PeerStore>) {
+pub async fn peer_store_durability(open: impl AsyncFn() -> Arc<dyn PeerStore>) {
     let peers: Vec<_> = (1..=3).map(stored_peer).collect();
     let ban = Ban { peer: peer_id(9), until: None, reason: "why".to_owned() };
     let store = open().await;
@@ -147,7 +149,7 @@ pub async fn transaction_queue(queue: &dyn TransactionQueue, max_entries: usize)
 ///
 /// # Panics
 /// When the queue does otherwise.
-pub async fn transaction_queue_durability(open: impl AsyncFn() -> Box<dyn TransactionQueue>) {
+pub async fn transaction_queue_durability(open: impl AsyncFn() -> Arc<dyn TransactionQueue>) {
     let [a, b, c] = [1, 2, 3].map(|n| transaction("queue", n));
     let queue = open().await;
     let seqs = queue.append(&[a.clone(), b.clone()]).await.expect("entries are appended");
@@ -279,7 +281,7 @@ async fn expiry(store: &dyn TransactionStore, all: &[LogEntry]) {
 ///
 /// # Panics
 /// When the store does otherwise.
-pub async fn transaction_store_durability(open: impl AsyncFn() -> Box<dyn TransactionStore>) {
+pub async fn transaction_store_durability(open: impl AsyncFn() -> Arc<dyn TransactionStore>) {
     let entries: Vec<_> = (0..5).map(|n| new_entry("kept", n)).collect();
     let store = open().await;
     let cursors = store.append(&entries).await.expect("entries are appended");

@@ -175,3 +175,51 @@ fn signed(time: WallTime) -> i64 {
 fn wall_time(millis: i64) -> WallTime {
     WallTime::from_millis(millis.cast_unsigned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::StoreErrorKind;
+
+    async fn open(dir: &Path) -> SqlitePeerStore {
+        let lock = Arc::new(DirLock::acquire(dir).unwrap());
+        SqlitePeerStore::open(&dir.join("peers.db"), lock).await.unwrap()
+    }
+
+    fn peer(n: u8) -> StoredPeer {
+        let peer = PeerId::from_bytes([n; 32]);
+        let verified = Some("10.0.0.1:1".parse().unwrap());
+        StoredPeer { peer, record: None, verified, last_up: None, failures: 0 }
+    }
+
+    #[tokio::test]
+    async fn unreadable_rows_are_skipped() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path()).await;
+        store.upsert(&[peer(1), peer(2), peer(3), peer(4), peer(5)]).await.unwrap();
+        let spoil = "UPDATE peers SET failures = -1 WHERE substr(peer, 1, 1) = x'03'; \
+                     UPDATE peers SET seq = 1 WHERE substr(peer, 1, 1) = x'04'; \
+                     UPDATE peers SET seq = 1, issued = 1, endpoints = 'a:0', \
+                     signature = zeroblob(64) WHERE substr(peer, 1, 1) = x'05'; \
+                     UPDATE peers SET verified = 'no address' WHERE substr(peer, 1, 1) = x'02'; \
+                     INSERT INTO peers (peer, failures) VALUES (x'06', 0); \
+                     INSERT INTO bans VALUES (x'07', NULL, 'short id');";
+        sqlx::raw_sql(spoil).execute(store.database.pool()).await.unwrap();
+        let (peers, bans) = store.load().await.unwrap();
+        assert_eq!(peers, [peer(1)]);
+        assert_eq!(bans, []);
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_is_told_apart_and_nothing_is_stored() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path()).await;
+        store.upsert(&[peer(1)]).await.unwrap();
+        let bound = sqlx::raw_sql("PRAGMA max_page_count = 1");
+        bound.execute(store.database.pool()).await.unwrap();
+        let many: Vec<_> = (0..250).map(peer).collect();
+        let error = store.upsert(&many).await.unwrap_err();
+        assert_eq!(error.kind, StoreErrorKind::Full, "{error}");
+        assert_eq!(store.load().await.unwrap().0, [peer(1)]);
+    }
+}
