@@ -91,10 +91,12 @@ async fn a_silent_server_is_a_timeout() {
     server.abort();
 }
 
+type Answer = fn(&[u8]) -> Vec<u8>;
+
 #[tokio::test]
 async fn a_garbage_answer_is_an_error() {
     let none: SocketAddr = "0.0.0.0:0".parse().unwrap();
-    let answers: [fn(&[u8]) -> Vec<u8>; 5] = [
+    let answers: [Answer; 5] = [
         |_| b"no".to_vec(),
         |_| vec![0xff; 200],
         |request| request.to_vec(),

@@ -136,7 +136,7 @@ pub async fn transaction_queue(queue: &dyn TransactionQueue, max_entries: usize)
     let over = [a.clone(), transaction("queue", 4)];
     let error = queue.append(&over).await.expect_err("the bound holds");
     assert_eq!(error.kind, StoreErrorKind::Full, "the error says so: {error}");
-    queue.append(&[a.clone()]).await.expect("what is there needs no room");
+    queue.append(std::slice::from_ref(&a)).await.expect("what is there needs no room");
     queue.remove(&[a.id(), a.id()]).await.expect("entries are removed");
     let left = queue.load(None, max_entries + 1).await.expect("entries load");
     assert_eq!(left.len(), max_entries - 1, "refused is refused, removed is removed");
@@ -347,8 +347,8 @@ fn stored_peer(n: u8) -> StoredPeer {
     StoredPeer {
         peer: peer_id(n),
         record: Some(record),
-        verified: (n % 4 != 0).then_some(ip),
-        last_up: (n % 3 != 0)
+        verified: (!n.is_multiple_of(4)).then_some(ip),
+        last_up: (!n.is_multiple_of(3))
             .then(|| WallTime::from_millis(u64::from(n) * 37 % 101 * 256 + u64::from(n))),
         failures: u32::from(n),
     }
@@ -375,7 +375,7 @@ fn transaction(topic: &str, n: u64) -> Transaction {
 fn new_entry(topic: &str, n: u64) -> NewEntry {
     NewEntry {
         transaction: transaction(topic, n),
-        from: (n % 2 == 0).then(|| peer_id(4)),
+        from: n.is_multiple_of(2).then(|| peer_id(4)),
         hops: u16::try_from(n).unwrap_or(u16::MAX),
         keep_until: WallTime::from_millis(10_000 + n),
     }

@@ -1,4 +1,4 @@
-//! One SQLite file: opening it with care, bringing it up to date, and what its errors mean.
+//! One `SQLite` file: opening it with care, bringing it up to date, and what its errors mean.
 
 use std::path::Path;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::error::{StoreError, StoreErrorKind};
 /// Marks a file as ours: "SORC".
 const APPLICATION_ID: i64 = 0x534f_5243;
 
-/// An open file. It has one connection: SQLite writes one at a time anyway, and a statement is
+/// An open file. It has one connection: `SQLite` writes one at a time anyway, and a statement is
 /// then never refused because of another of ours.
 #[derive(Debug)]
 pub(super) struct Database {

@@ -1,4 +1,4 @@
-//! Stores in SQLite files.
+//! Stores in `SQLite` files.
 
 mod database;
 mod peers;
@@ -11,7 +11,7 @@ use self::peers::SqlitePeerStore;
 use crate::error::{StoreError, StoreErrorKind};
 use crate::ports::PeerStore;
 
-/// A directory of SQLite files: `peers.db`, and `LOCK`.
+/// A directory of `SQLite` files: `peers.db`, and `LOCK`.
 ///
 /// The directory belongs to one process at a time: `LOCK` is locked, by the operating system's
 /// advisory lock, for as long as this or any store from it lives. Cloning shares it.

@@ -16,7 +16,7 @@ use crate::types::{Endpoint, PeerId, PeerRecord, RecordDraft, WallTime};
 
 const MIGRATIONS: &[&str] = &[include_str!("migrations/peers/1.sql")];
 
-/// Rows in one statement. A statement costs about 40 us whatever it does; SQLite takes 32766
+/// Rows in one statement. A statement costs about 40 us whatever it does; `SQLite` takes 32766
 /// parameters in one.
 const ROWS: usize = 64;
 
@@ -40,7 +40,7 @@ impl SqlitePeerStore {
 }
 
 /// Everything is cancel safe: a transaction is undone when its future is dropped before the
-/// commit was handed to SQLite.
+/// commit was handed to `SQLite`.
 #[async_trait]
 impl PeerStore for SqlitePeerStore {
     async fn load(&self) -> Result<(Vec<StoredPeer>, Vec<Ban>), StoreError> {
