@@ -151,13 +151,12 @@ fn messages_keep_their_fields_and_numbers() {
     let pool = pool();
     for (name, wanted) in MESSAGES {
         let full = format!("sorcha.peer.{name}");
-        let found = match pool.get_message_by_name(&full) {
-            Some(message) => fields(&message),
-            None => {
-                let kind = pool.get_enum_by_name(&full).expect("a message or an enum");
-                let values = kind.values().map(|v| format!("{} {}", v.name(), v.number()));
-                values.collect::<Vec<_>>().join(", ")
-            }
+        let found = if let Some(message) = pool.get_message_by_name(&full) {
+            fields(&message)
+        } else {
+            let kind = pool.get_enum_by_name(&full).expect("a message or an enum");
+            let values = kind.values().map(|v| format!("{} {}", v.name(), v.number()));
+            values.collect::<Vec<_>>().join(", ")
         };
         assert_eq!(found, wanted, "{name}");
     }

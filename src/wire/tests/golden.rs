@@ -92,7 +92,7 @@ const GOLDEN: [(&str, &str); 15] = [
 fn the_encoding_of_every_kind_is_locked() {
     for (message, (kind, hex)) in examples().into_iter().zip(GOLDEN) {
         let frame = encode_frame(std::slice::from_ref(&message));
-        let shown: String = frame.iter().map(|byte| format!("{byte:02x}")).collect();
+        let shown = frame.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
         assert_eq!((message.kind(), shown.as_str()), (kind, hex));
         assert_eq!(decode_frame(frame).unwrap(), [message]);
     }

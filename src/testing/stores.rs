@@ -1,0 +1,382 @@
+//! Suites for the ports that keep or judge things.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::error::StoreErrorKind;
+use crate::identity::Identity;
+use crate::ports::{
+    Ban, EntryState, LogEntry, NatProber, NewEntry, PeerStore, StoredPeer, TransactionQueue,
+    TransactionStore, Validator,
+};
+use crate::types::{
+    Cursor, Endpoint, Header, PeerId, RecordDraft, Signature, Topic, Transaction, WallTime,
+};
+
+/// What every [`PeerStore`] does. `store` must be empty.
+///
+/// # Panics
+/// When `store` does otherwise.
+pub async fn peer_store(store: &dyn PeerStore) {
+    let (peers, bans) = store.load().await.expect("an empty store loads");
+    assert!(peers.is_empty() && bans.is_empty(), "the store is not empty: {peers:?} {bans:?}");
+    store.upsert(&[]).await.expect("storing nothing is no error");
+    store.remove(&[peer_id(1)]).await.expect("removing an unknown peer is no error");
+    store.remove_ban(&peer_id(1)).await.expect("lifting an unknown ban is no error");
+
+    // More than any chunk that a store may write in, each different from the others.
+    let many: Vec<_> = (1..=200).map(stored_peer).collect();
+    store.upsert(&many).await.expect("peers are stored");
+    store.upsert(&many[..7]).await.expect("storing again is no error");
+    let mut expected = many.clone();
+    expected.sort_by_key(|peer| std::cmp::Reverse(peer.last_up));
+    let (found, _) = store.load().await.expect("peers load");
+    let times = |peers: &[StoredPeer]| peers.iter().map(|p| p.last_up).collect::<Vec<_>>();
+    assert_eq!(times(&found), times(&expected), "peers must come most recently up first");
+    same_peers(&found, &expected);
+
+    let bare =
+        StoredPeer { record: None, verified: None, last_up: None, failures: 9, ..many[0].clone() };
+    let twice = [stored_peer(2), bare.clone(), StoredPeer { failures: 5, ..stored_peer(2) }];
+    store.upsert(&twice).await.expect("one peer twice is no error");
+    expected.retain(|peer| ![peer_id(1), peer_id(2)].contains(&peer.peer));
+    expected.extend([bare, StoredPeer { failures: 5, ..stored_peer(2) }]);
+    same_peers(&store.load().await.expect("peers load").0, &expected);
+
+    let gone: Vec<_> = (3..=150).map(peer_id).collect();
+    store.remove(&gone).await.expect("peers are removed");
+    store.remove(&gone).await.expect("removing again is no error");
+    expected.retain(|peer| !gone.contains(&peer.peer));
+    same_peers(&store.load().await.expect("peers load").0, &expected);
+    bans_of(store).await;
+    same_peers(&store.load().await.expect("peers load").0, &expected);
+}
+
+async fn bans_of(store: &dyn PeerStore) {
+    let until = Some(WallTime::from_millis(u64::MAX));
+    let first = Ban { peer: peer_id(1), until, reason: "too loud".to_owned() };
+    let second = Ban { peer: peer_id(250), until: None, reason: "é".repeat(501) };
+    for ban in [&first, &second, &first] {
+        store.put_ban(ban).await.expect("bans are stored");
+    }
+    let kept = Ban { reason: "é".repeat(500), ..second };
+    let sorted = |mut bans: Vec<Ban>| {
+        bans.sort_by_key(|ban| ban.peer);
+        bans
+    };
+    let bans = sorted(store.load().await.expect("bans load").1);
+    assert_eq!(bans, sorted(vec![first.clone(), kept.clone()]), "reasons end after 500 characters");
+    let longer = Ban { until: None, reason: String::new(), ..first };
+    store.put_ban(&longer).await.expect("bans are replaced");
+    let bans = sorted(store.load().await.expect("bans load").1);
+    assert_eq!(bans, sorted(vec![longer.clone(), kept.clone()]), "the last ban wins");
+    store.remove_ban(&longer.peer).await.expect("bans are lifted");
+    assert_eq!(store.load().await.expect("bans load").1, [kept], "one ban was lifted");
+}
+
+/// What a [`PeerStore`] that outlives its process does: `open` is called for the same, at first
+/// empty, place again and again; each store is dropped before the next is opened.
+///
+/// # Panics
+/// When the store does otherwise.
+pub async fn peer_store_durability(open: impl AsyncFn() -> Arc<dyn PeerStore>) {
+    let peers: Vec<_> = (1..=3).map(stored_peer).collect();
+    let ban = Ban { peer: peer_id(9), until: None, reason: "why".to_owned() };
+    let store = open().await;
+    store.upsert(&peers).await.expect("peers are stored");
+    store.put_ban(&ban).await.expect("bans are stored");
+    drop(store);
+    let store = open().await;
+    let (found, bans) = store.load().await.expect("a reopened store loads");
+    same_peers(&found, &peers);
+    assert_eq!(bans, [ban], "bans survive");
+    store.remove(&[peer_id(1)]).await.expect("peers are removed");
+    store.remove_ban(&peer_id(9)).await.expect("bans are lifted");
+    drop(store);
+    let (found, bans) = open().await.load().await.expect("a reopened store loads");
+    same_peers(&found, &peers[1..]);
+    assert_eq!(bans, [], "what was lifted stays lifted");
+}
+
+/// What every [`TransactionQueue`] does. `queue` must be empty and bounded to `max_entries`,
+/// which must be at least 4.
+///
+/// # Panics
+/// When `queue` does otherwise.
+pub async fn transaction_queue(queue: &dyn TransactionQueue, max_entries: usize) {
+    let found = queue.load(None, 10).await.expect("an empty queue loads");
+    assert_eq!(found, [], "the queue is not empty");
+    let [a, b, c] = [1, 2, 3].map(|n| transaction("queue", n));
+    queue.remove(&[a.id()]).await.expect("removing an unknown id is no error");
+    let dead = EntryState::Dead { reason: "nobody".to_owned(), since: WallTime::from_millis(7) };
+    queue.update(&[(a.id(), dead.clone())]).await.expect("an unknown id is no error");
+
+    let seqs = queue.append(&[a.clone(), b.clone()]).await.expect("entries are appended");
+    assert!(seqs.len() == 2 && seqs[0] < seqs[1], "numbers rise in order: {seqs:?}");
+    let waiting = EntryState::Waiting { attempts: 2, due: WallTime::from_millis(5) };
+    let changes = [(a.id(), waiting.clone()), (b.id(), dead.clone())];
+    queue.update(&changes).await.expect("states change");
+    let again = queue.append(&[c.clone(), b.clone(), c.clone()]).await.expect("repeats are fine");
+    assert_eq!((again[1], again[2]), (seqs[1], again[0]), "a repeated id keeps its number");
+    assert!(again[0] > seqs[1], "numbers rise over calls");
+
+    let all = queue.load(None, 10).await.expect("entries load");
+    let ids: Vec<_> = all.iter().map(|entry| entry.transaction.id()).collect();
+    assert_eq!(ids, [a.id(), b.id(), c.id()], "entries come in order, each once");
+    assert_eq!(all[0].transaction, a, "the whole transaction is kept");
+    assert_eq!((&all[0].state, &all[1].state), (&waiting, &dead), "states are kept");
+    let first = EntryState::Waiting { attempts: 0, due: WallTime::default() };
+    assert_eq!(all[2].state, first, "a new entry waits and is due at once");
+    let part = queue.load(Some(all[0].seq), 1).await.expect("entries load");
+    assert_eq!(part, all[1..2], "at most `limit`, after `after`");
+
+    let rest: Vec<_> = (10..).take(max_entries - 3).map(|n| transaction("queue", n)).collect();
+    queue.append(&rest).await.expect("there is room up to the bound");
+    let over = [a.clone(), transaction("queue", 4)];
+    let error = queue.append(&over).await.expect_err("the bound holds");
+    assert_eq!(error.kind, StoreErrorKind::Full, "the error says so: {error}");
+    queue.append(std::slice::from_ref(&a)).await.expect("what is there needs no room");
+    queue.remove(&[a.id(), a.id()]).await.expect("entries are removed");
+    let left = queue.load(None, max_entries + 1).await.expect("entries load");
+    assert_eq!(left.len(), max_entries - 1, "refused is refused, removed is removed");
+    let newest = left.iter().map(|entry| entry.seq).max().expect("entries are left");
+    let back = queue.append(&[a]).await.expect("there is room again");
+    assert!(back[0] > newest, "a number is never used again");
+}
+
+/// What a [`TransactionQueue`] that outlives its process does; see [`peer_store_durability`].
+///
+/// # Panics
+/// When the queue does otherwise.
+pub async fn transaction_queue_durability(open: impl AsyncFn() -> Arc<dyn TransactionQueue>) {
+    let [a, b, c] = [1, 2, 3].map(|n| transaction("queue", n));
+    let queue = open().await;
+    let seqs = queue.append(&[a.clone(), b.clone()]).await.expect("entries are appended");
+    let state = EntryState::Waiting { attempts: 3, due: WallTime::from_millis(4) };
+    queue.update(&[(a.id(), state.clone())]).await.expect("states change");
+    queue.remove(&[b.id()]).await.expect("entries are removed");
+    drop(queue);
+    let queue = open().await;
+    let found = queue.load(None, 10).await.expect("a reopened queue loads");
+    assert_eq!(found.len(), 1, "what was removed stays removed");
+    assert_eq!((found[0].seq, &found[0].transaction), (seqs[0], &a), "entries survive");
+    assert_eq!(found[0].state, state, "states survive");
+    let next = queue.append(&[c]).await.expect("entries are appended");
+    assert!(next[0] > seqs[1], "a number is never used again, not even after a restart");
+}
+
+/// What every [`TransactionStore`] does. `store` must be empty and have room for some hundred
+/// small transactions. It must expire to the millisecond; one that drops generations is not held
+/// to this suite's last part and should run [`transaction_store_durability`] only.
+///
+/// # Panics
+/// When `store` does otherwise.
+pub async fn transaction_store(store: &dyn TransactionStore) {
+    let start = Cursor::default();
+    assert_eq!(store.newest().await.expect("newest"), start, "the log is empty");
+    let empty = store.read(None, start, 10, usize::MAX).await.expect("an empty log reads");
+    assert!(empty.entries.is_empty() && empty.lost_until.is_none(), "nothing was lost: {empty:?}");
+
+    let entries: Vec<_> =
+        (0..40).map(|n| new_entry(if n % 10 == 0 { "rare" } else { "busy" }, n)).collect();
+    let cursors = store.append(&entries).await.expect("entries are appended");
+    assert!(cursors.is_sorted_by(|a, b| a < b), "cursors rise: {cursors:?}");
+    let repeat = [entries[5].clone(), new_entry("busy", 40), entries[6].clone()];
+    let again = store.append(&repeat).await.expect("repeats are fine");
+    assert_eq!((again[0], again[2]), (cursors[5], cursors[6]), "a repeated id keeps its cursor");
+    assert!(again[1] > cursors[39], "cursors rise over calls");
+    assert_eq!(store.newest().await.expect("newest"), again[1], "the newest cursor is known");
+
+    let id = entries[3].transaction.id();
+    let found = store.get(&id).await.expect("get");
+    assert_eq!(found.as_ref(), Some(&entries[3].transaction), "a transaction by its id");
+    let unknown = transaction("none", 99).id();
+    assert_eq!(store.get(&unknown).await.expect("get"), None, "an unknown id is no error");
+
+    let index = store.index(cursors[9], 3).await.expect("index");
+    let shown: Vec<_> = index.iter().map(|entry| (entry.cursor, entry.id, entry.size)).collect();
+    let wanted: Vec<_> = (10..13)
+        .map(|n| (cursors[n], entries[n].transaction.id(), entries[n].transaction.payload().len()))
+        .map(|(cursor, id, size)| (cursor, id, size as u64))
+        .collect();
+    assert_eq!(shown, wanted, "the index goes on after a cursor");
+    let (header, entry) = (entries[10].transaction.header(), &entries[10]);
+    let meta = (index[0].created, index[0].hops, index[0].keep_until);
+    assert_eq!(meta, (header.created, entry.hops, entry.keep_until), "the index is complete");
+
+    let all: Vec<LogEntry> = (cursors.iter().copied().chain([again[1]]))
+        .zip(entries.iter().cloned().chain([new_entry("busy", 40)]))
+        .map(|(cursor, entry)| LogEntry { cursor, entry })
+        .collect();
+    read_pages(store, &all).await;
+    expiry(store, &all).await;
+}
+
+async fn read_pages(store: &dyn TransactionStore, all: &[LogEntry]) {
+    for topic in [None, Some("busy"), Some("rare"), Some("never")] {
+        let topic = topic.map(|name| Topic::new(name).expect("a short name"));
+        let matches =
+            |e: &&LogEntry| topic.as_ref().is_none_or(|t| t == e.entry.transaction.topic());
+        for limit in [1, 7, 1000] {
+            let mut found = Vec::new();
+            let mut at = Cursor::default();
+            loop {
+                let page = store.read(topic.as_ref(), at, limit, usize::MAX).await.expect("read");
+                assert!(page.entries.len() <= limit, "at most {limit} on a page");
+                assert_eq!(page.lost_until, None, "nothing is gone");
+                assert!(page.next >= at, "`next` never goes back");
+                let last = page.entries.last().map_or(at, |entry| entry.cursor);
+                assert!(page.next >= last, "`next` is not before what was read");
+                if page.next == at {
+                    break;
+                }
+                found.extend(page.entries);
+                at = page.next;
+            }
+            let wanted: Vec<_> = all.iter().filter(matches).cloned().collect();
+            assert_eq!(found, wanted, "topic {topic:?} in pages of {limit}");
+            let newest = all.last().expect("entries").cursor;
+            assert_eq!(at, newest, "a quiet topic is looked through once, then skipped");
+        }
+    }
+    let start = Cursor::default();
+    let size = all[0].entry.transaction.payload().len();
+    let page = store.read(None, start, 1000, 0).await.expect("read");
+    assert_eq!(page.entries, all[..1], "one entry always fits");
+    assert_eq!(page.next, all[0].cursor, "the rest is still to come");
+    let page = store.read(None, start, 1000, 3 * size).await.expect("read");
+    assert_eq!(page.entries, all[..3], "at most `max_bytes` of payload");
+    let page = store.read(None, start, 0, 1000).await.expect("read");
+    assert_eq!((page.entries.len(), page.next), (0, start), "no room, no progress");
+}
+
+async fn expiry(store: &dyn TransactionStore, all: &[LogEntry]) {
+    // Entry n may go at 10_000 + n.
+    let at = |n: u64| WallTime::from_millis(10_000 + n);
+    assert_eq!(
+        store.expire(at(0).minus(std::time::Duration::from_millis(1))).await.expect("expire"),
+        0
+    );
+    assert_eq!(store.expire(at(4)).await.expect("expire"), 5, "entries go when they may");
+    assert_eq!(store.expire(at(4)).await.expect("expire"), 0, "and only once");
+    let gone = all[2].entry.transaction.id();
+    assert_eq!(store.get(&gone).await.expect("get"), None, "an expired entry is gone");
+    let page = store.read(None, Cursor::default(), 1000, usize::MAX).await.expect("read");
+    assert_eq!(page.entries, all[5..], "the others stay");
+    assert_eq!(page.lost_until, Some(all[4].cursor), "the loss is reported");
+    let page = store.read(None, all[4].cursor, 1000, usize::MAX).await.expect("read");
+    assert_eq!(page.lost_until, None, "behind the loss there is none");
+    assert_eq!(store.index(Cursor::default(), 1).await.expect("index")[0].cursor, all[5].cursor);
+
+    let newest = store.newest().await.expect("newest");
+    let count = store.expire(WallTime::from_millis(u64::MAX)).await.expect("expire");
+    assert_eq!(count, all.len() as u64 - 5, "all go in the end");
+    assert_eq!(store.newest().await.expect("newest"), newest, "`newest` survives its entry");
+    let back = store.append(&[all[0].entry.clone()]).await.expect("entries are appended");
+    assert!(back[0] > newest, "a cursor is never used again");
+}
+
+/// What a [`TransactionStore`] that outlives its process does; see [`peer_store_durability`].
+///
+/// # Panics
+/// When the store does otherwise.
+pub async fn transaction_store_durability(open: impl AsyncFn() -> Arc<dyn TransactionStore>) {
+    let entries: Vec<_> = (0..5).map(|n| new_entry("kept", n)).collect();
+    let store = open().await;
+    let cursors = store.append(&entries).await.expect("entries are appended");
+    drop(store);
+    let store = open().await;
+    assert_eq!(store.newest().await.expect("newest"), cursors[4], "the newest cursor survives");
+    let page = store.read(None, cursors[0], 10, usize::MAX).await.expect("read");
+    let found: Vec<_> = page.entries.iter().map(|e| (e.cursor, e.entry.clone())).collect();
+    let wanted: Vec<_> = (1..5).map(|n| (cursors[n], entries[n].clone())).collect();
+    assert_eq!(found, wanted, "entries survive");
+    store.expire(WallTime::from_millis(u64::MAX)).await.expect("expire");
+    drop(store);
+    let store = open().await;
+    let back = store.append(&[new_entry("kept", 9)]).await.expect("entries are appended");
+    assert!(back[0] > cursors[4], "a cursor is never used again, not even after a restart");
+}
+
+/// What every [`NatProber`] with a reachable server does.
+///
+/// # Panics
+/// When `prober` does otherwise.
+pub async fn nat_prober(prober: &dyn NatProber) {
+    assert!(!prober.name().is_empty(), "a prober has a name");
+    drop(prober.probe());
+    let first = prober.probe().await.expect("a reachable server answers");
+    assert!(!first.ip().is_unspecified() && first.port() != 0, "{first} is no address");
+    let (a, b) = futures::future::join(prober.probe(), prober.probe()).await;
+    let (a, b) = (a.expect("concurrent probes"), b.expect("concurrent probes"));
+    assert_eq!((a.ip(), b.ip()), (first.ip(), first.ip()), "the address is the same each time");
+}
+
+/// What every [`Validator`] does: judge the same transaction the same way, also concurrently and
+/// whoever sent it. `transaction` is one that the host expects.
+///
+/// # Panics
+/// When `validator` does otherwise.
+pub async fn validator(validator: &dyn Validator, transaction: &Transaction) {
+    let (a, b) = (peer_id(1), peer_id(2));
+    let first = validator.validate(transaction, &a).await;
+    let more = [&a, &b, &a, &b].map(|from| validator.validate(transaction, from));
+    for verdict in futures::future::join_all(more).await {
+        assert_eq!(verdict, first, "honest nodes must come to one verdict");
+    }
+}
+
+fn peer_id(n: u8) -> PeerId {
+    PeerId::from_bytes([n; 32])
+}
+
+/// A peer like no other; every third was never up and every fourth never dialled.
+fn stored_peer(n: u8) -> StoredPeer {
+    let name: Endpoint =
+        format!("peer{n}.example.com:{}", 5000 + u16::from(n)).parse().expect("valid");
+    let ip: Endpoint = format!("[2001:db8::{n:x}]:7").parse().expect("valid");
+    let draft = RecordDraft {
+        peer: peer_id(n),
+        seq: u64::MAX - u64::from(n),
+        issued: WallTime::from_millis(1 << 40),
+        endpoints: [name, ip.clone()].into_iter().take(usize::from(n % 3)).collect(),
+    };
+    let mut record = Identity::from_seed([1; 32]).sign_record(draft);
+    record.draft.peer = peer_id(n);
+    StoredPeer {
+        peer: peer_id(n),
+        record: Some(record),
+        verified: (!n.is_multiple_of(4)).then_some(ip),
+        last_up: (!n.is_multiple_of(3))
+            .then(|| WallTime::from_millis(u64::from(n) * 37 % 101 * 256 + u64::from(n))),
+        failures: u32::from(n),
+    }
+}
+
+#[track_caller]
+fn same_peers(found: &[StoredPeer], expected: &[StoredPeer]) {
+    let sorted = |peers: &[StoredPeer]| {
+        let mut peers = peers.to_vec();
+        peers.sort_by_key(|peer| peer.peer);
+        peers
+    };
+    assert_eq!(sorted(found), sorted(expected), "peers are kept as they were stored");
+}
+
+fn transaction(topic: &str, n: u64) -> Transaction {
+    let payload = Bytes::from(format!("payload {n:04}"));
+    let (created, expires) = (WallTime::from_millis(1000 + n), WallTime::from_millis(10_000 + n));
+    let topic = Topic::new(topic).expect("a short name");
+    let header = Header::new(topic, peer_id(3), created, expires, &payload);
+    Transaction::new(header, Signature::Ed25519([5; 64]), payload).expect("the header's payload")
+}
+
+fn new_entry(topic: &str, n: u64) -> NewEntry {
+    NewEntry {
+        transaction: transaction(topic, n),
+        from: n.is_multiple_of(2).then(|| peer_id(4)),
+        hops: u16::try_from(n).unwrap_or(u16::MAX),
+        keep_until: WallTime::from_millis(10_000 + n),
+    }
+}
