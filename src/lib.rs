@@ -5,6 +5,7 @@ pub mod error;
 mod identity;
 pub mod ports;
 pub mod testing;
+pub mod transport;
 pub mod types;
 
 pub use config::Config;

@@ -1,1 +1,3 @@
 //! Conformance suites for implementations of the [ports](crate::ports).
+
+pub mod transport;
