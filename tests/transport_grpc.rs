@@ -6,8 +6,6 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use sorcha_peer::Identity;
-use sorcha_peer::error::FailureKind;
-use sorcha_peer::ports::Transport;
 use sorcha_peer::testing::transport::{Node, conformance};
 use sorcha_peer::transport::{GrpcOptions, GrpcTransport};
 

@@ -20,8 +20,8 @@ use tonic::body::Body;
 use tonic::client::Grpc;
 
 use super::link::{
-    Driver, HTTP2_FRAME_BYTES, LinkSink, LinkStream, MAX_HEADER_BYTES, RawCodec, SEND_BUFFER_BYTES,
-    Spawner, outgoing,
+    Driver, HTTP2_FRAME_BYTES, LinkSink, LinkStream, MAX_HEADER_BYTES, Outgoing, RawCodec,
+    SEND_BUFFER_BYTES, Spawner,
 };
 use super::service::LINK_PATH;
 use super::{Security, Shared, TARGET, failure, service};
@@ -76,14 +76,14 @@ pub(super) async fn dial(
     })
 }
 
-type Halves = (LinkSink, LinkStream);
+type LinkHalves = (LinkSink, LinkStream);
 
 /// HTTP/2 and the stream on an open connection; also gives the peer id that the remote claims.
 async fn open<S>(
     endpoint: &Endpoint,
     stream: S,
     claim: Option<PeerId>,
-) -> Result<(Option<PeerId>, Halves), TransportError>
+) -> Result<(Option<PeerId>, LinkHalves), TransportError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -95,10 +95,10 @@ where
         .handshake(TokioIo::new(stream))
         .await
         .map_err(|e| failure::from_hyper("the HTTP/2 handshake failed", e))?;
-    let (sink, frames, alive, dropped) = outgoing();
+    let Outgoing { sink, frames, halves, ended } = Outgoing::new();
     let driver = Driver::new(connection, spawner);
     // Without requests to come, hyper closes the connection after its last stream by itself.
-    tokio::spawn(driver.run(dropped, |_| ()));
+    tokio::spawn(driver.run(ended, |_| ()));
 
     let mut request = tonic::Request::new(frames);
     if let Some(peer_id) = claim {
@@ -110,7 +110,7 @@ where
         .await
         .map_err(|status| failure::from_status("the stream was not opened", status))?;
     let claim = service::claimed(response.metadata());
-    let stream = LinkStream::new(response.into_inner(), alive);
+    let stream = LinkStream::new(response.into_inner(), halves);
     Ok((claim, (sink, stream)))
 }
 

@@ -4,22 +4,23 @@
 //! Contract of the task: everything that hyper would spawn for a connection runs inside it, so
 //! that ending it ends all of it and a frame wakes one task, not three. It ends
 //! 1. when the connection is over, whoever ended it; or
-//! 2. when both halves of the link are dropped: frames that the sink took are still written, HTTP/2
-//!    and TLS say goodbye, and after at most [`LINGER`] the socket is closed regardless.
+//! 2. when both halves of the link are dropped: frames that the sink took are still written, the
+//!    peer gets the chance to end its direction, HTTP/2 and TLS say goodbye, and after at most
+//!    [`LINGER`] the socket is closed regardless.
 
-use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes};
 use futures::channel::mpsc;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, join};
 use futures::stream::FuturesUnordered;
 use futures::{Stream, StreamExt};
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::{Status, Streaming};
 
@@ -38,6 +39,8 @@ pub(super) const HTTP2_FRAME_BYTES: u32 = 72 * 1024;
 const FRAMES_IN_FLIGHT: usize = 2;
 /// How long a connection may take to write what is left after its link was dropped.
 const LINGER: Duration = Duration::from_secs(1);
+/// Bytes that a peer may still send meanwhile; about what was under way.
+const DRAIN_BYTES: usize = 2 * 1024 * 1024;
 
 /// Passes frames through as they are.
 #[derive(Debug, Clone, Copy, Default)]
@@ -91,31 +94,62 @@ fn buffer_settings() -> BufferSettings {
     BufferSettings::new(4 * 1024, 64 * 1024)
 }
 
-/// Dropped with the last half of a link; never sends.
-pub(super) type Alive = Arc<oneshot::Sender<Infallible>>;
-/// The sending half of a link.
-pub(super) type LinkSink = ChannelSink<Alive>;
+/// What the two halves of a link share. Tells the task when both are dropped.
+#[derive(Debug)]
+pub(super) struct Halves {
+    ended: Option<oneshot::Sender<Leftover>>,
+    leftover: Mutex<Leftover>,
+}
 
-/// A sink, what it is given, and the token that keeps its connection open.
-pub(super) fn outgoing() -> (LinkSink, mpsc::Receiver<Bytes>, Alive, oneshot::Receiver<Infallible>)
-{
-    let (alive, dropped) = oneshot::channel();
-    let alive = Arc::new(alive);
-    let (sink, frames) = channel(FRAMES_IN_FLIGHT, Arc::clone(&alive));
-    (sink, frames, alive, dropped)
+/// The receiving stream of a link whose halves are dropped. It must live on until what was sent
+/// is on its way: HTTP/2 throws away what is queued for a stream that nobody holds.
+pub(super) type Leftover = Option<Streaming<Bytes>>;
+
+impl Drop for Halves {
+    fn drop(&mut self) {
+        let leftover = self.leftover.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(ended) = self.ended.take() {
+            // Nobody listens where the connection was over first.
+            let _ = ended.send(leftover);
+        }
+    }
+}
+
+/// The sending half of a link.
+pub(super) type LinkSink = ChannelSink<Arc<Halves>>;
+
+/// What a link is made of before its stream is open.
+pub(super) struct Outgoing {
+    /// The sending half.
+    pub(super) sink: LinkSink,
+    /// What the sink is given.
+    pub(super) frames: mpsc::Receiver<Bytes>,
+    /// For the receiving half.
+    pub(super) halves: Arc<Halves>,
+    /// For the task: resolves when both halves are dropped.
+    pub(super) ended: oneshot::Receiver<Leftover>,
+}
+
+impl Outgoing {
+    pub(super) fn new() -> Self {
+        let (sender, ended) = oneshot::channel();
+        let halves = Arc::new(Halves { ended: Some(sender), leftover: Mutex::default() });
+        let (sink, frames) = channel(FRAMES_IN_FLIGHT, Arc::clone(&halves));
+        Self { sink, frames, halves, ended }
+    }
 }
 
 /// The receiving half of a link.
 #[derive(Debug)]
 pub(super) struct LinkStream {
     /// `None` after the end.
-    frames: Option<Streaming<Bytes>>,
-    _alive: Alive,
+    frames: Leftover,
+    halves: Arc<Halves>,
 }
 
 impl LinkStream {
-    pub(super) fn new(frames: Streaming<Bytes>, alive: Alive) -> Self {
-        Self { frames: Some(frames), _alive: alive }
+    pub(super) fn new(frames: Streaming<Bytes>, halves: Arc<Halves>) -> Self {
+        Self { frames: Some(frames), halves }
     }
 }
 
@@ -124,13 +158,20 @@ impl Stream for LinkStream {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let Some(frames) = &mut self.frames else { return Poll::Ready(None) };
-        let item = match std::task::ready!(frames.poll_next_unpin(cx)) {
+        let last = match ready!(frames.poll_next_unpin(cx)) {
             Some(Ok(frame)) => return Poll::Ready(Some(Ok(frame))),
             Some(Err(status)) => Some(Err(failure::from_status("the stream broke", status))),
             None => None,
         };
         self.frames = None;
-        Poll::Ready(item)
+        Poll::Ready(last)
+    }
+}
+
+impl Drop for LinkStream {
+    fn drop(&mut self) {
+        let mut leftover = self.halves.leftover.lock().unwrap_or_else(PoisonError::into_inner);
+        *leftover = self.frames.take();
     }
 }
 
@@ -173,28 +214,35 @@ impl<C: Future<Output = hyper::Result<()>>> Driver<C> {
         }
     }
 
-    /// The connection, unless it is done.
-    pub(super) fn connection(&mut self) -> Option<Pin<&mut C>> {
-        self.outcome.is_none().then(|| self.connection.as_mut())
-    }
-
     /// Drives until the contract at the top of this file says otherwise. `goodbye` starts an
     /// orderly end.
     pub(super) async fn run(
         mut self,
-        dropped: oneshot::Receiver<Infallible>,
+        ended: oneshot::Receiver<Leftover>,
         goodbye: impl FnOnce(Pin<&mut C>) + Send,
     ) where
         C: Send,
     {
-        tokio::select! {
+        let leftover = tokio::select! {
             _ = &mut self => return,
-            _ = dropped => {}
+            leftover = ended => leftover.unwrap_or_default(),
+        };
+        if self.outcome.is_none() {
+            goodbye(self.connection.as_mut());
         }
-        if let Some(connection) = self.connection() {
-            goodbye(connection);
+        let _ = timeout(LINGER, join(drain(leftover), self)).await;
+    }
+}
+
+/// Waits for the peer to end its direction too, but not for one that has much more to say.
+async fn drain(leftover: Leftover) {
+    let Some(mut frames) = leftover else { return };
+    let mut bytes = 0;
+    while let Some(Ok(frame)) = frames.next().await {
+        bytes += frame.len();
+        if bytes > DRAIN_BYTES {
+            break;
         }
-        let _ = tokio::time::timeout(LINGER, self).await;
     }
 }
 

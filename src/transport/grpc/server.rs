@@ -22,7 +22,7 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::link::{
-    Driver, HTTP2_FRAME_BYTES, LinkStream, MAX_HEADER_BYTES, SEND_BUFFER_BYTES, Spawner, outgoing,
+    Driver, HTTP2_FRAME_BYTES, LinkStream, MAX_HEADER_BYTES, Outgoing, SEND_BUFFER_BYTES, Spawner,
 };
 use super::service::Service;
 use super::{Security, Shared, TARGET, failure};
@@ -176,7 +176,7 @@ async fn open<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (sink, frames, alive, dropped) = outgoing();
+    let Outgoing { sink, frames, halves, ended } = Outgoing::new();
     let claim = proven.is_none().then_some(shared.peer_id);
     let (service, mut opened) = Service::new(frames, claim);
     let spawner = Spawner::default();
@@ -190,9 +190,9 @@ where
     let opened = tokio::select! {
         biased;
         Ok(opened) = &mut opened => opened,
-        ended = &mut driver => {
+        over = &mut driver => {
             let message = "the connection ended without a stream";
-            return Err(match ended {
+            return Err(match over {
                 Ok(()) => TransportError::new(FailureKind::Closed, message),
                 Err(error) => failure::from_hyper(message, error),
             });
@@ -201,13 +201,13 @@ where
     let remote = proven.or(opened.claim).ok_or_else(|| {
         TransportError::new(FailureKind::Protocol, "the remote states no peer id")
     })?;
-    tokio::spawn(driver.run(dropped, |connection| connection.graceful_shutdown()));
+    tokio::spawn(driver.run(ended, |connection| connection.graceful_shutdown()));
     Ok(RawLink {
         remote,
         kind: TransportKind::GrpcStream,
         address: Some(address),
         sink: Box::pin(sink),
-        stream: Box::pin(LinkStream::new(opened.incoming, alive)),
+        stream: Box::pin(LinkStream::new(opened.incoming, halves)),
     })
 }
 
