@@ -190,6 +190,12 @@ pub enum StartError {
         /// What went wrong.
         source: TransportError,
     },
+    /// The built-in transport could not be made of this identity; no retry helps.
+    #[error("cannot set up the transport: {source}")]
+    Transport {
+        /// What went wrong.
+        source: TransportError,
+    },
     /// A store could not be read; a retry helps once that is mended.
     #[error("cannot restore: {0}")]
     Store(#[from] StoreError),

@@ -36,13 +36,25 @@ pub(super) enum Command {
         transaction: Transaction,
         reply: oneshot::Sender<Result<(Receipt, bool), PublishRefusal>>,
     },
-    Connect { endpoint: Endpoint, reply: oneshot::Sender<Result<PeerId, ConnectFailure>> },
-    Disconnect { peer: PeerId },
+    Connect {
+        endpoint: Endpoint,
+        reply: oneshot::Sender<Result<PeerId, ConnectFailure>>,
+    },
+    Disconnect {
+        peer: PeerId,
+    },
     Ban(Ban),
     Unban(PeerId),
-    Peers { reply: oneshot::Sender<Vec<LinkStatus>> },
-    Stats { reply: oneshot::Sender<Stats> },
-    Shutdown { deadline: Duration, reply: oneshot::Sender<ShutdownReport> },
+    Peers {
+        reply: oneshot::Sender<Vec<LinkStatus>>,
+    },
+    Stats {
+        reply: oneshot::Sender<Stats>,
+    },
+    Shutdown {
+        deadline: Duration,
+        reply: oneshot::Sender<ShutdownReport>,
+    },
 }
 
 /// What an effect reports.
@@ -108,7 +120,7 @@ impl Driver {
             if timer.deadline() != due {
                 timer.as_mut().reset(due);
             }
-            let room = self.protocol.has_room();
+            let room = self.has_room();
             tokio::select! {
                 biased;
                 Some(completion) = mail.completions.recv() => {
@@ -130,10 +142,15 @@ impl Driver {
         self.wind_up(mail).await;
     }
 
+    /// Whether new work may be taken; completions and time always are.
+    fn has_room(&self) -> bool {
+        self.protocol.has_room() && self.effects.has_room()
+    }
+
     /// Takes more of what is waiting without asking the select each time.
     fn burst(&mut self, from: &mut mpsc::Receiver<Completion>, needs_room: bool) {
         for _ in 0..BURST {
-            if needs_room && !self.protocol.has_room() {
+            if needs_room && !self.has_room() {
                 return;
             }
             let Ok(completion) = from.try_recv() else { return };
@@ -225,9 +242,7 @@ impl Driver {
 
     fn stop(&mut self, deadline: Duration, reply: Option<oneshot::Sender<ShutdownReport>>) {
         let until = Instant::now() + deadline;
-        let stopping = self
-            .stopping
-            .get_or_insert_with(|| Stopping { until, replies: Vec::new() });
+        let stopping = self.stopping.get_or_insert_with(|| Stopping { until, replies: Vec::new() });
         stopping.until = stopping.until.min(until);
         stopping.replies.extend(reply);
     }

@@ -9,12 +9,11 @@ use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinSet;
 
 use crate::error::{FailureKind, TransportError};
-use crate::ports::{Accepted, Listener, RawLink, Transport, TransactionStore};
+use crate::ports::{Accepted, Listener, RawLink, TransactionStore, Transport};
 use crate::protocol::{DialId, Input, Output, Ticket};
-use crate::types::{
-    Endpoint, Event, PeerId, PeerRecord, RecordDraft, TransactionId, WallTime,
-};
+use crate::types::{Endpoint, Event, PeerId, PeerRecord, RecordDraft, TransactionId, WallTime};
 
+use super::builder::{JOBS, STORE_OPS};
 use super::driver::{Completion, Driver, Waiting, wall_now};
 use super::handle::State;
 use super::lane::{PeerLane, StoreOp};
@@ -73,6 +72,11 @@ impl RecordSource {
 impl Effects {
     pub(super) fn link_channels(&self) -> (mpsc::Sender<Completion>, mpsc::Sender<Completion>) {
         (self.inbound.clone(), self.done.clone())
+    }
+
+    /// Whether the storage lane and the checks have taken in most of what they were given.
+    pub(super) fn has_room(&self) -> bool {
+        self.store.capacity() > STORE_OPS / 2 && self.jobs.capacity() > JOBS / 2
     }
 
     pub(super) fn stop_listening(&mut self) {

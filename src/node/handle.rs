@@ -16,8 +16,7 @@ use crate::identity::Identity;
 use crate::ports::{Ban, TransactionStore};
 use crate::protocol::{ConnectFailure, PublishRefusal};
 use crate::types::{
-    Cursor, Endpoint, Event, Header, LinkStatus, Mode, PeerId, Signature, Stats, Topic,
-    Transaction,
+    Cursor, Endpoint, Event, Header, LinkStatus, Mode, PeerId, Signature, Stats, Topic, Transaction,
 };
 
 use super::builder::PeerNodeBuilder;
@@ -238,7 +237,12 @@ impl PeerNode {
                         "no dial has failed yet".to_owned()
                     }
                 });
-                Err(ReadyError::Timeout { links: state.links, wanted: links, waited: timeout, hint })
+                Err(ReadyError::Timeout {
+                    links: state.links,
+                    wanted: links,
+                    waited: timeout,
+                    hint,
+                })
             }
         }
     }

@@ -72,7 +72,8 @@ impl StoreLane {
             .filter(|(_, _, own)| *own)
             .map(|(_, entry, _)| entry.transaction.clone())
             .collect();
-        let queued = if own.is_empty() { Ok(()) } else { self.queue.append(&own).await.map(|_| ()) };
+        let queued =
+            if own.is_empty() { Ok(()) } else { self.queue.append(&own).await.map(|_| ()) };
         // A full or broken outbox refuses own transactions; others' are still kept.
         let kept = |own: bool| queued.is_ok() || !own;
         let entries: Vec<_> =

@@ -70,9 +70,8 @@ pub(super) async fn run(
         let mut batch = Vec::with_capacity(BATCH);
         jobs.poll_recv_many(cx, &mut batch, BATCH).map(|n| (n > 0).then_some(batch))
     });
-    let checked = batches
-        .map(|batch| check_all(batch, Arc::clone(&keys), require_signature))
-        .buffered(cores);
+    let checked =
+        batches.map(|batch| check_all(batch, Arc::clone(&keys), require_signature)).buffered(cores);
     let Some(validator) = validator else {
         checked
             .for_each(|results| async {

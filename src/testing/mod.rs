@@ -9,3 +9,5 @@ pub use stores::{
     nat_prober, peer_store, peer_store_durability, transaction_queue, transaction_queue_durability,
     transaction_store, transaction_store_durability, validator,
 };
+
+pub mod transport;

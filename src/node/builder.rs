@@ -1,0 +1,466 @@
+//! Describing and starting a node.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{broadcast, mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tracing::Instrument;
+
+use crate::config::{Config, SignaturePolicy};
+use crate::error::{FailureKind, StartError, StoreError};
+use crate::identity::Identity;
+use crate::ports::{
+    IndexEntry, Listener, NatProber, NewEntry, PeerStore, TransactionQueue, TransactionStore,
+    Transport, Validator,
+};
+use crate::protocol::{Protocol, Restored};
+use crate::store::{MemoryPeerStore, MemoryQueue, MemoryTransactionStore};
+use crate::types::{Cursor, Endpoint, Event};
+
+use super::driver::{Driver, Mailboxes, wall_now};
+use super::effects::{Effects, RecordSource};
+use super::handle::{Inner, PeerNode, State};
+use super::lane::{PeerLane, StoreLane};
+use super::receipt::Receipts;
+use super::{events, verify};
+
+/// Room for everything that the protocol may have under way, and as much again: the driver stops
+/// taking input long before these are full.
+pub(super) const JOBS: usize = 16_384;
+pub(super) const STORE_OPS: usize = 32_768;
+const COMPLETIONS: usize = 1024;
+const COMMANDS: usize = 1024;
+const INBOUND: usize = 128;
+/// Entries restored at once.
+const PAGE: usize = 4096;
+/// Longest time for one NAT probe.
+const PROBE: Duration = Duration::from_secs(10);
+
+/// The stores of a node; what is `None` is kept in memory.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct Storage {
+    /// Peers and bans.
+    pub peers: Option<Arc<dyn PeerStore>>,
+    /// The outbox.
+    pub queue: Option<Arc<dyn TransactionQueue>>,
+    /// The retained log.
+    pub transactions: Option<Arc<dyn TransactionStore>>,
+}
+
+#[cfg(feature = "sqlite")]
+impl From<crate::store::SqliteStorage> for Storage {
+    fn from(storage: crate::store::SqliteStorage) -> Self {
+        Self { peers: Some(storage.peer_store()), ..Self::default() }
+    }
+}
+
+/// Describes a node. What is not set has a default; nothing panics for being unset, and what does
+/// not parse is an error of [`PeerNodeBuilder::start`].
+pub struct PeerNodeBuilder {
+    config: Config,
+    identity: Option<Identity>,
+    transports: Vec<Arc<dyn Transport>>,
+    storage: Storage,
+    probers: Vec<Arc<dyn NatProber>>,
+    validator: Option<Arc<dyn Validator>>,
+    seed: Option<[u8; 32]>,
+    /// The first thing that was given and does not parse.
+    error: Option<StartError>,
+}
+
+impl PeerNodeBuilder {
+    pub(super) fn new() -> Self {
+        Self {
+            config: Config::default(),
+            identity: None,
+            transports: Vec::new(),
+            storage: Storage::default(),
+            probers: Vec::new(),
+            validator: None,
+            seed: None,
+            error: None,
+        }
+    }
+
+    /// Replaces the whole configuration; call it before the setters below.
+    #[must_use]
+    pub fn config(mut self, config: Config) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// The node's key. Default: a new one, forgotten with the node.
+    #[must_use]
+    pub fn identity(mut self, identity: Identity) -> Self {
+        self.identity = Some(identity);
+        self
+    }
+
+    /// The network's name. Default `"sorcha"`.
+    #[must_use]
+    pub fn network(mut self, name: impl Into<String>) -> Self {
+        self.config.network.name = name.into();
+        self
+    }
+
+    /// Where to listen, as `ip:port`; port 0 picks a free one. Default `0.0.0.0:5001`.
+    #[must_use]
+    pub fn listen(mut self, address: &str) -> Self {
+        match address.parse::<SocketAddr>() {
+            Ok(address) => self.config.listen.address = Some(address),
+            Err(_) => self.refuse(address, crate::error::EndpointError::Host(address.to_owned())),
+        }
+        self
+    }
+
+    /// Dials out only.
+    #[must_use]
+    pub fn dial_only(mut self) -> Self {
+        self.config.listen.address = None;
+        self
+    }
+
+    /// An address under which others reach this node; repeatable, best first.
+    #[must_use]
+    pub fn advertise(mut self, address: &str) -> Self {
+        match address.parse() {
+            Ok(endpoint) => self.config.listen.advertise.push(endpoint),
+            Err(source) => self.refuse(address, source),
+        }
+        self
+    }
+
+    /// First contacts; repeatable. DNS names resolve to all their addresses, again at every attempt.
+    #[must_use]
+    pub fn bootstrap<I>(mut self, addresses: I) -> Self
+    where
+        I: IntoIterator,
+        I::Item: AsRef<str>,
+    {
+        for address in addresses {
+            match address.as_ref().parse::<Endpoint>() {
+                Ok(endpoint) => self.config.discovery.bootstrap.push(endpoint),
+                Err(source) => self.refuse(address.as_ref(), source),
+            }
+        }
+        self
+    }
+
+    /// Several stores at once, for instance `SqliteStorage`.
+    #[must_use]
+    pub fn storage(mut self, storage: impl Into<Storage>) -> Self {
+        let storage = storage.into();
+        self.storage.peers = storage.peers.or(self.storage.peers);
+        self.storage.queue = storage.queue.or(self.storage.queue);
+        self.storage.transactions = storage.transactions.or(self.storage.transactions);
+        self
+    }
+
+    /// Where peers and bans are kept. Default: in memory.
+    #[must_use]
+    pub fn peer_store(mut self, store: Arc<dyn PeerStore>) -> Self {
+        self.storage.peers = Some(store);
+        self
+    }
+
+    /// Where own transactions wait for copies. Default: in memory.
+    #[must_use]
+    pub fn queue(mut self, queue: Arc<dyn TransactionQueue>) -> Self {
+        self.storage.queue = Some(queue);
+        self
+    }
+
+    /// Where transactions are retained. Default: in memory.
+    #[must_use]
+    pub fn transaction_store(mut self, store: Arc<dyn TransactionStore>) -> Self {
+        self.storage.transactions = Some(store);
+        self
+    }
+
+    /// A way to reach peers; repeatable, in the order of preference. Default: gRPC streams over
+    /// mutual TLS.
+    #[must_use]
+    pub fn transport(mut self, transport: Arc<dyn Transport>) -> Self {
+        self.transports.push(transport);
+        self
+    }
+
+    /// A way to learn the node's outside address; repeatable.
+    #[must_use]
+    pub fn nat_prober(mut self, prober: Arc<dyn NatProber>) -> Self {
+        self.probers.push(prober);
+        self
+    }
+
+    /// The host's say about foreign transactions. Default: accept all.
+    #[must_use]
+    pub fn validator(mut self, validator: Arc<dyn Validator>) -> Self {
+        self.validator = Some(validator);
+        self
+    }
+
+    /// The seed of every random choice of the protocol. Default: from the operating system.
+    #[must_use]
+    pub fn seed(mut self, seed: [u8; 32]) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// Starts the node in the current tokio runtime: reads the stores, listens, and begins to dial.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing keeps running.
+    pub async fn start(self) -> Result<PeerNode, StartError> {
+        if let Some(error) = self.error {
+            return Err(error);
+        }
+        tokio::runtime::Handle::try_current().map_err(|_| StartError::NoRuntime)?;
+        self.config.validate()?;
+        let identity = self.identity.map_or_else(Identity::generate, Ok)?;
+        let seed = match self.seed {
+            Some(seed) => seed,
+            None => {
+                let mut seed = [0; 32];
+                getrandom::fill(&mut seed).map_err(|_| StartError::Random)?;
+                seed
+            }
+        };
+        let parts = Parts {
+            transports: transports(self.transports, &identity, &self.config)?,
+            peers: self.storage.peers.unwrap_or_else(|| Arc::new(MemoryPeerStore::new())),
+            queue: self.storage.queue.unwrap_or_else(|| {
+                Arc::new(MemoryQueue::new(self.config.outbox.max_entries as usize))
+            }),
+            log: self
+                .storage
+                .transactions
+                .unwrap_or_else(|| Arc::new(MemoryTransactionStore::new(None))),
+            probers: self.probers,
+            validator: self.validator,
+            config: self.config,
+            identity,
+            seed,
+        };
+        parts.start().await
+    }
+
+    fn refuse(&mut self, text: &str, source: crate::error::EndpointError) {
+        self.error.get_or_insert(StartError::Address { text: text.to_owned(), source });
+    }
+}
+
+impl fmt::Debug for PeerNodeBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PeerNodeBuilder").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+fn transports(
+    given: Vec<Arc<dyn Transport>>,
+    identity: &Identity,
+    config: &Config,
+) -> Result<Vec<Arc<dyn Transport>>, StartError> {
+    if !given.is_empty() {
+        return Ok(given);
+    }
+    #[cfg(feature = "grpc")]
+    {
+        use crate::transport::{GrpcOptions, GrpcTransport};
+        let options = GrpcOptions::from_config(config);
+        let transport = GrpcTransport::new(identity.clone(), options)
+            .map_err(|source| StartError::Transport { source })?;
+        Ok(vec![Arc::new(transport)])
+    }
+    #[cfg(not(feature = "grpc"))]
+    {
+        let _ = (identity, config);
+        Err(StartError::NoTransport)
+    }
+}
+
+/// A node whose every part is decided.
+struct Parts {
+    config: Config,
+    identity: Identity,
+    transports: Vec<Arc<dyn Transport>>,
+    peers: Arc<dyn PeerStore>,
+    queue: Arc<dyn TransactionQueue>,
+    log: Arc<dyn TransactionStore>,
+    probers: Vec<Arc<dyn NatProber>>,
+    validator: Option<Arc<dyn Validator>>,
+    seed: [u8; 32],
+}
+
+impl Parts {
+    async fn start(self) -> Result<PeerNode, StartError> {
+        let restored = self.restore().await?;
+        let newest = self.log.newest().await?;
+        let (listeners, listening) = self.listen().await?;
+        let record = self.record_source(listening);
+        let me = self.identity.peer_id();
+        let incarnation = wall_now().as_millis();
+        let signed = self.identity.sign_record(record.draft(me, wall_now()));
+        let protocol = Protocol::new(&self.config, incarnation, signed, self.seed, restored);
+
+        let (done, completions) = mpsc::channel(COMPLETIONS);
+        let (commands, command_box) = mpsc::channel(COMMANDS);
+        let (inbound, inbound_box) = mpsc::channel(INBOUND);
+        let (events, _) = broadcast::channel(events::CAPACITY);
+        let (jobs, job_box) = mpsc::channel(JOBS);
+        let (store, store_box) = mpsc::channel(STORE_OPS);
+        let newest = watch::Sender::new(newest);
+        let state = watch::Sender::new(State::default());
+        let inner = Inner {
+            identity: self.identity.clone(),
+            config: self.config.clone(),
+            listening,
+            commands,
+            events: events.downgrade(),
+            log: Arc::clone(&self.log),
+            newest: newest.subscribe(),
+            state: state.subscribe(),
+        };
+
+        let span =
+            tracing::info_span!(target: "sorcha_peer::node", "peer_node", peer = %me.short());
+        let mut lanes = JoinSet::new();
+        let require = self.config.network.signatures == SignaturePolicy::Required;
+        let checks = verify::run(job_box, self.validator.clone(), require, done.clone());
+        lanes.spawn(checks.instrument(span.clone()));
+        let lane = StoreLane {
+            queue: Arc::clone(&self.queue),
+            log: Arc::clone(&self.log),
+            newest,
+            events: events.clone(),
+            done: done.clone(),
+        };
+        lanes.spawn(lane.run(store_box).instrument(span.clone()));
+        let peers = Arc::new(PeerLane::default());
+        lanes.spawn(Arc::clone(&peers).run(self.peers).instrument(span.clone()));
+        let connection = &self.config.connection;
+        let mut effects = Effects {
+            dial_timeout: connection.connect_timeout + connection.handshake_timeout,
+            transports: self.transports,
+            log: self.log,
+            events,
+            jobs,
+            store,
+            peers,
+            done,
+            inbound,
+            tasks: JoinSet::new(),
+            listeners: JoinSet::new(),
+            lanes,
+            record,
+        };
+        for listener in listeners {
+            effects.accept_from(listener);
+        }
+        for prober in self.probers {
+            effects.listeners.spawn(probe(prober, effects.events.clone()));
+        }
+        let driver = Driver {
+            identity: self.identity,
+            protocol,
+            started: Instant::now(),
+            state,
+            effects,
+            links: HashMap::new(),
+            closing: JoinSet::new(),
+            waiting: HashMap::new(),
+            receipts: Receipts::default(),
+            next_link: 0,
+            next_call: 0,
+            stopping: None,
+        };
+        let mail = Mailboxes { completions, commands: command_box, inbound: inbound_box };
+        tracing::info!(target: "sorcha_peer::node", parent: &span, peer = %me, ?listening, "node started");
+        tokio::spawn(driver.run(mail).instrument(span));
+        Ok(PeerNode(Arc::new(inner)))
+    }
+
+    /// What earlier runs left in the stores.
+    async fn restore(&self) -> Result<Restored, StoreError> {
+        let (peers, bans) = self.peers.load().await?;
+        let mut outbox = Vec::new();
+        let mut after = None;
+        loop {
+            let page = self.queue.load(after, PAGE).await?;
+            let Some(last) = page.last() else { break };
+            after = Some(last.seq);
+            // A log that was lost or lags behind the outbox gets its own transactions again.
+            let entries: Vec<_> = page
+                .iter()
+                .map(|entry| NewEntry {
+                    keep_until: entry.transaction.header().expires,
+                    transaction: entry.transaction.clone(),
+                    from: None,
+                    hops: 0,
+                })
+                .collect();
+            self.log.append(&entries).await?;
+            outbox.extend(page.iter().map(|entry| entry.transaction.id()));
+        }
+        let mut index: Vec<IndexEntry> = Vec::new();
+        loop {
+            let after = index.last().map_or(Cursor::default(), |entry| entry.cursor);
+            let page = self.log.index(after, PAGE).await?;
+            if page.is_empty() {
+                break;
+            }
+            index.extend(page);
+        }
+        Ok(Restored { peers, bans, index, outbox })
+    }
+
+    /// Listens with every transport that can; the first address found is the node's.
+    async fn listen(&self) -> Result<(Vec<Box<dyn Listener>>, Option<SocketAddr>), StartError> {
+        let Some(mut address) = self.config.listen.address else { return Ok((Vec::new(), None)) };
+        let mut listeners: Vec<Box<dyn Listener>> = Vec::new();
+        for transport in &self.transports {
+            match transport.listen(address).await {
+                Ok(listener) => {
+                    address = listener.local_addr();
+                    listeners.push(listener);
+                }
+                Err(error) if error.kind == FailureKind::Unsupported => {}
+                Err(source) => return Err(StartError::Listen { address, source }),
+            }
+        }
+        let listening = listeners.first().map(|listener| listener.local_addr());
+        Ok((listeners, listening))
+    }
+
+    fn record_source(&self, listening: Option<SocketAddr>) -> RecordSource {
+        let advertise = &self.config.listen.advertise;
+        let (endpoints, learn_port) = match listening {
+            _ if !advertise.is_empty() => (advertise.clone(), None),
+            Some(address) if address.ip().is_unspecified() => (Vec::new(), Some(address.port())),
+            Some(address) => (vec![Endpoint::from(address)], None),
+            None => (Vec::new(), None),
+        };
+        let seq = wall_now().as_millis();
+        RecordSource { seq, learn_port, endpoints, learned: BTreeSet::new() }
+    }
+}
+
+async fn probe(prober: Arc<dyn NatProber>, events: broadcast::Sender<Event>) {
+    let name = prober.name().to_owned();
+    match tokio::time::timeout(PROBE, prober.probe()).await {
+        Ok(Ok(address)) => {
+            tracing::info!(target: "sorcha_peer::nat", prober = %name, %address, "address observed");
+            let address = address.to_string();
+            let _ = events.send(Event::AddressObserved { address, prober: name });
+        }
+        Ok(Err(error)) => {
+            tracing::warn!(target: "sorcha_peer::nat", prober = %name, %error, "probe failed");
+        }
+        Err(_) => tracing::warn!(target: "sorcha_peer::nat", prober = %name, "probe timed out"),
+    }
+}

@@ -1,0 +1,162 @@
+//! Dialling: one TCP connection, one HTTP/2 connection, one stream.
+//!
+//! Contract: `connect_timeout` bounds resolution and TCP, `handshake_timeout` all that follows.
+//! Until the link is returned, everything hangs on the future of [`dial`]; dropped, it takes the
+//! connection with it.
+
+use std::net::IpAddr;
+use std::task::{Context, Poll};
+
+use futures::future::BoxFuture;
+use http::uri::{PathAndQuery, Uri};
+use hyper::body::Incoming;
+use hyper::client::conn::http2;
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite, BufReader};
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tonic::body::Body;
+use tonic::client::Grpc;
+
+use super::link::{
+    Driver, HTTP2_FRAME_BYTES, LinkSink, LinkStream, MAX_HEADER_BYTES, Outgoing, RawCodec,
+    SEND_BUFFER_BYTES, Spawner,
+};
+use super::service::LINK_PATH;
+use super::{Security, Shared, TARGET, failure, service};
+use crate::error::{FailureKind, TransportError};
+use crate::ports::RawLink;
+use crate::transport::{tcp, tls};
+use crate::types::{Endpoint, Host, MAX_FRAME_BYTES, PeerId, TransportKind};
+
+/// Opens a link; see [`Transport::dial`](crate::ports::Transport::dial).
+pub(super) async fn dial(
+    shared: &Shared,
+    endpoint: &Endpoint,
+    expected: Option<PeerId>,
+) -> Result<RawLink, TransportError> {
+    let (stream, address) = tcp::connect(endpoint, shared.options.connect_timeout).await?;
+    let limit = shared.options.handshake_timeout;
+    let handshake = async {
+        let (remote, (sink, stream)) = match &shared.security {
+            Security::Tls(identity) => {
+                let config = identity.client_config(expected);
+                let name = server_name(endpoint, address.ip());
+                // rustls asks for 4 KiB at a time; the buffer turns that into fewer system calls.
+                let stream = BufReader::with_capacity(tls::READ_BUFFER_BYTES, stream);
+                let stream = TlsConnector::from(config)
+                    .connect(name, stream)
+                    .await
+                    .map_err(|e| failure::from_tls("the TLS handshake failed", e))?;
+                let remote = tls::proven(stream.get_ref().1.peer_certificates())?;
+                (remote, open(endpoint, stream, None).await?.1)
+            }
+            Security::Plaintext => {
+                let (claim, halves) = open(endpoint, stream, Some(shared.peer_id)).await?;
+                (check_claim(claim, expected)?, halves)
+            }
+        };
+        let kind = TransportKind::GrpcStream;
+        tracing::debug!(target: TARGET, peer = %remote, %address, %kind, "dialled");
+        Ok(RawLink {
+            remote,
+            kind,
+            address: Some(address),
+            sink: Box::pin(sink),
+            stream: Box::pin(stream),
+        })
+    };
+    let result = timeout(limit, handshake).await.unwrap_or_else(|elapsed| {
+        let message = format!("{endpoint} did not complete the handshake within {limit:?}");
+        Err(TransportError::with_source(FailureKind::Timeout, message, elapsed))
+    });
+    result.inspect_err(|error| {
+        tracing::debug!(target: TARGET, %address, kind = %error.kind, reason = %error, "not dialled");
+    })
+}
+
+type LinkHalves = (LinkSink, LinkStream);
+
+/// HTTP/2 and the stream on an open connection; also gives the peer id that the remote claims.
+async fn open<S>(
+    endpoint: &Endpoint,
+    stream: S,
+    claim: Option<PeerId>,
+) -> Result<(Option<PeerId>, LinkHalves), TransportError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let spawner = Spawner::default();
+    let (requests, connection) = http2::Builder::new(spawner.clone())
+        .max_frame_size(HTTP2_FRAME_BYTES)
+        .max_header_list_size(MAX_HEADER_BYTES)
+        .max_send_buf_size(SEND_BUFFER_BYTES)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(|e| failure::from_hyper("the HTTP/2 handshake failed", e))?;
+    let Outgoing { sink, frames, halves, ended } = Outgoing::new();
+    let driver = Driver::new(connection, spawner);
+    // Without requests to come, hyper closes the connection after its last stream by itself.
+    tokio::spawn(driver.run(ended, |_| ()));
+
+    let mut request = tonic::Request::new(frames);
+    if let Some(peer_id) = claim {
+        service::claim(request.metadata_mut(), peer_id);
+    }
+    let response = Grpc::with_origin(Requests(requests), origin(endpoint)?)
+        .max_decoding_message_size(MAX_FRAME_BYTES)
+        .streaming(request, PathAndQuery::from_static(LINK_PATH), RawCodec)
+        .await
+        .map_err(|status| failure::from_status("the stream was not opened", status))?;
+    let claim = service::claimed(response.metadata());
+    let stream = LinkStream::new(response.into_inner(), halves);
+    Ok((claim, (sink, stream)))
+}
+
+/// The name that the TLS greeting carries, which proxies route by; peers ignore it.
+fn server_name(endpoint: &Endpoint, ip: IpAddr) -> ServerName<'static> {
+    let by_name = match endpoint.host() {
+        Host::Name(name) => ServerName::try_from(name.clone()).ok(),
+        Host::Ip(_) => None,
+    };
+    by_name.unwrap_or_else(|| ServerName::IpAddress(ip.into()))
+}
+
+fn origin(endpoint: &Endpoint) -> Result<Uri, TransportError> {
+    Uri::try_from(format!("http://{endpoint}")).map_err(|source| {
+        let message = format!("{endpoint} cannot stand in a request");
+        TransportError::with_source(FailureKind::Unsupported, message, source)
+    })
+}
+
+fn check_claim(claim: Option<PeerId>, expected: Option<PeerId>) -> Result<PeerId, TransportError> {
+    let Some(claim) = claim else {
+        let message = "the remote states no peer id";
+        return Err(TransportError::new(FailureKind::Protocol, message));
+    };
+    match expected {
+        Some(expected) if expected != claim => {
+            let message = format!("expected peer {expected}, found {claim}");
+            Err(TransportError::new(FailureKind::Identity, message))
+        }
+        _ => Ok(claim),
+    }
+}
+
+/// What tonic sends a request through.
+struct Requests(http2::SendRequest<Body>);
+
+impl tower_service::Service<http::Request<Body>> for Requests {
+    type Response = http::Response<Incoming>;
+    type Error = hyper::Error;
+    type Future = BoxFuture<'static, hyper::Result<Self::Response>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<hyper::Result<()>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        Box::pin(self.0.send_request(request))
+    }
+}

@@ -1,0 +1,276 @@
+//! What both ends of a link have in common: the codec, the two halves, and the one task that
+//! drives their connection.
+//!
+//! Contract of the task: everything that hyper would spawn for a connection runs inside it, so
+//! that ending it ends all of it and a frame wakes one task, not three. It ends
+//! 1. when the connection is over, whoever ended it; or
+//! 2. when both halves of the link are dropped: frames that the sink took are still written, the
+//!    peer gets the chance to end its direction, HTTP/2 and TLS say goodbye, and after at most
+//!    [`LINGER`] the socket is closed regardless.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, BufMut, Bytes};
+use futures::channel::mpsc;
+use futures::future::{BoxFuture, join};
+use futures::stream::FuturesUnordered;
+use futures::{Stream, StreamExt};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::{Status, Streaming};
+
+use super::failure;
+use crate::error::TransportError;
+use crate::transport::channel::{ChannelSink, channel};
+
+/// Bytes that HTTP/2 holds for a stream before the sink is no longer ready.
+pub(super) const SEND_BUFFER_BYTES: usize = 128 * 1024;
+/// Largest decoded header block, in bytes; ours are below 1 KiB.
+pub(super) const MAX_HEADER_BYTES: u32 = 8 * 1024;
+/// Largest HTTP/2 data frame that is accepted, in bytes. Room for a piece of bulk or a batch in
+/// one, which takes a quarter of the system calls of the default of 16 KiB.
+pub(super) const HTTP2_FRAME_BYTES: u32 = 72 * 1024;
+/// Frames between the sink and HTTP/2. More would only be more for control to wait behind.
+const FRAMES_IN_FLIGHT: usize = 2;
+/// How long a connection may take to write what is left after its link was dropped.
+const LINGER: Duration = Duration::from_secs(1);
+/// Bytes that a peer may still send meanwhile; about what was under way.
+const DRAIN_BYTES: usize = 2 * 1024 * 1024;
+
+/// Passes frames through as they are.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct RawCodec;
+
+impl Codec for RawCodec {
+    type Encode = Bytes;
+    type Decode = Bytes;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        *self
+    }
+
+    fn decoder(&mut self) -> Self {
+        *self
+    }
+}
+
+impl Encoder for RawCodec {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn encode(&mut self, frame: Bytes, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        out.put(frame);
+        Ok(())
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        buffer_settings()
+    }
+}
+
+impl Decoder for RawCodec {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn decode(&mut self, buffered: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
+        // Shares the receive buffer instead of copying.
+        Ok(Some(buffered.copy_to_bytes(buffered.remaining())))
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        buffer_settings()
+    }
+}
+
+/// Small first buffers: most links are quiet most of the time.
+fn buffer_settings() -> BufferSettings {
+    BufferSettings::new(4 * 1024, 64 * 1024)
+}
+
+/// What the two halves of a link share. Tells the task when both are dropped.
+#[derive(Debug)]
+pub(super) struct Halves {
+    ended: Option<oneshot::Sender<Leftover>>,
+    leftover: Mutex<Leftover>,
+}
+
+/// The receiving stream of a link whose halves are dropped. It must live on until what was sent
+/// is on its way: HTTP/2 throws away what is queued for a stream that nobody holds.
+pub(super) type Leftover = Option<Streaming<Bytes>>;
+
+impl Drop for Halves {
+    fn drop(&mut self) {
+        let leftover = self.leftover.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(ended) = self.ended.take() {
+            // Nobody listens where the connection was over first.
+            let _ = ended.send(leftover);
+        }
+    }
+}
+
+/// The sending half of a link.
+pub(super) type LinkSink = ChannelSink<Arc<Halves>>;
+
+/// What a link is made of before its stream is open.
+pub(super) struct Outgoing {
+    /// The sending half.
+    pub(super) sink: LinkSink,
+    /// What the sink is given.
+    pub(super) frames: mpsc::Receiver<Bytes>,
+    /// For the receiving half.
+    pub(super) halves: Arc<Halves>,
+    /// For the task: resolves when both halves are dropped.
+    pub(super) ended: oneshot::Receiver<Leftover>,
+}
+
+impl Outgoing {
+    pub(super) fn new() -> Self {
+        let (sender, ended) = oneshot::channel();
+        let halves = Arc::new(Halves { ended: Some(sender), leftover: Mutex::default() });
+        let (sink, frames) = channel(FRAMES_IN_FLIGHT, Arc::clone(&halves));
+        Self { sink, frames, halves, ended }
+    }
+}
+
+/// The receiving half of a link.
+#[derive(Debug)]
+pub(super) struct LinkStream {
+    /// `None` after the end.
+    frames: Leftover,
+    halves: Arc<Halves>,
+}
+
+impl LinkStream {
+    pub(super) fn new(frames: Streaming<Bytes>, halves: Arc<Halves>) -> Self {
+        Self { frames: Some(frames), halves }
+    }
+}
+
+impl Stream for LinkStream {
+    type Item = Result<Bytes, TransportError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let Some(frames) = &mut self.frames else { return Poll::Ready(None) };
+        let last = match ready!(frames.poll_next_unpin(cx)) {
+            Some(Ok(frame)) => return Poll::Ready(Some(Ok(frame))),
+            Some(Err(status)) => Some(Err(failure::from_status("the stream broke", status))),
+            None => None,
+        };
+        self.frames = None;
+        Poll::Ready(last)
+    }
+}
+
+impl Drop for LinkStream {
+    fn drop(&mut self) {
+        let mut leftover = self.halves.leftover.lock().unwrap_or_else(PoisonError::into_inner);
+        *leftover = self.frames.take();
+    }
+}
+
+/// Takes the futures that hyper wants to run beside a connection.
+#[derive(Clone, Default)]
+pub(super) struct Spawner {
+    /// Emptied by the [`Driver`] in the same poll in which hyper fills it.
+    spawned: Arc<Mutex<Vec<BoxFuture<'static, ()>>>>,
+}
+
+impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Spawner {
+    fn execute(&self, future: F) {
+        let mut spawned = self.spawned.lock().unwrap_or_else(PoisonError::into_inner);
+        spawned.push(Box::pin(future));
+    }
+}
+
+impl Spawner {
+    fn take(&self) -> Vec<BoxFuture<'static, ()>> {
+        std::mem::take(&mut *self.spawned.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// A hyper connection together with everything it spawned. Completes when all of it is done, with
+/// the connection's result.
+pub(super) struct Driver<C> {
+    connection: Pin<Box<C>>,
+    outcome: Option<hyper::Result<()>>,
+    spawner: Spawner,
+    spawned: FuturesUnordered<BoxFuture<'static, ()>>,
+}
+
+impl<C: Future<Output = hyper::Result<()>>> Driver<C> {
+    pub(super) fn new(connection: C, spawner: Spawner) -> Self {
+        Self {
+            connection: Box::pin(connection),
+            outcome: None,
+            spawner,
+            spawned: FuturesUnordered::new(),
+        }
+    }
+
+    /// Drives until the contract at the top of this file says otherwise. `goodbye` starts an
+    /// orderly end.
+    pub(super) async fn run(
+        mut self,
+        ended: oneshot::Receiver<Leftover>,
+        goodbye: impl FnOnce(Pin<&mut C>) + Send,
+    ) where
+        C: Send,
+    {
+        let leftover = tokio::select! {
+            _ = &mut self => return,
+            leftover = ended => leftover.unwrap_or_default(),
+        };
+        if self.outcome.is_none() {
+            goodbye(self.connection.as_mut());
+        }
+        let _ = timeout(LINGER, join(drain(leftover), self)).await;
+    }
+}
+
+/// Waits for the peer to end its direction too, but not for one that has much more to say.
+async fn drain(leftover: Leftover) {
+    let Some(mut frames) = leftover else { return };
+    let mut bytes = 0;
+    while let Some(Ok(frame)) = frames.next().await {
+        bytes += frame.len();
+        if bytes > DRAIN_BYTES {
+            break;
+        }
+    }
+}
+
+impl<C: Future<Output = hyper::Result<()>>> Future for Driver<C> {
+    type Output = hyper::Result<()>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        loop {
+            // What was spawned first: it fills the buffers that the connection then writes.
+            while let Poll::Ready(Some(())) = this.spawned.poll_next_unpin(cx) {}
+            if this.outcome.is_none()
+                && let Poll::Ready(outcome) = this.connection.as_mut().poll(cx)
+            {
+                this.outcome = Some(outcome);
+            }
+            let new = this.spawner.take();
+            if !new.is_empty() {
+                this.spawned.extend(new);
+                continue;
+            }
+            if !this.spawned.is_empty() {
+                return Poll::Pending;
+            }
+            return this.outcome.take().map_or(Poll::Pending, Poll::Ready);
+        }
+    }
+}
+
+// The connection is boxed.
+impl<C> Unpin for Driver<C> {}

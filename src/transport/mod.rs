@@ -1,0 +1,21 @@
+//! The transports that come with the crate, one adapter each.
+//!
+//! | transport | feature | identity | carries |
+//! |---|---|---|---|
+//! | [`GrpcTransport`] | `grpc` | mutual TLS 1.3, Ed25519 | one gRPC stream per connection |
+//! | [`MemoryTransport`] | – | given by the test | a channel inside this process |
+//!
+//! Each passes the suite in [`crate::testing::transport`], as should a transport of your own.
+
+mod channel;
+#[cfg(feature = "grpc")]
+mod grpc;
+mod memory;
+#[cfg(feature = "grpc")]
+mod tcp;
+#[cfg(feature = "grpc")]
+mod tls;
+
+#[cfg(feature = "grpc")]
+pub use grpc::{GrpcOptions, GrpcTransport};
+pub use memory::{MemoryNetwork, MemoryTransport};

@@ -1,0 +1,335 @@
+//! Mutual TLS 1.3 in which the certificate is only an envelope: the peer id is the Ed25519 key in
+//! it, proven by the handshake's signature.
+//!
+//! Contract: both sides present exactly one certificate with an Ed25519 key; its names, dates,
+//! issuer and own signature mean nothing and are not looked at. After a handshake, [`proven`]
+//! gives the key that signed it. A dial that expects a peer id aborts the handshake on any other
+//! key. Sessions are never resumed, so that every connection proves the key anew. Who may
+//! connect is not decided here but by the node, which can say why it refuses.
+
+use std::io;
+use std::sync::Arc;
+
+use rustls::client::Resumption;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{NoServerSessionStorage, ParsedCertificate};
+use rustls::{
+    AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName,
+    Error, OtherError, PeerMisbehaved, ServerConfig, SignatureScheme,
+};
+
+use crate::error::{FailureKind, TransportError};
+use crate::identity::Identity;
+use crate::types::PeerId;
+
+/// Room for what one read from a socket brings. rustls asks for 4 KiB at a time, so unbuffered a
+/// piece of bulk would take 16 system calls.
+pub(super) const READ_BUFFER_BYTES: usize = 64 * 1024;
+
+/// The only protocol that is negotiated: HTTP/2.
+const ALPN_H2: &[u8] = b"h2";
+/// `SubjectPublicKeyInfo` of an Ed25519 key (RFC 8410, section 4) up to the key itself. DER leaves
+/// no other way to write it.
+const ED25519_SPKI_PREFIX: &[u8; 12] = b"\x30\x2a\x30\x05\x06\x03\x2b\x65\x70\x03\x21\x00";
+
+/// TLS configurations for one identity, ready to be used for any number of connections.
+#[derive(Debug)]
+pub(super) struct TlsIdentity {
+    server: Arc<ServerConfig>,
+    client: ClientConfig,
+    provider: Arc<CryptoProvider>,
+}
+
+impl TlsIdentity {
+    /// Makes a self-signed certificate for the key.
+    ///
+    /// # Errors
+    /// `Local` when the cryptographic library refuses.
+    pub(super) fn new(identity: &Identity) -> Result<Self, TransportError> {
+        let local = |source: Box<dyn std::error::Error + Send + Sync>| {
+            TransportError::with_source(FailureKind::Local, "cannot set up TLS", source)
+        };
+        // Passed on explicitly: the process-wide default belongs to the host.
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let (certificate, key) = self_signed(identity).map_err(|e| local(e.into()))?;
+        let versions = [&rustls::version::TLS13];
+
+        let mut server = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_protocol_versions(&versions)
+            .map_err(|e| local(e.into()))?
+            .with_client_cert_verifier(Arc::new(KeyVerifier::new(&provider, None)))
+            .with_single_cert(vec![certificate.clone()], key.clone_key())
+            .map_err(|e| local(e.into()))?;
+        server.alpn_protocols = vec![ALPN_H2.to_vec()];
+        server.session_storage = Arc::new(NoServerSessionStorage {});
+        server.send_tls13_tickets = 0;
+
+        let mut client = ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_protocol_versions(&versions)
+            .map_err(|e| local(e.into()))?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(KeyVerifier::new(&provider, None)))
+            .with_client_auth_cert(vec![certificate], key)
+            .map_err(|e| local(e.into()))?;
+        client.alpn_protocols = vec![ALPN_H2.to_vec()];
+        client.resumption = Resumption::disabled();
+
+        Ok(Self { server: Arc::new(server), client, provider })
+    }
+
+    /// For accepting; any key that is proven will do.
+    pub(super) fn server_config(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.server)
+    }
+
+    /// For dialling. With `expected`, any other key ends the handshake before our certificate is
+    /// shown.
+    pub(super) fn client_config(&self, expected: Option<PeerId>) -> Arc<ClientConfig> {
+        let mut config = self.client.clone();
+        let verifier = KeyVerifier::new(&self.provider, expected);
+        config.dangerous().set_certificate_verifier(Arc::new(verifier));
+        Arc::new(config)
+    }
+}
+
+/// The peer id that a completed handshake proved.
+///
+/// # Errors
+/// `Identity` when the certificates are not what the verifier lets through, so never after a
+/// handshake with the configurations of [`TlsIdentity`].
+pub(super) fn proven(
+    certificates: Option<&[CertificateDer<'_>]>,
+) -> Result<PeerId, TransportError> {
+    let identity = |source| {
+        TransportError::with_source(FailureKind::Identity, "no usable certificate", source)
+    };
+    match certificates {
+        Some([certificate]) => key_of(certificate).map_err(identity),
+        _ => Err(identity(Error::NoCertificatesPresented)),
+    }
+}
+
+/// What a failed handshake, or an alert later on, means.
+pub(super) fn failure_kind(error: &io::Error) -> FailureKind {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
+    match inner {
+        Some(error) => tls_failure_kind(error),
+        None if error.kind() == io::ErrorKind::TimedOut => FailureKind::Timeout,
+        None => FailureKind::Closed,
+    }
+}
+
+fn tls_failure_kind(error: &Error) -> FailureKind {
+    use AlertDescription as A;
+    match error {
+        Error::NoCertificatesPresented
+        | Error::InvalidCertificate(_)
+        | Error::AlertReceived(
+            A::BadCertificate
+            | A::UnsupportedCertificate
+            | A::CertificateUnknown
+            | A::CertificateRequired
+            | A::UnknownCA
+            | A::AccessDenied
+            | A::DecryptError,
+        ) => FailureKind::Identity,
+        Error::AlertReceived(A::InternalError | A::UserCanceled | A::CloseNotify) => {
+            FailureKind::Closed
+        }
+        Error::General(_) | Error::FailedToGetCurrentTime | Error::FailedToGetRandomBytes => {
+            FailureKind::Local
+        }
+        _ => FailureKind::Protocol,
+    }
+}
+
+fn self_signed(
+    identity: &Identity,
+) -> Result<(CertificateDer<'static>, PrivateKeyDer<'static>), rcgen::Error> {
+    let key = PrivatePkcs8KeyDer::from(identity.to_pkcs8());
+    let pair = rcgen::KeyPair::from_pkcs8_der_and_sign_algo(&key, &rcgen::PKCS_ED25519)?;
+    // One name for all: a certificate says nothing about a node but its key.
+    let certificate = rcgen::CertificateParams::new(["sorcha-peer".to_owned()])?;
+    Ok((certificate.self_signed(&pair)?.der().clone(), key.into()))
+}
+
+/// The Ed25519 key of a certificate.
+fn key_of(certificate: &CertificateDer<'_>) -> Result<PeerId, Error> {
+    let parsed = ParsedCertificate::try_from(certificate)?;
+    let spki = parsed.subject_public_key_info();
+    let key = spki
+        .as_ref()
+        .strip_prefix(ED25519_SPKI_PREFIX)
+        .and_then(|key| <[u8; 32]>::try_from(key).ok())
+        .ok_or_else(|| refused("the key is not Ed25519"))?;
+    // For the few keys of small order, anybody can make signatures that verify.
+    match ed25519_dalek::VerifyingKey::from_bytes(&key) {
+        Ok(point) if !point.is_weak() => Ok(PeerId::from_bytes(key)),
+        _ => Err(refused("the key is not a usable Ed25519 point")),
+    }
+}
+
+fn refused(why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+    let why: Box<dyn std::error::Error + Send + Sync> = why.into();
+    Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::from(why))))
+}
+
+/// Verifies that the other side holds the key in its certificate, on either side.
+#[derive(Debug)]
+struct KeyVerifier {
+    algorithms: WebPkiSupportedAlgorithms,
+    expected: Option<PeerId>,
+}
+
+impl KeyVerifier {
+    fn new(provider: &CryptoProvider, expected: Option<PeerId>) -> Self {
+        Self { algorithms: provider.signature_verification_algorithms, expected }
+    }
+
+    fn check(
+        &self,
+        certificate: &CertificateDer<'_>,
+        others: &[CertificateDer<'_>],
+    ) -> Result<(), Error> {
+        if !others.is_empty() {
+            return Err(refused("more than one certificate"));
+        }
+        let found = key_of(certificate)?;
+        match self.expected {
+            Some(expected) if expected != found => {
+                Err(refused(format!("expected peer {expected}, found {found}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn check_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        if signed.scheme != SignatureScheme::ED25519 {
+            return Err(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme.into());
+        }
+        verify_tls13_signature(message, certificate, signed, &self.algorithms)
+    }
+}
+
+/// TLS 1.2 is never offered.
+fn no_tls12() -> Result<HandshakeSignatureValid, Error> {
+    Err(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme.into())
+}
+
+impl ServerCertVerifier for KeyVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        self.check(end_entity, intermediates).map(|()| ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        no_tls12()
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.check_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        vec![SignatureScheme::ED25519]
+    }
+}
+
+impl ClientCertVerifier for KeyVerifier {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        self.check(end_entity, intermediates).map(|()| ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        no_tls12()
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.check_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        vec![SignatureScheme::ED25519]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_carries_the_peer_id_and_nothing_else_passes() {
+        let identity = Identity::from_seed([7; 32]);
+        let (certificate, _) = self_signed(&identity).unwrap();
+        assert_eq!(proven(Some(std::slice::from_ref(&certificate))).unwrap(), identity.peer_id());
+        let twice = [certificate.clone(), certificate.clone()];
+        for bad in [None, Some(&[][..]), Some(&twice[..])] {
+            assert_eq!(proven(bad).unwrap_err().kind, FailureKind::Identity);
+        }
+        for cut in 0..certificate.len() {
+            let cut = CertificateDer::from(&certificate[..cut]);
+            assert!(key_of(&cut).is_err());
+        }
+    }
+
+    #[test]
+    fn other_keys_are_refused() {
+        let pair = rcgen::KeyPair::generate().unwrap();
+        let params = rcgen::CertificateParams::new(["x".to_owned()]).unwrap();
+        let certificate = params.self_signed(&pair).unwrap();
+        assert!(key_of(certificate.der()).is_err());
+    }
+
+    #[test]
+    fn a_key_of_small_order_is_refused() {
+        let (certificate, _) = self_signed(&Identity::from_seed([7; 32])).unwrap();
+        let key = *Identity::from_seed([7; 32]).peer_id().as_bytes();
+        let at = certificate.windows(32).position(|window| window == key).unwrap();
+        let mut forged = certificate.to_vec();
+        forged[at..at + 32].copy_from_slice(&[0; 32]);
+        assert!(key_of(&CertificateDer::from(forged)).is_err());
+    }
+}
