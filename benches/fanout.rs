@@ -1,0 +1,229 @@
+//! One transaction to 1, 4, 8 and 16 linked peers, beside the floor under it.
+//!
+//! `cargo bench --bench fanout` (`-- --quick` for a short run, a word to pick rows)
+//!
+//! A hub publishes; each peer is linked to the hub only. One iteration publishes a burst and ends
+//! when a subscriber at every peer has all of it, so a row is deliveries per second (and bytes per
+//! second) through signing, checking, framing, transport, log and subscription:
+//!
+//! - `memory` and `grpc`: nodes over the memory transport, and over gRPC with mutual TLS;
+//! - `raw-channel` and `raw-stream`: the same bytes as frames over bare links of the same
+//!   transports: no signature, no hash, no log. These are the floor.
+//!
+//! After each pair of rows a line gives the CPU time of the whole process per delivery for both,
+//! and their ratio, from the same second: the machine may be noisy, ratios are less so.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use criterion::{BenchmarkId, Criterion, Throughput};
+use futures::future::join_all;
+use futures::{SinkExt, StreamExt};
+use sorcha_peer::ports::{Accepted, FrameSink, FrameStream, Transport};
+use sorcha_peer::transport::{GrpcOptions, GrpcTransport, MemoryNetwork};
+use sorcha_peer::{Config, Endpoint, From, Identity, Item, PeerNode, Subscription};
+use tokio::runtime::Runtime;
+
+const SIZES: [(usize, &str); 4] =
+    [(256, "256B"), (1024, "1KiB"), (16 * 1024, "16KiB"), (256 * 1024, "256KiB")];
+const PEERS: [usize; 4] = [1, 4, 8, 16];
+const TOPIC: &str = "bench";
+
+/// Transactions in one burst: about 2 MiB, so that the largest fan-out stays in memory.
+fn burst(size: usize) -> usize {
+    ((2 << 20) / size).clamp(8, 256)
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Carrier {
+    Memory,
+    Grpc,
+}
+
+impl Carrier {
+    /// Names of the node's row and of the floor's.
+    fn names(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Memory => ("memory", "raw-channel"),
+            Self::Grpc => ("grpc", "raw-stream"),
+        }
+    }
+
+    fn transports(self, identities: &[Identity]) -> Vec<Arc<dyn Transport>> {
+        let network = MemoryNetwork::new();
+        let make = |identity: &Identity| -> Arc<dyn Transport> {
+            match self {
+                Self::Memory => Arc::new(network.transport(identity.peer_id())),
+                Self::Grpc => {
+                    let options = GrpcOptions::from_config(&Config::default());
+                    Arc::new(GrpcTransport::new(identity.clone(), options).expect("a transport"))
+                }
+            }
+        };
+        identities.iter().map(make).collect()
+    }
+}
+
+fn identities(count: usize) -> Vec<Identity> {
+    (0..count).map(|_| Identity::generate().expect("random bytes")).collect()
+}
+
+/// A hub and its peers, a subscription at every peer.
+struct Star {
+    hub: PeerNode,
+    _peers: Vec<PeerNode>,
+    inboxes: Vec<Subscription>,
+}
+
+impl Star {
+    async fn new(carrier: Carrier, peers: usize) -> Self {
+        let identities = identities(peers + 1);
+        let mut config = Config::default();
+        config.outbox.max_entries = 100_000;
+        let mut nodes: Vec<PeerNode> = Vec::new();
+        for (identity, transport) in identities.iter().zip(carrier.transports(&identities)) {
+            let builder = PeerNode::builder()
+                .config(config.clone())
+                .identity(identity.clone())
+                .transport(transport);
+            // Peers that do not listen cannot link among themselves: a star.
+            let hub = nodes.first().and_then(PeerNode::listen_addr);
+            let builder = match hub {
+                None => builder.listen("127.0.0.1:0"),
+                Some(hub) => builder.dial_only().bootstrap([hub.to_string()]),
+            };
+            nodes.push(builder.start().await.expect("a node"));
+        }
+        let hub = nodes.remove(0);
+        let links = u32::try_from(peers).expect("few");
+        hub.wait_ready(links, Duration::from_secs(60)).await.expect("links");
+        let subscribe = nodes.iter().map(|node| node.subscribe(TOPIC, From::Now));
+        let inboxes = join_all(subscribe).await.into_iter().map(|s| s.expect("a subscription"));
+        Self { hub, inboxes: inboxes.collect(), _peers: nodes }
+    }
+
+    /// Publishes `count` payloads and waits until every peer has delivered them.
+    async fn spread(&mut self, payload: &Bytes, count: usize) {
+        let publish = futures::stream::iter(0..count)
+            .map(|_| self.hub.publish(TOPIC, payload.clone()))
+            .buffered(64)
+            .for_each(|receipt| async move {
+                receipt.expect("accepted");
+            });
+        let receive = join_all(self.inboxes.iter_mut().map(|inbox| async move {
+            for _ in 0..count {
+                let item = inbox.next().await.expect("a running node");
+                assert!(matches!(item, Item::Delivery(_)), "{item:?}");
+            }
+        }));
+        futures::join!(publish, receive);
+    }
+}
+
+/// Bare links from a hub to its peers.
+struct RawStar {
+    out: Vec<FrameSink>,
+    back: Vec<FrameStream>,
+    _unused: Vec<(FrameSink, FrameStream)>,
+}
+
+impl RawStar {
+    async fn new(carrier: Carrier, peers: usize) -> Self {
+        let transports = carrier.transports(&identities(2));
+        let bind = "127.0.0.1:0".parse().expect("an address");
+        let mut listener = transports[0].listen(bind).await.expect("a listener");
+        let endpoint = Endpoint::from(listener.local_addr());
+        let mut star = Self { out: Vec::new(), back: Vec::new(), _unused: Vec::new() };
+        for _ in 0..peers {
+            let dial = transports[1].dial(&endpoint, None);
+            let (accepted, dialled) = futures::join!(listener.accept(), dial);
+            let Accepted::Link(hub) = accepted else { panic!("{accepted:?}") };
+            let peer = dialled.expect("a link");
+            star.out.push(hub.sink);
+            star.back.push(peer.stream);
+            star._unused.push((peer.sink, hub.stream));
+        }
+        star
+    }
+
+    /// Sends `count` payloads to every peer, as many to a frame as a node puts there.
+    async fn spread(&mut self, payload: &Bytes, count: usize) {
+        let per_frame = (64 * 1024 / payload.len()).clamp(1, count);
+        let frames = count.div_ceil(per_frame);
+        let frame = Bytes::from(payload.repeat(per_frame));
+        let send = join_all(self.out.iter_mut().map(|sink| {
+            let frame = frame.clone();
+            async move {
+                for _ in 0..frames {
+                    sink.send(frame.clone()).await.expect("sent");
+                }
+            }
+        }));
+        let receive = join_all(self.back.iter_mut().map(|stream| async move {
+            for _ in 0..frames {
+                stream.next().await.expect("a frame").expect("a frame");
+            }
+        }));
+        futures::join!(send, receive);
+    }
+}
+
+/// CPU time of this process, user and system, in seconds (Linux; 0 elsewhere).
+fn cpu_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+    let fields = after_name.split_ascii_whitespace().skip(11).take(2);
+    // Clock ticks, which Linux fixes at 100 a second for this file.
+    fields.filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / 100.0
+}
+
+/// CPU microseconds per delivery, over about a second of bursts.
+fn cpu_per_delivery(deliveries: usize, burst: &mut dyn FnMut()) -> f64 {
+    burst();
+    let (cpu, start) = (cpu_seconds(), Instant::now());
+    let mut bursts = 0;
+    while start.elapsed() < Duration::from_secs(1) {
+        burst();
+        bursts += 1;
+    }
+    (cpu_seconds() - cpu) * 1e6 / (bursts * deliveries) as f64
+}
+
+fn pair(criterion: &mut Criterion, runtime: &Runtime, carrier: Carrier, size: (usize, &str), peers: usize) {
+    let (bytes, label) = size;
+    let count = burst(bytes);
+    let payload = Bytes::from(vec![7; bytes]);
+    let mut star = runtime.block_on(Star::new(carrier, peers));
+    let mut raw = runtime.block_on(RawStar::new(carrier, peers));
+    let mut node = || runtime.block_on(star.spread(&payload, count));
+    let mut floor = || runtime.block_on(raw.spread(&payload, count));
+    let deliveries = count * peers;
+    let (name, floor_name) = carrier.names();
+    for (name, burst) in [(name, &mut node as &mut dyn FnMut()), (floor_name, &mut floor)] {
+        let mut group = criterion.benchmark_group(name);
+        let (elements, bytes) = (deliveries as u64, (deliveries * bytes) as u64);
+        group.sample_size(10).throughput(Throughput::ElementsAndBytes { elements, bytes });
+        group.bench_function(BenchmarkId::new(label, peers), |b| b.iter(&mut *burst));
+        group.finish();
+    }
+    let (ours, least) =
+        (cpu_per_delivery(deliveries, &mut node), cpu_per_delivery(deliveries, &mut floor));
+    let ratio = ours / least;
+    println!("cpu per delivery {name}/{label}/{peers}: {ours:.2} us, {floor_name} {least:.2} us, ratio {ratio:.1}");
+}
+
+fn main() {
+    let mut criterion = Criterion::default().configure_from_args();
+    let runtime = Runtime::new().expect("a runtime");
+    // `cargo test --benches` only wants to know that everything runs.
+    let smoke = std::env::args().any(|argument| argument == "--test");
+    for carrier in [Carrier::Memory, Carrier::Grpc] {
+        for size in SIZES {
+            for peers in PEERS.into_iter().take(if smoke { 1 } else { PEERS.len() }) {
+                pair(&mut criterion, &runtime, carrier, size, peers);
+            }
+        }
+    }
+    criterion.final_summary();
+}
