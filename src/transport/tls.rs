@@ -26,8 +26,8 @@ use crate::identity::Identity;
 use crate::types::PeerId;
 
 /// Room for what one read from a socket brings. rustls asks for 4 KiB at a time, so unbuffered a
-/// piece of bulk would take 16 system calls.
-pub(super) const READ_BUFFER_BYTES: usize = 64 * 1024;
+/// piece of bulk would take 16 system calls. More saves little, and every link has one.
+pub(super) const READ_BUFFER_BYTES: usize = 16 * 1024;
 
 const AES_128: CipherSuite = CipherSuite::TLS13_AES_128_GCM_SHA256;
 /// The only protocol that is negotiated: HTTP/2.
