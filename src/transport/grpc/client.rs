@@ -53,7 +53,8 @@ pub(super) async fn dial(
                 (remote, open(endpoint, stream, None).await?.1)
             }
             Security::Plaintext => {
-                let (claim, halves) = open(endpoint, stream, Some(shared.peer_id)).await?;
+                let (claim, halves) =
+                    open(endpoint, stream, Some(shared.identity.peer_id())).await?;
                 (check_claim(claim, expected)?, halves)
             }
         };

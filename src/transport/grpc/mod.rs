@@ -113,8 +113,7 @@ impl GrpcTransport {
         } else {
             Security::Tls(Box::new(TlsIdentity::new(&identity)?))
         };
-        let peer_id = identity.peer_id();
-        Ok(Self { shared: Arc::new(Shared { peer_id, options, security }) })
+        Ok(Self { shared: Arc::new(Shared { identity, options, security }) })
     }
 }
 
@@ -143,7 +142,7 @@ const TARGET: &str = "sorcha_peer::transport";
 
 #[derive(Debug)]
 struct Shared {
-    peer_id: PeerId,
+    identity: Identity,
     options: GrpcOptions,
     security: Security,
 }

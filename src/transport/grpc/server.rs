@@ -177,7 +177,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let Outgoing { sink, frames, halves, ended } = Outgoing::new();
-    let claim = proven.is_none().then_some(shared.peer_id);
+    let claim = proven.is_none().then_some(shared.identity.peer_id());
     let (service, mut opened) = Service::new(frames, claim);
     let spawner = Spawner::default();
     let connection = http2::Builder::new(spawner.clone())
@@ -201,7 +201,7 @@ where
     let remote = proven.or(opened.claim).ok_or_else(|| {
         TransportError::new(FailureKind::Protocol, "the remote states no peer id")
     })?;
-    tokio::spawn(driver.run(ended, |connection| connection.graceful_shutdown()));
+    tokio::spawn(driver.run(ended, http2::Connection::graceful_shutdown));
     Ok(RawLink {
         remote,
         kind: TransportKind::GrpcStream,

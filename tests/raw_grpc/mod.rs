@@ -1,0 +1,196 @@
+//! Clients and servers that speak TLS and HTTP/2 by themselves, so that they can do it wrong.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use h2::SendStream;
+use h2::client::SendRequest;
+use http::{HeaderMap, Request};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, Error, ServerConfig, SignatureScheme};
+use sorcha_peer::Identity;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+/// The method whose stream is a link.
+pub(crate) const LINK_PATH: &str = "/sorcha.peer.gossip.v1.PeerGossip/Link";
+
+/// What a client shows.
+#[derive(Debug)]
+pub(crate) enum Certificate {
+    /// Nothing.
+    None,
+    /// A key of the wrong kind.
+    Ecdsa,
+    /// What a node shows.
+    Of(Identity),
+}
+
+/// TLS, whoever the server is.
+pub(crate) async fn tls(
+    address: SocketAddr,
+    certificate: &Certificate,
+    alpn: &[u8],
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Anybody));
+    let mut config = match certificate {
+        Certificate::None => config.with_no_client_auth(),
+        Certificate::Ecdsa => {
+            let (certificate, key) = ecdsa();
+            config.with_client_auth_cert(vec![certificate], key).unwrap()
+        }
+        Certificate::Of(identity) => {
+            let (certificate, key) = of(identity);
+            config.with_client_auth_cert(vec![certificate], key).unwrap()
+        }
+    };
+    config.alpn_protocols = vec![alpn.to_vec()];
+    let tcp = TcpStream::connect(address).await?;
+    let name = ServerName::IpAddress(address.ip().into());
+    TlsConnector::from(Arc::new(config)).connect(name, tcp).await
+}
+
+/// A TLS server with an ECDSA key, and the task that serves one connection.
+pub(crate) async fn ecdsa_server() -> (SocketAddr, JoinHandle<()>) {
+    let (certificate, key) = ecdsa();
+    let config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let task = tokio::spawn(async move {
+        let (tcp, _) = listener.accept().await.unwrap();
+        let _ = TlsAcceptor::from(Arc::new(config)).accept(tcp).await;
+    });
+    (address, task)
+}
+
+/// An HTTP/2 connection with a proper certificate.
+pub(crate) struct Peer {
+    requests: SendRequest<Bytes>,
+    connection: JoinHandle<()>,
+}
+
+impl Peer {
+    pub(crate) async fn connect(address: SocketAddr, identity: &Identity) -> Self {
+        let certificate = Certificate::Of(identity.clone());
+        let tls = tls(address, &certificate, b"h2").await.unwrap();
+        let (requests, connection) = h2::client::handshake(tls).await.unwrap();
+        let connection = tokio::spawn(async move {
+            let _ = connection.await;
+        });
+        Self { requests, connection }
+    }
+
+    /// Opens a stream and waits for its headers.
+    pub(crate) async fn open(&mut self, path: &str) -> RawStream {
+        let (headers, frames) = self.request(path).await;
+        assert!(!headers.contains_key("grpc-status"), "{headers:?}");
+        RawStream { frames }
+    }
+
+    /// The gRPC status of a call that is refused at once.
+    pub(crate) async fn status(&mut self, path: &str) -> String {
+        let (headers, _) = self.request(path).await;
+        headers["grpc-status"].to_str().unwrap().to_owned()
+    }
+
+    async fn request(&mut self, path: &str) -> (HeaderMap, SendStream<Bytes>) {
+        let request = Request::post(format!("http://x{path}"))
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .body(())
+            .unwrap();
+        let (response, frames) = self.requests.send_request(request, false).unwrap();
+        (response.await.unwrap().headers().clone(), frames)
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        self.connection.abort();
+    }
+}
+
+/// The sending side of an open stream.
+pub(crate) struct RawStream {
+    frames: SendStream<Bytes>,
+}
+
+impl RawStream {
+    /// Sends bytes as they are.
+    pub(crate) fn send(&mut self, bytes: Bytes, end: bool) {
+        self.frames.send_data(bytes, end).unwrap();
+    }
+}
+
+fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+fn ecdsa() -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
+    let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+    let key = PrivatePkcs8KeyDer::from(pair.serialize_der());
+    (self_signed(&pair), key.into())
+}
+
+fn of(identity: &Identity) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
+    let key = PrivatePkcs8KeyDer::from(identity.to_pkcs8());
+    let pair = rcgen::KeyPair::from_pkcs8_der_and_sign_algo(&key, &rcgen::PKCS_ED25519).unwrap();
+    (self_signed(&pair), key.into())
+}
+
+fn self_signed(pair: &rcgen::KeyPair) -> CertificateDer<'static> {
+    let params = rcgen::CertificateParams::new(["raw".to_owned()]).unwrap();
+    params.self_signed(pair).unwrap().der().clone()
+}
+
+/// Believes every server.
+#[derive(Debug)]
+struct Anybody;
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        vec![SignatureScheme::ED25519]
+    }
+}
