@@ -1,4 +1,86 @@
 //! Peer networking for transactions that must reach every peer, whatever the network does.
+//!
+//! A host service links this crate, builds a [`PeerNode`], and from then on has: peers found and
+//! kept, transactions (opaque payloads up to 10 MiB by default) spread to every peer of the
+//! network, an outbox, and figures about all of it. It runs in the host's tokio runtime and owns
+//! no globals: no subscriber, recorder, panic hook, crypto provider or runtime. Any number of nodes
+//! run in one process.
+//!
+//! ```
+//! use std::time::Duration;
+//! use sorcha_peer::{From, Identity, Item, PeerNode};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let data = tempfile::tempdir()?;
+//! # let data = data.path();
+//! let first = PeerNode::builder()
+//!     .identity(Identity::load_or_create(data.join("first.key"))?)
+//!     .network("orders-demo")
+//!     .listen("127.0.0.1:0")
+//!     .start()
+//!     .await?;
+//! let address = first.listen_addr().ok_or("it listens")?.to_string();
+//!
+//! let second = PeerNode::builder()
+//!     .network("orders-demo")
+//!     .listen("127.0.0.1:0")
+//!     .bootstrap([address])
+//!     .start()
+//!     .await?;
+//! second.wait_ready(1, Duration::from_secs(10)).await?;
+//!
+//! let mut orders = second.subscribe("orders", From::Now).await?;
+//! let receipt = first.publish("orders", "one widget").await?;
+//! receipt.replicated(1).await?; // optional: another node has stored it
+//! if let Some(Item::Delivery(delivery)) = orders.next().await {
+//!     assert_eq!(delivery.transaction.payload().as_ref(), b"one widget");
+//! }
+//! second.shutdown(Duration::from_secs(5)).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What holds
+//!
+//! - Only authenticated peers get in: every link is mutual TLS 1.3 and the [`PeerId`] is the key
+//!   that the handshake proved. Nothing is forwarded, announced or delivered before its hash and
+//!   signature verified and the host's [validator](ports::Validator) accepted it.
+//! - A subscriber gets each transaction once per cursor, in the order in which its own node
+//!   accepted them, and misses nothing inside the retention window (an explicit gap beyond it).
+//!   There is no total order across nodes.
+//! - Every peer is offered everything that is retained, also if it was slow, late, cut off or
+//!   restarted: each link reads the node's log with a cursor of its own. A slow peer costs constant
+//!   memory and delays nobody.
+//! - What is refused is refused with a typed error, a counter and, where a host would want one, an
+//!   event.
+//! - The outbox and the log are kept in memory in this version: what `publish` accepted is lost
+//!   when the process is killed before another node has it. Bring your own
+//!   [queue](ports::TransactionQueue) and [store](ports::TransactionStore) for more.
+//!
+//! # How it is cut
+//!
+//! ```text
+//! host ── PeerNode ──► driver ──► protocol (pure) ──► outputs ──► effects ──► ports ──► transport, store, nat
+//! ```
+//!
+//! [`protocol`] is a deterministic state machine without clock, socket, file, task or lock; the node
+//! around it carries out what it asks for. Everything that touches the world is a trait object that
+//! a host may replace: see [`ports`], and [`testing`] for the suites that every implementation
+//! should pass.
+//!
+//! # Features
+//!
+//! | feature | default | brings |
+//! |---|---|---|
+//! | `node` | yes | the tokio driver and [`PeerNode`] |
+//! | `grpc` | yes | gRPC streams over mutual TLS (rustls with ring) |
+//! | `sqlite` | yes | peers and bans in SQLite (bundled; needs a C compiler) |
+//! | `stun` | yes | the STUN prober |
+//! | `sim` | no | the network simulator; not covered by semver |
+//!
+//! Without default features the crate is types, protocol, ports and the adapters in memory, with no
+//! tokio in the tree.
 
 pub mod config;
 pub mod error;
