@@ -5,6 +5,8 @@ pub mod error;
 mod identity;
 pub mod ports;
 pub mod protocol;
+#[cfg(any(test, feature = "sim"))]
+pub mod sim;
 pub mod testing;
 pub mod types;
 

@@ -28,15 +28,17 @@ use crate::types::{
     Refusal, Signature, Transaction, TransactionId, Verdict, Want,
 };
 
+use super::ids::IdMap;
 use super::io::{Judgement, Output, Ticket};
 use super::links::Up;
+use super::rng::Rng;
 use super::timers::Timer;
 use super::{Protocol, Task};
 
 /// Ids being fetched at once; at about 250 bytes each, 16 MiB.
 pub(super) const MAX_PENDING: usize = 65_536;
 /// Asked of one peer at once.
-const MAX_ASKED: usize = 256;
+pub(super) const MAX_ASKED: usize = 256;
 /// Payload bytes asked of one peer at once.
 const MAX_ASKED_BYTES: u64 = 4 << 20;
 /// An announcement that beats the payload by this much would better have been a push.
@@ -50,7 +52,7 @@ const SLOWEST: u64 = 1 << 20;
 /// Turns of asking all sources before an id is left to the next announcement.
 const MAX_TURNS: u32 = 3;
 /// Refused ids remembered, so that they are not fetched once per neighbour.
-const MAX_REFUSED: usize = 4096;
+pub(super) const MAX_REFUSED: usize = 4096;
 /// Wait for room when too many large payloads are being received.
 const NO_ROOM: Duration = Duration::from_millis(50);
 
@@ -104,11 +106,36 @@ impl Pending {
 }
 
 /// What the fetches share.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct FetchState {
     /// Bytes of large payloads being received, as announced.
     assembling: u64,
-    refused: VecDeque<TransactionId>,
+    refused: IdMap<()>,
+    /// The refused ids, oldest first.
+    refused_order: VecDeque<TransactionId>,
+}
+
+impl FetchState {
+    pub(super) fn new(rng: &mut Rng) -> Self {
+        Self { assembling: 0, refused: IdMap::new(rng), refused_order: VecDeque::new() }
+    }
+
+    fn refuse(&mut self, id: TransactionId) {
+        if self.refused.insert(id, ()).is_some() {
+            return;
+        }
+        self.refused_order.push_back(id);
+        if self.refused_order.len() > MAX_REFUSED
+            && let Some(oldest) = self.refused_order.pop_front()
+        {
+            self.refused.remove(&oldest);
+        }
+    }
+
+    #[cfg(any(test, feature = "sim"))]
+    pub(super) fn refused_len(&self) -> usize {
+        self.refused_order.len()
+    }
 }
 
 impl Protocol {
@@ -422,7 +449,7 @@ impl Protocol {
         };
         self.remove_pending(&id);
         if judgement != Judgement::TimedOut {
-            self.remember_refused(id);
+            self.fetches.refuse(id);
         }
         self.refuse_transaction(link, &id, refusal);
         if refusal == Refusal::Rejected {
@@ -455,13 +482,6 @@ impl Protocol {
         self.counters.transactions_accepted += 1;
         self.accept(transaction, hop, false, known);
         self.store_foreign(from, transaction, hop);
-    }
-
-    fn remember_refused(&mut self, id: TransactionId) {
-        if self.fetches.refused.len() >= MAX_REFUSED {
-            self.fetches.refused.pop_front();
-        }
-        self.fetches.refused.push_back(id);
     }
 
     fn refuse_transaction(&mut self, link: LinkId, id: &TransactionId, reason: Refusal) {

@@ -11,7 +11,7 @@ use super::links::Serve;
 use super::{Protocol, Task};
 
 /// Wants of one peer waiting to be served; a peer that asks for more asked for too much at once.
-const MAX_SERVING: usize = 4096;
+pub(super) const MAX_SERVING: usize = 4096;
 
 impl Protocol {
     pub(super) fn on_want(&mut self, link: LinkId, list: Vec<Want>) {
