@@ -393,6 +393,7 @@ impl Protocol {
             self.out.push_back(Output::Expire { now: self.wall });
         }
         self.expire_bans();
+        self.resync_after_loss();
         self.resync_if_possible();
         self.timers.set(timers::Timer::Expire, self.now + EXPIRE_EVERY);
     }
