@@ -90,6 +90,8 @@ pub mod nat;
 mod node;
 pub mod ports;
 pub mod protocol;
+#[cfg(any(test, feature = "sim"))]
+pub mod sim;
 pub mod store;
 pub mod testing;
 pub mod transport;

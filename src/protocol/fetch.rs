@@ -28,15 +28,17 @@ use crate::types::{
     Refusal, Signature, Transaction, TransactionId, Verdict, Want,
 };
 
+use super::ids::IdMap;
 use super::io::{Judgement, Output, Ticket};
 use super::links::Up;
+use super::rng::Rng;
 use super::timers::Timer;
 use super::{Protocol, Task};
 
 /// Ids being fetched at once; at about 250 bytes each, 16 MiB.
 pub(super) const MAX_PENDING: usize = 65_536;
 /// Asked of one peer at once.
-const MAX_ASKED: usize = 256;
+pub(super) const MAX_ASKED: usize = 256;
 /// Payload bytes asked of one peer at once.
 const MAX_ASKED_BYTES: u64 = 4 << 20;
 /// An announcement that beats the payload by this much would better have been a push.
@@ -50,7 +52,7 @@ const SLOWEST: u64 = 1 << 20;
 /// Turns of asking all sources before an id is left to the next announcement.
 const MAX_TURNS: u32 = 3;
 /// Refused ids remembered, so that they are not fetched once per neighbour.
-const MAX_REFUSED: usize = 4096;
+pub(super) const MAX_REFUSED: usize = 4096;
 /// Wait for room when too many large payloads are being received.
 const NO_ROOM: Duration = Duration::from_millis(50);
 
@@ -78,6 +80,9 @@ struct Assembly {
     signature: Signature,
     hop: u16,
     bytes: BytesMut,
+    /// Who sent the latest bytes.
+    from: LinkId,
+    mixed: bool,
 }
 
 /// An id that is not in the log yet.
@@ -89,11 +94,15 @@ pub(super) struct Pending {
     asked: Option<LinkId>,
     turns: u32,
     assembly: Option<Assembly>,
+    /// The bytes being checked came from more than one peer.
+    mixed: bool,
+    /// Not to be resumed from another peer: so it is certain whose bytes are wrong.
+    whole: bool,
 }
 
 impl Pending {
     pub(super) fn new(stage: Stage, size: u64) -> Self {
-        Self { stage, size, sources: Vec::new(), asked: None, turns: 0, assembly: None }
+        Self { stage, size, sources: Vec::new(), asked: None, turns: 0, assembly: None, mixed: false, whole: false }
     }
 
     fn add_source(&mut self, link: LinkId, at: MonoTime) {
@@ -104,11 +113,40 @@ impl Pending {
 }
 
 /// What the fetches share.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct FetchState {
     /// Bytes of large payloads being received, as announced.
     assembling: u64,
-    refused: VecDeque<TransactionId>,
+    /// Some link is to be asked to start over.
+    resync: bool,
+    /// Something was not kept since links were last asked to start over.
+    lost: bool,
+    refused: IdMap<()>,
+    /// The refused ids, oldest first.
+    refused_order: VecDeque<TransactionId>,
+}
+
+impl FetchState {
+    pub(super) fn new(rng: &mut Rng) -> Self {
+        Self { assembling: 0, resync: false, lost: false, refused: IdMap::new(rng), refused_order: VecDeque::new() }
+    }
+
+    fn refuse(&mut self, id: TransactionId) {
+        if self.refused.insert(id, ()).is_some() {
+            return;
+        }
+        self.refused_order.push_back(id);
+        if self.refused_order.len() > MAX_REFUSED
+            && let Some(oldest) = self.refused_order.pop_front()
+        {
+            self.refused.remove(&oldest);
+        }
+    }
+
+    #[cfg(any(test, feature = "sim"))]
+    pub(super) fn refused_len(&self) -> usize {
+        self.refused_order.len()
+    }
 }
 
 impl Protocol {
@@ -117,7 +155,11 @@ impl Protocol {
         self.counters.announcements_received += list.len() as u64;
         for a in list {
             if let Some(entry) = self.log.find(&a.id) {
-                entry.known |= 1 << slot;
+                // Who announces may not have stored it yet: while we wait for confirmations we go on
+                // to offer what is ours.
+                if !self.outbox.contains(&a.id) {
+                    entry.known |= 1 << slot;
+                }
                 // From its origin, which may have been restarted and wait for this.
                 if a.hop == 0 && entry.stored {
                     self.confirm_to(link, a.id);
@@ -143,9 +185,7 @@ impl Protocol {
         }
         if self.pending.len() >= MAX_PENDING {
             self.counters.fetches_shed += 1;
-            if let Some(up) = self.links.up(link) {
-                up.resync = true;
-            }
+            self.want_resync(link);
             return;
         }
         let mut pending = Pending::new(Stage::Heard, a.size);
@@ -211,6 +251,10 @@ impl Protocol {
         let rtt = self.rtt_of(link);
         let Some(pending) = self.pending.get_mut(id) else { return };
         pending.asked = Some(link);
+        if pending.whole && pending.assembly.as_ref().is_some_and(|a| a.from != link) {
+            self.fetches.assembling = self.fetches.assembling.saturating_sub(pending.size);
+            pending.assembly = None;
+        }
         let offset = pending.assembly.as_ref().map_or(0, |a| a.bytes.len() as u64);
         let Some(up) = self.links.up(link) else { return };
         up.asked.insert(*id);
@@ -247,10 +291,11 @@ impl Protocol {
     }
 
     /// A link is gone: what it was asked is asked elsewhere.
-    pub(super) fn ask_others(&mut self, up: &Up) {
+    pub(super) fn ask_others(&mut self, link: LinkId, up: &Up) {
         for id in up.asked.iter().chain(&up.backlog) {
             if let Some(pending) = self.pending.get_mut(id) {
-                pending.asked = None;
+                // What waited in the backlog may have been asked elsewhere meanwhile.
+                pending.asked = pending.asked.filter(|asked| *asked != link);
                 self.ask(id);
             }
         }
@@ -260,8 +305,28 @@ impl Protocol {
     fn give_up(&mut self, id: &TransactionId) {
         let Some(pending) = self.remove_pending(id) else { return };
         for source in pending.sources {
-            if let Some(up) = self.links.up(source.link) {
-                up.resync = true;
+            self.want_resync(source.link);
+        }
+    }
+
+    fn want_resync(&mut self, link: LinkId) {
+        if let Some(up) = self.links.up(link) {
+            up.resync = true;
+            self.fetches.resync = true;
+        }
+    }
+
+    /// Something that was taken could not be kept: it has to be offered again, by anybody.
+    pub(super) fn lost_some(&mut self) {
+        self.fetches.lost = true;
+    }
+
+    /// Once in a while, so that a full disk does not make everybody announce everything all the
+    /// time.
+    pub(super) fn resync_after_loss(&mut self) {
+        if std::mem::take(&mut self.fetches.lost) {
+            for link in self.links.up_ids() {
+                self.want_resync(link);
             }
         }
     }
@@ -284,9 +349,10 @@ impl Protocol {
 
     /// Asks peers whose announcements were dropped to start over, once there is room again.
     pub(super) fn resync_if_possible(&mut self) {
-        if self.pending.len() > MAX_PENDING / 2 {
+        if !self.fetches.resync || self.pending.len() > MAX_PENDING / 2 {
             return;
         }
+        self.fetches.resync = false;
         for link in self.links.up_ids() {
             if let Some(up) = self.links.up(link)
                 && std::mem::take(&mut up.resync)
@@ -404,7 +470,10 @@ impl Protocol {
         self.verifying -= 1;
         self.verifying_bytes -= transaction.header().payload_len;
         let id = transaction.id();
+        // Published by this node meanwhile: the store decides.
+        let superseded = self.pending.get(&id).is_none_or(|p| p.stage != Stage::Verifying);
         let refusal = match judgement {
+            Judgement::Verdict(_) | Judgement::TimedOut if superseded => return,
             Judgement::Verdict(Verdict::Accept) => {
                 self.accept_foreign(from, &transaction, hop);
                 return;
@@ -422,7 +491,7 @@ impl Protocol {
         };
         self.remove_pending(&id);
         if judgement != Judgement::TimedOut {
-            self.remember_refused(id);
+            self.fetches.refuse(id);
         }
         self.refuse_transaction(link, &id, refusal);
         if refusal == Refusal::Rejected {
@@ -437,12 +506,23 @@ impl Protocol {
             _ => Refusal::WrongHash,
         };
         self.refuse_transaction(l, id, reason);
-        if let Some(pending) = self.pending.get_mut(id) {
-            pending.stage = Stage::Heard;
+        let Some(pending) = self.pending.get_mut(id).filter(|p| p.stage == Stage::Verifying) else {
+            self.punish(l, from, "forged transaction");
+            return;
+        };
+        pending.stage = Stage::Heard;
+        // Pieces of several peers: nobody knows whose was wrong. The next one sends all of it.
+        let mixed = std::mem::take(&mut pending.mixed);
+        pending.whole |= mixed;
+        if !mixed {
             pending.sources.retain(|s| s.link != l);
-            pending.asked = None;
         }
-        self.punish(l, from, "forged transaction");
+        if let Some(asked) = pending.asked.take() {
+            self.forget_asked(asked, id);
+        }
+        if !mixed {
+            self.punish(l, from, "forged transaction");
+        }
         self.ask(id);
     }
 
@@ -455,13 +535,6 @@ impl Protocol {
         self.counters.transactions_accepted += 1;
         self.accept(transaction, hop, false, known);
         self.store_foreign(from, transaction, hop);
-    }
-
-    fn remember_refused(&mut self, id: TransactionId) {
-        if self.fetches.refused.len() >= MAX_REFUSED {
-            self.fetches.refused.pop_front();
-        }
-        self.fetches.refused.push_back(id);
     }
 
     fn refuse_transaction(&mut self, link: LinkId, id: &TransactionId, reason: Refusal) {
@@ -488,7 +561,7 @@ impl Protocol {
         let id = piece.id;
         let running =
             self.pending.get(&id).is_some_and(|p| p.stage == Stage::Heard && p.asked == Some(link));
-        if !running || !self.take_head(&piece) {
+        if !running || !self.take_head(link, &piece) {
             self.counters.pieces_unexpected += 1;
             return;
         }
@@ -499,7 +572,11 @@ impl Protocol {
             self.counters.pieces_unexpected += 1;
             return;
         }
+        assembly.mixed |= assembly.from != link;
+        assembly.from = link;
         assembly.bytes.extend_from_slice(&piece.bytes);
+        // A slow peer that makes progress is not given up.
+        pending.turns = 0;
         if assembly.bytes.len() as u64 == pending.size {
             self.complete(link, &id);
         } else {
@@ -509,7 +586,7 @@ impl Protocol {
     }
 
     /// Starts an assembly with the head of an answer; `false` when the head does not fit the id.
-    fn take_head(&mut self, piece: &Piece) -> bool {
+    fn take_head(&mut self, link: LinkId, piece: &Piece) -> bool {
         let Some(pending) = self.pending.get_mut(&piece.id) else { return false };
         if pending.assembly.is_some() {
             return true;
@@ -529,6 +606,8 @@ impl Protocol {
             signature: *signature,
             hop: *hop,
             bytes: BytesMut::new(),
+            from: link,
+            mixed: false,
         });
         self.fetches.assembling += parsed.payload_len;
         true
@@ -540,6 +619,7 @@ impl Protocol {
         pending.asked = None;
         let size = pending.size;
         let Some(assembly) = pending.assembly.take() else { return };
+        pending.mixed = assembly.mixed;
         self.fetches.assembling = self.fetches.assembling.saturating_sub(size);
         self.counters.payloads_received += 1;
         let bytes = assembly.bytes.freeze();

@@ -143,10 +143,12 @@ impl Protocol {
     /// A peer could not keep up with our announcements: it gets all of them again.
     pub(super) fn on_resync(&mut self, link: LinkId) {
         let (base, head) = (self.log.base(), self.log.head());
-        if let Some(up) = self.links.up(link) {
-            up.cursor = base;
-            up.catch_up_until = head;
-        }
+        let Some(up) = self.links.up(link) else { return };
+        up.cursor = base;
+        up.catch_up_until = head;
+        // Also what was pushed: it may have been what the peer could not keep.
+        let slot = up.slot;
+        self.log.clear_slot(slot);
         self.pump(link);
     }
 }

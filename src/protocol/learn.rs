@@ -19,7 +19,7 @@ const ONE: i32 = 1 << 16;
 /// Fewer samples than this say nothing; the link's average decides.
 const MIN_SAMPLES: u8 = 3;
 /// Origins remembered; the least recently heard of is forgotten first.
-const MAX_ORIGINS: usize = 256;
+pub(super) const MAX_ORIGINS: usize = 256;
 /// Links at most.
 const SLOTS: usize = 64;
 
@@ -122,6 +122,11 @@ impl Learned {
                 Lesson::Useful => estimate.useful(),
             }
         }
+    }
+
+    #[cfg(any(test, feature = "sim"))]
+    pub(super) fn origins(&self) -> usize {
+        self.origins.len()
     }
 
     /// A link slot has a new owner.

@@ -24,6 +24,10 @@ pub(super) const MAX_SLOTS: u8 = 64;
 /// Above this many queued bytes nothing but control is added: the peer is slow for the moment and
 /// its cursor waits. Four pieces; at 50 Mbit/s about 40 ms.
 pub(super) const HIGH_WATER: usize = 256 * 1024;
+/// A peer for which this much waits takes nothing but makes us answer: it is disconnected.
+pub(super) const MAX_QUEUED: usize = 4 << 20;
+/// More than one turn adds to a queue that is below its bound.
+const MAX_MESSAGE: usize = 1 << 20;
 /// Small messages wait at most this long (research/protocol.md, section 3.10).
 const FLUSH_AFTER: Duration = Duration::from_millis(5);
 /// This many small entries leave at once.
@@ -139,6 +143,8 @@ pub(super) struct Links {
     slots: BTreeMap<u8, LinkId>,
     /// Links whose batch changed in this turn.
     dirty: BTreeSet<LinkId>,
+    /// Links for which too much waits.
+    overfull: BTreeSet<LinkId>,
 }
 
 impl Links {
@@ -177,6 +183,7 @@ impl Links {
     fn remove(&mut self, link: LinkId) -> Option<Link> {
         let removed = self.all.remove(&link)?;
         self.dirty.remove(&link);
+        self.overfull.remove(&link);
         if let Some(up) = &removed.up {
             self.slots.remove(&up.slot);
             if self.by_peer.get(&removed.remote) == Some(&link) {
@@ -203,6 +210,9 @@ impl Protocol {
                 l.progress = now;
             }
             l.queued += message.weight();
+            if l.queued > MAX_QUEUED - MAX_MESSAGE {
+                self.links.overfull.insert(link);
+            }
             self.out.push_back(Output::Send { link, message });
         }
     }
@@ -236,6 +246,13 @@ impl Protocol {
             } else if batch.len() > 0 {
                 self.timers.set_earlier(Timer::Flush(link), due);
             }
+        }
+    }
+
+    /// Disconnects peers that make us answer more than they take.
+    pub(super) fn close_overfull(&mut self) {
+        while let Some(link) = self.links.overfull.pop_first() {
+            self.close(link, CloseReason::SlowPeer);
         }
     }
 

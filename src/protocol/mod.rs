@@ -17,6 +17,8 @@
 mod book;
 mod discovery;
 mod fetch;
+#[cfg(any(test, feature = "sim"))]
+mod gauges;
 mod gossip;
 mod guard;
 mod ids;
@@ -41,6 +43,9 @@ use crate::types::{
     PeerRecord, Stats, Transaction, TransactionId, WallTime,
 };
 
+#[cfg(any(test, feature = "sim"))]
+#[doc(hidden)]
+pub use gauges::Gauge;
 use fetch::{FetchState, Pending};
 use ids::IdMap;
 pub use io::{
@@ -135,6 +140,7 @@ impl Protocol {
         let discovery = &config.discovery;
         let book = book::Book::new(&discovery.bootstrap, discovery.max_peers, restored.peers);
         let pending = IdMap::new(&mut rng);
+        let fetches = FetchState::new(&mut rng);
         let mut timers = timers::Timers::default();
         timers.set(timers::Timer::Overlay, MonoTime::ZERO);
         timers.set(timers::Timer::Expire, MonoTime::ZERO + EXPIRE_EVERY);
@@ -161,7 +167,7 @@ impl Protocol {
             log,
             learned: learn::Learned::new(),
             pending,
-            fetches: FetchState::default(),
+            fetches,
             publishing: BTreeMap::new(),
             outbox,
             copies_wanted: config.outbox.min_copies,
@@ -185,6 +191,7 @@ impl Protocol {
             self.fire(timer);
         }
         self.flush_dirty();
+        self.close_overfull();
     }
 
     /// The next thing to do; drain to `None` after every [`Protocol::handle`].
@@ -386,6 +393,7 @@ impl Protocol {
             self.out.push_back(Output::Expire { now: self.wall });
         }
         self.expire_bans();
+        self.resync_after_loss();
         self.resync_if_possible();
         self.timers.set(timers::Timer::Expire, self.now + EXPIRE_EVERY);
     }

@@ -20,7 +20,8 @@ const MAX_FINISHED: usize = 16_384;
 impl Protocol {
     pub(super) fn on_publish(&mut self, call: CallId, transaction: Transaction) {
         let id = transaction.id();
-        if self.log.contains(&id) {
+        // What came from peers and is not safe yet is stored again: Ok means safe.
+        if self.log.find(&id).is_some_and(|entry| entry.stored) {
             self.counters.publishes_repeated += 1;
             self.out.push_back(Output::Published { call, result: Ok(false) });
             return;
@@ -97,7 +98,10 @@ impl Protocol {
             }
             Some(Task::StoreForeign { id, .. }) => {
                 // Not kept here: to be taken again when it is offered again.
-                self.log.remove(&id);
+                if self.log.find(&id).is_some_and(|entry| !entry.stored) {
+                    self.log.remove(&id);
+                    self.lost_some();
+                }
             }
             _ => {}
         }
@@ -117,8 +121,13 @@ impl Protocol {
             let result = result.map(|()| at == 0).map_err(PublishRefusal::Store);
             self.out.push_back(Output::Published { call, result });
         }
-        if result.is_ok() {
-            self.accept(transaction, 0, true, 0);
+        if result.is_err() {
+            return;
+        }
+        match self.log.find(&id) {
+            // It came from peers before.
+            Some(entry) => (entry.own, entry.stored, entry.hop) = (true, true, 0),
+            None => self.accept(transaction, 0, true, 0),
         }
     }
 
@@ -182,6 +191,10 @@ pub(super) struct Outbox {
 impl Outbox {
     pub(super) fn len(&self) -> usize {
         self.entries.len()
+    }
+
+    pub(super) fn contains(&self, id: &TransactionId) -> bool {
+        self.entries.contains_key(id)
     }
 
     pub(super) fn ids(&self) -> Vec<TransactionId> {

@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::types::{Direction, Endpoint, Event, FailureKind, LinkId, Mode, MonoTime, PeerId};
+use crate::types::{CloseReason, Direction, Endpoint, Event, FailureKind, LinkId, Mode, MonoTime, PeerId};
 
 use super::Protocol;
 use super::book::backoff;
@@ -178,7 +178,13 @@ impl Protocol {
         retry: Duration,
     ) {
         let Some(dial) = dial.and_then(|d| self.dials.remove(&d)) else { return };
+        // Replaced: the peer is linked, only not over this connection.
+        let result = match result {
+            Err(ConnectFailure::Refused(CloseReason::Replaced)) => Ok(()),
+            other => other,
+        };
         let failed = result.is_err();
+        let answered = !matches!(result, Err(ConnectFailure::Dial(_) | ConnectFailure::Closed));
         if failed {
             self.counters.dials_failed += 1;
         }
@@ -192,6 +198,10 @@ impl Protocol {
                 let next = self.next_attempt(failures, retry);
                 if let Some(b) = self.book.bootstrap.get_mut(at) {
                     b.dialling = false;
+                    if answered {
+                        // Also when it was refused: who is there was proven.
+                        b.peer = Some(*remote);
+                    }
                     b.failures = if failed { failures.saturating_add(1) } else { 0 };
                     b.next = next;
                 }

@@ -1,7 +1,7 @@
 //! Answering wants: whole small transactions, large ones in pieces.
 //!
-//! What a peer asked for waits in order on its link. A piece is queued only when less than one
-//! piece waits, so control never stands behind more than that.
+//! What a peer asked for waits in order on its link. A piece is queued only when the queue is empty
+//! or short enough that no more than one piece waits, so control never stands behind more than that.
 
 use crate::types::{LinkId, Message, PIECE_BYTES, Piece, Transaction, TransactionId, Want};
 
@@ -11,7 +11,7 @@ use super::links::Serve;
 use super::{Protocol, Task};
 
 /// Wants of one peer waiting to be served; a peer that asks for more asked for too much at once.
-const MAX_SERVING: usize = 4096;
+pub(super) const MAX_SERVING: usize = 4096;
 
 impl Protocol {
     pub(super) fn on_want(&mut self, link: LinkId, list: Vec<Want>) {
@@ -74,15 +74,15 @@ impl Protocol {
 
     /// Sends one piece; `false` when one still waits.
     fn serve_piece(&mut self, link: LinkId, slot: u8, t: Transaction, offset: u64) -> bool {
-        let queued = self.links.all.get(&link).map_or(0, |l| l.queued);
-        if queued >= PIECE_BYTES {
-            return false;
-        }
         let id = t.id();
         let hop = self.log.find(&id).map_or(0, |entry| entry.hop);
         let size = t.payload().len();
         let start = usize::try_from(offset).unwrap_or(size).min(size);
         let end = (start + PIECE_BYTES).min(size);
+        let queued = self.links.all.get(&link).map_or(0, |l| l.queued);
+        if queued > 0 && queued + (end - start) > PIECE_BYTES {
+            return false;
+        }
         let first = self
             .links
             .up(link)

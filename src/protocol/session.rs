@@ -69,6 +69,10 @@ impl Protocol {
         let endpoint = dial.and_then(|d| self.dials.get(&d)).map(|d| d.endpoint.clone());
         let direction = if dial.is_some() { Direction::Outbound } else { Direction::Inbound };
         let now = self.now;
+        if self.links.all.contains_key(&link) {
+            return;
+        }
+        let linked = dial.is_some() && self.dialled_already(&remote);
         let opened = Link {
             id: link,
             remote,
@@ -88,9 +92,22 @@ impl Protocol {
             self.refuse(link, reason);
             return;
         }
+        if linked {
+            // Two connections dialled by us may overtake each other, and each side would keep
+            // another one as the newest. So the second never says hello.
+            self.close(link, CloseReason::Replaced);
+            return;
+        }
         self.timers.set(Timer::Hello(link), now + self.config.connection.handshake_timeout);
         let hello = self.hello(address);
         self.send(link, hello);
+    }
+
+    /// Whether a link that we dialled leads to this peer, or is about to.
+    fn dialled_already(&self, remote: &PeerId) -> bool {
+        let sound = |l: &Link| l.up.as_ref().is_none_or(|up| up.ping.missed == 0);
+        let ours = |l: &&Link| l.remote == *remote && l.direction == Direction::Outbound;
+        self.links.all.values().filter(ours).any(sound)
     }
 
     fn refuse_before_hello(&self, remote: &PeerId) -> Option<CloseReason> {
@@ -125,6 +142,9 @@ impl Protocol {
     /// Closes a link that is not up, says so, and counts it.
     fn refuse(&mut self, link: LinkId, reason: CloseReason) {
         let Some(l) = self.links.all.get(&link) else { return };
+        if let (CloseReason::SelfDial, Some(endpoint)) = (reason, l.endpoint.clone()) {
+            self.book.note_own(endpoint);
+        }
         let event = Event::Refused {
             peer: Some(l.remote),
             address: l.shown_address(),
@@ -175,11 +195,14 @@ impl Protocol {
             self.refuse(link, reason);
             return;
         }
+        let linked = self.links.by_peer.contains_key(&remote);
         if !self.settle_rivals(link, &hello) {
             return;
         }
+        // What takes over from an older link of the same peer needs no room of its own.
         let inbound = self.links.count(Direction::Inbound);
-        if direction == Direction::Inbound && inbound >= self.config.overlay.max_inbound as usize {
+        let full = inbound >= self.config.overlay.max_inbound as usize;
+        if direction == Direction::Inbound && full && !linked {
             self.tell_peers(link, &remote);
             self.refuse(link, CloseReason::TooManyLinks);
             return;
@@ -204,8 +227,6 @@ impl Protocol {
         let old_id = old.id;
         let keeper = if self.me < new.remote { Direction::Outbound } else { Direction::Inbound };
         if same_process && crossed && old.direction == keeper {
-            // Not a refusal: the peer is linked, only not over this connection.
-            self.finish_dial_of(link, Ok(()));
             self.close(link, CloseReason::Replaced);
             return false;
         }
@@ -303,9 +324,13 @@ impl Protocol {
     pub(super) fn after_link(&mut self, l: &Link, ending: Ending) {
         let reason = ending.reason();
         self.finish_dial(l.dial, &l.remote, Err(ConnectFailure::Refused(reason)), ending.retry());
-        let Some(up) = &l.up else { return };
+        let Some(up) = &l.up else {
+            // A dial is free again, and somebody else may be worth one.
+            self.maintain();
+            return;
+        };
         self.counters.links_closed += 1;
-        self.ask_others(up);
+        self.ask_others(l.id, up);
         if ending == Ending::Ours(CloseReason::Replaced) {
             // The peer is still linked, over the connection that took over.
             return;

@@ -59,6 +59,11 @@ impl Timers {
         self.at.contains_key(&timer)
     }
 
+    #[cfg(any(test, feature = "sim"))]
+    pub(super) fn len(&self) -> usize {
+        self.at.len()
+    }
+
     pub(super) fn next(&self) -> Option<MonoTime> {
         self.due.first().map(|(at, _)| *at)
     }

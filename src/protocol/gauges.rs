@@ -1,0 +1,43 @@
+//! Sizes and their bounds, for the checker of the simulation.
+
+use super::Protocol;
+
+/// A size inside a node and the bound that it must not exceed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gauge {
+    /// What is measured.
+    pub name: &'static str,
+    /// How much it is.
+    pub value: usize,
+    /// How much it may be.
+    pub bound: usize,
+}
+
+impl Protocol {
+    /// Every table and queue that grows, with the bound that it must keep.
+    #[doc(hidden)]
+    pub fn gauges(&self) -> Vec<Gauge> {
+        let most = |of: &dyn Fn(&super::links::Link) -> usize| {
+            self.links.all.values().map(of).max().unwrap_or(0)
+        };
+        let up = |of: fn(&super::links::Up) -> usize| {
+            move |l: &super::links::Link| l.up.as_ref().map_or(0, of)
+        };
+        let gauge = |name, value, bound| Gauge { name, value, bound };
+        vec![
+            gauge("pending", self.pending.len(), super::fetch::MAX_PENDING + super::MAX_STORING),
+            gauge("refused", self.fetches.refused_len(), super::fetch::MAX_REFUSED),
+            gauge("book", self.book.known.len(), self.config.discovery.max_peers as usize),
+            gauge("dials", self.dials.len(), 1024),
+            gauge("links", self.links.up_count(), usize::from(super::links::MAX_SLOTS)),
+            gauge("outbox", self.outbox.len(), self.config.outbox.max_entries as usize),
+            gauge("bytes queued on a link", most(&|l| l.queued), super::links::MAX_QUEUED),
+            gauge("asked of a link", most(&up(|u| u.asked.len())), super::fetch::MAX_ASKED),
+            gauge("served to a link", most(&up(|u| u.serving.len())), super::serve::MAX_SERVING),
+            gauge("backlog of a link", most(&up(|u| u.backlog.len())), super::fetch::MAX_PENDING),
+            gauge("origins learned", self.learned.origins(), super::learn::MAX_ORIGINS),
+            gauge("timers", self.timers.len(), super::fetch::MAX_PENDING + 1024),
+            gauge("tickets", self.tickets.len(), 4 * super::MAX_VERIFYING + super::MAX_STORING),
+        ]
+    }
+}

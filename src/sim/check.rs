@@ -1,0 +1,433 @@
+//! The checkers: invariants of the protocol, each a named type that looks at everything a node is
+//! given and does. Each has a test that shows it a violation and sees it bite.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt;
+use std::time::Duration;
+
+use crate::protocol::{CallId, Input, Judgement, LinkView, Output, Ticket};
+pub use crate::protocol::Gauge;
+use crate::types::{LinkId, Message, PIECE_BYTES, PeerId, TransactionId, Verdict};
+
+/// What one running node holds when nothing is under way any more.
+#[derive(Debug, Clone, Default)]
+pub struct Holdings {
+    /// Which node.
+    pub node: usize,
+    /// Nodes of the same number are connected over links.
+    pub group: usize,
+    /// Unexpired transactions in its store.
+    pub held: BTreeSet<TransactionId>,
+    /// Unexpired transactions whose publish it answered with Ok and whose disk was not lost since.
+    pub promised: BTreeSet<TransactionId>,
+}
+
+/// Something a checker gets to see.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub enum Seen<'a> {
+    /// A node starts with these transactions on its disk.
+    Started {
+        /// Which node.
+        node: usize,
+        /// What its store holds.
+        kept: &'a [TransactionId],
+        /// Whether its disk is empty because it is new or was lost.
+        blank: bool,
+    },
+    /// A node is given something.
+    Input {
+        /// Which node.
+        node: usize,
+        /// What.
+        input: &'a Input,
+    },
+    /// A node does something.
+    Output {
+        /// Which node.
+        node: usize,
+        /// What.
+        output: &'a Output,
+    },
+    /// A node has dealt with an input.
+    Turn {
+        /// Which node.
+        node: usize,
+        /// Its links.
+        links: &'a [LinkView],
+        /// Its sizes.
+        gauges: &'a [Gauge],
+    },
+    /// Nothing is under way.
+    Calm {
+        /// All running nodes.
+        nodes: &'a [Holdings],
+    },
+}
+
+/// An invariant that did not hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// Which checker.
+    pub checker: &'static str,
+    /// When, in simulated time.
+    pub at: Duration,
+    /// What it saw.
+    pub what: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at {:?}: {}", self.checker, self.at, self.what)
+    }
+}
+
+/// An invariant.
+pub trait Checker: fmt::Debug {
+    /// Its name.
+    fn name(&self) -> &'static str;
+
+    /// Looks at something; adds to `found` what must not be, and returns how many checks it made.
+    fn look(&mut self, seen: &Seen<'_>, found: &mut Vec<String>) -> u64;
+}
+
+/// All checkers of this module; `hostile` are the peers that may be banned.
+pub fn all(hostile: BTreeSet<PeerId>) -> Vec<Box<dyn Checker>> {
+    vec![
+        Box::new(NoLoss),
+        Box::new(AtMostOnce::default()),
+        Box::new(StoreBeforePublished::default()),
+        Box::new(VerifyBeforeForward::default()),
+        Box::new(Bounded),
+        Box::new(ControlFirst::default()),
+        Box::new(RecordsMonotone::default()),
+        Box::new(OneLinkPerPeer),
+        Box::new(NoBanForLoss { hostile }),
+    ]
+}
+
+/// What is accepted and unexpired is at every node that is connected to a holder, and what was
+/// promised is somewhere.
+#[derive(Debug)]
+pub struct NoLoss;
+
+impl Checker for NoLoss {
+    fn name(&self) -> &'static str {
+        "no_loss"
+    }
+
+    fn look(&mut self, seen: &Seen<'_>, found: &mut Vec<String>) -> u64 {
+        let Seen::Calm { nodes } = seen else { return 0 };
+        let mut groups: BTreeMap<usize, BTreeSet<TransactionId>> = BTreeMap::new();
+        for node in *nodes {
+            groups.entry(node.group).or_default().extend(&node.held);
+        }
+        for node in *nodes {
+            let missing: Vec<_> = groups[&node.group].difference(&node.held).collect();
+            if let Some(first) = missing.first() {
+                let count = missing.len();
+                found.push(format!("node {} misses {count}, for instance {first}", node.node));
+            }
+            if let Some(first) = node.promised.difference(&node.held).next() {
+                found.push(format!("node {} promised {first} and has it no more", node.node));
+            }
+        }
+        nodes.len() as u64
+    }
+}
+
+/// Each id is put into a node's log at most once.
+#[derive(Debug, Default)]
+pub struct AtMostOnce {
+    under_way: BTreeMap<(usize, Ticket), TransactionId>,
+    stored: BTreeSet<(usize, TransactionId)>,
+}
+
+impl Checker for AtMostOnce {
+    fn name(&self) -> &'static str {
+        "at_most_once"
+    }
+
+    fn look(&mut self, seen: &Seen<'_>, found: &mut Vec<String>) -> u64 {
+        match seen {
+            Seen::Started { node, kept, .. } => {
+                self.under_way.retain(|(n, _), _| n != node);
+                self.stored.retain(|(n, _)| n != node);
+                self.stored.extend(kept.iter().map(|id| (*node, *id)));
+                0
+            }
+            Seen::Output { node, output: Output::Store { ticket, entry, own } } => {
+                let id = entry.transaction.id();
+                let twice = self.stored.contains(&(*node, id))
+                    || self.under_way.iter().any(|((n, _), under)| n == node && *under == id);
+                // Publishing what also came back from peers is stored again to be in the outbox.
+                if twice && !own {
+                    found.push(format!("node {node} stores {id} again"));
+                }
+                self.under_way.insert((*node, *ticket), id);
+                1
+            }
+            Seen::Input { node, input: Input::Stored { ticket, result } } => {
+                if let Some(id) = self.under_way.remove(&(*node, *ticket))
+                    && result.is_ok()
+                {
+                    self.stored.insert((*node, id));
+                }
+                0
+            }
+            _ => 0,
+        }
+    }
+}
+
+/// `publish` is answered with Ok only for what the store has; what it was refused is not stored.
+#[derive(Debug, Default)]
+pub struct StoreBeforePublished {
+    calls: BTreeMap<(usize, CallId), TransactionId>,
+    under_way: BTreeMap<(usize, Ticket), TransactionId>,
+    stored: BTreeSet<(usize, TransactionId)>,
+}
+
+impl Checker for StoreBeforePublished {
+    fn name(&self) -> &'static str {
+        "store_before_published"
+    }
+
+    fn look(&mut self, seen: &Seen<'_>, found: &mut Vec<String>) -> u64 {
+        match seen {
+            Seen::Started { node, kept, .. } => {
+                self.calls.retain(|(n, _), _| n != node);
+                self.under_way.retain(|(n, _), _| n != node);
+                self.stored.retain(|(n, _)| n != node);
+                self.stored.extend(kept.iter().map(|id| (*node, *id)));
+            }
+            Seen::Input { node, input: Input::Publish { call, transaction } } => {
+                self.calls.insert((*node, *call), transaction.id());
+            }
+            Seen::Output { node, output: Output::Store { ticket, entry, .. } } => {
+                self.under_way.insert((*node, *ticket), entry.transaction.id());
+            }
+            Seen::Input { node, input: Input::Stored { ticket, result } } => {
+                if let Some(id) = self.under_way.remove(&(*node, *ticket))
+                    && result.is_ok()
+                {
+                    self.stored.insert((*node, id));
+                }
+            }
+            Seen::Output { node, output: Output::Published { call, result } } => {
+                let Some(id) = self.calls.remove(&(*node, *call)) else {
+                    found.push(format!("node {node} answers {call:?}, which nobody asked"));
+                    return 1;
+                };
+                if result.is_ok() && !self.stored.contains(&(*node, id)) {
+                    found.push(format!("node {node} said Ok to {id}, which is not stored"));
+                }
+                return 1;
+            }
+            _ => {}
+        }
+        0
+    }
+}
+
+/// Nothing is forwarded or announced before it is verified, or stored if it is the node's own.
+#[derive(Debug, Default)]
+pub struct VerifyBeforeForward {
+    verifying: BTreeMap<(usize, Ticket), TransactionId>,
+    storing: BTreeMap<(usize, Ticket), TransactionId>,
+    good: BTreeSet<(usize, TransactionId)>,
+}
+
+impl Checker for VerifyBeforeForward {
+    fn name(&self) -> &'static str {
+        "verify_before_forward"
+    }
+
+    fn look(&mut self, seen: &Seen<'_>, found: &mut Vec<String>) -> u64 {
+        match seen {
+            Seen::Started { node, kept, .. } => {
+                self.good.retain(|(n, _)| n != node);
+                self.verifying.retain(|(n, _), _| n != node);
+                self.storing.retain(|(n, _), _| n != node);
+                self.good.extend(kept.iter().map(|id| (*node, *id)));
+            }
+            Seen::Output { node, output: Output::Verify { ticket, transaction, .. } } => {
+                self.verifying.insert((*node, *ticket), transaction.id());
+            }
+            Seen::Output { node, output: Output::Store { ticket, entry, own: true } } => {
+                self.storing.insert((*node, *ticket), entry.transaction.id());
+            }
+            Seen::Input { node, input: Input::Verified { ticket, judgement } } => {
+                if let Some(id) = self.verifying.remove(&(*node, *ticket))
+                    && *judgement == Judgement::Verdict(Verdict::Accept)
+                {
+                    self.good.insert((*node, id));
+                }
+            }
+            Seen::Input { node, input: Input::Stored { ticket, result: Ok(()) } } => {
+                if let Some(id) = self.storing.remove(&(*node, *ticket)) {
+                    self.good.insert((*node, id));
+                }
+            }
+            Seen::Output { node, output: Output::Send { message, .. } } => {
+                let ids: Vec<TransactionId> = match message {
+                    Message::Push { transaction, .. } => vec![transaction.id()],
+                    Message::Piece(piece) => vec![piece.id],
+                    Message::Announce(list) => list.iter().map(|a| a.id).collect(),
+                    _ => return 0,
+                };
+                for id in &ids {
+                    if !self.good.contains(&(*node, *id)) {
+                        found.push(format!("node {node} sends {id} ({})", message.kind()));
+                    }
+                }
+                return ids.len() as u64;
+            }
+            _ => {}
+        }
+        0
+    }
+}
+
+/// Every queue and table stays within its bound.
+#[derive(Debug)]
+pub struct Bounded;
+
+impl Checker for Bounded {
+    fn name(&self) -> &'static str {
+        "bounded"
+    }
+
+    fn look(&mut self, seen: &Seen<'_>, found: &mut Vec<String>) -> u64 {
+        let Seen::Turn { node, gauges, .. } = seen else { return 0 };
+        for g in gauges.iter().filter(|g| g.value > g.bound) {
+            found.push(format!("node {node}: {} is {}, bound {}", g.name, g.value, g.bound));
+        }
+        gauges.len() as u64
+    }
+}
+
+/// On no link do more bulk bytes wait than one piece.
+#[derive(Debug, Default)]
+pub struct ControlFirst {
+    /// Weight and bulk bytes of what waits.
+    queues: BTreeMap<(usize, LinkId), VecDeque<(usize, usize)>>,
+}
+
+impl Checker for ControlFirst {
+    fn name(&self) -> &'static str {
+        "control_first"
+    }
+
+    fn look(&mut self, seen: &Seen<'_>, found: &mut Vec<String>) -> u64 {
+        match seen {
+            Seen::Started { node, .. } => self.queues.retain(|(n, _), _| n != node),
+            Seen::Output { node, output: Output::Send { link, message } } => {
+                let bulk = match message {
+                    Message::Piece(piece) => piece.bytes.len(),
+                    _ => 0,
+                };
+                let queue = self.queues.entry((*node, *link)).or_default();
+                queue.push_back((message.weight(), bulk));
+                let waiting: usize = queue.iter().map(|(_, bulk)| bulk).sum();
+                if bulk > 0 && waiting > PIECE_BYTES {
+                    found.push(format!("node {node}: {waiting} bytes of bulk wait on {link:?}"));
+                }
+                return 1;
+            }
+            Seen::Input { node, input: Input::Sent { link, weight, .. } } => {
+                let Some(queue) = self.queues.get_mut(&(*node, *link)) else { return 0 };
+                let mut left = *weight;
+                while left > 0
+                    && let Some((weight, _)) = queue.pop_front()
+                {
+                    left = left.saturating_sub(weight);
+                }
+            }
+            Seen::Output { node, output: Output::Close { link } }
+            | Seen::Input { node, input: Input::LinkClosed { link } } => {
+                self.queues.remove(&(*node, *link));
+            }
+            _ => {}
+        }
+        0
+    }
+}
+
+/// A peer record with a lower sequence number never replaces a higher one.
+#[derive(Debug, Default)]
+pub struct RecordsMonotone {
+    newest: BTreeMap<(usize, PeerId), u64>,
+}
+
+impl Checker for RecordsMonotone {
+    fn name(&self) -> &'static str {
+        "records_monotone"
+    }
+
+    fn look(&mut self, seen: &Seen<'_>, found: &mut Vec<String>) -> u64 {
+        match seen {
+            Seen::Started { node, blank: true, .. } => {
+                self.newest.retain(|(n, _), _| n != node);
+            }
+            Seen::Output { node, output: Output::ForgetPeer(peer) } => {
+                self.newest.remove(&(*node, *peer));
+            }
+            Seen::Output { node, output: Output::SavePeer(saved) } => {
+                let Some(record) = &saved.record else { return 0 };
+                let (peer, seq) = (saved.peer, record.draft.seq);
+                let old = self.newest.insert((*node, peer), seq);
+                if old.is_some_and(|old| old > seq) {
+                    found.push(format!("node {node}: record {seq} of {peer} after {old:?}"));
+                }
+                return 1;
+            }
+            _ => {}
+        }
+        0
+    }
+}
+
+/// No node has two links to one peer, or one to itself.
+#[derive(Debug)]
+pub struct OneLinkPerPeer;
+
+impl Checker for OneLinkPerPeer {
+    fn name(&self) -> &'static str {
+        "one_link_per_peer"
+    }
+
+    fn look(&mut self, seen: &Seen<'_>, found: &mut Vec<String>) -> u64 {
+        let Seen::Turn { node, links, .. } = seen else { return 0 };
+        let mut peers = BTreeSet::new();
+        for link in *links {
+            if !peers.insert(link.peer) {
+                found.push(format!("node {node} has two links to {}", link.peer));
+            }
+        }
+        1
+    }
+}
+
+/// Nobody is banned who only lost messages, was slow or was silent.
+#[derive(Debug)]
+pub struct NoBanForLoss {
+    /// Peers whose ban is just.
+    pub hostile: BTreeSet<PeerId>,
+}
+
+impl Checker for NoBanForLoss {
+    fn name(&self) -> &'static str {
+        "no_ban_for_loss"
+    }
+
+    fn look(&mut self, seen: &Seen<'_>, found: &mut Vec<String>) -> u64 {
+        let Seen::Output { node, output } = seen else { return 0 };
+        if let Output::SaveBan(ban) = output
+            && !self.hostile.contains(&ban.peer)
+        {
+            found.push(format!("node {node} banned {}: {}", ban.peer, ban.reason));
+        }
+        u64::from(matches!(output, Output::Close { .. } | Output::SaveBan(_)))
+    }
+}

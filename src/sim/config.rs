@@ -1,0 +1,245 @@
+//! What a world is made of.
+
+use std::time::Duration;
+
+use crate::config::Config;
+
+/// How long a frame travels between two nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Latency {
+    /// The same one-way delay everywhere.
+    Fixed(Duration),
+    /// Five regions, 8 to 130 ms apart, and 1 to 12 ms of access delay per node: about 65 ms one
+    /// way on average. The matrix of the protocol study.
+    Regions,
+}
+
+/// How transactions are checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Verification {
+    /// Hashes and signatures are really checked; equal signatures only once.
+    Real,
+    /// Everything is right unless [`World::forge`](super::World::forge) named it. For large worlds.
+    Trusted,
+}
+
+/// Whom nodes know at the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Topology {
+    /// Everybody has the first node as its bootstrap peer.
+    OneBootstrap,
+    /// Everybody has everybody as bootstrap peers.
+    Mesh,
+    /// Nobody knows anybody; links are made with [`World::connect`](super::World::connect).
+    Empty,
+}
+
+/// Faults that strike frames by chance, in millionths per frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Loss {
+    /// The frame is lost and its link with it, as TCP does when it gives up.
+    pub reset: u32,
+    /// The frame vanishes and the link lives on. No transport that we use does that; it stands for
+    /// faulty proxies.
+    pub drop: u32,
+}
+
+/// A world to be built. Start from [`WorldConfig::new`] and change what matters.
+///
+/// ```
+/// use std::time::Duration;
+/// use sorcha_peer::sim::{Latency, World, WorldConfig};
+///
+/// let mut world = World::new(WorldConfig::new(7, 4).latency(Latency::Fixed(Duration::from_millis(10))));
+/// world.run_for(Duration::from_secs(5));
+/// let id = world.publish(0, "orders", b"hello");
+/// assert!(world.run_until(|w| w.holders(&id) == 4, Duration::from_secs(5)));
+/// world.assert_clean();
+/// ```
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct WorldConfig {
+    /// Decides everything that happens by chance.
+    pub seed: u64,
+    /// Nodes started at time zero.
+    pub nodes: usize,
+    /// Configuration of every node; bootstrap peers come from `topology`.
+    pub node: Config,
+    /// Whom nodes know.
+    pub topology: Topology,
+    /// Travel time.
+    pub latency: Latency,
+    /// Up to this many percent are added to each frame's travel time.
+    pub jitter_percent: u32,
+    /// Bytes per second that a node sends, over all links together; `None` is no limit.
+    pub uplink: Option<u64>,
+    /// Bytes per second that a node takes.
+    pub downlink: Option<u64>,
+    /// Whether a frame carries all that waits (up to a quarter of a MiB), or one message.
+    pub batching: bool,
+    /// How transactions are checked.
+    pub verification: Verification,
+    /// Time to check a transaction.
+    pub verify_delay: Duration,
+    /// Time until a transaction is safe; stores do one after the other.
+    pub store_delay: Duration,
+    /// Frames lost by chance.
+    pub loss: Loss,
+    /// Whether every input and output goes into [`World::digest`](super::World::digest).
+    pub digest: bool,
+    /// Whether the checkers look at every input and output.
+    pub checks: bool,
+}
+
+impl WorldConfig {
+    /// `nodes` nodes that all know the first one, 20 ms apart, with all checks on.
+    pub fn new(seed: u64, nodes: usize) -> Self {
+        Self {
+            seed,
+            nodes,
+            node: Config::lan(),
+            topology: Topology::OneBootstrap,
+            latency: Latency::Fixed(Duration::from_millis(20)),
+            jitter_percent: 20,
+            uplink: None,
+            downlink: None,
+            batching: true,
+            verification: Verification::Real,
+            verify_delay: Duration::from_micros(50),
+            store_delay: Duration::from_micros(500),
+            loss: Loss::default(),
+            digest: false,
+            checks: true,
+        }
+    }
+
+    /// Sets the configuration of every node.
+    #[must_use]
+    pub fn node(mut self, node: Config) -> Self {
+        self.node = node;
+        self
+    }
+
+    /// Sets whom nodes know.
+    #[must_use]
+    pub fn topology(mut self, topology: Topology) -> Self {
+        self.topology = topology;
+        self
+    }
+
+    /// Sets the travel time.
+    #[must_use]
+    pub fn latency(mut self, latency: Latency) -> Self {
+        self.latency = latency;
+        self
+    }
+
+    /// Limits what each node sends, in bytes per second.
+    #[must_use]
+    pub fn uplink(mut self, bytes_per_second: u64) -> Self {
+        self.uplink = Some(bytes_per_second);
+        self
+    }
+
+    /// Sets whether frames carry all that waits.
+    #[must_use]
+    pub fn batching(mut self, batching: bool) -> Self {
+        self.batching = batching;
+        self
+    }
+
+    /// Sets how transactions are checked.
+    #[must_use]
+    pub fn verification(mut self, verification: Verification) -> Self {
+        self.verification = verification;
+        self
+    }
+
+    /// Sets faults that strike by chance.
+    #[must_use]
+    pub fn loss(mut self, loss: Loss) -> Self {
+        self.loss = loss;
+        self
+    }
+
+    /// Sets whether everything goes into the digest.
+    #[must_use]
+    pub fn digest(mut self, digest: bool) -> Self {
+        self.digest = digest;
+        self
+    }
+
+    /// Sets whether the checkers look on.
+    #[must_use]
+    pub fn checks(mut self, checks: bool) -> Self {
+        self.checks = checks;
+        self
+    }
+}
+
+/// How a node differs from the others.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct NodeOptions {
+    /// Its own configuration instead of the world's; the bootstrap peers in it are kept.
+    pub config: Option<Config>,
+    /// Behind NAT: it dials, but nobody can dial it.
+    pub hidden: bool,
+    /// What it does wrong.
+    pub behaviour: Behaviour,
+    /// How far its clock is off, in milliseconds.
+    pub clock_skew_ms: i64,
+}
+
+impl NodeOptions {
+    /// A node with its own configuration.
+    pub fn with_config(config: Config) -> Self {
+        Self { config: Some(config), ..Self::default() }
+    }
+
+    /// A node behind NAT.
+    pub fn hidden() -> Self {
+        Self { hidden: true, ..Self::default() }
+    }
+
+    /// A node that misbehaves.
+    pub fn misbehaving(behaviour: Behaviour) -> Self {
+        Self { behaviour, ..Self::default() }
+    }
+
+    /// A node whose clock is off.
+    pub fn skewed(clock_skew_ms: i64) -> Self {
+        Self { clock_skew_ms, ..Self::default() }
+    }
+}
+
+/// What a node does to the messages that it sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Behaviour {
+    /// Nothing.
+    #[default]
+    Honest,
+    /// It announces everything and sends no payload.
+    Stalling,
+    /// It changes a byte of every payload that is not its own.
+    WrongPayload,
+    /// It changes every signature that is not its own.
+    WrongSignature,
+    /// It changes every peer record that is not its own.
+    WrongRecord,
+    /// Its hello names a wire version of the far future.
+    WrongVersion,
+    /// It sends the first piece of a payload changed, and no other.
+    PoisonThenStall,
+}
+
+impl Behaviour {
+    /// Whether being banned for it is just.
+    pub(super) fn is_hostile(self) -> bool {
+        !matches!(self, Self::Honest | Self::Stalling | Self::WrongVersion)
+    }
+}

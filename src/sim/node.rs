@@ -1,0 +1,162 @@
+//! One simulated node: its identity, its disk, and its protocol while it runs.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use crate::config::Config;
+use crate::error::StoreErrorKind;
+use crate::identity::Identity;
+use crate::protocol::Protocol;
+use crate::types::{
+    Cursor, Endpoint, Host, LinkId, MonoTime, PeerId, PeerRecord, RecordDraft, TransactionId,
+    WallTime,
+};
+
+use super::config::NodeOptions;
+use super::net::Frame;
+use super::store::Store;
+
+/// Wall-clock time at which every world starts.
+const EPOCH_MS: u64 = 1_700_000_000_000;
+
+/// A transaction that reached a node's log, in the order of its cursors.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivery {
+    /// Its place in the log.
+    pub cursor: Cursor,
+    /// Which.
+    pub id: TransactionId,
+    /// Who sent it; `None` for the node's own.
+    pub from: Option<PeerId>,
+    /// Hops from its origin.
+    pub hops: u16,
+    /// When, in simulated time.
+    pub at: Duration,
+}
+
+/// A frame that arrived while its node was full.
+#[derive(Debug)]
+pub(super) struct Deferred {
+    pub(super) pipe: u64,
+    pub(super) side: usize,
+    pub(super) frame: Frame,
+}
+
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) identity: Identity,
+    pub(super) options: NodeOptions,
+    pub(super) config: Config,
+    pub(super) endpoint: Endpoint,
+    pub(super) record_seq: u64,
+    /// `None` while the node is down.
+    pub(super) protocol: Option<Protocol>,
+    /// Counts starts: what was meant for an earlier run is dropped.
+    pub(super) boot: u64,
+    pub(super) started: Duration,
+    pub(super) store: Store,
+    pub(super) store_free: Duration,
+    pub(super) store_error: Option<StoreErrorKind>,
+    pub(super) next_link: u64,
+    pub(super) next_call: u64,
+    /// Pipe and side of each link.
+    pub(super) links: BTreeMap<LinkId, (u64, usize)>,
+    pub(super) wake: Option<Duration>,
+    pub(super) deferred: VecDeque<Deferred>,
+    /// Ends that wait for their turn at the uplink.
+    pub(super) ready: VecDeque<(u64, usize)>,
+    pub(super) uplink: Option<u64>,
+    pub(super) downlink: Option<u64>,
+    pub(super) uplink_free: Duration,
+    pub(super) uplink_timer: bool,
+    pub(super) downlink_free: Duration,
+    /// Nodes of different partitions do not hear each other.
+    pub(super) partition: usize,
+    pub(super) deliveries: Vec<Delivery>,
+    pub(super) promised: BTreeSet<TransactionId>,
+    pub(super) turns: u64,
+}
+
+impl Node {
+    pub(super) fn new(seed: u64, index: usize, config: Config, options: NodeOptions) -> Self {
+        Self {
+            identity: identity(seed, index),
+            config,
+            endpoint: endpoint(index),
+            options,
+            record_seq: 0,
+            protocol: None,
+            boot: 0,
+            started: Duration::ZERO,
+            store: Store::default(),
+            store_free: Duration::ZERO,
+            store_error: None,
+            next_link: 0,
+            next_call: 0,
+            links: BTreeMap::new(),
+            wake: None,
+            deferred: VecDeque::new(),
+            ready: VecDeque::new(),
+            uplink: None,
+            downlink: None,
+            uplink_free: Duration::ZERO,
+            uplink_timer: false,
+            downlink_free: Duration::ZERO,
+            partition: 0,
+            deliveries: Vec::new(),
+            promised: BTreeSet::new(),
+            turns: 0,
+        }
+    }
+
+    pub(super) fn peer_id(&self) -> PeerId {
+        self.identity.peer_id()
+    }
+
+    pub(super) fn mono(&self, now: Duration) -> MonoTime {
+        MonoTime::from_duration(now.saturating_sub(self.started))
+    }
+
+    pub(super) fn wall(&self, now: Duration) -> WallTime {
+        let wall = WallTime::from_millis(EPOCH_MS).plus(now);
+        let skew = Duration::from_millis(self.options.clock_skew_ms.unsigned_abs());
+        if self.options.clock_skew_ms < 0 { wall.minus(skew) } else { wall.plus(skew) }
+    }
+
+    /// Its record, newly signed.
+    pub(super) fn sign_record(&mut self, now: Duration) -> PeerRecord {
+        self.record_seq += 1;
+        let endpoints =
+            if self.options.hidden { Vec::new() } else { vec![self.endpoint.clone()] };
+        self.identity.sign_record(RecordDraft {
+            peer: self.peer_id(),
+            seq: self.record_seq,
+            issued: self.wall(now),
+            endpoints,
+        })
+    }
+
+    /// Where its connections seem to come from.
+    pub(super) fn source_address(&self) -> Option<SocketAddr> {
+        let address = self.endpoint.socket_addr()?;
+        Some(SocketAddr::new(address.ip(), 40_000))
+    }
+}
+
+/// The identity of a node, the same in every run of a seed.
+fn identity(seed: u64, index: usize) -> Identity {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(b"sorcha-peer/sim/identity");
+    hasher.update(&seed.to_le_bytes());
+    hasher.update(&(index as u64).to_le_bytes());
+    Identity::from_seed(*hasher.finalize().as_bytes())
+}
+
+/// The address of a node: 10.x.y.1:5001, 256 address groups.
+pub(super) fn endpoint(index: usize) -> Endpoint {
+    let octet = |n: usize| u8::try_from(n % 256).unwrap_or(0);
+    let ip = Ipv4Addr::new(10, octet(index), octet(index / 256), 1);
+    Endpoint::new(Host::Ip(IpAddr::V4(ip)), Endpoint::DEFAULT_PORT)
+        .unwrap_or_else(|_| unreachable!("an address with a port is an endpoint"))
+}

@@ -1,0 +1,104 @@
+//! A node's disk: what survives a crash.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::protocol::Restored;
+use crate::types::{
+    Ban, Cursor, IndexEntry, NewEntry, PeerId, StoredPeer, Transaction, TransactionId, WallTime,
+};
+
+/// Everything a node has written.
+#[derive(Debug, Default)]
+pub(super) struct Store {
+    log: BTreeMap<u64, NewEntry>,
+    by_id: BTreeMap<TransactionId, u64>,
+    newest: u64,
+    outbox: BTreeSet<TransactionId>,
+    peers: BTreeMap<PeerId, StoredPeer>,
+    bans: BTreeMap<PeerId, Ban>,
+}
+
+impl Store {
+    /// Appends an entry; `None` when its id is there already.
+    pub(super) fn append(&mut self, entry: NewEntry, own: bool) -> Option<Cursor> {
+        let id = entry.transaction.id();
+        if own {
+            self.outbox.insert(id);
+        }
+        if self.by_id.contains_key(&id) {
+            return None;
+        }
+        self.newest += 1;
+        self.by_id.insert(id, self.newest);
+        self.log.insert(self.newest, entry);
+        Some(Cursor(self.newest))
+    }
+
+    pub(super) fn get(&self, id: &TransactionId) -> Option<&Transaction> {
+        Some(&self.log.get(self.by_id.get(id)?)?.transaction)
+    }
+
+    pub(super) fn contains(&self, id: &TransactionId) -> bool {
+        self.by_id.contains_key(id)
+    }
+
+    /// Ids that may not be forgotten at `now`.
+    pub(super) fn unexpired(&self, now: WallTime) -> impl Iterator<Item = TransactionId> + '_ {
+        self.log.values().filter(move |e| e.keep_until > now).map(|e| e.transaction.id())
+    }
+
+    pub(super) fn expire(&mut self, now: WallTime) {
+        let by_id = &mut self.by_id;
+        self.log.retain(|_, entry| {
+            let keep = entry.keep_until > now;
+            if !keep {
+                by_id.remove(&entry.transaction.id());
+            }
+            keep
+        });
+    }
+
+    pub(super) fn confirm(&mut self, ids: &[TransactionId]) {
+        for id in ids {
+            self.outbox.remove(id);
+        }
+    }
+
+    pub(super) fn save_peer(&mut self, peer: StoredPeer) {
+        self.peers.insert(peer.peer, peer);
+    }
+
+    pub(super) fn forget_peer(&mut self, peer: &PeerId) {
+        self.peers.remove(peer);
+    }
+
+    pub(super) fn save_ban(&mut self, ban: Ban) {
+        self.bans.insert(ban.peer, ban);
+    }
+
+    pub(super) fn lift_ban(&mut self, peer: &PeerId) {
+        self.bans.remove(peer);
+    }
+
+    pub(super) fn outbox_len(&self) -> usize {
+        self.outbox.len()
+    }
+
+    /// What a node that starts on this disk is given.
+    pub(super) fn restored(&self) -> Restored {
+        let entry = |(cursor, e): (&u64, &NewEntry)| IndexEntry {
+            cursor: Cursor(*cursor),
+            id: e.transaction.id(),
+            size: e.transaction.header().payload_len,
+            hops: e.hops,
+            created: e.transaction.header().created,
+            keep_until: e.keep_until,
+        };
+        Restored {
+            peers: self.peers.values().cloned().collect(),
+            bans: self.bans.values().cloned().collect(),
+            index: self.log.iter().map(entry).collect(),
+            outbox: self.outbox.iter().copied().collect(),
+        }
+    }
+}

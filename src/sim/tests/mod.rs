@@ -1,0 +1,62 @@
+//! Scenarios, each over a band of seeds.
+//!
+//! `SORCHA_SEEDS=100..200` or `SORCHA_SEEDS=50` (the first 50) replaces every band. A failure names
+//! the scenario and the seed.
+
+mod bite;
+mod faults;
+mod hostile;
+mod property;
+mod replay;
+mod spread;
+
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::time::Duration;
+
+use super::*;
+use crate::config::Config;
+use crate::types::Endpoint;
+
+const fn secs(s: u64) -> Duration {
+    Duration::from_secs(s)
+}
+
+const fn millis(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+/// Runs a scenario once per seed of the band.
+fn seeds(scenario: &str, count: u64, run: impl Fn(u64)) {
+    for seed in band(count) {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| run(seed))) {
+            eprintln!("scenario {scenario:?} failed: SORCHA_SEEDS={seed}..{}", seed + 1);
+            resume_unwind(panic);
+        }
+    }
+}
+
+fn band(count: u64) -> Range<u64> {
+    let Ok(text) = std::env::var("SORCHA_SEEDS") else { return 0..count };
+    let number = |s: &str| s.trim().parse().expect("SORCHA_SEEDS is a..b or a count");
+    match text.split_once("..") {
+        Some((from, to)) => number(from)..number(to),
+        None => 0..number(&text),
+    }
+}
+
+/// Settles and demands that everything is where it belongs and no checker found anything.
+fn settle(world: &mut World, limit: Duration) {
+    let settled = world.settle(limit);
+    world.assert_clean();
+    assert!(settled, "not settled within {limit:?}: {:?}", world.report());
+}
+
+/// A world of one bootstrap peer that has come together.
+fn overlay(config: WorldConfig) -> World {
+    let mut world = World::new(config);
+    let limit = secs(60);
+    assert!(world.run_until(World::is_connected, limit), "not connected: {:?}", world.report());
+    world.run_for(secs(5));
+    world
+}

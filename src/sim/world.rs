@@ -1,0 +1,446 @@
+//! The world: nodes, pipes, and one heap of what happens next.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::protocol::{DialId, Input, Judgement, Protocol, Ticket};
+use crate::types::{
+    Endpoint, FailureKind, Header, NewEntry, PeerId, PeerRecord, Topic, Transaction, TransactionId,
+    WallTime,
+};
+
+use super::check::{self, Checker, Seen, Violation};
+use super::config::{Latency, NodeOptions, Topology, WorldConfig};
+use super::dice::Dice;
+use super::digest::Digest;
+use super::net::{Frame, Pipe};
+use super::node::{Delivery, Node, endpoint};
+use super::report::Faults;
+
+/// One-way delays between five regions, in milliseconds (research/protocol.md, section 2).
+const REGIONS: [[u64; 5]; 5] = [
+    [8, 40, 75, 110, 130],
+    [40, 8, 60, 90, 120],
+    [75, 60, 8, 45, 95],
+    [110, 90, 45, 8, 60],
+    [130, 120, 95, 60, 8],
+];
+/// How long a publisher lets its transactions live.
+const LIFETIME: Duration = Duration::from_hours(1);
+
+/// Something that will happen.
+#[derive(Debug)]
+pub(super) enum Event {
+    Wake { node: usize, boot: u64 },
+    Dialled { node: usize, boot: u64, dial: DialId, to: Endpoint, expected: Option<PeerId> },
+    DialFailed { node: usize, boot: u64, dial: DialId, reason: FailureKind },
+    Opened { pipe: u64, side: usize, dial: Option<DialId> },
+    Uplink { node: usize, boot: u64 },
+    Departed { pipe: u64, side: usize, frame: Frame },
+    Arrived { pipe: u64, side: usize, frame: Frame },
+    Ended { pipe: u64, side: usize },
+    Verified { node: usize, boot: u64, ticket: Ticket, judgement: Judgement },
+    Records { node: usize, boot: u64, ticket: Ticket, valid: Vec<PeerRecord>, forged: usize },
+    Stored { node: usize, boot: u64, ticket: Ticket, entry: Box<NewEntry>, own: bool },
+    Loaded { node: usize, boot: u64, ticket: Ticket, id: TransactionId },
+}
+
+#[derive(Debug)]
+struct Scheduled {
+    at: Duration,
+    seq: u64,
+    event: Event,
+}
+
+impl PartialEq for Scheduled {
+    fn eq(&self, other: &Self) -> bool {
+        self.seq == other.seq
+    }
+}
+
+impl Eq for Scheduled {}
+
+impl PartialOrd for Scheduled {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Scheduled {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at, self.seq).cmp(&(other.at, other.seq))
+    }
+}
+
+/// A virtual network whose nodes each run the real [`Protocol`].
+///
+/// Equal configuration and calls give an equal run, down to every byte.
+#[derive(Debug)]
+pub struct World {
+    pub(super) config: WorldConfig,
+    pub(super) dice: Dice,
+    pub(super) now: Duration,
+    seq: u64,
+    pub(super) steps: u64,
+    heap: BinaryHeap<Reverse<Scheduled>>,
+    pub(super) nodes: Vec<Node>,
+    pub(super) addresses: BTreeMap<Endpoint, usize>,
+    pub(super) pipes: BTreeMap<u64, Pipe>,
+    pub(super) next_pipe: u64,
+    regions: Vec<(usize, Duration)>,
+    pub(super) forged: BTreeSet<TransactionId>,
+    /// Signatures that were checked, so that equal ones are checked once.
+    pub(super) checked: BTreeMap<[u8; 64], bool>,
+    checkers: Vec<(Box<dyn Checker>, u64)>,
+    violations: Vec<Violation>,
+    digest: Digest,
+    pub(super) faults: Faults,
+    pub(super) published_at: BTreeMap<TransactionId, Duration>,
+    pub(super) published: u64,
+    pub(super) latencies: Vec<Duration>,
+    pub(super) payload_delivered: u64,
+    pub(super) payload_sent: u64,
+    pub(super) control_sent: u64,
+    pub(super) earlier: crate::types::Counters,
+}
+
+impl World {
+    /// Builds the world and starts its nodes, all equal.
+    pub fn new(config: WorldConfig) -> Self {
+        let count = config.nodes;
+        Self::with_nodes(config, vec![NodeOptions::default(); count])
+    }
+
+    /// Builds the world and starts these nodes.
+    pub fn with_nodes(config: WorldConfig, nodes: Vec<NodeOptions>) -> Self {
+        let mut world = Self {
+            dice: Dice::new(config.seed),
+            now: Duration::ZERO,
+            seq: 0,
+            steps: 0,
+            heap: BinaryHeap::new(),
+            nodes: Vec::new(),
+            addresses: BTreeMap::new(),
+            pipes: BTreeMap::new(),
+            next_pipe: 0,
+            regions: Vec::new(),
+            forged: BTreeSet::new(),
+            checked: BTreeMap::new(),
+            checkers: Vec::new(),
+            violations: Vec::new(),
+            digest: Digest::default(),
+            faults: Faults::default(),
+            published_at: BTreeMap::new(),
+            published: 0,
+            latencies: Vec::new(),
+            payload_delivered: 0,
+            payload_sent: 0,
+            control_sent: 0,
+            earlier: crate::types::Counters::default(),
+            config: WorldConfig { nodes: nodes.len(), ..config },
+        };
+        let added: Vec<_> = nodes.into_iter().map(|options| world.place(options)).collect();
+        if world.config.checks {
+            let hostile = world.nodes.iter().filter(|n| n.options.behaviour.is_hostile());
+            let checkers = check::all(hostile.map(Node::peer_id).collect());
+            world.checkers = checkers.into_iter().map(|c| (c, 0)).collect();
+        }
+        for node in added {
+            world.start(node);
+        }
+        world
+    }
+
+    /// Adds a node that starts now; returns its number.
+    pub fn add_node(&mut self, options: NodeOptions) -> usize {
+        let node = self.place(options);
+        self.start(node);
+        node
+    }
+
+    fn place(&mut self, options: NodeOptions) -> usize {
+        let index = self.nodes.len();
+        let mut config = options.config.clone().unwrap_or_else(|| self.config.node.clone());
+        let known = match self.config.topology {
+            Topology::OneBootstrap => 0..1,
+            Topology::Mesh => 0..self.config.nodes,
+            Topology::Empty => 0..0,
+        };
+        let others = known.filter(|other| *other != index).map(endpoint);
+        config.discovery.bootstrap.extend(others);
+        let mut node = Node::new(self.config.seed, index, config, options);
+        node.uplink = self.config.uplink;
+        node.downlink = self.config.downlink;
+        self.addresses.insert(node.endpoint.clone(), index);
+        let access = Duration::from_millis(1) + self.dice.up_to(Duration::from_millis(11));
+        self.regions.push((usize::try_from(self.dice.below(5)).unwrap_or(0), access));
+        self.nodes.push(node);
+        index
+    }
+
+    /// Simulated time since the world began.
+    pub fn now(&self) -> Duration {
+        self.now
+    }
+
+    /// How many nodes there are, running or not.
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Whether there is no node.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    /// The id of a node.
+    pub fn peer_id(&self, node: usize) -> PeerId {
+        self.nodes[node].peer_id()
+    }
+
+    /// Where a node can be dialled.
+    pub fn endpoint(&self, node: usize) -> Endpoint {
+        self.nodes[node].endpoint.clone()
+    }
+
+    /// The protocol of a node; `None` while it is down.
+    pub fn protocol(&self, node: usize) -> Option<&Protocol> {
+        self.nodes[node].protocol.as_ref()
+    }
+
+    /// What reached a node's log, in the order of its cursors.
+    pub fn deliveries(&self, node: usize) -> &[Delivery] {
+        &self.nodes[node].deliveries
+    }
+
+    /// Own transactions that a node's disk still has in its outbox.
+    pub fn outbox(&self, node: usize) -> usize {
+        self.nodes[node].store.outbox_len()
+    }
+
+    /// Whether a node's disk has a transaction.
+    pub fn holds(&self, node: usize, id: &TransactionId) -> bool {
+        self.nodes[node].store.contains(id)
+    }
+
+    /// How many running nodes have a transaction on disk.
+    pub fn holders(&self, id: &TransactionId) -> usize {
+        self.running().filter(|n| self.holds(*n, id)).count()
+    }
+
+    /// The nodes that run.
+    pub fn running(&self) -> impl Iterator<Item = usize> + '_ {
+        let up = |(at, n): (usize, &Node)| n.protocol.is_some().then_some(at);
+        self.nodes.iter().enumerate().filter_map(up)
+    }
+
+    /// Makes, signs and publishes a transaction; returns its id, whatever becomes of it.
+    pub fn publish(&mut self, node: usize, topic: &str, payload: &[u8]) -> TransactionId {
+        let wall = self.nodes[node].wall(self.now);
+        let transaction = self.transaction(node, topic, payload, wall, wall.plus(LIFETIME));
+        let id = transaction.id();
+        self.publish_transaction(node, transaction);
+        id
+    }
+
+    /// Publishes `bytes` random bytes.
+    pub fn publish_random(&mut self, node: usize, bytes: usize) -> TransactionId {
+        let mut payload = vec![0; bytes];
+        self.dice.fill(&mut payload);
+        self.publish(node, "random", &payload)
+    }
+
+    /// A transaction signed by a node, published nowhere.
+    ///
+    /// # Panics
+    /// If `topic` is longer than 255 bytes.
+    pub fn transaction(
+        &self,
+        node: usize,
+        topic: &str,
+        payload: &[u8],
+        created: WallTime,
+        expires: WallTime,
+    ) -> Transaction {
+        let identity = &self.nodes[node].identity;
+        let topic = Topic::new(topic).expect("a topic has at most 255 bytes");
+        let header = Header::new(topic, identity.peer_id(), created, expires, payload);
+        let payload = Bytes::copy_from_slice(payload);
+        identity.sign_transaction(header, payload).expect("header and payload fit")
+    }
+
+    /// Publishes a given transaction.
+    pub fn publish_transaction(&mut self, node: usize, transaction: Transaction) {
+        self.published_at.entry(transaction.id()).or_insert(self.now);
+        let n = &mut self.nodes[node];
+        n.next_call += 1;
+        let call = crate::protocol::CallId(n.next_call);
+        self.feed(node, Input::Publish { call, transaction });
+    }
+
+    /// Gives a node any input, for scenarios that this API has no word for.
+    pub fn input(&mut self, node: usize, input: Input) {
+        self.feed(node, input);
+    }
+
+    /// Lets a node dial another.
+    pub fn connect(&mut self, from: usize, to: usize) {
+        let endpoint = self.endpoint(to);
+        let n = &mut self.nodes[from];
+        n.next_call += 1;
+        let call = crate::protocol::CallId(n.next_call);
+        self.feed(from, Input::Connect { call, endpoint });
+    }
+
+    /// Runs for a span of simulated time.
+    pub fn run_for(&mut self, span: Duration) {
+        let end = self.now + span;
+        while self.step(end) {}
+        self.now = end;
+    }
+
+    /// Runs until `done` or until `limit` has passed; returns whether it is done. `done` is asked
+    /// every millisecond of simulated time in which something happens.
+    pub fn run_until(&mut self, mut done: impl FnMut(&Self) -> bool, limit: Duration) -> bool {
+        let end = self.now + limit;
+        let mut asked = self.now;
+        if done(self) {
+            return true;
+        }
+        while self.step(end) {
+            if self.now >= asked + Duration::from_millis(1) {
+                asked = self.now;
+                if done(self) {
+                    return true;
+                }
+            }
+        }
+        self.now = end;
+        done(self)
+    }
+
+    /// Runs until nothing is under way and every checker is content with what every node holds;
+    /// `false` if that is not so within `limit`.
+    pub fn settle(&mut self, limit: Duration) -> bool {
+        let settled = self.run_until(Self::is_settled, limit);
+        let nodes = self.holdings();
+        self.show(&Seen::Calm { nodes: &nodes });
+        settled
+    }
+
+    fn is_settled(&self) -> bool {
+        let quiet = self.running().all(|n| {
+            let node = &self.nodes[n];
+            node.deferred.is_empty() && node.protocol.as_ref().is_some_and(Protocol::is_idle)
+        });
+        quiet && self.pipes.values().all(|p| p.ends.iter().all(|e| e.in_flight == 0)) && {
+            let nodes = self.holdings();
+            let mut found = Vec::new();
+            check::NoLoss.look(&Seen::Calm { nodes: &nodes }, &mut found);
+            found.is_empty()
+        }
+    }
+
+    /// Whether all running nodes are connected over links.
+    pub fn is_connected(&self) -> bool {
+        let groups = self.groups();
+        let first = self.running().next().map(|n| groups[n]);
+        self.running().all(|n| Some(groups[n]) == first)
+    }
+
+    /// How many links a node has.
+    pub fn links(&self, node: usize) -> usize {
+        self.nodes[node].protocol.as_ref().map_or(0, |p| p.links().len())
+    }
+
+    /// Whether two nodes have a link, seen from both sides.
+    pub fn linked(&self, a: usize, b: usize) -> bool {
+        let sees = |from: usize, to: usize| {
+            let to = self.peer_id(to);
+            self.nodes[from]
+                .protocol
+                .as_ref()
+                .is_some_and(|p| p.links().iter().any(|l| l.peer == to))
+        };
+        sees(a, b) && sees(b, a)
+    }
+
+    /// One hash over all inputs and outputs so far.
+    pub fn digest(&self) -> String {
+        self.digest.value()
+    }
+
+    /// What the checkers found.
+    pub fn violations(&self) -> &[Violation] {
+        &self.violations
+    }
+
+    /// How often each checker looked at something that concerns it.
+    pub fn checks(&self) -> BTreeMap<String, u64> {
+        self.checkers.iter().map(|(c, n)| (c.name().to_owned(), *n)).collect()
+    }
+
+    /// Panics with the first violation and the seed.
+    ///
+    /// # Panics
+    /// If a checker found something.
+    pub fn assert_clean(&self) {
+        if let Some(first) = self.violations.first() {
+            let count = self.violations.len();
+            panic!("seed {}: {count} violations, the first: {first}", self.config.seed);
+        }
+    }
+
+    /// One-way travel time, with jitter.
+    pub(super) fn travel(&mut self, a: usize, b: usize) -> Duration {
+        let base = match self.config.latency {
+            Latency::Fixed(delay) => delay,
+            Latency::Regions => {
+                let ((ra, da), (rb, db)) = (self.regions[a], self.regions[b]);
+                Duration::from_millis(REGIONS[ra][rb]) + da + db
+            }
+        };
+        base + self.dice.up_to(base * self.config.jitter_percent / 100)
+    }
+
+    pub(super) fn schedule(&mut self, at: Duration, event: Event) {
+        self.seq += 1;
+        self.heap.push(Reverse(Scheduled { at, seq: self.seq, event }));
+    }
+
+    fn step(&mut self, end: Duration) -> bool {
+        match self.heap.peek() {
+            Some(Reverse(next)) if next.at <= end => {}
+            _ => return false,
+        }
+        let Some(Reverse(next)) = self.heap.pop() else { return false };
+        self.now = self.now.max(next.at);
+        self.steps += 1;
+        self.happen(next.event);
+        true
+    }
+
+    pub(super) fn show(&mut self, seen: &Seen<'_>) {
+        const MOST: usize = 100;
+        let mut found = Vec::new();
+        for (checker, count) in &mut self.checkers {
+            *count += checker.look(seen, &mut found);
+            for what in found.drain(..) {
+                if self.violations.len() < MOST {
+                    let checker = checker.name();
+                    self.violations.push(Violation { checker, at: self.now, what });
+                }
+            }
+        }
+    }
+
+    pub(super) fn note(&mut self, node: usize, what: &dyn std::fmt::Debug) {
+        if self.config.digest {
+            let at = super::dice::nanos(self.now);
+            self.digest.take(at, node, what);
+        }
+    }
+}
