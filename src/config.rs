@@ -217,14 +217,17 @@ pub struct ConnectionConfig {
     /// Time for TLS and hello together. Default 10 s, range 100 ms to 60 s.
     #[serde(with = "span")]
     pub handshake_timeout: Duration,
-    /// Attempts at an operation on one rung of the ladder. Default 3, range 1 to 10.
+    /// Attempts at an operation on one rung of the ladder. Default 3, range 1 to 10. Without effect
+    /// while there is one rung.
     pub max_retries: u32,
-    /// Delay between them. Default 5 s, range 1 s to 60 s.
+    /// Delay between them. Default 5 s, range 1 s to 60 s. Without effect while there is one rung.
     #[serde(with = "span")]
     pub retry_delay: Duration,
     /// Failed walks down the ladder that open a peer's circuit breaker. Default 5, range 3 to 20.
+    /// Without effect while there is one rung: dials back off instead.
     pub breaker_threshold: u32,
     /// Time after which an open breaker lets one probe through. Default 5 min, range 1 to 30 min.
+    /// Without effect while there is one rung.
     #[serde(with = "span")]
     pub breaker_reset: Duration,
 }
@@ -290,7 +293,8 @@ pub struct GossipConfig {
     pub max_transaction_size: u64,
     /// Largest payload in bytes that is pushed unasked. Default 16 KiB, range 0 to 64 KiB.
     pub eager_limit: u64,
-    /// Whether frames are compressed where that shrinks them. Default true.
+    /// Whether frames may be compressed where that shrinks them. Default true. Without effect yet:
+    /// no compression is negotiated by this wire version.
     pub compression: bool,
     /// Most bytes of large payloads being received at once. Default 64 MiB, range 1 MiB to 16 GiB;
     /// a single payload may always be received.
@@ -308,9 +312,10 @@ pub struct OutboxConfig {
     /// Own transactions waiting for copies. Default 10000, range 100 to 100000.
     pub max_entries: u32,
     /// Rounds without any taker after which an entry becomes a dead letter. Default 5, range 1 to
-    /// 10.
+    /// 10. Without effect yet: entries wait until they are confirmed or expire.
     pub max_retries: u32,
-    /// Whether the outbox must survive a restart. Default true.
+    /// Whether the outbox must survive a restart. Default true. Without effect yet: that is decided
+    /// by the queue given to the builder.
     pub persistent: bool,
     /// Nodes that must have stored a transaction before it leaves the outbox. Default 2, range 1
     /// to 16.
@@ -459,10 +464,10 @@ fn within<T: PartialOrd + Display>(
     value: T,
     range: RangeInclusive<T>,
 ) -> Result<(), ConfigError> {
-    if range.contains(&value) {
+    let (min, max) = range.into_inner();
+    if min <= value && value <= max {
         return Ok(());
     }
-    let (min, max) = range.into_inner();
     Err(ConfigError::OutOfRange {
         field,
         value: value.to_string(),
