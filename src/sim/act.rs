@@ -309,14 +309,15 @@ impl World {
         let n = &mut self.nodes[node];
         let Some(&(pipe, side)) = n.links.get(&link) else { return };
         let own = n.identity.peer_id();
-        if !tamper(n.options.behaviour, own, &mut message) {
+        let weight = message.weight();
+        let before = (n.options.behaviour != Behaviour::Honest).then(|| message.clone());
+        let passes = tamper(n.options.behaviour, own, &mut message);
+        if !passes || before.is_some_and(|before| before != message) {
             self.faults.messages_tampered += 1;
-            // Withheld, but gone as far as the node can tell.
-            message = Message::Pong { nonce: 0 };
         }
         let Some(p) = self.pipes.get_mut(&pipe) else { return };
         let end = &mut p.ends[side];
-        end.queue.push_back(message);
+        end.queue.push_back((weight, passes.then_some(message)));
         if !end.ready {
             end.ready = true;
             n.ready.push_back((pipe, side));

@@ -140,7 +140,8 @@ impl Checker for NoLoss {
 #[derive(Debug, Default)]
 pub struct AtMostOnce {
     under_way: BTreeMap<(usize, Ticket), TransactionId>,
-    stored: BTreeSet<(usize, TransactionId)>,
+    /// Stored or about to be.
+    taken: BTreeSet<(usize, TransactionId)>,
 }
 
 impl Checker for AtMostOnce {
@@ -152,16 +153,14 @@ impl Checker for AtMostOnce {
         match seen {
             Seen::Started { node, kept, .. } => {
                 self.under_way.retain(|(n, _), _| n != node);
-                self.stored.retain(|(n, _)| n != node);
-                self.stored.extend(kept.iter().map(|id| (*node, *id)));
+                self.taken.retain(|(n, _)| n != node);
+                self.taken.extend(kept.iter().map(|id| (*node, *id)));
                 0
             }
             Seen::Output { node, output: Output::Store { ticket, entry, own } } => {
                 let id = entry.transaction.id();
-                let twice = self.stored.contains(&(*node, id))
-                    || self.under_way.iter().any(|((n, _), under)| n == node && *under == id);
                 // Publishing what also came back from peers is stored again to be in the outbox.
-                if twice && !own {
+                if !self.taken.insert((*node, id)) && !own {
                     found.push(format!("node {node} stores {id} again"));
                 }
                 self.under_way.insert((*node, *ticket), id);
@@ -169,9 +168,9 @@ impl Checker for AtMostOnce {
             }
             Seen::Input { node, input: Input::Stored { ticket, result } } => {
                 if let Some(id) = self.under_way.remove(&(*node, *ticket))
-                    && result.is_ok()
+                    && result.is_err()
                 {
-                    self.stored.insert((*node, id));
+                    self.taken.remove(&(*node, id));
                 }
                 0
             }

@@ -152,7 +152,7 @@ impl World {
         let Some(&(pipe, side)) = self.nodes[from].links.get(&link) else { return };
         let Some(p) = self.pipes.get_mut(&pipe) else { return };
         let end = &mut p.ends[side];
-        end.queue.push_back(message);
+        end.queue.push_back((message.weight(), Some(message)));
         if !end.ready {
             end.ready = true;
             self.nodes[from].ready.push_back((pipe, side));

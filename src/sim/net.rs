@@ -22,7 +22,8 @@ pub(super) struct End {
     pub(super) open: bool,
     /// Closed by its node; what is queued still leaves.
     pub(super) closing: bool,
-    pub(super) queue: VecDeque<Message>,
+    /// Messages with their weight; `None` for what its node believes to send.
+    pub(super) queue: VecDeque<(usize, Option<Message>)>,
     /// Whether it waits for its turn at the uplink.
     pub(super) ready: bool,
     /// Bytes on their way to the other end.
@@ -51,15 +52,15 @@ impl End {
 
     /// Takes what the next frame carries.
     pub(super) fn next_frame(&mut self, batching: bool) -> Option<Frame> {
-        let mut messages = vec![self.queue.pop_front()?];
-        let mut weight = messages[0].weight();
+        let (mut weight, first) = self.queue.pop_front()?;
+        let mut messages: Vec<_> = first.into_iter().collect();
         while batching
-            && let Some(next) = self.queue.front()
-            && weight + next.weight() <= FRAME
-            && let Some(next) = self.queue.pop_front()
+            && let Some((next, _)) = self.queue.front()
+            && weight + next <= FRAME
+            && let Some((next, message)) = self.queue.pop_front()
         {
-            weight += next.weight();
-            messages.push(next);
+            weight += next;
+            messages.extend(message);
         }
         Some(Frame { messages, weight, bytes: weight + FRAME_OVERHEAD })
     }

@@ -336,12 +336,13 @@ impl World {
             let node = &self.nodes[n];
             node.deferred.is_empty() && node.protocol.as_ref().is_some_and(Protocol::is_idle)
         });
-        quiet && self.pipes.values().all(|p| p.ends.iter().all(|e| e.in_flight == 0)) && {
-            let nodes = self.holdings();
-            let mut found = Vec::new();
-            check::NoLoss.look(&Seen::Calm { nodes: &nodes }, &mut found);
-            found.is_empty()
+        if !quiet {
+            return false;
         }
+        let nodes = self.holdings();
+        let mut found = Vec::new();
+        check::NoLoss.look(&Seen::Calm { nodes: &nodes }, &mut found);
+        found.is_empty()
     }
 
     /// Whether all running nodes are connected over links.

@@ -15,8 +15,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
 
 use super::*;
-use crate::config::Config;
-use crate::types::Endpoint;
 
 const fn secs(s: u64) -> Duration {
     Duration::from_secs(s)
@@ -45,9 +43,13 @@ fn band(count: u64) -> Range<u64> {
     }
 }
 
-/// Settles and demands that everything is where it belongs and no checker found anything.
+/// Demands that within `limit` everybody is connected and everything is where it belongs, and that
+/// no checker found anything.
 fn settle(world: &mut World, limit: Duration) {
+    assert!(world.run_until(World::is_connected, limit), "not connected: {:?}", world.report());
     let settled = world.settle(limit);
+    // Confirmations may still be on their way.
+    world.run_for(secs(1));
     world.assert_clean();
     assert!(settled, "not settled within {limit:?}: {:?}", world.report());
 }
