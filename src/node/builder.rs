@@ -316,15 +316,18 @@ impl Parts {
         let (store, store_box) = mpsc::channel(STORE_OPS);
         let newest = watch::Sender::new(newest);
         let state = watch::Sender::new(State::default());
+        let ended = watch::Sender::new(None);
         let inner = Inner {
             identity: self.identity.clone(),
             config: self.config.clone(),
             listening,
             commands,
             events: events.downgrade(),
+            lagged: Arc::default(),
             log: Arc::clone(&self.log),
             newest: newest.subscribe(),
             state: state.subscribe(),
+            ended: ended.subscribe(),
         };
 
         let span =
@@ -378,6 +381,7 @@ impl Parts {
             next_link: 0,
             next_call: 0,
             stopping: None,
+            ended,
         };
         let mail = Mailboxes { completions, commands: command_box, inbound: inbound_box };
         tracing::info!(target: "sorcha_peer::node", parent: &span, peer = %me, ?listening, "node started");

@@ -53,7 +53,6 @@ pub(super) enum Command {
     },
     Shutdown {
         deadline: Duration,
-        reply: oneshot::Sender<ShutdownReport>,
     },
 }
 
@@ -90,14 +89,10 @@ pub(super) struct Driver {
     pub(super) receipts: Receipts,
     pub(super) next_link: u64,
     pub(super) next_call: u64,
-    /// Set once a shutdown was asked for.
-    pub(super) stopping: Option<Stopping>,
-}
-
-/// A shutdown under way.
-pub(super) struct Stopping {
-    until: Instant,
-    replies: Vec<oneshot::Sender<ShutdownReport>>,
+    /// Set once a shutdown was asked for: when it stops waiting.
+    pub(super) stopping: Option<Instant>,
+    /// Set when it is through.
+    pub(super) ended: watch::Sender<Option<ShutdownReport>>,
 }
 
 /// The wall clock, in the only place where it is read.
@@ -130,7 +125,7 @@ impl Driver {
                 command = mail.commands.recv(), if room => match command {
                     Some(command) => self.command(command),
                     // The last handle is gone.
-                    None => self.stop(Duration::ZERO, None),
+                    None => self.stop(Duration::ZERO),
                 },
                 Some(frames) = mail.inbound.recv(), if room => {
                     self.complete(frames);
@@ -214,7 +209,7 @@ impl Driver {
             Command::Stats { reply } => {
                 let _ = reply.send(self.protocol.stats());
             }
-            Command::Shutdown { deadline, reply } => self.stop(deadline, Some(reply)),
+            Command::Shutdown { deadline } => self.stop(deadline),
         }
     }
 
@@ -240,31 +235,26 @@ impl Driver {
         self.protocol.links().into_iter().map(status).collect()
     }
 
-    fn stop(&mut self, deadline: Duration, reply: Option<oneshot::Sender<ShutdownReport>>) {
+    fn stop(&mut self, deadline: Duration) {
         let until = Instant::now() + deadline;
-        let stopping = self.stopping.get_or_insert_with(|| Stopping { until, replies: Vec::new() });
-        stopping.until = stopping.until.min(until);
-        stopping.replies.extend(reply);
+        self.stopping = Some(self.stopping.map_or(until, |earlier| earlier.min(until)));
     }
 
     /// Whether a shutdown may go on: everything has left and is confirmed, nobody is there to
     /// send it to, or the time is up.
     fn is_done(&self) -> bool {
-        let Some(stopping) = &self.stopping else { return false };
+        let Some(until) = self.stopping else { return false };
         let alone = self.state.borrow().links == 0;
         let quiet = self.protocol.is_idle() && self.waiting.is_empty();
         let settled = quiet && (alone || self.protocol.unconfirmed().is_empty());
-        settled || Instant::now() >= stopping.until
+        settled || Instant::now() >= until
     }
 
     fn next_wakeup(&self) -> Instant {
         let far = Duration::from_hours(1);
         let due = self.protocol.poll_timeout().map_or(far, MonoTime::as_duration);
         let due = self.started + due;
-        match &self.stopping {
-            Some(stopping) => due.min(stopping.until),
-            None => due,
-        }
+        self.stopping.map_or(due, |until| due.min(until))
     }
 
     /// Goodbyes, then storage, then answers.
@@ -274,9 +264,9 @@ impl Driver {
             unflushed: unflushed.map(|l| l.peer).collect(),
             unconfirmed: self.protocol.unconfirmed(),
         };
-        self.effects.stop_listening();
+        self.effects.stop_listening().await;
         self.feed(Input::Shutdown);
-        let Self { effects, links, mut closing, stopping, identity, .. } = self;
+        let Self { effects, links, mut closing, ended, identity, .. } = self;
         for handle in links.into_values() {
             handle.abort();
         }
@@ -292,9 +282,7 @@ impl Driver {
         if tokio::time::timeout(GRACE, both).await.is_err() {
             tracing::warn!(target: "sorcha_peer::node", peer = %identity.peer_id(), "storage did not finish in time");
         }
-        for reply in stopping.into_iter().flat_map(|s| s.replies) {
-            let _ = reply.send(report.clone());
-        }
+        ended.send_replace(Some(report));
         tracing::info!(target: "sorcha_peer::node", peer = %identity.peer_id(), "node stopped");
     }
 }

@@ -79,9 +79,10 @@ impl Effects {
         self.store.capacity() > STORE_OPS / 2 && self.jobs.capacity() > JOBS / 2
     }
 
-    pub(super) fn stop_listening(&mut self) {
-        self.listeners.abort_all();
+    /// Ends dials and listeners; their ports are free when this returns.
+    pub(super) async fn stop_listening(&mut self) {
         self.tasks.abort_all();
+        self.listeners.shutdown().await;
     }
 
     /// Waits for storage to do everything it was given.

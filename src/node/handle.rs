@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -32,9 +33,13 @@ pub(super) struct Inner {
     pub(super) listening: Option<SocketAddr>,
     pub(super) commands: mpsc::Sender<Command>,
     pub(super) events: broadcast::WeakSender<Event>,
+    /// Events that slow readers missed.
+    pub(super) lagged: Arc<AtomicU64>,
     pub(super) log: Arc<dyn TransactionStore>,
     pub(super) newest: watch::Receiver<Cursor>,
     pub(super) state: watch::Receiver<State>,
+    /// What the shutdown left undone, once it is through.
+    pub(super) ended: watch::Receiver<Option<ShutdownReport>>,
 }
 
 /// What changes rarely and is asked often.
@@ -192,10 +197,11 @@ impl PeerNode {
 
     /// What happens from now on.
     pub fn events(&self) -> Events {
-        match self.0.events.upgrade() {
-            Some(events) => Events::new(events.subscribe()),
-            None => Events::new(broadcast::channel(1).1),
-        }
+        let events = match self.0.events.upgrade() {
+            Some(events) => events.subscribe(),
+            None => broadcast::channel(1).1,
+        };
+        Events::new(events, Arc::clone(&self.0.lagged))
     }
 
     /// The linked peers.
@@ -215,7 +221,9 @@ impl PeerNode {
     pub async fn stats(&self) -> Result<Stats, NodeClosed> {
         let (reply, answer) = oneshot::channel();
         self.command(Command::Stats { reply }).await?;
-        answer.await.map_err(|_| NodeClosed)
+        let mut stats = answer.await.map_err(|_| NodeClosed)?;
+        stats.counters.events_lagged += self.0.lagged.load(Ordering::Relaxed);
+        Ok(stats)
     }
 
     /// Waits until `links` links are up. Cancel safe.
@@ -300,14 +308,17 @@ impl PeerNode {
 
     /// Stops: refuses new transactions, waits at most `deadline` for what is queued to leave and
     /// for own transactions to be confirmed, says goodbye, closes links and storage. Calling it
-    /// again, from any clone, waits for the same end.
+    /// again, from any clone and at any time, waits for the same end and gives the same report; the
+    /// earliest deadline counts.
     ///
     /// # Errors
-    /// [`NodeClosed`] when the node was stopped before.
+    /// [`NodeClosed`] when the node ended otherwise, with its runtime.
     pub async fn shutdown(&self, deadline: Duration) -> Result<ShutdownReport, NodeClosed> {
-        let (reply, answer) = oneshot::channel();
-        self.command(Command::Shutdown { deadline, reply }).await?;
-        answer.await.map_err(|_| NodeClosed)
+        // Refused where a shutdown is through or nearly so: its report is what is waited for.
+        let _ = self.command(Command::Shutdown { deadline }).await;
+        let mut ended = self.0.ended.clone();
+        let report = ended.wait_for(Option::is_some).await.map_err(|_| NodeClosed)?;
+        report.clone().ok_or(NodeClosed)
     }
 
     async fn command(&self, command: Command) -> Result<(), NodeClosed> {
