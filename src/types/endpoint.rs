@@ -14,6 +14,7 @@ pub enum TransportKind {
     /// One bidirectional gRPC stream.
     GrpcStream,
     /// WebSocket binary messages.
+    #[serde(rename = "websocket")]
     WebSocket,
     /// A half-duplex exchange over unary gRPC calls.
     GrpcUnary,
@@ -30,7 +31,7 @@ impl TransportKind {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::GrpcStream => "grpc-stream",
-            Self::WebSocket => "web-socket",
+            Self::WebSocket => "websocket",
             Self::GrpcUnary => "grpc-unary",
             Self::Rest => "rest",
             Self::Memory => "memory",

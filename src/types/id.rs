@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use ed25519_dalek::VerifyingKey;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{MAX_TOPIC_BYTES, hex};
@@ -98,6 +99,26 @@ id32! {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     PeerId
+}
+
+impl PeerId {
+    /// Whether this peer signed `message`, as `Identity::sign` does: what a transport of the
+    /// host's own needs to have a peer prove its id. A key that no peer can have proves nothing.
+    ///
+    /// ```
+    /// use sorcha_peer::Identity;
+    /// let identity = Identity::generate()?;
+    /// let signature = identity.sign(b"my-protocol/hello");
+    /// assert!(identity.peer_id().verify(b"my-protocol/hello", &signature));
+    /// assert!(!identity.peer_id().verify(b"my-protocol/other", &signature));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn verify(&self, message: &[u8], signature: &[u8; 64]) -> bool {
+        let signature = ed25519_dalek::Signature::from_bytes(signature);
+        // Strict: a key of small order would "sign" anything.
+        VerifyingKey::from_bytes(&self.0)
+            .is_ok_and(|key| key.verify_strict(message, &signature).is_ok())
+    }
 }
 
 id32! {
@@ -197,6 +218,21 @@ mod tests {
         for text in ["", "zz", &"g".repeat(64), &"é".repeat(32), &"0".repeat(65)] {
             assert!(text.parse::<TransactionId>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn signatures_prove_an_id_and_weak_keys_prove_nothing() {
+        let identity = crate::Identity::from_seed([3; 32]);
+        let signature = identity.sign(b"hello");
+        assert!(identity.peer_id().verify(b"hello", &signature));
+        assert!(!identity.peer_id().verify(b"hullo", &signature));
+        assert!(!identity.peer_id().verify(b"hello", &[0; 64]));
+        assert!(!crate::Identity::from_seed([4; 32]).peer_id().verify(b"hello", &signature));
+        // The neutral element as key and as R, with s = 0, satisfies the equation for any message.
+        let mut neutral = [0; 64];
+        neutral[0] = 1;
+        let weak = PeerId::from_bytes(*neutral.first_chunk().unwrap());
+        assert!(!weak.verify(b"anything", &neutral));
     }
 
     #[test]

@@ -1,0 +1,85 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Parser, ValueEnum};
+use sorcha_peer::nat::StunProber;
+use sorcha_peer::{Cursor, Endpoint, From, Topic};
+use tracing_subscriber::EnvFilter;
+
+/// A whole sorcha-peer node as a program: JSON lines in on stdin, JSON lines out on stdout, logs
+/// on stderr.
+#[derive(Debug, Parser)]
+#[command(after_help = crate::CONTRACT)]
+pub(crate) struct Args {
+    /// Keep key, peers and bans in this directory; one process at a time.
+    #[arg(long, value_name = "DIR", conflicts_with = "memory")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Keep nothing beyond this process, the key neither (the default without --data-dir).
+    #[arg(long)]
+    pub(crate) memory: bool,
+    /// Where to listen; port 0 picks a free one [default: 0.0.0.0:5001].
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// An address under which others reach this node; repeatable, best first.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) advertise: Vec<Endpoint>,
+    /// A first contact; repeatable.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) bootstrap: Vec<Endpoint>,
+    /// Name of the network [default: sorcha].
+    #[arg(long, value_name = "NAME")]
+    pub(crate) network: Option<String>,
+    /// Deliver this topic; repeatable. Without it, all topics.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) topic: Vec<Topic>,
+    /// Where deliveries start: `now`, `earliest`, or after a cursor of an earlier delivery.
+    #[arg(long, value_name = "now|earliest|CURSOR", default_value = "now", value_parser = start)]
+    pub(crate) from: From,
+    /// Transports in the order of preference, separated by commas [default: all there are].
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub(crate) transports: Vec<Kind>,
+    /// No TLS; on loopback only, unless the configuration file says more.
+    #[arg(long)]
+    pub(crate) plaintext: bool,
+    /// Where to serve the admin pages (not available yet).
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) admin: Option<SocketAddr>,
+    /// A STUN server to learn the outside address from; repeatable.
+    #[arg(long, value_name = "HOST:PORT", value_parser = StunProber::new)]
+    pub(crate) stun: Vec<StunProber>,
+    /// The library's configuration in TOML; other flags win over it.
+    #[arg(long, value_name = "FILE.toml")]
+    pub(crate) config: Option<PathBuf>,
+    /// Deliver payloads too, in base64.
+    #[arg(long)]
+    pub(crate) payloads: bool,
+    /// What to log, as in `RUST_LOG`.
+    #[arg(long, value_name = "FILTER", default_value = "warn", value_parser = filter)]
+    pub(crate) log: String,
+}
+
+/// The transports by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Kind {
+    GrpcStream,
+    Websocket,
+    GrpcUnary,
+    Rest,
+}
+
+fn start(text: &str) -> Result<From, String> {
+    match text {
+        "now" => Ok(From::Now),
+        "earliest" => Ok(From::Earliest),
+        cursor => cursor
+            .parse()
+            .map(|cursor| From::Cursor(Cursor(cursor)))
+            .map_err(|_| "expected `now`, `earliest` or a cursor, which is a number".to_owned()),
+    }
+}
+
+fn filter(text: &str) -> Result<String, String> {
+    EnvFilter::try_new(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
+}

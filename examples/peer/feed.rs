@@ -1,0 +1,136 @@
+//! What the node reports: events and deliveries.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use futures::FutureExt;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use sorcha_peer::types::LinkStatus;
+use sorcha_peer::{
+    Delivery, Event, Events, From, Item, Mode, PeerNode, Subscription, Topic, error::SubscribeError,
+};
+
+use crate::output::{Line, Out};
+
+/// Pause after the log could not be read.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Reports events until the node is shut down, beginning with the state it is in: what happened
+/// before `events` was made is not among them.
+pub(crate) async fn report_events(mut events: Events, node: PeerNode, out: Out) {
+    let mut mode = node.mode();
+    out.line(Line::Mode { mode }).await;
+    let links = node.peers().await.unwrap_or_default();
+    drop(node);
+    let mut told = BTreeSet::new();
+    // Everything that led to `links` is waiting here.
+    while let Some(Some(event)) = events.next().now_or_never() {
+        if let Event::PeerUp { peer, .. } | Event::PeerDown { peer, .. } = &event {
+            told.insert(*peer);
+        }
+        report(event, &mut mode, &out).await;
+    }
+    for link in links.into_iter().filter(|link| !told.contains(&link.peer)) {
+        let LinkStatus { peer, transport, address, direction, .. } = link;
+        out.line(Line::PeerUp { peer, transport, address, direction }).await;
+    }
+    while let Some(event) = events.next().await {
+        report(event, &mut mode, &out).await;
+    }
+}
+
+async fn report(event: Event, mode: &mut Mode, out: &Out) {
+    let line = match event {
+        Event::PeerUp { peer, transport, address, direction } => {
+            Line::PeerUp { peer, transport, address, direction }
+        }
+        Event::PeerDown { peer, reason } => Line::PeerDown { peer, reason },
+        Event::ModeChanged { mode: new } if new == *mode => return,
+        Event::ModeChanged { mode: new } => {
+            *mode = new;
+            Line::Mode { mode: new }
+        }
+        Event::Replicated { id, peers } => Line::Replicated { id, peers },
+        Event::AddressObserved { address, prober } => Line::Reachability { address, prober },
+        Event::StorageFailed { message } => Line::error(Value::Null, &message),
+        Event::Lagged { missed } => {
+            Line::error(Value::Null, &format!("{missed} events of the node were missed"))
+        }
+        // Not part of the contract.
+        other => return tracing::info!(event = ?other, "node event"),
+    };
+    out.line(line).await;
+}
+
+/// Deliveries as the command line wants them.
+pub(crate) struct Deliveries {
+    subscription: Subscription,
+    /// Empty: every topic.
+    topics: BTreeSet<Topic>,
+    payloads: bool,
+}
+
+impl Deliveries {
+    /// One subscription, whatever the number of topics: cursors must rise over all of them.
+    pub(crate) async fn open(
+        node: &PeerNode,
+        topics: &[Topic],
+        from: From,
+        payloads: bool,
+    ) -> Result<Self, SubscribeError> {
+        let subscription = match topics {
+            [topic] => node.subscribe(topic.as_str(), from).await?,
+            _ => node.subscribe_all(from).await?,
+        };
+        Ok(Self { subscription, topics: topics.iter().cloned().collect(), payloads })
+    }
+
+    /// Delivers until the node is shut down and everything it accepted was delivered.
+    pub(crate) async fn run(mut self, out: Out) {
+        while let Some(item) = self.subscription.next().await {
+            match item {
+                Item::Delivery(delivery) if self.wants(delivery.transaction.topic()) => {
+                    out.line(self.delivered(&delivery)).await;
+                }
+                Item::Gap { after, until } => out.line(Line::Gap { after, until }).await,
+                Item::Failed(error) => {
+                    out.line(Line::error(Value::Null, &error)).await;
+                    tokio::time::sleep(PAUSE).await;
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn wants(&self, topic: &Topic) -> bool {
+        self.topics.is_empty() || self.topics.contains(topic)
+    }
+
+    fn delivered(&self, delivery: &Delivery) -> Line {
+        let transaction = &delivery.transaction;
+        let payload = transaction.payload();
+        Line::Delivered {
+            id: transaction.id(),
+            topic: transaction.topic().clone(),
+            origin: transaction.origin(),
+            from: delivery.from,
+            hops: delivery.hops,
+            size: payload.len(),
+            sha256: hex(&Sha256::digest(payload)),
+            cursor: delivery.cursor,
+            payload: self.payloads.then(|| STANDARD.encode(payload)),
+        }
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        // Writing to a string does not fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}

@@ -1,0 +1,120 @@
+//! A whole sorcha-peer node as a program that other programs drive: JSON lines in on stdin, JSON
+//! lines out on stdout, logs on stderr.
+//!
+//! ```text
+//! $ cargo run --release --example peer -- --listen 127.0.0.1:0 --topic orders
+//! {"event":"ready","peer_id":"5f…","listen":"127.0.0.1:40123","admin":null}
+//! {"event":"mode","mode":"offline"}
+//! ⟨{"op":"publish","ref":1,"topic":"orders","text":"one widget"}⟩
+//! {"event":"published","ref":1,"id":"c1…"}
+//! {"event":"delivered","id":"c1…","topic":"orders","origin":"5f…","from":null,"hops":0,…}
+//! ```
+//!
+//! `--help` has the whole contract, which is stable. How it is kept:
+//!
+//! * `input` turns every line into exactly one request, `session` sees to it that every request
+//!   gets exactly one answer, and `output` writes lines whole, one after another.
+//! * `publish` hands transactions to the node in the order of the lines, and answers each when it
+//!   is durable.
+//! * `feed` reports what the node does by itself: events and deliveries.
+//! * Everything that waits is bounded in bytes or number. A driver that does not read stdout is
+//!   waited for, and after 64 MiB of lines the program stops reading its input.
+
+mod args;
+mod feed;
+mod input;
+mod output;
+mod publish;
+mod session;
+mod setup;
+mod signals;
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use serde_json::Value;
+
+use args::Args;
+use output::{Line, Out};
+use session::End;
+use signals::Signals;
+
+/// Shown under the flags by `--help`.
+const CONTRACT: &str = r#"LINES IN (one JSON object each, at most 64 MiB; "ref" is any JSON and optional):
+  {"op":"publish","ref":R,"topic":T,"text"|"base64"|"file":…}
+  {"op":"publish_random","ref":R,"topic":T,"size":BYTES,"count":N}
+  {"op":"stats","ref":R}                    {"op":"peers","ref":R}
+  {"op":"connect","ref":R,"address":A}      {"op":"disconnect","ref":R,"peer":P}
+  {"op":"ban","ref":R,"peer":P,"reason":…}  {"op":"unban","ref":R,"peer":P}
+  {"op":"shutdown","ref":R}
+  explain and dead_letters: not available yet
+
+ANSWERS (every line in gets exactly one, which echoes its "ref"; null where it has none):
+  published {ref,id}                   once it is durable; accepted in the order of the lines,
+                                       answered in any order
+  published {ref,id,ids,count,failed}  to publish_random: the last id, all ids in order, how many,
+                                       and how many failed (with the first "error"). While the
+                                       outbox is full and peers are linked, it waits up to 30 s
+  publish_failed {ref,error}           nothing was published
+  stats {ref,…}, peers {ref,peers}
+  ok {ref,op,peer}                     connect, disconnect, ban, unban
+  ok {ref,op,unconfirmed,unflushed}    shutdown; the last line of all
+  error {ref,error}                    bad JSON, not UTF-8, unknown operation, wrong field, line too
+                                       long, or what went wrong
+
+EVENTS:
+  ready {peer_id,listen,admin}         the first line of all
+  mode {mode}                          offline, degraded or online; once at the start, then changes
+  delivered {id,topic,origin,from,hops,size,sha256,cursor[,payload]}
+                                       own transactions too ("from" is null), each once
+  gap {after,until}                    cursors whose transactions are no longer retained
+  replicated {id,peers}                so many other nodes have stored this own transaction
+  peer_up {peer,transport,address,direction}, peer_down {peer,reason}
+  reachability {address,prober}        what a STUN server saw
+  error {ref:null,error}               events missed, storage failed, or the reason for status 1
+
+STATUS: 0 after shutdown, end of input (what was read is done first), SIGTERM or SIGINT; 1 if the
+node could not start or stdout was closed; 2 for a wrong command line."#;
+
+/// Time for the last lines to be written.
+const LAST_LINES: Duration = Duration::from_secs(5);
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    tracing_subscriber::fmt()
+        .with_env_filter(&args.log)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("peer: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let code = runtime.block_on(async {
+        let out = Out::start();
+        let ended = run(&args, &out).await;
+        if let Err(error) = &ended {
+            eprintln!("peer: {error}");
+            out.line(Line::error(Value::Null, error)).await;
+        }
+        out.finish(LAST_LINES).await;
+        match ended {
+            Ok(End::Asked(_) | End::Input | End::Signal) => ExitCode::SUCCESS,
+            Ok(End::Output) | Err(_) => ExitCode::FAILURE,
+        }
+    });
+    // Not to wait for what blocks.
+    runtime.shutdown_background();
+    code
+}
+
+async fn run(args: &Args, out: &Out) -> Result<End, Box<dyn std::error::Error + Send + Sync>> {
+    let signals = Signals::new()?;
+    let running = setup::start(args).await?;
+    session::run(args, running, input::read_stdin(), signals, out).await
+}

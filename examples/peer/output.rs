@@ -1,0 +1,199 @@
+//! What goes out: one JSON object a line, all through one writer.
+
+use std::io::{self, BufWriter, Write};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::Value;
+use sorcha_peer::error::ShutdownReport;
+use sorcha_peer::types::{CloseReason, Direction, LinkStatus};
+use sorcha_peer::{Cursor, Mode, PeerId, Stats, Topic, TransactionId, TransportKind};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+
+/// Bytes of lines that may wait for a reader of stdout. Above, the program waits too: it delivers
+/// nothing more and reads no further input.
+const MAX_WAITING: u32 = 64 << 20;
+
+/// Every line of the contract; the variant's name is the value of `event`.
+#[derive(Debug, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub(crate) enum Line {
+    Ready {
+        peer_id: PeerId,
+        listen: Option<SocketAddr>,
+        admin: Option<SocketAddr>,
+    },
+    /// The answer to what has no event of its own.
+    Ok {
+        r#ref: Value,
+        op: &'static str,
+        #[serde(flatten)]
+        result: Done,
+    },
+    Published {
+        r#ref: Value,
+        id: TransactionId,
+    },
+    /// The answer to `publish_random`.
+    #[serde(rename = "published")]
+    PublishedAll {
+        r#ref: Value,
+        id: Option<TransactionId>,
+        ids: Vec<TransactionId>,
+        count: usize,
+        failed: u64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        error: Option<String>,
+    },
+    PublishFailed {
+        r#ref: Value,
+        error: String,
+    },
+    Replicated {
+        id: TransactionId,
+        peers: u32,
+    },
+    Delivered {
+        id: TransactionId,
+        topic: Topic,
+        origin: PeerId,
+        from: Option<PeerId>,
+        hops: u16,
+        size: usize,
+        sha256: String,
+        cursor: Cursor,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        payload: Option<String>,
+    },
+    Gap {
+        after: Cursor,
+        until: Cursor,
+    },
+    PeerUp {
+        peer: PeerId,
+        transport: TransportKind,
+        address: Option<String>,
+        direction: Direction,
+    },
+    PeerDown {
+        peer: PeerId,
+        reason: CloseReason,
+    },
+    Mode {
+        mode: Mode,
+    },
+    Reachability {
+        address: String,
+        prober: String,
+    },
+    Stats {
+        r#ref: Value,
+        #[serde(flatten)]
+        stats: Box<Stats>,
+    },
+    Peers {
+        r#ref: Value,
+        peers: Vec<LinkStatus>,
+    },
+    Error {
+        r#ref: Value,
+        error: String,
+    },
+}
+
+/// What an `ok` tells beside the operation.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub(crate) enum Done {
+    Peer { peer: PeerId },
+    Shutdown { unconfirmed: Vec<TransactionId>, unflushed: Vec<PeerId> },
+}
+
+impl Line {
+    /// An error that answers the line with this `ref`, or none (`null`).
+    pub(crate) fn error(r#ref: Value, error: &impl ToString) -> Self {
+        Self::Error { r#ref, error: error.to_string() }
+    }
+}
+
+impl std::convert::From<ShutdownReport> for Done {
+    fn from(report: ShutdownReport) -> Self {
+        Self::Shutdown { unconfirmed: report.unconfirmed, unflushed: report.unflushed }
+    }
+}
+
+enum Item {
+    Line { text: Vec<u8>, _room: OwnedSemaphorePermit },
+    End(oneshot::Sender<()>),
+}
+
+/// The way to stdout. Cloning shares it.
+#[derive(Clone)]
+pub(crate) struct Out {
+    items: mpsc::UnboundedSender<Item>,
+    room: Arc<Semaphore>,
+}
+
+impl Out {
+    /// Starts the writer on a thread of its own: a reader of stdout that stalls blocks that thread
+    /// and no other.
+    pub(crate) fn start() -> Self {
+        let (items, queue) = mpsc::unbounded_channel();
+        std::thread::spawn(move || {
+            if let Err(error) = write_all(queue) {
+                tracing::error!(%error, "cannot write to stdout");
+            }
+        });
+        Self { items, room: Arc::new(Semaphore::new(MAX_WAITING as usize)) }
+    }
+
+    /// Queues a line, and waits while too much is queued. Once stdout is closed, lines vanish.
+    pub(crate) async fn line(&self, line: Line) {
+        let mut text = match serde_json::to_vec(&line) {
+            Ok(text) => text,
+            Err(error) => return tracing::error!(%error, ?line, "a line that is no JSON"),
+        };
+        text.push(b'\n');
+        let size = u32::try_from(text.len()).unwrap_or(u32::MAX).min(MAX_WAITING);
+        let room = Arc::clone(&self.room).acquire_many_owned(size);
+        if let Ok(room) = room.await {
+            let _ = self.items.send(Item::Line { text, _room: room });
+        }
+    }
+
+    /// Waits until stdout cannot be written to any more.
+    pub(crate) async fn closed(&self) {
+        self.items.closed().await;
+    }
+
+    /// Waits until everything queued is written, at most this long.
+    pub(crate) async fn finish(&self, limit: Duration) {
+        let (done, written) = oneshot::channel();
+        let _ = self.items.send(Item::End(done));
+        let _ = tokio::time::timeout(limit, written).await;
+    }
+}
+
+/// Writes what waits in as few calls as possible, and flushes whenever nothing does: no line is
+/// held back, none is interleaved with another.
+fn write_all(mut queue: mpsc::UnboundedReceiver<Item>) -> io::Result<()> {
+    let mut stdout = BufWriter::with_capacity(64 * 1024, io::stdout().lock());
+    while let Some(first) = queue.blocking_recv() {
+        let mut next = Some(first);
+        while let Some(item) = next {
+            match item {
+                Item::Line { text, .. } => stdout.write_all(&text)?,
+                Item::End(done) => {
+                    stdout.flush()?;
+                    let _ = done.send(());
+                    return Ok(());
+                }
+            }
+            next = queue.try_recv().ok();
+        }
+        stdout.flush()?;
+    }
+    Ok(())
+}

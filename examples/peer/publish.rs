@@ -1,0 +1,246 @@
+//! Publishing: in the order of the lines, many at once.
+
+use std::collections::VecDeque;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use serde_json::Value;
+use sorcha_peer::error::PublishError;
+use sorcha_peer::{Mode, PeerNode, TransactionId};
+use tokio::io::AsyncReadExt;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::JoinHandle;
+
+use crate::input::{Payload, Publish};
+use crate::output::{Line, Out};
+
+/// Transactions handed to the node and not yet answered: fewer than its command queue holds, so
+/// that handing over never waits and the order of the lines is the order of acceptance.
+const UNDER_WAY: usize = 256;
+/// Bytes of publishing lines and of random payloads held at once.
+const MAX_BYTES: usize = 64 << 20;
+/// Most transactions of one `publish_random`.
+const MAX_COUNT: u64 = 1_000_000;
+/// Pause before `publish_random` tries a full outbox again, and how long it does so in vain.
+const PAUSE: Duration = Duration::from_millis(20);
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// One line's work.
+pub(crate) enum Job {
+    One(Publish),
+    Random { topic: String, size: usize, count: u64 },
+}
+
+/// The queue in front of the publisher, bounded by bytes.
+pub(crate) struct Lane {
+    jobs: mpsc::UnboundedSender<(Value, Job, OwnedSemaphorePermit)>,
+    bytes: Arc<Semaphore>,
+}
+
+impl Lane {
+    /// Starts a publisher, which ends when the lane is dropped and everything is answered.
+    pub(crate) fn start(node: PeerNode, max_payload: u64, out: Out) -> (Self, JoinHandle<()>) {
+        let (jobs, queue) = mpsc::unbounded_channel();
+        let bytes = Arc::new(Semaphore::new(MAX_BYTES));
+        let publisher =
+            Publisher { node, max_payload, out, slots: Arc::new(Semaphore::new(UNDER_WAY)) };
+        (Self { jobs, bytes }, tokio::spawn(publisher.run(queue)))
+    }
+
+    /// Queues a job whose line has `size` bytes; waits while too much is queued.
+    pub(crate) async fn push(&self, r#ref: Value, job: Job, size: usize) {
+        // A line holds somewhat more than its bytes.
+        let size = (size + 256).min(MAX_BYTES);
+        let permits = u32::try_from(size).unwrap_or(u32::MAX);
+        if let Ok(room) = Arc::clone(&self.bytes).acquire_many_owned(permits).await {
+            let _ = self.jobs.send((r#ref, job, room));
+        }
+    }
+}
+
+struct Publisher {
+    node: PeerNode,
+    max_payload: u64,
+    out: Out,
+    slots: Arc<Semaphore>,
+}
+
+impl Publisher {
+    async fn run(self, mut queue: mpsc::UnboundedReceiver<(Value, Job, OwnedSemaphorePermit)>) {
+        while let Some((r#ref, job, room)) = queue.recv().await {
+            match job {
+                Job::One(publish) => self.one(r#ref, publish, room).await,
+                Job::Random { topic, size, count } => {
+                    let line = self.random(r#ref, topic, size, count).await;
+                    self.out.line(line).await;
+                }
+            }
+        }
+        // Every transaction under way has a slot.
+        let all = u32::try_from(UNDER_WAY).unwrap_or(u32::MAX);
+        let _ = self.slots.acquire_many(all).await;
+    }
+
+    /// Publishes one transaction; a task of its own answers once it is durable.
+    async fn one(&self, r#ref: Value, publish: Publish, room: OwnedSemaphorePermit) {
+        let payload = match publish.payload {
+            Payload::Here(payload) => Ok(payload),
+            Payload::File(path) => read_file(&path, self.max_payload)
+                .await
+                .map_err(|error| format!("{}: {error}", path.display())),
+        };
+        let payload = match payload {
+            Ok(payload) => payload,
+            Err(error) => return self.out.line(Line::PublishFailed { r#ref, error }).await,
+        };
+        let (node, out) = (self.node.clone(), self.out.clone());
+        self.hand_over(async move {
+            let line = match node.publish(&publish.topic, payload).await {
+                Ok(receipt) => Line::Published { r#ref, id: receipt.id() },
+                Err(error) => Line::PublishFailed { r#ref, error: error.to_string() },
+            };
+            out.line(line).await;
+            drop(room);
+        })
+        .await;
+    }
+
+    /// Publishes `count` random payloads and sums up. While the outbox is full and peers are there
+    /// to empty it, it waits for them.
+    async fn random(&self, r#ref: Value, topic: String, size: usize, count: u64) -> Line {
+        if count > MAX_COUNT {
+            let error = format!("count is {count}, allowed is up to {MAX_COUNT}");
+            return Line::PublishFailed { r#ref, error };
+        }
+        if size as u64 > self.max_payload {
+            let error = PublishError::TooLarge { size: size as u64, limit: self.max_payload };
+            return Line::PublishFailed { r#ref, error: error.to_string() };
+        }
+        let topic: Arc<str> = topic.into();
+        let window = (MAX_BYTES / size.max(1)).clamp(1, UNDER_WAY);
+        let mut under_way = VecDeque::with_capacity(window);
+        let mut tally = Tally::default();
+        for _ in 0..count {
+            if under_way.len() == window {
+                tally.add(under_way.pop_front()).await;
+            }
+            if tally.hopeless {
+                break;
+            }
+            let work = publish_random(self.node.clone(), Arc::clone(&topic), size);
+            under_way.push_back(self.hand_over(work).await);
+        }
+        while !under_way.is_empty() {
+            tally.add(under_way.pop_front()).await;
+        }
+        tally.into_line(r#ref, count)
+    }
+
+    /// Polls `work` once, here and now, which puts its transaction into the node's queue behind
+    /// everything handed over before; the rest of it runs on its own.
+    async fn hand_over<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> JoinHandle<T> {
+        let slot = Arc::clone(&self.slots).acquire_owned().await;
+        // Unconstrained: tokio's budget must not end this poll before the queue has it.
+        let mut work = Box::pin(tokio::task::unconstrained(async move {
+            let done = work.await;
+            drop(slot);
+            done
+        }));
+        let first = futures::poll!(&mut work);
+        tokio::spawn(async move {
+            match first {
+                Poll::Ready(done) => done,
+                Poll::Pending => work.await,
+            }
+        })
+    }
+}
+
+/// Publishes one random payload; while the outbox is full and peers are there to empty it, it
+/// tries again.
+async fn publish_random(node: PeerNode, topic: Arc<str>, size: usize) -> Outcome {
+    let mut payload = vec![0; size];
+    getrandom::fill(&mut payload).map_err(|error| Failure::Hopeless(error.to_string()))?;
+    let payload = Bytes::from(payload);
+    let since = Instant::now();
+    loop {
+        match node.publish(&topic, payload.clone()).await {
+            Ok(receipt) => return Ok(receipt.id()),
+            Err(PublishError::QueueFull { .. })
+                if node.mode() != Mode::Offline && since.elapsed() < PATIENCE =>
+            {
+                tokio::time::sleep(PAUSE).await;
+            }
+            Err(error @ PublishError::QueueFull { .. }) => {
+                return Err(Failure::Once(error.to_string()));
+            }
+            Err(error) => return Err(Failure::Hopeless(error.to_string())),
+        }
+    }
+}
+
+type Outcome = Result<TransactionId, Failure>;
+
+/// Why a random payload was not published.
+enum Failure {
+    /// The next one may fare better.
+    Once(String),
+    /// None will.
+    Hopeless(String),
+}
+
+/// What became of a `publish_random`.
+#[derive(Default)]
+struct Tally {
+    ids: Vec<TransactionId>,
+    error: Option<String>,
+    hopeless: bool,
+}
+
+impl Tally {
+    async fn add(&mut self, next: Option<JoinHandle<Outcome>>) {
+        let Some(next) = next else { return };
+        let failed = match next.await {
+            Ok(Ok(id)) => return self.ids.push(id),
+            Ok(Err(failed)) => failed,
+            Err(error) => Failure::Hopeless(error.to_string()),
+        };
+        self.hopeless |= matches!(failed, Failure::Hopeless(_));
+        let (Failure::Once(error) | Failure::Hopeless(error)) = failed;
+        self.error.get_or_insert(error);
+    }
+
+    fn into_line(self, r#ref: Value, wanted: u64) -> Line {
+        match self.error {
+            Some(error) if self.ids.is_empty() => Line::PublishFailed { r#ref, error },
+            error => Line::PublishedAll {
+                r#ref,
+                id: self.ids.last().copied(),
+                count: self.ids.len(),
+                failed: wanted - self.ids.len() as u64,
+                ids: self.ids,
+                error,
+            },
+        }
+    }
+}
+
+/// A regular file of at most `limit` bytes. Anything else could block for ever or never end.
+async fn read_file(path: &Path, limit: u64) -> io::Result<Bytes> {
+    if !tokio::fs::metadata(path).await?.is_file() {
+        return Err(io::Error::other("not a regular file"));
+    }
+    let mut payload = Vec::new();
+    tokio::fs::File::open(path).await?.take(limit + 1).read_to_end(&mut payload).await?;
+    if payload.len() as u64 > limit {
+        return Err(io::Error::other(format!("larger than the maximum payload of {limit} bytes")));
+    }
+    Ok(payload.into())
+}

@@ -1,0 +1,79 @@
+//! From the command line to a running node.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use sorcha_peer::{Config, Identity, PeerNode, SqliteStorage};
+
+use crate::args::{Args, Kind};
+
+/// A running node and what belongs to it.
+pub(crate) struct Running {
+    pub(crate) node: PeerNode,
+    pub(crate) storage: Option<SqliteStorage>,
+    pub(crate) max_payload: u64,
+}
+
+type Error = Box<dyn std::error::Error + Send + Sync>;
+
+/// Starts the node that `args` describe.
+pub(crate) async fn start(args: &Args) -> Result<Running, Error> {
+    check_transports(&args.transports)?;
+    if let Some(address) = args.admin {
+        tracing::warn!(%address, "--admin is not available yet: nothing is served");
+    }
+    let config = configure(args)?;
+    let max_payload = config.gossip.max_transaction_size;
+    let mut builder = PeerNode::builder().config(config);
+    let mut storage = None;
+    if let Some(dir) = &args.data_dir {
+        // First of all: opening takes the lock that keeps others out of the directory.
+        let opened = SqliteStorage::open(dir).await?;
+        builder = builder
+            .identity(Identity::load_or_create(dir.join("node.key"))?)
+            .storage(opened.clone());
+        storage = Some(opened);
+    } else if !args.memory {
+        tracing::warn!("no --data-dir: key, peers and transactions end with this process");
+    }
+    for prober in &args.stun {
+        builder = builder.nat_prober(Arc::new(prober.clone()));
+    }
+    Ok(Running { node: builder.start().await?, storage, max_payload })
+}
+
+/// The configuration file, with the flags on top.
+fn configure(args: &Args) -> Result<Config, Error> {
+    let mut config = args.config.as_deref().map_or_else(|| Ok(Config::default()), read_config)?;
+    if let Some(address) = args.listen {
+        config.listen.address = Some(address);
+    }
+    if !args.advertise.is_empty() {
+        config.listen.advertise.clone_from(&args.advertise);
+    }
+    if !args.bootstrap.is_empty() {
+        config.discovery.bootstrap.clone_from(&args.bootstrap);
+    }
+    if let Some(name) = &args.network {
+        config.network.name.clone_from(name);
+    }
+    config.network.plaintext |= args.plaintext;
+    Ok(config)
+}
+
+fn read_config(path: &Path) -> Result<Config, Error> {
+    let named = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+    let text = std::fs::read_to_string(path).map_err(|error| named(&error))?;
+    Ok(toml::from_str(&text).map_err(|error| named(&error))?)
+}
+
+/// Only gRPC streams are there so far; what else is asked for is passed over, aloud.
+fn check_transports(wanted: &[Kind]) -> Result<(), Error> {
+    for kind in wanted.iter().filter(|kind| **kind != Kind::GrpcStream) {
+        tracing::warn!(transport = ?kind, "this transport is not available yet");
+    }
+    if wanted.is_empty() || wanted.contains(&Kind::GrpcStream) {
+        return Ok(());
+    }
+    Err("none of the transports in --transports is available yet, only grpc-stream is".into())
+}
