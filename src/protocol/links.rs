@@ -24,6 +24,9 @@ pub(super) const MAX_SLOTS: u8 = 64;
 /// Above this many queued bytes nothing but control is added: the peer is slow for the moment and
 /// its cursor waits. Four pieces; at 50 Mbit/s about 40 ms.
 pub(super) const HIGH_WATER: usize = 256 * 1024;
+/// Above this many queued bytes a link is closed. What we send of ourselves stops at `HIGH_WATER`;
+/// only answers that a peer provokes and does not read come this far.
+pub(super) const CUT_OFF: usize = 1024 * 1024;
 /// Small messages wait at most this long (research/protocol.md, section 3.10).
 const FLUSH_AFTER: Duration = Duration::from_millis(5);
 /// This many small entries leave at once.
@@ -95,6 +98,8 @@ pub(super) struct Up {
     pub(super) backlog: VecDeque<TransactionId>,
     /// It announced more than we could take: ask it to start over.
     pub(super) resync: bool,
+    /// Ids being fetched that were first heard of here.
+    pub(super) heard: usize,
     /// When it was last told which peers we know.
     pub(super) told_peers: Option<MonoTime>,
 }

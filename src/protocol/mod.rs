@@ -290,6 +290,7 @@ impl Protocol {
             Input::LinkClosed { link } => self.on_link_closed(link),
             Input::Received { link, messages, bytes } => self.on_received(link, messages, bytes),
             Input::Malformed { link } => self.violation(link),
+            Input::Overrun { link } => self.close(link, CloseReason::SlowPeer),
             Input::Sent { link, weight, bytes } => self.on_sent(link, weight, bytes),
             Input::Publish { call, transaction } => self.on_publish(call, transaction),
             Input::Stored { ticket, result } => self.on_stored(ticket, result),
@@ -341,6 +342,9 @@ impl Protocol {
             } else {
                 self.on_first_message(link, message);
             }
+        }
+        if self.links.all.get(&link).is_some_and(|l| l.queued > links::CUT_OFF) {
+            self.close(link, CloseReason::SlowPeer);
         }
     }
 

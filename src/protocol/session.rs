@@ -131,6 +131,9 @@ impl Protocol {
             reason: Refusal::Link(reason),
             id: None,
         };
+        if let (CloseReason::SelfDial, Some(endpoint)) = (reason, l.endpoint.clone()) {
+            self.book.note_own(endpoint);
+        }
         if let Some(counter) = counter_of(&mut self.counters, reason) {
             *counter += 1;
         }
@@ -236,6 +239,7 @@ impl Protocol {
             asked_bytes: 0,
             backlog: std::collections::VecDeque::new(),
             resync: false,
+            heard: 0,
             told_peers: None,
         });
         let (remote, kind, direction, address) = (l.remote, l.kind, l.direction, l.shown_address());
@@ -303,7 +307,11 @@ impl Protocol {
     pub(super) fn after_link(&mut self, l: &Link, ending: Ending) {
         let reason = ending.reason();
         self.finish_dial(l.dial, &l.remote, Err(ConnectFailure::Refused(reason)), ending.retry());
-        let Some(up) = &l.up else { return };
+        let Some(up) = &l.up else {
+            // Refused or lost in its hello: without this, nobody would think of the next attempt.
+            self.maintain();
+            return;
+        };
         self.counters.links_closed += 1;
         self.ask_others(up);
         if ending == Ending::Ours(CloseReason::Replaced) {
