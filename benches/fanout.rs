@@ -190,7 +190,13 @@ fn cpu_per_delivery(deliveries: usize, burst: &mut dyn FnMut()) -> f64 {
     (cpu_seconds() - cpu) * 1e6 / (bursts * deliveries) as f64
 }
 
-fn pair(criterion: &mut Criterion, runtime: &Runtime, carrier: Carrier, size: (usize, &str), peers: usize) {
+fn pair(
+    criterion: &mut Criterion,
+    runtime: &Runtime,
+    carrier: Carrier,
+    size: (usize, &str),
+    peers: usize,
+) {
     let (bytes, label) = size;
     let count = burst(bytes);
     let payload = Bytes::from(vec![7; bytes]);
@@ -210,7 +216,9 @@ fn pair(criterion: &mut Criterion, runtime: &Runtime, carrier: Carrier, size: (u
     let (ours, least) =
         (cpu_per_delivery(deliveries, &mut node), cpu_per_delivery(deliveries, &mut floor));
     let ratio = ours / least;
-    println!("cpu per delivery {name}/{label}/{peers}: {ours:.2} us, {floor_name} {least:.2} us, ratio {ratio:.1}");
+    println!(
+        "cpu per delivery {name}/{label}/{peers}: {ours:.2} us, {floor_name} {least:.2} us, ratio {ratio:.1}"
+    );
 }
 
 fn main() {

@@ -327,9 +327,8 @@ mod with_files {
             let error = from.connect(&address(to)).await.unwrap_err();
             assert!(matches!(error, ConnectError::Refused(CloseReason::Banned)), "{error}");
         }
-        let after = until(node, "both are counted", |s| {
-            s.counters.links_refused_banned >= before + 2
-        });
+        let after =
+            until(node, "both are counted", |s| s.counters.links_refused_banned >= before + 2);
         assert_eq!(after.await.links, 0);
     }
 }

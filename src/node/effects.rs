@@ -203,7 +203,7 @@ impl Driver {
                 let refused = self.links.get(&link).is_some_and(|l| !l.send(message));
                 if refused && let Some(handle) = self.links.remove(&link) {
                     handle.abort();
-                    self.feed(Input::LinkClosed { link });
+                    self.feed(Input::Overrun { link });
                 }
             }
             Output::Close { link } => {

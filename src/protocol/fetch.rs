@@ -15,8 +15,10 @@
 //! Nothing is forwarded, announced or delivered before hash and signature are verified and the
 //! validator has accepted. Forged bytes cost their sender the link and the id is fetched elsewhere.
 //!
-//! Bounds: at most `MAX_PENDING` ids. Beyond them an announcement is dropped and its link is asked
-//! to start over (`Resync`) when half of the table is free again, so nothing is missed.
+//! Bounds: at most `MAX_PENDING` ids, and at most `MAX_HEARD` of them first heard from one peer, so
+//! that one who announces what it never serves leaves room for others. Beyond them an announcement
+//! is dropped and its link is asked to start over (`Resync`) when half of the table and of its own
+//! share is free again, so nothing is missed.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -37,6 +39,8 @@ use super::{Protocol, Task};
 
 /// Ids being fetched at once; at about 250 bytes each, 16 MiB.
 pub(super) const MAX_PENDING: usize = 65_536;
+/// Ids being fetched at once that were first heard from one peer.
+const MAX_HEARD: usize = MAX_PENDING / 4;
 /// Asked of one peer at once.
 pub(super) const MAX_ASKED: usize = 256;
 /// Payload bytes asked of one peer at once.
@@ -90,6 +94,8 @@ struct Assembly {
 pub(super) struct Pending {
     pub(super) stage: Stage,
     size: u64,
+    /// Whose share of the table it takes up.
+    heard_from: Option<LinkId>,
     sources: Vec<Source>,
     asked: Option<LinkId>,
     turns: u32,
@@ -102,7 +108,17 @@ pub(super) struct Pending {
 
 impl Pending {
     pub(super) fn new(stage: Stage, size: u64) -> Self {
-        Self { stage, size, sources: Vec::new(), asked: None, turns: 0, assembly: None, mixed: false, whole: false }
+        Self {
+            stage,
+            size,
+            heard_from: None,
+            sources: Vec::new(),
+            asked: None,
+            turns: 0,
+            assembly: None,
+            mixed: false,
+            whole: false,
+        }
     }
 
     fn add_source(&mut self, link: LinkId, at: MonoTime) {
@@ -128,7 +144,13 @@ pub(super) struct FetchState {
 
 impl FetchState {
     pub(super) fn new(rng: &mut Rng) -> Self {
-        Self { assembling: 0, resync: false, lost: false, refused: IdMap::new(rng), refused_order: VecDeque::new() }
+        Self {
+            assembling: 0,
+            resync: false,
+            lost: false,
+            refused: IdMap::new(rng),
+            refused_order: VecDeque::new(),
+        }
     }
 
     fn refuse(&mut self, id: TransactionId) {
@@ -183,12 +205,15 @@ impl Protocol {
             self.refuse_transaction(link, &a.id, Refusal::TooLarge);
             return;
         }
-        if self.pending.len() >= MAX_PENDING {
+        let Some(up) = self.links.up(link) else { return };
+        if self.pending.len() >= MAX_PENDING || up.heard >= MAX_HEARD {
             self.counters.fetches_shed += 1;
             self.want_resync(link);
             return;
         }
+        up.heard += 1;
         let mut pending = Pending::new(Stage::Heard, a.size);
+        pending.heard_from = Some(link);
         pending.add_source(link, now);
         self.pending.insert(a.id, pending);
         if a.size > self.config.gossip.eager_limit {
@@ -337,6 +362,9 @@ impl Protocol {
             self.forget_asked(link, id);
         }
         let mut pending = self.pending.remove(id)?;
+        if let Some(up) = pending.heard_from.and_then(|link| self.links.up(link)) {
+            up.heard = up.heard.saturating_sub(1);
+        }
         self.drop_assembly(&mut pending);
         Some(pending)
     }
@@ -354,9 +382,10 @@ impl Protocol {
         }
         self.fetches.resync = false;
         for link in self.links.up_ids() {
-            if let Some(up) = self.links.up(link)
-                && std::mem::take(&mut up.resync)
-            {
+            let Some(up) = self.links.up(link) else { continue };
+            if up.resync && up.heard > MAX_HEARD / 2 {
+                self.fetches.resync = true;
+            } else if std::mem::take(&mut up.resync) {
                 self.send(link, Message::Resync);
             }
         }

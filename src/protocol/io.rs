@@ -96,6 +96,11 @@ pub enum Input {
         /// Its length in bytes.
         bytes: usize,
     },
+    /// A link's queue could not take a message: the peer provokes more than it reads.
+    Overrun {
+        /// Which link.
+        link: LinkId,
+    },
     /// A frame that did not decode.
     Malformed {
         /// On which link.

@@ -25,7 +25,7 @@ pub(super) const MAX_SLOTS: u8 = 64;
 /// its cursor waits. Four pieces; at 50 Mbit/s about 40 ms.
 pub(super) const HIGH_WATER: usize = 256 * 1024;
 /// A peer for which this much waits takes nothing but makes us answer: it is disconnected.
-pub(super) const MAX_QUEUED: usize = 4 << 20;
+pub(super) const MAX_QUEUED: usize = 2 << 20;
 /// More than one turn adds to a queue that is below its bound.
 const MAX_MESSAGE: usize = 1 << 20;
 /// Small messages wait at most this long (research/protocol.md, section 3.10).
@@ -99,6 +99,8 @@ pub(super) struct Up {
     pub(super) backlog: VecDeque<TransactionId>,
     /// It announced more than we could take: ask it to start over.
     pub(super) resync: bool,
+    /// Ids being fetched that were first heard of here.
+    pub(super) heard: usize,
     /// When it was last told which peers we know.
     pub(super) told_peers: Option<MonoTime>,
 }

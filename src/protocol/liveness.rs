@@ -14,6 +14,9 @@ use super::Protocol;
 use super::io::Output;
 use super::timers::Timer;
 
+/// By how much the verdict on a ping precedes the next one, which would excuse it.
+const VERDICT_FIRST: Duration = Duration::from_millis(1);
+
 impl Protocol {
     /// Sends a ping and sets both timers.
     pub(super) fn ping(&mut self, link: LinkId) {
@@ -26,8 +29,9 @@ impl Protocol {
         self.counters.pings_sent += 1;
         self.send(link, Message::Ping { nonce });
         let interval = self.rng.about(self.config.liveness.interval);
-        self.timers.set(Timer::Pong(link), now + self.config.liveness.timeout);
-        self.timers.set(Timer::Ping(link), now + interval.max(self.config.liveness.timeout));
+        let timeout = self.config.liveness.timeout;
+        self.timers.set(Timer::Pong(link), now + timeout);
+        self.timers.set(Timer::Ping(link), now + interval.max(timeout + VERDICT_FIRST));
     }
 
     pub(super) fn on_ping_due(&mut self, link: LinkId) {

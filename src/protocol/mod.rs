@@ -43,10 +43,10 @@ use crate::types::{
     PeerRecord, Stats, Transaction, TransactionId, WallTime,
 };
 
+use fetch::{FetchState, Pending};
 #[cfg(any(test, feature = "sim"))]
 #[doc(hidden)]
 pub use gauges::Gauge;
-use fetch::{FetchState, Pending};
 use ids::IdMap;
 pub use io::{
     CallId, ConnectFailure, DialId, Input, Judgement, LinkView, Output, PublishRefusal, Restored,
@@ -297,6 +297,7 @@ impl Protocol {
             Input::LinkClosed { link } => self.on_link_closed(link),
             Input::Received { link, messages, bytes } => self.on_received(link, messages, bytes),
             Input::Malformed { link } => self.violation(link),
+            Input::Overrun { link } => self.close(link, CloseReason::SlowPeer),
             Input::Sent { link, weight, bytes } => self.on_sent(link, weight, bytes),
             Input::Publish { call, transaction } => self.on_publish(call, transaction),
             Input::Stored { ticket, result } => self.on_stored(ticket, result),

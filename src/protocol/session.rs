@@ -257,6 +257,7 @@ impl Protocol {
             asked_bytes: 0,
             backlog: std::collections::VecDeque::new(),
             resync: false,
+            heard: 0,
             told_peers: None,
         });
         let (remote, kind, direction, address) = (l.remote, l.kind, l.direction, l.shown_address());

@@ -29,7 +29,10 @@ impl RawPeer {
         Self::try_dial(identity, node).await.expect("a node that accepts connections")
     }
 
-    pub(crate) async fn try_dial(identity: Identity, node: &PeerNode) -> Result<Self, TransportError> {
+    pub(crate) async fn try_dial(
+        identity: Identity,
+        node: &PeerNode,
+    ) -> Result<Self, TransportError> {
         let transport = GrpcTransport::new(identity.clone(), GrpcOptions::default())?;
         let endpoint = Endpoint::from(node.listen_addr().expect("a listening node"));
         let link = soon("a connection", transport.dial(&endpoint, None)).await?;
@@ -121,7 +124,9 @@ pub(crate) fn hello(identity: &Identity) -> Hello {
 
 pub(crate) fn now() -> WallTime {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970");
-    WallTime::from_millis(since.as_millis().try_into().expect("a clock before the year 500 000 000"))
+    WallTime::from_millis(
+        since.as_millis().try_into().expect("a clock before the year 500 000 000"),
+    )
 }
 
 /// The header of a transaction of `origin` that is as it should be.
