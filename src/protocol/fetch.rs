@@ -102,7 +102,16 @@ pub(super) struct Pending {
 
 impl Pending {
     pub(super) fn new(stage: Stage, size: u64) -> Self {
-        Self { stage, size, sources: Vec::new(), asked: None, turns: 0, assembly: None, mixed: false, whole: false }
+        Self {
+            stage,
+            size,
+            sources: Vec::new(),
+            asked: None,
+            turns: 0,
+            assembly: None,
+            mixed: false,
+            whole: false,
+        }
     }
 
     fn add_source(&mut self, link: LinkId, at: MonoTime) {
@@ -128,7 +137,13 @@ pub(super) struct FetchState {
 
 impl FetchState {
     pub(super) fn new(rng: &mut Rng) -> Self {
-        Self { assembling: 0, resync: false, lost: false, refused: IdMap::new(rng), refused_order: VecDeque::new() }
+        Self {
+            assembling: 0,
+            resync: false,
+            lost: false,
+            refused: IdMap::new(rng),
+            refused_order: VecDeque::new(),
+        }
     }
 
     fn refuse(&mut self, id: TransactionId) {

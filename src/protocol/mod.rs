@@ -43,10 +43,10 @@ use crate::types::{
     PeerRecord, Stats, Transaction, TransactionId, WallTime,
 };
 
+use fetch::{FetchState, Pending};
 #[cfg(any(test, feature = "sim"))]
 #[doc(hidden)]
 pub use gauges::Gauge;
-use fetch::{FetchState, Pending};
 use ids::IdMap;
 pub use io::{
     CallId, ConnectFailure, DialId, Input, Judgement, LinkView, Output, PublishRefusal, Restored,

@@ -8,7 +8,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::types::{CloseReason, Direction, Endpoint, Event, FailureKind, LinkId, Mode, MonoTime, PeerId};
+use crate::types::{
+    CloseReason, Direction, Endpoint, Event, FailureKind, LinkId, Mode, MonoTime, PeerId,
+};
 
 use super::Protocol;
 use super::book::backoff;

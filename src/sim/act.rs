@@ -371,8 +371,10 @@ impl World {
                 n.ready.push_back((pipe, side));
             }
             let time = match n.uplink {
-                Some(rate) => Duration::from_secs(1) * u32::try_from(frame.bytes).unwrap_or(u32::MAX)
-                    / u32::try_from(rate).unwrap_or(u32::MAX),
+                Some(rate) => {
+                    Duration::from_secs(1) * u32::try_from(frame.bytes).unwrap_or(u32::MAX)
+                        / u32::try_from(rate).unwrap_or(u32::MAX)
+                }
                 None => Duration::ZERO,
             };
             n.uplink_free = self.now + time;

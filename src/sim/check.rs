@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::time::Duration;
 
-use crate::protocol::{CallId, Input, Judgement, LinkView, Output, Ticket};
 pub use crate::protocol::Gauge;
+use crate::protocol::{CallId, Input, Judgement, LinkView, Output, Ticket};
 use crate::types::{LinkId, Message, PIECE_BYTES, PeerId, TransactionId, Verdict};
 
 /// What one running node holds when nothing is under way any more.

@@ -172,8 +172,7 @@ impl World {
         let groups = self.groups();
         let holding = |node: usize| {
             let n = &self.nodes[node];
-            let held: std::collections::BTreeSet<_> =
-                n.store.unexpired(n.wall(self.now)).collect();
+            let held: std::collections::BTreeSet<_> = n.store.unexpired(n.wall(self.now)).collect();
             // What was promised and has expired since is no promise any more.
             let live = |id: &&TransactionId| {
                 held.contains(id) || self.nodes.iter().any(|o| o.store.contains(id))

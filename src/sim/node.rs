@@ -127,8 +127,7 @@ impl Node {
     /// Its record, newly signed.
     pub(super) fn sign_record(&mut self, now: Duration) -> PeerRecord {
         self.record_seq += 1;
-        let endpoints =
-            if self.options.hidden { Vec::new() } else { vec![self.endpoint.clone()] };
+        let endpoints = if self.options.hidden { Vec::new() } else { vec![self.endpoint.clone()] };
         self.identity.sign_record(RecordDraft {
             peer: self.peer_id(),
             seq: self.record_seq,

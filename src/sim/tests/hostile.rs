@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::config::Config;
-use crate::types::{Announcement, Endpoint, Message, RecordDraft, TransactionId, Want, WallTime};
+use crate::types::{Announcement, Endpoint, Message, RecordDraft, TransactionId, WallTime, Want};
 
 /// Honest nodes and one that misbehaves, all linked.
 fn with_one(seed: u64, behaviour: Behaviour) -> World {
