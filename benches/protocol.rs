@@ -151,14 +151,18 @@ fn bench(c: &mut Criterion) {
             b.iter_batched(
                 || (Node::new(), inputs()),
                 |(mut node, inputs)| {
-                    inputs.into_iter().for_each(|input| node.take(input));
+                    for input in inputs {
+                        node.take(input);
+                    }
                     node
                 },
                 BatchSize::LargeInput,
             );
         });
         let mut node = Node::new();
-        inputs().into_iter().for_each(|input| node.take(input));
+        for input in inputs() {
+            node.take(input);
+        }
         println!("  {name}: {} inputs, {} messages sent", node.inputs, node.sends);
     };
     row("pushed to us", &|| pushed(&transactions));

@@ -17,13 +17,13 @@ fn main() {
         .uplink(50_000_000 / 8)
         .checks(false);
     let mut world = World::new(config);
-    world.run_for(Duration::from_secs(60));
+    world.run_for(Duration::from_mins(1));
     let spread = |world: &mut World| {
         for n in 0..count {
             world.publish_random(n * 7919 % origins, bytes);
             world.run_for(Duration::from_millis(50));
         }
-        world.settle(Duration::from_secs(60))
+        world.settle(Duration::from_mins(1))
     };
     // The first half is the warm-up in which nodes learn where pushing pays.
     spread(&mut world);

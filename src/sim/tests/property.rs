@@ -204,7 +204,7 @@ impl Chaos {
 
     fn feed(&mut self, step: Step, input: Input) {
         // The wall clock jumps now and then.
-        let jump = secs(if step.pause_ms % 97 == 0 { 1000 } else { 0 });
+        let jump = secs(if step.pause_ms.is_multiple_of(97) { 1000 } else { 0 });
         let wall = WallTime::from_millis(START).plus(self.now + jump);
         self.protocol.handle(MonoTime::from_duration(self.now), wall, input);
         while let Some(output) = self.protocol.poll_output() {
