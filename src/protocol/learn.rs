@@ -93,7 +93,7 @@ impl Learned {
     /// at most 0.95 (swept in simulation at 1, 4, 8 and 16 KiB).
     pub(super) fn should_push(&self, origin: &PeerId, slot: u8, size: u64) -> bool {
         let slot = usize::from(slot) % SLOTS;
-        let size = i64::try_from(size).unwrap_or(i64::MAX / ONE as i64 / 2);
+        let size = i64::try_from(size).unwrap_or(i64::MAX / i64::from(ONE) / 2);
         let threshold = size.saturating_mul(i64::from(ONE)) / (size + 2355);
         let threshold = threshold.clamp(i64::from(ONE) * 3 / 10, i64::from(ONE) * 95 / 100);
         let own = self.origins.get(origin).map(|o| o.links[slot]);
@@ -107,7 +107,9 @@ impl Learned {
         let clock = self.clock;
         if !self.origins.contains_key(origin) {
             self.make_room();
-            let links = Box::new([Estimate::HOPEFUL; SLOTS]);
+            // What is known of the links so far is the best guess for an origin that is new: with
+            // many origins, starting hopeful for each of them would be flooding for ever.
+            let links = Box::new(self.links.map(|link| Estimate { p: link.p, samples: 0 }));
             self.origins.insert(*origin, Origin { links, last_used: clock });
         }
         let by_origin = self.origins.get_mut(origin).map(|o| {
@@ -170,6 +172,22 @@ mod tests {
         }
         assert!(pushes < 10, "{pushes}");
         assert!(learned.should_push(&ORIGIN, 4, 1024), "other links are unharmed");
+    }
+
+    #[test]
+    fn a_new_origin_starts_from_what_is_known_of_the_link() {
+        let mut learned = Learned::new();
+        for n in 0..40 {
+            let origin = PeerId::from_bytes([n; 32]);
+            learned.note(&origin, 3, Lesson::Pushed);
+            learned.note(&origin, 3, Lesson::Useless);
+        }
+        let fresh = PeerId::from_bytes([99; 32]);
+        for _ in 0..6 {
+            assert!(!learned.should_push(&fresh, 3, 1024));
+            learned.note(&fresh, 3, Lesson::Announced);
+        }
+        assert!(learned.should_push(&fresh, 4, 1024), "other links are unharmed");
     }
 
     #[test]

@@ -96,12 +96,12 @@ impl Protocol {
                     self.confirm_to(link, id);
                 }
             }
-            Some(Task::StoreForeign { id, .. }) => {
+            Some(Task::StoreForeign { id, .. })
+                if self.log.find(&id).is_some_and(|entry| !entry.stored) =>
+            {
                 // Not kept here: to be taken again when it is offered again.
-                if self.log.find(&id).is_some_and(|entry| !entry.stored) {
-                    self.log.remove(&id);
-                    self.lost_some();
-                }
+                self.log.remove(&id);
+                self.lost_some();
             }
             _ => {}
         }

@@ -5,7 +5,7 @@ use crate::error::StoreErrorKind;
 
 #[test]
 fn broken_links_lose_nothing() {
-    seeds("link resets", 3, |seed| {
+    seeds("link resets", 2, |seed| {
         let config = WorldConfig::new(seed, 6);
         let mut world = overlay(config);
         world.set_loss(Loss { reset: 20_000, drop: 0 });
@@ -48,7 +48,7 @@ fn large_transfers_survive_broken_links() {
 #[test]
 fn crashed_nodes_come_back_and_catch_up() {
     for disk in [Disk::Kept, Disk::Lost] {
-        seeds(&format!("churn, disk {disk:?}"), 2, |seed| {
+        seeds(&format!("churn, disk {disk:?}"), 1, |seed| {
             let mut world = overlay(WorldConfig::new(seed, 8));
             for n in 0..40 {
                 world.publish_random(n % 8, 500);
@@ -130,7 +130,7 @@ fn a_node_finds_back_without_bootstrap_peers() {
 #[test]
 fn partitions_heal() {
     for long in [false, true] {
-        seeds(&format!("partition, long: {long}"), 4, |seed| {
+        seeds(&format!("partition, long: {long}"), 2, |seed| {
             let mut world = overlay(WorldConfig::new(seed, 8));
             world.partition(&[vec![0, 1, 2, 3], vec![4, 5, 6, 7]]);
             for n in 0..16 {
@@ -150,7 +150,7 @@ fn partitions_heal() {
 
 #[test]
 fn a_slow_peer_delays_nobody_and_catches_up() {
-    seeds("slow peer", 2, |seed| {
+    seeds("slow peer", 1, |seed| {
         let mut world = overlay(WorldConfig::new(seed, 6));
         world.throttle(5, Some(20_000), Some(20_000));
         for n in 0..100 {
@@ -236,7 +236,7 @@ fn clocks_that_are_off_by_a_minute_do_no_harm() {
 
 #[test]
 fn simultaneous_dials_leave_exactly_one_link() {
-    seeds("crossing dials", 30, |seed| {
+    seeds("crossing dials", 15, |seed| {
         let config = WorldConfig::new(seed, 2).topology(Topology::Empty);
         let mut world = World::new(config);
         // Several in both directions, some while others are in their hello.
