@@ -494,13 +494,13 @@ impl Protocol {
     }
 
     /// Part of a large payload came.
-    pub(super) fn on_piece(&mut self, link: LinkId, piece: Piece) {
+    pub(super) fn on_piece(&mut self, link: LinkId, piece: &Piece) {
         self.counters.pieces_received += 1;
         self.counters.payload_bytes_received += piece.bytes.len() as u64;
         let id = piece.id;
         let running =
             self.pending.get(&id).is_some_and(|p| p.stage == Stage::Heard && p.asked == Some(link));
-        if !running || !self.take_head(&piece) {
+        if !running || !self.take_head(piece) {
             self.counters.pieces_unexpected += 1;
             return;
         }

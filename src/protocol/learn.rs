@@ -93,7 +93,7 @@ impl Learned {
     /// at most 0.95 (swept in simulation at 1, 4, 8 and 16 KiB).
     pub(super) fn should_push(&self, origin: &PeerId, slot: u8, size: u64) -> bool {
         let slot = usize::from(slot) % SLOTS;
-        let size = i64::try_from(size).unwrap_or(i64::MAX / ONE as i64 / 2);
+        let size = i64::try_from(size).unwrap_or(i64::MAX / i64::from(ONE) / 2);
         let threshold = size.saturating_mul(i64::from(ONE)) / (size + 2355);
         let threshold = threshold.clamp(i64::from(ONE) * 3 / 10, i64::from(ONE) * 95 / 100);
         let own = self.origins.get(origin).map(|o| o.links[slot]);

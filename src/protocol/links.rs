@@ -32,6 +32,9 @@ const FLUSH_AFTER: Duration = Duration::from_millis(5);
 /// This many small entries leave at once.
 const FLUSH_ENTRIES: usize = 64;
 
+/// What makes a message of ids.
+type Wrap = fn(Vec<TransactionId>) -> Message;
+
 /// Small messages that are waiting for company.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
@@ -262,7 +265,7 @@ impl Protocol {
             self.counters.announcements_sent += part.len() as u64;
             self.send(link, Message::Announce(part.to_vec()));
         }
-        let lists: [(Vec<TransactionId>, fn(Vec<TransactionId>) -> Message); 4] = [
+        let lists: [(_, Wrap); 4] = [
             (batch.stored, Message::Stored),
             (batch.duplicate, Message::Duplicate),
             (batch.early, Message::Early),

@@ -360,7 +360,7 @@ impl Protocol {
             Message::Want(list) => self.on_want(link, list),
             Message::Missing(ids) => self.on_missing(link, &ids),
             Message::Push { transaction, hop } => self.on_push(link, transaction, hop),
-            Message::Piece(piece) => self.on_piece(link, piece),
+            Message::Piece(piece) => self.on_piece(link, &piece),
             Message::Duplicate(ids) => self.on_duplicate(link, &ids),
             Message::Early(ids) => self.on_early(link, &ids),
             Message::Stored(ids) => self.on_confirmed(link, &ids),
@@ -373,9 +373,9 @@ impl Protocol {
         for endpoint in &record.draft.endpoints {
             self.book.note_own(endpoint.clone());
         }
-        self.record = record.clone();
+        self.record = record;
         for link in self.links.up_ids() {
-            self.send(link, Message::Peers(vec![record.clone()]));
+            self.send(link, Message::Peers(vec![self.record.clone()]));
         }
     }
 

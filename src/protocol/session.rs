@@ -149,7 +149,7 @@ impl Protocol {
     /// The first message on a link.
     pub(super) fn on_first_message(&mut self, link: LinkId, message: Message) {
         match message {
-            Message::Hello(hello) => self.on_hello(link, *hello),
+            Message::Hello(hello) => self.on_hello(link, &hello),
             Message::Goodbye { reason, retry_after } => self.on_goodbye(link, reason, retry_after),
             // A full node names others before it says goodbye.
             Message::Peers(records) => self.on_peers(link, records),
@@ -160,7 +160,7 @@ impl Protocol {
         }
     }
 
-    fn on_hello(&mut self, link: LinkId, hello: Hello) {
+    fn on_hello(&mut self, link: LinkId, hello: &Hello) {
         let Some(l) = self.links.all.get(&link) else { return };
         let (remote, direction) = (l.remote, l.direction);
         let reason = if hello.network != self.config.network.name {
@@ -178,7 +178,7 @@ impl Protocol {
             self.refuse(link, reason);
             return;
         }
-        if !self.settle_rivals(link, &hello) {
+        if !self.settle_rivals(link, hello) {
             return;
         }
         let inbound = self.links.count(Direction::Inbound);
@@ -188,7 +188,7 @@ impl Protocol {
             return;
         }
         match self.links.take_slot(link) {
-            Some(slot) => self.bring_up(link, slot, &hello),
+            Some(slot) => self.bring_up(link, slot, hello),
             None => self.refuse(link, CloseReason::TooManyLinks),
         }
     }

@@ -201,7 +201,7 @@ where
     let remote = proven.or(opened.claim).ok_or_else(|| {
         TransportError::new(FailureKind::Protocol, "the remote states no peer id")
     })?;
-    tokio::spawn(driver.run(ended, |connection| connection.graceful_shutdown()));
+    tokio::spawn(driver.run(ended, http2::Connection::graceful_shutdown));
     Ok(RawLink {
         remote,
         kind: TransportKind::GrpcStream,
