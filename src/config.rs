@@ -459,6 +459,7 @@ impl Config {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "numbers, at every call")]
 fn within<T: PartialOrd + Display>(
     field: &'static str,
     value: T,

@@ -223,14 +223,7 @@ impl PeerNodeBuilder {
         tokio::runtime::Handle::try_current().map_err(|_| StartError::NoRuntime)?;
         self.config.validate()?;
         let identity = self.identity.map_or_else(Identity::generate, Ok)?;
-        let seed = match self.seed {
-            Some(seed) => seed,
-            None => {
-                let mut seed = [0; 32];
-                getrandom::fill(&mut seed).map_err(|_| StartError::Random)?;
-                seed
-            }
-        };
+        let seed = self.seed.map_or_else(random_seed, Ok)?;
         let parts = Parts {
             transports: transports(self.transports, &identity, &self.config)?,
             peers: self.storage.peers.unwrap_or_else(|| Arc::new(MemoryPeerStore::new())),
@@ -259,6 +252,12 @@ impl fmt::Debug for PeerNodeBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PeerNodeBuilder").field("config", &self.config).finish_non_exhaustive()
     }
+}
+
+fn random_seed() -> Result<[u8; 32], StartError> {
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).map_err(|_| StartError::Random)?;
+    Ok(seed)
 }
 
 fn transports(

@@ -95,7 +95,8 @@ pub(super) struct Driver {
     pub(super) ended: watch::Sender<Option<ShutdownReport>>,
 }
 
-/// The wall clock, in the only place where it is read.
+/// The wall clock, in the only place where a node reads it.
+#[expect(clippy::disallowed_methods, reason = "this is the place")]
 pub(super) fn wall_now() -> WallTime {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     WallTime::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))

@@ -21,6 +21,8 @@ use super::{Protocol, Task};
 const NEEDY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
 /// A link is told of peers at most this often.
 const TELL_AT_MOST_EVERY: Duration = Duration::from_millis(100);
+/// Answers whose signatures are being checked at once; each holds at most 32 records.
+const MAX_CHECKING: usize = 64;
 /// Links asked at a refresh.
 const ASK_AT_REFRESH: usize = 3;
 
@@ -113,6 +115,11 @@ impl Protocol {
         if records.is_empty() {
             return;
         }
+        if self.checking_records >= MAX_CHECKING {
+            self.counters.refused_rate += records.len() as u64;
+            return;
+        }
+        self.checking_records += 1;
         // What to believe depends on where the teller is; a transport without addresses is local.
         let scope = l.address.map_or(AddressScope::Loopback, |a| AddressScope::of(a.ip()));
         let source = l.remote;
@@ -129,6 +136,7 @@ impl Protocol {
         let Some(Task::Records { link, source, scope }) = self.tickets.remove(&ticket) else {
             return;
         };
+        self.checking_records -= 1;
         for record in valid {
             self.note_record(record, &source, scope);
         }

@@ -57,6 +57,8 @@ const SLOWEST: u64 = 1 << 20;
 const MAX_TURNS: u32 = 3;
 /// Refused ids remembered, so that they are not fetched once per neighbour.
 pub(super) const MAX_REFUSED: usize = 4096;
+/// Wait before a validator that did not answer is asked again.
+const JUDGE_AGAIN: Duration = Duration::from_secs(10);
 /// Wait for room when too many large payloads are being received.
 const NO_ROOM: Duration = Duration::from_millis(50);
 
@@ -511,7 +513,9 @@ impl Protocol {
             Judgement::Verdict(Verdict::Reject) => Refusal::Rejected,
             Judgement::TimedOut => {
                 self.counters.validations_timed_out += 1;
-                Refusal::Ignored
+                self.refuse_transaction(link, &id, Refusal::Ignored);
+                self.try_later(&id);
+                return;
             }
             Judgement::Invalid(reason) => {
                 self.on_forged(link, &from, &id, reason);
@@ -519,12 +523,19 @@ impl Protocol {
             }
         };
         self.remove_pending(&id);
-        if judgement != Judgement::TimedOut {
-            self.fetches.refuse(id);
-        }
+        self.fetches.refuse(id);
         self.refuse_transaction(link, &id, refusal);
         if refusal == Refusal::Rejected {
             self.note_reject(link, &from);
+        }
+    }
+
+    /// The validator did not answer: the transaction is fetched and judged again, a few times.
+    fn try_later(&mut self, id: &TransactionId) {
+        if let Some(pending) = self.pending.get_mut(id) {
+            pending.stage = Stage::Heard;
+            pending.turns += 1;
+            self.timers.set(Timer::Fetch(*id), self.now + JUDGE_AGAIN);
         }
     }
 
@@ -584,13 +595,13 @@ impl Protocol {
     }
 
     /// Part of a large payload came.
-    pub(super) fn on_piece(&mut self, link: LinkId, piece: Piece) {
+    pub(super) fn on_piece(&mut self, link: LinkId, piece: &Piece) {
         self.counters.pieces_received += 1;
         self.counters.payload_bytes_received += piece.bytes.len() as u64;
         let id = piece.id;
         let running =
             self.pending.get(&id).is_some_and(|p| p.stage == Stage::Heard && p.asked == Some(link));
-        if !running || !self.take_head(link, &piece) {
+        if !running || !self.take_head(link, piece) {
             self.counters.pieces_unexpected += 1;
             return;
         }

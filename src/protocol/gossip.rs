@@ -12,6 +12,8 @@
 //! Invariant: for each up link and each live entry, the peer is known to have it, or was offered it
 //! on this link, or the entry is at or after the link's cursor.
 
+use std::time::Duration;
+
 use crate::config::Auto;
 use crate::types::{
     Announcement, LinkId, MAX_IDS_PER_MESSAGE, Message, PeerId, Transaction, TransactionId,
@@ -21,6 +23,9 @@ use crate::types::{
 use super::Protocol;
 use super::learn::Lesson;
 use super::log::Entry;
+
+/// A peer is told everything anew at most this often.
+const RESYNC_AT_MOST_EVERY: Duration = Duration::from_secs(1);
 
 impl Protocol {
     /// Takes a verified transaction into the log and offers it to everybody.
@@ -141,15 +146,33 @@ impl Protocol {
     }
 
     /// A peer could not keep up with our announcements: it gets all of them again.
+    /// At most once a second per peer, since it costs a walk over the log; asked more often, it
+    /// comes with the next round of housekeeping.
     pub(super) fn on_resync(&mut self, link: LinkId) {
-        let (base, head) = (self.log.base(), self.log.head());
+        let (now, base, head) = (self.now, self.log.base(), self.log.head());
         let Some(up) = self.links.up(link) else { return };
+        if up.resynced.is_some_and(|at| now.since(at) < RESYNC_AT_MOST_EVERY) {
+            up.resync_owed = true;
+            self.counters.refused_rate += 1;
+            return;
+        }
+        up.resynced = Some(now);
+        up.resync_owed = false;
         up.cursor = base;
         up.catch_up_until = head;
         // Also what was pushed: it may have been what the peer could not keep.
         let slot = up.slot;
         self.log.clear_slot(slot);
         self.pump(link);
+    }
+
+    /// Starts over for peers that asked too often.
+    pub(super) fn answer_resyncs(&mut self) {
+        for link in self.links.up_ids() {
+            if self.links.up(link).is_some_and(|up| up.resync_owed) {
+                self.on_resync(link);
+            }
+        }
     }
 }
 

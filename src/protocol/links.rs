@@ -33,6 +33,9 @@ const FLUSH_AFTER: Duration = Duration::from_millis(5);
 /// This many small entries leave at once.
 const FLUSH_ENTRIES: usize = 64;
 
+/// What makes a message of ids.
+type Wrap = fn(Vec<TransactionId>) -> Message;
+
 /// Small messages that are waiting for company.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
@@ -99,6 +102,9 @@ pub(super) struct Up {
     pub(super) backlog: VecDeque<TransactionId>,
     /// It announced more than we could take: ask it to start over.
     pub(super) resync: bool,
+    /// When it last asked us to start over, and whether it asked again too soon.
+    pub(super) resynced: Option<MonoTime>,
+    pub(super) resync_owed: bool,
     /// Ids being fetched that were first heard of here.
     pub(super) heard: usize,
     /// When it was last told which peers we know.
@@ -276,7 +282,7 @@ impl Protocol {
             self.counters.announcements_sent += part.len() as u64;
             self.send(link, Message::Announce(part.to_vec()));
         }
-        let lists: [(Vec<TransactionId>, fn(Vec<TransactionId>) -> Message); 4] = [
+        let lists: [(_, Wrap); 4] = [
             (batch.stored, Message::Stored),
             (batch.duplicate, Message::Duplicate),
             (batch.early, Message::Early),

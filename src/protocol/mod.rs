@@ -103,6 +103,7 @@ pub struct Protocol {
     needy_turns: u32,
     verifying: usize,
     verifying_bytes: u64,
+    checking_records: usize,
     storing: usize,
     shutting_down: bool,
 }
@@ -175,6 +176,7 @@ impl Protocol {
             mode: Mode::Offline,
             needy_turns: 0,
             verifying: 0,
+            checking_records: 0,
             verifying_bytes: 0,
             storing: 0,
             shutting_down: false,
@@ -364,7 +366,7 @@ impl Protocol {
             Message::Want(list) => self.on_want(link, list),
             Message::Missing(ids) => self.on_missing(link, &ids),
             Message::Push { transaction, hop } => self.on_push(link, transaction, hop),
-            Message::Piece(piece) => self.on_piece(link, piece),
+            Message::Piece(piece) => self.on_piece(link, &piece),
             Message::Duplicate(ids) => self.on_duplicate(link, &ids),
             Message::Early(ids) => self.on_early(link, &ids),
             Message::Stored(ids) => self.on_confirmed(link, &ids),
@@ -377,9 +379,9 @@ impl Protocol {
         for endpoint in &record.draft.endpoints {
             self.book.note_own(endpoint.clone());
         }
-        self.record = record.clone();
+        self.record = record;
         for link in self.links.up_ids() {
-            self.send(link, Message::Peers(vec![record.clone()]));
+            self.send(link, Message::Peers(vec![self.record.clone()]));
         }
     }
 
@@ -394,6 +396,7 @@ impl Protocol {
             self.out.push_back(Output::Expire { now: self.wall });
         }
         self.expire_bans();
+        self.answer_resyncs();
         self.resync_after_loss();
         self.resync_if_possible();
         self.timers.set(timers::Timer::Expire, self.now + EXPIRE_EVERY);

@@ -34,7 +34,7 @@ impl Rng {
 
     /// `span` give or take a fifth.
     pub(super) fn about(&mut self, span: Duration) -> Duration {
-        span - span / 5 + self.jitter(span * 2 / 5)
+        span / 5 * 4 + self.jitter(span * 2 / 5)
     }
 
     /// Puts `items` in random order (Fisher and Yates).

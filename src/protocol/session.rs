@@ -166,7 +166,7 @@ impl Protocol {
     /// The first message on a link.
     pub(super) fn on_first_message(&mut self, link: LinkId, message: Message) {
         match message {
-            Message::Hello(hello) => self.on_hello(link, *hello),
+            Message::Hello(hello) => self.on_hello(link, &hello),
             Message::Goodbye { reason, retry_after } => self.on_goodbye(link, reason, retry_after),
             // A full node names others before it says goodbye.
             Message::Peers(records) => self.on_peers(link, records),
@@ -177,7 +177,7 @@ impl Protocol {
         }
     }
 
-    fn on_hello(&mut self, link: LinkId, hello: Hello) {
+    fn on_hello(&mut self, link: LinkId, hello: &Hello) {
         let Some(l) = self.links.all.get(&link) else { return };
         let (remote, direction) = (l.remote, l.direction);
         let reason = if hello.network != self.config.network.name {
@@ -196,7 +196,7 @@ impl Protocol {
             return;
         }
         let linked = self.links.by_peer.contains_key(&remote);
-        if !self.settle_rivals(link, &hello) {
+        if !self.settle_rivals(link, hello) {
             return;
         }
         // What takes over from an older link of the same peer needs no room of its own.
@@ -208,7 +208,7 @@ impl Protocol {
             return;
         }
         match self.links.take_slot(link) {
-            Some(slot) => self.bring_up(link, slot, &hello),
+            Some(slot) => self.bring_up(link, slot, hello),
             None => self.refuse(link, CloseReason::TooManyLinks),
         }
     }
@@ -257,6 +257,8 @@ impl Protocol {
             asked_bytes: 0,
             backlog: std::collections::VecDeque::new(),
             resync: false,
+            resynced: None,
+            resync_owed: false,
             heard: 0,
             told_peers: None,
         });

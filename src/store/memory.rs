@@ -183,6 +183,7 @@ struct Log {
 impl MemoryTransactionStore {
     /// An empty log for at most `max_bytes` of headers and payloads; `None` is as much as the
     /// retention time brings. Reads the system clock, once.
+    #[expect(clippy::disallowed_methods, reason = "cursors must rise over restarts")]
     pub fn new(max_bytes: Option<u64>) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self { max_bytes, base: now.as_secs() << 20, kept: Mutex::default() }

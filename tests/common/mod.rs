@@ -104,10 +104,8 @@ pub(crate) async fn until(node: &PeerNode, what: &str, holds: impl Fn(&Stats) ->
             tokio::time::sleep(GLANCE).await;
         }
     };
-    match tokio::time::timeout(HANG, look).await {
-        Ok(stats) => stats,
-        Err(_) => panic!("waited in vain: {what}; last seen {last:#?}"),
-    }
+    let seen = tokio::time::timeout(HANG, look).await;
+    seen.unwrap_or_else(|_| panic!("waited in vain: {what}; last seen {last:#?}"))
 }
 
 /// Waits until the links of a node are as wanted.

@@ -122,6 +122,7 @@ pub(crate) fn hello(identity: &Identity) -> Hello {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "raw peers have no driver")]
 pub(crate) fn now() -> WallTime {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970");
     WallTime::from_millis(
