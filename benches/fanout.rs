@@ -14,7 +14,7 @@
 //! and their ratio, from the same second: the machine may be noisy, ratios are less so.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput};
@@ -24,6 +24,7 @@ use sorcha_peer::ports::{Accepted, FrameSink, FrameStream, Transport};
 use sorcha_peer::transport::{GrpcOptions, GrpcTransport, MemoryNetwork};
 use sorcha_peer::{Config, Endpoint, From, Identity, Item, PeerNode, Subscription};
 use tokio::runtime::Runtime;
+use tokio::time::Instant;
 
 const SIZES: [(usize, &str); 4] =
     [(256, "256B"), (1024, "1KiB"), (16 * 1024, "16KiB"), (256 * 1024, "256KiB")];
@@ -97,7 +98,7 @@ impl Star {
         }
         let hub = nodes.remove(0);
         let links = u32::try_from(peers).expect("few");
-        hub.wait_ready(links, Duration::from_secs(60)).await.expect("links");
+        hub.wait_ready(links, Duration::from_mins(1)).await.expect("links");
         let subscribe = nodes.iter().map(|node| node.subscribe(TOPIC, From::Now));
         let inboxes = join_all(subscribe).await.into_iter().map(|s| s.expect("a subscription"));
         Self { hub, inboxes: inboxes.collect(), _peers: nodes }
@@ -125,7 +126,8 @@ impl Star {
 struct RawStar {
     out: Vec<FrameSink>,
     back: Vec<FrameStream>,
-    _unused: Vec<(FrameSink, FrameStream)>,
+    /// Halves that nothing travels on; dropped, they would close the link.
+    idle: Vec<(FrameSink, FrameStream)>,
 }
 
 impl RawStar {
@@ -134,7 +136,7 @@ impl RawStar {
         let bind = "127.0.0.1:0".parse().expect("an address");
         let mut listener = transports[0].listen(bind).await.expect("a listener");
         let endpoint = Endpoint::from(listener.local_addr());
-        let mut star = Self { out: Vec::new(), back: Vec::new(), _unused: Vec::new() };
+        let mut star = Self { out: Vec::new(), back: Vec::new(), idle: Vec::new() };
         for _ in 0..peers {
             let dial = transports[1].dial(&endpoint, None);
             let (accepted, dialled) = futures::join!(listener.accept(), dial);
@@ -142,7 +144,7 @@ impl RawStar {
             let peer = dialled.expect("a link");
             star.out.push(hub.sink);
             star.back.push(peer.stream);
-            star._unused.push((peer.sink, hub.stream));
+            star.idle.push((peer.sink, hub.stream));
         }
         star
     }

@@ -12,7 +12,7 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Parser;
@@ -24,6 +24,7 @@ use sorcha_peer::{
     Config, From, Identity, Item, PeerNode, Receipt, SqliteStorage, Subscription, TransactionId,
 };
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 const TOPIC: &str = "files";
 /// Transactions on their way at once: enough to keep every node busy, few enough that latencies
@@ -146,7 +147,7 @@ async fn start_nodes(count: usize, data: &Path) -> anyhow::Result<Vec<PeerNode>>
     }
     let wanted = u32::try_from((count - 1).min(6))?;
     for node in &nodes {
-        node.wait_ready(wanted, Duration::from_secs(60)).await?;
+        node.wait_ready(wanted, Duration::from_mins(1)).await?;
     }
     Ok(nodes)
 }

@@ -75,7 +75,7 @@
 //! |---|---|---|
 //! | `node` | yes | the tokio driver and [`PeerNode`] |
 //! | `grpc` | yes | gRPC streams over mutual TLS (rustls with ring) |
-//! | `sqlite` | yes | peers and bans in SQLite (bundled; needs a C compiler) |
+//! | `sqlite` | yes | peers and bans in `SQLite` (bundled; needs a C compiler) |
 //! | `stun` | yes | the STUN prober |
 //! | `sim` | no | the network simulator; not covered by semver |
 //!

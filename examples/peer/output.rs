@@ -140,6 +140,7 @@ impl Out {
     /// Starts the writer on a thread of its own: a reader of stdout that stalls blocks that thread
     /// and no other.
     pub(crate) fn start() -> Self {
+        #[expect(clippy::disallowed_methods, reason = "`room` bounds it, in bytes")]
         let (items, queue) = mpsc::unbounded_channel();
         std::thread::spawn(move || {
             if let Err(error) = write_all(queue) {

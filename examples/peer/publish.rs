@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::Value;
@@ -14,6 +14,7 @@ use sorcha_peer::{Mode, PeerNode, TransactionId};
 use tokio::io::AsyncReadExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use crate::input::{Payload, Publish};
 use crate::output::{Line, Out};
@@ -44,6 +45,7 @@ pub(crate) struct Lane {
 impl Lane {
     /// Starts a publisher, which ends when the lane is dropped and everything is answered.
     pub(crate) fn start(node: PeerNode, max_payload: u64, out: Out) -> (Self, JoinHandle<()>) {
+        #[expect(clippy::disallowed_methods, reason = "`bytes` bounds it, in bytes")]
         let (jobs, queue) = mpsc::unbounded_channel();
         let bytes = Arc::new(Semaphore::new(MAX_BYTES));
         let publisher =

@@ -102,7 +102,6 @@ impl GrpcTransport {
     /// # Errors
     /// [`FailureKind::Local`](crate::error::FailureKind::Local) when the cryptographic library
     /// cannot make a certificate for the key; no retry helps.
-    #[expect(clippy::needless_pass_by_value, reason = "the transport has it from now on")]
     pub fn new(identity: Identity, options: GrpcOptions) -> Result<Self, TransportError> {
         let security = if options.plaintext {
             tracing::warn!(
