@@ -24,7 +24,7 @@ use crate::types::{Cursor, Endpoint, Event};
 
 use super::driver::{Driver, Mailboxes, wall_now};
 use super::effects::{Effects, RecordSource};
-use super::handle::{Inner, PeerNode, State};
+use super::handle::{Inner, PeerNode, PublishClock, State};
 use super::lane::{PeerLane, StoreLane};
 use super::receipt::Receipts;
 use super::{events, verify};
@@ -320,6 +320,7 @@ impl Parts {
             identity: self.identity.clone(),
             config: self.config.clone(),
             listening,
+            clock: PublishClock::default(),
             commands,
             events: events.downgrade(),
             lagged: Arc::default(),

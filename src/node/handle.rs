@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,7 +17,8 @@ use crate::identity::Identity;
 use crate::ports::{Ban, TransactionStore};
 use crate::protocol::{ConnectFailure, PublishRefusal};
 use crate::types::{
-    Cursor, Endpoint, Event, Header, LinkStatus, Mode, PeerId, Signature, Stats, Topic, Transaction,
+    Cursor, Endpoint, Event, Header, LinkStatus, Mode, PeerId, Signature, Stats, Topic,
+    Transaction, WallTime,
 };
 
 use super::builder::PeerNodeBuilder;
@@ -31,6 +32,7 @@ pub(super) struct Inner {
     pub(super) identity: Identity,
     pub(super) config: Config,
     pub(super) listening: Option<SocketAddr>,
+    pub(super) clock: PublishClock,
     pub(super) commands: mpsc::Sender<Command>,
     pub(super) events: broadcast::WeakSender<Event>,
     /// Events that slow readers missed.
@@ -40,6 +42,20 @@ pub(super) struct Inner {
     pub(super) state: watch::Receiver<State>,
     /// What the shutdown left undone, once it is through.
     pub(super) ended: watch::Receiver<Option<ShutdownReport>>,
+}
+
+/// Tells apart publishes of the same bytes in the same millisecond: the n-th of a millisecond
+/// expires n milliseconds later than it would.
+#[derive(Debug, Default)]
+pub(super) struct PublishClock(Mutex<(WallTime, u64)>);
+
+impl PublishClock {
+    fn tick(&self, now: WallTime) -> (WallTime, Duration) {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let nth = if last.0 == now { last.1 + 1 } else { 0 };
+        *last = (now, nth);
+        (now, Duration::from_millis(nth))
+    }
 }
 
 /// What changes rarely and is asked often.
@@ -134,21 +150,16 @@ impl PeerNode {
         if size > limit {
             return Err(PublishError::TooLarge { size, limit });
         }
-        let created = wall_now();
-        let mut header = Header::new(
-            topic,
-            self.peer_id(),
-            created,
-            created.plus(self.0.config.gossip.retention),
-            &payload,
-        );
+        let (created, nth) = self.0.clock.tick(wall_now());
+        let expires = created.plus(self.0.config.gossip.retention + nth);
+        let mut header = Header::new(topic, self.peer_id(), created, expires, &payload);
         loop {
             let transaction = self.sign(&header, &payload)?;
             let (reply, answer) = oneshot::channel();
             self.command(Command::Publish { transaction, reply }).await?;
             match answer.await.map_err(|_| PublishError::Closed)? {
                 Ok((receipt, true)) => return Ok(receipt),
-                // The same bytes in the same millisecond: the expiry tells the two apart.
+                // An earlier process of this identity published the same bytes at the same time.
                 Ok((_, false)) => {
                     header.expires = header.expires.plus(Duration::from_millis(1));
                 }
