@@ -10,8 +10,9 @@
 //! - `raw-channel` and `raw-stream`: the same bytes as frames over bare links of the same
 //!   transports: no signature, no hash, no log. These are the floor.
 //!
-//! After each pair of rows a line gives the CPU time of the whole process per delivery for both,
-//! and their ratio, from the same second: the machine may be noisy, ratios are less so.
+//! After each pair of rows a line gives the CPU time of the whole process per delivery for both, and
+//! for nodes with signatures off, and their ratios to the floor, taken within seconds of each other:
+//! the machine may be noisy, ratios are less so.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +21,7 @@ use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput};
 use futures::future::join_all;
 use futures::{SinkExt, StreamExt};
+use sorcha_peer::config::SignaturePolicy;
 use sorcha_peer::ports::{Accepted, FrameSink, FrameStream, Transport};
 use sorcha_peer::transport::{GrpcOptions, GrpcTransport, MemoryNetwork};
 use sorcha_peer::{Config, Endpoint, From, Identity, Item, PeerNode, Subscription};
@@ -78,9 +80,10 @@ struct Star {
 }
 
 impl Star {
-    async fn new(carrier: Carrier, peers: usize) -> Self {
+    async fn new(carrier: Carrier, peers: usize, signatures: SignaturePolicy) -> Self {
         let identities = identities(peers + 1);
         let mut config = Config::default();
+        config.network.signatures = signatures;
         config.outbox.max_entries = 100_000;
         let mut nodes: Vec<PeerNode> = Vec::new();
         for (identity, transport) in identities.iter().zip(carrier.transports(&identities)) {
@@ -202,12 +205,12 @@ fn pair(
     let (bytes, label) = size;
     let count = burst(bytes);
     let payload = Bytes::from(vec![7; bytes]);
-    let mut star = runtime.block_on(Star::new(carrier, peers));
+    let (name, floor_name) = carrier.names();
+    let mut star = runtime.block_on(Star::new(carrier, peers, SignaturePolicy::Required));
     let mut raw = runtime.block_on(RawStar::new(carrier, peers));
     let mut node = || runtime.block_on(star.spread(&payload, count));
     let mut floor = || runtime.block_on(raw.spread(&payload, count));
     let deliveries = count * peers;
-    let (name, floor_name) = carrier.names();
     for (name, burst) in [(name, &mut node as &mut dyn FnMut()), (floor_name, &mut floor)] {
         let mut group = criterion.benchmark_group(name);
         let (elements, bytes) = (deliveries as u64, (deliveries * bytes) as u64);
@@ -215,11 +218,16 @@ fn pair(
         group.bench_function(BenchmarkId::new(label, peers), |b| b.iter(&mut *burst));
         group.finish();
     }
-    let (ours, least) =
-        (cpu_per_delivery(deliveries, &mut node), cpu_per_delivery(deliveries, &mut floor));
-    let ratio = ours / least;
+    let ours = cpu_per_delivery(deliveries, &mut node);
+    let least = cpu_per_delivery(deliveries, &mut floor);
+    let mut star = runtime.block_on(Star::new(carrier, peers, SignaturePolicy::Off));
+    let unsigned =
+        cpu_per_delivery(deliveries, &mut || runtime.block_on(star.spread(&payload, count)));
     println!(
-        "cpu per delivery {name}/{label}/{peers}: {ours:.2} us, {floor_name} {least:.2} us, ratio {ratio:.1}"
+        "cpu per delivery {name}/{label}/{peers}: {ours:.2} us, signatures off {unsigned:.2} us, \
+         {floor_name} {least:.2} us; ratios {:.1} and {:.1}",
+        ours / least,
+        unsigned / least,
     );
 }
 
@@ -228,10 +236,18 @@ fn main() {
     let runtime = Runtime::new().expect("a runtime");
     // `cargo test --benches` only wants to know that everything runs.
     let smoke = std::env::args().any(|argument| argument == "--test");
+    let filter = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
+    let picked = |carrier: Carrier, label: &str, peers: usize| {
+        let (name, floor) = carrier.names();
+        let ids = [format!("{name}/{label}/{peers}"), format!("{floor}/{label}/{peers}")];
+        filter.as_ref().is_none_or(|filter| ids.iter().any(|id| id.contains(filter)))
+    };
     for carrier in [Carrier::Memory, Carrier::Grpc] {
         for size in SIZES {
             for peers in PEERS.into_iter().take(if smoke { 1 } else { PEERS.len() }) {
-                pair(&mut criterion, &runtime, carrier, size, peers);
+                if picked(carrier, size.1, peers) {
+                    pair(&mut criterion, &runtime, carrier, size, peers);
+                }
             }
         }
     }

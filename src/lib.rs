@@ -1,6 +1,6 @@
 //! Peer networking for transactions that must reach every peer, whatever the network does.
 //!
-//! A host service links this crate, builds a [`PeerNode`], and from then on has: peers found and
+//! A host service links this crate, builds a `PeerNode`, and from then on has: peers found and
 //! kept, transactions (opaque payloads up to 10 MiB by default) spread to every peer of the
 //! network, an outbox, and figures about all of it. It runs in the host's tokio runtime and owns
 //! no globals: no subscriber, recorder, panic hook, crypto provider or runtime. Any number of nodes
@@ -73,7 +73,7 @@
 //!
 //! | feature | default | brings |
 //! |---|---|---|
-//! | `node` | yes | the tokio driver and [`PeerNode`] |
+//! | `node` | yes | the tokio driver and `PeerNode` |
 //! | `grpc` | yes | gRPC streams over mutual TLS (rustls with ring) |
 //! | `sqlite` | yes | peers and bans in `SQLite` (bundled; needs a C compiler) |
 //! | `stun` | yes | the STUN prober |
