@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use tokio::sync::{broadcast, mpsc, watch};
@@ -325,6 +326,7 @@ impl Parts {
             log: Arc::clone(&self.log),
             newest: newest.subscribe(),
             state: state.subscribe(),
+            publishes: AtomicU64::new(0),
         };
 
         let span =

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -25,6 +26,10 @@ use super::events::Events;
 use super::receipt::Receipt;
 use super::subscription::{From, Subscription};
 
+/// The same bytes published in the same millisecond would be the same transaction: publishes take
+/// turns in how many milliseconds later theirs expire. Nobody keeps one longer for it.
+const TURNS: u64 = 1024;
+
 /// What handles and driver share.
 pub(super) struct Inner {
     pub(super) identity: Identity,
@@ -35,6 +40,8 @@ pub(super) struct Inner {
     pub(super) log: Arc<dyn TransactionStore>,
     pub(super) newest: watch::Receiver<Cursor>,
     pub(super) state: watch::Receiver<State>,
+    /// Calls of `publish` so far.
+    pub(super) publishes: AtomicU64,
 }
 
 /// What changes rarely and is asked often.
@@ -130,20 +137,17 @@ impl PeerNode {
             return Err(PublishError::TooLarge { size, limit });
         }
         let created = wall_now();
-        let mut header = Header::new(
-            topic,
-            self.peer_id(),
-            created,
-            created.plus(self.0.config.gossip.retention),
-            &payload,
-        );
+        let turn = self.0.publishes.fetch_add(1, Ordering::Relaxed) % TURNS;
+        let expires =
+            created.plus(self.0.config.gossip.retention).plus(Duration::from_millis(turn));
+        let mut header = Header::new(topic, self.peer_id(), created, expires, &payload);
         loop {
             let transaction = self.sign(&header, &payload)?;
             let (reply, answer) = oneshot::channel();
             self.command(Command::Publish { transaction, reply }).await?;
             match answer.await.map_err(|_| PublishError::Closed)? {
                 Ok((receipt, true)) => return Ok(receipt),
-                // The same bytes in the same millisecond: the expiry tells the two apart.
+                // All turns were taken within this millisecond.
                 Ok((_, false)) => {
                     header.expires = header.expires.plus(Duration::from_millis(1));
                 }
