@@ -17,17 +17,16 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use futures::{SinkExt, StreamExt};
+use bytes::{Bytes, BytesMut};
+use futures::{SinkExt, TryStreamExt};
 use sorcha_peer::error::{FailureKind, TransportError};
 use sorcha_peer::ports::{Accepted, Listener, RawLink, Transport};
 use sorcha_peer::testing::transport::{Node, conformance};
-use sorcha_peer::types::{Host, MAX_FRAME_BYTES};
+use sorcha_peer::types::MAX_FRAME_BYTES;
 use sorcha_peer::{Endpoint, From, Identity, Item, PeerId, PeerNode, TransportKind};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
@@ -62,14 +61,11 @@ impl Transport for FramedTcp {
         expected: Option<PeerId>,
     ) -> Result<RawLink, TransportError> {
         let dial = async {
-            let stream = match endpoint.host() {
-                Host::Ip(ip) => TcpStream::connect((*ip, endpoint.port())).await,
-                Host::Name(name) => TcpStream::connect((name.as_str(), endpoint.port())).await,
-            };
+            let stream = TcpStream::connect(endpoint.to_string()).await;
             let stream = stream.map_err(|error| failure(FailureKind::Unreachable, error))?;
-            shake_hands(stream, self.identity.clone(), Role::Dialler).await
+            shake_hands(stream, self.identity.clone(), true).await
         };
-        let link = timeout(HANDSHAKE, dial).await.unwrap_or_else(|_| Err(late()))?;
+        let link = in_time(dial).await?;
         match expected {
             Some(expected) if expected != link.remote => {
                 let message = format!("expected {expected}, met {}", link.remote);
@@ -105,28 +101,35 @@ impl Listener for FramedListener {
 
     async fn accept(&mut self) -> Accepted {
         loop {
-            tokio::select! {
+            let room = self.handshakes.len() < MAX_HANDSHAKES;
+            let socket = tokio::select! {
                 Some(Ok(accepted)) = self.handshakes.join_next() => return accepted,
-                socket = self.socket.accept(), if self.handshakes.len() < MAX_HANDSHAKES => {
-                    match socket {
-                        Ok((stream, address)) => {
-                            let identity = self.identity.clone();
-                            self.handshakes.spawn(answer(stream, address, identity));
-                        }
-                        Err(error) => {
-                            let error = failure(FailureKind::Local, error);
-                            return Accepted::Failed { address: None, error };
-                        }
-                    }
+                socket = self.socket.accept(), if room => socket,
+            };
+            match socket {
+                Ok((stream, address)) => {
+                    let identity = self.identity.clone();
+                    self.handshakes.spawn(answer(stream, address, identity));
+                }
+                Err(error) => {
+                    let error = failure(FailureKind::Local, error);
+                    return Accepted::Failed { address: None, error };
                 }
             }
         }
     }
 }
 
+async fn in_time(
+    work: impl Future<Output = Result<RawLink, TransportError>>,
+) -> Result<RawLink, TransportError> {
+    timeout(HANDSHAKE, work).await.unwrap_or_else(|_| {
+        Err(TransportError::new(FailureKind::Timeout, format!("no link within {HANDSHAKE:?}")))
+    })
+}
+
 async fn answer(stream: TcpStream, address: SocketAddr, identity: Identity) -> Accepted {
-    let handshake = timeout(HANDSHAKE, shake_hands(stream, identity, Role::Listener)).await;
-    match handshake.unwrap_or_else(|_| Err(late())) {
+    match in_time(shake_hands(stream, identity, false)).await {
         Ok(link) => Accepted::Link(link),
         Err(error) => Accepted::Failed { address: Some(address), error },
     }
@@ -135,29 +138,14 @@ async fn answer(stream: TcpStream, address: SocketAddr, identity: Identity) -> A
 type Reader = FramedRead<OwnedReadHalf, LengthDelimitedCodec>;
 type Writer = FramedWrite<OwnedWriteHalf, LengthDelimitedCodec>;
 
-/// Who signs; part of what is signed, so that no proof can be sent back to its maker.
-#[derive(Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-enum Role {
-    Dialler = b'd',
-    Listener = b'l',
-}
-
-impl Role {
-    fn other(self) -> Self {
-        if self == Self::Dialler { Self::Listener } else { Self::Dialler }
-    }
-}
-
 /// Proves this side, has the other prove itself, and hands over a link.
 async fn shake_hands(
     stream: TcpStream,
     identity: Identity,
-    role: Role,
+    dialled: bool,
 ) -> Result<RawLink, TransportError> {
-    let io = |error| failure(FailureKind::Closed, error);
-    stream.set_nodelay(true).map_err(io)?;
-    let address = stream.peer_addr().map_err(io)?;
+    stream.set_nodelay(true).map_err(closed)?;
+    let address = stream.peer_addr().map_err(closed)?;
     let (read, write) = stream.into_split();
     let codec = LengthDelimitedCodec::builder().max_frame_length(MAX_HELLO).new_codec();
     let mut reader = Reader::new(read, codec.clone());
@@ -167,14 +155,14 @@ async fn shake_hands(
     ours[..32].copy_from_slice(identity.peer_id().as_bytes());
     getrandom::fill(&mut ours[32..])
         .map_err(|error| TransportError::new(FailureKind::Local, error.to_string()))?;
-    writer.send(Bytes::copy_from_slice(&ours)).await.map_err(io)?;
+    writer.send(Bytes::copy_from_slice(&ours)).await.map_err(closed)?;
     let theirs = receive(&mut reader).await?;
     let remote = PeerId::from_bytes(*theirs.first_chunk().unwrap_or(&[0; 32]));
 
-    let proof = identity.sign(&statement(role, &ours, &theirs));
-    writer.send(Bytes::copy_from_slice(&proof)).await.map_err(io)?;
+    let proof = identity.sign(&statement(dialled, &ours, &theirs));
+    writer.send(Bytes::copy_from_slice(&proof)).await.map_err(closed)?;
     let proof = receive(&mut reader).await?;
-    if !remote.verify(&statement(role.other(), &theirs, &ours), &proof) {
+    if !remote.verify(&statement(!dialled, &theirs, &ours), &proof) {
         return Err(TransportError::new(FailureKind::Identity, "the peer did not prove its key"));
     }
     reader.decoder_mut().set_max_frame_length(MAX_FRAME_BYTES);
@@ -183,26 +171,24 @@ async fn shake_hands(
         remote,
         kind: TransportKind::Custom,
         address: Some(address),
-        sink: Box::pin(SinkExt::<Bytes>::sink_map_err(writer, |error| {
-            failure(FailureKind::Closed, error)
-        })),
-        stream: Box::pin(reader.map(|frame| match frame {
-            Ok(frame) => Ok(frame.freeze()),
-            Err(error) => Err(failure(FailureKind::Closed, error)),
-        })),
+        sink: Box::pin(SinkExt::<Bytes>::sink_map_err(writer, closed)),
+        stream: Box::pin(reader.map_ok(BytesMut::freeze).map_err(closed)),
     })
 }
 
-fn statement(signer: Role, signers: &[u8; 64], others: &[u8; 64]) -> Vec<u8> {
-    [TAG, &[signer as u8], signers, others].concat()
+/// What one side signs. Its role is part of it, so that no proof can be sent back to its maker.
+fn statement(dialled: bool, signers: &[u8; 64], others: &[u8; 64]) -> Vec<u8> {
+    [TAG, &[u8::from(dialled)], signers, others].concat()
 }
 
 async fn receive(reader: &mut Reader) -> Result<[u8; 64], TransportError> {
-    let closed = || TransportError::new(FailureKind::Closed, "closed in the handshake");
-    let frame = reader.next().await.ok_or_else(closed)?;
-    let frame = frame.map_err(|error| failure(FailureKind::Closed, error))?;
+    let frame = reader.try_next().await.map_err(closed)?.unwrap_or_default();
     let wrong = |_| TransportError::new(FailureKind::Protocol, "not a frame of this handshake");
     <[u8; 64]>::try_from(&*frame).map_err(wrong)
+}
+
+fn closed(error: io::Error) -> TransportError {
+    failure(FailureKind::Closed, error)
 }
 
 /// An I/O error is of the kind `usual`, unless it is the codec that refuses a frame.
@@ -212,27 +198,16 @@ fn failure(usual: FailureKind, error: io::Error) -> TransportError {
     TransportError::with_source(kind, error.to_string(), error)
 }
 
-fn late() -> TransportError {
-    TransportError::new(FailureKind::Timeout, format!("no link within {HANDSHAKE:?}"))
-}
-
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
 #[tokio::main]
-async fn main() -> ExitCode {
-    let minute = Duration::from_mins(1);
+async fn main() -> Result<(), Error> {
     let checks = async {
         conforms().await?;
         println!("the transport passes the conformance suite");
         nodes_deliver().await
     };
-    match timeout(minute, checks).await.unwrap_or_else(|_| Err("no result in a minute".into())) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("custom_transport: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    timeout(Duration::from_mins(1), checks).await?
 }
 
 /// Panics, and so fails, with what the transport does wrong.

@@ -22,7 +22,8 @@ use crate::output::{Line, Out};
 /// Transactions handed to the node and not yet answered: fewer than its command queue holds, so
 /// that handing over never waits and the order of the lines is the order of acceptance.
 const UNDER_WAY: usize = 256;
-/// Bytes of publishing lines and of random payloads held at once.
+/// Bytes of lines that may wait, and bytes of payloads that may be under way; one larger than this
+/// goes alone.
 const MAX_BYTES: usize = 64 << 20;
 /// Most transactions of one `publish_random`.
 const MAX_COUNT: u64 = 1_000_000;
@@ -48,27 +49,32 @@ impl Lane {
         #[expect(clippy::disallowed_methods, reason = "`bytes` bounds it, in bytes")]
         let (jobs, queue) = mpsc::unbounded_channel();
         let bytes = Arc::new(Semaphore::new(MAX_BYTES));
-        let publisher =
-            Publisher { node, max_payload, out, slots: Arc::new(Semaphore::new(UNDER_WAY)) };
+        let room = Arc::new(Semaphore::new(MAX_BYTES));
+        let publisher = Publisher { node, max_payload, out, room };
         (Self { jobs, bytes }, tokio::spawn(publisher.run(queue)))
     }
 
     /// Queues a job whose line has `size` bytes; waits while too much is queued.
     pub(crate) async fn push(&self, r#ref: Value, job: Job, size: usize) {
         // A line holds somewhat more than its bytes.
-        let size = (size + 256).min(MAX_BYTES);
-        let permits = u32::try_from(size).unwrap_or(u32::MAX);
-        if let Ok(room) = Arc::clone(&self.bytes).acquire_many_owned(permits).await {
+        if let Some(room) = take_bytes(&self.bytes, size + 256).await {
             let _ = self.jobs.send((r#ref, job, room));
         }
     }
+}
+
+/// Waits for room for `size` bytes.
+async fn take_bytes(room: &Arc<Semaphore>, size: usize) -> Option<OwnedSemaphorePermit> {
+    let permits = u32::try_from(size.min(MAX_BYTES)).ok()?;
+    Arc::clone(room).acquire_many_owned(permits).await.ok()
 }
 
 struct Publisher {
     node: PeerNode,
     max_payload: u64,
     out: Out,
-    slots: Arc<Semaphore>,
+    /// Room for transactions under way, in bytes; none takes less than its share of [`UNDER_WAY`].
+    room: Arc<Semaphore>,
 }
 
 impl Publisher {
@@ -82,9 +88,8 @@ impl Publisher {
                 }
             }
         }
-        // Every transaction under way has a slot.
-        let all = u32::try_from(UNDER_WAY).unwrap_or(u32::MAX);
-        let _ = self.slots.acquire_many(all).await;
+        // There is all the room again once nothing is under way.
+        take_bytes(&self.room, MAX_BYTES).await;
     }
 
     /// Publishes one transaction; a task of its own answers once it is durable.
@@ -100,7 +105,7 @@ impl Publisher {
             Err(error) => return self.out.line(Line::PublishFailed { r#ref, error }).await,
         };
         let (node, out) = (self.node.clone(), self.out.clone());
-        self.hand_over(async move {
+        self.hand_over(payload.len(), async move {
             let line = match node.publish(&publish.topic, payload).await {
                 Ok(receipt) => Line::Published { r#ref, id: receipt.id() },
                 Err(error) => Line::PublishFailed { r#ref, error: error.to_string() },
@@ -123,18 +128,17 @@ impl Publisher {
             return Line::PublishFailed { r#ref, error: error.to_string() };
         }
         let topic: Arc<str> = topic.into();
-        let window = (MAX_BYTES / size.max(1)).clamp(1, UNDER_WAY);
-        let mut under_way = VecDeque::with_capacity(window);
+        let mut under_way = VecDeque::with_capacity(UNDER_WAY);
         let mut tally = Tally::default();
         for _ in 0..count {
-            if under_way.len() == window {
+            if under_way.len() == UNDER_WAY {
                 tally.add(under_way.pop_front()).await;
             }
             if tally.hopeless {
                 break;
             }
             let work = publish_random(self.node.clone(), Arc::clone(&topic), size);
-            under_way.push_back(self.hand_over(work).await);
+            under_way.push_back(self.hand_over(size, work).await);
         }
         while !under_way.is_empty() {
             tally.add(under_way.pop_front()).await;
@@ -146,13 +150,14 @@ impl Publisher {
     /// everything handed over before; the rest of it runs on its own.
     async fn hand_over<T: Send + 'static>(
         &self,
+        size: usize,
         work: impl Future<Output = T> + Send + 'static,
     ) -> JoinHandle<T> {
-        let slot = Arc::clone(&self.slots).acquire_owned().await;
+        let room = take_bytes(&self.room, size.max(MAX_BYTES / UNDER_WAY)).await;
         // Unconstrained: tokio's budget must not end this poll before the queue has it.
         let mut work = Box::pin(tokio::task::unconstrained(async move {
             let done = work.await;
-            drop(slot);
+            drop(room);
             done
         }));
         let first = futures::poll!(&mut work);
