@@ -97,7 +97,7 @@ pub enum Accepted {
 /// A listening transport. Dropping it stops listening and refuses handshakes under way; links that
 /// it handed over live on.
 #[async_trait]
-pub trait Listener: fmt::Debug + Send + Sync {
+pub trait Listener: fmt::Debug + Send {
     /// The address actually bound.
     fn local_addr(&self) -> SocketAddr;
 
