@@ -23,6 +23,7 @@ use futures::future::join_all;
 use futures::{SinkExt, StreamExt};
 use sorcha_peer::config::SignaturePolicy;
 use sorcha_peer::ports::{Accepted, FrameSink, FrameStream, Transport};
+use sorcha_peer::store::MemoryTransactionStore;
 use sorcha_peer::transport::{GrpcOptions, GrpcTransport, MemoryNetwork};
 use sorcha_peer::{Config, Endpoint, From, Identity, Item, PeerNode, Subscription};
 use tokio::runtime::Runtime;
@@ -90,6 +91,7 @@ impl Star {
             let builder = PeerNode::builder()
                 .config(config.clone())
                 .identity(identity.clone())
+                .transaction_store(Arc::new(MemoryTransactionStore::new(Some(8 << 30))))
                 .transport(transport);
             // Peers that do not listen cannot link among themselves: a star.
             let hub = nodes.first().and_then(PeerNode::listen_addr);

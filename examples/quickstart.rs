@@ -235,6 +235,13 @@ async fn publish_all(
             oldest.replicated(1).await?;
         }
         let origin = turn % nodes.len();
+        let size = tokio::fs::metadata(path).await?.len();
+        if size > Config::default().gossip.max_transaction_size {
+            // Not even read; a file that grows meanwhile is refused by the node.
+            eprintln!("refused: {}: {size} bytes are too many", path.display());
+            sent.refused += 1;
+            continue;
+        }
         let content = tokio::fs::read(path)
             .await
             .with_context(|| format!("cannot read {}", path.display()))?;

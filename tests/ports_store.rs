@@ -59,7 +59,7 @@ async fn a_memory_log_reports_every_loss_once() {
 #[tokio::test]
 async fn a_cursor_of_an_earlier_run_is_behind_and_reports_a_loss() {
     let store = MemoryTransactionStore::new(None);
-    let earlier = Cursor(1_600_000_000 << 20);
+    let earlier = Cursor(1_600_000_000_000 << 12);
     let cursor = store.append(&[entry(vec![1], 1)]).await.unwrap()[0];
     assert!(cursor > earlier);
     let page = store.read(None, earlier, 10, usize::MAX).await.unwrap();

@@ -36,6 +36,9 @@ pub(super) const STORE_OPS: usize = 32_768;
 const COMPLETIONS: usize = 1024;
 const COMMANDS: usize = 1024;
 const INBOUND: usize = 128;
+/// Headers and payloads kept where no transaction store is given: 1 GiB. When it is full, new
+/// transactions are refused until old ones expire; nothing accepted is dropped.
+const MEMORY_LOG: u64 = 1 << 30;
 /// Entries restored at once.
 const PAGE: usize = 4096;
 /// Longest time for one NAT probe.
@@ -176,7 +179,8 @@ impl PeerNodeBuilder {
         self
     }
 
-    /// Where transactions are retained. Default: in memory.
+    /// Where transactions are retained. Default: in memory, at most 1 GiB; when that is full,
+    /// `publish` fails with a store error until old transactions expire.
     #[must_use]
     pub fn transaction_store(mut self, store: Arc<dyn TransactionStore>) -> Self {
         self.storage.transactions = Some(store);
@@ -233,7 +237,7 @@ impl PeerNodeBuilder {
             log: self
                 .storage
                 .transactions
-                .unwrap_or_else(|| Arc::new(MemoryTransactionStore::new(None))),
+                .unwrap_or_else(|| Arc::new(MemoryTransactionStore::new(Some(MEMORY_LOG)))),
             probers: self.probers,
             validator: self.validator,
             config: self.config,

@@ -157,9 +157,11 @@ impl TransactionQueue for MemoryQueue {
 /// A retained log in memory. Payloads are shared with whoever handed them in.
 ///
 /// Cursors must rise over restarts too, or a subscriber would wait at a cursor of an earlier run.
-/// So the first cursor is the time of creation (whole seconds since 1970, shifted left by 20 bits)
-/// plus one: the clock is read once, in [`MemoryTransactionStore::new`]. Reading after a cursor of
-/// an earlier run reports all up to the creation as lost.
+/// So the first cursor is the time of creation (milliseconds since 1970, shifted left by 12 bits,
+/// which stays below 2^53 for JSON) plus one: the clock is read once, in
+/// [`MemoryTransactionStore::new`]. Cursors of a restarted process rise as long as the earlier one
+/// took no more than 4096 transactions a millisecond. Reading after a cursor of an earlier run
+/// reports all up to the creation as lost.
 #[derive(Debug)]
 pub struct MemoryTransactionStore {
     max_bytes: Option<u64>,
@@ -186,7 +188,8 @@ impl MemoryTransactionStore {
     #[expect(clippy::disallowed_methods, reason = "cursors must rise over restarts")]
     pub fn new(max_bytes: Option<u64>) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self { max_bytes, base: now.as_secs() << 20, kept: Mutex::default() }
+        let millis = u64::try_from(now.as_millis()).unwrap_or(u64::MAX >> 12);
+        Self { max_bytes, base: millis << 12, kept: Mutex::default() }
     }
 }
 
