@@ -313,6 +313,7 @@ impl Parts {
 
         let (done, completions) = mpsc::channel(COMPLETIONS);
         let (commands, command_box) = mpsc::channel(COMMANDS);
+        let (publishes, publish_box) = mpsc::channel(COMMANDS);
         let (inbound, inbound_box) = mpsc::channel(INBOUND);
         let (events, _) = broadcast::channel(events::CAPACITY);
         let (jobs, job_box) = mpsc::channel(JOBS);
@@ -326,6 +327,7 @@ impl Parts {
             listening,
             clock: PublishClock::default(),
             commands,
+            publishes,
             events: events.downgrade(),
             lagged: Arc::default(),
             log: Arc::clone(&self.log),
@@ -387,7 +389,12 @@ impl Parts {
             stopping: None,
             ended,
         };
-        let mail = Mailboxes { completions, commands: command_box, inbound: inbound_box };
+        let mail = Mailboxes {
+            completions,
+            commands: command_box,
+            publishes: publish_box,
+            inbound: inbound_box,
+        };
         tracing::info!(target: "sorcha_peer::node", parent: &span, peer = %me, ?listening, "node started");
         tokio::spawn(driver.run(mail).instrument(span));
         Ok(PeerNode(Arc::new(inner)))

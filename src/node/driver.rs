@@ -73,7 +73,10 @@ pub(super) enum Waiting {
 /// The receiving ends of the driver's channels.
 pub(super) struct Mailboxes {
     pub(super) completions: mpsc::Receiver<Completion>,
+    /// Everything but publishes: always taken.
     pub(super) commands: mpsc::Receiver<Command>,
+    /// Publishes: taken while there is room.
+    pub(super) publishes: mpsc::Receiver<Command>,
     pub(super) inbound: mpsc::Receiver<Completion>,
 }
 
@@ -123,11 +126,12 @@ impl Driver {
                     self.complete(completion);
                     self.burst(&mut mail.completions, false);
                 }
-                command = mail.commands.recv(), if room => match command {
+                command = mail.commands.recv() => match command {
                     Some(command) => self.command(command),
                     // The last handle is gone.
                     None => self.stop(Duration::ZERO),
                 },
+                Some(publish) = mail.publishes.recv(), if room => self.command(publish),
                 Some(frames) = mail.inbound.recv(), if room => {
                     self.complete(frames);
                     self.burst(&mut mail.inbound, true);
@@ -258,22 +262,35 @@ impl Driver {
         self.stopping.map_or(due, |until| due.min(until))
     }
 
+    /// Answers publishes whose transaction is being stored: nobody is told that one failed which
+    /// then turns out to be kept.
+    async fn settle_publishes(&mut self, completions: &mut mpsc::Receiver<Completion>) {
+        let until = Instant::now() + GRACE;
+        while self.waiting.values().any(|w| matches!(w, Waiting::Publish(..))) {
+            match tokio::time::timeout_at(until, completions.recv()).await {
+                Ok(Some(completion)) => self.complete(completion),
+                _ => return,
+            }
+        }
+    }
+
     /// Goodbyes, then storage, then answers.
-    async fn wind_up(mut self, mail: Mailboxes) {
+    async fn wind_up(mut self, mut mail: Mailboxes) {
         let unflushed = self.protocol.links().into_iter().filter(|l| l.queued > 0 || l.behind > 0);
         let report = ShutdownReport {
             unflushed: unflushed.map(|l| l.peer).collect(),
             unconfirmed: self.protocol.unconfirmed(),
         };
         self.effects.stop_listening().await;
+        self.settle_publishes(&mut mail.completions).await;
         self.feed(Input::Shutdown);
         let Self { effects, links, mut closing, ended, identity, .. } = self;
         for handle in links.into_values() {
             handle.abort();
         }
         // Receivers stay open until storage is done, so that nothing in its lane is refused.
-        let Mailboxes { mut completions, commands, inbound } = mail;
-        drop((commands, inbound));
+        let Mailboxes { mut completions, commands, publishes, inbound } = mail;
+        drop((commands, publishes, inbound));
         let rest = async {
             while closing.join_next().await.is_some() {}
             effects.finish().await;

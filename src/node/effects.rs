@@ -64,8 +64,12 @@ impl RecordSource {
             return false;
         }
         self.endpoints.push(Endpoint::from(std::net::SocketAddr::new(ip, port)));
-        self.seq = (self.seq + 1).max(wall_now().as_millis());
+        self.renew();
         true
+    }
+
+    fn renew(&mut self) {
+        self.seq = (self.seq + 1).max(wall_now().as_millis());
     }
 }
 
@@ -241,6 +245,10 @@ impl Driver {
                 }
             }
             Output::Observed { address } => self.observe(address),
+            Output::RenewRecord => {
+                self.effects.record.renew();
+                self.sign_record();
+            }
             Output::Emit(event) => self.emit(event),
         }
     }
@@ -283,9 +291,13 @@ impl Driver {
 
     fn observe(&mut self, address: IpAddr) {
         if self.effects.record.learn(address) {
-            let draft = self.effects.record.draft(self.identity.peer_id(), wall_now());
-            let record = self.identity.sign_record(draft);
-            self.feed(Input::Record(record));
+            self.sign_record();
         }
+    }
+
+    fn sign_record(&mut self) {
+        let draft = self.effects.record.draft(self.identity.peer_id(), wall_now());
+        let record = self.identity.sign_record(draft);
+        self.feed(Input::Record(record));
     }
 }

@@ -34,6 +34,7 @@ pub(super) struct Inner {
     pub(super) listening: Option<SocketAddr>,
     pub(super) clock: PublishClock,
     pub(super) commands: mpsc::Sender<Command>,
+    pub(super) publishes: mpsc::Sender<Command>,
     pub(super) events: broadcast::WeakSender<Event>,
     /// Events that slow readers missed.
     pub(super) lagged: Arc<AtomicU64>,
@@ -156,7 +157,8 @@ impl PeerNode {
         loop {
             let transaction = self.sign(&header, &payload)?;
             let (reply, answer) = oneshot::channel();
-            self.command(Command::Publish { transaction, reply }).await?;
+            let publish = Command::Publish { transaction, reply };
+            self.0.publishes.send(publish).await.map_err(|_| PublishError::Closed)?;
             match answer.await.map_err(|_| PublishError::Closed)? {
                 Ok((receipt, true)) => return Ok(receipt),
                 // An earlier process of this identity published the same bytes at the same time.

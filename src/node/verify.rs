@@ -5,12 +5,13 @@
 //! arrival, so that what one origin published in order is accepted in order.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ed25519_dalek::VerifyingKey;
-use futures::StreamExt;
 use futures::stream;
+use futures::{FutureExt, StreamExt};
 use tokio::sync::mpsc;
 
 use crate::ports::Validator;
@@ -126,9 +127,14 @@ async fn validate(
     if result.is_err() {
         return verdict(&job, result);
     }
-    let call = validator.validate(&job.transaction, &job.from);
+    let call = AssertUnwindSafe(validator.validate(&job.transaction, &job.from)).catch_unwind();
     let judgement = match tokio::time::timeout(PATIENCE, call).await {
-        Ok(verdict) => Judgement::Verdict(verdict),
+        Ok(Ok(verdict)) => Judgement::Verdict(verdict),
+        Ok(Err(_)) => {
+            // The host's bug must not end the checking of everything else.
+            tracing::error!(target: "sorcha_peer::node", id = %job.transaction.id(), "the validator panicked");
+            Judgement::Verdict(Verdict::Ignore)
+        }
         Err(_) => Judgement::TimedOut,
     };
     Input::Verified { ticket: job.ticket, judgement }

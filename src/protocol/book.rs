@@ -88,6 +88,7 @@ pub(super) struct Book {
     pub(super) known: BTreeMap<PeerId, Known>,
     pub(super) bootstrap: Vec<Bootstrap>,
     own: BTreeSet<Endpoint>,
+    evicted: Vec<PeerId>,
     max: usize,
 }
 
@@ -115,7 +116,13 @@ impl Book {
             };
             (stored.peer, known)
         });
-        Self { known: known.collect(), bootstrap: bootstrap.collect(), own: BTreeSet::new(), max }
+        Self {
+            known: known.collect(),
+            bootstrap: bootstrap.collect(),
+            own: BTreeSet::new(),
+            evicted: Vec::new(),
+            max,
+        }
     }
 
     pub(super) fn note_own(&mut self, endpoint: Endpoint) {
@@ -172,7 +179,20 @@ impl Book {
             .filter(|(_, k)| k.failures > 0)
             .max_by_key(|(_, k)| (k.last_up.is_none(), k.failures))
             .map(|(id, _)| *id);
-        worst.is_some_and(|id| self.known.remove(&id).is_some())
+        // Else who only ever dialled us: it comes back by itself, if at all.
+        let worst = worst.or_else(|| {
+            let useless = self.known.iter().filter(|(_, k)| k.endpoint().is_none());
+            useless.min_by_key(|(_, k)| k.last_up).map(|(id, _)| *id)
+        });
+        let Some(worst) = worst else { return false };
+        self.known.remove(&worst);
+        self.evicted.push(worst);
+        true
+    }
+
+    /// Who was forgotten to make room since the last call.
+    pub(super) fn take_evicted(&mut self) -> Vec<PeerId> {
+        std::mem::take(&mut self.evicted)
     }
 
     /// The peer of this link is there, reached at `endpoint` if we dialled it.
@@ -266,6 +286,18 @@ mod tests {
         book.note_failure(&record(3, 1).peer(), MonoTime::ZERO);
         assert_eq!(note(&mut book, record(11, 1), None), Noted::New);
         assert!(!book.known.contains_key(&record(3, 1).peer()));
+    }
+
+    #[test]
+    fn visitors_without_an_address_make_room() {
+        let mut book = Book::new(&[], 10, Vec::new());
+        for n in 1..=10 {
+            let visitor = PeerId::from_bytes([n; 32]);
+            book.note_up(visitor, None, WallTime::from_millis(u64::from(n)));
+        }
+        assert_eq!(note(&mut book, record(11, 1), None), Noted::New);
+        assert_eq!(book.take_evicted(), [PeerId::from_bytes([1; 32])], "the oldest");
+        assert_eq!(book.known.len(), 10);
     }
 
     #[test]

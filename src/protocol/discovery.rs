@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::config::AddressPolicy;
 use crate::types::{
     AddressScope, Endpoint, Event, LinkId, MAX_RECORDS_PER_MESSAGE, Message, PeerId, PeerRecord,
-    Refusal,
+    RECORD_LIFETIME_MS, Refusal,
 };
 
 use super::book::Noted;
@@ -21,6 +21,8 @@ use super::{Protocol, Task};
 const NEEDY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
 /// A link is told of peers at most this often.
 const TELL_AT_MOST_EVERY: Duration = Duration::from_millis(100);
+/// The node's own record is signed anew after this: four times within its lifetime.
+const RENEW_AFTER: Duration = Duration::from_millis(RECORD_LIFETIME_MS / 4);
 /// Answers whose signatures are being checked at once; each holds at most 32 records.
 const MAX_CHECKING: usize = 64;
 /// Links asked at a refresh.
@@ -37,6 +39,9 @@ impl Protocol {
         self.rng.shuffle(&mut links);
         for link in links.into_iter().take(ASK_AT_REFRESH) {
             self.ask_for_peers(link);
+        }
+        if self.record.draft.issued.plus(RENEW_AFTER) <= self.wall {
+            self.out.push_back(Output::RenewRecord);
         }
         let interval = self.rng.about(self.config.discovery.refresh_interval);
         self.timers.set(Timer::Refresh, self.now + interval);

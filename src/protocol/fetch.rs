@@ -23,16 +23,15 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-
 use crate::types::{
-    Announcement, Event, Header, InvalidTransaction, LinkId, Message, MonoTime, PeerId, Piece,
-    Refusal, Signature, Transaction, TransactionId, Verdict, Want,
+    Announcement, Event, Header, InvalidTransaction, LinkId, Message, MonoTime, PeerId, Refusal,
+    Transaction, TransactionId, Verdict, Want,
 };
 
 use super::ids::IdMap;
 use super::io::{Judgement, Output, Ticket};
 use super::links::Up;
+use super::pieces::Assembly;
 use super::rng::Rng;
 use super::timers::Timer;
 use super::{Protocol, Task};
@@ -50,7 +49,7 @@ const EARLY: Duration = Duration::from_millis(10);
 /// Shortest and longest wait for a push after an announcement.
 const PATIENCE: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(500));
 /// An answer is overdue after this, or three round trips, plus the time for its bytes.
-const ANSWER: Duration = Duration::from_millis(500);
+pub(super) const ANSWER: Duration = Duration::from_millis(500);
 /// Slowest transfer that is not overdue, in bytes per second.
 const SLOWEST: u64 = 1 << 20;
 /// Turns of asking all sources before an id is left to the next announcement.
@@ -74,38 +73,27 @@ pub(super) enum Stage {
 }
 
 #[derive(Debug)]
-struct Source {
-    link: LinkId,
+pub(super) struct Source {
+    pub(super) link: LinkId,
     at: MonoTime,
     tried: bool,
-}
-
-#[derive(Debug)]
-struct Assembly {
-    header: Bytes,
-    signature: Signature,
-    hop: u16,
-    bytes: BytesMut,
-    /// Who sent the latest bytes.
-    from: LinkId,
-    mixed: bool,
 }
 
 /// An id that is not in the log yet.
 #[derive(Debug)]
 pub(super) struct Pending {
     pub(super) stage: Stage,
-    size: u64,
+    pub(super) size: u64,
     /// Whose share of the table it takes up.
-    heard_from: Option<LinkId>,
-    sources: Vec<Source>,
-    asked: Option<LinkId>,
-    turns: u32,
-    assembly: Option<Assembly>,
+    pub(super) heard_from: Option<LinkId>,
+    pub(super) sources: Vec<Source>,
+    pub(super) asked: Option<LinkId>,
+    pub(super) turns: u32,
+    pub(super) assembly: Option<Assembly>,
     /// The bytes being checked came from more than one peer.
-    mixed: bool,
+    pub(super) mixed: bool,
     /// Not to be resumed from another peer: so it is certain whose bytes are wrong.
-    whole: bool,
+    pub(super) whole: bool,
 }
 
 impl Pending {
@@ -134,7 +122,7 @@ impl Pending {
 #[derive(Debug)]
 pub(super) struct FetchState {
     /// Bytes of large payloads being received, as announced.
-    assembling: u64,
+    pub(super) assembling: u64,
     /// Some link is to be asked to start over.
     resync: bool,
     /// Something was not kept since links were last asked to start over.
@@ -297,7 +285,7 @@ impl Protocol {
     }
 
     /// Takes an id off the list of what a peer was asked; `true` when it was on it.
-    fn forget_asked(&mut self, link: LinkId, id: &TransactionId) -> bool {
+    pub(super) fn forget_asked(&mut self, link: LinkId, id: &TransactionId) -> bool {
         let size = self.pending.get(id).map_or(0, |p| p.size);
         let Some(up) = self.links.up(link) else { return false };
         if !up.asked.remove(id) {
@@ -371,7 +359,7 @@ impl Protocol {
         Some(pending)
     }
 
-    fn drop_assembly(&mut self, pending: &mut Pending) {
+    pub(super) fn drop_assembly(&mut self, pending: &mut Pending) {
         if pending.assembly.take().is_some() {
             self.fetches.assembling = self.fetches.assembling.saturating_sub(pending.size);
         }
@@ -454,11 +442,15 @@ impl Protocol {
     }
 
     /// Has complete bytes checked, unless the header alone says no.
-    fn verify(&mut self, link: LinkId, transaction: Transaction, hop: u16) {
+    pub(super) fn verify(&mut self, link: LinkId, transaction: Transaction, hop: u16) {
         let id = transaction.id();
         if let Some(reason) = self.inadmissible(transaction.header()) {
             self.remove_pending(&id);
             self.refuse_transaction(link, &id, reason);
+            if reason == Refusal::Skewed {
+                // Later it will be admissible: it has to be offered again.
+                self.lost_some();
+            }
             return;
         }
         let Some(from) = self.links.all.get(&link).map(|l| l.remote) else { return };
@@ -592,80 +584,5 @@ impl Protocol {
         tracing::debug!(target: "sorcha_peer::gossip", %id, ?peer, ?reason, "transaction refused");
         let event = Event::Refused { peer, address: None, reason, id: Some(*id) };
         self.out.push_back(Output::Emit(event));
-    }
-
-    /// Part of a large payload came.
-    pub(super) fn on_piece(&mut self, link: LinkId, piece: &Piece) {
-        self.counters.pieces_received += 1;
-        self.counters.payload_bytes_received += piece.bytes.len() as u64;
-        let id = piece.id;
-        let running =
-            self.pending.get(&id).is_some_and(|p| p.stage == Stage::Heard && p.asked == Some(link));
-        if !running || !self.take_head(link, piece) {
-            self.counters.pieces_unexpected += 1;
-            return;
-        }
-        let Some(pending) = self.pending.get_mut(&id) else { return };
-        let Some(assembly) = &mut pending.assembly else { return };
-        let have = assembly.bytes.len() as u64;
-        if piece.offset != have || have + piece.bytes.len() as u64 > pending.size {
-            self.counters.pieces_unexpected += 1;
-            return;
-        }
-        assembly.mixed |= assembly.from != link;
-        assembly.from = link;
-        assembly.bytes.extend_from_slice(&piece.bytes);
-        // A slow peer that makes progress is not given up.
-        pending.turns = 0;
-        if assembly.bytes.len() as u64 == pending.size {
-            self.complete(link, &id);
-        } else {
-            let patience = ANSWER.max(self.rtt_of(link) * 3);
-            self.timers.set(Timer::Fetch(id), self.now + patience);
-        }
-    }
-
-    /// Starts an assembly with the head of an answer; `false` when the head does not fit the id.
-    fn take_head(&mut self, link: LinkId, piece: &Piece) -> bool {
-        let Some(pending) = self.pending.get_mut(&piece.id) else { return false };
-        if pending.assembly.is_some() {
-            return true;
-        }
-        let Some((header, signature, hop)) = &piece.head else { return false };
-        if blake3::hash(header).as_bytes() != piece.id.as_bytes() {
-            return false;
-        }
-        let Ok(parsed) = Header::from_bytes(header) else { return false };
-        if parsed.payload_len > self.config.gossip.max_transaction_size {
-            return false;
-        }
-        // The header rules, not what the announcement claimed.
-        pending.size = parsed.payload_len;
-        pending.assembly = Some(Assembly {
-            header: Bytes::copy_from_slice(header),
-            signature: *signature,
-            hop: *hop,
-            bytes: BytesMut::new(),
-            from: link,
-            mixed: false,
-        });
-        self.fetches.assembling += parsed.payload_len;
-        true
-    }
-
-    fn complete(&mut self, link: LinkId, id: &TransactionId) {
-        self.forget_asked(link, id);
-        let Some(pending) = self.pending.get_mut(id) else { return };
-        pending.asked = None;
-        let size = pending.size;
-        let Some(assembly) = pending.assembly.take() else { return };
-        pending.mixed = assembly.mixed;
-        self.fetches.assembling = self.fetches.assembling.saturating_sub(size);
-        self.counters.payloads_received += 1;
-        let bytes = assembly.bytes.freeze();
-        match Transaction::from_parts(assembly.header, assembly.signature, bytes) {
-            Ok(transaction) => self.verify(link, transaction, assembly.hop),
-            Err(_) => self.violation(link),
-        }
     }
 }

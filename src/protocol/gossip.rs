@@ -56,7 +56,7 @@ impl Protocol {
 
     /// Offers log entries to a peer until its queue is full or it has been offered everything.
     pub(super) fn pump(&mut self, link: LinkId) {
-        while self.is_writable(link) {
+        while self.may_pump(link) {
             let (base, head) = (self.log.base(), self.log.head());
             let Some(up) = self.links.up(link) else { return };
             let seq = up.cursor.max(base);

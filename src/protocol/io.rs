@@ -288,6 +288,9 @@ pub enum Output {
         /// The address.
         address: std::net::IpAddr,
     },
+    /// Sign the node's own record anew, with a higher sequence number and the time now; answer with
+    /// [`Input::Record`].
+    RenewRecord,
     /// Tell the host.
     Emit(Event),
 }

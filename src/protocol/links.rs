@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::types::{
     Announcement, CloseReason, Direction, Endpoint, LinkId, MAX_IDS_PER_MESSAGE, Message, MonoTime,
-    PeerId, Transaction, TransactionId, TransportKind, Want,
+    PIECE_BYTES, PeerId, Transaction, TransactionId, TransportKind, Want,
 };
 
 use super::Protocol;
@@ -95,6 +95,8 @@ pub(super) struct Up {
     pub(super) catch_up_until: u64,
     pub(super) batch: Batch,
     pub(super) serving: VecDeque<Serve>,
+    /// Whose turn it is when the queue has moved.
+    pub(super) bulk_first: bool,
     /// Asked of this peer and not answered yet.
     pub(super) asked: BTreeSet<TransactionId>,
     pub(super) asked_bytes: u64,
@@ -233,8 +235,24 @@ impl Protocol {
         let Some(l) = self.links.all.get_mut(&link) else { return };
         l.queued = l.queued.saturating_sub(weight);
         l.progress = now;
-        self.serve(link);
-        self.pump(link);
+        // In turns, so that neither bulk nor small transactions starve the other.
+        let bulk_first = self.links.up(link).is_some_and(|up| {
+            up.bulk_first = !up.bulk_first;
+            up.bulk_first
+        });
+        if bulk_first {
+            self.serve(link);
+            self.pump(link);
+        } else {
+            self.pump(link);
+            self.serve(link);
+        }
+    }
+
+    /// Whether log entries may be offered on a link: less is queued while bulk waits for its turn.
+    pub(super) fn may_pump(&self, link: LinkId) -> bool {
+        let limit = |up: &Up| if up.serving.is_empty() { HIGH_WATER } else { PIECE_BYTES / 2 };
+        self.links.all.get(&link).is_some_and(|l| l.queued < l.up.as_ref().map_or(0, limit))
     }
 
     /// Whether a link may be given more than control.

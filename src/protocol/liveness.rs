@@ -59,6 +59,11 @@ impl Protocol {
 
     pub(super) fn on_pong_overdue(&mut self, link: LinkId) {
         let max_missed = self.config.liveness.max_missed;
+        if !self.has_room() {
+            // We are the ones who do not read.
+            self.timers.set(Timer::Pong(link), self.now + self.config.liveness.timeout);
+            return;
+        }
         let Some(l) = self.links.all.get_mut(&link) else { return };
         let (peer, heard) = (l.remote, l.heard);
         let Some(up) = &mut l.up else { return };

@@ -12,7 +12,7 @@
 //!
 //! The parts, each with its contract at the top of its file: `session` (hello, links), `overlay`
 //! (which links), `discovery` (which peers), `liveness` (who is there), `gossip` (push, announce),
-//! `fetch` (want), `serve` (answer), `outbox` (publish), `guard` (bans).
+//! `fetch` (want), `pieces` (large payloads), `serve` (answer), `outbox` (publish), `guard` (bans).
 
 mod book;
 mod discovery;
@@ -29,6 +29,7 @@ mod liveness;
 mod log;
 mod outbox;
 mod overlay;
+mod pieces;
 mod rng;
 mod serve;
 mod session;
@@ -376,9 +377,7 @@ impl Protocol {
 
     /// Our addresses changed: linked peers are told at once, others by peer exchange.
     fn on_record(&mut self, record: PeerRecord) {
-        for endpoint in &record.draft.endpoints {
-            self.book.note_own(endpoint.clone());
-        }
+        // What a peer says is our address is no proof of it: only a dial that ends at ourselves is.
         self.record = record;
         for link in self.links.up_ids() {
             self.send(link, Message::Peers(vec![self.record.clone()]));

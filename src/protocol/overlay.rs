@@ -254,6 +254,9 @@ impl Protocol {
     }
 
     pub(super) fn save_peer(&mut self, peer: &PeerId) {
+        for evicted in self.book.take_evicted() {
+            self.out.push_back(Output::ForgetPeer(evicted));
+        }
         if let Some(known) = self.book.known.get(peer) {
             self.out.push_back(Output::SavePeer(Box::new(known.to_stored(*peer))));
         }

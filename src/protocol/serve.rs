@@ -10,6 +10,8 @@ use super::learn::Lesson;
 use super::links::Serve;
 use super::{Protocol, Task};
 
+/// The most of a large payload that may be on its way to a peer: four pieces.
+const IN_FLIGHT: u64 = 4 * PIECE_BYTES as u64;
 /// Wants of one peer waiting to be served; a peer that asks for more asked for too much at once.
 pub(super) const MAX_SERVING: usize = 4096;
 
@@ -25,8 +27,17 @@ impl Protocol {
                 self.answer_missing(link, want.id);
                 continue;
             };
-            let repeated = up.serving.iter().take(64).any(|s| s.id == want.id);
-            if want.offset > size || repeated {
+            if want.offset > size {
+                continue;
+            }
+            if let Some(serve) = up.serving.iter_mut().take(64).find(|s| s.id == want.id) {
+                // Asked again. What is on its way still counts there, so only a peer that has got
+                // further elsewhere, or has to begin anew, changes where we are.
+                let anew = want.offset == 0 && serve.offset > IN_FLIGHT;
+                if want.offset > serve.offset || anew {
+                    serve.offset = want.offset;
+                    serve.payload = serve.payload.take().filter(|_| want.offset > 0);
+                }
                 continue;
             }
             let serve = Serve { id: want.id, offset: want.offset, payload: None, loading: None };

@@ -160,6 +160,12 @@ impl Protocol {
     }
 
     pub(super) fn on_hello_timeout(&mut self, link: LinkId) {
+        if !self.has_room() {
+            // We are the ones who do not read.
+            let again = self.now + self.config.connection.handshake_timeout;
+            self.timers.set(Timer::Hello(link), again);
+            return;
+        }
         self.refuse(link, CloseReason::HandshakeTimeout);
     }
 
@@ -253,6 +259,7 @@ impl Protocol {
             catch_up_until: head,
             batch: Batch::default(),
             serving: std::collections::VecDeque::new(),
+            bulk_first: false,
             asked: std::collections::BTreeSet::new(),
             asked_bytes: 0,
             backlog: std::collections::VecDeque::new(),

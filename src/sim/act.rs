@@ -172,6 +172,7 @@ impl World {
             Output::Published { .. }
             | Output::Connected { .. }
             | Output::Observed { .. }
+            | Output::RenewRecord
             | Output::Emit(_) => {}
         }
     }
