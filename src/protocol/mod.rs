@@ -40,8 +40,8 @@ use std::time::Duration;
 
 use crate::config::Config;
 use crate::types::{
-    AddressScope, CloseReason, Counters, FailureKind, LinkId, Message, Mode, MonoTime, PeerId,
-    PeerRecord, Stats, Transaction, TransactionId, WallTime,
+    AddressScope, CloseReason, Counters, LinkId, Message, Mode, MonoTime, PeerId, PeerRecord,
+    Stats, Transaction, TransactionId, WallTime,
 };
 
 use fetch::{FetchState, Pending};
@@ -89,7 +89,6 @@ pub struct Protocol {
     book: book::Book,
     dials: BTreeMap<DialId, overlay::Dial>,
     next_dial: u64,
-    last_dial_failure: Option<(String, FailureKind)>,
     tickets: BTreeMap<Ticket, Task>,
     next_ticket: u64,
     log: log::Log,
@@ -163,7 +162,6 @@ impl Protocol {
             book,
             dials: BTreeMap::new(),
             next_dial: 0,
-            last_dial_failure: None,
             tickets: BTreeMap::new(),
             next_ticket: 0,
             log,
@@ -243,11 +241,6 @@ impl Protocol {
             && self.storing == 0
             && self.pending.len() == 0
             && self.links.all.values().all(quiet)
-    }
-
-    /// What went wrong with the most recent failed dial, for people.
-    pub fn last_dial_failure(&self) -> Option<(&str, FailureKind)> {
-        self.last_dial_failure.as_ref().map(|(address, kind)| (address.as_str(), *kind))
     }
 
     /// The links that are up.

@@ -158,7 +158,6 @@ impl Protocol {
             _ => self.me,
         };
         tracing::debug!(target: "sorcha_peer::overlay", %address, %reason, "dial failed");
-        self.last_dial_failure = Some((address.clone(), reason));
         self.out.push_back(Output::Emit(Event::DialFailed { address, reason }));
         self.finish_dial(Some(dial), &peer, Err(ConnectFailure::Dial(reason)), Duration::ZERO);
         self.maintain();
