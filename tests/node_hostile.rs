@@ -90,7 +90,8 @@ async fn assert_still_linked(node: &PeerNode, mut peer: RawPeer) {
 async fn a_payload_that_does_not_match_its_hash_blocks_its_sender() {
     let good = spoiled(|_| {});
     let payload = Bytes::from_static(b"another");
-    let bad = Transaction::from_parts(good.header_bytes().clone(), good.signature(), payload);
+    let bad =
+        Transaction::from_parts(good.header_bytes().clone(), good.signature().clone(), payload);
     let wrong = |c: &Counters| c.refused_wrong_hash;
     let (node, peer) = assert_refused(bad.unwrap(), |_| {}, Refusal::WrongHash, wrong).await;
     assert_blocked(&node, peer).await;

@@ -27,7 +27,7 @@ use super::effects::{Effects, RecordSource};
 use super::handle::{Inner, PeerNode, PublishClock, State};
 use super::lane::{PeerLane, StoreLane};
 use super::receipt::Receipts;
-use super::{events, verify};
+use super::{events, sign, verify};
 
 /// Room for everything that the protocol may have under way, and as much again: the driver stops
 /// taking input long before these are full.
@@ -313,6 +313,7 @@ impl Parts {
 
         let (done, completions) = mpsc::channel(COMPLETIONS);
         let (commands, command_box) = mpsc::channel(COMMANDS);
+        let (drafts, draft_box) = mpsc::channel(COMMANDS);
         let (publishes, publish_box) = mpsc::channel(COMMANDS);
         let (inbound, inbound_box) = mpsc::channel(INBOUND);
         let (events, _) = broadcast::channel(events::CAPACITY);
@@ -327,7 +328,7 @@ impl Parts {
             listening,
             clock: PublishClock::default(),
             commands,
-            publishes,
+            drafts,
             events: events.downgrade(),
             lagged: Arc::default(),
             log: Arc::clone(&self.log),
@@ -339,7 +340,8 @@ impl Parts {
         let span =
             tracing::info_span!(target: "sorcha_peer::node", "peer_node", peer = %me.short());
         let mut lanes = JoinSet::new();
-        let require = self.config.network.signatures == SignaturePolicy::Required;
+        let policy = self.config.network.signatures;
+        let require = policy == SignaturePolicy::Required;
         let checks = verify::run(job_box, self.validator.clone(), require, done.clone());
         lanes.spawn(checks.instrument(span.clone()));
         let lane = StoreLane {
@@ -371,6 +373,8 @@ impl Parts {
         for listener in listeners {
             effects.accept_from(listener);
         }
+        let signer = sign::run(draft_box, self.identity.clone(), policy, publishes);
+        effects.listeners.spawn(signer.instrument(span.clone()));
         for prober in self.probers {
             effects.listeners.spawn(probe(prober, effects.events.clone()));
         }

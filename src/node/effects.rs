@@ -35,7 +35,7 @@ pub(super) struct Effects {
     pub(super) inbound: mpsc::Sender<Completion>,
     /// Dials, loads and record checks under way.
     pub(super) tasks: JoinSet<()>,
-    /// Accepting; ended first.
+    /// What brings in new work: accepting, probing, signing; ended first.
     pub(super) listeners: JoinSet<()>,
     /// Storage lanes; ended last, when they have done everything.
     pub(super) lanes: JoinSet<()>,

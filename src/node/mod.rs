@@ -13,6 +13,7 @@ mod handle;
 mod lane;
 mod link;
 mod receipt;
+mod sign;
 mod subscription;
 mod verify;
 

@@ -91,7 +91,7 @@ impl Protocol {
         pending.size = parsed.payload_len;
         pending.assembly = Some(Assembly {
             header: Bytes::copy_from_slice(header),
-            signature: *signature,
+            signature: signature.clone(),
             hop: *hop,
             bytes: BytesMut::new(),
             from: link,

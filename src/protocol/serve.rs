@@ -99,7 +99,7 @@ impl Protocol {
             .up(link)
             .and_then(|up| up.serving.front())
             .is_some_and(|serve| serve.payload.is_none());
-        let head = first.then(|| (t.header_bytes().clone(), t.signature(), hop));
+        let head = first.then(|| (t.header_bytes().clone(), t.signature().clone(), hop));
         let piece = Piece { id, offset, bytes: t.payload().slice(start..end), head };
         self.counters.pieces_sent += 1;
         self.counters.payload_bytes_sent += piece.bytes.len() as u64;

@@ -188,12 +188,13 @@ impl World {
         if let Err(why) = transaction.verify_payload() {
             return Judgement::Invalid(why);
         }
-        let Signature::Ed25519(signature) = transaction.signature() else {
+        let Some(signed) = transaction.signature().signed(&transaction.id()) else {
             return Judgement::Invalid(InvalidTransaction::Unsigned);
         };
-        // The id is part of what is checked: the same signature under another id is another case.
-        let mut key = signature;
-        key.iter_mut().zip(transaction.id().as_bytes()).for_each(|(k, id)| *k ^= id);
+        // What is signed is part of the question: the same signature over something else is another.
+        let mut key = signed.signature;
+        let message = blake3::hash(signed.message());
+        key.iter_mut().zip(message.as_bytes()).for_each(|(k, m)| *k ^= m);
         let good = *self.checked.entry(key).or_insert_with(|| transaction.verify(true).is_ok());
         if good { accept } else { Judgement::Invalid(InvalidTransaction::Signature) }
     }
@@ -521,7 +522,7 @@ fn tamper(behaviour: Behaviour, own: PeerId, message: &mut Message) -> bool {
             if transaction.origin() != own =>
         {
             let payload = flipped(transaction.payload());
-            rebuild(transaction, transaction.signature(), payload);
+            rebuild(transaction, transaction.signature().clone(), payload);
             true
         }
         (Behaviour::WrongPayload | Behaviour::PoisonThenStall, Message::Piece(piece)) => {

@@ -170,10 +170,12 @@ impl Message {
                 ID * ids.len()
             }
             Self::Push { transaction, .. } => {
-                transaction.payload().len() + transaction.header_bytes().len() + 80
+                let proof = transaction.signature().as_bytes().len();
+                transaction.payload().len() + transaction.header_bytes().len() + proof + 16
             }
             Self::Piece(piece) => {
-                piece.bytes.len() + 60 + piece.head.as_ref().map_or(0, |(h, ..)| h.len() + 80)
+                let head = |(h, s, _): &(Bytes, Signature, u16)| h.len() + s.as_bytes().len() + 16;
+                piece.bytes.len() + 60 + piece.head.as_ref().map_or(0, head)
             }
         }
     }

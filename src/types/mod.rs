@@ -13,6 +13,7 @@ mod log;
 mod message;
 mod peer;
 mod record;
+mod signature;
 mod stats;
 mod time;
 mod transaction;
@@ -32,6 +33,9 @@ pub use message::{
 };
 pub use peer::{Ban, StoredPeer};
 pub use record::{PeerRecord, RECORD_LIFETIME_MS, RecordDraft};
+pub use signature::{BatchSignature, MAX_BATCH, Signature};
+pub(crate) use signature::{Signed, sign_batch};
 pub use stats::{Counters, LinkState, LinkStatus, Stats};
 pub use time::{MonoTime, WallTime};
-pub use transaction::{Header, InvalidTransaction, MAX_HEADER_BYTES, Signature, Transaction};
+pub(crate) use transaction::verify_signed;
+pub use transaction::{Header, InvalidTransaction, MAX_HEADER_BYTES, Transaction};

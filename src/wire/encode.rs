@@ -3,7 +3,7 @@
 //! Every body is written by one function, run twice: over [`Count`] for its length, then over the
 //! buffer. So lengths and bytes cannot disagree, and the buffer is allocated once, at its size.
 
-use super::convert::{kind, reason_code, signature_bytes, with_ip_bytes};
+use super::convert::{kind, reason_code, with_ip_bytes};
 use crate::types::{Announcement, Hello, Message, PeerRecord, Piece, Transaction, TransactionId};
 use crate::types::{Signature, Want};
 
@@ -245,7 +245,7 @@ impl Body for Push<'_> {
     fn write(&self, out: &mut impl Out) {
         uint(out, 1, u64::from(self.hop));
         bytes(out, 2, self.transaction.header_bytes());
-        bytes(out, 3, signature_bytes(&self.transaction.signature()));
+        bytes(out, 3, self.transaction.signature().as_bytes());
         bytes(out, 4, self.transaction.payload());
     }
 }
@@ -271,7 +271,7 @@ impl Body for Head<'_> {
     fn write(&self, out: &mut impl Out) {
         uint(out, 1, u64::from(self.hop));
         bytes(out, 2, self.header);
-        bytes(out, 3, signature_bytes(self.signature));
+        bytes(out, 3, self.signature.as_bytes());
     }
 }
 

@@ -92,7 +92,8 @@ fn message(step: Step) -> Message {
             let whole = transaction(b % 16, large);
             let at = usize::from(a) * 700 % whole.payload().len();
             let end = (at + 65_536).min(whole.payload().len());
-            let head = (a < 128).then(|| (whole.header_bytes().clone(), whole.signature(), 1));
+            let head =
+                (a < 128).then(|| (whole.header_bytes().clone(), whole.signature().clone(), 1));
             let bytes = whole.payload().slice(at..end);
             Message::Piece(Piece { id: whole.id(), offset: at as u64, bytes, head })
         }

@@ -169,7 +169,8 @@ pub struct Push {
     /// Canonical header bytes, whose BLAKE3 is the id.
     #[prost(bytes = "bytes", tag = "2")]
     pub header: ::prost::bytes::Bytes,
-    /// Ed25519 over the id: 64 bytes, or none.
+    /// None, or 64 bytes: Ed25519 over the id, or 65 and up to 6 times 32 bytes: Ed25519 over the root
+    /// of a batch (64), index of the leaf (1), siblings from the leaf upwards (32 each).
     #[prost(bytes = "bytes", tag = "3")]
     pub signature: ::prost::bytes::Bytes,
     #[prost(bytes = "bytes", tag = "4")]
@@ -198,6 +199,7 @@ pub struct Head {
     pub hop: u32,
     #[prost(bytes = "bytes", tag = "2")]
     pub header: ::prost::bytes::Bytes,
+    /// As in Push.
     #[prost(bytes = "bytes", tag = "3")]
     pub signature: ::prost::bytes::Bytes,
 }

@@ -53,7 +53,7 @@ fn kind(message: &Message) -> Kind {
             head: piece.head.as_ref().map(|(header, sign, hop)| gossip::Head {
                 hop: u32::from(*hop),
                 header: header.clone(),
-                signature: signature(*sign),
+                signature: signature(sign),
             }),
         }),
         Message::Duplicate(list) => Kind::Duplicate(id_list(list)),
@@ -91,11 +91,8 @@ fn record(record: &PeerRecord) -> gossip::Record {
     }
 }
 
-fn signature(signature: Signature) -> Bytes {
-    match signature {
-        Signature::None => Bytes::new(),
-        Signature::Ed25519(bytes) => Bytes::copy_from_slice(&bytes),
-    }
+fn signature(signature: &Signature) -> Bytes {
+    Bytes::copy_from_slice(signature.as_bytes())
 }
 
 fn ids(ids: impl IntoIterator<Item = TransactionId>) -> Bytes {

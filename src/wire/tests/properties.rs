@@ -27,9 +27,14 @@ fn ids() -> impl Strategy<Value = Vec<TransactionId>> {
 }
 
 fn signature() -> impl Strategy<Value = Signature> {
-    option::of(vec(any::<u8>(), 64)).prop_map(|bytes| {
-        bytes.map_or(Signature::None, |bytes| Signature::Ed25519(bytes.try_into().unwrap()))
-    })
+    let batch = (1..=6usize, any::<u8>()).prop_flat_map(|(depth, index)| {
+        vec(any::<u8>(), 65 + 32 * depth).prop_map(move |mut bytes| {
+            bytes[64] = index & ((1 << depth) - 1);
+            bytes
+        })
+    });
+    prop_oneof![Just(Vec::new()), vec(any::<u8>(), 64), batch]
+        .prop_map(|bytes| Signature::from_bytes(&bytes).unwrap())
 }
 
 fn endpoint() -> impl Strategy<Value = Endpoint> {
