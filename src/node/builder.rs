@@ -15,10 +15,10 @@ use crate::config::{Config, SignaturePolicy};
 use crate::error::{FailureKind, StartError, StoreError};
 use crate::identity::Identity;
 use crate::ports::{
-    IndexEntry, Listener, NatProber, NewEntry, PeerStore, TransactionQueue, TransactionStore,
-    Transport, Validator,
+    EntryState, IndexEntry, Listener, NatProber, NewEntry, OutboxEntry, PeerStore,
+    TransactionQueue, TransactionStore, Transport, Validator,
 };
-use crate::protocol::{Protocol, Restored};
+use crate::protocol::{Protocol, Queued, Restored};
 use crate::store::{MemoryPeerStore, MemoryQueue, MemoryTransactionStore};
 use crate::types::{Cursor, Endpoint, Event};
 
@@ -424,7 +424,7 @@ impl Parts {
                 })
                 .collect();
             self.log.append(&entries).await?;
-            outbox.extend(page.iter().map(|entry| entry.transaction.id()));
+            outbox.extend(page.iter().map(queued));
         }
         let mut index: Vec<IndexEntry> = Vec::new();
         loop {
@@ -482,4 +482,12 @@ async fn probe(prober: Arc<dyn NatProber>, events: broadcast::Sender<Event>) {
         }
         Err(_) => tracing::warn!(target: "sorcha_peer::nat", prober = %name, "probe timed out"),
     }
+}
+
+fn queued(entry: &OutboxEntry) -> Queued {
+    let (attempts, dead) = match entry.state {
+        EntryState::Waiting { attempts, .. } => (attempts, false),
+        EntryState::Dead { .. } => (0, true),
+    };
+    Queued { id: entry.transaction.id(), attempts, dead }
 }

@@ -17,6 +17,7 @@ use super::builder::{JOBS, STORE_OPS};
 use super::driver::{Completion, Driver, Waiting, wall_now};
 use super::handle::State;
 use super::lane::{PeerLane, StoreOp};
+use super::receipt::Standing;
 use super::verify::Job;
 
 /// Own addresses learned from peers that are advertised.
@@ -227,7 +228,11 @@ impl Driver {
             Output::Store { ticket, entry, own } => {
                 self.store(StoreOp::Store { ticket, entry, own });
             }
-            Output::Confirmed { ids } => self.store(StoreOp::Confirmed { ids }),
+            Output::Confirmed { ids } => {
+                ids.iter().for_each(|id| self.receipts.stand(id, Standing::Confirmed));
+                self.store(StoreOp::Confirmed { ids });
+            }
+            Output::UpdateOutbox { states } => self.store(StoreOp::UpdateOutbox { states }),
             Output::Expire { now } => self.store(StoreOp::Expire { now }),
             Output::Load { ticket, id } => self.effects.load(ticket, id),
             Output::SavePeer(peer) => self.effects.peers.save(peer),
@@ -260,7 +265,10 @@ impl Driver {
 
     fn emit(&mut self, event: Event) {
         match &event {
-            Event::Replicated { id, peers } => self.receipts.update(id, *peers),
+            Event::Replicated { id, peers } => self.receipts.copied(id, *peers),
+            Event::DeadLettered { id, reason } => {
+                self.receipts.stand(id, Standing::DeadLetter { reason: reason.clone() });
+            }
             Event::PeerUp { .. }
             | Event::PeerDown { .. }
             | Event::ModeChanged { .. }

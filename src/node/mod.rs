@@ -20,5 +20,5 @@ mod verify;
 pub use builder::{PeerNodeBuilder, Storage};
 pub use events::Events;
 pub use handle::{PeerNode, WeakPeerNode};
-pub use receipt::Receipt;
+pub use receipt::{Progress, Receipt, Standing};
 pub use subscription::{Delivery, From, Item, Subscription};

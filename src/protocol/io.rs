@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use crate::error::StoreErrorKind;
 use crate::types::{
-    Ban, CloseReason, Direction, Endpoint, Event, FailureKind, IndexEntry, InvalidTransaction,
-    LinkId, Message, NewEntry, PeerId, PeerRecord, StoredPeer, Transaction, TransactionId,
-    TransportKind, Verdict, WallTime,
+    Ban, CloseReason, Direction, Endpoint, EntryState, Event, FailureKind, IndexEntry,
+    InvalidTransaction, LinkId, Message, NewEntry, PeerId, PeerRecord, StoredPeer, Transaction,
+    TransactionId, TransportKind, Verdict, WallTime,
 };
 
 /// Names a dial attempt; minted by the core.
@@ -31,8 +31,19 @@ pub struct Restored {
     pub bans: Vec<Ban>,
     /// Retained transactions, in cursor order.
     pub index: Vec<IndexEntry>,
-    /// Own transactions that still wait for copies.
-    pub outbox: Vec<TransactionId>,
+    /// What is still in the outbox.
+    pub outbox: Vec<Queued>,
+}
+
+/// An own transaction that an earlier run left in the outbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Queued {
+    /// Which.
+    pub id: TransactionId,
+    /// Rounds without any taker.
+    pub attempts: u32,
+    /// Whether it is a dead letter.
+    pub dead: bool,
 }
 
 /// What came of checking a transaction.
@@ -164,6 +175,10 @@ pub enum Input {
         /// Who.
         peer: PeerId,
     },
+    /// The host wants a dead letter to be offered to peers again.
+    Redeliver(TransactionId),
+    /// The host has deleted a dead letter.
+    DropDeadLetter(TransactionId),
     /// The host bans a peer.
     Ban(Ban),
     /// The host lifts a ban.
@@ -248,6 +263,11 @@ pub enum Output {
     Confirmed {
         /// Which.
         ids: Vec<TransactionId>,
+    },
+    /// Note where own transactions stand.
+    UpdateOutbox {
+        /// Which, and where.
+        states: Vec<(TransactionId, EntryState)>,
     },
     /// Read a retained transaction; answer with [`Input::Loaded`].
     Load {

@@ -12,7 +12,8 @@
 //!
 //! The parts, each with its contract at the top of its file: `session` (hello, links), `overlay`
 //! (which links), `discovery` (which peers), `liveness` (who is there), `gossip` (push, announce),
-//! `fetch` (want), `pieces` (large payloads), `serve` (answer), `outbox` (publish), `guard` (bans).
+//! `fetch` (want), `pieces` (large payloads), `serve` (answer), `publish` (store), `outbox` (copies),
+//! `guard` (bans).
 
 mod book;
 mod discovery;
@@ -30,6 +31,7 @@ mod log;
 mod outbox;
 mod overlay;
 mod pieces;
+mod publish;
 mod rng;
 mod serve;
 mod session;
@@ -50,8 +52,8 @@ use fetch::{FetchState, Pending};
 pub use gauges::Gauge;
 use ids::IdMap;
 pub use io::{
-    CallId, ConnectFailure, DialId, Input, Judgement, LinkView, Output, PublishRefusal, Restored,
-    Ticket,
+    CallId, ConnectFailure, DialId, Input, Judgement, LinkView, Output, PublishRefusal, Queued,
+    Restored, Ticket,
 };
 
 /// How often expired transactions and bans are looked for.
@@ -120,10 +122,7 @@ impl Protocol {
     ) -> Self {
         let mut rng = rng::Rng::new(seed);
         let mut log = log::Log::new(&mut rng, config.gossip.cache_bytes);
-        let mut outbox = outbox::Outbox::default();
-        for id in restored.outbox {
-            outbox.insert(id);
-        }
+        let outbox = outbox::Outbox::restore(restored.outbox);
         for entry in restored.index {
             let own = entry.hops == 0;
             log.append(log::Entry {
@@ -224,9 +223,14 @@ impl Protocol {
         self.log.contains(id)
     }
 
+    /// Whether this is a dead letter of the outbox.
+    pub fn is_dead_letter(&self, id: &TransactionId) -> bool {
+        self.outbox.is_dead(id)
+    }
+
     /// Own transactions that wait for copies.
     pub fn unconfirmed(&self) -> Vec<TransactionId> {
-        self.outbox.ids()
+        self.outbox.waiting()
     }
 
     /// Whether nothing waits to be sent, checked, stored or fetched.
@@ -275,7 +279,8 @@ impl Protocol {
             known_peers: count(self.book.known.len()),
             banned_peers: count(self.guard.banned_count(self.wall)),
             retained: self.log.len() as u64,
-            outbox: self.outbox.len() as u64,
+            outbox: (self.outbox.len() - self.outbox.dead()) as u64,
+            dead_letters: self.outbox.dead() as u64,
             fetching: self.pending.len() as u64,
             counters: self.counters.clone(),
         }
@@ -311,6 +316,8 @@ impl Protocol {
                     self.close(link, CloseReason::Requested);
                 }
             }
+            Input::Redeliver(id) => self.on_redeliver(id),
+            Input::DropDeadLetter(id) => self.on_drop_dead(&id),
             Input::Ban(ban) => self.on_ban(ban),
             Input::Unban(peer) => self.on_unban(peer),
             Input::Shutdown => self.on_shutdown(),
@@ -329,6 +336,7 @@ impl Protocol {
             Timer::Needy => self.on_needy(),
             Timer::Refresh => self.on_refresh(),
             Timer::Expire => self.on_expire(),
+            Timer::Outbox => self.on_outbox_due(),
         }
     }
 
@@ -380,10 +388,7 @@ impl Protocol {
     fn on_expire(&mut self) {
         let (gone, own) = self.log.expire(self.wall);
         self.counters.transactions_expired += gone;
-        let left: Vec<_> = own.into_iter().filter(|id| self.outbox.remove(id)).collect();
-        if !left.is_empty() {
-            self.out.push_back(Output::Confirmed { ids: left });
-        }
+        self.bury_expired(&own);
         if gone > 0 {
             self.out.push_back(Output::Expire { now: self.wall });
         }

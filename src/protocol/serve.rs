@@ -42,6 +42,7 @@ impl Protocol {
             }
             let serve = Serve { id: want.id, offset: want.offset, payload: None, loading: None };
             up.serving.push_back(serve);
+            self.outbox.note_wanted(&want.id);
             if size <= eager {
                 useful.push(want.id);
             }

@@ -163,6 +163,7 @@ impl World {
                 let at = self.now + self.config.store_delay;
                 self.schedule(at, Event::Loaded { node, boot, ticket, id });
             }
+            Output::UpdateOutbox { states } => self.nodes[node].store.update(&states),
             Output::Confirmed { ids } => self.nodes[node].store.confirm(&ids),
             Output::Expire { now } => self.nodes[node].store.expire(now),
             Output::SavePeer(peer) => self.nodes[node].store.save_peer(*peer),

@@ -39,6 +39,10 @@ counters! {
     transactions_accepted,
     /// Own transactions confirmed by `min_copies` peers.
     transactions_replicated,
+    /// Own transactions offered again because too few peers confirmed them in time.
+    outbox_retries,
+    /// Own transactions that became dead letters.
+    dead_letters,
     /// Payload bytes accepted, own and others'.
     payload_bytes_accepted,
     /// Whole payloads received that were new at that moment.
@@ -214,6 +218,8 @@ pub struct Stats {
     pub retained: u64,
     /// Own transactions not yet confirmed by `min_copies` peers.
     pub outbox: u64,
+    /// Own transactions that were given up; kept until they are deleted or published again.
+    pub dead_letters: u64,
     /// Fetches under way.
     pub fetching: u64,
     /// Counts since the start.
