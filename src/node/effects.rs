@@ -229,7 +229,9 @@ impl Driver {
                 self.store(StoreOp::Store { ticket, entry, own });
             }
             Output::Confirmed { ids } => {
-                ids.iter().for_each(|id| self.receipts.stand(id, Standing::Confirmed));
+                for id in &ids {
+                    self.receipts.stand(id, Standing::Confirmed);
+                }
                 self.store(StoreOp::Confirmed { ids });
             }
             Output::UpdateOutbox { states } => self.store(StoreOp::UpdateOutbox { states }),
