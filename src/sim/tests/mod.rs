@@ -8,6 +8,7 @@ mod faults;
 mod hostile;
 mod property;
 mod replay;
+mod scenarios;
 mod spread;
 
 use std::ops::Range;
