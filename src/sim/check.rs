@@ -58,6 +58,11 @@ pub enum Seen<'a> {
         /// Its sizes.
         gauges: &'a [Gauge],
     },
+    /// A peer misbehaves from now on: banning it is just.
+    Hostile {
+        /// Who.
+        peer: PeerId,
+    },
     /// Nothing is under way.
     Calm {
         /// All running nodes.
@@ -421,6 +426,9 @@ impl Checker for NoBanForLoss {
     }
 
     fn look(&mut self, seen: &Seen<'_>, found: &mut Vec<String>) -> u64 {
+        if let Seen::Hostile { peer } = seen {
+            self.hostile.insert(*peer);
+        }
         let Seen::Output { node, output } = seen else { return 0 };
         if let Output::SaveBan(ban) = output
             && !self.hostile.contains(&ban.peer)

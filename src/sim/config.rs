@@ -5,14 +5,17 @@ use std::time::Duration;
 use crate::config::Config;
 
 /// How long a frame travels between two nodes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Latency {
     /// The same one-way delay everywhere.
     Fixed(Duration),
-    /// Five regions, 8 to 130 ms apart, and 1 to 12 ms of access delay per node: about 65 ms one
-    /// way on average. The matrix of the protocol study.
+    /// Five regions, 8 to 130 ms apart, and an access delay of 1 ms plus an exponentially
+    /// distributed one (mean 6 ms) per node; a way takes 5 to 150 ms. Of the protocol study.
     Regions,
+    /// One-way delays between regions of your own, plus the same access delay: row and column are
+    /// [`NodeOptions::region`]. A row that is too short counts as the row's last value.
+    Matrix(Vec<Vec<Duration>>),
 }
 
 /// How transactions are checked.
@@ -35,16 +38,42 @@ pub enum Topology {
     Mesh,
     /// Nobody knows anybody; links are made with [`World::connect`](super::World::connect).
     Empty,
+    /// Everybody has this many random others that can be dialled as bootstrap peers, so that the
+    /// mean degree is twice that (if the node's configuration dials as many).
+    Random(usize),
 }
 
-/// Faults that strike frames by chance, in millionths per frame.
+/// Faults that strike by chance while a frame is on its way, each in millionths.
+///
+/// Frames of one link never overtake each other, as on TCP; those of different links do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Loss {
-    /// The frame is lost and its link with it, as TCP does when it gives up.
+    /// Per frame: it is lost and its link with it, as TCP does when it gives up.
     pub reset: u32,
-    /// The frame vanishes and the link lives on. No transport that we use does that; it stands for
-    /// faulty proxies.
+    /// Per frame: it vanishes and the link lives on. No transport that we use does that; it stands
+    /// for faulty proxies.
     pub drop: u32,
+    /// Per message: it vanishes out of its frame and the link lives on. Harsher than reality, as
+    /// `drop`; the loss of the protocol study.
+    pub message: u32,
+    /// Per frame: it arrives twice, as a request does that is repeated after its answer was lost.
+    /// Frames that open or close a link are exempt.
+    pub duplicate: u32,
+    /// Per frame: it comes up to a second late, and what follows on its link with it. Other links
+    /// overtake.
+    pub delay: u32,
+}
+
+impl Loss {
+    /// Every message vanishes with this probability, in percent.
+    pub fn messages(percent: u32) -> Self {
+        Self { message: percent * 10_000, ..Self::default() }
+    }
+
+    /// Every frame breaks its link with this probability, in millionths.
+    pub fn resets(per_million: u32) -> Self {
+        Self { reset: per_million, ..Self::default() }
+    }
 }
 
 /// A world to be built. Start from [`WorldConfig::new`] and change what matters.
@@ -192,6 +221,8 @@ pub struct NodeOptions {
     pub behaviour: Behaviour,
     /// How far its clock is off, in milliseconds.
     pub clock_skew_ms: i64,
+    /// Where it is: a row of the latency matrix; by chance if not given.
+    pub region: Option<usize>,
 }
 
 impl NodeOptions {
@@ -223,7 +254,7 @@ pub enum Behaviour {
     /// Nothing.
     #[default]
     Honest,
-    /// It announces everything and sends no payload.
+    /// It announces whatever it hears of at once, and never sends a payload.
     Stalling,
     /// It changes a byte of every payload that is not its own.
     WrongPayload,

@@ -34,6 +34,31 @@ impl Dice {
         Duration::from_nanos(self.below(nanos(span).saturating_add(1)))
     }
 
+    /// A span that is exponentially distributed.
+    pub(super) fn exponential(&mut self, mean: Duration) -> Duration {
+        // 1 - u lies in (0, 1]; microseconds, so that the last bit of the logarithm does not matter.
+        let u = (self.below(1 << 53) as f64) / (1u64 << 53) as f64;
+        let micros = -(1.0 - u).ln() * mean.as_micros() as f64;
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "0 to 37 means"
+        )]
+        Duration::from_micros(micros as u64)
+    }
+
+    /// `count` different numbers of `0..bound`, or all of them.
+    pub(super) fn sample(&mut self, bound: usize, count: usize) -> Vec<usize> {
+        let mut all: Vec<usize> = (0..bound).collect();
+        let count = count.min(bound);
+        for at in 0..count {
+            let left = (bound - at) as u64;
+            all.swap(at, at + usize::try_from(self.below(left)).unwrap_or(0));
+        }
+        all.truncate(count);
+        all
+    }
+
     /// True `per_million` times in a million.
     pub(super) fn chance(&mut self, per_million: u32) -> bool {
         per_million > 0 && self.below(1_000_000) < u64::from(per_million)

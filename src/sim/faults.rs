@@ -1,16 +1,18 @@
 //! What goes wrong on request: crashes, partitions, slow and broken links; and the reckoning.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::error::StoreErrorKind;
 use crate::protocol::Protocol;
-use crate::types::{Counters, LinkId, Message, TransactionId};
+use crate::types::{Counters, LinkId, Message, TransactionId, WallTime};
 
 use super::check::{Holdings, Seen};
-use super::config::Loss;
-use super::net::Arrival;
+use super::config::{Behaviour, Loss};
+use super::ids::NodeSet;
+use super::net::{Arrival, pipe_of};
 use super::report::{Report, percentile};
+use super::spread::Figures;
 use super::store::Store;
 use super::world::{Event, World};
 
@@ -36,6 +38,7 @@ impl World {
             self.faults.restarts += 1;
         }
         n.boot += 1;
+        n.vanished = false;
         n.started = now;
         let record = n.sign_record(now);
         let restored = n.store.restored();
@@ -51,13 +54,44 @@ impl World {
 
     /// Kills a node at once. The others see their links reset.
     pub fn crash(&mut self, node: usize, disk: Disk) {
+        for link in self.stop(node, disk) {
+            let (pipe, side) = pipe_of(link);
+            let Some(p) = self.pipes.get_mut(pipe) else { continue };
+            p.broken = true;
+            p.ends[side].open = false;
+            let (from, to) = (p.ends[side].node, p.ends[1 - side].node);
+            let at = self.now + self.travel(from, to);
+            self.schedule(at, Event::Ended { pipe, side: 1 - side });
+        }
+    }
+
+    /// Lets a node's machine vanish, as when its power fails: nobody is told. What is sent to it is
+    /// never acknowledged, and who dials it waits in vain, until it starts again.
+    pub fn vanish(&mut self, node: usize, disk: Disk) {
+        if self.nodes[node].protocol.is_none() {
+            return;
+        }
+        self.faults.silent_crashes += 1;
+        self.nodes[node].vanished = true;
+        for link in self.stop(node, disk) {
+            let (pipe, side) = pipe_of(link);
+            let Some(p) = self.pipes.get_mut(pipe) else { continue };
+            let end = &mut p.ends[side];
+            (end.open, end.void) = (false, true);
+            end.queue.clear();
+        }
+    }
+
+    /// Ends a node's process; returns the links that it had.
+    fn stop(&mut self, node: usize, disk: Disk) -> BTreeSet<LinkId> {
         let n = &mut self.nodes[node];
-        let Some(protocol) = n.protocol.take() else { return };
+        let Some(protocol) = n.protocol.take() else { return BTreeSet::new() };
         self.earlier.add(protocol.counters());
         n.boot += 1;
         n.wake = None;
         n.deferred.clear();
         n.ready.clear();
+        n.ready_bulk.clear();
         n.uplink_free = Duration::ZERO;
         n.uplink_timer = false;
         n.store_free = Duration::ZERO;
@@ -68,15 +102,9 @@ impl World {
             n.store = Store::default();
             n.promised.clear();
             n.deliveries.clear();
+            self.spreads.disk_lost(node);
         }
-        for (pipe, side) in links.into_values() {
-            let Some(p) = self.pipes.get_mut(&pipe) else { continue };
-            p.broken = true;
-            p.ends[side].open = false;
-            let (from, to) = (p.ends[side].node, p.ends[1 - side].node);
-            let at = self.now + self.travel(from, to);
-            self.schedule(at, Event::Ended { pipe, side: 1 - side });
-        }
+        links
     }
 
     /// Cuts the network into these groups; nodes that are in none stay with the first.
@@ -90,7 +118,7 @@ impl World {
         let cut = |p: &super::net::Pipe| {
             nodes[p.ends[0].node].partition != nodes[p.ends[1].node].partition
         };
-        self.faults.partitions += u64::from(self.pipes.values().any(cut));
+        self.faults.partitions += u64::from(self.pipes.iter().any(|(_, p)| cut(p)));
     }
 
     /// Ends all partitions. What they held back arrives, in order.
@@ -98,10 +126,10 @@ impl World {
         for node in &mut self.nodes {
             node.partition = 0;
         }
-        let cut: Vec<u64> = self.pipes.keys().copied().collect();
-        for pipe in cut {
+        let all: Vec<u64> = self.pipes.iter().map(|(pipe, _)| pipe).collect();
+        for pipe in all {
             for side in [0, 1] {
-                let Some(p) = self.pipes.get_mut(&pipe) else { continue };
+                let Some(p) = self.pipes.get_mut(pipe) else { continue };
                 for arrival in std::mem::take(&mut p.ends[side].held) {
                     let event = match arrival {
                         Arrival::Frame(frame) => Event::Arrived { pipe, side, frame },
@@ -119,7 +147,7 @@ impl World {
             let ends = (p.ends[0].node, p.ends[1].node);
             !p.broken && (ends == (a, b) || ends == (b, a))
         };
-        let pipes = self.pipes.iter().filter(|(_, p)| between(p)).map(|(id, _)| *id);
+        let pipes = self.pipes.iter().filter(|(_, p)| between(p)).map(|(pipe, _)| pipe);
         for pipe in pipes.collect::<Vec<_>>() {
             self.reset(pipe);
         }
@@ -133,7 +161,27 @@ impl World {
     /// Limits what a node sends and takes, in bytes per second.
     pub fn throttle(&mut self, node: usize, uplink: Option<u64>, downlink: Option<u64>) {
         let n = &mut self.nodes[node];
+        let slower = |new: Option<u64>, old: Option<u64>| {
+            new.is_some_and(|new| old.is_none_or(|old| new < old))
+        };
+        self.faults.nodes_slowed +=
+            u64::from(slower(uplink, n.uplink) || slower(downlink, n.downlink));
         (n.uplink, n.downlink) = (uplink, downlink);
+    }
+
+    /// Changes what a node does wrong from now on.
+    pub fn set_behaviour(&mut self, node: usize, behaviour: Behaviour) {
+        self.nodes[node].options.behaviour = behaviour;
+        if behaviour.is_hostile() {
+            let peer = self.peer_id(node);
+            self.show(&Seen::Hostile { peer });
+        }
+    }
+
+    /// Counts a node's latencies apart from those of the others, because it is the one that a fault
+    /// strikes.
+    pub fn set_aside(&mut self, node: usize, aside: bool) {
+        self.nodes[node].aside = aside;
     }
 
     /// Lets a node's store fail from now on, or work again.
@@ -149,14 +197,7 @@ impl World {
     /// Lets a node say something to a peer that its protocol did not say.
     pub fn say(&mut self, from: usize, to: usize, message: Message) {
         let Some(link) = self.link_between(from, to) else { return };
-        let Some(&(pipe, side)) = self.nodes[from].links.get(&link) else { return };
-        let Some(p) = self.pipes.get_mut(&pipe) else { return };
-        let end = &mut p.ends[side];
-        end.queue.push_back((message.weight(), Some(message)));
-        if !end.ready {
-            end.ready = true;
-            self.nodes[from].ready.push_back((pipe, side));
-        }
+        self.put(link, message.weight(), Some(message));
         self.transmit(from);
     }
 
@@ -167,32 +208,73 @@ impl World {
         protocol.links().iter().find(|l| l.peer == to).map(|l| l.link)
     }
 
-    /// What every running node holds, for the checkers.
+    /// What every running honest node holds, for the checkers.
     pub(super) fn holdings(&self) -> Vec<Holdings> {
         let groups = self.groups();
         let holding = |node: usize| {
             let n = &self.nodes[node];
-            let held: std::collections::BTreeSet<_> = n.store.unexpired(n.wall(self.now)).collect();
+            let held: BTreeSet<_> = n.store.unexpired(n.wall(self.now)).collect();
             // What was promised and has expired since is no promise any more.
             let live = |id: &&TransactionId| {
-                held.contains(id) || self.nodes.iter().any(|o| o.store.contains(id))
+                held.contains(id) || self.spreads.holders(id).is_some_and(|h| !h.is_empty())
             };
             let promised = n.promised.iter().filter(live).copied().collect();
             Holdings { node, group: groups[node], held, promised }
         };
-        self.running().map(holding).collect()
+        self.honest().map(holding).collect()
+    }
+
+    /// Nodes that run and do what they should.
+    fn honest(&self) -> impl Iterator<Item = usize> + '_ {
+        self.running().filter(|n| self.nodes[*n].is_honest())
+    }
+
+    /// The latest that any clock says: what is not expired by it is expired nowhere.
+    fn latest_wall(&self) -> WallTime {
+        let ahead = self.nodes.iter().map(|n| n.wall(self.now)).max();
+        ahead.unwrap_or_default()
+    }
+
+    /// How many (accepted and unexpired transaction, running honest node) pairs are not there yet.
+    pub fn missing(&self) -> u64 {
+        self.missing_of(|_| 1)
+    }
+
+    /// The payload bytes that running honest nodes do not have yet.
+    pub fn missing_bytes(&self) -> u64 {
+        self.missing_of(|size| size)
+    }
+
+    fn missing_of(&self, weight: impl Fn(u64) -> u64) -> u64 {
+        let expected: NodeSet = self.honest().collect();
+        let all = expected.len();
+        let live = self.spreads.live(self.latest_wall());
+        live.map(|s| (all - s.holders.common(&expected)) as u64 * weight(s.size)).sum()
+    }
+
+    /// Whether within each connected group all honest nodes hold the same.
+    pub(super) fn is_even(&self) -> bool {
+        let groups = self.groups();
+        let mut sets: BTreeMap<usize, NodeSet> = BTreeMap::new();
+        for node in self.honest() {
+            sets.entry(groups[node]).or_default().insert(node);
+        }
+        let sizes: Vec<_> = sets.values().map(|set| (set, set.len())).collect();
+        let even = |holders: &NodeSet| {
+            sizes.iter().all(|(set, size)| [0, *size].contains(&holders.common(set)))
+        };
+        self.spreads.live(self.latest_wall()).all(|s| even(&s.holders))
     }
 
     /// The connected component of each node, counting links that both ends have.
     pub(super) fn groups(&self) -> Vec<usize> {
-        let by_peer: BTreeMap<_, _> =
-            self.nodes.iter().enumerate().map(|(at, n)| (n.peer_id(), at)).collect();
+        let peer = |l: &crate::protocol::LinkView| self.by_peer.get(&l.peer).copied();
         let neighbours: Vec<Vec<usize>> = self
             .nodes
             .iter()
             .map(|n| {
                 let links = n.protocol.as_ref().map(Protocol::links).unwrap_or_default();
-                links.iter().filter_map(|l| by_peer.get(&l.peer).copied()).collect()
+                links.iter().filter_map(peer).collect()
             })
             .collect();
         let mut group: Vec<usize> = (0..self.nodes.len()).map(|_| usize::MAX).collect();
@@ -212,33 +294,39 @@ impl World {
 
     /// What the run amounted to so far.
     pub fn report(&self) -> Report {
-        let mut latencies = self.latencies.clone();
+        let mut latencies = self.figures.latencies.clone();
         latencies.sort_unstable();
-        let holdings = self.holdings();
-        let all: std::collections::BTreeSet<_> =
-            holdings.iter().flat_map(|h| h.held.iter().copied()).collect();
-        let there: usize = holdings.iter().map(|h| h.held.len()).sum();
-        let pairs = all.len() * holdings.len();
+        let at = |percent| Duration::from_micros(u64::from(percentile(&latencies, percent)));
+        let expected: NodeSet = self.honest().collect();
+        let (mut pairs, mut there) = (0, 0);
+        for spread in self.spreads.live(self.latest_wall()) {
+            pairs += expected.len();
+            there += spread.holders.common(&expected);
+        }
+        let f = &self.figures;
+        let deliveries = (f.latencies.len() + f.aside.len()) as u64;
+        let nodes = self.running().count();
         let mut counters: Counters = self.earlier.clone();
         for protocol in self.nodes.iter().filter_map(|n| n.protocol.as_ref()) {
             counters.add(protocol.counters());
         }
         let links: usize = self.running().map(|n| self.links(n)).sum();
-        let deliveries = latencies.len() as u64;
         Report {
             seed: self.config.seed,
-            nodes: holdings.len(),
+            nodes,
             elapsed: self.now,
             steps: self.steps,
-            published: self.published,
+            published: f.published,
             deliveries,
             coverage: if pairs == 0 { 1.0 } else { there as f64 / pairs as f64 },
-            redundancy: self.payload_sent as f64 / self.payload_delivered.max(1) as f64,
-            control_bytes: self.control_sent as f64 / deliveries.max(1) as f64,
-            latency_p50: percentile(&latencies, 50),
-            latency_p95: percentile(&latencies, 95),
-            latency_max: latencies.last().copied().unwrap_or_default(),
-            mean_links: links as f64 / holdings.len().max(1) as f64,
+            redundancy: f.payload_sent as f64 / f.payload_delivered.max(1) as f64,
+            control_bytes: f.control_sent as f64 / deliveries.max(1) as f64,
+            latency_p50: at(50),
+            latency_p95: at(95),
+            latency_max: at(100),
+            hops_mean: f.hops_sum as f64 / latencies.len().max(1) as f64,
+            hops_max: f.hops_max,
+            mean_links: links as f64 / nodes.max(1) as f64,
             faults: self.faults,
             checks: self.checks(),
             violations: self.violations().len(),
@@ -248,8 +336,6 @@ impl World {
 
     /// Starts the figures of the report anew, for instance after a warm-up.
     pub fn reset_figures(&mut self) {
-        self.latencies.clear();
-        (self.payload_delivered, self.payload_sent, self.control_sent) = (0, 0, 0);
-        self.published = 0;
+        self.figures = Figures::default();
     }
 }

@@ -3,12 +3,12 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::types::{LinkId, Message, TransactionId};
+use crate::types::{LinkId, Message};
 
 /// Bytes that may be on their way in one direction before the sender has to wait, as TCP does.
 pub(super) const WINDOW: usize = 1 << 20;
 /// Most that one frame carries, beyond its first message.
-const FRAME: usize = 256 * 1024;
+const FRAME: usize = 64 * 1024;
 /// What a frame costs besides its messages: gRPC, HTTP/2, TLS.
 const FRAME_OVERHEAD: usize = 40;
 
@@ -22,6 +22,8 @@ pub(super) struct End {
     pub(super) open: bool,
     /// Closed by its node; what is queued still leaves.
     pub(super) closing: bool,
+    /// Its machine vanished: what is sent here is never acknowledged.
+    pub(super) void: bool,
     /// Messages with their weight; `None` for what its node believes to send.
     pub(super) queue: VecDeque<(usize, Option<Message>)>,
     /// Whether it waits for its turn at the uplink.
@@ -42,6 +44,7 @@ impl End {
             link,
             open: false,
             closing: false,
+            void: false,
             queue: VecDeque::new(),
             ready: false,
             in_flight: 0,
@@ -50,11 +53,20 @@ impl End {
         }
     }
 
-    /// Takes what the next frame carries.
+    /// Whether a piece of a large payload is next.
+    pub(super) fn bulk_is_next(&self) -> bool {
+        matches!(self.queue.front(), Some((_, Some(Message::Piece(_)))))
+    }
+
+    /// Takes what the next frame carries. A piece travels alone, so that nothing small has to wait
+    /// for the rest of its frame.
     pub(super) fn next_frame(&mut self, batching: bool) -> Option<Frame> {
+        let bulk = self.bulk_is_next();
         let (mut weight, first) = self.queue.pop_front()?;
         let mut messages: Vec<_> = first.into_iter().collect();
         while batching
+            && !bulk
+            && !self.bulk_is_next()
             && let Some((next, _)) = self.queue.front()
             && weight + next <= FRAME
             && let Some((next, message)) = self.queue.pop_front()
@@ -74,14 +86,8 @@ pub(super) struct Frame {
     pub(super) bytes: usize,
 }
 
-impl Frame {
-    /// Payload bytes in it.
-    pub(super) fn payload(&self) -> usize {
-        self.messages.iter().map(payload_of).sum()
-    }
-}
-
-fn payload_of(message: &Message) -> usize {
+/// Payload bytes in a message.
+pub(super) fn payload_of(message: &Message) -> usize {
     match message {
         Message::Push { transaction, .. } => transaction.payload().len(),
         Message::Piece(piece) => piece.bytes.len(),
@@ -89,13 +95,9 @@ fn payload_of(message: &Message) -> usize {
     }
 }
 
-/// The transaction whose payload a message carries.
-pub(super) fn carries(message: &Message) -> Option<TransactionId> {
-    match message {
-        Message::Push { transaction, .. } => Some(transaction.id()),
-        Message::Piece(piece) => Some(piece.id),
-        _ => None,
-    }
+/// Whether a frame opens or closes its link.
+pub(super) fn is_framing(message: &Message) -> bool {
+    matches!(message, Message::Hello(_) | Message::Goodbye { .. })
 }
 
 /// What comes out at an end.
@@ -111,4 +113,53 @@ pub(super) struct Pipe {
     pub(super) ends: [End; 2],
     /// Broken: whatever is on its way is lost.
     pub(super) broken: bool,
+}
+
+/// All pipes, by number. Numbers start at 1 and are not used again.
+#[derive(Debug, Default)]
+pub(super) struct Pipes(Vec<Option<Box<Pipe>>>);
+
+impl Pipes {
+    /// The number that the next pipe will have.
+    pub(super) fn next(&self) -> u64 {
+        self.0.len() as u64 + 1
+    }
+
+    pub(super) fn add(&mut self, pipe: Pipe) {
+        self.0.push(Some(Box::new(pipe)));
+    }
+
+    pub(super) fn get(&self, pipe: u64) -> Option<&Pipe> {
+        self.0.get(index(pipe)?)?.as_deref()
+    }
+
+    pub(super) fn get_mut(&mut self, pipe: u64) -> Option<&mut Pipe> {
+        self.0.get_mut(index(pipe)?)?.as_deref_mut()
+    }
+
+    pub(super) fn remove(&mut self, pipe: u64) {
+        if let Some(slot) = index(pipe).and_then(|at| self.0.get_mut(at)) {
+            *slot = None;
+        }
+    }
+
+    /// All that are there, oldest first.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &Pipe)> {
+        let numbered = (1..).zip(&self.0);
+        numbered.filter_map(|(number, pipe)| Some((number, pipe.as_deref()?)))
+    }
+}
+
+fn index(pipe: u64) -> Option<usize> {
+    usize::try_from(pipe.checked_sub(1)?).ok()
+}
+
+/// The number of a link: it names its pipe and its side, so that neither has to be looked up.
+pub(super) fn link_of(pipe: u64, side: usize) -> LinkId {
+    LinkId(pipe * 2 + side as u64)
+}
+
+/// Pipe and side of a link.
+pub(super) fn pipe_of(link: LinkId) -> (u64, usize) {
+    (link.0 / 2, usize::from(link.0 % 2 == 1))
 }

@@ -1,6 +1,6 @@
 //! One simulated node: its identity, its disk, and its protocol while it runs.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::types::{
     WallTime,
 };
 
-use super::config::NodeOptions;
+use super::config::{Behaviour, NodeOptions};
 use super::net::Frame;
 use super::store::Store;
 
@@ -58,14 +58,14 @@ pub(super) struct Node {
     pub(super) store: Store,
     pub(super) store_free: Duration,
     pub(super) store_error: Option<StoreErrorKind>,
-    pub(super) next_link: u64,
     pub(super) next_call: u64,
-    /// Pipe and side of each link.
-    pub(super) links: BTreeMap<LinkId, (u64, usize)>,
+    /// Links that it was told of or is about to be, and has not closed.
+    pub(super) links: BTreeSet<LinkId>,
     pub(super) wake: Option<Duration>,
     pub(super) deferred: VecDeque<Deferred>,
-    /// Ends that wait for their turn at the uplink.
+    /// Ends that wait for their turn at the uplink, those with a piece of a large payload aside.
     pub(super) ready: VecDeque<(u64, usize)>,
+    pub(super) ready_bulk: VecDeque<(u64, usize)>,
     pub(super) uplink: Option<u64>,
     pub(super) downlink: Option<u64>,
     pub(super) uplink_free: Duration,
@@ -73,6 +73,12 @@ pub(super) struct Node {
     pub(super) downlink_free: Duration,
     /// Nodes of different partitions do not hear each other.
     pub(super) partition: usize,
+    /// Its machine is gone, not only its process: nobody answers a dial.
+    pub(super) vanished: bool,
+    /// Its latencies are not counted with those of the others.
+    pub(super) aside: bool,
+    /// What it announced without having it.
+    pub(super) cried: BTreeSet<TransactionId>,
     pub(super) deliveries: Vec<Delivery>,
     pub(super) promised: BTreeSet<TransactionId>,
     pub(super) turns: u64,
@@ -92,12 +98,15 @@ impl Node {
             store: Store::default(),
             store_free: Duration::ZERO,
             store_error: None,
-            next_link: 0,
             next_call: 0,
-            links: BTreeMap::new(),
+            links: BTreeSet::new(),
             wake: None,
             deferred: VecDeque::new(),
             ready: VecDeque::new(),
+            ready_bulk: VecDeque::new(),
+            vanished: false,
+            aside: false,
+            cried: BTreeSet::new(),
             uplink: None,
             downlink: None,
             uplink_free: Duration::ZERO,
@@ -134,6 +143,17 @@ impl Node {
             issued: self.wall(now),
             endpoints,
         })
+    }
+
+    /// Appends an end to those that wait for the uplink.
+    pub(super) fn make_ready(&mut self, pipe: u64, side: usize, bulk: bool) {
+        let queue = if bulk { &mut self.ready_bulk } else { &mut self.ready };
+        queue.push_back((pipe, side));
+    }
+
+    /// Whether it does what it should.
+    pub(super) fn is_honest(&self) -> bool {
+        self.options.behaviour == Behaviour::Honest
     }
 
     /// Where its connections seem to come from.

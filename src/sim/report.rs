@@ -9,26 +9,44 @@ use crate::types::Counters;
 
 /// Faults that really struck. A run that exercised nothing shows zeros.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
 pub struct Faults {
     /// Links reset by chance or on request.
     pub links_reset: u64,
     /// Frames that vanished.
     pub frames_dropped: u64,
+    /// Messages that vanished out of frames that arrived.
+    pub messages_dropped: u64,
+    /// Frames that arrived twice.
+    pub frames_duplicated: u64,
+    /// Frames that came late, overtaken by those of other links.
+    pub frames_delayed: u64,
     /// Frames held up by a partition.
     pub frames_held: u64,
+    /// Frames sent to a machine that had vanished.
+    pub frames_into_void: u64,
     /// Partitions that cut at least one link.
     pub partitions: u64,
-    /// Crashes with the disk intact.
+    /// Crashes, of all kinds.
     pub crashes: u64,
+    /// Crashes that nobody was told of.
+    pub silent_crashes: u64,
     /// Crashes that lost the disk.
     pub disks_lost: u64,
     /// Restarts.
     pub restarts: u64,
     /// Dials that failed.
     pub dials_failed: u64,
+    /// Nodes that nobody can dial.
+    pub nodes_hidden: u64,
+    /// Times a node was slowed down.
+    pub nodes_slowed: u64,
+    /// Nodes that joined a running world.
+    pub nodes_joined_late: u64,
     /// Store operations that failed.
     pub stores_failed: u64,
-    /// Messages changed or withheld by a misbehaving node.
+    /// Messages changed, withheld or made up by a misbehaving node.
     pub messages_tampered: u64,
     /// Times a full node did not take a frame.
     pub frames_deferred: u64,
@@ -50,18 +68,23 @@ pub struct Report {
     pub published: u64,
     /// Deliveries at other nodes.
     pub deliveries: u64,
-    /// Of the (accepted and unexpired transaction, running node) pairs, the part that is there.
+    /// Of the (accepted and unexpired transaction, running honest node) pairs, the part that is
+    /// there.
     pub coverage: f64,
     /// Payload bytes sent per payload byte delivered.
     pub redundancy: f64,
     /// Control bytes (all but payload) sent per delivery.
     pub control_bytes: f64,
-    /// From publish to delivery: median.
+    /// From publish to delivery: median. Nodes that were set aside do not count.
     pub latency_p50: Duration,
     /// From publish to delivery: 95 of 100 are faster.
     pub latency_p95: Duration,
     /// From publish to delivery: the slowest.
     pub latency_max: Duration,
+    /// Hops from the origin, mean.
+    pub hops_mean: f64,
+    /// Hops from the origin, at most.
+    pub hops_max: u16,
     /// Mean links per running node.
     pub mean_links: f64,
     /// Faults that really struck.
@@ -74,8 +97,28 @@ pub struct Report {
     pub counters: Counters,
 }
 
+/// Median, 95th percentile and maximum.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct Quantiles {
+    /// Half are not above this.
+    pub p50: f64,
+    /// 95 of 100 are not above this.
+    pub p95: f64,
+    /// None is above this.
+    pub max: f64,
+}
+
+impl Quantiles {
+    /// Of values in any order, each divided by `unit`.
+    pub(super) fn of(mut values: Vec<u32>, unit: f64) -> Self {
+        values.sort_unstable();
+        let at = |percent| f64::from(percentile(&values, percent)) / unit;
+        Self { p50: at(50), p95: at(95), max: at(100) }
+    }
+}
+
 /// The value below which `percent` of the sorted values are.
-pub(super) fn percentile(sorted: &[Duration], percent: usize) -> Duration {
+pub(super) fn percentile(sorted: &[u32], percent: usize) -> u32 {
     let at = (sorted.len() * percent).div_ceil(100).saturating_sub(1);
     sorted.get(at).copied().unwrap_or_default()
 }

@@ -8,11 +8,13 @@ use crate::types::{
     WallTime,
 };
 
+use super::ids::FastMap;
+
 /// Everything a node has written.
 #[derive(Debug, Default)]
 pub(super) struct Store {
     log: BTreeMap<u64, NewEntry>,
-    by_id: BTreeMap<TransactionId, u64>,
+    by_id: FastMap<TransactionId, u64>,
     newest: u64,
     outbox: BTreeMap<TransactionId, Queued>,
     peers: BTreeMap<PeerId, StoredPeer>,
@@ -48,15 +50,15 @@ impl Store {
         self.log.values().filter(move |e| e.keep_until > now).map(|e| e.transaction.id())
     }
 
-    pub(super) fn expire(&mut self, now: WallTime) {
-        let by_id = &mut self.by_id;
-        self.log.retain(|_, entry| {
-            let keep = entry.keep_until > now;
-            if !keep {
-                by_id.remove(&entry.transaction.id());
-            }
-            keep
-        });
+    /// Forgets what may go at `now`; returns what that was.
+    pub(super) fn expire(&mut self, now: WallTime) -> Vec<TransactionId> {
+        let gone = self.log.values().filter(|e| e.keep_until <= now).map(|e| e.transaction.id());
+        let gone: Vec<_> = gone.collect();
+        self.log.retain(|_, entry| entry.keep_until > now);
+        for id in &gone {
+            self.by_id.remove(id);
+        }
+        gone
     }
 
     pub(super) fn confirm(&mut self, ids: &[TransactionId]) {

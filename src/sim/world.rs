@@ -1,33 +1,28 @@
 //! The world: nodes, pipes, and one heap of what happens next.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::protocol::{DialId, Input, Judgement, Protocol, Ticket};
+use crate::protocol::{DialId, Input, Judgement, Output, Protocol, Ticket};
 use crate::types::{
     Endpoint, FailureKind, Header, NewEntry, PeerId, PeerRecord, Topic, Transaction, TransactionId,
     WallTime,
 };
 
 use super::check::{self, Checker, Seen, Violation};
-use super::config::{Latency, NodeOptions, Topology, WorldConfig};
+use super::config::{NodeOptions, Topology, WorldConfig};
 use super::dice::Dice;
 use super::digest::Digest;
-use super::net::{Frame, Pipe};
+use super::ids::{FastMap, NodeSet};
+use super::net::{Frame, Pipes};
 use super::node::{Delivery, Node, endpoint};
+use super::places::Places;
+use super::queue::Queue;
 use super::report::Faults;
+use super::spread::{Figures, Spreads};
 
-/// One-way delays between five regions, in milliseconds (research/protocol.md, section 2).
-const REGIONS: [[u64; 5]; 5] = [
-    [8, 40, 75, 110, 130],
-    [40, 8, 60, 90, 120],
-    [75, 60, 8, 45, 95],
-    [110, 90, 45, 8, 60],
-    [130, 120, 95, 60, 8],
-];
 /// How long a publisher lets its transactions live.
 const LIFETIME: Duration = Duration::from_hours(1);
 
@@ -46,33 +41,7 @@ pub(super) enum Event {
     Records { node: usize, boot: u64, ticket: Ticket, valid: Vec<PeerRecord>, forged: usize },
     Stored { node: usize, boot: u64, ticket: Ticket, entry: Box<NewEntry>, own: bool },
     Loaded { node: usize, boot: u64, ticket: Ticket, id: TransactionId },
-}
-
-#[derive(Debug)]
-struct Scheduled {
-    at: Duration,
-    seq: u64,
-    event: Event,
-}
-
-impl PartialEq for Scheduled {
-    fn eq(&self, other: &Self) -> bool {
-        self.seq == other.seq
-    }
-}
-
-impl Eq for Scheduled {}
-
-impl PartialOrd for Scheduled {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Scheduled {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at, self.seq).cmp(&(other.at, other.seq))
-    }
+    Renewed { node: usize, boot: u64 },
 }
 
 /// A virtual network whose nodes each run the real [`Protocol`].
@@ -83,27 +52,23 @@ pub struct World {
     pub(super) config: WorldConfig,
     pub(super) dice: Dice,
     pub(super) now: Duration,
-    seq: u64,
     pub(super) steps: u64,
-    heap: BinaryHeap<Reverse<Scheduled>>,
+    queue: Queue<Event>,
+    pub(super) outputs: Vec<Output>,
     pub(super) nodes: Vec<Node>,
     pub(super) addresses: BTreeMap<Endpoint, usize>,
-    pub(super) pipes: BTreeMap<u64, Pipe>,
-    pub(super) next_pipe: u64,
-    regions: Vec<(usize, Duration)>,
+    pub(super) by_peer: FastMap<PeerId, usize>,
+    pub(super) pipes: Pipes,
+    pub(super) places: Places,
     pub(super) forged: BTreeSet<TransactionId>,
     /// Signatures that were checked, so that equal ones are checked once.
-    pub(super) checked: BTreeMap<[u8; 64], bool>,
+    pub(super) checked: FastMap<[u8; 64], bool>,
     checkers: Vec<(Box<dyn Checker>, u64)>,
     violations: Vec<Violation>,
     digest: Digest,
     pub(super) faults: Faults,
-    pub(super) published_at: BTreeMap<TransactionId, Duration>,
-    pub(super) published: u64,
-    pub(super) latencies: Vec<Duration>,
-    pub(super) payload_delivered: u64,
-    pub(super) payload_sent: u64,
-    pub(super) control_sent: u64,
+    pub(super) spreads: Spreads,
+    pub(super) figures: Figures,
     pub(super) earlier: crate::types::Counters,
 }
 
@@ -119,30 +84,28 @@ impl World {
         let mut world = Self {
             dice: Dice::new(config.seed),
             now: Duration::ZERO,
-            seq: 0,
             steps: 0,
-            heap: BinaryHeap::new(),
+            queue: Queue::new(),
+            outputs: Vec::new(),
             nodes: Vec::new(),
             addresses: BTreeMap::new(),
-            pipes: BTreeMap::new(),
-            next_pipe: 0,
-            regions: Vec::new(),
+            by_peer: FastMap::default(),
+            pipes: Pipes::default(),
+            places: Places::new(config.latency.clone(), config.jitter_percent),
             forged: BTreeSet::new(),
-            checked: BTreeMap::new(),
+            checked: FastMap::default(),
             checkers: Vec::new(),
             violations: Vec::new(),
             digest: Digest::default(),
             faults: Faults::default(),
-            published_at: BTreeMap::new(),
-            published: 0,
-            latencies: Vec::new(),
-            payload_delivered: 0,
-            payload_sent: 0,
-            control_sent: 0,
+            spreads: Spreads::default(),
+            figures: Figures::default(),
             earlier: crate::types::Counters::default(),
             config: WorldConfig { nodes: nodes.len(), ..config },
         };
-        let added: Vec<_> = nodes.into_iter().map(|options| world.place(options)).collect();
+        let dialable: Vec<_> = (0..nodes.len()).filter(|n| !nodes[*n].hidden).collect();
+        let place = |options| world.place(options, &dialable);
+        let added: Vec<_> = nodes.into_iter().map(place).collect();
         if world.config.checks {
             let hostile = world.nodes.iter().filter(|n| n.options.behaviour.is_hostile());
             let checkers = check::all(hostile.map(Node::peer_id).collect());
@@ -156,27 +119,38 @@ impl World {
 
     /// Adds a node that starts now; returns its number.
     pub fn add_node(&mut self, options: NodeOptions) -> usize {
-        let node = self.place(options);
+        let up = self.running().filter(|n| !self.nodes[*n].options.hidden);
+        let dialable: Vec<_> = up.collect();
+        self.faults.nodes_joined_late += u64::from(self.now > Duration::ZERO);
+        let node = self.place(options, &dialable);
         self.start(node);
         node
     }
 
-    fn place(&mut self, options: NodeOptions) -> usize {
+    /// Makes room for a node; `dialable` are those that it may know under a random topology.
+    fn place(&mut self, options: NodeOptions, dialable: &[usize]) -> usize {
         let index = self.nodes.len();
         let mut config = options.config.clone().unwrap_or_else(|| self.config.node.clone());
-        let known = match self.config.topology {
-            Topology::OneBootstrap => 0..1,
-            Topology::Mesh => 0..self.config.nodes,
-            Topology::Empty => 0..0,
+        let known: Vec<usize> = match self.config.topology {
+            Topology::OneBootstrap => vec![0],
+            Topology::Mesh => (0..self.config.nodes).collect(),
+            Topology::Empty => Vec::new(),
+            Topology::Random(count) => {
+                // One more than needed, in case it drew itself.
+                let drawn = self.dice.sample(dialable.len(), count + 1);
+                let drawn = drawn.into_iter().map(|at| dialable[at]);
+                drawn.filter(|other| *other != index).take(count).collect()
+            }
         };
-        let others = known.filter(|other| *other != index).map(endpoint);
+        let others = known.into_iter().filter(|other| *other != index).map(endpoint);
         config.discovery.bootstrap.extend(others);
         let mut node = Node::new(self.config.seed, index, config, options);
         node.uplink = self.config.uplink;
         node.downlink = self.config.downlink;
+        self.faults.nodes_hidden += u64::from(node.options.hidden);
         self.addresses.insert(node.endpoint.clone(), index);
-        let access = Duration::from_millis(1) + self.dice.up_to(Duration::from_millis(11));
-        self.regions.push((usize::try_from(self.dice.below(5)).unwrap_or(0), access));
+        self.by_peer.insert(node.peer_id(), index);
+        self.places.add(&mut self.dice, node.options.region);
         self.nodes.push(node);
         index
     }
@@ -228,7 +202,8 @@ impl World {
 
     /// How many running nodes have a transaction on disk.
     pub fn holders(&self, id: &TransactionId) -> usize {
-        self.running().filter(|n| self.holds(*n, id)).count()
+        let up: NodeSet = self.running().collect();
+        self.spreads.holders(id).map_or(0, |holders| holders.common(&up))
     }
 
     /// The nodes that run.
@@ -274,7 +249,8 @@ impl World {
 
     /// Publishes a given transaction.
     pub fn publish_transaction(&mut self, node: usize, transaction: Transaction) {
-        self.published_at.entry(transaction.id()).or_insert(self.now);
+        let size = transaction.header().payload_len;
+        self.spreads.published(transaction.id(), size, self.now);
         let n = &mut self.nodes[node];
         n.next_call += 1;
         let call = crate::protocol::CallId(n.next_call);
@@ -304,14 +280,24 @@ impl World {
 
     /// Runs until `done` or until `limit` has passed; returns whether it is done. `done` is asked
     /// every millisecond of simulated time in which something happens.
-    pub fn run_until(&mut self, mut done: impl FnMut(&Self) -> bool, limit: Duration) -> bool {
+    pub fn run_until(&mut self, done: impl FnMut(&Self) -> bool, limit: Duration) -> bool {
+        self.run_until_every(Duration::from_millis(1), done, limit)
+    }
+
+    /// [`run_until`](Self::run_until) for questions that are too costly for every millisecond.
+    pub fn run_until_every(
+        &mut self,
+        pause: Duration,
+        mut done: impl FnMut(&Self) -> bool,
+        limit: Duration,
+    ) -> bool {
         let end = self.now + limit;
         let mut asked = self.now;
         if done(self) {
             return true;
         }
         while self.step(end) {
-            if self.now >= asked + Duration::from_millis(1) {
+            if self.now >= asked + pause {
                 asked = self.now;
                 if done(self) {
                     return true;
@@ -322,27 +308,28 @@ impl World {
         done(self)
     }
 
-    /// Runs until nothing is under way and every checker is content with what every node holds;
-    /// `false` if that is not so within `limit`.
+    /// Runs until nothing is under way and every honest node holds what those hold that it is
+    /// connected to; `false` if that is not so within `limit`. The checkers then see who holds what.
     pub fn settle(&mut self, limit: Duration) -> bool {
         let settled = self.run_until(Self::is_settled, limit);
-        let nodes = self.holdings();
-        self.show(&Seen::Calm { nodes: &nodes });
+        self.show_holdings();
         settled
     }
 
+    /// Shows the checkers what every running honest node holds, as when nothing is under way.
+    pub fn show_holdings(&mut self) {
+        if !self.checkers.is_empty() {
+            let nodes = self.holdings();
+            self.show(&Seen::Calm { nodes: &nodes });
+        }
+    }
+
     fn is_settled(&self) -> bool {
-        let quiet = self.running().all(|n| {
+        let quiet = |n: usize| {
             let node = &self.nodes[n];
             node.deferred.is_empty() && node.protocol.as_ref().is_some_and(Protocol::is_idle)
-        });
-        if !quiet {
-            return false;
-        }
-        let nodes = self.holdings();
-        let mut found = Vec::new();
-        check::NoLoss.look(&Seen::Calm { nodes: &nodes }, &mut found);
-        found.is_empty()
+        };
+        self.running().all(quiet) && self.is_even()
     }
 
     /// Whether all running nodes are connected over links.
@@ -397,31 +384,27 @@ impl World {
 
     /// One-way travel time, with jitter.
     pub(super) fn travel(&mut self, a: usize, b: usize) -> Duration {
-        let base = match self.config.latency {
-            Latency::Fixed(delay) => delay,
-            Latency::Regions => {
-                let ((ra, da), (rb, db)) = (self.regions[a], self.regions[b]);
-                Duration::from_millis(REGIONS[ra][rb]) + da + db
-            }
-        };
+        let base = self.places.distance(a, b);
         base + self.dice.up_to(base * self.config.jitter_percent / 100)
     }
 
     pub(super) fn schedule(&mut self, at: Duration, event: Event) {
-        self.seq += 1;
-        self.heap.push(Reverse(Scheduled { at, seq: self.seq, event }));
+        self.queue.push(at, event);
     }
 
     fn step(&mut self, end: Duration) -> bool {
-        match self.heap.peek() {
-            Some(Reverse(next)) if next.at <= end => {}
-            _ => return false,
-        }
-        let Some(Reverse(next)) = self.heap.pop() else { return false };
-        self.now = self.now.max(next.at);
+        let Some((at, event)) = self.queue.pop(end) else { return false };
+        self.now = self.now.max(at);
         self.steps += 1;
-        self.happen(next.event);
+        self.happen(event);
         true
+    }
+
+    /// Whether the checkers look at this node. They look at all of them up to 1000, and at about
+    /// 1000 evenly spaced ones of a larger world; who holds what is compared for all.
+    pub(super) fn is_watched(&self, node: usize) -> bool {
+        const MOST: usize = 1000;
+        !self.checkers.is_empty() && node.is_multiple_of(self.nodes.len().div_ceil(MOST).max(1))
     }
 
     pub(super) fn show(&mut self, seen: &Seen<'_>) {

@@ -8,7 +8,7 @@ fn broken_links_lose_nothing() {
     seeds("link resets", 2, |seed| {
         let config = WorldConfig::new(seed, 6);
         let mut world = overlay(config);
-        world.set_loss(Loss { reset: 20_000, drop: 0 });
+        world.set_loss(Loss::resets(20_000));
         for n in 0..60 {
             world.publish_random(n % 6, 1000);
             world.run_for(millis(100));
@@ -24,7 +24,7 @@ fn links_that_break_in_their_hello_are_dialled_again() {
     // After such a link nobody looked whether another dial was due.
     seeds("broken hellos", 10, |seed| {
         let mut world = World::new(WorldConfig::new(seed, 2));
-        world.set_loss(Loss { reset: 500_000, drop: 0 });
+        world.set_loss(Loss::resets(500_000));
         world.run_for(secs(20));
         world.set_loss(Loss::default());
         assert!(world.run_until(World::is_connected, secs(30)), "{:?}", world.report());

@@ -9,6 +9,7 @@ mod hostile;
 mod outbox;
 mod property;
 mod replay;
+mod scenarios;
 mod spread;
 
 use std::ops::Range;

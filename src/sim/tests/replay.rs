@@ -10,7 +10,7 @@ fn eventful(seed: u64) -> String {
     let config = WorldConfig::new(seed, 6).digest(true).latency(Latency::Regions);
     let mut world = World::new(config.uplink(4_000_000));
     world.run_for(secs(5));
-    world.set_loss(Loss { reset: 5_000, drop: 1_000 });
+    world.set_loss(Loss { reset: 5_000, drop: 1_000, ..Loss::default() });
     for n in 0..10 {
         world.publish_random(n % 6, 1 + n * n * 1000);
         world.run_for(millis(200));

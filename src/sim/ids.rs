@@ -1,0 +1,106 @@
+//! Maps and sets for worlds of ten thousand nodes: keyed by what is random already, and one bit per
+//! node. Nothing iterates over these maps where the order could be seen.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
+/// A map by ids, tickets or node numbers. Nobody hostile picks keys in here.
+pub(super) type FastMap<K, V> = HashMap<K, V, BuildHasherDefault<IdHasher>>;
+
+/// Takes eight bytes of an id for its hash.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct IdHasher(u64);
+
+impl IdHasher {
+    fn mix(&mut self, word: u64) {
+        self.0 = (self.0.rotate_left(23) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+}
+
+impl Hasher for IdHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        if let Some(first) = bytes.first_chunk::<8>() {
+            self.mix(u64::from_le_bytes(*first));
+        } else {
+            bytes.iter().for_each(|b| self.mix(u64::from(*b)));
+        }
+    }
+
+    fn write_u64(&mut self, word: u64) {
+        self.mix(word);
+    }
+
+    fn write_usize(&mut self, word: usize) {
+        // The length prefix of an array says nothing, but a node number comes this way too.
+        self.mix(word as u64);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0 ^ (self.0 >> 32)
+    }
+}
+
+/// A set of nodes, one bit each.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct NodeSet(Vec<u64>);
+
+impl NodeSet {
+    /// Adds a node; `false` when it was there.
+    pub(super) fn insert(&mut self, node: usize) -> bool {
+        let (word, bit) = (node / 64, 1u64 << (node % 64));
+        if self.0.len() <= word {
+            self.0.resize(word + 1, 0);
+        }
+        let new = self.0[word] & bit == 0;
+        self.0[word] |= bit;
+        new
+    }
+
+    /// Takes a node out; `false` when it was not there.
+    pub(super) fn remove(&mut self, node: usize) -> bool {
+        let Some(word) = self.0.get_mut(node / 64) else { return false };
+        let bit = 1u64 << (node % 64);
+        let there = *word & bit != 0;
+        *word &= !bit;
+        there
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.iter().map(|word| word.count_ones() as usize).sum()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.iter().all(|word| *word == 0)
+    }
+
+    /// How many nodes are in both.
+    pub(super) fn common(&self, other: &Self) -> usize {
+        self.0.iter().zip(&other.0).map(|(a, b)| (a & b).count_ones() as usize).sum()
+    }
+}
+
+impl FromIterator<usize> for NodeSet {
+    fn from_iter<I: IntoIterator<Item = usize>>(nodes: I) -> Self {
+        let mut set = Self::default();
+        nodes.into_iter().for_each(|node| {
+            set.insert(node);
+        });
+        set
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn node_sets_count_and_forget() {
+        let mut set: NodeSet = [1, 64, 700].into_iter().collect();
+        assert!(!set.insert(64) && set.insert(65));
+        assert!(set.contains(700) && !set.contains(701) && !set.contains(9999));
+        assert_eq!((set.len(), set.common(&[1, 2, 65].into_iter().collect())), (4, 2));
+        assert!(set.remove(1) && !set.remove(1) && !set.remove(12_345));
+        assert_eq!(set.len(), 3);
+        assert!(NodeSet::default().is_empty() && !set.is_empty());
+    }
+}

@@ -1,0 +1,291 @@
+//! Scenarios: a network of a given size, traffic of a given kind, and one thing that goes wrong.
+//!
+//! ```
+//! use sorcha_peer::sim::{Scenario, ScenarioConfig};
+//!
+//! let mut config = ScenarioConfig::new(Scenario::Churn, 12, 7);
+//! (config.warm_up, config.transactions) = (10, 5);
+//! let report = config.run();
+//! assert!(report.is_good(), "{:?}", report.problems);
+//! assert_eq!(report.coverage, 1.0);
+//! ```
+//!
+//! Overlay and latencies are those of the protocol study: every node dials 5 random others (6 under
+//! [`Scenario::Nat`], where 60 of 100 nodes can only dial), five regions, and an uplink of 50 Mbit/s
+//! per node. Links form, warm-up transactions teach them where pushing pays, the figures start anew,
+//! and the transactions that count are published, one per interval. Then the fault ends and the run
+//! goes on until every honest node has everything, or for two minutes.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::Config;
+
+use super::config::{Latency, Loss, Topology, Verification, WorldConfig};
+use super::report::{Faults, Quantiles};
+
+/// How long a run waits for everything to be everywhere after the fault has ended.
+pub(super) const PATIENCE: Duration = Duration::from_mins(2);
+/// How long a partition lasts.
+pub(super) const PARTITION: Duration = Duration::from_mins(1);
+/// 50 Mbit/s in bytes per second.
+const UPLINK: u64 = 50_000_000 / 8;
+
+/// What is published, and what goes wrong meanwhile. The last eight spread small transactions of
+/// random origins, so that [`Scenario::Random`] is what they compare with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Scenario {
+    /// Ten origins publish 1 KiB each in turn.
+    Recurring,
+    /// 1 KiB, each from a random origin.
+    Random,
+    /// 64 KiB from random origins.
+    Mid,
+    /// 1 MiB from random origins.
+    Large,
+    /// A tenth of all messages vanish.
+    Loss,
+    /// A tenth of the nodes crash without a word just before the first transaction, every other one
+    /// with its disk. They start again when the last one was published.
+    Churn,
+    /// 60 of 100 nodes can dial and not be dialled.
+    Nat,
+    /// Two halves do not hear each other for a minute, and publish.
+    Partition,
+    /// A tenth of the nodes join when everything has been published.
+    Late,
+    /// A tenth of the nodes send and receive at a hundredth of the others' speed.
+    Slow,
+    /// A tenth of the nodes announce whatever they hear of and serve nothing, to the end.
+    Stall,
+}
+
+impl Scenario {
+    /// All of them.
+    pub const ALL: [Self; 11] = [
+        Self::Recurring,
+        Self::Random,
+        Self::Mid,
+        Self::Large,
+        Self::Loss,
+        Self::Churn,
+        Self::Nat,
+        Self::Partition,
+        Self::Late,
+        Self::Slow,
+        Self::Stall,
+    ];
+
+    /// Its name in commands and reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Recurring => "recurring",
+            Self::Random => "random",
+            Self::Mid => "mid",
+            Self::Large => "large",
+            Self::Loss => "loss",
+            Self::Churn => "churn",
+            Self::Nat => "nat",
+            Self::Partition => "partition",
+            Self::Late => "late",
+            Self::Slow => "slow",
+            Self::Stall => "stall",
+        }
+    }
+}
+
+impl fmt::Display for Scenario {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A name that is no scenario's.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("there is no scenario {0:?}; there are {all}", all = Scenario::ALL.map(Scenario::name).join(", "))]
+pub struct UnknownScenario(String);
+
+impl FromStr for Scenario {
+    type Err = UnknownScenario;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        let found = Self::ALL.into_iter().find(|s| s.name() == name);
+        found.ok_or_else(|| UnknownScenario(name.to_owned()))
+    }
+}
+
+/// A scenario with its size and its seed. Start from [`ScenarioConfig::new`] and change what
+/// matters; equal configurations give equal reports.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ScenarioConfig {
+    /// Which.
+    pub scenario: Scenario,
+    /// Nodes, those that join late included; at least 4.
+    pub nodes: usize,
+    /// Decides everything that happens by chance.
+    pub seed: u64,
+    /// Transactions that count. By default 100 small ones, 40 of 64 KiB or 10 of 1 MiB; less than
+    /// half of that for more than 2000 nodes.
+    pub transactions: usize,
+    /// Transactions before those. By default 300: 30 for each of ten origins.
+    pub warm_up: usize,
+    /// How many nodes publish; `None`: every node may.
+    pub origins: Option<usize>,
+    /// Payload of each transaction.
+    pub bytes: usize,
+    /// Pause between transactions.
+    pub interval: Duration,
+    /// [`Scenario::Loss`] breaks one link per thousand frames, instead of losing messages.
+    pub resets: bool,
+    /// Configuration of every node; how many links it dials comes from the scenario.
+    pub node: Config,
+    /// How transactions are checked: really up to 64 nodes by default.
+    pub verification: Verification,
+    /// Whether the checkers look on. Default true.
+    pub checks: bool,
+}
+
+impl ScenarioConfig {
+    /// The scenario as it is reported on.
+    pub fn new(scenario: Scenario, nodes: usize, seed: u64) -> Self {
+        let nodes = nodes.max(4);
+        let vast = nodes > 2000;
+        let (bytes, interval_ms, transactions, warm_up) = match scenario {
+            Scenario::Mid => (64 * 1024, 500, if vast { 15 } else { 40 }, 10),
+            Scenario::Large => (1 << 20, 4000, if vast { 4 } else { 10 }, 1),
+            _ => (1024, 50, if vast { 40 } else { 100 }, 300),
+        };
+        let mut node = Config::default();
+        if vast {
+            // What a node remembers of others is most of what it needs, ten thousand times over.
+            node.discovery.max_peers = 100;
+        }
+        Self {
+            scenario,
+            nodes,
+            seed,
+            transactions,
+            warm_up,
+            origins: (scenario == Scenario::Recurring).then_some(10),
+            bytes,
+            interval: Duration::from_millis(interval_ms),
+            resets: false,
+            node,
+            verification: if nodes > 64 { Verification::Trusted } else { Verification::Real },
+            checks: true,
+        }
+    }
+
+    /// Runs it.
+    pub fn run(&self) -> ScenarioReport {
+        super::stage::Stage::new(self.clone()).run()
+    }
+
+    /// How many nodes the fault strikes: a tenth, at least one.
+    pub(super) fn struck(&self) -> usize {
+        (self.nodes / 10).max(1)
+    }
+
+    pub(super) fn dials(&self) -> usize {
+        let dials = if self.scenario == Scenario::Nat { 6 } else { 5 };
+        dials.min(self.nodes - 1)
+    }
+
+    pub(super) fn world(&self) -> WorldConfig {
+        let dials = u32::try_from(self.dials()).unwrap_or(5);
+        let mut node = self.node.clone();
+        node.overlay.dial_target = dials;
+        node.overlay.min_links = dials;
+        WorldConfig::new(self.seed, self.nodes)
+            .latency(Latency::Regions)
+            .topology(Topology::Random(self.dials()))
+            .uplink(UPLINK)
+            .node(node)
+            .verification(self.verification)
+            .checks(self.checks)
+    }
+
+    pub(super) fn loss(&self) -> Loss {
+        if self.resets { Loss::resets(1000) } else { Loss::messages(10) }
+    }
+
+    /// What a slow node has left, in bytes per second.
+    pub(super) fn crawl() -> u64 {
+        UPLINK / 100
+    }
+}
+
+/// Hops from origins.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct Hops {
+    /// Mean over deliveries.
+    pub mean: f64,
+    /// Most.
+    pub max: u16,
+}
+
+/// What came of a scenario. Latencies, hops and bytes are those of the transactions that count.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct ScenarioReport {
+    /// Nodes.
+    pub nodes: usize,
+    /// Its name.
+    pub scenario: String,
+    /// Its seed.
+    pub seed: u64,
+    /// Transactions that count.
+    pub transactions: usize,
+    /// Of the (transaction, running honest node) pairs, the part that is there in the end.
+    pub coverage: f64,
+    /// Payload bytes put on the wire per payload byte delivered at other nodes.
+    pub redundancy: f64,
+    /// From publish to delivery, in mean round-trip times of this network's links. Nodes that the
+    /// fault itself makes late are in `aside_ms` instead: crashed, late, slow and stalling ones.
+    pub latency_rtt: Quantiles,
+    /// The same in milliseconds.
+    pub latency_ms: Quantiles,
+    /// Latencies at the nodes that were set aside.
+    pub aside_ms: Option<Quantiles>,
+    /// The mean round-trip time, in milliseconds.
+    pub rtt_ms: f64,
+    /// What flooding would take on these links if bytes took no time, in mean round-trip times.
+    pub flooding_rtt: Quantiles,
+    /// Hops from origins.
+    pub hops: Hops,
+    /// Bytes sent that are no payload, frames included, per node and transaction.
+    pub control_bytes_per_node_per_tx: f64,
+    /// Seconds from the end of the fault, or from the last publish where there is none, until
+    /// everything was everywhere; `None` when that did not come about.
+    pub recovery_s: Option<f64>,
+    /// Payload bytes sent after a partition healed or late nodes joined, per byte that was missing.
+    pub missing_bytes_ratio: Option<f64>,
+    /// The same with all bytes sent, in that time.
+    pub missing_total_ratio: Option<f64>,
+    /// Faults that really struck, warm-up included.
+    pub faults: Faults,
+    /// How often each invariant was checked.
+    pub invariants: BTreeMap<String, u64>,
+    /// Mean links per node.
+    pub mean_links: f64,
+    /// Simulated time.
+    pub simulated_s: f64,
+    /// Events processed.
+    pub events: u64,
+    /// What is wrong: broken invariants, missing transactions, a fault that never struck. Empty when
+    /// all is well.
+    pub problems: Vec<String>,
+}
+
+impl ScenarioReport {
+    /// Whether everything arrived, every invariant held and the fault really struck.
+    pub fn is_good(&self) -> bool {
+        self.problems.is_empty()
+    }
+}

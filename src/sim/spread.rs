@@ -1,0 +1,94 @@
+//! Where each transaction is, and the figures that follow from it.
+
+use std::time::Duration;
+
+use crate::types::{TransactionId, WallTime};
+
+use super::ids::{FastMap, NodeSet};
+
+/// What the world knows of one transaction.
+#[derive(Debug, Default)]
+pub(super) struct Spread {
+    pub(super) published_at: Duration,
+    pub(super) size: u64,
+    /// Set once a store has it.
+    pub(super) keep_until: Option<WallTime>,
+    pub(super) holders: NodeSet,
+}
+
+/// All transactions that were ever published.
+#[derive(Debug, Default)]
+pub(super) struct Spreads(FastMap<TransactionId, Spread>);
+
+impl Spreads {
+    pub(super) fn published(&mut self, id: TransactionId, size: u64, at: Duration) {
+        self.0.entry(id).or_insert_with(|| Spread { published_at: at, size, ..Spread::default() });
+    }
+
+    pub(super) fn published_at(&self, id: &TransactionId) -> Option<Duration> {
+        self.0.get(id).map(|s| s.published_at)
+    }
+
+    pub(super) fn stored(
+        &mut self,
+        id: TransactionId,
+        size: u64,
+        keep_until: WallTime,
+        node: usize,
+    ) {
+        let spread = self.0.entry(id).or_default();
+        spread.size = size;
+        spread.keep_until = Some(keep_until);
+        spread.holders.insert(node);
+    }
+
+    pub(super) fn gone(&mut self, id: &TransactionId, node: usize) {
+        if let Some(spread) = self.0.get_mut(id) {
+            spread.holders.remove(node);
+        }
+    }
+
+    pub(super) fn disk_lost(&mut self, node: usize) {
+        self.0.values_mut().for_each(|s| {
+            s.holders.remove(node);
+        });
+    }
+
+    pub(super) fn holders(&self, id: &TransactionId) -> Option<&NodeSet> {
+        self.0.get(id).map(|s| &s.holders)
+    }
+
+    /// Accepted somewhere, and to be kept at `now`.
+    pub(super) fn live(&self, now: WallTime) -> impl Iterator<Item = &Spread> {
+        self.0.values().filter(move |s| s.keep_until.is_some_and(|until| until > now))
+    }
+}
+
+/// What is counted between two calls of `reset_figures`.
+#[derive(Debug, Default)]
+pub(super) struct Figures {
+    pub(super) published: u64,
+    /// Microseconds from publish to delivery.
+    pub(super) latencies: Vec<u32>,
+    /// The same at nodes that were set aside.
+    pub(super) aside: Vec<u32>,
+    pub(super) hops_sum: u64,
+    pub(super) hops_max: u16,
+    pub(super) payload_delivered: u64,
+    pub(super) payload_sent: u64,
+    pub(super) control_sent: u64,
+}
+
+impl Figures {
+    pub(super) fn delivered(&mut self, aside: bool, since: Duration, hops: u16, size: u64) {
+        let micros = u32::try_from(since.as_micros()).unwrap_or(u32::MAX);
+        self.payload_delivered += size;
+        if aside {
+            self.aside.push(micros);
+            return;
+        }
+        self.latencies.push(micros);
+        self.hops_sum += u64::from(hops);
+        self.hops_max = self.hops_max.max(hops);
+    }
+}
