@@ -65,6 +65,11 @@ impl NodeSet {
         there
     }
 
+    #[cfg(test)]
+    fn contains(&self, node: usize) -> bool {
+        self.0.get(node / 64).is_some_and(|word| word & (1u64 << (node % 64)) != 0)
+    }
+
     pub(super) fn len(&self) -> usize {
         self.0.iter().map(|word| word.count_ones() as usize).sum()
     }
