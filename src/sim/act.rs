@@ -6,8 +6,8 @@ use bytes::Bytes;
 
 use crate::protocol::{DialId, Input, Judgement, Output, Ticket};
 use crate::types::{
-    Endpoint, FailureKind, InvalidTransaction, LinkId, Message, NewEntry, PeerId, PeerRecord,
-    Signature, Transaction, TransportKind, Verdict,
+    Endpoint, FailureKind, Head, InvalidTransaction, LinkId, Message, NewEntry, PeerId, PeerRecord,
+    Proofs, Signature, Transaction, TransportKind, Verdict, verify_piece,
 };
 
 use super::check::Seen;
@@ -56,6 +56,7 @@ impl World {
             Event::Records { node, boot, ticket, valid, forged } => {
                 self.feed_run(node, boot, Input::RecordsVerified { ticket, valid, forged });
             }
+            Event::Completed { node, boot, input } => self.feed_run(node, boot, *input),
             Event::Stored { node, boot, ticket, entry, own } => {
                 if self.is_running(node, boot) {
                     self.on_stored(node, ticket, *entry, own);
@@ -140,10 +141,24 @@ impl World {
             }
             Output::Send { link, message } => self.queue(node, link, message),
             Output::Close { link } => self.close(node, link),
-            Output::Verify { ticket, transaction, .. } => {
-                let judgement = self.judge(&transaction);
+            Output::Verify { ticket, transaction, proven, .. } => {
+                let judgement = self.judge(&transaction, proven);
                 let at = self.now + self.config.verify_delay;
                 self.schedule(at, Event::Verified { node, boot, ticket, judgement });
+            }
+            Output::VerifyHead { ticket, head } => {
+                let result = self.judge_head(&head);
+                self.complete_later(node, Input::HeadVerified { ticket, result });
+            }
+            Output::VerifyPiece { ticket, root, len, piece } => {
+                let trusted = self.config.verification == Verification::Trusted;
+                let valid =
+                    trusted || verify_piece(&root, len, piece.index, &piece.bytes, &piece.proof);
+                self.complete_later(node, Input::PieceVerified { ticket, valid });
+            }
+            Output::Prove { ticket, transaction } => {
+                let proofs = Proofs::of(transaction.payload());
+                self.complete_later(node, Input::Proved { ticket, proofs });
             }
             Output::VerifyRecords { ticket, records } => {
                 let all = records.len();
@@ -177,25 +192,44 @@ impl World {
         }
     }
 
-    fn judge(&mut self, transaction: &Transaction) -> Judgement {
+    /// Something that takes as long as a check.
+    fn complete_later(&mut self, node: usize, input: Input) {
+        let (at, boot) = (self.now + self.config.verify_delay, self.nodes[node].boot);
+        self.schedule(at, Event::Completed { node, boot, input: Box::new(input) });
+    }
+
+    fn judge(&mut self, transaction: &Transaction, proven: bool) -> Judgement {
         let accept = Judgement::Verdict(Verdict::Accept);
         if self.forged.contains(&transaction.id()) {
             return Judgement::Invalid(InvalidTransaction::Signature);
         }
-        if self.config.verification == Verification::Trusted {
+        if self.config.verification == Verification::Trusted || proven {
             return accept;
         }
         if let Err(why) = transaction.verify_payload() {
             return Judgement::Invalid(why);
         }
-        let Signature::Ed25519(signature) = transaction.signature() else {
-            return Judgement::Invalid(InvalidTransaction::Unsigned);
+        match self.judge_head(&Head::of(transaction)) {
+            Ok(()) => accept,
+            Err(why) => Judgement::Invalid(why),
+        }
+    }
+
+    fn judge_head(&mut self, head: &Head) -> Result<(), InvalidTransaction> {
+        if self.forged.contains(&head.id()) {
+            return Err(InvalidTransaction::Signature);
+        }
+        if self.config.verification == Verification::Trusted {
+            return Ok(());
+        }
+        let Signature::Ed25519(signature) = head.signature() else {
+            return Err(InvalidTransaction::Unsigned);
         };
         // The id is part of what is checked: the same signature under another id is another case.
-        let mut key = signature;
-        key.iter_mut().zip(transaction.id().as_bytes()).for_each(|(k, id)| *k ^= id);
-        let good = *self.checked.entry(key).or_insert_with(|| transaction.verify(true).is_ok());
-        if good { accept } else { Judgement::Invalid(InvalidTransaction::Signature) }
+        let mut key = *signature;
+        key.iter_mut().zip(head.id().as_bytes()).for_each(|(k, id)| *k ^= id);
+        let good = *self.checked.entry(key).or_insert_with(|| head.verify(true).is_ok());
+        if good { Ok(()) } else { Err(InvalidTransaction::Signature) }
     }
 
     fn is_genuine(&mut self, record: &PeerRecord) -> bool {
@@ -525,7 +559,7 @@ fn tamper(behaviour: Behaviour, own: PeerId, message: &mut Message) -> bool {
             true
         }
         (Behaviour::WrongPayload | Behaviour::PoisonThenStall, Message::Piece(piece)) => {
-            if behaviour == Behaviour::PoisonThenStall && piece.offset > 0 {
+            if behaviour == Behaviour::PoisonThenStall && piece.index > 0 {
                 return false;
             }
             piece.bytes = flipped(&piece.bytes);
@@ -536,6 +570,13 @@ fn tamper(behaviour: Behaviour, own: PeerId, message: &mut Message) -> bool {
         {
             let payload = transaction.payload().clone();
             rebuild(transaction, Signature::Ed25519([7; 64]), payload);
+            true
+        }
+        (Behaviour::WrongSignature, Message::Offer(offer)) if offer.head.header().origin != own => {
+            let header = offer.head.header_bytes().clone();
+            if let Ok(head) = Head::from_parts(header, Signature::Ed25519([7; 64])) {
+                offer.head = head;
+            }
             true
         }
         (Behaviour::WrongRecord, Message::Peers(records)) => {

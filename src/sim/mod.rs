@@ -23,6 +23,7 @@ mod faults;
 mod net;
 mod node;
 mod report;
+pub mod reservations;
 mod store;
 #[cfg(test)]
 mod tests;

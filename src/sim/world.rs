@@ -46,6 +46,7 @@ pub(super) enum Event {
     Records { node: usize, boot: u64, ticket: Ticket, valid: Vec<PeerRecord>, forged: usize },
     Stored { node: usize, boot: u64, ticket: Ticket, entry: Box<NewEntry>, own: bool },
     Loaded { node: usize, boot: u64, ticket: Ticket, id: TransactionId },
+    Completed { node: usize, boot: u64, input: Box<Input> },
 }
 
 #[derive(Debug)]

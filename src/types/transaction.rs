@@ -252,14 +252,8 @@ impl Transaction {
         key_of: impl FnOnce(PeerId) -> Option<VerifyingKey>,
     ) -> Result<(), InvalidTransaction> {
         self.verify_payload()?;
-        let Signature::Ed25519(signature) = self.0.signature else {
-            return if require_signature { Err(InvalidTransaction::Unsigned) } else { Ok(()) };
-        };
-        let key = key_of(self.origin()).ok_or(InvalidTransaction::Signature)?;
-        let signature = ed25519_dalek::Signature::from_bytes(&signature);
-        // One predicate on every node: a signature that some accept and others do not (as batch
-        // and strict verification differ on crafted ones) would get honest relays blocked.
-        key.verify(self.0.id.as_bytes(), &signature).map_err(|_| InvalidTransaction::Signature)
+        let (id, origin, signature) = (&self.0.id, self.origin(), &self.0.signature);
+        check_signature(id, origin, signature, require_signature, key_of)
     }
 
     /// A copy that shares no memory with the buffer it was received in, so that keeping a small
@@ -280,6 +274,24 @@ impl Transaction {
             payload,
         }))
     }
+}
+
+/// Checks that `origin` signed `id`; what is signed must be right whether or not it has to be.
+pub(super) fn check_signature(
+    id: &TransactionId,
+    origin: PeerId,
+    signature: &Signature,
+    require_signature: bool,
+    key_of: impl FnOnce(PeerId) -> Option<VerifyingKey>,
+) -> Result<(), InvalidTransaction> {
+    let Signature::Ed25519(signature) = signature else {
+        return if require_signature { Err(InvalidTransaction::Unsigned) } else { Ok(()) };
+    };
+    let key = key_of(origin).ok_or(InvalidTransaction::Signature)?;
+    let signature = ed25519_dalek::Signature::from_bytes(signature);
+    // One predicate on every node: a signature that some accept and others do not (as batch
+    // and strict verification differ on crafted ones) would get honest relays blocked.
+    key.verify(id.as_bytes(), &signature).map_err(|_| InvalidTransaction::Signature)
 }
 
 fn check_length(header: &Header, payload: &Bytes) -> Result<(), InvalidTransaction> {
