@@ -27,7 +27,7 @@ use super::effects::{Effects, RecordSource};
 use super::handle::{Inner, PeerNode, PublishClock, State};
 use super::lane::{PeerLane, StoreLane};
 use super::receipt::Receipts;
-use super::{events, sign, verify};
+use super::{events, pieces, sign, verify};
 
 /// Room for everything that the protocol may have under way, and as much again: the driver stops
 /// taking input long before these are full.
@@ -309,7 +309,8 @@ impl Parts {
         let me = self.identity.peer_id();
         let incarnation = wall_now().as_millis();
         let signed = self.identity.sign_record(record.draft(me, wall_now()));
-        let protocol = Protocol::new(&self.config, incarnation, signed, self.seed, restored);
+        let mut protocol = Protocol::new(&self.config, incarnation, signed, self.seed, restored);
+        protocol.set_validating(self.validator.is_some());
 
         let (done, completions) = mpsc::channel(COMPLETIONS);
         let (commands, command_box) = mpsc::channel(COMMANDS);
@@ -318,6 +319,7 @@ impl Parts {
         let (inbound, inbound_box) = mpsc::channel(INBOUND);
         let (events, _) = broadcast::channel(events::CAPACITY);
         let (jobs, job_box) = mpsc::channel(JOBS);
+        let (checks, check_box) = mpsc::channel(JOBS);
         let (store, store_box) = mpsc::channel(STORE_OPS);
         let newest = watch::Sender::new(newest);
         let state = watch::Sender::new(State::default());
@@ -342,8 +344,12 @@ impl Parts {
         let mut lanes = JoinSet::new();
         let policy = self.config.network.signatures;
         let require = policy == SignaturePolicy::Required;
-        let checks = verify::run(job_box, self.validator.clone(), require, done.clone());
-        lanes.spawn(checks.instrument(span.clone()));
+        let known = Arc::new(verify::Known::default());
+        let validator = self.validator.clone();
+        let verifier = verify::run(job_box, validator, Arc::clone(&known), require, done.clone());
+        lanes.spawn(verifier.instrument(span.clone()));
+        let checker = pieces::run(check_box, known, require, done.clone());
+        lanes.spawn(checker.instrument(span.clone()));
         let lane = StoreLane {
             queue: Arc::clone(&self.queue),
             log: Arc::clone(&self.log),
@@ -361,6 +367,7 @@ impl Parts {
             log: self.log,
             events,
             jobs,
+            checks,
             store,
             peers,
             done,

@@ -12,6 +12,7 @@ mod events;
 mod handle;
 mod lane;
 mod link;
+mod pieces;
 mod receipt;
 mod sign;
 mod subscription;

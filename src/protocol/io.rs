@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use crate::error::StoreErrorKind;
 use crate::types::{
-    Ban, CloseReason, Direction, Endpoint, EntryState, Event, FailureKind, IndexEntry,
-    InvalidTransaction, LinkId, Message, NewEntry, PeerId, PeerRecord, StoredPeer, Transaction,
-    TransactionId, TransportKind, Verdict, WallTime,
+    Ban, CloseReason, Direction, Endpoint, EntryState, Event, FailureKind, Head, IndexEntry,
+    InvalidTransaction, LinkId, Message, NewEntry, PeerId, PeerRecord, Piece, Proofs, StoredPeer,
+    Transaction, TransactionId, TransportKind, Verdict, WallTime,
 };
 
 /// Names a dial attempt; minted by the core.
@@ -163,6 +163,27 @@ pub enum Input {
         /// The transaction, unless it is gone or could not be read.
         transaction: Option<Transaction>,
     },
+    /// [`Output::VerifyHead`] is done.
+    HeadVerified {
+        /// Which.
+        ticket: Ticket,
+        /// Whether the signature is right.
+        result: Result<(), InvalidTransaction>,
+    },
+    /// [`Output::VerifyPiece`] is done.
+    PieceVerified {
+        /// Which.
+        ticket: Ticket,
+        /// Whether the piece is what the payload hash says.
+        valid: bool,
+    },
+    /// [`Output::Prove`] is done.
+    Proved {
+        /// Which.
+        ticket: Ticket,
+        /// The proofs of all pieces.
+        proofs: Proofs,
+    },
     /// The host wants a link to an address.
     Connect {
         /// Who waits for [`Output::Connected`].
@@ -241,6 +262,35 @@ pub enum Output {
         transaction: Transaction,
         /// Who sent it.
         from: PeerId,
+        /// Hash and signature are known to be right: only the validator is to be asked.
+        proven: bool,
+    },
+    /// Check the signature of a header by the network's policy; answer with
+    /// [`Input::HeadVerified`].
+    VerifyHead {
+        /// Which.
+        ticket: Ticket,
+        /// What.
+        head: Head,
+    },
+    /// Check a piece with [`verify_piece`](crate::types::verify_piece); answer with
+    /// [`Input::PieceVerified`].
+    VerifyPiece {
+        /// Which.
+        ticket: Ticket,
+        /// The payload hash.
+        root: [u8; 32],
+        /// Length of the payload.
+        len: u64,
+        /// What.
+        piece: Piece,
+    },
+    /// Make the proofs of all pieces of a payload; answer with [`Input::Proved`].
+    Prove {
+        /// Which.
+        ticket: Ticket,
+        /// Whose.
+        transaction: Transaction,
     },
     /// Check the signatures of records; answer with [`Input::RecordsVerified`].
     VerifyRecords {

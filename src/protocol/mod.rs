@@ -12,8 +12,8 @@
 //!
 //! The parts, each with its contract at the top of its file: `session` (hello, links), `overlay`
 //! (which links), `discovery` (which peers), `liveness` (who is there), `gossip` (push, announce),
-//! `fetch` (want), `pieces` (large payloads), `serve` (answer), `publish` (store), `outbox` (copies),
-//! `guard` (bans).
+//! `fetch` (want), `judge` (verify, accept), `large`, `reserve` and `pieces` (large payloads), `serve`
+//! (answer), `publish` (store), `outbox` (copies), `guard` (bans).
 
 mod book;
 mod discovery;
@@ -24,6 +24,8 @@ mod gossip;
 mod guard;
 mod ids;
 mod io;
+mod judge;
+mod large;
 mod learn;
 mod links;
 mod liveness;
@@ -32,6 +34,7 @@ mod outbox;
 mod overlay;
 mod pieces;
 mod publish;
+mod reserve;
 mod rng;
 mod serve;
 mod session;
@@ -43,7 +46,7 @@ use std::time::Duration;
 use crate::config::Config;
 use crate::types::{
     AddressScope, CloseReason, Counters, LinkId, Message, Mode, MonoTime, PeerId, PeerRecord,
-    Stats, Transaction, TransactionId, WallTime,
+    Piece, Stats, Transaction, TransactionId, WallTime,
 };
 
 use fetch::{FetchState, Pending};
@@ -72,6 +75,9 @@ enum Task {
     StoreOwn { transaction: Transaction },
     StoreForeign { id: TransactionId, origin: PeerId },
     Load { link: LinkId, id: TransactionId },
+    Head { link: LinkId, from: PeerId, id: TransactionId },
+    Piece { link: LinkId, from: PeerId, piece: Piece },
+    Prove { id: TransactionId },
 }
 
 /// The whole protocol state of one node.
@@ -108,6 +114,8 @@ pub struct Protocol {
     checking_records: usize,
     storing: usize,
     shutting_down: bool,
+    /// The host judges payloads before they are passed on.
+    validating: bool,
 }
 
 impl Protocol {
@@ -178,6 +186,7 @@ impl Protocol {
             verifying_bytes: 0,
             storing: 0,
             shutting_down: false,
+            validating: false,
         }
     }
 
@@ -190,6 +199,7 @@ impl Protocol {
         while let Some(timer) = self.timers.pop(self.now) {
             self.fire(timer);
         }
+        self.admit_waiting();
         self.flush_dirty();
         self.close_overfull();
     }
@@ -310,6 +320,9 @@ impl Protocol {
                 self.on_records_verified(ticket, valid, forged);
             }
             Input::Loaded { ticket, transaction } => self.on_loaded(ticket, transaction),
+            Input::HeadVerified { ticket, result } => self.on_head_verified(ticket, result),
+            Input::PieceVerified { ticket, valid } => self.on_piece_verified(ticket, valid),
+            Input::Proved { ticket, proofs } => self.on_proved(ticket, proofs),
             Input::Connect { call, endpoint } => self.on_connect(call, endpoint),
             Input::Disconnect { peer } => {
                 if let Some(link) = self.links.by_peer.get(&peer).copied() {
@@ -365,14 +378,18 @@ impl Protocol {
             Message::PeersRequest { max } => self.on_peers_request(link, max),
             Message::Peers(records) => self.on_peers(link, records),
             Message::Announce(list) => self.on_announce(link, list),
-            Message::Want(list) => self.on_want(link, list),
+            Message::Want(list) => self.on_want(link, &list),
             Message::Missing(ids) => self.on_missing(link, &ids),
             Message::Push { transaction, hop } => self.on_push(link, transaction, hop),
-            Message::Piece(piece) => self.on_piece(link, &piece),
+            Message::Piece(piece) => self.on_piece(link, piece),
             Message::Duplicate(ids) => self.on_duplicate(link, &ids),
             Message::Early(ids) => self.on_early(link, &ids),
             Message::Stored(ids) => self.on_confirmed(link, &ids),
             Message::Resync => self.on_resync(link),
+            Message::Offer(offer) => self.on_offer(link, *offer),
+            Message::Reserve(reservation) => self.on_reserve(link, reservation),
+            Message::Busy(ids) => self.on_busy(link, &ids),
+            Message::Receiving(ids) => self.on_receiving(link, &ids),
         }
     }
 
@@ -393,6 +410,7 @@ impl Protocol {
             self.out.push_back(Output::Expire { now: self.wall });
         }
         self.expire_bans();
+        self.settle_promises();
         self.answer_resyncs();
         self.resync_after_loss();
         self.resync_if_possible();

@@ -33,7 +33,7 @@ impl Protocol {
         }
         let size = transaction.header().payload_len;
         self.remove_pending(&id);
-        self.pending.insert(id, Pending::new(Stage::Storing, size));
+        self.pending.insert(id, Pending::new(Stage::Storing, size, self.now));
         self.publishing.insert(id, vec![call]);
         let entry = NewEntry {
             keep_until: self.keep_until(&transaction),

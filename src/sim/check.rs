@@ -7,7 +7,7 @@ use std::time::Duration;
 
 pub use crate::protocol::Gauge;
 use crate::protocol::{CallId, Input, Judgement, LinkView, Output, Ticket};
-use crate::types::{LinkId, Message, PIECE_BYTES, PeerId, TransactionId, Verdict};
+use crate::types::{LinkId, Message, PIECE_BYTES, PeerId, TransactionId, Verdict, pieces_of};
 
 /// What one running node holds when nothing is under way any more.
 #[derive(Debug, Clone, Default)]
@@ -103,6 +103,8 @@ pub fn all(hostile: BTreeSet<PeerId>) -> Vec<Box<dyn Checker>> {
         Box::new(AtMostOnce::default()),
         Box::new(StoreBeforePublished::default()),
         Box::new(VerifyBeforeForward::default()),
+        Box::new(super::reservations::ReservationAcyclic::default()),
+        Box::new(super::reservations::OneParent::default()),
         Box::new(Bounded),
         Box::new(ControlFirst::default()),
         Box::new(RecordsMonotone::default()),
@@ -238,6 +240,15 @@ impl Checker for StoreBeforePublished {
 #[derive(Debug, Default)]
 pub struct VerifyBeforeForward {
     verifying: BTreeMap<(usize, Ticket), TransactionId>,
+    heads: BTreeMap<(usize, Ticket), TransactionId>,
+    /// Ids whose header is known to be signed.
+    signed: BTreeSet<(usize, TransactionId)>,
+    /// Pieces being checked: id, number, and how many there are.
+    pieces: BTreeMap<(usize, Ticket), (TransactionId, u32, u64)>,
+    /// Pieces that were found right.
+    right: BTreeMap<(usize, TransactionId), BTreeSet<u32>>,
+    /// How many pieces each payload has.
+    counts: BTreeMap<TransactionId, u64>,
     storing: BTreeMap<(usize, Ticket), TransactionId>,
     good: BTreeSet<(usize, TransactionId)>,
 }
@@ -253,10 +264,33 @@ impl Checker for VerifyBeforeForward {
                 self.good.retain(|(n, _)| n != node);
                 self.verifying.retain(|(n, _), _| n != node);
                 self.storing.retain(|(n, _), _| n != node);
+                self.heads.retain(|(n, _), _| n != node);
+                self.pieces.retain(|(n, _), _| n != node);
+                self.right.retain(|(n, _), _| n != node);
+                self.signed.retain(|(n, _)| n != node);
                 self.good.extend(kept.iter().map(|id| (*node, *id)));
             }
             Seen::Output { node, output: Output::Verify { ticket, transaction, .. } } => {
                 self.verifying.insert((*node, *ticket), transaction.id());
+            }
+            Seen::Output { node, output: Output::VerifyHead { ticket, head } } => {
+                self.heads.insert((*node, *ticket), head.id());
+            }
+            Seen::Input { node, input: Input::HeadVerified { ticket, result: Ok(()) } } => {
+                if let Some(id) = self.heads.remove(&(*node, *ticket)) {
+                    self.signed.insert((*node, id));
+                    self.note_whole(*node, id, u64::MAX);
+                }
+            }
+            Seen::Output { node, output: Output::VerifyPiece { ticket, len, piece, .. } } => {
+                let all = pieces_of(*len);
+                self.pieces.insert((*node, *ticket), (piece.id, piece.index, all));
+            }
+            Seen::Input { node, input: Input::PieceVerified { ticket, valid: true } } => {
+                if let Some((id, index, all)) = self.pieces.remove(&(*node, *ticket)) {
+                    self.right.entry((*node, id)).or_default().insert(index);
+                    self.note_whole(*node, id, all);
+                }
             }
             Seen::Output { node, output: Output::Store { ticket, entry, own: true } } => {
                 self.storing.insert((*node, *ticket), entry.transaction.id());
@@ -276,7 +310,22 @@ impl Checker for VerifyBeforeForward {
             Seen::Output { node, output: Output::Send { message, .. } } => {
                 let ids: Vec<TransactionId> = match message {
                     Message::Push { transaction, .. } => vec![transaction.id()],
-                    Message::Piece(piece) => vec![piece.id],
+                    Message::Piece(piece) => {
+                        let right = self.right.get(&(*node, piece.id));
+                        if self.signed.contains(&(*node, piece.id))
+                            && right.is_some_and(|right| right.contains(&piece.index))
+                        {
+                            return 1;
+                        }
+                        vec![piece.id]
+                    }
+                    Message::Offer(offer) => {
+                        let id = offer.head.id();
+                        if !offer.complete && self.signed.contains(&(*node, id)) {
+                            return 1;
+                        }
+                        vec![id]
+                    }
                     Message::Announce(list) => list.iter().map(|a| a.id).collect(),
                     _ => return 0,
                 };
@@ -290,6 +339,17 @@ impl Checker for VerifyBeforeForward {
             _ => {}
         }
         0
+    }
+}
+
+impl VerifyBeforeForward {
+    /// Checked piece by piece, and signed: as good as checked in one go.
+    fn note_whole(&mut self, node: usize, id: TransactionId, all: u64) {
+        let all = *self.counts.entry(id).and_modify(|n| *n = all.min(*n)).or_insert(all);
+        let right = self.right.get(&(node, id)).map_or(0, BTreeSet::len);
+        if right as u64 == all && self.signed.contains(&(node, id)) {
+            self.good.insert((node, id));
+        }
     }
 }
 

@@ -27,6 +27,7 @@ mod node;
 mod places;
 mod queue;
 mod report;
+pub mod reservations;
 mod scenario;
 mod spread;
 mod stage;

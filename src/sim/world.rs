@@ -42,6 +42,7 @@ pub(super) enum Event {
     Stored { node: usize, boot: u64, ticket: Ticket, entry: Box<NewEntry>, own: bool },
     Loaded { node: usize, boot: u64, ticket: Ticket, id: TransactionId },
     Renewed { node: usize, boot: u64 },
+    Completed { node: usize, boot: u64, input: Box<Input> },
 }
 
 /// A virtual network whose nodes each run the real [`Protocol`].

@@ -75,6 +75,12 @@ counters! {
     wants_missed,
     /// Wants that a peer did not answer in time.
     wants_timed_out,
+    /// Reservations that a busy peer put off.
+    wants_put_off,
+    /// Reservations that we put off because we served enough peers.
+    wants_refused,
+    /// Announcements of peers that did not serve them within 10 s of being asked.
+    promises_broken,
     /// Ids dropped from the fetch table because it was full; announced again by the log.
     fetches_shed,
     /// Transactions refused: payload hash.

@@ -243,12 +243,7 @@ impl Transaction {
         check: impl FnOnce(&Signed) -> bool,
     ) -> Result<(), InvalidTransaction> {
         self.verify_payload()?;
-        match self.0.signature.signed(&self.0.id) {
-            Some(signed) if check(&signed) => Ok(()),
-            Some(_) => Err(InvalidTransaction::Signature),
-            None if require_signature => Err(InvalidTransaction::Unsigned),
-            None => Ok(()),
-        }
+        check_signature(&self.0.id, &self.0.signature, require_signature, check)
     }
 
     /// A copy that shares no memory with the buffer it was received in, so that keeping a small
@@ -268,6 +263,21 @@ impl Transaction {
             signature: self.0.signature.clone(),
             payload,
         }))
+    }
+}
+
+/// Checks that an id is signed; a signature that is there must be right whether or not it has to be.
+pub(super) fn check_signature(
+    id: &TransactionId,
+    signature: &Signature,
+    require_signature: bool,
+    check: impl FnOnce(&Signed) -> bool,
+) -> Result<(), InvalidTransaction> {
+    match signature.signed(id) {
+        Some(signed) if check(&signed) => Ok(()),
+        Some(_) => Err(InvalidTransaction::Signature),
+        None if require_signature => Err(InvalidTransaction::Unsigned),
+        None => Ok(()),
     }
 }
 

@@ -22,6 +22,10 @@ pub(super) mod kind {
     pub(crate) const EARLY: u32 = 13;
     pub(crate) const STORED: u32 = 14;
     pub(crate) const RESYNC: u32 = 15;
+    pub(crate) const OFFER: u32 = 19;
+    pub(crate) const RESERVE: u32 = 20;
+    pub(crate) const BUSY: u32 = 21;
+    pub(crate) const RECEIVING: u32 = 22;
 }
 
 /// The code of each reason, in `Goodbye`. Codes are never reused.
