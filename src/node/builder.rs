@@ -16,7 +16,7 @@ use crate::error::{FailureKind, StartError, StoreError};
 use crate::identity::Identity;
 use crate::ports::{
     IndexEntry, Listener, NatProber, NewEntry, PeerStore, TransactionQueue, TransactionStore,
-    Transport, Validator,
+    Transport, Validator, Which,
 };
 use crate::protocol::{Protocol, Restored};
 use crate::store::{MemoryPeerStore, MemoryQueue, MemoryTransactionStore};
@@ -41,6 +41,8 @@ const INBOUND: usize = 128;
 const MEMORY_LOG: u64 = 1 << 30;
 /// Entries restored at once.
 const PAGE: usize = 4096;
+/// Bytes of payload restored at once.
+const PAGE_BYTES: usize = 16 << 20;
 /// Longest time for one NAT probe.
 const PROBE: Duration = Duration::from_secs(10);
 
@@ -59,7 +61,11 @@ pub struct Storage {
 #[cfg(feature = "sqlite")]
 impl From<crate::store::SqliteStorage> for Storage {
     fn from(storage: crate::store::SqliteStorage) -> Self {
-        Self { peers: Some(storage.peer_store()), ..Self::default() }
+        Self {
+            peers: Some(storage.peer_store()),
+            queue: Some(storage.queue()),
+            transactions: Some(storage.transaction_store()),
+        }
     }
 }
 
@@ -406,7 +412,7 @@ impl Parts {
         let mut outbox = Vec::new();
         let mut after = None;
         loop {
-            let page = self.queue.load(after, PAGE).await?;
+            let page = self.queue.load(Which::Waiting, after, PAGE, PAGE_BYTES).await?;
             let Some(last) = page.last() else { break };
             after = Some(last.seq);
             // A log that was lost or lags behind the outbox gets its own transactions again.
