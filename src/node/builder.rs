@@ -25,7 +25,7 @@ use crate::types::{Cursor, Endpoint, Event};
 use super::driver::{Driver, Mailboxes, wall_now};
 use super::effects::{Effects, RecordSource};
 use super::handle::{Inner, PeerNode, PublishClock, State};
-use super::lane::{PeerLane, StoreLane};
+use super::lane::{Health, PeerLane, StoreLane, run_to_end};
 use super::receipt::Receipts;
 use super::{events, verify};
 
@@ -327,6 +327,8 @@ impl Parts {
         let newest = watch::Sender::new(newest);
         let state = watch::Sender::new(State::default());
         let ended = watch::Sender::new(None);
+        let health = Health::new(events.clone());
+        let failing = health.watch();
         let inner = Inner {
             identity: self.identity.clone(),
             config: self.config.clone(),
@@ -338,6 +340,7 @@ impl Parts {
             lagged: Arc::default(),
             log: Arc::clone(&self.log),
             newest: newest.subscribe(),
+            failing: failing.subscribe(),
             state: state.subscribe(),
             ended: ended.subscribe(),
         };
@@ -352,10 +355,11 @@ impl Parts {
             queue: Arc::clone(&self.queue),
             log: Arc::clone(&self.log),
             newest,
-            events: events.clone(),
+            health,
             done: done.clone(),
         };
-        lanes.spawn(lane.run(store_box).instrument(span.clone()));
+        let lane = run_to_end(lane.run(store_box), failing, events.clone());
+        lanes.spawn(lane.instrument(span.clone()));
         let peers = Arc::new(PeerLane::default());
         lanes.spawn(Arc::clone(&peers).run(self.peers).instrument(span.clone()));
         let connection = &self.config.connection;

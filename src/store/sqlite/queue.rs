@@ -344,12 +344,11 @@ fn entry(row: &SqliteRow) -> Result<OutboxEntry, Source> {
     let transaction = codec::transaction(row.try_get("head")?, row.try_get("payload")?)?;
     let time = |column| row.try_get::<Option<i64>, _>(column);
     let time = |column| time(column).map(|t| wall_time(t.unwrap_or_default()));
-    let state = match row.try_get::<Option<String>, _>("reason")? {
-        Some(reason) => EntryState::Dead { reason, since: time("since")? },
-        None => {
-            let attempts = row.try_get::<Option<i64>, _>("attempts")?.unwrap_or_default();
-            EntryState::Waiting { attempts: attempts.try_into()?, due: time("due")? }
-        }
+    let state = if let Some(reason) = row.try_get("reason")? {
+        EntryState::Dead { reason, since: time("since")? }
+    } else {
+        let attempts = row.try_get::<Option<i64>, _>("attempts")?.unwrap_or_default();
+        EntryState::Waiting { attempts: attempts.try_into()?, due: time("due")? }
     };
     let seq = row.try_get::<i64, _>("seq")?.cast_unsigned();
     Ok(OutboxEntry { seq, transaction, state })
@@ -368,4 +367,72 @@ fn signed(time: WallTime) -> i64 {
 
 fn wall_time(millis: i64) -> WallTime {
     WallTime::from_millis(millis.cast_unsigned())
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::types::{Header, PeerId, Signature, Topic};
+
+    fn transaction(n: u64, size: usize) -> Transaction {
+        let at = WallTime::from_millis(n);
+        let payload = Bytes::from(vec![7; size]);
+        let header =
+            Header::new(Topic::new("t").unwrap(), PeerId::from_bytes([1; 32]), at, at, &payload);
+        Transaction::new(header, Signature::None, payload).unwrap()
+    }
+
+    async fn run(queue: &SqliteQueue, sql: &str) {
+        queue.database.lock().await.unwrap().execute_raw(sql.to_owned()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_refuses_and_room_is_used_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = Arc::new(DirLock::acquire(dir.path()).unwrap());
+        let queue = SqliteQueue::open(&dir.path().join("q.db"), 1000, lock).await.unwrap();
+        let kept = queue.append(&[transaction(0, 100)]).await.unwrap();
+        run(&queue, "PRAGMA max_page_count = 1").await;
+        let many: Vec<_> = (1..=100).map(|n| transaction(n, 10_000)).collect();
+        for count in [100, 1, 64] {
+            let error = queue.append(&many[..count]).await.unwrap_err();
+            assert_eq!(error.kind, StoreErrorKind::Full, "{count}: {error}");
+            assert_eq!(queue.size().await.unwrap().waiting, 1, "all or none");
+        }
+        let room = many.iter().map(Transaction::id).collect::<Vec<_>>();
+        queue.remove(&room).await.expect("what is not there needs no room to go");
+        run(&queue, "PRAGMA max_page_count = 100000").await;
+        let seqs = queue.append(&many).await.unwrap();
+        assert!(seqs[0] > kept[0] && seqs.is_sorted_by(|a, b| a < b));
+        assert_eq!(queue.size().await.unwrap().waiting, 101);
+    }
+
+    #[tokio::test]
+    async fn appends_are_synced_also_after_a_removal_that_failed() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = Arc::new(DirLock::acquire(dir.path()).unwrap());
+        let queue = SqliteQueue::open(&dir.path().join("q.db"), 1000, lock).await.unwrap();
+        let all: Vec<_> = (0..3).map(|n| transaction(n, 10)).collect();
+        queue.append(&all[..2]).await.unwrap();
+        run(
+            &queue,
+            "CREATE TRIGGER no BEFORE DELETE ON outbox BEGIN SELECT RAISE(ABORT, 'no'); END",
+        )
+        .await;
+        queue.remove(&[all[0].id()]).await.unwrap_err();
+        assert_eq!(queue.size().await.unwrap().waiting, 2, "all or none");
+        run(&queue, "DROP TRIGGER no").await;
+        queue.append(&all).await.unwrap();
+        let level = "PRAGMA synchronous";
+        let mut held = queue.database.lock().await.unwrap();
+        assert_eq!(held.ask::<i64>(sqlx::query(level)).await.unwrap(), Some(2));
+        drop(held);
+        queue.remove(&[all[0].id(), all[1].id()]).await.unwrap();
+        let mut held = queue.database.lock().await.unwrap();
+        assert_eq!(held.ask::<i64>(sqlx::query(level)).await.unwrap(), Some(2));
+        drop(held);
+        assert_eq!(queue.load(Which::All, None, 9, 99).await.unwrap()[0].transaction, all[2]);
+    }
 }

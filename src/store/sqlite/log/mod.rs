@@ -76,6 +76,15 @@ impl SqliteLog {
         limits: Limits,
         lock: Arc<DirLock>,
     ) -> Result<Self, StoreError> {
+        Self::open_at(path, limits, lock, clock()).await
+    }
+
+    async fn open_at(
+        path: &Path,
+        limits: Limits,
+        lock: Arc<DirLock>,
+        now: u64,
+    ) -> Result<Self, StoreError> {
         let writer = Database::open(path, MIGRATIONS, WRITER).await?;
         let mut readers = Vec::with_capacity(READERS);
         for _ in 0..READERS {
@@ -92,7 +101,7 @@ impl SqliteLog {
             seed: seed()?,
             _lock: lock,
         };
-        log.start(clock() << 12).await?;
+        log.start(now << 12).await?;
         Ok(log)
     }
 
@@ -195,5 +204,98 @@ impl TransactionStore for SqliteLog {
     async fn remove_cursor(&self, name: &str) -> Result<(), StoreError> {
         let remove = sqlx::query("DELETE FROM cursors WHERE name = ?").bind(name.to_owned());
         self.writer.lock().await?.execute(remove).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::error::StoreErrorKind;
+    use crate::types::{Header, PeerId, Signature};
+
+    const LIMITS: Limits = Limits { max_bytes: 1 << 30, generation: Duration::from_millis(10) };
+
+    async fn open_at(dir: &Path, now: u64) -> SqliteLog {
+        let lock = Arc::new(DirLock::acquire(dir).unwrap());
+        SqliteLog::open_at(&dir.join("log.db"), LIMITS, lock, now).await.unwrap()
+    }
+
+    fn entry(n: u64, size: usize, keep_until: u64) -> NewEntry {
+        let at = WallTime::from_millis(n);
+        let payload = Bytes::from(vec![7; size]);
+        let topic = Topic::new("t").unwrap();
+        let header = Header::new(topic, PeerId::from_bytes([1; 32]), at, at, &payload);
+        let transaction = Transaction::new(header, Signature::None, payload).unwrap();
+        NewEntry { transaction, from: None, hops: 0, keep_until: WallTime::from_millis(keep_until) }
+    }
+
+    #[tokio::test]
+    async fn cursors_rise_when_the_clock_goes_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut last = Cursor(0);
+        for now in [2_000_000, 1_000_000, 0, 3_000_000, 2_999_999] {
+            let log = open_at(dir.path(), now).await;
+            assert!(log.newest().await.unwrap() >= last);
+            for n in 0..3 {
+                let cursor = log.append(&[entry(now * 10 + n, 1, 1)]).await.unwrap()[0];
+                assert!(cursor > last, "{cursor} after {last} at {now}");
+                last = cursor;
+            }
+        }
+        assert!(last > Cursor(3_000_000 << 12), "nor below the clock");
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_refuses_and_room_is_used_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = open_at(dir.path(), 0).await;
+        let kept = log.append(&[entry(0, 100, 1)]).await.unwrap();
+        let bound = |pages: u32| format!("PRAGMA max_page_count = {pages}");
+        log.writer.lock().await.unwrap().execute_raw(bound(1)).await.unwrap();
+        let many: Vec<_> = (1..=100).map(|n| entry(n, 10_000, 50 + n)).collect();
+        for _ in 0..2 {
+            let error = log.append(&many).await.unwrap_err();
+            assert_eq!(error.kind, StoreErrorKind::Full, "{error}");
+            let error = log.append(&many[..1]).await.unwrap_err();
+            assert_eq!(error.kind, StoreErrorKind::Full, "one alone: {error}");
+        }
+        let page = log.page(None, Cursor(0), 99, usize::MAX).await.unwrap();
+        assert_eq!((page.entries.len(), page.lost_until), (1, None), "all or none");
+        assert_eq!(log.usage().await.unwrap().entries, 1);
+        log.writer.lock().await.unwrap().execute_raw(bound(1 << 20)).await.unwrap();
+        let cursors = log.append(&many).await.unwrap();
+        assert!(cursors[0] > kept[0] && cursors.is_sorted());
+        assert_eq!(log.usage().await.unwrap().entries, 101);
+        assert_eq!(log.list(Cursor(0), 999).await.unwrap().len(), 101);
+        assert_eq!(log.drop_ended(WallTime::from_millis(100)).await.unwrap(), 51);
+        assert_eq!(log.usage().await.unwrap().entries, 50);
+    }
+
+    #[tokio::test]
+    async fn a_dropped_append_happens_whole_or_not_at_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = open_at(dir.path(), 0).await;
+        let mut count = 0;
+        for round in 0..40u64 {
+            let entries: Vec<_> = (0..50).map(|n| entry(round * 50 + n, 100, 1)).collect();
+            {
+                let mut append = std::pin::pin!(log.append_all(&entries));
+                // Each round is dropped at a later point.
+                for _ in 0..round {
+                    if futures::poll!(append.as_mut()).is_ready() {
+                        break;
+                    }
+                    tokio::task::yield_now().await;
+                }
+            }
+            let again = log.append_all(&entries).await.unwrap();
+            assert!(again.is_sorted_by(|a, b| a < b), "each once, in order");
+            count += 50;
+            assert_eq!(log.usage().await.unwrap().entries, count);
+            let all = log.list(Cursor(0), 10_000).await.unwrap();
+            assert_eq!(all.len() as u64, count);
+        }
     }
 }
