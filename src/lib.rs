@@ -108,7 +108,7 @@ pub use node::{
     Subscription, WeakPeerNode,
 };
 #[cfg(feature = "sqlite")]
-pub use store::SqliteStorage;
+pub use store::{SqliteOptions, SqliteStorage};
 pub use types::{
     Cursor, Endpoint, Event, Mode, PeerId, Stats, Topic, Transaction, TransactionId, TransportKind,
 };

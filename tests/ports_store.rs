@@ -1,5 +1,7 @@
 //! Every store of the crate against the conformance suites, and what is particular to each.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use sorcha_peer::error::StoreErrorKind;
 use sorcha_peer::ports::{AcceptAll, NewEntry, TransactionStore};
@@ -23,8 +25,8 @@ fn entry(payload: Vec<u8>, keep_until: u64) -> NewEntry {
 async fn memory_stores_conform() {
     testing::peer_store(&MemoryPeerStore::new()).await;
     testing::transaction_queue(&MemoryQueue::new(100), 100).await;
-    testing::transaction_store(&MemoryTransactionStore::new(None)).await;
-    testing::transaction_store(&MemoryTransactionStore::new(Some(1 << 20))).await;
+    testing::transaction_store(&MemoryTransactionStore::new(None), Duration::ZERO).await;
+    testing::transaction_store(&MemoryTransactionStore::new(Some(1 << 20)), Duration::ZERO).await;
     testing::validator(&AcceptAll, &transaction("t", vec![1])).await;
 }
 
@@ -73,10 +75,11 @@ async fn a_cursor_of_an_earlier_run_is_behind_and_reports_a_loss() {
 mod sqlite {
     use std::fs;
     use std::path::Path;
+    use std::time::Duration;
 
     use sorcha_peer::error::StoreErrorKind;
     use sorcha_peer::ports::StoredPeer;
-    use sorcha_peer::store::SqliteStorage;
+    use sorcha_peer::store::{SqliteOptions, SqliteStorage};
     use sorcha_peer::testing;
     use sorcha_peer::types::PeerId;
 
@@ -99,6 +102,32 @@ mod sqlite {
         let dir = tempfile::tempdir().unwrap();
         let storage = SqliteStorage::open(dir.path().join("new/deep")).await.unwrap();
         testing::peer_store(&*storage.peer_store()).await;
+    }
+
+    #[tokio::test]
+    async fn the_queue_conforms() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = SqliteOptions::default().max_queue_entries(200);
+        let storage = SqliteStorage::open_with(dir.path(), options).await.unwrap();
+        testing::transaction_queue(&*storage.queue(), 200).await;
+    }
+
+    #[tokio::test]
+    async fn the_log_conforms_with_generations_of_any_span() {
+        for span in [Duration::from_millis(1), Duration::from_secs(7), Duration::from_mins(5)] {
+            let dir = tempfile::tempdir().unwrap();
+            let options = SqliteOptions::default().generation(span);
+            let storage = SqliteStorage::open_with(dir.path(), options).await.unwrap();
+            testing::transaction_store(&*storage.transaction_store(), span).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn queue_and_log_survive_a_drop_without_close() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = async || SqliteStorage::open(dir.path()).await.expect("it opens again");
+        testing::transaction_queue_durability(async || open().await.queue()).await;
+        testing::transaction_store_durability(async || open().await.transaction_store()).await;
     }
 
     #[tokio::test]

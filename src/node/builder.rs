@@ -16,16 +16,16 @@ use crate::error::{FailureKind, StartError, StoreError};
 use crate::identity::Identity;
 use crate::ports::{
     EntryState, IndexEntry, Listener, NatProber, NewEntry, OutboxEntry, PeerStore,
-    TransactionQueue, TransactionStore, Transport, Validator,
+    TransactionQueue, TransactionStore, Transport, Validator, Which,
 };
 use crate::protocol::{Protocol, Queued, Restored};
 use crate::store::{MemoryPeerStore, MemoryQueue, MemoryTransactionStore};
 use crate::types::{Cursor, Endpoint, Event};
 
-use super::driver::{Driver, Mailboxes, wall_now};
+use super::driver::{Completion, Driver, Mailboxes, wall_now};
 use super::effects::{Effects, RecordSource};
 use super::handle::{Inner, PeerNode, PublishClock, State};
-use super::lane::{PeerLane, StoreLane};
+use super::lane::{Health, PeerLane, StoreLane, run_to_end};
 use super::receipt::Receipts;
 use super::{events, pieces, sign, verify};
 
@@ -41,6 +41,8 @@ const INBOUND: usize = 128;
 const MEMORY_LOG: u64 = 1 << 30;
 /// Entries restored at once.
 const PAGE: usize = 4096;
+/// Bytes of payload restored at once.
+const PAGE_BYTES: usize = 16 << 20;
 /// Longest time for one NAT probe.
 const PROBE: Duration = Duration::from_secs(10);
 
@@ -59,7 +61,11 @@ pub struct Storage {
 #[cfg(feature = "sqlite")]
 impl From<crate::store::SqliteStorage> for Storage {
     fn from(storage: crate::store::SqliteStorage) -> Self {
-        Self { peers: Some(storage.peer_store()), ..Self::default() }
+        Self {
+            peers: Some(storage.peer_store()),
+            queue: Some(storage.queue()),
+            transactions: Some(storage.transaction_store()),
+        }
     }
 }
 
@@ -324,6 +330,8 @@ impl Parts {
         let newest = watch::Sender::new(newest);
         let state = watch::Sender::new(State::default());
         let ended = watch::Sender::new(None);
+        let health = Health::new(events.clone());
+        let failing = health.watch();
         let inner = Inner {
             identity: self.identity.clone(),
             config: self.config.clone(),
@@ -335,6 +343,7 @@ impl Parts {
             lagged: Arc::default(),
             log: Arc::clone(&self.log),
             newest: newest.subscribe(),
+            failing: failing.subscribe(),
             state: state.subscribe(),
             ended: ended.subscribe(),
         };
@@ -342,22 +351,16 @@ impl Parts {
         let span =
             tracing::info_span!(target: "sorcha_peer::node", "peer_node", peer = %me.short());
         let mut lanes = JoinSet::new();
-        let policy = self.config.network.signatures;
-        let require = policy == SignaturePolicy::Required;
-        let known = Arc::new(verify::Known::default());
-        let validator = self.validator.clone();
-        let verifier = verify::run(job_box, validator, Arc::clone(&known), require, done.clone());
-        lanes.spawn(verifier.instrument(span.clone()));
-        let checker = pieces::run(check_box, known, require, done.clone());
-        lanes.spawn(checker.instrument(span.clone()));
+        self.spawn_checks(&mut lanes, &span, job_box, check_box, &done);
         let lane = StoreLane {
             queue: Arc::clone(&self.queue),
             log: Arc::clone(&self.log),
             newest,
-            events: events.clone(),
+            health,
             done: done.clone(),
         };
-        lanes.spawn(lane.run(store_box).instrument(span.clone()));
+        let lane = run_to_end(lane.run(store_box), failing, events.clone());
+        lanes.spawn(lane.instrument(span.clone()));
         let peers = Arc::new(PeerLane::default());
         lanes.spawn(Arc::clone(&peers).run(self.peers).instrument(span.clone()));
         let connection = &self.config.connection;
@@ -380,7 +383,8 @@ impl Parts {
         for listener in listeners {
             effects.accept_from(listener);
         }
-        let signer = sign::run(draft_box, self.identity.clone(), policy, publishes);
+        let signer =
+            sign::run(draft_box, self.identity.clone(), self.config.network.signatures, publishes);
         effects.listeners.spawn(signer.instrument(span.clone()));
         for prober in self.probers {
             effects.listeners.spawn(probe(prober, effects.events.clone()));
@@ -411,28 +415,28 @@ impl Parts {
         Ok(PeerNode(Arc::new(inner)))
     }
 
+    /// What checks transactions, headers and pieces off the driver.
+    fn spawn_checks(
+        &self,
+        lanes: &mut JoinSet<()>,
+        span: &tracing::Span,
+        jobs: mpsc::Receiver<verify::Job>,
+        checks: mpsc::Receiver<pieces::Check>,
+        done: &mpsc::Sender<Completion>,
+    ) {
+        let require = self.config.network.signatures == SignaturePolicy::Required;
+        let known = Arc::new(verify::Known::default());
+        let validator = self.validator.clone();
+        let verifier = verify::run(jobs, validator, Arc::clone(&known), require, done.clone());
+        lanes.spawn(verifier.instrument(span.clone()));
+        let checker = pieces::run(checks, known, require, done.clone());
+        lanes.spawn(checker.instrument(span.clone()));
+    }
+
     /// What earlier runs left in the stores.
     async fn restore(&self) -> Result<Restored, StoreError> {
         let (peers, bans) = self.peers.load().await?;
-        let mut outbox = Vec::new();
-        let mut after = None;
-        loop {
-            let page = self.queue.load(after, PAGE).await?;
-            let Some(last) = page.last() else { break };
-            after = Some(last.seq);
-            // A log that was lost or lags behind the outbox gets its own transactions again.
-            let entries: Vec<_> = page
-                .iter()
-                .map(|entry| NewEntry {
-                    keep_until: entry.transaction.header().expires,
-                    transaction: entry.transaction.clone(),
-                    from: None,
-                    hops: 0,
-                })
-                .collect();
-            self.log.append(&entries).await?;
-            outbox.extend(page.iter().map(queued));
-        }
+        let outbox = self.restore_outbox().await?;
         let mut index: Vec<IndexEntry> = Vec::new();
         loop {
             let after = index.last().map_or(Cursor::default(), |entry| entry.cursor);
@@ -443,6 +447,31 @@ impl Parts {
             index.extend(page);
         }
         Ok(Restored { peers, bans, index, outbox })
+    }
+
+    /// A log that was lost or lags behind the outbox gets its own transactions again.
+    async fn restore_outbox(&self) -> Result<Vec<Queued>, StoreError> {
+        let mut outbox = Vec::new();
+        for which in [Which::Waiting, Which::Dead] {
+            let mut after = None;
+            loop {
+                let page = self.queue.load(which, after, PAGE, PAGE_BYTES).await?;
+                let Some(last) = page.last() else { break };
+                after = Some(last.seq);
+                outbox.extend(page.iter().map(queued));
+                if which == Which::Waiting {
+                    let own = |entry: OutboxEntry| NewEntry {
+                        keep_until: entry.transaction.header().expires,
+                        transaction: entry.transaction,
+                        from: None,
+                        hops: 0,
+                    };
+                    let entries: Vec<_> = page.into_iter().map(own).collect();
+                    self.log.append(&entries).await?;
+                }
+            }
+        }
+        Ok(outbox)
     }
 
     /// Listens with every transport that can; the first address found is the node's.

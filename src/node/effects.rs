@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinSet;
 
-use crate::error::{FailureKind, TransportError};
+use crate::error::{FailureKind, StoreErrorKind, TransportError};
 use crate::ports::{Accepted, Listener, RawLink, TransactionStore, Transport};
 use crate::protocol::{DialId, Input, Output, Ticket};
 use crate::types::{Endpoint, Event, PeerId, PeerRecord, RecordDraft, TransactionId, WallTime};
@@ -278,8 +278,13 @@ impl Driver {
     }
 
     fn store(&mut self, op: StoreOp) {
-        let sent = self.effects.store.try_send(op);
-        debug_assert!(sent.is_ok(), "storage queue overrun");
+        let Err(refused) = self.effects.store.try_send(op) else { return };
+        let ended = matches!(refused, mpsc::error::TrySendError::Closed(_));
+        debug_assert!(ended, "storage queue overrun");
+        // The lane is gone: nothing is stored any more, and whoever waits is told.
+        if let StoreOp::Store { ticket, .. } = refused.into_inner() {
+            self.feed(Input::Stored { ticket, result: Err(StoreErrorKind::Closed) });
+        }
     }
 
     fn emit(&mut self, event: Event) {

@@ -11,7 +11,8 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::config::Config;
 use crate::error::{
-    ConnectError, NodeClosed, PublishError, ReadyError, ShutdownReport, StoreError, SubscribeError,
+    ConnectError, NodeClosed, PublishError, ReadyError, ShutdownReport, StoreError, StoreErrorKind,
+    SubscribeError,
 };
 use crate::identity::Identity;
 use crate::ports::{Ban, TransactionStore};
@@ -40,6 +41,8 @@ pub(super) struct Inner {
     pub(super) lagged: Arc<AtomicU64>,
     pub(super) log: Arc<dyn TransactionStore>,
     pub(super) newest: watch::Receiver<Cursor>,
+    /// Why storage fails, while it does.
+    pub(super) failing: watch::Receiver<Option<StoreErrorKind>>,
     pub(super) state: watch::Receiver<State>,
     /// What the shutdown left undone, once it is through.
     pub(super) ended: watch::Receiver<Option<ShutdownReport>>,
@@ -130,6 +133,13 @@ impl PeerNode {
     /// How well it is connected.
     pub fn mode(&self) -> Mode {
         self.0.state.borrow().mode.unwrap_or(Mode::Offline)
+    }
+
+    /// Why storage fails, from the moment when it does until an operation on it works again;
+    /// `None` while all is well. Meanwhile every `publish` is tried and refused with
+    /// [`PublishError::Store`], and [`PeerNode::wait_ready`] waits.
+    pub fn storage_failure(&self) -> Option<StoreErrorKind> {
+        *self.0.failing.borrow()
     }
 
     /// Publishes a payload. `Ok` means that the node's outbox and log have it; it is delivered to
@@ -225,19 +235,24 @@ impl PeerNode {
         Ok(stats)
     }
 
-    /// Waits until `links` links are up. Cancel safe.
+    /// Waits until `links` links are up and storage works. Cancel safe.
     ///
     /// # Errors
     /// [`ReadyError::Timeout`] with a hint at what stands in the way; the node goes on trying.
     pub async fn wait_ready(&self, links: u32, timeout: Duration) -> Result<(), ReadyError> {
-        let mut state = self.0.state.clone();
-        let ready = state.wait_for(|state| state.links >= links);
+        let (mut state, mut failing) = (self.0.state.clone(), self.0.failing.clone());
+        let ready = async {
+            state.wait_for(|state| state.links >= links).await.map(drop)?;
+            failing.wait_for(Option::is_none).await.map(drop)
+        };
         match tokio::time::timeout(timeout, ready).await {
-            Ok(Ok(_)) => Ok(()),
+            Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(ReadyError::Closed),
             Err(_) => {
                 let state = self.0.state.borrow();
-                let hint = state.hint.clone().unwrap_or_else(|| {
+                let storage = self.storage_failure();
+                let storage = storage.map(|kind| format!("storage fails: {}", kind.as_str()));
+                let hint = storage.or_else(|| state.hint.clone()).unwrap_or_else(|| {
                     if self.0.config.discovery.bootstrap.is_empty() {
                         "no bootstrap peer is configured and nobody dialled in".to_owned()
                     } else {

@@ -1,15 +1,21 @@
 //! Storage: one ordered lane for transactions, one coalescing lane for peers.
 //!
-//! The transaction lane takes what waits, up to 512 operations, and stores neighbours together:
-//! group commit without added delay. Own transactions go to the outbox first and to the log then,
-//! and only afterwards is anybody told that they are safe.
+//! The transaction lane takes what waits, up to a bound, and stores neighbours together: group
+//! commit without added delay. Own transactions go to the outbox first and to the log then, and
+//! only afterwards is anybody told that they are safe. The outbox takes one batch while the log
+//! takes the one before; results come in order.
+//!
+//! A store that fails or panics costs the operation, never the lane: whoever waits is told, the
+//! node says so once ([`Event::StorageFailed`]), and it tries again with the next operation.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use futures::FutureExt;
 use tokio::sync::{Notify, broadcast, mpsc, watch};
 
-use crate::error::StoreError;
+use crate::error::{StoreError, StoreErrorKind};
 use crate::ports::{PeerStore, TransactionQueue, TransactionStore};
 use crate::protocol::{Input, Ticket};
 use crate::types::{
@@ -19,8 +25,14 @@ use crate::types::{
 
 use super::driver::Completion;
 
-/// Operations taken at once.
-const BATCH: usize = 512;
+/// Operations taken at once: enough that the cost of a commit is small beside that of its rows,
+/// few enough that outbox and log have something to do at the same time.
+const BATCH: usize = 256;
+/// Bytes of payload in one commit, beyond the first.
+const BATCH_BYTES: usize = 32 << 20;
+/// A store that is full or locked so many times in a row has failed; for other errors once is
+/// enough.
+const PATIENCE: u32 = 3;
 
 /// One operation on transactions.
 #[derive(Debug)]
@@ -36,76 +48,152 @@ pub(super) struct StoreLane {
     pub(super) queue: Arc<dyn TransactionQueue>,
     pub(super) log: Arc<dyn TransactionStore>,
     pub(super) newest: watch::Sender<Cursor>,
-    pub(super) events: broadcast::Sender<Event>,
+    pub(super) health: Health,
     pub(super) done: mpsc::Sender<Completion>,
 }
 
-type Waiting = Vec<(Ticket, NewEntry, bool)>;
+/// What is stored together.
+#[derive(Debug, Default)]
+struct Batch {
+    waiting: Vec<(Ticket, NewEntry, bool)>,
+    bytes: usize,
+    confirmed: Vec<TransactionId>,
+    states: Vec<(TransactionId, EntryState)>,
+    expire: Option<WallTime>,
+}
+
+impl Batch {
+    /// Takes operations while they fit.
+    fn fill(&mut self, ops: &mut VecDeque<StoreOp>) {
+        while let Some(op) = ops.pop_front() {
+            match op {
+                StoreOp::Store { ticket, entry, own } => {
+                    self.bytes += entry.transaction.payload().len();
+                    self.waiting.push((ticket, entry, own));
+                    if self.bytes > BATCH_BYTES {
+                        return;
+                    }
+                }
+                StoreOp::Confirmed { ids } => self.confirmed.extend(ids),
+                StoreOp::UpdateOutbox { states } => self.states.extend(states),
+                StoreOp::Expire { now } => self.expire = self.expire.max(Some(now)),
+            }
+        }
+    }
+
+    fn own(&self) -> Vec<Transaction> {
+        let own = self.waiting.iter().filter(|(_, _, own)| *own);
+        own.map(|(_, entry, _)| entry.transaction.clone()).collect()
+    }
+}
 
 impl StoreLane {
     /// Runs until `ops` is closed and everything in it is done.
     pub(super) async fn run(self, mut ops: mpsc::Receiver<StoreOp>) {
-        let mut batch = Vec::with_capacity(BATCH);
-        while ops.recv_many(&mut batch, BATCH).await > 0 {
-            let mut waiting = Waiting::new();
-            for op in batch.drain(..) {
-                if let StoreOp::Store { ticket, entry, own } = op {
-                    waiting.push((ticket, entry, own));
-                    continue;
+        let mut taken = Vec::with_capacity(BATCH);
+        let mut left = VecDeque::new();
+        // What is in the outbox, or was refused by it, and not in the log yet.
+        let mut half: Option<(Batch, Result<(), StoreError>)> = None;
+        let mut open = true;
+        loop {
+            if left.is_empty() && open {
+                if half.is_none() {
+                    open = ops.recv_many(&mut taken, BATCH).await > 0;
+                } else {
+                    while taken.len() < BATCH
+                        && let Ok(op) = ops.try_recv()
+                    {
+                        taken.push(op);
+                    }
                 }
-                self.store(std::mem::take(&mut waiting)).await;
-                let result = match op {
-                    StoreOp::Confirmed { ids } => self.queue.remove(&ids).await,
-                    StoreOp::UpdateOutbox { states } => self.queue.update(&states).await,
-                    StoreOp::Expire { now } => self.log.expire(now).await.map(|_| ()),
-                    StoreOp::Store { .. } => Ok(()),
-                };
-                self.report(result);
+                left.extend(taken.drain(..));
             }
-            self.store(waiting).await;
+            let mut batch = Batch::default();
+            batch.fill(&mut left);
+            let first = async {
+                let queued = self.enqueue(&batch).await;
+                self.update(&batch.states).await;
+                self.leave(&batch.confirmed).await;
+                queued
+            };
+            let second = async {
+                if let Some((batch, queued)) = half.take() {
+                    self.store(batch, queued).await;
+                }
+            };
+            let (queued, ()) = futures::join!(first, second);
+            if !batch.waiting.is_empty() || batch.expire.is_some() {
+                half = Some((batch, queued));
+            } else if !open && left.is_empty() {
+                return;
+            }
         }
     }
 
-    async fn store(&self, waiting: Waiting) {
-        if waiting.is_empty() {
-            return;
+    /// Puts own transactions into the outbox.
+    async fn enqueue(&self, batch: &Batch) -> Result<(), StoreError> {
+        let own = batch.own();
+        if own.is_empty() {
+            return Ok(());
         }
-        let own: Vec<Transaction> = waiting
-            .iter()
-            .filter(|(_, _, own)| *own)
-            .map(|(_, entry, _)| entry.transaction.clone())
-            .collect();
-        let queued =
-            if own.is_empty() { Ok(()) } else { self.queue.append(&own).await.map(|_| ()) };
+        let result = guarded(self.queue.append(&own)).await.map(drop);
+        self.health.note(Store::Queue, &result);
+        result
+    }
+
+    /// Takes transactions out of the outbox; one that stays is tried once more after a restart.
+    async fn leave(&self, ids: &[TransactionId]) {
+        if !ids.is_empty() {
+            let result = guarded(self.queue.remove(ids)).await;
+            self.health.note(Store::Queue, &result);
+        }
+    }
+
+    /// Notes where entries of the outbox stand; what is lost of that is an attempt more.
+    async fn update(&self, states: &[(TransactionId, EntryState)]) {
+        if !states.is_empty() {
+            let result = guarded(self.queue.update(states)).await;
+            self.health.note(Store::Queue, &result);
+        }
+    }
+
+    /// Puts a batch into the log and tells who waits.
+    async fn store(&self, batch: Batch, queued: Result<(), StoreError>) {
         // A full or broken outbox refuses own transactions; others' are still kept.
         let kept = |own: bool| queued.is_ok() || !own;
         let entries: Vec<_> =
-            waiting.iter().filter(|w| kept(w.2)).map(|(_, entry, _)| entry.clone()).collect();
+            batch.waiting.iter().filter(|w| kept(w.2)).map(|(_, entry, _)| entry.clone()).collect();
         let logged = self.append(&entries).await;
-        if logged.is_err() && queued.is_ok() && !own.is_empty() {
-            let ids: Vec<_> = own.iter().map(Transaction::id).collect();
-            self.report(self.queue.remove(&ids).await);
+        if logged.is_err() && queued.is_ok() {
+            let ids: Vec<_> = batch.own().iter().map(Transaction::id).collect();
+            self.leave(&ids).await;
         }
         let outcome = |own: bool| match (&queued, &logged) {
             (Err(e), _) if own => Err(e.kind),
             (_, Err(e)) => Err(e.kind),
             _ => Ok(()),
         };
-        let inputs = waiting
-            .iter()
-            .map(|(ticket, _, own)| Input::Stored { ticket: *ticket, result: outcome(*own) })
-            .collect();
-        self.report(queued);
-        self.report(logged);
-        let _ = self.done.send(Completion::Inputs(inputs)).await;
+        let stored = |(ticket, _, own): &(Ticket, NewEntry, bool)| Input::Stored {
+            ticket: *ticket,
+            result: outcome(*own),
+        };
+        if !batch.waiting.is_empty() {
+            let inputs = batch.waiting.iter().map(stored).collect();
+            let _ = self.done.send(Completion::Inputs(inputs)).await;
+        }
+        if let Some(now) = batch.expire {
+            let result = guarded(self.log.expire(now)).await.map(drop);
+            self.health.note(Store::Log, &result);
+        }
     }
 
     async fn append(&self, entries: &[NewEntry]) -> Result<(), StoreError> {
         if entries.is_empty() {
             return Ok(());
         }
-        let cursors = self.log.append(entries).await?;
-        if let Some(last) = cursors.into_iter().max() {
+        let result = guarded(self.log.append(entries)).await;
+        self.health.note(Store::Log, &result);
+        if let Some(last) = result?.into_iter().max() {
             self.newest.send_if_modified(|newest| {
                 let newer = last > *newest;
                 *newest = last.max(*newest);
@@ -114,12 +202,88 @@ impl StoreLane {
         }
         Ok(())
     }
+}
 
-    fn report(&self, result: Result<(), StoreError>) {
-        if let Err(error) = result {
-            tracing::error!(target: "sorcha_peer::store", %error, "storage failed");
-            let _ = self.events.send(Event::StorageFailed { message: error.to_string() });
+/// A store that panics has failed, and nothing else.
+async fn guarded<T>(
+    operation: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    let caught = AssertUnwindSafe(operation).catch_unwind().await;
+    caught.unwrap_or_else(|_| Err(StoreError::new(StoreErrorKind::Io, "the store panicked")))
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Store {
+    Queue,
+    Log,
+}
+
+/// Whether the stores work.
+#[derive(Debug)]
+pub(super) struct Health {
+    /// What is wrong, once a store has failed and until it works again.
+    failing: watch::Sender<Option<StoreErrorKind>>,
+    events: broadcast::Sender<Event>,
+    /// Failures in a row of each store, and the kind of the last.
+    rows: Mutex<[(u32, Option<StoreErrorKind>); 2]>,
+}
+
+impl Health {
+    pub(super) fn new(events: broadcast::Sender<Event>) -> Self {
+        Self { failing: watch::Sender::new(None), events, rows: Mutex::default() }
+    }
+
+    /// For reading it, and for the end of the lane.
+    pub(super) fn watch(&self) -> watch::Sender<Option<StoreErrorKind>> {
+        self.failing.clone()
+    }
+
+    /// What an operation means. The first failure of a kind is told; the same again is not.
+    fn note<T>(&self, store: Store, result: &Result<T, StoreError>) {
+        let mut rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
+        let row = &mut rows[store as usize];
+        match result {
+            Ok(_) => *row = (0, None),
+            Err(error) => {
+                let told = row.1.replace(error.kind) == Some(error.kind);
+                row.0 = row.0.saturating_add(1);
+                if !told {
+                    self.tell(error.to_string());
+                }
+            }
         }
+        let failed = |(count, kind): &(u32, Option<StoreErrorKind>)| {
+            let slow = matches!(kind, Some(StoreErrorKind::Full | StoreErrorKind::Locked));
+            kind.filter(|_| !slow || *count >= PATIENCE)
+        };
+        let failing = rows.iter().find_map(failed);
+        self.failing.send_if_modified(|before| {
+            let recovered = before.is_some() && failing.is_none();
+            if recovered {
+                tracing::info!(target: "sorcha_peer::store", "storage works again");
+            }
+            std::mem::replace(before, failing) != failing
+        });
+    }
+
+    fn tell(&self, message: String) {
+        tracing::error!(target: "sorcha_peer::store", message, "storage failed");
+        let _ = self.events.send(Event::StorageFailed { message });
+    }
+}
+
+/// Runs a lane. Should it end by a panic, nothing is stored any more: publishes are refused, and
+/// the node says so.
+pub(super) async fn run_to_end(
+    lane: impl Future<Output = ()>,
+    failing: watch::Sender<Option<StoreErrorKind>>,
+    events: broadcast::Sender<Event>,
+) {
+    if AssertUnwindSafe(lane).catch_unwind().await.is_err() {
+        failing.send_replace(Some(StoreErrorKind::Closed));
+        let message = "the storage lane ended by a panic; restart the node".to_owned();
+        tracing::error!(target: "sorcha_peer::store", message, "storage failed");
+        let _ = events.send(Event::StorageFailed { message });
     }
 }
 
@@ -189,7 +353,7 @@ impl PeerLane {
                 self.wake.notified().await;
                 continue;
             }
-            if let Err(error) = write(&*store, ops).await {
+            if let Err(error) = guarded(write(&*store, ops)).await {
                 // Peers are found again; only the host's bans would be missed after a restart.
                 tracing::error!(target: "sorcha_peer::store", %error, "peer store failed");
             }

@@ -13,7 +13,9 @@ mod validator;
 
 pub use nat_prober::NatProber;
 pub use peer_store::{Ban, PeerStore, StoredPeer};
-pub use queue::{EntryState, OutboxEntry, TransactionQueue};
-pub use transaction_store::{IndexEntry, LogEntry, NewEntry, Page, TransactionStore};
+pub use queue::{EntryState, OutboxEntry, QueueSize, TransactionQueue, Which};
+pub use transaction_store::{
+    IndexEntry, LogEntry, MAX_CURSORS, NewEntry, Page, TransactionStore, Usage,
+};
 pub use transport::{Accepted, FrameSink, FrameStream, Listener, RawLink, Transport};
 pub use validator::{AcceptAll, Validator};

@@ -19,10 +19,36 @@ pub struct OutboxEntry {
     pub state: EntryState,
 }
 
+/// Which entries [`TransactionQueue::load`] gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which {
+    /// All, whatever their state.
+    All,
+    /// Those that wait for copies.
+    Waiting,
+    /// The dead letters.
+    Dead,
+}
+
+/// How full a queue is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct QueueSize {
+    /// Entries that wait for copies.
+    pub waiting: u64,
+    /// Dead letters.
+    pub dead: u64,
+    /// The most that fit, waiting and dead together.
+    pub capacity: u64,
+}
+
 /// The durable queue behind `publish`.
 ///
+/// Entries keep their order: `load` gives them as they were appended, whatever became of their
+/// states since.
+///
 /// Wrong ways to implement it: returning from `append` before the entries would survive a crash;
-/// dropping old entries to make room; treating a repeated id as an error.
+/// dropping old entries to make room; treating a repeated id as an error. States and removals may
+/// be lost in a power failure (an entry is then tried once more), entries may not.
 #[async_trait]
 pub trait TransactionQueue: fmt::Debug + Send + Sync + 'static {
     /// Appends in order, all or none, and returns each entry's sequence number once all would
@@ -33,12 +59,26 @@ pub trait TransactionQueue: fmt::Debug + Send + Sync + 'static {
     /// exceeded; nothing was appended.
     async fn append(&self, transactions: &[Transaction]) -> Result<Vec<u64>, StoreError>;
 
-    /// Sets where entries stand; unknown ids are no error.
+    /// Sets where entries stand, all or none; unknown ids are no error, and of one id that comes
+    /// twice the last state counts.
     async fn update(&self, states: &[(TransactionId, EntryState)]) -> Result<(), StoreError>;
 
-    /// Removes entries; unknown ids are no error.
+    /// Removes entries, all or none; unknown ids are no error.
     async fn remove(&self, ids: &[TransactionId]) -> Result<(), StoreError>;
 
-    /// At most `limit` entries with a sequence number above `after`, in order.
-    async fn load(&self, after: Option<u64>, limit: usize) -> Result<Vec<OutboxEntry>, StoreError>;
+    /// One entry by id, unless it is gone.
+    async fn get(&self, id: &TransactionId) -> Result<Option<OutboxEntry>, StoreError>;
+
+    /// Entries with a sequence number above `after`, in order: at most `max_entries` and, beyond
+    /// the first, at most `max_bytes` of payload. Empty means that there are no more.
+    async fn load(
+        &self,
+        which: Which,
+        after: Option<u64>,
+        max_entries: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<OutboxEntry>, StoreError>;
+
+    /// How full it is.
+    async fn size(&self) -> Result<QueueSize, StoreError>;
 }

@@ -25,21 +25,43 @@ pub struct Page {
     /// Everything up to here was looked at: where to go on, also when nothing matched.
     pub next: Cursor,
     /// Entries after the asked-for cursor that are already gone end here; `None` when none are.
+    ///
+    /// A store must not be silent about a loss. It may report one that the asked-for topic did
+    /// not suffer where it no longer knows better; that should be rare.
     pub lost_until: Option<Cursor>,
 }
 
-/// Keeps the log. Cursors rise with every append and are never reused, also not after a restart.
+/// How full a store is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// Entries retained.
+    pub entries: u64,
+    /// Bytes of their headers and payloads.
+    pub bytes: u64,
+    /// The most bytes that fit; `None` for no bound.
+    pub max_bytes: Option<u64>,
+}
+
+/// Keeps the log. Cursors rise with every append and are never reused, also not after a restart,
+/// a power failure or a clock that was set back.
+///
+/// When it is full it refuses; an entry is never dropped before its `keep_until`.
 #[async_trait]
 pub trait TransactionStore: fmt::Debug + Send + Sync + 'static {
-    /// Appends in order, all or none, and returns each entry's cursor. An id that is already
-    /// there keeps its cursor.
+    /// Appends in order, all or none, and returns each entry's cursor once all would survive
+    /// `kill -9`. An id that is already there keeps its cursor.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::Full`](crate::error::StoreErrorKind::Full) when the bound would be
+    /// exceeded; nothing was appended.
     async fn append(&self, entries: &[NewEntry]) -> Result<Vec<Cursor>, StoreError>;
 
     /// One transaction by id, unless it is gone.
     async fn get(&self, id: &TransactionId) -> Result<Option<Transaction>, StoreError>;
 
     /// Entries after `after`, of one topic or of all, at most `max_entries` and, beyond the first,
-    /// at most `max_bytes` of payload.
+    /// at most `max_bytes` of payload. May stop earlier, to bound the work of one call; only
+    /// `next == after` means that there is nothing more.
     async fn read(
         &self,
         topic: Option<&Topic>,
@@ -49,13 +71,34 @@ pub trait TransactionStore: fmt::Debug + Send + Sync + 'static {
     ) -> Result<Page, StoreError>;
 
     /// At most `limit` index entries after `after`, in cursor order; how a restarted node learns
-    /// what it has.
+    /// what it has. Empty means that there are no more.
     async fn index(&self, after: Cursor, limit: usize) -> Result<Vec<IndexEntry>, StoreError>;
 
-    /// The newest cursor ever given out; the default cursor for an empty log.
+    /// The newest cursor ever given out, or one between it and the next; the default cursor for an
+    /// empty log.
     async fn newest(&self) -> Result<Cursor, StoreError>;
+
+    /// How full it is.
+    async fn usage(&self) -> Result<Usage, StoreError>;
 
     /// Forgets entries that may go at `now`; returns how many. A store may keep entries a little
     /// longer, to drop whole generations at once.
     async fn expire(&self, now: WallTime) -> Result<u64, StoreError>;
+
+    /// Where a named subscription stands; `None` for an unknown name.
+    async fn load_cursor(&self, name: &str) -> Result<Option<Cursor>, StoreError>;
+
+    /// Remembers where a named subscription stands. It only moves forward: an earlier cursor than
+    /// the one that is kept changes nothing.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::Full`](crate::error::StoreErrorKind::Full) for a new name beyond
+    /// [`MAX_CURSORS`].
+    async fn save_cursor(&self, name: &str, cursor: Cursor) -> Result<(), StoreError>;
+
+    /// Forgets a named subscription; an unknown name is no error.
+    async fn remove_cursor(&self, name: &str) -> Result<(), StoreError>;
 }
+
+/// Named cursors that a store keeps at most.
+pub const MAX_CURSORS: usize = 1024;

@@ -102,6 +102,7 @@ impl Store {
         let entry = |(cursor, e): (&u64, &NewEntry)| IndexEntry {
             cursor: Cursor(*cursor),
             id: e.transaction.id(),
+            origin: e.transaction.origin(),
             size: e.transaction.header().payload_len,
             hops: e.hops,
             created: e.transaction.header().created,

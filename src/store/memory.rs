@@ -10,11 +10,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 
-use super::kept_reason;
+use super::lost::{Losses, topic_key};
+use super::{kept_reason, stored_size, too_many_cursors};
 use crate::error::{StoreError, StoreErrorKind};
 use crate::ports::{
-    Ban, EntryState, IndexEntry, LogEntry, NewEntry, OutboxEntry, Page, PeerStore, StoredPeer,
-    TransactionQueue, TransactionStore,
+    Ban, EntryState, IndexEntry, LogEntry, MAX_CURSORS, NewEntry, OutboxEntry, Page, PeerStore,
+    QueueSize, StoredPeer, TransactionQueue, TransactionStore, Usage, Which,
 };
 use crate::types::{Cursor, PeerId, Topic, Transaction, TransactionId, WallTime};
 
@@ -142,15 +143,39 @@ impl TransactionQueue for MemoryQueue {
         Ok(())
     }
 
-    async fn load(&self, after: Option<u64>, limit: usize) -> Result<Vec<OutboxEntry>, StoreError> {
+    async fn get(&self, id: &TransactionId) -> Result<Option<OutboxEntry>, StoreError> {
+        let kept = lock(&self.kept);
+        Ok(kept.by_id.get(id).and_then(|seq| kept.entries.get(seq)).cloned())
+    }
+
+    async fn load(
+        &self,
+        which: Which,
+        after: Option<u64>,
+        max_entries: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<OutboxEntry>, StoreError> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let kept = lock(&self.kept);
-        Ok(kept
-            .entries
-            .range((from, Bound::Unbounded))
-            .take(limit)
-            .map(|(_, e)| e.clone())
-            .collect())
+        let entries = kept.entries.range((from, Bound::Unbounded)).map(|(_, entry)| entry);
+        let wanted = entries.filter(|entry| which == Which::All || which == kind(&entry.state));
+        let size = |entry: &OutboxEntry| entry.transaction.payload().len();
+        Ok(fill(wanted, size, max_entries, max_bytes).0)
+    }
+
+    async fn size(&self) -> Result<QueueSize, StoreError> {
+        let kept = lock(&self.kept);
+        let dead = kept.entries.values().filter(|e| kind(&e.state) == Which::Dead).count();
+        let waiting = kept.entries.len() - dead;
+        let capacity = self.max_entries as u64;
+        Ok(QueueSize { waiting: waiting as u64, dead: dead as u64, capacity })
+    }
+}
+
+fn kind(state: &EntryState) -> Which {
+    match state {
+        EntryState::Waiting { .. } => Which::Waiting,
+        EntryState::Dead { .. } => Which::Dead,
     }
 }
 
@@ -180,6 +205,8 @@ struct Log {
     by_topic: HashMap<Topic, BTreeSet<u64>>,
     by_end: BTreeSet<(WallTime, u64)>,
     gone: Ranges,
+    losses: Losses,
+    cursors: BTreeMap<String, Cursor>,
 }
 
 impl MemoryTransactionStore {
@@ -200,7 +227,7 @@ impl TransactionStore for MemoryTransactionStore {
         if let Some(limit) = self.max_bytes {
             let new: BTreeMap<_, _> = entries
                 .iter()
-                .map(|entry| (entry.transaction.id(), size(&entry.transaction)))
+                .map(|entry| (entry.transaction.id(), stored_size(&entry.transaction)))
                 .filter(|(id, _)| !log.by_id.contains_key(id))
                 .collect();
             if log.bytes.saturating_add(new.values().sum()) > limit {
@@ -235,11 +262,12 @@ impl TransactionStore for MemoryTransactionStore {
     ) -> Result<Page, StoreError> {
         let log = lock(&self.kept);
         let (entries, complete) = match topic {
-            None => fill(log.after(after).map(|(_, entry)| entry), max_entries, max_bytes),
+            None => fill(log.after(after).map(|(_, entry)| entry), payload, max_entries, max_bytes),
             Some(topic) => {
                 let cursors = log.by_topic.get(topic).into_iter();
                 let cursors = cursors.flat_map(|set| set.range(beyond(after)));
-                fill(cursors.filter_map(|c| log.entries.get(c)), max_entries, max_bytes)
+                let entries = cursors.filter_map(|c| log.entries.get(c));
+                fill(entries, payload, max_entries, max_bytes)
             }
         };
         let next = if complete {
@@ -247,7 +275,9 @@ impl TransactionStore for MemoryTransactionStore {
         } else {
             entries.last().map_or(after, |last| last.cursor)
         };
-        let mut lost_until = log.gone.last_within(after.0, next.0);
+        // Cursors of other topics are no loss of this one.
+        let last = topic.map_or(next.0, |topic| log.losses.of(Some(topic_key(topic))).min(next.0));
+        let mut lost_until = log.gone.last_within(after.0, last);
         if (1..self.base).contains(&after.0) {
             lost_until = lost_until.max(Some(Cursor(self.base)));
         }
@@ -259,6 +289,7 @@ impl TransactionStore for MemoryTransactionStore {
         let show = |(_, LogEntry { cursor, entry }): (_, &LogEntry)| IndexEntry {
             cursor: *cursor,
             id: entry.transaction.id(),
+            origin: entry.transaction.origin(),
             size: entry.transaction.header().payload_len,
             hops: entry.hops,
             created: entry.transaction.header().created,
@@ -283,12 +314,39 @@ impl TransactionStore for MemoryTransactionStore {
         }
         Ok(count)
     }
+
+    async fn usage(&self) -> Result<Usage, StoreError> {
+        let log = lock(&self.kept);
+        let entries = log.entries.len() as u64;
+        Ok(Usage { entries, bytes: log.bytes, max_bytes: self.max_bytes })
+    }
+
+    async fn load_cursor(&self, name: &str) -> Result<Option<Cursor>, StoreError> {
+        Ok(lock(&self.kept).cursors.get(name).copied())
+    }
+
+    async fn save_cursor(&self, name: &str, cursor: Cursor) -> Result<(), StoreError> {
+        let log = &mut *lock(&self.kept);
+        if let Some(kept) = log.cursors.get_mut(name) {
+            *kept = cursor.max(*kept);
+        } else if log.cursors.len() < MAX_CURSORS {
+            log.cursors.insert(name.to_owned(), cursor);
+        } else {
+            return Err(too_many_cursors());
+        }
+        Ok(())
+    }
+
+    async fn remove_cursor(&self, name: &str) -> Result<(), StoreError> {
+        lock(&self.kept).cursors.remove(name);
+        Ok(())
+    }
 }
 
 impl Log {
     fn insert(&mut self, cursor: u64, entry: &NewEntry) {
         self.newest = Some(cursor);
-        self.bytes += size(&entry.transaction);
+        self.bytes += stored_size(&entry.transaction);
         self.by_topic.entry(entry.transaction.topic().clone()).or_default().insert(cursor);
         self.by_end.insert((entry.keep_until, cursor));
         self.entries.insert(cursor, LogEntry { cursor: Cursor(cursor), entry: entry.clone() });
@@ -297,7 +355,7 @@ impl Log {
     /// Removes an entry from all but `by_end`.
     fn remove(&mut self, cursor: u64) {
         let Some(LogEntry { entry, .. }) = self.entries.remove(&cursor) else { return };
-        self.bytes -= size(&entry.transaction);
+        self.bytes -= stored_size(&entry.transaction);
         self.by_id.remove(&entry.transaction.id());
         let topic = entry.transaction.topic();
         if let Some(cursors) = self.by_topic.get_mut(topic) {
@@ -307,6 +365,7 @@ impl Log {
             }
         }
         self.gone.insert(cursor);
+        self.losses.note(topic_key(topic), cursor);
     }
 
     fn after(&self, after: Cursor) -> impl Iterator<Item = (&u64, &LogEntry)> {
@@ -315,21 +374,26 @@ impl Log {
 }
 
 /// Takes entries while they fit a page; also tells whether all did.
-fn fill<'a>(
-    entries: impl Iterator<Item = &'a LogEntry>,
+fn fill<'a, T: Clone + 'a>(
+    entries: impl Iterator<Item = &'a T>,
+    size: impl Fn(&T) -> usize,
     max_entries: usize,
     max_bytes: usize,
-) -> (Vec<LogEntry>, bool) {
+) -> (Vec<T>, bool) {
     let mut page = Vec::new();
     let mut bytes = 0usize;
     for entry in entries {
-        bytes = bytes.saturating_add(entry.entry.transaction.payload().len());
+        bytes = bytes.saturating_add(size(entry));
         if page.len() >= max_entries || (bytes > max_bytes && !page.is_empty()) {
             return (page, false);
         }
         page.push(entry.clone());
     }
     (page, true)
+}
+
+fn payload(entry: &LogEntry) -> usize {
+    entry.entry.transaction.payload().len()
 }
 
 /// Cursors that are gone, as ranges. Between two ranges stands an entry that is still there, so
@@ -358,10 +422,6 @@ impl Ranges {
 
 fn beyond(after: Cursor) -> (Bound<u64>, Bound<u64>) {
     (Bound::Excluded(after.0), Bound::Unbounded)
-}
-
-fn size(transaction: &Transaction) -> u64 {
-    (transaction.header_bytes().len() + transaction.payload().len()) as u64
 }
 
 /// A panic elsewhere leaves these maps whole: they are only changed by code that does not panic.

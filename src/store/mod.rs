@@ -1,14 +1,17 @@
 //! Stores that come with the crate: in memory, and (feature `sqlite`) in files.
 
+mod lost;
 mod memory;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
 pub use memory::{MemoryPeerStore, MemoryQueue, MemoryTransactionStore};
 #[cfg(feature = "sqlite")]
-pub use sqlite::SqliteStorage;
+pub use sqlite::{SqliteOptions, SqliteStorage};
 
-use crate::ports::Ban;
+use crate::error::{StoreError, StoreErrorKind};
+use crate::ports::{Ban, MAX_CURSORS};
+use crate::types::Transaction;
 
 /// Longest reason of a ban that is kept, in characters.
 const MAX_REASON_CHARS: usize = 500;
@@ -17,4 +20,14 @@ const MAX_REASON_CHARS: usize = 500;
 fn kept_reason(ban: &Ban) -> &str {
     let reason = ban.reason.as_str();
     reason.char_indices().nth(MAX_REASON_CHARS).map_or(reason, |(end, _)| &reason[..end])
+}
+
+fn too_many_cursors() -> StoreError {
+    let message = format!("{MAX_CURSORS} named cursors are kept already");
+    StoreError::new(StoreErrorKind::Full, message)
+}
+
+/// Bytes of a transaction that count against a log's bound.
+fn stored_size(transaction: &Transaction) -> u64 {
+    (transaction.header_bytes().len() + transaction.payload().len()) as u64
 }

@@ -1,14 +1,15 @@
 //! Suites for the ports that keep or judge things.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
 use crate::error::StoreErrorKind;
 use crate::identity::Identity;
 use crate::ports::{
-    Ban, EntryState, LogEntry, NatProber, NewEntry, PeerStore, StoredPeer, TransactionQueue,
-    TransactionStore, Validator,
+    Ban, EntryState, LogEntry, MAX_CURSORS, NatProber, NewEntry, OutboxEntry, PeerStore,
+    StoredPeer, TransactionQueue, TransactionStore, Validator, Which,
 };
 use crate::types::{
     Cursor, Endpoint, Header, PeerId, RecordDraft, Signature, Topic, Transaction, WallTime,
@@ -105,8 +106,10 @@ pub async fn peer_store_durability(open: impl AsyncFn() -> Arc<dyn PeerStore>) {
 /// # Panics
 /// When `queue` does otherwise.
 pub async fn transaction_queue(queue: &dyn TransactionQueue, max_entries: usize) {
-    let found = queue.load(None, 10).await.expect("an empty queue loads");
+    let found = loaded(queue, Which::All, None, 10).await;
     assert_eq!(found, [], "the queue is not empty");
+    let size = queue.size().await.expect("size");
+    assert_eq!((size.waiting, size.dead, size.capacity), (0, 0, max_entries as u64));
     let [a, b, c] = [1, 2, 3].map(|n| transaction("queue", n));
     queue.remove(&[a.id()]).await.expect("removing an unknown id is no error");
     let dead = EntryState::Dead { reason: "nobody".to_owned(), since: WallTime::from_millis(7) };
@@ -121,15 +124,16 @@ pub async fn transaction_queue(queue: &dyn TransactionQueue, max_entries: usize)
     assert_eq!((again[1], again[2]), (seqs[1], again[0]), "a repeated id keeps its number");
     assert!(again[0] > seqs[1], "numbers rise over calls");
 
-    let all = queue.load(None, 10).await.expect("entries load");
+    let all = loaded(queue, Which::All, None, 10).await;
     let ids: Vec<_> = all.iter().map(|entry| entry.transaction.id()).collect();
     assert_eq!(ids, [a.id(), b.id(), c.id()], "entries come in order, each once");
     assert_eq!(all[0].transaction, a, "the whole transaction is kept");
     assert_eq!((&all[0].state, &all[1].state), (&waiting, &dead), "states are kept");
     let first = EntryState::Waiting { attempts: 0, due: WallTime::default() };
     assert_eq!(all[2].state, first, "a new entry waits and is due at once");
-    let part = queue.load(Some(all[0].seq), 1).await.expect("entries load");
-    assert_eq!(part, all[1..2], "at most `limit`, after `after`");
+    let part = loaded(queue, Which::All, Some(all[0].seq), 1).await;
+    assert_eq!(part, all[1..2], "at most `max_entries`, after `after`");
+    kinds_of_entries(queue, &all).await;
 
     let rest: Vec<_> = (10..).take(max_entries - 3).map(|n| transaction("queue", n)).collect();
     queue.append(&rest).await.expect("there is room up to the bound");
@@ -138,11 +142,57 @@ pub async fn transaction_queue(queue: &dyn TransactionQueue, max_entries: usize)
     assert_eq!(error.kind, StoreErrorKind::Full, "the error says so: {error}");
     queue.append(std::slice::from_ref(&a)).await.expect("what is there needs no room");
     queue.remove(&[a.id(), a.id()]).await.expect("entries are removed");
-    let left = queue.load(None, max_entries + 1).await.expect("entries load");
+    let left = loaded(queue, Which::All, None, max_entries + 1).await;
     assert_eq!(left.len(), max_entries - 1, "refused is refused, removed is removed");
     let newest = left.iter().map(|entry| entry.seq).max().expect("entries are left");
     let back = queue.append(&[a]).await.expect("there is room again");
     assert!(back[0] > newest, "a number is never used again");
+}
+
+/// Entries by kind and one by one, and states in bulk; `all` are two waiting ones around a dead one.
+async fn kinds_of_entries(queue: &dyn TransactionQueue, all: &[OutboxEntry]) {
+    let [a, b, c] = all else { panic!("three entries: {all:?}") };
+    let only = |entry: &OutboxEntry| vec![entry.clone()];
+    assert_eq!(loaded(queue, Which::Dead, None, 10).await, only(b), "the dead letters");
+    assert_eq!(loaded(queue, Which::Dead, Some(b.seq), 10).await, [], "all were listed");
+    assert_eq!(loaded(queue, Which::Waiting, None, 1).await, only(a));
+    assert_eq!(loaded(queue, Which::Waiting, Some(a.seq), 10).await, only(c), "in pages");
+    let size = queue.size().await.expect("size");
+    assert_eq!((size.waiting, size.dead), (2, 1), "both kinds are counted");
+    for entry in all {
+        let found = queue.get(&entry.transaction.id()).await.expect("get");
+        assert_eq!(found.as_ref(), Some(entry), "one entry by its id");
+    }
+    let unknown = transaction("queue", 999).id();
+    assert_eq!(queue.get(&unknown).await.expect("get"), None, "an unknown id is no error");
+    let bytes = a.transaction.payload().len() + b.transaction.payload().len();
+    let pages = [(0, 1), (bytes - 1, 1), (bytes, 2), (usize::MAX, 3)];
+    for (max_bytes, count) in pages {
+        let page = queue.load(Which::All, None, 10, max_bytes).await.expect("entries load");
+        assert_eq!(page, all[..count], "at most {max_bytes} bytes beyond the first");
+    }
+    assert_eq!(loaded(queue, Which::All, None, 0).await, [], "no room");
+
+    // The last state of an id counts, and a dead letter may wait again.
+    let wait = |n| EntryState::Waiting { attempts: n, due: WallTime::from_millis(u64::from(n)) };
+    let id = b.transaction.id();
+    let changes = [(id, wait(1)), (unknown, wait(2)), (id, wait(u32::MAX))];
+    queue.update(&changes).await.expect("states change");
+    let found = queue.get(&id).await.expect("get").expect("the entry");
+    assert_eq!((found.seq, found.state), (b.seq, wait(u32::MAX)), "its place stays");
+    queue.update(&[(id, b.state.clone())]).await.expect("states change");
+    queue.update(&[]).await.expect("no change is no error");
+    queue.remove(&[]).await.expect("removing nothing is no error");
+    assert_eq!(loaded(queue, Which::All, None, 10).await, all);
+}
+
+async fn loaded(
+    queue: &dyn TransactionQueue,
+    which: Which,
+    after: Option<u64>,
+    max_entries: usize,
+) -> Vec<OutboxEntry> {
+    queue.load(which, after, max_entries, usize::MAX).await.expect("entries load")
 }
 
 /// What a [`TransactionQueue`] that outlives its process does; see [`peer_store_durability`].
@@ -158,33 +208,49 @@ pub async fn transaction_queue_durability(open: impl AsyncFn() -> Arc<dyn Transa
     queue.remove(&[b.id()]).await.expect("entries are removed");
     drop(queue);
     let queue = open().await;
-    let found = queue.load(None, 10).await.expect("a reopened queue loads");
+    let found = loaded(&*queue, Which::All, None, 10).await;
     assert_eq!(found.len(), 1, "what was removed stays removed");
     assert_eq!((found[0].seq, &found[0].transaction), (seqs[0], &a), "entries survive");
     assert_eq!(found[0].state, state, "states survive");
-    let next = queue.append(&[c]).await.expect("entries are appended");
+    let next = queue.append(std::slice::from_ref(&c)).await.expect("entries are appended");
     assert!(next[0] > seqs[1], "a number is never used again, not even after a restart");
+    let again = queue.append(std::slice::from_ref(&a)).await.expect("entries are appended");
+    assert_eq!(again, seqs[..1], "what is there keeps its number");
+    let dead = EntryState::Dead { reason: "nobody".to_owned(), since: WallTime::from_millis(7) };
+    queue.update(&[(a.id(), dead.clone())]).await.expect("states change");
+    queue.remove(&[c.id()]).await.expect("entries are removed");
+    drop(queue);
+    let queue = open().await;
+    let found = loaded(&*queue, Which::Dead, None, 10).await;
+    assert_eq!((found.len(), &found[0].state), (1, &dead), "dead letters survive");
+    let last = queue.append(&[b]).await.expect("entries are appended");
+    assert!(last[0] > next[0], "also where the newest was removed");
 }
 
 /// What every [`TransactionStore`] does. `store` must be empty and have room for some hundred
-/// small transactions. It must expire to the millisecond; one that drops generations is not held
-/// to this suite's last part and should run [`transaction_store_durability`] only.
+/// small transactions. `late` is how long it may keep an entry beyond its time: zero for a store
+/// that expires to the millisecond, the span of a generation for one that drops these.
 ///
 /// # Panics
 /// When `store` does otherwise.
-pub async fn transaction_store(store: &dyn TransactionStore) {
+pub async fn transaction_store(store: &dyn TransactionStore, late: Duration) {
     let start = Cursor::default();
     assert_eq!(store.newest().await.expect("newest"), start, "the log is empty");
     let empty = store.read(None, start, 10, usize::MAX).await.expect("an empty log reads");
     assert!(empty.entries.is_empty() && empty.lost_until.is_none(), "nothing was lost: {empty:?}");
 
-    let entries: Vec<_> =
-        (0..40).map(|n| new_entry(if n % 10 == 0 { "rare" } else { "busy" }, n)).collect();
+    let apart = late + Duration::from_millis(1);
+    let keep = |entry: NewEntry, n: u32| NewEntry { keep_until: ends(n, apart), ..entry };
+    let name = |n: u32| if n.is_multiple_of(10) { "rare" } else { "busy" };
+    let entry = |n: u32| keep(new_entry(name(n), u64::from(n)), n);
+    let entries: Vec<_> = (0..40).map(entry).collect();
     let cursors = store.append(&entries).await.expect("entries are appended");
     assert!(cursors.is_sorted_by(|a, b| a < b), "cursors rise: {cursors:?}");
-    let repeat = [entries[5].clone(), new_entry("busy", 40), entries[6].clone()];
+    let last = keep(new_entry("busy", 40), 40);
+    let repeat = [entries[5].clone(), last.clone(), entries[6].clone(), last.clone()];
     let again = store.append(&repeat).await.expect("repeats are fine");
     assert_eq!((again[0], again[2]), (cursors[5], cursors[6]), "a repeated id keeps its cursor");
+    assert_eq!(again[1], again[3], "also within one call");
     assert!(again[1] > cursors[39], "cursors rise over calls");
     assert_eq!(store.newest().await.expect("newest"), again[1], "the newest cursor is known");
 
@@ -202,15 +268,48 @@ pub async fn transaction_store(store: &dyn TransactionStore) {
         .collect();
     assert_eq!(shown, wanted, "the index goes on after a cursor");
     let (header, entry) = (entries[10].transaction.header(), &entries[10]);
-    let meta = (index[0].created, index[0].hops, index[0].keep_until);
-    assert_eq!(meta, (header.created, entry.hops, entry.keep_until), "the index is complete");
+    let meta = (index[0].created, index[0].origin, index[0].hops, index[0].keep_until);
+    let wanted = (header.created, header.origin, entry.hops, entry.keep_until);
+    assert_eq!(meta, wanted, "the index is complete");
 
     let all: Vec<LogEntry> = (cursors.iter().copied().chain([again[1]]))
-        .zip(entries.iter().cloned().chain([new_entry("busy", 40)]))
+        .zip(entries.iter().cloned().chain([last]))
         .map(|(cursor, entry)| LogEntry { cursor, entry })
         .collect();
+    let usage = store.usage().await.expect("usage");
+    let bytes = |e: &LogEntry| {
+        e.entry.transaction.header_bytes().len() + e.entry.transaction.payload().len()
+    };
+    let bytes = all.iter().map(bytes).sum::<usize>() as u64;
+    assert_eq!((usage.entries, usage.bytes), (all.len() as u64, bytes), "it knows how full it is");
     read_pages(store, &all).await;
-    expiry(store, &all).await;
+    named_cursors(store).await;
+    expiry(store, &all, apart).await;
+}
+
+async fn named_cursors(store: &dyn TransactionStore) {
+    assert_eq!(store.load_cursor("a").await.expect("load"), None, "an unknown name");
+    store.remove_cursor("a").await.expect("an unknown name is no error");
+    for (save, kept) in [(5, 5), (7, 7), (6, 7)] {
+        store.save_cursor("a", Cursor(save)).await.expect("save");
+        let found = store.load_cursor("a").await.expect("load");
+        assert_eq!(found, Some(Cursor(kept)), "cursors only move forward");
+    }
+    store.save_cursor("b", Cursor(1)).await.expect("save");
+    store.remove_cursor("a").await.expect("remove");
+    assert_eq!(store.load_cursor("a").await.expect("load"), None, "what is removed is gone");
+    assert_eq!(store.load_cursor("b").await.expect("load"), Some(Cursor(1)), "others stay");
+    for n in 1..MAX_CURSORS {
+        store.save_cursor(&format!("name {n}"), Cursor(1)).await.expect("there is room");
+    }
+    let error = store.save_cursor("one more", Cursor(1)).await.expect_err("the bound holds");
+    assert_eq!(error.kind, StoreErrorKind::Full, "{error}");
+    store.save_cursor("b", Cursor(2)).await.expect("a known name needs no room");
+}
+
+/// Entry n may go at this time: apart enough that a store can drop one without the next.
+fn ends(n: u32, apart: Duration) -> WallTime {
+    WallTime::from_millis(0).plus(apart * 2 * (n + 10))
 }
 
 async fn read_pages(store: &dyn TransactionStore, all: &[LogEntry]) {
@@ -251,20 +350,31 @@ async fn read_pages(store: &dyn TransactionStore, all: &[LogEntry]) {
     assert_eq!((page.entries.len(), page.next), (0, start), "no room, no progress");
 }
 
-async fn expiry(store: &dyn TransactionStore, all: &[LogEntry]) {
-    // Entry n may go at 10_000 + n.
-    let at = |n: u64| WallTime::from_millis(10_000 + n);
-    assert_eq!(
-        store.expire(at(0).minus(std::time::Duration::from_millis(1))).await.expect("expire"),
-        0
-    );
-    assert_eq!(store.expire(at(4)).await.expect("expire"), 5, "entries go when they may");
-    assert_eq!(store.expire(at(4)).await.expect("expire"), 0, "and only once");
+async fn expiry(store: &dyn TransactionStore, all: &[LogEntry], apart: Duration) {
+    let moment = Duration::from_millis(1);
+    let early = store.expire(ends(0, apart).minus(moment)).await.expect("expire");
+    assert_eq!(early, 0, "nothing goes before its time");
+    // As late as a store may be.
+    let at = ends(4, apart).plus(apart).minus(moment);
+    assert_eq!(store.expire(at).await.expect("expire"), 5, "entries go when they may");
+    assert_eq!(store.expire(at).await.expect("expire"), 0, "and only once");
     let gone = all[2].entry.transaction.id();
     assert_eq!(store.get(&gone).await.expect("get"), None, "an expired entry is gone");
     let page = store.read(None, Cursor::default(), 1000, usize::MAX).await.expect("read");
     assert_eq!(page.entries, all[5..], "the others stay");
     assert_eq!(page.lost_until, Some(all[4].cursor), "the loss is reported");
+    let [rare, busy, never] =
+        ["rare", "busy", "never"].map(|name| Topic::new(name).expect("a short name"));
+    // Entry 0 is the only rare one that went, entries 1 to 4 are busy.
+    for (topic, lost) in
+        [(&rare, Some(all[0].cursor)), (&busy, Some(all[4].cursor)), (&never, None)]
+    {
+        let page =
+            store.read(Some(topic), Cursor::default(), 1000, usize::MAX).await.expect("read");
+        assert_eq!(page.lost_until, lost, "the loss of {topic} and no other");
+    }
+    let page = store.read(Some(&rare), all[0].cursor, 1000, usize::MAX).await.expect("read");
+    assert_eq!(page.lost_until, None, "what other topics lost is no gap");
     let page = store.read(None, all[4].cursor, 1000, usize::MAX).await.expect("read");
     assert_eq!(page.lost_until, None, "behind the loss there is none");
     assert_eq!(store.index(Cursor::default(), 1).await.expect("index")[0].cursor, all[5].cursor);
@@ -273,6 +383,13 @@ async fn expiry(store: &dyn TransactionStore, all: &[LogEntry]) {
     let count = store.expire(WallTime::from_millis(u64::MAX)).await.expect("expire");
     assert_eq!(count, all.len() as u64 - 5, "all go in the end");
     assert_eq!(store.newest().await.expect("newest"), newest, "`newest` survives its entry");
+    assert_eq!(store.usage().await.expect("usage").entries, 0, "there is room again");
+    let page = store.read(Some(&rare), all[5].cursor, 9, usize::MAX).await.expect("read");
+    assert_eq!(
+        (page.entries.len(), page.lost_until),
+        (0, Some(all[30].cursor)),
+        "all rare are lost"
+    );
     let back = store.append(&[all[0].entry.clone()]).await.expect("entries are appended");
     assert!(back[0] > newest, "a cursor is never used again");
 }
@@ -292,9 +409,19 @@ pub async fn transaction_store_durability(open: impl AsyncFn() -> Arc<dyn Transa
     let found: Vec<_> = page.entries.iter().map(|e| (e.cursor, e.entry.clone())).collect();
     let wanted: Vec<_> = (1..5).map(|n| (cursors[n], entries[n].clone())).collect();
     assert_eq!(found, wanted, "entries survive");
+    let again = store.append(&entries).await.expect("repeats are fine");
+    assert_eq!(again, cursors, "what is there keeps its cursor");
+    let id = entries[2].transaction.id();
+    let found = store.get(&id).await.expect("get");
+    assert_eq!(found.as_ref(), Some(&entries[2].transaction), "and is found");
+    store.save_cursor("name", cursors[1]).await.expect("save");
     store.expire(WallTime::from_millis(u64::MAX)).await.expect("expire");
     drop(store);
     let store = open().await;
+    let saved = store.load_cursor("name").await.expect("load");
+    assert_eq!(saved, Some(cursors[1]), "named cursors survive");
+    let page = store.read(None, cursors[1], 10, usize::MAX).await.expect("read");
+    assert_eq!(page.lost_until, Some(cursors[4]), "a loss is not forgotten");
     let back = store.append(&[new_entry("kept", 9)]).await.expect("entries are appended");
     assert!(back[0] > cursors[4], "a cursor is never used again, not even after a restart");
 }

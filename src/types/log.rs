@@ -22,6 +22,8 @@ pub struct IndexEntry {
     pub cursor: Cursor,
     /// Which.
     pub id: TransactionId,
+    /// Who published it.
+    pub origin: PeerId,
     /// Length of its payload in bytes.
     pub size: u64,
     /// Hops from its origin.

@@ -1,47 +1,80 @@
-//! One `SQLite` file: opening it with care, bringing it up to date, and what its errors mean.
+//! One connection to one `SQLite` file: opening it with care, bringing the file up to date, whole
+//! transactions, and what errors mean.
+//!
+//! A connection is used by one operation at a time. A transaction whose operation failed or was
+//! dropped half-way is undone before the next one begins.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{AssertSqlSafe, ConnectOptions, Sqlite, Transaction};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteRow, SqliteSynchronous};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Sqlite};
+use tokio::sync::{Mutex, MutexGuard};
 
 use crate::error::{StoreError, StoreErrorKind};
 
+/// A query with its arguments.
+pub(super) type Query<'q> = sqlx::query::Query<'q, Sqlite, sqlx::sqlite::SqliteArguments>;
+
 /// Marks a file as ours: "SORC".
 const APPLICATION_ID: i64 = 0x534f_5243;
+/// How long to wait for another process that has the file locked.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Files up to this many bytes are checked whole when they are opened. What is larger would keep
+/// a host waiting for seconds: there, damage is noticed where it is read, by hashes.
+const CHECKED_WHOLE: i64 = 64 << 20;
 
-/// An open file. It has one connection: `SQLite` writes one at a time anyway, and a statement is
-/// then never refused because of another of ours.
+/// How a connection treats its file.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Setup {
+    /// Whether a commit survives a power failure, or only the death of the process.
+    pub(super) synchronous: SqliteSynchronous,
+    /// Memory for pages, in KiB.
+    pub(super) cache_kib: u32,
+    /// Pages in the write-ahead log before they are moved to the file.
+    pub(super) checkpoint_pages: u32,
+}
+
+impl Setup {
+    fn options(self, path: &Path) -> SqliteConnectOptions {
+        SqliteConnectOptions::new()
+            .filename(path)
+            .synchronous(self.synchronous)
+            .busy_timeout(PATIENCE)
+            .pragma("cache_size", format!("-{}", self.cache_kib))
+            .pragma("wal_autocheckpoint", self.checkpoint_pages.to_string())
+            .pragma("journal_size_limit", "67108864")
+            .disable_statement_logging()
+    }
+}
+
+/// One connection to a file.
 #[derive(Debug)]
 pub(super) struct Database {
-    pool: SqlitePool,
-    name: String,
+    /// `None` once it is closed.
+    slot: Mutex<Option<Slot>>,
+    name: Arc<str>,
+}
+
+#[derive(Debug)]
+struct Slot {
+    connection: SqliteConnection,
+    /// A transaction was begun and not ended.
+    open: bool,
 }
 
 impl Database {
     /// Opens or makes the file at `path` and runs the `migrations` that it has not seen. Its
     /// version is the number of those it has.
-    pub(super) async fn open(path: &Path, migrations: &[&'static str]) -> Result<Self, StoreError> {
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .create_if_missing(true)
-            // A lost tail after a power failure is fine for what is learnt again; damage is not,
-            // and in WAL mode there is none.
-            .synchronous(SqliteSynchronous::Normal)
-            .busy_timeout(Duration::from_secs(1))
-            .disable_statement_logging();
-        let name = path.display().to_string();
-        let pool = SqlitePoolOptions::new()
-            .max_connections(1)
-            .idle_timeout(None)
-            .max_lifetime(None)
-            .test_before_acquire(false)
-            .connect_with(options)
-            .await
-            .map_err(|e| explain(&name, e))?;
-        let database = Self { pool, name };
-        match database.prepare(migrations).await {
+    pub(super) async fn open(
+        path: &Path,
+        migrations: &[&'static str],
+        setup: Setup,
+    ) -> Result<Self, StoreError> {
+        let database = Self::connect(path, setup.options(path).create_if_missing(true)).await?;
+        let prepared = async { database.lock().await?.prepare(migrations).await };
+        match prepared.await {
             Ok(()) => Ok(database),
             Err(error) => {
                 database.close().await;
@@ -50,36 +83,143 @@ impl Database {
         }
     }
 
-    /// Begins a transaction; dropping it before its commit undoes it.
-    pub(super) async fn begin(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
-        self.pool.begin().await.map_err(|e| self.explain(e))
+    /// A connection that only reads a file which another one of ours keeps open.
+    pub(super) async fn open_reader(path: &Path, setup: Setup) -> Result<Self, StoreError> {
+        Self::connect(path, setup.options(path).read_only(true)).await
     }
 
-    pub(super) async fn commit(
-        &self,
-        transaction: Transaction<'static, Sqlite>,
-    ) -> Result<(), StoreError> {
-        transaction.commit().await.map_err(|e| self.explain(e))
+    async fn connect(path: &Path, options: SqliteConnectOptions) -> Result<Self, StoreError> {
+        let name: Arc<str> = path.display().to_string().into();
+        let connection = options.connect().await.map_err(|e| explain(&name, e))?;
+        Ok(Self { slot: Mutex::new(Some(Slot { connection, open: false })), name })
     }
 
-    pub(super) fn pool(&self) -> &SqlitePool {
-        &self.pool
+    /// The connection, for one operation, with no transaction open.
+    pub(super) async fn lock(&self) -> Result<Held<'_>, StoreError> {
+        let guard = self.slot.lock().await;
+        if guard.is_none() {
+            let message = format!("{} was closed", self.name);
+            return Err(StoreError::new(StoreErrorKind::Closed, message));
+        }
+        let mut held = Held { guard, name: &self.name };
+        held.roll_back().await;
+        Ok(held)
     }
 
-    /// An error of this file.
-    pub(super) fn explain(&self, error: sqlx::Error) -> StoreError {
-        explain(&self.name, error)
+    pub(super) fn name(&self) -> &str {
+        &self.name
     }
 
+    /// Waits for the operation under way, then closes.
     pub(super) async fn close(&self) {
-        self.pool.close().await;
+        if let Some(slot) = self.slot.lock().await.take()
+            && let Err(error) = slot.connection.close().await
+        {
+            tracing::warn!(target: "sorcha_peer::store", file = %self.name, %error, "cannot close");
+        }
+    }
+}
+
+/// A connection while one operation has it.
+#[derive(Debug)]
+pub(super) struct Held<'a> {
+    guard: MutexGuard<'a, Option<Slot>>,
+    name: &'a str,
+}
+
+impl Held<'_> {
+    fn slot(&mut self) -> Result<&mut Slot, StoreError> {
+        self.guard.as_mut().ok_or_else(|| explain(self.name, sqlx::Error::PoolClosed))
+    }
+
+    /// Begins a transaction that may write.
+    pub(super) async fn begin(&mut self) -> Result<(), StoreError> {
+        self.slot()?.open = true;
+        self.run("BEGIN IMMEDIATE").await
+    }
+
+    /// Begins a transaction that reads one state of the file.
+    pub(super) async fn begin_reading(&mut self) -> Result<(), StoreError> {
+        self.slot()?.open = true;
+        self.run("BEGIN").await
+    }
+
+    pub(super) async fn commit(&mut self) -> Result<(), StoreError> {
+        self.run("COMMIT").await?;
+        self.slot()?.open = false;
+        Ok(())
+    }
+
+    /// Undoes what an earlier operation left behind.
+    pub(super) async fn roll_back(&mut self) {
+        let Ok(slot) = self.slot() else { return };
+        if slot.open {
+            // An error only says that `SQLite` has undone it already.
+            let _ = sqlx::query("ROLLBACK").execute(&mut slot.connection).await;
+            slot.open = false;
+        }
+    }
+
+    /// Says that what follows begins and ends a transaction by itself, in one go.
+    pub(super) fn whole(&mut self, open: bool) -> Result<(), StoreError> {
+        self.slot()?.open = open;
+        Ok(())
+    }
+
+    pub(super) async fn run(&mut self, sql: &'static str) -> Result<(), StoreError> {
+        self.execute(sqlx::query(sql)).await
+    }
+
+    pub(super) async fn execute(&mut self, query: Query<'_>) -> Result<(), StoreError> {
+        self.change(query).await.map(drop)
+    }
+
+    /// How many rows a statement changed.
+    pub(super) async fn change(&mut self, query: Query<'_>) -> Result<u64, StoreError> {
+        let name = self.name;
+        let done = query.execute(&mut self.slot()?.connection).await;
+        done.map(|done| done.rows_affected()).map_err(|e| explain(name, e))
+    }
+
+    /// Runs statements that are not worth keeping, or that `SQLite` carries out while it prepares
+    /// them (as `PRAGMA synchronous`), one after another.
+    pub(super) async fn execute_raw(&mut self, sql: String) -> Result<(), StoreError> {
+        let name = self.name;
+        let connection = &mut self.slot()?.connection;
+        let done = sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await;
+        done.map(drop).map_err(|e| explain(name, e))
+    }
+
+    pub(super) async fn fetch_all(
+        &mut self,
+        query: Query<'_>,
+    ) -> Result<Vec<SqliteRow>, StoreError> {
+        let name = self.name;
+        query.fetch_all(&mut self.slot()?.connection).await.map_err(|e| explain(name, e))
+    }
+
+    /// One value of one row; `None` for no row.
+    pub(super) async fn ask<T>(&mut self, query: Query<'_>) -> Result<Option<T>, StoreError>
+    where
+        T: for<'r> sqlx::Decode<'r, Sqlite> + sqlx::Type<Sqlite>,
+    {
+        use sqlx::Row;
+        let name = self.name;
+        let row = query.fetch_optional(&mut self.slot()?.connection).await;
+        let value = row.and_then(|row| row.map(|row| row.try_get(0)).transpose());
+        value.map_err(|e| explain(name, e))
+    }
+
+    /// A number that `SQLite` always has an answer for.
+    async fn number(&mut self, sql: &'static str) -> Result<i64, StoreError> {
+        Ok(self.ask(sqlx::query(sql)).await?.unwrap_or_default())
     }
 
     /// Nothing is written before the file is known to be ours, not newer, and whole.
-    async fn prepare(&self, migrations: &[&'static str]) -> Result<(), StoreError> {
-        let version: i64 = self.ask("PRAGMA user_version").await?;
-        let tables: i64 = self.ask("SELECT count(*) FROM sqlite_schema").await?;
-        let mark: i64 = self.ask("PRAGMA application_id").await?;
+    async fn prepare(&mut self, migrations: &[&'static str]) -> Result<(), StoreError> {
+        let version = self.number("PRAGMA user_version").await?;
+        let tables = self.number("SELECT count(*) FROM sqlite_schema").await?;
+        let mark = self.number("PRAGMA application_id").await?;
         let known = usize::try_from(version);
         if known.is_ok_and(|known| known > migrations.len()) {
             let newest = migrations.len();
@@ -92,39 +232,88 @@ impl Database {
             let message = format!("{} is a database of something else", self.name);
             return Err(StoreError::new(StoreErrorKind::Corrupt, message));
         };
-        let health: String = self.ask("PRAGMA quick_check(1)").await?;
-        if health != "ok" {
-            let message = format!("{} is damaged: {health}", self.name);
-            return Err(StoreError::new(StoreErrorKind::Corrupt, message));
+        self.check().await?;
+        let mode: Option<String> = self.ask(sqlx::query("PRAGMA journal_mode = WAL")).await?;
+        if mode.as_deref() != Some("wal") {
+            let message = format!("{} cannot have a write-ahead log", self.name);
+            return Err(StoreError::new(StoreErrorKind::Io, message));
         }
-        let _: String = self.ask("PRAGMA journal_mode = WAL").await?;
         for (index, migration) in migrations.iter().enumerate().skip(known) {
             self.migrate(migration, index + 1).await?;
         }
         Ok(())
     }
 
-    async fn migrate(&self, migration: &'static str, version: usize) -> Result<(), StoreError> {
-        let mut transaction = self.begin().await?;
-        let mark =
-            format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {version};");
-        let steps = [sqlx::raw_sql(migration), sqlx::raw_sql(AssertSqlSafe(mark))];
-        for step in steps {
-            step.execute(&mut *transaction).await.map_err(|e| self.explain(e))?;
+    async fn check(&mut self) -> Result<(), StoreError> {
+        let pages = self.number("PRAGMA page_count").await?;
+        let bytes = pages.saturating_mul(self.number("PRAGMA page_size").await?);
+        if bytes > CHECKED_WHOLE {
+            return Ok(());
         }
-        self.commit(transaction).await
+        let health: Option<String> = self.ask(sqlx::query("PRAGMA quick_check(1)")).await?;
+        match health.as_deref() {
+            Some("ok") => Ok(()),
+            other => {
+                let what = other.unwrap_or("no answer");
+                Err(damaged(self.name, what))
+            }
+        }
     }
 
-    async fn ask<T>(&self, sql: &'static str) -> Result<T, StoreError>
-    where
-        T: for<'r> sqlx::Decode<'r, Sqlite> + sqlx::Type<Sqlite> + Send + Unpin,
-    {
-        sqlx::query_scalar(sql).fetch_one(&self.pool).await.map_err(|e| self.explain(e))
+    async fn migrate(&mut self, migration: &'static str, version: usize) -> Result<(), StoreError> {
+        self.begin().await?;
+        self.execute_raw(migration.to_owned()).await?;
+        let mark =
+            format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {version};");
+        self.execute_raw(mark).await?;
+        self.commit().await
     }
 }
 
+/// Statements that insert many rows at once. A statement costs about 40 us whatever it does, a row
+/// 7: so rows go in by 64, and the rest by 16, 4 and 1.
+#[derive(Debug)]
+pub(super) struct Insert {
+    sizes: [(usize, Arc<str>); 4],
+}
+
+impl Insert {
+    /// `into` is all up to and with `VALUES`; each row has `columns` values.
+    pub(super) fn new(into: &str, columns: usize) -> Self {
+        let row = format!("({})", vec!["?"; columns].join(","));
+        let sizes = [64, 16, 4, 1];
+        Self { sizes: sizes.map(|n| (n, format!("{into} {}", vec![&*row; n].join(",")).into())) }
+    }
+
+    /// Splits rows into those of one statement each.
+    pub(super) fn chunks<'r, T>(
+        &self,
+        mut rows: &'r [T],
+    ) -> Vec<(AssertSqlSafe<Arc<str>>, &'r [T])> {
+        let mut chunks = Vec::new();
+        for (size, sql) in &self.sizes {
+            while rows.len() >= *size {
+                let (chunk, rest) = rows.split_at(*size);
+                chunks.push((AssertSqlSafe(Arc::clone(sql)), chunk));
+                rows = rest;
+            }
+        }
+        chunks
+    }
+
+    /// The statement for one row.
+    pub(super) fn one(&self) -> &str {
+        &self.sizes[3].1
+    }
+}
+
+/// A file that holds what it cannot hold.
+pub(super) fn damaged(name: &str, what: impl std::fmt::Display) -> StoreError {
+    StoreError::new(StoreErrorKind::Corrupt, format!("{name} is damaged: {what}"))
+}
+
 /// What an error of the file `name` means.
-fn explain(name: &str, error: sqlx::Error) -> StoreError {
+pub(super) fn explain(name: &str, error: sqlx::Error) -> StoreError {
     let kind = match &error {
         sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => StoreErrorKind::Closed,
         sqlx::Error::Io(e) if e.kind() == std::io::ErrorKind::StorageFull => StoreErrorKind::Full,
@@ -138,6 +327,7 @@ fn explain(name: &str, error: sqlx::Error) -> StoreError {
                 _ => StoreErrorKind::Io,
             }
         }
+        sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => StoreErrorKind::Corrupt,
         _ => StoreErrorKind::Io,
     };
     StoreError::with_source(kind, format!("{name}: {error}"), error)

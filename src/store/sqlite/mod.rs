@@ -1,17 +1,72 @@
 //! Stores in `SQLite` files.
 
+mod codec;
 mod database;
+mod log;
 mod peers;
+mod queue;
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
+use self::log::{Limits, SqliteLog};
 use self::peers::SqlitePeerStore;
+use self::queue::SqliteQueue;
 use crate::error::{StoreError, StoreErrorKind};
-use crate::ports::PeerStore;
+use crate::ports::{PeerStore, TransactionQueue, TransactionStore};
 
-/// A directory of `SQLite` files: `peers.db`, and `LOCK`.
+/// Bounds of a [`SqliteStorage`].
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct SqliteOptions {
+    /// Own transactions in the outbox at most, waiting and dead together. Default 100,000; a node
+    /// refuses earlier, at its `outbox.max_entries`.
+    pub max_queue_entries: u64,
+    /// Bytes of headers and payloads in the log at most; beyond them transactions are refused
+    /// until old ones expire. Default 16 GiB. The file is about a fifth larger.
+    pub max_log_bytes: u64,
+    /// Transactions that may go within one such span go together, at its end. Default 5 minutes,
+    /// at least 1 ms.
+    pub generation: Duration,
+}
+
+impl Default for SqliteOptions {
+    fn default() -> Self {
+        Self {
+            max_queue_entries: 100_000,
+            max_log_bytes: 16 << 30,
+            generation: Duration::from_mins(5),
+        }
+    }
+}
+
+impl SqliteOptions {
+    /// Sets [`SqliteOptions::max_queue_entries`].
+    #[must_use]
+    pub fn max_queue_entries(mut self, entries: u64) -> Self {
+        self.max_queue_entries = entries;
+        self
+    }
+
+    /// Sets [`SqliteOptions::max_log_bytes`].
+    #[must_use]
+    pub fn max_log_bytes(mut self, bytes: u64) -> Self {
+        self.max_log_bytes = bytes;
+        self
+    }
+
+    /// Sets [`SqliteOptions::generation`].
+    #[must_use]
+    pub fn generation(mut self, span: Duration) -> Self {
+        self.generation = span;
+        self
+    }
+}
+
+/// A directory of `SQLite` files: `peers.db`, `tx_queue.db` (the outbox), `transactions.db` (the
+/// retained log), and `LOCK`.
 ///
 /// The directory belongs to one process at a time: `LOCK` is locked, by the operating system's
 /// advisory lock, for as long as this or any store from it lives. Cloning shares it.
@@ -21,6 +76,7 @@ use crate::ports::PeerStore;
 /// use sorcha_peer::store::SqliteStorage;
 /// let storage = SqliteStorage::open("data").await?;
 /// let (peers, bans) = storage.peer_store().load().await?;
+/// let used = storage.transaction_store().usage().await?;
 /// storage.close().await;
 /// # Ok(())
 /// # }
@@ -28,12 +84,18 @@ use crate::ports::PeerStore;
 #[derive(Debug, Clone)]
 pub struct SqliteStorage {
     peers: Arc<SqlitePeerStore>,
+    queue: Arc<SqliteQueue>,
+    log: Arc<SqliteLog>,
     lock: Arc<DirLock>,
 }
 
 impl SqliteStorage {
     /// Opens the files of `dir`, or makes them and the directory. Must be called inside a tokio
     /// runtime, which has to live as long as the stores are used.
+    ///
+    /// Files up to 64 MiB are checked whole. In larger ones damage is found where it is read: every
+    /// transaction is checked against its hash, and the index, which is read whole here, against
+    /// checksums.
     ///
     /// Cancel safe: a dropped future leaves files that the next call opens.
     ///
@@ -42,15 +104,43 @@ impl SqliteStorage {
     /// or [`StoreErrorKind::Version`] for a file that is damaged or newer than this crate (it is
     /// left as it is), [`StoreErrorKind::Full`], and [`StoreErrorKind::Io`] for all else.
     pub async fn open(dir: impl AsRef<Path>) -> Result<Self, StoreError> {
+        Self::open_with(dir, SqliteOptions::default()).await
+    }
+
+    /// [`SqliteStorage::open`] with other bounds. They may change from run to run; what is there
+    /// already stays.
+    ///
+    /// # Errors
+    /// As [`SqliteStorage::open`].
+    pub async fn open_with(
+        dir: impl AsRef<Path>,
+        options: SqliteOptions,
+    ) -> Result<Self, StoreError> {
         let dir = dir.as_ref();
         let lock = Arc::new(DirLock::acquire(dir)?);
-        let peers = SqlitePeerStore::open(&dir.join("peers.db"), Arc::clone(&lock)).await?;
-        Ok(Self { peers: Arc::new(peers), lock })
+        let share = || Arc::clone(&lock);
+        let limits = Limits { max_bytes: options.max_log_bytes, generation: options.generation };
+        let entries = options.max_queue_entries;
+        let peers = SqlitePeerStore::open(&dir.join("peers.db"), share()).await?;
+        let queue = SqliteQueue::open(&dir.join("tx_queue.db"), entries, share()).await?;
+        let log = SqliteLog::open(&dir.join("transactions.db"), limits, share()).await?;
+        Ok(Self { peers: Arc::new(peers), queue: Arc::new(queue), log: Arc::new(log), lock })
     }
 
     /// The store of peers and bans.
     pub fn peer_store(&self) -> Arc<dyn PeerStore> {
         Arc::clone(&self.peers) as Arc<dyn PeerStore>
+    }
+
+    /// The outbox. Its appends survive a power failure.
+    pub fn queue(&self) -> Arc<dyn TransactionQueue> {
+        Arc::clone(&self.queue) as Arc<dyn TransactionQueue>
+    }
+
+    /// The retained log. Its appends survive the death of the process; a power failure may take
+    /// the last of them, which are in the outbox or at peers.
+    pub fn transaction_store(&self) -> Arc<dyn TransactionStore> {
+        Arc::clone(&self.log) as Arc<dyn TransactionStore>
     }
 
     /// Waits for operations under way, closes the files and gives the directory free. Whatever is
@@ -60,6 +150,8 @@ impl SqliteStorage {
     /// Cancel safe; calling it again is no error.
     pub async fn close(&self) {
         self.peers.close().await;
+        self.queue.close().await;
+        self.log.close().await;
         self.lock.release();
     }
 }

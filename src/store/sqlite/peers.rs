@@ -4,11 +4,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use sqlx::sqlite::SqliteRow;
+use sqlx::sqlite::{SqliteRow, SqliteSynchronous};
 use sqlx::{QueryBuilder, Row, Sqlite};
 
 use super::DirLock;
-use super::database::Database;
+use super::database::{Database, Setup};
 use crate::error::{Source, StoreError};
 use crate::ports::{Ban, PeerStore, StoredPeer};
 use crate::store::kept_reason;
@@ -19,6 +19,11 @@ const MIGRATIONS: &[&str] = &[include_str!("migrations/peers/1.sql")];
 /// Rows in one statement. A statement costs about 40 us whatever it does; `SQLite` takes 32766
 /// parameters in one.
 const ROWS: usize = 64;
+
+/// A lost tail after a power failure is fine for what is learnt again; damage is not, and in WAL
+/// mode there is none.
+const SETUP: Setup =
+    Setup { synchronous: SqliteSynchronous::Normal, cache_kib: 1024, checkpoint_pages: 1000 };
 
 /// Keeps peers and bans in a file; as many as the node hands it, which is bounded by
 /// `discovery.max_peers`. Records are not verified again when they are loaded.
@@ -31,7 +36,7 @@ pub(super) struct SqlitePeerStore {
 
 impl SqlitePeerStore {
     pub(super) async fn open(path: &Path, lock: Arc<DirLock>) -> Result<Self, StoreError> {
-        Ok(Self { database: Database::open(path, MIGRATIONS).await?, _lock: lock })
+        Ok(Self { database: Database::open(path, MIGRATIONS, SETUP).await?, _lock: lock })
     }
 
     pub(super) async fn close(&self) {
@@ -44,23 +49,19 @@ impl SqlitePeerStore {
 #[async_trait]
 impl PeerStore for SqlitePeerStore {
     async fn load(&self) -> Result<(Vec<StoredPeer>, Vec<Ban>), StoreError> {
-        let mut transaction = self.database.begin().await?;
-        let peers = sqlx::query("SELECT * FROM peers ORDER BY peer")
-            .fetch_all(&mut *transaction)
-            .await
-            .map_err(|e| self.database.explain(e))?;
-        let bans = sqlx::query("SELECT * FROM bans ORDER BY peer")
-            .fetch_all(&mut *transaction)
-            .await
-            .map_err(|e| self.database.explain(e))?;
-        self.database.commit(transaction).await?;
+        let mut held = self.database.lock().await?;
+        held.begin_reading().await?;
+        let peers = held.fetch_all(sqlx::query("SELECT * FROM peers ORDER BY peer")).await?;
+        let bans = held.fetch_all(sqlx::query("SELECT * FROM bans ORDER BY peer")).await?;
+        held.commit().await?;
         let mut peers = valid("peers", &peers, peer_of);
         peers.sort_by_key(|peer| std::cmp::Reverse(peer.last_up));
         Ok((peers, valid("bans", &bans, ban_of)))
     }
 
     async fn upsert(&self, peers: &[StoredPeer]) -> Result<(), StoreError> {
-        let mut transaction = self.database.begin().await?;
+        let mut held = self.database.lock().await?;
+        held.begin().await?;
         for chunk in peers.chunks(ROWS) {
             let mut insert = QueryBuilder::<Sqlite>::new("INSERT OR REPLACE INTO peers ");
             insert.push_values(chunk, |mut row, peer| {
@@ -74,14 +75,14 @@ impl PeerStore for SqlitePeerStore {
                     .push_bind(peer.last_up.map(signed))
                     .push_bind(i64::from(peer.failures));
             });
-            let done = insert.build().execute(&mut *transaction).await;
-            done.map_err(|e| self.database.explain(e))?;
+            held.execute(insert.build()).await?;
         }
-        self.database.commit(transaction).await
+        held.commit().await
     }
 
     async fn remove(&self, peers: &[PeerId]) -> Result<(), StoreError> {
-        let mut transaction = self.database.begin().await?;
+        let mut held = self.database.lock().await?;
+        held.begin().await?;
         for chunk in peers.chunks(ROWS) {
             let mut delete = QueryBuilder::<Sqlite>::new("DELETE FROM peers WHERE peer IN (");
             let mut list = delete.separated(", ");
@@ -89,10 +90,9 @@ impl PeerStore for SqlitePeerStore {
                 list.push_bind(peer.as_bytes().to_vec());
             }
             list.push_unseparated(")");
-            let done = delete.build().execute(&mut *transaction).await;
-            done.map_err(|e| self.database.explain(e))?;
+            held.execute(delete.build()).await?;
         }
-        self.database.commit(transaction).await
+        held.commit().await
     }
 
     async fn put_ban(&self, ban: &Ban) -> Result<(), StoreError> {
@@ -100,14 +100,12 @@ impl PeerStore for SqlitePeerStore {
             .bind(ban.peer.as_bytes().to_vec())
             .bind(ban.until.map(signed))
             .bind(kept_reason(ban).to_owned());
-        let done = insert.execute(self.database.pool()).await;
-        done.map(drop).map_err(|e| self.database.explain(e))
+        self.database.lock().await?.execute(insert).await
     }
 
     async fn remove_ban(&self, peer: &PeerId) -> Result<(), StoreError> {
         let delete = sqlx::query("DELETE FROM bans WHERE peer = ?").bind(peer.as_bytes().to_vec());
-        let done = delete.execute(self.database.pool()).await;
-        done.map(drop).map_err(|e| self.database.explain(e))
+        self.database.lock().await?.execute(delete).await
     }
 }
 
@@ -204,7 +202,7 @@ mod tests {
                      UPDATE peers SET verified = 'no address' WHERE substr(peer, 1, 1) = x'02'; \
                      INSERT INTO peers (peer, failures) VALUES (x'06', 0); \
                      INSERT INTO bans VALUES (x'07', NULL, 'short id');";
-        sqlx::raw_sql(spoil).execute(store.database.pool()).await.unwrap();
+        store.database.lock().await.unwrap().execute_raw(spoil.to_owned()).await.unwrap();
         let (peers, bans) = store.load().await.unwrap();
         assert_eq!(peers, [peer(1)]);
         assert_eq!(bans, []);
@@ -215,8 +213,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = open(dir.path()).await;
         store.upsert(&[peer(1)]).await.unwrap();
-        let bound = sqlx::raw_sql("PRAGMA max_page_count = 1");
-        bound.execute(store.database.pool()).await.unwrap();
+        let bound = "PRAGMA max_page_count = 1".to_owned();
+        store.database.lock().await.unwrap().execute_raw(bound).await.unwrap();
         let many: Vec<_> = (0..250).map(peer).collect();
         let error = store.upsert(&many).await.unwrap_err();
         assert_eq!(error.kind, StoreErrorKind::Full, "{error}");

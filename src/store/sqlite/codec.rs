@@ -1,0 +1,233 @@
+//! What transactions and index entries look like in a file. Integers are little-endian.
+//!
+//! A *head* is all of a transaction but its payload: format (1 byte, now 1), length of the
+//! signature (2), signature, canonical header. In the log it follows after hops (2), the time
+//! until which it is kept (8), and the peer it came from (1 byte 0, or 1 byte 1 and 32 more).
+//!
+//! A *block* is the index of entries that were appended together, 112 bytes each, and 8 bytes of
+//! BLAKE3 over them: `SQLite` has no checksums of its own.
+
+use bytes::Bytes;
+
+use crate::error::Source;
+use crate::ports::{IndexEntry, LogEntry, NewEntry};
+use crate::store::lost::topic_key;
+use crate::store::stored_size;
+use crate::types::{Cursor, PeerId, Signature, Transaction, TransactionId, WallTime};
+
+const FORMAT: u8 = 1;
+const SLOT: usize = 112;
+const SUM: usize = 8;
+
+/// A transaction without its payload.
+pub(super) fn head(transaction: &Transaction) -> Vec<u8> {
+    let mut out = Vec::with_capacity(3 + 64 + transaction.header_bytes().len());
+    push_head(&mut out, transaction);
+    out
+}
+
+fn push_head(out: &mut Vec<u8>, transaction: &Transaction) {
+    let signature = transaction.signature().as_bytes();
+    out.push(FORMAT);
+    // Signatures are a few KiB at most.
+    out.extend(u16::try_from(signature.len()).unwrap_or(u16::MAX).to_le_bytes());
+    out.extend(signature);
+    out.extend(transaction.header_bytes().as_ref());
+}
+
+/// The transaction of a head and its payload, checked against its hash: damage in the file is
+/// found here and not by a peer.
+pub(super) fn transaction(mut head: &[u8], payload: Vec<u8>) -> Result<Transaction, Source> {
+    let [format] = take(&mut head)?;
+    if format != FORMAT {
+        return Err(format!("format {format} is unknown").into());
+    }
+    let length = usize::from(u16::from_le_bytes(take(&mut head)?));
+    let (signature, header) = head.split_at_checked(length).ok_or("a head is cut short")?;
+    let header = Bytes::copy_from_slice(header);
+    let transaction =
+        Transaction::from_parts(header, Signature::from_bytes(signature)?, payload.into())?;
+    transaction.verify_payload()?;
+    Ok(transaction)
+}
+
+/// The id in a head of the log, without its payload.
+pub(super) fn id_of_log_head(mut head: &[u8]) -> Result<TransactionId, Source> {
+    log_prefix(&mut head)?;
+    let [_format] = take(&mut head)?;
+    let length = usize::from(u16::from_le_bytes(take(&mut head)?));
+    let header = head.get(length..).ok_or("a head is cut short")?;
+    Ok(TransactionId::from_bytes(*blake3::hash(header).as_bytes()))
+}
+
+/// All of a log entry but payload and cursor.
+pub(super) fn log_head(entry: &NewEntry) -> Vec<u8> {
+    let mut out = Vec::with_capacity(46 + 64 + entry.transaction.header_bytes().len());
+    out.extend(entry.hops.to_le_bytes());
+    out.extend(entry.keep_until.as_millis().to_le_bytes());
+    match &entry.from {
+        None => out.push(0),
+        Some(peer) => {
+            out.push(1);
+            out.extend(peer.as_bytes());
+        }
+    }
+    push_head(&mut out, &entry.transaction);
+    out
+}
+
+/// The log entry of a head and its payload.
+pub(super) fn log_entry(
+    cursor: u64,
+    mut head: &[u8],
+    payload: Vec<u8>,
+) -> Result<LogEntry, Source> {
+    let (hops, keep_until, from) = log_prefix(&mut head)?;
+    let transaction = transaction(head, payload)?;
+    Ok(LogEntry { cursor: Cursor(cursor), entry: NewEntry { transaction, from, hops, keep_until } })
+}
+
+fn log_prefix(head: &mut &[u8]) -> Result<(u16, WallTime, Option<PeerId>), Source> {
+    let hops = u16::from_le_bytes(take(head)?);
+    let keep_until = WallTime::from_millis(u64::from_le_bytes(take(head)?));
+    let from = match take::<1>(head)? {
+        [0] => None,
+        [1] => Some(PeerId::from_bytes(take(head)?)),
+        [other] => return Err(format!("{other} is no mark of a sender").into()),
+    };
+    Ok((hops, keep_until, from))
+}
+
+/// One entry of the index.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Slot {
+    pub(super) shown: IndexEntry,
+    pub(super) topic: u64,
+    /// Which generation it is in.
+    pub(super) generation: u32,
+    /// Bytes of header and payload.
+    pub(super) bytes: u64,
+}
+
+impl Slot {
+    pub(super) fn new(cursor: u64, entry: &NewEntry, generation: u32) -> Self {
+        let header = entry.transaction.header();
+        let shown = IndexEntry {
+            cursor: Cursor(cursor),
+            id: entry.transaction.id(),
+            origin: header.origin,
+            size: header.payload_len,
+            hops: entry.hops,
+            created: header.created,
+            keep_until: entry.keep_until,
+        };
+        let bytes = stored_size(&entry.transaction);
+        Self { shown, topic: topic_key(&header.topic), generation, bytes }
+    }
+}
+
+pub(super) fn block(slots: &[Slot]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(slots.len() * SLOT + SUM);
+    for slot in slots {
+        let shown = &slot.shown;
+        let header = u16::try_from(slot.bytes - shown.size).unwrap_or(u16::MAX);
+        out.extend(shown.cursor.0.to_le_bytes());
+        out.extend(shown.id.as_bytes());
+        out.extend(shown.origin.as_bytes());
+        out.extend(shown.size.to_le_bytes());
+        out.extend(shown.created.as_millis().to_le_bytes());
+        out.extend(shown.keep_until.as_millis().to_le_bytes());
+        out.extend(slot.topic.to_le_bytes());
+        out.extend(slot.generation.to_le_bytes());
+        out.extend(shown.hops.to_le_bytes());
+        out.extend(header.to_le_bytes());
+    }
+    let sum = blake3::hash(&out);
+    out.extend(&sum.as_bytes()[..SUM]);
+    out
+}
+
+pub(super) fn slots(block: &[u8]) -> Result<Vec<Slot>, Source> {
+    let (body, sum) = block.split_last_chunk::<SUM>().ok_or("a block is cut short")?;
+    if blake3::hash(body).as_bytes()[..SUM] != sum[..] {
+        return Err("a block does not match its checksum".into());
+    }
+    if !body.len().is_multiple_of(SLOT) {
+        return Err(format!("{} bytes are no block", body.len()).into());
+    }
+    body.chunks_exact(SLOT).map(slot).collect()
+}
+
+fn slot(mut at: &[u8]) -> Result<Slot, Source> {
+    let at = &mut at;
+    let cursor = Cursor(u64::from_le_bytes(take(at)?));
+    let id = TransactionId::from_bytes(take(at)?);
+    let origin = PeerId::from_bytes(take(at)?);
+    let size = u64::from_le_bytes(take(at)?);
+    let created = WallTime::from_millis(u64::from_le_bytes(take(at)?));
+    let keep_until = WallTime::from_millis(u64::from_le_bytes(take(at)?));
+    let topic = u64::from_le_bytes(take(at)?);
+    let generation = u32::from_le_bytes(take(at)?);
+    let hops = u16::from_le_bytes(take(at)?);
+    let bytes = size.saturating_add(u64::from(u16::from_le_bytes(take(at)?)));
+    let shown = IndexEntry { cursor, id, origin, size, hops, created, keep_until };
+    Ok(Slot { shown, topic, generation, bytes })
+}
+
+fn take<const N: usize>(at: &mut &[u8]) -> Result<[u8; N], Source> {
+    let (head, rest) = at.split_first_chunk().ok_or("cut short")?;
+    *at = rest;
+    Ok(*head)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{Header, Topic};
+
+    fn entry(signature: Signature, from: Option<PeerId>) -> NewEntry {
+        let payload = Bytes::from_static(b"payload");
+        let (created, expires) = (WallTime::from_millis(1), WallTime::from_millis(u64::MAX));
+        let topic = Topic::new("t").unwrap();
+        let header = Header::new(topic, PeerId::from_bytes([3; 32]), created, expires, &payload);
+        let transaction = Transaction::new(header, signature, payload).unwrap();
+        NewEntry { transaction, from, hops: 513, keep_until: WallTime::from_millis(u64::MAX - 7) }
+    }
+
+    #[test]
+    fn entries_come_back_and_damage_does_not() {
+        let batched = Signature::from_bytes(&[0; 65 + 32]).unwrap();
+        for signature in [Signature::None, Signature::Ed25519([9; 64]), batched] {
+            for from in [None, Some(PeerId::from_bytes([4; 32]))] {
+                let entry = entry(signature.clone(), from);
+                let head = log_head(&entry);
+                let back = log_entry(5, &head, b"payload".to_vec()).unwrap();
+                assert_eq!(back, LogEntry { cursor: Cursor(5), entry: entry.clone() });
+                assert_eq!(id_of_log_head(&head).unwrap(), entry.transaction.id());
+                assert!(log_entry(5, &head, b"paYload".to_vec()).is_err(), "a flipped bit");
+                for cut in 0..head.len() {
+                    assert!(log_entry(5, &head[..cut], b"payload".to_vec()).is_err(), "{cut}");
+                }
+            }
+        }
+        let mut other = head(&entry(Signature::None, None).transaction);
+        other[0] = 2;
+        assert!(transaction(&other, b"payload".to_vec()).is_err(), "a later format");
+    }
+
+    #[test]
+    fn blocks_come_back_and_damage_does_not() {
+        let entry = entry(Signature::None, None);
+        let list: Vec<_> = (0..3).map(|n| Slot::new(u64::MAX - n, &entry, 70_000)).collect();
+        let bytes = block(&list);
+        assert_eq!(bytes.len(), 3 * SLOT + SUM);
+        assert_eq!(slots(&bytes).unwrap(), list);
+        assert_eq!(slots(&block(&[])).unwrap(), []);
+        for at in 0..bytes.len() {
+            let mut bad = bytes.clone();
+            bad[at] ^= 1;
+            assert!(slots(&bad).is_err(), "byte {at}");
+            assert!(slots(&bytes[..at]).is_err(), "cut at {at}");
+        }
+    }
+}

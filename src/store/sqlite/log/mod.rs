@@ -1,0 +1,301 @@
+//! The retained log in a file.
+//!
+//! Commits survive the death of the process, not always a power failure (`synchronous = NORMAL`):
+//! own transactions are in the outbox then, others are fetched again. Cursors survive both: the
+//! file says, with a commit that survives all, up to which cursor some may have been given out;
+//! the next process begins after it, and not before the time in milliseconds shifted left by 12
+//! bits, so that they also rise when the file was lost.
+//!
+//! One connection writes, two read, so that neither waits for the other. Memory: the connections'
+//! page caches, and a filter of about 2.4 to 5 bytes an id (see `generations`).
+
+mod generations;
+mod read;
+mod write;
+
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use async_trait::async_trait;
+use sqlx::sqlite::SqliteSynchronous;
+
+use self::generations::Generations;
+use super::DirLock;
+use super::database::{Database, Insert, Setup};
+use crate::error::StoreError;
+use crate::ports::{IndexEntry, MAX_CURSORS, NewEntry, Page, TransactionStore, Usage};
+use crate::store::too_many_cursors;
+use crate::types::{Cursor, Topic, Transaction, TransactionId, WallTime};
+
+const MIGRATIONS: &[&str] = &[include_str!("../migrations/log/1.sql")];
+const WRITER: Setup =
+    Setup { synchronous: SqliteSynchronous::Normal, cache_kib: 8192, checkpoint_pages: 4000 };
+const READER: Setup = Setup { cache_kib: 2048, ..WRITER };
+const READERS: usize = 2;
+
+/// Keeps accepted transactions in a file.
+#[derive(Debug)]
+pub(super) struct SqliteLog {
+    writer: Database,
+    readers: Vec<Database>,
+    next_reader: AtomicUsize,
+    state: tokio::sync::Mutex<State>,
+    generations: RwLock<Generations>,
+    limits: Limits,
+    blocks: Insert,
+    /// Keys the filters: who does not know it cannot make ids that collide.
+    seed: u128,
+    /// The directory stays ours while its files are open.
+    _lock: Arc<DirLock>,
+}
+
+/// What bounds a log.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    pub(super) max_bytes: u64,
+    pub(super) generation: Duration,
+}
+
+/// What only the writer needs.
+#[derive(Debug, Default)]
+struct State {
+    next: u64,
+    leased: u64,
+    next_generation: u32,
+    /// Whether this and the generations say what the file has.
+    sure: bool,
+    /// Whether the connection may have been left with `FULL`.
+    strict: bool,
+}
+
+impl SqliteLog {
+    pub(super) async fn open(
+        path: &Path,
+        limits: Limits,
+        lock: Arc<DirLock>,
+    ) -> Result<Self, StoreError> {
+        Self::open_at(path, limits, lock, clock()).await
+    }
+
+    async fn open_at(
+        path: &Path,
+        limits: Limits,
+        lock: Arc<DirLock>,
+        now: u64,
+    ) -> Result<Self, StoreError> {
+        let writer = Database::open(path, MIGRATIONS, WRITER).await?;
+        let mut readers = Vec::with_capacity(READERS);
+        for _ in 0..READERS {
+            readers.push(Database::open_reader(path, READER).await?);
+        }
+        let log = Self {
+            writer,
+            readers,
+            next_reader: AtomicUsize::default(),
+            state: tokio::sync::Mutex::default(),
+            generations: RwLock::default(),
+            limits,
+            blocks: Insert::new("INSERT INTO blocks (last, ends, block) VALUES", 3),
+            seed: seed()?,
+            _lock: lock,
+        };
+        log.start(now << 12).await?;
+        Ok(log)
+    }
+
+    pub(super) async fn close(&self) {
+        for reader in &self.readers {
+            reader.close().await;
+        }
+        self.writer.close().await;
+    }
+
+    fn reader(&self) -> &Database {
+        let next = self.next_reader.fetch_add(1, Ordering::Relaxed);
+        &self.readers[next % READERS]
+    }
+
+    /// Held for moments only; a panic elsewhere leaves it whole.
+    fn known(&self) -> RwLockReadGuard<'_, Generations> {
+        self.generations.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn known_mut(&self) -> RwLockWriteGuard<'_, Generations> {
+        self.generations.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn seed() -> Result<u128, StoreError> {
+    let mut seed = [0; 16];
+    getrandom::fill(&mut seed).map_err(|e| {
+        let message = format!("no random bytes from the operating system: {e}");
+        StoreError::new(crate::error::StoreErrorKind::Io, message)
+    })?;
+    Ok(u128::from_le_bytes(seed))
+}
+
+/// Milliseconds since 1970, read once when a file is opened.
+#[expect(clippy::disallowed_methods, reason = "cursors must rise when a file was lost")]
+fn clock() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or_default().min(u64::MAX >> 13)
+}
+
+/// Everything is cancel safe: a change whose future is dropped happens whole or not at all.
+#[async_trait]
+impl TransactionStore for SqliteLog {
+    async fn append(&self, entries: &[NewEntry]) -> Result<Vec<Cursor>, StoreError> {
+        self.append_all(entries).await
+    }
+
+    async fn get(&self, id: &TransactionId) -> Result<Option<Transaction>, StoreError> {
+        self.find(id).await
+    }
+
+    async fn read(
+        &self,
+        topic: Option<&Topic>,
+        after: Cursor,
+        max_entries: usize,
+        max_bytes: usize,
+    ) -> Result<Page, StoreError> {
+        self.page(topic, after, max_entries, max_bytes).await
+    }
+
+    async fn index(&self, after: Cursor, limit: usize) -> Result<Vec<IndexEntry>, StoreError> {
+        self.list(after, limit).await
+    }
+
+    async fn newest(&self) -> Result<Cursor, StoreError> {
+        Ok(Cursor(self.known().newest))
+    }
+
+    async fn usage(&self) -> Result<Usage, StoreError> {
+        let known = self.known();
+        let max_bytes = Some(self.limits.max_bytes);
+        Ok(Usage { entries: known.entries(), bytes: known.bytes(), max_bytes })
+    }
+
+    async fn expire(&self, now: WallTime) -> Result<u64, StoreError> {
+        self.drop_ended(now).await
+    }
+
+    async fn load_cursor(&self, name: &str) -> Result<Option<Cursor>, StoreError> {
+        let ask = sqlx::query("SELECT cursor FROM cursors WHERE name = ?").bind(name.to_owned());
+        let found: Option<i64> = self.reader().lock().await?.ask(ask).await?;
+        Ok(found.map(|cursor| Cursor(cursor.cast_unsigned())))
+    }
+
+    async fn save_cursor(&self, name: &str, cursor: Cursor) -> Result<(), StoreError> {
+        let save = sqlx::query(
+            "INSERT INTO cursors SELECT ?1, ?2 WHERE \
+             EXISTS (SELECT 1 FROM cursors WHERE name = ?1) \
+             OR (SELECT count(*) FROM cursors) < ?3 \
+             ON CONFLICT DO UPDATE SET cursor = max(cursor, excluded.cursor)",
+        );
+        let most = i64::try_from(MAX_CURSORS).unwrap_or(i64::MAX);
+        let save = save.bind(name.to_owned()).bind(cursor.0.cast_signed()).bind(most);
+        let saved = self.writer.lock().await?.change(save).await?;
+        if saved == 0 { Err(too_many_cursors()) } else { Ok(()) }
+    }
+
+    async fn remove_cursor(&self, name: &str) -> Result<(), StoreError> {
+        let remove = sqlx::query("DELETE FROM cursors WHERE name = ?").bind(name.to_owned());
+        self.writer.lock().await?.execute(remove).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::error::StoreErrorKind;
+    use crate::types::{Header, PeerId, Signature};
+
+    const LIMITS: Limits = Limits { max_bytes: 1 << 30, generation: Duration::from_millis(10) };
+
+    async fn open_at(dir: &Path, now: u64) -> SqliteLog {
+        let lock = Arc::new(DirLock::acquire(dir).unwrap());
+        SqliteLog::open_at(&dir.join("log.db"), LIMITS, lock, now).await.unwrap()
+    }
+
+    fn entry(n: u64, size: usize, keep_until: u64) -> NewEntry {
+        let at = WallTime::from_millis(n);
+        let payload = Bytes::from(vec![7; size]);
+        let topic = Topic::new("t").unwrap();
+        let header = Header::new(topic, PeerId::from_bytes([1; 32]), at, at, &payload);
+        let transaction = Transaction::new(header, Signature::None, payload).unwrap();
+        NewEntry { transaction, from: None, hops: 0, keep_until: WallTime::from_millis(keep_until) }
+    }
+
+    #[tokio::test]
+    async fn cursors_rise_when_the_clock_goes_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut last = Cursor(0);
+        for now in [2_000_000, 1_000_000, 0, 3_000_000, 2_999_999] {
+            let log = open_at(dir.path(), now).await;
+            assert!(log.newest().await.unwrap() >= last);
+            for n in 0..3 {
+                let cursor = log.append(&[entry(now * 10 + n, 1, 1)]).await.unwrap()[0];
+                assert!(cursor > last, "{cursor} after {last} at {now}");
+                last = cursor;
+            }
+        }
+        assert!(last > Cursor(3_000_000 << 12), "nor below the clock");
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_refuses_and_room_is_used_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = open_at(dir.path(), 0).await;
+        let kept = log.append(&[entry(0, 100, 1)]).await.unwrap();
+        let bound = |pages: u32| format!("PRAGMA max_page_count = {pages}");
+        log.writer.lock().await.unwrap().execute_raw(bound(1)).await.unwrap();
+        let many: Vec<_> = (1..=100).map(|n| entry(n, 10_000, 50 + n)).collect();
+        for _ in 0..2 {
+            let error = log.append(&many).await.unwrap_err();
+            assert_eq!(error.kind, StoreErrorKind::Full, "{error}");
+            let error = log.append(&many[..1]).await.unwrap_err();
+            assert_eq!(error.kind, StoreErrorKind::Full, "one alone: {error}");
+        }
+        let page = log.page(None, Cursor(0), 99, usize::MAX).await.unwrap();
+        assert_eq!((page.entries.len(), page.lost_until), (1, None), "all or none");
+        assert_eq!(log.usage().await.unwrap().entries, 1);
+        log.writer.lock().await.unwrap().execute_raw(bound(1 << 20)).await.unwrap();
+        let cursors = log.append(&many).await.unwrap();
+        assert!(cursors[0] > kept[0] && cursors.is_sorted());
+        assert_eq!(log.usage().await.unwrap().entries, 101);
+        assert_eq!(log.list(Cursor(0), 999).await.unwrap().len(), 101);
+        assert_eq!(log.drop_ended(WallTime::from_millis(100)).await.unwrap(), 51);
+        assert_eq!(log.usage().await.unwrap().entries, 50);
+    }
+
+    #[tokio::test]
+    async fn a_dropped_append_happens_whole_or_not_at_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = open_at(dir.path(), 0).await;
+        let mut count = 0;
+        for round in 0..40u64 {
+            let entries: Vec<_> = (0..50).map(|n| entry(round * 50 + n, 100, 1)).collect();
+            {
+                let mut append = std::pin::pin!(log.append_all(&entries));
+                // Each round is dropped at a later point.
+                for _ in 0..round {
+                    if futures::poll!(append.as_mut()).is_ready() {
+                        break;
+                    }
+                    tokio::task::yield_now().await;
+                }
+            }
+            let again = log.append_all(&entries).await.unwrap();
+            assert!(again.is_sorted_by(|a, b| a < b), "each once, in order");
+            count += 50;
+            assert_eq!(log.usage().await.unwrap().entries, count);
+            let all = log.list(Cursor(0), 10_000).await.unwrap();
+            assert_eq!(all.len() as u64, count);
+        }
+    }
+}

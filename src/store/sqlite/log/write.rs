@@ -1,0 +1,429 @@
+//! Changing the log: appending, dropping generations, and taking stock when a file is opened or a
+//! change ended in doubt.
+
+use std::collections::{BTreeMap, HashMap};
+
+use sqlx::{AssertSqlSafe, Row};
+
+use super::generations::{Generation, Generations};
+use super::read::{block_of, json, key_of};
+use super::{SqliteLog, State};
+use crate::error::{Source, StoreError, StoreErrorKind};
+use crate::ports::NewEntry;
+use crate::store::lost::Losses;
+use crate::store::sqlite::codec::{self, Slot};
+use crate::store::sqlite::database::{Held, damaged};
+use crate::store::stored_size;
+use crate::types::{Cursor, TransactionId, WallTime};
+
+/// Index entries in one row.
+const BLOCK: usize = 256;
+/// Cursors leased at once.
+const LEASE: u64 = 1 << 20;
+/// Blocks read at once when taking stock.
+const BLOCKS: i64 = 256;
+
+/// What an append will write.
+#[derive(Debug, Default)]
+struct Plan<'e> {
+    cursors: Vec<Cursor>,
+    new: Vec<(Slot, &'e NewEntry)>,
+    /// Generations to be made: number and end.
+    made: Vec<(u32, u64)>,
+    next: u64,
+}
+
+impl SqliteLog {
+    /// Takes stock of a file that was just opened. Cursors begin above `floor`.
+    pub(super) async fn start(&self, floor: u64) -> Result<(), StoreError> {
+        let state = &mut *self.state.lock().await;
+        let mut held = self.writer.lock().await?;
+        let fresh = sqlx::query("SELECT value FROM meta WHERE name = 'base'");
+        if held.ask::<i64>(fresh).await?.is_none() {
+            let base = sqlx::query("INSERT INTO meta VALUES ('base', ?)");
+            held.execute(base.bind(floor.cast_signed())).await?;
+        }
+        self.take_stock(&mut held, state).await?;
+        state.next = state.next.max(state.leased.max(floor) + 1);
+        Ok(())
+    }
+
+    /// Reads what the file has. What this process gave out stays behind.
+    async fn take_stock(&self, held: &mut Held<'_>, state: &mut State) -> Result<(), StoreError> {
+        held.begin_reading().await?;
+        let mut known = Generations::default();
+        let mut meta = HashMap::new();
+        for row in held.fetch_all(sqlx::query("SELECT name, value FROM meta")).await? {
+            let (name, value) = pair::<String>(&row).map_err(|e| self.damaged(e))?;
+            meta.insert(name, value.cast_unsigned());
+        }
+        let number = |name: &str| meta.get(name).copied().unwrap_or_default();
+        let losses = held.fetch_all(sqlx::query("SELECT topic, last FROM losses")).await?;
+        let losses = losses.iter().map(|row| {
+            let (topic, last) = pair::<i64>(row)?;
+            Ok((topic.cast_unsigned(), last.cast_unsigned()))
+        });
+        let losses = losses.collect::<Result<_, Source>>().map_err(|e| self.damaged(e))?;
+        known.losses = Losses::from_parts(losses, number("losses"));
+        known.base = number("base");
+        let generations = sqlx::query("SELECT generation, ends FROM generations");
+        let mut all = BTreeMap::new();
+        for row in held.fetch_all(generations).await? {
+            let (generation, ends) = pair::<u32>(&row).map_err(|e| self.damaged(e))?;
+            all.insert(generation, ends.cast_unsigned());
+        }
+        let stock = self.read_blocks(held, &mut known, &all).await;
+        held.commit().await?;
+        stock?;
+        known.newest = known.newest.max(known.losses.of(None));
+        state.leased = number("leased");
+        let newest = all.keys().next_back().copied().unwrap_or_default();
+        let newest = newest.max(u32::try_from(number("generation")).unwrap_or(u32::MAX));
+        state.next_generation = state.next_generation.max(newest.saturating_add(1));
+        state.next = state.next.max(known.newest + 1);
+        state.sure = true;
+        let shared = &mut *self.known_mut();
+        known.newest = known.newest.max(shared.newest);
+        *shared = known;
+        Ok(())
+    }
+
+    /// Fills filters and counts from the index.
+    async fn read_blocks(
+        &self,
+        held: &mut Held<'_>,
+        known: &mut Generations,
+        ends: &BTreeMap<u32, u64>,
+    ) -> Result<(), StoreError> {
+        for (number, ends) in ends {
+            known.all.insert(*number, Generation::new(*number, *ends, self.seed));
+        }
+        let mut after = -1i64;
+        loop {
+            let blocks = "SELECT last, block FROM blocks WHERE last > ? ORDER BY last LIMIT ?";
+            let rows = held.fetch_all(sqlx::query(blocks).bind(after).bind(BLOCKS)).await?;
+            let Some(row) = rows.last() else { return Ok(()) };
+            after = row.try_get("last").map_err(|e| self.damaged(e.into()))?;
+            for row in &rows {
+                for slot in block_of(row).map_err(|e| self.damaged(e))? {
+                    known.announce(slot.generation, &slot.shown.id);
+                    known.count(&slot);
+                }
+            }
+        }
+    }
+
+    fn damaged(&self, error: Source) -> StoreError {
+        damaged(self.writer.name(), error)
+    }
+
+    pub(super) async fn append_all(&self, entries: &[NewEntry]) -> Result<Vec<Cursor>, StoreError> {
+        let state = &mut *self.state.lock().await;
+        let mut held = self.writer.lock().await?;
+        if !state.sure {
+            self.take_stock(&mut held, state).await?;
+        }
+        let there = self.cursors_of(&mut held, entries).await?;
+        let plan = self.plan_append(state, entries, &there)?;
+        if plan.new.is_empty() {
+            return Ok(plan.cursors);
+        }
+        {
+            let mut known = self.known_mut();
+            for (number, ends) in &plan.made {
+                let made = Generation::new(*number, *ends, self.seed);
+                known.all.entry(*number).or_insert(made);
+            }
+            for (slot, _) in &plan.new {
+                known.announce(slot.generation, &slot.shown.id);
+            }
+        }
+        state.sure = false;
+        let result = self.write(&mut held, state, &plan).await;
+        held.roll_back().await;
+        if let Err(error) = result {
+            let mut known = self.known_mut();
+            for (number, _) in &plan.made {
+                known.all.remove(number);
+            }
+            state.sure = changed_nothing(error.kind);
+            return Err(error);
+        }
+        state.sure = true;
+        state.next = plan.next;
+        state.next_generation += u32::try_from(plan.made.len()).unwrap_or(u32::MAX);
+        let mut known = self.known_mut();
+        for (slot, _) in &plan.new {
+            known.count(slot);
+        }
+        Ok(plan.cursors)
+    }
+
+    /// Cursors of those that are there already.
+    async fn cursors_of(
+        &self,
+        held: &mut Held<'_>,
+        entries: &[NewEntry],
+    ) -> Result<HashMap<TransactionId, u64>, StoreError> {
+        let mut keys: BTreeMap<u32, Vec<i64>> = BTreeMap::new();
+        {
+            let known = self.known();
+            for entry in entries {
+                let id = entry.transaction.id();
+                for generation in known.candidates(&id) {
+                    keys.entry(generation).or_default().push(key_of(&id));
+                }
+            }
+        }
+        let mut there = HashMap::new();
+        for (generation, keys) in keys {
+            let query = format!(
+                "SELECT cursor, head FROM g_{generation} \
+                 WHERE key IN (SELECT value FROM json_each(?))"
+            );
+            let query = sqlx::query(AssertSqlSafe(query)).bind(json(&keys));
+            for row in held.fetch_all(query).await? {
+                let found = || -> Result<_, Source> {
+                    let cursor = row.try_get::<i64, _>("cursor")?.cast_unsigned();
+                    Ok((codec::id_of_log_head(row.try_get("head")?)?, cursor))
+                };
+                let (id, cursor) = found().map_err(|e| self.damaged(e))?;
+                there.insert(id, cursor);
+            }
+        }
+        Ok(there)
+    }
+
+    fn plan_append<'e>(
+        &self,
+        state: &State,
+        entries: &'e [NewEntry],
+        there: &HashMap<TransactionId, u64>,
+    ) -> Result<Plan<'e>, StoreError> {
+        let known = self.known();
+        let mut plan = Plan { next: state.next, ..Plan::default() };
+        let mut fresh = HashMap::new();
+        let mut bytes = 0u64;
+        for entry in entries {
+            let id = entry.transaction.id();
+            if let Some(cursor) = there.get(&id).or_else(|| fresh.get(&id)) {
+                plan.cursors.push(Cursor(*cursor));
+                continue;
+            }
+            let placed = known.place(&plan.made, entry.keep_until, self.limits.generation);
+            let generation = placed.unwrap_or_else(|ends| {
+                let made = u32::try_from(plan.made.len()).unwrap_or(u32::MAX);
+                let number = state.next_generation.saturating_add(made);
+                plan.made.push((number, ends));
+                number
+            });
+            fresh.insert(id, plan.next);
+            plan.cursors.push(Cursor(plan.next));
+            plan.new.push((Slot::new(plan.next, entry, generation), entry));
+            plan.next += 1;
+            bytes = bytes.saturating_add(stored_size(&entry.transaction));
+        }
+        let limit = self.limits.max_bytes;
+        if bytes > 0 && known.bytes().saturating_add(bytes) > limit {
+            let message = format!("the log is bounded to {limit} bytes");
+            return Err(StoreError::new(StoreErrorKind::Full, message));
+        }
+        Ok(plan)
+    }
+
+    async fn write(
+        &self,
+        held: &mut Held<'_>,
+        state: &mut State,
+        plan: &Plan<'_>,
+    ) -> Result<(), StoreError> {
+        let lease = (plan.next > state.leased).then_some(plan.next.saturating_add(LEASE));
+        if lease.is_none() && !state.strict && plan.made.is_empty() && plan.new.len() == 1 {
+            return self.write_one(held, plan).await;
+        }
+        // A lease must survive a power failure before a cursor of it is given out.
+        if lease.is_some() != state.strict {
+            let level = if lease.is_some() { "FULL" } else { "NORMAL" };
+            state.strict = true;
+            held.execute_raw(format!("PRAGMA synchronous = {level}")).await?;
+            state.strict = lease.is_some();
+        }
+        held.begin().await?;
+        for (number, ends) in &plan.made {
+            make_generation(held, *number, *ends).await?;
+        }
+        if let Some(lease) = lease {
+            set(held, "leased", lease).await?;
+        }
+        let mut rows: BTreeMap<u32, Vec<&(Slot, &NewEntry)>> = BTreeMap::new();
+        for row in &plan.new {
+            rows.entry(row.0.generation).or_default().push(row);
+        }
+        for (generation, rows) in rows {
+            for (sql, rows) in self.insert_of(generation).chunks(&rows) {
+                let insert = rows.iter().fold(sqlx::query(sql), |query, row| bind(query, row));
+                held.execute(insert).await?;
+            }
+        }
+        let blocks: Vec<_> = plan.new.chunks(BLOCK).collect();
+        for (sql, blocks) in self.blocks.chunks(&blocks) {
+            let insert = blocks
+                .iter()
+                .fold(sqlx::query(sql), |query, rows| self.bind_block(query, &plan.made, rows));
+            held.execute(insert).await?;
+        }
+        held.commit().await?;
+        state.leased = lease.unwrap_or(state.leased);
+        Ok(())
+    }
+
+    /// One entry in one go: what a publisher that waits for each publish is fastest with.
+    async fn write_one(&self, held: &mut Held<'_>, plan: &Plan<'_>) -> Result<(), StoreError> {
+        let Some(row) = plan.new.first() else { return Ok(()) };
+        let entry = self.insert_of(row.0.generation);
+        let (entry, block) = (entry.one(), self.blocks.one());
+        let sql = format!("BEGIN IMMEDIATE; {entry}; {block}; COMMIT");
+        let query = bind(sqlx::query(AssertSqlSafe(sql)), row);
+        let query = self.bind_block(query, &plan.made, &plan.new);
+        held.whole(true)?;
+        held.execute(query).await?;
+        held.whole(false)
+    }
+
+    fn insert_of(&self, generation: u32) -> std::sync::Arc<super::Insert> {
+        let known = self.known();
+        match known.all.get(&generation) {
+            Some(found) => std::sync::Arc::clone(&found.insert),
+            None => Generation::new(generation, 0, 0).insert,
+        }
+    }
+
+    fn bind_block<'q>(
+        &self,
+        query: super::super::database::Query<'q>,
+        made: &[(u32, u64)],
+        rows: &[(Slot, &NewEntry)],
+    ) -> super::super::database::Query<'q> {
+        let slots: Vec<_> = rows.iter().map(|(slot, _)| slot.clone()).collect();
+        let known = self.known();
+        let end = |slot: &Slot| {
+            let made = made.iter().find(|(number, _)| *number == slot.generation);
+            let ends = known.all.get(&slot.generation).map(|generation| generation.ends);
+            ends.or(made.map(|(_, ends)| *ends)).unwrap_or(u64::MAX)
+        };
+        let ends = slots.iter().map(end).max().unwrap_or_default();
+        let last = slots.last().map(|slot| slot.shown.cursor.0).unwrap_or_default();
+        query.bind(last.cast_signed()).bind(clamped(ends)).bind(codec::block(&slots))
+    }
+
+    pub(super) async fn drop_ended(&self, now: WallTime) -> Result<u64, StoreError> {
+        if self.known().ended(now).is_empty() {
+            return Ok(0);
+        }
+        let state = &mut *self.state.lock().await;
+        let mut held = self.writer.lock().await?;
+        if !state.sure {
+            self.take_stock(&mut held, state).await?;
+        }
+        let (ended, losses) = {
+            let known = self.known();
+            (known.ended(now), known.losses.clone())
+        };
+        state.sure = false;
+        let result = self.drop_from_file(&mut held, &ended, losses, now).await;
+        held.roll_back().await;
+        if let Err(error) = &result {
+            state.sure = changed_nothing(error.kind);
+        }
+        let losses = result?;
+        state.sure = true;
+        let known = &mut *self.known_mut();
+        known.losses = losses;
+        let gone = ended.iter().filter_map(|number| known.all.remove(number));
+        Ok(gone.map(|generation| generation.entries).sum())
+    }
+
+    async fn drop_from_file(
+        &self,
+        held: &mut Held<'_>,
+        ended: &[u32],
+        mut losses: Losses,
+        now: WallTime,
+    ) -> Result<Losses, StoreError> {
+        let until = clamped(now.as_millis());
+        held.begin().await?;
+        // All of these are lost as soon as the row that tells of them is.
+        let rows = sqlx::query("SELECT block FROM blocks WHERE ends <= ?").bind(until);
+        for row in held.fetch_all(rows).await? {
+            for slot in block_of(&row).map_err(|e| self.damaged(e))? {
+                losses.note(slot.topic, slot.shown.cursor.0);
+            }
+        }
+        held.execute(sqlx::query("DELETE FROM blocks WHERE ends <= ?").bind(until)).await?;
+        for number in ended {
+            held.execute_raw(format!(
+                "DROP TABLE g_{number}; DELETE FROM generations WHERE generation = {number}"
+            ))
+            .await?;
+        }
+        held.run("DELETE FROM losses").await?;
+        let (topics, others) = losses.parts();
+        let topics: Vec<_> = topics.collect();
+        let insert = super::Insert::new("INSERT INTO losses (topic, last) VALUES", 2);
+        for (sql, rows) in insert.chunks(&topics) {
+            let insert = rows.iter().fold(sqlx::query(sql), |query, (topic, last)| {
+                query.bind(topic.cast_signed()).bind(last.cast_signed())
+            });
+            held.execute(insert).await?;
+        }
+        set(held, "losses", others).await?;
+        held.commit().await?;
+        Ok(losses)
+    }
+}
+
+async fn make_generation(held: &mut Held<'_>, number: u32, ends: u64) -> Result<(), StoreError> {
+    held.execute_raw(format!(
+        "CREATE TABLE g_{number} (cursor INTEGER NOT NULL PRIMARY KEY, key INTEGER NOT NULL, \
+         head BLOB NOT NULL, payload BLOB NOT NULL) STRICT; \
+         CREATE INDEX g_{number}_key ON g_{number} (key)"
+    ))
+    .await?;
+    let insert = sqlx::query("INSERT INTO generations VALUES (?, ?)");
+    held.execute(insert.bind(i64::from(number)).bind(clamped(ends))).await?;
+    // Numbers are not used again: a lookup under way may still have one in mind.
+    set(held, "generation", u64::from(number)).await
+}
+
+async fn set(held: &mut Held<'_>, name: &'static str, value: u64) -> Result<(), StoreError> {
+    let query = sqlx::query("INSERT OR REPLACE INTO meta VALUES (?, ?)");
+    held.execute(query.bind(name).bind(value.cast_signed())).await
+}
+
+fn bind<'q>(
+    query: super::super::database::Query<'q>,
+    (slot, entry): &(Slot, &NewEntry),
+) -> super::super::database::Query<'q> {
+    query
+        .bind(slot.shown.cursor.0.cast_signed())
+        .bind(key_of(&slot.shown.id))
+        .bind(codec::log_head(entry))
+        .bind(entry.transaction.payload().to_vec())
+}
+
+/// Errors that say for sure that nothing was changed.
+fn changed_nothing(kind: StoreErrorKind) -> bool {
+    matches!(kind, StoreErrorKind::Full | StoreErrorKind::Locked)
+}
+
+/// Times that `SQLite` compares; what is later than it can say never comes.
+fn clamped(millis: u64) -> i64 {
+    i64::try_from(millis).unwrap_or(i64::MAX)
+}
+
+fn pair<T>(row: &sqlx::sqlite::SqliteRow) -> Result<(T, i64), Source>
+where
+    T: for<'r> sqlx::Decode<'r, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>,
+{
+    Ok((row.try_get(0)?, row.try_get(1)?))
+}

@@ -1,0 +1,438 @@
+//! The outbox in a file.
+//!
+//! Commits survive a power failure (`synchronous = FULL`); only new states and removals need not,
+//! since an entry that is tried once more does no harm. Which ids are there is known in memory
+//! (about 60 bytes an entry), so that nothing is looked up in the file.
+//!
+//! Sequence numbers are leased: the file says up to which number some may have been given out,
+//! and the next process begins after it.
+
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use sqlx::Row;
+use sqlx::sqlite::{SqliteRow, SqliteSynchronous};
+use tokio::sync::Mutex;
+
+use super::DirLock;
+use super::codec;
+use super::database::{Database, Held, Insert, Setup, damaged};
+use crate::error::{Source, StoreError, StoreErrorKind};
+use crate::ports::{EntryState, OutboxEntry, QueueSize, TransactionQueue, Which};
+use crate::types::{Transaction, TransactionId, WallTime};
+
+const MIGRATIONS: &[&str] = &[include_str!("migrations/queue/1.sql")];
+const SETUP: Setup =
+    Setup { synchronous: SqliteSynchronous::Full, cache_kib: 2048, checkpoint_pages: 4000 };
+/// Numbers leased at once.
+const LEASE: u64 = 1 << 16;
+
+/// Keeps own transactions in a file.
+#[derive(Debug)]
+pub(super) struct SqliteQueue {
+    database: Database,
+    state: Mutex<State>,
+    capacity: u64,
+    append: Insert,
+    replace: Insert,
+    /// The directory stays ours while its files are open.
+    _lock: Arc<DirLock>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    by_id: HashMap<TransactionId, u64>,
+    next: u64,
+    leased: u64,
+    /// Whether the fields above say what the file has.
+    sure: bool,
+    /// Whether commits may have been left without `FULL`.
+    relaxed: bool,
+}
+
+impl SqliteQueue {
+    pub(super) async fn open(
+        path: &Path,
+        capacity: u64,
+        lock: Arc<DirLock>,
+    ) -> Result<Self, StoreError> {
+        let queue = Self {
+            database: Database::open(path, MIGRATIONS, SETUP).await?,
+            state: Mutex::default(),
+            capacity,
+            append: Insert::new("INSERT INTO outbox (seq, id, head, payload) VALUES", 4),
+            replace: Insert::new(
+                "INSERT OR REPLACE INTO states (seq, attempts, due, reason, since) VALUES",
+                5,
+            ),
+            _lock: lock,
+        };
+        let mut held = queue.database.lock().await?;
+        let mut state = queue.state.lock().await;
+        reload(&mut held, &mut state).await?;
+        // What was leased may have been given out.
+        state.next = state.next.max(state.leased + 1);
+        drop((held, state));
+        Ok(queue)
+    }
+
+    pub(super) async fn close(&self) {
+        self.database.close().await;
+    }
+
+    /// Inserts rows that the state does not have yet.
+    async fn insert(
+        &self,
+        held: &mut Held<'_>,
+        state: &mut State,
+        rows: &[(u64, &Transaction)],
+    ) -> Result<(), StoreError> {
+        let Some((last, _)) = rows.last() else { return Ok(()) };
+        if state.relaxed {
+            held.execute_raw("PRAGMA synchronous = FULL".to_owned()).await?;
+            state.relaxed = false;
+        }
+        let lease = (*last > state.leased).then_some(last.saturating_add(LEASE));
+        let chunks = self.append.chunks(rows);
+        // One statement is a transaction of its own.
+        let alone = chunks.len() == 1 && lease.is_none();
+        if !alone {
+            held.begin().await?;
+        }
+        for (sql, rows) in chunks {
+            let insert = rows.iter().fold(sqlx::query(sql), |query, (seq, transaction)| {
+                query
+                    .bind(seq.cast_signed())
+                    .bind(transaction.id().as_bytes().to_vec())
+                    .bind(codec::head(transaction))
+                    .bind(transaction.payload().to_vec())
+            });
+            held.execute(insert).await?;
+        }
+        if let Some(lease) = lease {
+            let keep = sqlx::query("INSERT OR REPLACE INTO meta VALUES ('leased', ?)");
+            held.execute(keep.bind(lease.cast_signed())).await?;
+        }
+        if !alone {
+            held.commit().await?;
+        }
+        state.leased = lease.unwrap_or(state.leased);
+        Ok(())
+    }
+
+    /// Ends a change: what is not known for sure is read again before the next one.
+    async fn settle(held: &mut Held<'_>, state: &mut State, result: &Result<(), StoreError>) {
+        held.roll_back().await;
+        // These say for sure that nothing was changed.
+        let nothing = |kind| matches!(kind, StoreErrorKind::Full | StoreErrorKind::Locked);
+        state.sure = result.as_ref().map_or_else(|error| nothing(error.kind), |()| true);
+    }
+}
+
+/// Reads what is in the file. Numbers already given out by this process stay behind.
+async fn reload(held: &mut Held<'_>, state: &mut State) -> Result<(), StoreError> {
+    let rows = held.fetch_all(sqlx::query("SELECT seq, id FROM outbox")).await?;
+    let mut by_id = HashMap::with_capacity(rows.len());
+    for row in rows {
+        let entry = id_row(&row).map_err(|e| damaged("the outbox", e))?;
+        by_id.insert(entry.0, entry.1);
+    }
+    let leased = sqlx::query("SELECT value FROM meta WHERE name = 'leased'");
+    let leased: Option<i64> = held.ask(leased).await?;
+    state.leased = leased.unwrap_or_default().cast_unsigned();
+    let newest = by_id.values().copied().max().unwrap_or_default();
+    state.next = state.next.max(newest + 1);
+    state.by_id = by_id;
+    state.sure = true;
+    Ok(())
+}
+
+fn id_row(row: &SqliteRow) -> Result<(TransactionId, u64), Source> {
+    let id = row.try_get::<&[u8], _>("id")?.try_into()?;
+    Ok((TransactionId::from_bytes(id), row.try_get::<i64, _>("seq")?.cast_unsigned()))
+}
+
+/// Everything is cancel safe: a change whose future is dropped happens whole or not at all.
+#[async_trait]
+impl TransactionQueue for SqliteQueue {
+    async fn append(&self, transactions: &[Transaction]) -> Result<Vec<u64>, StoreError> {
+        let state = &mut *self.state.lock().await;
+        let mut held = self.database.lock().await?;
+        if !state.sure {
+            reload(&mut held, state).await?;
+        }
+        let mut next = state.next;
+        let mut fresh = HashMap::new();
+        let mut rows = Vec::with_capacity(transactions.len());
+        let mut seqs = Vec::with_capacity(transactions.len());
+        for transaction in transactions {
+            let id = transaction.id();
+            let known = state.by_id.get(&id).or_else(|| fresh.get(&id)).copied();
+            seqs.push(known.unwrap_or(next));
+            if known.is_none() {
+                fresh.insert(id, next);
+                rows.push((next, transaction));
+                next += 1;
+            }
+        }
+        if (state.by_id.len() + rows.len()) as u64 > self.capacity && !rows.is_empty() {
+            let message = format!("the outbox is bounded to {} entries", self.capacity);
+            return Err(StoreError::new(StoreErrorKind::Full, message));
+        }
+        state.sure = false;
+        let result = self.insert(&mut held, state, &rows).await;
+        Self::settle(&mut held, state, &result).await;
+        result?;
+        state.next = next;
+        state.by_id.extend(fresh);
+        Ok(seqs)
+    }
+
+    async fn update(&self, states: &[(TransactionId, EntryState)]) -> Result<(), StoreError> {
+        let state = &mut *self.state.lock().await;
+        let mut held = self.database.lock().await?;
+        if !state.sure {
+            reload(&mut held, state).await?;
+        }
+        let mut last = HashMap::with_capacity(states.len());
+        for (id, change) in states {
+            if let Some(seq) = state.by_id.get(id) {
+                last.insert(*seq, change);
+            }
+        }
+        let mut rows: Vec<_> = last.into_iter().collect();
+        rows.sort_unstable_by_key(|(seq, _)| *seq);
+        if rows.is_empty() {
+            return Ok(());
+        }
+        held.begin().await?;
+        for (sql, rows) in self.replace.chunks(&rows) {
+            let replace = rows.iter().fold(sqlx::query(sql), |query, (seq, change)| {
+                let (attempts, due, reason, since) = columns(change);
+                query.bind(seq.cast_signed()).bind(attempts).bind(due).bind(reason).bind(since)
+            });
+            held.execute(replace).await?;
+        }
+        held.commit().await
+    }
+
+    async fn remove(&self, ids: &[TransactionId]) -> Result<(), StoreError> {
+        let state = &mut *self.state.lock().await;
+        let mut held = self.database.lock().await?;
+        if !state.sure {
+            reload(&mut held, state).await?;
+        }
+        let seqs: HashSet<u64> = ids.iter().filter_map(|id| state.by_id.get(id).copied()).collect();
+        if seqs.is_empty() {
+            return Ok(());
+        }
+        let list = seqs.iter().map(u64::to_string).collect::<Vec<_>>().join(",");
+        (state.sure, state.relaxed) = (false, true);
+        held.whole(true)?;
+        let delete = format!(
+            "PRAGMA synchronous = NORMAL; BEGIN IMMEDIATE; \
+             DELETE FROM outbox WHERE seq IN ({list}); DELETE FROM states WHERE seq IN ({list}); \
+             COMMIT; PRAGMA synchronous = FULL"
+        );
+        let result = held.execute_raw(delete).await;
+        if result.is_ok() {
+            held.whole(false)?;
+            state.relaxed = false;
+        }
+        Self::settle(&mut held, state, &result).await;
+        result?;
+        for id in ids {
+            state.by_id.remove(id);
+        }
+        Ok(())
+    }
+
+    async fn get(&self, id: &TransactionId) -> Result<Option<OutboxEntry>, StoreError> {
+        let state = &mut *self.state.lock().await;
+        let mut held = self.database.lock().await?;
+        if !state.sure {
+            reload(&mut held, state).await?;
+        }
+        let Some(seq) = state.by_id.get(id) else { return Ok(None) };
+        let one = sqlx::query(
+            "SELECT outbox.seq, head, payload, attempts, due, reason, since \
+             FROM outbox LEFT JOIN states USING (seq) WHERE outbox.seq = ?",
+        );
+        let rows = held.fetch_all(one.bind(seq.cast_signed())).await?;
+        rows.first().map(|row| self.entry(row)).transpose()
+    }
+
+    async fn load(
+        &self,
+        which: Which,
+        after: Option<u64>,
+        max_entries: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<OutboxEntry>, StoreError> {
+        let mut held = self.database.lock().await?;
+        held.begin_reading().await?;
+        let (sizes, rows) = match which {
+            Which::All => (
+                "SELECT seq, length(payload) FROM outbox WHERE seq > ? ORDER BY seq LIMIT ?",
+                "SELECT outbox.seq, head, payload, attempts, due, reason, since \
+                 FROM outbox LEFT JOIN states USING (seq) \
+                 WHERE outbox.seq > ? AND outbox.seq <= ? ORDER BY outbox.seq",
+            ),
+            Which::Waiting => (
+                "SELECT outbox.seq, length(payload) FROM outbox LEFT JOIN states USING (seq) \
+                 WHERE outbox.seq > ? AND reason IS NULL ORDER BY outbox.seq LIMIT ?",
+                "SELECT outbox.seq, head, payload, attempts, due, reason, since \
+                 FROM outbox LEFT JOIN states USING (seq) \
+                 WHERE outbox.seq > ? AND outbox.seq <= ? AND reason IS NULL ORDER BY outbox.seq",
+            ),
+            Which::Dead => (
+                "SELECT states.seq, length(payload) FROM states JOIN outbox USING (seq) \
+                 WHERE states.seq > ? AND reason IS NOT NULL ORDER BY states.seq LIMIT ?",
+                "SELECT outbox.seq, head, payload, attempts, due, reason, since \
+                 FROM states JOIN outbox USING (seq) \
+                 WHERE states.seq > ? AND states.seq <= ? AND reason IS NOT NULL \
+                 ORDER BY states.seq",
+            ),
+        };
+        let after = after.map_or(-1, u64::cast_signed);
+        let limit = i64::try_from(max_entries).unwrap_or(i64::MAX);
+        let sizes = held.fetch_all(sqlx::query(sizes).bind(after).bind(limit)).await?;
+        let (mut bytes, mut last) = (0usize, None);
+        for row in sizes {
+            let (seq, size) = sized(&row).map_err(|e| damaged(self.database.name(), e))?;
+            bytes = bytes.saturating_add(size);
+            if bytes > max_bytes && last.is_some() {
+                break;
+            }
+            last = Some(seq);
+        }
+        let Some(last) = last else {
+            held.commit().await?;
+            return Ok(Vec::new());
+        };
+        let rows = held.fetch_all(sqlx::query(rows).bind(after).bind(last)).await?;
+        held.commit().await?;
+        rows.iter().map(|row| self.entry(row)).collect()
+    }
+
+    async fn size(&self) -> Result<QueueSize, StoreError> {
+        let mut held = self.database.lock().await?;
+        held.begin_reading().await?;
+        let all: Option<i64> = held.ask(sqlx::query("SELECT count(*) FROM outbox")).await?;
+        let dead = sqlx::query("SELECT count(*) FROM states WHERE reason IS NOT NULL");
+        let dead: Option<i64> = held.ask(dead).await?;
+        held.commit().await?;
+        let number = |n: Option<i64>| n.unwrap_or_default().cast_unsigned();
+        let (all, dead) = (number(all), number(dead));
+        Ok(QueueSize { waiting: all.saturating_sub(dead), dead, capacity: self.capacity })
+    }
+}
+
+impl SqliteQueue {
+    fn entry(&self, row: &SqliteRow) -> Result<OutboxEntry, StoreError> {
+        entry(row).map_err(|e| damaged(self.database.name(), e))
+    }
+}
+
+fn sized(row: &SqliteRow) -> Result<(i64, usize), Source> {
+    Ok((row.try_get(0)?, row.try_get::<i64, _>(1)?.try_into()?))
+}
+
+fn entry(row: &SqliteRow) -> Result<OutboxEntry, Source> {
+    let transaction = codec::transaction(row.try_get("head")?, row.try_get("payload")?)?;
+    let time = |column| row.try_get::<Option<i64>, _>(column);
+    let time = |column| time(column).map(|t| wall_time(t.unwrap_or_default()));
+    let state = if let Some(reason) = row.try_get("reason")? {
+        EntryState::Dead { reason, since: time("since")? }
+    } else {
+        let attempts = row.try_get::<Option<i64>, _>("attempts")?.unwrap_or_default();
+        EntryState::Waiting { attempts: attempts.try_into()?, due: time("due")? }
+    };
+    let seq = row.try_get::<i64, _>("seq")?.cast_unsigned();
+    Ok(OutboxEntry { seq, transaction, state })
+}
+
+fn columns(state: &EntryState) -> (i64, i64, Option<String>, Option<i64>) {
+    match state {
+        EntryState::Waiting { attempts, due } => (i64::from(*attempts), signed(*due), None, None),
+        EntryState::Dead { reason, since } => (0, 0, Some(reason.clone()), Some(signed(*since))),
+    }
+}
+
+fn signed(time: WallTime) -> i64 {
+    time.as_millis().cast_signed()
+}
+
+fn wall_time(millis: i64) -> WallTime {
+    WallTime::from_millis(millis.cast_unsigned())
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::types::{Header, PeerId, Signature, Topic};
+
+    fn transaction(n: u64, size: usize) -> Transaction {
+        let at = WallTime::from_millis(n);
+        let payload = Bytes::from(vec![7; size]);
+        let header =
+            Header::new(Topic::new("t").unwrap(), PeerId::from_bytes([1; 32]), at, at, &payload);
+        Transaction::new(header, Signature::None, payload).unwrap()
+    }
+
+    async fn run(queue: &SqliteQueue, sql: &str) {
+        queue.database.lock().await.unwrap().execute_raw(sql.to_owned()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_refuses_and_room_is_used_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = Arc::new(DirLock::acquire(dir.path()).unwrap());
+        let queue = SqliteQueue::open(&dir.path().join("q.db"), 1000, lock).await.unwrap();
+        let kept = queue.append(&[transaction(0, 100)]).await.unwrap();
+        run(&queue, "PRAGMA max_page_count = 1").await;
+        let many: Vec<_> = (1..=100).map(|n| transaction(n, 10_000)).collect();
+        for count in [100, 1, 64] {
+            let error = queue.append(&many[..count]).await.unwrap_err();
+            assert_eq!(error.kind, StoreErrorKind::Full, "{count}: {error}");
+            assert_eq!(queue.size().await.unwrap().waiting, 1, "all or none");
+        }
+        let room = many.iter().map(Transaction::id).collect::<Vec<_>>();
+        queue.remove(&room).await.expect("what is not there needs no room to go");
+        run(&queue, "PRAGMA max_page_count = 100000").await;
+        let seqs = queue.append(&many).await.unwrap();
+        assert!(seqs[0] > kept[0] && seqs.is_sorted_by(|a, b| a < b));
+        assert_eq!(queue.size().await.unwrap().waiting, 101);
+    }
+
+    #[tokio::test]
+    async fn appends_are_synced_also_after_a_removal_that_failed() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = Arc::new(DirLock::acquire(dir.path()).unwrap());
+        let queue = SqliteQueue::open(&dir.path().join("q.db"), 1000, lock).await.unwrap();
+        let all: Vec<_> = (0..3).map(|n| transaction(n, 10)).collect();
+        queue.append(&all[..2]).await.unwrap();
+        run(
+            &queue,
+            "CREATE TRIGGER no BEFORE DELETE ON outbox BEGIN SELECT RAISE(ABORT, 'no'); END",
+        )
+        .await;
+        queue.remove(&[all[0].id()]).await.unwrap_err();
+        assert_eq!(queue.size().await.unwrap().waiting, 2, "all or none");
+        run(&queue, "DROP TRIGGER no").await;
+        queue.append(&all).await.unwrap();
+        let level = "PRAGMA synchronous";
+        let mut held = queue.database.lock().await.unwrap();
+        assert_eq!(held.ask::<i64>(sqlx::query(level)).await.unwrap(), Some(2));
+        drop(held);
+        queue.remove(&[all[0].id(), all[1].id()]).await.unwrap();
+        let mut held = queue.database.lock().await.unwrap();
+        assert_eq!(held.ask::<i64>(sqlx::query(level)).await.unwrap(), Some(2));
+        drop(held);
+        assert_eq!(queue.load(Which::All, None, 9, 99).await.unwrap()[0].transaction, all[2]);
+    }
+}

@@ -1,0 +1,399 @@
+//! Stores that fail, and files after what should not happen: accepted stays accepted, the rest is a
+//! typed error, and the node says so.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sorcha_peer::error::{PublishError, ReadyError, StoreError, StoreErrorKind};
+use sorcha_peer::ports::{
+    IndexEntry, NewEntry, Page, TransactionQueue, TransactionStore, Usage, Which,
+};
+use sorcha_peer::store::{MemoryQueue, MemoryTransactionStore};
+use sorcha_peer::transport::MemoryNetwork;
+use sorcha_peer::types::{Cursor, Topic, Transaction, TransactionId, WallTime};
+use sorcha_peer::{Event, From, Identity, Item, PeerNode, PeerNodeBuilder};
+
+/// A log that fails when it is told to.
+#[derive(Debug)]
+struct Faulty {
+    inner: MemoryTransactionStore,
+    fault: AtomicU8,
+}
+
+const NONE: u8 = 0;
+const IO: u8 = 1;
+const FULL: u8 = 2;
+const PANIC: u8 = 3;
+
+impl Faulty {
+    fn new() -> Arc<Self> {
+        let inner = MemoryTransactionStore::new(None);
+        Arc::new(Self { inner, fault: AtomicU8::new(NONE) })
+    }
+
+    fn set(&self, fault: u8) {
+        self.fault.store(fault, Ordering::SeqCst);
+    }
+}
+
+#[async_trait]
+impl TransactionStore for Faulty {
+    async fn append(&self, entries: &[NewEntry]) -> Result<Vec<Cursor>, StoreError> {
+        match self.fault.load(Ordering::SeqCst) {
+            IO => Err(StoreError::new(StoreErrorKind::Io, "told to")),
+            FULL => Err(StoreError::new(StoreErrorKind::Full, "told to")),
+            PANIC => panic!("told to"),
+            _ => self.inner.append(entries).await,
+        }
+    }
+    async fn get(&self, id: &TransactionId) -> Result<Option<Transaction>, StoreError> {
+        self.inner.get(id).await
+    }
+    async fn read(
+        &self,
+        topic: Option<&Topic>,
+        after: Cursor,
+        max_entries: usize,
+        max_bytes: usize,
+    ) -> Result<Page, StoreError> {
+        self.inner.read(topic, after, max_entries, max_bytes).await
+    }
+    async fn index(&self, after: Cursor, limit: usize) -> Result<Vec<IndexEntry>, StoreError> {
+        self.inner.index(after, limit).await
+    }
+    async fn newest(&self) -> Result<Cursor, StoreError> {
+        self.inner.newest().await
+    }
+    async fn usage(&self) -> Result<Usage, StoreError> {
+        self.inner.usage().await
+    }
+    async fn expire(&self, now: WallTime) -> Result<u64, StoreError> {
+        self.inner.expire(now).await
+    }
+    async fn load_cursor(&self, name: &str) -> Result<Option<Cursor>, StoreError> {
+        self.inner.load_cursor(name).await
+    }
+    async fn save_cursor(&self, name: &str, cursor: Cursor) -> Result<(), StoreError> {
+        self.inner.save_cursor(name, cursor).await
+    }
+    async fn remove_cursor(&self, name: &str) -> Result<(), StoreError> {
+        self.inner.remove_cursor(name).await
+    }
+}
+
+/// A node that meets nobody.
+fn alone(identity: &Identity) -> PeerNodeBuilder {
+    let transport = MemoryNetwork::new().transport(identity.peer_id());
+    PeerNode::builder().transport(Arc::new(transport)).identity(identity.clone()).dial_only()
+}
+
+async fn refusal(node: &PeerNode) -> StoreErrorKind {
+    match node.publish("t", "payload").await {
+        Err(PublishError::Store(error)) => error.kind,
+        other => panic!("must be refused: {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_failing_log_refuses_says_so_and_recovers() {
+    let (log, queue) = (Faulty::new(), Arc::new(MemoryQueue::new(100)));
+    let identity = Identity::generate().unwrap();
+    let builder = alone(&identity).transaction_store(log.clone()).queue(queue.clone());
+    let node = builder.start().await.unwrap();
+    let mut events = node.events();
+    node.publish("t", "before").await.unwrap();
+    assert_eq!(node.storage_failure(), None);
+
+    for (fault, kind) in [(IO, StoreErrorKind::Io), (PANIC, StoreErrorKind::Io)] {
+        log.set(fault);
+        for _ in 0..3 {
+            assert_eq!(refusal(&node).await, kind);
+            assert_eq!(node.storage_failure(), Some(kind));
+        }
+        let waiting = node.wait_ready(0, Duration::from_millis(20)).await.unwrap_err();
+        assert!(matches!(waiting, ReadyError::Timeout { hint, .. } if hint.contains("storage")));
+        let told = loop {
+            if let Event::StorageFailed { message } = events.next().await.unwrap() {
+                break message;
+            }
+        };
+        assert!(told.contains("told to") || told.contains("panicked"), "{told}");
+        let ready = node.clone();
+        let ready = async move { ready.wait_ready(0, Duration::from_secs(30)).await };
+        log.set(NONE);
+        node.publish("t", "again").await.expect("it works again");
+        ready.await.expect("and says so");
+        assert_eq!(node.storage_failure(), None);
+    }
+    let left = queue.load(Which::All, None, 100, usize::MAX).await.unwrap();
+    let texts: Vec<_> = left.iter().map(|e| e.transaction.payload().clone()).collect();
+    assert_eq!(texts, ["before", "again", "again"], "what was refused is in no store");
+    node.shutdown(Duration::ZERO).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_full_log_has_failed_when_it_stays_full() {
+    let log = Faulty::new();
+    let identity = Identity::generate().unwrap();
+    let node = alone(&identity).transaction_store(log.clone()).start().await.unwrap();
+    log.set(FULL);
+    for count in 1..=4 {
+        assert_eq!(refusal(&node).await, StoreErrorKind::Full);
+        let failing = (count >= 3).then_some(StoreErrorKind::Full);
+        assert_eq!(node.storage_failure(), failing, "after {count}");
+    }
+    log.set(NONE);
+    node.publish("t", "fits").await.unwrap();
+    assert_eq!(node.storage_failure(), None);
+    node.shutdown(Duration::ZERO).await.unwrap();
+}
+
+/// Payloads of a subscription from the start, `count` of them.
+async fn delivered(node: &PeerNode, count: usize) -> Vec<String> {
+    let mut all = node.subscribe("t", From::Earliest).await.unwrap();
+    let mut texts = Vec::new();
+    while texts.len() < count {
+        match all.next().await {
+            Some(Item::Delivery(d)) => {
+                texts.push(String::from_utf8(d.transaction.payload().to_vec()).unwrap());
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    texts
+}
+
+#[cfg(feature = "sqlite")]
+mod sqlite {
+    use std::fs;
+    use std::path::Path;
+
+    use bytes::Bytes;
+    use sorcha_peer::SqliteStorage;
+    use sorcha_peer::types::{Header, PeerId, Signature};
+    use sqlx::sqlite::SqliteConnectOptions;
+    use sqlx::{ConnectOptions, Connection};
+
+    use super::*;
+
+    const FILES: [&str; 3] = ["peers.db", "tx_queue.db", "transactions.db"];
+
+    fn transaction(n: u64) -> Transaction {
+        let payload = Bytes::from(format!("payload {n:04} ").repeat(40));
+        let (created, expires) = (WallTime::from_millis(1 + n), WallTime::from_millis(1 << 40));
+        let topic = Topic::new("t").unwrap();
+        let header = Header::new(topic, PeerId::from_bytes([3; 32]), created, expires, &payload);
+        Transaction::new(header, Signature::Ed25519([5; 64]), payload).unwrap()
+    }
+
+    fn entry(n: u64) -> NewEntry {
+        let keep_until = WallTime::from_millis(1 << 40);
+        NewEntry { transaction: transaction(n), from: None, hops: 0, keep_until }
+    }
+
+    fn copy(from: &Path, to: &Path) {
+        for file in fs::read_dir(from).unwrap() {
+            let file = file.unwrap();
+            fs::copy(file.path(), to.join(file.file_name())).unwrap();
+        }
+    }
+
+    async fn refused(dir: &Path) -> StoreErrorKind {
+        SqliteStorage::open(dir).await.expect_err("must not open").kind
+    }
+
+    #[tokio::test]
+    async fn what_was_accepted_survives_and_a_lost_log_is_filled_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let identity = Identity::generate().unwrap();
+        let texts: Vec<_> = (0..100).map(|n| format!("text {n}")).collect();
+        let storage = SqliteStorage::open(dir.path()).await.unwrap();
+        let node = alone(&identity).storage(storage).start().await.unwrap();
+        for text in &texts {
+            node.publish("t", text.clone()).await.unwrap();
+        }
+        // As the disk stands at this moment, without goodbye.
+        let (killed, lost) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        for to in [&killed, &lost] {
+            copy(dir.path(), to.path());
+        }
+        for file in ["transactions.db", "transactions.db-wal", "transactions.db-shm"] {
+            fs::remove_file(lost.path().join(file)).unwrap();
+        }
+        node.shutdown(Duration::ZERO).await.unwrap();
+        for dir in [&killed, &lost] {
+            let storage = SqliteStorage::open(dir.path()).await.unwrap();
+            let queue = storage.queue();
+            let node = alone(&identity).storage(storage.clone()).start().await.unwrap();
+            assert_eq!(delivered(&node, 100).await, texts, "in order, each once");
+            assert_eq!(queue.size().await.unwrap().waiting, 100);
+            node.publish("t", "more").await.unwrap();
+            assert_eq!(delivered(&node, 101).await[100], "more");
+            node.shutdown(Duration::ZERO).await.unwrap();
+            storage.close().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_file_locked_by_another_is_told_apart_and_works_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let storage = SqliteStorage::open(dir.path()).await.unwrap();
+        let (queue, log) = (storage.queue(), storage.transaction_store());
+        queue.append(&[transaction(1)]).await.unwrap();
+        log.append(&[entry(1)]).await.unwrap();
+        for file in ["tx_queue.db", "transactions.db"] {
+            let options = SqliteConnectOptions::new().filename(dir.path().join(file));
+            let mut other = options.connect().await.unwrap();
+            sqlx::query("BEGIN EXCLUSIVE").execute(&mut other).await.unwrap();
+            let error = match file {
+                "tx_queue.db" => queue.append(&[transaction(2)]).await.unwrap_err(),
+                _ => log.append(&[entry(2)]).await.unwrap_err(),
+            };
+            assert_eq!(error.kind, StoreErrorKind::Locked, "{error}");
+            let found = log.get(&transaction(1).id()).await.unwrap();
+            assert_eq!(found, Some(transaction(1)), "readers do not wait for writers");
+            other.close().await.unwrap();
+        }
+        queue.append(&[transaction(2)]).await.unwrap();
+        log.append(&[entry(2)]).await.unwrap();
+        let (list, page) = (
+            queue.load(Which::All, None, 9, usize::MAX).await.unwrap(),
+            log.read(None, Cursor(0), 9, usize::MAX).await.unwrap(),
+        );
+        assert_eq!((list.len(), page.entries.len()), (2, 2), "each once");
+    }
+
+    /// What a power failure leaves: the files as they are, with the end of a WAL missing or wrong.
+    #[tokio::test]
+    async fn a_torn_write_ahead_log_costs_its_end_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let storage = SqliteStorage::open(dir.path()).await.unwrap();
+        let (queue, log) = (storage.queue(), storage.transaction_store());
+        let wal = |file: &str| dir.path().join(format!("{file}-wal"));
+        let length = |file: &str| fs::metadata(wal(file)).unwrap().len();
+        let mut synced = None;
+        let (mut seqs, mut cursors) = (Vec::new(), Vec::new());
+        for n in 0..40 {
+            seqs.extend(queue.append(&[transaction(n)]).await.unwrap());
+            cursors.extend(log.append(&[entry(n)]).await.unwrap());
+            // The first commits lease numbers and are synced: no power failure takes them.
+            synced.get_or_insert((length("tx_queue.db"), length("transactions.db")));
+        }
+        let (queue_from, log_from) = synced.unwrap();
+        for (file, from) in [("tx_queue.db", queue_from), ("transactions.db", log_from)] {
+            let end = length(file);
+            let step = usize::try_from((end - from) / 13).unwrap();
+            let mut shortest = 40;
+            for (round, cut) in (from..=end).step_by(step).enumerate() {
+                let torn = tempfile::tempdir().unwrap();
+                copy(dir.path(), torn.path());
+                let path = torn.path().join(format!("{file}-wal"));
+                let mut bytes = fs::read(&path).unwrap();
+                let at = usize::try_from(cut).unwrap();
+                if round % 2 == 0 {
+                    bytes.truncate(at)
+                } else {
+                    bytes[at..].fill(0xa5)
+                }
+                fs::write(&path, &bytes).unwrap();
+                // Shared memory does not survive a power failure.
+                let _ = fs::remove_file(torn.path().join(format!("{file}-shm")));
+                let storage = SqliteStorage::open(torn.path()).await.unwrap();
+                let (queue, log) = (storage.queue(), storage.transaction_store());
+                let list = queue.load(Which::All, None, 99, usize::MAX).await.unwrap();
+                let page = log.read(None, Cursor(0), 99, usize::MAX).await.unwrap();
+                let count = list.len().min(page.entries.len());
+                shortest = shortest.min(count);
+                assert!(count >= 1, "what was synced is there");
+                for (n, entry) in list.iter().enumerate() {
+                    assert_eq!(entry.transaction, transaction(n as u64));
+                    assert_eq!(entry.seq, seqs[n]);
+                }
+                for (n, entry) in page.entries.iter().enumerate() {
+                    assert_eq!(entry.entry.transaction, transaction(n as u64));
+                    assert_eq!(entry.cursor, cursors[n]);
+                }
+                let seq = queue.append(&[transaction(99)]).await.unwrap()[0];
+                assert!(seq > seqs[39], "{seq} may have been given out");
+                let cursor = log.append(&[entry(99)]).await.unwrap()[0];
+                assert!(cursor > cursors[39], "{cursor} may have been given out");
+                storage.close().await;
+            }
+            assert!(shortest < 40, "nothing was torn off {file}");
+        }
+    }
+
+    #[tokio::test]
+    async fn damaged_and_newer_files_are_refused_and_left_alone() {
+        for file in FILES {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join(file);
+            fs::write(&path, "no database, whatever its name says. ".repeat(200)).unwrap();
+            let before = fs::read(&path).unwrap();
+            assert_eq!(refused(dir.path()).await, StoreErrorKind::Corrupt, "{file}");
+            assert_eq!(fs::read(&path).unwrap(), before);
+            fs::remove_file(&path).unwrap();
+
+            let storage = SqliteStorage::open(dir.path()).await.unwrap();
+            let entries: Vec<_> = (0..100).map(entry).collect();
+            let transactions: Vec<_> = (0..100).map(transaction).collect();
+            storage.transaction_store().append(&entries).await.unwrap();
+            storage.queue().append(&transactions).await.unwrap();
+            storage.close().await;
+            let good = fs::read(&path).unwrap();
+            // The user version is at offset 60, big-endian.
+            let mut newer = good.clone();
+            newer[63] += 1;
+            let mut spoilt = good.clone();
+            spoilt[4096..].fill(0xa5);
+            let mut cut = good.clone();
+            cut.truncate(good.len() / 2 / 4096 * 4096 + 100);
+            let kinds = [
+                (newer, StoreErrorKind::Version),
+                (spoilt, StoreErrorKind::Corrupt),
+                (cut, StoreErrorKind::Corrupt),
+            ];
+            for (bytes, kind) in kinds {
+                fs::write(&path, &bytes).unwrap();
+                assert_eq!(refused(dir.path()).await, kind, "{file}");
+                assert!(fs::read(&path).unwrap() == bytes, "{file} is left as it is");
+            }
+            fs::write(&path, &good).unwrap();
+            SqliteStorage::open(dir.path()).await.expect("the others were not touched either");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_flipped_bit_is_found_where_it_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let storage = SqliteStorage::open(dir.path()).await.unwrap();
+        let entries: Vec<_> = (0..10).map(entry).collect();
+        let cursors = storage.transaction_store().append(&entries).await.unwrap();
+        storage.queue().append(&[transaction(4)]).await.unwrap();
+        storage.close().await;
+        for file in ["transactions.db", "tx_queue.db"] {
+            let path = dir.path().join(file);
+            let mut bytes = fs::read(&path).unwrap();
+            let payload = b"payload 0004 payload";
+            // Pages that were split leave copies behind in what is free.
+            let copies = bytes.windows(payload.len()).enumerate().filter(|(_, w)| *w == payload);
+            let copies: Vec<_> = copies.map(|(at, _)| at).collect();
+            assert!(!copies.is_empty());
+            for at in copies {
+                bytes[at + 3] ^= 4;
+            }
+            fs::write(&path, bytes).unwrap();
+        }
+        let storage = SqliteStorage::open(dir.path()).await.unwrap();
+        let log = storage.transaction_store();
+        let error = log.get(&transaction(4).id()).await.unwrap_err();
+        assert_eq!(error.kind, StoreErrorKind::Corrupt, "{error}");
+        let page = log.read(None, Cursor(0), 99, usize::MAX).await.unwrap();
+        assert_eq!((page.entries.len(), page.next), (9, cursors[9]), "the others are delivered");
+        assert_eq!(page.lost_until, Some(cursors[4]), "and it is told");
+        let error = storage.queue().load(Which::All, None, 9, usize::MAX).await.unwrap_err();
+        assert_eq!(error.kind, StoreErrorKind::Corrupt, "{error}");
+    }
+}
