@@ -293,9 +293,9 @@ mod sqlite {
                 let mut bytes = fs::read(&path).unwrap();
                 let at = usize::try_from(cut).unwrap();
                 if round % 2 == 0 {
-                    bytes.truncate(at)
+                    bytes.truncate(at);
                 } else {
-                    bytes[at..].fill(0xa5)
+                    bytes[at..].fill(0xa5);
                 }
                 fs::write(&path, &bytes).unwrap();
                 // Shared memory does not survive a power failure.
