@@ -1,6 +1,7 @@
 //! Durable publishes per second, beside what the disk and `SQLite` can do at best.
 //!
-//! `cargo bench --bench queue` (`-- --quick` for a short run)
+//! `cargo bench --bench queue` (`-- --quick` for a short run, `-- retained` for what a million
+//! retained transactions of 1 KiB cost in memory and at start)
 //!
 //! A node without peers publishes 1 KiB payloads with 1, 8, 64 and 512 publishers at once, each
 //! waiting for its publish before the next: signing, core, outbox (`synchronous = FULL`), log. The
@@ -23,8 +24,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::join_all;
 use sorcha_peer::config::SignaturePolicy;
+use sorcha_peer::ports::NewEntry;
 use sorcha_peer::transport::MemoryNetwork;
-use sorcha_peer::{Config, Identity, PeerNode, SqliteStorage};
+use sorcha_peer::types::{Cursor, Header, Signature, Transaction, TransactionId, WallTime};
+use sorcha_peer::{Config, Identity, PeerId, PeerNode, SqliteStorage, Topic};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, SqliteConnection};
 use tokio::runtime::Runtime;
@@ -159,6 +162,68 @@ async fn inserts(below: &Path, span: Duration) -> f64 {
     rate
 }
 
+/// Memory of this process, in MiB (Linux; 0 elsewhere).
+fn resident() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
+    let kib = line.trim().trim_end_matches(" kB").parse::<f64>();
+    kib.unwrap_or_default() / 1024.0
+}
+
+async fn retained(below: &Path) {
+    const COUNT: u64 = 1_000_000;
+    let dir = tempfile::tempdir_in(below).expect("a directory");
+    let storage = SqliteStorage::open(dir.path()).await.expect("storage");
+    let (log, before, start) = (storage.transaction_store(), resident(), Instant::now());
+    let payload = Bytes::from(vec![7; PAYLOAD]);
+    let (topic, origin) = (Topic::new("bench").expect("a name"), PeerId::from_bytes([7; 32]));
+    for batch in 0..COUNT.div_ceil(ROWS as u64) {
+        let entries: Vec<_> = (0..ROWS as u64)
+            .map(|n| {
+                let created = WallTime::from_millis(batch * ROWS as u64 + n);
+                let (topic, expires) = (topic.clone(), created.plus(Duration::from_hours(1)));
+                let header = Header::new(topic, origin, created, expires, &payload);
+                let signature = Signature::Ed25519([7; 64]);
+                let transaction = Transaction::new(header, signature, payload.clone());
+                let transaction = transaction.expect("the header's payload");
+                NewEntry { transaction, from: Some(origin), hops: 1, keep_until: expires }
+            })
+            .collect();
+        log.append(&entries).await.expect("room");
+    }
+    let took = start.elapsed().as_secs_f64();
+    println!("log: {COUNT} entries of {PAYLOAD} B in {took:.1} s, {:.0}/s", COUNT as f64 / took);
+    println!("resident: {before:.1} MiB before, {:.1} MiB after", resident());
+    drop(log);
+    storage.close().await;
+    let (before, start) = (resident(), Instant::now());
+    let storage = SqliteStorage::open(dir.path()).await.expect("storage");
+    println!(
+        "open: {:.2} s, {:.1} MiB more resident",
+        start.elapsed().as_secs_f64(),
+        resident() - before
+    );
+    let (log, start) = (storage.transaction_store(), Instant::now());
+    let (mut after, mut count) = (Cursor(0), 0);
+    loop {
+        let page = log.index(after, 4096).await.expect("readable");
+        let Some(last) = page.last() else { break };
+        (after, count) = (last.cursor, count + page.len());
+    }
+    println!("index of {count} in pages of 4096: {:.2} s", start.elapsed().as_secs_f64());
+    let (start, unknown) = (Instant::now(), 100_000u32);
+    for n in 0..unknown {
+        let id = TransactionId::from_bytes(*blake3::hash(&n.to_le_bytes()).as_bytes());
+        assert_eq!(log.get(&id).await.expect("readable"), None);
+    }
+    let each = start.elapsed().as_secs_f64() * 1e6 / f64::from(unknown);
+    println!("a lookup in vain: {each:.2} us; resident {:.1} MiB", resident());
+    let start = Instant::now();
+    let gone = log.expire(WallTime::from_millis(u64::MAX)).await.expect("expired");
+    println!("dropping all {gone}: {:.2} s", start.elapsed().as_secs_f64());
+    storage.close().await;
+}
+
 fn median(mut rates: Vec<f64>) -> f64 {
     rates.sort_by(f64::total_cmp);
     rates[rates.len() / 2]
@@ -175,6 +240,9 @@ fn main() {
     let runtime = Runtime::new().expect("a runtime");
     // Beside the build, since the directory for temporary files may be in memory.
     let below = Path::new(env!("CARGO_TARGET_TMPDIR")).to_owned();
+    if has("retained") {
+        return runtime.block_on(retained(&below));
+    }
     let policies = [("signed", SignaturePolicy::Required), ("unsigned", SignaturePolicy::Off)];
     let (mut over, mut grown, mut raw) = (Vec::new(), Vec::new(), Vec::new());
     let mut rates = vec![Vec::new(); policies.len() * PUBLISHERS.len()];

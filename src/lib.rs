@@ -54,9 +54,9 @@
 //!   memory and delays nobody.
 //! - What is refused is refused with a typed error, a counter and, where a host would want one, an
 //!   event.
-//! - The outbox and the log are kept in memory in this version: what `publish` accepted is lost
-//!   when the process is killed before another node has it. Bring your own
-//!   [queue](ports::TransactionQueue) and [store](ports::TransactionStore) for more.
+//! - With `SqliteStorage`, what `publish` accepted survives `kill -9` and power failures. Without a
+//!   storage, outbox and log are in memory. A host may bring its own
+//!   [queue](ports::TransactionQueue) and [store](ports::TransactionStore).
 //!
 //! # How it is cut
 //!
@@ -75,7 +75,7 @@
 //! |---|---|---|
 //! | `node` | yes | the tokio driver and `PeerNode` |
 //! | `grpc` | yes | gRPC streams over mutual TLS (rustls with ring) |
-//! | `sqlite` | yes | peers and bans in `SQLite` (bundled; needs a C compiler) |
+//! | `sqlite` | yes | peers, outbox and log in `SQLite` files (bundled; needs a C compiler) |
 //! | `stun` | yes | the STUN prober |
 //! | `sim` | no | the network simulator; not covered by semver |
 //!

@@ -1,5 +1,6 @@
 //! Stores that fail, and files after what should not happen: accepted stays accepted, the rest is a
 //! typed error, and the node says so.
+#![cfg(all(feature = "node", feature = "sqlite"))]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -165,7 +166,6 @@ async fn delivered(node: &PeerNode, count: usize) -> Vec<String> {
     texts
 }
 
-#[cfg(feature = "sqlite")]
 mod sqlite {
     use std::fs;
     use std::path::Path;
@@ -293,9 +293,9 @@ mod sqlite {
                 let mut bytes = fs::read(&path).unwrap();
                 let at = usize::try_from(cut).unwrap();
                 if round % 2 == 0 {
-                    bytes.truncate(at)
+                    bytes.truncate(at);
                 } else {
-                    bytes[at..].fill(0xa5)
+                    bytes[at..].fill(0xa5);
                 }
                 fs::write(&path, &bytes).unwrap();
                 // Shared memory does not survive a power failure.

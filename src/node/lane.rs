@@ -121,7 +121,7 @@ impl StoreLane {
                     self.store(batch, queued).await;
                 }
             };
-            let (queued, ()) = futures::join!(first, second);
+            let (queued, ()) = futures::future::join(first, second).await;
             if !batch.waiting.is_empty() || batch.expire.is_some() {
                 half = Some((batch, queued));
             } else if !open && left.is_empty() {
