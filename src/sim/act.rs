@@ -25,8 +25,8 @@ impl World {
                     self.feed(node, Input::Timeout);
                 }
             }
-            Event::Dialled { node, boot, dial, to, expected } => {
-                self.on_dialled(node, boot, dial, &to, expected);
+            Event::Dialled { node, boot, dial, to } => {
+                self.on_dialled(node, boot, dial, &to.0, to.1);
             }
             Event::DialFailed { node, boot, dial, reason } => {
                 self.faults.dials_failed += 1;
@@ -39,7 +39,9 @@ impl World {
                     self.transmit(node);
                 }
             }
-            Event::Departed { pipe, side, frame } => self.on_departed(pipe, side, frame),
+            Event::Sent { node, boot, link, weight, bytes } => {
+                self.feed_run(node, boot, Input::Sent { link, weight, bytes });
+            }
             Event::Arrived { pipe, side, frame } => {
                 self.arrive(pipe, side, Arrival::Frame(frame));
             }
@@ -47,13 +49,15 @@ impl World {
             Event::Verified { node, boot, ticket, judgement } => {
                 self.feed_run(node, boot, Input::Verified { ticket, judgement });
             }
-            Event::Records { node, boot, ticket, valid, forged } => {
-                self.feed_run(node, boot, Input::RecordsVerified { ticket, valid, forged });
-            }
             Event::Completed { node, boot, input } => self.feed_run(node, boot, *input),
             Event::Stored { node, boot, ticket, entry, own } => {
                 if self.is_running(node, boot) {
                     self.on_stored(node, ticket, *entry, own);
+                }
+            }
+            Event::Resume { node, boot } => {
+                if self.is_running(node, boot) {
+                    self.resume(node);
                 }
             }
             Event::Renewed { node, boot } => {
@@ -131,6 +135,14 @@ impl World {
                 self.schedule(at, Event::Wake { node, boot });
             }
         }
+        let n = &self.nodes[node];
+        if !n.deferred.is_empty() {
+            self.soon.push_back(Event::Resume { node, boot: n.boot });
+        }
+    }
+
+    /// Takes one of the frames that a full node left waiting.
+    fn resume(&mut self, node: usize) {
         let n = &mut self.nodes[node];
         if n.protocol.as_ref().is_some_and(crate::protocol::Protocol::has_room)
             && let Some(Deferred { pipe, side, frame }) = n.deferred.pop_front()
@@ -145,8 +157,8 @@ impl World {
             Output::Dial { dial, endpoint, expected } => {
                 let to = self.addresses.get(&endpoint).copied().unwrap_or(node);
                 let at = self.now + self.travel(node, to);
-                let event = Event::Dialled { node, boot, dial, to: endpoint, expected };
-                self.schedule(at, event);
+                let to = Box::new((endpoint, expected));
+                self.schedule(at, Event::Dialled { node, boot, dial, to });
             }
             Output::Send { link, message } => self.queue(node, link, message),
             Output::Close { link } => self.close(node, link),
@@ -173,8 +185,7 @@ impl World {
                 let all = records.len();
                 let valid: Vec<_> = records.into_iter().filter(|r| self.is_genuine(r)).collect();
                 let forged = all - valid.len();
-                let at = self.now + self.config.verify_delay;
-                self.schedule(at, Event::Records { node, boot, ticket, valid, forged });
+                self.complete_later(node, Input::RecordsVerified { ticket, valid, forged });
             }
             Output::Store { ticket, entry, own } => {
                 let n = &mut self.nodes[node];

@@ -9,6 +9,8 @@ pub use crate::protocol::Gauge;
 use crate::protocol::{CallId, Input, Judgement, LinkView, Output, Ticket};
 use crate::types::{LinkId, Message, PIECE_BYTES, PeerId, TransactionId, Verdict, pieces_of};
 
+use super::ids::{FastMap, NodeSet};
+
 /// What one running node holds when nothing is under way any more.
 #[derive(Debug, Clone, Default)]
 pub struct Holdings {
@@ -87,6 +89,39 @@ impl fmt::Display for Violation {
     }
 }
 
+/// Pairs of node and transaction, one bit each.
+#[derive(Debug, Default)]
+struct Marks(FastMap<TransactionId, NodeSet>);
+
+impl Marks {
+    fn insert(&mut self, node: usize, id: TransactionId) -> bool {
+        self.0.entry(id).or_default().insert(node)
+    }
+
+    fn remove(&mut self, node: usize, id: &TransactionId) {
+        if let Some(nodes) = self.0.get_mut(id) {
+            nodes.remove(node);
+        }
+    }
+
+    fn contains(&self, node: usize, id: &TransactionId) -> bool {
+        self.0.get(id).is_some_and(|nodes| nodes.contains(node))
+    }
+
+    /// A node starts with these and no others.
+    fn restart(&mut self, node: usize, kept: &[TransactionId]) {
+        self.0.values_mut().for_each(|nodes| {
+            nodes.remove(node);
+        });
+        for id in kept {
+            self.insert(node, *id);
+        }
+    }
+}
+
+/// What completions will come back for.
+type Waiting = FastMap<(usize, Ticket), TransactionId>;
+
 /// An invariant.
 pub trait Checker: fmt::Debug {
     /// Its name.
@@ -146,9 +181,9 @@ impl Checker for NoLoss {
 /// Each id is put into a node's log at most once.
 #[derive(Debug, Default)]
 pub struct AtMostOnce {
-    under_way: BTreeMap<(usize, Ticket), TransactionId>,
+    under_way: Waiting,
     /// Stored or about to be.
-    taken: BTreeSet<(usize, TransactionId)>,
+    taken: Marks,
 }
 
 impl Checker for AtMostOnce {
@@ -160,14 +195,13 @@ impl Checker for AtMostOnce {
         match seen {
             Seen::Started { node, kept, .. } => {
                 self.under_way.retain(|(n, _), _| n != node);
-                self.taken.retain(|(n, _)| n != node);
-                self.taken.extend(kept.iter().map(|id| (*node, *id)));
+                self.taken.restart(*node, kept);
                 0
             }
             Seen::Output { node, output: Output::Store { ticket, entry, own } } => {
                 let id = entry.transaction.id();
                 // Publishing what also came back from peers is stored again to be in the outbox.
-                if !self.taken.insert((*node, id)) && !own {
+                if !self.taken.insert(*node, id) && !own {
                     found.push(format!("node {node} stores {id} again"));
                 }
                 self.under_way.insert((*node, *ticket), id);
@@ -177,7 +211,7 @@ impl Checker for AtMostOnce {
                 if let Some(id) = self.under_way.remove(&(*node, *ticket))
                     && result.is_err()
                 {
-                    self.taken.remove(&(*node, id));
+                    self.taken.remove(*node, &id);
                 }
                 0
             }
@@ -189,9 +223,9 @@ impl Checker for AtMostOnce {
 /// `publish` is answered with Ok only for what the store has; what it was refused is not stored.
 #[derive(Debug, Default)]
 pub struct StoreBeforePublished {
-    calls: BTreeMap<(usize, CallId), TransactionId>,
-    under_way: BTreeMap<(usize, Ticket), TransactionId>,
-    stored: BTreeSet<(usize, TransactionId)>,
+    calls: FastMap<(usize, CallId), TransactionId>,
+    under_way: Waiting,
+    stored: Marks,
 }
 
 impl Checker for StoreBeforePublished {
@@ -204,8 +238,7 @@ impl Checker for StoreBeforePublished {
             Seen::Started { node, kept, .. } => {
                 self.calls.retain(|(n, _), _| n != node);
                 self.under_way.retain(|(n, _), _| n != node);
-                self.stored.retain(|(n, _)| n != node);
-                self.stored.extend(kept.iter().map(|id| (*node, *id)));
+                self.stored.restart(*node, kept);
             }
             Seen::Input { node, input: Input::Publish { call, transaction } } => {
                 self.calls.insert((*node, *call), transaction.id());
@@ -217,7 +250,7 @@ impl Checker for StoreBeforePublished {
                 if let Some(id) = self.under_way.remove(&(*node, *ticket))
                     && result.is_ok()
                 {
-                    self.stored.insert((*node, id));
+                    self.stored.insert(*node, id);
                 }
             }
             Seen::Output { node, output: Output::Published { call, result } } => {
@@ -225,7 +258,7 @@ impl Checker for StoreBeforePublished {
                     found.push(format!("node {node} answers {call:?}, which nobody asked"));
                     return 1;
                 };
-                if result.is_ok() && !self.stored.contains(&(*node, id)) {
+                if result.is_ok() && !self.stored.contains(*node, &id) {
                     found.push(format!("node {node} said Ok to {id}, which is not stored"));
                 }
                 return 1;
@@ -239,8 +272,8 @@ impl Checker for StoreBeforePublished {
 /// Nothing is forwarded or announced before it is verified, or stored if it is the node's own.
 #[derive(Debug, Default)]
 pub struct VerifyBeforeForward {
-    verifying: BTreeMap<(usize, Ticket), TransactionId>,
-    heads: BTreeMap<(usize, Ticket), TransactionId>,
+    verifying: Waiting,
+    heads: Waiting,
     /// Ids whose header is known to be signed.
     signed: BTreeSet<(usize, TransactionId)>,
     /// Pieces being checked: id, number, and how many there are.
@@ -249,8 +282,8 @@ pub struct VerifyBeforeForward {
     right: BTreeMap<(usize, TransactionId), BTreeSet<u32>>,
     /// How many pieces each payload has.
     counts: BTreeMap<TransactionId, u64>,
-    storing: BTreeMap<(usize, Ticket), TransactionId>,
-    good: BTreeSet<(usize, TransactionId)>,
+    storing: Waiting,
+    good: Marks,
 }
 
 impl Checker for VerifyBeforeForward {
@@ -261,14 +294,13 @@ impl Checker for VerifyBeforeForward {
     fn look(&mut self, seen: &Seen<'_>, found: &mut Vec<String>) -> u64 {
         match seen {
             Seen::Started { node, kept, .. } => {
-                self.good.retain(|(n, _)| n != node);
                 self.verifying.retain(|(n, _), _| n != node);
                 self.storing.retain(|(n, _), _| n != node);
                 self.heads.retain(|(n, _), _| n != node);
                 self.pieces.retain(|(n, _), _| n != node);
                 self.right.retain(|(n, _), _| n != node);
                 self.signed.retain(|(n, _)| n != node);
-                self.good.extend(kept.iter().map(|id| (*node, *id)));
+                self.good.restart(*node, kept);
             }
             Seen::Output { node, output: Output::Verify { ticket, transaction, .. } } => {
                 self.verifying.insert((*node, *ticket), transaction.id());
@@ -299,42 +331,42 @@ impl Checker for VerifyBeforeForward {
                 if let Some(id) = self.verifying.remove(&(*node, *ticket))
                     && *judgement == Judgement::Verdict(Verdict::Accept)
                 {
-                    self.good.insert((*node, id));
+                    self.good.insert(*node, id);
                 }
             }
             Seen::Input { node, input: Input::Stored { ticket, result: Ok(()) } } => {
                 if let Some(id) = self.storing.remove(&(*node, *ticket)) {
-                    self.good.insert((*node, id));
+                    self.good.insert(*node, id);
                 }
             }
             Seen::Output { node, output: Output::Send { message, .. } } => {
-                let ids: Vec<TransactionId> = match message {
-                    Message::Push { transaction, .. } => vec![transaction.id()],
+                let mut check = |id: &TransactionId| {
+                    if !self.good.contains(*node, id) {
+                        found.push(format!("node {node} sends {id} ({})", message.kind()));
+                    }
+                };
+                match message {
+                    Message::Push { transaction, .. } => check(&transaction.id()),
                     Message::Piece(piece) => {
                         let right = self.right.get(&(*node, piece.id));
-                        if self.signed.contains(&(*node, piece.id))
-                            && right.is_some_and(|right| right.contains(&piece.index))
-                        {
-                            return 1;
+                        let signed = self.signed.contains(&(*node, piece.id));
+                        if !signed || !right.is_some_and(|right| right.contains(&piece.index)) {
+                            check(&piece.id);
                         }
-                        vec![piece.id]
                     }
                     Message::Offer(offer) => {
                         let id = offer.head.id();
-                        if !offer.complete && self.signed.contains(&(*node, id)) {
-                            return 1;
+                        if offer.complete || !self.signed.contains(&(*node, id)) {
+                            check(&id);
                         }
-                        vec![id]
                     }
-                    Message::Announce(list) => list.iter().map(|a| a.id).collect(),
+                    Message::Announce(list) => {
+                        list.iter().for_each(|a| check(&a.id));
+                        return list.len() as u64;
+                    }
                     _ => return 0,
-                };
-                for id in &ids {
-                    if !self.good.contains(&(*node, *id)) {
-                        found.push(format!("node {node} sends {id} ({})", message.kind()));
-                    }
                 }
-                return ids.len() as u64;
+                return 1;
             }
             _ => {}
         }
@@ -348,7 +380,7 @@ impl VerifyBeforeForward {
         let all = *self.counts.entry(id).and_modify(|n| *n = all.min(*n)).or_insert(all);
         let right = self.right.get(&(node, id)).map_or(0, BTreeSet::len);
         if right as u64 == all && self.signed.contains(&(node, id)) {
-            self.good.insert((node, id));
+            self.good.insert(node, id);
         }
     }
 }
@@ -374,8 +406,16 @@ impl Checker for Bounded {
 /// On no link do more bulk bytes wait than one piece.
 #[derive(Debug, Default)]
 pub struct ControlFirst {
-    /// Weight and bulk bytes of what waits.
-    queues: BTreeMap<(usize, LinkId), VecDeque<(usize, usize)>>,
+    queues: FastMap<(usize, LinkId), Waits>,
+}
+
+/// What waits on a link, by weight since it opened.
+#[derive(Debug, Default)]
+struct Waits {
+    queued: usize,
+    sent: usize,
+    /// For each message with bulk: what must have been sent for it to be gone, and its bulk.
+    bulk: VecDeque<(usize, usize)>,
 }
 
 impl Checker for ControlFirst {
@@ -387,25 +427,22 @@ impl Checker for ControlFirst {
         match seen {
             Seen::Started { node, .. } => self.queues.retain(|(n, _), _| n != node),
             Seen::Output { node, output: Output::Send { link, message } } => {
-                let bulk = match message {
-                    Message::Piece(piece) => piece.bytes.len(),
-                    _ => 0,
-                };
-                let queue = self.queues.entry((*node, *link)).or_default();
-                queue.push_back((message.weight(), bulk));
-                let waiting: usize = queue.iter().map(|(_, bulk)| bulk).sum();
-                if bulk > 0 && waiting > PIECE_BYTES {
-                    found.push(format!("node {node}: {waiting} bytes of bulk wait on {link:?}"));
+                let waits = self.queues.entry((*node, *link)).or_default();
+                waits.queued += message.weight();
+                if let Message::Piece(piece) = message {
+                    waits.bulk.push_back((waits.queued, piece.bytes.len()));
+                    let bulk: usize = waits.bulk.iter().map(|(_, bulk)| bulk).sum();
+                    if bulk > PIECE_BYTES {
+                        found.push(format!("node {node}: {bulk} bytes of bulk wait on {link:?}"));
+                    }
                 }
                 return 1;
             }
             Seen::Input { node, input: Input::Sent { link, weight, .. } } => {
-                let Some(queue) = self.queues.get_mut(&(*node, *link)) else { return 0 };
-                let mut left = *weight;
-                while left > 0
-                    && let Some((weight, _)) = queue.pop_front()
-                {
-                    left = left.saturating_sub(weight);
+                let Some(waits) = self.queues.get_mut(&(*node, *link)) else { return 0 };
+                waits.sent = (waits.sent + weight).min(waits.queued);
+                while waits.bulk.front().is_some_and(|(end, _)| *end <= waits.sent) {
+                    waits.bulk.pop_front();
                 }
             }
             Seen::Output { node, output: Output::Close { link } }
@@ -421,7 +458,7 @@ impl Checker for ControlFirst {
 /// A peer record with a lower sequence number never replaces a higher one.
 #[derive(Debug, Default)]
 pub struct RecordsMonotone {
-    newest: BTreeMap<(usize, PeerId), u64>,
+    newest: FastMap<(usize, PeerId), u64>,
 }
 
 impl Checker for RecordsMonotone {

@@ -187,6 +187,13 @@ impl WorldConfig {
         self
     }
 
+    /// Sets the time until a transaction is safe; one after the other.
+    #[must_use]
+    pub fn store_delay(mut self, store_delay: Duration) -> Self {
+        self.store_delay = store_delay;
+        self
+    }
+
     /// Sets faults that strike by chance.
     #[must_use]
     pub fn loss(mut self, loss: Loss) -> Self {

@@ -16,6 +16,8 @@ use super::world::{Event, World};
 
 /// A dial to an address that answers nothing fails after this.
 const BLACK_HOLE: Duration = Duration::from_secs(5);
+/// Frames up to this many bytes count as sent when they reach the uplink.
+const SMALL: usize = 4096;
 /// Longest time by which chance holds up a frame.
 const LATE: Duration = Duration::from_secs(1);
 
@@ -161,6 +163,7 @@ impl World {
             let next = n.ready.pop_front().or_else(|| n.ready_bulk.pop_front());
             let Some((pipe, side)) = next else { return };
             let Some(p) = self.pipes.get_mut(pipe) else { continue };
+            let broken = p.broken;
             let end = &mut p.ends[side];
             end.ready = false;
             if end.in_flight >= WINDOW && !end.closing {
@@ -174,11 +177,12 @@ impl World {
             };
             end.in_flight += frame.bytes;
             self.wake_end(pipe, side);
-            let n = &mut self.nodes[node];
-            let time = n.uplink.map_or(Duration::ZERO, |rate| transfer(frame.bytes, rate));
-            n.uplink_free = self.now + time;
-            let at = n.uplink_free;
-            self.schedule(at, Event::Departed { pipe, side, frame });
+            if !broken {
+                let n = &mut self.nodes[node];
+                let time = n.uplink.map_or(Duration::ZERO, |rate| transfer(frame.bytes, rate));
+                n.uplink_free = self.now + time;
+                self.depart(pipe, side, frame);
+            }
         }
     }
 
@@ -196,11 +200,9 @@ impl World {
         self.schedule(at, Event::Ended { pipe, side: 1 - side });
     }
 
-    pub(super) fn on_departed(&mut self, pipe: u64, side: usize, mut frame: Frame) {
+    /// A frame goes onto the uplink, which is free again when all of it has left.
+    fn depart(&mut self, pipe: u64, side: usize, mut frame: Frame) {
         let Some(p) = self.pipes.get(pipe) else { return };
-        if p.broken {
-            return;
-        }
         let end = &p.ends[side];
         let (node, boot, link, open) = (end.node, end.boot, end.link, end.open);
         let other = p.ends[1 - side].node;
@@ -208,6 +210,12 @@ impl World {
         let payload: usize = frame.messages.iter().map(payload_of).sum();
         self.figures.payload_sent += payload as u64;
         self.figures.control_sent += bytes.saturating_sub(payload) as u64;
+        if open {
+            let left = self.nodes[node].uplink_free;
+            let sent = Event::Sent { node, boot, link, weight, bytes };
+            // A large frame is on the wire when all of it is; a small one as soon as it may go.
+            if bytes > SMALL { self.schedule(left, sent) } else { self.soon.push_back(sent) }
+        }
         let loss = self.config.loss;
         if self.dice.chance(loss.reset) {
             self.reset(pipe);
@@ -224,15 +232,12 @@ impl World {
             }
             self.travels(pipe, side, node, other, frame);
         }
-        if open {
-            self.feed_run(node, boot, Input::Sent { link, weight, bytes });
-        }
     }
 
     /// A frame is on its way.
     fn travels(&mut self, pipe: u64, side: usize, from: usize, to: usize, frame: Frame) {
         let loss = self.config.loss;
-        let mut at = self.now + self.travel(from, to);
+        let mut at = self.nodes[from].uplink_free.max(self.now) + self.travel(from, to);
         if let Some(rate) = self.nodes[to].downlink {
             let free = &mut self.nodes[to].downlink_free;
             *free = at.max(*free) + transfer(frame.bytes, rate);

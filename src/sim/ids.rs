@@ -67,8 +67,7 @@ impl NodeSet {
         there
     }
 
-    #[cfg(test)]
-    fn contains(&self, node: usize) -> bool {
+    pub(super) fn contains(&self, node: usize) -> bool {
         self.0.get(node / 64).is_some_and(|word| word & (1u64 << (node % 64)) != 0)
     }
 

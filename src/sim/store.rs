@@ -81,6 +81,10 @@ impl Store {
         self.peers.insert(peer.peer, peer);
     }
 
+    pub(super) fn record_seq(&self, peer: &PeerId) -> Option<u64> {
+        Some(self.peers.get(peer)?.record.as_ref()?.draft.seq)
+    }
+
     pub(super) fn forget_peer(&mut self, peer: &PeerId) {
         self.peers.remove(peer);
     }

@@ -1,13 +1,13 @@
 //! The world: nodes, pipes, and one heap of what happens next.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use crate::protocol::{DialId, Input, Judgement, Output, Protocol, Ticket};
 use crate::types::{
-    Endpoint, FailureKind, Header, NewEntry, PeerId, PeerRecord, Topic, Transaction, TransactionId,
+    Endpoint, FailureKind, Header, LinkId, NewEntry, PeerId, Topic, Transaction, TransactionId,
     WallTime,
 };
 
@@ -29,20 +29,80 @@ const LIFETIME: Duration = Duration::from_hours(1);
 /// Something that will happen.
 #[derive(Debug)]
 pub(super) enum Event {
-    Wake { node: usize, boot: u64 },
-    Dialled { node: usize, boot: u64, dial: DialId, to: Endpoint, expected: Option<PeerId> },
-    DialFailed { node: usize, boot: u64, dial: DialId, reason: FailureKind },
-    Opened { pipe: u64, side: usize, dial: Option<DialId> },
-    Uplink { node: usize, boot: u64 },
-    Departed { pipe: u64, side: usize, frame: Frame },
-    Arrived { pipe: u64, side: usize, frame: Frame },
-    Ended { pipe: u64, side: usize },
-    Verified { node: usize, boot: u64, ticket: Ticket, judgement: Judgement },
-    Records { node: usize, boot: u64, ticket: Ticket, valid: Vec<PeerRecord>, forged: usize },
-    Stored { node: usize, boot: u64, ticket: Ticket, entry: Box<NewEntry>, own: bool },
-    Loaded { node: usize, boot: u64, ticket: Ticket, id: TransactionId },
-    Renewed { node: usize, boot: u64 },
-    Completed { node: usize, boot: u64, input: Box<Input> },
+    Wake {
+        node: usize,
+        boot: u64,
+    },
+    Dialled {
+        node: usize,
+        boot: u64,
+        dial: DialId,
+        to: Box<(Endpoint, Option<PeerId>)>,
+    },
+    DialFailed {
+        node: usize,
+        boot: u64,
+        dial: DialId,
+        reason: FailureKind,
+    },
+    Opened {
+        pipe: u64,
+        side: usize,
+        dial: Option<DialId>,
+    },
+    Uplink {
+        node: usize,
+        boot: u64,
+    },
+    Sent {
+        node: usize,
+        boot: u64,
+        link: LinkId,
+        weight: usize,
+        bytes: usize,
+    },
+    Arrived {
+        pipe: u64,
+        side: usize,
+        frame: Frame,
+    },
+    Ended {
+        pipe: u64,
+        side: usize,
+    },
+    Verified {
+        node: usize,
+        boot: u64,
+        ticket: Ticket,
+        judgement: Judgement,
+    },
+    /// Boxed like others that are rare or large: an event is moved several times.
+    Completed {
+        node: usize,
+        boot: u64,
+        input: Box<Input>,
+    },
+    Stored {
+        node: usize,
+        boot: u64,
+        ticket: Ticket,
+        entry: Box<NewEntry>,
+        own: bool,
+    },
+    Loaded {
+        node: usize,
+        boot: u64,
+        ticket: Ticket,
+        id: TransactionId,
+    },
+    Renewed {
+        node: usize,
+        boot: u64,
+    },
+    Resume {
+        node: usize,
+        boot: u64,
+    },
 }
 
 /// A virtual network whose nodes each run the real [`Protocol`].
@@ -55,6 +115,8 @@ pub struct World {
     pub(super) now: Duration,
     pub(super) steps: u64,
     queue: Queue<Event>,
+    /// What happens at this instant, after what is happening.
+    pub(super) soon: VecDeque<Event>,
     pub(super) outputs: Vec<Output>,
     pub(super) nodes: Vec<Node>,
     pub(super) addresses: BTreeMap<Endpoint, usize>,
@@ -87,6 +149,7 @@ impl World {
             now: Duration::ZERO,
             steps: 0,
             queue: Queue::new(),
+            soon: VecDeque::new(),
             outputs: Vec::new(),
             nodes: Vec::new(),
             addresses: BTreeMap::new(),
@@ -340,9 +403,15 @@ impl World {
         self.running().all(|n| Some(groups[n]) == first)
     }
 
+    /// The sequence number of the record of `of` that a node's disk has.
+    pub fn record_seq(&self, node: usize, of: usize) -> Option<u64> {
+        self.nodes[node].store.record_seq(&self.peer_id(of))
+    }
+
     /// How many links a node has.
     pub fn links(&self, node: usize) -> usize {
-        self.nodes[node].protocol.as_ref().map_or(0, |p| p.links().len())
+        let count = |p: &Protocol| usize::try_from(p.stats().links).unwrap_or(0);
+        self.nodes[node].protocol.as_ref().map_or(0, count)
     }
 
     /// Whether two nodes have a link, seen from both sides.
@@ -394,8 +463,14 @@ impl World {
     }
 
     fn step(&mut self, end: Duration) -> bool {
-        let Some((at, event)) = self.queue.pop(end) else { return false };
-        self.now = self.now.max(at);
+        let event = match self.soon.pop_front() {
+            Some(event) => event,
+            None => {
+                let Some((at, event)) = self.queue.pop(end) else { return false };
+                self.now = self.now.max(at);
+                event
+            }
+        };
         self.steps += 1;
         self.happen(event);
         true

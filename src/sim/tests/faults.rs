@@ -289,3 +289,68 @@ fn goodbye_on_shutdown_is_not_held_against_anybody() {
     assert!(world.run_until(World::is_connected, secs(30)));
     world.assert_clean();
 }
+
+#[test]
+fn a_node_renews_its_record_and_its_peers_hear_of_it() {
+    // A record is believed for a day and signed anew every quarter of it.
+    let mut config = crate::config::Config::lan();
+    config.discovery.refresh_interval = secs(900);
+    config.liveness.interval = secs(60);
+    let mut world = overlay(WorldConfig::new(1, 3).node(config));
+    let seq = |world: &World, node, of| world.record_seq(node, of);
+    assert_eq!(seq(&world, 1, 0), Some(1));
+    world.run_for(secs(6 * 3600 - 60));
+    assert_eq!(seq(&world, 1, 0), Some(1), "not earlier than need be");
+    world.run_for(secs(1900));
+    for (node, of) in [(0, 1), (1, 0), (1, 2), (2, 1)] {
+        assert_eq!(seq(&world, node, of), Some(2), "node {node} of node {of}");
+    }
+    assert!((0..3).all(|n| world.links(n) == 2));
+    world.assert_clean();
+}
+
+#[test]
+fn what_came_from_a_fast_clock_is_taken_once_it_is_admissible() {
+    // Refused for its skew, it was known to have been offered and was never offered again.
+    seeds("skewed refusal", 3, |seed| {
+        let nodes =
+            vec![NodeOptions::default(), NodeOptions::skewed(180_000), NodeOptions::default()];
+        let mut world = World::with_nodes(WorldConfig::new(seed, 0), nodes);
+        world.run_for(secs(10));
+        let ids: Vec<_> = (0..5).map(|_| world.publish_random(1, 300)).collect();
+        world.run_for(secs(5));
+        assert!(world.report().counters.refused_skewed >= 5, "{:?}", world.report().counters);
+        assert!(ids.iter().all(|id| world.holders(id) == 1), "a minute ahead of what is allowed");
+        // They are admissible after a minute; after that nothing new has to happen.
+        world.run_for(secs(60));
+        settle(&mut world, secs(60));
+        assert!(ids.iter().all(|id| world.holders(id) == 3));
+        assert_eq!(world.outbox(1), 0);
+    });
+}
+
+#[test]
+fn a_node_without_room_takes_commands_and_loses_no_announcement() {
+    // More is being stored than may be: frames wait, what the host asks for does not.
+    seeds("no room", 2, |seed| {
+        let config = WorldConfig::new(seed, 3).verification(Verification::Trusted);
+        let mut world = overlay(config.topology(Topology::Mesh).store_delay(millis(2)));
+        let full = |w: &World| !w.protocol(1).is_some_and(crate::protocol::Protocol::has_room);
+        let mut ids: Vec<_> = (0..9000).map(|_| world.publish_random(1, 10)).collect();
+        assert!(full(&world), "{:?}", world.report().counters);
+        // Others announce, one leaves and comes back, and the host dials: all while it is full.
+        ids.extend((0..50).map(|_| world.publish_random(0, 500)));
+        world.run_for(millis(500));
+        assert!(full(&world) && world.report().faults.frames_deferred > 0);
+        world.input(1, crate::protocol::Input::Disconnect { peer: world.peer_id(2) });
+        assert_eq!(world.links(1), 1, "a command does not wait");
+        world.connect(1, 2);
+        let id = world.publish_random(1, 10);
+        assert!(full(&world), "it is still without room");
+        settle(&mut world, secs(120));
+        assert!(world.linked(1, 2));
+        ids.push(id);
+        // The outbox holds 10,000.
+        assert!(ids.iter().all(|id| world.holders(id) == 3), "{:?}", world.report());
+    });
+}
