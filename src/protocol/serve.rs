@@ -97,6 +97,9 @@ impl Protocol {
                 parts.head |= r.head;
                 self.fetches.owed += u64::from(parts.wanted.count());
             }
+        } else if r.narrow {
+            // It is on its way already.
+            return;
         } else {
             let children = self.fetches.children.get(&r.id).copied().unwrap_or(0);
             let little = self.fetches.owed + u64::from(wanted.count()) <= ALLOWANCE;

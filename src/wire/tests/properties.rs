@@ -111,13 +111,10 @@ fn offer() -> impl Strategy<Value = Offer> {
 
 fn reservation() -> impl Strategy<Value = Reservation> {
     let range = (any::<u32>(), any::<u32>()).prop_map(|(first, count)| PieceRange { first, count });
-    (bytes32(), any::<u16>(), any::<bool>(), any::<bool>(), vec(range, 0..40)).prop_map(
-        |(id, hop, head, force, ranges)| Reservation {
-            id: TransactionId::from_bytes(id),
-            hop,
-            head,
-            force,
-            ranges,
+    (bytes32(), any::<u16>(), any::<[bool; 3]>(), vec(range, 0..40)).prop_map(
+        |(id, hop, [head, force, narrow], ranges)| {
+            let id = TransactionId::from_bytes(id);
+            Reservation { id, hop, head, force, narrow, ranges }
         },
     )
 }
