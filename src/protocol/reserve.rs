@@ -35,7 +35,7 @@ const MAX_TURNS: u32 = 5;
 /// announce it.
 const LONGER: u32 = 3;
 /// How long a partial payload that nobody serves is kept.
-const PARK: Duration = Duration::from_secs(60);
+const PARK: Duration = Duration::from_mins(1);
 /// Payloads from this size are fetched from several sources.
 const STRIPE_FROM: u64 = 1 << 20;
 /// Sources at once.
@@ -395,7 +395,7 @@ impl Protocol {
         }
         match large.parents.iter().map(|p| self.deadline(id, p)).min() {
             Some(at) => {
-                self.timers.set(Timer::Fetch(*id), at.max(self.now + Duration::from_millis(1)))
+                self.timers.set(Timer::Fetch(*id), at.max(self.now + Duration::from_millis(1)));
             }
             None => self.timers.cancel(Timer::Fetch(*id)),
         }

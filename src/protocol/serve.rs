@@ -34,7 +34,7 @@ enum Step {
     Whole(Transaction),
     Load,
     Prove(Transaction),
-    Head(Head, bool),
+    Head(Box<Head>, bool),
     Piece(u32),
     Gone,
 }
@@ -71,7 +71,7 @@ impl Protocol {
     }
 
     /// A peer reserves pieces, or takes that back.
-    pub(super) fn on_reserve(&mut self, link: LinkId, r: Reservation) {
+    pub(super) fn on_reserve(&mut self, link: LinkId, r: &Reservation) {
         self.counters.wants_received += 1;
         if r.ranges.is_empty() {
             self.on_taken_back(link, &r.id);
@@ -82,7 +82,7 @@ impl Protocol {
             self.on_want(link, &[r.id]);
             return;
         }
-        let Some(size) = held.or_else(|| self.size_under_way(link, &r)) else {
+        let Some(size) = held.or_else(|| self.size_under_way(link, r)) else {
             self.answer_missing(link, r.id);
             return;
         };
@@ -192,7 +192,7 @@ impl Protocol {
                 Step::Whole(transaction) => self.serve_whole(link, at, transaction),
                 Step::Load => self.load(link, at),
                 Step::Prove(transaction) => self.prove(link, at, transaction),
-                Step::Head(head, complete) => self.serve_head(link, at, head, complete),
+                Step::Head(head, complete) => self.serve_head(link, at, *head, complete),
                 Step::Piece(index) => {
                     if !self.serve_piece(link, at, index) {
                         return;
@@ -234,7 +234,7 @@ impl Protocol {
             };
             let Some(parts) = &mut serve.parts else { return Some((at, Step::Whole(transaction))) };
             if parts.head {
-                return Some((at, Step::Head(Head::of(&transaction), true)));
+                return Some((at, Step::Head(Box::new(Head::of(&transaction)), true)));
             }
             if parts.proofs.is_none() {
                 parts.proofs = if parts.wanted.len() == 1 {
@@ -369,15 +369,13 @@ impl Protocol {
     /// Has the proofs of a payload made, once for all who wait for them.
     fn prove(&mut self, link: LinkId, at: usize, transaction: Transaction) {
         let id = transaction.id();
-        let ticket = match self.fetches.proving.get(&id) {
-            Some(ticket) => *ticket,
-            None => {
-                let ticket = self.ticket(Task::Prove { id });
-                self.fetches.proving.insert(id, ticket);
-                self.out.push_back(Output::Prove { ticket, transaction });
-                ticket
-            }
-        };
+        let under_way = self.fetches.proving.get(&id).copied();
+        let ticket = under_way.unwrap_or_else(|| {
+            let ticket = self.ticket(Task::Prove { id });
+            self.fetches.proving.insert(id, ticket);
+            self.out.push_back(Output::Prove { ticket, transaction });
+            ticket
+        });
         self.set_loading(link, at, ticket);
     }
 
@@ -403,7 +401,7 @@ impl Protocol {
 fn from_assembly(pending: &super::fetch::Pending, parts: &Parts) -> Option<Step> {
     let large = pending.large.as_ref()?;
     if parts.head {
-        return Some(Step::Head(large.head.clone()?, false));
+        return Some(Step::Head(Box::new(large.head.clone()?), false));
     }
     let have = &large.assembly.as_ref()?.have;
     parts.wanted.first_of(Some(have)).map(Step::Piece)

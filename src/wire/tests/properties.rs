@@ -251,11 +251,14 @@ fn inside(entry: &[u8], foreign: &[u8]) -> Vec<u8> {
 fn ids_in(message: &Message) -> usize {
     match message {
         Message::Announce(list) => list.len(),
-        Message::Want(list) => list.len(),
-        Message::Missing(list)
+        Message::Want(list)
+        | Message::Missing(list)
         | Message::Duplicate(list)
         | Message::Early(list)
-        | Message::Stored(list) => list.len(),
+        | Message::Stored(list)
+        | Message::Busy(list)
+        | Message::Receiving(list) => list.len(),
+        Message::Reserve(reservation) => reservation.ranges.len(),
         _ => 0,
     }
 }
