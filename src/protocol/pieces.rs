@@ -20,6 +20,7 @@ impl Protocol {
         self.counters.pieces_received += 1;
         self.counters.payload_bytes_received += piece.bytes.len() as u64;
         let id = piece.id;
+        self.forget_promise(link, &id);
         let Some(root) = self.expects_piece(link, &piece) else {
             self.counters.pieces_unexpected += 1;
             return;

@@ -5,8 +5,8 @@
 //! empty or short enough that no more than one piece waits, so control never stands behind more than
 //! that.
 //!
-//! A payload is served to `MAX_CHILDREN` peers at a time, and to more while all that is owed to peers
-//! is little (`ALLOWANCE`, about 130 ms at 50 Mbit/s); the others are told `Busy` and find somebody
+//! A payload is served to `MAX_CHILDREN` peers at a time, and a short one to more while all that is owed
+//! to peers is little (`ALLOWANCE`, about 130 ms at 50 Mbit/s); the others are told `Busy` and find somebody
 //! who has got it from here. Who comes back with `force` is served. What is still on its way here is
 //! promised only to peers behind this node in the order of reservations (see `large`).
 
@@ -28,6 +28,9 @@ pub(super) const MAX_SERVING: usize = 4096;
 const MAX_CHILDREN: u16 = 3;
 /// Pieces owed to all peers together up to which more of them are served: 1 MiB.
 const ALLOWANCE: u64 = 16;
+/// Pieces of the largest payload for which that holds: a larger one gets through sooner when few
+/// have it first (1 MiB, 100 nodes: 95 of 100 within 1.9 s instead of 3.2 s).
+const MAX_LITTLE: u32 = 4;
 
 /// The next thing to do for a link.
 enum Step {
@@ -102,7 +105,8 @@ impl Protocol {
             return;
         } else {
             let children = self.fetches.children.get(&r.id).copied().unwrap_or(0);
-            let little = self.fetches.owed + u64::from(wanted.count()) <= ALLOWANCE;
+            let little = wanted.len() <= MAX_LITTLE
+                && self.fetches.owed + u64::from(wanted.count()) <= ALLOWANCE;
             let full = up.serving.len() >= MAX_SERVING;
             if full || children >= MAX_CHILDREN && !little && !r.force {
                 self.answer_busy(link, r.id);
