@@ -296,8 +296,8 @@ pub struct GossipConfig {
     /// Whether frames may be compressed where that shrinks them. Default true. Without effect yet:
     /// no compression is negotiated by this wire version.
     pub compression: bool,
-    /// Most bytes of large payloads being received at once. Default 64 MiB, range 1 MiB to 16 GiB;
-    /// a single payload may always be received.
+    /// Most bytes of large payloads being received at once; further ones wait. Default 64 MiB,
+    /// range 1 MiB to 16 GiB; one larger payload alone may always be received.
     pub max_assembly_bytes: u64,
     /// Most payload bytes of recent transactions kept in memory for serving. Default 64 MiB, range
     /// 1 MiB to 16 GiB.

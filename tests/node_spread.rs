@@ -62,6 +62,29 @@ async fn payloads_of_every_size_arrive_as_they_are() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_large_payload_costs_one_copy_per_node() {
+    const NODES: usize = 8;
+    const SIZE: usize = 10 * KIB * KIB;
+    let mut nodes = vec![start_alone().await];
+    for _ in 1..NODES {
+        let node = start_beside(&nodes[0]).await;
+        nodes.push(node);
+    }
+    join_all(nodes.iter().map(|node| ready(node, 3))).await;
+    for (seed, origin) in [(1, 0), (2, 5)] {
+        nodes[origin].publish("large", noise(seed, SIZE)).await.unwrap();
+        for node in &nodes {
+            until(node, "everything is there", |s| s.retained == seed).await;
+        }
+    }
+    let sent = join_all(nodes.iter().map(counters)).await;
+    let sent: u64 = sent.iter().map(|c| c.payload_bytes_sent).sum();
+    let copies = sent as f64 / (2 * (NODES - 1) * SIZE) as f64;
+    assert!(copies <= 1.05, "{copies} copies per delivery");
+    join_all(nodes.iter().map(stop)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_too_large_is_refused_with_both_sizes() {
     let node = start_alone().await;
     let limit = 10 * KIB * KIB;

@@ -190,8 +190,13 @@ impl Protocol {
         }
         large.parked = false;
         if let Some(head) = &large.head {
-            if !large.trusted && head.signature() != offer.head.signature() {
-                large.spare = Some((link, offer.head, offer.hop));
+            // Honest relays pass on what they got, so another signature is worth a look.
+            if head.signature() != offer.head.signature() {
+                if large.trusted {
+                    self.check_head(link, offer.head);
+                } else {
+                    large.spare = Some((link, offer.head, offer.hop));
+                }
             }
             self.drive(id);
             return;
@@ -221,9 +226,12 @@ impl Protocol {
             self.on_false_head(link, &from, &id);
             return;
         }
-        let Some(pending) = self.pending.get_mut(&id) else { return };
-        if let Some(large) = &mut pending.large {
-            (large.trusted, large.spare) = (true, None);
+        let Some(large) = self.pending.get_mut(&id).and_then(|p| p.large.as_mut()) else { return };
+        if large.head.is_none() || std::mem::replace(&mut large.trusted, true) {
+            return;
+        }
+        if let Some((link, head, _)) = large.spare.take() {
+            self.check_head(link, head);
         }
         self.relay_head(&id);
         self.finish_assembly(&id);
@@ -233,6 +241,11 @@ impl Protocol {
     /// Its sender vouched for a signature that is wrong.
     fn on_false_head(&mut self, link: LinkId, from: &PeerId, id: &TransactionId) {
         self.refuse_transaction(link, id, Refusal::WrongSignature);
+        if self.pending.get(id).is_some_and(|p| p.large.as_ref().is_some_and(|l| l.trusted)) {
+            // A good one is here.
+            self.punish(link, from, "forged transaction");
+            return;
+        }
         self.abandon_parents(id);
         let mut spare = None;
         if let Some(pending) = self.pending.get_mut(id) {

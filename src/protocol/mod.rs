@@ -387,7 +387,7 @@ impl Protocol {
             Message::Stored(ids) => self.on_confirmed(link, &ids),
             Message::Resync => self.on_resync(link),
             Message::Offer(offer) => self.on_offer(link, *offer),
-            Message::Reserve(reservation) => self.on_reserve(link, reservation),
+            Message::Reserve(reservation) => self.on_reserve(link, &reservation),
             Message::Busy(ids) => self.on_busy(link, &ids),
             Message::Receiving(ids) => self.on_receiving(link, &ids),
         }

@@ -6,7 +6,9 @@
 //! nobody else the link. Only what was checked is kept, counted as progress and passed on. Only the
 //! last piece may be short, so that crumbs do not pass for progress.
 
-use crate::types::{LinkId, PIECE_BYTES, Piece, Proofs, Refusal, TransactionId, piece_len};
+use crate::types::{
+    LinkId, PIECE_BYTES, Piece, PieceSet, Proofs, Refusal, TransactionId, piece_len,
+};
 
 use super::fetch::Stage;
 use super::io::{Output, Ticket};
@@ -18,6 +20,7 @@ impl Protocol {
         self.counters.pieces_received += 1;
         self.counters.payload_bytes_received += piece.bytes.len() as u64;
         let id = piece.id;
+        self.forget_promise(link, &id);
         let Some(root) = self.expects_piece(link, &piece) else {
             self.counters.pieces_unexpected += 1;
             return;
@@ -59,7 +62,8 @@ impl Protocol {
     /// Parents that owe nothing more are free for other work.
     fn end_fulfilled(&mut self, id: &TransactionId) {
         let Some(large) = self.pending.get(id).and_then(|p| p.large.as_ref()) else { return };
-        let done = large.parents.iter().filter(|p| p.wanted.as_ref().is_some_and(|w| w.is_empty()));
+        let done =
+            large.parents.iter().filter(|p| p.wanted.as_ref().is_some_and(PieceSet::is_empty));
         let done: Vec<LinkId> = done.map(|p| p.link).collect();
         if done.is_empty() {
             return;

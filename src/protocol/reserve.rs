@@ -35,7 +35,7 @@ const MAX_TURNS: u32 = 5;
 /// announce it.
 const LONGER: u32 = 3;
 /// How long a partial payload that nobody serves is kept.
-const PARK: Duration = Duration::from_secs(60);
+const PARK: Duration = Duration::from_mins(1);
 /// Payloads from this size are fetched from several sources.
 const STRIPE_FROM: u64 = 1 << 20;
 /// Sources at once.
@@ -286,7 +286,20 @@ impl Protocol {
         };
         let head = large.head.is_none();
         let hop = if head || blind { 0 } else { large.hop };
-        self.send(link, Message::Reserve(Reservation { id: *id, hop, head, force, ranges }));
+        let id = *id;
+        let narrow = false;
+        self.send(link, Message::Reserve(Reservation { id, hop, head, force, narrow, ranges }));
+    }
+
+    /// Takes back from a parent what it is no longer wanted to send.
+    fn say_narrowed(&mut self, link: LinkId, id: &TransactionId) {
+        let Some(large) = self.pending.get(id).and_then(|p| p.large.as_ref()) else { return };
+        let parent = large.parents.iter().find(|p| p.link == link);
+        let Some(wanted) = parent.and_then(|p| p.wanted.as_ref()) else { return };
+        let ranges = wanted.ranges(MAX_RANGES);
+        let (id, hop) = (*id, large.hop);
+        let (head, force, narrow) = (false, false, true);
+        self.send(link, Message::Reserve(Reservation { id, hop, head, force, narrow, ranges }));
     }
 
     /// Ends a reservation; `tell` takes it back.
@@ -299,7 +312,8 @@ impl Protocol {
         large.note_ex(link);
         if tell {
             let (hop, ranges) = (large.hop, Vec::new());
-            let back = Reservation { id: *id, hop, head: false, force: false, ranges };
+            let (head, force, narrow) = (false, false, true);
+            let back = Reservation { id: *id, hop, head, force, narrow, ranges };
             self.send(link, Message::Reserve(back));
         }
         self.forget_asked(link, id);
@@ -381,7 +395,7 @@ impl Protocol {
         }
         match large.parents.iter().map(|p| self.deadline(id, p)).min() {
             Some(at) => {
-                self.timers.set(Timer::Fetch(*id), at.max(self.now + Duration::from_millis(1)))
+                self.timers.set(Timer::Fetch(*id), at.max(self.now + Duration::from_millis(1)));
             }
             None => self.timers.cancel(Timer::Fetch(*id)),
         }
@@ -405,6 +419,7 @@ impl Protocol {
         if let Some(parent) = large.parents.iter_mut().find(|p| p.link == link) {
             (parent.last, parent.served) = (now, true);
         }
+        self.stripe(id);
         self.set_watch(id);
     }
 
@@ -459,14 +474,19 @@ impl Protocol {
         let Some(link) = pending.sources.iter().find(fit).map(|s| s.link) else { return };
         let owes = |p: &Parent| p.wanted.as_ref().map_or(0, PieceSet::count);
         let Some(slow) = large.parents.iter_mut().max_by_key(|p| owes(p)) else { return };
-        let rate = |link| {
+        let intake = |link| {
             let up = links.all.get(&link).and_then(|l: &super::links::Link| l.up.as_ref());
-            up.map_or(RATE.0, |up| up.intake.rate())
+            up.map(|up| (up.intake.rate, up.rtt))
         };
-        let (theirs, own) = (rate(slow.link), rate(link));
-        let share = u64::from(owes(slow)) * own / (theirs + own).max(1);
+        // Before its rate is known, nobody knows what is on its way already.
+        let Some((Some(theirs), Some(rtt))) = intake(slow.link) else { return };
+        let own = intake(link).and_then(|(rate, _)| rate).unwrap_or(theirs);
+        let millis = u64::try_from(rtt.as_millis()).unwrap_or(u64::MAX).saturating_add(50);
+        // Twice, because a parent speeds up when it is through with others.
+        let on_its_way = theirs.saturating_mul(millis) / 500 / PIECE_BYTES as u64 + 2;
+        let share = u64::from(owes(slow)).saturating_sub(on_its_way) * own / (theirs + own).max(1);
         let share = u32::try_from(share).unwrap_or(u32::MAX);
-        if owes(slow) < 2 * RANGE || share < RANGE {
+        if share < RANGE {
             return;
         }
         let Some(wanted) = &mut slow.wanted else { return };
@@ -481,7 +501,7 @@ impl Protocol {
         large.parents.push(Parent { link, wanted: Some(taken), last: now, served: false });
         self.counters.wants_sent += 1;
         // Taken back on one link before it is asked for on the other.
-        self.say_reserved(slow, id, true, false);
+        self.say_narrowed(slow, id);
         self.say_reserved(link, id, false, false);
         self.note_promise(link, *id);
     }

@@ -5,8 +5,8 @@
 //! empty or short enough that no more than one piece waits, so control never stands behind more than
 //! that.
 //!
-//! A payload is served to `MAX_CHILDREN` peers at a time, and to more while all that is owed to peers
-//! is little (`ALLOWANCE`, about 130 ms at 50 Mbit/s); the others are told `Busy` and find somebody
+//! A payload is served to `MAX_CHILDREN` peers at a time, and a short one to more while all that is owed
+//! to peers is little (`ALLOWANCE`, about 130 ms at 50 Mbit/s); the others are told `Busy` and find somebody
 //! who has got it from here. Who comes back with `force` is served. What is still on its way here is
 //! promised only to peers behind this node in the order of reservations (see `large`).
 
@@ -28,13 +28,16 @@ pub(super) const MAX_SERVING: usize = 4096;
 const MAX_CHILDREN: u16 = 3;
 /// Pieces owed to all peers together up to which more of them are served: 1 MiB.
 const ALLOWANCE: u64 = 16;
+/// Pieces of the largest payload for which that holds: a larger one gets through sooner when few
+/// have it first (1 MiB, 100 nodes: 95 of 100 within 1.9 s instead of 3.2 s).
+const MAX_LITTLE: u32 = 4;
 
 /// The next thing to do for a link.
 enum Step {
     Whole(Transaction),
     Load,
     Prove(Transaction),
-    Head(Head, bool),
+    Head(Box<Head>, bool),
     Piece(u32),
     Gone,
 }
@@ -72,7 +75,7 @@ impl Protocol {
     }
 
     /// A peer reserves pieces, or takes that back.
-    pub(super) fn on_reserve(&mut self, link: LinkId, r: Reservation) {
+    pub(super) fn on_reserve(&mut self, link: LinkId, r: &Reservation) {
         self.counters.wants_received += 1;
         if r.ranges.is_empty() {
             self.on_taken_back(link, &r.id);
@@ -84,7 +87,7 @@ impl Protocol {
             self.on_want(link, &[r.id]);
             return;
         }
-        let Some(size) = held.or_else(|| self.size_under_way(link, &r)) else {
+        let Some(size) = held.or_else(|| self.size_under_way(link, r)) else {
             self.answer_missing(link, r.id);
             return;
         };
@@ -99,9 +102,13 @@ impl Protocol {
                 parts.head |= r.head;
                 self.fetches.owed += u64::from(parts.wanted.count());
             }
+        } else if r.narrow {
+            // It is on its way already.
+            return;
         } else {
             let children = self.fetches.children.get(&r.id).copied().unwrap_or(0);
-            let little = self.fetches.owed + u64::from(wanted.count()) <= ALLOWANCE;
+            let little = wanted.len() <= MAX_LITTLE
+                && self.fetches.owed + u64::from(wanted.count()) <= ALLOWANCE;
             let full = up.serving.len() >= MAX_SERVING;
             if full || children >= MAX_CHILDREN && !little && !r.force {
                 self.answer_busy(link, r.id);
@@ -191,7 +198,7 @@ impl Protocol {
                 Step::Whole(transaction) => self.serve_whole(link, at, transaction),
                 Step::Load => self.load(link, at),
                 Step::Prove(transaction) => self.prove(link, at, transaction),
-                Step::Head(head, complete) => self.serve_head(link, at, head, complete),
+                Step::Head(head, complete) => self.serve_head(link, at, *head, complete),
                 Step::Piece(index) => {
                     if !self.serve_piece(link, at, index) {
                         return;
@@ -233,7 +240,7 @@ impl Protocol {
             };
             let Some(parts) = &mut serve.parts else { return Some((at, Step::Whole(transaction))) };
             if parts.head {
-                return Some((at, Step::Head(Head::of(&transaction), true)));
+                return Some((at, Step::Head(Box::new(Head::of(&transaction)), true)));
             }
             if parts.proofs.is_none() {
                 parts.proofs = if parts.wanted.len() == 1 {
@@ -368,15 +375,13 @@ impl Protocol {
     /// Has the proofs of a payload made, once for all who wait for them.
     fn prove(&mut self, link: LinkId, at: usize, transaction: Transaction) {
         let id = transaction.id();
-        let ticket = match self.fetches.proving.get(&id) {
-            Some(ticket) => *ticket,
-            None => {
-                let ticket = self.ticket(Task::Prove { id });
-                self.fetches.proving.insert(id, ticket);
-                self.out.push_back(Output::Prove { ticket, transaction });
-                ticket
-            }
-        };
+        let under_way = self.fetches.proving.get(&id).copied();
+        let ticket = under_way.unwrap_or_else(|| {
+            let ticket = self.ticket(Task::Prove { id });
+            self.fetches.proving.insert(id, ticket);
+            self.out.push_back(Output::Prove { ticket, transaction });
+            ticket
+        });
         self.set_loading(link, at, ticket);
     }
 
@@ -402,7 +407,7 @@ impl Protocol {
 fn from_assembly(pending: &super::fetch::Pending, parts: &Parts) -> Option<Step> {
     let large = pending.large.as_ref()?;
     if parts.head {
-        return Some(Step::Head(large.head.clone()?, false));
+        return Some(Step::Head(Box::new(large.head.clone()?), false));
     }
     let have = &large.assembly.as_ref()?.have;
     parts.wanted.first_of(Some(have)).map(Step::Piece)

@@ -43,10 +43,14 @@ impl Book {
             | Seen::Output { node, output: Output::Close { link } } => {
                 self.remotes.remove(&(*node, *link));
                 let theirs = self.open.range_mut((*node, LOWEST)..=(*node, HIGHEST));
-                theirs.for_each(|(_, open)| drop(open.remove(link)));
+                for (_, open) in theirs {
+                    open.remove(link);
+                }
             }
             Seen::Input { node, input: Input::Received { link, messages, .. } } => {
-                messages.iter().for_each(|message| self.received(*node, *link, message));
+                for message in messages {
+                    self.received(*node, *link, message);
+                }
             }
             Seen::Output { node, output: Output::Store { entry, .. } } => {
                 let key = (*node, entry.transaction.id());

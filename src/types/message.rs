@@ -78,6 +78,8 @@ pub struct Reservation {
     pub head: bool,
     /// Do not answer `Busy`.
     pub force: bool,
+    /// Nothing is asked anew: what an earlier one named and this one does not is taken back.
+    pub narrow: bool,
     /// Which pieces, at most [`super::MAX_RANGES`] runs of them.
     pub ranges: Vec<PieceRange>,
 }

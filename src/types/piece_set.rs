@@ -32,7 +32,7 @@ impl PieceSet {
     pub(crate) fn full(len: u32) -> Self {
         let mut set = Self { words: vec![u64::MAX; (len as usize).div_ceil(64)], len, count: len };
         if let Some(last) = set.words.last_mut()
-            && len % 64 != 0
+            && !len.is_multiple_of(64)
         {
             *last >>= 64 - len % 64;
         }

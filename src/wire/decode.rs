@@ -378,7 +378,8 @@ fn offer(body: &[u8]) -> Result<Offer, WireError> {
 }
 
 fn reservation(body: &[u8]) -> Result<Reservation, WireError> {
-    let (mut id, mut hop, mut head, mut force) = (&[][..], 0, false, false);
+    let (mut id, mut hop) = (&[][..], 0);
+    let (mut head, mut force, mut narrow) = (false, false, false);
     let mut numbers: Vec<u32> = Vec::new();
     for field in Fields(body) {
         match field? {
@@ -391,6 +392,7 @@ fn reservation(body: &[u8]) -> Result<Reservation, WireError> {
                 numbers.push(number.uint32("range")?);
                 Ok(())
             })?,
+            (6, value) => narrow = value.uint("narrow")? != 0,
             _ => {}
         }
     }
@@ -401,7 +403,7 @@ fn reservation(body: &[u8]) -> Result<Reservation, WireError> {
         return Err(WireError::Length { what: "ranges", actual, expected: "pairs" });
     }
     let ranges = pairs.iter().map(|&[first, count]| PieceRange { first, count }).collect();
-    Ok(Reservation { id, hop, head, force, ranges })
+    Ok(Reservation { id, hop, head, force, narrow, ranges })
 }
 
 /// The ids in field 1 of `body`, after their number was checked.

@@ -271,6 +271,7 @@ impl Body for Reservation {
         uint(out, 3, u64::from(self.head));
         uint(out, 4, u64::from(self.force));
         packed(out, 5, self.ranges.iter().flat_map(|r| [r.first, r.count]).map(u64::from));
+        uint(out, 6, u64::from(self.narrow));
     }
 }
 

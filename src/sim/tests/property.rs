@@ -89,8 +89,9 @@ fn message(step: Step) -> Message {
         7 if a < 100 => Message::Want(vec![id(b)]),
         7 => {
             let ranges = vec![PieceRange { first: u32::from(a % 4), count: u32::from(b % 4) }];
-            let (hop, head, force) = (u16::from(a % 3), a % 2 == 0, b % 2 == 0);
-            Message::Reserve(Reservation { id: id(b), hop, head, force, ranges })
+            let (head, force, narrow) = (a % 2 == 0, b % 2 == 0, a % 7 == 0);
+            let hop = u16::from(a % 3);
+            Message::Reserve(Reservation { id: id(b), hop, head, force, narrow, ranges })
         }
         8 => Message::Missing(vec![id(a), id(b)]),
         9 | 10 => Message::Push { transaction: transaction(b % 16, large), hop: u16::from(a) },

@@ -231,4 +231,7 @@ pub struct Reserve {
     /// First piece and number of pieces of each run; at most 256 runs, none to take it back.
     #[prost(uint32, repeated, tag = "5")]
     pub ranges: ::prost::alloc::vec::Vec<u32>,
+    /// Nothing is asked anew: what an earlier one named and this one does not is taken back.
+    #[prost(bool, tag = "6")]
+    pub narrow: bool,
 }

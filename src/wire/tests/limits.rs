@@ -143,7 +143,8 @@ fn parts_of_transactions_are_bounded_and_checked() {
 fn ranges_are_bounded_and_paired() {
     let reserve = |runs| {
         let ranges = vec![PieceRange { first: 7, count: 1 }; runs];
-        Message::Reserve(Reservation { id: id(1), hop: 1, head: false, force: true, ranges })
+        let (head, force, narrow) = (false, true, false);
+        Message::Reserve(Reservation { id: id(1), hop: 1, head, force, narrow, ranges })
     };
     assert!(decode_frame(encode_frame(&[reserve(MAX_RANGES)])).is_ok());
     let error = decode_frame(encode_frame(&[reserve(MAX_RANGES + 1)])).unwrap_err();

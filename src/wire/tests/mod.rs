@@ -95,6 +95,7 @@ fn examples() -> Vec<Message> {
             hop: 4,
             head: true,
             force: false,
+            narrow: false,
             ranges: vec![
                 PieceRange { first: 0, count: 2 },
                 PieceRange { first: 9, count: ALL_PIECES },

@@ -61,6 +61,7 @@ fn kind(message: &Message) -> Kind {
             hop: u32::from(r.hop),
             head: r.head,
             force: r.force,
+            narrow: r.narrow,
             ranges: r.ranges.iter().flat_map(|range| [range.first, range.count]).collect(),
         }),
         Message::Busy(list) => Kind::Busy(id_list(list)),

@@ -116,13 +116,10 @@ fn offer() -> impl Strategy<Value = Offer> {
 
 fn reservation() -> impl Strategy<Value = Reservation> {
     let range = (any::<u32>(), any::<u32>()).prop_map(|(first, count)| PieceRange { first, count });
-    (bytes32(), any::<u16>(), any::<bool>(), any::<bool>(), vec(range, 0..40)).prop_map(
-        |(id, hop, head, force, ranges)| Reservation {
-            id: TransactionId::from_bytes(id),
-            hop,
-            head,
-            force,
-            ranges,
+    (bytes32(), any::<u16>(), any::<[bool; 3]>(), vec(range, 0..40)).prop_map(
+        |(id, hop, [head, force, narrow], ranges)| {
+            let id = TransactionId::from_bytes(id);
+            Reservation { id, hop, head, force, narrow, ranges }
         },
     )
 }
@@ -259,11 +256,14 @@ fn inside(entry: &[u8], foreign: &[u8]) -> Vec<u8> {
 fn ids_in(message: &Message) -> usize {
     match message {
         Message::Announce(list) => list.len(),
-        Message::Want(list) => list.len(),
-        Message::Missing(list)
+        Message::Want(list)
+        | Message::Missing(list)
         | Message::Duplicate(list)
         | Message::Early(list)
-        | Message::Stored(list) => list.len(),
+        | Message::Stored(list)
+        | Message::Busy(list)
+        | Message::Receiving(list) => list.len(),
+        Message::Reserve(reservation) => reservation.ranges.len(),
         _ => 0,
     }
 }
