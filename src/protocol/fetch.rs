@@ -17,14 +17,13 @@
 //!
 //! Bounds: at most `MAX_PENDING` ids, and at most `MAX_HEARD` of them first heard from one peer, so
 //! that one who announces what it never serves leaves room for others. Beyond them an announcement
-//! is dropped and its link is asked to start over (`Resync`) when half of the table and of its own
-//! share is free again, so nothing is missed.
+//! is dropped and its link compared by reconciliation later, so nothing is missed.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::types::{
-    Announcement, Event, Header, InvalidTransaction, LinkId, Message, MonoTime, PeerId, Refusal,
+    Announcement, Event, Header, InvalidTransaction, LinkId, MonoTime, PeerId, Refusal,
     Transaction, TransactionId, Verdict, Want,
 };
 
@@ -39,7 +38,7 @@ use super::{Protocol, Task};
 /// Ids being fetched at once; at about 250 bytes each, 16 MiB.
 pub(super) const MAX_PENDING: usize = 65_536;
 /// Ids being fetched at once that were first heard from one peer.
-const MAX_HEARD: usize = MAX_PENDING / 4;
+pub(super) const MAX_HEARD: usize = MAX_PENDING / 4;
 /// Asked of one peer at once.
 pub(super) const MAX_ASKED: usize = 256;
 /// Payload bytes asked of one peer at once.
@@ -123,9 +122,7 @@ impl Pending {
 pub(super) struct FetchState {
     /// Bytes of large payloads being received, as announced.
     pub(super) assembling: u64,
-    /// Some link is to be asked to start over.
-    resync: bool,
-    /// Something was not kept since links were last asked to start over.
+    /// Something was not kept since links were last to be compared.
     lost: bool,
     refused: IdMap<()>,
     /// The refused ids, oldest first.
@@ -136,7 +133,6 @@ impl FetchState {
     pub(super) fn new(rng: &mut Rng) -> Self {
         Self {
             assembling: 0,
-            resync: false,
             lost: false,
             refused: IdMap::new(rng),
             refused_order: VecDeque::new(),
@@ -166,14 +162,14 @@ impl Protocol {
         let Some(slot) = self.links.slot_of(link) else { return };
         self.counters.announcements_received += list.len() as u64;
         for a in list {
-            if let Some(entry) = self.log.find(&a.id) {
+            if let Some(stored) = self.log.find(&a.id).map(|entry| entry.stored) {
                 // Who announces may not have stored it yet: while we wait for confirmations we go on
                 // to offer what is ours.
                 if !self.outbox.contains(&a.id) {
-                    entry.known |= 1 << slot;
+                    self.log.note_known(&a.id, slot);
                 }
                 // From its origin, which may have been restarted and wait for this.
-                if a.hop == 0 && entry.stored {
+                if a.hop == 0 && stored {
                     self.confirm_to(link, a.id);
                 }
             } else {
@@ -182,13 +178,13 @@ impl Protocol {
         }
     }
 
-    fn hear(&mut self, link: LinkId, a: &Announcement) {
+    pub(super) fn hear(&mut self, link: LinkId, a: &Announcement) {
         let now = self.now;
         if let Some(pending) = self.pending.get_mut(&a.id) {
             pending.add_source(link, now);
             return;
         }
-        if self.fetches.refused.contains(&a.id) {
+        if self.fetches.refused.contains(&a.id) || self.log.is_refused(&a.id) {
             return;
         }
         if a.size > self.config.gossip.max_transaction_size {
@@ -198,7 +194,7 @@ impl Protocol {
         let Some(up) = self.links.up(link) else { return };
         if self.pending.len() >= MAX_PENDING || up.heard >= MAX_HEARD {
             self.counters.fetches_shed += 1;
-            self.want_resync(link);
+            self.want_repair(link);
             return;
         }
         up.heard += 1;
@@ -320,14 +316,7 @@ impl Protocol {
     fn give_up(&mut self, id: &TransactionId) {
         let Some(pending) = self.remove_pending(id) else { return };
         for source in pending.sources {
-            self.want_resync(source.link);
-        }
-    }
-
-    fn want_resync(&mut self, link: LinkId) {
-        if let Some(up) = self.links.up(link) {
-            up.resync = true;
-            self.fetches.resync = true;
+            self.want_repair(source.link);
         }
     }
 
@@ -336,12 +325,11 @@ impl Protocol {
         self.fetches.lost = true;
     }
 
-    /// Once in a while, so that a full disk does not make everybody announce everything all the
-    /// time.
-    pub(super) fn resync_after_loss(&mut self) {
+    /// Once in a while, so that a full disk does not make us ask everybody all the time.
+    pub(super) fn repair_after_loss(&mut self) {
         if std::mem::take(&mut self.fetches.lost) {
             for link in self.links.up_ids() {
-                self.want_resync(link);
+                self.want_repair(link);
             }
         }
     }
@@ -365,22 +353,6 @@ impl Protocol {
         }
     }
 
-    /// Asks peers whose announcements were dropped to start over, once there is room again.
-    pub(super) fn resync_if_possible(&mut self) {
-        if !self.fetches.resync || self.pending.len() > MAX_PENDING / 2 {
-            return;
-        }
-        self.fetches.resync = false;
-        for link in self.links.up_ids() {
-            let Some(up) = self.links.up(link) else { continue };
-            if up.resync && up.heard > MAX_HEARD / 2 {
-                self.fetches.resync = true;
-            } else if std::mem::take(&mut up.resync) {
-                self.send(link, Message::Resync);
-            }
-        }
-    }
-
     pub(super) fn on_missing(&mut self, link: LinkId, ids: &[TransactionId]) {
         for id in ids {
             if !self.forget_asked(link, id) {
@@ -401,8 +373,8 @@ impl Protocol {
         self.counters.payload_bytes_received += transaction.header().payload_len;
         let Some(slot) = self.links.slot_of(link) else { return };
         let known = match (self.log.find(&id), self.pending.get_mut(&id)) {
-            (Some(entry), _) => {
-                entry.known |= 1 << slot;
+            (Some(_), _) => {
+                self.log.note_known(&id, slot);
                 true
             }
             (None, Some(pending)) if pending.stage != Stage::Heard => {
@@ -446,11 +418,9 @@ impl Protocol {
         let id = transaction.id();
         if let Some(reason) = self.inadmissible(transaction.header()) {
             self.remove_pending(&id);
+            // What comes from the future is found again when its time has come: then it is in the
+            // window that is compared every few seconds.
             self.refuse_transaction(link, &id, reason);
-            if reason == Refusal::Skewed {
-                // Later it will be admissible: it has to be offered again.
-                self.lost_some();
-            }
             return;
         }
         let Some(from) = self.links.all.get(&link).map(|l| l.remote) else { return };
@@ -516,6 +486,8 @@ impl Protocol {
         };
         self.remove_pending(&id);
         self.fetches.refuse(id);
+        let keep_until = self.keep_until(&transaction);
+        self.log.refuse(id, transaction.header().created, keep_until);
         self.refuse_transaction(link, &id, refusal);
         if refusal == Refusal::Rejected {
             self.note_reject(link, &from);

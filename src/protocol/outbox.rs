@@ -2,10 +2,11 @@
 //!
 //! `publish` is answered after the store said that the transaction is safe, never before; only then
 //! does it enter the log and is offered to peers. It leaves the outbox when `min_copies` peers (or
-//! all that are linked, if fewer) confirmed that they stored it. What a restarted node still has in
-//! its outbox stands in its log, and is offered to every new link like anything else.
+//! all that are linked, if fewer) confirmed that they stored it. What still waits is announced on
+//! every new link, also to a peer that may have it: so a confirmation that was lost comes again.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
 
 use crate::types::{Event, LinkId, NewEntry, PeerId, Transaction, TransactionId};
 
@@ -88,7 +89,7 @@ impl Protocol {
         match task {
             Some(Task::StoreOwn { transaction }) => self.on_own_stored(&transaction, result),
             Some(Task::StoreForeign { id, origin }) if result.is_ok() => {
-                if let Some(entry) = self.log.find(&id) {
+                if let Some(entry) = self.log.find_mut(&id) {
                     entry.stored = true;
                 }
                 // The origin waits for this; others hear of it by announcement.
@@ -124,7 +125,7 @@ impl Protocol {
         if result.is_err() {
             return;
         }
-        match self.log.find(&id) {
+        match self.log.find_mut(&id) {
             // It came from peers before.
             Some(entry) => (entry.own, entry.stored, entry.hop) = (true, true, 0),
             None => self.accept(transaction, 0, true, 0),
@@ -147,7 +148,7 @@ impl Protocol {
             let Some(peers) = self.outbox.confirm(id, peer) else { continue };
             self.out.push_back(Output::Emit(Event::Replicated { id: *id, peers }));
             if let Some(slot) = slot {
-                self.mark_known(id, slot);
+                self.log.note_known(id, slot);
             }
             if peers >= needed && self.outbox.finish(id) {
                 done.push(*id);
@@ -199,6 +200,12 @@ impl Outbox {
 
     pub(super) fn ids(&self) -> Vec<TransactionId> {
         self.entries.keys().copied().collect()
+    }
+
+    /// The first id after this one.
+    pub(super) fn after(&self, id: Option<&TransactionId>) -> Option<TransactionId> {
+        let from = id.map_or(Bound::Unbounded, |id| Bound::Excluded(*id));
+        self.entries.range((from, Bound::Unbounded)).next().map(|(id, _)| *id)
     }
 
     pub(super) fn insert(&mut self, id: TransactionId) {

@@ -21,7 +21,7 @@ impl Protocol {
         let mut useful = Vec::new();
         for want in list {
             let eager = self.config.gossip.eager_limit;
-            let size = self.log.find(&want.id).map(|entry| entry.size);
+            let size = self.log.find(&want.id).map(|entry| u64::from(entry.size));
             let Some(up) = self.links.up(link) else { return };
             let Some(size) = size.filter(|_| up.serving.len() < MAX_SERVING) else {
                 self.answer_missing(link, want.id);
@@ -67,7 +67,7 @@ impl Protocol {
             }
             let (id, offset, held) = (front.id, front.offset, front.payload.clone());
             let slot = up.slot;
-            let cached = held.or_else(|| self.log.find(&id)?.cached.clone());
+            let cached = held.or_else(|| self.log.payload(&id).cloned());
             let Some(transaction) = cached else {
                 self.load(link, id);
                 return;
@@ -75,6 +75,7 @@ impl Protocol {
             if transaction.header().payload_len <= self.config.gossip.eager_limit && offset == 0 {
                 self.pop_serving(link);
                 self.counters.wants_served += 1;
+                self.earn_answers(link);
                 let hop = self.log.find(&id).map_or(0, |entry| entry.hop);
                 self.push(link, slot, transaction, hop);
             } else if !self.serve_piece(link, slot, transaction, offset) {
@@ -107,7 +108,8 @@ impl Protocol {
         if end == size {
             self.pop_serving(link);
             self.counters.wants_served += 1;
-            self.mark_known(&id, slot);
+            self.earn_answers(link);
+            self.log.note_known(&id, slot);
         } else if let Some(serve) = self.links.up(link).and_then(|up| up.serving.front_mut()) {
             serve.offset = end as u64;
             serve.payload = Some(t);

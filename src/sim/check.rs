@@ -7,7 +7,9 @@ use std::time::Duration;
 
 pub use crate::protocol::Gauge;
 use crate::protocol::{CallId, Input, Judgement, LinkView, Output, Ticket};
-use crate::types::{LinkId, Message, PIECE_BYTES, PeerId, TransactionId, Verdict};
+use crate::types::{
+    LinkId, Message, PIECE_BYTES, PeerId, RangeContent, Reconcile, TransactionId, Verdict,
+};
 
 /// What one running node holds when nothing is under way any more.
 #[derive(Debug, Clone, Default)]
@@ -229,6 +231,15 @@ impl Checker for StoreBeforePublished {
     }
 }
 
+/// Ids that a reconciliation message lists.
+fn listed(ranges: &Reconcile) -> Vec<TransactionId> {
+    let ids = ranges.ranges.iter().filter_map(|range| match &range.content {
+        RangeContent::All(ids) | RangeContent::Rest(ids) => Some(ids),
+        _ => None,
+    });
+    ids.flatten().map(|(id, _)| *id).collect()
+}
+
 /// Nothing is forwarded or announced before it is verified, or stored if it is the node's own.
 #[derive(Debug, Default)]
 pub struct VerifyBeforeForward {
@@ -273,6 +284,7 @@ impl Checker for VerifyBeforeForward {
                     Message::Push { transaction, .. } => vec![transaction.id()],
                     Message::Piece(piece) => vec![piece.id],
                     Message::Announce(list) => list.iter().map(|a| a.id).collect(),
+                    Message::Ask(ranges) | Message::Answer(ranges) => listed(ranges),
                     _ => return 0,
                 };
                 for id in &ids {

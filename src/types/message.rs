@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{CloseReason, PeerRecord, Signature, Transaction, TransactionId};
+use super::{Bound, CloseReason, PeerRecord, Reconcile, Signature, Transaction, TransactionId};
 
 /// The oldest wire version that this node speaks.
 pub const WIRE_VERSION_MIN: u32 = 1;
@@ -127,8 +127,17 @@ pub enum Message {
     Early(Vec<TransactionId>),
     /// I have stored these, which you published.
     Stored(Vec<TransactionId>),
-    /// I could not keep up with your announcements: announce everything again.
-    Resync,
+    /// This is what I hold: what do you?
+    Ask(Box<Reconcile>),
+    /// The answer to [`Message::Ask`]; it may leave the last of its ranges unanswered.
+    Answer(Box<Reconcile>),
+    /// You lack more of this range than I would announce: ask me.
+    Yours {
+        /// Where it begins.
+        lower: Bound,
+        /// Where it ends.
+        upper: Bound,
+    },
 }
 
 impl Message {
@@ -149,7 +158,9 @@ impl Message {
             Self::Duplicate(_) => "duplicate",
             Self::Early(_) => "early",
             Self::Stored(_) => "stored",
-            Self::Resync => "resync",
+            Self::Ask(_) => "ask",
+            Self::Answer(_) => "answer",
+            Self::Yours { .. } => "yours",
         }
     }
 
@@ -161,8 +172,9 @@ impl Message {
             Self::Goodbye { .. }
             | Self::Ping { .. }
             | Self::Pong { .. }
-            | Self::Resync
             | Self::PeersRequest { .. } => 12,
+            Self::Ask(ranges) | Self::Answer(ranges) => ranges.weight(),
+            Self::Yours { .. } => 28,
             Self::Peers(records) => 200 * records.len(),
             Self::Announce(list) => 44 * list.len(),
             Self::Want(list) => 44 * list.len(),

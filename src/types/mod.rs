@@ -12,6 +12,7 @@ mod link;
 mod log;
 mod message;
 mod peer;
+mod reconcile;
 mod record;
 mod stats;
 mod time;
@@ -31,6 +32,9 @@ pub use message::{
     Want,
 };
 pub use peer::{Ban, StoredPeer};
+pub use reconcile::{
+    Bound, MAX_IDS_PER_RECONCILE, MAX_RANGES_PER_MESSAGE, Range, RangeContent, Reconcile,
+};
 pub use record::{PeerRecord, RECORD_LIFETIME_MS, RecordDraft};
 pub use stats::{Counters, LinkState, LinkStatus, Stats};
 pub use time::{MonoTime, WallTime};
