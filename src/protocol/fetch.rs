@@ -27,6 +27,7 @@ use crate::types::{
     Transaction, TransactionId, Verdict, Want,
 };
 
+use super::gossip::Got;
 use super::ids::IdMap;
 use super::io::{Judgement, Output, Ticket};
 use super::links::Up;
@@ -418,9 +419,10 @@ impl Protocol {
         let id = transaction.id();
         if let Some(reason) = self.inadmissible(transaction.header()) {
             self.remove_pending(&id);
-            // What comes from the future is found again when its time has come: then it is in the
-            // window that is compared every few seconds.
             self.refuse_transaction(link, &id, reason);
+            if reason == Refusal::Skewed {
+                self.want_later(link, transaction.header().created);
+            }
             return;
         }
         let Some(from) = self.links.all.get(&link).map(|l| l.remote) else { return };
@@ -532,12 +534,14 @@ impl Protocol {
 
     fn accept_foreign(&mut self, from: PeerId, transaction: &Transaction, hop: u16) {
         let id = transaction.id();
-        let sources = self.remove_pending(&id).map(|p| p.sources).unwrap_or_default();
+        let pending = self.remove_pending(&id);
+        let asked = pending.as_ref().is_some_and(|p| p.asked.is_some());
+        let sources = pending.map(|p| p.sources).unwrap_or_default();
         let slots = sources.iter().filter_map(|s| self.links.slot_of(s.link));
         let known = slots.fold(0, |mask, slot| mask | 1 << slot);
         let hop = hop.saturating_add(1);
         self.counters.transactions_accepted += 1;
-        self.accept(transaction, hop, false, known);
+        self.accept(transaction, hop, Some(Got { known, asked }));
         self.store_foreign(from, transaction, hop);
     }
 

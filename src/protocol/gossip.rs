@@ -35,6 +35,9 @@ const MAX_LAG: u64 = 4096;
 /// Time that an entry may wait for a peer while another one has taken it (and a quarter of it,
 /// beyond `MAX_LAG`).
 const MAX_WAIT: Duration = Duration::from_secs(2);
+/// What is asked for this long after its creation is a repair: others are probably at it as well,
+/// so it is announced and never pushed.
+const LATE: Duration = Duration::from_secs(10);
 /// Entries that say nothing about a peer's speed.
 const FEW: u64 = 64;
 /// Entries by which any peer may be behind: who knows what is remembered for each of them.
@@ -45,10 +48,22 @@ const FORGET_EVERY: u64 = 256;
 #[cfg(any(test, feature = "sim"))]
 pub(super) const MAX_NOT_PASSED: usize = 65_536 + 2 * 256;
 
+/// How a transaction of another origin was had.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Got {
+    /// Link slots whose peer is known to have it.
+    pub(super) known: u64,
+    /// Whether it was asked for.
+    pub(super) asked: bool,
+}
+
 impl Protocol {
     /// Takes a verified transaction into the log and offers it to everybody.
-    pub(super) fn accept(&mut self, transaction: &Transaction, hop: u16, own: bool, known: u64) {
+    /// One that was asked for (`known` is then who has it) long after it was created is a repair.
+    pub(super) fn accept(&mut self, transaction: &Transaction, hop: u16, from: Option<Got>) {
         let header = transaction.header();
+        let (own, known) = (from.is_none(), from.map_or(0, |got| got.known));
+        let late = from.is_some_and(|got| got.asked) && header.created.plus(LATE) < self.wall;
         self.counters.payload_bytes_accepted += header.payload_len;
         let entry = Entry {
             id: transaction.id(),
@@ -56,6 +71,7 @@ impl Protocol {
             hop,
             own,
             stored: own,
+            late,
             created: header.created,
             keep_until: self.keep_until(transaction),
             known,
@@ -157,8 +173,13 @@ impl Protocol {
         if self.log.is_known(seq, slot) || size > limit {
             return;
         }
+        if entry.late && self.is_needed(link, entry.key()) {
+            // The peer will be compared with, and probably has it.
+            return;
+        }
         let announcement = Announcement { id: entry.id, size, hop: entry.hop };
-        let payload = if size <= eager { self.log.payload(&entry.id).cloned() } else { None };
+        let payload =
+            if size <= eager && !entry.late { self.log.payload(&entry.id).cloned() } else { None };
         let Some(transaction) = payload else {
             self.announce(link, announcement);
             return;

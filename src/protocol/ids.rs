@@ -155,7 +155,7 @@ impl Positions {
     }
 
     /// Bytes taken, from capacities.
-    #[cfg(any(test, feature = "sim"))]
+    #[cfg(test)]
     pub(super) fn bytes(&self) -> usize {
         let table = |t: &HashTable<u32>| t.allocation_size() + size_of::<HashTable<u32>>();
         self.shards.iter().map(table).sum()

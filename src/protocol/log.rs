@@ -36,6 +36,8 @@ pub(super) struct Entry {
     pub(super) own: bool,
     /// Whether our own store has it.
     pub(super) stored: bool,
+    /// Asked for long after its creation.
+    pub(super) late: bool,
     pub(super) created: WallTime,
     pub(super) keep_until: WallTime,
     /// Link slots whose peer is known to have it.
@@ -150,6 +152,7 @@ impl Log {
         let mut record = Record::new(entry.id, entry.created, entry.keep_until);
         record.size = u32::try_from(entry.size).unwrap_or(u32::MAX);
         (record.hop, record.own, record.stored) = (entry.hop, entry.own, entry.stored);
+        record.late = entry.late;
         let seq = self.insert(record, Recent { known: entry.known, accepted: now });
         self.live += 1;
         if let Some(transaction) = entry.cached {
@@ -337,7 +340,7 @@ impl Log {
     }
 
     /// Bytes taken by all but payloads, from capacities.
-    #[cfg(any(test, feature = "sim"))]
+    #[cfg(test)]
     pub(super) fn bytes(&self) -> usize {
         let recent = self.recent.capacity() * size_of::<Recent>();
         let cache = self.cache_order.capacity() * size_of::<u64>();
@@ -371,6 +374,7 @@ mod tests {
             hop: 0,
             own: n.is_multiple_of(2),
             stored: true,
+            late: false,
             created: WallTime::from_millis(created),
             keep_until: WallTime::from_millis(keep_until),
             known: u64::MAX,

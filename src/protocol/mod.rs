@@ -137,6 +137,7 @@ impl Protocol {
                 hop: entry.hops,
                 own,
                 stored: true,
+                late: false,
                 created: entry.created,
                 keep_until: entry.keep_until,
                 known: 0,

@@ -236,7 +236,7 @@ impl Order {
     }
 
     /// Bytes taken, from capacities.
-    #[cfg(any(test, feature = "sim"))]
+    #[cfg(test)]
     pub(super) fn bytes(&self) -> usize {
         let positions: usize = self.leaves.iter().map(|leaf| leaf.positions.capacity()).sum();
         positions * size_of::<u32>() + self.leaves.capacity() * size_of::<Leaf>()

@@ -39,6 +39,8 @@ pub(super) struct Record {
     pub(super) own: bool,
     /// Whether our own store has it.
     pub(super) stored: bool,
+    /// Asked for long after its creation: others are probably asking for it as well.
+    pub(super) late: bool,
     pub(super) state: State,
 }
 
@@ -55,6 +57,7 @@ impl Record {
             pushes: 0,
             own: false,
             stored: false,
+            late: false,
             state: State::Live,
         }
     }
@@ -162,7 +165,7 @@ impl Slab {
     }
 
     /// Bytes taken, from capacities.
-    #[cfg(any(test, feature = "sim"))]
+    #[cfg(test)]
     pub(super) fn bytes(&self) -> usize {
         let records: usize = self.chunks.iter().flatten().map(|c| c.records.capacity()).sum();
         records * size_of::<Record>() + self.chunks.capacity() * size_of::<Option<Chunk>>()

@@ -46,7 +46,9 @@ mod responder;
 
 use std::time::Duration;
 
-use crate::types::{Bound, LinkId, MonoTime, Range, RangeContent, Reconcile, TransactionId};
+use crate::types::{
+    Bound, LinkId, MonoTime, Range, RangeContent, Reconcile, TransactionId, WallTime,
+};
 
 use super::Protocol;
 use super::fetch::{MAX_HEARD, MAX_PENDING};
@@ -176,6 +178,31 @@ impl Protocol {
         up.repair.need = Some(window.hull(up.repair.need));
         let at = up.repair.not_before;
         self.timers.set_earlier(Timer::Reconcile, at);
+    }
+
+    /// Something from the future was refused: the peer is asked again when it will be admissible.
+    /// From a further future, it is found by routine when its time has come.
+    pub(super) fn want_later(&mut self, link: LinkId, created: WallTime) {
+        let skew = self.config.network.max_clock_skew;
+        let early = created.minus(skew).as_millis().saturating_sub(self.wall.as_millis());
+        let at = self.now + Duration::from_millis(early) + PAUSE;
+        if Duration::from_millis(early) > skew {
+            return;
+        }
+        let Some(up) = self.links.up(link) else { return };
+        if up.repair.need.is_none() {
+            up.repair.need = Some(Window { lower: Bound::at(created), upper: Bound::MAX });
+            up.repair.not_before = up.repair.not_before.max(at);
+            let at = up.repair.not_before;
+            self.timers.set_earlier(Timer::Reconcile, at);
+        }
+    }
+
+    /// Whether an entry is going to be compared with this peer anyway.
+    pub(super) fn is_needed(&self, link: LinkId, key: Bound) -> bool {
+        let up = self.links.all.get(&link).and_then(|l| l.up.as_ref());
+        let need = up.and_then(|up| up.repair.need);
+        need.is_some_and(|need| need.lower <= key && key < need.upper)
     }
 
     /// What was skipped for a slow peer is to be repaid: it takes frames again.
@@ -404,7 +431,7 @@ impl Draft {
         self.ranges.push(range);
     }
 
-    fn finish(self, session: u32) -> Box<Reconcile> {
-        Box::new(Reconcile { session, lower: self.lower, ranges: self.ranges })
+    fn finish(self, session: u32) -> Reconcile {
+        Reconcile { session, lower: self.lower, ranges: self.ranges }
     }
 }

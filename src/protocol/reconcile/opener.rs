@@ -150,7 +150,7 @@ impl Protocol {
             };
             draft.push(part.window.upper, content);
         }
-        let question = Message::Ask(draft.finish(number));
+        let question = Message::Ask(Box::new(draft.finish(number)));
         let weight = question.weight() as u64;
         self.counters.reconcile_rounds += 1;
         self.counters.reconcile_bytes_sent += weight;
@@ -346,7 +346,7 @@ impl Protocol {
             repair.futile = 0;
         }
         let pause = if repair.futile > 0 { repair.backoff() } else { PAUSE };
-        repair.not_before = now + pause.min(RETRY_MOST);
+        repair.not_before = repair.not_before.max(now + pause.min(RETRY_MOST));
         self.counters.reconcile_finished += 1;
         if let Some(Window { lower, upper }) = session.lacking {
             self.send(link, Message::Yours { lower, upper });
@@ -368,7 +368,7 @@ impl Protocol {
             repair.need = Some(rest.hull(repair.need));
         }
         repair.futile = repair.futile.saturating_add(1);
-        repair.not_before = now + repair.backoff();
+        repair.not_before = repair.not_before.max(now + repair.backoff());
         repair.quiet_until = repair.not_before;
         self.timers.set_earlier(Timer::Reconcile, now + super::TICK);
     }

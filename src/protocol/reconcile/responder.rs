@@ -52,7 +52,7 @@ impl Theirs {
 
     /// Whether a question of this session may be answered.
     fn admit(&mut self, session: u32) -> bool {
-        if self.bytes == 0 {
+        if self.bytes < FRAME as u64 {
             return false;
         }
         if self.session != Some(session) {
@@ -163,7 +163,7 @@ impl Protocol {
             let theirs = &mut up.repair.theirs;
             theirs.bytes = theirs.bytes.saturating_sub(weight + QUESTION + RANGE * ranges);
         }
-        self.send(link, Message::Answer(answer));
+        self.send(link, Message::Answer(Box::new(answer)));
     }
 
     fn answer_print(&self, draft: &mut Draft, window: Window, print: &[u8; 16], limit: u64) {

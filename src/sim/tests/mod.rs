@@ -7,6 +7,7 @@ mod bite;
 mod faults;
 mod hostile;
 mod property;
+mod repair;
 mod replay;
 mod spread;
 

@@ -110,7 +110,7 @@ fn bound(n: u8) -> Bound {
         0..8 => Bound::MIN,
         8..16 => Bound::MAX,
         // Around the transactions, which are all of one millisecond.
-        _ if n % 3 == 0 => Bound { created: WallTime::from_millis(START), id: id(n) },
+        _ if n.is_multiple_of(3) => Bound { created: WallTime::from_millis(START), id: id(n) },
         _ => Bound::at(WallTime::from_millis(START - 2 + u64::from(n % 5))),
     }
 }
@@ -119,7 +119,7 @@ fn ranges(a: u8, b: u8) -> Reconcile {
     let mut uppers: Vec<_> = (0..b % 80).map(|n| bound(n.wrapping_mul(a))).collect();
     uppers.sort_unstable();
     uppers.dedup();
-    let lower = if a % 4 == 0 { bound(b) } else { Bound::MIN };
+    let lower = if a.is_multiple_of(4) { bound(b) } else { Bound::MIN };
     uppers.retain(|upper| *upper > lower);
     let list = || (0..a % 40).map(|n| (id(n), u64::from(n) << (b % 16))).collect();
     let range = |upper: Bound| Range {
