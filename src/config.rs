@@ -299,9 +299,21 @@ pub struct GossipConfig {
     /// Most bytes of large payloads being received at once; further ones wait. Default 64 MiB,
     /// range 1 MiB to 16 GiB; one larger payload alone may always be received.
     pub max_assembly_bytes: u64,
-    /// Most payload bytes of recent transactions kept in memory for serving. Default 64 MiB, range
-    /// 1 MiB to 16 GiB.
+    /// Most memory for recent payloads that may be asked for; about 400 bytes are counted for each
+    /// beside its own. Default 64 MiB, range 1 MiB to 16 GiB.
     pub cache_bytes: u64,
+    /// How often a node compares with one random peer what is recent; give or take 30 %. Default
+    /// 10 s, range 100 ms to 1 h.
+    #[serde(with = "span")]
+    pub reconcile_interval: Duration,
+    /// How far back that comparison reaches. Default 2 min, range 10 s to 1 h, not below
+    /// `reconcile_interval`.
+    #[serde(with = "span")]
+    pub reconcile_hot_window: Duration,
+    /// How often it compares everything that is retained; give or take 30 %. Default 10 min, range
+    /// 1 s to 24 h.
+    #[serde(with = "span")]
+    pub reconcile_full_interval: Duration,
 }
 
 /// How own transactions are kept until others have them.
@@ -411,6 +423,9 @@ impl Default for GossipConfig {
             compression: true,
             max_assembly_bytes: 64 * MIB,
             cache_bytes: 64 * MIB,
+            reconcile_interval: Duration::from_secs(10),
+            reconcile_hot_window: 2 * MINUTE,
+            reconcile_full_interval: 10 * MINUTE,
         }
     }
 }
@@ -585,7 +600,12 @@ impl GossipConfig {
         within("gossip.max_transaction_size", self.max_transaction_size, KIB..=1024 * MIB)?;
         within("gossip.eager_limit", self.eager_limit, 0..=PIECE_BYTES as u64)?;
         within("gossip.max_assembly_bytes", self.max_assembly_bytes, MIB..=16 * KIB * MIB)?;
-        within("gossip.cache_bytes", self.cache_bytes, MIB..=16 * KIB * MIB)
+        within("gossip.cache_bytes", self.cache_bytes, MIB..=16 * KIB * MIB)?;
+        let (interval, hot) = (self.reconcile_interval, self.reconcile_hot_window);
+        within_span("gossip.reconcile_interval", interval, millis(100)..=secs(3600))?;
+        within_span("gossip.reconcile_hot_window", hot, secs(10).max(interval)..=secs(3600))?;
+        let full = self.reconcile_full_interval;
+        within_span("gossip.reconcile_full_interval", full, secs(1)..=secs(86_400))
     }
 }
 
@@ -687,6 +707,10 @@ mod tests {
             ("gossip.eager_limit", |c| c.gossip.eager_limit = 65_537),
             ("gossip.max_assembly_bytes", |c| c.gossip.max_assembly_bytes = 1),
             ("gossip.cache_bytes", |c| c.gossip.cache_bytes = 1),
+            ("gossip.reconcile_interval", |c| c.gossip.reconcile_interval = millis(1)),
+            ("gossip.reconcile_hot_window", |c| c.gossip.reconcile_hot_window = secs(9)),
+            ("gossip.reconcile_hot_window", |c| c.gossip.reconcile_interval = secs(600)),
+            ("gossip.reconcile_full_interval", |c| c.gossip.reconcile_full_interval = secs(0)),
             ("outbox.max_entries", |c| c.outbox.max_entries = 99),
             ("outbox.max_retries", |c| c.outbox.max_retries = 0),
             ("outbox.min_copies", |c| c.outbox.min_copies = 0),

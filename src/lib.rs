@@ -50,7 +50,7 @@
 //!   accepted them, and misses nothing inside the retention window (an explicit gap beyond it).
 //!   There is no total order across nodes.
 //! - Every peer is offered everything that is retained, also if it was slow, late, cut off or
-//!   restarted: each link reads the node's log with a cursor of its own. A slow peer costs constant
+//!   restarted: two peers compare what they hold and fetch what is missing. A slow peer costs constant
 //!   memory and delays nobody.
 //! - What is refused is refused with a typed error, a counter and, where a host would want one, an
 //!   event.

@@ -223,6 +223,7 @@ impl Driver {
             connected_s: view.age.as_secs(),
             queued_bytes: view.queued as u64,
             behind: view.behind,
+            in_debt: view.in_debt,
         };
         self.protocol.links().into_iter().map(status).collect()
     }
@@ -263,7 +264,8 @@ impl Driver {
 
     /// Goodbyes, then storage, then answers.
     async fn wind_up(mut self, mut mail: Mailboxes) {
-        let unflushed = self.protocol.links().into_iter().filter(|l| l.queued > 0 || l.behind > 0);
+        let unflushed =
+            self.protocol.links().into_iter().filter(|l| l.queued > 0 || l.behind > 0 || l.in_debt);
         let report = ShutdownReport {
             unflushed: unflushed.map(|l| l.peer).collect(),
             unconfirmed: self.protocol.unconfirmed(),

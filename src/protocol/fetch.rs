@@ -14,15 +14,12 @@
 //!
 //! Bounds: at most `MAX_PENDING` ids, and at most `MAX_HEARD` of them first heard from one peer, so
 //! that one who announces what it never serves leaves room for others. Beyond them an announcement
-//! is dropped and its link is asked to start over (`Resync`) when half of the table and of its own
-//! share is free again, so nothing is missed.
+//! is dropped and its link compared by reconciliation later, so nothing is missed.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use crate::types::{
-    Announcement, LinkId, Message, MonoTime, PeerId, Refusal, Transaction, TransactionId,
-};
+use crate::types::{Announcement, LinkId, MonoTime, PeerId, Refusal, Transaction, TransactionId};
 
 use super::Protocol;
 use super::ids::IdMap;
@@ -35,7 +32,7 @@ use super::timers::Timer;
 /// Ids being fetched at once; at about 250 bytes each, 16 MiB.
 pub(super) const MAX_PENDING: usize = 65_536;
 /// Ids being fetched at once that were first heard from one peer.
-const MAX_HEARD: usize = MAX_PENDING / 4;
+pub(super) const MAX_HEARD: usize = MAX_PENDING / 4;
 /// Asked of one peer at once.
 pub(super) const MAX_ASKED: usize = 256;
 /// Payload bytes asked of one peer at once.
@@ -156,9 +153,7 @@ pub(super) struct FetchState {
     pub(super) children: IdMap<u16>,
     /// Pieces that peers reserved and did not get yet.
     pub(super) owed: u64,
-    /// Some link is to be asked to start over.
-    resync: bool,
-    /// Something was not kept since links were last asked to start over.
+    /// Something was not kept since links were last to be compared.
     lost: bool,
     refused: IdMap<()>,
     /// The refused ids, oldest first.
@@ -176,7 +171,6 @@ impl FetchState {
             proving: BTreeMap::new(),
             children: IdMap::new(rng),
             owed: 0,
-            resync: false,
             lost: false,
             refused: IdMap::new(rng),
             refused_order: VecDeque::new(),
@@ -211,14 +205,14 @@ impl Protocol {
         let Some(slot) = self.links.slot_of(link) else { return };
         self.counters.announcements_received += list.len() as u64;
         for a in list {
-            if let Some(entry) = self.log.find(&a.id) {
+            if let Some(stored) = self.log.find(&a.id).map(|entry| entry.stored) {
                 // Who announces may not have stored it yet: while we wait for confirmations we go on
                 // to offer what is ours.
                 if !self.outbox.contains(&a.id) {
-                    entry.known |= 1 << slot;
+                    self.log.note_known(&a.id, slot);
                 }
                 // From its origin, which may have been restarted and wait for this.
-                if a.hop == 0 && entry.stored {
+                if a.hop == 0 && stored {
                     self.confirm_to(link, a.id);
                 }
             } else {
@@ -227,7 +221,7 @@ impl Protocol {
         }
     }
 
-    fn hear(&mut self, link: LinkId, a: &Announcement) {
+    pub(super) fn hear(&mut self, link: LinkId, a: &Announcement) {
         if self.is_refused(&a.id) {
             return;
         }
@@ -254,7 +248,7 @@ impl Protocol {
     }
 
     pub(super) fn is_refused(&self, id: &TransactionId) -> bool {
-        self.fetches.refused.contains(id)
+        self.fetches.refused.contains(id) || self.log.is_refused(id)
     }
 
     /// Makes a place in the table for an id heard of on a link; `false` when there is none.
@@ -266,7 +260,7 @@ impl Protocol {
         let Some(up) = self.links.up(link) else { return false };
         if self.pending.len() >= MAX_PENDING || up.heard >= MAX_HEARD {
             self.counters.fetches_shed += 1;
-            self.want_resync(link);
+            self.want_repair(link);
             return false;
         }
         up.heard += 1;
@@ -396,14 +390,7 @@ impl Protocol {
     fn give_up(&mut self, id: &TransactionId) {
         let Some(pending) = self.remove_pending(id) else { return };
         for source in pending.sources {
-            self.want_resync(source.link);
-        }
-    }
-
-    pub(super) fn want_resync(&mut self, link: LinkId) {
-        if let Some(up) = self.links.up(link) {
-            up.resync = true;
-            self.fetches.resync = true;
+            self.want_repair(source.link);
         }
     }
 
@@ -412,12 +399,11 @@ impl Protocol {
         self.fetches.lost = true;
     }
 
-    /// Once in a while, so that a full disk does not make everybody announce everything all the
-    /// time.
-    pub(super) fn resync_after_loss(&mut self) {
+    /// Once in a while, so that a full disk does not make us ask everybody all the time.
+    pub(super) fn repair_after_loss(&mut self) {
         if std::mem::take(&mut self.fetches.lost) {
             for link in self.links.up_ids() {
-                self.want_resync(link);
+                self.want_repair(link);
             }
         }
     }
@@ -438,22 +424,6 @@ impl Protocol {
             self.fetches.parked.retain(|parked| parked != id);
         }
         Some(pending)
-    }
-
-    /// Asks peers whose announcements were dropped to start over, once there is room again.
-    pub(super) fn resync_if_possible(&mut self) {
-        if !self.fetches.resync || self.pending.len() > MAX_PENDING / 2 {
-            return;
-        }
-        self.fetches.resync = false;
-        for link in self.links.up_ids() {
-            let Some(up) = self.links.up(link) else { continue };
-            if up.resync && up.heard > MAX_HEARD / 2 {
-                self.fetches.resync = true;
-            } else if std::mem::take(&mut up.resync) {
-                self.send(link, Message::Resync);
-            }
-        }
     }
 
     pub(super) fn on_missing(&mut self, link: LinkId, ids: &[TransactionId]) {
@@ -481,8 +451,8 @@ impl Protocol {
         self.counters.payload_bytes_received += transaction.header().payload_len;
         let Some(slot) = self.links.slot_of(link) else { return };
         let known = match (self.log.find(&id), self.pending.get_mut(&id)) {
-            (Some(entry), _) => {
-                entry.known |= 1 << slot;
+            (Some(_), _) => {
+                self.log.note_known(&id, slot);
                 true
             }
             (None, Some(pending)) if pending.stage != Stage::Heard => {

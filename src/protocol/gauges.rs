@@ -37,6 +37,14 @@ impl Protocol {
         let gauge = |name, value, bound| Gauge { name, value, bound };
         vec![
             gauge("pending", self.pending.len(), super::fetch::MAX_PENDING + super::MAX_STORING),
+            gauge("unwanted", self.log.refused_len(), super::log::MAX_REFUSED),
+            gauge("not passed", self.log.recent_len(), super::gossip::MAX_NOT_PASSED),
+            gauge("sessions", self.repairs.running, super::reconcile::MAX_RUNNING),
+            gauge(
+                "ranges of a session",
+                most(&up(|u| u.repair.ranges())),
+                super::reconcile::MAX_RANGES,
+            ),
             gauge("refused", self.fetches.refused_len(), super::fetch::MAX_REFUSED),
             gauge("bytes of buffers", self.assembling(), self.assembly_bound()),
             gauge("bytes of proofs", self.fetches.shelf.bytes(), super::large::MAX_SHELF),

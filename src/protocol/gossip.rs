@@ -2,21 +2,27 @@
 //!
 //! For each entry that the peer is not known to have, the link pushes the whole transaction where
 //! that was learned to pay, and announces it everywhere else. A link whose queue is full stops
-//! reading; its cursor is all that is remembered, so a slow peer costs O(1) memory, delays nobody,
-//! and is told everything it has not heard as soon as it takes frames again. A new link starts at
-//! the oldest retained entry: late joiners, healed partitions and restarted peers are this same
-//! mechanism.
+//! reading; its cursor is all that is remembered, so a slow peer costs O(1) memory and delays nobody.
+//! A new link starts at the head: all that stands in the log before is compared by `reconcile`.
+//! Own transactions that wait for copies are announced on a new link in any case, because a peer
+//! that has them confirms them then.
+//!
+//! A peer that falls far behind the quickest one is in *debt*: nothing is pushed or announced to it
+//! any more, it gets what is new from others, and all that is remembered is the oldest time of
+//! creation among what it was skipped for. When its queue is empty again, that window becomes a need
+//! of `reconcile` and the link goes on from the head. Where all peers are equally slow, we are.
 //!
 //! `fanout` and `rounds` and `ttl` turn pushes into announcements; none of them silences anything.
 //!
 //! Invariant: for each up link and each live entry, the peer is known to have it, or was offered it
-//! on this link, or the entry is at or after the link's cursor.
+//! on this link, or the entry is at or after the link's cursor, or it is not older than the link's
+//! debt, or it is in the window of a need or a session of `reconcile`, which states how that holds.
 
 use std::time::Duration;
 
 use crate::config::Auto;
 use crate::types::{
-    Announcement, Head, LinkId, MAX_IDS_PER_MESSAGE, Message, Offer, PeerId, Transaction,
+    Announcement, Bound, Head, LinkId, MAX_IDS_PER_MESSAGE, Message, Offer, PeerId, Transaction,
     TransactionId, WallTime,
 };
 
@@ -24,27 +30,61 @@ use super::Protocol;
 use super::learn::Lesson;
 use super::log::Entry;
 
-/// A peer is told everything anew at most this often.
-const RESYNC_AT_MOST_EVERY: Duration = Duration::from_secs(1);
+/// Entries by which a peer may be behind the quickest one for a moment.
+const MAX_LAG: u64 = 4096;
+/// Time that an entry may wait for a peer while another one has taken it (and a quarter of it,
+/// beyond `MAX_LAG`).
+const MAX_WAIT: Duration = Duration::from_secs(2);
+/// What is asked for this long after its creation is a repair: others are probably at it as well,
+/// so it is announced and never pushed.
+const LATE: Duration = Duration::from_secs(10);
+/// Entries that say nothing about a peer's speed.
+const FEW: u64 = 64;
+/// Entries by which any peer may be behind: who knows what is remembered for each of them.
+const MAX_BEHIND: u64 = 65_536;
+/// How often is looked for entries that all links have passed, in entries.
+const FORGET_EVERY: u64 = 256;
+/// Entries that some link has yet to pass.
+#[cfg(any(test, feature = "sim"))]
+pub(super) const MAX_NOT_PASSED: usize = 65_536 + 2 * 256;
+
+/// How a transaction of another origin was had.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Got {
+    /// Link slots whose peer is known to have it.
+    pub(super) known: u64,
+    /// Whether it was asked for.
+    pub(super) asked: bool,
+}
 
 impl Protocol {
     /// Takes a verified transaction into the log and offers it to everybody.
-    pub(super) fn accept(&mut self, transaction: &Transaction, hop: u16, own: bool, known: u64) {
+    /// One that was asked for (`known` is then who has it) long after it was created is a repair.
+    pub(super) fn accept(&mut self, transaction: &Transaction, hop: u16, from: Option<Got>) {
         let header = transaction.header();
+        let (own, known) = (from.is_none(), from.map_or(0, |got| got.known));
+        let late = from.is_some_and(|got| got.asked) && header.created.plus(LATE) < self.wall;
         self.counters.payload_bytes_accepted += header.payload_len;
-        self.log.append(Entry {
+        let entry = Entry {
             id: transaction.id(),
             size: header.payload_len,
             hop,
-            pushes: 0,
             own,
             stored: own,
+            late,
+            created: header.created,
             keep_until: self.keep_until(transaction),
             known,
             cached: Some(transaction.clone()),
-        });
+        };
+        self.log.append(entry, self.now);
         for link in self.links.up_ids() {
             self.pump(link);
+        }
+        if self.log.head().is_multiple_of(FORGET_EVERY) {
+            let ups = self.links.all.values().filter_map(|l| l.up.as_ref());
+            let passed = ups.map(|up| up.cursor).min().unwrap_or(self.log.head());
+            self.log.passed(passed);
         }
     }
 
@@ -59,34 +99,90 @@ impl Protocol {
         while self.may_pump(link) {
             let (base, head) = (self.log.base(), self.log.head());
             let Some(up) = self.links.up(link) else { return };
-            let seq = up.cursor.max(base);
-            if seq >= head {
-                return;
+            if up.debt.is_some() {
+                break;
             }
-            up.cursor = seq + 1;
+            let seq = up.cursor.max(base);
+            let full = up.batch.announce.len() >= MAX_IDS_PER_MESSAGE;
             let (slot, limit) = (up.slot, up.max_transaction);
-            let fresh = seq >= up.catch_up_until;
-            if up.batch.announce.len() >= MAX_IDS_PER_MESSAGE {
+            if seq < head {
+                up.cursor = seq + 1;
+                self.links.leader = self.links.leader.max(seq + 1);
+            }
+            if full {
                 self.flush(link);
             }
-            self.offer(link, slot, limit, seq, fresh);
+            if seq < head {
+                self.offer(link, slot, limit, seq);
+            } else if !self.offer_owed(link, limit) {
+                return;
+            }
+        }
+        self.skip_if_slow(link);
+    }
+
+    /// A peer that falls behind while others keep up gets what is new from them: it is skipped, and
+    /// all that is remembered is since when.
+    fn skip_if_slow(&mut self, link: LinkId) {
+        let (base, head) = (self.log.base(), self.log.head());
+        let (now, leader) = (self.now, self.links.leader);
+        let Some(up) = self.links.up(link) else { return };
+        let (cursor, mut debt) = (up.cursor.max(base), up.debt);
+        if cursor >= head {
+            return;
+        }
+        if debt.is_none() {
+            let lag = leader.saturating_sub(cursor);
+            let age = self.log.age(cursor, now);
+            let slow = (lag > MAX_LAG && age > MAX_WAIT / 4) || (lag > FEW && age > MAX_WAIT);
+            if !slow && head - cursor <= MAX_BEHIND {
+                return;
+            }
+            self.counters.debts_opened += 1;
+        }
+        for seq in cursor..head {
+            if let Some(record) = self.log.at(seq) {
+                let created = Bound::at(record.created);
+                debt = Some(debt.map_or(created, |oldest| oldest.min(created)));
+            }
+        }
+        if let Some(up) = self.links.up(link) {
+            up.cursor = head;
+            up.debt = debt.or(Some(Bound::MAX));
+        }
+    }
+
+    /// The queue of a slow peer is empty: what it was skipped for is repaid, and it gets what is
+    /// new again.
+    pub(super) fn end_debt(&mut self, link: LinkId) {
+        if let Some(up) = self.links.up(link)
+            && let Some(oldest) = up.debt.take()
+        {
+            self.counters.debts_repaid += 1;
+            self.repay(link, oldest);
         }
     }
 
     /// Pushes or announces one entry.
-    fn offer(&mut self, link: LinkId, slot: u8, limit: u64, seq: u64, fresh: bool) {
+    fn offer(&mut self, link: LinkId, slot: u8, limit: u64, seq: u64) {
         let gossip = &self.config.gossip;
         let (eager, fanout) = (gossip.eager_limit, cap(gossip.fanout));
         let ahead = self.relays_ahead();
         let hops = cap(gossip.rounds).min(cap(gossip.ttl));
-        let Some(entry) = self.log.at(seq) else { return };
-        if entry.known & 1 << slot != 0 || entry.size > limit {
+        let Some(entry) = self.log.at(seq).copied() else { return };
+        let size = u64::from(entry.size);
+        if self.log.is_known(seq, slot) || size > limit {
             return;
         }
-        let announcement = Announcement { id: entry.id, size: entry.size, hop: entry.hop };
-        let small = entry.size <= eager;
+        if entry.late && self.is_needed(link, entry.key()) {
+            // The peer will be compared with, and probably has it.
+            return;
+        }
+        let announcement = Announcement { id: entry.id, size, hop: entry.hop };
+        let small = size <= eager;
+        let payload = if entry.late { None } else { self.log.payload(&entry.id).cloned() };
         // What came from others was said ahead of its payload.
-        if let Some(transaction) = entry.cached.as_ref().filter(|_| fresh && !small && entry.own)
+        if let Some(transaction) = payload.as_ref().filter(|_| !small && entry.own)
             && ahead
         {
             let (head, hop) = (Head::of(transaction), entry.hop);
@@ -94,14 +190,16 @@ impl Protocol {
             self.send(link, Message::Offer(Box::new(Offer { head, hop, complete: true })));
             return;
         }
-        let Some(transaction) = entry.cached.clone().filter(|_| small && fresh) else {
+        let Some(transaction) = payload.filter(|_| small) else {
             self.announce(link, announcement);
             return;
         };
         let origin = transaction.origin();
         let may_push = u32::from(entry.pushes) < fanout && u32::from(entry.hop) < hops;
-        if may_push && self.learned.should_push(&origin, slot, entry.size) {
-            entry.pushes = entry.pushes.saturating_add(1);
+        if may_push && self.learned.should_push(&origin, slot, size) {
+            if let Some(entry) = self.log.at_mut(seq) {
+                entry.pushes = entry.pushes.saturating_add(1);
+            }
             self.learned.note(&origin, slot, Lesson::Pushed);
             self.counters.pushes_sent += 1;
             self.push(link, slot, transaction, announcement.hop);
@@ -109,6 +207,29 @@ impl Protocol {
             self.learned.note(&origin, slot, Lesson::Announced);
             self.announce(link, announcement);
         }
+    }
+
+    /// Announces the next own transaction that waits for copies since before this link; `false`
+    /// when there is none.
+    fn offer_owed(&mut self, link: LinkId, limit: u64) -> bool {
+        let Some(up) = self.links.up(link) else { return false };
+        let Some(owed) = &mut up.owed else { return false };
+        let Some(id) = self.outbox.after(owed.after.as_ref()) else {
+            up.owed = None;
+            return false;
+        };
+        owed.after = Some(id);
+        let until = owed.until;
+        if let Some(seq) = self.log.seq_of(&id).filter(|seq| *seq < until)
+            && let Some(record) = self.log.at(seq)
+        {
+            let size = u64::from(record.size);
+            let announcement = Announcement { id, size, hop: record.hop };
+            if size <= limit {
+                self.announce(link, announcement);
+            }
+        }
+        true
     }
 
     fn announce(&mut self, link: LinkId, announcement: Announcement) {
@@ -120,15 +241,8 @@ impl Protocol {
     /// Sends a whole transaction; the peer is then known to have it.
     pub(super) fn push(&mut self, link: LinkId, slot: u8, transaction: Transaction, hop: u16) {
         self.counters.payload_bytes_sent += transaction.header().payload_len;
-        self.mark_known(&transaction.id(), slot);
+        self.log.note_known(&transaction.id(), slot);
         self.send(link, Message::Push { transaction, hop });
-    }
-
-    /// The peer at `slot` has this.
-    pub(super) fn mark_known(&mut self, id: &TransactionId, slot: u8) {
-        if let Some(entry) = self.log.find(id) {
-            entry.known |= 1 << slot;
-        }
     }
 
     /// A peer says of our pushes that it already had them.
@@ -151,38 +265,8 @@ impl Protocol {
     }
 
     /// Whose transaction this is, while that is in memory.
-    fn origin_of(&mut self, id: &TransactionId) -> Option<PeerId> {
-        self.log.find(id)?.cached.as_ref().map(Transaction::origin)
-    }
-
-    /// A peer could not keep up with our announcements: it gets all of them again.
-    /// At most once a second per peer, since it costs a walk over the log; asked more often, it
-    /// comes with the next round of housekeeping.
-    pub(super) fn on_resync(&mut self, link: LinkId) {
-        let (now, base, head) = (self.now, self.log.base(), self.log.head());
-        let Some(up) = self.links.up(link) else { return };
-        if up.resynced.is_some_and(|at| now.since(at) < RESYNC_AT_MOST_EVERY) {
-            up.resync_owed = true;
-            self.counters.refused_rate += 1;
-            return;
-        }
-        up.resynced = Some(now);
-        up.resync_owed = false;
-        up.cursor = base;
-        up.catch_up_until = head;
-        // Also what was pushed: it may have been what the peer could not keep.
-        let slot = up.slot;
-        self.log.clear_slot(slot);
-        self.pump(link);
-    }
-
-    /// Starts over for peers that asked too often.
-    pub(super) fn answer_resyncs(&mut self) {
-        for link in self.links.up_ids() {
-            if self.links.up(link).is_some_and(|up| up.resync_owed) {
-                self.on_resync(link);
-            }
-        }
+    fn origin_of(&self, id: &TransactionId) -> Option<PeerId> {
+        self.log.payload(id).map(Transaction::origin)
     }
 }
 

@@ -397,6 +397,9 @@ pub struct LinkView {
     pub age: Duration,
     /// Bytes waiting to be sent.
     pub queued: usize,
-    /// Log entries not yet offered to it.
+    /// Accepted transactions not yet offered to it.
     pub behind: u64,
+    /// Whether it is too slow for what is new. What it is skipped for is compared and repaid as
+    /// soon as it takes what waits for it.
+    pub in_debt: bool,
 }

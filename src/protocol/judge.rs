@@ -10,6 +10,7 @@ use crate::types::{
 };
 
 use super::fetch::{Holds, Pending, Stage};
+use super::gossip::Got;
 use super::io::{Judgement, Output, Ticket};
 use super::timers::Timer;
 use super::{Protocol, Task};
@@ -25,8 +26,7 @@ impl Protocol {
             self.remove_pending(&id);
             self.refuse_transaction(link, &id, reason);
             if reason == Refusal::Skewed {
-                // Later it will be admissible: it has to be offered again.
-                self.lost_some();
+                self.want_later(link, transaction.header().created);
             }
             return;
         }
@@ -110,6 +110,8 @@ impl Protocol {
         };
         self.remove_pending(&id);
         self.fetches.refuse(id);
+        let keep_until = self.keep_until(&transaction);
+        self.log.refuse(id, transaction.header().created, keep_until);
         self.refuse_transaction(link, &id, refusal);
         if refusal == Refusal::Rejected {
             self.note_reject(link, &from);
@@ -146,13 +148,14 @@ impl Protocol {
     pub(super) fn accept_foreign(&mut self, from: PeerId, transaction: &Transaction, hop: u16) {
         let id = transaction.id();
         let pending = self.remove_pending(&id);
+        let asked = pending.as_ref().is_some_and(|p| p.asked.is_some() || p.large.is_some());
         let (sources, large) = pending.map(|p| (p.sources, p.large)).unwrap_or_default();
         // Who only has the header is told once more when all is here.
         let holders = sources.iter().filter(|s| s.holds == Holds::All);
         let known = holders.filter_map(|s| self.links.slot_of(s.link)).fold(0, |m, s| m | 1 << s);
         let hop = hop.saturating_add(1);
         self.counters.transactions_accepted += 1;
-        self.accept(transaction, hop, false, known);
+        self.accept(transaction, hop, Some(Got { known, asked }));
         self.store_foreign(from, transaction, hop);
         for child in large.map(|large| large.children).unwrap_or_default() {
             self.serve(child);

@@ -138,11 +138,11 @@ impl Protocol {
         let Some(slot) = self.links.slot_of(link) else { return };
         self.counters.announcements_received += 1;
         let id = offer.head.id();
-        if let Some(entry) = self.log.find(&id) {
+        if let Some(stored) = self.log.find(&id).map(|entry| entry.stored) {
             if offer.complete && !self.outbox.contains(&id) {
-                entry.known |= 1 << slot;
+                self.log.note_known(&id, slot);
             }
-            if offer.hop == 0 && entry.stored {
+            if offer.hop == 0 && stored {
                 self.confirm_to(link, id);
             }
             return;

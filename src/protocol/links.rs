@@ -10,12 +10,13 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::types::{
-    Announcement, CloseReason, Direction, Endpoint, LinkId, MAX_IDS_PER_MESSAGE, Message, MonoTime,
-    PIECE_BYTES, PeerId, PieceSet, Proofs, Transaction, TransactionId, TransportKind,
+    Announcement, Bound, CloseReason, Direction, Endpoint, LinkId, MAX_IDS_PER_MESSAGE, Message,
+    MonoTime, PIECE_BYTES, PeerId, PieceSet, Proofs, Transaction, TransactionId, TransportKind,
 };
 
 use super::Protocol;
 use super::io::{DialId, Output, Ticket};
+use super::reconcile::Repair;
 use super::session::Ending;
 use super::timers::Timer;
 
@@ -107,6 +108,14 @@ pub(super) struct PingState {
     pub(super) missed: u32,
 }
 
+/// A walk over the outbox.
+#[derive(Debug)]
+pub(super) struct Owed {
+    pub(super) after: Option<TransactionId>,
+    /// What stands from here on in the log is offered anyway.
+    pub(super) until: u64,
+}
+
 /// What only a link past its hello has.
 #[derive(Debug)]
 pub(super) struct Up {
@@ -118,9 +127,11 @@ pub(super) struct Up {
     pub(super) rtt: Option<Duration>,
     /// The next log entry to offer to this peer.
     pub(super) cursor: u64,
-    /// Entries below this stood in the log before the link: only announced, the peer probably has
-    /// them.
-    pub(super) catch_up_until: u64,
+    /// Set while the peer is too slow for what is new: from where on it was skipped.
+    pub(super) debt: Option<Bound>,
+    /// Unconfirmed own transactions from before the link, as far as they are still to be announced.
+    pub(super) owed: Option<Owed>,
+    pub(super) repair: Repair,
     pub(super) batch: Batch,
     pub(super) serving: VecDeque<Serve>,
     /// Whose turn it is when the queue has moved.
@@ -132,11 +143,6 @@ pub(super) struct Up {
     pub(super) intake: super::reserve::Intake,
     /// To be asked of this peer once it has answered some.
     pub(super) backlog: VecDeque<TransactionId>,
-    /// It announced more than we could take: ask it to start over.
-    pub(super) resync: bool,
-    /// When it last asked us to start over, and whether it asked again too soon.
-    pub(super) resynced: Option<MonoTime>,
-    pub(super) resync_owed: bool,
     /// Ids being fetched that were first heard of here.
     pub(super) heard: usize,
     /// When it was last told which peers we know.
@@ -183,6 +189,8 @@ pub(super) struct Links {
     slots: BTreeMap<u8, LinkId>,
     /// Links whose batch changed in this turn.
     dirty: BTreeSet<LinkId>,
+    /// The furthest that any cursor has come.
+    pub(super) leader: u64,
     /// Links for which too much waits.
     overfull: BTreeSet<LinkId>,
 }
@@ -270,6 +278,12 @@ impl Protocol {
         let Some(l) = self.links.all.get_mut(&link) else { return };
         l.queued = l.queued.saturating_sub(weight);
         l.progress = now;
+        let empty = l.queued == 0;
+        self.answer_held(link);
+        if empty {
+            self.end_debt(link);
+        }
+        self.resume_sessions();
         // In turns, so that neither bulk nor small transactions starve the other.
         let bulk_first = self.links.up(link).is_some_and(|up| {
             up.bulk_first = !up.bulk_first;

@@ -12,8 +12,9 @@
 //!
 //! The parts, each with its contract at the top of its file: `session` (hello, links), `overlay`
 //! (which links), `discovery` (which peers), `liveness` (who is there), `gossip` (push, announce),
-//! `fetch` (want), `judge` (verify, accept), `large`, `reserve` and `pieces` (large payloads), `serve`
-//! (answer), `publish` (store), `outbox` (copies), `guard` (bans).
+//! `reconcile` (repair), `fetch` (want), `judge` (verify, accept), `large`, `reserve` and `pieces`
+//! (large payloads), `serve` (answer), `publish` (store), `outbox` (copies), `guard` (bans), `log`
+//! (what is retained; `slab`, `order`, `ids`).
 
 mod book;
 mod discovery;
@@ -30,14 +31,17 @@ mod learn;
 mod links;
 mod liveness;
 mod log;
+mod order;
 mod outbox;
 mod overlay;
 mod pieces;
 mod publish;
+mod reconcile;
 mod reserve;
 mod rng;
 mod serve;
 mod session;
+mod slab;
 mod timers;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -45,8 +49,8 @@ use std::time::Duration;
 
 use crate::config::Config;
 use crate::types::{
-    AddressScope, CloseReason, Counters, LinkId, Message, Mode, MonoTime, PeerId, PeerRecord,
-    Piece, Stats, Transaction, TransactionId, WallTime,
+    AddressScope, Announcement, CloseReason, Counters, LinkId, Message, Mode, MonoTime, PeerId,
+    PeerRecord, Piece, Stats, Transaction, TransactionId, WallTime,
 };
 
 use fetch::{FetchState, Pending};
@@ -101,6 +105,7 @@ pub struct Protocol {
     next_ticket: u64,
     log: log::Log,
     learned: learn::Learned,
+    repairs: reconcile::Repairs,
     pending: IdMap<Pending>,
     fetches: FetchState,
     publishing: BTreeMap<TransactionId, Vec<CallId>>,
@@ -133,17 +138,20 @@ impl Protocol {
         let outbox = outbox::Outbox::restore(restored.outbox);
         for entry in restored.index {
             let own = entry.hops == 0;
-            log.append(log::Entry {
+            let entry = log::Entry {
                 id: entry.id,
                 size: entry.size,
                 hop: entry.hops,
-                pushes: 0,
                 own,
                 stored: true,
+                late: false,
+                created: entry.created,
                 keep_until: entry.keep_until,
                 known: 0,
                 cached: None,
-            });
+            };
+            log.append(entry, MonoTime::ZERO);
+            log.passed(log.head());
         }
         let discovery = &config.discovery;
         let book = book::Book::new(&discovery.bootstrap, discovery.max_peers, restored.peers);
@@ -173,6 +181,7 @@ impl Protocol {
             next_ticket: 0,
             log,
             learned: learn::Learned::new(),
+            repairs: reconcile::Repairs::default(),
             pending,
             fetches,
             publishing: BTreeMap::new(),
@@ -248,11 +257,15 @@ impl Protocol {
         let quiet = |l: &links::Link| {
             l.queued == 0
                 && l.up.as_ref().is_none_or(|up| {
-                    up.cursor >= self.log.head() && up.serving.is_empty() && up.backlog.is_empty()
+                    up.cursor >= self.log.head()
+                        && up.serving.is_empty()
+                        && up.backlog.is_empty()
+                        && up.debt.is_none()
                 })
         };
         self.verifying == 0
             && self.storing == 0
+            && self.repairs.running == 0
             && self.pending.len() == 0
             && self.links.all.values().all(quiet)
     }
@@ -272,6 +285,7 @@ impl Protocol {
                 age: self.now.since(up.since),
                 queued: l.queued,
                 behind: self.log.head().saturating_sub(up.cursor),
+                in_debt: up.debt.is_some(),
             })
         };
         self.links.all.values().filter_map(view).collect()
@@ -314,7 +328,7 @@ impl Protocol {
             Input::Stored { ticket, result } => self.on_stored(ticket, result),
             Input::Verified { ticket, judgement } => {
                 self.on_verified(ticket, judgement);
-                self.resync_if_possible();
+                self.resume_sessions();
             }
             Input::RecordsVerified { ticket, valid, forged } => {
                 self.on_records_verified(ticket, valid, forged);
@@ -348,6 +362,7 @@ impl Protocol {
             Timer::Overlay => self.maintain(),
             Timer::Needy => self.on_needy(),
             Timer::Refresh => self.on_refresh(),
+            Timer::Reconcile => self.on_reconcile_due(),
             Timer::Expire => self.on_expire(),
             Timer::Outbox => self.on_outbox_due(),
         }
@@ -385,7 +400,9 @@ impl Protocol {
             Message::Duplicate(ids) => self.on_duplicate(link, &ids),
             Message::Early(ids) => self.on_early(link, &ids),
             Message::Stored(ids) => self.on_confirmed(link, &ids),
-            Message::Resync => self.on_resync(link),
+            Message::Ask(ask) => self.on_ask(link, ask),
+            Message::Answer(answer) => self.on_answer(link, &answer),
+            Message::Yours { lower, upper } => self.on_yours(link, lower, upper),
             Message::Offer(offer) => self.on_offer(link, *offer),
             Message::Reserve(reservation) => self.on_reserve(link, &reservation),
             Message::Busy(ids) => self.on_busy(link, &ids),
@@ -403,18 +420,20 @@ impl Protocol {
     }
 
     fn on_expire(&mut self) {
+        self.expire_log();
+        self.expire_bans();
+        self.settle_promises();
+        self.repair_after_loss();
+        self.timers.set(timers::Timer::Expire, self.now + EXPIRE_EVERY);
+    }
+
+    fn expire_log(&mut self) {
         let (gone, own) = self.log.expire(self.wall);
         self.counters.transactions_expired += gone;
         self.bury_expired(&own);
         if gone > 0 {
             self.out.push_back(Output::Expire { now: self.wall });
         }
-        self.expire_bans();
-        self.settle_promises();
-        self.answer_resyncs();
-        self.resync_after_loss();
-        self.resync_if_possible();
-        self.timers.set(timers::Timer::Expire, self.now + EXPIRE_EVERY);
     }
 
     fn on_shutdown(&mut self) {

@@ -9,16 +9,19 @@
 //! ```
 //!
 //! An entry leaves the outbox when `min_copies` peers (or all that are linked, if fewer) confirmed
-//! that they stored it. One that nobody confirmed in time is offered again to every linked peer,
-//! after a delay that doubles with each round and has full jitter. A round counts as an attempt only
-//! if it was offered to somebody and nobody confirmed or (a few times) asked for it; after `max_retries` of them
-//! the entry is a dead letter: kept, listed, and taken back as soon as a peer confirms it or the
-//! host asks for it. Dead letters count towards the bound of the outbox, so it cannot grow by them.
+//! that they stored it. What still waits is announced on every new link, also to a peer that may
+//! have it: so a confirmation that was lost comes again. One that nobody confirmed in time is
+//! offered again to every linked peer, after a delay that doubles with each round and has full
+//! jitter. A round counts as an attempt only if it was offered to somebody and nobody confirmed or
+//! (a few times) asked for it; after `max_retries` of them the entry is a dead letter: kept, listed,
+//! and taken back as soon as a peer confirms it or the host asks for it. Dead letters count towards
+//! the bound of the outbox, so it cannot grow by them.
 //!
 //! Time without any link does not count: `due` is measured on a clock that stands still then, so a
 //! week offline costs no attempt and no work.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound;
 use std::time::Duration;
 
 use crate::types::{Announcement, EntryState, Event, LinkId, MonoTime, PeerId, TransactionId};
@@ -60,7 +63,7 @@ impl Protocol {
             let Some(peers) = self.outbox.confirm(id, peer) else { continue };
             self.out.push_back(Output::Emit(Event::Replicated { id: *id, peers }));
             if let Some(slot) = slot {
-                self.mark_known(id, slot);
+                self.log.note_known(id, slot);
             }
             if peers >= needed && self.outbox.finish(id) {
                 done.push(*id);
@@ -145,7 +148,7 @@ impl Protocol {
     /// Announces an entry to whoever has not confirmed it; whether anybody could be told.
     fn offer_again(&mut self, id: &TransactionId) -> bool {
         let Some(entry) = self.log.find(id) else { return false };
-        let announcement = Announcement { id: *id, size: entry.size, hop: 0 };
+        let announcement = Announcement { id: *id, size: u64::from(entry.size), hop: 0 };
         let mut offered = false;
         for link in self.links.up_ids() {
             let Some(l) = self.links.all.get(&link) else { continue };
@@ -308,6 +311,12 @@ impl Outbox {
         if let Some(entry) = self.entries.get_mut(id) {
             entry.wanted = true;
         }
+    }
+
+    /// The first id after this one.
+    pub(super) fn after(&self, id: Option<&TransactionId>) -> Option<TransactionId> {
+        let from = id.map_or(Bound::Unbounded, |id| Bound::Excluded(*id));
+        self.entries.range((from, Bound::Unbounded)).next().map(|(id, _)| *id)
     }
 
     fn insert(&mut self, id: TransactionId, due: Duration) {

@@ -83,7 +83,7 @@ impl Protocol {
         match task {
             Some(Task::StoreOwn { transaction }) => self.on_own_stored(&transaction, result),
             Some(Task::StoreForeign { id, origin }) if result.is_ok() => {
-                if let Some(entry) = self.log.find(&id) {
+                if let Some(entry) = self.log.find_mut(&id) {
                     entry.stored = true;
                 }
                 // The origin waits for this; others hear of it by announcement.
@@ -119,10 +119,10 @@ impl Protocol {
         if result.is_err() {
             return;
         }
-        match self.log.find(&id) {
+        match self.log.find_mut(&id) {
             // It came from peers before.
             Some(entry) => (entry.own, entry.stored, entry.hop) = (true, true, 0),
-            None => self.accept(transaction, 0, true, 0),
+            None => self.accept(transaction, 0, None),
         }
     }
 }

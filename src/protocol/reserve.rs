@@ -231,7 +231,7 @@ impl Protocol {
             self.remove_pending(id);
         }
         for link in links {
-            self.want_resync(link);
+            self.want_repair(link);
         }
     }
 

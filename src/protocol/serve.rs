@@ -48,7 +48,7 @@ impl Protocol {
         let mut useful = Vec::new();
         for id in list {
             let eager = self.config.gossip.eager_limit;
-            let size = self.log.find(id).map(|entry| entry.size);
+            let size = self.log.find(id).map(|entry| u64::from(entry.size));
             let Some(up) = self.links.up(link) else { return };
             let Some(size) = size.filter(|_| up.serving.len() < MAX_SERVING) else {
                 self.answer_missing(link, *id);
@@ -82,7 +82,7 @@ impl Protocol {
             return;
         }
         self.outbox.note_wanted(&r.id);
-        let held = self.log.find(&r.id).map(|entry| entry.size);
+        let held = self.log.find(&r.id).map(|entry| u64::from(entry.size));
         if held.is_some_and(|size| size <= self.config.gossip.eager_limit) {
             self.on_want(link, &[r.id]);
             return;
@@ -217,8 +217,7 @@ impl Protocol {
             if serve.loading.is_some() {
                 continue;
             }
-            let entry = log.find(&serve.id);
-            let Some(entry) = entry else {
+            if !log.contains(&serve.id) {
                 let on_its_way = pending.get(&serve.id);
                 match (on_its_way, &mut serve.parts) {
                     (Some(pending), Some(parts)) => {
@@ -230,8 +229,8 @@ impl Protocol {
                     // It expired while it waited, or did not come.
                     _ => return Some((at, Step::Gone)),
                 }
-            };
-            let held = serve.payload.clone().or_else(|| entry.cached.clone());
+            }
+            let held = serve.payload.clone().or_else(|| log.payload(&serve.id).cloned());
             let Some(transaction) = held else {
                 if loading {
                     continue;
@@ -262,6 +261,7 @@ impl Protocol {
         let Some(slot) = self.links.slot_of(link) else { return };
         let Some(id) = self.end_serving(link, at) else { return };
         self.counters.wants_served += 1;
+        self.earn_answers(link);
         let hop = self.log.find(&id).map_or(0, |entry| entry.hop);
         self.push(link, slot, transaction, hop);
     }
@@ -292,8 +292,9 @@ impl Protocol {
             let all = parts.sent.count() == parts.sent.len();
             self.end_serving(link, at);
             self.counters.wants_served += 1;
+            self.earn_answers(link);
             if all && let Some(slot) = self.links.slot_of(link) {
-                self.mark_known(&id, slot);
+                self.log.note_known(&id, slot);
             }
         }
         true

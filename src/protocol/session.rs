@@ -26,7 +26,8 @@ use crate::types::{
 
 use super::Protocol;
 use super::io::{ConnectFailure, DialId, Output};
-use super::links::{Batch, Link, PingState, Up};
+use super::links::{Batch, Link, Owed, PingState, Up};
+use super::reconcile::Repair;
 use super::timers::Timer;
 
 /// How a link ended.
@@ -245,7 +246,7 @@ impl Protocol {
         let now = self.now;
         self.log.clear_slot(slot);
         self.learned.clear_slot(slot);
-        let (base, head) = (self.log.base(), self.log.head());
+        let head = self.log.head();
         let nonce = self.rng.next_u64();
         let Some(l) = self.links.all.get_mut(&link) else { return };
         l.up = Some(Up {
@@ -255,8 +256,10 @@ impl Protocol {
             max_transaction: hello.max_transaction,
             ping: PingState { nonce, sent: now, outstanding: false, missed: 0 },
             rtt: None,
-            cursor: base,
-            catch_up_until: head,
+            cursor: head,
+            debt: None,
+            owed: Some(Owed { after: None, until: head }),
+            repair: Repair::new(now),
             batch: Batch::default(),
             serving: std::collections::VecDeque::new(),
             bulk_first: false,
@@ -264,9 +267,6 @@ impl Protocol {
             asked_bytes: 0,
             intake: super::reserve::Intake::default(),
             backlog: std::collections::VecDeque::new(),
-            resync: false,
-            resynced: None,
-            resync_owed: false,
             heard: 0,
             told_peers: None,
         });
@@ -293,6 +293,7 @@ impl Protocol {
         }
         self.ping(link);
         self.ask_for_peers(link);
+        self.need_everything(link, direction == Direction::Outbound);
         self.update_mode();
         self.maintain();
         self.pump(link);
@@ -341,6 +342,10 @@ impl Protocol {
             return;
         };
         self.counters.links_closed += 1;
+        if up.repair.is_running() {
+            self.repairs.running -= 1;
+            self.timers.set_earlier(Timer::Reconcile, self.now);
+        }
         self.ask_others(l.id, up);
         self.forget_promises(l.remote);
         if ending == Ending::Ours(CloseReason::Replaced) {

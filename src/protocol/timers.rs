@@ -23,6 +23,8 @@ pub(super) enum Timer {
     Needy,
     /// Ask for peers as a matter of routine.
     Refresh,
+    /// Compare with a peer what both hold.
+    Reconcile,
     /// Forget what expired.
     Expire,
     /// Offer own transactions again that nobody confirmed.

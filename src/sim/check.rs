@@ -7,7 +7,10 @@ use std::time::Duration;
 
 pub use crate::protocol::Gauge;
 use crate::protocol::{CallId, Input, Judgement, LinkView, Output, Ticket};
-use crate::types::{LinkId, Message, PIECE_BYTES, PeerId, TransactionId, Verdict, pieces_of};
+use crate::types::{
+    LinkId, Message, PIECE_BYTES, PeerId, RangeContent, Reconcile, TransactionId, Verdict,
+    pieces_of,
+};
 
 use super::ids::{FastMap, NodeSet};
 
@@ -269,6 +272,15 @@ impl Checker for StoreBeforePublished {
     }
 }
 
+/// Ids that a reconciliation message lists.
+fn listed(ranges: &Reconcile) -> Vec<TransactionId> {
+    let ids = ranges.ranges.iter().filter_map(|range| match &range.content {
+        RangeContent::All(ids) | RangeContent::Rest(ids) => Some(ids),
+        _ => None,
+    });
+    ids.flatten().map(|(id, _)| *id).collect()
+}
+
 /// Nothing is forwarded or announced before it is verified, or stored if it is the node's own.
 #[derive(Debug, Default)]
 pub struct VerifyBeforeForward {
@@ -361,8 +373,17 @@ impl Checker for VerifyBeforeForward {
                         }
                     }
                     Message::Announce(list) => {
-                        list.iter().for_each(|a| check(&a.id));
+                        for announcement in list {
+                            check(&announcement.id);
+                        }
                         return list.len() as u64;
+                    }
+                    Message::Ask(ranges) | Message::Answer(ranges) => {
+                        let ids = listed(ranges);
+                        for id in &ids {
+                            check(id);
+                        }
+                        return ids.len() as u64;
                     }
                     _ => return 0,
                 }

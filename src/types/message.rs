@@ -6,7 +6,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{CloseReason, Head, PeerRecord, PieceRange, Transaction, TransactionId};
+use super::{
+    Bound, CloseReason, Head, PeerRecord, PieceRange, Reconcile, Transaction, TransactionId,
+};
 
 /// The oldest wire version that this node speaks.
 pub const WIRE_VERSION_MIN: u32 = 1;
@@ -148,8 +150,17 @@ pub enum Message {
     Early(Vec<TransactionId>),
     /// I have stored these, which you published.
     Stored(Vec<TransactionId>),
-    /// I could not keep up with your announcements: announce everything again.
-    Resync,
+    /// This is what I hold: what do you?
+    Ask(Box<Reconcile>),
+    /// The answer to [`Message::Ask`]; it may leave the last of its ranges unanswered.
+    Answer(Box<Reconcile>),
+    /// You lack more of this range than I would announce: ask me.
+    Yours {
+        /// Where it begins.
+        lower: Bound,
+        /// Where it ends.
+        upper: Bound,
+    },
     /// Here is a header; its payload is here or on its way here.
     Offer(Box<Offer>),
     /// Send me pieces, as you get them.
@@ -178,7 +189,9 @@ impl Message {
             Self::Duplicate(_) => "duplicate",
             Self::Early(_) => "early",
             Self::Stored(_) => "stored",
-            Self::Resync => "resync",
+            Self::Ask(_) => "ask",
+            Self::Answer(_) => "answer",
+            Self::Yours { .. } => "yours",
             Self::Offer(_) => "offer",
             Self::Reserve(_) => "reserve",
             Self::Busy(_) => "busy",
@@ -194,8 +207,9 @@ impl Message {
             Self::Goodbye { .. }
             | Self::Ping { .. }
             | Self::Pong { .. }
-            | Self::Resync
             | Self::PeersRequest { .. } => 12,
+            Self::Ask(ranges) | Self::Answer(ranges) => ranges.weight(),
+            Self::Yours { .. } => 28,
             Self::Peers(records) => 200 * records.len(),
             Self::Announce(list) => 44 * list.len(),
             Self::Want(ids)

@@ -14,6 +14,7 @@ mod log;
 mod message;
 mod peer;
 mod piece_set;
+mod reconcile;
 mod record;
 mod signature;
 mod stats;
@@ -38,6 +39,9 @@ pub use message::{
 pub use peer::{Ban, StoredPeer};
 pub(crate) use piece_set::PieceSet;
 pub use piece_set::{ALL_PIECES, MAX_RANGES, PieceRange};
+pub use reconcile::{
+    Bound, MAX_IDS_PER_RECONCILE, MAX_RANGES_PER_MESSAGE, Range, RangeContent, Reconcile,
+};
 pub use record::{PeerRecord, RECORD_LIFETIME_MS, RecordDraft};
 pub use signature::{BatchSignature, MAX_BATCH, Signature};
 pub(crate) use signature::{Signed, sign_batch};

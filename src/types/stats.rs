@@ -81,7 +81,7 @@ counters! {
     wants_refused,
     /// Announcements of peers that did not serve them within 10 s of being asked.
     promises_broken,
-    /// Ids dropped from the fetch table because it was full; announced again by the log.
+    /// Ids dropped from the fetch table because it was full; found again by reconciliation.
     fetches_shed,
     /// Transactions refused: payload hash.
     refused_wrong_hash,
@@ -166,6 +166,32 @@ counters! {
     events_lagged,
     /// Validator calls that ran out of time, counted as ignore.
     validations_timed_out,
+    /// Times a peer became too slow for what was new and was skipped from there on.
+    debts_opened,
+    /// Times such a peer took frames again and a session over what it was skipped for was due.
+    debts_repaid,
+    /// Reconciliation sessions opened.
+    reconcile_opened,
+    /// Of these, those that compared everything they were opened for.
+    reconcile_finished,
+    /// Of these, those that ended before: no answer, refused, too costly.
+    reconcile_failed,
+    /// Of the failed ones, those that cost more than what they found was worth.
+    reconcile_abandoned,
+    /// Reconciliation sessions of peers answered.
+    reconcile_answered,
+    /// Reconciliation questions and answers refused: too many, or nonsense.
+    reconcile_refused,
+    /// Reconciliation questions asked.
+    reconcile_rounds,
+    /// Bytes of reconciliation sent, about.
+    reconcile_bytes_sent,
+    /// Bytes of reconciliation received, about.
+    reconcile_bytes_received,
+    /// Ids that reconciliation found missing here.
+    reconcile_missing_here,
+    /// Ids that reconciliation found missing at a peer and announced to it.
+    reconcile_missing_there,
 }
 
 /// How a link stands.
@@ -200,6 +226,10 @@ pub struct LinkStatus {
     pub queued_bytes: u64,
     /// Transactions that still have to be announced or pushed to it.
     pub behind: u64,
+    /// Whether it is too slow for what is new: it is skipped, and everything is made up for as soon
+    /// as it takes what waits for it.
+    #[serde(default)]
+    pub in_debt: bool,
 }
 
 /// A snapshot of a node.

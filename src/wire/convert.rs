@@ -21,11 +21,15 @@ pub(super) mod kind {
     pub(crate) const DUPLICATE: u32 = 12;
     pub(crate) const EARLY: u32 = 13;
     pub(crate) const STORED: u32 = 14;
-    pub(crate) const RESYNC: u32 = 15;
+    pub(crate) const ASK: u32 = 16;
+    pub(crate) const ANSWER: u32 = 17;
+    pub(crate) const YOURS: u32 = 18;
     pub(crate) const OFFER: u32 = 19;
     pub(crate) const RESERVE: u32 = 20;
     pub(crate) const BUSY: u32 = 21;
     pub(crate) const RECEIVING: u32 = 22;
+    /// The highest that this version knows.
+    pub(crate) const LAST: u32 = RECEIVING;
 }
 
 /// The code of each reason, in `Goodbye`. Codes are never reused.

@@ -7,9 +7,10 @@ use bytes::{BufMut, Bytes, BytesMut};
 use super::WireError;
 use super::convert::{exactly, ip_of, kind, reason_of, signature_of};
 use crate::types::{
-    Announcement, Endpoint, Features, Head, Hello, MAX_ENDPOINTS, MAX_HEADER_BYTES,
-    MAX_IDS_PER_MESSAGE, MAX_NETWORK_BYTES, MAX_PROOF_BYTES, MAX_RANGES, MAX_RECORDS_PER_MESSAGE,
-    Message, Offer, PIECE_BYTES, PeerId, PeerRecord, Piece, PieceRange, RecordDraft, Reservation,
+    Announcement, Bound, Endpoint, Features, Head, Hello, MAX_ENDPOINTS, MAX_HEADER_BYTES,
+    MAX_IDS_PER_MESSAGE, MAX_IDS_PER_RECONCILE, MAX_NETWORK_BYTES, MAX_PROOF_BYTES, MAX_RANGES,
+    MAX_RANGES_PER_MESSAGE, MAX_RECORDS_PER_MESSAGE, Message, Offer, PIECE_BYTES, PeerId,
+    PeerRecord, Piece, PieceRange, Range, RangeContent, Reconcile, RecordDraft, Reservation,
     Transaction, TransactionId, WallTime,
 };
 
@@ -160,7 +161,7 @@ pub(super) fn message(frame: &Bytes, body: &[u8]) -> Result<Option<Message>, Wir
     let mut known = None;
     for field in Fields(body) {
         let (number, value) = field?;
-        if (kind::HELLO..=kind::RECEIVING).contains(&number) {
+        if (kind::HELLO..=kind::LAST).contains(&number) {
             // Of several members of a oneof the last one counts.
             known = Some((number, value.bytes("message kind")?));
         }
@@ -181,7 +182,9 @@ pub(super) fn message(frame: &Bytes, body: &[u8]) -> Result<Option<Message>, Wir
         kind::DUPLICATE => Message::Duplicate(id_list(body)?),
         kind::EARLY => Message::Early(id_list(body)?),
         kind::STORED => Message::Stored(id_list(body)?),
-        kind::RESYNC => Message::Resync,
+        kind::ASK => Message::Ask(Box::new(reconcile(body)?)),
+        kind::ANSWER => Message::Answer(Box::new(reconcile(body)?)),
+        kind::YOURS => yours(body)?,
         kind::OFFER => Message::Offer(Box::new(offer(body)?)),
         kind::RESERVE => Message::Reserve(reservation(body)?),
         kind::BUSY => Message::Busy(id_list(body)?),
@@ -406,6 +409,103 @@ fn reservation(body: &[u8]) -> Result<Reservation, WireError> {
     Ok(Reservation { id, hop, head, force, narrow, ranges })
 }
 
+fn reconcile(body: &[u8]) -> Result<Reconcile, WireError> {
+    WireError::bound("ranges", occurrences(body, 4)?, MAX_RANGES_PER_MESSAGE)?;
+    let (mut session, mut created, mut id) = (0, 0, &[][..]);
+    let (mut ranges, mut room) = (Vec::new(), MAX_IDS_PER_RECONCILE);
+    for field in Fields(body) {
+        match field? {
+            (1, value) => session = value.uint32("session")?,
+            (2, value) => created = value.uint("created")?,
+            (3, value) => id = value.bytes("bound")?,
+            (4, value) => ranges.push(range(value.bytes("range")?, &mut room)?),
+            _ => {}
+        }
+    }
+    let lower = bound(created, id)?;
+    let mut last = lower;
+    for range in &ranges {
+        if range.upper <= std::mem::replace(&mut last, range.upper) {
+            return Err(WireError::Order { what: "ranges" });
+        }
+    }
+    Ok(Reconcile { session, lower, ranges })
+}
+
+/// Reads a range; its ids are taken off `room`.
+fn range(body: &[u8], room: &mut usize) -> Result<Range, WireError> {
+    let (mut created, mut id, mut print, mut kind, mut list) = (0, &[][..], &[][..], 0, &[][..]);
+    for field in Fields(body) {
+        match field? {
+            (1, value) => created = value.uint("created")?,
+            (2, value) => id = value.bytes("bound")?,
+            (3, value) => print = value.bytes("print")?,
+            (4, value) => kind = value.at_most("range kind", 2)?,
+            (5, value) => list = value.bytes("ids")?,
+            _ => {}
+        }
+    }
+    let upper = bound(created.wrapping_sub(1), id)?;
+    let content = match kind {
+        0 if print.is_empty() => RangeContent::Skip,
+        0 => RangeContent::Print(exactly("print", print, "16")?),
+        1 => RangeContent::All(sized(body, list, room)?),
+        _ => RangeContent::Rest(sized(body, list, room)?),
+    };
+    Ok(Range { upper, content })
+}
+
+/// The ids of a range with their sizes in field 6.
+fn sized(
+    body: &[u8],
+    list: &[u8],
+    room: &mut usize,
+) -> Result<Vec<(TransactionId, u64)>, WireError> {
+    let found = split_ids(list)?;
+    if found.len() > *room {
+        let actual = (MAX_IDS_PER_RECONCILE - *room + found.len()) as u64;
+        let limit = MAX_IDS_PER_RECONCILE as u64;
+        return Err(WireError::Limit { what: "ids", actual, limit });
+    }
+    *room -= found.len();
+    let mut list: Vec<_> = found.iter().map(|id| (TransactionId::from_bytes(*id), 0)).collect();
+    let (ids, mut sizes) = (list.len(), 0);
+    for field in Fields(body) {
+        if let (6, value) = field? {
+            value.each("sizes", |size| {
+                at(&mut list, &mut sizes, "sizes")?.1 = size.uint("size")?;
+                Ok(())
+            })?;
+        }
+    }
+    if sizes == ids { Ok(list) } else { Err(WireError::Unequal { what: "sizes", ids }) }
+}
+
+fn bound(created: u64, prefix: &[u8]) -> Result<Bound, WireError> {
+    let mut id = [0; 32];
+    let actual = prefix.len();
+    let place = id.get_mut(..actual);
+    let place = place.ok_or(WireError::Length { what: "bound", actual, expected: "up to 32" })?;
+    place.copy_from_slice(prefix);
+    let created = WallTime::from_millis(created);
+    Ok(Bound { created, id: TransactionId::from_bytes(id) })
+}
+
+fn yours(body: &[u8]) -> Result<Message, WireError> {
+    let (mut created, mut id, mut upper_created, mut upper_id) = (0, &[][..], 0, &[][..]);
+    for field in Fields(body) {
+        match field? {
+            (1, value) => created = value.uint("created")?,
+            (2, value) => id = value.bytes("bound")?,
+            (3, value) => upper_created = value.uint("created")?,
+            (4, value) => upper_id = value.bytes("bound")?,
+            _ => {}
+        }
+    }
+    let upper = bound(upper_created.wrapping_sub(1), upper_id)?;
+    Ok(Message::Yours { lower: bound(created, id)?, upper })
+}
+
 /// The ids in field 1 of `body`, after their number was checked.
 fn ids(body: &[u8]) -> Result<impl Iterator<Item = TransactionId>, WireError> {
     let mut bytes = &[][..];
@@ -414,13 +514,19 @@ fn ids(body: &[u8]) -> Result<impl Iterator<Item = TransactionId>, WireError> {
             bytes = value.bytes("ids")?;
         }
     }
-    let (ids, rest) = bytes.as_chunks::<32>();
-    if !rest.is_empty() {
-        let actual = bytes.len();
-        return Err(WireError::Length { what: "ids", actual, expected: "a multiple of 32" });
-    }
+    let ids = split_ids(bytes)?;
     WireError::bound("ids", ids.len(), MAX_IDS_PER_MESSAGE)?;
     Ok(ids.iter().map(|id| TransactionId::from_bytes(*id)))
+}
+
+fn split_ids(bytes: &[u8]) -> Result<&[[u8; 32]], WireError> {
+    let (ids, rest) = bytes.as_chunks::<32>();
+    let actual = bytes.len();
+    if rest.is_empty() {
+        Ok(ids)
+    } else {
+        Err(WireError::Length { what: "ids", actual, expected: "a multiple of 32" })
+    }
 }
 
 /// The next entry of a list that runs beside the ids.

@@ -5,7 +5,8 @@
 
 use super::convert::{kind, reason_code, with_ip_bytes};
 use crate::types::{
-    Announcement, Hello, Message, Offer, PeerRecord, Piece, Reservation, Transaction, TransactionId,
+    Announcement, Bound, Hello, Message, Offer, PeerRecord, Piece, Range, RangeContent, Reconcile,
+    Reservation, Transaction, TransactionId,
 };
 
 const VARINT: u32 = 0;
@@ -155,7 +156,9 @@ impl Body for Message {
             Self::Duplicate(list) => nested(out, kind::DUPLICATE, list.as_slice()),
             Self::Early(list) => nested(out, kind::EARLY, list.as_slice()),
             Self::Stored(list) => nested(out, kind::STORED, list.as_slice()),
-            Self::Resync => nested(out, kind::RESYNC, &Numbers([])),
+            Self::Ask(ranges) => nested(out, kind::ASK, &**ranges),
+            Self::Answer(ranges) => nested(out, kind::ANSWER, &**ranges),
+            Self::Yours { lower, upper } => nested(out, kind::YOURS, &Yours(*lower, *upper)),
             Self::Offer(offer) => nested(out, kind::OFFER, &**offer),
             Self::Reserve(reservation) => nested(out, kind::RESERVE, reservation),
             Self::Busy(list) => nested(out, kind::BUSY, list.as_slice()),
@@ -252,6 +255,58 @@ impl Body for Piece {
         uint(out, 2, u64::from(self.index));
         bytes(out, 3, &self.bytes);
         bytes(out, 4, &self.proof);
+    }
+}
+
+/// An id without the zeros at its end.
+fn prefix(id: &TransactionId) -> &[u8] {
+    let zeros = id.as_bytes().iter().rev().take_while(|byte| **byte == 0).count();
+    &id.as_bytes()[..32 - zeros]
+}
+
+/// A bound that a range begins with.
+fn lower(out: &mut impl Out, number: u32, bound: &Bound) {
+    uint(out, number, bound.created.as_millis());
+    bytes(out, number + 1, prefix(&bound.id));
+}
+
+/// A bound that a range ends with.
+fn upper(out: &mut impl Out, number: u32, bound: &Bound) {
+    uint(out, number, bound.created.as_millis().wrapping_add(1));
+    bytes(out, number + 1, prefix(&bound.id));
+}
+
+impl Body for Reconcile {
+    fn write(&self, out: &mut impl Out) {
+        uint(out, 1, u64::from(self.session));
+        lower(out, 2, &self.lower);
+        for range in &self.ranges {
+            nested(out, 4, range);
+        }
+    }
+}
+
+impl Body for Range {
+    fn write(&self, out: &mut impl Out) {
+        upper(out, 1, &self.upper);
+        let (kind, list) = match &self.content {
+            RangeContent::Skip => return,
+            RangeContent::Print(print) => return bytes(out, 3, print),
+            RangeContent::All(list) => (1, list),
+            RangeContent::Rest(list) => (2, list),
+        };
+        uint(out, 4, kind);
+        ids(out, 5, list.iter().map(|(id, _)| id));
+        packed(out, 6, list.iter().map(|(_, size)| *size));
+    }
+}
+
+struct Yours(Bound, Bound);
+
+impl Body for Yours {
+    fn write(&self, out: &mut impl Out) {
+        lower(out, 1, &self.0);
+        upper(out, 3, &self.1);
     }
 }
 

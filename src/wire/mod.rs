@@ -55,6 +55,12 @@ pub enum WireError {
         /// What.
         what: &'static str,
     },
+    /// Things that must stand in order and do not.
+    #[error("{what} are out of order")]
+    Order {
+        /// What.
+        what: &'static str,
+    },
     /// A text that is not UTF-8.
     #[error("{what} is not UTF-8")]
     Text {

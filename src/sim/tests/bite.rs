@@ -174,6 +174,7 @@ fn one_link_per_peer() {
         age: Duration::ZERO,
         queued: 0,
         behind: 0,
+        in_debt: false,
     };
     let turn =
         |links: &[LinkView]| bites(OneLinkPerPeer, &[Seen::Turn { node: 0, links, gauges: &[] }]);

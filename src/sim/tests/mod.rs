@@ -9,6 +9,7 @@ mod hostile;
 mod large;
 mod outbox;
 mod property;
+mod repair;
 mod replay;
 mod scenarios;
 mod spread;

@@ -13,9 +13,10 @@ use crate::protocol::{
     CallId, ConnectFailure, DialId, Input, Judgement, Output, Protocol, Restored, Ticket,
 };
 use crate::types::{
-    Announcement, Ban, CloseReason, FEATURES, FailureKind, Head, Header, Hello, LinkId, Message,
-    MonoTime, Offer, PeerId, PeerRecord, Piece, PieceRange, Proofs, RecordDraft, Reservation,
-    Signature, Topic, Transaction, TransactionId, TransportKind, Verdict, WallTime,
+    Announcement, Ban, Bound, CloseReason, FEATURES, FailureKind, Head, Header, Hello, LinkId,
+    Message, MonoTime, Offer, PeerId, PeerRecord, Piece, PieceRange, Proofs, Range, RangeContent,
+    Reconcile, RecordDraft, Reservation, Signature, Topic, Transaction, TransactionId,
+    TransportKind, Verdict, WallTime,
 };
 
 const START: u64 = 1_700_000_000_000;
@@ -73,7 +74,7 @@ struct Step {
 fn message(step: Step) -> Message {
     let Step { kind, a, b, .. } = step;
     let large = b.is_multiple_of(5);
-    match kind % 16 {
+    match kind % 18 {
         0 | 1 => hello(b),
         2 => Message::Goodbye { reason: CloseReason::Shutdown, retry_after: secs(u64::from(b)) },
         3 => Message::Ping { nonce: u64::from(b) },
@@ -106,15 +107,47 @@ fn message(step: Step) -> Message {
         12 => Message::Duplicate(vec![id(b)]),
         13 => Message::Early(vec![id(b)]),
         14 => Message::Stored(vec![id(b)]),
-        15 if a < 60 => Message::Resync,
         15 if a < 90 => Message::Busy(vec![id(b)]),
-        15 if a < 120 => Message::Receiving(vec![id(b)]),
+        15 => Message::Receiving(vec![id(b)]),
+        16 if a < 128 => Message::Ask(Box::new(ranges(a, b))),
+        16 => Message::Answer(Box::new(ranges(a, b))),
+        17 => Message::Yours { lower: bound(a), upper: bound(b) },
         _ => {
             let head = Head::of(&transaction(b % 16, large));
             let (hop, complete) = (u16::from(a % 4), a % 3 == 0);
             Message::Offer(Box::new(Offer { head, hop, complete }))
         }
     }
+}
+
+fn bound(n: u8) -> Bound {
+    match n {
+        0..8 => Bound::MIN,
+        8..16 => Bound::MAX,
+        // Around the transactions, which are all of one millisecond.
+        _ if n.is_multiple_of(3) => Bound { created: WallTime::from_millis(START), id: id(n) },
+        _ => Bound::at(WallTime::from_millis(START - 2 + u64::from(n % 5))),
+    }
+}
+
+fn ranges(a: u8, b: u8) -> Reconcile {
+    let mut uppers: Vec<_> = (0..b % 80).map(|n| bound(n.wrapping_mul(a))).collect();
+    uppers.sort_unstable();
+    uppers.dedup();
+    let lower = if a.is_multiple_of(4) { bound(b) } else { Bound::MIN };
+    uppers.retain(|upper| *upper > lower);
+    let list = || (0..a % 40).map(|n| (id(n), u64::from(n) << (b % 16))).collect();
+    let range = |upper: Bound| Range {
+        upper,
+        content: match upper.id.as_bytes()[3].wrapping_add(a) % 4 {
+            0 => RangeContent::Skip,
+            1 => RangeContent::All(list()),
+            2 => RangeContent::Rest(list()),
+            _ => RangeContent::Print([a; 16]),
+        },
+    };
+    let session = u32::from(b % 4);
+    Reconcile { session, lower, ranges: uppers.into_iter().map(range).collect() }
 }
 
 /// The world around one protocol, as disorderly as its contract allows.

@@ -10,7 +10,7 @@ pub struct Frame {
 pub struct Message {
     #[prost(
         oneof = "message::Kind",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 19, 20, 21, 22"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 16, 17, 18, 19, 20, 21, 22"
     )]
     pub kind: ::core::option::Option<message::Kind>,
 }
@@ -50,8 +50,14 @@ pub mod message {
         /// Stored; said to the origin.
         #[prost(message, tag = "14")]
         Stored(super::Ids),
-        #[prost(message, tag = "15")]
-        Resync(super::Resync),
+        /// Ranges of what the sender holds, to be compared.
+        #[prost(message, tag = "16")]
+        Ask(super::Reconcile),
+        #[prost(message, tag = "17")]
+        Answer(super::Reconcile),
+        /// The receiver lacks more of this range than the sender would announce.
+        #[prost(message, tag = "18")]
+        Yours(super::Yours),
         /// Of a large transaction, ahead of its payload.
         #[prost(message, tag = "19")]
         Offer(super::Offer),
@@ -146,9 +152,6 @@ pub struct Ids {
     #[prost(bytes = "bytes", tag = "1")]
     pub ids: ::prost::bytes::Bytes,
 }
-/// The sender could not keep up with announcements: announce everything again.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Resync {}
 /// Parallel lists of equal length.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Announce {
@@ -234,4 +237,52 @@ pub struct Reserve {
     /// Nothing is asked anew: what an earlier one named and this one does not is taken back.
     #[prost(bool, tag = "6")]
     pub narrow: bool,
+}
+/// Ranges of the order (created, id), side by side. See src/protocol/reconcile/mod.rs.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Reconcile {
+    /// Chosen by who asks; an answer carries that of its question.
+    #[prost(uint32, tag = "1")]
+    pub session: u32,
+    /// Where the first range begins: milliseconds since 1970, then an id without the zeros at its end.
+    #[prost(uint64, tag = "2")]
+    pub created: u64,
+    #[prost(bytes = "bytes", tag = "3")]
+    pub id: ::prost::bytes::Bytes,
+    #[prost(message, repeated, tag = "4")]
+    pub ranges: ::prost::alloc::vec::Vec<Range>,
+}
+/// A range begins where the one before ends, and ends above it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Range {
+    /// Where it ends: 1 more than the milliseconds since 1970; 0 is after everything.
+    #[prost(uint64, tag = "1")]
+    pub created: u64,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub id: ::prost::bytes::Bytes,
+    /// The first 16 bytes of a hash over number and sum of the ids in it. With kind 0 and no print
+    /// nothing has to be done about the range.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub print: ::prost::bytes::Bytes,
+    /// 1: all that the sender holds; 2: all that it holds and the receiver did not list.
+    #[prost(uint32, tag = "4")]
+    pub kind: u32,
+    /// Ids one after the other, 32 bytes each, no separators.
+    #[prost(bytes = "bytes", tag = "5")]
+    pub ids: ::prost::bytes::Bytes,
+    /// Payload bytes of each.
+    #[prost(uint64, repeated, tag = "6")]
+    pub sizes: ::prost::alloc::vec::Vec<u64>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Yours {
+    /// Bounds as in Reconcile and Range.
+    #[prost(uint64, tag = "1")]
+    pub created: u64,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub id: ::prost::bytes::Bytes,
+    #[prost(uint64, tag = "3")]
+    pub upper_created: u64,
+    #[prost(bytes = "bytes", tag = "4")]
+    pub upper_id: ::prost::bytes::Bytes,
 }

@@ -6,7 +6,7 @@ use crate::types::CloseReason;
 use crate::wire::convert::{REASONS, reason_code, reason_of};
 use crate::wire::{decode_frame, encode_frame};
 
-const GOLDEN: [(&str, &str); 19] = [
+const GOLDEN: [(&str, &str); 21] = [
     (
         "hello",
         "\
@@ -83,7 +83,22 @@ const GOLDEN: [(&str, &str); 19] = [
          ",
     ),
     ("stored", "0a027200"),
-    ("resync", "0a027a00"),
+    (
+        "ask",
+        "\
+         0a2d82012a08031080d095ffbc31220b08e9d795ffbc311202080922121a1007070707070707070707070707\
+         070707\
+         ",
+    ),
+    (
+        "answer",
+        "\
+         0a658a01620803222a080620012a200808080808080808080808080808080808080808080808080808080808\
+         080808320280082207080612010120022229080a20022a200909090909090909090909090909090909090909\
+         090909090909090909090909320101\
+         ",
+    ),
+    ("yours", "0a089201050805120101"),
     (
         "offer",
         "\

@@ -6,8 +6,9 @@ use prost::Message as _;
 use super::{id, model, push, record};
 use crate::types::{
     Announcement, InvalidTransaction, MAX_ENDPOINTS, MAX_FRAME_BYTES, MAX_HEADER_BYTES,
-    MAX_IDS_PER_MESSAGE, MAX_MESSAGES_PER_FRAME, MAX_NETWORK_BYTES, MAX_PROOF_BYTES, MAX_RANGES,
-    MAX_RECORDS_PER_MESSAGE, Message, PIECE_BYTES, PieceRange, Reservation,
+    MAX_IDS_PER_MESSAGE, MAX_IDS_PER_RECONCILE, MAX_MESSAGES_PER_FRAME, MAX_NETWORK_BYTES,
+    MAX_PROOF_BYTES, MAX_RANGES, MAX_RANGES_PER_MESSAGE, MAX_RECORDS_PER_MESSAGE, Message,
+    PIECE_BYTES, PieceRange, Range, RangeContent, Reconcile, Reservation,
 };
 use crate::wire::generated::gossip::{self, message::Kind};
 use crate::wire::{WireError, decode_frame, encode_frame};
@@ -197,4 +198,37 @@ fn one_bad_message_spoils_the_frame() {
     let mut frame = encode_frame(&[push("first"), Message::Ping { nonce: 1 }]).to_vec();
     frame.extend_from_slice(&[0x0a, 2, 0x1a, 9]);
     assert_eq!(decode_frame(Bytes::from(frame)).unwrap_err(), WireError::Protobuf("cut short"));
+}
+
+#[test]
+fn ranges_are_bounded_and_in_order() {
+    let range = |upper, content| Range { upper: super::bound(upper, &[]), content };
+    let ask = |ranges| {
+        Message::Ask(Box::new(Reconcile { session: 1, lower: super::bound(1, &[]), ranges }))
+    };
+    let refused = |message: Message| decode_frame(encode_frame(&[message])).unwrap_err();
+    let many = (0..=MAX_RANGES_PER_MESSAGE as u64).map(|n| range(n + 2, RangeContent::Skip));
+    over(&refused(ask(many.collect())), "ranges", MAX_RANGES_PER_MESSAGE);
+    let half = || RangeContent::All(vec![(id(1), 1); MAX_IDS_PER_RECONCILE / 2 + 1]);
+    let error = refused(ask(vec![range(2, half()), range(3, half())]));
+    over(&error, "ids", MAX_IDS_PER_RECONCILE);
+    for upper in [0, 1] {
+        let error = refused(ask(vec![range(upper, RangeContent::Skip)]));
+        assert_eq!(error, WireError::Order { what: "ranges" });
+    }
+    let Kind::Ask(good) = generated(ask(vec![range(2, half())])) else { unreachable!() };
+    let spoiled = |spoil: fn(&mut gossip::Range)| {
+        let mut ask = good.clone();
+        spoil(&mut ask.ranges[0]);
+        refusal(Kind::Ask(ask))
+    };
+    let error = spoiled(|r| r.sizes.truncate(1));
+    assert!(matches!(error, WireError::Unequal { what: "sizes", .. }), "{error}");
+    assert_eq!(
+        spoiled(|r| r.id = Bytes::from(vec![1; 33])),
+        WireError::Length { what: "bound", actual: 33, expected: "up to 32" }
+    );
+    over(&spoiled(|r| r.kind = 3), "range kind", 2);
+    let error = spoiled(|r| (r.kind, r.print) = (0, Bytes::from(vec![1; 15])));
+    assert!(matches!(error, WireError::Length { what: "print", actual: 15, .. }), "{error}");
 }

@@ -12,9 +12,9 @@ use bytes::Bytes;
 
 use crate::identity::Identity;
 use crate::types::{
-    ALL_PIECES, Announcement, CloseReason, FEATURES, Head, Header, Hello, Message, Offer, PeerId,
-    PeerRecord, Piece, PieceRange, RecordDraft, Reservation, Signature, Topic, Transaction,
-    TransactionId, WallTime,
+    ALL_PIECES, Announcement, Bound, CloseReason, FEATURES, Head, Header, Hello, Message, Offer,
+    PeerId, PeerRecord, Piece, PieceRange, Range, RangeContent, Reconcile, RecordDraft,
+    Reservation, Signature, Topic, Transaction, TransactionId, WallTime,
 };
 
 fn id(fill: u8) -> TransactionId {
@@ -29,6 +29,12 @@ fn header(topic: &str, payload: &[u8]) -> Header {
 fn transaction(topic: &str, signature: Signature, payload: impl Into<Bytes>) -> Transaction {
     let payload = payload.into();
     Transaction::new(header(topic, &payload), signature, payload).unwrap()
+}
+
+fn bound(created: u64, prefix: &[u8]) -> Bound {
+    let mut id = [0; 32];
+    id[..prefix.len()].copy_from_slice(prefix);
+    Bound { created: WallTime::from_millis(created), id: TransactionId::from_bytes(id) }
 }
 
 fn push(payload: impl Into<Bytes>) -> Message {
@@ -88,7 +94,24 @@ fn examples() -> Vec<Message> {
         Message::Duplicate(vec![id(5), id(6)]),
         Message::Early(vec![id(7)]),
         Message::Stored(vec![]),
-        Message::Resync,
+        Message::Ask(Box::new(Reconcile {
+            session: 3,
+            lower: bound(1_700_000_000_000, &[]),
+            ranges: vec![
+                Range { upper: bound(1_700_000_001_000, &[8, 9]), content: RangeContent::Skip },
+                Range { upper: Bound::MAX, content: RangeContent::Print([7; 16]) },
+            ],
+        })),
+        Message::Answer(Box::new(Reconcile {
+            session: 3,
+            lower: Bound::MIN,
+            ranges: vec![
+                Range { upper: bound(5, &[]), content: RangeContent::All(vec![(id(8), 1024)]) },
+                Range { upper: bound(5, &[1]), content: RangeContent::Rest(vec![]) },
+                Range { upper: bound(9, &[]), content: RangeContent::Rest(vec![(id(9), 1)]) },
+            ],
+        })),
+        Message::Yours { lower: bound(5, &[1]), upper: Bound::MAX },
         offer("t", true),
         Message::Reserve(Reservation {
             id: id(8),

@@ -2,7 +2,9 @@
 
 use bytes::Bytes;
 
-use crate::types::{Hello, Message, PeerRecord, Signature, TransactionId};
+use crate::types::{
+    Hello, Message, PeerRecord, Range, RangeContent, Reconcile, Signature, TransactionId,
+};
 use crate::wire::convert::reason_code;
 use crate::wire::generated::gossip::{self, message::Kind};
 
@@ -49,7 +51,6 @@ fn kind(message: &Message) -> Kind {
         Message::Duplicate(list) => Kind::Duplicate(id_list(list)),
         Message::Early(list) => Kind::Early(id_list(list)),
         Message::Stored(list) => Kind::Stored(id_list(list)),
-        Message::Resync => Kind::Resync(gossip::Resync {}),
         Message::Offer(offer) => Kind::Offer(gossip::Offer {
             hop: u32::from(offer.hop),
             header: offer.head.header_bytes().clone(),
@@ -66,7 +67,49 @@ fn kind(message: &Message) -> Kind {
         }),
         Message::Busy(list) => Kind::Busy(id_list(list)),
         Message::Receiving(list) => Kind::Receiving(id_list(list)),
+        Message::Ask(ranges) => Kind::Ask(reconcile(ranges)),
+        Message::Answer(ranges) => Kind::Answer(reconcile(ranges)),
+        Message::Yours { lower, upper } => Kind::Yours(gossip::Yours {
+            created: lower.created.as_millis(),
+            id: prefix(&lower.id),
+            upper_created: upper.created.as_millis().wrapping_add(1),
+            upper_id: prefix(&upper.id),
+        }),
     }
+}
+
+fn reconcile(ranges: &Reconcile) -> gossip::Reconcile {
+    gossip::Reconcile {
+        session: ranges.session,
+        created: ranges.lower.created.as_millis(),
+        id: prefix(&ranges.lower.id),
+        ranges: ranges.ranges.iter().map(range).collect(),
+    }
+}
+
+fn range(range: &Range) -> gossip::Range {
+    let (print, kind, list) = match &range.content {
+        RangeContent::Skip => (Bytes::new(), 0, &[][..]),
+        RangeContent::Print(print) => (Bytes::copy_from_slice(print), 0, &[][..]),
+        RangeContent::All(list) => (Bytes::new(), 1, &list[..]),
+        RangeContent::Rest(list) => (Bytes::new(), 2, &list[..]),
+    };
+    gossip::Range {
+        created: range.upper.created.as_millis().wrapping_add(1),
+        id: prefix(&range.upper.id),
+        print,
+        kind,
+        ids: ids(list.iter().map(|(id, _)| *id)),
+        sizes: list.iter().map(|(_, size)| *size).collect(),
+    }
+}
+
+fn prefix(id: &TransactionId) -> Bytes {
+    let mut bytes = id.as_bytes().to_vec();
+    while bytes.last() == Some(&0) {
+        bytes.pop();
+    }
+    bytes.into()
 }
 
 fn hello(hello: &Hello) -> gossip::Hello {

@@ -11,9 +11,9 @@ use prost::Message as _;
 
 use super::model;
 use crate::types::{
-    Announcement, Endpoint, Features, Head, Header, Hello, Host, MAX_FRAME_BYTES, Message, Offer,
-    PeerId, PeerRecord, Piece, PieceRange, RecordDraft, Reservation, Signature, Topic, Transaction,
-    TransactionId, WallTime,
+    Announcement, Bound, Endpoint, Features, Head, Header, Hello, Host, MAX_FRAME_BYTES, Message,
+    Offer, PeerId, PeerRecord, Piece, PieceRange, Range, RangeContent, Reconcile, RecordDraft,
+    Reservation, Signature, Topic, Transaction, TransactionId, WallTime,
 };
 use crate::wire::convert::REASONS;
 use crate::wire::generated::gossip;
@@ -124,6 +124,33 @@ fn reservation() -> impl Strategy<Value = Reservation> {
     )
 }
 
+fn bound() -> impl Strategy<Value = Bound> {
+    let created = prop_oneof![Just(u64::MAX), any::<u64>(), 0..100u64];
+    (created, vec(any::<u8>(), 0..=32)).prop_map(|(created, prefix)| {
+        let mut id = [0; 32];
+        id[..prefix.len()].copy_from_slice(&prefix);
+        Bound { created: WallTime::from_millis(created), id: TransactionId::from_bytes(id) }
+    })
+}
+
+fn reconcile() -> impl Strategy<Value = Reconcile> {
+    let sized = || vec((bytes32().prop_map(TransactionId::from_bytes), any::<u64>()), 0..10);
+    let content = prop_oneof![
+        Just(RangeContent::Skip),
+        any::<[u8; 16]>().prop_map(RangeContent::Print),
+        sized().prop_map(RangeContent::All),
+        sized().prop_map(RangeContent::Rest),
+    ];
+    let ranges = vec((bound(), content), 0..10);
+    (any::<u32>(), bound(), ranges).prop_map(|(session, lower, mut ranges)| {
+        ranges.retain(|(upper, _)| *upper > lower);
+        ranges.sort_by_key(|(upper, _)| *upper);
+        ranges.dedup_by_key(|(upper, _)| *upper);
+        let range = |(upper, content)| Range { upper, content };
+        Reconcile { session, lower, ranges: ranges.into_iter().map(range).collect() }
+    })
+}
+
 fn message() -> impl Strategy<Value = Message> {
     let announcement = (bytes32(), any::<u64>(), any::<u16>())
         .prop_map(|(id, size, hop)| Announcement { id: TransactionId::from_bytes(id), size, hop });
@@ -146,7 +173,9 @@ fn message() -> impl Strategy<Value = Message> {
         ids().prop_map(Message::Duplicate),
         ids().prop_map(Message::Early),
         ids().prop_map(Message::Stored),
-        Just(Message::Resync),
+        reconcile().prop_map(|ranges| Message::Ask(Box::new(ranges))),
+        reconcile().prop_map(|ranges| Message::Answer(Box::new(ranges))),
+        (bound(), bound()).prop_map(|(lower, upper)| Message::Yours { lower, upper }),
         offer().prop_map(|offer| Message::Offer(Box::new(offer))),
         reservation().prop_map(Message::Reserve),
         ids().prop_map(Message::Busy),
@@ -210,7 +239,7 @@ proptest! {
     #[test]
     fn unknown_fields_and_kinds_are_skipped(
         messages in vec(message(), 0..4),
-        number in 15u32..1 << 29,
+        number in 64u32..1 << 29,
         value in vec(any::<u8>(), 0..20),
     ) {
         let mut foreign = Vec::new();

@@ -1,0 +1,173 @@
+//! What is kept of each retained transaction, in the order of acceptance.
+//!
+//! Records stand in chunks, found by their sequence number. A chunk whose records are all dead is
+//! given back wherever it stands, so a few long-lived transactions do not keep the short-lived ones
+//! between them in memory. 56 bytes a record.
+
+use std::collections::VecDeque;
+
+use crate::types::{Bound, TransactionId, WallTime};
+
+/// Records in one chunk: 56 KiB.
+const CHUNK: usize = 1024;
+
+/// What a record stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    /// Nothing any more.
+    Dead,
+    /// A transaction that the validator did not want: it is neither served nor offered, but counts
+    /// as held when sets are compared, so that it is not fetched again in each round.
+    Refused,
+    /// A retained transaction.
+    Live,
+}
+
+/// One transaction.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Record {
+    pub(super) id: TransactionId,
+    pub(super) created: WallTime,
+    /// Milliseconds from creation until it may go.
+    keep: i32,
+    /// Payload bytes; the largest allowed is 1 GiB.
+    pub(super) size: u32,
+    pub(super) hop: u16,
+    /// Pushes of it so far.
+    pub(super) pushes: u8,
+    /// Whether this node published it.
+    pub(super) own: bool,
+    /// Whether our own store has it.
+    pub(super) stored: bool,
+    /// Asked for long after its creation: others are probably asking for it as well.
+    pub(super) late: bool,
+    pub(super) state: State,
+}
+
+impl Record {
+    pub(super) fn new(id: TransactionId, created: WallTime, keep_until: WallTime) -> Self {
+        let keep = i128::from(keep_until.as_millis()) - i128::from(created.as_millis());
+        let most = if keep < 0 { i32::MIN } else { i32::MAX };
+        Self {
+            id,
+            created,
+            keep: i32::try_from(keep).unwrap_or(most),
+            size: 0,
+            hop: 0,
+            pushes: 0,
+            own: false,
+            stored: false,
+            late: false,
+            state: State::Live,
+        }
+    }
+
+    /// When it may go.
+    pub(super) fn keep_until(&self) -> WallTime {
+        WallTime::from_millis(self.created.as_millis().saturating_add_signed(i64::from(self.keep)))
+    }
+
+    /// Its place in the order of reconciliation.
+    pub(super) fn key(&self) -> Bound {
+        Bound { created: self.created, id: self.id }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Chunk {
+    live: usize,
+    records: Vec<Record>,
+}
+
+/// All records.
+#[derive(Debug, Default)]
+pub(super) struct Slab {
+    /// Sequence number of the first record of the first chunk; a multiple of `CHUNK`.
+    base: u64,
+    chunks: VecDeque<Option<Chunk>>,
+    head: u64,
+}
+
+impl Slab {
+    /// The oldest sequence number that may still hold a record.
+    pub(super) fn base(&self) -> u64 {
+        self.base
+    }
+
+    /// The sequence number that the next record will have.
+    pub(super) fn head(&self) -> u64 {
+        self.head
+    }
+
+    /// The sequence number of a 32-bit position. Retained records never span more than that.
+    pub(super) fn seq(&self, position: u32) -> u64 {
+        #[expect(clippy::cast_possible_truncation, reason = "only the low half is compared")]
+        let low = self.base as u32;
+        self.base + u64::from(position.wrapping_sub(low))
+    }
+
+    pub(super) fn push(&mut self, record: Record) -> u64 {
+        if self.head == self.base + (self.chunks.len() * CHUNK) as u64 {
+            self.chunks.push_back(Some(Chunk::default()));
+        }
+        if let Some(Some(chunk)) = self.chunks.back_mut() {
+            chunk.live += 1;
+            chunk.records.push(record);
+        }
+        self.head += 1;
+        self.head - 1
+    }
+
+    pub(super) fn at(&self, seq: u64) -> Option<&Record> {
+        let at = usize::try_from(seq.checked_sub(self.base)?).ok()?;
+        self.chunks.get(at / CHUNK)?.as_ref()?.records.get(at % CHUNK)
+    }
+
+    pub(super) fn at_mut(&mut self, seq: u64) -> Option<&mut Record> {
+        let at = usize::try_from(seq.checked_sub(self.base)?).ok()?;
+        self.chunks.get_mut(at / CHUNK)?.as_mut()?.records.get_mut(at % CHUNK)
+    }
+
+    /// The record at a position that is known to hold one.
+    pub(super) fn record(&self, position: u32) -> Option<&Record> {
+        self.at(self.seq(position))
+    }
+
+    pub(super) fn id(&self, position: u32) -> TransactionId {
+        self.record(position).map_or(TransactionId::from_bytes([0; 32]), |r| r.id)
+    }
+
+    pub(super) fn key(&self, position: u32) -> Bound {
+        self.record(position).map_or(Bound::MIN, Record::key)
+    }
+
+    /// A record means nothing any more.
+    pub(super) fn kill(&mut self, seq: u64) {
+        let Some(record) = self.at_mut(seq) else { return };
+        if std::mem::replace(&mut record.state, State::Dead) == State::Dead {
+            return;
+        }
+        let Ok(at) = usize::try_from(seq - self.base) else { return };
+        let Some(place) = self.chunks.get_mut(at / CHUNK) else { return };
+        if let Some(chunk) = place {
+            chunk.live -= 1;
+            if chunk.live == 0 && chunk.records.len() == CHUNK {
+                *place = None;
+            }
+        }
+        while matches!(self.chunks.front(), Some(None)) {
+            self.chunks.pop_front();
+            self.base += CHUNK as u64;
+        }
+        if self.chunks.capacity() > 64 && self.chunks.len() < self.chunks.capacity() / 8 {
+            self.chunks.shrink_to(self.chunks.len() * 2);
+        }
+    }
+
+    /// Bytes taken, from capacities.
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> usize {
+        let records: usize = self.chunks.iter().flatten().map(|c| c.records.capacity()).sum();
+        records * size_of::<Record>() + self.chunks.capacity() * size_of::<Option<Chunk>>()
+    }
+}
