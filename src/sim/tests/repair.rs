@@ -88,7 +88,7 @@ fn halves_that_were_apart_exchange_what_each_missed_and_no_more() {
             let frames = after.frame_bytes_received - before.frame_bytes_received;
             let found = after.reconcile_bytes_received - before.reconcile_bytes_received;
             println!("seed {seed} node {node}: {frames} bytes, {found} of them to find 400 ids");
-            assert!(found < 400 * 100, "node {node}: {found} bytes to find 400 ids");
+            assert!(found < 400 * 120, "node {node}: {found} bytes to find 400 ids");
         }
     });
 }
@@ -272,7 +272,8 @@ fn what_comes_from_the_future_is_taken_when_its_time_has_come() {
     world.run_for(secs(25));
     assert_eq!(world.holders(&id), 1);
     let refused = world.report().counters.refused_skewed;
-    assert!((2..=6).contains(&refused), "{refused} times in 25 s");
+    // The origin offers it again, too, less and less often.
+    assert!((2..=14).contains(&refused), "{refused} times in 25 s");
     assert!(world.run_until(|w| w.holders(&id) == 3, secs(12)), "{:?}", world.report());
 }
 
