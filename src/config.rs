@@ -312,7 +312,8 @@ pub struct OutboxConfig {
     /// Own transactions waiting for copies. Default 10000, range 100 to 100000.
     pub max_entries: u32,
     /// Rounds without any taker after which an entry becomes a dead letter. Default 5, range 1 to
-    /// 10. Without effect yet: entries wait until they are confirmed or expire.
+    /// 10. A round takes 5 s at first and up to twice as long each time; time without a link does
+    /// not count.
     pub max_retries: u32,
     /// Whether the outbox must survive a restart. Default true. Without effect yet: that is decided
     /// by the queue given to the builder.

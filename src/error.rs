@@ -242,6 +242,22 @@ pub enum PublishError {
     Closed,
 }
 
+/// Why a published transaction was not confirmed as often as was waited for. It stays accepted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReplicationError {
+    /// It is a dead letter now, listed by `dead_letters`; waiting again helps once it was
+    /// redelivered.
+    #[error("given up: {reason}")]
+    DeadLetter {
+        /// Why.
+        reason: String,
+    },
+    /// The node is shut down; the transaction stays in its outbox.
+    #[error("the node is shut down")]
+    Closed,
+}
+
 /// Why a subscription was not made or ended.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

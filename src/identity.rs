@@ -13,7 +13,8 @@ use ed25519_dalek::{Signer, SigningKey};
 
 use crate::error::IdentityError;
 use crate::types::{
-    Header, InvalidTransaction, PeerId, PeerRecord, RecordDraft, Signature, Transaction,
+    Header, InvalidTransaction, MAX_BATCH, PeerId, PeerRecord, RecordDraft, Signature, Transaction,
+    TransactionId, sign_batch,
 };
 
 /// PKCS#8 version 1 (RFC 5958) around a 32-byte Ed25519 seed (RFC 8410). Version 2, which adds
@@ -114,6 +115,31 @@ impl Identity {
         }
         let id = blake3::hash(&header.to_bytes());
         Transaction::new(header, Signature::Ed25519(self.sign(id.as_bytes())), payload)
+    }
+
+    /// Puts together and signs transactions of this node: one signature over all of them, which
+    /// every one carries with its path to the root of their Merkle tree.
+    ///
+    /// # Errors
+    /// As [`Identity::sign_transaction`]; [`InvalidTransaction::Signature`] also for more than
+    /// [`MAX_BATCH`] at once.
+    pub fn sign_transactions(
+        &self,
+        parts: Vec<(Header, Bytes)>,
+    ) -> Result<Vec<Transaction>, InvalidTransaction> {
+        if parts.len() > MAX_BATCH || parts.iter().any(|(h, _)| h.origin != self.peer_id) {
+            return Err(InvalidTransaction::Signature);
+        }
+        if parts.len() < 2 {
+            return parts.into_iter().map(|(h, p)| self.sign_transaction(h, p)).collect();
+        }
+        let id = |(header, _): &(Header, Bytes)| {
+            TransactionId::from_bytes(*blake3::hash(&header.to_bytes()).as_bytes())
+        };
+        let ids: Vec<_> = parts.iter().map(id).collect();
+        let signatures = sign_batch(&ids, |message| self.sign(message));
+        let whole = |((header, payload), s)| Transaction::new(header, s, payload);
+        parts.into_iter().zip(signatures).map(whole).collect()
     }
 
     /// Signs a record of this node.

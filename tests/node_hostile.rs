@@ -14,7 +14,7 @@ use common::{
 };
 use sorcha_peer::__private::encode_frame;
 use sorcha_peer::types::{
-    Announcement, CloseReason, Counters, Header, Message, Refusal, Signature, Want,
+    Announcement, CloseReason, Counters, Header, Message, Refusal, Signature,
 };
 use sorcha_peer::{
     Config, Event, Events, From, PeerId, PeerNode, Stats, Transaction, TransactionId,
@@ -90,7 +90,8 @@ async fn assert_still_linked(node: &PeerNode, mut peer: RawPeer) {
 async fn a_payload_that_does_not_match_its_hash_blocks_its_sender() {
     let good = spoiled(|_| {});
     let payload = Bytes::from_static(b"another");
-    let bad = Transaction::from_parts(good.header_bytes().clone(), good.signature(), payload);
+    let bad =
+        Transaction::from_parts(good.header_bytes().clone(), good.signature().clone(), payload);
     let wrong = |c: &Counters| c.refused_wrong_hash;
     let (node, peer) = assert_refused(bad.unwrap(), |_| {}, Refusal::WrongHash, wrong).await;
     assert_blocked(&node, peer).await;
@@ -263,7 +264,7 @@ async fn a_flood_of_pings_whose_answers_nobody_reads_ends_the_link() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flood_of_wants_whose_answers_nobody_reads_ends_the_link() {
     let (node, friend) = linked_pair().await;
-    let wants = (0..1024).map(|n| Want { id: id(n), offset: 0 }).collect();
+    let wants = (0..1024).map(id).collect();
     let frame = encode_frame(&vec![Message::Want(wants); 16]);
     let seen = flood_until_cut_off(&node, frame).await;
     assert!(seen.counters.wants_missed > 0);
@@ -274,7 +275,7 @@ async fn a_flood_of_wants_whose_answers_nobody_reads_ends_the_link() {
 async fn wants_for_what_is_not_there_are_answered_so() {
     let node = start_alone().await;
     let mut peer = RawPeer::join(identity(9), &node).await;
-    let wants = (0..1000).map(|n| Want { id: id(n), offset: n }).collect();
+    let wants = (0..1000).map(id).collect();
     peer.send(&[Message::Want(wants)]).await;
     let missing = peer.expect("an answer", |m| matches!(m, Message::Missing(_))).await;
     let Message::Missing(ids) = missing else { unreachable!("just matched") };
@@ -323,7 +324,7 @@ async fn what_is_announced_and_never_served_is_fetched_elsewhere() {
     let offer = Announcement { id: transaction.id(), size: payload.len() as u64, hop: 1 };
     let mut liar = RawPeer::join(identity(9), &node).await;
     liar.send(&[Message::Announce(vec![offer])]).await;
-    liar.expect("it is asked first", |m| matches!(m, Message::Want(_))).await;
+    liar.expect("it is asked first", |m| matches!(m, Message::Reserve(_))).await;
 
     let mut arrived = node.subscribe("raw", From::Now).await.unwrap();
     let mut origin = RawPeer::join(identity(7), &friend).await;
@@ -350,9 +351,9 @@ async fn pieces_that_nobody_asked_for_are_counted_and_dropped() {
     let mut peer = RawPeer::join(identity(9), &node).await;
     let piece = |n| sorcha_peer::types::Piece {
         id: id(n),
-        offset: 0,
+        index: 0,
         bytes: Bytes::from(noise(n, 1000)),
-        head: None,
+        proof: Bytes::new(),
     };
     peer.send(&[Message::Piece(piece(1)), Message::Piece(piece(2))]).await;
     let seen = until(&node, "they are counted", |s| s.counters.pieces_received == 2).await;

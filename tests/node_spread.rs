@@ -13,7 +13,8 @@ use common::{
 };
 use futures::future::join_all;
 use sorcha_peer::error::PublishError;
-use sorcha_peer::{Cursor, From, Mode, PeerNode, Stats};
+use sorcha_peer::types::Signature;
+use sorcha_peer::{Cursor, From, Mode, PeerNode, Receipt, Stats};
 
 const KIB: usize = 1024;
 
@@ -80,6 +81,31 @@ async fn the_same_bytes_twice_are_two_transactions() {
     let published: BTreeSet<_> = publishes.into_iter().map(|r| r.unwrap().id()).collect();
     assert_eq!(published.len(), 20);
     assert_eq!(ids(&take(&mut arrived, 20).await), published);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_burst_is_signed_together_and_keeps_its_order() {
+    const BURST: usize = 300;
+    let (a, b) = linked_pair().await;
+    let mut accepted = a.subscribe("burst", From::Now).await.unwrap();
+    let mut arrived = b.subscribe("burst", From::Now).await.unwrap();
+    let one = |n: usize| a.publish("burst", n.to_le_bytes().to_vec());
+    let receipts: Vec<_> =
+        join_all((0..BURST).map(one)).await.into_iter().collect::<Result<_, _>>().unwrap();
+    let mut together = 0;
+    let mut left: BTreeSet<_> = receipts.iter().map(Receipt::id).collect();
+    for delivery in take(&mut accepted, BURST).await {
+        let transaction = next(&mut arrived).await.transaction;
+        assert_eq!(transaction.id(), delivery.transaction.id(), "in the order of acceptance");
+        assert_eq!(transaction.verify(true), Ok(()));
+        assert!(left.remove(&transaction.id()), "each once");
+        together += usize::from(matches!(transaction.signature(), Signature::Batch(_)));
+    }
+    assert!(together > BURST / 2, "{together} of {BURST} signed together");
+    let alone = a.publish("burst", "alone").await.unwrap();
+    let transaction = next(&mut arrived).await.transaction;
+    assert_eq!(transaction.id(), alone.id());
+    assert!(matches!(transaction.signature(), Signature::Ed25519(_)));
 }
 
 #[tokio::test(flavor = "multi_thread")]

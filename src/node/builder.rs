@@ -15,10 +15,10 @@ use crate::config::{Config, SignaturePolicy};
 use crate::error::{FailureKind, StartError, StoreError};
 use crate::identity::Identity;
 use crate::ports::{
-    IndexEntry, Listener, NatProber, NewEntry, PeerStore, TransactionQueue, TransactionStore,
-    Transport, Validator,
+    EntryState, IndexEntry, Listener, NatProber, NewEntry, OutboxEntry, PeerStore,
+    TransactionQueue, TransactionStore, Transport, Validator,
 };
-use crate::protocol::{Protocol, Restored};
+use crate::protocol::{Protocol, Queued, Restored};
 use crate::store::{MemoryPeerStore, MemoryQueue, MemoryTransactionStore};
 use crate::types::{Cursor, Endpoint, Event};
 
@@ -27,7 +27,7 @@ use super::effects::{Effects, RecordSource};
 use super::handle::{Inner, PeerNode, PublishClock, State};
 use super::lane::{PeerLane, StoreLane};
 use super::receipt::Receipts;
-use super::{events, verify};
+use super::{events, pieces, sign, verify};
 
 /// Room for everything that the protocol may have under way, and as much again: the driver stops
 /// taking input long before these are full.
@@ -309,14 +309,17 @@ impl Parts {
         let me = self.identity.peer_id();
         let incarnation = wall_now().as_millis();
         let signed = self.identity.sign_record(record.draft(me, wall_now()));
-        let protocol = Protocol::new(&self.config, incarnation, signed, self.seed, restored);
+        let mut protocol = Protocol::new(&self.config, incarnation, signed, self.seed, restored);
+        protocol.set_validating(self.validator.is_some());
 
         let (done, completions) = mpsc::channel(COMPLETIONS);
         let (commands, command_box) = mpsc::channel(COMMANDS);
+        let (drafts, draft_box) = mpsc::channel(COMMANDS);
         let (publishes, publish_box) = mpsc::channel(COMMANDS);
         let (inbound, inbound_box) = mpsc::channel(INBOUND);
         let (events, _) = broadcast::channel(events::CAPACITY);
         let (jobs, job_box) = mpsc::channel(JOBS);
+        let (checks, check_box) = mpsc::channel(JOBS);
         let (store, store_box) = mpsc::channel(STORE_OPS);
         let newest = watch::Sender::new(newest);
         let state = watch::Sender::new(State::default());
@@ -327,7 +330,7 @@ impl Parts {
             listening,
             clock: PublishClock::default(),
             commands,
-            publishes,
+            drafts,
             events: events.downgrade(),
             lagged: Arc::default(),
             log: Arc::clone(&self.log),
@@ -339,9 +342,14 @@ impl Parts {
         let span =
             tracing::info_span!(target: "sorcha_peer::node", "peer_node", peer = %me.short());
         let mut lanes = JoinSet::new();
-        let require = self.config.network.signatures == SignaturePolicy::Required;
-        let checks = verify::run(job_box, self.validator.clone(), require, done.clone());
-        lanes.spawn(checks.instrument(span.clone()));
+        let policy = self.config.network.signatures;
+        let require = policy == SignaturePolicy::Required;
+        let known = Arc::new(verify::Known::default());
+        let validator = self.validator.clone();
+        let verifier = verify::run(job_box, validator, Arc::clone(&known), require, done.clone());
+        lanes.spawn(verifier.instrument(span.clone()));
+        let checker = pieces::run(check_box, known, require, done.clone());
+        lanes.spawn(checker.instrument(span.clone()));
         let lane = StoreLane {
             queue: Arc::clone(&self.queue),
             log: Arc::clone(&self.log),
@@ -359,6 +367,7 @@ impl Parts {
             log: self.log,
             events,
             jobs,
+            checks,
             store,
             peers,
             done,
@@ -371,6 +380,8 @@ impl Parts {
         for listener in listeners {
             effects.accept_from(listener);
         }
+        let signer = sign::run(draft_box, self.identity.clone(), policy, publishes);
+        effects.listeners.spawn(signer.instrument(span.clone()));
         for prober in self.probers {
             effects.listeners.spawn(probe(prober, effects.events.clone()));
         }
@@ -420,7 +431,7 @@ impl Parts {
                 })
                 .collect();
             self.log.append(&entries).await?;
-            outbox.extend(page.iter().map(|entry| entry.transaction.id()));
+            outbox.extend(page.iter().map(queued));
         }
         let mut index: Vec<IndexEntry> = Vec::new();
         loop {
@@ -478,4 +489,12 @@ async fn probe(prober: Arc<dyn NatProber>, events: broadcast::Sender<Event>) {
         }
         Err(_) => tracing::warn!(target: "sorcha_peer::nat", prober = %name, "probe timed out"),
     }
+}
+
+fn queued(entry: &OutboxEntry) -> Queued {
+    let (attempts, dead) = match entry.state {
+        EntryState::Waiting { attempts, .. } => (attempts, false),
+        EntryState::Dead { .. } => (0, true),
+    };
+    Queued { id: entry.transaction.id(), attempts, dead }
 }

@@ -23,7 +23,8 @@ use crate::types::{
 use super::effects::Effects;
 use super::handle::State;
 use super::link::LinkHandle;
-use super::receipt::{Receipt, Receipts};
+use super::receipt::Receipts;
+use super::sign::Published;
 
 /// Inputs taken in one go before the select is asked again.
 const BURST: usize = 64;
@@ -32,28 +33,14 @@ const GRACE: Duration = Duration::from_secs(5);
 
 /// What a handle asks for.
 pub(super) enum Command {
-    Publish {
-        transaction: Transaction,
-        reply: oneshot::Sender<Result<(Receipt, bool), PublishRefusal>>,
-    },
-    Connect {
-        endpoint: Endpoint,
-        reply: oneshot::Sender<Result<PeerId, ConnectFailure>>,
-    },
-    Disconnect {
-        peer: PeerId,
-    },
+    Publish { transaction: Transaction, reply: oneshot::Sender<Published> },
+    Connect { endpoint: Endpoint, reply: oneshot::Sender<Result<PeerId, ConnectFailure>> },
+    Disconnect { peer: PeerId },
     Ban(Ban),
     Unban(PeerId),
-    Peers {
-        reply: oneshot::Sender<Vec<LinkStatus>>,
-    },
-    Stats {
-        reply: oneshot::Sender<Stats>,
-    },
-    Shutdown {
-        deadline: Duration,
-    },
+    Peers { reply: oneshot::Sender<Vec<LinkStatus>> },
+    Stats { reply: oneshot::Sender<Stats> },
+    Shutdown { deadline: Duration },
 }
 
 /// What an effect reports.
@@ -66,7 +53,7 @@ pub(super) enum Completion {
 
 /// Who waits for the answer to a call.
 pub(super) enum Waiting {
-    Publish(crate::types::TransactionId, oneshot::Sender<Result<(Receipt, bool), PublishRefusal>>),
+    Publish(crate::types::TransactionId, oneshot::Sender<Published>),
     Connect(oneshot::Sender<Result<PeerId, ConnectFailure>>),
 }
 

@@ -17,6 +17,8 @@ use super::builder::{JOBS, STORE_OPS};
 use super::driver::{Completion, Driver, Waiting, wall_now};
 use super::handle::State;
 use super::lane::{PeerLane, StoreOp};
+use super::pieces::Check;
+use super::receipt::Standing;
 use super::verify::Job;
 
 /// Own addresses learned from peers that are advertised.
@@ -29,13 +31,14 @@ pub(super) struct Effects {
     pub(super) log: Arc<dyn TransactionStore>,
     pub(super) events: broadcast::Sender<Event>,
     pub(super) jobs: mpsc::Sender<Job>,
+    pub(super) checks: mpsc::Sender<Check>,
     pub(super) store: mpsc::Sender<StoreOp>,
     pub(super) peers: Arc<PeerLane>,
     pub(super) done: mpsc::Sender<Completion>,
     pub(super) inbound: mpsc::Sender<Completion>,
     /// Dials, loads and record checks under way.
     pub(super) tasks: JoinSet<()>,
-    /// Accepting; ended first.
+    /// What brings in new work: accepting, probing, signing; ended first.
     pub(super) listeners: JoinSet<()>,
     /// Storage lanes; ended last, when they have done everything.
     pub(super) lanes: JoinSet<()>,
@@ -80,7 +83,9 @@ impl Effects {
 
     /// Whether the storage lane and the checks have taken in most of what they were given.
     pub(super) fn has_room(&self) -> bool {
-        self.store.capacity() > STORE_OPS / 2 && self.jobs.capacity() > JOBS / 2
+        self.store.capacity() > STORE_OPS / 2
+            && self.jobs.capacity() > JOBS / 2
+            && self.checks.capacity() > JOBS / 2
     }
 
     /// Ends dials and listeners; their ports are free when this returns.
@@ -91,9 +96,9 @@ impl Effects {
 
     /// Waits for storage to do everything it was given.
     pub(super) async fn finish(self) {
-        let Self { jobs, store, peers, done, inbound, mut lanes, .. } = self;
+        let Self { jobs, checks, store, peers, done, inbound, mut lanes, .. } = self;
         peers.close();
-        drop((jobs, store, done, inbound));
+        drop((jobs, checks, store, done, inbound));
         while lanes.join_next().await.is_some() {}
     }
 
@@ -216,10 +221,17 @@ impl Driver {
                     handle.close(&mut self.closing);
                 }
             }
-            Output::Verify { ticket, transaction, from } => {
+            Output::Verify { ticket, transaction, from, proven } => {
                 // The protocol never has more under way than the channel holds.
-                let sent = self.effects.jobs.try_send(Job { ticket, transaction, from });
+                let sent = self.effects.jobs.try_send(Job { ticket, transaction, from, proven });
                 debug_assert!(sent.is_ok(), "verification queue overrun");
+            }
+            Output::VerifyHead { ticket, head } => self.check(Check::Head { ticket, head }),
+            Output::VerifyPiece { ticket, root, len, piece } => {
+                self.check(Check::Piece { ticket, root, len, piece });
+            }
+            Output::Prove { ticket, transaction } => {
+                self.check(Check::Prove { ticket, transaction });
             }
             Output::VerifyRecords { ticket, records } => {
                 self.effects.verify_records(ticket, records);
@@ -227,7 +239,13 @@ impl Driver {
             Output::Store { ticket, entry, own } => {
                 self.store(StoreOp::Store { ticket, entry, own });
             }
-            Output::Confirmed { ids } => self.store(StoreOp::Confirmed { ids }),
+            Output::Confirmed { ids } => {
+                for id in &ids {
+                    self.receipts.stand(id, Standing::Confirmed);
+                }
+                self.store(StoreOp::Confirmed { ids });
+            }
+            Output::UpdateOutbox { states } => self.store(StoreOp::UpdateOutbox { states }),
             Output::Expire { now } => self.store(StoreOp::Expire { now }),
             Output::Load { ticket, id } => self.effects.load(ticket, id),
             Output::SavePeer(peer) => self.effects.peers.save(peer),
@@ -253,6 +271,12 @@ impl Driver {
         }
     }
 
+    fn check(&mut self, check: Check) {
+        // As for transactions: never more under way than the channel holds.
+        let sent = self.effects.checks.try_send(check);
+        debug_assert!(sent.is_ok(), "check queue overrun");
+    }
+
     fn store(&mut self, op: StoreOp) {
         let sent = self.effects.store.try_send(op);
         debug_assert!(sent.is_ok(), "storage queue overrun");
@@ -260,7 +284,10 @@ impl Driver {
 
     fn emit(&mut self, event: Event) {
         match &event {
-            Event::Replicated { id, peers } => self.receipts.update(id, *peers),
+            Event::Replicated { id, peers } => self.receipts.copied(id, *peers),
+            Event::DeadLettered { id, reason } => {
+                self.receipts.stand(id, Standing::DeadLetter { reason: reason.clone() });
+            }
             Event::PeerUp { .. }
             | Event::PeerDown { .. }
             | Event::ModeChanged { .. }

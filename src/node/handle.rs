@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
-use crate::config::{Config, SignaturePolicy};
+use crate::config::Config;
 use crate::error::{
     ConnectError, NodeClosed, PublishError, ReadyError, ShutdownReport, StoreError, SubscribeError,
 };
@@ -17,14 +17,14 @@ use crate::identity::Identity;
 use crate::ports::{Ban, TransactionStore};
 use crate::protocol::{ConnectFailure, PublishRefusal};
 use crate::types::{
-    Cursor, Endpoint, Event, Header, LinkStatus, Mode, PeerId, Signature, Stats, Topic,
-    Transaction, WallTime,
+    Cursor, Endpoint, Event, Header, LinkStatus, Mode, PeerId, Stats, Topic, WallTime,
 };
 
 use super::builder::PeerNodeBuilder;
 use super::driver::{Command, wall_now};
 use super::events::Events;
 use super::receipt::Receipt;
+use super::sign::Draft;
 use super::subscription::{From, Subscription};
 
 /// What handles and driver share.
@@ -34,7 +34,7 @@ pub(super) struct Inner {
     pub(super) listening: Option<SocketAddr>,
     pub(super) clock: PublishClock,
     pub(super) commands: mpsc::Sender<Command>,
-    pub(super) publishes: mpsc::Sender<Command>,
+    pub(super) drafts: mpsc::Sender<Draft>,
     pub(super) events: broadcast::WeakSender<Event>,
     /// Events that slow readers missed.
     pub(super) lagged: Arc<AtomicU64>,
@@ -155,10 +155,9 @@ impl PeerNode {
         let expires = created.plus(self.0.config.gossip.retention + nth);
         let mut header = Header::new(topic, self.peer_id(), created, expires, &payload);
         loop {
-            let transaction = self.sign(&header, &payload)?;
             let (reply, answer) = oneshot::channel();
-            let publish = Command::Publish { transaction, reply };
-            self.0.publishes.send(publish).await.map_err(|_| PublishError::Closed)?;
+            let draft = Draft { header: header.clone(), payload: payload.clone(), reply };
+            self.0.drafts.send(draft).await.map_err(|_| PublishError::Closed)?;
             match answer.await.map_err(|_| PublishError::Closed)? {
                 Ok((receipt, true)) => return Ok(receipt),
                 // An earlier process of this identity published the same bytes at the same time.
@@ -168,19 +167,6 @@ impl PeerNode {
                 Err(refusal) => return Err(publish_error(refusal)),
             }
         }
-    }
-
-    fn sign(&self, header: &Header, payload: &Bytes) -> Result<Transaction, PublishError> {
-        let signed = match self.0.config.network.signatures {
-            SignaturePolicy::Required => {
-                self.0.identity.sign_transaction(header.clone(), payload.clone())
-            }
-            SignaturePolicy::Off => {
-                Transaction::new(header.clone(), Signature::None, payload.clone())
-            }
-        };
-        // The header was made of this payload and names this node.
-        signed.map_err(|_| PublishError::Closed)
     }
 
     /// Subscribes to one topic.

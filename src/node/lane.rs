@@ -13,7 +13,8 @@ use crate::error::StoreError;
 use crate::ports::{PeerStore, TransactionQueue, TransactionStore};
 use crate::protocol::{Input, Ticket};
 use crate::types::{
-    Ban, Cursor, Event, NewEntry, PeerId, StoredPeer, Transaction, TransactionId, WallTime,
+    Ban, Cursor, EntryState, Event, NewEntry, PeerId, StoredPeer, Transaction, TransactionId,
+    WallTime,
 };
 
 use super::driver::Completion;
@@ -26,6 +27,7 @@ const BATCH: usize = 512;
 pub(super) enum StoreOp {
     Store { ticket: Ticket, entry: NewEntry, own: bool },
     Confirmed { ids: Vec<TransactionId> },
+    UpdateOutbox { states: Vec<(TransactionId, EntryState)> },
     Expire { now: WallTime },
 }
 
@@ -54,6 +56,7 @@ impl StoreLane {
                 self.store(std::mem::take(&mut waiting)).await;
                 let result = match op {
                     StoreOp::Confirmed { ids } => self.queue.remove(&ids).await,
+                    StoreOp::UpdateOutbox { states } => self.queue.update(&states).await,
                     StoreOp::Expire { now } => self.log.expire(now).await.map(|_| ()),
                     StoreOp::Store { .. } => Ok(()),
                 };

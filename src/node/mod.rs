@@ -12,12 +12,14 @@ mod events;
 mod handle;
 mod lane;
 mod link;
+mod pieces;
 mod receipt;
+mod sign;
 mod subscription;
 mod verify;
 
 pub use builder::{PeerNodeBuilder, Storage};
 pub use events::Events;
 pub use handle::{PeerNode, WeakPeerNode};
-pub use receipt::Receipt;
+pub use receipt::{Progress, Receipt, Standing};
 pub use subscription::{Delivery, From, Item, Subscription};

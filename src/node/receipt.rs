@@ -2,17 +2,44 @@
 
 use std::collections::HashMap;
 
+use futures::{Stream, stream};
 use tokio::sync::watch;
 
-use crate::error::NodeClosed;
+use crate::error::ReplicationError;
 use crate::types::TransactionId;
+
+/// Where a published transaction stands.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Standing {
+    /// In the outbox, until enough other nodes have stored it.
+    #[default]
+    Waiting,
+    /// Out of the outbox: `min_copies` other nodes have stored it, or all that were linked.
+    Confirmed,
+    /// Given up for now; listed by [`PeerNode::dead_letters`](super::PeerNode::dead_letters).
+    DeadLetter {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// How far a published transaction got.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Progress {
+    /// How many other nodes have confirmed that they stored it.
+    pub copies: u32,
+    /// Where it stands.
+    pub standing: Standing,
+}
 
 /// Proof that `publish` accepted a transaction, and a view of how far it got. Dropping it changes
 /// nothing.
 #[derive(Debug, Clone)]
 pub struct Receipt {
     id: TransactionId,
-    copies: watch::Receiver<u32>,
+    progress: watch::Receiver<Progress>,
 }
 
 impl Receipt {
@@ -23,17 +50,44 @@ impl Receipt {
 
     /// How many other nodes have confirmed that they stored it.
     pub fn copies(&self) -> u32 {
-        *self.copies.borrow()
+        self.progress.borrow().copies
+    }
+
+    /// How far it got up to now.
+    pub fn progress(&self) -> Progress {
+        self.progress.borrow().clone()
+    }
+
+    /// How far it got now, and again whenever that changes; quick changes may be seen as one. Ends
+    /// when the node is shut down.
+    pub fn changes(&self) -> impl Stream<Item = Progress> + Send + Unpin + use<> {
+        let mut progress = self.progress.clone();
+        progress.mark_changed();
+        Box::pin(stream::unfold(progress, |mut progress| async move {
+            progress.changed().await.ok()?;
+            let now = progress.borrow_and_update().clone();
+            Some((now, progress))
+        }))
     }
 
     /// Waits until `copies` other nodes have confirmed that they stored it. Only peers that are
     /// linked to this node confirm, so more than there are links never comes. Cancel safe.
     ///
     /// # Errors
-    /// [`NodeClosed`] when the node is shut down first.
-    pub async fn replicated(&self, copies: u32) -> Result<(), NodeClosed> {
-        let mut seen = self.copies.clone();
-        seen.wait_for(|have| *have >= copies).await.map(|_| ()).map_err(|_| NodeClosed)
+    /// [`ReplicationError`] when it becomes a dead letter or the node is shut down first.
+    pub async fn replicated(&self, copies: u32) -> Result<(), ReplicationError> {
+        let settled = |progress: &Progress| {
+            progress.copies >= copies || matches!(progress.standing, Standing::DeadLetter { .. })
+        };
+        let mut progress = self.progress.clone();
+        let seen = progress.wait_for(settled).await.map_err(|_| ReplicationError::Closed)?;
+        match &seen.standing {
+            _ if seen.copies >= copies => Ok(()),
+            Standing::DeadLetter { reason } => {
+                Err(ReplicationError::DeadLetter { reason: reason.clone() })
+            }
+            _ => Err(ReplicationError::Closed),
+        }
     }
 }
 
@@ -41,7 +95,7 @@ impl Receipt {
 /// changes, and all such entries are swept whenever the table has doubled.
 #[derive(Debug, Default)]
 pub(super) struct Receipts {
-    watched: HashMap<TransactionId, watch::Sender<u32>>,
+    watched: HashMap<TransactionId, watch::Sender<Progress>>,
     sweep_at: usize,
 }
 
@@ -51,13 +105,27 @@ impl Receipts {
             self.watched.retain(|_, sender| !sender.is_closed());
             self.sweep_at = self.watched.len() * 2;
         }
-        let sender = self.watched.entry(id).or_insert_with(|| watch::Sender::new(0));
-        Receipt { id, copies: sender.subscribe() }
+        let sender = self.watched.entry(id).or_default();
+        Receipt { id, progress: sender.subscribe() }
     }
 
-    pub(super) fn update(&mut self, id: &TransactionId, copies: u32) {
+    pub(super) fn copied(&mut self, id: &TransactionId, copies: u32) {
+        self.update(id, |progress| {
+            progress.copies = copies;
+            if progress.standing != Standing::Confirmed {
+                // Whoever confirms takes it back from the dead letters.
+                progress.standing = Standing::Waiting;
+            }
+        });
+    }
+
+    pub(super) fn stand(&mut self, id: &TransactionId, standing: Standing) {
+        self.update(id, |progress| progress.standing = standing);
+    }
+
+    fn update(&mut self, id: &TransactionId, change: impl FnOnce(&mut Progress)) {
         let Some(sender) = self.watched.get(id) else { return };
-        sender.send_replace(copies);
+        sender.send_modify(change);
         if sender.is_closed() {
             self.watched.remove(id);
         }

@@ -3,10 +3,13 @@
 //! What waits is checked in batches of up to 64, on blocking threads when it would take long, at
 //! most one batch per core. Without a validator of the host's, results come back in the order of
 //! arrival, so that what one origin published in order is accepted in order.
+//!
+//! The signature of a batch is checked once: its root is remembered, and the other transactions of
+//! the batch cost hashes only.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ed25519_dalek::VerifyingKey;
@@ -16,7 +19,7 @@ use tokio::sync::mpsc;
 
 use crate::ports::Validator;
 use crate::protocol::{Input, Judgement, Ticket};
-use crate::types::{InvalidTransaction, PeerId, Transaction, Verdict};
+use crate::types::{InvalidTransaction, PeerId, Signed, Transaction, Verdict, verify_signed};
 
 use super::driver::Completion;
 
@@ -30,6 +33,8 @@ const VALIDATING: usize = 256;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Origins whose parsed key is remembered (parsing costs a tenth of a check).
 const MAX_KEYS: usize = 4096;
+/// Roots of batches remembered; the transactions of one arrive within seconds of each other.
+const MAX_ROOTS: usize = 4096;
 
 /// A transaction to be checked.
 #[derive(Debug)]
@@ -37,15 +42,36 @@ pub(super) struct Job {
     pub(super) ticket: Ticket,
     pub(super) transaction: Transaction,
     pub(super) from: PeerId,
+    /// Hash and signature were checked before, piece by piece.
+    pub(super) proven: bool,
 }
 
-/// Parsed keys of origins.
+/// What was learnt from earlier checks.
 #[derive(Debug, Default)]
-struct Keys(Mutex<HashMap<PeerId, VerifyingKey>>);
+pub(super) struct Known {
+    keys: Mutex<HashMap<PeerId, VerifyingKey>>,
+    roots: Mutex<Roots>,
+}
 
-impl Keys {
-    fn get(&self, peer: PeerId) -> Option<VerifyingKey> {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+impl Known {
+    /// Whether `origin` signed this.
+    pub(super) fn check(&self, origin: PeerId, signed: &Signed) -> bool {
+        if !signed.is_shared() {
+            return self.key(origin).is_some_and(|key| verify_signed(&key, signed));
+        }
+        let root = Roots::name(origin, signed);
+        if lock(&self.roots).contains(&root) {
+            return true;
+        }
+        let good = self.key(origin).is_some_and(|key| verify_signed(&key, signed));
+        if good {
+            lock(&self.roots).insert(root);
+        }
+        good
+    }
+
+    fn key(&self, peer: PeerId) -> Option<VerifyingKey> {
+        let mut known = lock(&self.keys);
         if let Some(key) = known.get(&peer) {
             return Some(*key);
         }
@@ -58,21 +84,54 @@ impl Keys {
     }
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Roots of batches whose signature is right: the newer and the older half of those remembered.
+#[derive(Debug, Default)]
+struct Roots {
+    newer: HashSet<[u8; 32]>,
+    older: HashSet<[u8; 32]>,
+}
+
+impl Roots {
+    fn name(origin: PeerId, signed: &Signed) -> [u8; 32] {
+        let mut hash = blake3::Hasher::new();
+        hash.update(origin.as_bytes());
+        hash.update(&signed.signature);
+        hash.update(signed.message());
+        *hash.finalize().as_bytes()
+    }
+
+    fn contains(&self, root: &[u8; 32]) -> bool {
+        self.newer.contains(root) || self.older.contains(root)
+    }
+
+    fn insert(&mut self, root: [u8; 32]) {
+        if self.newer.len() >= MAX_ROOTS / 2 {
+            self.older = std::mem::take(&mut self.newer);
+        }
+        self.newer.insert(root);
+    }
+}
+
 /// Checks what comes out of `jobs` until it is closed.
 pub(super) async fn run(
     mut jobs: mpsc::Receiver<Job>,
     validator: Option<Arc<dyn Validator>>,
+    known: Arc<Known>,
     require_signature: bool,
     done: mpsc::Sender<Completion>,
 ) {
-    let keys = Arc::new(Keys::default());
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
     let batches = stream::poll_fn(move |cx| {
         let mut batch = Vec::with_capacity(BATCH);
         jobs.poll_recv_many(cx, &mut batch, BATCH).map(|n| (n > 0).then_some(batch))
     });
-    let checked =
-        batches.map(|batch| check_all(batch, Arc::clone(&keys), require_signature)).buffered(cores);
+    let checked = batches
+        .map(|batch| check_all(batch, Arc::clone(&known), require_signature))
+        .buffered(cores);
     let Some(validator) = validator else {
         checked
             .for_each(|results| async {
@@ -94,12 +153,16 @@ pub(super) async fn run(
 
 type Checked = Vec<(Job, Result<(), InvalidTransaction>)>;
 
-async fn check_all(batch: Vec<Job>, keys: Arc<Keys>, require: bool) -> Checked {
-    let bytes: usize = batch.iter().map(|job| job.transaction.payload().len()).sum();
+async fn check_all(batch: Vec<Job>, known: Arc<Known>, require: bool) -> Checked {
+    let bytes = |job: &Job| if job.proven { 0 } else { job.transaction.payload().len() };
+    let bytes: usize = batch.iter().map(bytes).sum();
     let little = batch.len() <= INLINE.0 && bytes <= INLINE.1;
     let check = move || -> Checked {
         let one = |job: Job| {
-            let result = job.transaction.verify_with(require, |origin| keys.get(origin));
+            let origin = job.transaction.origin();
+            let check =
+                || job.transaction.verify_with(require, |signed| known.check(origin, signed));
+            let result = if job.proven { Ok(()) } else { check() };
             (job, result)
         };
         batch.into_iter().map(one).collect()
@@ -138,4 +201,63 @@ async fn validate(
         Err(_) => Judgement::TimedOut,
     };
     Input::Verified { ticket: job.ticket, judgement }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::identity::Identity;
+    use crate::types::{Header, Signature, Topic, WallTime};
+
+    fn batch(identity: &Identity, count: u8) -> Vec<Transaction> {
+        let part = |n| {
+            let payload = Bytes::from(vec![n; 10]);
+            let (created, expires) = (WallTime::from_millis(1), WallTime::from_millis(2));
+            let topic = Topic::new("t").unwrap();
+            (Header::new(topic, identity.peer_id(), created, expires, &payload), payload)
+        };
+        identity.sign_transactions((0..count).map(part).collect()).unwrap()
+    }
+
+    fn verify(known: &Known, t: &Transaction) -> Result<(), InvalidTransaction> {
+        t.verify_with(true, |signed| known.check(t.origin(), signed))
+    }
+
+    #[test]
+    fn a_remembered_root_vouches_for_its_own_transactions_only() {
+        let known = Known::default();
+        let ours = batch(&Identity::from_seed([1; 32]), 5);
+        for t in &ours {
+            assert_eq!((verify(&known, t), t.verify(true)), (Ok(()), Ok(())));
+        }
+        assert_eq!(lock(&known.roots).newer.len(), 1);
+        let swap = |of: &Transaction, signature: &Signature| {
+            let (header, payload) = (of.header_bytes().clone(), of.payload().clone());
+            Transaction::from_parts(header, signature.clone(), payload).unwrap()
+        };
+        let wrong = Err(InvalidTransaction::Signature);
+        // Another place in the same batch, and the same place in another origin's.
+        assert_eq!(verify(&known, &swap(&ours[0], ours[1].signature())), wrong);
+        let theirs = batch(&Identity::from_seed([2; 32]), 5);
+        assert_eq!(verify(&known, &swap(&theirs[0], ours[0].signature())), wrong);
+        let mut forged = ours[0].signature().as_bytes().to_vec();
+        forged[3] ^= 1;
+        let forged = swap(&ours[0], &Signature::from_bytes(&forged).unwrap());
+        assert_eq!((verify(&known, &forged), forged.verify(true)), (wrong, wrong));
+        assert_eq!(lock(&known.roots).newer.len(), 1, "what is wrong is not remembered");
+    }
+
+    #[test]
+    fn roots_are_forgotten_by_halves() {
+        let mut roots = Roots::default();
+        let name = |n: usize| *blake3::hash(&n.to_le_bytes()).as_bytes();
+        for n in 0..MAX_ROOTS * 2 {
+            roots.insert(name(n));
+            assert!(roots.contains(&name(n)));
+        }
+        assert!(roots.newer.len() + roots.older.len() <= MAX_ROOTS);
+        assert!(roots.contains(&name(MAX_ROOTS * 2 - MAX_ROOTS / 2)) && !roots.contains(&name(0)));
+    }
 }

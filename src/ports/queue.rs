@@ -5,26 +5,8 @@ use std::fmt;
 use async_trait::async_trait;
 
 use crate::error::StoreError;
-use crate::types::{Transaction, TransactionId, WallTime};
-
-/// Where an entry stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum EntryState {
-    /// Waits for copies.
-    Waiting {
-        /// Rounds without any taker so far.
-        attempts: u32,
-        /// Not tried again earlier than this.
-        due: WallTime,
-    },
-    /// Given up; kept until it is removed or published again.
-    Dead {
-        /// Why.
-        reason: String,
-        /// Since when.
-        since: WallTime,
-    },
-}
+pub use crate::types::EntryState;
+use crate::types::{Transaction, TransactionId};
 
 /// One entry.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,34 +7,30 @@
 //! ```
 //!
 //! The first announcement of a small transaction waits about one round trip, because a push may be
-//! on its way; a large one is asked for at once. One source is asked at a time; without an answer
-//! the next one is, in the order of their announcements, and then again from the first. What one
-//! peer is asked at once is bounded; the rest waits in that link's backlog. A large payload comes
-//! in pieces of 64 KiB and is resumed at the byte where the last source stopped.
-//!
-//! Nothing is forwarded, announced or delivered before hash and signature are verified and the
-//! validator has accepted. Forged bytes cost their sender the link and the id is fetched elsewhere.
+//! on its way; a large one is asked for at once (`large`, `reserve`). One source is asked at a time;
+//! without an answer the next one is, those in good standing first, in the order of their
+//! announcements, and then again from the first. What one peer is asked at once is bounded; the rest
+//! waits in that link's backlog.
 //!
 //! Bounds: at most `MAX_PENDING` ids, and at most `MAX_HEARD` of them first heard from one peer, so
 //! that one who announces what it never serves leaves room for others. Beyond them an announcement
 //! is dropped and its link is asked to start over (`Resync`) when half of the table and of its own
 //! share is free again, so nothing is missed.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use crate::types::{
-    Announcement, Event, Header, InvalidTransaction, LinkId, Message, MonoTime, PeerId, Refusal,
-    Transaction, TransactionId, Verdict, Want,
+    Announcement, LinkId, Message, MonoTime, PeerId, Refusal, Transaction, TransactionId,
 };
 
+use super::Protocol;
 use super::ids::IdMap;
-use super::io::{Judgement, Output, Ticket};
+use super::io::Ticket;
+use super::large::{Large, Shelf};
 use super::links::Up;
-use super::pieces::Assembly;
 use super::rng::Rng;
 use super::timers::Timer;
-use super::{Protocol, Task};
 
 /// Ids being fetched at once; at about 250 bytes each, 16 MiB.
 pub(super) const MAX_PENDING: usize = 65_536;
@@ -56,10 +52,6 @@ const SLOWEST: u64 = 1 << 20;
 const MAX_TURNS: u32 = 3;
 /// Refused ids remembered, so that they are not fetched once per neighbour.
 pub(super) const MAX_REFUSED: usize = 4096;
-/// Wait before a validator that did not answer is asked again.
-const JUDGE_AGAIN: Duration = Duration::from_secs(10);
-/// Wait for room when too many large payloads are being received.
-const NO_ROOM: Duration = Duration::from_millis(50);
 
 /// Where a fetch stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,11 +64,27 @@ pub(super) enum Stage {
     Storing,
 }
 
+/// How much of a payload a source says it has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Holds {
+    /// The header.
+    Nothing,
+    /// The first piece, and more as they come.
+    Some,
+    /// Everything.
+    All,
+}
+
 #[derive(Debug)]
 pub(super) struct Source {
     pub(super) link: LinkId,
     at: MonoTime,
-    tried: bool,
+    pub(super) tried: bool,
+    /// Its place in the order of reservations, if it said so.
+    pub(super) hop: Option<u16>,
+    pub(super) holds: Holds,
+    /// It serves others until then.
+    pub(super) busy: Option<MonoTime>,
 }
 
 /// An id that is not in the log yet.
@@ -84,45 +92,70 @@ pub(super) struct Source {
 pub(super) struct Pending {
     pub(super) stage: Stage,
     pub(super) size: u64,
+    pub(super) heard_at: MonoTime,
     /// Whose share of the table it takes up.
     pub(super) heard_from: Option<LinkId>,
     pub(super) sources: Vec<Source>,
+    /// Who was asked for it as a small one.
     pub(super) asked: Option<LinkId>,
     pub(super) turns: u32,
-    pub(super) assembly: Option<Assembly>,
-    /// The bytes being checked came from more than one peer.
-    pub(super) mixed: bool,
-    /// Not to be resumed from another peer: so it is certain whose bytes are wrong.
-    pub(super) whole: bool,
+    pub(super) large: Option<Box<Large>>,
 }
 
 impl Pending {
-    pub(super) fn new(stage: Stage, size: u64) -> Self {
+    pub(super) fn new(stage: Stage, size: u64, now: MonoTime) -> Self {
         Self {
             stage,
             size,
+            heard_at: now,
             heard_from: None,
             sources: Vec::new(),
             asked: None,
             turns: 0,
-            assembly: None,
-            mixed: false,
-            whole: false,
+            large: None,
         }
     }
 
-    fn add_source(&mut self, link: LinkId, at: MonoTime) {
-        if !self.sources.iter().any(|s| s.link == link) {
-            self.sources.push(Source { link, at, tried: false });
+    /// Notes what a source says; what it said before still counts.
+    pub(super) fn add_source(
+        &mut self,
+        link: LinkId,
+        at: MonoTime,
+        hop: Option<u16>,
+        holds: Holds,
+    ) {
+        if let Some(source) = self.sources.iter_mut().find(|s| s.link == link) {
+            source.holds = source.holds.max(holds);
+            source.hop = source.hop.or(hop);
+            // It has more than when it failed or was busy.
+            if holds == Holds::All && self.large.is_some() {
+                (source.busy, source.tried) = (None, false);
+            }
+            return;
         }
+        self.sources.push(Source { link, at, tried: false, hop, holds, busy: None });
     }
 }
 
 /// What the fetches share.
 #[derive(Debug)]
 pub(super) struct FetchState {
-    /// Bytes of large payloads being received, as announced.
+    /// Bytes of the buffers of large payloads on their way in.
     pub(super) assembling: u64,
+    /// What waits for room for its buffer.
+    pub(super) waiting: VecDeque<TransactionId>,
+    /// Partial payloads that nobody serves.
+    pub(super) parked: VecDeque<TransactionId>,
+    /// Peers that were asked for what they said they have, and by when they have to serve.
+    pub(super) promises: BTreeMap<(PeerId, TransactionId), MonoTime>,
+    /// Proofs for peers that ask.
+    pub(super) shelf: Shelf,
+    /// Whose proofs are being made.
+    pub(super) proving: BTreeMap<TransactionId, Ticket>,
+    /// How many peers are being served pieces of an id.
+    pub(super) children: IdMap<u16>,
+    /// Pieces that peers reserved and did not get yet.
+    pub(super) owed: u64,
     /// Some link is to be asked to start over.
     resync: bool,
     /// Something was not kept since links were last asked to start over.
@@ -136,6 +169,13 @@ impl FetchState {
     pub(super) fn new(rng: &mut Rng) -> Self {
         Self {
             assembling: 0,
+            waiting: VecDeque::new(),
+            parked: VecDeque::new(),
+            promises: BTreeMap::new(),
+            shelf: Shelf::default(),
+            proving: BTreeMap::new(),
+            children: IdMap::new(rng),
+            owed: 0,
             resync: false,
             lost: false,
             refused: IdMap::new(rng),
@@ -143,7 +183,12 @@ impl FetchState {
         }
     }
 
-    fn refuse(&mut self, id: TransactionId) {
+    /// Whether a payload of `size` bytes may be put together now.
+    pub(super) fn has_room(&self, size: u64, budget: u64) -> bool {
+        self.assembling == 0 || self.assembling.saturating_add(size) <= budget
+    }
+
+    pub(super) fn refuse(&mut self, id: TransactionId) {
         if self.refused.insert(id, ()).is_some() {
             return;
         }
@@ -183,34 +228,59 @@ impl Protocol {
     }
 
     fn hear(&mut self, link: LinkId, a: &Announcement) {
-        let now = self.now;
-        if let Some(pending) = self.pending.get_mut(&a.id) {
-            pending.add_source(link, now);
-            return;
-        }
-        if self.fetches.refused.contains(&a.id) {
+        if self.is_refused(&a.id) {
             return;
         }
         if a.size > self.config.gossip.max_transaction_size {
             self.refuse_transaction(link, &a.id, Refusal::TooLarge);
             return;
         }
-        let Some(up) = self.links.up(link) else { return };
+        if !self.make_pending(link, a.id, a.size) {
+            return;
+        }
+        let (now, eager) = (self.now, self.config.gossip.eager_limit);
+        let Some(pending) = self.pending.get_mut(&a.id) else { return };
+        let fresh = pending.sources.is_empty();
+        pending.add_source(link, now, None, Holds::All);
+        if a.size > eager && fresh && pending.stage == Stage::Heard {
+            pending.large.get_or_insert_default();
+        }
+        if pending.large.is_some() {
+            self.revive(&a.id);
+            self.drive(&a.id);
+        } else if fresh {
+            self.wait_for_push(link, &a.id);
+        }
+    }
+
+    pub(super) fn is_refused(&self, id: &TransactionId) -> bool {
+        self.fetches.refused.contains(id)
+    }
+
+    /// Makes a place in the table for an id heard of on a link; `false` when there is none.
+    pub(super) fn make_pending(&mut self, link: LinkId, id: TransactionId, size: u64) -> bool {
+        if self.pending.contains(&id) {
+            return true;
+        }
+        let now = self.now;
+        let Some(up) = self.links.up(link) else { return false };
         if self.pending.len() >= MAX_PENDING || up.heard >= MAX_HEARD {
             self.counters.fetches_shed += 1;
             self.want_resync(link);
-            return;
+            return false;
         }
         up.heard += 1;
-        let mut pending = Pending::new(Stage::Heard, a.size);
+        let mut pending = Pending::new(Stage::Heard, size, now);
         pending.heard_from = Some(link);
-        pending.add_source(link, now);
-        self.pending.insert(a.id, pending);
-        if a.size > self.config.gossip.eager_limit {
-            self.ask(&a.id);
-        } else {
+        self.pending.insert(id, pending);
+        true
+    }
+
+    /// A push may be on its way.
+    pub(super) fn wait_for_push(&mut self, link: LinkId, id: &TransactionId) {
+        if self.pending.get(id).is_some_and(|p| p.sources.len() == 1) {
             let patience = self.rtt_of(link).clamp(PATIENCE.0, PATIENCE.1);
-            self.timers.set(Timer::Fetch(a.id), now + patience);
+            self.timers.set(Timer::Fetch(*id), self.now + patience);
         }
     }
 
@@ -218,6 +288,10 @@ impl Protocol {
     pub(super) fn on_fetch_due(&mut self, id: &TransactionId) {
         let Some(pending) = self.pending.get_mut(id) else { return };
         if pending.stage != Stage::Heard {
+            return;
+        }
+        if pending.large.is_some() {
+            self.on_watch(id);
             return;
         }
         if let Some(link) = pending.asked.take() {
@@ -230,6 +304,10 @@ impl Protocol {
     /// Asks the next source.
     pub(super) fn ask(&mut self, id: &TransactionId) {
         let Some(pending) = self.pending.get_mut(id) else { return };
+        if pending.large.is_some() {
+            self.drive(id);
+            return;
+        }
         if pending.stage != Stage::Heard || pending.asked.is_some() {
             return;
         }
@@ -240,17 +318,15 @@ impl Protocol {
             pending.sources.iter_mut().for_each(|s| s.tried = false);
         }
         let (size, turns) = (pending.size, pending.turns);
-        let next = pending.sources.iter().position(|s| !s.tried);
-        let Some(next) = next.filter(|_| turns < MAX_TURNS) else {
+        let reliable = |s: &Source| {
+            links.peer_of(s.link).is_some_and(|peer| self.guard.is_reliable(&peer, self.now))
+        };
+        let untried = || pending.sources.iter().enumerate().filter(|(_, s)| !s.tried);
+        let next = untried().find(|(_, s)| reliable(s)).or_else(|| untried().next());
+        let Some(next) = next.map(|(at, _)| at).filter(|_| turns < MAX_TURNS) else {
             self.give_up(id);
             return;
         };
-        let starting = pending.assembly.is_none() && size > self.config.gossip.eager_limit;
-        let budget = self.config.gossip.max_assembly_bytes;
-        if starting && self.fetches.assembling > 0 && self.fetches.assembling + size > budget {
-            self.timers.set(Timer::Fetch(*id), self.now + NO_ROOM);
-            return;
-        }
         let link = pending.sources[next].link;
         let Some(up) = self.links.up(link) else { return };
         let busy = up.asked.len() >= MAX_ASKED || up.asked_bytes + size > MAX_ASKED_BYTES;
@@ -266,27 +342,23 @@ impl Protocol {
         let rtt = self.rtt_of(link);
         let Some(pending) = self.pending.get_mut(id) else { return };
         pending.asked = Some(link);
-        if pending.whole && pending.assembly.as_ref().is_some_and(|a| a.from != link) {
-            self.fetches.assembling = self.fetches.assembling.saturating_sub(pending.size);
-            pending.assembly = None;
-        }
-        let offset = pending.assembly.as_ref().map_or(0, |a| a.bytes.len() as u64);
         let Some(up) = self.links.up(link) else { return };
         up.asked.insert(*id);
         up.asked_bytes += size;
         let transfer = Duration::from_secs(up.asked_bytes) / u32::try_from(SLOWEST).unwrap_or(1);
-        // A large payload is watched piece by piece instead.
-        let transfer = transfer.min(Duration::from_secs(4));
         if let Some(batch) = self.links.batch(link) {
-            batch.want.push(Want { id: *id, offset });
+            batch.want.push(*id);
         }
+        self.note_promise(link, *id);
         self.counters.wants_sent += 1;
         self.timers.set(Timer::Fetch(*id), self.now + ANSWER.max(rtt * 3) + transfer);
     }
 
     /// Takes an id off the list of what a peer was asked; `true` when it was on it.
     pub(super) fn forget_asked(&mut self, link: LinkId, id: &TransactionId) -> bool {
-        let size = self.pending.get(id).map_or(0, |p| p.size);
+        // Large payloads are bounded by the room for them.
+        let small = self.pending.get(id).filter(|p| p.large.is_none());
+        let size = small.map_or(0, |p| p.size);
         let Some(up) = self.links.up(link) else { return false };
         if !up.asked.remove(id) {
             return false;
@@ -305,12 +377,16 @@ impl Protocol {
         true
     }
 
-    /// A link is gone: what it was asked is asked elsewhere.
+    /// A link is gone: what it was asked is asked elsewhere, and what it asked for is forgotten.
     pub(super) fn ask_others(&mut self, link: LinkId, up: &Up) {
+        for serve in &up.serving {
+            self.note_served_out(link, serve);
+        }
         for id in up.asked.iter().chain(&up.backlog) {
             if let Some(pending) = self.pending.get_mut(id) {
                 // What waited in the backlog may have been asked elsewhere meanwhile.
                 pending.asked = pending.asked.filter(|asked| *asked != link);
+                self.end_parent(link, id, false);
                 self.ask(id);
             }
         }
@@ -324,7 +400,7 @@ impl Protocol {
         }
     }
 
-    fn want_resync(&mut self, link: LinkId) {
+    pub(super) fn want_resync(&mut self, link: LinkId) {
         if let Some(up) = self.links.up(link) {
             up.resync = true;
             self.fetches.resync = true;
@@ -349,20 +425,19 @@ impl Protocol {
     pub(super) fn remove_pending(&mut self, id: &TransactionId) -> Option<Pending> {
         self.timers.cancel(Timer::Fetch(*id));
         if let Some(link) = self.pending.get(id)?.asked {
+            self.forget_promise(link, id);
             self.forget_asked(link, id);
         }
-        let mut pending = self.pending.remove(id)?;
+        self.abandon_parents(id);
+        self.drop_assembly(id);
+        let pending = self.pending.remove(id)?;
         if let Some(up) = pending.heard_from.and_then(|link| self.links.up(link)) {
             up.heard = up.heard.saturating_sub(1);
         }
-        self.drop_assembly(&mut pending);
-        Some(pending)
-    }
-
-    pub(super) fn drop_assembly(&mut self, pending: &mut Pending) {
-        if pending.assembly.take().is_some() {
-            self.fetches.assembling = self.fetches.assembling.saturating_sub(pending.size);
+        if pending.large.as_ref().is_some_and(|large| large.parked) {
+            self.fetches.parked.retain(|parked| parked != id);
         }
+        Some(pending)
     }
 
     /// Asks peers whose announcements were dropped to start over, once there is room again.
@@ -383,11 +458,15 @@ impl Protocol {
 
     pub(super) fn on_missing(&mut self, link: LinkId, ids: &[TransactionId]) {
         for id in ids {
-            if !self.forget_asked(link, id) {
+            self.forget_promise(link, id);
+            if !self.end_parent(link, id, false) && !self.forget_asked(link, id) {
                 continue;
             }
             if let Some(pending) = self.pending.get_mut(id) {
-                pending.sources.retain(|s| s.link != link);
+                let blind = pending.large.as_ref().is_some_and(|l| l.blind.contains(&link));
+                if !blind {
+                    pending.sources.retain(|s| s.link != link);
+                }
                 pending.asked = None;
                 self.ask(id);
             }
@@ -397,7 +476,8 @@ impl Protocol {
     /// A whole transaction came.
     pub(super) fn on_push(&mut self, link: LinkId, transaction: Transaction, hop: u16) {
         let id = transaction.id();
-        let asked = self.forget_asked(link, &id);
+        self.forget_promise(link, &id);
+        let asked = self.end_parent(link, &id, false) || self.forget_asked(link, &id);
         self.counters.payload_bytes_received += transaction.header().payload_len;
         let Some(slot) = self.links.slot_of(link) else { return };
         let known = match (self.log.find(&id), self.pending.get_mut(&id)) {
@@ -406,7 +486,7 @@ impl Protocol {
                 true
             }
             (None, Some(pending)) if pending.stage != Stage::Heard => {
-                pending.add_source(link, self.now);
+                pending.add_source(link, self.now, None, Holds::All);
                 true
             }
             _ => false,
@@ -439,150 +519,5 @@ impl Protocol {
         {
             batch.early.push(*id);
         }
-    }
-
-    /// Has complete bytes checked, unless the header alone says no.
-    pub(super) fn verify(&mut self, link: LinkId, transaction: Transaction, hop: u16) {
-        let id = transaction.id();
-        if let Some(reason) = self.inadmissible(transaction.header()) {
-            self.remove_pending(&id);
-            self.refuse_transaction(link, &id, reason);
-            if reason == Refusal::Skewed {
-                // Later it will be admissible: it has to be offered again.
-                self.lost_some();
-            }
-            return;
-        }
-        let Some(from) = self.links.all.get(&link).map(|l| l.remote) else { return };
-        if !self.pending.contains(&id) {
-            let size = transaction.header().payload_len;
-            self.pending.insert(id, Pending::new(Stage::Heard, size));
-        }
-        let now = self.now;
-        if let Some(pending) = self.pending.get_mut(&id) {
-            pending.stage = Stage::Verifying;
-            pending.add_source(link, now);
-        }
-        self.timers.cancel(Timer::Fetch(id));
-        self.verifying_bytes += transaction.header().payload_len;
-        self.verifying += 1;
-        let task = Task::Verify { link, from, transaction: transaction.clone(), hop };
-        let ticket = self.ticket(task);
-        self.out.push_back(Output::Verify { ticket, transaction, from });
-    }
-
-    fn inadmissible(&self, header: &Header) -> Option<Refusal> {
-        let gossip = &self.config.gossip;
-        let keep_until = header.expires.min(header.created.plus(gossip.retention));
-        if header.payload_len > gossip.max_transaction_size {
-            Some(Refusal::TooLarge)
-        } else if header.created > self.wall.plus(self.config.network.max_clock_skew) {
-            Some(Refusal::Skewed)
-        } else if keep_until <= self.wall {
-            Some(Refusal::Expired)
-        } else {
-            None
-        }
-    }
-
-    pub(super) fn on_verified(&mut self, ticket: Ticket, judgement: Judgement) {
-        let Some(Task::Verify { link, from, transaction, hop }) = self.tickets.remove(&ticket)
-        else {
-            return;
-        };
-        self.verifying -= 1;
-        self.verifying_bytes -= transaction.header().payload_len;
-        let id = transaction.id();
-        // Published by this node meanwhile: the store decides.
-        let superseded = self.pending.get(&id).is_none_or(|p| p.stage != Stage::Verifying);
-        let refusal = match judgement {
-            Judgement::Verdict(_) | Judgement::TimedOut if superseded => return,
-            Judgement::Verdict(Verdict::Accept) => {
-                self.accept_foreign(from, &transaction, hop);
-                return;
-            }
-            Judgement::Verdict(Verdict::Ignore) => Refusal::Ignored,
-            Judgement::Verdict(Verdict::Reject) => Refusal::Rejected,
-            Judgement::TimedOut => {
-                self.counters.validations_timed_out += 1;
-                self.refuse_transaction(link, &id, Refusal::Ignored);
-                self.try_later(&id);
-                return;
-            }
-            Judgement::Invalid(reason) => {
-                self.on_forged(link, &from, &id, reason);
-                return;
-            }
-        };
-        self.remove_pending(&id);
-        self.fetches.refuse(id);
-        self.refuse_transaction(link, &id, refusal);
-        if refusal == Refusal::Rejected {
-            self.note_reject(link, &from);
-        }
-    }
-
-    /// The validator did not answer: the transaction is fetched and judged again, a few times.
-    fn try_later(&mut self, id: &TransactionId) {
-        if let Some(pending) = self.pending.get_mut(id) {
-            pending.stage = Stage::Heard;
-            pending.turns += 1;
-            self.timers.set(Timer::Fetch(*id), self.now + JUDGE_AGAIN);
-        }
-    }
-
-    /// The bytes are not what the origin published: somebody lied, and the id may still be good.
-    fn on_forged(&mut self, l: LinkId, from: &PeerId, id: &TransactionId, why: InvalidTransaction) {
-        let reason = match why {
-            InvalidTransaction::Unsigned | InvalidTransaction::Signature => Refusal::WrongSignature,
-            _ => Refusal::WrongHash,
-        };
-        self.refuse_transaction(l, id, reason);
-        let Some(pending) = self.pending.get_mut(id).filter(|p| p.stage == Stage::Verifying) else {
-            self.punish(l, from, "forged transaction");
-            return;
-        };
-        pending.stage = Stage::Heard;
-        // Pieces of several peers: nobody knows whose was wrong. The next one sends all of it.
-        let mixed = std::mem::take(&mut pending.mixed);
-        pending.whole |= mixed;
-        if !mixed {
-            pending.sources.retain(|s| s.link != l);
-        }
-        if let Some(asked) = pending.asked.take() {
-            self.forget_asked(asked, id);
-        }
-        if !mixed {
-            self.punish(l, from, "forged transaction");
-        }
-        self.ask(id);
-    }
-
-    fn accept_foreign(&mut self, from: PeerId, transaction: &Transaction, hop: u16) {
-        let id = transaction.id();
-        let sources = self.remove_pending(&id).map(|p| p.sources).unwrap_or_default();
-        let slots = sources.iter().filter_map(|s| self.links.slot_of(s.link));
-        let known = slots.fold(0, |mask, slot| mask | 1 << slot);
-        let hop = hop.saturating_add(1);
-        self.counters.transactions_accepted += 1;
-        self.accept(transaction, hop, false, known);
-        self.store_foreign(from, transaction, hop);
-    }
-
-    fn refuse_transaction(&mut self, link: LinkId, id: &TransactionId, reason: Refusal) {
-        let counters = &mut self.counters;
-        match reason {
-            Refusal::TooLarge => counters.refused_too_large += 1,
-            Refusal::Skewed => counters.refused_skewed += 1,
-            Refusal::Expired => counters.refused_expired += 1,
-            Refusal::WrongHash => counters.refused_wrong_hash += 1,
-            Refusal::WrongSignature => counters.refused_wrong_signature += 1,
-            Refusal::Rejected => counters.refused_rejected += 1,
-            _ => counters.refused_ignored += 1,
-        }
-        let peer = self.links.all.get(&link).map(|l| l.remote);
-        tracing::debug!(target: "sorcha_peer::gossip", %id, ?peer, ?reason, "transaction refused");
-        let event = Event::Refused { peer, address: None, reason, id: Some(*id) };
-        self.out.push_back(Output::Emit(event));
     }
 }

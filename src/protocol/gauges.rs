@@ -14,6 +14,17 @@ pub struct Gauge {
 }
 
 impl Protocol {
+    fn assembling(&self) -> usize {
+        usize::try_from(self.fetches.assembling).unwrap_or(usize::MAX)
+    }
+
+    /// One payload alone may be larger than the budget.
+    fn assembly_bound(&self) -> usize {
+        let gossip = &self.config.gossip;
+        let bound = gossip.max_assembly_bytes.max(gossip.max_transaction_size);
+        usize::try_from(bound).unwrap_or(usize::MAX)
+    }
+
     /// Every table and queue that grows, with the bound that it must keep.
     #[doc(hidden)]
     pub fn gauges(&self) -> Vec<Gauge> {
@@ -27,6 +38,10 @@ impl Protocol {
         vec![
             gauge("pending", self.pending.len(), super::fetch::MAX_PENDING + super::MAX_STORING),
             gauge("refused", self.fetches.refused_len(), super::fetch::MAX_REFUSED),
+            gauge("bytes of buffers", self.assembling(), self.assembly_bound()),
+            gauge("bytes of proofs", self.fetches.shelf.bytes(), super::large::MAX_SHELF),
+            gauge("waiting for room", self.fetches.waiting.len(), super::fetch::MAX_PENDING),
+            gauge("promises", self.fetches.promises.len(), super::reserve::MAX_PROMISES),
             gauge("book", self.book.known.len(), self.config.discovery.max_peers as usize),
             gauge("dials", self.dials.len(), 1024),
             gauge("links", self.links.up_count(), usize::from(super::links::MAX_SLOTS)),

@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use crate::config::Auto;
 use crate::types::{
-    Announcement, LinkId, MAX_IDS_PER_MESSAGE, Message, PeerId, Transaction, TransactionId,
-    WallTime,
+    Announcement, Head, LinkId, MAX_IDS_PER_MESSAGE, Message, Offer, PeerId, Transaction,
+    TransactionId, WallTime,
 };
 
 use super::Protocol;
@@ -77,6 +77,7 @@ impl Protocol {
     fn offer(&mut self, link: LinkId, slot: u8, limit: u64, seq: u64, fresh: bool) {
         let gossip = &self.config.gossip;
         let (eager, fanout) = (gossip.eager_limit, cap(gossip.fanout));
+        let ahead = self.relays_ahead();
         let hops = cap(gossip.rounds).min(cap(gossip.ttl));
         let Some(entry) = self.log.at(seq) else { return };
         if entry.known & 1 << slot != 0 || entry.size > limit {
@@ -84,6 +85,15 @@ impl Protocol {
         }
         let announcement = Announcement { id: entry.id, size: entry.size, hop: entry.hop };
         let small = entry.size <= eager;
+        // What came from others was said ahead of its payload.
+        if let Some(transaction) = entry.cached.as_ref().filter(|_| fresh && !small && entry.own)
+            && ahead
+        {
+            let (head, hop) = (Head::of(transaction), entry.hop);
+            self.counters.announcements_sent += 1;
+            self.send(link, Message::Offer(Box::new(Offer { head, hop, complete: true })));
+            return;
+        }
         let Some(transaction) = entry.cached.clone().filter(|_| small && fresh) else {
             self.announce(link, announcement);
             return;

@@ -21,6 +21,11 @@ const LIMIT: u32 = 80;
 const REJECT: u32 = 10;
 /// Half-life of points.
 const HALF_LIFE: Duration = Duration::from_mins(10);
+/// Standing: what a broken promise costs, what a payload served earns, and the most that can be
+/// earned (research/protocol.md, section 3.9).
+const BROKEN: i32 = 5;
+const SERVED: i32 = 1;
+const MAX_CREDIT: i32 = 40;
 /// Peers with points that are remembered.
 const MAX_SCORES: usize = 4096;
 /// Longest reason kept with a ban, in characters.
@@ -31,12 +36,15 @@ pub(super) struct Guard {
     bans: BTreeMap<PeerId, Ban>,
     /// Points and when they were last brought up to date.
     scores: BTreeMap<PeerId, (u32, MonoTime)>,
+    /// Who serves what it announces: decides who is asked first and nothing else, so that loss and
+    /// slowness never cost a link.
+    standing: BTreeMap<PeerId, (i32, MonoTime)>,
 }
 
 impl Guard {
     pub(super) fn new(bans: Vec<Ban>) -> Self {
         let bans = bans.into_iter().map(|ban| (ban.peer, ban)).collect();
-        Self { bans, scores: BTreeMap::new() }
+        Self { bans, scores: BTreeMap::new(), standing: BTreeMap::new() }
     }
 
     pub(super) fn is_banned(&self, peer: &PeerId, now: WallTime) -> bool {
@@ -45,6 +53,36 @@ impl Guard {
 
     pub(super) fn banned_count(&self, now: WallTime) -> usize {
         self.bans.keys().filter(|peer| self.is_banned(peer, now)).count()
+    }
+
+    /// Whether a peer may be the first to be asked.
+    pub(super) fn is_reliable(&self, peer: &PeerId, now: MonoTime) -> bool {
+        self.standing.get(peer).is_none_or(|(standing, at)| faded(*standing, now.since(*at)) >= 0)
+    }
+
+    /// A peer announced what it did not serve.
+    pub(super) fn note_broken(&mut self, peer: &PeerId, now: MonoTime) {
+        self.change_standing(peer, -BROKEN, now);
+    }
+
+    /// A peer served a payload that was new.
+    pub(super) fn note_served(&mut self, peer: &PeerId, now: MonoTime) {
+        self.change_standing(peer, SERVED, now);
+    }
+
+    fn change_standing(&mut self, peer: &PeerId, by: i32, now: MonoTime) {
+        if self.standing.len() >= MAX_SCORES && !self.standing.contains_key(peer) {
+            let oldest = self.standing.iter().min_by_key(|(_, (_, at))| *at).map(|(id, _)| *id);
+            if let Some(oldest) = oldest {
+                self.standing.remove(&oldest);
+            }
+        }
+        let (standing, at) = self.standing.entry(*peer).or_insert((0, now));
+        let kept = faded(*standing, now.since(*at));
+        if kept != *standing {
+            *at = now;
+        }
+        *standing = (kept + by).clamp(-100, MAX_CREDIT);
     }
 
     /// Adds points; `true` when the peer has too many.
@@ -73,6 +111,12 @@ impl Guard {
         }
         gone
     }
+}
+
+/// What is left of a standing after a while.
+fn faded(standing: i32, since: Duration) -> i32 {
+    let halvings = u32::try_from(since.as_secs() / HALF_LIFE.as_secs()).unwrap_or(u32::MAX);
+    standing.checked_div(1i32.checked_shl(halvings.min(30)).unwrap_or(i32::MAX)).unwrap_or(0)
 }
 
 impl Protocol {
@@ -142,6 +186,22 @@ mod tests {
         assert!(!guard.add(&peer, REJECT, at(700)), "half is forgiven");
         assert!(guard.add(&peer, 40, at(700)));
         assert!(!guard.add(&peer, REJECT, at(1_000_000_000)));
+    }
+
+    #[test]
+    fn a_broken_promise_counts_more_than_a_kept_one_and_fades() {
+        let peer = PeerId::from_bytes([1; 32]);
+        let mut guard = Guard::default();
+        let at = |s| MonoTime::from_duration(Duration::from_secs(s));
+        assert!(guard.is_reliable(&peer, at(0)), "unknown");
+        guard.note_broken(&peer, at(0));
+        assert!(!guard.is_reliable(&peer, at(0)));
+        (0..5).for_each(|_| guard.note_served(&peer, at(1)));
+        assert!(guard.is_reliable(&peer, at(1)), "made up for");
+        (0..100).for_each(|_| guard.note_served(&peer, at(2)));
+        (0..9).for_each(|_| guard.note_broken(&peer, at(2)));
+        assert!(!guard.is_reliable(&peer, at(2)), "credit is limited");
+        assert!(guard.is_reliable(&peer, at(4000)), "forgiven");
     }
 
     #[test]

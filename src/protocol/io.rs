@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use crate::error::StoreErrorKind;
 use crate::types::{
-    Ban, CloseReason, Direction, Endpoint, Event, FailureKind, IndexEntry, InvalidTransaction,
-    LinkId, Message, NewEntry, PeerId, PeerRecord, StoredPeer, Transaction, TransactionId,
-    TransportKind, Verdict, WallTime,
+    Ban, CloseReason, Direction, Endpoint, EntryState, Event, FailureKind, Head, IndexEntry,
+    InvalidTransaction, LinkId, Message, NewEntry, PeerId, PeerRecord, Piece, Proofs, StoredPeer,
+    Transaction, TransactionId, TransportKind, Verdict, WallTime,
 };
 
 /// Names a dial attempt; minted by the core.
@@ -31,8 +31,19 @@ pub struct Restored {
     pub bans: Vec<Ban>,
     /// Retained transactions, in cursor order.
     pub index: Vec<IndexEntry>,
-    /// Own transactions that still wait for copies.
-    pub outbox: Vec<TransactionId>,
+    /// What is still in the outbox.
+    pub outbox: Vec<Queued>,
+}
+
+/// An own transaction that an earlier run left in the outbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Queued {
+    /// Which.
+    pub id: TransactionId,
+    /// Rounds without any taker.
+    pub attempts: u32,
+    /// Whether it is a dead letter.
+    pub dead: bool,
 }
 
 /// What came of checking a transaction.
@@ -152,6 +163,27 @@ pub enum Input {
         /// The transaction, unless it is gone or could not be read.
         transaction: Option<Transaction>,
     },
+    /// [`Output::VerifyHead`] is done.
+    HeadVerified {
+        /// Which.
+        ticket: Ticket,
+        /// Whether the signature is right.
+        result: Result<(), InvalidTransaction>,
+    },
+    /// [`Output::VerifyPiece`] is done.
+    PieceVerified {
+        /// Which.
+        ticket: Ticket,
+        /// Whether the piece is what the payload hash says.
+        valid: bool,
+    },
+    /// [`Output::Prove`] is done.
+    Proved {
+        /// Which.
+        ticket: Ticket,
+        /// The proofs of all pieces.
+        proofs: Proofs,
+    },
     /// The host wants a link to an address.
     Connect {
         /// Who waits for [`Output::Connected`].
@@ -164,6 +196,10 @@ pub enum Input {
         /// Who.
         peer: PeerId,
     },
+    /// The host wants a dead letter to be offered to peers again.
+    Redeliver(TransactionId),
+    /// The host has deleted a dead letter.
+    DropDeadLetter(TransactionId),
     /// The host bans a peer.
     Ban(Ban),
     /// The host lifts a ban.
@@ -226,6 +262,35 @@ pub enum Output {
         transaction: Transaction,
         /// Who sent it.
         from: PeerId,
+        /// Hash and signature are known to be right: only the validator is to be asked.
+        proven: bool,
+    },
+    /// Check the signature of a header by the network's policy; answer with
+    /// [`Input::HeadVerified`].
+    VerifyHead {
+        /// Which.
+        ticket: Ticket,
+        /// What.
+        head: Head,
+    },
+    /// Check a piece with [`verify_piece`](crate::types::verify_piece); answer with
+    /// [`Input::PieceVerified`].
+    VerifyPiece {
+        /// Which.
+        ticket: Ticket,
+        /// The payload hash.
+        root: [u8; 32],
+        /// Length of the payload.
+        len: u64,
+        /// What.
+        piece: Piece,
+    },
+    /// Make the proofs of all pieces of a payload; answer with [`Input::Proved`].
+    Prove {
+        /// Which.
+        ticket: Ticket,
+        /// Whose.
+        transaction: Transaction,
     },
     /// Check the signatures of records; answer with [`Input::RecordsVerified`].
     VerifyRecords {
@@ -248,6 +313,11 @@ pub enum Output {
     Confirmed {
         /// Which.
         ids: Vec<TransactionId>,
+    },
+    /// Note where own transactions stand.
+    UpdateOutbox {
+        /// Which, and where.
+        states: Vec<(TransactionId, EntryState)>,
     },
     /// Read a retained transaction; answer with [`Input::Loaded`].
     Load {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::types::{
     Announcement, CloseReason, Direction, Endpoint, LinkId, MAX_IDS_PER_MESSAGE, Message, MonoTime,
-    PIECE_BYTES, PeerId, Transaction, TransactionId, TransportKind, Want,
+    PIECE_BYTES, PeerId, PieceSet, Proofs, Transaction, TransactionId, TransportKind,
 };
 
 use super::Protocol;
@@ -40,11 +40,13 @@ type Wrap = fn(Vec<TransactionId>) -> Message;
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     pub(super) announce: Vec<Announcement>,
-    pub(super) want: Vec<Want>,
+    pub(super) want: Vec<TransactionId>,
     pub(super) missing: Vec<TransactionId>,
     pub(super) duplicate: Vec<TransactionId>,
     pub(super) early: Vec<TransactionId>,
     pub(super) stored: Vec<TransactionId>,
+    pub(super) busy: Vec<TransactionId>,
+    pub(super) receiving: Vec<TransactionId>,
     flushed: Option<MonoTime>,
 }
 
@@ -55,6 +57,8 @@ impl Batch {
             + self.duplicate.len()
             + self.early.len()
             + self.stored.len()
+            + self.busy.len()
+            + self.receiving.len()
     }
 }
 
@@ -62,12 +66,36 @@ impl Batch {
 #[derive(Debug)]
 pub(super) struct Serve {
     pub(super) id: TransactionId,
-    /// The next byte to send.
-    pub(super) offset: u64,
+    /// Which pieces, of a large one.
+    pub(super) parts: Option<Parts>,
     /// Held from the first piece to the last, so that it is read once.
     pub(super) payload: Option<Transaction>,
-    /// Set while the payload is being read from the store.
+    /// Set while the payload is being read from the store, or its proofs made.
     pub(super) loading: Option<Ticket>,
+}
+
+impl Serve {
+    pub(super) fn new(id: TransactionId) -> Self {
+        Self { id, parts: None, payload: None, loading: None }
+    }
+}
+
+/// What a peer gets of a large payload.
+#[derive(Debug)]
+pub(super) struct Parts {
+    /// Still to be sent.
+    pub(super) wanted: PieceSet,
+    pub(super) sent: PieceSet,
+    /// Whether the header is to be sent first.
+    pub(super) head: bool,
+    pub(super) proofs: Option<Proofs>,
+}
+
+impl Parts {
+    pub(super) fn new(wanted: PieceSet, head: bool) -> Self {
+        let sent = PieceSet::empty(wanted.len());
+        Self { wanted, sent, head, proofs: None }
+    }
 }
 
 /// A ping that was not answered yet.
@@ -100,6 +128,8 @@ pub(super) struct Up {
     /// Asked of this peer and not answered yet.
     pub(super) asked: BTreeSet<TransactionId>,
     pub(super) asked_bytes: u64,
+    /// How fast pieces come from it.
+    pub(super) intake: super::reserve::Intake,
     /// To be asked of this peer once it has answered some.
     pub(super) backlog: VecDeque<TransactionId>,
     /// It announced more than we could take: ask it to start over.
@@ -181,6 +211,11 @@ impl Links {
 
     pub(super) fn slot_of(&self, link: LinkId) -> Option<u8> {
         Some(self.all.get(&link)?.up.as_ref()?.slot)
+    }
+
+    /// Whose a link is, when it is up.
+    pub(super) fn peer_of(&self, link: LinkId) -> Option<PeerId> {
+        self.all.get(&link).filter(|l| l.up.is_some()).map(|l| l.remote)
     }
 
     /// Takes a free slot.
@@ -300,11 +335,13 @@ impl Protocol {
             self.counters.announcements_sent += part.len() as u64;
             self.send(link, Message::Announce(part.to_vec()));
         }
-        let lists: [(_, Wrap); 4] = [
+        let lists: [(_, Wrap); 6] = [
             (batch.stored, Message::Stored),
             (batch.duplicate, Message::Duplicate),
             (batch.early, Message::Early),
             (batch.missing, Message::Missing),
+            (batch.busy, Message::Busy),
+            (batch.receiving, Message::Receiving),
         ];
         for (ids, wrap) in lists {
             for part in ids.chunks(MAX_IDS_PER_MESSAGE) {

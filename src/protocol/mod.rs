@@ -12,7 +12,8 @@
 //!
 //! The parts, each with its contract at the top of its file: `session` (hello, links), `overlay`
 //! (which links), `discovery` (which peers), `liveness` (who is there), `gossip` (push, announce),
-//! `fetch` (want), `pieces` (large payloads), `serve` (answer), `outbox` (publish), `guard` (bans).
+//! `fetch` (want), `judge` (verify, accept), `large`, `reserve` and `pieces` (large payloads), `serve`
+//! (answer), `publish` (store), `outbox` (copies), `guard` (bans).
 
 mod book;
 mod discovery;
@@ -23,6 +24,8 @@ mod gossip;
 mod guard;
 mod ids;
 mod io;
+mod judge;
+mod large;
 mod learn;
 mod links;
 mod liveness;
@@ -30,6 +33,8 @@ mod log;
 mod outbox;
 mod overlay;
 mod pieces;
+mod publish;
+mod reserve;
 mod rng;
 mod serve;
 mod session;
@@ -41,7 +46,7 @@ use std::time::Duration;
 use crate::config::Config;
 use crate::types::{
     AddressScope, CloseReason, Counters, LinkId, Message, Mode, MonoTime, PeerId, PeerRecord,
-    Stats, Transaction, TransactionId, WallTime,
+    Piece, Stats, Transaction, TransactionId, WallTime,
 };
 
 use fetch::{FetchState, Pending};
@@ -50,8 +55,8 @@ use fetch::{FetchState, Pending};
 pub use gauges::Gauge;
 use ids::IdMap;
 pub use io::{
-    CallId, ConnectFailure, DialId, Input, Judgement, LinkView, Output, PublishRefusal, Restored,
-    Ticket,
+    CallId, ConnectFailure, DialId, Input, Judgement, LinkView, Output, PublishRefusal, Queued,
+    Restored, Ticket,
 };
 
 /// How often expired transactions and bans are looked for.
@@ -70,6 +75,9 @@ enum Task {
     StoreOwn { transaction: Transaction },
     StoreForeign { id: TransactionId, origin: PeerId },
     Load { link: LinkId, id: TransactionId },
+    Head { link: LinkId, from: PeerId, id: TransactionId },
+    Piece { link: LinkId, from: PeerId, piece: Piece },
+    Prove { id: TransactionId },
 }
 
 /// The whole protocol state of one node.
@@ -106,6 +114,8 @@ pub struct Protocol {
     checking_records: usize,
     storing: usize,
     shutting_down: bool,
+    /// The host judges payloads before they are passed on.
+    validating: bool,
 }
 
 impl Protocol {
@@ -120,10 +130,7 @@ impl Protocol {
     ) -> Self {
         let mut rng = rng::Rng::new(seed);
         let mut log = log::Log::new(&mut rng, config.gossip.cache_bytes);
-        let mut outbox = outbox::Outbox::default();
-        for id in restored.outbox {
-            outbox.insert(id);
-        }
+        let outbox = outbox::Outbox::restore(restored.outbox);
         for entry in restored.index {
             let own = entry.hops == 0;
             log.append(log::Entry {
@@ -179,6 +186,7 @@ impl Protocol {
             verifying_bytes: 0,
             storing: 0,
             shutting_down: false,
+            validating: false,
         }
     }
 
@@ -191,6 +199,7 @@ impl Protocol {
         while let Some(timer) = self.timers.pop(self.now) {
             self.fire(timer);
         }
+        self.admit_waiting();
         self.flush_dirty();
         self.close_overfull();
     }
@@ -224,9 +233,14 @@ impl Protocol {
         self.log.contains(id)
     }
 
+    /// Whether this is a dead letter of the outbox.
+    pub fn is_dead_letter(&self, id: &TransactionId) -> bool {
+        self.outbox.is_dead(id)
+    }
+
     /// Own transactions that wait for copies.
     pub fn unconfirmed(&self) -> Vec<TransactionId> {
-        self.outbox.ids()
+        self.outbox.waiting()
     }
 
     /// Whether nothing waits to be sent, checked, stored or fetched.
@@ -275,7 +289,8 @@ impl Protocol {
             known_peers: count(self.book.known.len()),
             banned_peers: count(self.guard.banned_count(self.wall)),
             retained: self.log.len() as u64,
-            outbox: self.outbox.len() as u64,
+            outbox: (self.outbox.len() - self.outbox.dead()) as u64,
+            dead_letters: self.outbox.dead() as u64,
             fetching: self.pending.len() as u64,
             counters: self.counters.clone(),
         }
@@ -305,12 +320,17 @@ impl Protocol {
                 self.on_records_verified(ticket, valid, forged);
             }
             Input::Loaded { ticket, transaction } => self.on_loaded(ticket, transaction),
+            Input::HeadVerified { ticket, result } => self.on_head_verified(ticket, result),
+            Input::PieceVerified { ticket, valid } => self.on_piece_verified(ticket, valid),
+            Input::Proved { ticket, proofs } => self.on_proved(ticket, proofs),
             Input::Connect { call, endpoint } => self.on_connect(call, endpoint),
             Input::Disconnect { peer } => {
                 if let Some(link) = self.links.by_peer.get(&peer).copied() {
                     self.close(link, CloseReason::Requested);
                 }
             }
+            Input::Redeliver(id) => self.on_redeliver(id),
+            Input::DropDeadLetter(id) => self.on_drop_dead(&id),
             Input::Ban(ban) => self.on_ban(ban),
             Input::Unban(peer) => self.on_unban(peer),
             Input::Shutdown => self.on_shutdown(),
@@ -329,6 +349,7 @@ impl Protocol {
             Timer::Needy => self.on_needy(),
             Timer::Refresh => self.on_refresh(),
             Timer::Expire => self.on_expire(),
+            Timer::Outbox => self.on_outbox_due(),
         }
     }
 
@@ -357,14 +378,18 @@ impl Protocol {
             Message::PeersRequest { max } => self.on_peers_request(link, max),
             Message::Peers(records) => self.on_peers(link, records),
             Message::Announce(list) => self.on_announce(link, list),
-            Message::Want(list) => self.on_want(link, list),
+            Message::Want(list) => self.on_want(link, &list),
             Message::Missing(ids) => self.on_missing(link, &ids),
             Message::Push { transaction, hop } => self.on_push(link, transaction, hop),
-            Message::Piece(piece) => self.on_piece(link, &piece),
+            Message::Piece(piece) => self.on_piece(link, piece),
             Message::Duplicate(ids) => self.on_duplicate(link, &ids),
             Message::Early(ids) => self.on_early(link, &ids),
             Message::Stored(ids) => self.on_confirmed(link, &ids),
             Message::Resync => self.on_resync(link),
+            Message::Offer(offer) => self.on_offer(link, *offer),
+            Message::Reserve(reservation) => self.on_reserve(link, reservation),
+            Message::Busy(ids) => self.on_busy(link, &ids),
+            Message::Receiving(ids) => self.on_receiving(link, &ids),
         }
     }
 
@@ -380,14 +405,12 @@ impl Protocol {
     fn on_expire(&mut self) {
         let (gone, own) = self.log.expire(self.wall);
         self.counters.transactions_expired += gone;
-        let left: Vec<_> = own.into_iter().filter(|id| self.outbox.remove(id)).collect();
-        if !left.is_empty() {
-            self.out.push_back(Output::Confirmed { ids: left });
-        }
+        self.bury_expired(&own);
         if gone > 0 {
             self.out.push_back(Output::Expire { now: self.wall });
         }
         self.expire_bans();
+        self.settle_promises();
         self.answer_resyncs();
         self.resync_after_loss();
         self.resync_if_possible();

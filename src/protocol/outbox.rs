@@ -1,136 +1,48 @@
-//! Own transactions: stored before they are accepted, kept until enough others have them.
+//! Own transactions until enough others have stored them.
 //!
-//! `publish` is answered after the store said that the transaction is safe, never before; only then
-//! does it enter the log and is offered to peers. It leaves the outbox when `min_copies` peers (or
-//! all that are linked, if fewer) confirmed that they stored it. What a restarted node still has in
-//! its outbox stands in its log, and is offered to every new link like anything else.
+//! ```text
+//! published ──► waiting ──enough confirmed──► finished (still counted for receipts for a while)
+//!                │   ▲ │
+//!   no taker in  │   │ └──expired──► dead
+//!   max_retries  │   └─somebody confirmed, or the host asked
+//!   rounds       └──► dead
+//! ```
+//!
+//! An entry leaves the outbox when `min_copies` peers (or all that are linked, if fewer) confirmed
+//! that they stored it. One that nobody confirmed in time is offered again to every linked peer,
+//! after a delay that doubles with each round and has full jitter. A round counts as an attempt only
+//! if it was offered to somebody and nobody confirmed or (a few times) asked for it; after `max_retries` of them
+//! the entry is a dead letter: kept, listed, and taken back as soon as a peer confirms it or the
+//! host asks for it. Dead letters count towards the bound of the outbox, so it cannot grow by them.
+//!
+//! Time without any link does not count: `due` is measured on a clock that stands still then, so a
+//! week offline costs no attempt and no work.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
 
-use crate::types::{Event, LinkId, NewEntry, PeerId, Transaction, TransactionId};
+use crate::types::{Announcement, EntryState, Event, LinkId, MonoTime, PeerId, TransactionId};
 
-use super::fetch::{Pending, Stage};
-use super::io::{CallId, Output, PublishRefusal, Ticket};
-use super::{Protocol, Task};
-use crate::error::StoreErrorKind;
+use super::Protocol;
+use super::io::{Output, Queued};
+use super::timers::Timer;
 
 /// Confirmed transactions whose further confirmations are still counted.
 const MAX_FINISHED: usize = 16_384;
+/// The first round is over after this; a large payload on a slow link is asked for by then.
+const FIRST_ROUND: Duration = Duration::from_secs(5);
+/// Rounds do not become longer than this.
+const LONGEST_ROUND: Duration = Duration::from_mins(5);
+/// Rounds in which somebody fetches it and still does not confirm, before they count: a transfer may
+/// take long, but a peer that cannot keep what it fetches must not keep the entry waiting for ever.
+const MAX_EXCUSED: u8 = 5;
+/// Entries looked at in one turn; the others follow at once in turns of their own.
+const TURN: usize = 1024;
+
+const NO_TAKER: &str = "no linked peer took it";
+const EXPIRED: &str = "it expired before enough peers had stored it";
 
 impl Protocol {
-    pub(super) fn on_publish(&mut self, call: CallId, transaction: Transaction) {
-        let id = transaction.id();
-        // What came from peers and is not safe yet is stored again: Ok means safe.
-        if self.log.find(&id).is_some_and(|entry| entry.stored) {
-            self.counters.publishes_repeated += 1;
-            self.out.push_back(Output::Published { call, result: Ok(false) });
-            return;
-        }
-        if let Some(calls) = self.publishing.get_mut(&id) {
-            // Being stored: answered together with the first call.
-            calls.push(call);
-            return;
-        }
-        if let Some(refusal) = self.refuse_publish(&transaction) {
-            self.counters.publishes_refused += 1;
-            self.out.push_back(Output::Published { call, result: Err(refusal) });
-            return;
-        }
-        let size = transaction.header().payload_len;
-        self.remove_pending(&id);
-        self.pending.insert(id, Pending::new(Stage::Storing, size));
-        self.publishing.insert(id, vec![call]);
-        let entry = NewEntry {
-            keep_until: self.keep_until(&transaction),
-            transaction: transaction.clone(),
-            from: None,
-            hops: 0,
-        };
-        self.storing += 1;
-        let ticket = self.ticket(Task::StoreOwn { transaction });
-        self.out.push_back(Output::Store { ticket, entry, own: true });
-    }
-
-    fn refuse_publish(&self, transaction: &Transaction) -> Option<PublishRefusal> {
-        let (size, limit) =
-            (transaction.header().payload_len, self.config.gossip.max_transaction_size);
-        let capacity = self.config.outbox.max_entries;
-        if self.shutting_down {
-            Some(PublishRefusal::Closed)
-        } else if size > limit {
-            Some(PublishRefusal::TooLarge { size, limit })
-        } else if self.outbox.len() + self.publishing.len() >= capacity as usize {
-            Some(PublishRefusal::QueueFull { limit: capacity })
-        } else {
-            None
-        }
-    }
-
-    pub(super) fn store_foreign(&mut self, from: PeerId, transaction: &Transaction, hops: u16) {
-        let entry = NewEntry {
-            keep_until: self.keep_until(transaction),
-            transaction: transaction.clone(),
-            from: Some(from),
-            hops,
-        };
-        self.storing += 1;
-        let (id, origin) = (transaction.id(), transaction.origin());
-        let ticket = self.ticket(Task::StoreForeign { id, origin });
-        self.out.push_back(Output::Store { ticket, entry, own: false });
-    }
-
-    pub(super) fn on_stored(&mut self, ticket: Ticket, result: Result<(), StoreErrorKind>) {
-        let task = self.tickets.remove(&ticket);
-        self.storing = self.storing.saturating_sub(1);
-        if result.is_err() {
-            self.counters.storage_failures += 1;
-        }
-        match task {
-            Some(Task::StoreOwn { transaction }) => self.on_own_stored(&transaction, result),
-            Some(Task::StoreForeign { id, origin }) if result.is_ok() => {
-                if let Some(entry) = self.log.find(&id) {
-                    entry.stored = true;
-                }
-                // The origin waits for this; others hear of it by announcement.
-                if let Some(link) = self.links.by_peer.get(&origin).copied() {
-                    self.confirm_to(link, id);
-                }
-            }
-            Some(Task::StoreForeign { id, .. })
-                if self.log.find(&id).is_some_and(|entry| !entry.stored) =>
-            {
-                // Not kept here: to be taken again when it is offered again.
-                self.log.remove(&id);
-                self.lost_some();
-            }
-            _ => {}
-        }
-    }
-
-    fn on_own_stored(&mut self, transaction: &Transaction, result: Result<(), StoreErrorKind>) {
-        let id = transaction.id();
-        self.remove_pending(&id);
-        let calls = self.publishing.remove(&id).unwrap_or_default();
-        if result.is_ok() {
-            self.counters.transactions_published += 1;
-            self.outbox.insert(id);
-        } else {
-            self.counters.publishes_refused += 1;
-        }
-        for (at, call) in calls.into_iter().enumerate() {
-            let result = result.map(|()| at == 0).map_err(PublishRefusal::Store);
-            self.out.push_back(Output::Published { call, result });
-        }
-        if result.is_err() {
-            return;
-        }
-        match self.log.find(&id) {
-            // It came from peers before.
-            Some(entry) => (entry.own, entry.stored, entry.hop) = (true, true, 0),
-            None => self.accept(transaction, 0, true, 0),
-        }
-    }
-
     /// Tells an origin that we have stored its transaction.
     pub(super) fn confirm_to(&mut self, link: LinkId, id: TransactionId) {
         if let Some(batch) = self.links.batch(link) {
@@ -142,7 +54,8 @@ impl Protocol {
     pub(super) fn on_confirmed(&mut self, link: LinkId, ids: &[TransactionId]) {
         let Some(l) = self.links.all.get(&link) else { return };
         let (peer, slot, needed) = (l.remote, self.links.slot_of(link), self.copies_needed());
-        let mut done = Vec::new();
+        let online = self.outbox.clock.at(self.now);
+        let (mut done, mut revived) = (Vec::new(), Vec::new());
         for id in ids {
             let Some(peers) = self.outbox.confirm(id, peer) else { continue };
             self.out.push_back(Output::Emit(Event::Replicated { id: *id, peers }));
@@ -151,9 +64,13 @@ impl Protocol {
             }
             if peers >= needed && self.outbox.finish(id) {
                 done.push(*id);
+            } else if self.outbox.revive(id, online + FIRST_ROUND) {
+                revived.push(*id);
             }
         }
         self.leave_outbox(done);
+        self.note_revived(&revived);
+        self.arm_outbox();
     }
 
     fn copies_needed(&self) -> u32 {
@@ -168,51 +85,302 @@ impl Protocol {
         }
     }
 
-    /// Fewer links may mean that fewer copies are enough.
+    /// Links came or went: fewer may mean that fewer copies are enough, and without any time stands
+    /// still.
     pub(super) fn recheck_outbox(&mut self) {
         let needed = self.copies_needed();
         let fewer = std::mem::replace(&mut self.copies_wanted, needed) > needed;
-        if fewer && self.links.up_count() > 0 {
+        let online = self.links.up_count() > 0;
+        if fewer && online {
             let done = self.outbox.finish_all(needed);
             self.leave_outbox(done);
         }
+        self.outbox.clock.run(self.now, online);
+        self.arm_outbox();
     }
+
+    /// An entry was added: somebody should have confirmed it when its first round is over.
+    pub(super) fn watch_outbox(&mut self, id: TransactionId) {
+        let due = self.outbox.clock.at(self.now) + FIRST_ROUND;
+        self.outbox.insert(id, due);
+        self.arm_outbox();
+    }
+
+    fn arm_outbox(&mut self) {
+        let (Some(due), true) = (self.outbox.next_due(), self.outbox.clock.is_running()) else {
+            self.timers.cancel(Timer::Outbox);
+            return;
+        };
+        let wait = due.saturating_sub(self.outbox.clock.at(self.now));
+        self.timers.set(Timer::Outbox, self.now + wait);
+    }
+
+    /// Some rounds are over.
+    pub(super) fn on_outbox_due(&mut self) {
+        let online = self.outbox.clock.at(self.now);
+        let mut states = Vec::new();
+        for id in self.outbox.take_due(online, TURN) {
+            let offered = self.offer_again(&id);
+            let retries = self.config.outbox.max_retries;
+            let attempts = self.outbox.count_round(&id, offered);
+            if attempts >= retries {
+                states.push((id, self.bury(&id, NO_TAKER)));
+                continue;
+            }
+            let longest = FIRST_ROUND.saturating_mul(1 << attempts.min(16)).min(LONGEST_ROUND);
+            // Never at once: what was offered a moment ago may be on its way.
+            let delay = FIRST_ROUND / 5 + self.rng.jitter(longest);
+            self.outbox.wait(&id, online + delay);
+            if offered {
+                let due = self.wall.plus(delay);
+                states.push((id, EntryState::Waiting { attempts, due }));
+            }
+        }
+        if !states.is_empty() {
+            self.out.push_back(Output::UpdateOutbox { states });
+        }
+        self.arm_outbox();
+    }
+
+    /// Announces an entry to whoever has not confirmed it; whether anybody could be told.
+    fn offer_again(&mut self, id: &TransactionId) -> bool {
+        let Some(entry) = self.log.find(id) else { return false };
+        let announcement = Announcement { id: *id, size: entry.size, hop: 0 };
+        let mut offered = false;
+        for link in self.links.up_ids() {
+            let Some(l) = self.links.all.get(&link) else { continue };
+            let takes = l.up.as_ref().is_some_and(|up| up.max_transaction >= announcement.size);
+            // A slow peer is not told twice: its cursor comes to it.
+            if !takes || self.outbox.has_confirmed(id, &l.remote) || !self.may_pump(link) {
+                continue;
+            }
+            if let Some(batch) = self.links.batch(link) {
+                batch.announce.push(announcement);
+                offered = true;
+            }
+        }
+        if offered {
+            self.counters.outbox_retries += 1;
+        }
+        offered
+    }
+
+    fn bury(&mut self, id: &TransactionId, reason: &str) -> EntryState {
+        self.outbox.bury(id);
+        self.counters.dead_letters += 1;
+        let event = Event::DeadLettered { id: *id, reason: reason.to_owned() };
+        self.out.push_back(Output::Emit(event));
+        EntryState::Dead { reason: reason.to_owned(), since: self.wall }
+    }
+
+    /// What of our own expired without enough copies is a dead letter.
+    pub(super) fn bury_expired(&mut self, own: &[TransactionId]) {
+        let left: Vec<_> = own.iter().filter(|id| self.outbox.is_waiting(id)).collect();
+        let states: Vec<_> = left.into_iter().map(|id| (*id, self.bury(id, EXPIRED))).collect();
+        if !states.is_empty() {
+            self.out.push_back(Output::UpdateOutbox { states });
+            self.arm_outbox();
+        }
+    }
+
+    /// The host wants a dead letter to be offered again.
+    pub(super) fn on_redeliver(&mut self, id: TransactionId) {
+        let online = self.outbox.clock.at(self.now);
+        if self.log.contains(&id) && self.outbox.revive(&id, online) {
+            self.note_revived(&[id]);
+            self.arm_outbox();
+        }
+    }
+
+    fn note_revived(&mut self, ids: &[TransactionId]) {
+        if ids.is_empty() {
+            return;
+        }
+        let state = EntryState::Waiting { attempts: 0, due: self.wall };
+        let states = ids.iter().map(|id| (*id, state.clone())).collect();
+        self.out.push_back(Output::UpdateOutbox { states });
+    }
+
+    /// The host deletes a dead letter; its row is the caller's to remove.
+    pub(super) fn on_drop_dead(&mut self, id: &TransactionId) {
+        if self.outbox.is_dead(id) {
+            self.outbox.remove(id);
+        }
+    }
+}
+
+/// Time during which there was at least one link.
+#[derive(Debug, Default)]
+pub(super) struct OnlineClock {
+    before: Duration,
+    since: Option<MonoTime>,
+}
+
+impl OnlineClock {
+    fn at(&self, now: MonoTime) -> Duration {
+        self.before + self.since.map_or(Duration::ZERO, |since| now.since(since))
+    }
+
+    fn is_running(&self) -> bool {
+        self.since.is_some()
+    }
+
+    fn run(&mut self, now: MonoTime, online: bool) {
+        if online && self.since.is_none() {
+            self.since = Some(now);
+        } else if !online {
+            self.before = self.at(now);
+            self.since = None;
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Entry {
+    /// Who confirmed.
+    peers: Vec<PeerId>,
+    attempts: u32,
+    /// Whether a peer asked for it in this round.
+    wanted: bool,
+    /// Rounds that did not count because a peer had asked for it.
+    excused: u8,
+    /// When its round is over, on the online clock; `None` for a dead letter.
+    due: Option<Duration>,
 }
 
 /// Own transactions and who confirmed to have stored them.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
-    entries: BTreeMap<TransactionId, Vec<PeerId>>,
+    entries: BTreeMap<TransactionId, Entry>,
+    /// Entries that are not dead, by `due`.
+    due: BTreeSet<(Duration, TransactionId)>,
+    clock: OnlineClock,
     /// Out of the outbox, but still counted for receipts; the oldest is forgotten first.
     finished: BTreeMap<TransactionId, Vec<PeerId>>,
     order: VecDeque<TransactionId>,
 }
 
 impl Outbox {
+    /// What an earlier run left.
+    pub(super) fn restore(queued: Vec<Queued>) -> Self {
+        let mut outbox = Self::default();
+        for Queued { id, attempts, dead } in queued {
+            outbox.insert(id, FIRST_ROUND);
+            if let Some(entry) = outbox.entries.get_mut(&id) {
+                entry.attempts = attempts;
+                entry.excused = if attempts > 0 { MAX_EXCUSED } else { 0 };
+            }
+            if dead {
+                outbox.bury(&id);
+            }
+        }
+        outbox
+    }
+
+    /// Entries, dead letters included.
     pub(super) fn len(&self) -> usize {
         self.entries.len()
+    }
+
+    pub(super) fn dead(&self) -> usize {
+        self.entries.len() - self.due.len()
     }
 
     pub(super) fn contains(&self, id: &TransactionId) -> bool {
         self.entries.contains_key(id)
     }
 
-    pub(super) fn ids(&self) -> Vec<TransactionId> {
-        self.entries.keys().copied().collect()
+    /// Those that wait for copies.
+    pub(super) fn waiting(&self) -> Vec<TransactionId> {
+        self.due.iter().map(|(_, id)| *id).collect()
     }
 
-    pub(super) fn insert(&mut self, id: TransactionId) {
+    pub(super) fn is_dead(&self, id: &TransactionId) -> bool {
+        self.entries.get(id).is_some_and(|entry| entry.due.is_none())
+    }
+
+    fn is_waiting(&self, id: &TransactionId) -> bool {
+        self.entries.get(id).is_some_and(|entry| entry.due.is_some())
+    }
+
+    /// A peer asked for this.
+    pub(super) fn note_wanted(&mut self, id: &TransactionId) {
+        if let Some(entry) = self.entries.get_mut(id) {
+            entry.wanted = true;
+        }
+    }
+
+    fn insert(&mut self, id: TransactionId, due: Duration) {
         self.entries.entry(id).or_default();
+        self.wait(&id, due);
     }
 
-    pub(super) fn remove(&mut self, id: &TransactionId) -> bool {
-        self.entries.remove(id).is_some()
+    fn wait(&mut self, id: &TransactionId, due: Duration) {
+        let Some(entry) = self.entries.get_mut(id) else { return };
+        if let Some(old) = entry.due.replace(due) {
+            self.due.remove(&(old, *id));
+        }
+        self.due.insert((due, *id));
+    }
+
+    fn bury(&mut self, id: &TransactionId) {
+        if let Some(entry) = self.entries.get_mut(id)
+            && let Some(old) = entry.due.take()
+        {
+            self.due.remove(&(old, *id));
+        }
+    }
+
+    /// Takes a dead letter back; `false` when it was none.
+    fn revive(&mut self, id: &TransactionId, due: Duration) -> bool {
+        let dead = self.is_dead(id);
+        if dead {
+            if let Some(entry) = self.entries.get_mut(id) {
+                (entry.attempts, entry.excused) = (0, 0);
+            }
+            self.wait(id, due);
+        }
+        dead
+    }
+
+    fn remove(&mut self, id: &TransactionId) -> Option<Vec<PeerId>> {
+        let entry = self.entries.remove(id)?;
+        if let Some(due) = entry.due {
+            self.due.remove(&(due, *id));
+        }
+        Some(entry.peers)
+    }
+
+    fn next_due(&self) -> Option<Duration> {
+        self.due.first().map(|(due, _)| *due)
+    }
+
+    /// At most `limit` entries whose round is over.
+    fn take_due(&self, online: Duration, limit: usize) -> Vec<TransactionId> {
+        let over = self.due.iter().take_while(|(due, _)| *due <= online);
+        over.take(limit).map(|(_, id)| *id).collect()
+    }
+
+    /// Ends a round; how many there were without any taker.
+    fn count_round(&mut self, id: &TransactionId, offered: bool) -> u32 {
+        let Some(entry) = self.entries.get_mut(id) else { return 0 };
+        let wanted = std::mem::take(&mut entry.wanted);
+        if wanted && entry.excused < MAX_EXCUSED {
+            entry.excused += 1;
+        } else if offered && entry.peers.is_empty() {
+            entry.attempts += 1;
+        }
+        entry.attempts
+    }
+
+    fn has_confirmed(&self, id: &TransactionId, peer: &PeerId) -> bool {
+        self.entries.get(id).is_some_and(|entry| entry.peers.contains(peer))
     }
 
     /// Notes a confirmation; how many there are now, unless this one is not new.
     fn confirm(&mut self, id: &TransactionId, peer: PeerId) -> Option<u32> {
         let peers = match self.entries.get_mut(id) {
-            Some(peers) => peers,
+            Some(entry) => &mut entry.peers,
             None => self.finished.get_mut(id)?,
         };
         if peers.contains(&peer) {
@@ -224,7 +392,7 @@ impl Outbox {
 
     /// Takes an entry out; `false` when it was out already.
     fn finish(&mut self, id: &TransactionId) -> bool {
-        let Some(peers) = self.entries.remove(id) else { return false };
+        let Some(peers) = self.remove(id) else { return false };
         if self.order.len() >= MAX_FINISHED
             && let Some(oldest) = self.order.pop_front()
         {
@@ -236,8 +404,8 @@ impl Outbox {
     }
 
     fn finish_all(&mut self, needed: u32) -> Vec<TransactionId> {
-        let enough = |(id, peers): (&TransactionId, &Vec<PeerId>)| {
-            (peers.len() >= needed as usize).then_some(*id)
+        let enough = |(id, entry): (&TransactionId, &Entry)| {
+            (entry.peers.len() >= needed as usize).then_some(*id)
         };
         let done: Vec<_> = self.entries.iter().filter_map(enough).collect();
         for id in &done {
@@ -251,25 +419,86 @@ impl Outbox {
 mod tests {
     use super::*;
 
+    fn id(n: u32) -> TransactionId {
+        let mut bytes = [0; 32];
+        bytes[..4].copy_from_slice(&n.to_le_bytes());
+        TransactionId::from_bytes(bytes)
+    }
+
+    const fn peer(n: u8) -> PeerId {
+        PeerId::from_bytes([n; 32])
+    }
+
+    const SECOND: Duration = Duration::from_secs(1);
+
     #[test]
     fn a_peer_counts_once_and_finished_entries_are_bounded() {
         let mut outbox = Outbox::default();
-        let id = |n: u32| {
-            let mut bytes = [0; 32];
-            bytes[..4].copy_from_slice(&n.to_le_bytes());
-            TransactionId::from_bytes(bytes)
-        };
-        let peer = |n| PeerId::from_bytes([n; 32]);
-        outbox.insert(id(0));
+        outbox.insert(id(0), SECOND);
         assert_eq!(outbox.confirm(&id(0), peer(1)), Some(1));
         assert_eq!(outbox.confirm(&id(0), peer(1)), None);
         assert!(outbox.finish(&id(0)) && !outbox.finish(&id(0)));
         assert_eq!(outbox.confirm(&id(0), peer(2)), Some(2), "receipts may wait for more");
         assert_eq!(outbox.confirm(&id(7), peer(2)), None, "not ours");
         for n in 1..=20_000 {
-            outbox.insert(id(n));
+            outbox.insert(id(n), SECOND);
             outbox.finish(&id(n));
         }
-        assert_eq!((outbox.len(), outbox.finished.len()), (0, MAX_FINISHED));
+        assert_eq!((outbox.len(), outbox.due.len()), (0, 0));
+        assert_eq!(outbox.finished.len(), MAX_FINISHED);
+    }
+
+    #[test]
+    fn a_round_counts_only_if_it_was_offered_and_nobody_took_it() {
+        let mut outbox = Outbox::default();
+        outbox.insert(id(0), SECOND);
+        assert_eq!(outbox.count_round(&id(0), false), 0, "nobody was there");
+        outbox.note_wanted(&id(0));
+        assert_eq!(outbox.count_round(&id(0), true), 0, "somebody is fetching it");
+        assert_eq!(outbox.count_round(&id(0), true), 1);
+        for _ in 0..10 {
+            outbox.note_wanted(&id(0));
+            outbox.count_round(&id(0), true);
+        }
+        assert_eq!(outbox.count_round(&id(0), true), 8, "fetching does not excuse for ever");
+        outbox.confirm(&id(0), peer(1));
+        assert_eq!(outbox.count_round(&id(0), true), 8, "somebody has it");
+    }
+
+    #[test]
+    fn dead_letters_stay_and_come_back() {
+        let mut outbox = Outbox::default();
+        outbox.insert(id(0), SECOND);
+        outbox.bury(&id(0));
+        assert_eq!((outbox.len(), outbox.dead(), outbox.next_due()), (1, 1, None));
+        assert!(outbox.is_dead(&id(0)) && !outbox.is_waiting(&id(0)));
+        assert!(outbox.revive(&id(0), SECOND) && !outbox.revive(&id(0), SECOND));
+        assert_eq!((outbox.dead(), outbox.next_due()), (0, Some(SECOND)));
+        assert_eq!(outbox.take_due(SECOND, 10), [id(0)]);
+        assert_eq!(outbox.take_due(SECOND / 2, 10), []);
+    }
+
+    #[test]
+    fn the_clock_stands_still_while_offline() {
+        let mut clock = OnlineClock::default();
+        let at = |seconds| MonoTime::ZERO + SECOND * seconds;
+        assert_eq!(clock.at(at(100)), Duration::ZERO);
+        clock.run(at(100), true);
+        clock.run(at(101), true);
+        assert_eq!(clock.at(at(103)), SECOND * 3);
+        clock.run(at(104), false);
+        clock.run(at(200), false);
+        assert_eq!(clock.at(at(300)), SECOND * 4);
+        clock.run(at(300), true);
+        assert_eq!(clock.at(at(301)), SECOND * 5);
+    }
+
+    #[test]
+    fn what_an_earlier_run_left_is_taken_up() {
+        let queued = |n, attempts, dead| Queued { id: id(n), attempts, dead };
+        let mut outbox = Outbox::restore(vec![queued(1, 4, false), queued(2, 5, true)]);
+        assert_eq!((outbox.len(), outbox.dead()), (2, 1));
+        assert_eq!(outbox.waiting(), [id(1)]);
+        assert_eq!(outbox.count_round(&id(1), true), 5);
     }
 }

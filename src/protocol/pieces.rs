@@ -1,121 +1,167 @@
 //! Putting large payloads together from their pieces.
 //!
-//! Pieces are taken in order, from the peer that was asked and from those asked before it, which may
-//! only have been slow. Only the last piece may be short, so that crumbs do not pass for progress.
-//! The header that comes with the first piece rules: its hash is the id. Nobody knows yet whether
-//! the bytes are right; hash and signature are checked when all are there, and when pieces of
-//! several peers turn out wrong nobody is blamed and one peer is asked for all of it.
+//! A piece is taken from who was asked for it, and from those asked before, who may only have been
+//! slow; anything else is counted and dropped. Each is checked by itself, off the core, against the
+//! payload hash in the header: so it is certain who sent a wrong one, and it costs that peer and
+//! nobody else the link. Only what was checked is kept, counted as progress and passed on. Only the
+//! last piece may be short, so that crumbs do not pass for progress.
 
-use std::time::Duration;
+use crate::types::{LinkId, PIECE_BYTES, Piece, Proofs, Refusal, TransactionId, piece_len};
 
-use bytes::{Bytes, BytesMut};
-
-use crate::types::{Header, LinkId, PIECE_BYTES, Piece, Signature, Transaction, TransactionId};
-
-use super::Protocol;
-use super::fetch::{ANSWER, Stage};
-use super::timers::Timer;
-
-/// Longest time for one piece on the wire: 64 KiB at 32 KiB/s.
-const PIECE: Duration = Duration::from_secs(2);
-
-/// A large payload on its way in.
-#[derive(Debug)]
-pub(super) struct Assembly {
-    pub(super) header: Bytes,
-    pub(super) signature: Signature,
-    pub(super) hop: u16,
-    pub(super) bytes: BytesMut,
-    /// Who sent the latest bytes.
-    pub(super) from: LinkId,
-    pub(super) mixed: bool,
-}
+use super::fetch::Stage;
+use super::io::{Output, Ticket};
+use super::{Protocol, Task};
 
 impl Protocol {
     /// Part of a large payload came.
-    pub(super) fn on_piece(&mut self, link: LinkId, piece: &Piece) {
+    pub(super) fn on_piece(&mut self, link: LinkId, piece: Piece) {
         self.counters.pieces_received += 1;
         self.counters.payload_bytes_received += piece.bytes.len() as u64;
         let id = piece.id;
-        // Also of a peer that was asked before: it may only have been slow.
-        let running = self.pending.get(&id).is_some_and(|p| {
-            let heard = !p.whole && p.asked.is_some() && p.sources.iter().any(|s| s.link == link);
-            p.stage == Stage::Heard && (p.asked == Some(link) || heard)
-        });
-        if !running || !self.take_head(link, piece) {
+        let Some(root) = self.expects_piece(link, &piece) else {
             self.counters.pieces_unexpected += 1;
             return;
-        }
+        };
+        let Some(from) = self.links.all.get(&link).map(|l| l.remote) else { return };
+        self.note_progress(link, &id, piece.bytes.len());
         let Some(pending) = self.pending.get_mut(&id) else { return };
-        let Some(assembly) = &mut pending.assembly else { return };
-        let have = assembly.bytes.len() as u64;
-        // Only the last piece may be short: crumbs would pass for progress for ever.
-        let expected = pending.size.saturating_sub(have).min(PIECE_BYTES as u64);
-        if piece.offset != have || piece.bytes.len() as u64 != expected {
-            self.counters.pieces_unexpected += 1;
+        let len = pending.size;
+        let Some(large) = &mut pending.large else { return };
+        if let Some(assembly) = &mut large.assembly {
+            assembly.checking.insert(piece.index);
+        }
+        for parent in &mut large.parents {
+            if let Some(wanted) = &mut parent.wanted {
+                wanted.remove(piece.index);
+            }
+        }
+        self.verifying += 1;
+        self.verifying_bytes += piece.bytes.len() as u64;
+        let task = Task::Piece { link, from, piece: piece.clone() };
+        let ticket = self.ticket(task);
+        self.out.push_back(Output::VerifyPiece { ticket, root, len, piece });
+        self.end_fulfilled(&id);
+    }
+
+    /// The payload hash that a piece has to fit, if it is one that is needed.
+    fn expects_piece(&self, link: LinkId, piece: &Piece) -> Option<[u8; 32]> {
+        let pending = self.pending.get(&piece.id).filter(|p| p.stage == Stage::Heard)?;
+        let large = pending.large.as_ref()?;
+        let assembly = large.assembly.as_ref()?;
+        let known = large.parents.iter().any(|p| p.link == link) || large.exes.contains(&link);
+        let new = !assembly.have.contains(piece.index) && !assembly.checking.contains(piece.index);
+        let whole = piece.index < assembly.have.len()
+            && piece.bytes.len() == piece_len(pending.size, piece.index);
+        let root = large.head.as_ref()?.header().payload_hash;
+        (known && new && whole).then_some(root)
+    }
+
+    /// Parents that owe nothing more are free for other work.
+    fn end_fulfilled(&mut self, id: &TransactionId) {
+        let Some(large) = self.pending.get(id).and_then(|p| p.large.as_ref()) else { return };
+        let done = large.parents.iter().filter(|p| p.wanted.as_ref().is_some_and(|w| w.is_empty()));
+        let done: Vec<LinkId> = done.map(|p| p.link).collect();
+        if done.is_empty() {
             return;
         }
-        assembly.mixed |= assembly.from != link;
-        assembly.from = link;
-        assembly.bytes.extend_from_slice(&piece.bytes);
-        // A slow peer that makes progress is not given up.
-        pending.turns = 0;
-        if assembly.bytes.len() as u64 == pending.size {
-            self.complete(link, &id);
-        } else {
-            let patience = ANSWER.max(self.rtt_of(link) * 3) + PIECE;
-            self.timers.set(Timer::Fetch(id), self.now + patience);
+        for link in done {
+            self.end_parent(link, id, false);
+            if let Some(up) = self.links.up(link).filter(|up| up.asked.is_empty()) {
+                up.intake.idle();
+            }
+        }
+        self.drive(id);
+    }
+
+    pub(super) fn on_piece_verified(&mut self, ticket: Ticket, valid: bool) {
+        let Some(Task::Piece { link, from, piece }) = self.tickets.remove(&ticket) else { return };
+        self.verifying -= 1;
+        self.verifying_bytes -= piece.bytes.len() as u64;
+        let id = piece.id;
+        if valid {
+            self.keep_piece(link, piece);
+            return;
+        }
+        self.refuse_transaction(link, &id, Refusal::WrongHash);
+        if let Some(pending) = self.pending.get_mut(&id) {
+            pending.sources.retain(|s| s.link != link);
+            if let Some(assembly) = pending.large.as_mut().and_then(|l| l.assembly.as_mut()) {
+                assembly.checking.remove(piece.index);
+            }
+        }
+        self.punish(link, &from, "forged transaction");
+        self.drive(&id);
+    }
+
+    fn keep_piece(&mut self, link: LinkId, piece: Piece) {
+        let id = piece.id;
+        let Some(pending) = self.pending.get_mut(&id) else { return };
+        let Some(large) = &mut pending.large else { return };
+        let Some(assembly) = &mut large.assembly else { return };
+        assembly.checking.remove(piece.index);
+        let start = piece.index as usize * PIECE_BYTES;
+        let Some(place) = assembly.buffer.get_mut(start..start + piece.bytes.len()) else { return };
+        if !assembly.have.insert(piece.index) {
+            return;
+        }
+        place.copy_from_slice(&piece.bytes);
+        assembly.proofs[piece.index as usize] = piece.proof;
+        assembly.newest = Some((piece.index, piece.bytes));
+        let first = assembly.have.count() == 1 && assembly.have.len() > 1;
+        let children = large.children.clone();
+        if first && large.trusted && self.relays_ahead() {
+            self.say_receiving(&id, link);
+        }
+        for child in children {
+            self.serve(child);
+        }
+        self.finish_assembly(&id);
+    }
+
+    /// Tells the neighbours that pieces can be had here.
+    fn say_receiving(&mut self, id: &TransactionId, from: LinkId) {
+        for link in self.links.up_ids() {
+            if link != from
+                && let Some(batch) = self.links.batch(link)
+            {
+                batch.receiving.push(*id);
+            }
         }
     }
 
-    /// Starts an assembly with the head of an answer; `false` when the head does not fit the id.
-    fn take_head(&mut self, link: LinkId, piece: &Piece) -> bool {
-        let Some(pending) = self.pending.get_mut(&piece.id) else { return false };
-        if pending.assembly.is_some() {
-            return true;
+    /// Hands on a payload that is complete and whose signature is known to be right.
+    pub(super) fn finish_assembly(&mut self, id: &TransactionId) {
+        let Some(pending) = self.pending.get_mut(id).filter(|p| p.stage == Stage::Heard) else {
+            return;
+        };
+        let Some(large) = &mut pending.large else { return };
+        let complete = |a: &super::large::Assembly| a.have.count() == a.have.len();
+        if !large.trusted || !large.assembly.as_ref().is_some_and(complete) {
+            return;
         }
-        let Some((header, signature, hop)) = &piece.head else { return false };
-        if blake3::hash(header).as_bytes() != piece.id.as_bytes() {
-            return false;
-        }
-        let Ok(parsed) = Header::from_bytes(header) else { return false };
-        if parsed.payload_len > self.config.gossip.max_transaction_size {
-            return false;
-        }
-        // Room was made for what was announced, which need not be true.
-        let (others, budget) = (self.fetches.assembling, self.config.gossip.max_assembly_bytes);
-        if others > 0 && others + parsed.payload_len > budget {
-            return false;
-        }
-        // The header rules, not what the announcement claimed.
-        pending.size = parsed.payload_len;
-        pending.assembly = Some(Assembly {
-            header: Bytes::copy_from_slice(header),
-            signature: *signature,
-            hop: *hop,
-            bytes: BytesMut::new(),
-            from: link,
-            mixed: false,
-        });
-        self.fetches.assembling += parsed.payload_len;
-        true
-    }
-
-    fn complete(&mut self, link: LinkId, id: &TransactionId) {
-        let asked = self.pending.get_mut(id).and_then(|pending| pending.asked.take());
-        for link in [Some(link), asked].into_iter().flatten() {
-            self.forget_asked(link, id);
-        }
-        let Some(pending) = self.pending.get_mut(id) else { return };
-        let size = pending.size;
-        let Some(assembly) = pending.assembly.take() else { return };
-        pending.mixed = assembly.mixed;
-        self.fetches.assembling = self.fetches.assembling.saturating_sub(size);
+        let (Some(head), Some(assembly)) = (large.head.clone(), large.assembly.take()) else {
+            return;
+        };
+        self.fetches.assembling = self.fetches.assembling.saturating_sub(pending.size);
+        let hop = large.hop.saturating_sub(1);
+        let link = large.exes.last().copied();
         self.counters.payloads_received += 1;
-        let bytes = assembly.bytes.freeze();
-        match Transaction::from_parts(assembly.header, assembly.signature, bytes) {
-            Ok(transaction) => self.verify(link, transaction, assembly.hop),
-            Err(_) => self.violation(link),
+        self.shelve(*id, Proofs::collected(assembly.proofs));
+        let from = link.and_then(|link| self.links.all.get(&link)).map(|l| l.remote);
+        let origin = head.header().origin;
+        let Ok(transaction) = head.with_payload(assembly.buffer.into()) else { return };
+        // A link that ended since brought the last piece.
+        let from = from.unwrap_or(origin);
+        // No link has this number.
+        let link = link.unwrap_or(LinkId(0));
+        if self.validating {
+            self.judge(link, from, transaction, hop, true);
+        } else if let Some(reason) = self.inadmissible(transaction.header()) {
+            self.remove_pending(id);
+            self.refuse_transaction(link, id, reason);
+        } else {
+            self.guard.note_served(&from, self.now);
+            self.accept_foreign(from, &transaction, hop);
         }
     }
 }

@@ -1,53 +1,147 @@
-//! Answering wants: whole small transactions, large ones in pieces.
+//! Answering wants and reservations: whole small transactions, large ones in pieces.
 //!
-//! What a peer asked for waits in order on its link. A piece is queued only when the queue is empty
-//! or short enough that no more than one piece waits, so control never stands behind more than that.
+//! What a peer asked for waits in order on its link; what cannot be sent yet, because it is still on
+//! its way here or read from the store, is passed over. A piece is queued only when the queue is
+//! empty or short enough that no more than one piece waits, so control never stands behind more than
+//! that.
+//!
+//! A payload is served to `MAX_CHILDREN` peers at a time, and to more while all that is owed to peers
+//! is little (`ALLOWANCE`, about 130 ms at 50 Mbit/s); the others are told `Busy` and find somebody
+//! who has got it from here. Who comes back with `force` is served. What is still on its way here is
+//! promised only to peers behind this node in the order of reservations (see `large`).
 
-use crate::types::{LinkId, Message, PIECE_BYTES, Piece, Transaction, TransactionId, Want};
+use crate::types::{
+    Head, LinkId, Message, Offer, PIECE_BYTES, Piece, PieceSet, Proofs, Reservation, Transaction,
+    TransactionId, piece_len, pieces_of,
+};
 
+use super::fetch::Stage;
 use super::io::{Output, Ticket};
+use super::large::is_passed_on;
 use super::learn::Lesson;
-use super::links::Serve;
+use super::links::{Parts, Serve};
 use super::{Protocol, Task};
 
-/// The most of a large payload that may be on its way to a peer: four pieces.
-const IN_FLIGHT: u64 = 4 * PIECE_BYTES as u64;
 /// Wants of one peer waiting to be served; a peer that asks for more asked for too much at once.
 pub(super) const MAX_SERVING: usize = 4096;
+/// Peers that one payload is served to at a time, whatever else is owed.
+const MAX_CHILDREN: u16 = 3;
+/// Pieces owed to all peers together up to which more of them are served: 1 MiB.
+const ALLOWANCE: u64 = 16;
+
+/// The next thing to do for a link.
+enum Step {
+    Whole(Transaction),
+    Load,
+    Prove(Transaction),
+    Head(Head, bool),
+    Piece(u32),
+    Gone,
+}
 
 impl Protocol {
-    pub(super) fn on_want(&mut self, link: LinkId, list: Vec<Want>) {
+    pub(super) fn on_want(&mut self, link: LinkId, list: &[TransactionId]) {
         self.counters.wants_received += list.len() as u64;
         let mut useful = Vec::new();
-        for want in list {
+        for id in list {
             let eager = self.config.gossip.eager_limit;
-            let size = self.log.find(&want.id).map(|entry| entry.size);
+            let size = self.log.find(id).map(|entry| entry.size);
             let Some(up) = self.links.up(link) else { return };
             let Some(size) = size.filter(|_| up.serving.len() < MAX_SERVING) else {
-                self.answer_missing(link, want.id);
+                self.answer_missing(link, *id);
                 continue;
             };
-            if want.offset > size {
+            if up.serving.iter().take(64).any(|s| s.id == *id) {
                 continue;
             }
-            if let Some(serve) = up.serving.iter_mut().take(64).find(|s| s.id == want.id) {
-                // Asked again. What is on its way still counts there, so only a peer that has got
-                // further elsewhere, or has to begin anew, changes where we are.
-                let anew = want.offset == 0 && serve.offset > IN_FLIGHT;
-                if want.offset > serve.offset || anew {
-                    serve.offset = want.offset;
-                    serve.payload = serve.payload.take().filter(|_| want.offset > 0);
-                }
-                continue;
+            let mut serve = Serve::new(*id);
+            if size > eager {
+                // It is larger than the peer thinks: the header says so.
+                serve.parts = Some(Parts::new(PieceSet::full(count_of(size)), true));
+                self.fetches.owed += pieces_of(size);
+                self.count_child(id, true);
+            } else {
+                useful.push(*id);
             }
-            let serve = Serve { id: want.id, offset: want.offset, payload: None, loading: None };
+            let Some(up) = self.links.up(link) else { return };
             up.serving.push_back(serve);
-            if size <= eager {
-                useful.push(want.id);
-            }
+            self.outbox.note_wanted(id);
         }
         self.learn(link, &useful, Lesson::Useful);
         self.serve(link);
+    }
+
+    /// A peer reserves pieces, or takes that back.
+    pub(super) fn on_reserve(&mut self, link: LinkId, r: Reservation) {
+        self.counters.wants_received += 1;
+        if r.ranges.is_empty() {
+            self.on_taken_back(link, &r.id);
+            return;
+        }
+        self.outbox.note_wanted(&r.id);
+        let held = self.log.find(&r.id).map(|entry| entry.size);
+        if held.is_some_and(|size| size <= self.config.gossip.eager_limit) {
+            self.on_want(link, &[r.id]);
+            return;
+        }
+        let Some(size) = held.or_else(|| self.size_under_way(link, &r)) else {
+            self.answer_missing(link, r.id);
+            return;
+        };
+        let wanted = PieceSet::from_ranges(count_of(size), &r.ranges);
+        let Some(up) = self.links.up(link) else { return };
+        if let Some(serve) = up.serving.iter_mut().find(|s| s.id == r.id) {
+            if let Some(parts) = &mut serve.parts {
+                self.fetches.owed -= u64::from(parts.wanted.count());
+                parts.wanted = wanted;
+                // What is on its way need not be sent again.
+                parts.wanted.remove_all(&parts.sent);
+                parts.head |= r.head;
+                self.fetches.owed += u64::from(parts.wanted.count());
+            }
+        } else {
+            let children = self.fetches.children.get(&r.id).copied().unwrap_or(0);
+            let little = self.fetches.owed + u64::from(wanted.count()) <= ALLOWANCE;
+            let full = up.serving.len() >= MAX_SERVING;
+            if full || children >= MAX_CHILDREN && !little && !r.force {
+                self.answer_busy(link, r.id);
+                return;
+            }
+            let mut serve = Serve::new(r.id);
+            self.fetches.owed += u64::from(wanted.count());
+            serve.parts = Some(Parts::new(wanted, r.head));
+            up.serving.push_back(serve);
+            self.count_child(&r.id, true);
+            if let Some(large) = self.pending.get_mut(&r.id).and_then(|p| p.large.as_mut())
+                && !large.children.contains(&link)
+            {
+                large.children.push(link);
+            }
+        }
+        self.serve(link);
+    }
+
+    /// Size of a payload on its way here, if the peer may wait for it: it is behind us in the order.
+    fn size_under_way(&mut self, link: LinkId, r: &Reservation) -> Option<u64> {
+        let pending = self.pending.get(&r.id)?;
+        let large = pending.large.as_ref()?;
+        let theirs = (r.hop, self.links.peer_of(link)?);
+        let behind = (large.hop, self.me) < theirs;
+        let ready = pending.stage == Stage::Heard && is_passed_on(pending) && self.relays_ahead();
+        (ready && behind).then_some(pending.size)
+    }
+
+    fn on_taken_back(&mut self, link: LinkId, id: &TransactionId) {
+        let Some(up) = self.links.up(link) else { return };
+        let Some(at) = up.serving.iter().position(|s| s.id == *id && s.parts.is_some()) else {
+            return;
+        };
+        let Some(serve) = up.serving.remove(at) else { return };
+        self.note_served_out(link, &serve);
+        if serve.parts.is_some_and(|parts| parts.sent.is_empty()) {
+            // We said that we have it and did not come to send it.
+            self.answer_busy(link, *id);
+        }
     }
 
     fn answer_missing(&mut self, link: LinkId, id: TransactionId) {
@@ -57,97 +151,263 @@ impl Protocol {
         }
     }
 
+    fn answer_busy(&mut self, link: LinkId, id: TransactionId) {
+        self.counters.wants_refused += 1;
+        if let Some(batch) = self.links.batch(link) {
+            batch.busy.push(id);
+        }
+    }
+
+    fn count_child(&mut self, id: &TransactionId, more: bool) {
+        let count = self.fetches.children.get(id).copied().unwrap_or(0);
+        if more {
+            self.fetches.children.insert(*id, count.saturating_add(1));
+        } else if count <= 1 {
+            self.fetches.children.remove(id);
+        } else {
+            self.fetches.children.insert(*id, count - 1);
+        }
+    }
+
+    /// A peer is no longer served something.
+    pub(super) fn note_served_out(&mut self, link: LinkId, serve: &Serve) {
+        let Some(parts) = &serve.parts else { return };
+        self.fetches.owed -= u64::from(parts.wanted.count());
+        self.count_child(&serve.id, false);
+        if let Some(large) = self.pending.get_mut(&serve.id).and_then(|p| p.large.as_mut()) {
+            large.children.retain(|child| *child != link);
+        }
+    }
+
     /// Sends what a peer asked for as far as its queue has room.
     pub(super) fn serve(&mut self, link: LinkId) {
         while self.is_writable(link) {
-            let Some(up) = self.links.up(link) else { return };
-            let Some(front) = up.serving.front() else { return };
-            if front.loading.is_some() {
-                return;
-            }
-            let (id, offset, held) = (front.id, front.offset, front.payload.clone());
-            let slot = up.slot;
-            let cached = held.or_else(|| self.log.find(&id)?.cached.clone());
-            let Some(transaction) = cached else {
-                self.load(link, id);
-                return;
-            };
-            if transaction.header().payload_len <= self.config.gossip.eager_limit && offset == 0 {
-                self.pop_serving(link);
-                self.counters.wants_served += 1;
-                let hop = self.log.find(&id).map_or(0, |entry| entry.hop);
-                self.push(link, slot, transaction, hop);
-            } else if !self.serve_piece(link, slot, transaction, offset) {
-                return;
+            let Some((at, step)) = self.next_step(link) else { return };
+            match step {
+                Step::Gone => {
+                    let Some(id) = self.end_serving(link, at) else { return };
+                    self.answer_missing(link, id);
+                }
+                Step::Whole(transaction) => self.serve_whole(link, at, transaction),
+                Step::Load => self.load(link, at),
+                Step::Prove(transaction) => self.prove(link, at, transaction),
+                Step::Head(head, complete) => self.serve_head(link, at, head, complete),
+                Step::Piece(index) => {
+                    if !self.serve_piece(link, at, index) {
+                        return;
+                    }
+                }
             }
         }
     }
 
-    /// Sends one piece; `false` when one still waits.
-    fn serve_piece(&mut self, link: LinkId, slot: u8, t: Transaction, offset: u64) -> bool {
-        let id = t.id();
-        let hop = self.log.find(&id).map_or(0, |entry| entry.hop);
-        let size = t.payload().len();
-        let start = usize::try_from(offset).unwrap_or(size).min(size);
-        let end = (start + PIECE_BYTES).min(size);
-        let queued = self.links.all.get(&link).map_or(0, |l| l.queued);
-        if queued > 0 && queued + (end - start) > PIECE_BYTES {
-            return false;
+    /// The first thing on a link's list for which something can be done now.
+    fn next_step(&mut self, link: LinkId) -> Option<(usize, Step)> {
+        let (log, pending, shelf) = (&mut self.log, &self.pending, &self.fetches.shelf);
+        let up = self.links.up(link)?;
+        let loading = up.serving.iter().take(8).any(|s| s.loading.is_some());
+        for (at, serve) in up.serving.iter_mut().enumerate() {
+            if serve.loading.is_some() {
+                continue;
+            }
+            let entry = log.find(&serve.id);
+            let Some(entry) = entry else {
+                let on_its_way = pending.get(&serve.id);
+                match (on_its_way, &mut serve.parts) {
+                    (Some(pending), Some(parts)) => {
+                        if let Some(step) = from_assembly(pending, parts) {
+                            return Some((at, step));
+                        }
+                        continue;
+                    }
+                    // It expired while it waited, or did not come.
+                    _ => return Some((at, Step::Gone)),
+                }
+            };
+            let held = serve.payload.clone().or_else(|| entry.cached.clone());
+            let Some(transaction) = held else {
+                if loading {
+                    continue;
+                }
+                return Some((at, Step::Load));
+            };
+            let Some(parts) = &mut serve.parts else { return Some((at, Step::Whole(transaction))) };
+            if parts.head {
+                return Some((at, Step::Head(Head::of(&transaction), true)));
+            }
+            if parts.proofs.is_none() {
+                parts.proofs = if parts.wanted.len() == 1 {
+                    Some(Proofs::collected(vec![bytes::Bytes::new()]))
+                } else {
+                    shelf.get(&serve.id)
+                };
+            }
+            if parts.proofs.is_none() {
+                return Some((at, Step::Prove(transaction)));
+            }
+            serve.payload = Some(transaction);
+            return Some((at, parts.wanted.first_of(None).map_or(Step::Gone, Step::Piece)));
         }
-        let first = self
-            .links
-            .up(link)
-            .and_then(|up| up.serving.front())
-            .is_some_and(|serve| serve.payload.is_none());
-        let head = first.then(|| (t.header_bytes().clone(), t.signature(), hop));
-        let piece = Piece { id, offset, bytes: t.payload().slice(start..end), head };
+        None
+    }
+
+    fn serve_whole(&mut self, link: LinkId, at: usize, transaction: Transaction) {
+        let Some(slot) = self.links.slot_of(link) else { return };
+        let Some(id) = self.end_serving(link, at) else { return };
+        self.counters.wants_served += 1;
+        let hop = self.log.find(&id).map_or(0, |entry| entry.hop);
+        self.push(link, slot, transaction, hop);
+    }
+
+    fn serve_head(&mut self, link: LinkId, at: usize, head: Head, complete: bool) {
+        let id = head.id();
+        let here = self.log.find(&id).map(|entry| entry.hop);
+        let coming = self.pending.get(&id).and_then(|p| p.large.as_ref()).map(|l| l.hop);
+        let hop = here.or(coming).unwrap_or(0);
+        if let Some(parts) = self.parts(link, at) {
+            parts.head = false;
+        }
+        self.send(link, Message::Offer(Box::new(Offer { head, hop, complete })));
+    }
+
+    /// Sends one piece; `false` when one still waits.
+    fn serve_piece(&mut self, link: LinkId, at: usize, index: u32) -> bool {
+        let queued = self.links.all.get(&link).map_or(0, |l| l.queued);
+        let Some((id, bytes, proof)) = self.piece(link, at, index, queued) else { return false };
         self.counters.pieces_sent += 1;
-        self.counters.payload_bytes_sent += piece.bytes.len() as u64;
-        self.send(link, Message::Piece(piece));
-        if end == size {
-            self.pop_serving(link);
+        self.counters.payload_bytes_sent += bytes.len() as u64;
+        self.send(link, Message::Piece(Piece { id, index, bytes, proof }));
+        self.fetches.owed -= 1;
+        let Some(parts) = self.parts(link, at) else { return true };
+        parts.wanted.remove(index);
+        parts.sent.insert(index);
+        if parts.wanted.is_empty() {
+            let all = parts.sent.count() == parts.sent.len();
+            self.end_serving(link, at);
             self.counters.wants_served += 1;
-            self.mark_known(&id, slot);
-        } else if let Some(serve) = self.links.up(link).and_then(|up| up.serving.front_mut()) {
-            serve.offset = end as u64;
-            serve.payload = Some(t);
+            if all && let Some(slot) = self.links.slot_of(link) {
+                self.mark_known(&id, slot);
+            }
         }
         true
     }
 
-    fn pop_serving(&mut self, link: LinkId) {
-        if let Some(up) = self.links.up(link) {
-            up.serving.pop_front();
+    /// A piece with its proof, if there is room for it on the link.
+    fn piece(
+        &mut self,
+        link: LinkId,
+        at: usize,
+        index: u32,
+        queued: usize,
+    ) -> Option<(TransactionId, bytes::Bytes, bytes::Bytes)> {
+        let pending = &self.pending;
+        let serve = self.links.up(link)?.serving.get(at)?;
+        let start = index as usize * PIECE_BYTES;
+        let fits = |len: usize| queued == 0 || queued + len <= PIECE_BYTES;
+        if let Some(transaction) = &serve.payload {
+            let payload = transaction.payload();
+            let len = piece_len(payload.len() as u64, index);
+            let proof = serve.parts.as_ref()?.proofs.as_ref()?.get(index);
+            return fits(len).then(|| (serve.id, payload.slice(start..start + len), proof));
         }
+        let pending = pending.get(&serve.id)?;
+        let assembly = pending.large.as_ref()?.assembly.as_ref()?;
+        let len = piece_len(pending.size, index);
+        let proof = assembly.proofs.get(index as usize)?.clone();
+        let newest = assembly.newest.as_ref().filter(|(newest, _)| *newest == index);
+        fits(len).then(|| {
+            let bytes = match newest {
+                Some((_, bytes)) => bytes.clone(),
+                None => bytes::Bytes::copy_from_slice(&assembly.buffer[start..start + len]),
+            };
+            (serve.id, bytes, proof)
+        })
     }
 
-    fn load(&mut self, link: LinkId, id: TransactionId) {
-        if !self.log.contains(&id) {
-            // It expired while it waited.
-            self.pop_serving(link);
-            self.answer_missing(link, id);
+    fn parts(&mut self, link: LinkId, at: usize) -> Option<&mut Parts> {
+        self.links.up(link)?.serving.get_mut(at)?.parts.as_mut()
+    }
+
+    fn end_serving(&mut self, link: LinkId, at: usize) -> Option<TransactionId> {
+        let serve = self.links.up(link)?.serving.remove(at)?;
+        self.note_served_out(link, &serve);
+        Some(serve.id)
+    }
+
+    fn load(&mut self, link: LinkId, at: usize) {
+        let Some(id) = self.links.up(link).and_then(|up| up.serving.get(at)).map(|s| s.id) else {
             return;
-        }
+        };
         let ticket = self.ticket(Task::Load { link, id });
-        if let Some(serve) = self.links.up(link).and_then(|up| up.serving.front_mut()) {
+        self.set_loading(link, at, ticket);
+        self.out.push_back(Output::Load { ticket, id });
+    }
+
+    fn set_loading(&mut self, link: LinkId, at: usize, ticket: Ticket) {
+        if let Some(serve) = self.links.up(link).and_then(|up| up.serving.get_mut(at)) {
             serve.loading = Some(ticket);
         }
-        self.out.push_back(Output::Load { ticket, id });
     }
 
     pub(super) fn on_loaded(&mut self, ticket: Ticket, transaction: Option<Transaction>) {
         let Some(Task::Load { link, id }) = self.tickets.remove(&ticket) else { return };
         let Some(up) = self.links.up(link) else { return };
-        let Some(front) = up.serving.front_mut().filter(|s| s.loading == Some(ticket)) else {
-            return;
-        };
-        front.loading = None;
+        let Some(at) = up.serving.iter().position(|s| s.loading == Some(ticket)) else { return };
+        if let Some(serve) = up.serving.get_mut(at) {
+            serve.loading = None;
+        }
         if let Some(transaction) = transaction {
             self.log.cache(&transaction);
         } else {
-            self.pop_serving(link);
+            self.end_serving(link, at);
             self.answer_missing(link, id);
         }
         self.serve(link);
     }
+
+    /// Has the proofs of a payload made, once for all who wait for them.
+    fn prove(&mut self, link: LinkId, at: usize, transaction: Transaction) {
+        let id = transaction.id();
+        let ticket = match self.fetches.proving.get(&id) {
+            Some(ticket) => *ticket,
+            None => {
+                let ticket = self.ticket(Task::Prove { id });
+                self.fetches.proving.insert(id, ticket);
+                self.out.push_back(Output::Prove { ticket, transaction });
+                ticket
+            }
+        };
+        self.set_loading(link, at, ticket);
+    }
+
+    pub(super) fn on_proved(&mut self, ticket: Ticket, proofs: Proofs) {
+        let Some(Task::Prove { id }) = self.tickets.remove(&ticket) else { return };
+        self.fetches.proving.remove(&id);
+        for link in self.links.up_ids() {
+            let Some(up) = self.links.up(link) else { continue };
+            let waits = |s: &&mut Serve| s.loading == Some(ticket);
+            for serve in up.serving.iter_mut().filter(waits) {
+                serve.loading = None;
+                if let Some(parts) = &mut serve.parts {
+                    parts.proofs = Some(proofs.clone());
+                }
+            }
+            self.serve(link);
+        }
+        self.shelve(id, proofs);
+    }
+}
+
+/// What can be sent of a payload that is still on its way here.
+fn from_assembly(pending: &super::fetch::Pending, parts: &Parts) -> Option<Step> {
+    let large = pending.large.as_ref()?;
+    if parts.head {
+        return Some(Step::Head(large.head.clone()?, false));
+    }
+    let have = &large.assembly.as_ref()?.have;
+    parts.wanted.first_of(Some(have)).map(Step::Piece)
+}
+
+fn count_of(size: u64) -> u32 {
+    u32::try_from(pieces_of(size)).unwrap_or(u32::MAX)
 }

@@ -262,6 +262,7 @@ impl Protocol {
             bulk_first: false,
             asked: std::collections::BTreeSet::new(),
             asked_bytes: 0,
+            intake: super::reserve::Intake::default(),
             backlog: std::collections::VecDeque::new(),
             resync: false,
             resynced: None,
@@ -341,6 +342,7 @@ impl Protocol {
         };
         self.counters.links_closed += 1;
         self.ask_others(l.id, up);
+        self.forget_promises(l.remote);
         if ending == Ending::Ours(CloseReason::Replaced) {
             // The peer is still linked, over the connection that took over.
             return;

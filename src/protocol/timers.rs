@@ -25,6 +25,8 @@ pub(super) enum Timer {
     Refresh,
     /// Forget what expired.
     Expire,
+    /// Offer own transactions again that nobody confirmed.
+    Outbox,
 }
 
 /// Timers by due time and by name.

@@ -1,7 +1,9 @@
 //! What happens: events become inputs, outputs become effects.
 
 use crate::protocol::{Input, Judgement, Output, Ticket};
-use crate::types::{InvalidTransaction, NewEntry, PeerRecord, Signature, Transaction, Verdict};
+use crate::types::{
+    Head, InvalidTransaction, NewEntry, PeerRecord, Proofs, Transaction, Verdict, verify_piece,
+};
 
 use super::check::Seen;
 use super::config::Verification;
@@ -160,10 +162,24 @@ impl World {
             }
             Output::Send { link, message } => self.queue(node, link, message),
             Output::Close { link } => self.close(node, link),
-            Output::Verify { ticket, transaction, .. } => {
-                let judgement = self.judge(&transaction);
+            Output::Verify { ticket, transaction, proven, .. } => {
+                let judgement = self.judge(&transaction, proven);
                 let at = self.now + self.config.verify_delay;
                 self.schedule(at, Event::Verified { node, boot, ticket, judgement });
+            }
+            Output::VerifyHead { ticket, head } => {
+                let result = self.judge_head(&head);
+                self.complete_later(node, Input::HeadVerified { ticket, result });
+            }
+            Output::VerifyPiece { ticket, root, len, piece } => {
+                let trusted = self.config.verification == Verification::Trusted;
+                let valid =
+                    trusted || verify_piece(&root, len, piece.index, &piece.bytes, &piece.proof);
+                self.complete_later(node, Input::PieceVerified { ticket, valid });
+            }
+            Output::Prove { ticket, transaction } => {
+                let proofs = Proofs::of(transaction.payload());
+                self.complete_later(node, Input::Proved { ticket, proofs });
             }
             Output::VerifyRecords { ticket, records } => {
                 let all = records.len();
@@ -182,6 +198,7 @@ impl World {
                 let at = self.now + self.config.store_delay;
                 self.schedule(at, Event::Loaded { node, boot, ticket, id });
             }
+            Output::UpdateOutbox { states } => self.nodes[node].store.update(&states),
             Output::Confirmed { ids } => self.nodes[node].store.confirm(&ids),
             Output::Expire { now } => {
                 for id in self.nodes[node].store.expire(now) {
@@ -209,25 +226,39 @@ impl World {
         self.schedule(at, Event::Completed { node, boot, input: Box::new(input) });
     }
 
-    fn judge(&mut self, transaction: &Transaction) -> Judgement {
+    fn judge(&mut self, transaction: &Transaction, proven: bool) -> Judgement {
         let accept = Judgement::Verdict(Verdict::Accept);
         if self.forged.contains(&transaction.id()) {
             return Judgement::Invalid(InvalidTransaction::Signature);
         }
-        if self.config.verification == Verification::Trusted {
+        if self.config.verification == Verification::Trusted || proven {
             return accept;
         }
         if let Err(why) = transaction.verify_payload() {
             return Judgement::Invalid(why);
         }
-        let Signature::Ed25519(signature) = transaction.signature() else {
-            return Judgement::Invalid(InvalidTransaction::Unsigned);
+        match self.judge_head(&Head::of(transaction)) {
+            Ok(()) => accept,
+            Err(why) => Judgement::Invalid(why),
+        }
+    }
+
+    fn judge_head(&mut self, head: &Head) -> Result<(), InvalidTransaction> {
+        if self.forged.contains(&head.id()) {
+            return Err(InvalidTransaction::Signature);
+        }
+        if self.config.verification == Verification::Trusted {
+            return Ok(());
+        }
+        let Some(signed) = head.signature().signed(&head.id()) else {
+            return Err(InvalidTransaction::Unsigned);
         };
-        // The id is part of what is checked: the same signature under another id is another case.
-        let mut key = signature;
-        key.iter_mut().zip(transaction.id().as_bytes()).for_each(|(k, id)| *k ^= id);
-        let good = *self.checked.entry(key).or_insert_with(|| transaction.verify(true).is_ok());
-        if good { accept } else { Judgement::Invalid(InvalidTransaction::Signature) }
+        // What is signed is part of the question: the same signature over something else is another.
+        let mut key = signed.signature;
+        let message = blake3::hash(signed.message());
+        key.iter_mut().zip(message.as_bytes()).for_each(|(k, m)| *k ^= m);
+        let good = *self.checked.entry(key).or_insert_with(|| head.verify(true).is_ok());
+        if good { Ok(()) } else { Err(InvalidTransaction::Signature) }
     }
 
     fn is_genuine(&mut self, record: &PeerRecord) -> bool {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 pub use crate::protocol::Gauge;
 use crate::protocol::{CallId, Input, Judgement, LinkView, Output, Ticket};
-use crate::types::{LinkId, Message, PIECE_BYTES, PeerId, TransactionId, Verdict};
+use crate::types::{LinkId, Message, PIECE_BYTES, PeerId, TransactionId, Verdict, pieces_of};
 
 use super::ids::{FastMap, NodeSet};
 
@@ -138,6 +138,8 @@ pub fn all(hostile: BTreeSet<PeerId>) -> Vec<Box<dyn Checker>> {
         Box::new(AtMostOnce::default()),
         Box::new(StoreBeforePublished::default()),
         Box::new(VerifyBeforeForward::default()),
+        Box::new(super::reservations::ReservationAcyclic::default()),
+        Box::new(super::reservations::OneParent::default()),
         Box::new(Bounded),
         Box::new(ControlFirst::default()),
         Box::new(RecordsMonotone::default()),
@@ -271,6 +273,15 @@ impl Checker for StoreBeforePublished {
 #[derive(Debug, Default)]
 pub struct VerifyBeforeForward {
     verifying: Waiting,
+    heads: Waiting,
+    /// Ids whose header is known to be signed.
+    signed: Marks,
+    /// Pieces being checked: id, number, and how many there are.
+    pieces: FastMap<(usize, Ticket), (TransactionId, u32, u64)>,
+    /// Pieces that were found right, of what is not whole yet.
+    right: FastMap<(usize, TransactionId), BTreeSet<u32>>,
+    /// How many pieces each payload has.
+    counts: FastMap<TransactionId, u64>,
     storing: Waiting,
     good: Marks,
 }
@@ -285,10 +296,33 @@ impl Checker for VerifyBeforeForward {
             Seen::Started { node, kept, .. } => {
                 self.verifying.retain(|(n, _), _| n != node);
                 self.storing.retain(|(n, _), _| n != node);
+                self.heads.retain(|(n, _), _| n != node);
+                self.pieces.retain(|(n, _), _| n != node);
+                self.right.retain(|(n, _), _| n != node);
+                self.signed.restart(*node, &[]);
                 self.good.restart(*node, kept);
             }
             Seen::Output { node, output: Output::Verify { ticket, transaction, .. } } => {
                 self.verifying.insert((*node, *ticket), transaction.id());
+            }
+            Seen::Output { node, output: Output::VerifyHead { ticket, head } } => {
+                self.heads.insert((*node, *ticket), head.id());
+            }
+            Seen::Input { node, input: Input::HeadVerified { ticket, result: Ok(()) } } => {
+                if let Some(id) = self.heads.remove(&(*node, *ticket)) {
+                    self.signed.insert(*node, id);
+                    self.note_whole(*node, id, u64::MAX);
+                }
+            }
+            Seen::Output { node, output: Output::VerifyPiece { ticket, len, piece, .. } } => {
+                let all = pieces_of(*len);
+                self.pieces.insert((*node, *ticket), (piece.id, piece.index, all));
+            }
+            Seen::Input { node, input: Input::PieceVerified { ticket, valid: true } } => {
+                if let Some((id, index, all)) = self.pieces.remove(&(*node, *ticket)) {
+                    self.right.entry((*node, id)).or_default().insert(index);
+                    self.note_whole(*node, id, all);
+                }
             }
             Seen::Output { node, output: Output::Store { ticket, entry, own: true } } => {
                 self.storing.insert((*node, *ticket), entry.transaction.id());
@@ -313,9 +347,23 @@ impl Checker for VerifyBeforeForward {
                 };
                 match message {
                     Message::Push { transaction, .. } => check(&transaction.id()),
-                    Message::Piece(piece) => check(&piece.id),
+                    Message::Piece(piece) => {
+                        let right = self.right.get(&(*node, piece.id));
+                        let checked = right.is_some_and(|right| right.contains(&piece.index));
+                        if !checked || !self.signed.contains(*node, &piece.id) {
+                            check(&piece.id);
+                        }
+                    }
+                    Message::Offer(offer) => {
+                        let id = offer.head.id();
+                        if offer.complete || !self.signed.contains(*node, &id) {
+                            check(&id);
+                        }
+                    }
                     Message::Announce(list) => {
-                        list.iter().for_each(|a| check(&a.id));
+                        for announcement in list {
+                            check(&announcement.id);
+                        }
                         return list.len() as u64;
                     }
                     _ => return 0,
@@ -325,6 +373,18 @@ impl Checker for VerifyBeforeForward {
             _ => {}
         }
         0
+    }
+}
+
+impl VerifyBeforeForward {
+    /// Checked piece by piece, and signed: as good as checked in one go.
+    fn note_whole(&mut self, node: usize, id: TransactionId, all: u64) {
+        let all = *self.counts.entry(id).and_modify(|n| *n = all.min(*n)).or_insert(all);
+        let right = self.right.get(&(node, id)).map_or(0, BTreeSet::len);
+        if right as u64 == all && self.signed.contains(node, &id) {
+            self.right.remove(&(node, id));
+            self.good.insert(node, id);
+        }
     }
 }
 

@@ -22,7 +22,9 @@ impl Hasher for IdHasher {
         if let Some(first) = bytes.first_chunk::<8>() {
             self.mix(u64::from_le_bytes(*first));
         } else {
-            bytes.iter().for_each(|b| self.mix(u64::from(*b)));
+            for byte in bytes {
+                self.mix(u64::from(*byte));
+            }
         }
     }
 

@@ -1,13 +1,14 @@
 //! A node's disk: what survives a crash.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+
+use crate::protocol::{Queued, Restored};
+use crate::types::{
+    Ban, Cursor, EntryState, IndexEntry, NewEntry, PeerId, StoredPeer, Transaction, TransactionId,
+    WallTime,
+};
 
 use super::ids::FastMap;
-
-use crate::protocol::Restored;
-use crate::types::{
-    Ban, Cursor, IndexEntry, NewEntry, PeerId, StoredPeer, Transaction, TransactionId, WallTime,
-};
 
 /// Everything a node has written.
 #[derive(Debug, Default)]
@@ -15,7 +16,7 @@ pub(super) struct Store {
     log: BTreeMap<u64, NewEntry>,
     by_id: FastMap<TransactionId, u64>,
     newest: u64,
-    outbox: BTreeSet<TransactionId>,
+    outbox: BTreeMap<TransactionId, Queued>,
     peers: BTreeMap<PeerId, StoredPeer>,
     bans: BTreeMap<PeerId, Ban>,
 }
@@ -25,7 +26,7 @@ impl Store {
     pub(super) fn append(&mut self, entry: NewEntry, own: bool) -> Option<Cursor> {
         let id = entry.transaction.id();
         if own {
-            self.outbox.insert(id);
+            self.outbox.entry(id).or_insert(Queued { id, attempts: 0, dead: false });
         }
         if self.by_id.contains_key(&id) {
             return None;
@@ -63,6 +64,16 @@ impl Store {
     pub(super) fn confirm(&mut self, ids: &[TransactionId]) {
         for id in ids {
             self.outbox.remove(id);
+        }
+    }
+
+    pub(super) fn update(&mut self, states: &[(TransactionId, EntryState)]) {
+        for (id, state) in states {
+            let Some(queued) = self.outbox.get_mut(id) else { continue };
+            (queued.attempts, queued.dead) = match state {
+                EntryState::Waiting { attempts, .. } => (*attempts, false),
+                EntryState::Dead { .. } => (queued.attempts, true),
+            };
         }
     }
 
@@ -104,7 +115,7 @@ impl Store {
             peers: self.peers.values().cloned().collect(),
             bans: self.bans.values().cloned().collect(),
             index: self.log.iter().map(entry).collect(),
-            outbox: self.outbox.iter().copied().collect(),
+            outbox: self.outbox.values().copied().collect(),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::types::{Announcement, Message, PeerId, Signature, Transaction};
+use crate::types::{Announcement, Head, Message, PeerId, Signature, Transaction};
 
 use super::config::Behaviour;
 
@@ -14,11 +14,11 @@ pub(super) fn tamper(behaviour: Behaviour, own: PeerId, message: &mut Message) -
             if transaction.origin() != own =>
         {
             let payload = flipped(transaction.payload());
-            rebuild(transaction, transaction.signature(), payload);
+            rebuild(transaction, transaction.signature().clone(), payload);
             true
         }
         (Behaviour::WrongPayload | Behaviour::PoisonThenStall, Message::Piece(piece)) => {
-            if behaviour == Behaviour::PoisonThenStall && piece.offset > 0 {
+            if behaviour == Behaviour::PoisonThenStall && piece.index > 0 {
                 return false;
             }
             piece.bytes = flipped(&piece.bytes);
@@ -29,6 +29,13 @@ pub(super) fn tamper(behaviour: Behaviour, own: PeerId, message: &mut Message) -
         {
             let payload = transaction.payload().clone();
             rebuild(transaction, Signature::Ed25519([7; 64]), payload);
+            true
+        }
+        (Behaviour::WrongSignature, Message::Offer(offer)) if offer.head.header().origin != own => {
+            let header = offer.head.header_bytes().clone();
+            if let Ok(head) = Head::from_parts(header, Signature::Ed25519([7; 64])) {
+                offer.head = head;
+            }
             true
         }
         (Behaviour::WrongRecord, Message::Peers(records)) => {

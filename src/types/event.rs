@@ -102,6 +102,14 @@ pub enum Event {
         /// How many confirmed.
         peers: u32,
     },
+    /// One of the node's own transactions was given up for now. It is kept, and taken back when a
+    /// peer confirms it.
+    DeadLettered {
+        /// Which.
+        id: TransactionId,
+        /// Why.
+        reason: String,
+    },
     /// What a NAT prober saw.
     AddressObserved {
         /// The address, as `ip:port`.

@@ -1,4 +1,4 @@
-//! Entries of the retained log.
+//! Entries of the retained log and of the outbox.
 
 use super::{Cursor, PeerId, Transaction, TransactionId, WallTime};
 
@@ -30,4 +30,23 @@ pub struct IndexEntry {
     pub created: WallTime,
     /// When it may go.
     pub keep_until: WallTime,
+}
+
+/// Where an entry stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EntryState {
+    /// Waits for copies.
+    Waiting {
+        /// Rounds without any taker so far.
+        attempts: u32,
+        /// Not tried again earlier than this.
+        due: WallTime,
+    },
+    /// Given up; kept until it is removed or published again.
+    Dead {
+        /// Why.
+        reason: String,
+        /// Since when.
+        since: WallTime,
+    },
 }

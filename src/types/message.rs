@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{CloseReason, PeerRecord, Signature, Transaction, TransactionId};
+use super::{CloseReason, Head, PeerRecord, PieceRange, Transaction, TransactionId};
 
 /// The oldest wire version that this node speaks.
 pub const WIRE_VERSION_MIN: u32 = 1;
@@ -54,13 +54,32 @@ pub struct Announcement {
     pub hop: u16,
 }
 
-/// One id asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Want {
+/// A large transaction, said ahead of its payload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Offer {
+    /// Its header and signature.
+    pub head: Head,
+    /// Hops from its origin to the sender: the sender's place in the order of reservations.
+    pub hop: u16,
+    /// Whether the sender has all of the payload.
+    pub complete: bool,
+}
+
+/// Pieces of a large payload asked for. It takes the place of an earlier one for the same id on
+/// the same link; without any range it only takes that back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reservation {
     /// What is asked for.
     pub id: TransactionId,
-    /// First byte of the payload that is still missing.
-    pub offset: u64,
+    /// The asker's own place in the order of reservations; with 0 only a peer that has all of it
+    /// answers.
+    pub hop: u16,
+    /// Whether the header is wanted first.
+    pub head: bool,
+    /// Do not answer `Busy`.
+    pub force: bool,
+    /// Which pieces, at most [`super::MAX_RANGES`] runs of them.
+    pub ranges: Vec<PieceRange>,
 }
 
 /// A part of a large payload.
@@ -68,12 +87,12 @@ pub struct Want {
 pub struct Piece {
     /// The transaction it belongs to.
     pub id: TransactionId,
-    /// Where it starts in the payload.
-    pub offset: u64,
-    /// At most [`super::PIECE_BYTES`] bytes.
+    /// Which one, counted from 0.
+    pub index: u32,
+    /// [`super::PIECE_BYTES`] bytes, or what is left of the payload.
     pub bytes: Bytes,
-    /// Header bytes, signature and hop, with the first piece of an answer.
-    pub head: Option<(Bytes, Signature, u16)>,
+    /// The hashes that prove it: see [`super::verify_piece`].
+    pub proof: Bytes,
 }
 
 /// One message between linked peers.
@@ -109,7 +128,7 @@ pub enum Message {
     /// I have these.
     Announce(Vec<Announcement>),
     /// Send me these.
-    Want(Vec<Want>),
+    Want(Vec<TransactionId>),
     /// I do not have these, though you asked.
     Missing(Vec<TransactionId>),
     /// A whole transaction, unasked or as an answer.
@@ -129,6 +148,14 @@ pub enum Message {
     Stored(Vec<TransactionId>),
     /// I could not keep up with your announcements: announce everything again.
     Resync,
+    /// Here is a header; its payload is here or on its way here.
+    Offer(Box<Offer>),
+    /// Send me pieces, as you get them.
+    Reserve(Reservation),
+    /// I serve enough peers with these for the moment.
+    Busy(Vec<TransactionId>),
+    /// I have the first piece of these.
+    Receiving(Vec<TransactionId>),
 }
 
 impl Message {
@@ -150,6 +177,10 @@ impl Message {
             Self::Early(_) => "early",
             Self::Stored(_) => "stored",
             Self::Resync => "resync",
+            Self::Offer(_) => "offer",
+            Self::Reserve(_) => "reserve",
+            Self::Busy(_) => "busy",
+            Self::Receiving(_) => "receiving",
         }
     }
 
@@ -165,16 +196,22 @@ impl Message {
             | Self::PeersRequest { .. } => 12,
             Self::Peers(records) => 200 * records.len(),
             Self::Announce(list) => 44 * list.len(),
-            Self::Want(list) => 44 * list.len(),
-            Self::Missing(ids) | Self::Duplicate(ids) | Self::Early(ids) | Self::Stored(ids) => {
-                ID * ids.len()
+            Self::Want(ids)
+            | Self::Missing(ids)
+            | Self::Duplicate(ids)
+            | Self::Early(ids)
+            | Self::Stored(ids)
+            | Self::Busy(ids)
+            | Self::Receiving(ids) => ID * ids.len(),
+            Self::Offer(offer) => {
+                offer.head.header_bytes().len() + offer.head.signature().as_bytes().len() + 16
             }
+            Self::Reserve(reservation) => 44 + 4 * reservation.ranges.len(),
             Self::Push { transaction, .. } => {
-                transaction.payload().len() + transaction.header_bytes().len() + 80
+                let proof = transaction.signature().as_bytes().len();
+                transaction.payload().len() + transaction.header_bytes().len() + proof + 16
             }
-            Self::Piece(piece) => {
-                piece.bytes.len() + 60 + piece.head.as_ref().map_or(0, |(h, ..)| h.len() + 80)
-            }
+            Self::Piece(piece) => piece.bytes.len() + piece.proof.len() + 60,
         }
     }
 }

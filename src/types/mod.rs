@@ -5,6 +5,7 @@
 
 mod endpoint;
 mod event;
+mod head;
 mod hex;
 mod id;
 mod limits;
@@ -12,26 +13,36 @@ mod link;
 mod log;
 mod message;
 mod peer;
+mod piece_set;
 mod record;
+mod signature;
 mod stats;
 mod time;
 mod transaction;
+mod tree;
 
 pub use endpoint::{AddressScope, Endpoint, EndpointError, Host, TransportKind};
 pub use event::{Event, Mode, Refusal};
+pub use head::Head;
 pub use id::{Cursor, ParseIdError, PeerId, Topic, TransactionId};
 pub use limits::{
     MAX_ENDPOINTS, MAX_FRAME_BYTES, MAX_IDS_PER_MESSAGE, MAX_MESSAGES_PER_FRAME, MAX_NETWORK_BYTES,
     MAX_RECORDS_PER_MESSAGE, MAX_TOPIC_BYTES, PIECE_BYTES,
 };
 pub use link::{CloseReason, Direction, FailureKind, LinkId, Verdict};
-pub use log::{IndexEntry, NewEntry};
+pub use log::{EntryState, IndexEntry, NewEntry};
 pub use message::{
-    Announcement, FEATURES, Features, Hello, Message, Piece, WIRE_VERSION_MAX, WIRE_VERSION_MIN,
-    Want,
+    Announcement, FEATURES, Features, Hello, Message, Offer, Piece, Reservation, WIRE_VERSION_MAX,
+    WIRE_VERSION_MIN,
 };
 pub use peer::{Ban, StoredPeer};
+pub(crate) use piece_set::PieceSet;
+pub use piece_set::{ALL_PIECES, MAX_RANGES, PieceRange};
 pub use record::{PeerRecord, RECORD_LIFETIME_MS, RecordDraft};
+pub use signature::{BatchSignature, MAX_BATCH, Signature};
+pub(crate) use signature::{Signed, sign_batch};
 pub use stats::{Counters, LinkState, LinkStatus, Stats};
 pub use time::{MonoTime, WallTime};
-pub use transaction::{Header, InvalidTransaction, MAX_HEADER_BYTES, Signature, Transaction};
+pub(crate) use transaction::verify_signed;
+pub use transaction::{Header, InvalidTransaction, MAX_HEADER_BYTES, Transaction};
+pub use tree::{MAX_PROOF_BYTES, Proofs, piece_len, pieces_of, verify_piece};

@@ -39,6 +39,10 @@ counters! {
     transactions_accepted,
     /// Own transactions confirmed by `min_copies` peers.
     transactions_replicated,
+    /// Own transactions offered again because too few peers confirmed them in time.
+    outbox_retries,
+    /// Own transactions that became dead letters.
+    dead_letters,
     /// Payload bytes accepted, own and others'.
     payload_bytes_accepted,
     /// Whole payloads received that were new at that moment.
@@ -71,6 +75,12 @@ counters! {
     wants_missed,
     /// Wants that a peer did not answer in time.
     wants_timed_out,
+    /// Reservations that a busy peer put off.
+    wants_put_off,
+    /// Reservations that we put off because we served enough peers.
+    wants_refused,
+    /// Announcements of peers that did not serve them within 10 s of being asked.
+    promises_broken,
     /// Ids dropped from the fetch table because it was full; announced again by the log.
     fetches_shed,
     /// Transactions refused: payload hash.
@@ -214,6 +224,8 @@ pub struct Stats {
     pub retained: u64,
     /// Own transactions not yet confirmed by `min_copies` peers.
     pub outbox: u64,
+    /// Own transactions that were given up; kept until they are deleted or published again.
+    pub dead_letters: u64,
     /// Fetches under way.
     pub fetching: u64,
     /// Counts since the start.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes, BytesMut};
 use ed25519_dalek::{Verifier, VerifyingKey};
 
-use super::{MAX_TOPIC_BYTES, PeerId, Topic, TransactionId, WallTime};
+use super::{MAX_TOPIC_BYTES, PeerId, Signature, Signed, Topic, TransactionId, WallTime};
 
 /// Separates header bytes from everything else that is ever hashed or signed; the last byte is
 /// the layout's version.
@@ -103,16 +103,6 @@ impl Fields<'_> {
     }
 }
 
-/// The proof that the origin published a transaction.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Signature {
-    /// None: accepted only where the network's policy has signatures off.
-    None,
-    /// Ed25519 by the origin over the 32 bytes of the id.
-    Ed25519([u8; 64]),
-}
-
 /// Why a transaction is not acceptable, whoever sent it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -203,8 +193,8 @@ impl Transaction {
     }
 
     /// The signature.
-    pub fn signature(&self) -> Signature {
-        self.0.signature
+    pub fn signature(&self) -> &Signature {
+        &self.0.signature
     }
 
     /// The payload.
@@ -240,26 +230,20 @@ impl Transaction {
     /// # Errors
     /// [`InvalidTransaction`] naming the first thing that is wrong.
     pub fn verify(&self, require_signature: bool) -> Result<(), InvalidTransaction> {
-        self.verify_with(require_signature, |origin| {
-            VerifyingKey::from_bytes(origin.as_bytes()).ok()
+        self.verify_with(require_signature, |signed| {
+            VerifyingKey::from_bytes(self.origin().as_bytes())
+                .is_ok_and(|key| verify_signed(&key, signed))
         })
     }
 
-    /// [`Transaction::verify`] with a cache of parsed keys.
+    /// [`Transaction::verify`] with another way to come to the answer of [`verify_signed`].
     pub(crate) fn verify_with(
         &self,
         require_signature: bool,
-        key_of: impl FnOnce(PeerId) -> Option<VerifyingKey>,
+        check: impl FnOnce(&Signed) -> bool,
     ) -> Result<(), InvalidTransaction> {
         self.verify_payload()?;
-        let Signature::Ed25519(signature) = self.0.signature else {
-            return if require_signature { Err(InvalidTransaction::Unsigned) } else { Ok(()) };
-        };
-        let key = key_of(self.origin()).ok_or(InvalidTransaction::Signature)?;
-        let signature = ed25519_dalek::Signature::from_bytes(&signature);
-        // One predicate on every node: a signature that some accept and others do not (as batch
-        // and strict verification differ on crafted ones) would get honest relays blocked.
-        key.verify(self.0.id.as_bytes(), &signature).map_err(|_| InvalidTransaction::Signature)
+        check_signature(&self.0.id, &self.0.signature, require_signature, check)
     }
 
     /// A copy that shares no memory with the buffer it was received in, so that keeping a small
@@ -276,10 +260,34 @@ impl Transaction {
             id: self.0.id,
             header: self.0.header.clone(),
             header_bytes,
-            signature: self.0.signature,
+            signature: self.0.signature.clone(),
             payload,
         }))
     }
+}
+
+/// Checks that an id is signed; a signature that is there must be right whether or not it has to be.
+pub(super) fn check_signature(
+    id: &TransactionId,
+    signature: &Signature,
+    require_signature: bool,
+    check: impl FnOnce(&Signed) -> bool,
+) -> Result<(), InvalidTransaction> {
+    match signature.signed(id) {
+        Some(signed) if check(&signed) => Ok(()),
+        Some(_) => Err(InvalidTransaction::Signature),
+        None if require_signature => Err(InvalidTransaction::Unsigned),
+        None => Ok(()),
+    }
+}
+
+/// Whether `key` signed this.
+///
+/// One predicate on every node: a signature that some accept and others do not (as batch and strict
+/// verification differ on crafted ones) would get honest relays blocked.
+pub(crate) fn verify_signed(key: &VerifyingKey, signed: &Signed) -> bool {
+    let signature = ed25519_dalek::Signature::from_bytes(&signed.signature);
+    key.verify(signed.message(), &signature).is_ok()
 }
 
 fn check_length(header: &Header, payload: &Bytes) -> Result<(), InvalidTransaction> {

@@ -22,6 +22,10 @@ pub(super) mod kind {
     pub(crate) const EARLY: u32 = 13;
     pub(crate) const STORED: u32 = 14;
     pub(crate) const RESYNC: u32 = 15;
+    pub(crate) const OFFER: u32 = 19;
+    pub(crate) const RESERVE: u32 = 20;
+    pub(crate) const BUSY: u32 = 21;
+    pub(crate) const RECEIVING: u32 = 22;
 }
 
 /// The code of each reason, in `Goodbye`. Codes are never reused.
@@ -81,23 +85,12 @@ pub(super) fn ip_of(bytes: &[u8]) -> Result<Option<IpAddr>, WireError> {
     })
 }
 
-/// The bytes of a signature: 64, or none.
-pub(super) fn signature_bytes(signature: &Signature) -> &[u8] {
-    match signature {
-        Signature::None => &[],
-        Signature::Ed25519(bytes) => bytes,
-    }
-}
-
-/// The signature of 64 bytes, or none.
+/// The signature of 64 bytes, of a batch, or none.
 pub(super) fn signature_of(bytes: &[u8]) -> Result<Signature, WireError> {
-    if bytes.is_empty() {
-        return Ok(Signature::None);
-    }
-    <[u8; 64]>::try_from(bytes).map(Signature::Ed25519).map_err(|_| WireError::Length {
+    Signature::from_bytes(bytes).map_err(|_| WireError::Length {
         what: "signature",
         actual: bytes.len(),
-        expected: "0 or 64",
+        expected: "0, 64 or 65 and up to 6 hashes",
     })
 }
 

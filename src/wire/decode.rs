@@ -7,9 +7,10 @@ use bytes::{BufMut, Bytes, BytesMut};
 use super::WireError;
 use super::convert::{exactly, ip_of, kind, reason_of, signature_of};
 use crate::types::{
-    Announcement, Endpoint, Features, Hello, MAX_ENDPOINTS, MAX_HEADER_BYTES, MAX_IDS_PER_MESSAGE,
-    MAX_NETWORK_BYTES, MAX_RECORDS_PER_MESSAGE, Message, PIECE_BYTES, PeerId, PeerRecord, Piece,
-    RecordDraft, Signature, Transaction, TransactionId, WallTime, Want,
+    Announcement, Endpoint, Features, Head, Hello, MAX_ENDPOINTS, MAX_HEADER_BYTES,
+    MAX_IDS_PER_MESSAGE, MAX_NETWORK_BYTES, MAX_PROOF_BYTES, MAX_RANGES, MAX_RECORDS_PER_MESSAGE,
+    Message, Offer, PIECE_BYTES, PeerId, PeerRecord, Piece, PieceRange, RecordDraft, Reservation,
+    Transaction, TransactionId, WallTime,
 };
 
 /// Longest text of an endpoint: a name of 253 bytes with a dot at its end, a colon, five digits.
@@ -159,7 +160,7 @@ pub(super) fn message(frame: &Bytes, body: &[u8]) -> Result<Option<Message>, Wir
     let mut known = None;
     for field in Fields(body) {
         let (number, value) = field?;
-        if (kind::HELLO..=kind::RESYNC).contains(&number) {
+        if (kind::HELLO..=kind::RECEIVING).contains(&number) {
             // Of several members of a oneof the last one counts.
             known = Some((number, value.bytes("message kind")?));
         }
@@ -173,7 +174,7 @@ pub(super) fn message(frame: &Bytes, body: &[u8]) -> Result<Option<Message>, Wir
         kind::PEERS_REQUEST => peers_request(body)?,
         kind::PEERS => Message::Peers(records(body)?),
         kind::ANNOUNCE => Message::Announce(announcements(body)?),
-        kind::WANT => Message::Want(wants(body)?),
+        kind::WANT => Message::Want(id_list(body)?),
         kind::MISSING => Message::Missing(id_list(body)?),
         kind::PUSH => push(frame, body)?,
         kind::PIECE => Message::Piece(piece(frame, body)?),
@@ -181,6 +182,10 @@ pub(super) fn message(frame: &Bytes, body: &[u8]) -> Result<Option<Message>, Wir
         kind::EARLY => Message::Early(id_list(body)?),
         kind::STORED => Message::Stored(id_list(body)?),
         kind::RESYNC => Message::Resync,
+        kind::OFFER => Message::Offer(Box::new(offer(body)?)),
+        kind::RESERVE => Message::Reserve(reservation(body)?),
+        kind::BUSY => Message::Busy(id_list(body)?),
+        kind::RECEIVING => Message::Receiving(id_list(body)?),
         _ => return Ok(None),
     }))
 }
@@ -311,25 +316,6 @@ fn announcements(body: &[u8]) -> Result<Vec<Announcement>, WireError> {
     }
 }
 
-fn wants(body: &[u8]) -> Result<Vec<Want>, WireError> {
-    let mut list: Vec<_> = ids(body)?.map(|id| Want { id, offset: 0 }).collect();
-    let ids = list.len();
-    let mut offsets = 0;
-    for field in Fields(body) {
-        if let (2, value) = field? {
-            value.each("offsets", |offset| {
-                at(&mut list, &mut offsets, "offsets")?.offset = offset.uint("offset")?;
-                Ok(())
-            })?;
-        }
-    }
-    if offsets == 0 || offsets == ids {
-        Ok(list)
-    } else {
-        Err(WireError::Unequal { what: "offsets", ids })
-    }
-}
-
 fn id_list(body: &[u8]) -> Result<Vec<TransactionId>, WireError> {
     Ok(ids(body)?.collect())
 }
@@ -357,36 +343,65 @@ fn push(frame: &Bytes, body: &[u8]) -> Result<Message, WireError> {
 }
 
 fn piece(frame: &Bytes, body: &[u8]) -> Result<Piece, WireError> {
-    let (mut id, mut offset, mut data, mut first) = (&[][..], 0, &[][..], None);
+    let (mut id, mut index, mut data, mut proof) = (&[][..], 0, &[][..], &[][..]);
     for field in Fields(body) {
         match field? {
             (1, value) => id = value.bytes("id")?,
-            (2, value) => offset = value.uint("offset")?,
+            (2, value) => index = value.uint32("index")?,
             (3, value) => data = value.bytes("piece")?,
-            (4, value) => first = Some(value.bytes("head")?),
+            (4, value) => proof = value.bytes("proof")?,
             _ => {}
         }
     }
     WireError::bound("piece (bytes)", data.len(), PIECE_BYTES)?;
+    WireError::bound("proof (bytes)", proof.len(), MAX_PROOF_BYTES)?;
     let id = TransactionId::from_bytes(exactly("id", id, "32")?);
-    let head = first.map(head).transpose()?;
     let bytes =
         if is_most_of(data, frame) { frame.slice_ref(data) } else { Bytes::copy_from_slice(data) };
-    Ok(Piece { id, offset, bytes, head })
+    Ok(Piece { id, index, bytes, proof: Bytes::copy_from_slice(proof) })
 }
 
-fn head(body: &[u8]) -> Result<(Bytes, Signature, u16), WireError> {
-    let (mut hop, mut header, mut signature) = (0, &[][..], &[][..]);
+fn offer(body: &[u8]) -> Result<Offer, WireError> {
+    let (mut hop, mut header, mut signature, mut complete) = (0, &[][..], &[][..], false);
     for field in Fields(body) {
         match field? {
             (1, value) => hop = value.hop()?,
             (2, value) => header = value.bytes("header")?,
             (3, value) => signature = value.bytes("signature")?,
+            (4, value) => complete = value.uint("complete")? != 0,
             _ => {}
         }
     }
     WireError::bound("header (bytes)", header.len(), MAX_HEADER_BYTES)?;
-    Ok((Bytes::copy_from_slice(header), signature_of(signature)?, hop))
+    let head = Head::from_parts(Bytes::copy_from_slice(header), signature_of(signature)?)?;
+    Ok(Offer { head, hop, complete })
+}
+
+fn reservation(body: &[u8]) -> Result<Reservation, WireError> {
+    let (mut id, mut hop, mut head, mut force) = (&[][..], 0, false, false);
+    let mut numbers: Vec<u32> = Vec::new();
+    for field in Fields(body) {
+        match field? {
+            (1, value) => id = value.bytes("id")?,
+            (2, value) => hop = value.hop()?,
+            (3, value) => head = value.uint("head")? != 0,
+            (4, value) => force = value.uint("force")? != 0,
+            (5, value) => value.each("ranges", |number| {
+                WireError::bound("ranges", numbers.len() / 2 + 1, MAX_RANGES)?;
+                numbers.push(number.uint32("range")?);
+                Ok(())
+            })?,
+            _ => {}
+        }
+    }
+    let id = TransactionId::from_bytes(exactly("id", id, "32")?);
+    let (pairs, rest) = numbers.as_chunks::<2>();
+    if !rest.is_empty() {
+        let actual = numbers.len();
+        return Err(WireError::Length { what: "ranges", actual, expected: "pairs" });
+    }
+    let ranges = pairs.iter().map(|&[first, count]| PieceRange { first, count }).collect();
+    Ok(Reservation { id, hop, head, force, ranges })
 }
 
 /// The ids in field 1 of `body`, after their number was checked.

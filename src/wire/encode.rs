@@ -3,9 +3,10 @@
 //! Every body is written by one function, run twice: over [`Count`] for its length, then over the
 //! buffer. So lengths and bytes cannot disagree, and the buffer is allocated once, at its size.
 
-use super::convert::{kind, reason_code, signature_bytes, with_ip_bytes};
-use crate::types::{Announcement, Hello, Message, PeerRecord, Piece, Transaction, TransactionId};
-use crate::types::{Signature, Want};
+use super::convert::{kind, reason_code, with_ip_bytes};
+use crate::types::{
+    Announcement, Hello, Message, Offer, PeerRecord, Piece, Reservation, Transaction, TransactionId,
+};
 
 const VARINT: u32 = 0;
 const FIXED64: u32 = 1;
@@ -155,6 +156,10 @@ impl Body for Message {
             Self::Early(list) => nested(out, kind::EARLY, list.as_slice()),
             Self::Stored(list) => nested(out, kind::STORED, list.as_slice()),
             Self::Resync => nested(out, kind::RESYNC, &Numbers([])),
+            Self::Offer(offer) => nested(out, kind::OFFER, &**offer),
+            Self::Reserve(reservation) => nested(out, kind::RESERVE, reservation),
+            Self::Busy(list) => nested(out, kind::BUSY, list.as_slice()),
+            Self::Receiving(list) => nested(out, kind::RECEIVING, list.as_slice()),
         }
     }
 }
@@ -221,15 +226,6 @@ impl Body for [Announcement] {
     }
 }
 
-impl Body for [Want] {
-    fn write(&self, out: &mut impl Out) {
-        ids(out, 1, self.iter().map(|w| &w.id));
-        if self.iter().any(|w| w.offset != 0) {
-            packed(out, 2, self.iter().map(|w| w.offset));
-        }
-    }
-}
-
 impl Body for [TransactionId] {
     fn write(&self, out: &mut impl Out) {
         ids(out, 1, self.iter());
@@ -245,7 +241,7 @@ impl Body for Push<'_> {
     fn write(&self, out: &mut impl Out) {
         uint(out, 1, u64::from(self.hop));
         bytes(out, 2, self.transaction.header_bytes());
-        bytes(out, 3, signature_bytes(&self.transaction.signature()));
+        bytes(out, 3, self.transaction.signature().as_bytes());
         bytes(out, 4, self.transaction.payload());
     }
 }
@@ -253,25 +249,28 @@ impl Body for Push<'_> {
 impl Body for Piece {
     fn write(&self, out: &mut impl Out) {
         bytes(out, 1, self.id.as_bytes());
-        uint(out, 2, self.offset);
+        uint(out, 2, u64::from(self.index));
         bytes(out, 3, &self.bytes);
-        if let Some((header, signature, hop)) = &self.head {
-            nested(out, 4, &Head { header, signature, hop: *hop });
-        }
+        bytes(out, 4, &self.proof);
     }
 }
 
-struct Head<'a> {
-    header: &'a [u8],
-    signature: &'a Signature,
-    hop: u16,
-}
-
-impl Body for Head<'_> {
+impl Body for Offer {
     fn write(&self, out: &mut impl Out) {
         uint(out, 1, u64::from(self.hop));
-        bytes(out, 2, self.header);
-        bytes(out, 3, signature_bytes(self.signature));
+        bytes(out, 2, self.head.header_bytes());
+        bytes(out, 3, self.head.signature().as_bytes());
+        uint(out, 4, u64::from(self.complete));
+    }
+}
+
+impl Body for Reservation {
+    fn write(&self, out: &mut impl Out) {
+        bytes(out, 1, self.id.as_bytes());
+        uint(out, 2, u64::from(self.hop));
+        uint(out, 3, u64::from(self.head));
+        uint(out, 4, u64::from(self.force));
+        packed(out, 5, self.ranges.iter().flat_map(|r| [r.first, r.count]).map(u64::from));
     }
 }
 

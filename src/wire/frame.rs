@@ -147,11 +147,13 @@ fn is_over_limit(message: &Message) -> bool {
     match message {
         Message::Peers(list) => list.len() > MAX_RECORDS_PER_MESSAGE,
         Message::Announce(list) => list.len() > MAX_IDS_PER_MESSAGE,
-        Message::Want(list) => list.len() > MAX_IDS_PER_MESSAGE,
-        Message::Missing(list)
+        Message::Want(list)
+        | Message::Missing(list)
         | Message::Duplicate(list)
         | Message::Early(list)
-        | Message::Stored(list) => list.len() > MAX_IDS_PER_MESSAGE,
+        | Message::Stored(list)
+        | Message::Busy(list)
+        | Message::Receiving(list) => list.len() > MAX_IDS_PER_MESSAGE,
         _ => false,
     }
 }
@@ -170,6 +172,8 @@ fn split_excess(message: &mut Message) -> Option<Message> {
         Message::Duplicate(list) => Some(Message::Duplicate(list.split_off(IDS))),
         Message::Early(list) => Some(Message::Early(list.split_off(IDS))),
         Message::Stored(list) => Some(Message::Stored(list.split_off(IDS))),
+        Message::Busy(list) => Some(Message::Busy(list.split_off(IDS))),
+        Message::Receiving(list) => Some(Message::Receiving(list.split_off(IDS))),
         _ => None,
     }
 }
@@ -185,8 +189,10 @@ fn absorb(last: &mut Message, next: &mut Message) -> bool {
     }
     match (last, next) {
         (Message::Announce(last), Message::Announce(next)) => join(last, next),
-        (Message::Want(last), Message::Want(next)) => join(last, next),
-        (Message::Missing(last), Message::Missing(next))
+        (Message::Want(last), Message::Want(next))
+        | (Message::Missing(last), Message::Missing(next))
+        | (Message::Busy(last), Message::Busy(next))
+        | (Message::Receiving(last), Message::Receiving(next))
         | (Message::Duplicate(last), Message::Duplicate(next))
         | (Message::Early(last), Message::Early(next))
         | (Message::Stored(last), Message::Stored(next)) => join(last, next),

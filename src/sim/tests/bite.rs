@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use bytes::Bytes;
+
 use super::super::check::*;
 use super::*;
 use crate::Identity;
@@ -38,7 +40,10 @@ fn push() -> Output {
 fn piece(bytes: usize) -> Output {
     let id = transaction().id();
     let bytes = vec![0; bytes].into();
-    Output::Send { link: LINK, message: Message::Piece(Piece { id, offset: 0, bytes, head: None }) }
+    Output::Send {
+        link: LINK,
+        message: Message::Piece(Piece { id, index: 0, bytes, proof: Bytes::new() }),
+    }
 }
 
 /// Shows everything in order; whether the checker found something.
@@ -102,6 +107,7 @@ fn verify_before_forward() {
         ticket: Ticket(1),
         transaction: transaction(),
         from: PeerId::from_bytes([1; 32]),
+        proven: false,
     };
     let verdict =
         |verdict| Input::Verified { ticket: Ticket(1), judgement: Judgement::Verdict(verdict) };

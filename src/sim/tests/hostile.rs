@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::config::Config;
-use crate::types::{Announcement, Endpoint, Message, RecordDraft, TransactionId, WallTime, Want};
+use crate::types::{Announcement, Endpoint, Message, RecordDraft, TransactionId, WallTime};
 
 /// Honest nodes and one that misbehaves, all linked.
 fn with_one(seed: u64, behaviour: Behaviour) -> World {
@@ -194,7 +194,7 @@ fn a_peer_that_asks_and_never_reads_is_disconnected() {
     world.throttle(1, None, Some(1000));
     for n in 0..200 {
         let id = TransactionId::from_bytes([n; 32]);
-        world.say(1, 0, Message::Want(vec![Want { id, offset: 0 }; 1024]));
+        world.say(1, 0, Message::Want(vec![id; 1024]));
         world.run_for(millis(1));
     }
     world.run_for(secs(1));

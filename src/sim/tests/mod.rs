@@ -6,6 +6,7 @@
 mod bite;
 mod faults;
 mod hostile;
+mod outbox;
 mod property;
 mod replay;
 mod scenarios;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
@@ -12,9 +13,9 @@ use crate::protocol::{
     CallId, ConnectFailure, DialId, Input, Judgement, Output, Protocol, Restored, Ticket,
 };
 use crate::types::{
-    Announcement, Ban, CloseReason, FEATURES, FailureKind, Header, Hello, LinkId, Message,
-    MonoTime, PeerId, PeerRecord, Piece, RecordDraft, Signature, Topic, Transaction, TransactionId,
-    TransportKind, Verdict, WallTime, Want,
+    Announcement, Ban, CloseReason, FEATURES, FailureKind, Head, Header, Hello, LinkId, Message,
+    MonoTime, Offer, PeerId, PeerRecord, Piece, PieceRange, Proofs, RecordDraft, Reservation,
+    Signature, Topic, Transaction, TransactionId, TransportKind, Verdict, WallTime,
 };
 
 const START: u64 = 1_700_000_000_000;
@@ -85,21 +86,33 @@ fn message(step: Step) -> Message {
                     .collect(),
             )
         }
-        7 => Message::Want(vec![Want { id: id(b), offset: u64::from(a) * 1000 }]),
+        7 if a < 100 => Message::Want(vec![id(b)]),
+        7 => {
+            let ranges = vec![PieceRange { first: u32::from(a % 4), count: u32::from(b % 4) }];
+            let (hop, head, force) = (u16::from(a % 3), a % 2 == 0, b % 2 == 0);
+            Message::Reserve(Reservation { id: id(b), hop, head, force, ranges })
+        }
         8 => Message::Missing(vec![id(a), id(b)]),
         9 | 10 => Message::Push { transaction: transaction(b % 16, large), hop: u16::from(a) },
         11 => {
             let whole = transaction(b % 16, large);
-            let at = usize::from(a) * 700 % whole.payload().len();
+            let index = u32::from(a % 4);
+            let at = (usize::from(a % 4) * 65_536).min(whole.payload().len());
             let end = (at + 65_536).min(whole.payload().len());
-            let head = (a < 128).then(|| (whole.header_bytes().clone(), whole.signature(), 1));
-            let bytes = whole.payload().slice(at..end);
-            Message::Piece(Piece { id: whole.id(), offset: at as u64, bytes, head })
+            let (bytes, proof) = (whole.payload().slice(at..end), Bytes::new());
+            Message::Piece(Piece { id: whole.id(), index, bytes, proof })
         }
         12 => Message::Duplicate(vec![id(b)]),
         13 => Message::Early(vec![id(b)]),
         14 => Message::Stored(vec![id(b)]),
-        _ => Message::Resync,
+        15 if a < 60 => Message::Resync,
+        15 if a < 90 => Message::Busy(vec![id(b)]),
+        15 if a < 120 => Message::Receiving(vec![id(b)]),
+        _ => {
+            let head = Head::of(&transaction(b % 16, large));
+            let (hop, complete) = (u16::from(a % 4), a % 3 == 0);
+            Message::Offer(Box::new(Offer { head, hop, complete }))
+        }
     }
 }
 
@@ -111,20 +124,29 @@ struct Chaos {
     dials: Vec<DialId>,
     tickets: BTreeMap<Ticket, bool>,
     loads: BTreeMap<Ticket, TransactionId>,
+    checks: BTreeMap<Ticket, Check>,
+}
+
+/// A check that is under way.
+enum Check {
+    Head,
+    Piece,
+    Proofs(Transaction),
 }
 
 impl Chaos {
     fn new() -> Self {
         let protocol = Protocol::new(&Config::lan(), 1, record(7), [1; 32], Restored::default());
         let (dials, tickets, loads) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
-        Self { protocol, now: Duration::ZERO, next_link: 0, dials, tickets, loads }
+        let (now, checks) = (Duration::ZERO, BTreeMap::new());
+        Self { protocol, now, next_link: 0, dials, tickets, loads, checks }
     }
 
     fn input(&mut self, step: Step) -> Option<Input> {
         let Step { kind, a, b, .. } = step;
         let link = LinkId(self.next_link.saturating_sub(u64::from(a % 6)));
         let ticket = self.tickets.keys().nth(usize::from(a) % self.tickets.len().max(1)).copied();
-        Some(match kind % 23 {
+        Some(match kind % 26 {
             0..3 => {
                 self.next_link += 1;
                 let dial = (a % 2 == 0).then(|| self.dials.pop()).flatten();
@@ -179,6 +201,20 @@ impl Chaos {
             },
             17 => Input::Record(record(7)),
             18 => Input::Timeout,
+            19..22 => {
+                let (ticket, check) = self.checks.pop_first()?;
+                match check {
+                    Check::Head if b < 230 => Input::HeadVerified { ticket, result: Ok(()) },
+                    Check::Head => {
+                        let result = Err(crate::types::InvalidTransaction::Signature);
+                        Input::HeadVerified { ticket, result }
+                    }
+                    Check::Piece => Input::PieceVerified { ticket, valid: b < 230 },
+                    Check::Proofs(whole) => {
+                        Input::Proved { ticket, proofs: Proofs::of(whole.payload()) }
+                    }
+                }
+            }
             _ => Input::Received {
                 link,
                 messages: vec![message(step), message(Step { kind: b, a: kind, ..step })],
@@ -212,6 +248,13 @@ impl Chaos {
                 Output::Dial { dial, .. } => self.dials.push(dial),
                 Output::Verify { ticket, .. } => drop(self.tickets.insert(ticket, false)),
                 Output::Store { ticket, .. } => drop(self.tickets.insert(ticket, true)),
+                Output::VerifyHead { ticket, .. } => drop(self.checks.insert(ticket, Check::Head)),
+                Output::VerifyPiece { ticket, .. } => {
+                    drop(self.checks.insert(ticket, Check::Piece));
+                }
+                Output::Prove { ticket, transaction } => {
+                    drop(self.checks.insert(ticket, Check::Proofs(transaction)));
+                }
                 Output::Load { ticket, id } => drop(self.loads.insert(ticket, id)),
                 Output::Connected { result: Err(ConnectFailure::Closed), .. } => unreachable!(),
                 _ => {}

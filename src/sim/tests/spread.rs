@@ -8,7 +8,8 @@ fn a_mesh_delivers_everything_everywhere_once() {
     seeds("clean mesh", 6, |seed| {
         let mut world = World::new(WorldConfig::new(seed, 6).topology(Topology::Mesh));
         world.run_for(secs(3));
-        let ids: Vec<_> = (0..12).map(|n| world.publish_random(n % 6, 100 + n * 37)).collect();
+        let ids: Vec<_> =
+            (0..12).map(|n| world.publish_random(n % 6, 100 + n * n * 1000)).collect();
         settle(&mut world, secs(10));
         for node in 0..6 {
             let got: Vec<_> = world.deliveries(node).iter().map(|d| d.id).collect();

@@ -10,7 +10,7 @@ pub struct Frame {
 pub struct Message {
     #[prost(
         oneof = "message::Kind",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 19, 20, 21, 22"
     )]
     pub kind: ::core::option::Option<message::Kind>,
 }
@@ -52,6 +52,17 @@ pub mod message {
         Stored(super::Ids),
         #[prost(message, tag = "15")]
         Resync(super::Resync),
+        /// Of a large transaction, ahead of its payload.
+        #[prost(message, tag = "19")]
+        Offer(super::Offer),
+        #[prost(message, tag = "20")]
+        Reserve(super::Reserve),
+        /// Not served for the moment: enough others are.
+        #[prost(message, tag = "21")]
+        Busy(super::Ids),
+        /// The first piece is there.
+        #[prost(message, tag = "22")]
+        Receiving(super::Ids),
     }
 }
 /// Who the sender is.
@@ -156,9 +167,6 @@ pub struct Want {
     /// Ids one after the other, 32 bytes each, no separators.
     #[prost(bytes = "bytes", tag = "1")]
     pub ids: ::prost::bytes::Bytes,
-    /// First payload byte that is missing, for each id; left out when all are 0.
-    #[prost(uint64, repeated, tag = "2")]
-    pub offsets: ::prost::alloc::vec::Vec<u64>,
 }
 /// A whole transaction.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -169,7 +177,8 @@ pub struct Push {
     /// Canonical header bytes, whose BLAKE3 is the id.
     #[prost(bytes = "bytes", tag = "2")]
     pub header: ::prost::bytes::Bytes,
-    /// Ed25519 over the id: 64 bytes, or none.
+    /// None, or 64 bytes: Ed25519 over the id, or 65 and up to 6 times 32 bytes: Ed25519 over the root
+    /// of a batch (64), index of the leaf (1), siblings from the leaf upwards (32 each).
     #[prost(bytes = "bytes", tag = "3")]
     pub signature: ::prost::bytes::Bytes,
     #[prost(bytes = "bytes", tag = "4")]
@@ -180,24 +189,46 @@ pub struct Push {
 pub struct Piece {
     #[prost(bytes = "bytes", tag = "1")]
     pub id: ::prost::bytes::Bytes,
-    /// Where `data` starts in the payload.
-    #[prost(uint64, tag = "2")]
-    pub offset: u64,
-    /// At most 64 KiB.
+    /// Which one, counted from 0; each has 64 KiB, the last one the rest.
+    #[prost(uint32, tag = "2")]
+    pub index: u32,
     #[prost(bytes = "bytes", tag = "3")]
     pub data: ::prost::bytes::Bytes,
-    /// With the first piece of an answer.
-    #[prost(message, optional, tag = "4")]
-    pub head: ::core::option::Option<Head>,
+    /// BLAKE3 chaining values of 32 bytes beside the path to the root, lowest first.
+    #[prost(bytes = "bytes", tag = "4")]
+    pub proof: ::prost::bytes::Bytes,
 }
 /// All of a transaction but its payload.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Head {
-    /// As in Push.
+pub struct Offer {
+    /// Hops from the origin to the sender, at most 65535: its place in the order of reservations.
     #[prost(uint32, tag = "1")]
     pub hop: u32,
+    /// As in Push.
     #[prost(bytes = "bytes", tag = "2")]
     pub header: ::prost::bytes::Bytes,
+    /// As in Push.
     #[prost(bytes = "bytes", tag = "3")]
     pub signature: ::prost::bytes::Bytes,
+    /// Whether the sender has all of the payload.
+    #[prost(bool, tag = "4")]
+    pub complete: bool,
+}
+/// Pieces asked for; takes the place of an earlier one for the same id on the same link.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Reserve {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub id: ::prost::bytes::Bytes,
+    /// The asker's place in the order of reservations; with 0 only who has all of it answers.
+    #[prost(uint32, tag = "2")]
+    pub hop: u32,
+    /// Whether an offer is wanted first.
+    #[prost(bool, tag = "3")]
+    pub head: bool,
+    /// Do not answer busy.
+    #[prost(bool, tag = "4")]
+    pub force: bool,
+    /// First piece and number of pieces of each run; at most 256 runs, none to take it back.
+    #[prost(uint32, repeated, tag = "5")]
+    pub ranges: ::prost::alloc::vec::Vec<u32>,
 }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use super::{id, push, record};
 use crate::types::{
-    Announcement, MAX_FRAME_BYTES, MAX_IDS_PER_MESSAGE, MAX_MESSAGES_PER_FRAME, Message, Want,
+    Announcement, MAX_FRAME_BYTES, MAX_IDS_PER_MESSAGE, MAX_MESSAGES_PER_FRAME, Message,
 };
 use crate::wire::{FrameEncoder, WireError, decode_frame};
 
@@ -60,7 +60,7 @@ fn what_fits_no_frame_is_reported_and_does_not_block() {
 #[test]
 fn neighbours_merge_and_order_stays() {
     let announce = |n| Message::Announce(vec![Announcement { id: id(n), size: 5, hop: 1 }]);
-    let want = |n| Message::Want(vec![Want { id: id(n), offset: 0 }]);
+    let want = |n| Message::Want(vec![id(n)]);
     let mut queue: VecDeque<_> = [
         announce(1),
         announce(2),
@@ -79,7 +79,7 @@ fn neighbours_merge_and_order_stays() {
     let kinds: Vec<_> = frames[0].iter().map(Message::kind).collect();
     let expected = ["announce", "stored", "duplicate", "early", "missing", "want", "announce"];
     assert_eq!(kinds, expected);
-    assert_eq!(frames[0][5], Message::Want([3, 4].map(|n| Want { id: id(n), offset: 0 }).into()));
+    assert_eq!(frames[0][5], Message::Want([3, 4].map(id).into()));
 }
 
 #[test]

@@ -6,8 +6,8 @@ use prost::Message as _;
 use super::{id, model, push, record};
 use crate::types::{
     Announcement, InvalidTransaction, MAX_ENDPOINTS, MAX_FRAME_BYTES, MAX_HEADER_BYTES,
-    MAX_IDS_PER_MESSAGE, MAX_MESSAGES_PER_FRAME, MAX_NETWORK_BYTES, MAX_RECORDS_PER_MESSAGE,
-    Message, PIECE_BYTES, Want,
+    MAX_IDS_PER_MESSAGE, MAX_MESSAGES_PER_FRAME, MAX_NETWORK_BYTES, MAX_PROOF_BYTES, MAX_RANGES,
+    MAX_RECORDS_PER_MESSAGE, Message, PIECE_BYTES, PieceRange, Reservation,
 };
 use crate::wire::generated::gossip::{self, message::Kind};
 use crate::wire::{WireError, decode_frame, encode_frame};
@@ -47,9 +47,11 @@ fn frames_and_messages_are_bounded() {
 #[test]
 fn lists_are_bounded() {
     const LIMIT: usize = MAX_IDS_PER_MESSAGE;
-    let lists: [fn(usize) -> Message; 6] = [
+    let lists: [fn(usize) -> Message; 8] = [
         |n| Message::Announce(vec![Announcement { id: id(1), size: 1, hop: 1 }; n]),
-        |n| Message::Want(vec![Want { id: id(1), offset: 1 }; n]),
+        |n| Message::Want(vec![id(1); n]),
+        |n| Message::Busy(vec![id(1); n]),
+        |n| Message::Receiving(vec![id(1); n]),
         |n| Message::Missing(vec![id(1); n]),
         |n| Message::Duplicate(vec![id(1); n]),
         |n| Message::Early(vec![id(1); n]),
@@ -121,13 +123,35 @@ fn parts_of_transactions_are_bounded_and_checked() {
     over(&refusal(Kind::Piece(gossip::Piece { data, ..piece.clone() })), "piece (bytes)", 65_536);
     let error = refusal(Kind::Piece(gossip::Piece { id: Bytes::new(), ..piece.clone() }));
     assert!(matches!(error, WireError::Length { what: "id", actual: 0, .. }));
-    let head = |head| refusal(Kind::Piece(gossip::Piece { head: Some(head), ..piece.clone() }));
+    let proof = Bytes::from(vec![0; MAX_PROOF_BYTES + 1]);
+    let error = refusal(Kind::Piece(gossip::Piece { proof, ..piece }));
+    over(&error, "proof (bytes)", MAX_PROOF_BYTES);
+
+    let Kind::Offer(offer) = generated(super::offer("t", false)) else { unreachable!() };
+    let offered = |offer| refusal(Kind::Offer(offer));
     let header = Bytes::from(vec![0; MAX_HEADER_BYTES + 1]);
-    let error = head(gossip::Head { header, ..Default::default() });
+    let error = offered(gossip::Offer { header, ..offer.clone() });
     over(&error, "header (bytes)", MAX_HEADER_BYTES);
-    let error = head(gossip::Head { signature, ..Default::default() });
+    let error = offered(gossip::Offer { header: Bytes::from_static(b"none"), ..offer.clone() });
+    assert_eq!(error, WireError::Transaction(InvalidTransaction::Header));
+    let error = offered(gossip::Offer { signature, ..offer.clone() });
     assert!(matches!(error, WireError::Length { what: "signature", .. }));
-    over(&head(gossip::Head { hop: 65_536, ..Default::default() }), "hop", 65_535);
+    over(&offered(gossip::Offer { hop: 65_536, ..offer }), "hop", 65_535);
+}
+
+#[test]
+fn ranges_are_bounded_and_paired() {
+    let reserve = |runs| {
+        let ranges = vec![PieceRange { first: 7, count: 1 }; runs];
+        Message::Reserve(Reservation { id: id(1), hop: 1, head: false, force: true, ranges })
+    };
+    assert!(decode_frame(encode_frame(&[reserve(MAX_RANGES)])).is_ok());
+    let error = decode_frame(encode_frame(&[reserve(MAX_RANGES + 1)])).unwrap_err();
+    over(&error, "ranges", MAX_RANGES);
+    let ids = Bytes::from(vec![1; 32]);
+    let odd = gossip::Reserve { id: ids, ranges: vec![1, 2, 3], ..Default::default() };
+    let error = refusal(Kind::Reserve(odd));
+    assert!(matches!(error, WireError::Length { what: "ranges", actual: 3, .. }));
 }
 
 #[test]
@@ -143,8 +167,6 @@ fn parallel_lists_agree() {
     assert_eq!(announce(64, 1, 2), WireError::Unequal { what: "sizes", ids: 2 });
     assert_eq!(announce(64, 2, 0), WireError::Unequal { what: "hops", ids: 2 });
     assert_eq!(announce(0, 1, 1), WireError::Unequal { what: "sizes", ids: 0 });
-    let want = gossip::Want { ids: Bytes::from(vec![1; 64]), offsets: vec![5] };
-    assert_eq!(refusal(Kind::Want(want)), WireError::Unequal { what: "offsets", ids: 2 });
     // Other encoders may write repeated numbers one by one: frame { announce { .. } }.
     let mut body = vec![0x0a, 32];
     body.extend_from_slice(id(1).as_bytes());

@@ -12,8 +12,9 @@ use bytes::Bytes;
 
 use crate::identity::Identity;
 use crate::types::{
-    Announcement, CloseReason, FEATURES, Header, Hello, Message, PeerId, PeerRecord, Piece,
-    RecordDraft, Signature, Topic, Transaction, TransactionId, WallTime, Want,
+    ALL_PIECES, Announcement, CloseReason, FEATURES, Head, Header, Hello, Message, Offer, PeerId,
+    PeerRecord, Piece, PieceRange, RecordDraft, Reservation, Signature, Topic, Transaction,
+    TransactionId, WallTime,
 };
 
 fn id(fill: u8) -> TransactionId {
@@ -33,6 +34,12 @@ fn transaction(topic: &str, signature: Signature, payload: impl Into<Bytes>) -> 
 fn push(payload: impl Into<Bytes>) -> Message {
     let transaction = transaction("orders", Signature::Ed25519([9; 64]), payload);
     Message::Push { transaction, hop: 3 }
+}
+
+fn offer(topic: &str, complete: bool) -> Message {
+    let signature = Signature::Ed25519([9; 64]);
+    let head = Head::from_parts(header(topic, b"x").to_bytes(), signature).unwrap();
+    Message::Offer(Box::new(Offer { head, hop: 3, complete }))
 }
 
 fn record(endpoints: &[&str]) -> PeerRecord {
@@ -69,18 +76,31 @@ fn examples() -> Vec<Message> {
             Announcement { id: id(1), size: 1024, hop: 2 },
             Announcement { id: id(2), size: 0, hop: 300 },
         ]),
-        Message::Want(vec![Want { id: id(1), offset: 0 }, Want { id: id(2), offset: 65_536 }]),
+        Message::Want(vec![id(1), id(2)]),
         Message::Missing(vec![id(3)]),
         push("hello"),
         Message::Piece(Piece {
             id: id(4),
-            offset: 65_536,
+            index: 300,
             bytes: Bytes::from_static(b"piece"),
-            head: Some((header("t", b"x").to_bytes(), Signature::None, 0)),
+            proof: Bytes::from_static(&[8; 32]),
         }),
         Message::Duplicate(vec![id(5), id(6)]),
         Message::Early(vec![id(7)]),
         Message::Stored(vec![]),
         Message::Resync,
+        offer("t", true),
+        Message::Reserve(Reservation {
+            id: id(8),
+            hop: 4,
+            head: true,
+            force: false,
+            ranges: vec![
+                PieceRange { first: 0, count: 2 },
+                PieceRange { first: 9, count: ALL_PIECES },
+            ],
+        }),
+        Message::Busy(vec![id(9)]),
+        Message::Receiving(vec![id(10)]),
     ]
 }

@@ -32,13 +32,7 @@ fn kind(message: &Message) -> Kind {
             sizes: list.iter().map(|a| a.size).collect(),
             hops: list.iter().map(|a| u32::from(a.hop)).collect(),
         }),
-        Message::Want(list) => {
-            let mut offsets: Vec<_> = list.iter().map(|w| w.offset).collect();
-            if offsets.iter().all(|offset| *offset == 0) {
-                offsets.clear();
-            }
-            Kind::Want(gossip::Want { ids: ids(list.iter().map(|w| w.id)), offsets })
-        }
+        Message::Want(list) => Kind::Want(gossip::Want { ids: ids(list.iter().copied()) }),
         Message::Missing(list) => Kind::Missing(id_list(list)),
         Message::Push { transaction, hop } => Kind::Push(gossip::Push {
             hop: u32::from(*hop),
@@ -48,18 +42,29 @@ fn kind(message: &Message) -> Kind {
         }),
         Message::Piece(piece) => Kind::Piece(gossip::Piece {
             id: ids([piece.id]),
-            offset: piece.offset,
+            index: piece.index,
             data: piece.bytes.clone(),
-            head: piece.head.as_ref().map(|(header, sign, hop)| gossip::Head {
-                hop: u32::from(*hop),
-                header: header.clone(),
-                signature: signature(*sign),
-            }),
+            proof: piece.proof.clone(),
         }),
         Message::Duplicate(list) => Kind::Duplicate(id_list(list)),
         Message::Early(list) => Kind::Early(id_list(list)),
         Message::Stored(list) => Kind::Stored(id_list(list)),
         Message::Resync => Kind::Resync(gossip::Resync {}),
+        Message::Offer(offer) => Kind::Offer(gossip::Offer {
+            hop: u32::from(offer.hop),
+            header: offer.head.header_bytes().clone(),
+            signature: signature(offer.head.signature()),
+            complete: offer.complete,
+        }),
+        Message::Reserve(r) => Kind::Reserve(gossip::Reserve {
+            id: ids([r.id]),
+            hop: u32::from(r.hop),
+            head: r.head,
+            force: r.force,
+            ranges: r.ranges.iter().flat_map(|range| [range.first, range.count]).collect(),
+        }),
+        Message::Busy(list) => Kind::Busy(id_list(list)),
+        Message::Receiving(list) => Kind::Receiving(id_list(list)),
     }
 }
 
@@ -91,11 +96,8 @@ fn record(record: &PeerRecord) -> gossip::Record {
     }
 }
 
-fn signature(signature: Signature) -> Bytes {
-    match signature {
-        Signature::None => Bytes::new(),
-        Signature::Ed25519(bytes) => Bytes::copy_from_slice(&bytes),
-    }
+fn signature(signature: &Signature) -> Bytes {
+    Bytes::copy_from_slice(signature.as_bytes())
 }
 
 fn ids(ids: impl IntoIterator<Item = TransactionId>) -> Bytes {

@@ -11,8 +11,9 @@ use prost::Message as _;
 
 use super::model;
 use crate::types::{
-    Announcement, Endpoint, Features, Header, Hello, Host, MAX_FRAME_BYTES, Message, PeerId,
-    PeerRecord, Piece, RecordDraft, Signature, Topic, Transaction, TransactionId, WallTime, Want,
+    Announcement, Endpoint, Features, Head, Header, Hello, Host, MAX_FRAME_BYTES, Message, Offer,
+    PeerId, PeerRecord, Piece, PieceRange, RecordDraft, Reservation, Signature, Topic, Transaction,
+    TransactionId, WallTime,
 };
 use crate::wire::convert::REASONS;
 use crate::wire::generated::gossip;
@@ -27,9 +28,14 @@ fn ids() -> impl Strategy<Value = Vec<TransactionId>> {
 }
 
 fn signature() -> impl Strategy<Value = Signature> {
-    option::of(vec(any::<u8>(), 64)).prop_map(|bytes| {
-        bytes.map_or(Signature::None, |bytes| Signature::Ed25519(bytes.try_into().unwrap()))
-    })
+    let batch = (1..=6usize, any::<u8>()).prop_flat_map(|(depth, index)| {
+        vec(any::<u8>(), 65 + 32 * depth).prop_map(move |mut bytes| {
+            bytes[64] = index & ((1 << depth) - 1);
+            bytes
+        })
+    });
+    prop_oneof![Just(Vec::new()), vec(any::<u8>(), 64), batch]
+        .prop_map(|bytes| Signature::from_bytes(&bytes).unwrap())
 }
 
 fn endpoint() -> impl Strategy<Value = Endpoint> {
@@ -91,13 +97,32 @@ fn transaction() -> impl Strategy<Value = Transaction> {
 }
 
 fn piece() -> impl Strategy<Value = Piece> {
-    let head = (vec(any::<u8>(), 0..300).prop_map(Bytes::from), signature(), any::<u16>());
-    (bytes32(), any::<u64>(), vec(any::<u8>(), 0..2000), option::of(head)).prop_map(
-        |(id, offset, bytes, head)| Piece {
+    let bytes = |most| vec(any::<u8>(), 0..most).prop_map(Bytes::from);
+    (bytes32(), any::<u32>(), bytes(2000), bytes(900)).prop_map(|(id, index, bytes, proof)| Piece {
+        id: TransactionId::from_bytes(id),
+        index,
+        bytes,
+        proof,
+    })
+}
+
+fn offer() -> impl Strategy<Value = Offer> {
+    (transaction(), any::<u16>(), any::<bool>()).prop_map(|(t, hop, complete)| Offer {
+        head: Head::of(&t),
+        hop,
+        complete,
+    })
+}
+
+fn reservation() -> impl Strategy<Value = Reservation> {
+    let range = (any::<u32>(), any::<u32>()).prop_map(|(first, count)| PieceRange { first, count });
+    (bytes32(), any::<u16>(), any::<bool>(), any::<bool>(), vec(range, 0..40)).prop_map(
+        |(id, hop, head, force, ranges)| Reservation {
             id: TransactionId::from_bytes(id),
-            offset,
-            bytes: Bytes::from(bytes),
+            hop,
             head,
+            force,
+            ranges,
         },
     )
 }
@@ -105,9 +130,6 @@ fn piece() -> impl Strategy<Value = Piece> {
 fn message() -> impl Strategy<Value = Message> {
     let announcement = (bytes32(), any::<u64>(), any::<u16>())
         .prop_map(|(id, size, hop)| Announcement { id: TransactionId::from_bytes(id), size, hop });
-    let offset = prop_oneof![3 => Just(0), 1 => any::<u64>()];
-    let want = (bytes32(), offset)
-        .prop_map(|(id, offset)| Want { id: TransactionId::from_bytes(id), offset });
     prop_oneof![
         hello().prop_map(|hello| Message::Hello(Box::new(hello))),
         (0..REASONS.len(), any::<u64>()).prop_map(|(reason, millis)| Message::Goodbye {
@@ -119,7 +141,7 @@ fn message() -> impl Strategy<Value = Message> {
         any::<u32>().prop_map(|max| Message::PeersRequest { max }),
         vec(record(), 0..4).prop_map(Message::Peers),
         vec(announcement, 0..40).prop_map(Message::Announce),
-        vec(want, 0..40).prop_map(Message::Want),
+        ids().prop_map(Message::Want),
         ids().prop_map(Message::Missing),
         (transaction(), any::<u16>())
             .prop_map(|(transaction, hop)| Message::Push { transaction, hop }),
@@ -128,6 +150,10 @@ fn message() -> impl Strategy<Value = Message> {
         ids().prop_map(Message::Early),
         ids().prop_map(Message::Stored),
         Just(Message::Resync),
+        offer().prop_map(|offer| Message::Offer(Box::new(offer))),
+        reservation().prop_map(Message::Reserve),
+        ids().prop_map(Message::Busy),
+        ids().prop_map(Message::Receiving),
     ]
 }
 

@@ -1,0 +1,61 @@
+//! Signing what the host publishes, in bursts.
+//!
+//! Publishes wait here in the order of their calls. What waits at a moment, up to 64, is signed
+//! together: a burst costs one signature, and a lone publish is signed by itself at once. The order
+//! is kept on the way to the driver.
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::config::SignaturePolicy;
+use crate::identity::Identity;
+use crate::protocol::PublishRefusal;
+use crate::types::{Header, InvalidTransaction, MAX_BATCH, Signature, Transaction};
+
+use super::driver::Command;
+use super::receipt::Receipt;
+
+/// What a publisher waits for: its receipt, and whether the transaction is new.
+pub(super) type Published = Result<(Receipt, bool), PublishRefusal>;
+
+/// A transaction to be signed and published.
+#[derive(Debug)]
+pub(super) struct Draft {
+    pub(super) header: Header,
+    pub(super) payload: Bytes,
+    pub(super) reply: oneshot::Sender<Published>,
+}
+
+/// Signs what comes out of `drafts` until it is closed or the driver is gone.
+pub(super) async fn run(
+    mut drafts: mpsc::Receiver<Draft>,
+    identity: Identity,
+    policy: SignaturePolicy,
+    publishes: mpsc::Sender<Command>,
+) {
+    let mut batch = Vec::with_capacity(MAX_BATCH);
+    while drafts.recv_many(&mut batch, MAX_BATCH).await > 0 {
+        // Who gave up before the signature has not published.
+        batch.retain(|draft| !draft.reply.is_closed());
+        let (replies, parts): (Vec<_>, Vec<_>) =
+            batch.drain(..).map(|d| (d.reply, (d.header, d.payload))).unzip();
+        let signed = match policy {
+            SignaturePolicy::Required => identity.sign_transactions(parts),
+            SignaturePolicy::Off => unsigned(parts),
+        };
+        let Ok(transactions) = signed else {
+            // The headers were made of these payloads and name this node.
+            tracing::error!(target: "sorcha_peer::node", "a publish could not be signed");
+            continue;
+        };
+        for (transaction, reply) in transactions.into_iter().zip(replies) {
+            if publishes.send(Command::Publish { transaction, reply }).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+fn unsigned(parts: Vec<(Header, Bytes)>) -> Result<Vec<Transaction>, InvalidTransaction> {
+    parts.into_iter().map(|(h, p)| Transaction::new(h, Signature::None, p)).collect()
+}

@@ -1,0 +1,178 @@
+//! From complete bytes to the log: hash and signature, then the validator's verdict.
+//!
+//! Nothing is delivered or announced as held before hash and signature are verified and the
+//! validator has accepted. Forged bytes cost their sender the link and the id is fetched elsewhere.
+
+use std::time::Duration;
+
+use crate::types::{
+    Event, Header, InvalidTransaction, LinkId, PeerId, Refusal, Transaction, TransactionId, Verdict,
+};
+
+use super::fetch::{Holds, Pending, Stage};
+use super::io::{Judgement, Output, Ticket};
+use super::timers::Timer;
+use super::{Protocol, Task};
+
+/// Wait before a validator that did not answer is asked again.
+const JUDGE_AGAIN: Duration = Duration::from_secs(10);
+
+impl Protocol {
+    /// Has complete bytes checked, unless the header alone says no.
+    pub(super) fn verify(&mut self, link: LinkId, transaction: Transaction, hop: u16) {
+        let id = transaction.id();
+        if let Some(reason) = self.inadmissible(transaction.header()) {
+            self.remove_pending(&id);
+            self.refuse_transaction(link, &id, reason);
+            if reason == Refusal::Skewed {
+                // Later it will be admissible: it has to be offered again.
+                self.lost_some();
+            }
+            return;
+        }
+        let Some(from) = self.links.all.get(&link).map(|l| l.remote) else { return };
+        self.judge(link, from, transaction, hop, false);
+    }
+
+    /// Has the validator asked about a payload, and before that hash and signature checked unless
+    /// they are `proven`.
+    pub(super) fn judge(
+        &mut self,
+        link: LinkId,
+        from: PeerId,
+        transaction: Transaction,
+        hop: u16,
+        proven: bool,
+    ) {
+        let id = transaction.id();
+        if !self.pending.contains(&id) {
+            let size = transaction.header().payload_len;
+            self.pending.insert(id, Pending::new(Stage::Heard, size, self.now));
+        }
+        let now = self.now;
+        if let Some(pending) = self.pending.get_mut(&id) {
+            pending.stage = Stage::Verifying;
+            pending.add_source(link, now, None, Holds::All);
+        }
+        self.timers.cancel(Timer::Fetch(id));
+        self.abandon_parents(&id);
+        self.drop_assembly(&id);
+        self.verifying_bytes += transaction.header().payload_len;
+        self.verifying += 1;
+        let task = Task::Verify { link, from, transaction: transaction.clone(), hop };
+        let ticket = self.ticket(task);
+        self.out.push_back(Output::Verify { ticket, transaction, from, proven });
+    }
+
+    pub(super) fn inadmissible(&self, header: &Header) -> Option<Refusal> {
+        let gossip = &self.config.gossip;
+        let keep_until = header.expires.min(header.created.plus(gossip.retention));
+        if header.payload_len > gossip.max_transaction_size {
+            Some(Refusal::TooLarge)
+        } else if header.created > self.wall.plus(self.config.network.max_clock_skew) {
+            Some(Refusal::Skewed)
+        } else if keep_until <= self.wall {
+            Some(Refusal::Expired)
+        } else {
+            None
+        }
+    }
+
+    pub(super) fn on_verified(&mut self, ticket: Ticket, judgement: Judgement) {
+        let Some(Task::Verify { link, from, transaction, hop }) = self.tickets.remove(&ticket)
+        else {
+            return;
+        };
+        self.verifying -= 1;
+        self.verifying_bytes -= transaction.header().payload_len;
+        let id = transaction.id();
+        // Published by this node meanwhile: the store decides.
+        let superseded = self.pending.get(&id).is_none_or(|p| p.stage != Stage::Verifying);
+        let refusal = match judgement {
+            Judgement::Verdict(_) | Judgement::TimedOut if superseded => return,
+            Judgement::Verdict(Verdict::Accept) => {
+                self.guard.note_served(&from, self.now);
+                self.accept_foreign(from, &transaction, hop);
+                return;
+            }
+            Judgement::Verdict(Verdict::Ignore) => Refusal::Ignored,
+            Judgement::Verdict(Verdict::Reject) => Refusal::Rejected,
+            Judgement::TimedOut => {
+                self.counters.validations_timed_out += 1;
+                self.refuse_transaction(link, &id, Refusal::Ignored);
+                self.try_later(&id);
+                return;
+            }
+            Judgement::Invalid(reason) => {
+                self.on_forged(link, &from, &id, reason);
+                return;
+            }
+        };
+        self.remove_pending(&id);
+        self.fetches.refuse(id);
+        self.refuse_transaction(link, &id, refusal);
+        if refusal == Refusal::Rejected {
+            self.note_reject(link, &from);
+        }
+    }
+
+    /// The validator did not answer: the transaction is fetched and judged again, a few times.
+    fn try_later(&mut self, id: &TransactionId) {
+        if let Some(pending) = self.pending.get_mut(id) {
+            pending.stage = Stage::Heard;
+            pending.turns += 1;
+            self.timers.set(Timer::Fetch(*id), self.now + JUDGE_AGAIN);
+        }
+    }
+
+    /// The bytes are not what the origin published: their sender lied, and the id may still be good.
+    fn on_forged(&mut self, l: LinkId, from: &PeerId, id: &TransactionId, why: InvalidTransaction) {
+        let reason = match why {
+            InvalidTransaction::Unsigned | InvalidTransaction::Signature => Refusal::WrongSignature,
+            _ => Refusal::WrongHash,
+        };
+        self.refuse_transaction(l, id, reason);
+        if let Some(pending) = self.pending.get_mut(id).filter(|p| p.stage == Stage::Verifying) {
+            pending.stage = Stage::Heard;
+            pending.sources.retain(|s| s.link != l);
+            if let Some(asked) = pending.asked.take() {
+                self.forget_asked(asked, id);
+            }
+        }
+        self.punish(l, from, "forged transaction");
+        self.ask(id);
+    }
+
+    pub(super) fn accept_foreign(&mut self, from: PeerId, transaction: &Transaction, hop: u16) {
+        let id = transaction.id();
+        let pending = self.remove_pending(&id);
+        let (sources, large) = pending.map(|p| (p.sources, p.large)).unwrap_or_default();
+        // Who only has the header is told once more when all is here.
+        let holders = sources.iter().filter(|s| s.holds == Holds::All);
+        let known = holders.filter_map(|s| self.links.slot_of(s.link)).fold(0, |m, s| m | 1 << s);
+        let hop = hop.saturating_add(1);
+        self.counters.transactions_accepted += 1;
+        self.accept(transaction, hop, false, known);
+        self.store_foreign(from, transaction, hop);
+        for child in large.map(|large| large.children).unwrap_or_default() {
+            self.serve(child);
+        }
+    }
+
+    pub(super) fn refuse_transaction(&mut self, link: LinkId, id: &TransactionId, reason: Refusal) {
+        let counters = &mut self.counters;
+        match reason {
+            Refusal::TooLarge => counters.refused_too_large += 1,
+            Refusal::Skewed => counters.refused_skewed += 1,
+            Refusal::Expired => counters.refused_expired += 1,
+            Refusal::WrongHash => counters.refused_wrong_hash += 1,
+            Refusal::WrongSignature => counters.refused_wrong_signature += 1,
+            Refusal::Rejected => counters.refused_rejected += 1,
+            _ => counters.refused_ignored += 1,
+        }
+        let peer = self.links.all.get(&link).map(|l| l.remote);
+        tracing::debug!(target: "sorcha_peer::gossip", %id, ?peer, ?reason, "transaction refused");
+        let event = Event::Refused { peer, address: None, reason, id: Some(*id) };
+        self.out.push_back(Output::Emit(event));
+    }
+}

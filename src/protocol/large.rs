@@ -1,0 +1,384 @@
+//! Large transactions: the header travels ahead of the payload.
+//!
+//! ```text
+//! offer ──signature checked──► relayed to everybody, reserved from one ──pieces──► complete ──► log
+//!   └──wrong: costs its sender the link                    │  ▲
+//!                                        stalled, busy, gone  another source
+//! ```
+//!
+//! A node that hears a header with a good signature relays it at once and reserves the payload from
+//! one source (`reserve`); pieces are checked one by one and passed on as they come (`pieces`,
+//! `serve`). Headers outrun payloads, so that reservations of a whole path overlap. Where nobody
+//! vouches for a header (signatures off) or the host judges payloads first (a validator), nothing is
+//! said ahead: a node announces what it holds, and the header comes with the answer.
+//!
+//! **Order of reservations.** A node's place in the order for one id is (hop, peer id), where its hop
+//! is one more than that of the offer from which it took the header; it is set once and never
+//! changes while the fetch lives. Pieces are reserved only from a peer that has all of them, or from
+//! one whose place is lower than the own. A peer that has everything waits for nobody, and every
+//! other edge leads strictly downwards, so the graph of who waits for whom has no cycle, at any
+//! time, whatever is lost or late. Both sides keep the rule: the asker names its hop. Of each piece
+//! there is one reservation at most: what several parents are asked for is disjoint, and what is
+//! asked elsewhere was taken back before on the same link.
+//!
+//! Bounds: buffers of payloads on their way in take at most `gossip.max_assembly_bytes` together
+//! (one larger payload alone may exceed that); what finds no room waits in a queue of ids. Each
+//! payload is put together in one buffer of its final size.
+
+use crate::config::{Auto, SignaturePolicy};
+use crate::types::{
+    Head, InvalidTransaction, LinkId, Message, MonoTime, Offer, PeerId, PieceSet, Proofs, Refusal,
+    TransactionId, pieces_of,
+};
+
+use super::fetch::{Holds, Pending, Stage};
+use super::io::{Output, Ticket};
+use super::{Protocol, Task};
+
+/// Peers that a payload may be reserved from again after they were asked before.
+const MAX_EXES: usize = 16;
+
+/// A large transaction on its way in.
+#[derive(Debug, Default)]
+pub(super) struct Large {
+    pub(super) head: Option<Head>,
+    /// The own hop; counts once there is a head.
+    pub(super) hop: u16,
+    /// The signature is right.
+    pub(super) trusted: bool,
+    /// Another signature for the same header, should the first be wrong.
+    spare: Option<(LinkId, Head, u16)>,
+    pub(super) assembly: Option<Assembly>,
+    pub(super) parents: Vec<Parent>,
+    /// Asked before, and perhaps only slow: their pieces are still taken.
+    pub(super) exes: Vec<LinkId>,
+    /// Asked though they did not announce it.
+    pub(super) blind: Vec<LinkId>,
+    /// Peers that wait for pieces from us.
+    pub(super) children: Vec<LinkId>,
+    /// In the queue for room.
+    pub(super) waiting: bool,
+    /// Nobody is left to ask; kept for a while in case somebody comes back.
+    pub(super) parked: bool,
+}
+
+/// Somebody whom pieces are reserved from.
+#[derive(Debug)]
+pub(super) struct Parent {
+    pub(super) link: LinkId,
+    /// Asked for and not here; everything while there is no head.
+    pub(super) wanted: Option<PieceSet>,
+    /// When it was asked or last sent a piece.
+    pub(super) last: MonoTime,
+    /// Whether it has sent any.
+    pub(super) served: bool,
+}
+
+/// The payload as far as it is here.
+#[derive(Debug)]
+pub(super) struct Assembly {
+    pub(super) buffer: Vec<u8>,
+    pub(super) have: PieceSet,
+    pub(super) checking: PieceSet,
+    pub(super) proofs: Vec<bytes::Bytes>,
+    /// The newest piece, for children that are up to date: it need not be copied out again.
+    pub(super) newest: Option<(u32, bytes::Bytes)>,
+}
+
+impl Assembly {
+    fn new(size: u64) -> Self {
+        let count = u32::try_from(pieces_of(size)).unwrap_or(u32::MAX);
+        Self {
+            // Zeroed memory costs nothing before it is touched.
+            buffer: vec![0; usize::try_from(size).unwrap_or(usize::MAX)],
+            have: PieceSet::empty(count),
+            checking: PieceSet::empty(count),
+            proofs: vec![bytes::Bytes::new(); count as usize],
+            newest: None,
+        }
+    }
+}
+
+impl Large {
+    /// Pieces that nobody is asked for.
+    pub(super) fn missing(&self) -> Option<PieceSet> {
+        let assembly = self.assembly.as_ref()?;
+        let mut missing = PieceSet::full(assembly.have.len());
+        missing.remove_all(&assembly.have);
+        missing.remove_all(&assembly.checking);
+        for wanted in self.parents.iter().filter_map(|p| p.wanted.as_ref()) {
+            missing.remove_all(wanted);
+        }
+        Some(missing)
+    }
+
+    pub(super) fn note_ex(&mut self, link: LinkId) {
+        if !self.exes.contains(&link) {
+            if self.exes.len() >= MAX_EXES {
+                self.exes.remove(0);
+            }
+            self.exes.push(link);
+        }
+    }
+}
+
+impl Protocol {
+    /// Lets the host's validator judge payloads before anything of them is passed on; set before
+    /// the first input. Default: nobody judges.
+    pub fn set_validating(&mut self, validating: bool) {
+        self.validating = validating;
+    }
+
+    /// Whether headers and pieces may be passed on before the whole payload is here.
+    pub(super) fn relays_ahead(&self) -> bool {
+        !self.validating && self.config.network.signatures == SignaturePolicy::Required
+    }
+
+    pub(super) fn on_offer(&mut self, link: LinkId, offer: Offer) {
+        let Some(slot) = self.links.slot_of(link) else { return };
+        self.counters.announcements_received += 1;
+        let id = offer.head.id();
+        if let Some(entry) = self.log.find(&id) {
+            if offer.complete && !self.outbox.contains(&id) {
+                entry.known |= 1 << slot;
+            }
+            if offer.hop == 0 && entry.stored {
+                self.confirm_to(link, id);
+            }
+            return;
+        }
+        if self.is_refused(&id) {
+            return;
+        }
+        if let Some(reason) = self.inadmissible(offer.head.header()) {
+            self.refuse_transaction(link, &id, reason);
+            if reason == Refusal::Skewed {
+                self.lost_some();
+            }
+            return;
+        }
+        let size = offer.head.header().payload_len;
+        let asked =
+            self.pending.get(&id).is_some_and(|p| p.large.is_some() || p.asked == Some(link));
+        if !self.make_pending(link, id, size) {
+            return;
+        }
+        let now = self.now;
+        let Some(pending) = self.pending.get_mut(&id) else { return };
+        let holds = if offer.complete { Holds::All } else { Holds::Nothing };
+        pending.add_source(link, now, Some(offer.hop), holds);
+        if pending.stage != Stage::Heard {
+            return;
+        }
+        if !asked && size <= self.config.gossip.eager_limit {
+            self.wait_for_push(link, &id);
+            return;
+        }
+        self.take_head(link, &id, offer);
+    }
+
+    /// Notes the header of a fetch and has its signature checked, unless it has one.
+    fn take_head(&mut self, link: LinkId, id: &TransactionId, offer: Offer) {
+        let Some(pending) = self.pending.get_mut(id) else { return };
+        pending.size = offer.head.header().payload_len;
+        // It was asked for as a small one: the answer says that it is not.
+        let asked = pending.asked.take();
+        let now = self.now;
+        let large = pending.large.get_or_insert_default();
+        if let Some(asked) = asked {
+            large.parents.push(Parent { link: asked, wanted: None, last: now, served: false });
+        }
+        large.parked = false;
+        if let Some(head) = &large.head {
+            if !large.trusted && head.signature() != offer.head.signature() {
+                large.spare = Some((link, offer.head, offer.hop));
+            }
+            self.drive(id);
+            return;
+        }
+        large.hop = offer.hop.saturating_add(1);
+        large.head = Some(offer.head.clone());
+        self.start_assembly(id);
+        self.check_head(link, offer.head);
+        self.watch_from_now(id);
+    }
+
+    fn check_head(&mut self, link: LinkId, head: Head) {
+        let Some(from) = self.links.all.get(&link).map(|l| l.remote) else { return };
+        self.verifying += 1;
+        let ticket = self.ticket(Task::Head { link, from, id: head.id() });
+        self.out.push_back(Output::VerifyHead { ticket, head });
+    }
+
+    pub(super) fn on_head_verified(
+        &mut self,
+        ticket: Ticket,
+        result: Result<(), InvalidTransaction>,
+    ) {
+        let Some(Task::Head { link, from, id }) = self.tickets.remove(&ticket) else { return };
+        self.verifying -= 1;
+        if result.is_err() {
+            self.on_false_head(link, &from, &id);
+            return;
+        }
+        let Some(pending) = self.pending.get_mut(&id) else { return };
+        if let Some(large) = &mut pending.large {
+            (large.trusted, large.spare) = (true, None);
+        }
+        self.relay_head(&id);
+        self.finish_assembly(&id);
+        self.drive(&id);
+    }
+
+    /// Its sender vouched for a signature that is wrong.
+    fn on_false_head(&mut self, link: LinkId, from: &PeerId, id: &TransactionId) {
+        self.refuse_transaction(link, id, Refusal::WrongSignature);
+        self.abandon_parents(id);
+        let mut spare = None;
+        if let Some(pending) = self.pending.get_mut(id) {
+            pending.sources.retain(|s| s.link != link);
+            self.drop_assembly(id);
+            if let Some(large) = self.pending.get_mut(id).and_then(|p| p.large.as_mut()) {
+                large.head = None;
+                spare = large.spare.take();
+            }
+        }
+        self.punish(link, from, "forged transaction");
+        match spare.filter(|(link, ..)| self.links.slot_of(*link).is_some()) {
+            Some((link, head, hop)) => {
+                self.take_head(link, id, Offer { head, hop, complete: false });
+            }
+            None => self.drive(id),
+        }
+    }
+
+    /// Says a checked header to everybody who has not said it to us.
+    fn relay_head(&mut self, id: &TransactionId) {
+        let most = match self.config.gossip.ttl {
+            Auto::Auto => u32::MAX,
+            Auto::Fixed(ttl) => ttl,
+        };
+        let Some(pending) = self.pending.get(id) else { return };
+        let Some(large) = &pending.large else { return };
+        let Some(head) = large.head.clone() else { return };
+        if !self.relays_ahead() || u32::from(large.hop) >= most {
+            return;
+        }
+        let (hop, size) = (large.hop, pending.size);
+        let heard: Vec<LinkId> = pending.sources.iter().map(|s| s.link).collect();
+        let offer = Box::new(Offer { head, hop, complete: false });
+        for link in self.links.up_ids() {
+            let fits = self.links.up(link).is_some_and(|up| up.max_transaction >= size);
+            if fits && !heard.contains(&link) && self.is_writable(link) {
+                self.counters.announcements_sent += 1;
+                self.send(link, Message::Offer(offer.clone()));
+            }
+        }
+    }
+
+    /// Takes memory for a payload whose header is here; `false` when there is no room for it.
+    pub(super) fn start_assembly(&mut self, id: &TransactionId) -> bool {
+        let Some(pending) = self.pending.get_mut(id) else { return false };
+        let size = pending.size;
+        let Some(large) = pending.large.as_mut().filter(|l| l.head.is_some()) else { return false };
+        if large.assembly.is_some() {
+            return true;
+        }
+        if !self.fetches.has_room(size, self.config.gossip.max_assembly_bytes) {
+            if !std::mem::replace(&mut large.waiting, true) {
+                self.fetches.waiting.push_back(*id);
+            }
+            self.abandon_parents(id);
+            return false;
+        }
+        self.fetches.assembling += size;
+        let assembly = Assembly::new(size);
+        for parent in &mut large.parents {
+            parent.wanted.get_or_insert_with(|| PieceSet::full(assembly.have.len()));
+        }
+        large.assembly = Some(assembly);
+        true
+    }
+
+    pub(super) fn drop_assembly(&mut self, id: &TransactionId) {
+        if let Some(pending) = self.pending.get_mut(id)
+            && let Some(large) = &mut pending.large
+            && large.assembly.take().is_some()
+        {
+            self.fetches.assembling = self.fetches.assembling.saturating_sub(pending.size);
+        }
+    }
+
+    /// Lets in what waits for room, at the end of a turn; what is only kept for sources that may
+    /// come back makes way.
+    pub(super) fn admit_waiting(&mut self) {
+        let budget = self.config.gossip.max_assembly_bytes;
+        while let Some(id) = self.fetches.waiting.front().copied() {
+            let Some(pending) = self.pending.get_mut(&id) else {
+                self.fetches.waiting.pop_front();
+                continue;
+            };
+            if !self.fetches.has_room(pending.size, budget) {
+                let Some(parked) = self.fetches.parked.pop_front() else { return };
+                if self.is_parked(&parked) {
+                    self.remove_pending(&parked);
+                }
+                continue;
+            }
+            self.fetches.waiting.pop_front();
+            if let Some(large) = &mut pending.large {
+                large.waiting = false;
+            }
+            self.drive(&id);
+        }
+    }
+
+    pub(super) fn is_parked(&self, id: &TransactionId) -> bool {
+        self.pending.get(id).and_then(|p| p.large.as_ref()).is_some_and(|large| large.parked)
+    }
+
+    /// Keeps proofs for peers that will ask, the newest in place of the oldest.
+    pub(super) fn shelve(&mut self, id: TransactionId, proofs: Proofs) {
+        self.fetches.shelf.put(id, proofs);
+    }
+}
+
+/// Proofs of payloads that peers may ask for.
+#[derive(Debug, Default)]
+pub(super) struct Shelf {
+    kept: std::collections::BTreeMap<TransactionId, Proofs>,
+    order: std::collections::VecDeque<TransactionId>,
+    bytes: usize,
+}
+
+/// Most bytes of proofs that are kept: those of 4 GiB of payloads in pieces of 10 MiB.
+pub(super) const MAX_SHELF: usize = 32 << 20;
+
+impl Shelf {
+    pub(super) fn get(&self, id: &TransactionId) -> Option<Proofs> {
+        self.kept.get(id).cloned()
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn put(&mut self, id: TransactionId, proofs: Proofs) {
+        if proofs.pieces() < 2 || self.kept.contains_key(&id) {
+            return;
+        }
+        self.bytes += proofs.bytes();
+        self.kept.insert(id, proofs);
+        self.order.push_back(id);
+        while self.bytes > MAX_SHELF
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.bytes -= self.kept.remove(&oldest).map_or(0, |proofs| proofs.bytes());
+        }
+    }
+}
+
+/// Whether `pending` has a header that may be passed on.
+pub(super) fn is_passed_on(pending: &Pending) -> bool {
+    pending.large.as_ref().is_some_and(|large| large.head.is_some() && large.trusted)
+}

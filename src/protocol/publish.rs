@@ -1,0 +1,128 @@
+//! Taking transactions: stored before they are accepted.
+//!
+//! `publish` is answered after the store said that the transaction is safe, never before; only then
+//! does it enter the log and is offered to peers. What came from a peer is in the log, and offered,
+//! while it is being stored; it is confirmed to its origin, and delivered, afterwards. What could
+//! not be stored is forgotten and taken again when it is offered again.
+
+use crate::error::StoreErrorKind;
+use crate::types::{NewEntry, PeerId, Transaction};
+
+use super::fetch::{Pending, Stage};
+use super::io::{CallId, Output, PublishRefusal, Ticket};
+use super::{Protocol, Task};
+
+impl Protocol {
+    pub(super) fn on_publish(&mut self, call: CallId, transaction: Transaction) {
+        let id = transaction.id();
+        // What came from peers and is not safe yet is stored again: Ok means safe.
+        if self.log.find(&id).is_some_and(|entry| entry.stored) {
+            self.counters.publishes_repeated += 1;
+            self.out.push_back(Output::Published { call, result: Ok(false) });
+            return;
+        }
+        if let Some(calls) = self.publishing.get_mut(&id) {
+            // Being stored: answered together with the first call.
+            calls.push(call);
+            return;
+        }
+        if let Some(refusal) = self.refuse_publish(&transaction) {
+            self.counters.publishes_refused += 1;
+            self.out.push_back(Output::Published { call, result: Err(refusal) });
+            return;
+        }
+        let size = transaction.header().payload_len;
+        self.remove_pending(&id);
+        self.pending.insert(id, Pending::new(Stage::Storing, size, self.now));
+        self.publishing.insert(id, vec![call]);
+        let entry = NewEntry {
+            keep_until: self.keep_until(&transaction),
+            transaction: transaction.clone(),
+            from: None,
+            hops: 0,
+        };
+        self.storing += 1;
+        let ticket = self.ticket(Task::StoreOwn { transaction });
+        self.out.push_back(Output::Store { ticket, entry, own: true });
+    }
+
+    fn refuse_publish(&self, transaction: &Transaction) -> Option<PublishRefusal> {
+        let (size, limit) =
+            (transaction.header().payload_len, self.config.gossip.max_transaction_size);
+        let capacity = self.config.outbox.max_entries;
+        if self.shutting_down {
+            Some(PublishRefusal::Closed)
+        } else if size > limit {
+            Some(PublishRefusal::TooLarge { size, limit })
+        } else if self.outbox.len() + self.publishing.len() >= capacity as usize {
+            Some(PublishRefusal::QueueFull { limit: capacity })
+        } else {
+            None
+        }
+    }
+
+    pub(super) fn store_foreign(&mut self, from: PeerId, transaction: &Transaction, hops: u16) {
+        let entry = NewEntry {
+            keep_until: self.keep_until(transaction),
+            transaction: transaction.clone(),
+            from: Some(from),
+            hops,
+        };
+        self.storing += 1;
+        let (id, origin) = (transaction.id(), transaction.origin());
+        let ticket = self.ticket(Task::StoreForeign { id, origin });
+        self.out.push_back(Output::Store { ticket, entry, own: false });
+    }
+
+    pub(super) fn on_stored(&mut self, ticket: Ticket, result: Result<(), StoreErrorKind>) {
+        let task = self.tickets.remove(&ticket);
+        self.storing = self.storing.saturating_sub(1);
+        if result.is_err() {
+            self.counters.storage_failures += 1;
+        }
+        match task {
+            Some(Task::StoreOwn { transaction }) => self.on_own_stored(&transaction, result),
+            Some(Task::StoreForeign { id, origin }) if result.is_ok() => {
+                if let Some(entry) = self.log.find(&id) {
+                    entry.stored = true;
+                }
+                // The origin waits for this; others hear of it by announcement.
+                if let Some(link) = self.links.by_peer.get(&origin).copied() {
+                    self.confirm_to(link, id);
+                }
+            }
+            Some(Task::StoreForeign { id, .. })
+                if self.log.find(&id).is_some_and(|entry| !entry.stored) =>
+            {
+                // Not kept here: to be taken again when it is offered again.
+                self.log.remove(&id);
+                self.lost_some();
+            }
+            _ => {}
+        }
+    }
+
+    fn on_own_stored(&mut self, transaction: &Transaction, result: Result<(), StoreErrorKind>) {
+        let id = transaction.id();
+        self.remove_pending(&id);
+        let calls = self.publishing.remove(&id).unwrap_or_default();
+        if result.is_ok() {
+            self.counters.transactions_published += 1;
+            self.watch_outbox(id);
+        } else {
+            self.counters.publishes_refused += 1;
+        }
+        for (at, call) in calls.into_iter().enumerate() {
+            let result = result.map(|()| at == 0).map_err(PublishRefusal::Store);
+            self.out.push_back(Output::Published { call, result });
+        }
+        if result.is_err() {
+            return;
+        }
+        match self.log.find(&id) {
+            // It came from peers before.
+            Some(entry) => (entry.own, entry.stored, entry.hop) = (true, true, 0),
+            None => self.accept(transaction, 0, true, 0),
+        }
+    }
+}

@@ -1,0 +1,528 @@
+//! Whom large payloads are reserved from, and when that is given up.
+//!
+//! The first announcer in good standing is asked first. Who answers `Busy` is left in peace for 250
+//! ms: until then only a peer that says it is receiving (or has all) is asked, afterwards the busy
+//! one again with `force`. Who sends nothing for max(240 ms, 2.4 round trips) and the time of four
+//! pieces at its measured rate is given up: what it owes is taken back and asked elsewhere. When all
+//! who announced have failed, all other links are asked in turn, which serve only if they have
+//! everything; then all again, more patiently. After `MAX_TURNS` the id is left to the next
+//! announcement; what is there of its payload is kept for `PARK`, unless the room is needed.
+//!
+//! From 1 MiB on, up to three sources are asked for different pieces: one that has all of it takes
+//! over part of what the parent with most still owes, in proportion to their rates.
+
+use std::time::Duration;
+
+use crate::types::{
+    ALL_PIECES, LinkId, MAX_RANGES, Message, MonoTime, PIECE_BYTES, PeerId, PieceRange, PieceSet,
+    Reservation, TransactionId,
+};
+
+use super::Protocol;
+use super::fetch::{Holds, MAX_ASKED, Source, Stage};
+use super::large::Parent;
+use super::timers::Timer;
+
+/// A busy peer is asked again after this.
+const BUSY: Duration = Duration::from_millis(250);
+/// The least patience with a silent parent.
+const SILENCE: Duration = Duration::from_millis(240);
+/// The most.
+const MAX_SILENCE: Duration = Duration::from_secs(20);
+/// Turns of asking everybody before an id is left to the next announcement.
+const MAX_TURNS: u32 = 5;
+/// How often the patience with the only source is doubled before links are asked that did not
+/// announce it.
+const LONGER: u32 = 3;
+/// How long a partial payload that nobody serves is kept.
+const PARK: Duration = Duration::from_secs(60);
+/// Payloads from this size are fetched from several sources.
+const STRIPE_FROM: u64 = 1 << 20;
+/// Sources at once.
+const MAX_PARENTS: usize = 3;
+/// Pieces of the smallest range that another source takes over: 256 KiB.
+const RANGE: u32 = 4;
+/// Bytes per second of a link that was not measured yet, and the slowest that is waited for.
+const RATE: (u64, u64) = (2 << 20, 32 << 10);
+/// Promises remembered.
+pub(super) const MAX_PROMISES: usize = 4096;
+/// A promise not kept by then is broken.
+const PROMISE: Duration = Duration::from_secs(10);
+
+/// How fast pieces come in on a link.
+#[derive(Debug, Default)]
+pub(super) struct Intake {
+    /// The latest piece.
+    at: Option<MonoTime>,
+    /// Start of the measured span and bytes since.
+    since: Option<MonoTime>,
+    bytes: u64,
+    rate: Option<u64>,
+}
+
+impl Intake {
+    fn note(&mut self, now: MonoTime, bytes: usize) {
+        self.at = Some(now);
+        self.bytes += bytes as u64;
+        let span = self.since.map_or(Duration::ZERO, |since| now.since(since));
+        if span < Duration::from_millis(20) {
+            self.since.get_or_insert(now);
+            return;
+        }
+        let micros = u64::try_from(span.as_micros()).unwrap_or(u64::MAX).max(1);
+        let sample = (self.bytes.saturating_mul(1_000_000) / micros).max(1);
+        self.rate = Some(self.rate.map_or(sample, |rate| (rate * 3 + sample) / 4));
+        (self.since, self.bytes) = (Some(now), 0);
+    }
+
+    /// Something was asked for; the answer takes a round trip.
+    fn start(&mut self, answer: MonoTime) {
+        self.since.get_or_insert(answer);
+    }
+
+    /// All that was asked for is here: the pause that follows says nothing about the rate.
+    pub(super) fn idle(&mut self) {
+        (self.since, self.bytes) = (None, 0);
+    }
+
+    fn rate(&self) -> u64 {
+        self.rate.unwrap_or(RATE.0).max(RATE.1)
+    }
+}
+
+/// What to do next for a payload that nobody is asked for.
+enum Next {
+    Ask { link: LinkId, force: bool },
+    AskBlind(LinkId),
+    Wait(MonoTime),
+    Exhausted,
+}
+
+impl Protocol {
+    /// Looks at a large fetch and does what is due.
+    pub(super) fn drive(&mut self, id: &TransactionId) {
+        let Some(pending) = self.pending.get_mut(id).filter(|p| p.stage == Stage::Heard) else {
+            return;
+        };
+        let Some(large) = &mut pending.large else { return };
+        if large.waiting || large.head.is_some() && !large.trusted && large.parents.is_empty() {
+            return;
+        }
+        if large.head.is_some() && !self.start_assembly(id) {
+            return;
+        }
+        for _ in 0..2 * MAX_TURNS {
+            let Some(large) = self.pending.get(id).and_then(|p| p.large.as_ref()) else { return };
+            if large.parked {
+                return;
+            }
+            let nothing = large.missing().is_some_and(|missing| missing.is_empty());
+            if !large.parents.is_empty() || nothing {
+                break;
+            }
+            match self.next_source(id) {
+                Next::Ask { link, force } => {
+                    if !self.reserve(link, id, force, false) {
+                        return;
+                    }
+                }
+                Next::AskBlind(link) => {
+                    if let Some(large) = self.pending.get_mut(id).and_then(|p| p.large.as_mut()) {
+                        large.blind.push(link);
+                    }
+                    self.reserve(link, id, false, true);
+                }
+                Next::Wait(until) => {
+                    self.timers.set(Timer::Fetch(*id), until);
+                    return;
+                }
+                Next::Exhausted => self.next_turn(id),
+            }
+        }
+        self.extend(id);
+        self.stripe(id);
+        self.set_watch(id);
+    }
+
+    /// What nobody is asked for, because somebody failed, is asked of the fastest who serves.
+    fn extend(&mut self, id: &TransactionId) {
+        let links = &self.links;
+        let Some(large) = self.pending.get_mut(id).and_then(|p| p.large.as_mut()) else { return };
+        let Some(missing) = large.missing().filter(|missing| !missing.is_empty()) else { return };
+        let rate = |p: &&mut Parent| {
+            let up = links.all.get(&p.link).and_then(|l| l.up.as_ref());
+            up.map_or(0, |up| up.intake.rate())
+        };
+        let Some(parent) = large.parents.iter_mut().filter(|p| p.served).max_by_key(rate) else {
+            return;
+        };
+        let Some(wanted) = &mut parent.wanted else { return };
+        // What fits no message waits until it has become less.
+        if wanted.ranges(MAX_RANGES).len() < MAX_RANGES {
+            wanted.add_all(&missing);
+            let link = parent.link;
+            self.say_reserved(link, id, true, false);
+        }
+    }
+
+    fn next_source(&mut self, id: &TransactionId) -> Next {
+        let (now, me) = (self.now, self.me);
+        let links = &self.links;
+        let Some(pending) = self.pending.get_mut(id) else { return Next::Exhausted };
+        pending.sources.retain(|s| links.slot_of(s.link).is_some());
+        let Some(large) = &pending.large else { return Next::Exhausted };
+        let place = large.head.as_ref().map(|_| (large.hop, me));
+        let open = |s: &&Source| !s.tried && is_eligible(s, place, links.peer_of(s.link));
+        let busy = |s: &Source| s.busy.is_some_and(|until| now < until);
+        let somebody_busy = pending.sources.iter().filter(open).any(|s| s.busy.is_some());
+        let rank = |s: &Source| {
+            let rank = match (s.busy.is_some(), s.holds) {
+                (false, Holds::All | Holds::Some) => 0,
+                (false, Holds::Nothing) => 1,
+                (true, _) => 2,
+            };
+            let good = links.peer_of(s.link).is_some_and(|p| self.guard.is_reliable(&p, now));
+            rank + if good { 0 } else { 10 }
+        };
+        let free = |s: &&Source| !busy(s) && (!somebody_busy || rank(s) % 10 != 1);
+        let best = pending.sources.iter().filter(open).filter(free).min_by_key(|s| rank(s));
+        let soonest = pending.sources.iter().filter(open).filter_map(|s| s.busy).min();
+        if let Some(best) = best {
+            // Somebody better may announce it a moment later.
+            let grace = pending.heard_at + BUSY;
+            if rank(best) >= 10 && now < grace {
+                return Next::Wait(grace);
+            }
+            return Next::Ask { link: best.link, force: best.busy.is_some() };
+        }
+        if let Some(until) = soonest {
+            return Next::Wait(until);
+        }
+        let unasked = |link: &LinkId| {
+            !large.blind.contains(link)
+                && !large.children.contains(link)
+                && !pending.sources.iter().any(|s| s.link == *link && s.tried)
+        };
+        match links.up_ids().into_iter().find(unasked) {
+            Some(link) => Next::AskBlind(link),
+            None => Next::Exhausted,
+        }
+    }
+
+    /// Everybody was asked: once more, or no more.
+    fn next_turn(&mut self, id: &TransactionId) {
+        let now = self.now;
+        let Some(pending) = self.pending.get_mut(id) else { return };
+        pending.turns += 1;
+        let Some(large) = &mut pending.large else { return };
+        large.blind.clear();
+        for source in &mut pending.sources {
+            (source.tried, source.busy) = (false, None);
+        }
+        if pending.turns < MAX_TURNS && !pending.sources.is_empty() {
+            return;
+        }
+        let links: Vec<LinkId> = pending.sources.iter().map(|s| s.link).collect();
+        if large.assembly.as_ref().is_some_and(|a| !a.have.is_empty()) {
+            large.parked = true;
+            self.fetches.parked.push_back(*id);
+            self.timers.set(Timer::Fetch(*id), now + PARK);
+        } else {
+            self.remove_pending(id);
+        }
+        for link in links {
+            self.want_resync(link);
+        }
+    }
+
+    /// Somebody announces what nobody served: it is tried again.
+    pub(super) fn revive(&mut self, id: &TransactionId) {
+        let Some(pending) = self.pending.get_mut(id) else { return };
+        let Some(large) = pending.large.as_mut().filter(|large| large.parked) else { return };
+        large.parked = false;
+        pending.turns = 0;
+        self.fetches.parked.retain(|parked| parked != id);
+    }
+
+    /// Asks for all that is missing; `false` when the link has no place for it now.
+    fn reserve(&mut self, link: LinkId, id: &TransactionId, force: bool, blind: bool) -> bool {
+        let (now, rtt) = (self.now, self.rtt_of(link));
+        let Some(up) = self.links.up(link) else { return false };
+        if up.asked.len() >= MAX_ASKED && !up.asked.contains(id) {
+            up.backlog.push_back(*id);
+            return false;
+        }
+        up.asked.insert(*id);
+        up.intake.start(now + rtt);
+        let Some(pending) = self.pending.get_mut(id) else { return false };
+        let source = pending.sources.iter_mut().find(|s| s.link == link);
+        let promised = source.as_ref().is_some_and(|s| s.holds != Holds::Nothing);
+        if let Some(source) = source {
+            source.busy = None;
+        }
+        let Some(large) = &mut pending.large else { return false };
+        let wanted = large.missing();
+        large.parents.push(Parent { link, wanted, last: now, served: false });
+        if promised {
+            self.note_promise(link, *id);
+        }
+        self.counters.wants_sent += 1;
+        self.say_reserved(link, id, force, blind);
+        true
+    }
+
+    /// Tells a parent what is wanted of it.
+    fn say_reserved(&mut self, link: LinkId, id: &TransactionId, force: bool, blind: bool) {
+        let Some(large) = self.pending.get_mut(id).and_then(|p| p.large.as_mut()) else { return };
+        let Some(parent) = large.parents.iter_mut().find(|p| p.link == link) else { return };
+        let ranges = match &mut parent.wanted {
+            None => vec![PieceRange { first: 0, count: ALL_PIECES }],
+            Some(wanted) => {
+                let ranges = wanted.ranges(MAX_RANGES);
+                // What does not fit is asked for later.
+                *wanted = PieceSet::from_ranges(wanted.len(), &ranges);
+                ranges
+            }
+        };
+        let head = large.head.is_none();
+        let hop = if head || blind { 0 } else { large.hop };
+        self.send(link, Message::Reserve(Reservation { id: *id, hop, head, force, ranges }));
+    }
+
+    /// Ends a reservation; `tell` takes it back.
+    pub(super) fn end_parent(&mut self, link: LinkId, id: &TransactionId, tell: bool) -> bool {
+        let Some(large) = self.pending.get_mut(id).and_then(|p| p.large.as_mut()) else {
+            return false;
+        };
+        let Some(at) = large.parents.iter().position(|p| p.link == link) else { return false };
+        large.parents.remove(at);
+        large.note_ex(link);
+        if tell {
+            let (hop, ranges) = (large.hop, Vec::new());
+            let back = Reservation { id: *id, hop, head: false, force: false, ranges };
+            self.send(link, Message::Reserve(back));
+        }
+        self.forget_asked(link, id);
+        true
+    }
+
+    /// Takes all reservations back; nobody is to blame.
+    pub(super) fn abandon_parents(&mut self, id: &TransactionId) {
+        let parents = self.pending.get(id).and_then(|p| p.large.as_ref()).map(|l| &l.parents);
+        let links: Vec<LinkId> = parents.into_iter().flatten().map(|p| p.link).collect();
+        for link in links {
+            self.forget_promise(link, id);
+            self.end_parent(link, id, true);
+        }
+    }
+
+    /// The watchdog of a large fetch.
+    pub(super) fn on_watch(&mut self, id: &TransactionId) {
+        if self.is_parked(id) {
+            self.remove_pending(id);
+            return;
+        }
+        let Some(large) = self.pending.get(id).and_then(|p| p.large.as_ref()) else { return };
+        let silent = |p: &&Parent| self.deadline(id, p) <= self.now;
+        let late: Vec<LinkId> = large.parents.iter().filter(silent).map(|p| p.link).collect();
+        for link in late {
+            if self.wait_longer(link, id) {
+                continue;
+            }
+            self.counters.wants_timed_out += 1;
+            self.end_parent(link, id, true);
+            self.note_tried(link, id);
+        }
+        self.drive(id);
+    }
+
+    /// Whether a silent parent gets more time, because there is nobody else.
+    fn wait_longer(&mut self, link: LinkId, id: &TransactionId) -> bool {
+        let (now, me, links) = (self.now, self.me, &self.links);
+        let Some(pending) = self.pending.get_mut(id) else { return false };
+        let Some(large) = &mut pending.large else { return false };
+        let place = large.head.as_ref().map(|_| (large.hop, me));
+        let other = |s: &Source| s.link != link && is_eligible(s, place, links.peer_of(s.link));
+        let alone = !pending.sources.iter().any(other) && !large.blind.contains(&link);
+        if !alone || pending.turns >= LONGER {
+            return false;
+        }
+        pending.turns += 1;
+        if let Some(parent) = large.parents.iter_mut().find(|p| p.link == link) {
+            parent.last = now;
+        }
+        true
+    }
+
+    fn note_tried(&mut self, link: LinkId, id: &TransactionId) {
+        if let Some(pending) = self.pending.get_mut(id)
+            && let Some(source) = pending.sources.iter_mut().find(|s| s.link == link)
+        {
+            source.tried = true;
+        }
+    }
+
+    fn deadline(&self, id: &TransactionId, parent: &Parent) -> MonoTime {
+        let up = self.links.all.get(&parent.link).and_then(|l| l.up.as_ref());
+        let rate = up.map_or(RATE.0, |up| up.intake.rate());
+        // While it sends other payloads that it was asked for, this one waits its turn.
+        let last = up.and_then(|up| up.intake.at).map_or(parent.last, |at| at.max(parent.last));
+        let pieces =
+            Duration::from_secs(4 * PIECE_BYTES as u64) / u32::try_from(rate).unwrap_or(u32::MAX);
+        let silence = SILENCE.max(self.rtt_of(parent.link) * 12 / 5) + pieces;
+        let turns = self.pending.get(id).map_or(0, |p| p.turns.min(5));
+        last + (silence * (1 << turns)).min(MAX_SILENCE)
+    }
+
+    fn set_watch(&mut self, id: &TransactionId) {
+        let Some(large) = self.pending.get(id).and_then(|p| p.large.as_ref()) else { return };
+        if large.parked {
+            return;
+        }
+        match large.parents.iter().map(|p| self.deadline(id, p)).min() {
+            Some(at) => {
+                self.timers.set(Timer::Fetch(*id), at.max(self.now + Duration::from_millis(1)))
+            }
+            None => self.timers.cancel(Timer::Fetch(*id)),
+        }
+    }
+
+    /// A header has come: its parent has been heard of.
+    pub(super) fn watch_from_now(&mut self, id: &TransactionId) {
+        self.set_watch(id);
+    }
+
+    /// A piece has come in on a link: who sends is not silent.
+    pub(super) fn note_progress(&mut self, link: LinkId, id: &TransactionId, bytes: usize) {
+        let now = self.now;
+        if let Some(up) = self.links.up(link) {
+            up.intake.note(now, bytes);
+        }
+        self.forget_promise(link, id);
+        let Some(pending) = self.pending.get_mut(id) else { return };
+        pending.turns = 0;
+        let Some(large) = &mut pending.large else { return };
+        if let Some(parent) = large.parents.iter_mut().find(|p| p.link == link) {
+            (parent.last, parent.served) = (now, true);
+        }
+        self.set_watch(id);
+    }
+
+    /// A peer serves others first.
+    pub(super) fn on_busy(&mut self, link: LinkId, ids: &[TransactionId]) {
+        for id in ids {
+            self.forget_promise(link, id);
+            let idle = |p: &Parent| p.link == link && !p.served;
+            let Some(pending) = self.pending.get_mut(id) else { continue };
+            let Some(large) = &pending.large else { continue };
+            if !large.parents.iter().any(idle) {
+                continue;
+            }
+            self.counters.wants_put_off += 1;
+            let until = self.now + BUSY;
+            if let Some(source) = pending.sources.iter_mut().find(|s| s.link == link) {
+                source.busy = Some(until);
+            }
+            self.end_parent(link, id, false);
+            self.drive(id);
+        }
+    }
+
+    /// A peer has the first piece.
+    pub(super) fn on_receiving(&mut self, link: LinkId, ids: &[TransactionId]) {
+        for id in ids {
+            let Some(pending) = self.pending.get_mut(id) else { continue };
+            if let Some(source) = pending.sources.iter_mut().find(|s| s.link == link) {
+                source.holds = source.holds.max(Holds::Some);
+                self.drive(id);
+            }
+        }
+    }
+
+    /// Lets sources that have all of it take over part of what is still owed.
+    fn stripe(&mut self, id: &TransactionId) {
+        let (now, links) = (self.now, &self.links);
+        let Some(pending) = self.pending.get_mut(id).filter(|p| p.size >= STRIPE_FROM) else {
+            return;
+        };
+        let Some(large) = &mut pending.large else { return };
+        if large.parents.is_empty() || large.parents.len() >= MAX_PARENTS {
+            return;
+        }
+        let parents = &large.parents;
+        let fit = |s: &&Source| {
+            let idle = s.holds == Holds::All && !s.tried && s.busy.is_none_or(|b| b <= now);
+            let peer = links.peer_of(s.link);
+            idle && !parents.iter().any(|p| p.link == s.link)
+                && peer.is_some_and(|peer| self.guard.is_reliable(&peer, now))
+        };
+        let Some(link) = pending.sources.iter().find(fit).map(|s| s.link) else { return };
+        let owes = |p: &Parent| p.wanted.as_ref().map_or(0, PieceSet::count);
+        let Some(slow) = large.parents.iter_mut().max_by_key(|p| owes(p)) else { return };
+        let rate = |link| {
+            let up = links.all.get(&link).and_then(|l: &super::links::Link| l.up.as_ref());
+            up.map_or(RATE.0, |up| up.intake.rate())
+        };
+        let (theirs, own) = (rate(slow.link), rate(link));
+        let share = u64::from(owes(slow)) * own / (theirs + own).max(1);
+        let share = u32::try_from(share).unwrap_or(u32::MAX);
+        if owes(slow) < 2 * RANGE || share < RANGE {
+            return;
+        }
+        let Some(wanted) = &mut slow.wanted else { return };
+        let taken = wanted.split_tail(share);
+        let slow = slow.link;
+        let Some(up) = self.links.up(link) else { return };
+        if up.asked.len() >= MAX_ASKED {
+            // Nobody is asked for them now: they are missing until the next look.
+            return;
+        }
+        up.asked.insert(*id);
+        large.parents.push(Parent { link, wanted: Some(taken), last: now, served: false });
+        self.counters.wants_sent += 1;
+        // Taken back on one link before it is asked for on the other.
+        self.say_reserved(slow, id, true, false);
+        self.say_reserved(link, id, false, false);
+        self.note_promise(link, *id);
+    }
+
+    /// A peer that said it has this was asked for it.
+    pub(super) fn note_promise(&mut self, link: LinkId, id: TransactionId) {
+        let Some(peer) = self.links.peer_of(link) else { return };
+        if self.fetches.promises.len() < MAX_PROMISES {
+            let due = self.now + PROMISE;
+            self.fetches.promises.entry((peer, id)).or_insert(due);
+        }
+    }
+
+    /// It was kept, or excused.
+    pub(super) fn forget_promise(&mut self, link: LinkId, id: &TransactionId) {
+        if let Some(peer) = self.links.peer_of(link) {
+            self.fetches.promises.remove(&(peer, *id));
+        }
+    }
+
+    /// A link is gone: that excuses everything.
+    pub(super) fn forget_promises(&mut self, peer: PeerId) {
+        self.fetches.promises.retain(|(p, _), _| *p != peer);
+    }
+
+    /// Charges promises that were not kept in time.
+    pub(super) fn settle_promises(&mut self) {
+        let now = self.now;
+        let due = |(key, at): (&(PeerId, TransactionId), &MonoTime)| (*at <= now).then_some(*key);
+        let broken: Vec<_> = self.fetches.promises.iter().filter_map(due).collect();
+        for (peer, id) in broken {
+            self.fetches.promises.remove(&(peer, id));
+            self.counters.promises_broken += 1;
+            self.guard.note_broken(&peer, now);
+            tracing::debug!(target: "sorcha_peer::gossip", %id, %peer, "announced and not served");
+        }
+    }
+}
+
+/// Whether pieces may be reserved from a source by a node at `place`: see `large`.
+fn is_eligible(source: &Source, place: Option<(u16, PeerId)>, peer: Option<PeerId>) -> bool {
+    let lower = |place| source.hop.zip(peer).is_some_and(|theirs| theirs < place);
+    source.holds == Holds::All || place.is_some_and(lower)
+}

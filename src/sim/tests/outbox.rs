@@ -1,0 +1,90 @@
+//! Own transactions that nobody takes, or not in time.
+
+use super::*;
+use crate::error::StoreErrorKind;
+use crate::protocol::Input;
+
+fn dead_letters(world: &World, node: usize) -> u64 {
+    world.protocol(node).unwrap().stats().dead_letters
+}
+
+fn retries(world: &World, node: usize) -> u64 {
+    world.protocol(node).unwrap().stats().counters.outbox_retries
+}
+
+fn attempts_are_over(world: &mut World, node: usize) -> bool {
+    world.run_until(|w| dead_letters(w, node) == 1, secs(30 * 60))
+}
+
+#[test]
+fn what_no_peer_can_keep_becomes_a_dead_letter_and_comes_back() {
+    seeds("dead letter", 4, |seed| {
+        let mut world = overlay(WorldConfig::new(seed, 2));
+        world.fail_store(1, Some(StoreErrorKind::Full));
+        let id = world.publish_random(0, 100);
+        assert!(attempts_are_over(&mut world, 0), "{:?}", world.report());
+        assert_eq!(world.outbox(0), 1, "it is kept");
+        world.fail_store(1, None);
+        settle(&mut world, secs(60));
+        assert_eq!((world.holders(&id), world.outbox(0), dead_letters(&world, 0)), (2, 0, 0));
+    });
+}
+
+#[test]
+fn a_dead_letter_is_offered_again_when_the_host_wants_it() {
+    seeds("redelivery", 4, |seed| {
+        let mut world = overlay(WorldConfig::new(seed, 2));
+        world.fail_store(1, Some(StoreErrorKind::Full));
+        let id = world.publish_random(0, 100);
+        assert!(attempts_are_over(&mut world, 0));
+        world.crash(0, Disk::Kept);
+        world.start(0);
+        assert_eq!(dead_letters(&world, 0), 1, "known after a restart");
+        world.input(0, Input::Redeliver(id));
+        assert_eq!((dead_letters(&world, 0), world.outbox(0)), (0, 1), "it waits again");
+        world.fail_store(1, None);
+        settle(&mut world, secs(60));
+        assert_eq!((world.holders(&id), world.outbox(0)), (2, 0));
+    });
+}
+
+#[test]
+fn time_alone_costs_no_attempt() {
+    seeds("long offline", 2, |seed| {
+        let mut world = World::new(WorldConfig::new(seed, 2).topology(Topology::Empty));
+        let id = world.publish_random(0, 100);
+        world.run_for(secs(40 * 60));
+        assert_eq!((retries(&world, 0), dead_letters(&world, 0)), (0, 0));
+        world.connect(1, 0);
+        settle(&mut world, secs(30));
+        assert_eq!((world.holders(&id), world.outbox(0)), (2, 0));
+    });
+}
+
+#[test]
+fn what_expires_before_anybody_has_it_is_a_dead_letter() {
+    seeds("expired outbox", 2, |seed| {
+        let mut world = World::new(WorldConfig::new(seed, 1).topology(Topology::Empty));
+        world.publish_random(0, 100);
+        world.run_for(secs(61 * 60));
+        assert_eq!((world.outbox(0), dead_letters(&world, 0)), (1, 1));
+        world.assert_clean();
+    });
+}
+
+#[test]
+fn attempts_are_counted_on_over_a_crash() {
+    seeds("attempts over a crash", 4, |seed| {
+        let mut world = overlay(WorldConfig::new(seed, 2));
+        world.fail_store(1, Some(StoreErrorKind::Full));
+        world.publish_random(0, 100);
+        // Each life is too short for all rounds.
+        let mut lives = 0;
+        while !world.run_until(|w| dead_letters(w, 0) == 1, secs(120)) {
+            lives += 1;
+            assert!(lives < 30, "{:?}", world.report());
+            world.crash(0, Disk::Kept);
+            world.start(0);
+        }
+    });
+}
