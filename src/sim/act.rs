@@ -11,8 +11,8 @@ use super::net::Arrival;
 use super::node::{Deferred, Delivery};
 use super::world::{Event, World};
 
-/// Sizes are looked at after every so many turns of a node, in worlds of more nodes than this after
-/// as many turns as there are nodes.
+/// Sizes are looked at after every so many turns of a node, and less often the larger the world is:
+/// they cost more than a turn does.
 const GAUGE_EVERY: u64 = 32;
 
 impl World {
@@ -120,7 +120,7 @@ impl World {
         let n = &mut self.nodes[node];
         n.turns += 1;
         let Some(protocol) = &n.protocol else { return };
-        let (turns, every) = (n.turns, GAUGE_EVERY.max(self.config.nodes as u64));
+        let (turns, every) = (n.turns, GAUGE_EVERY * (1 + self.config.nodes as u64 / 256));
         if turns.is_multiple_of(every) && watched {
             let (links, gauges) = (protocol.links(), protocol.gauges());
             self.show(&Seen::Turn { node, links: &links, gauges: &gauges });

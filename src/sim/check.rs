@@ -287,13 +287,13 @@ pub struct VerifyBeforeForward {
     verifying: Waiting,
     heads: Waiting,
     /// Ids whose header is known to be signed.
-    signed: BTreeSet<(usize, TransactionId)>,
+    signed: Marks,
     /// Pieces being checked: id, number, and how many there are.
-    pieces: BTreeMap<(usize, Ticket), (TransactionId, u32, u64)>,
-    /// Pieces that were found right.
-    right: BTreeMap<(usize, TransactionId), BTreeSet<u32>>,
+    pieces: FastMap<(usize, Ticket), (TransactionId, u32, u64)>,
+    /// Pieces that were found right, of what is not whole yet.
+    right: FastMap<(usize, TransactionId), BTreeSet<u32>>,
     /// How many pieces each payload has.
-    counts: BTreeMap<TransactionId, u64>,
+    counts: FastMap<TransactionId, u64>,
     storing: Waiting,
     good: Marks,
 }
@@ -311,7 +311,7 @@ impl Checker for VerifyBeforeForward {
                 self.heads.retain(|(n, _), _| n != node);
                 self.pieces.retain(|(n, _), _| n != node);
                 self.right.retain(|(n, _), _| n != node);
-                self.signed.retain(|(n, _)| n != node);
+                self.signed.restart(*node, &[]);
                 self.good.restart(*node, kept);
             }
             Seen::Output { node, output: Output::Verify { ticket, transaction, .. } } => {
@@ -322,7 +322,7 @@ impl Checker for VerifyBeforeForward {
             }
             Seen::Input { node, input: Input::HeadVerified { ticket, result: Ok(()) } } => {
                 if let Some(id) = self.heads.remove(&(*node, *ticket)) {
-                    self.signed.insert((*node, id));
+                    self.signed.insert(*node, id);
                     self.note_whole(*node, id, u64::MAX);
                 }
             }
@@ -361,14 +361,14 @@ impl Checker for VerifyBeforeForward {
                     Message::Push { transaction, .. } => check(&transaction.id()),
                     Message::Piece(piece) => {
                         let right = self.right.get(&(*node, piece.id));
-                        let signed = self.signed.contains(&(*node, piece.id));
-                        if !signed || !right.is_some_and(|right| right.contains(&piece.index)) {
+                        let checked = right.is_some_and(|right| right.contains(&piece.index));
+                        if !checked || !self.signed.contains(*node, &piece.id) {
                             check(&piece.id);
                         }
                     }
                     Message::Offer(offer) => {
                         let id = offer.head.id();
-                        if offer.complete || !self.signed.contains(&(*node, id)) {
+                        if offer.complete || !self.signed.contains(*node, &id) {
                             check(&id);
                         }
                     }
@@ -400,7 +400,8 @@ impl VerifyBeforeForward {
     fn note_whole(&mut self, node: usize, id: TransactionId, all: u64) {
         let all = *self.counts.entry(id).and_modify(|n| *n = all.min(*n)).or_insert(all);
         let right = self.right.get(&(node, id)).map_or(0, BTreeSet::len);
-        if right as u64 == all && self.signed.contains(&(node, id)) {
+        if right as u64 == all && self.signed.contains(node, &id) {
+            self.right.remove(&(node, id));
             self.good.insert(node, id);
         }
     }

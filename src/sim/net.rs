@@ -14,6 +14,7 @@ const FRAME_OVERHEAD: usize = 40;
 
 /// One end of a pipe.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "they are independent of each other")]
 pub(super) struct End {
     pub(super) node: usize,
     pub(super) boot: u64,

@@ -95,7 +95,7 @@ impl Stage {
     fn wait(&mut self) -> Option<Duration> {
         let from = self.world.now();
         let done = self.world.run_until_every(LOOK, |w| w.missing() == 0, PATIENCE);
-        done.then(|| self.world.now() - from)
+        done.then(|| self.world.now().saturating_sub(from))
     }
 
     /// The transactions that count, under the scenario's fault; how long the rest took after its end.

@@ -26,83 +26,23 @@ use super::spread::{Figures, Spreads};
 /// How long a publisher lets its transactions live.
 const LIFETIME: Duration = Duration::from_hours(1);
 
-/// Something that will happen.
+/// Something that will happen; what is rare or large is boxed, since events are moved often.
 #[derive(Debug)]
 pub(super) enum Event {
-    Wake {
-        node: usize,
-        boot: u64,
-    },
-    Dialled {
-        node: usize,
-        boot: u64,
-        dial: DialId,
-        to: Box<(Endpoint, Option<PeerId>)>,
-    },
-    DialFailed {
-        node: usize,
-        boot: u64,
-        dial: DialId,
-        reason: FailureKind,
-    },
-    Opened {
-        pipe: u64,
-        side: usize,
-        dial: Option<DialId>,
-    },
-    Uplink {
-        node: usize,
-        boot: u64,
-    },
-    Sent {
-        node: usize,
-        boot: u64,
-        link: LinkId,
-        weight: usize,
-        bytes: usize,
-    },
-    Arrived {
-        pipe: u64,
-        side: usize,
-        frame: Frame,
-    },
-    Ended {
-        pipe: u64,
-        side: usize,
-    },
-    Verified {
-        node: usize,
-        boot: u64,
-        ticket: Ticket,
-        judgement: Judgement,
-    },
-    /// Boxed like others that are rare or large: an event is moved several times.
-    Completed {
-        node: usize,
-        boot: u64,
-        input: Box<Input>,
-    },
-    Stored {
-        node: usize,
-        boot: u64,
-        ticket: Ticket,
-        entry: Box<NewEntry>,
-        own: bool,
-    },
-    Loaded {
-        node: usize,
-        boot: u64,
-        ticket: Ticket,
-        id: TransactionId,
-    },
-    Renewed {
-        node: usize,
-        boot: u64,
-    },
-    Resume {
-        node: usize,
-        boot: u64,
-    },
+    Wake { node: usize, boot: u64 },
+    Dialled { node: usize, boot: u64, dial: DialId, to: Box<(Endpoint, Option<PeerId>)> },
+    DialFailed { node: usize, boot: u64, dial: DialId, reason: FailureKind },
+    Opened { pipe: u64, side: usize, dial: Option<DialId> },
+    Uplink { node: usize, boot: u64 },
+    Sent { node: usize, boot: u64, link: LinkId, weight: usize, bytes: usize },
+    Arrived { pipe: u64, side: usize, frame: Frame },
+    Ended { pipe: u64, side: usize },
+    Verified { node: usize, boot: u64, ticket: Ticket, judgement: Judgement },
+    Stored { node: usize, boot: u64, ticket: Ticket, entry: Box<NewEntry>, own: bool },
+    Loaded { node: usize, boot: u64, ticket: Ticket, id: TransactionId },
+    Renewed { node: usize, boot: u64 },
+    Completed { node: usize, boot: u64, input: Box<Input> },
+    Resume { node: usize, boot: u64 },
 }
 
 /// A virtual network whose nodes each run the real [`Protocol`].
@@ -463,13 +403,12 @@ impl World {
     }
 
     fn step(&mut self, end: Duration) -> bool {
-        let event = match self.soon.pop_front() {
-            Some(event) => event,
-            None => {
-                let Some((at, event)) = self.queue.pop(end) else { return false };
-                self.now = self.now.max(at);
-                event
-            }
+        let event = if let Some(event) = self.soon.pop_front() {
+            event
+        } else {
+            let Some((at, event)) = self.queue.pop(end) else { return false };
+            self.now = self.now.max(at);
+            event
         };
         self.steps += 1;
         self.happen(event);
