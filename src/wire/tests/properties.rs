@@ -258,7 +258,6 @@ fn ids_in(message: &Message) -> usize {
         | Message::Stored(list)
         | Message::Busy(list)
         | Message::Receiving(list) => list.len(),
-        Message::Reserve(reservation) => reservation.ranges.len(),
         _ => 0,
     }
 }
