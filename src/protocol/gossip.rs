@@ -89,9 +89,9 @@ impl Protocol {
         if let Some(transaction) = entry.cached.as_ref().filter(|_| fresh && !small && entry.own)
             && ahead
         {
-            let (head, hop) = (Head::of(transaction), entry.hop);
+            let (head, hop, place) = (Head::of(transaction), entry.hop, 0);
             self.counters.announcements_sent += 1;
-            self.send(link, Message::Offer(Box::new(Offer { head, hop, complete: true })));
+            self.send(link, Message::Offer(Box::new(Offer { head, hop, place, complete: true })));
             return;
         }
         let Some(transaction) = entry.cached.clone().filter(|_| small && fresh) else {

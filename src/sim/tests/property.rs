@@ -90,8 +90,8 @@ fn message(step: Step) -> Message {
         7 => {
             let ranges = vec![PieceRange { first: u32::from(a % 4), count: u32::from(b % 4) }];
             let (head, force, narrow) = (a % 2 == 0, b % 2 == 0, a % 7 == 0);
-            let hop = u16::from(a % 3);
-            Message::Reserve(Reservation { id: id(b), hop, head, force, narrow, ranges })
+            let place = 200 * u32::from(a % 3);
+            Message::Reserve(Reservation { id: id(b), place, head, force, narrow, ranges })
         }
         8 => Message::Missing(vec![id(a), id(b)]),
         9 | 10 => Message::Push { transaction: transaction(b % 16, large), hop: u16::from(a) },
@@ -108,11 +108,12 @@ fn message(step: Step) -> Message {
         14 => Message::Stored(vec![id(b)]),
         15 if a < 60 => Message::Resync,
         15 if a < 90 => Message::Busy(vec![id(b)]),
-        15 if a < 120 => Message::Receiving(vec![id(b)]),
+        15 if a < 120 => Message::Receiving { id: id(b), place: u32::from(a) },
         _ => {
             let head = Head::of(&transaction(b % 16, large));
             let (hop, complete) = (u16::from(a % 4), a % 3 == 0);
-            Message::Offer(Box::new(Offer { head, hop, complete }))
+            let place = 100 * u32::from(hop);
+            Message::Offer(Box::new(Offer { head, hop, place, complete }))
         }
     }
 }
