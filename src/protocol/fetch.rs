@@ -78,7 +78,7 @@ pub(super) struct Source {
     at: MonoTime,
     pub(super) tried: bool,
     /// Its place in the order of reservations, if it said so.
-    pub(super) hop: Option<u16>,
+    pub(super) place: Option<u32>,
     pub(super) holds: Holds,
     /// It serves others until then.
     pub(super) busy: Option<MonoTime>,
@@ -118,19 +118,19 @@ impl Pending {
         &mut self,
         link: LinkId,
         at: MonoTime,
-        hop: Option<u16>,
+        place: Option<u32>,
         holds: Holds,
     ) {
         if let Some(source) = self.sources.iter_mut().find(|s| s.link == link) {
             source.holds = source.holds.max(holds);
-            source.hop = source.hop.or(hop);
+            source.place = source.place.max(place);
             // It has more than when it failed or was busy.
             if holds == Holds::All && self.large.is_some() {
                 (source.busy, source.tried) = (None, false);
             }
             return;
         }
-        self.sources.push(Source { link, at, tried: false, hop, holds, busy: None });
+        self.sources.push(Source { link, at, tried: false, place, holds, busy: None });
     }
 }
 

@@ -185,9 +185,9 @@ impl Protocol {
         if let Some(transaction) = payload.as_ref().filter(|_| !small && entry.own)
             && ahead
         {
-            let (head, hop) = (Head::of(transaction), entry.hop);
+            let (head, hop, place) = (Head::of(transaction), entry.hop, 0);
             self.counters.announcements_sent += 1;
-            self.send(link, Message::Offer(Box::new(Offer { head, hop, complete: true })));
+            self.send(link, Message::Offer(Box::new(Offer { head, hop, place, complete: true })));
             return;
         }
         let Some(transaction) = payload.filter(|_| small) else {

@@ -157,7 +157,7 @@ impl Protocol {
         self.counters.transactions_accepted += 1;
         self.accept(transaction, hop, Some(Got { known, asked }));
         self.store_foreign(from, transaction, hop);
-        for child in large.map(|large| large.children).unwrap_or_default() {
+        for (child, _) in large.map(|large| large.children).unwrap_or_default() {
             self.serve(child);
         }
     }

@@ -12,12 +12,14 @@
 //! vouches for a header (signatures off) or the host judges payloads first (a validator), nothing is
 //! said ahead: a node announces what it holds, and the header comes with the answer.
 //!
-//! **Order of reservations.** A node's place in the order for one id is (hop, peer id), where its hop
-//! is one more than that of the offer from which it took the header; it is set once and never
-//! changes while the fetch lives. Pieces are reserved only from a peer that has all of them, or from
-//! one whose place is lower than the own. A peer that has everything waits for nobody, and every
-//! other edge leads strictly downwards, so the graph of who waits for whom has no cycle, at any
-//! time, whatever is lost or late. Both sides keep the rule: the asker names its hop. Of each piece
+//! **Order of reservations.** A node has a place for each id that it fetches, (number, peer id): at
+//! first `STEP` above that of the offer from which it took the header. Pieces are reserved only from
+//! a peer that has all of them, or from one whose place is lower than the own. To get in line behind
+//! a peer that is receiving, a node may rise above it, as long as all who wait for itself stay above
+//! its new place; it never sinks. So a peer that has everything waits for nobody, and every other
+//! edge leads strictly downwards at any time: the graph of who waits for whom has no cycle, whatever
+//! is lost or late. Both sides keep the rule: the asker names its place, and who is asked compares it
+//! with its own of that moment, which may have risen since it was told. Of each piece
 //! there is one reservation at most: what several parents are asked for is disjoint, and what is
 //! asked elsewhere was taken back before on the same link.
 //!
@@ -35,6 +37,8 @@ use super::fetch::{Holds, Pending, Stage};
 use super::io::{Output, Ticket};
 use super::{Protocol, Task};
 
+/// How far apart the places of a node and of who hears of a payload from it are: room to rise.
+const STEP: u32 = 256;
 /// Peers that a payload may be reserved from again after they were asked before.
 const MAX_EXES: usize = 16;
 
@@ -42,20 +46,21 @@ const MAX_EXES: usize = 16;
 #[derive(Debug, Default)]
 pub(super) struct Large {
     pub(super) head: Option<Head>,
-    /// The own hop; counts once there is a head.
+    /// The own hop and place; they count once there is a head.
     pub(super) hop: u16,
+    pub(super) place: u32,
     /// The signature is right.
     pub(super) trusted: bool,
     /// Another signature for the same header, should the first be wrong.
-    spare: Option<(LinkId, Head, u16)>,
+    spare: Option<(LinkId, Offer)>,
     pub(super) assembly: Option<Assembly>,
     pub(super) parents: Vec<Parent>,
     /// Asked before, and perhaps only slow: their pieces are still taken.
     pub(super) exes: Vec<LinkId>,
     /// Asked though they did not announce it.
     pub(super) blind: Vec<LinkId>,
-    /// Peers that wait for pieces from us.
-    pub(super) children: Vec<LinkId>,
+    /// Peers that wait for pieces from us, with their places.
+    pub(super) children: Vec<(LinkId, u32)>,
     /// In the queue for room.
     pub(super) waiting: bool,
     /// Nobody is left to ask; kept for a while in case somebody comes back.
@@ -166,7 +171,7 @@ impl Protocol {
         let now = self.now;
         let Some(pending) = self.pending.get_mut(&id) else { return };
         let holds = if offer.complete { Holds::All } else { Holds::Nothing };
-        pending.add_source(link, now, Some(offer.hop), holds);
+        pending.add_source(link, now, Some(offer.place), holds);
         if pending.stage != Stage::Heard {
             return;
         }
@@ -195,13 +200,14 @@ impl Protocol {
                 if large.trusted {
                     self.check_head(link, offer.head);
                 } else {
-                    large.spare = Some((link, offer.head, offer.hop));
+                    large.spare = Some((link, offer));
                 }
             }
             self.drive(id);
             return;
         }
         large.hop = offer.hop.saturating_add(1);
+        large.place = offer.place.saturating_add(STEP);
         large.head = Some(offer.head.clone());
         self.start_assembly(id);
         self.check_head(link, offer.head);
@@ -230,8 +236,8 @@ impl Protocol {
         if large.head.is_none() || std::mem::replace(&mut large.trusted, true) {
             return;
         }
-        if let Some((link, head, _)) = large.spare.take() {
-            self.check_head(link, head);
+        if let Some((link, offer)) = large.spare.take() {
+            self.check_head(link, offer.head);
         }
         self.relay_head(&id);
         self.finish_assembly(&id);
@@ -258,9 +264,7 @@ impl Protocol {
         }
         self.punish(link, from, "forged transaction");
         match spare.filter(|(link, ..)| self.links.slot_of(*link).is_some()) {
-            Some((link, head, hop)) => {
-                self.take_head(link, id, Offer { head, hop, complete: false });
-            }
+            Some((link, offer)) => self.take_head(link, id, offer),
             None => self.drive(id),
         }
     }
@@ -277,9 +281,9 @@ impl Protocol {
         if !self.relays_ahead() || u32::from(large.hop) >= most {
             return;
         }
-        let (hop, size) = (large.hop, pending.size);
+        let (hop, place, size) = (large.hop, large.place, pending.size);
         let heard: Vec<LinkId> = pending.sources.iter().map(|s| s.link).collect();
-        let offer = Box::new(Offer { head, hop, complete: false });
+        let offer = Box::new(Offer { head, hop, place, complete: false });
         for link in self.links.up_ids() {
             let fits = self.links.up(link).is_some_and(|up| up.max_transaction >= size);
             if fits && !heard.contains(&link) && self.is_writable(link) {

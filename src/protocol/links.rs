@@ -47,7 +47,6 @@ pub(super) struct Batch {
     pub(super) early: Vec<TransactionId>,
     pub(super) stored: Vec<TransactionId>,
     pub(super) busy: Vec<TransactionId>,
-    pub(super) receiving: Vec<TransactionId>,
     flushed: Option<MonoTime>,
 }
 
@@ -59,7 +58,6 @@ impl Batch {
             + self.early.len()
             + self.stored.len()
             + self.busy.len()
-            + self.receiving.len()
     }
 }
 
@@ -349,13 +347,12 @@ impl Protocol {
             self.counters.announcements_sent += part.len() as u64;
             self.send(link, Message::Announce(part.to_vec()));
         }
-        let lists: [(_, Wrap); 6] = [
+        let lists: [(_, Wrap); 5] = [
             (batch.stored, Message::Stored),
             (batch.duplicate, Message::Duplicate),
             (batch.early, Message::Early),
             (batch.missing, Message::Missing),
             (batch.busy, Message::Busy),
-            (batch.receiving, Message::Receiving),
         ];
         for (ids, wrap) in lists {
             for part in ids.chunks(MAX_IDS_PER_MESSAGE) {

@@ -406,7 +406,7 @@ impl Protocol {
             Message::Offer(offer) => self.on_offer(link, *offer),
             Message::Reserve(reservation) => self.on_reserve(link, &reservation),
             Message::Busy(ids) => self.on_busy(link, &ids),
-            Message::Receiving(ids) => self.on_receiving(link, &ids),
+            Message::Receiving { id, place } => self.on_receiving(link, &id, place),
         }
     }
 

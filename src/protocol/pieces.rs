@@ -7,7 +7,7 @@
 //! last piece may be short, so that crumbs do not pass for progress.
 
 use crate::types::{
-    LinkId, PIECE_BYTES, Piece, PieceSet, Proofs, Refusal, TransactionId, piece_len,
+    LinkId, Message, PIECE_BYTES, Piece, PieceSet, Proofs, Refusal, TransactionId, piece_len,
 };
 
 use super::fetch::Stage;
@@ -112,7 +112,7 @@ impl Protocol {
         assembly.proofs[piece.index as usize] = piece.proof;
         assembly.newest = Some((piece.index, piece.bytes));
         let first = assembly.have.count() == 1 && assembly.have.len() > 1;
-        let children = large.children.clone();
+        let children: Vec<LinkId> = large.children.iter().map(|(link, _)| *link).collect();
         if first && large.trusted && self.relays_ahead() {
             self.say_receiving(&id, link);
         }
@@ -124,11 +124,11 @@ impl Protocol {
 
     /// Tells the neighbours that pieces can be had here.
     fn say_receiving(&mut self, id: &TransactionId, from: LinkId) {
+        let Some(large) = self.pending.get(id).and_then(|p| p.large.as_ref()) else { return };
+        let (id, place) = (*id, large.place);
         for link in self.links.up_ids() {
-            if link != from
-                && let Some(batch) = self.links.batch(link)
-            {
-                batch.receiving.push(*id);
+            if link != from && self.is_writable(link) {
+                self.send(link, Message::Receiving { id, place });
             }
         }
     }

@@ -20,7 +20,8 @@ use crate::types::{
 
 use super::Protocol;
 use super::fetch::{Holds, MAX_ASKED, Source, Stage};
-use super::large::Parent;
+use super::large::{Large, Parent};
+use super::links::Links;
 use super::timers::Timer;
 
 /// A busy peer is asked again after this.
@@ -171,8 +172,7 @@ impl Protocol {
         let Some(pending) = self.pending.get_mut(id) else { return Next::Exhausted };
         pending.sources.retain(|s| links.slot_of(s.link).is_some());
         let Some(large) = &pending.large else { return Next::Exhausted };
-        let place = large.head.as_ref().map(|_| (large.hop, me));
-        let open = |s: &&Source| !s.tried && is_eligible(s, place, links.peer_of(s.link));
+        let open = |s: &&Source| !s.tried && standpoint(s, large, me, links).is_some();
         let busy = |s: &Source| s.busy.is_some_and(|until| now < until);
         let somebody_busy = pending.sources.iter().filter(open).any(|s| s.busy.is_some());
         let rank = |s: &Source| {
@@ -200,7 +200,7 @@ impl Protocol {
         }
         let unasked = |link: &LinkId| {
             !large.blind.contains(link)
-                && !large.children.contains(link)
+                && !large.children.iter().any(|(child, _)| child == link)
                 && !pending.sources.iter().any(|s| s.link == *link && s.tried)
         };
         match links.up_ids().into_iter().find(unasked) {
@@ -255,12 +255,15 @@ impl Protocol {
         up.asked.insert(*id);
         up.intake.start(now + rtt);
         let Some(pending) = self.pending.get_mut(id) else { return false };
+        let Some(large) = &mut pending.large else { return false };
         let source = pending.sources.iter_mut().find(|s| s.link == link);
         let promised = source.as_ref().is_some_and(|s| s.holds != Holds::Nothing);
         if let Some(source) = source {
             source.busy = None;
+            if let Some(place) = standpoint(source, large, self.me, &self.links) {
+                large.place = place;
+            }
         }
-        let Some(large) = &mut pending.large else { return false };
         let wanted = large.missing();
         large.parents.push(Parent { link, wanted, last: now, served: false });
         if promised {
@@ -285,10 +288,10 @@ impl Protocol {
             }
         };
         let head = large.head.is_none();
-        let hop = if head || blind { 0 } else { large.hop };
+        let place = if head || blind { 0 } else { large.place };
         let id = *id;
         let narrow = false;
-        self.send(link, Message::Reserve(Reservation { id, hop, head, force, narrow, ranges }));
+        self.send(link, Message::Reserve(Reservation { id, place, head, force, narrow, ranges }));
     }
 
     /// Takes back from a parent what it is no longer wanted to send.
@@ -297,9 +300,9 @@ impl Protocol {
         let parent = large.parents.iter().find(|p| p.link == link);
         let Some(wanted) = parent.and_then(|p| p.wanted.as_ref()) else { return };
         let ranges = wanted.ranges(MAX_RANGES);
-        let (id, hop) = (*id, large.hop);
+        let (id, place) = (*id, large.place);
         let (head, force, narrow) = (false, false, true);
-        self.send(link, Message::Reserve(Reservation { id, hop, head, force, narrow, ranges }));
+        self.send(link, Message::Reserve(Reservation { id, place, head, force, narrow, ranges }));
     }
 
     /// Ends a reservation; `tell` takes it back.
@@ -311,9 +314,9 @@ impl Protocol {
         large.parents.remove(at);
         large.note_ex(link);
         if tell {
-            let (hop, ranges) = (large.hop, Vec::new());
+            let (place, ranges) = (large.place, Vec::new());
             let (head, force, narrow) = (false, false, true);
-            let back = Reservation { id: *id, hop, head, force, narrow, ranges };
+            let back = Reservation { id: *id, place, head, force, narrow, ranges };
             self.send(link, Message::Reserve(back));
         }
         self.forget_asked(link, id);
@@ -355,8 +358,7 @@ impl Protocol {
         let (now, me, links) = (self.now, self.me, &self.links);
         let Some(pending) = self.pending.get_mut(id) else { return false };
         let Some(large) = &mut pending.large else { return false };
-        let place = large.head.as_ref().map(|_| (large.hop, me));
-        let other = |s: &Source| s.link != link && is_eligible(s, place, links.peer_of(s.link));
+        let other = |s: &Source| s.link != link && standpoint(s, large, me, links).is_some();
         let alone = !pending.sources.iter().any(other) && !large.blind.contains(&link);
         if !alone || pending.turns >= LONGER {
             return false;
@@ -444,13 +446,12 @@ impl Protocol {
     }
 
     /// A peer has the first piece.
-    pub(super) fn on_receiving(&mut self, link: LinkId, ids: &[TransactionId]) {
-        for id in ids {
-            let Some(pending) = self.pending.get_mut(id) else { continue };
-            if let Some(source) = pending.sources.iter_mut().find(|s| s.link == link) {
-                source.holds = source.holds.max(Holds::Some);
-                self.drive(id);
-            }
+    pub(super) fn on_receiving(&mut self, link: LinkId, id: &TransactionId, place: u32) {
+        let Some(pending) = self.pending.get_mut(id) else { return };
+        if let Some(source) = pending.sources.iter_mut().find(|s| s.link == link) {
+            source.holds = source.holds.max(Holds::Some);
+            source.place = source.place.max(Some(place));
+            self.drive(id);
         }
     }
 
@@ -541,8 +542,19 @@ impl Protocol {
     }
 }
 
-/// Whether pieces may be reserved from a source by a node at `place`: see `large`.
-fn is_eligible(source: &Source, place: Option<(u16, PeerId)>, peer: Option<PeerId>) -> bool {
-    let lower = |place| source.hop.zip(peer).is_some_and(|theirs| theirs < place);
-    source.holds == Holds::All || place.is_some_and(lower)
+/// The place from which pieces may be reserved from a source, if there is one: see `large`.
+fn standpoint(source: &Source, large: &Large, me: PeerId, links: &Links) -> Option<u32> {
+    if source.holds == Holds::All {
+        return Some(large.place);
+    }
+    large.head.as_ref()?;
+    let (theirs, peer) = (source.place?, links.peer_of(source.link)?);
+    if (theirs, peer) < (large.place, me) {
+        return Some(large.place);
+    }
+    let risen = theirs.checked_add(1)?;
+    let above = |(link, place): &(LinkId, u32)| {
+        links.peer_of(*link).is_none_or(|child| (*place, child) > (risen, me))
+    };
+    (source.holds == Holds::Some && large.children.iter().all(above)).then_some(risen)
 }

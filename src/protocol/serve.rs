@@ -119,10 +119,9 @@ impl Protocol {
             serve.parts = Some(Parts::new(wanted, r.head));
             up.serving.push_back(serve);
             self.count_child(&r.id, true);
-            if let Some(large) = self.pending.get_mut(&r.id).and_then(|p| p.large.as_mut())
-                && !large.children.contains(&link)
-            {
-                large.children.push(link);
+            if let Some(large) = self.pending.get_mut(&r.id).and_then(|p| p.large.as_mut()) {
+                large.children.retain(|(child, _)| *child != link);
+                large.children.push((link, r.place));
             }
         }
         self.serve(link);
@@ -132,8 +131,8 @@ impl Protocol {
     fn size_under_way(&mut self, link: LinkId, r: &Reservation) -> Option<u64> {
         let pending = self.pending.get(&r.id)?;
         let large = pending.large.as_ref()?;
-        let theirs = (r.hop, self.links.peer_of(link)?);
-        let behind = (large.hop, self.me) < theirs;
+        let theirs = (r.place, self.links.peer_of(link)?);
+        let behind = (large.place, self.me) < theirs;
         let ready = pending.stage == Stage::Heard && is_passed_on(pending) && self.relays_ahead();
         (ready && behind).then_some(pending.size)
     }
@@ -182,7 +181,7 @@ impl Protocol {
         self.fetches.owed -= u64::from(parts.wanted.count());
         self.count_child(&serve.id, false);
         if let Some(large) = self.pending.get_mut(&serve.id).and_then(|p| p.large.as_mut()) {
-            large.children.retain(|child| *child != link);
+            large.children.retain(|(child, _)| *child != link);
         }
     }
 
@@ -269,12 +268,13 @@ impl Protocol {
     fn serve_head(&mut self, link: LinkId, at: usize, head: Head, complete: bool) {
         let id = head.id();
         let here = self.log.find(&id).map(|entry| entry.hop);
-        let coming = self.pending.get(&id).and_then(|p| p.large.as_ref()).map(|l| l.hop);
-        let hop = here.or(coming).unwrap_or(0);
+        let coming = self.pending.get(&id).and_then(|p| p.large.as_ref());
+        let (coming, place) = coming.map_or((0, 0), |large| (large.hop, large.place));
+        let hop = here.unwrap_or(coming);
         if let Some(parts) = self.parts(link, at) {
             parts.head = false;
         }
-        self.send(link, Message::Offer(Box::new(Offer { head, hop, complete })));
+        self.send(link, Message::Offer(Box::new(Offer { head, hop, place, complete })));
     }
 
     /// Sends one piece; `false` when one still waits.

@@ -94,7 +94,7 @@ impl Book {
                 open.remove(&link);
                 let peer = *self.remotes.get(&(node, link))?;
                 if !r.ranges.is_empty() {
-                    let ordered = r.hop > 0;
+                    let ordered = r.place > 0;
                     open.insert(link, Open { peer, ranges: r.ranges.clone(), ordered });
                     return Some((node, r.id, link));
                 }

@@ -61,8 +61,10 @@ pub struct Announcement {
 pub struct Offer {
     /// Its header and signature.
     pub head: Head,
-    /// Hops from its origin to the sender: the sender's place in the order of reservations.
+    /// Hops from its origin to the sender.
     pub hop: u16,
+    /// The sender's place in the order of reservations.
+    pub place: u32,
     /// Whether the sender has all of the payload.
     pub complete: bool,
 }
@@ -75,7 +77,7 @@ pub struct Reservation {
     pub id: TransactionId,
     /// The asker's own place in the order of reservations; with 0 only a peer that has all of it
     /// answers.
-    pub hop: u16,
+    pub place: u32,
     /// Whether the header is wanted first.
     pub head: bool,
     /// Do not answer `Busy`.
@@ -167,8 +169,13 @@ pub enum Message {
     Reserve(Reservation),
     /// I serve enough peers with these for the moment.
     Busy(Vec<TransactionId>),
-    /// I have the first piece of these.
-    Receiving(Vec<TransactionId>),
+    /// I have the first piece of this.
+    Receiving {
+        /// Of what.
+        id: TransactionId,
+        /// The sender's place in the order of reservations, which may have risen since its offer.
+        place: u32,
+    },
 }
 
 impl Message {
@@ -195,7 +202,7 @@ impl Message {
             Self::Offer(_) => "offer",
             Self::Reserve(_) => "reserve",
             Self::Busy(_) => "busy",
-            Self::Receiving(_) => "receiving",
+            Self::Receiving { .. } => "receiving",
         }
     }
 
@@ -217,8 +224,8 @@ impl Message {
             | Self::Duplicate(ids)
             | Self::Early(ids)
             | Self::Stored(ids)
-            | Self::Busy(ids)
-            | Self::Receiving(ids) => ID * ids.len(),
+            | Self::Busy(ids) => ID * ids.len(),
+            Self::Receiving { .. } => ID + 4,
             Self::Offer(offer) => {
                 offer.head.header_bytes().len() + offer.head.signature().as_bytes().len() + 16
             }

@@ -188,7 +188,7 @@ pub(super) fn message(frame: &Bytes, body: &[u8]) -> Result<Option<Message>, Wir
         kind::OFFER => Message::Offer(Box::new(offer(body)?)),
         kind::RESERVE => Message::Reserve(reservation(body)?),
         kind::BUSY => Message::Busy(id_list(body)?),
-        kind::RECEIVING => Message::Receiving(id_list(body)?),
+        kind::RECEIVING => receiving(body)?,
         _ => return Ok(None),
     }))
 }
@@ -365,29 +365,44 @@ fn piece(frame: &Bytes, body: &[u8]) -> Result<Piece, WireError> {
 }
 
 fn offer(body: &[u8]) -> Result<Offer, WireError> {
-    let (mut hop, mut header, mut signature, mut complete) = (0, &[][..], &[][..], false);
+    let (mut hop, mut header, mut signature) = (0, &[][..], &[][..]);
+    let (mut complete, mut place) = (false, 0);
     for field in Fields(body) {
         match field? {
             (1, value) => hop = value.hop()?,
             (2, value) => header = value.bytes("header")?,
             (3, value) => signature = value.bytes("signature")?,
             (4, value) => complete = value.uint("complete")? != 0,
+            (5, value) => place = value.uint32("place")?,
             _ => {}
         }
     }
     WireError::bound("header (bytes)", header.len(), MAX_HEADER_BYTES)?;
     let head = Head::from_parts(Bytes::copy_from_slice(header), signature_of(signature)?)?;
-    Ok(Offer { head, hop, complete })
+    Ok(Offer { head, hop, place, complete })
+}
+
+fn receiving(body: &[u8]) -> Result<Message, WireError> {
+    let (mut id, mut place) = (&[][..], 0);
+    for field in Fields(body) {
+        match field? {
+            (1, value) => id = value.bytes("id")?,
+            (2, value) => place = value.uint32("place")?,
+            _ => {}
+        }
+    }
+    let id = TransactionId::from_bytes(exactly("id", id, "32")?);
+    Ok(Message::Receiving { id, place })
 }
 
 fn reservation(body: &[u8]) -> Result<Reservation, WireError> {
-    let (mut id, mut hop) = (&[][..], 0);
+    let (mut id, mut place) = (&[][..], 0);
     let (mut head, mut force, mut narrow) = (false, false, false);
     let mut numbers: Vec<u32> = Vec::new();
     for field in Fields(body) {
         match field? {
             (1, value) => id = value.bytes("id")?,
-            (2, value) => hop = value.hop()?,
+            (2, value) => place = value.uint32("place")?,
             (3, value) => head = value.uint("head")? != 0,
             (4, value) => force = value.uint("force")? != 0,
             (5, value) => value.each("ranges", |number| {
@@ -406,7 +421,7 @@ fn reservation(body: &[u8]) -> Result<Reservation, WireError> {
         return Err(WireError::Length { what: "ranges", actual, expected: "pairs" });
     }
     let ranges = pairs.iter().map(|&[first, count]| PieceRange { first, count }).collect();
-    Ok(Reservation { id, hop, head, force, narrow, ranges })
+    Ok(Reservation { id, place, head, force, narrow, ranges })
 }
 
 fn reconcile(body: &[u8]) -> Result<Reconcile, WireError> {

@@ -162,7 +162,9 @@ impl Body for Message {
             Self::Offer(offer) => nested(out, kind::OFFER, &**offer),
             Self::Reserve(reservation) => nested(out, kind::RESERVE, reservation),
             Self::Busy(list) => nested(out, kind::BUSY, list.as_slice()),
-            Self::Receiving(list) => nested(out, kind::RECEIVING, list.as_slice()),
+            Self::Receiving { id, place } => {
+                nested(out, kind::RECEIVING, &Receiving(id, *place));
+            }
         }
     }
 }
@@ -316,13 +318,23 @@ impl Body for Offer {
         bytes(out, 2, self.head.header_bytes());
         bytes(out, 3, self.head.signature().as_bytes());
         uint(out, 4, u64::from(self.complete));
+        uint(out, 5, u64::from(self.place));
+    }
+}
+
+struct Receiving<'a>(&'a TransactionId, u32);
+
+impl Body for Receiving<'_> {
+    fn write(&self, out: &mut impl Out) {
+        bytes(out, 1, self.0.as_bytes());
+        uint(out, 2, u64::from(self.1));
     }
 }
 
 impl Body for Reservation {
     fn write(&self, out: &mut impl Out) {
         bytes(out, 1, self.id.as_bytes());
-        uint(out, 2, u64::from(self.hop));
+        uint(out, 2, u64::from(self.place));
         uint(out, 3, u64::from(self.head));
         uint(out, 4, u64::from(self.force));
         packed(out, 5, self.ranges.iter().flat_map(|r| [r.first, r.count]).map(u64::from));

@@ -152,8 +152,7 @@ fn is_over_limit(message: &Message) -> bool {
         | Message::Duplicate(list)
         | Message::Early(list)
         | Message::Stored(list)
-        | Message::Busy(list)
-        | Message::Receiving(list) => list.len() > MAX_IDS_PER_MESSAGE,
+        | Message::Busy(list) => list.len() > MAX_IDS_PER_MESSAGE,
         _ => false,
     }
 }
@@ -173,7 +172,6 @@ fn split_excess(message: &mut Message) -> Option<Message> {
         Message::Early(list) => Some(Message::Early(list.split_off(IDS))),
         Message::Stored(list) => Some(Message::Stored(list.split_off(IDS))),
         Message::Busy(list) => Some(Message::Busy(list.split_off(IDS))),
-        Message::Receiving(list) => Some(Message::Receiving(list.split_off(IDS))),
         _ => None,
     }
 }
@@ -192,7 +190,6 @@ fn absorb(last: &mut Message, next: &mut Message) -> bool {
         (Message::Want(last), Message::Want(next))
         | (Message::Missing(last), Message::Missing(next))
         | (Message::Busy(last), Message::Busy(next))
-        | (Message::Receiving(last), Message::Receiving(next))
         | (Message::Duplicate(last), Message::Duplicate(next))
         | (Message::Early(last), Message::Early(next))
         | (Message::Stored(last), Message::Stored(next)) => join(last, next),

@@ -91,8 +91,8 @@ fn message(step: Step) -> Message {
         7 => {
             let ranges = vec![PieceRange { first: u32::from(a % 4), count: u32::from(b % 4) }];
             let (head, force, narrow) = (a % 2 == 0, b % 2 == 0, a % 7 == 0);
-            let hop = u16::from(a % 3);
-            Message::Reserve(Reservation { id: id(b), hop, head, force, narrow, ranges })
+            let place = 200 * u32::from(a % 3);
+            Message::Reserve(Reservation { id: id(b), place, head, force, narrow, ranges })
         }
         8 => Message::Missing(vec![id(a), id(b)]),
         9 | 10 => Message::Push { transaction: transaction(b % 16, large), hop: u16::from(a) },
@@ -108,14 +108,15 @@ fn message(step: Step) -> Message {
         13 => Message::Early(vec![id(b)]),
         14 => Message::Stored(vec![id(b)]),
         15 if a < 90 => Message::Busy(vec![id(b)]),
-        15 => Message::Receiving(vec![id(b)]),
+        15 => Message::Receiving { id: id(b), place: u32::from(a) },
         16 if a < 128 => Message::Ask(Box::new(ranges(a, b))),
         16 => Message::Answer(Box::new(ranges(a, b))),
         17 => Message::Yours { lower: bound(a), upper: bound(b) },
         _ => {
             let head = Head::of(&transaction(b % 16, large));
             let (hop, complete) = (u16::from(a % 4), a % 3 == 0);
-            Message::Offer(Box::new(Offer { head, hop, complete }))
+            let place = 100 * u32::from(hop);
+            Message::Offer(Box::new(Offer { head, hop, place, complete }))
         }
     }
 }

@@ -48,11 +48,10 @@ fn frames_and_messages_are_bounded() {
 #[test]
 fn lists_are_bounded() {
     const LIMIT: usize = MAX_IDS_PER_MESSAGE;
-    let lists: [fn(usize) -> Message; 8] = [
+    let lists: [fn(usize) -> Message; 7] = [
         |n| Message::Announce(vec![Announcement { id: id(1), size: 1, hop: 1 }; n]),
         |n| Message::Want(vec![id(1); n]),
         |n| Message::Busy(vec![id(1); n]),
-        |n| Message::Receiving(vec![id(1); n]),
         |n| Message::Missing(vec![id(1); n]),
         |n| Message::Duplicate(vec![id(1); n]),
         |n| Message::Early(vec![id(1); n]),
@@ -145,7 +144,7 @@ fn ranges_are_bounded_and_paired() {
     let reserve = |runs| {
         let ranges = vec![PieceRange { first: 7, count: 1 }; runs];
         let (head, force, narrow) = (false, true, false);
-        Message::Reserve(Reservation { id: id(1), hop: 1, head, force, narrow, ranges })
+        Message::Reserve(Reservation { id: id(1), place: 1, head, force, narrow, ranges })
     };
     assert!(decode_frame(encode_frame(&[reserve(MAX_RANGES)])).is_ok());
     let error = decode_frame(encode_frame(&[reserve(MAX_RANGES + 1)])).unwrap_err();

@@ -45,7 +45,7 @@ fn push(payload: impl Into<Bytes>) -> Message {
 fn offer(topic: &str, complete: bool) -> Message {
     let signature = Signature::Ed25519([9; 64]);
     let head = Head::from_parts(header(topic, b"x").to_bytes(), signature).unwrap();
-    Message::Offer(Box::new(Offer { head, hop: 3, complete }))
+    Message::Offer(Box::new(Offer { head, hop: 3, place: 700, complete }))
 }
 
 fn record(endpoints: &[&str]) -> PeerRecord {
@@ -115,7 +115,7 @@ fn examples() -> Vec<Message> {
         offer("t", true),
         Message::Reserve(Reservation {
             id: id(8),
-            hop: 4,
+            place: 4,
             head: true,
             force: false,
             narrow: false,
@@ -125,6 +125,6 @@ fn examples() -> Vec<Message> {
             ],
         }),
         Message::Busy(vec![id(9)]),
-        Message::Receiving(vec![id(10)]),
+        Message::Receiving { id: id(10), place: 513 },
     ]
 }

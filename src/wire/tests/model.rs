@@ -56,17 +56,20 @@ fn kind(message: &Message) -> Kind {
             header: offer.head.header_bytes().clone(),
             signature: signature(offer.head.signature()),
             complete: offer.complete,
+            place: offer.place,
         }),
         Message::Reserve(r) => Kind::Reserve(gossip::Reserve {
             id: ids([r.id]),
-            hop: u32::from(r.hop),
+            place: r.place,
             head: r.head,
             force: r.force,
             narrow: r.narrow,
             ranges: r.ranges.iter().flat_map(|range| [range.first, range.count]).collect(),
         }),
         Message::Busy(list) => Kind::Busy(id_list(list)),
-        Message::Receiving(list) => Kind::Receiving(id_list(list)),
+        Message::Receiving { id, place } => {
+            Kind::Receiving(gossip::Receiving { id: ids([*id]), place: *place })
+        }
         Message::Ask(ranges) => Kind::Ask(reconcile(ranges)),
         Message::Answer(ranges) => Kind::Answer(reconcile(ranges)),
         Message::Yours { lower, upper } => Kind::Yours(gossip::Yours {

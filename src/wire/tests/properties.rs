@@ -107,19 +107,16 @@ fn piece() -> impl Strategy<Value = Piece> {
 }
 
 fn offer() -> impl Strategy<Value = Offer> {
-    (transaction(), any::<u16>(), any::<bool>()).prop_map(|(t, hop, complete)| Offer {
-        head: Head::of(&t),
-        hop,
-        complete,
-    })
+    (transaction(), any::<u16>(), any::<u32>(), any::<bool>())
+        .prop_map(|(t, hop, place, complete)| Offer { place, head: Head::of(&t), hop, complete })
 }
 
 fn reservation() -> impl Strategy<Value = Reservation> {
     let range = (any::<u32>(), any::<u32>()).prop_map(|(first, count)| PieceRange { first, count });
-    (bytes32(), any::<u16>(), any::<[bool; 3]>(), vec(range, 0..40)).prop_map(
-        |(id, hop, [head, force, narrow], ranges)| {
+    (bytes32(), any::<u32>(), any::<[bool; 3]>(), vec(range, 0..40)).prop_map(
+        |(id, place, [head, force, narrow], ranges)| {
             let id = TransactionId::from_bytes(id);
-            Reservation { id, hop, head, force, narrow, ranges }
+            Reservation { id, place, head, force, narrow, ranges }
         },
     )
 }
@@ -179,7 +176,10 @@ fn message() -> impl Strategy<Value = Message> {
         offer().prop_map(|offer| Message::Offer(Box::new(offer))),
         reservation().prop_map(Message::Reserve),
         ids().prop_map(Message::Busy),
-        ids().prop_map(Message::Receiving),
+        (bytes32(), any::<u32>()).prop_map(|(id, place)| Message::Receiving {
+            id: TransactionId::from_bytes(id),
+            place,
+        }),
     ]
 }
 
@@ -290,9 +290,7 @@ fn ids_in(message: &Message) -> usize {
         | Message::Duplicate(list)
         | Message::Early(list)
         | Message::Stored(list)
-        | Message::Busy(list)
-        | Message::Receiving(list) => list.len(),
-        Message::Reserve(reservation) => reservation.ranges.len(),
+        | Message::Busy(list) => list.len(),
         _ => 0,
     }
 }
