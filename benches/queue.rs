@@ -1,6 +1,7 @@
 //! Durable publishes per second, beside what the disk and `SQLite` can do at best.
 //!
-//! `cargo bench --bench queue` (`-- --quick` for a short run, `-- retained` for what a million
+//! `cargo bench --bench queue` (`-- --quick` for a short run, `-- 64` for so many publishers,
+//! `-- retained` for what a million
 //! retained transactions of 1 KiB cost in memory and at start)
 //!
 //! A node without peers publishes 1 KiB payloads with 1, 8, 64 and 512 publishers at once, each
@@ -37,6 +38,10 @@ const PUBLISHERS: [usize; 4] = [1, 8, 64, 512];
 const PAYLOAD: usize = 1024;
 const ROWS: usize = 512;
 const STATEMENT: usize = 64;
+/// As many as an outbox may hold.
+const OUTBOX: usize = 100_000;
+/// Rows before a measurement, here and there: more than fill a write-ahead log once.
+const WARM: usize = 20_000;
 
 /// A node alone with an empty directory, for one measurement: its outbox never empties.
 struct Alone {
@@ -50,7 +55,7 @@ impl Alone {
         let dir = tempfile::tempdir_in(below).expect("a directory");
         let storage = SqliteStorage::open(dir.path()).await.expect("storage");
         let mut config = Config::default();
-        config.outbox.max_entries = 100_000;
+        config.outbox.max_entries = u32::try_from(OUTBOX).expect("small");
         config.network.signatures = signatures;
         let identity = Identity::generate().expect("random bytes");
         let network = MemoryNetwork::new();
@@ -68,10 +73,10 @@ impl Alone {
 
     /// Publishes per second of so many publishers, over about `span`.
     async fn rate(&self, publishers: usize, span: Duration) -> f64 {
-        // The files grow to their working size first.
-        self.publish(publishers, 4000 / publishers.max(4), Duration::MAX).await;
+        // Write-ahead logs grow to their working size first: a sync of a file that grows costs more.
+        self.publish(256, WARM / 256, Duration::MAX).await;
         let start = Instant::now();
-        let count = self.publish(publishers, 80_000 / publishers, span).await;
+        let count = self.publish(publishers, (OUTBOX - WARM) / publishers, span).await;
         count as f64 / start.elapsed().as_secs_f64()
     }
 
@@ -153,7 +158,7 @@ async fn inserts(below: &Path, span: Duration) -> f64 {
             query.execute(&mut *transaction).await.expect("inserted");
         }
         transaction.commit().await.expect("committed");
-        if !warm && seq >= 4096 {
+        if !warm && usize::try_from(seq).expect("positive") >= WARM {
             (warm, start, first) = (true, Instant::now(), seq);
         }
     }
@@ -245,12 +250,14 @@ fn main() {
     }
     let policies = [("signed", SignaturePolicy::Required), ("unsigned", SignaturePolicy::Off)];
     let (mut over, mut grown, mut raw) = (Vec::new(), Vec::new(), Vec::new());
-    let mut rates = vec![Vec::new(); policies.len() * PUBLISHERS.len()];
+    let picked: Vec<usize> = std::env::args().filter_map(|word| word.parse().ok()).collect();
+    let picked = if picked.is_empty() { PUBLISHERS.to_vec() } else { picked };
+    let mut rates = vec![Vec::new(); policies.len() * picked.len()];
     for _ in 0..rounds {
         over.push(syncs(&below, span, false));
         grown.push(syncs(&below, span, true));
         raw.push(runtime.block_on(inserts(&below, span)));
-        let rows = policies.iter().flat_map(|policy| PUBLISHERS.map(|n| (policy.1, n)));
+        let rows = policies.iter().flat_map(|policy| picked.iter().map(|n| (policy.1, *n)));
         for (row, (policy, publishers)) in rows.enumerate() {
             rates[row].push(runtime.block_on(async {
                 let alone = Alone::new(&below, policy).await;
@@ -265,7 +272,7 @@ fn main() {
     println!("raw insert, {ROWS} rows of {PAYLOAD} B a commit: {raw:.0}/s");
     let mut rates = rates.into_iter();
     for (name, _) in policies {
-        for publishers in PUBLISHERS {
+        for publishers in &picked {
             let rate = median(rates.next().unwrap_or_default());
             println!(
                 "publish {name}, {publishers:>3} at once: {rate:>6.0}/s; of fdatasync {:.2}, \
