@@ -15,8 +15,8 @@
 //! **Order of reservations.** A node has a place for each id that it fetches, (number, peer id): at
 //! first `STEP` above that of the offer from which it took the header. Pieces are reserved only from
 //! a peer that has all of them, or from one whose place is lower than the own. To get in line behind
-//! a peer that is receiving, a node may rise above it, as long as all who wait for itself stay above
-//! its new place; it never sinks. So a peer that has everything waits for nobody, and every other
+//! a peer that is receiving, a node may rise above it; who waits for itself and would not be above
+//! its new place any more is sent away. It never sinks. So a peer that has everything waits for nobody, and every other
 //! edge leads strictly downwards at any time: the graph of who waits for whom has no cycle, whatever
 //! is lost or late. Both sides keep the rule: the asker names its place, and who is asked compares it
 //! with its own of that moment, which may have risen since it was told. Of each piece
@@ -77,6 +77,16 @@ pub(super) struct Parent {
     pub(super) last: MonoTime,
     /// Whether it has sent any.
     pub(super) served: bool,
+    /// It was given more time only because nobody else has more.
+    pub(super) overdue: bool,
+    /// It had everything when it was asked: it sends as fast as it can.
+    pub(super) whole: bool,
+}
+
+impl Parent {
+    pub(super) fn new(link: LinkId, wanted: Option<PieceSet>, now: MonoTime, whole: bool) -> Self {
+        Self { link, wanted, last: now, served: false, overdue: false, whole }
+    }
 }
 
 /// The payload as far as it is here.
@@ -191,7 +201,7 @@ impl Protocol {
         let now = self.now;
         let large = pending.large.get_or_insert_default();
         if let Some(asked) = asked {
-            large.parents.push(Parent { link: asked, wanted: None, last: now, served: false });
+            large.parents.push(Parent::new(asked, None, now, true));
         }
         large.parked = false;
         if let Some(head) = &large.head {

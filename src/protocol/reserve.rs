@@ -8,8 +8,10 @@
 //! everything; then all again, more patiently. After `MAX_TURNS` the id is left to the next
 //! announcement; what is there of its payload is kept for `PARK`, unless the room is needed.
 //!
-//! From 1 MiB on, up to three sources are asked for different pieces: one that has all of it takes
-//! over part of what the parent with most still owes, in proportion to their rates.
+//! From 1 MiB on, up to three sources that have all of it are asked for different pieces: another one
+//! takes over part of what the parent with most still owes, in proportion to their rates. A parent
+//! that is still receiving keeps its share: what it owes is on its way already (measured: no sooner
+//! there, and 3 % twice).
 
 use std::time::Duration;
 
@@ -32,6 +34,8 @@ const SILENCE: Duration = Duration::from_millis(240);
 const MAX_SILENCE: Duration = Duration::from_secs(20);
 /// Turns of asking everybody before an id is left to the next announcement.
 const MAX_TURNS: u32 = 5;
+/// Expiries after which who was only waited for is left for somebody who has more.
+const PATIENT: u32 = 2;
 /// How often the patience with the only source is doubled before links are asked that did not
 /// announce it.
 const LONGER: u32 = 3;
@@ -112,6 +116,7 @@ impl Protocol {
         if large.head.is_some() && !self.start_assembly(id) {
             return;
         }
+        self.leave_overdue(id);
         for _ in 0..2 * MAX_TURNS {
             let Some(large) = self.pending.get(id).and_then(|p| p.large.as_ref()) else { return };
             if large.parked {
@@ -201,7 +206,7 @@ impl Protocol {
         let unasked = |link: &LinkId| {
             !large.blind.contains(link)
                 && !large.children.iter().any(|(child, _)| child == link)
-                && !pending.sources.iter().any(|s| s.link == *link && s.tried)
+                && !pending.sources.iter().any(|s| s.link == *link)
         };
         match links.up_ids().into_iter().find(unasked) {
             Some(link) => Next::AskBlind(link),
@@ -257,18 +262,21 @@ impl Protocol {
         let Some(pending) = self.pending.get_mut(id) else { return false };
         let Some(large) = &mut pending.large else { return false };
         let source = pending.sources.iter_mut().find(|s| s.link == link);
-        let promised = source.as_ref().is_some_and(|s| s.holds != Holds::Nothing);
+        let holds = source.as_ref().map_or(Holds::Nothing, |s| s.holds);
+        let (promised, whole) = (holds != Holds::Nothing, holds == Holds::All);
         if let Some(source) = source {
             source.busy = None;
             if let Some(place) = standpoint(source, large, self.me, &self.links) {
                 large.place = place;
             }
         }
+        let place = large.place;
         let wanted = large.missing();
-        large.parents.push(Parent { link, wanted, last: now, served: false });
+        large.parents.push(Parent::new(link, wanted, now, whole));
         if promised {
             self.note_promise(link, *id);
         }
+        self.send_away(id, place);
         self.counters.wants_sent += 1;
         self.say_reserved(link, id, force, blind);
         true
@@ -358,16 +366,42 @@ impl Protocol {
         let (now, me, links) = (self.now, self.me, &self.links);
         let Some(pending) = self.pending.get_mut(id) else { return false };
         let Some(large) = &mut pending.large else { return false };
-        let other = |s: &Source| s.link != link && standpoint(s, large, me, links).is_some();
+        let Some(at) = large.parents.iter().position(|p| p.link == link) else { return false };
+        let claims = pending.sources.iter().any(|s| s.link == link && s.holds != Holds::Nothing);
+        // Who waits itself is as good as others who wait.
+        let least = if claims || large.parents[at].served { Holds::Nothing } else { Holds::Some };
+        let other = |s: &Source| {
+            let fit = s.link != link && !s.tried && s.holds >= least;
+            fit && standpoint(s, large, me, links).is_some()
+        };
         let alone = !pending.sources.iter().any(other) && !large.blind.contains(&link);
         if !alone || pending.turns >= LONGER {
             return false;
         }
         pending.turns += 1;
-        if let Some(parent) = large.parents.iter_mut().find(|p| p.link == link) {
-            parent.last = now;
-        }
+        (large.parents[at].last, large.parents[at].overdue) = (now, true);
         true
+    }
+
+    /// Leaves parents that were only waited for until somebody has more than they.
+    fn leave_overdue(&mut self, id: &TransactionId) {
+        let (now, me, links) = (self.now, self.me, &self.links);
+        let Some(pending) = self.pending.get(id) else { return };
+        let Some(large) = &pending.large else { return };
+        let overdue: Vec<LinkId> =
+            large.parents.iter().filter(|p| p.overdue && !p.served).map(|p| p.link).collect();
+        let better = |s: &Source| {
+            let free = !s.tried && s.busy.is_none_or(|until| until <= now);
+            let other = s.holds != Holds::Nothing && !overdue.contains(&s.link);
+            free && other && standpoint(s, large, me, links).is_some()
+        };
+        if pending.turns < PATIENT || overdue.is_empty() || !pending.sources.iter().any(better) {
+            return;
+        }
+        for link in overdue {
+            self.end_parent(link, id, true);
+            self.note_tried(link, id);
+        }
     }
 
     fn note_tried(&mut self, link: LinkId, id: &TransactionId) {
@@ -419,7 +453,7 @@ impl Protocol {
         pending.turns = 0;
         let Some(large) = &mut pending.large else { return };
         if let Some(parent) = large.parents.iter_mut().find(|p| p.link == link) {
-            (parent.last, parent.served) = (now, true);
+            (parent.last, parent.served, parent.overdue) = (now, true, false);
         }
         self.stripe(id);
         self.set_watch(id);
@@ -474,7 +508,8 @@ impl Protocol {
         };
         let Some(link) = pending.sources.iter().find(fit).map(|s| s.link) else { return };
         let owes = |p: &Parent| p.wanted.as_ref().map_or(0, PieceSet::count);
-        let Some(slow) = large.parents.iter_mut().max_by_key(|p| owes(p)) else { return };
+        let slow = large.parents.iter_mut().filter(|p| p.whole).max_by_key(|p| owes(p));
+        let Some(slow) = slow.filter(|p| p.served) else { return };
         let intake = |link| {
             let up = links.all.get(&link).and_then(|l: &super::links::Link| l.up.as_ref());
             up.map(|up| (up.intake.rate, up.rtt))
@@ -499,7 +534,7 @@ impl Protocol {
             return;
         }
         up.asked.insert(*id);
-        large.parents.push(Parent { link, wanted: Some(taken), last: now, served: false });
+        large.parents.push(Parent::new(link, Some(taken), now, true));
         self.counters.wants_sent += 1;
         // Taken back on one link before it is asked for on the other.
         self.say_narrowed(slow, id);
@@ -552,9 +587,5 @@ fn standpoint(source: &Source, large: &Large, me: PeerId, links: &Links) -> Opti
     if (theirs, peer) < (large.place, me) {
         return Some(large.place);
     }
-    let risen = theirs.checked_add(1)?;
-    let above = |(link, place): &(LinkId, u32)| {
-        links.peer_of(*link).is_none_or(|child| (*place, child) > (risen, me))
-    };
-    (source.holds == Holds::Some && large.children.iter().all(above)).then_some(risen)
+    (source.holds == Holds::Some).then(|| theirs.checked_add(1)).flatten()
 }

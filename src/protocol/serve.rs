@@ -150,6 +150,21 @@ impl Protocol {
         }
     }
 
+    /// Sends away who waits for an id and is no longer behind us in the order.
+    pub(super) fn send_away(&mut self, id: &TransactionId, place: u32) {
+        let Some(large) = self.pending.get(id).and_then(|p| p.large.as_ref()) else { return };
+        let before = |(link, theirs): &&(LinkId, u32)| {
+            self.links.peer_of(*link).is_none_or(|peer| (*theirs, peer) <= (place, self.me))
+        };
+        let gone: Vec<LinkId> = large.children.iter().filter(before).map(|(l, _)| *l).collect();
+        for link in gone {
+            let Some(up) = self.links.up(link) else { continue };
+            let Some(at) = up.serving.iter().position(|s| s.id == *id) else { continue };
+            self.end_serving(link, at);
+            self.answer_busy(link, *id);
+        }
+    }
+
     fn answer_missing(&mut self, link: LinkId, id: TransactionId) {
         self.counters.wants_missed += 1;
         if let Some(batch) = self.links.batch(link) {

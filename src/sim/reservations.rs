@@ -99,6 +99,17 @@ impl Book {
                     return Some((node, r.id, link));
                 }
             }
+            // Who is sent away is not served any more, though it does not know yet.
+            Message::Busy(ids) | Message::Missing(ids) => {
+                let asker = self.remotes.get(&(node, link)).and_then(|peer| self.nodes.get(peer));
+                let me = self.nodes.iter().find(|(_, n)| **n == node).map(|(peer, _)| *peer);
+                for id in ids {
+                    let open = asker.and_then(|asker| self.open.get_mut(&(*asker, *id)));
+                    if let Some(open) = open {
+                        open.retain(|_, open| Some(open.peer) != me);
+                    }
+                }
+            }
             _ => {}
         }
         None
