@@ -258,6 +258,69 @@ pub enum ReplicationError {
     Closed,
 }
 
+/// Why dead letters were not listed, or one was not deleted.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DeadLetterError {
+    /// There is no dead letter of this id: it was never one, was deleted, or was taken back by the
+    /// host or by a peer that confirmed it. Nothing changed; no retry helps.
+    #[error("no dead letter {id}")]
+    NotFound {
+        /// The id.
+        id: TransactionId,
+    },
+    /// The outbox could not be read or written; see its kind. Nothing changed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The node is shut down; dead letters stay in its outbox.
+    #[error("the node is shut down")]
+    Closed,
+}
+
+/// Why a dead letter was not redelivered.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RedeliverError {
+    /// There is no dead letter of this id. Nothing changed; no retry helps.
+    #[error("no dead letter {id}")]
+    NotFound {
+        /// The id.
+        id: TransactionId,
+    },
+    /// It has expired and could not be published anew; a full outbox, for instance, counts its dead
+    /// letters too. It is still a dead letter.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    /// The outbox could not be read; see its kind. Nothing changed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The node is shut down; dead letters stay in its outbox.
+    #[error("the node is shut down")]
+    Closed,
+}
+
+impl From<NodeClosed> for DeadLetterError {
+    fn from(_: NodeClosed) -> Self {
+        Self::Closed
+    }
+}
+
+impl From<NodeClosed> for RedeliverError {
+    fn from(_: NodeClosed) -> Self {
+        Self::Closed
+    }
+}
+
+impl From<DeadLetterError> for RedeliverError {
+    fn from(error: DeadLetterError) -> Self {
+        match error {
+            DeadLetterError::NotFound { id } => Self::NotFound { id },
+            DeadLetterError::Store(error) => Self::Store(error),
+            DeadLetterError::Closed => Self::Closed,
+        }
+    }
+}
+
 /// Why a subscription was not made or ended.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -103,6 +103,20 @@ fn a_data_directory_has_one_process() {
 }
 
 #[test]
+fn dead_letters_are_listed_even_where_there_are_none() {
+    let mut peer = Peer::in_memory();
+    let answer = peer.ask(json!({ "op": "dead_letters" }));
+    assert_eq!((&answer["event"], &answer["dead_letters"]), (&json!("dead_letters"), &json!([])));
+    let id = peer.publish("t", "not dead");
+    for op in ["redeliver", "delete_dead_letter"] {
+        let answer = peer.ask(json!({ "op": op, "id": id }));
+        assert_eq!(answer["event"], "error");
+        assert!(text(&answer, "error").contains("no dead letter"), "{answer}");
+    }
+    peer.finish();
+}
+
+#[test]
 fn bad_lines_are_answered_and_the_program_lives() {
     let mut peer = Peer::in_memory();
     for (line, said) in [
@@ -118,7 +132,8 @@ fn bad_lines_are_answered_and_the_program_lives() {
         (r#"{"op":"publish_random","ref":7,"topic":"t","size":-1,"count":1}"#, "-1"),
         (r#"{"op":"ban","ref":7,"peer":"12"}"#, "64 hexadecimal digits"),
         (r#"{"op":"connect","ref":7,"address":"a:b:c"}"#, "port"),
-        (r#"{"op":"dead_letters","ref":7}"#, "not available yet"),
+        (r#"{"op":"dead_letters","ref":7,"limit":-1}"#, "-1"),
+        (r#"{"op":"redeliver","ref":7,"id":"12"}"#, "64 hexadecimal digits"),
     ] {
         let known = peer.seen.len();
         peer.write(format!("{line}\n").as_bytes());

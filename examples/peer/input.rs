@@ -57,8 +57,23 @@ pub(crate) enum Op {
     Unban {
         peer: PeerId,
     },
-    DeadLetters,
+    DeadLetters {
+        after: Option<u64>,
+        #[serde(default = "page")]
+        limit: usize,
+    },
+    Redeliver {
+        id: TransactionId,
+    },
+    DeleteDeadLetter {
+        id: TransactionId,
+    },
     Shutdown,
+}
+
+/// Dead letters in one answer where no other limit is given.
+fn page() -> usize {
+    1000
 }
 
 /// A transaction to publish.

@@ -48,8 +48,10 @@ const CONTRACT: &str = r#"LINES IN (one JSON object each, at most 64 MiB; "ref" 
   {"op":"stats","ref":R}                    {"op":"peers","ref":R}
   {"op":"connect","ref":R,"address":A}      {"op":"disconnect","ref":R,"peer":P}
   {"op":"ban","ref":R,"peer":P,"reason":…}  {"op":"unban","ref":R,"peer":P}
+  {"op":"dead_letters","ref":R[,"after":SEQ][,"limit":N]}
+  {"op":"redeliver","ref":R,"id":I}         {"op":"delete_dead_letter","ref":R,"id":I}
   {"op":"shutdown","ref":R}
-  explain and dead_letters: not available yet
+  explain: not available yet
 
 ANSWERS (every line in gets exactly one, which echoes its "ref"; null where it has none):
   published {ref,id}                   once it is durable; accepted in the order of the lines,
@@ -59,7 +61,11 @@ ANSWERS (every line in gets exactly one, which echoes its "ref"; null where it h
                                        outbox is full and peers are linked, it waits up to 30 s
   publish_failed {ref,error}           nothing was published
   stats {ref,…}, peers {ref,peers}
+  dead_letters {ref,dead_letters}      own transactions that no peer took, in the order of publishing:
+                                       [{seq,id,topic,size,created,expires,reason,since}], at most
+                                       "limit" (1000) above "after"; empty: there are no more
   ok {ref,op,peer}                     connect, disconnect, ban, unban
+  ok {ref,op,id}                       redeliver (a new id if it had expired), delete_dead_letter
   ok {ref,op,unconfirmed,unflushed}    shutdown; the last line of all
   error {ref,error}                    bad JSON, not UTF-8, unknown operation, wrong field, line too
                                        long, or what went wrong

@@ -8,8 +8,8 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::Value;
 use sorcha_peer::error::ShutdownReport;
-use sorcha_peer::types::{CloseReason, Direction, LinkStatus};
-use sorcha_peer::{Cursor, Mode, PeerId, Stats, Topic, TransactionId, TransportKind};
+use sorcha_peer::types::{CloseReason, Direction, LinkStatus, WallTime};
+use sorcha_peer::{Cursor, DeadLetter, Mode, PeerId, Stats, Topic, TransactionId, TransportKind};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 /// Bytes of lines that may wait for a reader of stdout. Above, the program waits too: it delivers
@@ -93,6 +93,10 @@ pub(crate) enum Line {
         #[serde(flatten)]
         stats: Box<Stats>,
     },
+    DeadLetters {
+        r#ref: Value,
+        dead_letters: Vec<Dead>,
+    },
     Peers {
         r#ref: Value,
         peers: Vec<LinkStatus>,
@@ -103,11 +107,41 @@ pub(crate) enum Line {
     },
 }
 
+/// One dead letter; times in milliseconds of the Unix epoch.
+#[derive(Debug, Serialize)]
+pub(crate) struct Dead {
+    seq: u64,
+    id: TransactionId,
+    topic: Topic,
+    size: usize,
+    created: WallTime,
+    expires: WallTime,
+    reason: String,
+    since: WallTime,
+}
+
+impl std::convert::From<DeadLetter> for Dead {
+    fn from(dead: DeadLetter) -> Self {
+        let header = dead.transaction.header();
+        Self {
+            seq: dead.seq,
+            id: dead.transaction.id(),
+            topic: header.topic.clone(),
+            size: dead.transaction.payload().len(),
+            created: header.created,
+            expires: header.expires,
+            reason: dead.reason,
+            since: dead.since,
+        }
+    }
+}
+
 /// What an `ok` tells beside the operation.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 pub(crate) enum Done {
     Peer { peer: PeerId },
+    Transaction { id: TransactionId },
     Shutdown { unconfirmed: Vec<TransactionId>, unflushed: Vec<PeerId> },
 }
 

@@ -4,20 +4,22 @@ use std::time::Duration;
 
 use serde_json::Value;
 use sorcha_peer::PeerNode;
-use sorcha_peer::error::{ConnectError, NodeClosed};
+use sorcha_peer::error::{ConnectError, DeadLetterError, NodeClosed, RedeliverError};
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::args::Args;
 use crate::feed::{Deliveries, report_events};
 use crate::input::{Op, Request};
-use crate::output::{Done, Line, Out};
+use crate::output::{Dead, Done, Line, Out};
 use crate::publish::{Job, Lane};
 use crate::setup::Running;
 use crate::signals::Signals;
 
 /// Operations other than publishing that may be under way.
 const MAX_ASKED: usize = 256;
+/// Dead letters in one answer.
+const MAX_PAGE: usize = 10_000;
 /// Time for publishing lines that were read to be done with, once no more are.
 const FINISH: Duration = Duration::from_secs(30);
 /// Time for what was published to reach others at the end.
@@ -170,6 +172,7 @@ async fn answer(node: &PeerNode, op: Op, r#ref: Value) -> Line {
 
 async fn perform(node: &PeerNode, op: Op, r#ref: &Value) -> Result<Line, Failure> {
     let done = |op, peer| Line::Ok { r#ref: r#ref.clone(), op, result: Done::Peer { peer } };
+    let kept = |op, id| Line::Ok { r#ref: r#ref.clone(), op, result: Done::Transaction { id } };
     Ok(match op {
         Op::Stats => Line::Stats { r#ref: r#ref.clone(), stats: node.stats().await?.into() },
         Op::Peers => Line::Peers { r#ref: r#ref.clone(), peers: node.peers().await? },
@@ -186,12 +189,24 @@ async fn perform(node: &PeerNode, op: Op, r#ref: &Value) -> Result<Line, Failure
             node.unban(peer).await?;
             done("unban", peer)
         }
+        Op::DeadLetters { after, limit } => {
+            let page = node.dead_letters(after, limit.min(MAX_PAGE)).await?;
+            let dead_letters = page.into_iter().map(Dead::from).collect();
+            Line::DeadLetters { r#ref: r#ref.clone(), dead_letters }
+        }
+        Op::Redeliver { id } => {
+            // Under this id or, where it had expired, under a new one.
+            let id = node.redeliver(id).await?.id();
+            kept("redeliver", id)
+        }
+        Op::DeleteDeadLetter { id } => {
+            node.delete_dead_letter(id).await?;
+            kept("delete_dead_letter", id)
+        }
         // The last three never come here: `Session::take` sees to them.
-        Op::Explain { .. }
-        | Op::DeadLetters
-        | Op::Publish(_)
-        | Op::PublishRandom { .. }
-        | Op::Shutdown => return Err(Failure::NotYet),
+        Op::Explain { .. } | Op::Publish(_) | Op::PublishRandom { .. } | Op::Shutdown => {
+            return Err(Failure::NotYet);
+        }
     })
 }
 
@@ -202,6 +217,10 @@ enum Failure {
     NotYet,
     #[error(transparent)]
     Connect(#[from] ConnectError),
+    #[error(transparent)]
+    DeadLetter(#[from] DeadLetterError),
+    #[error(transparent)]
+    Redeliver(#[from] RedeliverError),
     #[error(transparent)]
     Closed(#[from] NodeClosed),
 }

@@ -341,6 +341,7 @@ impl Parts {
             drafts,
             events: events.downgrade(),
             lagged: Arc::default(),
+            queue: Arc::clone(&self.queue),
             log: Arc::clone(&self.log),
             newest: newest.subscribe(),
             failing: failing.subscribe(),

@@ -12,18 +12,20 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::error::ShutdownReport;
+use crate::error::{DeadLetterError, ShutdownReport};
 use crate::identity::Identity;
 use crate::ports::{Ban, RawLink};
 use crate::protocol::{CallId, ConnectFailure, DialId, Input, Protocol, PublishRefusal};
 use crate::types::{
-    Endpoint, LinkId, LinkState, LinkStatus, MonoTime, PeerId, Stats, Transaction, WallTime,
+    Endpoint, LinkId, LinkState, LinkStatus, MonoTime, PeerId, Stats, Transaction, TransactionId,
+    WallTime,
 };
 
+use super::dead_letters::Settled;
 use super::effects::Effects;
 use super::handle::State;
 use super::link::LinkHandle;
-use super::receipt::Receipts;
+use super::receipt::{Receipt, Receipts, Standing};
 use super::sign::Published;
 
 /// Inputs taken in one go before the select is asked again.
@@ -33,14 +35,41 @@ const GRACE: Duration = Duration::from_secs(5);
 
 /// What a handle asks for.
 pub(super) enum Command {
-    Publish { transaction: Transaction, reply: oneshot::Sender<Published> },
-    Connect { endpoint: Endpoint, reply: oneshot::Sender<Result<PeerId, ConnectFailure>> },
-    Disconnect { peer: PeerId },
+    Publish {
+        transaction: Transaction,
+        reply: oneshot::Sender<Published>,
+    },
+    Connect {
+        endpoint: Endpoint,
+        reply: oneshot::Sender<Result<PeerId, ConnectFailure>>,
+    },
+    Disconnect {
+        peer: PeerId,
+    },
     Ban(Ban),
     Unban(PeerId),
-    Peers { reply: oneshot::Sender<Vec<LinkStatus>> },
-    Stats { reply: oneshot::Sender<Stats> },
-    Shutdown { deadline: Duration },
+    /// Answered once the stored outbox is as the protocol has it.
+    SettleOutbox {
+        reply: oneshot::Sender<Settled>,
+    },
+    /// Answered with nothing where it cannot be taken back as it is.
+    Redeliver {
+        id: TransactionId,
+        reply: oneshot::Sender<Option<Receipt>>,
+    },
+    DropDeadLetter {
+        id: TransactionId,
+        reply: oneshot::Sender<Settled>,
+    },
+    Peers {
+        reply: oneshot::Sender<Vec<LinkStatus>>,
+    },
+    Stats {
+        reply: oneshot::Sender<Stats>,
+    },
+    Shutdown {
+        deadline: Duration,
+    },
 }
 
 /// What an effect reports.
@@ -53,7 +82,7 @@ pub(super) enum Completion {
 
 /// Who waits for the answer to a call.
 pub(super) enum Waiting {
-    Publish(crate::types::TransactionId, oneshot::Sender<Published>),
+    Publish(TransactionId, oneshot::Sender<Published>),
     Connect(oneshot::Sender<Result<PeerId, ConnectFailure>>),
 }
 
@@ -195,6 +224,23 @@ impl Driver {
             Command::Disconnect { peer } => self.feed(Input::Disconnect { peer }),
             Command::Ban(ban) => self.feed(Input::Ban(ban)),
             Command::Unban(peer) => self.feed(Input::Unban(peer)),
+            Command::SettleOutbox { reply } => self.settle_outbox(None, reply),
+            Command::Redeliver { id, reply } => {
+                self.feed(Input::Redeliver(id));
+                let revived = self.protocol.is_unconfirmed(&id);
+                let _ = reply.send(revived.then(|| {
+                    self.receipts.stand(&id, Standing::Waiting);
+                    self.receipts.watch(id)
+                }));
+            }
+            Command::DropDeadLetter { id, reply } if self.protocol.is_unconfirmed(&id) => {
+                // A peer has confirmed it in this moment.
+                let _ = reply.send(Err(DeadLetterError::NotFound { id }));
+            }
+            Command::DropDeadLetter { id, reply } => {
+                self.feed(Input::DropDeadLetter(id));
+                self.settle_outbox(Some(id), reply);
+            }
             Command::Peers { reply } => {
                 let _ = reply.send(self.peers());
             }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use crate::error::{FailureKind, StoreErrorKind, TransportError};
@@ -14,6 +14,7 @@ use crate::protocol::{DialId, Input, Output, Ticket};
 use crate::types::{Endpoint, Event, PeerId, PeerRecord, RecordDraft, TransactionId, WallTime};
 
 use super::builder::{JOBS, STORE_OPS};
+use super::dead_letters::Settled;
 use super::driver::{Completion, Driver, Waiting, wall_now};
 use super::handle::State;
 use super::lane::{PeerLane, StoreOp};
@@ -285,6 +286,16 @@ impl Driver {
         if let StoreOp::Store { ticket, .. } = refused.into_inner() {
             self.feed(Input::Stored { ticket, result: Err(StoreErrorKind::Closed) });
         }
+    }
+
+    /// Answers once all that was done to the stored outbox up to now is done, and `remove` is gone
+    /// from it. Should there be no room for that, the dropped `reply` is the answer.
+    pub(super) fn settle_outbox(
+        &mut self,
+        remove: Option<TransactionId>,
+        reply: oneshot::Sender<Settled>,
+    ) {
+        let _ = self.effects.store.try_send(StoreOp::Settle { remove, reply });
     }
 
     fn emit(&mut self, event: Event) {

@@ -15,7 +15,7 @@ use crate::error::{
     SubscribeError,
 };
 use crate::identity::Identity;
-use crate::ports::{Ban, TransactionStore};
+use crate::ports::{Ban, TransactionQueue, TransactionStore};
 use crate::protocol::{ConnectFailure, PublishRefusal};
 use crate::types::{
     Cursor, Endpoint, Event, Header, LinkStatus, Mode, PeerId, Stats, Topic, WallTime,
@@ -39,6 +39,7 @@ pub(super) struct Inner {
     pub(super) events: broadcast::WeakSender<Event>,
     /// Events that slow readers missed.
     pub(super) lagged: Arc<AtomicU64>,
+    pub(super) queue: Arc<dyn TransactionQueue>,
     pub(super) log: Arc<dyn TransactionStore>,
     pub(super) newest: watch::Receiver<Cursor>,
     /// Why storage fails, while it does.
@@ -335,7 +336,7 @@ impl PeerNode {
         report.clone().ok_or(NodeClosed)
     }
 
-    async fn command(&self, command: Command) -> Result<(), NodeClosed> {
+    pub(super) async fn command(&self, command: Command) -> Result<(), NodeClosed> {
         self.0.commands.send(command).await.map_err(|_| NodeClosed)
     }
 }

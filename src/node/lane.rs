@@ -13,9 +13,9 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::FutureExt;
-use tokio::sync::{Notify, broadcast, mpsc, watch};
+use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
 
-use crate::error::{StoreError, StoreErrorKind};
+use crate::error::{DeadLetterError, StoreError, StoreErrorKind};
 use crate::ports::{PeerStore, TransactionQueue, TransactionStore};
 use crate::protocol::{Input, Ticket};
 use crate::types::{
@@ -23,6 +23,7 @@ use crate::types::{
     WallTime,
 };
 
+use super::dead_letters::Settled;
 use super::driver::Completion;
 
 /// Operations taken at once: enough that the cost of a commit is small beside that of its rows,
@@ -39,10 +40,25 @@ const PATIENCE: u32 = 3;
 /// One operation on transactions.
 #[derive(Debug)]
 pub(super) enum StoreOp {
-    Store { ticket: Ticket, entry: NewEntry, own: bool },
-    Confirmed { ids: Vec<TransactionId> },
-    UpdateOutbox { states: Vec<(TransactionId, EntryState)> },
-    Expire { now: WallTime },
+    Store {
+        ticket: Ticket,
+        entry: NewEntry,
+        own: bool,
+    },
+    Confirmed {
+        ids: Vec<TransactionId>,
+    },
+    UpdateOutbox {
+        states: Vec<(TransactionId, EntryState)>,
+    },
+    Expire {
+        now: WallTime,
+    },
+    /// Answer when everything before this is done to the outbox, and this is removed from it.
+    Settle {
+        remove: Option<TransactionId>,
+        reply: oneshot::Sender<Settled>,
+    },
 }
 
 /// The transaction lane.
@@ -62,6 +78,7 @@ struct Batch {
     confirmed: Vec<TransactionId>,
     states: Vec<(TransactionId, EntryState)>,
     expire: Option<WallTime>,
+    settle: Vec<(Option<TransactionId>, oneshot::Sender<Settled>)>,
 }
 
 impl Batch {
@@ -79,6 +96,7 @@ impl Batch {
                 StoreOp::Confirmed { ids } => self.confirmed.extend(ids),
                 StoreOp::UpdateOutbox { states } => self.states.extend(states),
                 StoreOp::Expire { now } => self.expire = self.expire.max(Some(now)),
+                StoreOp::Settle { remove, reply } => self.settle.push((remove, reply)),
             }
         }
     }
@@ -107,10 +125,12 @@ impl StoreLane {
             }
             let mut batch = Batch::default();
             batch.fill(&mut left);
+            let settle = std::mem::take(&mut batch.settle);
             let first = async {
                 let queued = self.enqueue(&batch).await;
                 self.update(&batch.states).await;
-                self.leave(&batch.confirmed).await;
+                let _ = self.leave(&batch.confirmed).await;
+                self.settle(settle).await;
                 queued
             };
             let second = async {
@@ -139,10 +159,20 @@ impl StoreLane {
     }
 
     /// Takes transactions out of the outbox; one that stays is tried once more after a restart.
-    async fn leave(&self, ids: &[TransactionId]) {
-        if !ids.is_empty() {
-            let result = guarded(self.queue.remove(ids)).await;
-            self.health.note(Store::Queue, &result);
+    async fn leave(&self, ids: &[TransactionId]) -> Result<(), StoreError> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let result = guarded(self.queue.remove(ids)).await;
+        self.health.note(Store::Queue, &result);
+        result
+    }
+
+    /// Removes what the host deletes, and answers.
+    async fn settle(&self, settle: Vec<(Option<TransactionId>, oneshot::Sender<Settled>)>) {
+        for (remove, reply) in settle {
+            let result = self.leave(remove.as_slice()).await;
+            let _ = reply.send(result.map_err(DeadLetterError::Store));
         }
     }
 
@@ -163,7 +193,7 @@ impl StoreLane {
         let logged = self.append(&entries).await;
         if logged.is_err() && queued.is_ok() {
             let ids: Vec<_> = batch.own().iter().map(Transaction::id).collect();
-            self.leave(&ids).await;
+            let _ = self.leave(&ids).await;
         }
         let outcome = |own: bool| match (&queued, &logged) {
             (Err(e), _) if own => Err(e.kind),

@@ -6,6 +6,7 @@
 //! the driver stops taking frames, transports stop reading, and peers feel it as back-pressure.
 
 mod builder;
+mod dead_letters;
 mod driver;
 mod effects;
 mod events;
@@ -19,6 +20,7 @@ mod subscription;
 mod verify;
 
 pub use builder::{PeerNodeBuilder, Storage};
+pub use dead_letters::DeadLetter;
 pub use events::Events;
 pub use handle::{PeerNode, WeakPeerNode};
 pub use receipt::{Progress, Receipt, Standing};

@@ -274,7 +274,13 @@ impl Protocol {
     pub(super) fn wait_for_push(&mut self, link: LinkId, id: &TransactionId) {
         if self.pending.get(id).is_some_and(|p| p.sources.len() == 1) {
             let patience = self.rtt_of(link).clamp(PATIENCE.0, PATIENCE.1);
-            self.timers.set(Timer::Fetch(*id), self.now + patience);
+            // Not before what was announced earlier, when the round trip was thought to be longer.
+            let mut at = self.now + patience;
+            if let Some(up) = self.links.up(link) {
+                at = at.max(up.patient_until);
+                up.patient_until = at;
+            }
+            self.timers.set(Timer::Fetch(*id), at);
         }
     }
 
@@ -364,7 +370,10 @@ impl Protocol {
         {
             let before = up.backlog.len();
             self.ask(&next);
-            if self.links.up(link).is_none_or(|up| up.backlog.len() > before) {
+            let Some(up) = self.links.up(link) else { break };
+            if up.backlog.len() > before {
+                // It does not fit yet: it stays the first.
+                up.backlog.rotate_right(1);
                 break;
             }
         }

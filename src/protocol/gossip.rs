@@ -210,24 +210,21 @@ impl Protocol {
     }
 
     /// Announces the next own transaction that waits for copies since before this link; `false`
-    /// when there is none.
+    /// when there is none. They are announced in the order of publishing, and fetched in it.
     fn offer_owed(&mut self, link: LinkId, limit: u64) -> bool {
+        let (log, outbox) = (&self.log, &self.outbox);
         let Some(up) = self.links.up(link) else { return false };
         let Some(owed) = &mut up.owed else { return false };
-        let Some(id) = self.outbox.after(owed.after.as_ref()) else {
+        let from = if outbox.len() > 0 { owed.next.max(log.base()) } else { owed.until };
+        let ours = |seq| log.at(seq).filter(|r| r.own && outbox.contains(&r.id)).map(|r| (seq, *r));
+        let Some((seq, record)) = (from..owed.until).find_map(ours) else {
             up.owed = None;
             return false;
         };
-        owed.after = Some(id);
-        let until = owed.until;
-        if let Some(seq) = self.log.seq_of(&id).filter(|seq| *seq < until)
-            && let Some(record) = self.log.at(seq)
-        {
-            let size = u64::from(record.size);
-            let announcement = Announcement { id, size, hop: record.hop };
-            if size <= limit {
-                self.announce(link, announcement);
-            }
+        owed.next = seq + 1;
+        let size = u64::from(record.size);
+        if size <= limit {
+            self.announce(link, Announcement { id: record.id, size, hop: record.hop });
         }
         true
     }

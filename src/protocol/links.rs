@@ -106,10 +106,10 @@ pub(super) struct PingState {
     pub(super) missed: u32,
 }
 
-/// A walk over the outbox.
+/// A walk over what of the log is in the outbox, in the order of publishing.
 #[derive(Debug)]
 pub(super) struct Owed {
-    pub(super) after: Option<TransactionId>,
+    pub(super) next: u64,
     /// What stands from here on in the log is offered anyway.
     pub(super) until: u64,
 }
@@ -137,6 +137,8 @@ pub(super) struct Up {
     /// Asked of this peer and not answered yet.
     pub(super) asked: BTreeSet<TransactionId>,
     pub(super) asked_bytes: u64,
+    /// When what it announced last is asked for, unless it is pushed before.
+    pub(super) patient_until: MonoTime,
     /// How fast pieces come from it.
     pub(super) intake: super::reserve::Intake,
     /// To be asked of this peer once it has answered some.

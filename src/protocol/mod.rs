@@ -247,6 +247,11 @@ impl Protocol {
         self.outbox.is_dead(id)
     }
 
+    /// Whether this own transaction waits for copies.
+    pub fn is_unconfirmed(&self, id: &TransactionId) -> bool {
+        self.outbox.is_waiting(id)
+    }
+
     /// Own transactions that wait for copies.
     pub fn unconfirmed(&self) -> Vec<TransactionId> {
         self.outbox.waiting()

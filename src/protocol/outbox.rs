@@ -21,7 +21,6 @@
 //! week offline costs no attempt and no work.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::ops::Bound;
 use std::time::Duration;
 
 use crate::types::{Announcement, EntryState, Event, LinkId, MonoTime, PeerId, TransactionId};
@@ -188,8 +187,10 @@ impl Protocol {
 
     /// The host wants a dead letter to be offered again.
     pub(super) fn on_redeliver(&mut self, id: TransactionId) {
-        let online = self.outbox.clock.at(self.now);
-        if self.log.contains(&id) && self.outbox.revive(&id, online) {
+        // Offered at once, and its first round is over later: else it would be without a taker.
+        let due = self.outbox.clock.at(self.now) + FIRST_ROUND;
+        if self.log.contains(&id) && self.outbox.revive(&id, due) {
+            self.offer_again(&id);
             self.note_revived(&[id]);
             self.arm_outbox();
         }
@@ -302,7 +303,7 @@ impl Outbox {
         self.entries.get(id).is_some_and(|entry| entry.due.is_none())
     }
 
-    fn is_waiting(&self, id: &TransactionId) -> bool {
+    pub(super) fn is_waiting(&self, id: &TransactionId) -> bool {
         self.entries.get(id).is_some_and(|entry| entry.due.is_some())
     }
 
@@ -311,12 +312,6 @@ impl Outbox {
         if let Some(entry) = self.entries.get_mut(id) {
             entry.wanted = true;
         }
-    }
-
-    /// The first id after this one.
-    pub(super) fn after(&self, id: Option<&TransactionId>) -> Option<TransactionId> {
-        let from = id.map_or(Bound::Unbounded, |id| Bound::Excluded(*id));
-        self.entries.range((from, Bound::Unbounded)).next().map(|(id, _)| *id)
     }
 
     fn insert(&mut self, id: TransactionId, due: Duration) {

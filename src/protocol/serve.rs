@@ -26,6 +26,8 @@ use super::{Protocol, Task};
 pub(super) const MAX_SERVING: usize = 4096;
 /// Peers that one payload is served to at a time, whatever else is owed.
 const MAX_CHILDREN: u16 = 3;
+/// Payloads being read from the store at once for one peer.
+const READ_AHEAD: usize = 16;
 /// Pieces owed to all peers together up to which more of them are served: 1 MiB.
 const ALLOWANCE: u64 = 16;
 /// Pieces of the largest payload for which that holds: a larger one gets through sooner when few
@@ -226,9 +228,12 @@ impl Protocol {
     fn next_step(&mut self, link: LinkId) -> Option<(usize, Step)> {
         let (log, pending, shelf) = (&mut self.log, &self.pending, &self.fetches.shelf);
         let up = self.links.up(link)?;
-        let loading = up.serving.iter().take(8).any(|s| s.loading.is_some());
+        let loading = up.serving.iter().take(READ_AHEAD).filter(|s| s.loading.is_some()).count();
+        // Small ones are sent in the order of asking, which is that of their origin's publishing.
+        let mut behind = false;
         for (at, serve) in up.serving.iter_mut().enumerate() {
             if serve.loading.is_some() {
+                behind |= serve.parts.is_none();
                 continue;
             }
             if !log.contains(&serve.id) {
@@ -246,12 +251,18 @@ impl Protocol {
             }
             let held = serve.payload.clone().or_else(|| log.payload(&serve.id).cloned());
             let Some(transaction) = held else {
-                if loading {
+                if loading >= READ_AHEAD || at >= READ_AHEAD {
+                    behind |= serve.parts.is_none();
                     continue;
                 }
                 return Some((at, Step::Load));
             };
-            let Some(parts) = &mut serve.parts else { return Some((at, Step::Whole(transaction))) };
+            let Some(parts) = &mut serve.parts else {
+                if behind {
+                    continue;
+                }
+                return Some((at, Step::Whole(transaction)));
+            };
             if parts.head {
                 return Some((at, Step::Head(Box::new(Head::of(&transaction)), true)));
             }

@@ -15,6 +15,9 @@ use sha2::{Digest, Sha256};
 /// Ends a test that hangs.
 pub(crate) const HANG: Duration = Duration::from_mins(2);
 
+/// The field of what stands for a line that is no JSON.
+const TORN: &str = "torn";
+
 /// `cargo test` builds examples beside the tests: `target/…/examples/peer`.
 fn program() -> PathBuf {
     let test = std::env::current_exe().unwrap();
@@ -35,6 +38,7 @@ pub(crate) struct Peer {
     pub(crate) counted: Option<BTreeSet<String>>,
     last_cursor: u64,
     next_ref: u64,
+    killed: bool,
     pub(crate) id: String,
     pub(crate) listen: String,
 }
@@ -59,8 +63,10 @@ impl Peer {
         let (sender, lines) = mpsc::channel();
         std::thread::spawn(move || {
             for line in stdout.split(b'\n') {
-                let line = serde_json::from_slice(&line.unwrap()).expect("a line out is JSON");
-                let _ = sender.send(line);
+                let line = line.unwrap();
+                // The last line of a killed process may be cut short.
+                let torn = || json!({ TORN: String::from_utf8_lossy(&line) });
+                let _ = sender.send(serde_json::from_slice(&line).unwrap_or_else(|_| torn()));
             }
         });
         let stdin = child.stdin.take();
@@ -73,6 +79,7 @@ impl Peer {
             counted: None,
             last_cursor: 0,
             next_ref: 0,
+            killed: false,
             id: String::new(),
             listen: String::new(),
         }
@@ -149,7 +156,15 @@ impl Peer {
         true
     }
 
+    /// Takes every line that is there already.
+    pub(crate) fn take_waiting(&mut self) {
+        while let Ok(line) = self.lines.try_recv() {
+            self.keep(line);
+        }
+    }
+
     fn keep(&mut self, line: Value) {
+        assert!(self.killed || line.get(TORN).is_none(), "a line out is JSON: {line}");
         let Some(counted) = self.counted.as_mut().filter(|_| line["event"] == "delivered") else {
             self.seen.push(line);
             return;
@@ -203,6 +218,16 @@ impl Peer {
     pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    /// Kills it at once and returns every whole line that it wrote and nobody took yet.
+    pub(crate) fn kill_and_drain(mut self) -> Vec<Value> {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self.killed = true;
+        while self.take_line() {}
+        self.seen.retain(|line| line.get(TORN).is_none());
+        std::mem::take(&mut self.seen)
     }
 }
 

@@ -48,6 +48,24 @@ fn a_dead_letter_is_offered_again_when_the_host_wants_it() {
     });
 }
 
+/// Found by the node's own test: the offer itself was counted as a round without a taker.
+#[test]
+fn a_redelivered_dead_letter_has_a_whole_round_even_if_that_is_all_it_has() {
+    seeds("redelivery, one round", 4, |seed| {
+        let mut config = WorldConfig::new(seed, 2);
+        config.node.outbox.max_retries = 1;
+        let mut world = overlay(config);
+        world.fail_store(1, Some(StoreErrorKind::Full));
+        let id = world.publish_random(0, 100);
+        assert!(attempts_are_over(&mut world, 0));
+        world.fail_store(1, None);
+        world.input(0, Input::Redeliver(id));
+        assert_eq!((dead_letters(&world, 0), world.outbox(0)), (0, 1), "it waits again");
+        settle(&mut world, secs(60));
+        assert_eq!((world.holders(&id), world.outbox(0)), (2, 0));
+    });
+}
+
 #[test]
 fn time_alone_costs_no_attempt() {
     seeds("long offline", 2, |seed| {

@@ -1,0 +1,152 @@
+//! Dead letters in the hands of the host: listed, taken back, deleted.
+#![cfg(all(feature = "node", feature = "grpc"))]
+
+mod common;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
+use common::{
+    address, builder, config_with, event, identity, next, noise, ready, soon, start, start_alone,
+    start_beside, stats, stop, until,
+};
+use sorcha_peer::error::{DeadLetterError, RedeliverError, ReplicationError};
+use sorcha_peer::ports::{EntryState, TransactionQueue, Validator};
+use sorcha_peer::store::MemoryQueue;
+use sorcha_peer::types::{Header, Verdict, WallTime};
+use sorcha_peer::{
+    Event, From, PeerId, PeerNode, PeerNodeBuilder, Standing, Topic, Transaction, TransactionId,
+};
+
+/// Takes nothing until it is told to.
+#[derive(Debug, Default)]
+struct Picky(AtomicBool);
+
+#[async_trait]
+impl Validator for Picky {
+    async fn validate(&self, _: &Transaction, _: &PeerId) -> Verdict {
+        if self.0.load(Ordering::Relaxed) { Verdict::Accept } else { Verdict::Ignore }
+    }
+}
+
+/// A node whose first round without a taker is the last.
+fn impatient() -> PeerNodeBuilder {
+    PeerNode::builder().config(config_with(|c| c.outbox.max_retries = 1))
+}
+
+async fn not_found(node: &PeerNode, id: TransactionId) {
+    let error = node.delete_dead_letter(id).await.unwrap_err();
+    assert!(matches!(error, DeadLetterError::NotFound { id: told } if told == id), "{error}");
+    let error = node.redeliver(id).await.unwrap_err();
+    assert!(matches!(error, RedeliverError::NotFound { id: told } if told == id), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_peer_takes_is_listed_and_taken_back_or_deleted() {
+    let node = start(impatient()).await;
+    let picky = Arc::new(Picky::default());
+    let peer = start(builder().validator(picky.clone()).bootstrap([address(&node)])).await;
+    ready(&node, 1).await;
+    assert_eq!(node.dead_letters(None, 10).await.unwrap(), []);
+
+    let mut events = node.events();
+    let mut receipts = Vec::new();
+    for n in 0..3 {
+        receipts.push(node.publish("t", noise(n, 100)).await.unwrap());
+    }
+    not_found(&node, receipts[0].id()).await;
+    for _ in &receipts {
+        event(&mut events, "a dead letter", |e| match e {
+            Event::DeadLettered { .. } => Some(()),
+            _ => None,
+        })
+        .await;
+    }
+    // At once, in the order of publishing, and in pages.
+    let dead = node.dead_letters(None, 10).await.unwrap();
+    let listed: Vec<_> = dead.iter().map(|dead| dead.transaction.id()).collect();
+    let published: Vec<_> = receipts.iter().map(|receipt| receipt.id()).collect();
+    assert_eq!(listed, published);
+    assert!(dead.iter().all(|dead| dead.reason == "no linked peer took it"), "{dead:?}");
+    assert_eq!(node.dead_letters(None, 2).await.unwrap(), dead[..2]);
+    assert_eq!(node.dead_letters(Some(dead[1].seq), 2).await.unwrap(), dead[2..]);
+    assert_eq!(node.dead_letters(Some(dead[2].seq), 2).await.unwrap(), []);
+    let error = receipts[0].replicated(1).await.unwrap_err();
+    assert!(matches!(error, ReplicationError::DeadLetter { .. }), "{error}");
+
+    node.delete_dead_letter(published[1]).await.unwrap();
+    not_found(&node, published[1]).await;
+    assert_eq!(stats(&node).await.dead_letters, 2);
+
+    // The peer has refused these for good; another one takes them.
+    let other = start_beside(&node).await;
+    let receipt = node.redeliver(published[0]).await.unwrap();
+    assert_eq!(receipt.id(), published[0], "it has not expired");
+    soon("a taker", receipt.replicated(1)).await.unwrap();
+    soon("a taker", receipts[0].replicated(1)).await.unwrap();
+    assert_ne!(receipts[0].progress().standing, Standing::Waiting);
+    let mut taken = other.subscribe("t", From::Earliest).await.unwrap();
+    assert_eq!(next(&mut taken).await.transaction.id(), published[0]);
+    not_found(&node, published[0]).await;
+
+    stop(&node).await;
+    let error = node.dead_letters(None, 10).await.unwrap_err();
+    assert!(matches!(error, DeadLetterError::Closed), "{error}");
+    for peer in [peer, other] {
+        stop(&peer).await;
+    }
+}
+
+/// A queue in which `transaction` is a dead letter of an earlier process.
+async fn queue_with_dead(transaction: &Transaction) -> Arc<MemoryQueue> {
+    let queue = Arc::new(MemoryQueue::new(1000));
+    queue.append(std::slice::from_ref(transaction)).await.unwrap();
+    let (reason, since) = ("it was long ago".to_owned(), WallTime::from_millis(2000));
+    let dead = EntryState::Dead { reason, since };
+    queue.update(&[(transaction.id(), dead)]).await.unwrap();
+    queue
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_expired_dead_letter_is_published_anew() {
+    let owner = identity(1);
+    let (created, expires) = (WallTime::from_millis(1000), WallTime::from_millis(2000));
+    let payload = noise(1, 100);
+    let topic = Topic::new("t").unwrap();
+    let header = Header::new(topic, owner.peer_id(), created, expires, &payload);
+    let old = owner.sign_transaction(header, payload.clone().into()).unwrap();
+    let queue = queue_with_dead(&old).await;
+    let node = start(builder().identity(owner).queue(queue.clone())).await;
+    let dead = node.dead_letters(None, 10).await.unwrap();
+    assert_eq!((dead.len(), dead[0].transaction.id()), (1, old.id()));
+    assert_eq!(stats(&node).await.dead_letters, 1);
+
+    let receipt = node.redeliver(old.id()).await.unwrap();
+    assert_ne!(receipt.id(), old.id());
+    assert_eq!(queue.get(&old.id()).await.unwrap(), None, "its row is gone when this returns");
+    let now = stats(&node).await;
+    assert_eq!((now.outbox, now.dead_letters), (1, 0));
+
+    let peer = start_beside(&node).await;
+    let mut arrived = peer.subscribe("t", From::Earliest).await.unwrap();
+    let delivery = next(&mut arrived).await;
+    assert_eq!(delivery.transaction.id(), receipt.id());
+    assert_eq!(*delivery.transaction.payload(), payload);
+    until(&node, "it leaves the outbox", |s| s.outbox == 0).await;
+    stop(&peer).await;
+    stop(&node).await;
+    let size = queue.size().await.unwrap();
+    assert_eq!((size.waiting, size.dead), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_found_where_nothing_is_dead() {
+    let node = start_alone().await;
+    let receipt = node.publish("t", "waits").await.unwrap();
+    not_found(&node, receipt.id()).await;
+    not_found(&node, TransactionId::from_bytes([7; 32])).await;
+    assert_eq!(receipt.progress().standing, Standing::Waiting);
+    assert_eq!(node.dead_letters(None, 0).await.unwrap(), []);
+    assert_eq!(stop(&node).await.unconfirmed, [receipt.id()]);
+}
