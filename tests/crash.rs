@@ -79,15 +79,15 @@ impl Node {
         Self { dir: dir.to_owned(), peer: None, cursor: 0, delivered: BTreeMap::new() }
     }
 
-    /// Starts a process that goes on where the consumer stopped.
-    fn start(&mut self, contacts: &[String]) {
+    /// Starts a process that goes on where the consumer stopped; `wait` until it is ready.
+    fn start(&mut self, contacts: &[String], wait: bool) {
         let config = self.dir.join("config.toml");
         std::fs::write(&config, CONFIG).unwrap();
         let cursor = self.cursor.to_string();
         let mut flags = vec!["--data-dir", self.dir.to_str().unwrap(), "--payloads"];
         flags.extend(["--config", config.to_str().unwrap(), "--from", &cursor]);
         flags.extend(contacts.iter().flat_map(|contact| ["--bootstrap", contact]));
-        self.peer = Some(Peer::start(flags));
+        self.peer = Some(if wait { Peer::start(flags) } else { Peer::spawn(flags) });
     }
 
     fn peer(&mut self) -> &mut Peer {
@@ -203,7 +203,7 @@ fn whoever_is_killed_what_was_accepted_is_delivered_everywhere_once() {
     let dirs: Vec<TempDir> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
     let mut nodes: Vec<Node> = dirs.iter().map(|dir| Node::new(dir.path())).collect();
     for at in 0..nodes.len() {
-        restart(&mut nodes, at);
+        start(&mut nodes, at, true);
     }
     let mut kills = 0;
     while kills < crashes {
@@ -221,9 +221,15 @@ fn whoever_is_killed_what_was_accepted_is_delivered_everywhere_once() {
             nodes[*victim].kill(&mut book);
             kills += 1;
         }
-        // Another moment: what is restarted is sometimes killed while it restores or catches up.
         for victim in victims {
-            restart(&mut nodes, victim);
+            if dice.below(4) == 0 {
+                // Another moment: while it restores or catches up.
+                start(&mut nodes, victim, false);
+                std::thread::sleep(Duration::from_micros(dice.below(200_000)));
+                nodes[victim].kill(&mut book);
+                kills += 1;
+            }
+            start(&mut nodes, victim, true);
         }
         for node in &mut nodes {
             node.look(&mut book);
@@ -247,11 +253,11 @@ fn whoever_is_killed_what_was_accepted_is_delivered_everywhere_once() {
 }
 
 /// Starts a process on the data of a node; it is told where the others listen.
-fn restart(nodes: &mut [Node], at: usize) {
+fn start(nodes: &mut [Node], at: usize, wait: bool) {
     let others = nodes.iter().enumerate().filter(|(other, _)| *other != at);
     let contacts = others.filter_map(|(_, node)| Some(node.peer.as_ref()?.listen.clone()));
     let contacts: Vec<_> = contacts.collect();
-    nodes[at].start(&contacts);
+    nodes[at].start(&contacts, wait);
 }
 
 /// Ends all processes well, and reads every store once more from its beginning.

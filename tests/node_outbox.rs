@@ -11,6 +11,7 @@ use common::{
     address, builder, config_with, event, identity, next, noise, ready, soon, start, start_alone,
     start_beside, stats, stop, until,
 };
+use futures::StreamExt;
 use sorcha_peer::error::{DeadLetterError, RedeliverError, ReplicationError};
 use sorcha_peer::ports::{EntryState, TransactionQueue, Validator};
 use sorcha_peer::store::MemoryQueue;
@@ -32,7 +33,10 @@ impl Validator for Picky {
 
 /// A node whose first round without a taker is the last.
 fn impatient() -> PeerNodeBuilder {
-    PeerNode::builder().config(config_with(|c| c.outbox.max_retries = 1))
+    PeerNode::builder().config(config_with(|c| {
+        c.outbox.max_retries = 1;
+        c.outbox.min_copies = 1;
+    }))
 }
 
 async fn not_found(node: &PeerNode, id: TransactionId) {
@@ -85,7 +89,8 @@ async fn what_no_peer_takes_is_listed_and_taken_back_or_deleted() {
     assert_eq!(receipt.id(), published[0], "it has not expired");
     soon("a taker", receipt.replicated(1)).await.unwrap();
     soon("a taker", receipts[0].replicated(1)).await.unwrap();
-    assert_ne!(receipts[0].progress().standing, Standing::Waiting);
+    let mut changes = receipts[0].changes();
+    while soon("it is through", changes.next()).await.unwrap().standing != Standing::Confirmed {}
     let mut taken = other.subscribe("t", From::Earliest).await.unwrap();
     assert_eq!(next(&mut taken).await.transaction.id(), published[0]);
     not_found(&node, published[0]).await;
