@@ -151,7 +151,7 @@ impl Protocol {
         let asked = pending.as_ref().is_some_and(|p| p.asked.is_some() || p.large.is_some());
         let (sources, large) = pending.map(|p| (p.sources, p.large)).unwrap_or_default();
         // Who only has the header is told once more when all is here.
-        let holders = sources.iter().filter(|s| s.holds == Holds::All);
+        let holders = sources.iter().filter(|s| s.holds == Holds::All && !s.guessed);
         let known = holders.filter_map(|s| self.links.slot_of(s.link)).fold(0, |m, s| m | 1 << s);
         let hop = hop.saturating_add(1);
         self.counters.transactions_accepted += 1;

@@ -150,6 +150,20 @@ impl Protocol {
         self.set_watch(id);
     }
 
+    /// What others have had for a while is probably with all of them: asked of several at once, a
+    /// newcomer does not wait for one uplink. Who lacks it says so.
+    fn guess_sources(&mut self, id: &TransactionId) {
+        let (now, links) = (self.now, self.links.up_ids());
+        if let Some(pending) = self.pending.get_mut(id)
+            && pending.size >= STRIPE_FROM
+            && pending.large.as_ref().is_some_and(|large| large.found)
+        {
+            for link in links {
+                pending.guess_source(link, now);
+            }
+        }
+    }
+
     /// What nobody is asked for, because somebody failed, is asked of the fastest who serves.
     fn extend(&mut self, id: &TransactionId) {
         let links = &self.links;
@@ -491,6 +505,7 @@ impl Protocol {
 
     /// Lets sources that have all of it take over part of what is still owed.
     fn stripe(&mut self, id: &TransactionId) {
+        self.guess_sources(id);
         let (now, links) = (self.now, &self.links);
         let Some(pending) = self.pending.get_mut(id).filter(|p| p.size >= STRIPE_FROM) else {
             return;
