@@ -62,7 +62,7 @@ pub mod message {
         Busy(super::Ids),
         /// The first piece is there.
         #[prost(message, tag = "22")]
-        Receiving(super::Ids),
+        Receiving(super::Receiving),
     }
 }
 /// Who the sender is.
@@ -200,7 +200,7 @@ pub struct Piece {
 /// All of a transaction but its payload.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Offer {
-    /// Hops from the origin to the sender, at most 65535: its place in the order of reservations.
+    /// Hops from the origin to the sender, at most 65535.
     #[prost(uint32, tag = "1")]
     pub hop: u32,
     /// As in Push.
@@ -211,6 +211,19 @@ pub struct Offer {
     /// Whether the sender has all of the payload.
     #[prost(bool, tag = "4")]
     pub complete: bool,
+    /// The sender's place in the order of reservations: pieces are reserved from a lower one only, or
+    /// from who has all of them.
+    #[prost(uint32, tag = "5")]
+    pub place: u32,
+}
+/// The first piece is there.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Receiving {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub id: ::prost::bytes::Bytes,
+    /// As in Offer; it may have risen since.
+    #[prost(uint32, tag = "2")]
+    pub place: u32,
 }
 /// Pieces asked for; takes the place of an earlier one for the same id on the same link.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -219,7 +232,7 @@ pub struct Reserve {
     pub id: ::prost::bytes::Bytes,
     /// The asker's place in the order of reservations; with 0 only who has all of it answers.
     #[prost(uint32, tag = "2")]
-    pub hop: u32,
+    pub place: u32,
     /// Whether an offer is wanted first.
     #[prost(bool, tag = "3")]
     pub head: bool,

@@ -102,11 +102,8 @@ fn piece() -> impl Strategy<Value = Piece> {
 }
 
 fn offer() -> impl Strategy<Value = Offer> {
-    (transaction(), any::<u16>(), any::<bool>()).prop_map(|(t, hop, complete)| Offer {
-        head: Head::of(&t),
-        hop,
-        complete,
-    })
+    (transaction(), any::<u16>(), any::<u32>(), any::<bool>())
+        .prop_map(|(t, hop, place, complete)| Offer { head: Head::of(&t), hop, place, complete })
 }
 
 fn reservation() -> impl Strategy<Value = Reservation> {
