@@ -43,6 +43,7 @@ const STEP: u32 = 256;
 const MAX_EXES: usize = 16;
 
 /// A large transaction on its way in.
+#[expect(clippy::struct_excessive_bools, reason = "facts that do not depend on each other")]
 #[derive(Debug, Default)]
 pub(super) struct Large {
     pub(super) head: Option<Head>,
@@ -388,6 +389,7 @@ impl Shelf {
         self.kept.get(id).cloned()
     }
 
+    #[cfg(any(test, feature = "sim"))]
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
