@@ -23,6 +23,7 @@ use crate::store::{MemoryPeerStore, MemoryQueue, MemoryTransactionStore};
 use crate::types::{Cursor, Endpoint, Event};
 
 use super::driver::{Completion, Driver, Mailboxes, wall_now};
+use super::durable::Names;
 use super::effects::{Effects, RecordSource};
 use super::handle::{Inner, PeerNode, PublishClock, State};
 use super::lane::{Health, PeerLane, StoreLane, run_to_end};
@@ -343,6 +344,7 @@ impl Parts {
             lagged: Arc::default(),
             log: Arc::clone(&self.log),
             newest: newest.subscribe(),
+            names: Names::default(),
             failing: failing.subscribe(),
             state: state.subscribe(),
             ended: ended.subscribe(),

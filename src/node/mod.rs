@@ -7,6 +7,7 @@
 
 mod builder;
 mod driver;
+mod durable;
 mod effects;
 mod events;
 mod handle;
@@ -19,6 +20,7 @@ mod subscription;
 mod verify;
 
 pub use builder::{PeerNodeBuilder, Storage};
+pub use durable::DurableSubscription;
 pub use events::Events;
 pub use handle::{PeerNode, WeakPeerNode};
 pub use receipt::{Progress, Receipt, Standing};
