@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::types::{Cursor, PeerId, TransactionId};
 pub use crate::types::{EndpointError, FailureKind, InvalidTransaction, ParseIdError};
-use crate::types::{PeerId, TransactionId};
 
 /// What lies under an error of a port: whatever the adapter had.
 pub type Source = Box<dyn std::error::Error + Send + Sync + 'static>;
@@ -328,12 +328,52 @@ pub enum SubscribeError {
     /// The topic name is not acceptable; no retry helps.
     #[error(transparent)]
     Topic(#[from] ParseIdError),
+    /// This node's log has not given out the cursor: it is another node's, or its log was replaced.
+    /// Nothing changed; no retry helps.
+    #[error("cursor {cursor} was not given out here; the newest is {newest}")]
+    Cursor {
+        /// The cursor asked for, or kept under the name.
+        cursor: Cursor,
+        /// The newest of this log.
+        newest: Cursor,
+    },
+    /// The name of a durable subscription is empty or too long; no retry helps.
+    #[error("a subscription's name has {length} bytes, allowed is 1 to {max}")]
+    Name {
+        /// Bytes in the name.
+        length: usize,
+        /// The most.
+        max: usize,
+    },
+    /// Another subscription of this node has the name; a retry helps once it is dropped.
+    #[error("the durable subscription {name:?} is in use")]
+    InUse {
+        /// The name.
+        name: String,
+    },
     /// The store could not be read; a retry may help.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The node is shut down.
     #[error("the node is shut down")]
     Closed,
+}
+
+/// Why a delivery was not acknowledged. Nothing was saved.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AckError {
+    /// Nothing was delivered up to there yet; no retry helps.
+    #[error("cursor {cursor} was not delivered yet; the last is {delivered}")]
+    NotDelivered {
+        /// The cursor to be acknowledged.
+        cursor: Cursor,
+        /// The last that was delivered.
+        delivered: Cursor,
+    },
+    /// The store failed; a retry may help.
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 /// Why a peer could not be connected. Nothing changed, and the address is not remembered.

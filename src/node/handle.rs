@@ -23,6 +23,7 @@ use crate::types::{
 
 use super::builder::PeerNodeBuilder;
 use super::driver::{Command, wall_now};
+use super::durable::{DurableSubscription, Names};
 use super::events::Events;
 use super::receipt::Receipt;
 use super::sign::Draft;
@@ -42,6 +43,8 @@ pub(super) struct Inner {
     pub(super) queue: Arc<dyn TransactionQueue>,
     pub(super) log: Arc<dyn TransactionStore>,
     pub(super) newest: watch::Receiver<Cursor>,
+    /// Durable subscriptions that live.
+    pub(super) names: Names,
     /// Why storage fails, while it does.
     pub(super) failing: watch::Receiver<Option<StoreErrorKind>>,
     pub(super) state: watch::Receiver<State>,
@@ -183,7 +186,8 @@ impl PeerNode {
     /// Subscribes to one topic.
     ///
     /// # Errors
-    /// [`SubscribeError`] when the name is too long or the log cannot be read.
+    /// [`SubscribeError`] when the topic is not acceptable, the log has not given out the cursor, or
+    /// it cannot be read.
     pub async fn subscribe(&self, topic: &str, from: From) -> Result<Subscription, SubscribeError> {
         self.subscription(Some(Topic::new(topic)?), from).await
     }
@@ -191,9 +195,81 @@ impl PeerNode {
     /// Subscribes to every topic.
     ///
     /// # Errors
-    /// [`SubscribeError::Store`] when the log cannot be read.
+    /// [`SubscribeError`] when the log has not given out the cursor or cannot be read.
     pub async fn subscribe_all(&self, from: From) -> Result<Subscription, SubscribeError> {
         self.subscription(None, from).await
+    }
+
+    /// Subscribes to one topic under a name whose place the store keeps: after the last
+    /// acknowledged delivery, or, where the name is new, from `new`.
+    ///
+    /// The name stands for a place in the log and not for a topic: who subscribes it to another
+    /// topic goes on at the same place.
+    ///
+    /// ```
+    /// use sorcha_peer::{From, Item, PeerNode, SqliteStorage};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let data = tempfile::tempdir()?;
+    /// let node = PeerNode::builder()
+    ///     .listen("127.0.0.1:0")
+    ///     .storage(SqliteStorage::open(data.path()).await?)
+    ///     .start()
+    ///     .await?;
+    /// node.publish("orders", "one widget").await?;
+    /// let mut billing = node.subscribe_durable("billing", "orders", From::Earliest).await?;
+    /// if let Some(Item::Delivery(delivery)) = billing.next().await {
+    ///     // … write the bill, then:
+    ///     billing.ack(delivery.cursor).await?; // never again, also after a restart
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`SubscribeError`]: a bad topic or name, [`SubscribeError::InUse`] while another
+    /// subscription of this node has the name, a store that fails or keeps no more names.
+    pub async fn subscribe_durable(
+        &self,
+        name: &str,
+        topic: &str,
+        new: From,
+    ) -> Result<DurableSubscription, SubscribeError> {
+        self.durable(name, Some(Topic::new(topic)?), new).await
+    }
+
+    /// Subscribes to every topic like [`PeerNode::subscribe_durable`].
+    ///
+    /// # Errors
+    /// Those of [`PeerNode::subscribe_durable`].
+    pub async fn subscribe_durable_all(
+        &self,
+        name: &str,
+        new: From,
+    ) -> Result<DurableSubscription, SubscribeError> {
+        self.durable(name, None, new).await
+    }
+
+    /// Forgets a durable subscription; an unknown name is no error. At most
+    /// [`MAX_CURSORS`](crate::ports::MAX_CURSORS) names are kept.
+    ///
+    /// # Errors
+    /// [`SubscribeError::InUse`] while it is subscribed; [`SubscribeError::Store`].
+    pub async fn remove_subscription(&self, name: &str) -> Result<(), SubscribeError> {
+        let lease = self.0.names.lease(name)?;
+        Ok(self.0.log.remove_cursor(&lease.name).await?)
+    }
+
+    async fn durable(
+        &self,
+        name: &str,
+        topic: Option<Topic>,
+        new: From,
+    ) -> Result<DurableSubscription, SubscribeError> {
+        let lease = self.0.names.lease(name)?;
+        let (log, newest) = (Arc::clone(&self.0.log), self.0.newest.clone());
+        DurableSubscription::new(log, newest, lease, topic, new).await
     }
 
     async fn subscription(
@@ -202,7 +278,7 @@ impl PeerNode {
         from: From,
     ) -> Result<Subscription, SubscribeError> {
         let (log, newest) = (Arc::clone(&self.0.log), self.0.newest.clone());
-        Ok(Subscription::new(log, newest, topic, from).await?)
+        Subscription::new(log, newest, topic, from).await
     }
 
     /// What happens from now on.

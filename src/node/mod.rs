@@ -8,6 +8,7 @@
 mod builder;
 mod dead_letters;
 mod driver;
+mod durable;
 mod effects;
 mod events;
 mod handle;
@@ -21,6 +22,7 @@ mod verify;
 
 pub use builder::{PeerNodeBuilder, Storage};
 pub use dead_letters::DeadLetter;
+pub use durable::DurableSubscription;
 pub use events::Events;
 pub use handle::{PeerNode, WeakPeerNode};
 pub use receipt::{Progress, Receipt, Standing};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use crate::error::StoreError;
+use crate::error::{StoreError, SubscribeError};
 use crate::ports::{Page, TransactionStore};
 use crate::types::{Cursor, PeerId, Topic, Transaction};
 
@@ -21,7 +21,9 @@ pub enum From {
     Now,
     /// With the oldest that is retained.
     Earliest,
-    /// After this cursor of an earlier delivery of the same node.
+    /// After this cursor of an earlier delivery of the same node. One that its log has not given
+    /// out yet is refused with [`SubscribeError::Cursor`]; in a log that has given out none at all
+    /// it means everything that comes. That a cursor is another node's does not show otherwise.
     Cursor(Cursor),
 }
 
@@ -45,7 +47,8 @@ pub struct Delivery {
 pub enum Item {
     /// The next transaction.
     Delivery(Delivery),
-    /// Transactions after `after` and up to `until` are no longer retained and were not delivered.
+    /// Between `after` and `until` are transactions that are no longer retained and were not
+    /// delivered. Those of that stretch that are still retained follow.
     Gap {
         /// The last cursor before the gap.
         after: Cursor,
@@ -68,6 +71,8 @@ pub struct Subscription {
     position: Cursor,
     /// Whether what was lost before the first read is to be told.
     tell_gap: bool,
+    /// The log had given out no cursor when this began.
+    virgin: bool,
     ahead: VecDeque<Item>,
     ended: bool,
 }
@@ -78,14 +83,20 @@ impl Subscription {
         newest: watch::Receiver<Cursor>,
         topic: Option<Topic>,
         from: From,
-    ) -> Result<Self, StoreError> {
+    ) -> Result<Self, SubscribeError> {
+        let last = log.newest().await?;
         let position = match from {
-            From::Now => log.newest().await?,
+            From::Now => last,
             From::Earliest => Cursor::default(),
             From::Cursor(cursor) => cursor,
         };
+        let virgin = last == Cursor::default();
+        if position > last && !virgin {
+            return Err(SubscribeError::Cursor { cursor: position, newest: last });
+        }
         let tell_gap = from != From::Earliest;
-        Ok(Self { log, newest, topic, position, tell_gap, ahead: VecDeque::new(), ended: false })
+        let ahead = VecDeque::new();
+        Ok(Self { log, newest, topic, position, tell_gap, virgin, ahead, ended: false })
     }
 
     /// The next item; `None` once the node is shut down and everything accepted was delivered.
@@ -95,8 +106,16 @@ impl Subscription {
             if let Some(item) = self.ahead.pop_front() {
                 return Some(item);
             }
-            if *self.newest.borrow_and_update() > self.position {
-                self.read().await;
+            let newest = *self.newest.borrow_and_update();
+            if self.virgin && newest > Cursor::default() {
+                self.virgin = false;
+                if newest < self.position {
+                    // Given out by another log: all that is in this one is new.
+                    (self.position, self.tell_gap) = (Cursor::default(), false);
+                }
+            }
+            if newest > self.position {
+                self.read(newest).await;
                 continue;
             }
             if self.ended {
@@ -106,21 +125,40 @@ impl Subscription {
         }
     }
 
-    async fn read(&mut self) {
+    /// Everything up to here was read.
+    pub(super) fn position(&self) -> Cursor {
+        self.position
+    }
+
+    /// Up to where acknowledging the item that was just taken may skip: what is still to be
+    /// delivered of the stretch of a gap stands above it.
+    pub(super) fn told_by(&self, item: &Item) -> Option<Cursor> {
+        match item {
+            Item::Delivery(delivery) => Some(delivery.cursor),
+            Item::Gap { until, .. } => Some(match self.ahead.front() {
+                Some(Item::Delivery(next)) => Cursor(next.cursor.0.saturating_sub(1)).min(*until),
+                _ => self.position.min(*until),
+            }),
+            Item::Failed(_) => None,
+        }
+    }
+
+    async fn read(&mut self, newest: Cursor) {
         let (entries, bytes) = READ_AHEAD;
         match self.log.read(self.topic.as_ref(), self.position, entries, bytes).await {
-            Ok(page) => self.take(page),
+            Ok(page) => self.take(page, newest),
             Err(error) => self.ahead.push_back(Item::Failed(error)),
         }
     }
 
-    fn take(&mut self, page: Page) {
+    fn take(&mut self, page: Page, newest: Cursor) {
         if let Some(until) = page.lost_until.filter(|_| self.tell_gap) {
             self.ahead.push_back(Item::Gap { after: self.position, until });
         }
         self.tell_gap = true;
-        // A store that makes no progress would be asked for ever.
-        self.position = page.next.max(Cursor(self.position.0 + 1));
+        // What was the newest before the read was looked at when there is nothing more; a page that
+        // ends early says itself how far it came.
+        self.position = if page.next > self.position { page.next } else { newest };
         self.ahead.extend(page.entries.into_iter().map(|e| {
             Item::Delivery(Delivery {
                 cursor: e.cursor,

@@ -42,6 +42,8 @@ pub(super) struct Entry {
     pub(super) keep_until: WallTime,
     /// Link slots whose peer is known to have it.
     pub(super) known: u64,
+    /// Slot of the link it came on, or `learn::OWN`.
+    pub(super) ingress: u8,
     /// The payload, while it is in memory.
     pub(super) cached: Option<Transaction>,
 }
@@ -152,7 +154,7 @@ impl Log {
         let mut record = Record::new(entry.id, entry.created, entry.keep_until);
         record.size = u32::try_from(entry.size).unwrap_or(u32::MAX);
         (record.hop, record.own, record.stored) = (entry.hop, entry.own, entry.stored);
-        record.late = entry.late;
+        (record.late, record.ingress) = (entry.late, entry.ingress);
         let seq = self.insert(record, Recent { known: entry.known, accepted: now });
         self.live += 1;
         if let Some(transaction) = entry.cached {
@@ -378,6 +380,7 @@ mod tests {
             created: WallTime::from_millis(created),
             keep_until: WallTime::from_millis(keep_until),
             known: u64::MAX,
+            ingress: crate::protocol::learn::OWN,
             cached: None,
         }
     }

@@ -148,6 +148,7 @@ impl Protocol {
                 created: entry.created,
                 keep_until: entry.keep_until,
                 known: 0,
+                ingress: learn::OWN,
                 cached: None,
             };
             log.append(entry, MonoTime::ZERO);

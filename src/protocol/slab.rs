@@ -42,6 +42,8 @@ pub(super) struct Record {
     /// Asked for long after its creation: others are probably asking for it as well.
     pub(super) late: bool,
     pub(super) state: State,
+    /// Slot of the link it came on, or `learn::OWN`.
+    pub(super) ingress: u8,
 }
 
 impl Record {
@@ -59,6 +61,7 @@ impl Record {
             stored: false,
             late: false,
             state: State::Live,
+            ingress: super::learn::OWN,
         }
     }
 
