@@ -291,6 +291,10 @@ pub struct GossipConfig {
     pub retention: Duration,
     /// Largest payload in bytes. Default 10 MiB, range 1 KiB to 1 GiB.
     pub max_transaction_size: u64,
+    /// Most of a bounded store that transactions of one origin may take up, in percent; 100 is no
+    /// limit. What is above it is refused and fetched when there is room again. This node's own
+    /// transactions are held to it as well. Default 50, range 1 to 100.
+    pub max_origin_share: u32,
     /// Largest payload in bytes that is pushed unasked. Default 16 KiB, range 0 to 64 KiB.
     pub eager_limit: u64,
     /// Whether frames may be compressed where that shrinks them. Default true. Without effect yet:
@@ -419,6 +423,7 @@ impl Default for GossipConfig {
             ttl: Auto::Auto,
             retention: Duration::from_hours(1),
             max_transaction_size: 10 * MIB,
+            max_origin_share: 50,
             eager_limit: 16 * KIB,
             compression: true,
             max_assembly_bytes: 64 * MIB,
@@ -598,6 +603,7 @@ impl GossipConfig {
         within_auto("gossip.ttl", self.ttl, 1..=64)?;
         within_span("gossip.retention", self.retention, secs(300)..=secs(86_400))?;
         within("gossip.max_transaction_size", self.max_transaction_size, KIB..=1024 * MIB)?;
+        within("gossip.max_origin_share", self.max_origin_share, 1..=100)?;
         within("gossip.eager_limit", self.eager_limit, 0..=PIECE_BYTES as u64)?;
         within("gossip.max_assembly_bytes", self.max_assembly_bytes, MIB..=16 * KIB * MIB)?;
         within("gossip.cache_bytes", self.cache_bytes, MIB..=16 * KIB * MIB)?;
@@ -704,6 +710,7 @@ mod tests {
             ("gossip.ttl", |c| c.gossip.ttl = Auto::Fixed(0)),
             ("gossip.retention", |c| c.gossip.retention = secs(299)),
             ("gossip.max_transaction_size", |c| c.gossip.max_transaction_size = 1),
+            ("gossip.max_origin_share", |c| c.gossip.max_origin_share = 0),
             ("gossip.eager_limit", |c| c.gossip.eager_limit = 65_537),
             ("gossip.max_assembly_bytes", |c| c.gossip.max_assembly_bytes = 1),
             ("gossip.cache_bytes", |c| c.gossip.cache_bytes = 1),

@@ -234,6 +234,15 @@ pub enum PublishError {
         /// The configured capacity.
         limit: u32,
     },
+    /// This node's transactions have their share of the store (`gossip.max_origin_share`); a retry
+    /// helps once some have expired.
+    #[error("own transactions take up {used} bytes of the store, their share is {limit}")]
+    OverShare {
+        /// Bytes that they take up.
+        used: u64,
+        /// Bytes that they may.
+        limit: u64,
+    },
     /// The store refused; see its kind.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -428,6 +428,7 @@ fn publish_error(refusal: PublishRefusal) -> PublishError {
     match refusal {
         PublishRefusal::TooLarge { size, limit } => PublishError::TooLarge { size, limit },
         PublishRefusal::QueueFull { limit } => PublishError::QueueFull { limit },
+        PublishRefusal::OverShare { used, limit } => PublishError::OverShare { used, limit },
         PublishRefusal::Store(kind) => {
             PublishError::Store(StoreError::new(kind, "the transaction was not stored"))
         }

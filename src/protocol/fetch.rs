@@ -47,6 +47,8 @@ pub(super) const ANSWER: Duration = Duration::from_millis(500);
 const SLOWEST: u64 = 1 << 20;
 /// Turns of asking all sources before an id is left to the next announcement.
 const MAX_TURNS: u32 = 3;
+/// First and longest wait before what could not be stored is taken again; doubles.
+const TRY_AGAIN: (Duration, Duration) = (Duration::from_secs(10), Duration::from_mins(10));
 /// Refused ids remembered, so that they are not fetched once per neighbour.
 pub(super) const MAX_REFUSED: usize = 4096;
 
@@ -148,6 +150,49 @@ impl Pending {
     }
 }
 
+/// What was taken and could not be kept, and when links are to be compared because of it.
+#[derive(Debug)]
+pub(super) struct Lost {
+    some: bool,
+    not_before: MonoTime,
+    wait: Duration,
+    /// Payload bytes of the smallest that the store did not take.
+    smallest: u64,
+}
+
+impl Default for Lost {
+    fn default() -> Self {
+        Self { some: false, not_before: MonoTime::ZERO, wait: TRY_AGAIN.0, smallest: u64::MAX }
+    }
+}
+
+impl Lost {
+    pub(super) fn note_failed(&mut self, size: u64) {
+        self.some = true;
+        self.smallest = self.smallest.min(size);
+    }
+
+    /// The store took something: the next try is soon, unless what failed was larger.
+    pub(super) fn note_saved(&mut self, size: u64, now: MonoTime) {
+        if size >= self.smallest {
+            self.smallest = u64::MAX;
+            self.wait = TRY_AGAIN.0;
+            self.not_before = self.not_before.min(now + TRY_AGAIN.0);
+        }
+    }
+
+    /// Whether it is time for another try; each puts off the next.
+    fn is_due(&mut self, now: MonoTime) -> bool {
+        let due = self.some && self.not_before <= now;
+        if due {
+            self.some = false;
+            self.not_before = now + self.wait;
+            self.wait = (self.wait * 2).min(TRY_AGAIN.1);
+        }
+        due
+    }
+}
+
 /// What the fetches share.
 #[derive(Debug)]
 pub(super) struct FetchState {
@@ -167,8 +212,7 @@ pub(super) struct FetchState {
     pub(super) children: IdMap<u16>,
     /// Pieces that peers reserved and did not get yet.
     pub(super) owed: u64,
-    /// Something was not kept since links were last to be compared.
-    lost: bool,
+    pub(super) lost: Lost,
     refused: IdMap<()>,
     /// The refused ids, oldest first.
     refused_order: VecDeque<TransactionId>,
@@ -185,7 +229,7 @@ impl FetchState {
             proving: BTreeMap::new(),
             children: IdMap::new(rng),
             owed: 0,
-            lost: false,
+            lost: Lost::default(),
             refused: IdMap::new(rng),
             refused_order: VecDeque::new(),
         }
@@ -230,6 +274,10 @@ impl Protocol {
                     self.confirm_to(link, a.id);
                 }
             } else {
+                if a.hop == 0 {
+                    // Its origin needs copies: worth a try, and it backs off by itself.
+                    self.log.forget_unsaved(&a.id);
+                }
                 self.hear(link, &a);
             }
         }
@@ -419,15 +467,21 @@ impl Protocol {
 
     /// Something that was taken could not be kept: it has to be offered again, by anybody.
     pub(super) fn lost_some(&mut self) {
-        self.fetches.lost = true;
+        self.fetches.lost.some = true;
     }
 
-    /// Once in a while, so that a full disk does not make us ask everybody all the time.
+    /// Ever less often, so that a full disk does not make us fetch the same all the time.
     pub(super) fn repair_after_loss(&mut self) {
-        if std::mem::take(&mut self.fetches.lost) {
-            for link in self.links.up_ids() {
-                self.want_repair(link);
-            }
+        if self.fetches.lost.is_due(self.now) {
+            self.log.forget_all_unsaved();
+            self.repair_everywhere();
+        }
+    }
+
+    /// Something that anybody may have is missing here.
+    pub(super) fn repair_everywhere(&mut self) {
+        for link in self.links.up_ids() {
+            self.want_repair(link);
         }
     }
 

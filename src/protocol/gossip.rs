@@ -69,6 +69,7 @@ impl Protocol {
         self.counters.payload_bytes_accepted += header.payload_len;
         let entry = Entry {
             id: transaction.id(),
+            origin: header.origin,
             size: header.payload_len,
             hop,
             own,
@@ -177,13 +178,13 @@ impl Protocol {
         if self.log.is_known(seq, slot) || size > limit {
             return;
         }
-        if entry.late && self.is_needed(link, entry.key()) {
+        if entry.is_late() && self.is_needed(link, entry.key()) {
             // The peer will be compared with, and probably has it.
             return;
         }
         let announcement = Announcement { id: entry.id, size, hop: entry.hop };
         let small = size <= eager;
-        let payload = if entry.late { None } else { self.log.payload(&entry.id).cloned() };
+        let payload = if entry.is_late() { None } else { self.log.payload(&entry.id).cloned() };
         // What came from others was said ahead of its payload.
         if let Some(transaction) = payload.as_ref().filter(|_| !small && entry.own)
             && ahead
@@ -198,10 +199,10 @@ impl Protocol {
             return;
         };
         let route = Route { origin: transaction.origin(), ingress: entry.ingress, slot };
-        let may_push = u32::from(entry.pushes) < fanout && u32::from(entry.hop) < hops;
+        let may_push = entry.pushes() < fanout && u32::from(entry.hop) < hops;
         if may_push && self.learned.should_push(&route, size) {
             if let Some(entry) = self.log.at_mut(seq) {
-                entry.pushes = entry.pushes.saturating_add(1);
+                entry.note_push();
             }
             self.learned.note(&route, Lesson::Pushed);
             self.counters.pushes_sent += 1;

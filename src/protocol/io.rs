@@ -33,6 +33,8 @@ pub struct Restored {
     pub index: Vec<IndexEntry>,
     /// What is still in the outbox.
     pub outbox: Vec<Queued>,
+    /// The most bytes that the store takes, if it has a bound: what shares of origins are of.
+    pub max_bytes: Option<u64>,
 }
 
 /// An own transaction that an earlier run left in the outbox.
@@ -222,6 +224,13 @@ pub enum PublishRefusal {
     QueueFull {
         /// Its capacity.
         limit: u32,
+    },
+    /// This node's own transactions have their share of the store.
+    OverShare {
+        /// Bytes that they take up.
+        used: u64,
+        /// Bytes that they may.
+        limit: u64,
     },
     /// The store refused.
     Store(StoreErrorKind),

@@ -29,6 +29,9 @@ impl Protocol {
             if reason == Refusal::Skewed {
                 self.want_later(link, transaction.header().created);
             }
+            if reason == Refusal::OverShare {
+                self.turn_away(id, transaction.header());
+            }
             return;
         }
         let Some(from) = self.links.all.get(&link).map(|l| l.remote) else { return };
@@ -74,9 +77,18 @@ impl Protocol {
             Some(Refusal::Skewed)
         } else if keep_until <= self.wall {
             Some(Refusal::Expired)
+        } else if self.log.shares.excess(&header.origin, 0, header.payload_len).is_some() {
+            Some(Refusal::OverShare)
         } else {
             None
         }
+    }
+
+    /// Remembers what has no room while its origin has its share. Nobody is to blame who passes it
+    /// on: others may have more room.
+    pub(super) fn turn_away(&mut self, id: TransactionId, header: &Header) {
+        let keep_until = header.expires.min(header.created.plus(self.config.gossip.retention));
+        self.log.turn_away(id, &header.origin, header.created, keep_until);
     }
 
     pub(super) fn on_verified(&mut self, ticket: Ticket, judgement: Judgement) {
@@ -93,7 +105,15 @@ impl Protocol {
             Judgement::Verdict(_) | Judgement::TimedOut if superseded => return,
             Judgement::Verdict(Verdict::Accept) => {
                 self.guard.note_served(&from, self.now);
-                self.accept_foreign(from, &transaction, hop);
+                let header = transaction.header();
+                // Others of the same origin were accepted meanwhile.
+                if self.log.shares.excess(&header.origin, 0, header.payload_len).is_some() {
+                    self.remove_pending(&id);
+                    self.refuse_transaction(link, &id, Refusal::OverShare);
+                    self.turn_away(id, header);
+                } else {
+                    self.accept_foreign(from, &transaction, hop);
+                }
                 return;
             }
             Judgement::Verdict(Verdict::Ignore) => Refusal::Ignored,
@@ -174,6 +194,7 @@ impl Protocol {
             Refusal::WrongHash => counters.refused_wrong_hash += 1,
             Refusal::WrongSignature => counters.refused_wrong_signature += 1,
             Refusal::Rejected => counters.refused_rejected += 1,
+            Refusal::OverShare => counters.refused_over_share += 1,
             _ => counters.refused_ignored += 1,
         }
         let peer = self.links.all.get(&link).map(|l| l.remote);

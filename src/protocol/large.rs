@@ -165,11 +165,17 @@ impl Protocol {
             }
             return;
         }
+        if offer.hop == 0 {
+            self.log.forget_unsaved(&id);
+        }
         if self.is_refused(&id) {
             return;
         }
         if let Some(reason) = self.inadmissible(offer.head.header()) {
             self.refuse_transaction(link, &id, reason);
+            if reason == Refusal::OverShare && !self.pending.contains(&id) {
+                self.turn_away(id, offer.head.header());
+            }
             if reason == Refusal::Skewed {
                 self.lost_some();
             }

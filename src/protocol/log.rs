@@ -14,22 +14,24 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::types::{Bound, MonoTime, Transaction, TransactionId, WallTime};
+use crate::types::{Bound, MonoTime, PeerId, Transaction, TransactionId, WallTime};
 
 use super::ids::{IdMap, Positions};
 use super::order::{Order, Sum};
 use super::rng::Rng;
+use super::share::Shares;
 use super::slab::{Record, Slab, State};
 
 /// What a payload in memory takes beside its bytes: header, signature, bookkeeping.
 const OVERHEAD: u64 = 384;
-/// Unwanted transactions remembered.
+/// Transactions remembered that are not kept: unwanted, over a share, not saved.
 pub(super) const MAX_REFUSED: usize = 65_536;
 
 /// A transaction to be retained.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) id: TransactionId,
+    pub(super) origin: PeerId,
     pub(super) size: u64,
     pub(super) hop: u16,
     /// Whether this node published it.
@@ -63,6 +65,9 @@ pub(super) struct Log {
     order: Order,
     live: usize,
     refused: usize,
+    /// Of these, those that the store could not keep.
+    unsaved: usize,
+    pub(super) shares: Shares,
     recent: VecDeque<Recent>,
     cached: IdMap<Transaction>,
     /// What is cached, oldest first; may name what is gone.
@@ -72,13 +77,15 @@ pub(super) struct Log {
 }
 
 impl Log {
-    pub(super) fn new(rng: &mut Rng, cache_limit: u64) -> Self {
+    pub(super) fn new(rng: &mut Rng, cache_limit: u64, shares: Shares) -> Self {
         Self {
             slab: Slab::default(),
             index: Positions::new(rng),
             order: Order::default(),
             live: 0,
             refused: 0,
+            unsaved: 0,
+            shares,
             recent: VecDeque::new(),
             cached: IdMap::new(rng),
             cache_order: VecDeque::new(),
@@ -106,10 +113,10 @@ impl Log {
         self.seq_of(id).is_some()
     }
 
-    /// Whether the validator did not want this one.
+    /// Whether this one is not wanted, or not now.
     pub(super) fn is_refused(&self, id: &TransactionId) -> bool {
         let record = self.position(id).and_then(|at| self.slab.record(at));
-        record.is_some_and(|r| r.state == State::Refused)
+        record.is_some_and(|r| !matches!(r.state, State::Live | State::Dead))
     }
 
     pub(super) fn at(&self, seq: u64) -> Option<&Record> {
@@ -154,7 +161,12 @@ impl Log {
         let mut record = Record::new(entry.id, entry.created, entry.keep_until);
         record.size = u32::try_from(entry.size).unwrap_or(u32::MAX);
         (record.hop, record.own, record.stored) = (entry.hop, entry.own, entry.stored);
-        (record.late, record.ingress) = (entry.late, entry.ingress);
+        if entry.late {
+            record.set_late();
+        }
+        record.ingress = entry.ingress;
+        record.origin = self.shares.enter(&entry.origin);
+        self.shares.charge(record.origin, record.size);
         let seq = self.insert(record, Recent { known: entry.known, accepted: now });
         self.live += 1;
         if let Some(transaction) = entry.cached {
@@ -170,6 +182,74 @@ impl Log {
             record.state = State::Refused;
             self.insert(record, Recent { known: u64::MAX, accepted: MonoTime::ZERO });
             self.refused += 1;
+        }
+    }
+
+    /// Remembers that a transaction's origin had its share, as far as there is room.
+    pub(super) fn turn_away(
+        &mut self,
+        id: TransactionId,
+        origin: &PeerId,
+        created: WallTime,
+        keep_until: WallTime,
+    ) {
+        if self.refused < MAX_REFUSED && self.position(&id).is_none() {
+            let mut record = Record::new(id, created, keep_until);
+            record.state = State::OverShare;
+            record.origin = self.shares.enter(origin);
+            self.shares.turn_away(record.origin, true);
+            self.insert(record, Recent { known: u64::MAX, accepted: MonoTime::ZERO });
+            self.refused += 1;
+        }
+    }
+
+    /// An entry could not be stored: it is not kept, and not asked for until it is let go.
+    pub(super) fn note_unsaved(&mut self, id: &TransactionId) {
+        if self.refused >= MAX_REFUSED {
+            self.remove(id);
+            return;
+        }
+        let Some(record) = self.find_mut(id) else { return };
+        record.state = State::Unsaved;
+        let (origin, size) = (record.origin, record.size);
+        self.shares.refund(origin, size);
+        self.live -= 1;
+        self.refused += 1;
+        self.unsaved += 1;
+        self.drop_payload(id);
+        self.trim_cache();
+    }
+
+    /// Lets one be taken again that could not be stored.
+    pub(super) fn forget_unsaved(&mut self, id: &TransactionId) {
+        let record = self.position(id).and_then(|at| self.slab.record(at));
+        if record.is_some_and(|r| r.state == State::Unsaved) {
+            self.forget(id);
+        }
+    }
+
+    /// Lets all be taken again that could not be stored.
+    pub(super) fn forget_all_unsaved(&mut self) {
+        if self.unsaved > 0 {
+            self.forget_where(|record| record.state == State::Unsaved);
+        }
+    }
+
+    /// Lets be taken again what was turned away of origins that have room now; whether there is any.
+    pub(super) fn forget_turned_away(&mut self) -> bool {
+        let numbers = self.shares.with_room();
+        if !numbers.is_empty() {
+            let has_room = |r: &Record| numbers.binary_search(&r.origin).is_ok();
+            self.forget_where(|r| r.state == State::OverShare && has_room(r));
+        }
+        !numbers.is_empty()
+    }
+
+    fn forget_where(&mut self, chosen: impl Fn(&Record) -> bool) {
+        let seqs = self.base()..self.head();
+        let records = seqs.filter_map(|seq| self.slab.at(seq)).filter(|r| chosen(r));
+        for id in records.map(|r| r.id).collect::<Vec<_>>() {
+            self.forget(&id);
         }
     }
 
@@ -228,9 +308,16 @@ impl Log {
         self.index.remove(&record.id, position, |at| slab.id(at));
         match record.state {
             State::Live => self.live -= 1,
-            State::Refused => self.refused -= 1,
-            State::Dead => {}
+            State::Refused | State::OverShare | State::Unsaved => self.refused -= 1,
+            State::Dead => return,
         }
+        match record.state {
+            State::Live => self.shares.refund(record.origin, record.size),
+            State::OverShare => self.shares.turn_away(record.origin, false),
+            State::Unsaved => self.unsaved -= 1,
+            State::Refused | State::Dead => {}
+        }
+        self.shares.leave(record.origin);
         self.slab.kill(self.slab.seq(position));
     }
 
@@ -372,6 +459,7 @@ mod tests {
     fn entry(n: u32, created: u64, keep_until: u64) -> Entry {
         Entry {
             id: id(n),
+            origin: PeerId::from_bytes([u8::try_from(n % 5).unwrap(); 32]),
             size: 1,
             hop: 0,
             own: n.is_multiple_of(2),
@@ -386,7 +474,8 @@ mod tests {
     }
 
     fn log() -> Log {
-        Log::new(&mut crate::protocol::rng::Rng::new([0; 32]), 10)
+        let shares = Shares::new(Some(1 << 40));
+        Log::new(&mut crate::protocol::rng::Rng::new([0; 32]), 10, shares)
     }
 
     #[test]
@@ -427,6 +516,42 @@ mod tests {
         assert!(log.contains(&id(2)) && log.refused_len() == 0);
         assert_eq!(log.expire(WallTime::from_millis(30)).0, 2);
         assert_eq!(log.measure(Bound::MIN, Bound::MAX).count, 0);
+    }
+
+    #[test]
+    fn what_is_not_kept_counts_as_held_until_it_is_let_go() {
+        let mut log = log();
+        let origin = entry(1, 5, 30).origin;
+        let kept = |log: &Log| log.shares.excess(&origin, 0, 1 << 40).map(|(used, _)| used);
+        log.append(entry(1, 5, 30), MonoTime::ZERO);
+        let whole = log.measure(Bound::MIN, Bound::MAX);
+        let (cost, end) = (super::super::share::cost(1), WallTime::from_millis(30));
+        assert_eq!(kept(&log), Some(cost));
+        log.note_unsaved(&id(1));
+        assert!(!log.contains(&id(1)) && log.is_refused(&id(1)) && kept(&log).is_none());
+        assert_eq!(log.measure(Bound::MIN, Bound::MAX), whole);
+        log.turn_away(id(6), &origin, WallTime::from_millis(6), end);
+        log.refuse(id(7), WallTime::from_millis(7), end);
+        assert_eq!((log.refused_len(), log.len()), (3, 0));
+        log.forget_all_unsaved();
+        assert!(!log.is_refused(&id(1)) && log.is_refused(&id(6)));
+        assert!(log.forget_turned_away(), "there is room");
+        assert!(!log.is_refused(&id(6)) && log.is_refused(&id(7)) && !log.forget_turned_away());
+        log.append(entry(6, 6, 30), MonoTime::ZERO);
+        assert_eq!((kept(&log), log.len()), (Some(cost), 1));
+        log.note_unsaved(&id(6));
+        log.forget_unsaved(&id(7));
+        log.forget_unsaved(&id(6));
+        assert_eq!(log.refused_len(), 1, "only that one");
+        log.expire(end);
+        assert_eq!(
+            (
+                log.refused_len(),
+                log.unsaved,
+                log.order.measure(Bound::MIN, Bound::MAX, &log.slab).count
+            ),
+            (0, 0, 0)
+        );
     }
 
     /// The most bytes an entry that a log takes while it grows.

@@ -41,6 +41,7 @@ mod reserve;
 mod rng;
 mod serve;
 mod session;
+mod share;
 mod slab;
 mod timers;
 
@@ -109,6 +110,8 @@ pub struct Protocol {
     pending: IdMap<Pending>,
     fetches: FetchState,
     publishing: BTreeMap<TransactionId, Vec<CallId>>,
+    /// What they will take up.
+    publishing_bytes: u64,
     outbox: outbox::Outbox,
     copies_wanted: u32,
     guard: guard::Guard,
@@ -134,12 +137,14 @@ impl Protocol {
         restored: Restored,
     ) -> Self {
         let mut rng = rng::Rng::new(seed);
-        let mut log = log::Log::new(&mut rng, config.gossip.cache_bytes);
+        let shares = share::Shares::new(share_of(restored.max_bytes, config));
+        let mut log = log::Log::new(&mut rng, config.gossip.cache_bytes, shares);
         let outbox = outbox::Outbox::restore(restored.outbox);
         for entry in restored.index {
             let own = entry.hops == 0;
             let entry = log::Entry {
                 id: entry.id,
+                origin: entry.origin,
                 size: entry.size,
                 hop: entry.hops,
                 own,
@@ -186,6 +191,7 @@ impl Protocol {
             pending,
             fetches,
             publishing: BTreeMap::new(),
+            publishing_bytes: 0,
             outbox,
             copies_wanted: config.outbox.min_copies,
             guard: guard::Guard::new(restored.bans),
@@ -440,6 +446,9 @@ impl Protocol {
         if gone > 0 {
             self.out.push_back(Output::Expire { now: self.wall });
         }
+        if self.log.forget_turned_away() {
+            self.repair_everywhere();
+        }
     }
 
     fn on_shutdown(&mut self) {
@@ -455,4 +464,10 @@ impl Protocol {
         self.tickets.insert(ticket, task);
         ticket
     }
+}
+
+/// The most bytes of one origin in a store of `max_bytes`.
+fn share_of(max_bytes: Option<u64>, config: &Config) -> Option<u64> {
+    let percent = u64::from(config.gossip.max_origin_share);
+    (percent < 100).then_some(max_bytes? / 100 * percent)
 }

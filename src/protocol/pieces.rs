@@ -169,6 +169,9 @@ impl Protocol {
         } else if let Some(reason) = self.inadmissible(transaction.header()) {
             self.remove_pending(id);
             self.refuse_transaction(link, id, reason);
+            if reason == Refusal::OverShare {
+                self.turn_away(*id, transaction.header());
+            }
         } else {
             self.guard.note_served(&from, self.now);
             self.accept_foreign(from, &transaction, hop);

@@ -3,13 +3,15 @@
 //! `publish` is answered after the store said that the transaction is safe, never before; only then
 //! does it enter the log and is offered to peers. What came from a peer is in the log, and offered,
 //! while it is being stored; it is confirmed to its origin, and delivered, afterwards. What could
-//! not be stored is forgotten and taken again when it is offered again.
+//! not be stored is not kept, and not asked for again until the next try: by all of it once in a
+//! while (`fetch`), or by its origin, which offers again what has too few copies.
 
 use crate::error::StoreErrorKind;
 use crate::types::{NewEntry, PeerId, Transaction};
 
 use super::fetch::{Pending, Stage};
 use super::io::{CallId, Output, PublishRefusal, Ticket};
+use super::share::cost;
 use super::{Protocol, Task};
 
 impl Protocol {
@@ -35,6 +37,7 @@ impl Protocol {
         self.remove_pending(&id);
         self.pending.insert(id, Pending::new(Stage::Storing, size, self.now));
         self.publishing.insert(id, vec![call]);
+        self.publishing_bytes += cost(size);
         let entry = NewEntry {
             keep_until: self.keep_until(&transaction),
             transaction: transaction.clone(),
@@ -50,12 +53,15 @@ impl Protocol {
         let (size, limit) =
             (transaction.header().payload_len, self.config.gossip.max_transaction_size);
         let capacity = self.config.outbox.max_entries;
+        let (origin, under_way) = (transaction.origin(), self.publishing_bytes);
         if self.shutting_down {
             Some(PublishRefusal::Closed)
         } else if size > limit {
             Some(PublishRefusal::TooLarge { size, limit })
         } else if self.outbox.len() + self.publishing.len() >= capacity as usize {
             Some(PublishRefusal::QueueFull { limit: capacity })
+        } else if let Some((used, limit)) = self.log.shares.excess(&origin, under_way, size) {
+            Some(PublishRefusal::OverShare { used, limit })
         } else {
             None
         }
@@ -85,6 +91,8 @@ impl Protocol {
             Some(Task::StoreForeign { id, origin }) if result.is_ok() => {
                 if let Some(entry) = self.log.find_mut(&id) {
                     entry.stored = true;
+                    let size = u64::from(entry.size);
+                    self.fetches.lost.note_saved(size, self.now);
                 }
                 // The origin waits for this; others hear of it by announcement.
                 if let Some(link) = self.links.by_peer.get(&origin).copied() {
@@ -94,9 +102,9 @@ impl Protocol {
             Some(Task::StoreForeign { id, .. })
                 if self.log.find(&id).is_some_and(|entry| !entry.stored) =>
             {
-                // Not kept here: to be taken again when it is offered again.
-                self.log.remove(&id);
-                self.lost_some();
+                let size = self.log.find(&id).map_or(0, |entry| u64::from(entry.size));
+                self.log.note_unsaved(&id);
+                self.fetches.lost.note_failed(size);
             }
             _ => {}
         }
@@ -106,9 +114,12 @@ impl Protocol {
         let id = transaction.id();
         self.remove_pending(&id);
         let calls = self.publishing.remove(&id).unwrap_or_default();
+        let size = transaction.header().payload_len;
+        self.publishing_bytes = self.publishing_bytes.saturating_sub(cost(size));
         if result.is_ok() {
             self.counters.transactions_published += 1;
             self.watch_outbox(id);
+            self.fetches.lost.note_saved(size, self.now);
         } else {
             self.counters.publishes_refused += 1;
         }

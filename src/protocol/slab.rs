@@ -8,8 +8,13 @@ use std::collections::VecDeque;
 
 use crate::types::{Bound, TransactionId, WallTime};
 
+use super::share::NOBODY;
+
 /// Records in one chunk: 56 KiB.
 const CHUNK: usize = 1024;
+
+/// In place of a number of pushes: asked for long after its creation.
+const LATE: u8 = u8::MAX;
 
 /// What a record stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +24,10 @@ pub(super) enum State {
     /// A transaction that the validator did not want: it is neither served nor offered, but counts
     /// as held when sets are compared, so that it is not fetched again in each round.
     Refused,
+    /// The same for one whose origin has its share; it is taken when there is room again.
+    OverShare,
+    /// The same for one that the store could not keep; it is tried again later.
+    Unsaved,
     /// A retained transaction.
     Live,
 }
@@ -33,14 +42,14 @@ pub(super) struct Record {
     /// Payload bytes; the largest allowed is 1 GiB.
     pub(super) size: u32,
     pub(super) hop: u16,
-    /// Pushes of it so far.
-    pub(super) pushes: u8,
+    /// Whose it is, by the numbers of `share`.
+    pub(super) origin: u16,
+    /// Pushes of it so far, or `LATE`.
+    pushes: u8,
     /// Whether this node published it.
     pub(super) own: bool,
     /// Whether our own store has it.
     pub(super) stored: bool,
-    /// Asked for long after its creation: others are probably asking for it as well.
-    pub(super) late: bool,
     pub(super) state: State,
     /// Slot of the link it came on, or `learn::OWN`.
     pub(super) ingress: u8,
@@ -56,13 +65,32 @@ impl Record {
             keep: i32::try_from(keep).unwrap_or(most),
             size: 0,
             hop: 0,
+            origin: NOBODY,
             pushes: 0,
             own: false,
             stored: false,
-            late: false,
             state: State::Live,
             ingress: super::learn::OWN,
         }
+    }
+
+    /// Asked for long after its creation: others are probably asking for it as well, and it is
+    /// never pushed.
+    pub(super) fn is_late(&self) -> bool {
+        self.pushes == LATE
+    }
+
+    pub(super) fn set_late(&mut self) {
+        self.pushes = LATE;
+    }
+
+    /// Pushes of it so far.
+    pub(super) fn pushes(&self) -> u32 {
+        u32::from(self.pushes)
+    }
+
+    pub(super) fn note_push(&mut self) {
+        self.pushes = self.pushes.saturating_add(1).min(LATE - 1);
     }
 
     /// When it may go.

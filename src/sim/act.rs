@@ -1,5 +1,6 @@
 //! What happens: events become inputs, outputs become effects.
 
+use crate::error::StoreErrorKind;
 use crate::protocol::{Input, Judgement, Output, Ticket};
 use crate::types::{
     Head, InvalidTransaction, NewEntry, PeerRecord, Proofs, Transaction, Verdict, verify_piece,
@@ -273,7 +274,9 @@ impl World {
 
     fn on_stored(&mut self, node: usize, ticket: Ticket, entry: NewEntry, own: bool) {
         let n = &mut self.nodes[node];
-        if let Some(kind) = n.store_error {
+        let size = entry.transaction.header().payload_len;
+        let full = n.options.store_bytes.filter(|most| n.store.bytes(None) + size > *most);
+        if let Some(kind) = n.store_error.or(full.map(|_| StoreErrorKind::Full)) {
             self.faults.stores_failed += 1;
             self.feed(node, Input::Stored { ticket, result: Err(kind) });
             return;

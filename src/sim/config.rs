@@ -230,6 +230,8 @@ pub struct NodeOptions {
     pub clock_skew_ms: i64,
     /// Where it is: a row of the latency matrix; by chance if not given.
     pub region: Option<usize>,
+    /// Payload bytes that its store takes; what does not fit fails as full.
+    pub store_bytes: Option<u64>,
 }
 
 impl NodeOptions {

@@ -41,7 +41,7 @@ impl World {
         n.vanished = false;
         n.started = now;
         let record = n.sign_record(now);
-        let restored = n.store.restored();
+        let restored = n.store.restored(n.options.store_bytes);
         let kept: Vec<TransactionId> = restored.index.iter().map(|e| e.id).collect();
         let blank = restored.peers.is_empty() && kept.is_empty();
         let config = n.config.clone();

@@ -37,6 +37,13 @@ impl Store {
         Some(Cursor(self.newest))
     }
 
+    /// Payload bytes kept, of all or of one origin.
+    pub(super) fn bytes(&self, of: Option<&PeerId>) -> u64 {
+        let wanted = self.log.values().map(|e| &e.transaction);
+        let wanted = wanted.filter(|t| of.is_none_or(|origin| t.origin() == *origin));
+        wanted.map(|t| t.header().payload_len).sum()
+    }
+
     pub(super) fn get(&self, id: &TransactionId) -> Option<&Transaction> {
         Some(&self.log.get(self.by_id.get(id)?)?.transaction)
     }
@@ -102,7 +109,7 @@ impl Store {
     }
 
     /// What a node that starts on this disk is given.
-    pub(super) fn restored(&self) -> Restored {
+    pub(super) fn restored(&self, max_bytes: Option<u64>) -> Restored {
         let entry = |(cursor, e): (&u64, &NewEntry)| IndexEntry {
             cursor: Cursor(*cursor),
             id: e.transaction.id(),
@@ -117,6 +124,7 @@ impl Store {
             bans: self.bans.values().cloned().collect(),
             index: self.log.iter().map(entry).collect(),
             outbox: self.outbox.values().copied().collect(),
+            max_bytes,
         }
     }
 }

@@ -204,6 +204,11 @@ impl World {
         self.nodes[node].store.contains(id)
     }
 
+    /// Payload bytes that a node's disk has of another's transactions.
+    pub fn bytes_of(&self, node: usize, origin: usize) -> u64 {
+        self.nodes[node].store.bytes(Some(&self.peer_id(origin)))
+    }
+
     /// How many running nodes have a transaction on disk.
     pub fn holders(&self, id: &TransactionId) -> usize {
         let up: NodeSet = self.running().collect();

@@ -37,6 +37,8 @@ pub enum Refusal {
     Skewed,
     /// A transaction that had already expired.
     Expired,
+    /// A transaction whose origin has its share of the store. It is taken when there is room again.
+    OverShare,
     /// The host's validator rejected it.
     Rejected,
     /// The host's validator ignored it.

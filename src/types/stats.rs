@@ -93,6 +93,8 @@ counters! {
     refused_skewed,
     /// Transactions refused: expired.
     refused_expired,
+    /// Transactions refused: their origin has its share of the store.
+    refused_over_share,
     /// Transactions refused by the validator.
     refused_rejected,
     /// Transactions ignored by the validator.

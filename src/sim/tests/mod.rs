@@ -11,6 +11,7 @@ mod outbox;
 mod property;
 mod repair;
 mod replay;
+mod room;
 mod scenarios;
 mod spread;
 

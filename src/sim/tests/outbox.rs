@@ -25,7 +25,8 @@ fn what_no_peer_can_keep_becomes_a_dead_letter_and_comes_back() {
         assert!(attempts_are_over(&mut world, 0), "{:?}", world.report());
         assert_eq!(world.outbox(0), 1, "it is kept");
         world.fail_store(1, None);
-        settle(&mut world, secs(60));
+        // The longest time between two tries of a node whose store failed for long.
+        settle(&mut world, secs(11 * 60));
         assert_eq!((world.holders(&id), world.outbox(0), dead_letters(&world, 0)), (2, 0, 0));
     });
 }

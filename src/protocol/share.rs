@@ -1,0 +1,178 @@
+//! What each origin takes up of the store, so that none can fill it.
+//!
+//! Records name their origin by a number; a number is given back when no record has it any more.
+//! Bytes are counted by payload length and a fixed allowance for the header, which is all that a
+//! record and a restart know; the store's own figure differs from it by the length of topics. A
+//! store that drops whole generations keeps what expired a little longer than it is counted here.
+//!
+//! Bounds: 65,535 origins; those beyond are not held to a share (nor could they be: keys are free).
+//! Where there is no share nothing is counted at all.
+
+use std::collections::BTreeMap;
+
+use crate::types::PeerId;
+
+/// The number of nobody in particular.
+pub(super) const NOBODY: u16 = 0;
+/// What is counted for a header: its 105 bytes and a topic.
+const HEADER: u64 = 128;
+
+#[derive(Debug)]
+struct Slot {
+    origin: PeerId,
+    /// Of what is retained.
+    bytes: u64,
+    /// Records that name it, retained or not.
+    records: u32,
+    /// Records of what was turned away.
+    turned_away: u32,
+}
+
+/// How much each origin has of the store.
+#[derive(Debug)]
+pub(super) struct Shares {
+    /// The most bytes of one origin.
+    limit: Option<u64>,
+    numbers: BTreeMap<PeerId, u16>,
+    /// Number n stands at n - 1.
+    slots: Vec<Slot>,
+    free: Vec<u16>,
+}
+
+impl Shares {
+    pub(super) fn new(limit: Option<u64>) -> Self {
+        Self { limit, numbers: BTreeMap::new(), slots: Vec::new(), free: Vec::new() }
+    }
+
+    /// What an origin has and may have, if `size` more bytes would be too much. Somebody who has
+    /// nothing may have one transaction of any size.
+    pub(super) fn excess(&self, origin: &PeerId, under_way: u64, size: u64) -> Option<(u64, u64)> {
+        let limit = self.limit?;
+        let slot = self.numbers.get(origin).and_then(|n| self.slots.get(usize::from(*n) - 1));
+        let used = slot.map_or(0, |slot| slot.bytes).saturating_add(under_way);
+        (used > 0 && used.saturating_add(cost(size)) > limit).then_some((used, limit))
+    }
+
+    /// The number of an origin, for one record.
+    pub(super) fn enter(&mut self, origin: &PeerId) -> u16 {
+        if self.limit.is_none() {
+            return NOBODY;
+        }
+        if let Some(number) = self.numbers.get(origin).copied() {
+            if let Some(slot) = self.slot(number) {
+                slot.records += 1;
+            }
+            return number;
+        }
+        let slot = Slot { origin: *origin, bytes: 0, records: 1, turned_away: 0 };
+        let number = if let Some(number) = self.free.pop() {
+            self.slots[usize::from(number) - 1] = slot;
+            number
+        } else if let Ok(number) = u16::try_from(self.slots.len() + 1) {
+            self.slots.push(slot);
+            number
+        } else {
+            return NOBODY;
+        };
+        self.numbers.insert(*origin, number);
+        number
+    }
+
+    /// A record with this number is gone.
+    pub(super) fn leave(&mut self, number: u16) {
+        let Some(slot) = self.slot(number) else { return };
+        slot.records = slot.records.saturating_sub(1);
+        if slot.records == 0 {
+            let origin = slot.origin;
+            self.numbers.remove(&origin);
+            self.free.push(number);
+        }
+    }
+
+    pub(super) fn charge(&mut self, number: u16, size: u32) {
+        if let Some(slot) = self.slot(number) {
+            slot.bytes += cost(u64::from(size));
+        }
+    }
+
+    pub(super) fn refund(&mut self, number: u16, size: u32) {
+        if let Some(slot) = self.slot(number) {
+            slot.bytes = slot.bytes.saturating_sub(cost(u64::from(size)));
+        }
+    }
+
+    /// One more record of what was turned away, or one less.
+    pub(super) fn turn_away(&mut self, number: u16, more: bool) {
+        if let Some(slot) = self.slot(number) {
+            let less = slot.turned_away.saturating_sub(1);
+            slot.turned_away = if more { slot.turned_away + 1 } else { less };
+        }
+    }
+
+    /// Numbers of origins that were turned away and have a quarter of their share free again: less
+    /// would not be worth asking around for.
+    pub(super) fn with_room(&self) -> Vec<u16> {
+        let Some(limit) = self.limit else { return Vec::new() };
+        let room = |s: &Slot| s.records > 0 && s.turned_away > 0 && s.bytes <= limit / 4 * 3;
+        let numbers = (1u16..).zip(&self.slots);
+        numbers.filter(|(_, slot)| room(slot)).map(|(number, _)| number).collect()
+    }
+
+    fn slot(&mut self, number: u16) -> Option<&mut Slot> {
+        self.slots.get_mut(usize::from(number).checked_sub(1)?)
+    }
+}
+
+/// What counts for a payload of `size` bytes.
+pub(super) fn cost(size: u64) -> u64 {
+    size.saturating_add(HEADER)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn origin(n: u32) -> PeerId {
+        let mut id = [0; 32];
+        id[..4].copy_from_slice(&n.to_le_bytes());
+        PeerId::from_bytes(id)
+    }
+
+    #[test]
+    fn an_origin_has_its_share_and_gets_it_back() {
+        let mut shares = Shares::new(Some(1000));
+        assert_eq!(shares.excess(&origin(1), 0, 5000), None, "one of any size");
+        let number = shares.enter(&origin(1));
+        shares.charge(number, 700);
+        assert_eq!(shares.excess(&origin(1), 0, 44), None);
+        assert_eq!(shares.excess(&origin(1), 0, 45), Some((828, 1000)));
+        assert_eq!(
+            shares.excess(&origin(1), 10, 44),
+            Some((838, 1000)),
+            "what is under way counts"
+        );
+        assert_eq!(shares.excess(&origin(2), 0, 900), None, "others have theirs");
+        assert_eq!(shares.enter(&origin(1)), number);
+        shares.turn_away(number, true);
+        assert!(shares.with_room().is_empty());
+        shares.refund(number, 700);
+        assert_eq!(shares.with_room(), [number]);
+        shares.leave(number);
+        shares.leave(number);
+        assert_eq!(shares.enter(&origin(3)), number, "a number without a record is given anew");
+        assert!(shares.with_room().is_empty() && shares.numbers.len() == 1);
+    }
+
+    #[test]
+    fn origins_beyond_the_table_have_no_share() {
+        let mut shares = Shares::new(Some(10));
+        for n in 0..u32::from(u16::MAX) {
+            assert_ne!(shares.enter(&origin(n)), NOBODY);
+        }
+        assert_eq!(shares.enter(&origin(70_000)), NOBODY);
+        shares.charge(NOBODY, 9);
+        shares.leave(NOBODY);
+        assert_eq!(shares.excess(&origin(70_000), 0, 9), None);
+        assert_eq!(Shares::new(None).enter(&origin(1)), NOBODY, "no share, no table");
+    }
+}
