@@ -354,14 +354,8 @@ impl Parts {
             tracing::info_span!(target: "sorcha_peer::node", "peer_node", peer = %me.short());
         let mut lanes = JoinSet::new();
         self.spawn_checks(&mut lanes, &span, job_box, check_box, &done);
-        let lane = StoreLane {
-            queue: Arc::clone(&self.queue),
-            log: Arc::clone(&self.log),
-            newest,
-            health,
-            done: done.clone(),
-        };
-        let lane = run_to_end(lane.run(store_box), failing, events.clone());
+        let lane = self.store_lane(newest, health, &done).run(store_box);
+        let lane = run_to_end(lane, failing, events.clone());
         lanes.spawn(lane.instrument(span.clone()));
         let peers = Arc::new(PeerLane::default());
         lanes.spawn(Arc::clone(&peers).run(self.peers).instrument(span.clone()));
@@ -415,6 +409,16 @@ impl Parts {
         tracing::info!(target: "sorcha_peer::node", parent: &span, peer = %me, ?listening, "node started");
         tokio::spawn(driver.run(mail).instrument(span));
         Ok(PeerNode(Arc::new(inner)))
+    }
+
+    fn store_lane(
+        &self,
+        newest: watch::Sender<Cursor>,
+        health: Health,
+        done: &mpsc::Sender<Completion>,
+    ) -> StoreLane {
+        let (queue, log) = (Arc::clone(&self.queue), Arc::clone(&self.log));
+        StoreLane { queue, log, newest, health, done: done.clone() }
     }
 
     /// What checks transactions, headers and pieces off the driver.

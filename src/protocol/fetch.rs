@@ -84,6 +84,8 @@ pub(super) struct Source {
     pub(super) holds: Holds,
     /// It serves others until then.
     pub(super) busy: Option<MonoTime>,
+    /// It did not say so: it probably has what has been about for a while.
+    pub(super) guessed: bool,
 }
 
 /// An id that is not in the log yet.
@@ -116,6 +118,16 @@ impl Pending {
     }
 
     /// Notes what a source says; what it said before still counts.
+    /// A peer that said nothing, but probably has all of it.
+    pub(super) fn guess_source(&mut self, link: LinkId, at: MonoTime) {
+        if self.sources.iter().all(|s| s.link != link) {
+            self.add_source(link, at, None, Holds::All);
+            if let Some(source) = self.sources.last_mut() {
+                source.guessed = true;
+            }
+        }
+    }
+
     pub(super) fn add_source(
         &mut self,
         link: LinkId,
@@ -126,13 +138,15 @@ impl Pending {
         if let Some(source) = self.sources.iter_mut().find(|s| s.link == link) {
             source.holds = source.holds.max(holds);
             source.place = source.place.max(place);
+            source.guessed = false;
             // It has more than when it failed or was busy.
             if holds == Holds::All && self.large.is_some() {
                 (source.busy, source.tried) = (None, false);
             }
             return;
         }
-        self.sources.push(Source { link, at, tried: false, place, holds, busy: None });
+        let guessed = false;
+        self.sources.push(Source { link, at, tried: false, place, holds, busy: None, guessed });
     }
 }
 

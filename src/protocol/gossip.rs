@@ -27,7 +27,7 @@ use crate::types::{
 };
 
 use super::Protocol;
-use super::learn::Lesson;
+use super::learn::{Lesson, OWN, Route};
 use super::log::Entry;
 
 /// Entries by which a peer may be behind the quickest one for a moment.
@@ -55,6 +55,8 @@ pub(super) struct Got {
     pub(super) known: u64,
     /// Whether it was asked for.
     pub(super) asked: bool,
+    /// Slot of the link it came on.
+    pub(super) ingress: u8,
 }
 
 impl Protocol {
@@ -70,12 +72,12 @@ impl Protocol {
             origin: header.origin,
             size: header.payload_len,
             hop,
-            own,
             stored: own,
             late,
             created: header.created,
             keep_until: self.keep_until(transaction),
             known,
+            ingress: from.map_or(OWN, |got| got.ingress),
             cached: Some(transaction.clone()),
         };
         self.log.append(entry, self.now);
@@ -183,7 +185,7 @@ impl Protocol {
         let small = size <= eager;
         let payload = if entry.is_late() { None } else { self.log.payload(&entry.id).cloned() };
         // What came from others was said ahead of its payload.
-        if let Some(transaction) = payload.as_ref().filter(|_| !small && entry.own)
+        if let Some(transaction) = payload.as_ref().filter(|_| !small && entry.is_own())
             && ahead
         {
             let (head, hop, place) = (Head::of(transaction), entry.hop, 0);
@@ -195,17 +197,17 @@ impl Protocol {
             self.announce(link, announcement);
             return;
         };
-        let origin = transaction.origin();
+        let route = Route { origin: transaction.origin(), ingress: entry.ingress, slot };
         let may_push = entry.pushes() < fanout && u32::from(entry.hop) < hops;
-        if may_push && self.learned.should_push(&origin, slot, size) {
+        if may_push && self.learned.should_push(&route, size) {
             if let Some(entry) = self.log.at_mut(seq) {
                 entry.note_push();
             }
-            self.learned.note(&origin, slot, Lesson::Pushed);
+            self.learned.note(&route, Lesson::Pushed);
             self.counters.pushes_sent += 1;
             self.push(link, slot, transaction, announcement.hop);
         } else {
-            self.learned.note(&origin, slot, Lesson::Announced);
+            self.learned.note(&route, Lesson::Announced);
             self.announce(link, announcement);
         }
     }
@@ -259,15 +261,15 @@ impl Protocol {
     pub(super) fn learn(&mut self, link: LinkId, ids: &[TransactionId], lesson: Lesson) {
         let Some(slot) = self.links.slot_of(link) else { return };
         for id in ids {
-            if let Some(origin) = self.origin_of(id) {
-                self.learned.note(&origin, slot, lesson);
+            if let Some((origin, ingress)) = self.route_of(id) {
+                self.learned.note(&Route { origin, ingress, slot }, lesson);
             }
         }
     }
 
-    /// Whose transaction this is, while that is in memory.
-    fn origin_of(&self, id: &TransactionId) -> Option<PeerId> {
-        self.log.payload(id).map(Transaction::origin)
+    /// Whose transaction this is, while that is in memory, and where it came in.
+    fn route_of(&self, id: &TransactionId) -> Option<(PeerId, u8)> {
+        Some((self.log.payload(id)?.origin(), self.log.find(id)?.ingress))
     }
 }
 

@@ -12,6 +12,7 @@ use crate::types::{
 use super::fetch::{Holds, Pending, Stage};
 use super::gossip::Got;
 use super::io::{Judgement, Output, Ticket};
+use super::learn::OWN;
 use super::timers::Timer;
 use super::{Protocol, Task};
 
@@ -171,11 +172,13 @@ impl Protocol {
         let asked = pending.as_ref().is_some_and(|p| p.asked.is_some() || p.large.is_some());
         let (sources, large) = pending.map(|p| (p.sources, p.large)).unwrap_or_default();
         // Who only has the header is told once more when all is here.
-        let holders = sources.iter().filter(|s| s.holds == Holds::All);
+        let holders = sources.iter().filter(|s| s.holds == Holds::All && !s.guessed);
         let known = holders.filter_map(|s| self.links.slot_of(s.link)).fold(0, |m, s| m | 1 << s);
+        let link = self.links.by_peer.get(&from);
+        let ingress = link.and_then(|link| self.links.slot_of(*link)).unwrap_or(OWN);
         let hop = hop.saturating_add(1);
         self.counters.transactions_accepted += 1;
-        self.accept(transaction, hop, Some(Got { known, asked }));
+        self.accept(transaction, hop, Some(Got { known, asked, ingress }));
         self.store_foreign(from, transaction, hop);
         for (child, _) in large.map(|large| large.children).unwrap_or_default() {
             self.serve(child);

@@ -43,6 +43,7 @@ const STEP: u32 = 256;
 const MAX_EXES: usize = 16;
 
 /// A large transaction on its way in.
+#[expect(clippy::struct_excessive_bools, reason = "facts that do not depend on each other")]
 #[derive(Debug, Default)]
 pub(super) struct Large {
     pub(super) head: Option<Head>,
@@ -61,6 +62,8 @@ pub(super) struct Large {
     pub(super) blind: Vec<LinkId>,
     /// Peers that wait for pieces from us, with their places.
     pub(super) children: Vec<(LinkId, u32)>,
+    /// Found by comparison: others have had it for a while, and probably all peers do.
+    pub(super) found: bool,
     /// In the queue for room.
     pub(super) waiting: bool,
     /// Nobody is left to ask; kept for a while in case somebody comes back.
@@ -392,6 +395,7 @@ impl Shelf {
         self.kept.get(id).cloned()
     }
 
+    #[cfg(any(test, feature = "sim"))]
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }

@@ -33,10 +33,16 @@ impl Protocol {
         if let Some(assembly) = &mut large.assembly {
             assembly.checking.insert(piece.index);
         }
+        let mut spared = None;
         for parent in &mut large.parents {
-            if let Some(wanted) = &mut parent.wanted {
-                wanted.remove(piece.index);
+            let removed = parent.wanted.as_mut().is_some_and(|w| w.remove(piece.index));
+            if removed && parent.link != link {
+                spared = Some(parent.link);
             }
+        }
+        if let Some(other) = spared {
+            // Late, from who was asked before: the other need not send it any more.
+            self.say_narrowed(other, &id);
         }
         self.verifying += 1;
         self.verifying_bytes += piece.bytes.len() as u64;

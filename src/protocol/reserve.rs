@@ -8,7 +8,7 @@
 //! everything; then all again, more patiently. After `MAX_TURNS` the id is left to the next
 //! announcement; what is there of its payload is kept for `PARK`, unless the room is needed.
 //!
-//! From 1 MiB on, up to three sources that have all of it are asked for different pieces: another one
+//! From 4 MiB on, up to three sources that have all of it are asked for different pieces: another one
 //! takes over part of what the parent with most still owes, in proportion to their rates. A parent
 //! that is still receiving keeps its share: what it owes is on its way already (measured: no sooner
 //! there, and 3 % twice).
@@ -41,8 +41,10 @@ const PATIENT: u32 = 2;
 const LONGER: u32 = 3;
 /// How long a partial payload that nobody serves is kept.
 const PARK: Duration = Duration::from_mins(1);
-/// Payloads from this size are fetched from several sources.
-const STRIPE_FROM: u64 = 1 << 20;
+/// Payloads from this size are fetched from several sources. Below it nearly all is on its way
+/// before its rate is known: at 1 MiB and 1000 nodes striping came to 1.033 copies instead of 1.004,
+/// and nothing was there sooner.
+const STRIPE_FROM: u64 = 4 << 20;
 /// Sources at once.
 const MAX_PARENTS: usize = 3;
 /// Pieces of the smallest range that another source takes over: 256 KiB.
@@ -148,6 +150,20 @@ impl Protocol {
         self.extend(id);
         self.stripe(id);
         self.set_watch(id);
+    }
+
+    /// What others have had for a while is probably with all of them: asked of several at once, a
+    /// newcomer does not wait for one uplink. Who lacks it says so.
+    fn guess_sources(&mut self, id: &TransactionId) {
+        let (now, links) = (self.now, self.links.up_ids());
+        if let Some(pending) = self.pending.get_mut(id)
+            && pending.size >= STRIPE_FROM
+            && pending.large.as_ref().is_some_and(|large| large.found)
+        {
+            for link in links {
+                pending.guess_source(link, now);
+            }
+        }
     }
 
     /// What nobody is asked for, because somebody failed, is asked of the fastest who serves.
@@ -303,7 +319,7 @@ impl Protocol {
     }
 
     /// Takes back from a parent what it is no longer wanted to send.
-    fn say_narrowed(&mut self, link: LinkId, id: &TransactionId) {
+    pub(super) fn say_narrowed(&mut self, link: LinkId, id: &TransactionId) {
         let Some(large) = self.pending.get(id).and_then(|p| p.large.as_ref()) else { return };
         let parent = large.parents.iter().find(|p| p.link == link);
         let Some(wanted) = parent.and_then(|p| p.wanted.as_ref()) else { return };
@@ -491,6 +507,7 @@ impl Protocol {
 
     /// Lets sources that have all of it take over part of what is still owed.
     fn stripe(&mut self, id: &TransactionId) {
+        self.guess_sources(id);
         let (now, links) = (self.now, &self.links);
         let Some(pending) = self.pending.get_mut(id).filter(|p| p.size >= STRIPE_FROM) else {
             return;

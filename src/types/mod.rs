@@ -47,6 +47,7 @@ pub use signature::{BatchSignature, MAX_BATCH, Signature};
 pub(crate) use signature::{Signed, sign_batch};
 pub use stats::{Counters, LinkState, LinkStatus, Stats};
 pub use time::{MonoTime, WallTime};
+#[cfg(feature = "node")]
 pub(crate) use transaction::verify_signed;
 pub use transaction::{Header, InvalidTransaction, MAX_HEADER_BYTES, Transaction};
 pub use tree::{MAX_PROOF_BYTES, Proofs, piece_len, pieces_of, verify_piece};

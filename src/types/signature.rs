@@ -150,6 +150,7 @@ impl Signed {
     }
 
     /// Whether other transactions carry the same signature, so that it pays to remember it.
+    #[cfg(feature = "node")]
     pub(crate) fn is_shared(&self) -> bool {
         matches!(self.message, Message::Root(_))
     }

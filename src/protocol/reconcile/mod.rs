@@ -388,7 +388,10 @@ impl Protocol {
                 self.log.note_known(id, slot);
             } else if *size <= self.config.gossip.max_transaction_size && !self.log.is_refused(id) {
                 self.hear(link, &super::Announcement { id: *id, size: *size, hop: 1 });
-                if self.pending.contains(id) {
+                if let Some(pending) = self.pending.get_mut(id) {
+                    if let Some(large) = &mut pending.large {
+                        large.found = true;
+                    }
                     missing.push(*id);
                     if settled {
                         self.ask(id);
