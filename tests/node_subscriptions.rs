@@ -17,7 +17,7 @@ use sorcha_peer::{
     Delivery, DurableSubscription, From, Identity, Item, PeerNode, PeerNodeBuilder, SqliteStorage,
 };
 
-const HANG: Duration = Duration::from_secs(60);
+const HANG: Duration = Duration::from_mins(1);
 
 /// A node that meets nobody.
 fn alone(identity: &Identity) -> PeerNodeBuilder {

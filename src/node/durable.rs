@@ -41,15 +41,14 @@ impl DurableSubscription {
         let kept = log.load_cursor(&lease.name).await?;
         let from_kept = kept.map_or(from, From::Cursor);
         let items = Subscription::new(Arc::clone(&log), newest, topic, from_kept).await?;
-        let place = match kept {
-            Some(cursor) => cursor,
-            None => {
-                // Kept from the start: who goes down before the first acknowledgement starts here
-                // again and not with what is new then.
-                let place = first_place(&*log, &items, from).await?;
-                log.save_cursor(&lease.name, place).await?;
-                place
-            }
+        let place = if let Some(cursor) = kept {
+            cursor
+        } else {
+            // Kept from the start: who goes down before the first acknowledgement starts here
+            // again and not with what is new then.
+            let place = first_place(&*log, &items, from).await?;
+            log.save_cursor(&lease.name, place).await?;
+            place
         };
         Ok(Self { items, log, lease, delivered: place, told: place })
     }

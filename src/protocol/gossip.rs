@@ -72,7 +72,6 @@ impl Protocol {
             origin: header.origin,
             size: header.payload_len,
             hop,
-            own,
             stored: own,
             late,
             created: header.created,
@@ -186,7 +185,7 @@ impl Protocol {
         let small = size <= eager;
         let payload = if entry.is_late() { None } else { self.log.payload(&entry.id).cloned() };
         // What came from others was said ahead of its payload.
-        if let Some(transaction) = payload.as_ref().filter(|_| !small && entry.own)
+        if let Some(transaction) = payload.as_ref().filter(|_| !small && entry.is_own())
             && ahead
         {
             let (head, hop, place) = (Head::of(transaction), entry.hop, 0);

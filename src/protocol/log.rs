@@ -33,9 +33,8 @@ pub(super) struct Entry {
     pub(super) id: TransactionId,
     pub(super) origin: PeerId,
     pub(super) size: u64,
+    /// Hops from its origin; 0 where this node published it.
     pub(super) hop: u16,
-    /// Whether this node published it.
-    pub(super) own: bool,
     /// Whether our own store has it.
     pub(super) stored: bool,
     /// Asked for long after its creation.
@@ -160,7 +159,7 @@ impl Log {
         }
         let mut record = Record::new(entry.id, entry.created, entry.keep_until);
         record.size = u32::try_from(entry.size).unwrap_or(u32::MAX);
-        (record.hop, record.own, record.stored) = (entry.hop, entry.own, entry.stored);
+        (record.hop, record.stored) = (entry.hop, entry.stored);
         if entry.late {
             record.set_late();
         }
@@ -332,7 +331,7 @@ impl Log {
         for seq in seqs {
             if let Some(record) = self.at(seq) {
                 gone += 1;
-                if record.own {
+                if record.is_own() {
                     own.push(record.id);
                 }
             }
@@ -461,8 +460,7 @@ mod tests {
             id: id(n),
             origin: PeerId::from_bytes([u8::try_from(n % 5).unwrap(); 32]),
             size: 1,
-            hop: 0,
-            own: n.is_multiple_of(2),
+            hop: u16::from(!n.is_multiple_of(2)),
             stored: true,
             late: false,
             created: WallTime::from_millis(created),

@@ -141,13 +141,11 @@ impl Protocol {
         let mut log = log::Log::new(&mut rng, config.gossip.cache_bytes, shares);
         let outbox = outbox::Outbox::restore(restored.outbox);
         for entry in restored.index {
-            let own = entry.hops == 0;
             let entry = log::Entry {
                 id: entry.id,
                 origin: entry.origin,
                 size: entry.size,
                 hop: entry.hops,
-                own,
                 stored: true,
                 late: false,
                 created: entry.created,

@@ -132,7 +132,7 @@ impl Protocol {
         }
         match self.log.find_mut(&id) {
             // It came from peers before.
-            Some(entry) => (entry.own, entry.stored, entry.hop) = (true, true, 0),
+            Some(entry) => (entry.stored, entry.hop) = (true, 0),
             None => self.accept(transaction, 0, None),
         }
     }

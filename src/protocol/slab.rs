@@ -12,6 +12,7 @@ use super::share::NOBODY;
 
 /// Records in one chunk: 64 KiB.
 const CHUNK: usize = 1024;
+const _: () = assert!(size_of::<Record>() == 56, "resident for each retained transaction");
 
 /// In place of a number of pushes: asked for long after its creation.
 const LATE: u8 = u8::MAX;
@@ -41,13 +42,12 @@ pub(super) struct Record {
     keep: i32,
     /// Payload bytes; the largest allowed is 1 GiB.
     pub(super) size: u32,
+    /// Hops from its origin; 0 where this node published it.
     pub(super) hop: u16,
     /// Whose it is, by the numbers of `share`.
     pub(super) origin: u16,
     /// Pushes of it so far, or `LATE`.
     pushes: u8,
-    /// Whether this node published it.
-    pub(super) own: bool,
     /// Whether our own store has it.
     pub(super) stored: bool,
     pub(super) state: State,
@@ -67,7 +67,6 @@ impl Record {
             hop: 0,
             origin: NOBODY,
             pushes: 0,
-            own: false,
             stored: false,
             state: State::Live,
             ingress: super::learn::OWN,
@@ -78,6 +77,11 @@ impl Record {
     /// never pushed.
     pub(super) fn is_late(&self) -> bool {
         self.pushes == LATE
+    }
+
+    /// Whether this node published it.
+    pub(super) fn is_own(&self) -> bool {
+        self.hop == 0
     }
 
     pub(super) fn set_late(&mut self) {
