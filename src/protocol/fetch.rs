@@ -43,6 +43,9 @@ const EARLY: Duration = Duration::from_millis(10);
 const PATIENCE: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(500));
 /// An answer is overdue after this, or three round trips, plus the time for its bytes.
 pub(super) const ANSWER: Duration = Duration::from_millis(500);
+/// The same of a small one, or two round trips, while somebody else can be asked: asking twice
+/// costs little, and waiting for one who stalls costs much.
+const OVERDUE: Duration = Duration::from_millis(250);
 /// Slowest transfer that is not overdue, in bytes per second.
 const SLOWEST: u64 = 1 << 20;
 /// Turns of asking all sources before an id is left to the next announcement.
@@ -404,6 +407,7 @@ impl Protocol {
         let rtt = self.rtt_of(link);
         let Some(pending) = self.pending.get_mut(id) else { return };
         pending.asked = Some(link);
+        let others = pending.sources.iter().any(|s| !s.tried);
         let Some(up) = self.links.up(link) else { return };
         up.asked.insert(*id);
         up.asked_bytes += size;
@@ -413,7 +417,8 @@ impl Protocol {
         }
         self.note_promise(link, *id);
         self.counters.wants_sent += 1;
-        self.timers.set(Timer::Fetch(*id), self.now + ANSWER.max(rtt * 3) + transfer);
+        let wait = if others { OVERDUE.max(rtt * 2) } else { ANSWER.max(rtt * 3) };
+        self.timers.set(Timer::Fetch(*id), self.now + wait + transfer);
     }
 
     /// Takes an id off the list of what a peer was asked; `true` when it was on it.
