@@ -48,6 +48,28 @@ fn a_dead_letter_is_offered_again_when_the_host_wants_it() {
     });
 }
 
+/// Found by the `offline` example: announced by id, asked for by id, and the later ones asked for
+/// first once the round trip was known. With payloads in the store only, as after a restart.
+#[test]
+fn what_was_published_alone_arrives_in_the_order_of_publishing() {
+    seeds("order of a flush", 4, |seed| {
+        let mut world = World::new(WorldConfig::new(seed, 2).topology(Topology::Empty));
+        let mut published = Vec::new();
+        for _ in 0..200 {
+            published.extend((0..20).map(|_| world.publish_random(0, 1024)));
+            world.run_for(millis(5));
+        }
+        world.run_for(secs(5));
+        world.crash(0, Disk::Kept);
+        world.start(0);
+        world.connect(1, 0);
+        settle(&mut world, secs(60));
+        let arrived: Vec<_> = world.deliveries(1).iter().map(|delivery| delivery.id).collect();
+        let later = arrived.iter().zip(&published).position(|(a, p)| a != p);
+        assert_eq!((arrived.len(), later), (published.len(), None));
+    });
+}
+
 /// Found by the node's own test: the offer itself was counted as a round without a taker.
 #[test]
 fn a_redelivered_dead_letter_has_a_whole_round_even_if_that_is_all_it_has() {
