@@ -339,10 +339,10 @@ impl Protocol {
     pub(super) fn wait_for_push(&mut self, link: LinkId, id: &TransactionId) {
         if self.pending.get(id).is_some_and(|p| p.sources.len() == 1) {
             let patience = self.rtt_of(link).clamp(PATIENCE.0, PATIENCE.1);
-            // Not before what was announced earlier, when the round trip was thought to be longer.
+            // In the order of announcing, also if the round trip was thought to be longer before.
             let mut at = self.now + patience;
             if let Some(up) = self.links.up(link) {
-                at = at.max(up.patient_until);
+                at = at.max(up.patient_until + Duration::from_nanos(1));
                 up.patient_until = at;
             }
             self.timers.set(Timer::Fetch(*id), at);

@@ -31,36 +31,31 @@ pub(super) enum Timer {
     Outbox,
 }
 
-/// Timers by due time and by name. Those due at the same time fire in the order in which they were
-/// set: what is announced in one frame is asked for in the order of that frame.
+/// Timers by due time and by name.
 #[derive(Debug, Default)]
 pub(super) struct Timers {
-    due: BTreeSet<(MonoTime, u64, Timer)>,
-    at: BTreeMap<Timer, (MonoTime, u64)>,
-    /// How often a timer was set.
-    count: u64,
+    due: BTreeSet<(MonoTime, Timer)>,
+    at: BTreeMap<Timer, MonoTime>,
 }
 
 impl Timers {
     pub(super) fn set(&mut self, timer: Timer, at: MonoTime) {
-        self.count += 1;
-        let nth = self.count;
-        if let Some((old, before)) = self.at.insert(timer, (at, nth)) {
-            self.due.remove(&(old, before, timer));
+        if let Some(old) = self.at.insert(timer, at) {
+            self.due.remove(&(old, timer));
         }
-        self.due.insert((at, nth, timer));
+        self.due.insert((at, timer));
     }
 
     /// Sets the timer unless it already fires earlier.
     pub(super) fn set_earlier(&mut self, timer: Timer, at: MonoTime) {
-        if self.at.get(&timer).is_none_or(|(old, _)| at < *old) {
+        if self.at.get(&timer).is_none_or(|old| at < *old) {
             self.set(timer, at);
         }
     }
 
     pub(super) fn cancel(&mut self, timer: Timer) {
-        if let Some((old, nth)) = self.at.remove(&timer) {
-            self.due.remove(&(old, nth, timer));
+        if let Some(old) = self.at.remove(&timer) {
+            self.due.remove(&(old, timer));
         }
     }
 
@@ -74,36 +69,17 @@ impl Timers {
     }
 
     pub(super) fn next(&self) -> Option<MonoTime> {
-        self.due.first().map(|(at, _, _)| *at)
+        self.due.first().map(|(at, _)| *at)
     }
 
     /// Takes the earliest timer that is due at `now`.
     pub(super) fn pop(&mut self, now: MonoTime) -> Option<Timer> {
-        let (at, _, timer) = *self.due.first()?;
+        let (at, timer) = *self.due.first()?;
         if at > now {
             return None;
         }
         self.due.pop_first();
         self.at.remove(&timer);
         Some(timer)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_due_together_fires_in_the_order_of_setting() {
-        let fetch = |n: u8| Timer::Fetch(TransactionId::from_bytes([n; 32]));
-        let mut timers = Timers::default();
-        for n in [7, 3, 9, 1] {
-            timers.set(fetch(n), MonoTime::ZERO);
-        }
-        // Set again: behind the others, and once.
-        timers.set(fetch(3), MonoTime::ZERO);
-        let fired: Vec<_> = std::iter::from_fn(|| timers.pop(MonoTime::ZERO)).collect();
-        assert_eq!(fired, [7, 9, 1, 3].map(fetch));
-        assert_eq!((timers.len(), timers.next()), (0, None));
     }
 }

@@ -387,13 +387,15 @@ impl Protocol {
             if self.log.contains(id) {
                 self.log.note_known(id, slot);
             } else if *size <= self.config.gossip.max_transaction_size && !self.log.is_refused(id) {
+                let new = !self.pending.contains(id);
                 self.hear(link, &super::Announcement { id: *id, size: *size, hop: 1 });
                 if let Some(pending) = self.pending.get_mut(id) {
                     if let Some(large) = &mut pending.large {
                         large.found = true;
                     }
                     missing.push(*id);
-                    if settled {
+                    // What was announced before is asked for in the order of that.
+                    if settled && new {
                         self.ask(id);
                     }
                 }
