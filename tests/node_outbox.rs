@@ -70,7 +70,7 @@ async fn what_no_peer_takes_is_listed_and_taken_back_or_deleted() {
     // At once, in the order of publishing, and in pages.
     let dead = node.dead_letters(None, 10).await.unwrap();
     let listed: Vec<_> = dead.iter().map(|dead| dead.transaction.id()).collect();
-    let published: Vec<_> = receipts.iter().map(|receipt| receipt.id()).collect();
+    let published: Vec<_> = receipts.iter().map(sorcha_peer::Receipt::id).collect();
     assert_eq!(listed, published);
     assert!(dead.iter().all(|dead| dead.reason == "no linked peer took it"), "{dead:?}");
     assert_eq!(node.dead_letters(None, 2).await.unwrap(), dead[..2]);

@@ -356,8 +356,7 @@ impl Parts {
         let mut lanes = JoinSet::new();
         self.spawn_checks(&mut lanes, &span, job_box, check_box, &done);
         let lane = self.store_lane(newest, health, &done).run(store_box);
-        let lane = run_to_end(lane, failing, events.clone());
-        lanes.spawn(lane.instrument(span.clone()));
+        lanes.spawn(run_to_end(lane, failing, events.clone()).instrument(span.clone()));
         let peers = Arc::new(PeerLane::default());
         lanes.spawn(Arc::clone(&peers).run(self.peers).instrument(span.clone()));
         let connection = &self.config.connection;

@@ -222,7 +222,8 @@ impl Protocol {
         let Some(up) = self.links.up(link) else { return false };
         let Some(owed) = &mut up.owed else { return false };
         let from = if outbox.len() > 0 { owed.next.max(log.base()) } else { owed.until };
-        let ours = |seq| log.at(seq).filter(|r| r.own && outbox.contains(&r.id)).map(|r| (seq, *r));
+        let ours =
+            |seq| log.at(seq).filter(|r| r.is_own() && outbox.contains(&r.id)).map(|r| (seq, *r));
         let Some((seq, record)) = (from..owed.until).find_map(ours) else {
             up.owed = None;
             return false;
