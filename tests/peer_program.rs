@@ -161,7 +161,7 @@ fn bad_lines_are_answered_and_the_program_lives() {
         assert_eq!(peer.ask(line)["event"], "publish_failed");
     }
     let lines = peer.finish();
-    assert_eq!(of(&lines, "error").len(), 15);
+    assert_eq!(of(&lines, "error").len(), 16);
     assert_eq!(of(&lines, "delivered").len(), 0);
 }
 
