@@ -138,6 +138,7 @@ fn published(transactions: &[Transaction]) -> Vec<Input> {
     let publish = |(n, t): (usize, &Transaction)| Input::Publish {
         call: CallId(n as u64),
         transaction: t.clone(),
+        renews: None,
     };
     transactions.iter().enumerate().map(publish).collect()
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::types::{Cursor, PeerId, TransactionId};
+use crate::types::{Cursor, PeerId, TransactionId, WallTime};
 pub use crate::types::{EndpointError, FailureKind, InvalidTransaction, ParseIdError};
 
 /// What lies under an error of a port: whatever the adapter had.
@@ -228,6 +228,15 @@ pub enum PublishError {
     /// The topic name is not acceptable; no retry helps.
     #[error(transparent)]
     Topic(#[from] ParseIdError),
+    /// A prepared transaction that is not of this node, or was changed; no retry helps.
+    #[error("not a transaction of this node: {0}")]
+    Invalid(InvalidTransaction),
+    /// A prepared transaction that lives no more, or not yet by this node's clock; prepare it anew.
+    #[error("it expired at {expires}")]
+    Expired {
+        /// When, by its header and the retention.
+        expires: WallTime,
+    },
     /// Too many own transactions wait for copies; a retry helps once some are confirmed.
     #[error("the outbox holds {limit} transactions that wait for copies")]
     QueueFull {

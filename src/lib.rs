@@ -104,8 +104,8 @@ pub use error::EndpointError;
 pub use identity::Identity;
 #[cfg(feature = "node")]
 pub use node::{
-    DeadLetter, Delivery, DurableSubscription, Events, From, Item, PeerNode, PeerNodeBuilder,
-    Progress, Receipt, Standing, Storage, Subscription, WeakPeerNode,
+    DeadLetter, Delivery, DurableSubscription, Events, From, Item, Outcome, PeerNode,
+    PeerNodeBuilder, Progress, Receipt, Standing, Storage, Subscription, WeakPeerNode,
 };
 #[cfg(feature = "sqlite")]
 pub use store::{SqliteOptions, SqliteStorage};

@@ -55,6 +55,7 @@ async fn report(event: Event, mode: &mut Mode, out: &Out) {
             Line::Mode { mode: new }
         }
         Event::Replicated { id, peers } => Line::Replicated { id, peers },
+        Event::Renewed { id, renewed_as } => Line::Renewed { id, renewed_as },
         Event::AddressObserved { address, prober } => Line::Reachability { address, prober },
         Event::StorageFailed { message } => Line::error(Value::Null, &message),
         Event::Lagged { missed } => {

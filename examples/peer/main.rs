@@ -77,6 +77,8 @@ EVENTS:
                                        own transactions too ("from" is null), each once
   gap {after,until}                    cursors whose transactions are no longer retained
   replicated {id,peers}                so many other nodes have stored this own transaction
+  renewed {id,renewed_as}              this own transaction expired before any other node had it, and
+                                       was published anew
   peer_up {peer,transport,address,direction}, peer_down {peer,reason}
   reachability {address,prober}        what a STUN server saw
   error {ref:null,error}               events missed, storage failed, or the reason for status 1

@@ -55,6 +55,10 @@ pub(crate) enum Line {
         id: TransactionId,
         peers: u32,
     },
+    Renewed {
+        id: TransactionId,
+        renewed_as: TransactionId,
+    },
     Delivered {
         id: TransactionId,
         topic: Topic,

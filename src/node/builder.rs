@@ -1,6 +1,6 @@
 //! Describing and starting a node.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 use tracing::Instrument;
 
 use crate::config::{Config, SignaturePolicy};
@@ -18,16 +17,18 @@ use crate::ports::{
     EntryState, IndexEntry, Listener, NatProber, NewEntry, OutboxEntry, PeerStore,
     TransactionQueue, TransactionStore, Transport, Validator, Which,
 };
-use crate::protocol::{Protocol, Queued, Restored};
+use crate::protocol::{Protocol, Queued, RENEWALS, Restored};
 use crate::store::{MemoryPeerStore, MemoryQueue, MemoryTransactionStore};
 use crate::types::{Cursor, Endpoint, Event};
 
 use super::driver::{Completion, Driver, Mailboxes, wall_now};
 use super::durable::Names;
 use super::effects::{Effects, RecordSource};
-use super::handle::{Inner, PeerNode, PublishClock, State};
+use super::handle::{Inner, PeerNode, State};
 use super::lane::{Health, PeerLane, StoreLane, run_to_end};
-use super::receipt::Receipts;
+use super::publish::PublishClock;
+use super::renew::Renewer;
+use super::sign::Draft;
 use super::{events, pieces, sign, verify};
 
 /// Room for everything that the protocol may have under way, and as much again: the driver stops
@@ -239,7 +240,8 @@ impl PeerNodeBuilder {
             transports: transports(self.transports, &identity, &self.config)?,
             peers: self.storage.peers.unwrap_or_else(|| Arc::new(MemoryPeerStore::new())),
             queue: self.storage.queue.unwrap_or_else(|| {
-                Arc::new(MemoryQueue::new(self.config.outbox.max_entries as usize))
+                // The protocol keeps to the bound; what is published anew stands beside the old.
+                Arc::new(MemoryQueue::new(self.config.outbox.max_entries as usize + RENEWALS))
             }),
             log: self
                 .storage
@@ -333,11 +335,15 @@ impl Parts {
         let ended = watch::Sender::new(None);
         let health = Health::new(events.clone());
         let failing = health.watch();
+        let clock = Arc::new(PublishClock::default());
+        let (renewals, renewal_box) = mpsc::channel(RENEWALS);
+        let renewer = self.renewer(Arc::clone(&clock), drafts.clone(), done.clone());
         let inner = Inner {
             identity: self.identity.clone(),
             config: self.config.clone(),
             listening,
-            clock: PublishClock::default(),
+            clock,
+            publishes: publishes.clone(),
             commands,
             drafts,
             events: events.downgrade(),
@@ -368,6 +374,7 @@ impl Parts {
             jobs,
             checks,
             store,
+            renewals,
             peers,
             done,
             inbound,
@@ -382,24 +389,11 @@ impl Parts {
         let signer =
             sign::run(draft_box, self.identity.clone(), self.config.network.signatures, publishes);
         effects.listeners.spawn(signer.instrument(span.clone()));
+        effects.listeners.spawn(renewer.run(renewal_box).instrument(span.clone()));
         for prober in self.probers {
             effects.listeners.spawn(probe(prober, effects.events.clone()));
         }
-        let driver = Driver {
-            identity: self.identity,
-            protocol,
-            started: Instant::now(),
-            state,
-            effects,
-            links: HashMap::new(),
-            closing: JoinSet::new(),
-            waiting: HashMap::new(),
-            receipts: Receipts::default(),
-            next_link: 0,
-            next_call: 0,
-            stopping: None,
-            ended,
-        };
+        let driver = Driver::new(self.identity, protocol, state, effects, ended);
         let mail = Mailboxes {
             completions,
             commands: command_box,
@@ -409,6 +403,16 @@ impl Parts {
         tracing::info!(target: "sorcha_peer::node", parent: &span, peer = %me, ?listening, "node started");
         tokio::spawn(driver.run(mail).instrument(span));
         Ok(PeerNode(Arc::new(inner)))
+    }
+
+    fn renewer(
+        &self,
+        clock: Arc<PublishClock>,
+        drafts: mpsc::Sender<Draft>,
+        done: mpsc::Sender<Completion>,
+    ) -> Renewer {
+        let (queue, retention) = (Arc::clone(&self.queue), self.config.gossip.retention);
+        Renewer { queue, clock, retention, drafts, done }
     }
 
     fn store_lane(
@@ -456,7 +460,8 @@ impl Parts {
         Ok(Restored { peers, bans, index, outbox, max_bytes })
     }
 
-    /// A log that was lost or lags behind the outbox gets its own transactions again.
+    /// A log that was lost or lags behind the outbox gets its own transactions again, but those that
+    /// have expired: they are published anew.
     async fn restore_outbox(&self) -> Result<Vec<Queued>, StoreError> {
         let mut outbox = Vec::new();
         for which in [Which::Waiting, Which::Dead] {
@@ -467,13 +472,15 @@ impl Parts {
                 after = Some(last.seq);
                 outbox.extend(page.iter().map(queued));
                 if which == Which::Waiting {
-                    let own = |entry: OutboxEntry| NewEntry {
-                        keep_until: entry.transaction.header().expires,
-                        transaction: entry.transaction,
-                        from: None,
-                        hops: 0,
+                    let (now, retention) = (wall_now(), self.config.gossip.retention);
+                    let own = |entry: OutboxEntry| {
+                        let header = entry.transaction.header();
+                        let keep_until = header.expires.min(header.created.plus(retention));
+                        let transaction = entry.transaction;
+                        let entry = NewEntry { transaction, from: None, hops: 0, keep_until };
+                        (keep_until > now).then_some(entry)
                     };
-                    let entries: Vec<_> = page.into_iter().map(own).collect();
+                    let entries: Vec<_> = page.into_iter().filter_map(own).collect();
                     self.log.append(&entries).await?;
                 }
             }

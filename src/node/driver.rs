@@ -37,6 +37,8 @@ const GRACE: Duration = Duration::from_secs(5);
 pub(super) enum Command {
     Publish {
         transaction: Transaction,
+        /// The entry of the outbox that it takes the place of.
+        renews: Option<TransactionId>,
         reply: oneshot::Sender<Published>,
     },
     Connect {
@@ -122,6 +124,30 @@ pub(super) fn wall_now() -> WallTime {
 }
 
 impl Driver {
+    pub(super) fn new(
+        identity: Identity,
+        protocol: Protocol,
+        state: watch::Sender<State>,
+        effects: Effects,
+        ended: watch::Sender<Option<ShutdownReport>>,
+    ) -> Self {
+        Self {
+            identity,
+            protocol,
+            started: Instant::now(),
+            state,
+            effects,
+            links: HashMap::new(),
+            closing: JoinSet::new(),
+            waiting: HashMap::new(),
+            receipts: Receipts::default(),
+            next_link: 0,
+            next_call: 0,
+            stopping: None,
+            ended,
+        }
+    }
+
     /// Runs until the node is shut down or the last handle is dropped.
     pub(super) async fn run(mut self, mut mail: Mailboxes) {
         let timer = tokio::time::sleep_until(self.started);
@@ -208,14 +234,14 @@ impl Driver {
 
     fn command(&mut self, command: Command) {
         match command {
-            Command::Publish { transaction, reply } => {
+            Command::Publish { transaction, renews, reply } => {
                 if self.stopping.is_some() {
                     let _ = reply.send(Err(PublishRefusal::Closed));
                     return;
                 }
                 let id = transaction.id();
                 let call = self.call(Waiting::Publish(id, reply));
-                self.feed(Input::Publish { call, transaction });
+                self.feed(Input::Publish { call, transaction, renews });
             }
             Command::Connect { endpoint, reply } => {
                 let call = self.call(Waiting::Connect(reply));

@@ -34,6 +34,8 @@ pub(super) struct Effects {
     pub(super) jobs: mpsc::Sender<Job>,
     pub(super) checks: mpsc::Sender<Check>,
     pub(super) store: mpsc::Sender<StoreOp>,
+    /// Entries of the outbox to be published anew.
+    pub(super) renewals: mpsc::Sender<TransactionId>,
     pub(super) peers: Arc<PeerLane>,
     pub(super) done: mpsc::Sender<Completion>,
     pub(super) inbound: mpsc::Sender<Completion>,
@@ -245,6 +247,14 @@ impl Driver {
                     self.receipts.stand(id, Standing::Confirmed);
                 }
                 self.store(StoreOp::Confirmed { ids });
+            }
+            Output::Renew { id } => {
+                // As many as may be under way fit; when the renewer has ended, so does the node.
+                let _ = self.effects.renewals.try_send(id);
+            }
+            Output::Renewed { id, renewed_as } => {
+                self.receipts.renewed(&id, renewed_as);
+                self.store(StoreOp::Confirmed { ids: vec![id] });
             }
             Output::UpdateOutbox { states } => self.store(StoreOp::UpdateOutbox { states }),
             Output::Expire { now } => self.store(StoreOp::Expire { now }),

@@ -3,29 +3,26 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::config::Config;
 use crate::error::{
-    ConnectError, NodeClosed, PublishError, ReadyError, ShutdownReport, StoreError, StoreErrorKind,
+    ConnectError, NodeClosed, PublishError, ReadyError, ShutdownReport, StoreErrorKind,
     SubscribeError,
 };
 use crate::identity::Identity;
 use crate::ports::{Ban, TransactionQueue, TransactionStore};
-use crate::protocol::{ConnectFailure, PublishRefusal};
-use crate::types::{
-    Cursor, Endpoint, Event, Header, LinkStatus, Mode, PeerId, Stats, Topic, WallTime,
-};
+use crate::protocol::ConnectFailure;
+use crate::types::{Cursor, Endpoint, Event, LinkStatus, Mode, PeerId, Stats, Topic};
 
 use super::builder::PeerNodeBuilder;
 use super::driver::{Command, wall_now};
 use super::durable::{DurableSubscription, Names};
 use super::events::Events;
-use super::receipt::Receipt;
+use super::publish::PublishClock;
 use super::sign::Draft;
 use super::subscription::{From, Subscription};
 
@@ -34,7 +31,8 @@ pub(super) struct Inner {
     pub(super) identity: Identity,
     pub(super) config: Config,
     pub(super) listening: Option<SocketAddr>,
-    pub(super) clock: PublishClock,
+    pub(super) clock: Arc<PublishClock>,
+    pub(super) publishes: mpsc::Sender<Command>,
     pub(super) commands: mpsc::Sender<Command>,
     pub(super) drafts: mpsc::Sender<Draft>,
     pub(super) events: broadcast::WeakSender<Event>,
@@ -50,20 +48,6 @@ pub(super) struct Inner {
     pub(super) state: watch::Receiver<State>,
     /// What the shutdown left undone, once it is through.
     pub(super) ended: watch::Receiver<Option<ShutdownReport>>,
-}
-
-/// Tells apart publishes of the same bytes in the same millisecond: the n-th of a millisecond
-/// expires n milliseconds later than it would.
-#[derive(Debug, Default)]
-pub(super) struct PublishClock(Mutex<(WallTime, u64)>);
-
-impl PublishClock {
-    fn tick(&self, now: WallTime) -> (WallTime, Duration) {
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let nth = if last.0 == now { last.1 + 1 } else { 0 };
-        *last = (now, nth);
-        (now, Duration::from_millis(nth))
-    }
 }
 
 /// What changes rarely and is asked often.
@@ -144,43 +128,6 @@ impl PeerNode {
     /// [`PublishError::Store`], and [`PeerNode::wait_ready`] waits.
     pub fn storage_failure(&self) -> Option<StoreErrorKind> {
         *self.0.failing.borrow()
-    }
-
-    /// Publishes a payload. `Ok` means that the node's outbox and log have it; it is delivered to
-    /// this node's own subscribers too, and to every other node sooner or later. Works offline.
-    ///
-    /// Two publishes of the same bytes are two transactions. Not cancel safe in one respect: a
-    /// future dropped before it is ready may or may not have published.
-    ///
-    /// # Errors
-    /// [`PublishError`]; nothing was stored or sent.
-    pub async fn publish(
-        &self,
-        topic: &str,
-        payload: impl Into<Bytes>,
-    ) -> Result<Receipt, PublishError> {
-        let topic = Topic::new(topic)?;
-        let payload = payload.into();
-        let (size, limit) = (payload.len() as u64, self.0.config.gossip.max_transaction_size);
-        if size > limit {
-            return Err(PublishError::TooLarge { size, limit });
-        }
-        let (created, nth) = self.0.clock.tick(wall_now());
-        let expires = created.plus(self.0.config.gossip.retention + nth);
-        let mut header = Header::new(topic, self.peer_id(), created, expires, &payload);
-        loop {
-            let (reply, answer) = oneshot::channel();
-            let draft = Draft { header: header.clone(), payload: payload.clone(), reply };
-            self.0.drafts.send(draft).await.map_err(|_| PublishError::Closed)?;
-            match answer.await.map_err(|_| PublishError::Closed)? {
-                Ok((receipt, true)) => return Ok(receipt),
-                // An earlier process of this identity published the same bytes at the same time.
-                Ok((_, false)) => {
-                    header.expires = header.expires.plus(Duration::from_millis(1));
-                }
-                Err(refusal) => return Err(publish_error(refusal)),
-            }
-        }
     }
 
     /// Subscribes to one topic.
@@ -421,18 +368,6 @@ impl WeakPeerNode {
     /// The node, while somebody still holds it.
     pub fn upgrade(&self) -> Option<PeerNode> {
         self.0.upgrade().map(PeerNode)
-    }
-}
-
-fn publish_error(refusal: PublishRefusal) -> PublishError {
-    match refusal {
-        PublishRefusal::TooLarge { size, limit } => PublishError::TooLarge { size, limit },
-        PublishRefusal::QueueFull { limit } => PublishError::QueueFull { limit },
-        PublishRefusal::OverShare { used, limit } => PublishError::OverShare { used, limit },
-        PublishRefusal::Store(kind) => {
-            PublishError::Store(StoreError::new(kind, "the transaction was not stored"))
-        }
-        PublishRefusal::Closed => PublishError::Closed,
     }
 }
 

@@ -32,6 +32,18 @@ pub struct Progress {
     pub copies: u32,
     /// Where it stands.
     pub standing: Standing,
+    /// The id under which it was published anew, because it had expired before any other node had
+    /// it; the rest of this is about that one then.
+    pub renewed_as: Option<TransactionId>,
+}
+
+/// What a publish did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The transaction is new, and safe.
+    Published,
+    /// It had been published before, and is safe: nothing was done.
+    AlreadyPublished,
 }
 
 /// Proof that `publish` accepted a transaction, and a view of how far it got. Dropping it changes
@@ -39,6 +51,7 @@ pub struct Progress {
 #[derive(Debug, Clone)]
 pub struct Receipt {
     id: TransactionId,
+    outcome: Outcome,
     progress: watch::Receiver<Progress>,
 }
 
@@ -46,6 +59,16 @@ impl Receipt {
     /// The transaction's id.
     pub fn id(&self) -> TransactionId {
         self.id
+    }
+
+    /// Whether this call published it.
+    pub fn outcome(&self) -> Outcome {
+        self.outcome
+    }
+
+    /// The same receipt, of a call that found it published.
+    pub(super) fn repeated(self) -> Self {
+        Self { outcome: Outcome::AlreadyPublished, ..self }
     }
 
     /// How many other nodes have confirmed that they stored it.
@@ -106,7 +129,7 @@ impl Receipts {
             self.sweep_at = self.watched.len() * 2;
         }
         let sender = self.watched.entry(id).or_default();
-        Receipt { id, progress: sender.subscribe() }
+        Receipt { id, outcome: Outcome::Published, progress: sender.subscribe() }
     }
 
     pub(super) fn copied(&mut self, id: &TransactionId, copies: u32) {
@@ -119,6 +142,14 @@ impl Receipts {
         });
     }
 
+    /// Who waits for `old` waits for `new` from now on.
+    pub(super) fn renewed(&mut self, old: &TransactionId, new: TransactionId) {
+        if let Some(sender) = self.watched.remove(old) {
+            sender.send_modify(|progress| progress.renewed_as = Some(new));
+            self.watched.insert(new, sender);
+        }
+    }
+
     pub(super) fn stand(&mut self, id: &TransactionId, standing: Standing) {
         self.update(id, |progress| progress.standing = standing);
     }
@@ -129,5 +160,26 @@ impl Receipts {
         if sender.is_closed() {
             self.watched.remove(id);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_receipt_follows_what_was_published_anew() {
+        let id = |n| TransactionId::from_bytes([n; 32]);
+        let mut receipts = Receipts::default();
+        let receipt = receipts.watch(id(1));
+        receipts.renewed(&id(1), id(2));
+        let same = receipts.watch(id(2));
+        receipts.copied(&id(2), 3);
+        assert_eq!((receipt.copies(), same.copies()), (3, 3));
+        assert_eq!((receipt.id(), receipt.progress().renewed_as), (id(1), Some(id(2))));
+        receipts.stand(&id(1), Standing::Confirmed);
+        assert_eq!(receipt.progress().standing, Standing::Waiting, "there is no such entry");
+        receipts.renewed(&id(8), id(9));
+        assert_eq!(receipts.watched.len(), 1, "nobody waits for it");
     }
 }

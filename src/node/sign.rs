@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::config::SignaturePolicy;
 use crate::identity::Identity;
 use crate::protocol::PublishRefusal;
-use crate::types::{Header, InvalidTransaction, MAX_BATCH, Signature, Transaction};
+use crate::types::{Header, InvalidTransaction, MAX_BATCH, Signature, Transaction, TransactionId};
 
 use super::driver::Command;
 use super::receipt::Receipt;
@@ -23,6 +23,8 @@ pub(super) type Published = Result<(Receipt, bool), PublishRefusal>;
 pub(super) struct Draft {
     pub(super) header: Header,
     pub(super) payload: Bytes,
+    /// The entry of the outbox that it takes the place of.
+    pub(super) renews: Option<TransactionId>,
     pub(super) reply: oneshot::Sender<Published>,
 }
 
@@ -38,7 +40,7 @@ pub(super) async fn run(
         // Who gave up before the signature has not published.
         batch.retain(|draft| !draft.reply.is_closed());
         let (replies, parts): (Vec<_>, Vec<_>) =
-            batch.drain(..).map(|d| (d.reply, (d.header, d.payload))).unzip();
+            batch.drain(..).map(|d| ((d.reply, d.renews), (d.header, d.payload))).unzip();
         let signed = match policy {
             SignaturePolicy::Required => identity.sign_transactions(parts),
             SignaturePolicy::Off => unsigned(parts),
@@ -48,8 +50,8 @@ pub(super) async fn run(
             tracing::error!(target: "sorcha_peer::node", "a publish could not be signed");
             continue;
         };
-        for (transaction, reply) in transactions.into_iter().zip(replies) {
-            if publishes.send(Command::Publish { transaction, reply }).await.is_err() {
+        for (transaction, (reply, renews)) in transactions.into_iter().zip(replies) {
+            if publishes.send(Command::Publish { transaction, renews, reply }).await.is_err() {
                 return;
             }
         }

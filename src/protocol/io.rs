@@ -134,6 +134,15 @@ pub enum Input {
         call: CallId,
         /// The transaction, signed by this node.
         transaction: Transaction,
+        /// The outbox entry that it takes the place of, if [`Output::Renew`] asked for it.
+        renews: Option<TransactionId>,
+    },
+    /// [`Output::Renew`] could not be carried out: nothing was published.
+    NotRenewed {
+        /// Which.
+        id: TransactionId,
+        /// The outbox does not have it.
+        gone: bool,
     },
     /// [`Output::Store`] is done.
     Stored {
@@ -322,6 +331,19 @@ pub enum Output {
     Confirmed {
         /// Which.
         ids: Vec<TransactionId>,
+    },
+    /// Publish an entry of the outbox anew, with times of now; answer with [`Input::Publish`], or with
+    /// [`Input::NotRenewed`] when there is nothing to publish.
+    Renew {
+        /// Which.
+        id: TransactionId,
+    },
+    /// Another transaction has taken the place of an entry: take that out of the outbox.
+    Renewed {
+        /// Which.
+        id: TransactionId,
+        /// The other one.
+        renewed_as: TransactionId,
     },
     /// Note where own transactions stand.
     UpdateOutbox {

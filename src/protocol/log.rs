@@ -327,6 +327,8 @@ impl Log {
         for position in self.order.expire(now, &self.slab) {
             seqs.push(self.slab.seq(position));
         }
+        // In the order of acceptance, for who publishes anew what was its own.
+        seqs.sort_unstable();
         // Burying moves the base, against which positions are understood.
         for seq in seqs {
             if let Some(record) = self.at(seq) {

@@ -13,8 +13,8 @@
 //! The parts, each with its contract at the top of its file: `session` (hello, links), `overlay`
 //! (which links), `discovery` (which peers), `liveness` (who is there), `gossip` (push, announce),
 //! `reconcile` (repair), `fetch` (want), `judge` (verify, accept), `large`, `reserve` and `pieces`
-//! (large payloads), `serve` (answer), `publish` (store), `outbox` (copies), `guard` (bans), `log`
-//! (what is retained; `slab`, `order`, `ids`).
+//! (large payloads), `serve` (answer), `publish` (store), `outbox` (copies; `renew`), `guard` (bans),
+//! `log` (what is retained; `slab`, `order`, `ids`).
 
 mod book;
 mod discovery;
@@ -37,6 +37,7 @@ mod overlay;
 mod pieces;
 mod publish;
 mod reconcile;
+mod renew;
 mod reserve;
 mod rng;
 mod serve;
@@ -63,6 +64,7 @@ pub use io::{
     CallId, ConnectFailure, DialId, Input, Judgement, LinkView, Output, PublishRefusal, Queued,
     Restored, Ticket,
 };
+pub(crate) use renew::WINDOW as RENEWALS;
 
 /// How often expired transactions and bans are looked for.
 const EXPIRE_EVERY: Duration = Duration::from_secs(10);
@@ -77,7 +79,7 @@ const MAX_STORING: usize = 8192;
 enum Task {
     Verify { link: LinkId, from: PeerId, transaction: Transaction, hop: u16 },
     Records { link: LinkId, source: PeerId, scope: AddressScope },
-    StoreOwn { transaction: Transaction },
+    StoreOwn { transaction: Transaction, renews: Option<TransactionId> },
     StoreForeign { id: TransactionId, origin: PeerId },
     Load { link: LinkId, id: TransactionId },
     Head { link: LinkId, from: PeerId, id: TransactionId },
@@ -113,6 +115,8 @@ pub struct Protocol {
     /// What they will take up.
     publishing_bytes: u64,
     outbox: outbox::Outbox,
+    /// Entries of it that are being published anew.
+    renewing: usize,
     copies_wanted: u32,
     guard: guard::Guard,
     mode: Mode,
@@ -139,7 +143,8 @@ impl Protocol {
         let mut rng = rng::Rng::new(seed);
         let shares = share::Shares::new(share_of(restored.max_bytes, config));
         let mut log = log::Log::new(&mut rng, config.gossip.cache_bytes, shares);
-        let outbox = outbox::Outbox::restore(restored.outbox);
+        let waiting: Vec<_> = restored.outbox.iter().filter(|q| !q.dead).map(|q| q.id).collect();
+        let mut outbox = outbox::Outbox::restore(restored.outbox);
         for entry in restored.index {
             let entry = log::Entry {
                 id: entry.id,
@@ -156,6 +161,9 @@ impl Protocol {
             };
             log.append(entry, MonoTime::ZERO);
             log.passed(log.head());
+        }
+        for id in waiting.iter().filter(|id| !log.contains(id)) {
+            outbox.set_stale(id);
         }
         let discovery = &config.discovery;
         let book = book::Book::new(&discovery.bootstrap, discovery.max_peers, restored.peers);
@@ -191,6 +199,7 @@ impl Protocol {
             publishing: BTreeMap::new(),
             publishing_bytes: 0,
             outbox,
+            renewing: 0,
             copies_wanted: config.outbox.min_copies,
             guard: guard::Guard::new(restored.bans),
             mode: Mode::Offline,
@@ -334,7 +343,10 @@ impl Protocol {
             Input::Malformed { link } => self.violation(link),
             Input::Overrun { link } => self.close(link, CloseReason::SlowPeer),
             Input::Sent { link, weight, bytes } => self.on_sent(link, weight, bytes),
-            Input::Publish { call, transaction } => self.on_publish(call, transaction),
+            Input::Publish { call, transaction, renews } => {
+                self.on_publish(call, transaction, renews);
+            }
+            Input::NotRenewed { id, gone } => self.on_not_renewed(id, gone),
             Input::Stored { ticket, result } => self.on_stored(ticket, result),
             Input::Verified { ticket, judgement } => {
                 self.on_verified(ticket, judgement);
@@ -432,6 +444,7 @@ impl Protocol {
     fn on_expire(&mut self) {
         self.expire_log();
         self.expire_bans();
+        self.renew_stale();
         self.settle_promises();
         self.repair_after_loss();
         self.timers.set(timers::Timer::Expire, self.now + EXPIRE_EVERY);

@@ -3,9 +3,10 @@
 //! ```text
 //! published ──► waiting ──enough confirmed──► finished (still counted for receipts for a while)
 //!                │   ▲ │
-//!   no taker in  │   │ └──expired──► dead
-//!   max_retries  │   └─somebody confirmed, or the host asked
-//!   rounds       └──► dead
+//!   no taker in  │   │ ├──expired, too few have it──► dead
+//!   max_retries  │   │ └──expired, nobody has it──► stale ──a link──► published anew (`renew`)
+//!   rounds       │   └─somebody confirmed, or the host asked
+//!                └──► dead
 //! ```
 //!
 //! An entry leaves the outbox when `min_copies` peers (or all that are linked, if fewer) confirmed
@@ -64,7 +65,7 @@ impl Protocol {
             if let Some(slot) = slot {
                 self.log.note_known(id, slot);
             }
-            if peers >= needed && self.outbox.finish(id) {
+            if (peers >= needed || self.outbox.is_stale(id)) && self.outbox.finish(id) {
                 done.push(*id);
             } else if self.outbox.revive(id, online + FIRST_ROUND) {
                 revived.push(*id);
@@ -99,6 +100,7 @@ impl Protocol {
         }
         self.outbox.clock.run(self.now, online);
         self.arm_outbox();
+        self.renew_stale();
     }
 
     /// An entry was added: somebody should have confirmed it when its first round is over.
@@ -175,10 +177,15 @@ impl Protocol {
         EntryState::Dead { reason: reason.to_owned(), since: self.wall }
     }
 
-    /// What of our own expired without enough copies is a dead letter.
+    /// What of our own expired without enough copies is a dead letter, and what expired without any
+    /// is published anew.
     pub(super) fn bury_expired(&mut self, own: &[TransactionId]) {
-        let left: Vec<_> = own.iter().filter(|id| self.outbox.is_waiting(id)).collect();
-        let states: Vec<_> = left.into_iter().map(|id| (*id, self.bury(id, EXPIRED))).collect();
+        let left = own.iter().filter(|id| self.outbox.is_waiting(id) && !self.outbox.is_stale(id));
+        let (taken, untaken): (Vec<_>, Vec<_>) = left.partition(|id| self.outbox.has_copies(id));
+        for id in untaken {
+            self.outbox.set_stale(id);
+        }
+        let states: Vec<_> = taken.into_iter().map(|id| (*id, self.bury(id, EXPIRED))).collect();
         if !states.is_empty() {
             self.out.push_back(Output::UpdateOutbox { states });
             self.arm_outbox();
@@ -248,8 +255,16 @@ struct Entry {
     wanted: bool,
     /// Rounds that did not count because a peer had asked for it.
     excused: u8,
-    /// When its round is over, on the online clock; `None` for a dead letter.
+    /// When its round is over, on the online clock; `None` for a dead letter and a stale one.
     due: Option<Duration>,
+    /// It expired before anybody had it.
+    stale: bool,
+}
+
+impl Entry {
+    fn is_dead(&self) -> bool {
+        self.due.is_none() && !self.stale
+    }
 }
 
 /// Own transactions and who confirmed to have stored them.
@@ -258,6 +273,10 @@ pub(super) struct Outbox {
     entries: BTreeMap<TransactionId, Entry>,
     /// Entries that are not dead, by `due`.
     due: BTreeSet<(Duration, TransactionId)>,
+    /// Stale entries, in the order of publishing; those being published anew are not among them.
+    stale: VecDeque<TransactionId>,
+    /// Stale entries in all.
+    stale_count: usize,
     clock: OnlineClock,
     /// Out of the outbox, but still counted for receipts; the oldest is forgotten first.
     finished: BTreeMap<TransactionId, Vec<PeerId>>,
@@ -287,7 +306,7 @@ impl Outbox {
     }
 
     pub(super) fn dead(&self) -> usize {
-        self.entries.len() - self.due.len()
+        self.entries.len() - self.due.len() - self.stale_count
     }
 
     pub(super) fn contains(&self, id: &TransactionId) -> bool {
@@ -296,15 +315,60 @@ impl Outbox {
 
     /// Those that wait for copies.
     pub(super) fn waiting(&self) -> Vec<TransactionId> {
-        self.due.iter().map(|(_, id)| *id).collect()
+        let waiting = self.entries.iter().filter(|(_, entry)| !entry.is_dead());
+        waiting.map(|(id, _)| *id).collect()
     }
 
     pub(super) fn is_dead(&self, id: &TransactionId) -> bool {
-        self.entries.get(id).is_some_and(|entry| entry.due.is_none())
+        self.entries.get(id).is_some_and(Entry::is_dead)
     }
 
     pub(super) fn is_waiting(&self, id: &TransactionId) -> bool {
-        self.entries.get(id).is_some_and(|entry| entry.due.is_some())
+        self.entries.get(id).is_some_and(|entry| !entry.is_dead())
+    }
+
+    pub(super) fn is_stale(&self, id: &TransactionId) -> bool {
+        self.entries.get(id).is_some_and(|entry| entry.stale)
+    }
+
+    fn has_copies(&self, id: &TransactionId) -> bool {
+        self.entries.get(id).is_some_and(|entry| !entry.peers.is_empty())
+    }
+
+    /// It has expired, and nobody has it.
+    pub(super) fn set_stale(&mut self, id: &TransactionId) {
+        self.bury(id);
+        if let Some(entry) = self.entries.get_mut(id).filter(|entry| !entry.stale) {
+            entry.stale = true;
+            self.stale.push_back(*id);
+            self.stale_count += 1;
+        }
+    }
+
+    /// The next stale entry to be published anew.
+    pub(super) fn next_stale(&mut self) -> Option<TransactionId> {
+        loop {
+            let id = self.stale.pop_front()?;
+            if self.is_stale(&id) {
+                return Some(id);
+            }
+        }
+    }
+
+    /// It could not be published anew.
+    pub(super) fn put_back_stale(&mut self, id: TransactionId) {
+        if self.is_stale(&id) {
+            self.stale.push_front(id);
+        }
+    }
+
+    /// `new` takes the place of `old`, with the attempts that are left to it.
+    pub(super) fn replace(&mut self, old: &TransactionId, new: TransactionId) {
+        let attempts = self.entries.get(old).map_or(0, |entry| entry.attempts);
+        self.remove(old);
+        if let Some(entry) = self.entries.get_mut(&new) {
+            entry.attempts = attempts;
+        }
     }
 
     /// A peer asked for this.
@@ -347,11 +411,12 @@ impl Outbox {
         dead
     }
 
-    fn remove(&mut self, id: &TransactionId) -> Option<Vec<PeerId>> {
+    pub(super) fn remove(&mut self, id: &TransactionId) -> Option<Vec<PeerId>> {
         let entry = self.entries.remove(id)?;
         if let Some(due) = entry.due {
             self.due.remove(&(due, *id));
         }
+        self.stale_count -= usize::from(entry.stale);
         Some(entry.peers)
     }
 

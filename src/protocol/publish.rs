@@ -7,7 +7,7 @@
 //! while (`fetch`), or by its origin, which offers again what has too few copies.
 
 use crate::error::StoreErrorKind;
-use crate::types::{NewEntry, PeerId, Transaction};
+use crate::types::{NewEntry, PeerId, Transaction, TransactionId};
 
 use super::fetch::{Pending, Stage};
 use super::io::{CallId, Output, PublishRefusal, Ticket};
@@ -15,22 +15,30 @@ use super::share::cost;
 use super::{Protocol, Task};
 
 impl Protocol {
-    pub(super) fn on_publish(&mut self, call: CallId, transaction: Transaction) {
+    pub(super) fn on_publish(
+        &mut self,
+        call: CallId,
+        transaction: Transaction,
+        renews: Option<TransactionId>,
+    ) {
         let id = transaction.id();
         // What came from peers and is not safe yet is stored again: Ok means safe.
         if self.log.find(&id).is_some_and(|entry| entry.stored) {
             self.counters.publishes_repeated += 1;
             self.out.push_back(Output::Published { call, result: Ok(false) });
+            self.not_renewed(renews);
             return;
         }
         if let Some(calls) = self.publishing.get_mut(&id) {
             // Being stored: answered together with the first call.
             calls.push(call);
+            self.not_renewed(renews);
             return;
         }
-        if let Some(refusal) = self.refuse_publish(&transaction) {
+        if let Some(refusal) = self.refuse_publish(&transaction, renews.is_some()) {
             self.counters.publishes_refused += 1;
             self.out.push_back(Output::Published { call, result: Err(refusal) });
+            self.not_renewed(renews);
             return;
         }
         let size = transaction.header().payload_len;
@@ -45,11 +53,12 @@ impl Protocol {
             hops: 0,
         };
         self.storing += 1;
-        let ticket = self.ticket(Task::StoreOwn { transaction });
+        let ticket = self.ticket(Task::StoreOwn { transaction, renews });
         self.out.push_back(Output::Store { ticket, entry, own: true });
     }
 
-    fn refuse_publish(&self, transaction: &Transaction) -> Option<PublishRefusal> {
+    /// `renewed`: it takes the place of another, so the outbox has room for it.
+    fn refuse_publish(&self, transaction: &Transaction, renewed: bool) -> Option<PublishRefusal> {
         let (size, limit) =
             (transaction.header().payload_len, self.config.gossip.max_transaction_size);
         let capacity = self.config.outbox.max_entries;
@@ -58,7 +67,7 @@ impl Protocol {
             Some(PublishRefusal::Closed)
         } else if size > limit {
             Some(PublishRefusal::TooLarge { size, limit })
-        } else if self.outbox.len() + self.publishing.len() >= capacity as usize {
+        } else if !renewed && self.outbox.len() + self.publishing.len() >= capacity as usize {
             Some(PublishRefusal::QueueFull { limit: capacity })
         } else if let Some((used, limit)) = self.log.shares.excess(&origin, under_way, size) {
             Some(PublishRefusal::OverShare { used, limit })
@@ -87,7 +96,9 @@ impl Protocol {
             self.counters.storage_failures += 1;
         }
         match task {
-            Some(Task::StoreOwn { transaction }) => self.on_own_stored(&transaction, result),
+            Some(Task::StoreOwn { transaction, renews }) => {
+                self.on_own_stored(&transaction, renews, result);
+            }
             Some(Task::StoreForeign { id, origin }) if result.is_ok() => {
                 if let Some(entry) = self.log.find_mut(&id) {
                     entry.stored = true;
@@ -110,7 +121,12 @@ impl Protocol {
         }
     }
 
-    fn on_own_stored(&mut self, transaction: &Transaction, result: Result<(), StoreErrorKind>) {
+    fn on_own_stored(
+        &mut self,
+        transaction: &Transaction,
+        renews: Option<TransactionId>,
+        result: Result<(), StoreErrorKind>,
+    ) {
         let id = transaction.id();
         self.remove_pending(&id);
         let calls = self.publishing.remove(&id).unwrap_or_default();
@@ -119,9 +135,13 @@ impl Protocol {
         if result.is_ok() {
             self.counters.transactions_published += 1;
             self.watch_outbox(id);
+            if let Some(old) = renews {
+                self.on_renewed(old, id);
+            }
             self.fetches.lost.note_saved(size, self.now);
         } else {
             self.counters.publishes_refused += 1;
+            self.not_renewed(renews);
         }
         for (at, call) in calls.into_iter().enumerate() {
             let result = result.map(|()| at == 0).map_err(PublishRefusal::Store);

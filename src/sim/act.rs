@@ -1,16 +1,19 @@
 //! What happens: events become inputs, outputs become effects.
 
+use std::time::Duration;
+
 use crate::error::StoreErrorKind;
 use crate::protocol::{Input, Judgement, Output, Ticket};
 use crate::types::{
-    Head, InvalidTransaction, NewEntry, PeerRecord, Proofs, Transaction, Verdict, verify_piece,
+    Head, InvalidTransaction, NewEntry, PeerRecord, Proofs, Transaction, TransactionId, Verdict,
+    verify_piece,
 };
 
 use super::check::Seen;
 use super::config::Verification;
 use super::net::Arrival;
 use super::node::{Deferred, Delivery};
-use super::world::{Event, World};
+use super::world::{Event, LIFETIME, World};
 
 /// Sizes are looked at after every so many turns of a node, and less often the larger the world is:
 /// they cost more than a turn does.
@@ -199,6 +202,8 @@ impl World {
                 let at = self.now + self.config.store_delay;
                 self.schedule(at, Event::Loaded { node, boot, ticket, id });
             }
+            Output::Renew { id } => self.renew(node, id),
+            Output::Renewed { id, .. } => self.nodes[node].store.confirm(&[id]),
             Output::UpdateOutbox { states } => self.nodes[node].store.update(&states),
             Output::Confirmed { ids } => self.nodes[node].store.confirm(&ids),
             Output::Expire { now } => {
@@ -219,6 +224,25 @@ impl World {
             | Output::Observed { .. }
             | Output::Emit(_) => {}
         }
+    }
+
+    /// Publishes anew what a node has in its outbox.
+    fn renew(&mut self, node: usize, id: TransactionId) {
+        let n = &self.nodes[node];
+        let Some(old) = n.store.queued(&id) else {
+            return self.complete_later(node, Input::NotRenewed { id, gone: true });
+        };
+        let (topic, payload) = (old.topic().as_str().to_owned(), old.payload().clone());
+        let wall = n.wall(self.now);
+        // Transactions of one moment differ in when they expire.
+        let expires = wall.plus(LIFETIME + Duration::from_millis(n.next_call % 1000));
+        let transaction = self.transaction(node, &topic, &payload, wall, expires);
+        let size = transaction.header().payload_len;
+        self.spreads.published(transaction.id(), size, self.now);
+        let n = &mut self.nodes[node];
+        n.next_call += 1;
+        let call = crate::protocol::CallId(n.next_call);
+        self.complete_later(node, Input::Publish { call, transaction, renews: Some(id) });
     }
 
     /// Something that takes as long as a check.

@@ -243,7 +243,7 @@ impl Checker for StoreBeforePublished {
                 self.under_way.retain(|(n, _), _| n != node);
                 self.stored.restart(*node, kept);
             }
-            Seen::Input { node, input: Input::Publish { call, transaction } } => {
+            Seen::Input { node, input: Input::Publish { call, transaction, .. } } => {
                 self.calls.insert((*node, *call), transaction.id());
             }
             Seen::Output { node, output: Output::Store { ticket, entry, .. } } => {

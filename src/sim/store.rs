@@ -10,13 +10,23 @@ use crate::types::{
 
 use super::ids::FastMap;
 
+/// An entry of the outbox.
+#[derive(Debug)]
+struct Kept {
+    seq: u64,
+    queued: Queued,
+    transaction: Transaction,
+}
+
 /// Everything a node has written.
 #[derive(Debug, Default)]
 pub(super) struct Store {
     log: BTreeMap<u64, NewEntry>,
     by_id: FastMap<TransactionId, u64>,
     newest: u64,
-    outbox: BTreeMap<TransactionId, Queued>,
+    outbox: BTreeMap<TransactionId, Kept>,
+    /// Entries that the outbox has ever had.
+    queued: u64,
     peers: BTreeMap<PeerId, StoredPeer>,
     bans: BTreeMap<PeerId, Ban>,
 }
@@ -26,7 +36,12 @@ impl Store {
     pub(super) fn append(&mut self, entry: NewEntry, own: bool) -> Option<Cursor> {
         let id = entry.transaction.id();
         if own {
-            self.outbox.entry(id).or_insert(Queued { id, attempts: 0, dead: false });
+            self.queued += 1;
+            self.outbox.entry(id).or_insert_with(|| Kept {
+                seq: self.queued,
+                queued: Queued { id, attempts: 0, dead: false },
+                transaction: entry.transaction.clone(),
+            });
         }
         if self.by_id.contains_key(&id) {
             return None;
@@ -76,7 +91,7 @@ impl Store {
 
     pub(super) fn update(&mut self, states: &[(TransactionId, EntryState)]) {
         for (id, state) in states {
-            let Some(queued) = self.outbox.get_mut(id) else { continue };
+            let Some(Kept { queued, .. }) = self.outbox.get_mut(id) else { continue };
             (queued.attempts, queued.dead) = match state {
                 EntryState::Waiting { attempts, .. } => (*attempts, false),
                 EntryState::Dead { .. } => (queued.attempts, true),
@@ -104,6 +119,11 @@ impl Store {
         self.bans.remove(peer);
     }
 
+    /// What waits for copies under this id.
+    pub(super) fn queued(&self, id: &TransactionId) -> Option<&Transaction> {
+        self.outbox.get(id).map(|kept| &kept.transaction)
+    }
+
     pub(super) fn outbox_len(&self) -> usize {
         self.outbox.len()
     }
@@ -119,11 +139,13 @@ impl Store {
             created: e.transaction.header().created,
             keep_until: e.keep_until,
         };
+        let mut outbox: Vec<_> = self.outbox.values().collect();
+        outbox.sort_unstable_by_key(|kept| kept.seq);
         Restored {
             peers: self.peers.values().cloned().collect(),
             bans: self.bans.values().cloned().collect(),
             index: self.log.iter().map(entry).collect(),
-            outbox: self.outbox.values().copied().collect(),
+            outbox: outbox.into_iter().map(|kept| kept.queued).collect(),
             max_bytes,
         }
     }

@@ -24,7 +24,7 @@ use super::report::Faults;
 use super::spread::{Figures, Spreads};
 
 /// How long a publisher lets its transactions live.
-const LIFETIME: Duration = Duration::from_hours(1);
+pub(super) const LIFETIME: Duration = Duration::from_hours(1);
 
 /// Something that will happen; what is rare or large is boxed, since events are moved often.
 #[derive(Debug)]
@@ -199,6 +199,11 @@ impl World {
         self.nodes[node].store.outbox_len()
     }
 
+    /// The payload of a transaction that a node's disk has.
+    pub fn payload(&self, node: usize, id: &TransactionId) -> Option<Bytes> {
+        Some(self.nodes[node].store.get(id)?.payload().clone())
+    }
+
     /// Whether a node's disk has a transaction.
     pub fn holds(&self, node: usize, id: &TransactionId) -> bool {
         self.nodes[node].store.contains(id)
@@ -263,7 +268,7 @@ impl World {
         let n = &mut self.nodes[node];
         n.next_call += 1;
         let call = crate::protocol::CallId(n.next_call);
-        self.feed(node, Input::Publish { call, transaction });
+        self.feed(node, Input::Publish { call, transaction, renews: None });
     }
 
     /// Gives a node any input, for scenarios that this API has no word for.

@@ -112,6 +112,14 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// One of the node's own transactions expired before any other node had it, as after a long time
+    /// offline, and was published anew under another id.
+    Renewed {
+        /// Which.
+        id: TransactionId,
+        /// The id under which it goes on.
+        renewed_as: TransactionId,
+    },
     /// What a NAT prober saw.
     AddressObserved {
         /// The address, as `ip:port`.

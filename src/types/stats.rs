@@ -43,6 +43,8 @@ counters! {
     outbox_retries,
     /// Own transactions that became dead letters.
     dead_letters,
+    /// Own transactions that expired before anybody had them, and were published anew.
+    transactions_renewed,
     /// Payload bytes accepted, own and others'.
     payload_bytes_accepted,
     /// Whole payloads received that were new at that moment.

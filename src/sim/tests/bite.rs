@@ -89,7 +89,7 @@ fn at_most_once() {
 
 #[test]
 fn store_before_published() {
-    let publish = Input::Publish { call: CallId(1), transaction: transaction() };
+    let publish = Input::Publish { call: CallId(1), transaction: transaction(), renews: None };
     let answer = Output::Published { call: CallId(1), result: Ok(true) };
     let (store, good) = (store(1, true), stored(1, Ok(())));
     let bad = stored(1, Err(StoreErrorKind::Io));

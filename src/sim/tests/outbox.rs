@@ -102,14 +102,64 @@ fn time_alone_costs_no_attempt() {
     });
 }
 
+/// What node 1 has of the payloads that node 0 has published, in the order in which it got them.
+fn arrived(world: &World, payloads: &[Vec<u8>]) -> Vec<usize> {
+    let bytes = |delivery: &Delivery| world.payload(1, &delivery.id).unwrap();
+    let got = world.deliveries(1).iter().map(bytes);
+    got.map(|got| payloads.iter().position(|p| *p == got).unwrap()).collect()
+}
+
 #[test]
-fn what_expires_before_anybody_has_it_is_a_dead_letter() {
-    seeds("expired outbox", 2, |seed| {
-        let mut world = World::new(WorldConfig::new(seed, 1).topology(Topology::Empty));
+fn what_expires_while_its_node_is_alone_is_published_anew() {
+    seeds("a week offline", 4, |seed| {
+        let mut world = World::new(WorldConfig::new(seed, 2).topology(Topology::Empty));
+        // More than are renewed at once, many of them in one millisecond.
+        let payloads: Vec<_> = (0u32..700).map(|n| n.to_le_bytes().to_vec()).collect();
+        for (n, payload) in payloads.iter().enumerate() {
+            world.publish(0, "orders", payload);
+            world.run_for(millis(u64::from(n % 50 == 0)));
+        }
+        world.run_for(secs(7 * 24 * 60 * 60));
+        if seed % 2 == 0 {
+            world.crash(0, Disk::Kept);
+            world.start(0);
+        }
+        assert_eq!((world.outbox(0), dead_letters(&world, 0)), (700, 0));
+        world.connect(1, 0);
+        settle(&mut world, secs(60));
+        assert_eq!(arrived(&world, &payloads), (0..700).collect::<Vec<_>>());
+        assert_eq!((world.outbox(0), dead_letters(&world, 0)), (0, 0));
+        assert_eq!(world.protocol(0).unwrap().stats().counters.transactions_renewed, 700);
+    });
+}
+
+#[test]
+fn what_expires_again_and_again_and_no_peer_can_keep_is_a_dead_letter_in_the_end() {
+    seeds("stale and unwanted", 2, |seed| {
+        let mut world = World::new(WorldConfig::new(seed, 2).topology(Topology::Empty));
+        world.fail_store(1, Some(StoreErrorKind::Full));
         world.publish_random(0, 100);
         world.run_for(secs(61 * 60));
+        world.connect(1, 0);
+        assert!(attempts_are_over(&mut world, 0), "{:?}", world.report());
         assert_eq!((world.outbox(0), dead_letters(&world, 0)), (1, 1));
-        world.assert_clean();
+    });
+}
+
+#[test]
+fn what_cannot_be_stored_anew_is_tried_again() {
+    seeds("stale and full", 2, |seed| {
+        let mut world = World::new(WorldConfig::new(seed, 2).topology(Topology::Empty));
+        let payload = vec![7; 100];
+        world.publish(0, "orders", &payload);
+        world.run_for(secs(61 * 60));
+        world.fail_store(0, Some(StoreErrorKind::Full));
+        world.connect(1, 0);
+        world.run_for(secs(60));
+        assert_eq!((world.outbox(0), world.deliveries(1).len()), (1, 0));
+        world.fail_store(0, None);
+        settle(&mut world, secs(60));
+        assert_eq!(arrived(&world, &[payload]), [0]);
     });
 }
 

@@ -194,7 +194,11 @@ impl Chaos {
             4 => Input::LinkClosed { link },
             5 => Input::Malformed { link },
             6 => Input::Sent { link, weight: usize::from(b) * 1000, bytes: 10 },
-            7 => Input::Publish { call: CallId(1), transaction: transaction(b % 16, false) },
+            7 => Input::Publish {
+                call: CallId(1),
+                transaction: transaction(b % 16, false),
+                renews: None,
+            },
             8..11 => {
                 let ticket = ticket?;
                 match self.tickets.remove(&ticket) {

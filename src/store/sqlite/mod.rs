@@ -35,7 +35,7 @@ pub struct SqliteOptions {
 impl Default for SqliteOptions {
     fn default() -> Self {
         Self {
-            max_queue_entries: 100_000,
+            max_queue_entries: 101_000,
             max_log_bytes: 16 << 30,
             generation: Duration::from_mins(5),
         }
