@@ -16,10 +16,12 @@
 //! first `STEP` above that of the offer from which it took the header. Pieces are reserved only from
 //! a peer that has all of them, or from one whose place is lower than the own. To get in line behind
 //! a peer that is receiving, a node may rise above it; who waits for itself and would not be above
-//! its new place any more is sent away. It never sinks. So a peer that has everything waits for nobody, and every other
-//! edge leads strictly downwards at any time: the graph of who waits for whom has no cycle, whatever
-//! is lost or late. Both sides keep the rule: the asker names its place, and who is asked compares it
-//! with its own of that moment, which may have risen since it was told. Of each piece
+//! its new place any more is sent away. It never sinks. So a peer that has everything waits for
+//! nobody, and every other reservation that was taken leads strictly downwards at any time: the graph
+//! of who waits for whom has no cycle, whatever is lost or late. Both sides keep the rule: the asker
+//! names its place, and who is asked compares it with its own of that moment, which may have risen
+//! since it was told, and then refuses. So two who lose their sources and ask each other at once may
+//! both be refused, and never wait for each other. Of each piece
 //! there is one reservation at most: what several parents are asked for is disjoint, and what is
 //! asked elsewhere was taken back before on the same link.
 //!

@@ -2,8 +2,8 @@
 //!
 //! A link is in its hello (`up` is `None`) or up. Up links own one of 64 slots, so that what a peer
 //! is known to have is one bit in each log entry. Small messages gather in `Batch` and leave when
-//! 64 have gathered, when 5 ms have passed, or at once when the link has been quiet; a want never
-//! waits. What was handed to the driver and has not left for the wire is counted in `queued`.
+//! 64 have gathered, when 5 ms have passed, or at once when the link has been quiet; a want and the
+//! refusal of one never wait. What was handed to the driver and has not left for the wire is counted in `queued`.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -51,6 +51,11 @@ pub(super) struct Batch {
 }
 
 impl Batch {
+    /// Whether somebody waits for it to go on.
+    fn is_urgent(&self) -> bool {
+        !(self.want.is_empty() && self.missing.is_empty() && self.busy.is_empty())
+    }
+
     fn len(&self) -> usize {
         self.announce.len()
             + self.missing.len()
@@ -316,7 +321,7 @@ impl Protocol {
             let Some(up) = self.links.up(link) else { continue };
             let batch = &up.batch;
             let due = batch.flushed.map_or(now, |at| at + FLUSH_AFTER);
-            if !batch.want.is_empty() || batch.len() >= FLUSH_ENTRIES || due <= now {
+            if batch.is_urgent() || batch.len() >= FLUSH_ENTRIES || due <= now {
                 self.flush(link);
             } else if batch.len() > 0 {
                 self.timers.set_earlier(Timer::Flush(link), due);

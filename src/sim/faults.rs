@@ -94,6 +94,7 @@ impl World {
         n.ready_bulk.clear();
         n.uplink_free = Duration::ZERO;
         n.uplink_timer = false;
+        n.crawling = None;
         n.store_free = Duration::ZERO;
         let links = std::mem::take(&mut n.links);
         self.faults.crashes += 1;
@@ -166,7 +167,9 @@ impl World {
         };
         self.faults.nodes_slowed +=
             u64::from(slower(uplink, n.uplink) || slower(downlink, n.downlink));
-        (n.uplink, n.downlink) = (uplink, downlink);
+        let old = std::mem::replace(&mut n.uplink, uplink);
+        n.downlink = downlink;
+        self.hasten(node, old);
     }
 
     /// Changes what a node does wrong from now on.

@@ -18,6 +18,8 @@ use super::world::{Event, World};
 const BLACK_HOLE: Duration = Duration::from_secs(5);
 /// Frames up to this many bytes count as sent when they reach the uplink.
 const SMALL: usize = 4096;
+/// A frame that takes longer than this to leave is still there when its node gets faster.
+const CRAWL: Duration = Duration::from_secs(1);
 /// Longest time by which chance holds up a frame.
 const LATE: Duration = Duration::from_secs(1);
 
@@ -149,7 +151,7 @@ impl World {
     pub(super) fn transmit(&mut self, node: usize) {
         loop {
             let n = &mut self.nodes[node];
-            if n.ready.is_empty() && n.ready_bulk.is_empty() {
+            if n.ready.is_empty() && n.ready_bulk.is_empty() && n.crawling.is_none() {
                 return;
             }
             if n.uplink_free > self.now {
@@ -159,6 +161,10 @@ impl World {
                     self.schedule(at, Event::Uplink { node, boot });
                 }
                 return;
+            }
+            if let Some((pipe, side, frame)) = n.crawling.take() {
+                self.depart(pipe, side, frame);
+                continue;
             }
             let next = n.ready.pop_front().or_else(|| n.ready_bulk.pop_front());
             let Some((pipe, side)) = next else { return };
@@ -181,9 +187,28 @@ impl World {
                 let n = &mut self.nodes[node];
                 let time = n.uplink.map_or(Duration::ZERO, |rate| transfer(frame.bytes, rate));
                 n.uplink_free = self.now + time;
-                self.depart(pipe, side, frame);
+                if time > CRAWL {
+                    n.crawling = Some((pipe, side, frame));
+                } else {
+                    self.depart(pipe, side, frame);
+                }
             }
         }
+    }
+
+    /// The uplink of a node is not what it was: what crawls leaves at the new pace.
+    pub(super) fn hasten(&mut self, node: usize, old: Option<u64>) {
+        let n = &mut self.nodes[node];
+        if n.crawling.is_none() {
+            return;
+        }
+        let left = n.uplink_free.saturating_sub(self.now);
+        let bytes = left.as_nanos() * u128::from(old.unwrap_or(0)) / 1_000_000_000;
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        let time = n.uplink.map_or(Duration::ZERO, |rate| transfer(bytes, rate));
+        n.uplink_free = self.now + time;
+        let (at, boot) = (n.uplink_free, n.boot);
+        self.schedule(at, Event::Uplink { node, boot });
     }
 
     /// Everything is sent: the other end learns that this one is closed.

@@ -70,6 +70,8 @@ pub(super) struct Node {
     pub(super) downlink: Option<u64>,
     pub(super) uplink_free: Duration,
     pub(super) uplink_timer: bool,
+    /// A frame that the uplink takes long for: it is on its way when all of it has left.
+    pub(super) crawling: Option<(u64, usize, Frame)>,
     pub(super) downlink_free: Duration,
     /// Nodes of different partitions do not hear each other.
     pub(super) partition: usize,
@@ -111,6 +113,7 @@ impl Node {
             downlink: None,
             uplink_free: Duration::ZERO,
             uplink_timer: false,
+            crawling: None,
             downlink_free: Duration::ZERO,
             partition: 0,
             deliveries: Vec::new(),

@@ -5,13 +5,16 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 
 use super::super::check::*;
+use super::super::reservations::{OneParent, ReservationAcyclic};
 use super::*;
 use crate::Identity;
 use crate::error::StoreErrorKind;
 use crate::protocol::{CallId, Input, Judgement, LinkView, Output, Ticket};
 use crate::types::{
-    Announcement, Ban, Direction, Header, LinkId, Message, NewEntry, PIECE_BYTES, PeerId, Piece,
-    RecordDraft, StoredPeer, Topic, Transaction, TransportKind, Verdict, WallTime,
+    ALL_PIECES, Announcement, Ban, Bound, Direction, FEATURES, Head, Header, Hello, LinkId,
+    Message, NewEntry, Offer, PIECE_BYTES, PeerId, PeerRecord, Piece, PieceRange, Range,
+    RangeContent, Reconcile, RecordDraft, Reservation, StoredPeer, Topic, Transaction,
+    TransportKind, Verdict, WallTime,
 };
 
 const LINK: LinkId = LinkId(1);
@@ -117,11 +120,182 @@ fn verify_before_forward() {
         message: Message::Announce(vec![Announcement { id, size: 1, hop: 0 }]),
     };
     let check = |seen: &[Seen<'_>]| bites(VerifyBeforeForward::default(), seen);
-    for sent in [&push(), &piece(1), &announce] {
+    let list = Range { upper: Bound::MAX, content: RangeContent::All(vec![(id, 1)]) };
+    let ask = Reconcile { session: 1, lower: Bound::MIN, ranges: vec![list] };
+    let ask = Output::Send { link: LINK, message: Message::Ask(Box::new(ask)) };
+    for sent in [&push(), &piece(1), &announce, &ask, &offer(false)] {
         assert!(check(&[done(&verify), done(sent)]));
         assert!(check(&[done(&verify), given(&reject), done(sent)]));
         assert!(!check(&[done(&verify), given(&accept), done(sent)]));
     }
+}
+
+fn offer(complete: bool) -> Output {
+    let head = Head::of(&transaction());
+    let offer = Box::new(Offer { head, hop: 0, place: 1, complete });
+    Output::Send { link: LINK, message: Message::Offer(offer) }
+}
+
+#[test]
+fn verify_before_forward_of_what_comes_in_pieces() {
+    let Output::Send { message: Message::Piece(one), .. } = piece(1) else { unreachable!() };
+    let head = Output::VerifyHead { ticket: Ticket(1), head: Head::of(&transaction()) };
+    let signed = |result| Input::HeadVerified { ticket: Ticket(1), result };
+    let (good, bad) = (signed(Ok(())), signed(Err(crate::types::InvalidTransaction::Signature)));
+    let verify = |len| {
+        let (ticket, root, piece) = (Ticket(2), [0; 32], one.clone());
+        Output::VerifyPiece { ticket, root, len, piece }
+    };
+    let (whole, half) = (verify(1), verify(2 * PIECE_BYTES as u64));
+    let right = |valid| Input::PieceVerified { ticket: Ticket(2), valid };
+    let (right, wrong) = (right(true), right(false));
+    let check = |seen: &[Seen<'_>]| bites(VerifyBeforeForward::default(), seen);
+    let (ahead, complete) = (offer(false), offer(true));
+    assert!(check(&[done(&head), done(&ahead)]), "nobody knows whether it is signed");
+    assert!(check(&[done(&head), given(&bad), done(&ahead)]));
+    assert!(!check(&[done(&head), given(&good), done(&ahead)]));
+    let part = [done(&head), given(&good), done(&half), given(&right)];
+    assert!(check(&[&part[..], &[done(&complete)]].concat()), "half of it is here");
+    assert!(!check(&[&part[..], &[done(&piece(1))]].concat()), "and may be passed on");
+    assert!(check(&[done(&head), given(&good), done(&half), given(&wrong), done(&piece(1))]));
+    assert!(check(&[done(&half), given(&right), done(&piece(1))]), "nobody signed it");
+    let all = [done(&head), given(&good), done(&whole), given(&right)];
+    assert!(!check(&[&all[..], &[done(&complete)]].concat()));
+}
+
+/// Three nodes with a link between any two, and what they say to each other.
+mod triangle {
+    use super::*;
+
+    fn record(node: u8) -> PeerRecord {
+        let me = Identity::from_seed([node; 32]);
+        let issued = WallTime::from_millis(1);
+        me.sign_record(RecordDraft { peer: me.peer_id(), seq: 1, issued, endpoints: Vec::new() })
+    }
+
+    fn hello(node: u8) -> Message {
+        Message::Hello(Box::new(Hello {
+            network: String::new(),
+            version_min: 1,
+            version_max: 1,
+            features: FEATURES,
+            incarnation: 1,
+            max_transaction: 1,
+            record: record(node),
+            observed: None,
+        }))
+    }
+
+    /// The end at `of` of its link to `to`.
+    pub(super) fn end(of: u8, to: u8) -> LinkId {
+        let pipe = u64::from(of.min(to) * 3 + of.max(to));
+        super::super::super::net::link_of(pipe, usize::from(of > to))
+    }
+
+    pub(super) enum Step {
+        Sends(u8, u8, Message),
+        Gets(u8, u8, Message),
+        Loses(u8, u8),
+    }
+
+    pub(super) fn reserve(from: u32, count: u32) -> Message {
+        let (id, ranges) = (transaction().id(), vec![PieceRange { first: from, count }]);
+        let (head, force, narrow) = (false, false, false);
+        Message::Reserve(Reservation { id, place: 256, head, force, narrow, ranges })
+    }
+
+    pub(super) fn back() -> Message {
+        let (id, ranges) = (transaction().id(), Vec::new());
+        let (head, force, narrow) = (false, false, true);
+        Message::Reserve(Reservation { id, place: 256, head, force, narrow, ranges })
+    }
+
+    /// Whether a checker finds something in what follows the hellos.
+    pub(super) fn bites(checker: impl Checker, steps: &[Step]) -> bool {
+        let mut all = Vec::new();
+        for (of, to) in [(0, 1), (1, 0), (0, 2), (2, 0), (1, 2), (2, 1)] {
+            let remote = record(to).peer();
+            let (link, kind, address) = (end(of, to), TransportKind::Memory, None);
+            let opened = Input::LinkOpened { link, remote, kind, address, dial: None };
+            all.push((of, Ok(opened)));
+            all.push((of, Err(Output::Send { link, message: hello(of) })));
+        }
+        all.extend(steps.iter().map(|step| match step {
+            Step::Sends(of, to, message) => {
+                (*of, Err(Output::Send { link: end(*of, *to), message: message.clone() }))
+            }
+            Step::Gets(of, to, message) => {
+                let (link, messages) = (end(*of, *to), vec![message.clone()]);
+                (*of, Ok(Input::Received { link, messages, bytes: 1 }))
+            }
+            Step::Loses(of, to) => (*of, Ok(Input::LinkClosed { link: end(*of, *to) })),
+        }));
+        let calm = Seen::Calm { nodes: &[] };
+        let seen = all.iter().map(|(node, what)| match what {
+            Ok(input) => Seen::Input { node: usize::from(*node), input },
+            Err(output) => Seen::Output { node: usize::from(*node), output },
+        });
+        super::bites(checker, &seen.chain([calm]).collect::<Vec<_>>())
+    }
+}
+
+#[test]
+fn one_parent() {
+    use triangle::{Step, back, bites, reserve};
+    let check = |steps: &[Step]| bites(OneParent::default(), steps);
+    let first = || Step::Sends(0, 1, reserve(0, 8));
+    let other = |from| Step::Sends(0, 2, reserve(from, 2));
+    assert!(check(&[first(), other(7)]));
+    assert!(!check(&[first(), other(8)]), "different pieces");
+    assert!(!check(&[first(), Step::Sends(0, 1, reserve(0, 7)), other(7)]), "asked for less");
+    assert!(!check(&[first(), Step::Sends(0, 1, back()), other(0)]), "taken back");
+    assert!(!check(&[first(), Step::Loses(0, 1), other(0)]), "its link is gone");
+    assert!(!check(&[first(), Step::Sends(1, 2, reserve(0, 8))]), "of another node");
+    let busy = || Message::Busy(vec![transaction().id()]);
+    assert!(check(&[first(), Step::Sends(1, 0, busy()), other(0)]), "it cannot know yet");
+    assert!(!check(&[first(), Step::Gets(0, 1, busy()), other(0)]), "refused");
+    let mut here = Message::Piece(Piece {
+        id: transaction().id(),
+        index: 7,
+        bytes: Bytes::new(),
+        proof: Bytes::new(),
+    });
+    assert!(!check(&[first(), Step::Gets(0, 1, here.clone()), Step::Sends(0, 2, reserve(7, 1))]));
+    if let Message::Piece(piece) = &mut here {
+        piece.index = 6;
+    }
+    assert!(check(&[first(), Step::Gets(0, 1, here), Step::Sends(0, 2, reserve(7, 1))]));
+}
+
+#[test]
+fn reservation_acyclic() {
+    use triangle::{Step, back, bites, reserve};
+    let check = |steps: Vec<Step>| bites(ReservationAcyclic::default(), &steps);
+    let all = || reserve(0, ALL_PIECES);
+    let asks = |of, to| [Step::Sends(of, to, all()), Step::Gets(to, of, all())];
+    let two = || asks(0, 1).into_iter().chain(asks(1, 2));
+    assert!(!check(two().collect()), "a line");
+    assert!(check(two().chain(asks(2, 0)).collect()), "a ring of three");
+    assert!(check(asks(0, 1).into_iter().chain(asks(1, 0)).collect()), "a ring of two");
+    // On its way it is not waited for.
+    let sent = || two().chain([Step::Sends(2, 0, all())]);
+    assert!(!check(sent().collect()));
+    let missing = || Message::Missing(vec![transaction().id()]);
+    let refused = [Step::Gets(0, 2, all()), Step::Sends(0, 2, missing())];
+    assert!(!check(sent().chain(refused).collect()), "refused when it came");
+    assert!(!check(two().chain([Step::Sends(1, 0, missing())]).chain(asks(2, 0)).collect()));
+    assert!(!check(two().chain([Step::Sends(0, 1, back())]).chain(asks(2, 0)).collect()));
+    // Dead at one end is dead.
+    for (of, to) in [(0, 1), (1, 0), (1, 2), (2, 1)] {
+        assert!(!check(two().chain([Step::Loses(of, to)]).chain(asks(2, 0)).collect()));
+    }
+    // Without a place, only who has all of it serves.
+    let mut blind = all();
+    if let Message::Reserve(reservation) = &mut blind {
+        reservation.place = 0;
+    }
+    let blind = [Step::Sends(2, 0, blind.clone()), Step::Gets(0, 2, blind)];
+    assert!(!check(two().chain(blind).collect()));
 }
 
 #[test]

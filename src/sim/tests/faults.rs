@@ -46,6 +46,36 @@ fn large_transfers_survive_broken_links() {
 }
 
 #[test]
+fn two_who_lose_their_source_and_ask_each_other_at_once_do_not_wait_for_each_other() {
+    // The checker took what was on its way, and was refused, for waiting.
+    seeds("crossed reservations", 4, |seed| {
+        let mut world = overlay(WorldConfig::new(seed, 3).uplink(4_000_000));
+        world.publish_random(0, 2_000_000);
+        let receives = |w: &World, node: usize| {
+            w.protocol(node).is_some_and(|p| p.counters().pieces_received > 2)
+        };
+        assert!(world.run_until(|w| receives(w, 1) && receives(w, 2), secs(5)));
+        world.reset_link(0, 1);
+        world.reset_link(0, 2);
+        settle(&mut world, secs(60));
+        assert_eq!(world.report().counters.wants_missed, 1, "the two did not cross");
+    });
+}
+
+#[test]
+fn what_crawls_leaves_at_the_new_pace() {
+    // What a throttled node was sending when it got faster arrived hours later all the same.
+    let mut world = overlay(WorldConfig::new(1, 2).uplink(6_000_000));
+    world.throttle(0, Some(10), None);
+    let id = world.publish_random(0, 60_000);
+    world.run_for(secs(2));
+    assert_eq!(world.holders(&id), 1);
+    world.throttle(0, None, None);
+    assert!(world.run_until(|w| w.holders(&id) == 2, secs(1)), "{:?}", world.report());
+    settle(&mut world, secs(5));
+}
+
+#[test]
 fn crashed_nodes_come_back_and_catch_up() {
     for disk in [Disk::Kept, Disk::Lost] {
         seeds(&format!("churn, disk {disk:?}"), 1, |seed| {
