@@ -133,16 +133,16 @@ impl PeerNode {
 }
 
 /// Tells apart publishes of the same bytes in the same millisecond: the n-th of a millisecond
-/// expires n milliseconds later than it would.
+/// expires n milliseconds later than it would. A clock that was set back shows each millisecond again,
+/// so the count goes on until it is past the latest that was shown.
 #[derive(Debug, Default)]
 pub(super) struct PublishClock(Mutex<(WallTime, u64)>);
 
 impl PublishClock {
     fn tick(&self, now: WallTime) -> (WallTime, Duration) {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let nth = if last.0 == now { last.1 + 1 } else { 0 };
-        *last = (now, nth);
-        (now, Duration::from_millis(nth))
+        *last = if now > last.0 { (now, 0) } else { (last.0, last.1 + 1) };
+        (now, Duration::from_millis(last.1))
     }
 
     /// When a transaction is created that is made now, and when it expires.
@@ -161,5 +161,21 @@ fn publish_error(refusal: PublishRefusal) -> PublishError {
             PublishError::Store(StoreError::new(kind, "the transaction was not stored"))
         }
         PublishRefusal::Closed => PublishError::Closed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_is_set_back_makes_no_publish_a_repetition() {
+        let clock = PublishClock::default();
+        let times = [5000, 5000, 5001, 1000, 1000, 5000, 5001, 5002, 4999, 5002];
+        let ticks = times.map(|now| clock.tick(WallTime::from_millis(now)));
+        for (at, tick) in ticks.iter().enumerate() {
+            assert_eq!(tick.0, WallTime::from_millis(times[at]), "the time is told as it is");
+            assert!(!ticks[..at].contains(tick), "{tick:?} comes twice");
+        }
     }
 }

@@ -47,12 +47,21 @@ impl Peer {
     /// Starts a process with these flags, on a free port unless they say where, and does not wait
     /// for anything.
     pub(crate) fn spawn<S: AsRef<OsStr>>(flags: impl IntoIterator<Item = S>) -> Self {
+        Self::spawn_in(flags, &[])
+    }
+
+    /// The same with these variables in its environment.
+    pub(crate) fn spawn_in<S: AsRef<OsStr>>(
+        flags: impl IntoIterator<Item = S>,
+        environment: &[(&str, &Path)],
+    ) -> Self {
         let flags: Vec<_> = flags.into_iter().collect();
         let listens = flags.iter().any(|flag| flag.as_ref() == "--listen");
         let default: &[&str] = if listens { &[] } else { &["--listen", "127.0.0.1:0"] };
         let mut child = Command::new(program())
             .args(default)
             .args(flags)
+            .envs(environment.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -87,13 +96,17 @@ impl Peer {
 
     /// Starts a process and waits until it is ready.
     pub(crate) fn start<S: AsRef<OsStr>>(flags: impl IntoIterator<Item = S>) -> Self {
-        let mut peer = Self::spawn(flags);
-        let ready = peer.wait("ready", |_| true);
-        assert_eq!(peer.seen.len(), 1, "ready is the first line");
+        Self::spawn(flags).ready()
+    }
+
+    /// Waits until a process is ready that was just spawned.
+    pub(crate) fn ready(mut self) -> Self {
+        let ready = self.wait("ready", |_| true);
+        assert_eq!(self.seen.len(), 1, "ready is the first line");
         assert_eq!(ready["admin"], Value::Null);
-        peer.id = text(&ready, "peer_id");
-        peer.listen = text(&ready, "listen");
-        peer
+        self.id = text(&ready, "peer_id");
+        self.listen = text(&ready, "listen");
+        self
     }
 
     pub(crate) fn in_memory() -> Self {

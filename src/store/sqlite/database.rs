@@ -3,6 +3,10 @@
 //!
 //! A connection is used by one operation at a time. A transaction whose operation failed or was
 //! dropped half-way is undone before the next one begins.
+//!
+//! A commit whose sync fails has failed, but all of it may stand in the write-ahead log, where the
+//! next process would take it for done. So it is written over before anybody is told
+//! ([`Held::disown`]).
 
 use std::path::Path;
 use std::sync::Arc;
@@ -62,6 +66,9 @@ struct Slot {
     connection: SqliteConnection,
     /// A transaction was begun and not ended.
     open: bool,
+    /// A sync may have failed: what was written before it may never reach the disk, and no later
+    /// sync would say so.
+    doubtful: bool,
 }
 
 impl Database {
@@ -91,7 +98,7 @@ impl Database {
     async fn connect(path: &Path, options: SqliteConnectOptions) -> Result<Self, StoreError> {
         let name: Arc<str> = path.display().to_string().into();
         let connection = options.connect().await.map_err(|e| explain(&name, e))?;
-        Ok(Self { slot: Mutex::new(Some(Slot { connection, open: false })), name })
+        Ok(Self { slot: Mutex::new(Some(Slot { connection, open: false, doubtful: false })), name })
     }
 
     /// The connection, for one operation, with no transaction open.
@@ -158,6 +165,38 @@ impl Held<'_> {
             let _ = sqlx::query("ROLLBACK").execute(&mut slot.connection).await;
             slot.open = false;
         }
+    }
+
+    /// Ends a change that may have been written whole and was not accepted: the next commit stands
+    /// where it stood, and so does this one, which needs no sync. Leaves the connection with
+    /// `synchronous = FULL`. For files with a table `meta`.
+    pub(super) async fn disown(&mut self) {
+        self.roll_back().await;
+        let over = "PRAGMA synchronous = OFF; INSERT INTO meta VALUES ('failures', 1) \
+                    ON CONFLICT DO UPDATE SET value = value + 1";
+        // Where nothing can be written, the failed change most likely was not either.
+        if let Err(error) = self.execute_raw(over.to_owned()).await {
+            tracing::warn!(target: "sorcha_peer::store", %error, "a failed change may come back");
+        }
+        let _ = self.execute_raw("PRAGMA synchronous = FULL".to_owned()).await;
+        if let Ok(slot) = self.slot() {
+            slot.doubtful = true;
+        }
+    }
+
+    /// After a failed sync, moves everything that counts to the file and begins a new write-ahead
+    /// log: whatever is accepted afterwards does not stand behind something that the disk lost.
+    pub(super) async fn begin_anew(&mut self) -> Result<(), StoreError> {
+        if !self.slot()?.doubtful {
+            return Ok(());
+        }
+        let busy: Option<i64> = self.ask(sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")).await?;
+        if busy != Some(0) {
+            let message = format!("{} is being read by another process", self.name);
+            return Err(StoreError::new(StoreErrorKind::Locked, message));
+        }
+        self.slot()?.doubtful = false;
+        Ok(())
     }
 
     /// Says that what follows begins and ends a transaction by itself, in one go.
@@ -310,6 +349,11 @@ impl Insert {
 /// A file that holds what it cannot hold.
 pub(super) fn damaged(name: &str, what: impl std::fmt::Display) -> StoreError {
     StoreError::new(StoreErrorKind::Corrupt, format!("{name} is damaged: {what}"))
+}
+
+/// Errors that say for sure that nothing was changed.
+pub(super) fn changed_nothing(kind: StoreErrorKind) -> bool {
+    matches!(kind, StoreErrorKind::Full | StoreErrorKind::Locked)
 }
 
 /// What an error of the file `name` means.

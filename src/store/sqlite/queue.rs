@@ -18,7 +18,7 @@ use tokio::sync::Mutex;
 
 use super::DirLock;
 use super::codec;
-use super::database::{Database, Held, Insert, Setup, damaged};
+use super::database::{Database, Held, Insert, Setup, changed_nothing, damaged};
 use crate::error::{Source, StoreError, StoreErrorKind};
 use crate::ports::{EntryState, OutboxEntry, QueueSize, TransactionQueue, Which};
 use crate::types::{Transaction, TransactionId, WallTime};
@@ -125,14 +125,17 @@ impl SqliteQueue {
     /// Ends a change: what is not known for sure is read again before the next one.
     async fn settle(held: &mut Held<'_>, state: &mut State, result: &Result<(), StoreError>) {
         held.roll_back().await;
-        // These say for sure that nothing was changed.
-        let nothing = |kind| matches!(kind, StoreErrorKind::Full | StoreErrorKind::Locked);
-        state.sure = result.as_ref().map_or_else(|error| nothing(error.kind), |()| true);
+        state.sure = result.as_ref().map_or_else(|error| changed_nothing(error.kind), |()| true);
+        if !state.sure {
+            held.disown().await;
+            state.relaxed = false;
+        }
     }
 }
 
 /// Reads what is in the file. Numbers already given out by this process stay behind.
 async fn reload(held: &mut Held<'_>, state: &mut State) -> Result<(), StoreError> {
+    held.begin_anew().await?;
     let rows = held.fetch_all(sqlx::query("SELECT seq, id FROM outbox")).await?;
     let mut by_id = HashMap::with_capacity(rows.len());
     for row in rows {

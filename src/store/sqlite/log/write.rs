@@ -12,7 +12,7 @@ use crate::error::{Source, StoreError, StoreErrorKind};
 use crate::ports::NewEntry;
 use crate::store::lost::Losses;
 use crate::store::sqlite::codec::{self, Slot};
-use crate::store::sqlite::database::{Held, damaged};
+use crate::store::sqlite::database::{Held, changed_nothing, damaged};
 use crate::store::stored_size;
 use crate::types::{Cursor, TransactionId, WallTime};
 
@@ -142,11 +142,13 @@ impl SqliteLog {
         let result = self.write(&mut held, state, &plan).await;
         held.roll_back().await;
         if let Err(error) = result {
-            let mut known = self.known_mut();
-            for (number, _) in &plan.made {
-                known.all.remove(number);
+            {
+                let mut known = self.known_mut();
+                for (number, _) in &plan.made {
+                    known.all.remove(number);
+                }
             }
-            state.sure = changed_nothing(error.kind);
+            Self::fail(&mut held, state, &error).await;
             return Err(error);
         }
         state.sure = true;
@@ -157,6 +159,15 @@ impl SqliteLog {
             known.count(slot);
         }
         Ok(plan.cursors)
+    }
+
+    /// Ends a change that failed: what is not known for sure is read again before the next one.
+    async fn fail(held: &mut Held<'_>, state: &mut State, error: &StoreError) {
+        state.sure = changed_nothing(error.kind);
+        if !state.sure {
+            held.disown().await;
+            state.strict = true;
+        }
     }
 
     /// Cursors of those that are there already.
@@ -333,7 +344,7 @@ impl SqliteLog {
         let result = self.drop_from_file(&mut held, &ended, losses, now).await;
         held.roll_back().await;
         if let Err(error) = &result {
-            state.sure = changed_nothing(error.kind);
+            Self::fail(&mut held, state, error).await;
         }
         let losses = result?;
         state.sure = true;
@@ -409,11 +420,6 @@ fn bind<'q>(
         .bind(key_of(&slot.shown.id))
         .bind(codec::log_head(entry))
         .bind(entry.transaction.payload().to_vec())
-}
-
-/// Errors that say for sure that nothing was changed.
-fn changed_nothing(kind: StoreErrorKind) -> bool {
-    matches!(kind, StoreErrorKind::Full | StoreErrorKind::Locked)
 }
 
 /// Times that `SQLite` compares; what is later than it can say never comes.
