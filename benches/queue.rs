@@ -1,8 +1,8 @@
 //! Durable publishes per second, beside what the disk and `SQLite` can do at best.
 //!
 //! `cargo bench --bench queue` (`-- --quick` for a short run, `-- 64` for so many publishers,
-//! `-- retained` for what a million
-//! retained transactions of 1 KiB cost in memory and at start)
+//! `-- retained` for what a million retained transactions of 1 KiB and 100,000 queued ones cost in
+//! memory and at start)
 //!
 //! A node without peers publishes 1 KiB payloads with 1, 8, 64 and 512 publishers at once, each
 //! waiting for its publish before the next: signing, core, outbox (`synchronous = FULL`), log. The
@@ -27,7 +27,7 @@ use futures::future::join_all;
 use sorcha_peer::config::SignaturePolicy;
 use sorcha_peer::ports::NewEntry;
 use sorcha_peer::transport::MemoryNetwork;
-use sorcha_peer::types::{Cursor, Header, Signature, Transaction, TransactionId, WallTime};
+use sorcha_peer::types::{Header, Signature, Transaction, WallTime};
 use sorcha_peer::{Config, Identity, PeerId, PeerNode, SqliteStorage, Topic};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, SqliteConnection};
@@ -52,7 +52,10 @@ struct Alone {
 
 impl Alone {
     async fn new(below: &Path, signatures: SignaturePolicy) -> Self {
-        let dir = tempfile::tempdir_in(below).expect("a directory");
+        Self::on(tempfile::tempdir_in(below).expect("a directory"), signatures).await
+    }
+
+    async fn on(dir: tempfile::TempDir, signatures: SignaturePolicy) -> Self {
         let storage = SqliteStorage::open(dir.path()).await.expect("storage");
         let mut config = Config::default();
         config.outbox.max_entries = u32::try_from(OUTBOX).expect("small");
@@ -175,18 +178,21 @@ fn resident() -> f64 {
     kib.unwrap_or_default() / 1024.0
 }
 
-async fn retained(below: &Path) {
+/// Fills a log with a million transactions that have just been made.
+async fn fill(dir: &Path) {
     const COUNT: u64 = 1_000_000;
-    let dir = tempfile::tempdir_in(below).expect("a directory");
-    let storage = SqliteStorage::open(dir.path()).await.expect("storage");
-    let (log, before, start) = (storage.transaction_store(), resident(), Instant::now());
+    let storage = SqliteStorage::open(dir).await.expect("storage");
+    let (log, start) = (storage.transaction_store(), Instant::now());
     let payload = Bytes::from(vec![7; PAYLOAD]);
     let (topic, origin) = (Topic::new("bench").expect("a name"), PeerId::from_bytes([7; 32]));
+    let now = wall_now();
     for batch in 0..COUNT.div_ceil(ROWS as u64) {
         let entries: Vec<_> = (0..ROWS as u64)
             .map(|n| {
-                let created = WallTime::from_millis(batch * ROWS as u64 + n);
-                let (topic, expires) = (topic.clone(), created.plus(Duration::from_hours(1)));
+                // About as many a second as such a node takes.
+                let made = Duration::from_micros(33 * (batch * ROWS as u64 + n));
+                let (created, topic) = (now.plus(made), topic.clone());
+                let expires = created.plus(Duration::from_hours(1) + made / 1000);
                 let header = Header::new(topic, origin, created, expires, &payload);
                 let signature = Signature::Ed25519([7; 64]);
                 let transaction = Transaction::new(header, signature, payload.clone());
@@ -198,35 +204,64 @@ async fn retained(below: &Path) {
     }
     let took = start.elapsed().as_secs_f64();
     println!("log: {COUNT} entries of {PAYLOAD} B in {took:.1} s, {:.0}/s", COUNT as f64 / took);
-    println!("resident: {before:.1} MiB before, {:.1} MiB after", resident());
     drop(log);
     storage.close().await;
-    let (before, start) = (resident(), Instant::now());
-    let storage = SqliteStorage::open(dir.path()).await.expect("storage");
-    println!(
-        "open: {:.2} s, {:.1} MiB more resident",
-        start.elapsed().as_secs_f64(),
-        resident() - before
-    );
-    let (log, start) = (storage.transaction_store(), Instant::now());
-    let (mut after, mut count) = (Cursor(0), 0);
-    loop {
-        let page = log.index(after, 4096).await.expect("readable");
-        let Some(last) = page.last() else { break };
-        (after, count) = (last.cursor, count + page.len());
+}
+
+fn wall_now() -> WallTime {
+    let since = std::time::UNIX_EPOCH.elapsed().expect("a clock that is right");
+    WallTime::from_millis(u64::try_from(since.as_millis()).expect("not that late"))
+}
+
+/// A node on a full log, and one with a full outbox: each measured by a process of its own, because
+/// memory that was once used and is free again would count for the next one.
+async fn retained(below: &Path, part: Option<&str>) {
+    let dir = tempfile::tempdir_in(below).expect("a directory");
+    match part {
+        None => {
+            for part in ["empty", "full", "queued"] {
+                let own = std::env::current_exe().expect("this program");
+                let mut child = std::process::Command::new(own);
+                let status = child.args(["retained", part]).status().expect("it starts");
+                assert!(status.success(), "{part} failed");
+            }
+        }
+        Some("queued") => {
+            let alone = Alone::new(below, SignaturePolicy::Required).await;
+            // Caches fill first, and what is counted comes on top.
+            let (warm, count) = (40_000, OUTBOX - 40_000);
+            alone.publish(256, warm / 256, Duration::MAX).await;
+            let before = resident();
+            let count = alone.publish(256, count / 256, Duration::MAX).await;
+            let each = (resident() - before) * 1024.0 * 1024.0 / count as f64;
+            println!(
+                "outbox: {each:.0} bytes resident for each of {count} that wait, log included"
+            );
+            alone.end().await;
+        }
+        Some(part) => {
+            if part == "full" {
+                // In a process of its own too.
+                let own = std::env::current_exe().expect("this program");
+                let mut child = std::process::Command::new(own);
+                let status = child.args(["retained", "fill"]).arg(dir.path()).status();
+                assert!(status.expect("it starts").success(), "filling failed");
+            }
+            let (before, start) = (resident(), Instant::now());
+            let alone = Alone::on(dir, SignaturePolicy::Required).await;
+            let took = start.elapsed().as_secs_f64();
+            let retained = alone.node.stats().await.expect("it runs").retained;
+            println!(
+                "node with {retained} retained: {took:.2} s to start, {before:.1} MiB before, \
+                 {:.1} MiB then",
+                resident()
+            );
+            // Live traffic fills what caches there are.
+            alone.publish(256, 100, Duration::MAX).await;
+            println!("  after 25,600 publishes: {:.1} MiB", resident());
+            alone.end().await;
+        }
     }
-    println!("index of {count} in pages of 4096: {:.2} s", start.elapsed().as_secs_f64());
-    let (start, unknown) = (Instant::now(), 100_000u32);
-    for n in 0..unknown {
-        let id = TransactionId::from_bytes(*blake3::hash(&n.to_le_bytes()).as_bytes());
-        assert_eq!(log.get(&id).await.expect("readable"), None);
-    }
-    let each = start.elapsed().as_secs_f64() * 1e6 / f64::from(unknown);
-    println!("a lookup in vain: {each:.2} us; resident {:.1} MiB", resident());
-    let start = Instant::now();
-    let gone = log.expire(WallTime::from_millis(u64::MAX)).await.expect("expired");
-    println!("dropping all {gone}: {:.2} s", start.elapsed().as_secs_f64());
-    storage.close().await;
 }
 
 fn median(mut rates: Vec<f64>) -> f64 {
@@ -246,7 +281,14 @@ fn main() {
     // Beside the build, since the directory for temporary files may be in memory.
     let below = Path::new(env!("CARGO_TARGET_TMPDIR")).to_owned();
     if has("retained") {
-        return runtime.block_on(retained(&below));
+        let mut words = std::env::args().skip_while(|word| word != "retained").skip(1);
+        let words = (words.next().filter(|word| !word.starts_with('-')), words.next());
+        return runtime.block_on(async {
+            match words {
+                (Some(part), Some(dir)) if part == "fill" => fill(Path::new(&dir)).await,
+                (part, _) => retained(&below, part.as_deref()).await,
+            }
+        });
     }
     let policies = [("signed", SignaturePolicy::Required), ("unsigned", SignaturePolicy::Off)];
     let (mut over, mut grown, mut raw) = (Vec::new(), Vec::new(), Vec::new());

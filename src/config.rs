@@ -304,7 +304,7 @@ pub struct GossipConfig {
     /// range 1 MiB to 16 GiB; one larger payload alone may always be received.
     pub max_assembly_bytes: u64,
     /// Most memory for recent payloads that may be asked for; about 400 bytes are counted for each
-    /// beside its own. Default 64 MiB, range 1 MiB to 16 GiB.
+    /// beside its own. Default 16 MiB, range 1 MiB to 16 GiB.
     pub cache_bytes: u64,
     /// How often a node compares with one random peer what is recent; give or take 30 %. Default
     /// 10 s, range 100 ms to 1 h.
@@ -427,7 +427,7 @@ impl Default for GossipConfig {
             eager_limit: 16 * KIB,
             compression: true,
             max_assembly_bytes: 64 * MIB,
-            cache_bytes: 64 * MIB,
+            cache_bytes: 16 * MIB,
             reconcile_interval: Duration::from_secs(10),
             reconcile_hot_window: 2 * MINUTE,
             reconcile_full_interval: 10 * MINUTE,

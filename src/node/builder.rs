@@ -14,8 +14,8 @@ use crate::config::{Config, SignaturePolicy};
 use crate::error::{FailureKind, StartError, StoreError};
 use crate::identity::Identity;
 use crate::ports::{
-    EntryState, IndexEntry, Listener, NatProber, NewEntry, OutboxEntry, PeerStore,
-    TransactionQueue, TransactionStore, Transport, Validator, Which,
+    EntryState, Listener, NatProber, NewEntry, OutboxEntry, PeerStore, TransactionQueue,
+    TransactionStore, Transport, Validator, Which,
 };
 use crate::protocol::{Protocol, Queued, RENEWALS, Restored};
 use crate::store::{MemoryPeerStore, MemoryQueue, MemoryTransactionStore};
@@ -41,8 +41,10 @@ const INBOUND: usize = 128;
 /// Headers and payloads kept where no transaction store is given: 1 GiB. When it is full, new
 /// transactions are refused until old ones expire; nothing accepted is dropped.
 const MEMORY_LOG: u64 = 1 << 30;
+/// Batches of publishes on their way to the driver; the publishes themselves wait before them.
+const BATCHES: usize = 16;
 /// Entries restored at once.
-const PAGE: usize = 4096;
+const PAGE: usize = 1024;
 /// Bytes of payload restored at once.
 const PAGE_BYTES: usize = 16 << 20;
 /// Longest time for one NAT probe.
@@ -320,11 +322,12 @@ impl Parts {
         let signed = self.identity.sign_record(record.draft(me, wall_now()));
         let mut protocol = Protocol::new(&self.config, incarnation, signed, self.seed, restored);
         protocol.set_validating(self.validator.is_some());
+        self.restore_index(&mut protocol).await?;
 
         let (done, completions) = mpsc::channel(COMPLETIONS);
         let (commands, command_box) = mpsc::channel(COMMANDS);
         let (drafts, draft_box) = mpsc::channel(COMMANDS);
-        let (publishes, publish_box) = mpsc::channel(COMMANDS);
+        let (publishes, publish_box) = mpsc::channel(BATCHES);
         let (inbound, inbound_box) = mpsc::channel(INBOUND);
         let (events, _) = broadcast::channel(events::CAPACITY);
         let (jobs, job_box) = mpsc::channel(JOBS);
@@ -447,17 +450,20 @@ impl Parts {
     async fn restore(&self) -> Result<Restored, StoreError> {
         let (peers, bans) = self.peers.load().await?;
         let outbox = self.restore_outbox().await?;
-        let mut index: Vec<IndexEntry> = Vec::new();
-        loop {
-            let after = index.last().map_or(Cursor::default(), |entry| entry.cursor);
-            let page = self.log.index(after, PAGE).await?;
-            if page.is_empty() {
-                break;
-            }
-            index.extend(page);
-        }
         let max_bytes = self.log.usage().await?.max_bytes;
-        Ok(Restored { peers, bans, index, outbox, max_bytes })
+        Ok(Restored { peers, bans, outbox, max_bytes, ..Restored::default() })
+    }
+
+    /// Tells the protocol what is retained, a page at a time: all at once would take more memory for
+    /// a moment than the node ever needs.
+    async fn restore_index(&self, protocol: &mut Protocol) -> Result<(), StoreError> {
+        let mut after = Cursor::default();
+        loop {
+            let page = self.log.index(after, PAGE).await?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after = last.cursor;
+            protocol.restore(&page);
+        }
     }
 
     /// A log that was lost or lags behind the outbox gets its own transactions again, but those that

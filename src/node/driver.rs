@@ -17,8 +17,7 @@ use crate::identity::Identity;
 use crate::ports::{Ban, RawLink};
 use crate::protocol::{CallId, ConnectFailure, DialId, Input, Protocol, PublishRefusal};
 use crate::types::{
-    Endpoint, LinkId, LinkState, LinkStatus, MonoTime, PeerId, Stats, Transaction, TransactionId,
-    WallTime,
+    Endpoint, LinkId, LinkState, LinkStatus, MonoTime, PeerId, Stats, TransactionId, WallTime,
 };
 
 use super::dead_letters::Settled;
@@ -26,7 +25,7 @@ use super::effects::Effects;
 use super::handle::State;
 use super::link::LinkHandle;
 use super::receipt::{Receipt, Receipts, Standing};
-use super::sign::Published;
+use super::sign::{Published, Signed};
 
 /// Inputs taken in one go before the select is asked again.
 const BURST: usize = 64;
@@ -35,12 +34,6 @@ const GRACE: Duration = Duration::from_secs(5);
 
 /// What a handle asks for.
 pub(super) enum Command {
-    Publish {
-        transaction: Transaction,
-        /// The entry of the outbox that it takes the place of.
-        renews: Option<TransactionId>,
-        reply: oneshot::Sender<Published>,
-    },
     Connect {
         endpoint: Endpoint,
         reply: oneshot::Sender<Result<PeerId, ConnectFailure>>,
@@ -94,7 +87,7 @@ pub(super) struct Mailboxes {
     /// Everything but publishes: always taken.
     pub(super) commands: mpsc::Receiver<Command>,
     /// Publishes: taken while there is room.
-    pub(super) publishes: mpsc::Receiver<Command>,
+    pub(super) publishes: mpsc::Receiver<Vec<Signed>>,
     pub(super) inbound: mpsc::Receiver<Completion>,
 }
 
@@ -173,7 +166,11 @@ impl Driver {
                     // The last handle is gone.
                     None => self.stop(Duration::ZERO),
                 },
-                Some(publish) = mail.publishes.recv(), if room => self.command(publish),
+                Some(batch) = mail.publishes.recv(), if room => {
+                    for signed in batch {
+                        self.publish(signed);
+                    }
+                }
                 Some(frames) = mail.inbound.recv(), if room => {
                     self.complete(frames);
                     self.burst(&mut mail.inbound, true);
@@ -232,17 +229,17 @@ impl Driver {
         self.carry_out();
     }
 
+    fn publish(&mut self, Signed { transaction, renews, reply }: Signed) {
+        if self.stopping.is_some() {
+            let _ = reply.send(Err(PublishRefusal::Closed));
+            return;
+        }
+        let call = self.call(Waiting::Publish(transaction.id(), reply));
+        self.feed(Input::Publish { call, transaction, renews });
+    }
+
     fn command(&mut self, command: Command) {
         match command {
-            Command::Publish { transaction, renews, reply } => {
-                if self.stopping.is_some() {
-                    let _ = reply.send(Err(PublishRefusal::Closed));
-                    return;
-                }
-                let id = transaction.id();
-                let call = self.call(Waiting::Publish(id, reply));
-                self.feed(Input::Publish { call, transaction, renews });
-            }
             Command::Connect { endpoint, reply } => {
                 let call = self.call(Waiting::Connect(reply));
                 self.feed(Input::Connect { call, endpoint });

@@ -23,7 +23,7 @@ use super::driver::{Command, wall_now};
 use super::durable::{DurableSubscription, Names};
 use super::events::Events;
 use super::publish::PublishClock;
-use super::sign::Draft;
+use super::sign::{Draft, Signed};
 use super::subscription::{From, Subscription};
 
 /// What handles and driver share.
@@ -32,7 +32,7 @@ pub(super) struct Inner {
     pub(super) config: Config,
     pub(super) listening: Option<SocketAddr>,
     pub(super) clock: Arc<PublishClock>,
-    pub(super) publishes: mpsc::Sender<Command>,
+    pub(super) publishes: mpsc::Sender<Vec<Signed>>,
     pub(super) commands: mpsc::Sender<Command>,
     pub(super) drafts: mpsc::Sender<Draft>,
     pub(super) events: broadcast::WeakSender<Event>,

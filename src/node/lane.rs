@@ -120,7 +120,7 @@ impl StoreLane {
                 if half.is_none() {
                     open = ops.recv_many(&mut taken, BATCH).await > 0;
                 }
-                gather(&mut ops, &mut taken).await;
+                gather(&mut ops, &mut taken, BATCH).await;
                 left.extend(taken.drain(..));
             }
             let mut batch = Batch::default();
@@ -231,17 +231,18 @@ impl StoreLane {
     }
 }
 
-/// Takes what is on its way too. The answers to one batch wake many publishers; to commit what the
-/// first of them brings would pay for a sync each time. So everybody who is awake has a turn, for
-/// as long as each turn brings more: microseconds, and no time at all is waited.
-async fn gather(ops: &mut mpsc::Receiver<StoreOp>, taken: &mut Vec<StoreOp>) {
+/// Takes what is on its way too, up to `most`. The answers to one batch wake many publishers; to
+/// commit or sign what the first of them brings would pay for a sync, or a signature, each time. So
+/// everybody who is awake has a turn, for as long as each turn brings more: microseconds, and no
+/// time at all is waited.
+pub(super) async fn gather<T>(from: &mut mpsc::Receiver<T>, taken: &mut Vec<T>, most: usize) {
     let mut idle = 0;
-    while idle < TURNS && taken.len() < BATCH {
+    while idle < TURNS && taken.len() < most {
         let before = taken.len();
-        while taken.len() < BATCH
-            && let Ok(op) = ops.try_recv()
+        while taken.len() < most
+            && let Ok(next) = from.try_recv()
         {
-            taken.push(op);
+            taken.push(next);
         }
         idle = if taken.len() > before { 0 } else { idle + 1 };
         tokio::task::yield_now().await;

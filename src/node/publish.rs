@@ -11,10 +11,10 @@ use crate::error::{PublishError, StoreError};
 use crate::protocol::PublishRefusal;
 use crate::types::{Header, InvalidTransaction, Signature, Topic, Transaction, WallTime};
 
-use super::driver::{Command, wall_now};
+use super::driver::wall_now;
 use super::handle::PeerNode;
 use super::receipt::Receipt;
-use super::sign::Draft;
+use super::sign::{Draft, Signed};
 
 impl PeerNode {
     /// Publishes a payload. `Ok` means that the node's outbox and log have it; it is delivered to
@@ -95,8 +95,8 @@ impl PeerNode {
     ) -> Result<Receipt, PublishError> {
         self.check_prepared(&transaction)?;
         let (reply, answer) = oneshot::channel();
-        let publish = Command::Publish { transaction, renews: None, reply };
-        self.0.publishes.send(publish).await.map_err(|_| PublishError::Closed)?;
+        let signed = Signed { transaction, renews: None, reply };
+        self.0.publishes.send(vec![signed]).await.map_err(|_| PublishError::Closed)?;
         match answer.await.map_err(|_| PublishError::Closed)? {
             Ok((receipt, true)) => Ok(receipt),
             Ok((receipt, false)) => Ok(receipt.repeated()),

@@ -1,8 +1,8 @@
 //! Signing what the host publishes, in bursts.
 //!
-//! Publishes wait here in the order of their calls. What waits at a moment, up to 64, is signed
-//! together: a burst costs one signature, and a lone publish is signed by itself at once. The order
-//! is kept on the way to the driver.
+//! Publishes wait here in the order of their calls. What waits at a moment or is about to come, up
+//! to 64, is signed together and handed on together: a burst costs one signature, and a lone publish
+//! is signed by itself at once. The order is kept on the way to the driver.
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
@@ -12,7 +12,7 @@ use crate::identity::Identity;
 use crate::protocol::PublishRefusal;
 use crate::types::{Header, InvalidTransaction, MAX_BATCH, Signature, Transaction, TransactionId};
 
-use super::driver::Command;
+use super::lane::gather;
 use super::receipt::Receipt;
 
 /// What a publisher waits for: its receipt, and whether the transaction is new.
@@ -28,15 +28,25 @@ pub(super) struct Draft {
     pub(super) reply: oneshot::Sender<Published>,
 }
 
+/// A transaction that is ready, and who waits for its publish.
+#[derive(Debug)]
+pub(super) struct Signed {
+    pub(super) transaction: Transaction,
+    /// The entry of the outbox that it takes the place of.
+    pub(super) renews: Option<TransactionId>,
+    pub(super) reply: oneshot::Sender<Published>,
+}
+
 /// Signs what comes out of `drafts` until it is closed or the driver is gone.
 pub(super) async fn run(
     mut drafts: mpsc::Receiver<Draft>,
     identity: Identity,
     policy: SignaturePolicy,
-    publishes: mpsc::Sender<Command>,
+    publishes: mpsc::Sender<Vec<Signed>>,
 ) {
     let mut batch = Vec::with_capacity(MAX_BATCH);
     while drafts.recv_many(&mut batch, MAX_BATCH).await > 0 {
+        gather(&mut drafts, &mut batch, MAX_BATCH).await;
         // Who gave up before the signature has not published.
         batch.retain(|draft| !draft.reply.is_closed());
         let (replies, parts): (Vec<_>, Vec<_>) =
@@ -50,10 +60,11 @@ pub(super) async fn run(
             tracing::error!(target: "sorcha_peer::node", "a publish could not be signed");
             continue;
         };
-        for (transaction, (reply, renews)) in transactions.into_iter().zip(replies) {
-            if publishes.send(Command::Publish { transaction, renews, reply }).await.is_err() {
-                return;
-            }
+        let signed = transactions.into_iter().zip(replies);
+        let signed =
+            signed.map(|(transaction, (reply, renews))| Signed { transaction, renews, reply });
+        if publishes.send(signed.collect()).await.is_err() {
+            return;
         }
     }
 }

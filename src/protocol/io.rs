@@ -29,7 +29,7 @@ pub struct Restored {
     pub peers: Vec<StoredPeer>,
     /// Bans of earlier runs.
     pub bans: Vec<Ban>,
-    /// Retained transactions, in cursor order.
+    /// Retained transactions, in cursor order, or the first of them: see `Protocol::restore`.
     pub index: Vec<IndexEntry>,
     /// What is still in the outbox.
     pub outbox: Vec<Queued>,

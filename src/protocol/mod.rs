@@ -51,8 +51,8 @@ use std::time::Duration;
 
 use crate::config::Config;
 use crate::types::{
-    AddressScope, Announcement, CloseReason, Counters, LinkId, Message, Mode, MonoTime, PeerId,
-    PeerRecord, Piece, Stats, Transaction, TransactionId, WallTime,
+    AddressScope, Announcement, CloseReason, Counters, IndexEntry, LinkId, Message, Mode, MonoTime,
+    PeerId, PeerRecord, Piece, Stats, Transaction, TransactionId, WallTime,
 };
 
 use fetch::{FetchState, Pending};
@@ -117,6 +117,8 @@ pub struct Protocol {
     outbox: outbox::Outbox,
     /// Entries of it that are being published anew.
     renewing: usize,
+    /// Entries of it that wait since before the start, until it is known which the log has.
+    restored: Vec<TransactionId>,
     copies_wanted: u32,
     guard: guard::Guard,
     mode: Mode,
@@ -143,28 +145,9 @@ impl Protocol {
         let mut rng = rng::Rng::new(seed);
         let shares = share::Shares::new(share_of(restored.max_bytes, config));
         let mut log = log::Log::new(&mut rng, config.gossip.cache_bytes, shares);
-        let waiting: Vec<_> = restored.outbox.iter().filter(|q| !q.dead).map(|q| q.id).collect();
-        let mut outbox = outbox::Outbox::restore(restored.outbox);
-        for entry in restored.index {
-            let entry = log::Entry {
-                id: entry.id,
-                origin: entry.origin,
-                size: entry.size,
-                hop: entry.hops,
-                stored: true,
-                late: false,
-                created: entry.created,
-                keep_until: entry.keep_until,
-                known: 0,
-                ingress: learn::OWN,
-                cached: None,
-            };
-            log.append(entry, MonoTime::ZERO);
-            log.passed(log.head());
-        }
-        for id in waiting.iter().filter(|id| !log.contains(id)) {
-            outbox.set_stale(id);
-        }
+        restore(&mut log, &restored.index);
+        let waiting = restored.outbox.iter().filter(|q| !q.dead).map(|q| q.id).collect();
+        let outbox = outbox::Outbox::restore(restored.outbox);
         let discovery = &config.discovery;
         let book = book::Book::new(&discovery.bootstrap, discovery.max_peers, restored.peers);
         let pending = IdMap::new(&mut rng);
@@ -200,6 +183,7 @@ impl Protocol {
             publishing_bytes: 0,
             outbox,
             renewing: 0,
+            restored: waiting,
             copies_wanted: config.outbox.min_copies,
             guard: guard::Guard::new(restored.bans),
             mode: Mode::Offline,
@@ -213,11 +197,21 @@ impl Protocol {
         }
     }
 
+    /// More of what was retained when the node started, in cursor order; before any input.
+    pub fn restore(&mut self, index: &[IndexEntry]) {
+        restore(&mut self.log, index);
+    }
+
     /// Takes one input. `now` never goes back (an earlier one counts as the latest seen); `wall`
     /// may jump.
     pub fn handle(&mut self, now: MonoTime, wall: WallTime, input: Input) {
         self.now = self.now.max(now);
         self.wall = wall;
+        for id in std::mem::take(&mut self.restored) {
+            if !self.log.contains(&id) {
+                self.outbox.set_stale(&id);
+            }
+        }
         self.route(input);
         while let Some(timer) = self.timers.pop(self.now) {
             self.fire(timer);
@@ -474,6 +468,26 @@ impl Protocol {
         let ticket = Ticket(self.next_ticket);
         self.tickets.insert(ticket, task);
         ticket
+    }
+}
+
+fn restore(log: &mut log::Log, index: &[IndexEntry]) {
+    for entry in index {
+        let entry = log::Entry {
+            id: entry.id,
+            origin: entry.origin,
+            size: entry.size,
+            hop: entry.hops,
+            stored: true,
+            late: false,
+            created: entry.created,
+            keep_until: entry.keep_until,
+            known: 0,
+            ingress: learn::OWN,
+            cached: None,
+        };
+        log.append(entry, MonoTime::ZERO);
+        log.passed(log.head());
     }
 }
 

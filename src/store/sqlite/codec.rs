@@ -5,7 +5,8 @@
 //! until which it is kept (8), and the peer it came from (1 byte 0, or 1 byte 1 and 32 more).
 //!
 //! A *block* is the index of entries that were appended together, 112 bytes each, and 8 bytes of
-//! BLAKE3 over them: `SQLite` has no checksums of its own.
+//! BLAKE3 over them: `SQLite` has no checksums of its own. *Places* are 20 bytes each (key, cursor,
+//! generation), and 8 bytes of BLAKE3 over them.
 
 use bytes::Bytes;
 
@@ -17,6 +18,7 @@ use crate::types::{Cursor, PeerId, Signature, Transaction, TransactionId, WallTi
 
 const FORMAT: u8 = 1;
 const SLOT: usize = 112;
+const PLACE: usize = 20;
 const SUM: usize = 8;
 
 /// A transaction without its payload.
@@ -110,6 +112,11 @@ pub(super) struct Slot {
 }
 
 impl Slot {
+    pub(super) fn place(&self) -> Place {
+        let (key, cursor) = (key_of(&self.shown.id), self.shown.cursor.0);
+        Place { key, cursor, generation: self.generation }
+    }
+
     pub(super) fn new(cursor: u64, entry: &NewEntry, generation: u32) -> Self {
         let header = entry.transaction.header();
         let shown = IndexEntry {
@@ -142,20 +149,58 @@ pub(super) fn block(slots: &[Slot]) -> Vec<u8> {
         out.extend(shown.hops.to_le_bytes());
         out.extend(header.to_le_bytes());
     }
-    let sum = blake3::hash(&out);
-    out.extend(&sum.as_bytes()[..SUM]);
-    out
+    summed(out)
 }
 
 pub(super) fn slots(block: &[u8]) -> Result<Vec<Slot>, Source> {
-    let (body, sum) = block.split_last_chunk::<SUM>().ok_or("a block is cut short")?;
+    checked::<SLOT>(block)?.map(slot).collect()
+}
+
+/// Where an entry of the log stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    /// The first bytes of its id.
+    pub(super) key: u64,
+    pub(super) cursor: u64,
+    pub(super) generation: u32,
+}
+
+pub(super) fn places(list: &[Place]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(list.len() * PLACE + SUM);
+    for place in list {
+        out.extend(place.key.to_le_bytes());
+        out.extend(place.cursor.to_le_bytes());
+        out.extend(place.generation.to_le_bytes());
+    }
+    summed(out)
+}
+
+pub(super) fn places_of(bytes: &[u8]) -> Result<Vec<Place>, Source> {
+    let place = |mut at: &[u8]| {
+        let at = &mut at;
+        let key = u64::from_le_bytes(take(at)?);
+        let cursor = u64::from_le_bytes(take(at)?);
+        Ok(Place { key, cursor, generation: u32::from_le_bytes(take(at)?) })
+    };
+    checked::<PLACE>(bytes)?.map(place).collect()
+}
+
+fn summed(mut bytes: Vec<u8>) -> Vec<u8> {
+    let sum = blake3::hash(&bytes);
+    bytes.extend(&sum.as_bytes()[..SUM]);
+    bytes
+}
+
+/// Pieces of `N` bytes each that match their checksum.
+fn checked<const N: usize>(bytes: &[u8]) -> Result<impl Iterator<Item = &[u8]>, Source> {
+    let (body, sum) = bytes.split_last_chunk::<SUM>().ok_or("a block is cut short")?;
     if blake3::hash(body).as_bytes()[..SUM] != sum[..] {
         return Err("a block does not match its checksum".into());
     }
-    if !body.len().is_multiple_of(SLOT) {
+    if !body.len().is_multiple_of(N) {
         return Err(format!("{} bytes are no block", body.len()).into());
     }
-    body.chunks_exact(SLOT).map(slot).collect()
+    Ok(body.chunks_exact(N))
 }
 
 fn slot(mut at: &[u8]) -> Result<Slot, Source> {
@@ -172,6 +217,12 @@ fn slot(mut at: &[u8]) -> Result<Slot, Source> {
     let bytes = size.saturating_add(u64::from(u16::from_le_bytes(take(at)?)));
     let shown = IndexEntry { cursor, id, origin, size, hops, created, keep_until };
     Ok(Slot { shown, topic, generation, bytes })
+}
+
+/// What ids are sorted by: their first bytes.
+pub(super) fn key_of(id: &TransactionId) -> u64 {
+    let (first, _) = id.as_bytes().split_first_chunk().unwrap_or((&[0; 8], &[]));
+    u64::from_be_bytes(*first)
 }
 
 fn take<const N: usize>(at: &mut &[u8]) -> Result<[u8; N], Source> {
@@ -213,6 +264,20 @@ mod tests {
         let mut other = head(&entry(Signature::None, None).transaction);
         other[0] = 2;
         assert!(transaction(&other, b"payload".to_vec()).is_err(), "a later format");
+    }
+
+    #[test]
+    fn places_come_back_and_damage_does_not() {
+        let place = |n| Place { key: u64::MAX - n, cursor: n, generation: 70_000 };
+        let list: Vec<_> = (0..3).map(place).collect();
+        let bytes = places(&list);
+        assert_eq!(bytes.len(), 3 * PLACE + SUM);
+        assert_eq!(places_of(&bytes).unwrap(), list);
+        for at in 0..bytes.len() {
+            let mut bad = bytes.clone();
+            bad[at] ^= 1;
+            assert!(places_of(&bad).is_err() && places_of(&bytes[..at]).is_err(), "byte {at}");
+        }
     }
 
     #[test]

@@ -34,6 +34,8 @@ const CHECKED_WHOLE: i64 = 64 << 20;
 pub(super) struct Setup {
     /// Whether a commit survives a power failure, or only the death of the process.
     pub(super) synchronous: SqliteSynchronous,
+    /// Bytes in a page of a file that is made new.
+    pub(super) page_size: u32,
     /// Memory for pages, in KiB.
     pub(super) cache_kib: u32,
     /// Pages in the write-ahead log before they are moved to the file.
@@ -44,6 +46,7 @@ impl Setup {
     fn options(self, path: &Path) -> SqliteConnectOptions {
         SqliteConnectOptions::new()
             .filename(path)
+            .page_size(self.page_size)
             .synchronous(self.synchronous)
             .busy_timeout(PATIENCE)
             .pragma("cache_size", format!("-{}", self.cache_kib))

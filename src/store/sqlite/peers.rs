@@ -22,8 +22,12 @@ const ROWS: usize = 64;
 
 /// A lost tail after a power failure is fine for what is learnt again; damage is not, and in WAL
 /// mode there is none.
-const SETUP: Setup =
-    Setup { synchronous: SqliteSynchronous::Normal, cache_kib: 1024, checkpoint_pages: 1000 };
+const SETUP: Setup = Setup {
+    synchronous: SqliteSynchronous::Normal,
+    page_size: 4096,
+    cache_kib: 1024,
+    checkpoint_pages: 1000,
+};
 
 /// Keeps peers and bans in a file; as many as the node hands it, which is bounded by
 /// `discovery.max_peers`. Records are not verified again when they are loaded.

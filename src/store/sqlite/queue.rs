@@ -24,8 +24,12 @@ use crate::ports::{EntryState, OutboxEntry, QueueSize, TransactionQueue, Which};
 use crate::types::{Transaction, TransactionId, WallTime};
 
 const MIGRATIONS: &[&str] = &[include_str!("migrations/queue/1.sql")];
-const SETUP: Setup =
-    Setup { synchronous: SqliteSynchronous::Full, cache_kib: 2048, checkpoint_pages: 4000 };
+const SETUP: Setup = Setup {
+    synchronous: SqliteSynchronous::Full,
+    page_size: 8192,
+    cache_kib: 2048,
+    checkpoint_pages: 2000,
+};
 /// Numbers leased at once.
 const LEASE: u64 = 1 << 16;
 

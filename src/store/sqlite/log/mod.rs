@@ -7,9 +7,10 @@
 //! bits, so that they also rise when the file was lost.
 //!
 //! One connection writes, two read, so that neither waits for the other. Memory: the connections'
-//! page caches, and a filter of about 2.4 to 5 bytes an id (see `generations`).
+//! page caches, and about 3 bytes an id (see `keys`).
 
 mod generations;
+mod keys;
 mod read;
 mod write;
 
@@ -29,9 +30,14 @@ use crate::ports::{IndexEntry, MAX_CURSORS, NewEntry, Page, TransactionStore, Us
 use crate::store::too_many_cursors;
 use crate::types::{Cursor, Topic, Transaction, TransactionId, WallTime};
 
-const MIGRATIONS: &[&str] = &[include_str!("../migrations/log/1.sql")];
-const WRITER: Setup =
-    Setup { synchronous: SqliteSynchronous::Normal, cache_kib: 8192, checkpoint_pages: 4000 };
+const MIGRATIONS: &[&str] =
+    &[include_str!("../migrations/log/1.sql"), include_str!("../migrations/log/2.sql")];
+const WRITER: Setup = Setup {
+    synchronous: SqliteSynchronous::Normal,
+    page_size: 8192,
+    cache_kib: 8192,
+    checkpoint_pages: 2000,
+};
 const READER: Setup = Setup { cache_kib: 2048, ..WRITER };
 const READERS: usize = 2;
 
@@ -45,6 +51,7 @@ pub(super) struct SqliteLog {
     generations: RwLock<Generations>,
     limits: Limits,
     blocks: Insert,
+    parts: Insert,
     /// Keys the filters: who does not know it cannot make ids that collide.
     seed: u128,
     /// The directory stays ours while its files are open.
@@ -98,6 +105,7 @@ impl SqliteLog {
             generations: RwLock::default(),
             limits,
             blocks: Insert::new("INSERT INTO blocks (last, ends, block) VALUES", 3),
+            parts: Insert::new("INSERT INTO keys (part, first, places) VALUES", 3),
             seed: seed()?,
             _lock: lock,
         };

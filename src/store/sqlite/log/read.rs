@@ -6,17 +6,18 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{AssertSqlSafe, Row};
 
 use super::SqliteLog;
+use super::keys::Candidates;
 use crate::error::{Source, StoreError};
 use crate::ports::{IndexEntry, LogEntry, Page};
 use crate::store::lost::topic_key;
-use crate::store::sqlite::codec::{self, Slot};
+use crate::store::sqlite::codec::{self, Place, Slot};
 use crate::store::sqlite::database::{Held, damaged};
 use crate::types::{Cursor, Topic, Transaction, TransactionId};
 
 /// Index entries looked at in one call.
 const SCAN: usize = 16_384;
 /// Blocks read at once.
-const BLOCKS: usize = 64;
+const BLOCKS: usize = 16;
 
 /// What a page is made of, before payloads are read.
 #[derive(Debug, Default)]
@@ -162,14 +163,17 @@ impl SqliteLog {
     }
 
     pub(super) async fn find(&self, id: &TransactionId) -> Result<Option<Transaction>, StoreError> {
-        let candidates = self.known().candidates(id);
+        let candidates = self.candidates([*id]);
         if candidates.is_empty() {
             return Ok(None);
         }
         let mut held = self.reader().lock().await?;
-        for generation in candidates {
-            let query = format!("SELECT cursor, head, payload FROM g_{generation} WHERE key = ?");
-            let query = sqlx::query(AssertSqlSafe(query)).bind(key_of(id));
+        for (generation, cursors) in self.locate(&mut held, candidates).await? {
+            let query = format!(
+                "SELECT cursor, head, payload FROM g_{generation} \
+                 WHERE cursor IN (SELECT value FROM json_each(?))"
+            );
+            let query = sqlx::query(AssertSqlSafe(query)).bind(json(&cursors));
             let rows = match held.fetch_all(query).await {
                 Ok(rows) => rows,
                 Err(error) if no_table(&error) => continue,
@@ -183,6 +187,38 @@ impl SqliteLog {
             }
         }
         Ok(None)
+    }
+
+    /// Where these ids may stand, as far as memory tells.
+    pub(super) fn candidates(&self, ids: impl IntoIterator<Item = TransactionId>) -> Candidates {
+        let (known, mut found) = (self.known(), Candidates::default());
+        ids.into_iter().for_each(|id| known.keys.look_for(&id, &mut found));
+        found
+    }
+
+    /// Generations and cursors of candidates: whoever reads there compares ids.
+    pub(super) async fn locate(
+        &self,
+        held: &mut Held<'_>,
+        Candidates { mut places, parts }: Candidates,
+    ) -> Result<BTreeMap<u32, Vec<u64>>, StoreError> {
+        if !parts.is_empty() {
+            let query = "SELECT part, places FROM keys \
+                         WHERE part IN (SELECT value FROM json_each(?))";
+            let numbers: Vec<_> = parts.keys().copied().collect();
+            for row in held.fetch_all(sqlx::query(query).bind(json(&numbers))).await? {
+                let (part, list) = part_of(&row).map_err(|e| damaged(self.writer.name(), e))?;
+                let wanted = parts.get(&part);
+                let hits = list.iter().filter(|p| wanted.is_some_and(|w| w.contains(&p.key)));
+                places.extend(hits.map(|place| (place.generation, place.cursor)));
+            }
+        }
+        let known = self.known();
+        let mut located: BTreeMap<u32, Vec<u64>> = BTreeMap::new();
+        for (generation, cursor) in places.into_iter().filter(|p| known.all.contains_key(&p.0)) {
+            located.entry(generation).or_default().push(cursor);
+        }
+        Ok(located)
     }
 
     pub(super) async fn list(
@@ -210,15 +246,14 @@ pub(super) fn block_of(row: &SqliteRow) -> Result<Vec<Slot>, Source> {
     codec::slots(row.try_get("block")?)
 }
 
+fn part_of(row: &SqliteRow) -> Result<(u64, Vec<Place>), Source> {
+    let part = row.try_get::<i64, _>("part")?.cast_unsigned();
+    Ok((part, codec::places_of(row.try_get("places")?)?))
+}
+
 fn entry_of(row: &SqliteRow) -> Result<LogEntry, Source> {
     let cursor = row.try_get::<i64, _>("cursor")?.cast_unsigned();
     codec::log_entry(cursor, row.try_get("head")?, row.try_get("payload")?)
-}
-
-/// The part of an id that is indexed.
-pub(super) fn key_of(id: &TransactionId) -> i64 {
-    let (first, _) = id.as_bytes().split_first_chunk().unwrap_or((&[0; 8], &[]));
-    i64::from_le_bytes(*first)
 }
 
 /// Numbers as a list that `json_each` reads: one argument, however many there are.

@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, HashMap};
 use sqlx::{AssertSqlSafe, Row};
 
 use super::generations::{Generation, Generations};
-use super::read::{block_of, json, key_of};
+use super::keys::{self, Draft, Run};
+use super::read::{block_of, json};
 use super::{SqliteLog, State};
 use crate::error::{Source, StoreError, StoreErrorKind};
 use crate::ports::NewEntry;
@@ -20,8 +21,8 @@ use crate::types::{Cursor, TransactionId, WallTime};
 const BLOCK: usize = 256;
 /// Cursors leased at once.
 const LEASE: u64 = 1 << 20;
-/// Blocks read at once when taking stock.
-const BLOCKS: i64 = 256;
+/// Blocks read at once when taking stock: what is read at once stays with the allocator.
+const BLOCKS: i64 = 16;
 
 /// What an append will write.
 #[derive(Debug, Default)]
@@ -30,6 +31,8 @@ struct Plan<'e> {
     new: Vec<(Slot, &'e NewEntry)>,
     /// Generations to be made: number and end.
     made: Vec<(u32, u64)>,
+    /// The run that these make full.
+    run: Option<Draft>,
     next: u64,
 }
 
@@ -66,18 +69,19 @@ impl SqliteLog {
         let losses = losses.collect::<Result<_, Source>>().map_err(|e| self.damaged(e))?;
         known.losses = Losses::from_parts(losses, number("losses"));
         known.base = number("base");
-        let generations = sqlx::query("SELECT generation, ends FROM generations");
-        let mut all = BTreeMap::new();
+        let generations = sqlx::query("SELECT generation, ends, keyed FROM generations");
         for row in held.fetch_all(generations).await? {
-            let (generation, ends) = pair::<u32>(&row).map_err(|e| self.damaged(e))?;
-            all.insert(generation, ends.cast_unsigned());
+            let (number, ends) = pair::<u32>(&row).map_err(|e| self.damaged(e))?;
+            let keyed: bool = row.try_get("keyed").map_err(|e| self.damaged(e.into()))?;
+            let made = if keyed { Generation::closed } else { Generation::new };
+            known.all.insert(number, made(number, ends.cast_unsigned()));
         }
-        let stock = self.read_blocks(held, &mut known, &all).await;
+        let stock = self.read_blocks(held, &mut known).await;
         held.commit().await?;
         stock?;
         known.newest = known.newest.max(known.losses.of(None));
         state.leased = number("leased");
-        let newest = all.keys().next_back().copied().unwrap_or_default();
+        let newest = known.all.keys().next_back().copied().unwrap_or_default();
         let newest = newest.max(u32::try_from(number("generation")).unwrap_or(u32::MAX));
         state.next_generation = state.next_generation.max(newest.saturating_add(1));
         state.next = state.next.max(known.newest + 1);
@@ -88,29 +92,65 @@ impl SqliteLog {
         Ok(())
     }
 
-    /// Fills filters and counts from the index.
+    /// Fills counts and keys from the index. What is in no run and would fill some becomes runs: a
+    /// file of an earlier version has none.
     async fn read_blocks(
         &self,
         held: &mut Held<'_>,
         known: &mut Generations,
-        ends: &BTreeMap<u32, u64>,
     ) -> Result<(), StoreError> {
-        for (number, ends) in ends {
-            known.all.insert(*number, Generation::new(*number, *ends, self.seed));
-        }
+        let mut runs = self.read_runs(held).await?.into_iter().peekable();
         let mut after = -1i64;
         loop {
             let blocks = "SELECT last, block FROM blocks WHERE last > ? ORDER BY last LIMIT ?";
             let rows = held.fetch_all(sqlx::query(blocks).bind(after).bind(BLOCKS)).await?;
-            let Some(row) = rows.last() else { return Ok(()) };
+            let Some(row) = rows.last() else { break };
             after = row.try_get("last").map_err(|e| self.damaged(e.into()))?;
-            for row in &rows {
-                for slot in block_of(row).map_err(|e| self.damaged(e))? {
-                    known.announce(slot.generation, &slot.shown.id);
+            for slot in rows.iter().map(block_of) {
+                for slot in slot.map_err(|e| self.damaged(e))? {
                     known.count(&slot);
+                    while let Some((number, run)) =
+                        runs.next_if(|(_, run)| run.last < slot.shown.cursor.0)
+                    {
+                        known.keys.insert(number, run);
+                    }
+                    match runs.peek_mut() {
+                        Some((_, run)) => run.add(&slot.shown.id),
+                        None => known.keys.add(&slot.place()),
+                    }
                 }
             }
+            let draft = known.keys.draft(std::iter::empty(), |number| known.end_of(&[], number));
+            if let Some(draft) = draft {
+                self.write_run(held, &draft).await?;
+                known.keys.seal(&draft, self.seed);
+            }
         }
+        runs.for_each(|(number, run)| known.keys.insert(number, run));
+        Ok(())
+    }
+
+    /// The runs in the file; their ids are still to be added.
+    async fn read_runs(&self, held: &mut Held<'_>) -> Result<BTreeMap<u64, Run>, StoreError> {
+        let mut runs = BTreeMap::new();
+        let query = sqlx::query("SELECT run, last, ends, entries FROM runs");
+        for row in held.fetch_all(query).await? {
+            let number = |column: &str| row.try_get::<i64, _>(column).map(i64::cast_unsigned);
+            let run = || -> Result<_, Source> {
+                let entries = usize::try_from(number("entries")?)?;
+                let run = Run::new(number("last")?, number("ends")?, entries, self.seed);
+                Ok((number("run")?, run))
+            };
+            runs.extend([run().map_err(|e| self.damaged(e))?]);
+        }
+        let parts = sqlx::query("SELECT part, first FROM keys ORDER BY part");
+        for row in held.fetch_all(parts).await? {
+            let (part, first) = pair::<i64>(&row).map_err(|e| self.damaged(e))?;
+            if let Some(run) = runs.get_mut(&keys::run_of(part.cast_unsigned())) {
+                run.add_part(first.cast_unsigned());
+            }
+        }
+        Ok(runs)
     }
 
     fn damaged(&self, error: Source) -> StoreError {
@@ -131,11 +171,7 @@ impl SqliteLog {
         {
             let mut known = self.known_mut();
             for (number, ends) in &plan.made {
-                let made = Generation::new(*number, *ends, self.seed);
-                known.all.entry(*number).or_insert(made);
-            }
-            for (slot, _) in &plan.new {
-                known.announce(slot.generation, &slot.shown.id);
+                known.all.entry(*number).or_insert(Generation::new(*number, *ends));
             }
         }
         state.sure = false;
@@ -157,6 +193,12 @@ impl SqliteLog {
         let mut known = self.known_mut();
         for (slot, _) in &plan.new {
             known.count(slot);
+            if plan.run.is_none() {
+                known.keys.add(&slot.place());
+            }
+        }
+        if let Some(run) = &plan.run {
+            known.keys.seal(run, self.seed);
         }
         Ok(plan.cursors)
     }
@@ -176,23 +218,14 @@ impl SqliteLog {
         held: &mut Held<'_>,
         entries: &[NewEntry],
     ) -> Result<HashMap<TransactionId, u64>, StoreError> {
-        let mut keys: BTreeMap<u32, Vec<i64>> = BTreeMap::new();
-        {
-            let known = self.known();
-            for entry in entries {
-                let id = entry.transaction.id();
-                for generation in known.candidates(&id) {
-                    keys.entry(generation).or_default().push(key_of(&id));
-                }
-            }
-        }
+        let candidates = self.candidates(entries.iter().map(|entry| entry.transaction.id()));
         let mut there = HashMap::new();
-        for (generation, keys) in keys {
+        for (generation, cursors) in self.locate(held, candidates).await? {
             let query = format!(
                 "SELECT cursor, head FROM g_{generation} \
-                 WHERE key IN (SELECT value FROM json_each(?))"
+                 WHERE cursor IN (SELECT value FROM json_each(?))"
             );
-            let query = sqlx::query(AssertSqlSafe(query)).bind(json(&keys));
+            let query = sqlx::query(AssertSqlSafe(query)).bind(json(&cursors));
             for row in held.fetch_all(query).await? {
                 let found = || -> Result<_, Source> {
                     let cursor = row.try_get::<i64, _>("cursor")?.cast_unsigned();
@@ -234,6 +267,8 @@ impl SqliteLog {
             plan.next += 1;
             bytes = bytes.saturating_add(stored_size(&entry.transaction));
         }
+        let places = plan.new.iter().map(|(slot, _)| slot.place());
+        plan.run = known.keys.draft(places, |number| known.end_of(&plan.made, number));
         let limit = self.limits.max_bytes;
         if bytes > 0 && known.bytes().saturating_add(bytes) > limit {
             let message = format!("the log is bounded to {limit} bytes");
@@ -249,7 +284,8 @@ impl SqliteLog {
         plan: &Plan<'_>,
     ) -> Result<(), StoreError> {
         let lease = (plan.next > state.leased).then_some(plan.next.saturating_add(LEASE));
-        if lease.is_none() && !state.strict && plan.made.is_empty() && plan.new.len() == 1 {
+        let plain = lease.is_none() && !state.strict && plan.made.is_empty() && plan.run.is_none();
+        if plain && plan.new.len() == 1 {
             return self.write_one(held, plan).await;
         }
         // A lease must survive a power failure before a cursor of it is given out.
@@ -283,8 +319,27 @@ impl SqliteLog {
                 .fold(sqlx::query(sql), |query, rows| self.bind_block(query, &plan.made, rows));
             held.execute(insert).await?;
         }
+        if let Some(run) = &plan.run {
+            self.write_run(held, run).await?;
+        }
         held.commit().await?;
         state.leased = lease.unwrap_or(state.leased);
+        Ok(())
+    }
+
+    async fn write_run(&self, held: &mut Held<'_>, run: &Draft) -> Result<(), StoreError> {
+        let insert = sqlx::query("INSERT INTO runs (run, last, ends, entries) VALUES (?, ?, ?, ?)");
+        let entries = i64::try_from(run.places.len()).unwrap_or(i64::MAX);
+        let insert = insert.bind(run.number.cast_signed()).bind(run.last.cast_signed());
+        held.execute(insert.bind(clamped(run.ends)).bind(entries)).await?;
+        let parts: Vec<_> = run.parts().collect();
+        for (sql, parts) in self.parts.chunks(&parts) {
+            let insert = parts.iter().fold(sqlx::query(sql), |query, (number, first, places)| {
+                let query = query.bind(number.cast_signed()).bind(first.cast_signed());
+                query.bind(codec::places(places))
+            });
+            held.execute(insert).await?;
+        }
         Ok(())
     }
 
@@ -305,7 +360,7 @@ impl SqliteLog {
         let known = self.known();
         match known.all.get(&generation) {
             Some(found) => std::sync::Arc::clone(&found.insert),
-            None => Generation::new(generation, 0, 0).insert,
+            None => Generation::new(generation, 0).insert,
         }
     }
 
@@ -317,12 +372,8 @@ impl SqliteLog {
     ) -> super::super::database::Query<'q> {
         let slots: Vec<_> = rows.iter().map(|(slot, _)| slot.clone()).collect();
         let known = self.known();
-        let end = |slot: &Slot| {
-            let made = made.iter().find(|(number, _)| *number == slot.generation);
-            let ends = known.all.get(&slot.generation).map(|generation| generation.ends);
-            ends.or(made.map(|(_, ends)| *ends)).unwrap_or(u64::MAX)
-        };
-        let ends = slots.iter().map(end).max().unwrap_or_default();
+        let ends = slots.iter().map(|slot| known.end_of(made, slot.generation)).max();
+        let ends = ends.unwrap_or_default();
         let last = slots.last().map(|slot| slot.shown.cursor.0).unwrap_or_default();
         query.bind(last.cast_signed()).bind(clamped(ends)).bind(codec::block(&slots))
     }
@@ -336,12 +387,12 @@ impl SqliteLog {
         if !state.sure {
             self.take_stock(&mut held, state).await?;
         }
-        let (ended, losses) = {
+        let (ended, runs, losses) = {
             let known = self.known();
-            (known.ended(now), known.losses.clone())
+            (known.ended(now), known.keys.ended(now.as_millis()), known.losses.clone())
         };
         state.sure = false;
-        let result = self.drop_from_file(&mut held, &ended, losses, now).await;
+        let result = self.drop_from_file(&mut held, (&ended, &runs), losses, now).await;
         held.roll_back().await;
         if let Err(error) = &result {
             Self::fail(&mut held, state, error).await;
@@ -351,13 +402,15 @@ impl SqliteLog {
         let known = &mut *self.known_mut();
         known.losses = losses;
         let gone = ended.iter().filter_map(|number| known.all.remove(number));
-        Ok(gone.map(|generation| generation.entries).sum())
+        let gone = gone.map(|generation| generation.entries).sum();
+        known.keys.drop(&runs, |generation| known.all.contains_key(&generation));
+        Ok(gone)
     }
 
     async fn drop_from_file(
         &self,
         held: &mut Held<'_>,
-        ended: &[u32],
+        (ended, runs): (&[u32], &[u64]),
         mut losses: Losses,
         now: WallTime,
     ) -> Result<Losses, StoreError> {
@@ -374,6 +427,14 @@ impl SqliteLog {
         for number in ended {
             held.execute_raw(format!(
                 "DROP TABLE g_{number}; DELETE FROM generations WHERE generation = {number}"
+            ))
+            .await?;
+        }
+        for run in runs {
+            let parts = keys::parts_of(*run);
+            held.execute_raw(format!(
+                "DELETE FROM keys WHERE part >= {} AND part < {}; DELETE FROM runs WHERE run = {run}",
+                parts.start, parts.end
             ))
             .await?;
         }
@@ -395,12 +456,11 @@ impl SqliteLog {
 
 async fn make_generation(held: &mut Held<'_>, number: u32, ends: u64) -> Result<(), StoreError> {
     held.execute_raw(format!(
-        "CREATE TABLE g_{number} (cursor INTEGER NOT NULL PRIMARY KEY, key INTEGER NOT NULL, \
-         head BLOB NOT NULL, payload BLOB NOT NULL) STRICT; \
-         CREATE INDEX g_{number}_key ON g_{number} (key)"
+        "CREATE TABLE g_{number} (cursor INTEGER NOT NULL PRIMARY KEY, \
+         head BLOB NOT NULL, payload BLOB NOT NULL) STRICT"
     ))
     .await?;
-    let insert = sqlx::query("INSERT INTO generations VALUES (?, ?)");
+    let insert = sqlx::query("INSERT INTO generations (generation, ends) VALUES (?, ?)");
     held.execute(insert.bind(i64::from(number)).bind(clamped(ends))).await?;
     // Numbers are not used again: a lookup under way may still have one in mind.
     set(held, "generation", u64::from(number)).await
@@ -417,7 +477,6 @@ fn bind<'q>(
 ) -> super::super::database::Query<'q> {
     query
         .bind(slot.shown.cursor.0.cast_signed())
-        .bind(key_of(&slot.shown.id))
         .bind(codec::log_head(entry))
         .bind(entry.transaction.payload().to_vec())
 }
