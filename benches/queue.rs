@@ -190,9 +190,11 @@ async fn fill(dir: &Path) {
         let entries: Vec<_> = (0..ROWS as u64)
             .map(|n| {
                 // About as many a second as such a node takes.
-                let made = Duration::from_micros(33 * (batch * ROWS as u64 + n));
-                let (created, topic) = (now.plus(made), topic.clone());
-                let expires = created.plus(Duration::from_hours(1) + made / 1000);
+                let number = batch * ROWS as u64 + n;
+                let created = now.plus(Duration::from_micros(33 * number));
+                // Those of one millisecond differ in when they expire.
+                let lifetime = Duration::from_hours(1) + Duration::from_millis(number % 100);
+                let (expires, topic) = (created.plus(lifetime), topic.clone());
                 let header = Header::new(topic, origin, created, expires, &payload);
                 let signature = Signature::Ed25519([7; 64]);
                 let transaction = Transaction::new(header, signature, payload.clone());
