@@ -213,7 +213,8 @@ pub enum StartError {
     NoRuntime,
 }
 
-/// Why a transaction was not accepted. Nothing was stored or sent.
+/// Why a transaction was not accepted. Nothing was stored or sent, except where a variant says
+/// otherwise.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PublishError {
@@ -249,6 +250,10 @@ pub enum PublishError {
     /// The node is shutting down or gone; no retry helps.
     #[error("the node is shut down")]
     Closed,
+    /// The node ended before the store had answered. It may have been stored; then it is delivered and
+    /// spread by the next start. Publishing it again may make two of it.
+    #[error("the node was shut down before the store had answered; it may have been stored")]
+    Unsettled,
 }
 
 /// Why a published transaction was not confirmed as often as was waited for. It stays accepted.

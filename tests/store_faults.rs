@@ -2,92 +2,51 @@
 //! typed error, and the node says so.
 #![cfg(all(feature = "node", feature = "sqlite"))]
 
+#[path = "common/store.rs"]
+mod store;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use sorcha_peer::error::{PublishError, ReadyError, StoreError, StoreErrorKind};
-use sorcha_peer::ports::{
-    IndexEntry, NewEntry, Page, TransactionQueue, TransactionStore, Usage, Which,
-};
+use sorcha_peer::ports::{NewEntry, TransactionQueue, TransactionStore, Which};
 use sorcha_peer::store::{MemoryQueue, MemoryTransactionStore};
-use sorcha_peer::transport::MemoryNetwork;
-use sorcha_peer::types::{Cursor, Topic, Transaction, TransactionId, WallTime};
-use sorcha_peer::{Event, From, Identity, Item, PeerNode, PeerNodeBuilder};
+use sorcha_peer::types::{Cursor, Topic, Transaction, WallTime};
+use sorcha_peer::{Event, From, Identity, Item, PeerNode};
+use store::{Hooked, Hooks, alone};
+use tokio::sync::Notify;
 
-/// A log that fails when it is told to.
-#[derive(Debug)]
-struct Faulty {
-    inner: MemoryTransactionStore,
-    fault: AtomicU8,
-}
+/// Fails when it is told to.
+#[derive(Debug, Default)]
+struct Fault(AtomicU8);
 
 const NONE: u8 = 0;
 const IO: u8 = 1;
 const FULL: u8 = 2;
 const PANIC: u8 = 3;
 
-impl Faulty {
-    fn new() -> Arc<Self> {
-        let inner = MemoryTransactionStore::new(None);
-        Arc::new(Self { inner, fault: AtomicU8::new(NONE) })
-    }
-
+impl Fault {
     fn set(&self, fault: u8) {
-        self.fault.store(fault, Ordering::SeqCst);
+        self.0.store(fault, Ordering::SeqCst);
     }
 }
 
 #[async_trait]
-impl TransactionStore for Faulty {
-    async fn append(&self, entries: &[NewEntry]) -> Result<Vec<Cursor>, StoreError> {
-        match self.fault.load(Ordering::SeqCst) {
+impl Hooks for Fault {
+    async fn append(
+        &self,
+        log: &MemoryTransactionStore,
+        entries: &[NewEntry],
+    ) -> Result<Vec<Cursor>, StoreError> {
+        match self.0.load(Ordering::SeqCst) {
             IO => Err(StoreError::new(StoreErrorKind::Io, "told to")),
             FULL => Err(StoreError::new(StoreErrorKind::Full, "told to")),
             PANIC => panic!("told to"),
-            _ => self.inner.append(entries).await,
+            _ => log.append(entries).await,
         }
     }
-    async fn get(&self, id: &TransactionId) -> Result<Option<Transaction>, StoreError> {
-        self.inner.get(id).await
-    }
-    async fn read(
-        &self,
-        topic: Option<&Topic>,
-        after: Cursor,
-        max_entries: usize,
-        max_bytes: usize,
-    ) -> Result<Page, StoreError> {
-        self.inner.read(topic, after, max_entries, max_bytes).await
-    }
-    async fn index(&self, after: Cursor, limit: usize) -> Result<Vec<IndexEntry>, StoreError> {
-        self.inner.index(after, limit).await
-    }
-    async fn newest(&self) -> Result<Cursor, StoreError> {
-        self.inner.newest().await
-    }
-    async fn usage(&self) -> Result<Usage, StoreError> {
-        self.inner.usage().await
-    }
-    async fn expire(&self, now: WallTime) -> Result<u64, StoreError> {
-        self.inner.expire(now).await
-    }
-    async fn load_cursor(&self, name: &str) -> Result<Option<Cursor>, StoreError> {
-        self.inner.load_cursor(name).await
-    }
-    async fn save_cursor(&self, name: &str, cursor: Cursor) -> Result<(), StoreError> {
-        self.inner.save_cursor(name, cursor).await
-    }
-    async fn remove_cursor(&self, name: &str) -> Result<(), StoreError> {
-        self.inner.remove_cursor(name).await
-    }
-}
-
-/// A node that meets nobody.
-fn alone(identity: &Identity) -> PeerNodeBuilder {
-    let transport = MemoryNetwork::new().transport(identity.peer_id());
-    PeerNode::builder().transport(Arc::new(transport)).identity(identity.clone()).dial_only()
 }
 
 async fn refusal(node: &PeerNode) -> StoreErrorKind {
@@ -99,7 +58,7 @@ async fn refusal(node: &PeerNode) -> StoreErrorKind {
 
 #[tokio::test]
 async fn a_failing_log_refuses_says_so_and_recovers() {
-    let (log, queue) = (Faulty::new(), Arc::new(MemoryQueue::new(100)));
+    let (log, queue) = (Hooked::new(Fault::default()), Arc::new(MemoryQueue::new(100)));
     let identity = Identity::generate().unwrap();
     let builder = alone(&identity).transaction_store(log.clone()).queue(queue.clone());
     let node = builder.start().await.unwrap();
@@ -108,7 +67,7 @@ async fn a_failing_log_refuses_says_so_and_recovers() {
     assert_eq!(node.storage_failure(), None);
 
     for (fault, kind) in [(IO, StoreErrorKind::Io), (PANIC, StoreErrorKind::Io)] {
-        log.set(fault);
+        log.hooks.set(fault);
         for _ in 0..3 {
             assert_eq!(refusal(&node).await, kind);
             assert_eq!(node.storage_failure(), Some(kind));
@@ -121,9 +80,10 @@ async fn a_failing_log_refuses_says_so_and_recovers() {
             }
         };
         assert!(told.contains("told to") || told.contains("panicked"), "{told}");
-        let ready = node.clone();
-        let ready = async move { ready.wait_ready(0, Duration::from_secs(30)).await };
-        log.set(NONE);
+        let ready = node.wait_ready(0, Duration::from_secs(30));
+        let mut ready = std::pin::pin!(ready);
+        assert!(futures::poll!(ready.as_mut()).is_pending(), "it waits");
+        log.hooks.set(NONE);
         node.publish("t", "again").await.expect("it works again");
         ready.await.expect("and says so");
         assert_eq!(node.storage_failure(), None);
@@ -136,19 +96,61 @@ async fn a_failing_log_refuses_says_so_and_recovers() {
 
 #[tokio::test]
 async fn a_full_log_has_failed_when_it_stays_full() {
-    let log = Faulty::new();
+    let log = Hooked::new(Fault::default());
     let identity = Identity::generate().unwrap();
     let node = alone(&identity).transaction_store(log.clone()).start().await.unwrap();
-    log.set(FULL);
+    log.hooks.set(FULL);
     for count in 1..=4 {
         assert_eq!(refusal(&node).await, StoreErrorKind::Full);
         let failing = (count >= 3).then_some(StoreErrorKind::Full);
         assert_eq!(node.storage_failure(), failing, "after {count}");
     }
-    log.set(NONE);
+    log.hooks.set(NONE);
     node.publish("t", "fits").await.unwrap();
     assert_eq!(node.storage_failure(), None);
     node.shutdown(Duration::ZERO).await.unwrap();
+}
+
+/// Takes what it is given, and never says so.
+#[derive(Debug, Default)]
+struct Mute(Notify);
+
+#[async_trait]
+impl Hooks for Mute {
+    async fn append(
+        &self,
+        log: &MemoryTransactionStore,
+        entries: &[NewEntry],
+    ) -> Result<Vec<Cursor>, StoreError> {
+        log.append(entries).await?;
+        self.0.notify_one();
+        std::future::pending().await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_publish_that_a_shutdown_overtakes_is_not_said_to_be_refused() {
+    let log = Hooked::new(Mute::default());
+    let identity = Identity::generate().unwrap();
+    let node = alone(&identity).transaction_store(log.clone()).start().await.unwrap();
+    let publisher = node.clone();
+    let publish = tokio::spawn(async move { publisher.publish("t", "late").await });
+    log.hooks.0.notified().await;
+    node.shutdown(Duration::ZERO).await.unwrap();
+    let answer = publish.await.unwrap();
+    assert!(matches!(answer, Err(PublishError::Unsettled)), "{answer:?}");
+    assert_eq!(log.usage().await.unwrap().entries, 1, "it was stored");
+    let answer = node.publish("t", "later").await;
+    assert!(matches!(answer, Err(PublishError::Closed)), "{answer:?}");
+}
+
+#[tokio::test]
+async fn a_shutdown_may_wait_for_ever() {
+    let identity = Identity::generate().unwrap();
+    let node = alone(&identity).start().await.unwrap();
+    node.publish("t", "kept").await.unwrap();
+    let report = node.shutdown(Duration::MAX).await.expect("it ends as any other");
+    assert_eq!(report.unconfirmed.len(), 1);
 }
 
 /// Payloads of a subscription from the start, `count` of them.

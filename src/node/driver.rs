@@ -26,10 +26,12 @@ use super::effects::Effects;
 use super::handle::State;
 use super::link::LinkHandle;
 use super::receipt::{Receipt, Receipts, Standing};
-use super::sign::Published;
+use super::sign::{Published, Unpublished};
 
 /// Inputs taken in one go before the select is asked again.
 const BURST: usize = 64;
+/// The latest deadline of a shutdown: for ever.
+const FOREVER: Duration = Duration::from_hours(24 * 365 * 30);
 /// Longest time for goodbyes and storage to finish after the host's deadline.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -82,8 +84,28 @@ pub(super) enum Completion {
 
 /// Who waits for the answer to a call.
 pub(super) enum Waiting {
-    Publish(TransactionId, oneshot::Sender<Published>),
+    Publish(TransactionId, PublishReply),
     Connect(oneshot::Sender<Result<PeerId, ConnectFailure>>),
+}
+
+/// The answer to a publish that the protocol has taken. Dropped without one, it says that nobody
+/// knows: the transaction may be in the hands of the store.
+pub(super) struct PublishReply(Option<oneshot::Sender<Published>>);
+
+impl PublishReply {
+    pub(super) fn send(mut self, answer: Published) {
+        if let Some(reply) = self.0.take() {
+            let _ = reply.send(answer);
+        }
+    }
+}
+
+impl Drop for PublishReply {
+    fn drop(&mut self) {
+        if let Some(reply) = self.0.take() {
+            let _ = reply.send(Err(Unpublished::Unsettled));
+        }
+    }
 }
 
 /// The receiving ends of the driver's channels.
@@ -210,11 +232,11 @@ impl Driver {
         match command {
             Command::Publish { transaction, reply } => {
                 if self.stopping.is_some() {
-                    let _ = reply.send(Err(PublishRefusal::Closed));
+                    let _ = reply.send(Err(PublishRefusal::Closed.into()));
                     return;
                 }
                 let id = transaction.id();
-                let call = self.call(Waiting::Publish(id, reply));
+                let call = self.call(Waiting::Publish(id, PublishReply(Some(reply))));
                 self.feed(Input::Publish { call, transaction });
             }
             Command::Connect { endpoint, reply } => {
@@ -275,7 +297,7 @@ impl Driver {
     }
 
     fn stop(&mut self, deadline: Duration) {
-        let until = Instant::now() + deadline;
+        let until = Instant::now() + deadline.min(FOREVER);
         self.stopping = Some(self.stopping.map_or(until, |earlier| earlier.min(until)));
     }
 
@@ -285,7 +307,7 @@ impl Driver {
         let Some(until) = self.stopping else { return false };
         let alone = self.state.borrow().links == 0;
         let quiet = self.protocol.is_idle() && self.waiting.is_empty();
-        let settled = quiet && (alone || self.protocol.unconfirmed().is_empty());
+        let settled = quiet && (alone || !self.protocol.has_unconfirmed());
         settled || Instant::now() >= until
     }
 
@@ -296,8 +318,8 @@ impl Driver {
         self.stopping.map_or(due, |until| due.min(until))
     }
 
-    /// Answers publishes whose transaction is being stored: nobody is told that one failed which
-    /// then turns out to be kept.
+    /// Waits for the answers to publishes whose transaction is being stored. Who has none by the end
+    /// is told that it may have been kept.
     async fn settle_publishes(&mut self, completions: &mut mpsc::Receiver<Completion>) {
         let until = Instant::now() + GRACE;
         while self.waiting.values().any(|w| matches!(w, Waiting::Publish(..))) {

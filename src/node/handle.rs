@@ -26,7 +26,7 @@ use super::driver::{Command, wall_now};
 use super::durable::{DurableSubscription, Names};
 use super::events::Events;
 use super::receipt::Receipt;
-use super::sign::Draft;
+use super::sign::{Draft, Unpublished};
 use super::subscription::{From, Subscription};
 
 /// What handles and driver share.
@@ -153,7 +153,8 @@ impl PeerNode {
     /// future dropped before it is ready may or may not have published.
     ///
     /// # Errors
-    /// [`PublishError`]; nothing was stored or sent.
+    /// [`PublishError`]; nothing was stored or sent, except where it is
+    /// [`PublishError::Unsettled`].
     pub async fn publish(
         &self,
         topic: &str,
@@ -178,7 +179,8 @@ impl PeerNode {
                 Ok((_, false)) => {
                     header.expires = header.expires.plus(Duration::from_millis(1));
                 }
-                Err(refusal) => return Err(publish_error(refusal)),
+                Err(Unpublished::Refused(refusal)) => return Err(publish_error(refusal)),
+                Err(Unpublished::Unsettled) => return Err(PublishError::Unsettled),
             }
         }
     }

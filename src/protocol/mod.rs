@@ -262,6 +262,11 @@ impl Protocol {
         self.outbox.waiting()
     }
 
+    /// Whether any own transaction waits for copies.
+    pub fn has_unconfirmed(&self) -> bool {
+        self.outbox.len() > self.outbox.dead()
+    }
+
     /// Whether nothing waits to be sent, checked, stored or fetched.
     pub fn is_idle(&self) -> bool {
         let quiet = |l: &links::Link| {
