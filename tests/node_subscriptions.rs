@@ -6,17 +6,18 @@
 mod store;
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sorcha_peer::error::{AckError, StoreError, SubscribeError};
-use sorcha_peer::ports::{Page, TransactionStore};
+use sorcha_peer::error::{AckError, StoreError, StoreErrorKind, SubscribeError};
+use sorcha_peer::ports::{LogEntry, Page, TransactionStore};
 use sorcha_peer::store::MemoryTransactionStore;
 use sorcha_peer::types::{Cursor, Topic, WallTime};
 use sorcha_peer::{Delivery, DurableSubscription, From, Identity, Item, PeerNode, SqliteStorage};
 use store::{Hooked, Hooks, alone};
+use tokio::time::Instant;
 
 const HANG: Duration = Duration::from_mins(1);
 
@@ -228,4 +229,77 @@ async fn pages_that_end_early_are_read_on_and_one_that_stands_still_is_the_end()
     assert_eq!(seventh.transaction.payload().as_ref(), b"7");
     let reads = log.hooks.reads.load(Ordering::SeqCst);
     assert!(reads <= 3, "{reads} reads");
+}
+
+/// Reads that fail when they are told to, and always where a damaged entry is on the page.
+#[derive(Debug, Default)]
+struct Failing {
+    kind: Mutex<Option<StoreErrorKind>>,
+    reads: AtomicU64,
+}
+
+#[async_trait]
+impl Hooks for Failing {
+    async fn read(
+        &self,
+        log: &MemoryTransactionStore,
+        topic: Option<&Topic>,
+        after: Cursor,
+        room: (usize, usize),
+    ) -> Result<Page, StoreError> {
+        self.reads.fetch_add(1, Ordering::SeqCst);
+        let page = log.read(topic, after, room.0, room.1).await?;
+        let damaged = |e: &LogEntry| e.entry.transaction.payload().as_ref() == b"damaged";
+        let damaged = page.entries.iter().any(damaged).then_some(StoreErrorKind::Corrupt);
+        match self.kind.lock().unwrap().or(damaged) {
+            Some(kind) => Err(StoreError::new(kind, "told to")),
+            None => Ok(page),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_that_fails_is_told_once_a_second_and_a_closed_log_is_the_end() {
+    let log = Hooked::new(Failing::default());
+    let node = on_log(log.clone()).await;
+    publish(&node, "t", &["1", "2"]).await;
+    let mut items = node.subscribe_durable("a", "t", From::Earliest).await.unwrap();
+    *log.hooks.kind.lock().unwrap() = Some(StoreErrorKind::Io);
+    let start = Instant::now();
+    for round in 0..5 {
+        let Item::Failed(error) = item(&mut items).await else { panic!("it fails") };
+        assert_eq!(error.kind, StoreErrorKind::Io);
+        assert!(start.elapsed() >= Duration::from_secs(round), "not at once again");
+    }
+    assert_eq!(log.hooks.reads.load(Ordering::SeqCst), 5);
+    *log.hooks.kind.lock().unwrap() = None;
+    assert_eq!(payloads(&mut items, 2).await, ["1", "2"], "it goes on");
+    publish(&node, "t", &["3"]).await;
+    *log.hooks.kind.lock().unwrap() = Some(StoreErrorKind::Closed);
+    assert!(matches!(item(&mut items).await, Item::Failed(_)));
+    for _ in 0..2 {
+        assert!(items.next().await.is_none(), "what is closed stays so");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn damage_is_told_skipped_and_does_not_stop_a_subscriber() {
+    let log = Hooked::new(Failing::default());
+    let node = on_log(log.clone()).await;
+    publish(&node, "t", &["1", "2", "damaged", "3", "damaged"]).await;
+    let mut items = node.subscribe_durable("a", "t", From::Earliest).await.unwrap();
+    assert_eq!(payloads(&mut items, 2).await, ["1", "2"]);
+    let gap = async |items: &mut DurableSubscription| {
+        let Item::Failed(error) = item(items).await else { panic!("damage is told") };
+        assert_eq!(error.kind, StoreErrorKind::Corrupt);
+        let Item::Gap { after, until } = item(items).await else { panic!("and skipped") };
+        assert_eq!(until, Cursor(after.0 + 1));
+        until
+    };
+    gap(&mut items).await;
+    assert_eq!(payloads(&mut items, 1).await, ["3"]);
+    let until = gap(&mut items).await;
+    items.ack(until).await.unwrap();
+    publish(&node, "t", &["4"]).await;
+    assert_eq!(payloads(&mut items, 1).await, ["4"]);
 }
