@@ -446,9 +446,8 @@ impl Protocol {
         let (gone, own) = self.log.expire(self.wall);
         self.counters.transactions_expired += gone;
         self.bury_expired(&own);
-        if gone > 0 {
-            self.out.push_back(Output::Expire { now: self.wall });
-        }
+        // Also when nothing went here: a store may keep entries longer, and lets them go later.
+        self.out.push_back(Output::Expire { now: self.wall });
         if self.log.forget_turned_away() {
             self.repair_everywhere();
         }
