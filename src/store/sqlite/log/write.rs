@@ -12,7 +12,7 @@ use crate::error::{Source, StoreError, StoreErrorKind};
 use crate::ports::NewEntry;
 use crate::store::lost::Losses;
 use crate::store::sqlite::codec::{self, Slot};
-use crate::store::sqlite::database::{Held, damaged};
+use crate::store::sqlite::database::{Held, damaged, risen};
 use crate::store::stored_size;
 use crate::types::{Cursor, TransactionId, WallTime};
 
@@ -45,6 +45,11 @@ impl SqliteLog {
         }
         self.take_stock(&mut held, state).await?;
         state.next = state.next.max(state.leased.max(floor) + 1);
+        if state.leased > 0 {
+            // A power failure may have taken entries whose cursors a subscriber has kept.
+            let known = &mut *self.known_mut();
+            known.newest = known.newest.max(state.next - 1);
+        }
         Ok(())
     }
 
@@ -54,14 +59,15 @@ impl SqliteLog {
         let mut known = Generations::default();
         let mut meta = HashMap::new();
         for row in held.fetch_all(sqlx::query("SELECT name, value FROM meta")).await? {
-            let (name, value) = pair::<String>(&row).map_err(|e| self.damaged(e))?;
-            meta.insert(name, value.cast_unsigned());
+            let number = || pair::<String>(&row).and_then(|(name, n)| Ok((name, risen(n)?)));
+            let (name, value) = number().map_err(|e| self.damaged(e))?;
+            meta.insert(name, value);
         }
         let number = |name: &str| meta.get(name).copied().unwrap_or_default();
         let losses = held.fetch_all(sqlx::query("SELECT topic, last FROM losses")).await?;
         let losses = losses.iter().map(|row| {
             let (topic, last) = pair::<i64>(row)?;
-            Ok((topic.cast_unsigned(), last.cast_unsigned()))
+            Ok((topic.cast_unsigned(), risen(last)?))
         });
         let losses = losses.collect::<Result<_, Source>>().map_err(|e| self.damaged(e))?;
         known.losses = Losses::from_parts(losses, number("losses"));
@@ -70,7 +76,7 @@ impl SqliteLog {
         let mut all = BTreeMap::new();
         for row in held.fetch_all(generations).await? {
             let (generation, ends) = pair::<u32>(&row).map_err(|e| self.damaged(e))?;
-            all.insert(generation, ends.cast_unsigned());
+            all.insert(generation, u64::try_from(ends).map_err(|e| self.damaged(e.into()))?);
         }
         let stock = self.read_blocks(held, &mut known, &all).await;
         held.commit().await?;
@@ -377,6 +383,8 @@ impl SqliteLog {
             held.execute(insert).await?;
         }
         set(held, "losses", others).await?;
+        // Before the commit: whoever no longer sees the entries knows then that they are lost.
+        self.known_mut().losses = losses.clone();
         held.commit().await?;
         Ok(losses)
     }
