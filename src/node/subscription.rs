@@ -80,11 +80,16 @@ pub struct Subscription {
     /// The log had given out no cursor when this began.
     virgin: bool,
     ahead: VecDeque<Item>,
-    /// After a read that failed: when it may be tried again.
-    retry: Option<Instant>,
-    /// The log was closed.
-    closed: bool,
+    after_failure: AfterFailure,
     ended: bool,
+}
+
+/// What a read that failed leaves to be done before the next.
+enum AfterFailure {
+    Nothing,
+    Wait(Instant),
+    /// The log was closed: there is no next.
+    End,
 }
 
 impl Subscription {
@@ -113,8 +118,7 @@ impl Subscription {
             tell_gap,
             virgin,
             ahead: VecDeque::new(),
-            retry: None,
-            closed: false,
+            after_failure: AfterFailure::Nothing,
             ended: false,
         })
     }
@@ -126,12 +130,13 @@ impl Subscription {
             if let Some(item) = self.ahead.pop_front() {
                 return Some(item);
             }
-            if self.closed {
-                return None;
-            }
-            if let Some(retry) = self.retry {
-                tokio::time::sleep_until(retry).await;
-                self.retry = None;
+            match self.after_failure {
+                AfterFailure::Nothing => {}
+                AfterFailure::Wait(until) => {
+                    tokio::time::sleep_until(until).await;
+                    self.after_failure = AfterFailure::Nothing;
+                }
+                AfterFailure::End => return None,
             }
             let newest = *self.newest.borrow_and_update();
             if self.virgin && newest > Cursor::default() {
@@ -173,7 +178,7 @@ impl Subscription {
     async fn read(&mut self, newest: Cursor) {
         let (topic, after) = (self.topic.as_ref(), self.position);
         let mut page = self.log.read(topic, after, READ_AHEAD.0, READ_AHEAD.1).await;
-        if page.as_ref().is_err_and(is_damage) {
+        if page.as_ref().is_err_and(|error| error.kind == StoreErrorKind::Corrupt) {
             // Not all of it: what stands before the damage is delivered.
             page = self.log.read(topic, after, 1, READ_AHEAD.1).await;
         }
@@ -181,16 +186,17 @@ impl Subscription {
             Ok(page) => return self.take(page, newest),
             Err(error) => error,
         };
-        let until = if is_damage(&error) { Some(self.behind_damage(newest).await) } else { None };
-        self.closed = error.kind == StoreErrorKind::Closed;
-        self.ahead.push_back(Item::Failed(error));
-        match until {
-            Some(until) => {
-                self.ahead.push_back(Item::Gap { after, until });
+        match error.kind {
+            StoreErrorKind::Corrupt => {
+                let until = self.behind_damage(newest).await;
+                self.ahead.extend([Item::Failed(error), Item::Gap { after, until }]);
                 (self.position, self.tell_gap) = (until, true);
+                return;
             }
-            None => self.retry = Some(Instant::now() + PAUSE),
+            StoreErrorKind::Closed => self.after_failure = AfterFailure::End,
+            _ => self.after_failure = AfterFailure::Wait(Instant::now() + PAUSE),
         }
+        self.ahead.push_back(Item::Failed(error));
     }
 
     /// The next entry, which cannot be read; all that there is where not even that is known.
@@ -216,11 +222,6 @@ impl Subscription {
             })
         }));
     }
-}
-
-/// What another try does not mend.
-fn is_damage(error: &StoreError) -> bool {
-    error.kind == StoreErrorKind::Corrupt
 }
 
 impl fmt::Debug for Subscription {

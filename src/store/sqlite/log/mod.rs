@@ -325,8 +325,8 @@ mod tests {
         let cursors = log.append(&[entry(0, 1, 1)]).await.unwrap();
         log.append(&[entry(1, 1, 1000)]).await.unwrap();
         let mut gone = false;
-        let mut drop = std::pin::pin!(log.drop_ended(WallTime::from_millis(500)));
-        while woken(drop.as_mut()).await.is_none() {
+        let mut dropping = std::pin::pin!(log.drop_ended(WallTime::from_millis(500)));
+        while woken(dropping.as_mut()).await.is_none() {
             let page = log.page(None, Cursor(0), 9, 9999).await.unwrap();
             gone |= page.entries.len() == 1;
             if gone {
@@ -350,7 +350,8 @@ mod tests {
             log.append(&[entry(0, 1, 1)]).await.unwrap();
             log.writer.lock().await.unwrap().execute_raw(spoil.to_owned()).await.unwrap();
             log.close().await;
-            let lock = Arc::clone(&log._lock);
+            drop(log);
+            let lock = Arc::new(DirLock::acquire(dir.path()).unwrap());
             let error = SqliteLog::open_at(&dir.path().join("log.db"), LIMITS, lock, 0).await;
             assert_eq!(error.unwrap_err().kind, StoreErrorKind::Corrupt, "{spoil}");
         }
