@@ -390,6 +390,19 @@ pub enum AckError {
     Store(#[from] StoreError),
 }
 
+/// Why a ban, or that one was lifted, was not kept.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BanError {
+    /// It could not be written; see its kind. It holds in this process, and is written as soon as
+    /// that works; a restart before then forgets it.
+    #[error("not kept for the next start: {0}")]
+    Store(#[from] StoreError),
+    /// The node is shut down; the ban may have been kept.
+    #[error("the node is shut down")]
+    Closed,
+}
+
 /// Why a peer could not be connected. Nothing changed, and the address is not remembered.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

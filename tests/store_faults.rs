@@ -6,14 +6,17 @@
 mod store;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sorcha_peer::error::{PublishError, ReadyError, StoreError, StoreErrorKind};
-use sorcha_peer::ports::{NewEntry, TransactionQueue, TransactionStore, Which};
-use sorcha_peer::store::{MemoryQueue, MemoryTransactionStore};
-use sorcha_peer::types::{Cursor, Topic, Transaction, WallTime};
+use bytes::Bytes;
+use sorcha_peer::error::{BanError, PublishError, ReadyError, StoreError, StoreErrorKind};
+use sorcha_peer::ports::{
+    Ban, NewEntry, PeerStore, StoredPeer, TransactionQueue, TransactionStore, Which,
+};
+use sorcha_peer::store::{MemoryPeerStore, MemoryQueue, MemoryTransactionStore};
+use sorcha_peer::types::{Cursor, Header, PeerId, Signature, Topic, Transaction, WallTime};
 use sorcha_peer::{Config, Event, From, Identity, Item, PeerNode};
 use store::{Hooked, Hooks, alone};
 use tokio::sync::Notify;
@@ -183,6 +186,121 @@ async fn a_full_log_takes_more_when_it_lets_go_while_nothing_else_happens() {
     node.shutdown(Duration::ZERO).await.unwrap();
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_node_starts_with_a_full_log_and_fills_it_later() {
+    let (log, queue) = (Hooked::new(Fault::default()), Arc::new(MemoryQueue::new(100)));
+    let identity = Identity::generate().unwrap();
+    let node = alone(&identity).queue(queue.clone()).start().await.unwrap();
+    for text in ["1", "2", "3"] {
+        node.publish("t", text).await.unwrap();
+    }
+    node.shutdown(Duration::ZERO).await.unwrap();
+
+    log.hooks.set(FULL);
+    let builder = alone(&identity).queue(queue.clone()).transaction_store(log.clone());
+    let node = builder.start().await.expect("a full log is no reason not to start");
+    tokio::time::sleep(Duration::from_mins(1)).await;
+    assert_eq!(node.storage_failure(), Some(StoreErrorKind::Full));
+    assert_eq!(queue.size().await.unwrap().waiting, 3, "nothing is given up");
+    let all = delivered(&node, 3);
+    log.hooks.set(NONE);
+    assert_eq!(all.await, ["1", "2", "3"]);
+    node.wait_ready(0, Duration::from_mins(1)).await.unwrap();
+    assert_eq!(node.stats().await.unwrap().retained, 3, "they are offered too");
+    node.publish("t", "4").await.unwrap();
+    assert_eq!(delivered(&node, 4).await[3], "4");
+    node.shutdown(Duration::ZERO).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_expired_while_the_node_was_down_is_a_dead_letter_and_makes_room() {
+    let (log, queue) = (Hooked::new(Fault::default()), Arc::new(MemoryQueue::new(100)));
+    let identity = Identity::generate().unwrap();
+    let (created, expires) = (WallTime::from_millis(1), WallTime::from_millis(2));
+    let (topic, payload) = (Topic::new("t").unwrap(), Bytes::from_static(b"old"));
+    let header = Header::new(topic, identity.peer_id(), created, expires, &payload);
+    let old = Transaction::new(header, Signature::None, payload).unwrap();
+    queue.append(std::slice::from_ref(&old)).await.unwrap();
+    let entry = NewEntry { transaction: old.clone(), from: None, hops: 0, keep_until: expires };
+    log.append(&[entry]).await.unwrap();
+    let builder = alone(&identity).queue(queue.clone()).transaction_store(log.clone());
+    let node = builder.start().await.unwrap();
+    assert_eq!(log.usage().await.unwrap().entries, 0);
+    let dead = node.dead_letters(None, 9).await.unwrap();
+    assert_eq!(dead.len(), 1);
+    assert_eq!(dead[0].transaction, old);
+    assert_eq!(node.stats().await.unwrap().dead_letters, 1);
+    let receipt = node.redeliver(old.id()).await.expect("it can be taken back");
+    assert_ne!(receipt.id(), old.id(), "anew");
+    assert_eq!(delivered(&node, 1).await, ["old"]);
+    node.shutdown(Duration::ZERO).await.unwrap();
+}
+
+/// Keeps peers and bans, unless it is told not to.
+#[derive(Debug, Default)]
+struct Peers {
+    inner: MemoryPeerStore,
+    fails: AtomicBool,
+}
+
+impl Peers {
+    fn check(&self) -> Result<&MemoryPeerStore, StoreError> {
+        let fails = self.fails.load(Ordering::SeqCst);
+        if fails { Err(StoreError::new(StoreErrorKind::Io, "told to")) } else { Ok(&self.inner) }
+    }
+}
+
+#[async_trait]
+impl PeerStore for Peers {
+    async fn load(&self) -> Result<(Vec<StoredPeer>, Vec<Ban>), StoreError> {
+        self.check()?.load().await
+    }
+    async fn upsert(&self, peers: &[StoredPeer]) -> Result<(), StoreError> {
+        self.check()?.upsert(peers).await
+    }
+    async fn remove(&self, peers: &[PeerId]) -> Result<(), StoreError> {
+        self.check()?.remove(peers).await
+    }
+    async fn put_ban(&self, ban: &Ban) -> Result<(), StoreError> {
+        self.check()?.put_ban(ban).await
+    }
+    async fn remove_ban(&self, peer: &PeerId) -> Result<(), StoreError> {
+        self.check()?.remove_ban(peer).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_ban_that_cannot_be_kept_is_told_and_kept_later() {
+    let store = Arc::new(Peers::default());
+    let identity = Identity::generate().unwrap();
+    let node = alone(&identity).peer_store(store.clone()).start().await.unwrap();
+    let banned = async || {
+        let (_, bans) = store.inner.load().await.unwrap();
+        bans.into_iter().map(|ban| ban.peer).collect::<Vec<_>>()
+    };
+    let [a, b, c] = [1, 2, 3].map(|n| PeerId::from_bytes([n; 32]));
+    node.ban(a, None, "why").await.unwrap();
+    assert_eq!(banned().await, [a], "once that is answered");
+
+    let mut events = node.events();
+    store.fails.store(true, Ordering::SeqCst);
+    for refused in [node.ban(b, None, "why").await, node.unban(a).await] {
+        assert!(matches!(&refused, Err(BanError::Store(e)) if e.kind == StoreErrorKind::Io));
+    }
+    let told = events.next().await.unwrap();
+    assert!(matches!(told, Event::StorageFailed { .. }), "{told:?}");
+    assert_eq!(node.storage_failure(), Some(StoreErrorKind::Io));
+    node.publish("t", "goes on").await.expect("the other stores work");
+    assert_eq!(node.storage_failure(), Some(StoreErrorKind::Io));
+
+    store.fails.store(false, Ordering::SeqCst);
+    node.wait_ready(0, Duration::from_mins(1)).await.expect("it is tried again");
+    assert_eq!(banned().await, [b], "what was ordered last holds");
+    node.ban(c, None, "why").await.unwrap();
+    assert_eq!(banned().await, [b, c]);
+    node.shutdown(Duration::ZERO).await.unwrap();
+}
+
 /// Payloads of a subscription from the start, `count` of them.
 async fn delivered(node: &PeerNode, count: usize) -> Vec<String> {
     let mut all = node.subscribe("t", From::Earliest).await.unwrap();
@@ -203,10 +321,7 @@ mod sqlite {
     use std::os::unix::fs::FileExt;
     use std::path::Path;
 
-    use bytes::Bytes;
     use sorcha_peer::SqliteStorage;
-    use sorcha_peer::ports::StoredPeer;
-    use sorcha_peer::types::{Header, PeerId, Signature};
     use sqlx::sqlite::SqliteConnectOptions;
     use sqlx::{ConnectOptions, Connection};
 

@@ -1,6 +1,6 @@
 //! Describing and starting a node.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,21 +12,22 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 use crate::config::{Config, SignaturePolicy};
-use crate::error::{FailureKind, StartError, StoreError};
+use crate::error::{FailureKind, StartError, StoreError, StoreErrorKind};
 use crate::identity::Identity;
 use crate::ports::{
-    EntryState, IndexEntry, Listener, NatProber, NewEntry, OutboxEntry, PeerStore,
-    TransactionQueue, TransactionStore, Transport, Validator, Which,
+    EntryState, IndexEntry, Listener, NatProber, OutboxEntry, PeerStore, TransactionQueue,
+    TransactionStore, Transport, Validator, Which,
 };
-use crate::protocol::{Protocol, Queued, Restored};
+use crate::protocol::{EXPIRED, Protocol, Queued, Restored};
 use crate::store::{MemoryPeerStore, MemoryQueue, MemoryTransactionStore};
-use crate::types::{Cursor, Endpoint, Event};
+use crate::types::{Cursor, Endpoint, Event, TransactionId, WallTime};
 
 use super::driver::{Completion, Driver, Mailboxes, wall_now};
 use super::durable::Names;
 use super::effects::{Effects, RecordSource};
 use super::handle::{Inner, PeerNode, PublishClock, State};
 use super::lane::{Health, PeerLane, StoreLane, run_to_end};
+use super::late::{self, Late};
 use super::receipt::Receipts;
 use super::{events, pieces, sign, verify};
 
@@ -309,15 +310,12 @@ struct Parts {
 
 impl Parts {
     async fn start(self) -> Result<PeerNode, StartError> {
-        let restored = self.restore().await?;
+        let (restored, late) = self.restore().await?;
         let newest = self.log.newest().await?;
         let (listeners, listening) = self.listen().await?;
         let record = self.record_source(listening);
         let me = self.identity.peer_id();
-        let incarnation = wall_now().as_millis();
-        let signed = self.identity.sign_record(record.draft(me, wall_now()));
-        let mut protocol = Protocol::new(&self.config, incarnation, signed, self.seed, restored);
-        protocol.set_validating(self.validator.is_some());
+        let protocol = self.protocol(&record, restored);
 
         let (done, completions) = mpsc::channel(COMPLETIONS);
         let (commands, command_box) = mpsc::channel(COMMANDS);
@@ -331,7 +329,7 @@ impl Parts {
         let newest = watch::Sender::new(newest);
         let state = watch::Sender::new(State::default());
         let ended = watch::Sender::new(None);
-        let health = Health::new(events.clone());
+        let health = Arc::new(Health::new(events.clone()));
         let failing = health.watch();
         let inner = Inner {
             identity: self.identity.clone(),
@@ -355,10 +353,12 @@ impl Parts {
             tracing::info_span!(target: "sorcha_peer::node", "peer_node", peer = %me.short());
         let mut lanes = JoinSet::new();
         self.spawn_checks(&mut lanes, &span, job_box, check_box, &done);
-        let lane = self.store_lane(newest, health, &done).run(store_box);
-        lanes.spawn(run_to_end(lane, failing, events.clone()).instrument(span.clone()));
+        let (lane, late) = self.storage(newest, late, &health, &done);
+        lanes.spawn(
+            run_to_end(lane.run(store_box), failing, events.clone()).instrument(span.clone()),
+        );
         let peers = Arc::new(PeerLane::default());
-        lanes.spawn(Arc::clone(&peers).run(self.peers).instrument(span.clone()));
+        lanes.spawn(Arc::clone(&peers).run(self.peers, health).instrument(span.clone()));
         let connection = &self.config.connection;
         let mut effects = Effects {
             dial_timeout: connection.connect_timeout + connection.handshake_timeout,
@@ -382,6 +382,7 @@ impl Parts {
         let signer =
             sign::run(draft_box, self.identity.clone(), self.config.network.signatures, publishes);
         effects.listeners.spawn(signer.instrument(span.clone()));
+        effects.listeners.spawn(late.run().instrument(span.clone()));
         for prober in self.probers {
             effects.listeners.spawn(probe(prober, effects.events.clone()));
         }
@@ -411,14 +412,34 @@ impl Parts {
         Ok(PeerNode(Arc::new(inner)))
     }
 
-    fn store_lane(
+    fn protocol(&self, record: &RecordSource, restored: Restored) -> Protocol {
+        let now = wall_now();
+        let signed = self.identity.sign_record(record.draft(self.identity.peer_id(), now));
+        let mut protocol =
+            Protocol::new(&self.config, now.as_millis(), signed, self.seed, restored);
+        protocol.set_validating(self.validator.is_some());
+        protocol
+    }
+
+    /// The storage lane, and what brings into the log what it had no room for.
+    fn storage(
         &self,
         newest: watch::Sender<Cursor>,
-        health: Health,
+        ids: VecDeque<TransactionId>,
+        health: &Arc<Health>,
         done: &mpsc::Sender<Completion>,
-    ) -> StoreLane {
+    ) -> (StoreLane, Late) {
         let (queue, log) = (Arc::clone(&self.queue), Arc::clone(&self.log));
-        StoreLane { queue, log, newest, health, done: done.clone() }
+        let late = Late {
+            ids,
+            queue: Arc::clone(&queue),
+            log: Arc::clone(&log),
+            newest: newest.clone(),
+            health: Arc::clone(health),
+            done: done.clone(),
+        };
+        let (health, done) = (Arc::clone(health), done.clone());
+        (StoreLane { queue, log, newest, health, done }, late)
     }
 
     /// What checks transactions, headers and pieces off the driver.
@@ -439,10 +460,12 @@ impl Parts {
         lanes.spawn(checker.instrument(span.clone()));
     }
 
-    /// What earlier runs left in the stores.
-    async fn restore(&self) -> Result<Restored, StoreError> {
+    /// What earlier runs left in the stores, and what of it the log has no room for.
+    async fn restore(&self) -> Result<(Restored, VecDeque<TransactionId>), StoreError> {
         let (peers, bans) = self.peers.load().await?;
-        let outbox = self.restore_outbox().await?;
+        // Makes room for what follows.
+        unless_full(self.log.expire(wall_now()).await)?;
+        let (outbox, late) = self.restore_outbox().await?;
         let mut index: Vec<IndexEntry> = Vec::new();
         loop {
             let after = index.last().map_or(Cursor::default(), |entry| entry.cursor);
@@ -453,32 +476,49 @@ impl Parts {
             index.extend(page);
         }
         let max_bytes = self.log.usage().await?.max_bytes;
-        Ok(Restored { peers, bans, index, outbox, max_bytes })
+        Ok((Restored { peers, bans, index, outbox, max_bytes }, late))
     }
 
-    /// A log that was lost or lags behind the outbox gets its own transactions again.
-    async fn restore_outbox(&self) -> Result<Vec<Queued>, StoreError> {
-        let mut outbox = Vec::new();
+    /// A log that was lost or lags behind the outbox gets its own transactions again, in order; those
+    /// that it has no room for are the second answer. What has expired is a dead letter.
+    async fn restore_outbox(&self) -> Result<(Vec<Queued>, VecDeque<TransactionId>), StoreError> {
+        let (mut outbox, mut late) = (Vec::new(), VecDeque::new());
+        let now = wall_now();
         for which in [Which::Waiting, Which::Dead] {
             let mut after = None;
             loop {
                 let page = self.queue.load(which, after, PAGE, PAGE_BYTES).await?;
                 let Some(last) = page.last() else { break };
                 after = Some(last.seq);
-                outbox.extend(page.iter().map(queued));
-                if which == Which::Waiting {
-                    let own = |entry: OutboxEntry| NewEntry {
-                        keep_until: entry.transaction.header().expires,
-                        transaction: entry.transaction,
-                        from: None,
-                        hops: 0,
-                    };
-                    let entries: Vec<_> = page.into_iter().map(own).collect();
-                    self.log.append(&entries).await?;
+                if which == Which::Dead {
+                    outbox.extend(page.iter().map(queued));
+                    continue;
+                }
+                let expired = |e: &OutboxEntry| e.transaction.header().expires <= now;
+                let (over, waiting): (Vec<_>, Vec<_>) = page.into_iter().partition(expired);
+                outbox.extend(over.iter().map(|e| Queued { dead: true, ..queued(e) }));
+                self.bury(&over, now).await?;
+                outbox.extend(waiting.iter().map(queued));
+                let ids: Vec<_> = waiting.iter().map(|e| e.transaction.id()).collect();
+                let entries: Vec<_> = waiting.into_iter().map(late::own).collect();
+                // In order: behind one that did not fit, none is tried.
+                let full =
+                    !late.is_empty() || unless_full(self.log.append(&entries).await)?.is_none();
+                if full {
+                    late.extend(ids);
                 }
             }
         }
-        Ok(outbox)
+        Ok((outbox, late))
+    }
+
+    async fn bury(&self, over: &[OutboxEntry], now: WallTime) -> Result<(), StoreError> {
+        let dead = || EntryState::Dead { reason: EXPIRED.to_owned(), since: now };
+        let states: Vec<_> = over.iter().map(|e| (e.transaction.id(), dead())).collect();
+        if !states.is_empty() {
+            unless_full(self.queue.update(&states).await)?;
+        }
+        Ok(())
     }
 
     /// Listens with every transport that can; the first address found is the node's.
@@ -524,6 +564,17 @@ async fn probe(prober: Arc<dyn NatProber>, events: broadcast::Sender<Event>) {
             tracing::warn!(target: "sorcha_peer::nat", prober = %name, %error, "probe failed");
         }
         Err(_) => tracing::warn!(target: "sorcha_peer::nat", prober = %name, "probe timed out"),
+    }
+}
+
+/// A full store does not keep a node from starting.
+fn unless_full<T>(result: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
+    match result {
+        Err(error) if error.kind == StoreErrorKind::Full => {
+            tracing::warn!(target: "sorcha_peer::store", %error, "started with a full store");
+            Ok(None)
+        }
+        result => result.map(Some),
     }
 }
 

@@ -24,6 +24,7 @@ use crate::types::{
 use super::dead_letters::Settled;
 use super::effects::Effects;
 use super::handle::State;
+use super::lane::Kept;
 use super::link::LinkHandle;
 use super::receipt::{Receipt, Receipts, Standing};
 use super::sign::{Published, Unpublished};
@@ -48,8 +49,16 @@ pub(super) enum Command {
     Disconnect {
         peer: PeerId,
     },
-    Ban(Ban),
-    Unban(PeerId),
+    /// Answered once it is written, or could not be.
+    Ban {
+        ban: Ban,
+        reply: oneshot::Sender<Kept>,
+    },
+    /// As [`Command::Ban`].
+    Unban {
+        peer: PeerId,
+        reply: oneshot::Sender<Kept>,
+    },
     /// Answered once the stored outbox is as the protocol has it.
     SettleOutbox {
         reply: oneshot::Sender<Settled>,
@@ -244,8 +253,14 @@ impl Driver {
                 self.feed(Input::Connect { call, endpoint });
             }
             Command::Disconnect { peer } => self.feed(Input::Disconnect { peer }),
-            Command::Ban(ban) => self.feed(Input::Ban(ban)),
-            Command::Unban(peer) => self.feed(Input::Unban(peer)),
+            Command::Ban { ban, reply } => {
+                self.feed(Input::Ban(ban));
+                self.effects.peers.settle(reply);
+            }
+            Command::Unban { peer, reply } => {
+                self.feed(Input::Unban(peer));
+                self.effects.peers.settle(reply);
+            }
             Command::SettleOutbox { reply } => self.settle_outbox(None, reply),
             Command::Redeliver { id, reply } => {
                 self.feed(Input::Redeliver(id));

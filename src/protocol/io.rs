@@ -165,6 +165,9 @@ pub enum Input {
         /// The transaction, unless it is gone or could not be read.
         transaction: Option<Transaction>,
     },
+    /// The log had no room for this own transaction of an earlier run, which is in the outbox; now
+    /// it has it.
+    Relogged(Transaction),
     /// [`Output::VerifyHead`] is done.
     HeadVerified {
         /// Which.

@@ -63,6 +63,7 @@ pub use io::{
     CallId, ConnectFailure, DialId, Input, Judgement, LinkView, Output, PublishRefusal, Queued,
     Restored, Ticket,
 };
+pub(crate) use outbox::EXPIRED;
 
 /// How often expired transactions and bans are looked for.
 const EXPIRE_EVERY: Duration = Duration::from_secs(10);
@@ -349,6 +350,7 @@ impl Protocol {
                 self.on_records_verified(ticket, valid, forged);
             }
             Input::Loaded { ticket, transaction } => self.on_loaded(ticket, transaction),
+            Input::Relogged(transaction) => self.on_relogged(&transaction),
             Input::HeadVerified { ticket, result } => self.on_head_verified(ticket, result),
             Input::PieceVerified { ticket, valid } => self.on_piece_verified(ticket, valid),
             Input::Proved { ticket, proofs } => self.on_proved(ticket, proofs),

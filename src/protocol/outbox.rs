@@ -42,7 +42,8 @@ const MAX_EXCUSED: u8 = 5;
 const TURN: usize = 1024;
 
 const NO_TAKER: &str = "no linked peer took it";
-const EXPIRED: &str = "it expired before enough peers had stored it";
+/// Why an own transaction is a dead letter that was not confirmed in its time.
+pub(crate) const EXPIRED: &str = "it expired before enough peers had stored it";
 
 impl Protocol {
     /// Tells an origin that we have stored its transaction.
