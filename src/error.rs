@@ -229,8 +229,9 @@ pub enum PublishError {
     /// The topic name is not acceptable; no retry helps.
     #[error(transparent)]
     Topic(#[from] ParseIdError),
-    /// Too many own transactions wait for copies; a retry helps once some are confirmed.
-    #[error("the outbox holds {limit} transactions that wait for copies")]
+    /// Too many own transactions wait for copies or are dead letters; a retry helps once some are
+    /// confirmed, or dead letters were deleted.
+    #[error("the outbox is full: {limit} transactions wait for copies or are dead letters")]
     QueueFull {
         /// The configured capacity.
         limit: u32,

@@ -78,6 +78,8 @@ impl SqliteOptions {
 /// it, with `-wal` at the end of its name. Copy, move or delete the two together only: `SQLite`
 /// cannot tell that one is missing, and what it held is gone.
 ///
+/// A payload has to stay somewhat below 1,000,000,000 bytes, which is `SQLite`'s bound for a row.
+///
 /// ```no_run
 /// # async fn example() -> Result<(), sorcha_peer::error::StoreError> {
 /// use sorcha_peer::store::SqliteStorage;
