@@ -63,6 +63,7 @@ pub use io::{
     CallId, ConnectFailure, DialId, Input, Judgement, LinkView, Output, PublishRefusal, Queued,
     Restored, Ticket,
 };
+#[cfg(feature = "node")]
 pub(crate) use outbox::EXPIRED;
 
 /// How often expired transactions and bans are looked for.
