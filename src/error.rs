@@ -213,7 +213,8 @@ pub enum StartError {
     NoRuntime,
 }
 
-/// Why a transaction was not accepted. Nothing was stored or sent.
+/// Why a transaction was not accepted. Nothing was stored or sent, except where a variant says
+/// otherwise.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PublishError {
@@ -237,8 +238,9 @@ pub enum PublishError {
         /// When, by its header and the retention.
         expires: WallTime,
     },
-    /// Too many own transactions wait for copies; a retry helps once some are confirmed.
-    #[error("the outbox holds {limit} transactions that wait for copies")]
+    /// Too many own transactions wait for copies or are dead letters; a retry helps once some are
+    /// confirmed, or dead letters were deleted.
+    #[error("the outbox is full: {limit} transactions wait for copies or are dead letters")]
     QueueFull {
         /// The configured capacity.
         limit: u32,
@@ -258,6 +260,10 @@ pub enum PublishError {
     /// The node is shutting down or gone; no retry helps.
     #[error("the node is shut down")]
     Closed,
+    /// The node ended before the store had answered. It may have been stored; then it is delivered and
+    /// spread by the next start. Publishing it again may make two of it.
+    #[error("the node was shut down before the store had answered; it may have been stored")]
+    Unsettled,
 }
 
 /// Why a published transaction was not confirmed as often as was waited for. It stays accepted.
@@ -392,6 +398,19 @@ pub enum AckError {
     /// The store failed; a retry may help.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// Why a ban, or that one was lifted, was not kept.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BanError {
+    /// It could not be written; see its kind. It holds in this process, and is written as soon as
+    /// that works; a restart before then forgets it.
+    #[error("not kept for the next start: {0}")]
+    Store(#[from] StoreError),
+    /// The node is shut down; the ban may have been kept.
+    #[error("the node is shut down")]
+    Closed,
 }
 
 /// Why a peer could not be connected. Nothing changed, and the address is not remembered.

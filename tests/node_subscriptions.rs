@@ -2,28 +2,24 @@
 //! whose pages end early.
 #![cfg(all(feature = "node", feature = "sqlite"))]
 
+#[path = "common/store.rs"]
+mod store;
+
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sorcha_peer::error::{AckError, StoreError, SubscribeError};
-use sorcha_peer::ports::{IndexEntry, NewEntry, Page, TransactionStore, Usage};
+use sorcha_peer::error::{AckError, StoreError, StoreErrorKind, SubscribeError};
+use sorcha_peer::ports::{LogEntry, Page, TransactionStore};
 use sorcha_peer::store::MemoryTransactionStore;
-use sorcha_peer::transport::MemoryNetwork;
-use sorcha_peer::types::{Cursor, Topic, Transaction, TransactionId, WallTime};
-use sorcha_peer::{
-    Delivery, DurableSubscription, From, Identity, Item, PeerNode, PeerNodeBuilder, SqliteStorage,
-};
+use sorcha_peer::types::{Cursor, Topic, WallTime};
+use sorcha_peer::{Delivery, DurableSubscription, From, Identity, Item, PeerNode, SqliteStorage};
+use store::{Hooked, Hooks, alone};
+use tokio::time::Instant;
 
 const HANG: Duration = Duration::from_mins(1);
-
-/// A node that meets nobody.
-fn alone(identity: &Identity) -> PeerNodeBuilder {
-    let transport = MemoryNetwork::new().transport(identity.peer_id());
-    PeerNode::builder().transport(Arc::new(transport)).identity(identity.clone()).dial_only()
-}
 
 async fn on_log(log: Arc<dyn TransactionStore>) -> PeerNode {
     let identity = Identity::generate().unwrap();
@@ -188,61 +184,32 @@ async fn a_gap_is_told_under_a_name_and_acknowledging_it_skips_nothing() {
     assert_eq!(payloads(&mut items, 1).await, ["4"], "and the gap is not told again");
 }
 
-/// A log that looks at one entry in a call, and stays where it is when nothing is left.
-#[derive(Debug)]
+/// Looks at one entry in a call, and stays where it is when nothing is left.
+#[derive(Debug, Default)]
 struct Terse {
-    inner: MemoryTransactionStore,
     reads: AtomicU64,
 }
 
 #[async_trait]
-impl TransactionStore for Terse {
-    async fn append(&self, entries: &[NewEntry]) -> Result<Vec<Cursor>, StoreError> {
-        self.inner.append(entries).await
-    }
-    async fn get(&self, id: &TransactionId) -> Result<Option<Transaction>, StoreError> {
-        self.inner.get(id).await
-    }
+impl Hooks for Terse {
     async fn read(
         &self,
+        log: &MemoryTransactionStore,
         topic: Option<&Topic>,
         after: Cursor,
-        _: usize,
-        _: usize,
+        _: (usize, usize),
     ) -> Result<Page, StoreError> {
         self.reads.fetch_add(1, Ordering::SeqCst);
-        let mut page = self.inner.read(None, after, 1, 1).await?;
+        let mut page = log.read(None, after, 1, 1).await?;
         page.next = page.entries.last().map_or(after, |entry| entry.cursor);
         page.entries.retain(|e| topic.is_none_or(|t| t == e.entry.transaction.topic()));
         Ok(page)
-    }
-    async fn index(&self, after: Cursor, limit: usize) -> Result<Vec<IndexEntry>, StoreError> {
-        self.inner.index(after, limit).await
-    }
-    async fn newest(&self) -> Result<Cursor, StoreError> {
-        self.inner.newest().await
-    }
-    async fn usage(&self) -> Result<Usage, StoreError> {
-        self.inner.usage().await
-    }
-    async fn expire(&self, now: WallTime) -> Result<u64, StoreError> {
-        self.inner.expire(now).await
-    }
-    async fn load_cursor(&self, name: &str) -> Result<Option<Cursor>, StoreError> {
-        self.inner.load_cursor(name).await
-    }
-    async fn save_cursor(&self, name: &str, cursor: Cursor) -> Result<(), StoreError> {
-        self.inner.save_cursor(name, cursor).await
-    }
-    async fn remove_cursor(&self, name: &str) -> Result<(), StoreError> {
-        self.inner.remove_cursor(name).await
     }
 }
 
 #[tokio::test]
 async fn pages_that_end_early_are_read_on_and_one_that_stands_still_is_the_end() {
-    let inner = MemoryTransactionStore::new(None);
-    let log = Arc::new(Terse { inner, reads: AtomicU64::new(0) });
+    let log = Hooked::new(Terse::default());
     let node = on_log(log.clone()).await;
     publish(&node, "busy", &["1", "2", "3", "4", "5"]).await;
     publish(&node, "rare", &["6"]).await;
@@ -251,15 +218,88 @@ async fn pages_that_end_early_are_read_on_and_one_that_stands_still_is_the_end()
     // All is gone: the store stands still before the newest cursor, far from the first.
     log.inner.expire(WallTime::from_millis(u64::MAX)).await.unwrap();
     let mut all = node.subscribe_all(From::Earliest).await.unwrap();
-    log.reads.store(0, Ordering::SeqCst);
+    log.hooks.reads.store(0, Ordering::SeqCst);
     let waiting = tokio::spawn(async move { all.next().await });
-    while log.reads.load(Ordering::SeqCst) == 0 {
+    while log.hooks.reads.load(Ordering::SeqCst) == 0 {
         tokio::task::yield_now().await;
     }
     publish(&node, "busy", &["7"]).await;
     let seventh = tokio::time::timeout(HANG, waiting).await.expect("in time").unwrap();
     let Some(Item::Delivery(seventh)) = seventh else { panic!("{seventh:?}") };
     assert_eq!(seventh.transaction.payload().as_ref(), b"7");
-    let reads = log.reads.load(Ordering::SeqCst);
+    let reads = log.hooks.reads.load(Ordering::SeqCst);
     assert!(reads <= 3, "{reads} reads");
+}
+
+/// Reads that fail when they are told to, and always where a damaged entry is on the page.
+#[derive(Debug, Default)]
+struct Failing {
+    kind: Mutex<Option<StoreErrorKind>>,
+    reads: AtomicU64,
+}
+
+#[async_trait]
+impl Hooks for Failing {
+    async fn read(
+        &self,
+        log: &MemoryTransactionStore,
+        topic: Option<&Topic>,
+        after: Cursor,
+        room: (usize, usize),
+    ) -> Result<Page, StoreError> {
+        self.reads.fetch_add(1, Ordering::SeqCst);
+        let page = log.read(topic, after, room.0, room.1).await?;
+        let damaged = |e: &LogEntry| e.entry.transaction.payload().as_ref() == b"damaged";
+        let damaged = page.entries.iter().any(damaged).then_some(StoreErrorKind::Corrupt);
+        match self.kind.lock().unwrap().or(damaged) {
+            Some(kind) => Err(StoreError::new(kind, "told to")),
+            None => Ok(page),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_that_fails_is_told_once_a_second_and_a_closed_log_is_the_end() {
+    let log = Hooked::new(Failing::default());
+    let node = on_log(log.clone()).await;
+    publish(&node, "t", &["1", "2"]).await;
+    let mut items = node.subscribe_durable("a", "t", From::Earliest).await.unwrap();
+    *log.hooks.kind.lock().unwrap() = Some(StoreErrorKind::Io);
+    let start = Instant::now();
+    for round in 0..5 {
+        let Item::Failed(error) = item(&mut items).await else { panic!("it fails") };
+        assert_eq!(error.kind, StoreErrorKind::Io);
+        assert!(start.elapsed() >= Duration::from_secs(round), "not at once again");
+    }
+    assert_eq!(log.hooks.reads.load(Ordering::SeqCst), 5);
+    *log.hooks.kind.lock().unwrap() = None;
+    assert_eq!(payloads(&mut items, 2).await, ["1", "2"], "it goes on");
+    publish(&node, "t", &["3"]).await;
+    *log.hooks.kind.lock().unwrap() = Some(StoreErrorKind::Closed);
+    assert!(matches!(item(&mut items).await, Item::Failed(_)));
+    for _ in 0..2 {
+        assert!(items.next().await.is_none(), "what is closed stays so");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn damage_is_told_skipped_and_does_not_stop_a_subscriber() {
+    let log = Hooked::new(Failing::default());
+    let node = on_log(log.clone()).await;
+    publish(&node, "t", &["1", "2", "damaged", "3", "damaged"]).await;
+    let mut items = node.subscribe_durable("a", "t", From::Earliest).await.unwrap();
+    assert_eq!(payloads(&mut items, 2).await, ["1", "2"]);
+    let gap = async |items: &mut DurableSubscription| {
+        let Item::Failed(error) = item(items).await else { panic!("damage is told") };
+        assert_eq!(error.kind, StoreErrorKind::Corrupt);
+        let Item::Gap { after, until } = item(items).await else { panic!("and skipped") };
+        assert_eq!(until, Cursor(after.0 + 1));
+        until
+    };
+    gap(&mut items).await;
+    assert_eq!(payloads(&mut items, 1).await, ["3"]);
+    let until = gap(&mut items).await;
+    items.ack(until).await.unwrap();
+    publish(&node, "t", &["4"]).await;
+    assert_eq!(payloads(&mut items, 1).await, ["4"]);
 }

@@ -174,42 +174,13 @@ mod sqlite {
     }
 
     #[tokio::test]
-    async fn a_damaged_file_is_refused_and_left_alone() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("peers.db");
-        fs::write(&path, "this is no database, whatever its name says. ".repeat(100)).unwrap();
-        let before = fs::read(&path).unwrap();
-        assert_eq!(refused(dir.path()).await, StoreErrorKind::Corrupt);
-        assert_eq!(fs::read(&path).unwrap(), before);
-
-        // A sound header over pages that are not.
-        fs::remove_file(&path).unwrap();
-        let storage = SqliteStorage::open(dir.path()).await.unwrap();
-        let peers: Vec<_> = (0..200).map(peer).collect();
-        storage.peer_store().upsert(&peers).await.unwrap();
-        storage.close().await;
-        let mut bytes = fs::read(&path).unwrap();
-        assert!(bytes.len() > 3 * 4096);
-        bytes[4096..].fill(0xa5);
-        fs::write(&path, &bytes).unwrap();
-        assert_eq!(refused(dir.path()).await, StoreErrorKind::Corrupt);
-        assert!(fs::read(&path).unwrap() == bytes);
-    }
-
-    #[tokio::test]
-    async fn a_newer_file_is_refused_and_left_alone() {
+    async fn the_database_of_another_program_is_left_alone() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("peers.db");
         SqliteStorage::open(dir.path()).await.unwrap().close().await;
         let mut bytes = fs::read(&path).unwrap();
-        // https://www.sqlite.org/fileformat.html: the user version is at offset 60, big-endian.
-        assert_eq!(bytes[60..64], [0, 0, 0, 1]);
-        bytes[63] = 2;
-        fs::write(&path, &bytes).unwrap();
-        assert_eq!(refused(dir.path()).await, StoreErrorKind::Version);
-        assert!(fs::read(&path).unwrap() == bytes);
-        // Nor is the database of another program touched: the application id is at offset 68.
-        bytes[63] = 1;
+        // https://www.sqlite.org/fileformat.html: the application id is at offset 68.
+        assert_eq!(&bytes[68..72], b"SORC");
         bytes[68..72].fill(7);
         fs::write(&path, &bytes).unwrap();
         assert_eq!(refused(dir.path()).await, StoreErrorKind::Corrupt);
@@ -228,16 +199,53 @@ mod sqlite {
         assert_eq!(refused(&taken).await, StoreErrorKind::Io);
     }
 
+    /// Where the next test's process finds its directory.
+    #[cfg(unix)]
+    const READ_ONLY: &str = "SORCHA_READ_ONLY";
+
+    /// Root writes everywhere, so the directory is opened by a process of nobody's.
     #[cfg(unix)]
     #[tokio::test]
     async fn a_read_only_directory_is_an_io_error() {
-        use std::os::unix::fs::PermissionsExt;
-        let dir = tempfile::tempdir().unwrap();
-        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o555)).unwrap();
-        // Root writes everywhere.
-        if fs::write(dir.path().join("probe"), "").is_err() {
-            assert_eq!(refused(dir.path()).await, StoreErrorKind::Io);
+        use std::os::unix::fs::{MetadataExt, PermissionsExt};
+        use std::os::unix::process::CommandExt;
+        use std::process::Command;
+
+        const NOBODY: u32 = 65534;
+        if let Some(dir) = std::env::var_os(READ_ONLY) {
+            let kind = refused(Path::new(&dir)).await;
+            assert_eq!(kind, StoreErrorKind::Io);
+            return;
         }
-        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let mode = |path: &Path, mode| {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        };
+        let top = tempfile::tempdir().unwrap();
+        let (fresh, used) = (top.path().join("fresh"), top.path().join("used"));
+        fs::create_dir(&fresh).unwrap();
+        SqliteStorage::open(&used).await.unwrap().close().await;
+        // Where this program stands need not be open to all.
+        let program = top.path().join("program");
+        fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+        for file in fs::read_dir(&used).unwrap() {
+            mode(&file.unwrap().path(), 0o444);
+        }
+        for dir in [top.path(), &fresh, &used, &program] {
+            mode(dir, 0o555);
+        }
+        for dir in [&fresh, &used] {
+            let mut child = Command::new(&program);
+            child.args(["--exact", "sqlite::a_read_only_directory_is_an_io_error"]);
+            child.env(READ_ONLY, dir).current_dir("/");
+            if fs::metadata(&fresh).unwrap().uid() == 0 {
+                child.uid(NOBODY).gid(NOBODY);
+            }
+            let done = child.output().unwrap();
+            let told = String::from_utf8_lossy(&done.stdout);
+            assert!(done.status.success() && told.contains("1 passed"), "{told}");
+        }
+        for dir in [top.path(), &fresh, &used] {
+            mode(dir, 0o755);
+        }
     }
 }

@@ -10,7 +10,7 @@ mod process;
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 
-use process::{HANG, Peer};
+use process::Peer;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -126,5 +126,4 @@ fn large_payloads_arrive_once_everywhere() {
     let copies = bytes as f64 / (LARGE * count * (PROCESSES - 1)) as f64;
     println!("{copies:.3} copies per delivery");
     assert!(copies <= 1.05, "{copies} copies per delivery");
-    assert!(started.elapsed() < HANG * 2, "stuck");
 }

@@ -13,7 +13,7 @@ use tracing_subscriber::EnvFilter;
 #[derive(Debug, Parser)]
 #[command(after_help = crate::CONTRACT)]
 pub(crate) struct Args {
-    /// Keep key, peers and bans in this directory; one process at a time.
+    /// Keep key, peers, bans, outbox and log in this directory; one process at a time.
     #[arg(long, value_name = "DIR", conflicts_with = "memory")]
     pub(crate) data_dir: Option<PathBuf>,
     /// Keep nothing beyond this process, the key neither (the default without --data-dir).

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use sorcha_peer::PeerNode;
-use sorcha_peer::error::{ConnectError, DeadLetterError, NodeClosed, RedeliverError};
+use sorcha_peer::error::{BanError, ConnectError, DeadLetterError, NodeClosed, RedeliverError};
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -215,6 +215,8 @@ async fn perform(node: &PeerNode, op: Op, r#ref: &Value) -> Result<Line, Failure
 enum Failure {
     #[error("not available yet")]
     NotYet,
+    #[error(transparent)]
+    Ban(#[from] BanError),
     #[error(transparent)]
     Connect(#[from] ConnectError),
     #[error(transparent)]

@@ -1,6 +1,6 @@
 //! Describing and starting a node.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,21 +11,22 @@ use tokio::task::JoinSet;
 use tracing::Instrument;
 
 use crate::config::{Config, SignaturePolicy};
-use crate::error::{FailureKind, StartError, StoreError};
+use crate::error::{FailureKind, StartError, StoreError, StoreErrorKind};
 use crate::identity::Identity;
 use crate::ports::{
-    EntryState, Listener, NatProber, NewEntry, OutboxEntry, PeerStore, TransactionQueue,
-    TransactionStore, Transport, Validator, Which,
+    EntryState, Listener, NatProber, OutboxEntry, PeerStore, TransactionQueue, TransactionStore,
+    Transport, Validator, Which,
 };
 use crate::protocol::{Protocol, Queued, RENEWALS, Restored};
 use crate::store::{MemoryPeerStore, MemoryQueue, MemoryTransactionStore};
-use crate::types::{Cursor, Endpoint, Event};
+use crate::types::{Cursor, Endpoint, Event, TransactionId};
 
 use super::driver::{Completion, Driver, Mailboxes, wall_now};
 use super::durable::Names;
 use super::effects::{Effects, RecordSource};
 use super::handle::{Inner, PeerNode, State};
 use super::lane::{Health, PeerLane, StoreLane, run_to_end};
+use super::late::{self, Late};
 use super::publish::PublishClock;
 use super::renew::Renewer;
 use super::sign::Draft;
@@ -313,15 +314,12 @@ struct Parts {
 
 impl Parts {
     async fn start(self) -> Result<PeerNode, StartError> {
-        let restored = self.restore().await?;
+        let (restored, late) = self.restore().await?;
         let newest = self.log.newest().await?;
         let (listeners, listening) = self.listen().await?;
         let record = self.record_source(listening);
         let me = self.identity.peer_id();
-        let incarnation = wall_now().as_millis();
-        let signed = self.identity.sign_record(record.draft(me, wall_now()));
-        let mut protocol = Protocol::new(&self.config, incarnation, signed, self.seed, restored);
-        protocol.set_validating(self.validator.is_some());
+        let mut protocol = self.protocol(&record, restored);
         self.restore_index(&mut protocol).await?;
 
         let (done, completions) = mpsc::channel(COMPLETIONS);
@@ -336,7 +334,7 @@ impl Parts {
         let newest = watch::Sender::new(newest);
         let state = watch::Sender::new(State::default());
         let ended = watch::Sender::new(None);
-        let health = Health::new(events.clone());
+        let health = Arc::new(Health::new(events.clone()));
         let failing = health.watch();
         let clock = Arc::new(PublishClock::default());
         let (renewals, renewal_box) = mpsc::channel(RENEWALS);
@@ -364,10 +362,12 @@ impl Parts {
             tracing::info_span!(target: "sorcha_peer::node", "peer_node", peer = %me.short());
         let mut lanes = JoinSet::new();
         self.spawn_checks(&mut lanes, &span, job_box, check_box, &done);
-        let lane = self.store_lane(newest, health, &done).run(store_box);
-        lanes.spawn(run_to_end(lane, failing, events.clone()).instrument(span.clone()));
+        let (lane, late) = self.storage(newest, late, &health, &done);
+        lanes.spawn(
+            run_to_end(lane.run(store_box), failing, events.clone()).instrument(span.clone()),
+        );
         let peers = Arc::new(PeerLane::default());
-        lanes.spawn(Arc::clone(&peers).run(self.peers).instrument(span.clone()));
+        lanes.spawn(Arc::clone(&peers).run(self.peers, health).instrument(span.clone()));
         let connection = &self.config.connection;
         let mut effects = Effects {
             dial_timeout: connection.connect_timeout + connection.handshake_timeout,
@@ -393,6 +393,7 @@ impl Parts {
             sign::run(draft_box, self.identity.clone(), self.config.network.signatures, publishes);
         effects.listeners.spawn(signer.instrument(span.clone()));
         effects.listeners.spawn(renewer.run(renewal_box).instrument(span.clone()));
+        effects.listeners.spawn(late.run().instrument(span.clone()));
         for prober in self.probers {
             effects.listeners.spawn(probe(prober, effects.events.clone()));
         }
@@ -418,14 +419,35 @@ impl Parts {
         Renewer { queue, clock, retention, drafts, done }
     }
 
-    fn store_lane(
+    fn protocol(&self, record: &RecordSource, restored: Restored) -> Protocol {
+        let now = wall_now();
+        let signed = self.identity.sign_record(record.draft(self.identity.peer_id(), now));
+        let mut protocol =
+            Protocol::new(&self.config, now.as_millis(), signed, self.seed, restored);
+        protocol.set_validating(self.validator.is_some());
+        protocol
+    }
+
+    /// The storage lane, and what brings into the log what it had no room for.
+    fn storage(
         &self,
         newest: watch::Sender<Cursor>,
-        health: Health,
+        ids: VecDeque<TransactionId>,
+        health: &Arc<Health>,
         done: &mpsc::Sender<Completion>,
-    ) -> StoreLane {
+    ) -> (StoreLane, Late) {
         let (queue, log) = (Arc::clone(&self.queue), Arc::clone(&self.log));
-        StoreLane { queue, log, newest, health, done: done.clone() }
+        let late = Late {
+            ids,
+            retention: self.config.gossip.retention,
+            queue: Arc::clone(&queue),
+            log: Arc::clone(&log),
+            newest: newest.clone(),
+            health: Arc::clone(health),
+            done: done.clone(),
+        };
+        let (health, done) = (Arc::clone(health), done.clone());
+        (StoreLane { queue, log, newest, health, done }, late)
     }
 
     /// What checks transactions, headers and pieces off the driver.
@@ -446,12 +468,14 @@ impl Parts {
         lanes.spawn(checker.instrument(span.clone()));
     }
 
-    /// What earlier runs left in the stores.
-    async fn restore(&self) -> Result<Restored, StoreError> {
+    /// What earlier runs left in the stores, and what of it the log has no room for.
+    async fn restore(&self) -> Result<(Restored, VecDeque<TransactionId>), StoreError> {
         let (peers, bans) = self.peers.load().await?;
-        let outbox = self.restore_outbox().await?;
+        // Makes room for what follows.
+        unless_full(self.log.expire(wall_now()).await)?;
+        let (outbox, late) = self.restore_outbox().await?;
         let max_bytes = self.log.usage().await?.max_bytes;
-        Ok(Restored { peers, bans, outbox, max_bytes, ..Restored::default() })
+        Ok((Restored { peers, bans, outbox, max_bytes, ..Restored::default() }, late))
     }
 
     /// Tells the protocol what is retained, a page at a time: all at once would take more memory for
@@ -466,32 +490,37 @@ impl Parts {
         }
     }
 
-    /// A log that was lost or lags behind the outbox gets its own transactions again, but those that
-    /// have expired: they are published anew.
-    async fn restore_outbox(&self) -> Result<Vec<Queued>, StoreError> {
-        let mut outbox = Vec::new();
+    /// A log that was lost or lags behind the outbox gets its own transactions again, in order; those
+    /// that it has no room for are the second answer. What has expired is published anew.
+    async fn restore_outbox(&self) -> Result<(Vec<Queued>, VecDeque<TransactionId>), StoreError> {
+        let (mut outbox, mut late) = (Vec::new(), VecDeque::new());
+        let (now, retention) = (wall_now(), self.config.gossip.retention);
         for which in [Which::Waiting, Which::Dead] {
             let mut after = None;
             loop {
                 let page = self.queue.load(which, after, PAGE, PAGE_BYTES).await?;
                 let Some(last) = page.last() else { break };
                 after = Some(last.seq);
-                outbox.extend(page.iter().map(queued));
-                if which == Which::Waiting {
-                    let (now, retention) = (wall_now(), self.config.gossip.retention);
-                    let own = |entry: OutboxEntry| {
-                        let header = entry.transaction.header();
-                        let keep_until = header.expires.min(header.created.plus(retention));
-                        let transaction = entry.transaction;
-                        let entry = NewEntry { transaction, from: None, hops: 0, keep_until };
-                        (keep_until > now).then_some(entry)
-                    };
-                    let entries: Vec<_> = page.into_iter().filter_map(own).collect();
-                    self.log.append(&entries).await?;
+                if which == Which::Dead {
+                    outbox.extend(page.iter().map(queued));
+                    continue;
+                }
+                let entries =
+                    page.iter().map(|entry| late::own(entry.transaction.clone(), retention));
+                let entries: Vec<_> = entries.filter(|entry| entry.keep_until > now).collect();
+                // In order: behind one that did not fit, none is tried.
+                let full =
+                    !late.is_empty() || unless_full(self.log.append(&entries).await)?.is_none();
+                let waits = |id| full && entries.iter().any(|e| e.transaction.id() == id);
+                outbox.extend(
+                    page.iter().map(|e| Queued { late: waits(e.transaction.id()), ..queued(e) }),
+                );
+                if full {
+                    late.extend(entries.iter().map(|entry| entry.transaction.id()));
                 }
             }
         }
-        Ok(outbox)
+        Ok((outbox, late))
     }
 
     /// Listens with every transport that can; the first address found is the node's.
@@ -540,10 +569,21 @@ async fn probe(prober: Arc<dyn NatProber>, events: broadcast::Sender<Event>) {
     }
 }
 
+/// A full store does not keep a node from starting.
+fn unless_full<T>(result: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
+    match result {
+        Err(error) if error.kind == StoreErrorKind::Full => {
+            tracing::warn!(target: "sorcha_peer::store", %error, "started with a full store");
+            Ok(None)
+        }
+        result => result.map(Some),
+    }
+}
+
 fn queued(entry: &OutboxEntry) -> Queued {
     let (attempts, dead) = match entry.state {
         EntryState::Waiting { attempts, .. } => (attempts, false),
         EntryState::Dead { .. } => (0, true),
     };
-    Queued { id: entry.transaction.id(), attempts, dead }
+    Queued { id: entry.transaction.id(), attempts, dead, late: false }
 }

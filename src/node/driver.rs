@@ -23,12 +23,15 @@ use crate::types::{
 use super::dead_letters::Settled;
 use super::effects::Effects;
 use super::handle::State;
+use super::lane::Kept;
 use super::link::LinkHandle;
 use super::receipt::{Receipt, Receipts, Standing};
-use super::sign::{Published, Signed};
+use super::sign::{Published, Signed, Unpublished};
 
 /// Inputs taken in one go before the select is asked again.
 const BURST: usize = 64;
+/// The latest deadline of a shutdown: for ever.
+const FOREVER: Duration = Duration::from_hours(24 * 365 * 30);
 /// Longest time for goodbyes and storage to finish after the host's deadline.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -41,8 +44,16 @@ pub(super) enum Command {
     Disconnect {
         peer: PeerId,
     },
-    Ban(Ban),
-    Unban(PeerId),
+    /// Answered once it is written, or could not be.
+    Ban {
+        ban: Ban,
+        reply: oneshot::Sender<Kept>,
+    },
+    /// As [`Command::Ban`].
+    Unban {
+        peer: PeerId,
+        reply: oneshot::Sender<Kept>,
+    },
     /// Answered once the stored outbox is as the protocol has it.
     SettleOutbox {
         reply: oneshot::Sender<Settled>,
@@ -77,8 +88,28 @@ pub(super) enum Completion {
 
 /// Who waits for the answer to a call.
 pub(super) enum Waiting {
-    Publish(TransactionId, oneshot::Sender<Published>),
+    Publish(TransactionId, PublishReply),
     Connect(oneshot::Sender<Result<PeerId, ConnectFailure>>),
+}
+
+/// The answer to a publish that the protocol has taken. Dropped without one, it says that nobody
+/// knows: the transaction may be in the hands of the store.
+pub(super) struct PublishReply(Option<oneshot::Sender<Published>>);
+
+impl PublishReply {
+    pub(super) fn send(mut self, answer: Published) {
+        if let Some(reply) = self.0.take() {
+            let _ = reply.send(answer);
+        }
+    }
+}
+
+impl Drop for PublishReply {
+    fn drop(&mut self) {
+        if let Some(reply) = self.0.take() {
+            let _ = reply.send(Err(Unpublished::Unsettled));
+        }
+    }
 }
 
 /// The receiving ends of the driver's channels.
@@ -231,9 +262,10 @@ impl Driver {
 
     fn publish(&mut self, Signed { transaction, renews, reply }: Signed) {
         if self.stopping.is_some() {
-            let _ = reply.send(Err(PublishRefusal::Closed));
+            let _ = reply.send(Err(PublishRefusal::Closed.into()));
             return;
         }
+        let reply = PublishReply(Some(reply));
         let call = self.call(Waiting::Publish(transaction.id(), reply));
         self.feed(Input::Publish { call, transaction, renews });
     }
@@ -245,8 +277,14 @@ impl Driver {
                 self.feed(Input::Connect { call, endpoint });
             }
             Command::Disconnect { peer } => self.feed(Input::Disconnect { peer }),
-            Command::Ban(ban) => self.feed(Input::Ban(ban)),
-            Command::Unban(peer) => self.feed(Input::Unban(peer)),
+            Command::Ban { ban, reply } => {
+                self.feed(Input::Ban(ban));
+                self.effects.peers.settle(reply);
+            }
+            Command::Unban { peer, reply } => {
+                self.feed(Input::Unban(peer));
+                self.effects.peers.settle(reply);
+            }
             Command::SettleOutbox { reply } => self.settle_outbox(None, reply),
             Command::Redeliver { id, reply } => {
                 self.feed(Input::Redeliver(id));
@@ -298,7 +336,7 @@ impl Driver {
     }
 
     fn stop(&mut self, deadline: Duration) {
-        let until = Instant::now() + deadline;
+        let until = Instant::now() + deadline.min(FOREVER);
         self.stopping = Some(self.stopping.map_or(until, |earlier| earlier.min(until)));
     }
 
@@ -308,7 +346,7 @@ impl Driver {
         let Some(until) = self.stopping else { return false };
         let alone = self.state.borrow().links == 0;
         let quiet = self.protocol.is_idle() && self.waiting.is_empty();
-        let settled = quiet && (alone || self.protocol.unconfirmed().is_empty());
+        let settled = quiet && (alone || !self.protocol.has_unconfirmed());
         settled || Instant::now() >= until
     }
 
@@ -319,8 +357,8 @@ impl Driver {
         self.stopping.map_or(due, |until| due.min(until))
     }
 
-    /// Answers publishes whose transaction is being stored: nobody is told that one failed which
-    /// then turns out to be kept.
+    /// Waits for the answers to publishes whose transaction is being stored. Who has none by the end
+    /// is told that it may have been kept.
     async fn settle_publishes(&mut self, completions: &mut mpsc::Receiver<Completion>) {
         let until = Instant::now() + GRACE;
         while self.waiting.values().any(|w| matches!(w, Waiting::Publish(..))) {

@@ -58,8 +58,8 @@ impl DurableSubscription {
         &self.lease.name
     }
 
-    /// The next item; `None` once the node is shut down and everything accepted was delivered.
-    /// Does not wait for acknowledgements. Cancel safe.
+    /// The next item; `None` once the node is shut down and everything accepted was delivered, or
+    /// the log was closed. Does not wait for acknowledgements. Cancel safe.
     pub async fn next(&mut self) -> Option<Item> {
         let item = self.items.next().await?;
         if let Some(told) = self.items.told_by(&item) {
@@ -75,9 +75,9 @@ impl DurableSubscription {
     }
 
     /// Done with everything up to `cursor`: that of a delivery, or `until` of a gap. `Ok` means that
-    /// the store has it. One call costs one write, so acknowledge the last of a batch; a cursor below
-    /// an acknowledged one changes nothing. A future dropped before it is ready may or may not have
-    /// saved.
+    /// the store has it, also after a power failure. One call costs one sync, so acknowledge the last
+    /// of a batch; a cursor below an acknowledged one changes nothing. A future dropped before it is
+    /// ready may or may not have saved.
     ///
     /// # Errors
     /// [`AckError`]; nothing was saved, and a later acknowledgement includes this one.

@@ -265,7 +265,8 @@ impl Driver {
             Output::LiftBan(peer) => self.effects.peers.set_ban(peer, None),
             Output::Published { call, result } => {
                 if let Some(Waiting::Publish(id, reply)) = self.waiting.remove(&call) {
-                    let _ = reply.send(result.map(|new| (self.receipts.watch(id), new)));
+                    let result = result.map(|new| (self.receipts.watch(id), new));
+                    reply.send(result.map_err(Into::into));
                 }
             }
             Output::Connected { call, result } => {
@@ -299,13 +300,20 @@ impl Driver {
     }
 
     /// Answers once all that was done to the stored outbox up to now is done, and `remove` is gone
-    /// from it. Should there be no room for that, the dropped `reply` is the answer.
+    /// from it. A dropped `reply` is an answer too: the node ends.
     pub(super) fn settle_outbox(
         &mut self,
         remove: Option<TransactionId>,
         reply: oneshot::Sender<Settled>,
     ) {
-        let _ = self.effects.store.try_send(StoreOp::Settle { remove, reply });
+        let settle = StoreOp::Settle { remove, reply };
+        if let Err(mpsc::error::TrySendError::Full(settle)) = self.effects.store.try_send(settle) {
+            // Many hosts' questions at once: this one waits for its turn.
+            let store = self.effects.store.clone();
+            self.effects.spawn(async move {
+                let _ = store.send(settle).await;
+            });
+        }
     }
 
     fn emit(&mut self, event: Event) {

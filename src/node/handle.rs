@@ -10,7 +10,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::config::Config;
 use crate::error::{
-    ConnectError, NodeClosed, PublishError, ReadyError, ShutdownReport, StoreErrorKind,
+    BanError, ConnectError, NodeClosed, PublishError, ReadyError, ShutdownReport, StoreErrorKind,
     SubscribeError,
 };
 use crate::identity::Identity;
@@ -124,8 +124,9 @@ impl PeerNode {
     }
 
     /// Why storage fails, from the moment when it does until an operation on it works again;
-    /// `None` while all is well. Meanwhile every `publish` is tried and refused with
-    /// [`PublishError::Store`], and [`PeerNode::wait_ready`] waits.
+    /// `None` while all is well. Meanwhile [`PeerNode::wait_ready`] waits, and every `publish` is
+    /// tried and refused with [`PublishError::Store`], unless it is the store of peers alone that
+    /// fails.
     pub fn storage_failure(&self) -> Option<StoreErrorKind> {
         *self.0.failing.borrow()
     }
@@ -317,26 +318,33 @@ impl PeerNode {
         self.command(Command::Disconnect { peer }).await
     }
 
-    /// Refuses a peer on every path, for a time or for good, also after a restart.
+    /// Refuses a peer on every path, for a time or for good, also after a restart: `Ok` means that
+    /// the peer store has it. It holds from the call on; a future dropped before it is ready may or
+    /// may not have banned.
     ///
     /// # Errors
-    /// [`NodeClosed`].
+    /// [`BanError`].
     pub async fn ban(
         &self,
         peer: PeerId,
         duration: Option<Duration>,
         reason: &str,
-    ) -> Result<(), NodeClosed> {
+    ) -> Result<(), BanError> {
         let until = duration.map(|d| wall_now().plus(d));
-        self.command(Command::Ban(Ban { peer, until, reason: reason.to_owned() })).await
+        let (reply, answer) = oneshot::channel();
+        let ban = Ban { peer, until, reason: reason.to_owned() };
+        self.command(Command::Ban { ban, reply }).await?;
+        Ok(answer.await.map_err(|_| BanError::Closed)??)
     }
 
-    /// Lifts a ban.
+    /// Lifts a ban, like [`PeerNode::ban`].
     ///
     /// # Errors
-    /// [`NodeClosed`].
-    pub async fn unban(&self, peer: PeerId) -> Result<(), NodeClosed> {
-        self.command(Command::Unban(peer)).await
+    /// [`BanError`].
+    pub async fn unban(&self, peer: PeerId) -> Result<(), BanError> {
+        let (reply, answer) = oneshot::channel();
+        self.command(Command::Unban { peer, reply }).await?;
+        Ok(answer.await.map_err(|_| BanError::Closed)??)
     }
 
     /// A handle that does not keep the node alive.
@@ -372,6 +380,12 @@ impl WeakPeerNode {
 }
 
 impl std::convert::From<NodeClosed> for PublishError {
+    fn from(_: NodeClosed) -> Self {
+        Self::Closed
+    }
+}
+
+impl std::convert::From<NodeClosed> for BanError {
     fn from(_: NodeClosed) -> Self {
         Self::Closed
     }

@@ -11,6 +11,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use futures::FutureExt;
 use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
@@ -66,7 +67,7 @@ pub(super) struct StoreLane {
     pub(super) queue: Arc<dyn TransactionQueue>,
     pub(super) log: Arc<dyn TransactionStore>,
     pub(super) newest: watch::Sender<Cursor>,
-    pub(super) health: Health,
+    pub(super) health: Arc<Health>,
     pub(super) done: mpsc::Sender<Completion>,
 }
 
@@ -209,8 +210,11 @@ impl StoreLane {
             let _ = self.done.send(Completion::Inputs(inputs)).await;
         }
         if let Some(now) = batch.expire {
-            let result = guarded(self.log.expire(now)).await.map(drop);
-            self.health.note(Store::Log, &result);
+            let result = guarded(self.log.expire(now)).await;
+            // That there was nothing to drop does not show that the log works.
+            if !matches!(result, Ok(0)) {
+                self.health.note(Store::Log, &result);
+            }
         }
     }
 
@@ -250,7 +254,7 @@ pub(super) async fn gather<T>(from: &mut mpsc::Receiver<T>, taken: &mut Vec<T>, 
 }
 
 /// A store that panics has failed, and nothing else.
-async fn guarded<T>(
+pub(super) async fn guarded<T>(
     operation: impl Future<Output = Result<T, StoreError>>,
 ) -> Result<T, StoreError> {
     let caught = AssertUnwindSafe(operation).catch_unwind().await;
@@ -258,9 +262,10 @@ async fn guarded<T>(
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Store {
+pub(super) enum Store {
     Queue,
     Log,
+    Peers,
 }
 
 /// Whether the stores work.
@@ -270,7 +275,7 @@ pub(super) struct Health {
     failing: watch::Sender<Option<StoreErrorKind>>,
     events: broadcast::Sender<Event>,
     /// Failures in a row of each store, and the kind of the last.
-    rows: Mutex<[(u32, Option<StoreErrorKind>); 2]>,
+    rows: Mutex<[(u32, Option<StoreErrorKind>); 3]>,
 }
 
 impl Health {
@@ -284,7 +289,7 @@ impl Health {
     }
 
     /// What an operation means. The first failure of a kind is told; the same again is not.
-    fn note<T>(&self, store: Store, result: &Result<T, StoreError>) {
+    pub(super) fn note<T>(&self, store: Store, result: &Result<T, StoreError>) {
         let mut rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
         let row = &mut rows[store as usize];
         match result {
@@ -339,15 +344,26 @@ enum PeerOp {
     Forget,
 }
 
+/// Whether what the host wants kept is kept.
+pub(super) type Kept = Result<(), StoreError>;
+
 #[derive(Debug, Default)]
 struct PeerOps {
     peers: BTreeMap<PeerId, PeerOp>,
     /// `None` lifts the ban.
     bans: BTreeMap<PeerId, Option<Ban>>,
+    /// Who waits until all of these are written.
+    waiting: Vec<oneshot::Sender<Kept>>,
     closed: bool,
 }
 
-/// The peer lane: bounded by the number of peers, since operations on one peer coalesce.
+/// Operations that wait for a store that fails, of peers and of bans; later ones are not kept.
+const MAX_HELD: usize = 10_000;
+/// Before a store that failed is tried again, unless there is more for it.
+const RETRY: Duration = Duration::from_secs(10);
+
+/// The peer lane: bounded by the number of peers, since operations on one peer coalesce. What could
+/// not be written waits for the next try.
 #[derive(Debug, Default)]
 pub(super) struct PeerLane {
     ops: Mutex<PeerOps>,
@@ -378,40 +394,79 @@ impl PeerLane {
         });
     }
 
-    /// Lets [`PeerLane::run`] end once everything is written.
+    /// Answers once everything before this is written, or could not be.
+    pub(super) fn settle(&self, reply: oneshot::Sender<Kept>) {
+        self.with(|ops| ops.waiting.push(reply));
+    }
+
+    /// Lets [`PeerLane::run`] end once everything is written, or could not be.
     pub(super) fn close(&self) {
         self.with(|ops| ops.closed = true);
     }
 
     /// Writes until it is closed.
-    pub(super) async fn run(self: Arc<Self>, store: Arc<dyn PeerStore>) {
+    pub(super) async fn run(self: Arc<Self>, store: Arc<dyn PeerStore>, health: Arc<Health>) {
         loop {
-            let ops = {
+            let mut ops = {
                 let mut ops = self.ops.lock().unwrap_or_else(PoisonError::into_inner);
                 let closed = ops.closed;
                 std::mem::replace(&mut *ops, PeerOps { closed, ..PeerOps::default() })
             };
-            if ops.peers.is_empty() && ops.bans.is_empty() {
+            let waiting = std::mem::take(&mut ops.waiting);
+            let nothing = ops.peers.is_empty() && ops.bans.is_empty();
+            if nothing && waiting.is_empty() {
                 if ops.closed {
                     return;
                 }
                 self.wake.notified().await;
                 continue;
             }
-            if let Err(error) = guarded(write(&*store, ops)).await {
-                // Peers are found again; only the host's bans would be missed after a restart.
-                tracing::error!(target: "sorcha_peer::store", %error, "peer store failed");
+            let result = if nothing { Ok(()) } else { guarded(write(&*store, &ops)).await };
+            if !nothing {
+                health.note(Store::Peers, &result);
+            }
+            for reply in waiting {
+                let told = result.as_ref().map(drop);
+                let _ = reply.send(told.map_err(|e| StoreError::new(e.kind, e.message.clone())));
+            }
+            if let Err(error) = result {
+                if ops.closed {
+                    tracing::error!(target: "sorcha_peer::store", %error, "peers and bans were not written");
+                    return;
+                }
+                self.hold(ops);
+                let _ = tokio::time::timeout(RETRY, self.wake.notified()).await;
             }
         }
     }
+
+    /// Puts back what could not be written, under what has come since.
+    fn hold(&self, failed: PeerOps) {
+        fn under<T>(newer: &mut BTreeMap<PeerId, T>, older: BTreeMap<PeerId, T>) {
+            let room = MAX_HELD.saturating_sub(newer.len());
+            for (peer, op) in older.into_iter().take(room) {
+                newer.entry(peer).or_insert(op);
+            }
+        }
+        let mut ops = self.ops.lock().unwrap_or_else(PoisonError::into_inner);
+        under(&mut ops.peers, failed.peers);
+        under(&mut ops.bans, failed.bans);
+    }
 }
 
-async fn write(store: &dyn PeerStore, ops: PeerOps) -> Result<(), StoreError> {
+async fn write(store: &dyn PeerStore, ops: &PeerOps) -> Result<(), StoreError> {
     let (mut saves, mut forgets) = (Vec::new(), Vec::new());
-    for (peer, op) in ops.peers {
+    for (peer, op) in &ops.peers {
         match op {
-            PeerOp::Save(stored) => saves.push(*stored),
-            PeerOp::Forget => forgets.push(peer),
+            PeerOp::Save(stored) => saves.push((**stored).clone()),
+            PeerOp::Forget => forgets.push(*peer),
+        }
+    }
+    // What the host wants comes first: peers are found again.
+    for (peer, ban) in &ops.bans {
+        match ban {
+            Some(ban) => store.put_ban(ban).await?,
+            None => store.remove_ban(peer).await?,
         }
     }
     if !saves.is_empty() {
@@ -419,12 +474,6 @@ async fn write(store: &dyn PeerStore, ops: PeerOps) -> Result<(), StoreError> {
     }
     if !forgets.is_empty() {
         store.remove(&forgets).await?;
-    }
-    for (peer, ban) in ops.bans {
-        match ban {
-            Some(ban) => store.put_ban(&ban).await?,
-            None => store.remove_ban(&peer).await?,
-        }
     }
     Ok(())
 }

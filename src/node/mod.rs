@@ -13,6 +13,7 @@ mod effects;
 mod events;
 mod handle;
 mod lane;
+mod late;
 mod link;
 mod pieces;
 mod publish;

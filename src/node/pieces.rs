@@ -83,6 +83,7 @@ async fn run_all(batch: Vec<Check>, known: Arc<Known>, require_signature: bool) 
     if little {
         return all();
     }
-    // A panic in here would be a bug in the check itself; the driver sees the closed channel.
+    // A panic in here would be a bug in the check itself. It costs what was to be checked: that is
+    // not answered and counts as being checked until the node is restarted.
     tokio::task::spawn_blocking(all).await.unwrap_or_default()
 }

@@ -14,7 +14,7 @@ use crate::types::{Header, InvalidTransaction, Signature, Topic, Transaction, Wa
 use super::driver::wall_now;
 use super::handle::PeerNode;
 use super::receipt::Receipt;
-use super::sign::{Draft, Signed};
+use super::sign::{Draft, Signed, Unpublished};
 
 impl PeerNode {
     /// Publishes a payload. `Ok` means that the node's outbox and log have it; it is delivered to
@@ -24,7 +24,8 @@ impl PeerNode {
     /// future dropped before it is ready may or may not have published.
     ///
     /// # Errors
-    /// [`PublishError`]; nothing was stored or sent.
+    /// [`PublishError`]; nothing was stored or sent, except where it is
+    /// [`PublishError::Unsettled`].
     pub async fn publish(
         &self,
         topic: &str,
@@ -42,7 +43,7 @@ impl PeerNode {
                 Ok((_, false)) => {
                     header.expires = header.expires.plus(Duration::from_millis(1));
                 }
-                Err(refusal) => return Err(publish_error(refusal)),
+                Err(unpublished) => return Err(publish_error(unpublished)),
             }
         }
     }
@@ -87,7 +88,7 @@ impl PeerNode {
     /// [`Receipt::outcome`] tells whether by this call. Not cancel safe in the same respect.
     ///
     /// # Errors
-    /// [`PublishError`]; nothing was stored or sent. [`PublishError::Invalid`] for what is not of
+    /// Those of [`PeerNode::publish`]; [`PublishError::Invalid`] for what is not of
     /// this node, [`PublishError::Expired`].
     pub async fn publish_prepared(
         &self,
@@ -100,7 +101,7 @@ impl PeerNode {
         match answer.await.map_err(|_| PublishError::Closed)? {
             Ok((receipt, true)) => Ok(receipt),
             Ok((receipt, false)) => Ok(receipt.repeated()),
-            Err(refusal) => Err(publish_error(refusal)),
+            Err(unpublished) => Err(publish_error(unpublished)),
         }
     }
 
@@ -152,7 +153,8 @@ impl PublishClock {
     }
 }
 
-fn publish_error(refusal: PublishRefusal) -> PublishError {
+fn publish_error(unpublished: Unpublished) -> PublishError {
+    let Unpublished::Refused(refusal) = unpublished else { return PublishError::Unsettled };
     match refusal {
         PublishRefusal::TooLarge { size, limit } => PublishError::TooLarge { size, limit },
         PublishRefusal::QueueFull { limit } => PublishError::QueueFull { limit },

@@ -16,7 +16,21 @@ use super::lane::gather;
 use super::receipt::Receipt;
 
 /// What a publisher waits for: its receipt, and whether the transaction is new.
-pub(super) type Published = Result<(Receipt, bool), PublishRefusal>;
+pub(super) type Published = Result<(Receipt, bool), Unpublished>;
+
+/// Why there is no receipt.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Unpublished {
+    Refused(PublishRefusal),
+    /// The node ended before the store had answered.
+    Unsettled,
+}
+
+impl From<PublishRefusal> for Unpublished {
+    fn from(refusal: PublishRefusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
 
 /// A transaction to be signed and published.
 #[derive(Debug)]

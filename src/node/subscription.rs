@@ -3,15 +3,20 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 
-use crate::error::{StoreError, SubscribeError};
+use crate::error::{StoreError, StoreErrorKind, SubscribeError};
 use crate::ports::{Page, TransactionStore};
 use crate::types::{Cursor, PeerId, Topic, Transaction};
 
 /// Read ahead at most this many transactions and bytes.
 const READ_AHEAD: (usize, usize) = (256, 1 << 20);
+
+/// Before a read that failed is tried again.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Where a subscription starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,15 +52,16 @@ pub struct Delivery {
 pub enum Item {
     /// The next transaction.
     Delivery(Delivery),
-    /// Between `after` and `until` are transactions that are no longer retained and were not
-    /// delivered. Those of that stretch that are still retained follow.
+    /// Between `after` and `until` are transactions that are no longer retained, or damaged, and
+    /// were not delivered. Those of that stretch that can still be read follow.
     Gap {
         /// The last cursor before the gap.
         after: Cursor,
         /// The last cursor inside it.
         until: Cursor,
     },
-    /// The log could not be read; the subscription goes on with the next call.
+    /// The log could not be read. The subscription goes on with the next call, after a pause of a
+    /// second; it ends where the log was closed. What is damaged is skipped: a gap follows.
     Failed(StoreError),
 }
 
@@ -74,7 +80,16 @@ pub struct Subscription {
     /// The log had given out no cursor when this began.
     virgin: bool,
     ahead: VecDeque<Item>,
+    after_failure: AfterFailure,
     ended: bool,
+}
+
+/// What a read that failed leaves to be done before the next.
+enum AfterFailure {
+    Nothing,
+    Wait(Instant),
+    /// The log was closed: there is no next.
+    End,
 }
 
 impl Subscription {
@@ -95,16 +110,33 @@ impl Subscription {
             return Err(SubscribeError::Cursor { cursor: position, newest: last });
         }
         let tell_gap = from != From::Earliest;
-        let ahead = VecDeque::new();
-        Ok(Self { log, newest, topic, position, tell_gap, virgin, ahead, ended: false })
+        Ok(Self {
+            log,
+            newest,
+            topic,
+            position,
+            tell_gap,
+            virgin,
+            ahead: VecDeque::new(),
+            after_failure: AfterFailure::Nothing,
+            ended: false,
+        })
     }
 
-    /// The next item; `None` once the node is shut down and everything accepted was delivered.
-    /// Cancel safe.
+    /// The next item; `None` once the node is shut down and everything accepted was delivered, or
+    /// the log was closed. Cancel safe.
     pub async fn next(&mut self) -> Option<Item> {
         loop {
             if let Some(item) = self.ahead.pop_front() {
                 return Some(item);
+            }
+            match self.after_failure {
+                AfterFailure::Nothing => {}
+                AfterFailure::Wait(until) => {
+                    tokio::time::sleep_until(until).await;
+                    self.after_failure = AfterFailure::Nothing;
+                }
+                AfterFailure::End => return None,
             }
             let newest = *self.newest.borrow_and_update();
             if self.virgin && newest > Cursor::default() {
@@ -144,11 +176,33 @@ impl Subscription {
     }
 
     async fn read(&mut self, newest: Cursor) {
-        let (entries, bytes) = READ_AHEAD;
-        match self.log.read(self.topic.as_ref(), self.position, entries, bytes).await {
-            Ok(page) => self.take(page, newest),
-            Err(error) => self.ahead.push_back(Item::Failed(error)),
+        let (topic, after) = (self.topic.as_ref(), self.position);
+        let mut page = self.log.read(topic, after, READ_AHEAD.0, READ_AHEAD.1).await;
+        if page.as_ref().is_err_and(|error| error.kind == StoreErrorKind::Corrupt) {
+            // Not all of it: what stands before the damage is delivered.
+            page = self.log.read(topic, after, 1, READ_AHEAD.1).await;
         }
+        let error = match page {
+            Ok(page) => return self.take(page, newest),
+            Err(error) => error,
+        };
+        match error.kind {
+            StoreErrorKind::Corrupt => {
+                let until = self.behind_damage(newest).await;
+                self.ahead.extend([Item::Failed(error), Item::Gap { after, until }]);
+                (self.position, self.tell_gap) = (until, true);
+                return;
+            }
+            StoreErrorKind::Closed => self.after_failure = AfterFailure::End,
+            _ => self.after_failure = AfterFailure::Wait(Instant::now() + PAUSE),
+        }
+        self.ahead.push_back(Item::Failed(error));
+    }
+
+    /// The next entry, which cannot be read; all that there is where not even that is known.
+    async fn behind_damage(&self, newest: Cursor) -> Cursor {
+        let next = self.log.index(self.position, 1).await.unwrap_or_default();
+        next.first().map_or(newest, |entry| entry.cursor)
     }
 
     fn take(&mut self, page: Page, newest: Cursor) {

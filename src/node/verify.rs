@@ -170,7 +170,8 @@ async fn check_all(batch: Vec<Job>, known: Arc<Known>, require: bool) -> Checked
     if little {
         return check();
     }
-    // A panic in here would be a bug in the check itself; the driver sees the closed channel.
+    // A panic in here would be a bug in the check itself. It costs what was to be checked: that is
+    // not answered and counts as being checked until the node is restarted.
     tokio::task::spawn_blocking(check).await.unwrap_or_default()
 }
 

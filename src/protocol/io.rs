@@ -46,6 +46,8 @@ pub struct Queued {
     pub attempts: u32,
     /// Whether it is a dead letter.
     pub dead: bool,
+    /// The log had no room for it: it comes with [`Input::Relogged`].
+    pub late: bool,
 }
 
 /// What came of checking a transaction.
@@ -174,6 +176,9 @@ pub enum Input {
         /// The transaction, unless it is gone or could not be read.
         transaction: Option<Transaction>,
     },
+    /// The log had no room for this own transaction of an earlier run, which is in the outbox; now
+    /// it has it.
+    Relogged(Transaction),
     /// [`Output::VerifyHead`] is done.
     HeadVerified {
         /// Which.

@@ -64,6 +64,7 @@ pub use io::{
     CallId, ConnectFailure, DialId, Input, Judgement, LinkView, Output, PublishRefusal, Queued,
     Restored, Ticket,
 };
+#[cfg(feature = "node")]
 pub(crate) use renew::WINDOW as RENEWALS;
 
 /// How often expired transactions and bans are looked for.
@@ -146,7 +147,7 @@ impl Protocol {
         let shares = share::Shares::new(share_of(restored.max_bytes, config));
         let mut log = log::Log::new(&mut rng, config.gossip.cache_bytes, shares);
         restore(&mut log, &restored.index);
-        let waiting = restored.outbox.iter().filter(|q| !q.dead).map(|q| q.id).collect();
+        let waiting = restored.outbox.iter().filter(|q| !q.dead && !q.late).map(|q| q.id).collect();
         let outbox = outbox::Outbox::restore(restored.outbox);
         let discovery = &config.discovery;
         let book = book::Book::new(&discovery.bootstrap, discovery.max_peers, restored.peers);
@@ -265,6 +266,11 @@ impl Protocol {
         self.outbox.waiting()
     }
 
+    /// Whether any own transaction waits for copies.
+    pub fn has_unconfirmed(&self) -> bool {
+        self.outbox.len() > self.outbox.dead()
+    }
+
     /// Whether nothing waits to be sent, checked, stored or fetched.
     pub fn is_idle(&self) -> bool {
         let quiet = |l: &links::Link| {
@@ -350,6 +356,7 @@ impl Protocol {
                 self.on_records_verified(ticket, valid, forged);
             }
             Input::Loaded { ticket, transaction } => self.on_loaded(ticket, transaction),
+            Input::Relogged(transaction) => self.on_relogged(&transaction),
             Input::HeadVerified { ticket, result } => self.on_head_verified(ticket, result),
             Input::PieceVerified { ticket, valid } => self.on_piece_verified(ticket, valid),
             Input::Proved { ticket, proofs } => self.on_proved(ticket, proofs),
@@ -448,9 +455,8 @@ impl Protocol {
         let (gone, own) = self.log.expire(self.wall);
         self.counters.transactions_expired += gone;
         self.bury_expired(&own);
-        if gone > 0 {
-            self.out.push_back(Output::Expire { now: self.wall });
-        }
+        // Also when nothing went here: a store may keep entries longer, and lets them go later.
+        self.out.push_back(Output::Expire { now: self.wall });
         if self.log.forget_turned_away() {
             self.repair_everywhere();
         }

@@ -43,6 +43,7 @@ const MAX_EXCUSED: u8 = 5;
 const TURN: usize = 1024;
 
 const NO_TAKER: &str = "no linked peer took it";
+/// Why an own transaction is a dead letter that was not confirmed in its time.
 const EXPIRED: &str = "it expired before enough peers had stored it";
 
 impl Protocol {
@@ -287,7 +288,7 @@ impl Outbox {
     /// What an earlier run left.
     pub(super) fn restore(queued: Vec<Queued>) -> Self {
         let mut outbox = Self::default();
-        for Queued { id, attempts, dead } in queued {
+        for Queued { id, attempts, dead, .. } in queued {
             outbox.insert(id, FIRST_ROUND);
             if let Some(entry) = outbox.entries.get_mut(&id) {
                 entry.attempts = attempts;
@@ -564,7 +565,7 @@ mod tests {
 
     #[test]
     fn what_an_earlier_run_left_is_taken_up() {
-        let queued = |n, attempts, dead| Queued { id: id(n), attempts, dead };
+        let queued = |n, attempts, dead| Queued { id: id(n), attempts, dead, late: false };
         let mut outbox = Outbox::restore(vec![queued(1, 4, false), queued(2, 5, true)]);
         assert_eq!((outbox.len(), outbox.dead()), (2, 1));
         assert_eq!(outbox.waiting(), [id(1)]);

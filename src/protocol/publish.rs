@@ -147,10 +147,19 @@ impl Protocol {
             let result = result.map(|()| at == 0).map_err(PublishRefusal::Store);
             self.out.push_back(Output::Published { call, result });
         }
-        if result.is_err() {
-            return;
+        if result.is_ok() {
+            self.accept_own(transaction);
         }
-        match self.log.find_mut(&id) {
+    }
+
+    /// The log has what an earlier run left in the outbox.
+    pub(super) fn on_relogged(&mut self, transaction: &Transaction) {
+        self.remove_pending(&transaction.id());
+        self.accept_own(transaction);
+    }
+
+    fn accept_own(&mut self, transaction: &Transaction) {
+        match self.log.find_mut(&transaction.id()) {
             // It came from peers before.
             Some(entry) => (entry.stored, entry.hop) = (true, 0),
             None => self.accept(transaction, 0, None),

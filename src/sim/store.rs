@@ -39,7 +39,7 @@ impl Store {
             self.queued += 1;
             self.outbox.entry(id).or_insert_with(|| Kept {
                 seq: self.queued,
-                queued: Queued { id, attempts: 0, dead: false },
+                queued: Queued { id, attempts: 0, dead: false, late: false },
                 transaction: entry.transaction.clone(),
             });
         }

@@ -392,6 +392,25 @@ async fn expiry(store: &dyn TransactionStore, all: &[LogEntry], apart: Duration)
     );
     let back = store.append(&[all[0].entry.clone()]).await.expect("entries are appended");
     assert!(back[0] > newest, "a cursor is never used again");
+    late_ones_first(store, back[0], apart).await;
+}
+
+/// What was appended last may go first: what is still there before it is no gap.
+async fn late_ones_first(store: &dyn TransactionStore, after: Cursor, apart: Duration) {
+    let topic = Topic::new("back").expect("a short name");
+    let mut cursors = Vec::new();
+    for n in 0..8 {
+        let entry = NewEntry { keep_until: ends(100 - n, apart), ..new_entry("back", n.into()) };
+        cursors.extend(store.append(&[entry]).await.expect("an entry is appended"));
+    }
+    let at = ends(96, apart).plus(apart).minus(Duration::from_millis(1));
+    store.expire(at).await.expect("expire");
+    for topic in [None, Some(&topic)] {
+        let page = store.read(topic, after, 2, usize::MAX).await.expect("read");
+        assert_eq!((page.entries.len(), page.lost_until), (2, None), "nothing is lost before them");
+        let page = store.read(topic, page.next, 9, usize::MAX).await.expect("read");
+        assert_eq!((page.entries.len(), page.lost_until), (2, Some(cursors[7])), "the rest is");
+    }
 }
 
 /// What a [`TransactionStore`] that outlives its process does; see [`peer_store_durability`].
@@ -404,7 +423,7 @@ pub async fn transaction_store_durability(open: impl AsyncFn() -> Arc<dyn Transa
     let cursors = store.append(&entries).await.expect("entries are appended");
     drop(store);
     let store = open().await;
-    assert_eq!(store.newest().await.expect("newest"), cursors[4], "the newest cursor survives");
+    assert!(store.newest().await.expect("newest") >= cursors[4], "the newest cursor survives");
     let page = store.read(None, cursors[0], 10, usize::MAX).await.expect("read");
     let found: Vec<_> = page.entries.iter().map(|e| (e.cursor, e.entry.clone())).collect();
     let wanted: Vec<_> = (1..5).map(|n| (cursors[n], entries[n].clone())).collect();

@@ -8,6 +8,7 @@
 //! next process would take it for done. So it is written over before anybody is told
 //! ([`Held::disown`]).
 
+use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteRow, SqliteSync
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Sqlite};
 use tokio::sync::{Mutex, MutexGuard};
 
-use crate::error::{StoreError, StoreErrorKind};
+use crate::error::{Source, StoreError, StoreErrorKind};
 
 /// A query with its arguments.
 pub(super) type Query<'q> = sqlx::query::Query<'q, Sqlite, sqlx::sqlite::SqliteArguments>;
@@ -28,6 +29,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Files up to this many bytes are checked whole when they are opened. What is larger would keep
 /// a host waiting for seconds: there, damage is noticed where it is read, by hashes.
 const CHECKED_WHOLE: i64 = 64 << 20;
+/// What no number that rises can have come to.
+const HIGHEST: u64 = 1 << 62;
 
 /// How a connection treats its file.
 #[derive(Debug, Clone, Copy)]
@@ -76,14 +79,16 @@ struct Slot {
 
 impl Database {
     /// Opens or makes the file at `path` and runs the `migrations` that it has not seen. Its
-    /// version is the number of those it has.
+    /// version is the number of those it has. A file that is refused is not changed, nor is its
+    /// write-ahead log.
     pub(super) async fn open(
         path: &Path,
         migrations: &[&'static str],
         setup: Setup,
     ) -> Result<Self, StoreError> {
+        let known = Self::look(path, migrations.len(), setup).await?;
         let database = Self::connect(path, setup.options(path).create_if_missing(true)).await?;
-        let prepared = async { database.lock().await?.prepare(migrations).await };
+        let prepared = async { database.lock().await?.prepare(migrations, known).await };
         match prepared.await {
             Ok(()) => Ok(database),
             Err(error) => {
@@ -96,6 +101,32 @@ impl Database {
     /// A connection that only reads a file which another one of ours keeps open.
     pub(super) async fn open_reader(path: &Path, setup: Setup) -> Result<Self, StoreError> {
         Self::connect(path, setup.options(path).read_only(true)).await
+    }
+
+    /// The version of a file that is ours and whole; `None` where there is none to look at. One
+    /// that may write must not look: it would move the write-ahead log into the file when it is
+    /// closed, damaged or not.
+    async fn look(path: &Path, newest: usize, setup: Setup) -> Result<Option<usize>, StoreError> {
+        let size = |end: &str| {
+            let mut path = path.as_os_str().to_owned();
+            path.push(end);
+            fs::metadata(path).map_or(0, |found| found.len())
+        };
+        if size("") == 0 {
+            // `SQLite` would throw the log away. It is never there before the file has a page.
+            return match size("-wal") {
+                0 => Ok(None),
+                _ => Err(damaged(&path.display().to_string(), "there is only its -wal")),
+            };
+        }
+        if size("-journal") > 0 {
+            // Its making was broken off, and that has to be undone first.
+            return Ok(None);
+        }
+        let reader = Self::open_reader(path, setup).await?;
+        let version = async { reader.lock().await?.inspect(newest).await }.await;
+        reader.close().await;
+        version.map(Some)
     }
 
     async fn connect(path: &Path, options: SqliteConnectOptions) -> Result<Self, StoreError> {
@@ -118,6 +149,13 @@ impl Database {
 
     pub(super) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Undoes what a dropped operation left behind, unless another one is under way: an old
+    /// snapshot would keep the write-ahead log from ever beginning anew.
+    pub(super) async fn tidy(&self) {
+        let Ok(guard) = self.slot.try_lock() else { return };
+        Held { guard, name: &self.name }.roll_back().await;
     }
 
     /// Waits for the operation under way, then closes.
@@ -257,14 +295,35 @@ impl Held<'_> {
         Ok(self.ask(sqlx::query(sql)).await?.unwrap_or_default())
     }
 
-    /// Nothing is written before the file is known to be ours, not newer, and whole.
-    async fn prepare(&mut self, migrations: &[&'static str]) -> Result<(), StoreError> {
+    /// Brings a file up to date. Nothing is written before it is known to be ours, not newer, and
+    /// whole.
+    async fn prepare(
+        &mut self,
+        migrations: &[&'static str],
+        known: Option<usize>,
+    ) -> Result<(), StoreError> {
+        let known = match known {
+            Some(known) => known,
+            None => self.inspect(migrations.len()).await?,
+        };
+        let mode: Option<String> = self.ask(sqlx::query("PRAGMA journal_mode = WAL")).await?;
+        if mode.as_deref() != Some("wal") {
+            let message = format!("{} cannot have a write-ahead log", self.name);
+            return Err(StoreError::new(StoreErrorKind::Io, message));
+        }
+        for (index, migration) in migrations.iter().enumerate().skip(known) {
+            self.migrate(migration, index + 1).await?;
+        }
+        Ok(())
+    }
+
+    /// The version of a file that is ours, not newer, and whole; 0 for an empty one.
+    async fn inspect(&mut self, newest: usize) -> Result<usize, StoreError> {
         let version = self.number("PRAGMA user_version").await?;
         let tables = self.number("SELECT count(*) FROM sqlite_schema").await?;
         let mark = self.number("PRAGMA application_id").await?;
         let known = usize::try_from(version);
-        if known.is_ok_and(|known| known > migrations.len()) {
-            let newest = migrations.len();
+        if known.is_ok_and(|known| known > newest) {
             let message = format!("{} has version {version}, known is {newest}", self.name);
             return Err(StoreError::new(StoreErrorKind::Version, message));
         }
@@ -275,15 +334,7 @@ impl Held<'_> {
             return Err(StoreError::new(StoreErrorKind::Corrupt, message));
         };
         self.check().await?;
-        let mode: Option<String> = self.ask(sqlx::query("PRAGMA journal_mode = WAL")).await?;
-        if mode.as_deref() != Some("wal") {
-            let message = format!("{} cannot have a write-ahead log", self.name);
-            return Err(StoreError::new(StoreErrorKind::Io, message));
-        }
-        for (index, migration) in migrations.iter().enumerate().skip(known) {
-            self.migrate(migration, index + 1).await?;
-        }
-        Ok(())
+        Ok(known)
     }
 
     async fn check(&mut self) -> Result<(), StoreError> {
@@ -359,6 +410,13 @@ pub(super) fn changed_nothing(kind: StoreErrorKind) -> bool {
     matches!(kind, StoreErrorKind::Full | StoreErrorKind::Locked)
 }
 
+/// A number that only rises, as a file has it: no checksum protects it, and from one that is wrong
+/// others would be counted on.
+pub(super) fn risen(number: i64) -> Result<u64, Source> {
+    let risen = u64::try_from(number).ok().filter(|risen| *risen <= HIGHEST);
+    risen.ok_or_else(|| format!("{number} cannot have been reached").into())
+}
+
 /// What an error of the file `name` means.
 pub(super) fn explain(name: &str, error: sqlx::Error) -> StoreError {
     let kind = match &error {
@@ -378,4 +436,60 @@ pub(super) fn explain(name: &str, error: sqlx::Error) -> StoreError {
         _ => StoreErrorKind::Io,
     };
     StoreError::with_source(kind, format!("{name}: {error}"), error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SETUP: Setup = Setup {
+        synchronous: SqliteSynchronous::Normal,
+        page_size: 4096,
+        cache_kib: 64,
+        checkpoint_pages: 1000,
+    };
+    const ALL: [&str; 3] = [
+        "CREATE TABLE t (a INTEGER NOT NULL) STRICT; INSERT INTO t VALUES (1)",
+        "ALTER TABLE t ADD COLUMN b INTEGER NOT NULL DEFAULT 2; INSERT INTO t VALUES (3, 4)",
+        "UPDATE t SET b = b + a",
+    ];
+
+    async fn sum(database: &Database) -> Option<i64> {
+        let ask = sqlx::query("SELECT sum(a * 10 + b) FROM t");
+        database.lock().await.unwrap().ask(ask).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_older_file_is_brought_up_to_date_once() {
+        for from in 0..=3 {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("x.db");
+            Database::open(&path, &ALL[..from], SETUP).await.unwrap().close().await;
+            for _ in 0..2 {
+                let database = Database::open(&path, &ALL, SETUP).await.unwrap();
+                assert_eq!(sum(&database).await, Some(50), "from {from}");
+                database.close().await;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_migration_that_fails_leaves_the_file_as_it_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.db");
+        Database::open(&path, &ALL[..1], SETUP).await.unwrap().close().await;
+        let broken = [ALL[0], "INSERT INTO t VALUES (9); INSERT INTO no VALUES (1)"];
+        Database::open(&path, &broken, SETUP).await.expect_err("there is no such table");
+        let database = Database::open(&path, &ALL, SETUP).await.unwrap();
+        assert_eq!(sum(&database).await, Some(50));
+    }
+
+    #[test]
+    fn numbers_that_cannot_be_are_told() {
+        assert_eq!(risen(0).unwrap(), 0);
+        assert_eq!(risen(1 << 62).unwrap(), 1 << 62);
+        for wrong in [-1, i64::MIN, i64::MAX] {
+            risen(wrong).unwrap_err();
+        }
+    }
 }

@@ -17,6 +17,9 @@ use self::queue::SqliteQueue;
 use crate::error::{StoreError, StoreErrorKind};
 use crate::ports::{PeerStore, TransactionQueue, TransactionStore};
 
+/// The files, in the order in which they are made.
+const FILES: [&str; 3] = ["peers.db", "tx_queue.db", "transactions.db"];
+
 /// Bounds of a [`SqliteStorage`].
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -71,6 +74,12 @@ impl SqliteOptions {
 /// The directory belongs to one process at a time: `LOCK` is locked, by the operating system's
 /// advisory lock, for as long as this or any store from it lives. Cloning shares it.
 ///
+/// While they are open, and after a crash, part of what is in a file stands in a second one beside
+/// it, with `-wal` at the end of its name. Copy, move or delete the two together only: `SQLite`
+/// cannot tell that one is missing, and what it held is gone.
+///
+/// A payload has to stay somewhat below 1,000,000,000 bytes, which is `SQLite`'s bound for a row.
+///
 /// ```no_run
 /// # async fn example() -> Result<(), sorcha_peer::error::StoreError> {
 /// use sorcha_peer::store::SqliteStorage;
@@ -101,8 +110,9 @@ impl SqliteStorage {
     ///
     /// # Errors
     /// [`StoreErrorKind::Locked`] while another holds the directory, [`StoreErrorKind::Corrupt`]
-    /// or [`StoreErrorKind::Version`] for a file that is damaged or newer than this crate (it is
-    /// left as it is), [`StoreErrorKind::Full`], and [`StoreErrorKind::Io`] for all else.
+    /// or [`StoreErrorKind::Version`] for a file that is damaged or newer than this crate (it and
+    /// its `-wal` are left as they are), [`StoreErrorKind::Full`], and [`StoreErrorKind::Io`] for
+    /// all else.
     pub async fn open(dir: impl AsRef<Path>) -> Result<Self, StoreError> {
         Self::open_with(dir, SqliteOptions::default()).await
     }
@@ -118,12 +128,13 @@ impl SqliteStorage {
     ) -> Result<Self, StoreError> {
         let dir = dir.as_ref();
         let lock = Arc::new(DirLock::acquire(dir)?);
+        whole(dir)?;
         let share = || Arc::clone(&lock);
         let limits = Limits { max_bytes: options.max_log_bytes, generation: options.generation };
         let entries = options.max_queue_entries;
-        let peers = SqlitePeerStore::open(&dir.join("peers.db"), share()).await?;
-        let queue = SqliteQueue::open(&dir.join("tx_queue.db"), entries, share()).await?;
-        let log = SqliteLog::open(&dir.join("transactions.db"), limits, share()).await?;
+        let peers = SqlitePeerStore::open(&dir.join(FILES[0]), share()).await?;
+        let queue = SqliteQueue::open(&dir.join(FILES[1]), entries, share()).await?;
+        let log = SqliteLog::open(&dir.join(FILES[2]), limits, share()).await?;
         Ok(Self { peers: Arc::new(peers), queue: Arc::new(queue), log: Arc::new(log), lock })
     }
 
@@ -154,6 +165,19 @@ impl SqliteStorage {
         self.log.close().await;
         self.lock.release();
     }
+}
+
+/// An empty file was just made, or cut short. Where one that is made after it has something in it, it
+/// was cut short, and accepted transactions may have been in it.
+fn whole(dir: &Path) -> Result<(), StoreError> {
+    let size = |file: &&str| fs::metadata(dir.join(file)).map(|found| found.len());
+    for (at, file) in FILES.iter().enumerate() {
+        let empty = size(file).is_ok_and(|size| size == 0);
+        if empty && FILES[at..].iter().any(|later| size(later).is_ok_and(|size| size > 0)) {
+            return Err(database::damaged(&dir.join(file).display().to_string(), "it is empty"));
+        }
+    }
+    Ok(())
 }
 
 /// Holds a directory; gives it free when dropped.

@@ -18,7 +18,7 @@ use tokio::sync::Mutex;
 
 use super::DirLock;
 use super::codec;
-use super::database::{Database, Held, Insert, Setup, changed_nothing, damaged};
+use super::database::{Database, Held, Insert, Setup, changed_nothing, damaged, risen};
 use crate::error::{Source, StoreError, StoreErrorKind};
 use crate::ports::{EntryState, OutboxEntry, QueueSize, TransactionQueue, Which};
 use crate::types::{Transaction, TransactionId, WallTime};
@@ -148,7 +148,8 @@ async fn reload(held: &mut Held<'_>, state: &mut State) -> Result<(), StoreError
     }
     let leased = sqlx::query("SELECT value FROM meta WHERE name = 'leased'");
     let leased: Option<i64> = held.ask(leased).await?;
-    state.leased = leased.unwrap_or_default().cast_unsigned();
+    let leased = risen(leased.unwrap_or_default());
+    state.leased = leased.map_err(|e| damaged("the outbox", e))?;
     let newest = by_id.values().copied().max().unwrap_or_default();
     state.next = state.next.max(newest + 1);
     state.by_id = by_id;
@@ -158,7 +159,7 @@ async fn reload(held: &mut Held<'_>, state: &mut State) -> Result<(), StoreError
 
 fn id_row(row: &SqliteRow) -> Result<(TransactionId, u64), Source> {
     let id = row.try_get::<&[u8], _>("id")?.try_into()?;
-    Ok((TransactionId::from_bytes(id), row.try_get::<i64, _>("seq")?.cast_unsigned()))
+    Ok((TransactionId::from_bytes(id), risen(row.try_get("seq")?)?))
 }
 
 /// Everything is cancel safe: a change whose future is dropped happens whole or not at all.
@@ -393,6 +394,26 @@ mod tests {
 
     async fn run(queue: &SqliteQueue, sql: &str) {
         queue.database.lock().await.unwrap().execute_raw(sql.to_owned()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn numbers_that_cannot_be_are_damage() {
+        let spoil = [
+            "UPDATE meta SET value = -1",
+            "UPDATE meta SET value = 9223372036854775807",
+            "UPDATE outbox SET seq = -5",
+        ];
+        for spoil in spoil {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("q.db");
+            let lock = Arc::new(DirLock::acquire(dir.path()).unwrap());
+            let queue = SqliteQueue::open(&path, 1000, Arc::clone(&lock)).await.unwrap();
+            queue.append(&[transaction(0, 10)]).await.unwrap();
+            run(&queue, spoil).await;
+            queue.close().await;
+            let error = SqliteQueue::open(&path, 1000, lock).await.unwrap_err();
+            assert_eq!(error.kind, StoreErrorKind::Corrupt, "{spoil}: {error}");
+        }
     }
 
     #[tokio::test]

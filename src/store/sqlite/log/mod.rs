@@ -1,7 +1,8 @@
 //! The retained log in a file.
 //!
 //! Commits survive the death of the process, not always a power failure (`synchronous = NORMAL`):
-//! own transactions are in the outbox then, others are fetched again. Cursors survive both: the
+//! own transactions are in the outbox then, others are fetched again. What a named subscription has
+//! acknowledged survives both, and so do cursors: the
 //! file says, with a commit that survives all, up to which cursor some may have been given out;
 //! the next process begins after it, and not before the time in milliseconds shifted left by 12
 //! bits, so that they also rise when the file was lost.
@@ -148,7 +149,7 @@ fn seed() -> Result<u128, StoreError> {
 #[expect(clippy::disallowed_methods, reason = "cursors must rise when a file was lost")]
 fn clock() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(now.as_millis()).unwrap_or_default().min(u64::MAX >> 13)
+    u64::try_from(now.as_millis()).unwrap_or_default().min(u64::MAX >> 15)
 }
 
 /// Everything is cancel safe: a change whose future is dropped happens whole or not at all.
@@ -187,6 +188,9 @@ impl TransactionStore for SqliteLog {
     }
 
     async fn expire(&self, now: WallTime) -> Result<u64, StoreError> {
+        for reader in &self.readers {
+            reader.tidy().await;
+        }
         self.drop_ended(now).await
     }
 
@@ -205,7 +209,15 @@ impl TransactionStore for SqliteLog {
         );
         let most = i64::try_from(MAX_CURSORS).unwrap_or(i64::MAX);
         let save = save.bind(name.to_owned()).bind(cursor.0.cast_signed()).bind(most);
-        let saved = self.writer.lock().await?.change(save).await?;
+        let state = &mut *self.state.lock().await;
+        let mut held = self.writer.lock().await?;
+        if !state.strict {
+            state.strict = true;
+            held.execute_raw("PRAGMA synchronous = FULL".to_owned()).await?;
+        }
+        let saved = held.change(save).await?;
+        held.execute_raw("PRAGMA synchronous = NORMAL".to_owned()).await?;
+        state.strict = false;
         if saved == 0 { Err(too_many_cursors()) } else { Ok(()) }
     }
 
@@ -253,6 +265,104 @@ mod tests {
             }
         }
         assert!(last > Cursor(3_000_000 << 12), "nor below the clock");
+    }
+
+    #[tokio::test]
+    async fn an_acknowledgement_is_synced_and_appends_are_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = open_at(dir.path(), 0).await;
+        log.append(&[entry(0, 1, 1)]).await.unwrap();
+        let spy = "CREATE TEMP TABLE levels (level INTEGER); \
+                   CREATE TEMP TRIGGER saved AFTER INSERT ON main.cursors BEGIN \
+                   INSERT INTO levels SELECT synchronous FROM pragma_synchronous; END; \
+                   CREATE TEMP TRIGGER appended AFTER INSERT ON main.blocks BEGIN \
+                   INSERT INTO levels SELECT synchronous FROM pragma_synchronous; END;";
+        log.writer.lock().await.unwrap().execute_raw(spy.to_owned()).await.unwrap();
+        log.append(&[entry(1, 1, 1)]).await.unwrap();
+        log.save_cursor("a", Cursor(1)).await.unwrap();
+        log.append(&[entry(2, 1, 1)]).await.unwrap();
+        let levels = sqlx::query("SELECT group_concat(level) FROM levels");
+        let levels: Option<String> = log.writer.lock().await.unwrap().ask(levels).await.unwrap();
+        assert_eq!(levels.as_deref(), Some("1,2,1"));
+    }
+
+    #[tokio::test]
+    async fn a_dropped_read_does_not_hold_the_write_ahead_log() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = open_at(dir.path(), 0).await;
+        log.append(&[entry(0, 100, 1000)]).await.unwrap();
+        for _ in 0..READERS {
+            let mut read = std::pin::pin!(log.page(None, Cursor(0), 9, 9999));
+            // Dropped before its end, with a snapshot taken.
+            for _ in 0..3 {
+                woken(read.as_mut()).await;
+            }
+        }
+        log.append(&[entry(1, 100, 1000)]).await.unwrap();
+        let checkpoint = || sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)");
+        let busy: Option<i64> = log.writer.lock().await.unwrap().ask(checkpoint()).await.unwrap();
+        assert_eq!(busy, Some(1), "a snapshot is held");
+        log.expire(WallTime::from_millis(1)).await.unwrap();
+        let busy: Option<i64> = log.writer.lock().await.unwrap().ask(checkpoint()).await.unwrap();
+        assert_eq!(busy, Some(0));
+    }
+
+    /// Polls once, and waits until it is worth polling again.
+    async fn woken<F: Future>(mut future: std::pin::Pin<&mut F>) -> Option<F::Output> {
+        struct Wake(tokio::sync::Notify);
+        impl std::task::Wake for Wake {
+            fn wake(self: Arc<Self>) {
+                self.0.notify_one();
+            }
+        }
+        let wake = Arc::new(Wake(tokio::sync::Notify::new()));
+        let waker = Arc::clone(&wake).into();
+        match future.as_mut().poll(&mut std::task::Context::from_waker(&waker)) {
+            std::task::Poll::Ready(output) => Some(output),
+            std::task::Poll::Pending => {
+                wake.0.notified().await;
+                None
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_loss_is_told_from_the_moment_when_it_is_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = open_at(dir.path(), 0).await;
+        let cursors = log.append(&[entry(0, 1, 1)]).await.unwrap();
+        log.append(&[entry(1, 1, 1000)]).await.unwrap();
+        let mut gone = false;
+        let mut dropping = std::pin::pin!(log.drop_ended(WallTime::from_millis(500)));
+        while woken(dropping.as_mut()).await.is_none() {
+            let page = log.page(None, Cursor(0), 9, 9999).await.unwrap();
+            gone |= page.entries.len() == 1;
+            if gone {
+                assert_eq!(page.lost_until, Some(cursors[0]));
+            }
+        }
+        assert!(gone, "the commit was looked at");
+    }
+
+    #[tokio::test]
+    async fn numbers_that_cannot_be_are_damage() {
+        let spoil = [
+            "UPDATE meta SET value = -1 WHERE name = 'leased'",
+            "UPDATE meta SET value = -1 WHERE name = 'base'",
+            "INSERT INTO losses VALUES (1, -1)",
+            "UPDATE generations SET ends = -1",
+        ];
+        for spoil in spoil {
+            let dir = tempfile::tempdir().unwrap();
+            let log = open_at(dir.path(), 0).await;
+            log.append(&[entry(0, 1, 1)]).await.unwrap();
+            log.writer.lock().await.unwrap().execute_raw(spoil.to_owned()).await.unwrap();
+            log.close().await;
+            drop(log);
+            let lock = Arc::new(DirLock::acquire(dir.path()).unwrap());
+            let error = SqliteLog::open_at(&dir.path().join("log.db"), LIMITS, lock, 0).await;
+            assert_eq!(error.unwrap_err().kind, StoreErrorKind::Corrupt, "{spoil}");
+        }
     }
 
     #[tokio::test]

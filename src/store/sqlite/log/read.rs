@@ -7,7 +7,7 @@ use sqlx::{AssertSqlSafe, Row};
 
 use super::SqliteLog;
 use super::keys::Candidates;
-use crate::error::{Source, StoreError};
+use crate::error::{Source, StoreError, StoreErrorKind};
 use crate::ports::{IndexEntry, LogEntry, Page};
 use crate::store::lost::topic_key;
 use crate::store::sqlite::codec::{self, Place, Slot};
@@ -27,6 +27,19 @@ struct Plan {
     lost_until: u64,
 }
 
+impl Plan {
+    /// Goes on to a cursor. What the index has skipped is gone, if the topic has lost anything as
+    /// late as that; the cursor of what is there is no loss.
+    fn pass(&mut self, cursor: u64, there: bool, lost: u64) {
+        let skipped = if there { cursor.saturating_sub(1) } else { cursor };
+        let until = skipped.min(lost);
+        if until > self.next {
+            self.lost_until = self.lost_until.max(until);
+        }
+        self.next = self.next.max(cursor);
+    }
+}
+
 impl SqliteLog {
     pub(super) async fn page(
         &self,
@@ -43,7 +56,8 @@ impl SqliteLog {
         held.begin_reading().await?;
         let mut plan = self.plan(&mut held, topic, after.0, max_entries, max_bytes).await?;
         let mut found = self.payloads(&mut held, &plan.picked).await?;
-        held.commit().await?;
+        // A commit would fail once more where a page was damaged.
+        held.roll_back().await;
         let mut entries = Vec::with_capacity(plan.picked.len());
         for slot in &plan.picked {
             match found.remove(&slot.shown.cursor.0) {
@@ -53,7 +67,7 @@ impl SqliteLog {
             }
         }
         let known = self.known();
-        let mut lost = plan.lost_until.max(known.losses.of(topic).min(plan.next));
+        let mut lost = plan.lost_until;
         if (1..known.base).contains(&after.0) {
             lost = lost.max(known.base);
         }
@@ -76,20 +90,25 @@ impl SqliteLog {
         let (mut bytes, mut seen) = (0usize, 0);
         while seen < SCAN {
             let blocks = self.blocks_after(held, plan.next, BLOCKS.min(max_entries)).await?;
+            let (known, lost): (Vec<u32>, u64) = {
+                // After the look: what it did not find is known to be lost by now.
+                let known = self.known();
+                (known.all.keys().copied().collect(), known.losses.of(topic))
+            };
             if blocks.is_empty() {
-                plan.next = plan.next.max(newest);
+                plan.pass(newest, false, lost);
                 return Ok(plan);
             }
-            let known: Vec<u32> = self.known().all.keys().copied().collect();
             for slot in blocks {
                 seen += 1;
                 let cursor = slot.shown.cursor.0;
                 if topic.is_some_and(|topic| topic != slot.topic) {
-                    plan.next = cursor;
+                    plan.pass(cursor, true, lost);
                     continue;
                 }
                 if known.binary_search(&slot.generation).is_err() {
-                    (plan.next, plan.lost_until) = (cursor, cursor);
+                    plan.pass(cursor, true, lost);
+                    plan.lost_until = cursor;
                     continue;
                 }
                 bytes =
@@ -98,7 +117,7 @@ impl SqliteLog {
                 if full || plan.picked.len() >= max_entries {
                     return Ok(plan);
                 }
-                plan.next = cursor;
+                plan.pass(cursor, true, lost);
                 plan.picked.push(slot);
             }
         }
@@ -136,15 +155,11 @@ impl SqliteLog {
         }
         let mut found = HashMap::with_capacity(slots.len());
         for (generation, cursors) in by_generation {
-            let query = format!(
-                "SELECT cursor, head, payload FROM g_{generation} \
-                 WHERE cursor IN (SELECT value FROM json_each(?))"
-            );
-            let query = sqlx::query(AssertSqlSafe(query)).bind(json(&cursors));
-            let rows = match held.fetch_all(query).await {
-                Ok(rows) => rows,
-                Err(error) if no_table(&error) => continue,
-                Err(error) => return Err(error),
+            let rows = match rows_of(held, generation, &cursors).await {
+                Err(error) if error.kind == StoreErrorKind::Corrupt => {
+                    self.readable(held, generation, &cursors).await?
+                }
+                rows => rows?,
             };
             for row in rows {
                 match entry_of(&row) {
@@ -160,6 +175,26 @@ impl SqliteLog {
             }
         }
         Ok(found)
+    }
+
+    /// What can still be read where a page of the file is damaged.
+    async fn readable(
+        &self,
+        held: &mut Held<'_>,
+        generation: u32,
+        cursors: &[u64],
+    ) -> Result<Vec<SqliteRow>, StoreError> {
+        let mut readable = Vec::new();
+        for cursor in cursors {
+            match rows_of(held, generation, std::slice::from_ref(cursor)).await {
+                Err(error) if error.kind == StoreErrorKind::Corrupt => {
+                    let file = self.writer.name();
+                    tracing::error!(target: "sorcha_peer::store", file, cursor, %error, "a damaged entry is skipped");
+                }
+                rows => readable.extend(rows?),
+            }
+        }
+        Ok(readable)
     }
 
     pub(super) async fn find(&self, id: &TransactionId) -> Result<Option<Transaction>, StoreError> {
@@ -239,6 +274,22 @@ impl SqliteLog {
             list.extend(live.map(|slot| slot.shown).take(limit - list.len()));
         }
         Ok(list)
+    }
+}
+
+async fn rows_of(
+    held: &mut Held<'_>,
+    generation: u32,
+    cursors: &[u64],
+) -> Result<Vec<SqliteRow>, StoreError> {
+    let query = format!(
+        "SELECT cursor, head, payload FROM g_{generation} \
+         WHERE cursor IN (SELECT value FROM json_each(?))"
+    );
+    let query = sqlx::query(AssertSqlSafe(query)).bind(json(cursors));
+    match held.fetch_all(query).await {
+        Err(error) if no_table(&error) => Ok(Vec::new()),
+        rows => rows,
     }
 }
 

@@ -13,7 +13,7 @@ use crate::error::{Source, StoreError, StoreErrorKind};
 use crate::ports::NewEntry;
 use crate::store::lost::Losses;
 use crate::store::sqlite::codec::{self, Slot};
-use crate::store::sqlite::database::{Held, changed_nothing, damaged};
+use crate::store::sqlite::database::{Held, changed_nothing, damaged, risen};
 use crate::store::stored_size;
 use crate::types::{Cursor, TransactionId, WallTime};
 
@@ -48,6 +48,11 @@ impl SqliteLog {
         }
         self.take_stock(&mut held, state).await?;
         state.next = state.next.max(state.leased.max(floor) + 1);
+        if state.leased > 0 {
+            // A power failure may have taken entries whose cursors a subscriber has kept.
+            let known = &mut *self.known_mut();
+            known.newest = known.newest.max(state.next - 1);
+        }
         Ok(())
     }
 
@@ -57,14 +62,15 @@ impl SqliteLog {
         let mut known = Generations::default();
         let mut meta = HashMap::new();
         for row in held.fetch_all(sqlx::query("SELECT name, value FROM meta")).await? {
-            let (name, value) = pair::<String>(&row).map_err(|e| self.damaged(e))?;
-            meta.insert(name, value.cast_unsigned());
+            let number = || pair::<String>(&row).and_then(|(name, n)| Ok((name, risen(n)?)));
+            let (name, value) = number().map_err(|e| self.damaged(e))?;
+            meta.insert(name, value);
         }
         let number = |name: &str| meta.get(name).copied().unwrap_or_default();
         let losses = held.fetch_all(sqlx::query("SELECT topic, last FROM losses")).await?;
         let losses = losses.iter().map(|row| {
             let (topic, last) = pair::<i64>(row)?;
-            Ok((topic.cast_unsigned(), last.cast_unsigned()))
+            Ok((topic.cast_unsigned(), risen(last)?))
         });
         let losses = losses.collect::<Result<_, Source>>().map_err(|e| self.damaged(e))?;
         known.losses = Losses::from_parts(losses, number("losses"));
@@ -72,9 +78,10 @@ impl SqliteLog {
         let generations = sqlx::query("SELECT generation, ends, keyed FROM generations");
         for row in held.fetch_all(generations).await? {
             let (number, ends) = pair::<u32>(&row).map_err(|e| self.damaged(e))?;
+            let ends = u64::try_from(ends).map_err(|e| self.damaged(e.into()))?;
             let keyed: bool = row.try_get("keyed").map_err(|e| self.damaged(e.into()))?;
             let made = if keyed { Generation::closed } else { Generation::new };
-            known.all.insert(number, made(number, ends.cast_unsigned()));
+            known.all.insert(number, made(number, ends));
         }
         let stock = self.read_blocks(held, &mut known).await;
         held.commit().await?;
@@ -449,6 +456,8 @@ impl SqliteLog {
             held.execute(insert).await?;
         }
         set(held, "losses", others).await?;
+        // Before the commit: whoever no longer sees the entries knows then that they are lost.
+        self.known_mut().losses = losses.clone();
         held.commit().await?;
         Ok(losses)
     }
