@@ -185,6 +185,42 @@ impl SqliteLog {
         Ok(None)
     }
 
+    /// Transactions by id, a statement for each generation that may hold some of them.
+    pub(super) async fn find_all(
+        &self,
+        ids: &[TransactionId],
+    ) -> Result<Vec<Option<Transaction>>, StoreError> {
+        let mut by_generation: BTreeMap<u32, Vec<i64>> = BTreeMap::new();
+        {
+            let known = self.known();
+            for id in ids {
+                for generation in known.candidates(id) {
+                    by_generation.entry(generation).or_default().push(key_of(id));
+                }
+            }
+        }
+        let mut found = HashMap::with_capacity(ids.len());
+        let mut held = self.reader().lock().await?;
+        for (generation, keys) in by_generation {
+            let query = format!(
+                "SELECT cursor, head, payload FROM g_{generation} \
+                 WHERE key IN (SELECT value FROM json_each(?))"
+            );
+            let query = sqlx::query(AssertSqlSafe(query)).bind(json(&keys));
+            let rows = match held.fetch_all(query).await {
+                Ok(rows) => rows,
+                Err(error) if no_table(&error) => continue,
+                Err(error) => return Err(error),
+            };
+            for row in rows {
+                let entry = entry_of(&row).map_err(|e| damaged(self.writer.name(), e))?;
+                let transaction = entry.entry.transaction;
+                found.insert(transaction.id(), transaction);
+            }
+        }
+        Ok(ids.iter().map(|id| found.get(id).cloned()).collect())
+    }
+
     pub(super) async fn list(
         &self,
         after: Cursor,
