@@ -45,6 +45,8 @@ const WINDOW: usize = 4096;
 const WINDOW_BYTES: u64 = 4 << 20;
 /// Bytes held for one origin, beyond the first payload: its window, and a neighbour's that is ahead.
 const MAX_HELD: u64 = 4 * WINDOW_BYTES;
+/// What an entry that is held counts beside its payload, so that small ones are bounded too.
+const OVERHEAD: u64 = 2048;
 /// Bytes held for all origins.
 const MAX_HELD_IN_ALL: u64 = 64 << 20;
 /// A node that comes back finds its peers within this time; all of them are flushed.
@@ -140,7 +142,7 @@ impl Flushes {
     /// Bytes held, and the most that may be: one payload of each origin may be larger than the rest.
     #[cfg(any(test, feature = "sim"))]
     pub(super) fn held(&self, largest: u64) -> (usize, usize) {
-        let bound = MAX_HELD_IN_ALL + largest * self.by_origin.len() as u64;
+        let bound = MAX_HELD_IN_ALL + (largest + OVERHEAD) * self.by_origin.len() as u64;
         let count = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
         (count(self.held), count(bound))
     }
@@ -153,7 +155,7 @@ impl Flushes {
     pub(super) fn note_settled(&mut self, held: Option<&Held>) {
         self.moved = true;
         if let Some(held) = held {
-            let size = held.transaction.header().payload_len;
+            let size = weight(&held.transaction);
             self.held -= size;
             if let Some(inflow) = self.get_mut(&held.transaction.origin()) {
                 inflow.held -= size;
@@ -374,8 +376,7 @@ impl Protocol {
     /// Keeps a good transaction back whose turn has not come; `false` when it may be taken now.
     pub(super) fn hold_back(&mut self, from: PeerId, transaction: &Transaction, hop: u16) -> bool {
         let (id, header) = (transaction.id(), transaction.header());
-        let (origin, size) = (header.origin, header.payload_len);
-
+        let (origin, size) = (header.origin, weight(transaction));
         let in_all = self.flushes.held;
         let Some(inflow) = self.flushes.get_mut(&origin) else { return false };
         let Some(pending) = self.pending.get_mut(&id) else { return false };
@@ -429,8 +430,9 @@ impl Protocol {
         while let Some(inflow) = self.flushes.get_mut(origin)
             && let Some(first) = inflow.order.front().copied()
         {
-            let link = inflow.link;
-            let pending = self.pending.get(&first).filter(|p| link.is_some() && p.ordered == link);
+            // While it is broken, it waits for its origin to come back.
+            let Some(link) = inflow.link else { return };
+            let pending = self.pending.get(&first).filter(|p| p.ordered == Some(link));
             if pending.is_some_and(|p| p.held.is_none()) {
                 break;
             }
@@ -487,6 +489,11 @@ impl Protocol {
         self.flushes.note_settled(Some(&held));
         self.take(held.from, &held.transaction, held.hop);
     }
+}
+
+/// What a transaction counts while it is held.
+fn weight(transaction: &Transaction) -> u64 {
+    transaction.header().payload_len + OVERHEAD
 }
 
 impl Inflow {

@@ -168,3 +168,24 @@ fn an_origin_that_stalls_in_its_flush_keeps_nothing_back_for_long() {
         assert!(here[0] >= early && here == [here[0]; 3], "{here:?} of {early}");
     });
 }
+
+/// A large one is the first and never completes.
+#[test]
+fn what_waits_for_its_turn_is_taken_when_its_origin_does_not_come_back() {
+    seeds("origin lost in its flush", 4, |seed| {
+        let back = Return { peers: 2, crashed: true, away: secs(5) };
+        let sizes = (0..100).map(|n| if n == 0 { 4_000_000 } else { 300 });
+        let (mut world, published) = alone(seed, back, SAME, sizes);
+        world.throttle(0, Some(1_000_000), None);
+        meet(&mut world, 2);
+        world.run_for(secs(2));
+        let of = |w: &World, n: usize| published[1..].iter().filter(|id| w.holds(n, id)).count();
+        let held = [1, 2].map(|n| world.protocol(n).unwrap().counters().flushed_held);
+        assert!(held.iter().any(|held| *held > 50), "{held:?}");
+        assert_eq!([1, 2].map(|n| of(&world, n)), [0, 0], "they wait");
+        world.crash(0, Disk::Kept);
+        world.run_for(secs(10));
+        assert_eq!([1, 2].map(|n| of(&world, n)), [99, 99]);
+        world.assert_clean();
+    });
+}

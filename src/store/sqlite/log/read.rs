@@ -135,16 +135,7 @@ impl SqliteLog {
         }
         let mut found = HashMap::with_capacity(slots.len());
         for (generation, cursors) in by_generation {
-            let query = format!(
-                "SELECT cursor, head, payload FROM g_{generation} \
-                 WHERE cursor IN (SELECT value FROM json_each(?))"
-            );
-            let query = sqlx::query(AssertSqlSafe(query)).bind(json(&cursors));
-            let rows = match held.fetch_all(query).await {
-                Ok(rows) => rows,
-                Err(error) if no_table(&error) => continue,
-                Err(error) => return Err(error),
-            };
+            let rows = rows_of(held, generation, "cursor", &cursors).await?;
             for row in rows {
                 match entry_of(&row) {
                     Ok(entry) => {
@@ -162,27 +153,7 @@ impl SqliteLog {
     }
 
     pub(super) async fn find(&self, id: &TransactionId) -> Result<Option<Transaction>, StoreError> {
-        let candidates = self.known().candidates(id);
-        if candidates.is_empty() {
-            return Ok(None);
-        }
-        let mut held = self.reader().lock().await?;
-        for generation in candidates {
-            let query = format!("SELECT cursor, head, payload FROM g_{generation} WHERE key = ?");
-            let query = sqlx::query(AssertSqlSafe(query)).bind(key_of(id));
-            let rows = match held.fetch_all(query).await {
-                Ok(rows) => rows,
-                Err(error) if no_table(&error) => continue,
-                Err(error) => return Err(error),
-            };
-            for row in rows {
-                let entry = entry_of(&row).map_err(|e| damaged(self.writer.name(), e))?;
-                if entry.entry.transaction.id() == *id {
-                    return Ok(Some(entry.entry.transaction));
-                }
-            }
-        }
-        Ok(None)
+        Ok(self.find_all(&[*id]).await?.pop().flatten())
     }
 
     /// Transactions by id, a statement for each generation that may hold some of them.
@@ -199,20 +170,13 @@ impl SqliteLog {
                 }
             }
         }
+        if by_generation.is_empty() {
+            return Ok(vec![None; ids.len()]);
+        }
         let mut found = HashMap::with_capacity(ids.len());
         let mut held = self.reader().lock().await?;
         for (generation, keys) in by_generation {
-            let query = format!(
-                "SELECT cursor, head, payload FROM g_{generation} \
-                 WHERE key IN (SELECT value FROM json_each(?))"
-            );
-            let query = sqlx::query(AssertSqlSafe(query)).bind(json(&keys));
-            let rows = match held.fetch_all(query).await {
-                Ok(rows) => rows,
-                Err(error) if no_table(&error) => continue,
-                Err(error) => return Err(error),
-            };
-            for row in rows {
+            for row in rows_of(&mut held, generation, "key", &keys).await? {
                 let entry = entry_of(&row).map_err(|e| damaged(self.writer.name(), e))?;
                 let transaction = entry.entry.transaction;
                 found.insert(transaction.id(), transaction);
@@ -239,6 +203,23 @@ impl SqliteLog {
             list.extend(live.map(|slot| slot.shown).take(limit - list.len()));
         }
         Ok(list)
+    }
+}
+
+/// Whole entries of a generation by one of its columns; none where it has been dropped.
+async fn rows_of<T: ToString>(
+    held: &mut Held<'_>,
+    generation: u32,
+    column: &str,
+    values: &[T],
+) -> Result<Vec<SqliteRow>, StoreError> {
+    let query = format!(
+        "SELECT cursor, head, payload FROM g_{generation} \
+         WHERE {column} IN (SELECT value FROM json_each(?))"
+    );
+    match held.fetch_all(sqlx::query(AssertSqlSafe(query)).bind(json(values))).await {
+        Err(error) if no_table(&error) => Ok(Vec::new()),
+        rows => rows,
     }
 }
 
