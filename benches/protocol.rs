@@ -54,6 +54,7 @@ impl Node {
                 max_transaction: 10 << 20,
                 record,
                 observed: None,
+                owes: false,
             }));
             node.take(Input::Received { link, messages: vec![hello], bytes: 300 });
         }

@@ -1,4 +1,4 @@
-//! Dead letters in the hands of the host: listed, taken back, deleted.
+//! The outbox in the hands of the host: flushed in order, dead letters listed, taken back, deleted.
 #![cfg(all(feature = "node", feature = "grpc"))]
 
 mod common;
@@ -154,4 +154,42 @@ async fn nothing_is_found_where_nothing_is_dead() {
     assert_eq!(receipt.progress().standing, Standing::Waiting);
     assert_eq!(node.dead_letters(None, 0).await.unwrap(), []);
     assert_eq!(stop(&node).await.unconfirmed, [receipt.id()]);
+}
+
+/// Payloads of a topic at a node, until there are `count`.
+async fn arrivals(node: &PeerNode, count: usize) -> Vec<Vec<u8>> {
+    let mut inbox = node.subscribe("t", From::Earliest).await.unwrap();
+    let mut arrived = Vec::with_capacity(count);
+    while arrived.len() < count {
+        arrived.push(next(&mut inbox).await.transaction.payload().to_vec());
+    }
+    arrived
+}
+
+/// Two peers that are linked with each other too, so that each hears of everything twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_published_alone_is_flushed_in_order_to_all_peers() {
+    let node = start_alone().await;
+    let mut published = Vec::new();
+    for n in 0..2000u32 {
+        let size = if n == 700 { 300_000 } else { 200 };
+        published.push([&n.to_le_bytes()[..], &noise(1, size)].concat());
+    }
+    for payload in &published {
+        node.publish("t", payload.clone()).await.unwrap();
+    }
+    let first = start(builder().bootstrap([address(&node)])).await;
+    let second = start(builder().bootstrap([address(&node), address(&first)])).await;
+    let of = |payloads: &[Vec<u8>]| -> Vec<u32> {
+        payloads.iter().map(|p| u32::from_le_bytes(p[..4].try_into().unwrap())).collect()
+    };
+    for peer in [&first, &second] {
+        let arrived = arrivals(peer, published.len()).await;
+        assert_eq!(of(&arrived), of(&published));
+        assert!(arrived == published);
+    }
+    until(&node, "everything is confirmed", |s| s.outbox == 0).await;
+    for node in [&node, &first, &second] {
+        stop(node).await;
+    }
 }

@@ -131,14 +131,14 @@ impl Effects {
         });
     }
 
-    fn load(&mut self, ticket: Ticket, id: TransactionId) {
+    fn load(&mut self, ticket: Ticket, ids: Vec<TransactionId>) {
         let (log, done) = (Arc::clone(&self.log), self.done.clone());
         self.spawn(async move {
-            let transaction = log.get(&id).await.unwrap_or_else(|error| {
-                tracing::error!(target: "sorcha_peer::store", %id, %error, "cannot read");
-                None
+            let transactions = log.get_many(&ids).await.unwrap_or_else(|error| {
+                tracing::error!(target: "sorcha_peer::store", %error, "cannot read");
+                vec![None; ids.len()]
             });
-            let loaded = Input::Loaded { ticket, transaction };
+            let loaded = Input::Loaded { ticket, transactions };
             let _ = done.send(Completion::Inputs(vec![loaded])).await;
         });
     }
@@ -258,7 +258,7 @@ impl Driver {
             }
             Output::UpdateOutbox { states } => self.store(StoreOp::UpdateOutbox { states }),
             Output::Expire { now } => self.store(StoreOp::Expire { now }),
-            Output::Load { ticket, id } => self.effects.load(ticket, id),
+            Output::Load { ticket, ids } => self.effects.load(ticket, ids),
             Output::SavePeer(peer) => self.effects.peers.save(peer),
             Output::ForgetPeer(peer) => self.effects.peers.forget(peer),
             Output::SaveBan(ban) => self.effects.peers.set_ban(ban.peer, Some(ban)),

@@ -59,6 +59,21 @@ pub trait TransactionStore: fmt::Debug + Send + Sync + 'static {
     /// One transaction by id, unless it is gone.
     async fn get(&self, id: &TransactionId) -> Result<Option<Transaction>, StoreError>;
 
+    /// Transactions by id: as many as there are ids, in their order, `None` for one that is gone.
+    ///
+    /// Peers that are served from the store ask for about a hundred at once. The default gets one
+    /// after the other; a store that can read them together does better.
+    async fn get_many(
+        &self,
+        ids: &[TransactionId],
+    ) -> Result<Vec<Option<Transaction>>, StoreError> {
+        let mut found = Vec::with_capacity(ids.len());
+        for id in ids {
+            found.push(self.get(id).await?);
+        }
+        Ok(found)
+    }
+
     /// Entries after `after`, of one topic or of all, at most `max_entries` and, beyond the first,
     /// at most `max_bytes` of payload. May stop earlier, to bound the work of one call; only
     /// `next == after` means that there is nothing more.

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! unknown ──announced──► heard ──wanted, answered──► verifying ──accepted──► log
-//!    └───────────────pushed───────────────────────────▲  │
-//!                       heard ◄──invalid, other sources──┘
+//!    └───────────────pushed───────────────────────────▲  │ │                 ▲
+//!                       heard ◄──invalid, other sources──┘ └──► held ────────┘
 //! ```
 //!
 //! The first announcement of a small transaction waits about one round trip, because a push may be
@@ -22,10 +22,10 @@ use std::time::Duration;
 use crate::types::{Announcement, LinkId, MonoTime, PeerId, Refusal, Transaction, TransactionId};
 
 use super::Protocol;
+use super::flush::Held;
 use super::ids::IdMap;
 use super::io::Ticket;
 use super::large::{Large, Shelf};
-use super::links::Up;
 use super::rng::Rng;
 use super::timers::Timer;
 
@@ -33,23 +33,12 @@ use super::timers::Timer;
 pub(super) const MAX_PENDING: usize = 65_536;
 /// Ids being fetched at once that were first heard from one peer.
 pub(super) const MAX_HEARD: usize = MAX_PENDING / 4;
-/// Asked of one peer at once.
-pub(super) const MAX_ASKED: usize = 256;
-/// Payload bytes asked of one peer at once.
-const MAX_ASKED_BYTES: u64 = 4 << 20;
 /// An announcement that beats the payload by this much would better have been a push.
 const EARLY: Duration = Duration::from_millis(10);
 /// Shortest and longest wait for a push after an announcement.
 const PATIENCE: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(500));
 /// An answer is overdue after this, or three round trips, plus the time for its bytes.
 pub(super) const ANSWER: Duration = Duration::from_millis(500);
-/// The same of a small one, or two round trips, while somebody else can be asked: asking twice
-/// costs little, and waiting for one who stalls costs much.
-const OVERDUE: Duration = Duration::from_millis(250);
-/// Slowest transfer that is not overdue, in bytes per second.
-const SLOWEST: u64 = 1 << 20;
-/// Turns of asking all sources before an id is left to the next announcement.
-const MAX_TURNS: u32 = 3;
 /// First and longest wait before what could not be stored is taken again; doubles.
 const TRY_AGAIN: (Duration, Duration) = (Duration::from_secs(10), Duration::from_mins(10));
 /// Refused ids remembered, so that they are not fetched once per neighbour.
@@ -62,6 +51,8 @@ pub(super) enum Stage {
     Heard,
     /// Its bytes are here and being checked.
     Verifying,
+    /// They are good, and those of others of its origin come first.
+    Held,
     /// It is our own and being stored.
     Storing,
 }
@@ -102,8 +93,14 @@ pub(super) struct Pending {
     pub(super) sources: Vec<Source>,
     /// Who was asked for it as a small one.
     pub(super) asked: Option<LinkId>,
+    /// Which in the row of what that link was asked.
+    pub(super) asked_no: u64,
     pub(super) turns: u32,
     pub(super) large: Option<Box<Large>>,
+    /// The link in whose flush it has its turn.
+    pub(super) ordered: Option<LinkId>,
+    /// Set while it waits for that.
+    pub(super) held: Option<Box<Held>>,
 }
 
 impl Pending {
@@ -115,8 +112,11 @@ impl Pending {
             heard_from: None,
             sources: Vec::new(),
             asked: None,
+            asked_no: 0,
             turns: 0,
             large: None,
+            ordered: None,
+            held: None,
         }
     }
 
@@ -211,6 +211,8 @@ pub(super) struct FetchState {
     pub(super) shelf: Shelf,
     /// Whose proofs are being made.
     pub(super) proving: BTreeMap<TransactionId, Ticket>,
+    /// What is being read from the store for peers that asked.
+    pub(super) loads: BTreeMap<TransactionId, Ticket>,
     /// How many peers are being served pieces of an id.
     pub(super) children: IdMap<u16>,
     /// Pieces that peers reserved and did not get yet.
@@ -230,6 +232,7 @@ impl FetchState {
             promises: BTreeMap::new(),
             shelf: Shelf::default(),
             proving: BTreeMap::new(),
+            loads: BTreeMap::new(),
             children: IdMap::new(rng),
             owed: 0,
             lost: Lost::default(),
@@ -282,6 +285,9 @@ impl Protocol {
                     self.log.forget_unsaved(&a.id);
                 }
                 self.hear(link, &a);
+                if a.hop == 0 {
+                    self.join_inflow(link, &a.id);
+                }
             }
         }
     }
@@ -307,6 +313,8 @@ impl Protocol {
         if pending.large.is_some() {
             self.revive(&a.id);
             self.drive(&a.id);
+        } else if fresh && a.hop == 0 && self.is_flushed(link) {
+            self.ask(&a.id);
         } else if fresh {
             self.wait_for_push(link, &a.id);
         }
@@ -349,121 +357,8 @@ impl Protocol {
         }
     }
 
-    /// The wait for a push or an answer is over.
-    pub(super) fn on_fetch_due(&mut self, id: &TransactionId) {
-        let Some(pending) = self.pending.get_mut(id) else { return };
-        if pending.stage != Stage::Heard {
-            return;
-        }
-        if pending.large.is_some() {
-            self.on_watch(id);
-            return;
-        }
-        if let Some(link) = pending.asked.take() {
-            self.counters.wants_timed_out += 1;
-            self.forget_asked(link, id);
-        }
-        self.ask(id);
-    }
-
-    /// Asks the next source.
-    pub(super) fn ask(&mut self, id: &TransactionId) {
-        let Some(pending) = self.pending.get_mut(id) else { return };
-        if pending.large.is_some() {
-            self.drive(id);
-            return;
-        }
-        if pending.stage != Stage::Heard || pending.asked.is_some() {
-            return;
-        }
-        let links = &self.links;
-        pending.sources.retain(|s| links.slot_of(s.link).is_some());
-        if !pending.sources.is_empty() && pending.sources.iter().all(|s| s.tried) {
-            pending.turns += 1;
-            pending.sources.iter_mut().for_each(|s| s.tried = false);
-        }
-        let (size, turns) = (pending.size, pending.turns);
-        let reliable = |s: &Source| {
-            links.peer_of(s.link).is_some_and(|peer| self.guard.is_reliable(&peer, self.now))
-        };
-        let untried = || pending.sources.iter().enumerate().filter(|(_, s)| !s.tried);
-        let next = untried().find(|(_, s)| reliable(s)).or_else(|| untried().next());
-        let Some(next) = next.map(|(at, _)| at).filter(|_| turns < MAX_TURNS) else {
-            self.give_up(id);
-            return;
-        };
-        let link = pending.sources[next].link;
-        let Some(up) = self.links.up(link) else { return };
-        let busy = up.asked.len() >= MAX_ASKED || up.asked_bytes + size > MAX_ASKED_BYTES;
-        if busy && !up.asked.is_empty() {
-            up.backlog.push_back(*id);
-            return;
-        }
-        pending.sources[next].tried = true;
-        self.send_want(link, id, size);
-    }
-
-    fn send_want(&mut self, link: LinkId, id: &TransactionId, size: u64) {
-        let rtt = self.rtt_of(link);
-        let Some(pending) = self.pending.get_mut(id) else { return };
-        pending.asked = Some(link);
-        let others = pending.sources.iter().any(|s| !s.tried);
-        let Some(up) = self.links.up(link) else { return };
-        up.asked.insert(*id);
-        up.asked_bytes += size;
-        let transfer = Duration::from_secs(up.asked_bytes) / u32::try_from(SLOWEST).unwrap_or(1);
-        if let Some(batch) = self.links.batch(link) {
-            batch.want.push(*id);
-        }
-        self.note_promise(link, *id);
-        self.counters.wants_sent += 1;
-        let wait = if others { OVERDUE.max(rtt * 2) } else { ANSWER.max(rtt * 3) };
-        self.timers.set(Timer::Fetch(*id), self.now + wait + transfer);
-    }
-
-    /// Takes an id off the list of what a peer was asked; `true` when it was on it.
-    pub(super) fn forget_asked(&mut self, link: LinkId, id: &TransactionId) -> bool {
-        // Large payloads are bounded by the room for them.
-        let small = self.pending.get(id).filter(|p| p.large.is_none());
-        let size = small.map_or(0, |p| p.size);
-        let Some(up) = self.links.up(link) else { return false };
-        if !up.asked.remove(id) {
-            return false;
-        }
-        up.asked_bytes = if up.asked.is_empty() { 0 } else { up.asked_bytes.saturating_sub(size) };
-        while let Some(up) = self.links.up(link)
-            && up.asked.len() < MAX_ASKED
-            && let Some(next) = up.backlog.pop_front()
-        {
-            let before = up.backlog.len();
-            self.ask(&next);
-            let Some(up) = self.links.up(link) else { break };
-            if up.backlog.len() > before {
-                // It does not fit yet: it stays the first.
-                up.backlog.rotate_right(1);
-                break;
-            }
-        }
-        true
-    }
-
-    /// A link is gone: what it was asked is asked elsewhere, and what it asked for is forgotten.
-    pub(super) fn ask_others(&mut self, link: LinkId, up: &Up) {
-        for serve in &up.serving {
-            self.note_served_out(link, serve);
-        }
-        for id in up.asked.iter().chain(&up.backlog) {
-            if let Some(pending) = self.pending.get_mut(id) {
-                // What waited in the backlog may have been asked elsewhere meanwhile.
-                pending.asked = pending.asked.filter(|asked| *asked != link);
-                self.end_parent(link, id, false);
-                self.ask(id);
-            }
-        }
-    }
-
     /// No source is left, or all failed several times: the next announcement starts anew.
-    fn give_up(&mut self, id: &TransactionId) {
+    pub(super) fn give_up(&mut self, id: &TransactionId) {
         let Some(pending) = self.remove_pending(id) else { return };
         for source in pending.sources {
             self.want_repair(source.link);
@@ -499,6 +394,9 @@ impl Protocol {
         self.abandon_parents(id);
         self.drop_assembly(id);
         let pending = self.pending.remove(id)?;
+        if pending.ordered.is_some() || pending.held.is_some() {
+            self.flushes.note_settled(pending.held.as_deref());
+        }
         if let Some(up) = pending.heard_from.and_then(|link| self.links.up(link)) {
             up.heard = up.heard.saturating_sub(1);
         }
@@ -511,6 +409,7 @@ impl Protocol {
     pub(super) fn on_missing(&mut self, link: LinkId, ids: &[TransactionId]) {
         for id in ids {
             self.forget_promise(link, id);
+            self.note_answer(link, id, 0);
             if !self.end_parent(link, id, false) && !self.forget_asked(link, id) {
                 continue;
             }
@@ -529,6 +428,7 @@ impl Protocol {
     pub(super) fn on_push(&mut self, link: LinkId, transaction: Transaction, hop: u16) {
         let id = transaction.id();
         self.forget_promise(link, &id);
+        self.note_answer(link, &id, transaction.header().payload_len);
         let asked = self.end_parent(link, &id, false) || self.forget_asked(link, &id);
         self.counters.payload_bytes_received += transaction.header().payload_len;
         let Some(slot) = self.links.slot_of(link) else { return };
@@ -544,6 +444,9 @@ impl Protocol {
             _ => false,
         };
         if known {
+            if hop == 0 {
+                self.join_inflow(link, &id);
+            }
             self.counters.duplicates_received += 1;
             if !asked && let Some(batch) = self.links.batch(link) {
                 batch.duplicate.push(id);
@@ -556,6 +459,9 @@ impl Protocol {
         self.counters.payloads_received += 1;
         self.note_early(link, &id);
         self.verify(link, transaction, hop);
+        if hop == 0 {
+            self.join_inflow(link, &id);
+        }
     }
 
     /// Tells the first announcer that its push would have come first.

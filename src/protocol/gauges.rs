@@ -35,6 +35,7 @@ impl Protocol {
             move |l: &super::links::Link| l.up.as_ref().map_or(0, of)
         };
         let gauge = |name, value, bound| Gauge { name, value, bound };
+        let (held, held_bound) = self.flushes.held(self.config.gossip.max_transaction_size);
         vec![
             gauge("pending", self.pending.len(), super::fetch::MAX_PENDING + super::MAX_STORING),
             gauge("unwanted", self.log.refused_len(), super::log::MAX_REFUSED),
@@ -49,13 +50,14 @@ impl Protocol {
             gauge("bytes of buffers", self.assembling(), self.assembly_bound()),
             gauge("bytes of proofs", self.fetches.shelf.bytes(), super::large::MAX_SHELF),
             gauge("waiting for room", self.fetches.waiting.len(), super::fetch::MAX_PENDING),
+            gauge("bytes held", held, held_bound),
             gauge("promises", self.fetches.promises.len(), super::reserve::MAX_PROMISES),
             gauge("book", self.book.known.len(), self.config.discovery.max_peers as usize),
             gauge("dials", self.dials.len(), 1024),
             gauge("links", self.links.up_count(), usize::from(super::links::MAX_SLOTS)),
             gauge("outbox", self.outbox.len(), self.config.outbox.max_entries as usize),
             gauge("bytes queued on a link", most(&|l| l.queued), super::links::MAX_QUEUED),
-            gauge("asked of a link", most(&up(|u| u.asked.len())), super::fetch::MAX_ASKED),
+            gauge("asked of a link", most(&up(|u| u.asked.len())), super::asks::MAX_ASKED),
             gauge("served to a link", most(&up(|u| u.serving.len())), super::serve::MAX_SERVING),
             gauge("backlog of a link", most(&up(|u| u.backlog.len())), super::fetch::MAX_PENDING),
             gauge("origins learned", self.learned.origins(), super::learn::MAX_ORIGINS),

@@ -4,8 +4,8 @@
 //! that was learned to pay, and announces it everywhere else. A link whose queue is full stops
 //! reading; its cursor is all that is remembered, so a slow peer costs O(1) memory and delays nobody.
 //! A new link starts at the head: all that stands in the log before is compared by `reconcile`.
-//! Own transactions that wait for copies are announced on a new link in any case, because a peer
-//! that has them confirms them then.
+//! Own transactions that wait for copies are announced on a new link in any case (`flush`), because
+//! a peer that has them confirms them then.
 //!
 //! A peer that falls far behind the quickest one is in *debt*: nothing is pushed or announced to it
 //! any more, it gets what is new from others, and all that is remembered is the oldest time of
@@ -15,8 +15,9 @@
 //! `fanout` and `rounds` and `ttl` turn pushes into announcements; none of them silences anything.
 //!
 //! Invariant: for each up link and each live entry, the peer is known to have it, or was offered it
-//! on this link, or the entry is at or after the link's cursor, or it is not older than the link's
-//! debt, or it is in the window of a need or a session of `reconcile`, which states how that holds.
+//! on this link, or the entry is at or after the link's cursor or in what the link is owed, or it is
+//! not older than the link's debt, or it is in the window of a need or a session of `reconcile`,
+//! which states how that holds.
 
 use std::time::Duration;
 
@@ -40,7 +41,7 @@ const MAX_WAIT: Duration = Duration::from_secs(2);
 /// with 10 s a tenth of 100 nodes that joined late cost 1.27 times what they lacked, and with 3 s
 /// 1.02 times. An origin whose clock is further behind than this has its transactions announced
 /// instead of pushed beyond any node that asked.
-const LATE: Duration = Duration::from_secs(3);
+pub(super) const LATE: Duration = Duration::from_secs(3);
 /// Entries that say nothing about a peer's speed.
 const FEW: u64 = 64;
 /// Entries by which any peer may be behind: who knows what is remembered for each of them.
@@ -56,19 +57,18 @@ pub(super) const MAX_NOT_PASSED: usize = 65_536 + 2 * 256;
 pub(super) struct Got {
     /// Link slots whose peer is known to have it.
     pub(super) known: u64,
-    /// Whether it was asked for.
-    pub(super) asked: bool,
+    /// Whether others are probably at it as well: it is a repair, or part of a flush.
+    pub(super) late: bool,
     /// Slot of the link it came on.
     pub(super) ingress: u8,
 }
 
 impl Protocol {
     /// Takes a verified transaction into the log and offers it to everybody.
-    /// One that was asked for (`known` is then who has it) long after it was created is a repair.
     pub(super) fn accept(&mut self, transaction: &Transaction, hop: u16, from: Option<Got>) {
         let header = transaction.header();
         let (own, known) = (from.is_none(), from.map_or(0, |got| got.known));
-        let late = from.is_some_and(|got| got.asked) && header.created.plus(LATE) < self.wall;
+        let late = from.is_some_and(|got| got.late);
         self.counters.payload_bytes_accepted += header.payload_len;
         let entry = Entry {
             id: transaction.id(),
@@ -180,6 +180,10 @@ impl Protocol {
         if self.log.is_known(seq, slot) || size > limit {
             return;
         }
+        if entry.is_own() && self.join_owed(link, seq) {
+            // Behind what was published before.
+            return;
+        }
         if entry.is_late() && self.is_needed(link, entry.key()) {
             // The peer will be compared with, and probably has it.
             return;
@@ -215,28 +219,7 @@ impl Protocol {
         }
     }
 
-    /// Announces the next own transaction that waits for copies since before this link; `false`
-    /// when there is none. They are announced in the order of publishing, and fetched in it.
-    fn offer_owed(&mut self, link: LinkId, limit: u64) -> bool {
-        let (log, outbox) = (&self.log, &self.outbox);
-        let Some(up) = self.links.up(link) else { return false };
-        let Some(owed) = &mut up.owed else { return false };
-        let from = if outbox.len() > 0 { owed.next.max(log.base()) } else { owed.until };
-        let ours =
-            |seq| log.at(seq).filter(|r| r.is_own() && outbox.contains(&r.id)).map(|r| (seq, *r));
-        let Some((seq, record)) = (from..owed.until).find_map(ours) else {
-            up.owed = None;
-            return false;
-        };
-        owed.next = seq + 1;
-        let size = u64::from(record.size);
-        if size <= limit {
-            self.announce(link, Announcement { id: record.id, size, hop: record.hop });
-        }
-        true
-    }
-
-    fn announce(&mut self, link: LinkId, announcement: Announcement) {
+    pub(super) fn announce(&mut self, link: LinkId, announcement: Announcement) {
         if let Some(batch) = self.links.batch(link) {
             batch.announce.push(announcement);
         }

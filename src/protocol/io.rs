@@ -173,8 +173,8 @@ pub enum Input {
     Loaded {
         /// Which.
         ticket: Ticket,
-        /// The transaction, unless it is gone or could not be read.
-        transaction: Option<Transaction>,
+        /// As many as were asked for, in that order; `None` for one that is gone or could not be read.
+        transactions: Vec<Option<Transaction>>,
     },
     /// The log had no room for this own transaction of an earlier run, which is in the outbox; now
     /// it has it.
@@ -355,12 +355,12 @@ pub enum Output {
         /// Which, and where.
         states: Vec<(TransactionId, EntryState)>,
     },
-    /// Read a retained transaction; answer with [`Input::Loaded`].
+    /// Read retained transactions, all at once; answer with [`Input::Loaded`].
     Load {
         /// Which.
         ticket: Ticket,
         /// What.
-        id: TransactionId,
+        ids: Vec<TransactionId>,
     },
     /// Forget retained transactions that may go.
     Expire {

@@ -10,7 +10,7 @@ use crate::types::{
 };
 
 use super::fetch::{Holds, Pending, Stage};
-use super::gossip::Got;
+use super::gossip::{Got, LATE};
 use super::io::{Judgement, Output, Ticket};
 use super::learn::OWN;
 use super::timers::Timer;
@@ -105,14 +105,8 @@ impl Protocol {
             Judgement::Verdict(_) | Judgement::TimedOut if superseded => return,
             Judgement::Verdict(Verdict::Accept) => {
                 self.guard.note_served(&from, self.now);
-                let header = transaction.header();
-                // Others of the same origin were accepted meanwhile.
-                if self.log.shares.excess(&header.origin, 0, header.payload_len).is_some() {
-                    self.remove_pending(&id);
-                    self.refuse_transaction(link, &id, Refusal::OverShare);
-                    self.turn_away(id, header);
-                } else {
-                    self.accept_foreign(from, &transaction, hop);
+                if !self.hold_back(from, &transaction, hop) {
+                    self.take(from, &transaction, hop);
                 }
                 return;
             }
@@ -166,10 +160,26 @@ impl Protocol {
         self.ask(id);
     }
 
-    pub(super) fn accept_foreign(&mut self, from: PeerId, transaction: &Transaction, hop: u16) {
+    /// Takes what was verified and judged, unless others of the same origin took its room meanwhile.
+    pub(super) fn take(&mut self, from: PeerId, transaction: &Transaction, hop: u16) {
+        let (id, header) = (transaction.id(), transaction.header());
+        if self.log.shares.excess(&header.origin, 0, header.payload_len).is_none() {
+            self.accept_foreign(from, transaction, hop);
+            return;
+        }
+        self.remove_pending(&id);
+        // No link has this number.
+        let link = self.links.by_peer.get(&from).copied().unwrap_or(LinkId(0));
+        self.refuse_transaction(link, &id, Refusal::OverShare);
+        self.turn_away(id, header);
+    }
+
+    fn accept_foreign(&mut self, from: PeerId, transaction: &Transaction, hop: u16) {
         let id = transaction.id();
         let pending = self.remove_pending(&id);
         let asked = pending.as_ref().is_some_and(|p| p.asked.is_some() || p.large.is_some());
+        let flushed = pending.as_ref().is_some_and(|p| p.ordered.is_some());
+        let old = transaction.header().created.plus(LATE) < self.wall;
         let (sources, large) = pending.map(|p| (p.sources, p.large)).unwrap_or_default();
         // Who only has the header is told once more when all is here.
         let holders = sources.iter().filter(|s| s.holds == Holds::All && !s.guessed);
@@ -178,7 +188,12 @@ impl Protocol {
         let ingress = link.and_then(|link| self.links.slot_of(*link)).unwrap_or(OWN);
         let hop = hop.saturating_add(1);
         self.counters.transactions_accepted += 1;
-        self.accept(transaction, hop, Some(Got { known, asked, ingress }));
+
+        self.accept(
+            transaction,
+            hop,
+            Some(Got { known, late: asked && (old || flushed), ingress }),
+        );
         self.store_foreign(from, transaction, hop);
         for (child, _) in large.map(|large| large.children).unwrap_or_default() {
             self.serve(child);

@@ -193,7 +193,11 @@ impl Protocol {
         let Some(pending) = self.pending.get_mut(&id) else { return };
         let holds = if offer.complete { Holds::All } else { Holds::Nothing };
         pending.add_source(link, now, Some(offer.place), holds);
-        if pending.stage != Stage::Heard {
+        let heard = pending.stage == Stage::Heard;
+        if offer.hop == 0 {
+            self.join_inflow(link, &id);
+        }
+        if !heard {
             return;
         }
         if !asked && size <= self.config.gossip.eager_limit {

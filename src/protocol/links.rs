@@ -15,6 +15,8 @@ use crate::types::{
 };
 
 use super::Protocol;
+use super::asks::Asks;
+use super::flush::Owed;
 use super::io::{DialId, Output, Ticket};
 use super::reconcile::Repair;
 use super::session::Ending;
@@ -111,14 +113,6 @@ pub(super) struct PingState {
     pub(super) missed: u32,
 }
 
-/// A walk over what of the log is in the outbox, in the order of publishing.
-#[derive(Debug)]
-pub(super) struct Owed {
-    pub(super) next: u64,
-    /// What stands from here on in the log is offered anyway.
-    pub(super) until: u64,
-}
-
 /// What only a link past its hello has.
 #[derive(Debug)]
 pub(super) struct Up {
@@ -142,6 +136,8 @@ pub(super) struct Up {
     /// Asked of this peer and not answered yet.
     pub(super) asked: BTreeSet<TransactionId>,
     pub(super) asked_bytes: u64,
+    /// How its answers come.
+    pub(super) asks: Asks,
     /// When what it announced last is asked for, unless it is pushed before.
     pub(super) patient_until: MonoTime,
     /// How fast pieces come from it.
@@ -165,6 +161,8 @@ pub(super) struct Link {
     /// Where we dialled it.
     pub(super) endpoint: Option<Endpoint>,
     pub(super) dial: Option<DialId>,
+    /// Whether our hello says that we owe it something.
+    pub(super) owes: bool,
     pub(super) opened: MonoTime,
     pub(super) heard: MonoTime,
     /// Bytes handed over and not yet on the wire.
@@ -383,8 +381,8 @@ impl Protocol {
     /// Takes a link that is closed or closing out of every table.
     pub(super) fn forget_link(&mut self, link: LinkId, ending: Ending) {
         let Some(l) = self.links.remove(link) else { return };
-        for timer in [Timer::Hello(link), Timer::Ping(link), Timer::Pong(link), Timer::Flush(link)]
-        {
+        let (hello, ping, pong) = (Timer::Hello(link), Timer::Ping(link), Timer::Pong(link));
+        for timer in [hello, ping, pong, Timer::Flush(link), Timer::Owed(link)] {
             self.timers.cancel(timer);
         }
         self.after_link(&l, ending);

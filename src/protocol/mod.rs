@@ -12,13 +12,15 @@
 //!
 //! The parts, each with its contract at the top of its file: `session` (hello, links), `overlay`
 //! (which links), `discovery` (which peers), `liveness` (who is there), `gossip` (push, announce),
-//! `reconcile` (repair), `fetch` (want), `judge` (verify, accept), `large`, `reserve` and `pieces`
-//! (large payloads), `serve` (answer), `publish` (store), `outbox` (copies; `renew`), `guard` (bans),
-//! `log` (what is retained; `slab`, `order`, `ids`).
+//! `reconcile` (repair), `fetch` (want; `asks`), `judge` (verify, accept), `large`, `reserve` and
+//! `pieces` (large payloads), `serve` (answer), `publish` (store), `outbox` (copies; `renew`), `flush`
+//! (their order), `guard` (bans), `log` (what is retained; `slab`, `order`, `ids`).
 
+mod asks;
 mod book;
 mod discovery;
 mod fetch;
+mod flush;
 #[cfg(any(test, feature = "sim"))]
 mod gauges;
 mod gossip;
@@ -82,7 +84,7 @@ enum Task {
     Records { link: LinkId, source: PeerId, scope: AddressScope },
     StoreOwn { transaction: Transaction, renews: Option<TransactionId> },
     StoreForeign { id: TransactionId, origin: PeerId },
-    Load { link: LinkId, id: TransactionId },
+    Load { ids: Vec<TransactionId> },
     Head { link: LinkId, from: PeerId, id: TransactionId },
     Piece { link: LinkId, from: PeerId, piece: Piece },
     Prove { id: TransactionId },
@@ -120,6 +122,7 @@ pub struct Protocol {
     renewing: usize,
     /// Entries of it that wait since before the start, until it is known which the log has.
     restored: Vec<TransactionId>,
+    flushes: flush::Flushes,
     copies_wanted: u32,
     guard: guard::Guard,
     mode: Mode,
@@ -185,6 +188,7 @@ impl Protocol {
             outbox,
             renewing: 0,
             restored: waiting,
+            flushes: flush::Flushes::default(),
             copies_wanted: config.outbox.min_copies,
             guard: guard::Guard::new(restored.bans),
             mode: Mode::Offline,
@@ -217,6 +221,7 @@ impl Protocol {
         while let Some(timer) = self.timers.pop(self.now) {
             self.fire(timer);
         }
+        self.advance_inflows();
         self.admit_waiting();
         self.flush_dirty();
         self.close_overfull();
@@ -263,7 +268,7 @@ impl Protocol {
 
     /// Own transactions that wait for copies.
     pub fn unconfirmed(&self) -> Vec<TransactionId> {
-        self.outbox.waiting()
+        self.outbox.waiting().copied().collect()
     }
 
     /// Whether any own transaction waits for copies.
@@ -355,8 +360,8 @@ impl Protocol {
             Input::RecordsVerified { ticket, valid, forged } => {
                 self.on_records_verified(ticket, valid, forged);
             }
-            Input::Loaded { ticket, transaction } => self.on_loaded(ticket, transaction),
             Input::Relogged(transaction) => self.on_relogged(&transaction),
+            Input::Loaded { ticket, transactions } => self.on_loaded(ticket, &transactions),
             Input::HeadVerified { ticket, result } => self.on_head_verified(ticket, result),
             Input::PieceVerified { ticket, valid } => self.on_piece_verified(ticket, valid),
             Input::Proved { ticket, proofs } => self.on_proved(ticket, proofs),
@@ -382,6 +387,8 @@ impl Protocol {
             Timer::Pong(link) => self.on_pong_overdue(link),
             Timer::Flush(link) => self.flush(link),
             Timer::Fetch(id) => self.on_fetch_due(&id),
+            Timer::Owed(link) => self.on_owed_due(link),
+            Timer::Inflow(peer) => self.on_inflow_due(peer),
             Timer::Overlay => self.maintain(),
             Timer::Needy => self.on_needy(),
             Timer::Refresh => self.on_refresh(),
@@ -430,6 +437,7 @@ impl Protocol {
             Message::Reserve(reservation) => self.on_reserve(link, &reservation),
             Message::Busy(ids) => self.on_busy(link, &ids),
             Message::Receiving { id, place } => self.on_receiving(link, &id, place),
+            Message::Flushed => self.on_flushed(link),
         }
     }
 

@@ -75,6 +75,7 @@ impl Protocol {
         self.leave_outbox(done);
         self.note_revived(&revived);
         self.arm_outbox();
+        self.note_owed_stored(link, ids);
     }
 
     fn copies_needed(&self) -> u32 {
@@ -149,14 +150,18 @@ impl Protocol {
 
     /// Announces an entry to whoever has not confirmed it; whether anybody could be told.
     fn offer_again(&mut self, id: &TransactionId) -> bool {
-        let Some(entry) = self.log.find(id) else { return false };
+        let Some(seq) = self.log.seq_of(id) else { return false };
+        let Some(entry) = self.log.at(seq) else { return false };
         let announcement = Announcement { id: *id, size: u64::from(entry.size), hop: 0 };
         let mut offered = false;
         for link in self.links.up_ids() {
             let Some(l) = self.links.all.get(&link) else { continue };
             let takes = l.up.as_ref().is_some_and(|up| up.max_transaction >= announcement.size);
+            let owed = l.up.as_ref().and_then(|up| up.owed.as_ref());
+            let coming = owed.is_some_and(|owed| owed.covers(seq));
             // A slow peer is not told twice: its cursor comes to it.
-            if !takes || self.outbox.has_confirmed(id, &l.remote) || !self.may_pump(link) {
+            let told = self.outbox.has_confirmed(id, &l.remote) || coming;
+            if !takes || told || !self.may_pump(link) {
                 continue;
             }
             if let Some(batch) = self.links.batch(link) {
@@ -315,9 +320,8 @@ impl Outbox {
     }
 
     /// Those that wait for copies.
-    pub(super) fn waiting(&self) -> Vec<TransactionId> {
-        let waiting = self.entries.iter().filter(|(_, entry)| !entry.is_dead());
-        waiting.map(|(id, _)| *id).collect()
+    pub(super) fn waiting(&self) -> impl Iterator<Item = &TransactionId> {
+        self.entries.iter().filter(|(_, entry)| !entry.is_dead()).map(|(id, _)| id)
     }
 
     pub(super) fn is_dead(&self, id: &TransactionId) -> bool {
@@ -443,8 +447,9 @@ impl Outbox {
         entry.attempts
     }
 
-    fn has_confirmed(&self, id: &TransactionId, peer: &PeerId) -> bool {
-        self.entries.get(id).is_some_and(|entry| entry.peers.contains(peer))
+    pub(super) fn has_confirmed(&self, id: &TransactionId, peer: &PeerId) -> bool {
+        let peers = self.entries.get(id).map(|entry| &entry.peers).or(self.finished.get(id));
+        peers.is_some_and(|peers| peers.contains(peer))
     }
 
     /// Notes a confirmation; how many there are now, unless this one is not new.
@@ -568,7 +573,7 @@ mod tests {
         let queued = |n, attempts, dead| Queued { id: id(n), attempts, dead, late: false };
         let mut outbox = Outbox::restore(vec![queued(1, 4, false), queued(2, 5, true)]);
         assert_eq!((outbox.len(), outbox.dead()), (2, 1));
-        assert_eq!(outbox.waiting(), [id(1)]);
+        assert!(outbox.waiting().eq([&id(1)]));
         assert_eq!(outbox.count_round(&id(1), true), 5);
     }
 }

@@ -119,7 +119,9 @@ impl Protocol {
         assembly.newest = Some((piece.index, piece.bytes));
         let first = assembly.have.count() == 1 && assembly.have.len() > 1;
         let children: Vec<LinkId> = large.children.iter().map(|(link, _)| *link).collect();
-        if first && large.trusted && self.relays_ahead() {
+        let trusted = large.trusted;
+        self.note_inflow_progress(&id);
+        if first && trusted && self.relays_ahead() {
             self.say_receiving(&id, link);
         }
         for child in children {
@@ -174,7 +176,9 @@ impl Protocol {
             }
         } else {
             self.guard.note_served(&from, self.now);
-            self.accept_foreign(from, &transaction, hop);
+            if !self.hold_back(from, &transaction, hop) {
+                self.take(from, &transaction, hop);
+            }
         }
     }
 }

@@ -21,7 +21,8 @@ use crate::types::{
 };
 
 use super::Protocol;
-use super::fetch::{Holds, MAX_ASKED, Source, Stage};
+use super::asks::MAX_ASKED;
+use super::fetch::{Holds, Source, Stage};
 use super::large::{Large, Parent};
 use super::links::Links;
 use super::timers::Timer;

@@ -26,8 +26,15 @@ use super::{Protocol, Task};
 pub(super) const MAX_SERVING: usize = 4096;
 /// Peers that one payload is served to at a time, whatever else is owed.
 const MAX_CHILDREN: u16 = 3;
-/// Payloads being read from the store at once for one peer.
-const READ_AHEAD: usize = 16;
+/// How far ahead payloads are read from the store for one peer: two lots of small ones, so that one
+/// is sent while the next is read.
+const READ_AHEAD: usize = 2 * LOT;
+/// Small payloads read at once.
+const LOT: usize = 128;
+/// How far ahead large payloads are read.
+const LARGE_AHEAD: usize = 16;
+/// Bytes of them, beyond the first.
+const LOT_BYTES: u64 = 1 << 20;
 /// Pieces owed to all peers together up to which more of them are served: 1 MiB.
 const ALLOWANCE: u64 = 16;
 /// Pieces of the largest payload for which that holds: a larger one gets through sooner when few
@@ -228,7 +235,6 @@ impl Protocol {
     fn next_step(&mut self, link: LinkId) -> Option<(usize, Step)> {
         let (log, pending, shelf) = (&mut self.log, &self.pending, &self.fetches.shelf);
         let up = self.links.up(link)?;
-        let loading = up.serving.iter().take(READ_AHEAD).filter(|s| s.loading.is_some()).count();
         // Small ones are sent in the order of asking, which is that of their origin's publishing.
         let mut behind = false;
         for (at, serve) in up.serving.iter_mut().enumerate() {
@@ -251,7 +257,7 @@ impl Protocol {
             }
             let held = serve.payload.clone().or_else(|| log.payload(&serve.id).cloned());
             let Some(transaction) = held else {
-                if loading >= READ_AHEAD || at >= READ_AHEAD {
+                if at >= READ_AHEAD || serve.parts.is_some() && at >= LARGE_AHEAD {
                     behind |= serve.parts.is_none();
                     continue;
                 }
@@ -287,6 +293,7 @@ impl Protocol {
         let Some(id) = self.end_serving(link, at) else { return };
         self.counters.wants_served += 1;
         self.earn_answers(link);
+        self.note_owed_served(link);
         let hop = self.log.find(&id).map_or(0, |entry| entry.hop);
         self.push(link, slot, transaction, hop);
     }
@@ -309,6 +316,7 @@ impl Protocol {
         let Some((id, bytes, proof)) = self.piece(link, at, index, queued) else { return false };
         self.counters.pieces_sent += 1;
         self.counters.payload_bytes_sent += bytes.len() as u64;
+        self.note_owed_served(link);
         self.send(link, Message::Piece(Piece { id, index, bytes, proof }));
         self.fetches.owed -= 1;
         let Some(parts) = self.parts(link, at) else { return true };
@@ -368,13 +376,40 @@ impl Protocol {
         Some(serve.id)
     }
 
+    /// Has what is at `at` read from the store, and what small ones follow with it.
     fn load(&mut self, link: LinkId, at: usize) {
-        let Some(id) = self.links.up(link).and_then(|up| up.serving.get(at)).map(|s| s.id) else {
+        let (log, loads) = (&self.log, &self.fetches.loads);
+        let Some(up) = self.links.up(link) else { return };
+        let Some(first) = up.serving.get_mut(at) else { return };
+        if let Some(under_way) = loads.get(&first.id) {
+            first.loading = Some(*under_way);
             return;
-        };
-        let ticket = self.ticket(Task::Load { link, id });
-        self.set_loading(link, at, ticket);
-        self.out.push_back(Output::Load { ticket, id });
+        }
+        let single = first.parts.is_some();
+        let (mut ids, mut bytes) = (Vec::new(), 0);
+        let ticket = Ticket(self.next_ticket + 1);
+        for serve in up.serving.range_mut(at..).take(if single { 1 } else { LOT }) {
+            let size = log.find(&serve.id).map_or(0, |entry| u64::from(entry.size));
+            let ready = serve.loading.is_some()
+                || serve.payload.is_some()
+                || log.payload(&serve.id).is_some()
+                || loads.contains_key(&serve.id)
+                || !log.contains(&serve.id);
+            if ready || serve.parts.is_some() != single {
+                continue;
+            }
+            bytes += size;
+            if bytes > LOT_BYTES && !ids.is_empty() {
+                break;
+            }
+            serve.loading = Some(ticket);
+            ids.push(serve.id);
+        }
+        let ticket = self.ticket(Task::Load { ids: ids.clone() });
+        for id in &ids {
+            self.fetches.loads.insert(*id, ticket);
+        }
+        self.out.push_back(Output::Load { ticket, ids });
     }
 
     fn set_loading(&mut self, link: LinkId, at: usize, ticket: Ticket) {
@@ -383,20 +418,44 @@ impl Protocol {
         }
     }
 
-    pub(super) fn on_loaded(&mut self, ticket: Ticket, transaction: Option<Transaction>) {
-        let Some(Task::Load { link, id }) = self.tickets.remove(&ticket) else { return };
-        let Some(up) = self.links.up(link) else { return };
-        let Some(at) = up.serving.iter().position(|s| s.loading == Some(ticket)) else { return };
-        if let Some(serve) = up.serving.get_mut(at) {
-            serve.loading = None;
+    pub(super) fn on_loaded(&mut self, ticket: Ticket, loaded: &[Option<Transaction>]) {
+        let Some(Task::Load { ids }) = self.tickets.remove(&ticket) else { return };
+        let mut gone = Vec::new();
+        for (id, transaction) in ids.iter().zip(loaded) {
+            self.fetches.loads.remove(id);
+            match transaction {
+                Some(transaction) => self.log.cache(transaction),
+                None => gone.push(*id),
+            }
         }
-        if let Some(transaction) = transaction {
-            self.log.cache(&transaction);
-        } else {
-            self.end_serving(link, at);
-            self.answer_missing(link, id);
+        let read = |id: &TransactionId| {
+            ids.iter().position(|i| i == id).and_then(|at| loaded.get(at)?.clone())
+        };
+        for link in self.links.up_ids() {
+            let Some(up) = self.links.up(link) else { continue };
+            let waits = |s: &&mut Serve| s.loading == Some(ticket);
+            let mut waited = false;
+            for serve in up.serving.iter_mut().take(READ_AHEAD + LOT).filter(waits) {
+                // Whatever has to leave the cache before it is sent.
+                (serve.loading, serve.payload) = (None, read(&serve.id));
+                waited = true;
+            }
+            if waited {
+                self.give_back(link, &gone);
+                self.serve(link);
+            }
         }
-        self.serve(link);
+    }
+
+    /// What cannot be read is not there.
+    fn give_back(&mut self, link: LinkId, gone: &[TransactionId]) {
+        for id in gone {
+            let Some(up) = self.links.up(link) else { return };
+            if let Some(at) = up.serving.iter().position(|s| s.id == *id) {
+                self.end_serving(link, at);
+                self.answer_missing(link, *id);
+            }
+        }
     }
 
     /// Has the proofs of a payload made, once for all who wait for them.

@@ -25,8 +25,9 @@ use crate::types::{
 };
 
 use super::Protocol;
+use super::flush::Owed;
 use super::io::{ConnectFailure, DialId, Output};
-use super::links::{Batch, Link, Owed, PingState, Up};
+use super::links::{Batch, Link, PingState, Up};
 use super::reconcile::Repair;
 use super::timers::Timer;
 
@@ -82,6 +83,7 @@ impl Protocol {
             address,
             endpoint,
             dial,
+            owes: self.owes(),
             opened: now,
             heard: now,
             queued: 0,
@@ -137,6 +139,7 @@ impl Protocol {
             max_transaction: self.config.gossip.max_transaction_size,
             record: self.record.clone(),
             observed: address.map(|a| a.ip()),
+            owes: self.owes(),
         }))
     }
 
@@ -247,6 +250,10 @@ impl Protocol {
         self.log.clear_slot(slot);
         self.learned.clear_slot(slot);
         let head = self.log.head();
+        if self.links.up_count() == 0 {
+            self.begin_outflow();
+        }
+        let all = self.outflow().unwrap_or(head);
         let nonce = self.rng.next_u64();
         let Some(l) = self.links.all.get_mut(&link) else { return };
         l.up = Some(Up {
@@ -258,13 +265,14 @@ impl Protocol {
             rtt: None,
             cursor: head,
             debt: None,
-            owed: Some(Owed { next: 0, until: head }),
+            owed: Some(Owed::new(all, head, l.owes, now)),
             repair: Repair::new(now),
             batch: Batch::default(),
             serving: std::collections::VecDeque::new(),
             bulk_first: false,
             asked: std::collections::BTreeSet::new(),
             asked_bytes: 0,
+            asks: super::asks::Asks::default(),
             patient_until: now,
             intake: super::reserve::Intake::default(),
             backlog: std::collections::VecDeque::new(),
@@ -273,6 +281,7 @@ impl Protocol {
         });
         let (remote, kind, direction, address) = (l.remote, l.kind, l.direction, l.shown_address());
         self.links.by_peer.insert(remote, link);
+        self.begin_inflow(link, remote, hello.owes);
         self.timers.cancel(Timer::Hello(link));
         self.counters.links_opened += 1;
         tracing::info!(
@@ -347,6 +356,7 @@ impl Protocol {
             self.repairs.running -= 1;
             self.timers.set_earlier(Timer::Reconcile, self.now);
         }
+        self.break_inflow(l.id, &l.remote);
         self.ask_others(l.id, up);
         self.forget_promises(l.remote);
         if ending == Ending::Ours(CloseReason::Replaced) {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::types::{LinkId, MonoTime, TransactionId};
+use crate::types::{LinkId, MonoTime, PeerId, TransactionId};
 
 /// A timer. Each exists at most once; setting it again moves it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -17,6 +17,10 @@ pub(super) enum Timer {
     Flush(LinkId),
     /// Ask for a transaction, or ask somebody else.
     Fetch(TransactionId),
+    /// A peer has confirmed nothing of what it was flushed.
+    Owed(LinkId),
+    /// An origin that is flushing makes no progress.
+    Inflow(PeerId),
     /// Look whether more links are needed.
     Overlay,
     /// Ask for peers because links are missing and nobody is left to dial.

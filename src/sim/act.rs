@@ -70,9 +70,10 @@ impl World {
                     self.feed(node, Input::Record(record));
                 }
             }
-            Event::Loaded { node, boot, ticket, id } => {
-                let transaction = self.nodes[node].store.get(&id).cloned();
-                self.feed_run(node, boot, Input::Loaded { ticket, transaction });
+            Event::Loaded { node, boot, ticket, ids } => {
+                let store = &self.nodes[node].store;
+                let transactions = ids.iter().map(|id| store.get(id).cloned()).collect();
+                self.feed_run(node, boot, Input::Loaded { ticket, transactions });
             }
         }
     }
@@ -198,9 +199,9 @@ impl World {
                 let entry = Box::new(entry);
                 self.schedule(at, Event::Stored { node, boot, ticket, entry, own });
             }
-            Output::Load { ticket, id } => {
+            Output::Load { ticket, ids } => {
                 let at = self.now + self.config.store_delay;
-                self.schedule(at, Event::Loaded { node, boot, ticket, id });
+                self.schedule(at, Event::Loaded { node, boot, ticket, ids });
             }
             Output::Renew { id } => self.renew(node, id),
             Output::Renewed { id, .. } => self.nodes[node].store.confirm(&[id]),

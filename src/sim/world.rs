@@ -39,7 +39,7 @@ pub(super) enum Event {
     Ended { pipe: u64, side: usize },
     Verified { node: usize, boot: u64, ticket: Ticket, judgement: Judgement },
     Stored { node: usize, boot: u64, ticket: Ticket, entry: Box<NewEntry>, own: bool },
-    Loaded { node: usize, boot: u64, ticket: Ticket, id: TransactionId },
+    Loaded { node: usize, boot: u64, ticket: Ticket, ids: Vec<TransactionId> },
     Renewed { node: usize, boot: u64 },
     Completed { node: usize, boot: u64, input: Box<Input> },
     Resume { node: usize, boot: u64 },

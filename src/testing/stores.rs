@@ -259,6 +259,13 @@ pub async fn transaction_store(store: &dyn TransactionStore, late: Duration) {
     assert_eq!(found.as_ref(), Some(&entries[3].transaction), "a transaction by its id");
     let unknown = transaction("none", 99).id();
     assert_eq!(store.get(&unknown).await.expect("get"), None, "an unknown id is no error");
+    let ids = [30, 3, 3, 12].map(|n| entries[n].transaction.id());
+    let ids = [&ids[..2], &[unknown], &ids[2..]].concat();
+    let found = store.get_many(&ids).await.expect("get_many");
+    let found: Vec<_> = found.iter().map(|t| t.as_ref().map(Transaction::id)).collect();
+    let wanted: Vec<_> = ids.iter().map(|id| Some(*id).filter(|id| *id != unknown)).collect();
+    assert_eq!(found, wanted, "one for each id, in their order");
+    assert_eq!(store.get_many(&[]).await.expect("get_many"), [], "nothing of nothing");
 
     let index = store.index(cursors[9], 3).await.expect("index");
     let shown: Vec<_> = index.iter().map(|entry| (entry.cursor, entry.id, entry.size)).collect();

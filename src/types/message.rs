@@ -43,6 +43,9 @@ pub struct Hello {
     pub record: PeerRecord,
     /// The address from which the sender sees the receiver come.
     pub observed: Option<IpAddr>,
+    /// The sender's own transactions that wait for copies come next, announced in the order of
+    /// publishing, until it says [`Message::Flushed`].
+    pub owes: bool,
 }
 
 /// One id offered.
@@ -176,6 +179,8 @@ pub enum Message {
         /// The sender's place in the order of reservations, which may have risen since its offer.
         place: u32,
     },
+    /// What of mine waited for copies has been announced.
+    Flushed,
 }
 
 impl Message {
@@ -203,6 +208,7 @@ impl Message {
             Self::Reserve(_) => "reserve",
             Self::Busy(_) => "busy",
             Self::Receiving { .. } => "receiving",
+            Self::Flushed => "flushed",
         }
     }
 
@@ -214,7 +220,8 @@ impl Message {
             Self::Goodbye { .. }
             | Self::Ping { .. }
             | Self::Pong { .. }
-            | Self::PeersRequest { .. } => 12,
+            | Self::PeersRequest { .. }
+            | Self::Flushed => 12,
             Self::Ask(ranges) | Self::Answer(ranges) => ranges.weight(),
             Self::Yours { .. } => 28,
             Self::Peers(records) => 200 * records.len(),

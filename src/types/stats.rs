@@ -85,6 +85,10 @@ counters! {
     promises_broken,
     /// Ids dropped from the fetch table because it was full; found again by reconciliation.
     fetches_shed,
+    /// Transactions of a flush that came out of their turn and waited for it.
+    flushed_held,
+    /// The same that found no room to wait; they are fetched again in their turn.
+    flushed_dropped,
     /// Transactions refused: payload hash.
     refused_wrong_hash,
     /// Transactions refused: signature wrong or missing.

@@ -189,6 +189,7 @@ pub(super) fn message(frame: &Bytes, body: &[u8]) -> Result<Option<Message>, Wir
         kind::RESERVE => Message::Reserve(reservation(body)?),
         kind::BUSY => Message::Busy(id_list(body)?),
         kind::RECEIVING => receiving(body)?,
+        kind::FLUSHED => Message::Flushed,
         _ => return Ok(None),
     }))
 }
@@ -197,6 +198,7 @@ fn hello(body: &[u8]) -> Result<Hello, WireError> {
     let (mut network, mut own, mut observed) = (&[][..], None, &[][..]);
     let (mut version_min, mut version_max) = (0, 0);
     let (mut features, mut incarnation, mut max_transaction) = (0, 0, 0);
+    let mut owes = false;
     for field in Fields(body) {
         let (number, value) = field?;
         match number {
@@ -208,6 +210,7 @@ fn hello(body: &[u8]) -> Result<Hello, WireError> {
             6 => max_transaction = value.uint("max_transaction")?,
             7 => own = Some(value.bytes("record")?),
             8 => observed = value.bytes("observed address")?,
+            11 => owes = value.uint("owes")? != 0,
             _ => {}
         }
     }
@@ -221,6 +224,7 @@ fn hello(body: &[u8]) -> Result<Hello, WireError> {
         max_transaction,
         record: record(own.ok_or(WireError::Missing { what: "record" })?)?,
         observed: ip_of(observed)?,
+        owes,
     })
 }
 

@@ -165,6 +165,7 @@ impl Body for Message {
             Self::Receiving { id, place } => {
                 nested(out, kind::RECEIVING, &Receiving(id, *place));
             }
+            Self::Flushed => nested(out, kind::FLUSHED, &Numbers([])),
         }
     }
 }
@@ -179,6 +180,7 @@ impl Body for Hello {
         uint(out, 6, self.max_transaction);
         nested(out, 7, &self.record);
         with_ip_bytes(self.observed, |ip| bytes(out, 8, ip));
+        uint(out, 11, u64::from(self.owes));
     }
 }
 

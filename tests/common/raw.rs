@@ -119,6 +119,7 @@ pub(crate) fn hello(identity: &Identity) -> Hello {
         max_transaction: u64::MAX,
         record: identity.sign_record(draft),
         observed: None,
+        owes: false,
     }
 }
 

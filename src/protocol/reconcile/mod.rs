@@ -280,6 +280,7 @@ impl Protocol {
             let busy = self.links.all.values().filter_map(|l| l.up.as_ref()).any(pulling);
             let ready = |l: &&super::links::Link| {
                 l.queued < super::links::HIGH_WATER
+                    && !self.is_flushing(l)
                     && l.up.as_ref().is_some_and(|up| {
                         let repair = &up.repair;
                         repair.need.is_some()
@@ -319,6 +320,7 @@ impl Protocol {
         self.repairs.hot = now + self.soon(interval);
         let idle = |l: &&super::links::Link| {
             l.queued < super::links::HIGH_WATER
+                && !self.is_flushing(l)
                 && l.up.as_ref().is_some_and(|up| {
                     let repair = &up.repair;
                     repair.session.is_none() && repair.quiet_until <= now && up.debt.is_none()

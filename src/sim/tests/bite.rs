@@ -183,6 +183,7 @@ mod triangle {
             max_transaction: 1,
             record: record(node),
             observed: None,
+            owes: false,
         }))
     }
 

@@ -5,6 +5,7 @@
 
 mod bite;
 mod faults;
+mod flush;
 mod hostile;
 mod large;
 mod outbox;

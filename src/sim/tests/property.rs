@@ -59,6 +59,7 @@ fn hello(n: u8) -> Message {
         max_transaction: 1 << 20,
         record: record(n),
         observed: None,
+        owes: n % 2 == 1,
     }))
 }
 
@@ -108,7 +109,8 @@ fn message(step: Step) -> Message {
         13 => Message::Early(vec![id(b)]),
         14 => Message::Stored(vec![id(b)]),
         15 if a < 90 => Message::Busy(vec![id(b)]),
-        15 => Message::Receiving { id: id(b), place: u32::from(a) },
+        15 if a < 200 => Message::Receiving { id: id(b), place: u32::from(a) },
+        15 => Message::Flushed,
         16 if a < 128 => Message::Ask(Box::new(ranges(a, b))),
         16 => Message::Answer(Box::new(ranges(a, b))),
         17 => Message::Yours { lower: bound(a), upper: bound(b) },
@@ -158,7 +160,7 @@ struct Chaos {
     next_link: u64,
     dials: Vec<DialId>,
     tickets: BTreeMap<Ticket, bool>,
-    loads: BTreeMap<Ticket, TransactionId>,
+    loads: BTreeMap<Ticket, usize>,
     checks: BTreeMap<Ticket, Check>,
 }
 
@@ -221,9 +223,9 @@ impl Chaos {
                 }
             }
             11 => {
-                let (ticket, _) = self.loads.pop_first()?;
-                let transaction = (b < 128).then(|| transaction(b % 16, false));
-                Input::Loaded { ticket, transaction }
+                let (ticket, count) = self.loads.pop_first()?;
+                let one = |_| (b < 128).then(|| transaction(b % 16, false));
+                Input::Loaded { ticket, transactions: (0..count).map(one).collect() }
             }
             12 => Input::Ban(Ban {
                 peer: identity(b % 8).peer_id(),
@@ -294,7 +296,7 @@ impl Chaos {
                 Output::Prove { ticket, transaction } => {
                     drop(self.checks.insert(ticket, Check::Proofs(transaction)));
                 }
-                Output::Load { ticket, id } => drop(self.loads.insert(ticket, id)),
+                Output::Load { ticket, ids } => drop(self.loads.insert(ticket, ids.len())),
                 Output::Connected { result: Err(ConnectFailure::Closed), .. } => unreachable!(),
                 _ => {}
             }

@@ -26,6 +26,9 @@ pub(super) type Query<'q> = sqlx::query::Query<'q, Sqlite, sqlx::sqlite::SqliteA
 const APPLICATION_ID: i64 = 0x534f_5243;
 /// How long to wait for another process that has the file locked.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// Rows that the thread of a connection gets ahead of who takes them. All of an answer are taken in
+/// any case, and with fewer the two wait for each other many times.
+const ROWS: usize = 1024;
 /// Files up to this many bytes are checked whole when they are opened. What is larger would keep
 /// a host waiting for seconds: there, damage is noticed where it is read, by hashes.
 const CHECKED_WHOLE: i64 = 64 << 20;
@@ -52,6 +55,7 @@ impl Setup {
             .page_size(self.page_size)
             .synchronous(self.synchronous)
             .busy_timeout(PATIENCE)
+            .row_buffer_size(ROWS)
             .pragma("cache_size", format!("-{}", self.cache_kib))
             .pragma("wal_autocheckpoint", self.checkpoint_pages.to_string())
             .pragma("journal_size_limit", "67108864")

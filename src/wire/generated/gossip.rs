@@ -10,7 +10,7 @@ pub struct Frame {
 pub struct Message {
     #[prost(
         oneof = "message::Kind",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 16, 17, 18, 19, 20, 21, 22"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 16, 17, 18, 19, 20, 21, 22, 25"
     )]
     pub kind: ::core::option::Option<message::Kind>,
 }
@@ -69,6 +69,9 @@ pub mod message {
         /// The first piece is there.
         #[prost(message, tag = "22")]
         Receiving(super::Receiving),
+        /// What the sender owes (see its hello) has been announced.
+        #[prost(message, tag = "25")]
+        Flushed(super::Flushed),
     }
 }
 /// Who the sender is.
@@ -95,7 +98,13 @@ pub struct Hello {
     /// The IP address from which the sender sees the receiver come: 4 or 16 bytes, or none.
     #[prost(bytes = "bytes", tag = "8")]
     pub observed: ::prost::bytes::Bytes,
+    /// The sender's own transactions that wait for copies come next, announced in the order of
+    /// publishing, until it says `flushed`.
+    #[prost(bool, tag = "11")]
+    pub owes: bool,
 }
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Flushed {}
 /// The last message on a link.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Goodbye {

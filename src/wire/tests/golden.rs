@@ -6,15 +6,15 @@ use crate::types::CloseReason;
 use crate::wire::convert::{REASONS, reason_code, reason_of};
 use crate::wire::{decode_frame, encode_frame};
 
-const GOLDEN: [(&str, &str); 21] = [
+const GOLDEN: [(&str, &str); 22] = [
     (
         "hello",
         "\
-         0ac0010abd010a0b6f72646572732d70726f64100118022880808080802030808080053a97010a20ed4928c6\
+         0ac2010abf010a0b6f72646572732d70726f64100118022880808080802030808080053a97010a20ed4928c6\
          28d1c2c6eae90338905995612959273a5c63f93636c14614ac8737d110ac021880d095ffbc31221670656572\
          312e6578616d706c652e636f6d3a35303031220f5b323030313a6462383a3a315d3a372a40b6955e5139117c\
          20819122fe02fb2fbe6e5367284fee66fdea33252d38f2eae729c62998724e8f09ef823a709a92fde87ef1cc\
-         d680219fc09f054835b88b7b094204c0000201\
+         d680219fc09f054835b88b7b094204c00002015801\
          ",
     ),
     ("goodbye", "0a081206080910b0ea01"),
@@ -128,6 +128,7 @@ const GOLDEN: [(&str, &str); 21] = [
          0a28b201250a200a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a108104\
          ",
     ),
+    ("flushed", "0a03ca0100"),
 ];
 
 #[test]

@@ -69,6 +69,7 @@ fn examples() -> Vec<Message> {
             max_transaction: 10 << 20,
             record: record(&["peer1.example.com:5001", "[2001:db8::1]:7"]),
             observed: Some([192, 0, 2, 1].into()),
+            owes: true,
         })),
         Message::Goodbye {
             reason: CloseReason::TooManyLinks,
@@ -126,5 +127,6 @@ fn examples() -> Vec<Message> {
         }),
         Message::Busy(vec![id(9)]),
         Message::Receiving { id: id(10), place: 513 },
+        Message::Flushed,
     ]
 }

@@ -70,6 +70,7 @@ fn kind(message: &Message) -> Kind {
         Message::Receiving { id, place } => {
             Kind::Receiving(gossip::Receiving { id: ids([*id]), place: *place })
         }
+        Message::Flushed => Kind::Flushed(gossip::Flushed {}),
         Message::Ask(ranges) => Kind::Ask(reconcile(ranges)),
         Message::Answer(ranges) => Kind::Answer(reconcile(ranges)),
         Message::Yours { lower, upper } => Kind::Yours(gossip::Yours {
@@ -130,6 +131,7 @@ fn hello(hello: &Hello) -> gossip::Hello {
         max_transaction: hello.max_transaction,
         record: Some(record(&hello.record)),
         observed,
+        owes: hello.owes,
     }
 }
 

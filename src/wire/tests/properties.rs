@@ -63,8 +63,9 @@ fn record() -> impl Strategy<Value = PeerRecord> {
 fn hello() -> impl Strategy<Value = Hello> {
     let versions = (any::<u32>(), any::<u32>());
     let numbers = (any::<u64>(), any::<u64>(), any::<u64>());
-    ("\\PC{0,16}", versions, numbers, record(), option::of(any::<IpAddr>())).prop_map(
-        |(network, (version_min, version_max), (features, incarnation, max), record, observed)| {
+    ("\\PC{0,16}", versions, numbers, record(), option::of(any::<IpAddr>()), any::<bool>())
+        .prop_map(|(network, versions, numbers, record, observed, owes)| {
+            let ((version_min, version_max), (features, incarnation, max)) = (versions, numbers);
             Hello {
                 network,
                 version_min,
@@ -74,9 +75,9 @@ fn hello() -> impl Strategy<Value = Hello> {
                 max_transaction: max,
                 record,
                 observed,
+                owes,
             }
-        },
-    )
+        })
 }
 
 fn transaction() -> impl Strategy<Value = Transaction> {
@@ -180,6 +181,7 @@ fn message() -> impl Strategy<Value = Message> {
             id: TransactionId::from_bytes(id),
             place,
         }),
+        Just(Message::Flushed),
     ]
 }
 

@@ -105,9 +105,10 @@ impl Node {
                     Output::Store { ticket, .. } => {
                         todo.push_back(Input::Stored { ticket, result: Ok(()) });
                     }
-                    Output::Load { ticket, id } => {
-                        let transaction = self.table.get(&id).cloned();
-                        todo.push_back(Input::Loaded { ticket, transaction });
+                    Output::Load { ticket, ids } => {
+                        let found = ids.iter().map(|id| self.table.get(id).cloned());
+                        let transactions = found.collect();
+                        todo.push_back(Input::Loaded { ticket, transactions });
                     }
                     _ => {}
                 }
@@ -306,6 +307,7 @@ impl Liar {
             max_transaction: 1 << 20,
             record: record(2),
             observed: None,
+            owes: false,
         };
         node.hear(Duration::ZERO, Message::Hello(Box::new(hello)));
         Self { node, now: Duration::ZERO, bytes: 0 }

@@ -163,6 +163,13 @@ impl TransactionStore for SqliteLog {
         self.find(id).await
     }
 
+    async fn get_many(
+        &self,
+        ids: &[TransactionId],
+    ) -> Result<Vec<Option<Transaction>>, StoreError> {
+        self.find_all(ids).await
+    }
+
     async fn read(
         &self,
         topic: Option<&Topic>,

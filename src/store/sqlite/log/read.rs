@@ -198,30 +198,28 @@ impl SqliteLog {
     }
 
     pub(super) async fn find(&self, id: &TransactionId) -> Result<Option<Transaction>, StoreError> {
-        let candidates = self.candidates([*id]);
+        Ok(self.find_all(&[*id]).await?.pop().flatten())
+    }
+
+    /// Transactions by id, a statement for each generation that may hold some of them.
+    pub(super) async fn find_all(
+        &self,
+        ids: &[TransactionId],
+    ) -> Result<Vec<Option<Transaction>>, StoreError> {
+        let candidates = self.candidates(ids.iter().copied());
         if candidates.is_empty() {
-            return Ok(None);
+            return Ok(vec![None; ids.len()]);
         }
+        let mut found = HashMap::with_capacity(ids.len());
         let mut held = self.reader().lock().await?;
         for (generation, cursors) in self.locate(&mut held, candidates).await? {
-            let query = format!(
-                "SELECT cursor, head, payload FROM g_{generation} \
-                 WHERE cursor IN (SELECT value FROM json_each(?))"
-            );
-            let query = sqlx::query(AssertSqlSafe(query)).bind(json(&cursors));
-            let rows = match held.fetch_all(query).await {
-                Ok(rows) => rows,
-                Err(error) if no_table(&error) => continue,
-                Err(error) => return Err(error),
-            };
-            for row in rows {
+            for row in rows_of(&mut held, generation, &cursors).await? {
                 let entry = entry_of(&row).map_err(|e| damaged(self.writer.name(), e))?;
-                if entry.entry.transaction.id() == *id {
-                    return Ok(Some(entry.entry.transaction));
-                }
+                let transaction = entry.entry.transaction;
+                found.insert(transaction.id(), transaction);
             }
         }
-        Ok(None)
+        Ok(ids.iter().map(|id| found.get(id).cloned()).collect())
     }
 
     /// Where these ids may stand, as far as memory tells.
@@ -277,6 +275,7 @@ impl SqliteLog {
     }
 }
 
+/// Whole entries of a generation; none where it has been dropped.
 async fn rows_of(
     held: &mut Held<'_>,
     generation: u32,
