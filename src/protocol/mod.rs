@@ -218,10 +218,11 @@ impl Protocol {
             }
         }
         self.route(input);
-        while let Some(timer) = self.timers.pop(self.now) {
+        loop {
+            self.advance_inflows();
+            let Some(timer) = self.timers.pop(self.now) else { break };
             self.fire(timer);
         }
-        self.advance_inflows();
         self.admit_waiting();
         self.flush_dirty();
         self.close_overfull();
