@@ -22,8 +22,12 @@ use crate::types::PeerId;
 
 /// Probability 1.
 const ONE: i32 = 1 << 16;
-/// Fewer samples than this say nothing; the link's average decides.
+/// Fewer samples than this of what came on one link say nothing; the link's average decides.
 const MIN_SAMPLES: u8 = 3;
+/// The same of an origin: what came on the same link from others is worth more than a few of its
+/// own (1 KiB from random origins at 100 nodes, six seeds: 1.53 to 1.60 copies instead of 1.53 to
+/// 2.14 with 3; from ten origins no difference).
+const MIN_OF_ORIGIN: u8 = 8;
 /// Origins remembered; the least recently heard of is forgotten first.
 pub(super) const MAX_ORIGINS: usize = 256;
 /// Links at most.
@@ -124,7 +128,7 @@ impl Learned {
         let threshold = size.saturating_mul(i64::from(ONE)) / (size + 2355);
         let threshold = threshold.clamp(i64::from(ONE) * 4 / 10, i64::from(ONE) * 95 / 100);
         let own = self.origins.get(&route.origin).map(|o| o.links[index(route.slot)]);
-        let known = own.filter(|e| e.samples >= MIN_SAMPLES);
+        let known = own.filter(|e| e.samples >= MIN_OF_ORIGIN);
         let estimate = known.unwrap_or_else(|| self.unknown_origin(route));
         i64::from(estimate.p) >= threshold
     }

@@ -297,7 +297,7 @@ impl World {
         *self.checked.entry(key).or_insert_with(|| record.verify())
     }
 
-    fn on_stored(&mut self, node: usize, ticket: Ticket, entry: NewEntry, own: bool) {
+    fn on_stored(&mut self, node: usize, ticket: Ticket, mut entry: NewEntry, own: bool) {
         let n = &mut self.nodes[node];
         let size = entry.transaction.header().payload_len;
         let full = n.options.store_bytes.filter(|most| n.store.bytes(None) + size > *most);
@@ -312,6 +312,7 @@ impl World {
             n.promised.insert(id);
             self.figures.published += 1;
         }
+        self.spreads.share(&mut entry.transaction);
         if let Some(cursor) = n.store.append(entry, own) {
             let aside = n.aside;
             n.deliveries.push(Delivery { cursor, id, from, hops, at: self.now });

@@ -165,6 +165,8 @@ impl ScenarioConfig {
         if vast {
             // What a node remembers of others is most of what it needs, ten thousand times over.
             node.discovery.max_peers = 100;
+            // Disks share their copies, memories do not.
+            node.gossip.cache_bytes = 0;
         }
         Self {
             scenario,

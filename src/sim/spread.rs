@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::types::{TransactionId, WallTime};
+use crate::types::{Transaction, TransactionId, WallTime};
 
 use super::ids::{FastMap, NodeSet};
 
@@ -14,6 +14,8 @@ pub(super) struct Spread {
     /// Set once a store has it.
     pub(super) keep_until: Option<WallTime>,
     pub(super) holders: NodeSet,
+    /// One copy of its bytes for all disks that hold them: thousands of nodes fit into memory.
+    whole: Option<Transaction>,
 }
 
 /// All transactions that were ever published.
@@ -42,9 +44,19 @@ impl Spreads {
         spread.holders.insert(node);
     }
 
+    /// Replaces a transaction by the copy that other disks have, if it is the same.
+    pub(super) fn share(&mut self, transaction: &mut Transaction) {
+        let spread = self.0.entry(transaction.id()).or_default();
+        let whole = spread.whole.get_or_insert_with(|| transaction.clone());
+        if whole == transaction {
+            *transaction = whole.clone();
+        }
+    }
+
     pub(super) fn gone(&mut self, id: &TransactionId, node: usize) {
         if let Some(spread) = self.0.get_mut(id) {
             spread.holders.remove(node);
+            spread.whole.take_if(|_| spread.holders.len() == 0);
         }
     }
 

@@ -56,6 +56,12 @@ impl Stage {
         let mut origins = dice.sample(nodes, nodes);
         origins.retain(|node| !struck.contains(node));
         origins.truncate(config.origins.unwrap_or(usize::MAX).max(1));
+        if !origins.iter().any(|origin| world.is_watched(*origin))
+            && let Some(watched) = (0..nodes).find(|n| world.is_watched(*n) && !struck.contains(n))
+        {
+            // In a large world the checkers look at some nodes only: at one that publishes too.
+            origins[0] = watched;
+        }
         let (debt, problems) = (None, Vec::new());
         Self { config, world, dice, struck, origins, published: 0, debt, problems }
     }
