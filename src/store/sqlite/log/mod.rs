@@ -360,6 +360,45 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_file_of_version_1_is_brought_up_to_date_and_has_all_it_had() {
+        // More than fill a run, which a file of that version does not have.
+        let entries: Vec<_> = (0..17_000).map(|n| entry(n, 1, 1_000_000)).collect();
+        let dir = tempfile::tempdir().unwrap();
+        let log = open_at(dir.path(), 0).await;
+        let mut cursors = Vec::new();
+        for lot in entries.chunks(500) {
+            cursors.extend(log.append(lot).await.unwrap());
+        }
+        // As version 1 made it: rows under a key too, and nothing else to find them by.
+        let version_1 = "ALTER TABLE g_1 ADD COLUMN key INTEGER NOT NULL DEFAULT 0; \
+             CREATE INDEX g_1_key ON g_1 (key); DROP TABLE runs; DROP TABLE keys; \
+             ALTER TABLE generations DROP COLUMN keyed; PRAGMA user_version = 1;";
+        log.writer.lock().await.unwrap().execute_raw(version_1.to_owned()).await.unwrap();
+        log.close().await;
+        drop(log);
+
+        for _ in 0..2 {
+            let log = open_at(dir.path(), 0).await;
+            for at in [0, 1, 16_000, 16_999] {
+                let found = log.get(&entries[at].transaction.id()).await.unwrap();
+                assert_eq!(found.as_ref(), Some(&entries[at].transaction));
+            }
+            let again = log.append(&entries[..3]).await.unwrap();
+            assert_eq!(again, cursors[..3], "they are known");
+            let page = log.page(None, cursors[16_990], 99, 9999).await.unwrap();
+            assert_eq!((page.entries.len(), page.lost_until), (9, None));
+            log.close().await;
+        }
+        let log = open_at(dir.path(), 0).await;
+        let new = entry(20_000, 1, 1_000_000);
+        let cursor = log.append(std::slice::from_ref(&new)).await.unwrap();
+        assert!(cursor[0] > cursors[16_999]);
+        assert_eq!(log.get(&new.transaction.id()).await.unwrap(), Some(new.transaction));
+        assert_eq!(log.drop_ended(WallTime::from_millis(2_000_000)).await.unwrap(), 17_001);
+        assert_eq!(log.get(&entries[5].transaction.id()).await.unwrap(), None);
+    }
+
+    #[tokio::test]
     async fn numbers_that_cannot_be_are_damage() {
         let spoil = [
             "UPDATE meta SET value = -1 WHERE name = 'leased'",
