@@ -128,9 +128,10 @@ impl StoreLane {
             batch.fill(&mut left);
             let settle = std::mem::take(&mut batch.settle);
             let first = async {
-                let queued = self.enqueue(&batch).await;
+                // What leaves makes room for what comes.
                 self.update(&batch.states).await;
                 let _ = self.leave(&batch.confirmed).await;
+                let queued = self.enqueue(&batch).await;
                 self.settle(settle).await;
                 queued
             };

@@ -128,7 +128,7 @@ impl Protocol {
         // What to believe depends on where the teller is; a transport without addresses is local.
         let scope = l.address.map_or(AddressScope::Loopback, |a| AddressScope::of(a.ip()));
         let source = l.remote;
-        let ticket = self.ticket(Task::Records { link, source, scope });
+        let ticket = self.ticket(Task::Records { source, scope });
         self.out.push_back(Output::VerifyRecords { ticket, records });
     }
 
@@ -138,7 +138,7 @@ impl Protocol {
         valid: Vec<PeerRecord>,
         forged: usize,
     ) {
-        let Some(Task::Records { link, source, scope }) = self.tickets.remove(&ticket) else {
+        let Some(Task::Records { source, scope }) = self.tickets.remove(&ticket) else {
             return;
         };
         self.checking_records -= 1;
@@ -153,7 +153,7 @@ impl Protocol {
                 reason: Refusal::ForgedRecord,
                 id: None,
             }));
-            self.punish(link, &source, "forged peer record");
+            self.punish(&source, "forged peer record");
         }
         self.maintain();
     }

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::types::{Ban, CloseReason, LinkId, MonoTime, PeerId, WallTime};
+use crate::types::{Ban, CloseReason, MonoTime, PeerId, WallTime};
 
 use super::Protocol;
 use super::io::Output;
@@ -141,8 +141,8 @@ impl Protocol {
         self.maintain();
     }
 
-    /// Proof of misbehaviour: closes the link and blocks the peer for a while.
-    pub(super) fn punish(&mut self, link: LinkId, peer: &PeerId, reason: &str) {
+    /// Proof of misbehaviour: closes all links of the peer and blocks it for a while.
+    pub(super) fn punish(&mut self, peer: &PeerId, reason: &str) {
         tracing::warn!(target: "sorcha_peer::guard", %peer, reason, "peer blocked");
         let until = Some(self.wall.plus(BLOCK));
         let longer =
@@ -152,15 +152,16 @@ impl Protocol {
             self.guard.bans.insert(*peer, ban.clone());
             self.out.push_back(Output::SaveBan(ban));
         }
-        if self.links.all.get(&link).is_some_and(|l| l.remote == *peer) {
+        let theirs = self.links.all.values().filter(|l| l.remote == *peer).map(|l| l.id);
+        for link in theirs.collect::<Vec<_>>() {
             self.close(link, CloseReason::Violation);
         }
     }
 
     /// The host's validator rejected what this peer sent.
-    pub(super) fn note_reject(&mut self, link: LinkId, peer: &PeerId) {
+    pub(super) fn note_reject(&mut self, peer: &PeerId) {
         if self.guard.add(peer, REJECT, self.now) {
-            self.punish(link, peer, "too many rejected transactions");
+            self.punish(peer, "too many rejected transactions");
         }
     }
 

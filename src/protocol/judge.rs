@@ -129,7 +129,7 @@ impl Protocol {
         self.log.refuse(id, transaction.header().created, keep_until);
         self.refuse_transaction(link, &id, refusal);
         if refusal == Refusal::Rejected {
-            self.note_reject(link, &from);
+            self.note_reject(&from);
         }
     }
 
@@ -156,7 +156,7 @@ impl Protocol {
                 self.forget_asked(asked, id);
             }
         }
-        self.punish(l, from, "forged transaction");
+        self.punish(from, "forged transaction");
         self.ask(id);
     }
 

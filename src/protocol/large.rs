@@ -274,7 +274,7 @@ impl Protocol {
         self.refuse_transaction(link, id, Refusal::WrongSignature);
         if self.pending.get(id).is_some_and(|p| p.large.as_ref().is_some_and(|l| l.trusted)) {
             // A good one is here.
-            self.punish(link, from, "forged transaction");
+            self.punish(from, "forged transaction");
             return;
         }
         self.abandon_parents(id);
@@ -287,7 +287,7 @@ impl Protocol {
                 spare = large.spare.take();
             }
         }
-        self.punish(link, from, "forged transaction");
+        self.punish(from, "forged transaction");
         match spare.filter(|(link, ..)| self.links.slot_of(*link).is_some()) {
             Some((link, offer)) => self.take_head(link, id, offer),
             None => self.drive(id),

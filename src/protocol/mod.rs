@@ -81,7 +81,7 @@ const MAX_STORING: usize = 8192;
 #[derive(Debug)]
 enum Task {
     Verify { link: LinkId, from: PeerId, transaction: Transaction, hop: u16 },
-    Records { link: LinkId, source: PeerId, scope: AddressScope },
+    Records { source: PeerId, scope: AddressScope },
     StoreOwn { transaction: Transaction, renews: Option<TransactionId> },
     StoreForeign { id: TransactionId, origin: PeerId },
     Load { ids: Vec<TransactionId> },

@@ -99,7 +99,7 @@ impl Protocol {
                 assembly.checking.remove(piece.index);
             }
         }
-        self.punish(link, &from, "forged transaction");
+        self.punish(&from, "forged transaction");
         self.drive(&id);
     }
 

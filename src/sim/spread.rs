@@ -56,7 +56,7 @@ impl Spreads {
     pub(super) fn gone(&mut self, id: &TransactionId, node: usize) {
         if let Some(spread) = self.0.get_mut(id) {
             spread.holders.remove(node);
-            spread.whole.take_if(|_| spread.holders.len() == 0);
+            spread.whole.take_if(|_| spread.holders.is_empty());
         }
     }
 

@@ -208,6 +208,10 @@ impl Protocol {
     /// What was skipped for a slow peer is to be repaid: it takes frames again.
     pub(super) fn repay(&mut self, link: LinkId, oldest: Bound) {
         let now = self.now;
+        if oldest == Bound::MAX {
+            // All that it was skipped for is gone, and an empty question would be a violation.
+            return;
+        }
         let Some(up) = self.links.up(link) else { return };
         let window = Window { lower: oldest, upper: Bound::MAX };
         up.repair.need = Some(window.hull(up.repair.need));
