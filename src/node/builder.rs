@@ -28,6 +28,7 @@ use super::effects::{Effects, RecordSource};
 use super::handle::{Inner, PeerNode, PublishClock, State};
 use super::lane::{Health, PeerLane, StoreLane, run_to_end};
 use super::receipt::Receipts;
+use super::wants::Wants;
 use super::{events, pieces, sign, verify};
 
 /// Room for everything that the protocol may have under way, and as much again: the driver stops
@@ -345,6 +346,7 @@ impl Parts {
             queue: Arc::clone(&self.queue),
             log: Arc::clone(&self.log),
             newest: newest.subscribe(),
+            wants: Wants::default(),
             names: Names::default(),
             failing: failing.subscribe(),
             state: state.subscribe(),
@@ -382,9 +384,7 @@ impl Parts {
         let signer =
             sign::run(draft_box, self.identity.clone(), self.config.network.signatures, publishes);
         effects.listeners.spawn(signer.instrument(span.clone()));
-        for prober in self.probers {
-            effects.listeners.spawn(probe(prober, effects.events.clone()));
-        }
+        ask_probers(self.probers, &mut effects);
         let driver = Driver {
             identity: self.identity,
             protocol,
@@ -405,6 +405,7 @@ impl Parts {
             commands: command_box,
             publishes: publish_box,
             inbound: inbound_box,
+            wants: inner.wants.watch(),
         };
         tracing::info!(target: "sorcha_peer::node", parent: &span, peer = %me, ?listening, "node started");
         tokio::spawn(driver.run(mail).instrument(span));
@@ -509,6 +510,12 @@ impl Parts {
         };
         let seq = wall_now().as_millis();
         RecordSource { seq, learn_port, endpoints, learned: BTreeSet::new() }
+    }
+}
+
+fn ask_probers(probers: Vec<Arc<dyn NatProber>>, effects: &mut Effects) {
+    for prober in probers {
+        effects.listeners.spawn(probe(prober, effects.events.clone()));
     }
 }
 

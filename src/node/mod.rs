@@ -19,6 +19,7 @@ mod receipt;
 mod sign;
 mod subscription;
 mod verify;
+mod wants;
 
 pub use builder::{PeerNodeBuilder, Storage};
 pub use dead_letters::DeadLetter;

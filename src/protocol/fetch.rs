@@ -266,14 +266,14 @@ impl Protocol {
         let Some(slot) = self.links.slot_of(link) else { return };
         self.counters.announcements_received += list.len() as u64;
         for a in list {
-            if let Some(stored) = self.log.find(&a.id).map(|entry| entry.stored) {
+            if let Some(record) = self.log.find(&a.id).copied() {
                 // Who announces may not have stored it yet: while we wait for confirmations we go on
                 // to offer what is ours.
                 if !self.outbox.contains(&a.id) {
                     self.log.note_known(&a.id, slot);
                 }
                 // From its origin, which may have been restarted and wait for this.
-                if a.hop == 0 && stored {
+                if record.is_stored() && self.waits_for_word(link, a.hop, &record) {
                     self.confirm_to(link, a.id);
                 }
             } else {
@@ -548,7 +548,10 @@ impl Protocol {
             if !asked && let Some(batch) = self.links.batch(link) {
                 batch.duplicate.push(id);
             }
-            if hop == 0 && self.log.find(&id).is_some_and(|entry| entry.stored) {
+            if let Some(record) = self.log.find(&id).copied()
+                && record.is_stored()
+                && self.waits_for_word(link, hop, &record)
+            {
                 self.confirm_to(link, id);
             }
             return;

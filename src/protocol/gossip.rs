@@ -22,13 +22,14 @@ use std::time::Duration;
 
 use crate::config::Auto;
 use crate::types::{
-    Announcement, Bound, Head, LinkId, MAX_IDS_PER_MESSAGE, Message, Offer, PeerId, Transaction,
-    TransactionId, WallTime,
+    Announcement, Bound, Head, LinkId, MAX_IDS_PER_MESSAGE, Message, Offer, PeerId, TopicKey,
+    Transaction, TransactionId, WallTime,
 };
 
 use super::Protocol;
 use super::learn::{Lesson, OWN, Route};
 use super::log::Entry;
+use super::slab::Record;
 
 /// Entries by which a peer may be behind the quickest one for a moment.
 const MAX_LAG: u64 = 4096;
@@ -60,6 +61,8 @@ pub(super) struct Got {
     pub(super) asked: bool,
     /// Slot of the link it came on.
     pub(super) ingress: u8,
+    /// Whether that leads to a relay.
+    pub(super) ashore: bool,
 }
 
 impl Protocol {
@@ -73,10 +76,12 @@ impl Protocol {
         let entry = Entry {
             id: transaction.id(),
             origin: header.origin,
+            topic: TopicKey::of(&header.topic),
             size: header.payload_len,
             hop,
             stored: own,
             late,
+            ashore: from.is_some_and(|got| got.ashore),
             created: header.created,
             keep_until: self.keep_until(transaction),
             known,
@@ -177,21 +182,21 @@ impl Protocol {
         let hops = cap(gossip.rounds).min(cap(gossip.ttl));
         let Some(entry) = self.log.at(seq).copied() else { return };
         let size = u64::from(entry.size);
-        if self.log.is_known(seq, slot) || size > limit {
+        if self.log.is_known(seq, slot) || size > limit || !self.takes(link, &entry) {
             return;
         }
-        if entry.is_late() && self.is_needed(link, entry.key()) {
+        if entry.is_late() && self.is_needed(link, entry.key()) && !self.is_passing(&entry) {
             // The peer will be compared with, and probably has it.
             return;
         }
-        let announcement = Announcement { id: entry.id, size, hop: entry.hop };
+        let announcement = Announcement { id: entry.id, size, hop: entry.hop() };
         let small = size <= eager;
         let payload = if entry.is_late() { None } else { self.log.payload(&entry.id).cloned() };
         // What came from others was said ahead of its payload.
         if let Some(transaction) = payload.as_ref().filter(|_| !small && entry.is_own())
             && ahead
         {
-            let (head, hop, place) = (Head::of(transaction), entry.hop, 0);
+            let (head, hop, place) = (Head::of(transaction), entry.hop(), 0);
             self.counters.announcements_sent += 1;
             self.send(link, Message::Offer(Box::new(Offer { head, hop, place, complete: true })));
             return;
@@ -201,7 +206,7 @@ impl Protocol {
             return;
         };
         let route = Route { origin: transaction.origin(), ingress: entry.ingress, slot };
-        let may_push = entry.pushes() < fanout && u32::from(entry.hop) < hops;
+        let may_push = entry.pushes() < fanout && u32::from(entry.hop()) < hops;
         if may_push && self.learned.should_push(&route, size) {
             if let Some(entry) = self.log.at_mut(seq) {
                 entry.note_push();
@@ -215,23 +220,32 @@ impl Protocol {
         }
     }
 
-    /// Announces the next own transaction that waits for copies since before this link; `false`
-    /// when there is none. They are announced in the order of publishing, and fetched in it.
+    /// Announces the next transaction that is owed from before this link: an own one that waits for
+    /// copies, or on a way to a relay what is here for that only; `false` when there is none. They are
+    /// announced in the order of the log, for own ones that of publishing, and fetched in it.
     fn offer_owed(&mut self, link: LinkId, limit: u64) -> bool {
+        let uphill = self.is_uphill(link);
         let (log, outbox) = (&self.log, &self.outbox);
+        let Some(owed) = self.links.all.get(&link).and_then(|l| l.up.as_ref()?.owed.as_ref())
+        else {
+            return false;
+        };
+        let any = uphill || outbox.len() > 0;
+        let from = if any { owed.next.max(log.base()) } else { owed.until };
+        let waits = |r: &Record| r.is_own() && outbox.contains(&r.id) && self.takes(link, r);
+        let passing = |r: &Record| uphill && self.is_passing(r) && !(owed.again && r.is_ashore());
+        let ours = |seq| log.at(seq).filter(|r| waits(r) || passing(r)).map(|r| (seq, *r));
+        let found = (from..owed.until).find_map(ours);
         let Some(up) = self.links.up(link) else { return false };
         let Some(owed) = &mut up.owed else { return false };
-        let from = if outbox.len() > 0 { owed.next.max(log.base()) } else { owed.until };
-        let ours =
-            |seq| log.at(seq).filter(|r| r.is_own() && outbox.contains(&r.id)).map(|r| (seq, *r));
-        let Some((seq, record)) = (from..owed.until).find_map(ours) else {
+        let Some((seq, record)) = found else {
             up.owed = None;
             return false;
         };
         owed.next = seq + 1;
         let size = u64::from(record.size);
         if size <= limit {
-            self.announce(link, Announcement { id: record.id, size, hop: record.hop });
+            self.announce(link, Announcement { id: record.id, size, hop: record.hop() });
         }
         true
     }

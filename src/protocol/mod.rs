@@ -13,7 +13,7 @@
 //! The parts, each with its contract at the top of its file: `session` (hello, links), `overlay`
 //! (which links), `discovery` (which peers), `liveness` (who is there), `gossip` (push, announce),
 //! `reconcile` (repair), `fetch` (want), `judge` (verify, accept), `large`, `reserve` and `pieces`
-//! (large payloads), `serve` (answer), `publish` (store), `outbox` (copies), `guard` (bans), `log`
+//! (large payloads), `interest` (topics), `serve` (answer), `publish` (store), `outbox` (copies), `guard` (bans), `log`
 //! (what is retained; `slab`, `order`, `ids`).
 
 mod book;
@@ -24,6 +24,7 @@ mod gauges;
 mod gossip;
 mod guard;
 mod ids;
+mod interest;
 mod io;
 mod judge;
 mod large;
@@ -44,6 +45,7 @@ mod session;
 mod share;
 mod slab;
 mod timers;
+mod topics;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -76,7 +78,7 @@ const MAX_STORING: usize = 8192;
 #[derive(Debug)]
 enum Task {
     Verify { link: LinkId, from: PeerId, transaction: Transaction, hop: u16 },
-    Records { link: LinkId, source: PeerId, scope: AddressScope },
+    Records { link: LinkId, source: PeerId, scope: AddressScope, relays: Vec<PeerId> },
     StoreOwn { transaction: Transaction },
     StoreForeign { id: TransactionId, origin: PeerId },
     Load { link: LinkId, id: TransactionId },
@@ -105,6 +107,7 @@ pub struct Protocol {
     tickets: BTreeMap<Ticket, Task>,
     next_ticket: u64,
     log: log::Log,
+    carrying: interest::Carrying,
     learned: learn::Learned,
     repairs: reconcile::Repairs,
     pending: IdMap<Pending>,
@@ -144,10 +147,12 @@ impl Protocol {
             let entry = log::Entry {
                 id: entry.id,
                 origin: entry.origin,
+                topic: entry.topic,
                 size: entry.size,
                 hop: entry.hops,
                 stored: true,
                 late: false,
+                ashore: false,
                 created: entry.created,
                 keep_until: entry.keep_until,
                 known: 0,
@@ -184,6 +189,7 @@ impl Protocol {
             tickets: BTreeMap::new(),
             next_ticket: 0,
             log,
+            carrying: interest::Carrying::new(&config.gossip),
             learned: learn::Learned::new(),
             repairs: reconcile::Repairs::default(),
             pending,
@@ -214,6 +220,7 @@ impl Protocol {
             self.fire(timer);
         }
         self.admit_waiting();
+        self.say_interest();
         self.flush_dirty();
         self.close_overfull();
     }
@@ -262,6 +269,12 @@ impl Protocol {
         self.outbox.waiting()
     }
 
+    /// Whether an own transaction waits for copies that a linked peer may make: one that takes its
+    /// topic.
+    pub fn awaits_copies(&self) -> bool {
+        self.waits_for_taker()
+    }
+
     /// Whether nothing waits to be sent, checked, stored or fetched.
     pub fn is_idle(&self) -> bool {
         let quiet = |l: &links::Link| {
@@ -296,6 +309,8 @@ impl Protocol {
                 queued: l.queued,
                 behind: self.log.head().saturating_sub(up.cursor),
                 in_debt: up.debt.is_some(),
+                depth: up.theirs.depth,
+                relay: up.theirs.is_relay(),
             })
         };
         self.links.all.values().filter_map(view).collect()
@@ -316,6 +331,9 @@ impl Protocol {
             outbox: (self.outbox.len() - self.outbox.dead()) as u64,
             dead_letters: self.outbox.dead() as u64,
             fetching: self.pending.len() as u64,
+            carries_all: self.carrying.ours().topics.is_none(),
+            topics_carried: count(self.carrying.ours().topics.as_ref().map_or(0, Vec::len)),
+            stands_in: self.carrying.stands_in(),
             counters: self.counters.clone(),
         }
     }
@@ -353,6 +371,7 @@ impl Protocol {
                     self.close(link, CloseReason::Requested);
                 }
             }
+            Input::Subscribed { topics } => self.on_subscribed(topics),
             Input::Redeliver(id) => self.on_redeliver(id),
             Input::DropDeadLetter(id) => self.on_drop_dead(&id),
             Input::Ban(ban) => self.on_ban(ban),
@@ -375,6 +394,7 @@ impl Protocol {
             Timer::Reconcile => self.on_reconcile_due(),
             Timer::Expire => self.on_expire(),
             Timer::Outbox => self.on_outbox_due(),
+            Timer::Interest => self.on_interest_due(),
         }
     }
 
@@ -401,7 +421,7 @@ impl Protocol {
             Message::Ping { nonce } => self.send(link, Message::Pong { nonce }),
             Message::Pong { nonce } => self.on_pong(link, nonce),
             Message::PeersRequest { max } => self.on_peers_request(link, max),
-            Message::Peers(records) => self.on_peers(link, records),
+            Message::Peers { records, relays } => self.on_peers(link, records, relays),
             Message::Announce(list) => self.on_announce(link, list),
             Message::Want(list) => self.on_want(link, &list),
             Message::Missing(ids) => self.on_missing(link, &ids),
@@ -417,6 +437,7 @@ impl Protocol {
             Message::Reserve(reservation) => self.on_reserve(link, &reservation),
             Message::Busy(ids) => self.on_busy(link, &ids),
             Message::Receiving { id, place } => self.on_receiving(link, &id, place),
+            Message::Interest(interest) => self.on_interest(link, interest),
         }
     }
 
@@ -425,7 +446,8 @@ impl Protocol {
         // What a peer says is our address is no proof of it: only a dial that ends at ourselves is.
         self.record = record;
         for link in self.links.up_ids() {
-            self.send(link, Message::Peers(vec![self.record.clone()]));
+            let records = vec![self.record.clone()];
+            self.send(link, Message::Peers { records, relays: 0 });
         }
     }
 
@@ -434,6 +456,7 @@ impl Protocol {
         self.expire_bans();
         self.settle_promises();
         self.repair_after_loss();
+        self.owe_again();
         self.timers.set(timers::Timer::Expire, self.now + EXPIRE_EVERY);
     }
 

@@ -12,13 +12,14 @@ use crate::types::{NewEntry, PeerId, Transaction};
 use super::fetch::{Pending, Stage};
 use super::io::{CallId, Output, PublishRefusal, Ticket};
 use super::share::cost;
+use super::slab::Record;
 use super::{Protocol, Task};
 
 impl Protocol {
     pub(super) fn on_publish(&mut self, call: CallId, transaction: Transaction) {
         let id = transaction.id();
         // What came from peers and is not safe yet is stored again: Ok means safe.
-        if self.log.find(&id).is_some_and(|entry| entry.stored) {
+        if self.log.find(&id).is_some_and(Record::is_stored) {
             self.counters.publishes_repeated += 1;
             self.out.push_back(Output::Published { call, result: Ok(false) });
             return;
@@ -90,7 +91,7 @@ impl Protocol {
             Some(Task::StoreOwn { transaction }) => self.on_own_stored(&transaction, result),
             Some(Task::StoreForeign { id, origin }) if result.is_ok() => {
                 if let Some(entry) = self.log.find_mut(&id) {
-                    entry.stored = true;
+                    entry.set_stored();
                     let size = u64::from(entry.size);
                     self.fetches.lost.note_saved(size, self.now);
                 }
@@ -98,9 +99,10 @@ impl Protocol {
                 if let Some(link) = self.links.by_peer.get(&origin).copied() {
                     self.confirm_to(link, id);
                 }
+                self.confirm_passed(&id);
             }
             Some(Task::StoreForeign { id, .. })
-                if self.log.find(&id).is_some_and(|entry| !entry.stored) =>
+                if self.log.find(&id).is_some_and(|entry| !entry.is_stored()) =>
             {
                 let size = self.log.find(&id).map_or(0, |entry| u64::from(entry.size));
                 self.log.note_unsaved(&id);
@@ -132,7 +134,10 @@ impl Protocol {
         }
         match self.log.find_mut(&id) {
             // It came from peers before.
-            Some(entry) => (entry.stored, entry.hop) = (true, 0),
+            Some(entry) => {
+                entry.set_stored();
+                entry.set_hop(0);
+            }
             None => self.accept(transaction, 0, None),
         }
     }

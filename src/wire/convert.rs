@@ -28,8 +28,9 @@ pub(super) mod kind {
     pub(crate) const RESERVE: u32 = 20;
     pub(crate) const BUSY: u32 = 21;
     pub(crate) const RECEIVING: u32 = 22;
+    pub(crate) const INTEREST: u32 = 23;
     /// The highest that this version knows.
-    pub(crate) const LAST: u32 = RECEIVING;
+    pub(crate) const LAST: u32 = INTEREST;
 }
 
 /// The code of each reason, in `Goodbye`. Codes are never reused.
