@@ -12,7 +12,8 @@
 //!
 //! **Depth.** That of an edge is one more than the least among its peers, at most `MAX_DEPTH`; a peer
 //! whose own way leads over this node is no way, and one whose way ends at a real relay is preferred.
-//! An edge that has links and no way for `GRACE` *stands in* for a relay: depth 0, carries everything,
+//! An edge that comes up waits a moment (`LOOK`) for a relay before it hangs off another edge. One that
+//! has links and no way for `GRACE` *stands in* for a relay: depth 0, carries everything,
 //! says that it is makeshift. It steps down for a way to a real relay only, so that two of them never
 //! wait for each other. So whatever fails ends in carrying everything, and a network of edges alone
 //! works like one of relays.
@@ -30,7 +31,8 @@
 //! it compares everything with all who carry that. What it holds and does not want (own publishes,
 //! what came from behind) is in no comparison: it is announced on every new way up, and again until
 //! a peer up there confirms that it has stored it. A race between what is said and what is sent costs
-//! bytes: what nobody here wants and does not come from behind is dropped and not remembered.
+//! bytes: what nobody here wants and does not come from behind is dropped, and not fetched again from
+//! that side until this node wants more.
 //!
 //! Invariant of an edge, together with `gossip` and `reconcile`: each live entry is wanted here and
 //! under the invariant of every link whose peer wants it, or it is stored at a peer nearer to a relay,
@@ -53,6 +55,8 @@ use super::timers::Timer;
 
 /// How long an edge looks for a way to a relay, and up to twice that, before it stands in for one.
 const GRACE: Duration = Duration::from_secs(4);
+/// How long it waits for a relay, and up to twice that, before it hangs off another edge.
+const LOOK: Duration = Duration::from_secs(1);
 /// Least time between two changes that peers are told of.
 const SAY_EVERY: Duration = Duration::from_secs(1);
 
@@ -67,8 +71,8 @@ pub(super) struct Carrying {
     live: Option<BTreeSet<TopicKey>>,
     /// What counts now; peers know what was last said to them.
     ours: Interest,
-    /// When an edge without a way stands in for a relay.
-    stands_in_at: Option<MonoTime>,
+    /// Until when an edge at `NOWHERE` waits for better, and whether it knows some way.
+    waits: Option<(bool, MonoTime)>,
     /// Some peer was not told yet.
     unsaid: bool,
     said: Option<MonoTime>,
@@ -86,7 +90,7 @@ impl Carrying {
             Interest::default()
         };
         let live = Some(BTreeSet::new());
-        Self { edge, fixed, live, ours, stands_in_at: None, unsaid: false, said: None }
+        Self { edge, fixed, live, ours, waits: None, unsaid: false, said: None }
     }
 
     pub(super) fn ours(&self) -> &Interest {
@@ -97,6 +101,14 @@ impl Carrying {
     pub(super) fn stands_in(&self) -> bool {
         self.edge && self.ours.depth == 0
     }
+}
+
+/// The best way to a relay: over a peer of this depth and name.
+#[derive(Debug, Clone, Copy)]
+struct Way {
+    makeshift: bool,
+    depth: u8,
+    via: u64,
 }
 
 /// Which way a peer is.
@@ -189,6 +201,9 @@ impl Protocol {
         }
         let new = self.work_out();
         let old = std::mem::replace(&mut self.carrying.ours, new);
+        if self.carrying.ours.exceeds(&old) {
+            self.fetches.unwanted.clear();
+        }
         let ours = &self.carrying.ours;
         if (old.depth == 0) != (ours.depth == 0) {
             let stands_in = ours.depth == 0;
@@ -201,25 +216,30 @@ impl Protocol {
     }
 
     fn work_out(&mut self) -> Interest {
-        let linked = self.links.up_count() > 0;
-        let way = self.way();
-        if way.is_some() || !linked {
-            self.carrying.stands_in_at = None;
+        let (linked, way) = (self.links.up_count() > 0, self.way());
+        let nowhere = self.carrying.ours.depth == NOWHERE;
+        // A relay at once, an edge only if no relay comes up beside it.
+        let sure = way.as_ref().is_some_and(|way| way.depth == 0 && !way.makeshift || !nowhere);
+        let patience = if way.is_some() { LOOK } else { GRACE };
+        let stands_in = way.is_none() && self.carrying.ours.depth == 0;
+        let decided = linked && (sure || stands_in || self.has_waited(way.is_some(), patience));
+        if decided || !linked {
+            self.carrying.waits = None;
         }
-        let Some((makeshift, depth, via)) = way else {
-            if linked && (self.carrying.ours.depth == 0 || self.grace_is_over()) {
-                return Interest { makeshift: true, ..Interest::default() };
-            }
-            let topics = self.wanted();
-            return Interest { depth: NOWHERE, topics, ..Interest::default() };
-        };
-        let depth = depth + 1;
-        Interest { depth, makeshift, via, topics: self.wanted() }
+        match way {
+            Some(way) if decided => Interest {
+                depth: way.depth + 1,
+                makeshift: way.makeshift,
+                via: way.via,
+                topics: self.wanted(),
+            },
+            None if decided => Interest { makeshift: true, ..Interest::default() },
+            _ => Interest { depth: NOWHERE, topics: self.wanted(), ..Interest::default() },
+        }
     }
 
-    /// The best way to a relay: whether that one is makeshift, depth and name of the peer. Who stands
-    /// in looks for a real one only.
-    fn way(&self) -> Option<(bool, u8, u64)> {
+    /// The best way to a relay. Who stands in looks for a real one only.
+    fn way(&self) -> Option<Way> {
         let ours = &self.carrying.ours;
         let stands_in = ours.depth == 0;
         let fit = |theirs: &Interest| {
@@ -232,19 +252,17 @@ impl Protocol {
             // The way that it has is kept while another is no better.
             (up.theirs.makeshift, up.theirs.depth, short != ours.via, short)
         });
-        ranked.min().map(|(makeshift, depth, _, short)| (makeshift, depth, short))
+        ranked.min().map(|(makeshift, depth, _, via)| Way { makeshift, depth, via })
     }
 
-    fn grace_is_over(&mut self) -> bool {
+    /// Whether it has been so for long enough: an edge knows a way, or none.
+    fn has_waited(&mut self, knows_way: bool, patience: Duration) -> bool {
         let now = self.now;
-        if let Some(at) = self.carrying.stands_in_at {
-            if at <= now {
-                self.carrying.stands_in_at = None;
-            }
+        if let Some((_, at)) = self.carrying.waits.filter(|(knew, _)| *knew == knows_way) {
             return at <= now;
         }
-        let at = now + GRACE + self.rng.jitter(GRACE);
-        self.carrying.stands_in_at = Some(at);
+        let at = now + patience + self.rng.jitter(patience);
+        self.carrying.waits = Some((knows_way, at));
         self.timers.set_earlier(Timer::Interest, at);
         false
     }
@@ -264,7 +282,7 @@ impl Protocol {
     /// Time to say what has changed, or to stand in.
     pub(super) fn on_interest_due(&mut self) {
         self.settle_interest();
-        if let Some(at) = self.carrying.stands_in_at {
+        if let Some((_, at)) = self.carrying.waits {
             self.timers.set_earlier(Timer::Interest, at);
         }
     }

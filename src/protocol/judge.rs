@@ -35,8 +35,8 @@ impl Protocol {
             return;
         }
         if !self.is_welcome(link, &id, transaction.header()) {
-            // Not remembered: it may come again from somebody behind us.
             self.remove_pending(&id);
+            self.fetches.unwanted.add(id);
             self.refuse_transaction(link, &id, Refusal::Unwanted);
             return;
         }

@@ -115,6 +115,38 @@ fn edges_get_their_topics_and_nothing_else() {
 }
 
 #[test]
+fn many_edges_cost_relays_what_they_want_and_no_more() {
+    seeds("many edges", 1, |seed| {
+        let nodes = [relays(5), edges(40)].concat();
+        let topics: [&[&str]; 4] = [&["a"], &["b"], &["c"], &["d"]];
+        let config = WorldConfig::new(seed, 0).verification(Verification::Trusted);
+        let mut world = world(config, nodes, &topics);
+        let publishers = [0, 1, 5, 6, 7, 8];
+        // Links learn where pushing pays.
+        publish(&mut world, &publishers, &["a", "b", "c", "d", "e"], 900);
+        settle(&mut world, secs(30));
+        let before: Vec<_> = (5..45).map(|n| counters(&world, n)).collect();
+        let all = publish(&mut world, &publishers, &["a", "b", "c", "d", "e"], 900);
+        settle(&mut world, secs(30));
+        let (mut received, mut wanted) = (0, 0);
+        for node in 5..45 {
+            assert_holds(&world, node, topics[(node - 5) % 4], &all);
+            let c = counters(&world, node);
+            assert_eq!(c.refused_unwanted, 0, "{c:?}");
+            let before = &before[node - 5];
+            received += c.payload_bytes_received - before.payload_bytes_received;
+            wanted += (c.transactions_accepted - before.transactions_accepted) * SIZE as u64;
+        }
+        println!("seed {seed}: {received} payload bytes for {wanted}");
+        assert!(received * 100 <= wanted * 105, "{received} for {wanted}");
+        for relay in 0..5 {
+            let linked = (0..5).filter(|other| world.linked(relay, *other)).count();
+            assert_eq!(linked, 4, "relays keep together");
+        }
+    });
+}
+
+#[test]
 fn what_those_behind_want_and_publish_passes_through() {
     seeds("chain", 6, |seed| {
         // 0 is the relay; 4 is a second relay that hears of the chain through it.
@@ -324,8 +356,11 @@ fn nothing_wanted_is_missed_under_loss_and_churn() {
             world.run_for(secs(5));
             world.set_loss(Loss::default());
             settle(&mut world, secs(90));
+            // What only the lost disk had is gone.
+            let kept = || all.iter().filter(|p| world.holders(&p.id) > 0);
+            assert!(kept().count() > all.len() - 5);
             for relay in 0..3 {
-                assert!(all.iter().all(|p| world.holds(relay, &p.id)), "{:?}", world.report());
+                assert!(kept().all(|p| world.holds(relay, &p.id)), "{:?}", world.report());
             }
         });
     }
