@@ -30,11 +30,11 @@
 //! A *need* is a window of which something may be missing on either side of a link. Needs arise
 //! on connect (everything; the side that dialled opens at once, the other one later, unless it has
 //! been found equal by then), when a debt is to be repaid, when announcements were dropped or given
-//! up, by `Yours`, and when this node wants more topics. Of the sessions that serve needs one runs at a time while it makes progress,
-//! so that the first neighbour of a late joiner lists everything and the others little; one that
-//! stalls lets the next one begin beside it. Apart from needs, every `reconcile_interval` one random
-//! link is compared over the last `reconcile_hot_window` (without the last 2 s, which are still on
-//! their way), and every `reconcile_full_interval` one over everything.
+//! up, by `Yours`, and when this node wants more topics. Of the sessions that serve needs one runs at
+//! a time while it makes progress, so that the first neighbour of a late joiner lists everything and
+//! the others little; one that stalls lets the next one begin beside it. Apart from needs, every
+//! `reconcile_interval` one random link is compared over the last `reconcile_hot_window` (without the
+//! last 2 s, which are still on their way), and every `reconcile_full_interval` one over everything.
 //!
 //! Invariant, together with `gossip`: for each up link and each live entry, the peer is known to
 //! have it, or was offered it on this link, or the entry is at or after the link's cursor, or it is
@@ -44,7 +44,7 @@
 //! Bounds: one own session a link and two in all; 512 ranges and 8 ids of state in each; a question
 //! has at most 32 ranges, its lists at most 32 ids each; depth 12; 1 MiB a session beyond what it
 //! found useful. Of a peer's questions one waits, sessions are opened once in 5 s on average, and
-//! answers beyond 1 MiB a minute are earned by fetching; within a scope each 16 entries looked at count
+//! answers beyond 1 MiB a minute are earned by fetching; within a scope each 64 entries looked at count
 //! as a byte. Sessions that bring nothing though the sets
 //! differ (an oversized transaction, another validator, a liar) come ever more rarely, up to 10 min.
 
@@ -118,7 +118,8 @@ pub(super) struct Repair {
     need: Option<Window>,
     /// It is the peer that lacks it, because we skipped it.
     owed: bool,
-    /// A question of the peer does not settle it: it may not have known yet what we want.
+    /// A question of the peer does not settle it, only a session of our own that comes to its end: the
+    /// peer may not have known yet what we want.
     firm: bool,
     not_before: MonoTime,
     /// Sessions in a row that failed or brought nothing though the sets differ.
@@ -320,7 +321,7 @@ impl Protocol {
             }
             let link = ready[self.rng.below(ready.len())];
             let Some(up) = self.links.up(link) else { return };
-            (up.repair.owed, up.repair.firm) = (false, false);
+            up.repair.owed = false;
             let Some(window) = up.repair.need.take() else { return };
             self.open(link, window, true);
         }

@@ -358,6 +358,7 @@ impl Protocol {
         }
         let pause = if repair.futile > 0 { repair.backoff() } else { PAUSE };
         repair.not_before = repair.not_before.max(now + pause.min(RETRY_MOST));
+        repair.firm &= repair.need.is_some();
         self.counters.reconcile_finished += 1;
         if let Some(Window { lower, upper }) = session.lacking {
             self.send(link, Message::Yours { lower, upper });

@@ -19,7 +19,7 @@ const EARNED: u64 = 256;
 const QUESTION: u64 = 256;
 const RANGE: u64 = 64;
 /// Entries looked at within a scope that count as one byte.
-const LOOKS: u64 = 16;
+const LOOKS: u64 = 64;
 /// Entries looked at for one answer, listed or not.
 const MAX_SCANNED: usize = 16_384;
 /// A window is as wide as ours if it begins no later than this after it.
@@ -139,16 +139,21 @@ impl Protocol {
             match &range.content {
                 RangeContent::Print(print) => {
                     self.answer_print(&mut draft, window, print, limit, &scope);
-                    looks += self.looks(window, &scope);
+                    // Once for the print, twice to cut the range.
+                    looks += 3 * self.looks(window, &scope);
                 }
                 // A list that reaches beyond the horizon holds what is not to be fetched.
                 RangeContent::All(_) if !whole => {
                     self.answer_print(&mut draft, window, &[0; 16], limit, &scope);
-                    looks += self.looks(window, &scope);
+                    looks += 3 * self.looks(window, &scope);
                 }
                 RangeContent::All(list) => {
                     self.hear_listed(link, list, window.upper);
-                    if !self.answer_list(&mut draft, window, list, limit, &mut scanned, &scope) {
+                    let all =
+                        self.answer_list(&mut draft, window, list, limit, &mut scanned, &scope);
+                    let upper = draft.ranges.last().map_or(window.upper, |range| range.upper);
+                    looks += self.looks(Window { upper, ..window }, &scope);
+                    if !all {
                         break;
                     }
                 }
@@ -176,13 +181,12 @@ impl Protocol {
         self.send(link, Message::Answer(Box::new(answer)));
     }
 
-    /// Entries that have to be looked at to answer a print.
+    /// Entries that have to be looked at to find those in scope.
     fn looks(&self, window: Window, scope: &Scope) -> u64 {
         if scope.is_all() {
             return 0;
         }
-        // Once for the print, twice to cut the range.
-        3 * self.log.measure(window.lower, window.upper, &Scope::ALL).count
+        self.log.measure(window.lower, window.upper, &Scope::ALL).count
     }
 
     fn answer_print(
