@@ -453,7 +453,8 @@ impl Parts {
             index.extend(page);
         }
         let max_bytes = self.log.usage().await?.max_bytes;
-        Ok(Restored { peers, bans, index, outbox, max_bytes })
+        let partials = self.log.partials().await?;
+        Ok(Restored { peers, bans, index, outbox, max_bytes, partials })
     }
 
     /// A log that was lost or lags behind the outbox gets its own transactions again.

@@ -19,7 +19,9 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use crate::types::{Announcement, LinkId, MonoTime, PeerId, Refusal, Transaction, TransactionId};
+use crate::types::{
+    Announcement, KeptPartial, LinkId, MonoTime, PeerId, Refusal, Transaction, TransactionId,
+};
 
 use super::Protocol;
 use super::ids::IdMap;
@@ -27,6 +29,7 @@ use super::io::Ticket;
 use super::large::{Large, Shelf};
 use super::links::Up;
 use super::rng::Rng;
+use super::spill::Spills;
 use super::timers::Timer;
 
 /// Ids being fetched at once; at about 250 bytes each, 16 MiB.
@@ -205,6 +208,7 @@ pub(super) struct FetchState {
     pub(super) waiting: VecDeque<TransactionId>,
     /// Partial payloads that nobody serves.
     pub(super) parked: VecDeque<TransactionId>,
+    pub(super) spills: Spills,
     /// Peers that were asked for what they said they have, and by when they have to serve.
     pub(super) promises: BTreeMap<(PeerId, TransactionId), MonoTime>,
     /// Proofs for peers that ask.
@@ -222,11 +226,12 @@ pub(super) struct FetchState {
 }
 
 impl FetchState {
-    pub(super) fn new(rng: &mut Rng) -> Self {
+    pub(super) fn new(rng: &mut Rng, partials: Option<Vec<KeptPartial>>) -> Self {
         Self {
             assembling: 0,
             waiting: VecDeque::new(),
             parked: VecDeque::new(),
+            spills: Spills::restored(partials),
             promises: BTreeMap::new(),
             shelf: Shelf::default(),
             proving: BTreeMap::new(),

@@ -34,6 +34,7 @@ impl Protocol {
         let up = |of: fn(&super::links::Up) -> usize| {
             move |l: &super::links::Link| l.up.as_ref().map_or(0, of)
         };
+        let [spilling, spilled] = self.fetches.spills.sizes();
         let gauge = |name, value, bound| Gauge { name, value, bound };
         vec![
             gauge("pending", self.pending.len(), super::fetch::MAX_PENDING + super::MAX_STORING),
@@ -47,6 +48,8 @@ impl Protocol {
             ),
             gauge("refused", self.fetches.refused_len(), super::fetch::MAX_REFUSED),
             gauge("bytes of buffers", self.assembling(), self.assembly_bound()),
+            gauge("being spilled", spilling, super::spill::MAX_WRITES),
+            gauge("spilled", spilled, super::spill::MAX_KEPT),
             gauge("bytes of proofs", self.fetches.shelf.bytes(), super::large::MAX_SHELF),
             gauge("waiting for room", self.fetches.waiting.len(), super::fetch::MAX_PENDING),
             gauge("promises", self.fetches.promises.len(), super::reserve::MAX_PROMISES),

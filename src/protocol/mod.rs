@@ -13,7 +13,7 @@
 //! The parts, each with its contract at the top of its file: `session` (hello, links), `overlay`
 //! (which links), `discovery` (which peers), `liveness` (who is there), `gossip` (push, announce),
 //! `reconcile` (repair), `fetch` (want), `judge` (verify, accept), `large`, `reserve` and `pieces`
-//! (large payloads), `serve` (answer), `publish` (store), `outbox` (copies), `guard` (bans), `log`
+//! (large payloads), `spill` (their way to the store and back), `serve` (answer), `publish` (store), `outbox` (copies), `guard` (bans), `log`
 //! (what is retained; `slab`, `order`, `ids`).
 
 mod book;
@@ -43,6 +43,7 @@ mod serve;
 mod session;
 mod share;
 mod slab;
+mod spill;
 mod timers;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -60,8 +61,8 @@ use fetch::{FetchState, Pending};
 pub use gauges::Gauge;
 use ids::IdMap;
 pub use io::{
-    CallId, ConnectFailure, DialId, Input, Judgement, LinkView, Output, PublishRefusal, Queued,
-    Restored, Ticket,
+    CallId, ConnectFailure, DialId, Input, Judgement, LinkView, Output, PartialOp, PublishRefusal,
+    Queued, Restored, Ticket,
 };
 
 /// How often expired transactions and bans are looked for.
@@ -83,6 +84,8 @@ enum Task {
     Head { link: LinkId, from: PeerId, id: TransactionId },
     Piece { link: LinkId, from: PeerId, piece: Piece },
     Prove { id: TransactionId },
+    Spill { id: TransactionId, size: u64 },
+    Unspill { id: TransactionId },
 }
 
 /// The whole protocol state of one node.
@@ -160,7 +163,7 @@ impl Protocol {
         let discovery = &config.discovery;
         let book = book::Book::new(&discovery.bootstrap, discovery.max_peers, restored.peers);
         let pending = IdMap::new(&mut rng);
-        let fetches = FetchState::new(&mut rng);
+        let fetches = FetchState::new(&mut rng, restored.partials);
         let mut timers = timers::Timers::default();
         timers.set(timers::Timer::Overlay, MonoTime::ZERO);
         timers.set(timers::Timer::Expire, MonoTime::ZERO + EXPIRE_EVERY);
@@ -347,6 +350,8 @@ impl Protocol {
             Input::HeadVerified { ticket, result } => self.on_head_verified(ticket, result),
             Input::PieceVerified { ticket, valid } => self.on_piece_verified(ticket, valid),
             Input::Proved { ticket, proofs } => self.on_proved(ticket, proofs),
+            Input::Spilled { ticket, kept } => self.on_spilled(ticket, kept),
+            Input::Unspilled { ticket, pieces } => self.on_unspilled(ticket, pieces),
             Input::Connect { call, endpoint } => self.on_connect(call, endpoint),
             Input::Disconnect { peer } => {
                 if let Some(link) = self.links.by_peer.get(&peer).copied() {
@@ -369,6 +374,8 @@ impl Protocol {
             Timer::Pong(link) => self.on_pong_overdue(link),
             Timer::Flush(link) => self.flush(link),
             Timer::Fetch(id) => self.on_fetch_due(&id),
+            // What waits is looked at after every turn.
+            Timer::Room => {}
             Timer::Overlay => self.maintain(),
             Timer::Needy => self.on_needy(),
             Timer::Refresh => self.on_refresh(),
@@ -432,6 +439,7 @@ impl Protocol {
     fn on_expire(&mut self) {
         self.expire_log();
         self.expire_bans();
+        self.expire_partials();
         self.settle_promises();
         self.repair_after_loss();
         self.timers.set(timers::Timer::Expire, self.now + EXPIRE_EVERY);

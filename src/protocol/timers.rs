@@ -17,6 +17,8 @@ pub(super) enum Timer {
     Flush(LinkId),
     /// Ask for a transaction, or ask somebody else.
     Fetch(TransactionId),
+    /// A payload in memory has been quiet long enough to make room.
+    Room,
     /// Look whether more links are needed.
     Overlay,
     /// Ask for peers because links are missing and nobody is left to dial.

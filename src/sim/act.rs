@@ -1,9 +1,10 @@
 //! What happens: events become inputs, outputs become effects.
 
 use crate::error::StoreErrorKind;
-use crate::protocol::{Input, Judgement, Output, Ticket};
+use crate::protocol::{Input, Judgement, Output, PartialOp, Ticket};
 use crate::types::{
-    Head, InvalidTransaction, NewEntry, PeerRecord, Proofs, Transaction, Verdict, verify_piece,
+    Head, InvalidTransaction, NewEntry, PeerRecord, Piece, Proofs, Transaction, Verdict,
+    verify_piece,
 };
 
 use super::check::Seen;
@@ -54,6 +55,11 @@ impl World {
             Event::Stored { node, boot, ticket, entry, own } => {
                 if self.is_running(node, boot) {
                     self.on_stored(node, ticket, *entry, own);
+                }
+            }
+            Event::Partial { node, boot, op } => {
+                if self.is_running(node, boot) {
+                    self.on_partial(node, *op);
                 }
             }
             Event::Resume { node, boot } => {
@@ -189,15 +195,17 @@ impl World {
                 self.complete_later(node, Input::RecordsVerified { ticket, valid, forged });
             }
             Output::Store { ticket, entry, own } => {
-                let n = &mut self.nodes[node];
-                n.store_free = n.store_free.max(self.now) + self.config.store_delay;
-                let at = n.store_free;
+                let at = self.after_store(node);
                 let entry = Box::new(entry);
                 self.schedule(at, Event::Stored { node, boot, ticket, entry, own });
             }
             Output::Load { ticket, id } => {
                 let at = self.now + self.config.store_delay;
                 self.schedule(at, Event::Loaded { node, boot, ticket, id });
+            }
+            Output::Partial(op) => {
+                let at = self.after_store(node);
+                self.schedule(at, Event::Partial { node, boot, op: Box::new(op) });
             }
             Output::UpdateOutbox { states } => self.nodes[node].store.update(&states),
             Output::Confirmed { ids } => self.nodes[node].store.confirm(&ids),
@@ -218,6 +226,34 @@ impl World {
             | Output::Connected { .. }
             | Output::Observed { .. }
             | Output::Emit(_) => {}
+        }
+    }
+
+    /// When a node's store is through with what it has to do and one thing more.
+    fn after_store(&mut self, node: usize) -> std::time::Duration {
+        let n = &mut self.nodes[node];
+        n.store_free = n.store_free.max(self.now) + self.config.store_delay;
+        n.store_free
+    }
+
+    fn on_partial(&mut self, node: usize, op: PartialOp) {
+        let trusted = self.config.verification == Verification::Trusted;
+        let n = &mut self.nodes[node];
+        match op {
+            PartialOp::Spill { ticket, partial, max_bytes } => {
+                let kept = n.store_error.is_none();
+                if kept {
+                    n.store.keep_partial(partial, max_bytes);
+                }
+                self.feed(node, Input::Spilled { ticket, kept });
+            }
+            PartialOp::Unspill { ticket, id, root, len } => {
+                let mut pieces = n.store.partial(&id);
+                let right = |p: &Piece| verify_piece(&root, len, p.index, &p.bytes, &p.proof);
+                pieces.retain(|piece| trusted || right(piece));
+                self.feed(node, Input::Unspilled { ticket, pieces });
+            }
+            PartialOp::Drop { ids } => n.store.drop_partials(&ids),
         }
     }
 

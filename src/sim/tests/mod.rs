@@ -13,6 +13,7 @@ mod repair;
 mod replay;
 mod room;
 mod scenarios;
+mod spill;
 mod spread;
 
 use std::ops::Range;

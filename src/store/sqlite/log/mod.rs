@@ -10,6 +10,7 @@
 //! page caches, and a filter of about 2.4 to 5 bytes an id (see `generations`).
 
 mod generations;
+mod partials;
 mod read;
 mod write;
 
@@ -25,11 +26,14 @@ use self::generations::Generations;
 use super::DirLock;
 use super::database::{Database, Insert, Setup};
 use crate::error::StoreError;
-use crate::ports::{IndexEntry, MAX_CURSORS, NewEntry, Page, TransactionStore, Usage};
+use crate::ports::{
+    IndexEntry, KeptPartial, MAX_CURSORS, NewEntry, Page, Partial, TransactionStore, Usage,
+};
 use crate::store::too_many_cursors;
-use crate::types::{Cursor, Topic, Transaction, TransactionId, WallTime};
+use crate::types::{Cursor, Piece, Topic, Transaction, TransactionId, WallTime};
 
-const MIGRATIONS: &[&str] = &[include_str!("../migrations/log/1.sql")];
+const MIGRATIONS: &[&str] =
+    &[include_str!("../migrations/log/1.sql"), include_str!("../migrations/log/2.sql")];
 const WRITER: Setup =
     Setup { synchronous: SqliteSynchronous::Normal, cache_kib: 8192, checkpoint_pages: 4000 };
 const READER: Setup = Setup { cache_kib: 2048, ..WRITER };
@@ -179,7 +183,9 @@ impl TransactionStore for SqliteLog {
     }
 
     async fn expire(&self, now: WallTime) -> Result<u64, StoreError> {
-        self.drop_ended(now).await
+        let gone = self.drop_ended(now).await?;
+        self.expire_partials(now).await?;
+        Ok(gone)
     }
 
     async fn load_cursor(&self, name: &str) -> Result<Option<Cursor>, StoreError> {
@@ -204,6 +210,22 @@ impl TransactionStore for SqliteLog {
     async fn remove_cursor(&self, name: &str) -> Result<(), StoreError> {
         let remove = sqlx::query("DELETE FROM cursors WHERE name = ?").bind(name.to_owned());
         self.writer.lock().await?.execute(remove).await
+    }
+
+    async fn partials(&self) -> Result<Option<Vec<KeptPartial>>, StoreError> {
+        self.list_partials().await.map(Some)
+    }
+
+    async fn put_partial(&self, partial: &Partial, max_bytes: u64) -> Result<(), StoreError> {
+        self.add_partial(partial, max_bytes).await
+    }
+
+    async fn get_partial(&self, id: &TransactionId) -> Result<Vec<Piece>, StoreError> {
+        self.read_partial(id).await
+    }
+
+    async fn remove_partials(&self, ids: &[TransactionId]) -> Result<(), StoreError> {
+        self.drop_partials(ids).await
     }
 }
 
