@@ -103,6 +103,8 @@ pub(super) struct Pending {
     /// Who was asked for it as a small one.
     pub(super) asked: Option<LinkId>,
     pub(super) turns: u32,
+    /// Found by comparison: others have had it for a while, and probably all peers do.
+    pub(super) found: bool,
     pub(super) large: Option<Box<Large>>,
 }
 
@@ -116,6 +118,7 @@ impl Pending {
             sources: Vec::new(),
             asked: None,
             turns: 0,
+            found: false,
             large: None,
         }
     }

@@ -16,7 +16,8 @@
 //!
 //! Invariant: for each up link and each live entry, the peer is known to have it, or was offered it
 //! on this link, or the entry is at or after the link's cursor, or it is not older than the link's
-//! debt, or it is in the window of a need or a session of `reconcile`, which states how that holds.
+//! debt, or it is in the window of a need or a session of `reconcile`, which states how that holds,
+//! or among the news of the link (`reconcile::news`).
 
 use std::time::Duration;
 
@@ -58,6 +59,8 @@ pub(super) struct Got {
     pub(super) known: u64,
     /// Whether it was asked for.
     pub(super) asked: bool,
+    /// Whether that was because a comparison found it.
+    pub(super) found: bool,
     /// Slot of the link it came on.
     pub(super) ingress: u8,
 }
@@ -69,6 +72,7 @@ impl Protocol {
         let header = transaction.header();
         let (own, known) = (from.is_none(), from.map_or(0, |got| got.known));
         let late = from.is_some_and(|got| got.asked) && header.created.plus(LATE) < self.wall;
+        let found = from.is_some_and(|got| got.found);
         self.counters.payload_bytes_accepted += header.payload_len;
         let entry = Entry {
             id: transaction.id(),
@@ -77,6 +81,7 @@ impl Protocol {
             hop,
             stored: own,
             late,
+            found,
             created: header.created,
             keep_until: self.keep_until(transaction),
             known,
@@ -182,6 +187,10 @@ impl Protocol {
         }
         if entry.is_late() && self.is_needed(link, entry.key()) {
             // The peer will be compared with, and probably has it.
+            return;
+        }
+        if entry.is_found() {
+            self.tell_later(link, entry.key());
             return;
         }
         let announcement = Announcement { id: entry.id, size, hop: entry.hop };

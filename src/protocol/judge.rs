@@ -170,6 +170,9 @@ impl Protocol {
         let id = transaction.id();
         let pending = self.remove_pending(&id);
         let asked = pending.as_ref().is_some_and(|p| p.asked.is_some() || p.large.is_some());
+        // What its own origin served is news to others.
+        let by_origin = from == transaction.header().origin;
+        let found = asked && !by_origin && pending.as_ref().is_some_and(|p| p.found);
         let (sources, large) = pending.map(|p| (p.sources, p.large)).unwrap_or_default();
         // Who only has the header is told once more when all is here.
         let holders = sources.iter().filter(|s| s.holds == Holds::All && !s.guessed);
@@ -178,7 +181,7 @@ impl Protocol {
         let ingress = link.and_then(|link| self.links.slot_of(*link)).unwrap_or(OWN);
         let hop = hop.saturating_add(1);
         self.counters.transactions_accepted += 1;
-        self.accept(transaction, hop, Some(Got { known, asked, ingress }));
+        self.accept(transaction, hop, Some(Got { known, asked, found, ingress }));
         self.store_foreign(from, transaction, hop);
         for (child, _) in large.map(|large| large.children).unwrap_or_default() {
             self.serve(child);

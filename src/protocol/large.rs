@@ -64,8 +64,6 @@ pub(super) struct Large {
     pub(super) blind: Vec<LinkId>,
     /// Peers that wait for pieces from us, with their places.
     pub(super) children: Vec<(LinkId, u32)>,
-    /// Found by comparison: others have had it for a while, and probably all peers do.
-    pub(super) found: bool,
     /// In the queue for room.
     pub(super) waiting: bool,
     /// Nobody is left to ask; kept for a while in case somebody comes back.

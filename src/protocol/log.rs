@@ -39,6 +39,8 @@ pub(super) struct Entry {
     pub(super) stored: bool,
     /// Asked for long after its creation.
     pub(super) late: bool,
+    /// Found by comparison.
+    pub(super) found: bool,
     pub(super) created: WallTime,
     pub(super) keep_until: WallTime,
     /// Link slots whose peer is known to have it.
@@ -160,7 +162,9 @@ impl Log {
         let mut record = Record::new(entry.id, entry.created, entry.keep_until);
         record.size = u32::try_from(entry.size).unwrap_or(u32::MAX);
         (record.hop, record.stored) = (entry.hop, entry.stored);
-        if entry.late {
+        if entry.found {
+            record.set_found();
+        } else if entry.late {
             record.set_late();
         }
         record.ingress = entry.ingress;
@@ -463,6 +467,7 @@ mod tests {
             hop: u16::from(!n.is_multiple_of(2)),
             stored: true,
             late: false,
+            found: false,
             created: WallTime::from_millis(created),
             keep_until: WallTime::from_millis(keep_until),
             known: u64::MAX,

@@ -148,6 +148,7 @@ impl Protocol {
                 hop: entry.hops,
                 stored: true,
                 late: false,
+                found: false,
                 created: entry.created,
                 keep_until: entry.keep_until,
                 known: 0,

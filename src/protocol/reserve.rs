@@ -158,7 +158,7 @@ impl Protocol {
         let (now, links) = (self.now, self.links.up_ids());
         if let Some(pending) = self.pending.get_mut(id)
             && pending.size >= STRIPE_FROM
-            && pending.large.as_ref().is_some_and(|large| large.found)
+            && pending.found
         {
             for link in links {
                 pending.guess_source(link, now);

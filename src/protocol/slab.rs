@@ -16,6 +16,8 @@ const _: () = assert!(size_of::<Record>() == 56, "resident for each retained tra
 
 /// In place of a number of pushes: asked for long after its creation.
 const LATE: u8 = u8::MAX;
+/// The same: found by comparison.
+const FOUND: u8 = u8::MAX - 1;
 
 /// What a record stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,7 +78,12 @@ impl Record {
     /// Asked for long after its creation: others are probably asking for it as well, and it is
     /// never pushed.
     pub(super) fn is_late(&self) -> bool {
-        self.pushes == LATE
+        self.pushes >= FOUND
+    }
+
+    /// Found by comparison: neighbours are finding it as well, and only told of it later.
+    pub(super) fn is_found(&self) -> bool {
+        self.pushes == FOUND
     }
 
     /// Whether this node published it.
@@ -88,13 +95,17 @@ impl Record {
         self.pushes = LATE;
     }
 
+    pub(super) fn set_found(&mut self) {
+        self.pushes = FOUND;
+    }
+
     /// Pushes of it so far.
     pub(super) fn pushes(&self) -> u32 {
         u32::from(self.pushes)
     }
 
     pub(super) fn note_push(&mut self) {
-        self.pushes = self.pushes.saturating_add(1).min(LATE - 1);
+        self.pushes = self.pushes.saturating_add(1).min(FOUND - 1);
     }
 
     /// When it may go.

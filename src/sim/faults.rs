@@ -245,14 +245,20 @@ impl World {
 
     /// The payload bytes that running honest nodes do not have yet.
     pub fn missing_bytes(&self) -> u64 {
-        self.missing_of(|size| size)
+        self.missing_of(|spread| spread.size)
     }
 
-    fn missing_of(&self, weight: impl Fn(u64) -> u64) -> u64 {
+    /// The bytes that a perfect repair sends: what is missing, once, as it travels (header and
+    /// signature included), and nothing else.
+    pub fn missing_wire_bytes(&self) -> u64 {
+        self.missing_of(super::spread::Spread::wire_size)
+    }
+
+    fn missing_of(&self, weight: impl Fn(&super::spread::Spread) -> u64) -> u64 {
         let expected: NodeSet = self.honest().collect();
         let all = expected.len();
         let live = self.spreads.live(self.latest_wall());
-        live.map(|s| (all - s.holders.common(&expected)) as u64 * weight(s.size)).sum()
+        live.map(|s| (all - s.holders.common(&expected)) as u64 * weight(s)).sum()
     }
 
     /// Whether within each connected group all honest nodes hold the same.

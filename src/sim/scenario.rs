@@ -165,8 +165,8 @@ impl ScenarioConfig {
         if vast {
             // What a node remembers of others is most of what it needs, ten thousand times over.
             node.discovery.max_peers = 100;
-            // Disks share their copies, memories do not.
-            node.gossip.cache_bytes = 0;
+            // Disks share their copies, memories do not; what peers answer is about the latest.
+            node.gossip.cache_bytes = 256 * 1024;
         }
         Self {
             scenario,
@@ -268,7 +268,8 @@ pub struct ScenarioReport {
     pub recovery_s: Option<f64>,
     /// Payload bytes sent after a partition healed or late nodes joined, per byte that was missing.
     pub missing_bytes_ratio: Option<f64>,
-    /// The same with all bytes sent, in that time.
+    /// All bytes sent in that time, per byte that a perfect repair would send: what is missing with
+    /// its header and signature, once, and nothing else.
     pub missing_total_ratio: Option<f64>,
     /// Faults that really struck, warm-up included.
     pub faults: Faults,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::types::{Transaction, TransactionId, WallTime};
+use crate::types::{Message, Transaction, TransactionId, WallTime};
 
 use super::ids::{FastMap, NodeSet};
 
@@ -16,6 +16,15 @@ pub(super) struct Spread {
     pub(super) holders: NodeSet,
     /// One copy of its bytes for all disks that hold them: thousands of nodes fit into memory.
     whole: Option<Transaction>,
+}
+
+impl Spread {
+    /// What it takes up in a frame.
+    pub(super) fn wire_size(&self) -> u64 {
+        let push =
+            |transaction: &Transaction| Message::Push { transaction: transaction.clone(), hop: 0 };
+        self.whole.as_ref().map_or(self.size, |whole| push(whole).weight() as u64)
+    }
 }
 
 /// All transactions that were ever published.

@@ -23,6 +23,8 @@ const FLOODS: usize = 10;
 /// What was sent and what was missing when a fault ended.
 struct Debt {
     missing: u64,
+    /// The same as it travels.
+    wire: u64,
     payload: u64,
     all: u64,
 }
@@ -176,10 +178,10 @@ impl Stage {
     }
 
     fn open_debt(&mut self) {
-        let missing = self.world.missing_bytes();
+        let (missing, wire) = (self.world.missing_bytes(), self.world.missing_wire_bytes());
         let sent = &self.world.figures;
         let all = sent.payload_sent + sent.control_sent;
-        self.debt = Some(Debt { missing, payload: sent.payload_sent, all });
+        self.debt = Some(Debt { missing, wire, payload: sent.payload_sent, all });
     }
 
     /// Microseconds that flooding would take from some of the origins.
@@ -214,7 +216,7 @@ impl Stage {
             self.problems.push(format!("{name} was never checked"));
         }
         let rtt_micros = rtt.as_secs_f64() * 1e6;
-        let ratio = |sent: u64, debt: &Debt| sent as f64 / debt.missing.max(1) as f64;
+        let ratio = |sent: u64, missing: u64| sent as f64 / missing.max(1) as f64;
         let all = figures.payload_sent + figures.control_sent;
         let pairs = (config.nodes * config.transactions.max(1)) as f64;
         let deliveries = figures.latencies.len().max(1) as f64;
@@ -236,8 +238,8 @@ impl Stage {
             missing_bytes_ratio: self
                 .debt
                 .as_ref()
-                .map(|d| ratio(figures.payload_sent - d.payload, d)),
-            missing_total_ratio: self.debt.as_ref().map(|d| ratio(all - d.all, d)),
+                .map(|d| ratio(figures.payload_sent - d.payload, d.missing)),
+            missing_total_ratio: self.debt.as_ref().map(|d| ratio(all - d.all, d.wire)),
             faults: report.faults,
             invariants: report.checks,
             mean_links: report.mean_links,

@@ -32,8 +32,8 @@
 //!
 //! Invariant, together with `gossip`: for each up link and each live entry, the peer is known to
 //! have it, or was offered it on this link, or the entry is at or after the link's cursor, or it is
-//! inside the link's debt, or inside the window of a need or session of this link on one of both
-//! sides. A session that fails gives the rest of its window back to the need.
+//! inside the link's debt, or among its news, or inside the window of a need or session of this link
+//! on one of both sides. A session that fails gives the rest of its window back to the need.
 //!
 //! Bounds: one own session a link and two in all; 512 ranges and 8 ids of state in each; a question
 //! has at most 32 ranges, its lists at most 32 ids each; depth 12; 1 MiB a session beyond what it
@@ -41,6 +41,7 @@
 //! answers beyond 1 MiB a minute are earned by fetching. Sessions that bring nothing though the sets
 //! differ (an oversized transaction, another validator, a liar) come ever more rarely, up to 10 min.
 
+mod news;
 mod opener;
 mod responder;
 
@@ -54,6 +55,7 @@ use super::Protocol;
 use super::fetch::{MAX_HEARD, MAX_PENDING};
 use super::slab::Record;
 use super::timers::Timer;
+use news::News;
 use opener::Session;
 use responder::Theirs;
 
@@ -117,6 +119,7 @@ pub(super) struct Repair {
     quiet_until: MonoTime,
     session: Option<Session>,
     theirs: Theirs,
+    news: News,
 }
 
 impl Repair {
@@ -250,6 +253,7 @@ impl Protocol {
         }
         self.start_needed();
         self.start_routine();
+        self.tell_news();
         if let Some(at) = self.next_repair() {
             self.timers.set(Timer::Reconcile, at.max(self.now + PAUSE / 100));
         }
@@ -261,6 +265,8 @@ impl Protocol {
         }
         let ups = || self.links.all.values().filter_map(|l| l.up.as_ref());
         let routine = self.repairs.hot.min(self.repairs.full);
+        let news = ups().filter_map(|up| up.repair.news.due()).min();
+        let routine = news.map_or(routine, |at| at.min(routine));
         if self.repairs.running > 0 {
             return Some(routine.min(self.now + TICK));
         }
@@ -390,9 +396,7 @@ impl Protocol {
                 let new = !self.pending.contains(id);
                 self.hear(link, &super::Announcement { id: *id, size: *size, hop: 1 });
                 if let Some(pending) = self.pending.get_mut(id) {
-                    if let Some(large) = &mut pending.large {
-                        large.found = true;
-                    }
+                    pending.found |= new;
                     missing.push(*id);
                     // What was announced before is asked for in the order of that.
                     if settled && new {

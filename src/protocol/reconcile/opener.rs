@@ -19,7 +19,7 @@ pub(super) const MAX_TODO: usize = 512;
 /// Cuts of a range; 16^12 is more than any set holds.
 const MAX_DEPTH: u8 = 12;
 /// Ids announced to the other side; beyond, it is told to ask itself.
-const MAX_OFFERED: u64 = 64;
+const MAX_OFFERED: u64 = 8;
 /// An answer is overdue after this.
 const ANSWER: Duration = Duration::from_secs(10);
 /// A fetch of what was found that stands still for this long ends the session.
