@@ -25,8 +25,8 @@ const ONE: i32 = 1 << 16;
 /// Fewer samples than this of what came on one link say nothing; the link's average decides.
 const MIN_SAMPLES: u8 = 3;
 /// The same of an origin: what came on the same link from others is worth more than a few of its
-/// own (1 KiB from random origins at 100 nodes, six seeds: 1.53 to 1.60 copies instead of 1.53 to
-/// 2.14 with 3; from ten origins no difference).
+/// own (1 KiB from random origins at 100 nodes: 1.53 to 1.60 copies over four seeds, and 1.54 to 2.14
+/// over six with 3; from ten origins no difference there).
 const MIN_OF_ORIGIN: u8 = 8;
 /// Origins remembered; the least recently heard of is forgotten first.
 pub(super) const MAX_ORIGINS: usize = 256;
