@@ -120,7 +120,6 @@ impl Pending {
         }
     }
 
-    /// Notes what a source says; what it said before still counts.
     /// A peer that said nothing, but probably has all of it.
     pub(super) fn guess_source(&mut self, link: LinkId, at: MonoTime) {
         if self.sources.iter().all(|s| s.link != link) {
@@ -131,6 +130,7 @@ impl Pending {
         }
     }
 
+    /// Notes what a source says; what it said before still counts.
     pub(super) fn add_source(
         &mut self,
         link: LinkId,

@@ -22,7 +22,7 @@ const REJECT: u32 = 10;
 /// Half-life of points.
 const HALF_LIFE: Duration = Duration::from_mins(10);
 /// Standing: what a broken promise costs, what a payload served earns, and the most that can be
-/// earned (research/protocol.md, section 3.9).
+/// earned.
 const BROKEN: i32 = 5;
 const SERVED: i32 = 1;
 const MAX_CREDIT: i32 = 40;

@@ -31,7 +31,7 @@ pub(super) const HIGH_WATER: usize = 256 * 1024;
 pub(super) const MAX_QUEUED: usize = 2 << 20;
 /// More than one turn adds to a queue that is below its bound.
 const MAX_MESSAGE: usize = 1 << 20;
-/// Small messages wait at most this long (research/protocol.md, section 3.10).
+/// Small messages wait at most this long.
 const FLUSH_AFTER: Duration = Duration::from_millis(5);
 /// This many small entries leave at once.
 const FLUSH_ENTRIES: usize = 64;

@@ -2,7 +2,7 @@
 //!
 //! Records stand in chunks, found by their sequence number. A chunk whose records are all dead is
 //! given back wherever it stands, so a few long-lived transactions do not keep the short-lived ones
-//! between them in memory. 64 bytes a record.
+//! between them in memory. 56 bytes a record.
 
 use std::collections::VecDeque;
 
@@ -10,7 +10,7 @@ use crate::types::{Bound, TransactionId, WallTime};
 
 use super::share::NOBODY;
 
-/// Records in one chunk: 64 KiB.
+/// Records in one chunk: 56 KiB.
 const CHUNK: usize = 1024;
 const _: () = assert!(size_of::<Record>() == 56, "resident for each retained transaction");
 

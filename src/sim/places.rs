@@ -8,7 +8,7 @@ use super::config::Latency;
 use super::dice::{Dice, nanos};
 use super::world::World;
 
-/// One-way delays between five regions, in milliseconds (research/protocol.md, section 2).
+/// One-way delays between five regions, in milliseconds.
 const REGIONS: [[u64; 5]; 5] = [
     [8, 40, 75, 110, 130],
     [40, 8, 60, 90, 120],
