@@ -289,7 +289,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::rng::Rng;
-    use super::{Duration, Entries, Entry, TransactionId};
+    use super::{Duration, Entries, TransactionId};
 
     fn id(n: u32) -> TransactionId {
         TransactionId::from_bytes(*blake3::hash(&n.to_le_bytes()).as_bytes())

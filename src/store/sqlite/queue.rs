@@ -328,7 +328,7 @@ impl TransactionQueue for SqliteQueue {
             held.whole(false)?;
             state.relaxed = false;
         }
-        let result = result.map(|removed| removed.unwrap_or_default());
+        let result = result.map(Option::unwrap_or_default);
         Self::settle(&mut held, state, &result).await;
         if usize::try_from(result?).is_ok_and(|removed| removed == candidates.len()) {
             for id in ids {
