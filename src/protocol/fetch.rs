@@ -96,6 +96,8 @@ pub(super) struct Pending {
     /// Which in the row of what that link was asked.
     pub(super) asked_no: u64,
     pub(super) turns: u32,
+    /// How often the validator did not answer.
+    pub(super) judged: u8,
     pub(super) large: Option<Box<Large>>,
     /// The link in whose flush it has its turn.
     pub(super) ordered: Option<LinkId>,
@@ -114,6 +116,7 @@ impl Pending {
             asked: None,
             asked_no: 0,
             turns: 0,
+            judged: 0,
             large: None,
             ordered: None,
             held: None,
@@ -281,8 +284,7 @@ impl Protocol {
                 }
             } else {
                 if a.hop == 0 {
-                    // Its origin needs copies: worth a try, and it backs off by itself.
-                    self.log.forget_unsaved(&a.id);
+                    self.try_again_for_origin(&a.id);
                 }
                 self.hear(link, &a);
                 if a.hop == 0 {
@@ -370,6 +372,14 @@ impl Protocol {
         self.fetches.lost.some = true;
     }
 
+    /// An origin needs copies of what could not be kept: worth a try, but no more often than for
+    /// others, since anybody may say that it is the origin.
+    pub(super) fn try_again_for_origin(&mut self, id: &TransactionId) {
+        if self.fetches.lost.not_before <= self.now {
+            self.log.forget_unsaved(id);
+        }
+    }
+
     /// Ever less often, so that a full disk does not make us fetch the same all the time.
     pub(super) fn repair_after_loss(&mut self) {
         if self.fetches.lost.is_due(self.now) {
@@ -419,6 +429,10 @@ impl Protocol {
                     pending.sources.retain(|s| s.link != link);
                 }
                 pending.asked = None;
+                if !blind && pending.sources.is_empty() {
+                    // Its cursor has passed: what it could not read now comes by comparison.
+                    self.want_repair(link);
+                }
                 self.ask(id);
             }
         }

@@ -51,7 +51,7 @@ impl Protocol {
             gauge("bytes of proofs", self.fetches.shelf.bytes(), super::large::MAX_SHELF),
             gauge("waiting for room", self.fetches.waiting.len(), super::fetch::MAX_PENDING),
             gauge("bytes held", held, held_bound),
-            gauge("promises", self.fetches.promises.len(), super::reserve::MAX_PROMISES),
+            gauge("promises", self.fetches.promises.len(), super::promises::MAX_PROMISES),
             gauge("book", self.book.known.len(), self.config.discovery.max_peers as usize),
             gauge("dials", self.dials.len(), 1024),
             gauge("links", self.links.up_count(), usize::from(super::links::MAX_SLOTS)),

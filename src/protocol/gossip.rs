@@ -50,7 +50,8 @@ const MAX_BEHIND: u64 = 65_536;
 const FORGET_EVERY: u64 = 256;
 /// Entries that some link has yet to pass.
 #[cfg(any(test, feature = "sim"))]
-pub(super) const MAX_NOT_PASSED: usize = 65_536 + 2 * 256;
+#[expect(clippy::cast_possible_truncation, reason = "small")]
+pub(super) const MAX_NOT_PASSED: usize = (MAX_BEHIND + 2 * FORGET_EVERY) as usize;
 
 /// How a transaction of another origin was had.
 #[derive(Debug, Clone, Copy)]
@@ -87,11 +88,22 @@ impl Protocol {
         for link in self.links.up_ids() {
             self.pump(link);
         }
-        if self.log.head().is_multiple_of(FORGET_EVERY) {
-            let ups = self.links.all.values().filter_map(|l| l.up.as_ref());
-            let passed = ups.map(|up| up.cursor).min().unwrap_or(self.log.head());
-            self.log.passed(passed);
+        self.forget_passed();
+    }
+
+    /// Forgets now and then for which links entries were meant that all of them have passed.
+    pub(super) fn forget_passed(&mut self) {
+        if self.log.head() < self.forgot_at + FORGET_EVERY {
+            return;
         }
+        self.forgot_at = self.log.head();
+        // Entries that are for nobody advance the head too.
+        for link in self.links.up_ids() {
+            self.pump(link);
+        }
+        let ups = self.links.all.values().filter_map(|l| l.up.as_ref());
+        let passed = ups.map(|up| up.cursor).min().unwrap_or(self.log.head());
+        self.log.passed(passed);
     }
 
     /// When every node may forget a transaction.

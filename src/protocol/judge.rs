@@ -18,19 +18,20 @@ use super::{Protocol, Task};
 
 /// Wait before a validator that did not answer is asked again.
 const JUDGE_AGAIN: Duration = Duration::from_secs(10);
+/// How often it is asked about one transaction before that is left to the next announcement.
+const MAX_JUDGED: u8 = 3;
 
 impl Protocol {
     /// Has complete bytes checked, unless the header alone says no.
     pub(super) fn verify(&mut self, link: LinkId, transaction: Transaction, hop: u16) {
         let id = transaction.id();
-        if let Some(reason) = self.inadmissible(transaction.header()) {
+        // What has no room is remembered, so it has to be real: `take` looks after the signature.
+        let inadmissible = self.inadmissible(transaction.header());
+        if let Some(reason) = inadmissible.filter(|reason| *reason != Refusal::OverShare) {
             self.remove_pending(&id);
             self.refuse_transaction(link, &id, reason);
             if reason == Refusal::Skewed {
                 self.want_later(link, transaction.header().created);
-            }
-            if reason == Refusal::OverShare {
-                self.turn_away(id, transaction.header());
             }
             return;
         }
@@ -53,6 +54,7 @@ impl Protocol {
             let size = transaction.header().payload_len;
             self.pending.insert(id, Pending::new(Stage::Heard, size, self.now));
         }
+        self.revive(&id);
         let now = self.now;
         if let Some(pending) = self.pending.get_mut(&id) {
             pending.stage = Stage::Verifying;
@@ -88,7 +90,8 @@ impl Protocol {
     /// on: others may have more room.
     pub(super) fn turn_away(&mut self, id: TransactionId, header: &Header) {
         let keep_until = header.expires.min(header.created.plus(self.config.gossip.retention));
-        self.log.turn_away(id, &header.origin, header.created, keep_until);
+        self.log.turn_away(id, &header.origin, header.created, keep_until, self.now);
+        self.forget_passed();
     }
 
     pub(super) fn on_verified(&mut self, ticket: Ticket, judgement: Judgement) {
@@ -126,7 +129,8 @@ impl Protocol {
         self.remove_pending(&id);
         self.fetches.refuse(id);
         let keep_until = self.keep_until(&transaction);
-        self.log.refuse(id, transaction.header().created, keep_until);
+        self.log.refuse(id, transaction.header().created, keep_until, self.now);
+        self.forget_passed();
         self.refuse_transaction(link, &id, refusal);
         if refusal == Refusal::Rejected {
             self.note_reject(&from);
@@ -137,7 +141,15 @@ impl Protocol {
     fn try_later(&mut self, id: &TransactionId) {
         if let Some(pending) = self.pending.get_mut(id) {
             pending.stage = Stage::Heard;
-            pending.turns += 1;
+            pending.judged += 1;
+            if pending.judged >= MAX_JUDGED {
+                self.give_up(id);
+                return;
+            }
+            if let Some(asked) = pending.asked.take() {
+                // Answered, and no fault of whoever did.
+                self.forget_asked(asked, id);
+            }
             self.timers.set(Timer::Fetch(*id), self.now + JUDGE_AGAIN);
         }
     }
@@ -184,8 +196,11 @@ impl Protocol {
         // Who only has the header is told once more when all is here.
         let holders = sources.iter().filter(|s| s.holds == Holds::All && !s.guessed);
         let known = holders.filter_map(|s| self.links.slot_of(s.link)).fold(0, |m, s| m | 1 << s);
-        let link = self.links.by_peer.get(&from);
-        let ingress = link.and_then(|link| self.links.slot_of(*link)).unwrap_or(OWN);
+        let up = self.links.by_peer.get(&from).copied().and_then(|link| self.links.up(link));
+        let ingress = up.map_or(OWN, |up| {
+            up.taken += transaction.header().payload_len;
+            up.slot
+        });
         let hop = hop.saturating_add(1);
         self.counters.transactions_accepted += 1;
 

@@ -41,7 +41,7 @@ use super::{Protocol, Task};
 
 /// How far apart the places of a node and of who hears of a payload from it are: room to rise.
 const STEP: u32 = 256;
-/// Peers that a payload may be reserved from again after they were asked before.
+/// Peers that were asked before and whose late pieces are still taken.
 const MAX_EXES: usize = 16;
 
 /// A large transaction on its way in.
@@ -66,6 +66,8 @@ pub(super) struct Large {
     pub(super) children: Vec<(LinkId, u32)>,
     /// Found by comparison: others have had it for a while, and probably all peers do.
     pub(super) found: bool,
+    /// Links in whose backlog it stands.
+    pub(super) queued: Vec<LinkId>,
     /// In the queue for room.
     pub(super) waiting: bool,
     /// Nobody is left to ask; kept for a while in case somebody comes back.
@@ -168,20 +170,21 @@ impl Protocol {
             return;
         }
         if offer.hop == 0 {
-            self.log.forget_unsaved(&id);
+            self.try_again_for_origin(&id);
         }
         if self.is_refused(&id) {
             return;
         }
-        if let Some(reason) = self.inadmissible(offer.head.header()) {
-            self.refuse_transaction(link, &id, reason);
-            if reason == Refusal::OverShare && !self.pending.contains(&id) {
-                self.turn_away(id, offer.head.header());
+        match self.inadmissible(offer.head.header()) {
+            // To be remembered, it has to be real: its signature is looked at first.
+            None | Some(Refusal::OverShare) => {}
+            Some(reason) => {
+                self.drop_inadmissible(link, &id, reason);
+                if reason == Refusal::Skewed {
+                    self.lost_some();
+                }
+                return;
             }
-            if reason == Refusal::Skewed {
-                self.lost_some();
-            }
-            return;
         }
         let size = offer.head.header().payload_len;
         let asked =
@@ -209,6 +212,7 @@ impl Protocol {
 
     /// Notes the header of a fetch and has its signature checked, unless it has one.
     fn take_head(&mut self, link: LinkId, id: &TransactionId, offer: Offer) {
+        self.revive(id);
         let Some(pending) = self.pending.get_mut(id) else { return };
         pending.size = offer.head.header().payload_len;
         // It was asked for as a small one: the answer says that it is not.
@@ -218,14 +222,14 @@ impl Protocol {
         if let Some(asked) = asked {
             large.parents.push(Parent::new(asked, None, now, true));
         }
-        large.parked = false;
         if let Some(head) = &large.head {
             // Honest relays pass on what they got, so another signature is worth a look.
             if head.signature() != offer.head.signature() {
                 if large.trusted {
                     self.check_head(link, offer.head);
                 } else {
-                    large.spare = Some((link, offer));
+                    // The first: who sends many may be the one who sent the wrong one.
+                    large.spare.get_or_insert((link, offer));
                 }
             }
             self.drive(id);
@@ -234,15 +238,20 @@ impl Protocol {
         large.hop = offer.hop.saturating_add(1);
         large.place = offer.place.saturating_add(STEP);
         large.head = Some(offer.head.clone());
-        self.start_assembly(id);
+        if self.inadmissible(offer.head.header()).is_some() {
+            self.abandon_parents(id);
+        } else {
+            self.start_assembly(id);
+        }
         self.check_head(link, offer.head);
-        self.watch_from_now(id);
+        self.set_watch(id);
     }
 
     fn check_head(&mut self, link: LinkId, head: Head) {
         let Some(from) = self.links.all.get(&link).map(|l| l.remote) else { return };
         self.verifying += 1;
-        let ticket = self.ticket(Task::Head { link, from, id: head.id() });
+        let (id, signature) = (head.id(), head.signature().clone());
+        let ticket = self.ticket(Task::Head { link, from, id, signature });
         self.out.push_back(Output::VerifyHead { ticket, head });
     }
 
@@ -251,32 +260,64 @@ impl Protocol {
         ticket: Ticket,
         result: Result<(), InvalidTransaction>,
     ) {
-        let Some(Task::Head { link, from, id }) = self.tickets.remove(&ticket) else { return };
+        let Some(Task::Head { link, from, id, signature }) = self.tickets.remove(&ticket) else {
+            return;
+        };
         self.verifying -= 1;
+        let large = self.pending.get(&id).and_then(|p| p.large.as_ref());
+        let checked = large.and_then(|l| l.head.as_ref()).filter(|h| *h.signature() == signature);
+        let Some(head) = checked.cloned() else {
+            // Of a fetch that has ended, or begun anew with another header.
+            if result.is_err() {
+                self.refuse_transaction(link, &id, Refusal::WrongSignature);
+                self.punish(&from, "forged transaction");
+            }
+            return;
+        };
         if result.is_err() {
             self.on_false_head(link, &from, &id);
             return;
         }
+        if let Some(reason) = self.inadmissible(head.header()) {
+            self.drop_inadmissible(link, &id, reason);
+            if reason == Refusal::OverShare {
+                self.turn_away(id, head.header());
+            }
+            return;
+        }
         let Some(large) = self.pending.get_mut(&id).and_then(|p| p.large.as_mut()) else { return };
-        if large.head.is_none() || std::mem::replace(&mut large.trusted, true) {
+        if std::mem::replace(&mut large.trusted, true) {
             return;
         }
         if let Some((link, offer)) = large.spare.take() {
             self.check_head(link, offer.head);
         }
         self.relay_head(&id);
+        if self.has_pieces(&id) {
+            // They were here before it was known to be worth telling.
+            self.say_receiving(&id, link);
+        }
         self.finish_assembly(&id);
         self.drive(&id);
+    }
+
+    fn has_pieces(&self, id: &TransactionId) -> bool {
+        let large = self.pending.get(id).and_then(|p| p.large.as_ref());
+        let assembly = large.and_then(|large| large.assembly.as_ref());
+        assembly.is_some_and(|a| a.have.len() > 1 && !a.have.is_empty())
+    }
+
+    /// A header that may not be taken here, by what its id commits to: whoever sends it.
+    fn drop_inadmissible(&mut self, link: LinkId, id: &TransactionId, reason: Refusal) {
+        if self.pending.get(id).is_some_and(|p| p.stage == Stage::Heard) {
+            self.remove_pending(id);
+        }
+        self.refuse_transaction(link, id, reason);
     }
 
     /// Its sender vouched for a signature that is wrong.
     fn on_false_head(&mut self, link: LinkId, from: &PeerId, id: &TransactionId) {
         self.refuse_transaction(link, id, Refusal::WrongSignature);
-        if self.pending.get(id).is_some_and(|p| p.large.as_ref().is_some_and(|l| l.trusted)) {
-            // A good one is here.
-            self.punish(from, "forged transaction");
-            return;
-        }
         self.abandon_parents(id);
         let mut spare = None;
         if let Some(pending) = self.pending.get_mut(id) {

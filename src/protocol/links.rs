@@ -141,7 +141,9 @@ pub(super) struct Up {
     /// When what it announced last is asked for, unless it is pushed before.
     pub(super) patient_until: MonoTime,
     /// How fast pieces come from it.
-    pub(super) intake: super::reserve::Intake,
+    pub(super) intake: super::stripe::Intake,
+    /// Payload bytes of transactions accepted from this peer.
+    pub(super) taken: u64,
     /// To be asked of this peer once it has answered some.
     pub(super) backlog: VecDeque<TransactionId>,
     /// Ids being fetched that were first heard of here.
@@ -328,10 +330,13 @@ impl Protocol {
     }
 
     /// Disconnects peers that make us answer more than they take.
-    pub(super) fn close_overfull(&mut self) {
+    pub(super) fn close_overfull(&mut self) -> bool {
+        let mut some = false;
         while let Some(link) = self.links.overfull.pop_first() {
             self.close(link, CloseReason::SlowPeer);
+            some = true;
         }
+        some
     }
 
     /// Sends everything that gathered on a link.

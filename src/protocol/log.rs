@@ -175,11 +175,17 @@ impl Log {
     }
 
     /// Remembers that the validator did not want a transaction, as far as there is room.
-    pub(super) fn refuse(&mut self, id: TransactionId, created: WallTime, keep_until: WallTime) {
+    pub(super) fn refuse(
+        &mut self,
+        id: TransactionId,
+        created: WallTime,
+        keep_until: WallTime,
+        now: MonoTime,
+    ) {
         if self.refused < MAX_REFUSED && self.position(&id).is_none() {
             let mut record = Record::new(id, created, keep_until);
             record.state = State::Refused;
-            self.insert(record, Recent { known: u64::MAX, accepted: MonoTime::ZERO });
+            self.insert(record, Recent { known: u64::MAX, accepted: now });
             self.refused += 1;
         }
     }
@@ -191,13 +197,14 @@ impl Log {
         origin: &PeerId,
         created: WallTime,
         keep_until: WallTime,
+        now: MonoTime,
     ) {
         if self.refused < MAX_REFUSED && self.position(&id).is_none() {
             let mut record = Record::new(id, created, keep_until);
             record.state = State::OverShare;
             record.origin = self.shares.enter(origin);
             self.shares.turn_away(record.origin, true);
-            self.insert(record, Recent { known: u64::MAX, accepted: MonoTime::ZERO });
+            self.insert(record, Recent { known: u64::MAX, accepted: now });
             self.refused += 1;
         }
     }
@@ -508,7 +515,7 @@ mod tests {
         let mut log = log();
         log.append(entry(1, 5, 30), MonoTime::ZERO);
         let without = log.measure(Bound::MIN, Bound::MAX);
-        log.refuse(id(2), WallTime::from_millis(6), WallTime::from_millis(30));
+        log.refuse(id(2), WallTime::from_millis(6), WallTime::from_millis(30), MonoTime::ZERO);
         assert!(!log.contains(&id(2)) && log.is_refused(&id(2)) && log.len() == 1);
         assert_ne!(log.measure(Bound::MIN, Bound::MAX), without);
         assert_eq!(log.range(Bound::MIN, Bound::MAX).count(), 1);
@@ -530,8 +537,8 @@ mod tests {
         log.note_unsaved(&id(1));
         assert!(!log.contains(&id(1)) && log.is_refused(&id(1)) && kept(&log).is_none());
         assert_eq!(log.measure(Bound::MIN, Bound::MAX), whole);
-        log.turn_away(id(6), &origin, WallTime::from_millis(6), end);
-        log.refuse(id(7), WallTime::from_millis(7), end);
+        log.turn_away(id(6), &origin, WallTime::from_millis(6), end, MonoTime::ZERO);
+        log.refuse(id(7), WallTime::from_millis(7), end, MonoTime::ZERO);
         assert_eq!((log.refused_len(), log.len()), (3, 0));
         log.forget_all_unsaved();
         assert!(!log.is_refused(&id(1)) && log.is_refused(&id(6)));

@@ -12,8 +12,8 @@
 //!
 //! The parts, each with its contract at the top of its file: `session` (hello, links), `overlay`
 //! (which links), `discovery` (which peers), `liveness` (who is there), `gossip` (push, announce),
-//! `reconcile` (repair), `fetch` (want; `asks`), `judge` (verify, accept), `large`, `reserve` and
-//! `pieces` (large payloads), `serve` (answer), `publish` (store), `outbox` (copies; `renew`), `flush`
+//! `reconcile` (repair), `fetch` (want; `asks`), `judge` (verify, accept), `large`, `reserve`,
+//! `promises`, `stripe` and `pieces` (large payloads), `serve` (answer), `publish` (store), `outbox` (copies; `renew`), `flush`
 //! (their order), `guard` (bans), `log` (what is retained; `slab`, `order`, `ids`).
 
 mod asks;
@@ -37,6 +37,7 @@ mod order;
 mod outbox;
 mod overlay;
 mod pieces;
+mod promises;
 mod publish;
 mod reconcile;
 mod renew;
@@ -46,6 +47,7 @@ mod serve;
 mod session;
 mod share;
 mod slab;
+mod stripe;
 mod timers;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -54,7 +56,7 @@ use std::time::Duration;
 use crate::config::Config;
 use crate::types::{
     AddressScope, Announcement, CloseReason, Counters, IndexEntry, LinkId, Message, Mode, MonoTime,
-    PeerId, PeerRecord, Piece, Stats, Transaction, TransactionId, WallTime,
+    PeerId, PeerRecord, Piece, Signature, Stats, Transaction, TransactionId, WallTime,
 };
 
 use fetch::{FetchState, Pending};
@@ -71,6 +73,8 @@ pub(crate) use renew::WINDOW as RENEWALS;
 
 /// How often expired transactions and bans are looked for.
 const EXPIRE_EVERY: Duration = Duration::from_secs(10);
+/// After a leap of the wall clock nothing expires for so long: it may be put right again.
+const SECOND_LOOK: Duration = Duration::from_mins(1);
 /// Transactions and bytes being checked, and operations being stored, above which no more input
 /// from peers should be read.
 const MAX_VERIFYING: usize = 4096;
@@ -85,7 +89,7 @@ enum Task {
     StoreOwn { transaction: Transaction, renews: Option<TransactionId> },
     StoreForeign { id: TransactionId, origin: PeerId },
     Load { ids: Vec<TransactionId> },
-    Head { link: LinkId, from: PeerId, id: TransactionId },
+    Head { link: LinkId, from: PeerId, id: TransactionId, signature: Signature },
     Piece { link: LinkId, from: PeerId, piece: Piece },
     Prove { id: TransactionId },
 }
@@ -99,6 +103,8 @@ pub struct Protocol {
     record: PeerRecord,
     now: MonoTime,
     wall: WallTime,
+    /// When the wall clock last went ahead by more than clocks may differ.
+    leapt: Option<MonoTime>,
     rng: rng::Rng,
     timers: timers::Timers,
     out: VecDeque<Output>,
@@ -110,6 +116,8 @@ pub struct Protocol {
     tickets: BTreeMap<Ticket, Task>,
     next_ticket: u64,
     log: log::Log,
+    /// Its head when it was last told what all links have passed.
+    forgot_at: u64,
     learned: learn::Learned,
     repairs: reconcile::Repairs,
     pending: IdMap<Pending>,
@@ -168,6 +176,7 @@ impl Protocol {
             record,
             now: MonoTime::ZERO,
             wall: WallTime::default(),
+            leapt: None,
             rng,
             timers,
             out: VecDeque::new(),
@@ -179,6 +188,7 @@ impl Protocol {
             tickets: BTreeMap::new(),
             next_ticket: 0,
             log,
+            forgot_at: 0,
             learned: learn::Learned::new(),
             repairs: reconcile::Repairs::default(),
             pending,
@@ -210,8 +220,7 @@ impl Protocol {
     /// Takes one input. `now` never goes back (an earlier one counts as the latest seen); `wall`
     /// may jump.
     pub fn handle(&mut self, now: MonoTime, wall: WallTime, input: Input) {
-        self.now = self.now.max(now);
-        self.wall = wall;
+        self.note_time(now, wall);
         for id in std::mem::take(&mut self.restored) {
             if !self.log.contains(&id) {
                 self.outbox.set_stale(&id);
@@ -223,9 +232,15 @@ impl Protocol {
             let Some(timer) = self.timers.pop(self.now) else { break };
             self.fire(timer);
         }
-        self.admit_waiting();
-        self.flush_dirty();
-        self.close_overfull();
+        loop {
+            self.admit_waiting();
+            self.flush_dirty();
+            if !self.close_overfull() {
+                break;
+            }
+            // What was asked there is asked elsewhere, and leaves in this turn too.
+            self.advance_inflows();
+        }
     }
 
     /// The next thing to do; drain to `None` after every [`Protocol::handle`].
@@ -451,6 +466,30 @@ impl Protocol {
         }
     }
 
+    fn note_time(&mut self, now: MonoTime, wall: WallTime) {
+        let now = self.now.max(now);
+        let (expected, skew) =
+            (self.wall.plus(now.since(self.now)), self.config.network.max_clock_skew);
+        if self.wall == WallTime::default() {
+            // The first input.
+        } else if wall > expected.plus(skew) {
+            self.leapt = Some(now);
+        } else if wall.plus(skew) < expected {
+            self.leapt = None;
+        }
+        (self.now, self.wall) = (now, wall);
+    }
+
+    /// Whether the wall clock went ahead of time a moment ago: what has expired since then may have
+    /// done so by mistake, and to forget cannot be undone.
+    fn is_time_doubtful(&mut self) -> bool {
+        let doubtful = self.leapt.is_some_and(|leapt| self.now.since(leapt) < SECOND_LOOK);
+        if !doubtful {
+            self.leapt = None;
+        }
+        doubtful
+    }
+
     fn on_expire(&mut self) {
         self.expire_log();
         self.expire_bans();
@@ -461,6 +500,9 @@ impl Protocol {
     }
 
     fn expire_log(&mut self) {
+        if self.is_time_doubtful() {
+            return;
+        }
         let (gone, own) = self.log.expire(self.wall);
         self.counters.transactions_expired += gone;
         self.bury_expired(&own);

@@ -39,8 +39,8 @@ const LONGEST_ROUND: Duration = Duration::from_mins(5);
 /// Rounds in which somebody fetches it and still does not confirm, before they count: a transfer may
 /// take long, but a peer that cannot keep what it fetches must not keep the entry waiting for ever.
 const MAX_EXCUSED: u8 = 5;
-/// Entries looked at in one turn; the others follow at once in turns of their own.
-const TURN: usize = 1024;
+/// Entries looked at in one turn, and the time until the next: what is announced can leave between.
+const TURN: (usize, Duration) = (1024, Duration::from_millis(1));
 
 const NO_TAKER: &str = "no linked peer took it";
 /// Why an own transaction is a dead letter that was not confirmed in its time.
@@ -125,7 +125,9 @@ impl Protocol {
     pub(super) fn on_outbox_due(&mut self) {
         let online = self.outbox.clock.at(self.now);
         let mut states = Vec::new();
-        for id in self.outbox.take_due(online, TURN) {
+        let due = self.outbox.take_due(online, TURN.0);
+        let more = due.len() == TURN.0;
+        for id in due {
             let offered = self.offer_again(&id);
             let retries = self.config.outbox.max_retries;
             let attempts = self.outbox.count_round(&id, offered);
@@ -146,6 +148,9 @@ impl Protocol {
             self.out.push_back(Output::UpdateOutbox { states });
         }
         self.arm_outbox();
+        if more && self.outbox.clock.is_running() {
+            self.timers.set(Timer::Outbox, self.now + TURN.1);
+        }
     }
 
     /// Announces an entry to whoever has not confirmed it; whether anybody could be told.

@@ -20,7 +20,6 @@ impl Protocol {
         self.counters.pieces_received += 1;
         self.counters.payload_bytes_received += piece.bytes.len() as u64;
         let id = piece.id;
-        self.forget_promise(link, &id);
         let Some(root) = self.expects_piece(link, &piece) else {
             self.counters.pieces_unexpected += 1;
             return;
@@ -121,7 +120,7 @@ impl Protocol {
         let children: Vec<LinkId> = large.children.iter().map(|(link, _)| *link).collect();
         let trusted = large.trusted;
         self.note_inflow_progress(&id);
-        if first && trusted && self.relays_ahead() {
+        if first && trusted {
             self.say_receiving(&id, link);
         }
         for child in children {
@@ -131,7 +130,10 @@ impl Protocol {
     }
 
     /// Tells the neighbours that pieces can be had here.
-    fn say_receiving(&mut self, id: &TransactionId, from: LinkId) {
+    pub(super) fn say_receiving(&mut self, id: &TransactionId, from: LinkId) {
+        if !self.relays_ahead() {
+            return;
+        }
         let Some(large) = self.pending.get(id).and_then(|p| p.large.as_ref()) else { return };
         let (id, place) = (*id, large.place);
         for link in self.links.up_ids() {

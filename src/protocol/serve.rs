@@ -35,6 +35,8 @@ const LOT: usize = 128;
 const LARGE_AHEAD: usize = 16;
 /// Bytes of them, beyond the first.
 const LOT_BYTES: u64 = 1 << 20;
+/// Payloads whose proofs are being made at once; others wait for their turn.
+const MAX_PROVING: usize = 64;
 /// Pieces owed to all peers together up to which more of them are served: 1 MiB.
 const ALLOWANCE: u64 = 16;
 /// Pieces of the largest payload for which that holds: a larger one gets through sooner when few
@@ -102,14 +104,18 @@ impl Protocol {
         };
         let wanted = PieceSet::from_ranges(count_of(size), &r.ranges);
         let Some(up) = self.links.up(link) else { return };
-        if let Some(serve) = up.serving.iter_mut().find(|s| s.id == r.id) {
-            if let Some(parts) = &mut serve.parts {
+        if let Some(at) = up.serving.iter().position(|s| s.id == r.id) {
+            if let Some(parts) = &mut up.serving[at].parts {
                 self.fetches.owed -= u64::from(parts.wanted.count());
                 parts.wanted = wanted;
                 // What is on its way need not be sent again.
                 parts.wanted.remove_all(&parts.sent);
                 parts.head |= r.head;
                 self.fetches.owed += u64::from(parts.wanted.count());
+                if parts.wanted.is_empty() && !parts.head {
+                    self.end_serving(link, at);
+                    return;
+                }
             }
         } else if r.narrow {
             // It is on its way already.
@@ -234,6 +240,7 @@ impl Protocol {
     /// The first thing on a link's list for which something can be done now.
     fn next_step(&mut self, link: LinkId) -> Option<(usize, Step)> {
         let (log, pending, shelf) = (&mut self.log, &self.pending, &self.fetches.shelf);
+        let proving = &self.fetches.proving;
         let up = self.links.up(link)?;
         // Small ones are sent in the order of asking, which is that of their origin's publishing.
         let mut behind = false;
@@ -280,6 +287,9 @@ impl Protocol {
                 };
             }
             if parts.proofs.is_none() {
+                if proving.len() >= MAX_PROVING && !proving.contains_key(&serve.id) {
+                    continue;
+                }
                 return Some((at, Step::Prove(transaction)));
             }
             serve.payload = Some(transaction);
@@ -491,7 +501,7 @@ impl Protocol {
 
 /// What can be sent of a payload that is still on its way here.
 fn from_assembly(pending: &super::fetch::Pending, parts: &Parts) -> Option<Step> {
-    let large = pending.large.as_ref()?;
+    let large = pending.large.as_ref().filter(|_| is_passed_on(pending))?;
     if parts.head {
         return Some(Step::Head(Box::new(large.head.clone()?), false));
     }

@@ -37,7 +37,7 @@
 //!
 //! Bounds: one own session a link and two in all; 512 ranges and 8 ids of state in each; a question
 //! has at most 32 ranges, its lists at most 32 ids each; depth 12; 1 MiB a session beyond what it
-//! found useful. Of a peer's questions one waits, sessions are opened once in 5 s on average, and
+//! found useful, and a minute beyond what it earns by payloads. Of a peer's questions one waits, sessions are opened once in 5 s on average, and
 //! answers beyond 1 MiB a minute are earned by fetching. Sessions that bring nothing though the sets
 //! differ (an oversized transaction, another validator, a liar) come ever more rarely, up to 10 min.
 

@@ -10,6 +10,7 @@ use crate::types::{
 
 use super::{Draft, LIST, PAUSE, RETRY_MOST, Window};
 use crate::protocol::Protocol;
+use crate::protocol::stripe::LEAST_RATE;
 use crate::protocol::timers::Timer;
 
 /// Ranges in one question.
@@ -24,6 +25,9 @@ const MAX_OFFERED: u64 = 64;
 const ANSWER: Duration = Duration::from_secs(10);
 /// A fetch of what was found that stands still for this long ends the session.
 const FETCH: Duration = Duration::from_secs(30);
+/// Longest session; what the peer sends meanwhile that is taken adds the time in which it comes at
+/// the slowest pace that is waited for. The rest is compared in another session, with anybody.
+const LONGEST: Duration = Duration::from_mins(1);
 /// Bytes of a session beyond those for which something was found.
 const BUDGET: u64 = 1 << 20;
 /// Bytes of a session that may be for nothing at any time.
@@ -50,6 +54,9 @@ pub(super) struct Session {
     todo: VecDeque<Part>,
     /// In the question under way.
     asked: Vec<Part>,
+    /// When it began, and the bytes that had been taken from the peer by then.
+    began: MonoTime,
+    taken: u64,
     /// The last progress, and the number of fetches then.
     touched: MonoTime,
     heard: usize,
@@ -104,6 +111,8 @@ impl Protocol {
             needed,
             todo,
             asked: Vec::new(),
+            began: now,
+            taken: up.taken,
             touched: now,
             heard: up.heard,
             wide: true,
@@ -377,9 +386,13 @@ impl Protocol {
     pub(super) fn watch_session(&mut self, link: LinkId) {
         self.resume_session(link);
         let now = self.now;
-        let Some(session) = self.session(link) else { return };
+        let Some(up) = self.links.up(link) else { return };
+        let taken = up.taken;
+        let Some(session) = &mut up.repair.session else { return };
         let idle = now.since(session.touched);
-        if !session.asked.is_empty() && idle >= ANSWER {
+        let earned = Duration::from_secs(taken - session.taken) / LEAST_RATE;
+        let over = now.since(session.began) >= LONGEST + earned;
+        if over || !session.asked.is_empty() && idle >= ANSWER {
             self.fail(link);
         } else if idle >= FETCH {
             session.differs = true;

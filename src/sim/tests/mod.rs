@@ -7,7 +7,10 @@ mod bite;
 mod faults;
 mod flush;
 mod hostile;
+
 mod large;
+mod liars;
+mod lone;
 mod outbox;
 mod property;
 mod repair;
