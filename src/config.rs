@@ -303,6 +303,10 @@ pub struct GossipConfig {
     /// Most bytes of large payloads being received at once; further ones wait. Default 64 MiB,
     /// range 1 MiB to 16 GiB; one larger payload alone may always be received.
     pub max_assembly_bytes: u64,
+    /// Most bytes of large payloads on their way in that the store keeps when they make no progress
+    /// and their memory is needed; the oldest go first. Default 1 GiB, range 0 to 1 TiB; 0 keeps
+    /// them in memory.
+    pub max_spill_bytes: u64,
     /// Most memory for recent payloads that may be asked for; about 400 bytes are counted for each
     /// beside its own. Default 16 MiB, range 1 MiB to 16 GiB.
     pub cache_bytes: u64,
@@ -428,6 +432,7 @@ impl Default for GossipConfig {
             eager_limit: 16 * KIB,
             compression: true,
             max_assembly_bytes: 64 * MIB,
+            max_spill_bytes: 1024 * MIB,
             cache_bytes: 16 * MIB,
             reconcile_interval: Duration::from_secs(10),
             reconcile_hot_window: 2 * MINUTE,
@@ -607,6 +612,7 @@ impl GossipConfig {
         within("gossip.max_origin_share", self.max_origin_share, 1..=100)?;
         within("gossip.eager_limit", self.eager_limit, 0..=PIECE_BYTES as u64)?;
         within("gossip.max_assembly_bytes", self.max_assembly_bytes, MIB..=16 * KIB * MIB)?;
+        within("gossip.max_spill_bytes", self.max_spill_bytes, 0..=1024 * KIB * MIB)?;
         within("gossip.cache_bytes", self.cache_bytes, MIB..=16 * KIB * MIB)?;
         let (interval, hot) = (self.reconcile_interval, self.reconcile_hot_window);
         within_span("gossip.reconcile_interval", interval, millis(100)..=secs(3600))?;
@@ -714,6 +720,7 @@ mod tests {
             ("gossip.max_origin_share", |c| c.gossip.max_origin_share = 0),
             ("gossip.eager_limit", |c| c.gossip.eager_limit = 65_537),
             ("gossip.max_assembly_bytes", |c| c.gossip.max_assembly_bytes = 1),
+            ("gossip.max_spill_bytes", |c| c.gossip.max_spill_bytes = u64::MAX),
             ("gossip.cache_bytes", |c| c.gossip.cache_bytes = 1),
             ("gossip.reconcile_interval", |c| c.gossip.reconcile_interval = millis(1)),
             ("gossip.reconcile_hot_window", |c| c.gossip.reconcile_hot_window = secs(9)),

@@ -475,7 +475,8 @@ impl Parts {
         unless_full(self.log.expire(wall_now()).await)?;
         let (outbox, late) = self.restore_outbox().await?;
         let max_bytes = self.log.usage().await?.max_bytes;
-        Ok((Restored { peers, bans, outbox, max_bytes, ..Restored::default() }, late))
+        let partials = self.log.partials().await?;
+        Ok((Restored { peers, bans, outbox, max_bytes, partials, ..Restored::default() }, late))
     }
 
     /// Tells the protocol what is retained, a page at a time: all at once would take more memory for

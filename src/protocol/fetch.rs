@@ -19,7 +19,9 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use crate::types::{Announcement, LinkId, MonoTime, PeerId, Refusal, Transaction, TransactionId};
+use crate::types::{
+    Announcement, KeptPartial, LinkId, MonoTime, PeerId, Refusal, Transaction, TransactionId,
+};
 
 use super::Protocol;
 use super::flush::Held;
@@ -27,6 +29,7 @@ use super::ids::IdMap;
 use super::io::Ticket;
 use super::large::{Large, Shelf};
 use super::rng::Rng;
+use super::spill::Spills;
 use super::timers::Timer;
 
 /// Ids being fetched at once; at about 250 bytes each, 16 MiB.
@@ -41,6 +44,8 @@ const PATIENCE: (Duration, Duration) = (Duration::from_millis(2), Duration::from
 pub(super) const ANSWER: Duration = Duration::from_millis(500);
 /// First and longest wait before what could not be stored is taken again; doubles.
 const TRY_AGAIN: (Duration, Duration) = (Duration::from_secs(10), Duration::from_mins(10));
+/// Such tries, out of turn, for peers that say they are the origin: so many in 10 s.
+const FAVOURS: u32 = 64;
 /// Refused ids remembered, so that they are not fetched once per neighbour.
 pub(super) const MAX_REFUSED: usize = 4096;
 
@@ -164,11 +169,19 @@ pub(super) struct Lost {
     wait: Duration,
     /// Payload bytes of the smallest that the store did not take.
     smallest: u64,
+    /// Tries that are left for who says that it is the origin.
+    favours: u32,
 }
 
 impl Default for Lost {
     fn default() -> Self {
-        Self { some: false, not_before: MonoTime::ZERO, wait: TRY_AGAIN.0, smallest: u64::MAX }
+        Self {
+            some: false,
+            not_before: MonoTime::ZERO,
+            wait: TRY_AGAIN.0,
+            smallest: u64::MAX,
+            favours: FAVOURS,
+        }
     }
 }
 
@@ -208,6 +221,7 @@ pub(super) struct FetchState {
     pub(super) waiting: VecDeque<TransactionId>,
     /// Partial payloads that nobody serves.
     pub(super) parked: VecDeque<TransactionId>,
+    pub(super) spills: Spills,
     /// Peers that were asked for what they said they have, and by when they have to serve.
     pub(super) promises: BTreeMap<(PeerId, TransactionId), MonoTime>,
     /// Proofs for peers that ask.
@@ -227,11 +241,12 @@ pub(super) struct FetchState {
 }
 
 impl FetchState {
-    pub(super) fn new(rng: &mut Rng) -> Self {
+    pub(super) fn new(rng: &mut Rng, partials: Option<Vec<KeptPartial>>) -> Self {
         Self {
             assembling: 0,
             waiting: VecDeque::new(),
             parked: VecDeque::new(),
+            spills: Spills::restored(partials),
             promises: BTreeMap::new(),
             shelf: Shelf::default(),
             proving: BTreeMap::new(),
@@ -372,16 +387,18 @@ impl Protocol {
         self.fetches.lost.some = true;
     }
 
-    /// An origin needs copies of what could not be kept: worth a try, but no more often than for
-    /// others, since anybody may say that it is the origin.
+    /// An origin needs copies of what could not be kept: worth a try, a few times, since anybody may
+    /// say that it is the origin.
     pub(super) fn try_again_for_origin(&mut self, id: &TransactionId) {
-        if self.fetches.lost.not_before <= self.now {
-            self.log.forget_unsaved(id);
+        let lost = &mut self.fetches.lost;
+        if lost.favours > 0 && self.log.forget_unsaved(id) {
+            lost.favours -= 1;
         }
     }
 
     /// Ever less often, so that a full disk does not make us fetch the same all the time.
     pub(super) fn repair_after_loss(&mut self) {
+        self.fetches.lost.favours = FAVOURS;
         if self.fetches.lost.is_due(self.now) {
             self.log.forget_all_unsaved();
             self.repair_everywhere();

@@ -34,6 +34,7 @@ impl Protocol {
         let up = |of: fn(&super::links::Up) -> usize| {
             move |l: &super::links::Link| l.up.as_ref().map_or(0, of)
         };
+        let [spilling, spilled] = self.fetches.spills.sizes();
         let gauge = |name, value, bound| Gauge { name, value, bound };
         let (held, held_bound) = self.flushes.held(self.config.gossip.max_transaction_size);
         vec![
@@ -48,6 +49,8 @@ impl Protocol {
             ),
             gauge("refused", self.fetches.refused_len(), super::fetch::MAX_REFUSED),
             gauge("bytes of buffers", self.assembling(), self.assembly_bound()),
+            gauge("being spilled", spilling, super::spill::MAX_WRITES),
+            gauge("spilled", spilled, super::spill::MAX_KEPT),
             gauge("bytes of proofs", self.fetches.shelf.bytes(), super::large::MAX_SHELF),
             gauge("waiting for room", self.fetches.waiting.len(), super::fetch::MAX_PENDING),
             gauge("bytes held", held, held_bound),

@@ -85,6 +85,7 @@ impl Protocol {
             cached: Some(transaction.clone()),
         };
         self.log.append(entry, self.now);
+        self.forget_partial(&transaction.id());
         for link in self.links.up_ids() {
             self.pump(link);
         }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use crate::error::StoreErrorKind;
 use crate::types::{
     Ban, CloseReason, Direction, Endpoint, EntryState, Event, FailureKind, Head, IndexEntry,
-    InvalidTransaction, LinkId, Message, NewEntry, PeerId, PeerRecord, Piece, Proofs, StoredPeer,
-    Transaction, TransactionId, TransportKind, Verdict, WallTime,
+    InvalidTransaction, KeptPartial, LinkId, Message, NewEntry, Partial, PeerId, PeerRecord, Piece,
+    Proofs, StoredPeer, Transaction, TransactionId, TransportKind, Verdict, WallTime,
 };
 
 /// Names a dial attempt; minted by the core.
@@ -35,6 +35,8 @@ pub struct Restored {
     pub outbox: Vec<Queued>,
     /// The most bytes that the store takes, if it has a bound: what shares of origins are of.
     pub max_bytes: Option<u64>,
+    /// Partial payloads, oldest first; `None` when the store keeps none.
+    pub partials: Option<Vec<KeptPartial>>,
 }
 
 /// An own transaction that an earlier run left in the outbox.
@@ -152,6 +154,20 @@ pub enum Input {
         ticket: Ticket,
         /// How it ended.
         result: Result<(), StoreErrorKind>,
+    },
+    /// [`PartialOp::Spill`] is done.
+    Spilled {
+        /// Which.
+        ticket: Ticket,
+        /// Whether the store has it.
+        kept: bool,
+    },
+    /// [`PartialOp::Unspill`] is done.
+    Unspilled {
+        /// Which.
+        ticket: Ticket,
+        /// What was there and is right.
+        pieces: Vec<Piece>,
     },
     /// [`Output::Verify`] is done.
     Verified {
@@ -362,6 +378,8 @@ pub enum Output {
         /// What.
         ids: Vec<TransactionId>,
     },
+    /// Do something with a partial payload; in order with [`Output::Store`].
+    Partial(PartialOp),
     /// Forget retained transactions that may go.
     Expire {
         /// The time now.
@@ -399,6 +417,37 @@ pub enum Output {
     RenewRecord,
     /// Tell the host.
     Emit(Event),
+}
+
+/// What is to be done with partial payloads in the store.
+#[derive(Debug)]
+pub enum PartialOp {
+    /// Keep pieces, beside those that are there; answer with [`Input::Spilled`].
+    Spill {
+        /// Which.
+        ticket: Ticket,
+        /// What.
+        partial: Partial,
+        /// The most bytes of pieces and proofs to be kept of all payloads together.
+        max_bytes: u64,
+    },
+    /// Read what is there and check it with [`verify_piece`](crate::types::verify_piece); answer
+    /// with [`Input::Unspilled`].
+    Unspill {
+        /// Which.
+        ticket: Ticket,
+        /// What.
+        id: TransactionId,
+        /// The payload hash.
+        root: [u8; 32],
+        /// Length of the payload.
+        len: u64,
+    },
+    /// Forget these.
+    Drop {
+        /// Which.
+        ids: Vec<TransactionId>,
+    },
 }
 
 /// Why a `connect` failed, in the core's words.

@@ -127,6 +127,7 @@ impl Protocol {
             }
         };
         self.remove_pending(&id);
+        self.forget_partial(&id);
         self.fetches.refuse(id);
         let keep_until = self.keep_until(&transaction);
         self.log.refuse(id, transaction.header().created, keep_until, self.now);

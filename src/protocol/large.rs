@@ -26,8 +26,9 @@
 //! asked elsewhere was taken back before on the same link.
 //!
 //! Bounds: buffers of payloads on their way in take at most `gossip.max_assembly_bytes` together
-//! (one larger payload alone may exceed that); what finds no room waits in a queue of ids. Each
-//! payload is put together in one buffer of its final size.
+//! (one larger payload alone may exceed that); what finds no room waits in a queue of ids, and who makes
+//! no progress meanwhile makes way (`spill`). Each payload is put together in one buffer of its final
+//! size.
 
 use crate::config::{Auto, SignaturePolicy};
 use crate::types::{
@@ -72,6 +73,8 @@ pub(super) struct Large {
     pub(super) waiting: bool,
     /// Nobody is left to ask; kept for a while in case somebody comes back.
     pub(super) parked: bool,
+    /// The store is being asked for what it has of the payload.
+    pub(super) coming: Option<Ticket>,
 }
 
 /// Somebody whom pieces are reserved from.
@@ -105,10 +108,12 @@ pub(super) struct Assembly {
     pub(super) proofs: Vec<bytes::Bytes>,
     /// The newest piece, for children that are up to date: it need not be copied out again.
     pub(super) newest: Option<(u32, bytes::Bytes)>,
+    /// When a piece was kept last; at first, when the buffer was made.
+    pub(super) last: MonoTime,
 }
 
 impl Assembly {
-    fn new(size: u64) -> Self {
+    pub(super) fn new(size: u64, now: MonoTime) -> Self {
         let count = u32::try_from(pieces_of(size)).unwrap_or(u32::MAX);
         Self {
             // Zeroed memory costs nothing before it is touched.
@@ -117,6 +122,7 @@ impl Assembly {
             checking: PieceSet::empty(count),
             proofs: vec![bytes::Bytes::new(); count as usize],
             newest: None,
+            last: now,
         }
     }
 }
@@ -359,13 +365,14 @@ impl Protocol {
         }
     }
 
-    /// Takes memory for a payload whose header is here; `false` when there is no room for it.
+    /// Takes memory for a payload whose header is here; `false` when there is no room for it, or
+    /// part of it is still to come from the store.
     pub(super) fn start_assembly(&mut self, id: &TransactionId) -> bool {
         let Some(pending) = self.pending.get_mut(id) else { return false };
         let size = pending.size;
         let Some(large) = pending.large.as_mut().filter(|l| l.head.is_some()) else { return false };
-        if large.assembly.is_some() {
-            return true;
+        if large.assembly.is_some() || large.coming.is_some() {
+            return large.coming.is_none();
         }
         if !self.fetches.has_room(size, self.config.gossip.max_assembly_bytes) {
             if !std::mem::replace(&mut large.waiting, true) {
@@ -374,8 +381,13 @@ impl Protocol {
             self.abandon_parents(id);
             return false;
         }
+        if self.fetches.spills.has(id) {
+            self.bring_back(id);
+            return false;
+        }
         self.fetches.assembling += size;
-        let assembly = Assembly::new(size);
+        self.fetches.spills.begin(*id, self.now);
+        let assembly = Assembly::new(size, self.now);
         for parent in &mut large.parents {
             parent.wanted.get_or_insert_with(|| PieceSet::full(assembly.have.len()));
         }
@@ -384,16 +396,20 @@ impl Protocol {
     }
 
     pub(super) fn drop_assembly(&mut self, id: &TransactionId) {
-        if let Some(pending) = self.pending.get_mut(id)
-            && let Some(large) = &mut pending.large
-            && large.assembly.take().is_some()
-        {
-            self.fetches.assembling = self.fetches.assembling.saturating_sub(pending.size);
-        }
+        self.take_assembly(id);
+        self.forget_coming(id);
     }
 
-    /// Lets in what waits for room, at the end of a turn; what is only kept for sources that may
-    /// come back makes way.
+    /// Takes out what is here of a payload; its memory is free for others.
+    pub(super) fn take_assembly(&mut self, id: &TransactionId) -> Option<Assembly> {
+        let pending = self.pending.get_mut(id)?;
+        let assembly = pending.large.as_mut()?.assembly.take()?;
+        self.fetches.assembling = self.fetches.assembling.saturating_sub(pending.size);
+        self.fetches.spills.end(*id, assembly.last);
+        Some(assembly)
+    }
+
+    /// Lets in what waits for room, at the end of a turn; who makes no progress makes way.
     pub(super) fn admit_waiting(&mut self) {
         let budget = self.config.gossip.max_assembly_bytes;
         while let Some(id) = self.fetches.waiting.front().copied() {
@@ -401,10 +417,10 @@ impl Protocol {
                 self.fetches.waiting.pop_front();
                 continue;
             };
-            if !self.fetches.has_room(pending.size, budget) {
-                let Some(parked) = self.fetches.parked.pop_front() else { return };
-                if self.is_parked(&parked) {
-                    self.remove_pending(&parked);
+            let size = pending.size;
+            if !self.fetches.has_room(size, budget) {
+                if !self.make_room(size) {
+                    return;
                 }
                 continue;
             }

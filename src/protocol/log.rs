@@ -226,12 +226,14 @@ impl Log {
         self.trim_cache();
     }
 
-    /// Lets one be taken again that could not be stored.
-    pub(super) fn forget_unsaved(&mut self, id: &TransactionId) {
+    /// Lets one be taken again that could not be stored; whether it is one.
+    pub(super) fn forget_unsaved(&mut self, id: &TransactionId) -> bool {
         let record = self.position(id).and_then(|at| self.slab.record(at));
-        if record.is_some_and(|r| r.state == State::Unsaved) {
+        let unsaved = record.is_some_and(|r| r.state == State::Unsaved);
+        if unsaved {
             self.forget(id);
         }
+        unsaved
     }
 
     /// Lets all be taken again that could not be stored.

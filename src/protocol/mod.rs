@@ -13,8 +13,9 @@
 //! The parts, each with its contract at the top of its file: `session` (hello, links), `overlay`
 //! (which links), `discovery` (which peers), `liveness` (who is there), `gossip` (push, announce),
 //! `reconcile` (repair), `fetch` (want; `asks`), `judge` (verify, accept), `large`, `reserve`,
-//! `promises`, `stripe` and `pieces` (large payloads), `serve` (answer), `publish` (store), `outbox` (copies; `renew`), `flush`
-//! (their order), `guard` (bans), `log` (what is retained; `slab`, `order`, `ids`).
+//! `promises`, `stripe` and `pieces` (large payloads), `spill` (their way to the store and back),
+//! `serve` (answer), `publish` (store), `outbox` (copies; `renew`), `flush` (their order), `guard`
+//! (bans), `log` (what is retained; `slab`, `order`, `ids`).
 
 mod asks;
 mod book;
@@ -47,6 +48,7 @@ mod serve;
 mod session;
 mod share;
 mod slab;
+mod spill;
 mod stripe;
 mod timers;
 
@@ -65,8 +67,8 @@ use fetch::{FetchState, Pending};
 pub use gauges::Gauge;
 use ids::IdMap;
 pub use io::{
-    CallId, ConnectFailure, DialId, Input, Judgement, LinkView, Output, PublishRefusal, Queued,
-    Restored, Ticket,
+    CallId, ConnectFailure, DialId, Input, Judgement, LinkView, Output, PartialOp, PublishRefusal,
+    Queued, Restored, Ticket,
 };
 #[cfg(feature = "node")]
 pub(crate) use renew::WINDOW as RENEWALS;
@@ -92,6 +94,8 @@ enum Task {
     Head { link: LinkId, from: PeerId, id: TransactionId, signature: Signature },
     Piece { link: LinkId, from: PeerId, piece: Piece },
     Prove { id: TransactionId },
+    Spill { id: TransactionId, size: u64 },
+    Unspill { id: TransactionId },
 }
 
 /// The whole protocol state of one node.
@@ -163,7 +167,7 @@ impl Protocol {
         let discovery = &config.discovery;
         let book = book::Book::new(&discovery.bootstrap, discovery.max_peers, restored.peers);
         let pending = IdMap::new(&mut rng);
-        let fetches = FetchState::new(&mut rng);
+        let fetches = FetchState::new(&mut rng, restored.partials);
         let mut timers = timers::Timers::default();
         timers.set(timers::Timer::Overlay, MonoTime::ZERO);
         timers.set(timers::Timer::Expire, MonoTime::ZERO + EXPIRE_EVERY);
@@ -381,6 +385,8 @@ impl Protocol {
             Input::HeadVerified { ticket, result } => self.on_head_verified(ticket, result),
             Input::PieceVerified { ticket, valid } => self.on_piece_verified(ticket, valid),
             Input::Proved { ticket, proofs } => self.on_proved(ticket, proofs),
+            Input::Spilled { ticket, kept } => self.on_spilled(ticket, kept),
+            Input::Unspilled { ticket, pieces } => self.on_unspilled(ticket, pieces),
             Input::Connect { call, endpoint } => self.on_connect(call, endpoint),
             Input::Disconnect { peer } => {
                 if let Some(link) = self.links.by_peer.get(&peer).copied() {
@@ -405,6 +411,8 @@ impl Protocol {
             Timer::Fetch(id) => self.on_fetch_due(&id),
             Timer::Owed(link) => self.on_owed_due(link),
             Timer::Inflow(peer) => self.on_inflow_due(peer),
+            // What waits is looked at after every turn.
+            Timer::Room => {}
             Timer::Overlay => self.maintain(),
             Timer::Needy => self.on_needy(),
             Timer::Refresh => self.on_refresh(),
@@ -494,6 +502,7 @@ impl Protocol {
         self.expire_log();
         self.expire_bans();
         self.renew_stale();
+        self.expire_partials();
         self.settle_promises();
         self.repair_after_loss();
         self.timers.set(timers::Timer::Expire, self.now + EXPIRE_EVERY);

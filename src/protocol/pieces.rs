@@ -116,6 +116,7 @@ impl Protocol {
         place.copy_from_slice(&piece.bytes);
         assembly.proofs[piece.index as usize] = piece.proof;
         assembly.newest = Some((piece.index, piece.bytes));
+        self.fetches.spills.progress(id, &mut assembly.last, self.now);
         let first = assembly.have.count() == 1 && assembly.have.len() > 1;
         let children: Vec<LinkId> = large.children.iter().map(|(link, _)| *link).collect();
         let trusted = large.trusted;
@@ -148,17 +149,15 @@ impl Protocol {
         let Some(pending) = self.pending.get_mut(id).filter(|p| p.stage == Stage::Heard) else {
             return;
         };
-        let Some(large) = &mut pending.large else { return };
+        let Some(large) = &pending.large else { return };
         let complete = |a: &super::large::Assembly| a.have.count() == a.have.len();
         if !large.trusted || !large.assembly.as_ref().is_some_and(complete) {
             return;
         }
-        let (Some(head), Some(assembly)) = (large.head.clone(), large.assembly.take()) else {
+        let (hop, link) = (large.hop.saturating_sub(1), large.exes.last().copied());
+        let (Some(head), Some(assembly)) = (large.head.clone(), self.take_assembly(id)) else {
             return;
         };
-        self.fetches.assembling = self.fetches.assembling.saturating_sub(pending.size);
-        let hop = large.hop.saturating_sub(1);
-        let link = large.exes.last().copied();
         self.counters.payloads_received += 1;
         self.shelve(*id, Proofs::collected(assembly.proofs));
         let from = link.and_then(|link| self.links.all.get(&link)).map(|l| l.remote);

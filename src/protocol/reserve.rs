@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use crate::types::{
     ALL_PIECES, LinkId, MAX_RANGES, Message, MonoTime, PIECE_BYTES, PeerId, PieceRange, PieceSet,
-    Reservation, TransactionId,
+    Reservation, TransactionId, pieces_of,
 };
 
 use super::Protocol;
@@ -181,7 +181,7 @@ impl Protocol {
             return;
         }
         let links: Vec<LinkId> = pending.sources.iter().map(|s| s.link).collect();
-        if large.assembly.as_ref().is_some_and(|a| !a.have.is_empty()) {
+        if large.assembly.as_ref().is_some_and(|a| !a.have.is_empty() || !a.checking.is_empty()) {
             large.parked = true;
             self.fetches.parked.push_back(*id);
             self.timers.set(Timer::Fetch(*id), now + PARK);
@@ -250,9 +250,15 @@ impl Protocol {
         force: bool,
         blind: bool,
     ) {
-        let Some(large) = self.pending.get_mut(id).and_then(|p| p.large.as_mut()) else { return };
+        let Some(pending) = self.pending.get_mut(id) else { return };
+        let count = u32::try_from(pieces_of(pending.size)).unwrap_or(u32::MAX);
+        let Some(large) = &mut pending.large else { return };
         let Some(parent) = large.parents.iter_mut().find(|p| p.link == link) else { return };
         let ranges = match &mut parent.wanted {
+            // Only the header is needed to get at what the store has of it.
+            None if self.fetches.spills.has(id) => {
+                vec![PieceRange { first: count.saturating_sub(1), count: 1 }]
+            }
             None => vec![PieceRange { first: 0, count: ALL_PIECES }],
             Some(wanted) => {
                 let ranges = wanted.ranges(MAX_RANGES);
@@ -311,7 +317,7 @@ impl Protocol {
     /// The watchdog of a large fetch.
     pub(super) fn on_watch(&mut self, id: &TransactionId) {
         if self.is_parked(id) {
-            self.remove_pending(id);
+            self.end_parked(id);
             return;
         }
         let Some(large) = self.pending.get(id).and_then(|p| p.large.as_ref()) else { return };

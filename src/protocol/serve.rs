@@ -171,7 +171,18 @@ impl Protocol {
         let before = |(link, theirs): &&(LinkId, u32)| {
             self.links.peer_of(*link).is_none_or(|peer| (*theirs, peer) <= (place, self.me))
         };
-        let gone: Vec<LinkId> = large.children.iter().filter(before).map(|(l, _)| *l).collect();
+        let gone = large.children.iter().filter(before).map(|(l, _)| *l).collect();
+        self.turn_out(id, gone);
+    }
+
+    /// Sends everybody away who waits for an id.
+    pub(super) fn send_all_away(&mut self, id: &TransactionId) {
+        let Some(large) = self.pending.get(id).and_then(|p| p.large.as_ref()) else { return };
+        let all = large.children.iter().map(|(link, _)| *link).collect();
+        self.turn_out(id, all);
+    }
+
+    fn turn_out(&mut self, id: &TransactionId, gone: Vec<LinkId>) {
         for link in gone {
             let Some(up) = self.links.up(link) else { continue };
             let Some(at) = up.serving.iter().position(|s| s.id == *id) else { continue };

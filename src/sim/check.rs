@@ -336,6 +336,13 @@ impl Checker for VerifyBeforeForward {
                     self.note_whole(*node, id, all);
                 }
             }
+            // Checked again, by whoever reads them.
+            Seen::Input { node, input: Input::Unspilled { pieces, .. } } => {
+                for piece in pieces {
+                    self.right.entry((*node, piece.id)).or_default().insert(piece.index);
+                    self.note_whole(*node, piece.id, u64::MAX);
+                }
+            }
             Seen::Output { node, output: Output::Store { ticket, entry, own: true } } => {
                 self.storing.insert((*node, *ticket), entry.transaction.id());
             }

@@ -192,6 +192,11 @@ impl World {
         self.nodes[node].store_error = error;
     }
 
+    /// Lets a node's disk lose the partial payloads on it.
+    pub fn forget_partials(&mut self, node: usize) {
+        self.nodes[node].store.forget_partials();
+    }
+
     /// Declares a transaction forged: it verifies nowhere.
     pub fn forge(&mut self, id: TransactionId) {
         self.forged.insert(id);

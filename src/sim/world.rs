@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::protocol::{DialId, Input, Judgement, Output, Protocol, Ticket};
+use crate::protocol::{DialId, Input, Judgement, Output, PartialOp, Protocol, Ticket};
 use crate::types::{
     Endpoint, FailureKind, Header, LinkId, NewEntry, PeerId, Topic, Transaction, TransactionId,
     WallTime,
@@ -41,6 +41,7 @@ pub(super) enum Event {
     Stored { node: usize, boot: u64, ticket: Ticket, entry: Box<NewEntry>, own: bool },
     Loaded { node: usize, boot: u64, ticket: Ticket, ids: Vec<TransactionId> },
     Renewed { node: usize, boot: u64 },
+    Partial { node: usize, boot: u64, op: Box<PartialOp> },
     Completed { node: usize, boot: u64, input: Box<Input> },
     Resume { node: usize, boot: u64 },
 }
@@ -192,6 +193,11 @@ impl World {
     /// What reached a node's log, in the order of its cursors.
     pub fn deliveries(&self, node: usize) -> &[Delivery] {
         &self.nodes[node].deliveries
+    }
+
+    /// Partial payloads that a node's disk keeps.
+    pub fn partials(&self, node: usize) -> usize {
+        self.nodes[node].store.partials()
     }
 
     /// Own transactions that a node's disk still has in its outbox.

@@ -1,6 +1,6 @@
 //! Entries of the retained log and of the outbox.
 
-use super::{Cursor, PeerId, Transaction, TransactionId, WallTime};
+use super::{Cursor, PeerId, Piece, Transaction, TransactionId, WallTime};
 
 /// A transaction to be kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,6 +12,26 @@ pub struct NewEntry {
     /// Hops from its origin; 0 for the node's own.
     pub hops: u16,
     /// When every copy may go: the earlier of its own expiry and creation plus retention.
+    pub keep_until: WallTime,
+}
+
+/// Part of a large payload that is on its way in and has to make room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Partial {
+    /// Whose payload.
+    pub id: TransactionId,
+    /// When it may go, as the transaction itself.
+    pub keep_until: WallTime,
+    /// Pieces that were checked, each with its proof, in any order.
+    pub pieces: Vec<Piece>,
+}
+
+/// A partial payload that a store keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeptPartial {
+    /// Whose payload.
+    pub id: TransactionId,
+    /// When it may go.
     pub keep_until: WallTime,
 }
 

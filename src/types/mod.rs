@@ -31,7 +31,7 @@ pub use limits::{
     MAX_RECORDS_PER_MESSAGE, MAX_TOPIC_BYTES, PIECE_BYTES,
 };
 pub use link::{CloseReason, Direction, FailureKind, LinkId, Verdict};
-pub use log::{EntryState, IndexEntry, NewEntry};
+pub use log::{EntryState, IndexEntry, KeptPartial, NewEntry, Partial};
 pub use message::{
     Announcement, FEATURES, Features, Hello, Message, Offer, Piece, Reservation, WIRE_VERSION_MAX,
     WIRE_VERSION_MIN,

@@ -65,6 +65,10 @@ counters! {
     pieces_received,
     /// Pieces that fitted no running fetch.
     pieces_unexpected,
+    /// Partial payloads moved from memory to the store because the room was needed.
+    partials_spilled,
+    /// Partial payloads that came back from the store and were fetched on from there.
+    partials_resumed,
     /// Ids announced.
     announcements_sent,
     /// Ids heard of.

@@ -17,6 +17,7 @@ mod repair;
 mod replay;
 mod room;
 mod scenarios;
+mod spill;
 mod spread;
 
 use std::ops::Range;

@@ -491,7 +491,7 @@ fn bind<'q>(
 }
 
 /// Times that `SQLite` compares; what is later than it can say never comes.
-fn clamped(millis: u64) -> i64 {
+pub(super) fn clamped(millis: u64) -> i64 {
     i64::try_from(millis).unwrap_or(i64::MAX)
 }
 
