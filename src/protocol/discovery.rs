@@ -14,6 +14,7 @@ use crate::types::{
 
 use super::book::Noted;
 use super::io::{Output, Ticket};
+use super::limits::Work;
 use super::timers::Timer;
 use super::{Protocol, Task};
 
@@ -116,7 +117,6 @@ impl Protocol {
     }
 
     pub(super) fn verify_records(&mut self, link: LinkId, records: Vec<PeerRecord>) {
-        let Some(l) = self.links.all.get(&link) else { return };
         if records.is_empty() {
             return;
         }
@@ -124,6 +124,10 @@ impl Protocol {
             self.counters.refused_rate += records.len() as u64;
             return;
         }
+        if !self.allow(link, Work::Record, records.len()) {
+            return;
+        }
+        let Some(l) = self.links.all.get(&link) else { return };
         self.checking_records += 1;
         // What to believe depends on where the teller is; a transport without addresses is local.
         let scope = l.address.map_or(AddressScope::Loopback, |a| AddressScope::of(a.ip()));

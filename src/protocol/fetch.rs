@@ -14,7 +14,8 @@
 //!
 //! Bounds: at most `MAX_PENDING` ids, and at most `MAX_HEARD` of them first heard from one peer, so
 //! that one who announces what it never serves leaves room for others. Beyond them an announcement
-//! is dropped and its link compared by reconciliation later, so nothing is missed.
+//! is dropped and its link compared by reconciliation later, so nothing is missed. Who announces much
+//! that comes to nothing is held to a pace (`limits`).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -28,6 +29,7 @@ use super::flush::Held;
 use super::ids::IdMap;
 use super::io::Ticket;
 use super::large::{Large, Shelf};
+use super::limits::Work;
 use super::rng::Rng;
 use super::spill::Spills;
 use super::timers::Timer;
@@ -353,7 +355,13 @@ impl Protocol {
             self.want_repair(link);
             return false;
         }
-        up.heard += 1;
+        if !self.allow(link, Work::Id, 1) {
+            self.want_repair(link);
+            return false;
+        }
+        if let Some(up) = self.links.up(link) {
+            up.heard += 1;
+        }
         let mut pending = Pending::new(Stage::Heard, size, now);
         pending.heard_from = Some(link);
         self.pending.insert(id, pending);

@@ -126,7 +126,8 @@ impl Protocol {
                 return;
             }
         };
-        self.remove_pending(&id);
+        let pending = self.remove_pending(&id);
+        self.absolve(pending.as_ref().filter(|_| refusal == Refusal::Ignored));
         self.forget_partial(&id);
         self.fetches.refuse(id);
         let keep_until = self.keep_until(&transaction);
@@ -180,7 +181,8 @@ impl Protocol {
             self.accept_foreign(from, transaction, hop);
             return;
         }
-        self.remove_pending(&id);
+        let pending = self.remove_pending(&id);
+        self.absolve(pending.as_ref());
         // No link has this number.
         let link = self.links.by_peer.get(&from).copied().unwrap_or(LinkId(0));
         self.refuse_transaction(link, &id, Refusal::OverShare);
@@ -190,6 +192,7 @@ impl Protocol {
     fn accept_foreign(&mut self, from: PeerId, transaction: &Transaction, hop: u16) {
         let id = transaction.id();
         let pending = self.remove_pending(&id);
+        self.absolve(pending.as_ref());
         let asked = pending.as_ref().is_some_and(|p| p.asked.is_some() || p.large.is_some());
         let flushed = pending.as_ref().is_some_and(|p| p.ordered.is_some());
         let old = transaction.header().created.plus(LATE) < self.wall;

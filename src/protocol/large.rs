@@ -38,6 +38,7 @@ use crate::types::{
 
 use super::fetch::{Holds, Pending, Stage};
 use super::io::{Output, Ticket};
+use super::limits::Work;
 use super::{Protocol, Task};
 
 /// How far apart the places of a node and of who hears of a payload from it are: room to rise.
@@ -216,6 +217,17 @@ impl Protocol {
         self.take_head(link, &id, offer);
     }
 
+    /// One header more than its peer may have checked: it does not count as a source.
+    fn turn_head_away(&mut self, link: LinkId, id: &TransactionId) {
+        self.want_repair(link);
+        let Some(pending) = self.pending.get_mut(id) else { return };
+        pending.sources.retain(|s| s.link != link);
+        let parents = pending.large.as_ref().is_some_and(|large| !large.parents.is_empty());
+        if pending.sources.is_empty() && !parents && pending.asked.is_none() {
+            self.remove_pending(id);
+        }
+    }
+
     /// Notes the header of a fetch and has its signature checked, unless it has one.
     fn take_head(&mut self, link: LinkId, id: &TransactionId, offer: Offer) {
         self.revive(id);
@@ -231,16 +243,20 @@ impl Protocol {
         if let Some(head) = &large.head {
             // Honest relays pass on what they got, so another signature is worth a look.
             if head.signature() != offer.head.signature() {
-                if large.trusted {
-                    self.check_head(link, offer.head);
-                } else {
+                if !large.trusted {
                     // The first: who sends many may be the one who sent the wrong one.
                     large.spare.get_or_insert((link, offer));
+                } else if self.allow(link, Work::Head, 1) {
+                    self.check_head(link, offer.head);
                 }
             }
             self.drive(id);
             return;
         }
+        if !self.allow(link, Work::Head, 1) {
+            return self.turn_head_away(link, id);
+        }
+        let Some(large) = self.pending.get_mut(id).and_then(|p| p.large.as_mut()) else { return };
         large.hop = offer.hop.saturating_add(1);
         large.place = offer.place.saturating_add(STEP);
         large.head = Some(offer.head.clone());
@@ -287,6 +303,7 @@ impl Protocol {
         if let Some(reason) = self.inadmissible(head.header()) {
             self.drop_inadmissible(link, &id, reason);
             if reason == Refusal::OverShare {
+                self.give_back(&from, Work::Head, 1);
                 self.turn_away(id, head.header());
             }
             return;
@@ -295,9 +312,12 @@ impl Protocol {
         if std::mem::replace(&mut large.trusted, true) {
             return;
         }
-        if let Some((link, offer)) = large.spare.take() {
+        if let Some((link, offer)) = large.spare.take()
+            && self.allow(link, Work::Head, 1)
+        {
             self.check_head(link, offer.head);
         }
+        self.give_back(&from, Work::Head, 1);
         self.relay_head(&id);
         if self.has_pieces(&id) {
             // They were here before it was known to be worth telling.
@@ -316,7 +336,8 @@ impl Protocol {
     /// A header that may not be taken here, by what its id commits to: whoever sends it.
     fn drop_inadmissible(&mut self, link: LinkId, id: &TransactionId, reason: Refusal) {
         if self.pending.get(id).is_some_and(|p| p.stage == Stage::Heard) {
-            self.remove_pending(id);
+            let pending = self.remove_pending(id);
+            self.absolve(pending.as_ref().filter(|_| reason == Refusal::OverShare));
         }
         self.refuse_transaction(link, id, reason);
     }

@@ -15,7 +15,7 @@
 //! `reconcile` (repair), `fetch` (want; `asks`), `judge` (verify, accept), `large`, `reserve`,
 //! `promises`, `stripe` and `pieces` (large payloads), `spill` (their way to the store and back),
 //! `serve` (answer), `publish` (store), `outbox` (copies; `renew`), `flush` (their order), `guard`
-//! (bans), `log` (what is retained; `slab`, `order`, `ids`).
+//! (bans; `limits`), `log` (what is retained; `slab`, `order`, `ids`).
 
 mod asks;
 mod book;
@@ -31,6 +31,7 @@ mod io;
 mod judge;
 mod large;
 mod learn;
+mod limits;
 mod links;
 mod liveness;
 mod log;
@@ -137,6 +138,7 @@ pub struct Protocol {
     flushes: flush::Flushes,
     copies_wanted: u32,
     guard: guard::Guard,
+    limits: limits::Limits,
     mode: Mode,
     needy_turns: u32,
     verifying: usize,
@@ -205,6 +207,7 @@ impl Protocol {
             flushes: flush::Flushes::default(),
             copies_wanted: config.outbox.min_copies,
             guard: guard::Guard::new(restored.bans),
+            limits: limits::Limits::default(),
             mode: Mode::Offline,
             needy_turns: 0,
             verifying: 0,

@@ -170,9 +170,10 @@ impl Protocol {
         if self.validating {
             self.judge(link, from, transaction, hop, true);
         } else if let Some(reason) = self.inadmissible(transaction.header()) {
-            self.remove_pending(id);
+            let pending = self.remove_pending(id);
             self.refuse_transaction(link, id, reason);
             if reason == Refusal::OverShare {
+                self.absolve(pending.as_ref());
                 self.turn_away(*id, transaction.header());
             }
         } else {

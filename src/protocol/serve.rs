@@ -462,14 +462,14 @@ impl Protocol {
                 waited = true;
             }
             if waited {
-                self.give_back(link, &gone);
+                self.answer_gone(link, &gone);
                 self.serve(link);
             }
         }
     }
 
     /// What cannot be read is not there.
-    fn give_back(&mut self, link: LinkId, gone: &[TransactionId]) {
+    fn answer_gone(&mut self, link: LinkId, gone: &[TransactionId]) {
         for id in gone {
             let Some(up) = self.links.up(link) else { return };
             if let Some(at) = up.serving.iter().position(|s| s.id == *id) {

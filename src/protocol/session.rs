@@ -27,6 +27,7 @@ use crate::types::{
 use super::Protocol;
 use super::flush::Owed;
 use super::io::{ConnectFailure, DialId, Output};
+use super::limits::Work;
 use super::links::{Batch, Link, PingState, Up};
 use super::reconcile::Repair;
 use super::timers::Timer;
@@ -358,6 +359,7 @@ impl Protocol {
             self.timers.set_earlier(Timer::Reconcile, self.now);
         }
         self.break_inflow(l.id, &l.remote);
+        self.give_back(&l.remote, Work::Id, up.heard);
         self.ask_others(l.id, up);
         self.forget_promises(l.remote);
         if ending == Ending::Ours(CloseReason::Replaced) {

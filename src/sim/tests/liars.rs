@@ -393,3 +393,58 @@ fn a_clock_that_leaps_ahead_and_is_put_right_forgets_nothing() {
     }
     assert_eq!(node.protocol.stats().retained, 0);
 }
+
+#[test]
+fn who_announces_what_does_not_exist_is_held_to_a_pace() {
+    let mut node = lone();
+    let mut now = Duration::ZERO;
+    let (liar, honest) = (node.meet(now, LIAR), node.meet(now, 3));
+    for n in 0..60_000u32 {
+        // Small ones, each given up as soon as it is asked for.
+        let id = invented(n);
+        node.hear(now, liar, vec![announce(id, 100)]);
+        if n % 1000 == 0 {
+            now += millis(600);
+            node.wake(now);
+            for message in node.said_to(liar) {
+                if let Message::Want(ids) = message {
+                    node.hear(now, liar, vec![Message::Missing(ids)]);
+                }
+            }
+        }
+    }
+    // A bucket and 36 seconds.
+    let refused = node.protocol.counters().refused_rate;
+    assert!(refused >= 60_000 - 16_384 - 36 * 200, "{refused}");
+    // Somebody else's are wanted as ever, however many.
+    for n in 0..40_000u32 {
+        let transaction = transaction(n, 10);
+        node.hear(now, honest, vec![announce(transaction.id(), 4)]);
+        node.hear(now, honest, vec![Message::Push { transaction, hop: 1 }]);
+    }
+    let counters = node.protocol.counters();
+    assert_eq!(counters.transactions_accepted, 40_000);
+}
+
+#[test]
+fn signatures_of_one_header_are_not_checked_without_end() {
+    let mut node = lone();
+    let now = Duration::ZERO;
+    let liar = node.meet(now, LIAR);
+    let identity = Identity::from_seed([LIAR; 32]);
+    let (header, payload) = parts(LIAR, 20_000, 1, secs(3000));
+    let mut checked = 0;
+    for n in 0..100u8 {
+        // Each batch gives the same header another good signature.
+        let other = parts(LIAR, 10, n, secs(3000));
+        let batch = vec![(header.clone(), payload.clone()), other];
+        let again = identity.sign_transactions(batch).unwrap().remove(0);
+        for _ in 0..100 {
+            node.hear(now, liar, vec![offer(Head::of(&again))]);
+        }
+        checked += node.heads.len();
+        node.check_heads(now);
+    }
+    assert!((2000..2200).contains(&checked), "{checked}");
+    assert_eq!(node.closed, []);
+}
