@@ -102,6 +102,9 @@ impl Protocol {
                 pending.asked = None;
             }
             self.counters.wants_timed_out += 1;
+            if let Some(peer) = self.links.peer_of(link) {
+                self.guard.doubt(peer, self.now);
+            }
             self.forget_asked(link, id);
         }
         self.ask(id);
@@ -150,7 +153,8 @@ impl Protocol {
         }
         let (size, turns, now) = (pending.size, pending.turns, self.now);
         let reliable = |s: &Source| {
-            links.peer_of(s.link).is_some_and(|peer| self.guard.is_reliable(&peer, self.now))
+            let good = |p| self.guard.is_reliable(&p, now) && !self.guard.is_doubted(&p, now);
+            links.peer_of(s.link).is_some_and(good)
         };
         let untried = || pending.sources.iter().enumerate().filter(|(_, s)| !s.tried);
         let next = untried().find(|(_, s)| reliable(s)).or_else(|| untried().next());

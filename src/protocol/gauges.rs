@@ -55,6 +55,7 @@ impl Protocol {
             gauge("waiting for room", self.fetches.waiting.len(), super::fetch::MAX_PENDING),
             gauge("bytes held", held, held_bound),
             gauge("promises", self.fetches.promises.len(), super::promises::MAX_PROMISES),
+            gauge("doubted peers", self.guard.doubted(), super::guard::MAX_SCORES),
             gauge("limited peers", self.limits.len(), super::limits::MAX_PEERS),
             gauge("book", self.book.known.len(), self.config.discovery.max_peers as usize),
             gauge("dials", self.dials.len(), 1024),

@@ -1,6 +1,6 @@
 //! Whom large payloads are reserved from, and when that is given up.
 //!
-//! The first announcer in good standing is asked first. Who answers `Busy` is left in peace for 250
+//! The first announcer in good standing is asked first, those last who let somebody wait a moment ago. Who answers `Busy` is left in peace for 250
 //! ms: until then only a peer that says it is receiving (or has all) is asked, afterwards the busy
 //! one again with `force`. Who sends nothing for max(240 ms, 2.4 round trips) and the time of four
 //! pieces at its measured rate is given up: what it owes is taken back and asked elsewhere. When all
@@ -124,28 +124,23 @@ impl Protocol {
         let open = |s: &&Source| !s.tried && standpoint(s, large, me, links).is_some();
         let busy = |s: &Source| s.busy.is_some_and(|until| now < until);
         let somebody_busy = pending.sources.iter().filter(open).any(|s| s.busy.is_some());
-        let rank = |s: &Source| {
-            let rank = match (s.busy.is_some(), s.holds) {
-                (false, Holds::All | Holds::Some) => 0,
-                (false, Holds::Nothing) => 1,
-                (true, _) => 2,
-            };
-            let good = links.peer_of(s.link).is_some_and(|p| self.guard.is_reliable(&p, now));
-            rank + if good { 0 } else { 10 }
-        };
-        let free = |s: &&Source| !busy(s) && (!somebody_busy || rank(s) % 10 != 1);
+        let waits = |s: &Source| s.busy.is_none() && s.holds == Holds::Nothing;
+        let peer = |s: &Source| links.peer_of(s.link);
+        let reliable = |s: &Source| peer(s).is_some_and(|p| self.guard.is_reliable(&p, now));
+        let doubted = |s: &Source| peer(s).is_some_and(|p| self.guard.is_doubted(&p, now));
+        let free = |s: &&Source| !(busy(s) || somebody_busy && waits(s));
         // Who is asked for much already is asked when nobody else can be.
         let full = |s: &Source| {
             let up = links.all.get(&s.link).and_then(|l| l.up.as_ref());
             up.is_some_and(|up| up.asked.len() >= MAX_ASKED)
         };
-        let order = |s: &&Source| (full(s), rank(s));
+        let order = |s: &&Source| (full(s), !reliable(s), doubted(s), s.busy.is_some(), waits(s));
         let best = pending.sources.iter().filter(open).filter(free).min_by_key(order);
         let soonest = pending.sources.iter().filter(open).filter_map(|s| s.busy).min();
         if let Some(best) = best {
             // Somebody better may announce it a moment later.
             let grace = pending.heard_at + BUSY;
-            if rank(best) >= 10 && now < grace {
+            if !reliable(best) && now < grace {
                 return Next::Wait(grace);
             }
             return Next::Ask { link: best.link, force: best.busy.is_some() };
@@ -328,6 +323,7 @@ impl Protocol {
                 continue;
             }
             self.counters.wants_timed_out += 1;
+            self.note_let_down(link, id);
             self.end_parent(link, id, true);
             self.note_tried(link, id);
         }
@@ -377,6 +373,17 @@ impl Protocol {
         }
     }
 
+    /// A parent said that it has this, and sent nothing of it.
+    fn note_let_down(&mut self, link: LinkId, id: &TransactionId) {
+        let large = self.pending.get(id).and_then(|p| p.large.as_ref());
+        let parent = large.and_then(|l| l.parents.iter().find(|p| p.link == link));
+        if parent.is_some_and(|p| p.whole && !p.served)
+            && let Some(peer) = self.links.peer_of(link)
+        {
+            self.guard.doubt(peer, self.now);
+        }
+    }
+
     fn note_tried(&mut self, link: LinkId, id: &TransactionId) {
         if let Some(pending) = self.pending.get_mut(id)
             && let Some(source) = pending.sources.iter_mut().find(|s| s.link == link)
@@ -417,6 +424,9 @@ impl Protocol {
         let now = self.now;
         if let Some(up) = self.links.up(link) {
             up.intake.note(now, bytes);
+        }
+        if let Some(peer) = self.links.peer_of(link) {
+            self.guard.trust(&peer);
         }
         self.forget_promise(link, id);
         let Some(pending) = self.pending.get_mut(id) else { return };
