@@ -158,11 +158,11 @@ impl Protocol {
         let Some(slot) = self.links.slot_of(link) else { return };
         self.counters.announcements_received += 1;
         let id = offer.head.id();
-        if let Some(stored) = self.log.find(&id).map(|entry| entry.stored) {
+        if let Some(record) = self.log.find(&id).copied() {
             if offer.complete && !self.outbox.contains(&id) {
                 self.log.note_known(&id, slot);
             }
-            if offer.hop == 0 && stored {
+            if record.is_stored() && self.waits_for_word(link, offer.hop, &record) {
                 self.confirm_to(link, id);
             }
             return;
@@ -181,6 +181,10 @@ impl Protocol {
             if reason == Refusal::Skewed {
                 self.lost_some();
             }
+            return;
+        }
+        if !self.is_welcome(link, &id, offer.head.header()) {
+            self.refuse_transaction(link, &id, Refusal::Unwanted);
             return;
         }
         let size = offer.head.header().payload_len;
@@ -310,7 +314,8 @@ impl Protocol {
         let heard: Vec<LinkId> = pending.sources.iter().map(|s| s.link).collect();
         let offer = Box::new(Offer { head, hop, place, complete: false });
         for link in self.links.up_ids() {
-            let fits = self.links.up(link).is_some_and(|up| up.max_transaction >= size);
+            let fits = self.links.up(link).is_some_and(|up| up.max_transaction >= size)
+                && self.takes_topic(link, &offer.head.header().topic);
             if fits && !heard.contains(&link) && self.is_writable(link) {
                 self.counters.announcements_sent += 1;
                 self.send(link, Message::Offer(offer.clone()));

@@ -13,8 +13,9 @@
 //! The parts, each with its contract at the top of its file: `session` (hello, links), `overlay`
 //! (which links), `discovery` (which peers), `liveness` (who is there), `gossip` (push, announce),
 //! `reconcile` (repair), `fetch` (want; `asks`), `judge` (verify, accept), `large`, `reserve` and
-//! `pieces` (large payloads), `serve` (answer), `publish` (store), `outbox` (copies; `renew`), `flush`
-//! (their order), `guard` (bans), `log` (what is retained; `slab`, `order`, `ids`).
+//! `pieces` (large payloads), `interest` (topics), `serve` (answer), `publish` (store), `outbox`
+//! (copies; `renew`), `flush` (their order), `guard` (bans), `log` (what is retained; `slab`, `order`,
+//! `topics`, `ids`).
 
 mod asks;
 mod book;
@@ -26,6 +27,7 @@ mod gauges;
 mod gossip;
 mod guard;
 mod ids;
+mod interest;
 mod io;
 mod judge;
 mod large;
@@ -47,6 +49,7 @@ mod session;
 mod share;
 mod slab;
 mod timers;
+mod topics;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -81,7 +84,7 @@ const MAX_STORING: usize = 8192;
 #[derive(Debug)]
 enum Task {
     Verify { link: LinkId, from: PeerId, transaction: Transaction, hop: u16 },
-    Records { source: PeerId, scope: AddressScope },
+    Records { source: PeerId, scope: AddressScope, relays: Vec<PeerId> },
     StoreOwn { transaction: Transaction, renews: Option<TransactionId> },
     StoreForeign { id: TransactionId, origin: PeerId },
     Load { ids: Vec<TransactionId> },
@@ -110,6 +113,7 @@ pub struct Protocol {
     tickets: BTreeMap<Ticket, Task>,
     next_ticket: u64,
     log: log::Log,
+    carrying: interest::Carrying,
     learned: learn::Learned,
     repairs: reconcile::Repairs,
     pending: IdMap<Pending>,
@@ -179,6 +183,7 @@ impl Protocol {
             tickets: BTreeMap::new(),
             next_ticket: 0,
             log,
+            carrying: interest::Carrying::new(&config.gossip),
             learned: learn::Learned::new(),
             repairs: reconcile::Repairs::default(),
             pending,
@@ -224,6 +229,7 @@ impl Protocol {
             self.fire(timer);
         }
         self.admit_waiting();
+        self.say_interest();
         self.flush_dirty();
         self.close_overfull();
     }
@@ -277,6 +283,12 @@ impl Protocol {
         self.outbox.len() > self.outbox.dead()
     }
 
+    /// Whether an own transaction waits for copies that a linked peer may make: one that takes its
+    /// topic.
+    pub fn awaits_copies(&self) -> bool {
+        self.waits_for_taker()
+    }
+
     /// Whether nothing waits to be sent, checked, stored or fetched.
     pub fn is_idle(&self) -> bool {
         let quiet = |l: &links::Link| {
@@ -311,6 +323,8 @@ impl Protocol {
                 queued: l.queued,
                 behind: self.log.head().saturating_sub(up.cursor),
                 in_debt: up.debt.is_some(),
+                depth: up.theirs.depth,
+                relay: up.theirs.is_relay(),
             })
         };
         self.links.all.values().filter_map(view).collect()
@@ -331,6 +345,9 @@ impl Protocol {
             outbox: (self.outbox.len() - self.outbox.dead()) as u64,
             dead_letters: self.outbox.dead() as u64,
             fetching: self.pending.len() as u64,
+            carries_all: self.carrying.ours().topics.is_none(),
+            topics_carried: count(self.carrying.ours().topics.as_ref().map_or(0, Vec::len)),
+            stands_in: self.carrying.stands_in(),
             counters: self.counters.clone(),
         }
     }
@@ -372,6 +389,7 @@ impl Protocol {
                     self.close(link, CloseReason::Requested);
                 }
             }
+            Input::Subscribed { topics } => self.on_subscribed(topics),
             Input::Redeliver(id) => self.on_redeliver(id),
             Input::DropDeadLetter(id) => self.on_drop_dead(&id),
             Input::Ban(ban) => self.on_ban(ban),
@@ -396,6 +414,7 @@ impl Protocol {
             Timer::Reconcile => self.on_reconcile_due(),
             Timer::Expire => self.on_expire(),
             Timer::Outbox => self.on_outbox_due(),
+            Timer::Interest => self.on_interest_due(),
         }
     }
 
@@ -422,7 +441,7 @@ impl Protocol {
             Message::Ping { nonce } => self.send(link, Message::Pong { nonce }),
             Message::Pong { nonce } => self.on_pong(link, nonce),
             Message::PeersRequest { max } => self.on_peers_request(link, max),
-            Message::Peers(records) => self.on_peers(link, records),
+            Message::Peers { records, relays } => self.on_peers(link, records, relays),
             Message::Announce(list) => self.on_announce(link, list),
             Message::Want(list) => self.on_want(link, &list),
             Message::Missing(ids) => self.on_missing(link, &ids),
@@ -438,6 +457,7 @@ impl Protocol {
             Message::Reserve(reservation) => self.on_reserve(link, &reservation),
             Message::Busy(ids) => self.on_busy(link, &ids),
             Message::Receiving { id, place } => self.on_receiving(link, &id, place),
+            Message::Interest(interest) => self.on_interest(link, interest),
             Message::Flushed => self.on_flushed(link),
         }
     }
@@ -447,7 +467,8 @@ impl Protocol {
         // What a peer says is our address is no proof of it: only a dial that ends at ourselves is.
         self.record = record;
         for link in self.links.up_ids() {
-            self.send(link, Message::Peers(vec![self.record.clone()]));
+            let records = vec![self.record.clone()];
+            self.send(link, Message::Peers { records, relays: 0 });
         }
     }
 
@@ -457,6 +478,7 @@ impl Protocol {
         self.renew_stale();
         self.settle_promises();
         self.repair_after_loss();
+        self.owe_again();
         self.timers.set(timers::Timer::Expire, self.now + EXPIRE_EVERY);
     }
 
@@ -491,10 +513,12 @@ fn restore(log: &mut log::Log, index: &[IndexEntry]) {
         let entry = log::Entry {
             id: entry.id,
             origin: entry.origin,
+            topic: entry.topic,
             size: entry.size,
             hop: entry.hops,
             stored: true,
             late: false,
+            ashore: false,
             created: entry.created,
             keep_until: entry.keep_until,
             known: 0,

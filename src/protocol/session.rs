@@ -85,6 +85,7 @@ impl Protocol {
             dial,
             owes: self.owes(),
             opened: now,
+            said: self.carrying.ours().clone(),
             heard: now,
             queued: 0,
             progress: now,
@@ -139,6 +140,7 @@ impl Protocol {
             max_transaction: self.config.gossip.max_transaction_size,
             record: self.record.clone(),
             observed: address.map(|a| a.ip()),
+            interest: self.carrying.ours().clone(),
             owes: self.owes(),
         }))
     }
@@ -179,7 +181,7 @@ impl Protocol {
             Message::Hello(hello) => self.on_hello(link, &hello),
             Message::Goodbye { reason, retry_after } => self.on_goodbye(link, reason, retry_after),
             // A full node names others before it says goodbye.
-            Message::Peers(records) => self.on_peers(link, records),
+            Message::Peers { records, relays } => self.on_peers(link, records, relays),
             _ => {
                 self.counters.refused_malformed += 1;
                 self.refuse(link, CloseReason::Violation);
@@ -211,7 +213,10 @@ impl Protocol {
         }
         // What takes over from an older link of the same peer needs no room of its own.
         let inbound = self.links.count(Direction::Inbound);
-        let full = inbound >= self.config.overlay.max_inbound as usize;
+        let most = self.config.overlay.max_inbound as usize;
+        // Room for relays is kept: the network hangs together by them.
+        let crowded = !hello.interest.is_relay() && self.links.edges_inbound() >= most - most / 4;
+        let full = inbound >= most || crowded;
         if direction == Direction::Inbound && full && !linked {
             self.tell_peers(link, &remote);
             self.refuse(link, CloseReason::TooManyLinks);
@@ -261,6 +266,8 @@ impl Protocol {
             since: now,
             incarnation: hello.incarnation,
             max_transaction: hello.max_transaction,
+            theirs: hello.interest.clone(),
+            uphill: false,
             ping: PingState { nonce, sent: now, outstanding: false, missed: 0 },
             rtt: None,
             cursor: head,
@@ -295,9 +302,15 @@ impl Protocol {
             address,
             direction,
         }));
+        let uphill = self.is_uphill(link);
+        if let Some(up) = self.links.up(link) {
+            up.uphill = uphill;
+        }
+        self.settle_interest();
         self.note_peer_up(link, &remote);
+        self.note_kind(link);
         self.finish_dial_of(link, Ok(()));
-        self.verify_records(link, vec![hello.record.clone()]);
+        self.verify_records(link, vec![hello.record.clone()], Vec::new());
         if let Some(address) = hello.observed {
             self.note_observed(address, direction);
         }
@@ -372,6 +385,7 @@ impl Protocol {
         tracing::info!(target: "sorcha_peer::link", peer = %l.remote, %reason, "peer down");
         self.out.push_back(Output::Emit(Event::PeerDown { peer: l.remote, reason }));
         self.note_peer_down(&l.remote, ending);
+        self.settle_interest();
         self.update_mode();
         self.maintain();
     }

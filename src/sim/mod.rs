@@ -63,6 +63,7 @@ mod store;
 mod tamper;
 #[cfg(test)]
 mod tests;
+pub mod unwanted;
 mod world;
 
 pub use config::{Behaviour, Latency, Loss, NodeOptions, Topology, Verification, WorldConfig};

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use crate::protocol::{Queued, Restored};
 use crate::types::{
-    Ban, Cursor, EntryState, IndexEntry, NewEntry, PeerId, StoredPeer, Transaction, TransactionId,
-    WallTime,
+    Ban, Cursor, EntryState, IndexEntry, NewEntry, PeerId, StoredPeer, TopicKey, Transaction,
+    TransactionId, WallTime,
 };
 
 use super::ids::FastMap;
@@ -134,6 +134,7 @@ impl Store {
             cursor: Cursor(*cursor),
             id: e.transaction.id(),
             origin: e.transaction.origin(),
+            topic: TopicKey::of(e.transaction.topic()),
             size: e.transaction.header().payload_len,
             hops: e.hops,
             created: e.transaction.header().created,

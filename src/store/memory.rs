@@ -10,14 +10,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 
-use super::lost::{Losses, topic_key};
+use super::lost::Losses;
 use super::{kept_reason, stored_size, too_many_cursors};
 use crate::error::{StoreError, StoreErrorKind};
 use crate::ports::{
     Ban, EntryState, IndexEntry, LogEntry, MAX_CURSORS, NewEntry, OutboxEntry, Page, PeerStore,
     QueueSize, StoredPeer, TransactionQueue, TransactionStore, Usage, Which,
 };
-use crate::types::{Cursor, PeerId, Topic, Transaction, TransactionId, WallTime};
+use crate::types::{Cursor, PeerId, Topic, TopicKey, Transaction, TransactionId, WallTime};
 
 /// Keeps peers and bans in memory; as many as the node hands it, which is bounded by
 /// `discovery.max_peers`.
@@ -276,7 +276,8 @@ impl TransactionStore for MemoryTransactionStore {
             entries.last().map_or(after, |last| last.cursor)
         };
         // Cursors of other topics are no loss of this one.
-        let last = topic.map_or(next.0, |topic| log.losses.of(Some(topic_key(topic))).min(next.0));
+        let last =
+            topic.map_or(next.0, |topic| log.losses.of(Some(TopicKey::of(topic).0)).min(next.0));
         let mut lost_until = log.gone.last_within(after.0, last);
         if (1..self.base).contains(&after.0) {
             lost_until = lost_until.max(Some(Cursor(self.base)));
@@ -290,6 +291,7 @@ impl TransactionStore for MemoryTransactionStore {
             cursor: *cursor,
             id: entry.transaction.id(),
             origin: entry.transaction.origin(),
+            topic: TopicKey::of(entry.transaction.topic()),
             size: entry.transaction.header().payload_len,
             hops: entry.hops,
             created: entry.transaction.header().created,
@@ -365,7 +367,7 @@ impl Log {
             }
         }
         self.gone.insert(cursor);
-        self.losses.note(topic_key(topic), cursor);
+        self.losses.note(TopicKey::of(topic).0, cursor);
     }
 
     fn after(&self, after: Cursor) -> impl Iterator<Item = (&u64, &LogEntry)> {

@@ -1,6 +1,6 @@
 //! Entries of the retained log and of the outbox.
 
-use super::{Cursor, PeerId, Transaction, TransactionId, WallTime};
+use super::{Cursor, PeerId, TopicKey, Transaction, TransactionId, WallTime};
 
 /// A transaction to be kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +24,8 @@ pub struct IndexEntry {
     pub id: TransactionId,
     /// Who published it.
     pub origin: PeerId,
+    /// Where it belongs.
+    pub topic: TopicKey,
     /// Length of its payload in bytes.
     pub size: u64,
     /// Hops from its origin.

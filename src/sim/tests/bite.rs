@@ -6,14 +6,15 @@ use bytes::Bytes;
 
 use super::super::check::*;
 use super::super::reservations::{OneParent, ReservationAcyclic};
+use super::super::unwanted::Unwanted;
 use super::*;
 use crate::Identity;
 use crate::error::StoreErrorKind;
 use crate::protocol::{CallId, Input, Judgement, LinkView, Output, Ticket};
 use crate::types::{
-    ALL_PIECES, Announcement, Ban, Bound, Direction, FEATURES, Head, Header, Hello, LinkId,
-    Message, NewEntry, Offer, PIECE_BYTES, PeerId, PeerRecord, Piece, PieceRange, Range,
-    RangeContent, Reconcile, RecordDraft, Reservation, StoredPeer, Topic, Transaction,
+    ALL_PIECES, Announcement, Ban, Bound, Direction, FEATURES, Head, Header, Hello, Interest,
+    LinkId, Message, NewEntry, Offer, PIECE_BYTES, PeerId, PeerRecord, Piece, PieceRange, Range,
+    RangeContent, Reconcile, RecordDraft, Reservation, StoredPeer, Topic, TopicKey, Transaction,
     TransportKind, Verdict, WallTime,
 };
 
@@ -67,7 +68,8 @@ fn done(output: &Output) -> Seen<'_> {
 
 fn holds(node: usize, group: usize, held: bool, promised: bool) -> Holdings {
     let set = |there: bool| there.then(|| transaction().id()).into_iter().collect();
-    Holdings { node, group, held: set(held), promised: set(promised) }
+    let spared = BTreeSet::new();
+    Holdings { node, group, held: set(held), spared, promised: set(promised) }
 }
 
 #[test]
@@ -76,6 +78,9 @@ fn no_loss() {
     assert!(calm(&[holds(0, 0, true, false), holds(1, 0, false, false)]));
     assert!(calm(&[holds(0, 0, false, true)]), "a broken promise");
     assert!(!calm(&[holds(0, 0, true, true), holds(1, 1, false, false)]), "not connected");
+    let spared = [transaction().id()].into();
+    let edge = Holdings { spared, ..holds(1, 0, false, false) };
+    assert!(!calm(&[holds(0, 0, true, true), edge]), "of no topic of its");
 }
 
 #[test]
@@ -183,6 +188,7 @@ mod triangle {
             max_transaction: 1,
             record: record(node),
             observed: None,
+            interest: Interest::default(),
             owes: false,
         }))
     }
@@ -350,6 +356,8 @@ fn one_link_per_peer() {
         queued: 0,
         behind: 0,
         in_debt: false,
+        depth: 0,
+        relay: true,
     };
     let turn =
         |links: &[LinkView]| bites(OneLinkPerPeer, &[Seen::Turn { node: 0, links, gauges: &[] }]);
@@ -363,6 +371,53 @@ fn no_ban_for_loss() {
     let ban = Output::SaveBan(Ban { peer, until: None, reason: "slow".to_owned() });
     assert!(bites(NoBanForLoss { hostile: BTreeSet::new() }, &[done(&ban)]));
     assert!(!bites(NoBanForLoss { hostile: [peer].into() }, &[done(&ban)]));
+}
+
+#[test]
+fn unwanted() {
+    let (topic, other) = (TopicKey::of(transaction().topic()), TopicKey(7));
+    let theirs = |depth, via, topics: Option<&[TopicKey]>| {
+        let topics = topics.map(<[_]>::to_vec);
+        let interest = Interest { depth, makeshift: false, via, topics };
+        Input::Received { link: LINK, messages: vec![Message::Interest(interest)], bytes: 1 }
+    };
+    let me = Identity::from_seed([1; 32]);
+    let issued = WallTime::from_millis(1);
+    let draft = RecordDraft { peer: me.peer_id(), seq: 1, issued, endpoints: Vec::new() };
+    let record = Input::Record(me.sign_record(draft));
+    let opened = Input::LinkOpened {
+        link: LINK,
+        remote: PeerId::from_bytes([7; 32]),
+        kind: TransportKind::Memory,
+        address: None,
+        dial: None,
+    };
+    let ours = Interest { depth: 2, topics: Some(vec![other]), ..Interest::default() };
+    let said = Output::Send { link: LINK, message: Message::Interest(ours) };
+    let check = |seen: &[Seen<'_>]| {
+        bites(Unwanted::default(), &[&[given(&record), given(&opened), done(&said)], seen].concat())
+    };
+    let id = transaction().id();
+    let asked = Input::Received { link: LINK, messages: vec![Message::Want(vec![id])], bytes: 1 };
+    let announce = Output::Send {
+        link: LINK,
+        message: Message::Announce(vec![Announcement { id, size: 1, hop: 0 }]),
+    };
+    let publish = Input::Publish { call: CallId(1), transaction: transaction(), renews: None };
+    for sent in [&push(), &announce] {
+        let not = theirs(2, 0, Some(&[other]));
+        assert!(check(&[given(&publish), given(&not), done(sent)]));
+        assert!(check(&[given(&publish), given(&theirs(3, 0, Some(&[]))), done(sent)]));
+        let here = Interest::short(&me.peer_id());
+        assert!(
+            check(&[given(&publish), given(&theirs(1, here, Some(&[]))), done(sent)]),
+            "behind"
+        );
+        assert!(!check(&[given(&publish), given(&theirs(3, 0, Some(&[topic]))), done(sent)]));
+        assert!(!check(&[given(&publish), given(&theirs(3, 0, None)), done(sent)]), "everything");
+        assert!(!check(&[given(&publish), given(&theirs(1, 0, Some(&[]))), done(sent)]), "uphill");
+        assert!(!check(&[given(&publish), given(&not), given(&asked), done(sent)]), "an answer");
+    }
 }
 
 #[test]

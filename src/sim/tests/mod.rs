@@ -15,6 +15,7 @@ mod replay;
 mod room;
 mod scenarios;
 mod spread;
+mod topics;
 
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};

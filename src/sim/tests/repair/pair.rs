@@ -9,8 +9,8 @@ use super::*;
 use crate::identity::Identity;
 use crate::protocol::{Input, Judgement, Output, Protocol, Restored};
 use crate::types::{
-    Cursor, Features, Header, Hello, IndexEntry, LinkId, MonoTime, PeerId, PeerRecord, RecordDraft,
-    Signature, Topic, Transaction, TransportKind, Verdict,
+    Cursor, Features, Header, Hello, IndexEntry, Interest, LinkId, MonoTime, PeerId, PeerRecord,
+    RecordDraft, Signature, Topic, TopicKey, Transaction, TransportKind, Verdict,
 };
 
 const START: u64 = 1_700_000_000_000;
@@ -38,6 +38,7 @@ fn restored(held: &[Transaction], retention: Duration) -> Restored {
         cursor: Cursor(at as u64),
         id: t.id(),
         origin: t.origin(),
+        topic: TopicKey::of(t.topic()),
         size: t.header().payload_len,
         hops: 1,
         created: t.header().created,
@@ -307,6 +308,7 @@ impl Liar {
             max_transaction: 1 << 20,
             record: record(2),
             observed: None,
+            interest: Interest::default(),
             owes: false,
         };
         node.hear(Duration::ZERO, Message::Hello(Box::new(hello)));
