@@ -20,6 +20,10 @@
 //! announces what is left again, in order. Peers further away hear of entries in the order of their
 //! neighbours' logs and ask in it, but of several neighbours: nothing keeps the order there.
 //!
+//! The same walk announces, on a way to a relay, what is here for that only (`interest`). Later walks
+//! do as well, when a link becomes such a way or what passes is announced again: the peer is told
+//! nothing of those, and `flushed` ends the first one alone.
+//!
 //! While a link is flushed neither side opens a comparison on it (`reconcile`).
 //!
 //! Bounds: `WINDOW` entries and `WINDOW_BYTES` (beyond the first) are announced and not confirmed on

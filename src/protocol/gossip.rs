@@ -4,8 +4,8 @@
 //! that was learned to pay, and announces it everywhere else. A link whose queue is full stops
 //! reading; its cursor is all that is remembered, so a slow peer costs O(1) memory and delays nobody.
 //! A new link starts at the head: all that stands in the log before is compared by `reconcile`.
-//! Own transactions that wait for copies are announced on a new link in any case (`flush`), because
-//! a peer that has them confirms them then.
+//! Own transactions that wait for copies are announced on a new link whose peer takes them in any
+//! case (`flush`), because a peer that has them confirms them then.
 //!
 //! A peer that falls far behind the quickest one is in *debt*: nothing is pushed or announced to it
 //! any more, it gets what is new from others, and all that is remembered is the oldest time of
