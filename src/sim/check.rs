@@ -151,6 +151,7 @@ pub fn all(hostile: BTreeSet<PeerId>) -> Vec<Box<dyn Checker>> {
         Box::new(OneLinkPerPeer),
         Box::new(NoBanForLoss { hostile }),
         Box::new(super::unwanted::Unwanted::default()),
+        Box::new(super::flushed::OneFlush::default()),
     ]
 }
 

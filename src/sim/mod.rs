@@ -49,6 +49,7 @@ mod dice;
 mod digest;
 mod faults;
 mod flow;
+pub mod flushed;
 mod ids;
 mod net;
 mod node;

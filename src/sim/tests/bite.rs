@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 
 use super::super::check::*;
+use super::super::flushed::OneFlush;
 use super::super::reservations::{OneParent, ReservationAcyclic};
 use super::super::unwanted::Unwanted;
 use super::*;
@@ -427,4 +428,48 @@ fn a_world_reports_what_its_checkers_find() {
     world.show(&Seen::Calm { nodes: &[holds(0, 0, false, true)] });
     assert_eq!(world.violations().len(), 1);
     assert_eq!(world.violations()[0].checker, "no_loss");
+}
+
+#[test]
+fn a_flush_without_end_or_with_two_bites() {
+    let me = Identity::from_seed([1; 32]);
+    let issued = WallTime::from_millis(1);
+    let draft = RecordDraft { peer: me.peer_id(), seq: 1, issued, endpoints: Vec::new() };
+    let hello = |owes| {
+        Message::Hello(Box::new(Hello {
+            network: String::new(),
+            version_min: 1,
+            version_max: 1,
+            features: FEATURES,
+            incarnation: 1,
+            max_transaction: 1,
+            record: me.sign_record(draft.clone()),
+            observed: None,
+            interest: Interest::default(),
+            owes,
+        }))
+    };
+    let opened = Input::LinkOpened {
+        link: LINK,
+        remote: PeerId::from_bytes([7; 32]),
+        kind: TransportKind::Memory,
+        address: None,
+        dial: None,
+    };
+    let heard = Input::Received { link: LINK, messages: vec![hello(false)], bytes: 1 };
+    let said = |message| Output::Send { link: LINK, message };
+    let (owes, not, flushed) = (said(hello(true)), said(hello(false)), said(Message::Flushed));
+    let nodes = [holds(0, 0, false, false)];
+    let calm = Seen::Calm { nodes: &nodes };
+    let check = |said: &Output, seen: &[Seen<'_>]| {
+        let up = [given(&opened), done(said), given(&heard)];
+        bites(OneFlush::default(), &[&up, seen].concat())
+    };
+    assert!(check(&not, &[done(&flushed)]));
+    assert!(check(&owes, &[done(&flushed), done(&flushed)]));
+    assert!(check(&owes, &[calm]), "the peer waits");
+    assert!(!check(&owes, &[done(&flushed), calm]));
+    assert!(!check(&not, &[calm]));
+    let closed = Output::Close { link: LINK };
+    assert!(!check(&owes, &[done(&closed), calm]));
 }

@@ -1,6 +1,8 @@
 //! Topics: an edge gets what it or somebody behind it wants, and nothing else; and whatever relays
 //! do, what is wanted arrives.
 
+use std::collections::BTreeSet;
+
 use super::*;
 use crate::config::{Carry, Config, Trust};
 use crate::types::{Counters, TransactionId};
@@ -8,7 +10,7 @@ use crate::types::{Counters, TransactionId};
 /// Payload bytes of one small transaction.
 const SIZE: usize = 400;
 
-fn edge() -> NodeOptions {
+pub(super) fn edge() -> NodeOptions {
     let mut config = Config::lan();
     config.gossip.carry = Carry::Subscribed;
     NodeOptions::with_config(config)
@@ -35,7 +37,18 @@ fn world(config: WorldConfig, nodes: Vec<NodeOptions>, topics: &[&[&str]]) -> Wo
 }
 
 /// Nodes that are linked like this and never in another way.
-fn linked(seed: u64, mut nodes: Vec<NodeOptions>, links: &[(usize, usize)]) -> World {
+fn linked(seed: u64, nodes: Vec<NodeOptions>, links: &[(usize, usize)]) -> World {
+    let mut world = apart(seed, nodes, links);
+    for (from, to) in links {
+        world.connect(*from, *to);
+    }
+    let all = |w: &World| links.iter().all(|(a, b)| w.linked(*a, *b));
+    assert!(world.run_until(all, secs(5)));
+    world
+}
+
+/// Nodes that may be linked like this and in no other way, and are not yet.
+fn apart(seed: u64, mut nodes: Vec<NodeOptions>, links: &[(usize, usize)]) -> World {
     let config = WorldConfig::new(seed, 0).topology(Topology::Empty);
     let ids = World::with_nodes(config.clone(), nodes.clone());
     for (node, options) in nodes.iter_mut().enumerate() {
@@ -48,13 +61,7 @@ fn linked(seed: u64, mut nodes: Vec<NodeOptions>, links: &[(usize, usize)]) -> W
         own.network.trust = Trust::AllowList { peers: links.iter().filter_map(beside).collect() };
         options.config = Some(own);
     }
-    let mut world = World::with_nodes(config, nodes);
-    for (from, to) in links {
-        world.connect(*from, *to);
-    }
-    let all = |w: &World| links.iter().all(|(a, b)| w.linked(*a, *b));
-    assert!(world.run_until(all, secs(5)));
-    world
+    World::with_nodes(config, nodes)
 }
 
 /// Publishes to topics in turn, from nodes in turn.
@@ -402,6 +409,36 @@ fn more_topics_than_can_be_said_are_everything() {
     assert!(stats(&world, 1).carries_all && !stats(&world, 1).stands_in);
     assert!(world.holds(1, &id));
     world.assert_clean();
+}
+
+/// More than may be announced at once, half of it of no topic that the peer wants at first.
+#[test]
+fn a_flush_takes_in_what_a_peer_comes_to_take_meanwhile() {
+    seeds("flush on a new way up", 4, |seed| {
+        let nodes = [edges(2), relays(1)].concat();
+        let mut world = apart(seed, nodes, &[(0, 1), (1, 2)]);
+        world.subscribe(1, Some(&["a"]));
+        world.run_for(secs(1));
+        let topics = ["a", "b"];
+        let each = |n: u32| world.publish(0, topics[n as usize % 2], &n.to_le_bytes());
+        let all: Vec<_> = (0..10_000).map(each).collect();
+        world.run_for(secs(12));
+        world.connect(0, 1);
+        let has = |w: &World, node: usize| all.iter().filter(|id| w.holds(node, id)).count();
+        assert!(world.run_until(|w| has(w, 1) > 0, secs(5)));
+        world.connect(1, 2);
+        assert!(world.run_until(|w| w.linked(1, 2), secs(5)));
+        let early = has(&world, 1);
+        assert!(early < 5000, "{early}: the flush was through");
+        settle(&mut world, secs(60));
+        assert_eq!((has(&world, 1), has(&world, 2)), (10_000, 10_000));
+        let wanted: Vec<_> = all.iter().step_by(2).collect();
+        let known: BTreeSet<_> = wanted.iter().copied().collect();
+        let arrived = world.deliveries(1).iter().map(|d| &d.id).filter(|id| known.contains(id));
+        assert!(arrived.eq(wanted.iter().copied()), "in order");
+        let c = counters(&world, 1);
+        assert_eq!(c.payloads_received, 10_000, "each once");
+    });
 }
 
 #[test]
