@@ -237,9 +237,41 @@ pub(super) struct FetchState {
     /// Pieces that peers reserved and did not get yet.
     pub(super) owed: u64,
     pub(super) lost: Lost,
-    refused: IdMap<()>,
-    /// The refused ids, oldest first.
-    refused_order: VecDeque<TransactionId>,
+    refused: Few,
+    /// Of topics that are not wanted; those behind may send them all the same.
+    pub(super) unwanted: Few,
+}
+
+/// The latest few ids of some kind.
+#[derive(Debug)]
+pub(super) struct Few {
+    ids: IdMap<()>,
+    /// The oldest first.
+    order: VecDeque<TransactionId>,
+}
+
+impl Few {
+    fn new(rng: &mut Rng) -> Self {
+        Self { ids: IdMap::new(rng), order: VecDeque::new() }
+    }
+
+    pub(super) fn add(&mut self, id: TransactionId) {
+        if self.ids.insert(id, ()).is_some() {
+            return;
+        }
+        self.order.push_back(id);
+        if self.order.len() > MAX_REFUSED
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.ids.remove(&oldest);
+        }
+    }
+
+    pub(super) fn clear(&mut self) {
+        for id in self.order.drain(..) {
+            self.ids.remove(&id);
+        }
+    }
 }
 
 impl FetchState {
@@ -256,8 +288,8 @@ impl FetchState {
             children: IdMap::new(rng),
             owed: 0,
             lost: Lost::default(),
-            refused: IdMap::new(rng),
-            refused_order: VecDeque::new(),
+            refused: Few::new(rng),
+            unwanted: Few::new(rng),
         }
     }
 
@@ -267,20 +299,12 @@ impl FetchState {
     }
 
     pub(super) fn refuse(&mut self, id: TransactionId) {
-        if self.refused.insert(id, ()).is_some() {
-            return;
-        }
-        self.refused_order.push_back(id);
-        if self.refused_order.len() > MAX_REFUSED
-            && let Some(oldest) = self.refused_order.pop_front()
-        {
-            self.refused.remove(&oldest);
-        }
+        self.refused.add(id);
     }
 
     #[cfg(any(test, feature = "sim"))]
     pub(super) fn refused_len(&self) -> usize {
-        self.refused_order.len()
+        self.refused.order.len().max(self.unwanted.order.len())
     }
 }
 
@@ -289,14 +313,14 @@ impl Protocol {
         let Some(slot) = self.links.slot_of(link) else { return };
         self.counters.announcements_received += list.len() as u64;
         for a in list {
-            if let Some(stored) = self.log.find(&a.id).map(|entry| entry.stored) {
+            if let Some(record) = self.log.find(&a.id).copied() {
                 // Who announces may not have stored it yet: while we wait for confirmations we go on
                 // to offer what is ours.
                 if !self.outbox.contains(&a.id) {
                     self.log.note_known(&a.id, slot);
                 }
                 // From its origin, which may have been restarted and wait for this.
-                if a.hop == 0 && stored {
+                if record.is_stored() && self.waits_for_word(link, a.hop, &record) {
                     self.confirm_to(link, a.id);
                 }
             } else {
@@ -312,7 +336,8 @@ impl Protocol {
     }
 
     pub(super) fn hear(&mut self, link: LinkId, a: &Announcement) {
-        if self.is_refused(&a.id) {
+        let unwanted = self.fetches.unwanted.ids.contains(&a.id) && !self.is_behind(link);
+        if unwanted || self.is_refused(&a.id) {
             return;
         }
         if a.size > self.config.gossip.max_transaction_size {
@@ -340,7 +365,7 @@ impl Protocol {
     }
 
     pub(super) fn is_refused(&self, id: &TransactionId) -> bool {
-        self.fetches.refused.contains(id) || self.log.is_refused(id)
+        self.fetches.refused.ids.contains(id) || self.log.is_refused(id)
     }
 
     /// Makes a place in the table for an id heard of on a link; `false` when there is none.
@@ -490,7 +515,10 @@ impl Protocol {
             if !asked && let Some(batch) = self.links.batch(link) {
                 batch.duplicate.push(id);
             }
-            if hop == 0 && self.log.find(&id).is_some_and(|entry| entry.stored) {
+            if let Some(record) = self.log.find(&id).copied()
+                && record.is_stored()
+                && self.waits_for_word(link, hop, &record)
+            {
                 self.confirm_to(link, id);
             }
             return;

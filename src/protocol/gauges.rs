@@ -65,6 +65,7 @@ impl Protocol {
             gauge("asked of a link", most(&up(|u| u.asked.len())), super::asks::MAX_ASKED),
             gauge("served to a link", most(&up(|u| u.serving.len())), super::serve::MAX_SERVING),
             gauge("backlog of a link", most(&up(|u| u.backlog.len())), super::fetch::MAX_PENDING),
+            gauge("topics", self.log.topics.len(), usize::from(u16::MAX)),
             gauge("origins learned", self.learned.origins(), super::learn::MAX_ORIGINS),
             gauge("timers", self.timers.len(), super::fetch::MAX_PENDING + 1024),
             gauge("tickets", self.tickets.len(), 4 * super::MAX_VERIFYING + super::MAX_STORING),

@@ -1,5 +1,6 @@
 //! What goes into the core and what comes out.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use crate::error::StoreErrorKind;
 use crate::types::{
     Ban, CloseReason, Direction, Endpoint, EntryState, Event, FailureKind, Head, IndexEntry,
     InvalidTransaction, KeptPartial, LinkId, Message, NewEntry, Partial, PeerId, PeerRecord, Piece,
-    Proofs, StoredPeer, Transaction, TransactionId, TransportKind, Verdict, WallTime,
+    Proofs, StoredPeer, TopicKey, Transaction, TransactionId, TransportKind, Verdict, WallTime,
 };
 
 /// Names a dial attempt; minted by the core.
@@ -227,6 +228,11 @@ pub enum Input {
     Disconnect {
         /// Who.
         peer: PeerId,
+    },
+    /// What the host subscribes to has changed.
+    Subscribed {
+        /// The topics of all live subscriptions; `None` when one is to everything.
+        topics: Option<BTreeSet<TopicKey>>,
     },
     /// The host wants a dead letter to be offered to peers again.
     Redeliver(TransactionId),
@@ -487,4 +493,9 @@ pub struct LinkView {
     /// Whether it is too slow for what is new. What it is skipped for is compared and repaid as
     /// soon as it takes what waits for it.
     pub in_debt: bool,
+    /// Links from the peer to the nearest relay, as it says; 0 for a relay and for who stands in for
+    /// one.
+    pub depth: u8,
+    /// Whether the peer is a relay: it carries every topic by configuration.
+    pub relay: bool,
 }

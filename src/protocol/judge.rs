@@ -35,6 +35,12 @@ impl Protocol {
             }
             return;
         }
+        if !self.is_welcome(link, &id, transaction.header()) {
+            self.remove_pending(&id);
+            self.fetches.unwanted.add(id);
+            self.refuse_transaction(link, &id, Refusal::Unwanted);
+            return;
+        }
         let Some(from) = self.links.all.get(&link).map(|l| l.remote) else { return };
         self.judge(link, from, transaction, hop, false);
     }
@@ -90,7 +96,7 @@ impl Protocol {
     /// on: others may have more room.
     pub(super) fn turn_away(&mut self, id: TransactionId, header: &Header) {
         let keep_until = header.expires.min(header.created.plus(self.config.gossip.retention));
-        self.log.turn_away(id, &header.origin, header.created, keep_until, self.now);
+        self.log.turn_away(id, header, keep_until, self.now);
         self.forget_passed();
     }
 
@@ -131,7 +137,7 @@ impl Protocol {
         self.forget_partial(&id);
         self.fetches.refuse(id);
         let keep_until = self.keep_until(&transaction);
-        self.log.refuse(id, transaction.header().created, keep_until, self.now);
+        self.log.refuse(id, transaction.header(), keep_until, self.now);
         self.forget_passed();
         self.refuse_transaction(link, &id, refusal);
         if refusal == Refusal::Rejected {
@@ -200,19 +206,16 @@ impl Protocol {
         // Who only has the header is told once more when all is here.
         let holders = sources.iter().filter(|s| s.holds == Holds::All && !s.guessed);
         let known = holders.filter_map(|s| self.links.slot_of(s.link)).fold(0, |m, s| m | 1 << s);
-        let up = self.links.by_peer.get(&from).copied().and_then(|link| self.links.up(link));
-        let ingress = up.map_or(OWN, |up| {
+        let link = self.links.by_peer.get(&from).copied();
+        let ashore = link.is_some_and(|link| self.is_uphill(link));
+        let ingress = link.and_then(|link| self.links.up(link)).map_or(OWN, |up| {
             up.taken += transaction.header().payload_len;
             up.slot
         });
         let hop = hop.saturating_add(1);
         self.counters.transactions_accepted += 1;
-
-        self.accept(
-            transaction,
-            hop,
-            Some(Got { known, late: asked && (old || flushed), ingress }),
-        );
+        let late = asked && (old || flushed);
+        self.accept(transaction, hop, Some(Got { known, late, ingress, ashore }));
         self.store_foreign(from, transaction, hop);
         for (child, _) in large.map(|large| large.children).unwrap_or_default() {
             self.serve(child);
@@ -229,6 +232,7 @@ impl Protocol {
             Refusal::WrongSignature => counters.refused_wrong_signature += 1,
             Refusal::Rejected => counters.refused_rejected += 1,
             Refusal::OverShare => counters.refused_over_share += 1,
+            Refusal::Unwanted => counters.refused_unwanted += 1,
             _ => counters.refused_ignored += 1,
         }
         let peer = self.links.all.get(&link).map(|l| l.remote);

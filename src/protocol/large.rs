@@ -167,11 +167,11 @@ impl Protocol {
         let Some(slot) = self.links.slot_of(link) else { return };
         self.counters.announcements_received += 1;
         let id = offer.head.id();
-        if let Some(stored) = self.log.find(&id).map(|entry| entry.stored) {
+        if let Some(record) = self.log.find(&id).copied() {
             if offer.complete && !self.outbox.contains(&id) {
                 self.log.note_known(&id, slot);
             }
-            if offer.hop == 0 && stored {
+            if record.is_stored() && self.waits_for_word(link, offer.hop, &record) {
                 self.confirm_to(link, id);
             }
             return;
@@ -192,6 +192,11 @@ impl Protocol {
                 }
                 return;
             }
+        }
+        if !self.is_welcome(link, &id, offer.head.header()) {
+            self.fetches.unwanted.add(id);
+            self.drop_inadmissible(link, &id, Refusal::Unwanted);
+            return;
         }
         let size = offer.head.header().payload_len;
         let asked =
@@ -333,7 +338,7 @@ impl Protocol {
         assembly.is_some_and(|a| a.have.len() > 1 && !a.have.is_empty())
     }
 
-    /// A header that may not be taken here, by what its id commits to: whoever sends it.
+    /// A header that is not taken here because of what it says, which is what its id commits to.
     fn drop_inadmissible(&mut self, link: LinkId, id: &TransactionId, reason: Refusal) {
         if self.pending.get(id).is_some_and(|p| p.stage == Stage::Heard) {
             let pending = self.remove_pending(id);
@@ -378,7 +383,8 @@ impl Protocol {
         let heard: Vec<LinkId> = pending.sources.iter().map(|s| s.link).collect();
         let offer = Box::new(Offer { head, hop, place, complete: false });
         for link in self.links.up_ids() {
-            let fits = self.links.up(link).is_some_and(|up| up.max_transaction >= size);
+            let fits = self.links.up(link).is_some_and(|up| up.max_transaction >= size)
+                && self.takes_topic(link, &offer.head.header().topic);
             if fits && !heard.contains(&link) && self.is_writable(link) {
                 self.counters.announcements_sent += 1;
                 self.send(link, Message::Offer(offer.clone()));

@@ -14,8 +14,8 @@
 //! (which links), `discovery` (which peers), `liveness` (who is there), `gossip` (push, announce),
 //! `reconcile` (repair), `fetch` (want; `asks`), `judge` (verify, accept), `large`, `reserve`,
 //! `promises`, `stripe` and `pieces` (large payloads), `spill` (their way to the store and back),
-//! `serve` (answer), `publish` (store), `outbox` (copies; `renew`), `flush` (their order), `guard`
-//! (bans; `limits`), `log` (what is retained; `slab`, `order`, `ids`).
+//! `interest` (topics), `serve` (answer), `publish` (store), `outbox` (copies; `renew`), `flush` (their
+//! order), `guard` (bans; `limits`), `log` (what is retained; `slab`, `order`, `topics`, `ids`).
 
 mod asks;
 mod book;
@@ -27,6 +27,7 @@ mod gauges;
 mod gossip;
 mod guard;
 mod ids;
+mod interest;
 mod io;
 mod judge;
 mod large;
@@ -52,6 +53,7 @@ mod slab;
 mod spill;
 mod stripe;
 mod timers;
+mod topics;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -88,7 +90,7 @@ const MAX_STORING: usize = 8192;
 #[derive(Debug)]
 enum Task {
     Verify { link: LinkId, from: PeerId, transaction: Transaction, hop: u16 },
-    Records { source: PeerId, scope: AddressScope },
+    Records { source: PeerId, scope: AddressScope, relays: Vec<PeerId> },
     StoreOwn { transaction: Transaction, renews: Option<TransactionId> },
     StoreForeign { id: TransactionId, origin: PeerId },
     Load { ids: Vec<TransactionId> },
@@ -123,6 +125,7 @@ pub struct Protocol {
     log: log::Log,
     /// Its head when it was last told what all links have passed.
     forgot_at: u64,
+    carrying: interest::Carrying,
     learned: learn::Learned,
     repairs: reconcile::Repairs,
     pending: IdMap<Pending>,
@@ -195,6 +198,7 @@ impl Protocol {
             next_ticket: 0,
             log,
             forgot_at: 0,
+            carrying: interest::Carrying::new(&config.gossip),
             learned: learn::Learned::new(),
             repairs: reconcile::Repairs::default(),
             pending,
@@ -241,6 +245,7 @@ impl Protocol {
         }
         loop {
             self.admit_waiting();
+            self.say_interest();
             self.flush_dirty();
             if !self.close_overfull() {
                 break;
@@ -299,6 +304,12 @@ impl Protocol {
         self.outbox.len() > self.outbox.dead()
     }
 
+    /// Whether an own transaction waits for copies that a linked peer may make: one that takes its
+    /// topic.
+    pub fn awaits_copies(&self) -> bool {
+        self.waits_for_taker()
+    }
+
     /// Whether nothing waits to be sent, checked, stored or fetched.
     pub fn is_idle(&self) -> bool {
         let quiet = |l: &links::Link| {
@@ -333,6 +344,8 @@ impl Protocol {
                 queued: l.queued,
                 behind: self.log.head().saturating_sub(up.cursor),
                 in_debt: up.debt.is_some(),
+                depth: up.theirs.depth,
+                relay: up.theirs.is_relay(),
             })
         };
         self.links.all.values().filter_map(view).collect()
@@ -353,6 +366,9 @@ impl Protocol {
             outbox: (self.outbox.len() - self.outbox.dead()) as u64,
             dead_letters: self.outbox.dead() as u64,
             fetching: self.pending.len() as u64,
+            carries_all: self.carrying.ours().topics.is_none(),
+            topics_carried: count(self.carrying.ours().topics.as_ref().map_or(0, Vec::len)),
+            stands_in: self.carrying.stands_in(),
             counters: self.counters.clone(),
         }
     }
@@ -396,6 +412,7 @@ impl Protocol {
                     self.close(link, CloseReason::Requested);
                 }
             }
+            Input::Subscribed { topics } => self.on_subscribed(topics),
             Input::Redeliver(id) => self.on_redeliver(id),
             Input::DropDeadLetter(id) => self.on_drop_dead(&id),
             Input::Ban(ban) => self.on_ban(ban),
@@ -422,6 +439,7 @@ impl Protocol {
             Timer::Reconcile => self.on_reconcile_due(),
             Timer::Expire => self.on_expire(),
             Timer::Outbox => self.on_outbox_due(),
+            Timer::Interest => self.on_interest_due(),
         }
     }
 
@@ -448,7 +466,7 @@ impl Protocol {
             Message::Ping { nonce } => self.send(link, Message::Pong { nonce }),
             Message::Pong { nonce } => self.on_pong(link, nonce),
             Message::PeersRequest { max } => self.on_peers_request(link, max),
-            Message::Peers(records) => self.on_peers(link, records),
+            Message::Peers { records, relays } => self.on_peers(link, records, relays),
             Message::Announce(list) => self.on_announce(link, list),
             Message::Want(list) => self.on_want(link, &list),
             Message::Missing(ids) => self.on_missing(link, &ids),
@@ -464,6 +482,7 @@ impl Protocol {
             Message::Reserve(reservation) => self.on_reserve(link, &reservation),
             Message::Busy(ids) => self.on_busy(link, &ids),
             Message::Receiving { id, place } => self.on_receiving(link, &id, place),
+            Message::Interest(interest) => self.on_interest(link, interest),
             Message::Flushed => self.on_flushed(link),
         }
     }
@@ -473,7 +492,8 @@ impl Protocol {
         // What a peer says is our address is no proof of it: only a dial that ends at ourselves is.
         self.record = record;
         for link in self.links.up_ids() {
-            self.send(link, Message::Peers(vec![self.record.clone()]));
+            let records = vec![self.record.clone()];
+            self.send(link, Message::Peers { records, relays: 0 });
         }
     }
 
@@ -508,6 +528,7 @@ impl Protocol {
         self.expire_partials();
         self.settle_promises();
         self.repair_after_loss();
+        self.owe_again();
         self.timers.set(timers::Timer::Expire, self.now + EXPIRE_EVERY);
     }
 
@@ -545,10 +566,12 @@ fn restore(log: &mut log::Log, index: &[IndexEntry]) {
         let entry = log::Entry {
             id: entry.id,
             origin: entry.origin,
+            topic: entry.topic,
             size: entry.size,
             hop: entry.hops,
             stored: true,
             late: false,
+            ashore: false,
             created: entry.created,
             keep_until: entry.keep_until,
             known: 0,

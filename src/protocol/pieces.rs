@@ -137,8 +137,11 @@ impl Protocol {
         }
         let Some(large) = self.pending.get(id).and_then(|p| p.large.as_ref()) else { return };
         let (id, place) = (*id, large.place);
+        let Some(topic) = large.head.as_ref().map(|head| head.header().topic.clone()) else {
+            return;
+        };
         for link in self.links.up_ids() {
-            if link != from && self.is_writable(link) {
+            if link != from && self.is_writable(link) && self.takes_topic(link, &topic) {
                 self.send(link, Message::Receiving { id, place });
             }
         }

@@ -94,6 +94,16 @@ impl Protocol {
         self.set_watch(id);
     }
 
+    /// Peers that may have a transaction though they did not say so.
+    pub(super) fn links_that_carry(&self, id: &TransactionId) -> Vec<LinkId> {
+        let head = self.pending.get(id).and_then(|p| p.large.as_ref()?.head.as_ref());
+        let mut links = self.links.up_ids();
+        if let Some(topic) = head.map(|head| &head.header().topic) {
+            links.retain(|link| self.takes_topic(*link, topic));
+        }
+        links
+    }
+
     /// What nobody is asked for, because somebody failed, is asked of the fastest who serves.
     fn extend(&mut self, id: &TransactionId) {
         let links = &self.links;
@@ -117,6 +127,7 @@ impl Protocol {
 
     fn next_source(&mut self, id: &TransactionId) -> Next {
         let (now, me) = (self.now, self.me);
+        let carriers = self.links_that_carry(id);
         let links = &self.links;
         let Some(pending) = self.pending.get_mut(id) else { return Next::Exhausted };
         pending.sources.retain(|s| links.slot_of(s.link).is_some());
@@ -156,7 +167,7 @@ impl Protocol {
                 && !large.children.iter().any(|(child, _)| child == link)
                 && !pending.sources.iter().any(|s| s.link == *link)
         };
-        match links.up_ids().into_iter().find(unasked) {
+        match carriers.into_iter().find(unasked) {
             Some(link) => Next::AskBlind(link),
             None => Next::Exhausted,
         }

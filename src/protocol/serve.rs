@@ -20,6 +20,7 @@ use super::io::{Output, Ticket};
 use super::large::is_passed_on;
 use super::learn::Lesson;
 use super::links::{Parts, Serve};
+use super::slab::Record;
 use super::{Protocol, Task};
 
 /// Wants of one peer waiting to be served; a peer that asks for more asked for too much at once.
@@ -315,13 +316,13 @@ impl Protocol {
         self.counters.wants_served += 1;
         self.earn_answers(link);
         self.note_owed_served(link);
-        let hop = self.log.find(&id).map_or(0, |entry| entry.hop);
+        let hop = self.log.find(&id).map_or(0, Record::hop);
         self.push(link, slot, transaction, hop);
     }
 
     fn serve_head(&mut self, link: LinkId, at: usize, head: Head, complete: bool) {
         let id = head.id();
-        let here = self.log.find(&id).map(|entry| entry.hop);
+        let here = self.log.find(&id).map(Record::hop);
         let coming = self.pending.get(&id).and_then(|p| p.large.as_ref());
         let (coming, place) = coming.map_or((0, 0), |large| (large.hop, large.place));
         let hop = here.unwrap_or(coming);

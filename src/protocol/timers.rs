@@ -35,6 +35,8 @@ pub(super) enum Timer {
     Expire,
     /// Offer own transactions again that nobody confirmed.
     Outbox,
+    /// Tell peers what is wanted, or stand in for a relay.
+    Interest,
 }
 
 /// Timers by due time and by name.

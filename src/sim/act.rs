@@ -245,8 +245,7 @@ impl World {
         // Transactions of one moment differ in when they expire.
         let expires = wall.plus(LIFETIME + Duration::from_millis(n.next_call % 1000));
         let transaction = self.transaction(node, &topic, &payload, wall, expires);
-        let size = transaction.header().payload_len;
-        self.spreads.published(transaction.id(), size, self.now);
+        self.spreads.published(&transaction, self.now);
         let n = &mut self.nodes[node];
         n.next_call += 1;
         let call = crate::protocol::CallId(n.next_call);

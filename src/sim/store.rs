@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::protocol::{Queued, Restored};
 use crate::types::{
     Ban, Cursor, EntryState, IndexEntry, KeptPartial, NewEntry, Partial, PeerId, Piece, StoredPeer,
-    Transaction, TransactionId, WallTime,
+    TopicKey, Transaction, TransactionId, WallTime,
 };
 
 use super::ids::FastMap;
@@ -167,6 +167,7 @@ impl Store {
             cursor: Cursor(*cursor),
             id: e.transaction.id(),
             origin: e.transaction.origin(),
+            topic: TopicKey::of(e.transaction.topic()),
             size: e.transaction.header().payload_len,
             hops: e.hops,
             created: e.transaction.header().created,

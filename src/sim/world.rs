@@ -7,8 +7,8 @@ use bytes::Bytes;
 
 use crate::protocol::{DialId, Input, Judgement, Output, PartialOp, Protocol, Ticket};
 use crate::types::{
-    Endpoint, FailureKind, Header, LinkId, NewEntry, PeerId, Topic, Transaction, TransactionId,
-    WallTime,
+    Endpoint, FailureKind, Header, LinkId, NewEntry, PeerId, Topic, TopicKey, Transaction,
+    TransactionId, WallTime,
 };
 
 use super::check::{self, Checker, Seen, Violation};
@@ -60,6 +60,8 @@ pub struct World {
     pub(super) soon: VecDeque<Event>,
     pub(super) outputs: Vec<Output>,
     pub(super) nodes: Vec<Node>,
+    /// Those of them that carry only some topics.
+    pub(super) edges: Vec<usize>,
     pub(super) addresses: BTreeMap<Endpoint, usize>,
     pub(super) by_peer: FastMap<PeerId, usize>,
     pub(super) pipes: Pipes,
@@ -93,6 +95,7 @@ impl World {
             soon: VecDeque::new(),
             outputs: Vec::new(),
             nodes: Vec::new(),
+            edges: Vec::new(),
             addresses: BTreeMap::new(),
             by_peer: FastMap::default(),
             pipes: Pipes::default(),
@@ -153,6 +156,9 @@ impl World {
         node.uplink = self.config.uplink;
         node.downlink = self.config.downlink;
         self.faults.nodes_hidden += u64::from(node.options.hidden);
+        if node.is_edge() {
+            self.edges.push(index);
+        }
         self.addresses.insert(node.endpoint.clone(), index);
         self.by_peer.insert(node.peer_id(), index);
         self.places.add(&mut self.dice, node.options.region);
@@ -269,12 +275,24 @@ impl World {
 
     /// Publishes a given transaction.
     pub fn publish_transaction(&mut self, node: usize, transaction: Transaction) {
-        let size = transaction.header().payload_len;
-        self.spreads.published(transaction.id(), size, self.now);
+        self.spreads.published(&transaction, self.now);
         let n = &mut self.nodes[node];
         n.next_call += 1;
         let call = crate::protocol::CallId(n.next_call);
         self.feed(node, Input::Publish { call, transaction, renews: None });
+    }
+
+    /// Sets what a node's host subscribes to, also after a restart; `None` is everything. Without it
+    /// an edge subscribes to nothing; a relay carries everything in any case.
+    ///
+    /// # Panics
+    /// If a topic is longer than 255 bytes.
+    pub fn subscribe(&mut self, node: usize, topics: Option<&[&str]>) {
+        let key =
+            |name: &&str| TopicKey::of(&Topic::new(name).expect("a topic has at most 255 bytes"));
+        self.nodes[node].subscribed = topics.map(|topics| topics.iter().map(key).collect());
+        let topics = self.nodes[node].subscribed.clone();
+        self.feed(node, Input::Subscribed { topics });
     }
 
     /// Gives a node any input, for scenarios that this API has no word for.

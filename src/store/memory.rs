@@ -10,7 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 
-use super::lost::{Losses, topic_key};
+use super::lost::Losses;
 use super::partials::Partials;
 use super::{kept_reason, stored_size, too_many_cursors};
 use crate::error::{StoreError, StoreErrorKind};
@@ -18,7 +18,7 @@ use crate::ports::{
     Ban, EntryState, IndexEntry, KeptPartial, LogEntry, MAX_CURSORS, NewEntry, OutboxEntry, Page,
     Partial, PeerStore, QueueSize, StoredPeer, TransactionQueue, TransactionStore, Usage, Which,
 };
-use crate::types::{Cursor, PeerId, Piece, Topic, Transaction, TransactionId, WallTime};
+use crate::types::{Cursor, PeerId, Piece, Topic, TopicKey, Transaction, TransactionId, WallTime};
 
 /// Bytes of partial payloads in memory at most, whatever the node would let a store keep.
 const MAX_PARTIAL_BYTES: u64 = 64 << 20;
@@ -284,7 +284,8 @@ impl TransactionStore for MemoryTransactionStore {
             entries.last().map_or(after, |last| last.cursor)
         };
         // Cursors of other topics are no loss of this one.
-        let last = topic.map_or(next.0, |topic| log.losses.of(Some(topic_key(topic))).min(next.0));
+        let last =
+            topic.map_or(next.0, |topic| log.losses.of(Some(TopicKey::of(topic).0)).min(next.0));
         let mut lost_until = log.gone.last_within(after.0, last);
         if (1..self.base).contains(&after.0) {
             lost_until = lost_until.max(Some(Cursor(self.base)));
@@ -298,6 +299,7 @@ impl TransactionStore for MemoryTransactionStore {
             cursor: *cursor,
             id: entry.transaction.id(),
             origin: entry.transaction.origin(),
+            topic: TopicKey::of(entry.transaction.topic()),
             size: entry.transaction.header().payload_len,
             hops: entry.hops,
             created: entry.transaction.header().created,
@@ -394,7 +396,7 @@ impl Log {
             }
         }
         self.gone.insert(cursor);
-        self.losses.note(topic_key(topic), cursor);
+        self.losses.note(TopicKey::of(topic).0, cursor);
     }
 
     fn after(&self, after: Cursor) -> impl Iterator<Item = (&u64, &LogEntry)> {

@@ -12,7 +12,8 @@ use crate::ports::{
     PeerStore, StoredPeer, TransactionQueue, TransactionStore, Validator, Which,
 };
 use crate::types::{
-    Cursor, Endpoint, Header, PeerId, Piece, RecordDraft, Signature, Topic, Transaction, WallTime,
+    Cursor, Endpoint, Header, PeerId, Piece, RecordDraft, Signature, Topic, TopicKey, Transaction,
+    WallTime,
 };
 
 /// What every [`PeerStore`] does. `store` must be empty.
@@ -277,6 +278,7 @@ pub async fn transaction_store(store: &dyn TransactionStore, late: Duration) {
     let (header, entry) = (entries[10].transaction.header(), &entries[10]);
     let meta = (index[0].created, index[0].origin, index[0].hops, index[0].keep_until);
     let wanted = (header.created, header.origin, entry.hops, entry.keep_until);
+    assert_eq!(index[0].topic, TopicKey::of(&header.topic), "the index knows topics");
     assert_eq!(meta, wanted, "the index is complete");
 
     let all: Vec<LogEntry> = (cursors.iter().copied().chain([again[1]]))

@@ -1,6 +1,6 @@
 //! Entries of the retained log and of the outbox.
 
-use super::{Cursor, PeerId, Piece, Transaction, TransactionId, WallTime};
+use super::{Cursor, PeerId, Piece, TopicKey, Transaction, TransactionId, WallTime};
 
 /// A transaction to be kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +44,8 @@ pub struct IndexEntry {
     pub id: TransactionId,
     /// Who published it.
     pub origin: PeerId,
+    /// Where it belongs.
+    pub topic: TopicKey,
     /// Length of its payload in bytes.
     pub size: u64,
     /// Hops from its origin.

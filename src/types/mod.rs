@@ -8,6 +8,7 @@ mod event;
 mod head;
 mod hex;
 mod id;
+mod interest;
 mod limits;
 mod link;
 mod log;
@@ -26,6 +27,7 @@ pub use endpoint::{AddressScope, Endpoint, EndpointError, Host, TransportKind};
 pub use event::{Event, Mode, Refusal};
 pub use head::Head;
 pub use id::{Cursor, ParseIdError, PeerId, Topic, TransactionId};
+pub use interest::{Interest, MAX_DEPTH, MAX_INTERESTS, NOWHERE, TopicKey};
 pub use limits::{
     MAX_ENDPOINTS, MAX_FRAME_BYTES, MAX_IDS_PER_MESSAGE, MAX_MESSAGES_PER_FRAME, MAX_NETWORK_BYTES,
     MAX_RECORDS_PER_MESSAGE, MAX_TOPIC_BYTES, PIECE_BYTES,

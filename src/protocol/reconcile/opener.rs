@@ -12,6 +12,7 @@ use super::{Draft, LIST, PAUSE, RETRY_MOST, Window};
 use crate::protocol::Protocol;
 use crate::protocol::stripe::LEAST_RATE;
 use crate::protocol::timers::Timer;
+use crate::protocol::topics::Scope;
 
 /// Ranges in one question.
 pub(super) const MAX_ASKED: usize = 32;
@@ -139,6 +140,7 @@ impl Protocol {
         }
         let now = self.now;
         let limit = self.links.up(link).map_or(0, |up| up.max_transaction);
+        let scope = self.scope(link);
         let Some(session) = self.session(link) else { return };
         if !session.asked.is_empty() || session.todo.is_empty() {
             return;
@@ -150,10 +152,10 @@ impl Protocol {
         let mut draft = Draft::new(parts[0].window.lower);
         for part in &mut parts {
             draft.push(part.window.lower, RangeContent::Skip);
-            let held = self.log.measure(part.window.lower, part.window.upper);
+            let held = self.log.measure(part.window.lower, part.window.upper, &scope);
             part.listed = held.count <= if part.depth == 0 { 0 } else { LIST };
             let content = if part.listed {
-                RangeContent::All(self.list(part.window, limit))
+                RangeContent::All(self.list(part.window, limit, &scope))
             } else {
                 RangeContent::Print(held.print())
             };
@@ -229,6 +231,7 @@ impl Protocol {
         asked: &[Part],
     ) -> Option<VecDeque<Part>> {
         let (mut todo, mut lower) = (VecDeque::new(), answer.lower);
+        let scope = self.scope(link);
         for Range { upper, content } in &answer.ranges {
             let window = Window { lower, upper: *upper };
             lower = *upper;
@@ -247,14 +250,15 @@ impl Protocol {
                     if window == part.window || depth > MAX_DEPTH {
                         return None;
                     }
-                    if self.log.measure(window.lower, window.upper).print() != *print {
+                    let held = self.log.measure(window.lower, window.upper, &scope);
+                    if held.print() != *print {
                         todo.push_back(Part { window, depth, listed: false });
                     }
                 }
                 RangeContent::Rest(list) if part.listed => self.take_missing(link, list, window),
                 RangeContent::All(list) => {
                     self.take_missing(link, list, window);
-                    self.offer_missing(link, list, window);
+                    self.offer_missing(link, list, window, &scope);
                 }
                 _ => return None,
             }
@@ -273,9 +277,16 @@ impl Protocol {
     }
 
     /// Announces what we hold and the peer does not, or notes that it has to ask for it.
-    fn offer_missing(&mut self, link: LinkId, list: &[(TransactionId, u64)], window: Window) {
-        let held = self.log.measure(window.lower, window.upper).count;
-        let common = list.iter().filter(|(id, _)| self.log.contains(id)).count() as u64;
+    fn offer_missing(
+        &mut self,
+        link: LinkId,
+        list: &[(TransactionId, u64)],
+        window: Window,
+        scope: &Scope,
+    ) {
+        let held = self.log.measure(window.lower, window.upper, scope).count;
+        let both = |id: &TransactionId| self.log.find(id).is_some_and(|r| scope.takes(r));
+        let common = list.iter().filter(|(id, _)| both(id)).count() as u64;
         let lacking = held.saturating_sub(common);
         if lacking == 0 {
             return;
@@ -289,11 +300,11 @@ impl Protocol {
         }
         let mut theirs: Vec<_> = list.iter().map(|(id, _)| *id).collect();
         theirs.sort_unstable();
-        let records = self.log.range(window.lower, window.upper);
+        let records = self.log.range(window.lower, window.upper, scope);
         let worth = records.filter(|r| self.is_worth_listing(r, limit));
         let lacking = worth.filter(|r| theirs.binary_search(&r.id).is_err());
         let offers: Vec<_> = lacking
-            .map(|r| Announcement { id: r.id, size: u64::from(r.size), hop: r.hop })
+            .map(|r| Announcement { id: r.id, size: u64::from(r.size), hop: r.hop() })
             .collect();
         self.counters.reconcile_missing_there += offers.len() as u64;
         if let Some(session) = self.session(link) {
@@ -356,6 +367,7 @@ impl Protocol {
         }
         let pause = if repair.futile > 0 { repair.backoff() } else { PAUSE };
         repair.not_before = repair.not_before.max(now + pause.min(RETRY_MOST));
+        repair.firm &= repair.need.is_some();
         self.counters.reconcile_finished += 1;
         if let Some(Window { lower, upper }) = session.lacking {
             self.send(link, Message::Yours { lower, upper });

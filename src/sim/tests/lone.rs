@@ -7,9 +7,9 @@ use crate::config::Config;
 use crate::identity::Identity;
 use crate::protocol::{Input, Judgement, Output, Protocol, Restored, Ticket};
 use crate::types::{
-    Cursor, Features, Head, Header, Hello, IndexEntry, LinkId, Message, MonoTime, PeerId,
-    PeerRecord, RecordDraft, Signature, Topic, Transaction, TransactionId, TransportKind, Verdict,
-    WallTime, verify_piece,
+    Cursor, Features, Head, Header, Hello, IndexEntry, Interest, LinkId, Message, MonoTime, PeerId,
+    PeerRecord, RecordDraft, Signature, Topic, TopicKey, Transaction, TransactionId, TransportKind,
+    Verdict, WallTime, verify_piece,
 };
 
 pub(super) const START: u64 = 1_700_000_000_000;
@@ -36,6 +36,7 @@ pub(super) fn index(held: &[Transaction], retention: Duration) -> Vec<IndexEntry
         cursor: Cursor(at as u64),
         id: t.id(),
         origin: t.origin(),
+        topic: TopicKey::of(t.topic()),
         size: t.header().payload_len,
         hops: 1,
         created: t.header().created,
@@ -107,6 +108,7 @@ impl Lone {
             max_transaction: 1 << 30,
             record: record(n),
             observed: None,
+            interest: Interest::default(),
             owes: false,
         };
         self.hear(now, link, vec![Message::Hello(Box::new(hello))]);

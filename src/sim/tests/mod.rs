@@ -19,6 +19,7 @@ mod room;
 mod scenarios;
 mod spill;
 mod spread;
+mod topics;
 
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};

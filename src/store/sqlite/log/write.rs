@@ -427,7 +427,7 @@ impl SqliteLog {
         let rows = sqlx::query("SELECT block FROM blocks WHERE ends <= ?").bind(until);
         for row in held.fetch_all(rows).await? {
             for slot in block_of(&row).map_err(|e| self.damaged(e))? {
-                losses.note(slot.topic, slot.shown.cursor.0);
+                losses.note(slot.shown.topic.0, slot.shown.cursor.0);
             }
         }
         held.execute(sqlx::query("DELETE FROM blocks WHERE ends <= ?").bind(until)).await?;
