@@ -154,6 +154,15 @@ impl Positions {
         }
     }
 
+    /// An id stands somewhere else from now on.
+    pub(super) fn relocate(&mut self, id: &TransactionId, from: u32, to: u32) {
+        let hash = self.keyed.hash_one(id);
+        let Some(table) = self.shards.get_mut(shard(hash)) else { return };
+        if let Some(at) = table.find_mut(hash, |at| *at == from) {
+            *at = to;
+        }
+    }
+
     /// Bytes taken, from capacities.
     #[cfg(test)]
     pub(super) fn bytes(&self) -> usize {

@@ -20,6 +20,7 @@
 mod asks;
 mod book;
 mod discovery;
+mod entries;
 mod fetch;
 mod flush;
 #[cfg(any(test, feature = "sim"))]
@@ -168,7 +169,7 @@ impl Protocol {
         let mut log = log::Log::new(&mut rng, config.gossip.cache_bytes, shares);
         restore(&mut log, &restored.index);
         let waiting = restored.outbox.iter().filter(|q| !q.dead && !q.late).map(|q| q.id).collect();
-        let outbox = outbox::Outbox::restore(restored.outbox);
+        let outbox = outbox::Outbox::restore(restored.outbox, &mut rng);
         let discovery = &config.discovery;
         let book = book::Book::new(&discovery.bootstrap, discovery.max_peers, restored.peers);
         let pending = IdMap::new(&mut rng);

@@ -24,13 +24,15 @@
 //! Time without any link does not count: `due` is measured on a clock that stands still then, so a
 //! week offline costs no attempt and no work.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use crate::types::{Announcement, EntryState, Event, LinkId, MonoTime, PeerId, TransactionId};
 
 use super::Protocol;
+use super::entries::{Entries, Entry};
 use super::io::{Output, Queued};
+use super::rng::Rng;
 use super::timers::Timer;
 
 /// Confirmed transactions whose further confirmations are still counted.
@@ -101,13 +103,14 @@ impl Protocol {
     pub(super) fn waits_for_taker(&self) -> bool {
         let links = self.links.up_ids();
         if links.is_empty() || self.peers_take_all() {
-            return !links.is_empty() && !self.outbox.due.is_empty();
+            return !links.is_empty() && self.outbox.entries.waiting() > 0;
         }
         let taken = |id: &TransactionId| {
             let record = self.log.find(id);
             record.is_some_and(|record| links.iter().any(|link| self.takes(*link, record)))
         };
-        self.outbox.due.iter().any(|(_, id)| taken(id))
+        let mut entries = self.outbox.entries.iter();
+        entries.any(|entry| entry.has_round() && taken(entry.id()))
     }
 
     /// Whether every linked peer takes every topic.
@@ -302,33 +305,11 @@ impl OnlineClock {
     }
 }
 
-#[derive(Debug, Default)]
-struct Entry {
-    /// Who confirmed.
-    peers: Vec<PeerId>,
-    attempts: u32,
-    /// Whether a peer asked for it in this round.
-    wanted: bool,
-    /// Rounds that did not count because a peer had asked for it.
-    excused: u8,
-    /// When its round is over, on the online clock; `None` for a dead letter and a stale one.
-    due: Option<Duration>,
-    /// It expired before anybody had it.
-    stale: bool,
-}
-
-impl Entry {
-    fn is_dead(&self) -> bool {
-        self.due.is_none() && !self.stale
-    }
-}
-
 /// Own transactions and who confirmed to have stored them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Outbox {
-    entries: BTreeMap<TransactionId, Entry>,
-    /// Entries that are not dead, by `due`.
-    due: BTreeSet<(Duration, TransactionId)>,
+    /// Those that are neither dead nor stale wait for the end of a round, on the online clock.
+    entries: Entries,
     /// Stale entries, in the order of publishing; those being published anew are not among them.
     stale: VecDeque<TransactionId>,
     /// Stale entries in all.
@@ -341,12 +322,19 @@ pub(super) struct Outbox {
 
 impl Outbox {
     /// What an earlier run left.
-    pub(super) fn restore(queued: Vec<Queued>) -> Self {
-        let mut outbox = Self::default();
+    pub(super) fn restore(queued: Vec<Queued>, rng: &mut Rng) -> Self {
+        let mut outbox = Self {
+            entries: Entries::new(rng),
+            stale: VecDeque::new(),
+            stale_count: 0,
+            clock: OnlineClock::default(),
+            finished: BTreeMap::new(),
+            order: VecDeque::new(),
+        };
         for Queued { id, attempts, dead, .. } in queued {
             outbox.insert(id, FIRST_ROUND);
             if let Some(entry) = outbox.entries.get_mut(&id) {
-                entry.attempts = attempts;
+                entry.attempts = u8::try_from(attempts).unwrap_or(u8::MAX);
                 entry.excused = if attempts > 0 { MAX_EXCUSED } else { 0 };
             }
             if dead {
@@ -362,16 +350,16 @@ impl Outbox {
     }
 
     pub(super) fn dead(&self) -> usize {
-        self.entries.len() - self.due.len() - self.stale_count
+        self.entries.len() - self.entries.waiting() - self.stale_count
     }
 
     pub(super) fn contains(&self, id: &TransactionId) -> bool {
-        self.entries.contains_key(id)
+        self.entries.get(id).is_some()
     }
 
     /// Those that wait for copies.
     pub(super) fn waiting(&self) -> impl Iterator<Item = &TransactionId> {
-        self.entries.iter().filter(|(_, entry)| !entry.is_dead()).map(|(id, _)| id)
+        self.entries.iter().filter(|entry| !entry.is_dead()).map(Entry::id)
     }
 
     pub(super) fn is_dead(&self, id: &TransactionId) -> bool {
@@ -387,7 +375,7 @@ impl Outbox {
     }
 
     fn has_copies(&self, id: &TransactionId) -> bool {
-        self.entries.get(id).is_some_and(|entry| !entry.peers.is_empty())
+        self.entries.get(id).is_some_and(|entry| !entry.peers().is_empty())
     }
 
     /// It has expired, and nobody has it.
@@ -434,24 +422,16 @@ impl Outbox {
     }
 
     fn insert(&mut self, id: TransactionId, due: Duration) {
-        self.entries.entry(id).or_default();
+        self.entries.insert(id);
         self.wait(&id, due);
     }
 
     fn wait(&mut self, id: &TransactionId, due: Duration) {
-        let Some(entry) = self.entries.get_mut(id) else { return };
-        if let Some(old) = entry.due.replace(due) {
-            self.due.remove(&(old, *id));
-        }
-        self.due.insert((due, *id));
+        self.entries.wait(id, due);
     }
 
     fn bury(&mut self, id: &TransactionId) {
-        if let Some(entry) = self.entries.get_mut(id)
-            && let Some(old) = entry.due.take()
-        {
-            self.due.remove(&(old, *id));
-        }
+        self.entries.rest(id);
     }
 
     /// Takes a dead letter back; `false` when it was none.
@@ -468,21 +448,17 @@ impl Outbox {
 
     pub(super) fn remove(&mut self, id: &TransactionId) -> Option<Vec<PeerId>> {
         let entry = self.entries.remove(id)?;
-        if let Some(due) = entry.due {
-            self.due.remove(&(due, *id));
-        }
         self.stale_count -= usize::from(entry.stale);
-        Some(entry.peers)
+        Some(entry.into_peers())
     }
 
     fn next_due(&self) -> Option<Duration> {
-        self.due.first().map(|(due, _)| *due)
+        self.entries.next_due()
     }
 
     /// At most `limit` entries whose round is over.
     fn take_due(&self, online: Duration, limit: usize) -> Vec<TransactionId> {
-        let over = self.due.iter().take_while(|(due, _)| *due <= online);
-        over.take(limit).map(|(_, id)| *id).collect()
+        self.entries.over(online, limit)
     }
 
     /// Ends a round; how many there were without any taker.
@@ -491,21 +467,22 @@ impl Outbox {
         let wanted = std::mem::take(&mut entry.wanted);
         if wanted && entry.excused < MAX_EXCUSED {
             entry.excused += 1;
-        } else if offered && entry.peers.is_empty() {
-            entry.attempts += 1;
+        } else if offered && entry.peers().is_empty() {
+            entry.attempts = entry.attempts.saturating_add(1);
         }
-        entry.attempts
+        u32::from(entry.attempts)
     }
 
     pub(super) fn has_confirmed(&self, id: &TransactionId, peer: &PeerId) -> bool {
-        let peers = self.entries.get(id).map(|entry| &entry.peers).or(self.finished.get(id));
+        let finished = || self.finished.get(id).map(Vec::as_slice);
+        let peers = self.entries.get(id).map(Entry::peers).or_else(finished);
         peers.is_some_and(|peers| peers.contains(peer))
     }
 
     /// Notes a confirmation; how many there are now, unless this one is not new.
     fn confirm(&mut self, id: &TransactionId, peer: PeerId) -> Option<u32> {
         let peers = match self.entries.get_mut(id) {
-            Some(entry) => &mut entry.peers,
+            Some(entry) => entry.peers_mut(),
             None => self.finished.get_mut(id)?,
         };
         if peers.contains(&peer) {
@@ -529,8 +506,8 @@ impl Outbox {
     }
 
     fn confirmed(&self) -> Vec<(TransactionId, u32)> {
-        let count = |entry: &Entry| u32::try_from(entry.peers.len()).unwrap_or(u32::MAX);
-        let all = self.entries.iter().map(|(id, entry)| (*id, count(entry)));
+        let count = |entry: &Entry| u32::try_from(entry.peers().len()).unwrap_or(u32::MAX);
+        let all = self.entries.iter().map(|entry| (*entry.id(), count(entry)));
         all.filter(|(_, copies)| *copies > 0).collect()
     }
 }
@@ -549,11 +526,15 @@ mod tests {
         PeerId::from_bytes([n; 32])
     }
 
+    fn outbox(queued: Vec<Queued>) -> Outbox {
+        Outbox::restore(queued, &mut Rng::new([0; 32]))
+    }
+
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
     fn a_peer_counts_once_and_finished_entries_are_bounded() {
-        let mut outbox = Outbox::default();
+        let mut outbox = outbox(vec![]);
         outbox.insert(id(0), SECOND);
         assert_eq!(outbox.confirm(&id(0), peer(1)), Some(1));
         assert_eq!(outbox.confirm(&id(0), peer(1)), None);
@@ -564,13 +545,13 @@ mod tests {
             outbox.insert(id(n), SECOND);
             outbox.finish(&id(n));
         }
-        assert_eq!((outbox.len(), outbox.due.len()), (0, 0));
+        assert_eq!((outbox.len(), outbox.entries.waiting()), (0, 0));
         assert_eq!(outbox.finished.len(), MAX_FINISHED);
     }
 
     #[test]
     fn a_round_counts_only_if_it_was_offered_and_nobody_took_it() {
-        let mut outbox = Outbox::default();
+        let mut outbox = outbox(vec![]);
         outbox.insert(id(0), SECOND);
         assert_eq!(outbox.count_round(&id(0), false), 0, "nobody was there");
         outbox.note_wanted(&id(0));
@@ -587,7 +568,7 @@ mod tests {
 
     #[test]
     fn dead_letters_stay_and_come_back() {
-        let mut outbox = Outbox::default();
+        let mut outbox = outbox(vec![]);
         outbox.insert(id(0), SECOND);
         outbox.bury(&id(0));
         assert_eq!((outbox.len(), outbox.dead(), outbox.next_due()), (1, 1, None));
@@ -616,7 +597,7 @@ mod tests {
     #[test]
     fn what_an_earlier_run_left_is_taken_up() {
         let queued = |n, attempts, dead| Queued { id: id(n), attempts, dead, late: false };
-        let mut outbox = Outbox::restore(vec![queued(1, 4, false), queued(2, 5, true)]);
+        let mut outbox = outbox(vec![queued(1, 4, false), queued(2, 5, true)]);
         assert_eq!((outbox.len(), outbox.dead()), (2, 1));
         assert!(outbox.waiting().eq([&id(1)]));
         assert_eq!(outbox.count_round(&id(1), true), 5);

@@ -404,6 +404,12 @@ impl Insert {
     }
 }
 
+/// Numbers as a list that `json_each` reads: one argument, however many there are.
+pub(super) fn json<T: ToString>(numbers: &[T]) -> String {
+    let numbers: Vec<_> = numbers.iter().map(T::to_string).collect();
+    format!("[{}]", numbers.join(","))
+}
+
 /// A file that holds what it cannot hold.
 pub(super) fn damaged(name: &str, what: impl std::fmt::Display) -> StoreError {
     StoreError::new(StoreErrorKind::Corrupt, format!("{name} is damaged: {what}"))

@@ -1,24 +1,27 @@
 //! The outbox in a file.
 //!
 //! Commits survive a power failure (`synchronous = FULL`); only new states and removals need not,
-//! since an entry that is tried once more does no harm. Which ids are there is known in memory
-//! (about 60 bytes an entry), so that nothing is looked up in the file.
+//! since an entry that is tried once more does no harm. Which ids are there is known in memory, by
+//! their first 8 bytes (about 25 bytes an entry): that an id is not there is never looked up in the
+//! file. That it is there, the file has the last word on.
 //!
 //! Sequence numbers are leased: the file says up to which number some may have been given out,
 //! and the next process begins after it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use hashbrown::HashTable;
 use sqlx::Row;
 use sqlx::sqlite::{SqliteRow, SqliteSynchronous};
 use tokio::sync::Mutex;
 
 use super::DirLock;
 use super::codec;
-use super::database::{Database, Held, Insert, Setup, changed_nothing, damaged, risen};
+use super::database::{Database, Held, Insert, Setup, changed_nothing, damaged, json, risen};
 use crate::error::{Source, StoreError, StoreErrorKind};
 use crate::ports::{EntryState, OutboxEntry, QueueSize, TransactionQueue, Which};
 use crate::types::{Transaction, TransactionId, WallTime};
@@ -47,13 +50,47 @@ pub(super) struct SqliteQueue {
 
 #[derive(Debug, Default)]
 struct State {
-    by_id: HashMap<TransactionId, u64>,
+    known: Known,
     next: u64,
     leased: u64,
     /// Whether the fields above say what the file has.
     sure: bool,
     /// Whether commits may have been left without `FULL`.
     relaxed: bool,
+}
+
+/// Keys and sequence numbers of all entries. A key may stand for several ids, so what is found is a
+/// candidate. Nobody gains by ids that share one: each costs a look into the file.
+#[derive(Debug, Default)]
+struct Known {
+    entries: HashTable<(u64, u64)>,
+    keyed: RandomState,
+}
+
+impl Known {
+    fn insert(&mut self, id: &TransactionId, seq: u64) {
+        let (key, keyed) = (codec::key_of(id), &self.keyed);
+        self.entries.insert_unique(keyed.hash_one(key), (key, seq), |(key, _)| keyed.hash_one(key));
+    }
+
+    fn remove(&mut self, id: &TransactionId, seq: u64) {
+        let (entry, keyed) = ((codec::key_of(id), seq), &self.keyed);
+        let found = self.entries.find_entry(keyed.hash_one(entry.0), |found| *found == entry);
+        if let Ok(found) = found {
+            found.remove();
+        }
+        // Memory follows what is kept, also after a burst.
+        if self.entries.capacity() > 1024 && self.entries.len() < self.entries.capacity() / 8 {
+            self.entries.shrink_to(self.entries.len() * 2, |(key, _)| keyed.hash_one(key));
+        }
+    }
+
+    /// Where an id may stand.
+    fn candidates(&self, id: TransactionId) -> impl Iterator<Item = u64> {
+        let key = codec::key_of(&id);
+        let found = self.entries.iter_hash(self.keyed.hash_one(key));
+        found.filter(move |(found, _)| *found == key).map(|(_, seq)| *seq)
+    }
 }
 
 impl SqliteQueue {
@@ -141,18 +178,18 @@ impl SqliteQueue {
 async fn reload(held: &mut Held<'_>, state: &mut State) -> Result<(), StoreError> {
     held.begin_anew().await?;
     let rows = held.fetch_all(sqlx::query("SELECT seq, id FROM outbox")).await?;
-    let mut by_id = HashMap::with_capacity(rows.len());
+    let (mut known, mut newest) = (Known::default(), 0);
     for row in rows {
-        let entry = id_row(&row).map_err(|e| damaged("the outbox", e))?;
-        by_id.insert(entry.0, entry.1);
+        let (id, seq) = id_row(&row).map_err(|e| damaged("the outbox", e))?;
+        known.insert(&id, seq);
+        newest = newest.max(seq);
     }
     let leased = sqlx::query("SELECT value FROM meta WHERE name = 'leased'");
     let leased: Option<i64> = held.ask(leased).await?;
     let leased = risen(leased.unwrap_or_default());
     state.leased = leased.map_err(|e| damaged("the outbox", e))?;
-    let newest = by_id.values().copied().max().unwrap_or_default();
     state.next = state.next.max(newest + 1);
-    state.by_id = by_id;
+    state.known = known;
     state.sure = true;
     Ok(())
 }
@@ -160,6 +197,32 @@ async fn reload(held: &mut Held<'_>, state: &mut State) -> Result<(), StoreError
 fn id_row(row: &SqliteRow) -> Result<(TransactionId, u64), Source> {
     let id = row.try_get::<&[u8], _>("id")?.try_into()?;
     Ok((TransactionId::from_bytes(id), risen(row.try_get("seq")?)?))
+}
+
+/// Those of the ids that are there, with their numbers.
+async fn find(
+    held: &mut Held<'_>,
+    state: &State,
+    ids: impl Iterator<Item = TransactionId>,
+) -> Result<HashMap<TransactionId, u64>, StoreError> {
+    let mut found = HashMap::new();
+    let mut candidates = Vec::new();
+    for id in ids {
+        let before = candidates.len();
+        candidates.extend(state.known.candidates(id));
+        if candidates.len() > before {
+            found.insert(id, None);
+        }
+    }
+    if !candidates.is_empty() {
+        let rows = "SELECT seq, id FROM outbox WHERE seq IN (SELECT value FROM json_each(?))";
+        for row in held.fetch_all(sqlx::query(rows).bind(json(&candidates))).await? {
+            let (id, seq) = id_row(&row).map_err(|e| damaged("the outbox", e))?;
+            // Another one that begins alike was not asked for.
+            found.entry(id).and_modify(|found| *found = Some(seq));
+        }
+    }
+    Ok(found.into_iter().filter_map(|(id, seq)| Some((id, seq?))).collect())
 }
 
 /// Everything is cancel safe: a change whose future is dropped happens whole or not at all.
@@ -172,12 +235,14 @@ impl TransactionQueue for SqliteQueue {
             reload(&mut held, state).await?;
         }
         let mut next = state.next;
+        let ids = transactions.iter().map(Transaction::id);
+        let there = find(&mut held, state, ids).await?;
         let mut fresh = HashMap::new();
         let mut rows = Vec::with_capacity(transactions.len());
         let mut seqs = Vec::with_capacity(transactions.len());
         for transaction in transactions {
             let id = transaction.id();
-            let known = state.by_id.get(&id).or_else(|| fresh.get(&id)).copied();
+            let known = there.get(&id).or_else(|| fresh.get(&id)).copied();
             seqs.push(known.unwrap_or(next));
             if known.is_none() {
                 fresh.insert(id, next);
@@ -185,7 +250,7 @@ impl TransactionQueue for SqliteQueue {
                 next += 1;
             }
         }
-        if (state.by_id.len() + rows.len()) as u64 > self.capacity && !rows.is_empty() {
+        if (state.known.entries.len() + rows.len()) as u64 > self.capacity && !rows.is_empty() {
             let message = format!("the outbox is bounded to {} entries", self.capacity);
             return Err(StoreError::new(StoreErrorKind::Full, message));
         }
@@ -194,7 +259,9 @@ impl TransactionQueue for SqliteQueue {
         Self::settle(&mut held, state, &result).await;
         result?;
         state.next = next;
-        state.by_id.extend(fresh);
+        for (id, seq) in fresh {
+            state.known.insert(&id, seq);
+        }
         Ok(seqs)
     }
 
@@ -204,9 +271,10 @@ impl TransactionQueue for SqliteQueue {
         if !state.sure {
             reload(&mut held, state).await?;
         }
+        let there = find(&mut held, state, states.iter().map(|(id, _)| *id)).await?;
         let mut last = HashMap::with_capacity(states.len());
         for (id, change) in states {
-            if let Some(seq) = state.by_id.get(id) {
+            if let Some(seq) = there.get(id) {
                 last.insert(*seq, change);
             }
         }
@@ -232,16 +300,17 @@ impl TransactionQueue for SqliteQueue {
         if !state.sure {
             reload(&mut held, state).await?;
         }
-        let seqs: HashSet<u64> = ids.iter().filter_map(|id| state.by_id.get(id).copied()).collect();
-        if seqs.is_empty() {
+        let there = find(&mut held, state, ids.iter().copied()).await?;
+        if there.is_empty() {
             return Ok(());
         }
-        let list = seqs.iter().map(u64::to_string).collect::<Vec<_>>().join(",");
+        let list = json(&there.values().collect::<Vec<_>>());
         (state.sure, state.relaxed) = (false, true);
         held.whole(true)?;
         let delete = format!(
             "PRAGMA synchronous = NORMAL; BEGIN IMMEDIATE; \
-             DELETE FROM outbox WHERE seq IN ({list}); DELETE FROM states WHERE seq IN ({list}); \
+             DELETE FROM outbox WHERE seq IN (SELECT value FROM json_each('{list}')); \
+             DELETE FROM states WHERE seq IN (SELECT value FROM json_each('{list}')); \
              COMMIT; PRAGMA synchronous = FULL"
         );
         let result = held.execute_raw(delete).await;
@@ -251,8 +320,8 @@ impl TransactionQueue for SqliteQueue {
         }
         Self::settle(&mut held, state, &result).await;
         result?;
-        for id in ids {
-            state.by_id.remove(id);
+        for (id, seq) in there {
+            state.known.remove(&id, seq);
         }
         Ok(())
     }
@@ -263,7 +332,8 @@ impl TransactionQueue for SqliteQueue {
         if !state.sure {
             reload(&mut held, state).await?;
         }
-        let Some(seq) = state.by_id.get(id) else { return Ok(None) };
+        let there = find(&mut held, state, Some(*id).into_iter()).await?;
+        let Some(seq) = there.get(id) else { return Ok(None) };
         let one = sqlx::query(
             "SELECT outbox.seq, head, payload, attempts, due, reason, since \
              FROM outbox LEFT JOIN states USING (seq) WHERE outbox.seq = ?",
@@ -414,6 +484,34 @@ mod tests {
             let error = SqliteQueue::open(&path, 1000, lock).await.unwrap_err();
             assert_eq!(error.kind, StoreErrorKind::Corrupt, "{spoil}: {error}");
         }
+    }
+
+    #[tokio::test]
+    async fn ids_that_begin_alike_are_not_taken_for_each_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = Arc::new(DirLock::acquire(dir.path()).unwrap());
+        let queue = SqliteQueue::open(&dir.path().join("q.db"), 1000, lock).await.unwrap();
+        let all: Vec<_> = (0..3).map(|n| transaction(n, 10)).collect();
+        let seqs = queue.append(&all[..2]).await.unwrap();
+        // As if the third began like both.
+        for seq in &seqs {
+            queue.state.lock().await.known.insert(&all[2].id(), *seq);
+        }
+        let third = all[2].id();
+        assert_eq!(queue.get(&third).await.unwrap(), None);
+        queue.remove(&[third]).await.unwrap();
+        let dead = EntryState::Dead { reason: "no".into(), since: WallTime::default() };
+        queue.update(&[(third, dead.clone())]).await.unwrap();
+        assert_eq!(queue.size().await.unwrap().waiting, 2, "untouched");
+        let seq = queue.append(&all[2..]).await.unwrap()[0];
+        assert!(!seqs.contains(&seq));
+        assert_eq!(queue.append(&all[2..]).await.unwrap(), [seq], "now it is known");
+        queue.update(&[(third, dead)]).await.unwrap();
+        assert_eq!(queue.load(Which::Dead, None, 9, 99).await.unwrap()[0].seq, seq);
+        queue.remove(&[third]).await.unwrap();
+        assert_eq!(queue.get(&third).await.unwrap(), None);
+        assert_eq!(queue.get(&all[0].id()).await.unwrap().unwrap().seq, seqs[0]);
+        assert_eq!(queue.size().await.unwrap().waiting, 2);
     }
 
     #[tokio::test]

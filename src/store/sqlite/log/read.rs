@@ -10,7 +10,7 @@ use super::keys::Candidates;
 use crate::error::{Source, StoreError, StoreErrorKind};
 use crate::ports::{IndexEntry, LogEntry, Page};
 use crate::store::sqlite::codec::{self, Place, Slot};
-use crate::store::sqlite::database::{Held, damaged};
+use crate::store::sqlite::database::{Held, damaged, json};
 use crate::types::{Cursor, Topic, TopicKey, Transaction, TransactionId};
 
 /// Index entries looked at in one call.
@@ -303,12 +303,6 @@ fn part_of(row: &SqliteRow) -> Result<(u64, Vec<Place>), Source> {
 fn entry_of(row: &SqliteRow) -> Result<LogEntry, Source> {
     let cursor = row.try_get::<i64, _>("cursor")?.cast_unsigned();
     codec::log_entry(cursor, row.try_get("head")?, row.try_get("payload")?)
-}
-
-/// Numbers as a list that `json_each` reads: one argument, however many there are.
-pub(super) fn json<T: ToString>(numbers: &[T]) -> String {
-    let numbers: Vec<_> = numbers.iter().map(T::to_string).collect();
-    format!("[{}]", numbers.join(","))
 }
 
 /// A generation that was dropped between a look into memory and one into the file.

@@ -7,13 +7,13 @@ use sqlx::{AssertSqlSafe, Row};
 
 use super::generations::{Generation, Generations};
 use super::keys::{self, Draft, Run};
-use super::read::{block_of, json};
+use super::read::block_of;
 use super::{SqliteLog, State};
 use crate::error::{Source, StoreError, StoreErrorKind};
 use crate::ports::NewEntry;
 use crate::store::lost::Losses;
 use crate::store::sqlite::codec::{self, Slot};
-use crate::store::sqlite::database::{Held, changed_nothing, damaged, risen};
+use crate::store::sqlite::database::{Held, changed_nothing, damaged, json, risen};
 use crate::store::stored_size;
 use crate::types::{Cursor, TransactionId, WallTime};
 
