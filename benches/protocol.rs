@@ -8,8 +8,8 @@ use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use sorcha_peer::protocol::{CallId, Input, Judgement, Output, Protocol, Restored};
 use sorcha_peer::types::{
-    Announcement, FEATURES, Header, Hello, LinkId, Message, MonoTime, PeerRecord, RecordDraft,
-    Signature, Topic, Transaction, TransportKind, Verdict, WallTime,
+    Announcement, FEATURES, Header, Hello, Interest, LinkId, Message, MonoTime, PeerRecord,
+    RecordDraft, Signature, Topic, Transaction, TransportKind, Verdict, WallTime,
 };
 use sorcha_peer::{Config, Identity};
 
@@ -54,6 +54,7 @@ impl Node {
                 max_transaction: 10 << 20,
                 record,
                 observed: None,
+                interest: Interest::default(),
                 owes: false,
             }));
             node.take(Input::Received { link, messages: vec![hello], bytes: 300 });

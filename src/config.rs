@@ -4,6 +4,8 @@
 //! [`Config::validate`] is called by the builder; an out-of-range value is an error that names
 //! the field, the value and the range, never a silent correction.
 
+mod choice;
+
 use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
@@ -12,7 +14,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::error::ConfigError;
-use crate::types::{Endpoint, MAX_NETWORK_BYTES, PIECE_BYTES, PeerId};
+use crate::types::{
+    Endpoint, MAX_INTERESTS, MAX_NETWORK_BYTES, MAX_TOPIC_BYTES, PIECE_BYTES, PeerId,
+};
+
+pub use choice::{Auto, Carry};
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
@@ -232,48 +238,6 @@ pub struct ConnectionConfig {
     pub breaker_reset: Duration,
 }
 
-/// A setting that is worked out unless it is given.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(from = "AutoRepr", into = "AutoRepr")]
-pub enum Auto {
-    /// Worked out from the size of the network.
-    #[default]
-    Auto,
-    /// Fixed.
-    Fixed(u32),
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(untagged)]
-enum AutoRepr {
-    Fixed(u32),
-    Word(AutoWord),
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum AutoWord {
-    Auto,
-}
-
-impl From<AutoRepr> for Auto {
-    fn from(repr: AutoRepr) -> Self {
-        match repr {
-            AutoRepr::Fixed(value) => Self::Fixed(value),
-            AutoRepr::Word(AutoWord::Auto) => Self::Auto,
-        }
-    }
-}
-
-impl From<Auto> for AutoRepr {
-    fn from(auto: Auto) -> Self {
-        match auto {
-            Auto::Fixed(value) => Self::Fixed(value),
-            Auto::Auto => Self::Word(AutoWord::Auto),
-        }
-    }
-}
-
 /// How transactions spread. `fanout`, `rounds` and `ttl` change latency and cost, never the set of
 /// nodes that end up with a transaction: beyond them it is still stored and announced.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -303,9 +267,18 @@ pub struct GossipConfig {
     /// Most bytes of large payloads being received at once; further ones wait. Default 64 MiB,
     /// range 1 MiB to 16 GiB; one larger payload alone may always be received.
     pub max_assembly_bytes: u64,
+    /// Most bytes of large payloads on their way in that the store keeps when they make no progress
+    /// and their memory is needed; the oldest go first. Default 1 GiB, range 0 to 1 TiB; 0 keeps
+    /// them in memory.
+    pub max_spill_bytes: u64,
     /// Most memory for recent payloads that may be asked for; about 400 bytes are counted for each
     /// beside its own. Default 16 MiB, range 1 MiB to 16 GiB.
     pub cache_bytes: u64,
+    /// Which topics the node carries. Default all; see [`Carry`].
+    pub carry: Carry,
+    /// Topics that an edge carries without a subscriber; without effect on a relay. Default none, at
+    /// most 256 of at most 255 bytes.
+    pub topics: Vec<String>,
     /// How often a node compares with one random peer what is recent; give or take 30 %. Default
     /// 10 s, range 100 ms to 1 h.
     #[serde(with = "span")]
@@ -428,7 +401,10 @@ impl Default for GossipConfig {
             eager_limit: 16 * KIB,
             compression: true,
             max_assembly_bytes: 64 * MIB,
+            max_spill_bytes: 1024 * MIB,
             cache_bytes: 16 * MIB,
+            carry: Carry::All,
+            topics: Vec::new(),
             reconcile_interval: Duration::from_secs(10),
             reconcile_hot_window: 2 * MINUTE,
             reconcile_full_interval: 10 * MINUTE,
@@ -607,7 +583,11 @@ impl GossipConfig {
         within("gossip.max_origin_share", self.max_origin_share, 1..=100)?;
         within("gossip.eager_limit", self.eager_limit, 0..=PIECE_BYTES as u64)?;
         within("gossip.max_assembly_bytes", self.max_assembly_bytes, MIB..=16 * KIB * MIB)?;
+        within("gossip.max_spill_bytes", self.max_spill_bytes, 0..=1024 * KIB * MIB)?;
         within("gossip.cache_bytes", self.cache_bytes, MIB..=16 * KIB * MIB)?;
+        within("gossip.topics (entries)", self.topics.len(), 0..=MAX_INTERESTS)?;
+        let longest = self.topics.iter().map(String::len).max().unwrap_or(0);
+        within("gossip.topics (bytes)", longest, 0..=MAX_TOPIC_BYTES)?;
         let (interval, hot) = (self.reconcile_interval, self.reconcile_hot_window);
         within_span("gossip.reconcile_interval", interval, millis(100)..=secs(3600))?;
         within_span("gossip.reconcile_hot_window", hot, secs(10).max(interval)..=secs(3600))?;
@@ -668,9 +648,12 @@ mod tests {
 
     #[test]
     fn a_part_is_enough_and_a_typo_is_an_error() {
-        let part: Config =
-            toml::from_str("[gossip]\nfanout = 4\nttl = \"auto\"\nretention = \"10m\"").unwrap();
+        let part: Config = toml::from_str(
+            "[gossip]\nfanout = 4\nttl = \"auto\"\nretention = \"10m\"\ncarry = \"subscribed\"",
+        )
+        .unwrap();
         assert_eq!(part.gossip.fanout, Auto::Fixed(4));
+        assert_eq!(part.gossip.carry, Carry::Subscribed);
         assert_eq!(part.gossip.retention, secs(600));
         assert!(toml::from_str::<Config>("[gossip]\nfanuot = 4").is_err());
         assert!(toml::from_str::<Config>("[gossip]\nretention = \"10 parsecs\"").is_err());
@@ -714,7 +697,10 @@ mod tests {
             ("gossip.max_origin_share", |c| c.gossip.max_origin_share = 0),
             ("gossip.eager_limit", |c| c.gossip.eager_limit = 65_537),
             ("gossip.max_assembly_bytes", |c| c.gossip.max_assembly_bytes = 1),
+            ("gossip.max_spill_bytes", |c| c.gossip.max_spill_bytes = u64::MAX),
             ("gossip.cache_bytes", |c| c.gossip.cache_bytes = 1),
+            ("gossip.topics", |c| c.gossip.topics = vec![String::new(); 257]),
+            ("gossip.topics", |c| c.gossip.topics = vec!["t".repeat(256)]),
             ("gossip.reconcile_interval", |c| c.gossip.reconcile_interval = millis(1)),
             ("gossip.reconcile_hot_window", |c| c.gossip.reconcile_hot_window = secs(9)),
             ("gossip.reconcile_hot_window", |c| c.gossip.reconcile_interval = secs(600)),

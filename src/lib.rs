@@ -58,6 +58,25 @@
 //!   storage, outbox and log are in memory. A host may bring its own
 //!   [queue](ports::TransactionQueue) and [store](ports::TransactionStore).
 //!
+//! # Topics
+//!
+//! A node carries topics: it stores, offers and passes them on. By default it is a *relay* and carries
+//! all of them. With [`[gossip] carry = "subscribed"`](config::Carry) it is an *edge* and carries those
+//! that it has live subscriptions for, those in `[gossip] topics`, and those that peers behind it want.
+//! It says so on its links, and only that travels to it.
+//!
+//! Nodes that do not subscribe break no reach, because reach rests on relays: they carry everything,
+//! keep links with each other before all others, and tell peers of other relays first. An edge hangs
+//! off relays, or off another edge that is nearer to one and then carries what those behind it want.
+//! Everything that an edge has goes up that way, whatever the topic, and is announced again until
+//! somebody up there has stored it; so what it publishes reaches every subscriber. An edge that finds
+//! no way to a relay (at most 8 links) for 4 to 8 s stands in for one: it carries everything until it
+//! finds a way again, and a network of edges alone works like one of relays. What is needed is that the
+//! relays can reach each other without edges: two that both live behind NAT cannot.
+//!
+//! A subscription to a topic that an edge did not carry brings all that others retain of it, also with
+//! `From::Now`. Peers of versions that know nothing of topics count as relays.
+//!
 //! # How it is cut
 //!
 //! ```text

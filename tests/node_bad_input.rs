@@ -188,7 +188,7 @@ async fn a_forged_record_blocks_who_tells_it() {
     let in_peers: Forge = |_| {
         let mut record = hello(&identity(8)).record;
         record.draft.endpoints = vec!["127.0.0.1:1".parse().unwrap()];
-        Message::Peers(vec![record])
+        Message::Peers { records: vec![record], relays: 0 }
     };
     for (forge, joined) in [(in_hello, false), (in_peers, true)] {
         let node = start_alone().await;

@@ -31,7 +31,8 @@ pub(crate) struct Args {
     /// Name of the network [default: sorcha].
     #[arg(long, value_name = "NAME")]
     pub(crate) network: Option<String>,
-    /// Deliver this topic; repeatable. Without it, all topics.
+    /// Deliver this topic; repeatable. Without it, all topics. Where the configuration says
+    /// `[gossip] carry = "subscribed"`, the node is sent nothing else.
     #[arg(long, value_name = "NAME")]
     pub(crate) topic: Vec<Topic>,
     /// Where deliveries start: `now`, `earliest`, or after a cursor of an earlier delivery.

@@ -70,13 +70,12 @@ async fn report(event: Event, mode: &mut Mode, out: &Out) {
 /// Deliveries as the command line wants them.
 pub(crate) struct Deliveries {
     subscription: Subscription,
-    /// Empty: every topic.
-    topics: BTreeSet<Topic>,
     payloads: bool,
 }
 
 impl Deliveries {
-    /// One subscription, whatever the number of topics: cursors must rise over all of them.
+    /// One subscription, whatever the number of topics (none is every topic): cursors must rise over all
+    /// of them.
     pub(crate) async fn open(
         node: &PeerNode,
         topics: &[Topic],
@@ -84,19 +83,17 @@ impl Deliveries {
         payloads: bool,
     ) -> Result<Self, SubscribeError> {
         let subscription = match topics {
-            [topic] => node.subscribe(topic.as_str(), from).await?,
-            _ => node.subscribe_all(from).await?,
+            [] => node.subscribe_all(from).await?,
+            topics => node.subscribe_topics(topics.iter().map(Topic::as_str), from).await?,
         };
-        Ok(Self { subscription, topics: topics.iter().cloned().collect(), payloads })
+        Ok(Self { subscription, payloads })
     }
 
     /// Delivers until the node is shut down and everything it accepted was delivered.
     pub(crate) async fn run(mut self, out: Out) {
         while let Some(item) = self.subscription.next().await {
             match item {
-                Item::Delivery(delivery) if self.wants(delivery.transaction.topic()) => {
-                    out.line(self.delivered(&delivery)).await;
-                }
+                Item::Delivery(delivery) => out.line(self.delivered(&delivery)).await,
                 Item::Gap { after, until } => out.line(Line::Gap { after, until }).await,
                 Item::Failed(error) => {
                     out.line(Line::error(Value::Null, &error)).await;
@@ -105,10 +102,6 @@ impl Deliveries {
                 _ => {}
             }
         }
-    }
-
-    fn wants(&self, topic: &Topic) -> bool {
-        self.topics.is_empty() || self.topics.contains(topic)
     }
 
     fn delivered(&self, delivery: &Delivery) -> Line {

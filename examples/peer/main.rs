@@ -60,7 +60,9 @@ ANSWERS (every line in gets exactly one, which echoes its "ref"; null where it h
                                        and how many failed (with the first "error"). While the
                                        outbox is full and peers are linked, it waits up to 30 s
   publish_failed {ref,error}           nothing was published
-  stats {ref,…}, peers {ref,peers}
+  stats {ref,…}, peers {ref,peers}     with `[gossip] carry = "subscribed"` in --config, the node
+                                       carries the topics of --topic, those in `[gossip] topics` and
+                                       those that peers behind it want: see topics_carried, stands_in
   dead_letters {ref,dead_letters}      own transactions that no peer took, in the order of publishing:
                                        [{seq,id,topic,size,created,expires,reason,since}], at most
                                        "limit" (1000) above "after"; empty: there are no more

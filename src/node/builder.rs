@@ -30,6 +30,7 @@ use super::late::{self, Late};
 use super::publish::PublishClock;
 use super::renew::Renewer;
 use super::sign::Draft;
+use super::wants::Wants;
 use super::{events, pieces, sign, verify};
 
 /// Room for everything that the protocol may have under way, and as much again: the driver stops
@@ -352,6 +353,7 @@ impl Parts {
             queue: Arc::clone(&self.queue),
             log: Arc::clone(&self.log),
             newest: newest.subscribe(),
+            wants: Wants::default(),
             names: Names::default(),
             failing: failing.subscribe(),
             state: state.subscribe(),
@@ -394,15 +396,14 @@ impl Parts {
         effects.listeners.spawn(signer.instrument(span.clone()));
         effects.listeners.spawn(renewer.run(renewal_box).instrument(span.clone()));
         effects.listeners.spawn(late.run().instrument(span.clone()));
-        for prober in self.probers {
-            effects.listeners.spawn(probe(prober, effects.events.clone()));
-        }
+        ask_probers(self.probers, &mut effects);
         let driver = Driver::new(self.identity, protocol, state, effects, ended);
         let mail = Mailboxes {
             completions,
             commands: command_box,
             publishes: publish_box,
             inbound: inbound_box,
+            wants: inner.wants.watch(),
         };
         tracing::info!(target: "sorcha_peer::node", parent: &span, peer = %me, ?listening, "node started");
         tokio::spawn(driver.run(mail).instrument(span));
@@ -475,7 +476,8 @@ impl Parts {
         unless_full(self.log.expire(wall_now()).await)?;
         let (outbox, late) = self.restore_outbox().await?;
         let max_bytes = self.log.usage().await?.max_bytes;
-        Ok((Restored { peers, bans, outbox, max_bytes, ..Restored::default() }, late))
+        let partials = self.log.partials().await?;
+        Ok((Restored { peers, bans, outbox, max_bytes, partials, ..Restored::default() }, late))
     }
 
     /// Tells the protocol what is retained, a page at a time: all at once would take more memory for
@@ -551,6 +553,12 @@ impl Parts {
         };
         let seq = wall_now().as_millis();
         RecordSource { seq, learn_port, endpoints, learned: BTreeSet::new() }
+    }
+}
+
+fn ask_probers(probers: Vec<Arc<dyn NatProber>>, effects: &mut Effects) {
+    for prober in probers {
+        effects.listeners.spawn(probe(prober, effects.events.clone()));
     }
 }
 

@@ -27,6 +27,7 @@ use super::lane::Kept;
 use super::link::LinkHandle;
 use super::receipt::{Receipt, Receipts, Standing};
 use super::sign::{Published, Signed, Unpublished};
+use super::wants::Live;
 
 /// Inputs taken in one go before the select is asked again.
 const BURST: usize = 64;
@@ -119,6 +120,8 @@ pub(super) struct Mailboxes {
     pub(super) commands: mpsc::Receiver<Command>,
     /// Publishes: taken while there is room.
     pub(super) publishes: mpsc::Receiver<Vec<Signed>>,
+    /// What the host subscribes to.
+    pub(super) wants: watch::Receiver<Live>,
     pub(super) inbound: mpsc::Receiver<Completion>,
 }
 
@@ -197,6 +200,10 @@ impl Driver {
                     // The last handle is gone.
                     None => self.stop(Duration::ZERO),
                 },
+                Ok(()) = mail.wants.changed() => {
+                    let topics = mail.wants.borrow_and_update().topics();
+                    self.feed(Input::Subscribed { topics });
+                }
                 Some(batch) = mail.publishes.recv(), if room => {
                     for signed in batch {
                         self.publish(signed);
@@ -331,6 +338,8 @@ impl Driver {
             queued_bytes: view.queued as u64,
             behind: view.behind,
             in_debt: view.in_debt,
+            depth: view.depth,
+            relay: view.relay,
         };
         self.protocol.links().into_iter().map(status).collect()
     }
@@ -344,9 +353,8 @@ impl Driver {
     /// send it to, or the time is up.
     fn is_done(&self) -> bool {
         let Some(until) = self.stopping else { return false };
-        let alone = self.state.borrow().links == 0;
         let quiet = self.protocol.is_idle() && self.waiting.is_empty();
-        let settled = quiet && (alone || !self.protocol.has_unconfirmed());
+        let settled = quiet && !self.protocol.awaits_copies();
         settled || Instant::now() >= until
     }
 
@@ -385,7 +393,7 @@ impl Driver {
             handle.abort();
         }
         // Receivers stay open until storage is done, so that nothing in its lane is refused.
-        let Mailboxes { mut completions, commands, publishes, inbound } = mail;
+        let Mailboxes { mut completions, commands, publishes, inbound, .. } = mail;
         drop((commands, publishes, inbound));
         let rest = async {
             while closing.join_next().await.is_some() {}

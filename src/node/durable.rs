@@ -8,9 +8,10 @@ use tokio::sync::watch;
 
 use crate::error::{AckError, SubscribeError};
 use crate::ports::TransactionStore;
-use crate::types::{Cursor, Topic};
+use crate::types::Cursor;
 
 use super::subscription::{From, Item, Subscription};
+use super::wants::Want;
 
 /// Longest name of a durable subscription, in bytes.
 const MAX_NAME: usize = 255;
@@ -35,12 +36,12 @@ impl DurableSubscription {
         log: Arc<dyn TransactionStore>,
         newest: watch::Receiver<Cursor>,
         lease: Lease,
-        topic: Option<Topic>,
+        want: Want,
         from: From,
     ) -> Result<Self, SubscribeError> {
         let kept = log.load_cursor(&lease.name).await?;
         let from_kept = kept.map_or(from, From::Cursor);
-        let items = Subscription::new(Arc::clone(&log), newest, topic, from_kept).await?;
+        let items = Subscription::new(Arc::clone(&log), newest, want, from_kept).await?;
         let place = if let Some(cursor) = kept {
             cursor
         } else {

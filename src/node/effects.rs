@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 
 use crate::error::{FailureKind, StoreErrorKind, TransportError};
 use crate::ports::{Accepted, Listener, RawLink, TransactionStore, Transport};
-use crate::protocol::{DialId, Input, Output, Ticket};
+use crate::protocol::{DialId, Input, Output, PartialOp, Ticket};
 use crate::types::{Endpoint, Event, PeerId, PeerRecord, RecordDraft, TransactionId, WallTime};
 
 use super::builder::{JOBS, STORE_OPS};
@@ -257,6 +257,7 @@ impl Driver {
                 self.store(StoreOp::Confirmed { ids: vec![id] });
             }
             Output::UpdateOutbox { states } => self.store(StoreOp::UpdateOutbox { states }),
+            Output::Partial(op) => self.store(StoreOp::Partial(op)),
             Output::Expire { now } => self.store(StoreOp::Expire { now }),
             Output::Load { ticket, ids } => self.effects.load(ticket, ids),
             Output::SavePeer(peer) => self.effects.peers.save(peer),
@@ -294,8 +295,17 @@ impl Driver {
         let ended = matches!(refused, mpsc::error::TrySendError::Closed(_));
         debug_assert!(ended, "storage queue overrun");
         // The lane is gone: nothing is stored any more, and whoever waits is told.
-        if let StoreOp::Store { ticket, .. } = refused.into_inner() {
-            self.feed(Input::Stored { ticket, result: Err(StoreErrorKind::Closed) });
+        match refused.into_inner() {
+            StoreOp::Store { ticket, .. } => {
+                self.feed(Input::Stored { ticket, result: Err(StoreErrorKind::Closed) });
+            }
+            StoreOp::Partial(PartialOp::Spill { ticket, .. }) => {
+                self.feed(Input::Spilled { ticket, kept: false });
+            }
+            StoreOp::Partial(PartialOp::Unspill { ticket, .. }) => {
+                self.feed(Input::Unspilled { ticket, pieces: Vec::new() });
+            }
+            _ => {}
         }
     }
 

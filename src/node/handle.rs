@@ -25,6 +25,7 @@ use super::events::Events;
 use super::publish::PublishClock;
 use super::sign::{Draft, Signed};
 use super::subscription::{From, Subscription};
+use super::wants::{Selection, Wants};
 
 /// What handles and driver share.
 pub(super) struct Inner {
@@ -41,6 +42,8 @@ pub(super) struct Inner {
     pub(super) queue: Arc<dyn TransactionQueue>,
     pub(super) log: Arc<dyn TransactionStore>,
     pub(super) newest: watch::Receiver<Cursor>,
+    /// Topics of the subscriptions that live.
+    pub(super) wants: Wants,
     /// Durable subscriptions that live.
     pub(super) names: Names,
     /// Why storage fails, while it does.
@@ -137,7 +140,26 @@ impl PeerNode {
     /// [`SubscribeError`] when the topic is not acceptable, the log has not given out the cursor, or
     /// it cannot be read.
     pub async fn subscribe(&self, topic: &str, from: From) -> Result<Subscription, SubscribeError> {
-        self.subscription(Some(Topic::new(topic)?), from).await
+        self.subscription(Selection::one(Topic::new(topic)?), from).await
+    }
+
+    /// Subscribes to several topics at once: one stream in which cursors rise over all of them. A gap
+    /// may be told of that only other topics suffered.
+    ///
+    /// # Errors
+    /// Those of [`PeerNode::subscribe`].
+    pub async fn subscribe_topics<I>(
+        &self,
+        topics: I,
+        from: From,
+    ) -> Result<Subscription, SubscribeError>
+    where
+        I: IntoIterator,
+        I::Item: AsRef<str>,
+    {
+        let topics = topics.into_iter().map(|name| Topic::new(name.as_ref()));
+        let topics = topics.collect::<Result<_, _>>()?;
+        self.subscription(Selection::Some(topics), from).await
     }
 
     /// Subscribes to every topic.
@@ -145,7 +167,7 @@ impl PeerNode {
     /// # Errors
     /// [`SubscribeError`] when the log has not given out the cursor or cannot be read.
     pub async fn subscribe_all(&self, from: From) -> Result<Subscription, SubscribeError> {
-        self.subscription(None, from).await
+        self.subscription(Selection::All, from).await
     }
 
     /// Subscribes to one topic under a name whose place the store keeps: after the last
@@ -184,7 +206,7 @@ impl PeerNode {
         topic: &str,
         new: From,
     ) -> Result<DurableSubscription, SubscribeError> {
-        self.durable(name, Some(Topic::new(topic)?), new).await
+        self.durable(name, Selection::one(Topic::new(topic)?), new).await
     }
 
     /// Subscribes to every topic like [`PeerNode::subscribe_durable`].
@@ -196,7 +218,7 @@ impl PeerNode {
         name: &str,
         new: From,
     ) -> Result<DurableSubscription, SubscribeError> {
-        self.durable(name, None, new).await
+        self.durable(name, Selection::All, new).await
     }
 
     /// Forgets a durable subscription; an unknown name is no error. At most
@@ -212,21 +234,23 @@ impl PeerNode {
     async fn durable(
         &self,
         name: &str,
-        topic: Option<Topic>,
+        topics: Selection,
         new: From,
     ) -> Result<DurableSubscription, SubscribeError> {
         let lease = self.0.names.lease(name)?;
         let (log, newest) = (Arc::clone(&self.0.log), self.0.newest.clone());
-        DurableSubscription::new(log, newest, lease, topic, new).await
+        let want = self.0.wants.want(topics);
+        DurableSubscription::new(log, newest, lease, want, new).await
     }
 
     async fn subscription(
         &self,
-        topic: Option<Topic>,
+        topics: Selection,
         from: From,
     ) -> Result<Subscription, SubscribeError> {
         let (log, newest) = (Arc::clone(&self.0.log), self.0.newest.clone());
-        Subscription::new(log, newest, topic, from).await
+        let want = self.0.wants.want(topics);
+        Subscription::new(log, newest, want, from).await
     }
 
     /// What happens from now on.

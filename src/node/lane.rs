@@ -18,10 +18,10 @@ use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
 
 use crate::error::{DeadLetterError, StoreError, StoreErrorKind};
 use crate::ports::{PeerStore, TransactionQueue, TransactionStore};
-use crate::protocol::{Input, Ticket};
+use crate::protocol::{Input, PartialOp, Ticket};
 use crate::types::{
-    Ban, Cursor, EntryState, Event, NewEntry, PeerId, StoredPeer, Transaction, TransactionId,
-    WallTime,
+    Ban, Cursor, EntryState, Event, NewEntry, PeerId, Piece, StoredPeer, Transaction,
+    TransactionId, WallTime, verify_piece,
 };
 
 use super::dead_letters::Settled;
@@ -55,6 +55,7 @@ pub(super) enum StoreOp {
     Expire {
         now: WallTime,
     },
+    Partial(PartialOp),
     /// Answer when everything before this is done to the outbox, and this is removed from it.
     Settle {
         remove: Option<TransactionId>,
@@ -82,6 +83,7 @@ struct Batch {
     confirmed: Vec<TransactionId>,
     states: Vec<(TransactionId, EntryState)>,
     expire: Option<WallTime>,
+    partials: Vec<PartialOp>,
     settle: Vec<(Option<TransactionId>, oneshot::Sender<Settled>)>,
 }
 
@@ -100,9 +102,23 @@ impl Batch {
                 StoreOp::Confirmed { ids } => self.confirmed.extend(ids),
                 StoreOp::UpdateOutbox { states } => self.states.extend(states),
                 StoreOp::Expire { now } => self.expire = self.expire.max(Some(now)),
+                StoreOp::Partial(op) => {
+                    if let PartialOp::Spill { partial, .. } = &op {
+                        self.bytes += partial.pieces.iter().map(|p| p.bytes.len()).sum::<usize>();
+                    }
+                    self.partials.push(op);
+                    if self.bytes > BATCH_BYTES {
+                        return;
+                    }
+                }
                 StoreOp::Settle { remove, reply } => self.settle.push((remove, reply)),
             }
         }
+    }
+
+    /// Whether there is nothing in it for the log.
+    fn is_done(&self) -> bool {
+        self.waiting.is_empty() && self.expire.is_none() && self.partials.is_empty()
     }
 
     fn own(&self) -> Vec<Transaction> {
@@ -141,7 +157,7 @@ impl StoreLane {
             let _ = self.leave(&batch.confirmed).await;
             let queued = self.enqueue(&batch).await;
             self.settle(settle).await;
-            if !batch.waiting.is_empty() || batch.expire.is_some() {
+            if !batch.is_done() {
                 // It is taken for as long as there is anything.
                 let _ = to_log.send((batch, queued)).await;
             }
@@ -209,12 +225,41 @@ impl StoreLane {
             let inputs = batch.waiting.iter().map(stored).collect();
             let _ = self.done.send(Completion::Inputs(inputs)).await;
         }
+        for op in batch.partials {
+            self.partial(op).await;
+        }
         if let Some(now) = batch.expire {
             let result = guarded(self.log.expire(now)).await;
             // That there was nothing to drop does not show that the log works.
             if !matches!(result, Ok(0)) {
                 self.health.note(Store::Log, &result);
             }
+        }
+    }
+
+    /// What fails here costs a fetch its progress and nothing that was accepted.
+    async fn partial(&self, op: PartialOp) {
+        let (input, result) = match op {
+            PartialOp::Spill { ticket, partial, max_bytes } => {
+                let result = guarded(self.log.put_partial(&partial, max_bytes)).await;
+                (Some(Input::Spilled { ticket, kept: result.is_ok() }), result)
+            }
+            PartialOp::Unspill { ticket, id, root, len } => {
+                match guarded(self.log.get_partial(&id)).await {
+                    Ok(pieces) => {
+                        let pieces = right_ones(pieces, root, len).await;
+                        (Some(Input::Unspilled { ticket, pieces }), Ok(()))
+                    }
+                    Err(e) => (Some(Input::Unspilled { ticket, pieces: Vec::new() }), Err(e)),
+                }
+            }
+            PartialOp::Drop { ids } => (None, guarded(self.log.remove_partials(&ids)).await),
+        };
+        if let Err(error) = result {
+            tracing::warn!(target: "sorcha_peer::store", %error, "partial payloads are not kept");
+        }
+        if let Some(input) = input {
+            let _ = self.done.send(Completion::Inputs(vec![input])).await;
         }
     }
 
@@ -233,6 +278,15 @@ impl StoreLane {
         }
         Ok(())
     }
+}
+
+/// Pieces as they were before the disk had them. About 30 us each, on another thread.
+async fn right_ones(mut pieces: Vec<Piece>, root: [u8; 32], len: u64) -> Vec<Piece> {
+    let check = move || {
+        pieces.retain(|p| verify_piece(&root, len, p.index, &p.bytes, &p.proof));
+        pieces
+    };
+    tokio::task::spawn_blocking(check).await.unwrap_or_default()
 }
 
 /// Takes what is on its way too, up to `most`. The answers to one batch wake many publishers; to

@@ -22,6 +22,7 @@ mod renew;
 mod sign;
 mod subscription;
 mod verify;
+mod wants;
 
 pub use builder::{PeerNodeBuilder, Storage};
 pub use dead_letters::DeadLetter;

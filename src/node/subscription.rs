@@ -9,8 +9,10 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::error::{StoreError, StoreErrorKind, SubscribeError};
-use crate::ports::{Page, TransactionStore};
-use crate::types::{Cursor, PeerId, Topic, Transaction};
+use crate::ports::{LogEntry, Page, TransactionStore};
+use crate::types::{Cursor, PeerId, Transaction};
+
+use super::wants::Want;
 
 /// Read ahead at most this many transactions and bytes.
 const READ_AHEAD: (usize, usize) = (256, 1 << 20);
@@ -22,9 +24,12 @@ const PAUSE: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum From {
-    /// With what is accepted after the call to `subscribe` returned.
+    /// With what is accepted after the call to `subscribe` returned. On an edge
+    /// ([`Carry::Subscribed`](crate::config::Carry)) that did not carry the topic before, that is also
+    /// what others retain of it.
     Now,
-    /// With the oldest that is retained.
+    /// With the oldest that is retained. An edge fetches what others retain of a topic that it did not
+    /// carry before; it comes as it is accepted.
     Earliest,
     /// After this cursor of an earlier delivery of the same node. One that its log has not given
     /// out yet is refused with [`SubscribeError::Cursor`]; in a log that has given out none at all
@@ -65,14 +70,15 @@ pub enum Item {
     Failed(StoreError),
 }
 
-/// Transactions of one topic, or of all, in the order in which this node accepted them, each once.
+/// Transactions of one topic, of some, or of all, in the order in which this node accepted them, each once.
 ///
 /// It reads the log by cursor: a slow reader slows nobody, misses nothing inside the retention
 /// window, and gets an explicit [`Item::Gap`] beyond it.
 pub struct Subscription {
     log: Arc<dyn TransactionStore>,
     newest: watch::Receiver<Cursor>,
-    topic: Option<Topic>,
+    /// The node carries these topics as long as this lives.
+    want: Want,
     /// Everything up to here was read.
     position: Cursor,
     /// Whether what was lost before the first read is to be told.
@@ -96,7 +102,7 @@ impl Subscription {
     pub(super) async fn new(
         log: Arc<dyn TransactionStore>,
         newest: watch::Receiver<Cursor>,
-        topic: Option<Topic>,
+        want: Want,
         from: From,
     ) -> Result<Self, SubscribeError> {
         let last = log.newest().await?;
@@ -113,7 +119,7 @@ impl Subscription {
         Ok(Self {
             log,
             newest,
-            topic,
+            want,
             position,
             tell_gap,
             virgin,
@@ -176,7 +182,7 @@ impl Subscription {
     }
 
     async fn read(&mut self, newest: Cursor) {
-        let (topic, after) = (self.topic.as_ref(), self.position);
+        let (topic, after) = (self.want.topics().single(), self.position);
         let mut page = self.log.read(topic, after, READ_AHEAD.0, READ_AHEAD.1).await;
         if page.as_ref().is_err_and(|error| error.kind == StoreErrorKind::Corrupt) {
             // Not all of it: what stands before the damage is delivered.
@@ -213,7 +219,9 @@ impl Subscription {
         // What was the newest before the read was looked at when there is nothing more; a page that
         // ends early says itself how far it came.
         self.position = if page.next > self.position { page.next } else { newest };
-        self.ahead.extend(page.entries.into_iter().map(|e| {
+        let topics = self.want.topics();
+        let wanted = |e: &LogEntry| topics.contains(e.entry.transaction.topic());
+        self.ahead.extend(page.entries.into_iter().filter(wanted).map(|e| {
             Item::Delivery(Delivery {
                 cursor: e.cursor,
                 transaction: e.entry.transaction,
@@ -227,7 +235,7 @@ impl Subscription {
 impl fmt::Debug for Subscription {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Subscription")
-            .field("topic", &self.topic)
+            .field("topics", self.want.topics())
             .field("position", &self.position)
             .finish_non_exhaustive()
     }

@@ -15,7 +15,8 @@ pub use nat_prober::NatProber;
 pub use peer_store::{Ban, PeerStore, StoredPeer};
 pub use queue::{EntryState, OutboxEntry, QueueSize, TransactionQueue, Which};
 pub use transaction_store::{
-    IndexEntry, LogEntry, MAX_CURSORS, NewEntry, Page, TransactionStore, Usage,
+    IndexEntry, KeptPartial, LogEntry, MAX_CURSORS, NewEntry, Page, Partial, TransactionStore,
+    Usage,
 };
 pub use transport::{Accepted, FrameSink, FrameStream, Listener, RawLink, Transport};
 pub use validator::{AcceptAll, Validator};

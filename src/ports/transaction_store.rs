@@ -4,9 +4,9 @@ use std::fmt;
 
 use async_trait::async_trait;
 
-use crate::error::StoreError;
-use crate::types::{Cursor, Topic, Transaction, TransactionId, WallTime};
-pub use crate::types::{IndexEntry, NewEntry};
+use crate::error::{StoreError, StoreErrorKind};
+use crate::types::{Cursor, Piece, Topic, Transaction, TransactionId, WallTime};
+pub use crate::types::{IndexEntry, KeptPartial, NewEntry, Partial};
 
 /// A kept transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,7 +52,7 @@ pub trait TransactionStore: fmt::Debug + Send + Sync + 'static {
     /// `kill -9`. An id that is already there keeps its cursor.
     ///
     /// # Errors
-    /// [`StoreErrorKind::Full`](crate::error::StoreErrorKind::Full) when the bound would be
+    /// [`StoreErrorKind::Full`] when the bound would be
     /// exceeded; nothing was appended.
     async fn append(&self, entries: &[NewEntry]) -> Result<Vec<Cursor>, StoreError>;
 
@@ -107,12 +107,44 @@ pub trait TransactionStore: fmt::Debug + Send + Sync + 'static {
     /// the one that is kept changes nothing.
     ///
     /// # Errors
-    /// [`StoreErrorKind::Full`](crate::error::StoreErrorKind::Full) for a new name beyond
+    /// [`StoreErrorKind::Full`] for a new name beyond
     /// [`MAX_CURSORS`].
     async fn save_cursor(&self, name: &str, cursor: Cursor) -> Result<(), StoreError>;
 
     /// Forgets a named subscription; an unknown name is no error.
     async fn remove_cursor(&self, name: &str) -> Result<(), StoreError>;
+
+    /// The partial payloads that are kept, the oldest first; `None`, the default, for a store that
+    /// keeps none: then they stay in the node's memory, and the methods below are not called.
+    async fn partials(&self) -> Result<Option<Vec<KeptPartial>>, StoreError> {
+        Ok(None)
+    }
+
+    /// Keeps pieces of a large payload that is on its way in, beside those of the same id that are
+    /// there: all or none, and it is the newest then. While all partial payloads together have more
+    /// than `max_bytes` (pieces and proofs), the oldest go. `Ok` means that it would survive
+    /// `kill -9`, in a store that survives it at all; a power failure may take it.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::Full`] when it alone would be more than `max_bytes`; nothing changed.
+    async fn put_partial(&self, partial: &Partial, max_bytes: u64) -> Result<(), StoreError> {
+        let _ = (partial, max_bytes);
+        Err(StoreError::new(StoreErrorKind::Io, "this store keeps no partial payloads"))
+    }
+
+    /// The pieces of a partial payload, in the order of their numbers; none for an unknown id.
+    /// Whoever reads them checks them.
+    async fn get_partial(&self, id: &TransactionId) -> Result<Vec<Piece>, StoreError> {
+        let _ = id;
+        Ok(Vec::new())
+    }
+
+    /// Forgets partial payloads; an unknown id is no error. [`TransactionStore::expire`] forgets
+    /// those whose time has come by itself, and does not count them.
+    async fn remove_partials(&self, ids: &[TransactionId]) -> Result<(), StoreError> {
+        let _ = ids;
+        Ok(())
+    }
 }
 
 /// Named cursors that a store keeps at most.

@@ -10,12 +10,13 @@
 //! What one peer is asked at once is bounded by what it answered a moment ago, so that a slow one is
 //! never asked for much; the rest waits in that link's backlog.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::types::{LinkId, MonoTime, TransactionId};
 
 use super::Protocol;
-use super::fetch::{ANSWER, Source, Stage};
+use super::fetch::{ANSWER, MAX_PENDING, Source, Stage};
 use super::links::Up;
 use super::timers::Timer;
 
@@ -101,6 +102,9 @@ impl Protocol {
                 pending.asked = None;
             }
             self.counters.wants_timed_out += 1;
+            if let Some(peer) = self.links.peer_of(link) {
+                self.guard.doubt(peer, self.now);
+            }
             self.forget_asked(link, id);
         }
         self.ask(id);
@@ -149,7 +153,8 @@ impl Protocol {
         }
         let (size, turns, now) = (pending.size, pending.turns, self.now);
         let reliable = |s: &Source| {
-            links.peer_of(s.link).is_some_and(|peer| self.guard.is_reliable(&peer, self.now))
+            let good = |p| self.guard.is_reliable(&p, now) && !self.guard.is_doubted(&p, now);
+            links.peer_of(s.link).is_some_and(good)
         };
         let untried = || pending.sources.iter().enumerate().filter(|(_, s)| !s.tried);
         let next = untried().find(|(_, s)| reliable(s)).or_else(|| untried().next());
@@ -162,11 +167,30 @@ impl Protocol {
         let full = up.asked.len() >= up.asks.limit(now) || up.asked_bytes + size > MAX_ASKED_BYTES;
         let behind = !first && !up.backlog.is_empty();
         if (full || behind) && !up.asked.is_empty() {
-            up.backlog.push_back(*id);
+            self.queue_up(link, *id);
             return;
         }
         pending.sources[next].tried = true;
         self.send_want(link, id, size);
+    }
+
+    /// Puts an id at the end of what a peer is to be asked when it has answered other questions.
+    pub(super) fn queue_up(&mut self, link: LinkId, id: TransactionId) {
+        let pending = &self.pending;
+        let Some(up) = self.links.up(link) else { return };
+        if up.backlog.len() >= MAX_PENDING {
+            // What came from others meanwhile still stands in the row.
+            let mut seen = BTreeSet::new();
+            up.backlog.retain(|id| pending.contains(id) && seen.insert(*id));
+        }
+        up.backlog.push_back(id);
+    }
+
+    /// An id does not stand in that row any more.
+    fn leave_queue(&mut self, link: LinkId, id: &TransactionId) {
+        if let Some(large) = self.pending.get_mut(id).and_then(|p| p.large.as_mut()) {
+            large.queued.retain(|queued| *queued != link);
+        }
     }
 
     fn send_want(&mut self, link: LinkId, id: &TransactionId, size: u64) {
@@ -206,6 +230,7 @@ impl Protocol {
             && let Some(next) = up.backlog.pop_front()
         {
             let before = up.backlog.len();
+            self.leave_queue(link, &next);
             self.ask_next_source(&next, true);
             let Some(up) = self.links.up(link) else { break };
             if up.backlog.len() > before {
@@ -221,6 +246,9 @@ impl Protocol {
     pub(super) fn ask_others(&mut self, link: LinkId, up: &Up) {
         for serve in &up.serving {
             self.note_served_out(link, serve);
+        }
+        for id in &up.backlog {
+            self.leave_queue(link, id);
         }
         for id in up.asked.iter().chain(&up.backlog) {
             if let Some(pending) = self.pending.get_mut(id) {

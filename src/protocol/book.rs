@@ -13,6 +13,18 @@ use crate::types::{Endpoint, MonoTime, PeerId, PeerRecord, StoredPeer, WallTime}
 /// Own addresses remembered.
 const MAX_OWN: usize = 64;
 
+/// What a peer carries, as far as is known. What it says itself counts more than what others say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Kind {
+    /// It said that it is a relay.
+    Relay,
+    /// Somebody said so.
+    Hearsay,
+    Unknown,
+    /// It said that it is an edge.
+    Edge,
+}
+
 /// What is known of one peer.
 #[derive(Debug, Clone)]
 pub(super) struct Known {
@@ -24,6 +36,7 @@ pub(super) struct Known {
     pub(super) failures: u32,
     /// Not dialled earlier than this.
     pub(super) next: MonoTime,
+    pub(super) kind: Kind,
     /// Who told us; `None` for the peer itself, a store or the host.
     pub(super) source: Option<PeerId>,
 }
@@ -37,6 +50,7 @@ impl Known {
             last_up: None,
             failures: 0,
             next: MonoTime::ZERO,
+            kind: Kind::Unknown,
             source,
         }
     }
@@ -112,6 +126,7 @@ impl Book {
                 last_up: stored.last_up,
                 failures: 0,
                 next: MonoTime::ZERO,
+                kind: Kind::Unknown,
                 source: None,
             };
             (stored.peer, known)
@@ -211,6 +226,27 @@ impl Book {
                 b.failures = 0;
             }
         }
+    }
+
+    /// A peer said what it is.
+    pub(super) fn note_kind(&mut self, peer: &PeerId, is_relay: bool) {
+        if let Some(known) = self.known.get_mut(peer) {
+            known.kind = if is_relay { Kind::Relay } else { Kind::Edge };
+        }
+    }
+
+    /// Somebody says that a peer is a relay.
+    pub(super) fn hear_of_relay(&mut self, peer: &PeerId) {
+        if let Some(known) = self.known.get_mut(peer)
+            && known.kind == Kind::Unknown
+        {
+            known.kind = Kind::Hearsay;
+        }
+    }
+
+    /// Whether there are edges, as far as is known.
+    pub(super) fn is_mixed(&self) -> bool {
+        self.known.values().any(|known| known.kind == Kind::Edge)
     }
 
     /// A dial of this peer failed.

@@ -12,8 +12,9 @@ use crate::types::{
     RECORD_LIFETIME_MS, Refusal,
 };
 
-use super::book::Noted;
+use super::book::{Kind, Noted};
 use super::io::{Output, Ticket};
+use super::limits::Work;
 use super::timers::Timer;
 use super::{Protocol, Task};
 
@@ -91,17 +92,30 @@ impl Protocol {
                 && !record.draft.endpoints.is_empty()
                 && record.is_current(wall, skew)
                 && !self.guard.is_banned(id, wall);
-            good.then(|| record.clone())
+            good.then(|| (k.kind, record.clone()))
         };
-        let mut records: Vec<_> = self.book.known.iter().filter_map(worth).collect();
-        self.rng.shuffle(&mut records);
-        records.truncate(MAX_RECORDS_PER_MESSAGE);
+        let mut known: Vec<_> = self.book.known.iter().filter_map(worth).collect();
+        self.rng.shuffle(&mut known);
+        let mut relays = 0;
+        if self.book.is_mixed() {
+            // Relays find each other, also where only edges link them.
+            known.sort_by_key(|(kind, _)| *kind);
+            relays = known.iter().filter(|(kind, _)| *kind == Kind::Relay).count();
+        }
+        known.truncate(MAX_RECORDS_PER_MESSAGE);
+        let records: Vec<_> = known.into_iter().map(|(_, record)| record).collect();
+        let relays = u32::try_from(relays.min(records.len())).unwrap_or(u32::MAX);
         if !records.is_empty() {
-            self.send(link, Message::Peers(records));
+            self.send(link, Message::Peers { records, relays });
         }
     }
 
-    pub(super) fn on_peers(&mut self, link: LinkId, records: Vec<PeerRecord>) {
+    pub(super) fn on_peers(&mut self, link: LinkId, records: Vec<PeerRecord>, relays: u32) {
+        let named = records.iter().take(usize::try_from(relays).unwrap_or(usize::MAX));
+        let relays: Vec<PeerId> = named.map(PeerRecord::peer).collect();
+        for peer in &relays {
+            self.book.hear_of_relay(peer);
+        }
         self.counters.records_received += records.len() as u64;
         let (wall, skew) = (self.wall, self.config.network.max_clock_skew);
         let news = |r: &PeerRecord| {
@@ -112,11 +126,16 @@ impl Protocol {
         };
         let (fresh, stale): (Vec<_>, Vec<_>) = records.into_iter().partition(news);
         self.counters.records_ignored += stale.len() as u64;
-        self.verify_records(link, fresh);
+        self.verify_records(link, fresh, relays);
     }
 
-    pub(super) fn verify_records(&mut self, link: LinkId, records: Vec<PeerRecord>) {
-        let Some(l) = self.links.all.get(&link) else { return };
+    /// Has the signatures of records checked; `relays` are said to be relays.
+    pub(super) fn verify_records(
+        &mut self,
+        link: LinkId,
+        records: Vec<PeerRecord>,
+        relays: Vec<PeerId>,
+    ) {
         if records.is_empty() {
             return;
         }
@@ -124,11 +143,15 @@ impl Protocol {
             self.counters.refused_rate += records.len() as u64;
             return;
         }
+        if !self.allow(link, Work::Record, records.len()) {
+            return;
+        }
+        let Some(l) = self.links.all.get(&link) else { return };
         self.checking_records += 1;
         // What to believe depends on where the teller is; a transport without addresses is local.
         let scope = l.address.map_or(AddressScope::Loopback, |a| AddressScope::of(a.ip()));
         let source = l.remote;
-        let ticket = self.ticket(Task::Records { source, scope });
+        let ticket = self.ticket(Task::Records { source, scope, relays });
         self.out.push_back(Output::VerifyRecords { ticket, records });
     }
 
@@ -138,12 +161,15 @@ impl Protocol {
         valid: Vec<PeerRecord>,
         forged: usize,
     ) {
-        let Some(Task::Records { source, scope }) = self.tickets.remove(&ticket) else {
+        let Some(Task::Records { source, scope, relays }) = self.tickets.remove(&ticket) else {
             return;
         };
         self.checking_records -= 1;
         for record in valid {
             self.note_record(record, &source, scope);
+        }
+        for peer in relays {
+            self.book.hear_of_relay(&peer);
         }
         if forged > 0 {
             self.counters.records_forged += forged as u64;

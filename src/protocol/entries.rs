@@ -63,6 +63,11 @@ impl Entry {
         &self.id
     }
 
+    /// Whether it waits for a round to be over.
+    pub(super) fn has_round(&self) -> bool {
+        self.heap != NOWHERE
+    }
+
     /// Given up: it waits for no round, and not to be published anew.
     pub(super) fn is_dead(&self) -> bool {
         self.heap == NOWHERE && !self.stale

@@ -14,19 +14,24 @@
 //!
 //! Bounds: at most `MAX_PENDING` ids, and at most `MAX_HEARD` of them first heard from one peer, so
 //! that one who announces what it never serves leaves room for others. Beyond them an announcement
-//! is dropped and its link compared by reconciliation later, so nothing is missed.
+//! is dropped and its link compared by reconciliation later, so nothing is missed. Who announces much
+//! that comes to nothing is held to a pace (`limits`).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use crate::types::{Announcement, LinkId, MonoTime, PeerId, Refusal, Transaction, TransactionId};
+use crate::types::{
+    Announcement, KeptPartial, LinkId, MonoTime, PeerId, Refusal, Transaction, TransactionId,
+};
 
 use super::Protocol;
 use super::flush::Held;
 use super::ids::IdMap;
 use super::io::Ticket;
 use super::large::{Large, Shelf};
+use super::limits::Work;
 use super::rng::Rng;
+use super::spill::Spills;
 use super::timers::Timer;
 
 /// Ids being fetched at once; at about 250 bytes each, 16 MiB.
@@ -41,6 +46,8 @@ const PATIENCE: (Duration, Duration) = (Duration::from_millis(2), Duration::from
 pub(super) const ANSWER: Duration = Duration::from_millis(500);
 /// First and longest wait before what could not be stored is taken again; doubles.
 const TRY_AGAIN: (Duration, Duration) = (Duration::from_secs(10), Duration::from_mins(10));
+/// Such tries, out of turn, for peers that say they are the origin: so many in 10 s.
+const FAVOURS: u32 = 64;
 /// Refused ids remembered, so that they are not fetched once per neighbour.
 pub(super) const MAX_REFUSED: usize = 4096;
 
@@ -96,6 +103,8 @@ pub(super) struct Pending {
     /// Which in the row of what that link was asked.
     pub(super) asked_no: u64,
     pub(super) turns: u32,
+    /// How often the validator did not answer.
+    pub(super) judged: u8,
     pub(super) large: Option<Box<Large>>,
     /// The link in whose flush it has its turn.
     pub(super) ordered: Option<LinkId>,
@@ -114,6 +123,7 @@ impl Pending {
             asked: None,
             asked_no: 0,
             turns: 0,
+            judged: 0,
             large: None,
             ordered: None,
             held: None,
@@ -161,11 +171,19 @@ pub(super) struct Lost {
     wait: Duration,
     /// Payload bytes of the smallest that the store did not take.
     smallest: u64,
+    /// Tries that are left for who says that it is the origin.
+    favours: u32,
 }
 
 impl Default for Lost {
     fn default() -> Self {
-        Self { some: false, not_before: MonoTime::ZERO, wait: TRY_AGAIN.0, smallest: u64::MAX }
+        Self {
+            some: false,
+            not_before: MonoTime::ZERO,
+            wait: TRY_AGAIN.0,
+            smallest: u64::MAX,
+            favours: FAVOURS,
+        }
     }
 }
 
@@ -205,6 +223,7 @@ pub(super) struct FetchState {
     pub(super) waiting: VecDeque<TransactionId>,
     /// Partial payloads that nobody serves.
     pub(super) parked: VecDeque<TransactionId>,
+    pub(super) spills: Spills,
     /// Peers that were asked for what they said they have, and by when they have to serve.
     pub(super) promises: BTreeMap<(PeerId, TransactionId), MonoTime>,
     /// Proofs for peers that ask.
@@ -218,17 +237,50 @@ pub(super) struct FetchState {
     /// Pieces that peers reserved and did not get yet.
     pub(super) owed: u64,
     pub(super) lost: Lost,
-    refused: IdMap<()>,
-    /// The refused ids, oldest first.
-    refused_order: VecDeque<TransactionId>,
+    refused: Few,
+    /// Of topics that are not wanted; those behind may send them all the same.
+    pub(super) unwanted: Few,
+}
+
+/// The latest few ids of some kind.
+#[derive(Debug)]
+pub(super) struct Few {
+    ids: IdMap<()>,
+    /// The oldest first.
+    order: VecDeque<TransactionId>,
+}
+
+impl Few {
+    fn new(rng: &mut Rng) -> Self {
+        Self { ids: IdMap::new(rng), order: VecDeque::new() }
+    }
+
+    pub(super) fn add(&mut self, id: TransactionId) {
+        if self.ids.insert(id, ()).is_some() {
+            return;
+        }
+        self.order.push_back(id);
+        if self.order.len() > MAX_REFUSED
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.ids.remove(&oldest);
+        }
+    }
+
+    pub(super) fn clear(&mut self) {
+        for id in self.order.drain(..) {
+            self.ids.remove(&id);
+        }
+    }
 }
 
 impl FetchState {
-    pub(super) fn new(rng: &mut Rng) -> Self {
+    pub(super) fn new(rng: &mut Rng, partials: Option<Vec<KeptPartial>>) -> Self {
         Self {
             assembling: 0,
             waiting: VecDeque::new(),
             parked: VecDeque::new(),
+            spills: Spills::restored(partials),
             promises: BTreeMap::new(),
             shelf: Shelf::default(),
             proving: BTreeMap::new(),
@@ -236,8 +288,8 @@ impl FetchState {
             children: IdMap::new(rng),
             owed: 0,
             lost: Lost::default(),
-            refused: IdMap::new(rng),
-            refused_order: VecDeque::new(),
+            refused: Few::new(rng),
+            unwanted: Few::new(rng),
         }
     }
 
@@ -247,20 +299,12 @@ impl FetchState {
     }
 
     pub(super) fn refuse(&mut self, id: TransactionId) {
-        if self.refused.insert(id, ()).is_some() {
-            return;
-        }
-        self.refused_order.push_back(id);
-        if self.refused_order.len() > MAX_REFUSED
-            && let Some(oldest) = self.refused_order.pop_front()
-        {
-            self.refused.remove(&oldest);
-        }
+        self.refused.add(id);
     }
 
     #[cfg(any(test, feature = "sim"))]
     pub(super) fn refused_len(&self) -> usize {
-        self.refused_order.len()
+        self.refused.order.len().max(self.unwanted.order.len())
     }
 }
 
@@ -269,20 +313,19 @@ impl Protocol {
         let Some(slot) = self.links.slot_of(link) else { return };
         self.counters.announcements_received += list.len() as u64;
         for a in list {
-            if let Some(stored) = self.log.find(&a.id).map(|entry| entry.stored) {
+            if let Some(record) = self.log.find(&a.id).copied() {
                 // Who announces may not have stored it yet: while we wait for confirmations we go on
                 // to offer what is ours.
                 if !self.outbox.contains(&a.id) {
                     self.log.note_known(&a.id, slot);
                 }
                 // From its origin, which may have been restarted and wait for this.
-                if a.hop == 0 && stored {
+                if record.is_stored() && self.waits_for_word(link, a.hop, &record) {
                     self.confirm_to(link, a.id);
                 }
             } else {
                 if a.hop == 0 {
-                    // Its origin needs copies: worth a try, and it backs off by itself.
-                    self.log.forget_unsaved(&a.id);
+                    self.try_again_for_origin(&a.id);
                 }
                 self.hear(link, &a);
                 if a.hop == 0 {
@@ -293,7 +336,8 @@ impl Protocol {
     }
 
     pub(super) fn hear(&mut self, link: LinkId, a: &Announcement) {
-        if self.is_refused(&a.id) {
+        let unwanted = self.fetches.unwanted.ids.contains(&a.id) && !self.is_behind(link);
+        if unwanted || self.is_refused(&a.id) {
             return;
         }
         if a.size > self.config.gossip.max_transaction_size {
@@ -321,7 +365,7 @@ impl Protocol {
     }
 
     pub(super) fn is_refused(&self, id: &TransactionId) -> bool {
-        self.fetches.refused.contains(id) || self.log.is_refused(id)
+        self.fetches.refused.ids.contains(id) || self.log.is_refused(id)
     }
 
     /// Makes a place in the table for an id heard of on a link; `false` when there is none.
@@ -336,7 +380,13 @@ impl Protocol {
             self.want_repair(link);
             return false;
         }
-        up.heard += 1;
+        if !self.allow(link, Work::Id, 1) {
+            self.want_repair(link);
+            return false;
+        }
+        if let Some(up) = self.links.up(link) {
+            up.heard += 1;
+        }
         let mut pending = Pending::new(Stage::Heard, size, now);
         pending.heard_from = Some(link);
         self.pending.insert(id, pending);
@@ -370,8 +420,18 @@ impl Protocol {
         self.fetches.lost.some = true;
     }
 
+    /// An origin needs copies of what could not be kept: worth a try, a few times, since anybody may
+    /// say that it is the origin.
+    pub(super) fn try_again_for_origin(&mut self, id: &TransactionId) {
+        let lost = &mut self.fetches.lost;
+        if lost.favours > 0 && self.log.forget_unsaved(id) {
+            lost.favours -= 1;
+        }
+    }
+
     /// Ever less often, so that a full disk does not make us fetch the same all the time.
     pub(super) fn repair_after_loss(&mut self) {
+        self.fetches.lost.favours = FAVOURS;
         if self.fetches.lost.is_due(self.now) {
             self.log.forget_all_unsaved();
             self.repair_everywhere();
@@ -419,6 +479,10 @@ impl Protocol {
                     pending.sources.retain(|s| s.link != link);
                 }
                 pending.asked = None;
+                if !blind && pending.sources.is_empty() {
+                    // Its cursor has passed: what it could not read now comes by comparison.
+                    self.want_repair(link);
+                }
                 self.ask(id);
             }
         }
@@ -451,7 +515,10 @@ impl Protocol {
             if !asked && let Some(batch) = self.links.batch(link) {
                 batch.duplicate.push(id);
             }
-            if hop == 0 && self.log.find(&id).is_some_and(|entry| entry.stored) {
+            if let Some(record) = self.log.find(&id).copied()
+                && record.is_stored()
+                && self.waits_for_word(link, hop, &record)
+            {
                 self.confirm_to(link, id);
             }
             return;

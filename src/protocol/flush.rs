@@ -20,6 +20,10 @@
 //! announces what is left again, in order. Peers further away hear of entries in the order of their
 //! neighbours' logs and ask in it, but of several neighbours: nothing keeps the order there.
 //!
+//! The same walk announces, on a way to a relay, what is here for that only (`interest`). Later walks
+//! do as well, when a link becomes such a way or what passes is announced again: the peer is told
+//! nothing of those, and `flushed` ends the first one alone.
+//!
 //! While a link is flushed neither side opens a comparison on it (`reconcile`).
 //!
 //! Bounds: `WINDOW` entries and `WINDOW_BYTES` (beyond the first) are announced and not confirmed on
@@ -37,6 +41,7 @@ use crate::types::{
 use super::Protocol;
 use super::fetch::Stage;
 use super::links::Link;
+use super::slab::Record;
 use super::timers::Timer;
 
 /// Entries announced on a link and not confirmed: 20,000 a second at a round trip of 200 ms.
@@ -54,11 +59,14 @@ const GATHER: Duration = Duration::from_secs(30);
 /// A side that does nothing for so long does not keep the other waiting.
 const STALL: Duration = Duration::from_secs(3);
 
-/// What a link is owed: a walk over our own log entries that wait for copies.
+/// What a link is owed: a walk over our own log entries that wait for copies, and over what is here
+/// only on its way to a relay.
 #[derive(Debug)]
 pub(super) struct Owed {
-    /// Whether our hello said so.
+    /// Whether our hello said so, and the peer waits for the end of it.
     said: bool,
+    /// Of what is on its way to a relay only what no peer nearer to one is known to have.
+    again: bool,
     /// The next log entry to look at.
     next: u64,
     /// From here on everything is announced, below only what is in the outbox.
@@ -75,12 +83,31 @@ pub(super) struct Owed {
 impl Owed {
     pub(super) fn new(all: u64, head: u64, said: bool, now: MonoTime) -> Self {
         let waiting = BTreeMap::new();
-        Self { said, next: 0, all, until: head, waiting, bytes: 0, moved: now }
+        Self { said, again: false, next: 0, all, until: head, waiting, bytes: 0, moved: now }
+    }
+
+    /// A walk that the peer was told nothing of, up to an entry; what is published meanwhile joins it.
+    pub(super) fn untold(until: u64, again: bool, now: MonoTime) -> Self {
+        Self { again, ..Self::new(until, until, false, now) }
+    }
+
+    /// Begins from the start: the peer takes more than before.
+    pub(super) fn restart(&mut self, head: u64) {
+        (self.next, self.until, self.again) = (0, self.until.max(head), false);
     }
 
     /// Whether an entry is announced, or going to be.
     pub(super) fn covers(&self, seq: u64) -> bool {
         (self.next <= seq && seq < self.until) || self.waiting.contains_key(&seq)
+    }
+
+    fn wait_for(&mut self, seq: u64, size: u32, now: MonoTime) {
+        if self.waiting.is_empty() {
+            self.moved = now;
+        }
+        if self.waiting.insert(seq, size).is_none() {
+            self.bytes += u64::from(size);
+        }
     }
 
     fn is_full(&self, size: u64) -> bool {
@@ -208,25 +235,15 @@ impl Protocol {
         true
     }
 
-    /// Announces the next own transaction that a link is owed; `false` when there is none, or no
-    /// room for it now.
+    /// Announces the next transaction that a link is owed; `false` when there is none, or no room
+    /// for it now.
     pub(super) fn offer_owed(&mut self, link: LinkId, limit: u64) -> bool {
-        let (log, outbox, now) = (&self.log, &self.outbox, self.now);
-        let Some(l) = self.links.all.get_mut(&link) else { return false };
-        let (peer, Some(up)) = (l.remote, l.up.as_mut()) else { return false };
-        let (slot, Some(owed)) = (up.slot, up.owed.as_mut()) else { return false };
-        let first = if outbox.len() > 0 { log.base() } else { log.base().max(owed.all) };
-        let wants = |seq: u64, id: &TransactionId| {
-            let due = seq >= owed.all || outbox.contains(id);
-            due && !log.is_known(seq, slot) && !outbox.has_confirmed(id, &peer)
-        };
-        let next = (owed.next.max(first)..owed.until).find_map(|seq| {
-            log.at(seq).filter(|r| r.is_own() && wants(seq, &r.id)).map(|r| (seq, *r))
-        });
-        let Some((seq, record)) = next else {
+        let now = self.now;
+        let Some((seq, record)) = self.next_owed(link) else {
             self.end_owed(link);
             return false;
         };
+        let Some(owed) = self.links.up(link).and_then(|up| up.owed.as_mut()) else { return false };
         owed.next = seq;
         let size = u64::from(record.size);
         if owed.is_full(size) {
@@ -236,14 +253,33 @@ impl Protocol {
         }
         owed.next = seq + 1;
         if size <= limit {
-            if owed.waiting.is_empty() {
-                owed.moved = now;
-            }
-            owed.waiting.insert(seq, record.size);
-            owed.bytes += size;
-            self.announce(link, Announcement { id: record.id, size, hop: record.hop });
+            owed.wait_for(seq, record.size, now);
+            self.announce(link, Announcement { id: record.id, size, hop: record.hop() });
         }
         true
+    }
+
+    /// The next log entry that a link is owed.
+    fn next_owed(&self, link: LinkId) -> Option<(u64, Record)> {
+        let (log, outbox) = (&self.log, &self.outbox);
+        let l = self.links.all.get(&link)?;
+        let up = l.up.as_ref()?;
+        let owed = up.owed.as_ref()?;
+        let uphill = self.is_uphill(link) && self.carrying.ours().topics.is_some();
+        let all = uphill || outbox.len() > 0;
+        let first = if all { log.base() } else { log.base().max(owed.all) };
+        let own = |seq: u64, r: &Record| {
+            r.is_own()
+                && (seq >= owed.all || outbox.contains(&r.id))
+                && !log.is_known(seq, up.slot)
+                && !outbox.has_confirmed(&r.id, &l.remote)
+                && self.takes(link, r)
+        };
+        let passing = |r: &Record| uphill && self.is_passing(r) && !(owed.again && r.is_ashore());
+        let due =
+            |seq: u64, r: &Record| !owed.waiting.contains_key(&seq) && (own(seq, r) || passing(r));
+        (owed.next.max(first)..owed.until)
+            .find_map(|seq| log.at(seq).filter(|r| due(seq, r)).map(|r| (seq, *r)))
     }
 
     fn end_owed(&mut self, link: LinkId) {

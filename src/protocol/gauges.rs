@@ -34,6 +34,7 @@ impl Protocol {
         let up = |of: fn(&super::links::Up) -> usize| {
             move |l: &super::links::Link| l.up.as_ref().map_or(0, of)
         };
+        let [spilling, spilled] = self.fetches.spills.sizes();
         let gauge = |name, value, bound| Gauge { name, value, bound };
         let (held, held_bound) = self.flushes.held(self.config.gossip.max_transaction_size);
         vec![
@@ -48,10 +49,14 @@ impl Protocol {
             ),
             gauge("refused", self.fetches.refused_len(), super::fetch::MAX_REFUSED),
             gauge("bytes of buffers", self.assembling(), self.assembly_bound()),
+            gauge("being spilled", spilling, super::spill::MAX_WRITES),
+            gauge("spilled", spilled, super::spill::MAX_KEPT),
             gauge("bytes of proofs", self.fetches.shelf.bytes(), super::large::MAX_SHELF),
             gauge("waiting for room", self.fetches.waiting.len(), super::fetch::MAX_PENDING),
             gauge("bytes held", held, held_bound),
-            gauge("promises", self.fetches.promises.len(), super::reserve::MAX_PROMISES),
+            gauge("promises", self.fetches.promises.len(), super::promises::MAX_PROMISES),
+            gauge("doubted peers", self.guard.doubted(), super::guard::MAX_SCORES),
+            gauge("limited peers", self.limits.len(), super::limits::MAX_PEERS),
             gauge("book", self.book.known.len(), self.config.discovery.max_peers as usize),
             gauge("dials", self.dials.len(), 1024),
             gauge("links", self.links.up_count(), usize::from(super::links::MAX_SLOTS)),
@@ -60,6 +65,7 @@ impl Protocol {
             gauge("asked of a link", most(&up(|u| u.asked.len())), super::asks::MAX_ASKED),
             gauge("served to a link", most(&up(|u| u.serving.len())), super::serve::MAX_SERVING),
             gauge("backlog of a link", most(&up(|u| u.backlog.len())), super::fetch::MAX_PENDING),
+            gauge("topics", self.log.topics.len(), usize::from(u16::MAX)),
             gauge("origins learned", self.learned.origins(), super::learn::MAX_ORIGINS),
             gauge("timers", self.timers.len(), super::fetch::MAX_PENDING + 1024),
             gauge("tickets", self.tickets.len(), 4 * super::MAX_VERIFYING + super::MAX_STORING),

@@ -4,8 +4,8 @@
 //! that was learned to pay, and announces it everywhere else. A link whose queue is full stops
 //! reading; its cursor is all that is remembered, so a slow peer costs O(1) memory and delays nobody.
 //! A new link starts at the head: all that stands in the log before is compared by `reconcile`.
-//! Own transactions that wait for copies are announced on a new link in any case (`flush`), because
-//! a peer that has them confirms them then.
+//! Own transactions that wait for copies are announced on a new link whose peer takes them in any
+//! case (`flush`), because a peer that has them confirms them then.
 //!
 //! A peer that falls far behind the quickest one is in *debt*: nothing is pushed or announced to it
 //! any more, it gets what is new from others, and all that is remembered is the oldest time of
@@ -23,8 +23,8 @@ use std::time::Duration;
 
 use crate::config::Auto;
 use crate::types::{
-    Announcement, Bound, Head, LinkId, MAX_IDS_PER_MESSAGE, Message, Offer, PeerId, Transaction,
-    TransactionId, WallTime,
+    Announcement, Bound, Head, LinkId, MAX_IDS_PER_MESSAGE, Message, Offer, PeerId, TopicKey,
+    Transaction, TransactionId, WallTime,
 };
 
 use super::Protocol;
@@ -50,7 +50,8 @@ const MAX_BEHIND: u64 = 65_536;
 const FORGET_EVERY: u64 = 256;
 /// Entries that some link has yet to pass.
 #[cfg(any(test, feature = "sim"))]
-pub(super) const MAX_NOT_PASSED: usize = 65_536 + 2 * 256;
+#[expect(clippy::cast_possible_truncation, reason = "small")]
+pub(super) const MAX_NOT_PASSED: usize = (MAX_BEHIND + 2 * FORGET_EVERY) as usize;
 
 /// How a transaction of another origin was had.
 #[derive(Debug, Clone, Copy)]
@@ -61,6 +62,8 @@ pub(super) struct Got {
     pub(super) late: bool,
     /// Slot of the link it came on.
     pub(super) ingress: u8,
+    /// Whether that leads to a relay.
+    pub(super) ashore: bool,
 }
 
 impl Protocol {
@@ -73,10 +76,12 @@ impl Protocol {
         let entry = Entry {
             id: transaction.id(),
             origin: header.origin,
+            topic: TopicKey::of(&header.topic),
             size: header.payload_len,
             hop,
             stored: own,
             late,
+            ashore: from.is_some_and(|got| got.ashore),
             created: header.created,
             keep_until: self.keep_until(transaction),
             known,
@@ -84,14 +89,26 @@ impl Protocol {
             cached: Some(transaction.clone()),
         };
         self.log.append(entry, self.now);
+        self.forget_partial(&transaction.id());
         for link in self.links.up_ids() {
             self.pump(link);
         }
-        if self.log.head().is_multiple_of(FORGET_EVERY) {
-            let ups = self.links.all.values().filter_map(|l| l.up.as_ref());
-            let passed = ups.map(|up| up.cursor).min().unwrap_or(self.log.head());
-            self.log.passed(passed);
+        self.forget_passed();
+    }
+
+    /// Forgets now and then for which links entries were meant that all of them have passed.
+    pub(super) fn forget_passed(&mut self) {
+        if self.log.head() < self.forgot_at + FORGET_EVERY {
+            return;
         }
+        self.forgot_at = self.log.head();
+        // Entries that are for nobody advance the head too.
+        for link in self.links.up_ids() {
+            self.pump(link);
+        }
+        let ups = self.links.all.values().filter_map(|l| l.up.as_ref());
+        let passed = ups.map(|up| up.cursor).min().unwrap_or(self.log.head());
+        self.log.passed(passed);
     }
 
     /// When every node may forget a transaction.
@@ -177,25 +194,25 @@ impl Protocol {
         let hops = cap(gossip.rounds).min(cap(gossip.ttl));
         let Some(entry) = self.log.at(seq).copied() else { return };
         let size = u64::from(entry.size);
-        if self.log.is_known(seq, slot) || size > limit {
+        if self.log.is_known(seq, slot) || size > limit || !self.takes(link, &entry) {
             return;
         }
         if entry.is_own() && self.join_owed(link, seq) {
             // Behind what was published before.
             return;
         }
-        if entry.is_late() && self.is_needed(link, entry.key()) {
+        if entry.is_late() && self.is_needed(link, entry.key()) && !self.is_passing(&entry) {
             // The peer will be compared with, and probably has it.
             return;
         }
-        let announcement = Announcement { id: entry.id, size, hop: entry.hop };
+        let announcement = Announcement { id: entry.id, size, hop: entry.hop() };
         let small = size <= eager;
         let payload = if entry.is_late() { None } else { self.log.payload(&entry.id).cloned() };
         // What came from others was said ahead of its payload.
         if let Some(transaction) = payload.as_ref().filter(|_| !small && entry.is_own())
             && ahead
         {
-            let (head, hop, place) = (Head::of(transaction), entry.hop, 0);
+            let (head, hop, place) = (Head::of(transaction), entry.hop(), 0);
             self.counters.announcements_sent += 1;
             self.send(link, Message::Offer(Box::new(Offer { head, hop, place, complete: true })));
             return;
@@ -205,7 +222,7 @@ impl Protocol {
             return;
         };
         let route = Route { origin: transaction.origin(), ingress: entry.ingress, slot };
-        let may_push = entry.pushes() < fanout && u32::from(entry.hop) < hops;
+        let may_push = entry.pushes() < fanout && u32::from(entry.hop()) < hops;
         if may_push && self.learned.should_push(&route, size) {
             if let Some(entry) = self.log.at_mut(seq) {
                 entry.note_push();

@@ -26,8 +26,10 @@ const HALF_LIFE: Duration = Duration::from_mins(10);
 const BROKEN: i32 = 5;
 const SERVED: i32 = 1;
 const MAX_CREDIT: i32 = 40;
+/// How long a peer that let somebody wait is asked after others: until a promise is broken.
+const DOUBT: Duration = Duration::from_secs(10);
 /// Peers with points that are remembered.
-const MAX_SCORES: usize = 4096;
+pub(super) const MAX_SCORES: usize = 4096;
 /// Longest reason kept with a ban, in characters.
 const MAX_REASON: usize = 500;
 
@@ -39,12 +41,14 @@ pub(super) struct Guard {
     /// Who serves what it announces: decides who is asked first and nothing else, so that loss and
     /// slowness never cost a link.
     standing: BTreeMap<PeerId, (i32, MonoTime)>,
+    /// Who let somebody wait a moment ago, and until when others are asked first.
+    doubted: BTreeMap<PeerId, MonoTime>,
 }
 
 impl Guard {
     pub(super) fn new(bans: Vec<Ban>) -> Self {
         let bans = bans.into_iter().map(|ban| (ban.peer, ban)).collect();
-        Self { bans, scores: BTreeMap::new(), standing: BTreeMap::new() }
+        Self { bans, ..Self::default() }
     }
 
     pub(super) fn is_banned(&self, peer: &PeerId, now: WallTime) -> bool {
@@ -67,7 +71,33 @@ impl Guard {
 
     /// A peer served a payload that was new.
     pub(super) fn note_served(&mut self, peer: &PeerId, now: MonoTime) {
+        self.trust(peer);
         self.change_standing(peer, SERVED, now);
+    }
+
+    /// A peer was asked for what it announced, and somebody else had to be asked: until it is known
+    /// whether it keeps its promises, it is asked after others.
+    pub(super) fn doubt(&mut self, peer: PeerId, now: MonoTime) {
+        if self.doubted.len() >= MAX_SCORES {
+            self.doubted.retain(|_, until| *until > now);
+        }
+        if self.doubted.len() < MAX_SCORES {
+            self.doubted.insert(peer, now + DOUBT);
+        }
+    }
+
+    /// It serves.
+    pub(super) fn trust(&mut self, peer: &PeerId) {
+        self.doubted.remove(peer);
+    }
+
+    #[cfg(any(test, feature = "sim"))]
+    pub(super) fn doubted(&self) -> usize {
+        self.doubted.len()
+    }
+
+    pub(super) fn is_doubted(&self, peer: &PeerId, now: MonoTime) -> bool {
+        self.doubted.get(peer).is_some_and(|until| now < *until)
     }
 
     fn change_standing(&mut self, peer: &PeerId, by: i32, now: MonoTime) {

@@ -1,13 +1,14 @@
 //! What goes into the core and what comes out.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::error::StoreErrorKind;
 use crate::types::{
     Ban, CloseReason, Direction, Endpoint, EntryState, Event, FailureKind, Head, IndexEntry,
-    InvalidTransaction, LinkId, Message, NewEntry, PeerId, PeerRecord, Piece, Proofs, StoredPeer,
-    Transaction, TransactionId, TransportKind, Verdict, WallTime,
+    InvalidTransaction, KeptPartial, LinkId, Message, NewEntry, Partial, PeerId, PeerRecord, Piece,
+    Proofs, StoredPeer, TopicKey, Transaction, TransactionId, TransportKind, Verdict, WallTime,
 };
 
 /// Names a dial attempt; minted by the core.
@@ -35,6 +36,8 @@ pub struct Restored {
     pub outbox: Vec<Queued>,
     /// The most bytes that the store takes, if it has a bound: what shares of origins are of.
     pub max_bytes: Option<u64>,
+    /// Partial payloads, oldest first; `None` when the store keeps none.
+    pub partials: Option<Vec<KeptPartial>>,
 }
 
 /// An own transaction that an earlier run left in the outbox.
@@ -153,6 +156,20 @@ pub enum Input {
         /// How it ended.
         result: Result<(), StoreErrorKind>,
     },
+    /// [`PartialOp::Spill`] is done.
+    Spilled {
+        /// Which.
+        ticket: Ticket,
+        /// Whether the store has it.
+        kept: bool,
+    },
+    /// [`PartialOp::Unspill`] is done.
+    Unspilled {
+        /// Which.
+        ticket: Ticket,
+        /// What was there and is right.
+        pieces: Vec<Piece>,
+    },
     /// [`Output::Verify`] is done.
     Verified {
         /// Which.
@@ -211,6 +228,11 @@ pub enum Input {
     Disconnect {
         /// Who.
         peer: PeerId,
+    },
+    /// What the host subscribes to has changed.
+    Subscribed {
+        /// The topics of all live subscriptions; `None` when one is to everything.
+        topics: Option<BTreeSet<TopicKey>>,
     },
     /// The host wants a dead letter to be offered to peers again.
     Redeliver(TransactionId),
@@ -362,6 +384,8 @@ pub enum Output {
         /// What.
         ids: Vec<TransactionId>,
     },
+    /// Do something with a partial payload; in order with [`Output::Store`].
+    Partial(PartialOp),
     /// Forget retained transactions that may go.
     Expire {
         /// The time now.
@@ -401,6 +425,37 @@ pub enum Output {
     Emit(Event),
 }
 
+/// What is to be done with partial payloads in the store.
+#[derive(Debug)]
+pub enum PartialOp {
+    /// Keep pieces, beside those that are there; answer with [`Input::Spilled`].
+    Spill {
+        /// Which.
+        ticket: Ticket,
+        /// What.
+        partial: Partial,
+        /// The most bytes of pieces and proofs to be kept of all payloads together.
+        max_bytes: u64,
+    },
+    /// Read what is there and check it with [`verify_piece`](crate::types::verify_piece); answer
+    /// with [`Input::Unspilled`].
+    Unspill {
+        /// Which.
+        ticket: Ticket,
+        /// What.
+        id: TransactionId,
+        /// The payload hash.
+        root: [u8; 32],
+        /// Length of the payload.
+        len: u64,
+    },
+    /// Forget these.
+    Drop {
+        /// Which.
+        ids: Vec<TransactionId>,
+    },
+}
+
 /// Why a `connect` failed, in the core's words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConnectFailure {
@@ -438,4 +493,9 @@ pub struct LinkView {
     /// Whether it is too slow for what is new. What it is skipped for is compared and repaid as
     /// soon as it takes what waits for it.
     pub in_debt: bool,
+    /// Links from the peer to the nearest relay, as it says; 0 for a relay and for who stands in for
+    /// one.
+    pub depth: u8,
+    /// Whether the peer is a relay: it carries every topic by configuration.
+    pub relay: bool,
 }

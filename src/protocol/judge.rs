@@ -18,20 +18,27 @@ use super::{Protocol, Task};
 
 /// Wait before a validator that did not answer is asked again.
 const JUDGE_AGAIN: Duration = Duration::from_secs(10);
+/// How often it is asked about one transaction before that is left to the next announcement.
+const MAX_JUDGED: u8 = 3;
 
 impl Protocol {
     /// Has complete bytes checked, unless the header alone says no.
     pub(super) fn verify(&mut self, link: LinkId, transaction: Transaction, hop: u16) {
         let id = transaction.id();
-        if let Some(reason) = self.inadmissible(transaction.header()) {
+        // What has no room is remembered, so it has to be real: `take` looks after the signature.
+        let inadmissible = self.inadmissible(transaction.header());
+        if let Some(reason) = inadmissible.filter(|reason| *reason != Refusal::OverShare) {
             self.remove_pending(&id);
             self.refuse_transaction(link, &id, reason);
             if reason == Refusal::Skewed {
                 self.want_later(link, transaction.header().created);
             }
-            if reason == Refusal::OverShare {
-                self.turn_away(id, transaction.header());
-            }
+            return;
+        }
+        if !self.is_welcome(link, &id, transaction.header()) {
+            self.remove_pending(&id);
+            self.fetches.unwanted.add(id);
+            self.refuse_transaction(link, &id, Refusal::Unwanted);
             return;
         }
         let Some(from) = self.links.all.get(&link).map(|l| l.remote) else { return };
@@ -53,6 +60,7 @@ impl Protocol {
             let size = transaction.header().payload_len;
             self.pending.insert(id, Pending::new(Stage::Heard, size, self.now));
         }
+        self.revive(&id);
         let now = self.now;
         if let Some(pending) = self.pending.get_mut(&id) {
             pending.stage = Stage::Verifying;
@@ -88,7 +96,8 @@ impl Protocol {
     /// on: others may have more room.
     pub(super) fn turn_away(&mut self, id: TransactionId, header: &Header) {
         let keep_until = header.expires.min(header.created.plus(self.config.gossip.retention));
-        self.log.turn_away(id, &header.origin, header.created, keep_until);
+        self.log.turn_away(id, header, keep_until, self.now);
+        self.forget_passed();
     }
 
     pub(super) fn on_verified(&mut self, ticket: Ticket, judgement: Judgement) {
@@ -123,10 +132,13 @@ impl Protocol {
                 return;
             }
         };
-        self.remove_pending(&id);
+        let pending = self.remove_pending(&id);
+        self.absolve(pending.as_ref().filter(|_| refusal == Refusal::Ignored));
+        self.forget_partial(&id);
         self.fetches.refuse(id);
         let keep_until = self.keep_until(&transaction);
-        self.log.refuse(id, transaction.header().created, keep_until);
+        self.log.refuse(id, transaction.header(), keep_until, self.now);
+        self.forget_passed();
         self.refuse_transaction(link, &id, refusal);
         if refusal == Refusal::Rejected {
             self.note_reject(&from);
@@ -137,7 +149,15 @@ impl Protocol {
     fn try_later(&mut self, id: &TransactionId) {
         if let Some(pending) = self.pending.get_mut(id) {
             pending.stage = Stage::Heard;
-            pending.turns += 1;
+            pending.judged += 1;
+            if pending.judged >= MAX_JUDGED {
+                self.give_up(id);
+                return;
+            }
+            if let Some(asked) = pending.asked.take() {
+                // Answered, and no fault of whoever did.
+                self.forget_asked(asked, id);
+            }
             self.timers.set(Timer::Fetch(*id), self.now + JUDGE_AGAIN);
         }
     }
@@ -167,7 +187,8 @@ impl Protocol {
             self.accept_foreign(from, transaction, hop);
             return;
         }
-        self.remove_pending(&id);
+        let pending = self.remove_pending(&id);
+        self.absolve(pending.as_ref());
         // No link has this number.
         let link = self.links.by_peer.get(&from).copied().unwrap_or(LinkId(0));
         self.refuse_transaction(link, &id, Refusal::OverShare);
@@ -177,6 +198,7 @@ impl Protocol {
     fn accept_foreign(&mut self, from: PeerId, transaction: &Transaction, hop: u16) {
         let id = transaction.id();
         let pending = self.remove_pending(&id);
+        self.absolve(pending.as_ref());
         let asked = pending.as_ref().is_some_and(|p| p.asked.is_some() || p.large.is_some());
         let flushed = pending.as_ref().is_some_and(|p| p.ordered.is_some());
         let old = transaction.header().created.plus(LATE) < self.wall;
@@ -184,16 +206,16 @@ impl Protocol {
         // Who only has the header is told once more when all is here.
         let holders = sources.iter().filter(|s| s.holds == Holds::All && !s.guessed);
         let known = holders.filter_map(|s| self.links.slot_of(s.link)).fold(0, |m, s| m | 1 << s);
-        let link = self.links.by_peer.get(&from);
-        let ingress = link.and_then(|link| self.links.slot_of(*link)).unwrap_or(OWN);
+        let link = self.links.by_peer.get(&from).copied();
+        let ashore = link.is_some_and(|link| self.is_uphill(link));
+        let ingress = link.and_then(|link| self.links.up(link)).map_or(OWN, |up| {
+            up.taken += transaction.header().payload_len;
+            up.slot
+        });
         let hop = hop.saturating_add(1);
         self.counters.transactions_accepted += 1;
-
-        self.accept(
-            transaction,
-            hop,
-            Some(Got { known, late: asked && (old || flushed), ingress }),
-        );
+        let late = asked && (old || flushed);
+        self.accept(transaction, hop, Some(Got { known, late, ingress, ashore }));
         self.store_foreign(from, transaction, hop);
         for (child, _) in large.map(|large| large.children).unwrap_or_default() {
             self.serve(child);
@@ -210,6 +232,7 @@ impl Protocol {
             Refusal::WrongSignature => counters.refused_wrong_signature += 1,
             Refusal::Rejected => counters.refused_rejected += 1,
             Refusal::OverShare => counters.refused_over_share += 1,
+            Refusal::Unwanted => counters.refused_unwanted += 1,
             _ => counters.refused_ignored += 1,
         }
         let peer = self.links.all.get(&link).map(|l| l.remote);

@@ -26,8 +26,9 @@
 //! asked elsewhere was taken back before on the same link.
 //!
 //! Bounds: buffers of payloads on their way in take at most `gossip.max_assembly_bytes` together
-//! (one larger payload alone may exceed that); what finds no room waits in a queue of ids. Each
-//! payload is put together in one buffer of its final size.
+//! (one larger payload alone may exceed that); what finds no room waits in a queue of ids, and who makes
+//! no progress meanwhile makes way (`spill`). Each payload is put together in one buffer of its final
+//! size.
 
 use crate::config::{Auto, SignaturePolicy};
 use crate::types::{
@@ -37,11 +38,12 @@ use crate::types::{
 
 use super::fetch::{Holds, Pending, Stage};
 use super::io::{Output, Ticket};
+use super::limits::Work;
 use super::{Protocol, Task};
 
 /// How far apart the places of a node and of who hears of a payload from it are: room to rise.
 const STEP: u32 = 256;
-/// Peers that a payload may be reserved from again after they were asked before.
+/// Peers that were asked before and whose late pieces are still taken.
 const MAX_EXES: usize = 16;
 
 /// A large transaction on its way in.
@@ -66,10 +68,14 @@ pub(super) struct Large {
     pub(super) children: Vec<(LinkId, u32)>,
     /// Found by comparison: others have had it for a while, and probably all peers do.
     pub(super) found: bool,
+    /// Links in whose backlog it stands.
+    pub(super) queued: Vec<LinkId>,
     /// In the queue for room.
     pub(super) waiting: bool,
     /// Nobody is left to ask; kept for a while in case somebody comes back.
     pub(super) parked: bool,
+    /// The store is being asked for what it has of the payload.
+    pub(super) coming: Option<Ticket>,
 }
 
 /// Somebody whom pieces are reserved from.
@@ -103,10 +109,12 @@ pub(super) struct Assembly {
     pub(super) proofs: Vec<bytes::Bytes>,
     /// The newest piece, for children that are up to date: it need not be copied out again.
     pub(super) newest: Option<(u32, bytes::Bytes)>,
+    /// When a piece was kept last; at first, when the buffer was made.
+    pub(super) last: MonoTime,
 }
 
 impl Assembly {
-    fn new(size: u64) -> Self {
+    pub(super) fn new(size: u64, now: MonoTime) -> Self {
         let count = u32::try_from(pieces_of(size)).unwrap_or(u32::MAX);
         Self {
             // Zeroed memory costs nothing before it is touched.
@@ -115,6 +123,7 @@ impl Assembly {
             checking: PieceSet::empty(count),
             proofs: vec![bytes::Bytes::new(); count as usize],
             newest: None,
+            last: now,
         }
     }
 }
@@ -158,29 +167,35 @@ impl Protocol {
         let Some(slot) = self.links.slot_of(link) else { return };
         self.counters.announcements_received += 1;
         let id = offer.head.id();
-        if let Some(stored) = self.log.find(&id).map(|entry| entry.stored) {
+        if let Some(record) = self.log.find(&id).copied() {
             if offer.complete && !self.outbox.contains(&id) {
                 self.log.note_known(&id, slot);
             }
-            if offer.hop == 0 && stored {
+            if record.is_stored() && self.waits_for_word(link, offer.hop, &record) {
                 self.confirm_to(link, id);
             }
             return;
         }
         if offer.hop == 0 {
-            self.log.forget_unsaved(&id);
+            self.try_again_for_origin(&id);
         }
         if self.is_refused(&id) {
             return;
         }
-        if let Some(reason) = self.inadmissible(offer.head.header()) {
-            self.refuse_transaction(link, &id, reason);
-            if reason == Refusal::OverShare && !self.pending.contains(&id) {
-                self.turn_away(id, offer.head.header());
+        match self.inadmissible(offer.head.header()) {
+            // To be remembered, it has to be real: its signature is looked at first.
+            None | Some(Refusal::OverShare) => {}
+            Some(reason) => {
+                self.drop_inadmissible(link, &id, reason);
+                if reason == Refusal::Skewed {
+                    self.lost_some();
+                }
+                return;
             }
-            if reason == Refusal::Skewed {
-                self.lost_some();
-            }
+        }
+        if !self.is_welcome(link, &id, offer.head.header()) {
+            self.fetches.unwanted.add(id);
+            self.drop_inadmissible(link, &id, Refusal::Unwanted);
             return;
         }
         let size = offer.head.header().payload_len;
@@ -207,8 +222,20 @@ impl Protocol {
         self.take_head(link, &id, offer);
     }
 
+    /// One header more than its peer may have checked: it does not count as a source.
+    fn turn_head_away(&mut self, link: LinkId, id: &TransactionId) {
+        self.want_repair(link);
+        let Some(pending) = self.pending.get_mut(id) else { return };
+        pending.sources.retain(|s| s.link != link);
+        let parents = pending.large.as_ref().is_some_and(|large| !large.parents.is_empty());
+        if pending.sources.is_empty() && !parents && pending.asked.is_none() {
+            self.remove_pending(id);
+        }
+    }
+
     /// Notes the header of a fetch and has its signature checked, unless it has one.
     fn take_head(&mut self, link: LinkId, id: &TransactionId, offer: Offer) {
+        self.revive(id);
         let Some(pending) = self.pending.get_mut(id) else { return };
         pending.size = offer.head.header().payload_len;
         // It was asked for as a small one: the answer says that it is not.
@@ -218,31 +245,40 @@ impl Protocol {
         if let Some(asked) = asked {
             large.parents.push(Parent::new(asked, None, now, true));
         }
-        large.parked = false;
         if let Some(head) = &large.head {
             // Honest relays pass on what they got, so another signature is worth a look.
             if head.signature() != offer.head.signature() {
-                if large.trusted {
+                if !large.trusted {
+                    // The first: who sends many may be the one who sent the wrong one.
+                    large.spare.get_or_insert((link, offer));
+                } else if self.allow(link, Work::Head, 1) {
                     self.check_head(link, offer.head);
-                } else {
-                    large.spare = Some((link, offer));
                 }
             }
             self.drive(id);
             return;
         }
+        if !self.allow(link, Work::Head, 1) {
+            return self.turn_head_away(link, id);
+        }
+        let Some(large) = self.pending.get_mut(id).and_then(|p| p.large.as_mut()) else { return };
         large.hop = offer.hop.saturating_add(1);
         large.place = offer.place.saturating_add(STEP);
         large.head = Some(offer.head.clone());
-        self.start_assembly(id);
+        if self.inadmissible(offer.head.header()).is_some() {
+            self.abandon_parents(id);
+        } else {
+            self.start_assembly(id);
+        }
         self.check_head(link, offer.head);
-        self.watch_from_now(id);
+        self.set_watch(id);
     }
 
     fn check_head(&mut self, link: LinkId, head: Head) {
         let Some(from) = self.links.all.get(&link).map(|l| l.remote) else { return };
         self.verifying += 1;
-        let ticket = self.ticket(Task::Head { link, from, id: head.id() });
+        let (id, signature) = (head.id(), head.signature().clone());
+        let ticket = self.ticket(Task::Head { link, from, id, signature });
         self.out.push_back(Output::VerifyHead { ticket, head });
     }
 
@@ -251,32 +287,69 @@ impl Protocol {
         ticket: Ticket,
         result: Result<(), InvalidTransaction>,
     ) {
-        let Some(Task::Head { link, from, id }) = self.tickets.remove(&ticket) else { return };
+        let Some(Task::Head { link, from, id, signature }) = self.tickets.remove(&ticket) else {
+            return;
+        };
         self.verifying -= 1;
+        let large = self.pending.get(&id).and_then(|p| p.large.as_ref());
+        let checked = large.and_then(|l| l.head.as_ref()).filter(|h| *h.signature() == signature);
+        let Some(head) = checked.cloned() else {
+            // Of a fetch that has ended, or begun anew with another header.
+            if result.is_err() {
+                self.refuse_transaction(link, &id, Refusal::WrongSignature);
+                self.punish(&from, "forged transaction");
+            }
+            return;
+        };
         if result.is_err() {
             self.on_false_head(link, &from, &id);
             return;
         }
-        let Some(large) = self.pending.get_mut(&id).and_then(|p| p.large.as_mut()) else { return };
-        if large.head.is_none() || std::mem::replace(&mut large.trusted, true) {
+        if let Some(reason) = self.inadmissible(head.header()) {
+            self.drop_inadmissible(link, &id, reason);
+            if reason == Refusal::OverShare {
+                self.give_back(&from, Work::Head, 1);
+                self.turn_away(id, head.header());
+            }
             return;
         }
-        if let Some((link, offer)) = large.spare.take() {
+        let Some(large) = self.pending.get_mut(&id).and_then(|p| p.large.as_mut()) else { return };
+        if std::mem::replace(&mut large.trusted, true) {
+            return;
+        }
+        if let Some((link, offer)) = large.spare.take()
+            && self.allow(link, Work::Head, 1)
+        {
             self.check_head(link, offer.head);
         }
+        self.give_back(&from, Work::Head, 1);
         self.relay_head(&id);
+        if self.has_pieces(&id) {
+            // They were here before it was known to be worth telling.
+            self.say_receiving(&id, link);
+        }
         self.finish_assembly(&id);
         self.drive(&id);
+    }
+
+    fn has_pieces(&self, id: &TransactionId) -> bool {
+        let large = self.pending.get(id).and_then(|p| p.large.as_ref());
+        let assembly = large.and_then(|large| large.assembly.as_ref());
+        assembly.is_some_and(|a| a.have.len() > 1 && !a.have.is_empty())
+    }
+
+    /// A header that is not taken here because of what it says, which is what its id commits to.
+    fn drop_inadmissible(&mut self, link: LinkId, id: &TransactionId, reason: Refusal) {
+        if self.pending.get(id).is_some_and(|p| p.stage == Stage::Heard) {
+            let pending = self.remove_pending(id);
+            self.absolve(pending.as_ref().filter(|_| reason == Refusal::OverShare));
+        }
+        self.refuse_transaction(link, id, reason);
     }
 
     /// Its sender vouched for a signature that is wrong.
     fn on_false_head(&mut self, link: LinkId, from: &PeerId, id: &TransactionId) {
         self.refuse_transaction(link, id, Refusal::WrongSignature);
-        if self.pending.get(id).is_some_and(|p| p.large.as_ref().is_some_and(|l| l.trusted)) {
-            // A good one is here.
-            self.punish(from, "forged transaction");
-            return;
-        }
         self.abandon_parents(id);
         let mut spare = None;
         if let Some(pending) = self.pending.get_mut(id) {
@@ -310,7 +383,8 @@ impl Protocol {
         let heard: Vec<LinkId> = pending.sources.iter().map(|s| s.link).collect();
         let offer = Box::new(Offer { head, hop, place, complete: false });
         for link in self.links.up_ids() {
-            let fits = self.links.up(link).is_some_and(|up| up.max_transaction >= size);
+            let fits = self.links.up(link).is_some_and(|up| up.max_transaction >= size)
+                && self.takes_topic(link, &offer.head.header().topic);
             if fits && !heard.contains(&link) && self.is_writable(link) {
                 self.counters.announcements_sent += 1;
                 self.send(link, Message::Offer(offer.clone()));
@@ -318,13 +392,14 @@ impl Protocol {
         }
     }
 
-    /// Takes memory for a payload whose header is here; `false` when there is no room for it.
+    /// Takes memory for a payload whose header is here; `false` when there is no room for it, or
+    /// part of it is still to come from the store.
     pub(super) fn start_assembly(&mut self, id: &TransactionId) -> bool {
         let Some(pending) = self.pending.get_mut(id) else { return false };
         let size = pending.size;
         let Some(large) = pending.large.as_mut().filter(|l| l.head.is_some()) else { return false };
-        if large.assembly.is_some() {
-            return true;
+        if large.assembly.is_some() || large.coming.is_some() {
+            return large.coming.is_none();
         }
         if !self.fetches.has_room(size, self.config.gossip.max_assembly_bytes) {
             if !std::mem::replace(&mut large.waiting, true) {
@@ -333,8 +408,13 @@ impl Protocol {
             self.abandon_parents(id);
             return false;
         }
+        if self.fetches.spills.has(id) {
+            self.bring_back(id);
+            return false;
+        }
         self.fetches.assembling += size;
-        let assembly = Assembly::new(size);
+        self.fetches.spills.begin(*id, self.now);
+        let assembly = Assembly::new(size, self.now);
         for parent in &mut large.parents {
             parent.wanted.get_or_insert_with(|| PieceSet::full(assembly.have.len()));
         }
@@ -343,16 +423,20 @@ impl Protocol {
     }
 
     pub(super) fn drop_assembly(&mut self, id: &TransactionId) {
-        if let Some(pending) = self.pending.get_mut(id)
-            && let Some(large) = &mut pending.large
-            && large.assembly.take().is_some()
-        {
-            self.fetches.assembling = self.fetches.assembling.saturating_sub(pending.size);
-        }
+        self.take_assembly(id);
+        self.forget_coming(id);
     }
 
-    /// Lets in what waits for room, at the end of a turn; what is only kept for sources that may
-    /// come back makes way.
+    /// Takes out what is here of a payload; its memory is free for others.
+    pub(super) fn take_assembly(&mut self, id: &TransactionId) -> Option<Assembly> {
+        let pending = self.pending.get_mut(id)?;
+        let assembly = pending.large.as_mut()?.assembly.take()?;
+        self.fetches.assembling = self.fetches.assembling.saturating_sub(pending.size);
+        self.fetches.spills.end(*id, assembly.last);
+        Some(assembly)
+    }
+
+    /// Lets in what waits for room, at the end of a turn; who makes no progress makes way.
     pub(super) fn admit_waiting(&mut self) {
         let budget = self.config.gossip.max_assembly_bytes;
         while let Some(id) = self.fetches.waiting.front().copied() {
@@ -360,10 +444,10 @@ impl Protocol {
                 self.fetches.waiting.pop_front();
                 continue;
             };
-            if !self.fetches.has_room(pending.size, budget) {
-                let Some(parked) = self.fetches.parked.pop_front() else { return };
-                if self.is_parked(&parked) {
-                    self.remove_pending(&parked);
+            let size = pending.size;
+            if !self.fetches.has_room(size, budget) {
+                if !self.make_room(size) {
+                    return;
                 }
                 continue;
             }

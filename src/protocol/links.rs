@@ -10,8 +10,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::types::{
-    Announcement, Bound, CloseReason, Direction, Endpoint, LinkId, MAX_IDS_PER_MESSAGE, Message,
-    MonoTime, PIECE_BYTES, PeerId, PieceSet, Proofs, Transaction, TransactionId, TransportKind,
+    Announcement, Bound, CloseReason, Direction, Endpoint, Interest, LinkId, MAX_IDS_PER_MESSAGE,
+    Message, MonoTime, PIECE_BYTES, PeerId, PieceSet, Proofs, Transaction, TransactionId,
+    TransportKind,
 };
 
 use super::Protocol;
@@ -120,13 +121,17 @@ pub(super) struct Up {
     pub(super) since: MonoTime,
     pub(super) incarnation: u64,
     pub(super) max_transaction: u64,
+    /// What the peer wants, as it said last.
+    pub(super) theirs: Interest,
+    /// Whether it is nearer to a relay, as of the last change.
+    pub(super) uphill: bool,
     pub(super) ping: PingState,
     pub(super) rtt: Option<Duration>,
     /// The next log entry to offer to this peer.
     pub(super) cursor: u64,
     /// Set while the peer is too slow for what is new: from where on it was skipped.
     pub(super) debt: Option<Bound>,
-    /// Unconfirmed own transactions from before the link, as far as they are still to be announced.
+    /// What is owed from before the link, as far as it is still to be announced.
     pub(super) owed: Option<Owed>,
     pub(super) repair: Repair,
     pub(super) batch: Batch,
@@ -141,7 +146,9 @@ pub(super) struct Up {
     /// When what it announced last is asked for, unless it is pushed before.
     pub(super) patient_until: MonoTime,
     /// How fast pieces come from it.
-    pub(super) intake: super::reserve::Intake,
+    pub(super) intake: super::stripe::Intake,
+    /// Payload bytes of transactions accepted from this peer.
+    pub(super) taken: u64,
     /// To be asked of this peer once it has answered some.
     pub(super) backlog: VecDeque<TransactionId>,
     /// Ids being fetched that were first heard of here.
@@ -164,6 +171,8 @@ pub(super) struct Link {
     /// Whether our hello says that we owe it something.
     pub(super) owes: bool,
     pub(super) opened: MonoTime,
+    /// What the peer was last told that we want.
+    pub(super) said: Interest,
     pub(super) heard: MonoTime,
     /// Bytes handed over and not yet on the wire.
     pub(super) queued: usize,
@@ -210,6 +219,12 @@ impl Links {
     pub(super) fn count(&self, direction: Direction) -> usize {
         let up = |l: &&Link| l.up.is_some() && l.direction == direction;
         self.all.values().filter(up).count()
+    }
+
+    /// Accepted links to edges.
+    pub(super) fn edges_inbound(&self) -> usize {
+        let edge = |l: &&Link| l.up.as_ref().is_some_and(|up| !up.theirs.is_relay());
+        self.all.values().filter(|l| l.direction == Direction::Inbound).filter(edge).count()
     }
 
     pub(super) fn up_ids(&self) -> Vec<LinkId> {
@@ -328,10 +343,13 @@ impl Protocol {
     }
 
     /// Disconnects peers that make us answer more than they take.
-    pub(super) fn close_overfull(&mut self) {
+    pub(super) fn close_overfull(&mut self) -> bool {
+        let mut some = false;
         while let Some(link) = self.links.overfull.pop_first() {
             self.close(link, CloseReason::SlowPeer);
+            some = true;
         }
+        some
     }
 
     /// Sends everything that gathered on a link.

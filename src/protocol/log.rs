@@ -14,13 +14,16 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::types::{Bound, MonoTime, PeerId, Transaction, TransactionId, WallTime};
+use crate::types::{
+    Bound, Header, MonoTime, PeerId, TopicKey, Transaction, TransactionId, WallTime,
+};
 
 use super::ids::{IdMap, Positions};
 use super::order::{Order, Sum};
 use super::rng::Rng;
 use super::share::Shares;
 use super::slab::{Record, Slab, State};
+use super::topics::{Scope, Topics};
 
 /// What a payload in memory takes beside its bytes: header, signature, bookkeeping.
 const OVERHEAD: u64 = 384;
@@ -32,6 +35,7 @@ pub(super) const MAX_REFUSED: usize = 65_536;
 pub(super) struct Entry {
     pub(super) id: TransactionId,
     pub(super) origin: PeerId,
+    pub(super) topic: TopicKey,
     pub(super) size: u64,
     /// Hops from its origin; 0 where this node published it.
     pub(super) hop: u16,
@@ -39,6 +43,8 @@ pub(super) struct Entry {
     pub(super) stored: bool,
     /// Asked for long after its creation.
     pub(super) late: bool,
+    /// Whether it came from a peer that is nearer to a relay.
+    pub(super) ashore: bool,
     pub(super) created: WallTime,
     pub(super) keep_until: WallTime,
     /// Link slots whose peer is known to have it.
@@ -67,6 +73,7 @@ pub(super) struct Log {
     /// Of these, those that the store could not keep.
     unsaved: usize,
     pub(super) shares: Shares,
+    pub(super) topics: Topics,
     recent: VecDeque<Recent>,
     cached: IdMap<Transaction>,
     /// What is cached, oldest first; may name what is gone.
@@ -85,6 +92,7 @@ impl Log {
             refused: 0,
             unsaved: 0,
             shares,
+            topics: Topics::default(),
             recent: VecDeque::new(),
             cached: IdMap::new(rng),
             cache_order: VecDeque::new(),
@@ -115,15 +123,15 @@ impl Log {
     /// Whether this one is not wanted, or not now.
     pub(super) fn is_refused(&self, id: &TransactionId) -> bool {
         let record = self.position(id).and_then(|at| self.slab.record(at));
-        record.is_some_and(|r| !matches!(r.state, State::Live | State::Dead))
+        record.is_some_and(|r| !matches!(r.state(), State::Live | State::Dead))
     }
 
     pub(super) fn at(&self, seq: u64) -> Option<&Record> {
-        self.slab.at(seq).filter(|r| r.state == State::Live)
+        self.slab.at(seq).filter(|r| r.state() == State::Live)
     }
 
     pub(super) fn at_mut(&mut self, seq: u64) -> Option<&mut Record> {
-        self.slab.at_mut(seq).filter(|r| r.state == State::Live)
+        self.slab.at_mut(seq).filter(|r| r.state() == State::Live)
     }
 
     pub(super) fn seq_of(&self, id: &TransactionId) -> Option<u64> {
@@ -159,11 +167,18 @@ impl Log {
         }
         let mut record = Record::new(entry.id, entry.created, entry.keep_until);
         record.size = u32::try_from(entry.size).unwrap_or(u32::MAX);
-        (record.hop, record.stored) = (entry.hop, entry.stored);
+        record.set_hop(entry.hop);
+        if entry.stored {
+            record.set_stored();
+        }
+        if entry.ashore {
+            record.set_ashore();
+        }
         if entry.late {
             record.set_late();
         }
         record.ingress = entry.ingress;
+        record.topic = self.topics.enter(entry.topic);
         record.origin = self.shares.enter(&entry.origin);
         self.shares.charge(record.origin, record.size);
         let seq = self.insert(record, Recent { known: entry.known, accepted: now });
@@ -175,11 +190,18 @@ impl Log {
     }
 
     /// Remembers that the validator did not want a transaction, as far as there is room.
-    pub(super) fn refuse(&mut self, id: TransactionId, created: WallTime, keep_until: WallTime) {
+    pub(super) fn refuse(
+        &mut self,
+        id: TransactionId,
+        header: &Header,
+        keep_until: WallTime,
+        now: MonoTime,
+    ) {
         if self.refused < MAX_REFUSED && self.position(&id).is_none() {
-            let mut record = Record::new(id, created, keep_until);
-            record.state = State::Refused;
-            self.insert(record, Recent { known: u64::MAX, accepted: MonoTime::ZERO });
+            let mut record = Record::new(id, header.created, keep_until);
+            record.set_state(State::Refused);
+            record.topic = self.topics.enter(TopicKey::of(&header.topic));
+            self.insert(record, Recent { known: u64::MAX, accepted: now });
             self.refused += 1;
         }
     }
@@ -188,16 +210,17 @@ impl Log {
     pub(super) fn turn_away(
         &mut self,
         id: TransactionId,
-        origin: &PeerId,
-        created: WallTime,
+        header: &Header,
         keep_until: WallTime,
+        now: MonoTime,
     ) {
         if self.refused < MAX_REFUSED && self.position(&id).is_none() {
-            let mut record = Record::new(id, created, keep_until);
-            record.state = State::OverShare;
-            record.origin = self.shares.enter(origin);
+            let mut record = Record::new(id, header.created, keep_until);
+            record.set_state(State::OverShare);
+            record.topic = self.topics.enter(TopicKey::of(&header.topic));
+            record.origin = self.shares.enter(&header.origin);
             self.shares.turn_away(record.origin, true);
-            self.insert(record, Recent { known: u64::MAX, accepted: MonoTime::ZERO });
+            self.insert(record, Recent { known: u64::MAX, accepted: now });
             self.refused += 1;
         }
     }
@@ -209,7 +232,7 @@ impl Log {
             return;
         }
         let Some(record) = self.find_mut(id) else { return };
-        record.state = State::Unsaved;
+        record.set_state(State::Unsaved);
         let (origin, size) = (record.origin, record.size);
         self.shares.refund(origin, size);
         self.live -= 1;
@@ -219,18 +242,20 @@ impl Log {
         self.trim_cache();
     }
 
-    /// Lets one be taken again that could not be stored.
-    pub(super) fn forget_unsaved(&mut self, id: &TransactionId) {
+    /// Lets one be taken again that could not be stored; whether it is one.
+    pub(super) fn forget_unsaved(&mut self, id: &TransactionId) -> bool {
         let record = self.position(id).and_then(|at| self.slab.record(at));
-        if record.is_some_and(|r| r.state == State::Unsaved) {
+        let unsaved = record.is_some_and(|r| r.state() == State::Unsaved);
+        if unsaved {
             self.forget(id);
         }
+        unsaved
     }
 
     /// Lets all be taken again that could not be stored.
     pub(super) fn forget_all_unsaved(&mut self) {
         if self.unsaved > 0 {
-            self.forget_where(|record| record.state == State::Unsaved);
+            self.forget_where(|record| record.state() == State::Unsaved);
         }
     }
 
@@ -239,7 +264,7 @@ impl Log {
         let numbers = self.shares.with_room();
         if !numbers.is_empty() {
             let has_room = |r: &Record| numbers.binary_search(&r.origin).is_ok();
-            self.forget_where(|r| r.state == State::OverShare && has_room(r));
+            self.forget_where(|r| r.state() == State::OverShare && has_room(r));
         }
         !numbers.is_empty()
     }
@@ -305,18 +330,19 @@ impl Log {
         self.drop_payload(&record.id);
         let slab = &self.slab;
         self.index.remove(&record.id, position, |at| slab.id(at));
-        match record.state {
+        match record.state() {
             State::Live => self.live -= 1,
             State::Refused | State::OverShare | State::Unsaved => self.refused -= 1,
             State::Dead => return,
         }
-        match record.state {
+        match record.state() {
             State::Live => self.shares.refund(record.origin, record.size),
             State::OverShare => self.shares.turn_away(record.origin, false),
             State::Unsaved => self.unsaved -= 1,
             State::Refused | State::Dead => {}
         }
         self.shares.leave(record.origin);
+        self.topics.leave(record.topic);
         self.slab.kill(self.slab.seq(position));
     }
 
@@ -351,7 +377,7 @@ impl Log {
         }
         if self.cache_order.len() > 2 * self.cached.len() + 1024 {
             let slab = &self.slab;
-            self.cache_order.retain(|seq| slab.at(*seq).is_some_and(|r| r.state == State::Live));
+            self.cache_order.retain(|seq| slab.at(*seq).is_some_and(|r| r.state() == State::Live));
         }
     }
 
@@ -413,20 +439,41 @@ impl Log {
         self.refused
     }
 
-    /// Number and sum of what counts as held in a range.
-    pub(super) fn measure(&self, lower: Bound, upper: Bound) -> Sum {
-        self.order.measure(lower, upper, &self.slab)
+    /// Number and sum of what counts as held in a range. Within a scope that is not everything it
+    /// costs a look at each entry.
+    pub(super) fn measure(&self, lower: Bound, upper: Bound, scope: &Scope) -> Sum {
+        if scope.is_all() {
+            self.order.measure(lower, upper, &self.slab)
+        } else {
+            self.order.measure_within(lower, upper, scope, &self.slab)
+        }
     }
 
     /// Cuts a range into parts of about equal numbers.
-    pub(super) fn split(&self, lower: Bound, upper: Bound, ways: u64) -> Vec<(Bound, Sum)> {
-        self.order.split(lower, upper, ways, &self.slab)
+    pub(super) fn split(
+        &self,
+        lower: Bound,
+        upper: Bound,
+        ways: u64,
+        scope: &Scope,
+    ) -> Vec<(Bound, Sum)> {
+        if scope.is_all() {
+            self.order.split(lower, upper, ways, &self.slab)
+        } else {
+            self.order.split_within(lower, upper, ways, scope, &self.slab)
+        }
     }
 
     /// The live entries of a range, in the order of reconciliation.
-    pub(super) fn range(&self, lower: Bound, upper: Bound) -> impl Iterator<Item = &Record> {
+    pub(super) fn range<'a>(
+        &'a self,
+        lower: Bound,
+        upper: Bound,
+        scope: &'a Scope,
+    ) -> impl Iterator<Item = &'a Record> {
         let records = self.order.range(lower, upper, &self.slab);
-        records.filter_map(|at| self.slab.record(at)).filter(|r| r.state == State::Live)
+        let records = records.filter_map(|at| self.slab.record(at));
+        records.filter(|r| r.state() == State::Live && scope.takes(r))
     }
 
     /// Bytes taken by all but payloads, from capacities.
@@ -452,6 +499,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::types::{Interest, Topic};
 
     fn id(n: u32) -> TransactionId {
         TransactionId::from_bytes(*blake3::hash(&n.to_le_bytes()).as_bytes())
@@ -461,16 +509,24 @@ mod tests {
         Entry {
             id: id(n),
             origin: PeerId::from_bytes([u8::try_from(n % 5).unwrap(); 32]),
+            topic: TopicKey(u64::from(n % 3)),
             size: 1,
             hop: u16::from(!n.is_multiple_of(2)),
             stored: true,
             late: false,
+            ashore: false,
             created: WallTime::from_millis(created),
             keep_until: WallTime::from_millis(keep_until),
             known: u64::MAX,
             ingress: crate::protocol::learn::OWN,
             cached: None,
         }
+    }
+
+    fn header(created: u64) -> Header {
+        let (topic, origin) = (Topic::new("t").unwrap(), PeerId::from_bytes([9; 32]));
+        let created = WallTime::from_millis(created);
+        Header::new(topic, origin, created, created, b"")
     }
 
     fn log() -> Log {
@@ -507,15 +563,15 @@ mod tests {
     fn what_the_validator_refused_counts_as_held_and_is_not_there() {
         let mut log = log();
         log.append(entry(1, 5, 30), MonoTime::ZERO);
-        let without = log.measure(Bound::MIN, Bound::MAX);
-        log.refuse(id(2), WallTime::from_millis(6), WallTime::from_millis(30));
+        let without = log.measure(Bound::MIN, Bound::MAX, &Scope::ALL);
+        log.refuse(id(2), &header(6), WallTime::from_millis(30), MonoTime::ZERO);
         assert!(!log.contains(&id(2)) && log.is_refused(&id(2)) && log.len() == 1);
-        assert_ne!(log.measure(Bound::MIN, Bound::MAX), without);
-        assert_eq!(log.range(Bound::MIN, Bound::MAX).count(), 1);
+        assert_ne!(log.measure(Bound::MIN, Bound::MAX, &Scope::ALL), without);
+        assert_eq!(log.range(Bound::MIN, Bound::MAX, &Scope::ALL).count(), 1);
         assert_eq!(log.append(entry(2, 6, 30), MonoTime::ZERO), 2, "the host's own word counts");
         assert!(log.contains(&id(2)) && log.refused_len() == 0);
         assert_eq!(log.expire(WallTime::from_millis(30)).0, 2);
-        assert_eq!(log.measure(Bound::MIN, Bound::MAX).count, 0);
+        assert_eq!(log.measure(Bound::MIN, Bound::MAX, &Scope::ALL).count, 0);
     }
 
     #[test]
@@ -524,14 +580,14 @@ mod tests {
         let origin = entry(1, 5, 30).origin;
         let kept = |log: &Log| log.shares.excess(&origin, 0, 1 << 40).map(|(used, _)| used);
         log.append(entry(1, 5, 30), MonoTime::ZERO);
-        let whole = log.measure(Bound::MIN, Bound::MAX);
+        let whole = log.measure(Bound::MIN, Bound::MAX, &Scope::ALL);
         let (cost, end) = (super::super::share::cost(1), WallTime::from_millis(30));
         assert_eq!(kept(&log), Some(cost));
         log.note_unsaved(&id(1));
         assert!(!log.contains(&id(1)) && log.is_refused(&id(1)) && kept(&log).is_none());
-        assert_eq!(log.measure(Bound::MIN, Bound::MAX), whole);
-        log.turn_away(id(6), &origin, WallTime::from_millis(6), end);
-        log.refuse(id(7), WallTime::from_millis(7), end);
+        assert_eq!(log.measure(Bound::MIN, Bound::MAX, &Scope::ALL), whole);
+        log.turn_away(id(6), &Header { origin, ..header(6) }, end, MonoTime::ZERO);
+        log.refuse(id(7), &header(7), end, MonoTime::ZERO);
         assert_eq!((log.refused_len(), log.len()), (3, 0));
         log.forget_all_unsaved();
         assert!(!log.is_refused(&id(1)) && log.is_refused(&id(6)));
@@ -607,30 +663,42 @@ mod tests {
                 } else if !log.contains(&id(n)) {
                     log.append(entry(n, created, created + keep), MonoTime::ZERO);
                     let created = WallTime::from_millis(created);
-                    model.insert(Bound { created, id: id(n) }, created.as_millis() + keep);
+                    model.insert(Bound { created, id: id(n) }, (created.as_millis() + keep, n % 3));
                 }
                 if at % 500 == 499 {
                     let now = at as u64 / 10;
                     log.expire(WallTime::from_millis(now));
-                    model.retain(|_, until| *until > now);
+                    model.retain(|_, (until, _)| *until > now);
                 }
             }
             prop_assert_eq!(log.len(), model.len());
             let bound = |ms| Bound::at(WallTime::from_millis(ms));
             let (lower, upper) = (bound(from.min(to)), bound(from.max(to)));
-            let expected: Vec<_> = model.range(lower..upper).map(|(key, _)| *key).collect();
-            let found: Vec<_> = log.range(lower, upper).map(Record::key).collect();
-            prop_assert_eq!(&found, &expected);
-            let whole = log.measure(lower, upper);
-            prop_assert_eq!(whole.count, expected.len() as u64);
-            if lower < upper {
-                let parts = log.split(lower, upper, ways);
+            let some = |topics: &[u64]| Interest {
+                topics: Some(topics.iter().map(|t| TopicKey(*t)).collect()),
+                ..Interest::default()
+            };
+            let two = log.topics.scope(&some(&[0, 2, 5]), &Interest::default());
+            let none = log.topics.scope(&some(&[1]), &some(&[2]));
+            for (scope, topics) in [(Scope::ALL, &[0, 1, 2][..]), (two, &[0, 2]), (none, &[])] {
+                let wanted = |topic: &u32| topics.contains(topic);
+                let within = model.range(lower..upper).filter(|(_, (_, topic))| wanted(topic));
+                let expected: Vec<_> = within.map(|(key, _)| *key).collect();
+                let found: Vec<_> = log.range(lower, upper, &scope).map(Record::key).collect();
+                prop_assert_eq!(&found, &expected);
+                let whole = log.measure(lower, upper, &scope);
+                prop_assert_eq!(whole.count, expected.len() as u64);
+                if lower >= upper {
+                    continue;
+                }
+                let parts = log.split(lower, upper, ways, &scope);
                 prop_assert!(parts.len() as u64 <= ways && parts.last().unwrap().0 == upper);
+                prop_assert!(parts.len() > 1 || whole.count <= 1);
                 let mut start = lower;
                 let mut sums = 0;
                 for (end, sum) in &parts {
                     prop_assert!(start < *end);
-                    prop_assert_eq!(*sum, log.measure(start, *end));
+                    prop_assert_eq!(*sum, log.measure(start, *end, &scope));
                     prop_assert!(sum.count <= whole.count.div_ceil(ways) + 1);
                     sums += sum.count;
                     start = *end;

@@ -12,9 +12,10 @@
 //!
 //! The parts, each with its contract at the top of its file: `session` (hello, links), `overlay`
 //! (which links), `discovery` (which peers), `liveness` (who is there), `gossip` (push, announce),
-//! `reconcile` (repair), `fetch` (want; `asks`), `judge` (verify, accept), `large`, `reserve` and
-//! `pieces` (large payloads), `serve` (answer), `publish` (store), `outbox` (copies; `renew`), `flush`
-//! (their order), `guard` (bans), `log` (what is retained; `slab`, `order`, `ids`).
+//! `reconcile` (repair), `fetch` (want; `asks`), `judge` (verify, accept), `large`, `reserve`,
+//! `promises`, `stripe` and `pieces` (large payloads), `spill` (their way to the store and back),
+//! `interest` (topics), `serve` (answer), `publish` (store), `outbox` (copies; `renew`), `flush` (their
+//! order), `guard` (bans; `limits`), `log` (what is retained; `slab`, `order`, `topics`, `ids`).
 
 mod asks;
 mod book;
@@ -27,10 +28,12 @@ mod gauges;
 mod gossip;
 mod guard;
 mod ids;
+mod interest;
 mod io;
 mod judge;
 mod large;
 mod learn;
+mod limits;
 mod links;
 mod liveness;
 mod log;
@@ -38,6 +41,7 @@ mod order;
 mod outbox;
 mod overlay;
 mod pieces;
+mod promises;
 mod publish;
 mod reconcile;
 mod renew;
@@ -47,7 +51,10 @@ mod serve;
 mod session;
 mod share;
 mod slab;
+mod spill;
+mod stripe;
 mod timers;
+mod topics;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -55,7 +62,7 @@ use std::time::Duration;
 use crate::config::Config;
 use crate::types::{
     AddressScope, Announcement, CloseReason, Counters, IndexEntry, LinkId, Message, Mode, MonoTime,
-    PeerId, PeerRecord, Piece, Stats, Transaction, TransactionId, WallTime,
+    PeerId, PeerRecord, Piece, Signature, Stats, Transaction, TransactionId, WallTime,
 };
 
 use fetch::{FetchState, Pending};
@@ -64,14 +71,16 @@ use fetch::{FetchState, Pending};
 pub use gauges::Gauge;
 use ids::IdMap;
 pub use io::{
-    CallId, ConnectFailure, DialId, Input, Judgement, LinkView, Output, PublishRefusal, Queued,
-    Restored, Ticket,
+    CallId, ConnectFailure, DialId, Input, Judgement, LinkView, Output, PartialOp, PublishRefusal,
+    Queued, Restored, Ticket,
 };
 #[cfg(feature = "node")]
 pub(crate) use renew::WINDOW as RENEWALS;
 
 /// How often expired transactions and bans are looked for.
 const EXPIRE_EVERY: Duration = Duration::from_secs(10);
+/// After a leap of the wall clock nothing expires for so long: it may be put right again.
+const SECOND_LOOK: Duration = Duration::from_mins(1);
 /// Transactions and bytes being checked, and operations being stored, above which no more input
 /// from peers should be read.
 const MAX_VERIFYING: usize = 4096;
@@ -82,13 +91,15 @@ const MAX_STORING: usize = 8192;
 #[derive(Debug)]
 enum Task {
     Verify { link: LinkId, from: PeerId, transaction: Transaction, hop: u16 },
-    Records { source: PeerId, scope: AddressScope },
+    Records { source: PeerId, scope: AddressScope, relays: Vec<PeerId> },
     StoreOwn { transaction: Transaction, renews: Option<TransactionId> },
     StoreForeign { id: TransactionId, origin: PeerId },
     Load { ids: Vec<TransactionId> },
-    Head { link: LinkId, from: PeerId, id: TransactionId },
+    Head { link: LinkId, from: PeerId, id: TransactionId, signature: Signature },
     Piece { link: LinkId, from: PeerId, piece: Piece },
     Prove { id: TransactionId },
+    Spill { id: TransactionId, size: u64 },
+    Unspill { id: TransactionId },
 }
 
 /// The whole protocol state of one node.
@@ -100,6 +111,8 @@ pub struct Protocol {
     record: PeerRecord,
     now: MonoTime,
     wall: WallTime,
+    /// When the wall clock last went ahead by more than clocks may differ.
+    leapt: Option<MonoTime>,
     rng: rng::Rng,
     timers: timers::Timers,
     out: VecDeque<Output>,
@@ -111,6 +124,9 @@ pub struct Protocol {
     tickets: BTreeMap<Ticket, Task>,
     next_ticket: u64,
     log: log::Log,
+    /// Its head when it was last told what all links have passed.
+    forgot_at: u64,
+    carrying: interest::Carrying,
     learned: learn::Learned,
     repairs: reconcile::Repairs,
     pending: IdMap<Pending>,
@@ -126,6 +142,7 @@ pub struct Protocol {
     flushes: flush::Flushes,
     copies_wanted: u32,
     guard: guard::Guard,
+    limits: limits::Limits,
     mode: Mode,
     needy_turns: u32,
     verifying: usize,
@@ -156,7 +173,7 @@ impl Protocol {
         let discovery = &config.discovery;
         let book = book::Book::new(&discovery.bootstrap, discovery.max_peers, restored.peers);
         let pending = IdMap::new(&mut rng);
-        let fetches = FetchState::new(&mut rng);
+        let fetches = FetchState::new(&mut rng, restored.partials);
         let mut timers = timers::Timers::default();
         timers.set(timers::Timer::Overlay, MonoTime::ZERO);
         timers.set(timers::Timer::Expire, MonoTime::ZERO + EXPIRE_EVERY);
@@ -169,6 +186,7 @@ impl Protocol {
             record,
             now: MonoTime::ZERO,
             wall: WallTime::default(),
+            leapt: None,
             rng,
             timers,
             out: VecDeque::new(),
@@ -180,6 +198,8 @@ impl Protocol {
             tickets: BTreeMap::new(),
             next_ticket: 0,
             log,
+            forgot_at: 0,
+            carrying: interest::Carrying::new(&config.gossip),
             learned: learn::Learned::new(),
             repairs: reconcile::Repairs::default(),
             pending,
@@ -192,6 +212,7 @@ impl Protocol {
             flushes: flush::Flushes::default(),
             copies_wanted: config.outbox.min_copies,
             guard: guard::Guard::new(restored.bans),
+            limits: limits::Limits::default(),
             mode: Mode::Offline,
             needy_turns: 0,
             verifying: 0,
@@ -211,8 +232,7 @@ impl Protocol {
     /// Takes one input. `now` never goes back (an earlier one counts as the latest seen); `wall`
     /// may jump.
     pub fn handle(&mut self, now: MonoTime, wall: WallTime, input: Input) {
-        self.now = self.now.max(now);
-        self.wall = wall;
+        self.note_time(now, wall);
         for id in std::mem::take(&mut self.restored) {
             if !self.log.contains(&id) {
                 self.outbox.set_stale(&id);
@@ -224,9 +244,16 @@ impl Protocol {
             let Some(timer) = self.timers.pop(self.now) else { break };
             self.fire(timer);
         }
-        self.admit_waiting();
-        self.flush_dirty();
-        self.close_overfull();
+        loop {
+            self.admit_waiting();
+            self.say_interest();
+            self.flush_dirty();
+            if !self.close_overfull() {
+                break;
+            }
+            // What was asked there is asked elsewhere, and leaves in this turn too.
+            self.advance_inflows();
+        }
     }
 
     /// The next thing to do; drain to `None` after every [`Protocol::handle`].
@@ -278,6 +305,12 @@ impl Protocol {
         self.outbox.len() > self.outbox.dead()
     }
 
+    /// Whether an own transaction waits for copies that a linked peer may make: one that takes its
+    /// topic.
+    pub fn awaits_copies(&self) -> bool {
+        self.waits_for_taker()
+    }
+
     /// Whether nothing waits to be sent, checked, stored or fetched.
     pub fn is_idle(&self) -> bool {
         let quiet = |l: &links::Link| {
@@ -312,6 +345,8 @@ impl Protocol {
                 queued: l.queued,
                 behind: self.log.head().saturating_sub(up.cursor),
                 in_debt: up.debt.is_some(),
+                depth: up.theirs.depth,
+                relay: up.theirs.is_relay(),
             })
         };
         self.links.all.values().filter_map(view).collect()
@@ -332,6 +367,9 @@ impl Protocol {
             outbox: (self.outbox.len() - self.outbox.dead()) as u64,
             dead_letters: self.outbox.dead() as u64,
             fetching: self.pending.len() as u64,
+            carries_all: self.carrying.ours().topics.is_none(),
+            topics_carried: count(self.carrying.ours().topics.as_ref().map_or(0, Vec::len)),
+            stands_in: self.carrying.stands_in(),
             counters: self.counters.clone(),
         }
     }
@@ -367,12 +405,15 @@ impl Protocol {
             Input::HeadVerified { ticket, result } => self.on_head_verified(ticket, result),
             Input::PieceVerified { ticket, valid } => self.on_piece_verified(ticket, valid),
             Input::Proved { ticket, proofs } => self.on_proved(ticket, proofs),
+            Input::Spilled { ticket, kept } => self.on_spilled(ticket, kept),
+            Input::Unspilled { ticket, pieces } => self.on_unspilled(ticket, pieces),
             Input::Connect { call, endpoint } => self.on_connect(call, endpoint),
             Input::Disconnect { peer } => {
                 if let Some(link) = self.links.by_peer.get(&peer).copied() {
                     self.close(link, CloseReason::Requested);
                 }
             }
+            Input::Subscribed { topics } => self.on_subscribed(topics),
             Input::Redeliver(id) => self.on_redeliver(id),
             Input::DropDeadLetter(id) => self.on_drop_dead(&id),
             Input::Ban(ban) => self.on_ban(ban),
@@ -391,12 +432,15 @@ impl Protocol {
             Timer::Fetch(id) => self.on_fetch_due(&id),
             Timer::Owed(link) => self.on_owed_due(link),
             Timer::Inflow(peer) => self.on_inflow_due(peer),
+            // What waits is looked at after every turn.
+            Timer::Room => {}
             Timer::Overlay => self.maintain(),
             Timer::Needy => self.on_needy(),
             Timer::Refresh => self.on_refresh(),
             Timer::Reconcile => self.on_reconcile_due(),
             Timer::Expire => self.on_expire(),
             Timer::Outbox => self.on_outbox_due(),
+            Timer::Interest => self.on_interest_due(),
         }
     }
 
@@ -423,7 +467,7 @@ impl Protocol {
             Message::Ping { nonce } => self.send(link, Message::Pong { nonce }),
             Message::Pong { nonce } => self.on_pong(link, nonce),
             Message::PeersRequest { max } => self.on_peers_request(link, max),
-            Message::Peers(records) => self.on_peers(link, records),
+            Message::Peers { records, relays } => self.on_peers(link, records, relays),
             Message::Announce(list) => self.on_announce(link, list),
             Message::Want(list) => self.on_want(link, &list),
             Message::Missing(ids) => self.on_missing(link, &ids),
@@ -439,6 +483,7 @@ impl Protocol {
             Message::Reserve(reservation) => self.on_reserve(link, &reservation),
             Message::Busy(ids) => self.on_busy(link, &ids),
             Message::Receiving { id, place } => self.on_receiving(link, &id, place),
+            Message::Interest(interest) => self.on_interest(link, interest),
             Message::Flushed => self.on_flushed(link),
         }
     }
@@ -448,20 +493,50 @@ impl Protocol {
         // What a peer says is our address is no proof of it: only a dial that ends at ourselves is.
         self.record = record;
         for link in self.links.up_ids() {
-            self.send(link, Message::Peers(vec![self.record.clone()]));
+            let records = vec![self.record.clone()];
+            self.send(link, Message::Peers { records, relays: 0 });
         }
+    }
+
+    fn note_time(&mut self, now: MonoTime, wall: WallTime) {
+        let now = self.now.max(now);
+        let (expected, skew) =
+            (self.wall.plus(now.since(self.now)), self.config.network.max_clock_skew);
+        if self.wall == WallTime::default() {
+            // The first input.
+        } else if wall > expected.plus(skew) {
+            self.leapt = Some(now);
+        } else if wall.plus(skew) < expected {
+            self.leapt = None;
+        }
+        (self.now, self.wall) = (now, wall);
+    }
+
+    /// Whether the wall clock went ahead of time a moment ago: what has expired since then may have
+    /// done so by mistake, and to forget cannot be undone.
+    fn is_time_doubtful(&mut self) -> bool {
+        let doubtful = self.leapt.is_some_and(|leapt| self.now.since(leapt) < SECOND_LOOK);
+        if !doubtful {
+            self.leapt = None;
+        }
+        doubtful
     }
 
     fn on_expire(&mut self) {
         self.expire_log();
         self.expire_bans();
         self.renew_stale();
+        self.expire_partials();
         self.settle_promises();
         self.repair_after_loss();
+        self.owe_again();
         self.timers.set(timers::Timer::Expire, self.now + EXPIRE_EVERY);
     }
 
     fn expire_log(&mut self) {
+        if self.is_time_doubtful() {
+            return;
+        }
         let (gone, own) = self.log.expire(self.wall);
         self.counters.transactions_expired += gone;
         self.bury_expired(&own);
@@ -492,10 +567,12 @@ fn restore(log: &mut log::Log, index: &[IndexEntry]) {
         let entry = log::Entry {
             id: entry.id,
             origin: entry.origin,
+            topic: entry.topic,
             size: entry.size,
             hop: entry.hops,
             stored: true,
             late: false,
+            ashore: false,
             created: entry.created,
             keep_until: entry.keep_until,
             known: 0,

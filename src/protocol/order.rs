@@ -10,7 +10,8 @@
 
 use crate::types::{Bound, TransactionId, WallTime};
 
-use super::slab::Slab;
+use super::slab::{Record, Slab};
+use super::topics::Scope;
 
 /// Positions in one leaf at most.
 const LEAF: usize = 256;
@@ -217,6 +218,62 @@ impl Order {
             (to, sum)
         });
         measured.collect()
+    }
+
+    /// Number and sum in `lower..upper` of what is in scope.
+    pub(super) fn measure_within(
+        &self,
+        lower: Bound,
+        upper: Bound,
+        scope: &Scope,
+        slab: &Slab,
+    ) -> Sum {
+        let mut sum = Sum::default();
+        for record in self.within(lower, upper, scope, slab) {
+            sum.add(&record.id);
+        }
+        sum
+    }
+
+    /// Like [`Order::split`], of what is in scope.
+    pub(super) fn split_within(
+        &self,
+        lower: Bound,
+        upper: Bound,
+        ways: u64,
+        scope: &Scope,
+        slab: &Slab,
+    ) -> Vec<(Bound, Sum)> {
+        let total = self.within(lower, upper, scope, slab).count() as u64;
+        let (mut parts, mut sum, mut next) = (Vec::new(), Sum::default(), 1);
+        let mut before: Option<Bound> = None;
+        for (rank, record) in (0..).zip(self.within(lower, upper, scope, slab)) {
+            let key = record.key();
+            if let Some(before) = before
+                && next < ways
+                && rank >= total * next / ways
+            {
+                parts.push((between(before, key), std::mem::take(&mut sum)));
+                while next < ways && total * next / ways <= rank {
+                    next += 1;
+                }
+            }
+            sum.add(&key.id);
+            before = Some(key);
+        }
+        parts.push((upper, sum));
+        parts
+    }
+
+    fn within<'a>(
+        &'a self,
+        lower: Bound,
+        upper: Bound,
+        scope: &'a Scope,
+        slab: &'a Slab,
+    ) -> impl Iterator<Item = &'a Record> {
+        let records = self.range(lower, upper, slab).filter_map(|at| slab.record(at));
+        records.filter(|record| scope.takes(record))
     }
 
     /// The key before `key`.

@@ -18,6 +18,9 @@
 //! and taken back as soon as a peer confirms it or the host asks for it. Dead letters count towards
 //! the bound of the outbox, so it cannot grow by them.
 //!
+//! Only linked peers count that take the topic: edges that do not want it are not asked, and while
+//! nobody takes it there is no attempt.
+//!
 //! Time without any link does not count: `due` is measured on a clock that stands still then, so a
 //! week offline costs no attempt and no work.
 
@@ -41,8 +44,8 @@ const LONGEST_ROUND: Duration = Duration::from_mins(5);
 /// Rounds in which somebody fetches it and still does not confirm, before they count: a transfer may
 /// take long, but a peer that cannot keep what it fetches must not keep the entry waiting for ever.
 const MAX_EXCUSED: u8 = 5;
-/// Entries looked at in one turn; the others follow at once in turns of their own.
-const TURN: usize = 1024;
+/// Entries looked at in one turn, and the time until the next: what is announced can leave between.
+const TURN: (usize, Duration) = (1024, Duration::from_millis(1));
 
 const NO_TAKER: &str = "no linked peer took it";
 /// Why an own transaction is a dead letter that was not confirmed in its time.
@@ -59,11 +62,16 @@ impl Protocol {
     /// A peer has stored these of ours.
     pub(super) fn on_confirmed(&mut self, link: LinkId, ids: &[TransactionId]) {
         let Some(l) = self.links.all.get(&link) else { return };
-        let (peer, slot, needed) = (l.remote, self.links.slot_of(link), self.copies_needed());
+        let (peer, slot) = (l.remote, self.links.slot_of(link));
+        let (ashore, alike) = (self.is_uphill(link), self.peers_take_all());
         let online = self.outbox.clock.at(self.now);
         let (mut done, mut revived) = (Vec::new(), Vec::new());
         for id in ids {
+            if let Some(record) = self.log.find_mut(id).filter(|_| ashore) {
+                record.set_ashore();
+            }
             let Some(peers) = self.outbox.confirm(id, peer) else { continue };
+            let needed = self.copies_needed(id, alike);
             self.out.push_back(Output::Emit(Event::Replicated { id: *id, peers }));
             if let Some(slot) = slot {
                 self.log.note_known(id, slot);
@@ -80,9 +88,40 @@ impl Protocol {
         self.note_owed_stored(link, ids);
     }
 
-    fn copies_needed(&self) -> u32 {
-        let linked = u32::try_from(self.links.up_count()).unwrap_or(u32::MAX);
-        self.config.outbox.min_copies.min(linked.max(1))
+    /// How many peers have to confirm an entry: as many of those linked as take its topic.
+    fn copies_needed(&self, id: &TransactionId, alike: bool) -> u32 {
+        if alike {
+            return self.enough(self.links.up_count());
+        }
+        let record = self.log.find(id);
+        let takes = |link: &LinkId| record.is_none_or(|record| self.takes(*link, record));
+        let takers = self.links.up_ids().iter().filter(|link| takes(link)).count();
+        self.enough(takers)
+    }
+
+    /// Whether an own transaction waits for copies that a linked peer may make.
+    pub(super) fn waits_for_taker(&self) -> bool {
+        let links = self.links.up_ids();
+        if links.is_empty() || self.peers_take_all() {
+            return !links.is_empty() && self.outbox.entries.waiting() > 0;
+        }
+        let taken = |id: &TransactionId| {
+            let record = self.log.find(id);
+            record.is_some_and(|record| links.iter().any(|link| self.takes(*link, record)))
+        };
+        let mut entries = self.outbox.entries.iter();
+        entries.any(|entry| entry.has_round() && taken(entry.id()))
+    }
+
+    /// Whether every linked peer takes every topic.
+    fn peers_take_all(&self) -> bool {
+        let mut ups = self.links.all.values().filter_map(|l| l.up.as_ref());
+        ups.all(|up| up.theirs.topics.is_none())
+    }
+
+    fn enough(&self, takers: usize) -> u32 {
+        let takers = u32::try_from(takers).unwrap_or(u32::MAX);
+        self.config.outbox.min_copies.min(takers.max(1))
     }
 
     fn leave_outbox(&mut self, ids: Vec<TransactionId>) {
@@ -92,14 +131,20 @@ impl Protocol {
         }
     }
 
-    /// Links came or went: fewer may mean that fewer copies are enough, and without any time stands
-    /// still.
+    /// Links came or went, or want something else: fewer takers may mean that fewer copies are enough,
+    /// and without any link time stands still.
     pub(super) fn recheck_outbox(&mut self) {
-        let needed = self.copies_needed();
+        let needed = self.enough(self.links.up_count());
         let fewer = std::mem::replace(&mut self.copies_wanted, needed) > needed;
         let online = self.links.up_count() > 0;
-        if fewer && online {
-            let done = self.outbox.finish_all(needed);
+        let alike = self.peers_take_all();
+        if online && (fewer || !alike) {
+            let mut done = self.outbox.confirmed();
+            done.retain(|(id, copies)| *copies >= self.copies_needed(id, alike));
+            let done: Vec<_> = done.into_iter().map(|(id, _)| id).collect();
+            for id in &done {
+                self.outbox.finish(id);
+            }
             self.leave_outbox(done);
         }
         self.outbox.clock.run(self.now, online);
@@ -127,7 +172,9 @@ impl Protocol {
     pub(super) fn on_outbox_due(&mut self) {
         let online = self.outbox.clock.at(self.now);
         let mut states = Vec::new();
-        for id in self.outbox.take_due(online, TURN) {
+        let due = self.outbox.take_due(online, TURN.0);
+        let more = due.len() == TURN.0;
+        for id in due {
             let offered = self.offer_again(&id);
             let retries = self.config.outbox.max_retries;
             let attempts = self.outbox.count_round(&id, offered);
@@ -148,17 +195,21 @@ impl Protocol {
             self.out.push_back(Output::UpdateOutbox { states });
         }
         self.arm_outbox();
+        if more && self.outbox.clock.is_running() {
+            self.timers.set(Timer::Outbox, self.now + TURN.1);
+        }
     }
 
     /// Announces an entry to whoever has not confirmed it; whether anybody could be told.
     fn offer_again(&mut self, id: &TransactionId) -> bool {
         let Some(seq) = self.log.seq_of(id) else { return false };
-        let Some(entry) = self.log.at(seq) else { return false };
+        let Some(entry) = self.log.at(seq).copied() else { return false };
         let announcement = Announcement { id: *id, size: u64::from(entry.size), hop: 0 };
         let mut offered = false;
         for link in self.links.up_ids() {
             let Some(l) = self.links.all.get(&link) else { continue };
-            let takes = l.up.as_ref().is_some_and(|up| up.max_transaction >= announcement.size);
+            let takes = l.up.as_ref().is_some_and(|up| up.max_transaction >= announcement.size)
+                && self.takes(link, &entry);
             let owed = l.up.as_ref().and_then(|up| up.owed.as_ref());
             let coming = owed.is_some_and(|owed| owed.covers(seq));
             // A slow peer is not told twice: its cursor comes to it.
@@ -454,13 +505,10 @@ impl Outbox {
         true
     }
 
-    fn finish_all(&mut self, needed: u32) -> Vec<TransactionId> {
-        let enough = |entry: &&Entry| entry.peers().len() >= needed as usize;
-        let done: Vec<_> = self.entries.iter().filter(enough).map(|entry| *entry.id()).collect();
-        for id in &done {
-            self.finish(id);
-        }
-        done
+    fn confirmed(&self) -> Vec<(TransactionId, u32)> {
+        let count = |entry: &Entry| u32::try_from(entry.peers().len()).unwrap_or(u32::MAX);
+        let all = self.entries.iter().map(|entry| (*entry.id(), count(entry)));
+        all.filter(|(_, copies)| *copies > 0).collect()
     }
 }
 

@@ -4,6 +4,12 @@
 //! fewer than `dial_target` links are outbound or fewer than `min_links` are up, preferring address
 //! groups that no other outbound link is in, else at random. With fewer than `min_healthy_peers`
 //! links the bootstrap peers are dialled again, for ever. All delays have full jitter.
+//!
+//! Where there are edges (`interest`), only links to relays count towards those numbers, so that
+//! relays stay linked with each other and edges find relays; known relays are dialled first, and known
+//! edges only as far as links of any kind are missing. Peer exchange says which of its records are
+//! relays, so they find each other also where only edges link them. A quarter of the inbound links is
+//! kept free of edges.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -13,8 +19,9 @@ use crate::types::{
 };
 
 use super::Protocol;
-use super::book::backoff;
+use super::book::{Kind, backoff};
 use super::io::{CallId, ConnectFailure, DialId, Output};
+use super::links::Link;
 use super::session::Ending;
 use super::timers::Timer;
 
@@ -27,6 +34,20 @@ pub(super) enum Purpose {
     Bootstrap(usize),
     /// The host asked.
     Host(CallId),
+}
+
+/// Dialled links to peers that turned out to be edges, beyond `dial_target`, while relays are sought.
+const SPARE: usize = 4;
+
+/// How many links a node lacks.
+#[derive(Debug, Clone, Copy)]
+struct Missing {
+    /// To relays.
+    relays: usize,
+    /// To anybody.
+    any: usize,
+    /// To somebody who may be a relay.
+    spare: usize,
 }
 
 /// A dial under way, until its link's hello is through.
@@ -45,19 +66,35 @@ impl Protocol {
         let mut room =
             (self.config.discovery.max_concurrent as usize).saturating_sub(self.dials.len());
         self.maintain_bootstrap(&mut room);
-        let outbound = self.links.count(Direction::Outbound) + self.dials.len();
-        let total = self.links.up_count() + self.dials.len();
-        let overlay = &self.config.overlay;
-        let missing = (overlay.dial_target as usize)
-            .saturating_sub(outbound)
-            .max((overlay.min_links as usize).saturating_sub(total));
-        if missing > 0 {
-            let dialled = self.dial_known(missing.min(room));
-            if dialled < missing {
+        let missing = self.missing_links();
+        if missing.relays > 0 {
+            let dialled = self.dial_known(missing, room);
+            if dialled < missing.relays {
                 self.arm_needy();
             }
         }
         self.arm_overlay();
+    }
+
+    fn missing_links(&self) -> Missing {
+        let overlay = &self.config.overlay;
+        let (target, least) = (overlay.dial_target as usize, overlay.min_links as usize);
+        let dials = self.dials.len();
+        let relays = |up: &&Link| up.up.as_ref().is_some_and(|up| up.theirs.is_relay());
+        let ups = || self.links.all.values().filter(|l| l.up.is_some());
+        let outbound = |l: &&Link| l.direction == Direction::Outbound;
+        let missing = |outbound: usize, total: usize| {
+            target.saturating_sub(outbound + dials).max(least.saturating_sub(total + dials))
+        };
+        let dialled = ups().filter(outbound).count();
+        Missing {
+            relays: missing(
+                ups().filter(relays).filter(outbound).count(),
+                ups().filter(relays).count(),
+            ),
+            any: missing(dialled, ups().count()),
+            spare: (target + SPARE).saturating_sub(dialled + dials),
+        }
     }
 
     fn maintain_bootstrap(&mut self, room: &mut usize) {
@@ -87,17 +124,30 @@ impl Protocol {
         }
     }
 
-    /// Dials up to `count` peers from the book; returns how many.
-    fn dial_known(&mut self, count: usize) -> usize {
+    /// Dials up to `room` peers from the book, as far as such are missing; returns how many.
+    fn dial_known(&mut self, missing: Missing, room: usize) -> usize {
         let mut candidates = self.candidates();
         self.rng.shuffle(&mut candidates);
         let mut groups = self.outbound_groups();
         let (fresh, rest): (Vec<_>, Vec<_>) =
             candidates.into_iter().partition(|(_, endpoint)| groups.insert(endpoint.group()));
+        let kind = |peer: &PeerId| self.book.known.get(peer).map_or(Kind::Unknown, |k| k.kind);
+        let mut ranked: Vec<_> =
+            fresh.into_iter().chain(rest).map(|(peer, at)| (kind(&peer), peer, at)).collect();
+        if self.book.is_mixed() {
+            ranked.sort_by_key(|(kind, ..)| *kind);
+        }
         let mut dialled = 0;
-        for (peer, endpoint) in fresh.into_iter().chain(rest).take(count) {
-            self.start_dial(endpoint, Some(peer), Purpose::Peer(peer));
-            dialled += 1;
+        for (kind, peer, endpoint) in ranked {
+            let most = match kind {
+                Kind::Relay | Kind::Hearsay => missing.relays,
+                Kind::Unknown => missing.any.max(missing.spare),
+                Kind::Edge => missing.any,
+            };
+            if dialled < most.min(missing.relays).min(room) {
+                self.start_dial(endpoint, Some(peer), Purpose::Peer(peer));
+                dialled += 1;
+            }
         }
         dialled
     }
@@ -240,6 +290,14 @@ impl Protocol {
         let endpoint = self.links.all.get(&link).and_then(|l| l.endpoint.clone());
         self.book.note_up(*peer, endpoint.as_ref(), self.wall);
         self.save_peer(peer);
+    }
+
+    /// The peer of a link said what it carries.
+    pub(super) fn note_kind(&mut self, link: LinkId) {
+        let Some(l) = self.links.all.get(&link) else { return };
+        if let Some(up) = &l.up {
+            self.book.note_kind(&l.remote, up.theirs.is_relay());
+        }
     }
 
     pub(super) fn note_peer_down(&mut self, peer: &PeerId, ending: Ending) {

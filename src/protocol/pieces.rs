@@ -20,7 +20,6 @@ impl Protocol {
         self.counters.pieces_received += 1;
         self.counters.payload_bytes_received += piece.bytes.len() as u64;
         let id = piece.id;
-        self.forget_promise(link, &id);
         let Some(root) = self.expects_piece(link, &piece) else {
             self.counters.pieces_unexpected += 1;
             return;
@@ -117,11 +116,12 @@ impl Protocol {
         place.copy_from_slice(&piece.bytes);
         assembly.proofs[piece.index as usize] = piece.proof;
         assembly.newest = Some((piece.index, piece.bytes));
+        self.fetches.spills.progress(id, &mut assembly.last, self.now);
         let first = assembly.have.count() == 1 && assembly.have.len() > 1;
         let children: Vec<LinkId> = large.children.iter().map(|(link, _)| *link).collect();
         let trusted = large.trusted;
         self.note_inflow_progress(&id);
-        if first && trusted && self.relays_ahead() {
+        if first && trusted {
             self.say_receiving(&id, link);
         }
         for child in children {
@@ -131,11 +131,17 @@ impl Protocol {
     }
 
     /// Tells the neighbours that pieces can be had here.
-    fn say_receiving(&mut self, id: &TransactionId, from: LinkId) {
+    pub(super) fn say_receiving(&mut self, id: &TransactionId, from: LinkId) {
+        if !self.relays_ahead() {
+            return;
+        }
         let Some(large) = self.pending.get(id).and_then(|p| p.large.as_ref()) else { return };
         let (id, place) = (*id, large.place);
+        let Some(topic) = large.head.as_ref().map(|head| head.header().topic.clone()) else {
+            return;
+        };
         for link in self.links.up_ids() {
-            if link != from && self.is_writable(link) {
+            if link != from && self.is_writable(link) && self.takes_topic(link, &topic) {
                 self.send(link, Message::Receiving { id, place });
             }
         }
@@ -146,17 +152,15 @@ impl Protocol {
         let Some(pending) = self.pending.get_mut(id).filter(|p| p.stage == Stage::Heard) else {
             return;
         };
-        let Some(large) = &mut pending.large else { return };
+        let Some(large) = &pending.large else { return };
         let complete = |a: &super::large::Assembly| a.have.count() == a.have.len();
         if !large.trusted || !large.assembly.as_ref().is_some_and(complete) {
             return;
         }
-        let (Some(head), Some(assembly)) = (large.head.clone(), large.assembly.take()) else {
+        let (hop, link) = (large.hop.saturating_sub(1), large.exes.last().copied());
+        let (Some(head), Some(assembly)) = (large.head.clone(), self.take_assembly(id)) else {
             return;
         };
-        self.fetches.assembling = self.fetches.assembling.saturating_sub(pending.size);
-        let hop = large.hop.saturating_sub(1);
-        let link = large.exes.last().copied();
         self.counters.payloads_received += 1;
         self.shelve(*id, Proofs::collected(assembly.proofs));
         let from = link.and_then(|link| self.links.all.get(&link)).map(|l| l.remote);
@@ -169,9 +173,10 @@ impl Protocol {
         if self.validating {
             self.judge(link, from, transaction, hop, true);
         } else if let Some(reason) = self.inadmissible(transaction.header()) {
-            self.remove_pending(id);
+            let pending = self.remove_pending(id);
             self.refuse_transaction(link, id, reason);
             if reason == Refusal::OverShare {
+                self.absolve(pending.as_ref());
                 self.turn_away(*id, transaction.header());
             }
         } else {

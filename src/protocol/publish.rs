@@ -12,6 +12,7 @@ use crate::types::{NewEntry, PeerId, Transaction, TransactionId};
 use super::fetch::{Pending, Stage};
 use super::io::{CallId, Output, PublishRefusal, Ticket};
 use super::share::cost;
+use super::slab::Record;
 use super::{Protocol, Task};
 
 impl Protocol {
@@ -23,7 +24,7 @@ impl Protocol {
     ) {
         let id = transaction.id();
         // What came from peers and is not safe yet is stored again: Ok means safe.
-        if self.log.find(&id).is_some_and(|entry| entry.stored) {
+        if self.log.find(&id).is_some_and(Record::is_stored) {
             self.counters.publishes_repeated += 1;
             self.out.push_back(Output::Published { call, result: Ok(false) });
             self.not_renewed(renews);
@@ -101,7 +102,7 @@ impl Protocol {
             }
             Some(Task::StoreForeign { id, origin }) if result.is_ok() => {
                 if let Some(entry) = self.log.find_mut(&id) {
-                    entry.stored = true;
+                    entry.set_stored();
                     let size = u64::from(entry.size);
                     self.fetches.lost.note_saved(size, self.now);
                 }
@@ -109,9 +110,10 @@ impl Protocol {
                 if let Some(link) = self.links.by_peer.get(&origin).copied() {
                     self.confirm_to(link, id);
                 }
+                self.confirm_passed(&id);
             }
             Some(Task::StoreForeign { id, .. })
-                if self.log.find(&id).is_some_and(|entry| !entry.stored) =>
+                if self.log.find(&id).is_some_and(|entry| !entry.is_stored()) =>
             {
                 let size = self.log.find(&id).map_or(0, |entry| u64::from(entry.size));
                 self.log.note_unsaved(&id);
@@ -161,7 +163,10 @@ impl Protocol {
     fn accept_own(&mut self, transaction: &Transaction) {
         match self.log.find_mut(&transaction.id()) {
             // It came from peers before.
-            Some(entry) => (entry.stored, entry.hop) = (true, 0),
+            Some(entry) => {
+                entry.set_stored();
+                entry.set_hop(0);
+            }
             None => self.accept(transaction, 0, None),
         }
     }

@@ -1,23 +1,18 @@
 //! Whom large payloads are reserved from, and when that is given up.
 //!
-//! The first announcer in good standing is asked first. Who answers `Busy` is left in peace for 250
+//! The first announcer in good standing is asked first, those last who let somebody wait a moment ago. Who answers `Busy` is left in peace for 250
 //! ms: until then only a peer that says it is receiving (or has all) is asked, afterwards the busy
 //! one again with `force`. Who sends nothing for max(240 ms, 2.4 round trips) and the time of four
 //! pieces at its measured rate is given up: what it owes is taken back and asked elsewhere. When all
 //! who announced have failed, all other links are asked in turn, which serve only if they have
-//! everything; then all again, more patiently. After `MAX_TURNS` the id is left to the next
+//! everything, unless all that is known is what one peer announced; then all again, more patiently. After `MAX_TURNS` the id is left to the next
 //! announcement; what is there of its payload is kept for `PARK`, unless the room is needed.
-//!
-//! From 4 MiB on, up to three sources that have all of it are asked for different pieces: another one
-//! takes over part of what the parent with most still owes, in proportion to their rates. A parent
-//! that is still receiving keeps its share: what it owes is on its way already (measured: no sooner
-//! there, and 3 % twice).
 
 use std::time::Duration;
 
 use crate::types::{
     ALL_PIECES, LinkId, MAX_RANGES, Message, MonoTime, PIECE_BYTES, PeerId, PieceRange, PieceSet,
-    Reservation, TransactionId,
+    Reservation, TransactionId, pieces_of,
 };
 
 use super::Protocol;
@@ -25,6 +20,7 @@ use super::asks::MAX_ASKED;
 use super::fetch::{Holds, Source, Stage};
 use super::large::{Large, Parent};
 use super::links::Links;
+use super::stripe::DEFAULT_RATE;
 use super::timers::Timer;
 
 /// A busy peer is asked again after this.
@@ -42,61 +38,6 @@ const PATIENT: u32 = 2;
 const LONGER: u32 = 3;
 /// How long a partial payload that nobody serves is kept.
 const PARK: Duration = Duration::from_mins(1);
-/// Payloads from this size are fetched from several sources. Below it nearly all is on its way
-/// before its rate is known: at 1 MiB and 1000 nodes striping came to 1.033 copies instead of 1.004,
-/// and nothing was there sooner.
-const STRIPE_FROM: u64 = 4 << 20;
-/// Sources at once.
-const MAX_PARENTS: usize = 3;
-/// Pieces of the smallest range that another source takes over: 256 KiB.
-const RANGE: u32 = 4;
-/// Bytes per second of a link that was not measured yet, and the slowest that is waited for.
-const RATE: (u64, u64) = (2 << 20, 32 << 10);
-/// Promises remembered.
-pub(super) const MAX_PROMISES: usize = 4096;
-/// A promise not kept by then is broken.
-const PROMISE: Duration = Duration::from_secs(10);
-
-/// How fast pieces come in on a link.
-#[derive(Debug, Default)]
-pub(super) struct Intake {
-    /// The latest piece.
-    at: Option<MonoTime>,
-    /// Start of the measured span and bytes since.
-    since: Option<MonoTime>,
-    bytes: u64,
-    rate: Option<u64>,
-}
-
-impl Intake {
-    fn note(&mut self, now: MonoTime, bytes: usize) {
-        self.at = Some(now);
-        self.bytes += bytes as u64;
-        let span = self.since.map_or(Duration::ZERO, |since| now.since(since));
-        if span < Duration::from_millis(20) {
-            self.since.get_or_insert(now);
-            return;
-        }
-        let micros = u64::try_from(span.as_micros()).unwrap_or(u64::MAX).max(1);
-        let sample = (self.bytes.saturating_mul(1_000_000) / micros).max(1);
-        self.rate = Some(self.rate.map_or(sample, |rate| (rate * 3 + sample) / 4));
-        (self.since, self.bytes) = (Some(now), 0);
-    }
-
-    /// Something was asked for; the answer takes a round trip.
-    fn start(&mut self, answer: MonoTime) {
-        self.since.get_or_insert(answer);
-    }
-
-    /// All that was asked for is here: the pause that follows says nothing about the rate.
-    pub(super) fn idle(&mut self) {
-        (self.since, self.bytes) = (None, 0);
-    }
-
-    fn rate(&self) -> u64 {
-        self.rate.unwrap_or(RATE.0).max(RATE.1)
-    }
-}
 
 /// What to do next for a payload that nobody is asked for.
 enum Next {
@@ -153,18 +94,14 @@ impl Protocol {
         self.set_watch(id);
     }
 
-    /// What others have had for a while is probably with all of them: asked of several at once, a
-    /// newcomer does not wait for one uplink. Who lacks it says so.
-    fn guess_sources(&mut self, id: &TransactionId) {
-        let (now, links) = (self.now, self.links.up_ids());
-        if let Some(pending) = self.pending.get_mut(id)
-            && pending.size >= STRIPE_FROM
-            && pending.large.as_ref().is_some_and(|large| large.found)
-        {
-            for link in links {
-                pending.guess_source(link, now);
-            }
+    /// Peers that may have a transaction though they did not say so.
+    pub(super) fn links_that_carry(&self, id: &TransactionId) -> Vec<LinkId> {
+        let head = self.pending.get(id).and_then(|p| p.large.as_ref()?.head.as_ref());
+        let mut links = self.links.up_ids();
+        if let Some(topic) = head.map(|head| &head.header().topic) {
+            links.retain(|link| self.takes_topic(*link, topic));
         }
+        links
     }
 
     /// What nobody is asked for, because somebody failed, is asked of the fastest who serves.
@@ -190,6 +127,7 @@ impl Protocol {
 
     fn next_source(&mut self, id: &TransactionId) -> Next {
         let (now, me) = (self.now, self.me);
+        let carriers = self.links_that_carry(id);
         let links = &self.links;
         let Some(pending) = self.pending.get_mut(id) else { return Next::Exhausted };
         pending.sources.retain(|s| links.slot_of(s.link).is_some());
@@ -197,22 +135,23 @@ impl Protocol {
         let open = |s: &&Source| !s.tried && standpoint(s, large, me, links).is_some();
         let busy = |s: &Source| s.busy.is_some_and(|until| now < until);
         let somebody_busy = pending.sources.iter().filter(open).any(|s| s.busy.is_some());
-        let rank = |s: &Source| {
-            let rank = match (s.busy.is_some(), s.holds) {
-                (false, Holds::All | Holds::Some) => 0,
-                (false, Holds::Nothing) => 1,
-                (true, _) => 2,
-            };
-            let good = links.peer_of(s.link).is_some_and(|p| self.guard.is_reliable(&p, now));
-            rank + if good { 0 } else { 10 }
+        let waits = |s: &Source| s.busy.is_none() && s.holds == Holds::Nothing;
+        let peer = |s: &Source| links.peer_of(s.link);
+        let reliable = |s: &Source| peer(s).is_some_and(|p| self.guard.is_reliable(&p, now));
+        let doubted = |s: &Source| peer(s).is_some_and(|p| self.guard.is_doubted(&p, now));
+        let free = |s: &&Source| !(busy(s) || somebody_busy && waits(s));
+        // Who is asked for much already is asked when nobody else can be.
+        let full = |s: &Source| {
+            let up = links.all.get(&s.link).and_then(|l| l.up.as_ref());
+            up.is_some_and(|up| up.asked.len() >= MAX_ASKED)
         };
-        let free = |s: &&Source| !busy(s) && (!somebody_busy || rank(s) % 10 != 1);
-        let best = pending.sources.iter().filter(open).filter(free).min_by_key(|s| rank(s));
+        let order = |s: &&Source| (full(s), !reliable(s), doubted(s), s.busy.is_some(), waits(s));
+        let best = pending.sources.iter().filter(open).filter(free).min_by_key(order);
         let soonest = pending.sources.iter().filter(open).filter_map(|s| s.busy).min();
         if let Some(best) = best {
             // Somebody better may announce it a moment later.
             let grace = pending.heard_at + BUSY;
-            if rank(best) >= 10 && now < grace {
+            if !reliable(best) && now < grace {
                 return Next::Wait(grace);
             }
             return Next::Ask { link: best.link, force: best.busy.is_some() };
@@ -220,12 +159,15 @@ impl Protocol {
         if let Some(until) = soonest {
             return Next::Wait(until);
         }
+        // One word alone, and no signature with it, is no reason to ask everybody.
+        let vouched = large.trusted || large.found || pending.sources.len() > 1;
         let unasked = |link: &LinkId| {
-            !large.blind.contains(link)
+            vouched
+                && !large.blind.contains(link)
                 && !large.children.iter().any(|(child, _)| child == link)
                 && !pending.sources.iter().any(|s| s.link == *link)
         };
-        match links.up_ids().into_iter().find(unasked) {
+        match carriers.into_iter().find(unasked) {
             Some(link) => Next::AskBlind(link),
             None => Next::Exhausted,
         }
@@ -245,7 +187,7 @@ impl Protocol {
             return;
         }
         let links: Vec<LinkId> = pending.sources.iter().map(|s| s.link).collect();
-        if large.assembly.as_ref().is_some_and(|a| !a.have.is_empty()) {
+        if large.assembly.as_ref().is_some_and(|a| !a.have.is_empty() || !a.checking.is_empty()) {
             large.parked = true;
             self.fetches.parked.push_back(*id);
             self.timers.set(Timer::Fetch(*id), now + PARK);
@@ -271,7 +213,14 @@ impl Protocol {
         let (now, rtt) = (self.now, self.rtt_of(link));
         let Some(up) = self.links.up(link) else { return false };
         if up.asked.len() >= MAX_ASKED && !up.asked.contains(id) {
-            up.backlog.push_back(*id);
+            let Some(large) = self.pending.get_mut(id).and_then(|p| p.large.as_mut()) else {
+                return false;
+            };
+            // Once in each row: it is looked at again whenever anybody says anything about it.
+            if !large.queued.contains(&link) {
+                large.queued.push(link);
+                self.queue_up(link, *id);
+            }
             return false;
         }
         up.asked.insert(*id);
@@ -300,14 +249,26 @@ impl Protocol {
     }
 
     /// Tells a parent what is wanted of it.
-    fn say_reserved(&mut self, link: LinkId, id: &TransactionId, force: bool, blind: bool) {
-        let Some(large) = self.pending.get_mut(id).and_then(|p| p.large.as_mut()) else { return };
+    pub(super) fn say_reserved(
+        &mut self,
+        link: LinkId,
+        id: &TransactionId,
+        force: bool,
+        blind: bool,
+    ) {
+        let Some(pending) = self.pending.get_mut(id) else { return };
+        let count = u32::try_from(pieces_of(pending.size)).unwrap_or(u32::MAX);
+        let Some(large) = &mut pending.large else { return };
         let Some(parent) = large.parents.iter_mut().find(|p| p.link == link) else { return };
         let ranges = match &mut parent.wanted {
+            // Only the header is needed to get at what the store has of it.
+            None if self.fetches.spills.has(id) => {
+                vec![PieceRange { first: count.saturating_sub(1), count: 1 }]
+            }
             None => vec![PieceRange { first: 0, count: ALL_PIECES }],
             Some(wanted) => {
                 let ranges = wanted.ranges(MAX_RANGES);
-                // What does not fit is asked for later.
+                // What does not fit is asked for later, here and when it is narrowed.
                 *wanted = PieceSet::from_ranges(wanted.len(), &ranges);
                 ranges
             }
@@ -321,10 +282,11 @@ impl Protocol {
 
     /// Takes back from a parent what it is no longer wanted to send.
     pub(super) fn say_narrowed(&mut self, link: LinkId, id: &TransactionId) {
-        let Some(large) = self.pending.get(id).and_then(|p| p.large.as_ref()) else { return };
-        let parent = large.parents.iter().find(|p| p.link == link);
-        let Some(wanted) = parent.and_then(|p| p.wanted.as_ref()) else { return };
+        let Some(large) = self.pending.get_mut(id).and_then(|p| p.large.as_mut()) else { return };
+        let parent = large.parents.iter_mut().find(|p| p.link == link);
+        let Some(wanted) = parent.and_then(|p| p.wanted.as_mut()) else { return };
         let ranges = wanted.ranges(MAX_RANGES);
+        *wanted = PieceSet::from_ranges(wanted.len(), &ranges);
         let (id, place) = (*id, large.place);
         let (head, force, narrow) = (false, false, true);
         self.send(link, Message::Reserve(Reservation { id, place, head, force, narrow, ranges }));
@@ -361,7 +323,7 @@ impl Protocol {
     /// The watchdog of a large fetch.
     pub(super) fn on_watch(&mut self, id: &TransactionId) {
         if self.is_parked(id) {
-            self.remove_pending(id);
+            self.end_parked(id);
             return;
         }
         let Some(large) = self.pending.get(id).and_then(|p| p.large.as_ref()) else { return };
@@ -372,6 +334,7 @@ impl Protocol {
                 continue;
             }
             self.counters.wants_timed_out += 1;
+            self.note_let_down(link, id);
             self.end_parent(link, id, true);
             self.note_tried(link, id);
         }
@@ -421,6 +384,17 @@ impl Protocol {
         }
     }
 
+    /// A parent said that it has this, and sent nothing of it.
+    fn note_let_down(&mut self, link: LinkId, id: &TransactionId) {
+        let large = self.pending.get(id).and_then(|p| p.large.as_ref());
+        let parent = large.and_then(|l| l.parents.iter().find(|p| p.link == link));
+        if parent.is_some_and(|p| p.whole && !p.served)
+            && let Some(peer) = self.links.peer_of(link)
+        {
+            self.guard.doubt(peer, self.now);
+        }
+    }
+
     fn note_tried(&mut self, link: LinkId, id: &TransactionId) {
         if let Some(pending) = self.pending.get_mut(id)
             && let Some(source) = pending.sources.iter_mut().find(|s| s.link == link)
@@ -431,9 +405,11 @@ impl Protocol {
 
     fn deadline(&self, id: &TransactionId, parent: &Parent) -> MonoTime {
         let up = self.links.all.get(&parent.link).and_then(|l| l.up.as_ref());
-        let rate = up.map_or(RATE.0, |up| up.intake.rate());
-        // While it sends other payloads that it was asked for, this one waits its turn.
+        let rate = up.map_or(DEFAULT_RATE, |up| up.intake.rate());
+        // While it sends other payloads that it was asked for, this one waits its turn, but not for
+        // ever: they may be its own.
         let last = up.and_then(|up| up.intake.at).map_or(parent.last, |at| at.max(parent.last));
+        let last = last.min(parent.last + MAX_SILENCE);
         let pieces =
             Duration::from_secs(4 * PIECE_BYTES as u64) / u32::try_from(rate).unwrap_or(u32::MAX);
         let silence = SILENCE.max(self.rtt_of(parent.link) * 12 / 5) + pieces;
@@ -441,7 +417,7 @@ impl Protocol {
         last + (silence * (1 << turns)).min(MAX_SILENCE)
     }
 
-    fn set_watch(&mut self, id: &TransactionId) {
+    pub(super) fn set_watch(&mut self, id: &TransactionId) {
         let Some(large) = self.pending.get(id).and_then(|p| p.large.as_ref()) else { return };
         if large.parked {
             return;
@@ -454,16 +430,14 @@ impl Protocol {
         }
     }
 
-    /// A header has come: its parent has been heard of.
-    pub(super) fn watch_from_now(&mut self, id: &TransactionId) {
-        self.set_watch(id);
-    }
-
     /// A piece has come in on a link: who sends is not silent.
     pub(super) fn note_progress(&mut self, link: LinkId, id: &TransactionId, bytes: usize) {
         let now = self.now;
         if let Some(up) = self.links.up(link) {
             up.intake.note(now, bytes);
+        }
+        if let Some(peer) = self.links.peer_of(link) {
+            self.guard.trust(&peer);
         }
         self.forget_promise(link, id);
         let Some(pending) = self.pending.get_mut(id) else { return };
@@ -503,94 +477,6 @@ impl Protocol {
             source.holds = source.holds.max(Holds::Some);
             source.place = source.place.max(Some(place));
             self.drive(id);
-        }
-    }
-
-    /// Lets sources that have all of it take over part of what is still owed.
-    fn stripe(&mut self, id: &TransactionId) {
-        self.guess_sources(id);
-        let (now, links) = (self.now, &self.links);
-        let Some(pending) = self.pending.get_mut(id).filter(|p| p.size >= STRIPE_FROM) else {
-            return;
-        };
-        let Some(large) = &mut pending.large else { return };
-        if large.parents.is_empty() || large.parents.len() >= MAX_PARENTS {
-            return;
-        }
-        let parents = &large.parents;
-        let fit = |s: &&Source| {
-            let idle = s.holds == Holds::All && !s.tried && s.busy.is_none_or(|b| b <= now);
-            let peer = links.peer_of(s.link);
-            idle && !parents.iter().any(|p| p.link == s.link)
-                && peer.is_some_and(|peer| self.guard.is_reliable(&peer, now))
-        };
-        let Some(link) = pending.sources.iter().find(fit).map(|s| s.link) else { return };
-        let owes = |p: &Parent| p.wanted.as_ref().map_or(0, PieceSet::count);
-        let slow = large.parents.iter_mut().filter(|p| p.whole).max_by_key(|p| owes(p));
-        let Some(slow) = slow.filter(|p| p.served) else { return };
-        let intake = |link| {
-            let up = links.all.get(&link).and_then(|l: &super::links::Link| l.up.as_ref());
-            up.map(|up| (up.intake.rate, up.rtt))
-        };
-        // Before its rate is known, nobody knows what is on its way already.
-        let Some((Some(theirs), Some(rtt))) = intake(slow.link) else { return };
-        let own = intake(link).and_then(|(rate, _)| rate).unwrap_or(theirs);
-        let millis = u64::try_from(rtt.as_millis()).unwrap_or(u64::MAX).saturating_add(50);
-        // Twice, because a parent speeds up when it is through with others.
-        let on_its_way = theirs.saturating_mul(millis) / 500 / PIECE_BYTES as u64 + 2;
-        let share = u64::from(owes(slow)).saturating_sub(on_its_way) * own / (theirs + own).max(1);
-        let share = u32::try_from(share).unwrap_or(u32::MAX);
-        if share < RANGE {
-            return;
-        }
-        let Some(wanted) = &mut slow.wanted else { return };
-        let taken = wanted.split_tail(share);
-        let slow = slow.link;
-        let Some(up) = self.links.up(link) else { return };
-        if up.asked.len() >= MAX_ASKED {
-            // Nobody is asked for them now: they are missing until the next look.
-            return;
-        }
-        up.asked.insert(*id);
-        large.parents.push(Parent::new(link, Some(taken), now, true));
-        self.counters.wants_sent += 1;
-        // Taken back on one link before it is asked for on the other.
-        self.say_narrowed(slow, id);
-        self.say_reserved(link, id, false, false);
-        self.note_promise(link, *id);
-    }
-
-    /// A peer that said it has this was asked for it.
-    pub(super) fn note_promise(&mut self, link: LinkId, id: TransactionId) {
-        let Some(peer) = self.links.peer_of(link) else { return };
-        if self.fetches.promises.len() < MAX_PROMISES {
-            let due = self.now + PROMISE;
-            self.fetches.promises.entry((peer, id)).or_insert(due);
-        }
-    }
-
-    /// It was kept, or excused.
-    pub(super) fn forget_promise(&mut self, link: LinkId, id: &TransactionId) {
-        if let Some(peer) = self.links.peer_of(link) {
-            self.fetches.promises.remove(&(peer, *id));
-        }
-    }
-
-    /// A link is gone: that excuses everything.
-    pub(super) fn forget_promises(&mut self, peer: PeerId) {
-        self.fetches.promises.retain(|(p, _), _| *p != peer);
-    }
-
-    /// Charges promises that were not kept in time.
-    pub(super) fn settle_promises(&mut self) {
-        let now = self.now;
-        let due = |(key, at): (&(PeerId, TransactionId), &MonoTime)| (*at <= now).then_some(*key);
-        let broken: Vec<_> = self.fetches.promises.iter().filter_map(due).collect();
-        for (peer, id) in broken {
-            self.fetches.promises.remove(&(peer, id));
-            self.counters.promises_broken += 1;
-            self.guard.note_broken(&peer, now);
-            tracing::debug!(target: "sorcha_peer::gossip", %id, %peer, "announced and not served");
         }
     }
 }

@@ -20,6 +20,7 @@ use super::io::{Output, Ticket};
 use super::large::is_passed_on;
 use super::learn::Lesson;
 use super::links::{Parts, Serve};
+use super::slab::Record;
 use super::{Protocol, Task};
 
 /// Wants of one peer waiting to be served; a peer that asks for more asked for too much at once.
@@ -35,6 +36,8 @@ const LOT: usize = 128;
 const LARGE_AHEAD: usize = 16;
 /// Bytes of them, beyond the first.
 const LOT_BYTES: u64 = 1 << 20;
+/// Payloads whose proofs are being made at once; others wait for their turn.
+const MAX_PROVING: usize = 64;
 /// Pieces owed to all peers together up to which more of them are served: 1 MiB.
 const ALLOWANCE: u64 = 16;
 /// Pieces of the largest payload for which that holds: a larger one gets through sooner when few
@@ -102,14 +105,18 @@ impl Protocol {
         };
         let wanted = PieceSet::from_ranges(count_of(size), &r.ranges);
         let Some(up) = self.links.up(link) else { return };
-        if let Some(serve) = up.serving.iter_mut().find(|s| s.id == r.id) {
-            if let Some(parts) = &mut serve.parts {
+        if let Some(at) = up.serving.iter().position(|s| s.id == r.id) {
+            if let Some(parts) = &mut up.serving[at].parts {
                 self.fetches.owed -= u64::from(parts.wanted.count());
                 parts.wanted = wanted;
                 // What is on its way need not be sent again.
                 parts.wanted.remove_all(&parts.sent);
                 parts.head |= r.head;
                 self.fetches.owed += u64::from(parts.wanted.count());
+                if parts.wanted.is_empty() && !parts.head {
+                    self.end_serving(link, at);
+                    return;
+                }
             }
         } else if r.narrow {
             // It is on its way already.
@@ -165,7 +172,18 @@ impl Protocol {
         let before = |(link, theirs): &&(LinkId, u32)| {
             self.links.peer_of(*link).is_none_or(|peer| (*theirs, peer) <= (place, self.me))
         };
-        let gone: Vec<LinkId> = large.children.iter().filter(before).map(|(l, _)| *l).collect();
+        let gone = large.children.iter().filter(before).map(|(l, _)| *l).collect();
+        self.turn_out(id, gone);
+    }
+
+    /// Sends everybody away who waits for an id.
+    pub(super) fn send_all_away(&mut self, id: &TransactionId) {
+        let Some(large) = self.pending.get(id).and_then(|p| p.large.as_ref()) else { return };
+        let all = large.children.iter().map(|(link, _)| *link).collect();
+        self.turn_out(id, all);
+    }
+
+    fn turn_out(&mut self, id: &TransactionId, gone: Vec<LinkId>) {
         for link in gone {
             let Some(up) = self.links.up(link) else { continue };
             let Some(at) = up.serving.iter().position(|s| s.id == *id) else { continue };
@@ -234,6 +252,7 @@ impl Protocol {
     /// The first thing on a link's list for which something can be done now.
     fn next_step(&mut self, link: LinkId) -> Option<(usize, Step)> {
         let (log, pending, shelf) = (&mut self.log, &self.pending, &self.fetches.shelf);
+        let proving = &self.fetches.proving;
         let up = self.links.up(link)?;
         // Small ones are sent in the order of asking, which is that of their origin's publishing.
         let mut behind = false;
@@ -280,6 +299,9 @@ impl Protocol {
                 };
             }
             if parts.proofs.is_none() {
+                if proving.len() >= MAX_PROVING && !proving.contains_key(&serve.id) {
+                    continue;
+                }
                 return Some((at, Step::Prove(transaction)));
             }
             serve.payload = Some(transaction);
@@ -294,13 +316,13 @@ impl Protocol {
         self.counters.wants_served += 1;
         self.earn_answers(link);
         self.note_owed_served(link);
-        let hop = self.log.find(&id).map_or(0, |entry| entry.hop);
+        let hop = self.log.find(&id).map_or(0, Record::hop);
         self.push(link, slot, transaction, hop);
     }
 
     fn serve_head(&mut self, link: LinkId, at: usize, head: Head, complete: bool) {
         let id = head.id();
-        let here = self.log.find(&id).map(|entry| entry.hop);
+        let here = self.log.find(&id).map(Record::hop);
         let coming = self.pending.get(&id).and_then(|p| p.large.as_ref());
         let (coming, place) = coming.map_or((0, 0), |large| (large.hop, large.place));
         let hop = here.unwrap_or(coming);
@@ -441,14 +463,14 @@ impl Protocol {
                 waited = true;
             }
             if waited {
-                self.give_back(link, &gone);
+                self.answer_gone(link, &gone);
                 self.serve(link);
             }
         }
     }
 
     /// What cannot be read is not there.
-    fn give_back(&mut self, link: LinkId, gone: &[TransactionId]) {
+    fn answer_gone(&mut self, link: LinkId, gone: &[TransactionId]) {
         for id in gone {
             let Some(up) = self.links.up(link) else { return };
             if let Some(at) = up.serving.iter().position(|s| s.id == *id) {
@@ -491,7 +513,7 @@ impl Protocol {
 
 /// What can be sent of a payload that is still on its way here.
 fn from_assembly(pending: &super::fetch::Pending, parts: &Parts) -> Option<Step> {
-    let large = pending.large.as_ref()?;
+    let large = pending.large.as_ref().filter(|_| is_passed_on(pending))?;
     if parts.head {
         return Some(Step::Head(Box::new(large.head.clone()?), false));
     }

@@ -27,6 +27,7 @@ use crate::types::{
 use super::Protocol;
 use super::flush::Owed;
 use super::io::{ConnectFailure, DialId, Output};
+use super::limits::Work;
 use super::links::{Batch, Link, PingState, Up};
 use super::reconcile::Repair;
 use super::timers::Timer;
@@ -85,6 +86,7 @@ impl Protocol {
             dial,
             owes: self.owes(),
             opened: now,
+            said: self.carrying.ours().clone(),
             heard: now,
             queued: 0,
             progress: now,
@@ -139,6 +141,7 @@ impl Protocol {
             max_transaction: self.config.gossip.max_transaction_size,
             record: self.record.clone(),
             observed: address.map(|a| a.ip()),
+            interest: self.carrying.ours().clone(),
             owes: self.owes(),
         }))
     }
@@ -179,7 +182,7 @@ impl Protocol {
             Message::Hello(hello) => self.on_hello(link, &hello),
             Message::Goodbye { reason, retry_after } => self.on_goodbye(link, reason, retry_after),
             // A full node names others before it says goodbye.
-            Message::Peers(records) => self.on_peers(link, records),
+            Message::Peers { records, relays } => self.on_peers(link, records, relays),
             _ => {
                 self.counters.refused_malformed += 1;
                 self.refuse(link, CloseReason::Violation);
@@ -211,7 +214,10 @@ impl Protocol {
         }
         // What takes over from an older link of the same peer needs no room of its own.
         let inbound = self.links.count(Direction::Inbound);
-        let full = inbound >= self.config.overlay.max_inbound as usize;
+        let most = self.config.overlay.max_inbound as usize;
+        // Room for relays is kept: the network hangs together by them.
+        let crowded = !hello.interest.is_relay() && self.links.edges_inbound() >= most - most / 4;
+        let full = inbound >= most || crowded;
         if direction == Direction::Inbound && full && !linked {
             self.tell_peers(link, &remote);
             self.refuse(link, CloseReason::TooManyLinks);
@@ -261,6 +267,8 @@ impl Protocol {
             since: now,
             incarnation: hello.incarnation,
             max_transaction: hello.max_transaction,
+            theirs: hello.interest.clone(),
+            uphill: false,
             ping: PingState { nonce, sent: now, outstanding: false, missed: 0 },
             rtt: None,
             cursor: head,
@@ -274,7 +282,8 @@ impl Protocol {
             asked_bytes: 0,
             asks: super::asks::Asks::default(),
             patient_until: now,
-            intake: super::reserve::Intake::default(),
+            intake: super::stripe::Intake::default(),
+            taken: 0,
             backlog: std::collections::VecDeque::new(),
             heard: 0,
             told_peers: None,
@@ -295,9 +304,15 @@ impl Protocol {
             address,
             direction,
         }));
+        let uphill = self.is_uphill(link);
+        if let Some(up) = self.links.up(link) {
+            up.uphill = uphill;
+        }
+        self.settle_interest();
         self.note_peer_up(link, &remote);
+        self.note_kind(link);
         self.finish_dial_of(link, Ok(()));
-        self.verify_records(link, vec![hello.record.clone()]);
+        self.verify_records(link, vec![hello.record.clone()], Vec::new());
         if let Some(address) = hello.observed {
             self.note_observed(address, direction);
         }
@@ -357,6 +372,7 @@ impl Protocol {
             self.timers.set_earlier(Timer::Reconcile, self.now);
         }
         self.break_inflow(l.id, &l.remote);
+        self.give_back(&l.remote, Work::Id, up.heard);
         self.ask_others(l.id, up);
         self.forget_promises(l.remote);
         if ending == Ending::Ours(CloseReason::Replaced) {
@@ -372,6 +388,7 @@ impl Protocol {
         tracing::info!(target: "sorcha_peer::link", peer = %l.remote, %reason, "peer down");
         self.out.push_back(Output::Emit(Event::PeerDown { peer: l.remote, reason }));
         self.note_peer_down(&l.remote, ending);
+        self.settle_interest();
         self.update_mode();
         self.maintain();
     }

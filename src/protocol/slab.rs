@@ -14,6 +14,10 @@ use super::share::NOBODY;
 const CHUNK: usize = 1024;
 const _: () = assert!(size_of::<Record>() == 56, "resident for each retained transaction");
 
+/// Bits of `Record::mark` above those of the state.
+const STORED: u8 = 8;
+const ASHORE: u8 = 16;
+
 /// In place of a number of pushes: asked for long after its creation.
 const LATE: u8 = u8::MAX;
 
@@ -42,15 +46,16 @@ pub(super) struct Record {
     keep: i32,
     /// Payload bytes; the largest allowed is 1 GiB.
     pub(super) size: u32,
-    /// Hops from its origin; 0 where this node published it.
-    pub(super) hop: u16,
+    /// Hops from its origin as far as one byte tells; 0 where this node published it.
+    hop: u8,
     /// Whose it is, by the numbers of `share`.
     pub(super) origin: u16,
+    /// Where it belongs, by the numbers of `topics`.
+    pub(super) topic: u16,
     /// Pushes of it so far, or `LATE`.
     pushes: u8,
-    /// Whether our own store has it.
-    pub(super) stored: bool,
-    pub(super) state: State,
+    /// The state, `STORED` and `ASHORE`.
+    mark: u8,
     /// Slot of the link it came on, or `learn::OWN`.
     pub(super) ingress: u8,
 }
@@ -66,9 +71,9 @@ impl Record {
             size: 0,
             hop: 0,
             origin: NOBODY,
+            topic: super::topics::UNKNOWN,
             pushes: 0,
-            stored: false,
-            state: State::Live,
+            mark: State::Live as u8,
             ingress: super::learn::OWN,
         }
     }
@@ -77,6 +82,47 @@ impl Record {
     /// never pushed.
     pub(super) fn is_late(&self) -> bool {
         self.pushes == LATE
+    }
+
+    /// Hops from its origin, at most 255.
+    pub(super) fn hop(&self) -> u16 {
+        u16::from(self.hop)
+    }
+
+    pub(super) fn set_hop(&mut self, hop: u16) {
+        self.hop = u8::try_from(hop).unwrap_or(u8::MAX);
+    }
+
+    pub(super) fn state(&self) -> State {
+        match self.mark & 7 {
+            0 => State::Dead,
+            1 => State::Refused,
+            2 => State::OverShare,
+            3 => State::Unsaved,
+            _ => State::Live,
+        }
+    }
+
+    pub(super) fn set_state(&mut self, state: State) {
+        self.mark = self.mark & !7 | state as u8;
+    }
+
+    /// Whether our own store has it.
+    pub(super) fn is_stored(&self) -> bool {
+        self.mark & STORED != 0
+    }
+
+    pub(super) fn set_stored(&mut self) {
+        self.mark |= STORED;
+    }
+
+    /// Whether a peer that is nearer to a relay is known to have stored it.
+    pub(super) fn is_ashore(&self) -> bool {
+        self.mark & ASHORE != 0
+    }
+
+    pub(super) fn set_ashore(&mut self) {
+        self.mark |= ASHORE;
     }
 
     /// Whether this node published it.
@@ -179,9 +225,10 @@ impl Slab {
     /// A record means nothing any more.
     pub(super) fn kill(&mut self, seq: u64) {
         let Some(record) = self.at_mut(seq) else { return };
-        if std::mem::replace(&mut record.state, State::Dead) == State::Dead {
+        if record.state() == State::Dead {
             return;
         }
+        record.set_state(State::Dead);
         let Ok(at) = usize::try_from(seq - self.base) else { return };
         let Some(place) = self.chunks.get_mut(at / CHUNK) else { return };
         if let Some(chunk) = place {

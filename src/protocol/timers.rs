@@ -21,6 +21,8 @@ pub(super) enum Timer {
     Owed(LinkId),
     /// An origin that is flushing makes no progress.
     Inflow(PeerId),
+    /// A payload in memory has been quiet long enough to make room.
+    Room,
     /// Look whether more links are needed.
     Overlay,
     /// Ask for peers because links are missing and nobody is left to dial.
@@ -33,6 +35,8 @@ pub(super) enum Timer {
     Expire,
     /// Offer own transactions again that nobody confirmed.
     Outbox,
+    /// Tell peers what is wanted, or stand in for a relay.
+    Interest,
 }
 
 /// Timers by due time and by name.

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use crate::error::StoreErrorKind;
-use crate::protocol::{Input, Judgement, Output, Ticket};
+use crate::protocol::{Input, Judgement, Output, PartialOp, Ticket};
 use crate::types::{
-    Head, InvalidTransaction, NewEntry, PeerRecord, Proofs, Transaction, TransactionId, Verdict,
-    verify_piece,
+    Head, InvalidTransaction, NewEntry, PeerRecord, Piece, Proofs, Transaction, TransactionId,
+    Verdict, verify_piece,
 };
 
 use super::check::Seen;
@@ -57,6 +57,11 @@ impl World {
             Event::Stored { node, boot, ticket, entry, own } => {
                 if self.is_running(node, boot) {
                     self.on_stored(node, ticket, *entry, own);
+                }
+            }
+            Event::Partial { node, boot, op } => {
+                if self.is_running(node, boot) {
+                    self.on_partial(node, *op);
                 }
             }
             Event::Resume { node, boot } => {
@@ -193,9 +198,7 @@ impl World {
                 self.complete_later(node, Input::RecordsVerified { ticket, valid, forged });
             }
             Output::Store { ticket, entry, own } => {
-                let n = &mut self.nodes[node];
-                n.store_free = n.store_free.max(self.now) + self.config.store_delay;
-                let at = n.store_free;
+                let at = self.after_store(node);
                 let entry = Box::new(entry);
                 self.schedule(at, Event::Stored { node, boot, ticket, entry, own });
             }
@@ -205,6 +208,10 @@ impl World {
             }
             Output::Renew { id } => self.renew(node, id),
             Output::Renewed { id, .. } => self.nodes[node].store.confirm(&[id]),
+            Output::Partial(op) => {
+                let at = self.after_store(node);
+                self.schedule(at, Event::Partial { node, boot, op: Box::new(op) });
+            }
             Output::UpdateOutbox { states } => self.nodes[node].store.update(&states),
             Output::Confirmed { ids } => self.nodes[node].store.confirm(&ids),
             Output::Expire { now } => {
@@ -238,12 +245,39 @@ impl World {
         // Transactions of one moment differ in when they expire.
         let expires = wall.plus(LIFETIME + Duration::from_millis(n.next_call % 1000));
         let transaction = self.transaction(node, &topic, &payload, wall, expires);
-        let size = transaction.header().payload_len;
-        self.spreads.published(transaction.id(), size, self.now);
+        self.spreads.published(&transaction, self.now);
         let n = &mut self.nodes[node];
         n.next_call += 1;
         let call = crate::protocol::CallId(n.next_call);
         self.complete_later(node, Input::Publish { call, transaction, renews: Some(id) });
+    }
+
+    /// When a node's store is through with what it has to do and one thing more.
+    fn after_store(&mut self, node: usize) -> std::time::Duration {
+        let n = &mut self.nodes[node];
+        n.store_free = n.store_free.max(self.now) + self.config.store_delay;
+        n.store_free
+    }
+
+    fn on_partial(&mut self, node: usize, op: PartialOp) {
+        let trusted = self.config.verification == Verification::Trusted;
+        let n = &mut self.nodes[node];
+        match op {
+            PartialOp::Spill { ticket, partial, max_bytes } => {
+                let kept = n.store_error.is_none();
+                if kept {
+                    n.store.keep_partial(partial, max_bytes);
+                }
+                self.feed(node, Input::Spilled { ticket, kept });
+            }
+            PartialOp::Unspill { ticket, id, root, len } => {
+                let mut pieces = n.store.partial(&id);
+                let right = |p: &Piece| verify_piece(&root, len, p.index, &p.bytes, &p.proof);
+                pieces.retain(|piece| trusted || right(piece));
+                self.feed(node, Input::Unspilled { ticket, pieces });
+            }
+            PartialOp::Drop { ids } => n.store.drop_partials(&ids),
+        }
     }
 
     /// Something that takes as long as a check.

@@ -23,6 +23,8 @@ pub struct Holdings {
     pub group: usize,
     /// Unexpired transactions in its store.
     pub held: BTreeSet<TransactionId>,
+    /// Live transactions of topics that it does not carry.
+    pub spared: BTreeSet<TransactionId>,
     /// Unexpired transactions whose publish it answered with Ok and whose disk was not lost since.
     pub promised: BTreeSet<TransactionId>,
 }
@@ -148,11 +150,13 @@ pub fn all(hostile: BTreeSet<PeerId>) -> Vec<Box<dyn Checker>> {
         Box::new(RecordsMonotone::default()),
         Box::new(OneLinkPerPeer),
         Box::new(NoBanForLoss { hostile }),
+        Box::new(super::unwanted::Unwanted::default()),
+        Box::new(super::flushed::OneFlush::default()),
     ]
 }
 
-/// What is accepted and unexpired is at every node that is connected to a holder, and what was
-/// promised is somewhere.
+/// What is accepted and unexpired is at every node that is connected to a holder and carries its
+/// topic, and what was promised is somewhere.
 #[derive(Debug)]
 pub struct NoLoss;
 
@@ -168,7 +172,8 @@ impl Checker for NoLoss {
             groups.entry(node.group).or_default().extend(&node.held);
         }
         for node in *nodes {
-            let missing: Vec<_> = groups[&node.group].difference(&node.held).collect();
+            let missing = groups[&node.group].difference(&node.held);
+            let missing: Vec<_> = missing.filter(|id| !node.spared.contains(*id)).collect();
             if let Some(first) = missing.first() {
                 let count = missing.len();
                 found.push(format!("node {} misses {count}, for instance {first}", node.node));
@@ -273,7 +278,7 @@ impl Checker for StoreBeforePublished {
 }
 
 /// Ids that a reconciliation message lists.
-fn listed(ranges: &Reconcile) -> Vec<TransactionId> {
+pub(super) fn listed(ranges: &Reconcile) -> Vec<TransactionId> {
     let ids = ranges.ranges.iter().filter_map(|range| match &range.content {
         RangeContent::All(ids) | RangeContent::Rest(ids) => Some(ids),
         _ => None,
@@ -334,6 +339,13 @@ impl Checker for VerifyBeforeForward {
                 if let Some((id, index, all)) = self.pieces.remove(&(*node, *ticket)) {
                     self.right.entry((*node, id)).or_default().insert(index);
                     self.note_whole(*node, id, all);
+                }
+            }
+            // Checked again, by whoever reads them.
+            Seen::Input { node, input: Input::Unspilled { pieces, .. } } => {
+                for piece in pieces {
+                    self.right.entry((*node, piece.id)).or_default().insert(piece.index);
+                    self.note_whole(*node, piece.id, u64::MAX);
                 }
             }
             Seen::Output { node, output: Output::Store { ticket, entry, own: true } } => {

@@ -1,18 +1,19 @@
 //! What goes wrong on request: crashes, partitions, slow and broken links; and the reckoning.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::error::StoreErrorKind;
-use crate::protocol::Protocol;
-use crate::types::{Counters, LinkId, Message, TransactionId, WallTime};
+use crate::protocol::{Input, Protocol};
+use crate::types::{Counters, LinkId, Message, TopicKey, TransactionId, WallTime};
 
 use super::check::{Holdings, Seen};
 use super::config::{Behaviour, Loss};
 use super::ids::NodeSet;
 use super::net::{Arrival, pipe_of};
 use super::report::{Report, percentile};
-use super::spread::Figures;
+use super::spread::{Figures, Spread};
 use super::store::Store;
 use super::world::{Event, World};
 
@@ -49,7 +50,11 @@ impl World {
         let protocol = Protocol::new(&config, incarnation, record.clone(), seed, restored);
         n.protocol = Some(protocol);
         self.show(&Seen::Started { node, kept: &kept, blank });
-        self.feed(node, crate::protocol::Input::Record(record));
+        self.feed(node, Input::Record(record));
+        if self.nodes[node].is_edge() {
+            let topics = self.nodes[node].subscribed.clone();
+            self.feed(node, Input::Subscribed { topics });
+        }
     }
 
     /// Kills a node at once. The others see their links reset.
@@ -192,6 +197,11 @@ impl World {
         self.nodes[node].store_error = error;
     }
 
+    /// Lets a node's disk lose the partial payloads on it.
+    pub fn forget_partials(&mut self, node: usize) {
+        self.nodes[node].store.forget_partials();
+    }
+
     /// Declares a transaction forged: it verifies nowhere.
     pub fn forge(&mut self, id: TransactionId) {
         self.forged.insert(id);
@@ -222,9 +232,31 @@ impl World {
                 held.contains(id) || self.spreads.holders(id).is_some_and(|h| !h.is_empty())
             };
             let promised = n.promised.iter().filter(live).copied().collect();
-            Holdings { node, group: groups[node], held, promised }
+            let spared = self.spared(node);
+            Holdings { node, group: groups[node], held, spared, promised }
         };
         self.honest().map(holding).collect()
+    }
+
+    /// What is live and of no topic that a node has to carry.
+    fn spared(&self, node: usize) -> BTreeSet<TransactionId> {
+        let n = &self.nodes[node];
+        if !n.is_edge() {
+            return BTreeSet::new();
+        }
+        let live = self.spreads.live_by_id(self.latest_wall());
+        live.filter(|(_, spread)| !n.wants(spread.topic)).map(|(id, _)| *id).collect()
+    }
+
+    /// Of these nodes, those that have to carry a topic.
+    fn carriers<'a>(&self, nodes: &'a NodeSet, topic: TopicKey) -> Cow<'a, NodeSet> {
+        let mut carriers = Cow::Borrowed(nodes);
+        for edge in &self.edges {
+            if !self.nodes[*edge].wants(topic) {
+                carriers.to_mut().remove(*edge);
+            }
+        }
+        carriers
     }
 
     /// Nodes that run and do what they should.
@@ -250,23 +282,28 @@ impl World {
 
     fn missing_of(&self, weight: impl Fn(u64) -> u64) -> u64 {
         let expected: NodeSet = self.honest().collect();
-        let all = expected.len();
         let live = self.spreads.live(self.latest_wall());
-        live.map(|s| (all - s.holders.common(&expected)) as u64 * weight(s.size)).sum()
+        let missing = |s: &Spread| {
+            let carriers = self.carriers(&expected, s.topic);
+            (carriers.len() - s.holders.common(&carriers)) as u64 * weight(s.size)
+        };
+        live.map(missing).sum()
     }
 
-    /// Whether within each connected group all honest nodes hold the same.
+    /// Whether within each connected group what one honest node holds is at all that carry it.
     pub(super) fn is_even(&self) -> bool {
         let groups = self.groups();
         let mut sets: BTreeMap<usize, NodeSet> = BTreeMap::new();
         for node in self.honest() {
             sets.entry(groups[node]).or_default().insert(node);
         }
-        let sizes: Vec<_> = sets.values().map(|set| (set, set.len())).collect();
-        let even = |holders: &NodeSet| {
-            sizes.iter().all(|(set, size)| [0, *size].contains(&holders.common(set)))
+        let even = |s: &Spread| {
+            sets.values().all(|set| {
+                let carriers = self.carriers(set, s.topic);
+                s.holders.common(set) == 0 || s.holders.common(&carriers) == carriers.len()
+            })
         };
-        self.spreads.live(self.latest_wall()).all(|s| even(&s.holders))
+        self.spreads.live(self.latest_wall()).all(even)
     }
 
     /// The connected component of each node, counting links that both ends have.
@@ -303,8 +340,9 @@ impl World {
         let expected: NodeSet = self.honest().collect();
         let (mut pairs, mut there) = (0, 0);
         for spread in self.spreads.live(self.latest_wall()) {
-            pairs += expected.len();
-            there += spread.holders.common(&expected);
+            let carriers = self.carriers(&expected, spread.topic);
+            pairs += carriers.len();
+            there += spread.holders.common(&carriers);
         }
         let f = &self.figures;
         let deliveries = (f.latencies.len() + f.aside.len()) as u64;

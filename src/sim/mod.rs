@@ -49,6 +49,7 @@ mod dice;
 mod digest;
 mod faults;
 mod flow;
+pub mod flushed;
 mod ids;
 mod net;
 mod node;
@@ -63,6 +64,7 @@ mod store;
 mod tamper;
 #[cfg(test)]
 mod tests;
+pub mod unwanted;
 mod world;
 
 pub use config::{Behaviour, Latency, Loss, NodeOptions, Topology, Verification, WorldConfig};

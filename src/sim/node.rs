@@ -4,13 +4,13 @@ use std::collections::{BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use crate::config::Config;
+use crate::config::{Carry, Config};
 use crate::error::StoreErrorKind;
 use crate::identity::Identity;
 use crate::protocol::Protocol;
 use crate::types::{
-    Cursor, Endpoint, Host, LinkId, MonoTime, PeerId, PeerRecord, RecordDraft, TransactionId,
-    WallTime,
+    Cursor, Endpoint, Host, LinkId, MonoTime, PeerId, PeerRecord, RecordDraft, Topic, TopicKey,
+    TransactionId, WallTime,
 };
 
 use super::config::{Behaviour, NodeOptions};
@@ -77,6 +77,8 @@ pub(super) struct Node {
     pub(super) partition: usize,
     /// Its machine is gone, not only its process: nobody answers a dial.
     pub(super) vanished: bool,
+    /// What its host subscribes to.
+    pub(super) subscribed: Option<BTreeSet<TopicKey>>,
     /// Its latencies are not counted with those of the others.
     pub(super) aside: bool,
     /// What it announced without having it.
@@ -108,6 +110,7 @@ impl Node {
             ready_bulk: VecDeque::new(),
             vanished: false,
             aside: false,
+            subscribed: Some(BTreeSet::new()),
             cried: BTreeSet::new(),
             uplink: None,
             downlink: None,
@@ -152,6 +155,19 @@ impl Node {
     pub(super) fn make_ready(&mut self, pipe: u64, side: usize, bulk: bool) {
         let queue = if bulk { &mut self.ready_bulk } else { &mut self.ready };
         queue.push_back((pipe, side));
+    }
+
+    /// Whether it may do without some topics.
+    pub(super) fn is_edge(&self) -> bool {
+        self.config.gossip.carry == Carry::Subscribed
+    }
+
+    /// Whether its host wants a topic, or it is a relay.
+    pub(super) fn wants(&self, topic: TopicKey) -> bool {
+        let fixed = |name: &String| Topic::new(name).is_ok_and(|t| TopicKey::of(&t) == topic);
+        !self.is_edge()
+            || self.subscribed.as_ref().is_none_or(|topics| topics.contains(&topic))
+            || self.config.gossip.topics.iter().any(fixed)
     }
 
     /// Whether it does what it should.

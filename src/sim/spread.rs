@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::types::{Transaction, TransactionId, WallTime};
+use crate::types::{TopicKey, Transaction, TransactionId, WallTime};
 
 use super::ids::{FastMap, NodeSet};
 
@@ -10,6 +10,7 @@ use super::ids::{FastMap, NodeSet};
 #[derive(Debug, Default)]
 pub(super) struct Spread {
     pub(super) published_at: Duration,
+    pub(super) topic: TopicKey,
     pub(super) size: u64,
     /// Set once a store has it.
     pub(super) keep_until: Option<WallTime>,
@@ -23,8 +24,14 @@ pub(super) struct Spread {
 pub(super) struct Spreads(FastMap<TransactionId, Spread>);
 
 impl Spreads {
-    pub(super) fn published(&mut self, id: TransactionId, size: u64, at: Duration) {
-        self.0.entry(id).or_insert_with(|| Spread { published_at: at, size, ..Spread::default() });
+    pub(super) fn published(&mut self, transaction: &Transaction, at: Duration) {
+        let new = || Spread {
+            published_at: at,
+            topic: TopicKey::of(transaction.topic()),
+            size: transaction.header().payload_len,
+            ..Spread::default()
+        };
+        self.0.entry(transaction.id()).or_insert_with(new);
     }
 
     pub(super) fn published_at(&self, id: &TransactionId) -> Option<Duration> {
@@ -72,7 +79,15 @@ impl Spreads {
 
     /// Accepted somewhere, and to be kept at `now`.
     pub(super) fn live(&self, now: WallTime) -> impl Iterator<Item = &Spread> {
-        self.0.values().filter(move |s| s.keep_until.is_some_and(|until| until > now))
+        self.live_by_id(now).map(|(_, spread)| spread)
+    }
+
+    /// The same with their ids.
+    pub(super) fn live_by_id(
+        &self,
+        now: WallTime,
+    ) -> impl Iterator<Item = (&TransactionId, &Spread)> {
+        self.0.iter().filter(move |(_, s)| s.keep_until.is_some_and(|until| until > now))
     }
 }
 

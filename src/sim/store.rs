@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use crate::protocol::{Queued, Restored};
 use crate::types::{
-    Ban, Cursor, EntryState, IndexEntry, NewEntry, PeerId, StoredPeer, Transaction, TransactionId,
-    WallTime,
+    Ban, Cursor, EntryState, IndexEntry, KeptPartial, NewEntry, Partial, PeerId, Piece, StoredPeer,
+    TopicKey, Transaction, TransactionId, WallTime,
 };
 
 use super::ids::FastMap;
@@ -29,6 +29,8 @@ pub(super) struct Store {
     queued: u64,
     peers: BTreeMap<PeerId, StoredPeer>,
     bans: BTreeMap<PeerId, Ban>,
+    /// Partial payloads, oldest first.
+    partials: Vec<Partial>,
 }
 
 impl Store {
@@ -76,11 +78,42 @@ impl Store {
     pub(super) fn expire(&mut self, now: WallTime) -> Vec<TransactionId> {
         let gone = self.log.values().filter(|e| e.keep_until <= now).map(|e| e.transaction.id());
         let gone: Vec<_> = gone.collect();
+        self.partials.retain(|partial| partial.keep_until > now);
         self.log.retain(|_, entry| entry.keep_until > now);
         for id in &gone {
             self.by_id.remove(id);
         }
         gone
+    }
+
+    pub(super) fn keep_partial(&mut self, mut new: Partial, max_bytes: u64) {
+        if let Some(at) = self.partials.iter().position(|p| p.id == new.id) {
+            let old = self.partials.remove(at);
+            new.pieces.extend(old.pieces);
+        }
+        self.partials.push(new);
+        let bytes = |p: &Partial| p.pieces.iter().map(|p| p.bytes.len() as u64).sum::<u64>();
+        while self.partials.iter().map(bytes).sum::<u64>() > max_bytes {
+            self.partials.remove(0);
+        }
+    }
+
+    pub(super) fn partial(&self, id: &TransactionId) -> Vec<Piece> {
+        let found = self.partials.iter().find(|p| p.id == *id);
+        found.map(|p| p.pieces.clone()).unwrap_or_default()
+    }
+
+    pub(super) fn drop_partials(&mut self, ids: &[TransactionId]) {
+        self.partials.retain(|p| !ids.contains(&p.id));
+    }
+
+    pub(super) fn forget_partials(&mut self) {
+        self.partials.clear();
+    }
+
+    /// Partial payloads kept.
+    pub(super) fn partials(&self) -> usize {
+        self.partials.len()
     }
 
     pub(super) fn confirm(&mut self, ids: &[TransactionId]) {
@@ -134,6 +167,7 @@ impl Store {
             cursor: Cursor(*cursor),
             id: e.transaction.id(),
             origin: e.transaction.origin(),
+            topic: TopicKey::of(e.transaction.topic()),
             size: e.transaction.header().payload_len,
             hops: e.hops,
             created: e.transaction.header().created,
@@ -147,6 +181,12 @@ impl Store {
             index: self.log.iter().map(entry).collect(),
             outbox: outbox.into_iter().map(|kept| kept.queued).collect(),
             max_bytes,
+            partials: Some(
+                self.partials
+                    .iter()
+                    .map(|p| KeptPartial { id: p.id, keep_until: p.keep_until })
+                    .collect(),
+            ),
         }
     }
 }

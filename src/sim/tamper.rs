@@ -38,7 +38,7 @@ pub(super) fn tamper(behaviour: Behaviour, own: PeerId, message: &mut Message) -
             }
             true
         }
-        (Behaviour::WrongRecord, Message::Peers(records)) => {
+        (Behaviour::WrongRecord, Message::Peers { records, .. }) => {
             records.iter_mut().filter(|r| r.peer() != own).for_each(|r| r.draft.seq += 1000);
             true
         }

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::protocol::{DialId, Input, Judgement, Output, Protocol, Ticket};
+use crate::protocol::{DialId, Input, Judgement, Output, PartialOp, Protocol, Ticket};
 use crate::types::{
-    Endpoint, FailureKind, Header, LinkId, NewEntry, PeerId, Topic, Transaction, TransactionId,
-    WallTime,
+    Endpoint, FailureKind, Header, LinkId, NewEntry, PeerId, Topic, TopicKey, Transaction,
+    TransactionId, WallTime,
 };
 
 use super::check::{self, Checker, Seen, Violation};
@@ -41,6 +41,7 @@ pub(super) enum Event {
     Stored { node: usize, boot: u64, ticket: Ticket, entry: Box<NewEntry>, own: bool },
     Loaded { node: usize, boot: u64, ticket: Ticket, ids: Vec<TransactionId> },
     Renewed { node: usize, boot: u64 },
+    Partial { node: usize, boot: u64, op: Box<PartialOp> },
     Completed { node: usize, boot: u64, input: Box<Input> },
     Resume { node: usize, boot: u64 },
 }
@@ -59,6 +60,8 @@ pub struct World {
     pub(super) soon: VecDeque<Event>,
     pub(super) outputs: Vec<Output>,
     pub(super) nodes: Vec<Node>,
+    /// Those of them that carry only some topics.
+    pub(super) edges: Vec<usize>,
     pub(super) addresses: BTreeMap<Endpoint, usize>,
     pub(super) by_peer: FastMap<PeerId, usize>,
     pub(super) pipes: Pipes,
@@ -92,6 +95,7 @@ impl World {
             soon: VecDeque::new(),
             outputs: Vec::new(),
             nodes: Vec::new(),
+            edges: Vec::new(),
             addresses: BTreeMap::new(),
             by_peer: FastMap::default(),
             pipes: Pipes::default(),
@@ -152,6 +156,9 @@ impl World {
         node.uplink = self.config.uplink;
         node.downlink = self.config.downlink;
         self.faults.nodes_hidden += u64::from(node.options.hidden);
+        if node.is_edge() {
+            self.edges.push(index);
+        }
         self.addresses.insert(node.endpoint.clone(), index);
         self.by_peer.insert(node.peer_id(), index);
         self.places.add(&mut self.dice, node.options.region);
@@ -192,6 +199,11 @@ impl World {
     /// What reached a node's log, in the order of its cursors.
     pub fn deliveries(&self, node: usize) -> &[Delivery] {
         &self.nodes[node].deliveries
+    }
+
+    /// Partial payloads that a node's disk keeps.
+    pub fn partials(&self, node: usize) -> usize {
+        self.nodes[node].store.partials()
     }
 
     /// Own transactions that a node's disk still has in its outbox.
@@ -263,12 +275,24 @@ impl World {
 
     /// Publishes a given transaction.
     pub fn publish_transaction(&mut self, node: usize, transaction: Transaction) {
-        let size = transaction.header().payload_len;
-        self.spreads.published(transaction.id(), size, self.now);
+        self.spreads.published(&transaction, self.now);
         let n = &mut self.nodes[node];
         n.next_call += 1;
         let call = crate::protocol::CallId(n.next_call);
         self.feed(node, Input::Publish { call, transaction, renews: None });
+    }
+
+    /// Sets what a node's host subscribes to, also after a restart; `None` is everything. Without it
+    /// an edge subscribes to nothing; a relay carries everything in any case.
+    ///
+    /// # Panics
+    /// If a topic is longer than 255 bytes.
+    pub fn subscribe(&mut self, node: usize, topics: Option<&[&str]>) {
+        let key =
+            |name: &&str| TopicKey::of(&Topic::new(name).expect("a topic has at most 255 bytes"));
+        self.nodes[node].subscribed = topics.map(|topics| topics.iter().map(key).collect());
+        let topics = self.nodes[node].subscribed.clone();
+        self.feed(node, Input::Subscribed { topics });
     }
 
     /// Gives a node any input, for scenarios that this API has no word for.

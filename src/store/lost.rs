@@ -2,19 +2,9 @@
 
 use std::collections::HashMap;
 
-use crate::types::Topic;
-
 /// Topics that are known one by one. Others share one answer, which may be too high: a subscriber
 /// of such a topic may be told of a gap that is none.
 const MAX_TOPICS: usize = 4096;
-
-/// Stands for a topic; two topics with one key would share a loss, which tells one of them of a
-/// gap that is none.
-pub(super) fn topic_key(topic: &Topic) -> u64 {
-    let hash = blake3::hash(topic.as_str().as_bytes());
-    let (first, _) = hash.as_bytes().split_first_chunk().unwrap_or((&[0; 8], &[]));
-    u64::from_le_bytes(*first)
-}
 
 /// The highest cursor that is gone, by topic.
 #[derive(Debug, Clone, Default)]

@@ -10,14 +10,18 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 
-use super::lost::{Losses, topic_key};
+use super::lost::Losses;
+use super::partials::Partials;
 use super::{kept_reason, stored_size, too_many_cursors};
 use crate::error::{StoreError, StoreErrorKind};
 use crate::ports::{
-    Ban, EntryState, IndexEntry, LogEntry, MAX_CURSORS, NewEntry, OutboxEntry, Page, PeerStore,
-    QueueSize, StoredPeer, TransactionQueue, TransactionStore, Usage, Which,
+    Ban, EntryState, IndexEntry, KeptPartial, LogEntry, MAX_CURSORS, NewEntry, OutboxEntry, Page,
+    Partial, PeerStore, QueueSize, StoredPeer, TransactionQueue, TransactionStore, Usage, Which,
 };
-use crate::types::{Cursor, PeerId, Topic, Transaction, TransactionId, WallTime};
+use crate::types::{Cursor, PeerId, Piece, Topic, TopicKey, Transaction, TransactionId, WallTime};
+
+/// Bytes of partial payloads in memory at most, whatever the node would let a store keep.
+const MAX_PARTIAL_BYTES: u64 = 64 << 20;
 
 /// Keeps peers and bans in memory; as many as the node hands it, which is bounded by
 /// `discovery.max_peers`.
@@ -187,6 +191,9 @@ fn kind(state: &EntryState) -> Which {
 /// [`MemoryTransactionStore::new`]. Cursors of a restarted process rise as long as the earlier one
 /// took no more than 4096 transactions a millisecond. Reading after a cursor of an earlier run
 /// reports all up to the creation as lost.
+///
+/// Partial payloads that make room for others move here too, up to 64 MiB of them: that is room for
+/// those who wait, not less memory.
 #[derive(Debug)]
 pub struct MemoryTransactionStore {
     max_bytes: Option<u64>,
@@ -207,6 +214,7 @@ struct Log {
     gone: Ranges,
     losses: Losses,
     cursors: BTreeMap<String, Cursor>,
+    partials: Partials,
 }
 
 impl MemoryTransactionStore {
@@ -276,7 +284,8 @@ impl TransactionStore for MemoryTransactionStore {
             entries.last().map_or(after, |last| last.cursor)
         };
         // Cursors of other topics are no loss of this one.
-        let last = topic.map_or(next.0, |topic| log.losses.of(Some(topic_key(topic))).min(next.0));
+        let last =
+            topic.map_or(next.0, |topic| log.losses.of(Some(TopicKey::of(topic).0)).min(next.0));
         let mut lost_until = log.gone.last_within(after.0, last);
         if (1..self.base).contains(&after.0) {
             lost_until = lost_until.max(Some(Cursor(self.base)));
@@ -290,6 +299,7 @@ impl TransactionStore for MemoryTransactionStore {
             cursor: *cursor,
             id: entry.transaction.id(),
             origin: entry.transaction.origin(),
+            topic: TopicKey::of(entry.transaction.topic()),
             size: entry.transaction.header().payload_len,
             hops: entry.hops,
             created: entry.transaction.header().created,
@@ -312,6 +322,7 @@ impl TransactionStore for MemoryTransactionStore {
             log.remove(cursor);
             count += 1;
         }
+        log.partials.expire(now);
         Ok(count)
     }
 
@@ -341,6 +352,26 @@ impl TransactionStore for MemoryTransactionStore {
         lock(&self.kept).cursors.remove(name);
         Ok(())
     }
+
+    async fn partials(&self) -> Result<Option<Vec<KeptPartial>>, StoreError> {
+        Ok(Some(lock(&self.kept).partials.list()))
+    }
+
+    async fn put_partial(&self, partial: &Partial, max_bytes: u64) -> Result<(), StoreError> {
+        lock(&self.kept).partials.put(partial, max_bytes.min(MAX_PARTIAL_BYTES))
+    }
+
+    async fn get_partial(&self, id: &TransactionId) -> Result<Vec<Piece>, StoreError> {
+        Ok(lock(&self.kept).partials.get(id))
+    }
+
+    async fn remove_partials(&self, ids: &[TransactionId]) -> Result<(), StoreError> {
+        let log = &mut *lock(&self.kept);
+        for id in ids {
+            log.partials.remove(id);
+        }
+        Ok(())
+    }
 }
 
 impl Log {
@@ -365,7 +396,7 @@ impl Log {
             }
         }
         self.gone.insert(cursor);
-        self.losses.note(topic_key(topic), cursor);
+        self.losses.note(TopicKey::of(topic).0, cursor);
     }
 
     fn after(&self, after: Cursor) -> impl Iterator<Item = (&u64, &LogEntry)> {

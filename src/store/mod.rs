@@ -2,6 +2,7 @@
 
 mod lost;
 mod memory;
+mod partials;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
@@ -24,6 +25,11 @@ fn kept_reason(ban: &Ban) -> &str {
 
 fn too_many_cursors() -> StoreError {
     let message = format!("{MAX_CURSORS} named cursors are kept already");
+    StoreError::new(StoreErrorKind::Full, message)
+}
+
+fn partial_too_large(most: u64) -> StoreError {
+    let message = format!("partial payloads are bounded to {most} bytes together");
     StoreError::new(StoreErrorKind::Full, message)
 }
 

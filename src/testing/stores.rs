@@ -8,11 +8,12 @@ use bytes::Bytes;
 use crate::error::StoreErrorKind;
 use crate::identity::Identity;
 use crate::ports::{
-    Ban, EntryState, LogEntry, MAX_CURSORS, NatProber, NewEntry, OutboxEntry, PeerStore,
-    StoredPeer, TransactionQueue, TransactionStore, Validator, Which,
+    Ban, EntryState, KeptPartial, LogEntry, MAX_CURSORS, NatProber, NewEntry, OutboxEntry, Partial,
+    PeerStore, StoredPeer, TransactionQueue, TransactionStore, Validator, Which,
 };
 use crate::types::{
-    Cursor, Endpoint, Header, PeerId, RecordDraft, Signature, Topic, Transaction, WallTime,
+    Cursor, Endpoint, Header, PeerId, Piece, RecordDraft, Signature, Topic, TopicKey, Transaction,
+    WallTime,
 };
 
 /// What every [`PeerStore`] does. `store` must be empty.
@@ -277,6 +278,7 @@ pub async fn transaction_store(store: &dyn TransactionStore, late: Duration) {
     let (header, entry) = (entries[10].transaction.header(), &entries[10]);
     let meta = (index[0].created, index[0].origin, index[0].hops, index[0].keep_until);
     let wanted = (header.created, header.origin, entry.hops, entry.keep_until);
+    assert_eq!(index[0].topic, TopicKey::of(&header.topic), "the index knows topics");
     assert_eq!(meta, wanted, "the index is complete");
 
     let all: Vec<LogEntry> = (cursors.iter().copied().chain([again[1]]))
@@ -291,6 +293,7 @@ pub async fn transaction_store(store: &dyn TransactionStore, late: Duration) {
     assert_eq!((usage.entries, usage.bytes), (all.len() as u64, bytes), "it knows how full it is");
     read_pages(store, &all).await;
     named_cursors(store).await;
+    partial_payloads(store).await;
     expiry(store, &all, apart).await;
 }
 
@@ -312,6 +315,63 @@ async fn named_cursors(store: &dyn TransactionStore) {
     let error = store.save_cursor("one more", Cursor(1)).await.expect_err("the bound holds");
     assert_eq!(error.kind, StoreErrorKind::Full, "{error}");
     store.save_cursor("b", Cursor(2)).await.expect("a known name needs no room");
+}
+
+/// Pieces of a partial payload, of 100 bytes with their proofs.
+fn partial(n: u64, pieces: &[u32], keep_until: u64) -> Partial {
+    let id = transaction("partial", n).id();
+    let piece = |index: &u32| Piece {
+        id,
+        index: *index,
+        bytes: Bytes::from(format!("{n:030}{index:030}")),
+        proof: Bytes::from(format!("{index:040}")),
+    };
+    let pieces = pieces.iter().map(piece).collect();
+    Partial { id, keep_until: WallTime::from_millis(keep_until), pieces }
+}
+
+/// What a store that keeps partial payloads does with them; others are left alone.
+async fn partial_payloads(store: &dyn TransactionStore) {
+    let list = async || store.partials().await.expect("partial payloads are listed");
+    let Some(none) = list().await else { return };
+    assert_eq!(none, [], "the store is not empty");
+    let kept = |p: &Partial| KeptPartial { id: p.id, keep_until: p.keep_until };
+    let pieces = async |p: &Partial| store.get_partial(&p.id).await.expect("pieces");
+    let put = async |p: &Partial, max| store.put_partial(p, max).await;
+
+    // More than any chunk that a store may write in.
+    let many: Vec<_> = (0..150).rev().collect();
+    let (a, b) = (partial(1, &many, 5), partial(2, &[7, 3], 7));
+    assert_eq!(pieces(&a).await, [], "an unknown id is no error");
+    for p in [&a, &b] {
+        put(p, 1 << 20).await.expect("pieces are kept");
+    }
+    assert_eq!(list().await, Some(vec![kept(&a), kept(&b)]), "the oldest first");
+    let in_order = partial(1, &(0..150).collect::<Vec<_>>(), 0).pieces;
+    assert_eq!(pieces(&a).await, in_order, "in the order of their numbers");
+    let more = partial(1, &[150, 3], 6);
+    put(&more, 1 << 20).await.expect("pieces are added");
+    assert_eq!(pieces(&a).await, partial(1, &(0..=150).collect::<Vec<_>>(), 0).pieces);
+    assert_eq!(list().await, Some(vec![kept(&b), kept(&more)]), "it is the newest then");
+    assert_eq!(pieces(&b).await, partial(2, &[3, 7], 0).pieces, "others are as they were");
+
+    let c = partial(3, &[0], 8);
+    put(&c, 15_200).await.expect("the oldest makes room");
+    assert_eq!(list().await, Some(vec![kept(&more), kept(&c)]));
+    assert_eq!(pieces(&b).await, [], "and is gone as a whole");
+    for (large, most) in [(partial(4, &many, 8), 14_999), (partial(3, &[1, 2], 8), 299)] {
+        let error = put(&large, most).await.expect_err("the bound holds");
+        assert_eq!(error.kind, StoreErrorKind::Full, "{error}");
+    }
+    assert_eq!(list().await, Some(vec![kept(&more), kept(&c)]), "nothing changed");
+
+    store.remove_partials(&[b.id, c.id]).await.expect("an unknown id is no error");
+    assert_eq!(list().await, Some(vec![kept(&more)]));
+    let expire = async |at| store.expire(WallTime::from_millis(at)).await.expect("expire");
+    put(&b, 1 << 20).await.expect("pieces are kept");
+    assert_eq!((expire(5).await, expire(6).await), (0, 0), "they are not counted");
+    assert_eq!(list().await, Some(vec![kept(&b)]), "what may go is gone");
+    store.remove_partials(&[b.id]).await.expect("they are removed");
 }
 
 /// Entry n may go at this time: apart enough that a store can drop one without the next.
@@ -442,10 +502,21 @@ pub async fn transaction_store_durability(open: impl AsyncFn() -> Arc<dyn Transa
     assert_eq!(found.as_ref(), Some(&entries[2].transaction), "and is found");
     store.save_cursor("name", cursors[1]).await.expect("save");
     store.expire(WallTime::from_millis(u64::MAX)).await.expect("expire");
+    let keeps_partials = store.partials().await.expect("partials").is_some();
+    let part = partial(1, &[0, 5, 9], 1);
+    if keeps_partials {
+        store.put_partial(&part, 1000).await.expect("pieces are kept");
+    }
     drop(store);
     let store = open().await;
     let saved = store.load_cursor("name").await.expect("load");
     assert_eq!(saved, Some(cursors[1]), "named cursors survive");
+    if keeps_partials {
+        let kept = KeptPartial { id: part.id, keep_until: part.keep_until };
+        assert_eq!(store.partials().await.expect("partials"), Some(vec![kept]));
+        let pieces = store.get_partial(&part.id).await.expect("pieces");
+        assert_eq!(pieces, part.pieces, "partial payloads survive");
+    }
     let page = store.read(None, cursors[1], 10, usize::MAX).await.expect("read");
     assert_eq!(page.lost_until, Some(cursors[4]), "a loss is not forgotten");
     let back = store.append(&[new_entry("kept", 9)]).await.expect("entries are appended");

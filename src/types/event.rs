@@ -39,6 +39,8 @@ pub enum Refusal {
     Expired,
     /// A transaction whose origin has its share of the store. It is taken when there is room again.
     OverShare,
+    /// A transaction whose topic nobody here or behind this edge wants.
+    Unwanted,
     /// The host's validator rejected it.
     Rejected,
     /// The host's validator ignored it.
@@ -96,6 +98,11 @@ pub enum Event {
     ModeChanged {
         /// The new mode.
         mode: Mode,
+    },
+    /// This edge began to stand in for a relay because it knew no way to one, or knows one again.
+    StandInChanged {
+        /// Whether it carries every topic from now on.
+        stands_in: bool,
     },
     /// One of the node's own transactions is now stored by this many other nodes.
     Replicated {

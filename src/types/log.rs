@@ -1,6 +1,6 @@
 //! Entries of the retained log and of the outbox.
 
-use super::{Cursor, PeerId, Transaction, TransactionId, WallTime};
+use super::{Cursor, PeerId, Piece, TopicKey, Transaction, TransactionId, WallTime};
 
 /// A transaction to be kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +15,26 @@ pub struct NewEntry {
     pub keep_until: WallTime,
 }
 
+/// Part of a large payload that is on its way in and has to make room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Partial {
+    /// Whose payload.
+    pub id: TransactionId,
+    /// When it may go, as the transaction itself.
+    pub keep_until: WallTime,
+    /// Pieces that were checked, each with its proof, in any order.
+    pub pieces: Vec<Piece>,
+}
+
+/// A partial payload that a store keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeptPartial {
+    /// Whose payload.
+    pub id: TransactionId,
+    /// When it may go.
+    pub keep_until: WallTime,
+}
+
 /// What the protocol needs to know of a kept transaction without its payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IndexEntry {
@@ -24,6 +44,8 @@ pub struct IndexEntry {
     pub id: TransactionId,
     /// Who published it.
     pub origin: PeerId,
+    /// Where it belongs.
+    pub topic: TopicKey,
     /// Length of its payload in bytes.
     pub size: u64,
     /// Hops from its origin.

@@ -7,7 +7,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Bound, CloseReason, Head, PeerRecord, PieceRange, Reconcile, Transaction, TransactionId,
+    Bound, CloseReason, Head, Interest, PeerRecord, PieceRange, Reconcile, Transaction,
+    TransactionId,
 };
 
 /// The oldest wire version that this node speaks.
@@ -43,6 +44,8 @@ pub struct Hello {
     pub record: PeerRecord,
     /// The address from which the sender sees the receiver come.
     pub observed: Option<IpAddr>,
+    /// What the sender wants; a sender that does not say is a relay.
+    pub interest: Interest,
     /// The sender's own transactions that wait for copies come next, announced in the order of
     /// publishing, until it says [`Message::Flushed`].
     pub owes: bool,
@@ -133,7 +136,12 @@ pub enum Message {
         max: u32,
     },
     /// Peers I know, by their own signed records.
-    Peers(Vec<PeerRecord>),
+    Peers {
+        /// The records, at most [`super::MAX_RECORDS_PER_MESSAGE`].
+        records: Vec<PeerRecord>,
+        /// So many of the first are relays, as far as I know; 0 also where I know of no difference.
+        relays: u32,
+    },
     /// I have these.
     Announce(Vec<Announcement>),
     /// Send me these.
@@ -179,6 +187,8 @@ pub enum Message {
         /// The sender's place in the order of reservations, which may have risen since its offer.
         place: u32,
     },
+    /// This is what I want from now on.
+    Interest(Interest),
     /// What of mine waited for copies has been announced.
     Flushed,
 }
@@ -192,7 +202,7 @@ impl Message {
             Self::Ping { .. } => "ping",
             Self::Pong { .. } => "pong",
             Self::PeersRequest { .. } => "peers_request",
-            Self::Peers(_) => "peers",
+            Self::Peers { .. } => "peers",
             Self::Announce(_) => "announce",
             Self::Want(_) => "want",
             Self::Missing(_) => "missing",
@@ -208,6 +218,7 @@ impl Message {
             Self::Reserve(_) => "reserve",
             Self::Busy(_) => "busy",
             Self::Receiving { .. } => "receiving",
+            Self::Interest(_) => "interest",
             Self::Flushed => "flushed",
         }
     }
@@ -215,8 +226,10 @@ impl Message {
     /// About how many bytes it takes on the wire; what queues are bounded by.
     pub fn weight(&self) -> usize {
         const ID: usize = 34;
+        let topics = |i: &Interest| 8 * i.topics.as_ref().map_or(0, Vec::len);
         8 + match self {
-            Self::Hello(_) => 400,
+            Self::Hello(hello) => 400 + topics(&hello.interest),
+            Self::Interest(interest) => 16 + topics(interest),
             Self::Goodbye { .. }
             | Self::Ping { .. }
             | Self::Pong { .. }
@@ -224,7 +237,7 @@ impl Message {
             | Self::Flushed => 12,
             Self::Ask(ranges) | Self::Answer(ranges) => ranges.weight(),
             Self::Yours { .. } => 28,
-            Self::Peers(records) => 200 * records.len(),
+            Self::Peers { records, .. } => 200 * records.len(),
             Self::Announce(list) => 44 * list.len(),
             Self::Want(ids)
             | Self::Missing(ids)

@@ -8,6 +8,7 @@ mod event;
 mod head;
 mod hex;
 mod id;
+mod interest;
 mod limits;
 mod link;
 mod log;
@@ -26,12 +27,13 @@ pub use endpoint::{AddressScope, Endpoint, EndpointError, Host, TransportKind};
 pub use event::{Event, Mode, Refusal};
 pub use head::Head;
 pub use id::{Cursor, ParseIdError, PeerId, Topic, TransactionId};
+pub use interest::{Interest, MAX_DEPTH, MAX_INTERESTS, NOWHERE, TopicKey};
 pub use limits::{
     MAX_ENDPOINTS, MAX_FRAME_BYTES, MAX_IDS_PER_MESSAGE, MAX_MESSAGES_PER_FRAME, MAX_NETWORK_BYTES,
     MAX_RECORDS_PER_MESSAGE, MAX_TOPIC_BYTES, PIECE_BYTES,
 };
 pub use link::{CloseReason, Direction, FailureKind, LinkId, Verdict};
-pub use log::{EntryState, IndexEntry, NewEntry};
+pub use log::{EntryState, IndexEntry, KeptPartial, NewEntry, Partial};
 pub use message::{
     Announcement, FEATURES, Features, Hello, Message, Offer, Piece, Reservation, WIRE_VERSION_MAX,
     WIRE_VERSION_MIN,

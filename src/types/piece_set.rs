@@ -47,11 +47,21 @@ impl PieceSet {
             if range.first == 0 && end == len {
                 return Self::full(len);
             }
-            for piece in range.first..end {
-                set.insert(piece);
-            }
+            set.set_bits(range.first, end);
         }
+        set.recount();
         set
+    }
+
+    /// Sets the bits of `first..end` a word at a time: ranges may overlap, so their sizes bound nothing.
+    fn set_bits(&mut self, first: u32, end: u32) {
+        let (mut at, end) = (first as usize, end as usize);
+        while at < end {
+            let (word, from) = (at / 64, at % 64);
+            let to = (end - word * 64).min(64);
+            self.words[word] |= (u64::MAX >> (64 - (to - from))) << from;
+            at = word * 64 + to;
+        }
     }
 
     pub(crate) fn len(&self) -> u32 {

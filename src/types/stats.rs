@@ -65,6 +65,10 @@ counters! {
     pieces_received,
     /// Pieces that fitted no running fetch.
     pieces_unexpected,
+    /// Partial payloads moved from memory to the store because the room was needed.
+    partials_spilled,
+    /// Partial payloads that came back from the store and were fetched on from there.
+    partials_resumed,
     /// Ids announced.
     announcements_sent,
     /// Ids heard of.
@@ -101,6 +105,8 @@ counters! {
     refused_expired,
     /// Transactions refused: their origin has its share of the store.
     refused_over_share,
+    /// Transactions dropped: nobody here or behind this edge wants their topic.
+    refused_unwanted,
     /// Transactions refused by the validator.
     refused_rejected,
     /// Transactions ignored by the validator.
@@ -174,6 +180,8 @@ counters! {
     events_lagged,
     /// Validator calls that ran out of time, counted as ignore.
     validations_timed_out,
+    /// Times this edge began to stand in for a relay, because it knew no way to one.
+    stood_in,
     /// Times a peer became too slow for what was new and was skipped from there on.
     debts_opened,
     /// Times such a peer took frames again and a session over what it was skipped for was due.
@@ -238,6 +246,13 @@ pub struct LinkStatus {
     /// as it takes what waits for it.
     #[serde(default)]
     pub in_debt: bool,
+    /// Links from the peer to the nearest relay, as it says; 0 for a relay and for an edge that
+    /// stands in for one, 9 for an edge that knows none.
+    #[serde(default)]
+    pub depth: u8,
+    /// Whether the peer is a relay: it carries every topic by configuration.
+    #[serde(default)]
+    pub relay: bool,
 }
 
 /// A snapshot of a node.
@@ -266,6 +281,16 @@ pub struct Stats {
     pub dead_letters: u64,
     /// Fetches under way.
     pub fetching: u64,
+    /// Whether it carries every topic: a relay always, an edge while it stands in for one or while
+    /// that is what it or somebody behind it wants.
+    #[serde(default)]
+    pub carries_all: bool,
+    /// Otherwise, how many topics it carries.
+    #[serde(default)]
+    pub topics_carried: u32,
+    /// Whether it is an edge that stands in for a relay, because it knows no way to one.
+    #[serde(default)]
+    pub stands_in: bool,
     /// Counts since the start.
     pub counters: Counters,
 }

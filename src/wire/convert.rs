@@ -28,6 +28,7 @@ pub(super) mod kind {
     pub(crate) const RESERVE: u32 = 20;
     pub(crate) const BUSY: u32 = 21;
     pub(crate) const RECEIVING: u32 = 22;
+    pub(crate) const INTEREST: u32 = 23;
     pub(crate) const FLUSHED: u32 = 25;
     /// The highest that this version knows.
     pub(crate) const LAST: u32 = FLUSHED;

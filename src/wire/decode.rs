@@ -7,11 +7,11 @@ use bytes::{BufMut, Bytes, BytesMut};
 use super::WireError;
 use super::convert::{exactly, ip_of, kind, reason_of, signature_of};
 use crate::types::{
-    Announcement, Bound, Endpoint, Features, Head, Hello, MAX_ENDPOINTS, MAX_HEADER_BYTES,
-    MAX_IDS_PER_MESSAGE, MAX_IDS_PER_RECONCILE, MAX_NETWORK_BYTES, MAX_PROOF_BYTES, MAX_RANGES,
-    MAX_RANGES_PER_MESSAGE, MAX_RECORDS_PER_MESSAGE, Message, Offer, PIECE_BYTES, PeerId,
-    PeerRecord, Piece, PieceRange, Range, RangeContent, Reconcile, RecordDraft, Reservation,
-    Transaction, TransactionId, WallTime,
+    Announcement, Bound, Endpoint, Features, Head, Hello, Interest, MAX_ENDPOINTS,
+    MAX_HEADER_BYTES, MAX_IDS_PER_MESSAGE, MAX_IDS_PER_RECONCILE, MAX_INTERESTS, MAX_NETWORK_BYTES,
+    MAX_PROOF_BYTES, MAX_RANGES, MAX_RANGES_PER_MESSAGE, MAX_RECORDS_PER_MESSAGE, Message, NOWHERE,
+    Offer, PIECE_BYTES, PeerId, PeerRecord, Piece, PieceRange, Range, RangeContent, Reconcile,
+    RecordDraft, Reservation, TopicKey, Transaction, TransactionId, WallTime,
 };
 
 /// Longest text of an endpoint: a name of 253 bytes with a dot at its end, a colon, five digits.
@@ -173,7 +173,7 @@ pub(super) fn message(frame: &Bytes, body: &[u8]) -> Result<Option<Message>, Wir
         kind::PING => Message::Ping { nonce: nonce(body)? },
         kind::PONG => Message::Pong { nonce: nonce(body)? },
         kind::PEERS_REQUEST => peers_request(body)?,
-        kind::PEERS => Message::Peers(records(body)?),
+        kind::PEERS => peers(body)?,
         kind::ANNOUNCE => Message::Announce(announcements(body)?),
         kind::WANT => Message::Want(id_list(body)?),
         kind::MISSING => Message::Missing(id_list(body)?),
@@ -189,6 +189,7 @@ pub(super) fn message(frame: &Bytes, body: &[u8]) -> Result<Option<Message>, Wir
         kind::RESERVE => Message::Reserve(reservation(body)?),
         kind::BUSY => Message::Busy(id_list(body)?),
         kind::RECEIVING => receiving(body)?,
+        kind::INTEREST => Message::Interest(interest(body)?),
         kind::FLUSHED => Message::Flushed,
         _ => return Ok(None),
     }))
@@ -196,6 +197,7 @@ pub(super) fn message(frame: &Bytes, body: &[u8]) -> Result<Option<Message>, Wir
 
 fn hello(body: &[u8]) -> Result<Hello, WireError> {
     let (mut network, mut own, mut observed) = (&[][..], None, &[][..]);
+    let mut wanted = None;
     let (mut version_min, mut version_max) = (0, 0);
     let (mut features, mut incarnation, mut max_transaction) = (0, 0, 0);
     let mut owes = false;
@@ -210,6 +212,7 @@ fn hello(body: &[u8]) -> Result<Hello, WireError> {
             6 => max_transaction = value.uint("max_transaction")?,
             7 => own = Some(value.bytes("record")?),
             8 => observed = value.bytes("observed address")?,
+            9 => wanted = Some(value.bytes("interest")?),
             11 => owes = value.uint("owes")? != 0,
             _ => {}
         }
@@ -224,6 +227,7 @@ fn hello(body: &[u8]) -> Result<Hello, WireError> {
         max_transaction,
         record: record(own.ok_or(WireError::Missing { what: "record" })?)?,
         observed: ip_of(observed)?,
+        interest: wanted.map_or(Ok(Interest::default()), interest)?,
         owes,
     })
 }
@@ -260,15 +264,49 @@ fn peers_request(body: &[u8]) -> Result<Message, WireError> {
     Ok(Message::PeersRequest { max })
 }
 
-fn records(body: &[u8]) -> Result<Vec<PeerRecord>, WireError> {
+fn peers(body: &[u8]) -> Result<Message, WireError> {
     WireError::bound("records", occurrences(body, 1)?, MAX_RECORDS_PER_MESSAGE)?;
-    let mut list = Vec::new();
+    let (mut records, mut relays) = (Vec::new(), 0);
     for field in Fields(body) {
-        if let (1, value) = field? {
-            list.push(record(value.bytes("record")?)?);
+        match field? {
+            (1, value) => records.push(record(value.bytes("record")?)?),
+            (2, value) => relays = value.uint32("relays")?,
+            _ => {}
         }
     }
-    Ok(list)
+    Ok(Message::Peers { records, relays })
+}
+
+fn interest(body: &[u8]) -> Result<Interest, WireError> {
+    let (mut depth, mut makeshift, mut via) = (0, false, 0);
+    let (mut everything, mut topics) = (false, &[][..]);
+    for field in Fields(body) {
+        match field? {
+            // A later version may count further.
+            (1, value) => depth = value.uint("depth")?.min(u64::from(NOWHERE)),
+            (2, value) => makeshift = value.uint("makeshift")? != 0,
+            (3, value) => via = value.fixed64("via")?,
+            (4, value) => everything = value.uint("everything")? != 0,
+            (5, value) => topics = value.bytes("topics")?,
+            _ => {}
+        }
+    }
+    let actual = topics.len();
+    let (chunks, rest) = topics.as_chunks::<8>();
+    if !rest.is_empty() {
+        return Err(WireError::Length { what: "topics", actual, expected: "a multiple of 8" });
+    }
+    WireError::bound("topics", chunks.len(), MAX_INTERESTS)?;
+    let topics: Vec<_> = chunks.iter().map(|key| TopicKey(u64::from_le_bytes(*key))).collect();
+    if !topics.is_sorted_by(|a, b| a < b) {
+        return Err(WireError::Order { what: "topics" });
+    }
+    Ok(Interest {
+        depth: u8::try_from(depth).unwrap_or(NOWHERE),
+        makeshift,
+        via,
+        topics: (!everything).then_some(topics),
+    })
 }
 
 fn record(body: &[u8]) -> Result<PeerRecord, WireError> {

@@ -5,8 +5,8 @@
 
 use super::convert::{kind, reason_code, with_ip_bytes};
 use crate::types::{
-    Announcement, Bound, Hello, Message, Offer, PeerRecord, Piece, Range, RangeContent, Reconcile,
-    Reservation, Transaction, TransactionId,
+    Announcement, Bound, Hello, Interest, Message, Offer, PeerRecord, Piece, Range, RangeContent,
+    Reconcile, Reservation, Transaction, TransactionId,
 };
 
 const VARINT: u32 = 0;
@@ -145,7 +145,9 @@ impl Body for Message {
             Self::PeersRequest { max } => {
                 nested(out, kind::PEERS_REQUEST, &Numbers([u64::from(*max)]));
             }
-            Self::Peers(records) => nested(out, kind::PEERS, &Records(records)),
+            Self::Peers { records, relays } => {
+                nested(out, kind::PEERS, &Peers { records, relays: *relays });
+            }
             Self::Announce(list) => nested(out, kind::ANNOUNCE, list.as_slice()),
             Self::Want(list) => nested(out, kind::WANT, list.as_slice()),
             Self::Missing(list) => nested(out, kind::MISSING, list.as_slice()),
@@ -165,6 +167,7 @@ impl Body for Message {
             Self::Receiving { id, place } => {
                 nested(out, kind::RECEIVING, &Receiving(id, *place));
             }
+            Self::Interest(interest) => nested(out, kind::INTEREST, interest),
             Self::Flushed => nested(out, kind::FLUSHED, &Numbers([])),
         }
     }
@@ -180,6 +183,9 @@ impl Body for Hello {
         uint(out, 6, self.max_transaction);
         nested(out, 7, &self.record);
         with_ip_bytes(self.observed, |ip| bytes(out, 8, ip));
+        if self.interest != Interest::default() {
+            nested(out, 9, &self.interest);
+        }
         uint(out, 11, u64::from(self.owes));
     }
 }
@@ -215,12 +221,33 @@ impl Body for Nonce {
     }
 }
 
-struct Records<'a>(&'a [PeerRecord]);
+struct Peers<'a> {
+    records: &'a [PeerRecord],
+    relays: u32,
+}
 
-impl Body for Records<'_> {
+impl Body for Peers<'_> {
     fn write(&self, out: &mut impl Out) {
-        for record in self.0 {
+        for record in self.records {
             nested(out, 1, record);
+        }
+        uint(out, 2, u64::from(self.relays));
+    }
+}
+
+impl Body for Interest {
+    fn write(&self, out: &mut impl Out) {
+        uint(out, 1, u64::from(self.depth));
+        uint(out, 2, u64::from(self.makeshift));
+        fixed64(out, 3, self.via);
+        uint(out, 4, u64::from(self.topics.is_none()));
+        let topics = self.topics.as_deref().unwrap_or_default();
+        if !topics.is_empty() {
+            tag(out, 5, LENGTH);
+            out.varint(8 * topics.len() as u64);
+            for topic in topics {
+                out.raw(&topic.0.to_le_bytes());
+            }
         }
     }
 }

@@ -145,7 +145,7 @@ impl FrameEncoder {
 
 fn is_over_limit(message: &Message) -> bool {
     match message {
-        Message::Peers(list) => list.len() > MAX_RECORDS_PER_MESSAGE,
+        Message::Peers { records, .. } => records.len() > MAX_RECORDS_PER_MESSAGE,
         Message::Announce(list) => list.len() > MAX_IDS_PER_MESSAGE,
         Message::Want(list)
         | Message::Missing(list)
@@ -164,7 +164,13 @@ fn split_excess(message: &mut Message) -> Option<Message> {
         return None;
     }
     match message {
-        Message::Peers(list) => Some(Message::Peers(list.split_off(MAX_RECORDS_PER_MESSAGE))),
+        Message::Peers { records, relays } => {
+            let records = records.split_off(MAX_RECORDS_PER_MESSAGE);
+            let most = u32::try_from(MAX_RECORDS_PER_MESSAGE).unwrap_or(u32::MAX);
+            let beyond = relays.saturating_sub(most);
+            *relays -= beyond;
+            Some(Message::Peers { records, relays: beyond })
+        }
         Message::Announce(list) => Some(Message::Announce(list.split_off(IDS))),
         Message::Want(list) => Some(Message::Want(list.split_off(IDS))),
         Message::Missing(list) => Some(Message::Missing(list.split_off(IDS))),

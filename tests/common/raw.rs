@@ -10,8 +10,8 @@ use sorcha_peer::error::TransportError;
 use sorcha_peer::ports::{RawLink, Transport};
 use sorcha_peer::transport::{GrpcOptions, GrpcTransport};
 use sorcha_peer::types::{
-    CloseReason, FEATURES, Header, Hello, Message, RecordDraft, Signature, WIRE_VERSION_MAX,
-    WIRE_VERSION_MIN, WallTime,
+    CloseReason, FEATURES, Header, Hello, Interest, Message, RecordDraft, Signature,
+    WIRE_VERSION_MAX, WIRE_VERSION_MIN, WallTime,
 };
 use sorcha_peer::{Endpoint, Identity, PeerId, PeerNode, Topic, Transaction};
 
@@ -119,6 +119,7 @@ pub(crate) fn hello(identity: &Identity) -> Hello {
         max_transaction: u64::MAX,
         record: identity.sign_record(draft),
         observed: None,
+        interest: Interest::default(),
         owes: false,
     }
 }

@@ -21,14 +21,20 @@
 //! lacks is announced if it is little; if it is much, `Yours` tells it to open a session itself, so
 //! large differences are always pulled by who lacks them.
 //!
+//! On a link with an edge only topics that both sides said they want are compared (`interest`). Both
+//! sides work out that scope for each message from what was said before it on the link, so they may
+//! differ while something is changing: then something is listed for nothing, or a session is opened
+//! again, because whoever wants more needs everything anew. Within a scope a fingerprint costs a look
+//! at each entry of its range.
+//!
 //! A *need* is a window of which something may be missing on either side of a link. Needs arise
 //! on connect (everything; the side that dialled opens at once, the other one later, unless it has
 //! been found equal by then), when a debt is to be repaid, when announcements were dropped or given
-//! up, and by `Yours`. Of the sessions that serve needs one runs at a time while it makes progress,
-//! so that the first neighbour of a late joiner lists everything and the others little; one that
-//! stalls lets the next one begin beside it. Apart from needs, every `reconcile_interval` one random
-//! link is compared over the last `reconcile_hot_window` (without the last 2 s, which are still on
-//! their way), and every `reconcile_full_interval` one over everything.
+//! up, by `Yours`, and when this node wants more topics. Of the sessions that serve needs one runs at
+//! a time while it makes progress, so that the first neighbour of a late joiner lists everything and
+//! the others little; one that stalls lets the next one begin beside it. Apart from needs, every
+//! `reconcile_interval` one random link is compared over the last `reconcile_hot_window` (without the
+//! last 2 s, which are still on their way), and every `reconcile_full_interval` one over everything.
 //!
 //! Invariant, together with `gossip`: for each up link and each live entry, the peer is known to
 //! have it, or was offered it on this link, or the entry is at or after the link's cursor, or it is
@@ -37,9 +43,11 @@
 //!
 //! Bounds: one own session a link and two in all; 512 ranges and 8 ids of state in each; a question
 //! has at most 32 ranges, its lists at most 32 ids each; depth 12; 1 MiB a session beyond what it
-//! found useful. Of a peer's questions one waits, sessions are opened once in 5 s on average, and
-//! answers beyond 1 MiB a minute are earned by fetching. Sessions that bring nothing though the sets
-//! differ (an oversized transaction, another validator, a liar) come ever more rarely, up to 10 min.
+//! found useful, and a minute beyond what it earns by payloads. Of a peer's questions one waits,
+//! sessions are opened once in 5 s on average, and answers beyond 1 MiB a minute are earned by
+//! fetching; within a scope each 64 entries looked at count as a byte. Sessions that bring nothing
+//! though the sets differ (an oversized transaction, another validator, a liar) come ever more
+//! rarely, up to 10 min.
 
 mod opener;
 mod responder;
@@ -54,6 +62,7 @@ use super::Protocol;
 use super::fetch::{MAX_HEARD, MAX_PENDING};
 use super::slab::Record;
 use super::timers::Timer;
+use super::topics::Scope;
 use opener::Session;
 use responder::Theirs;
 
@@ -110,6 +119,9 @@ pub(super) struct Repair {
     need: Option<Window>,
     /// It is the peer that lacks it, because we skipped it.
     owed: bool,
+    /// A question of the peer does not settle it, only a session of our own that comes to its end: the
+    /// peer may not have known yet what we want.
+    firm: bool,
     not_before: MonoTime,
     /// Sessions in a row that failed or brought nothing though the sets differ.
     futile: u32,
@@ -177,6 +189,21 @@ impl Protocol {
         }
         up.repair.need = Some(window.hull(up.repair.need));
         let at = up.repair.not_before;
+        self.timers.set_earlier(Timer::Reconcile, at);
+    }
+
+    /// This node wants more than before, which this peer has perhaps.
+    pub(super) fn need_more(&mut self, link: LinkId) {
+        let (now, everything) = (self.now, self.everything());
+        let Some(up) = self.links.up(link) else { return };
+        up.repair.need = Some(everything.hull(up.repair.need));
+        up.repair.firm = true;
+        if up.repair.futile == 0 {
+            // Whoever waits for the other side waits no longer.
+            up.repair.not_before = up.repair.not_before.min(now);
+        }
+        // A turn that ends with this has no more timers to fire.
+        let at = up.repair.not_before.max(now + PAUSE / 100);
         self.timers.set_earlier(Timer::Reconcile, at);
     }
 
@@ -365,9 +392,14 @@ impl Protocol {
         record.keep_until() > self.wall.plus(FADING) && u64::from(record.size) <= limit
     }
 
+    /// What is compared on a link: what both sides said they want.
+    fn scope(&self, link: LinkId) -> Scope {
+        self.sides(link).map_or(Scope::ALL, |(ours, theirs)| self.log.topics.scope(ours, theirs))
+    }
+
     /// Our own list of a short range.
-    fn list(&self, window: Window, limit: u64) -> Vec<(TransactionId, u64)> {
-        let records = self.log.range(window.lower, window.upper);
+    fn list(&self, window: Window, limit: u64, scope: &Scope) -> Vec<(TransactionId, u64)> {
+        let records = self.log.range(window.lower, window.upper, scope);
         let worth = records.filter(|r| self.is_worth_listing(r, limit));
         worth.map(|r| (r.id, u64::from(r.size))).collect()
     }

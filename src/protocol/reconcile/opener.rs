@@ -10,7 +10,9 @@ use crate::types::{
 
 use super::{Draft, LIST, PAUSE, RETRY_MOST, Window};
 use crate::protocol::Protocol;
+use crate::protocol::stripe::LEAST_RATE;
 use crate::protocol::timers::Timer;
+use crate::protocol::topics::Scope;
 
 /// Ranges in one question.
 pub(super) const MAX_ASKED: usize = 32;
@@ -24,6 +26,9 @@ const MAX_OFFERED: u64 = 64;
 const ANSWER: Duration = Duration::from_secs(10);
 /// A fetch of what was found that stands still for this long ends the session.
 const FETCH: Duration = Duration::from_secs(30);
+/// Longest session; what the peer sends meanwhile that is taken adds the time in which it comes at
+/// the slowest pace that is waited for. The rest is compared in another session, with anybody.
+const LONGEST: Duration = Duration::from_mins(1);
 /// Bytes of a session beyond those for which something was found.
 const BUDGET: u64 = 1 << 20;
 /// Bytes of a session that may be for nothing at any time.
@@ -50,6 +55,9 @@ pub(super) struct Session {
     todo: VecDeque<Part>,
     /// In the question under way.
     asked: Vec<Part>,
+    /// When it began, and the bytes that had been taken from the peer by then.
+    began: MonoTime,
+    taken: u64,
     /// The last progress, and the number of fetches then.
     touched: MonoTime,
     heard: usize,
@@ -104,6 +112,8 @@ impl Protocol {
             needed,
             todo,
             asked: Vec::new(),
+            began: now,
+            taken: up.taken,
             touched: now,
             heard: up.heard,
             wide: true,
@@ -130,6 +140,7 @@ impl Protocol {
         }
         let now = self.now;
         let limit = self.links.up(link).map_or(0, |up| up.max_transaction);
+        let scope = self.scope(link);
         let Some(session) = self.session(link) else { return };
         if !session.asked.is_empty() || session.todo.is_empty() {
             return;
@@ -141,10 +152,10 @@ impl Protocol {
         let mut draft = Draft::new(parts[0].window.lower);
         for part in &mut parts {
             draft.push(part.window.lower, RangeContent::Skip);
-            let held = self.log.measure(part.window.lower, part.window.upper);
+            let held = self.log.measure(part.window.lower, part.window.upper, &scope);
             part.listed = held.count <= if part.depth == 0 { 0 } else { LIST };
             let content = if part.listed {
-                RangeContent::All(self.list(part.window, limit))
+                RangeContent::All(self.list(part.window, limit, &scope))
             } else {
                 RangeContent::Print(held.print())
             };
@@ -220,6 +231,7 @@ impl Protocol {
         asked: &[Part],
     ) -> Option<VecDeque<Part>> {
         let (mut todo, mut lower) = (VecDeque::new(), answer.lower);
+        let scope = self.scope(link);
         for Range { upper, content } in &answer.ranges {
             let window = Window { lower, upper: *upper };
             lower = *upper;
@@ -238,14 +250,15 @@ impl Protocol {
                     if window == part.window || depth > MAX_DEPTH {
                         return None;
                     }
-                    if self.log.measure(window.lower, window.upper).print() != *print {
+                    let held = self.log.measure(window.lower, window.upper, &scope);
+                    if held.print() != *print {
                         todo.push_back(Part { window, depth, listed: false });
                     }
                 }
                 RangeContent::Rest(list) if part.listed => self.take_missing(link, list, window),
                 RangeContent::All(list) => {
                     self.take_missing(link, list, window);
-                    self.offer_missing(link, list, window);
+                    self.offer_missing(link, list, window, &scope);
                 }
                 _ => return None,
             }
@@ -264,9 +277,16 @@ impl Protocol {
     }
 
     /// Announces what we hold and the peer does not, or notes that it has to ask for it.
-    fn offer_missing(&mut self, link: LinkId, list: &[(TransactionId, u64)], window: Window) {
-        let held = self.log.measure(window.lower, window.upper).count;
-        let common = list.iter().filter(|(id, _)| self.log.contains(id)).count() as u64;
+    fn offer_missing(
+        &mut self,
+        link: LinkId,
+        list: &[(TransactionId, u64)],
+        window: Window,
+        scope: &Scope,
+    ) {
+        let held = self.log.measure(window.lower, window.upper, scope).count;
+        let both = |id: &TransactionId| self.log.find(id).is_some_and(|r| scope.takes(r));
+        let common = list.iter().filter(|(id, _)| both(id)).count() as u64;
         let lacking = held.saturating_sub(common);
         if lacking == 0 {
             return;
@@ -280,11 +300,11 @@ impl Protocol {
         }
         let mut theirs: Vec<_> = list.iter().map(|(id, _)| *id).collect();
         theirs.sort_unstable();
-        let records = self.log.range(window.lower, window.upper);
+        let records = self.log.range(window.lower, window.upper, scope);
         let worth = records.filter(|r| self.is_worth_listing(r, limit));
         let lacking = worth.filter(|r| theirs.binary_search(&r.id).is_err());
         let offers: Vec<_> = lacking
-            .map(|r| Announcement { id: r.id, size: u64::from(r.size), hop: r.hop })
+            .map(|r| Announcement { id: r.id, size: u64::from(r.size), hop: r.hop() })
             .collect();
         self.counters.reconcile_missing_there += offers.len() as u64;
         if let Some(session) = self.session(link) {
@@ -347,6 +367,7 @@ impl Protocol {
         }
         let pause = if repair.futile > 0 { repair.backoff() } else { PAUSE };
         repair.not_before = repair.not_before.max(now + pause.min(RETRY_MOST));
+        repair.firm &= repair.need.is_some();
         self.counters.reconcile_finished += 1;
         if let Some(Window { lower, upper }) = session.lacking {
             self.send(link, Message::Yours { lower, upper });
@@ -377,9 +398,13 @@ impl Protocol {
     pub(super) fn watch_session(&mut self, link: LinkId) {
         self.resume_session(link);
         let now = self.now;
-        let Some(session) = self.session(link) else { return };
+        let Some(up) = self.links.up(link) else { return };
+        let taken = up.taken;
+        let Some(session) = &mut up.repair.session else { return };
         let idle = now.since(session.touched);
-        if !session.asked.is_empty() && idle >= ANSWER {
+        let earned = Duration::from_secs(taken - session.taken) / LEAST_RATE;
+        let over = now.since(session.began) >= LONGEST + earned;
+        if over || !session.asked.is_empty() && idle >= ANSWER {
             self.fail(link);
         } else if idle >= FETCH {
             session.differs = true;

@@ -5,6 +5,7 @@ use crate::types::{LinkId, Message, MonoTime, RangeContent, Reconcile, Transacti
 use super::opener::MAX_ASKED;
 use super::{Draft, FADING, FRAME, LIST, WAYS, Window};
 use crate::protocol::Protocol;
+use crate::protocol::topics::Scope;
 
 /// Sessions that a peer may open in a row, and milliseconds that each takes to come back.
 const OPENS: u64 = 8;
@@ -17,6 +18,8 @@ const EARNED: u64 = 256;
 /// What a question and each of its ranges cost beside the bytes of the answer.
 const QUESTION: u64 = 256;
 const RANGE: u64 = 64;
+/// Entries looked at within a scope that count as one byte.
+const LOOKS: u64 = 64;
 /// Entries looked at for one answer, listed or not.
 const MAX_SCANNED: usize = 16_384;
 /// A window is as wide as ours if it begins no later than this after it.
@@ -118,6 +121,8 @@ impl Protocol {
         let limit = self.links.up(link).map_or(0, |up| up.max_transaction);
         // What is older counts as gone on both sides, however long each keeps it.
         let horizon = self.horizon(FADING);
+        let scope = self.scope(link);
+        let mut looks = 0;
         let mut draft = Draft::new(ask.lower);
         let (mut lower, mut scanned) = (ask.lower, 0);
         for range in &ask.ranges {
@@ -132,14 +137,23 @@ impl Protocol {
                 continue;
             }
             match &range.content {
-                RangeContent::Print(print) => self.answer_print(&mut draft, window, print, limit),
+                RangeContent::Print(print) => {
+                    self.answer_print(&mut draft, window, print, limit, &scope);
+                    // Once for the print, twice to cut the range.
+                    looks += 3 * self.looks(window, &scope);
+                }
                 // A list that reaches beyond the horizon holds what is not to be fetched.
                 RangeContent::All(_) if !whole => {
-                    self.answer_print(&mut draft, window, &[0; 16], limit);
+                    self.answer_print(&mut draft, window, &[0; 16], limit, &scope);
+                    looks += 3 * self.looks(window, &scope);
                 }
                 RangeContent::All(list) => {
                     self.hear_listed(link, list, window.upper);
-                    if !self.answer_list(&mut draft, window, list, limit, &mut scanned) {
+                    let all =
+                        self.answer_list(&mut draft, window, list, limit, &mut scanned, &scope);
+                    let upper = draft.ranges.last().map_or(window.upper, |range| range.upper);
+                    looks += self.looks(Window { upper, ..window }, &scope);
+                    if !all {
                         break;
                     }
                 }
@@ -161,20 +175,36 @@ impl Protocol {
         self.counters.reconcile_bytes_sent += weight;
         if let Some(up) = self.links.up(link) {
             let theirs = &mut up.repair.theirs;
-            theirs.bytes = theirs.bytes.saturating_sub(weight + QUESTION + RANGE * ranges);
+            let cost = weight + QUESTION + RANGE * ranges + looks / LOOKS;
+            theirs.bytes = theirs.bytes.saturating_sub(cost);
         }
         self.send(link, Message::Answer(Box::new(answer)));
     }
 
-    fn answer_print(&self, draft: &mut Draft, window: Window, print: &[u8; 16], limit: u64) {
-        let held = self.log.measure(window.lower, window.upper);
+    /// Entries that have to be looked at to find those in scope.
+    fn looks(&self, window: Window, scope: &Scope) -> u64 {
+        if scope.is_all() {
+            return 0;
+        }
+        self.log.measure(window.lower, window.upper, &Scope::ALL).count
+    }
+
+    fn answer_print(
+        &self,
+        draft: &mut Draft,
+        window: Window,
+        print: &[u8; 16],
+        limit: u64,
+        scope: &Scope,
+    ) {
+        let held = self.log.measure(window.lower, window.upper, scope);
         draft.push(window.lower, RangeContent::Skip);
         if held.print() == *print {
             draft.push(window.upper, RangeContent::Skip);
         } else if held.count <= LIST {
-            draft.push(window.upper, RangeContent::All(self.list(window, limit)));
+            draft.push(window.upper, RangeContent::All(self.list(window, limit, scope)));
         } else {
-            for (upper, sum) in self.log.split(window.lower, window.upper, WAYS) {
+            for (upper, sum) in self.log.split(window.lower, window.upper, WAYS, scope) {
                 draft.push(upper, RangeContent::Print(sum.print()));
             }
         }
@@ -188,13 +218,14 @@ impl Protocol {
         listed: &[(TransactionId, u64)],
         limit: u64,
         scanned: &mut usize,
+        scope: &Scope,
     ) -> bool {
         let mut listed: Vec<_> = listed.iter().map(|(id, _)| *id).collect();
         listed.sort_unstable();
         let mut rest = Vec::new();
         let mut end = window.upper;
         let room = FRAME.saturating_sub(draft.weight) / 35;
-        for record in self.log.range(window.lower, window.upper) {
+        for record in self.log.range(window.lower, window.upper, scope) {
             *scanned += 1;
             if rest.len() > room || *scanned > MAX_SCANNED {
                 end = record.key();
@@ -215,6 +246,8 @@ impl Protocol {
         let covered = |need: &mut Window| {
             ask.lower.created <= need.lower.created.plus(ABOUT) && ask.upper() >= need.upper
         };
-        up.repair.need.take_if(covered);
+        if !up.repair.firm {
+            up.repair.need.take_if(covered);
+        }
     }
 }

@@ -5,15 +5,17 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 
 use super::super::check::*;
+use super::super::flushed::OneFlush;
 use super::super::reservations::{OneParent, ReservationAcyclic};
+use super::super::unwanted::Unwanted;
 use super::*;
 use crate::Identity;
 use crate::error::StoreErrorKind;
 use crate::protocol::{CallId, Input, Judgement, LinkView, Output, Ticket};
 use crate::types::{
-    ALL_PIECES, Announcement, Ban, Bound, Direction, FEATURES, Head, Header, Hello, LinkId,
-    Message, NewEntry, Offer, PIECE_BYTES, PeerId, PeerRecord, Piece, PieceRange, Range,
-    RangeContent, Reconcile, RecordDraft, Reservation, StoredPeer, Topic, Transaction,
+    ALL_PIECES, Announcement, Ban, Bound, Direction, FEATURES, Head, Header, Hello, Interest,
+    LinkId, Message, NewEntry, Offer, PIECE_BYTES, PeerId, PeerRecord, Piece, PieceRange, Range,
+    RangeContent, Reconcile, RecordDraft, Reservation, StoredPeer, Topic, TopicKey, Transaction,
     TransportKind, Verdict, WallTime,
 };
 
@@ -67,7 +69,8 @@ fn done(output: &Output) -> Seen<'_> {
 
 fn holds(node: usize, group: usize, held: bool, promised: bool) -> Holdings {
     let set = |there: bool| there.then(|| transaction().id()).into_iter().collect();
-    Holdings { node, group, held: set(held), promised: set(promised) }
+    let spared = BTreeSet::new();
+    Holdings { node, group, held: set(held), spared, promised: set(promised) }
 }
 
 #[test]
@@ -76,6 +79,9 @@ fn no_loss() {
     assert!(calm(&[holds(0, 0, true, false), holds(1, 0, false, false)]));
     assert!(calm(&[holds(0, 0, false, true)]), "a broken promise");
     assert!(!calm(&[holds(0, 0, true, true), holds(1, 1, false, false)]), "not connected");
+    let spared = [transaction().id()].into();
+    let edge = Holdings { spared, ..holds(1, 0, false, false) };
+    assert!(!calm(&[holds(0, 0, true, true), edge]), "of no topic of its");
 }
 
 #[test]
@@ -183,6 +189,7 @@ mod triangle {
             max_transaction: 1,
             record: record(node),
             observed: None,
+            interest: Interest::default(),
             owes: false,
         }))
     }
@@ -350,6 +357,8 @@ fn one_link_per_peer() {
         queued: 0,
         behind: 0,
         in_debt: false,
+        depth: 0,
+        relay: true,
     };
     let turn =
         |links: &[LinkView]| bites(OneLinkPerPeer, &[Seen::Turn { node: 0, links, gauges: &[] }]);
@@ -366,10 +375,101 @@ fn no_ban_for_loss() {
 }
 
 #[test]
+fn unwanted() {
+    let (topic, other) = (TopicKey::of(transaction().topic()), TopicKey(7));
+    let theirs = |depth, via, topics: Option<&[TopicKey]>| {
+        let topics = topics.map(<[_]>::to_vec);
+        let interest = Interest { depth, makeshift: false, via, topics };
+        Input::Received { link: LINK, messages: vec![Message::Interest(interest)], bytes: 1 }
+    };
+    let me = Identity::from_seed([1; 32]);
+    let issued = WallTime::from_millis(1);
+    let draft = RecordDraft { peer: me.peer_id(), seq: 1, issued, endpoints: Vec::new() };
+    let record = Input::Record(me.sign_record(draft));
+    let opened = Input::LinkOpened {
+        link: LINK,
+        remote: PeerId::from_bytes([7; 32]),
+        kind: TransportKind::Memory,
+        address: None,
+        dial: None,
+    };
+    let ours = Interest { depth: 2, topics: Some(vec![other]), ..Interest::default() };
+    let said = Output::Send { link: LINK, message: Message::Interest(ours) };
+    let check = |seen: &[Seen<'_>]| {
+        bites(Unwanted::default(), &[&[given(&record), given(&opened), done(&said)], seen].concat())
+    };
+    let id = transaction().id();
+    let asked = Input::Received { link: LINK, messages: vec![Message::Want(vec![id])], bytes: 1 };
+    let announce = Output::Send {
+        link: LINK,
+        message: Message::Announce(vec![Announcement { id, size: 1, hop: 0 }]),
+    };
+    let publish = Input::Publish { call: CallId(1), transaction: transaction(), renews: None };
+    for sent in [&push(), &announce] {
+        let not = theirs(2, 0, Some(&[other]));
+        assert!(check(&[given(&publish), given(&not), done(sent)]));
+        assert!(check(&[given(&publish), given(&theirs(3, 0, Some(&[]))), done(sent)]));
+        let here = Interest::short(&me.peer_id());
+        assert!(
+            check(&[given(&publish), given(&theirs(1, here, Some(&[]))), done(sent)]),
+            "behind"
+        );
+        assert!(!check(&[given(&publish), given(&theirs(3, 0, Some(&[topic]))), done(sent)]));
+        assert!(!check(&[given(&publish), given(&theirs(3, 0, None)), done(sent)]), "everything");
+        assert!(!check(&[given(&publish), given(&theirs(1, 0, Some(&[]))), done(sent)]), "uphill");
+        assert!(!check(&[given(&publish), given(&not), given(&asked), done(sent)]), "an answer");
+    }
+}
+
+#[test]
 fn a_world_reports_what_its_checkers_find() {
     // A promise that was not kept.
     let mut world = overlay(WorldConfig::new(1, 2));
     world.show(&Seen::Calm { nodes: &[holds(0, 0, false, true)] });
     assert_eq!(world.violations().len(), 1);
     assert_eq!(world.violations()[0].checker, "no_loss");
+}
+
+#[test]
+fn a_flush_without_end_or_with_two_bites() {
+    let me = Identity::from_seed([1; 32]);
+    let issued = WallTime::from_millis(1);
+    let draft = RecordDraft { peer: me.peer_id(), seq: 1, issued, endpoints: Vec::new() };
+    let hello = |owes| {
+        Message::Hello(Box::new(Hello {
+            network: String::new(),
+            version_min: 1,
+            version_max: 1,
+            features: FEATURES,
+            incarnation: 1,
+            max_transaction: 1,
+            record: me.sign_record(draft.clone()),
+            observed: None,
+            interest: Interest::default(),
+            owes,
+        }))
+    };
+    let opened = Input::LinkOpened {
+        link: LINK,
+        remote: PeerId::from_bytes([7; 32]),
+        kind: TransportKind::Memory,
+        address: None,
+        dial: None,
+    };
+    let heard = Input::Received { link: LINK, messages: vec![hello(false)], bytes: 1 };
+    let said = |message| Output::Send { link: LINK, message };
+    let (owes, not, flushed) = (said(hello(true)), said(hello(false)), said(Message::Flushed));
+    let nodes = [holds(0, 0, false, false)];
+    let calm = Seen::Calm { nodes: &nodes };
+    let check = |said: &Output, seen: &[Seen<'_>]| {
+        let up = [given(&opened), done(said), given(&heard)];
+        bites(OneFlush::default(), &[&up, seen].concat())
+    };
+    assert!(check(&not, &[done(&flushed)]));
+    assert!(check(&owes, &[done(&flushed), done(&flushed)]));
+    assert!(check(&owes, &[calm]), "the peer waits");
+    assert!(!check(&owes, &[done(&flushed), calm]));
+    assert!(!check(&not, &[calm]));
+    let closed = Output::Close { link: LINK };
+    assert!(!check(&owes, &[done(&closed), calm]));
 }

@@ -25,8 +25,20 @@ fn alone(
     latency: Latency,
     sizes: impl Iterator<Item = usize>,
 ) -> (World, Vec<TransactionId>) {
-    let config = WorldConfig::new(seed, back.peers + 1).topology(Topology::Empty);
-    let mut world = World::new(config.latency(latency));
+    alone_as(NodeOptions::default(), seed, back, latency, sizes)
+}
+
+/// The same, with a node 0 of some kind.
+fn alone_as(
+    origin: NodeOptions,
+    seed: u64,
+    back: Return,
+    latency: Latency,
+    sizes: impl Iterator<Item = usize>,
+) -> (World, Vec<TransactionId>) {
+    let config = WorldConfig::new(seed, 0).topology(Topology::Empty).latency(latency);
+    let nodes = [vec![origin], vec![NodeOptions::default(); back.peers]].concat();
+    let mut world = World::with_nodes(config, nodes);
     for (a, b) in (1..=back.peers).flat_map(|a| (1..a).map(move |b| (a, b))) {
         world.connect(a, b);
     }
@@ -93,6 +105,23 @@ fn a_flush_arrives_in_order_at_every_peer_of_its_origin() {
             .sum();
         let once: u64 = (0..400u64).map(|n| 200 + n).sum::<u64>() * back.peers as u64;
         assert!(received <= once * 115 / 100, "{received} bytes for {once}, {back:?}");
+    });
+}
+
+/// It does not want what it publishes, which goes up to relays for that alone.
+#[test]
+fn the_flush_of_an_edge_arrives_in_order_at_relays() {
+    every_return("flush of an edge", 2, |seed, back| {
+        let sizes = (0..400).map(|n| 200 + n);
+        let (mut world, published) =
+            alone_as(super::topics::edge(), seed, back, Latency::Regions, sizes);
+        meet(&mut world, back.peers);
+        settle(&mut world, secs(60));
+        assert_ordered(&world, published.len());
+        assert_eq!(world.outbox(0), 0);
+        let c = world.protocol(0).unwrap().counters();
+        let once = 400 * c.links_opened;
+        assert!(c.announcements_sent <= once, "{} for {once}, {back:?}", c.announcements_sent);
     });
 }
 

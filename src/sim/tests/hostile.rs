@@ -213,7 +213,7 @@ fn a_record_with_a_wrong_address_harms_nobody() {
         // Somebody else lives there, and nobody there.
         endpoints: vec![world.endpoint(2), "10.9.9.9:1".parse().unwrap()],
     });
-    world.say(0, 1, Message::Peers(vec![record]));
+    world.say(0, 1, Message::Peers { records: vec![record], relays: 0 });
     world.run_for(secs(120));
     assert!(world.report().faults.dials_failed > 0);
     assert_eq!(world.links(1), 2);

@@ -4,11 +4,11 @@ use super::*;
 use crate::config::{Config, SignaturePolicy, Trust};
 use crate::types::{Message, PIECE_BYTES, Piece, TransactionId};
 
-const MIB: usize = 1 << 20;
+pub(super) const MIB: usize = 1 << 20;
 /// 50 Mbit/s.
-const UPLINK: u64 = 6_250_000;
+pub(super) const UPLINK: u64 = 6_250_000;
 
-fn uplinked(seed: u64, nodes: usize) -> WorldConfig {
+pub(super) fn uplinked(seed: u64, nodes: usize) -> WorldConfig {
     WorldConfig::new(seed, nodes).uplink(UPLINK).verification(Verification::Real)
 }
 
@@ -30,7 +30,11 @@ fn allowed(config: WorldConfig, mut nodes: Vec<NodeOptions>, links: &[(usize, us
 }
 
 /// The same, with all of these links up.
-fn linked(config: WorldConfig, nodes: Vec<NodeOptions>, links: &[(usize, usize)]) -> World {
+pub(super) fn linked(
+    config: WorldConfig,
+    nodes: Vec<NodeOptions>,
+    links: &[(usize, usize)],
+) -> World {
     let mut world = allowed(config, nodes, links);
     for (from, to) in links {
         world.connect(*from, *to);
@@ -41,18 +45,18 @@ fn linked(config: WorldConfig, nodes: Vec<NodeOptions>, links: &[(usize, usize)]
     world
 }
 
-fn honest(count: usize) -> Vec<NodeOptions> {
+pub(super) fn honest(count: usize) -> Vec<NodeOptions> {
     vec![NodeOptions::default(); count]
 }
 
-fn counter(world: &World, node: usize, name: &str) -> u64 {
+pub(super) fn counter(world: &World, node: usize, name: &str) -> u64 {
     let protocol = world.protocol(node).unwrap();
     let mut all = protocol.counters().iter();
     all.find(|(n, _)| *n == name).map(|(_, count)| count).unwrap()
 }
 
 /// Runs until a node has received so many pieces.
-fn until_pieces(world: &mut World, node: usize, pieces: u64) {
+pub(super) fn until_pieces(world: &mut World, node: usize, pieces: u64) {
     let there = |w: &World| counter(w, node, "pieces_received") >= pieces;
     assert!(world.run_until(there, secs(60)), "{:?}", world.report());
 }

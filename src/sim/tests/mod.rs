@@ -7,14 +7,19 @@ mod bite;
 mod faults;
 mod flush;
 mod hostile;
+
 mod large;
+mod liars;
+mod lone;
 mod outbox;
 mod property;
 mod repair;
 mod replay;
 mod room;
 mod scenarios;
+mod spill;
 mod spread;
+mod topics;
 
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};

@@ -1,22 +1,22 @@
 //! Anything at all is fed to one protocol: it never panics and stays within its bounds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
 use crate::Identity;
-use crate::config::Config;
+use crate::config::{Carry, Config};
 use crate::error::StoreErrorKind;
 use crate::protocol::{
     CallId, ConnectFailure, DialId, Input, Judgement, Output, Protocol, Restored, Ticket,
 };
 use crate::types::{
-    Announcement, Ban, Bound, CloseReason, FEATURES, FailureKind, Head, Header, Hello, LinkId,
-    Message, MonoTime, Offer, PeerId, PeerRecord, Piece, PieceRange, Proofs, Range, RangeContent,
-    Reconcile, RecordDraft, Reservation, Signature, Topic, Transaction, TransactionId,
-    TransportKind, Verdict, WallTime,
+    Announcement, Ban, Bound, CloseReason, FEATURES, FailureKind, Head, Header, Hello, Interest,
+    LinkId, Message, MonoTime, NOWHERE, Offer, PeerId, PeerRecord, Piece, PieceRange, Proofs,
+    Range, RangeContent, Reconcile, RecordDraft, Reservation, Signature, Topic, TopicKey,
+    Transaction, TransactionId, TransportKind, Verdict, WallTime,
 };
 
 const START: u64 = 1_700_000_000_000;
@@ -31,9 +31,12 @@ fn transaction(n: u8, large: bool) -> Transaction {
     let wall = WallTime::from_millis(START);
     let origin = identity(n % 4).peer_id();
     let expires = wall.plus(secs(u64::from(n) * 20));
-    let topic = Topic::new("t").unwrap();
-    let header = Header::new(topic, origin, wall, expires, &payload);
+    let header = Header::new(topic(), origin, wall, expires, &payload);
     Transaction::new(header, Signature::None, payload.into()).unwrap()
+}
+
+fn topic() -> Topic {
+    Topic::new("t").unwrap()
 }
 
 fn id(n: u8) -> TransactionId {
@@ -59,6 +62,7 @@ fn hello(n: u8) -> Message {
         max_transaction: 1 << 20,
         record: record(n),
         observed: None,
+        interest: Interest::default(),
         owes: n % 2 == 1,
     }))
 }
@@ -75,11 +79,11 @@ struct Step {
 fn message(step: Step) -> Message {
     let Step { kind, a, b, .. } = step;
     let large = b.is_multiple_of(5);
-    match kind % 18 {
+    match kind % 21 {
         0 | 1 => hello(b),
         2 => Message::Goodbye { reason: CloseReason::Shutdown, retry_after: secs(u64::from(b)) },
         3 => Message::Ping { nonce: u64::from(b) },
-        4 => Message::Peers((0..b % 8).map(record).collect()),
+        4 => Message::Peers { records: (0..b % 8).map(record).collect(), relays: b.into() },
         5 | 6 => {
             let list = (0..b % 20).map(|n| n.wrapping_mul(a));
             let hop = u16::from(a % 3);
@@ -114,12 +118,24 @@ fn message(step: Step) -> Message {
         16 if a < 128 => Message::Ask(Box::new(ranges(a, b))),
         16 => Message::Answer(Box::new(ranges(a, b))),
         17 => Message::Yours { lower: bound(a), upper: bound(b) },
+        18 | 19 => Message::Interest(interest(a, b)),
         _ => {
             let head = Head::of(&transaction(b % 16, large));
             let (hop, complete) = (u16::from(a % 4), a % 3 == 0);
             let place = 100 * u32::from(hop);
             Message::Offer(Box::new(Offer { head, hop, place, complete }))
         }
+    }
+}
+
+fn interest(a: u8, b: u8) -> Interest {
+    let topics = (0..u64::from(b % 40)).map(TopicKey).chain([TopicKey::of(&topic())]);
+    let topics: BTreeSet<_> = topics.collect();
+    Interest {
+        depth: a % (NOWHERE + 1),
+        makeshift: b.is_multiple_of(3),
+        via: u64::from(b % 2),
+        topics: (b > 20).then(|| topics.into_iter().collect()),
     }
 }
 
@@ -172,8 +188,10 @@ enum Check {
 }
 
 impl Chaos {
-    fn new() -> Self {
-        let protocol = Protocol::new(&Config::lan(), 1, record(7), [1; 32], Restored::default());
+    fn new(carry: Carry) -> Self {
+        let mut config = Config::lan();
+        config.gossip.carry = carry;
+        let protocol = Protocol::new(&config, 1, record(7), [1; 32], Restored::default());
         let (dials, tickets, loads) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
         let (now, checks) = (Duration::ZERO, BTreeMap::new());
         Self { protocol, now, next_link: 0, dials, tickets, loads, checks }
@@ -183,7 +201,7 @@ impl Chaos {
         let Step { kind, a, b, .. } = step;
         let link = LinkId(self.next_link.saturating_sub(u64::from(a % 6)));
         let ticket = self.tickets.keys().nth(usize::from(a) % self.tickets.len().max(1)).copied();
-        Some(match kind % 26 {
+        Some(match kind % 28 {
             0..3 => {
                 self.next_link += 1;
                 let dial = (a % 2 == 0).then(|| self.dials.pop()).flatten();
@@ -256,6 +274,10 @@ impl Chaos {
                     }
                 }
             }
+            22 => {
+                let topics = if a < 50 { None } else { interest(a, b).topics };
+                Input::Subscribed { topics: topics.map(|topics| topics.into_iter().collect()) }
+            }
             _ => Input::Received {
                 link,
                 messages: vec![message(step), message(Step { kind: b, a: kind, ..step })],
@@ -323,9 +345,11 @@ proptest! {
 
     #[test]
     fn anything_at_all_neither_panics_nor_grows(steps in prop::collection::vec(step(), 1..250)) {
-        let mut chaos = Chaos::new();
-        for step in steps {
-            chaos.take(step);
+        for carry in [Carry::All, Carry::Subscribed] {
+            let mut chaos = Chaos::new(carry);
+            for step in &steps {
+                chaos.take(*step);
+            }
         }
     }
 }

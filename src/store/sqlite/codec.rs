@@ -12,9 +12,8 @@ use bytes::Bytes;
 
 use crate::error::Source;
 use crate::ports::{IndexEntry, LogEntry, NewEntry};
-use crate::store::lost::topic_key;
 use crate::store::stored_size;
-use crate::types::{Cursor, PeerId, Signature, Transaction, TransactionId, WallTime};
+use crate::types::{Cursor, PeerId, Signature, TopicKey, Transaction, TransactionId, WallTime};
 
 const FORMAT: u8 = 1;
 const SLOT: usize = 112;
@@ -104,7 +103,6 @@ fn log_prefix(head: &mut &[u8]) -> Result<(u16, WallTime, Option<PeerId>), Sourc
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Slot {
     pub(super) shown: IndexEntry,
-    pub(super) topic: u64,
     /// Which generation it is in.
     pub(super) generation: u32,
     /// Bytes of header and payload.
@@ -123,13 +121,14 @@ impl Slot {
             cursor: Cursor(cursor),
             id: entry.transaction.id(),
             origin: header.origin,
+            topic: TopicKey::of(&header.topic),
             size: header.payload_len,
             hops: entry.hops,
             created: header.created,
             keep_until: entry.keep_until,
         };
         let bytes = stored_size(&entry.transaction);
-        Self { shown, topic: topic_key(&header.topic), generation, bytes }
+        Self { shown, generation, bytes }
     }
 }
 
@@ -144,7 +143,7 @@ pub(super) fn block(slots: &[Slot]) -> Vec<u8> {
         out.extend(shown.size.to_le_bytes());
         out.extend(shown.created.as_millis().to_le_bytes());
         out.extend(shown.keep_until.as_millis().to_le_bytes());
-        out.extend(slot.topic.to_le_bytes());
+        out.extend(shown.topic.0.to_le_bytes());
         out.extend(slot.generation.to_le_bytes());
         out.extend(shown.hops.to_le_bytes());
         out.extend(header.to_le_bytes());
@@ -211,12 +210,12 @@ fn slot(mut at: &[u8]) -> Result<Slot, Source> {
     let size = u64::from_le_bytes(take(at)?);
     let created = WallTime::from_millis(u64::from_le_bytes(take(at)?));
     let keep_until = WallTime::from_millis(u64::from_le_bytes(take(at)?));
-    let topic = u64::from_le_bytes(take(at)?);
+    let topic = TopicKey(u64::from_le_bytes(take(at)?));
     let generation = u32::from_le_bytes(take(at)?);
     let hops = u16::from_le_bytes(take(at)?);
     let bytes = size.saturating_add(u64::from(u16::from_le_bytes(take(at)?)));
-    let shown = IndexEntry { cursor, id, origin, size, hops, created, keep_until };
-    Ok(Slot { shown, topic, generation, bytes })
+    let shown = IndexEntry { cursor, id, origin, topic, size, hops, created, keep_until };
+    Ok(Slot { shown, generation, bytes })
 }
 
 /// What ids are sorted by: their first bytes.

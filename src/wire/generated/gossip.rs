@@ -10,7 +10,7 @@ pub struct Frame {
 pub struct Message {
     #[prost(
         oneof = "message::Kind",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 16, 17, 18, 19, 20, 21, 22, 25"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 16, 17, 18, 19, 20, 21, 22, 23, 25"
     )]
     pub kind: ::core::option::Option<message::Kind>,
 }
@@ -69,6 +69,9 @@ pub mod message {
         /// The first piece is there.
         #[prost(message, tag = "22")]
         Receiving(super::Receiving),
+        /// What the sender wants from now on.
+        #[prost(message, tag = "23")]
+        Interest(super::Interest),
         /// What the sender owes (see its hello) has been announced.
         #[prost(message, tag = "25")]
         Flushed(super::Flushed),
@@ -98,10 +101,33 @@ pub struct Hello {
     /// The IP address from which the sender sees the receiver come: 4 or 16 bytes, or none.
     #[prost(bytes = "bytes", tag = "8")]
     pub observed: ::prost::bytes::Bytes,
+    /// What the sender wants; without it, everything: it is a relay.
+    #[prost(message, optional, tag = "9")]
+    pub interest: ::core::option::Option<Interest>,
     /// The sender's own transactions that wait for copies come next, announced in the order of
     /// publishing, until it says `flushed`.
     #[prost(bool, tag = "11")]
     pub owes: bool,
+}
+/// What a node wants of others. See src/protocol/interest.rs.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Interest {
+    /// Links to the nearest relay: 0 is a relay, 9 knows none within 8.
+    #[prost(uint32, tag = "1")]
+    pub depth: u32,
+    /// That relay is an edge that stands in for one.
+    #[prost(bool, tag = "2")]
+    pub makeshift: bool,
+    /// First 8 bytes of the id of the peer that is next on the way there, or 0.
+    #[prost(fixed64, tag = "3")]
+    pub via: u64,
+    /// Whether everything is wanted, whatever the topics.
+    #[prost(bool, tag = "4")]
+    pub everything: bool,
+    /// Topics wanted, one after the other, 8 bytes each: the first of BLAKE3 over the name, as a
+    /// little-endian number; rising, at most 256.
+    #[prost(bytes = "bytes", tag = "5")]
+    pub topics: ::prost::bytes::Bytes,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Flushed {}
@@ -134,6 +160,9 @@ pub struct PeersRequest {
 pub struct Peers {
     #[prost(message, repeated, tag = "1")]
     pub records: ::prost::alloc::vec::Vec<Record>,
+    /// So many of the first are relays, as far as the sender knows.
+    #[prost(uint32, tag = "2")]
+    pub relays: u32,
 }
 /// Where a peer can be dialled, by its own word. Signed are not these bytes but those of
 /// `RecordDraft::to_bytes`.

@@ -86,19 +86,27 @@ fn neighbours_merge_and_order_stays() {
 fn long_lists_are_split() {
     let many = 2 * MAX_IDS_PER_MESSAGE + 1;
     let list = vec![id(1); many];
-    let mut queue: VecDeque<_> =
-        [Message::Stored(list.clone()), Message::Peers(vec![record(&[]); 70])].into();
+    let mut queue: VecDeque<_> = [
+        Message::Stored(list.clone()),
+        Message::Peers { records: vec![record(&[]); 70], relays: 40 },
+    ]
+    .into();
     let frames = drain(&mut queue, 40_000);
+    let mut said = Vec::new();
     let lengths: Vec<_> = frames
         .concat()
         .iter()
         .map(|message| match message {
             Message::Stored(list) => list.len(),
-            Message::Peers(list) => list.len(),
+            Message::Peers { records, relays } => {
+                said.push(*relays);
+                records.len()
+            }
             _ => unreachable!(),
         })
         .collect();
     assert_eq!(lengths, [1024, 1024, 1, 32, 32, 6]);
+    assert_eq!(said, [32, 8, 0], "still the first of all");
 }
 
 #[test]

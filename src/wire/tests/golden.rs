@@ -6,7 +6,7 @@ use crate::types::CloseReason;
 use crate::wire::convert::{REASONS, reason_code, reason_of};
 use crate::wire::{decode_frame, encode_frame};
 
-const GOLDEN: [(&str, &str); 22] = [
+const GOLDEN: [(&str, &str); 26] = [
     (
         "hello",
         "\
@@ -128,11 +128,31 @@ const GOLDEN: [(&str, &str); 22] = [
          0a28b201250a200a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a108104\
          ",
     ),
+    ("interest", "0a22ba011f080210011903000000000000002a1001000000000000000807060504030201"),
+    ("interest", "0a05ba01022001"),
+    (
+        "hello",
+        "\
+         0a8d010a8a010a016e10011801280130013a6e0a20ed4928c628d1c2c6eae90338905995612959273a5c63f9\
+         3636c14614ac8737d110ac021880d095ffbc312a404eb5dc9fe2f51453e2bba5ded470e1f17d26d09e27b72a\
+         05f99e50efc76e4f4ad562995ab2a61b9fe221e0baedba6f465c946debb0d4cf31b0d0f6444cabda084a0d08\
+         091001190300000000000000\
+         ",
+    ),
+    (
+        "peers",
+        "\
+         0a7432720a6e0a20ed4928c628d1c2c6eae90338905995612959273a5c63f93636c14614ac8737d110ac0218\
+         80d095ffbc312a404eb5dc9fe2f51453e2bba5ded470e1f17d26d09e27b72a05f99e50efc76e4f4ad562995a\
+         b2a61b9fe221e0baedba6f465c946debb0d4cf31b0d0f6444cabda081001\
+         ",
+    ),
     ("flushed", "0a03ca0100"),
 ];
 
 #[test]
 fn the_encoding_of_every_kind_is_locked() {
+    assert_eq!(examples().len(), GOLDEN.len(), "each has its bytes");
     for (message, (kind, hex)) in examples().into_iter().zip(GOLDEN) {
         let frame = encode_frame(std::slice::from_ref(&message));
         let shown = frame.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"));

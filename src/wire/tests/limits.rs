@@ -6,9 +6,10 @@ use prost::Message as _;
 use super::{id, model, push, record};
 use crate::types::{
     Announcement, InvalidTransaction, MAX_ENDPOINTS, MAX_FRAME_BYTES, MAX_HEADER_BYTES,
-    MAX_IDS_PER_MESSAGE, MAX_IDS_PER_RECONCILE, MAX_MESSAGES_PER_FRAME, MAX_NETWORK_BYTES,
-    MAX_PROOF_BYTES, MAX_RANGES, MAX_RANGES_PER_MESSAGE, MAX_RECORDS_PER_MESSAGE, Message,
-    PIECE_BYTES, PieceRange, Range, RangeContent, Reconcile, Reservation,
+    MAX_IDS_PER_MESSAGE, MAX_IDS_PER_RECONCILE, MAX_INTERESTS, MAX_MESSAGES_PER_FRAME,
+    MAX_NETWORK_BYTES, MAX_PROOF_BYTES, MAX_RANGES, MAX_RANGES_PER_MESSAGE,
+    MAX_RECORDS_PER_MESSAGE, Message, PIECE_BYTES, PieceRange, Range, RangeContent, Reconcile,
+    Reservation,
 };
 use crate::wire::generated::gossip::{self, message::Kind};
 use crate::wire::{WireError, decode_frame, encode_frame};
@@ -62,11 +63,13 @@ fn lists_are_bounded() {
         let error = decode_frame(encode_frame(&[list(LIMIT + 1)])).unwrap_err();
         over(&error, "ids", LIMIT);
     }
-    let peers = |n| encode_frame(&[Message::Peers(vec![record(&[]); n])]);
+    let peers = |n| encode_frame(&[Message::Peers { records: vec![record(&[]); n], relays: 0 }]);
     assert!(decode_frame(peers(MAX_RECORDS_PER_MESSAGE)).is_ok());
     let error = decode_frame(peers(MAX_RECORDS_PER_MESSAGE + 1)).unwrap_err();
     over(&error, "records", MAX_RECORDS_PER_MESSAGE);
-    let endpoints = |n| encode_frame(&[Message::Peers(vec![record(&vec!["1.2.3.4:5"; n])])]);
+    let endpoints = |n| {
+        encode_frame(&[Message::Peers { records: vec![record(&vec!["1.2.3.4:5"; n])], relays: 0 }])
+    };
     assert!(decode_frame(endpoints(MAX_ENDPOINTS)).is_ok());
     over(&decode_frame(endpoints(MAX_ENDPOINTS + 1)).unwrap_err(), "endpoints", MAX_ENDPOINTS);
 }
@@ -83,8 +86,18 @@ fn texts_are_bounded_and_checked() {
     let error = refusal(Kind::Hello(gossip::Hello { observed, ..hello.clone() }));
     assert!(matches!(error, WireError::Length { what: "observed address", actual: 5, .. }));
 
+    let interest = |topics: Bytes| {
+        let interest = Some(gossip::Interest { topics, ..Default::default() });
+        refusal(Kind::Hello(gossip::Hello { interest, ..hello.clone() }))
+    };
+    let keys = |n: u64| (0..n).flat_map(u64::to_le_bytes).collect::<Vec<u8>>();
+    over(&interest(keys(MAX_INTERESTS as u64 + 1).into()), "topics", MAX_INTERESTS);
+    let error = interest(keys(2)[..15].to_vec().into());
+    assert!(matches!(error, WireError::Length { what: "topics", actual: 15, .. }));
+    assert_eq!(interest(keys(1).repeat(2).into()), WireError::Order { what: "topics" });
+
     let own = hello.record.unwrap();
-    let peers = |record| refusal(Kind::Peers(gossip::Peers { records: vec![record] }));
+    let peers = |record| refusal(Kind::Peers(gossip::Peers { records: vec![record], relays: 0 }));
     let endpoints = vec![format!("{}:1", "h".repeat(300))];
     over(&peers(gossip::Record { endpoints, ..own.clone() }), "endpoint (bytes)", 260);
     let endpoints = vec!["host:0".to_owned()];

@@ -12,9 +12,9 @@ use bytes::Bytes;
 
 use crate::identity::Identity;
 use crate::types::{
-    ALL_PIECES, Announcement, Bound, CloseReason, FEATURES, Head, Header, Hello, Message, Offer,
-    PeerId, PeerRecord, Piece, PieceRange, Range, RangeContent, Reconcile, RecordDraft,
-    Reservation, Signature, Topic, Transaction, TransactionId, WallTime,
+    ALL_PIECES, Announcement, Bound, CloseReason, FEATURES, Head, Header, Hello, Interest, Message,
+    NOWHERE, Offer, PeerId, PeerRecord, Piece, PieceRange, Range, RangeContent, Reconcile,
+    RecordDraft, Reservation, Signature, Topic, TopicKey, Transaction, TransactionId, WallTime,
 };
 
 fn id(fill: u8) -> TransactionId {
@@ -69,6 +69,7 @@ fn examples() -> Vec<Message> {
             max_transaction: 10 << 20,
             record: record(&["peer1.example.com:5001", "[2001:db8::1]:7"]),
             observed: Some([192, 0, 2, 1].into()),
+            interest: Interest::default(),
             owes: true,
         })),
         Message::Goodbye {
@@ -78,7 +79,7 @@ fn examples() -> Vec<Message> {
         Message::Ping { nonce: 0x0102_0304_0506_0708 },
         Message::Pong { nonce: 0 },
         Message::PeersRequest { max: 32 },
-        Message::Peers(vec![record(&[]), record(&["127.0.0.1:5001"])]),
+        Message::Peers { records: vec![record(&[]), record(&["127.0.0.1:5001"])], relays: 0 },
         Message::Announce(vec![
             Announcement { id: id(1), size: 1024, hop: 2 },
             Announcement { id: id(2), size: 0, hop: 300 },
@@ -127,6 +128,26 @@ fn examples() -> Vec<Message> {
         }),
         Message::Busy(vec![id(9)]),
         Message::Receiving { id: id(10), place: 513 },
+        Message::Interest(interest(2, &[1, 0x0102_0304_0506_0708])),
+        Message::Interest(Interest::default()),
+        Message::Hello(Box::new(Hello {
+            network: "n".to_owned(),
+            version_min: 1,
+            version_max: 1,
+            features: FEATURES,
+            incarnation: 1,
+            max_transaction: 1,
+            record: record(&[]),
+            observed: None,
+            interest: interest(NOWHERE, &[]),
+            owes: false,
+        })),
+        Message::Peers { records: vec![record(&[])], relays: 1 },
         Message::Flushed,
     ]
+}
+
+fn interest(depth: u8, topics: &[u64]) -> Interest {
+    let topics = topics.iter().map(|topic| TopicKey(*topic)).collect();
+    Interest { depth, makeshift: true, via: 3, topics: Some(topics) }
 }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::types::{
-    Hello, Message, PeerRecord, Range, RangeContent, Reconcile, Signature, TransactionId,
+    Hello, Interest, Message, PeerRecord, Range, RangeContent, Reconcile, Signature, TransactionId,
 };
 use crate::wire::convert::reason_code;
 use crate::wire::generated::gossip::{self, message::Kind};
@@ -26,9 +26,11 @@ fn kind(message: &Message) -> Kind {
         Message::Ping { nonce } => Kind::Ping(gossip::Ping { nonce: *nonce }),
         Message::Pong { nonce } => Kind::Pong(gossip::Pong { nonce: *nonce }),
         Message::PeersRequest { max } => Kind::PeersRequest(gossip::PeersRequest { max: *max }),
-        Message::Peers(list) => {
-            Kind::Peers(gossip::Peers { records: list.iter().map(record).collect() })
-        }
+        Message::Peers { records, relays } => Kind::Peers(gossip::Peers {
+            records: records.iter().map(record).collect(),
+            relays: *relays,
+        }),
+        Message::Interest(interest) => Kind::Interest(self::interest(interest)),
         Message::Announce(list) => Kind::Announce(gossip::Announce {
             ids: ids(list.iter().map(|a| a.id)),
             sizes: list.iter().map(|a| a.size).collect(),
@@ -131,7 +133,19 @@ fn hello(hello: &Hello) -> gossip::Hello {
         max_transaction: hello.max_transaction,
         record: Some(record(&hello.record)),
         observed,
+        interest: (hello.interest != Interest::default()).then(|| interest(&hello.interest)),
         owes: hello.owes,
+    }
+}
+
+fn interest(interest: &Interest) -> gossip::Interest {
+    let topics = interest.topics.iter().flatten().flat_map(|topic| topic.0.to_le_bytes());
+    gossip::Interest {
+        depth: u32::from(interest.depth),
+        makeshift: interest.makeshift,
+        via: interest.via,
+        everything: interest.topics.is_none(),
+        topics: topics.collect(),
     }
 }
 

@@ -4,16 +4,16 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use proptest::collection::vec;
+use proptest::collection::{btree_set, vec};
 use proptest::option;
 use proptest::prelude::*;
 use prost::Message as _;
 
 use super::model;
 use crate::types::{
-    Announcement, Bound, Endpoint, Features, Head, Header, Hello, Host, MAX_FRAME_BYTES, Message,
-    Offer, PeerId, PeerRecord, Piece, PieceRange, Range, RangeContent, Reconcile, RecordDraft,
-    Reservation, Signature, Topic, Transaction, TransactionId, WallTime,
+    Announcement, Bound, Endpoint, Features, Head, Header, Hello, Host, Interest, MAX_FRAME_BYTES,
+    Message, NOWHERE, Offer, PeerId, PeerRecord, Piece, PieceRange, Range, RangeContent, Reconcile,
+    RecordDraft, Reservation, Signature, Topic, TopicKey, Transaction, TransactionId, WallTime,
 };
 use crate::wire::convert::REASONS;
 use crate::wire::generated::gossip;
@@ -63,9 +63,10 @@ fn record() -> impl Strategy<Value = PeerRecord> {
 fn hello() -> impl Strategy<Value = Hello> {
     let versions = (any::<u32>(), any::<u32>());
     let numbers = (any::<u64>(), any::<u64>(), any::<u64>());
-    ("\\PC{0,16}", versions, numbers, record(), option::of(any::<IpAddr>()), any::<bool>())
-        .prop_map(|(network, versions, numbers, record, observed, owes)| {
-            let ((version_min, version_max), (features, incarnation, max)) = (versions, numbers);
+    let last = (option::of(any::<IpAddr>()), any::<bool>(), option::of(interest()));
+    ("\\PC{0,16}", versions, numbers, record(), last).prop_map(
+        |(network, (version_min, version_max), (features, incarnation, max), record, last)| {
+            let (observed, owes, interest) = (last.0, last.1, last.2.unwrap_or_default());
             Hello {
                 network,
                 version_min,
@@ -75,9 +76,21 @@ fn hello() -> impl Strategy<Value = Hello> {
                 max_transaction: max,
                 record,
                 observed,
+                interest,
                 owes,
             }
-        })
+        },
+    )
+}
+
+fn interest() -> impl Strategy<Value = Interest> {
+    let topics = option::of(btree_set(any::<u64>().prop_map(TopicKey), 0..20));
+    (0..=NOWHERE, any::<bool>(), any::<u64>(), topics).prop_map(
+        |(depth, makeshift, via, topics)| {
+            let topics = topics.map(|topics| topics.into_iter().collect());
+            Interest { depth, makeshift, via, topics }
+        },
+    )
 }
 
 fn transaction() -> impl Strategy<Value = Transaction> {
@@ -161,7 +174,9 @@ fn message() -> impl Strategy<Value = Message> {
         any::<u64>().prop_map(|nonce| Message::Ping { nonce }),
         any::<u64>().prop_map(|nonce| Message::Pong { nonce }),
         any::<u32>().prop_map(|max| Message::PeersRequest { max }),
-        vec(record(), 0..4).prop_map(Message::Peers),
+        (vec(record(), 0..4), any::<u32>())
+            .prop_map(|(records, relays)| Message::Peers { records, relays }),
+        interest().prop_map(Message::Interest),
         vec(announcement, 0..40).prop_map(Message::Announce),
         ids().prop_map(Message::Want),
         ids().prop_map(Message::Missing),

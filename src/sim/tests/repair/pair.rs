@@ -1,134 +1,19 @@
 //! Two protocols, or one and a liar, joined by nothing but this file: what they say is looked at
 //! message by message.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::identity::Identity;
-use crate::protocol::{Input, Judgement, Output, Protocol, Restored};
-use crate::types::{
-    Cursor, Features, Header, Hello, IndexEntry, LinkId, MonoTime, PeerId, PeerRecord, RecordDraft,
-    Signature, Topic, Transaction, TransportKind, Verdict,
-};
+use crate::protocol::Judgement;
+use crate::sim::tests::lone::{Lone, START, transaction};
+use crate::types::{LinkId, Transaction, Verdict};
 
-const START: u64 = 1_700_000_000_000;
 const LINK: LinkId = LinkId(1);
 
-fn record(n: u8) -> PeerRecord {
-    let identity = Identity::from_seed([n; 32]);
-    let issued = WallTime::from_millis(START);
-    let peer = identity.peer_id();
-    identity.sign_record(RecordDraft { peer, seq: 1, issued, endpoints: Vec::new() })
-}
-
-/// The `n`-th transaction, created `age` milliseconds before the start.
-fn transaction(n: u32, age: u64) -> Transaction {
-    let created = WallTime::from_millis(START - age);
-    let topic = Topic::new("t").unwrap();
-    let payload = n.to_le_bytes().to_vec();
-    let origin = PeerId::from_bytes([9; 32]);
-    let header = Header::new(topic, origin, created, created.plus(secs(86_400)), &payload);
-    Transaction::new(header, Signature::None, payload.into()).unwrap()
-}
-
-fn restored(held: &[Transaction], retention: Duration) -> Restored {
-    let entry = |(at, t): (usize, &Transaction)| IndexEntry {
-        cursor: Cursor(at as u64),
-        id: t.id(),
-        origin: t.origin(),
-        size: t.header().payload_len,
-        hops: 1,
-        created: t.header().created,
-        keep_until: t.header().created.plus(retention),
-    };
-    Restored { index: held.iter().enumerate().map(entry).collect(), ..Restored::default() }
-}
-
-/// One node whose every effect succeeds at once.
-struct Node {
-    protocol: Protocol,
-    table: BTreeMap<TransactionId, Transaction>,
-    verdict: fn(&Transaction) -> Verdict,
-    outbox: VecDeque<Message>,
-    judged: u64,
-    announced: BTreeSet<TransactionId>,
-}
-
-impl Node {
-    fn new(n: u8, config: &Config, held: Vec<Transaction>) -> Self {
-        let restored = restored(&held, config.gossip.retention);
-        let protocol = Protocol::new(config, 1, record(n), [n; 32], restored);
-        let table = held.into_iter().map(|t| (t.id(), t)).collect();
-        let (outbox, announced) = (VecDeque::new(), BTreeSet::new());
-        Self { protocol, table, verdict: |_| Verdict::Accept, outbox, judged: 0, announced }
-    }
-
-    fn link_up(&mut self, now: Duration, dialled: bool, other: u8) {
-        let dial = dialled.then_some(crate::protocol::DialId(77));
-        let remote = Identity::from_seed([other; 32]).peer_id();
-        let kind = TransportKind::Memory;
-        self.feed(now, Input::LinkOpened { link: LINK, remote, kind, address: None, dial });
-    }
-
-    fn hear(&mut self, now: Duration, message: Message) {
-        let bytes = message.weight();
-        self.feed(now, Input::Received { link: LINK, messages: vec![message], bytes });
-    }
-
-    fn feed(&mut self, now: Duration, input: Input) {
-        let mut todo = VecDeque::from([input]);
-        while let Some(input) = todo.pop_front() {
-            let wall = WallTime::from_millis(START).plus(now);
-            self.protocol.handle(MonoTime::from_duration(now), wall, input);
-            while let Some(output) = self.protocol.poll_output() {
-                match output {
-                    Output::Send { message, .. } => {
-                        let weight = message.weight();
-                        if let Message::Announce(list) = &message {
-                            self.announced.extend(list.iter().map(|a| a.id));
-                        }
-                        self.outbox.push_back(message);
-                        todo.push_back(Input::Sent { link: LINK, weight, bytes: weight });
-                    }
-                    Output::Verify { ticket, transaction, .. } => {
-                        self.judged += 1;
-                        let judgement = Judgement::Verdict((self.verdict)(&transaction));
-                        self.table.insert(transaction.id(), transaction);
-                        todo.push_back(Input::Verified { ticket, judgement });
-                    }
-                    Output::VerifyRecords { ticket, records } => {
-                        let (valid, forged) = (records, 0);
-                        todo.push_back(Input::RecordsVerified { ticket, valid, forged });
-                    }
-                    Output::Store { ticket, .. } => {
-                        todo.push_back(Input::Stored { ticket, result: Ok(()) });
-                    }
-                    Output::Load { ticket, ids } => {
-                        let found = ids.iter().map(|id| self.table.get(id).cloned());
-                        let transactions = found.collect();
-                        todo.push_back(Input::Loaded { ticket, transactions });
-                    }
-                    _ => {}
-                }
-            }
-        }
-        for gauge in self.protocol.gauges() {
-            assert!(gauge.value <= gauge.bound, "{gauge:?}");
-        }
-    }
-
-    /// Fires what is due.
-    fn wake(&mut self, now: Duration) {
-        if self.protocol.poll_timeout().is_some_and(|at| at.as_duration() <= now) {
-            self.feed(now, Input::Timeout);
-        }
-    }
-}
-
 struct Pair {
-    nodes: [Node; 2],
+    nodes: [Lone; 2],
     now: Duration,
     /// Reconciliation messages and their bytes, from each side.
     asked: [Vec<usize>; 2],
@@ -137,9 +22,9 @@ struct Pair {
 impl Pair {
     fn new(configs: [&Config; 2], held: [Vec<Transaction>; 2]) -> Self {
         let [a, b] = held;
-        let mut nodes = [Node::new(1, configs[0], a), Node::new(2, configs[1], b)];
-        nodes[0].link_up(Duration::ZERO, true, 2);
-        nodes[1].link_up(Duration::ZERO, false, 1);
+        let mut nodes = [Lone::new(1, configs[0], a), Lone::new(2, configs[1], b)];
+        nodes[0].link_up(Duration::ZERO, LINK, true, 2);
+        nodes[1].link_up(Duration::ZERO, LINK, false, 1);
         Self { nodes, now: Duration::ZERO, asked: [Vec::new(), Vec::new()] }
     }
 
@@ -149,11 +34,11 @@ impl Pair {
         while self.now < end {
             for side in [0, 1] {
                 let messages = std::mem::take(&mut self.nodes[side].outbox);
-                for message in messages {
+                for (_, message) in messages {
                     if matches!(message, Message::Ask(_) | Message::Answer(_)) {
                         self.asked[side].push(message.weight());
                     }
-                    self.nodes[1 - side].hear(self.now, message);
+                    self.nodes[1 - side].hear(self.now, LINK, vec![message]);
                 }
             }
             let quiet = self.nodes.iter().all(|n| n.outbox.is_empty());
@@ -274,8 +159,13 @@ fn what_the_validator_does_not_want_is_fetched_once() {
     config.gossip.reconcile_interval = secs(1);
     config.gossip.reconcile_full_interval = secs(3);
     let mut pair = Pair::new([&config, &config], [some(0, 6000, 1_000_000), Vec::new()]);
-    pair.nodes[1].verdict =
-        |t| if t.payload()[0].is_multiple_of(2) { Verdict::Ignore } else { Verdict::Accept };
+    pair.nodes[1].verdict = |t| {
+        Judgement::Verdict(if t.payload()[0].is_multiple_of(2) {
+            Verdict::Ignore
+        } else {
+            Verdict::Accept
+        })
+    };
     pair.run(secs(10));
     assert_eq!(pair.nodes[1].judged, 6000);
     let (rounds, sent) = (pair.asked[0].len(), pair.asked.iter().flatten().sum::<usize>());
@@ -288,29 +178,17 @@ fn what_the_validator_does_not_want_is_fetched_once() {
 
 /// What a liar sees of the node that it is linked to.
 struct Liar {
-    node: Node,
+    node: Lone,
+    link: LinkId,
     now: Duration,
     bytes: usize,
 }
 
 impl Liar {
     fn new(held: Vec<Transaction>) -> Self {
-        let config = Config::lan();
-        let mut node = Node::new(1, &config, held);
-        node.link_up(Duration::ZERO, true, 2);
-        let hello = Hello {
-            network: config.network.name,
-            version_min: 1,
-            version_max: 1,
-            features: Features(0),
-            incarnation: 1,
-            max_transaction: 1 << 20,
-            record: record(2),
-            observed: None,
-            owes: false,
-        };
-        node.hear(Duration::ZERO, Message::Hello(Box::new(hello)));
-        Self { node, now: Duration::ZERO, bytes: 0 }
+        let mut node = Lone::new(1, &Config::lan(), held);
+        let link = node.meet(Duration::ZERO, 2);
+        Self { node, link, now: Duration::ZERO, bytes: 0 }
     }
 
     /// Answers every question by `lie` for a while; how many questions there were.
@@ -318,22 +196,22 @@ impl Liar {
         let (end, mut questions) = (self.now + span, 0);
         while self.now < end {
             self.now += millis(10);
-            for message in std::mem::take(&mut self.node.outbox) {
-                match message {
-                    Message::Ask(ask) => {
-                        questions += 1;
-                        let ranges = lie(&ask);
-                        let answer = Reconcile { ranges, ..*ask };
-                        self.bytes += ask.weight() + answer.weight();
-                        self.node.hear(self.now, Message::Answer(Box::new(answer)));
-                    }
-                    Message::Ping { nonce } => self.node.hear(self.now, Message::Pong { nonce }),
-                    _ => {}
+            for (_, message) in std::mem::take(&mut self.node.outbox) {
+                if let Message::Ask(ask) = message {
+                    questions += 1;
+                    let ranges = lie(&ask);
+                    let answer = Reconcile { ranges, ..*ask };
+                    self.bytes += ask.weight() + answer.weight();
+                    self.hear(Message::Answer(Box::new(answer)));
                 }
             }
             self.node.wake(self.now);
         }
         questions
+    }
+
+    fn hear(&mut self, message: Message) {
+        self.node.hear(self.now, self.link, vec![message]);
     }
 
     fn count(&self) -> crate::types::Counters {
@@ -437,7 +315,7 @@ fn lists_in_questions_are_heard_within_bounds() {
         let ranges = vec![Range { upper: Bound::MAX, content }];
         let lower = Bound::at(WallTime::from_millis(START));
         let ask = Reconcile { session: 5, lower, ranges };
-        liar.node.hear(liar.now, Message::Ask(Box::new(ask)));
+        liar.hear(Message::Ask(Box::new(ask)));
     }
     let c = liar.count();
     let stats = liar.node.protocol.stats();

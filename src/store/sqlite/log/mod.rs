@@ -12,6 +12,7 @@
 
 mod generations;
 mod keys;
+mod partials;
 mod read;
 mod write;
 
@@ -27,12 +28,17 @@ use self::generations::Generations;
 use super::DirLock;
 use super::database::{Database, Insert, Setup};
 use crate::error::StoreError;
-use crate::ports::{IndexEntry, MAX_CURSORS, NewEntry, Page, TransactionStore, Usage};
+use crate::ports::{
+    IndexEntry, KeptPartial, MAX_CURSORS, NewEntry, Page, Partial, TransactionStore, Usage,
+};
 use crate::store::too_many_cursors;
-use crate::types::{Cursor, Topic, Transaction, TransactionId, WallTime};
+use crate::types::{Cursor, Piece, Topic, Transaction, TransactionId, WallTime};
 
-const MIGRATIONS: &[&str] =
-    &[include_str!("../migrations/log/1.sql"), include_str!("../migrations/log/2.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../migrations/log/1.sql"),
+    include_str!("../migrations/log/2.sql"),
+    include_str!("../migrations/log/3.sql"),
+];
 const WRITER: Setup = Setup {
     synchronous: SqliteSynchronous::Normal,
     page_size: 8192,
@@ -198,7 +204,9 @@ impl TransactionStore for SqliteLog {
         for reader in &self.readers {
             reader.tidy().await;
         }
-        self.drop_ended(now).await
+        let gone = self.drop_ended(now).await?;
+        self.expire_partials(now).await?;
+        Ok(gone)
     }
 
     async fn load_cursor(&self, name: &str) -> Result<Option<Cursor>, StoreError> {
@@ -231,6 +239,22 @@ impl TransactionStore for SqliteLog {
     async fn remove_cursor(&self, name: &str) -> Result<(), StoreError> {
         let remove = sqlx::query("DELETE FROM cursors WHERE name = ?").bind(name.to_owned());
         self.writer.lock().await?.execute(remove).await
+    }
+
+    async fn partials(&self) -> Result<Option<Vec<KeptPartial>>, StoreError> {
+        self.list_partials().await.map(Some)
+    }
+
+    async fn put_partial(&self, partial: &Partial, max_bytes: u64) -> Result<(), StoreError> {
+        self.add_partial(partial, max_bytes).await
+    }
+
+    async fn get_partial(&self, id: &TransactionId) -> Result<Vec<Piece>, StoreError> {
+        self.read_partial(id).await
+    }
+
+    async fn remove_partials(&self, ids: &[TransactionId]) -> Result<(), StoreError> {
+        self.drop_partials(ids).await
     }
 }
 
@@ -372,6 +396,7 @@ mod tests {
         // As version 1 made it: rows under a key too, and nothing else to find them by.
         let version_1 = "ALTER TABLE g_1 ADD COLUMN key INTEGER NOT NULL DEFAULT 0; \
              CREATE INDEX g_1_key ON g_1 (key); DROP TABLE runs; DROP TABLE keys; \
+             DROP TABLE partials; DROP TABLE pieces; \
              ALTER TABLE generations DROP COLUMN keyed; PRAGMA user_version = 1;";
         log.writer.lock().await.unwrap().execute_raw(version_1.to_owned()).await.unwrap();
         log.close().await;

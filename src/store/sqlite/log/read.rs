@@ -9,10 +9,9 @@ use super::SqliteLog;
 use super::keys::Candidates;
 use crate::error::{Source, StoreError, StoreErrorKind};
 use crate::ports::{IndexEntry, LogEntry, Page};
-use crate::store::lost::topic_key;
 use crate::store::sqlite::codec::{self, Place, Slot};
 use crate::store::sqlite::database::{Held, damaged, json};
-use crate::types::{Cursor, Topic, Transaction, TransactionId};
+use crate::types::{Cursor, Topic, TopicKey, Transaction, TransactionId};
 
 /// Index entries looked at in one call.
 const SCAN: usize = 16_384;
@@ -51,7 +50,7 @@ impl SqliteLog {
         if max_entries == 0 {
             return Ok(Page { next: after, ..Page::default() });
         }
-        let topic = topic.map(topic_key);
+        let topic = topic.map(|topic| TopicKey::of(topic).0);
         let mut held = self.reader().lock().await?;
         held.begin_reading().await?;
         let mut plan = self.plan(&mut held, topic, after.0, max_entries, max_bytes).await?;
@@ -102,7 +101,7 @@ impl SqliteLog {
             for slot in blocks {
                 seen += 1;
                 let cursor = slot.shown.cursor.0;
-                if topic.is_some_and(|topic| topic != slot.topic) {
+                if topic.is_some_and(|topic| topic != slot.shown.topic.0) {
                     plan.pass(cursor, true, lost);
                     continue;
                 }

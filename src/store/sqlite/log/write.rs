@@ -427,7 +427,7 @@ impl SqliteLog {
         let rows = sqlx::query("SELECT block FROM blocks WHERE ends <= ?").bind(until);
         for row in held.fetch_all(rows).await? {
             for slot in block_of(&row).map_err(|e| self.damaged(e))? {
-                losses.note(slot.topic, slot.shown.cursor.0);
+                losses.note(slot.shown.topic.0, slot.shown.cursor.0);
             }
         }
         held.execute(sqlx::query("DELETE FROM blocks WHERE ends <= ?").bind(until)).await?;
@@ -491,7 +491,7 @@ fn bind<'q>(
 }
 
 /// Times that `SQLite` compares; what is later than it can say never comes.
-fn clamped(millis: u64) -> i64 {
+pub(super) fn clamped(millis: u64) -> i64 {
     i64::try_from(millis).unwrap_or(i64::MAX)
 }
 

@@ -1,0 +1,63 @@
+//! Settings that are one of a few words.
+
+use serde::{Deserialize, Serialize};
+
+/// A setting that is worked out unless it is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(from = "AutoRepr", into = "AutoRepr")]
+pub enum Auto {
+    /// Worked out from the size of the network.
+    #[default]
+    Auto,
+    /// Fixed.
+    Fixed(u32),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum AutoRepr {
+    Fixed(u32),
+    Word(AutoWord),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum AutoWord {
+    Auto,
+}
+
+impl From<AutoRepr> for Auto {
+    fn from(repr: AutoRepr) -> Self {
+        match repr {
+            AutoRepr::Fixed(value) => Self::Fixed(value),
+            AutoRepr::Word(AutoWord::Auto) => Self::Auto,
+        }
+    }
+}
+
+impl From<Auto> for AutoRepr {
+    fn from(auto: Auto) -> Self {
+        match auto {
+            Auto::Fixed(value) => Self::Fixed(value),
+            Auto::Auto => Self::Word(AutoWord::Auto),
+        }
+    }
+}
+
+/// Which topics a node carries: stores, offers and passes on.
+///
+/// Reach is kept by relays: they carry everything and keep links with each other, and edges hang off
+/// relays, or off other edges that are nearer to one and then carry what those behind them want. What
+/// an edge publishes goes to its relay whatever the topic. An edge that finds no way to a relay for 4
+/// to 8 s stands in for one and carries everything, until it finds a way again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Carry {
+    /// Every topic: the node is a relay.
+    #[default]
+    All,
+    /// Only topics that it has live subscriptions for, those in
+    /// [`GossipConfig::topics`](super::GossipConfig::topics), and those that peers behind it want: the
+    /// node is an edge. More than 256 topics are everything.
+    Subscribed,
+}

@@ -1,0 +1,99 @@
+//! What a node wants of its peers: topics, in few bytes.
+
+use serde::{Deserialize, Serialize};
+
+use super::{PeerId, Topic};
+
+/// Most topics that are told apart in an [`Interest`]; who wants more is taken to want everything.
+pub const MAX_INTERESTS: usize = 256;
+
+/// Longest way to a relay, in links.
+pub const MAX_DEPTH: u8 = 8;
+
+/// The depth of a node that knows no way to a relay.
+pub const NOWHERE: u8 = MAX_DEPTH + 1;
+
+/// Stands for a topic: the first 8 bytes of BLAKE3 over its name.
+///
+/// Two topics may share one, by chance once in 2^64 pairs. Then who wants one of them is sent both,
+/// and nothing else follows from it: what a subscriber gets is decided by the name.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct TopicKey(pub u64);
+
+impl TopicKey {
+    /// The key of a topic.
+    pub fn of(topic: &Topic) -> Self {
+        let hash = blake3::hash(topic.as_str().as_bytes());
+        let (first, _) = hash.as_bytes().split_first_chunk().unwrap_or((&[0; 8], &[]));
+        Self(u64::from_le_bytes(*first))
+    }
+}
+
+/// What a node wants, and how far it is from a relay. The default is that of a relay.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Interest {
+    /// Links to the nearest relay: 0 is a relay, [`NOWHERE`] knows none within [`MAX_DEPTH`].
+    pub depth: u8,
+    /// That relay is an edge that stands in for one.
+    pub makeshift: bool,
+    /// [`Interest::short`] of the peer that is next on the way there; 0 where there is none.
+    pub via: u64,
+    /// The topics wanted, in rising order, at most [`MAX_INTERESTS`]; `None` is everything.
+    pub topics: Option<Vec<TopicKey>>,
+}
+
+impl Interest {
+    /// How a peer is named in `via`.
+    pub fn short(peer: &PeerId) -> u64 {
+        let (first, _) = peer.as_bytes().split_first_chunk().unwrap_or((&[0; 8], &[]));
+        u64::from_le_bytes(*first)
+    }
+
+    /// Whether this is a relay by configuration.
+    pub fn is_relay(&self) -> bool {
+        self.depth == 0 && !self.makeshift
+    }
+
+    /// Whether a topic is wanted.
+    pub fn wants(&self, topic: TopicKey) -> bool {
+        self.topics.as_ref().is_none_or(|topics| topics.binary_search(&topic).is_ok())
+    }
+
+    /// Whether something is wanted that `other` does not want.
+    pub fn exceeds(&self, other: &Self) -> bool {
+        match (&self.topics, &other.topics) {
+            (_, None) => false,
+            (None, Some(_)) => true,
+            (Some(topics), _) => topics.iter().any(|topic| !other.wants(*topic)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_depends_on_the_name_alone_and_is_locked() {
+        let key = |name: &str| TopicKey::of(&Topic::new(name).unwrap());
+        assert_eq!(key("orders"), key("orders"));
+        assert_ne!(key("orders"), key("order"));
+        assert_eq!(key(""), TopicKey(0xa6a1_f9f5_b949_13af));
+    }
+
+    #[test]
+    fn more_is_wanted_only_where_the_other_does_not_want_it() {
+        let some = |topics: &[u64]| Interest {
+            topics: Some(topics.iter().map(|t| TopicKey(*t)).collect()),
+            ..Interest::default()
+        };
+        let all = Interest::default();
+        assert!(all.exceeds(&some(&[1])) && !some(&[1]).exceeds(&all) && !all.exceeds(&all));
+        assert!(some(&[1, 2]).exceeds(&some(&[1])) && !some(&[2]).exceeds(&some(&[1, 2])));
+        assert!(all.wants(TopicKey(9)) && some(&[9]).wants(TopicKey(9)));
+        assert!(!some(&[8]).wants(TopicKey(9)));
+    }
+}
