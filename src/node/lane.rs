@@ -3,7 +3,7 @@
 //! The transaction lane takes what waits, up to a bound, and stores neighbours together: group
 //! commit without added delay. Own transactions go to the outbox first and to the log then, and
 //! only afterwards is anybody told that they are safe. The outbox takes one batch while the log
-//! takes the one before; results come in order.
+//! takes an earlier one and one more may wait between them; results come in order.
 //!
 //! A store that fails or panics costs the operation, never the lane: whoever waits is told, the
 //! node says so once ([`Event::StorageFailed`]), and it tries again with the next operation.
@@ -28,8 +28,8 @@ use super::dead_letters::Settled;
 use super::driver::Completion;
 
 /// Operations taken at once: enough that the cost of a commit is small beside that of its rows,
-/// few enough that outbox and log have something to do at the same time.
-const BATCH: usize = 512;
+/// few enough that outbox, log and publishers have something to do at the same time.
+const BATCH: usize = 256;
 /// Turns that everybody else has while they bring nothing, before a batch is closed.
 const TURNS: u32 = 3;
 /// Bytes of payload in one commit, beyond the first.
@@ -71,6 +71,9 @@ pub(super) struct StoreLane {
     pub(super) health: Arc<Health>,
     pub(super) done: mpsc::Sender<Completion>,
 }
+
+/// What is in the outbox, or was refused by it, and not in the log yet.
+type Half = (Batch, Result<(), StoreError>);
 
 /// What is stored together.
 #[derive(Debug, Default)]
@@ -126,41 +129,37 @@ impl Batch {
 
 impl StoreLane {
     /// Runs until `ops` is closed and everything in it is done.
-    pub(super) async fn run(self, mut ops: mpsc::Receiver<StoreOp>) {
+    pub(super) async fn run(self, ops: mpsc::Receiver<StoreOp>) {
+        // Neither store waits for the other where one takes long with a batch.
+        let (to_log, mut halves) = mpsc::channel(1);
+        let second = async {
+            while let Some((batch, queued)) = halves.recv().await {
+                self.store(batch, queued).await;
+            }
+        };
+        futures::future::join(self.run_outbox(ops, to_log), second).await;
+    }
+
+    /// All that is for the outbox; what is for the log goes on to it.
+    async fn run_outbox(&self, mut ops: mpsc::Receiver<StoreOp>, to_log: mpsc::Sender<Half>) {
         let mut taken = Vec::with_capacity(BATCH);
         let mut left = VecDeque::new();
-        // What is in the outbox, or was refused by it, and not in the log yet.
-        let mut half: Option<(Batch, Result<(), StoreError>)> = None;
-        let mut open = true;
-        loop {
-            if left.is_empty() && open {
-                if half.is_none() {
-                    open = ops.recv_many(&mut taken, BATCH).await > 0;
-                }
+        while !left.is_empty() || ops.recv_many(&mut taken, BATCH).await > 0 {
+            if left.is_empty() {
                 gather(&mut ops, &mut taken, BATCH).await;
                 left.extend(taken.drain(..));
             }
             let mut batch = Batch::default();
             batch.fill(&mut left);
             let settle = std::mem::take(&mut batch.settle);
-            let first = async {
-                // What leaves makes room for what comes.
-                self.update(&batch.states).await;
-                let _ = self.leave(&batch.confirmed).await;
-                let queued = self.enqueue(&batch).await;
-                self.settle(settle).await;
-                queued
-            };
-            let second = async {
-                if let Some((batch, queued)) = half.take() {
-                    self.store(batch, queued).await;
-                }
-            };
-            let (queued, ()) = futures::future::join(first, second).await;
+            // What leaves makes room for what comes.
+            self.update(&batch.states).await;
+            let _ = self.leave(&batch.confirmed).await;
+            let queued = self.enqueue(&batch).await;
+            self.settle(settle).await;
             if !batch.is_done() {
-                half = Some((batch, queued));
-            } else if !open && left.is_empty() {
-                return;
+                // It is taken for as long as there is anything.
+                let _ = to_log.send((batch, queued)).await;
             }
         }
     }

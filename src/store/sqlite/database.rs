@@ -274,6 +274,16 @@ impl Held<'_> {
         done.map(drop).map_err(|e| explain(name, e))
     }
 
+    /// As [`Held::execute_raw`]: the number in the only row that comes of them.
+    pub(super) async fn ask_raw(&mut self, sql: String) -> Result<Option<i64>, StoreError> {
+        use sqlx::Row;
+        let name = self.name;
+        let connection = &mut self.slot()?.connection;
+        let row = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_all(connection).await;
+        let number = row.and_then(|rows| rows.first().map(|row| row.try_get(0)).transpose());
+        number.map_err(|e| explain(name, e))
+    }
+
     pub(super) async fn fetch_all(
         &mut self,
         query: Query<'_>,
