@@ -13,10 +13,13 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use sorcha_peer::error::{BanError, PublishError, ReadyError, StoreError, StoreErrorKind};
 use sorcha_peer::ports::{
-    Ban, NewEntry, PeerStore, StoredPeer, TransactionQueue, TransactionStore, Which,
+    Ban, EntryState, NewEntry, OutboxEntry, PeerStore, QueueSize, StoredPeer, TransactionQueue,
+    TransactionStore, Which,
 };
 use sorcha_peer::store::{MemoryPeerStore, MemoryQueue, MemoryTransactionStore};
-use sorcha_peer::types::{Cursor, Header, PeerId, Signature, Topic, Transaction, WallTime};
+use sorcha_peer::types::{
+    Cursor, Header, PeerId, Signature, Topic, Transaction, TransactionId, WallTime,
+};
 use sorcha_peer::{Config, Event, From, Identity, Item, PeerNode};
 use store::{Hooked, Hooks, alone};
 use tokio::sync::Notify;
@@ -111,6 +114,77 @@ async fn a_full_log_has_failed_when_it_stays_full() {
     log.hooks.set(NONE);
     node.publish("t", "fits").await.unwrap();
     assert_eq!(node.storage_failure(), None);
+    node.shutdown(Duration::ZERO).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_that_works_again_is_found_to_do_so_while_nobody_publishes() {
+    let log = Hooked::new(Fault::default());
+    let identity = Identity::generate().unwrap();
+    let node = alone(&identity).transaction_store(log.clone()).start().await.unwrap();
+    log.hooks.set(IO);
+    assert_eq!(refusal(&node).await, StoreErrorKind::Io);
+    node.wait_ready(0, Duration::from_mins(5)).await.unwrap_err();
+    log.hooks.set(NONE);
+    node.wait_ready(0, Duration::from_mins(5)).await.expect("looked after");
+    assert_eq!(node.storage_failure(), None);
+    node.shutdown(Duration::ZERO).await.unwrap();
+}
+
+/// An outbox that lets nothing go while it is told to.
+#[derive(Debug)]
+struct Sticky(MemoryQueue, Fault);
+
+#[async_trait]
+impl TransactionQueue for Sticky {
+    async fn append(&self, transactions: &[Transaction]) -> Result<Vec<u64>, StoreError> {
+        self.0.append(transactions).await
+    }
+    async fn update(&self, states: &[(TransactionId, EntryState)]) -> Result<(), StoreError> {
+        self.0.update(states).await
+    }
+    async fn remove(&self, ids: &[TransactionId]) -> Result<(), StoreError> {
+        if self.1.0.load(Ordering::SeqCst) == IO {
+            return Err(StoreError::new(StoreErrorKind::Io, "told to"));
+        }
+        self.0.remove(ids).await
+    }
+    async fn get(&self, id: &TransactionId) -> Result<Option<OutboxEntry>, StoreError> {
+        self.0.get(id).await
+    }
+    async fn load(
+        &self,
+        which: Which,
+        after: Option<u64>,
+        max_entries: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<OutboxEntry>, StoreError> {
+        self.0.load(which, after, max_entries, max_bytes).await
+    }
+    async fn size(&self) -> Result<QueueSize, StoreError> {
+        self.0.size().await
+    }
+}
+
+#[tokio::test]
+async fn what_was_refused_leaves_the_outbox_as_soon_as_that_lets_it_go() {
+    let log = Hooked::new(Fault::default());
+    let queue = Arc::new(Sticky(MemoryQueue::new(100), Fault::default()));
+    let identity = Identity::generate().unwrap();
+    let builder = alone(&identity).transaction_store(log.clone()).queue(queue.clone());
+    let node = builder.start().await.unwrap();
+    log.hooks.set(IO);
+    queue.1.set(IO);
+    assert_eq!(refusal(&node).await, StoreErrorKind::Io);
+    assert_eq!(queue.size().await.unwrap().waiting, 1, "the next process would deliver it");
+    log.hooks.set(NONE);
+    node.publish("t", "while it is stuck").await.unwrap();
+    assert_eq!(queue.size().await.unwrap().waiting, 2);
+    queue.1.set(NONE);
+    node.publish("t", "later").await.unwrap();
+    let left = queue.load(Which::All, None, 100, usize::MAX).await.unwrap();
+    let texts: Vec<_> = left.iter().map(|e| e.transaction.payload().clone()).collect();
+    assert_eq!(texts, ["while it is stuck", "later"]);
     node.shutdown(Duration::ZERO).await.unwrap();
 }
 

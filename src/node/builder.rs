@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::{broadcast, mpsc, watch};
@@ -448,7 +448,7 @@ impl Parts {
             done: done.clone(),
         };
         let (health, done) = (Arc::clone(health), done.clone());
-        (StoreLane { queue, log, newest, health, done }, late)
+        (StoreLane { queue, log, newest, health, done, refused: Mutex::default() }, late)
     }
 
     /// What checks transactions, headers and pieces off the driver.

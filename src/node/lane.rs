@@ -8,9 +8,9 @@
 //! A store that fails or panics costs the operation, never the lane: whoever waits is told, the
 //! node says so once ([`Event::StorageFailed`]), and it tries again with the next operation.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -70,6 +70,8 @@ pub(super) struct StoreLane {
     pub(super) newest: watch::Sender<Cursor>,
     pub(super) health: Arc<Health>,
     pub(super) done: mpsc::Sender<Completion>,
+    /// Refused, because the log failed, and still in the outbox, because that failed too.
+    pub(super) refused: Mutex<BTreeSet<TransactionId>>,
 }
 
 /// What is in the outbox, or was refused by it, and not in the log yet.
@@ -155,6 +157,10 @@ impl StoreLane {
             // What leaves makes room for what comes.
             self.update(&batch.states).await;
             let _ = self.leave(&batch.confirmed).await;
+            self.leave_refused(&batch).await;
+            if batch.expire.is_some() {
+                self.look_after(Store::Queue, self.queue.probe()).await;
+            }
             let queued = self.enqueue(&batch).await;
             self.settle(settle).await;
             if !batch.is_done() {
@@ -185,6 +191,26 @@ impl StoreLane {
         result
     }
 
+    /// Takes out of the outbox what was refused because the log failed, and could not be taken out then:
+    /// the next process would deliver it. Unless the host has published it again.
+    async fn leave_refused(&self, batch: &Batch) {
+        let ids: Vec<_> = {
+            let mut refused = self.refused();
+            if refused.is_empty() {
+                return;
+            }
+            refused.retain(|id| !batch.waiting.iter().any(|w| w.2 && w.1.transaction.id() == *id));
+            refused.iter().copied().collect()
+        };
+        if self.leave(&ids).await.is_ok() {
+            self.refused().retain(|id| !ids.contains(id));
+        }
+    }
+
+    fn refused(&self) -> MutexGuard<'_, BTreeSet<TransactionId>> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Removes what the host deletes, and answers.
     async fn settle(&self, settle: Vec<(Option<TransactionId>, oneshot::Sender<Settled>)>) {
         for (remove, reply) in settle {
@@ -210,7 +236,9 @@ impl StoreLane {
         let logged = self.append(&entries).await;
         if logged.is_err() && queued.is_ok() {
             let ids: Vec<_> = batch.own().iter().map(Transaction::id).collect();
-            let _ = self.leave(&ids).await;
+            if self.leave(&ids).await.is_err() {
+                self.refused().extend(ids);
+            }
         }
         let outcome = |own: bool| match (&queued, &logged) {
             (Err(e), _) if own => Err(e.kind),
@@ -233,6 +261,22 @@ impl StoreLane {
             // That there was nothing to drop does not show that the log works.
             if !matches!(result, Ok(0)) {
                 self.health.note(Store::Log, &result);
+            }
+            self.look_after(Store::Log, self.log.probe()).await;
+        }
+    }
+
+    /// Finds out whether a store that failed works again. A host that waits for the node to be ready
+    /// publishes nothing by which it would be seen.
+    async fn look_after(
+        &self,
+        store: Store,
+        probe: impl Future<Output = Result<bool, StoreError>>,
+    ) {
+        if self.health.is_failing(store) {
+            let result = guarded(probe).await;
+            if !matches!(result, Ok(false)) {
+                self.health.note(store, &result);
             }
         }
     }
@@ -340,6 +384,11 @@ impl Health {
     /// For reading it, and for the end of the lane.
     pub(super) fn watch(&self) -> watch::Sender<Option<StoreErrorKind>> {
         self.failing.clone()
+    }
+
+    fn is_failing(&self, store: Store) -> bool {
+        let rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
+        rows[store as usize].0 > 0
     }
 
     /// What an operation means. The first failure of a kind is told; the same again is not.

@@ -81,4 +81,15 @@ pub trait TransactionQueue: fmt::Debug + Send + Sync + 'static {
 
     /// How full it is.
     async fn size(&self) -> Result<QueueSize, StoreError>;
+
+    /// Whether it works again after a failure: asked now and then while nobody publishes, so that a
+    /// host that waits for the node to be ready does not wait for ever. `true` when something was
+    /// written to find out; `false` when that is not known, which is the default: the next publish
+    /// tells.
+    ///
+    /// # Errors
+    /// What keeps it from taking an entry now.
+    async fn probe(&self) -> Result<bool, StoreError> {
+        Ok(false)
+    }
 }

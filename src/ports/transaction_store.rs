@@ -96,6 +96,15 @@ pub trait TransactionStore: fmt::Debug + Send + Sync + 'static {
     /// How full it is.
     async fn usage(&self) -> Result<Usage, StoreError>;
 
+    /// Whether it works again after a failure, as
+    /// [`TransactionQueue::probe`](super::TransactionQueue::probe).
+    ///
+    /// # Errors
+    /// What keeps it from taking an entry now.
+    async fn probe(&self) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+
     /// Forgets entries that may go at `now`; returns how many. A store may keep entries a little
     /// longer, to drop whole generations at once.
     async fn expire(&self, now: WallTime) -> Result<u64, StoreError>;

@@ -113,6 +113,7 @@ pub async fn transaction_queue(queue: &dyn TransactionQueue, max_entries: usize)
     assert_eq!((size.waiting, size.dead, size.capacity), (0, 0, max_entries as u64));
     let [a, b, c] = [1, 2, 3].map(|n| transaction("queue", n));
     queue.remove(&[a.id()]).await.expect("removing an unknown id is no error");
+    queue.probe().await.expect("nothing keeps it from taking an entry");
     let dead = EntryState::Dead { reason: "nobody".to_owned(), since: WallTime::from_millis(7) };
     queue.update(&[(a.id(), dead.clone())]).await.expect("an unknown id is no error");
 
@@ -240,6 +241,7 @@ pub async fn transaction_store(store: &dyn TransactionStore, late: Duration) {
     let empty = store.read(None, start, 10, usize::MAX).await.expect("an empty log reads");
     assert!(empty.entries.is_empty() && empty.lost_until.is_none(), "nothing was lost: {empty:?}");
 
+    store.probe().await.expect("nothing keeps it from taking an entry");
     let apart = late + Duration::from_millis(1);
     let keep = |entry: NewEntry, n: u32| NewEntry { keep_until: ends(n, apart), ..entry };
     let name = |n: u32| if n.is_multiple_of(10) { "rare" } else { "busy" };

@@ -66,6 +66,9 @@ impl<H: Hooks> TransactionStore for Hooked<H> {
     async fn append(&self, entries: &[NewEntry]) -> Result<Vec<Cursor>, StoreError> {
         self.hooks.append(&self.inner, entries).await
     }
+    async fn probe(&self) -> Result<bool, StoreError> {
+        self.hooks.append(&self.inner, &[]).await.map(|_| true)
+    }
     async fn get(&self, id: &TransactionId) -> Result<Option<Transaction>, StoreError> {
         self.inner.get(id).await
     }

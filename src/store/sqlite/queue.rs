@@ -265,8 +265,7 @@ impl TransactionQueue for SqliteQueue {
             }
         }
         if (state.known.entries.len() + rows.len()) as u64 > self.capacity && !rows.is_empty() {
-            let message = format!("the outbox is bounded to {} entries", self.capacity);
-            return Err(StoreError::new(StoreErrorKind::Full, message));
+            return Err(self.full());
         }
         state.sure = false;
         let result = self.insert(&mut held, state, &rows).await;
@@ -421,9 +420,35 @@ impl TransactionQueue for SqliteQueue {
         let (all, dead) = (number(all), number(dead));
         Ok(QueueSize { waiting: all.saturating_sub(dead), dead, capacity: self.capacity })
     }
+
+    async fn probe(&self) -> Result<bool, StoreError> {
+        let state = &mut *self.state.lock().await;
+        let mut held = self.database.lock().await?;
+        if !state.sure {
+            reload(&mut held, state).await?;
+        }
+        if state.known.entries.len() as u64 >= self.capacity {
+            return Err(self.full());
+        }
+        if state.relaxed {
+            held.execute_raw("PRAGMA synchronous = FULL".to_owned()).await?;
+            state.relaxed = false;
+        }
+        // The same number again: written and synced, and nothing is changed by it.
+        let keep = sqlx::query("INSERT OR REPLACE INTO meta VALUES ('leased', ?)");
+        state.sure = false;
+        let result = held.execute(keep.bind(state.leased.cast_signed())).await;
+        Self::settle(&mut held, state, &result).await;
+        result.map(|()| true)
+    }
 }
 
 impl SqliteQueue {
+    fn full(&self) -> StoreError {
+        let message = format!("the outbox is bounded to {} entries", self.capacity);
+        StoreError::new(StoreErrorKind::Full, message)
+    }
+
     fn entry(&self, row: &SqliteRow) -> Result<OutboxEntry, StoreError> {
         entry(row).map_err(|e| damaged(self.database.name(), e))
     }
@@ -479,6 +504,20 @@ mod tests {
 
     async fn run(queue: &SqliteQueue, sql: &str) {
         queue.database.lock().await.unwrap().execute_raw(sql.to_owned()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_probe_tells_whether_it_can_be_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = Arc::new(DirLock::acquire(dir.path()).unwrap());
+        let queue = SqliteQueue::open(&dir.path().join("q.db"), 2, lock).await.unwrap();
+        let first = queue.append(&[transaction(0, 10)]).await.unwrap()[0];
+        run(&queue, "PRAGMA query_only = true").await;
+        queue.probe().await.unwrap_err();
+        run(&queue, "PRAGMA query_only = false").await;
+        assert!(queue.probe().await.unwrap());
+        assert!(queue.append(&[transaction(1, 10)]).await.unwrap()[0] > first);
+        assert_eq!(queue.probe().await.unwrap_err().kind, StoreErrorKind::Full);
     }
 
     #[tokio::test]

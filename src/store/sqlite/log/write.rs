@@ -278,10 +278,35 @@ impl SqliteLog {
         plan.run = known.keys.draft(places, |number| known.end_of(&plan.made, number));
         let limit = self.limits.max_bytes;
         if bytes > 0 && known.bytes().saturating_add(bytes) > limit {
-            let message = format!("the log is bounded to {limit} bytes");
-            return Err(StoreError::new(StoreErrorKind::Full, message));
+            return Err(full(limit));
         }
         Ok(plan)
+    }
+
+    /// Writes and syncs a number that is there already.
+    pub(super) async fn try_to_write(&self) -> Result<(), StoreError> {
+        let state = &mut *self.state.lock().await;
+        let mut held = self.writer.lock().await?;
+        if !state.sure {
+            self.take_stock(&mut held, state).await?;
+        }
+        if self.known().bytes() >= self.limits.max_bytes {
+            return Err(full(self.limits.max_bytes));
+        }
+        (state.sure, state.strict) = (false, true);
+        let result = async {
+            held.execute_raw("PRAGMA synchronous = FULL".to_owned()).await?;
+            set(&mut held, "leased", state.leased).await?;
+            held.execute_raw("PRAGMA synchronous = NORMAL".to_owned()).await
+        };
+        let result = result.await;
+        held.roll_back().await;
+        if let Err(error) = result {
+            Self::fail(&mut held, state, &error).await;
+            return Err(error);
+        }
+        (state.sure, state.strict) = (true, false);
+        Ok(())
     }
 
     async fn write(
@@ -473,6 +498,10 @@ async fn make_generation(held: &mut Held<'_>, number: u32, ends: u64) -> Result<
     held.execute(insert.bind(i64::from(number)).bind(clamped(ends))).await?;
     // Numbers are not used again: a lookup under way may still have one in mind.
     set(held, "generation", u64::from(number)).await
+}
+
+fn full(limit: u64) -> StoreError {
+    StoreError::new(StoreErrorKind::Full, format!("the log is bounded to {limit} bytes"))
 }
 
 async fn set(held: &mut Held<'_>, name: &'static str, value: u64) -> Result<(), StoreError> {
