@@ -450,14 +450,13 @@ impl Protocol {
         self.set_watch(id);
     }
 
-    /// A peer serves others first.
+    /// A peer serves others first, or has risen in the order and sends us away half-way.
     pub(super) fn on_busy(&mut self, link: LinkId, ids: &[TransactionId]) {
         for id in ids {
             self.forget_promise(link, id);
-            let idle = |p: &Parent| p.link == link && !p.served;
             let Some(pending) = self.pending.get_mut(id) else { continue };
             let Some(large) = &pending.large else { continue };
-            if !large.parents.iter().any(idle) {
+            if !large.parents.iter().any(|p| p.link == link) {
                 continue;
             }
             self.counters.wants_put_off += 1;

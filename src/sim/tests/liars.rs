@@ -1,5 +1,5 @@
 //! Peers that lie to one core, message by message: what no honest peer would say, in the order that
-//! harms most.
+//! harms most, and what an honest one says rarely.
 
 use bytes::Bytes;
 
@@ -125,6 +125,28 @@ fn pieces_of_one_payload_do_not_excuse_the_lack_of_another() {
         asked |= reserved(&node.said_to(honest)).contains(&wanted.id());
     }
     assert!(asked, "never asked of who would have served it");
+}
+
+/// Found in the scenario `large` at 1000 nodes: one delivery in 10,000 took 9 s.
+#[test]
+fn who_is_sent_away_half_way_asks_somebody_else_at_once() {
+    let mut node = lone();
+    let now = Duration::ZERO;
+    let (first, second) = (node.meet(now, 3), node.meet(now, 4));
+    let large = signed(5, 3 * PIECE_BYTES, 1);
+    for peer in [first, second] {
+        node.hear(now, peer, vec![offer(Head::of(&large))]);
+        node.check_heads(now);
+    }
+    assert_eq!(reserved(&node.said_to(first)), [large.id()]);
+    let (bytes, proof) = (large.payload().slice(..PIECE_BYTES), Proofs::of(large.payload()).get(0));
+    let piece = Message::Piece(Piece { id: large.id(), index: 0, bytes, proof });
+    node.hear(now, first, vec![piece, Message::Busy(vec![large.id()])]);
+    let rest = node.said_to(second).into_iter().find_map(|m| match m {
+        Message::Reserve(asked) => Some(asked.ranges),
+        _ => None,
+    });
+    assert_eq!(rest, Some(vec![PieceRange { first: 1, count: 2 }]), "and for nothing twice");
 }
 
 #[test]
