@@ -1,7 +1,7 @@
 //! Large payloads: one copy each, cut through, whatever happens to those who send them.
 
 use super::*;
-use crate::config::{Config, SignaturePolicy, Trust};
+use crate::config::{Config, SignaturePolicy};
 use crate::types::{Message, PIECE_BYTES, Piece, TransactionId};
 
 pub(super) const MIB: usize = 1 << 20;
@@ -10,23 +10,6 @@ pub(super) const UPLINK: u64 = 6_250_000;
 
 pub(super) fn uplinked(seed: u64, nodes: usize) -> WorldConfig {
     WorldConfig::new(seed, nodes).uplink(UPLINK).verification(Verification::Real)
-}
-
-/// Nodes that are linked like this and never in another way: everybody allows its neighbours only.
-fn allowed(config: WorldConfig, mut nodes: Vec<NodeOptions>, links: &[(usize, usize)]) -> World {
-    let config = config.topology(Topology::Empty);
-    let ids = World::with_nodes(config.clone(), nodes.clone());
-    for (node, options) in nodes.iter_mut().enumerate() {
-        let beside = |(a, b): &(usize, usize)| match node {
-            n if n == *a => Some(ids.peer_id(*b)),
-            n if n == *b => Some(ids.peer_id(*a)),
-            _ => None,
-        };
-        let mut own = config.node.clone();
-        own.network.trust = Trust::AllowList { peers: links.iter().filter_map(beside).collect() };
-        options.config = Some(own);
-    }
-    World::with_nodes(config, nodes)
 }
 
 /// The same, with all of these links up.

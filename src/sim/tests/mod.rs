@@ -26,6 +26,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
 
 use super::*;
+use crate::config::Trust;
 
 const fn secs(s: u64) -> Duration {
     Duration::from_secs(s)
@@ -72,4 +73,22 @@ fn overlay(config: WorldConfig) -> World {
     assert!(world.run_until(World::is_connected, limit), "not connected: {:?}", world.report());
     world.run_for(secs(5));
     world
+}
+
+/// Nodes that may be linked like this and in no other way, and are not yet: everybody allows its
+/// neighbours only.
+fn allowed(config: WorldConfig, mut nodes: Vec<NodeOptions>, links: &[(usize, usize)]) -> World {
+    let config = config.topology(Topology::Empty);
+    let ids = World::with_nodes(config.clone(), nodes.clone());
+    for (node, options) in nodes.iter_mut().enumerate() {
+        let beside = |(a, b): &(usize, usize)| match node {
+            n if n == *a => Some(ids.peer_id(*b)),
+            n if n == *b => Some(ids.peer_id(*a)),
+            _ => None,
+        };
+        let mut own = options.config.clone().unwrap_or_else(|| config.node.clone());
+        own.network.trust = Trust::AllowList { peers: links.iter().filter_map(beside).collect() };
+        options.config = Some(own);
+    }
+    World::with_nodes(config, nodes)
 }

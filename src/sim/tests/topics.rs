@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::config::{Carry, Config, Trust};
+use crate::config::{Carry, Config};
 use crate::types::{Counters, TransactionId};
 
 /// Payload bytes of one small transaction.
@@ -48,20 +48,8 @@ fn linked(seed: u64, nodes: Vec<NodeOptions>, links: &[(usize, usize)]) -> World
 }
 
 /// Nodes that may be linked like this and in no other way, and are not yet.
-fn apart(seed: u64, mut nodes: Vec<NodeOptions>, links: &[(usize, usize)]) -> World {
-    let config = WorldConfig::new(seed, 0).topology(Topology::Empty);
-    let ids = World::with_nodes(config.clone(), nodes.clone());
-    for (node, options) in nodes.iter_mut().enumerate() {
-        let beside = |(a, b): &(usize, usize)| match node {
-            n if n == *a => Some(ids.peer_id(*b)),
-            n if n == *b => Some(ids.peer_id(*a)),
-            _ => None,
-        };
-        let mut own = options.config.clone().unwrap_or_else(|| config.node.clone());
-        own.network.trust = Trust::AllowList { peers: links.iter().filter_map(beside).collect() };
-        options.config = Some(own);
-    }
-    World::with_nodes(config, nodes)
+fn apart(seed: u64, nodes: Vec<NodeOptions>, links: &[(usize, usize)]) -> World {
+    allowed(WorldConfig::new(seed, 0), nodes, links)
 }
 
 /// Publishes to topics in turn, from nodes in turn.
