@@ -259,6 +259,11 @@ pub struct GossipConfig {
     /// limit. What is above it is refused and fetched when there is room again. This node's own
     /// transactions are held to it as well. Default 50, range 1 to 100.
     pub max_origin_share: u32,
+    /// Most transactions of one origin a minute, over the time of `retention`: bursts are taken as
+    /// long as no more than this makes in that time are retained. What is above it is refused and
+    /// fetched when earlier ones have expired. This node's own transactions are held to it as well.
+    /// Default 0, which is no limit; range 0 to 60,000,000.
+    pub max_origin_rate: u32,
     /// Largest payload in bytes that is pushed unasked. Default 16 KiB, range 0 to 64 KiB.
     pub eager_limit: u64,
     /// Whether frames may be compressed where that shrinks them. Default true. Without effect yet:
@@ -398,6 +403,7 @@ impl Default for GossipConfig {
             retention: Duration::from_hours(1),
             max_transaction_size: 10 * MIB,
             max_origin_share: 50,
+            max_origin_rate: 0,
             eager_limit: 16 * KIB,
             compression: true,
             max_assembly_bytes: 64 * MIB,
@@ -581,6 +587,7 @@ impl GossipConfig {
         within_span("gossip.retention", self.retention, secs(300)..=secs(86_400))?;
         within("gossip.max_transaction_size", self.max_transaction_size, KIB..=1024 * MIB)?;
         within("gossip.max_origin_share", self.max_origin_share, 1..=100)?;
+        within("gossip.max_origin_rate", self.max_origin_rate, 0..=60_000_000)?;
         within("gossip.eager_limit", self.eager_limit, 0..=PIECE_BYTES as u64)?;
         within("gossip.max_assembly_bytes", self.max_assembly_bytes, MIB..=16 * KIB * MIB)?;
         within("gossip.max_spill_bytes", self.max_spill_bytes, 0..=1024 * KIB * MIB)?;
@@ -695,6 +702,7 @@ mod tests {
             ("gossip.retention", |c| c.gossip.retention = secs(299)),
             ("gossip.max_transaction_size", |c| c.gossip.max_transaction_size = 1),
             ("gossip.max_origin_share", |c| c.gossip.max_origin_share = 0),
+            ("gossip.max_origin_rate", |c| c.gossip.max_origin_rate = u32::MAX),
             ("gossip.eager_limit", |c| c.gossip.eager_limit = 65_537),
             ("gossip.max_assembly_bytes", |c| c.gossip.max_assembly_bytes = 1),
             ("gossip.max_spill_bytes", |c| c.gossip.max_spill_bytes = u64::MAX),

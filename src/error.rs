@@ -254,6 +254,15 @@ pub enum PublishError {
         /// Bytes that they may.
         limit: u64,
     },
+    /// This node has published as much as `gossip.max_origin_rate` allows; a retry helps once some
+    /// have expired.
+    #[error("{used} own transactions are retained, the rate allows {limit}")]
+    OverRate {
+        /// Own transactions that are retained.
+        used: u64,
+        /// How many may be: what the rate makes in the retention.
+        limit: u64,
+    },
     /// The store refused; see its kind.
     #[error(transparent)]
     Store(#[from] StoreError),

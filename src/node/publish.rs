@@ -159,6 +159,7 @@ fn publish_error(unpublished: Unpublished) -> PublishError {
         PublishRefusal::TooLarge { size, limit } => PublishError::TooLarge { size, limit },
         PublishRefusal::QueueFull { limit } => PublishError::QueueFull { limit },
         PublishRefusal::OverShare { used, limit } => PublishError::OverShare { used, limit },
+        PublishRefusal::OverRate { used, limit } => PublishError::OverRate { used, limit },
         PublishRefusal::Store(kind) => {
             PublishError::Store(StoreError::new(kind, "the transaction was not stored"))
         }

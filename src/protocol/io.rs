@@ -268,6 +268,13 @@ pub enum PublishRefusal {
         /// Bytes that they may.
         limit: u64,
     },
+    /// This node has published as much as its rate allows.
+    OverRate {
+        /// Its transactions that are retained.
+        used: u64,
+        /// How many may be.
+        limit: u64,
+    },
     /// The store refused.
     Store(StoreErrorKind),
     /// The node is going down.

@@ -13,6 +13,7 @@ use super::fetch::{Holds, Pending, Stage};
 use super::gossip::{Got, LATE};
 use super::io::{Judgement, Output, Ticket};
 use super::learn::OWN;
+use super::share::Excess;
 use super::timers::Timer;
 use super::{Protocol, Task};
 
@@ -27,7 +28,7 @@ impl Protocol {
         let id = transaction.id();
         // What has no room is remembered, so it has to be real: `take` looks after the signature.
         let inadmissible = self.inadmissible(transaction.header());
-        if let Some(reason) = inadmissible.filter(|reason| *reason != Refusal::OverShare) {
+        if let Some(reason) = inadmissible.filter(|reason| !reason.is_for_now()) {
             self.remove_pending(&id);
             self.refuse_transaction(link, &id, reason);
             if reason == Refusal::Skewed {
@@ -85,14 +86,21 @@ impl Protocol {
             Some(Refusal::Skewed)
         } else if keep_until <= self.wall {
             Some(Refusal::Expired)
-        } else if self.log.shares.excess(&header.origin, 0, header.payload_len).is_some() {
-            Some(Refusal::OverShare)
         } else {
-            None
+            self.over_bounds(header)
         }
     }
 
-    /// Remembers what has no room while its origin has its share. Nobody is to blame who passes it
+    /// Whether its origin has all it may have.
+    fn over_bounds(&self, header: &Header) -> Option<Refusal> {
+        let excess = self.log.shares.excess(&header.origin, (0, 0), header.payload_len)?;
+        Some(match excess {
+            Excess::Bytes { .. } => Refusal::OverShare,
+            Excess::Entries { .. } => Refusal::OverRate,
+        })
+    }
+
+    /// Remembers what has no room while its origin has all it may have. Nobody is to blame who passes it
     /// on: others may have more room.
     pub(super) fn turn_away(&mut self, id: TransactionId, header: &Header) {
         let keep_until = header.expires.min(header.created.plus(self.config.gossip.retention));
@@ -183,15 +191,15 @@ impl Protocol {
     /// Takes what was verified and judged, unless others of the same origin took its room meanwhile.
     pub(super) fn take(&mut self, from: PeerId, transaction: &Transaction, hop: u16) {
         let (id, header) = (transaction.id(), transaction.header());
-        if self.log.shares.excess(&header.origin, 0, header.payload_len).is_none() {
+        let Some(reason) = self.over_bounds(header) else {
             self.accept_foreign(from, transaction, hop);
             return;
-        }
+        };
         let pending = self.remove_pending(&id);
         self.absolve(pending.as_ref());
         // No link has this number.
         let link = self.links.by_peer.get(&from).copied().unwrap_or(LinkId(0));
-        self.refuse_transaction(link, &id, Refusal::OverShare);
+        self.refuse_transaction(link, &id, reason);
         self.turn_away(id, header);
     }
 
@@ -232,6 +240,7 @@ impl Protocol {
             Refusal::WrongSignature => counters.refused_wrong_signature += 1,
             Refusal::Rejected => counters.refused_rejected += 1,
             Refusal::OverShare => counters.refused_over_share += 1,
+            Refusal::OverRate => counters.refused_over_rate += 1,
             Refusal::Unwanted => counters.refused_unwanted += 1,
             _ => counters.refused_ignored += 1,
         }

@@ -182,16 +182,14 @@ impl Protocol {
         if self.is_refused(&id) {
             return;
         }
-        match self.inadmissible(offer.head.header()) {
-            // To be remembered, it has to be real: its signature is looked at first.
-            None | Some(Refusal::OverShare) => {}
-            Some(reason) => {
-                self.drop_inadmissible(link, &id, reason);
-                if reason == Refusal::Skewed {
-                    self.lost_some();
-                }
-                return;
+        // What is refused for now is remembered, so it has to be real: its signature is looked at first.
+        let inadmissible = self.inadmissible(offer.head.header());
+        if let Some(reason) = inadmissible.filter(|reason| !reason.is_for_now()) {
+            self.drop_inadmissible(link, &id, reason);
+            if reason == Refusal::Skewed {
+                self.lost_some();
             }
+            return;
         }
         if !self.is_welcome(link, &id, offer.head.header()) {
             self.fetches.unwanted.add(id);
@@ -307,7 +305,7 @@ impl Protocol {
         }
         if let Some(reason) = self.inadmissible(head.header()) {
             self.drop_inadmissible(link, &id, reason);
-            if reason == Refusal::OverShare {
+            if reason.is_for_now() {
                 self.give_back(&from, Work::Head, 1);
                 self.turn_away(id, head.header());
             }
@@ -342,7 +340,7 @@ impl Protocol {
     fn drop_inadmissible(&mut self, link: LinkId, id: &TransactionId, reason: Refusal) {
         if self.pending.get(id).is_some_and(|p| p.stage == Stage::Heard) {
             let pending = self.remove_pending(id);
-            self.absolve(pending.as_ref().filter(|_| reason == Refusal::OverShare));
+            self.absolve(pending.as_ref().filter(|_| reason.is_for_now()));
         }
         self.refuse_transaction(link, id, reason);
     }

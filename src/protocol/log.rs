@@ -206,7 +206,7 @@ impl Log {
         }
     }
 
-    /// Remembers that a transaction's origin had its share, as far as there is room.
+    /// Remembers that a transaction's origin had all it may have, as far as there is room.
     pub(super) fn turn_away(
         &mut self,
         id: TransactionId,
@@ -498,6 +498,7 @@ mod tests {
 
     use proptest::prelude::*;
 
+    use super::super::share::{Bounds, Excess};
     use super::*;
     use crate::types::{Interest, Topic};
 
@@ -530,7 +531,7 @@ mod tests {
     }
 
     fn log() -> Log {
-        let shares = Shares::new(Some(1 << 40));
+        let shares = Shares::new(Bounds { bytes: Some(1 << 40), entries: None });
         Log::new(&mut crate::protocol::rng::Rng::new([0; 32]), 10, shares)
     }
 
@@ -578,7 +579,10 @@ mod tests {
     fn what_is_not_kept_counts_as_held_until_it_is_let_go() {
         let mut log = log();
         let origin = entry(1, 5, 30).origin;
-        let kept = |log: &Log| log.shares.excess(&origin, 0, 1 << 40).map(|(used, _)| used);
+        let kept = |log: &Log| match log.shares.excess(&origin, (0, 0), 1 << 40) {
+            Some(Excess::Bytes { used, .. }) => Some(used),
+            _ => None,
+        };
         log.append(entry(1, 5, 30), MonoTime::ZERO);
         let whole = log.measure(Bound::MIN, Bound::MAX, &Scope::ALL);
         let (cost, end) = (super::super::share::cost(1), WallTime::from_millis(30));

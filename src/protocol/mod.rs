@@ -165,7 +165,7 @@ impl Protocol {
         restored: Restored,
     ) -> Self {
         let mut rng = rng::Rng::new(seed);
-        let shares = share::Shares::new(share_of(restored.max_bytes, config));
+        let shares = share::Shares::new(bounds(restored.max_bytes, config));
         let mut log = log::Log::new(&mut rng, config.gossip.cache_bytes, shares);
         restore(&mut log, &restored.index);
         let waiting = restored.outbox.iter().filter(|q| !q.dead && !q.late).map(|q| q.id).collect();
@@ -584,8 +584,12 @@ fn restore(log: &mut log::Log, index: &[IndexEntry]) {
     }
 }
 
-/// The most bytes of one origin in a store of `max_bytes`.
-fn share_of(max_bytes: Option<u64>, config: &Config) -> Option<u64> {
-    let percent = u64::from(config.gossip.max_origin_share);
-    (percent < 100).then_some(max_bytes? / 100 * percent)
+/// What one origin may have in a store of `max_bytes`.
+fn bounds(max_bytes: Option<u64>, config: &Config) -> share::Bounds {
+    let gossip = &config.gossip;
+    let percent = Some(u64::from(gossip.max_origin_share)).filter(|percent| *percent < 100);
+    let bytes = percent.and_then(|percent| Some(max_bytes? / 100 * percent));
+    let rate = Some(u64::from(gossip.max_origin_rate)).filter(|rate| *rate > 0);
+    let entries = rate.map(|rate| rate.saturating_mul(gossip.retention.as_secs()) / 60);
+    share::Bounds { bytes, entries }
 }

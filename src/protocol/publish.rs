@@ -11,7 +11,7 @@ use crate::types::{NewEntry, PeerId, Transaction, TransactionId};
 
 use super::fetch::{Pending, Stage};
 use super::io::{CallId, Output, PublishRefusal, Ticket};
-use super::share::cost;
+use super::share::{Excess, cost};
 use super::slab::Record;
 use super::{Protocol, Task};
 
@@ -63,17 +63,19 @@ impl Protocol {
         let (size, limit) =
             (transaction.header().payload_len, self.config.gossip.max_transaction_size);
         let capacity = self.config.outbox.max_entries;
-        let (origin, under_way) = (transaction.origin(), self.publishing_bytes);
+        let under_way = (self.publishing.len(), self.publishing_bytes);
+        let excess = self.log.shares.excess(&transaction.origin(), under_way, size);
         if self.shutting_down {
             Some(PublishRefusal::Closed)
         } else if size > limit {
             Some(PublishRefusal::TooLarge { size, limit })
         } else if !renewed && self.outbox.len() + self.publishing.len() >= capacity as usize {
             Some(PublishRefusal::QueueFull { limit: capacity })
-        } else if let Some((used, limit)) = self.log.shares.excess(&origin, under_way, size) {
-            Some(PublishRefusal::OverShare { used, limit })
         } else {
-            None
+            excess.map(|excess| match excess {
+                Excess::Bytes { used, limit } => PublishRefusal::OverShare { used, limit },
+                Excess::Entries { used, limit } => PublishRefusal::OverRate { used, limit },
+            })
         }
     }
 

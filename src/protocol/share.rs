@@ -1,4 +1,4 @@
-//! What each origin takes up of the store, so that none can fill it.
+//! What each origin takes up of the store, and how much it publishes, so that none can fill it.
 //!
 //! Records name their origin by a number; a number is given back when no record has it any more.
 //! Bytes are counted by payload length and a fixed allowance for the header, which is all that a
@@ -6,7 +6,11 @@
 //! store that drops whole generations keeps what expired a little longer than it is counted here.
 //!
 //! Bounds: 65,535 origins; those beyond are not held to a share (nor could they be: keys are free).
-//! Where there is no share nothing is counted at all.
+//! Where there is neither share nor rate nothing is counted at all.
+//!
+//! A rate is held by what is retained at one time: an origin that has as many transactions there as
+//! its rate makes in the retention is over it. So a burst is taken whole, a node that joins late is
+//! not held up by what was published in an hour, and a restart knows all that counts.
 
 use std::collections::BTreeMap;
 
@@ -22,17 +26,34 @@ struct Slot {
     origin: PeerId,
     /// Of what is retained.
     bytes: u64,
+    /// How much that is.
+    entries: u64,
     /// Records that name it, retained or not.
     records: u32,
     /// Records of what was turned away.
     turned_away: u32,
 }
 
+/// What one origin may have.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Bounds {
+    /// Bytes.
+    pub(super) bytes: Option<u64>,
+    /// Transactions.
+    pub(super) entries: Option<u64>,
+}
+
+/// What an origin has and may have where that is too much.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Excess {
+    Bytes { used: u64, limit: u64 },
+    Entries { used: u64, limit: u64 },
+}
+
 /// How much each origin has of the store.
 #[derive(Debug)]
 pub(super) struct Shares {
-    /// The most bytes of one origin.
-    limit: Option<u64>,
+    bounds: Bounds,
     numbers: BTreeMap<PeerId, u16>,
     /// Number n stands at n - 1.
     slots: Vec<Slot>,
@@ -40,22 +61,33 @@ pub(super) struct Shares {
 }
 
 impl Shares {
-    pub(super) fn new(limit: Option<u64>) -> Self {
-        Self { limit, numbers: BTreeMap::new(), slots: Vec::new(), free: Vec::new() }
+    pub(super) fn new(bounds: Bounds) -> Self {
+        Self { bounds, numbers: BTreeMap::new(), slots: Vec::new(), free: Vec::new() }
     }
 
-    /// What an origin has and may have, if `size` more bytes would be too much. Somebody who has
-    /// nothing may have one transaction of any size.
-    pub(super) fn excess(&self, origin: &PeerId, under_way: u64, size: u64) -> Option<(u64, u64)> {
-        let limit = self.limit?;
+    /// Why one transaction of `size` bytes would be too much, with so many transactions and bytes
+    /// of the origin under way. Somebody who has nothing may have one of any size.
+    pub(super) fn excess(
+        &self,
+        origin: &PeerId,
+        (count, bytes): (usize, u64),
+        size: u64,
+    ) -> Option<Excess> {
         let slot = self.numbers.get(origin).and_then(|n| self.slots.get(usize::from(*n) - 1));
-        let used = slot.map_or(0, |slot| slot.bytes).saturating_add(under_way);
-        (used > 0 && used.saturating_add(cost(size)) > limit).then_some((used, limit))
+        let (has, bytes_of) = slot.map_or((0, 0), |slot| (slot.entries, slot.bytes));
+        let used = has.saturating_add(count as u64);
+        if let Some(limit) = self.bounds.entries.filter(|limit| used >= *limit) {
+            return Some(Excess::Entries { used, limit });
+        }
+        let used = bytes_of.saturating_add(bytes);
+        let too_much = |limit: &u64| used > 0 && used.saturating_add(cost(size)) > *limit;
+        let limit = self.bounds.bytes.filter(too_much)?;
+        Some(Excess::Bytes { used, limit })
     }
 
     /// The number of an origin, for one record.
     pub(super) fn enter(&mut self, origin: &PeerId) -> u16 {
-        if self.limit.is_none() {
+        if self.bounds.bytes.or(self.bounds.entries).is_none() {
             return NOBODY;
         }
         if let Some(number) = self.numbers.get(origin).copied() {
@@ -64,7 +96,7 @@ impl Shares {
             }
             return number;
         }
-        let slot = Slot { origin: *origin, bytes: 0, records: 1, turned_away: 0 };
+        let slot = Slot { origin: *origin, bytes: 0, entries: 0, records: 1, turned_away: 0 };
         let number = if let Some(number) = self.free.pop() {
             self.slots[usize::from(number) - 1] = slot;
             number
@@ -92,12 +124,14 @@ impl Shares {
     pub(super) fn charge(&mut self, number: u16, size: u32) {
         if let Some(slot) = self.slot(number) {
             slot.bytes += cost(u64::from(size));
+            slot.entries += 1;
         }
     }
 
     pub(super) fn refund(&mut self, number: u16, size: u32) {
         if let Some(slot) = self.slot(number) {
             slot.bytes = slot.bytes.saturating_sub(cost(u64::from(size)));
+            slot.entries = slot.entries.saturating_sub(1);
         }
     }
 
@@ -109,11 +143,14 @@ impl Shares {
         }
     }
 
-    /// Numbers of origins that were turned away and have a quarter of their share free again: less
-    /// would not be worth asking around for.
+    /// Numbers of origins that were turned away and have a quarter of what they may have free again:
+    /// less would not be worth asking around for.
     pub(super) fn with_room(&self) -> Vec<u16> {
-        let Some(limit) = self.limit else { return Vec::new() };
-        let room = |s: &Slot| s.records > 0 && s.turned_away > 0 && s.bytes <= limit / 4 * 3;
+        let below = |used: u64, limit: Option<u64>| limit.is_none_or(|l| used <= l - l.div_ceil(4));
+        let room = |s: &Slot| {
+            let waiting = s.records > 0 && s.turned_away > 0;
+            waiting && below(s.bytes, self.bounds.bytes) && below(s.entries, self.bounds.entries)
+        };
         let numbers = (1u16..).zip(&self.slots);
         numbers.filter(|(_, slot)| room(slot)).map(|(number, _)| number).collect()
     }
@@ -138,20 +175,25 @@ mod tests {
         PeerId::from_bytes(id)
     }
 
+    fn share(limit: u64) -> Shares {
+        Shares::new(Bounds { bytes: Some(limit), entries: None })
+    }
+
+    fn bytes(used: u64, limit: u64) -> Option<Excess> {
+        Some(Excess::Bytes { used, limit })
+    }
+
     #[test]
     fn an_origin_has_its_share_and_gets_it_back() {
-        let mut shares = Shares::new(Some(1000));
-        assert_eq!(shares.excess(&origin(1), 0, 5000), None, "one of any size");
+        let mut shares = share(1000);
+        assert_eq!(shares.excess(&origin(1), (0, 0), 5000), None, "one of any size");
         let number = shares.enter(&origin(1));
         shares.charge(number, 700);
-        assert_eq!(shares.excess(&origin(1), 0, 44), None);
-        assert_eq!(shares.excess(&origin(1), 0, 45), Some((828, 1000)));
-        assert_eq!(
-            shares.excess(&origin(1), 10, 44),
-            Some((838, 1000)),
-            "what is under way counts"
-        );
-        assert_eq!(shares.excess(&origin(2), 0, 900), None, "others have theirs");
+        assert_eq!(shares.excess(&origin(1), (0, 0), 44), None);
+        assert_eq!(shares.excess(&origin(1), (0, 0), 45), bytes(828, 1000));
+        let under_way = shares.excess(&origin(1), (1, 10), 44);
+        assert_eq!(under_way, bytes(838, 1000), "what is under way counts");
+        assert_eq!(shares.excess(&origin(2), (0, 0), 900), None, "others have theirs");
         assert_eq!(shares.enter(&origin(1)), number);
         shares.turn_away(number, true);
         assert!(shares.with_room().is_empty());
@@ -164,15 +206,42 @@ mod tests {
     }
 
     #[test]
+    fn an_origin_has_as_many_as_its_rate_makes() {
+        let mut shares = Shares::new(Bounds { bytes: None, entries: Some(3) });
+        let number = shares.enter(&origin(1));
+        for used in 0..3 {
+            assert_eq!(shares.excess(&origin(1), (0, 0), 1 << 40), None, "{used}");
+            shares.charge(number, 1);
+        }
+        let over = Some(Excess::Entries { used: 3, limit: 3 });
+        assert_eq!(shares.excess(&origin(1), (0, 0), 0), over);
+        assert_eq!(shares.excess(&origin(2), (3, 0), 0), over, "what is under way counts");
+        assert_eq!(shares.excess(&origin(2), (0, 0), 0), None, "others have theirs");
+        shares.turn_away(number, true);
+        assert!(shares.with_room().is_empty());
+        shares.refund(number, 1);
+        assert_eq!(shares.with_room(), [number]);
+        // One at a time has room when there is none.
+        let mut one = Shares::new(Bounds { bytes: None, entries: Some(1) });
+        let number = one.enter(&origin(1));
+        one.turn_away(number, true);
+        one.charge(number, 1);
+        assert!(one.with_room().is_empty());
+        one.refund(number, 1);
+        assert_eq!(one.with_room(), [number]);
+    }
+
+    #[test]
     fn origins_beyond_the_table_have_no_share() {
-        let mut shares = Shares::new(Some(10));
+        let mut shares = share(10);
         for n in 0..u32::from(u16::MAX) {
             assert_ne!(shares.enter(&origin(n)), NOBODY);
         }
         assert_eq!(shares.enter(&origin(70_000)), NOBODY);
         shares.charge(NOBODY, 9);
         shares.leave(NOBODY);
-        assert_eq!(shares.excess(&origin(70_000), 0, 9), None);
-        assert_eq!(Shares::new(None).enter(&origin(1)), NOBODY, "no share, no table");
+        assert_eq!(shares.excess(&origin(70_000), (0, 0), 9), None);
+        let mut none = Shares::new(Bounds::default());
+        assert_eq!(none.enter(&origin(1)), NOBODY, "no bound, no table");
     }
 }

@@ -29,7 +29,7 @@ pub(super) enum State {
     /// A transaction that the validator did not want: it is neither served nor offered, but counts
     /// as held when sets are compared, so that it is not fetched again in each round.
     Refused,
-    /// The same for one whose origin has its share; it is taken when there is room again.
+    /// The same for one whose origin has all it may have; it is taken when there is room again.
     OverShare,
     /// The same for one that the store could not keep; it is tried again later.
     Unsaved,

@@ -39,12 +39,22 @@ pub enum Refusal {
     Expired,
     /// A transaction whose origin has its share of the store. It is taken when there is room again.
     OverShare,
+    /// A transaction whose origin has published as much as its rate allows. It is taken when earlier
+    /// ones have expired.
+    OverRate,
     /// A transaction whose topic nobody here or behind this edge wants.
     Unwanted,
     /// The host's validator rejected it.
     Rejected,
     /// The host's validator ignored it.
     Ignored,
+}
+
+impl Refusal {
+    /// A transaction that is taken once its origin has room again.
+    pub(crate) fn is_for_now(self) -> bool {
+        matches!(self, Self::OverShare | Self::OverRate)
+    }
 }
 
 /// Something that happened. Delivered in order; a host that reads too slowly gets

@@ -105,6 +105,8 @@ counters! {
     refused_expired,
     /// Transactions refused: their origin has its share of the store.
     refused_over_share,
+    /// Transactions refused: their origin has published as much as its rate allows.
+    refused_over_rate,
     /// Transactions dropped: nobody here or behind this edge wants their topic.
     refused_unwanted,
     /// Transactions refused by the validator.

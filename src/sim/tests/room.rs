@@ -84,6 +84,66 @@ fn what_was_over_a_share_is_taken_when_there_is_room() {
 }
 
 #[test]
+fn an_origin_above_its_rate_is_taken_up_when_earlier_ones_expire() {
+    seeds("rate", 3, |seed| {
+        let mut config = WorldConfig::new(seed, 5);
+        config.node.gossip.retention = secs(600);
+        // 20 within the retention of ten minutes.
+        config.node.gossip.max_origin_rate = 2;
+        // The origin does not hold itself to what others hold it to.
+        let mut free = config.node.clone();
+        free.gossip.max_origin_rate = 0;
+        let mut nodes = vec![NodeOptions::default(); 5];
+        nodes[0] = NodeOptions::with_config(free);
+        let mut world = World::with_nodes(config, nodes);
+        assert!(world.run_until(World::is_connected, secs(60)));
+        world.run_for(secs(5));
+        // A burst, small ones and some that are said ahead of their payload; and another origin's.
+        let burst: Vec<_> = (0..18)
+            .map(|n| world.publish_random(0, if n % 6 == 5 { 90_000 } else { 500 }))
+            .collect();
+        let other = world.publish_random(1, 500);
+        let there = |w: &World| burst.iter().chain([&other]).all(|id| w.holders(id) == 5);
+        assert!(world.run_until(there, secs(30)), "a burst is taken: {:?}", world.report());
+        world.run_for(secs(300));
+        let late: Vec<_> =
+            (0..10).map(|n| world.publish_random(0, if n > 6 { 90_000 } else { 500 })).collect();
+        world.run_for(secs(200));
+        for node in 1..5 {
+            assert!(counters(&world, node).refused_over_rate > 0, "node {node}");
+            let kept = late.iter().filter(|id| world.holds(node, id)).count();
+            assert!(kept <= 2, "node {node} has {kept} of what is above the rate");
+        }
+        // A late joiner is not held up, and knows what each origin has.
+        world.crash(3, Disk::Lost);
+        world.start(3);
+        world.run_for(secs(30));
+        let kept = burst.iter().chain(&late).filter(|id| world.holds(3, id)).count();
+        assert_eq!(kept, 20, "node 3");
+        // The first ones expire.
+        let there = |w: &World| late.iter().all(|id| w.holders(id) == 5);
+        assert!(world.run_until(there, secs(120)), "{:?}", world.report());
+        assert_eq!(world.report().counters.links_closed_violation, 0);
+        world.assert_clean();
+    });
+}
+
+#[test]
+fn own_transactions_are_held_to_the_rate_too() {
+    let mut config = WorldConfig::new(1, 2);
+    config.node.gossip.retention = secs(600);
+    config.node.gossip.max_origin_rate = 1;
+    let mut world = World::new(config);
+    assert!(world.run_until(World::is_connected, secs(60)));
+    // All at once: what is still being stored counts.
+    (0..25).for_each(|_| _ = world.publish_random(1, 5_000));
+    world.run_for(secs(5));
+    assert_eq!(counters(&world, 1).publishes_refused, 15);
+    assert_eq!(world.bytes_of(0, 1), 50_000);
+    world.assert_clean();
+}
+
+#[test]
 fn own_transactions_have_a_share_too() {
     let mut world = bounded(1, 2, 100_000, Duration::from_hours(1));
     // All at once: what is still being stored counts.
