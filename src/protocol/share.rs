@@ -179,8 +179,8 @@ mod tests {
         Shares::new(Bounds { bytes: Some(limit), entries: None })
     }
 
-    fn bytes(used: u64, limit: u64) -> Option<Excess> {
-        Some(Excess::Bytes { used, limit })
+    fn bytes(used: u64, limit: u64) -> Excess {
+        Excess::Bytes { used, limit }
     }
 
     #[test]
@@ -190,9 +190,9 @@ mod tests {
         let number = shares.enter(&origin(1));
         shares.charge(number, 700);
         assert_eq!(shares.excess(&origin(1), (0, 0), 44), None);
-        assert_eq!(shares.excess(&origin(1), (0, 0), 45), bytes(828, 1000));
+        assert_eq!(shares.excess(&origin(1), (0, 0), 45), Some(bytes(828, 1000)));
         let under_way = shares.excess(&origin(1), (1, 10), 44);
-        assert_eq!(under_way, bytes(838, 1000), "what is under way counts");
+        assert_eq!(under_way, Some(bytes(838, 1000)), "what is under way counts");
         assert_eq!(shares.excess(&origin(2), (0, 0), 900), None, "others have theirs");
         assert_eq!(shares.enter(&origin(1)), number);
         shares.turn_away(number, true);
