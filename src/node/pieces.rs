@@ -12,7 +12,7 @@ use crate::protocol::{Input, Ticket};
 use crate::types::{Head, Piece, Proofs, Transaction, verify_piece};
 
 use super::driver::Completion;
-use super::verify::Known;
+use super::verify::{Known, attempt};
 
 /// Checks taken in one go.
 const BATCH: usize = 16;
@@ -36,7 +36,20 @@ impl Check {
         }
     }
 
+    fn ticket(&self) -> Ticket {
+        match self {
+            Self::Head { ticket, .. } | Self::Piece { ticket, .. } | Self::Prove { ticket, .. } => {
+                *ticket
+            }
+        }
+    }
+
     fn run(self, known: &Known, require_signature: bool) -> Input {
+        let ticket = self.ticket();
+        attempt(|| self.answer(known, require_signature)).unwrap_or(Input::Unchecked { ticket })
+    }
+
+    fn answer(self, known: &Known, require_signature: bool) -> Input {
         match self {
             Self::Head { ticket, head } => {
                 let result = head.verify_with(require_signature, |signed| {
@@ -83,7 +96,6 @@ async fn run_all(batch: Vec<Check>, known: Arc<Known>, require_signature: bool) 
     if little {
         return all();
     }
-    // A panic in here would be a bug in the check itself. It costs what was to be checked: that is
-    // not answered and counts as being checked until the node is restarted.
+    // Nothing comes back only when the runtime goes down.
     tokio::task::spawn_blocking(all).await.unwrap_or_default()
 }

@@ -151,7 +151,17 @@ pub(super) async fn run(
         .await;
 }
 
-type Checked = Vec<(Job, Result<(), InvalidTransaction>)>;
+/// What came of each check; `None` where it broke off.
+type Checked = Vec<(Job, Option<Result<(), InvalidTransaction>>)>;
+
+/// Runs a check. That it panics would be a bug in it, which must cost nothing but its answer.
+pub(super) fn attempt<T>(check: impl FnOnce() -> T) -> Option<T> {
+    let done = std::panic::catch_unwind(AssertUnwindSafe(check));
+    if done.is_err() {
+        tracing::error!(target: "sorcha_peer::node", "a check panicked");
+    }
+    done.ok()
+}
 
 async fn check_all(batch: Vec<Job>, known: Arc<Known>, require: bool) -> Checked {
     let bytes = |job: &Job| if job.proven { 0 } else { job.transaction.payload().len() };
@@ -162,7 +172,7 @@ async fn check_all(batch: Vec<Job>, known: Arc<Known>, require: bool) -> Checked
             let origin = job.transaction.origin();
             let check =
                 || job.transaction.verify_with(require, |signed| known.check(origin, signed));
-            let result = if job.proven { Ok(()) } else { check() };
+            let result = if job.proven { Some(Ok(())) } else { attempt(check) };
             (job, result)
         };
         batch.into_iter().map(one).collect()
@@ -170,15 +180,15 @@ async fn check_all(batch: Vec<Job>, known: Arc<Known>, require: bool) -> Checked
     if little {
         return check();
     }
-    // A panic in here would be a bug in the check itself. It costs what was to be checked: that is
-    // not answered and counts as being checked until the node is restarted.
+    // Nothing comes back only when the runtime goes down.
     tokio::task::spawn_blocking(check).await.unwrap_or_default()
 }
 
-fn verdict(job: &Job, result: Result<(), InvalidTransaction>) -> Input {
+fn verdict(job: &Job, result: Option<Result<(), InvalidTransaction>>) -> Input {
     let judgement = match result {
-        Ok(()) => Judgement::Verdict(Verdict::Accept),
-        Err(reason) => Judgement::Invalid(reason),
+        Some(Ok(())) => Judgement::Verdict(Verdict::Accept),
+        Some(Err(reason)) => Judgement::Invalid(reason),
+        None => return Input::Unchecked { ticket: job.ticket },
     };
     Input::Verified { ticket: job.ticket, judgement }
 }
@@ -186,9 +196,9 @@ fn verdict(job: &Job, result: Result<(), InvalidTransaction>) -> Input {
 async fn validate(
     validator: Arc<dyn Validator>,
     job: Job,
-    result: Result<(), InvalidTransaction>,
+    result: Option<Result<(), InvalidTransaction>>,
 ) -> Input {
-    if result.is_err() {
+    if result != Some(Ok(())) {
         return verdict(&job, result);
     }
     let call = AssertUnwindSafe(validator.validate(&job.transaction, &job.from)).catch_unwind();
@@ -224,6 +234,26 @@ mod tests {
 
     fn verify(known: &Known, t: &Transaction) -> Result<(), InvalidTransaction> {
         t.verify_with(true, |signed| known.check(t.origin(), signed))
+    }
+
+    #[test]
+    fn a_check_that_panics_costs_its_own_answer_only() {
+        let transaction = batch(&Identity::from_seed([1; 32]), 1).remove(0);
+        let job = |n| Job {
+            ticket: Ticket(n),
+            transaction: transaction.clone(),
+            from: PeerId::from_bytes([2; 32]),
+            proven: false,
+        };
+        let checks: [fn() -> Result<(), InvalidTransaction>; 3] =
+            [|| Ok(()), || panic!("on purpose"), || Err(InvalidTransaction::Signature)];
+        let done: Vec<_> = (0..)
+            .zip(checks)
+            .map(|(n, check)| format!("{:?}", verdict(&job(n), attempt(check))))
+            .collect();
+        assert_eq!(done.len(), 3);
+        assert!(done[0].contains("Accept") && done[2].contains("Signature"), "{done:?}");
+        assert_eq!(done[1], "Unchecked { ticket: Ticket(1) }");
     }
 
     #[test]

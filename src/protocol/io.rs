@@ -210,6 +210,12 @@ pub enum Input {
         /// Whether the piece is what the payload hash says.
         valid: bool,
     },
+    /// The check of a transaction, header or piece, or the making of proofs, broke off: it failed
+    /// itself. Nobody is to blame; what it was for is fetched or asked for again later.
+    Unchecked {
+        /// Which.
+        ticket: Ticket,
+    },
     /// [`Output::Prove`] is done.
     Proved {
         /// Which.

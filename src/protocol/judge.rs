@@ -153,6 +153,28 @@ impl Protocol {
         }
     }
 
+    /// A check broke off, which says nothing about what was checked.
+    pub(super) fn on_unchecked(&mut self, ticket: Ticket) {
+        match self.tickets.get(&ticket) {
+            Some(Task::Verify { .. }) => self.on_verified(ticket, Judgement::TimedOut),
+            Some(Task::Head { id, .. }) => {
+                let id = *id;
+                self.tickets.remove(&ticket);
+                self.verifying -= 1;
+                self.give_up(&id);
+            }
+            Some(Task::Piece { piece, .. }) => {
+                let (id, bytes) = (piece.id, piece.bytes.len() as u64);
+                self.tickets.remove(&ticket);
+                self.verifying -= 1;
+                self.verifying_bytes -= bytes;
+                self.give_up(&id);
+            }
+            Some(Task::Prove { .. }) => self.on_unproved(ticket),
+            _ => {}
+        }
+    }
+
     /// The validator did not answer: the transaction is fetched and judged again, a few times.
     fn try_later(&mut self, id: &TransactionId) {
         if let Some(pending) = self.pending.get_mut(id) {

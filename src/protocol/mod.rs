@@ -405,6 +405,7 @@ impl Protocol {
             Input::HeadVerified { ticket, result } => self.on_head_verified(ticket, result),
             Input::PieceVerified { ticket, valid } => self.on_piece_verified(ticket, valid),
             Input::Proved { ticket, proofs } => self.on_proved(ticket, proofs),
+            Input::Unchecked { ticket } => self.on_unchecked(ticket),
             Input::Spilled { ticket, kept } => self.on_spilled(ticket, kept),
             Input::Unspilled { ticket, pieces } => self.on_unspilled(ticket, pieces),
             Input::Connect { call, endpoint } => self.on_connect(call, endpoint),

@@ -493,6 +493,21 @@ impl Protocol {
         self.set_loading(link, at, ticket);
     }
 
+    /// Without proofs it cannot be served.
+    pub(super) fn on_unproved(&mut self, ticket: Ticket) {
+        let Some(Task::Prove { id }) = self.tickets.remove(&ticket) else { return };
+        self.fetches.proving.remove(&id);
+        for link in self.links.up_ids() {
+            let serving = self.links.all.get(&link).and_then(|l| l.up.as_ref());
+            let waits =
+                serving.is_some_and(|up| up.serving.iter().any(|s| s.loading == Some(ticket)));
+            if waits {
+                self.answer_gone(link, &[id]);
+                self.serve(link);
+            }
+        }
+    }
+
     pub(super) fn on_proved(&mut self, ticket: Ticket, proofs: Proofs) {
         let Some(Task::Prove { id }) = self.tickets.remove(&ticket) else { return };
         self.fetches.proving.remove(&id);

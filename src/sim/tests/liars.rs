@@ -334,6 +334,55 @@ fn one_word_makes_nobody_else_be_asked() {
 }
 
 #[test]
+fn a_check_that_breaks_off_blames_nobody_and_is_made_again() {
+    let mut node = lone();
+    let mut now = Duration::ZERO;
+    let peer = node.meet(now, 3);
+    let large = signed(3, 150_000, 1);
+    let proofs = Proofs::of(large.payload());
+    // First the header's breaks off, then a piece's.
+    for round in 0..3u32 {
+        node.hear(now, peer, vec![offer(Head::of(&large))]);
+        node.breaks = u32::from(round == 0);
+        node.check_heads(now);
+        node.breaks = u32::from(round == 1);
+        for at in 0..3u32 {
+            let from = at as usize * 65_536;
+            let bytes = large.payload().slice(from..large.payload().len().min(from + 65_536));
+            let proof = proofs.get(at);
+            node.hear(
+                now,
+                peer,
+                vec![Message::Piece(Piece { id: large.id(), index: at, bytes, proof })],
+            );
+        }
+        assert_eq!(node.breaks, 0, "round {round}");
+        assert_eq!(node.protocol.contains(&large.id()), round == 2, "round {round}");
+        assert_eq!(node.protocol.stats().fetching, 0, "round {round}");
+        now += secs(1);
+        node.wake(now);
+    }
+    assert_eq!(node.closed, []);
+}
+
+#[test]
+fn proofs_that_cannot_be_made_are_missing_and_made_when_asked_again() {
+    let large = signed(3, 150_000, 1);
+    let mut node = Lone::new(1, &Config::lan(), vec![large.clone()]);
+    let now = secs(1);
+    let asker = node.meet(now, 4);
+    for (breaks, answer) in [(1, (true, 0)), (0, (false, 3))] {
+        node.breaks = breaks;
+        let _ = node.said_to(asker);
+        node.hear(now, asker, vec![reservation(large.id(), 1)]);
+        let said = node.said_to(asker);
+        let missing = |m: &Message| matches!(m, Message::Missing(ids) if ids == &[large.id()]);
+        let pieces = said.iter().filter(|m| matches!(m, Message::Piece(_))).count();
+        assert_eq!((said.iter().any(missing), pieces), answer);
+    }
+}
+
+#[test]
 fn a_validator_that_does_not_answer_is_asked_a_few_times() {
     let mut node = lone();
     node.protocol.set_validating(true);

@@ -8,8 +8,8 @@ use crate::identity::Identity;
 use crate::protocol::{Input, Judgement, Output, Protocol, Restored, Ticket};
 use crate::types::{
     Cursor, Features, Head, Header, Hello, IndexEntry, Interest, LinkId, Message, MonoTime, PeerId,
-    PeerRecord, RecordDraft, Signature, Topic, TopicKey, Transaction, TransactionId, TransportKind,
-    Verdict, WallTime, verify_piece,
+    PeerRecord, Proofs, RecordDraft, Signature, Topic, TopicKey, Transaction, TransactionId,
+    TransportKind, Verdict, WallTime, verify_piece,
 };
 
 pub(super) const START: u64 = 1_700_000_000_000;
@@ -57,6 +57,8 @@ pub(super) struct Lone {
     /// Links that take what is sent, and never say so.
     pub(super) stuck: BTreeSet<LinkId>,
     pub(super) judged: u64,
+    /// Checks that will break off.
+    pub(super) breaks: u32,
     pub(super) announced: BTreeSet<TransactionId>,
 }
 
@@ -83,6 +85,7 @@ impl Lone {
             closed: Vec::new(),
             stuck: BTreeSet::new(),
             judged: 0,
+            breaks: 0,
             announced: BTreeSet::new(),
         }
     }
@@ -124,7 +127,19 @@ impl Lone {
     pub(super) fn check_heads(&mut self, now: Duration) {
         while let Some((ticket, head)) = self.heads.pop_front() {
             let result = head.verify(true);
-            self.feed(now, Input::HeadVerified { ticket, result });
+            let input = self.checked(ticket, Input::HeadVerified { ticket, result });
+            self.feed(now, input);
+        }
+    }
+
+    /// What comes of a check, unless it breaks off.
+    fn checked(&mut self, ticket: Ticket, input: Input) -> Input {
+        match self.breaks.checked_sub(1) {
+            Some(left) => {
+                self.breaks = left;
+                Input::Unchecked { ticket }
+            }
+            None => input,
         }
     }
 
@@ -167,18 +182,23 @@ impl Lone {
                         self.judged += 1;
                         let judgement = (self.verdict)(&transaction);
                         self.table.insert(transaction.id(), transaction);
-                        todo.push_back(Input::Verified { ticket, judgement });
+                        todo.push_back(self.checked(ticket, Input::Verified { ticket, judgement }));
                     }
                     Output::Close { link } => self.closed.push(link),
                     Output::VerifyPiece { ticket, root, len, piece } => {
                         let valid =
                             verify_piece(&root, len, piece.index, &piece.bytes, &piece.proof);
-                        todo.push_back(Input::PieceVerified { ticket, valid });
+                        let checked = Input::PieceVerified { ticket, valid };
+                        todo.push_back(self.checked(ticket, checked));
                     }
                     Output::VerifyHead { ticket, head } => self.heads.push_back((ticket, head)),
                     Output::VerifyRecords { ticket, records } => {
                         let (valid, forged) = (records, 0);
                         todo.push_back(Input::RecordsVerified { ticket, valid, forged });
+                    }
+                    Output::Prove { ticket, transaction } => {
+                        let proofs = Proofs::of(transaction.payload());
+                        todo.push_back(self.checked(ticket, Input::Proved { ticket, proofs }));
                     }
                     Output::Store { ticket, .. } => {
                         todo.push_back(Input::Stored { ticket, result: Ok(()) });

@@ -226,6 +226,7 @@ impl Chaos {
                         let result = if b < 200 { Ok(()) } else { Err(StoreErrorKind::Full) };
                         Input::Stored { ticket, result }
                     }
+                    _ if b >= 250 => Input::Unchecked { ticket },
                     _ => Input::Verified {
                         ticket,
                         judgement: match b {
@@ -263,6 +264,7 @@ impl Chaos {
             19..22 => {
                 let (ticket, check) = self.checks.pop_first()?;
                 match check {
+                    _ if b >= 250 => Input::Unchecked { ticket },
                     Check::Head if b < 230 => Input::HeadVerified { ticket, result: Ok(()) },
                     Check::Head => {
                         let result = Err(crate::types::InvalidTransaction::Signature);
