@@ -109,8 +109,8 @@ pub(super) struct Assembly {
     pub(super) proofs: Vec<bytes::Bytes>,
     /// The newest piece, for children that are up to date: it need not be copied out again.
     pub(super) newest: Option<(u32, bytes::Bytes)>,
-    /// When a piece was kept last; at first, when the buffer was made.
-    pub(super) last: MonoTime,
+    /// When it was last up to the pace (see `spill`); at first, when the buffer was made.
+    pub(super) paced: MonoTime,
 }
 
 impl Assembly {
@@ -123,7 +123,7 @@ impl Assembly {
             checking: PieceSet::empty(count),
             proofs: vec![bytes::Bytes::new(); count as usize],
             newest: None,
-            last: now,
+            paced: now,
         }
     }
 }
@@ -430,7 +430,7 @@ impl Protocol {
         let pending = self.pending.get_mut(id)?;
         let assembly = pending.large.as_mut()?.assembly.take()?;
         self.fetches.assembling = self.fetches.assembling.saturating_sub(pending.size);
-        self.fetches.spills.end(*id, assembly.last);
+        self.fetches.spills.end(*id, assembly.paced);
         Some(assembly)
     }
 

@@ -116,7 +116,7 @@ impl Protocol {
         place.copy_from_slice(&piece.bytes);
         assembly.proofs[piece.index as usize] = piece.proof;
         assembly.newest = Some((piece.index, piece.bytes));
-        self.fetches.spills.progress(id, &mut assembly.last, self.now);
+        self.fetches.spills.progress(id, &mut assembly.paced, self.now);
         let first = assembly.have.count() == 1 && assembly.have.len() > 1;
         let children: Vec<LinkId> = large.children.iter().map(|(link, _)| *link).collect();
         let trusted = large.trusted;

@@ -6,7 +6,8 @@
 //!
 //! When something waits for room, who makes no progress goes: first what is parked, which leaves the
 //! fetch table too (and does so at the latest when its time is over), then what got no piece for
-//! `QUIET`, the longest first, which queues for room again. A payload comes back when it is its turn or
+//! `QUIET` or comes more slowly than a piece in `PACE`, the longest first, which queues for room
+//! again: nobody keeps others waiting with payloads that trickle. A payload comes back when it is its turn or
 //! somebody announces it again, also after a restart, and its fetch goes on from the pieces that are
 //! there: these were checked before they went, and are checked once more when they come, because disks
 //! lie. The store keeps a payload until it is complete, refused or expired, so that going again costs
@@ -36,6 +37,8 @@ use super::{Protocol, Task};
 
 /// A payload that got no piece for this long may have to go.
 const QUIET: Duration = Duration::from_secs(5);
+/// Time in memory that a piece earns, up to `QUIET` from then: a pace of 32 KiB a second.
+const PACE: Duration = Duration::from_secs(2);
 /// Payloads on their way to the store at once.
 pub(super) const MAX_WRITES: usize = 16;
 /// Payloads in the store.
@@ -64,7 +67,7 @@ pub(super) struct Spills {
     /// Payloads on their way to the store and the bytes of their buffers.
     writes: usize,
     leaving: u64,
-    /// Those in memory, by when they got their newest piece.
+    /// Those in memory, by when they were last up to the pace.
     quiet: BTreeSet<(MonoTime, TransactionId)>,
 }
 
@@ -100,11 +103,11 @@ impl Spills {
         self.quiet.insert((at, id));
     }
 
-    /// Its newest piece came now and no longer then.
+    /// A piece came, where it was last up to the pace then.
     pub(super) fn progress(&mut self, id: TransactionId, then: &mut MonoTime, now: MonoTime) {
         self.quiet.remove(&(*then, id));
-        self.quiet.insert((now, id));
-        *then = now;
+        *then = (*then + PACE).min(now);
+        self.quiet.insert((*then, id));
     }
 
     /// A buffer is no longer in memory.

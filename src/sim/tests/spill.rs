@@ -116,6 +116,26 @@ fn who_stalls_makes_room_and_loses_nothing() {
 }
 
 #[test]
+fn who_trickles_keeps_nobody_waiting_and_loses_nothing() {
+    // A piece every 4 s held its room until the last, for more than a minute.
+    seeds("trickled", 3, |seed| {
+        let mut world = star(seed, true);
+        (0..3).for_each(|n| world.throttle(n, Some(16 * 1024), None));
+        let slow: Vec<_> = (0..3).map(|n| world.publish_random(n, MIB)).collect();
+        until_pieces(&mut world, HUB, 3);
+        let others: Vec<_> = (3..8).map(|n| world.publish_random(n, MIB)).collect();
+        let there = |w: &World| everywhere(w, &others, HUB..=HUB);
+        assert!(world.run_until(there, secs(15)), "{:?}", world.report());
+        assert!(!everywhere(&world, &slow, HUB..=HUB));
+        assert!(counter(&world, HUB, "partials_spilled") > 0);
+        let all = |w: &World| everywhere(w, &slow, HUB..=HUB);
+        assert!(world.run_until(all, secs(180)), "{:?}", world.report());
+        let pieces = counter(&world, HUB, "pieces_received");
+        assert!(pieces <= 8 * PIECES + 8, "{pieces} pieces for {}", 8 * PIECES);
+    });
+}
+
+#[test]
 fn a_store_that_fails_or_forgets_costs_progress_only() {
     for failing in [true, false] {
         let mut world = star(1, true);
