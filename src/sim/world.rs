@@ -450,10 +450,11 @@ impl World {
     }
 
     /// Whether the checkers look at this node. They look at all of them up to 1000, and at about
-    /// 1000 evenly spaced ones of a larger world; who holds what is compared for all.
+    /// 1000 evenly spaced ones of a world that was larger from the start; who holds what is compared
+    /// for all. Nodes that are added change nothing for those that are there.
     pub(super) fn is_watched(&self, node: usize) -> bool {
         const MOST: usize = 1000;
-        !self.checkers.is_empty() && node.is_multiple_of(self.nodes.len().div_ceil(MOST).max(1))
+        !self.checkers.is_empty() && node.is_multiple_of(self.config.nodes.div_ceil(MOST).max(1))
     }
 
     pub(super) fn show(&mut self, seen: &Seen<'_>) {

@@ -38,6 +38,19 @@ scenarios! {
 }
 
 #[test]
+fn checkers_look_at_the_same_nodes_to_the_end() {
+    // `late` of 10,000, seed 1: when nodes joined, others were looked at than before, and what these
+    // had been sent earlier seemed never to have been checked.
+    let mut config = WorldConfig::new(1, 1000).topology(Topology::Empty);
+    config.verification = Verification::Trusted;
+    let mut world = World::new(config);
+    let watched = |world: &World| (0..1000).filter(|n| world.is_watched(*n)).count();
+    assert_eq!(watched(&world), 1000);
+    let _ = world.add_node(NodeOptions::default());
+    assert_eq!(watched(&world), 1000);
+}
+
+#[test]
 fn large() {
     // A megabyte is much to copy for an unoptimised build.
     good(Scenario::Large, |config| (config.transactions, config.warm_up) = (2, 1));
