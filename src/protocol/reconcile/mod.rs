@@ -305,10 +305,7 @@ impl Protocol {
     fn start_needed(&mut self) {
         let now = self.now;
         while self.repairs.running < MAX_RUNNING {
-            let pulling = |up: &super::links::Up| {
-                up.repair.session.as_ref().is_some_and(|s| s.is_pulling(now, STALL))
-            };
-            let busy = self.links.all.values().filter_map(|l| l.up.as_ref()).any(pulling);
+            let busy = self.is_pulling();
             let ready = |l: &&super::links::Link| {
                 l.queued < super::links::HIGH_WATER
                     && !self.is_flushing(l)
@@ -333,9 +330,20 @@ impl Protocol {
         }
     }
 
+    /// Whether a session that somebody needs makes progress: another would hear the same.
+    fn is_pulling(&self) -> bool {
+        let mut ups = self.links.all.values().filter_map(|l| l.up.as_ref());
+        ups.any(|up| up.repair.session.as_ref().is_some_and(|s| s.is_pulling(self.now, STALL)))
+    }
+
     /// Compares with one random peer what is recent, and from time to time everything.
     fn start_routine(&mut self) {
         let now = self.now;
+        if self.repairs.hot.min(self.repairs.full) <= now && self.is_pulling() {
+            self.repairs.hot = now + self.soon(self.config.gossip.reconcile_interval);
+            self.repairs.full = self.repairs.full.max(self.repairs.hot);
+            return;
+        }
         let gossip = &self.config.gossip;
         let (interval, full) = (gossip.reconcile_interval, gossip.reconcile_full_interval);
         let upper = Bound::at(self.wall.minus(IN_FLIGHT));

@@ -67,6 +67,9 @@ fn a_late_joiner_whose_first_neighbour_never_serves_turns_to_the_next() {
     });
 }
 
+/// Bytes of a list of 400 ids.
+const LISTED: u64 = 400 * 36;
+
 #[test]
 fn halves_that_were_apart_exchange_what_each_missed_and_no_more() {
     seeds("partition, bytes", 2, |seed| {
@@ -81,6 +84,7 @@ fn halves_that_were_apart_exchange_what_each_missed_and_no_more() {
         world.heal();
         assert!(world.run_until(World::is_connected, secs(60)), "{:?}", world.report());
         settle(&mut world, secs(30));
+        let mut all = 0;
         for node in 0..8 {
             let (before, after) = (&before[node], counters(&world, node));
             let payload = after.payload_bytes_received - before.payload_bytes_received;
@@ -88,8 +92,13 @@ fn halves_that_were_apart_exchange_what_each_missed_and_no_more() {
             let frames = after.frame_bytes_received - before.frame_bytes_received;
             let found = after.reconcile_bytes_received - before.reconcile_bytes_received;
             println!("seed {seed} node {node}: {frames} bytes, {found} of them to find 400 ids");
-            assert!(found < 400 * 120, "node {node}: {found} bytes to find 400 ids");
+            // Seed 33: two of the other half ask the same node while it asks a third, and each sends
+            // its list.
+            assert!(found < 4 * LISTED, "node {node}: {found} bytes to find 400 ids");
+            all += found;
         }
+        // What one node has fetched its neighbours hear of by announcements.
+        assert!(all < 8 * LISTED * 3 / 2, "{all} bytes at all nodes to find 400 ids each");
     });
 }
 
