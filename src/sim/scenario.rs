@@ -154,7 +154,7 @@ pub struct ScenarioConfig {
     /// Decides everything that happens by chance.
     pub seed: u64,
     /// Transactions that count. By default 100 small ones, 40 of 64 KiB or 10 of 1 MiB; less than
-    /// half of that for more than 2000 nodes.
+    /// half of that for more than 2000 nodes, but in [`Scenario::Partition`].
     pub transactions: usize,
     /// Transactions before those. By default 300: 30 for each of ten origins.
     pub warm_up: usize,
@@ -182,6 +182,8 @@ impl ScenarioConfig {
         let (bytes, interval_ms, transactions, warm_up) = match scenario {
             Scenario::Mid => (64 * 1024, 500, if vast { 15 } else { 40 }, 10),
             Scenario::Large => (1 << 20, 4000, if vast { 4 } else { 10 }, 1),
+            // Over a minute: with fewer, those of the last seconds would be many of them.
+            Scenario::Partition => (1024, 50, 100, 300),
             _ => (1024, 50, if vast { 40 } else { 100 }, 300),
         };
         let mut node = Config::default();

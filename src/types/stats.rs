@@ -192,7 +192,7 @@ counters! {
     reconcile_opened,
     /// Of these, those that compared everything they were opened for.
     reconcile_finished,
-    /// Of these, those that ended before: no answer, refused, too costly.
+    /// Of these, those that ended before: no answer, refused, too costly, link closed.
     reconcile_failed,
     /// Of the failed ones, those that cost more than what they found was worth.
     reconcile_abandoned,
