@@ -37,6 +37,7 @@ mod limits;
 mod links;
 mod liveness;
 mod log;
+mod numbers;
 mod order;
 mod outbox;
 mod overlay;

@@ -1,6 +1,5 @@
 //! What each origin takes up of the store, and how much it publishes, so that none can fill it.
 //!
-//! Records name their origin by a number; a number is given back when no record has it any more.
 //! Bytes are counted by payload length and a fixed allowance for the header, which is all that a
 //! record and a restart know; the store's own figure differs from it by the length of topics. A
 //! store that drops whole generations keeps what expired a little longer than it is counted here.
@@ -12,24 +11,22 @@
 //! its rate makes in the retention is over it. So a burst is taken whole, a node that joins late is
 //! not held up by what was published in an hour, and a restart knows all that counts.
 
-use std::collections::BTreeMap;
-
 use crate::types::PeerId;
 
+use super::numbers::{self, Numbers};
+
 /// The number of nobody in particular.
-pub(super) const NOBODY: u16 = 0;
+pub(super) const NOBODY: u16 = numbers::NONE;
 /// What is counted for a header: its 105 bytes and a topic.
 const HEADER: u64 = 128;
 
-#[derive(Debug)]
-struct Slot {
-    origin: PeerId,
+/// What an origin has.
+#[derive(Debug, Default)]
+struct Used {
     /// Of what is retained.
     bytes: u64,
     /// How much that is.
     entries: u64,
-    /// Records that name it, retained or not.
-    records: u32,
     /// Records of what was turned away.
     turned_away: u32,
 }
@@ -54,15 +51,12 @@ pub(super) enum Excess {
 #[derive(Debug)]
 pub(super) struct Shares {
     bounds: Bounds,
-    numbers: BTreeMap<PeerId, u16>,
-    /// Number n stands at n - 1.
-    slots: Vec<Slot>,
-    free: Vec<u16>,
+    origins: Numbers<PeerId, Used>,
 }
 
 impl Shares {
     pub(super) fn new(bounds: Bounds) -> Self {
-        Self { bounds, numbers: BTreeMap::new(), slots: Vec::new(), free: Vec::new() }
+        Self { bounds, origins: Numbers::default() }
     }
 
     /// Why one transaction of `size` bytes would be too much, with so many transactions and bytes
@@ -73,8 +67,7 @@ impl Shares {
         (count, bytes): (usize, u64),
         size: u64,
     ) -> Option<Excess> {
-        let slot = self.numbers.get(origin).and_then(|n| self.slots.get(usize::from(*n) - 1));
-        let (has, bytes_of) = slot.map_or((0, 0), |slot| (slot.entries, slot.bytes));
+        let (has, bytes_of) = self.origins.get(origin).map_or((0, 0), |o| (o.entries, o.bytes));
         let used = has.saturating_add(count as u64);
         if let Some(limit) = self.bounds.entries.filter(|limit| used >= *limit) {
             return Some(Excess::Entries { used, limit });
@@ -90,56 +83,33 @@ impl Shares {
         if self.bounds.bytes.or(self.bounds.entries).is_none() {
             return NOBODY;
         }
-        if let Some(number) = self.numbers.get(origin).copied() {
-            if let Some(slot) = self.slot(number) {
-                slot.records += 1;
-            }
-            return number;
-        }
-        let slot = Slot { origin: *origin, bytes: 0, entries: 0, records: 1, turned_away: 0 };
-        let number = if let Some(number) = self.free.pop() {
-            self.slots[usize::from(number) - 1] = slot;
-            number
-        } else if let Ok(number) = u16::try_from(self.slots.len() + 1) {
-            self.slots.push(slot);
-            number
-        } else {
-            return NOBODY;
-        };
-        self.numbers.insert(*origin, number);
-        number
+        self.origins.enter(*origin)
     }
 
     /// A record with this number is gone.
     pub(super) fn leave(&mut self, number: u16) {
-        let Some(slot) = self.slot(number) else { return };
-        slot.records = slot.records.saturating_sub(1);
-        if slot.records == 0 {
-            let origin = slot.origin;
-            self.numbers.remove(&origin);
-            self.free.push(number);
-        }
+        self.origins.leave(number);
     }
 
     pub(super) fn charge(&mut self, number: u16, size: u32) {
-        if let Some(slot) = self.slot(number) {
-            slot.bytes += cost(u64::from(size));
-            slot.entries += 1;
+        if let Some(used) = self.origins.get_mut(number) {
+            used.bytes += cost(u64::from(size));
+            used.entries += 1;
         }
     }
 
     pub(super) fn refund(&mut self, number: u16, size: u32) {
-        if let Some(slot) = self.slot(number) {
-            slot.bytes = slot.bytes.saturating_sub(cost(u64::from(size)));
-            slot.entries = slot.entries.saturating_sub(1);
+        if let Some(used) = self.origins.get_mut(number) {
+            used.bytes = used.bytes.saturating_sub(cost(u64::from(size)));
+            used.entries = used.entries.saturating_sub(1);
         }
     }
 
     /// One more record of what was turned away, or one less.
     pub(super) fn turn_away(&mut self, number: u16, more: bool) {
-        if let Some(slot) = self.slot(number) {
-            let less = slot.turned_away.saturating_sub(1);
-            slot.turned_away = if more { slot.turned_away + 1 } else { less };
+        if let Some(used) = self.origins.get_mut(number) {
+            let less = used.turned_away.saturating_sub(1);
+            used.turned_away = if more { used.turned_away + 1 } else { less };
         }
     }
 
@@ -147,16 +117,12 @@ impl Shares {
     /// less would not be worth asking around for.
     pub(super) fn with_room(&self) -> Vec<u16> {
         let below = |used: u64, limit: Option<u64>| limit.is_none_or(|l| used <= l - l.div_ceil(4));
-        let room = |s: &Slot| {
-            let waiting = s.records > 0 && s.turned_away > 0;
-            waiting && below(s.bytes, self.bounds.bytes) && below(s.entries, self.bounds.entries)
+        let room = |used: &Used| {
+            used.turned_away > 0
+                && below(used.bytes, self.bounds.bytes)
+                && below(used.entries, self.bounds.entries)
         };
-        let numbers = (1u16..).zip(&self.slots);
-        numbers.filter(|(_, slot)| room(slot)).map(|(number, _)| number).collect()
-    }
-
-    fn slot(&mut self, number: u16) -> Option<&mut Slot> {
-        self.slots.get_mut(usize::from(number).checked_sub(1)?)
+        self.origins.iter().filter(|(_, used)| room(used)).map(|(number, _)| number).collect()
     }
 }
 
@@ -202,7 +168,7 @@ mod tests {
         shares.leave(number);
         shares.leave(number);
         assert_eq!(shares.enter(&origin(3)), number, "a number without a record is given anew");
-        assert!(shares.with_room().is_empty() && shares.numbers.len() == 1);
+        assert!(shares.with_room().is_empty() && shares.origins.len() == 1);
     }
 
     #[test]

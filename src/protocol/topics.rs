@@ -1,66 +1,30 @@
 //! The topics of what is in the log, by number, so that a record names its own in two bytes.
 //!
-//! A number is given back when no record has it any more. Bound: 65,535 topics at once; what belongs
-//! to further ones counts as wanted by everybody, so it travels and is compared on every link, and
-//! who does not want it drops it on arrival. That costs bytes and loses nothing.
-
-use std::collections::BTreeMap;
+//! What belongs to topics beyond the 65,535 that have numbers counts as wanted by everybody, so it
+//! travels and is compared on every link, and who does not want it drops it on arrival. That costs
+//! bytes and loses nothing.
 
 use crate::types::{Interest, TopicKey};
 
+use super::numbers::{self, Numbers};
 use super::slab::Record;
 
 /// The number of any topic beyond the table.
-pub(super) const UNKNOWN: u16 = 0;
-
-#[derive(Debug, Clone, Copy)]
-struct Slot {
-    key: TopicKey,
-    /// Records that name it.
-    records: u32,
-}
+pub(super) const UNKNOWN: u16 = numbers::NONE;
 
 /// All topics of the log.
 #[derive(Debug, Default)]
-pub(super) struct Topics {
-    numbers: BTreeMap<TopicKey, u16>,
-    /// Number n stands at n - 1.
-    slots: Vec<Slot>,
-    free: Vec<u16>,
-}
+pub(super) struct Topics(Numbers<TopicKey>);
 
 impl Topics {
     /// The number of a topic, for one record.
     pub(super) fn enter(&mut self, key: TopicKey) -> u16 {
-        if let Some(number) = self.numbers.get(&key).copied() {
-            if let Some(slot) = self.slot(number) {
-                slot.records += 1;
-            }
-            return number;
-        }
-        let slot = Slot { key, records: 1 };
-        let number = if let Some(number) = self.free.pop() {
-            self.slots[usize::from(number) - 1] = slot;
-            number
-        } else if let Ok(number) = u16::try_from(self.slots.len() + 1) {
-            self.slots.push(slot);
-            number
-        } else {
-            return UNKNOWN;
-        };
-        self.numbers.insert(key, number);
-        number
+        self.0.enter(key)
     }
 
     /// A record with this number is gone.
     pub(super) fn leave(&mut self, number: u16) {
-        let Some(slot) = self.slot(number) else { return };
-        slot.records = slot.records.saturating_sub(1);
-        if slot.records == 0 {
-            let key = slot.key;
-            self.numbers.remove(&key);
-            self.free.push(number);
-        }
+        self.0.leave(number);
     }
 
     /// Whether what has this number is wanted.
@@ -68,8 +32,7 @@ impl Topics {
         if interest.topics.is_none() {
             return true;
         }
-        let slot = usize::from(number).checked_sub(1).and_then(|at| self.slots.get(at));
-        slot.is_none_or(|slot| interest.wants(slot.key))
+        self.0.key(number).is_none_or(|key| interest.wants(key))
     }
 
     /// What is wanted on both sides of a link.
@@ -80,7 +43,7 @@ impl Topics {
             (None, Some(topics)) => (topics, ours),
         };
         let both = one.iter().filter(|topic| other.wants(**topic));
-        let mut numbers: Vec<u16> = both.filter_map(|key| self.numbers.get(key).copied()).collect();
+        let mut numbers: Vec<u16> = both.filter_map(|key| self.0.of(key)).collect();
         numbers.push(UNKNOWN);
         numbers.sort_unstable();
         Scope(Some(numbers))
@@ -88,11 +51,7 @@ impl Topics {
 
     #[cfg(any(test, feature = "sim"))]
     pub(super) fn len(&self) -> usize {
-        self.numbers.len()
-    }
-
-    fn slot(&mut self, number: u16) -> Option<&mut Slot> {
-        self.slots.get_mut(usize::from(number).checked_sub(1)?)
+        self.0.len()
     }
 }
 
@@ -120,20 +79,6 @@ mod tests {
     fn wants(topics: &[u64]) -> Interest {
         let topics = topics.iter().map(|topic| TopicKey(*topic)).collect();
         Interest { topics: Some(topics), ..Interest::default() }
-    }
-
-    #[test]
-    fn a_number_lives_as_long_as_its_records() {
-        let mut topics = Topics::default();
-        let number = topics.enter(TopicKey(7));
-        assert_eq!(topics.enter(TopicKey(7)), number);
-        assert!(topics.is_wanted(number, &wants(&[7])) && !topics.is_wanted(number, &wants(&[8])));
-        topics.leave(number);
-        assert_eq!(topics.len(), 1);
-        topics.leave(number);
-        assert_eq!(topics.len(), 0);
-        assert_eq!(topics.enter(TopicKey(8)), number, "given anew");
-        assert!(topics.is_wanted(number, &wants(&[8])));
     }
 
     #[test]
