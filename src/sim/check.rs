@@ -8,11 +8,11 @@ use std::time::Duration;
 pub use crate::protocol::Gauge;
 use crate::protocol::{CallId, Input, Judgement, LinkView, Output, Ticket};
 use crate::types::{
-    LinkId, Message, PIECE_BYTES, PeerId, RangeContent, Reconcile, TransactionId, Verdict,
-    pieces_of,
+    Message, PIECE_BYTES, PeerId, RangeContent, Reconcile, TransactionId, Verdict, pieces_of,
 };
 
 use super::ids::{FastMap, NodeSet};
+use super::per_link::PerLink;
 
 /// What one running node holds when nothing is under way any more.
 #[derive(Debug, Clone, Default)]
@@ -440,7 +440,7 @@ impl Checker for Bounded {
 /// On no link do more bulk bytes wait than one piece.
 #[derive(Debug, Default)]
 pub struct ControlFirst {
-    queues: FastMap<(usize, LinkId), Waits>,
+    queues: PerLink<Waits>,
 }
 
 /// What waits on a link, by weight since it opened.
@@ -458,10 +458,10 @@ impl Checker for ControlFirst {
     }
 
     fn look(&mut self, seen: &Seen<'_>, found: &mut Vec<String>) -> u64 {
+        self.queues.follow(seen);
         match seen {
-            Seen::Started { node, .. } => self.queues.retain(|(n, _), _| n != node),
             Seen::Output { node, output: Output::Send { link, message } } => {
-                let waits = self.queues.entry((*node, *link)).or_default();
+                let Some(waits) = self.queues.get_mut(*node, *link) else { return 0 };
                 waits.queued += message.weight();
                 if let Message::Piece(piece) = message {
                     waits.bulk.push_back((waits.queued, piece.bytes.len()));
@@ -473,15 +473,11 @@ impl Checker for ControlFirst {
                 return 1;
             }
             Seen::Input { node, input: Input::Sent { link, weight, .. } } => {
-                let Some(waits) = self.queues.get_mut(&(*node, *link)) else { return 0 };
+                let Some(waits) = self.queues.get_mut(*node, *link) else { return 0 };
                 waits.sent = (waits.sent + weight).min(waits.queued);
                 while waits.bulk.front().is_some_and(|(end, _)| *end <= waits.sent) {
                     waits.bulk.pop_front();
                 }
-            }
-            Seen::Output { node, output: Output::Close { link } }
-            | Seen::Input { node, input: Input::LinkClosed { link } } => {
-                self.queues.remove(&(*node, *link));
             }
             _ => {}
         }

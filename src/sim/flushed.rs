@@ -6,7 +6,7 @@ use crate::protocol::{Input, Output};
 use crate::types::{LinkId, Message};
 
 use super::check::{Checker, Seen};
-use super::ids::FastMap;
+use super::per_link::PerLink;
 
 /// One end of a link.
 #[derive(Debug, Default)]
@@ -20,7 +20,7 @@ struct Flow {
 
 /// `Flushed` is said once on each link whose hello said that something is owed, and on no other.
 #[derive(Debug, Default)]
-pub struct OneFlush(FastMap<(usize, LinkId), Flow>);
+pub struct OneFlush(PerLink<Flow>);
 
 impl Checker for OneFlush {
     fn name(&self) -> &'static str {
@@ -28,20 +28,13 @@ impl Checker for OneFlush {
     }
 
     fn look(&mut self, seen: &Seen<'_>, found: &mut Vec<String>) -> u64 {
+        self.0.follow(seen);
         match seen {
-            Seen::Started { node, .. } => self.0.retain(|(n, _), _| n != node),
-            Seen::Input { node, input: Input::LinkOpened { link, .. } } => {
-                self.0.insert((*node, *link), Flow::default());
-            }
             Seen::Input { node, input: Input::Received { link, messages, .. } } => {
                 let hello = messages.iter().any(|m| matches!(m, Message::Hello(_)));
-                if let Some(flow) = self.0.get_mut(&(*node, *link)) {
+                if let Some(flow) = self.0.get_mut(*node, *link) {
                     flow.up |= hello;
                 }
-            }
-            Seen::Output { node, output: Output::Close { link } }
-            | Seen::Input { node, input: Input::LinkClosed { link } } => {
-                self.0.remove(&(*node, *link));
             }
             Seen::Output { node, output: Output::Send { link, message } } => {
                 return self.check(*node, *link, message, found);
@@ -70,7 +63,7 @@ impl OneFlush {
         message: &Message,
         found: &mut Vec<String>,
     ) -> u64 {
-        let Some(flow) = self.0.get_mut(&(node, link)) else { return 0 };
+        let Some(flow) = self.0.get_mut(node, link) else { return 0 };
         match message {
             Message::Hello(hello) => flow.owes = hello.owes,
             Message::Flushed => {

@@ -53,6 +53,7 @@ pub mod flushed;
 mod ids;
 mod net;
 mod node;
+mod per_link;
 mod places;
 mod queue;
 mod report;

@@ -7,6 +7,7 @@ use crate::types::{Interest, LinkId, Message, PeerId, TopicKey, TransactionId};
 
 use super::check::{Checker, Seen, listed};
 use super::ids::FastMap;
+use super::per_link::PerLink;
 
 /// One end of a link.
 #[derive(Debug, Default)]
@@ -23,7 +24,7 @@ struct Side {
 #[derive(Debug, Default)]
 pub struct Unwanted {
     nodes: FastMap<usize, PeerId>,
-    sides: FastMap<(usize, LinkId), Side>,
+    sides: PerLink<Side>,
     topics: FastMap<TransactionId, TopicKey>,
 }
 
@@ -33,19 +34,16 @@ impl Checker for Unwanted {
     }
 
     fn look(&mut self, seen: &Seen<'_>, found: &mut Vec<String>) -> u64 {
+        self.sides.follow(seen);
         match seen {
-            Seen::Started { node, .. } => self.sides.retain(|(n, _), _| n != node),
             Seen::Input { node, input: Input::Record(record) } => {
                 self.nodes.insert(*node, record.peer());
-            }
-            Seen::Input { node, input: Input::LinkOpened { link, .. } } => {
-                self.sides.insert((*node, *link), Side::default());
             }
             Seen::Input { node, input: Input::Received { link, messages, .. } } => {
                 for message in messages {
                     self.note_topics(message);
                 }
-                let Some(side) = self.sides.get_mut(&(*node, *link)) else { return 0 };
+                let Some(side) = self.sides.get_mut(*node, *link) else { return 0 };
                 side.theirs = side.theirs.pop().into_iter().collect();
                 for message in messages {
                     side.hear(message);
@@ -53,10 +51,6 @@ impl Checker for Unwanted {
             }
             Seen::Input { input: Input::Publish { transaction, .. }, .. } => {
                 self.topics.insert(transaction.id(), TopicKey::of(transaction.topic()));
-            }
-            Seen::Output { node, output: Output::Close { link } }
-            | Seen::Input { node, input: Input::LinkClosed { link } } => {
-                self.sides.remove(&(*node, *link));
             }
             Seen::Output { node, output: Output::Send { link, message } } => {
                 self.note_topics(message);
@@ -90,7 +84,7 @@ impl Unwanted {
         message: &Message,
         found: &mut Vec<String>,
     ) -> u64 {
-        let Some(side) = self.sides.get_mut(&(node, link)) else { return 0 };
+        let Some(side) = self.sides.get_mut(node, link) else { return 0 };
         let offered = match message {
             Message::Hello(hello) => {
                 side.said = hello.interest.clone();

@@ -10,12 +10,27 @@ use sorcha_peer::ports::{IndexEntry, NewEntry, Page, TransactionStore, Usage};
 use sorcha_peer::store::MemoryTransactionStore;
 use sorcha_peer::transport::MemoryNetwork;
 use sorcha_peer::types::{Cursor, Topic, Transaction, TransactionId, WallTime};
-use sorcha_peer::{Identity, PeerNode, PeerNodeBuilder};
+use sorcha_peer::{From, Identity, Item, PeerNode, PeerNodeBuilder};
 
 /// A node that meets nobody.
 pub(crate) fn alone(identity: &Identity) -> PeerNodeBuilder {
     let transport = MemoryNetwork::new().transport(identity.peer_id());
     PeerNode::builder().transport(Arc::new(transport)).identity(identity.clone()).dial_only()
+}
+
+/// Payloads of a subscription from the start, `count` of them.
+pub(crate) async fn delivered(node: &PeerNode, count: usize) -> Vec<String> {
+    let mut all = node.subscribe("t", From::Earliest).await.unwrap();
+    let mut texts = Vec::new();
+    while texts.len() < count {
+        match all.next().await {
+            Some(Item::Delivery(d)) => {
+                texts.push(String::from_utf8(d.transaction.payload().to_vec()).unwrap());
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    texts
 }
 
 /// What a [`Hooked`] log does otherwise.

@@ -315,13 +315,20 @@ fn bounded() {
     assert!(turn(4) && !turn(3));
 }
 
+fn opened() -> Input {
+    let (remote, kind) = (PeerId::from_bytes([7; 32]), TransportKind::Memory);
+    Input::LinkOpened { link: LINK, remote, kind, address: None, dial: None }
+}
+
 #[test]
 fn control_first() {
     let (full, small) = (piece(PIECE_BYTES), piece(1));
     let Output::Send { message, .. } = &full else { unreachable!() };
     let sent = Input::Sent { link: LINK, weight: message.weight(), bytes: 1 };
-    assert!(bites(ControlFirst::default(), &[done(&full), done(&small)]));
-    assert!(!bites(ControlFirst::default(), &[done(&full), given(&sent), done(&full)]));
+    let opened = opened();
+    assert!(bites(ControlFirst::default(), &[given(&opened), done(&full), done(&small)]));
+    let spaced = [given(&opened), done(&full), given(&sent), done(&full)];
+    assert!(!bites(ControlFirst::default(), &spaced));
 }
 
 #[test]
@@ -386,13 +393,7 @@ fn unwanted() {
     let issued = WallTime::from_millis(1);
     let draft = RecordDraft { peer: me.peer_id(), seq: 1, issued, endpoints: Vec::new() };
     let record = Input::Record(me.sign_record(draft));
-    let opened = Input::LinkOpened {
-        link: LINK,
-        remote: PeerId::from_bytes([7; 32]),
-        kind: TransportKind::Memory,
-        address: None,
-        dial: None,
-    };
+    let opened = opened();
     let ours = Interest { depth: 2, topics: Some(vec![other]), ..Interest::default() };
     let said = Output::Send { link: LINK, message: Message::Interest(ours) };
     let check = |seen: &[Seen<'_>]| {
@@ -449,13 +450,7 @@ fn a_flush_without_end_or_with_two_bites() {
             owes,
         }))
     };
-    let opened = Input::LinkOpened {
-        link: LINK,
-        remote: PeerId::from_bytes([7; 32]),
-        kind: TransportKind::Memory,
-        address: None,
-        dial: None,
-    };
+    let opened = opened();
     let heard = Input::Received { link: LINK, messages: vec![hello(false)], bytes: 1 };
     let said = |message| Output::Send { link: LINK, message };
     let (owes, not, flushed) = (said(hello(true)), said(hello(false)), said(Message::Flushed));
