@@ -30,10 +30,12 @@
 //! no progress meanwhile makes way (`spill`). Each payload is put together in one buffer of its final
 //! size.
 
+use bytes::Bytes;
+
 use crate::config::{Auto, SignaturePolicy};
 use crate::types::{
-    Head, InvalidTransaction, LinkId, Message, MonoTime, Offer, PeerId, PieceSet, Proofs, Refusal,
-    TransactionId, pieces_of,
+    Head, InvalidTransaction, LinkId, Message, MonoTime, Offer, PeerId, Piece, PieceSet, Proofs,
+    Refusal, TransactionId, pieces_of,
 };
 
 use super::fetch::{Holds, Pending, Stage};
@@ -103,12 +105,11 @@ impl Parent {
 /// The payload as far as it is here.
 #[derive(Debug)]
 pub(super) struct Assembly {
-    pub(super) buffer: Vec<u8>,
+    /// Piece by piece as they came, so that passing one on copies nothing; empty where `have` has none.
+    pieces: Vec<Bytes>,
     pub(super) have: PieceSet,
     pub(super) checking: PieceSet,
-    pub(super) proofs: Vec<bytes::Bytes>,
-    /// The newest piece, for children that are up to date: it need not be copied out again.
-    pub(super) newest: Option<(u32, bytes::Bytes)>,
+    pub(super) proofs: Vec<Bytes>,
     /// When it was last up to the pace (see `spill`); at first, when the buffer was made.
     pub(super) paced: MonoTime,
 }
@@ -117,14 +118,42 @@ impl Assembly {
     pub(super) fn new(size: u64, now: MonoTime) -> Self {
         let count = u32::try_from(pieces_of(size)).unwrap_or(u32::MAX);
         Self {
-            // Zeroed memory costs nothing before it is touched.
-            buffer: vec![0; usize::try_from(size).unwrap_or(usize::MAX)],
+            pieces: vec![Bytes::new(); count as usize],
             have: PieceSet::empty(count),
             checking: PieceSet::empty(count),
-            proofs: vec![bytes::Bytes::new(); count as usize],
-            newest: None,
+            proofs: vec![Bytes::new(); count as usize],
             paced: now,
         }
+    }
+
+    /// Takes a piece that was checked; whether it is new.
+    pub(super) fn keep(&mut self, piece: Piece) -> bool {
+        let at = piece.index as usize;
+        let (Some(place), Some(proof)) = (self.pieces.get_mut(at), self.proofs.get_mut(at)) else {
+            return false;
+        };
+        if !self.have.insert(piece.index) {
+            return false;
+        }
+        (*place, *proof) = (piece.bytes, piece.proof);
+        true
+    }
+
+    /// A piece with its proof, if it is here.
+    pub(super) fn piece(&self, id: TransactionId, index: u32) -> Option<Piece> {
+        let bytes = self.pieces.get(index as usize).filter(|_| self.have.contains(index))?.clone();
+        let proof = self.proofs.get(index as usize)?.clone();
+        Some(Piece { id, index, bytes, proof })
+    }
+
+    /// The whole payload, once all pieces are here, and its proofs. Each piece goes as soon as it is
+    /// copied, so that there is never much more than one payload.
+    pub(super) fn into_payload(self) -> (Bytes, Vec<Bytes>) {
+        let mut payload = Vec::with_capacity(self.pieces.iter().map(Bytes::len).sum());
+        for piece in self.pieces {
+            payload.extend_from_slice(&piece);
+        }
+        (payload.into(), self.proofs)
     }
 }
 

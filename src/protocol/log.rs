@@ -287,6 +287,26 @@ impl Log {
         seq
     }
 
+    /// The store has an entry of another origin. A payload that is larger than the cache was in it
+    /// until now.
+    pub(super) fn note_stored(&mut self, id: &TransactionId) -> Option<u64> {
+        let record = self.find_mut(id)?;
+        record.set_stored();
+        let size = u64::from(record.size);
+        if size + OVERHEAD > self.cache_limit {
+            self.drop_payload(id);
+            self.trim_cache();
+        }
+        Some(size)
+    }
+
+    /// Puts a payload into memory that was read from the store, unless it is larger than the cache.
+    pub(super) fn cache_again(&mut self, transaction: &Transaction) {
+        if transaction.header().payload_len + OVERHEAD <= self.cache_limit {
+            self.cache(transaction);
+        }
+    }
+
     /// Puts a payload into memory.
     pub(super) fn cache(&mut self, transaction: &Transaction) {
         let id = transaction.id();
@@ -500,7 +520,7 @@ mod tests {
 
     use super::super::share::{Bounds, Excess};
     use super::*;
-    use crate::types::{Interest, Topic};
+    use crate::types::{Interest, Signature, Topic};
 
     fn id(n: u32) -> TransactionId {
         TransactionId::from_bytes(*blake3::hash(&n.to_le_bytes()).as_bytes())
@@ -548,6 +568,32 @@ mod tests {
         assert_eq!((log.head(), log.len()), (3, 0));
         assert_eq!(log.append(entry(4, 0, 40), MonoTime::ZERO), 3);
         assert!(log.contains(&id(4)) && !log.contains(&id(1)));
+    }
+
+    #[test]
+    fn a_payload_larger_than_the_cache_stays_until_it_is_stored() {
+        let shares = Shares::new(Bounds::default());
+        let mut log = Log::new(&mut crate::protocol::rng::Rng::new([0; 32]), 1000, shares);
+        let transaction = |size: usize| {
+            let payload = bytes::Bytes::from(vec![7; size]);
+            let origin = PeerId::from_bytes([1; 32]);
+            let (created, expires) = (WallTime::from_millis(5), WallTime::from_millis(30));
+            let topic = Topic::new("t").unwrap();
+            let header = Header::new(topic, origin, created, expires, &payload);
+            Transaction::new(header, Signature::None, payload).unwrap()
+        };
+        for (size, stays) in [(100, true), (2000, false)] {
+            let whole = transaction(size);
+            let id = whole.id();
+            let fresh =
+                Entry { id, size: size as u64, cached: Some(whole.clone()), ..entry(1, 5, 30) };
+            log.append(Entry { stored: false, ..fresh }, MonoTime::ZERO);
+            assert_eq!(log.payload(&id), Some(&whole), "nobody else has it");
+            assert_eq!(log.note_stored(&id), Some(size as u64));
+            assert_eq!(log.payload(&id).is_some(), stays);
+            log.cache_again(&whole);
+            assert_eq!(log.payload(&id).is_some(), stays, "read from the store");
+        }
     }
 
     #[test]

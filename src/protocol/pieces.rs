@@ -6,9 +6,7 @@
 //! nobody else the link. Only what was checked is kept, counted as progress and passed on. Only the
 //! last piece may be short, so that crumbs do not pass for progress.
 
-use crate::types::{
-    LinkId, Message, PIECE_BYTES, Piece, PieceSet, Proofs, Refusal, TransactionId, piece_len,
-};
+use crate::types::{LinkId, Message, Piece, PieceSet, Proofs, Refusal, TransactionId, piece_len};
 
 use super::fetch::Stage;
 use super::io::{Output, Ticket};
@@ -108,14 +106,9 @@ impl Protocol {
         let Some(large) = &mut pending.large else { return };
         let Some(assembly) = &mut large.assembly else { return };
         assembly.checking.remove(piece.index);
-        let start = piece.index as usize * PIECE_BYTES;
-        let Some(place) = assembly.buffer.get_mut(start..start + piece.bytes.len()) else { return };
-        if !assembly.have.insert(piece.index) {
+        if !assembly.keep(piece) {
             return;
         }
-        place.copy_from_slice(&piece.bytes);
-        assembly.proofs[piece.index as usize] = piece.proof;
-        assembly.newest = Some((piece.index, piece.bytes));
         self.fetches.spills.progress(id, &mut assembly.paced, self.now);
         let first = assembly.have.count() == 1 && assembly.have.len() > 1;
         let children: Vec<LinkId> = large.children.iter().map(|(link, _)| *link).collect();
@@ -162,10 +155,11 @@ impl Protocol {
             return;
         };
         self.counters.payloads_received += 1;
-        self.shelve(*id, Proofs::collected(assembly.proofs));
+        let (payload, proofs) = assembly.into_payload();
+        self.shelve(*id, Proofs::collected(proofs));
         let from = link.and_then(|link| self.links.all.get(&link)).map(|l| l.remote);
         let origin = head.header().origin;
-        let Ok(transaction) = head.with_payload(assembly.buffer.into()) else { return };
+        let Ok(transaction) = head.with_payload(payload) else { return };
         // A link that ended since brought the last piece.
         let from = from.unwrap_or(origin);
         // No link has this number.

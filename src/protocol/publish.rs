@@ -103,9 +103,7 @@ impl Protocol {
                 self.on_own_stored(&transaction, renews, result);
             }
             Some(Task::StoreForeign { id, origin }) if result.is_ok() => {
-                if let Some(entry) = self.log.find_mut(&id) {
-                    entry.set_stored();
-                    let size = u64::from(entry.size);
+                if let Some(size) = self.log.note_stored(&id) {
                     self.fetches.lost.note_saved(size, self.now);
                 }
                 // The origin waits for this; others hear of it by announcement.
@@ -163,13 +161,12 @@ impl Protocol {
     }
 
     fn accept_own(&mut self, transaction: &Transaction) {
-        match self.log.find_mut(&transaction.id()) {
+        let id = transaction.id();
+        if self.log.note_stored(&id).is_none() {
+            self.accept(transaction, 0, None);
+        } else if let Some(entry) = self.log.find_mut(&id) {
             // It came from peers before.
-            Some(entry) => {
-                entry.set_stored();
-                entry.set_hop(0);
-            }
-            None => self.accept(transaction, 0, None),
+            entry.set_hop(0);
         }
     }
 }

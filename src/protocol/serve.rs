@@ -335,11 +335,12 @@ impl Protocol {
     /// Sends one piece; `false` when one still waits.
     fn serve_piece(&mut self, link: LinkId, at: usize, index: u32) -> bool {
         let queued = self.links.all.get(&link).map_or(0, |l| l.queued);
-        let Some((id, bytes, proof)) = self.piece(link, at, index, queued) else { return false };
+        let Some(piece) = self.piece(link, at, index, queued) else { return false };
+        let id = piece.id;
         self.counters.pieces_sent += 1;
-        self.counters.payload_bytes_sent += bytes.len() as u64;
+        self.counters.payload_bytes_sent += piece.bytes.len() as u64;
         self.note_owed_served(link);
-        self.send(link, Message::Piece(Piece { id, index, bytes, proof }));
+        self.send(link, Message::Piece(piece));
         self.fetches.owed -= 1;
         let Some(parts) = self.parts(link, at) else { return true };
         parts.wanted.remove(index);
@@ -357,13 +358,7 @@ impl Protocol {
     }
 
     /// A piece with its proof, if there is room for it on the link.
-    fn piece(
-        &mut self,
-        link: LinkId,
-        at: usize,
-        index: u32,
-        queued: usize,
-    ) -> Option<(TransactionId, bytes::Bytes, bytes::Bytes)> {
+    fn piece(&mut self, link: LinkId, at: usize, index: u32, queued: usize) -> Option<Piece> {
         let pending = &self.pending;
         let serve = self.links.up(link)?.serving.get(at)?;
         let start = index as usize * PIECE_BYTES;
@@ -372,20 +367,13 @@ impl Protocol {
             let payload = transaction.payload();
             let len = piece_len(payload.len() as u64, index);
             let proof = serve.parts.as_ref()?.proofs.as_ref()?.get(index);
-            return fits(len).then(|| (serve.id, payload.slice(start..start + len), proof));
+            let piece =
+                || Piece { id: serve.id, index, bytes: payload.slice(start..start + len), proof };
+            return fits(len).then(piece);
         }
         let pending = pending.get(&serve.id)?;
         let assembly = pending.large.as_ref()?.assembly.as_ref()?;
-        let len = piece_len(pending.size, index);
-        let proof = assembly.proofs.get(index as usize)?.clone();
-        let newest = assembly.newest.as_ref().filter(|(newest, _)| *newest == index);
-        fits(len).then(|| {
-            let bytes = match newest {
-                Some((_, bytes)) => bytes.clone(),
-                None => bytes::Bytes::copy_from_slice(&assembly.buffer[start..start + len]),
-            };
-            (serve.id, bytes, proof)
-        })
+        assembly.piece(serve.id, index).filter(|piece| fits(piece.bytes.len()))
     }
 
     fn parts(&mut self, link: LinkId, at: usize) -> Option<&mut Parts> {
@@ -446,7 +434,7 @@ impl Protocol {
         for (id, transaction) in ids.iter().zip(loaded) {
             self.fetches.loads.remove(id);
             match transaction {
-                Some(transaction) => self.log.cache(transaction),
+                Some(transaction) => self.log.cache_again(transaction),
                 None => gone.push(*id),
             }
         }

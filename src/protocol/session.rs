@@ -369,7 +369,7 @@ impl Protocol {
         self.counters.links_closed += 1;
         if up.repair.is_running() {
             self.repairs.running -= 1;
-            self.counters.reconcile_failed += 1;
+            self.counters.reconcile_lost += 1;
             self.timers.set_earlier(Timer::Reconcile, self.now);
         }
         self.break_inflow(l.id, &l.remote);

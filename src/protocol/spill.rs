@@ -23,11 +23,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use crate::types::{
-    KeptPartial, MonoTime, PIECE_BYTES, Partial, Piece, PieceSet, TransactionId, WallTime,
-    piece_len,
+    KeptPartial, MonoTime, Partial, Piece, PieceSet, TransactionId, WallTime, piece_len,
 };
 
 use super::io::{Output, PartialOp, Ticket};
@@ -210,7 +207,8 @@ impl Protocol {
         spills.leaving += size;
         self.fetches.assembling += size;
         self.counters.partials_spilled += 1;
-        let pieces = pieces_of(*id, size, assembly, &new);
+        let which = (0..new.len()).filter(|index| new.contains(*index));
+        let pieces = which.filter_map(|index| assembly.piece(*id, index)).collect();
         let ticket = self.ticket(Task::Spill { id: *id, size });
         let partial = Partial { id: *id, keep_until: until, pieces };
         let max_bytes = self.config.gossip.max_spill_bytes;
@@ -260,14 +258,9 @@ impl Protocol {
         large.coming = None;
         let mut assembly = Assembly::new(size, self.now);
         for piece in pieces {
-            let start = piece.index as usize * PIECE_BYTES;
-            let place = assembly.buffer.get_mut(start..start + piece.bytes.len());
-            let whole = piece.bytes.len() == piece_len(size, piece.index);
-            if let Some(place) = place.filter(|_| whole)
-                && assembly.have.insert(piece.index)
-            {
-                place.copy_from_slice(&piece.bytes);
-                assembly.proofs[piece.index as usize] = piece.proof;
+            let is_one = piece.index < assembly.have.len();
+            if is_one && piece.bytes.len() == piece_len(size, piece.index) {
+                assembly.keep(piece);
             }
         }
         self.counters.partials_resumed += u64::from(!assembly.have.is_empty());
@@ -307,15 +300,4 @@ impl Protocol {
     fn drop_partials(&mut self, ids: Vec<TransactionId>) {
         self.out.push_back(Output::Partial(PartialOp::Drop { ids }));
     }
-}
-
-/// These pieces of a buffer, without copying any.
-fn pieces_of(id: TransactionId, size: u64, assembly: Assembly, which: &PieceSet) -> Vec<Piece> {
-    let (buffer, proofs) = (Bytes::from(assembly.buffer), assembly.proofs);
-    let piece = |index: u32| {
-        let start = index as usize * PIECE_BYTES;
-        let bytes = buffer.slice(start..start + piece_len(size, index));
-        Piece { id, index, bytes, proof: proofs[index as usize].clone() }
-    };
-    (0..which.len()).filter(|index| which.contains(*index)).map(piece).collect()
 }

@@ -13,7 +13,7 @@ use super::check::Seen;
 use super::config::Verification;
 use super::net::Arrival;
 use super::node::{Deferred, Delivery};
-use super::world::{Event, LIFETIME, World};
+use super::world::{Event, LIFETIME, MOST_WATCHED, World};
 
 /// Sizes are looked at after every so many turns of a node, and less often the larger the world is:
 /// they cost more than a turn does.
@@ -130,7 +130,9 @@ impl World {
         let n = &mut self.nodes[node];
         n.turns += 1;
         let Some(protocol) = &n.protocol else { return };
-        let (turns, every) = (n.turns, GAUGE_EVERY * (1 + self.config.nodes as u64 / 256));
+        // Of as many as are watched at most.
+        let looked_at = self.config.nodes.min(MOST_WATCHED) as u64;
+        let (turns, every) = (n.turns, GAUGE_EVERY * (1 + looked_at / 256));
         if turns.is_multiple_of(every) && watched {
             let (links, gauges) = (protocol.links(), protocol.gauges());
             self.show(&Seen::Turn { node, links: &links, gauges: &gauges });

@@ -56,7 +56,7 @@ impl Stage {
         let mut origins = dice.sample(nodes, nodes);
         origins.retain(|node| !struck.contains(node));
         origins.truncate(config.origins.unwrap_or(usize::MAX).max(1));
-        if !origins.iter().any(|origin| world.is_watched(*origin))
+        if !world.is_watched(origins[0])
             && let Some(watched) = (0..nodes).find(|n| world.is_watched(*n) && !struck.contains(n))
         {
             // In a large world the checkers look at some nodes only: at one that publishes too.
@@ -91,6 +91,8 @@ impl Stage {
                 Some(_) => self.published % among,
                 None => usize::try_from(self.dice.below(among as u64)).unwrap_or(0),
             };
+            let unwatched = self.published == 0 && !self.world.is_watched(self.origins[at]);
+            let at = if unwatched { 0 } else { at };
             self.world.publish_random(self.origins[at], self.config.bytes);
             self.published += 1;
             self.world.run_for(interval);

@@ -46,6 +46,9 @@ pub(super) enum Event {
     Resume { node: usize, boot: u64 },
 }
 
+/// Nodes that the checkers look at.
+pub(super) const MOST_WATCHED: usize = 1000;
+
 /// A virtual network whose nodes each run the real [`Protocol`].
 ///
 /// Equal configuration and calls give an equal run, down to every byte.
@@ -453,8 +456,8 @@ impl World {
     /// 1000 evenly spaced ones of a world that was larger from the start; who holds what is compared
     /// for all. Nodes that are added change nothing for those that are there.
     pub(super) fn is_watched(&self, node: usize) -> bool {
-        const MOST: usize = 1000;
-        !self.checkers.is_empty() && node.is_multiple_of(self.config.nodes.div_ceil(MOST).max(1))
+        let every = self.config.nodes.div_ceil(MOST_WATCHED).max(1);
+        !self.checkers.is_empty() && node.is_multiple_of(every)
     }
 
     pub(super) fn show(&mut self, seen: &Seen<'_>) {

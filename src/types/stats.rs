@@ -192,10 +192,12 @@ counters! {
     reconcile_opened,
     /// Of these, those that compared everything they were opened for.
     reconcile_finished,
-    /// Of these, those that ended before: no answer, refused, too costly, link closed.
+    /// Of these, those that ended before: no answer, refused, too costly.
     reconcile_failed,
     /// Of the failed ones, those that cost more than what they found was worth.
     reconcile_abandoned,
+    /// Of those opened, those that ended with their link.
+    reconcile_lost,
     /// Reconciliation sessions of peers answered.
     reconcile_answered,
     /// Reconciliation questions and answers refused: too many, or nonsense.

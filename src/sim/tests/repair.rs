@@ -119,7 +119,7 @@ fn a_restarted_node_fetches_what_its_disk_lacks() {
             let missing: u64 = if disk == Disk::Kept { 100 } else { 1100 };
             assert_eq!(c.payload_bytes_received, missing * 1024);
             // Seed 82: the link that had just listed all gave way to one dialled from the other side.
-            let lists = 1 + c.reconcile_failed;
+            let lists = 1 + c.reconcile_lost;
             assert!(lists <= 2, "{c:?}");
             assert!(c.reconcile_bytes_received < 8000 + missing * 45 * lists, "{c:?}");
         });
