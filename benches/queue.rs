@@ -16,9 +16,13 @@
 //! What to expect: a commit of one row comes to 0.6 of `fdatasync` on 4 KiB, since the row goes to
 //! the thread of its connection and back, and more than a page is written. A lone publish makes that
 //! way twice, to the outbox and then, without a sync, to the log: 0.23 of `fdatasync`, and 0.36 when
-//! the log is left out. With 512 publishers the disk is the limit: a payload is written four times where `raw insert`
-//! writes it twice (each file's write-ahead log, then the file). Without the log it would be 0.53 of
+//! the log is left out. With 512 publishers a payload is written four times where `raw insert` writes
+//! it twice (each file's write-ahead log, then the file), and half of the time both cores wait: for
+//! the disk, and for those who were answered to publish again. Without the log it would be 0.53 of
 //! `raw insert` signed and 0.60 unsigned; a signature over a burst adds some 250 bytes to 1 KiB.
+//! Measured and left out, for what they cost: each payload written once, with outbox rows that refer
+//! to the log, brings a tenth; a batch in one statement, or four times as many publishers, next to
+//! nothing.
 //!
 //! Times are wall clock, medians over rounds in which all rows take turns: the machine may be
 //! noisy, ratios are less so.
