@@ -39,8 +39,9 @@ const MAX_WAIT: Duration = Duration::from_secs(2);
 /// What is asked for this long after its creation is a repair: others are probably at it as well,
 /// so it is announced and never pushed. Anything that spreads undisturbed is everywhere by then;
 /// with 10 s a tenth of 100 nodes that joined late cost 1.27 times what they lacked, and with 3 s
-/// 1.02 times; halves of 1000 that were apart cost 1.10 with 3 s and 1.02 with 2 s. An origin whose clock is further behind than this has its transactions announced
-/// instead of pushed beyond any node that asked.
+/// 1.02 times; halves of 1000 that were apart cost 1.10 with 3 s and 1.02 with 2 s. An origin whose
+/// clock is further behind than this has its transactions announced instead of pushed beyond any
+/// node that asked.
 pub(super) const LATE: Duration = Duration::from_secs(2);
 /// Entries that say nothing about a peer's speed.
 const FEW: u64 = 64;

@@ -100,8 +100,8 @@ impl Protocol {
         })
     }
 
-    /// Remembers what has no room while its origin has all it may have. Nobody is to blame who passes it
-    /// on: others may have more room.
+    /// Remembers what has no room while its origin has all it may have. Nobody is to blame who
+    /// passes it on: others may have more room.
     pub(super) fn turn_away(&mut self, id: TransactionId, header: &Header) {
         let keep_until = header.expires.min(header.created.plus(self.config.gossip.retention));
         self.log.turn_away(id, header, keep_until, self.now);
@@ -155,23 +155,22 @@ impl Protocol {
 
     /// A check broke off, which says nothing about what was checked.
     pub(super) fn on_unchecked(&mut self, ticket: Ticket) {
-        match self.tickets.get(&ticket) {
-            Some(Task::Verify { .. }) => self.on_verified(ticket, Judgement::TimedOut),
-            Some(Task::Head { id, .. }) => {
-                let id = *id;
-                self.tickets.remove(&ticket);
-                self.verifying -= 1;
-                self.give_up(&id);
+        let (id, bytes, whole) = match self.tickets.get(&ticket) {
+            Some(Task::Verify { transaction, .. }) => {
+                (transaction.id(), transaction.header().payload_len, true)
             }
-            Some(Task::Piece { piece, .. }) => {
-                let (id, bytes) = (piece.id, piece.bytes.len() as u64);
-                self.tickets.remove(&ticket);
-                self.verifying -= 1;
-                self.verifying_bytes -= bytes;
-                self.give_up(&id);
-            }
-            Some(Task::Prove { .. }) => self.on_unproved(ticket),
-            _ => {}
+            Some(Task::Head { id, .. }) => (*id, 0, false),
+            Some(Task::Piece { piece, .. }) => (piece.id, piece.bytes.len() as u64, false),
+            Some(Task::Prove { .. }) => return self.on_unproved(ticket),
+            _ => return,
+        };
+        self.tickets.remove(&ticket);
+        self.verifying -= 1;
+        self.verifying_bytes -= bytes;
+        // What this node published meanwhile is not being checked any more.
+        let stage = self.pending.get(&id).map(|pending| pending.stage);
+        if !whole || stage == Some(Stage::Verifying) {
+            self.give_up(&id);
         }
     }
 

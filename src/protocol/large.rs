@@ -105,7 +105,7 @@ impl Parent {
 /// The payload as far as it is here.
 #[derive(Debug)]
 pub(super) struct Assembly {
-    /// Piece by piece as they came, so that passing one on copies nothing; empty where `have` has none.
+    /// As they came, so that passing one on copies nothing; empty where `have` has none.
     pieces: Vec<Bytes>,
     pub(super) have: PieceSet,
     pub(super) checking: PieceSet,
@@ -211,7 +211,7 @@ impl Protocol {
         if self.is_refused(&id) {
             return;
         }
-        // What is refused for now is remembered, so it has to be real: its signature is looked at first.
+        // What is refused for now is remembered, so it has to be real: its signature comes first.
         let inadmissible = self.inadmissible(offer.head.header());
         if let Some(reason) = inadmissible.filter(|reason| !reason.is_for_now()) {
             self.drop_inadmissible(link, &id, reason);

@@ -7,11 +7,11 @@
 //! When something waits for room, who makes no progress goes: first what is parked, which leaves the
 //! fetch table too (and does so at the latest when its time is over), then what got no piece for
 //! `QUIET` or comes more slowly than a piece in `PACE`, the longest first, which queues for room
-//! again: nobody keeps others waiting with payloads that trickle. A payload comes back when it is its turn or
-//! somebody announces it again, also after a restart, and its fetch goes on from the pieces that are
-//! there: these were checked before they went, and are checked once more when they come, because disks
-//! lie. The store keeps a payload until it is complete, refused or expired, so that going again costs
-//! what is new.
+//! again: nobody keeps others waiting with payloads that trickle. A payload comes back when it is its
+//! turn or somebody announces it again, also after a restart, and its fetch goes on from the pieces
+//! that are there: these were checked before they went, and are checked once more when they come,
+//! because disks lie. The store keeps a payload until it is complete, refused or expired, so that
+//! going again costs what is new.
 //!
 //! Bounds: a buffer counts as memory until the store has it and from when it is asked for; at most
 //! `MAX_WRITES` are on their way and `MAX_KEPT` in the store, in `gossip.max_spill_bytes`. Where the
