@@ -17,6 +17,7 @@
 //! is dropped and its link compared by reconciliation later, so nothing is missed. Who announces much
 //! that comes to nothing is held to a pace (`limits`).
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
@@ -96,7 +97,7 @@ pub(super) struct Pending {
     pub(super) size: u64,
     pub(super) heard_at: MonoTime,
     /// Whose share of the table it takes up.
-    pub(super) heard_from: Option<LinkId>,
+    pub(super) heard_from: Option<PeerId>,
     pub(super) sources: Vec<Source>,
     /// Who was asked for it as a small one.
     pub(super) asked: Option<LinkId>,
@@ -128,6 +129,13 @@ impl Pending {
             ordered: None,
             held: None,
         }
+    }
+
+    /// Whose it is, as far as that is known and not only said.
+    pub(super) fn origin(&self) -> Option<PeerId> {
+        let held = self.held.as_ref().map(|held| held.transaction.origin());
+        let head = || self.large.as_ref().filter(|large| large.trusted)?.head.as_ref();
+        held.or_else(|| head().map(|head| head.header().origin))
     }
 
     /// A peer that said nothing, but probably has all of it.
@@ -217,6 +225,8 @@ impl Lost {
 /// What the fetches share.
 #[derive(Debug)]
 pub(super) struct FetchState {
+    /// Ids being fetched, by the peer that each was first heard from.
+    heard: BTreeMap<PeerId, usize>,
     /// Bytes of the buffers of large payloads on their way in.
     pub(super) assembling: u64,
     /// What waits for room for its buffer.
@@ -277,6 +287,7 @@ impl Few {
 impl FetchState {
     pub(super) fn new(rng: &mut Rng, partials: Option<Vec<KeptPartial>>) -> Self {
         Self {
+            heard: BTreeMap::new(),
             assembling: 0,
             waiting: VecDeque::new(),
             parked: VecDeque::new(),
@@ -374,8 +385,8 @@ impl Protocol {
             return true;
         }
         let now = self.now;
-        let Some(up) = self.links.up(link) else { return false };
-        if self.pending.len() >= MAX_PENDING || up.heard >= MAX_HEARD {
+        let Some(peer) = self.links.peer_of(link) else { return false };
+        if self.room_to_hear(&peer) == 0 {
             self.counters.fetches_shed += 1;
             self.want_repair(link);
             return false;
@@ -384,13 +395,23 @@ impl Protocol {
             self.want_repair(link);
             return false;
         }
-        if let Some(up) = self.links.up(link) {
-            up.heard += 1;
-        }
+        *self.fetches.heard.entry(peer).or_default() += 1;
         let mut pending = Pending::new(Stage::Heard, size, now);
-        pending.heard_from = Some(link);
+        pending.heard_from = Some(peer);
         self.pending.insert(id, pending);
         true
+    }
+
+    /// Ids being fetched that were first heard of from a peer, over this link or an earlier one.
+    pub(super) fn heard_of(&self, peer: &PeerId) -> usize {
+        self.fetches.heard.get(peer).copied().unwrap_or(0)
+    }
+
+    /// Places in the table for more ids from a peer: a quarter of all in total, and never more than
+    /// half of those that are free, so that there are always some for the next.
+    pub(super) fn room_to_hear(&self, peer: &PeerId) -> usize {
+        let most = (MAX_PENDING.saturating_sub(self.pending.len()) / 2).min(MAX_HEARD);
+        most.saturating_sub(self.heard_of(peer))
     }
 
     /// A push may be on its way.
@@ -457,8 +478,13 @@ impl Protocol {
         if pending.ordered.is_some() || pending.held.is_some() {
             self.flushes.note_settled(pending.held.as_deref());
         }
-        if let Some(up) = pending.heard_from.and_then(|link| self.links.up(link)) {
-            up.heard = up.heard.saturating_sub(1);
+        if let Some(peer) = pending.heard_from
+            && let Entry::Occupied(mut heard) = self.fetches.heard.entry(peer)
+        {
+            *heard.get_mut() -= 1;
+            if *heard.get() == 0 {
+                heard.remove();
+            }
         }
         if pending.large.as_ref().is_some_and(|large| large.parked) {
             self.fetches.parked.retain(|parked| parked != id);

@@ -28,8 +28,10 @@
 //!
 //! Bounds: `WINDOW` entries and `WINDOW_BYTES` (beyond the first) are announced and not confirmed on
 //! a link; `MAX_HELD` bytes (beyond the first) are held for an origin and `MAX_HELD_IN_ALL` together.
-//! An origin that goes beyond its window, or that is silent for `STALL`, has its inflow ended: what
-//! was held is taken, and what comes is taken as it comes.
+//! An origin that goes beyond its window, that joins `MAX_ORDER` ids, or that is silent for `STALL`, has
+//! its inflow ended: what was held is taken, and what comes is taken as it comes. An origin orders what
+//! is its own, and nothing else: an id that another one announced is let go when it turns out whose
+//! it is.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -50,6 +52,8 @@ const WINDOW: usize = 4096;
 const WINDOW_BYTES: u64 = 4 << 20;
 /// Bytes held for one origin, beyond the first payload: its window, and a neighbour's that is ahead.
 const MAX_HELD: u64 = 4 * WINDOW_BYTES;
+/// Ids in the order of an inflow: what is announced at once, and what is published meanwhile.
+pub(super) const MAX_ORDER: usize = 4 * WINDOW;
 /// What an entry that is held counts beside its payload, so that small ones are bounded too.
 const OVERHEAD: u64 = 2048;
 /// Bytes held for all origins.
@@ -172,6 +176,12 @@ impl Flushes {
         let bound = MAX_HELD_IN_ALL + (largest + OVERHEAD) * self.by_origin.len() as u64;
         let count = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
         (count(self.held), count(bound))
+    }
+
+    /// Ids in the longest order.
+    #[cfg(any(test, feature = "sim"))]
+    pub(super) fn longest(&self) -> usize {
+        self.by_origin.values().map(|inflow| inflow.order.len()).max().unwrap_or(0)
     }
 
     fn get_mut(&mut self, origin: &PeerId) -> Option<&mut Inflow> {
@@ -355,7 +365,13 @@ impl Protocol {
         let Some(peer) = self.links.peer_of(link) else { return };
         let Some(inflow) = self.flushes.get_mut(&peer) else { return };
         let Some(pending) = self.pending.get_mut(id) else { return };
-        if inflow.link != Some(link) || pending.ordered == Some(link) {
+        let origin = pending.origin();
+        let foreign = origin.is_some_and(|origin| origin != peer);
+        if foreign || inflow.link != Some(link) || pending.ordered == Some(link) {
+            return;
+        }
+        if inflow.order.len() >= MAX_ORDER {
+            self.end_inflow(&peer);
             return;
         }
         pending.ordered = Some(link);
@@ -414,6 +430,7 @@ impl Protocol {
         let (id, header) = (transaction.id(), transaction.header());
         let (origin, size) = (header.origin, weight(transaction));
         let in_all = self.flushes.held;
+        self.leave_foreign_order(&id, &origin);
         let Some(inflow) = self.flushes.get_mut(&origin) else { return false };
         let Some(pending) = self.pending.get_mut(&id) else { return false };
         let ordered = inflow.link.is_some() && pending.ordered == inflow.link;
@@ -452,6 +469,18 @@ impl Protocol {
         true
     }
 
+    /// What came has its place in the order of its origin, if any, whoever else said it was theirs.
+    fn leave_foreign_order(&mut self, id: &TransactionId, origin: &PeerId) {
+        let Some(pending) = self.pending.get_mut(id) else { return };
+        let in_whose = pending.ordered.and_then(|link| self.links.peer_of(link));
+        if in_whose.is_some_and(|peer| peer != *origin) {
+            let inflow = self.flushes.by_origin.get(origin);
+            let inflow = inflow.filter(|inflow| inflow.order.contains(id));
+            pending.ordered = inflow.and_then(|inflow| inflow.link);
+            self.flushes.moved = true;
+        }
+    }
+
     /// Takes what has its turn, at the end of an input.
     pub(super) fn advance_inflows(&mut self) {
         while std::mem::take(&mut self.flushes.moved) {
@@ -463,13 +492,17 @@ impl Protocol {
 
     fn advance_inflow(&mut self, origin: &PeerId) {
         let now = self.now;
+        let is_own = |of: PeerId| of == *origin;
         while let Some(inflow) = self.flushes.get_mut(origin)
             && let Some(first) = inflow.order.front().copied()
         {
-            // While it is broken, it waits for its origin to come back.
-            let Some(link) = inflow.link else { return };
-            let pending = self.pending.get(&first).filter(|p| p.ordered == Some(link));
+            if inflow.link.is_none() {
+                // While it is broken, it waits for its origin to come back.
+                return;
+            }
+            let pending = self.pending.get(&first).filter(|p| p.origin().is_none_or(is_own));
             if pending.is_some_and(|p| p.held.is_none()) {
+                // Whoever else says that it is theirs.
                 break;
             }
             inflow.order.pop_front();

@@ -54,6 +54,7 @@ impl Protocol {
             gauge("bytes of proofs", self.fetches.shelf.bytes(), super::large::MAX_SHELF),
             gauge("waiting for room", self.fetches.waiting.len(), super::fetch::MAX_PENDING),
             gauge("bytes held", held, held_bound),
+            gauge("order of a flush", self.flushes.longest(), super::flush::MAX_ORDER),
             gauge("promises", self.fetches.promises.len(), super::promises::MAX_PROMISES),
             gauge("doubted peers", self.guard.doubted(), super::guard::MAX_SCORES),
             gauge("limited peers", self.limits.len(), super::limits::MAX_PEERS),

@@ -50,6 +50,7 @@ use crate::types::{
 use super::Protocol;
 use super::flush::Owed;
 use super::io::Output;
+use super::limits::Work;
 use super::links::Up;
 use super::slab::Record;
 use super::timers::Timer;
@@ -183,8 +184,20 @@ impl Protocol {
         self.settle_interest();
     }
 
-    /// A peer says what it wants from now on.
+    /// A peer says what it wants from now on. One that says so all the time is heard now and then.
     pub(super) fn on_interest(&mut self, link: LinkId, theirs: Interest) {
+        let allowed = self.allow(link, Work::Interest, 1);
+        let (now, later) = (self.now, (!allowed).then(|| theirs.clone()));
+        let Some(up) = self.links.up(link) else { return };
+        up.later = later;
+        if up.later.is_some() {
+            self.timers.set_earlier(Timer::Interest, now + SAY_EVERY);
+        } else {
+            self.adopt_interest(link, theirs);
+        }
+    }
+
+    fn adopt_interest(&mut self, link: LinkId, theirs: Interest) {
         let Some(up) = self.links.up(link) else { return };
         up.theirs = theirs;
         self.note_kind(link);
@@ -282,6 +295,11 @@ impl Protocol {
 
     /// Time to say what has changed, or to stand in.
     pub(super) fn on_interest_due(&mut self) {
+        for link in self.links.up_ids() {
+            if let Some(later) = self.links.up(link).and_then(|up| up.later.take()) {
+                self.adopt_interest(link, later);
+            }
+        }
         self.settle_interest();
         if let Some((_, at)) = self.carrying.waits {
             self.timers.set_earlier(Timer::Interest, at);

@@ -31,10 +31,12 @@ pub(super) enum Work {
     Head,
     /// The check of a peer record's.
     Record,
+    /// What follows when a peer wants something else: a walk over the log.
+    Interest,
 }
 
 impl Work {
-    const COUNT: usize = 3;
+    const ALL: [Self; 4] = [Self::Id, Self::Head, Self::Record, Self::Interest];
 
     /// Tokens in a full bucket, and how many come in a second.
     const fn rate(self) -> (u64, u64) {
@@ -44,6 +46,8 @@ impl Work {
             Self::Head => (2048, 100),
             // A peer tells 32 now and then.
             Self::Record => (1024, 10),
+            // Honest ones say so once in a second.
+            Self::Interest => (64, 2),
         }
     }
 }
@@ -66,7 +70,7 @@ impl Bucket {
 /// The buckets of all peers.
 #[derive(Debug, Default)]
 pub(super) struct Limits {
-    peers: BTreeMap<PeerId, [Bucket; Work::COUNT]>,
+    peers: BTreeMap<PeerId, [Bucket; Work::ALL.len()]>,
 }
 
 impl Limits {
@@ -76,7 +80,7 @@ impl Limits {
             self.make_room();
         }
         let full = |work: Work| Bucket { parts: work.rate().0 * PARTS, at: now };
-        let new = || [full(Work::Id), full(Work::Head), full(Work::Record)];
+        let new = || Work::ALL.map(full);
         let bucket = &mut self.peers.entry(peer).or_insert_with(new)[work as usize];
         bucket.refill(work, now);
         let left = bucket.parts.checked_sub(count.saturating_mul(PARTS));
@@ -95,7 +99,11 @@ impl Limits {
         if self.peers.len() < MAX_PEERS {
             return;
         }
-        let fullest = self.peers.iter().max_by_key(|(_, buckets)| buckets[0].parts);
+        // By the emptiest of its buckets, in thousandths.
+        let left = |buckets: &[Bucket; Work::ALL.len()]| {
+            Work::ALL.map(|work| buckets[work as usize].parts / work.rate().0).into_iter().min()
+        };
+        let fullest = self.peers.iter().max_by_key(|(_, buckets)| left(buckets));
         if let Some(fullest) = fullest.map(|(peer, _)| *peer) {
             self.peers.remove(&fullest);
         }
@@ -125,9 +133,7 @@ impl Protocol {
 
     /// The same for an id that has left the fetch table.
     pub(super) fn absolve(&mut self, pending: Option<&Pending>) {
-        // When its link has ended, it was given back then.
-        let link = pending.and_then(|pending| pending.heard_from);
-        if let Some(peer) = link.and_then(|link| self.links.peer_of(link)) {
+        if let Some(peer) = pending.and_then(|pending| pending.heard_from) {
             self.give_back(&peer, Work::Id, 1);
         }
     }
@@ -167,12 +173,14 @@ mod tests {
 
     #[test]
     fn who_is_held_up_is_not_forgotten_by_a_crowd() {
-        let mut limits = Limits::default();
-        assert!(limits.take(peer(0), Work::Id, MAX_HEARD as u64, at(0)));
-        for n in 1..5000 {
-            assert!(limits.take(peer(n), Work::Id, 1, at(0)));
+        for work in Work::ALL {
+            let mut limits = Limits::default();
+            assert!(limits.take(peer(0), work, work.rate().0, at(0)));
+            for n in 1..5000 {
+                assert!(limits.take(peer(n), Work::Id, 1, at(0)));
+            }
+            assert!(!limits.take(peer(0), work, 1, at(0)), "{work:?}");
+            assert!(limits.len() <= MAX_PEERS);
         }
-        assert!(!limits.take(peer(0), Work::Id, 1, at(0)));
-        assert!(limits.len() <= MAX_PEERS);
     }
 }

@@ -123,6 +123,8 @@ pub(super) struct Up {
     pub(super) max_transaction: u64,
     /// What the peer wants, as it said last.
     pub(super) theirs: Interest,
+    /// What it said since, too soon.
+    pub(super) later: Option<Interest>,
     /// Whether it is nearer to a relay, as of the last change.
     pub(super) uphill: bool,
     pub(super) ping: PingState,
@@ -151,8 +153,6 @@ pub(super) struct Up {
     pub(super) taken: u64,
     /// To be asked of this peer once it has answered some.
     pub(super) backlog: VecDeque<TransactionId>,
-    /// Ids being fetched that were first heard of here.
-    pub(super) heard: usize,
     /// When it was last told which peers we know.
     pub(super) told_peers: Option<MonoTime>,
 }

@@ -217,6 +217,7 @@ impl Log {
         if self.refused < MAX_REFUSED && self.position(&id).is_none() {
             let mut record = Record::new(id, header.created, keep_until);
             record.set_state(State::OverShare);
+            record.size = u32::try_from(header.payload_len).unwrap_or(u32::MAX);
             record.topic = self.topics.enter(TopicKey::of(&header.topic));
             record.origin = self.shares.enter(&header.origin);
             self.shares.turn_away(record.origin, true);
@@ -255,26 +256,29 @@ impl Log {
     /// Lets all be taken again that could not be stored.
     pub(super) fn forget_all_unsaved(&mut self) {
         if self.unsaved > 0 {
-            self.forget_where(|record| record.state() == State::Unsaved);
+            self.forget_where(|_, record| record.state() == State::Unsaved);
         }
     }
 
     /// Lets be taken again what was turned away of origins that have room now; whether there is any.
     pub(super) fn forget_turned_away(&mut self) -> bool {
         let numbers = self.shares.with_room();
-        if !numbers.is_empty() {
-            let has_room = |r: &Record| numbers.binary_search(&r.origin).is_ok();
-            self.forget_where(|r| r.state() == State::OverShare && has_room(r));
+        if numbers.is_empty() {
+            return false;
         }
-        !numbers.is_empty()
+        let has_room = |log: &Self, r: &Record| {
+            let waits = r.state() == State::OverShare && numbers.binary_search(&r.origin).is_ok();
+            waits && log.shares.has_room_for(r.origin, r.size)
+        };
+        self.forget_where(has_room) > 0
     }
 
-    fn forget_where(&mut self, chosen: impl Fn(&Record) -> bool) {
+    fn forget_where(&mut self, chosen: impl Fn(&Self, &Record) -> bool) -> usize {
         let seqs = self.base()..self.head();
-        let records = seqs.filter_map(|seq| self.slab.at(seq)).filter(|r| chosen(r));
-        for id in records.map(|r| r.id).collect::<Vec<_>>() {
-            self.forget(&id);
-        }
+        let records = seqs.filter_map(|seq| self.slab.at(seq)).filter(|r| chosen(self, r));
+        let ids: Vec<_> = records.map(|r| r.id).collect();
+        ids.iter().for_each(|id| self.forget(id));
+        ids.len()
     }
 
     fn insert(&mut self, record: Record, recent: Recent) -> u64 {

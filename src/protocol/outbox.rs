@@ -398,10 +398,11 @@ impl Outbox {
         }
     }
 
-    /// It could not be published anew.
+    /// It could not be published anew, and is tried again after all others: what is refused for good
+    /// keeps none of them waiting.
     pub(super) fn put_back_stale(&mut self, id: TransactionId) {
         if self.is_stale(&id) {
-            self.stale.push_front(id);
+            self.stale.push_back(id);
         }
     }
 

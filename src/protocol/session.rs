@@ -268,6 +268,7 @@ impl Protocol {
             incarnation: hello.incarnation,
             max_transaction: hello.max_transaction,
             theirs: hello.interest.clone(),
+            later: None,
             uphill: false,
             ping: PingState { nonce, sent: now, outstanding: false, missed: 0 },
             rtt: None,
@@ -285,7 +286,6 @@ impl Protocol {
             intake: super::stripe::Intake::default(),
             taken: 0,
             backlog: std::collections::VecDeque::new(),
-            heard: 0,
             told_peers: None,
         });
         let (remote, kind, direction, address) = (l.remote, l.kind, l.direction, l.shown_address());
@@ -373,7 +373,7 @@ impl Protocol {
             self.timers.set_earlier(Timer::Reconcile, self.now);
         }
         self.break_inflow(l.id, &l.remote);
-        self.give_back(&l.remote, Work::Id, up.heard);
+        self.give_back(&l.remote, Work::Id, self.heard_of(&l.remote));
         self.ask_others(l.id, up);
         self.forget_promises(l.remote);
         if ending == Ending::Ours(CloseReason::Replaced) {

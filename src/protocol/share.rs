@@ -124,6 +124,12 @@ impl Shares {
         };
         self.origins.iter().filter(|(_, used)| room(used)).map(|(number, _)| number).collect()
     }
+
+    /// Whether one more transaction of `size` bytes has room.
+    pub(super) fn has_room_for(&self, number: u16, size: u32) -> bool {
+        let origin = self.origins.key(number);
+        origin.is_some_and(|origin| self.excess(&origin, (0, 0), u64::from(size)).is_none())
+    }
 }
 
 /// What counts for a payload of `size` bytes.
@@ -164,7 +170,11 @@ mod tests {
         shares.turn_away(number, true);
         assert!(shares.with_room().is_empty());
         shares.refund(number, 700);
+        shares.charge(number, 400);
         assert_eq!(shares.with_room(), [number]);
+        assert!(shares.has_room_for(number, 344) && !shares.has_room_for(number, 345));
+        shares.refund(number, 400);
+        assert!(shares.has_room_for(number, 5000), "one of any size");
         shares.leave(number);
         shares.leave(number);
         assert_eq!(shares.enter(&origin(3)), number, "a number without a record is given anew");

@@ -59,7 +59,6 @@ use crate::types::{
 };
 
 use super::Protocol;
-use super::fetch::{MAX_HEARD, MAX_PENDING};
 use super::slab::Record;
 use super::timers::Timer;
 use super::topics::Scope;
@@ -123,6 +122,8 @@ pub(super) struct Repair {
     /// peer may not have known yet what we want.
     firm: bool,
     not_before: MonoTime,
+    /// When the last session came to an end.
+    ended: Option<MonoTime>,
     /// Sessions in a row that failed or brought nothing though the sets differ.
     futile: u32,
     /// No routine before this.
@@ -159,6 +160,8 @@ pub(super) struct Repairs {
     sessions: u32,
     hot: MonoTime,
     full: MonoTime,
+    /// The last routine comparison that was due was left out.
+    left_out: bool,
     expired: MonoTime,
 }
 
@@ -257,8 +260,9 @@ impl Protocol {
         let Some(up) = self.links.up(link) else { return };
         up.repair.need = Some(Window { lower, upper }.hull(up.repair.need));
         if up.repair.futile == 0 {
-            // Whoever waits for the other side waits no longer.
-            up.repair.not_before = up.repair.not_before.min(now);
+            // Whoever waits for the other side waits no longer, but for the pause between sessions.
+            let at = up.repair.ended.map_or(now, |ended| ended + PAUSE).max(now);
+            up.repair.not_before = up.repair.not_before.min(at);
         }
         let at = up.repair.not_before.max(now);
         self.timers.set_earlier(Timer::Reconcile, at);
@@ -330,7 +334,7 @@ impl Protocol {
         }
     }
 
-    /// Whether a session that somebody needs makes progress: another would hear the same.
+    /// Whether a session that somebody needs brings something: another would hear the same.
     fn is_pulling(&self) -> bool {
         let mut ups = self.links.all.values().filter_map(|l| l.up.as_ref());
         ups.any(|up| up.repair.session.as_ref().is_some_and(|s| s.is_pulling(self.now, STALL)))
@@ -339,7 +343,12 @@ impl Protocol {
     /// Compares with one random peer what is recent, and from time to time everything.
     fn start_routine(&mut self) {
         let now = self.now;
-        if self.repairs.hot.min(self.repairs.full) <= now && self.is_pulling() {
+        if self.repairs.hot.min(self.repairs.full) > now {
+            return;
+        }
+        // Once, and not again: what goes on for so long is not trusted to bring everything.
+        self.repairs.left_out = !self.repairs.left_out && self.is_pulling();
+        if self.repairs.left_out {
             self.repairs.hot = now + self.soon(self.config.gossip.reconcile_interval);
             self.repairs.full = self.repairs.full.max(self.repairs.hot);
             return;
@@ -414,8 +423,7 @@ impl Protocol {
 
     /// Whether all the ids of one more answer can be taken.
     fn can_hear(&self, link: LinkId) -> bool {
-        let heard = self.links.all.get(&link).and_then(|l| l.up.as_ref()).map_or(0, |up| up.heard);
-        self.pending.len() + MAX_LISTED <= MAX_PENDING && heard + MAX_LISTED <= MAX_HEARD
+        self.links.peer_of(link).is_some_and(|peer| self.room_to_hear(&peer) >= MAX_LISTED)
     }
 
     /// Takes the ids of a list that are missing here; returns those.

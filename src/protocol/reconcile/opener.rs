@@ -10,6 +10,7 @@ use crate::types::{
 
 use super::{Draft, LIST, PAUSE, RETRY_MOST, Window};
 use crate::protocol::Protocol;
+use crate::protocol::slab::State;
 use crate::protocol::stripe::LEAST_RATE;
 use crate::protocol::timers::Timer;
 use crate::protocol::topics::Scope;
@@ -61,6 +62,8 @@ pub(super) struct Session {
     /// The last progress, and the number of fetches then.
     touched: MonoTime,
     heard: usize,
+    /// When something was found or fetched last.
+    useful: MonoTime,
     /// Whether the last answer reached the end of its question.
     wide: bool,
     bytes: u64,
@@ -75,7 +78,7 @@ pub(super) struct Session {
 impl Session {
     /// Whether another session would probably find the same.
     pub(super) fn is_pulling(&self, now: MonoTime, stall: Duration) -> bool {
-        self.needed && now.since(self.touched) < stall
+        self.needed && now.since(self.useful) < stall
     }
 
     #[cfg(any(test, feature = "sim"))]
@@ -106,6 +109,7 @@ impl Protocol {
         } else {
             VecDeque::from([part(window.lower, window.upper)])
         };
+        let heard = self.links.peer_of(link).map_or(0, |peer| self.heard_of(&peer));
         let Some(up) = self.links.up(link) else { return };
         up.repair.session = Some(Session {
             number,
@@ -115,7 +119,8 @@ impl Protocol {
             began: now,
             taken: up.taken,
             touched: now,
-            heard: up.heard,
+            heard,
+            useful: now,
             wide: true,
             bytes: 0,
             found: 0,
@@ -267,10 +272,11 @@ impl Protocol {
     }
 
     fn take_missing(&mut self, link: LinkId, list: &[(TransactionId, u64)], window: Window) {
-        let missing = self.hear_listed(link, list, window.upper);
+        let (now, missing) = (self.now, self.hear_listed(link, list, window.upper));
         let Some(session) = self.session(link) else { return };
         session.found += missing.len() as u64;
         if !missing.is_empty() {
+            session.useful = now;
             let every = missing.len().div_ceil(SAMPLES);
             session.samples = missing.into_iter().rev().step_by(every).collect();
         }
@@ -287,25 +293,25 @@ impl Protocol {
         let held = self.log.measure(window.lower, window.upper, scope).count;
         let both = |id: &TransactionId| self.log.find(id).is_some_and(|r| scope.takes(r));
         let common = list.iter().filter(|(id, _)| both(id)).count() as u64;
-        let lacking = held.saturating_sub(common);
-        if lacking == 0 {
+        if held <= common {
             return;
         }
         let limit = self.links.up(link).map_or(0, |up| up.max_transaction);
-        let Some(session) = self.session(link) else { return };
-        if session.offered + lacking > MAX_OFFERED {
-            session.lacking = Some(window.hull(session.lacking));
-            session.found += lacking.min(LIST);
-            return;
-        }
         let mut theirs: Vec<_> = list.iter().map(|(id, _)| *id).collect();
         theirs.sort_unstable();
+        // What was refused here counts as held, and is nothing that anybody could be given.
         let records = self.log.range(window.lower, window.upper, scope);
-        let worth = records.filter(|r| self.is_worth_listing(r, limit));
+        let worth = records.filter(|r| r.state() == State::Live && self.is_worth_listing(r, limit));
         let lacking = worth.filter(|r| theirs.binary_search(&r.id).is_err());
-        let offers: Vec<_> = lacking
-            .map(|r| Announcement { id: r.id, size: u64::from(r.size), hop: r.hop() })
-            .collect();
+        let offers = lacking.map(|r| Announcement { id: r.id, size: r.size.into(), hop: r.hop() });
+        let most = usize::try_from(MAX_OFFERED).unwrap_or(usize::MAX);
+        let offers: Vec<_> = offers.take(most + 1).collect();
+        let Some(session) = self.session(link) else { return };
+        if session.offered + offers.len() as u64 > MAX_OFFERED {
+            session.lacking = Some(window.hull(session.lacking));
+            session.found += (offers.len() as u64).min(LIST);
+            return;
+        }
         self.counters.reconcile_missing_there += offers.len() as u64;
         if let Some(session) = self.session(link) {
             session.offered += offers.len() as u64;
@@ -322,12 +328,12 @@ impl Protocol {
     /// Goes on with a session that may have waited for room, or ends it.
     pub(super) fn resume_session(&mut self, link: LinkId) {
         let now = self.now;
+        let heard = self.links.peer_of(link).map_or(0, |peer| self.heard_of(&peer));
         let Some(up) = self.links.up(link) else { return };
-        let heard = up.heard;
         let Some(session) = &mut up.repair.session else { return };
         if session.heard != heard {
             session.heard = heard;
-            session.touched = now;
+            (session.touched, session.useful) = (now, now);
         }
         if !session.asked.is_empty() {
             return;
@@ -357,6 +363,7 @@ impl Protocol {
         let Some(session) = up.repair.session.take() else { return };
         self.repairs.running -= 1;
         let repair = &mut up.repair;
+        repair.ended = Some(now);
         // `differs` is taken back by the first id that was really fetched.
         let useless = session.differs && session.offered == 0 && session.lacking.is_none();
         if useless && session.bytes > CHEAP {
@@ -383,6 +390,7 @@ impl Protocol {
         self.repairs.running -= 1;
         self.counters.reconcile_failed += 1;
         let repair = &mut up.repair;
+        repair.ended = Some(now);
         if session.needed
             && let Some(rest) = session.rest()
         {

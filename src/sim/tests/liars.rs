@@ -14,9 +14,9 @@ use crate::types::{
     TransactionId, TransportKind, Verdict, WallTime,
 };
 
-const LIAR: u8 = 2;
+pub(super) const LIAR: u8 = 2;
 
-fn lone() -> Lone {
+pub(super) fn lone() -> Lone {
     Lone::new(1, &Config::lan(), Vec::new())
 }
 
@@ -29,7 +29,7 @@ fn parts(n: u8, bytes: usize, mark: u8, life: Duration) -> (Header, Bytes) {
 }
 
 /// A transaction that the `n`-th peer has signed.
-fn signed(n: u8, bytes: usize, mark: u8) -> Transaction {
+pub(super) fn signed(n: u8, bytes: usize, mark: u8) -> Transaction {
     let (header, payload) = parts(n, bytes, mark, secs(3000));
     Identity::from_seed([n; 32]).sign_transaction(header, payload).unwrap()
 }
@@ -38,17 +38,17 @@ fn offer(head: Head) -> Message {
     Message::Offer(Box::new(Offer { head, hop: 0, place: 0, complete: true }))
 }
 
-fn announce(id: TransactionId, size: u64) -> Message {
+pub(super) fn announce(id: TransactionId, size: u64) -> Message {
     Message::Announce(vec![Announcement { id, size, hop: 1 }])
 }
 
-fn reservation(id: TransactionId, place: u32) -> Message {
+pub(super) fn reservation(id: TransactionId, place: u32) -> Message {
     let ranges = vec![PieceRange { first: 0, count: ALL_PIECES }];
     let (head, force, narrow) = (false, false, false);
     Message::Reserve(Reservation { id, place, head, force, narrow, ranges })
 }
 
-fn invented(n: u32) -> TransactionId {
+pub(super) fn invented(n: u32) -> TransactionId {
     TransactionId::from_bytes(*blake3::hash(&n.to_le_bytes()).as_bytes())
 }
 
@@ -61,7 +61,7 @@ fn reserved(messages: &[Message]) -> Vec<TransactionId> {
     messages.iter().filter_map(asks).collect()
 }
 
-fn gauge(node: &Lone, name: &str) -> usize {
+pub(super) fn gauge(node: &Lone, name: &str) -> usize {
     node.protocol.gauges().iter().find(|g| g.name == name).unwrap().value
 }
 

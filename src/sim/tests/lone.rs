@@ -100,7 +100,12 @@ impl Lone {
 
     /// The same, with a hello.
     pub(super) fn meet(&mut self, now: Duration, n: u8) -> LinkId {
-        let link = LinkId(u64::from(n));
+        self.meet_on(now, n, u64::from(n), false)
+    }
+
+    /// The same on a link of this number, with a peer that owes something or not.
+    pub(super) fn meet_on(&mut self, now: Duration, n: u8, link: u64, owes: bool) -> LinkId {
+        let link = LinkId(link);
         self.link_up(now, link, true, n);
         let hello = Hello {
             network: Config::lan().network.name,
@@ -112,7 +117,7 @@ impl Lone {
             record: record(n),
             observed: None,
             interest: Interest::default(),
-            owes: false,
+            owes,
         };
         self.hear(now, link, vec![Message::Hello(Box::new(hello))]);
         link

@@ -6,6 +6,7 @@
 mod bite;
 mod faults;
 mod flush;
+mod greedy;
 mod hostile;
 
 mod large;
