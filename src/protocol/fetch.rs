@@ -12,8 +12,9 @@
 //! announcements, and then again from the first. What one peer is asked at once is bounded; the rest
 //! waits in that link's backlog.
 //!
-//! Bounds: at most `MAX_PENDING` ids, and at most `MAX_HEARD` of them first heard from one peer, so
-//! that one who announces what it never serves leaves room for others. Beyond them an announcement
+//! Bounds: at most `MAX_PENDING` ids, and at most `MAX_HEARD` of them first heard from one peer and no
+//! more than half of what is free, so that those who announce what they never serve leave room for
+//! others. They are the peer's, over all its links. Beyond them an announcement
 //! is dropped and its link compared by reconciliation later, so nothing is missed. Who announces much
 //! that comes to nothing is held to a pace (`limits`).
 

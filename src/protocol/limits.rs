@@ -33,10 +33,18 @@ pub(super) enum Work {
     Record,
     /// What follows when a peer wants something else: a walk over the log.
     Interest,
+    /// A part of a comparison that the peer opens; see `OPEN`.
+    Session,
+    /// A byte of answers in those.
+    Answer,
 }
 
+/// What opening a comparison costs.
+pub(super) const OPEN: u64 = 5;
+
 impl Work {
-    const ALL: [Self; 4] = [Self::Id, Self::Head, Self::Record, Self::Interest];
+    const ALL: [Self; 6] =
+        [Self::Id, Self::Head, Self::Record, Self::Interest, Self::Session, Self::Answer];
 
     /// Tokens in a full bucket, and how many come in a second.
     const fn rate(self) -> (u64, u64) {
@@ -48,6 +56,10 @@ impl Work {
             Self::Record => (1024, 10),
             // Honest ones say so once in a second.
             Self::Interest => (64, 2),
+            // Eight in a row, and then one in 5 s.
+            Self::Session => (8 * OPEN, 1),
+            // 1 MiB a minute.
+            Self::Answer => (2 << 20, (1 << 20) / 60),
         }
     }
 }
@@ -75,7 +87,25 @@ pub(super) struct Limits {
 
 impl Limits {
     /// Takes tokens out of a peer's bucket, all or none; whether they were there.
-    fn take(&mut self, peer: PeerId, work: Work, count: u64, now: MonoTime) -> bool {
+    pub(super) fn take(&mut self, peer: PeerId, work: Work, count: u64, now: MonoTime) -> bool {
+        let bucket = self.bucket(peer, work, now);
+        let left = bucket.parts.checked_sub(count.saturating_mul(PARTS));
+        bucket.parts = left.unwrap_or(bucket.parts);
+        left.is_some()
+    }
+
+    /// Takes as many of these tokens as there are.
+    pub(super) fn spend(&mut self, peer: PeerId, work: Work, count: u64, now: MonoTime) {
+        let bucket = self.bucket(peer, work, now);
+        bucket.parts = bucket.parts.saturating_sub(count.saturating_mul(PARTS));
+    }
+
+    /// Whole tokens that are there.
+    pub(super) fn left(&mut self, peer: PeerId, work: Work, now: MonoTime) -> u64 {
+        self.bucket(peer, work, now).parts / PARTS
+    }
+
+    fn bucket(&mut self, peer: PeerId, work: Work, now: MonoTime) -> &mut Bucket {
         if !self.peers.contains_key(&peer) {
             self.make_room();
         }
@@ -83,12 +113,10 @@ impl Limits {
         let new = || Work::ALL.map(full);
         let bucket = &mut self.peers.entry(peer).or_insert_with(new)[work as usize];
         bucket.refill(work, now);
-        let left = bucket.parts.checked_sub(count.saturating_mul(PARTS));
-        bucket.parts = left.unwrap_or(bucket.parts);
-        left.is_some()
+        bucket
     }
 
-    fn give_back(&mut self, peer: &PeerId, work: Work, count: u64) {
+    pub(super) fn give_back(&mut self, peer: &PeerId, work: Work, count: u64) {
         if let Some(buckets) = self.peers.get_mut(peer) {
             let bucket = &mut buckets[work as usize];
             bucket.parts = bucket.parts.saturating_add(count * PARTS).min(work.rate().0 * PARTS);

@@ -277,7 +277,9 @@ impl Log {
         let seqs = self.base()..self.head();
         let records = seqs.filter_map(|seq| self.slab.at(seq)).filter(|r| chosen(self, r));
         let ids: Vec<_> = records.map(|r| r.id).collect();
-        ids.iter().for_each(|id| self.forget(id));
+        for id in &ids {
+            self.forget(id);
+        }
         ids.len()
     }
 

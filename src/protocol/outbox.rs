@@ -48,6 +48,7 @@ const MAX_EXCUSED: u8 = 5;
 const TURN: (usize, Duration) = (1024, Duration::from_millis(1));
 
 const NO_TAKER: &str = "no linked peer took it";
+const TOO_LARGE: &str = "it is larger than gossip.max_transaction_size allows by now";
 /// Why an own transaction is a dead letter that was not confirmed in its time.
 const EXPIRED: &str = "it expired before enough peers had stored it";
 
@@ -251,6 +252,15 @@ impl Protocol {
         }
     }
 
+    /// What expired before anybody had it, and is now more than this node takes, is a dead letter: it
+    /// keeps those behind it waiting no longer.
+    pub(super) fn bury_too_large(&mut self, id: TransactionId) {
+        if self.outbox.end_stale(&id) {
+            let states = vec![(id, self.bury(&id, TOO_LARGE))];
+            self.out.push_back(Output::UpdateOutbox { states });
+        }
+    }
+
     /// The host wants a dead letter to be offered again.
     pub(super) fn on_redeliver(&mut self, id: TransactionId) {
         // Offered at once, and its first round is over later: else it would be without a taker.
@@ -312,6 +322,8 @@ pub(super) struct Outbox {
     entries: Entries,
     /// Stale entries, in the order of publishing; those being published anew are not among them.
     stale: VecDeque<TransactionId>,
+    /// Those that could not be published anew just now, in that order.
+    returned: VecDeque<TransactionId>,
     /// Stale entries in all.
     stale_count: usize,
     clock: OnlineClock,
@@ -326,6 +338,7 @@ impl Outbox {
         let mut outbox = Self {
             entries: Entries::new(rng),
             stale: VecDeque::new(),
+            returned: VecDeque::new(),
             stale_count: 0,
             clock: OnlineClock::default(),
             finished: BTreeMap::new(),
@@ -388,8 +401,15 @@ impl Outbox {
         }
     }
 
-    /// The next stale entry to be published anew.
-    pub(super) fn next_stale(&mut self) -> Option<TransactionId> {
+    /// The next stale entry to be published anew. What could not be comes first, in its old order, as
+    /// soon as none is `under_way`.
+    pub(super) fn next_stale(&mut self, under_way: bool) -> Option<TransactionId> {
+        if under_way && !self.returned.is_empty() {
+            return None;
+        }
+        while let Some(id) = self.returned.pop_back() {
+            self.stale.push_front(id);
+        }
         loop {
             let id = self.stale.pop_front()?;
             if self.is_stale(&id) {
@@ -398,12 +418,21 @@ impl Outbox {
         }
     }
 
-    /// It could not be published anew, and is tried again after all others: what is refused for good
-    /// keeps none of them waiting.
+    /// It could not be published anew, and is tried again.
     pub(super) fn put_back_stale(&mut self, id: TransactionId) {
         if self.is_stale(&id) {
-            self.stale.push_back(id);
+            self.returned.push_back(id);
         }
+    }
+
+    /// It can never be published anew.
+    fn end_stale(&mut self, id: &TransactionId) -> bool {
+        let entry = self.entries.get_mut(id).filter(|entry| entry.stale);
+        entry.is_some_and(|entry| {
+            entry.stale = false;
+            self.stale_count -= 1;
+            true
+        })
     }
 
     /// `new` takes the place of `old`, with the attempts that are left to it.
@@ -578,6 +607,24 @@ mod tests {
         assert_eq!((outbox.dead(), outbox.next_due()), (0, Some(SECOND)));
         assert_eq!(outbox.take_due(SECOND, 10), [id(0)]);
         assert_eq!(outbox.take_due(SECOND / 2, 10), []);
+    }
+
+    #[test]
+    fn what_could_not_be_published_anew_keeps_its_place() {
+        let mut outbox = outbox(vec![]);
+        for n in 0..5 {
+            outbox.insert(id(n), SECOND);
+            outbox.set_stale(&id(n));
+        }
+        let first: Vec<_> = (0..3).map(|n| outbox.next_stale(n > 0)).collect();
+        assert_eq!(first, [Some(id(0)), Some(id(1)), Some(id(2))]);
+        outbox.put_back_stale(id(0));
+        assert_eq!(outbox.next_stale(true), None, "not out of its turn");
+        outbox.put_back_stale(id(2));
+        assert!(outbox.end_stale(&id(1)) && !outbox.end_stale(&id(1)));
+        assert_eq!(outbox.dead(), 1);
+        let rest: Vec<_> = (0..5).map(|n| outbox.next_stale(n > 0)).collect();
+        assert_eq!(rest, [Some(id(0)), Some(id(2)), Some(id(3)), Some(id(4)), None]);
     }
 
     #[test]

@@ -27,19 +27,20 @@ impl Protocol {
         if self.log.find(&id).is_some_and(Record::is_stored) {
             self.counters.publishes_repeated += 1;
             self.out.push_back(Output::Published { call, result: Ok(false) });
-            self.not_renewed(renews);
+            self.not_renewed(renews, false);
             return;
         }
         if let Some(calls) = self.publishing.get_mut(&id) {
             // Being stored: answered together with the first call.
             calls.push(call);
-            self.not_renewed(renews);
+            self.not_renewed(renews, false);
             return;
         }
         if let Some(refusal) = self.refuse_publish(&transaction, renews.is_some()) {
             self.counters.publishes_refused += 1;
+            let for_good = matches!(refusal, PublishRefusal::TooLarge { .. });
             self.out.push_back(Output::Published { call, result: Err(refusal) });
-            self.not_renewed(renews);
+            self.not_renewed(renews, for_good);
             return;
         }
         let size = transaction.header().payload_len;
@@ -143,7 +144,7 @@ impl Protocol {
             self.fetches.lost.note_saved(size, self.now);
         } else {
             self.counters.publishes_refused += 1;
-            self.not_renewed(renews);
+            self.not_renewed(renews, false);
         }
         for (at, call) in calls.into_iter().enumerate() {
             let result = result.map(|()| at == 0).map_err(PublishRefusal::Store);

@@ -4,7 +4,8 @@
 //! out of the log, offered to nobody, their rounds at a standstill. As soon as there is a link each
 //! is published anew, in the order of publishing: the same topic and payload, times of now, hence
 //! another id. The new one takes the place of the old one, with the attempts that are left to it, so
-//! what no peer wants becomes a dead letter in the end. It is stored before the old one is removed:
+//! what no peer wants becomes a dead letter in the end, and so does what is larger than may be
+//! published by now. It is stored before the old one is removed:
 //! a crash between the two leaves both, and the old one is published anew once more.
 //!
 //! At most `WINDOW` are under way at once.
@@ -21,7 +22,7 @@ impl Protocol {
     /// Has stale entries published anew, as far as somebody is there to take them.
     pub(super) fn renew_stale(&mut self) {
         while self.renewing < WINDOW && self.links.up_count() > 0 && !self.shutting_down {
-            let Some(id) = self.outbox.next_stale() else { return };
+            let Some(id) = self.outbox.next_stale(self.renewing > 0) else { return };
             self.renewing += 1;
             self.out.push_back(Output::Renew { id });
         }
@@ -37,10 +38,12 @@ impl Protocol {
         self.renew_stale();
     }
 
-    /// What was to take the place of an entry was refused.
-    pub(super) fn not_renewed(&mut self, renews: Option<TransactionId>) {
-        if let Some(id) = renews {
-            self.on_not_renewed(id, false);
+    /// What was to take the place of an entry was refused, perhaps for good.
+    pub(super) fn not_renewed(&mut self, renews: Option<TransactionId>, for_good: bool) {
+        let Some(id) = renews else { return };
+        self.on_not_renewed(id, false);
+        if for_good {
+            self.bury_too_large(id);
         }
     }
 

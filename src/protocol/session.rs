@@ -275,7 +275,7 @@ impl Protocol {
             cursor: head,
             debt: None,
             owed: Some(Owed::new(all, head, l.owes, now)),
-            repair: Repair::new(now),
+            repair: Repair::default(),
             batch: Batch::default(),
             serving: std::collections::VecDeque::new(),
             bulk_first: false,

@@ -133,10 +133,6 @@ pub(super) struct Repair {
 }
 
 impl Repair {
-    pub(super) fn new(now: MonoTime) -> Self {
-        Self { theirs: Theirs::new(now), ..Self::default() }
-    }
-
     pub(super) fn is_running(&self) -> bool {
         self.session.is_some()
     }

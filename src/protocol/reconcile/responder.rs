@@ -1,18 +1,13 @@
 //! The side that answers. Nothing is kept between questions but what bounds them.
 
-use crate::types::{LinkId, Message, MonoTime, RangeContent, Reconcile, TransactionId};
+use crate::types::{LinkId, Message, RangeContent, Reconcile, TransactionId};
 
 use super::opener::MAX_ASKED;
 use super::{Draft, FADING, FRAME, LIST, WAYS, Window};
 use crate::protocol::Protocol;
+use crate::protocol::limits::{OPEN, Work};
 use crate::protocol::topics::Scope;
 
-/// Sessions that a peer may open in a row, and milliseconds that each takes to come back.
-const OPENS: u64 = 8;
-const OPEN_EVERY_MS: u64 = 5000;
-/// Bytes of answers that a peer may have in a row; 1 MiB comes back in a minute.
-const BYTES: u64 = 2 << 20;
-const BYTES_PER_MINUTE: u64 = 1 << 20;
 /// What a payload earns that is fetched after having been listed.
 const EARNED: u64 = 256;
 /// What a question and each of its ranges cost beside the bytes of the answer.
@@ -25,54 +20,18 @@ const MAX_SCANNED: usize = 16_384;
 /// A window is as wide as ours if it begins no later than this after it.
 const ABOUT: std::time::Duration = std::time::Duration::from_mins(4);
 
-/// What bounds a peer's sessions.
+/// What is known of a peer's sessions. What bounds them is the peer's and not the link's (`limits`).
 #[derive(Debug, Default)]
 pub(super) struct Theirs {
     /// The latest that it opened.
     session: Option<u32>,
-    opens: u64,
-    bytes: u64,
-    filled: MonoTime,
     /// A question that waits for room in the queue.
     held: Option<Box<Reconcile>>,
-}
-
-impl Theirs {
-    pub(super) fn new(now: MonoTime) -> Self {
-        Self { opens: OPENS * OPEN_EVERY_MS, bytes: BYTES, filled: now, ..Self::default() }
-    }
-
-    fn refill(&mut self, now: MonoTime) {
-        let since = u64::try_from(now.since(self.filled).as_millis()).unwrap_or(u64::MAX);
-        if since == 0 {
-            return;
-        }
-        self.filled = now;
-        self.opens = self.opens.saturating_add(since).min(OPENS * OPEN_EVERY_MS);
-        let bytes = since.min(3_600_000) * BYTES_PER_MINUTE / 60_000;
-        self.bytes = self.bytes.saturating_add(bytes).min(BYTES);
-    }
-
-    /// Whether a question of this session may be answered.
-    fn admit(&mut self, session: u32) -> bool {
-        if self.bytes < FRAME as u64 {
-            return false;
-        }
-        if self.session != Some(session) {
-            if self.opens < OPEN_EVERY_MS {
-                return false;
-            }
-            self.opens -= OPEN_EVERY_MS;
-            self.session = Some(session);
-        }
-        true
-    }
 }
 
 impl Protocol {
     /// A question came.
     pub(in crate::protocol) fn on_ask(&mut self, link: LinkId, ask: Box<Reconcile>) {
-        let now = self.now;
         self.counters.reconcile_bytes_received += ask.weight() as u64;
         // A gap before each range makes twice as many.
         if ask.ranges.is_empty() || ask.ranges.len() > 2 * MAX_ASKED {
@@ -81,21 +40,29 @@ impl Protocol {
             return;
         }
         let Some(up) = self.links.up(link) else { return };
-        let theirs = &mut up.repair.theirs;
-        theirs.refill(now);
-        let opened = theirs.session != Some(ask.session);
-        if !theirs.admit(ask.session) {
+        let opened = up.repair.theirs.session != Some(ask.session);
+        if !self.admit(link, opened) {
             self.counters.reconcile_refused += 1;
             let refusal = Reconcile { session: ask.session, lower: ask.lower, ranges: Vec::new() };
             self.send(link, Message::Answer(Box::new(refusal)));
             return;
         }
         self.counters.reconcile_answered += u64::from(opened);
+        if let Some(up) = self.links.up(link) {
+            up.repair.theirs.session = Some(ask.session);
+        }
         if self.is_writable(link) {
             self.answer(link, &ask);
         } else if let Some(up) = self.links.up(link) {
             up.repair.theirs.held = Some(ask);
         }
+    }
+
+    /// Whether a question may be answered.
+    fn admit(&mut self, link: LinkId, opened: bool) -> bool {
+        let (Some(peer), now) = (self.links.peer_of(link), self.now) else { return false };
+        self.limits.left(peer, Work::Answer, now) >= FRAME as u64
+            && (!opened || self.limits.take(peer, Work::Session, OPEN, now))
     }
 
     /// The queue of a link has moved: a question may have waited for that.
@@ -110,9 +77,8 @@ impl Protocol {
 
     /// A peer fetched something: what was listed to it was of use.
     pub(in crate::protocol) fn earn_answers(&mut self, link: LinkId) {
-        if let Some(up) = self.links.up(link) {
-            let theirs = &mut up.repair.theirs;
-            theirs.bytes = (theirs.bytes + EARNED).min(BYTES);
+        if let Some(peer) = self.links.peer_of(link) {
+            self.limits.give_back(&peer, Work::Answer, EARNED);
         }
     }
 
@@ -173,10 +139,9 @@ impl Protocol {
         }
         let weight = answer.weight() as u64;
         self.counters.reconcile_bytes_sent += weight;
-        if let Some(up) = self.links.up(link) {
-            let theirs = &mut up.repair.theirs;
+        if let Some(peer) = self.links.peer_of(link) {
             let cost = weight + QUESTION + RANGE * ranges + looks / LOOKS;
-            theirs.bytes = theirs.bytes.saturating_sub(cost);
+            self.limits.spend(peer, Work::Answer, cost, self.now);
         }
         self.send(link, Message::Answer(Box::new(answer)));
     }

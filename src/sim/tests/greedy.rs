@@ -213,6 +213,25 @@ fn a_new_link_brings_no_new_places() {
 }
 
 #[test]
+fn a_new_link_brings_no_new_answers() {
+    let mut node = Lone::new(1, &Config::lan(), (0..40).map(|n| transaction(n, 1000)).collect());
+    let now = secs(1);
+    let mut answered = 0;
+    for link in 100..200 {
+        let liar = node.meet_on(now, LIAR, link, false);
+        let content = RangeContent::Print([7; 16]);
+        let ranges = vec![Range { upper: Bound::MAX, content }];
+        let ask = Reconcile { session: 1, lower: Bound::MIN, ranges };
+        node.hear(now, liar, vec![Message::Ask(Box::new(ask))]);
+        let said = node.said_to(liar);
+        answered +=
+            said.iter().filter(|m| matches!(m, Message::Answer(a) if !a.ranges.is_empty())).count();
+        node.feed(now, Input::LinkClosed { link: liar });
+    }
+    assert_eq!(answered, 8, "in a row");
+}
+
+#[test]
 fn what_was_refused_is_offered_to_nobody() {
     // It made such a comparison useful, and the next one due at once.
     let mut node = lone();
