@@ -1,0 +1,111 @@
+use super::*;
+
+#[test]
+fn the_defaults_are_those_that_users_know() {
+    let config = Config::default();
+    config.validate().unwrap();
+    Config::lan().validate().unwrap();
+    assert_eq!(config.listen.address.unwrap().port(), 5001);
+    assert_eq!(config.discovery.refresh_interval, secs(900));
+    assert_eq!(config.gossip.max_transaction_size, 10 * 1024 * 1024);
+    assert_eq!(config.outbox.max_entries, 10_000);
+}
+
+#[test]
+fn toml_and_json_round_trip() {
+    let config = Config::lan();
+    let text = toml::to_string(&config).unwrap();
+    assert!(text.contains("interval = \"2s\""), "{text}");
+    assert_eq!(toml::from_str::<Config>(&text).unwrap(), config);
+    let json = serde_json::to_string(&config).unwrap();
+    assert_eq!(serde_json::from_str::<Config>(&json).unwrap(), config);
+}
+
+#[test]
+fn a_part_is_enough_and_a_typo_is_an_error() {
+    let part: Config = toml::from_str(
+        "[gossip]\nfanout = 4\nttl = \"auto\"\nretention = \"10m\"\ncarry = \"subscribed\"",
+    )
+    .unwrap();
+    assert_eq!(part.gossip.fanout, Auto::Fixed(4));
+    assert_eq!(part.gossip.carry, Carry::Subscribed);
+    assert_eq!(part.gossip.retention, secs(600));
+    assert!(toml::from_str::<Config>("[gossip]\nfanuot = 4").is_err());
+    assert!(toml::from_str::<Config>("[gossip]\nretention = \"10 parsecs\"").is_err());
+}
+
+#[test]
+fn every_range_bites() {
+    type Spoil = fn(&mut Config);
+    let cases: &[(&str, Spoil)] = &[
+        ("network.name", |c| c.network.name = String::new()),
+        ("network.name", |c| c.network.name = "n".repeat(65)),
+        ("network.max_clock_skew", |c| c.network.max_clock_skew = secs(0)),
+        ("listen.max_handshakes", |c| c.listen.max_handshakes = 0),
+        ("listen.max_handshakes_per_ip", |c| c.listen.max_handshakes_per_ip = 0),
+        ("discovery.refresh_interval", |c| c.discovery.refresh_interval = secs(59)),
+        ("discovery.max_peers", |c| c.discovery.max_peers = 10_001),
+        ("discovery.min_healthy_peers", |c| c.discovery.min_healthy_peers = 0),
+        ("discovery.unhealthy_after", |c| c.discovery.unhealthy_after = 0),
+        ("discovery.forget_after", |c| c.discovery.forget_after = 2),
+        ("discovery.max_concurrent", |c| c.discovery.max_concurrent = 51),
+        ("overlay.dial_target", |c| c.overlay.dial_target = 0),
+        ("overlay.min_links", |c| c.overlay.min_links = 2),
+        ("overlay.max_inbound", |c| c.overlay.max_inbound = 49),
+        ("overlay.redial_min", |c| c.overlay.redial_min = secs(0)),
+        ("overlay.redial_max", |c| c.overlay.redial_max = millis(10)),
+        ("liveness.interval", |c| c.liveness.interval = secs(0)),
+        ("liveness.timeout", |c| c.liveness.timeout = secs(121)),
+        ("liveness.max_missed", |c| c.liveness.max_missed = 0),
+        ("liveness.slow_after", |c| c.liveness.slow_after = secs(0)),
+        ("connection.connect_timeout", |c| c.connection.connect_timeout = secs(4)),
+        ("connection.handshake_timeout", |c| c.connection.handshake_timeout = secs(61)),
+        ("connection.max_retries", |c| c.connection.max_retries = 11),
+        ("connection.retry_delay", |c| c.connection.retry_delay = secs(61)),
+        ("connection.breaker_threshold", |c| c.connection.breaker_threshold = 2),
+        ("connection.breaker_reset", |c| c.connection.breaker_reset = secs(59)),
+        ("gossip.fanout", |c| c.gossip.fanout = Auto::Fixed(21)),
+        ("gossip.rounds", |c| c.gossip.rounds = Auto::Fixed(0)),
+        ("gossip.ttl", |c| c.gossip.ttl = Auto::Fixed(0)),
+        ("gossip.retention", |c| c.gossip.retention = secs(299)),
+        ("gossip.max_transaction_size", |c| c.gossip.max_transaction_size = 1),
+        ("gossip.max_origin_share", |c| c.gossip.max_origin_share = 0),
+        ("gossip.max_origin_rate", |c| c.gossip.max_origin_rate = u32::MAX),
+        ("gossip.eager_limit", |c| c.gossip.eager_limit = 65_537),
+        ("gossip.max_assembly_bytes", |c| c.gossip.max_assembly_bytes = 1),
+        ("gossip.max_spill_bytes", |c| c.gossip.max_spill_bytes = u64::MAX),
+        ("gossip.cache_bytes", |c| c.gossip.cache_bytes = 1),
+        ("gossip.topics", |c| c.gossip.topics = vec![String::new(); 257]),
+        ("gossip.topics", |c| c.gossip.topics = vec!["t".repeat(256)]),
+        ("gossip.reconcile_interval", |c| c.gossip.reconcile_interval = millis(1)),
+        ("gossip.reconcile_hot_window", |c| c.gossip.reconcile_hot_window = secs(9)),
+        ("gossip.reconcile_hot_window", |c| c.gossip.reconcile_interval = secs(600)),
+        ("gossip.reconcile_full_interval", |c| c.gossip.reconcile_full_interval = secs(0)),
+        ("outbox.max_entries", |c| c.outbox.max_entries = 99),
+        ("outbox.max_retries", |c| c.outbox.max_retries = 0),
+        ("outbox.min_copies", |c| c.outbox.min_copies = 0),
+    ];
+    for (field, spoil) in cases {
+        let mut config = Config::default();
+        spoil(&mut config);
+        let error = config.validate().expect_err(field).to_string();
+        assert!(error.starts_with(field), "{field}: {error}");
+        assert!(error.contains("allowed is"), "{field}: {error}");
+    }
+}
+
+#[test]
+fn plaintext_beyond_loopback_needs_a_word() {
+    let mut config = Config::default();
+    config.network.plaintext = true;
+    assert!(matches!(config.validate(), Err(ConfigError::PlaintextBeyondLoopback { .. })));
+    config.network.allow_plaintext_beyond_loopback = true;
+    config.validate().unwrap();
+}
+
+#[test]
+fn an_address_nobody_can_dial_is_not_advertised() {
+    let mut config = Config::default();
+    config.listen.advertise = vec!["0.0.0.0:5001".parse().unwrap()];
+    assert!(matches!(config.validate(), Err(ConfigError::Advertise { .. })));
+}
