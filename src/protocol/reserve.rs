@@ -160,7 +160,7 @@ impl Protocol {
             return Next::Wait(until);
         }
         // One word alone, and no signature with it, is no reason to ask everybody.
-        let vouched = large.trusted || large.found || pending.sources.len() > 1;
+        let vouched = large.trusted || pending.sources.len() > 1;
         let unasked = |link: &LinkId| {
             vouched
                 && !large.blind.contains(link)

@@ -70,12 +70,13 @@ impl Intake {
 
 impl Protocol {
     /// What others have had for a while is probably with all of them: asked of several at once, a
-    /// newcomer does not wait for one uplink. Who lacks it says so.
+    /// newcomer does not wait for one uplink. Who lacks it says so. Only once there is a signature:
+    /// anybody can list what does not exist.
     pub(super) fn guess_sources(&mut self, id: &TransactionId) {
         let (now, links) = (self.now, self.links_that_carry(id));
         if let Some(pending) = self.pending.get_mut(id)
             && pending.size >= STRIPE_FROM
-            && pending.large.as_ref().is_some_and(|large| large.found)
+            && pending.large.as_ref().is_some_and(|large| large.found && large.trusted)
         {
             for link in links {
                 pending.guess_source(link, now);

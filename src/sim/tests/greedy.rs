@@ -255,3 +255,31 @@ fn what_was_refused_is_offered_to_nobody() {
         "{said:?}"
     );
 }
+
+#[test]
+fn what_one_peer_lists_is_not_asked_of_everybody() {
+    // Its word was taken for a sign that all of them have it.
+    let mut node = lone();
+    let mut now = secs(1);
+    let liar = node.meet(now, LIAR);
+    let honest: Vec<_> = (10..18).map(|n| node.meet(now, n)).collect();
+    let Some(ask) = asks(&node.said_to(liar)).pop() else { panic!("it compares on connect") };
+    let sizes = [100 << 10, 2 << 20];
+    let list = (0..64).map(|n| (invented(n), sizes[n as usize % 2])).collect();
+    let ranges = vec![Range { upper: end(&ask), content: RangeContent::All(list) }];
+    let answer = Reconcile { session: ask.session, lower: ask.lower, ranges };
+    node.hear(now, liar, vec![Message::Answer(Box::new(answer))]);
+    let reserved = |node: &mut Lone, link| {
+        let said = node.said_to(link);
+        said.iter().filter(|m| matches!(m, Message::Reserve(_))).count()
+    };
+    let (mut of_liar, mut of_others) = (0, 0);
+    for _ in 0..100 {
+        now += millis(100);
+        node.wake(now);
+        of_liar += reserved(&mut node, liar);
+        of_others += honest.iter().map(|link| reserved(&mut node, *link)).sum::<usize>();
+    }
+    assert!(of_liar >= 32, "the list was heard: {of_liar}");
+    assert_eq!(of_others, 0);
+}
