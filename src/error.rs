@@ -286,6 +286,10 @@ pub enum ReplicationError {
         /// Why.
         reason: String,
     },
+    /// It was confirmed in an earlier run, or long ago, and copies beyond the first are no longer
+    /// counted; no retry helps.
+    #[error("confirmed long ago: at least one other node has stored it, more are not counted")]
+    NotCounted,
     /// The node is shut down; the transaction stays in its outbox.
     #[error("the node is shut down")]
     Closed,

@@ -184,6 +184,31 @@ async fn a_gap_is_told_under_a_name_and_acknowledging_it_skips_nothing() {
     assert_eq!(payloads(&mut items, 1).await, ["4"], "and the gap is not told again");
 }
 
+#[tokio::test]
+async fn a_new_name_is_told_of_no_gap_before_it() {
+    let log = Hooked::new(Terse::default());
+    let node = on_log(log.clone()).await;
+    publish(&node, "t", &["1", "2"]).await;
+    log.expire(WallTime::from_millis(u64::MAX)).await.unwrap();
+    drop(node.subscribe_durable("a", "t", From::Earliest).await.unwrap());
+    let mut items = node.subscribe_durable("a", "t", From::Earliest).await.unwrap();
+    publish(&node, "t", &["3"]).await;
+    assert_eq!(payloads(&mut items, 1).await, ["3"]);
+}
+
+#[tokio::test]
+async fn a_cursor_of_a_log_that_was_lost_is_forgotten_with_the_first_acknowledgement() {
+    let node = on_log(Hooked::new(Terse::default())).await;
+    let lost = From::Cursor(Cursor(u64::MAX));
+    let mut items = node.subscribe_durable("a", "t", lost).await.unwrap();
+    publish(&node, "t", &["1", "2"]).await;
+    let first = next(&mut items).await.cursor;
+    items.ack(first).await.unwrap();
+    drop(items);
+    let mut items = node.subscribe_durable("a", "t", lost).await.unwrap();
+    assert_eq!(payloads(&mut items, 1).await, ["2"]);
+}
+
 /// Looks at one entry in a call, and stays where it is when nothing is left.
 #[derive(Debug, Default)]
 struct Terse {

@@ -16,10 +16,11 @@ use sorcha_peer::ports::{
     TransactionStore, Which,
 };
 use sorcha_peer::store::{MemoryPeerStore, MemoryQueue, MemoryTransactionStore};
+use sorcha_peer::transport::MemoryNetwork;
 use sorcha_peer::types::{
     Cursor, Header, PeerId, Signature, Topic, Transaction, TransactionId, WallTime,
 };
-use sorcha_peer::{Config, Event, Identity, PeerNode};
+use sorcha_peer::{Config, Event, Identity, Outcome, PeerNode};
 use store::{Hooked, Hooks, alone, delivered};
 use tokio::sync::Notify;
 
@@ -256,6 +257,143 @@ async fn a_full_log_takes_more_when_it_lets_go_while_nothing_else_happens() {
     // For the node nothing has expired; the store is asked all the same.
     tokio::time::sleep(Duration::from_secs(30)).await;
     publish().await.expect("there is room again");
+    node.shutdown(Duration::ZERO).await.unwrap();
+}
+
+/// Has no room for what is large, nor for what is stored together with it.
+#[derive(Debug, Default)]
+struct Narrow;
+
+#[async_trait]
+impl Hooks for Narrow {
+    async fn append(
+        &self,
+        log: &MemoryTransactionStore,
+        entries: &[NewEntry],
+    ) -> Result<Vec<Cursor>, StoreError> {
+        if entries.iter().any(|entry| entry.transaction.payload().len() > 1000) {
+            return Err(StoreError::new(StoreErrorKind::Full, "told to"));
+        }
+        log.append(entries).await
+    }
+}
+
+#[tokio::test]
+async fn what_does_not_fit_costs_nobody_else_its_place() {
+    let (log, queue) = (Hooked::new(Narrow), Arc::new(MemoryQueue::new(1000)));
+    let identity = Identity::generate().unwrap();
+    let builder = alone(&identity).queue(queue.clone()).transaction_store(log.clone());
+    let node = builder.start().await.unwrap();
+    let publish = |n: u64| {
+        let size = if n % 50 == 7 { 2000 } else { 10 };
+        node.publish("t", vec![7; size])
+    };
+    let results = futures::future::join_all((0..200).map(publish)).await;
+    for (n, result) in results.iter().enumerate() {
+        match result {
+            Ok(_) => assert_ne!(n % 50, 7),
+            Err(PublishError::Store(error)) => {
+                assert!(n % 50 == 7 && error.kind == StoreErrorKind::Full, "{n}: {error}");
+            }
+            Err(error) => panic!("{n}: {error}"),
+        }
+    }
+    assert_eq!(queue.size().await.unwrap().waiting, 196, "what was refused has left");
+    assert_eq!(node.storage_failure(), None, "it takes what fits");
+    node.shutdown(Duration::ZERO).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_queue_that_holds_less_than_configured_is_full_earlier() {
+    let (identity, queue) = (Identity::generate().unwrap(), Arc::new(MemoryQueue::new(120)));
+    let node = alone(&identity).queue(queue.clone()).start().await.unwrap();
+    let publish = |n: u64| node.publish("t", n.to_le_bytes().to_vec());
+    let results = futures::future::join_all((0..150).map(publish)).await;
+    let (accepted, refused): (Vec<_>, Vec<_>) = results.into_iter().partition(Result::is_ok);
+    assert_eq!((accepted.len(), refused.len()), (120, 30));
+    for result in refused {
+        let error = result.unwrap_err();
+        assert!(matches!(error, PublishError::QueueFull { limit: 120 }), "{error}");
+    }
+    assert_eq!(node.storage_failure(), None, "a full outbox is no failure");
+    node.shutdown(Duration::ZERO).await.unwrap();
+}
+
+/// Cannot read some entries.
+#[derive(Debug)]
+struct Unreadable {
+    fault: AtomicU8,
+    payload: &'static [u8],
+}
+
+#[async_trait]
+impl Hooks for Unreadable {
+    async fn get(
+        &self,
+        log: &MemoryTransactionStore,
+        id: &TransactionId,
+    ) -> Result<Option<Transaction>, StoreError> {
+        let found = log.get(id).await?;
+        let hit = found.as_ref().is_some_and(|t| t.payload().as_ref() == self.payload);
+        match self.fault.load(Ordering::SeqCst) {
+            IO if hit => Err(StoreError::new(StoreErrorKind::Io, "told to")),
+            PANIC if hit => panic!("told to"),
+            _ => Ok(found),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_read_keeps_nothing_else_from_peers() {
+    // Another node's, and own that are in the outbox too.
+    for (fault, own) in [(IO, false), (PANIC, false), (IO, true), (PANIC, true)] {
+        let log = Hooked::new(Unreadable { fault: AtomicU8::new(NONE), payload: b"5" });
+        let identities = [1, 2].map(|n| Identity::from_seed([n; 32]));
+        let network = MemoryNetwork::new();
+        let on = |identity: &Identity| {
+            let transport = Arc::new(network.transport(identity.peer_id()));
+            PeerNode::builder().transport(transport).identity(identity.clone())
+        };
+        let queue = Arc::new(MemoryQueue::new(100));
+        let node = on(&identities[0]).queue(queue.clone()).transaction_store(log.clone());
+        let node = node.listen("10.0.0.1:1").start().await.unwrap();
+        for n in 0..20 {
+            node.publish("t", n.to_string()).await.unwrap();
+        }
+        node.shutdown(Duration::ZERO).await.unwrap();
+        // Nothing of them is in memory any more.
+        log.hooks.fault.store(fault, Ordering::SeqCst);
+        let queue = if own { queue } else { Arc::new(MemoryQueue::new(100)) };
+        let node = on(&identities[0]).queue(queue).transaction_store(log.clone());
+        let node = node.listen("10.0.0.1:1").start().await.unwrap();
+        let peer = on(&identities[1]).dial_only().start().await.unwrap();
+        peer.connect("10.0.0.1:1").await.unwrap();
+        let expected: Vec<_> =
+            (0..20).filter(|n| own || *n != 5).map(|n: u32| n.to_string()).collect();
+        let mut arrived = delivered(&peer, expected.len()).await;
+        arrived.sort_unstable_by_key(|text| text.parse::<u32>().unwrap());
+        assert_eq!(arrived, expected, "{fault} {own}");
+        node.shutdown(Duration::ZERO).await.unwrap();
+        peer.shutdown(Duration::ZERO).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_room_in_the_log_stays_when_it_is_published_again() {
+    let (log, queue) = (Hooked::new(Fault::default()), Arc::new(MemoryQueue::new(100)));
+    let identity = Identity::generate().unwrap();
+    let node = alone(&identity).queue(queue.clone()).start().await.unwrap();
+    let transaction = node.prepare("t", "1").unwrap();
+    node.publish_prepared(transaction.clone()).await.unwrap();
+    node.shutdown(Duration::ZERO).await.unwrap();
+    log.hooks.set(FULL);
+    let builder = alone(&identity).queue(queue.clone()).transaction_store(log.clone());
+    let node = builder.start().await.unwrap();
+    let again = node.publish_prepared(transaction).await.unwrap();
+    assert_eq!(again.outcome(), Outcome::AlreadyPublished);
+    assert_eq!(queue.size().await.unwrap().waiting, 1);
+    log.hooks.set(NONE);
+    assert_eq!(delivered(&node, 1).await, ["1"]);
     node.shutdown(Duration::ZERO).await.unwrap();
 }
 

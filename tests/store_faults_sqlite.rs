@@ -349,6 +349,10 @@ async fn a_flipped_bit_is_found_where_it_is_read() {
     let log = storage.transaction_store();
     let error = log.get(&transaction(4).id()).await.unwrap_err();
     assert_eq!(error.kind, StoreErrorKind::Corrupt, "{error}");
+    let ids: Vec<_> = (0..10).map(|n| transaction(n).id()).collect();
+    let together = log.get_many(&ids).await.unwrap();
+    let found: Vec<_> = together.iter().map(Option::is_some).collect();
+    assert_eq!(found, (0..10).map(|n| n != 4).collect::<Vec<_>>(), "nor do the others suffer");
     let page = log.read(None, Cursor(0), 99, usize::MAX).await.unwrap();
     assert!(page.entries.len() == 9 && page.next >= cursors[9], "the others are delivered");
     assert_eq!(page.lost_until, Some(cursors[4]), "and it is told");

@@ -59,7 +59,8 @@ ANSWERS (every line in gets exactly one, which echoes its "ref"; null where it h
   published {ref,id,ids,count,failed}  to publish_random: the last id, all ids in order, how many,
                                        and how many failed (with the first "error"). While the
                                        outbox is full and peers are linked, it waits up to 30 s
-  publish_failed {ref,error}           nothing was published
+  publish_failed {ref,error}           nothing was published; where the node stops in this moment,
+                                       the error says that it may have been
   stats {ref,…}, peers {ref,peers}     with `[gossip] carry = "subscribed"` in --config, the node
                                        carries the topics of --topic, those in `[gossip] topics` and
                                        those that peers behind it want: see topics_carried, stands_in

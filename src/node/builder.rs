@@ -17,7 +17,7 @@ use crate::ports::{
     EntryState, Listener, NatProber, OutboxEntry, PeerStore, TransactionQueue, TransactionStore,
     Transport, Validator, Which,
 };
-use crate::protocol::{Protocol, Queued, RENEWALS, Restored};
+use crate::protocol::{GivenUp, Protocol, Queued, RENEWALS, Restored};
 use crate::store::{MemoryPeerStore, MemoryQueue, MemoryTransactionStore};
 use crate::types::{Cursor, Endpoint, Event, TransactionId};
 
@@ -25,8 +25,9 @@ use super::driver::{Completion, Driver, Mailboxes, wall_now};
 use super::durable::Names;
 use super::effects::{Effects, RecordSource};
 use super::handle::{Inner, PeerNode, State};
-use super::lane::{Health, PeerLane, StoreLane, run_to_end};
+use super::lane::{Health, StoreLane, run_to_end};
 use super::late::{self, Late};
+use super::peer_lane::PeerLane;
 use super::publish::PublishClock;
 use super::renew::Renewer;
 use super::sign::Draft;
@@ -314,7 +315,11 @@ struct Parts {
 }
 
 impl Parts {
-    async fn start(self) -> Result<PeerNode, StartError> {
+    async fn start(mut self) -> Result<PeerNode, StartError> {
+        // What does not fit is refused before it is tried.
+        let capacity = u32::try_from(self.queue.size().await?.capacity).unwrap_or(u32::MAX);
+        let entries = &mut self.config.outbox.max_entries;
+        *entries = capacity.min(*entries);
         let (restored, late) = self.restore().await?;
         let newest = self.log.newest().await?;
         let (listeners, listening) = self.listen().await?;
@@ -375,6 +380,7 @@ impl Parts {
             dial_timeout: connection.connect_timeout + connection.handshake_timeout,
             transports: self.transports,
             log: self.log,
+            queue: self.queue,
             events,
             jobs,
             checks,
@@ -417,7 +423,8 @@ impl Parts {
         done: mpsc::Sender<Completion>,
     ) -> Renewer {
         let (queue, retention) = (Arc::clone(&self.queue), self.config.gossip.retention);
-        Renewer { queue, clock, retention, drafts, done }
+        let origin = self.identity.peer_id();
+        Renewer { origin, queue, clock, retention, drafts, done }
     }
 
     fn protocol(&self, record: &RecordSource, restored: Restored) -> Protocol {
@@ -589,9 +596,9 @@ fn unless_full<T>(result: Result<T, StoreError>) -> Result<Option<T>, StoreError
 }
 
 fn queued(entry: &OutboxEntry) -> Queued {
-    let (attempts, dead) = match entry.state {
-        EntryState::Waiting { attempts, .. } => (attempts, false),
-        EntryState::Dead { .. } => (0, true),
+    let (attempts, dead) = match &entry.state {
+        EntryState::Waiting { attempts, .. } => (*attempts, None),
+        EntryState::Dead { reason, .. } => (0, Some(GivenUp::of(reason))),
     };
     Queued { id: entry.transaction.id(), attempts, dead, late: false }
 }

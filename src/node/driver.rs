@@ -23,9 +23,9 @@ use crate::types::{
 use super::dead_letters::Settled;
 use super::effects::Effects;
 use super::handle::State;
-use super::lane::Kept;
 use super::link::LinkHandle;
-use super::receipt::{Receipt, Receipts, Standing};
+use super::peer_lane::Kept;
+use super::receipt::{Receipt, Receipts};
 use super::sign::{Published, Signed, Unpublished};
 use super::wants::Live;
 
@@ -296,10 +296,8 @@ impl Driver {
             Command::Redeliver { id, reply } => {
                 self.feed(Input::Redeliver(id));
                 let revived = self.protocol.is_unconfirmed(&id);
-                let _ = reply.send(revived.then(|| {
-                    self.receipts.stand(&id, Standing::Waiting);
-                    self.receipts.watch(id)
-                }));
+                let reached = self.protocol.reached(&id);
+                let _ = reply.send(revived.then(|| self.receipts.watch_again(id, reached)));
             }
             Command::DropDeadLetter { id, reply } if self.protocol.is_unconfirmed(&id) => {
                 // A peer has confirmed it in this moment.
@@ -381,12 +379,10 @@ impl Driver {
     async fn wind_up(mut self, mut mail: Mailboxes) {
         let unflushed =
             self.protocol.links().into_iter().filter(|l| l.queued > 0 || l.behind > 0 || l.in_debt);
-        let report = ShutdownReport {
-            unflushed: unflushed.map(|l| l.peer).collect(),
-            unconfirmed: self.protocol.unconfirmed(),
-        };
+        let unflushed = unflushed.map(|l| l.peer).collect();
         self.effects.stop_listening().await;
         self.settle_publishes(&mut mail.completions).await;
+        let report = ShutdownReport { unflushed, unconfirmed: self.protocol.unconfirmed() };
         self.feed(Input::Shutdown);
         let Self { effects, links, mut closing, ended, identity, .. } = self;
         for handle in links.into_values() {

@@ -105,14 +105,14 @@ async fn first_place(
     items: &Subscription,
     from: From,
 ) -> Result<Cursor, SubscribeError> {
+    // First: what is appended meanwhile comes after it.
+    let newest = log.newest().await?;
     if from != From::Earliest {
-        return Ok(items.position());
+        // A log that has given out none yet begins anew, whatever cursor another one gave out.
+        return Ok(items.position().min(newest));
     }
     let oldest = log.index(Cursor::default(), 1).await?;
-    match oldest.first() {
-        Some(oldest) => Ok(Cursor(oldest.cursor.0.saturating_sub(1))),
-        None => Ok(Cursor::default()),
-    }
+    Ok(oldest.first().map_or(newest, |oldest| Cursor(oldest.cursor.0.saturating_sub(1))))
 }
 
 /// The names that are subscribed in this node.

@@ -9,15 +9,18 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use crate::error::{FailureKind, StoreErrorKind, TransportError};
-use crate::ports::{Accepted, Listener, RawLink, TransactionStore, Transport};
+use crate::ports::{Accepted, Listener, RawLink, TransactionQueue, TransactionStore, Transport};
 use crate::protocol::{DialId, Input, Output, PartialOp, Ticket};
-use crate::types::{Endpoint, Event, PeerId, PeerRecord, RecordDraft, TransactionId, WallTime};
+use crate::types::{
+    Endpoint, Event, PeerId, PeerRecord, RecordDraft, Transaction, TransactionId, WallTime,
+};
 
 use super::builder::{JOBS, STORE_OPS};
 use super::dead_letters::Settled;
 use super::driver::{Completion, Driver, Waiting, wall_now};
 use super::handle::State;
-use super::lane::{PeerLane, StoreOp};
+use super::lane::{StoreOp, guarded};
+use super::peer_lane::PeerLane;
 use super::pieces::Check;
 use super::receipt::Standing;
 use super::verify::Job;
@@ -30,6 +33,7 @@ pub(super) struct Effects {
     pub(super) transports: Vec<Arc<dyn Transport>>,
     pub(super) dial_timeout: Duration,
     pub(super) log: Arc<dyn TransactionStore>,
+    pub(super) queue: Arc<dyn TransactionQueue>,
     pub(super) events: broadcast::Sender<Event>,
     pub(super) jobs: mpsc::Sender<Job>,
     pub(super) checks: mpsc::Sender<Check>,
@@ -132,12 +136,17 @@ impl Effects {
     }
 
     fn load(&mut self, ticket: Ticket, ids: Vec<TransactionId>) {
-        let (log, done) = (Arc::clone(&self.log), self.done.clone());
+        let (log, queue, done) =
+            (Arc::clone(&self.log), Arc::clone(&self.queue), self.done.clone());
         self.spawn(async move {
-            let transactions = log.get_many(&ids).await.unwrap_or_else(|error| {
-                tracing::error!(target: "sorcha_peer::store", %error, "cannot read");
-                vec![None; ids.len()]
-            });
+            let mut transactions = load_each(&*log, &ids).await;
+            for (id, found) in ids.iter().zip(&mut transactions) {
+                if found.is_none() {
+                    // The outbox has its own copy of what nobody else has yet.
+                    let kept = guarded(queue.get(id)).await.unwrap_or_default();
+                    *found = kept.map(|entry| entry.transaction);
+                }
+            }
             let loaded = Input::Loaded { ticket, transactions };
             let _ = done.send(Completion::Inputs(vec![loaded])).await;
         });
@@ -180,6 +189,23 @@ impl Effects {
             }
         });
     }
+}
+
+/// Reads together what can be read: one that cannot must not keep the others from being served.
+async fn load_each(log: &dyn TransactionStore, ids: &[TransactionId]) -> Vec<Option<Transaction>> {
+    let error = match guarded(log.get_many(ids)).await {
+        Ok(found) => return found,
+        Err(error) => error,
+    };
+    tracing::error!(target: "sorcha_peer::store", %error, "cannot read");
+    if ids.len() < 2 {
+        return vec![None; ids.len()];
+    }
+    let mut found = Vec::with_capacity(ids.len());
+    for id in ids {
+        found.push(guarded(log.get(id)).await.unwrap_or_default());
+    }
+    found
 }
 
 /// Tries the transports in the order of preference.
@@ -266,8 +292,14 @@ impl Driver {
             Output::LiftBan(peer) => self.effects.peers.set_ban(peer, None),
             Output::Published { call, result } => {
                 if let Some(Waiting::Publish(id, reply)) = self.waiting.remove(&call) {
-                    let result = result.map(|new| (self.receipts.watch(id), new));
-                    reply.send(result.map_err(Into::into));
+                    reply.send(match result {
+                        Ok(true) => Ok((self.receipts.watch(id), true)),
+                        Ok(false) => {
+                            let reached = self.protocol.reached(&id);
+                            Ok((self.receipts.watch_again(id, reached), false))
+                        }
+                        Err(refusal) => Err(refusal.into()),
+                    });
                 }
             }
             Output::Connected { call, result } => {

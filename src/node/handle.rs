@@ -237,6 +237,9 @@ impl PeerNode {
         topics: Selection,
         new: From,
     ) -> Result<DurableSubscription, SubscribeError> {
+        if self.is_closed() {
+            return Err(SubscribeError::Closed);
+        }
         let lease = self.0.names.lease(name)?;
         let (log, newest) = (Arc::clone(&self.0.log), self.0.newest.clone());
         let want = self.0.wants.want(topics);
@@ -248,6 +251,9 @@ impl PeerNode {
         topics: Selection,
         from: From,
     ) -> Result<Subscription, SubscribeError> {
+        if self.is_closed() {
+            return Err(SubscribeError::Closed);
+        }
         let (log, newest) = (Arc::clone(&self.0.log), self.0.newest.clone());
         let want = self.0.wants.want(topics);
         Subscription::new(log, newest, want, from).await
@@ -295,8 +301,8 @@ impl PeerNode {
             failing.wait_for(Option::is_none).await.map(drop)
         };
         match tokio::time::timeout(timeout, ready).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) => Err(ReadyError::Closed),
+            Ok(Ok(())) if !self.is_closed() => Ok(()),
+            Ok(_) => Err(ReadyError::Closed),
             Err(_) => {
                 let state = self.0.state.borrow();
                 let storage = self.storage_failure();
@@ -377,8 +383,10 @@ impl PeerNode {
     }
 
     /// Stops: refuses new transactions, waits at most `deadline` for what is queued to leave and
-    /// for own transactions to be confirmed, says goodbye, closes links and storage. Calling it
-    /// again, from any clone and at any time, waits for the same end and gives the same report; the
+    /// for own transactions to be confirmed, says goodbye, closes links, and waits until the stores
+    /// have taken everything. The stores stay open for whoever still reads them: the directory of a
+    /// [`SqliteStorage`](crate::SqliteStorage) is given free by its `close`, or when every handle of
+    /// the node, every subscription and every clone of the storage is dropped. Calling it again, from any clone and at any time, waits for the same end and gives the same report; the
     /// earliest deadline counts.
     ///
     /// # Errors
@@ -389,6 +397,11 @@ impl PeerNode {
         let mut ended = self.0.ended.clone();
         let report = ended.wait_for(Option::is_some).await.map_err(|_| NodeClosed)?;
         report.clone().ok_or(NodeClosed)
+    }
+
+    /// Whether the node has stopped, or is about to.
+    fn is_closed(&self) -> bool {
+        self.0.commands.is_closed()
     }
 
     pub(super) async fn command(&self, command: Command) -> Result<(), NodeClosed> {

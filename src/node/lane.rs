@@ -1,31 +1,30 @@
-//! Storage: one ordered lane for transactions, one coalescing lane for peers.
+//! Storage of transactions: one ordered lane.
 //!
-//! The transaction lane takes what waits, up to a bound, and stores neighbours together: group
-//! commit without added delay. Own transactions go to the outbox first and to the log then, and
-//! only afterwards is anybody told that they are safe. The outbox takes one batch while the log
-//! takes an earlier one and one more may wait between them; results come in order.
+//! It takes what waits, up to a bound, and stores neighbours together: group commit without added
+//! delay. Own transactions go to the outbox first and to the log then, and only afterwards is anybody
+//! told that they are safe. The outbox takes one batch while the log takes an earlier one and one more
+//! may wait between them; results come in order.
 //!
 //! A store that fails or panics costs the operation, never the lane: whoever waits is told, the
 //! node says so once ([`Event::StorageFailed`]), and it tries again with the next operation.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use futures::FutureExt;
-use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::error::{DeadLetterError, StoreError, StoreErrorKind};
-use crate::ports::{PeerStore, TransactionQueue, TransactionStore};
+use crate::ports::{TransactionQueue, TransactionStore};
 use crate::protocol::{Input, PartialOp, Ticket};
 use crate::types::{
-    Ban, Cursor, EntryState, Event, NewEntry, PeerId, Piece, StoredPeer, Transaction,
-    TransactionId, WallTime, verify_piece,
+    Cursor, EntryState, Event, NewEntry, Piece, Transaction, TransactionId, WallTime, verify_piece,
 };
 
 use super::dead_letters::Settled;
 use super::driver::Completion;
+use super::fit::Fit;
 
 /// Operations taken at once: enough that the cost of a commit is small beside that of its rows,
 /// few enough that outbox, log and publishers have something to do at the same time.
@@ -74,13 +73,19 @@ pub(super) struct StoreLane {
     pub(super) refused: Mutex<BTreeSet<TransactionId>>,
 }
 
+/// What was refused, and why.
+type Refused = HashMap<TransactionId, StoreErrorKind>;
+
 /// What is in the outbox, or was refused by it, and not in the log yet.
-type Half = (Batch, Result<(), StoreError>);
+type Half = (Batch, Refused);
+
+/// What is to be stored, and whether it is an own one.
+type Waiting = (Ticket, NewEntry, bool);
 
 /// What is stored together.
 #[derive(Debug, Default)]
 struct Batch {
-    waiting: Vec<(Ticket, NewEntry, bool)>,
+    waiting: Vec<Waiting>,
     bytes: usize,
     confirmed: Vec<TransactionId>,
     states: Vec<(TransactionId, EntryState)>,
@@ -171,14 +176,16 @@ impl StoreLane {
     }
 
     /// Puts own transactions into the outbox.
-    async fn enqueue(&self, batch: &Batch) -> Result<(), StoreError> {
+    async fn enqueue(&self, batch: &Batch) -> Refused {
         let own = batch.own();
-        if own.is_empty() {
-            return Ok(());
+        let mut fit = Fit::new(own.len());
+        while let Some(some) = fit.next() {
+            let result = guarded(self.queue.append(&own[some])).await.map(drop);
+            if fit.note(&result) {
+                self.health.note(Store::Queue, &result);
+            }
         }
-        let result = guarded(self.queue.append(&own)).await.map(drop);
-        self.health.note(Store::Queue, &result);
-        result
+        fit.refused().into_iter().map(|(at, kind)| (own[at].id(), kind)).collect()
     }
 
     /// Takes transactions out of the outbox; one that stays is tried once more after a restart.
@@ -228,26 +235,27 @@ impl StoreLane {
     }
 
     /// Puts a batch into the log and tells who waits.
-    async fn store(&self, batch: Batch, queued: Result<(), StoreError>) {
+    async fn store(&self, batch: Batch, refused: Refused) {
+        let id = |entry: &NewEntry| entry.transaction.id();
         // A full or broken outbox refuses own transactions; others' are still kept.
-        let kept = |own: bool| queued.is_ok() || !own;
+        let kept = |(_, entry, own): &&Waiting| !own || !refused.contains_key(&id(entry));
         let entries: Vec<_> =
-            batch.waiting.iter().filter(|w| kept(w.2)).map(|(_, entry, _)| entry.clone()).collect();
-        let logged = self.append(&entries).await;
-        if logged.is_err() && queued.is_ok() {
-            let ids: Vec<_> = batch.own().iter().map(Transaction::id).collect();
+            batch.waiting.iter().filter(kept).map(|(_, entry, _)| entry.clone()).collect();
+        let unlogged = self.append(&entries).await;
+        if !unlogged.is_empty() {
+            let own = batch.waiting.iter().filter(|w| w.2).map(|(_, entry, _)| id(entry));
+            let ids: Vec<_> = own.filter(|id| unlogged.contains_key(id)).collect();
             if self.leave(&ids).await.is_err() {
                 self.refused().extend(ids);
             }
         }
-        let outcome = |own: bool| match (&queued, &logged) {
-            (Err(e), _) if own => Err(e.kind),
-            (_, Err(e)) => Err(e.kind),
-            _ => Ok(()),
+        let outcome = |own: bool, id: TransactionId| {
+            let refused = refused.get(&id).filter(|_| own).or_else(|| unlogged.get(&id));
+            refused.map_or(Ok(()), |kind| Err(*kind))
         };
-        let stored = |(ticket, _, own): &(Ticket, NewEntry, bool)| Input::Stored {
+        let stored = |(ticket, entry, own): &Waiting| Input::Stored {
             ticket: *ticket,
-            result: outcome(*own),
+            result: outcome(*own, id(entry)),
         };
         if !batch.waiting.is_empty() {
             let inputs = batch.waiting.iter().map(stored).collect();
@@ -307,20 +315,26 @@ impl StoreLane {
         }
     }
 
-    async fn append(&self, entries: &[NewEntry]) -> Result<(), StoreError> {
-        if entries.is_empty() {
-            return Ok(());
+    /// Puts entries into the log.
+    async fn append(&self, entries: &[NewEntry]) -> Refused {
+        let mut fit = Fit::new(entries.len());
+        while let Some(some) = fit.next() {
+            let result = guarded(self.log.append(&entries[some])).await;
+            let last = result.as_ref().ok().and_then(|cursors| cursors.iter().max().copied());
+            let result = result.map(drop);
+            if fit.note(&result) {
+                self.health.note(Store::Log, &result);
+            }
+            if let Some(last) = last {
+                self.newest.send_if_modified(|newest| {
+                    let newer = last > *newest;
+                    *newest = last.max(*newest);
+                    newer
+                });
+            }
         }
-        let result = guarded(self.log.append(entries)).await;
-        self.health.note(Store::Log, &result);
-        if let Some(last) = result?.into_iter().max() {
-            self.newest.send_if_modified(|newest| {
-                let newer = last > *newest;
-                *newest = last.max(*newest);
-                newer
-            });
-        }
-        Ok(())
+        let id = |at: usize| entries[at].transaction.id();
+        fit.refused().into_iter().map(|(at, kind)| (id(at), kind)).collect()
     }
 }
 
@@ -438,145 +452,4 @@ pub(super) async fn run_to_end(
         tracing::error!(target: "sorcha_peer::store", message, "storage failed");
         let _ = events.send(Event::StorageFailed { message });
     }
-}
-
-/// What is to be done to a peer's record; the latest counts.
-#[derive(Debug)]
-enum PeerOp {
-    Save(Box<StoredPeer>),
-    Forget,
-}
-
-/// Whether what the host wants kept is kept.
-pub(super) type Kept = Result<(), StoreError>;
-
-#[derive(Debug, Default)]
-struct PeerOps {
-    peers: BTreeMap<PeerId, PeerOp>,
-    /// `None` lifts the ban.
-    bans: BTreeMap<PeerId, Option<Ban>>,
-    /// Who waits until all of these are written.
-    waiting: Vec<oneshot::Sender<Kept>>,
-    closed: bool,
-}
-
-/// Operations that wait for a store that fails, of peers and of bans; later ones are not kept.
-const MAX_HELD: usize = 10_000;
-/// Before a store that failed is tried again, unless there is more for it.
-const RETRY: Duration = Duration::from_secs(10);
-
-/// The peer lane: bounded by the number of peers, since operations on one peer coalesce. What could
-/// not be written waits for the next try.
-#[derive(Debug, Default)]
-pub(super) struct PeerLane {
-    ops: Mutex<PeerOps>,
-    wake: Notify,
-}
-
-impl PeerLane {
-    fn with(&self, change: impl FnOnce(&mut PeerOps)) {
-        change(&mut self.ops.lock().unwrap_or_else(PoisonError::into_inner));
-        self.wake.notify_one();
-    }
-
-    pub(super) fn save(&self, peer: Box<StoredPeer>) {
-        self.with(|ops| {
-            ops.peers.insert(peer.peer, PeerOp::Save(peer));
-        });
-    }
-
-    pub(super) fn forget(&self, peer: PeerId) {
-        self.with(|ops| {
-            ops.peers.insert(peer, PeerOp::Forget);
-        });
-    }
-
-    pub(super) fn set_ban(&self, peer: PeerId, ban: Option<Ban>) {
-        self.with(|ops| {
-            ops.bans.insert(peer, ban);
-        });
-    }
-
-    /// Answers once everything before this is written, or could not be.
-    pub(super) fn settle(&self, reply: oneshot::Sender<Kept>) {
-        self.with(|ops| ops.waiting.push(reply));
-    }
-
-    /// Lets [`PeerLane::run`] end once everything is written, or could not be.
-    pub(super) fn close(&self) {
-        self.with(|ops| ops.closed = true);
-    }
-
-    /// Writes until it is closed.
-    pub(super) async fn run(self: Arc<Self>, store: Arc<dyn PeerStore>, health: Arc<Health>) {
-        loop {
-            let mut ops = {
-                let mut ops = self.ops.lock().unwrap_or_else(PoisonError::into_inner);
-                let closed = ops.closed;
-                std::mem::replace(&mut *ops, PeerOps { closed, ..PeerOps::default() })
-            };
-            let waiting = std::mem::take(&mut ops.waiting);
-            let nothing = ops.peers.is_empty() && ops.bans.is_empty();
-            if nothing && waiting.is_empty() {
-                if ops.closed {
-                    return;
-                }
-                self.wake.notified().await;
-                continue;
-            }
-            let result = if nothing { Ok(()) } else { guarded(write(&*store, &ops)).await };
-            if !nothing {
-                health.note(Store::Peers, &result);
-            }
-            for reply in waiting {
-                let told = result.as_ref().map(drop);
-                let _ = reply.send(told.map_err(|e| StoreError::new(e.kind, e.message.clone())));
-            }
-            if let Err(error) = result {
-                if ops.closed {
-                    tracing::error!(target: "sorcha_peer::store", %error, "peers and bans were not written");
-                    return;
-                }
-                self.hold(ops);
-                let _ = tokio::time::timeout(RETRY, self.wake.notified()).await;
-            }
-        }
-    }
-
-    /// Puts back what could not be written, under what has come since.
-    fn hold(&self, failed: PeerOps) {
-        fn under<T>(newer: &mut BTreeMap<PeerId, T>, older: BTreeMap<PeerId, T>) {
-            let room = MAX_HELD.saturating_sub(newer.len());
-            for (peer, op) in older.into_iter().take(room) {
-                newer.entry(peer).or_insert(op);
-            }
-        }
-        let mut ops = self.ops.lock().unwrap_or_else(PoisonError::into_inner);
-        under(&mut ops.peers, failed.peers);
-        under(&mut ops.bans, failed.bans);
-    }
-}
-
-async fn write(store: &dyn PeerStore, ops: &PeerOps) -> Result<(), StoreError> {
-    let (mut saves, mut forgets) = (Vec::new(), Vec::new());
-    for (peer, op) in &ops.peers {
-        match op {
-            PeerOp::Save(stored) => saves.push((**stored).clone()),
-            PeerOp::Forget => forgets.push(*peer),
-        }
-    }
-    // What the host wants comes first: peers are found again.
-    for (peer, ban) in &ops.bans {
-        match ban {
-            Some(ban) => store.put_ban(ban).await?,
-            None => store.remove_ban(peer).await?,
-        }
-    }
-    if !saves.is_empty() {
-        store.upsert(&saves).await?;
-    }
-    if !forgets.is_empty() {
-        store.remove(&forgets).await?;
-    }
-    Ok(())
 }

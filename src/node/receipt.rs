@@ -6,6 +6,7 @@ use futures::{Stream, stream};
 use tokio::sync::watch;
 
 use crate::error::ReplicationError;
+use crate::protocol::{Place, Reached};
 use crate::types::TransactionId;
 
 /// Where a published transaction stands.
@@ -15,7 +16,8 @@ pub enum Standing {
     /// In the outbox, until enough other nodes have stored it.
     #[default]
     Waiting,
-    /// Out of the outbox: `min_copies` other nodes have stored it, or all that were linked.
+    /// Out of the outbox: `min_copies` other nodes have stored it, or all that were linked. Also
+    /// what the host has deleted from the dead letters and publishes once more.
     Confirmed,
     /// Given up for now; listed by [`PeerNode::dead_letters`](super::PeerNode::dead_letters).
     DeadLetter {
@@ -28,13 +30,25 @@ pub enum Standing {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Progress {
-    /// How many other nodes have confirmed that they stored it.
+    /// How many other nodes have confirmed that they stored it. Of what was confirmed in an earlier
+    /// run, or long ago, one is known, and no more are counted.
     pub copies: u32,
     /// Where it stands.
     pub standing: Standing,
     /// The id under which it was published anew, because it had expired before any other node had
     /// it; the rest of this is about that one then.
     pub renewed_as: Option<TransactionId>,
+}
+
+impl From<Reached> for Progress {
+    fn from(Reached { copies, place }: Reached) -> Self {
+        let standing = match place {
+            Place::Waiting => Standing::Waiting,
+            Place::Finished => Standing::Confirmed,
+            Place::Dead(why) => Standing::DeadLetter { reason: why.reason().to_owned() },
+        };
+        Self { copies: copies.unwrap_or(1), standing, renewed_as: None }
+    }
 }
 
 /// What a publish did.
@@ -53,6 +67,8 @@ pub struct Receipt {
     id: TransactionId,
     outcome: Outcome,
     progress: watch::Receiver<Progress>,
+    /// Whether anything is still to come.
+    followed: bool,
 }
 
 impl Receipt {
@@ -82,7 +98,7 @@ impl Receipt {
     }
 
     /// How far it got now, and again whenever that changes; quick changes may be seen as one. Ends
-    /// when the node is shut down.
+    /// when the node is shut down, and where nothing more is counted.
     pub fn changes(&self) -> impl Stream<Item = Progress> + Send + Unpin + use<> {
         let mut progress = self.progress.clone();
         progress.mark_changed();
@@ -97,13 +113,17 @@ impl Receipt {
     /// linked to this node confirm, so more than there are links never comes. Cancel safe.
     ///
     /// # Errors
-    /// [`ReplicationError`] when it becomes a dead letter or the node is shut down first.
+    /// [`ReplicationError`] when it becomes a dead letter or the node is shut down first, and where
+    /// copies are no longer counted.
     pub async fn replicated(&self, copies: u32) -> Result<(), ReplicationError> {
         let settled = |progress: &Progress| {
             progress.copies >= copies || matches!(progress.standing, Standing::DeadLetter { .. })
         };
         let mut progress = self.progress.clone();
-        let seen = progress.wait_for(settled).await.map_err(|_| ReplicationError::Closed)?;
+        let ended = || {
+            if self.followed { ReplicationError::Closed } else { ReplicationError::NotCounted }
+        };
+        let seen = progress.wait_for(settled).await.map_err(|_| ended())?;
         match &seen.standing {
             _ if seen.copies >= copies => Ok(()),
             Standing::DeadLetter { reason } => {
@@ -128,8 +148,26 @@ impl Receipts {
             self.watched.retain(|_, sender| !sender.is_closed());
             self.sweep_at = self.watched.len() * 2;
         }
-        let sender = self.watched.entry(id).or_default();
-        Receipt { id, outcome: Outcome::Published, progress: sender.subscribe() }
+        let progress = self.watched.entry(id).or_default().subscribe();
+        Receipt { id, outcome: Outcome::Published, progress, followed: true }
+    }
+
+    /// Of what was published before, and got so far.
+    pub(super) fn watch_again(&mut self, id: TransactionId, reached: Reached) -> Receipt {
+        let known = Progress::from(reached);
+        if reached.copies.is_none() {
+            let (_, progress) = watch::channel(known);
+            return Receipt { id, outcome: Outcome::Published, progress, followed: false };
+        }
+        let receipt = self.watch(id);
+        if let Some(sender) = self.watched.get(&id) {
+            sender.send_if_modified(|progress| {
+                let before = std::mem::replace(progress, known);
+                progress.renewed_as = before.renewed_as;
+                *progress != before
+            });
+        }
+        receipt
     }
 
     pub(super) fn copied(&mut self, id: &TransactionId, copies: u32) {
@@ -166,6 +204,28 @@ impl Receipts {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::GivenUp;
+
+    #[tokio::test]
+    async fn a_receipt_of_what_was_published_before_knows_how_far_it_got() {
+        let id = |n| TransactionId::from_bytes([n; 32]);
+        let mut receipts = Receipts::default();
+        let reached = |copies, place| Reached { copies, place };
+        let first = receipts.watch_again(id(1), reached(Some(2), Place::Finished));
+        first.replicated(2).await.unwrap();
+        receipts.copied(&id(1), 3);
+        first.replicated(3).await.unwrap();
+        let same = receipts.watch_again(id(1), reached(Some(3), Place::Finished));
+        assert_eq!(first.progress(), same.progress());
+        let dead = receipts.watch_again(id(2), reached(Some(0), Place::Dead(GivenUp::NoTaker)));
+        let error = dead.replicated(1).await.unwrap_err();
+        assert!(matches!(error, ReplicationError::DeadLetter { .. }), "{error}");
+        let old = receipts.watch_again(id(3), reached(None, Place::Finished));
+        old.replicated(1).await.unwrap();
+        let error = old.replicated(2).await.unwrap_err();
+        assert!(matches!(error, ReplicationError::NotCounted), "{error}");
+        assert_eq!(receipts.watched.len(), 2, "nothing is to come of the third");
+    }
 
     #[test]
     fn a_receipt_follows_what_was_published_anew() {

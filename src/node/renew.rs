@@ -7,14 +7,17 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::ports::TransactionQueue;
 use crate::protocol::{Input, RENEWALS};
-use crate::types::{Header, TransactionId};
+use crate::types::{Header, PeerId, TransactionId};
 
 use super::driver::{Completion, wall_now};
+use super::lane::guarded;
 use super::publish::PublishClock;
 use super::sign::{Draft, Published};
 
 /// What renewals are made with.
 pub(super) struct Renewer {
+    /// Whose they are from now on: a directory may have been another identity's.
+    pub(super) origin: PeerId,
     pub(super) queue: Arc<dyn TransactionQueue>,
     pub(super) clock: Arc<PublishClock>,
     pub(super) retention: Duration,
@@ -59,7 +62,7 @@ impl Renewer {
 
     /// Hands the new transaction to the signer.
     async fn draft(&self, id: TransactionId) -> Result<oneshot::Receiver<Published>, Failure> {
-        let old = match self.queue.get(&id).await {
+        let old = match guarded(self.queue.get(&id)).await {
             Ok(Some(entry)) => entry.transaction,
             Ok(None) => return Err(Failure::Gone),
             Err(error) => {
@@ -68,9 +71,8 @@ impl Renewer {
             }
         };
         let (created, expires) = self.clock.times(wall_now(), self.retention);
-        let (topic, origin) = (old.header().topic.clone(), old.origin());
-        let payload = old.payload().clone();
-        let header = Header::new(topic, origin, created, expires, &payload);
+        let (topic, payload) = (old.header().topic.clone(), old.payload().clone());
+        let header = Header::new(topic, self.origin, created, expires, &payload);
         let (reply, answer) = oneshot::channel();
         let draft = Draft { header, payload, renews: Some(id), reply };
         self.drafts.send(draft).await.map_err(|_| Failure::Later)?;

@@ -37,7 +37,7 @@ pub struct QueueSize {
     pub waiting: u64,
     /// Dead letters.
     pub dead: u64,
-    /// The most that fit, waiting and dead together.
+    /// The most that fit, waiting and dead together. A node refuses what would be more.
     pub capacity: u64,
 }
 

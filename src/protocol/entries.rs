@@ -23,6 +23,46 @@ const _: () = assert!(size_of::<Entry>() == 56, "resident for each entry");
 /// In place of a place in the heap.
 const NOWHERE: u32 = u32::MAX;
 
+/// Why an entry was given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GivenUp {
+    /// Nobody took it in all its rounds.
+    NoTaker,
+    /// Fewer peers than it needs confirmed it in its time.
+    Expired,
+    /// It was to be published anew, and is more than this node takes by now.
+    TooLarge,
+    /// For what an earlier version of this crate says.
+    Otherwise,
+}
+
+impl GivenUp {
+    /// What hosts read.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::NoTaker => "no linked peer took it",
+            Self::Expired => "it expired before enough peers had stored it",
+            Self::TooLarge => "it is larger than gossip.max_transaction_size allows by now",
+            Self::Otherwise => "it was given up in an earlier run",
+        }
+    }
+
+    /// From what was stored.
+    pub fn of(reason: &str) -> Self {
+        let all = [Self::NoTaker, Self::Expired, Self::TooLarge];
+        all.into_iter().find(|why| why.reason() == reason).unwrap_or(Self::Otherwise)
+    }
+}
+
+/// What became of an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    Open,
+    /// It expired before anybody had it.
+    Stale,
+    Dead(GivenUp),
+}
+
 /// One entry of the outbox.
 #[derive(Debug)]
 pub(super) struct Entry {
@@ -36,8 +76,7 @@ pub(super) struct Entry {
     pub(super) excused: u8,
     /// Whether a peer asked for it in this round.
     pub(super) wanted: bool,
-    /// It expired before anybody had it.
-    pub(super) stale: bool,
+    pub(super) fate: Fate,
     /// Who confirmed; most wait for the first.
     copies: Option<Box<Copies>>,
 }
@@ -54,7 +93,7 @@ impl Entry {
             attempts: 0,
             excused: 0,
             wanted: false,
-            stale: false,
+            fate: Fate::Open,
             copies: None,
         }
     }
@@ -70,7 +109,11 @@ impl Entry {
 
     /// Given up: it waits for no round, and not to be published anew.
     pub(super) fn is_dead(&self) -> bool {
-        self.heap == NOWHERE && !self.stale
+        matches!(self.fate, Fate::Dead(_))
+    }
+
+    pub(super) fn is_stale(&self) -> bool {
+        self.fate == Fate::Stale
     }
 
     /// Who confirmed.

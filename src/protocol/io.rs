@@ -11,6 +11,8 @@ use crate::types::{
     Proofs, StoredPeer, TopicKey, Transaction, TransactionId, TransportKind, Verdict, WallTime,
 };
 
+use super::entries::GivenUp;
+
 /// Names a dial attempt; minted by the core.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DialId(pub u64);
@@ -47,8 +49,8 @@ pub struct Queued {
     pub id: TransactionId,
     /// Rounds without any taker.
     pub attempts: u32,
-    /// Whether it is a dead letter.
-    pub dead: bool,
+    /// Why it is a dead letter, if it is one.
+    pub dead: Option<GivenUp>,
     /// The log had no room for it: it comes with [`Input::Relogged`].
     pub late: bool,
 }

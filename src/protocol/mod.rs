@@ -66,6 +66,7 @@ use crate::types::{
     PeerId, PeerRecord, Piece, Signature, Stats, Transaction, TransactionId, WallTime,
 };
 
+pub use entries::GivenUp;
 use fetch::{FetchState, Pending};
 #[cfg(any(test, feature = "sim"))]
 #[doc(hidden)]
@@ -75,6 +76,7 @@ pub use io::{
     CallId, ConnectFailure, DialId, Input, Judgement, LinkView, Output, PartialOp, PublishRefusal,
     Queued, Restored, Ticket,
 };
+pub use outbox::{Place, Reached};
 #[cfg(feature = "node")]
 pub(crate) use renew::WINDOW as RENEWALS;
 
@@ -169,7 +171,8 @@ impl Protocol {
         let shares = share::Shares::new(bounds(restored.max_bytes, config));
         let mut log = log::Log::new(&mut rng, config.gossip.cache_bytes, shares);
         restore(&mut log, &restored.index);
-        let waiting = restored.outbox.iter().filter(|q| !q.dead && !q.late).map(|q| q.id).collect();
+        let waiting =
+            restored.outbox.iter().filter(|q| q.dead.is_none() && !q.late).map(|q| q.id).collect();
         let outbox = outbox::Outbox::restore(restored.outbox, &mut rng);
         let discovery = &config.discovery;
         let book = book::Book::new(&discovery.bootstrap, discovery.max_peers, restored.peers);

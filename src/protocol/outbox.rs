@@ -30,7 +30,7 @@ use std::time::Duration;
 use crate::types::{Announcement, EntryState, Event, LinkId, MonoTime, PeerId, TransactionId};
 
 use super::Protocol;
-use super::entries::{Entries, Entry};
+use super::entries::{Entries, Entry, Fate, GivenUp};
 use super::io::{Output, Queued};
 use super::rng::Rng;
 use super::timers::Timer;
@@ -47,10 +47,26 @@ const MAX_EXCUSED: u8 = 5;
 /// Entries looked at in one turn, and the time until the next: what is announced can leave between.
 const TURN: (usize, Duration) = (1024, Duration::from_millis(1));
 
-const NO_TAKER: &str = "no linked peer took it";
-const TOO_LARGE: &str = "it is larger than gossip.max_transaction_size allows by now";
-/// Why an own transaction is a dead letter that was not confirmed in its time.
-const EXPIRED: &str = "it expired before enough peers had stored it";
+/// How far an own transaction got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reached {
+    /// How many peers confirmed it; `None` for what left the outbox too long ago, or in an earlier
+    /// run: at least one.
+    pub copies: Option<u32>,
+    /// Where it stands.
+    pub place: Place,
+}
+
+/// Where an own transaction stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// It waits for copies.
+    Waiting,
+    /// Out of the outbox.
+    Finished,
+    /// Given up.
+    Dead(GivenUp),
+}
 
 impl Protocol {
     /// Tells an origin that we have stored its transaction.
@@ -180,7 +196,7 @@ impl Protocol {
             let retries = self.config.outbox.max_retries;
             let attempts = self.outbox.count_round(&id, offered);
             if attempts >= retries {
-                states.push((id, self.bury(&id, NO_TAKER)));
+                states.push((id, self.bury(&id, GivenUp::NoTaker)));
                 continue;
             }
             let longest = FIRST_ROUND.saturating_mul(1 << attempts.min(16)).min(LONGEST_ROUND);
@@ -229,12 +245,12 @@ impl Protocol {
         offered
     }
 
-    fn bury(&mut self, id: &TransactionId, reason: &str) -> EntryState {
-        self.outbox.bury(id);
+    fn bury(&mut self, id: &TransactionId, why: GivenUp) -> EntryState {
+        self.outbox.bury(id, why);
         self.counters.dead_letters += 1;
-        let event = Event::DeadLettered { id: *id, reason: reason.to_owned() };
-        self.out.push_back(Output::Emit(event));
-        EntryState::Dead { reason: reason.to_owned(), since: self.wall }
+        let reason = why.reason().to_owned();
+        self.out.push_back(Output::Emit(Event::DeadLettered { id: *id, reason: reason.clone() }));
+        EntryState::Dead { reason, since: self.wall }
     }
 
     /// What of our own expired without enough copies is a dead letter, and what expired without any
@@ -245,7 +261,8 @@ impl Protocol {
         for id in untaken {
             self.outbox.set_stale(id);
         }
-        let states: Vec<_> = taken.into_iter().map(|id| (*id, self.bury(id, EXPIRED))).collect();
+        let states: Vec<_> =
+            taken.into_iter().map(|id| (*id, self.bury(id, GivenUp::Expired))).collect();
         if !states.is_empty() {
             self.out.push_back(Output::UpdateOutbox { states });
             self.arm_outbox();
@@ -256,7 +273,7 @@ impl Protocol {
     /// keeps those behind it waiting no longer.
     pub(super) fn bury_too_large(&mut self, id: TransactionId) {
         if self.outbox.end_stale(&id) {
-            let states = vec![(id, self.bury(&id, TOO_LARGE))];
+            let states = vec![(id, self.bury(&id, GivenUp::TooLarge))];
             self.out.push_back(Output::UpdateOutbox { states });
         }
     }
@@ -284,8 +301,14 @@ impl Protocol {
     /// The host deletes a dead letter; its row is the caller's to remove.
     pub(super) fn on_drop_dead(&mut self, id: &TransactionId) {
         if self.outbox.is_dead(id) {
-            self.outbox.remove(id);
+            // Who publishes it once more is to know that nobody need have it.
+            self.outbox.finish(id);
         }
+    }
+
+    /// How far a transaction got that this node has published.
+    pub fn reached(&self, id: &TransactionId) -> Reached {
+        self.outbox.reached(id)
     }
 }
 
@@ -350,8 +373,8 @@ impl Outbox {
                 entry.attempts = u8::try_from(attempts).unwrap_or(u8::MAX);
                 entry.excused = if attempts > 0 { MAX_EXCUSED } else { 0 };
             }
-            if dead {
-                outbox.bury(&id);
+            if let Some(why) = dead {
+                outbox.bury(&id, why);
             }
         }
         outbox
@@ -384,7 +407,7 @@ impl Outbox {
     }
 
     pub(super) fn is_stale(&self, id: &TransactionId) -> bool {
-        self.entries.get(id).is_some_and(|entry| entry.stale)
+        self.entries.get(id).is_some_and(Entry::is_stale)
     }
 
     fn has_copies(&self, id: &TransactionId) -> bool {
@@ -393,9 +416,9 @@ impl Outbox {
 
     /// It has expired, and nobody has it.
     pub(super) fn set_stale(&mut self, id: &TransactionId) {
-        self.bury(id);
-        if let Some(entry) = self.entries.get_mut(id).filter(|entry| !entry.stale) {
-            entry.stale = true;
+        self.entries.rest(id);
+        if let Some(entry) = self.entries.get_mut(id).filter(|entry| !entry.is_stale()) {
+            entry.fate = Fate::Stale;
             self.stale.push_back(*id);
             self.stale_count += 1;
         }
@@ -427,9 +450,9 @@ impl Outbox {
 
     /// It can never be published anew.
     fn end_stale(&mut self, id: &TransactionId) -> bool {
-        let entry = self.entries.get_mut(id).filter(|entry| entry.stale);
+        let entry = self.entries.get_mut(id).filter(|entry| entry.is_stale());
         entry.is_some_and(|entry| {
-            entry.stale = false;
+            entry.fate = Fate::Open;
             self.stale_count -= 1;
             true
         })
@@ -460,8 +483,11 @@ impl Outbox {
         self.entries.wait(id, due);
     }
 
-    fn bury(&mut self, id: &TransactionId) {
+    fn bury(&mut self, id: &TransactionId, why: GivenUp) {
         self.entries.rest(id);
+        if let Some(entry) = self.entries.get_mut(id) {
+            entry.fate = Fate::Dead(why);
+        }
     }
 
     /// Takes a dead letter back; `false` when it was none.
@@ -469,7 +495,7 @@ impl Outbox {
         let dead = self.is_dead(id);
         if dead {
             if let Some(entry) = self.entries.get_mut(id) {
-                (entry.attempts, entry.excused) = (0, 0);
+                (entry.attempts, entry.excused, entry.fate) = (0, 0, Fate::Open);
             }
             self.wait(id, due);
         }
@@ -478,7 +504,7 @@ impl Outbox {
 
     pub(super) fn remove(&mut self, id: &TransactionId) -> Option<Vec<PeerId>> {
         let entry = self.entries.remove(id)?;
-        self.stale_count -= usize::from(entry.stale);
+        self.stale_count -= usize::from(entry.is_stale());
         Some(entry.into_peers())
     }
 
@@ -533,6 +559,19 @@ impl Outbox {
         self.finished.insert(*id, peers);
         self.order.push_back(*id);
         true
+    }
+
+    fn reached(&self, id: &TransactionId) -> Reached {
+        let count = |peers: &[PeerId]| u32::try_from(peers.len()).ok();
+        let Some(entry) = self.entries.get(id) else {
+            let copies = self.finished.get(id).and_then(|peers| count(peers));
+            return Reached { copies, place: Place::Finished };
+        };
+        let place = match entry.fate {
+            Fate::Dead(why) => Place::Dead(why),
+            Fate::Open | Fate::Stale => Place::Waiting,
+        };
+        Reached { copies: count(entry.peers()), place }
     }
 
     fn confirmed(&self) -> Vec<(TransactionId, u32)> {
@@ -600,7 +639,7 @@ mod tests {
     fn dead_letters_stay_and_come_back() {
         let mut outbox = outbox(vec![]);
         outbox.insert(id(0), SECOND);
-        outbox.bury(&id(0));
+        outbox.bury(&id(0), GivenUp::NoTaker);
         assert_eq!((outbox.len(), outbox.dead(), outbox.next_due()), (1, 1, None));
         assert!(outbox.is_dead(&id(0)) && !outbox.is_waiting(&id(0)));
         assert!(outbox.revive(&id(0), SECOND) && !outbox.revive(&id(0), SECOND));
@@ -645,7 +684,7 @@ mod tests {
     #[test]
     fn what_an_earlier_run_left_is_taken_up() {
         let queued = |n, attempts, dead| Queued { id: id(n), attempts, dead, late: false };
-        let mut outbox = outbox(vec![queued(1, 4, false), queued(2, 5, true)]);
+        let mut outbox = outbox(vec![queued(1, 4, None), queued(2, 5, Some(GivenUp::Expired))]);
         assert_eq!((outbox.len(), outbox.dead()), (2, 1));
         assert!(outbox.waiting().eq([&id(1)]));
         assert_eq!(outbox.count_round(&id(1), true), 5);

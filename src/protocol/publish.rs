@@ -23,8 +23,9 @@ impl Protocol {
         renews: Option<TransactionId>,
     ) {
         let id = transaction.id();
-        // What came from peers and is not safe yet is stored again: Ok means safe.
-        if self.log.find(&id).is_some_and(Record::is_stored) {
+        // What came from peers and is not safe yet is stored again: Ok means safe. One of an earlier run
+        // that the log has no room for yet is safe in the outbox.
+        if self.log.find(&id).is_some_and(Record::is_stored) || self.outbox.contains(&id) {
             self.counters.publishes_repeated += 1;
             self.out.push_back(Output::Published { call, result: Ok(false) });
             self.not_renewed(renews, false);

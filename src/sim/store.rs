@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::protocol::{Queued, Restored};
+use crate::protocol::{GivenUp, Queued, Restored};
 use crate::types::{
     Ban, Cursor, EntryState, IndexEntry, KeptPartial, NewEntry, Partial, PeerId, Piece, StoredPeer,
     TopicKey, Transaction, TransactionId, WallTime,
@@ -41,7 +41,7 @@ impl Store {
             self.queued += 1;
             self.outbox.entry(id).or_insert_with(|| Kept {
                 seq: self.queued,
-                queued: Queued { id, attempts: 0, dead: false, late: false },
+                queued: Queued { id, attempts: 0, dead: None, late: false },
                 transaction: entry.transaction.clone(),
             });
         }
@@ -126,8 +126,8 @@ impl Store {
         for (id, state) in states {
             let Some(Kept { queued, .. }) = self.outbox.get_mut(id) else { continue };
             (queued.attempts, queued.dead) = match state {
-                EntryState::Waiting { attempts, .. } => (*attempts, false),
-                EntryState::Dead { .. } => (queued.attempts, true),
+                EntryState::Waiting { attempts, .. } => (*attempts, None),
+                EntryState::Dead { reason, .. } => (queued.attempts, Some(GivenUp::of(reason))),
             };
         }
     }

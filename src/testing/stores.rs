@@ -156,7 +156,9 @@ async fn kinds_of_entries(queue: &dyn TransactionQueue, all: &[OutboxEntry]) {
     let [a, b, c] = all else { panic!("three entries: {all:?}") };
     let only = |entry: &OutboxEntry| vec![entry.clone()];
     assert_eq!(loaded(queue, Which::Dead, None, 10).await, only(b), "the dead letters");
-    assert_eq!(loaded(queue, Which::Dead, Some(b.seq), 10).await, [], "all were listed");
+    for after in [b.seq, u64::MAX] {
+        assert_eq!(loaded(queue, Which::Dead, Some(after), 10).await, [], "all were listed");
+    }
     assert_eq!(loaded(queue, Which::Waiting, None, 1).await, only(a));
     assert_eq!(loaded(queue, Which::Waiting, Some(a.seq), 10).await, only(c), "in pages");
     let size = queue.size().await.expect("size");
@@ -306,6 +308,11 @@ async fn named_cursors(store: &dyn TransactionStore) {
         store.save_cursor("a", Cursor(save)).await.expect("save");
         let found = store.load_cursor("a").await.expect("load");
         assert_eq!(found, Some(Cursor(kept)), "cursors only move forward");
+    }
+    for save in [u64::MAX, 8] {
+        store.save_cursor("a", Cursor(save)).await.expect("save");
+        let found = store.load_cursor("a").await.expect("load");
+        assert!(found > Some(Cursor(1 << 62)), "however large: {found:?}");
     }
     store.save_cursor("b", Cursor(1)).await.expect("save");
     store.remove_cursor("a").await.expect("remove");

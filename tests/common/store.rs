@@ -54,6 +54,14 @@ pub(crate) trait Hooks: fmt::Debug + Send + Sync + 'static {
         log.read(topic, after, room.0, room.1).await
     }
 
+    async fn get(
+        &self,
+        log: &MemoryTransactionStore,
+        id: &TransactionId,
+    ) -> Result<Option<Transaction>, StoreError> {
+        log.get(id).await
+    }
+
     async fn expire(&self, log: &MemoryTransactionStore, now: WallTime) -> Result<u64, StoreError> {
         log.expire(now).await
     }
@@ -85,7 +93,7 @@ impl<H: Hooks> TransactionStore for Hooked<H> {
         self.hooks.append(&self.inner, &[]).await.map(|_| true)
     }
     async fn get(&self, id: &TransactionId) -> Result<Option<Transaction>, StoreError> {
-        self.inner.get(id).await
+        self.hooks.get(&self.inner, id).await
     }
     async fn read(
         &self,

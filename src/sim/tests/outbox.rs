@@ -140,7 +140,7 @@ fn what_is_too_large_to_be_published_anew_is_a_dead_letter() {
     use crate::protocol::{CallId, Input, Queued, Restored};
     let mut config = crate::config::Config::lan();
     config.gossip.max_transaction_size = 1024;
-    let queued = |n| Queued { id: invented(n), attempts: 0, dead: false, late: false };
+    let queued = |n| Queued { id: invented(n), attempts: 0, dead: None, late: false };
     let restored = Restored { outbox: vec![queued(0), queued(1)], ..Restored::default() };
     let mut node = super::lone::Lone::restored(1, &config, Vec::new(), restored);
     let now = secs(1);

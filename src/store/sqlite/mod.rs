@@ -24,14 +24,15 @@ const FILES: [&str; 3] = ["peers.db", "tx_queue.db", "transactions.db"];
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct SqliteOptions {
-    /// Own transactions in the outbox at most, waiting and dead together. Default 100,000; a node
-    /// refuses earlier, at its `outbox.max_entries`.
+    /// Own transactions in the outbox at most, waiting and dead together. Default 101,000, of which a
+    /// node uses what its `outbox.max_entries` says and keeps the rest for what it publishes anew.
     pub max_queue_entries: u64,
     /// Bytes of headers and payloads in the log at most; beyond them transactions are refused
     /// until old ones expire. Default 16 GiB. The file is about a fifth larger.
     pub max_log_bytes: u64,
     /// Transactions that may go within one such span go together, at its end. Default 5 minutes,
-    /// at least 1 ms.
+    /// at least 1 ms. Of what is short beside the retention, later spans become longer: there are 512
+    /// at most.
     pub generation: Duration,
 }
 
@@ -110,8 +111,9 @@ impl SqliteStorage {
     ///
     /// # Errors
     /// [`StoreErrorKind::Locked`] while another holds the directory, [`StoreErrorKind::Corrupt`]
-    /// or [`StoreErrorKind::Version`] for a file that is damaged or newer than this crate (it and
-    /// its `-wal` are left as they are), [`StoreErrorKind::Full`], and [`StoreErrorKind::Io`] for
+    /// or [`StoreErrorKind::Version`] for a file that is damaged or newer than this crate (nothing of
+    /// it is changed or lost; where the damage is deep inside, `SQLite` may have moved what its
+    /// `-wal` held into it), [`StoreErrorKind::Full`], and [`StoreErrorKind::Io`] for
     /// all else.
     pub async fn open(dir: impl AsRef<Path>) -> Result<Self, StoreError> {
         Self::open_with(dir, SqliteOptions::default()).await

@@ -164,6 +164,23 @@ impl SqliteQueue {
         Ok(())
     }
 
+    /// Writes where entries stand.
+    async fn replace(
+        &self,
+        held: &mut Held<'_>,
+        rows: &[(u64, &EntryState)],
+    ) -> Result<(), StoreError> {
+        held.begin().await?;
+        for (sql, rows) in self.replace.chunks(rows) {
+            let replace = rows.iter().fold(sqlx::query(sql), |query, (seq, change)| {
+                let (attempts, due, reason, since) = columns(change);
+                query.bind(seq.cast_signed()).bind(attempts).bind(due).bind(reason).bind(since)
+            });
+            held.execute(replace).await?;
+        }
+        held.commit().await
+    }
+
     /// Ends a change: what is not known for sure is read again before the next one.
     async fn settle<T>(held: &mut Held<'_>, state: &mut State, result: &Result<T, StoreError>) {
         held.roll_back().await;
@@ -296,15 +313,10 @@ impl TransactionQueue for SqliteQueue {
         if rows.is_empty() {
             return Ok(());
         }
-        held.begin().await?;
-        for (sql, rows) in self.replace.chunks(&rows) {
-            let replace = rows.iter().fold(sqlx::query(sql), |query, (seq, change)| {
-                let (attempts, due, reason, since) = columns(change);
-                query.bind(seq.cast_signed()).bind(attempts).bind(due).bind(reason).bind(since)
-            });
-            held.execute(replace).await?;
-        }
-        held.commit().await
+        state.sure = false;
+        let result = self.replace(&mut held, &rows).await;
+        Self::settle(&mut held, state, &result).await;
+        result
     }
 
     async fn remove(&self, ids: &[TransactionId]) -> Result<(), StoreError> {
@@ -388,7 +400,7 @@ impl TransactionQueue for SqliteQueue {
                  ORDER BY states.seq",
             ),
         };
-        let after = after.map_or(-1, u64::cast_signed);
+        let after = after.map_or(-1, |after| i64::try_from(after).unwrap_or(i64::MAX));
         let limit = i64::try_from(max_entries).unwrap_or(i64::MAX);
         let sizes = held.fetch_all(sqlx::query(sizes).bind(after).bind(limit)).await?;
         let (mut bytes, mut last) = (0usize, None);

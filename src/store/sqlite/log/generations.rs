@@ -15,6 +15,10 @@ use crate::types::WallTime;
 
 /// Generations at most; with as many, an entry goes into one that ends later than it must.
 const MAX_GENERATIONS: usize = 512;
+/// With so many, new ones become wider, so that the most is never reached: twice as wide with each
+/// [`DOUBLED`] more.
+const ENOUGH: usize = 256;
+const DOUBLED: usize = 8;
 
 /// The latest time that a file can hold.
 const NEVER: u64 = i64::MAX.cast_unsigned();
@@ -88,20 +92,21 @@ impl Generations {
         keep_until: WallTime,
         width: Duration,
     ) -> Result<u32, u64> {
-        let width = u64::try_from(width.as_millis()).unwrap_or(u64::MAX).max(1);
-        let at = keep_until.as_millis();
-        let ends = at.div_ceil(width).saturating_mul(width).clamp(at.min(NEVER), NEVER);
+        let at = keep_until.as_millis().min(NEVER);
         let open = self.all.iter().filter(|(_, generation)| !generation.closed);
         let present = open.map(|(number, generation)| (*number, generation.ends));
         let all = || present.clone().chain(planned.iter().copied());
-        if let Some((number, _)) = all().find(|(_, e)| *e == ends) {
-            return Ok(number);
+        let count = all().count();
+        let doublings = u32::try_from(count.saturating_sub(ENOUGH).div_ceil(DOUBLED)).unwrap_or(63);
+        let width = u64::try_from(width.as_millis()).unwrap_or(u64::MAX).max(1);
+        let width = width.saturating_mul(1 << doublings.min(63));
+        let ends = at.div_ceil(width).saturating_mul(width).clamp(at, NEVER);
+        // The first that is late enough, if it is no later than a new one would be.
+        let first = all().filter(|(_, e)| *e >= at).min_by_key(|(_, e)| *e);
+        match first {
+            Some((number, e)) if e <= ends || count >= MAX_GENERATIONS => Ok(number),
+            _ => Err(ends),
         }
-        if all().count() < MAX_GENERATIONS {
-            return Err(ends);
-        }
-        let later = all().filter(|(_, e)| *e >= ends).min_by_key(|(_, e)| *e);
-        later.map(|(number, _)| number).ok_or(NEVER)
     }
 
     /// Numbers of generations that may go.
@@ -115,22 +120,48 @@ impl Generations {
 mod tests {
     use super::*;
 
+    /// Puts in what is kept until then; when it may go.
+    fn put(all: &mut Generations, keep: WallTime, width: Duration) -> u64 {
+        match all.place(&[], keep, width) {
+            Ok(number) => all.all[&number].ends,
+            Err(ends) => {
+                let number = all.all.keys().next_back().map_or(0, |last| last + 1);
+                all.all.insert(number, Generation::new(number, ends));
+                ends
+            }
+        }
+    }
+
+    #[test]
+    fn a_span_that_is_short_beside_the_retention_keeps_nothing_for_ever() {
+        let hour = 3_600_000;
+        for (width, step) in [(1, 7), (1000, 250), (7000, 1000), (60_000, 1000)] {
+            let mut all = Generations::default();
+            let (mut most, mut latest) = (0, 0);
+            for now in (0..3 * hour).step_by(step) {
+                let ends =
+                    put(&mut all, WallTime::from_millis(now + hour), Duration::from_millis(width));
+                assert!(ends >= now + hour);
+                latest = latest.max(ends - now);
+                for number in all.ended(WallTime::from_millis(now)) {
+                    all.all.remove(&number);
+                }
+                most = most.max(all.all.len());
+            }
+            assert!(most < MAX_GENERATIONS, "{width} ms: {most}");
+            assert!(latest <= 2 * hour, "{width} ms: kept for {latest} ms");
+        }
+    }
+
     #[test]
     fn generations_are_bounded_and_never_end_early() {
         let mut all = Generations::default();
         let width = Duration::from_millis(10);
         for n in 0..2000u64 {
             let keep = WallTime::from_millis(n * 1000 + 1);
-            let (number, ends) = match all.place(&[], keep, width) {
-                Ok(number) => (number, all.all[&number].ends),
-                Err(ends) => {
-                    let number = u32::try_from(all.all.len()).unwrap();
-                    all.all.insert(number, Generation::new(number, ends));
-                    (number, ends)
-                }
-            };
-            assert!(ends >= keep.as_millis(), "{number} ends at {ends}");
-            assert!(all.all.len() <= MAX_GENERATIONS + 1);
+            let ends = put(&mut all, keep, width);
+            assert!(ends >= keep.as_millis(), "{n} ends at {ends}");
+            assert!(all.all.len() <= MAX_GENERATIONS);
         }
         assert_eq!(all.place(&[(9999, 50)], WallTime::from_millis(41), width), Ok(9999));
         assert_eq!(all.ended(WallTime::from_millis(1009)), [0]);

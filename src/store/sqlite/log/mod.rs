@@ -25,6 +25,7 @@ use async_trait::async_trait;
 use sqlx::sqlite::SqliteSynchronous;
 
 use self::generations::Generations;
+use self::write::clamped;
 use super::DirLock;
 use super::database::{Database, Insert, Setup};
 use crate::error::StoreError;
@@ -227,17 +228,33 @@ impl TransactionStore for SqliteLog {
              ON CONFLICT DO UPDATE SET cursor = max(cursor, excluded.cursor)",
         );
         let most = i64::try_from(MAX_CURSORS).unwrap_or(i64::MAX);
-        let save = save.bind(name.to_owned()).bind(cursor.0.cast_signed()).bind(most);
+        let save = save.bind(name.to_owned()).bind(clamped(cursor.0)).bind(most);
         let state = &mut *self.state.lock().await;
         let mut held = self.writer.lock().await?;
-        if !state.strict {
-            state.strict = true;
-            held.execute_raw("PRAGMA synchronous = FULL".to_owned()).await?;
+        if !state.sure {
+            self.take_stock(&mut held, state).await?;
         }
-        let saved = held.change(save).await?;
-        held.execute_raw("PRAGMA synchronous = NORMAL".to_owned()).await?;
-        state.strict = false;
-        if saved == 0 { Err(too_many_cursors()) } else { Ok(()) }
+        let strict = state.strict;
+        (state.sure, state.strict) = (false, true);
+        let saved = async {
+            if !strict {
+                held.execute_raw("PRAGMA synchronous = FULL".to_owned()).await?;
+            }
+            let saved = held.change(save).await?;
+            held.execute_raw("PRAGMA synchronous = NORMAL".to_owned()).await?;
+            Ok(saved)
+        };
+        match saved.await {
+            Ok(saved) => {
+                (state.sure, state.strict) = (true, false);
+                if saved == 0 { Err(too_many_cursors()) } else { Ok(()) }
+            }
+            Err(error) => {
+                // Else it may be kept all the same.
+                Self::fail(&mut held, state, &error).await;
+                Err(error)
+            }
+        }
     }
 
     async fn remove_cursor(&self, name: &str) -> Result<(), StoreError> {
@@ -319,6 +336,29 @@ mod tests {
         let levels = sqlx::query("SELECT group_concat(level) FROM levels");
         let levels: Option<String> = log.writer.lock().await.unwrap().ask(levels).await.unwrap();
         assert_eq!(levels.as_deref(), Some("1,2,1"));
+    }
+
+    #[tokio::test]
+    async fn what_was_not_acknowledged_is_not_kept_and_the_log_goes_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = open_at(dir.path(), 0).await;
+        let first = log.append(&[entry(0, 1, 1)]).await.unwrap()[0];
+        log.save_cursor("a", Cursor(1)).await.unwrap();
+        let run = async |sql: &str| {
+            log.writer.lock().await.unwrap().execute_raw(sql.to_owned()).await.unwrap();
+        };
+        let no = "CREATE TRIGGER no BEFORE INSERT ON cursors BEGIN SELECT RAISE(FAIL, 'no'); END";
+        run(no).await;
+        log.save_cursor("a", Cursor(2)).await.unwrap_err();
+        assert_eq!(log.load_cursor("a").await.unwrap(), Some(Cursor(1)));
+        let second = log.append(&[entry(1, 1, 1)]).await.unwrap()[0];
+        assert!(second > first);
+        run("DROP TRIGGER no").await;
+        log.save_cursor("a", Cursor(2)).await.unwrap();
+        assert_eq!(log.load_cursor("a").await.unwrap(), Some(Cursor(2)));
+        let level = sqlx::query("PRAGMA synchronous");
+        let level: Option<i64> = log.writer.lock().await.unwrap().ask(level).await.unwrap();
+        assert_eq!(level, Some(1), "appends are not synced");
     }
 
     #[tokio::test]

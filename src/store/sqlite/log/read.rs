@@ -154,26 +154,38 @@ impl SqliteLog {
         }
         let mut found = HashMap::with_capacity(slots.len());
         for (generation, cursors) in by_generation {
-            let rows = match rows_of(held, generation, &cursors).await {
-                Err(error) if error.kind == StoreErrorKind::Corrupt => {
-                    self.readable(held, generation, &cursors).await?
-                }
-                rows => rows?,
-            };
-            for row in rows {
-                match entry_of(&row) {
-                    Ok(entry) => {
-                        found.insert(entry.cursor.0, entry);
-                    }
-                    // One bad row must not stop a subscriber for ever: it is told of a gap.
-                    Err(error) => {
-                        let file = self.writer.name();
-                        tracing::error!(target: "sorcha_peer::store", file, %error, "a damaged entry is skipped");
-                    }
+            let (entries, _) = self.whole_ones(held, generation, &cursors).await?;
+            found.extend(entries.into_iter().map(|entry| (entry.cursor.0, entry)));
+        }
+        Ok(found)
+    }
+
+    /// Entries of one generation, but for those that are damaged: one bad row must not stop a
+    /// subscriber for ever, which is told of a gap, nor what is read for a peer together with it.
+    async fn whole_ones(
+        &self,
+        held: &mut Held<'_>,
+        generation: u32,
+        cursors: &[u64],
+    ) -> Result<(Vec<LogEntry>, Option<StoreError>), StoreError> {
+        let (rows, mut damage) = match rows_of(held, generation, cursors).await {
+            Err(error) if error.kind == StoreErrorKind::Corrupt => {
+                (self.readable(held, generation, cursors).await?, Some(error))
+            }
+            rows => (rows?, None),
+        };
+        let mut entries = Vec::with_capacity(rows.len());
+        for row in rows {
+            match entry_of(&row) {
+                Ok(entry) => entries.push(entry),
+                Err(error) => {
+                    let error = damaged(self.writer.name(), error);
+                    tracing::error!(target: "sorcha_peer::store", %error, "a damaged entry is skipped");
+                    damage = Some(error);
                 }
             }
         }
-        Ok(found)
+        Ok((entries, damage))
     }
 
     /// What can still be read where a page of the file is damaged.
@@ -197,28 +209,43 @@ impl SqliteLog {
     }
 
     pub(super) async fn find(&self, id: &TransactionId) -> Result<Option<Transaction>, StoreError> {
-        Ok(self.find_all(&[*id]).await?.pop().flatten())
+        let (mut found, damage) = self.look_up(&[*id]).await?;
+        match (found.remove(id), damage) {
+            (None, Some(error)) => Err(error),
+            (found, _) => Ok(found),
+        }
     }
 
-    /// Transactions by id, a statement for each generation that may hold some of them.
+    /// Transactions by id; one that is damaged is not there.
     pub(super) async fn find_all(
         &self,
         ids: &[TransactionId],
     ) -> Result<Vec<Option<Transaction>>, StoreError> {
+        let (found, _) = self.look_up(ids).await?;
+        Ok(ids.iter().map(|id| found.get(id).cloned()).collect())
+    }
+
+    /// Those of the ids that are there and whole, a statement for each generation that may hold some of
+    /// them, and what was wrong with others.
+    async fn look_up(
+        &self,
+        ids: &[TransactionId],
+    ) -> Result<(HashMap<TransactionId, Transaction>, Option<StoreError>), StoreError> {
         let candidates = self.candidates(ids.iter().copied());
+        let (mut found, mut damage) = (HashMap::with_capacity(ids.len()), None);
         if candidates.is_empty() {
-            return Ok(vec![None; ids.len()]);
+            return Ok((found, damage));
         }
-        let mut found = HashMap::with_capacity(ids.len());
         let mut held = self.reader().lock().await?;
         for (generation, cursors) in self.locate(&mut held, candidates).await? {
-            for row in rows_of(&mut held, generation, &cursors).await? {
-                let entry = entry_of(&row).map_err(|e| damaged(self.writer.name(), e))?;
+            let (entries, error) = self.whole_ones(&mut held, generation, &cursors).await?;
+            damage = damage.or(error);
+            for entry in entries {
                 let transaction = entry.entry.transaction;
                 found.insert(transaction.id(), transaction);
             }
         }
-        Ok(ids.iter().map(|id| found.get(id).cloned()).collect())
+        Ok((found, damage))
     }
 
     /// Where these ids may stand, as far as memory tells.

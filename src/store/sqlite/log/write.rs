@@ -57,7 +57,15 @@ impl SqliteLog {
     }
 
     /// Reads what the file has. What this process gave out stays behind.
-    async fn take_stock(&self, held: &mut Held<'_>, state: &mut State) -> Result<(), StoreError> {
+    pub(super) async fn take_stock(
+        &self,
+        held: &mut Held<'_>,
+        state: &mut State,
+    ) -> Result<(), StoreError> {
+        for reader in &self.readers {
+            reader.tidy().await;
+        }
+        held.begin_anew().await?;
         held.begin_reading().await?;
         let mut known = Generations::default();
         let mut meta = HashMap::new();
@@ -83,9 +91,8 @@ impl SqliteLog {
             let made = if keyed { Generation::closed } else { Generation::new };
             known.all.insert(number, made(number, ends));
         }
-        let stock = self.read_blocks(held, &mut known).await;
+        self.read_blocks(held, &mut known).await?;
         held.commit().await?;
-        stock?;
         known.newest = known.newest.max(known.losses.of(None));
         state.leased = number("leased");
         let newest = known.all.keys().next_back().copied().unwrap_or_default();
@@ -211,7 +218,7 @@ impl SqliteLog {
     }
 
     /// Ends a change that failed: what is not known for sure is read again before the next one.
-    async fn fail(held: &mut Held<'_>, state: &mut State, error: &StoreError) {
+    pub(super) async fn fail(held: &mut Held<'_>, state: &mut State, error: &StoreError) {
         state.sure = changed_nothing(error.kind);
         if !state.sure {
             held.disown().await;
