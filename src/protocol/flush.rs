@@ -90,7 +90,7 @@ impl Owed {
         Self { said, again: false, next: 0, all, until: head, waiting, bytes: 0, moved: now }
     }
 
-    /// A walk that the peer was told nothing of, up to an entry; what is published meanwhile joins it.
+    /// A walk that the peer was told nothing of, up to an entry.
     pub(super) fn untold(until: u64, again: bool, now: MonoTime) -> Self {
         Self { again, ..Self::new(until, until, false, now) }
     }
@@ -238,9 +238,10 @@ impl Protocol {
     }
 
     /// Lets an own log entry that a link's cursor has come to wait for its turn in the link's flush;
-    /// `false` when there is none.
+    /// `false` when there is none that the peer was told of: it would hold nothing that overtakes.
     pub(super) fn join_owed(&mut self, link: LinkId, seq: u64) -> bool {
-        let Some(owed) = self.links.up(link).and_then(|up| up.owed.as_mut()) else { return false };
+        let owed = self.links.up(link).and_then(|up| up.owed.as_mut());
+        let Some(owed) = owed.filter(|owed| owed.said) else { return false };
         owed.until = seq + 1;
         true
     }

@@ -170,6 +170,8 @@ pub(super) struct Link {
     pub(super) dial: Option<DialId>,
     /// Whether our hello says that we owe it something.
     pub(super) owes: bool,
+    /// The log's head when it was opened.
+    pub(super) head: u64,
     pub(super) opened: MonoTime,
     /// What the peer was last told that we want.
     pub(super) said: Interest,

@@ -85,6 +85,7 @@ impl Protocol {
             endpoint,
             dial,
             owes: self.owes(),
+            head: self.log.head(),
             opened: now,
             said: self.carrying.ours().clone(),
             heard: now,
@@ -262,6 +263,9 @@ impl Protocol {
         let all = self.outflow().unwrap_or(head);
         let nonce = self.rng.next_u64();
         let Some(l) = self.links.all.get_mut(&link) else { return };
+        // What was accepted since our hello said that nothing is owed is the first of what follows, and
+        // not behind it.
+        let head = if l.owes { head } else { l.head };
         l.up = Some(Up {
             slot,
             since: now,

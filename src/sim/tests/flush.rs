@@ -218,3 +218,23 @@ fn what_waits_for_its_turn_is_taken_when_its_origin_does_not_come_back() {
         world.assert_clean();
     });
 }
+
+#[test]
+fn what_is_published_while_a_link_comes_up_keeps_its_order() {
+    // What came between the two hellos was announced, and overtaken by what was pushed after it.
+    seeds("flush while a link comes up", 2, |seed| {
+        for begin in (0..160).step_by(4) {
+            let config = WorldConfig::new(seed, 2).topology(Topology::Empty).latency(SAME);
+            let mut world = World::new(config);
+            let (from, to) = if begin % 8 == 0 { (0, 1) } else { (1, 0) };
+            world.connect(from, to);
+            world.run_for(millis(begin));
+            for _ in 0..200 {
+                world.publish_random(0, 200);
+                world.run_for(millis(1));
+            }
+            world.run_for(secs(5));
+            assert_ordered(&world, 200);
+        }
+    });
+}

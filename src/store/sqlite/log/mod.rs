@@ -8,23 +8,27 @@
 //! bits, so that they also rise when the file was lost.
 //!
 //! One connection writes, two read, so that neither waits for the other. Memory: the connections'
-//! page caches, and about 3 bytes an id (see `keys`).
+//! page caches, about 3 bytes an id (see `keys`), and the last 4 MiB appended (see `recent`).
 
 mod generations;
 mod keys;
+mod nearby;
 mod partials;
 mod read;
+mod recent;
 mod write;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use sqlx::sqlite::SqliteSynchronous;
 
 use self::generations::Generations;
+use self::nearby::Nearby;
+use self::recent::Recent;
 use self::write::clamped;
 use super::DirLock;
 use super::database::{Database, Insert, Setup};
@@ -57,6 +61,8 @@ pub(super) struct SqliteLog {
     next_reader: AtomicUsize,
     state: tokio::sync::Mutex<State>,
     generations: RwLock<Generations>,
+    nearby: Mutex<Nearby>,
+    recent: Mutex<Recent>,
     limits: Limits,
     blocks: Insert,
     parts: Insert,
@@ -111,6 +117,8 @@ impl SqliteLog {
             next_reader: AtomicUsize::default(),
             state: tokio::sync::Mutex::default(),
             generations: RwLock::default(),
+            nearby: Mutex::default(),
+            recent: Mutex::default(),
             limits,
             blocks: Insert::new("INSERT INTO blocks (last, ends, block) VALUES", 3),
             parts: Insert::new("INSERT INTO keys (part, first, places) VALUES", 3),
@@ -141,6 +149,11 @@ impl SqliteLog {
     fn known_mut(&self) -> RwLockWriteGuard<'_, Generations> {
         self.generations.write().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Held for moments only.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn seed() -> Result<u128, StoreError> {
@@ -184,7 +197,11 @@ impl TransactionStore for SqliteLog {
         max_entries: usize,
         max_bytes: usize,
     ) -> Result<Page, StoreError> {
-        self.page(topic, after, max_entries, max_bytes).await
+        let recent = locked(&self.recent).page(topic, after, max_entries, max_bytes);
+        match recent {
+            Some(page) => Ok(page),
+            None => self.page(topic, after, max_entries, max_bytes).await,
+        }
     }
 
     async fn index(&self, after: Cursor, limit: usize) -> Result<Vec<IndexEntry>, StoreError> {
@@ -336,6 +353,46 @@ mod tests {
         let levels = sqlx::query("SELECT group_concat(level) FROM levels");
         let levels: Option<String> = log.writer.lock().await.unwrap().ask(levels).await.unwrap();
         assert_eq!(levels.as_deref(), Some("1,2,1"));
+    }
+
+    #[tokio::test]
+    async fn what_is_asked_for_together_is_found_in_any_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = open_at(dir.path(), 0).await;
+        let keep = |n: u64| if n.is_multiple_of(3) { 1000 } else { 100_000 };
+        let all: Vec<_> = (0..3000).map(|n| entry(n, 10, keep(n))).collect();
+        let mut rest = &all[..];
+        for size in [1, 7, 300].into_iter().cycle() {
+            let (some, left) = rest.split_at(size.min(rest.len()));
+            log.append(some).await.unwrap();
+            rest = left;
+            if rest.is_empty() {
+                break;
+            }
+        }
+        let id = |n: usize| all[n].transaction.id();
+        let found = async |which: &[usize]| {
+            let ids: Vec<_> = which.iter().map(|n| id(*n)).collect();
+            let found = log.get_many(&ids).await.unwrap();
+            let right = |(id, t): (&TransactionId, &Option<Transaction>)| {
+                t.as_ref().is_none_or(|t| t.id() == *id)
+            };
+            assert!(ids.iter().zip(&found).all(right));
+            found.iter().filter(|t| t.is_some()).count()
+        };
+        let ordered: Vec<_> = (0..3000).collect();
+        let scattered: Vec<_> = (0..3000).map(|n| n * 1009 % 3000).collect();
+        for order in [&ordered, &scattered, &ordered] {
+            for lot in order.chunks(100) {
+                assert_eq!(found(lot).await, lot.len());
+            }
+        }
+        assert_eq!(found(&[5, 5, 2999, 6, 0, 7, 1500, 8, 9, 5]).await, 10);
+        assert_eq!(log.expire(WallTime::from_millis(2000)).await.unwrap(), 1000);
+        assert_eq!(found(&ordered).await, 2000, "what went is not remembered");
+        let again: Vec<_> = (0..300).map(|n| entry(n, 10, 100_000)).collect();
+        log.append(&again).await.unwrap();
+        assert_eq!(found(&ordered[..300]).await, 300, "and has a new place");
     }
 
     #[tokio::test]

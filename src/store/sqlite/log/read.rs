@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, HashMap};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{AssertSqlSafe, Row};
 
-use super::SqliteLog;
 use super::keys::Candidates;
+use super::nearby::FEW;
+use super::{SqliteLog, locked};
 use crate::error::{Source, StoreError, StoreErrorKind};
 use crate::ports::{IndexEntry, LogEntry, Page};
 use crate::store::sqlite::codec::{self, Place, Slot};
@@ -231,13 +232,13 @@ impl SqliteLog {
         &self,
         ids: &[TransactionId],
     ) -> Result<(HashMap<TransactionId, Transaction>, Option<StoreError>), StoreError> {
-        let candidates = self.candidates(ids.iter().copied());
         let (mut found, mut damage) = (HashMap::with_capacity(ids.len()), None);
-        if candidates.is_empty() {
+        if ids.len() < FEW && self.candidates(ids.iter().copied()).is_empty() {
+            // Mostly ids that are new: memory knows.
             return Ok((found, damage));
         }
         let mut held = self.reader().lock().await?;
-        for (generation, cursors) in self.locate(&mut held, candidates).await? {
+        for (generation, cursors) in self.places_of(&mut held, ids).await? {
             let (entries, error) = self.whole_ones(&mut held, generation, &cursors).await?;
             damage = damage.or(error);
             for entry in entries {
@@ -246,6 +247,46 @@ impl SqliteLog {
             }
         }
         Ok((found, damage))
+    }
+
+    /// Generations and cursors where these ids may stand.
+    async fn places_of(
+        &self,
+        held: &mut Held<'_>,
+        ids: &[TransactionId],
+    ) -> Result<BTreeMap<u32, Vec<u64>>, StoreError> {
+        let mut places = BTreeMap::new();
+        let mut rest = self.remembered(ids, &mut places);
+        if locked(&self.nearby).is_worth(rest.len()) {
+            let first = self.locate(held, self.candidates(rest.first().copied())).await?;
+            if let Some(cursor) = first.values().flatten().next() {
+                let slots = self.blocks_after(held, cursor.saturating_sub(1), BLOCKS).await?;
+                locked(&self.nearby).remember(&slots, &rest);
+                rest = self.remembered(&rest, &mut places);
+            }
+        }
+        for (generation, cursors) in self.locate(held, self.candidates(rest)).await? {
+            places.entry(generation).or_default().extend(cursors);
+        }
+        Ok(places)
+    }
+
+    /// Adds the places that are remembered; those of which none is.
+    fn remembered(
+        &self,
+        ids: &[TransactionId],
+        places: &mut BTreeMap<u32, Vec<u64>>,
+    ) -> Vec<TransactionId> {
+        let (known, nearby) = (self.known(), locked(&self.nearby));
+        let mut rest = Vec::new();
+        for id in ids {
+            // Of a generation that went, a later one may have it.
+            match nearby.place(id).filter(|(generation, _)| known.all.contains_key(generation)) {
+                Some((generation, cursor)) => places.entry(generation).or_default().push(cursor),
+                None => rest.push(*id),
+            }
+        }
+        rest
     }
 
     /// Where these ids may stand, as far as memory tells.

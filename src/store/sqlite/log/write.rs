@@ -8,9 +8,9 @@ use sqlx::{AssertSqlSafe, Row};
 use super::generations::{Generation, Generations};
 use super::keys::{self, Draft, Run};
 use super::read::block_of;
-use super::{SqliteLog, State};
+use super::{SqliteLog, State, locked};
 use crate::error::{Source, StoreError, StoreErrorKind};
-use crate::ports::NewEntry;
+use crate::ports::{LogEntry, NewEntry};
 use crate::store::lost::Losses;
 use crate::store::sqlite::codec::{self, Slot};
 use crate::store::sqlite::database::{Held, changed_nothing, damaged, json, risen};
@@ -102,6 +102,7 @@ impl SqliteLog {
         state.sure = true;
         let shared = &mut *self.known_mut();
         known.newest = known.newest.max(shared.newest);
+        locked(&self.recent).restart(known.newest.max(known.base));
         *shared = known;
         Ok(())
     }
@@ -204,15 +205,21 @@ impl SqliteLog {
         state.sure = true;
         state.next = plan.next;
         state.next_generation += u32::try_from(plan.made.len()).unwrap_or(u32::MAX);
-        let mut known = self.known_mut();
-        for (slot, _) in &plan.new {
-            known.count(slot);
-            if plan.run.is_none() {
-                known.keys.add(&slot.place());
+        {
+            let mut known = self.known_mut();
+            for (slot, _) in &plan.new {
+                known.count(slot);
+                if plan.run.is_none() {
+                    known.keys.add(&slot.place());
+                }
+            }
+            if let Some(run) = &plan.run {
+                known.keys.seal(run, self.seed);
             }
         }
-        if let Some(run) = &plan.run {
-            known.keys.seal(run, self.seed);
+        let mut recent = locked(&self.recent);
+        for (slot, entry) in &plan.new {
+            recent.add(LogEntry { cursor: slot.shown.cursor, entry: (*entry).clone() });
         }
         Ok(plan.cursors)
     }
@@ -439,6 +446,7 @@ impl SqliteLog {
         let losses = result?;
         state.sure = true;
         let known = &mut *self.known_mut();
+        locked(&self.recent).restart(known.newest.max(known.base));
         known.losses = losses;
         let gone = ended.iter().filter_map(|number| known.all.remove(number));
         let gone = gone.map(|generation| generation.entries).sum();
