@@ -198,7 +198,7 @@ pub struct OverlayConfig {
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct LivenessConfig {
-    /// How often a quiet link is pinged. Default 30 s, range 50 ms to 1 h.
+    /// How often a quiet link is pinged. Default 30 s, range 50 ms to 1 h; `slow_after`, if that is less.
     #[serde(with = "span")]
     pub interval: Duration,
     /// Time to answer. Default 5 s, range 50 ms to 120 s.

@@ -41,9 +41,10 @@ pub(super) const STORE_OPS: usize = 32_768;
 const COMPLETIONS: usize = 1024;
 const COMMANDS: usize = 1024;
 const INBOUND: usize = 128;
-/// Headers and payloads kept where no transaction store is given: 1 GiB. When it is full, new
-/// transactions are refused until old ones expire; nothing accepted is dropped.
-const MEMORY_LOG: u64 = 1 << 30;
+/// Headers and payloads kept where no transaction store is given: 1 GiB, and what the headers of two
+/// large payloads take that fill the half which one origin may have. When it is full, new transactions
+/// are refused until old ones expire; nothing accepted is dropped.
+const MEMORY_LOG: u64 = (1 << 30) + (1 << 20);
 /// Batches of publishes on their way to the driver; the publishes themselves wait before them.
 const BATCHES: usize = 16;
 /// Entries restored at once.

@@ -172,7 +172,11 @@ impl Protocol {
         }
         if let Some(up) = self.links.up(link) {
             up.cursor = head;
+            let opened = up.debt.is_none();
             up.debt = debt.or(Some(Bound::MAX));
+            if opened {
+                self.recheck_outbox();
+            }
         }
     }
 

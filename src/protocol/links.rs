@@ -157,6 +157,9 @@ pub(super) struct Up {
     pub(super) told_peers: Option<MonoTime>,
 }
 
+/// A queue that has not moved for so long does not move: longer than a piece takes on a slow link.
+const STUCK: Duration = Duration::from_secs(5);
+
 /// One link.
 #[derive(Debug)]
 pub(super) struct Link {
@@ -231,6 +234,15 @@ impl Links {
 
     pub(super) fn up_ids(&self) -> Vec<LinkId> {
         self.by_peer.values().copied().collect()
+    }
+
+    /// Links whose peer answers and takes what is offered.
+    pub(super) fn well(&self, now: MonoTime) -> impl Iterator<Item = LinkId> {
+        let well = move |l: &&Link| {
+            let stuck = l.queued > 0 && now.since(l.progress) > STUCK;
+            !stuck && l.up.as_ref().is_some_and(|up| up.ping.missed == 0 && up.debt.is_none())
+        };
+        self.all.values().filter(well).map(|l| l.id)
     }
 
     pub(super) fn up(&mut self, link: LinkId) -> Option<&mut Up> {

@@ -28,7 +28,9 @@ impl Protocol {
         up.ping.outstanding = true;
         self.counters.pings_sent += 1;
         self.send(link, Message::Ping { nonce });
-        let interval = self.rng.about(self.config.liveness.interval);
+        let liveness = &self.config.liveness;
+        // At each ping it is also looked whether the peer takes anything.
+        let interval = self.rng.about(liveness.interval.min(liveness.slow_after));
         let timeout = self.config.liveness.timeout;
         self.timers.set(Timer::Pong(link), now + timeout);
         self.timers.set(Timer::Ping(link), now + interval.max(timeout + VERDICT_FIRST));
@@ -79,6 +81,7 @@ impl Protocol {
             return;
         }
         self.out.push_back(Output::Emit(Event::PeerSuspected { peer }));
+        self.recheck_outbox();
         self.ping(link);
     }
 

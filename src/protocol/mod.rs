@@ -124,6 +124,8 @@ pub struct Protocol {
     book: book::Book,
     dials: BTreeMap<DialId, overlay::Dial>,
     next_dial: u64,
+    /// Peers whose link broke, the latest last.
+    lost: VecDeque<PeerId>,
     tickets: BTreeMap<Ticket, Task>,
     next_ticket: u64,
     log: log::Log,
@@ -199,6 +201,7 @@ impl Protocol {
             book,
             dials: BTreeMap::new(),
             next_dial: 0,
+            lost: VecDeque::new(),
             tickets: BTreeMap::new(),
             next_ticket: 0,
             log,

@@ -9,8 +9,9 @@
 //!                └──► dead
 //! ```
 //!
-//! An entry leaves the outbox when `min_copies` peers (or all that are linked, if fewer) confirmed
-//! that they stored it. What still waits is announced on every new link, also to a peer that may
+//! An entry leaves the outbox when `min_copies` peers (or all that are linked and well, if fewer)
+//! confirmed that they stored it: one that is suspected or takes nothing does not keep the others'
+//! entries waiting. What still waits is announced on every new link, also to a peer that may
 //! have it: so a confirmation that was lost comes again. One that nobody confirmed in time is
 //! offered again to every linked peer, after a delay that doubles with each round and has full
 //! jitter. A round counts as an attempt only if it was offered to somebody and nobody confirmed or
@@ -80,7 +81,7 @@ impl Protocol {
     pub(super) fn on_confirmed(&mut self, link: LinkId, ids: &[TransactionId]) {
         let Some(l) = self.links.all.get(&link) else { return };
         let (peer, slot) = (l.remote, self.links.slot_of(link));
-        let (ashore, alike) = (self.is_uphill(link), self.peers_take_all());
+        let (ashore, alike) = (self.is_uphill(link), self.needed_of_all());
         let online = self.outbox.clock.at(self.now);
         let (mut done, mut revived) = (Vec::new(), Vec::new());
         for id in ids {
@@ -105,15 +106,14 @@ impl Protocol {
         self.note_owed_stored(link, ids);
     }
 
-    /// How many peers have to confirm an entry: as many of those linked as take its topic.
-    fn copies_needed(&self, id: &TransactionId, alike: bool) -> u32 {
-        if alike {
-            return self.enough(self.links.up_count());
+    /// How many peers have to confirm an entry: as many of those that are well as take its topic.
+    fn copies_needed(&self, id: &TransactionId, of_all: Option<u32>) -> u32 {
+        if let Some(needed) = of_all {
+            return needed;
         }
         let record = self.log.find(id);
         let takes = |link: &LinkId| record.is_none_or(|record| self.takes(*link, record));
-        let takers = self.links.up_ids().iter().filter(|link| takes(link)).count();
-        self.enough(takers)
+        self.enough(self.links.well(self.now).filter(takes).count())
     }
 
     /// Whether an own transaction waits for copies that a linked peer may make.
@@ -128,6 +128,11 @@ impl Protocol {
         };
         let mut entries = self.outbox.entries.iter();
         entries.any(|entry| entry.has_round() && taken(entry.id()))
+    }
+
+    /// How many have to confirm any entry, where every linked peer takes every topic.
+    fn needed_of_all(&self) -> Option<u32> {
+        self.peers_take_all().then(|| self.enough(self.links.well(self.now).count()))
     }
 
     /// Whether every linked peer takes every topic.
@@ -148,14 +153,14 @@ impl Protocol {
         }
     }
 
-    /// Links came or went, or want something else: fewer takers may mean that fewer copies are enough,
+    /// Links came or went, are no longer well, or want something else: fewer takers may mean that fewer copies are enough,
     /// and without any link time stands still.
     pub(super) fn recheck_outbox(&mut self) {
-        let needed = self.enough(self.links.up_count());
+        let needed = self.enough(self.links.well(self.now).count());
         let fewer = std::mem::replace(&mut self.copies_wanted, needed) > needed;
         let online = self.links.up_count() > 0;
-        let alike = self.peers_take_all();
-        if online && (fewer || !alike) {
+        let alike = self.needed_of_all();
+        if online && (fewer || alike.is_none()) {
             let mut done = self.outbox.confirmed();
             done.retain(|(id, copies)| *copies >= self.copies_needed(id, alike));
             let done: Vec<_> = done.into_iter().map(|(id, _)| id).collect();
@@ -187,6 +192,7 @@ impl Protocol {
 
     /// Some rounds are over.
     pub(super) fn on_outbox_due(&mut self) {
+        self.recheck_outbox();
         let online = self.outbox.clock.at(self.now);
         let mut states = Vec::new();
         let due = self.outbox.take_due(online, TURN.0);

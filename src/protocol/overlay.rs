@@ -5,6 +5,11 @@
 //! groups that no other outbound link is in, else at random. With fewer than `min_healthy_peers`
 //! links the bootstrap peers are dialled again, for ever. All delays have full jitter.
 //!
+//! A peer whose link broke is dialled again for ever, one at a time, also when there are enough links
+//! by then: halves of a network that were apart for long have refilled their links from within, and
+//! nobody else would join them. The latest `MAX_LOST` are remembered, and while there are twice as many
+//! links as wanted nobody is dialled for it.
+//!
 //! Where there are edges (`interest`), only links to relays count towards those numbers, so that
 //! relays stay linked with each other and edges find relays; known relays are dialled first, and known
 //! edges only as far as links of any kind are missing. Peer exchange says which of its records are
@@ -36,6 +41,8 @@ pub(super) enum Purpose {
     Host(CallId),
 }
 
+/// Peers remembered whose link broke.
+const MAX_LOST: usize = 32;
 /// Dialled links to peers that turned out to be edges, beyond `dial_target`, while relays are sought.
 const SPARE: usize = 4;
 
@@ -72,8 +79,41 @@ impl Protocol {
             if dialled < missing.relays {
                 self.arm_needy();
             }
+        } else if room > 0 {
+            self.dial_lost();
         }
         self.arm_overlay();
+    }
+
+    /// Dials one of those whose link broke.
+    fn dial_lost(&mut self) {
+        let overlay = &self.config.overlay;
+        let enough = 2 * overlay.dial_target.max(overlay.min_links) as usize;
+        let is_lost = |peer: &PeerId| self.lost.contains(peer);
+        let under_way = |d: &Dial| matches!(d.purpose, Purpose::Peer(peer) if is_lost(&peer));
+        if self.lost.is_empty()
+            || self.links.up_count() >= enough
+            || self.dials.values().any(under_way)
+        {
+            return;
+        }
+        let mut candidates = self.candidates();
+        candidates.retain(|(peer, _)| is_lost(peer));
+        if !candidates.is_empty() {
+            let (peer, endpoint) = candidates.swap_remove(self.rng.below(candidates.len()));
+            self.start_dial(endpoint, Some(peer), Purpose::Peer(peer));
+        }
+    }
+
+    /// A link broke, and its peer did not mean it to.
+    fn note_lost(&mut self, peer: &PeerId) {
+        let edge = self.book.known.get(peer).is_some_and(|k| k.kind == Kind::Edge);
+        if !edge && !self.lost.contains(peer) {
+            self.lost.push_back(*peer);
+            if self.lost.len() > MAX_LOST {
+                self.lost.pop_front();
+            }
+        }
     }
 
     fn missing_links(&self) -> Missing {
@@ -280,7 +320,8 @@ impl Protocol {
         let limit = self.config.discovery.forget_after;
         let hopeless = self.book.known.get(peer).is_some_and(|k| k.failures >= limit);
         let bootstrap = self.book.bootstrap.iter().any(|b| b.peer == Some(*peer));
-        if hopeless && !bootstrap && self.mode == Mode::Online {
+        let spared = bootstrap || self.lost.contains(peer);
+        if hopeless && !spared && self.mode == Mode::Online {
             self.book.known.remove(peer);
             self.out.push_back(Output::ForgetPeer(*peer));
         }
@@ -289,6 +330,7 @@ impl Protocol {
     pub(super) fn note_peer_up(&mut self, link: LinkId, peer: &PeerId) {
         let endpoint = self.links.all.get(&link).and_then(|l| l.endpoint.clone());
         self.book.note_up(*peer, endpoint.as_ref(), self.wall);
+        self.lost.retain(|lost| lost != peer);
         self.save_peer(peer);
     }
 
@@ -303,6 +345,9 @@ impl Protocol {
     pub(super) fn note_peer_down(&mut self, peer: &PeerId, ending: Ending) {
         let next = self.next_attempt(0, ending.retry());
         self.book.postpone(peer, next);
+        if matches!(ending, Ending::Lost | Ending::Ours(CloseReason::Unresponsive)) {
+            self.note_lost(peer);
+        }
         for at in 0..self.book.bootstrap.len() {
             if self.book.bootstrap[at].peer == Some(*peer) {
                 self.book.bootstrap[at].next = next;

@@ -37,6 +37,10 @@ impl Protocol {
             self.not_renewed(renews, false);
             return;
         }
+        if renews.is_none() && self.is_outbox_full() {
+            // Who has stopped taking anything keeps entries here that need no copy there any more.
+            self.recheck_outbox();
+        }
         if let Some(refusal) = self.refuse_publish(&transaction, renews.is_some()) {
             self.counters.publishes_refused += 1;
             let for_good = matches!(refusal, PublishRefusal::TooLarge { .. });
@@ -60,6 +64,10 @@ impl Protocol {
         self.out.push_back(Output::Store { ticket, entry, own: true });
     }
 
+    fn is_outbox_full(&self) -> bool {
+        self.outbox.len() + self.publishing.len() >= self.config.outbox.max_entries as usize
+    }
+
     /// `renewed`: it takes the place of another, so the outbox has room for it.
     fn refuse_publish(&self, transaction: &Transaction, renewed: bool) -> Option<PublishRefusal> {
         let (size, limit) =
@@ -71,7 +79,7 @@ impl Protocol {
             Some(PublishRefusal::Closed)
         } else if size > limit {
             Some(PublishRefusal::TooLarge { size, limit })
-        } else if !renewed && self.outbox.len() + self.publishing.len() >= capacity as usize {
+        } else if !renewed && self.is_outbox_full() {
             Some(PublishRefusal::QueueFull { limit: capacity })
         } else {
             excess.map(|excess| match excess {

@@ -113,8 +113,12 @@ impl World {
         links
     }
 
-    /// Cuts the network into these groups; nodes that are in none stay with the first.
+    /// Cuts the network into these groups; nodes that are in none stay with the first. What was cut
+    /// otherwise before is no more: what was held back between nodes that are together now arrives.
     pub fn partition(&mut self, groups: &[Vec<usize>]) {
+        for node in &mut self.nodes {
+            node.partition = 0;
+        }
         for (number, group) in groups.iter().enumerate() {
             for node in group {
                 self.nodes[*node].partition = number;
@@ -125,6 +129,7 @@ impl World {
             nodes[p.ends[0].node].partition != nodes[p.ends[1].node].partition
         };
         self.faults.partitions += u64::from(self.pipes.iter().any(|(_, p)| cut(p)));
+        self.let_arrive();
     }
 
     /// Ends all partitions. What they held back arrives, in order.
@@ -132,8 +137,17 @@ impl World {
         for node in &mut self.nodes {
             node.partition = 0;
         }
-        let all: Vec<u64> = self.pipes.iter().map(|(pipe, _)| pipe).collect();
-        for pipe in all {
+        self.let_arrive();
+    }
+
+    /// What is held back where nothing is cut arrives.
+    fn let_arrive(&mut self) {
+        let nodes = &self.nodes;
+        let whole = |p: &super::net::Pipe| {
+            nodes[p.ends[0].node].partition == nodes[p.ends[1].node].partition
+        };
+        let pipes = self.pipes.iter().filter(|(_, p)| whole(p)).map(|(pipe, _)| pipe);
+        for pipe in pipes.collect::<Vec<_>>() {
             for side in [0, 1] {
                 let Some(p) = self.pipes.get_mut(pipe) else { continue };
                 for arrival in std::mem::take(&mut p.ends[side].held) {

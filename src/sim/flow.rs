@@ -79,8 +79,12 @@ impl World {
         let other = p.ends[1 - side].node;
         let end = &mut p.ends[side];
         let (node, boot, link) = (end.node, end.boot, end.link);
+        end.opening = false;
         if broken {
-            self.nodes[node].links.remove(&link);
+            self.drop_if_over(pipe);
+            if self.nodes[node].boot == boot {
+                self.nodes[node].links.remove(&link);
+            }
             if let Some(dial) = dial {
                 let reason = FailureKind::Closed;
                 self.feed_run(node, boot, Input::DialFailed { dial, reason });
@@ -369,14 +373,20 @@ impl World {
         let (node, boot, link, was_open) = (end.node, end.boot, end.link, end.open);
         end.open = false;
         p.broken = true;
-        if p.ends.iter().all(|e| !e.open) {
-            self.pipes.remove(pipe);
-        }
+        self.drop_if_over(pipe);
         if self.nodes[node].boot == boot {
             self.nodes[node].links.remove(&link);
         }
         if was_open {
             self.feed_run(node, boot, Input::LinkClosed { link });
+        }
+    }
+
+    /// Forgets a pipe that neither end has, nor waits for.
+    fn drop_if_over(&mut self, pipe: u64) {
+        let over = |p: &mut Pipe| p.ends.iter().all(|end| !end.open && !end.opening);
+        if self.pipes.get_mut(pipe).is_some_and(over) {
+            self.pipes.remove(pipe);
         }
     }
 

@@ -21,6 +21,8 @@ pub(super) struct End {
     pub(super) link: LinkId,
     /// Whether the node was told of it and has not closed it.
     pub(super) open: bool,
+    /// The node is still to be told of it, or that nothing came of it.
+    pub(super) opening: bool,
     /// Closed by its node; what is queued still leaves.
     pub(super) closing: bool,
     /// Its machine vanished: what is sent here is never acknowledged.
@@ -44,6 +46,7 @@ impl End {
             boot,
             link,
             open: false,
+            opening: true,
             closing: false,
             void: false,
             queue: VecDeque::new(),

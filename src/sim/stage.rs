@@ -212,6 +212,10 @@ impl Stage {
         // Only large payloads are reserved.
         let large = matches!(config.scenario, Scenario::Mid | Scenario::Large);
         let due = |name: &str| large || !["one_parent", "reservation_acyclic"].contains(&name);
+        let refused = report.counters.publishes_refused;
+        if refused > 0 {
+            self.problems.push(format!("{refused} publishes were refused"));
+        }
         if let Some((name, _)) = report.checks.iter().find(|(name, n)| **n == 0 && due(name)) {
             self.problems.push(format!("{name} was never checked"));
         }

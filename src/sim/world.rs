@@ -133,9 +133,17 @@ impl World {
         let up = self.running().filter(|n| !self.nodes[*n].options.hidden);
         let dialable: Vec<_> = up.collect();
         self.faults.nodes_joined_late += u64::from(self.now > Duration::ZERO);
+        let behaviour = options.behaviour;
         let node = self.place(options, &dialable);
+        self.set_behaviour(node, behaviour);
         self.start(node);
         node
+    }
+
+    /// Has one more checker look at all that happens from now on, beside those that
+    /// [`WorldConfig::checks`] turns on.
+    pub fn add_checker(&mut self, checker: Box<dyn Checker>) {
+        self.checkers.push((checker, 0));
     }
 
     /// Makes room for a node; `dialable` are those that it may know under a random topology.

@@ -179,6 +179,23 @@ fn partitions_heal() {
 }
 
 #[test]
+fn halves_that_have_links_enough_find_each_other_again() {
+    // Both had refilled their links from within, and nobody dialled the other side any more.
+    seeds("partition of minutes", 3, |seed| {
+        let mut world = overlay(WorldConfig::new(seed, 60));
+        world.run_for(secs(60));
+        world.partition(&[(0..30).collect(), (30..60).collect()]);
+        world.run_for(secs(300));
+        let ids = [0, 40].map(|node| world.publish_random(node, 300));
+        world.run_for(secs(10));
+        assert!(ids.iter().all(|id| world.holders(id) == 30), "they were apart");
+        world.heal();
+        assert!(world.run_until(World::is_connected, secs(90)), "{:?}", world.report());
+        settle(&mut world, secs(60));
+    });
+}
+
+#[test]
 fn a_slow_peer_delays_nobody_and_catches_up() {
     seeds("slow peer", 1, |seed| {
         let mut world = overlay(WorldConfig::new(seed, 6));

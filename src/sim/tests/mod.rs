@@ -21,6 +21,7 @@ mod scenarios;
 mod spill;
 mod spread;
 mod topics;
+mod worlds;
 
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};

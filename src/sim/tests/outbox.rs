@@ -201,3 +201,27 @@ fn attempts_are_counted_on_over_a_crash() {
         }
     });
 }
+
+#[test]
+fn a_peer_that_takes_nothing_does_not_fill_the_outbox() {
+    // Each entry waited for its copy too, until it was given up after a minute.
+    use super::liars::signed;
+    use crate::protocol::{CallId, Input};
+    use crate::types::Message;
+    let mut node = super::lone::Lone::new(1, &crate::config::Config::lan(), Vec::new());
+    let mut now = secs(1);
+    let (good, stuck) = (node.meet(now, 3), node.meet(now, 4));
+    node.stuck.insert(stuck);
+    let mut most = 0;
+    for n in 0..6000u64 {
+        now += millis(5);
+        let transaction = signed(1, 500 + (n / 200) as usize, (n % 200) as u8);
+        let id = transaction.id();
+        node.feed(now, Input::Publish { call: CallId(n), transaction, renews: None });
+        node.hear(now, good, vec![Message::Stored(vec![id])]);
+        node.wake(now);
+        most = most.max(node.protocol.stats().outbox);
+    }
+    assert!(most < 3000 && node.protocol.stats().outbox < 10, "{most} waited at a time");
+    assert!(!node.closed.contains(&stuck), "it is linked all the time");
+}
