@@ -92,6 +92,10 @@ const TICK: Duration = Duration::from_millis(250);
 const RETRY: Duration = Duration::from_secs(5);
 /// Longest such time.
 const RETRY_MOST: Duration = Duration::from_mins(10);
+/// Time between two routine sessions on one link, on average, and how many may be opened in a row: a
+/// peer takes one in 5 s, and eight in a row with those that are needed.
+const ROUTINE: Duration = Duration::from_secs(6);
+const IN_A_ROW: u32 = 4;
 /// Least time between two sessions with one peer.
 const PAUSE: Duration = Duration::from_secs(1);
 /// The side that was dialled opens a session after this long, and up to twice, if the other has not.
@@ -128,6 +132,8 @@ pub(super) struct Repair {
     futile: u32,
     /// No routine before this.
     quiet_until: MonoTime,
+    /// When the routine sessions opened up to now would be over at the pace that a peer takes.
+    paced: MonoTime,
     session: Option<Session>,
     theirs: Theirs,
 }
@@ -367,12 +373,18 @@ impl Protocol {
                 && !self.is_flushing(l)
                 && l.up.as_ref().is_some_and(|up| {
                     let repair = &up.repair;
-                    repair.session.is_none() && repair.quiet_until <= now && up.debt.is_none()
+                    repair.session.is_none()
+                        && repair.quiet_until <= now
+                        && repair.paced.since(now) <= ROUTINE * (IN_A_ROW - 1)
+                        && up.debt.is_none()
                 })
         };
         let idle: Vec<_> = self.links.all.values().filter(idle).map(|l| l.id).collect();
         if self.repairs.running < MAX_RUNNING && lower < upper && !idle.is_empty() {
             let link = idle[self.rng.below(idle.len())];
+            if let Some(up) = self.links.up(link) {
+                up.repair.paced = up.repair.paced.max(now) + ROUTINE;
+            }
             self.open(link, Window { lower, upper }, false);
         }
     }

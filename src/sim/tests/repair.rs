@@ -305,6 +305,22 @@ fn ask(session: u32, ranges: Vec<Range>) -> Message {
 }
 
 #[test]
+fn who_compares_as_often_as_it_may_is_not_refused() {
+    // Equal peers refused each other, and then hardly compared at all.
+    let mut node = crate::config::Config::lan();
+    node.gossip.reconcile_interval = millis(100);
+    let mut world = overlay(WorldConfig::new(1, 2).node(node));
+    publish(&mut world, 1, 300, 20);
+    world.run_for(secs(180));
+    for n in 0..2 {
+        let c = counters(&world, n);
+        assert_eq!((c.reconcile_refused, c.reconcile_failed), (0, 0), "{c:?}");
+        assert!((25..60).contains(&c.reconcile_finished), "{c:?}");
+    }
+    settle(&mut world, secs(10));
+}
+
+#[test]
 fn who_opens_sessions_all_the_time_is_refused() {
     let (mut world, _) = hostile();
     let whole = || vec![Range { upper: Bound::MAX, content: RangeContent::Print([1; 16]) }];
