@@ -198,7 +198,8 @@ pub struct OverlayConfig {
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct LivenessConfig {
-    /// How often a quiet link is pinged. Default 30 s, range 50 ms to 1 h; `slow_after`, if that is less.
+    /// How often a quiet link is pinged, and looked at for `slow_after`: at least that often. Default
+    /// 30 s, range 50 ms to 1 h.
     #[serde(with = "span")]
     pub interval: Duration,
     /// Time to answer. Default 5 s, range 50 ms to 120 s.
@@ -314,7 +315,8 @@ pub struct OutboxConfig {
     /// Whether the outbox must survive a restart. Default true. Without effect yet: that is decided
     /// by the queue given to the builder.
     pub persistent: bool,
-    /// Nodes that must have stored a transaction before it leaves the outbox. Default 2, range 1
+    /// Nodes that must have stored a transaction before it leaves the outbox; where fewer are linked
+    /// and well (answer, and take what is sent), as many as are, and one at least. Default 2, range 1
     /// to 16.
     pub min_copies: u32,
 }

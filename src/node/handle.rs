@@ -386,8 +386,10 @@ impl PeerNode {
     /// for own transactions to be confirmed, says goodbye, closes links, and waits until the stores
     /// have taken everything. The stores stay open for whoever still reads them: the directory of a
     /// [`SqliteStorage`](crate::SqliteStorage) is given free by its `close`, or when every handle of
-    /// the node, every subscription and every clone of the storage is dropped. Calling it again, from any clone and at any time, waits for the same end and gives the same report; the
-    /// earliest deadline counts.
+    /// the node, every subscription and every clone of the storage is dropped.
+    ///
+    /// Calling it again, from any clone and at any time, waits for the same end and gives the same
+    /// report; the earliest deadline counts.
     ///
     /// # Errors
     /// [`NodeClosed`] when the node ended otherwise, with its runtime.

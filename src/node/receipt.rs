@@ -16,8 +16,8 @@ pub enum Standing {
     /// In the outbox, until enough other nodes have stored it.
     #[default]
     Waiting,
-    /// Out of the outbox: `min_copies` other nodes have stored it, or all that were linked. Also
-    /// what the host has deleted from the dead letters and publishes once more.
+    /// Out of the outbox: `min_copies` other nodes have stored it, or all that were linked and
+    /// well. Also what the host has deleted from the dead letters and publishes once more.
     Confirmed,
     /// Given up for now; listed by [`PeerNode::dead_letters`](super::PeerNode::dead_letters).
     DeadLetter {

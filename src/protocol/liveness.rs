@@ -1,6 +1,6 @@
 //! Who is still there.
 //!
-//! Each link is pinged once per interval. Any frame that arrives after the ping was sent counts as
+//! Each link is pinged once per interval, or per `slow_after` if that is less. Any frame that arrives after the ping was sent counts as
 //! an answer, so a peer that is merely busy sending is not suspected. A miss makes a peer suspect
 //! and is followed by another ping at once; `max_missed` misses in a row make it down. A peer that
 //! answers but takes nothing of what waits for it is disconnected after `slow_after`, and catches
