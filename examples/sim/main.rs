@@ -127,7 +127,8 @@ impl Arguments {
                     println!(
                         "  cargo run --release --features sim --example sim -- --nodes {nodes} \
                          --scenario {scenario} --seed {seed} --transactions {small} \
-                         --warm-up {warm_up}"
+                         --warm-up {warm_up}{}",
+                        self.as_given()
                     );
                     return false;
                 }
@@ -140,6 +141,19 @@ impl Arguments {
             started.elapsed().as_secs_f64(),
         );
         true
+    }
+
+    /// Those arguments of a campaign that each of its runs has as they were given.
+    fn as_given(&self) -> String {
+        let number = |name: &str, value: Option<u32>| value.map(|n| format!(" --{name} {n}"));
+        let flag = |name: &str, is_set: bool| is_set.then(|| format!(" --{name}"));
+        let words = [
+            number("origins", self.origins),
+            number("bytes", self.bytes),
+            flag("resets", self.resets),
+            flag("no-checks", self.no_checks),
+        ];
+        words.into_iter().flatten().collect()
     }
 }
 
