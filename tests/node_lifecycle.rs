@@ -16,10 +16,13 @@ use common::{
     start_with, stats, stop, take, until,
 };
 use futures::future::join_all;
-use sorcha_peer::error::{PublishError, ReadyError, StartError};
-use sorcha_peer::ports::Validator;
+use sorcha_peer::error::{PublishError, ReadyError, StartError, StoreErrorKind};
+use sorcha_peer::ports::{TransactionQueue, Validator};
+use sorcha_peer::store::{MemoryQueue, MemoryTransactionStore};
 use sorcha_peer::types::{Announcement, CloseReason, Direction, Message, Refusal, Verdict};
-use sorcha_peer::{Event, From, Mode, PeerId, PeerNode, Transaction, TransactionId};
+use sorcha_peer::{
+    Event, From, Mode, PeerId, PeerNode, PeerNodeBuilder, Transaction, TransactionId,
+};
 
 /// Long enough for a hint to appear, short enough to wait for.
 const SHORT: Duration = Duration::from_millis(300);
@@ -50,6 +53,36 @@ async fn a_node_that_is_not_ready_says_what_stands_in_the_way() {
     refusal(&mut events, Refusal::Link(CloseReason::WrongNetwork)).await;
     let told = hint(&stranger).await;
     assert!(told.contains("wrong_network"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stores_that_a_node_has_are_no_other_node_s() {
+    let log = || Arc::new(MemoryTransactionStore::new(None));
+    let (queue, first) = (Arc::new(MemoryQueue::new(10)), log());
+    let on = |log: &Arc<MemoryTransactionStore>| {
+        builder().queue(queue.clone()).transaction_store(log.clone())
+    };
+    let refused = async |builder: PeerNodeBuilder| match builder.start().await {
+        Err(StartError::Store(error)) => assert_eq!(error.kind, StoreErrorKind::Locked, "{error}"),
+        other => panic!("{other:?}"),
+    };
+    let node = start(on(&first).identity(identity(1))).await;
+    node.publish("t", "mine").await.unwrap();
+    refused(on(&log())).await;
+    refused(builder().transaction_store(first.clone())).await;
+    assert_eq!(queue.size().await.unwrap().waiting, 1, "nothing of it was touched");
+
+    // Of a node that is shut down they are free, whoever still holds it.
+    stop(&node).await;
+    let second = start(on(&first).identity(identity(1))).await;
+    // And the end of one that nobody holds is waited for.
+    drop(second);
+    let third = start(on(&first).identity(identity(1))).await;
+    assert_eq!(stats(&third).await.outbox, 1);
+    third.publish("t", "mine too").await.unwrap();
+    refused(on(&first)).await;
+    // What the refusals were about was not given up by them.
+    refused(on(&first)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

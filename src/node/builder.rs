@@ -21,6 +21,7 @@ use crate::protocol::{GivenUp, Protocol, Queued, RENEWALS, Restored};
 use crate::store::{MemoryPeerStore, MemoryQueue, MemoryTransactionStore};
 use crate::types::{Cursor, Endpoint, Event, TransactionId};
 
+use super::claim::Claim;
 use super::driver::{Completion, Driver, Mailboxes, wall_now};
 use super::durable::Names;
 use super::effects::{Effects, RecordSource};
@@ -231,6 +232,9 @@ impl PeerNodeBuilder {
     }
 
     /// Starts the node in the current tokio runtime: reads the stores, listens, and begins to dial.
+    /// An outbox or a log that another node of this process has is refused
+    /// ([`StoreErrorKind::Locked`](crate::error::StoreErrorKind::Locked)); once the last handle to
+    /// that one is gone, its end is waited for.
     ///
     /// # Errors
     /// [`StartError`]; nothing keeps running.
@@ -317,6 +321,7 @@ struct Parts {
 
 impl Parts {
     async fn start(mut self) -> Result<PeerNode, StartError> {
+        let (claim, handles) = Claim::new(&self.queue, &self.log).await?;
         // What does not fit is refused before it is tried.
         let capacity = u32::try_from(self.queue.size().await?.capacity).unwrap_or(u32::MAX);
         let entries = &mut self.config.outbox.max_entries;
@@ -355,6 +360,7 @@ impl Parts {
             commands,
             drafts,
             events: events.downgrade(),
+            _handles: handles,
             lagged: Arc::default(),
             queue: Arc::clone(&self.queue),
             log: Arc::clone(&self.log),
@@ -394,6 +400,7 @@ impl Parts {
             listeners: JoinSet::new(),
             lanes,
             record,
+            _claim: claim,
         };
         for listener in listeners {
             effects.accept_from(listener);

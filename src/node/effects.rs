@@ -16,6 +16,7 @@ use crate::types::{
 };
 
 use super::builder::{JOBS, STORE_OPS};
+use super::claim::Claim;
 use super::dead_letters::Settled;
 use super::driver::{Completion, Driver, Waiting, wall_now};
 use super::handle::State;
@@ -50,6 +51,8 @@ pub(super) struct Effects {
     /// Storage lanes; ended last, when they have done everything.
     pub(super) lanes: JoinSet<()>,
     pub(super) record: RecordSource,
+    /// Given up when those lanes are through.
+    pub(super) _claim: Claim,
 }
 
 /// What the node's own record is made of.

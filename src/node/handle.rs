@@ -37,6 +37,8 @@ pub(super) struct Inner {
     pub(super) commands: mpsc::Sender<Command>,
     pub(super) drafts: mpsc::Sender<Draft>,
     pub(super) events: broadcast::WeakSender<Event>,
+    /// What tells others that there are handles.
+    pub(super) _handles: Arc<()>,
     /// Events that slow readers missed.
     pub(super) lagged: Arc<AtomicU64>,
     pub(super) queue: Arc<dyn TransactionQueue>,

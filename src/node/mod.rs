@@ -6,6 +6,7 @@
 //! the driver stops taking frames, transports stop reading, and peers feel it as back-pressure.
 
 mod builder;
+mod claim;
 mod dead_letters;
 mod driver;
 mod durable;

@@ -73,7 +73,8 @@ impl SqliteOptions {
 /// retained log), and `LOCK`.
 ///
 /// The directory belongs to one process at a time: `LOCK` is locked, by the operating system's
-/// advisory lock, for as long as this or any store from it lives. Cloning shares it.
+/// advisory lock, for as long as this or any store from it lives. Cloning shares it, and one node at a
+/// time can be started on it.
 ///
 /// While they are open, and after a crash, part of what is in a file stands in a second one beside
 /// it, with `-wal` at the end of its name. Copy, move or delete the two together only: `SQLite`
