@@ -81,7 +81,7 @@ pub struct Subscription {
     want: Want,
     /// Everything up to here was read.
     position: Cursor,
-    /// Whether what was lost before the first read is to be told.
+    /// Whether what is no longer retained before the first read is to be told.
     tell_gap: bool,
     /// The log had given out no cursor when this began.
     virgin: bool,
@@ -212,7 +212,8 @@ impl Subscription {
     }
 
     fn take(&mut self, page: Page, newest: Cursor) {
-        if let Some(until) = page.lost_until.filter(|_| self.tell_gap) {
+        let lost = if self.tell_gap { page.lost_until } else { page.damaged_until };
+        if let Some(until) = lost {
             self.ahead.push_back(Item::Gap { after: self.position, until });
         }
         self.tell_gap = true;

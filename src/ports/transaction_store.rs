@@ -29,6 +29,9 @@ pub struct Page {
     /// A store must not be silent about a loss. It may report one that the asked-for topic did
     /// not suffer where it no longer knows better; that should be rare.
     pub lost_until: Option<Cursor>,
+    /// The last entry of this stretch that is retained and cannot be read, which is among what
+    /// `lost_until` tells of; `None` when all can.
+    pub damaged_until: Option<Cursor>,
 }
 
 /// How full a store is.

@@ -290,7 +290,7 @@ impl TransactionStore for MemoryTransactionStore {
         if (1..self.base).contains(&after.0) {
             lost_until = lost_until.max(Some(Cursor(self.base)));
         }
-        Ok(Page { entries, next, lost_until })
+        Ok(Page { entries, next, lost_until, damaged_until: None })
     }
 
     async fn index(&self, after: Cursor, limit: usize) -> Result<Vec<IndexEntry>, StoreError> {

@@ -1,6 +1,7 @@
 /* Makes writes to a database fail in a running process (LD_PRELOAD). The file named by DISK_FAULTS
- * says what fails at this moment: "enospc" is every write and every growth, "eio" is every sync; any
- * other content is no fault. Only files with ".db" in their name are concerned, not standard output,
+ * says what fails at this moment: "enospc" is every write and every growth, "room N" is every write that
+ * makes a file longer once all files together have grown by N bytes, "eio" is every sync; any other
+ * content is no fault. Only files with ".db" in their name are concerned, not standard output,
  * sockets or the key. Linux with glibc. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -13,52 +14,77 @@
 #include <sys/types.h>
 #include <unistd.h>
 
-/* Whether `mode` is switched on for the file behind `fd`. Leaves errno alone. */
-static int fails(int fd, const char *mode)
+/* What is said at this moment of the file behind `fd`. Leaves errno alone. */
+static void said(int fd, char text[4096])
 {
-	int before = errno, is = 0;
+	int before = errno;
 	const char *control = getenv("DISK_FAULTS");
-	char text[4096] = "", link[64];
+	char link[64];
 	ssize_t length = 0;
 
 	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
-	if (control && (length = readlink(link, text, sizeof(text) - 1)) > 0) {
+	text[0] = 0;
+	if (control && (length = readlink(link, text, 4095)) > 0) {
 		text[length] = 0;
 		const char *name = strrchr(text, '/');
-		if (name && strstr(name, ".db")) {
-			int file = open(control, O_RDONLY | O_CLOEXEC);
-			length = file < 0 ? 0 : read(file, text, sizeof(text) - 1);
-			text[length > 0 ? length : 0] = 0;
-			if (file >= 0)
-				close(file);
-			is = strncmp(text, mode, strlen(mode)) == 0;
-		}
+		int file = -1;
+		if (name && strstr(name, ".db"))
+			file = open(control, O_RDONLY | O_CLOEXEC);
+		length = file < 0 ? 0 : read(file, text, 4095);
+		text[length > 0 ? length : 0] = 0;
+		if (file >= 0)
+			close(file);
 	}
 	errno = before;
-	return is;
 }
 
-#define WRAP(result, name, params, args, mode, error)                         \
+/* Whether `mode` is switched on for the file behind `fd`. */
+static int fails(int fd, const char *mode)
+{
+	char text[4096];
+	said(fd, text);
+	return strncmp(text, mode, strlen(mode)) == 0;
+}
+
+/* Whether there is no room for the file behind `fd` to be `end` bytes long. */
+static int is_full(int fd, off64_t end)
+{
+	static long grown;
+	char text[4096];
+	struct stat64 now;
+	long room;
+	said(fd, text);
+	if (strncmp(text, "enospc", 6) == 0)
+		return 1;
+	if (sscanf(text, "room %ld", &room) != 1 || fstat64(fd, &now) != 0 || end <= now.st_size)
+		return 0;
+	if (__atomic_add_fetch(&grown, end - now.st_size, __ATOMIC_SEQ_CST) <= room)
+		return 0;
+	__atomic_sub_fetch(&grown, end - now.st_size, __ATOMIC_SEQ_CST);
+	return 1;
+}
+
+#define WRAP(result, name, params, args, is, error)                           \
 	result name params                                                        \
 	{                                                                         \
 		static result(*real) params;                                          \
 		if (!real)                                                            \
 			*(void **)&real = dlsym(RTLD_NEXT, #name);                        \
-		if (fails(fd, mode)) {                                                \
+		if (is) {                                                             \
 			errno = error;                                                    \
 			return -1;                                                        \
 		}                                                                     \
 		return real args;                                                     \
 	}
 
-WRAP(ssize_t, write, (int fd, const void *bytes, size_t length), (fd, bytes, length), "enospc",
-     ENOSPC)
+WRAP(ssize_t, write, (int fd, const void *bytes, size_t length), (fd, bytes, length),
+     fails(fd, "enospc"), ENOSPC)
 WRAP(ssize_t, pwrite, (int fd, const void *bytes, size_t length, off_t at), (fd, bytes, length, at),
-     "enospc", ENOSPC)
+     is_full(fd, at + (off64_t)length), ENOSPC)
 WRAP(ssize_t, pwrite64, (int fd, const void *bytes, size_t length, off64_t at),
-     (fd, bytes, length, at), "enospc", ENOSPC)
-WRAP(int, fsync, (int fd), (fd), "eio", EIO)
-WRAP(int, fdatasync, (int fd), (fd), "eio", EIO)
+     (fd, bytes, length, at), is_full(fd, at + (off64_t)length), ENOSPC)
+WRAP(int, fsync, (int fd), (fd), fails(fd, "eio"), EIO)
+WRAP(int, fdatasync, (int fd), (fd), fails(fd, "eio"), EIO)
 
 /* Only growing needs room. */
 int ftruncate64(int fd, off64_t length)

@@ -2,6 +2,7 @@
 
 mod codec;
 mod database;
+mod gone;
 mod log;
 mod peers;
 mod queue;
@@ -70,7 +71,8 @@ impl SqliteOptions {
 }
 
 /// A directory of `SQLite` files: `peers.db`, `tx_queue.db` (the outbox), `transactions.db` (the
-/// retained log), and `LOCK`.
+/// retained log), `tx_queue.gone` (64 KiB, in which it is noted what left the outbox on a full
+/// disk), and `LOCK`.
 ///
 /// The directory belongs to one process at a time: `LOCK` is locked, by the operating system's
 /// advisory lock, for as long as this or any store from it lives. Cloning shares it, and one node at a

@@ -8,7 +8,7 @@
 //! Sequence numbers are leased: the file says up to which number some may have been given out,
 //! and the next process begins after it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
 use std::sync::Arc;
@@ -22,6 +22,7 @@ use tokio::sync::Mutex;
 use super::DirLock;
 use super::codec;
 use super::database::{Database, Held, Insert, Setup, changed_nothing, damaged, json, risen};
+use super::gone::Gone;
 use crate::error::{Source, StoreError, StoreErrorKind};
 use crate::ports::{EntryState, OutboxEntry, QueueSize, TransactionQueue, Which};
 use crate::types::{Transaction, TransactionId, WallTime};
@@ -57,6 +58,7 @@ struct State {
     sure: bool,
     /// Whether commits may have been left without `FULL`.
     relaxed: bool,
+    gone: Gone,
 }
 
 /// Keys and sequence numbers of all entries. A key may stand for several ids, so what is found is a
@@ -113,9 +115,11 @@ impl SqliteQueue {
         };
         let mut held = queue.database.lock().await?;
         let mut state = queue.state.lock().await;
+        state.gone = Gone::open(path.with_extension("gone"));
         reload(&mut held, &mut state).await?;
         // What was leased may have been given out.
         state.next = state.next.max(state.leased + 1);
+        let _ = Self::purge(&mut held, &mut state).await;
         drop((held, state));
         Ok(queue)
     }
@@ -181,6 +185,47 @@ impl SqliteQueue {
         held.commit().await
     }
 
+    /// Takes out what is gone, where that has become possible. Nobody waits for it.
+    async fn purge(held: &mut Held<'_>, state: &mut State) -> Result<(), StoreError> {
+        if state.gone.is_empty() {
+            return Ok(());
+        }
+        let seqs = listed(&state.gone.seqs());
+        state.sure = false;
+        held.whole(true)?;
+        let result = held.execute_raw(format!(
+            "PRAGMA synchronous = FULL; BEGIN IMMEDIATE; \
+             DELETE FROM outbox WHERE seq IN ({seqs}); DELETE FROM states WHERE seq IN ({seqs}); \
+             COMMIT"
+        ));
+        let result = result.await;
+        if result.is_ok() {
+            held.whole(false)?;
+            state.relaxed = false;
+            state.gone.clear();
+        }
+        Self::settle(held, state, &result).await;
+        result
+    }
+
+    /// Notes what cannot be taken out because there is no room to write that, or somebody else has
+    /// the file; the rows stay for a while.
+    async fn note_gone(
+        held: &mut Held<'_>,
+        state: &mut State,
+        ids: &[TransactionId],
+    ) -> Result<(), StoreError> {
+        let there = find(held, state, ids.iter().copied()).await?;
+        let rows = there.iter().map(|(id, seq)| (*seq, codec::key_of(id)));
+        state.gone.add(rows).map_err(|e| {
+            StoreError::with_source(StoreErrorKind::Full, "nothing more can be noted", e)
+        })?;
+        for (id, seq) in &there {
+            state.known.remove(id, std::slice::from_ref(seq));
+        }
+        Ok(())
+    }
+
     /// Ends a change: what is not known for sure is read again before the next one.
     async fn settle<T>(held: &mut Held<'_>, state: &mut State, result: &Result<T, StoreError>) {
         held.roll_back().await;
@@ -196,12 +241,17 @@ impl SqliteQueue {
 async fn reload(held: &mut Held<'_>, state: &mut State) -> Result<(), StoreError> {
     held.begin_anew().await?;
     let rows = held.fetch_all(sqlx::query("SELECT seq, id FROM outbox")).await?;
-    let (mut known, mut newest) = (Known::default(), 0);
+    let (mut known, mut gone, mut newest) = (Known::default(), BTreeSet::new(), 0);
     for row in rows {
         let (id, seq) = id_row(&row).map_err(|e| damaged("the outbox", e))?;
-        known.insert(&id, seq);
+        if state.gone.names(seq, codec::key_of(&id)) {
+            gone.insert(seq);
+        } else {
+            known.insert(&id, seq);
+        }
         newest = newest.max(seq);
     }
+    state.gone.retain(|seq| gone.contains(&seq));
     let leased = sqlx::query("SELECT value FROM meta WHERE name = 'leased'");
     let leased: Option<i64> = held.ask(leased).await?;
     let leased = risen(leased.unwrap_or_default());
@@ -246,7 +296,7 @@ async fn find(
 /// Takes out those of the candidates whose whole id is asked for; says how many. Whoever waits for
 /// confirmations makes thousands of these a second, so nothing is read before.
 fn removal(candidates: &[u64], ids: &[TransactionId]) -> String {
-    let seqs = candidates.iter().map(u64::to_string).collect::<Vec<_>>().join(",");
+    let seqs = listed(candidates);
     let ids = ids.iter().map(|id| format!("x'{id}'")).collect::<Vec<_>>().join(",");
     format!(
         "PRAGMA synchronous = NORMAL; BEGIN IMMEDIATE; \
@@ -254,6 +304,10 @@ fn removal(candidates: &[u64], ids: &[TransactionId]) -> String {
          DELETE FROM states WHERE seq IN ({seqs}) AND seq NOT IN (SELECT seq FROM outbox); \
          COMMIT; PRAGMA synchronous = FULL"
     )
+}
+
+fn listed(seqs: &[u64]) -> String {
+    seqs.iter().map(u64::to_string).collect::<Vec<_>>().join(",")
 }
 
 /// Everything is cancel safe: a change whose future is dropped happens whole or not at all.
@@ -265,6 +319,8 @@ impl TransactionQueue for SqliteQueue {
         if !state.sure {
             reload(&mut held, state).await?;
         }
+        // What is gone makes room.
+        let _ = Self::purge(&mut held, state).await;
         let mut next = state.next;
         let ids = transactions.iter().map(Transaction::id);
         let there = find(&mut held, state, ids).await?;
@@ -341,6 +397,11 @@ impl TransactionQueue for SqliteQueue {
         }
         let result = result.map(Option::unwrap_or_default);
         Self::settle(&mut held, state, &result).await;
+        if let Err(error) = &result
+            && changed_nothing(error.kind)
+        {
+            return Self::note_gone(&mut held, state, ids).await;
+        }
         if usize::try_from(result?).is_ok_and(|removed| removed == candidates.len()) {
             for id in ids {
                 state.known.remove(id, &candidates);
@@ -375,6 +436,7 @@ impl TransactionQueue for SqliteQueue {
         max_entries: usize,
         max_bytes: usize,
     ) -> Result<Vec<OutboxEntry>, StoreError> {
+        let state = &*self.state.lock().await;
         let mut held = self.database.lock().await?;
         held.begin_reading().await?;
         let (sizes, rows) = match which {
@@ -401,11 +463,19 @@ impl TransactionQueue for SqliteQueue {
             ),
         };
         let after = after.map_or(-1, |after| i64::try_from(after).unwrap_or(i64::MAX));
-        let limit = i64::try_from(max_entries).unwrap_or(i64::MAX);
+        let gone = &state.gone;
+        let limit = i64::try_from(max_entries.saturating_add(gone.len())).unwrap_or(i64::MAX);
         let sizes = held.fetch_all(sqlx::query(sizes).bind(after).bind(limit)).await?;
-        let (mut bytes, mut last) = (0usize, None);
+        let (mut bytes, mut last, mut count) = (0usize, None, 0);
         for row in sizes {
             let (seq, size) = sized(&row).map_err(|e| damaged(self.database.name(), e))?;
+            if gone.has(seq.cast_unsigned()) {
+                continue;
+            }
+            count += 1;
+            if count > max_entries {
+                break;
+            }
             bytes = bytes.saturating_add(size);
             if bytes > max_bytes && last.is_some() {
                 break;
@@ -418,15 +488,21 @@ impl TransactionQueue for SqliteQueue {
         };
         let rows = held.fetch_all(sqlx::query(rows).bind(after).bind(last)).await?;
         held.commit().await?;
-        rows.iter().map(|row| self.entry(row)).collect()
+        let entries = rows.iter().map(|row| self.entry(row));
+        entries.filter(|e| !e.as_ref().is_ok_and(|e| gone.has(e.seq))).collect()
     }
 
     async fn size(&self) -> Result<QueueSize, StoreError> {
+        let state = &*self.state.lock().await;
         let mut held = self.database.lock().await?;
         held.begin_reading().await?;
-        let all: Option<i64> = held.ask(sqlx::query("SELECT count(*) FROM outbox")).await?;
-        let dead = sqlx::query("SELECT count(*) FROM states WHERE reason IS NOT NULL");
-        let dead: Option<i64> = held.ask(dead).await?;
+        let gone = json(&state.gone.seqs());
+        let all = "SELECT (SELECT count(*) FROM outbox) - (SELECT count(*) FROM outbox \
+                   WHERE seq IN (SELECT value FROM json_each(?)))";
+        let all: Option<i64> = held.ask(sqlx::query(all).bind(gone.clone())).await?;
+        let dead = "SELECT count(*) FROM states WHERE reason IS NOT NULL \
+                    AND seq NOT IN (SELECT value FROM json_each(?))";
+        let dead: Option<i64> = held.ask(sqlx::query(dead).bind(gone)).await?;
         held.commit().await?;
         let number = |n: Option<i64>| n.unwrap_or_default().cast_unsigned();
         let (all, dead) = (number(all), number(dead));
@@ -439,6 +515,7 @@ impl TransactionQueue for SqliteQueue {
         if !state.sure {
             reload(&mut held, state).await?;
         }
+        Self::purge(&mut held, state).await?;
         if state.known.entries.len() as u64 >= self.capacity {
             return Err(self.full());
         }
@@ -599,6 +676,52 @@ mod tests {
         let seqs = queue.append(&many).await.unwrap();
         assert!(seqs[0] > kept[0] && seqs.is_sorted_by(|a, b| a < b));
         assert_eq!(queue.size().await.unwrap().waiting, 101);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_taken_out_is_gone_all_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("q.db");
+        let open = || async {
+            let lock = Arc::new(DirLock::acquire(dir.path()).unwrap());
+            SqliteQueue::open(&path, 1000, lock).await.unwrap()
+        };
+        let queue = open().await;
+        let all: Vec<_> = (0..4).map(|n| transaction(n, 10)).collect();
+        let seqs = queue.append(&all[..3]).await.unwrap();
+        let dead = EntryState::Dead { reason: "no".into(), since: WallTime::default() };
+        queue.update(&[(all[1].id(), dead)]).await.unwrap();
+        let other = Database::open(&path, MIGRATIONS, SETUP).await.unwrap();
+        let mut writing = other.lock().await.unwrap();
+        writing.begin().await.unwrap();
+
+        let only_the_third = async |queue: &SqliteQueue| {
+            let left = queue.load(Which::All, None, 1, 99).await.unwrap();
+            assert_eq!((left.len(), left[0].seq, &left[0].transaction), (1, seqs[2], &all[2]));
+            assert!(queue.load(Which::All, Some(seqs[2]), 1, 99).await.unwrap().is_empty());
+            assert!(queue.load(Which::Dead, None, 9, 99).await.unwrap().is_empty());
+            let size = queue.size().await.unwrap();
+            assert_eq!((size.waiting, size.dead), (1, 0));
+            assert_eq!(queue.get(&all[0].id()).await.unwrap(), None);
+        };
+        queue.remove(&[all[0].id(), all[1].id()]).await.unwrap();
+        only_the_third(&queue).await;
+        assert_eq!(queue.append(&all[3..]).await.unwrap_err().kind, StoreErrorKind::Locked);
+        // As after a kill, once with the reason still there.
+        drop(queue);
+        let queue = open().await;
+        only_the_third(&queue).await;
+        writing.roll_back().await;
+        let again = queue.append(&all[..1]).await.unwrap()[0];
+        assert!(again > seqs[2], "it is a new entry");
+        assert_eq!(queue.size().await.unwrap().waiting, 2);
+        drop(queue);
+        let queue = open().await;
+        assert_eq!(queue.get(&all[0].id()).await.unwrap().unwrap().seq, again);
+        let rows = "SELECT count(*) FROM outbox";
+        let rows = queue.database.lock().await.unwrap().ask::<i64>(sqlx::query(rows)).await;
+        assert_eq!(rows.unwrap(), Some(2), "nothing stays behind");
+        assert!(Gone::open(path.with_extension("gone")).is_empty());
     }
 
     #[tokio::test]

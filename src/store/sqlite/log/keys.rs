@@ -26,6 +26,11 @@ const PART: usize = 128;
 const FALSE_POSITIVES: f64 = 1e-4;
 /// Parts are numbered within this many a run.
 const PARTS: u64 = 1 << 16;
+/// The highest number of a run whose parts can have one.
+pub(super) const MAX_RUN: u64 = i64::MAX as u64 / PARTS - 1;
+/// As many places as its parts can hold. No checksum protects what a file says, and as much memory
+/// is taken as it says.
+pub(super) const MAX_ENTRIES: usize = (1 << 16) * PART;
 
 /// A run that was written.
 pub(super) struct Run {

@@ -87,7 +87,7 @@ struct State {
     next_generation: u32,
     /// Whether this and the generations say what the file has.
     sure: bool,
-    /// Whether the connection may have been left with `FULL`.
+    /// Whether the connection may have been left with `FULL`; that it was is not known by this.
     strict: bool,
 }
 
@@ -251,12 +251,9 @@ impl TransactionStore for SqliteLog {
         if !state.sure {
             self.take_stock(&mut held, state).await?;
         }
-        let strict = state.strict;
         (state.sure, state.strict) = (false, true);
         let saved = async {
-            if !strict {
-                held.execute_raw("PRAGMA synchronous = FULL".to_owned()).await?;
-            }
+            held.execute_raw("PRAGMA synchronous = FULL".to_owned()).await?;
             let saved = held.change(save).await?;
             held.execute_raw("PRAGMA synchronous = NORMAL".to_owned()).await?;
             Ok(saved)
@@ -540,23 +537,55 @@ mod tests {
 
     #[tokio::test]
     async fn numbers_that_cannot_be_are_damage() {
+        let run = "INSERT INTO runs (run, last, ends, entries) VALUES";
+        let runs = ["(-1, 1, 1, 20000)", "(1, -1, 1, 20000)", "(1, 1, -1, 20000)", "(1, 1, 1, -1)"];
+        let vast = ["(1, 1, 1, 4611686018427387904)", "(281474976710656, 1, 1, 20000)"];
+        let runs = runs.iter().chain(&vast).map(|values| format!("{run} {values}"));
         let spoil = [
             "UPDATE meta SET value = -1 WHERE name = 'leased'",
             "UPDATE meta SET value = -1 WHERE name = 'base'",
             "INSERT INTO losses VALUES (1, -1)",
             "UPDATE generations SET ends = -1",
         ];
-        for spoil in spoil {
+        for spoil in spoil.into_iter().map(str::to_owned).chain(runs) {
             let dir = tempfile::tempdir().unwrap();
             let log = open_at(dir.path(), 0).await;
             log.append(&[entry(0, 1, 1)]).await.unwrap();
-            log.writer.lock().await.unwrap().execute_raw(spoil.to_owned()).await.unwrap();
+            log.writer.lock().await.unwrap().execute_raw(spoil.clone()).await.unwrap();
             log.close().await;
             drop(log);
             let lock = Arc::new(DirLock::acquire(dir.path()).unwrap());
             let error = SqliteLog::open_at(&dir.path().join("log.db"), LIMITS, lock, 0).await;
             assert_eq!(error.unwrap_err().kind, StoreErrorKind::Corrupt, "{spoil}");
         }
+    }
+
+    #[tokio::test]
+    async fn an_acknowledgement_is_synced_also_after_a_dropped_one() {
+        let mut dropped = 0;
+        for polls in (1..8).cycle().take(40) {
+            let dir = tempfile::tempdir().unwrap();
+            let log = open_at(dir.path(), 0).await;
+            log.append(&[entry(0, 1, 1)]).await.unwrap();
+            {
+                let mut ack = std::pin::pin!(log.save_cursor("a", Cursor(1)));
+                let mut done = false;
+                for _ in 1..polls {
+                    done = done || woken(ack.as_mut()).await.is_some();
+                }
+                // Begun, and nobody takes its answer.
+                dropped += u32::from(!done && futures::poll!(ack.as_mut()).is_pending());
+            }
+            let spy = "CREATE TEMP TABLE levels (level INTEGER); \
+                       CREATE TEMP TRIGGER saved AFTER INSERT ON main.cursors BEGIN \
+                       INSERT INTO levels SELECT synchronous FROM pragma_synchronous; END;";
+            log.writer.lock().await.unwrap().execute_raw(spy.to_owned()).await.unwrap();
+            log.save_cursor("b", Cursor(1)).await.unwrap();
+            let level = sqlx::query("SELECT max(level) FROM levels");
+            let level = log.writer.lock().await.unwrap().ask::<i64>(level).await.unwrap();
+            assert_eq!(level, Some(2), "dropped after {polls}");
+        }
+        assert!(dropped > 10, "{dropped}");
     }
 
     #[tokio::test]

@@ -59,20 +59,25 @@ impl SqliteLog {
         // A commit would fail once more where a page was damaged.
         held.roll_back().await;
         let mut entries = Vec::with_capacity(plan.picked.len());
+        let (known, mut damaged_until) = (self.known(), None);
         for slot in &plan.picked {
-            match found.remove(&slot.shown.cursor.0) {
-                Some(entry) => entries.push(entry),
-                // Dropped meanwhile, or damaged.
-                None => plan.lost_until = plan.lost_until.max(slot.shown.cursor.0),
+            let cursor = slot.shown.cursor;
+            if let Some(entry) = found.remove(&cursor.0) {
+                entries.push(entry);
+                continue;
+            }
+            plan.lost_until = plan.lost_until.max(cursor.0);
+            // Else it was dropped meanwhile.
+            if known.all.contains_key(&slot.generation) {
+                damaged_until = Some(cursor);
             }
         }
-        let known = self.known();
         let mut lost = plan.lost_until;
         if (1..known.base).contains(&after.0) {
             lost = lost.max(known.base);
         }
         let lost_until = (lost > after.0).then_some(Cursor(lost));
-        Ok(Page { entries, next: Cursor(plan.next), lost_until })
+        Ok(Page { entries, next: Cursor(plan.next), lost_until, damaged_until })
     }
 
     /// Looks through the index for a page.

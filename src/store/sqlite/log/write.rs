@@ -150,11 +150,15 @@ impl SqliteLog {
         let mut runs = BTreeMap::new();
         let query = sqlx::query("SELECT run, last, ends, entries FROM runs");
         for row in held.fetch_all(query).await? {
-            let number = |column: &str| row.try_get::<i64, _>(column).map(i64::cast_unsigned);
+            let number = |column: &str| row.try_get::<i64, _>(column);
             let run = || -> Result<_, Source> {
+                let (run, last) = (risen(number("run")?)?, risen(number("last")?)?);
+                let ends = u64::try_from(number("ends")?)?;
                 let entries = usize::try_from(number("entries")?)?;
-                let run = Run::new(number("last")?, number("ends")?, entries, self.seed);
-                Ok((number("run")?, run))
+                if run > keys::MAX_RUN || entries > keys::MAX_ENTRIES {
+                    return Err(format!("run {run} cannot have {entries} entries").into());
+                }
+                Ok((run, Run::new(last, ends, entries, self.seed)))
             };
             runs.extend([run().map_err(|e| self.damaged(e))?]);
         }
@@ -335,7 +339,7 @@ impl SqliteLog {
             return self.write_one(held, plan).await;
         }
         // A lease must survive a power failure before a cursor of it is given out.
-        if lease.is_some() != state.strict {
+        if lease.is_some() || state.strict {
             let level = if lease.is_some() { "FULL" } else { "NORMAL" };
             state.strict = true;
             held.execute_raw(format!("PRAGMA synchronous = {level}")).await?;
@@ -464,10 +468,18 @@ impl SqliteLog {
         let until = clamped(now.as_millis());
         held.begin().await?;
         // All of these are lost as soon as the row that tells of them is.
-        let rows = sqlx::query("SELECT block FROM blocks WHERE ends <= ?").bind(until);
-        for row in held.fetch_all(rows).await? {
-            for slot in block_of(&row).map_err(|e| self.damaged(e))? {
-                losses.note(slot.shown.topic.0, slot.shown.cursor.0);
+        let mut after = -1i64;
+        loop {
+            let blocks = "SELECT last, block FROM blocks WHERE ends <= ? AND last > ? \
+                          ORDER BY last LIMIT ?";
+            let blocks = sqlx::query(blocks).bind(until).bind(after).bind(BLOCKS);
+            let rows = held.fetch_all(blocks).await?;
+            let Some(row) = rows.last() else { break };
+            after = row.try_get("last").map_err(|e| self.damaged(e.into()))?;
+            for row in &rows {
+                for slot in block_of(row).map_err(|e| self.damaged(e))? {
+                    losses.note(slot.shown.topic.0, slot.shown.cursor.0);
+                }
             }
         }
         held.execute(sqlx::query("DELETE FROM blocks WHERE ends <= ?").bind(until)).await?;
