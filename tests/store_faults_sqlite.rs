@@ -13,7 +13,7 @@ use bytes::Bytes;
 use sorcha_peer::error::StoreErrorKind;
 use sorcha_peer::ports::{NewEntry, StoredPeer, Which};
 use sorcha_peer::types::{Cursor, Header, PeerId, Signature, Topic, Transaction, WallTime};
-use sorcha_peer::{Identity, SqliteStorage};
+use sorcha_peer::{From, Identity, Item, SqliteStorage};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection};
 use store::{alone, delivered};
@@ -29,7 +29,7 @@ fn transaction(n: u64) -> Transaction {
 }
 
 fn entry(n: u64) -> NewEntry {
-    let keep_until = WallTime::from_millis(1 << 40);
+    let keep_until = WallTime::from_millis(1 << 45);
     NewEntry { transaction: transaction(n), from: None, hops: 0, keep_until }
 }
 
@@ -281,7 +281,7 @@ async fn a_refused_file_keeps_its_write_ahead_log() {
 async fn a_file_that_was_cut_to_nothing_is_not_taken_for_a_new_one() {
     let dir = tempfile::tempdir().unwrap();
     SqliteStorage::open(dir.path()).await.unwrap().close().await;
-    for file in &FILES[..2] {
+    for file in &FILES {
         let path = dir.path().join(file);
         let good = fs::read(&path).unwrap();
         fs::write(&path, "").unwrap();
@@ -289,7 +289,11 @@ async fn a_file_that_was_cut_to_nothing_is_not_taken_for_a_new_one() {
         assert_eq!(fs::read(&path).unwrap(), b"");
         fs::write(&path, &good).unwrap();
     }
-    // Broken off while they were made.
+    // One that is not there is made anew, and that may be broken off.
+    for file in &FILES {
+        fs::remove_file(dir.path().join(file)).unwrap();
+        SqliteStorage::open(dir.path()).await.unwrap().close().await;
+    }
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join(FILES[0]), "").unwrap();
     SqliteStorage::open(dir.path()).await.unwrap();
@@ -356,6 +360,16 @@ async fn a_flipped_bit_is_found_where_it_is_read() {
     let page = log.read(None, Cursor(0), 99, usize::MAX).await.unwrap();
     assert!(page.entries.len() == 9 && page.next >= cursors[9], "the others are delivered");
     assert_eq!(page.lost_until, Some(cursors[4]), "and it is told");
+    assert_eq!(page.damaged_until, Some(cursors[4]), "for what it is");
+    let node = alone(&Identity::generate().unwrap()).transaction_store(log).start().await.unwrap();
+    let mut all = node.subscribe_all(From::Earliest).await.unwrap();
+    let gap = Item::Gap { after: Cursor(0), until: cursors[4] };
+    assert_eq!(
+        format!("{:?}", all.next().await),
+        format!("{:?}", Some(gap)),
+        "also from the start"
+    );
+    node.shutdown(Duration::ZERO).await.unwrap();
     let error = storage.queue().load(Which::All, None, 9, usize::MAX).await.unwrap_err();
     assert_eq!(error.kind, StoreErrorKind::Corrupt, "{error}");
 }

@@ -8,6 +8,7 @@ mod peers;
 mod queue;
 
 use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -133,13 +134,17 @@ impl SqliteStorage {
     ) -> Result<Self, StoreError> {
         let dir = dir.as_ref();
         let lock = Arc::new(DirLock::acquire(dir)?);
-        whole(dir)?;
+        whole(dir, lock.is_complete())?;
+        if FILES.iter().any(|file| !dir.join(file).exists()) {
+            lock.note_complete(false);
+        }
         let share = || Arc::clone(&lock);
         let limits = Limits { max_bytes: options.max_log_bytes, generation: options.generation };
         let entries = options.max_queue_entries;
         let peers = SqlitePeerStore::open(&dir.join(FILES[0]), share()).await?;
         let queue = SqliteQueue::open(&dir.join(FILES[1]), entries, share()).await?;
         let log = SqliteLog::open(&dir.join(FILES[2]), limits, share()).await?;
+        lock.note_complete(true);
         Ok(Self { peers: Arc::new(peers), queue: Arc::new(queue), log: Arc::new(log), lock })
     }
 
@@ -172,13 +177,14 @@ impl SqliteStorage {
     }
 }
 
-/// An empty file was just made, or cut short. Where one that is made after it has something in it, it
-/// was cut short, and accepted transactions may have been in it.
-fn whole(dir: &Path) -> Result<(), StoreError> {
+/// An empty file was just made, or cut short. Where all were there, or one that is made after it has
+/// something in it, it was cut short, and accepted transactions may have been in it.
+fn whole(dir: &Path, is_complete: bool) -> Result<(), StoreError> {
     let size = |file: &&str| fs::metadata(dir.join(file)).map(|found| found.len());
     for (at, file) in FILES.iter().enumerate() {
         let empty = size(file).is_ok_and(|size| size == 0);
-        if empty && FILES[at..].iter().any(|later| size(later).is_ok_and(|size| size > 0)) {
+        let has_later = || FILES[at..].iter().any(|file| size(file).is_ok_and(|size| size > 0));
+        if empty && (is_complete || has_later()) {
             return Err(database::damaged(&dir.join(file).display().to_string(), "it is empty"));
         }
     }
@@ -216,6 +222,23 @@ impl DirLock {
                 Err(StoreError::new(StoreErrorKind::Locked, message))
             }
             Err(TryLockError::Error(e)) => Err(io("lock", e)),
+        }
+    }
+
+    /// Whether every file was there when the directory was last opened.
+    fn is_complete(&self) -> bool {
+        self.file.metadata().is_ok_and(|found| found.len() > 0)
+    }
+
+    /// Without it the last file may be taken for a new one when it is cut short.
+    fn note_complete(&self, is_complete: bool) {
+        if self.is_complete() == is_complete {
+            return;
+        }
+        let note: &[u8] = if is_complete { b"complete\n" } else { b"" };
+        let noted = self.file.set_len(0).and_then(|()| (&self.file).rewind());
+        if let Err(error) = noted.and_then(|()| (&self.file).write_all(note)) {
+            tracing::warn!(path = %self.path.display(), %error, "cannot be written");
         }
     }
 
