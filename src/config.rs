@@ -305,7 +305,7 @@ pub struct GossipConfig {
 #[non_exhaustive]
 pub struct OutboxConfig {
     /// Own transactions waiting for copies, and dead letters, together. Default 10000, range 100 to
-    /// 100000; a queue that holds fewer bounds them. One that holds a few more has room for what is
+    /// 100000. A queue that holds fewer bounds them, less a hundredth of its places: those are for what is
     /// published anew while it is full.
     pub max_entries: u32,
     /// Rounds without any taker after which an entry becomes a dead letter. Default 5, range 1 to

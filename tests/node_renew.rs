@@ -4,6 +4,7 @@
 
 mod common;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,6 +13,8 @@ use common::{
     until,
 };
 use sorcha_peer::error::{InvalidTransaction, PublishError};
+use sorcha_peer::ports::TransactionQueue;
+use sorcha_peer::store::MemoryQueue;
 use sorcha_peer::types::{Header, WallTime};
 use sorcha_peer::{Event, From, Identity, Outcome, SqliteStorage, Topic, Transaction};
 
@@ -56,6 +59,28 @@ async fn what_expired_in_the_outbox_is_published_anew_in_order_once_somebody_is_
     assert_eq!(storage.queue().size().await.unwrap().waiting, 0);
     storage.close().await;
     stop(&peer).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_expired_in_a_full_outbox_is_published_anew_too() {
+    let (key, queue) = (identity(1), Arc::new(MemoryQueue::new(200)));
+    // As many as a node puts into it.
+    let left: Vec<_> = (0..198).map(|n| stale(&key, n)).collect();
+    queue.append(&left).await.unwrap();
+    let node = start(builder().identity(key).queue(queue)).await;
+    let error = node.publish("orders", "more").await.unwrap_err();
+    assert!(matches!(error, PublishError::QueueFull { limit: 198 }), "{error}");
+    let peer = start(builder().bootstrap([address(&node)])).await;
+    let mut orders = peer.subscribe("orders", From::Earliest).await.unwrap();
+    for n in 0..198u64 {
+        let delivery = next(&mut orders).await;
+        assert_eq!(delivery.transaction.payload(), &Bytes::from(n.to_le_bytes().to_vec()));
+    }
+    until(&node, "everything is confirmed", |stats| stats.outbox == 0).await;
+    assert_eq!(node.storage_failure(), None);
+    for node in [node, peer] {
+        stop(&node).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

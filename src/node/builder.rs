@@ -322,16 +322,14 @@ struct Parts {
 impl Parts {
     async fn start(mut self) -> Result<PeerNode, StartError> {
         let (claim, handles) = Claim::new(&self.queue, &self.log).await?;
-        // What does not fit is refused before it is tried.
-        let capacity = u32::try_from(self.queue.size().await?.capacity).unwrap_or(u32::MAX);
-        let entries = &mut self.config.outbox.max_entries;
-        *entries = capacity.min(*entries);
+        let spare = self.divide_queue().await?;
         let (restored, late) = self.restore().await?;
         let newest = self.log.newest().await?;
         let (listeners, listening) = self.listen().await?;
         let record = self.record_source(listening);
         let me = self.identity.peer_id();
         let mut protocol = self.protocol(&record, restored);
+        protocol.set_spare_places(spare);
         self.restore_index(&mut protocol).await?;
 
         let (done, completions) = mpsc::channel(COMPLETIONS);
@@ -422,6 +420,17 @@ impl Parts {
         tracing::info!(target: "sorcha_peer::node", parent: &span, peer = %me, ?listening, "node started");
         tokio::spawn(driver.run(mail).instrument(span));
         Ok(PeerNode(Arc::new(inner)))
+    }
+
+    /// What does not fit into the queue is refused before it is tried. What has expired in it is
+    /// published anew, and both entries are in it for a moment: the answer is how many places there are
+    /// for that, since in a queue without any it would stay for ever.
+    async fn divide_queue(&mut self) -> Result<usize, StoreError> {
+        let capacity = self.queue.size().await?.capacity;
+        let usable = capacity - (capacity / 100).min(RENEWALS as u64);
+        let entries = &mut self.config.outbox.max_entries;
+        *entries = u32::try_from(usable).unwrap_or(u32::MAX).min(*entries);
+        Ok(usize::try_from(capacity - u64::from(*entries)).unwrap_or(usize::MAX))
     }
 
     fn renewer(

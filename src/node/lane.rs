@@ -128,6 +128,10 @@ impl Batch {
         self.waiting.is_empty() && self.expire.is_none() && self.partials.is_empty()
     }
 
+    fn has_own(&self, id: &TransactionId) -> bool {
+        self.waiting.iter().any(|(_, entry, own)| *own && entry.transaction.id() == *id)
+    }
+
     fn own(&self) -> Vec<Transaction> {
         let own = self.waiting.iter().filter(|(_, _, own)| *own);
         own.map(|(_, entry, _)| entry.transaction.clone()).collect()
@@ -167,6 +171,8 @@ impl StoreLane {
                 self.look_after(Store::Queue, self.queue.probe()).await;
             }
             let queued = self.enqueue(&batch).await;
+            // What the host has published again, and is taken this time, is to stay.
+            self.refused().retain(|id| queued.contains_key(id) || !batch.has_own(id));
             self.settle(settle).await;
             if !batch.is_done() {
                 // It is taken for as long as there is anything.
@@ -199,15 +205,14 @@ impl StoreLane {
     }
 
     /// Takes out of the outbox what was refused because the log failed, and could not be taken out then:
-    /// the next process would deliver it. Unless the host has published it again.
+    /// the next process would deliver it. Not what the host publishes again just now.
     async fn leave_refused(&self, batch: &Batch) {
         let ids: Vec<_> = {
-            let mut refused = self.refused();
+            let refused = self.refused();
             if refused.is_empty() {
                 return;
             }
-            refused.retain(|id| !batch.waiting.iter().any(|w| w.2 && w.1.transaction.id() == *id));
-            refused.iter().copied().collect()
+            refused.iter().copied().filter(|id| !batch.has_own(id)).collect()
         };
         if self.leave(&ids).await.is_ok() {
             self.refused().retain(|id| !ids.contains(id));

@@ -142,6 +142,8 @@ pub struct Protocol {
     outbox: outbox::Outbox,
     /// Entries of it that are being published anew.
     renewing: usize,
+    /// As many of them as may be under way.
+    renewals: usize,
     /// Entries of it that wait since before the start, until it is known which the log has.
     restored: Vec<TransactionId>,
     flushes: flush::Flushes,
@@ -215,6 +217,7 @@ impl Protocol {
             publishing_bytes: 0,
             outbox,
             renewing: 0,
+            renewals: renew::WINDOW,
             restored: waiting,
             flushes: flush::Flushes::default(),
             copies_wanted: config.outbox.min_copies,

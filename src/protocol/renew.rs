@@ -8,7 +8,7 @@
 //! published by now. It is stored before the old one is removed:
 //! a crash between the two leaves both, and the old one is published anew once more.
 //!
-//! At most `WINDOW` are under way at once.
+//! At most `WINDOW` are under way at once, and no more than the outbox has places for.
 
 use crate::types::{Event, TransactionId};
 
@@ -19,9 +19,15 @@ use super::io::Output;
 pub(crate) const WINDOW: usize = 256;
 
 impl Protocol {
+    /// Says how many entries the stored outbox has room for beyond `max_entries`; set before the first
+    /// input. One renewal is tried in any case.
+    pub fn set_spare_places(&mut self, places: usize) {
+        self.renewals = places.clamp(1, WINDOW);
+    }
+
     /// Has stale entries published anew, as far as somebody is there to take them.
     pub(super) fn renew_stale(&mut self) {
-        while self.renewing < WINDOW && self.links.up_count() > 0 && !self.shutting_down {
+        while self.renewing < self.renewals && self.links.up_count() > 0 && !self.shutting_down {
             let Some(id) = self.outbox.next_stale(self.renewing > 0) else { return };
             self.renewing += 1;
             self.out.push_back(Output::Renew { id });

@@ -27,7 +27,8 @@ const FILES: [&str; 3] = ["peers.db", "tx_queue.db", "transactions.db"];
 #[non_exhaustive]
 pub struct SqliteOptions {
     /// Own transactions in the outbox at most, waiting and dead together. Default 101,000, of which a
-    /// node uses what its `outbox.max_entries` says and keeps the rest for what it publishes anew.
+    /// node uses what its `outbox.max_entries` says and keeps the rest, at least a hundredth, for what it
+    /// publishes anew.
     pub max_queue_entries: u64,
     /// Bytes of headers and payloads in the log at most; beyond them transactions are refused
     /// until old ones expire. Default 16 GiB. The file is about a fifth larger.

@@ -134,6 +134,8 @@ impl SqliteLog {
             reader.close().await;
         }
         self.writer.close().await;
+        // What is asked for from now on is asked of the file.
+        locked(&self.recent).restart(u64::MAX);
     }
 
     fn reader(&self) -> &Database {
