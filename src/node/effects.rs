@@ -271,9 +271,12 @@ impl Driver {
             Output::Store { ticket, entry, own } => {
                 self.store(StoreOp::Store { ticket, entry, own });
             }
-            Output::Confirmed { ids } => {
+            Output::Confirmed { ids, forgotten } => {
                 for id in &ids {
                     self.receipts.stand(id, Standing::Confirmed);
+                }
+                for id in &forgotten {
+                    self.receipts.forget(id);
                 }
                 self.store(StoreOp::Confirmed { ids });
             }

@@ -38,6 +38,8 @@ pub struct Progress {
     /// The id under which it was published anew, because it had expired before any other node had
     /// it; the rest of this is about that one then.
     pub renewed_as: Option<TransactionId>,
+    /// Whether no more copies are counted.
+    forgotten: bool,
 }
 
 impl From<Reached> for Progress {
@@ -47,7 +49,8 @@ impl From<Reached> for Progress {
             Place::Finished => Standing::Confirmed,
             Place::Dead(why) => Standing::DeadLetter { reason: why.reason().to_owned() },
         };
-        Self { copies: copies.unwrap_or(1), standing, renewed_as: None }
+        let forgotten = copies.is_none();
+        Self { copies: copies.unwrap_or(1), standing, renewed_as: None, forgotten }
     }
 }
 
@@ -67,8 +70,6 @@ pub struct Receipt {
     id: TransactionId,
     outcome: Outcome,
     progress: watch::Receiver<Progress>,
-    /// Whether anything is still to come.
-    followed: bool,
 }
 
 impl Receipt {
@@ -121,7 +122,8 @@ impl Receipt {
         };
         let mut progress = self.progress.clone();
         let ended = || {
-            if self.followed { ReplicationError::Closed } else { ReplicationError::NotCounted }
+            let is_forgotten = self.progress.borrow().forgotten;
+            if is_forgotten { ReplicationError::NotCounted } else { ReplicationError::Closed }
         };
         let seen = progress.wait_for(settled).await.map_err(|_| ended())?;
         match &seen.standing {
@@ -149,7 +151,7 @@ impl Receipts {
             self.sweep_at = self.watched.len() * 2;
         }
         let progress = self.watched.entry(id).or_default().subscribe();
-        Receipt { id, outcome: Outcome::Published, progress, followed: true }
+        Receipt { id, outcome: Outcome::Published, progress }
     }
 
     /// Of what was published before, and got so far.
@@ -157,7 +159,7 @@ impl Receipts {
         let known = Progress::from(reached);
         if reached.copies.is_none() {
             let (_, progress) = watch::channel(known);
-            return Receipt { id, outcome: Outcome::Published, progress, followed: false };
+            return Receipt { id, outcome: Outcome::Published, progress };
         }
         let receipt = self.watch(id);
         if let Some(sender) = self.watched.get(&id) {
@@ -185,6 +187,17 @@ impl Receipts {
         if let Some(sender) = self.watched.remove(old) {
             sender.send_modify(|progress| progress.renewed_as = Some(new));
             self.watched.insert(new, sender);
+        }
+    }
+
+    /// No more copies are counted: whoever waits for them is told so.
+    pub(super) fn forget(&mut self, id: &TransactionId) {
+        if let Some(sender) = self.watched.remove(id) {
+            sender.send_if_modified(|progress| {
+                progress.forgotten = true;
+                // Nothing that is shown changes; that the sender is gone wakes them.
+                false
+            });
         }
     }
 
@@ -225,6 +238,14 @@ mod tests {
         let error = old.replicated(2).await.unwrap_err();
         assert!(matches!(error, ReplicationError::NotCounted), "{error}");
         assert_eq!(receipts.watched.len(), 2, "nothing is to come of the third");
+        let waiting = first.replicated(4);
+        receipts.forget(&id(1));
+        let error = waiting.await.unwrap_err();
+        assert!(matches!(error, ReplicationError::NotCounted), "{error}");
+        let shut_down = receipts.watch(id(4));
+        drop(receipts);
+        let error = shut_down.replicated(1).await.unwrap_err();
+        assert!(matches!(error, ReplicationError::Closed), "{error}");
     }
 
     #[test]

@@ -373,6 +373,8 @@ pub enum Output {
     Confirmed {
         /// Which.
         ids: Vec<TransactionId>,
+        /// Those confirmed long ago of which no more copies are counted from now on.
+        forgotten: Vec<TransactionId>,
     },
     /// Publish an entry of the outbox anew, with times of now; answer with [`Input::Publish`], or with
     /// [`Input::NotRenewed`] when there is nothing to publish.

@@ -149,7 +149,8 @@ impl Protocol {
     fn leave_outbox(&mut self, ids: Vec<TransactionId>) {
         if !ids.is_empty() {
             self.counters.transactions_replicated += ids.len() as u64;
-            self.out.push_back(Output::Confirmed { ids });
+            let forgotten = std::mem::take(&mut self.outbox.forgotten);
+            self.out.push_back(Output::Confirmed { ids, forgotten });
         }
     }
 
@@ -359,6 +360,8 @@ pub(super) struct Outbox {
     /// Out of the outbox, but still counted for receipts; the oldest is forgotten first.
     finished: BTreeMap<TransactionId, Vec<PeerId>>,
     order: VecDeque<TransactionId>,
+    /// Those whose receipts are still to be told that.
+    forgotten: Vec<TransactionId>,
 }
 
 impl Outbox {
@@ -372,6 +375,7 @@ impl Outbox {
             clock: OnlineClock::default(),
             finished: BTreeMap::new(),
             order: VecDeque::new(),
+            forgotten: Vec::new(),
         };
         for Queued { id, attempts, dead, .. } in queued {
             outbox.insert(id, FIRST_ROUND);
@@ -561,6 +565,7 @@ impl Outbox {
             && let Some(oldest) = self.order.pop_front()
         {
             self.finished.remove(&oldest);
+            self.forgotten.push(oldest);
         }
         self.finished.insert(*id, peers);
         self.order.push_back(*id);
@@ -622,6 +627,7 @@ mod tests {
         }
         assert_eq!((outbox.len(), outbox.entries.waiting()), (0, 0));
         assert_eq!(outbox.finished.len(), MAX_FINISHED);
+        assert_eq!(outbox.forgotten.len(), 20_001 - MAX_FINISHED);
     }
 
     #[test]

@@ -215,7 +215,7 @@ impl World {
                 self.schedule(at, Event::Partial { node, boot, op: Box::new(op) });
             }
             Output::UpdateOutbox { states } => self.nodes[node].store.update(&states),
-            Output::Confirmed { ids } => self.nodes[node].store.confirm(&ids),
+            Output::Confirmed { ids, .. } => self.nodes[node].store.confirm(&ids),
             Output::Expire { now } => {
                 for id in self.nodes[node].store.expire(now) {
                     self.spreads.gone(&id, node);
