@@ -30,8 +30,9 @@ pub enum Standing {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Progress {
-    /// How many other nodes have confirmed that they stored it. Of what was confirmed in an earlier
-    /// run, or long ago, one is known, and no more are counted.
+    /// How many other nodes have confirmed that they stored it. Of what left the outbox in an earlier
+    /// run, or long ago, one is taken for granted, and no more are counted: a dead letter that the
+    /// host deleted then shows one too, though perhaps nobody has it.
     pub copies: u32,
     /// Where it stands.
     pub standing: Standing,
