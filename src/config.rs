@@ -305,8 +305,8 @@ pub struct GossipConfig {
 #[non_exhaustive]
 pub struct OutboxConfig {
     /// Own transactions waiting for copies, and dead letters, together. Default 10000, range 100 to
-    /// 100000. A queue that holds fewer bounds them, less a hundredth of its places: those are for what is
-    /// published anew while it is full.
+    /// 100000. A queue that holds fewer bounds them, less a hundredth of its places: those are for
+    /// what is published anew while it is full.
     pub max_entries: u32,
     /// Rounds without any taker after which an entry becomes a dead letter. Default 5, range 1 to
     /// 10. A round takes 5 s at first and up to twice as long each time; time without a link does

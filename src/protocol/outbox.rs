@@ -154,8 +154,8 @@ impl Protocol {
         }
     }
 
-    /// Links came or went, are no longer well, or want something else: fewer takers may mean that fewer copies are enough,
-    /// and without any link time stands still.
+    /// Links came or went, are no longer well, or want something else: fewer takers may mean that
+    /// fewer copies are enough, and without any link time stands still.
     pub(super) fn recheck_outbox(&mut self) {
         let needed = self.enough(self.links.well(self.now).count());
         let fewer = std::mem::replace(&mut self.copies_wanted, needed) > needed;
