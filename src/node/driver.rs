@@ -135,6 +135,9 @@ pub(super) struct Driver {
     pub(super) closing: JoinSet<()>,
     pub(super) waiting: HashMap<CallId, Waiting>,
     pub(super) receipts: Receipts,
+    /// Publishes that are settled. Who waits is told of those of a commit together: they come back
+    /// together then, and are signed and committed together again.
+    pub(super) answers: Vec<(PublishReply, Published)>,
     pub(super) next_link: u64,
     pub(super) next_call: u64,
     /// Set once a shutdown was asked for: when it stops waiting.
@@ -168,6 +171,7 @@ impl Driver {
             closing: JoinSet::new(),
             waiting: HashMap::new(),
             receipts: Receipts::default(),
+            answers: Vec::new(),
             next_link: 0,
             next_call: 0,
             stopping: None,
@@ -181,6 +185,7 @@ impl Driver {
         tokio::pin!(timer);
         loop {
             self.carry_out();
+            self.answer();
             if self.is_done() {
                 break;
             }
@@ -246,8 +251,16 @@ impl Driver {
                     }
                     self.feed(input);
                 }
+                self.answer();
             }
             Completion::Linked { raw, dial } => self.open(raw, dial),
+        }
+    }
+
+    /// Tells publishers how it went.
+    fn answer(&mut self) {
+        for (reply, answer) in self.answers.drain(..) {
+            reply.send(answer);
         }
     }
 
@@ -384,6 +397,7 @@ impl Driver {
         self.settle_publishes(&mut mail.completions).await;
         let report = ShutdownReport { unflushed, unconfirmed: self.protocol.unconfirmed() };
         self.feed(Input::Shutdown);
+        self.answer();
         let Self { effects, links, mut closing, ended, identity, .. } = self;
         for handle in links.into_values() {
             handle.abort();

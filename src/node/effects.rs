@@ -298,14 +298,15 @@ impl Driver {
             Output::LiftBan(peer) => self.effects.peers.set_ban(peer, None),
             Output::Published { call, result } => {
                 if let Some(Waiting::Publish(id, reply)) = self.waiting.remove(&call) {
-                    reply.send(match result {
+                    let answer = match result {
                         Ok(true) => Ok((self.receipts.watch(id), true)),
                         Ok(false) => {
                             let reached = self.protocol.reached(&id);
                             Ok((self.receipts.watch_again(id, reached), false))
                         }
                         Err(refusal) => Err(refusal.into()),
-                    });
+                    };
+                    self.answers.push((reply, answer));
                 }
             }
             Output::Connected { call, result } => {
