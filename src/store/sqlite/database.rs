@@ -17,6 +17,8 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteRow, SqliteSync
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Sqlite};
 use tokio::sync::{Mutex, MutexGuard};
 
+use super::mover::{BEHIND, Mover};
+use super::script::Script;
 use crate::error::{Source, StoreError, StoreErrorKind};
 
 /// A query with its arguments.
@@ -44,7 +46,8 @@ pub(super) struct Setup {
     pub(super) page_size: u32,
     /// Memory for pages, in KiB.
     pub(super) cache_kib: u32,
-    /// Pages in the write-ahead log before they are moved to the file.
+    /// Pages in the write-ahead log before they are moved to the file, in the background where the
+    /// store says how many it writes.
     pub(super) checkpoint_pages: u32,
 }
 
@@ -57,7 +60,7 @@ impl Setup {
             .busy_timeout(PATIENCE)
             .row_buffer_size(ROWS)
             .pragma("cache_size", format!("-{}", self.cache_kib))
-            .pragma("wal_autocheckpoint", self.checkpoint_pages.to_string())
+            .pragma("wal_autocheckpoint", (BEHIND * self.checkpoint_pages).to_string())
             .pragma("journal_size_limit", "67108864")
             .disable_statement_logging()
     }
@@ -69,6 +72,8 @@ pub(super) struct Database {
     /// `None` once it is closed.
     slot: Mutex<Option<Slot>>,
     name: Arc<str>,
+    /// For a file that is written.
+    mover: Option<Mover>,
 }
 
 #[derive(Debug)]
@@ -91,7 +96,9 @@ impl Database {
         setup: Setup,
     ) -> Result<Self, StoreError> {
         let known = Self::look(path, migrations.len(), setup).await?;
-        let database = Self::connect(path, setup.options(path).create_if_missing(true)).await?;
+        let options = setup.options(path);
+        let mut database = Self::connect(path, options.clone().create_if_missing(true)).await?;
+        database.mover = Some(Mover::new(options, setup.checkpoint_pages));
         let prepared = async { database.lock().await?.prepare(migrations, known).await };
         match prepared.await {
             Ok(()) => Ok(database),
@@ -136,7 +143,8 @@ impl Database {
     async fn connect(path: &Path, options: SqliteConnectOptions) -> Result<Self, StoreError> {
         let name: Arc<str> = path.display().to_string().into();
         let connection = options.connect().await.map_err(|e| explain(&name, e))?;
-        Ok(Self { slot: Mutex::new(Some(Slot { connection, open: false, doubtful: false })), name })
+        let slot = Mutex::new(Some(Slot { connection, open: false, doubtful: false }));
+        Ok(Self { slot, name, mover: None })
     }
 
     /// The connection, for one operation, with no transaction open.
@@ -146,7 +154,7 @@ impl Database {
             let message = format!("{} was closed", self.name);
             return Err(StoreError::new(StoreErrorKind::Closed, message));
         }
-        let mut held = Held { guard, name: &self.name };
+        let mut held = Held { guard, name: &self.name, mover: self.mover.as_ref() };
         held.roll_back().await;
         Ok(held)
     }
@@ -159,11 +167,19 @@ impl Database {
     /// snapshot would keep the write-ahead log from ever beginning anew.
     pub(super) async fn tidy(&self) {
         let Ok(guard) = self.slot.try_lock() else { return };
-        Held { guard, name: &self.name }.roll_back().await;
+        Held { guard, name: &self.name, mover: None }.roll_back().await;
+    }
+
+    /// What moves the write-ahead log.
+    pub(super) fn mover(&self) -> Option<&Mover> {
+        self.mover.as_ref()
     }
 
     /// Waits for the operation under way, then closes.
     pub(super) async fn close(&self) {
+        if let Some(mover) = &self.mover {
+            mover.close().await;
+        }
         if let Some(slot) = self.slot.lock().await.take()
             && let Err(error) = slot.connection.close().await
         {
@@ -177,6 +193,7 @@ impl Database {
 pub(super) struct Held<'a> {
     guard: MutexGuard<'a, Option<Slot>>,
     name: &'a str,
+    mover: Option<&'a Mover>,
 }
 
 impl Held<'_> {
@@ -235,6 +252,10 @@ impl Held<'_> {
         if !self.slot()?.doubtful {
             return Ok(());
         }
+        let _still = match self.mover {
+            Some(mover) => Some(mover.hold().await),
+            None => None,
+        };
         let busy: Option<i64> = self.ask(sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")).await?;
         if busy != Some(0) {
             let message = format!("{} is being read by another process", self.name);
@@ -248,6 +269,20 @@ impl Held<'_> {
     pub(super) fn whole(&mut self, open: bool) -> Result<(), StoreError> {
         self.slot()?.open = open;
         Ok(())
+    }
+
+    /// Does everything that a script says, or nothing.
+    pub(super) async fn run_script(&mut self, script: Script) -> Result<(), StoreError> {
+        let Some(query) = script.into_query(true) else { return Ok(()) };
+        self.whole(true)?;
+        self.execute(query).await?;
+        self.whole(false)
+    }
+
+    /// Does what a script says as a part of the transaction under way.
+    pub(super) async fn run_within(&mut self, script: Script) -> Result<(), StoreError> {
+        let Some(query) = script.into_query(false) else { return Ok(()) };
+        self.execute(query).await
     }
 
     pub(super) async fn run(&mut self, sql: &'static str) -> Result<(), StoreError> {
@@ -406,11 +441,6 @@ impl Insert {
             }
         }
         chunks
-    }
-
-    /// The statement for one row.
-    pub(super) fn one(&self) -> &str {
-        &self.sizes[3].1
     }
 }
 

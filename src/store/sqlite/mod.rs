@@ -4,8 +4,10 @@ mod codec;
 mod database;
 mod gone;
 mod log;
+mod mover;
 mod peers;
 mod queue;
+mod script;
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Seek, Write};

@@ -21,8 +21,11 @@ use tokio::sync::Mutex;
 
 use super::DirLock;
 use super::codec;
-use super::database::{Database, Held, Insert, Setup, changed_nothing, damaged, json, risen};
+use super::database::{
+    Database, Held, Insert, Setup, changed_nothing, damaged, explain, json, risen,
+};
 use super::gone::Gone;
+use super::script::{Row as NewRow, Script};
 use crate::error::{Source, StoreError, StoreErrorKind};
 use crate::ports::{EntryState, OutboxEntry, QueueSize, TransactionQueue, Which};
 use crate::types::{Transaction, TransactionId, WallTime};
@@ -40,10 +43,9 @@ const LEASE: u64 = 1 << 16;
 /// Keeps own transactions in a file.
 #[derive(Debug)]
 pub(super) struct SqliteQueue {
-    database: Database,
+    database: Arc<Database>,
     state: Mutex<State>,
     capacity: u64,
-    append: Insert,
     replace: Insert,
     /// The directory stays ours while its files are open.
     _lock: Arc<DirLock>,
@@ -103,10 +105,9 @@ impl SqliteQueue {
         lock: Arc<DirLock>,
     ) -> Result<Self, StoreError> {
         let queue = Self {
-            database: Database::open(path, MIGRATIONS, SETUP).await?,
+            database: Arc::new(Database::open(path, MIGRATIONS, SETUP).await?),
             state: Mutex::default(),
             capacity,
-            append: Insert::new("INSERT INTO outbox (seq, id, head, payload) VALUES", 4),
             replace: Insert::new(
                 "INSERT OR REPLACE INTO states (seq, attempts, due, reason, since) VALUES",
                 5,
@@ -141,30 +142,30 @@ impl SqliteQueue {
             state.relaxed = false;
         }
         let lease = (*last > state.leased).then_some(last.saturating_add(LEASE));
-        let chunks = self.append.chunks(rows);
-        // One statement is a transaction of its own.
-        let alone = chunks.len() == 1 && lease.is_none();
-        if !alone {
-            held.begin().await?;
-        }
-        for (sql, rows) in chunks {
-            let insert = rows.iter().fold(sqlx::query(sql), |query, (seq, transaction)| {
-                query
-                    .bind(seq.cast_signed())
-                    .bind(transaction.id().as_bytes().to_vec())
-                    .bind(codec::head(transaction))
-                    .bind(transaction.payload().to_vec())
-            });
-            held.execute(insert).await?;
-        }
-        if let Some(lease) = lease {
-            let keep = sqlx::query("INSERT OR REPLACE INTO meta VALUES ('leased', ?)");
-            held.execute(keep.bind(lease.cast_signed())).await?;
-        }
-        if !alone {
-            held.commit().await?;
-        }
+        let mut script = Script::default();
+        let filled = Self::fill(&mut script, rows, lease);
+        filled.map_err(|e| explain(self.database.name(), e))?;
+        held.run_script(script).await?;
         state.leased = lease.unwrap_or(state.leased);
+        Ok(())
+    }
+
+    fn fill<'r>(
+        script: &mut Script,
+        rows: &'r [(u64, &Transaction)],
+        lease: Option<u64>,
+    ) -> Result<(), sqlx::Error> {
+        let row = |(seq, transaction): &'r (u64, &Transaction)| NewRow {
+            number: *seq,
+            id: Some(*transaction.id().as_bytes()),
+            head: codec::head(transaction),
+            payload: transaction.payload(),
+        };
+        script.insert("outbox (seq, id, head, payload)", rows.iter().map(row))?;
+        if let Some(lease) = lease {
+            let lease = script.bind(lease.cast_signed())?;
+            script.add(&format!("INSERT OR REPLACE INTO meta VALUES ('leased', {lease})"));
+        }
         Ok(())
     }
 
@@ -348,6 +349,9 @@ impl TransactionQueue for SqliteQueue {
         for (id, seq) in fresh {
             state.known.insert(&id, seq);
         }
+        drop(held);
+        let bytes: usize = rows.iter().map(|(_, t)| t.payload().len() + 512).sum();
+        self.database.grew(bytes as u64 / u64::from(SETUP.page_size) + 1);
         Ok(seqs)
     }
 
@@ -402,6 +406,8 @@ impl TransactionQueue for SqliteQueue {
         {
             return Self::note_gone(&mut held, state, ids).await;
         }
+        drop(held);
+        self.database.grew(candidates.len() as u64 / 8 + 3);
         if usize::try_from(result?).is_ok_and(|removed| removed == candidates.len()) {
             for id in ids {
                 state.known.remove(id, &candidates);
@@ -664,7 +670,7 @@ mod tests {
         let queue = SqliteQueue::open(&dir.path().join("q.db"), 1000, lock).await.unwrap();
         let kept = queue.append(&[transaction(0, 100)]).await.unwrap();
         run(&queue, "PRAGMA max_page_count = 1").await;
-        let many: Vec<_> = (1..=100).map(|n| transaction(n, 10_000)).collect();
+        let many: Vec<_> = (1..=100).map(|n| transaction(n, 20_000)).collect();
         for count in [100, 1, 64] {
             let error = queue.append(&many[..count]).await.unwrap_err();
             assert_eq!(error.kind, StoreErrorKind::Full, "{count}: {error}");

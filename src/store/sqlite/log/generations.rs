@@ -4,11 +4,9 @@
 //! whole.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::codec::Slot;
-use super::super::database::Insert;
 use super::keys::Keys;
 use crate::store::lost::Losses;
 use crate::types::WallTime;
@@ -31,21 +29,18 @@ pub(super) struct Generation {
     pub(super) entries: u64,
     /// Bytes of headers and payloads.
     pub(super) bytes: u64,
-    pub(super) insert: Arc<Insert>,
     /// Nothing is added to it any more.
     closed: bool,
 }
 
 impl Generation {
-    pub(super) fn new(number: u32, ends: u64) -> Self {
-        let into = format!("INSERT INTO g_{number} (cursor, head, payload) VALUES");
-        let insert = Arc::new(Insert::new(&into, 3));
-        Self { ends, entries: 0, bytes: 0, insert, closed: false }
+    pub(super) fn new(ends: u64) -> Self {
+        Self { ends, entries: 0, bytes: 0, closed: false }
     }
 
     /// One that an earlier version made, with other columns.
-    pub(super) fn closed(number: u32, ends: u64) -> Self {
-        Self { closed: true, ..Self::new(number, ends) }
+    pub(super) fn closed(ends: u64) -> Self {
+        Self { closed: true, ..Self::new(ends) }
     }
 }
 
@@ -126,7 +121,7 @@ mod tests {
             Ok(number) => all.all[&number].ends,
             Err(ends) => {
                 let number = all.all.keys().next_back().map_or(0, |last| last + 1);
-                all.all.insert(number, Generation::new(number, ends));
+                all.all.insert(number, Generation::new(ends));
                 ends
             }
         }

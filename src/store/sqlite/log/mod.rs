@@ -7,7 +7,8 @@
 //! the next process begins after it, and not before the time in milliseconds shifted left by 12
 //! bits, so that they also rise when the file was lost.
 //!
-//! One connection writes, two read, so that neither waits for the other. Memory: the connections'
+//! One connection writes, two read, so that neither waits for the other, and one more moves the
+//! write-ahead log (see `mover`). Memory: the connections'
 //! page caches, about 3 bytes an id (see `keys`), and the last 4 MiB appended (see `recent`).
 
 mod generations;
@@ -56,7 +57,7 @@ const READERS: usize = 2;
 /// Keeps accepted transactions in a file.
 #[derive(Debug)]
 pub(super) struct SqliteLog {
-    writer: Database,
+    writer: Arc<Database>,
     readers: Vec<Database>,
     next_reader: AtomicUsize,
     state: tokio::sync::Mutex<State>,
@@ -64,7 +65,6 @@ pub(super) struct SqliteLog {
     nearby: Mutex<Nearby>,
     recent: Mutex<Recent>,
     limits: Limits,
-    blocks: Insert,
     parts: Insert,
     /// Keys the filters: who does not know it cannot make ids that collide.
     seed: u128,
@@ -106,7 +106,7 @@ impl SqliteLog {
         lock: Arc<DirLock>,
         now: u64,
     ) -> Result<Self, StoreError> {
-        let writer = Database::open(path, MIGRATIONS, WRITER).await?;
+        let writer = Arc::new(Database::open(path, MIGRATIONS, WRITER).await?);
         let mut readers = Vec::with_capacity(READERS);
         for _ in 0..READERS {
             readers.push(Database::open_reader(path, READER).await?);
@@ -120,7 +120,6 @@ impl SqliteLog {
             nearby: Mutex::default(),
             recent: Mutex::default(),
             limits,
-            blocks: Insert::new("INSERT INTO blocks (last, ends, block) VALUES", 3),
             parts: Insert::new("INSERT INTO keys (part, first, places) VALUES", 3),
             seed: seed()?,
             _lock: lock,

@@ -13,7 +13,8 @@ use crate::error::{Source, StoreError, StoreErrorKind};
 use crate::ports::{LogEntry, NewEntry};
 use crate::store::lost::Losses;
 use crate::store::sqlite::codec::{self, Slot};
-use crate::store::sqlite::database::{Held, changed_nothing, damaged, json, risen};
+use crate::store::sqlite::database::{Held, changed_nothing, damaged, explain, json, risen};
+use crate::store::sqlite::script::{self, Script};
 use crate::store::stored_size;
 use crate::types::{Cursor, TransactionId, WallTime};
 
@@ -89,7 +90,7 @@ impl SqliteLog {
             let ends = u64::try_from(ends).map_err(|e| self.damaged(e.into()))?;
             let keyed: bool = row.try_get("keyed").map_err(|e| self.damaged(e.into()))?;
             let made = if keyed { Generation::closed } else { Generation::new };
-            known.all.insert(number, made(number, ends));
+            known.all.insert(number, made(ends));
         }
         self.read_blocks(held, &mut known).await?;
         held.commit().await?;
@@ -190,7 +191,7 @@ impl SqliteLog {
         {
             let mut known = self.known_mut();
             for (number, ends) in &plan.made {
-                known.all.entry(*number).or_insert(Generation::new(*number, *ends));
+                known.all.entry(*number).or_insert(Generation::new(*ends));
             }
         }
         state.sure = false;
@@ -221,6 +222,9 @@ impl SqliteLog {
                 known.keys.seal(run, self.seed);
             }
         }
+        drop(held);
+        let bytes: u64 = plan.new.iter().map(|(slot, _)| slot.bytes + 512).sum();
+        self.writer.grew(bytes / u64::from(super::WRITER.page_size) + 2);
         let mut recent = locked(&self.recent);
         for (slot, entry) in &plan.new {
             recent.add(LogEntry { cursor: slot.shown.cursor, entry: (*entry).clone() });
@@ -334,9 +338,9 @@ impl SqliteLog {
         plan: &Plan<'_>,
     ) -> Result<(), StoreError> {
         let lease = (plan.next > state.leased).then_some(plan.next.saturating_add(LEASE));
-        let plain = lease.is_none() && !state.strict && plan.made.is_empty() && plan.run.is_none();
-        if plain && plan.new.len() == 1 {
-            return self.write_one(held, plan).await;
+        let script = self.script_of(plan).map_err(|e| explain(self.writer.name(), e))?;
+        if lease.is_none() && !state.strict && plan.made.is_empty() && plan.run.is_none() {
+            return held.run_script(script).await;
         }
         // A lease must survive a power failure before a cursor of it is given out.
         if lease.is_some() || state.strict {
@@ -352,23 +356,7 @@ impl SqliteLog {
         if let Some(lease) = lease {
             set(held, "leased", lease).await?;
         }
-        let mut rows: BTreeMap<u32, Vec<&(Slot, &NewEntry)>> = BTreeMap::new();
-        for row in &plan.new {
-            rows.entry(row.0.generation).or_default().push(row);
-        }
-        for (generation, rows) in rows {
-            for (sql, rows) in self.insert_of(generation).chunks(&rows) {
-                let insert = rows.iter().fold(sqlx::query(sql), |query, row| bind(query, row));
-                held.execute(insert).await?;
-            }
-        }
-        let blocks: Vec<_> = plan.new.chunks(BLOCK).collect();
-        for (sql, blocks) in self.blocks.chunks(&blocks) {
-            let insert = blocks
-                .iter()
-                .fold(sqlx::query(sql), |query, rows| self.bind_block(query, &plan.made, rows));
-            held.execute(insert).await?;
-        }
+        held.run_within(script).await?;
         if let Some(run) = &plan.run {
             self.write_run(held, run).await?;
         }
@@ -393,39 +381,35 @@ impl SqliteLog {
         Ok(())
     }
 
-    /// One entry in one go: what a publisher that waits for each publish is fastest with.
-    async fn write_one(&self, held: &mut Held<'_>, plan: &Plan<'_>) -> Result<(), StoreError> {
-        let Some(row) = plan.new.first() else { return Ok(()) };
-        let entry = self.insert_of(row.0.generation);
-        let (entry, block) = (entry.one(), self.blocks.one());
-        let sql = format!("BEGIN IMMEDIATE; {entry}; {block}; COMMIT");
-        let query = bind(sqlx::query(AssertSqlSafe(sql)), row);
-        let query = self.bind_block(query, &plan.made, &plan.new);
-        held.whole(true)?;
-        held.execute(query).await?;
-        held.whole(false)
-    }
-
-    fn insert_of(&self, generation: u32) -> std::sync::Arc<super::Insert> {
-        let known = self.known();
-        match known.all.get(&generation) {
-            Some(found) => std::sync::Arc::clone(&found.insert),
-            None => Generation::new(generation, 0).insert,
+    /// Inserts the entries and their index.
+    fn script_of(&self, plan: &Plan<'_>) -> Result<Script, sqlx::Error> {
+        let mut script = Script::default();
+        let mut rows: BTreeMap<u32, Vec<&(Slot, &NewEntry)>> = BTreeMap::new();
+        for row in &plan.new {
+            rows.entry(row.0.generation).or_default().push(row);
         }
-    }
-
-    fn bind_block<'q>(
-        &self,
-        query: super::super::database::Query<'q>,
-        made: &[(u32, u64)],
-        rows: &[(Slot, &NewEntry)],
-    ) -> super::super::database::Query<'q> {
-        let slots: Vec<_> = rows.iter().map(|(slot, _)| slot.clone()).collect();
-        let known = self.known();
-        let ends = slots.iter().map(|slot| known.end_of(made, slot.generation)).max();
-        let ends = ends.unwrap_or_default();
-        let last = slots.last().map(|slot| slot.shown.cursor.0).unwrap_or_default();
-        query.bind(last.cast_signed()).bind(clamped(ends)).bind(codec::block(&slots))
+        for (generation, rows) in rows {
+            let rows = rows.iter().map(|(slot, entry)| script::Row {
+                number: slot.shown.cursor.0,
+                id: None,
+                head: codec::log_head(entry),
+                payload: entry.transaction.payload(),
+            });
+            script.insert(&format!("g_{generation} (cursor, head, payload)"), rows)?;
+        }
+        for rows in plan.new.chunks(BLOCK) {
+            let slots: Vec<_> = rows.iter().map(|(slot, _)| slot.clone()).collect();
+            let known = self.known();
+            let ends = slots.iter().map(|slot| known.end_of(&plan.made, slot.generation)).max();
+            let ends = script.bind(clamped(ends.unwrap_or_default()))?;
+            let last = slots.last().map(|slot| slot.shown.cursor.0).unwrap_or_default();
+            let last = script.bind(last.cast_signed())?;
+            let block = script.bind(codec::block(&slots))?;
+            script.add(&format!(
+                "INSERT INTO blocks (last, ends, block) VALUES ({last}, {ends}, {block})"
+            ));
+        }
+        Ok(script)
     }
 
     pub(super) async fn drop_ended(&self, now: WallTime) -> Result<u64, StoreError> {
@@ -534,16 +518,6 @@ fn full(limit: u64) -> StoreError {
 async fn set(held: &mut Held<'_>, name: &'static str, value: u64) -> Result<(), StoreError> {
     let query = sqlx::query("INSERT OR REPLACE INTO meta VALUES (?, ?)");
     held.execute(query.bind(name).bind(value.cast_signed())).await
-}
-
-fn bind<'q>(
-    query: super::super::database::Query<'q>,
-    (slot, entry): &(Slot, &NewEntry),
-) -> super::super::database::Query<'q> {
-    query
-        .bind(slot.shown.cursor.0.cast_signed())
-        .bind(codec::log_head(entry))
-        .bind(entry.transaction.payload().to_vec())
 }
 
 /// Times that `SQLite` compares; what is later than it can say never comes.
