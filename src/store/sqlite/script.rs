@@ -68,9 +68,14 @@ impl Script {
     where
         T: Encode<'q, Sqlite> + Type<Sqlite>,
     {
-        self.bytes += value.size_hint();
         self.arguments.add(value).map_err(sqlx::Error::Encode)?;
         Ok(format!("${}", self.arguments.len()))
+    }
+
+    /// As [`Script::bind`], for what may be large.
+    pub(super) fn bind_bytes(&mut self, bytes: Vec<u8>) -> Result<String, sqlx::Error> {
+        self.bytes += bytes.len();
+        self.bind(bytes)
     }
 
     /// Inserts rows into a table, `into` being its name and columns.
@@ -107,9 +112,10 @@ impl Script {
     fn insert_one(&mut self, into: &str, row: &Row<'_>) -> Result<(), sqlx::Error> {
         let mut values = vec![self.bind(row.number.cast_signed())?];
         if let Some(id) = row.id {
-            values.push(self.bind(id.to_vec())?);
+            values.push(self.bind_bytes(id.to_vec())?);
         }
-        values.extend([self.bind(row.head.clone())?, self.bind(row.payload.to_vec())?]);
+        let (head, payload) = (row.head.clone(), row.payload.to_vec());
+        values.extend([self.bind_bytes(head)?, self.bind_bytes(payload)?]);
         self.add(&format!("INSERT INTO {into} VALUES ({})", values.join(", ")));
         Ok(())
     }
@@ -135,7 +141,7 @@ impl Script {
         }
         places.push(']');
         let number = self.bind(first.number.cast_signed())?;
-        let (bytes, places) = (self.bind(bytes)?, self.bind(places)?);
+        let (bytes, places) = (self.bind_bytes(bytes)?, self.bind(places)?);
         // `substr` counts from 1.
         let (at, head) =
             (format!("(value >> {AT}) + 1"), format!("(value >> {HEAD} & {MAX_HEAD})"));

@@ -404,7 +404,7 @@ impl SqliteLog {
             let ends = script.bind(clamped(ends.unwrap_or_default()))?;
             let last = slots.last().map(|slot| slot.shown.cursor.0).unwrap_or_default();
             let last = script.bind(last.cast_signed())?;
-            let block = script.bind(codec::block(&slots))?;
+            let block = script.bind_bytes(codec::block(&slots))?;
             script.add(&format!(
                 "INSERT INTO blocks (last, ends, block) VALUES ({last}, {ends}, {block})"
             ));
