@@ -20,7 +20,8 @@
 //! write-ahead log, then the file), and half of the time the cores wait: for the disk, and for those
 //! who were answered to publish again. Of 20 us of CPU a publish, `SQLite` has 8, the core and the
 //! publishers 7, and handing over 5. Without the log it would be 0.52 to 0.62 of `raw insert` signed
-//! and 0.64 to 0.84 unsigned, and with all in memory 1.7: a signature over a burst adds some 250 bytes to 1 KiB.
+//! and 0.64 to 0.84 unsigned, and with all in memory 1.7: a signature over a burst adds some 250
+//! bytes to 1 KiB.
 //! Measured and left out, for what they cost: each payload written once, with outbox rows that refer
 //! to the log, brings a tenth; so do pages of 16 KiB, which a lone publish pays for; smaller or
 //! larger batches, or four times as many publishers, next to nothing.
