@@ -489,10 +489,11 @@ pub(super) fn explain(name: &str, error: sqlx::Error) -> StoreError {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    const SETUP: Setup = Setup {
+    /// Of files that are made for a test.
+    pub(in super::super) const SETUP: Setup = Setup {
         synchronous: SqliteSynchronous::Normal,
         page_size: 4096,
         cache_kib: 64,

@@ -122,17 +122,9 @@ impl Drop for Moving {
 mod tests {
     use std::path::Path;
 
-    use sqlx::sqlite::SqliteSynchronous;
-
-    use super::super::database::Setup;
+    use super::super::database::tests::SETUP;
     use super::*;
 
-    const SETUP: Setup = Setup {
-        synchronous: SqliteSynchronous::Normal,
-        page_size: 4096,
-        cache_kib: 64,
-        checkpoint_pages: 1000,
-    };
     const TABLE: &str = "CREATE TABLE t (n INTEGER PRIMARY KEY, bytes BLOB NOT NULL) STRICT";
 
     async fn open(path: &Path) -> Arc<Database> {

@@ -25,7 +25,7 @@ use super::database::{
     Database, Held, Insert, Setup, changed_nothing, damaged, explain, json, risen,
 };
 use super::gone::Gone;
-use super::script::{Row as NewRow, Script};
+use super::script::{self, Script};
 use crate::error::{Source, StoreError, StoreErrorKind};
 use crate::ports::{EntryState, OutboxEntry, QueueSize, TransactionQueue, Which};
 use crate::types::{Transaction, TransactionId, WallTime};
@@ -155,7 +155,7 @@ impl SqliteQueue {
         rows: &'r [(u64, &Transaction)],
         lease: Option<u64>,
     ) -> Result<(), sqlx::Error> {
-        let row = |(seq, transaction): &'r (u64, &Transaction)| NewRow {
+        let row = |(seq, transaction): &'r (u64, &Transaction)| script::Row {
             number: *seq,
             id: Some(*transaction.id().as_bytes()),
             head: codec::head(transaction),

@@ -173,17 +173,11 @@ impl Script {
 #[cfg(test)]
 mod tests {
     use sqlx::Row as _;
-    use sqlx::sqlite::SqliteSynchronous;
 
-    use super::super::database::{Database, Setup};
+    use super::super::database::Database;
+    use super::super::database::tests::SETUP;
     use super::*;
 
-    const SETUP: Setup = Setup {
-        synchronous: SqliteSynchronous::Normal,
-        page_size: 4096,
-        cache_kib: 64,
-        checkpoint_pages: 1000,
-    };
     const TABLES: &str = "\
         CREATE TABLE a (n INTEGER PRIMARY KEY, id BLOB NOT NULL, head BLOB NOT NULL, \
                         payload BLOB NOT NULL) STRICT; \
