@@ -49,10 +49,10 @@ async fn what_one_origin_has_on_disk_counts_after_a_restart() {
         flood.publish("t", payload(n)).await.unwrap();
     }
     let refused = event(&mut events, "a refusal", |event| match event {
-        Event::Refused { reason: Refusal::OverShare, peer, id, .. } => Some((*peer, id.is_some())),
+        Event::TransactionRefused { reason: Refusal::OverShare, peer, .. } => *peer,
         _ => None,
     });
-    assert_eq!(refused.await, (Some(flood.peer_id()), true));
+    assert_eq!(refused.await, flood.peer_id());
     // 31 of them and their headers are half of the store.
     let fits = STORE / 2 / (SIZE as u64 + 128);
     let seen = until(&node, "the rest is refused", |s| {
