@@ -1,16 +1,13 @@
 //! What is handed over again: the same transaction, the same directory, a node that has stopped.
-#![cfg(all(feature = "node", feature = "grpc", feature = "sqlite"))]
-
-mod common;
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use common::{
+use crate::common::{
     builder, identity, next, noise, ready, soon, start, start_beside, stats, stop, until,
 };
+use bytes::Bytes;
 use sorcha_peer::error::{PublishError, ReadyError, ReplicationError, SubscribeError};
 use sorcha_peer::ports::{EntryState, TransactionQueue};
 use sorcha_peer::store::MemoryQueue;
