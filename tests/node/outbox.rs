@@ -1,16 +1,13 @@
 //! The outbox in the hands of the host: flushed in order, dead letters listed, taken back, deleted.
-#![cfg(all(feature = "node", feature = "grpc"))]
-
-mod common;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use async_trait::async_trait;
-use common::{
+use crate::common::{
     address, builder, config_with, event, identity, next, noise, ready, soon, start, start_alone,
     start_beside, stats, stop, until,
 };
+use async_trait::async_trait;
 use futures::StreamExt;
 use sorcha_peer::error::{DeadLetterError, RedeliverError, ReplicationError};
 use sorcha_peer::ports::{EntryState, TransactionQueue, Validator};

@@ -1,17 +1,14 @@
 //! A peer that passed its hello and then misbehaves: what it gets for it, what it costs, and that
 //! nobody else notices.
-#![cfg(all(feature = "node", feature = "grpc"))]
-
-mod common;
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use common::raw::{RawPeer, header, now, push, signed};
-use common::{
+use crate::common::raw::{RawPeer, header, now, push, signed};
+use crate::common::{
     assert_serves, assert_spreads, counters, event, identity, linked_pair, next, noise, ready,
     refusal, start_alone, start_beside, start_with, stats, until, until_peers,
 };
+use bytes::Bytes;
 use sorcha_peer::__private::encode_frame;
 use sorcha_peer::types::{
     Announcement, CloseReason, Counters, Header, Message, Refusal, Signature,

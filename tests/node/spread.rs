@@ -1,12 +1,9 @@
 //! Transactions spread: to every node, once, as they are, whenever they were published and
 //! whoever reads how slowly.
-#![cfg(all(feature = "node", feature = "grpc"))]
-
-mod common;
 
 use std::collections::BTreeSet;
 
-use common::{
+use crate::common::{
     address, assert_spreads, builder, config_with, counters, ids, linked_pair, next, noise,
     payloads, ready, rest, soon, start, start_alone, start_beside, start_with, stats, stop, take,
     until,

@@ -1,16 +1,13 @@
 //! What is handed over again: the same transaction, the same directory, a node that has stopped.
-#![cfg(all(feature = "node", feature = "grpc", feature = "sqlite"))]
-
-mod common;
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use common::{
+use crate::common::{
     builder, identity, next, noise, ready, soon, start, start_beside, stats, stop, until,
 };
+use bytes::Bytes;
 use sorcha_peer::error::{PublishError, ReadyError, ReplicationError, SubscribeError};
 use sorcha_peer::ports::{EntryState, TransactionQueue};
 use sorcha_peer::store::MemoryQueue;
@@ -78,10 +75,7 @@ async fn a_dead_letter_that_is_published_again_is_one_still() {
     let node = start(builder().identity(key).queue(queue.clone())).await;
     let again = repeat(&node, &transaction).await;
     let state = again.status().state;
-    assert!(
-        matches!(&state, PublishState::DeadLetter { reason: r } if *r == reason),
-        "{state:?}"
-    );
+    assert!(matches!(&state, PublishState::DeadLetter { reason: r } if *r == reason), "{state:?}");
     let error = again.replicated(1).await.unwrap_err();
     assert!(matches!(error, ReplicationError::DeadLetter { .. }), "{error}");
     assert_eq!(node.dead_letters(None, 9).await.unwrap().len(), 1);

@@ -1,18 +1,15 @@
 //! Bad input before and during the hello: each gets a typed refusal, a counter and an event, and
 //! the node goes on serving others.
-#![cfg(all(feature = "node", feature = "grpc"))]
-
-mod common;
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use common::raw::{RawPeer, hello};
-use common::{
+use crate::common::raw::{RawPeer, hello};
+use crate::common::{
     address, assert_serves, assert_spreads, builder, config_with, counters, event,
     handshake_refusal, identity, link_refusal, ready, soon, start, start_alone, start_with, stats,
     stop, until, until_peers,
 };
+use bytes::Bytes;
 use futures::future::join_all;
 use sorcha_peer::config::Trust;
 use sorcha_peer::error::{ConnectError, FailureKind};
@@ -133,7 +130,8 @@ async fn a_flood_of_handshakes_is_bounded_and_over_with_its_cause() {
     })
     .await;
     drop(flood);
-    until(&node, "their places are free", |s| s.counters.handshakes_failed == ROOM.into()).await;
+    until(&node, "their places are free", |s| s.counters.handshakes_failed == u64::from(ROOM))
+        .await;
     assert_serves(&node).await;
 }
 

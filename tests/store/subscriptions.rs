@@ -1,15 +1,12 @@
 //! Subscriptions by cursor: names whose place the store keeps, gaps, cursors of elsewhere, stores
 //! whose pages end early.
-#![cfg(all(feature = "node", feature = "sqlite"))]
-
-#[path = "common/store.rs"]
-mod store;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::hooked::{Hooked, Hooks, alone};
 use async_trait::async_trait;
 use sorcha_peer::error::{AckError, StoreError, StoreErrorKind, SubscribeError};
 use sorcha_peer::ports::{LogEntry, Page, TransactionStore};
@@ -18,7 +15,6 @@ use sorcha_peer::types::{Cursor, Topic, WallTime};
 use sorcha_peer::{
     Delivery, DurableSubscription, Identity, Item, PeerNode, SqliteStorage, StartAt,
 };
-use store::{Hooked, Hooks, alone};
 use tokio::time::Instant;
 
 const HANG: Duration = Duration::from_mins(1);

@@ -1,5 +1,4 @@
 //! What the node tests share: quick nodes on loopback, and waiting for what is observable.
-#![allow(dead_code, reason = "each test file uses a part of this")]
 
 pub(crate) mod raw;
 

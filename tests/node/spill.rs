@@ -1,13 +1,12 @@
 //! A large payload that loses its source half-way: its room is given to others, and it is fetched on
 //! from where it was, also by the next process.
-#![cfg(all(feature = "node", feature = "grpc", feature = "sqlite"))]
-
-mod common;
 
 use std::path::Path;
 
-use common::raw::{RawPeer, header, signed};
-use common::{builder, config_with, counters, identity, next, noise, soon, start, stop, until};
+use crate::common::raw::{RawPeer, header, signed};
+use crate::common::{
+    builder, config_with, counters, identity, next, noise, soon, start, stop, until,
+};
 use sorcha_peer::types::{
     Head, Message, Offer, PIECE_BYTES, Piece, PieceRange, Proofs, Reservation,
 };

@@ -1,13 +1,10 @@
 //! Stores that fail: accepted stays accepted, the rest is a typed error, and the node says so.
-#![cfg(feature = "node")]
-
-#[path = "common/store.rs"]
-mod store;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
+use crate::hooked::{Hooked, Hooks, alone, delivered};
 use async_trait::async_trait;
 use bytes::Bytes;
 use sorcha_peer::error::{BanError, PublishError, ReadyError, StoreError, StoreErrorKind};
@@ -21,7 +18,6 @@ use sorcha_peer::types::{
     Cursor, Header, PeerId, Signature, Topic, Transaction, TransactionId, WallTime,
 };
 use sorcha_peer::{Config, Event, Identity, Outcome, PeerNode};
-use store::{Hooked, Hooks, alone, delivered};
 use tokio::sync::Notify;
 
 /// Fails when it is told to.

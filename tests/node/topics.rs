@@ -1,8 +1,5 @@
 //! Topics over real sockets: an edge gets what it wants and what is asked for behind it, and no
 //! payload of another topic travels to it.
-#![cfg(all(feature = "node", feature = "grpc", feature = "sqlite"))]
-
-mod common;
 
 use std::collections::BTreeSet;
 
@@ -10,9 +7,9 @@ use sorcha_peer::config::Role;
 use sorcha_peer::types::LinkStatus;
 use sorcha_peer::{Event, PeerNode, SqliteStorage, StartAt, TransactionId};
 
-use common::{
-    address, config_with, counters, event, ids, next, ready, start, start_alone, stats, stop, take,
-    until, until_peers,
+use crate::common::{
+    address, config_with, counters, event, identity, ids, next, ready, soon, start, start_alone,
+    stats, stop, take, until, until_peers,
 };
 
 async fn start_edge(relay: &PeerNode, topics: &[&str]) -> PeerNode {
@@ -86,7 +83,7 @@ async fn an_edge_remembers_topics_over_a_restart_and_a_durable_subscription_coun
     let open = || async {
         let storage = SqliteStorage::open(dir.path()).await.expect("storage");
         let config = config_with(|config| config.gossip.role = Role::Edge);
-        let builder = PeerNode::builder().config(config).identity(common::identity(9));
+        let builder = PeerNode::builder().config(config).identity(identity(9));
         let node = start(builder.storage(storage.clone()).bootstrap([address(&relay)])).await;
         ready(&node, 1).await;
         (node, storage)
@@ -97,7 +94,7 @@ async fn an_edge_remembers_topics_over_a_restart_and_a_durable_subscription_coun
     let mut reds =
         edge.subscribe_durable("r", "red", StartAt::Earliest).await.expect("a subscription");
     for _ in 0..5 {
-        common::soon("a delivery", reds.next()).await.expect("an item");
+        soon("a delivery", reds.next()).await.expect("an item");
     }
     assert_eq!(stats(&edge).await.retained, 5);
     drop(reds);

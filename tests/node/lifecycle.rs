@@ -1,20 +1,17 @@
 //! A node from start to end, and the next one of the same identity: readiness, events, limits of
 //! the host's own doing, the validator, shutdown and restart.
-#![cfg(all(feature = "node", feature = "grpc"))]
-
-mod common;
 
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
-use common::raw::RawPeer;
-use common::{
+use crate::common::raw::RawPeer;
+use crate::common::{
     HANG, address, assert_serves, assert_spreads, builder, config_with, counters, event, identity,
     ids, link_refusal, linked_pair, next, noise, ready, refusal, rest, soon, start, start_alone,
     start_beside, start_with, stats, stop, take, until,
 };
+use async_trait::async_trait;
 use futures::future::join_all;
 use sorcha_peer::error::{PublishError, ReadyError, StartError, StoreErrorKind};
 use sorcha_peer::ports::{TransactionQueue, Validator};

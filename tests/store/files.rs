@@ -1,14 +1,11 @@
 //! Files after what should not happen: what was accepted stays accepted, the rest is a typed error.
-#![cfg(all(feature = "node", feature = "sqlite"))]
-
-#[path = "common/store.rs"]
-mod store;
 
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::hooked::{alone, delivered};
 use bytes::Bytes;
 use sorcha_peer::error::StoreErrorKind;
 use sorcha_peer::ports::{EntryFilter, NewEntry, StoredPeer};
@@ -16,7 +13,6 @@ use sorcha_peer::types::{Cursor, Header, PeerId, Signature, Topic, Transaction, 
 use sorcha_peer::{Identity, Item, SqliteStorage, StartAt};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection};
-use store::{alone, delivered};
 
 const FILES: [&str; 3] = ["peers.db", "tx_queue.db", "transactions.db"];
 

@@ -1,5 +1,4 @@
 //! A log in memory that a test can make do otherwise, and a node that meets nobody.
-#![allow(dead_code, reason = "each test file uses a part of this")]
 
 use std::fmt;
 use std::sync::Arc;

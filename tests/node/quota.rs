@@ -1,12 +1,9 @@
 //! One origin does not fill a bounded store, also not over a restart.
-#![cfg(all(feature = "node", feature = "grpc", feature = "sqlite"))]
-
-mod common;
 
 use std::path::Path;
 use std::sync::Arc;
 
-use common::{address, builder, config_with, event, identity, ready, start, stop, until};
+use crate::common::{address, builder, config_with, event, identity, ready, start, stop, until};
 use sorcha_peer::error::PublishError;
 use sorcha_peer::ports::TransactionStore;
 use sorcha_peer::store::MemoryTransactionStore;

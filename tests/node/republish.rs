@@ -1,17 +1,14 @@
 //! What was published while its node was alone for longer than transactions live, and what is
 //! published again on purpose.
-#![cfg(all(feature = "node", feature = "grpc", feature = "sqlite"))]
-
-mod common;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use common::{
+use crate::common::{
     address, builder, event, identity, next, noise, ready, soon, start, start_alone, stats, stop,
     until,
 };
+use bytes::Bytes;
 use sorcha_peer::error::{InvalidTransaction, PublishError};
 use sorcha_peer::ports::TransactionQueue;
 use sorcha_peer::store::MemoryQueue;
