@@ -1,7 +1,7 @@
 //! Peers that would have one core do, keep or wait for more than they are worth.
 
-use super::liars::{LIAR, gauge, invented, single_node, signed};
-use super::single_node::{SingleNode, START, transaction};
+use super::liars::{LIAR, gauge, invented, signed, single_node};
+use super::single_node::{START, SingleNode, transaction};
 use super::*;
 use crate::config::Config;
 use crate::protocol::{Input, Judgement};
@@ -120,7 +120,8 @@ fn yours() -> Message {
 #[test]
 fn sessions_for_nothing_keep_their_pause() {
     // Each answer that brought a demand with it was asked again at once.
-    let mut node = SingleNode::new(1, &Config::lan(), (0..40).map(|n| transaction(n, 1000)).collect());
+    let mut node =
+        SingleNode::new(1, &Config::lan(), (0..40).map(|n| transaction(n, 1000)).collect());
     let mut now = secs(1);
     let liar = node.meet(now, LIAR);
     let mut questions = 0;
@@ -137,7 +138,8 @@ fn sessions_for_nothing_keep_their_pause() {
 
 #[test]
 fn a_session_that_drags_on_keeps_nobody_else_from_being_compared() {
-    let mut node = SingleNode::new(1, &Config::lan(), (0..40).map(|n| transaction(n, 1000)).collect());
+    let mut node =
+        SingleNode::new(1, &Config::lan(), (0..40).map(|n| transaction(n, 1000)).collect());
     let mut now = secs(1);
     let (liar, honest) = (node.meet(now, LIAR), node.meet(now, 3));
     let (mut dragged, mut compared, mut answer_at) = (None, Vec::new(), now);
@@ -214,7 +216,8 @@ fn a_new_link_brings_no_new_places() {
 
 #[test]
 fn a_new_link_brings_no_new_answers() {
-    let mut node = SingleNode::new(1, &Config::lan(), (0..40).map(|n| transaction(n, 1000)).collect());
+    let mut node =
+        SingleNode::new(1, &Config::lan(), (0..40).map(|n| transaction(n, 1000)).collect());
     let now = secs(1);
     let mut answered = 0;
     for link in 100..200 {

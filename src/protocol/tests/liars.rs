@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 
-use super::single_node::{SingleNode, START, transaction};
+use super::single_node::{START, SingleNode, transaction};
 use super::*;
 use crate::config::Config;
 use crate::identity::Identity;

@@ -123,8 +123,8 @@ fn slot(span: u64) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use crate::sim::rng::SimRng;
     use super::*;
+    use crate::sim::rng::SimRng;
 
     #[test]
     fn equal_times_keep_their_order() {

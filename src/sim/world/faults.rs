@@ -123,9 +123,7 @@ impl World {
             }
         }
         let nodes = &self.nodes;
-        let cut = |p: &Pipe| {
-            nodes[p.ends[0].node].partition != nodes[p.ends[1].node].partition
-        };
+        let cut = |p: &Pipe| nodes[p.ends[0].node].partition != nodes[p.ends[1].node].partition;
         self.faults.partitions += u64::from(self.pipes.iter().any(|(_, p)| cut(p)));
         self.let_arrive();
     }
@@ -141,9 +139,7 @@ impl World {
     /// What is held back where nothing is cut arrives.
     fn let_arrive(&mut self) {
         let nodes = &self.nodes;
-        let whole = |p: &Pipe| {
-            nodes[p.ends[0].node].partition == nodes[p.ends[1].node].partition
-        };
+        let whole = |p: &Pipe| nodes[p.ends[0].node].partition == nodes[p.ends[1].node].partition;
         let pipes = self.pipes.iter().filter(|(_, p)| whole(p)).map(|(pipe, _)| pipe);
         for pipe in pipes.collect::<Vec<_>>() {
             for side in [0, 1] {

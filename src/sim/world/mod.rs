@@ -19,13 +19,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-pub use self::faults::Disk;
-pub use self::node::Delivery;
 use self::delivery_stats::{CoverageTable, Figures};
 use self::digest::Digest;
 use self::event::Event;
 use self::event_queue::EventQueue;
+pub use self::faults::Disk;
 use self::latency::Latencies;
+pub use self::node::Delivery;
 use self::node::{Node, endpoint};
 use self::pipe::Pipes;
 use super::check::{self, Checker, Seen, Violation};

@@ -17,8 +17,8 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteRow, SqliteSync
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Sqlite};
 use tokio::sync::{Mutex, MutexGuard};
 
-use super::checkpointer::{BEHIND, Checkpointer};
 use super::bulk_insert::BulkInsert;
+use super::checkpointer::{BEHIND, Checkpointer};
 use crate::error::{Source, StoreError, StoreErrorKind};
 
 /// A query with its arguments.

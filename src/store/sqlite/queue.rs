@@ -20,12 +20,12 @@ use sqlx::sqlite::{SqliteRow, SqliteSynchronous};
 use tokio::sync::Mutex;
 
 use super::DirLock;
+use super::bulk_insert::{self, BulkInsert};
 use super::codec;
 use super::database::{
     Database, Held, Insert, Setup, changed_nothing, damaged, explain, json, risen,
 };
 use super::tombstones::Tombstones;
-use super::bulk_insert::{self, BulkInsert};
 use crate::error::{Source, StoreError, StoreErrorKind};
 use crate::ports::{EntryFilter, EntryState, OutboxEntry, QueueSize, TransactionQueue};
 use crate::types::{Transaction, TransactionId, WallTime};

@@ -12,9 +12,9 @@ use super::{SqliteLog, State, locked};
 use crate::error::{Source, StoreError, StoreErrorKind};
 use crate::ports::{LogEntry, NewEntry};
 use crate::store::gap_index::GapIndex;
+use crate::store::sqlite::bulk_insert::{self, BulkInsert};
 use crate::store::sqlite::codec::{self, Slot};
 use crate::store::sqlite::database::{Held, changed_nothing, damaged, explain, json, risen};
-use crate::store::sqlite::bulk_insert::{self, BulkInsert};
 use crate::store::stored_size;
 use crate::types::{Cursor, TransactionId, WallTime};
 
