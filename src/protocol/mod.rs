@@ -32,6 +32,8 @@ mod reconcile;
 mod rng;
 mod serve;
 mod spread;
+#[cfg(test)]
+mod tests;
 mod timers;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -52,9 +54,9 @@ pub use io::{
     CallId, ConnectFailure, DialId, Input, Judgement, LinkView, Output, PartialOp, PublishRefusal,
     Queued, Restored, Ticket,
 };
+pub use outbox::GivenUp;
 #[cfg(feature = "node")]
 pub(crate) use outbox::RENEWALS;
-pub use outbox::{GivenUp, Place, Reached};
 
 /// How often expired transactions and bans are looked for.
 const EXPIRE_EVERY: Duration = Duration::from_secs(10);

@@ -9,7 +9,7 @@ mod verify;
 
 pub(super) use announce::FetchState;
 
+pub(super) use announce::{Holds, MAX_HEARD, Pending, Source, Stage};
 #[cfg(any(test, feature = "sim"))]
 pub(super) use announce::{MAX_PENDING, MAX_REFUSED};
-pub(super) use announce::{Holds, MAX_HEARD, Pending, Source, Stage};
 pub(super) use request::{Asks, MAX_ASKED};

@@ -20,14 +20,14 @@ use sqlx::sqlite::{SqliteRow, SqliteSynchronous};
 use tokio::sync::Mutex;
 
 use super::DirLock;
+use super::bulk_insert::{self, BulkInsert};
 use super::codec;
 use super::database::{
     Database, Held, Insert, Setup, changed_nothing, damaged, explain, json, risen,
 };
-use super::gone::Gone;
-use super::script::{self, Script};
+use super::tombstones::Tombstones;
 use crate::error::{Source, StoreError, StoreErrorKind};
-use crate::ports::{EntryState, OutboxEntry, QueueSize, TransactionQueue, Which};
+use crate::ports::{EntryFilter, EntryState, OutboxEntry, QueueSize, TransactionQueue};
 use crate::types::{Transaction, TransactionId, WallTime};
 
 const MIGRATIONS: &[&str] = &[include_str!("migrations/queue/1.sql")];
@@ -60,7 +60,7 @@ struct State {
     sure: bool,
     /// Whether commits may have been left without `FULL`.
     relaxed: bool,
-    gone: Gone,
+    gone: Tombstones,
 }
 
 /// Keys and sequence numbers of all entries. A key may stand for several ids, so what is found is a
@@ -116,7 +116,7 @@ impl SqliteQueue {
         };
         let mut held = queue.database.lock().await?;
         let mut state = queue.state.lock().await;
-        state.gone = Gone::open(path.with_extension("gone"));
+        state.gone = Tombstones::open(path.with_extension("gone"));
         reload(&mut held, &mut state).await?;
         // What was leased may have been given out.
         state.next = state.next.max(state.leased + 1);
@@ -142,29 +142,29 @@ impl SqliteQueue {
             state.relaxed = false;
         }
         let lease = (*last > state.leased).then_some(last.saturating_add(LEASE));
-        let mut script = Script::default();
-        let filled = Self::fill(&mut script, rows, lease);
+        let mut bulk = BulkInsert::default();
+        let filled = Self::fill(&mut bulk, rows, lease);
         filled.map_err(|e| explain(self.database.name(), e))?;
-        held.run_script(script).await?;
+        held.run_bulk(bulk).await?;
         state.leased = lease.unwrap_or(state.leased);
         Ok(())
     }
 
     fn fill<'r>(
-        script: &mut Script,
+        bulk: &mut BulkInsert,
         rows: &'r [(u64, &Transaction)],
         lease: Option<u64>,
     ) -> Result<(), sqlx::Error> {
-        let row = |(seq, transaction): &'r (u64, &Transaction)| script::Row {
+        let row = |(seq, transaction): &'r (u64, &Transaction)| bulk_insert::Row {
             number: *seq,
             id: Some(*transaction.id().as_bytes()),
             head: codec::head(transaction),
             payload: transaction.payload(),
         };
-        script.insert("outbox (seq, id, head, payload)", rows.iter().map(row))?;
+        bulk.insert("outbox (seq, id, head, payload)", rows.iter().map(row))?;
         if let Some(lease) = lease {
-            let lease = script.bind(lease.cast_signed())?;
-            script.add(&format!("INSERT OR REPLACE INTO meta VALUES ('leased', {lease})"));
+            let lease = bulk.bind(lease.cast_signed())?;
+            bulk.add(&format!("INSERT OR REPLACE INTO meta VALUES ('leased', {lease})"));
         }
         Ok(())
     }
@@ -437,7 +437,7 @@ impl TransactionQueue for SqliteQueue {
 
     async fn load(
         &self,
-        which: Which,
+        filter: EntryFilter,
         after: Option<u64>,
         max_entries: usize,
         max_bytes: usize,
@@ -445,21 +445,21 @@ impl TransactionQueue for SqliteQueue {
         let state = &*self.state.lock().await;
         let mut held = self.database.lock().await?;
         held.begin_reading().await?;
-        let (sizes, rows) = match which {
-            Which::All => (
+        let (sizes, rows) = match filter {
+            EntryFilter::All => (
                 "SELECT seq, length(payload) FROM outbox WHERE seq > ? ORDER BY seq LIMIT ?",
                 "SELECT outbox.seq, head, payload, attempts, due, reason, since \
                  FROM outbox LEFT JOIN states USING (seq) \
                  WHERE outbox.seq > ? AND outbox.seq <= ? ORDER BY outbox.seq",
             ),
-            Which::Waiting => (
+            EntryFilter::Waiting => (
                 "SELECT outbox.seq, length(payload) FROM outbox LEFT JOIN states USING (seq) \
                  WHERE outbox.seq > ? AND reason IS NULL ORDER BY outbox.seq LIMIT ?",
                 "SELECT outbox.seq, head, payload, attempts, due, reason, since \
                  FROM outbox LEFT JOIN states USING (seq) \
                  WHERE outbox.seq > ? AND outbox.seq <= ? AND reason IS NULL ORDER BY outbox.seq",
             ),
-            Which::Dead => (
+            EntryFilter::Dead => (
                 "SELECT states.seq, length(payload) FROM states JOIN outbox USING (seq) \
                  WHERE states.seq > ? AND reason IS NOT NULL ORDER BY states.seq LIMIT ?",
                 "SELECT outbox.seq, head, payload, attempts, due, reason, since \
@@ -656,7 +656,7 @@ mod tests {
         assert!(!seqs.contains(&seq));
         assert_eq!(queue.append(&all[2..]).await.unwrap(), [seq], "now it is known");
         queue.update(&[(third, dead)]).await.unwrap();
-        assert_eq!(queue.load(Which::Dead, None, 9, 99).await.unwrap()[0].seq, seq);
+        assert_eq!(queue.load(EntryFilter::Dead, None, 9, 99).await.unwrap()[0].seq, seq);
         queue.remove(&[third]).await.unwrap();
         assert_eq!(queue.get(&third).await.unwrap(), None);
         assert_eq!(queue.get(&all[0].id()).await.unwrap().unwrap().seq, seqs[0]);
@@ -702,10 +702,10 @@ mod tests {
         writing.begin().await.unwrap();
 
         let only_the_third = async |queue: &SqliteQueue| {
-            let left = queue.load(Which::All, None, 1, 99).await.unwrap();
+            let left = queue.load(EntryFilter::All, None, 1, 99).await.unwrap();
             assert_eq!((left.len(), left[0].seq, &left[0].transaction), (1, seqs[2], &all[2]));
-            assert!(queue.load(Which::All, Some(seqs[2]), 1, 99).await.unwrap().is_empty());
-            assert!(queue.load(Which::Dead, None, 9, 99).await.unwrap().is_empty());
+            assert!(queue.load(EntryFilter::All, Some(seqs[2]), 1, 99).await.unwrap().is_empty());
+            assert!(queue.load(EntryFilter::Dead, None, 9, 99).await.unwrap().is_empty());
             let size = queue.size().await.unwrap();
             assert_eq!((size.waiting, size.dead), (1, 0));
             assert_eq!(queue.get(&all[0].id()).await.unwrap(), None);
@@ -727,7 +727,7 @@ mod tests {
         let rows = "SELECT count(*) FROM outbox";
         let rows = queue.database.lock().await.unwrap().ask::<i64>(sqlx::query(rows)).await;
         assert_eq!(rows.unwrap(), Some(2), "nothing stays behind");
-        assert!(Gone::open(path.with_extension("gone")).is_empty());
+        assert!(Tombstones::open(path.with_extension("gone")).is_empty());
     }
 
     #[tokio::test]
@@ -754,6 +754,6 @@ mod tests {
         let mut held = queue.database.lock().await.unwrap();
         assert_eq!(held.ask::<i64>(sqlx::query(level)).await.unwrap(), Some(2));
         drop(held);
-        assert_eq!(queue.load(Which::All, None, 9, 99).await.unwrap()[0].transaction, all[2]);
+        assert_eq!(queue.load(EntryFilter::All, None, 9, 99).await.unwrap()[0].transaction, all[2]);
     }
 }

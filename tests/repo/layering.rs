@@ -1,0 +1,388 @@
+//! The architecture as a test: imports go one way, the core cannot reach the world, adapters are
+//! named in one place, and files stay short.
+//!
+//! Reads the text of `src/`, without comments, tests and generated code. Every rule is shown to
+//! bite on an example of what it forbids.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Which modules each module of the crate root may name, itself apart.
+const MAY_NAME: &[(&str, &[&str])] = &[
+    ("types", &[]),
+    ("error", &["types"]),
+    ("config", &["types", "error"]),
+    ("identity", &["types", "error"]),
+    ("ports", &["types", "error"]),
+    ("wire", &["types", "error"]),
+    ("protocol", &["types", "error", "config"]),
+    ("transport", &["types", "error", "config", "identity", "ports", "wire"]),
+    ("store", &["types", "error", "ports", "wire"]),
+    ("nat", &["types", "error", "ports", "wire"]),
+    ("testing", &["types", "error", "identity", "ports"]),
+    ("sim", &["types", "error", "config", "identity", "protocol"]),
+    ("monitor", &["types", "error", "config", "node"]),
+    (
+        "node",
+        &[
+            "types",
+            "error",
+            "config",
+            "identity",
+            "ports",
+            "wire",
+            "protocol",
+            "transport",
+            "store",
+            "nat",
+            "monitor",
+        ],
+    ),
+];
+
+/// Modules whose content is named, outside of them, in [`ASSEMBLY`] only.
+const ADAPTERS: &[&str] = &["transport", "store", "nat"];
+const ASSEMBLY: &str = "node/builder.rs";
+
+/// How adapters are called, to catch them where a re-export hides the module.
+const ADAPTER_NAMES: &[&str] = &[
+    "GrpcTransport",
+    "GrpcOptions",
+    "MemoryNetwork",
+    "MemoryPeerStore",
+    "MemoryQueue",
+    "MemoryTransactionStore",
+    "MemoryTransport",
+    "RestTransport",
+    "SqliteStorage",
+    "StunProber",
+    "WebSocketTransport",
+];
+
+/// What would let the core reach the world, or make two runs differ.
+const FORBIDDEN_IN_PROTOCOL: &[&str] = &[
+    "tokio",
+    "async",
+    "await",
+    "TcpStream",
+    "TcpListener",
+    "UdpSocket",
+    "ToSocketAddrs",
+    "fs",
+    "File",
+    "env",
+    "thread",
+    "Instant",
+    "SystemTime",
+    "getrandom",
+    "OsRng",
+    "Mutex",
+    "RwLock",
+    "RefCell",
+    "HashSet",
+    "RandomState",
+    "unbounded",
+    "unbounded_channel",
+];
+/// The one file of the core that may hash: with a key of its own, and no way to iterate.
+const KEYED_MAP: &str = "protocol/id_map.rs";
+
+const MAX_LINES: usize = 600;
+
+/// One source file, as the rules see it.
+struct Source {
+    /// Relative to `src/`.
+    path: String,
+    code: String,
+}
+
+impl Source {
+    fn new(path: &str, text: &str) -> Self {
+        Self { path: path.to_owned(), code: code_of(text) }
+    }
+
+    /// The path of modules that the file is.
+    fn modules(&self) -> Vec<&str> {
+        let path = self.path.trim_end_matches(".rs").trim_end_matches("/mod");
+        path.split('/').collect()
+    }
+
+    fn words(&self) -> impl Iterator<Item = &str> {
+        self.code.split(|c: char| !is_word(c)).filter(|word| !word.is_empty())
+    }
+
+    fn names(&self, word: &str) -> bool {
+        self.words().any(|found| found == word)
+    }
+
+    /// The modules of the crate root that it names, by `crate::` or by `super::`.
+    fn imports(&self) -> BTreeSet<String> {
+        let tokens = tokens(&self.code);
+        let mut found = BTreeSet::new();
+        for (at, token) in tokens.iter().enumerate() {
+            let ups = match *token {
+                "crate" => usize::MAX,
+                "super" if at < 2 || tokens[at - 2] != "super" => {
+                    1 + tokens[at + 1..].chunks(2).take_while(|c| *c == ["::", "super"]).count()
+                }
+                _ => continue,
+            };
+            if ups < self.modules().len() {
+                continue;
+            }
+            let skipped = if ups == usize::MAX { 1 } else { 2 * ups - 1 };
+            let rest = &tokens[at + skipped..];
+            if rest.first() == Some(&"::") {
+                found.extend(heads(&rest[1..]));
+            }
+        }
+        found
+    }
+}
+
+fn is_word(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
+}
+
+/// Words and `::`, and each other sign alone.
+fn tokens(code: &str) -> Vec<&str> {
+    let mut tokens = Vec::new();
+    let mut rest = code.trim_start();
+    while let Some(first) = rest.chars().next() {
+        let length = if is_word(first) {
+            rest.find(|c| !is_word(c)).unwrap_or(rest.len())
+        } else if rest.starts_with("::") {
+            2
+        } else {
+            first.len_utf8()
+        };
+        tokens.push(&rest[..length]);
+        rest = rest[length..].trim_start();
+    }
+    tokens
+}
+
+/// What stands first behind `crate::`: one name, or the first of each path of a group.
+fn heads(tokens: &[&str]) -> Vec<String> {
+    if tokens.first() != Some(&"{") {
+        return tokens.first().map(|name| (*name).to_owned()).into_iter().collect();
+    }
+    let mut names = Vec::new();
+    let mut depth = 0;
+    for pair in tokens.windows(2) {
+        match pair[0] {
+            "{" => depth += 1,
+            "}" => depth -= 1,
+            _ => {}
+        }
+        if depth == 0 {
+            break;
+        }
+        if depth == 1 && matches!(pair[0], "{" | ",") {
+            names.push(pair[1].to_owned());
+        }
+    }
+    names
+}
+
+/// Without comments, without blank lines, and without the tests at the end.
+fn code_of(text: &str) -> String {
+    let end = text.find("#[cfg(test)]\nmod tests {").unwrap_or(text.len());
+    let lines = text[..end].lines().filter_map(|line| {
+        let code = line.split_once("// ").map_or(line, |(code, _)| code);
+        let code = if code.trim_start().starts_with("//") { "" } else { code };
+        (!code.trim().is_empty()).then(|| format!("{code}\n"))
+    });
+    lines.collect()
+}
+
+fn one_way(source: &Source) -> Vec<String> {
+    let modules = source.modules();
+    let own = modules[0];
+    if own == "lib" {
+        return Vec::new();
+    }
+    let Some((_, allowed)) = MAY_NAME.iter().find(|(name, _)| *name == own) else {
+        return vec![format!("{}: tests/repo/layering.rs does not know {own}", source.path)];
+    };
+    let known = |name: &str| MAY_NAME.iter().any(|(module, _)| *module == name);
+    let wrong = |name: &String| {
+        let name = name.as_str();
+        name != own && known(name) && !allowed.contains(&name)
+    };
+    let imports = source.imports().into_iter().filter(wrong);
+    imports.map(|name| format!("{} names {name}", source.path)).collect()
+}
+
+fn adapters_in_one_place(source: &Source) -> Vec<String> {
+    let own = source.modules()[0];
+    if source.path == ASSEMBLY || own == "lib" || ADAPTERS.contains(&own) {
+        return Vec::new();
+    }
+    let imports = source.imports();
+    let modules = ADAPTERS.iter().filter(|name| imports.contains(**name));
+    let names = ADAPTER_NAMES.iter().filter(|name| source.names(name));
+    modules.chain(names).map(|name| format!("{} names {name}", source.path)).collect()
+}
+
+fn the_core_is_pure(source: &Source) -> Vec<String> {
+    if source.modules()[0] != "protocol" {
+        return Vec::new();
+    }
+    let mut wrong: Vec<_> =
+        FORBIDDEN_IN_PROTOCOL.iter().filter(|word| source.names(word)).copied().collect();
+    if source.names("HashMap") && source.path != KEYED_MAP {
+        wrong.push("HashMap");
+    }
+    wrong.into_iter().map(|word| format!("{} names {word}", source.path)).collect()
+}
+
+fn files_are_short(source: &Source) -> Vec<String> {
+    let lines = source.code.lines().count();
+    let wrong = (lines > MAX_LINES).then(|| format!("{} has {lines} lines", source.path));
+    wrong.into_iter().collect()
+}
+
+/// All sources but generated ones and files of tests.
+fn sources() -> Vec<Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let relative = |path: &PathBuf| {
+        let path = path.strip_prefix(&root).expect("a path below src");
+        path.to_str().expect("a plain name").replace('\\', "/")
+    };
+    let files = walkdir::WalkDir::new(&root).sort_by_file_name().into_iter();
+    let files = files.map(|entry| entry.expect("a readable tree").into_path());
+    let sources: Vec<_> = files
+        .filter(|path| path.extension().is_some_and(|e| e == "rs"))
+        .map(|path| (relative(&path), path))
+        .filter(|(name, _)| !name.contains("/generated/") && !name.contains("/tests"))
+        .map(|(name, path)| Source::new(&name, &fs::read_to_string(path).expect("a source file")))
+        .collect();
+    assert!(sources.len() > 50, "only {} files found", sources.len());
+    sources
+}
+
+fn assert_all(rule: fn(&Source) -> Vec<String>) {
+    let wrong: Vec<_> = sources().iter().flat_map(rule).collect();
+    assert!(wrong.is_empty(), "see design.md, section 2:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn imports_go_one_way() {
+    assert_all(one_way);
+}
+
+#[test]
+fn adapters_are_named_in_the_builder_only() {
+    assert_all(adapters_in_one_place);
+}
+
+#[test]
+fn the_core_cannot_reach_the_world() {
+    assert_all(the_core_is_pure);
+}
+
+#[test]
+fn no_file_is_too_long() {
+    assert_all(files_are_short);
+}
+
+/// The crates that the library is built of with these features.
+fn crates(arguments: &[&str]) -> BTreeSet<String> {
+    let output = Command::new(env!("CARGO"))
+        .args(["tree", "--offline", "--locked", "-e", "normal", "--prefix", "none"])
+        .args(arguments)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .expect("cargo runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).expect("names of crates");
+    text.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_core_alone_needs_no_runtime() {
+    let needs = |of: &BTreeSet<String>| {
+        let heavy = ["tokio", "hyper", "tonic", "rustls", "sqlx"];
+        heavy.iter().filter(|name| of.contains(**name)).count()
+    };
+    assert_eq!(needs(&crates(&["--no-default-features"])), 0);
+    assert_eq!(needs(&crates(&[])), 5, "the names are right");
+}
+
+fn bites(rule: fn(&Source) -> Vec<String>, path: &str, text: &str) -> bool {
+    !rule(&Source::new(path, text)).is_empty()
+}
+
+#[test]
+fn the_rule_of_imports_bites() {
+    let forbidden = [
+        ("types/id.rs", "use crate::error::ConfigError;"),
+        ("types/id.rs", "fn f() -> crate::config::Config {}"),
+        ("protocol/mod.rs", "use crate::ports::Transport;"),
+        ("protocol/mod.rs", "use crate::{types::PeerId, node::PeerNode};"),
+        ("protocol/mod.rs", "use crate::{\n    types::{PeerId, Topic},\n    wire,\n};"),
+        ("protocol/spread/push.rs", "use super::super::node;"),
+        ("identity.rs", "use super::config::Config;"),
+        ("ports/transport.rs", "use crate :: config :: Config;"),
+        ("node/driver.rs", "use crate::sim::Network;"),
+        ("sim/mod.rs", "use crate::node::PeerNode;"),
+        ("novelty/mod.rs", ""),
+    ];
+    for (path, text) in forbidden {
+        assert!(bites(one_way, path, text), "{path}: {text}");
+    }
+    let fine = [
+        ("types/id.rs", "use super::hex;"),
+        ("protocol/spread/push.rs", "use super::{log::Entry, Protocol};"),
+        ("transport/grpc/server.rs", "use super::super::tls; use crate::{config, error};"),
+        ("node/driver.rs", "use crate::protocol::Protocol; // not crate::sim::Network"),
+        ("types/id.rs", "/// [`crate::node`]\nfn f() {}"),
+        ("types/id.rs", "#[cfg(test)]\nmod tests {\n    use crate::identity::Identity;\n}"),
+        ("lib.rs", "pub use crate::node::PeerNode;"),
+    ];
+    for (path, text) in fine {
+        assert!(!bites(one_way, path, text), "{path}: {text}");
+    }
+}
+
+#[test]
+fn the_rule_of_adapters_bites() {
+    let import = "use crate::store::MemoryQueue;";
+    assert!(bites(adapters_in_one_place, "node/handle.rs", import));
+    assert!(bites(adapters_in_one_place, "node/handle.rs", "use crate::transport;"));
+    assert!(bites(adapters_in_one_place, "monitor/mod.rs", "use crate::SqliteStorage;"));
+    assert!(!bites(adapters_in_one_place, ASSEMBLY, import));
+    assert!(!bites(adapters_in_one_place, "store/mod.rs", import));
+}
+
+#[test]
+fn the_rule_of_the_core_bites() {
+    let forbidden = [
+        "use tokio::sync::mpsc;",
+        "use std::time::{Duration, Instant};",
+        "use std::collections::{BTreeMap, HashMap};",
+        "let x = std::fs::read(path);",
+        "async fn f() {}",
+        "static X: std::sync::Mutex<u8>;",
+    ];
+    for text in forbidden {
+        assert!(bites(the_core_is_pure, "protocol/spread/push.rs", text), "{text}");
+        assert!(!bites(the_core_is_pure, "node/driver.rs", text), "{text}");
+    }
+    assert!(!bites(the_core_is_pure, KEYED_MAP, "use hashbrown::HashMap;"));
+    assert!(!bites(the_core_is_pure, "protocol/io.rs", "let instant = 1; // Instant"));
+}
+
+#[test]
+fn the_rule_of_length_bites() {
+    let code = |lines| "let x = 1;\n".repeat(lines);
+    assert!(bites(files_are_short, "a.rs", &code(MAX_LINES + 1)));
+    assert!(!bites(files_are_short, "a.rs", &code(MAX_LINES)));
+    let padded = format!("{}{}", "// why\n\n".repeat(MAX_LINES), code(MAX_LINES));
+    assert!(!bites(files_are_short, "a.rs", &padded), "comments and blank lines are free");
+    let tested = format!("#[cfg(test)]\nmod tests {{\n{}}}", code(MAX_LINES));
+    assert!(!bites(files_are_short, "a.rs", &tested), "and so are tests");
+}

@@ -1,0 +1,382 @@
+//! The gRPC transport over real sockets and real TLS: the suite, and everything that hostile or
+//! broken clients do. After each of them, the listener must serve the next.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::join;
+use futures::{SinkExt, StreamExt};
+use sorcha_peer::error::FailureKind;
+use sorcha_peer::ports::{Accepted, Listener, RawLink, Transport};
+use sorcha_peer::testing::transport::{Node, accept, assert_open, conformance};
+use sorcha_peer::transport::{GrpcOptions, GrpcTransport};
+use sorcha_peer::types::MAX_FRAME_BYTES;
+use sorcha_peer::{Config, Endpoint, Identity};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+
+use crate::raw_grpc::{self, Certificate, LINK_PATH, Peer, RawStream};
+
+/// Ends a test that hangs; no test waits for it.
+const HANG: Duration = Duration::from_mins(2);
+/// For tests in which a time-out is what is waited for.
+const SOON: Duration = Duration::from_millis(200);
+
+fn identity(seed: u8) -> Identity {
+    Identity::from_seed([seed; 32])
+}
+
+fn any_port() -> SocketAddr {
+    "127.0.0.1:0".parse().unwrap()
+}
+
+fn transport(seed: u8, options: &GrpcOptions) -> GrpcTransport {
+    GrpcTransport::new(identity(seed), options.clone()).unwrap()
+}
+
+fn node(seed: u8, options: &GrpcOptions) -> Node {
+    Node { transport: Box::new(transport(seed, options)), id: identity(seed).peer_id() }
+}
+
+fn plaintext() -> GrpcOptions {
+    let mut options = GrpcOptions::default();
+    options.plaintext = true;
+    options
+}
+
+fn impatient() -> GrpcOptions {
+    let mut options = GrpcOptions::default();
+    options.handshake_timeout = SOON;
+    options
+}
+
+async fn in_time<T>(work: impl Future<Output = T>) -> T {
+    tokio::time::timeout(HANG, work).await.expect("the test hangs")
+}
+
+/// A listener under attack, which belongs to the node with seed 2.
+struct Server {
+    listener: Box<dyn Listener>,
+    address: SocketAddr,
+    options: GrpcOptions,
+}
+
+impl Server {
+    async fn start(options: GrpcOptions) -> Self {
+        let listener = transport(2, &options).listen(any_port()).await.unwrap();
+        Self { address: listener.local_addr(), listener, options }
+    }
+
+    /// What kind of failure the next connection is.
+    async fn failure(&mut self) -> FailureKind {
+        match in_time(self.listener.accept()).await {
+            Accepted::Failed { error, .. } => error.kind,
+            other => panic!("expected a failure, got {other:?}"),
+        }
+    }
+
+    /// A link by other means than our own transport.
+    async fn raw_link(&mut self) -> (Peer, RawStream, RawLink) {
+        let address = self.address;
+        let client = async {
+            let mut peer = Peer::connect(address, &identity(1)).await;
+            let stream = peer.open(LINK_PATH).await;
+            (peer, stream)
+        };
+        let ((peer, stream), link) = in_time(join(client, accept(&mut self.listener))).await;
+        (peer, stream, link)
+    }
+
+    /// A well-behaved peer gets through.
+    async fn serves(mut self) {
+        let client = transport(9, &self.options);
+        let endpoint = Endpoint::from(self.address);
+        let dial = client.dial(&endpoint, Some(identity(2).peer_id()));
+        let (dialled, accepted) = in_time(join(dial, accept(&mut self.listener))).await;
+        assert_eq!(accepted.remote, identity(9).peer_id());
+        in_time(assert_open(dialled.unwrap(), accepted)).await;
+    }
+}
+
+#[tokio::test]
+async fn it_conforms() {
+    let options = GrpcOptions::default();
+    in_time(conformance(&node(1, &options), &node(2, &options), any_port())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_conforms_on_several_threads() {
+    let options = GrpcOptions::default();
+    in_time(conformance(&node(1, &options), &node(2, &options), any_port())).await;
+}
+
+#[tokio::test]
+async fn it_conforms_in_plaintext() {
+    let options = plaintext();
+    in_time(conformance(&node(1, &options), &node(2, &options), any_port())).await;
+}
+
+#[test]
+fn the_options_are_those_of_the_configuration() {
+    let mut config = Config::default();
+    config.connection.handshake_timeout = Duration::from_secs(3);
+    config.listen.max_handshakes_per_ip = 7;
+    let options = GrpcOptions::from_config(&config);
+    assert_eq!(options.handshake_timeout, Duration::from_secs(3));
+    assert_eq!(options.max_handshakes_per_ip, 7);
+    assert_eq!(GrpcOptions::default(), GrpcOptions::from_config(&Config::default()));
+}
+
+#[tokio::test]
+async fn a_name_is_dialled_at_all_its_addresses() {
+    let mut server = Server::start(GrpcOptions::default()).await;
+    let endpoint: Endpoint = format!("localhost:{}", server.address.port()).parse().unwrap();
+    let client = transport(1, &GrpcOptions::default());
+    let dial = client.dial(&endpoint, None);
+    let (dialled, accepted) = in_time(join(dial, accept(&mut server.listener))).await;
+    in_time(assert_open(dialled.unwrap(), accepted)).await;
+}
+
+#[tokio::test]
+async fn plaintext_against_tls_is_a_protocol_error_on_both_sides() {
+    let mut server = Server::start(GrpcOptions::default()).await;
+    let client = transport(1, &plaintext());
+    let endpoint = Endpoint::from(server.address);
+    let (dialled, failure) = join(in_time(client.dial(&endpoint, None)), server.failure()).await;
+    assert_eq!(failure, FailureKind::Protocol);
+    let error = dialled.unwrap_err();
+    assert!(matches!(error.kind, FailureKind::Protocol | FailureKind::Closed), "{error:?}");
+    server.serves().await;
+}
+
+#[tokio::test]
+async fn tls_against_plaintext_is_a_protocol_error_on_both_sides() {
+    let mut server = Server::start(plaintext()).await;
+    let client = transport(1, &GrpcOptions::default());
+    let endpoint = Endpoint::from(server.address);
+    let (dialled, failure) = join(in_time(client.dial(&endpoint, None)), server.failure()).await;
+    assert_eq!(failure, FailureKind::Protocol);
+    assert_eq!(dialled.unwrap_err().kind, FailureKind::Protocol);
+    server.serves().await;
+}
+
+#[tokio::test]
+async fn a_client_without_a_usable_certificate_is_refused() {
+    let mut server = Server::start(GrpcOptions::default()).await;
+    for certificate in [Certificate::None, Certificate::Ecdsa] {
+        let attack = async {
+            // With TLS 1.3 the client only learns of it when it reads.
+            if let Ok(mut tls) = raw_grpc::tls(server.address, &certificate, b"h2").await {
+                let mut byte = [0];
+                assert!(!matches!(tls.read(&mut byte).await, Ok(1..)), "{certificate:?}");
+            }
+        };
+        let accepted = server.listener.accept();
+        let ((), accepted) = in_time(join(attack, accepted)).await;
+        let Accepted::Failed { error, .. } = accepted else { panic!("{accepted:?}") };
+        assert_eq!(error.kind, FailureKind::Identity, "{certificate:?}: {error:?}");
+    }
+    server.serves().await;
+}
+
+#[tokio::test]
+async fn a_server_without_a_usable_certificate_is_refused() {
+    let (address, server) = raw_grpc::ecdsa_server().await;
+    let client = transport(1, &GrpcOptions::default());
+    let endpoint = Endpoint::from(address);
+    let (dialled, _) = in_time(join(client.dial(&endpoint, None), server)).await;
+    let error = dialled.unwrap_err();
+    assert!(matches!(error.kind, FailureKind::Protocol | FailureKind::Identity), "{error:?}");
+}
+
+#[tokio::test]
+async fn another_application_protocol_is_refused() {
+    let mut server = Server::start(GrpcOptions::default()).await;
+    let certificate = Certificate::Of(identity(1));
+    let address = server.address;
+    let attack = raw_grpc::tls(address, &certificate, b"http/1.1");
+    let (_, failure) = join(attack, server.failure()).await;
+    assert_eq!(failure, FailureKind::Protocol);
+    server.serves().await;
+}
+
+#[tokio::test]
+async fn silent_connections_of_one_host_do_not_stop_another() {
+    let mut options = GrpcOptions::default();
+    options.handshake_timeout = HANG;
+    options.max_handshakes_per_ip = 2;
+    let mut server = Server::start(options).await;
+    let mut silent = Vec::new();
+    for _ in 0..4 {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+        silent.push(socket.connect(server.address).await.unwrap());
+    }
+    assert_eq!(server.failure().await, FailureKind::Refused);
+    assert_eq!(server.failure().await, FailureKind::Refused);
+    server.serves().await;
+}
+
+#[tokio::test]
+async fn silent_connections_are_dropped_in_time() {
+    let mut server = Server::start(impatient()).await;
+    let mut silent = TcpStream::connect(server.address).await.unwrap();
+    assert_eq!(server.failure().await, FailureKind::Timeout);
+    assert_eq!(in_time(silent.read(&mut [0])).await.unwrap(), 0, "the connection is closed");
+}
+
+#[tokio::test]
+async fn a_flood_of_connections_is_bounded_and_counted() {
+    let mut options = GrpcOptions::default();
+    options.handshake_timeout = HANG;
+    options.max_handshakes = 4;
+    let mut server = Server::start(options).await;
+    let mut flood = Vec::new();
+    for _ in 0..20 {
+        flood.push(TcpStream::connect(server.address).await.unwrap());
+    }
+    for _ in 0..16 {
+        assert_eq!(server.failure().await, FailureKind::Refused);
+    }
+    drop(flood);
+    for _ in 0..4 {
+        assert_eq!(server.failure().await, FailureKind::Closed);
+    }
+    server.serves().await;
+}
+
+#[tokio::test]
+async fn garbage_instead_of_http2_is_a_protocol_error() {
+    let mut server = Server::start(GrpcOptions::default()).await;
+    let certificate = Certificate::Of(identity(1));
+    let address = server.address;
+    let attack = async {
+        let mut tls = raw_grpc::tls(address, &certificate, b"h2").await.unwrap();
+        tls.write_all(&[0xa5; 4096]).await.unwrap();
+        tls
+    };
+    let (_tls, failure) = join(in_time(attack), server.failure()).await;
+    assert_eq!(failure, FailureKind::Protocol);
+    server.serves().await;
+}
+
+#[tokio::test]
+async fn a_connection_that_opens_no_stream_is_dropped_in_time() {
+    let mut server = Server::start(impatient()).await;
+    let address = server.address;
+    let (_peer, failure) = join(Peer::connect(address, &identity(1)), server.failure()).await;
+    assert_eq!(failure, FailureKind::Timeout);
+}
+
+#[tokio::test]
+async fn a_connection_that_ends_without_a_stream_is_counted() {
+    let mut server = Server::start(GrpcOptions::default()).await;
+    let address = server.address;
+    let attack = async { drop(Peer::connect(address, &identity(1)).await) };
+    let ((), failure) = join(in_time(attack), server.failure()).await;
+    assert_eq!(failure, FailureKind::Closed);
+    server.serves().await;
+}
+
+#[tokio::test]
+async fn other_methods_are_unimplemented_and_one_connection_is_one_link() {
+    let mut server = Server::start(GrpcOptions::default()).await;
+    let address = server.address;
+    let client = async {
+        let mut peer = Peer::connect(address, &identity(1)).await;
+        assert_eq!(peer.status("/sorcha.peer.gossip.v1.PeerGossip/Other").await, "12");
+        let first = peer.open(LINK_PATH).await;
+        assert_eq!(peer.status(LINK_PATH).await, "8");
+        (peer, first)
+    };
+    // The connection is driven by its link, so the link is kept while the client goes on.
+    let (mut client, link) = in_time(join(client, accept(&mut server.listener))).await;
+    assert_eq!(link.remote, identity(1).peer_id());
+    client.1.send(Bytes::from_static(b"\0\0\0\0\x02hi"), false);
+    let (_sink, mut stream) = (link.sink, link.stream);
+    assert_eq!(in_time(stream.next()).await.unwrap().unwrap(), "hi");
+    server.serves().await;
+}
+
+#[tokio::test]
+async fn malformed_messages_end_the_stream_with_their_kind() {
+    let mut server = Server::start(GrpcOptions::default()).await;
+    let oversize = u32::try_from(MAX_FRAME_BYTES + 1).unwrap().to_be_bytes();
+    let cases = [
+        // Only the length is sent, so refusing means refusing before buffering.
+        ([&[0][..], &oversize].concat(), false, FailureKind::Malformed),
+        (vec![0, 0xff, 0xff, 0xff, 0xff], false, FailureKind::Malformed),
+        // Compressed, though nothing was negotiated.
+        (vec![1, 0, 0, 0, 1, 9], false, FailureKind::Protocol),
+        (vec![7, 0, 0, 0, 1, 9], false, FailureKind::Protocol),
+        // Ends within a message.
+        (vec![0, 0, 0, 0, 9, 1, 2], true, FailureKind::Protocol),
+    ];
+    for (bytes, end, kind) in cases {
+        let (_peer, mut raw, mut link) = server.raw_link().await;
+        raw.send(Bytes::copy_from_slice(b"\0\0\0\0\x02hi"), false);
+        assert_eq!(in_time(link.stream.next()).await.unwrap().unwrap(), "hi");
+        raw.send(Bytes::from(bytes.clone()), end);
+        let error = in_time(link.stream.next()).await.unwrap().unwrap_err();
+        assert_eq!(error.kind, kind, "{bytes:?}: {error:?}");
+        assert!(in_time(link.stream.next()).await.is_none(), "{bytes:?}");
+    }
+    server.serves().await;
+}
+
+#[tokio::test]
+async fn a_server_that_says_nothing_is_a_timeout() {
+    let silent = TcpListener::bind(any_port()).await.unwrap();
+    let client = transport(1, &impatient());
+    let endpoint = Endpoint::from(silent.local_addr().unwrap());
+    let error = in_time(client.dial(&endpoint, None)).await.unwrap_err();
+    assert_eq!(error.kind, FailureKind::Timeout);
+}
+
+#[tokio::test]
+async fn a_listener_that_expects_nobody_hears_of_a_dial_for_another() {
+    let mut server = Server::start(GrpcOptions::default()).await;
+    let client = transport(1, &GrpcOptions::default());
+    let endpoint = Endpoint::from(server.address);
+    let dial = client.dial(&endpoint, Some(identity(7).peer_id()));
+    let (dialled, failure) = join(in_time(dial), server.failure()).await;
+    assert_eq!(failure, FailureKind::Identity);
+    assert_eq!(dialled.unwrap_err().kind, FailureKind::Identity);
+    server.serves().await;
+}
+
+/// Each link has one task on each side; none is left when the links are dropped, whether they
+/// were idle, busy, stuck or not even open.
+#[tokio::test]
+async fn no_task_outlives_its_link() {
+    let mut server = Server::start(GrpcOptions::default()).await;
+    let client = transport(1, &GrpcOptions::default());
+    let endpoint = Endpoint::from(server.address);
+    let alive = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let before = alive();
+    let mut links = Vec::new();
+    for _ in 0..3 {
+        let dial = client.dial(&endpoint, None);
+        let (dialled, accepted) = in_time(join(dial, accept(&mut server.listener))).await;
+        links.extend([dialled.unwrap(), accepted]);
+    }
+    assert_eq!(alive() - before, links.len());
+    // One is stuck: its peer reads nothing.
+    let stuck = async {
+        loop {
+            links[0].sink.send(Bytes::from(vec![0; 64 * 1024])).await.unwrap();
+        }
+    };
+    assert!(tokio::time::timeout(SOON, stuck).await.is_err(), "it never got stuck");
+    // One has nobody at the other end any more.
+    drop(links.remove(3));
+    drop(links);
+    drop(server);
+    in_time(async {
+        while alive() > before {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
