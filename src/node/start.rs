@@ -67,8 +67,8 @@ impl Parts {
         let (listeners, listening) = self.listen().await?;
         let record = self.record_source(listening);
         let me = self.identity.peer_id();
-        let mut protocol = self.protocol(&record, restored);
-        protocol.set_spare_places(spare);
+        let mut protocol =
+            self.protocol(&record, Restored { spare_places: Some(spare), ..restored });
         self.restore_index(&mut protocol).await?;
 
         let (done, completions) = mpsc::channel(COMPLETIONS);
@@ -190,10 +190,8 @@ impl Parts {
     fn protocol(&self, record: &OwnRecord, restored: Restored) -> Protocol {
         let now = wall_now();
         let signed = self.identity.sign_record(record.draft(self.identity.peer_id(), now));
-        let mut protocol =
-            Protocol::new(&self.config, now.as_millis(), signed, self.seed, restored);
-        protocol.set_validating(self.validator.is_some());
-        protocol
+        let restored = Restored { validating: self.validator.is_some(), ..restored };
+        Protocol::new(&self.config, now.as_millis(), signed, self.seed, restored)
     }
 
     /// The storage lane, and what brings into the log what it had no room for.
