@@ -9,7 +9,7 @@
 use sqlx::sqlite::SqliteArguments;
 use sqlx::{Arguments, AssertSqlSafe, Encode, Sqlite, Type};
 
-use super::database::Query;
+use super::query::Query;
 
 /// Where a row stands: 22 bits say at which byte, 12 how long its head is, 17 how long its payload
 /// is, and 12 by how much its number is above the first.

@@ -20,6 +20,11 @@ const SLOT: usize = 112;
 const PLACE: usize = 20;
 const SUM: usize = 8;
 
+/// Times that `SQLite` compares; what is later than it can say never comes.
+pub(super) fn clamped(millis: u64) -> i64 {
+    i64::try_from(millis).unwrap_or(i64::MAX)
+}
+
 /// A transaction without its payload.
 pub(super) fn head(transaction: &Transaction) -> Vec<u8> {
     let mut out = Vec::with_capacity(3 + 64 + transaction.header_bytes().len());

@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use sqlx::sqlite::{SqliteRow, SqliteSynchronous};
 use sqlx::{QueryBuilder, Row, Sqlite};
 
-use super::DirLock;
 use super::database::{Database, Setup};
+use super::dir_lock::DirLock;
 use crate::error::{Source, StoreError};
 use crate::ports::{Ban, PeerStore, StoredPeer};
 use crate::store::kept_reason;

@@ -4,12 +4,14 @@ use bytes::Bytes;
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
-use super::write::clamped;
-use super::{Insert, SqliteLog};
+use super::SqliteLog;
 use crate::error::{Source, StoreError};
 use crate::ports::{KeptPartial, Partial};
 use crate::store::partial_too_large;
-use crate::store::sqlite::database::{Held, damaged};
+use crate::store::sqlite::codec::clamped;
+use crate::store::sqlite::database::Held;
+use crate::store::sqlite::error::damaged;
+use crate::store::sqlite::query::Insert;
 use crate::types::{Piece, TransactionId, WallTime};
 
 impl SqliteLog {

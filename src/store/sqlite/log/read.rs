@@ -11,7 +11,9 @@ use super::{SqliteLog, locked};
 use crate::error::{Source, StoreError, StoreErrorKind};
 use crate::ports::{IndexEntry, LogEntry, Page};
 use crate::store::sqlite::codec::{self, Place, Slot};
-use crate::store::sqlite::database::{Held, damaged, json};
+use crate::store::sqlite::database::Held;
+use crate::store::sqlite::error::damaged;
+use crate::store::sqlite::query::json;
 use crate::types::{Cursor, Topic, TopicKey, Transaction, TransactionId};
 
 /// Index entries looked at in one call.

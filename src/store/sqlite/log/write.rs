@@ -13,8 +13,10 @@ use crate::error::{Source, StoreError, StoreErrorKind};
 use crate::ports::{LogEntry, NewEntry};
 use crate::store::gap_index::GapIndex;
 use crate::store::sqlite::bulk_insert::{self, BulkInsert};
-use crate::store::sqlite::codec::{self, Slot};
-use crate::store::sqlite::database::{Held, changed_nothing, damaged, explain, json, risen};
+use crate::store::sqlite::codec::{self, Slot, clamped};
+use crate::store::sqlite::database::Held;
+use crate::store::sqlite::error::{changed_nothing, damaged, explain, risen};
+use crate::store::sqlite::query::{Insert, json};
 use crate::store::stored_size;
 use crate::types::{Cursor, TransactionId, WallTime};
 
@@ -224,7 +226,7 @@ impl SqliteLog {
         }
         drop(held);
         let bytes: u64 = plan.new.iter().map(|(slot, _)| slot.bytes + 512).sum();
-        self.writer.grew(bytes / u64::from(super::WRITER.page_size) + 2);
+        self.writer.note_written(bytes / u64::from(super::WRITER.page_size) + 2);
         let mut recent = locked(&self.recent);
         for (slot, entry) in &plan.new {
             recent.add(LogEntry { cursor: slot.shown.cursor, entry: (*entry).clone() });
@@ -484,7 +486,7 @@ impl SqliteLog {
         held.run("DELETE FROM losses").await?;
         let (topics, others) = losses.parts();
         let topics: Vec<_> = topics.collect();
-        let insert = super::Insert::new("INSERT INTO losses (topic, last) VALUES", 2);
+        let insert = Insert::new("INSERT INTO losses (topic, last) VALUES", 2);
         for (sql, rows) in insert.chunks(&topics) {
             let insert = rows.iter().fold(sqlx::query(sql), |query, (topic, last)| {
                 query.bind(topic.cast_signed()).bind(last.cast_signed())
@@ -518,11 +520,6 @@ fn full(limit: u64) -> StoreError {
 async fn set(held: &mut Held<'_>, name: &'static str, value: u64) -> Result<(), StoreError> {
     let query = sqlx::query("INSERT OR REPLACE INTO meta VALUES (?, ?)");
     held.execute(query.bind(name).bind(value.cast_signed())).await
-}
-
-/// Times that `SQLite` compares; what is later than it can say never comes.
-pub(super) fn clamped(millis: u64) -> i64 {
-    i64::try_from(millis).unwrap_or(i64::MAX)
 }
 
 fn pair<T>(row: &sqlx::sqlite::SqliteRow) -> Result<(T, i64), Source>
