@@ -6,7 +6,7 @@
 //!
 //! A commit whose sync fails has failed, but all of it may stand in the write-ahead log, where the
 //! next process would take it for done. So it is written over before anybody is told
-//! ([`Held::disown`]).
+//! ([`ConnectionGuard::overwrite_failed_commit`]).
 
 use std::fs;
 use std::path::Path;
@@ -69,20 +69,20 @@ impl Setup {
 #[derive(Debug)]
 pub(super) struct Database {
     /// `None` once it is closed.
-    slot: Mutex<Option<Slot>>,
+    connection: Mutex<Option<OpenConnection>>,
     name: Arc<str>,
     /// For a file that is written.
     checkpointer: Option<Checkpointer>,
 }
 
 #[derive(Debug)]
-struct Slot {
+struct OpenConnection {
     connection: SqliteConnection,
     /// A transaction was begun and not ended.
-    open: bool,
+    in_transaction: bool,
     /// A sync may have failed: what was written before it may never reach the disk, and no later
     /// sync would say so.
-    doubtful: bool,
+    sync_failed: bool,
 }
 
 impl Database {
@@ -142,20 +142,25 @@ impl Database {
     async fn connect(path: &Path, options: SqliteConnectOptions) -> Result<Self, StoreError> {
         let name: Arc<str> = path.display().to_string().into();
         let connection = options.connect().await.map_err(|e| explain(&name, e))?;
-        let slot = Mutex::new(Some(Slot { connection, open: false, doubtful: false }));
-        Ok(Self { slot, name, checkpointer: None })
+        let connection = Mutex::new(Some(OpenConnection {
+            connection,
+            in_transaction: false,
+            sync_failed: false,
+        }));
+        Ok(Self { connection, name, checkpointer: None })
     }
 
     /// The connection, for one operation, with no transaction open.
-    pub(super) async fn lock(&self) -> Result<Held<'_>, StoreError> {
-        let guard = self.slot.lock().await;
+    pub(super) async fn lock(&self) -> Result<ConnectionGuard<'_>, StoreError> {
+        let guard = self.connection.lock().await;
         if guard.is_none() {
             let message = format!("{} was closed", self.name);
             return Err(StoreError::new(StoreErrorKind::Closed, message));
         }
-        let mut held = Held { guard, name: &self.name, checkpointer: self.checkpointer.as_ref() };
-        held.roll_back().await;
-        Ok(held)
+        let mut conn =
+            ConnectionGuard { guard, name: &self.name, checkpointer: self.checkpointer.as_ref() };
+        conn.roll_back().await;
+        Ok(conn)
     }
 
     pub(super) fn name(&self) -> &str {
@@ -164,9 +169,9 @@ impl Database {
 
     /// Undoes what a dropped operation left behind, unless another one is under way: an old
     /// snapshot would keep the write-ahead log from ever beginning anew.
-    pub(super) async fn tidy(&self) {
-        let Ok(guard) = self.slot.try_lock() else { return };
-        Held { guard, name: &self.name, checkpointer: None }.roll_back().await;
+    pub(super) async fn end_dropped_operation(&self) {
+        let Ok(guard) = self.connection.try_lock() else { return };
+        ConnectionGuard { guard, name: &self.name, checkpointer: None }.roll_back().await;
     }
 
     /// What moves the write-ahead log; `None` where the file is only read.
@@ -212,8 +217,8 @@ impl Database {
         if let Some(checkpointer) = &self.checkpointer {
             checkpointer.close().await;
         }
-        if let Some(slot) = self.slot.lock().await.take()
-            && let Err(error) = slot.connection.close().await
+        if let Some(connection) = self.connection.lock().await.take()
+            && let Err(error) = connection.connection.close().await
         {
             tracing::warn!(target: "sorcha_peer::store", file = %self.name, %error, "cannot close");
         }
@@ -233,49 +238,49 @@ impl Drop for Running {
 
 /// A connection while one operation has it.
 #[derive(Debug)]
-pub(super) struct Held<'a> {
-    guard: MutexGuard<'a, Option<Slot>>,
+pub(super) struct ConnectionGuard<'a> {
+    guard: MutexGuard<'a, Option<OpenConnection>>,
     name: &'a str,
     checkpointer: Option<&'a Checkpointer>,
 }
 
-impl Held<'_> {
-    fn slot(&mut self) -> Result<&mut Slot, StoreError> {
+impl ConnectionGuard<'_> {
+    fn connection(&mut self) -> Result<&mut OpenConnection, StoreError> {
         self.guard.as_mut().ok_or_else(|| explain(self.name, sqlx::Error::PoolClosed))
     }
 
     /// Begins a transaction that may write.
     pub(super) async fn begin(&mut self) -> Result<(), StoreError> {
-        self.slot()?.open = true;
+        self.connection()?.in_transaction = true;
         self.run("BEGIN IMMEDIATE").await
     }
 
     /// Begins a transaction that reads one state of the file.
     pub(super) async fn begin_reading(&mut self) -> Result<(), StoreError> {
-        self.slot()?.open = true;
+        self.connection()?.in_transaction = true;
         self.run("BEGIN").await
     }
 
     pub(super) async fn commit(&mut self) -> Result<(), StoreError> {
         self.run("COMMIT").await?;
-        self.slot()?.open = false;
+        self.connection()?.in_transaction = false;
         Ok(())
     }
 
     /// Undoes what an earlier operation left behind.
     pub(super) async fn roll_back(&mut self) {
-        let Ok(slot) = self.slot() else { return };
-        if slot.open {
+        let Ok(connection) = self.connection() else { return };
+        if connection.in_transaction {
             // An error only says that `SQLite` has undone it already.
-            let _ = sqlx::query("ROLLBACK").execute(&mut slot.connection).await;
-            slot.open = false;
+            let _ = sqlx::query("ROLLBACK").execute(&mut connection.connection).await;
+            connection.in_transaction = false;
         }
     }
 
     /// Ends a change that may have been written whole and was not accepted: the next commit stands
     /// where it stood, and so does this one, which needs no sync. Leaves the connection with
     /// `synchronous = FULL`. For files with a table `meta`.
-    pub(super) async fn disown(&mut self) {
+    pub(super) async fn overwrite_failed_commit(&mut self) {
         self.roll_back().await;
         let over = "PRAGMA synchronous = OFF; INSERT INTO meta VALUES ('failures', 1) \
                     ON CONFLICT DO UPDATE SET value = value + 1";
@@ -284,15 +289,15 @@ impl Held<'_> {
             tracing::warn!(target: "sorcha_peer::store", %error, "a failed change may come back");
         }
         let _ = self.execute_raw("PRAGMA synchronous = FULL".to_owned()).await;
-        if let Ok(slot) = self.slot() {
-            slot.doubtful = true;
+        if let Ok(connection) = self.connection() {
+            connection.sync_failed = true;
         }
     }
 
     /// After a failed sync, moves everything that counts to the file and begins a new write-ahead
     /// log: whatever is accepted afterwards does not stand behind something that the disk lost.
-    pub(super) async fn begin_anew(&mut self) -> Result<(), StoreError> {
-        if !self.slot()?.doubtful {
+    pub(super) async fn restart_wal(&mut self) -> Result<(), StoreError> {
+        if !self.connection()?.sync_failed {
             return Ok(());
         }
         let _paused = match self.checkpointer {
@@ -304,22 +309,22 @@ impl Held<'_> {
             let message = format!("{} is being read by another process", self.name);
             return Err(StoreError::new(StoreErrorKind::Locked, message));
         }
-        self.slot()?.doubtful = false;
+        self.connection()?.sync_failed = false;
         Ok(())
     }
 
     /// Says that what follows begins and ends a transaction by itself, in one go.
-    pub(super) fn whole(&mut self, open: bool) -> Result<(), StoreError> {
-        self.slot()?.open = open;
+    pub(super) fn set_in_transaction(&mut self, is_open: bool) -> Result<(), StoreError> {
+        self.connection()?.in_transaction = is_open;
         Ok(())
     }
 
     /// Does everything that a bulk insert says, or nothing.
     pub(super) async fn run_bulk(&mut self, bulk: BulkInsert) -> Result<(), StoreError> {
         let Some(query) = bulk.into_query(true) else { return Ok(()) };
-        self.whole(true)?;
+        self.set_in_transaction(true)?;
         self.execute(query).await?;
-        self.whole(false)
+        self.set_in_transaction(false)
     }
 
     /// Does what a bulk insert says as a part of the transaction under way.
@@ -339,7 +344,7 @@ impl Held<'_> {
     /// How many rows a statement changed.
     pub(super) async fn change(&mut self, query: Query<'_>) -> Result<u64, StoreError> {
         let name = self.name;
-        let done = query.execute(&mut self.slot()?.connection).await;
+        let done = query.execute(&mut self.connection()?.connection).await;
         done.map(|done| done.rows_affected()).map_err(|e| explain(name, e))
     }
 
@@ -347,16 +352,16 @@ impl Held<'_> {
     /// them (as `PRAGMA synchronous`), one after another.
     pub(super) async fn execute_raw(&mut self, sql: String) -> Result<(), StoreError> {
         let name = self.name;
-        let connection = &mut self.slot()?.connection;
+        let connection = &mut self.connection()?.connection;
         let done = sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await;
         done.map(drop).map_err(|e| explain(name, e))
     }
 
-    /// As [`Held::execute_raw`]: the number in the only row that comes of them.
+    /// As [`ConnectionGuard::execute_raw`]: the number in the only row that comes of them.
     pub(super) async fn ask_raw(&mut self, sql: String) -> Result<Option<i64>, StoreError> {
         use sqlx::Row;
         let name = self.name;
-        let connection = &mut self.slot()?.connection;
+        let connection = &mut self.connection()?.connection;
         let row = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_all(connection).await;
         let number = row.and_then(|rows| rows.first().map(|row| row.try_get(0)).transpose());
         number.map_err(|e| explain(name, e))
@@ -367,7 +372,7 @@ impl Held<'_> {
         query: Query<'_>,
     ) -> Result<Vec<SqliteRow>, StoreError> {
         let name = self.name;
-        query.fetch_all(&mut self.slot()?.connection).await.map_err(|e| explain(name, e))
+        query.fetch_all(&mut self.connection()?.connection).await.map_err(|e| explain(name, e))
     }
 
     /// One value of one row; `None` for no row.
@@ -377,7 +382,7 @@ impl Held<'_> {
     {
         use sqlx::Row;
         let name = self.name;
-        let row = query.fetch_optional(&mut self.slot()?.connection).await;
+        let row = query.fetch_optional(&mut self.connection()?.connection).await;
         let value = row.and_then(|row| row.map(|row| row.try_get(0)).transpose());
         value.map_err(|e| explain(name, e))
     }

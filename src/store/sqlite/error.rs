@@ -17,9 +17,10 @@ pub(super) fn changed_nothing(kind: StoreErrorKind) -> bool {
 
 /// A number that only rises, as a file has it: no checksum protects it, and from one that is wrong
 /// others would be counted on.
-pub(super) fn risen(number: i64) -> Result<u64, Source> {
-    let risen = u64::try_from(number).ok().filter(|risen| *risen <= HIGHEST);
-    risen.ok_or_else(|| format!("{number} cannot have been reached").into())
+pub(super) fn checked_counter(number: i64) -> Result<u64, Source> {
+    let checked_counter =
+        u64::try_from(number).ok().filter(|checked_counter| *checked_counter <= HIGHEST);
+    checked_counter.ok_or_else(|| format!("{number} cannot have been reached").into())
 }
 
 /// What an error of the file `name` means.
@@ -49,10 +50,10 @@ mod tests {
 
     #[test]
     fn numbers_that_cannot_be_are_told() {
-        assert_eq!(risen(0).unwrap(), 0);
-        assert_eq!(risen(1 << 62).unwrap(), 1 << 62);
+        assert_eq!(checked_counter(0).unwrap(), 0);
+        assert_eq!(checked_counter(1 << 62).unwrap(), 1 << 62);
         for wrong in [-1, i64::MIN, i64::MAX] {
-            risen(wrong).unwrap_err();
+            checked_counter(wrong).unwrap_err();
         }
     }
 }

@@ -40,7 +40,7 @@ use crate::error::StoreError;
 use crate::ports::{
     IndexEntry, KeptPartial, MAX_CURSORS, NewEntry, Page, Partial, TransactionStore, Usage,
 };
-use crate::store::too_many_cursors;
+use crate::store::limits::too_many_cursors;
 use crate::types::{Cursor, Piece, Topic, Transaction, TransactionId, WallTime};
 
 const MIGRATIONS: &[&str] = &[
@@ -65,7 +65,7 @@ pub(super) struct SqliteLog {
     next_reader: AtomicUsize,
     state: tokio::sync::Mutex<State>,
     generations: RwLock<Generations>,
-    nearby: Mutex<LookaroundCache>,
+    lookaround: Mutex<LookaroundCache>,
     recent: Mutex<Recent>,
     limits: Limits,
     parts: Insert,
@@ -89,7 +89,7 @@ struct State {
     leased: u64,
     next_generation: u32,
     /// Whether this and the generations say what the file has.
-    sure: bool,
+    in_sync: bool,
     /// Whether the connection may have been left with `FULL`; that it was is not known by this.
     strict: bool,
 }
@@ -120,7 +120,7 @@ impl SqliteLog {
             next_reader: AtomicUsize::default(),
             state: tokio::sync::Mutex::default(),
             generations: RwLock::default(),
-            nearby: Mutex::default(),
+            lookaround: Mutex::default(),
             recent: Mutex::default(),
             limits,
             parts: Insert::new("INSERT INTO keys (part, first, places) VALUES", 3),
@@ -145,7 +145,7 @@ impl SqliteLog {
         &self.readers[next % READERS]
     }
 
-    /// Held for moments only; a panic elsewhere leaves it whole.
+    /// Locked for moments only; a panic elsewhere leaves it whole.
     fn known(&self) -> RwLockReadGuard<'_, Generations> {
         self.generations.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -155,7 +155,7 @@ impl SqliteLog {
     }
 }
 
-/// Held for moments only.
+/// Locked for moments only.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -228,11 +228,11 @@ impl TransactionStore for SqliteLog {
 
     async fn expire(&self, now: WallTime) -> Result<u64, StoreError> {
         for reader in &self.readers {
-            reader.tidy().await;
+            reader.end_dropped_operation().await;
         }
-        let gone = self.drop_ended(now).await?;
+        let dropped = self.drop_ended(now).await?;
         self.expire_partials(now).await?;
-        Ok(gone)
+        Ok(dropped)
     }
 
     async fn load_cursor(&self, name: &str) -> Result<Option<Cursor>, StoreError> {
@@ -251,25 +251,25 @@ impl TransactionStore for SqliteLog {
         let most = i64::try_from(MAX_CURSORS).unwrap_or(i64::MAX);
         let save = save.bind(name.to_owned()).bind(clamped(cursor.0)).bind(most);
         let state = &mut *self.state.lock().await;
-        let mut held = self.writer.lock().await?;
-        if !state.sure {
-            self.take_stock(&mut held, state).await?;
+        let mut conn = self.writer.lock().await?;
+        if !state.in_sync {
+            self.reload(&mut conn, state).await?;
         }
-        (state.sure, state.strict) = (false, true);
+        (state.in_sync, state.strict) = (false, true);
         let saved = async {
-            held.execute_raw("PRAGMA synchronous = FULL".to_owned()).await?;
-            let saved = held.change(save).await?;
-            held.execute_raw("PRAGMA synchronous = NORMAL".to_owned()).await?;
+            conn.execute_raw("PRAGMA synchronous = FULL".to_owned()).await?;
+            let saved = conn.change(save).await?;
+            conn.execute_raw("PRAGMA synchronous = NORMAL".to_owned()).await?;
             Ok(saved)
         };
         match saved.await {
             Ok(saved) => {
-                (state.sure, state.strict) = (true, false);
+                (state.in_sync, state.strict) = (true, false);
                 if saved == 0 { Err(too_many_cursors()) } else { Ok(()) }
             }
             Err(error) => {
                 // Else it may be kept all the same.
-                Self::fail(&mut held, state, &error).await;
+                Self::fail(&mut conn, state, &error).await;
                 Err(error)
             }
         }

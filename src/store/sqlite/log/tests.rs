@@ -139,10 +139,10 @@ async fn a_dropped_read_does_not_hold_the_write_ahead_log() {
     log.append(&[entry(0, 100, 1000)]).await.unwrap();
     for reader in &log.readers {
         // What a read leaves whose future is dropped when it has a snapshot.
-        let mut held = reader.lock().await.unwrap();
-        held.begin_reading().await.unwrap();
+        let mut conn = reader.lock().await.unwrap();
+        conn.begin_reading().await.unwrap();
         let look = sqlx::query("SELECT count(*) FROM blocks");
-        assert_eq!(held.ask::<i64>(look).await.unwrap(), Some(1));
+        assert_eq!(conn.ask::<i64>(look).await.unwrap(), Some(1));
     }
     log.append(&[entry(1, 100, 1000)]).await.unwrap();
     let checkpoint = || sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)");

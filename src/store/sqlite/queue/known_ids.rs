@@ -24,8 +24,9 @@ impl KnownIds {
     /// Takes out what stands under the key of an id, as far as it is in a sorted list.
     pub(super) fn remove(&mut self, id: &TransactionId, seqs: &[u64]) {
         let (key, keyed) = (codec::key_of(id), &self.keyed);
-        let gone = |(found, seq): &(u64, u64)| *found == key && seqs.binary_search(seq).is_ok();
-        while let Ok(entry) = self.entries.find_entry(keyed.hash_one(key), gone) {
+        let is_listed =
+            |(found, seq): &(u64, u64)| *found == key && seqs.binary_search(seq).is_ok();
+        while let Ok(entry) = self.entries.find_entry(keyed.hash_one(key), is_listed) {
             entry.remove();
         }
         // Memory follows what is kept, also after a burst.

@@ -24,9 +24,9 @@ use tokio::sync::Mutex;
 use self::known_ids::KnownIds;
 use super::bulk_insert::{self, BulkInsert};
 use super::codec;
-use super::database::{Database, Held, Setup};
+use super::database::{ConnectionGuard, Database, Setup};
 use super::dir_lock::DirLock;
-use super::error::{changed_nothing, damaged, explain, risen};
+use super::error::{changed_nothing, checked_counter, damaged, explain};
 use super::query::{Insert, json};
 use super::tombstones::Tombstones;
 use crate::error::{Source, StoreError, StoreErrorKind};
@@ -60,10 +60,10 @@ struct State {
     next: u64,
     leased: u64,
     /// Whether the fields above say what the file has.
-    sure: bool,
+    in_sync: bool,
     /// Whether commits may have been left without `FULL`.
     relaxed: bool,
-    gone: Tombstones,
+    tombstones: Tombstones,
 }
 
 impl SqliteQueue {
@@ -82,14 +82,14 @@ impl SqliteQueue {
             ),
             _lock: lock,
         };
-        let mut held = queue.database.lock().await?;
+        let mut conn = queue.database.lock().await?;
         let mut state = queue.state.lock().await;
-        state.gone = Tombstones::open(path.with_extension("gone"));
-        reload(&mut held, &mut state).await?;
+        state.tombstones = Tombstones::open(path.with_extension("gone"));
+        reload(&mut conn, &mut state).await?;
         // What was leased may have been given out.
         state.next = state.next.max(state.leased + 1);
-        let _ = Self::purge(&mut held, &mut state).await;
-        drop((held, state));
+        let _ = Self::purge(&mut conn, &mut state).await;
+        drop((conn, state));
         Ok(queue)
     }
 
@@ -100,20 +100,20 @@ impl SqliteQueue {
     /// Inserts rows that the state does not have yet.
     async fn insert(
         &self,
-        held: &mut Held<'_>,
+        conn: &mut ConnectionGuard<'_>,
         state: &mut State,
         rows: &[(u64, &Transaction)],
     ) -> Result<(), StoreError> {
         let Some((last, _)) = rows.last() else { return Ok(()) };
         if state.relaxed {
-            held.execute_raw("PRAGMA synchronous = FULL".to_owned()).await?;
+            conn.execute_raw("PRAGMA synchronous = FULL".to_owned()).await?;
             state.relaxed = false;
         }
         let lease = (*last > state.leased).then_some(last.saturating_add(LEASE));
         let mut bulk = BulkInsert::default();
         let filled = Self::fill(&mut bulk, rows, lease);
         filled.map_err(|e| explain(self.database.name(), e))?;
-        held.run_bulk(bulk).await?;
+        conn.run_bulk(bulk).await?;
         state.leased = lease.unwrap_or(state.leased);
         Ok(())
     }
@@ -140,53 +140,53 @@ impl SqliteQueue {
     /// Writes where entries stand.
     async fn replace(
         &self,
-        held: &mut Held<'_>,
+        conn: &mut ConnectionGuard<'_>,
         rows: &[(u64, &EntryState)],
     ) -> Result<(), StoreError> {
-        held.begin().await?;
+        conn.begin().await?;
         for (sql, rows) in self.replace.chunks(rows) {
             let replace = rows.iter().fold(sqlx::query(sql), |query, (seq, change)| {
                 let (attempts, due, reason, since) = columns(change);
                 query.bind(seq.cast_signed()).bind(attempts).bind(due).bind(reason).bind(since)
             });
-            held.execute(replace).await?;
+            conn.execute(replace).await?;
         }
-        held.commit().await
+        conn.commit().await
     }
 
     /// Takes out what is gone, where that has become possible. Nobody waits for it.
-    async fn purge(held: &mut Held<'_>, state: &mut State) -> Result<(), StoreError> {
-        if state.gone.is_empty() {
+    async fn purge(conn: &mut ConnectionGuard<'_>, state: &mut State) -> Result<(), StoreError> {
+        if state.tombstones.is_empty() {
             return Ok(());
         }
-        let seqs = listed(&state.gone.seqs());
-        state.sure = false;
-        held.whole(true)?;
-        let result = held.execute_raw(format!(
+        let seqs = listed(&state.tombstones.seqs());
+        state.in_sync = false;
+        conn.set_in_transaction(true)?;
+        let result = conn.execute_raw(format!(
             "PRAGMA synchronous = FULL; BEGIN IMMEDIATE; \
              DELETE FROM outbox WHERE seq IN ({seqs}); DELETE FROM states WHERE seq IN ({seqs}); \
              COMMIT"
         ));
         let result = result.await;
         if result.is_ok() {
-            held.whole(false)?;
+            conn.set_in_transaction(false)?;
             state.relaxed = false;
-            state.gone.clear();
+            state.tombstones.clear();
         }
-        Self::settle(held, state, &result).await;
+        Self::settle(conn, state, &result).await;
         result
     }
 
     /// Notes what cannot be taken out because there is no room to write that, or somebody else has
     /// the file; the rows stay for a while.
-    async fn note_gone(
-        held: &mut Held<'_>,
+    async fn note_tombstones(
+        conn: &mut ConnectionGuard<'_>,
         state: &mut State,
         ids: &[TransactionId],
     ) -> Result<(), StoreError> {
-        let there = find(held, state, ids.iter().copied()).await?;
+        let there = find(conn, state, ids.iter().copied()).await?;
         let rows = there.iter().map(|(id, seq)| (*seq, codec::key_of(id)));
-        state.gone.add(rows).map_err(|e| {
+        state.tombstones.add(rows).map_err(|e| {
             StoreError::with_source(StoreErrorKind::Full, "nothing more can be noted", e)
         })?;
         for (id, seq) in &there {
@@ -196,49 +196,53 @@ impl SqliteQueue {
     }
 
     /// Ends a change: what is not known for sure is read again before the next one.
-    async fn settle<T>(held: &mut Held<'_>, state: &mut State, result: &Result<T, StoreError>) {
-        held.roll_back().await;
-        state.sure = result.as_ref().map_or_else(|error| changed_nothing(error.kind), |_| true);
-        if !state.sure {
-            held.disown().await;
+    async fn settle<T>(
+        conn: &mut ConnectionGuard<'_>,
+        state: &mut State,
+        result: &Result<T, StoreError>,
+    ) {
+        conn.roll_back().await;
+        state.in_sync = result.as_ref().map_or_else(|error| changed_nothing(error.kind), |_| true);
+        if !state.in_sync {
+            conn.overwrite_failed_commit().await;
             state.relaxed = false;
         }
     }
 }
 
 /// Reads what is in the file. Numbers already given out by this process stay behind.
-async fn reload(held: &mut Held<'_>, state: &mut State) -> Result<(), StoreError> {
-    held.begin_anew().await?;
-    let rows = held.fetch_all(sqlx::query("SELECT seq, id FROM outbox")).await?;
-    let (mut known, mut gone, mut newest) = (KnownIds::default(), BTreeSet::new(), 0);
+async fn reload(conn: &mut ConnectionGuard<'_>, state: &mut State) -> Result<(), StoreError> {
+    conn.restart_wal().await?;
+    let rows = conn.fetch_all(sqlx::query("SELECT seq, id FROM outbox")).await?;
+    let (mut known, mut buried, mut newest) = (KnownIds::default(), BTreeSet::new(), 0);
     for row in rows {
         let (id, seq) = id_row(&row).map_err(|e| damaged("the outbox", e))?;
-        if state.gone.names(seq, codec::key_of(&id)) {
-            gone.insert(seq);
+        if state.tombstones.names(seq, codec::key_of(&id)) {
+            buried.insert(seq);
         } else {
             known.insert(&id, seq);
         }
         newest = newest.max(seq);
     }
-    state.gone.retain(|seq| gone.contains(&seq));
+    state.tombstones.retain(|seq| buried.contains(&seq));
     let leased = sqlx::query("SELECT value FROM meta WHERE name = 'leased'");
-    let leased: Option<i64> = held.ask(leased).await?;
-    let leased = risen(leased.unwrap_or_default());
+    let leased: Option<i64> = conn.ask(leased).await?;
+    let leased = checked_counter(leased.unwrap_or_default());
     state.leased = leased.map_err(|e| damaged("the outbox", e))?;
     state.next = state.next.max(newest + 1);
     state.known = known;
-    state.sure = true;
+    state.in_sync = true;
     Ok(())
 }
 
 fn id_row(row: &SqliteRow) -> Result<(TransactionId, u64), Source> {
     let id = row.try_get::<&[u8], _>("id")?.try_into()?;
-    Ok((TransactionId::from_bytes(id), risen(row.try_get("seq")?)?))
+    Ok((TransactionId::from_bytes(id), checked_counter(row.try_get("seq")?)?))
 }
 
 /// Those of the ids that are there, with their numbers.
 async fn find(
-    held: &mut Held<'_>,
+    conn: &mut ConnectionGuard<'_>,
     state: &State,
     ids: impl Iterator<Item = TransactionId>,
 ) -> Result<HashMap<TransactionId, u64>, StoreError> {
@@ -253,7 +257,7 @@ async fn find(
     }
     if !candidates.is_empty() {
         let rows = "SELECT seq, id FROM outbox WHERE seq IN (SELECT value FROM json_each(?))";
-        for row in held.fetch_all(sqlx::query(rows).bind(json(&candidates))).await? {
+        for row in conn.fetch_all(sqlx::query(rows).bind(json(&candidates))).await? {
             let (id, seq) = id_row(&row).map_err(|e| damaged("the outbox", e))?;
             // Another one that begins alike was not asked for.
             found.entry(id).and_modify(|found| *found = Some(seq));
@@ -284,15 +288,15 @@ fn listed(seqs: &[u64]) -> String {
 impl TransactionQueue for SqliteQueue {
     async fn append(&self, transactions: &[Transaction]) -> Result<Vec<u64>, StoreError> {
         let state = &mut *self.state.lock().await;
-        let mut held = self.database.lock().await?;
-        if !state.sure {
-            reload(&mut held, state).await?;
+        let mut conn = self.database.lock().await?;
+        if !state.in_sync {
+            reload(&mut conn, state).await?;
         }
         // What is gone makes room.
-        let _ = Self::purge(&mut held, state).await;
+        let _ = Self::purge(&mut conn, state).await;
         let mut next = state.next;
         let ids = transactions.iter().map(Transaction::id);
-        let there = find(&mut held, state, ids).await?;
+        let there = find(&mut conn, state, ids).await?;
         let mut fresh = HashMap::new();
         let mut rows = Vec::with_capacity(transactions.len());
         let mut seqs = Vec::with_capacity(transactions.len());
@@ -309,15 +313,15 @@ impl TransactionQueue for SqliteQueue {
         if (state.known.len() + rows.len()) as u64 > self.capacity && !rows.is_empty() {
             return Err(self.full());
         }
-        state.sure = false;
-        let result = self.insert(&mut held, state, &rows).await;
-        Self::settle(&mut held, state, &result).await;
+        state.in_sync = false;
+        let result = self.insert(&mut conn, state, &rows).await;
+        Self::settle(&mut conn, state, &result).await;
         result?;
         state.next = next;
         for (id, seq) in fresh {
             state.known.insert(&id, seq);
         }
-        drop(held);
+        drop(conn);
         let bytes: usize = rows.iter().map(|(_, t)| t.payload().len() + 512).sum();
         self.database.note_written(bytes as u64 / u64::from(SETUP.page_size) + 1);
         Ok(seqs)
@@ -325,11 +329,11 @@ impl TransactionQueue for SqliteQueue {
 
     async fn update(&self, states: &[(TransactionId, EntryState)]) -> Result<(), StoreError> {
         let state = &mut *self.state.lock().await;
-        let mut held = self.database.lock().await?;
-        if !state.sure {
-            reload(&mut held, state).await?;
+        let mut conn = self.database.lock().await?;
+        if !state.in_sync {
+            reload(&mut conn, state).await?;
         }
-        let there = find(&mut held, state, states.iter().map(|(id, _)| *id)).await?;
+        let there = find(&mut conn, state, states.iter().map(|(id, _)| *id)).await?;
         let mut last = HashMap::with_capacity(states.len());
         for (id, change) in states {
             if let Some(seq) = there.get(id) {
@@ -341,17 +345,17 @@ impl TransactionQueue for SqliteQueue {
         if rows.is_empty() {
             return Ok(());
         }
-        state.sure = false;
-        let result = self.replace(&mut held, &rows).await;
-        Self::settle(&mut held, state, &result).await;
+        state.in_sync = false;
+        let result = self.replace(&mut conn, &rows).await;
+        Self::settle(&mut conn, state, &result).await;
         result
     }
 
     async fn remove(&self, ids: &[TransactionId]) -> Result<(), StoreError> {
         let state = &mut *self.state.lock().await;
-        let mut held = self.database.lock().await?;
-        if !state.sure {
-            reload(&mut held, state).await?;
+        let mut conn = self.database.lock().await?;
+        if !state.in_sync {
+            reload(&mut conn, state).await?;
         }
         let mut candidates: Vec<_> =
             ids.iter().flat_map(|id| state.known.candidates(*id)).collect();
@@ -360,21 +364,21 @@ impl TransactionQueue for SqliteQueue {
         if candidates.is_empty() {
             return Ok(());
         }
-        (state.sure, state.relaxed) = (false, true);
-        held.whole(true)?;
-        let result = held.ask_raw(removal(&candidates, ids)).await;
+        (state.in_sync, state.relaxed) = (false, true);
+        conn.set_in_transaction(true)?;
+        let result = conn.ask_raw(removal(&candidates, ids)).await;
         if result.is_ok() {
-            held.whole(false)?;
+            conn.set_in_transaction(false)?;
             state.relaxed = false;
         }
         let result = result.map(Option::unwrap_or_default);
-        Self::settle(&mut held, state, &result).await;
+        Self::settle(&mut conn, state, &result).await;
         if let Err(error) = &result
             && changed_nothing(error.kind)
         {
-            return Self::note_gone(&mut held, state, ids).await;
+            return Self::note_tombstones(&mut conn, state, ids).await;
         }
-        drop(held);
+        drop(conn);
         self.database.note_written(candidates.len() as u64 / 8 + 3);
         if usize::try_from(result?).is_ok_and(|removed| removed == candidates.len()) {
             for id in ids {
@@ -382,24 +386,24 @@ impl TransactionQueue for SqliteQueue {
             }
         } else {
             // Some only began like one of these.
-            state.sure = false;
+            state.in_sync = false;
         }
         Ok(())
     }
 
     async fn get(&self, id: &TransactionId) -> Result<Option<OutboxEntry>, StoreError> {
         let state = &mut *self.state.lock().await;
-        let mut held = self.database.lock().await?;
-        if !state.sure {
-            reload(&mut held, state).await?;
+        let mut conn = self.database.lock().await?;
+        if !state.in_sync {
+            reload(&mut conn, state).await?;
         }
-        let there = find(&mut held, state, Some(*id).into_iter()).await?;
+        let there = find(&mut conn, state, Some(*id).into_iter()).await?;
         let Some(seq) = there.get(id) else { return Ok(None) };
         let one = sqlx::query(
             "SELECT outbox.seq, head, payload, attempts, due, reason, since \
              FROM outbox LEFT JOIN states USING (seq) WHERE outbox.seq = ?",
         );
-        let rows = held.fetch_all(one.bind(seq.cast_signed())).await?;
+        let rows = conn.fetch_all(one.bind(seq.cast_signed())).await?;
         rows.first().map(|row| self.entry(row)).transpose()
     }
 
@@ -411,8 +415,8 @@ impl TransactionQueue for SqliteQueue {
         max_bytes: usize,
     ) -> Result<Vec<OutboxEntry>, StoreError> {
         let state = &*self.state.lock().await;
-        let mut held = self.database.lock().await?;
-        held.begin_reading().await?;
+        let mut conn = self.database.lock().await?;
+        conn.begin_reading().await?;
         let (sizes, rows) = match filter {
             EntryFilter::All => (
                 "SELECT seq, length(payload) FROM outbox WHERE seq > ? ORDER BY seq LIMIT ?",
@@ -437,13 +441,13 @@ impl TransactionQueue for SqliteQueue {
             ),
         };
         let after = after.map_or(-1, |after| i64::try_from(after).unwrap_or(i64::MAX));
-        let gone = &state.gone;
-        let limit = i64::try_from(max_entries.saturating_add(gone.len())).unwrap_or(i64::MAX);
-        let sizes = held.fetch_all(sqlx::query(sizes).bind(after).bind(limit)).await?;
+        let tombstones = &state.tombstones;
+        let limit = i64::try_from(max_entries.saturating_add(tombstones.len())).unwrap_or(i64::MAX);
+        let sizes = conn.fetch_all(sqlx::query(sizes).bind(after).bind(limit)).await?;
         let (mut bytes, mut last, mut count) = (0usize, None, 0);
         for row in sizes {
             let (seq, size) = sized(&row).map_err(|e| damaged(self.database.name(), e))?;
-            if gone.has(seq.cast_unsigned()) {
+            if tombstones.has(seq.cast_unsigned()) {
                 continue;
             }
             count += 1;
@@ -457,27 +461,27 @@ impl TransactionQueue for SqliteQueue {
             last = Some(seq);
         }
         let Some(last) = last else {
-            held.commit().await?;
+            conn.commit().await?;
             return Ok(Vec::new());
         };
-        let rows = held.fetch_all(sqlx::query(rows).bind(after).bind(last)).await?;
-        held.commit().await?;
+        let rows = conn.fetch_all(sqlx::query(rows).bind(after).bind(last)).await?;
+        conn.commit().await?;
         let entries = rows.iter().map(|row| self.entry(row));
-        entries.filter(|e| !e.as_ref().is_ok_and(|e| gone.has(e.seq))).collect()
+        entries.filter(|e| !e.as_ref().is_ok_and(|e| tombstones.has(e.seq))).collect()
     }
 
     async fn size(&self) -> Result<QueueSize, StoreError> {
         let state = &*self.state.lock().await;
-        let mut held = self.database.lock().await?;
-        held.begin_reading().await?;
-        let gone = json(&state.gone.seqs());
+        let mut conn = self.database.lock().await?;
+        conn.begin_reading().await?;
+        let tombstones = json(&state.tombstones.seqs());
         let all = "SELECT (SELECT count(*) FROM outbox) - (SELECT count(*) FROM outbox \
                    WHERE seq IN (SELECT value FROM json_each(?)))";
-        let all: Option<i64> = held.ask(sqlx::query(all).bind(gone.clone())).await?;
+        let all: Option<i64> = conn.ask(sqlx::query(all).bind(tombstones.clone())).await?;
         let dead = "SELECT count(*) FROM states WHERE reason IS NOT NULL \
                     AND seq NOT IN (SELECT value FROM json_each(?))";
-        let dead: Option<i64> = held.ask(sqlx::query(dead).bind(gone)).await?;
-        held.commit().await?;
+        let dead: Option<i64> = conn.ask(sqlx::query(dead).bind(tombstones)).await?;
+        conn.commit().await?;
         let number = |n: Option<i64>| n.unwrap_or_default().cast_unsigned();
         let (all, dead) = (number(all), number(dead));
         Ok(QueueSize { waiting: all.saturating_sub(dead), dead, capacity: self.capacity })
@@ -485,23 +489,23 @@ impl TransactionQueue for SqliteQueue {
 
     async fn probe(&self) -> Result<bool, StoreError> {
         let state = &mut *self.state.lock().await;
-        let mut held = self.database.lock().await?;
-        if !state.sure {
-            reload(&mut held, state).await?;
+        let mut conn = self.database.lock().await?;
+        if !state.in_sync {
+            reload(&mut conn, state).await?;
         }
-        Self::purge(&mut held, state).await?;
+        Self::purge(&mut conn, state).await?;
         if state.known.len() as u64 >= self.capacity {
             return Err(self.full());
         }
         if state.relaxed {
-            held.execute_raw("PRAGMA synchronous = FULL".to_owned()).await?;
+            conn.execute_raw("PRAGMA synchronous = FULL".to_owned()).await?;
             state.relaxed = false;
         }
         // The same number again: written and synced, and nothing is changed by it.
         let keep = sqlx::query("INSERT OR REPLACE INTO meta VALUES ('leased', ?)");
-        state.sure = false;
-        let result = held.execute(keep.bind(state.leased.cast_signed())).await;
-        Self::settle(&mut held, state, &result).await;
+        state.in_sync = false;
+        let result = conn.execute(keep.bind(state.leased.cast_signed())).await;
+        Self::settle(&mut conn, state, &result).await;
         result.map(|()| true)
     }
 }

@@ -158,12 +158,12 @@ async fn appends_are_synced_also_after_a_removal_that_failed() {
     run(&queue, "DROP TRIGGER no").await;
     queue.append(&all).await.unwrap();
     let level = "PRAGMA synchronous";
-    let mut held = queue.database.lock().await.unwrap();
-    assert_eq!(held.ask::<i64>(sqlx::query(level)).await.unwrap(), Some(2));
-    drop(held);
+    let mut conn = queue.database.lock().await.unwrap();
+    assert_eq!(conn.ask::<i64>(sqlx::query(level)).await.unwrap(), Some(2));
+    drop(conn);
     queue.remove(&[all[0].id(), all[1].id()]).await.unwrap();
-    let mut held = queue.database.lock().await.unwrap();
-    assert_eq!(held.ask::<i64>(sqlx::query(level)).await.unwrap(), Some(2));
-    drop(held);
+    let mut conn = queue.database.lock().await.unwrap();
+    assert_eq!(conn.ask::<i64>(sqlx::query(level)).await.unwrap(), Some(2));
+    drop(conn);
     assert_eq!(queue.load(EntryFilter::All, None, 9, 99).await.unwrap()[0].transaction, all[2]);
 }
