@@ -1,0 +1,153 @@
+//! The two tasks of a link: one writes what waits as frames, one reads and decodes.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use futures::{SinkExt, StreamExt};
+use tokio::sync::mpsc;
+use tokio::task::{JoinHandle, JoinSet};
+
+use crate::ports::{FrameSink, FrameStream, RawLink};
+use crate::protocol::Input;
+use crate::types::{LinkId, Message};
+use crate::wire::{FrameEncoder, decode_frame};
+
+use crate::node::messages::Completion;
+
+/// Messages waiting for one link. The protocol stops at 256 KiB; only tiny messages could fill
+/// this, and a peer that provokes thousands of them without reading is cut off.
+const QUEUE: usize = 8192;
+/// A frame is closed at this size: one piece of bulk, or a batch of small transactions.
+const FRAME_BUDGET: usize = 64 * 1024;
+/// What is queued when a link is closed has this long to leave.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// The driver's end of a link.
+#[derive(Debug)]
+pub(super) struct LinkHandle {
+    queue: mpsc::Sender<Message>,
+    writer: JoinHandle<()>,
+    reader: JoinHandle<()>,
+}
+
+impl LinkHandle {
+    /// Starts the tasks. Frames go to `inbound`, what was sent to `done`.
+    pub(super) fn spawn(
+        link: LinkId,
+        raw: RawLink,
+        inbound: mpsc::Sender<Completion>,
+        done: mpsc::Sender<Completion>,
+    ) -> Self {
+        let (queue, waiting) = mpsc::channel(QUEUE);
+        let ended = inbound.clone();
+        let writer = tokio::spawn(async move {
+            if write(link, waiting, raw.sink, &done).await.is_err() {
+                let _ = ended.send(Completion::Inputs(vec![Input::LinkClosed { link }])).await;
+            }
+        });
+        let reader = tokio::spawn(read(link, raw.stream, inbound));
+        Self { queue, writer, reader }
+    }
+
+    /// Queues a message; `false` when the link cannot take it.
+    pub(super) fn send(&self, message: Message) -> bool {
+        self.queue.try_send(message).is_ok()
+    }
+
+    /// Lets what is queued leave, for a while, then closes. Reading goes on meanwhile, so that the
+    /// transport is not reset under what is still to be sent.
+    pub(super) fn close(self, closing: &mut JoinSet<()>) {
+        let Self { queue, mut writer, reader } = self;
+        drop(queue);
+        closing.spawn(async move {
+            let guard = AbortOnDrop(vec![writer.abort_handle(), reader.abort_handle()]);
+            let _ = tokio::time::timeout(LINGER, &mut writer).await;
+            drop(guard);
+        });
+    }
+
+    /// Ends both tasks at once.
+    pub(super) fn abort(self) {
+        self.writer.abort();
+        self.reader.abort();
+    }
+}
+
+struct AbortOnDrop(Vec<tokio::task::AbortHandle>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        for task in &self.0 {
+            task.abort();
+        }
+    }
+}
+
+/// Writes until the queue is closed and empty (`Ok`) or the transport fails (`Err`).
+async fn write(
+    link: LinkId,
+    mut waiting: mpsc::Receiver<Message>,
+    mut sink: FrameSink,
+    done: &mpsc::Sender<Completion>,
+) -> Result<(), ()> {
+    let mut encoder = FrameEncoder::new();
+    let mut queue = VecDeque::new();
+    let mut fresh = Vec::new();
+    loop {
+        if queue.is_empty() {
+            if waiting.recv_many(&mut fresh, QUEUE).await == 0 {
+                return sink.close().await.map_err(|_| ());
+            }
+        } else {
+            while let Ok(message) = waiting.try_recv() {
+                fresh.push(message);
+            }
+        }
+        queue.extend(fresh.drain(..));
+        let encoded = match encoder.encode_next(&mut queue, FRAME_BUDGET) {
+            Ok(Some(encoded)) => encoded,
+            Ok(None) => continue,
+            Err(error) => {
+                // The core never makes such a message; if it did, dropping it is all that is left.
+                tracing::error!(target: "sorcha_peer::link", %error, "unsendable message");
+                continue;
+            }
+        };
+        let bytes = encoded.frame.len();
+        sink.send(encoded.frame).await.map_err(|error| {
+            tracing::debug!(target: "sorcha_peer::link", %error, "link broke while writing");
+        })?;
+        let sent = Input::Sent { link, weight: encoded.weight, bytes };
+        done.send(Completion::Inputs(vec![sent])).await.map_err(|_| ())?;
+    }
+}
+
+async fn read(link: LinkId, mut stream: FrameStream, inbound: mpsc::Sender<Completion>) {
+    while let Some(frame) = stream.next().await {
+        let input = match frame {
+            Ok(frame) => {
+                let bytes = frame.len();
+                match decode_frame(frame) {
+                    Ok(messages) => Input::Received { link, messages, bytes },
+                    Err(error) => {
+                        tracing::debug!(target: "sorcha_peer::link", %error, "malformed frame");
+                        Input::Malformed { link }
+                    }
+                }
+            }
+            Err(error) => {
+                tracing::debug!(target: "sorcha_peer::link", %error, "link broke while reading");
+                if error.kind == crate::error::FailureKind::Malformed {
+                    Input::Malformed { link }
+                } else {
+                    break;
+                }
+            }
+        };
+        if inbound.send(Completion::Inputs(vec![input])).await.is_err() {
+            return;
+        }
+    }
+    // On the same channel as the frames, so that nothing that was read is overtaken.
+    let _ = inbound.send(Completion::Inputs(vec![Input::LinkClosed { link }])).await;
+}

@@ -1,0 +1,345 @@
+//! The loop that owns the protocol.
+//!
+//! Biased: completions of effects come before the host's commands, those before frames from peers,
+//! and time last (due timers fire with any input). Local work is finished before new work is taken:
+//! while the protocol has no room, neither commands nor frames are read. Handling is synchronous;
+//! the select is the only await.
+
+mod effects;
+mod link;
+mod own_record;
+mod perform;
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::error::{DeadLetterError, ShutdownReport};
+use crate::identity::Identity;
+use crate::ports::RawLink;
+use crate::protocol::{CallId, ConnectFailure, DialId, Input, Protocol, PublishRefusal};
+use crate::types::{LinkId, LinkState, LinkStatus, MonoTime, PeerId, TransactionId};
+
+use super::clock::wall_now;
+use super::handle::Receipts;
+use super::messages::{Command, Completion, PublishReply, Published, Signed, State};
+use super::subscribed_topics::Live;
+
+pub(super) use effects::{Effects, MAX_CHECKS, MAX_STORE_OPS};
+use link::LinkHandle;
+pub(super) use own_record::OwnRecord;
+
+/// Inputs taken in one go before the select is asked again.
+const BURST: usize = 64;
+/// The latest deadline of a shutdown: for ever.
+const FOREVER: Duration = Duration::from_hours(24 * 365 * 30);
+/// Longest time for goodbyes and storage to finish after the host's deadline.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Who waits for the answer to a call.
+enum Waiting {
+    Publish(TransactionId, PublishReply),
+    Connect(oneshot::Sender<Result<PeerId, ConnectFailure>>),
+}
+
+/// The receiving ends of the driver's channels.
+pub(super) struct Mailboxes {
+    pub(super) completions: mpsc::Receiver<Completion>,
+    /// Everything but publishes: always taken.
+    pub(super) commands: mpsc::Receiver<Command>,
+    /// Publishes: taken while there is room.
+    pub(super) publishes: mpsc::Receiver<Vec<Signed>>,
+    /// What the host subscribes to.
+    pub(super) wants: watch::Receiver<Live>,
+    pub(super) inbound: mpsc::Receiver<Completion>,
+}
+
+pub(super) struct Driver {
+    identity: Identity,
+    protocol: Protocol,
+    started: Instant,
+    state: watch::Sender<State>,
+    effects: Effects,
+    links: HashMap<LinkId, LinkHandle>,
+    closing: JoinSet<()>,
+    waiting: HashMap<CallId, Waiting>,
+    receipts: Receipts,
+    /// Publishes that are settled. Who waits is told of those of a commit together: they come back
+    /// together then, and are signed and committed together again.
+    answers: Vec<(PublishReply, Published)>,
+    next_link: u64,
+    next_call: u64,
+    /// Set once a shutdown was asked for: when it stops waiting.
+    stopping: Option<Instant>,
+    /// Set when it is through.
+    ended: watch::Sender<Option<ShutdownReport>>,
+}
+
+impl Driver {
+    pub(super) fn new(
+        identity: Identity,
+        protocol: Protocol,
+        state: watch::Sender<State>,
+        effects: Effects,
+        ended: watch::Sender<Option<ShutdownReport>>,
+    ) -> Self {
+        Self {
+            identity,
+            protocol,
+            started: Instant::now(),
+            state,
+            effects,
+            links: HashMap::new(),
+            closing: JoinSet::new(),
+            waiting: HashMap::new(),
+            receipts: Receipts::default(),
+            answers: Vec::new(),
+            next_link: 0,
+            next_call: 0,
+            stopping: None,
+            ended,
+        }
+    }
+
+    /// Runs until the node is shut down or the last handle is dropped.
+    pub(super) async fn run(mut self, mut mail: Mailboxes) {
+        let timer = tokio::time::sleep_until(self.started);
+        tokio::pin!(timer);
+        loop {
+            self.carry_out();
+            self.answer();
+            if self.is_done() {
+                break;
+            }
+            let due = self.next_wakeup();
+            if timer.deadline() != due {
+                timer.as_mut().reset(due);
+            }
+            let room = self.has_room();
+            tokio::select! {
+                biased;
+                Some(completion) = mail.completions.recv() => {
+                    self.complete(completion);
+                    self.burst(&mut mail.completions, false);
+                }
+                command = mail.commands.recv() => match command {
+                    Some(command) => self.command(command),
+                    // The last handle is gone.
+                    None => self.stop(Duration::ZERO),
+                },
+                Ok(()) = mail.wants.changed() => {
+                    let topics = mail.wants.borrow_and_update().topics();
+                    self.feed(Input::Subscribed { topics });
+                }
+                Some(batch) = mail.publishes.recv(), if room => {
+                    for signed in batch {
+                        self.publish(signed);
+                    }
+                }
+                Some(frames) = mail.inbound.recv(), if room => {
+                    self.complete(frames);
+                    self.burst(&mut mail.inbound, true);
+                }
+                () = &mut timer => self.feed(Input::Timeout),
+            }
+        }
+        self.wind_up(mail).await;
+    }
+
+    /// Whether new work may be taken; completions and time always are.
+    fn has_room(&self) -> bool {
+        self.protocol.has_room() && self.effects.has_room()
+    }
+
+    /// Takes more of what is waiting without asking the select each time.
+    fn burst(&mut self, from: &mut mpsc::Receiver<Completion>, needs_room: bool) {
+        for _ in 0..BURST {
+            if needs_room && !self.has_room() {
+                return;
+            }
+            let Ok(completion) = from.try_recv() else { return };
+            self.complete(completion);
+        }
+    }
+
+    fn complete(&mut self, completion: Completion) {
+        match completion {
+            Completion::Inputs(inputs) => {
+                for input in inputs {
+                    if let Input::LinkClosed { link } = input
+                        && let Some(handle) = self.links.remove(&link)
+                    {
+                        handle.abort();
+                    }
+                    self.feed(input);
+                }
+                self.answer();
+            }
+            Completion::Linked { raw, dial } => self.open(raw, dial),
+        }
+    }
+
+    /// Tells publishers how it went.
+    fn answer(&mut self) {
+        for (reply, answer) in self.answers.drain(..) {
+            reply.send(answer);
+        }
+    }
+
+    fn open(&mut self, raw: RawLink, dial: Option<DialId>) {
+        self.next_link += 1;
+        let link = LinkId(self.next_link);
+        let (remote, kind, address) = (raw.remote, raw.kind, raw.address);
+        let (inbound, done) = self.effects.link_channels();
+        self.links.insert(link, LinkHandle::spawn(link, raw, inbound, done));
+        self.feed(Input::LinkOpened { link, remote, kind, address, dial });
+    }
+
+    /// One input, then everything that came of it.
+    fn feed(&mut self, input: Input) {
+        let now = MonoTime::from_duration(self.started.elapsed());
+        self.protocol.handle(now, wall_now(), input);
+        self.carry_out();
+    }
+
+    fn publish(&mut self, Signed { transaction, renews, reply }: Signed) {
+        if self.stopping.is_some() {
+            let _ = reply.send(Err(PublishRefusal::Closed.into()));
+            return;
+        }
+        let reply = PublishReply::new(reply);
+        let call = self.call(Waiting::Publish(transaction.id(), reply));
+        self.feed(Input::Publish { call, transaction, renews });
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::Connect { endpoint, reply } => {
+                let call = self.call(Waiting::Connect(reply));
+                self.feed(Input::Connect { call, endpoint });
+            }
+            Command::Disconnect { peer } => self.feed(Input::Disconnect { peer }),
+            Command::Ban { ban, reply } => {
+                self.feed(Input::Ban(ban));
+                self.effects.peers.settle(reply);
+            }
+            Command::Unban { peer, reply } => {
+                self.feed(Input::Unban(peer));
+                self.effects.peers.settle(reply);
+            }
+            Command::SettleOutbox { reply } => self.settle_outbox(None, reply),
+            Command::Redeliver { id, reply } => {
+                self.feed(Input::Redeliver(id));
+                let revived = self.protocol.is_unconfirmed(&id);
+                let status = self.protocol.publish_status(&id);
+                let _ = reply.send(revived.then(|| self.receipts.watch_again(id, status)));
+            }
+            Command::DropDeadLetter { id, reply } if self.protocol.is_unconfirmed(&id) => {
+                // A peer has confirmed it in this moment.
+                let _ = reply.send(Err(DeadLetterError::NotFound { id }));
+            }
+            Command::DropDeadLetter { id, reply } => {
+                self.feed(Input::DropDeadLetter(id));
+                self.settle_outbox(Some(id), reply);
+            }
+            Command::Peers { reply } => {
+                let _ = reply.send(self.peers());
+            }
+            Command::Stats { reply } => {
+                let _ = reply.send(self.protocol.stats());
+            }
+            Command::Shutdown { deadline } => self.stop(deadline),
+        }
+    }
+
+    fn call(&mut self, waiting: Waiting) -> CallId {
+        self.next_call += 1;
+        let call = CallId(self.next_call);
+        self.waiting.insert(call, waiting);
+        call
+    }
+
+    fn peers(&self) -> Vec<LinkStatus> {
+        let status = |view: crate::protocol::LinkView| LinkStatus {
+            peer: view.peer,
+            transport: view.kind,
+            address: view.address,
+            direction: view.direction,
+            state: if view.suspect { LinkState::Suspect } else { LinkState::Up },
+            rtt_us: view.rtt.map_or(0, |rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
+            connected_s: view.age.as_secs(),
+            queued_bytes: view.queued as u64,
+            behind: view.behind,
+            in_debt: view.in_debt,
+            depth: view.depth,
+            relay: view.relay,
+        };
+        self.protocol.links().into_iter().map(status).collect()
+    }
+
+    fn stop(&mut self, deadline: Duration) {
+        let until = Instant::now() + deadline.min(FOREVER);
+        self.stopping = Some(self.stopping.map_or(until, |earlier| earlier.min(until)));
+    }
+
+    /// Whether a shutdown may go on: everything has left and is confirmed, nobody is there to
+    /// send it to, or the time is up.
+    fn is_done(&self) -> bool {
+        let Some(until) = self.stopping else { return false };
+        let quiet = self.protocol.is_idle() && self.waiting.is_empty();
+        let settled = quiet && !self.protocol.awaits_copies();
+        settled || Instant::now() >= until
+    }
+
+    fn next_wakeup(&self) -> Instant {
+        let far = Duration::from_hours(1);
+        let due = self.protocol.poll_timeout().map_or(far, MonoTime::as_duration);
+        let due = self.started + due;
+        self.stopping.map_or(due, |until| due.min(until))
+    }
+
+    /// Waits for the answers to publishes whose transaction is being stored. Who has none by the end
+    /// is told that it may have been kept.
+    async fn settle_publishes(&mut self, completions: &mut mpsc::Receiver<Completion>) {
+        let until = Instant::now() + GRACE;
+        while self.waiting.values().any(|w| matches!(w, Waiting::Publish(..))) {
+            match tokio::time::timeout_at(until, completions.recv()).await {
+                Ok(Some(completion)) => self.complete(completion),
+                _ => return,
+            }
+        }
+    }
+
+    /// Goodbyes, then storage, then answers.
+    async fn wind_up(mut self, mut mail: Mailboxes) {
+        let unflushed =
+            self.protocol.links().into_iter().filter(|l| l.queued > 0 || l.behind > 0 || l.in_debt);
+        let unflushed = unflushed.map(|l| l.peer).collect();
+        self.effects.stop_listening().await;
+        self.settle_publishes(&mut mail.completions).await;
+        let report = ShutdownReport { unflushed, unconfirmed: self.protocol.unconfirmed() };
+        self.feed(Input::Shutdown);
+        self.answer();
+        let Self { effects, links, mut closing, ended, identity, .. } = self;
+        for handle in links.into_values() {
+            handle.abort();
+        }
+        // Receivers stay open until storage is done, so that nothing in its lane is refused.
+        let Mailboxes { mut completions, commands, publishes, inbound, .. } = mail;
+        drop((commands, publishes, inbound));
+        let rest = async {
+            while closing.join_next().await.is_some() {}
+            effects.finish().await;
+        };
+        let drain = async { while completions.recv().await.is_some() {} };
+        let both = async { tokio::join!(rest, drain) };
+        if tokio::time::timeout(GRACE, both).await.is_err() {
+            tracing::warn!(target: "sorcha_peer::node", peer = %identity.peer_id(), "storage did not finish in time");
+        }
+        ended.send_replace(Some(report));
+        tracing::info!(target: "sorcha_peer::node", peer = %identity.peer_id(), "node stopped");
+    }
+}

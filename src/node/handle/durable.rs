@@ -1,0 +1,146 @@
+//! Subscriptions whose place the store keeps.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::watch;
+
+use crate::error::{AckError, SubscribeError};
+use crate::node::subscribed_topics::Want;
+use crate::ports::TransactionStore;
+use crate::types::Cursor;
+
+use super::subscription::{Item, StartAt, Subscription};
+
+/// Longest name of a durable subscription, in bytes.
+const MAX_NAME: usize = 255;
+
+/// A [`Subscription`] under a name, whose place is kept by the node's store: it goes on after the
+/// last acknowledged delivery, also after a restart or `kill -9` (with a store that survives them).
+///
+/// Delivery is at least once: what was delivered and not acknowledged comes again when the name is
+/// subscribed again. Within one subscription each cursor comes once, and what was acknowledged never
+/// comes again.
+pub struct DurableSubscription {
+    items: Subscription,
+    log: Arc<dyn TransactionStore>,
+    lease: Lease,
+    /// What may be acknowledged, and how far that moves the place at most.
+    delivered: Cursor,
+    told: Cursor,
+}
+
+impl DurableSubscription {
+    pub(super) async fn new(
+        log: Arc<dyn TransactionStore>,
+        newest: watch::Receiver<Cursor>,
+        lease: Lease,
+        want: Want,
+        start: StartAt,
+    ) -> Result<Self, SubscribeError> {
+        let kept = log.load_cursor(&lease.name).await?;
+        let from_kept = kept.map_or(start, StartAt::After);
+        let items = Subscription::new(Arc::clone(&log), newest, want, from_kept).await?;
+        let place = if let Some(cursor) = kept {
+            cursor
+        } else {
+            // Kept from the start: who goes down before the first acknowledgement starts here
+            // again and not with what is new then.
+            let place = first_place(&*log, &items, start).await?;
+            log.save_cursor(&lease.name, place).await?;
+            place
+        };
+        Ok(Self { items, log, lease, delivered: place, told: place })
+    }
+
+    /// The name it was made with.
+    pub fn name(&self) -> &str {
+        &self.lease.name
+    }
+
+    /// The next item; `None` once the node is shut down and everything accepted was delivered, or
+    /// the log was closed. Does not wait for acknowledgements. Cancel safe.
+    pub async fn next(&mut self) -> Option<Item> {
+        let item = self.items.next().await?;
+        if let Some(told) = self.items.told_by(&item) {
+            self.told = self.told.max(told);
+        }
+        let cursor = match &item {
+            Item::Delivery(delivery) => delivery.cursor,
+            Item::Gap { until, .. } => *until,
+            Item::Failed(_) => return Some(item),
+        };
+        self.delivered = self.delivered.max(cursor);
+        Some(item)
+    }
+
+    /// Done with everything up to `cursor`: that of a delivery, or `until` of a gap. `Ok` means that
+    /// the store has it, also after a power failure. One call costs one sync, so acknowledge the last
+    /// of a batch; a cursor below an acknowledged one changes nothing. A future dropped before it is
+    /// ready may or may not have saved.
+    ///
+    /// # Errors
+    /// [`AckError`]; nothing was saved, and a later acknowledgement includes this one.
+    pub async fn ack(&self, cursor: Cursor) -> Result<(), AckError> {
+        if cursor > self.delivered {
+            return Err(AckError::NotDelivered { cursor, delivered: self.delivered });
+        }
+        Ok(self.log.save_cursor(&self.lease.name, cursor.min(self.told)).await?)
+    }
+}
+
+impl fmt::Debug for DurableSubscription {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DurableSubscription")
+            .field("name", &self.lease.name)
+            .field("items", &self.items)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Before the first thing that a new name gets.
+async fn first_place(
+    log: &dyn TransactionStore,
+    items: &Subscription,
+    start: StartAt,
+) -> Result<Cursor, SubscribeError> {
+    // First: what is appended meanwhile comes after it.
+    let newest = log.newest().await?;
+    if start != StartAt::Earliest {
+        // A log that has given out none yet begins anew, whatever cursor another one gave out.
+        return Ok(items.position().min(newest));
+    }
+    let oldest = log.index(Cursor::default(), 1).await?;
+    Ok(oldest.first().map_or(newest, |oldest| Cursor(oldest.cursor.0.saturating_sub(1))))
+}
+
+/// The names that are subscribed in this node.
+#[derive(Debug, Clone, Default)]
+pub(in crate::node) struct Names(Arc<Mutex<BTreeSet<String>>>);
+
+impl Names {
+    /// Takes a name, until the lease is dropped.
+    pub(super) fn lease(&self, name: &str) -> Result<Lease, SubscribeError> {
+        if name.is_empty() || name.len() > MAX_NAME {
+            return Err(SubscribeError::Name { length: name.len(), max: MAX_NAME });
+        }
+        if !self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned()) {
+            return Err(SubscribeError::InUse { name: name.to_owned() });
+        }
+        Ok(Lease { name: name.to_owned(), names: self.clone() })
+    }
+}
+
+/// A name that nobody else of this node has.
+#[derive(Debug)]
+pub(super) struct Lease {
+    pub(super) name: String,
+    names: Names,
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.names.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.name);
+    }
+}

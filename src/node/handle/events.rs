@@ -1,0 +1,40 @@
+//! Events for the host.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::broadcast;
+
+use crate::types::Event;
+
+/// Events kept for a host that reads slowly.
+pub(in crate::node) const CAPACITY: usize = 4096;
+
+/// The events of a node from the moment this was made, in order.
+///
+/// A host that falls more than 4096 events behind gets [`Event::Lagged`] with the number it missed,
+/// and goes on from there.
+#[derive(Debug)]
+pub struct Events {
+    events: broadcast::Receiver<Event>,
+    /// What all readers of the node missed together.
+    lagged: Arc<AtomicU64>,
+}
+
+impl Events {
+    pub(super) fn new(events: broadcast::Receiver<Event>, lagged: Arc<AtomicU64>) -> Self {
+        Self { events, lagged }
+    }
+
+    /// The next event; `None` after the node is shut down. Cancel safe.
+    pub async fn next(&mut self) -> Option<Event> {
+        match self.events.recv().await {
+            Ok(event) => Some(event),
+            Err(broadcast::error::RecvError::Lagged(missed)) => {
+                self.lagged.fetch_add(missed, Ordering::Relaxed);
+                Some(Event::Lagged { missed })
+            }
+            Err(broadcast::error::RecvError::Closed) => None,
+        }
+    }
+}

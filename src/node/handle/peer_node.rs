@@ -1,0 +1,442 @@
+//! The host's handle on a node.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+
+use crate::config::Config;
+use crate::error::{
+    BanError, ConnectError, NodeClosed, PublishError, ReadyError, ShutdownReport, StoreErrorKind,
+    SubscribeError,
+};
+use crate::identity::Identity;
+use crate::node::clock::{PublishClock, wall_now};
+use crate::node::messages::{Command, Draft, Signed, State};
+use crate::node::subscribed_topics::{Selection, Wants};
+use crate::ports::{Ban, TransactionQueue, TransactionStore};
+use crate::protocol::ConnectFailure;
+use crate::types::{Cursor, Endpoint, Event, LinkStatus, Mode, PeerId, Stats, Topic};
+
+use super::durable::{DurableSubscription, Names};
+use super::events::Events;
+use super::subscription::{StartAt, Subscription};
+
+/// What handles and driver share.
+pub(in crate::node) struct Inner {
+    pub(in crate::node) identity: Identity,
+    pub(in crate::node) config: Config,
+    pub(in crate::node) listening: Option<SocketAddr>,
+    pub(in crate::node) clock: Arc<PublishClock>,
+    pub(in crate::node) publishes: mpsc::Sender<Vec<Signed>>,
+    pub(in crate::node) commands: mpsc::Sender<Command>,
+    pub(in crate::node) drafts: mpsc::Sender<Draft>,
+    pub(in crate::node) events: broadcast::WeakSender<Event>,
+    /// What tells others that there are handles.
+    pub(in crate::node) _handles: Arc<()>,
+    /// Events that slow readers missed.
+    pub(in crate::node) lagged: Arc<AtomicU64>,
+    pub(in crate::node) queue: Arc<dyn TransactionQueue>,
+    pub(in crate::node) log: Arc<dyn TransactionStore>,
+    pub(in crate::node) newest: watch::Receiver<Cursor>,
+    /// Topics of the subscriptions that live.
+    pub(in crate::node) wants: Wants,
+    /// Durable subscriptions that live.
+    pub(in crate::node) names: Names,
+    /// Why storage fails, while it does.
+    pub(in crate::node) failing: watch::Receiver<Option<StoreErrorKind>>,
+    pub(in crate::node) state: watch::Receiver<State>,
+    /// What the shutdown left undone, once it is through.
+    pub(in crate::node) ended: watch::Receiver<Option<ShutdownReport>>,
+}
+
+/// A running node. Cloning shares it; when the last clone is dropped the node says goodbye and
+/// stops. Give request handlers and tasks a [`WeakPeerNode`] where they should not keep it alive.
+///
+/// ```
+/// use std::time::Duration;
+/// use sorcha_peer::transport::MemoryNetwork;
+/// use sorcha_peer::{StartAt, Identity, Item, PeerNode};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let network = MemoryNetwork::new();
+/// let (a, b) = (Identity::generate()?, Identity::generate()?);
+/// let first = PeerNode::builder()
+///     .transport(std::sync::Arc::new(network.transport(a.peer_id())))
+///     .identity(a)
+///     .listen("127.0.0.1:5001")
+///     .start()
+///     .await?;
+/// let second = PeerNode::builder()
+///     .transport(std::sync::Arc::new(network.transport(b.peer_id())))
+///     .identity(b)
+///     .listen("127.0.0.1:5002")
+///     .bootstrap(["127.0.0.1:5001"])
+///     .start()
+///     .await?;
+/// second.wait_ready(1, Duration::from_secs(10)).await?;
+///
+/// let mut orders = second.subscribe("orders", StartAt::Now).await?;
+/// let receipt = first.publish("orders", "one widget").await?;
+/// let Some(Item::Delivery(delivery)) = orders.next().await else { panic!("nothing came") };
+/// assert_eq!(delivery.transaction.id(), receipt.id());
+/// receipt.replicated(1).await?;
+/// first.shutdown(Duration::from_secs(5)).await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct PeerNode(pub(in crate::node) Arc<Inner>);
+
+/// A handle that does not keep the node alive.
+#[derive(Clone)]
+pub struct WeakPeerNode(Weak<Inner>);
+
+impl PeerNode {
+    /// This node's id.
+    pub fn peer_id(&self) -> PeerId {
+        self.0.identity.peer_id()
+    }
+
+    /// The address it listens on; `None` when it only dials out.
+    pub fn listen_addr(&self) -> Option<SocketAddr> {
+        self.0.listening
+    }
+
+    /// How well it is connected.
+    pub fn mode(&self) -> Mode {
+        self.0.state.borrow().mode.unwrap_or(Mode::Offline)
+    }
+
+    /// Why storage fails, from the moment when it does until an operation on it works again;
+    /// `None` while all is well. Meanwhile [`PeerNode::wait_ready`] waits, and every `publish` is
+    /// tried and refused with [`PublishError::Store`], unless it is the store of peers alone that
+    /// fails.
+    pub fn storage_failure(&self) -> Option<StoreErrorKind> {
+        *self.0.failing.borrow()
+    }
+
+    /// Subscribes to one topic.
+    ///
+    /// # Errors
+    /// [`SubscribeError`] when the topic is not acceptable, the log has not given out the cursor, or
+    /// it cannot be read.
+    pub async fn subscribe(
+        &self,
+        topic: &str,
+        start: StartAt,
+    ) -> Result<Subscription, SubscribeError> {
+        self.subscription(Selection::one(Topic::new(topic)?), start).await
+    }
+
+    /// Subscribes to several topics at once: one stream in which cursors rise over all of them. A gap
+    /// may be told of that only other topics suffered.
+    ///
+    /// # Errors
+    /// Those of [`PeerNode::subscribe`].
+    pub async fn subscribe_topics<I>(
+        &self,
+        topics: I,
+        start: StartAt,
+    ) -> Result<Subscription, SubscribeError>
+    where
+        I: IntoIterator,
+        I::Item: AsRef<str>,
+    {
+        let topics = topics.into_iter().map(|name| Topic::new(name.as_ref()));
+        let topics = topics.collect::<Result<_, _>>()?;
+        self.subscription(Selection::Some(topics), start).await
+    }
+
+    /// Subscribes to every topic.
+    ///
+    /// # Errors
+    /// [`SubscribeError`] when the log has not given out the cursor or cannot be read.
+    pub async fn subscribe_all(&self, start: StartAt) -> Result<Subscription, SubscribeError> {
+        self.subscription(Selection::All, start).await
+    }
+
+    /// Subscribes to one topic under a name whose place the store keeps: after the last
+    /// acknowledged delivery, or, where the name is new, from `start`.
+    ///
+    /// The name stands for a place in the log and not for a topic: who subscribes it to another
+    /// topic goes on at the same place.
+    ///
+    /// ```
+    /// use sorcha_peer::{StartAt, Item, PeerNode, SqliteStorage};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let data = tempfile::tempdir()?;
+    /// let node = PeerNode::builder()
+    ///     .listen("127.0.0.1:0")
+    ///     .storage(SqliteStorage::open(data.path()).await?)
+    ///     .start()
+    ///     .await?;
+    /// node.publish("orders", "one widget").await?;
+    /// let mut billing = node.subscribe_durable("billing", "orders", StartAt::Earliest).await?;
+    /// if let Some(Item::Delivery(delivery)) = billing.next().await {
+    ///     // … write the bill, then:
+    ///     billing.ack(delivery.cursor).await?; // never again, also after a restart
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`SubscribeError`]: a bad topic or name, [`SubscribeError::InUse`] while another
+    /// subscription of this node has the name, a store that fails or keeps no more names.
+    pub async fn subscribe_durable(
+        &self,
+        name: &str,
+        topic: &str,
+        start: StartAt,
+    ) -> Result<DurableSubscription, SubscribeError> {
+        self.durable(name, Selection::one(Topic::new(topic)?), start).await
+    }
+
+    /// Subscribes to every topic like [`PeerNode::subscribe_durable`].
+    ///
+    /// # Errors
+    /// Those of [`PeerNode::subscribe_durable`].
+    pub async fn subscribe_durable_all(
+        &self,
+        name: &str,
+        start: StartAt,
+    ) -> Result<DurableSubscription, SubscribeError> {
+        self.durable(name, Selection::All, start).await
+    }
+
+    /// Forgets a durable subscription; an unknown name is no error. At most
+    /// [`MAX_CURSORS`](crate::ports::MAX_CURSORS) names are kept.
+    ///
+    /// # Errors
+    /// [`SubscribeError::InUse`] while it is subscribed; [`SubscribeError::Store`].
+    pub async fn remove_subscription(&self, name: &str) -> Result<(), SubscribeError> {
+        let lease = self.0.names.lease(name)?;
+        Ok(self.0.log.remove_cursor(&lease.name).await?)
+    }
+
+    async fn durable(
+        &self,
+        name: &str,
+        topics: Selection,
+        start: StartAt,
+    ) -> Result<DurableSubscription, SubscribeError> {
+        if self.is_closed() {
+            return Err(SubscribeError::Closed);
+        }
+        let lease = self.0.names.lease(name)?;
+        let (log, newest) = (Arc::clone(&self.0.log), self.0.newest.clone());
+        let want = self.0.wants.want(topics);
+        DurableSubscription::new(log, newest, lease, want, start).await
+    }
+
+    async fn subscription(
+        &self,
+        topics: Selection,
+        start: StartAt,
+    ) -> Result<Subscription, SubscribeError> {
+        if self.is_closed() {
+            return Err(SubscribeError::Closed);
+        }
+        let (log, newest) = (Arc::clone(&self.0.log), self.0.newest.clone());
+        let want = self.0.wants.want(topics);
+        Subscription::new(log, newest, want, start).await
+    }
+
+    /// What happens from now on.
+    pub fn events(&self) -> Events {
+        let events = match self.0.events.upgrade() {
+            Some(events) => events.subscribe(),
+            None => broadcast::channel(1).1,
+        };
+        Events::new(events, Arc::clone(&self.0.lagged))
+    }
+
+    /// The linked peers.
+    ///
+    /// # Errors
+    /// [`NodeClosed`].
+    pub async fn peers(&self) -> Result<Vec<LinkStatus>, NodeClosed> {
+        let (reply, answer) = oneshot::channel();
+        self.command(Command::Peers { reply }).await?;
+        answer.await.map_err(|_| NodeClosed)
+    }
+
+    /// Figures: every counter and the present sizes.
+    ///
+    /// # Errors
+    /// [`NodeClosed`].
+    pub async fn stats(&self) -> Result<Stats, NodeClosed> {
+        let (reply, answer) = oneshot::channel();
+        self.command(Command::Stats { reply }).await?;
+        let mut stats = answer.await.map_err(|_| NodeClosed)?;
+        stats.counters.events_lagged += self.0.lagged.load(Ordering::Relaxed);
+        Ok(stats)
+    }
+
+    /// Waits until `links` links are up and storage works. Cancel safe.
+    ///
+    /// # Errors
+    /// [`ReadyError::Timeout`] with a hint at what stands in the way; the node goes on trying.
+    pub async fn wait_ready(&self, links: u32, timeout: Duration) -> Result<(), ReadyError> {
+        let (mut state, mut failing) = (self.0.state.clone(), self.0.failing.clone());
+        let ready = async {
+            state.wait_for(|state| state.links >= links).await.map(drop)?;
+            failing.wait_for(Option::is_none).await.map(drop)
+        };
+        match tokio::time::timeout(timeout, ready).await {
+            Ok(Ok(())) if !self.is_closed() => Ok(()),
+            Ok(_) => Err(ReadyError::Closed),
+            Err(_) => {
+                let state = self.0.state.borrow();
+                let storage = self.storage_failure();
+                let storage = storage.map(|kind| format!("storage fails: {}", kind.as_str()));
+                let hint = storage.or_else(|| state.hint.clone()).unwrap_or_else(|| {
+                    if self.0.config.discovery.bootstrap.is_empty() {
+                        "no bootstrap peer is configured and nobody dialled in".to_owned()
+                    } else {
+                        "no dial has failed yet".to_owned()
+                    }
+                });
+                Err(ReadyError::Timeout {
+                    links: state.links,
+                    wanted: links,
+                    waited: timeout,
+                    hint,
+                })
+            }
+        }
+    }
+
+    /// Opens a link to an address now, whatever the overlay would do by itself.
+    ///
+    /// # Errors
+    /// [`ConnectError`]; nothing changed.
+    pub async fn connect(&self, address: &str) -> Result<PeerId, ConnectError> {
+        let endpoint: Endpoint = address.parse()?;
+        let (reply, answer) = oneshot::channel();
+        let address = endpoint.to_string();
+        self.command(Command::Connect { endpoint, reply }).await?;
+        answer.await.map_err(|_| ConnectError::Closed)?.map_err(|failure| match failure {
+            ConnectFailure::Dial(kind) => ConnectError::Dial { address, kind },
+            ConnectFailure::Refused(reason) => ConnectError::Refused(reason),
+            ConnectFailure::Closed => ConnectError::Closed,
+        })
+    }
+
+    /// Ends the link to a peer. The overlay may open one again; [`PeerNode::ban`] prevents that.
+    ///
+    /// # Errors
+    /// [`NodeClosed`].
+    pub async fn disconnect(&self, peer: PeerId) -> Result<(), NodeClosed> {
+        self.command(Command::Disconnect { peer }).await
+    }
+
+    /// Refuses a peer on every path, for a time or for good, also after a restart: `Ok` means that
+    /// the peer store has it. It holds from the call on; a future dropped before it is ready may or
+    /// may not have banned.
+    ///
+    /// # Errors
+    /// [`BanError`].
+    pub async fn ban(
+        &self,
+        peer: PeerId,
+        duration: Option<Duration>,
+        reason: &str,
+    ) -> Result<(), BanError> {
+        let until = duration.map(|d| wall_now().plus(d));
+        let (reply, answer) = oneshot::channel();
+        let ban = Ban { peer, until, reason: reason.to_owned() };
+        self.command(Command::Ban { ban, reply }).await?;
+        Ok(answer.await.map_err(|_| BanError::Closed)??)
+    }
+
+    /// Lifts a ban, like [`PeerNode::ban`].
+    ///
+    /// # Errors
+    /// [`BanError`].
+    pub async fn unban(&self, peer: PeerId) -> Result<(), BanError> {
+        let (reply, answer) = oneshot::channel();
+        self.command(Command::Unban { peer, reply }).await?;
+        Ok(answer.await.map_err(|_| BanError::Closed)??)
+    }
+
+    /// A handle that does not keep the node alive.
+    pub fn downgrade(&self) -> WeakPeerNode {
+        WeakPeerNode(Arc::downgrade(&self.0))
+    }
+
+    /// Stops: refuses new transactions, waits at most `deadline` for what is queued to leave and
+    /// for own transactions to be confirmed, says goodbye, closes links, and waits until the stores
+    /// have taken everything. The stores stay open for whoever still reads them: the directory of a
+    /// [`SqliteStorage`](crate::SqliteStorage) is given free by its `close`, or when every handle of
+    /// the node, every subscription and every clone of the storage is dropped.
+    ///
+    /// Calling it again, from any clone and at any time, waits for the same end and gives the same
+    /// report; the earliest deadline counts.
+    ///
+    /// # Errors
+    /// [`NodeClosed`] when the node ended otherwise, with its runtime.
+    pub async fn shutdown(&self, deadline: Duration) -> Result<ShutdownReport, NodeClosed> {
+        // Refused where a shutdown is through or nearly so: its report is what is waited for.
+        let _ = self.command(Command::Shutdown { deadline }).await;
+        let mut ended = self.0.ended.clone();
+        let report = ended.wait_for(Option::is_some).await.map_err(|_| NodeClosed)?;
+        report.clone().ok_or(NodeClosed)
+    }
+
+    /// Whether the node has stopped, or is about to.
+    fn is_closed(&self) -> bool {
+        self.0.commands.is_closed()
+    }
+
+    pub(in crate::node) async fn command(&self, command: Command) -> Result<(), NodeClosed> {
+        self.0.commands.send(command).await.map_err(|_| NodeClosed)
+    }
+}
+
+impl WeakPeerNode {
+    /// The node, while somebody still holds it.
+    pub fn upgrade(&self) -> Option<PeerNode> {
+        self.0.upgrade().map(PeerNode)
+    }
+}
+
+impl std::convert::From<NodeClosed> for PublishError {
+    fn from(_: NodeClosed) -> Self {
+        Self::Closed
+    }
+}
+
+impl std::convert::From<NodeClosed> for BanError {
+    fn from(_: NodeClosed) -> Self {
+        Self::Closed
+    }
+}
+
+impl std::convert::From<NodeClosed> for ConnectError {
+    fn from(_: NodeClosed) -> Self {
+        Self::Closed
+    }
+}
+
+impl fmt::Debug for PeerNode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PeerNode")
+            .field("peer_id", &self.peer_id())
+            .field("listening", &self.0.listening)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for WeakPeerNode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WeakPeerNode").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,147 @@
+//! Publishing, once or repeatably.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use crate::config::SignaturePolicy;
+use crate::error::{PublishError, StoreError};
+use crate::node::clock::wall_now;
+use crate::node::messages::{Draft, Signed, Unpublished};
+use crate::protocol::PublishRefusal;
+use crate::types::{Header, InvalidTransaction, Signature, Topic, Transaction};
+
+use super::peer_node::PeerNode;
+use super::receipt::Receipt;
+
+impl PeerNode {
+    /// Publishes a payload. `Ok` means that the node's outbox and log have it; it is delivered to
+    /// this node's own subscribers too, and to every other node sooner or later. Works offline.
+    ///
+    /// Two publishes of the same bytes are two transactions. Not cancel safe in one respect: a
+    /// future dropped before it is ready may or may not have published.
+    ///
+    /// # Errors
+    /// [`PublishError`]; nothing was stored or sent, except where it is
+    /// [`PublishError::Unsettled`].
+    pub async fn publish(
+        &self,
+        topic: &str,
+        payload: impl Into<Bytes>,
+    ) -> Result<Receipt, PublishError> {
+        let (mut header, payload) = self.header(topic, payload.into())?;
+        loop {
+            let (reply, answer) = oneshot::channel();
+            let (payload, renews) = (payload.clone(), None);
+            let draft = Draft { header: header.clone(), payload, renews, reply };
+            self.0.drafts.send(draft).await.map_err(|_| PublishError::Closed)?;
+            match answer.await.map_err(|_| PublishError::Closed)? {
+                Ok((receipt, true)) => return Ok(receipt),
+                // An earlier process of this identity published the same bytes at the same time.
+                Ok((_, false)) => {
+                    header.expires = header.expires.plus(Duration::from_millis(1));
+                }
+                Err(unpublished) => return Err(publish_error(unpublished)),
+            }
+        }
+    }
+
+    /// Makes and signs a transaction without publishing it. A host that keeps it until
+    /// [`PeerNode::publish_prepared`] has answered may publish it again after a crash, without
+    /// publishing the same thing twice. It lives for `gossip.retention` from now on.
+    ///
+    /// ```
+    /// use sorcha_peer::{Outcome, PeerNode};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let node = PeerNode::builder().listen("127.0.0.1:0").start().await?;
+    /// let transaction = node.prepare("orders", "one widget")?;
+    /// // … write it down beside the order, then:
+    /// let receipt = node.publish_prepared(transaction.clone()).await?;
+    /// assert_eq!(receipt.outcome(), Outcome::Published);
+    /// let again = node.publish_prepared(transaction).await?;
+    /// assert_eq!(again.outcome(), Outcome::AlreadyPublished);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`PublishError::TooLarge`], [`PublishError::Topic`].
+    pub fn prepare(
+        &self,
+        topic: &str,
+        payload: impl Into<Bytes>,
+    ) -> Result<Transaction, PublishError> {
+        let (header, payload) = self.header(topic, payload.into())?;
+        match self.0.config.network.signatures {
+            SignaturePolicy::Required => self.0.identity.sign_transaction(header, payload),
+            SignaturePolicy::Off => Transaction::new(header, Signature::None, payload),
+        }
+        .map_err(PublishError::Invalid)
+    }
+
+    /// Publishes what [`PeerNode::prepare`] made, as [`PeerNode::publish`] does. As often as it is
+    /// called while the transaction lives, it is published once:
+    /// [`Receipt::outcome`] tells whether by this call. Not cancel safe in the same respect.
+    ///
+    /// # Errors
+    /// Those of [`PeerNode::publish`]; [`PublishError::Invalid`] for what is not of
+    /// this node, [`PublishError::Expired`].
+    pub async fn publish_prepared(
+        &self,
+        transaction: Transaction,
+    ) -> Result<Receipt, PublishError> {
+        self.check_prepared(&transaction)?;
+        let (reply, answer) = oneshot::channel();
+        let signed = Signed { transaction, renews: None, reply };
+        self.0.publishes.send(vec![signed]).await.map_err(|_| PublishError::Closed)?;
+        match answer.await.map_err(|_| PublishError::Closed)? {
+            Ok((receipt, true)) => Ok(receipt),
+            Ok((receipt, false)) => Ok(receipt.repeated()),
+            Err(unpublished) => Err(publish_error(unpublished)),
+        }
+    }
+
+    fn check_prepared(&self, transaction: &Transaction) -> Result<(), PublishError> {
+        let config = &self.0.config;
+        let (header, now) = (transaction.header(), wall_now());
+        if header.origin != self.peer_id() {
+            return Err(PublishError::Invalid(InvalidTransaction::Signature));
+        }
+        let required = config.network.signatures == SignaturePolicy::Required;
+        transaction.verify(required).map_err(PublishError::Invalid)?;
+        let end = header.expires.min(header.created.plus(config.gossip.retention));
+        if end <= now || header.created > now.plus(config.network.max_clock_skew) {
+            return Err(PublishError::Expired { expires: end });
+        }
+        Ok(())
+    }
+
+    /// The header of a new transaction, if one may be made.
+    fn header(&self, topic: &str, payload: Bytes) -> Result<(Header, Bytes), PublishError> {
+        let topic = Topic::new(topic)?;
+        let (size, limit) = (payload.len() as u64, self.0.config.gossip.max_transaction_size);
+        if size > limit {
+            return Err(PublishError::TooLarge { size, limit });
+        }
+        let retention = self.0.config.gossip.retention;
+        let (created, expires) = self.0.clock.times(wall_now(), retention);
+        Ok((Header::new(topic, self.peer_id(), created, expires, &payload), payload))
+    }
+}
+
+fn publish_error(unpublished: Unpublished) -> PublishError {
+    let Unpublished::Refused(refusal) = unpublished else { return PublishError::Unsettled };
+    match refusal {
+        PublishRefusal::TooLarge { size, limit } => PublishError::TooLarge { size, limit },
+        PublishRefusal::QueueFull { limit } => PublishError::QueueFull { limit },
+        PublishRefusal::OverShare { used, limit } => PublishError::OverShare { used, limit },
+        PublishRefusal::OverRate { used, limit } => PublishError::OverRate { used, limit },
+        PublishRefusal::Store(kind) => {
+            PublishError::Store(StoreError::new(kind, "the transaction was not stored"))
+        }
+        PublishRefusal::Closed => PublishError::Closed,
+    }
+}

@@ -1,0 +1,51 @@
+//! Signing what the host publishes, in bursts.
+//!
+//! Publishes wait here in the order of their calls. What waits at a moment or is about to come, up
+//! to 64, is signed together and handed on together: a burst costs one signature, and a lone publish
+//! is signed by itself at once. The order is kept on the way to the driver.
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use crate::config::SignaturePolicy;
+use crate::identity::Identity;
+use crate::node::messages::{Draft, Signed};
+use crate::types::{Header, InvalidTransaction, MAX_BATCH, Signature, Transaction};
+
+use super::gather::gather;
+
+/// Signs what comes out of `drafts` until it is closed or the driver is gone.
+pub(in crate::node) async fn run(
+    mut drafts: mpsc::Receiver<Draft>,
+    identity: Identity,
+    policy: SignaturePolicy,
+    publishes: mpsc::Sender<Vec<Signed>>,
+) {
+    let mut batch = Vec::with_capacity(MAX_BATCH);
+    while drafts.recv_many(&mut batch, MAX_BATCH).await > 0 {
+        gather(&mut drafts, &mut batch, MAX_BATCH).await;
+        // Who gave up before the signature has not published.
+        batch.retain(|draft| !draft.reply.is_closed());
+        let (replies, parts): (Vec<_>, Vec<_>) =
+            batch.drain(..).map(|d| ((d.reply, d.renews), (d.header, d.payload))).unzip();
+        let signed = match policy {
+            SignaturePolicy::Required => identity.sign_transactions(parts),
+            SignaturePolicy::Off => unsigned(parts),
+        };
+        let Ok(transactions) = signed else {
+            // The headers were made of these payloads and name this node.
+            tracing::error!(target: "sorcha_peer::node", "a publish could not be signed");
+            continue;
+        };
+        let signed = transactions.into_iter().zip(replies);
+        let signed =
+            signed.map(|(transaction, (reply, renews))| Signed { transaction, renews, reply });
+        if publishes.send(signed.collect()).await.is_err() {
+            return;
+        }
+    }
+}
+
+fn unsigned(parts: Vec<(Header, Bytes)>) -> Result<Vec<Transaction>, InvalidTransaction> {
+    parts.into_iter().map(|(h, p)| Transaction::new(h, Signature::None, p)).collect()
+}

@@ -1,0 +1,346 @@
+//! Storage of transactions: one ordered lane.
+//!
+//! It takes what waits, up to a bound, and stores neighbours together: group commit without added
+//! delay. Own transactions go to the outbox first and to the log then, and only afterwards is anybody
+//! told that they are safe. The outbox takes one batch while the log takes an earlier one and one more
+//! may wait between them; results come in order.
+//!
+//! A store that fails or panics costs the operation, never the lane: whoever waits is told, the
+//! node says so once ([`Event::StorageFailed`](crate::types::Event::StorageFailed)), and it tries again with the next operation.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::error::{DeadLetterError, StoreError, StoreErrorKind};
+use crate::node::messages::{Completion, Settled};
+use crate::ports::{TransactionQueue, TransactionStore};
+use crate::protocol::{Input, PartialOp, Ticket};
+use crate::types::{
+    Cursor, EntryState, NewEntry, Piece, Transaction, TransactionId, WallTime, verify_piece,
+};
+
+use super::gather::gather;
+use super::split_on_full::SplitOnFull;
+use super::store_health::{Health, Store, guarded};
+
+/// Operations taken at once: enough that the cost of a commit is small beside that of its rows,
+/// few enough that outbox, log and publishers have something to do at the same time.
+const BATCH: usize = 256;
+/// Bytes of payload in one commit, beyond the first.
+const BATCH_BYTES: usize = 32 << 20;
+/// One operation on transactions.
+#[derive(Debug)]
+pub(in crate::node) enum StoreOp {
+    Store {
+        ticket: Ticket,
+        entry: NewEntry,
+        own: bool,
+    },
+    Confirmed {
+        ids: Vec<TransactionId>,
+    },
+    UpdateOutbox {
+        states: Vec<(TransactionId, EntryState)>,
+    },
+    Expire {
+        now: WallTime,
+    },
+    Partial(PartialOp),
+    /// Answer when everything before this is done to the outbox, and this is removed from it.
+    Settle {
+        remove: Option<TransactionId>,
+        reply: oneshot::Sender<Settled>,
+    },
+}
+
+/// The transaction lane.
+pub(in crate::node) struct StoreWriter {
+    pub(in crate::node) queue: Arc<dyn TransactionQueue>,
+    pub(in crate::node) log: Arc<dyn TransactionStore>,
+    pub(in crate::node) newest: watch::Sender<Cursor>,
+    pub(in crate::node) health: Arc<Health>,
+    pub(in crate::node) done: mpsc::Sender<Completion>,
+    /// Refused, because the log failed, and still in the outbox, because that failed too.
+    pub(in crate::node) refused: Mutex<BTreeSet<TransactionId>>,
+}
+
+/// What was refused, and why.
+type Refused = HashMap<TransactionId, StoreErrorKind>;
+
+/// What is in the outbox, or was refused by it, and not in the log yet.
+type Half = (Batch, Refused);
+
+/// What is to be stored, and whether it is an own one.
+type Waiting = (Ticket, NewEntry, bool);
+
+/// What is stored together.
+#[derive(Debug, Default)]
+struct Batch {
+    waiting: Vec<Waiting>,
+    bytes: usize,
+    confirmed: Vec<TransactionId>,
+    states: Vec<(TransactionId, EntryState)>,
+    expire: Option<WallTime>,
+    partials: Vec<PartialOp>,
+    settle: Vec<(Option<TransactionId>, oneshot::Sender<Settled>)>,
+}
+
+impl Batch {
+    /// Takes operations while they fit.
+    fn fill(&mut self, ops: &mut VecDeque<StoreOp>) {
+        while let Some(op) = ops.pop_front() {
+            match op {
+                StoreOp::Store { ticket, entry, own } => {
+                    self.bytes += entry.transaction.payload().len();
+                    self.waiting.push((ticket, entry, own));
+                    if self.bytes > BATCH_BYTES {
+                        return;
+                    }
+                }
+                StoreOp::Confirmed { ids } => self.confirmed.extend(ids),
+                StoreOp::UpdateOutbox { states } => self.states.extend(states),
+                StoreOp::Expire { now } => self.expire = self.expire.max(Some(now)),
+                StoreOp::Partial(op) => {
+                    if let PartialOp::Spill { partial, .. } = &op {
+                        self.bytes += partial.pieces.iter().map(|p| p.bytes.len()).sum::<usize>();
+                    }
+                    self.partials.push(op);
+                    if self.bytes > BATCH_BYTES {
+                        return;
+                    }
+                }
+                StoreOp::Settle { remove, reply } => self.settle.push((remove, reply)),
+            }
+        }
+    }
+
+    /// Whether there is nothing in it for the log.
+    fn is_done(&self) -> bool {
+        self.waiting.is_empty() && self.expire.is_none() && self.partials.is_empty()
+    }
+
+    fn has_own(&self, id: &TransactionId) -> bool {
+        self.waiting.iter().any(|(_, entry, own)| *own && entry.transaction.id() == *id)
+    }
+
+    fn own(&self) -> Vec<Transaction> {
+        let own = self.waiting.iter().filter(|(_, _, own)| *own);
+        own.map(|(_, entry, _)| entry.transaction.clone()).collect()
+    }
+}
+
+impl StoreWriter {
+    /// Runs until `ops` is closed and everything in it is done.
+    pub(in crate::node) async fn run(self, ops: mpsc::Receiver<StoreOp>) {
+        // Neither store waits for the other where one takes long with a batch.
+        let (to_log, mut halves) = mpsc::channel(1);
+        let second = async {
+            while let Some((batch, queued)) = halves.recv().await {
+                self.store(batch, queued).await;
+            }
+        };
+        futures::future::join(self.run_outbox(ops, to_log), second).await;
+    }
+
+    /// All that is for the outbox; what is for the log goes on to it.
+    async fn run_outbox(&self, mut ops: mpsc::Receiver<StoreOp>, to_log: mpsc::Sender<Half>) {
+        let mut taken = Vec::with_capacity(BATCH);
+        let mut left = VecDeque::new();
+        while !left.is_empty() || ops.recv_many(&mut taken, BATCH).await > 0 {
+            if left.is_empty() {
+                gather(&mut ops, &mut taken, BATCH).await;
+                left.extend(taken.drain(..));
+            }
+            let mut batch = Batch::default();
+            batch.fill(&mut left);
+            let settle = std::mem::take(&mut batch.settle);
+            // What leaves makes room for what comes.
+            self.update(&batch.states).await;
+            let _ = self.leave(&batch.confirmed).await;
+            self.leave_refused(&batch).await;
+            if batch.expire.is_some() {
+                self.look_after(Store::Queue, self.queue.probe()).await;
+            }
+            let queued = self.enqueue(&batch).await;
+            // What the host has published again, and is taken this time, is to stay.
+            self.refused().retain(|id| queued.contains_key(id) || !batch.has_own(id));
+            self.settle(settle).await;
+            if !batch.is_done() {
+                // It is taken for as long as there is anything.
+                let _ = to_log.send((batch, queued)).await;
+            }
+        }
+    }
+
+    /// Puts own transactions into the outbox.
+    async fn enqueue(&self, batch: &Batch) -> Refused {
+        let own = batch.own();
+        let mut fit = SplitOnFull::new(own.len());
+        while let Some(some) = fit.next() {
+            let result = guarded(self.queue.append(&own[some])).await.map(drop);
+            if fit.note(&result) {
+                self.health.note(Store::Queue, &result);
+            }
+        }
+        fit.refused().into_iter().map(|(at, kind)| (own[at].id(), kind)).collect()
+    }
+
+    /// Takes transactions out of the outbox; one that stays is tried once more after a restart.
+    async fn leave(&self, ids: &[TransactionId]) -> Result<(), StoreError> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let result = guarded(self.queue.remove(ids)).await;
+        self.health.note(Store::Queue, &result);
+        result
+    }
+
+    /// Takes out of the outbox what was refused because the log failed, and could not be taken out then:
+    /// the next process would deliver it. Not what the host publishes again just now.
+    async fn leave_refused(&self, batch: &Batch) {
+        let ids: Vec<_> = {
+            let refused = self.refused();
+            if refused.is_empty() {
+                return;
+            }
+            refused.iter().copied().filter(|id| !batch.has_own(id)).collect()
+        };
+        if self.leave(&ids).await.is_ok() {
+            self.refused().retain(|id| !ids.contains(id));
+        }
+    }
+
+    fn refused(&self) -> MutexGuard<'_, BTreeSet<TransactionId>> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Removes what the host deletes, and answers.
+    async fn settle(&self, settle: Vec<(Option<TransactionId>, oneshot::Sender<Settled>)>) {
+        for (remove, reply) in settle {
+            let result = self.leave(remove.as_slice()).await;
+            let _ = reply.send(result.map_err(DeadLetterError::Store));
+        }
+    }
+
+    /// Notes where entries of the outbox stand; what is lost of that is an attempt more.
+    async fn update(&self, states: &[(TransactionId, EntryState)]) {
+        if !states.is_empty() {
+            let result = guarded(self.queue.update(states)).await;
+            self.health.note(Store::Queue, &result);
+        }
+    }
+
+    /// Puts a batch into the log and tells who waits.
+    async fn store(&self, batch: Batch, refused: Refused) {
+        let id = |entry: &NewEntry| entry.transaction.id();
+        // A full or broken outbox refuses own transactions; others' are still kept.
+        let kept = |(_, entry, own): &&Waiting| !own || !refused.contains_key(&id(entry));
+        let entries: Vec<_> =
+            batch.waiting.iter().filter(kept).map(|(_, entry, _)| entry.clone()).collect();
+        let unlogged = self.append(&entries).await;
+        if !unlogged.is_empty() {
+            let own = batch.waiting.iter().filter(|w| w.2).map(|(_, entry, _)| id(entry));
+            let ids: Vec<_> = own.filter(|id| unlogged.contains_key(id)).collect();
+            if self.leave(&ids).await.is_err() {
+                self.refused().extend(ids);
+            }
+        }
+        let outcome = |own: bool, id: TransactionId| {
+            let refused = refused.get(&id).filter(|_| own).or_else(|| unlogged.get(&id));
+            refused.map_or(Ok(()), |kind| Err(*kind))
+        };
+        let stored = |(ticket, entry, own): &Waiting| Input::Stored {
+            ticket: *ticket,
+            result: outcome(*own, id(entry)),
+        };
+        if !batch.waiting.is_empty() {
+            let inputs = batch.waiting.iter().map(stored).collect();
+            let _ = self.done.send(Completion::Inputs(inputs)).await;
+        }
+        for op in batch.partials {
+            self.partial(op).await;
+        }
+        if let Some(now) = batch.expire {
+            let result = guarded(self.log.expire(now)).await;
+            // That there was nothing to drop does not show that the log works.
+            if !matches!(result, Ok(0)) {
+                self.health.note(Store::Log, &result);
+            }
+            self.look_after(Store::Log, self.log.probe()).await;
+        }
+    }
+
+    /// Finds out whether a store that failed works again. A host that waits for the node to be ready
+    /// publishes nothing by which it would be seen.
+    async fn look_after(
+        &self,
+        store: Store,
+        probe: impl Future<Output = Result<bool, StoreError>>,
+    ) {
+        if self.health.is_failing(store) {
+            let result = guarded(probe).await;
+            if !matches!(result, Ok(false)) {
+                self.health.note(store, &result);
+            }
+        }
+    }
+
+    /// What fails here costs a fetch its progress and nothing that was accepted.
+    async fn partial(&self, op: PartialOp) {
+        let (input, result) = match op {
+            PartialOp::Spill { ticket, partial, max_bytes } => {
+                let result = guarded(self.log.put_partial(&partial, max_bytes)).await;
+                (Some(Input::Spilled { ticket, kept: result.is_ok() }), result)
+            }
+            PartialOp::Unspill { ticket, id, root, len } => {
+                match guarded(self.log.get_partial(&id)).await {
+                    Ok(pieces) => {
+                        let pieces = right_ones(pieces, root, len).await;
+                        (Some(Input::Unspilled { ticket, pieces }), Ok(()))
+                    }
+                    Err(e) => (Some(Input::Unspilled { ticket, pieces: Vec::new() }), Err(e)),
+                }
+            }
+            PartialOp::Drop { ids } => (None, guarded(self.log.remove_partials(&ids)).await),
+        };
+        if let Err(error) = result {
+            tracing::warn!(target: "sorcha_peer::store", %error, "partial payloads are not kept");
+        }
+        if let Some(input) = input {
+            let _ = self.done.send(Completion::Inputs(vec![input])).await;
+        }
+    }
+
+    /// Puts entries into the log.
+    async fn append(&self, entries: &[NewEntry]) -> Refused {
+        let mut fit = SplitOnFull::new(entries.len());
+        while let Some(some) = fit.next() {
+            let result = guarded(self.log.append(&entries[some])).await;
+            let last = result.as_ref().ok().and_then(|cursors| cursors.iter().max().copied());
+            let result = result.map(drop);
+            if fit.note(&result) {
+                self.health.note(Store::Log, &result);
+            }
+            if let Some(last) = last {
+                self.newest.send_if_modified(|newest| {
+                    let newer = last > *newest;
+                    *newest = last.max(*newest);
+                    newer
+                });
+            }
+        }
+        let id = |at: usize| entries[at].transaction.id();
+        fit.refused().into_iter().map(|(at, kind)| (id(at), kind)).collect()
+    }
+}
+
+/// Pieces as they were before the disk had them. About 30 us each, on another thread.
+async fn right_ones(mut pieces: Vec<Piece>, root: [u8; 32], len: u64) -> Vec<Piece> {
+    let check = move || {
+        pieces.retain(|p| verify_piece(&root, len, p.index, &p.bytes, &p.proof));
+        pieces
+    };
+    tokio::task::spawn_blocking(check).await.unwrap_or_default()
+}
