@@ -25,7 +25,7 @@ use sorcha_peer::config::SignaturePolicy;
 use sorcha_peer::ports::{Accepted, FrameSink, FrameStream, Transport};
 use sorcha_peer::store::MemoryTransactionStore;
 use sorcha_peer::transport::{GrpcOptions, GrpcTransport, MemoryNetwork};
-use sorcha_peer::{Config, Endpoint, From, Identity, Item, PeerNode, Subscription};
+use sorcha_peer::{Config, Endpoint, Identity, Item, PeerNode, StartAt, Subscription};
 use tokio::runtime::Runtime;
 use tokio::time::Instant;
 
@@ -104,7 +104,7 @@ impl Star {
         let hub = nodes.remove(0);
         let links = u32::try_from(peers).expect("few");
         hub.wait_ready(links, Duration::from_mins(1)).await.expect("links");
-        let subscribe = nodes.iter().map(|node| node.subscribe(TOPIC, From::Now));
+        let subscribe = nodes.iter().map(|node| node.subscribe(TOPIC, StartAt::Now));
         let inboxes = join_all(subscribe).await.into_iter().map(|s| s.expect("a subscription"));
         Self { hub, inboxes: inboxes.collect(), _peers: nodes }
     }

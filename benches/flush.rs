@@ -24,7 +24,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 use sorcha_peer::store::{MemoryQueue, MemoryTransactionStore};
-use sorcha_peer::{Config, From, Identity, Item, PeerNode, PeerNodeBuilder, SqliteStorage};
+use sorcha_peer::{Config, Identity, Item, PeerNode, PeerNodeBuilder, SqliteStorage, StartAt};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::runtime::Runtime;
@@ -84,7 +84,7 @@ async fn be_the_peer(address: &str, count: u32, dir: Option<&Path>) {
         None => in_memory(builder),
     };
     let node = node.start().await.expect("a node");
-    let mut inbox = node.subscribe(TOPIC, From::Earliest).await.expect("a subscription");
+    let mut inbox = node.subscribe(TOPIC, StartAt::Earliest).await.expect("a subscription");
     println!("ready");
     let mut line = String::new();
     BufReader::new(tokio::io::stdin()).read_line(&mut line).await.expect("a word");

@@ -27,7 +27,7 @@ use sorcha_peer::error::{FailureKind, TransportError};
 use sorcha_peer::ports::{Accepted, Listener, RawLink, Transport};
 use sorcha_peer::testing::transport::{Node, conformance};
 use sorcha_peer::types::MAX_FRAME_BYTES;
-use sorcha_peer::{Endpoint, From, Identity, Item, PeerId, PeerNode, TransportKind};
+use sorcha_peer::{Endpoint, Identity, Item, PeerId, PeerNode, StartAt, TransportKind};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -233,7 +233,7 @@ async fn start(bootstrap: Option<SocketAddr>) -> Result<PeerNode, Error> {
 async fn nodes_deliver() -> Result<(), Error> {
     let first = start(None).await?;
     let second = start(first.listen_addr()).await?;
-    let mut orders = second.subscribe("orders", From::Earliest).await?;
+    let mut orders = second.subscribe("orders", StartAt::Earliest).await?;
     second.wait_ready(1, Duration::from_secs(10)).await?;
 
     let receipt = first.publish("orders", "one widget").await?;

@@ -22,7 +22,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use sorcha_peer::{Cursor, From, Item, PeerId, PeerNode, Subscription, WeakPeerNode};
+use sorcha_peer::{Cursor, Item, PeerId, PeerNode, StartAt, Subscription, WeakPeerNode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
@@ -133,7 +133,7 @@ impl Service {
             .start()
             .await?;
         let app = App { node: node.downgrade(), orders: Arc::default() };
-        let orders = node.subscribe(TOPIC, From::Earliest).await?;
+        let orders = node.subscribe(TOPIC, StartAt::Earliest).await?;
         let collector = tokio::spawn(app.clone().collect(orders));
 
         let router = Router::new()

@@ -23,7 +23,7 @@ use bytes::Bytes;
 use clap::Parser;
 use futures::{StreamExt, stream};
 use serde::Serialize;
-use sorcha_peer::{Config, From, Identity, Item, PeerId, PeerNode, SqliteStorage, Subscription};
+use sorcha_peer::{Config, Identity, Item, PeerId, PeerNode, SqliteStorage, StartAt, Subscription};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::mpsc;
@@ -149,7 +149,7 @@ async fn run(options: &Options) -> anyhow::Result<Report> {
     for number in 0..PEERS {
         let dir = data.path().join(format!("peer-{number}"));
         let peer = start_peer(&dir, &origin.address, options.meshed).await?;
-        let orders = peer.subscribe(TOPIC, From::Earliest).await?;
+        let orders = peer.subscribe(TOPIC, StartAt::Earliest).await?;
         tokio::spawn(listen(number, orders, arrivals.clone()));
         peers.push(peer);
     }

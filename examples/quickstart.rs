@@ -21,7 +21,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 use sorcha_peer::error::PublishError;
 use sorcha_peer::{
-    Config, From, Identity, Item, PeerNode, Receipt, SqliteStorage, Subscription, TransactionId,
+    Config, Identity, Item, PeerNode, Receipt, SqliteStorage, StartAt, Subscription, TransactionId,
 };
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -155,7 +155,7 @@ async fn start_nodes(count: usize, data: &Path) -> anyhow::Result<Vec<PeerNode>>
 async fn run(nodes: &[PeerNode], files: &[PathBuf], options: &Options) -> anyhow::Result<Report> {
     let (arrivals, inbox) = mpsc::channel(4096);
     for (node, peer) in nodes.iter().enumerate() {
-        let files = peer.subscribe(TOPIC, From::Now).await?;
+        let files = peer.subscribe(TOPIC, StartAt::Now).await?;
         tokio::spawn(listen(node, files, arrivals.clone()));
     }
     drop(arrivals);

@@ -18,7 +18,7 @@ use crate::types::{
     Endpoint, MAX_INTERESTS, MAX_NETWORK_BYTES, MAX_TOPIC_BYTES, PIECE_BYTES, PeerId,
 };
 
-pub use choice::{Auto, Carry};
+pub use choice::{Auto, Role};
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
@@ -280,8 +280,8 @@ pub struct GossipConfig {
     /// Most memory for recent payloads that may be asked for; about 400 bytes are counted for each
     /// beside its own. Default 16 MiB, range 1 MiB to 16 GiB.
     pub cache_bytes: u64,
-    /// Which topics the node carries. Default all; see [`Carry`].
-    pub carry: Carry,
+    /// Part of the node in carrying topics. Default relay; see [`Role`].
+    pub role: Role,
     /// Topics that an edge carries without a subscriber; without effect on a relay. Default none, at
     /// most 256 of at most 255 bytes.
     pub topics: Vec<String>,
@@ -412,7 +412,7 @@ impl Default for GossipConfig {
             max_assembly_bytes: 64 * MIB,
             max_spill_bytes: 1024 * MIB,
             cache_bytes: 16 * MIB,
-            carry: Carry::All,
+            role: Role::Relay,
             topics: Vec::new(),
             reconcile_interval: Duration::from_secs(10),
             reconcile_hot_window: 2 * MINUTE,

@@ -8,7 +8,7 @@
 //!
 //! ```
 //! use std::time::Duration;
-//! use sorcha_peer::{From, Identity, Item, PeerNode};
+//! use sorcha_peer::{StartAt, Identity, Item, PeerNode};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -30,7 +30,7 @@
 //!     .await?;
 //! second.wait_ready(1, Duration::from_secs(10)).await?;
 //!
-//! let mut orders = second.subscribe("orders", From::Now).await?;
+//! let mut orders = second.subscribe("orders", StartAt::Now).await?;
 //! let receipt = first.publish("orders", "one widget").await?;
 //! receipt.replicated(1).await?; // optional: another node has stored it
 //! if let Some(Item::Delivery(delivery)) = orders.next().await {
@@ -61,7 +61,7 @@
 //! # Topics
 //!
 //! A node carries topics: it stores, offers and passes them on. By default it is a *relay* and carries
-//! all of them. With [`[gossip] carry = "subscribed"`](config::Carry) it is an *edge* and carries those
+//! all of them. With [`[gossip] role = "edge"`](config::Role) it is an *edge* and carries those
 //! that it has live subscriptions for, those in `[gossip] topics`, and those that peers behind it want.
 //! It says so on its links, and only that travels to it.
 //!
@@ -75,7 +75,7 @@
 //! relays can reach each other without edges: two that both live behind NAT cannot.
 //!
 //! A subscription to a topic that an edge did not carry brings all that others retain of it, also with
-//! `From::Now`. Peers of versions that know nothing of topics count as relays.
+//! `StartAt::Now`. Peers of versions that know nothing of topics count as relays.
 //!
 //! # How it is cut
 //!
@@ -123,13 +123,14 @@ pub use error::EndpointError;
 pub use identity::Identity;
 #[cfg(feature = "node")]
 pub use node::{
-    DeadLetter, Delivery, DurableSubscription, Events, From, Item, Outcome, PeerNode,
-    PeerNodeBuilder, Progress, Receipt, Standing, Storage, Subscription, WeakPeerNode,
+    DeadLetter, Delivery, DurableSubscription, Events, Item, Outcome, PeerNode, PeerNodeBuilder,
+    Receipt, StartAt, Storage, Subscription, WeakPeerNode,
 };
 #[cfg(feature = "sqlite")]
 pub use store::{SqliteOptions, SqliteStorage};
 pub use types::{
-    Cursor, Endpoint, Event, Mode, PeerId, Stats, Topic, Transaction, TransactionId, TransportKind,
+    Cursor, Endpoint, Event, Mode, PeerId, PublishState, PublishStatus, Stats, Topic, Transaction,
+    TransactionId, TransportKind,
 };
 
 /// What benchmarks and fuzz tests of this crate need of its inside. Not for anybody else: it

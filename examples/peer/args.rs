@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
 use sorcha_peer::nat::StunProber;
-use sorcha_peer::{Cursor, Endpoint, From, Topic};
+use sorcha_peer::{Cursor, Endpoint, StartAt, Topic};
 use tracing_subscriber::EnvFilter;
 
 /// A whole sorcha-peer node as a program: JSON lines in on stdin, JSON lines out on stdout, logs
@@ -32,12 +32,12 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAME")]
     pub(crate) network: Option<String>,
     /// Deliver this topic; repeatable. Without it, all topics. Where the configuration says
-    /// `[gossip] carry = "subscribed"`, the node is sent nothing else.
+    /// `[gossip] role = "edge"`, the node is sent nothing else.
     #[arg(long, value_name = "NAME")]
     pub(crate) topic: Vec<Topic>,
     /// Where deliveries start: `now`, `earliest`, or after a cursor of an earlier delivery.
     #[arg(long, value_name = "now|earliest|CURSOR", default_value = "now", value_parser = start)]
-    pub(crate) from: From,
+    pub(crate) from: StartAt,
     /// Transports in the order of preference, separated by commas [default: all there are].
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub(crate) transports: Vec<Kind>,
@@ -70,13 +70,13 @@ pub(crate) enum Kind {
     Rest,
 }
 
-fn start(text: &str) -> Result<From, String> {
+fn start(text: &str) -> Result<StartAt, String> {
     match text {
-        "now" => Ok(From::Now),
-        "earliest" => Ok(From::Earliest),
+        "now" => Ok(StartAt::Now),
+        "earliest" => Ok(StartAt::Earliest),
         cursor => cursor
             .parse()
-            .map(|cursor| From::Cursor(Cursor(cursor)))
+            .map(|cursor| StartAt::After(Cursor(cursor)))
             .map_err(|_| "expected `now`, `earliest` or a cursor, which is a number".to_owned()),
     }
 }

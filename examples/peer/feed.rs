@@ -11,7 +11,8 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use sorcha_peer::types::LinkStatus;
 use sorcha_peer::{
-    Delivery, Event, Events, From, Item, Mode, PeerNode, Subscription, Topic, error::SubscribeError,
+    Delivery, Event, Events, Item, Mode, PeerNode, StartAt, Subscription, Topic,
+    error::SubscribeError,
 };
 
 use crate::output::{Line, Out};
@@ -79,7 +80,7 @@ impl Deliveries {
     pub(crate) async fn open(
         node: &PeerNode,
         topics: &[Topic],
-        from: From,
+        from: StartAt,
         payloads: bool,
     ) -> Result<Self, SubscribeError> {
         let subscription = match topics {

@@ -61,7 +61,7 @@ ANSWERS (every line in gets exactly one, which echoes its "ref"; null where it h
                                        outbox is full and peers are linked, it waits up to 30 s
   publish_failed {ref,error}           nothing was published; where the node stops in this moment,
                                        the error says that it may have been
-  stats {ref,…}, peers {ref,peers}     with `[gossip] carry = "subscribed"` in --config, the node
+  stats {ref,…}, peers {ref,peers}     with `[gossip] role = "edge"` in --config, the node
                                        carries the topics of --topic, those in `[gossip] topics` and
                                        those that peers behind it want: see topics_carried, stands_in
   dead_letters {ref,dead_letters}      own transactions that no peer took, in the order of publishing:

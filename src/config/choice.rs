@@ -44,7 +44,7 @@ impl From<Auto> for AutoRepr {
     }
 }
 
-/// Which topics a node carries: stores, offers and passes on.
+/// Part of a node in carrying topics: whether it stores, offers and passes on all of them or some.
 ///
 /// Reach is kept by relays: they carry everything and keep links with each other, and edges hang off
 /// relays, or off other edges that are nearer to one and then carry what those behind them want. What
@@ -52,12 +52,12 @@ impl From<Auto> for AutoRepr {
 /// to 8 s stands in for one and carries everything, until it finds a way again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Carry {
-    /// Every topic: the node is a relay.
+pub enum Role {
+    /// A relay carries every topic.
     #[default]
-    All,
-    /// Only topics that it has live subscriptions for, those in
-    /// [`GossipConfig::topics`](super::GossipConfig::topics), and those that peers behind it want: the
-    /// node is an edge. More than 256 topics are everything.
-    Subscribed,
+    Relay,
+    /// An edge carries the topics that it has live subscriptions for, those in
+    /// [`GossipConfig::topics`](super::GossipConfig::topics), and those that peers behind it want.
+    /// More than 256 topics are everything.
+    Edge,
 }

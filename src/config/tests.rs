@@ -28,7 +28,7 @@ fn a_part_is_enough_and_a_typo_is_an_error() {
     )
     .unwrap();
     assert_eq!(part.gossip.fanout, Auto::Fixed(4));
-    assert_eq!(part.gossip.carry, Carry::Subscribed);
+    assert_eq!(part.gossip.role, Role::Edge);
     assert_eq!(part.gossip.retention, secs(600));
     assert!(toml::from_str::<Config>("[gossip]\nfanuot = 4").is_err());
     assert!(toml::from_str::<Config>("[gossip]\nretention = \"10 parsecs\"").is_err());

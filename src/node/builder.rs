@@ -14,8 +14,8 @@ use crate::config::{Config, SignaturePolicy};
 use crate::error::{FailureKind, StartError, StoreError, StoreErrorKind};
 use crate::identity::Identity;
 use crate::ports::{
-    EntryState, Listener, NatProber, OutboxEntry, PeerStore, TransactionQueue, TransactionStore,
-    Transport, Validator, Which,
+    EntryFilter, EntryState, Listener, NatProber, OutboxEntry, PeerStore, TransactionQueue,
+    TransactionStore, Transport, Validator,
 };
 use crate::protocol::{GivenUp, Protocol, Queued, RENEWALS, Restored};
 use crate::store::{MemoryPeerStore, MemoryQueue, MemoryTransactionStore};
@@ -521,13 +521,13 @@ impl Parts {
     async fn restore_outbox(&self) -> Result<(Vec<Queued>, VecDeque<TransactionId>), StoreError> {
         let (mut outbox, mut late) = (Vec::new(), VecDeque::new());
         let (now, retention) = (wall_now(), self.config.gossip.retention);
-        for which in [Which::Waiting, Which::Dead] {
+        for filter in [EntryFilter::Waiting, EntryFilter::Dead] {
             let mut after = None;
             loop {
-                let page = self.queue.load(which, after, PAGE, PAGE_BYTES).await?;
+                let page = self.queue.load(filter, after, PAGE, PAGE_BYTES).await?;
                 let Some(last) = page.last() else { break };
                 after = Some(last.seq);
-                if which == Which::Dead {
+                if filter == EntryFilter::Dead {
                     outbox.extend(page.iter().map(queued));
                     continue;
                 }

@@ -3,7 +3,7 @@
 use tokio::sync::oneshot;
 
 use crate::error::{DeadLetterError, RedeliverError};
-use crate::ports::Which;
+use crate::ports::EntryFilter;
 use crate::types::{EntryState, Transaction, TransactionId, WallTime};
 
 use super::driver::{Command, wall_now};
@@ -42,7 +42,7 @@ impl PeerNode {
     ) -> Result<Vec<DeadLetter>, DeadLetterError> {
         // What an event has told of is to be found.
         self.settle_outbox().await?;
-        let page = self.0.queue.load(Which::Dead, after, limit, PAGE_BYTES).await?;
+        let page = self.0.queue.load(EntryFilter::Dead, after, limit, PAGE_BYTES).await?;
         let dead = page.into_iter().filter_map(|entry| match entry.state {
             EntryState::Dead { reason, since } => {
                 let (seq, transaction) = (entry.seq, entry.transaction);

@@ -309,8 +309,8 @@ impl Driver {
             Command::Redeliver { id, reply } => {
                 self.feed(Input::Redeliver(id));
                 let revived = self.protocol.is_unconfirmed(&id);
-                let reached = self.protocol.reached(&id);
-                let _ = reply.send(revived.then(|| self.receipts.watch_again(id, reached)));
+                let status = self.protocol.publish_status(&id);
+                let _ = reply.send(revived.then(|| self.receipts.watch_again(id, status)));
             }
             Command::DropDeadLetter { id, reply } if self.protocol.is_unconfirmed(&id) => {
                 // A peer has confirmed it in this moment.

@@ -10,7 +10,7 @@ use crate::error::{AckError, SubscribeError};
 use crate::ports::TransactionStore;
 use crate::types::Cursor;
 
-use super::subscription::{From, Item, Subscription};
+use super::subscription::{Item, StartAt, Subscription};
 use super::wants::Want;
 
 /// Longest name of a durable subscription, in bytes.
@@ -37,17 +37,17 @@ impl DurableSubscription {
         newest: watch::Receiver<Cursor>,
         lease: Lease,
         want: Want,
-        from: From,
+        start: StartAt,
     ) -> Result<Self, SubscribeError> {
         let kept = log.load_cursor(&lease.name).await?;
-        let from_kept = kept.map_or(from, From::Cursor);
+        let from_kept = kept.map_or(start, StartAt::After);
         let items = Subscription::new(Arc::clone(&log), newest, want, from_kept).await?;
         let place = if let Some(cursor) = kept {
             cursor
         } else {
             // Kept from the start: who goes down before the first acknowledgement starts here
             // again and not with what is new then.
-            let place = first_place(&*log, &items, from).await?;
+            let place = first_place(&*log, &items, start).await?;
             log.save_cursor(&lease.name, place).await?;
             place
         };
@@ -103,11 +103,11 @@ impl fmt::Debug for DurableSubscription {
 async fn first_place(
     log: &dyn TransactionStore,
     items: &Subscription,
-    from: From,
+    start: StartAt,
 ) -> Result<Cursor, SubscribeError> {
     // First: what is appended meanwhile comes after it.
     let newest = log.newest().await?;
-    if from != From::Earliest {
+    if start != StartAt::Earliest {
         // A log that has given out none yet begins anew, whatever cursor another one gave out.
         return Ok(items.position().min(newest));
     }

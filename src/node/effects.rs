@@ -12,7 +12,8 @@ use crate::error::{FailureKind, StoreErrorKind, TransportError};
 use crate::ports::{Accepted, Listener, RawLink, TransactionQueue, TransactionStore, Transport};
 use crate::protocol::{DialId, Input, Output, PartialOp, Ticket};
 use crate::types::{
-    Endpoint, Event, PeerId, PeerRecord, RecordDraft, Transaction, TransactionId, WallTime,
+    Endpoint, Event, PeerId, PeerRecord, PublishState, RecordDraft, Transaction, TransactionId,
+    WallTime,
 };
 
 use super::builder::{JOBS, STORE_OPS};
@@ -23,7 +24,6 @@ use super::handle::State;
 use super::lane::{StoreOp, guarded};
 use super::peer_lane::PeerLane;
 use super::pieces::Check;
-use super::receipt::Standing;
 use super::verify::Job;
 
 /// Own addresses learned from peers that are advertised.
@@ -273,7 +273,7 @@ impl Driver {
             }
             Output::Confirmed { ids, forgotten } => {
                 for id in &ids {
-                    self.receipts.stand(id, Standing::Confirmed);
+                    self.receipts.set_state(id, PublishState::Confirmed);
                 }
                 for id in &forgotten {
                     self.receipts.forget(id);
@@ -301,8 +301,8 @@ impl Driver {
                     let answer = match result {
                         Ok(true) => Ok((self.receipts.watch(id), true)),
                         Ok(false) => {
-                            let reached = self.protocol.reached(&id);
-                            Ok((self.receipts.watch_again(id, reached), false))
+                            let status = self.protocol.publish_status(&id);
+                            Ok((self.receipts.watch_again(id, status), false))
                         }
                         Err(refusal) => Err(refusal.into()),
                     };
@@ -369,13 +369,14 @@ impl Driver {
         match &event {
             Event::Replicated { id, peers } => self.receipts.copied(id, *peers),
             Event::DeadLettered { id, reason } => {
-                self.receipts.stand(id, Standing::DeadLetter { reason: reason.clone() });
+                self.receipts.set_state(id, PublishState::DeadLetter { reason: reason.clone() });
             }
             Event::PeerUp { .. }
             | Event::PeerDown { .. }
             | Event::ModeChanged { .. }
             | Event::DialFailed { .. }
-            | Event::Refused { peer: Some(_), id: None, .. } => self.refresh_state(&event),
+            | Event::LinkRefused { .. }
+            | Event::RecordRefused { .. } => self.refresh_state(&event),
             _ => {}
         }
         self.effects.emit(event);
@@ -390,7 +391,7 @@ impl Driver {
                 Event::DialFailed { address, reason } => {
                     state.hint = Some(format!("dialling {address} failed: {reason}"));
                 }
-                Event::Refused { address, reason: crate::types::Refusal::Link(reason), .. } => {
+                Event::LinkRefused { address, reason, .. } => {
                     let address = address.as_deref().unwrap_or("a peer");
                     state.hint = Some(format!("the link with {address} was refused: {reason}"));
                 }

@@ -24,7 +24,7 @@ use super::durable::{DurableSubscription, Names};
 use super::events::Events;
 use super::publish::PublishClock;
 use super::sign::{Draft, Signed};
-use super::subscription::{From, Subscription};
+use super::subscription::{StartAt, Subscription};
 use super::wants::{Selection, Wants};
 
 /// What handles and driver share.
@@ -70,7 +70,7 @@ pub(super) struct State {
 /// ```
 /// use std::time::Duration;
 /// use sorcha_peer::transport::MemoryNetwork;
-/// use sorcha_peer::{From, Identity, Item, PeerNode};
+/// use sorcha_peer::{StartAt, Identity, Item, PeerNode};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -91,7 +91,7 @@ pub(super) struct State {
 ///     .await?;
 /// second.wait_ready(1, Duration::from_secs(10)).await?;
 ///
-/// let mut orders = second.subscribe("orders", From::Now).await?;
+/// let mut orders = second.subscribe("orders", StartAt::Now).await?;
 /// let receipt = first.publish("orders", "one widget").await?;
 /// let Some(Item::Delivery(delivery)) = orders.next().await else { panic!("nothing came") };
 /// assert_eq!(delivery.transaction.id(), receipt.id());
@@ -141,8 +141,12 @@ impl PeerNode {
     /// # Errors
     /// [`SubscribeError`] when the topic is not acceptable, the log has not given out the cursor, or
     /// it cannot be read.
-    pub async fn subscribe(&self, topic: &str, from: From) -> Result<Subscription, SubscribeError> {
-        self.subscription(Selection::one(Topic::new(topic)?), from).await
+    pub async fn subscribe(
+        &self,
+        topic: &str,
+        start: StartAt,
+    ) -> Result<Subscription, SubscribeError> {
+        self.subscription(Selection::one(Topic::new(topic)?), start).await
     }
 
     /// Subscribes to several topics at once: one stream in which cursors rise over all of them. A gap
@@ -153,7 +157,7 @@ impl PeerNode {
     pub async fn subscribe_topics<I>(
         &self,
         topics: I,
-        from: From,
+        start: StartAt,
     ) -> Result<Subscription, SubscribeError>
     where
         I: IntoIterator,
@@ -161,25 +165,25 @@ impl PeerNode {
     {
         let topics = topics.into_iter().map(|name| Topic::new(name.as_ref()));
         let topics = topics.collect::<Result<_, _>>()?;
-        self.subscription(Selection::Some(topics), from).await
+        self.subscription(Selection::Some(topics), start).await
     }
 
     /// Subscribes to every topic.
     ///
     /// # Errors
     /// [`SubscribeError`] when the log has not given out the cursor or cannot be read.
-    pub async fn subscribe_all(&self, from: From) -> Result<Subscription, SubscribeError> {
-        self.subscription(Selection::All, from).await
+    pub async fn subscribe_all(&self, start: StartAt) -> Result<Subscription, SubscribeError> {
+        self.subscription(Selection::All, start).await
     }
 
     /// Subscribes to one topic under a name whose place the store keeps: after the last
-    /// acknowledged delivery, or, where the name is new, from `new`.
+    /// acknowledged delivery, or, where the name is new, from `start`.
     ///
     /// The name stands for a place in the log and not for a topic: who subscribes it to another
     /// topic goes on at the same place.
     ///
     /// ```
-    /// use sorcha_peer::{From, Item, PeerNode, SqliteStorage};
+    /// use sorcha_peer::{StartAt, Item, PeerNode, SqliteStorage};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -190,7 +194,7 @@ impl PeerNode {
     ///     .start()
     ///     .await?;
     /// node.publish("orders", "one widget").await?;
-    /// let mut billing = node.subscribe_durable("billing", "orders", From::Earliest).await?;
+    /// let mut billing = node.subscribe_durable("billing", "orders", StartAt::Earliest).await?;
     /// if let Some(Item::Delivery(delivery)) = billing.next().await {
     ///     // … write the bill, then:
     ///     billing.ack(delivery.cursor).await?; // never again, also after a restart
@@ -206,9 +210,9 @@ impl PeerNode {
         &self,
         name: &str,
         topic: &str,
-        new: From,
+        start: StartAt,
     ) -> Result<DurableSubscription, SubscribeError> {
-        self.durable(name, Selection::one(Topic::new(topic)?), new).await
+        self.durable(name, Selection::one(Topic::new(topic)?), start).await
     }
 
     /// Subscribes to every topic like [`PeerNode::subscribe_durable`].
@@ -218,9 +222,9 @@ impl PeerNode {
     pub async fn subscribe_durable_all(
         &self,
         name: &str,
-        new: From,
+        start: StartAt,
     ) -> Result<DurableSubscription, SubscribeError> {
-        self.durable(name, Selection::All, new).await
+        self.durable(name, Selection::All, start).await
     }
 
     /// Forgets a durable subscription; an unknown name is no error. At most
@@ -237,7 +241,7 @@ impl PeerNode {
         &self,
         name: &str,
         topics: Selection,
-        new: From,
+        start: StartAt,
     ) -> Result<DurableSubscription, SubscribeError> {
         if self.is_closed() {
             return Err(SubscribeError::Closed);
@@ -245,20 +249,20 @@ impl PeerNode {
         let lease = self.0.names.lease(name)?;
         let (log, newest) = (Arc::clone(&self.0.log), self.0.newest.clone());
         let want = self.0.wants.want(topics);
-        DurableSubscription::new(log, newest, lease, want, new).await
+        DurableSubscription::new(log, newest, lease, want, start).await
     }
 
     async fn subscription(
         &self,
         topics: Selection,
-        from: From,
+        start: StartAt,
     ) -> Result<Subscription, SubscribeError> {
         if self.is_closed() {
             return Err(SubscribeError::Closed);
         }
         let (log, newest) = (Arc::clone(&self.0.log), self.0.newest.clone());
         let want = self.0.wants.want(topics);
-        Subscription::new(log, newest, want, from).await
+        Subscription::new(log, newest, want, start).await
     }
 
     /// What happens from now on.

@@ -32,5 +32,5 @@ pub use dead_letters::DeadLetter;
 pub use durable::DurableSubscription;
 pub use events::Events;
 pub use handle::{PeerNode, WeakPeerNode};
-pub use receipt::{Outcome, Progress, Receipt, Standing};
-pub use subscription::{Delivery, From, Item, Subscription};
+pub use receipt::{Outcome, Receipt};
+pub use subscription::{Delivery, Item, StartAt, Subscription};

@@ -6,54 +6,7 @@ use futures::{Stream, stream};
 use tokio::sync::watch;
 
 use crate::error::ReplicationError;
-use crate::protocol::{Place, Reached};
-use crate::types::TransactionId;
-
-/// Where a published transaction stands.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum Standing {
-    /// In the outbox, until enough other nodes have stored it.
-    #[default]
-    Waiting,
-    /// Out of the outbox: `min_copies` other nodes have stored it, or all that were linked and
-    /// well. Also what the host has deleted from the dead letters and publishes once more.
-    Confirmed,
-    /// Given up for now; listed by [`PeerNode::dead_letters`](super::PeerNode::dead_letters).
-    DeadLetter {
-        /// Why.
-        reason: String,
-    },
-}
-
-/// How far a published transaction got.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub struct Progress {
-    /// How many other nodes have confirmed that they stored it. Of what left the outbox in an earlier
-    /// run, or long ago, one is taken for granted, and no more are counted: a dead letter that the
-    /// host deleted then shows one too, though perhaps nobody has it.
-    pub copies: u32,
-    /// Where it stands.
-    pub standing: Standing,
-    /// The id under which it was published anew, because it had expired before any other node had
-    /// it; the rest of this is about that one then.
-    pub renewed_as: Option<TransactionId>,
-    /// Whether no more copies are counted.
-    forgotten: bool,
-}
-
-impl From<Reached> for Progress {
-    fn from(Reached { copies, place }: Reached) -> Self {
-        let standing = match place {
-            Place::Waiting => Standing::Waiting,
-            Place::Finished => Standing::Confirmed,
-            Place::Dead(why) => Standing::DeadLetter { reason: why.reason().to_owned() },
-        };
-        let forgotten = copies.is_none();
-        Self { copies: copies.unwrap_or(1), standing, renewed_as: None, forgotten }
-    }
-}
+use crate::types::{PublishState, PublishStatus, TransactionId};
 
 /// What a publish did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,7 +23,7 @@ pub enum Outcome {
 pub struct Receipt {
     id: TransactionId,
     outcome: Outcome,
-    progress: watch::Receiver<Progress>,
+    status: watch::Receiver<PublishStatus>,
 }
 
 impl Receipt {
@@ -91,23 +44,23 @@ impl Receipt {
 
     /// How many other nodes have confirmed that they stored it.
     pub fn copies(&self) -> u32 {
-        self.progress.borrow().copies
+        self.status.borrow().copies
     }
 
     /// How far it got up to now.
-    pub fn progress(&self) -> Progress {
-        self.progress.borrow().clone()
+    pub fn status(&self) -> PublishStatus {
+        self.status.borrow().clone()
     }
 
     /// How far it got now, and again whenever that changes; quick changes may be seen as one. Ends
     /// when the node is shut down, and where nothing more is counted.
-    pub fn changes(&self) -> impl Stream<Item = Progress> + Send + Unpin + use<> {
-        let mut progress = self.progress.clone();
-        progress.mark_changed();
-        Box::pin(stream::unfold(progress, |mut progress| async move {
-            progress.changed().await.ok()?;
-            let now = progress.borrow_and_update().clone();
-            Some((now, progress))
+    pub fn changes(&self) -> impl Stream<Item = PublishStatus> + Send + Unpin + use<> {
+        let mut status = self.status.clone();
+        status.mark_changed();
+        Box::pin(stream::unfold(status, |mut status| async move {
+            status.changed().await.ok()?;
+            let now = status.borrow_and_update().clone();
+            Some((now, status))
         }))
     }
 
@@ -118,18 +71,18 @@ impl Receipt {
     /// [`ReplicationError`] when it becomes a dead letter or the node is shut down first, and where
     /// copies are no longer counted.
     pub async fn replicated(&self, copies: u32) -> Result<(), ReplicationError> {
-        let settled = |progress: &Progress| {
-            progress.copies >= copies || matches!(progress.standing, Standing::DeadLetter { .. })
+        let is_decided = |status: &PublishStatus| {
+            status.copies >= copies || matches!(status.state, PublishState::DeadLetter { .. })
         };
-        let mut progress = self.progress.clone();
+        let mut status = self.status.clone();
         let ended = || {
-            let is_forgotten = self.progress.borrow().forgotten;
-            if is_forgotten { ReplicationError::NotCounted } else { ReplicationError::Closed }
+            let is_settled = self.status.borrow().settled;
+            if is_settled { ReplicationError::NotCounted } else { ReplicationError::Closed }
         };
-        let seen = progress.wait_for(settled).await.map_err(|_| ended())?;
-        match &seen.standing {
+        let seen = status.wait_for(is_decided).await.map_err(|_| ended())?;
+        match &seen.state {
             _ if seen.copies >= copies => Ok(()),
-            Standing::DeadLetter { reason } => {
+            PublishState::DeadLetter { reason } => {
                 Err(ReplicationError::DeadLetter { reason: reason.clone() })
             }
             _ => Err(ReplicationError::Closed),
@@ -141,7 +94,7 @@ impl Receipt {
 /// changes, and all such entries are swept whenever the table has doubled.
 #[derive(Debug, Default)]
 pub(super) struct Receipts {
-    watched: HashMap<TransactionId, watch::Sender<Progress>>,
+    watched: HashMap<TransactionId, watch::Sender<PublishStatus>>,
     sweep_at: usize,
 }
 
@@ -151,34 +104,33 @@ impl Receipts {
             self.watched.retain(|_, sender| !sender.is_closed());
             self.sweep_at = self.watched.len() * 2;
         }
-        let progress = self.watched.entry(id).or_default().subscribe();
-        Receipt { id, outcome: Outcome::Published, progress }
+        let status = self.watched.entry(id).or_default().subscribe();
+        Receipt { id, outcome: Outcome::Published, status }
     }
 
     /// Of what was published before, and got so far.
-    pub(super) fn watch_again(&mut self, id: TransactionId, reached: Reached) -> Receipt {
-        let known = Progress::from(reached);
-        if reached.copies.is_none() {
-            let (_, progress) = watch::channel(known);
-            return Receipt { id, outcome: Outcome::Published, progress };
+    pub(super) fn watch_again(&mut self, id: TransactionId, known: PublishStatus) -> Receipt {
+        if known.settled {
+            let (_, status) = watch::channel(known);
+            return Receipt { id, outcome: Outcome::Published, status };
         }
         let receipt = self.watch(id);
         if let Some(sender) = self.watched.get(&id) {
-            sender.send_if_modified(|progress| {
-                let before = std::mem::replace(progress, known);
-                progress.renewed_as = before.renewed_as;
-                *progress != before
+            sender.send_if_modified(|status| {
+                let before = std::mem::replace(status, known);
+                status.renewed_as = before.renewed_as;
+                *status != before
             });
         }
         receipt
     }
 
     pub(super) fn copied(&mut self, id: &TransactionId, copies: u32) {
-        self.update(id, |progress| {
-            progress.copies = copies;
-            if progress.standing != Standing::Confirmed {
+        self.update(id, |status| {
+            status.copies = copies;
+            if status.state != PublishState::Confirmed {
                 // Whoever confirms takes it back from the dead letters.
-                progress.standing = Standing::Waiting;
+                status.state = PublishState::Waiting;
             }
         });
     }
@@ -186,7 +138,7 @@ impl Receipts {
     /// Who waits for `old` waits for `new` from now on.
     pub(super) fn renewed(&mut self, old: &TransactionId, new: TransactionId) {
         if let Some(sender) = self.watched.remove(old) {
-            sender.send_modify(|progress| progress.renewed_as = Some(new));
+            sender.send_modify(|status| status.renewed_as = Some(new));
             self.watched.insert(new, sender);
         }
     }
@@ -194,19 +146,19 @@ impl Receipts {
     /// No more copies are counted: whoever waits for them is told so.
     pub(super) fn forget(&mut self, id: &TransactionId) {
         if let Some(sender) = self.watched.remove(id) {
-            sender.send_if_modified(|progress| {
-                progress.forgotten = true;
+            sender.send_if_modified(|status| {
+                status.settled = true;
                 // Nothing that is shown changes; that the sender is gone wakes them.
                 false
             });
         }
     }
 
-    pub(super) fn stand(&mut self, id: &TransactionId, standing: Standing) {
-        self.update(id, |progress| progress.standing = standing);
+    pub(super) fn set_state(&mut self, id: &TransactionId, state: PublishState) {
+        self.update(id, |status| status.state = state);
     }
 
-    fn update(&mut self, id: &TransactionId, change: impl FnOnce(&mut Progress)) {
+    fn update(&mut self, id: &TransactionId, change: impl FnOnce(&mut PublishStatus)) {
         let Some(sender) = self.watched.get(id) else { return };
         sender.send_modify(change);
         if sender.is_closed() {
@@ -218,23 +170,25 @@ impl Receipts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::GivenUp;
 
     #[tokio::test]
     async fn a_receipt_of_what_was_published_before_knows_how_far_it_got() {
         let id = |n| TransactionId::from_bytes([n; 32]);
         let mut receipts = Receipts::default();
-        let reached = |copies, place| Reached { copies, place };
-        let first = receipts.watch_again(id(1), reached(Some(2), Place::Finished));
+        let status =
+            |copies, state, settled| PublishStatus { copies, state, settled, renewed_as: None };
+        let confirmed = |copies| status(copies, PublishState::Confirmed, false);
+        let given_up = PublishState::DeadLetter { reason: "nobody took it".to_owned() };
+        let first = receipts.watch_again(id(1), confirmed(2));
         first.replicated(2).await.unwrap();
         receipts.copied(&id(1), 3);
         first.replicated(3).await.unwrap();
-        let same = receipts.watch_again(id(1), reached(Some(3), Place::Finished));
-        assert_eq!(first.progress(), same.progress());
-        let dead = receipts.watch_again(id(2), reached(Some(0), Place::Dead(GivenUp::NoTaker)));
+        let same = receipts.watch_again(id(1), confirmed(3));
+        assert_eq!(first.status(), same.status());
+        let dead = receipts.watch_again(id(2), status(0, given_up, false));
         let error = dead.replicated(1).await.unwrap_err();
         assert!(matches!(error, ReplicationError::DeadLetter { .. }), "{error}");
-        let old = receipts.watch_again(id(3), reached(None, Place::Finished));
+        let old = receipts.watch_again(id(3), status(1, PublishState::Confirmed, true));
         old.replicated(1).await.unwrap();
         let error = old.replicated(2).await.unwrap_err();
         assert!(matches!(error, ReplicationError::NotCounted), "{error}");
@@ -258,9 +212,9 @@ mod tests {
         let same = receipts.watch(id(2));
         receipts.copied(&id(2), 3);
         assert_eq!((receipt.copies(), same.copies()), (3, 3));
-        assert_eq!((receipt.id(), receipt.progress().renewed_as), (id(1), Some(id(2))));
-        receipts.stand(&id(1), Standing::Confirmed);
-        assert_eq!(receipt.progress().standing, Standing::Waiting, "there is no such entry");
+        assert_eq!((receipt.id(), receipt.status().renewed_as), (id(1), Some(id(2))));
+        receipts.set_state(&id(1), PublishState::Confirmed);
+        assert_eq!(receipt.status().state, PublishState::Waiting, "there is no such entry");
         receipts.renewed(&id(8), id(9));
         assert_eq!(receipts.watched.len(), 1, "nobody waits for it");
     }

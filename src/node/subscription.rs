@@ -20,12 +20,12 @@ const READ_AHEAD: (usize, usize) = (256, 1 << 20);
 /// Before a read that failed is tried again.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Where a subscription starts.
+/// Start of a subscription.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum From {
+pub enum StartAt {
     /// With what is accepted after the call to `subscribe` returned. On an edge
-    /// ([`Carry::Subscribed`](crate::config::Carry)) that did not carry the topic before, that is also
+    /// ([`Role::Edge`](crate::config::Role)) that did not carry the topic before, that is also
     /// what others retain of it.
     Now,
     /// With the oldest that is retained. An edge fetches what others retain of a topic that it did not
@@ -34,14 +34,14 @@ pub enum From {
     /// After this cursor of an earlier delivery of the same node. One that its log has not given
     /// out yet is refused with [`SubscribeError::Cursor`]; in a log that has given out none at all
     /// it means everything that comes. That a cursor is another node's does not show otherwise.
-    Cursor(Cursor),
+    After(Cursor),
 }
 
 /// One transaction, delivered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Delivery {
-    /// Its place in this node's log; continue after it with [`From::Cursor`].
+    /// Its place in this node's log; continue after it with [`StartAt::After`].
     pub cursor: Cursor,
     /// The transaction: hash and signature verified, accepted by the validator.
     pub transaction: Transaction,
@@ -103,19 +103,19 @@ impl Subscription {
         log: Arc<dyn TransactionStore>,
         newest: watch::Receiver<Cursor>,
         want: Want,
-        from: From,
+        start: StartAt,
     ) -> Result<Self, SubscribeError> {
         let last = log.newest().await?;
-        let position = match from {
-            From::Now => last,
-            From::Earliest => Cursor::default(),
-            From::Cursor(cursor) => cursor,
+        let position = match start {
+            StartAt::Now => last,
+            StartAt::Earliest => Cursor::default(),
+            StartAt::After(cursor) => cursor,
         };
         let virgin = last == Cursor::default();
         if position > last && !virgin {
             return Err(SubscribeError::Cursor { cursor: position, newest: last });
         }
-        let tell_gap = from != From::Earliest;
+        let tell_gap = start != StartAt::Earliest;
         Ok(Self {
             log,
             newest,

@@ -13,7 +13,7 @@ mod validator;
 
 pub use nat_prober::NatProber;
 pub use peer_store::{Ban, PeerStore, StoredPeer};
-pub use queue::{EntryState, OutboxEntry, QueueSize, TransactionQueue, Which};
+pub use queue::{EntryFilter, EntryState, OutboxEntry, QueueSize, TransactionQueue};
 pub use transaction_store::{
     IndexEntry, KeptPartial, LogEntry, MAX_CURSORS, NewEntry, Page, Partial, TransactionStore,
     Usage,

@@ -19,9 +19,9 @@ pub struct OutboxEntry {
     pub state: EntryState,
 }
 
-/// Which entries [`TransactionQueue::load`] gives.
+/// Choice of the entries that [`TransactionQueue::load`] gives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Which {
+pub enum EntryFilter {
     /// All, whatever their state.
     All,
     /// Those that wait for copies.
@@ -73,7 +73,7 @@ pub trait TransactionQueue: fmt::Debug + Send + Sync + 'static {
     /// the first, at most `max_bytes` of payload. Empty means that there are no more.
     async fn load(
         &self,
-        which: Which,
+        filter: EntryFilter,
         after: Option<u64>,
         max_entries: usize,
         max_bytes: usize,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::config::AddressPolicy;
 use crate::types::{
     AddressScope, Endpoint, Event, LinkId, MAX_RECORDS_PER_MESSAGE, Message, PeerId, PeerRecord,
-    RECORD_LIFETIME_MS, Refusal,
+    RECORD_LIFETIME_MS,
 };
 
 use super::book::{Kind, Noted};
@@ -173,12 +173,7 @@ impl Protocol {
         }
         if forged > 0 {
             self.counters.records_forged += forged as u64;
-            self.out.push_back(Output::Emit(Event::Refused {
-                peer: Some(source),
-                address: None,
-                reason: Refusal::ForgedRecord,
-                id: None,
-            }));
+            self.out.push_back(Output::Emit(Event::RecordRefused { peer: source }));
             self.punish(&source, "forged peer record");
         }
         self.maintain();

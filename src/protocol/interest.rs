@@ -1,6 +1,6 @@
 //! Which topics a node carries, and whom it tells.
 //!
-//! A *relay* (`gossip.carry = "all"`) carries every topic. An *edge* carries the topics that its
+//! A *relay* (`gossip.role = "all"`) carries every topic. An *edge* carries the topics that its
 //! host wants and those that peers *behind* it want, and tells its peers so:
 //!
 //! ```text
@@ -41,7 +41,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::config::{Carry, GossipConfig};
+use crate::config::{GossipConfig, Role};
 use crate::types::{
     Event, Header, Interest, LinkId, MAX_DEPTH, MAX_INTERESTS, Message, MonoTime, NOWHERE, Topic,
     TopicKey, TransactionId,
@@ -84,7 +84,7 @@ impl Carrying {
     pub(super) fn new(config: &GossipConfig) -> Self {
         let topics = config.topics.iter().filter_map(|name| Topic::new(name).ok());
         let fixed: BTreeSet<_> = topics.map(|topic| TopicKey::of(&topic)).collect();
-        let edge = config.carry == Carry::Subscribed;
+        let edge = config.role == Role::Edge;
         let ours = if edge {
             let topics = Some(fixed.iter().copied().collect());
             Interest { depth: NOWHERE, topics, ..Interest::default() }

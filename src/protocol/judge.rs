@@ -267,7 +267,7 @@ impl Protocol {
         }
         let peer = self.links.all.get(&link).map(|l| l.remote);
         tracing::debug!(target: "sorcha_peer::gossip", %id, ?peer, ?reason, "transaction refused");
-        let event = Event::Refused { peer, address: None, reason, id: Some(*id) };
+        let event = Event::TransactionRefused { id: *id, peer, reason };
         self.out.push_back(Output::Emit(event));
     }
 }

@@ -76,7 +76,6 @@ pub use io::{
     CallId, ConnectFailure, DialId, Input, Judgement, LinkView, Output, PartialOp, PublishRefusal,
     Queued, Restored, Ticket,
 };
-pub use outbox::{Place, Reached};
 #[cfg(feature = "node")]
 pub(crate) use renew::WINDOW as RENEWALS;
 

@@ -28,7 +28,10 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use crate::types::{Announcement, EntryState, Event, LinkId, MonoTime, PeerId, TransactionId};
+use crate::types::{
+    Announcement, EntryState, Event, LinkId, MonoTime, PeerId, PublishState, PublishStatus,
+    TransactionId,
+};
 
 use super::Protocol;
 use super::entries::{Entries, Entry, Fate, GivenUp};
@@ -47,27 +50,6 @@ const LONGEST_ROUND: Duration = Duration::from_mins(5);
 const MAX_EXCUSED: u8 = 5;
 /// Entries looked at in one turn, and the time until the next: what is announced can leave between.
 const TURN: (usize, Duration) = (1024, Duration::from_millis(1));
-
-/// How far an own transaction got.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Reached {
-    /// How many peers confirmed it; `None` for what left the outbox too long ago, or in an earlier
-    /// run: at least one.
-    pub copies: Option<u32>,
-    /// Where it stands.
-    pub place: Place,
-}
-
-/// Where an own transaction stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
-    /// It waits for copies.
-    Waiting,
-    /// Out of the outbox.
-    Finished,
-    /// Given up.
-    Dead(GivenUp),
-}
 
 impl Protocol {
     /// Tells an origin that we have stored its transaction.
@@ -314,8 +296,8 @@ impl Protocol {
     }
 
     /// How far a transaction got that this node has published.
-    pub fn reached(&self, id: &TransactionId) -> Reached {
-        self.outbox.reached(id)
+    pub fn publish_status(&self, id: &TransactionId) -> PublishStatus {
+        self.outbox.status(id)
     }
 }
 
@@ -572,17 +554,22 @@ impl Outbox {
         true
     }
 
-    fn reached(&self, id: &TransactionId) -> Reached {
-        let count = |peers: &[PeerId]| u32::try_from(peers.len()).ok();
-        let Some(entry) = self.entries.get(id) else {
-            let copies = self.finished.get(id).and_then(|peers| count(peers));
-            return Reached { copies, place: Place::Finished };
-        };
-        let place = match entry.fate {
-            Fate::Dead(why) => Place::Dead(why),
-            Fate::Open | Fate::Stale => Place::Waiting,
-        };
-        Reached { copies: count(entry.peers()), place }
+    fn status(&self, id: &TransactionId) -> PublishStatus {
+        let count = |peers: &[PeerId]| u32::try_from(peers.len()).unwrap_or(u32::MAX);
+        let mut status = PublishStatus::default();
+        if let Some(entry) = self.entries.get(id) {
+            status.copies = count(entry.peers());
+            if let Fate::Dead(why) = entry.fate {
+                status.state = PublishState::DeadLetter { reason: why.reason().to_owned() };
+            }
+        } else {
+            let peers = self.finished.get(id);
+            status.state = PublishState::Confirmed;
+            status.settled = peers.is_none();
+            // It left the outbox too long ago, or in an earlier run: at least one had it.
+            status.copies = peers.map_or(1, |peers| count(peers));
+        }
+        status
     }
 
     fn confirmed(&self) -> Vec<(TransactionId, u32)> {

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use crate::types::{
     CloseReason, Counters, Direction, Event, FEATURES, FailureKind, Hello, LinkId, Message, PeerId,
-    Refusal, TransportKind, WIRE_VERSION_MAX, WIRE_VERSION_MIN,
+    TransportKind, WIRE_VERSION_MAX, WIRE_VERSION_MIN,
 };
 
 use super::Protocol;
@@ -153,12 +153,7 @@ impl Protocol {
         if let (CloseReason::SelfDial, Some(endpoint)) = (reason, l.endpoint.clone()) {
             self.book.note_own(endpoint);
         }
-        let event = Event::Refused {
-            peer: Some(l.remote),
-            address: l.shown_address(),
-            reason: Refusal::Link(reason),
-            id: None,
-        };
+        let event = Event::LinkRefused { peer: l.remote, address: l.shown_address(), reason };
         if let Some(counter) = counter_of(&mut self.counters, reason) {
             *counter += 1;
         }
@@ -337,12 +332,7 @@ impl Protocol {
 
     pub(super) fn on_goodbye(&mut self, link: LinkId, reason: CloseReason, retry: Duration) {
         let Some(l) = self.links.all.get(&link) else { return };
-        let event = Event::Refused {
-            peer: Some(l.remote),
-            address: l.shown_address(),
-            reason: Refusal::Link(reason),
-            id: None,
-        };
+        let event = Event::LinkRefused { peer: l.remote, address: l.shown_address(), reason };
         let was_up = l.up.is_some();
         // A refusal names what is wrong with us or with the address; the peer is not at fault.
         if let (CloseReason::SelfDial, Some(endpoint)) = (reason, l.endpoint.clone()) {
@@ -417,11 +407,9 @@ impl Protocol {
         } else {
             self.counters.handshakes_failed += 1;
         }
-        self.out.push_back(Output::Emit(Event::Refused {
-            peer: None,
+        self.out.push_back(Output::Emit(Event::HandshakeRefused {
             address: address.map(|a| a.to_string()),
-            reason: Refusal::Handshake(reason),
-            id: None,
+            reason,
         }));
     }
 

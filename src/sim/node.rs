@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use crate::config::{Carry, Config};
+use crate::config::{Config, Role};
 use crate::error::StoreErrorKind;
 use crate::identity::Identity;
 use crate::protocol::Protocol;
@@ -159,7 +159,7 @@ impl Node {
 
     /// Whether it may do without some topics.
     pub(super) fn is_edge(&self) -> bool {
-        self.config.gossip.carry == Carry::Subscribed
+        self.config.gossip.role == Role::Edge
     }
 
     /// Whether its host wants a topic, or it is a relay.

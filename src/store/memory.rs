@@ -15,8 +15,9 @@ use super::partials::Partials;
 use super::{kept_reason, stored_size, too_many_cursors};
 use crate::error::{StoreError, StoreErrorKind};
 use crate::ports::{
-    Ban, EntryState, IndexEntry, KeptPartial, LogEntry, MAX_CURSORS, NewEntry, OutboxEntry, Page,
-    Partial, PeerStore, QueueSize, StoredPeer, TransactionQueue, TransactionStore, Usage, Which,
+    Ban, EntryFilter, EntryState, IndexEntry, KeptPartial, LogEntry, MAX_CURSORS, NewEntry,
+    OutboxEntry, Page, Partial, PeerStore, QueueSize, StoredPeer, TransactionQueue,
+    TransactionStore, Usage,
 };
 use crate::types::{Cursor, PeerId, Piece, Topic, TopicKey, Transaction, TransactionId, WallTime};
 
@@ -154,7 +155,7 @@ impl TransactionQueue for MemoryQueue {
 
     async fn load(
         &self,
-        which: Which,
+        filter: EntryFilter,
         after: Option<u64>,
         max_entries: usize,
         max_bytes: usize,
@@ -162,24 +163,25 @@ impl TransactionQueue for MemoryQueue {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let kept = lock(&self.kept);
         let entries = kept.entries.range((from, Bound::Unbounded)).map(|(_, entry)| entry);
-        let wanted = entries.filter(|entry| which == Which::All || which == kind(&entry.state));
+        let wanted =
+            entries.filter(|entry| filter == EntryFilter::All || filter == kind(&entry.state));
         let size = |entry: &OutboxEntry| entry.transaction.payload().len();
         Ok(fill(wanted, size, max_entries, max_bytes).0)
     }
 
     async fn size(&self) -> Result<QueueSize, StoreError> {
         let kept = lock(&self.kept);
-        let dead = kept.entries.values().filter(|e| kind(&e.state) == Which::Dead).count();
+        let dead = kept.entries.values().filter(|e| kind(&e.state) == EntryFilter::Dead).count();
         let waiting = kept.entries.len() - dead;
         let capacity = self.max_entries as u64;
         Ok(QueueSize { waiting: waiting as u64, dead: dead as u64, capacity })
     }
 }
 
-fn kind(state: &EntryState) -> Which {
+fn kind(state: &EntryState) -> EntryFilter {
     match state {
-        EntryState::Waiting { .. } => Which::Waiting,
-        EntryState::Dead { .. } => Which::Dead,
+        EntryState::Waiting { .. } => EntryFilter::Waiting,
+        EntryState::Dead { .. } => EntryFilter::Dead,
     }
 }
 

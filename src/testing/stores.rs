@@ -8,8 +8,8 @@ use bytes::Bytes;
 use crate::error::StoreErrorKind;
 use crate::identity::Identity;
 use crate::ports::{
-    Ban, EntryState, KeptPartial, LogEntry, MAX_CURSORS, NatProber, NewEntry, OutboxEntry, Partial,
-    PeerStore, StoredPeer, TransactionQueue, TransactionStore, Validator, Which,
+    Ban, EntryFilter, EntryState, KeptPartial, LogEntry, MAX_CURSORS, NatProber, NewEntry,
+    OutboxEntry, Partial, PeerStore, StoredPeer, TransactionQueue, TransactionStore, Validator,
 };
 use crate::types::{
     Cursor, Endpoint, Header, PeerId, Piece, RecordDraft, Signature, Topic, TopicKey, Transaction,
@@ -107,7 +107,7 @@ pub async fn peer_store_durability(open: impl AsyncFn() -> Arc<dyn PeerStore>) {
 /// # Panics
 /// When `queue` does otherwise.
 pub async fn transaction_queue(queue: &dyn TransactionQueue, max_entries: usize) {
-    let found = loaded(queue, Which::All, None, 10).await;
+    let found = loaded(queue, EntryFilter::All, None, 10).await;
     assert_eq!(found, [], "the queue is not empty");
     let size = queue.size().await.expect("size");
     assert_eq!((size.waiting, size.dead, size.capacity), (0, 0, max_entries as u64));
@@ -126,14 +126,14 @@ pub async fn transaction_queue(queue: &dyn TransactionQueue, max_entries: usize)
     assert_eq!((again[1], again[2]), (seqs[1], again[0]), "a repeated id keeps its number");
     assert!(again[0] > seqs[1], "numbers rise over calls");
 
-    let all = loaded(queue, Which::All, None, 10).await;
+    let all = loaded(queue, EntryFilter::All, None, 10).await;
     let ids: Vec<_> = all.iter().map(|entry| entry.transaction.id()).collect();
     assert_eq!(ids, [a.id(), b.id(), c.id()], "entries come in order, each once");
     assert_eq!(all[0].transaction, a, "the whole transaction is kept");
     assert_eq!((&all[0].state, &all[1].state), (&waiting, &dead), "states are kept");
     let first = EntryState::Waiting { attempts: 0, due: WallTime::default() };
     assert_eq!(all[2].state, first, "a new entry waits and is due at once");
-    let part = loaded(queue, Which::All, Some(all[0].seq), 1).await;
+    let part = loaded(queue, EntryFilter::All, Some(all[0].seq), 1).await;
     assert_eq!(part, all[1..2], "at most `max_entries`, after `after`");
     kinds_of_entries(queue, &all).await;
 
@@ -144,7 +144,7 @@ pub async fn transaction_queue(queue: &dyn TransactionQueue, max_entries: usize)
     assert_eq!(error.kind, StoreErrorKind::Full, "the error says so: {error}");
     queue.append(std::slice::from_ref(&a)).await.expect("what is there needs no room");
     queue.remove(&[a.id(), a.id()]).await.expect("entries are removed");
-    let left = loaded(queue, Which::All, None, max_entries + 1).await;
+    let left = loaded(queue, EntryFilter::All, None, max_entries + 1).await;
     assert_eq!(left.len(), max_entries - 1, "refused is refused, removed is removed");
     let newest = left.iter().map(|entry| entry.seq).max().expect("entries are left");
     let back = queue.append(&[a]).await.expect("there is room again");
@@ -155,12 +155,12 @@ pub async fn transaction_queue(queue: &dyn TransactionQueue, max_entries: usize)
 async fn kinds_of_entries(queue: &dyn TransactionQueue, all: &[OutboxEntry]) {
     let [a, b, c] = all else { panic!("three entries: {all:?}") };
     let only = |entry: &OutboxEntry| vec![entry.clone()];
-    assert_eq!(loaded(queue, Which::Dead, None, 10).await, only(b), "the dead letters");
+    assert_eq!(loaded(queue, EntryFilter::Dead, None, 10).await, only(b), "the dead letters");
     for after in [b.seq, u64::MAX] {
-        assert_eq!(loaded(queue, Which::Dead, Some(after), 10).await, [], "all were listed");
+        assert_eq!(loaded(queue, EntryFilter::Dead, Some(after), 10).await, [], "all were listed");
     }
-    assert_eq!(loaded(queue, Which::Waiting, None, 1).await, only(a));
-    assert_eq!(loaded(queue, Which::Waiting, Some(a.seq), 10).await, only(c), "in pages");
+    assert_eq!(loaded(queue, EntryFilter::Waiting, None, 1).await, only(a));
+    assert_eq!(loaded(queue, EntryFilter::Waiting, Some(a.seq), 10).await, only(c), "in pages");
     let size = queue.size().await.expect("size");
     assert_eq!((size.waiting, size.dead), (2, 1), "both kinds are counted");
     for entry in all {
@@ -172,10 +172,10 @@ async fn kinds_of_entries(queue: &dyn TransactionQueue, all: &[OutboxEntry]) {
     let bytes = a.transaction.payload().len() + b.transaction.payload().len();
     let pages = [(0, 1), (bytes - 1, 1), (bytes, 2), (usize::MAX, 3)];
     for (max_bytes, count) in pages {
-        let page = queue.load(Which::All, None, 10, max_bytes).await.expect("entries load");
+        let page = queue.load(EntryFilter::All, None, 10, max_bytes).await.expect("entries load");
         assert_eq!(page, all[..count], "at most {max_bytes} bytes beyond the first");
     }
-    assert_eq!(loaded(queue, Which::All, None, 0).await, [], "no room");
+    assert_eq!(loaded(queue, EntryFilter::All, None, 0).await, [], "no room");
 
     // The last state of an id counts, and a dead letter may wait again.
     let wait = |n| EntryState::Waiting { attempts: n, due: WallTime::from_millis(u64::from(n)) };
@@ -187,16 +187,16 @@ async fn kinds_of_entries(queue: &dyn TransactionQueue, all: &[OutboxEntry]) {
     queue.update(&[(id, b.state.clone())]).await.expect("states change");
     queue.update(&[]).await.expect("no change is no error");
     queue.remove(&[]).await.expect("removing nothing is no error");
-    assert_eq!(loaded(queue, Which::All, None, 10).await, all);
+    assert_eq!(loaded(queue, EntryFilter::All, None, 10).await, all);
 }
 
 async fn loaded(
     queue: &dyn TransactionQueue,
-    which: Which,
+    filter: EntryFilter,
     after: Option<u64>,
     max_entries: usize,
 ) -> Vec<OutboxEntry> {
-    queue.load(which, after, max_entries, usize::MAX).await.expect("entries load")
+    queue.load(filter, after, max_entries, usize::MAX).await.expect("entries load")
 }
 
 /// What a [`TransactionQueue`] that outlives its process does; see [`peer_store_durability`].
@@ -212,7 +212,7 @@ pub async fn transaction_queue_durability(open: impl AsyncFn() -> Arc<dyn Transa
     queue.remove(&[b.id()]).await.expect("entries are removed");
     drop(queue);
     let queue = open().await;
-    let found = loaded(&*queue, Which::All, None, 10).await;
+    let found = loaded(&*queue, EntryFilter::All, None, 10).await;
     assert_eq!(found.len(), 1, "what was removed stays removed");
     assert_eq!((found[0].seq, &found[0].transaction), (seqs[0], &a), "entries survive");
     assert_eq!(found[0].state, state, "states survive");
@@ -225,7 +225,7 @@ pub async fn transaction_queue_durability(open: impl AsyncFn() -> Arc<dyn Transa
     queue.remove(&[c.id()]).await.expect("entries are removed");
     drop(queue);
     let queue = open().await;
-    let found = loaded(&*queue, Which::Dead, None, 10).await;
+    let found = loaded(&*queue, EntryFilter::Dead, None, 10).await;
     assert_eq!((found.len(), &found[0].state), (1, &dead), "dead letters survive");
     let last = queue.append(&[b]).await.expect("entries are appended");
     assert!(last[0] > next[0], "also where the newest was removed");

@@ -16,17 +16,11 @@ pub enum Mode {
     Online,
 }
 
-/// Why something was refused before it became a link, a transaction or a record.
+/// Reason why a transaction was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Refusal {
-    /// A connection ended before TLS and the transport's own handshake were through.
-    Handshake(FailureKind),
-    /// The link was closed for this reason.
-    Link(CloseReason),
-    /// A peer record was not signed by its subject.
-    ForgedRecord,
     /// A transaction whose payload does not match its hash.
     WrongHash,
     /// A transaction that its origin did not sign.
@@ -86,16 +80,36 @@ pub enum Event {
         /// Who.
         peer: PeerId,
     },
-    /// Someone or something was refused.
-    Refused {
-        /// Who, as far as it was proven.
-        peer: Option<PeerId>,
-        /// From or at which address, where known.
+    /// An inbound connection ended before TLS and the transport's own handshake were through: who
+    /// it was is not known.
+    HandshakeRefused {
+        /// The remote socket address, as `ip:port`, where the transport has one.
         address: Option<String>,
-        /// Why.
+        /// What went wrong.
+        reason: FailureKind,
+    },
+    /// A link was refused, by this node or by the peer, before its hello was through.
+    LinkRefused {
+        /// The peer that the handshake proved.
+        peer: PeerId,
+        /// The address that was dialled or that it came from, where known.
+        address: Option<String>,
+        /// What either side closed it for.
+        reason: CloseReason,
+    },
+    /// A peer passed on peer records that their subjects have not signed.
+    RecordRefused {
+        /// The peer that sent them.
+        peer: PeerId,
+    },
+    /// A transaction, or its announcement, was refused.
+    TransactionRefused {
+        /// The id that it was offered under.
+        id: TransactionId,
+        /// The peer that it came from, unless its link is gone by now.
+        peer: Option<PeerId>,
+        /// What was wrong with it.
         reason: Refusal,
-        /// Which transaction, where it was one.
-        id: Option<TransactionId>,
     },
     /// A dial attempt failed; it will be repeated with back-off.
     DialFailed {

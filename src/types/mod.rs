@@ -15,6 +15,7 @@ mod log;
 mod message;
 mod peer;
 mod piece_set;
+mod publish;
 mod reconcile;
 mod record;
 mod signature;
@@ -41,6 +42,7 @@ pub use message::{
 pub use peer::{Ban, StoredPeer};
 pub(crate) use piece_set::PieceSet;
 pub use piece_set::{ALL_PIECES, MAX_RANGES, PieceRange};
+pub use publish::{PublishState, PublishStatus};
 pub use reconcile::{
     Bound, MAX_IDS_PER_RECONCILE, MAX_RANGES_PER_MESSAGE, Range, RangeContent, Reconcile,
 };

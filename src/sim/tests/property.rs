@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::Identity;
-use crate::config::{Carry, Config};
+use crate::config::{Config, Role};
 use crate::error::StoreErrorKind;
 use crate::protocol::{
     CallId, ConnectFailure, DialId, Input, Judgement, Output, Protocol, Restored, Ticket,
@@ -188,9 +188,9 @@ enum Check {
 }
 
 impl Chaos {
-    fn new(carry: Carry) -> Self {
+    fn new(role: Role) -> Self {
         let mut config = Config::lan();
-        config.gossip.carry = carry;
+        config.gossip.role = role;
         let protocol = Protocol::new(&config, 1, record(7), [1; 32], Restored::default());
         let (dials, tickets, loads) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
         let (now, checks) = (Duration::ZERO, BTreeMap::new());
@@ -347,8 +347,8 @@ proptest! {
 
     #[test]
     fn anything_at_all_neither_panics_nor_grows(steps in prop::collection::vec(step(), 1..250)) {
-        for carry in [Carry::All, Carry::Subscribed] {
-            let mut chaos = Chaos::new(carry);
+        for role in [Role::Relay, Role::Edge] {
+            let mut chaos = Chaos::new(role);
             for step in &steps {
                 chaos.take(*step);
             }

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::config::{Carry, Config};
+use crate::config::{Config, Role};
 use crate::types::{Counters, TransactionId};
 
 /// Payload bytes of one small transaction.
@@ -12,7 +12,7 @@ const SIZE: usize = 400;
 
 pub(super) fn edge() -> NodeOptions {
     let mut config = Config::lan();
-    config.gossip.carry = Carry::Subscribed;
+    config.gossip.role = Role::Edge;
     NodeOptions::with_config(config)
 }
 

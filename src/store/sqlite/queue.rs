@@ -27,7 +27,7 @@ use super::database::{
 use super::gone::Gone;
 use super::script::{self, Script};
 use crate::error::{Source, StoreError, StoreErrorKind};
-use crate::ports::{EntryState, OutboxEntry, QueueSize, TransactionQueue, Which};
+use crate::ports::{EntryFilter, EntryState, OutboxEntry, QueueSize, TransactionQueue};
 use crate::types::{Transaction, TransactionId, WallTime};
 
 const MIGRATIONS: &[&str] = &[include_str!("migrations/queue/1.sql")];
@@ -437,7 +437,7 @@ impl TransactionQueue for SqliteQueue {
 
     async fn load(
         &self,
-        which: Which,
+        filter: EntryFilter,
         after: Option<u64>,
         max_entries: usize,
         max_bytes: usize,
@@ -445,21 +445,21 @@ impl TransactionQueue for SqliteQueue {
         let state = &*self.state.lock().await;
         let mut held = self.database.lock().await?;
         held.begin_reading().await?;
-        let (sizes, rows) = match which {
-            Which::All => (
+        let (sizes, rows) = match filter {
+            EntryFilter::All => (
                 "SELECT seq, length(payload) FROM outbox WHERE seq > ? ORDER BY seq LIMIT ?",
                 "SELECT outbox.seq, head, payload, attempts, due, reason, since \
                  FROM outbox LEFT JOIN states USING (seq) \
                  WHERE outbox.seq > ? AND outbox.seq <= ? ORDER BY outbox.seq",
             ),
-            Which::Waiting => (
+            EntryFilter::Waiting => (
                 "SELECT outbox.seq, length(payload) FROM outbox LEFT JOIN states USING (seq) \
                  WHERE outbox.seq > ? AND reason IS NULL ORDER BY outbox.seq LIMIT ?",
                 "SELECT outbox.seq, head, payload, attempts, due, reason, since \
                  FROM outbox LEFT JOIN states USING (seq) \
                  WHERE outbox.seq > ? AND outbox.seq <= ? AND reason IS NULL ORDER BY outbox.seq",
             ),
-            Which::Dead => (
+            EntryFilter::Dead => (
                 "SELECT states.seq, length(payload) FROM states JOIN outbox USING (seq) \
                  WHERE states.seq > ? AND reason IS NOT NULL ORDER BY states.seq LIMIT ?",
                 "SELECT outbox.seq, head, payload, attempts, due, reason, since \
@@ -656,7 +656,7 @@ mod tests {
         assert!(!seqs.contains(&seq));
         assert_eq!(queue.append(&all[2..]).await.unwrap(), [seq], "now it is known");
         queue.update(&[(third, dead)]).await.unwrap();
-        assert_eq!(queue.load(Which::Dead, None, 9, 99).await.unwrap()[0].seq, seq);
+        assert_eq!(queue.load(EntryFilter::Dead, None, 9, 99).await.unwrap()[0].seq, seq);
         queue.remove(&[third]).await.unwrap();
         assert_eq!(queue.get(&third).await.unwrap(), None);
         assert_eq!(queue.get(&all[0].id()).await.unwrap().unwrap().seq, seqs[0]);
@@ -702,10 +702,10 @@ mod tests {
         writing.begin().await.unwrap();
 
         let only_the_third = async |queue: &SqliteQueue| {
-            let left = queue.load(Which::All, None, 1, 99).await.unwrap();
+            let left = queue.load(EntryFilter::All, None, 1, 99).await.unwrap();
             assert_eq!((left.len(), left[0].seq, &left[0].transaction), (1, seqs[2], &all[2]));
-            assert!(queue.load(Which::All, Some(seqs[2]), 1, 99).await.unwrap().is_empty());
-            assert!(queue.load(Which::Dead, None, 9, 99).await.unwrap().is_empty());
+            assert!(queue.load(EntryFilter::All, Some(seqs[2]), 1, 99).await.unwrap().is_empty());
+            assert!(queue.load(EntryFilter::Dead, None, 9, 99).await.unwrap().is_empty());
             let size = queue.size().await.unwrap();
             assert_eq!((size.waiting, size.dead), (1, 0));
             assert_eq!(queue.get(&all[0].id()).await.unwrap(), None);
@@ -754,6 +754,6 @@ mod tests {
         let mut held = queue.database.lock().await.unwrap();
         assert_eq!(held.ask::<i64>(sqlx::query(level)).await.unwrap(), Some(2));
         drop(held);
-        assert_eq!(queue.load(Which::All, None, 9, 99).await.unwrap()[0].transaction, all[2]);
+        assert_eq!(queue.load(EntryFilter::All, None, 9, 99).await.unwrap()[0].transaction, all[2]);
     }
 }

@@ -1,23 +1,21 @@
 //! The outbox in the hands of the host: flushed in order, dead letters listed, taken back, deleted.
-#![cfg(all(feature = "node", feature = "grpc"))]
-
-mod common;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use async_trait::async_trait;
-use common::{
+use crate::common::{
     address, builder, config_with, event, identity, next, noise, ready, soon, start, start_alone,
     start_beside, stats, stop, until,
 };
+use async_trait::async_trait;
 use futures::StreamExt;
 use sorcha_peer::error::{DeadLetterError, RedeliverError, ReplicationError};
 use sorcha_peer::ports::{EntryState, TransactionQueue, Validator};
 use sorcha_peer::store::MemoryQueue;
 use sorcha_peer::types::{Header, Verdict, WallTime};
 use sorcha_peer::{
-    Event, From, PeerId, PeerNode, PeerNodeBuilder, Standing, Topic, Transaction, TransactionId,
+    Event, PeerId, PeerNode, PeerNodeBuilder, PublishState, StartAt, Topic, Transaction,
+    TransactionId,
 };
 
 /// Takes nothing until it is told to.
@@ -90,8 +88,8 @@ async fn what_no_peer_takes_is_listed_and_taken_back_or_deleted() {
     soon("a taker", receipt.replicated(1)).await.unwrap();
     soon("a taker", receipts[0].replicated(1)).await.unwrap();
     let mut changes = receipts[0].changes();
-    while soon("it is through", changes.next()).await.unwrap().standing != Standing::Confirmed {}
-    let mut taken = other.subscribe("t", From::Earliest).await.unwrap();
+    while soon("it is through", changes.next()).await.unwrap().state != PublishState::Confirmed {}
+    let mut taken = other.subscribe("t", StartAt::Earliest).await.unwrap();
     assert_eq!(next(&mut taken).await.transaction.id(), published[0]);
     not_found(&node, published[0]).await;
 
@@ -134,7 +132,7 @@ async fn an_expired_dead_letter_is_published_anew() {
     assert_eq!((now.outbox, now.dead_letters), (1, 0));
 
     let peer = start_beside(&node).await;
-    let mut arrived = peer.subscribe("t", From::Earliest).await.unwrap();
+    let mut arrived = peer.subscribe("t", StartAt::Earliest).await.unwrap();
     let delivery = next(&mut arrived).await;
     assert_eq!(delivery.transaction.id(), receipt.id());
     assert_eq!(*delivery.transaction.payload(), payload);
@@ -151,14 +149,14 @@ async fn nothing_is_found_where_nothing_is_dead() {
     let receipt = node.publish("t", "waits").await.unwrap();
     not_found(&node, receipt.id()).await;
     not_found(&node, TransactionId::from_bytes([7; 32])).await;
-    assert_eq!(receipt.progress().standing, Standing::Waiting);
+    assert_eq!(receipt.status().state, PublishState::Waiting);
     assert_eq!(node.dead_letters(None, 0).await.unwrap(), []);
     assert_eq!(stop(&node).await.unconfirmed, [receipt.id()]);
 }
 
 /// Payloads of a topic at a node, until there are `count`.
 async fn arrivals(node: &PeerNode, count: usize) -> Vec<Vec<u8>> {
-    let mut inbox = node.subscribe("t", From::Earliest).await.unwrap();
+    let mut inbox = node.subscribe("t", StartAt::Earliest).await.unwrap();
     let mut arrived = Vec::with_capacity(count);
     while arrived.len() < count {
         arrived.push(next(&mut inbox).await.transaction.payload().to_vec());

@@ -1,5 +1,4 @@
 //! The `peer` example as a child process, driven by JSON lines.
-#![allow(dead_code, reason = "each test uses a part of it")]
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;

@@ -1,23 +1,20 @@
 //! A peer that passed its hello and then misbehaves: what it gets for it, what it costs, and that
 //! nobody else notices.
-#![cfg(all(feature = "node", feature = "grpc"))]
-
-mod common;
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use common::raw::{RawPeer, header, now, push, signed};
-use common::{
+use crate::common::raw::{RawPeer, header, now, push, signed};
+use crate::common::{
     assert_serves, assert_spreads, counters, event, identity, linked_pair, next, noise, ready,
     refusal, start_alone, start_beside, start_with, stats, until, until_peers,
 };
+use bytes::Bytes;
 use sorcha_peer::__private::encode_frame;
 use sorcha_peer::types::{
     Announcement, CloseReason, Counters, Header, Message, Refusal, Signature,
 };
 use sorcha_peer::{
-    Config, Event, Events, From, PeerId, PeerNode, Stats, Transaction, TransactionId,
+    Config, Event, Events, PeerId, PeerNode, StartAt, Stats, Transaction, TransactionId,
 };
 
 const KIB: usize = 1024;
@@ -63,7 +60,7 @@ async fn assert_refused(
     let mut peer = RawPeer::join(identity(9), &node).await;
     let refused = transaction.id();
     peer.send(&[push(transaction)]).await;
-    assert_eq!(refusal(&mut events, reason).await, (Some(peer.id()), Some(refused)));
+    assert_eq!(refusal(&mut events, reason).await, (Some(peer.id()), refused));
     let seen = stats(&node).await;
     assert_eq!((counter(&seen.counters), seen.retained, seen.fetching), (1, 0, 0));
     assert_spreads(&node, &friend).await;
@@ -97,7 +94,7 @@ async fn a_payload_that_does_not_match_its_hash_blocks_its_sender() {
     assert_blocked(&node, peer).await;
     // The id itself is not tainted: the right bytes are welcome from somebody else.
     let mut honest = RawPeer::join(identity(8), &node).await;
-    let mut arrived = node.subscribe("raw", From::Now).await.unwrap();
+    let mut arrived = node.subscribe("raw", StartAt::Now).await.unwrap();
     honest.send(&[push(good.clone())]).await;
     assert_eq!(next(&mut arrived).await.transaction, good);
 }
@@ -129,7 +126,7 @@ async fn what_is_too_large_is_refused_pushed_or_announced() {
     let (node, mut peer) = assert_refused(large, small, Refusal::TooLarge, refused).await;
     let mut events = node.events();
     peer.send(&[announce(1..2, KIB as u64 + 1)]).await;
-    assert_eq!(refusal(&mut events, Refusal::TooLarge).await, (Some(peer.id()), Some(id(1))));
+    assert_eq!(refusal(&mut events, Refusal::TooLarge).await, (Some(peer.id()), id(1)));
     assert_eq!(counters(&node).await.wants_sent, 0);
     assert_still_linked(&node, peer).await;
 }
@@ -198,7 +195,7 @@ async fn a_peer_that_never_reads_costs_little_slows_nobody_and_is_cut_off() {
     let mut events = node.events();
     let mut peer = RawPeer::join(identity(9), &node).await;
     let who = peer.id();
-    let mut arrived = friend.subscribe("t", From::Now).await.unwrap();
+    let mut arrived = friend.subscribe("t", StartAt::Now).await.unwrap();
     // It talks, so that nobody takes it for dead, but never reads.
     let talk = async {
         let mut nonce = 0;
@@ -303,7 +300,7 @@ async fn a_flood_of_announcements_leaves_room_for_those_of_others() {
         let seen = until(&node, "most are shed", shed).await;
         assert!(seen.fetching <= 65_536, "{}", seen.fetching);
         // A large payload is announced and not pushed, so it needs a place among those.
-        let mut arrived = node.subscribe("t", From::Now).await.unwrap();
+        let mut arrived = node.subscribe("t", StartAt::Now).await.unwrap();
         for seed in 0..5 {
             let receipt = friend.publish("t", noise(seed, 100 * KIB)).await.unwrap();
             assert_eq!(next(&mut arrived).await.transaction.id(), receipt.id());
@@ -326,7 +323,7 @@ async fn what_is_announced_and_never_served_is_fetched_elsewhere() {
     liar.send(&[Message::Announce(vec![offer])]).await;
     liar.expect("it is asked first", |m| matches!(m, Message::Reserve(_))).await;
 
-    let mut arrived = node.subscribe("raw", From::Now).await.unwrap();
+    let mut arrived = node.subscribe("raw", StartAt::Now).await.unwrap();
     let mut origin = RawPeer::join(identity(7), &friend).await;
     origin.send(&[push(transaction.clone())]).await;
     assert_eq!(next(&mut arrived).await.transaction, transaction);

@@ -1,12 +1,9 @@
 //! Transactions spread: to every node, once, as they are, whenever they were published and
 //! whoever reads how slowly.
-#![cfg(all(feature = "node", feature = "grpc"))]
-
-mod common;
 
 use std::collections::BTreeSet;
 
-use common::{
+use crate::common::{
     address, assert_spreads, builder, config_with, counters, ids, linked_pair, next, noise,
     payloads, ready, rest, soon, start, start_alone, start_beside, start_with, stats, stop, take,
     until,
@@ -14,7 +11,7 @@ use common::{
 use futures::future::join_all;
 use sorcha_peer::error::PublishError;
 use sorcha_peer::types::Signature;
-use sorcha_peer::{Cursor, From, Mode, PeerNode, Receipt, Stats};
+use sorcha_peer::{Cursor, Mode, PeerNode, Receipt, StartAt, Stats};
 
 const KIB: usize = 1024;
 
@@ -28,7 +25,8 @@ async fn every_node_gets_everything_exactly_once() {
     }
     join_all(nodes.iter().map(|node| ready(node, 2))).await;
 
-    let subscriptions = join_all(nodes.iter().map(|n| n.subscribe("orders", From::Earliest))).await;
+    let subscriptions =
+        join_all(nodes.iter().map(|n| n.subscribe("orders", StartAt::Earliest))).await;
     let mut published = BTreeSet::new();
     for (seed, node) in (0..).zip(&nodes) {
         node.publish("orders", noise(seed, 700)).await.unwrap();
@@ -49,7 +47,7 @@ async fn every_node_gets_everything_exactly_once() {
 async fn payloads_of_every_size_arrive_as_they_are() {
     let (a, b) = linked_pair().await;
     let sizes = [0, 1, 16 * KIB, 16 * KIB + 1, 64 * KIB, KIB * KIB, 10 * KIB * KIB];
-    let mut arrived = b.subscribe("sizes", From::Now).await.unwrap();
+    let mut arrived = b.subscribe("sizes", StartAt::Now).await.unwrap();
     for (seed, size) in (0..).zip(sizes) {
         let payload = noise(seed, size);
         let receipt = a.publish("sizes", payload.clone()).await.unwrap();
@@ -99,7 +97,7 @@ async fn what_is_too_large_is_refused_with_both_sizes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_bytes_twice_are_two_transactions() {
     let (a, b) = linked_pair().await;
-    let mut arrived = b.subscribe("t", From::Now).await.unwrap();
+    let mut arrived = b.subscribe("t", StartAt::Now).await.unwrap();
     let publishes = join_all((0..20).map(|_| a.publish("t", "again"))).await;
     let published: BTreeSet<_> = publishes.into_iter().map(|r| r.unwrap().id()).collect();
     assert_eq!(published.len(), 20);
@@ -110,8 +108,8 @@ async fn the_same_bytes_twice_are_two_transactions() {
 async fn a_burst_is_signed_together_and_keeps_its_order() {
     const BURST: usize = 300;
     let (a, b) = linked_pair().await;
-    let mut accepted = a.subscribe("burst", From::Now).await.unwrap();
-    let mut arrived = b.subscribe("burst", From::Now).await.unwrap();
+    let mut accepted = a.subscribe("burst", StartAt::Now).await.unwrap();
+    let mut arrived = b.subscribe("burst", StartAt::Now).await.unwrap();
     let one = |n: usize| a.publish("burst", n.to_le_bytes().to_vec());
     let receipts: Vec<_> =
         join_all((0..BURST).map(one)).await.into_iter().collect::<Result<_, _>>().unwrap();
@@ -134,8 +132,8 @@ async fn a_burst_is_signed_together_and_keeps_its_order() {
 #[tokio::test(flavor = "multi_thread")]
 async fn topics_are_kept_apart() {
     let (a, b) = linked_pair().await;
-    let mut left = b.subscribe("left", From::Now).await.unwrap();
-    let mut all = b.subscribe_all(From::Now).await.unwrap();
+    let mut left = b.subscribe("left", StartAt::Now).await.unwrap();
+    let mut all = b.subscribe_all(StartAt::Now).await.unwrap();
     for n in 0..10 {
         let topic = if n % 2 == 0 { "left" } else { "right" };
         a.publish(topic, format!("{topic} {n}")).await.unwrap();
@@ -151,18 +149,18 @@ async fn topics_are_kept_apart() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_subscription_starts_where_it_is_told() {
     let node = start_alone().await;
-    let mut first = node.subscribe("t", From::Earliest).await.unwrap();
+    let mut first = node.subscribe("t", StartAt::Earliest).await.unwrap();
     for n in 0..3 {
         node.publish("t", format!("{n}")).await.unwrap();
     }
-    let now = node.subscribe("t", From::Now).await.unwrap();
+    let now = node.subscribe("t", StartAt::Now).await.unwrap();
     let earlier = take(&mut first, 3).await;
     let cursors: Vec<Cursor> = earlier.iter().map(|d| d.cursor).collect();
     assert!(cursors.is_sorted_by(|a, b| a < b), "{cursors:?}");
     assert!(earlier.iter().all(|d| (d.from, d.hops) == (None, 0)), "its own");
 
-    let after = node.subscribe("t", From::Cursor(cursors[0])).await.unwrap();
-    let earliest = node.subscribe("t", From::Earliest).await.unwrap();
+    let after = node.subscribe("t", StartAt::After(cursors[0])).await.unwrap();
+    let earliest = node.subscribe("t", StartAt::Earliest).await.unwrap();
     node.publish("t", "3").await.unwrap();
     stop(&node).await;
     let texts = |deliveries: Vec<sorcha_peer::Delivery>| -> Vec<String> {
@@ -185,7 +183,7 @@ async fn what_was_published_offline_is_delivered_to_who_joins() {
     assert_eq!(small.copies(), 0);
 
     let late = start_beside(&lonely).await;
-    let mut arrived = late.subscribe("t", From::Earliest).await.unwrap();
+    let mut arrived = late.subscribe("t", StartAt::Earliest).await.unwrap();
     assert_eq!(ids(&take(&mut arrived, 2).await), BTreeSet::from([small.id(), large.id()]));
     soon("a copy", small.replicated(1)).await.unwrap();
     soon("a copy", large.replicated(1)).await.unwrap();
@@ -199,7 +197,7 @@ async fn a_late_joiner_gets_what_is_retained_from_others_than_the_origin() {
     soon("a copy", receipt.replicated(1)).await.unwrap();
     stop(&a).await;
     let late = start_beside(&b).await;
-    let mut arrived = late.subscribe("t", From::Earliest).await.unwrap();
+    let mut arrived = late.subscribe("t", StartAt::Earliest).await.unwrap();
     let delivery = next(&mut arrived).await;
     assert_eq!(delivery.transaction.id(), receipt.id());
     assert_eq!((delivery.from, delivery.hops), (Some(b.peer_id()), 2));
@@ -209,8 +207,8 @@ async fn a_late_joiner_gets_what_is_retained_from_others_than_the_origin() {
 async fn a_subscriber_that_does_not_read_slows_nobody() {
     const COUNT: usize = 1500;
     let (a, b) = linked_pair().await;
-    let asleep = b.subscribe("t", From::Now).await.unwrap();
-    let mut awake = b.subscribe("t", From::Now).await.unwrap();
+    let asleep = b.subscribe("t", StartAt::Now).await.unwrap();
+    let mut awake = b.subscribe("t", StartAt::Now).await.unwrap();
     let publish = async {
         for n in 0..COUNT {
             a.publish("t", n.to_le_bytes().to_vec()).await.unwrap();

@@ -1,22 +1,19 @@
 //! What is handed over again: the same transaction, the same directory, a node that has stopped.
-#![cfg(all(feature = "node", feature = "grpc", feature = "sqlite"))]
-
-mod common;
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use common::{
+use crate::common::{
     builder, identity, next, noise, ready, soon, start, start_beside, stats, stop, until,
 };
+use bytes::Bytes;
 use sorcha_peer::error::{PublishError, ReadyError, ReplicationError, SubscribeError};
 use sorcha_peer::ports::{EntryState, TransactionQueue};
 use sorcha_peer::store::MemoryQueue;
 use sorcha_peer::types::{Header, WallTime};
 use sorcha_peer::{
-    From, Identity, Outcome, PeerNode, Receipt, SqliteStorage, Standing, Topic, Transaction,
+    Identity, Outcome, PeerNode, PublishState, Receipt, SqliteStorage, StartAt, Topic, Transaction,
 };
 
 async fn on_disk(dir: &Path, key: &Identity) -> (PeerNode, SqliteStorage) {
@@ -42,7 +39,7 @@ async fn the_receipt_of_a_repeated_publish_knows_how_far_it_got() {
     until(&node, "it is confirmed", |stats| stats.outbox == 0).await;
     drop(first);
     let again = repeat(&node, &transaction).await;
-    assert_eq!((again.copies(), again.progress().standing), (1, Standing::Confirmed));
+    assert_eq!((again.copies(), again.status().state), (1, PublishState::Confirmed));
     soon("what is known", again.replicated(1)).await.unwrap();
     stop(&node).await;
     let closed = again.replicated(2).await.unwrap_err();
@@ -51,7 +48,7 @@ async fn the_receipt_of_a_repeated_publish_knows_how_far_it_got() {
 
     let (node, storage) = on_disk(dir.path(), &key).await;
     let again = repeat(&node, &transaction).await;
-    assert_eq!(again.progress().standing, Standing::Confirmed);
+    assert_eq!(again.status().state, PublishState::Confirmed);
     soon("what an earlier run knew", again.replicated(1)).await.unwrap();
     let error = soon("no more is counted", again.replicated(2)).await.unwrap_err();
     assert!(matches!(error, ReplicationError::NotCounted), "{error}");
@@ -77,18 +74,15 @@ async fn a_dead_letter_that_is_published_again_is_one_still() {
     // Its log was lost.
     let node = start(builder().identity(key).queue(queue.clone())).await;
     let again = repeat(&node, &transaction).await;
-    let standing = again.progress().standing;
-    assert!(
-        matches!(&standing, Standing::DeadLetter { reason: r } if *r == reason),
-        "{standing:?}"
-    );
+    let state = again.status().state;
+    assert!(matches!(&state, PublishState::DeadLetter { reason: r } if *r == reason), "{state:?}");
     let error = again.replicated(1).await.unwrap_err();
     assert!(matches!(error, ReplicationError::DeadLetter { .. }), "{error}");
     assert_eq!(node.dead_letters(None, 9).await.unwrap().len(), 1);
 
     node.redeliver(transaction.id()).await.unwrap();
     let peer = start_beside(&node).await;
-    let mut arrived = peer.subscribe("t", From::Earliest).await.unwrap();
+    let mut arrived = peer.subscribe("t", StartAt::Earliest).await.unwrap();
     assert_eq!(next(&mut arrived).await.transaction.payload(), transaction.payload());
     stop(&node).await;
     stop(&peer).await;
@@ -119,7 +113,7 @@ async fn a_directory_of_another_identity_is_emptied_under_the_new_one() {
 
     let (node, storage) = on_disk(dir.path(), &new).await;
     let peer = start_beside(&node).await;
-    let mut arrived = peer.subscribe("t", From::Earliest).await.unwrap();
+    let mut arrived = peer.subscribe("t", StartAt::Earliest).await.unwrap();
     for old in &left {
         // Beside them, not instead of them.
         node.publish("other", noise(1, 10)).await.unwrap();
@@ -164,9 +158,9 @@ async fn a_node_that_has_stopped_says_so() {
     stop(&node).await;
     let ready = node.wait_ready(0, Duration::from_secs(1)).await;
     assert!(matches!(ready, Err(ReadyError::Closed)), "{ready:?}");
-    let error = node.subscribe("t", From::Earliest).await.unwrap_err();
+    let error = node.subscribe("t", StartAt::Earliest).await.unwrap_err();
     assert!(matches!(error, SubscribeError::Closed), "{error}");
-    let error = node.subscribe_durable("a", "t", From::Earliest).await.unwrap_err();
+    let error = node.subscribe_durable("a", "t", StartAt::Earliest).await.unwrap_err();
     assert!(matches!(error, SubscribeError::Closed), "{error}");
     storage.close().await;
     SqliteStorage::open(dir.path()).await.expect("the directory is free");

@@ -1,23 +1,21 @@
 //! Bad input before and during the hello: each gets a typed refusal, a counter and an event, and
 //! the node goes on serving others.
-#![cfg(all(feature = "node", feature = "grpc"))]
-
-mod common;
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use common::raw::{RawPeer, hello};
-use common::{
-    address, assert_serves, assert_spreads, builder, config_with, counters, event, identity, ready,
-    refusal, soon, start, start_alone, start_with, stats, stop, until, until_peers,
+use crate::common::raw::{RawPeer, hello};
+use crate::common::{
+    address, assert_serves, assert_spreads, builder, config_with, counters, event,
+    handshake_refusal, identity, link_refusal, ready, soon, start, start_alone, start_with, stats,
+    stop, until, until_peers,
 };
+use bytes::Bytes;
 use futures::future::join_all;
 use sorcha_peer::config::Trust;
 use sorcha_peer::error::{ConnectError, FailureKind};
 use sorcha_peer::ports::Transport;
 use sorcha_peer::transport::{GrpcOptions, GrpcTransport};
-use sorcha_peer::types::{CloseReason, Counters, Hello, MAX_FRAME_BYTES, Message, Refusal};
+use sorcha_peer::types::{CloseReason, Counters, Hello, MAX_FRAME_BYTES, Message};
 use sorcha_peer::{Config, Endpoint, Event, Events, PeerId, PeerNode};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
@@ -31,7 +29,7 @@ async fn assert_refused(
     counter: impl Fn(&Counters) -> u64,
 ) {
     assert_eq!(peer.goodbye().await, Some(reason));
-    assert_eq!(refusal(&mut events, Refusal::Link(reason)).await.0, Some(peer.id()));
+    assert_eq!(link_refusal(&mut events, reason).await, peer.id());
     let stats = stats(node).await;
     assert_eq!((stats.links, counter(&stats.counters)), (0, 1));
     assert_serves(node).await;
@@ -83,8 +81,8 @@ async fn an_unknown_key_is_refused_under_an_allow_list() {
     let mut events = node.events();
     let mut peer = RawPeer::dial(identity(9), &node).await;
     assert_eq!(peer.goodbye().await, Some(CloseReason::NotAllowed));
-    let (who, _) = refusal(&mut events, Refusal::Link(CloseReason::NotAllowed)).await;
-    assert_eq!(who, Some(peer.id()));
+    let who = link_refusal(&mut events, CloseReason::NotAllowed).await;
+    assert_eq!(who, peer.id());
     assert_eq!(counters(&node).await.links_refused_not_allowed, 1);
     RawPeer::join(identity(2), &node).await;
 }
@@ -97,7 +95,7 @@ async fn plaintext_against_tls_is_a_failed_handshake() {
     let plain = GrpcTransport::new(identity(9), options).unwrap();
     let endpoint = Endpoint::from(node.listen_addr().unwrap());
     soon("the dial fails", plain.dial(&endpoint, None)).await.unwrap_err();
-    refusal(&mut events, Refusal::Handshake(FailureKind::Protocol)).await;
+    handshake_refusal(&mut events, FailureKind::Protocol).await;
     assert_eq!(counters(&node).await.handshakes_failed, 1);
     assert_serves(&node).await;
 }
@@ -108,7 +106,7 @@ async fn a_connection_that_says_nothing_is_given_up_and_delays_nobody() {
     let mut events = node.events();
     let mut silent = TcpStream::connect(address(&node)).await.unwrap();
     assert_serves(&node).await;
-    refusal(&mut events, Refusal::Handshake(FailureKind::Timeout)).await;
+    handshake_refusal(&mut events, FailureKind::Timeout).await;
     assert_eq!(soon("the end", silent.read(&mut [0; 1])).await.unwrap_or(0), 0);
 }
 
@@ -132,7 +130,8 @@ async fn a_flood_of_handshakes_is_bounded_and_over_with_its_cause() {
     })
     .await;
     drop(flood);
-    until(&node, "their places are free", |s| s.counters.handshakes_failed == ROOM.into()).await;
+    until(&node, "their places are free", |s| s.counters.handshakes_failed == u64::from(ROOM))
+        .await;
     assert_serves(&node).await;
 }
 
@@ -200,8 +199,11 @@ async fn a_forged_record_blocks_who_tells_it() {
         };
         peer.send(&[forge(&Config::default())]).await;
         assert_eq!(peer.goodbye().await, Some(CloseReason::Violation));
-        let (who, _) = refusal(&mut events, Refusal::ForgedRecord).await;
-        assert_eq!(who, Some(peer.id()));
+        let forged = event(&mut events, "a forged record", |event| match event {
+            Event::RecordRefused { peer } => Some(*peer),
+            _ => None,
+        });
+        assert_eq!(forged.await, peer.id());
         let seen = stats(&node).await;
         assert_eq!((seen.counters.records_forged, seen.banned_peers), (1, 1));
         let mut again = RawPeer::dial(identity(9), &node).await;
@@ -306,8 +308,8 @@ async fn the_own_address_is_refused_and_not_dialled_again() {
     let mut events = node.events();
     let error = node.connect(&address(&node)).await.unwrap_err();
     assert!(matches!(error, ConnectError::Refused(CloseReason::SelfDial)), "{error}");
-    let (who, _) = refusal(&mut events, Refusal::Link(CloseReason::SelfDial)).await;
-    assert_eq!(who, Some(node.peer_id()));
+    let who = link_refusal(&mut events, CloseReason::SelfDial).await;
+    assert_eq!(who, node.peer_id());
     let seen = until(&node, "both ends are refused", |s| s.counters.links_refused_self == 2).await;
     assert_eq!((seen.links, seen.known_peers), (0, 0));
     assert_serves(&node).await;
@@ -332,7 +334,7 @@ async fn a_peer_that_was_refused_tries_again() {
     node.ban(banned.peer_id(), None, "for a while").await.unwrap();
     let mut events = node.events();
     let peer = start(builder().identity(banned).bootstrap([address(&node)])).await;
-    refusal(&mut events, Refusal::Link(CloseReason::Banned)).await;
+    link_refusal(&mut events, CloseReason::Banned).await;
     node.unban(peer.peer_id()).await.unwrap();
     ready(&peer, 1).await;
 }

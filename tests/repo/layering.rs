@@ -205,7 +205,7 @@ fn one_way(source: &Source) -> Vec<String> {
         return Vec::new();
     }
     let Some((_, allowed)) = MAY_NAME.iter().find(|(name, _)| *name == own) else {
-        return vec![format!("{}: tests/layering.rs does not know {own}", source.path)];
+        return vec![format!("{}: tests/repo/layering.rs does not know {own}", source.path)];
     };
     let known = |name: &str| MAY_NAME.iter().any(|(module, _)| *module == name);
     let wrong = |name: &String| {

@@ -1,22 +1,20 @@
 //! Subscriptions by cursor: names whose place the store keeps, gaps, cursors of elsewhere, stores
 //! whose pages end early.
-#![cfg(all(feature = "node", feature = "sqlite"))]
-
-#[path = "common/store.rs"]
-mod store;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::hooked::{Hooked, Hooks, alone};
 use async_trait::async_trait;
 use sorcha_peer::error::{AckError, StoreError, StoreErrorKind, SubscribeError};
 use sorcha_peer::ports::{LogEntry, Page, TransactionStore};
 use sorcha_peer::store::MemoryTransactionStore;
 use sorcha_peer::types::{Cursor, Topic, WallTime};
-use sorcha_peer::{Delivery, DurableSubscription, From, Identity, Item, PeerNode, SqliteStorage};
-use store::{Hooked, Hooks, alone};
+use sorcha_peer::{
+    Delivery, DurableSubscription, Identity, Item, PeerNode, SqliteStorage, StartAt,
+};
 use tokio::time::Instant;
 
 const HANG: Duration = Duration::from_mins(1);
@@ -69,19 +67,19 @@ async fn a_durable_subscription_goes_on_after_what_was_acknowledged() {
     publish(&node, "t", &["1", "2"]).await;
     publish(&node, "other", &["not this"]).await;
     publish(&node, "t", &["3", "4", "5"]).await;
-    let mut items = node.subscribe_durable("bills", "t", From::Earliest).await.unwrap();
+    let mut items = node.subscribe_durable("bills", "t", StartAt::Earliest).await.unwrap();
     assert_eq!(payloads(&mut items, 2).await, ["1", "2"]);
     let third = next(&mut items).await.cursor;
     items.ack(third).await.unwrap();
     assert_eq!(payloads(&mut items, 2).await, ["4", "5"], "no ack is waited for");
     drop(items);
-    let mut items = node.subscribe_durable("bills", "t", From::Earliest).await.unwrap();
+    let mut items = node.subscribe_durable("bills", "t", StartAt::Earliest).await.unwrap();
     assert_eq!(payloads(&mut items, 1).await, ["4"], "within the run");
     drop(items);
     stop(node, storage).await;
 
     let (node, storage) = on_disk(dir.path(), &identity).await;
-    let mut items = node.subscribe_durable("bills", "t", From::Now).await.unwrap();
+    let mut items = node.subscribe_durable("bills", "t", StartAt::Now).await.unwrap();
     assert_eq!(payloads(&mut items, 2).await, ["4", "5"], "the place counts, not `new`");
     publish(&node, "t", &["6"]).await;
     let sixth = next(&mut items).await.cursor;
@@ -91,13 +89,13 @@ async fn a_durable_subscription_goes_on_after_what_was_acknowledged() {
     stop(node, storage).await;
 
     let (node, storage) = on_disk(dir.path(), &identity).await;
-    let mut items = node.subscribe_durable("bills", "t", From::Earliest).await.unwrap();
+    let mut items = node.subscribe_durable("bills", "t", StartAt::Earliest).await.unwrap();
     publish(&node, "t", &["7"]).await;
     assert_eq!(payloads(&mut items, 1).await, ["7"], "what was acknowledged never comes again");
     drop(items);
     node.remove_subscription("bills").await.unwrap();
     node.remove_subscription("bills").await.expect("an unknown name is no error");
-    let mut items = node.subscribe_durable_all("bills", From::Earliest).await.unwrap();
+    let mut items = node.subscribe_durable_all("bills", StartAt::Earliest).await.unwrap();
     assert_eq!(payloads(&mut items, 3).await, ["1", "2", "not this"], "forgotten");
     drop(items);
     stop(node, storage).await;
@@ -107,16 +105,16 @@ async fn a_durable_subscription_goes_on_after_what_was_acknowledged() {
 async fn a_new_name_keeps_its_place_before_anything_is_acknowledged() {
     let (dir, identity) = (tempfile::tempdir().unwrap(), Identity::generate().unwrap());
     let (node, storage) = on_disk(dir.path(), &identity).await;
-    drop(node.subscribe_durable("early", "t", From::Earliest).await.unwrap());
+    drop(node.subscribe_durable("early", "t", StartAt::Earliest).await.unwrap());
     publish(&node, "t", &["before"]).await;
-    drop(node.subscribe_durable("now", "t", From::Now).await.unwrap());
+    drop(node.subscribe_durable("now", "t", StartAt::Now).await.unwrap());
     stop(node, storage).await;
 
     let (node, storage) = on_disk(dir.path(), &identity).await;
     publish(&node, "t", &["missed"]).await;
-    let mut now = node.subscribe_durable("now", "t", From::Now).await.unwrap();
+    let mut now = node.subscribe_durable("now", "t", StartAt::Now).await.unwrap();
     assert_eq!(payloads(&mut now, 1).await, ["missed"]);
-    let mut early = node.subscribe_durable("early", "t", From::Now).await.unwrap();
+    let mut early = node.subscribe_durable("early", "t", StartAt::Now).await.unwrap();
     assert_eq!(payloads(&mut early, 2).await, ["before", "missed"]);
     drop((now, early));
     stop(node, storage).await;
@@ -126,14 +124,14 @@ async fn a_new_name_keeps_its_place_before_anything_is_acknowledged() {
 async fn a_name_is_used_once_at_a_time_and_what_does_not_fit_is_refused() {
     let node = on_log(Arc::new(MemoryTransactionStore::new(None))).await;
     publish(&node, "t", &["1"]).await;
-    let mut items = node.subscribe_durable("a", "t", From::Earliest).await.unwrap();
-    let refused = node.subscribe_durable_all("a", From::Now).await.unwrap_err();
+    let mut items = node.subscribe_durable("a", "t", StartAt::Earliest).await.unwrap();
+    let refused = node.subscribe_durable_all("a", StartAt::Now).await.unwrap_err();
     assert!(matches!(refused, SubscribeError::InUse { ref name } if name == "a"), "{refused}");
     let refused = node.remove_subscription("a").await.unwrap_err();
     assert!(matches!(refused, SubscribeError::InUse { .. }), "{refused}");
     let long = "x".repeat(256);
     for (name, bytes) in [("", 0), (long.as_str(), 256)] {
-        let refused = node.subscribe_durable(name, "t", From::Now).await.unwrap_err();
+        let refused = node.subscribe_durable(name, "t", StartAt::Now).await.unwrap_err();
         let SubscribeError::Name { length, max: 255 } = refused else { panic!("{refused}") };
         assert_eq!(length, bytes);
     }
@@ -141,27 +139,27 @@ async fn a_name_is_used_once_at_a_time_and_what_does_not_fit_is_refused() {
     let ahead = items.ack(Cursor(cursor.0 + 1)).await.unwrap_err();
     let AckError::NotDelivered { delivered, .. } = ahead else { panic!("{ahead}") };
     assert_eq!(delivered, cursor);
-    let other = node.subscribe_durable("b", "t", From::Now).await.expect("another name");
+    let other = node.subscribe_durable("b", "t", StartAt::Now).await.expect("another name");
     drop((items, other));
     node.remove_subscription("a").await.expect("free again");
-    node.subscribe_durable("a", "t", From::Now).await.expect("free again");
+    node.subscribe_durable("a", "t", StartAt::Now).await.expect("free again");
 }
 
 #[tokio::test]
 async fn a_cursor_that_was_not_given_out_is_refused() {
     let node = on_log(Arc::new(MemoryTransactionStore::new(None))).await;
-    let mut virgin = node.subscribe_all(From::Cursor(Cursor(u64::MAX >> 11))).await.unwrap();
+    let mut virgin = node.subscribe_all(StartAt::After(Cursor(u64::MAX >> 11))).await.unwrap();
     publish(&node, "t", &["1"]).await;
     let first = tokio::time::timeout(HANG, virgin.next()).await.expect("not waited in vain");
     let Some(Item::Delivery(first)) = first else { panic!("{first:?}") };
     assert_eq!(first.transaction.payload().as_ref(), b"1", "all of an empty log is new");
     let ahead = Cursor(first.cursor.0 + 1);
-    let refused = node.subscribe_all(From::Cursor(ahead)).await.unwrap_err();
+    let refused = node.subscribe_all(StartAt::After(ahead)).await.unwrap_err();
     let SubscribeError::Cursor { cursor, newest } = refused else { panic!("{refused}") };
     assert_eq!((cursor, newest), (ahead, first.cursor));
-    let refused = node.subscribe_durable("a", "t", From::Cursor(ahead)).await.unwrap_err();
+    let refused = node.subscribe_durable("a", "t", StartAt::After(ahead)).await.unwrap_err();
     assert!(matches!(refused, SubscribeError::Cursor { .. }), "{refused}");
-    node.subscribe_durable("a", "t", From::Now).await.expect("the name was not taken");
+    node.subscribe_durable("a", "t", StartAt::Now).await.expect("the name was not taken");
 }
 
 #[tokio::test]
@@ -169,18 +167,18 @@ async fn a_gap_is_told_under_a_name_and_acknowledging_it_skips_nothing() {
     let log = Arc::new(MemoryTransactionStore::new(None));
     let node = on_log(log.clone()).await;
     publish(&node, "t", &["1", "2", "3"]).await;
-    let mut items = node.subscribe_durable("a", "t", From::Earliest).await.unwrap();
+    let mut items = node.subscribe_durable("a", "t", StartAt::Earliest).await.unwrap();
     let first = next(&mut items).await.cursor;
     items.ack(first).await.unwrap();
     drop(items);
     log.expire(WallTime::from_millis(u64::MAX)).await.unwrap();
     publish(&node, "t", &["4"]).await;
-    let mut items = node.subscribe_durable("a", "t", From::Earliest).await.unwrap();
+    let mut items = node.subscribe_durable("a", "t", StartAt::Earliest).await.unwrap();
     let Item::Gap { after, until } = item(&mut items).await else { panic!("no gap") };
     assert_eq!((after, until), (first, Cursor(first.0 + 2)));
     items.ack(until).await.unwrap();
     drop(items);
-    let mut items = node.subscribe_durable("a", "t", From::Earliest).await.unwrap();
+    let mut items = node.subscribe_durable("a", "t", StartAt::Earliest).await.unwrap();
     assert_eq!(payloads(&mut items, 1).await, ["4"], "and the gap is not told again");
 }
 
@@ -190,8 +188,8 @@ async fn a_new_name_is_told_of_no_gap_before_it() {
     let node = on_log(log.clone()).await;
     publish(&node, "t", &["1", "2"]).await;
     log.expire(WallTime::from_millis(u64::MAX)).await.unwrap();
-    drop(node.subscribe_durable("a", "t", From::Earliest).await.unwrap());
-    let mut items = node.subscribe_durable("a", "t", From::Earliest).await.unwrap();
+    drop(node.subscribe_durable("a", "t", StartAt::Earliest).await.unwrap());
+    let mut items = node.subscribe_durable("a", "t", StartAt::Earliest).await.unwrap();
     publish(&node, "t", &["3"]).await;
     assert_eq!(payloads(&mut items, 1).await, ["3"]);
 }
@@ -199,7 +197,7 @@ async fn a_new_name_is_told_of_no_gap_before_it() {
 #[tokio::test]
 async fn a_cursor_of_a_log_that_was_lost_is_forgotten_with_the_first_acknowledgement() {
     let node = on_log(Hooked::new(Terse::default())).await;
-    let lost = From::Cursor(Cursor(u64::MAX));
+    let lost = StartAt::After(Cursor(u64::MAX));
     let mut items = node.subscribe_durable("a", "t", lost).await.unwrap();
     publish(&node, "t", &["1", "2"]).await;
     let first = next(&mut items).await.cursor;
@@ -238,11 +236,11 @@ async fn pages_that_end_early_are_read_on_and_one_that_stands_still_is_the_end()
     let node = on_log(log.clone()).await;
     publish(&node, "busy", &["1", "2", "3", "4", "5"]).await;
     publish(&node, "rare", &["6"]).await;
-    let mut rare = node.subscribe_durable("a", "rare", From::Earliest).await.unwrap();
+    let mut rare = node.subscribe_durable("a", "rare", StartAt::Earliest).await.unwrap();
     assert_eq!(payloads(&mut rare, 1).await, ["6"]);
     // All is gone: the store stands still before the newest cursor, far from the first.
     log.inner.expire(WallTime::from_millis(u64::MAX)).await.unwrap();
-    let mut all = node.subscribe_all(From::Earliest).await.unwrap();
+    let mut all = node.subscribe_all(StartAt::Earliest).await.unwrap();
     log.hooks.reads.store(0, Ordering::SeqCst);
     let waiting = tokio::spawn(async move { all.next().await });
     while log.hooks.reads.load(Ordering::SeqCst) == 0 {
@@ -288,7 +286,7 @@ async fn a_read_that_fails_is_told_once_a_second_and_a_closed_log_is_the_end() {
     let log = Hooked::new(Failing::default());
     let node = on_log(log.clone()).await;
     publish(&node, "t", &["1", "2"]).await;
-    let mut items = node.subscribe_durable("a", "t", From::Earliest).await.unwrap();
+    let mut items = node.subscribe_durable("a", "t", StartAt::Earliest).await.unwrap();
     *log.hooks.kind.lock().unwrap() = Some(StoreErrorKind::Io);
     let start = Instant::now();
     for round in 0..5 {
@@ -312,7 +310,7 @@ async fn damage_is_told_skipped_and_does_not_stop_a_subscriber() {
     let log = Hooked::new(Failing::default());
     let node = on_log(log.clone()).await;
     publish(&node, "t", &["1", "2", "damaged", "3", "damaged"]).await;
-    let mut items = node.subscribe_durable("a", "t", From::Earliest).await.unwrap();
+    let mut items = node.subscribe_durable("a", "t", StartAt::Earliest).await.unwrap();
     assert_eq!(payloads(&mut items, 2).await, ["1", "2"]);
     let gap = async |items: &mut DurableSubscription| {
         let Item::Failed(error) = item(items).await else { panic!("damage is told") };

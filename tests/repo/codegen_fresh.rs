@@ -2,14 +2,14 @@
 //!
 //! Regenerates it with protox, a protobuf compiler in Rust, and compares byte for byte. After a
 //! change to `proto/`, write it anew with
-//! `SORCHA_REGENERATE=1 cargo test --test codegen_fresh`.
+//! `SORCHA_REGENERATE=1 cargo test --test repo codegen_fresh::`.
 
 use std::fs;
 use std::path::Path;
 
 const GENERATED: &str = "src/wire/generated";
 const HEADER: &str = "\
-// Written by tests/codegen_fresh.rs from proto/; do not edit.
+// Written by tests/repo/codegen_fresh.rs from proto/; do not edit.
 ";
 const COMPAT: [&str; 3] = [
     "sorcha/peer/discovery.proto",

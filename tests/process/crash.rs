@@ -1,19 +1,15 @@
 //! Accepted means kept, whoever is killed and when: real processes, `SQLite` on disk, SIGKILL.
 //!
-//! A few kills; `cargo test --release --test crash -- --include-ignored` makes 200, and
+//! A few kills; `cargo test --release --test process crash:: -- --include-ignored` makes 200, and
 //! `SORCHA_CRASHES` any number, of both.
 //! `SORCHA_SEED` repeats the choices of a run (not its timing); the seed is printed.
-#![cfg(all(unix, feature = "node", feature = "grpc", feature = "sqlite", feature = "stun"))]
-
-#[path = "common/process.rs"]
-mod process;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, Hasher};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use process::{Peer, delivered, of, text};
+use crate::peer::{Peer, delivered, of, text};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 

@@ -1,5 +1,4 @@
 //! What the node tests share: quick nodes on loopback, and waiting for what is observable.
-#![allow(dead_code, reason = "each test file uses a part of this")]
 
 pub(crate) mod raw;
 
@@ -7,9 +6,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use sorcha_peer::error::ShutdownReport;
-use sorcha_peer::types::{Counters, LinkStatus, Refusal};
+use sorcha_peer::types::{CloseReason, Counters, FailureKind, LinkStatus, Refusal};
 use sorcha_peer::{
-    Config, Delivery, Event, Events, From, Identity, Item, PeerId, PeerNode, PeerNodeBuilder,
+    Config, Delivery, Event, Events, Identity, Item, PeerId, PeerNode, PeerNodeBuilder, StartAt,
     Stats, Subscription, TransactionId,
 };
 
@@ -143,13 +142,33 @@ pub(crate) async fn event<T>(
     soon(what, search).await
 }
 
-/// Waits until something is refused for `reason`; says whom it was and which transaction.
+/// Waits until a transaction is refused for `reason`; says whom it came from and its id.
 pub(crate) async fn refusal(
     events: &mut Events,
     reason: Refusal,
-) -> (Option<PeerId>, Option<TransactionId>) {
+) -> (Option<PeerId>, TransactionId) {
     event(events, &format!("{reason:?}"), |event| match event {
-        Event::Refused { peer, reason: found, id, .. } if *found == reason => Some((*peer, *id)),
+        Event::TransactionRefused { peer, reason: found, id } if *found == reason => {
+            Some((*peer, *id))
+        }
+        _ => None,
+    })
+    .await
+}
+
+/// Waits until a link is refused for `reason`; says whose.
+pub(crate) async fn link_refusal(events: &mut Events, reason: CloseReason) -> PeerId {
+    event(events, &format!("{reason:?}"), |event| match event {
+        Event::LinkRefused { peer, reason: found, .. } if *found == reason => Some(*peer),
+        _ => None,
+    })
+    .await
+}
+
+/// Waits until a handshake is refused for `reason`.
+pub(crate) async fn handshake_refusal(events: &mut Events, reason: FailureKind) {
+    event(events, &format!("{reason:?}"), |event| match event {
+        Event::HandshakeRefused { reason: found, .. } if *found == reason => Some(()),
         _ => None,
     })
     .await
@@ -210,7 +229,8 @@ pub(crate) async fn assert_serves(node: &PeerNode) {
 /// What either node publishes reaches the other.
 pub(crate) async fn assert_spreads(a: &PeerNode, b: &PeerNode) {
     for (from, to) in [(a, b), (b, a)] {
-        let mut arrived = to.subscribe("common/serves", From::Now).await.expect("a running node");
+        let mut arrived =
+            to.subscribe("common/serves", StartAt::Now).await.expect("a running node");
         let receipt = from.publish("common/serves", noise(1, 64)).await.expect("a running node");
         while next(&mut arrived).await.transaction.id() != receipt.id() {}
     }

@@ -1,17 +1,16 @@
 //! A large payload that loses its source half-way: its room is given to others, and it is fetched on
 //! from where it was, also by the next process.
-#![cfg(all(feature = "node", feature = "grpc", feature = "sqlite"))]
-
-mod common;
 
 use std::path::Path;
 
-use common::raw::{RawPeer, header, signed};
-use common::{builder, config_with, counters, identity, next, noise, soon, start, stop, until};
+use crate::common::raw::{RawPeer, header, signed};
+use crate::common::{
+    builder, config_with, counters, identity, next, noise, soon, start, stop, until,
+};
 use sorcha_peer::types::{
     Head, Message, Offer, PIECE_BYTES, Piece, PieceRange, Proofs, Reservation,
 };
-use sorcha_peer::{From, PeerNode, SqliteStorage, Transaction};
+use sorcha_peer::{PeerNode, SqliteStorage, StartAt, Transaction};
 
 const PIECES: u32 = 10;
 
@@ -93,7 +92,7 @@ async fn a_stranded_payload_makes_room_and_is_fetched_on_by_the_next_process() {
     let log = storage.transaction_store();
     let kept = log.partials().await.unwrap().expect("a store that keeps them");
     assert_eq!(kept.iter().map(|p| p.id).collect::<Vec<_>>(), [first.id()]);
-    let mut arrived = node.subscribe("raw", From::Now).await.unwrap();
+    let mut arrived = node.subscribe("raw", StartAt::Now).await.unwrap();
     let mut again = RawPeer::join(identity(8), &node).await;
     let rest = PieceRange { first: 4, count: PIECES - 4 };
     assert_eq!(offer(&mut again, &first).await, [rest], "what is there is not asked for");

@@ -1,19 +1,16 @@
 //! Stores that fail: accepted stays accepted, the rest is a typed error, and the node says so.
-#![cfg(feature = "node")]
-
-#[path = "common/store.rs"]
-mod store;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
+use crate::hooked::{Hooked, Hooks, alone, delivered};
 use async_trait::async_trait;
 use bytes::Bytes;
 use sorcha_peer::error::{BanError, PublishError, ReadyError, StoreError, StoreErrorKind};
 use sorcha_peer::ports::{
-    Ban, EntryState, NewEntry, OutboxEntry, PeerStore, QueueSize, StoredPeer, TransactionQueue,
-    TransactionStore, Which,
+    Ban, EntryFilter, EntryState, NewEntry, OutboxEntry, PeerStore, QueueSize, StoredPeer,
+    TransactionQueue, TransactionStore,
 };
 use sorcha_peer::store::{MemoryPeerStore, MemoryQueue, MemoryTransactionStore};
 use sorcha_peer::transport::MemoryNetwork;
@@ -21,7 +18,6 @@ use sorcha_peer::types::{
     Cursor, Header, PeerId, Signature, Topic, Transaction, TransactionId, WallTime,
 };
 use sorcha_peer::{Config, Event, Identity, Outcome, PeerNode};
-use store::{Hooked, Hooks, alone, delivered};
 use tokio::sync::Notify;
 
 /// Fails when it is told to.
@@ -94,7 +90,7 @@ async fn a_failing_log_refuses_says_so_and_recovers() {
         ready.await.expect("and says so");
         assert_eq!(node.storage_failure(), None);
     }
-    let left = queue.load(Which::All, None, 100, usize::MAX).await.unwrap();
+    let left = queue.load(EntryFilter::All, None, 100, usize::MAX).await.unwrap();
     let texts: Vec<_> = left.iter().map(|e| e.transaction.payload().clone()).collect();
     assert_eq!(texts, ["before", "again", "again"], "what was refused is in no store");
     node.shutdown(Duration::ZERO).await.unwrap();
@@ -154,12 +150,12 @@ impl TransactionQueue for Sticky {
     }
     async fn load(
         &self,
-        which: Which,
+        filter: EntryFilter,
         after: Option<u64>,
         max_entries: usize,
         max_bytes: usize,
     ) -> Result<Vec<OutboxEntry>, StoreError> {
-        self.0.load(which, after, max_entries, max_bytes).await
+        self.0.load(filter, after, max_entries, max_bytes).await
     }
     async fn size(&self) -> Result<QueueSize, StoreError> {
         self.0.size().await
@@ -182,7 +178,7 @@ async fn what_was_refused_leaves_the_outbox_as_soon_as_that_lets_it_go() {
     assert_eq!(queue.size().await.unwrap().waiting, 2);
     queue.1.set(NONE);
     node.publish("t", "later").await.unwrap();
-    let left = queue.load(Which::All, None, 100, usize::MAX).await.unwrap();
+    let left = queue.load(EntryFilter::All, None, 100, usize::MAX).await.unwrap();
     let texts: Vec<_> = left.iter().map(|e| e.transaction.payload().clone()).collect();
     assert_eq!(texts, ["while it is stuck", "later"]);
     node.shutdown(Duration::ZERO).await.unwrap();

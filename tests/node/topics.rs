@@ -1,23 +1,20 @@
 //! Topics over real sockets: an edge gets what it wants and what is asked for behind it, and no
 //! payload of another topic travels to it.
-#![cfg(all(feature = "node", feature = "grpc", feature = "sqlite"))]
-
-mod common;
 
 use std::collections::BTreeSet;
 
-use sorcha_peer::config::Carry;
+use sorcha_peer::config::Role;
 use sorcha_peer::types::LinkStatus;
-use sorcha_peer::{Event, From, PeerNode, SqliteStorage, TransactionId};
+use sorcha_peer::{Event, PeerNode, SqliteStorage, StartAt, TransactionId};
 
-use common::{
-    address, config_with, counters, event, ids, next, ready, start, start_alone, stats, stop, take,
-    until, until_peers,
+use crate::common::{
+    address, config_with, counters, event, identity, ids, next, ready, soon, start, start_alone,
+    stats, stop, take, until, until_peers,
 };
 
 async fn start_edge(relay: &PeerNode, topics: &[&str]) -> PeerNode {
     let config = config_with(|config| {
-        config.gossip.carry = Carry::Subscribed;
+        config.gossip.role = Role::Edge;
         config.gossip.topics = topics.iter().map(ToString::to_string).collect();
     });
     let edge = start(PeerNode::builder().config(config).bootstrap([address(relay)])).await;
@@ -39,7 +36,7 @@ async fn an_edge_gets_its_topics_and_no_payload_of_another() {
     const SIZE: usize = 1000;
     let relay = start_alone().await;
     let (red, blue) = (start_edge(&relay, &[]).await, start_edge(&relay, &["blue"]).await);
-    let mut reds = red.subscribe("red", From::Now).await.expect("a running node");
+    let mut reds = red.subscribe("red", StartAt::Now).await.expect("a running node");
     for edge in [&red, &blue] {
         let stats = until(edge, "it wants one topic", |s| s.topics_carried == 1).await;
         assert!(!stats.carries_all && !stats.stands_in);
@@ -66,7 +63,7 @@ async fn an_edge_gets_its_topics_and_no_payload_of_another() {
 
     // A late subscriber gets what is retained, also of large payloads.
     publish(&relay, "green", 2, 200_000).await;
-    let both = red.subscribe_topics(["green", "red"], From::Earliest).await;
+    let both = red.subscribe_topics(["green", "red"], StartAt::Earliest).await;
     let mut both = both.expect("a running node");
     let all = take(&mut both, 72).await;
     assert_eq!(ids(&all).len(), 72);
@@ -85,8 +82,8 @@ async fn an_edge_remembers_topics_over_a_restart_and_a_durable_subscription_coun
     let relay = start_alone().await;
     let open = || async {
         let storage = SqliteStorage::open(dir.path()).await.expect("storage");
-        let config = config_with(|config| config.gossip.carry = Carry::Subscribed);
-        let builder = PeerNode::builder().config(config).identity(common::identity(9));
+        let config = config_with(|config| config.gossip.role = Role::Edge);
+        let builder = PeerNode::builder().config(config).identity(identity(9));
         let node = start(builder.storage(storage.clone()).bootstrap([address(&relay)])).await;
         ready(&node, 1).await;
         (node, storage)
@@ -95,9 +92,9 @@ async fn an_edge_remembers_topics_over_a_restart_and_a_durable_subscription_coun
     publish(&relay, "blue", 5, 300).await;
     let (edge, storage) = open().await;
     let mut reds =
-        edge.subscribe_durable("r", "red", From::Earliest).await.expect("a subscription");
+        edge.subscribe_durable("r", "red", StartAt::Earliest).await.expect("a subscription");
     for _ in 0..5 {
-        common::soon("a delivery", reds.next()).await.expect("an item");
+        soon("a delivery", reds.next()).await.expect("an item");
     }
     assert_eq!(stats(&edge).await.retained, 5);
     drop(reds);
@@ -106,7 +103,7 @@ async fn an_edge_remembers_topics_over_a_restart_and_a_durable_subscription_coun
 
     publish(&relay, "red", 3, 301).await;
     let (edge, storage) = open().await;
-    let mut reds = edge.subscribe("red", From::Now).await.expect("a subscription");
+    let mut reds = edge.subscribe("red", StartAt::Now).await.expect("a subscription");
     for _ in 0..3 {
         next(&mut reds).await;
     }
@@ -120,7 +117,7 @@ async fn an_edge_remembers_topics_over_a_restart_and_a_durable_subscription_coun
 #[tokio::test(flavor = "multi_thread")]
 async fn edges_without_a_relay_carry_everything_between_them() {
     let first = start(PeerNode::builder().config(config_with(|config| {
-        config.gossip.carry = Carry::Subscribed;
+        config.gossip.role = Role::Edge;
     })))
     .await;
     let mut events = first.events();
@@ -138,7 +135,7 @@ async fn edges_without_a_relay_carry_everything_between_them() {
     assert!(stood);
     let id = publish(&first, "red", 1, 100).await;
     let other = publish(&second, "blue", 1, 100).await;
-    let mut all = first.subscribe_all(From::Earliest).await.expect("a running node");
+    let mut all = first.subscribe_all(StartAt::Earliest).await.expect("a running node");
     let got = ids(&take(&mut all, 2).await);
     assert_eq!(got, id.union(&other).copied().collect());
     stop(&first).await;

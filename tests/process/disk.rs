@@ -1,22 +1,12 @@
 //! A disk that is full, or that cannot be synced, under a running process: a shim between the process
-//! and the C library fails its writes or syncs while a control file says so (`disk/faults.c`, built
+//! and the C library fails its writes or syncs while a control file says so (`disk_faults.c`, built
 //! here with `cc`).
-#![cfg(all(
-    target_os = "linux",
-    feature = "node",
-    feature = "grpc",
-    feature = "sqlite",
-    feature = "stun"
-))]
-
-#[path = "common/process.rs"]
-mod process;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use process::{Peer, delivered, of, text};
+use crate::peer::{Peer, delivered, of, text};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -42,7 +32,7 @@ impl Disk {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let shim = dir.path().join("faults.so");
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/disk/faults.c");
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/process/disk_faults.c");
         let mut cc = Command::new("cc");
         cc.args(["-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-Werror", "-o"]);
         let built = cc.arg(&shim).arg(source).status().expect("a C compiler is installed as `cc`");

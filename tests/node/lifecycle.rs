@@ -1,27 +1,24 @@
 //! A node from start to end, and the next one of the same identity: readiness, events, limits of
 //! the host's own doing, the validator, shutdown and restart.
-#![cfg(all(feature = "node", feature = "grpc"))]
-
-mod common;
 
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
-use common::raw::RawPeer;
-use common::{
+use crate::common::raw::RawPeer;
+use crate::common::{
     HANG, address, assert_serves, assert_spreads, builder, config_with, counters, event, identity,
-    ids, linked_pair, next, noise, ready, refusal, rest, soon, start, start_alone, start_beside,
-    start_with, stats, stop, take, until,
+    ids, link_refusal, linked_pair, next, noise, ready, refusal, rest, soon, start, start_alone,
+    start_beside, start_with, stats, stop, take, until,
 };
+use async_trait::async_trait;
 use futures::future::join_all;
 use sorcha_peer::error::{PublishError, ReadyError, StartError, StoreErrorKind};
 use sorcha_peer::ports::{TransactionQueue, Validator};
 use sorcha_peer::store::{MemoryQueue, MemoryTransactionStore};
 use sorcha_peer::types::{Announcement, CloseReason, Direction, Message, Refusal, Verdict};
 use sorcha_peer::{
-    Event, From, Mode, PeerId, PeerNode, PeerNodeBuilder, Transaction, TransactionId,
+    Event, Mode, PeerId, PeerNode, PeerNodeBuilder, StartAt, Transaction, TransactionId,
 };
 
 /// Long enough for a hint to appear, short enough to wait for.
@@ -50,7 +47,7 @@ async fn a_node_that_is_not_ready_says_what_stands_in_the_way() {
 
     let stranger = start(builder().network("other").bootstrap([address(&alone)])).await;
     let mut events = stranger.events();
-    refusal(&mut events, Refusal::Link(CloseReason::WrongNetwork)).await;
+    link_refusal(&mut events, CloseReason::WrongNetwork).await;
     let told = hint(&stranger).await;
     assert!(told.contains("wrong_network"), "{told}");
 }
@@ -130,7 +127,7 @@ async fn a_host_that_does_not_read_its_events_is_told_how_many_it_missed() {
     let Some(Event::Lagged { missed }) = unread.next().await else { panic!("nothing missed") };
     assert!((REFUSED - 4096..REFUSED).contains(&missed), "{missed}");
     assert_eq!(counters(&node).await.events_lagged, missed);
-    assert!(matches!(unread.next().await, Some(Event::Refused { .. })), "it goes on");
+    assert!(matches!(unread.next().await, Some(Event::TransactionRefused { .. })), "it goes on");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -153,7 +150,7 @@ async fn a_full_outbox_refuses_at_once_and_takes_more_when_copies_are_confirmed(
 
     let taker = start_beside(&node).await;
     until(&node, "the outbox is empty", |s| s.outbox == 0).await;
-    let mut arrived = taker.subscribe("t", From::Earliest).await.unwrap();
+    let mut arrived = taker.subscribe("t", StartAt::Earliest).await.unwrap();
     assert_eq!(ids(&take(&mut arrived, 100).await).len(), 100);
     node.publish("t", "more").await.unwrap();
     next(&mut arrived).await;
@@ -181,18 +178,18 @@ async fn the_validator_has_its_say_and_a_slow_one_delays_nothing_else() {
     let author = start_beside(&judge).await;
     ready(&author, 1).await;
     let mut events = judge.events();
-    let mut arrived = judge.subscribe("t", From::Now).await.unwrap();
+    let mut arrived = judge.subscribe("t", StartAt::Now).await.unwrap();
     let never = author.publish("t", "never").await.unwrap();
     for (word, reason) in [("ignore", Refusal::Ignored), ("reject", Refusal::Rejected)] {
         let receipt = author.publish("t", word).await.unwrap();
         let (peer, id) = refusal(&mut events, reason).await;
-        assert_eq!((peer, id), (Some(author.peer_id()), Some(receipt.id())));
+        assert_eq!((peer, id), (Some(author.peer_id()), receipt.id()));
     }
     let good = author.publish("t", "good").await.unwrap();
     assert_eq!(next(&mut arrived).await.transaction.id(), good.id());
     // Patience with it ends after 10 s, and then it counts as ignored.
     let (_, id) = refusal(&mut events, Refusal::Ignored).await;
-    assert_eq!(id, Some(never.id()));
+    assert_eq!(id, never.id());
 
     let seen = stats(&judge).await;
     let c = &seen.counters;
@@ -224,7 +221,7 @@ async fn a_peer_that_sends_much_that_is_rejected_is_blocked() {
 async fn shutdown_lets_what_was_just_published_leave() {
     const COUNT: usize = 200;
     let (a, b) = linked_pair().await;
-    let mut arrived = b.subscribe("t", From::Now).await.unwrap();
+    let mut arrived = b.subscribe("t", StartAt::Now).await.unwrap();
     for seed in 0..COUNT as u64 {
         a.publish("t", noise(seed, 3000)).await.unwrap();
     }
@@ -237,7 +234,7 @@ async fn shutdown_lets_what_was_just_published_leave() {
 async fn shutdown_is_idempotent_and_says_what_nobody_took() {
     let node = start_alone().await;
     let receipt = node.publish("t", "x").await.unwrap();
-    let subscription = node.subscribe("t", From::Earliest).await.unwrap();
+    let subscription = node.subscribe("t", StartAt::Earliest).await.unwrap();
     let (clone, weak) = (node.clone(), node.downgrade());
     let (first, second) = tokio::join!(node.shutdown(HANG), clone.shutdown(HANG));
     assert_eq!(first.as_ref().unwrap().unconfirmed, [receipt.id()]);

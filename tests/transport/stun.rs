@@ -1,5 +1,4 @@
 //! The STUN prober against servers on the loopback interface.
-#![cfg(feature = "stun")]
 
 use std::net::{IpAddr, SocketAddr};
 

@@ -1,22 +1,18 @@
 //! Files after what should not happen: what was accepted stays accepted, the rest is a typed error.
-#![cfg(all(feature = "node", feature = "sqlite"))]
-
-#[path = "common/store.rs"]
-mod store;
 
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::hooked::{alone, delivered};
 use bytes::Bytes;
 use sorcha_peer::error::StoreErrorKind;
-use sorcha_peer::ports::{NewEntry, StoredPeer, Which};
+use sorcha_peer::ports::{EntryFilter, NewEntry, StoredPeer};
 use sorcha_peer::types::{Cursor, Header, PeerId, Signature, Topic, Transaction, WallTime};
-use sorcha_peer::{From, Identity, Item, SqliteStorage};
+use sorcha_peer::{Identity, Item, SqliteStorage, StartAt};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection};
-use store::{alone, delivered};
 
 const FILES: [&str; 3] = ["peers.db", "tx_queue.db", "transactions.db"];
 
@@ -99,7 +95,7 @@ async fn a_file_locked_by_another_is_told_apart_and_works_again() {
     queue.append(&[transaction(2)]).await.unwrap();
     log.append(&[entry(2)]).await.unwrap();
     let (list, page) = (
-        queue.load(Which::All, None, 9, usize::MAX).await.unwrap(),
+        queue.load(EntryFilter::All, None, 9, usize::MAX).await.unwrap(),
         log.read(None, Cursor(0), 9, usize::MAX).await.unwrap(),
     );
     assert_eq!((list.len(), page.entries.len()), (2, 2), "each once");
@@ -142,7 +138,7 @@ async fn a_torn_write_ahead_log_costs_its_end_only() {
             let _ = fs::remove_file(torn.path().join(format!("{file}-shm")));
             let storage = SqliteStorage::open(torn.path()).await.unwrap();
             let (queue, log) = (storage.queue(), storage.transaction_store());
-            let list = queue.load(Which::All, None, 99, usize::MAX).await.unwrap();
+            let list = queue.load(EntryFilter::All, None, 99, usize::MAX).await.unwrap();
             let page = log.read(None, Cursor(0), 99, usize::MAX).await.unwrap();
             let count = list.len().min(page.entries.len());
             shortest = shortest.min(count);
@@ -362,7 +358,7 @@ async fn a_flipped_bit_is_found_where_it_is_read() {
     assert_eq!(page.lost_until, Some(cursors[4]), "and it is told");
     assert_eq!(page.damaged_until, Some(cursors[4]), "for what it is");
     let node = alone(&Identity::generate().unwrap()).transaction_store(log).start().await.unwrap();
-    let mut all = node.subscribe_all(From::Earliest).await.unwrap();
+    let mut all = node.subscribe_all(StartAt::Earliest).await.unwrap();
     let gap = Item::Gap { after: Cursor(0), until: cursors[4] };
     assert_eq!(
         format!("{:?}", all.next().await),
@@ -370,6 +366,6 @@ async fn a_flipped_bit_is_found_where_it_is_read() {
         "also from the start"
     );
     node.shutdown(Duration::ZERO).await.unwrap();
-    let error = storage.queue().load(Which::All, None, 9, usize::MAX).await.unwrap_err();
+    let error = storage.queue().load(EntryFilter::All, None, 9, usize::MAX).await.unwrap_err();
     assert_eq!(error.kind, StoreErrorKind::Corrupt, "{error}");
 }

@@ -1,8 +1,5 @@
 //! The gRPC transport over real sockets and real TLS: the suite, and everything that hostile or
 //! broken clients do. After each of them, the listener must serve the next.
-#![cfg(feature = "grpc")]
-
-mod raw_grpc;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -19,7 +16,7 @@ use sorcha_peer::{Config, Endpoint, Identity};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
-use raw_grpc::{Certificate, LINK_PATH, Peer, RawStream};
+use crate::raw_grpc::{self, Certificate, LINK_PATH, Peer, RawStream};
 
 /// Ends a test that hangs; no test waits for it.
 const HANG: Duration = Duration::from_mins(2);

@@ -2,14 +2,10 @@
 //!
 //! Nothing sleeps here: everything waits for a line or for the end of a process, with one limit
 //! that only a hang reaches.
-#![cfg(all(unix, feature = "node", feature = "grpc", feature = "sqlite", feature = "stun"))]
-
-#[path = "common/process.rs"]
-mod process;
 
 use std::collections::BTreeSet;
 
-use process::{Peer, delivered, of, sha256, text};
+use crate::peer::{Peer, delivered, of, sha256, text};
 use serde_json::{Value, json};
 
 #[test]

@@ -1,16 +1,12 @@
 //! Sixteen processes of the `peer` example: bursts, a stopped process, a late one, large payloads.
 //!
-//! `cargo test --release --test swarm -- --nocapture` runs it at full size and prints how long
-//! things took; a debug build publishes less. Times are printed, never asserted.
-#![cfg(all(unix, feature = "node", feature = "grpc", feature = "sqlite", feature = "stun"))]
-
-#[path = "common/process.rs"]
-mod process;
+//! `cargo test --release --test process swarm:: -- --nocapture` runs it at full size and prints
+//! how long things took; a debug build publishes less. Times are printed, never asserted.
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 
-use process::Peer;
+use crate::peer::Peer;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 

@@ -1,5 +1,4 @@
 //! A log in memory that a test can make do otherwise, and a node that meets nobody.
-#![allow(dead_code, reason = "each test file uses a part of this")]
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,7 +9,7 @@ use sorcha_peer::ports::{IndexEntry, NewEntry, Page, TransactionStore, Usage};
 use sorcha_peer::store::MemoryTransactionStore;
 use sorcha_peer::transport::MemoryNetwork;
 use sorcha_peer::types::{Cursor, Topic, Transaction, TransactionId, WallTime};
-use sorcha_peer::{From, Identity, Item, PeerNode, PeerNodeBuilder};
+use sorcha_peer::{Identity, Item, PeerNode, PeerNodeBuilder, StartAt};
 
 /// A node that meets nobody.
 pub(crate) fn alone(identity: &Identity) -> PeerNodeBuilder {
@@ -20,7 +19,7 @@ pub(crate) fn alone(identity: &Identity) -> PeerNodeBuilder {
 
 /// Payloads of a subscription from the start, `count` of them.
 pub(crate) async fn delivered(node: &PeerNode, count: usize) -> Vec<String> {
-    let mut all = node.subscribe("t", From::Earliest).await.unwrap();
+    let mut all = node.subscribe("t", StartAt::Earliest).await.unwrap();
     let mut texts = Vec::new();
     while texts.len() < count {
         match all.next().await {

@@ -1,22 +1,19 @@
 //! What was published while its node was alone for longer than transactions live, and what is
 //! published again on purpose.
-#![cfg(all(feature = "node", feature = "grpc", feature = "sqlite"))]
-
-mod common;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use common::{
+use crate::common::{
     address, builder, event, identity, next, noise, ready, soon, start, start_alone, stats, stop,
     until,
 };
+use bytes::Bytes;
 use sorcha_peer::error::{InvalidTransaction, PublishError};
 use sorcha_peer::ports::TransactionQueue;
 use sorcha_peer::store::MemoryQueue;
 use sorcha_peer::types::{Header, WallTime};
-use sorcha_peer::{Event, From, Identity, Outcome, SqliteStorage, Topic, Transaction};
+use sorcha_peer::{Event, Identity, Outcome, SqliteStorage, StartAt, Topic, Transaction};
 
 /// A transaction of long ago.
 fn stale(identity: &Identity, n: u64) -> Transaction {
@@ -41,7 +38,7 @@ async fn what_expired_in_the_outbox_is_published_anew_in_order_once_somebody_is_
     assert_eq!(node.dead_letters(None, 1).await.unwrap(), []);
     let mut events = node.events();
     let peer = start(builder().bootstrap([address(&node)])).await;
-    let mut orders = peer.subscribe("orders", From::Earliest).await.unwrap();
+    let mut orders = peer.subscribe("orders", StartAt::Earliest).await.unwrap();
     for (n, old) in (0..COUNT).zip(&left) {
         let delivery = next(&mut orders).await;
         assert_eq!(delivery.transaction.payload(), &Bytes::from(n.to_le_bytes().to_vec()));
@@ -71,7 +68,7 @@ async fn what_expired_in_a_full_outbox_is_published_anew_too() {
     let error = node.publish("orders", "more").await.unwrap_err();
     assert!(matches!(error, PublishError::QueueFull { limit: 198 }), "{error}");
     let peer = start(builder().bootstrap([address(&node)])).await;
-    let mut orders = peer.subscribe("orders", From::Earliest).await.unwrap();
+    let mut orders = peer.subscribe("orders", StartAt::Earliest).await.unwrap();
     for n in 0..198u64 {
         let delivery = next(&mut orders).await;
         assert_eq!(delivery.transaction.payload(), &Bytes::from(n.to_le_bytes().to_vec()));
@@ -86,7 +83,7 @@ async fn what_expired_in_a_full_outbox_is_published_anew_too() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_prepared_transaction_is_published_once_however_often_it_is_handed_over() {
     let node = start_alone().await;
-    let mut orders = node.subscribe("orders", From::Now).await.unwrap();
+    let mut orders = node.subscribe("orders", StartAt::Now).await.unwrap();
     let transaction = node.prepare("orders", noise(1, 100)).unwrap();
     assert_eq!(stats(&node).await.counters.transactions_published, 0);
     // Also at the same time.

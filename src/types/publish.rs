@@ -1,0 +1,38 @@
+//! How far a published transaction got.
+
+use super::TransactionId;
+
+/// Status of a transaction that this node has published.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct PublishStatus {
+    /// Number of other nodes that have confirmed that they stored it. Of what left the outbox in an
+    /// earlier run, or long ago, one is taken for granted: a dead letter that the host deleted then
+    /// shows one too, though perhaps nobody has it.
+    pub copies: u32,
+    /// State of its entry in the outbox.
+    pub state: PublishState,
+    /// Whether `copies` is final because this node no longer counts: it left the outbox in an
+    /// earlier run, or long ago.
+    pub settled: bool,
+    /// The id under which it was published anew, because it had expired before any other node had
+    /// it; the rest of the status is about that one then.
+    pub renewed_as: Option<TransactionId>,
+}
+
+/// State of a published transaction in the outbox.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum PublishState {
+    /// In the outbox, until enough other nodes have stored it.
+    #[default]
+    Waiting,
+    /// Out of the outbox: `min_copies` other nodes have stored it, or all that were linked and
+    /// well. Also what the host has deleted from the dead letters and publishes once more.
+    Confirmed,
+    /// Given up for now; listed by `PeerNode::dead_letters`.
+    DeadLetter {
+        /// What kept it from spreading, in words.
+        reason: String,
+    },
+}

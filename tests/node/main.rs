@@ -1,0 +1,19 @@
+//! Nodes over real sockets on the loopback interface, as a host has them.
+
+mod common;
+
+mod bad_input;
+mod hostile;
+mod lifecycle;
+mod outbox;
+#[cfg(feature = "sqlite")]
+mod quota;
+#[cfg(feature = "sqlite")]
+mod repeat;
+#[cfg(feature = "sqlite")]
+mod republish;
+#[cfg(feature = "sqlite")]
+mod spill;
+mod spread;
+#[cfg(feature = "sqlite")]
+mod topics;

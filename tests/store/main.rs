@@ -1,0 +1,12 @@
+//! The stores of the crate, alone and below a node that meets nobody.
+
+#[cfg(feature = "node")]
+mod hooked;
+
+mod conformance;
+#[cfg(feature = "node")]
+mod faults;
+#[cfg(all(unix, feature = "node", feature = "sqlite"))]
+mod files;
+#[cfg(all(feature = "node", feature = "sqlite"))]
+mod subscriptions;

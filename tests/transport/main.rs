@@ -1,0 +1,9 @@
+//! The transports and the STUN prober, without a node above them.
+
+#[cfg(feature = "grpc")]
+mod grpc;
+mod memory;
+#[cfg(feature = "grpc")]
+mod raw_grpc;
+#[cfg(feature = "stun")]
+mod stun;
