@@ -54,6 +54,8 @@ mod share;
 mod slab;
 mod spill;
 mod stripe;
+#[cfg(test)]
+mod tests;
 mod timers;
 mod topics;
 

@@ -42,35 +42,20 @@
 //!
 //! Feature `sim`; not covered by semantic versioning.
 
-mod act;
 pub mod check;
 mod config;
-mod dice;
-mod digest;
-mod faults;
-mod flow;
-pub mod flushed;
-mod ids;
-mod net;
-mod node;
-mod per_link;
-mod places;
-mod queue;
+mod id_map;
+mod link_id;
+mod node_set;
 mod report;
-pub mod reservations;
+mod rng;
 mod scenario;
-mod spread;
-mod stage;
-mod store;
-mod tamper;
+mod scenario_run;
 #[cfg(test)]
 mod tests;
-pub mod unwanted;
 mod world;
 
 pub use config::{Behaviour, Latency, Loss, NodeOptions, Topology, Verification, WorldConfig};
-pub use faults::Disk;
-pub use node::Delivery;
 pub use report::{Faults, Quantiles, Report};
 pub use scenario::{Hops, Scenario, ScenarioConfig, ScenarioReport, UnknownScenario};
-pub use world::World;
+pub use world::{Delivery, Disk, World};

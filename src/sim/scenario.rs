@@ -212,11 +212,6 @@ impl ScenarioConfig {
         }
     }
 
-    /// Runs it.
-    pub fn run(&self) -> ScenarioReport {
-        super::stage::Stage::new(self.clone()).run()
-    }
-
     /// How many nodes the fault strikes: a tenth, at least one.
     pub(super) fn struck(&self) -> usize {
         (self.nodes / 10).max(1)

@@ -10,7 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 
-use super::lost::Losses;
+use super::gap_index::GapIndex;
 use super::partials::Partials;
 use super::{kept_reason, stored_size, too_many_cursors};
 use crate::error::{StoreError, StoreErrorKind};
@@ -214,7 +214,7 @@ struct Log {
     by_topic: HashMap<Topic, BTreeSet<u64>>,
     by_end: BTreeSet<(WallTime, u64)>,
     gone: Ranges,
-    losses: Losses,
+    losses: GapIndex,
     cursors: BTreeMap<String, Cursor>,
     partials: Partials,
 }

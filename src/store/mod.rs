@@ -1,6 +1,6 @@
 //! Stores that come with the crate: in memory, and (feature `sqlite`) in files.
 
-mod lost;
+mod gap_index;
 mod memory;
 mod partials;
 #[cfg(feature = "sqlite")]

@@ -131,7 +131,7 @@ fn a_node_that_dials_itself_learns_its_address() {
     let mut config = WorldConfig::new(2, 1).node(config);
     config.nodes = 0;
     let mut lone = World::new(config);
-    let own: Endpoint = super::super::node::endpoint(0);
+    let own: Endpoint = World::new(WorldConfig::new(0, 1)).endpoint(0);
     let mut itself = Config::lan();
     itself.discovery.bootstrap.push(own);
     lone.add_node(NodeOptions { hidden: false, ..NodeOptions::with_config(itself) });

@@ -3,20 +3,15 @@
 //! `SORCHA_SEEDS=100..200` or `SORCHA_SEEDS=50` (the first 50) replaces every band. A failure names
 //! the scenario and the seed.
 
-mod bite;
+mod checkers;
 mod faults;
-mod flush;
-mod greedy;
+mod full_stores;
 mod hostile;
-
 mod large;
-mod liars;
-mod lone;
 mod outbox;
-mod property;
+mod outbox_replay;
 mod repair;
 mod replay;
-mod room;
 mod scenarios;
 mod spill;
 mod spread;

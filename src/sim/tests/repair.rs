@@ -4,8 +4,6 @@ use super::*;
 use crate::config::Config;
 use crate::types::{Bound, Message, Range, RangeContent, Reconcile, TransactionId, WallTime};
 
-mod pair;
-
 /// A payload of 1 KiB as it travels: with header, signature and framing.
 const WHOLE: u64 = 1024 + 240;
 

@@ -17,8 +17,8 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteRow, SqliteSync
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Sqlite};
 use tokio::sync::{Mutex, MutexGuard};
 
-use super::mover::{BEHIND, Mover};
-use super::script::Script;
+use super::bulk_insert::BulkInsert;
+use super::checkpointer::{BEHIND, Checkpointer};
 use crate::error::{Source, StoreError, StoreErrorKind};
 
 /// A query with its arguments.
@@ -73,7 +73,7 @@ pub(super) struct Database {
     slot: Mutex<Option<Slot>>,
     name: Arc<str>,
     /// For a file that is written.
-    mover: Option<Mover>,
+    mover: Option<Checkpointer>,
 }
 
 #[derive(Debug)]
@@ -98,7 +98,7 @@ impl Database {
         let known = Self::look(path, migrations.len(), setup).await?;
         let options = setup.options(path);
         let mut database = Self::connect(path, options.clone().create_if_missing(true)).await?;
-        database.mover = Some(Mover::new(options, setup.checkpoint_pages));
+        database.mover = Some(Checkpointer::new(options, setup.checkpoint_pages));
         let prepared = async { database.lock().await?.prepare(migrations, known).await };
         match prepared.await {
             Ok(()) => Ok(database),
@@ -171,7 +171,7 @@ impl Database {
     }
 
     /// What moves the write-ahead log.
-    pub(super) fn mover(&self) -> Option<&Mover> {
+    pub(super) fn mover(&self) -> Option<&Checkpointer> {
         self.mover.as_ref()
     }
 
@@ -193,7 +193,7 @@ impl Database {
 pub(super) struct Held<'a> {
     guard: MutexGuard<'a, Option<Slot>>,
     name: &'a str,
-    mover: Option<&'a Mover>,
+    mover: Option<&'a Checkpointer>,
 }
 
 impl Held<'_> {
@@ -271,17 +271,17 @@ impl Held<'_> {
         Ok(())
     }
 
-    /// Does everything that a script says, or nothing.
-    pub(super) async fn run_script(&mut self, script: Script) -> Result<(), StoreError> {
-        let Some(query) = script.into_query(true) else { return Ok(()) };
+    /// Does everything that a bulk insert says, or nothing.
+    pub(super) async fn run_bulk(&mut self, bulk: BulkInsert) -> Result<(), StoreError> {
+        let Some(query) = bulk.into_query(true) else { return Ok(()) };
         self.whole(true)?;
         self.execute(query).await?;
         self.whole(false)
     }
 
-    /// Does what a script says as a part of the transaction under way.
-    pub(super) async fn run_within(&mut self, script: Script) -> Result<(), StoreError> {
-        let Some(query) = script.into_query(false) else { return Ok(()) };
+    /// Does what a bulk insert says as a part of the transaction under way.
+    pub(super) async fn run_bulk_within(&mut self, bulk: BulkInsert) -> Result<(), StoreError> {
+        let Some(query) = bulk.into_query(false) else { return Ok(()) };
         self.execute(query).await
     }
 

@@ -1,13 +1,13 @@
 //! Stores in `SQLite` files.
 
+mod bulk_insert;
+mod checkpointer;
 mod codec;
 mod database;
-mod gone;
 mod log;
-mod mover;
 mod peers;
 mod queue;
-mod script;
+mod tombstones;
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Seek, Write};

@@ -20,12 +20,12 @@ use sqlx::sqlite::{SqliteRow, SqliteSynchronous};
 use tokio::sync::Mutex;
 
 use super::DirLock;
+use super::bulk_insert::{self, BulkInsert};
 use super::codec;
 use super::database::{
     Database, Held, Insert, Setup, changed_nothing, damaged, explain, json, risen,
 };
-use super::gone::Gone;
-use super::script::{self, Script};
+use super::tombstones::Tombstones;
 use crate::error::{Source, StoreError, StoreErrorKind};
 use crate::ports::{EntryFilter, EntryState, OutboxEntry, QueueSize, TransactionQueue};
 use crate::types::{Transaction, TransactionId, WallTime};
@@ -60,7 +60,7 @@ struct State {
     sure: bool,
     /// Whether commits may have been left without `FULL`.
     relaxed: bool,
-    gone: Gone,
+    gone: Tombstones,
 }
 
 /// Keys and sequence numbers of all entries. A key may stand for several ids, so what is found is a
@@ -116,7 +116,7 @@ impl SqliteQueue {
         };
         let mut held = queue.database.lock().await?;
         let mut state = queue.state.lock().await;
-        state.gone = Gone::open(path.with_extension("gone"));
+        state.gone = Tombstones::open(path.with_extension("gone"));
         reload(&mut held, &mut state).await?;
         // What was leased may have been given out.
         state.next = state.next.max(state.leased + 1);
@@ -142,29 +142,29 @@ impl SqliteQueue {
             state.relaxed = false;
         }
         let lease = (*last > state.leased).then_some(last.saturating_add(LEASE));
-        let mut script = Script::default();
-        let filled = Self::fill(&mut script, rows, lease);
+        let mut bulk = BulkInsert::default();
+        let filled = Self::fill(&mut bulk, rows, lease);
         filled.map_err(|e| explain(self.database.name(), e))?;
-        held.run_script(script).await?;
+        held.run_bulk(bulk).await?;
         state.leased = lease.unwrap_or(state.leased);
         Ok(())
     }
 
     fn fill<'r>(
-        script: &mut Script,
+        bulk: &mut BulkInsert,
         rows: &'r [(u64, &Transaction)],
         lease: Option<u64>,
     ) -> Result<(), sqlx::Error> {
-        let row = |(seq, transaction): &'r (u64, &Transaction)| script::Row {
+        let row = |(seq, transaction): &'r (u64, &Transaction)| bulk_insert::Row {
             number: *seq,
             id: Some(*transaction.id().as_bytes()),
             head: codec::head(transaction),
             payload: transaction.payload(),
         };
-        script.insert("outbox (seq, id, head, payload)", rows.iter().map(row))?;
+        bulk.insert("outbox (seq, id, head, payload)", rows.iter().map(row))?;
         if let Some(lease) = lease {
-            let lease = script.bind(lease.cast_signed())?;
-            script.add(&format!("INSERT OR REPLACE INTO meta VALUES ('leased', {lease})"));
+            let lease = bulk.bind(lease.cast_signed())?;
+            bulk.add(&format!("INSERT OR REPLACE INTO meta VALUES ('leased', {lease})"));
         }
         Ok(())
     }
@@ -727,7 +727,7 @@ mod tests {
         let rows = "SELECT count(*) FROM outbox";
         let rows = queue.database.lock().await.unwrap().ask::<i64>(sqlx::query(rows)).await;
         assert_eq!(rows.unwrap(), Some(2), "nothing stays behind");
-        assert!(Gone::open(path.with_extension("gone")).is_empty());
+        assert!(Tombstones::open(path.with_extension("gone")).is_empty());
     }
 
     #[tokio::test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::super::codec::Slot;
 use super::keys::Keys;
-use crate::store::lost::Losses;
+use crate::store::gap_index::GapIndex;
 use crate::types::WallTime;
 
 /// Generations at most; with as many, an entry goes into one that ends later than it must.
@@ -49,7 +49,7 @@ impl Generation {
 pub(super) struct Generations {
     pub(super) all: BTreeMap<u32, Generation>,
     pub(super) keys: Keys,
-    pub(super) losses: Losses,
+    pub(super) losses: GapIndex,
     /// The newest cursor given out.
     pub(super) newest: u64,
     /// The file's cursors begin above it.

@@ -13,7 +13,7 @@
 
 mod generations;
 mod keys;
-mod nearby;
+mod lookaround_cache;
 mod partials;
 mod read;
 mod recent;
@@ -28,7 +28,7 @@ use async_trait::async_trait;
 use sqlx::sqlite::SqliteSynchronous;
 
 use self::generations::Generations;
-use self::nearby::Nearby;
+use self::lookaround_cache::LookaroundCache;
 use self::recent::Recent;
 use self::write::clamped;
 use super::DirLock;
@@ -62,7 +62,7 @@ pub(super) struct SqliteLog {
     next_reader: AtomicUsize,
     state: tokio::sync::Mutex<State>,
     generations: RwLock<Generations>,
-    nearby: Mutex<Nearby>,
+    nearby: Mutex<LookaroundCache>,
     recent: Mutex<Recent>,
     limits: Limits,
     parts: Insert,

@@ -6,7 +6,7 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{AssertSqlSafe, Row};
 
 use super::keys::Candidates;
-use super::nearby::FEW;
+use super::lookaround_cache::FEW;
 use super::{SqliteLog, locked};
 use crate::error::{Source, StoreError, StoreErrorKind};
 use crate::ports::{IndexEntry, LogEntry, Page};

@@ -11,10 +11,10 @@ use super::read::block_of;
 use super::{SqliteLog, State, locked};
 use crate::error::{Source, StoreError, StoreErrorKind};
 use crate::ports::{LogEntry, NewEntry};
-use crate::store::lost::Losses;
+use crate::store::gap_index::GapIndex;
+use crate::store::sqlite::bulk_insert::{self, BulkInsert};
 use crate::store::sqlite::codec::{self, Slot};
 use crate::store::sqlite::database::{Held, changed_nothing, damaged, explain, json, risen};
-use crate::store::sqlite::script::{self, Script};
 use crate::store::stored_size;
 use crate::types::{Cursor, TransactionId, WallTime};
 
@@ -82,7 +82,7 @@ impl SqliteLog {
             Ok((topic.cast_unsigned(), risen(last)?))
         });
         let losses = losses.collect::<Result<_, Source>>().map_err(|e| self.damaged(e))?;
-        known.losses = Losses::from_parts(losses, number("losses"));
+        known.losses = GapIndex::from_parts(losses, number("losses"));
         known.base = number("base");
         let generations = sqlx::query("SELECT generation, ends, keyed FROM generations");
         for row in held.fetch_all(generations).await? {
@@ -338,9 +338,9 @@ impl SqliteLog {
         plan: &Plan<'_>,
     ) -> Result<(), StoreError> {
         let lease = (plan.next > state.leased).then_some(plan.next.saturating_add(LEASE));
-        let script = self.script_of(plan).map_err(|e| explain(self.writer.name(), e))?;
+        let bulk = self.bulk_of(plan).map_err(|e| explain(self.writer.name(), e))?;
         if lease.is_none() && !state.strict && plan.made.is_empty() && plan.run.is_none() {
-            return held.run_script(script).await;
+            return held.run_bulk(bulk).await;
         }
         // A lease must survive a power failure before a cursor of it is given out.
         if lease.is_some() || state.strict {
@@ -356,7 +356,7 @@ impl SqliteLog {
         if let Some(lease) = lease {
             set(held, "leased", lease).await?;
         }
-        held.run_within(script).await?;
+        held.run_bulk_within(bulk).await?;
         if let Some(run) = &plan.run {
             self.write_run(held, run).await?;
         }
@@ -382,34 +382,34 @@ impl SqliteLog {
     }
 
     /// Inserts the entries and their index.
-    fn script_of(&self, plan: &Plan<'_>) -> Result<Script, sqlx::Error> {
-        let mut script = Script::default();
+    fn bulk_of(&self, plan: &Plan<'_>) -> Result<BulkInsert, sqlx::Error> {
+        let mut bulk = BulkInsert::default();
         let mut rows: BTreeMap<u32, Vec<&(Slot, &NewEntry)>> = BTreeMap::new();
         for row in &plan.new {
             rows.entry(row.0.generation).or_default().push(row);
         }
         for (generation, rows) in rows {
-            let rows = rows.iter().map(|(slot, entry)| script::Row {
+            let rows = rows.iter().map(|(slot, entry)| bulk_insert::Row {
                 number: slot.shown.cursor.0,
                 id: None,
                 head: codec::log_head(entry),
                 payload: entry.transaction.payload(),
             });
-            script.insert(&format!("g_{generation} (cursor, head, payload)"), rows)?;
+            bulk.insert(&format!("g_{generation} (cursor, head, payload)"), rows)?;
         }
         for rows in plan.new.chunks(BLOCK) {
             let slots: Vec<_> = rows.iter().map(|(slot, _)| slot.clone()).collect();
             let known = self.known();
             let ends = slots.iter().map(|slot| known.end_of(&plan.made, slot.generation)).max();
-            let ends = script.bind(clamped(ends.unwrap_or_default()))?;
+            let ends = bulk.bind(clamped(ends.unwrap_or_default()))?;
             let last = slots.last().map(|slot| slot.shown.cursor.0).unwrap_or_default();
-            let last = script.bind(last.cast_signed())?;
-            let block = script.bind_bytes(codec::block(&slots))?;
-            script.add(&format!(
+            let last = bulk.bind(last.cast_signed())?;
+            let block = bulk.bind_bytes(codec::block(&slots))?;
+            bulk.add(&format!(
                 "INSERT INTO blocks (last, ends, block) VALUES ({last}, {ends}, {block})"
             ));
         }
-        Ok(script)
+        Ok(bulk)
     }
 
     pub(super) async fn drop_ended(&self, now: WallTime) -> Result<u64, StoreError> {
@@ -446,9 +446,9 @@ impl SqliteLog {
         &self,
         held: &mut Held<'_>,
         (ended, runs): (&[u32], &[u64]),
-        mut losses: Losses,
+        mut losses: GapIndex,
         now: WallTime,
-    ) -> Result<Losses, StoreError> {
+    ) -> Result<GapIndex, StoreError> {
         let until = clamped(now.as_millis());
         held.begin().await?;
         // All of these are lost as soon as the row that tells of them is.

@@ -1,0 +1,19 @@
+//! Single cores: each test says, message by message, what the peers of one core say. Whole networks
+//! are tested by the simulator (`src/sim/tests`).
+
+mod greedy;
+mod liars;
+mod outbox;
+mod pair;
+mod property;
+mod single_node;
+
+use std::time::Duration;
+
+const fn secs(s: u64) -> Duration {
+    Duration::from_secs(s)
+}
+
+const fn millis(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}

@@ -1,0 +1,231 @@
+//! One core, and nothing around it but a test that says what its peers say.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use super::*;
+use crate::config::Config;
+use crate::identity::Identity;
+use crate::protocol::{Input, Judgement, Output, Protocol, Restored, Ticket};
+use crate::types::{
+    Cursor, Features, Head, Header, Hello, IndexEntry, Interest, LinkId, Message, MonoTime, PeerId,
+    PeerRecord, Proofs, RecordDraft, Signature, Topic, TopicKey, Transaction, TransactionId,
+    TransportKind, Verdict, WallTime, verify_piece,
+};
+
+pub(super) const START: u64 = 1_700_000_000_000;
+
+fn record(n: u8) -> PeerRecord {
+    let identity = Identity::from_seed([n; 32]);
+    let issued = WallTime::from_millis(START);
+    let peer = identity.peer_id();
+    identity.sign_record(RecordDraft { peer, seq: 1, issued, endpoints: Vec::new() })
+}
+
+/// The `n`-th transaction, created `age` milliseconds before the start.
+pub(super) fn transaction(n: u32, age: u64) -> Transaction {
+    let created = WallTime::from_millis(START - age);
+    let topic = Topic::new("t").unwrap();
+    let payload = n.to_le_bytes().to_vec();
+    let origin = PeerId::from_bytes([9; 32]);
+    let header = Header::new(topic, origin, created, created.plus(secs(86_400)), &payload);
+    Transaction::new(header, Signature::None, payload.into()).unwrap()
+}
+
+pub(super) fn index(held: &[Transaction], retention: Duration) -> Vec<IndexEntry> {
+    let entry = |(at, t): (usize, &Transaction)| IndexEntry {
+        cursor: Cursor(at as u64),
+        id: t.id(),
+        origin: t.origin(),
+        topic: TopicKey::of(t.topic()),
+        size: t.header().payload_len,
+        hops: 1,
+        created: t.header().created,
+        keep_until: t.header().created.plus(retention),
+    };
+    held.iter().enumerate().map(entry).collect()
+}
+
+/// A node whose every effect succeeds at once and whose peers answer pings, but for the checks of headers: those wait for the
+/// test.
+pub(super) struct SingleNode {
+    pub(super) protocol: Protocol,
+    table: BTreeMap<TransactionId, Transaction>,
+    pub(super) verdict: fn(&Transaction) -> Judgement,
+    pub(super) outbox: VecDeque<(LinkId, Message)>,
+    pub(super) heads: VecDeque<(Ticket, Head)>,
+    pub(super) closed: Vec<LinkId>,
+    /// Links that take what is sent, and never say so.
+    pub(super) stuck: BTreeSet<LinkId>,
+    pub(super) judged: u64,
+    /// Checks that will break off.
+    pub(super) breaks: u32,
+    pub(super) announced: BTreeSet<TransactionId>,
+}
+
+impl SingleNode {
+    pub(super) fn new(n: u8, config: &Config, held: Vec<Transaction>) -> Self {
+        let index = index(&held, config.gossip.retention);
+        let restored = Restored { index, ..Restored::default() };
+        Self::restored(n, config, held, restored)
+    }
+
+    pub(super) fn restored(
+        n: u8,
+        config: &Config,
+        held: Vec<Transaction>,
+        restored: Restored,
+    ) -> Self {
+        let protocol = Protocol::new(config, 1, record(n), [n; 32], restored);
+        Self {
+            protocol,
+            table: held.into_iter().map(|t| (t.id(), t)).collect(),
+            verdict: |_| Judgement::Verdict(Verdict::Accept),
+            outbox: VecDeque::new(),
+            heads: VecDeque::new(),
+            closed: Vec::new(),
+            stuck: BTreeSet::new(),
+            judged: 0,
+            breaks: 0,
+            announced: BTreeSet::new(),
+        }
+    }
+
+    /// A link with the `n`-th peer comes up, without its hello.
+    pub(super) fn link_up(&mut self, now: Duration, link: LinkId, dialled: bool, n: u8) {
+        let dial = dialled.then_some(crate::protocol::DialId(77));
+        let remote = Identity::from_seed([n; 32]).peer_id();
+        let kind = TransportKind::Memory;
+        self.feed(now, Input::LinkOpened { link, remote, kind, address: None, dial });
+    }
+
+    /// The same, with a hello.
+    pub(super) fn meet(&mut self, now: Duration, n: u8) -> LinkId {
+        self.meet_on(now, n, u64::from(n), false)
+    }
+
+    /// The same on a link of this number, with a peer that owes something or not.
+    pub(super) fn meet_on(&mut self, now: Duration, n: u8, link: u64, owes: bool) -> LinkId {
+        let link = LinkId(link);
+        self.link_up(now, link, true, n);
+        let hello = Hello {
+            network: Config::lan().network.name,
+            version_min: 1,
+            version_max: 1,
+            features: Features(0),
+            incarnation: 1,
+            max_transaction: 1 << 30,
+            record: record(n),
+            observed: None,
+            interest: Interest::default(),
+            owes,
+        };
+        self.hear(now, link, vec![Message::Hello(Box::new(hello))]);
+        link
+    }
+
+    pub(super) fn hear(&mut self, now: Duration, link: LinkId, messages: Vec<Message>) {
+        let bytes = messages.iter().map(Message::weight).sum();
+        self.feed(now, Input::Received { link, messages, bytes });
+    }
+
+    /// Answers the checks of headers that wait, truthfully.
+    pub(super) fn check_heads(&mut self, now: Duration) {
+        while let Some((ticket, head)) = self.heads.pop_front() {
+            let result = head.verify(true);
+            let input = self.checked(ticket, Input::HeadVerified { ticket, result });
+            self.feed(now, input);
+        }
+    }
+
+    /// What comes of a check, unless it breaks off.
+    fn checked(&mut self, ticket: Ticket, input: Input) -> Input {
+        match self.breaks.checked_sub(1) {
+            Some(left) => {
+                self.breaks = left;
+                Input::Unchecked { ticket }
+            }
+            None => input,
+        }
+    }
+
+    /// What it said to a peer since the last look.
+    pub(super) fn said_to(&mut self, link: LinkId) -> Vec<Message> {
+        let (theirs, others) = self.outbox.drain(..).partition(|(to, _)| *to == link);
+        self.outbox = others;
+        let theirs: VecDeque<(LinkId, Message)> = theirs;
+        theirs.into_iter().map(|(_, message)| message).collect()
+    }
+
+    pub(super) fn feed(&mut self, now: Duration, input: Input) {
+        self.feed_at(now, now, input);
+    }
+
+    /// The same with a wall clock of its own, which `wall` has passed since the start.
+    pub(super) fn feed_at(&mut self, now: Duration, wall: Duration, input: Input) {
+        let mut todo = VecDeque::from([input]);
+        while let Some(input) = todo.pop_front() {
+            let wall = WallTime::from_millis(START).plus(wall);
+            self.protocol.handle(MonoTime::from_duration(now), wall, input);
+            while let Some(output) = self.protocol.poll_output() {
+                match output {
+                    Output::Send { link, message } => {
+                        let weight = message.weight();
+                        if let Message::Ping { nonce } = message {
+                            let messages = vec![Message::Pong { nonce }];
+                            todo.push_back(Input::Received { link, messages, bytes: weight });
+                        }
+                        if let Message::Announce(list) = &message {
+                            self.announced.extend(list.iter().map(|a| a.id));
+                        }
+                        self.outbox.push_back((link, message));
+                        if self.stuck.contains(&link) {
+                            continue;
+                        }
+                        todo.push_back(Input::Sent { link, weight, bytes: weight });
+                    }
+                    Output::Verify { ticket, transaction, .. } => {
+                        self.judged += 1;
+                        let judgement = (self.verdict)(&transaction);
+                        self.table.insert(transaction.id(), transaction);
+                        todo.push_back(self.checked(ticket, Input::Verified { ticket, judgement }));
+                    }
+                    Output::Close { link } => self.closed.push(link),
+                    Output::VerifyPiece { ticket, root, len, piece } => {
+                        let valid =
+                            verify_piece(&root, len, piece.index, &piece.bytes, &piece.proof);
+                        let checked = Input::PieceVerified { ticket, valid };
+                        todo.push_back(self.checked(ticket, checked));
+                    }
+                    Output::VerifyHead { ticket, head } => self.heads.push_back((ticket, head)),
+                    Output::VerifyRecords { ticket, records } => {
+                        let (valid, forged) = (records, 0);
+                        todo.push_back(Input::RecordsVerified { ticket, valid, forged });
+                    }
+                    Output::Prove { ticket, transaction } => {
+                        let proofs = Proofs::of(transaction.payload());
+                        todo.push_back(self.checked(ticket, Input::Proved { ticket, proofs }));
+                    }
+                    Output::Store { ticket, .. } => {
+                        todo.push_back(Input::Stored { ticket, result: Ok(()) });
+                    }
+                    Output::Load { ticket, ids } => {
+                        let found = ids.iter().map(|id| self.table.get(id).cloned());
+                        let transactions = found.collect();
+                        todo.push_back(Input::Loaded { ticket, transactions });
+                    }
+                    _ => {}
+                }
+            }
+        }
+        for gauge in self.protocol.gauges() {
+            assert!(gauge.value <= gauge.bound, "{gauge:?}");
+        }
+    }
+
+    /// Fires what is due.
+    pub(super) fn wake(&mut self, now: Duration) {
+        if self.protocol.poll_timeout().is_some_and(|at| at.as_duration() <= now) {
+            self.feed(now, Input::Timeout);
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! What a checker is, and what it gets to see.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::time::Duration;
+
+use crate::protocol::{Gauge, Input, LinkView, Output};
+use crate::types::{PeerId, TransactionId};
+
+/// An invariant.
+pub trait Checker: fmt::Debug {
+    /// Its name.
+    fn name(&self) -> &'static str;
+
+    /// Looks at something; adds to `found` what must not be, and returns how many checks it made.
+    fn look(&mut self, seen: &Seen<'_>, found: &mut Vec<String>) -> u64;
+}
+
+/// What one running node holds when nothing is under way any more.
+#[derive(Debug, Clone, Default)]
+pub struct Holdings {
+    /// Which node.
+    pub node: usize,
+    /// Nodes of the same number are connected over links.
+    pub group: usize,
+    /// Unexpired transactions in its store.
+    pub held: BTreeSet<TransactionId>,
+    /// Live transactions of topics that it does not carry.
+    pub spared: BTreeSet<TransactionId>,
+    /// Unexpired transactions whose publish it answered with Ok and whose disk was not lost since.
+    pub promised: BTreeSet<TransactionId>,
+}
+
+/// Something a checker gets to see.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub enum Seen<'a> {
+    /// A node starts with these transactions on its disk.
+    Started {
+        /// Which node.
+        node: usize,
+        /// What its store holds.
+        kept: &'a [TransactionId],
+        /// Whether its disk is empty because it is new or was lost.
+        blank: bool,
+    },
+    /// A node is given something.
+    Input {
+        /// Which node.
+        node: usize,
+        /// What.
+        input: &'a Input,
+    },
+    /// A node does something.
+    Output {
+        /// Which node.
+        node: usize,
+        /// What.
+        output: &'a Output,
+    },
+    /// A node has dealt with an input.
+    Turn {
+        /// Which node.
+        node: usize,
+        /// Its links.
+        links: &'a [LinkView],
+        /// Its sizes.
+        gauges: &'a [Gauge],
+    },
+    /// A peer misbehaves from now on: banning it is just.
+    Hostile {
+        /// Who.
+        peer: PeerId,
+    },
+    /// Nothing is under way.
+    Calm {
+        /// All running nodes.
+        nodes: &'a [Holdings],
+    },
+}
+
+/// An invariant that did not hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// Which checker.
+    pub checker: &'static str,
+    /// When, in simulated time.
+    pub at: Duration,
+    /// What it saw.
+    pub what: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at {:?}: {}", self.checker, self.at, self.what)
+    }
+}

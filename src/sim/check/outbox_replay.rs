@@ -1,0 +1,79 @@
+//! The checker of flushes: a peer that was told to wait for the end of one hears of it, once.
+
+use std::collections::BTreeSet;
+
+use crate::protocol::{Input, Output};
+use crate::types::{LinkId, Message};
+
+use super::checker::{Checker, Seen};
+use super::per_link::PerLink;
+
+/// One end of a link.
+#[derive(Debug, Default)]
+struct Flow {
+    /// Its hello said that it owes something.
+    owes: bool,
+    /// Whether the peer has said hello as well.
+    up: bool,
+    flushed: bool,
+}
+
+/// `Flushed` is said once on each link whose hello said that something is owed, and on no other.
+#[derive(Debug, Default)]
+pub struct ReplayEndsOnce(PerLink<Flow>);
+
+impl Checker for ReplayEndsOnce {
+    fn name(&self) -> &'static str {
+        "one_flush"
+    }
+
+    fn look(&mut self, seen: &Seen<'_>, found: &mut Vec<String>) -> u64 {
+        self.0.follow(seen);
+        match seen {
+            Seen::Input { node, input: Input::Received { link, messages, .. } } => {
+                let hello = messages.iter().any(|m| matches!(m, Message::Hello(_)));
+                if let Some(flow) = self.0.get_mut(*node, *link) {
+                    flow.up |= hello;
+                }
+            }
+            Seen::Output { node, output: Output::Send { link, message } } => {
+                return self.check(*node, *link, message, found);
+            }
+            Seen::Calm { nodes } => {
+                let running: BTreeSet<_> = nodes.iter().map(|n| n.node).collect();
+                let ours = self.0.iter().filter(|((node, _), _)| running.contains(node));
+                for ((node, link), flow) in ours {
+                    if flow.owes && flow.up && !flow.flushed {
+                        found.push(format!("node {node}: a flush without end on {link:?}"));
+                    }
+                }
+                return 1;
+            }
+            _ => {}
+        }
+        0
+    }
+}
+
+impl ReplayEndsOnce {
+    fn check(
+        &mut self,
+        node: usize,
+        link: LinkId,
+        message: &Message,
+        found: &mut Vec<String>,
+    ) -> u64 {
+        let Some(flow) = self.0.get_mut(node, link) else { return 0 };
+        match message {
+            Message::Hello(hello) => flow.owes = hello.owes,
+            Message::Flushed => {
+                if !flow.owes || std::mem::replace(&mut flow.flushed, true) {
+                    found.push(format!("node {node}: flushed on {link:?}, nobody waits for it"));
+                }
+                return 1;
+            }
+            _ => {}
+        }
+        0
+    }
+}

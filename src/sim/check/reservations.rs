@@ -1,0 +1,249 @@
+//! The checkers of reservations: who waits for whose pieces of a large payload.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::protocol::{Input, Output};
+use crate::types::{LinkId, Message, PeerId, PieceRange, TransactionId};
+
+use super::checker::{Checker, Seen};
+use crate::sim::link_id::{link_of, pipe_of};
+
+/// A reservation that is not fulfilled.
+#[derive(Debug, Clone)]
+struct Open {
+    peer: PeerId,
+    ranges: Vec<PieceRange>,
+    /// Its place was named: the peer may serve what it has not got itself yet.
+    ordered: bool,
+    /// It has come to the peer, which has not refused it.
+    taken: bool,
+}
+
+/// What a node has reserved of an id, by link.
+type Opens = BTreeMap<LinkId, Open>;
+
+/// What every node has reserved, as seen from outside.
+///
+/// A reservation is on its way, or taken: only then somebody really waits for somebody. It ends
+/// with its link, at whichever end that is noticed first.
+#[derive(Debug, Default)]
+struct Book {
+    /// Whose an end is, and who is at the other.
+    ends: BTreeMap<LinkId, (usize, PeerId)>,
+    nodes: BTreeMap<PeerId, usize>,
+    open: BTreeMap<(usize, TransactionId), Opens>,
+    /// Pieces received.
+    got: BTreeMap<(usize, TransactionId), BTreeSet<u32>>,
+    /// Taken in the turn that is being looked at, unless the node refuses them before it ends.
+    fresh: Vec<(usize, TransactionId, LinkId)>,
+}
+
+impl Book {
+    /// Takes note; the reservation that was just made, if one was.
+    fn note(&mut self, seen: &Seen<'_>) -> Option<(usize, TransactionId, LinkId)> {
+        match seen {
+            Seen::Started { node, .. } => {
+                let ends = self.ends.iter().filter(|(_, (n, _))| n == node);
+                for link in ends.map(|(link, _)| *link).collect::<Vec<_>>() {
+                    self.end(*node, link);
+                }
+                self.open.retain(|(n, _), _| n != node);
+                self.got.retain(|(n, _), _| n != node);
+            }
+            Seen::Input { node, input: Input::LinkOpened { link, remote, .. } } => {
+                self.ends.insert(*link, (*node, *remote));
+            }
+            Seen::Input { node, input: Input::LinkClosed { link } }
+            | Seen::Output { node, output: Output::Close { link } } => self.end(*node, *link),
+            Seen::Input { node, input: Input::Received { link, messages, .. } } => {
+                for message in messages {
+                    self.received(*node, *link, message);
+                }
+            }
+            Seen::Output { node, output: Output::Store { entry, .. } } => {
+                let key = (*node, entry.transaction.id());
+                self.open.remove(&key);
+                self.got.remove(&key);
+            }
+            Seen::Output { node, output: Output::Send { link, message } } => {
+                return self.sent(*node, *link, message);
+            }
+            _ => {}
+        }
+        None
+    }
+
+    /// One end of a link is closed: nothing is reserved on it, and nothing taken.
+    fn end(&mut self, node: usize, link: LinkId) {
+        self.ends.remove(&link);
+        for open in self.of(node) {
+            open.remove(&link);
+        }
+        let other = other_end(link);
+        if let Some((asker, _)) = self.ends.get(&other).copied() {
+            for open in self.of(asker).filter_map(|opens| opens.get_mut(&other)) {
+                open.taken = false;
+            }
+        }
+    }
+
+    fn of(&mut self, node: usize) -> impl Iterator<Item = &mut Opens> {
+        const LOWEST: TransactionId = TransactionId::from_bytes([0; 32]);
+        const HIGHEST: TransactionId = TransactionId::from_bytes([0xff; 32]);
+        self.open.range_mut((node, LOWEST)..=(node, HIGHEST)).map(|(_, opens)| opens)
+    }
+
+    /// What the other end of a link has reserved on it.
+    fn asked(&mut self, link: LinkId, id: &TransactionId) -> Option<(usize, &mut Open)> {
+        let (asker, _) = *self.ends.get(&other_end(link))?;
+        Some((asker, self.open.get_mut(&(asker, *id))?.get_mut(&other_end(link))?))
+    }
+
+    fn received(&mut self, node: usize, link: LinkId, message: &Message) {
+        match message {
+            Message::Busy(ids) | Message::Missing(ids) => {
+                for id in ids {
+                    if let Some(open) = self.open.get_mut(&(node, *id)) {
+                        open.remove(&link);
+                    }
+                }
+            }
+            Message::Piece(piece) => {
+                self.got.entry((node, piece.id)).or_default().insert(piece.index);
+            }
+            Message::Reserve(r) if !r.ranges.is_empty() => {
+                if let Some((asker, open)) = self.asked(link, &r.id) {
+                    open.taken = true;
+                    self.fresh.push((asker, r.id, other_end(link)));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn sent(
+        &mut self,
+        node: usize,
+        link: LinkId,
+        message: &Message,
+    ) -> Option<(usize, TransactionId, LinkId)> {
+        match message {
+            Message::Hello(hello) => drop(self.nodes.insert(hello.record.peer(), node)),
+            Message::Reserve(r) => {
+                let open = self.open.entry((node, r.id)).or_default();
+                let taken = open.remove(&link).is_some_and(|open| open.taken);
+                let (_, peer) = *self.ends.get(&link)?;
+                if !r.ranges.is_empty() {
+                    let (ranges, ordered) = (r.ranges.clone(), r.place > 0);
+                    open.insert(link, Open { peer, ranges, ordered, taken });
+                    return Some((node, r.id, link));
+                }
+            }
+            // Who is sent away is not served any more, though it does not know yet.
+            Message::Busy(ids) | Message::Missing(ids) => {
+                for id in ids {
+                    if let Some((_, open)) = self.asked(link, id) {
+                        open.taken = false;
+                    }
+                }
+            }
+            _ => {}
+        }
+        None
+    }
+
+    /// Whether some piece is reserved twice and not here yet.
+    fn overlap(&self, node: usize, id: &TransactionId, a: &Open, b: &Open) -> bool {
+        const MANY: u32 = 100_000;
+        let got = self.got.get(&(node, *id));
+        let both = |(a, b): (&PieceRange, &PieceRange)| {
+            let end = |r: &PieceRange| r.first.saturating_add(r.count);
+            let (first, end) = (a.first.max(b.first), end(a).min(end(b)));
+            let here = |piece| got.is_some_and(|got| got.contains(&piece));
+            end.saturating_sub(first) > MANY || (first..end).any(|piece| !here(piece))
+        };
+        a.ranges.iter().flat_map(|a| b.ranges.iter().map(move |b| (a, b))).any(both)
+    }
+
+    /// Whom a node waits for, for what they may not have themselves.
+    fn waits_for(&self, node: usize, id: &TransactionId) -> impl Iterator<Item = usize> {
+        let opens = self.open.get(&(node, *id)).into_iter().flat_map(BTreeMap::values);
+        let waits = opens.filter(|open| open.ordered && open.taken);
+        waits.filter_map(|open| self.nodes.get(&open.peer).copied())
+    }
+
+    /// Whether a node waits for itself.
+    fn is_circular(&self, node: usize, id: &TransactionId) -> bool {
+        let mut todo: Vec<usize> = self.waits_for(node, id).collect();
+        let mut known = BTreeSet::new();
+        while let Some(at) = todo.pop() {
+            if at == node {
+                return true;
+            }
+            if known.insert(at) {
+                todo.extend(self.waits_for(at, id));
+            }
+        }
+        false
+    }
+}
+
+/// The end of a link at the other node.
+fn other_end(link: LinkId) -> LinkId {
+    let (pipe, side) = pipe_of(link);
+    link_of(pipe, 1 - side)
+}
+
+/// Of each piece there is one reservation at most.
+#[derive(Debug, Default)]
+pub struct OneParent(Book);
+
+impl Checker for OneParent {
+    fn name(&self) -> &'static str {
+        "one_parent"
+    }
+
+    fn look(&mut self, seen: &Seen<'_>, found: &mut Vec<String>) -> u64 {
+        self.0.fresh.clear();
+        let Some((node, id, link)) = self.0.note(seen) else { return 0 };
+        let all = &self.0.open[&(node, id)];
+        let others = all.iter().filter(|(other, _)| **other != link);
+        for (_, other) in others {
+            if self.0.overlap(node, &id, &all[&link], other) {
+                let (a, b) = (all[&link].peer, other.peer);
+                found.push(format!("node {node} reserves a piece of {id} from {a} and {b}"));
+            }
+        }
+        1
+    }
+}
+
+/// Nobody waits for itself: who is taken by whom, to be served pieces of an id as they come, has no
+/// cycle. What is on its way does not count: two who ask each other at once are both refused.
+#[derive(Debug, Default)]
+pub struct ReservationAcyclic(Book);
+
+impl Checker for ReservationAcyclic {
+    fn name(&self) -> &'static str {
+        "reservation_acyclic"
+    }
+
+    fn look(&mut self, seen: &Seen<'_>, found: &mut Vec<String>) -> u64 {
+        let mut checks = 0;
+        // A turn has ended: what it did not refuse is taken.
+        if !matches!(seen, Seen::Output { .. } | Seen::Turn { .. }) {
+            for (node, id, link) in std::mem::take(&mut self.0.fresh) {
+                let open = self.0.open.get(&(node, id)).and_then(|opens| opens.get(&link));
+                // Without a place only who has all of it answers.
+                if open.is_some_and(|open| open.ordered && open.taken) {
+                    checks += 1;
+                    if self.0.is_circular(node, &id) {
+                        found.push(format!("node {node} waits for itself to send {id}"));
+                    }
+                }
+            }
+        }
+        self.0.note(seen);
+        checks
+    }
+}

@@ -1,0 +1,142 @@
+//! The checker of verification: nothing is passed on unchecked.
+
+use std::collections::BTreeSet;
+
+use super::checker::{Checker, Seen};
+use super::marks::{Marks, Waiting, listed};
+use crate::protocol::{Input, Judgement, Output, Ticket};
+use crate::sim::id_map::IdMap;
+use crate::types::{Message, TransactionId, Verdict, pieces_of};
+
+/// Nothing is forwarded or announced before it is verified, or stored if it is the node's own.
+#[derive(Debug, Default)]
+pub struct VerifyBeforeForward {
+    verifying: Waiting,
+    heads: Waiting,
+    /// Ids whose header is known to be signed.
+    signed: Marks,
+    /// Pieces being checked: id, number, and how many there are.
+    pieces: IdMap<(usize, Ticket), (TransactionId, u32, u64)>,
+    /// Pieces that were found right, of what is not whole yet.
+    right: IdMap<(usize, TransactionId), BTreeSet<u32>>,
+    /// How many pieces each payload has.
+    counts: IdMap<TransactionId, u64>,
+    storing: Waiting,
+    good: Marks,
+}
+
+impl Checker for VerifyBeforeForward {
+    fn name(&self) -> &'static str {
+        "verify_before_forward"
+    }
+
+    fn look(&mut self, seen: &Seen<'_>, found: &mut Vec<String>) -> u64 {
+        match seen {
+            Seen::Started { node, kept, .. } => {
+                self.verifying.retain(|(n, _), _| n != node);
+                self.storing.retain(|(n, _), _| n != node);
+                self.heads.retain(|(n, _), _| n != node);
+                self.pieces.retain(|(n, _), _| n != node);
+                self.right.retain(|(n, _), _| n != node);
+                self.signed.restart(*node, &[]);
+                self.good.restart(*node, kept);
+            }
+            Seen::Output { node, output: Output::Verify { ticket, transaction, .. } } => {
+                self.verifying.insert((*node, *ticket), transaction.id());
+            }
+            Seen::Output { node, output: Output::VerifyHead { ticket, head } } => {
+                self.heads.insert((*node, *ticket), head.id());
+            }
+            Seen::Input { node, input: Input::HeadVerified { ticket, result: Ok(()) } } => {
+                if let Some(id) = self.heads.remove(&(*node, *ticket)) {
+                    self.signed.insert(*node, id);
+                    self.note_whole(*node, id, u64::MAX);
+                }
+            }
+            Seen::Output { node, output: Output::VerifyPiece { ticket, len, piece, .. } } => {
+                let all = pieces_of(*len);
+                self.pieces.insert((*node, *ticket), (piece.id, piece.index, all));
+            }
+            Seen::Input { node, input: Input::PieceVerified { ticket, valid: true } } => {
+                if let Some((id, index, all)) = self.pieces.remove(&(*node, *ticket)) {
+                    self.right.entry((*node, id)).or_default().insert(index);
+                    self.note_whole(*node, id, all);
+                }
+            }
+            // Checked again, by whoever reads them.
+            Seen::Input { node, input: Input::Unspilled { pieces, .. } } => {
+                for piece in pieces {
+                    self.right.entry((*node, piece.id)).or_default().insert(piece.index);
+                    self.note_whole(*node, piece.id, u64::MAX);
+                }
+            }
+            Seen::Output { node, output: Output::Store { ticket, entry, own: true } } => {
+                self.storing.insert((*node, *ticket), entry.transaction.id());
+            }
+            Seen::Input { node, input: Input::Verified { ticket, judgement } } => {
+                if let Some(id) = self.verifying.remove(&(*node, *ticket))
+                    && *judgement == Judgement::Verdict(Verdict::Accept)
+                {
+                    self.good.insert(*node, id);
+                }
+            }
+            Seen::Input { node, input: Input::Stored { ticket, result: Ok(()) } } => {
+                if let Some(id) = self.storing.remove(&(*node, *ticket)) {
+                    self.good.insert(*node, id);
+                }
+            }
+            Seen::Output { node, output: Output::Send { message, .. } } => {
+                let mut check = |id: &TransactionId| {
+                    if !self.good.contains(*node, id) {
+                        found.push(format!("node {node} sends {id} ({})", message.kind()));
+                    }
+                };
+                match message {
+                    Message::Push { transaction, .. } => check(&transaction.id()),
+                    Message::Piece(piece) => {
+                        let right = self.right.get(&(*node, piece.id));
+                        let checked = right.is_some_and(|right| right.contains(&piece.index));
+                        if !checked || !self.signed.contains(*node, &piece.id) {
+                            check(&piece.id);
+                        }
+                    }
+                    Message::Offer(offer) => {
+                        let id = offer.head.id();
+                        if offer.complete || !self.signed.contains(*node, &id) {
+                            check(&id);
+                        }
+                    }
+                    Message::Announce(list) => {
+                        for announcement in list {
+                            check(&announcement.id);
+                        }
+                        return list.len() as u64;
+                    }
+                    Message::Ask(ranges) | Message::Answer(ranges) => {
+                        let ids = listed(ranges);
+                        for id in &ids {
+                            check(id);
+                        }
+                        return ids.len() as u64;
+                    }
+                    _ => return 0,
+                }
+                return 1;
+            }
+            _ => {}
+        }
+        0
+    }
+}
+
+impl VerifyBeforeForward {
+    /// Checked piece by piece, and signed: as good as checked in one go.
+    fn note_whole(&mut self, node: usize, id: TransactionId, all: u64) {
+        let all = *self.counts.entry(id).and_modify(|n| *n = all.min(*n)).or_insert(all);
+        let right = self.right.get(&(node, id)).map_or(0, BTreeSet::len);
+        if right as u64 == all && self.signed.contains(node, &id) {
+            self.right.remove(&(node, id));
+            self.good.insert(node, id);
+        }
+    }
+}

@@ -1,0 +1,467 @@
+//! Every checker bites: shown a violation, it says so; shown the like that is allowed, it does not.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+
+use super::super::check::*;
+use super::*;
+use crate::Identity;
+use crate::error::StoreErrorKind;
+use crate::protocol::{CallId, Input, Judgement, LinkView, Output, Ticket};
+use crate::types::{
+    ALL_PIECES, Announcement, Ban, Bound, Direction, FEATURES, Head, Header, Hello, Interest,
+    LinkId, Message, NewEntry, Offer, PIECE_BYTES, PeerId, PeerRecord, Piece, PieceRange, Range,
+    RangeContent, Reconcile, RecordDraft, Reservation, StoredPeer, Topic, TopicKey, Transaction,
+    TransportKind, Verdict, WallTime,
+};
+
+const LINK: LinkId = LinkId(1);
+
+fn transaction() -> Transaction {
+    let me = Identity::from_seed([1; 32]);
+    let (from, to) = (WallTime::from_millis(1), WallTime::from_millis(1000));
+    let header = Header::new(Topic::new("t").unwrap(), me.peer_id(), from, to, b"x");
+    me.sign_transaction(header, bytes::Bytes::from_static(b"x")).unwrap()
+}
+
+fn store(ticket: u64, own: bool) -> Output {
+    let keep_until = WallTime::from_millis(1000);
+    let entry = NewEntry { transaction: transaction(), from: None, hops: 0, keep_until };
+    Output::Store { ticket: Ticket(ticket), entry, own }
+}
+
+fn stored(ticket: u64, result: Result<(), StoreErrorKind>) -> Input {
+    Input::Stored { ticket: Ticket(ticket), result }
+}
+
+fn push() -> Output {
+    Output::Send { link: LINK, message: Message::Push { transaction: transaction(), hop: 0 } }
+}
+
+fn piece(bytes: usize) -> Output {
+    let id = transaction().id();
+    let bytes = vec![0; bytes].into();
+    Output::Send {
+        link: LINK,
+        message: Message::Piece(Piece { id, index: 0, bytes, proof: Bytes::new() }),
+    }
+}
+
+/// Shows everything in order; whether the checker found something.
+fn bites(mut checker: impl Checker, seen: &[Seen<'_>]) -> bool {
+    let mut found = Vec::new();
+    let checks: u64 = seen.iter().map(|s| checker.look(s, &mut found)).sum();
+    assert!(checks > 0, "{} did not even look", checker.name());
+    !found.is_empty()
+}
+
+fn given(input: &Input) -> Seen<'_> {
+    Seen::Input { node: 0, input }
+}
+
+fn done(output: &Output) -> Seen<'_> {
+    Seen::Output { node: 0, output }
+}
+
+fn holds(node: usize, group: usize, held: bool, promised: bool) -> Holdings {
+    let set = |there: bool| there.then(|| transaction().id()).into_iter().collect();
+    let spared = BTreeSet::new();
+    Holdings { node, group, held: set(held), spared, promised: set(promised) }
+}
+
+#[test]
+fn no_loss() {
+    let calm = |nodes: &[Holdings]| bites(NoLoss, &[Seen::Calm { nodes }]);
+    assert!(calm(&[holds(0, 0, true, false), holds(1, 0, false, false)]));
+    assert!(calm(&[holds(0, 0, false, true)]), "a broken promise");
+    assert!(!calm(&[holds(0, 0, true, true), holds(1, 1, false, false)]), "not connected");
+    let spared = [transaction().id()].into();
+    let edge = Holdings { spared, ..holds(1, 0, false, false) };
+    assert!(!calm(&[holds(0, 0, true, true), edge]), "of no topic of its");
+}
+
+#[test]
+fn at_most_once() {
+    let (first, second, own) = (store(1, false), store(2, false), store(2, true));
+    let failed = stored(1, Err(StoreErrorKind::Full));
+    assert!(bites(AtMostOnce::default(), &[done(&first), done(&second)]));
+    assert!(!bites(AtMostOnce::default(), &[done(&first), given(&failed), done(&second)]));
+    assert!(!bites(AtMostOnce::default(), &[done(&first), done(&own)]), "into the outbox");
+    let kept = [transaction().id()];
+    let started = Seen::Started { node: 0, kept: &kept, blank: false };
+    assert!(bites(AtMostOnce::default(), &[started, done(&first)]), "across a restart");
+}
+
+#[test]
+fn store_before_published() {
+    let publish = Input::Publish { call: CallId(1), transaction: transaction(), renews: None };
+    let answer = Output::Published { call: CallId(1), result: Ok(true) };
+    let (store, good) = (store(1, true), stored(1, Ok(())));
+    let bad = stored(1, Err(StoreErrorKind::Io));
+    let check = |seen: &[Seen<'_>]| bites(StoreBeforePublished::default(), seen);
+    assert!(check(&[given(&publish), done(&store), done(&answer)]));
+    assert!(check(&[given(&publish), done(&store), given(&bad), done(&answer)]));
+    assert!(check(&[done(&answer)]), "nobody asked");
+    assert!(!check(&[given(&publish), done(&store), given(&good), done(&answer)]));
+}
+
+#[test]
+fn verify_before_forward() {
+    let id = transaction().id();
+    let verify = Output::Verify {
+        ticket: Ticket(1),
+        transaction: transaction(),
+        from: PeerId::from_bytes([1; 32]),
+        proven: false,
+    };
+    let verdict =
+        |verdict| Input::Verified { ticket: Ticket(1), judgement: Judgement::Verdict(verdict) };
+    let (accept, reject) = (verdict(Verdict::Accept), verdict(Verdict::Reject));
+    let announce = Output::Send {
+        link: LINK,
+        message: Message::Announce(vec![Announcement { id, size: 1, hop: 0 }]),
+    };
+    let check = |seen: &[Seen<'_>]| bites(VerifyBeforeForward::default(), seen);
+    let list = Range { upper: Bound::MAX, content: RangeContent::All(vec![(id, 1)]) };
+    let ask = Reconcile { session: 1, lower: Bound::MIN, ranges: vec![list] };
+    let ask = Output::Send { link: LINK, message: Message::Ask(Box::new(ask)) };
+    for sent in [&push(), &piece(1), &announce, &ask, &offer(false)] {
+        assert!(check(&[done(&verify), done(sent)]));
+        assert!(check(&[done(&verify), given(&reject), done(sent)]));
+        assert!(!check(&[done(&verify), given(&accept), done(sent)]));
+    }
+}
+
+fn offer(complete: bool) -> Output {
+    let head = Head::of(&transaction());
+    let offer = Box::new(Offer { head, hop: 0, place: 1, complete });
+    Output::Send { link: LINK, message: Message::Offer(offer) }
+}
+
+#[test]
+fn verify_before_forward_of_what_comes_in_pieces() {
+    let Output::Send { message: Message::Piece(one), .. } = piece(1) else { unreachable!() };
+    let head = Output::VerifyHead { ticket: Ticket(1), head: Head::of(&transaction()) };
+    let signed = |result| Input::HeadVerified { ticket: Ticket(1), result };
+    let (good, bad) = (signed(Ok(())), signed(Err(crate::types::InvalidTransaction::Signature)));
+    let verify = |len| {
+        let (ticket, root, piece) = (Ticket(2), [0; 32], one.clone());
+        Output::VerifyPiece { ticket, root, len, piece }
+    };
+    let (whole, half) = (verify(1), verify(2 * PIECE_BYTES as u64));
+    let right = |valid| Input::PieceVerified { ticket: Ticket(2), valid };
+    let (right, wrong) = (right(true), right(false));
+    let check = |seen: &[Seen<'_>]| bites(VerifyBeforeForward::default(), seen);
+    let (ahead, complete) = (offer(false), offer(true));
+    assert!(check(&[done(&head), done(&ahead)]), "nobody knows whether it is signed");
+    assert!(check(&[done(&head), given(&bad), done(&ahead)]));
+    assert!(!check(&[done(&head), given(&good), done(&ahead)]));
+    let part = [done(&head), given(&good), done(&half), given(&right)];
+    assert!(check(&[&part[..], &[done(&complete)]].concat()), "half of it is here");
+    assert!(!check(&[&part[..], &[done(&piece(1))]].concat()), "and may be passed on");
+    assert!(check(&[done(&head), given(&good), done(&half), given(&wrong), done(&piece(1))]));
+    assert!(check(&[done(&half), given(&right), done(&piece(1))]), "nobody signed it");
+    let all = [done(&head), given(&good), done(&whole), given(&right)];
+    assert!(!check(&[&all[..], &[done(&complete)]].concat()));
+}
+
+/// Three nodes with a link between any two, and what they say to each other.
+mod triangle {
+    use super::*;
+
+    fn record(node: u8) -> PeerRecord {
+        let me = Identity::from_seed([node; 32]);
+        let issued = WallTime::from_millis(1);
+        me.sign_record(RecordDraft { peer: me.peer_id(), seq: 1, issued, endpoints: Vec::new() })
+    }
+
+    fn hello(node: u8) -> Message {
+        Message::Hello(Box::new(Hello {
+            network: String::new(),
+            version_min: 1,
+            version_max: 1,
+            features: FEATURES,
+            incarnation: 1,
+            max_transaction: 1,
+            record: record(node),
+            observed: None,
+            interest: Interest::default(),
+            owes: false,
+        }))
+    }
+
+    /// The end at `of` of its link to `to`.
+    pub(super) fn end(of: u8, to: u8) -> LinkId {
+        let pipe = u64::from(of.min(to) * 3 + of.max(to));
+        crate::sim::link_id::link_of(pipe, usize::from(of > to))
+    }
+
+    pub(super) enum Step {
+        Sends(u8, u8, Message),
+        Gets(u8, u8, Message),
+        Loses(u8, u8),
+    }
+
+    pub(super) fn reserve(from: u32, count: u32) -> Message {
+        let (id, ranges) = (transaction().id(), vec![PieceRange { first: from, count }]);
+        let (head, force, narrow) = (false, false, false);
+        Message::Reserve(Reservation { id, place: 256, head, force, narrow, ranges })
+    }
+
+    pub(super) fn back() -> Message {
+        let (id, ranges) = (transaction().id(), Vec::new());
+        let (head, force, narrow) = (false, false, true);
+        Message::Reserve(Reservation { id, place: 256, head, force, narrow, ranges })
+    }
+
+    /// Whether a checker finds something in what follows the hellos.
+    pub(super) fn bites(checker: impl Checker, steps: &[Step]) -> bool {
+        let mut all = Vec::new();
+        for (of, to) in [(0, 1), (1, 0), (0, 2), (2, 0), (1, 2), (2, 1)] {
+            let remote = record(to).peer();
+            let (link, kind, address) = (end(of, to), TransportKind::Memory, None);
+            let opened = Input::LinkOpened { link, remote, kind, address, dial: None };
+            all.push((of, Ok(opened)));
+            all.push((of, Err(Output::Send { link, message: hello(of) })));
+        }
+        all.extend(steps.iter().map(|step| match step {
+            Step::Sends(of, to, message) => {
+                (*of, Err(Output::Send { link: end(*of, *to), message: message.clone() }))
+            }
+            Step::Gets(of, to, message) => {
+                let (link, messages) = (end(*of, *to), vec![message.clone()]);
+                (*of, Ok(Input::Received { link, messages, bytes: 1 }))
+            }
+            Step::Loses(of, to) => (*of, Ok(Input::LinkClosed { link: end(*of, *to) })),
+        }));
+        let calm = Seen::Calm { nodes: &[] };
+        let seen = all.iter().map(|(node, what)| match what {
+            Ok(input) => Seen::Input { node: usize::from(*node), input },
+            Err(output) => Seen::Output { node: usize::from(*node), output },
+        });
+        super::bites(checker, &seen.chain([calm]).collect::<Vec<_>>())
+    }
+}
+
+#[test]
+fn one_parent() {
+    use triangle::{Step, back, bites, reserve};
+    let check = |steps: &[Step]| bites(OneParent::default(), steps);
+    let first = || Step::Sends(0, 1, reserve(0, 8));
+    let other = |from| Step::Sends(0, 2, reserve(from, 2));
+    assert!(check(&[first(), other(7)]));
+    assert!(!check(&[first(), other(8)]), "different pieces");
+    assert!(!check(&[first(), Step::Sends(0, 1, reserve(0, 7)), other(7)]), "asked for less");
+    assert!(!check(&[first(), Step::Sends(0, 1, back()), other(0)]), "taken back");
+    assert!(!check(&[first(), Step::Loses(0, 1), other(0)]), "its link is gone");
+    assert!(!check(&[first(), Step::Sends(1, 2, reserve(0, 8))]), "of another node");
+    let busy = || Message::Busy(vec![transaction().id()]);
+    assert!(check(&[first(), Step::Sends(1, 0, busy()), other(0)]), "it cannot know yet");
+    assert!(!check(&[first(), Step::Gets(0, 1, busy()), other(0)]), "refused");
+    let mut here = Message::Piece(Piece {
+        id: transaction().id(),
+        index: 7,
+        bytes: Bytes::new(),
+        proof: Bytes::new(),
+    });
+    assert!(!check(&[first(), Step::Gets(0, 1, here.clone()), Step::Sends(0, 2, reserve(7, 1))]));
+    if let Message::Piece(piece) = &mut here {
+        piece.index = 6;
+    }
+    assert!(check(&[first(), Step::Gets(0, 1, here), Step::Sends(0, 2, reserve(7, 1))]));
+}
+
+#[test]
+fn reservation_acyclic() {
+    use triangle::{Step, back, bites, reserve};
+    let check = |steps: Vec<Step>| bites(ReservationAcyclic::default(), &steps);
+    let all = || reserve(0, ALL_PIECES);
+    let asks = |of, to| [Step::Sends(of, to, all()), Step::Gets(to, of, all())];
+    let two = || asks(0, 1).into_iter().chain(asks(1, 2));
+    assert!(!check(two().collect()), "a line");
+    assert!(check(two().chain(asks(2, 0)).collect()), "a ring of three");
+    assert!(check(asks(0, 1).into_iter().chain(asks(1, 0)).collect()), "a ring of two");
+    // On its way it is not waited for.
+    let sent = || two().chain([Step::Sends(2, 0, all())]);
+    assert!(!check(sent().collect()));
+    let missing = || Message::Missing(vec![transaction().id()]);
+    let refused = [Step::Gets(0, 2, all()), Step::Sends(0, 2, missing())];
+    assert!(!check(sent().chain(refused).collect()), "refused when it came");
+    assert!(!check(two().chain([Step::Sends(1, 0, missing())]).chain(asks(2, 0)).collect()));
+    assert!(!check(two().chain([Step::Sends(0, 1, back())]).chain(asks(2, 0)).collect()));
+    // Dead at one end is dead.
+    for (of, to) in [(0, 1), (1, 0), (1, 2), (2, 1)] {
+        assert!(!check(two().chain([Step::Loses(of, to)]).chain(asks(2, 0)).collect()));
+    }
+    // Without a place, only who has all of it serves.
+    let mut blind = all();
+    if let Message::Reserve(reservation) = &mut blind {
+        reservation.place = 0;
+    }
+    let blind = [Step::Sends(2, 0, blind.clone()), Step::Gets(0, 2, blind)];
+    assert!(!check(two().chain(blind).collect()));
+}
+
+#[test]
+fn bounded() {
+    let turn = |value| {
+        let gauges = [Gauge { name: "queue", value, bound: 3 }];
+        bites(Bounded, &[Seen::Turn { node: 0, links: &[], gauges: &gauges }])
+    };
+    assert!(turn(4) && !turn(3));
+}
+
+fn opened() -> Input {
+    let (remote, kind) = (PeerId::from_bytes([7; 32]), TransportKind::Memory);
+    Input::LinkOpened { link: LINK, remote, kind, address: None, dial: None }
+}
+
+#[test]
+fn control_first() {
+    let (full, small) = (piece(PIECE_BYTES), piece(1));
+    let Output::Send { message, .. } = &full else { unreachable!() };
+    let sent = Input::Sent { link: LINK, weight: message.weight(), bytes: 1 };
+    let opened = opened();
+    assert!(bites(ControlFirst::default(), &[given(&opened), done(&full), done(&small)]));
+    let spaced = [given(&opened), done(&full), given(&sent), done(&full)];
+    assert!(!bites(ControlFirst::default(), &spaced));
+}
+
+#[test]
+fn records_monotone() {
+    let save = |seq| {
+        let me = Identity::from_seed([1; 32]);
+        let issued = WallTime::from_millis(1);
+        let draft = RecordDraft { peer: me.peer_id(), seq, issued, endpoints: Vec::new() };
+        Output::SavePeer(Box::new(StoredPeer {
+            peer: me.peer_id(),
+            record: Some(me.sign_record(draft)),
+            verified: None,
+            last_up: None,
+            failures: 0,
+        }))
+    };
+    let (old, new) = (save(4), save(5));
+    assert!(bites(RecordsMonotone::default(), &[done(&new), done(&old)]));
+    assert!(!bites(RecordsMonotone::default(), &[done(&old), done(&new), done(&new)]));
+}
+
+#[test]
+fn one_link_per_peer() {
+    let link = |link, peer| LinkView {
+        link: LinkId(link),
+        peer: PeerId::from_bytes([peer; 32]),
+        kind: TransportKind::Memory,
+        address: None,
+        direction: Direction::Inbound,
+        suspect: false,
+        rtt: None,
+        age: Duration::ZERO,
+        queued: 0,
+        behind: 0,
+        in_debt: false,
+        depth: 0,
+        relay: true,
+    };
+    let turn =
+        |links: &[LinkView]| bites(OneLinkPerPeer, &[Seen::Turn { node: 0, links, gauges: &[] }]);
+    assert!(turn(&[link(1, 7), link(2, 7)]));
+    assert!(!turn(&[link(1, 7), link(2, 8)]));
+}
+
+#[test]
+fn no_ban_for_loss() {
+    let peer = PeerId::from_bytes([7; 32]);
+    let ban = Output::SaveBan(Ban { peer, until: None, reason: "slow".to_owned() });
+    assert!(bites(NoBanForLoss { hostile: BTreeSet::new() }, &[done(&ban)]));
+    assert!(!bites(NoBanForLoss { hostile: [peer].into() }, &[done(&ban)]));
+}
+
+#[test]
+fn unwanted() {
+    let (topic, other) = (TopicKey::of(transaction().topic()), TopicKey(7));
+    let theirs = |depth, via, topics: Option<&[TopicKey]>| {
+        let topics = topics.map(<[_]>::to_vec);
+        let interest = Interest { depth, makeshift: false, via, topics };
+        Input::Received { link: LINK, messages: vec![Message::Interest(interest)], bytes: 1 }
+    };
+    let me = Identity::from_seed([1; 32]);
+    let issued = WallTime::from_millis(1);
+    let draft = RecordDraft { peer: me.peer_id(), seq: 1, issued, endpoints: Vec::new() };
+    let record = Input::Record(me.sign_record(draft));
+    let opened = opened();
+    let ours = Interest { depth: 2, topics: Some(vec![other]), ..Interest::default() };
+    let said = Output::Send { link: LINK, message: Message::Interest(ours) };
+    let check = |seen: &[Seen<'_>]| {
+        bites(Unwanted::default(), &[&[given(&record), given(&opened), done(&said)], seen].concat())
+    };
+    let id = transaction().id();
+    let asked = Input::Received { link: LINK, messages: vec![Message::Want(vec![id])], bytes: 1 };
+    let announce = Output::Send {
+        link: LINK,
+        message: Message::Announce(vec![Announcement { id, size: 1, hop: 0 }]),
+    };
+    let publish = Input::Publish { call: CallId(1), transaction: transaction(), renews: None };
+    for sent in [&push(), &announce] {
+        let not = theirs(2, 0, Some(&[other]));
+        assert!(check(&[given(&publish), given(&not), done(sent)]));
+        assert!(check(&[given(&publish), given(&theirs(3, 0, Some(&[]))), done(sent)]));
+        let here = Interest::short(&me.peer_id());
+        assert!(
+            check(&[given(&publish), given(&theirs(1, here, Some(&[]))), done(sent)]),
+            "behind"
+        );
+        assert!(!check(&[given(&publish), given(&theirs(3, 0, Some(&[topic]))), done(sent)]));
+        assert!(!check(&[given(&publish), given(&theirs(3, 0, None)), done(sent)]), "everything");
+        assert!(!check(&[given(&publish), given(&theirs(1, 0, Some(&[]))), done(sent)]), "uphill");
+        assert!(!check(&[given(&publish), given(&not), given(&asked), done(sent)]), "an answer");
+    }
+}
+
+#[test]
+fn a_world_reports_what_its_checkers_find() {
+    // A promise that was not kept.
+    let mut world = overlay(WorldConfig::new(1, 2));
+    world.show(&Seen::Calm { nodes: &[holds(0, 0, false, true)] });
+    assert_eq!(world.violations().len(), 1);
+    assert_eq!(world.violations()[0].checker, "no_loss");
+}
+
+#[test]
+fn a_flush_without_end_or_with_two_bites() {
+    let me = Identity::from_seed([1; 32]);
+    let issued = WallTime::from_millis(1);
+    let draft = RecordDraft { peer: me.peer_id(), seq: 1, issued, endpoints: Vec::new() };
+    let hello = |owes| {
+        Message::Hello(Box::new(Hello {
+            network: String::new(),
+            version_min: 1,
+            version_max: 1,
+            features: FEATURES,
+            incarnation: 1,
+            max_transaction: 1,
+            record: me.sign_record(draft.clone()),
+            observed: None,
+            interest: Interest::default(),
+            owes,
+        }))
+    };
+    let opened = opened();
+    let heard = Input::Received { link: LINK, messages: vec![hello(false)], bytes: 1 };
+    let said = |message| Output::Send { link: LINK, message };
+    let (owes, not, flushed) = (said(hello(true)), said(hello(false)), said(Message::Flushed));
+    let nodes = [holds(0, 0, false, false)];
+    let calm = Seen::Calm { nodes: &nodes };
+    let check = |said: &Output, seen: &[Seen<'_>]| {
+        let up = [given(&opened), done(said), given(&heard)];
+        bites(ReplayEndsOnce::default(), &[&up, seen].concat())
+    };
+    assert!(check(&not, &[done(&flushed)]));
+    assert!(check(&owes, &[done(&flushed), done(&flushed)]));
+    assert!(check(&owes, &[calm]), "the peer waits");
+    assert!(!check(&owes, &[done(&flushed), calm]));
+    assert!(!check(&not, &[calm]));
+    let closed = Output::Close { link: LINK };
+    assert!(!check(&owes, &[done(&closed), calm]));
+}

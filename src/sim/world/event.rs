@@ -1,0 +1,25 @@
+//! What happens in a world, one thing after the other.
+
+use super::pipe::Frame;
+use crate::protocol::{DialId, Input, Judgement, PartialOp, Ticket};
+use crate::types::{Endpoint, FailureKind, LinkId, NewEntry, PeerId, TransactionId};
+
+/// Something that will happen; what is rare or large is boxed, since events are moved often.
+#[derive(Debug)]
+pub(super) enum Event {
+    Wake { node: usize, boot: u64 },
+    Dialled { node: usize, boot: u64, dial: DialId, to: Box<(Endpoint, Option<PeerId>)> },
+    DialFailed { node: usize, boot: u64, dial: DialId, reason: FailureKind },
+    Opened { pipe: u64, side: usize, dial: Option<DialId> },
+    Uplink { node: usize, boot: u64 },
+    Sent { node: usize, boot: u64, link: LinkId, weight: usize, bytes: usize },
+    Arrived { pipe: u64, side: usize, frame: Frame },
+    Ended { pipe: u64, side: usize },
+    Verified { node: usize, boot: u64, ticket: Ticket, judgement: Judgement },
+    Stored { node: usize, boot: u64, ticket: Ticket, entry: Box<NewEntry>, own: bool },
+    Loaded { node: usize, boot: u64, ticket: Ticket, ids: Vec<TransactionId> },
+    Renewed { node: usize, boot: u64 },
+    Partial { node: usize, boot: u64, op: Box<PartialOp> },
+    Completed { node: usize, boot: u64, input: Box<Input> },
+    Resume { node: usize, boot: u64 },
+}

@@ -1,0 +1,411 @@
+//! How frames travel: dials, uplinks, faults on the way, arrivals, and the end of links.
+//!
+//! Each node has one uplink. What is small goes before pieces of large payloads, so that nothing
+//! small waits for more than one piece; within a link everything keeps its order.
+
+use std::time::Duration;
+
+use crate::protocol::{DialId, Input};
+use crate::types::{Endpoint, FailureKind, LinkId, Message, PeerId, TransportKind};
+
+use super::World;
+use super::event::Event;
+use super::node::Deferred;
+use super::pipe::{Arrival, End, Frame, Pipe, WINDOW, is_framing, payload_of};
+use super::tamper::{hearsay, tamper};
+use crate::sim::config::Behaviour;
+use crate::sim::link_id::{link_of, pipe_of};
+
+/// A dial to an address that answers nothing fails after this.
+const BLACK_HOLE: Duration = Duration::from_secs(5);
+/// Frames up to this many bytes count as sent when they reach the uplink.
+const SMALL: usize = 4096;
+/// A frame that takes longer than this to leave is still there when its node gets faster.
+const CRAWL: Duration = Duration::from_secs(1);
+/// Longest time by which chance holds up a frame.
+const LATE: Duration = Duration::from_secs(1);
+
+impl World {
+    pub(super) fn on_dialled(
+        &mut self,
+        node: usize,
+        boot: u64,
+        dial: DialId,
+        to: &Endpoint,
+        expected: Option<PeerId>,
+    ) {
+        if !self.is_running(node, boot) {
+            return;
+        }
+        let target = self.addresses.get(to).copied();
+        let travel = self.travel(node, target.unwrap_or(node));
+        let failed = |reason| Event::DialFailed { node, boot, dial, reason };
+        let Some(target) = target else {
+            self.schedule(self.now + BLACK_HOLE, failed(FailureKind::Timeout));
+            return;
+        };
+        let t = &self.nodes[target];
+        if t.options.hidden || t.vanished || t.partition != self.nodes[node].partition {
+            self.schedule(self.now + BLACK_HOLE, failed(FailureKind::Timeout));
+        } else if t.protocol.is_none() {
+            self.schedule(self.now + travel, failed(FailureKind::Unreachable));
+        } else if expected.is_some_and(|id| id != t.peer_id()) {
+            self.schedule(self.now + travel, failed(FailureKind::Identity));
+        } else {
+            self.open_pipe(node, target, dial, travel);
+        }
+    }
+
+    /// TLS 1.3 over TCP: the dialler is through after two round trips, the other half a one later.
+    fn open_pipe(&mut self, from: usize, to: usize, dial: DialId, travel: Duration) {
+        let pipe = self.pipes.next();
+        let end = |world: &mut Self, node: usize, side: usize| {
+            let n = &mut world.nodes[node];
+            let link = link_of(pipe, side);
+            n.links.insert(link);
+            End::new(node, n.boot, link)
+        };
+        let mut ends = [end(self, from, 0), end(self, to, 1)];
+        let there = self.now + travel * 3;
+        let here = self.now + travel * 2;
+        ends[0].last_arrival = here;
+        ends[1].last_arrival = there;
+        self.pipes.add(Pipe { ends, broken: false });
+        self.schedule(here, Event::Opened { pipe, side: 0, dial: Some(dial) });
+        self.schedule(there, Event::Opened { pipe, side: 1, dial: None });
+    }
+
+    pub(super) fn on_opened(&mut self, pipe: u64, side: usize, dial: Option<DialId>) {
+        let Some(p) = self.pipes.get_mut(pipe) else { return };
+        let broken = p.broken;
+        let other = p.ends[1 - side].node;
+        let end = &mut p.ends[side];
+        let (node, boot, link) = (end.node, end.boot, end.link);
+        end.opening = false;
+        if broken {
+            self.drop_if_over(pipe);
+            if self.nodes[node].boot == boot {
+                self.nodes[node].links.remove(&link);
+            }
+            if let Some(dial) = dial {
+                let reason = FailureKind::Closed;
+                self.feed_run(node, boot, Input::DialFailed { dial, reason });
+            }
+            return;
+        }
+        end.open = true;
+        let remote = self.peer_id(other);
+        let address = match side {
+            0 => self.nodes[other].endpoint.socket_addr(),
+            _ => self.nodes[other].source_address(),
+        };
+        let kind = TransportKind::Memory;
+        self.feed_run(node, boot, Input::LinkOpened { link, remote, kind, address, dial });
+    }
+
+    /// Takes what a protocol sends.
+    pub(super) fn queue(&mut self, node: usize, link: LinkId, mut message: Message) {
+        let n = &self.nodes[node];
+        let weight = message.weight();
+        let behaviour = n.options.behaviour;
+        let mut passes = true;
+        if behaviour != Behaviour::Honest {
+            let own = n.peer_id();
+            let before = message.clone();
+            passes = tamper(behaviour, own, &mut message);
+            self.faults.messages_tampered += u64::from(!passes || before != message);
+        }
+        self.put(link, weight, passes.then_some(message));
+    }
+
+    /// Puts a message into a link's queue; `None` for what its node believes to send.
+    pub(super) fn put(&mut self, link: LinkId, weight: usize, message: Option<Message>) {
+        let (pipe, side) = pipe_of(link);
+        let Some(p) = self.pipes.get_mut(pipe) else { return };
+        let end = &mut p.ends[side];
+        if !end.open {
+            return;
+        }
+        end.queue.push_back((weight, message));
+        self.wake_end(pipe, side);
+    }
+
+    /// Lets an end take its turn at the uplink if it has something to send.
+    fn wake_end(&mut self, pipe: u64, side: usize) {
+        let Some(p) = self.pipes.get_mut(pipe) else { return };
+        let end = &mut p.ends[side];
+        if !end.ready && (!end.queue.is_empty() || end.closing) {
+            end.ready = true;
+            let bulk = end.bulk_is_next();
+            self.nodes[end.node].make_ready(pipe, side, bulk);
+        }
+    }
+
+    pub(super) fn close(&mut self, node: usize, link: LinkId) {
+        if !self.nodes[node].links.remove(&link) {
+            return;
+        }
+        let (pipe, side) = pipe_of(link);
+        let Some(p) = self.pipes.get_mut(pipe) else { return };
+        let end = &mut p.ends[side];
+        end.open = false;
+        end.closing = true;
+        self.wake_end(pipe, side);
+    }
+
+    /// Sends what waits, as far as the uplink allows.
+    pub(super) fn transmit(&mut self, node: usize) {
+        loop {
+            let n = &mut self.nodes[node];
+            if n.ready.is_empty() && n.ready_bulk.is_empty() && n.crawling.is_none() {
+                return;
+            }
+            if n.uplink_free > self.now {
+                if !n.uplink_timer {
+                    n.uplink_timer = true;
+                    let (at, boot) = (n.uplink_free, n.boot);
+                    self.schedule(at, Event::Uplink { node, boot });
+                }
+                return;
+            }
+            if let Some((pipe, side, frame)) = n.crawling.take() {
+                self.depart(pipe, side, frame);
+                continue;
+            }
+            let next = n.ready.pop_front().or_else(|| n.ready_bulk.pop_front());
+            let Some((pipe, side)) = next else { return };
+            let Some(p) = self.pipes.get_mut(pipe) else { continue };
+            let broken = p.broken;
+            let end = &mut p.ends[side];
+            end.ready = false;
+            if end.in_flight >= WINDOW && !end.closing {
+                continue;
+            }
+            let Some(frame) = end.next_frame(self.config.batching) else {
+                if end.closing {
+                    self.hang_up(pipe, side);
+                }
+                continue;
+            };
+            end.in_flight += frame.bytes;
+            self.wake_end(pipe, side);
+            if !broken {
+                let n = &mut self.nodes[node];
+                let time = n.uplink.map_or(Duration::ZERO, |rate| transfer(frame.bytes, rate));
+                n.uplink_free = self.now + time;
+                if time > CRAWL {
+                    n.crawling = Some((pipe, side, frame));
+                } else {
+                    self.depart(pipe, side, frame);
+                }
+            }
+        }
+    }
+
+    /// The uplink of a node is not what it was: what crawls leaves at the new pace.
+    pub(super) fn hasten(&mut self, node: usize, old: Option<u64>) {
+        let n = &mut self.nodes[node];
+        if n.crawling.is_none() {
+            return;
+        }
+        let left = n.uplink_free.saturating_sub(self.now);
+        let bytes = left.as_nanos() * u128::from(old.unwrap_or(0)) / 1_000_000_000;
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        let time = n.uplink.map_or(Duration::ZERO, |rate| transfer(bytes, rate));
+        n.uplink_free = self.now + time;
+        let (at, boot) = (n.uplink_free, n.boot);
+        self.schedule(at, Event::Uplink { node, boot });
+    }
+
+    /// Everything is sent: the other end learns that this one is closed.
+    fn hang_up(&mut self, pipe: u64, side: usize) {
+        let Some(p) = self.pipes.get_mut(pipe) else { return };
+        p.ends[side].closing = false;
+        let (from, other) = (p.ends[side].node, p.ends[1 - side].node);
+        let travel = self.travel(from, other);
+        let Some(p) = self.pipes.get_mut(pipe) else { return };
+        // Not before the frames that are still at the uplink have arrived.
+        let end = &mut p.ends[1 - side];
+        end.last_arrival = end.last_arrival.max(self.nodes[from].uplink_free + travel);
+        let at = end.last_arrival;
+        self.schedule(at, Event::Ended { pipe, side: 1 - side });
+    }
+
+    /// A frame goes onto the uplink, which is free again when all of it has left.
+    fn depart(&mut self, pipe: u64, side: usize, mut frame: Frame) {
+        let Some(p) = self.pipes.get(pipe) else { return };
+        let end = &p.ends[side];
+        let (node, boot, link, open) = (end.node, end.boot, end.link, end.open);
+        let other = p.ends[1 - side].node;
+        let (weight, bytes) = (frame.weight, frame.bytes);
+        let payload: usize = frame.messages.iter().map(payload_of).sum();
+        self.figures.payload_sent += payload as u64;
+        self.figures.control_sent += bytes.saturating_sub(payload) as u64;
+        if open {
+            let left = self.nodes[node].uplink_free;
+            let sent = Event::Sent { node, boot, link, weight, bytes };
+            // A large frame is on the wire when all of it is; a small one as soon as it may go.
+            if bytes > SMALL { self.schedule(left, sent) } else { self.soon.push_back(sent) }
+        }
+        let loss = self.config.loss;
+        if self.rng.chance(loss.reset) {
+            self.reset(pipe);
+        } else if self.rng.chance(loss.drop) {
+            self.faults.frames_dropped += 1;
+            if let Some(p) = self.pipes.get_mut(pipe) {
+                p.ends[side].in_flight -= bytes;
+            }
+        } else {
+            if loss.message > 0 {
+                let before = frame.messages.len();
+                frame.messages.retain(|_| !self.rng.chance(loss.message));
+                self.faults.messages_dropped += (before - frame.messages.len()) as u64;
+            }
+            self.travels(pipe, side, node, other, frame);
+        }
+    }
+
+    /// A frame is on its way.
+    fn travels(&mut self, pipe: u64, side: usize, from: usize, to: usize, frame: Frame) {
+        let loss = self.config.loss;
+        let mut at = self.nodes[from].uplink_free.max(self.now) + self.travel(from, to);
+        if let Some(rate) = self.nodes[to].downlink {
+            let free = &mut self.nodes[to].downlink_free;
+            *free = at.max(*free) + transfer(frame.bytes, rate);
+            at = *free;
+        }
+        if self.rng.chance(loss.delay) {
+            self.faults.frames_delayed += 1;
+            at += self.rng.up_to(LATE);
+        }
+        let again = self.rng.chance(loss.duplicate) && !frame.messages.iter().any(is_framing);
+        let Some(p) = self.pipes.get_mut(pipe) else { return };
+        let there = &mut p.ends[1 - side];
+        there.last_arrival = there.last_arrival.max(at);
+        let at = there.last_arrival;
+        if again {
+            self.faults.frames_duplicated += 1;
+            let twin = Frame { messages: frame.messages.clone(), weight: 0, bytes: 0 };
+            self.schedule(at, Event::Arrived { pipe, side: 1 - side, frame });
+            self.schedule(at, Event::Arrived { pipe, side: 1 - side, frame: twin });
+        } else {
+            self.schedule(at, Event::Arrived { pipe, side: 1 - side, frame });
+        }
+    }
+
+    /// Something comes out at an end, unless a partition holds it back.
+    pub(super) fn arrive(&mut self, pipe: u64, side: usize, what: Arrival) {
+        let Some(p) = self.pipes.get_mut(pipe) else { return };
+        let (here, there) = (p.ends[side].node, p.ends[1 - side].node);
+        if self.nodes[here].partition != self.nodes[there].partition {
+            self.faults.frames_held += 1;
+            p.ends[side].held.push_back(what);
+            return;
+        }
+        let frame = match what {
+            Arrival::Frame(frame) => frame,
+            Arrival::Ended => {
+                self.on_ended(pipe, side);
+                return;
+            }
+        };
+        if p.ends[side].void {
+            self.faults.frames_into_void += 1;
+            let back = !self.nodes[here].vanished;
+            if back && !p.broken {
+                // The machine is there again and knows nothing of this connection.
+                self.reset(pipe);
+            }
+            return;
+        }
+        let n = &mut self.nodes[here];
+        let room = n.deferred.is_empty()
+            && n.protocol.as_ref().is_none_or(crate::protocol::Protocol::has_room);
+        if room {
+            self.take_frame(pipe, side, frame);
+        } else {
+            self.faults.frames_deferred += 1;
+            n.deferred.push_back(Deferred { pipe, side, frame });
+        }
+    }
+
+    pub(super) fn take_frame(&mut self, pipe: u64, side: usize, frame: Frame) {
+        let Some(p) = self.pipes.get_mut(pipe) else { return };
+        if p.broken {
+            return;
+        }
+        let sender = &mut p.ends[1 - side];
+        sender.in_flight = sender.in_flight.saturating_sub(frame.bytes);
+        let from = sender.node;
+        let end = &p.ends[side];
+        let (node, boot, link, open) = (end.node, end.boot, end.link, end.open);
+        self.wake_end(pipe, 1 - side);
+        self.transmit(from);
+        if !open {
+            self.after_turn(node);
+            return;
+        }
+        if self.nodes[node].options.behaviour == Behaviour::Stalling {
+            self.cry_out(node, link, &frame.messages);
+        }
+        let Frame { messages, bytes, .. } = frame;
+        self.feed_run(node, boot, Input::Received { link, messages, bytes });
+    }
+
+    /// A staller announces everything that it hears of, to everybody else, at once.
+    fn cry_out(&mut self, node: usize, heard_on: LinkId, messages: &[Message]) {
+        let n = &mut self.nodes[node];
+        let mut news: Vec<_> = messages.iter().flat_map(hearsay).collect();
+        news.retain(|a| n.cried.insert(a.id));
+        if news.is_empty() {
+            return;
+        }
+        // Only where the hello is through: before it an announcement would be another offence.
+        let links = n.protocol.as_ref().map(crate::protocol::Protocol::links).unwrap_or_default();
+        for link in links.iter().map(|l| l.link).filter(|link| *link != heard_on) {
+            self.faults.messages_tampered += 1;
+            self.put(link, 0, Some(Message::Announce(news.clone())));
+        }
+        self.transmit(node);
+    }
+
+    fn on_ended(&mut self, pipe: u64, side: usize) {
+        let Some(p) = self.pipes.get_mut(pipe) else { return };
+        let end = &mut p.ends[side];
+        let (node, boot, link, was_open) = (end.node, end.boot, end.link, end.open);
+        end.open = false;
+        p.broken = true;
+        self.drop_if_over(pipe);
+        if self.nodes[node].boot == boot {
+            self.nodes[node].links.remove(&link);
+        }
+        if was_open {
+            self.feed_run(node, boot, Input::LinkClosed { link });
+        }
+    }
+
+    /// Forgets a pipe that neither end has, nor waits for.
+    fn drop_if_over(&mut self, pipe: u64) {
+        let over = |p: &mut Pipe| p.ends.iter().all(|end| !end.open && !end.opening);
+        if self.pipes.get_mut(pipe).is_some_and(over) {
+            self.pipes.remove(pipe);
+        }
+    }
+
+    /// Breaks a pipe: both ends learn it, whatever is on its way is lost.
+    pub(super) fn reset(&mut self, pipe: u64) {
+        let Some(p) = self.pipes.get_mut(pipe) else { return };
+        p.broken = true;
+        self.faults.links_reset += 1;
+        let delay = self.config.verify_delay;
+        for side in [0, 1] {
+            self.schedule(self.now + delay, Event::Ended { pipe, side });
+        }
+    }
+}
+
+/// How long so many bytes take.
+fn transfer(bytes: usize, per_second: u64) -> Duration {
+    let nanos = u128::from(bytes as u64) * 1_000_000_000 / u128::from(per_second.max(1));
+    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+}

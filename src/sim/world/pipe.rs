@@ -1,0 +1,159 @@
+//! Pipes: what two ends of a virtual link know and what is on its way between them.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::types::{LinkId, Message};
+
+/// Bytes that may be on their way in one direction before the sender has to wait, as TCP does.
+pub(super) const WINDOW: usize = 1 << 20;
+/// Most that one frame carries, beyond its first message.
+const FRAME: usize = 64 * 1024;
+/// What a frame costs besides its messages: gRPC, HTTP/2, TLS.
+const FRAME_OVERHEAD: usize = 40;
+
+/// One end of a pipe.
+#[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "they are independent of each other")]
+pub(super) struct End {
+    pub(super) node: usize,
+    pub(super) boot: u64,
+    pub(super) link: LinkId,
+    /// Whether the node was told of it and has not closed it.
+    pub(super) open: bool,
+    /// The node is still to be told of it, or that nothing came of it.
+    pub(super) opening: bool,
+    /// Closed by its node; what is queued still leaves.
+    pub(super) closing: bool,
+    /// Its machine vanished: what is sent here is never acknowledged.
+    pub(super) void: bool,
+    /// Messages with their weight; `None` for what its node believes to send.
+    pub(super) queue: VecDeque<(usize, Option<Message>)>,
+    /// Whether it waits for its turn at the uplink.
+    pub(super) ready: bool,
+    /// Bytes on their way to the other end.
+    pub(super) in_flight: usize,
+    /// When the latest frame to this end arrives: frames do not overtake each other.
+    pub(super) last_arrival: Duration,
+    /// What a partition holds back from this end.
+    pub(super) held: VecDeque<Arrival>,
+}
+
+impl End {
+    pub(super) fn new(node: usize, boot: u64, link: LinkId) -> Self {
+        Self {
+            node,
+            boot,
+            link,
+            open: false,
+            opening: true,
+            closing: false,
+            void: false,
+            queue: VecDeque::new(),
+            ready: false,
+            in_flight: 0,
+            last_arrival: Duration::ZERO,
+            held: VecDeque::new(),
+        }
+    }
+
+    /// Whether a piece of a large payload is next.
+    pub(super) fn bulk_is_next(&self) -> bool {
+        matches!(self.queue.front(), Some((_, Some(Message::Piece(_)))))
+    }
+
+    /// Takes what the next frame carries. A piece travels alone, so that nothing small has to wait
+    /// for the rest of its frame.
+    pub(super) fn next_frame(&mut self, batching: bool) -> Option<Frame> {
+        let bulk = self.bulk_is_next();
+        let (mut weight, first) = self.queue.pop_front()?;
+        let mut messages: Vec<_> = first.into_iter().collect();
+        while batching
+            && !bulk
+            && !self.bulk_is_next()
+            && let Some((next, _)) = self.queue.front()
+            && weight + next <= FRAME
+            && let Some((next, message)) = self.queue.pop_front()
+        {
+            weight += next;
+            messages.extend(message);
+        }
+        Some(Frame { messages, weight, bytes: weight + FRAME_OVERHEAD })
+    }
+}
+
+/// Messages that travel together.
+#[derive(Debug)]
+pub(super) struct Frame {
+    pub(super) messages: Vec<Message>,
+    pub(super) weight: usize,
+    pub(super) bytes: usize,
+}
+
+/// Payload bytes in a message.
+pub(super) fn payload_of(message: &Message) -> usize {
+    match message {
+        Message::Push { transaction, .. } => transaction.payload().len(),
+        Message::Piece(piece) => piece.bytes.len(),
+        _ => 0,
+    }
+}
+
+/// Whether a frame opens or closes its link.
+pub(super) fn is_framing(message: &Message) -> bool {
+    matches!(message, Message::Hello(_) | Message::Goodbye { .. })
+}
+
+/// What comes out at an end.
+#[derive(Debug)]
+pub(super) enum Arrival {
+    Frame(Frame),
+    Ended,
+}
+
+/// A virtual link; `ends[0]` dialled.
+#[derive(Debug)]
+pub(super) struct Pipe {
+    pub(super) ends: [End; 2],
+    /// Broken: whatever is on its way is lost.
+    pub(super) broken: bool,
+}
+
+/// All pipes, by number. Numbers start at 1 and are not used again.
+#[derive(Debug, Default)]
+pub(super) struct Pipes(Vec<Option<Box<Pipe>>>);
+
+impl Pipes {
+    /// The number that the next pipe will have.
+    pub(super) fn next(&self) -> u64 {
+        self.0.len() as u64 + 1
+    }
+
+    pub(super) fn add(&mut self, pipe: Pipe) {
+        self.0.push(Some(Box::new(pipe)));
+    }
+
+    pub(super) fn get(&self, pipe: u64) -> Option<&Pipe> {
+        self.0.get(index(pipe)?)?.as_deref()
+    }
+
+    pub(super) fn get_mut(&mut self, pipe: u64) -> Option<&mut Pipe> {
+        self.0.get_mut(index(pipe)?)?.as_deref_mut()
+    }
+
+    pub(super) fn remove(&mut self, pipe: u64) {
+        if let Some(slot) = index(pipe).and_then(|at| self.0.get_mut(at)) {
+            *slot = None;
+        }
+    }
+
+    /// All that are there, oldest first.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &Pipe)> {
+        let numbered = (1..).zip(&self.0);
+        numbered.filter_map(|(number, pipe)| Some((number, pipe.as_deref()?)))
+    }
+}
+
+fn index(pipe: u64) -> Option<usize> {
+    usize::try_from(pipe.checked_sub(1)?).ok()
+}

@@ -1,0 +1,47 @@
+//! Where ids stand that are asked for in the order in which they were appended, as an origin's flush
+//! and a newcomer ask for them: one lookup by key for many of them, where each would read a part of a
+//! run of its own.
+
+use std::collections::HashMap;
+
+use crate::store::sqlite::codec::Slot;
+use crate::types::TransactionId;
+
+/// Of fewer, each is looked up by its key.
+pub(super) const FEW: usize = 8;
+/// Index entries remembered, but for the rest of a block.
+const MANY: usize = 1024;
+/// Lookups that are not tried here after one that brought little.
+const PAUSE: u32 = 32;
+
+/// The index entries around the last lookup. Whoever reads at a place compares ids.
+#[derive(Debug, Default)]
+pub(super) struct LookaroundCache {
+    places: HashMap<TransactionId, (u32, u64)>,
+    pause: u32,
+}
+
+impl LookaroundCache {
+    /// Generation and cursor of an id, as far as is remembered.
+    pub(super) fn place(&self, id: &TransactionId) -> Option<(u32, u64)> {
+        self.places.get(id).copied()
+    }
+
+    /// Whether it is worth looking around the first of so many that are not remembered.
+    pub(super) fn is_worth(&mut self, unknown: usize) -> bool {
+        if unknown < FEW {
+            return false;
+        }
+        let worth = self.pause == 0;
+        self.pause = self.pause.saturating_sub(1);
+        worth
+    }
+
+    /// Remembers what stands around one of `wanted`, in place of what it had.
+    pub(super) fn remember(&mut self, slots: &[Slot], wanted: &[TransactionId]) {
+        let place = |slot: &Slot| (slot.shown.id, (slot.generation, slot.shown.cursor.0));
+        self.places = slots.iter().take(MANY).map(place).collect();
+        let hits = wanted.iter().filter(|id| self.places.contains_key(id)).count();
+        self.pause = if hits < wanted.len() / 2 { PAUSE } else { 0 };
+    }
+}
