@@ -1,36 +1,23 @@
 //! The node: the only module with tasks.
 //!
-//! One task owns the [`Protocol`](crate::protocol::Protocol) and feeds it one input at a time; what
-//! comes out is carried out by link tasks, a verification pool and an ordered storage lane, whose
-//! completions come back as inputs. Every channel is bounded. When checks or storage fall behind,
-//! the driver stops taking frames, transports stop reading, and peers feel it as back-pressure.
+//! One task owns the [`Protocol`](crate::protocol::Protocol) and feeds it one input at a time
+//! (`driver`); what comes out is carried out by link tasks, verifiers and ordered writers of the
+//! stores (`workers`), whose completions come back as inputs. The host holds a `handle`. Every channel
+//! is bounded. When checks or storage fall behind, the driver stops taking frames, transports stop
+//! reading, and peers feel it as back-pressure.
 
 mod builder;
-mod claim;
-mod dead_letters;
+mod clock;
 mod driver;
-mod durable;
-mod effects;
-mod events;
-mod fit;
 mod handle;
-mod lane;
-mod late;
-mod link;
-mod peer_lane;
-mod pieces;
-mod publish;
-mod receipt;
-mod renew;
-mod sign;
-mod subscription;
-mod verify;
-mod wants;
+mod messages;
+mod start;
+mod store_lease;
+mod subscribed_topics;
+mod workers;
 
 pub use builder::{PeerNodeBuilder, Storage};
-pub use dead_letters::DeadLetter;
-pub use durable::DurableSubscription;
-pub use events::Events;
-pub use handle::{PeerNode, WeakPeerNode};
-pub use receipt::{Outcome, Receipt};
-pub use subscription::{Delivery, Item, StartAt, Subscription};
+pub use handle::{
+    DeadLetter, Delivery, DurableSubscription, Events, Item, Outcome, PeerNode, Receipt, StartAt,
+    Subscription, WeakPeerNode,
+};

@@ -5,8 +5,13 @@
 //! while the protocol has no room, neither commands nor frames are read. Handling is synchronous;
 //! the select is the only await.
 
+mod effects;
+mod link;
+mod own_record;
+mod perform;
+
 use std::collections::HashMap;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -14,20 +19,18 @@ use tokio::time::Instant;
 
 use crate::error::{DeadLetterError, ShutdownReport};
 use crate::identity::Identity;
-use crate::ports::{Ban, RawLink};
+use crate::ports::RawLink;
 use crate::protocol::{CallId, ConnectFailure, DialId, Input, Protocol, PublishRefusal};
-use crate::types::{
-    Endpoint, LinkId, LinkState, LinkStatus, MonoTime, PeerId, Stats, TransactionId, WallTime,
-};
+use crate::types::{LinkId, LinkState, LinkStatus, MonoTime, PeerId, TransactionId};
 
-use super::dead_letters::Settled;
-use super::effects::Effects;
-use super::handle::State;
-use super::link::LinkHandle;
-use super::peer_lane::Kept;
-use super::receipt::{Receipt, Receipts};
-use super::sign::{Published, Signed, Unpublished};
-use super::wants::Live;
+use super::clock::wall_now;
+use super::handle::Receipts;
+use super::messages::{Command, Completion, PublishReply, Published, Signed, State};
+use super::subscribed_topics::Live;
+
+pub(super) use effects::{Effects, MAX_CHECKS, MAX_STORE_OPS};
+use link::LinkHandle;
+pub(super) use own_record::OwnRecord;
 
 /// Inputs taken in one go before the select is asked again.
 const BURST: usize = 64;
@@ -36,81 +39,10 @@ const FOREVER: Duration = Duration::from_hours(24 * 365 * 30);
 /// Longest time for goodbyes and storage to finish after the host's deadline.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// What a handle asks for.
-pub(super) enum Command {
-    Connect {
-        endpoint: Endpoint,
-        reply: oneshot::Sender<Result<PeerId, ConnectFailure>>,
-    },
-    Disconnect {
-        peer: PeerId,
-    },
-    /// Answered once it is written, or could not be.
-    Ban {
-        ban: Ban,
-        reply: oneshot::Sender<Kept>,
-    },
-    /// As [`Command::Ban`].
-    Unban {
-        peer: PeerId,
-        reply: oneshot::Sender<Kept>,
-    },
-    /// Answered once the stored outbox is as the protocol has it.
-    SettleOutbox {
-        reply: oneshot::Sender<Settled>,
-    },
-    /// Answered with nothing where it cannot be taken back as it is.
-    Redeliver {
-        id: TransactionId,
-        reply: oneshot::Sender<Option<Receipt>>,
-    },
-    DropDeadLetter {
-        id: TransactionId,
-        reply: oneshot::Sender<Settled>,
-    },
-    Peers {
-        reply: oneshot::Sender<Vec<LinkStatus>>,
-    },
-    Stats {
-        reply: oneshot::Sender<Stats>,
-    },
-    Shutdown {
-        deadline: Duration,
-    },
-}
-
-/// What an effect reports.
-pub(super) enum Completion {
-    /// Inputs, in order.
-    Inputs(Vec<Input>),
-    /// A transport opened a link.
-    Linked { raw: RawLink, dial: Option<DialId> },
-}
-
 /// Who waits for the answer to a call.
-pub(super) enum Waiting {
+enum Waiting {
     Publish(TransactionId, PublishReply),
     Connect(oneshot::Sender<Result<PeerId, ConnectFailure>>),
-}
-
-/// The answer to a publish that the protocol has taken. Dropped without one, it says that nobody
-/// knows: the transaction may be in the hands of the store.
-pub(super) struct PublishReply(Option<oneshot::Sender<Published>>);
-
-impl PublishReply {
-    pub(super) fn send(mut self, answer: Published) {
-        if let Some(reply) = self.0.take() {
-            let _ = reply.send(answer);
-        }
-    }
-}
-
-impl Drop for PublishReply {
-    fn drop(&mut self) {
-        if let Some(reply) = self.0.take() {
-            let _ = reply.send(Err(Unpublished::Unsettled));
-        }
-    }
 }
 
 /// The receiving ends of the driver's channels.
@@ -126,31 +58,24 @@ pub(super) struct Mailboxes {
 }
 
 pub(super) struct Driver {
-    pub(super) identity: Identity,
-    pub(super) protocol: Protocol,
-    pub(super) started: Instant,
-    pub(super) state: watch::Sender<State>,
-    pub(super) effects: Effects,
-    pub(super) links: HashMap<LinkId, LinkHandle>,
-    pub(super) closing: JoinSet<()>,
-    pub(super) waiting: HashMap<CallId, Waiting>,
-    pub(super) receipts: Receipts,
+    identity: Identity,
+    protocol: Protocol,
+    started: Instant,
+    state: watch::Sender<State>,
+    effects: Effects,
+    links: HashMap<LinkId, LinkHandle>,
+    closing: JoinSet<()>,
+    waiting: HashMap<CallId, Waiting>,
+    receipts: Receipts,
     /// Publishes that are settled. Who waits is told of those of a commit together: they come back
     /// together then, and are signed and committed together again.
-    pub(super) answers: Vec<(PublishReply, Published)>,
-    pub(super) next_link: u64,
-    pub(super) next_call: u64,
+    answers: Vec<(PublishReply, Published)>,
+    next_link: u64,
+    next_call: u64,
     /// Set once a shutdown was asked for: when it stops waiting.
-    pub(super) stopping: Option<Instant>,
+    stopping: Option<Instant>,
     /// Set when it is through.
-    pub(super) ended: watch::Sender<Option<ShutdownReport>>,
-}
-
-/// The wall clock, in the only place where a node reads it.
-#[expect(clippy::disallowed_methods, reason = "this is the place")]
-pub(super) fn wall_now() -> WallTime {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    WallTime::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    ended: watch::Sender<Option<ShutdownReport>>,
 }
 
 impl Driver {
@@ -274,7 +199,7 @@ impl Driver {
     }
 
     /// One input, then everything that came of it.
-    pub(super) fn feed(&mut self, input: Input) {
+    fn feed(&mut self, input: Input) {
         let now = MonoTime::from_duration(self.started.elapsed());
         self.protocol.handle(now, wall_now(), input);
         self.carry_out();
@@ -285,7 +210,7 @@ impl Driver {
             let _ = reply.send(Err(PublishRefusal::Closed.into()));
             return;
         }
-        let reply = PublishReply(Some(reply));
+        let reply = PublishReply::new(reply);
         let call = self.call(Waiting::Publish(transaction.id(), reply));
         self.feed(Input::Publish { call, transaction, renews });
     }

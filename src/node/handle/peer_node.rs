@@ -14,54 +14,43 @@ use crate::error::{
     SubscribeError,
 };
 use crate::identity::Identity;
+use crate::node::clock::{PublishClock, wall_now};
+use crate::node::messages::{Command, Draft, Signed, State};
+use crate::node::subscribed_topics::{Selection, Wants};
 use crate::ports::{Ban, TransactionQueue, TransactionStore};
 use crate::protocol::ConnectFailure;
 use crate::types::{Cursor, Endpoint, Event, LinkStatus, Mode, PeerId, Stats, Topic};
 
-use super::builder::PeerNodeBuilder;
-use super::driver::{Command, wall_now};
 use super::durable::{DurableSubscription, Names};
 use super::events::Events;
-use super::publish::PublishClock;
-use super::sign::{Draft, Signed};
 use super::subscription::{StartAt, Subscription};
-use super::wants::{Selection, Wants};
 
 /// What handles and driver share.
-pub(super) struct Inner {
-    pub(super) identity: Identity,
-    pub(super) config: Config,
-    pub(super) listening: Option<SocketAddr>,
-    pub(super) clock: Arc<PublishClock>,
-    pub(super) publishes: mpsc::Sender<Vec<Signed>>,
-    pub(super) commands: mpsc::Sender<Command>,
-    pub(super) drafts: mpsc::Sender<Draft>,
-    pub(super) events: broadcast::WeakSender<Event>,
+pub(in crate::node) struct Inner {
+    pub(in crate::node) identity: Identity,
+    pub(in crate::node) config: Config,
+    pub(in crate::node) listening: Option<SocketAddr>,
+    pub(in crate::node) clock: Arc<PublishClock>,
+    pub(in crate::node) publishes: mpsc::Sender<Vec<Signed>>,
+    pub(in crate::node) commands: mpsc::Sender<Command>,
+    pub(in crate::node) drafts: mpsc::Sender<Draft>,
+    pub(in crate::node) events: broadcast::WeakSender<Event>,
     /// What tells others that there are handles.
-    pub(super) _handles: Arc<()>,
+    pub(in crate::node) _handles: Arc<()>,
     /// Events that slow readers missed.
-    pub(super) lagged: Arc<AtomicU64>,
-    pub(super) queue: Arc<dyn TransactionQueue>,
-    pub(super) log: Arc<dyn TransactionStore>,
-    pub(super) newest: watch::Receiver<Cursor>,
+    pub(in crate::node) lagged: Arc<AtomicU64>,
+    pub(in crate::node) queue: Arc<dyn TransactionQueue>,
+    pub(in crate::node) log: Arc<dyn TransactionStore>,
+    pub(in crate::node) newest: watch::Receiver<Cursor>,
     /// Topics of the subscriptions that live.
-    pub(super) wants: Wants,
+    pub(in crate::node) wants: Wants,
     /// Durable subscriptions that live.
-    pub(super) names: Names,
+    pub(in crate::node) names: Names,
     /// Why storage fails, while it does.
-    pub(super) failing: watch::Receiver<Option<StoreErrorKind>>,
-    pub(super) state: watch::Receiver<State>,
+    pub(in crate::node) failing: watch::Receiver<Option<StoreErrorKind>>,
+    pub(in crate::node) state: watch::Receiver<State>,
     /// What the shutdown left undone, once it is through.
-    pub(super) ended: watch::Receiver<Option<ShutdownReport>>,
-}
-
-/// What changes rarely and is asked often.
-#[derive(Debug, Clone, Default)]
-pub(super) struct State {
-    pub(super) mode: Option<Mode>,
-    pub(super) links: u32,
-    /// The latest thing that went wrong with a dial.
-    pub(super) hint: Option<String>,
+    pub(in crate::node) ended: watch::Receiver<Option<ShutdownReport>>,
 }
 
 /// A running node. Cloning shares it; when the last clone is dropped the node says goodbye and
@@ -101,18 +90,13 @@ pub(super) struct State {
 /// # }
 /// ```
 #[derive(Clone)]
-pub struct PeerNode(pub(super) Arc<Inner>);
+pub struct PeerNode(pub(in crate::node) Arc<Inner>);
 
 /// A handle that does not keep the node alive.
 #[derive(Clone)]
 pub struct WeakPeerNode(Weak<Inner>);
 
 impl PeerNode {
-    /// Starts describing a node.
-    pub fn builder() -> PeerNodeBuilder {
-        PeerNodeBuilder::new()
-    }
-
     /// This node's id.
     pub fn peer_id(&self) -> PeerId {
         self.0.identity.peer_id()
@@ -412,7 +396,7 @@ impl PeerNode {
         self.0.commands.is_closed()
     }
 
-    pub(super) async fn command(&self, command: Command) -> Result<(), NodeClosed> {
+    pub(in crate::node) async fn command(&self, command: Command) -> Result<(), NodeClosed> {
         self.0.commands.send(command).await.map_err(|_| NodeClosed)
     }
 }

@@ -7,10 +7,11 @@ use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 
 use crate::error::StoreError;
+use crate::node::messages::Kept;
 use crate::ports::PeerStore;
 use crate::types::{Ban, PeerId, StoredPeer};
 
-use super::lane::{Health, Store, guarded};
+use super::store_health::{Health, Store, guarded};
 
 /// What is to be done to a peer's record; the latest counts.
 #[derive(Debug)]
@@ -18,9 +19,6 @@ enum PeerOp {
     Save(Box<StoredPeer>),
     Forget,
 }
-
-/// Whether what the host wants kept is kept.
-pub(super) type Kept = Result<(), StoreError>;
 
 #[derive(Debug, Default)]
 struct PeerOps {
@@ -40,47 +38,51 @@ const RETRY: Duration = Duration::from_secs(10);
 /// The peer lane: bounded by the number of peers, since operations on one peer coalesce. What could
 /// not be written waits for the next try.
 #[derive(Debug, Default)]
-pub(super) struct PeerLane {
+pub(in crate::node) struct PeerWriter {
     ops: Mutex<PeerOps>,
     wake: Notify,
 }
 
-impl PeerLane {
+impl PeerWriter {
     fn with(&self, change: impl FnOnce(&mut PeerOps)) {
         change(&mut self.ops.lock().unwrap_or_else(PoisonError::into_inner));
         self.wake.notify_one();
     }
 
-    pub(super) fn save(&self, peer: Box<StoredPeer>) {
+    pub(in crate::node) fn save(&self, peer: Box<StoredPeer>) {
         self.with(|ops| {
             ops.peers.insert(peer.peer, PeerOp::Save(peer));
         });
     }
 
-    pub(super) fn forget(&self, peer: PeerId) {
+    pub(in crate::node) fn forget(&self, peer: PeerId) {
         self.with(|ops| {
             ops.peers.insert(peer, PeerOp::Forget);
         });
     }
 
-    pub(super) fn set_ban(&self, peer: PeerId, ban: Option<Ban>) {
+    pub(in crate::node) fn set_ban(&self, peer: PeerId, ban: Option<Ban>) {
         self.with(|ops| {
             ops.bans.insert(peer, ban);
         });
     }
 
     /// Answers once everything before this is written, or could not be.
-    pub(super) fn settle(&self, reply: oneshot::Sender<Kept>) {
+    pub(in crate::node) fn settle(&self, reply: oneshot::Sender<Kept>) {
         self.with(|ops| ops.waiting.push(reply));
     }
 
-    /// Lets [`PeerLane::run`] end once everything is written, or could not be.
-    pub(super) fn close(&self) {
+    /// Lets [`PeerWriter::run`] end once everything is written, or could not be.
+    pub(in crate::node) fn close(&self) {
         self.with(|ops| ops.closed = true);
     }
 
     /// Writes until it is closed.
-    pub(super) async fn run(self: Arc<Self>, store: Arc<dyn PeerStore>, health: Arc<Health>) {
+    pub(in crate::node) async fn run(
+        self: Arc<Self>,
+        store: Arc<dyn PeerStore>,
+        health: Arc<Health>,
+    ) {
         loop {
             let mut ops = {
                 let mut ops = self.ops.lock().unwrap_or_else(PoisonError::into_inner);

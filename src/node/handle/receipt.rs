@@ -38,7 +38,7 @@ impl Receipt {
     }
 
     /// The same receipt, of a call that found it published.
-    pub(super) fn repeated(self) -> Self {
+    pub(in crate::node) fn repeated(self) -> Self {
         Self { outcome: Outcome::AlreadyPublished, ..self }
     }
 
@@ -93,13 +93,13 @@ impl Receipt {
 /// The driver's side of receipts. Bounded: what nobody watches any more is dropped when it next
 /// changes, and all such entries are swept whenever the table has doubled.
 #[derive(Debug, Default)]
-pub(super) struct Receipts {
+pub(in crate::node) struct Receipts {
     watched: HashMap<TransactionId, watch::Sender<PublishStatus>>,
     sweep_at: usize,
 }
 
 impl Receipts {
-    pub(super) fn watch(&mut self, id: TransactionId) -> Receipt {
+    pub(in crate::node) fn watch(&mut self, id: TransactionId) -> Receipt {
         if self.watched.len() >= self.sweep_at.max(1024) {
             self.watched.retain(|_, sender| !sender.is_closed());
             self.sweep_at = self.watched.len() * 2;
@@ -109,7 +109,11 @@ impl Receipts {
     }
 
     /// Of what was published before, and got so far.
-    pub(super) fn watch_again(&mut self, id: TransactionId, known: PublishStatus) -> Receipt {
+    pub(in crate::node) fn watch_again(
+        &mut self,
+        id: TransactionId,
+        known: PublishStatus,
+    ) -> Receipt {
         if known.settled {
             let (_, status) = watch::channel(known);
             return Receipt { id, outcome: Outcome::Published, status };
@@ -125,7 +129,7 @@ impl Receipts {
         receipt
     }
 
-    pub(super) fn copied(&mut self, id: &TransactionId, copies: u32) {
+    pub(in crate::node) fn copied(&mut self, id: &TransactionId, copies: u32) {
         self.update(id, |status| {
             status.copies = copies;
             if status.state != PublishState::Confirmed {
@@ -136,7 +140,7 @@ impl Receipts {
     }
 
     /// Who waits for `old` waits for `new` from now on.
-    pub(super) fn renewed(&mut self, old: &TransactionId, new: TransactionId) {
+    pub(in crate::node) fn renewed(&mut self, old: &TransactionId, new: TransactionId) {
         if let Some(sender) = self.watched.remove(old) {
             sender.send_modify(|status| status.renewed_as = Some(new));
             self.watched.insert(new, sender);
@@ -144,7 +148,7 @@ impl Receipts {
     }
 
     /// No more copies are counted: whoever waits for them is told so.
-    pub(super) fn forget(&mut self, id: &TransactionId) {
+    pub(in crate::node) fn forget(&mut self, id: &TransactionId) {
         if let Some(sender) = self.watched.remove(id) {
             sender.send_if_modified(|status| {
                 status.settled = true;
@@ -154,7 +158,7 @@ impl Receipts {
         }
     }
 
-    pub(super) fn set_state(&mut self, id: &TransactionId, state: PublishState) {
+    pub(in crate::node) fn set_state(&mut self, id: &TransactionId, state: PublishState) {
         self.update(id, |status| status.state = state);
     }
 

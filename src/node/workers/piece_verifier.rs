@@ -8,11 +8,12 @@ use std::sync::Arc;
 use futures::{StreamExt, stream};
 use tokio::sync::mpsc;
 
+use crate::node::messages::Completion;
 use crate::protocol::{Input, Ticket};
 use crate::types::{Head, Piece, Proofs, Transaction, verify_piece};
 
-use super::driver::Completion;
-use super::verify::{Known, attempt};
+use super::known_signatures::KnownSignatures;
+use super::verifier::attempt;
 
 /// Checks taken in one go.
 const BATCH: usize = 16;
@@ -21,7 +22,7 @@ const INLINE: (usize, usize) = (64 * 1024, 2);
 
 /// Something to be checked or made.
 #[derive(Debug)]
-pub(super) enum Check {
+pub(in crate::node) enum Check {
     Head { ticket: Ticket, head: Head },
     Piece { ticket: Ticket, root: [u8; 32], len: u64, piece: Piece },
     Prove { ticket: Ticket, transaction: Transaction },
@@ -44,12 +45,12 @@ impl Check {
         }
     }
 
-    fn run(self, known: &Known, require_signature: bool) -> Input {
+    fn run(self, known: &KnownSignatures, require_signature: bool) -> Input {
         let ticket = self.ticket();
         attempt(|| self.answer(known, require_signature)).unwrap_or(Input::Unchecked { ticket })
     }
 
-    fn answer(self, known: &Known, require_signature: bool) -> Input {
+    fn answer(self, known: &KnownSignatures, require_signature: bool) -> Input {
         match self {
             Self::Head { ticket, head } => {
                 let result = head.verify_with(require_signature, |signed| {
@@ -69,9 +70,9 @@ impl Check {
 }
 
 /// Does what comes out of `checks` until it is closed.
-pub(super) async fn run(
+pub(in crate::node) async fn run(
     mut checks: mpsc::Receiver<Check>,
-    known: Arc<Known>,
+    known: Arc<KnownSignatures>,
     require_signature: bool,
     done: mpsc::Sender<Completion>,
 ) {
@@ -89,7 +90,11 @@ pub(super) async fn run(
         .await;
 }
 
-async fn run_all(batch: Vec<Check>, known: Arc<Known>, require_signature: bool) -> Vec<Input> {
+async fn run_all(
+    batch: Vec<Check>,
+    known: Arc<KnownSignatures>,
+    require_signature: bool,
+) -> Vec<Input> {
     let bytes: usize = batch.iter().map(Check::bytes).sum();
     let little = bytes <= INLINE.0 && batch.len() <= INLINE.1;
     let all = move || batch.into_iter().map(|check| check.run(&known, require_signature)).collect();

@@ -9,10 +9,9 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::error::{StoreError, StoreErrorKind, SubscribeError};
+use crate::node::subscribed_topics::Want;
 use crate::ports::{LogEntry, Page, TransactionStore};
 use crate::types::{Cursor, PeerId, Transaction};
-
-use super::wants::Want;
 
 /// Read ahead at most this many transactions and bytes.
 const READ_AHEAD: (usize, usize) = (256, 1 << 20);

@@ -1,6 +1,5 @@
 //! Publishing, once or repeatably.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,13 +7,13 @@ use tokio::sync::oneshot;
 
 use crate::config::SignaturePolicy;
 use crate::error::{PublishError, StoreError};
+use crate::node::clock::wall_now;
+use crate::node::messages::{Draft, Signed, Unpublished};
 use crate::protocol::PublishRefusal;
-use crate::types::{Header, InvalidTransaction, Signature, Topic, Transaction, WallTime};
+use crate::types::{Header, InvalidTransaction, Signature, Topic, Transaction};
 
-use super::driver::wall_now;
-use super::handle::PeerNode;
+use super::peer_node::PeerNode;
 use super::receipt::Receipt;
-use super::sign::{Draft, Signed, Unpublished};
 
 impl PeerNode {
     /// Publishes a payload. `Ok` means that the node's outbox and log have it; it is delivered to
@@ -133,26 +132,6 @@ impl PeerNode {
     }
 }
 
-/// Tells apart publishes of the same bytes in the same millisecond: the n-th of a millisecond
-/// expires n milliseconds later than it would. A clock that was set back shows each millisecond again,
-/// so the count goes on until it is past the latest that was shown.
-#[derive(Debug, Default)]
-pub(super) struct PublishClock(Mutex<(WallTime, u64)>);
-
-impl PublishClock {
-    fn tick(&self, now: WallTime) -> (WallTime, Duration) {
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        *last = if now > last.0 { (now, 0) } else { (last.0, last.1 + 1) };
-        (now, Duration::from_millis(last.1))
-    }
-
-    /// When a transaction is created that is made now, and when it expires.
-    pub(super) fn times(&self, now: WallTime, retention: Duration) -> (WallTime, WallTime) {
-        let (created, nth) = self.tick(now);
-        (created, created.plus(retention + nth))
-    }
-}
-
 fn publish_error(unpublished: Unpublished) -> PublishError {
     let Unpublished::Refused(refusal) = unpublished else { return PublishError::Unsettled };
     match refusal {
@@ -164,21 +143,5 @@ fn publish_error(unpublished: Unpublished) -> PublishError {
             PublishError::Store(StoreError::new(kind, "the transaction was not stored"))
         }
         PublishRefusal::Closed => PublishError::Closed,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_clock_that_is_set_back_makes_no_publish_a_repetition() {
-        let clock = PublishClock::default();
-        let times = [5000, 5000, 5001, 1000, 1000, 5000, 5001, 5002, 4999, 5002];
-        let ticks = times.map(|now| clock.tick(WallTime::from_millis(now)));
-        for (at, tick) in ticks.iter().enumerate() {
-            assert_eq!(tick.0, WallTime::from_millis(times[at]), "the time is told as it is");
-            assert!(!ticks[..at].contains(tick), "{tick:?} comes twice");
-        }
     }
 }

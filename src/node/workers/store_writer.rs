@@ -6,40 +6,33 @@
 //! may wait between them; results come in order.
 //!
 //! A store that fails or panics costs the operation, never the lane: whoever waits is told, the
-//! node says so once ([`Event::StorageFailed`]), and it tries again with the next operation.
+//! node says so once ([`Event::StorageFailed`](crate::types::Event::StorageFailed)), and it tries again with the next operation.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use futures::FutureExt;
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::error::{DeadLetterError, StoreError, StoreErrorKind};
+use crate::node::messages::{Completion, Settled};
 use crate::ports::{TransactionQueue, TransactionStore};
 use crate::protocol::{Input, PartialOp, Ticket};
 use crate::types::{
-    Cursor, EntryState, Event, NewEntry, Piece, Transaction, TransactionId, WallTime, verify_piece,
+    Cursor, EntryState, NewEntry, Piece, Transaction, TransactionId, WallTime, verify_piece,
 };
 
-use super::dead_letters::Settled;
-use super::driver::Completion;
-use super::fit::Fit;
+use super::gather::gather;
+use super::split_on_full::SplitOnFull;
+use super::store_health::{Health, Store, guarded};
 
 /// Operations taken at once: enough that the cost of a commit is small beside that of its rows,
 /// few enough that outbox, log and publishers have something to do at the same time.
 const BATCH: usize = 256;
-/// Turns that everybody else has while they bring nothing, before a batch is closed.
-const TURNS: u32 = 3;
 /// Bytes of payload in one commit, beyond the first.
 const BATCH_BYTES: usize = 32 << 20;
-/// A store that is full or locked so many times in a row has failed; for other errors once is
-/// enough.
-const PATIENCE: u32 = 3;
-
 /// One operation on transactions.
 #[derive(Debug)]
-pub(super) enum StoreOp {
+pub(in crate::node) enum StoreOp {
     Store {
         ticket: Ticket,
         entry: NewEntry,
@@ -63,14 +56,14 @@ pub(super) enum StoreOp {
 }
 
 /// The transaction lane.
-pub(super) struct StoreLane {
-    pub(super) queue: Arc<dyn TransactionQueue>,
-    pub(super) log: Arc<dyn TransactionStore>,
-    pub(super) newest: watch::Sender<Cursor>,
-    pub(super) health: Arc<Health>,
-    pub(super) done: mpsc::Sender<Completion>,
+pub(in crate::node) struct StoreWriter {
+    pub(in crate::node) queue: Arc<dyn TransactionQueue>,
+    pub(in crate::node) log: Arc<dyn TransactionStore>,
+    pub(in crate::node) newest: watch::Sender<Cursor>,
+    pub(in crate::node) health: Arc<Health>,
+    pub(in crate::node) done: mpsc::Sender<Completion>,
     /// Refused, because the log failed, and still in the outbox, because that failed too.
-    pub(super) refused: Mutex<BTreeSet<TransactionId>>,
+    pub(in crate::node) refused: Mutex<BTreeSet<TransactionId>>,
 }
 
 /// What was refused, and why.
@@ -138,9 +131,9 @@ impl Batch {
     }
 }
 
-impl StoreLane {
+impl StoreWriter {
     /// Runs until `ops` is closed and everything in it is done.
-    pub(super) async fn run(self, ops: mpsc::Receiver<StoreOp>) {
+    pub(in crate::node) async fn run(self, ops: mpsc::Receiver<StoreOp>) {
         // Neither store waits for the other where one takes long with a batch.
         let (to_log, mut halves) = mpsc::channel(1);
         let second = async {
@@ -184,7 +177,7 @@ impl StoreLane {
     /// Puts own transactions into the outbox.
     async fn enqueue(&self, batch: &Batch) -> Refused {
         let own = batch.own();
-        let mut fit = Fit::new(own.len());
+        let mut fit = SplitOnFull::new(own.len());
         while let Some(some) = fit.next() {
             let result = guarded(self.queue.append(&own[some])).await.map(drop);
             if fit.note(&result) {
@@ -322,7 +315,7 @@ impl StoreLane {
 
     /// Puts entries into the log.
     async fn append(&self, entries: &[NewEntry]) -> Refused {
-        let mut fit = Fit::new(entries.len());
+        let mut fit = SplitOnFull::new(entries.len());
         while let Some(some) = fit.next() {
             let result = guarded(self.log.append(&entries[some])).await;
             let last = result.as_ref().ok().and_then(|cursors| cursors.iter().max().copied());
@@ -350,111 +343,4 @@ async fn right_ones(mut pieces: Vec<Piece>, root: [u8; 32], len: u64) -> Vec<Pie
         pieces
     };
     tokio::task::spawn_blocking(check).await.unwrap_or_default()
-}
-
-/// Takes what is on its way too, up to `most`. The answers to one batch wake many publishers; to
-/// commit or sign what the first of them brings would pay for a sync, or a signature, each time. So
-/// everybody who is awake has a turn, for as long as each turn brings more: microseconds, and no
-/// time at all is waited.
-pub(super) async fn gather<T>(from: &mut mpsc::Receiver<T>, taken: &mut Vec<T>, most: usize) {
-    let mut idle = 0;
-    while idle < TURNS && taken.len() < most {
-        let before = taken.len();
-        while taken.len() < most
-            && let Ok(next) = from.try_recv()
-        {
-            taken.push(next);
-        }
-        idle = if taken.len() > before { 0 } else { idle + 1 };
-        tokio::task::yield_now().await;
-    }
-}
-
-/// A store that panics has failed, and nothing else.
-pub(super) async fn guarded<T>(
-    operation: impl Future<Output = Result<T, StoreError>>,
-) -> Result<T, StoreError> {
-    let caught = AssertUnwindSafe(operation).catch_unwind().await;
-    caught.unwrap_or_else(|_| Err(StoreError::new(StoreErrorKind::Io, "the store panicked")))
-}
-
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Store {
-    Queue,
-    Log,
-    Peers,
-}
-
-/// Whether the stores work.
-#[derive(Debug)]
-pub(super) struct Health {
-    /// What is wrong, once a store has failed and until it works again.
-    failing: watch::Sender<Option<StoreErrorKind>>,
-    events: broadcast::Sender<Event>,
-    /// Failures in a row of each store, and the kind of the last.
-    rows: Mutex<[(u32, Option<StoreErrorKind>); 3]>,
-}
-
-impl Health {
-    pub(super) fn new(events: broadcast::Sender<Event>) -> Self {
-        Self { failing: watch::Sender::new(None), events, rows: Mutex::default() }
-    }
-
-    /// For reading it, and for the end of the lane.
-    pub(super) fn watch(&self) -> watch::Sender<Option<StoreErrorKind>> {
-        self.failing.clone()
-    }
-
-    fn is_failing(&self, store: Store) -> bool {
-        let rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
-        rows[store as usize].0 > 0
-    }
-
-    /// What an operation means. The first failure of a kind is told; the same again is not.
-    pub(super) fn note<T>(&self, store: Store, result: &Result<T, StoreError>) {
-        let mut rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
-        let row = &mut rows[store as usize];
-        match result {
-            Ok(_) => *row = (0, None),
-            Err(error) => {
-                let told = row.1.replace(error.kind) == Some(error.kind);
-                row.0 = row.0.saturating_add(1);
-                if !told {
-                    self.tell(error.to_string());
-                }
-            }
-        }
-        let failed = |(count, kind): &(u32, Option<StoreErrorKind>)| {
-            let slow = matches!(kind, Some(StoreErrorKind::Full | StoreErrorKind::Locked));
-            kind.filter(|_| !slow || *count >= PATIENCE)
-        };
-        let failing = rows.iter().find_map(failed);
-        self.failing.send_if_modified(|before| {
-            let recovered = before.is_some() && failing.is_none();
-            if recovered {
-                tracing::info!(target: "sorcha_peer::store", "storage works again");
-            }
-            std::mem::replace(before, failing) != failing
-        });
-    }
-
-    fn tell(&self, message: String) {
-        tracing::error!(target: "sorcha_peer::store", message, "storage failed");
-        let _ = self.events.send(Event::StorageFailed { message });
-    }
-}
-
-/// Runs a lane. Should it end by a panic, nothing is stored any more: publishes are refused, and
-/// the node says so.
-pub(super) async fn run_to_end(
-    lane: impl Future<Output = ()>,
-    failing: watch::Sender<Option<StoreErrorKind>>,
-    events: broadcast::Sender<Event>,
-) {
-    if AssertUnwindSafe(lane).catch_unwind().await.is_err() {
-        failing.send_replace(Some(StoreErrorKind::Closed));
-        let message = "the storage lane ended by a panic; restart the node".to_owned();
-        tracing::error!(target: "sorcha_peer::store", message, "storage failed");
-        let _ = events.send(Event::StorageFailed { message });
-    }
 }

@@ -14,13 +14,13 @@ const MISFITS: usize = 8;
 
 /// What of a batch is still to be tried, and what was refused.
 #[derive(Debug)]
-pub(super) struct Fit {
+pub(super) struct SplitOnFull {
     tries: VecDeque<Range<usize>>,
     misfits: usize,
     refused: Vec<(usize, StoreErrorKind)>,
 }
 
-impl Fit {
+impl SplitOnFull {
     /// Of a batch of so many.
     pub(super) fn new(count: usize) -> Self {
         let whole = (count > 0).then_some(0..count);
@@ -32,7 +32,7 @@ impl Fit {
         self.tries.front().cloned()
     }
 
-    /// What came of [`Fit::next`]; whether the store has said so to what cannot be made smaller.
+    /// What came of [`SplitOnFull::next`]; whether the store has said so to what cannot be made smaller.
     pub(super) fn note(&mut self, result: &Result<(), StoreError>) -> bool {
         let Some(tried) = self.tries.pop_front() else { return false };
         let Err(error) = result else {
@@ -65,7 +65,7 @@ mod tests {
 
     /// Stores with so much room; what is refused, and how often the store was asked.
     fn store(sizes: &[u32], mut room: u32) -> (Vec<usize>, u32) {
-        let (mut fit, mut asked) = (Fit::new(sizes.len()), 0);
+        let (mut fit, mut asked) = (SplitOnFull::new(sizes.len()), 0);
         while let Some(some) = fit.next() {
             asked += 1;
             let size = sizes[some].iter().sum();
@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn a_store_that_fails_refuses_all() {
-        let mut fit = Fit::new(3);
+        let mut fit = SplitOnFull::new(3);
         assert_eq!(fit.next(), Some(0..3));
         assert!(fit.note(&Err(StoreError::new(StoreErrorKind::Io, "broken"))));
         assert_eq!(fit.next(), None);

@@ -10,30 +10,30 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 use crate::error::StoreError;
+use crate::node::messages::Completion;
 use crate::ports::{TransactionQueue, TransactionStore};
 use crate::protocol::Input;
 use crate::types::{Cursor, EntryState, NewEntry, Transaction, TransactionId};
 
-use super::driver::Completion;
-use super::lane::{Health, Store, guarded};
+use super::store_health::{Health, Store, guarded};
 
 /// Before a log that refused is tried again.
 const RETRY: Duration = Duration::from_secs(10);
 
 /// What it takes to bring them into the log.
-pub(super) struct Late {
-    pub(super) ids: VecDeque<TransactionId>,
-    pub(super) retention: Duration,
-    pub(super) queue: Arc<dyn TransactionQueue>,
-    pub(super) log: Arc<dyn TransactionStore>,
-    pub(super) newest: watch::Sender<Cursor>,
-    pub(super) health: Arc<Health>,
-    pub(super) done: mpsc::Sender<Completion>,
+pub(in crate::node) struct LogBackfill {
+    pub(in crate::node) ids: VecDeque<TransactionId>,
+    pub(in crate::node) retention: Duration,
+    pub(in crate::node) queue: Arc<dyn TransactionQueue>,
+    pub(in crate::node) log: Arc<dyn TransactionStore>,
+    pub(in crate::node) newest: watch::Sender<Cursor>,
+    pub(in crate::node) health: Arc<Health>,
+    pub(in crate::node) done: mpsc::Sender<Completion>,
 }
 
-impl Late {
+impl LogBackfill {
     /// Runs until the log has all of them.
-    pub(super) async fn run(mut self) {
+    pub(in crate::node) async fn run(mut self) {
         while let Some(id) = self.ids.front().copied() {
             let result = guarded(self.bring(id)).await;
             self.health.note(Store::Log, &result);
@@ -66,7 +66,7 @@ impl Late {
 }
 
 /// An own transaction as the log has it.
-pub(super) fn own(transaction: Transaction, retention: Duration) -> NewEntry {
+pub(in crate::node) fn own(transaction: Transaction, retention: Duration) -> NewEntry {
     let header = transaction.header();
     let keep_until = header.expires.min(header.created.plus(retention));
     NewEntry { transaction, from: None, hops: 0, keep_until }

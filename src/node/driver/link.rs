@@ -12,7 +12,7 @@ use crate::protocol::Input;
 use crate::types::{LinkId, Message};
 use crate::wire::{FrameEncoder, decode_frame};
 
-use super::driver::Completion;
+use crate::node::messages::Completion;
 
 /// Messages waiting for one link. The protocol stops at 256 KiB; only tiny messages could fill
 /// this, and a peer that provokes thousands of them without reading is cut off.

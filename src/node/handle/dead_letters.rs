@@ -3,11 +3,12 @@
 use tokio::sync::oneshot;
 
 use crate::error::{DeadLetterError, RedeliverError};
+use crate::node::clock::wall_now;
+use crate::node::messages::{Command, Settled};
 use crate::ports::EntryFilter;
 use crate::types::{EntryState, Transaction, TransactionId, WallTime};
 
-use super::driver::{Command, wall_now};
-use super::handle::PeerNode;
+use super::peer_node::PeerNode;
 use super::receipt::Receipt;
 
 /// Bytes of payload in one answer of [`PeerNode::dead_letters`], beyond the first.
@@ -110,9 +111,6 @@ impl PeerNode {
         settled(answer.await)
     }
 }
-
-/// What became of an operation on the stored outbox.
-pub(super) type Settled = Result<(), DeadLetterError>;
 
 fn settled(answer: Result<Settled, oneshot::error::RecvError>) -> Settled {
     answer.unwrap_or(Err(DeadLetterError::Closed))

@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 
 use crate::error::{AckError, SubscribeError};
+use crate::node::subscribed_topics::Want;
 use crate::ports::TransactionStore;
 use crate::types::Cursor;
 
 use super::subscription::{Item, StartAt, Subscription};
-use super::wants::Want;
 
 /// Longest name of a durable subscription, in bytes.
 const MAX_NAME: usize = 255;
@@ -117,7 +117,7 @@ async fn first_place(
 
 /// The names that are subscribed in this node.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Names(Arc<Mutex<BTreeSet<String>>>);
+pub(in crate::node) struct Names(Arc<Mutex<BTreeSet<String>>>);
 
 impl Names {
     /// Takes a name, until the lease is dropped.

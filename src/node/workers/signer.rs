@@ -5,54 +5,17 @@
 //! is signed by itself at once. The order is kept on the way to the driver.
 
 use bytes::Bytes;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use crate::config::SignaturePolicy;
 use crate::identity::Identity;
-use crate::protocol::PublishRefusal;
-use crate::types::{Header, InvalidTransaction, MAX_BATCH, Signature, Transaction, TransactionId};
+use crate::node::messages::{Draft, Signed};
+use crate::types::{Header, InvalidTransaction, MAX_BATCH, Signature, Transaction};
 
-use super::lane::gather;
-use super::receipt::Receipt;
-
-/// What a publisher waits for: its receipt, and whether the transaction is new.
-pub(super) type Published = Result<(Receipt, bool), Unpublished>;
-
-/// Why there is no receipt.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Unpublished {
-    Refused(PublishRefusal),
-    /// The node ended before the store had answered.
-    Unsettled,
-}
-
-impl From<PublishRefusal> for Unpublished {
-    fn from(refusal: PublishRefusal) -> Self {
-        Self::Refused(refusal)
-    }
-}
-
-/// A transaction to be signed and published.
-#[derive(Debug)]
-pub(super) struct Draft {
-    pub(super) header: Header,
-    pub(super) payload: Bytes,
-    /// The entry of the outbox that it takes the place of.
-    pub(super) renews: Option<TransactionId>,
-    pub(super) reply: oneshot::Sender<Published>,
-}
-
-/// A transaction that is ready, and who waits for its publish.
-#[derive(Debug)]
-pub(super) struct Signed {
-    pub(super) transaction: Transaction,
-    /// The entry of the outbox that it takes the place of.
-    pub(super) renews: Option<TransactionId>,
-    pub(super) reply: oneshot::Sender<Published>,
-}
+use super::gather::gather;
 
 /// Signs what comes out of `drafts` until it is closed or the driver is gone.
-pub(super) async fn run(
+pub(in crate::node) async fn run(
     mut drafts: mpsc::Receiver<Draft>,
     identity: Identity,
     policy: SignaturePolicy,

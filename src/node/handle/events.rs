@@ -8,7 +8,7 @@ use tokio::sync::broadcast;
 use crate::types::Event;
 
 /// Events kept for a host that reads slowly.
-pub(super) const CAPACITY: usize = 4096;
+pub(in crate::node) const CAPACITY: usize = 4096;
 
 /// The events of a node from the moment this was made, in order.
 ///

@@ -5,24 +5,23 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
+use crate::node::clock::{PublishClock, wall_now};
+use crate::node::messages::{Completion, Draft, Published};
 use crate::ports::TransactionQueue;
 use crate::protocol::{Input, RENEWALS};
 use crate::types::{Header, PeerId, TransactionId};
 
-use super::driver::{Completion, wall_now};
-use super::lane::guarded;
-use super::publish::PublishClock;
-use super::sign::{Draft, Published};
+use super::store_health::guarded;
 
 /// What renewals are made with.
-pub(super) struct Renewer {
+pub(in crate::node) struct Republisher {
     /// Whose they are from now on: a directory may have been another identity's.
-    pub(super) origin: PeerId,
-    pub(super) queue: Arc<dyn TransactionQueue>,
-    pub(super) clock: Arc<PublishClock>,
-    pub(super) retention: Duration,
-    pub(super) drafts: mpsc::Sender<Draft>,
-    pub(super) done: mpsc::Sender<Completion>,
+    pub(in crate::node) origin: PeerId,
+    pub(in crate::node) queue: Arc<dyn TransactionQueue>,
+    pub(in crate::node) clock: Arc<PublishClock>,
+    pub(in crate::node) retention: Duration,
+    pub(in crate::node) drafts: mpsc::Sender<Draft>,
+    pub(in crate::node) done: mpsc::Sender<Completion>,
 }
 
 /// Why one was not published anew.
@@ -32,9 +31,9 @@ enum Failure {
     Later,
 }
 
-impl Renewer {
+impl Republisher {
     /// Publishes anew what comes, in that order, until the node ends.
-    pub(super) async fn run(self, mut ids: mpsc::Receiver<TransactionId>) {
+    pub(in crate::node) async fn run(self, mut ids: mpsc::Receiver<TransactionId>) {
         let mut taken = Vec::with_capacity(RENEWALS);
         while ids.recv_many(&mut taken, RENEWALS).await > 0 {
             let mut answers = Vec::with_capacity(taken.len());

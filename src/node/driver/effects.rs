@@ -1,0 +1,195 @@
+//! Carrying out what the protocol asks for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{broadcast, mpsc};
+use tokio::task::JoinSet;
+
+use crate::error::{FailureKind, TransportError};
+use crate::node::messages::Completion;
+use crate::node::store_lease::Claim;
+use crate::node::workers::peer_writer::PeerWriter;
+use crate::node::workers::piece_verifier::Check;
+use crate::node::workers::store_health::guarded;
+use crate::node::workers::store_writer::StoreOp;
+use crate::node::workers::verifier::Job;
+use crate::ports::{Accepted, Listener, RawLink, TransactionQueue, TransactionStore, Transport};
+use crate::protocol::{DialId, Input, Ticket};
+use crate::types::{Endpoint, Event, PeerId, PeerRecord, Transaction, TransactionId};
+
+use super::own_record::OwnRecord;
+
+/// Room for everything that the protocol may have under way, and as much again: the driver stops
+/// taking input long before these are full.
+pub(in crate::node) const MAX_CHECKS: usize = 16_384;
+pub(in crate::node) const MAX_STORE_OPS: usize = 32_768;
+
+/// Everything that the driver sets in motion.
+pub(in crate::node) struct Effects {
+    pub(in crate::node) transports: Vec<Arc<dyn Transport>>,
+    pub(in crate::node) dial_timeout: Duration,
+    pub(in crate::node) log: Arc<dyn TransactionStore>,
+    pub(in crate::node) queue: Arc<dyn TransactionQueue>,
+    pub(in crate::node) events: broadcast::Sender<Event>,
+    pub(in crate::node) jobs: mpsc::Sender<Job>,
+    pub(in crate::node) checks: mpsc::Sender<Check>,
+    pub(in crate::node) store: mpsc::Sender<StoreOp>,
+    /// Entries of the outbox to be published anew.
+    pub(in crate::node) renewals: mpsc::Sender<TransactionId>,
+    pub(in crate::node) peers: Arc<PeerWriter>,
+    pub(in crate::node) done: mpsc::Sender<Completion>,
+    pub(in crate::node) inbound: mpsc::Sender<Completion>,
+    /// Dials, loads and record checks under way.
+    pub(in crate::node) tasks: JoinSet<()>,
+    /// What brings in new work: accepting, probing, signing; ended first.
+    pub(in crate::node) listeners: JoinSet<()>,
+    /// Storage lanes; ended last, when they have done everything.
+    pub(in crate::node) lanes: JoinSet<()>,
+    pub(in crate::node) record: OwnRecord,
+    /// Given up when those lanes are through.
+    pub(in crate::node) _claim: Claim,
+}
+
+impl Effects {
+    pub(in crate::node) fn link_channels(
+        &self,
+    ) -> (mpsc::Sender<Completion>, mpsc::Sender<Completion>) {
+        (self.inbound.clone(), self.done.clone())
+    }
+
+    /// Whether the storage lane and the checks have taken in most of what they were given.
+    pub(in crate::node) fn has_room(&self) -> bool {
+        self.store.capacity() > MAX_STORE_OPS / 2
+            && self.jobs.capacity() > MAX_CHECKS / 2
+            && self.checks.capacity() > MAX_CHECKS / 2
+    }
+
+    /// Ends dials and listeners; their ports are free when this returns.
+    pub(in crate::node) async fn stop_listening(&mut self) {
+        self.tasks.abort_all();
+        self.listeners.shutdown().await;
+    }
+
+    /// Waits for storage to do everything it was given.
+    pub(in crate::node) async fn finish(self) {
+        let Self { jobs, checks, store, peers, done, inbound, mut lanes, .. } = self;
+        peers.close();
+        drop((jobs, checks, store, done, inbound));
+        while lanes.join_next().await.is_some() {}
+    }
+
+    /// Reaps finished tasks, so that the set holds only what is under way.
+    pub(super) fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {
+        while self.tasks.try_join_next().is_some() {}
+        self.tasks.spawn(task);
+    }
+
+    pub(super) fn dial(&mut self, dial: DialId, endpoint: Endpoint, expected: Option<PeerId>) {
+        let transports = self.transports.clone();
+        let (done, timeout) = (self.done.clone(), self.dial_timeout);
+        self.spawn(async move {
+            let walk = walk_ladder(&transports, &endpoint, expected);
+            let completion = match tokio::time::timeout(timeout, walk).await {
+                Ok(Ok(raw)) => Completion::Linked { raw, dial: Some(dial) },
+                Ok(Err(error)) => {
+                    tracing::debug!(target: "sorcha_peer::overlay", %endpoint, %error, "dial failed");
+                    Completion::Inputs(vec![Input::DialFailed { dial, reason: error.kind }])
+                }
+                Err(_) => Completion::Inputs(vec![Input::DialFailed {
+                    dial,
+                    reason: FailureKind::Timeout,
+                }]),
+            };
+            let _ = done.send(completion).await;
+        });
+    }
+
+    pub(super) fn load(&mut self, ticket: Ticket, ids: Vec<TransactionId>) {
+        let (log, queue, done) =
+            (Arc::clone(&self.log), Arc::clone(&self.queue), self.done.clone());
+        self.spawn(async move {
+            let mut transactions = load_each(&*log, &ids).await;
+            for (id, found) in ids.iter().zip(&mut transactions) {
+                if found.is_none() {
+                    // The outbox has its own copy of what nobody else has yet.
+                    let kept = guarded(queue.get(id)).await.unwrap_or_default();
+                    *found = kept.map(|entry| entry.transaction);
+                }
+            }
+            let loaded = Input::Loaded { ticket, transactions };
+            let _ = done.send(Completion::Inputs(vec![loaded])).await;
+        });
+    }
+
+    pub(super) fn verify_records(&mut self, ticket: Ticket, records: Vec<PeerRecord>) {
+        let done = self.done.clone();
+        self.spawn(async move {
+            let check = move || records.into_iter().partition(PeerRecord::verify);
+            // A few dozen checks at about 40 us each.
+            let (valid, bad): (Vec<_>, Vec<_>) =
+                tokio::task::spawn_blocking(check).await.unwrap_or_default();
+            let checked = Input::RecordsVerified { ticket, valid, forged: bad.len() };
+            let _ = done.send(Completion::Inputs(vec![checked])).await;
+        });
+    }
+
+    pub(super) fn emit(&self, event: Event) {
+        // Nobody listening is no failure.
+        let _ = self.events.send(event);
+    }
+
+    /// Hands over what listeners accept, until they close.
+    pub(in crate::node) fn accept_from(&mut self, mut listener: Box<dyn Listener>) {
+        let inbound = self.inbound.clone();
+        self.listeners.spawn(async move {
+            loop {
+                let completion = match listener.accept().await {
+                    Accepted::Link(raw) => Completion::Linked { raw, dial: None },
+                    Accepted::Failed { address, error } => {
+                        tracing::debug!(target: "sorcha_peer::transport", ?address, %error, "handshake failed");
+                        let reason = error.kind;
+                        Completion::Inputs(vec![Input::HandshakeFailed { address, reason }])
+                    }
+                    Accepted::Closed => return,
+                };
+                if inbound.send(completion).await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+}
+
+/// Reads together what can be read: one that cannot must not keep the others from being served.
+async fn load_each(log: &dyn TransactionStore, ids: &[TransactionId]) -> Vec<Option<Transaction>> {
+    let error = match guarded(log.get_many(ids)).await {
+        Ok(found) => return found,
+        Err(error) => error,
+    };
+    tracing::error!(target: "sorcha_peer::store", %error, "cannot read");
+    if ids.len() < 2 {
+        return vec![None; ids.len()];
+    }
+    let mut found = Vec::with_capacity(ids.len());
+    for id in ids {
+        found.push(guarded(log.get(id)).await.unwrap_or_default());
+    }
+    found
+}
+
+/// Tries the transports in the order of preference.
+async fn walk_ladder(
+    transports: &[Arc<dyn Transport>],
+    endpoint: &Endpoint,
+    expected: Option<PeerId>,
+) -> Result<RawLink, TransportError> {
+    let mut last = TransportError::new(FailureKind::Unsupported, "no transport can dial this");
+    for transport in transports {
+        match transport.dial(endpoint, expected).await {
+            Ok(raw) => return Ok(raw),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}

@@ -1,0 +1,202 @@
+//! Doing what the protocol asks for, one output after the other.
+
+use std::net::IpAddr;
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::error::StoreErrorKind;
+use crate::node::clock::wall_now;
+use crate::node::messages::{Settled, State};
+use crate::node::workers::piece_verifier::Check;
+use crate::node::workers::store_writer::StoreOp;
+use crate::node::workers::verifier::Job;
+use crate::protocol::{Input, Output, PartialOp};
+use crate::types::{Event, PublishState, TransactionId};
+
+use super::{Driver, Waiting};
+
+impl Driver {
+    /// Carries out everything that the protocol has asked for.
+    pub(super) fn carry_out(&mut self) {
+        while let Some(output) = self.protocol.poll_output() {
+            self.perform(output);
+        }
+    }
+
+    fn perform(&mut self, output: Output) {
+        match output {
+            Output::Dial { dial, endpoint, expected } => {
+                self.effects.dial(dial, endpoint, expected);
+            }
+            Output::Send { link, message } => {
+                let refused = self.links.get(&link).is_some_and(|l| !l.send(message));
+                if refused && let Some(handle) = self.links.remove(&link) {
+                    handle.abort();
+                    self.feed(Input::Overrun { link });
+                }
+            }
+            Output::Close { link } => {
+                while self.closing.try_join_next().is_some() {}
+                if let Some(handle) = self.links.remove(&link) {
+                    handle.close(&mut self.closing);
+                }
+            }
+            Output::Verify { ticket, transaction, from, proven } => {
+                // The protocol never has more under way than the channel holds.
+                let sent = self.effects.jobs.try_send(Job { ticket, transaction, from, proven });
+                debug_assert!(sent.is_ok(), "verification queue overrun");
+            }
+            Output::VerifyHead { ticket, head } => self.check(Check::Head { ticket, head }),
+            Output::VerifyPiece { ticket, root, len, piece } => {
+                self.check(Check::Piece { ticket, root, len, piece });
+            }
+            Output::Prove { ticket, transaction } => {
+                self.check(Check::Prove { ticket, transaction });
+            }
+            Output::VerifyRecords { ticket, records } => {
+                self.effects.verify_records(ticket, records);
+            }
+            Output::Store { ticket, entry, own } => {
+                self.store(StoreOp::Store { ticket, entry, own });
+            }
+            Output::Confirmed { ids, forgotten } => {
+                for id in &ids {
+                    self.receipts.set_state(id, PublishState::Confirmed);
+                }
+                for id in &forgotten {
+                    self.receipts.forget(id);
+                }
+                self.store(StoreOp::Confirmed { ids });
+            }
+            Output::Renew { id } => {
+                // As many as may be under way fit; when the renewer has ended, so does the node.
+                let _ = self.effects.renewals.try_send(id);
+            }
+            Output::Renewed { id, renewed_as } => {
+                self.receipts.renewed(&id, renewed_as);
+                self.store(StoreOp::Confirmed { ids: vec![id] });
+            }
+            Output::UpdateOutbox { states } => self.store(StoreOp::UpdateOutbox { states }),
+            Output::Partial(op) => self.store(StoreOp::Partial(op)),
+            Output::Expire { now } => self.store(StoreOp::Expire { now }),
+            Output::Load { ticket, ids } => self.effects.load(ticket, ids),
+            Output::SavePeer(peer) => self.effects.peers.save(peer),
+            Output::ForgetPeer(peer) => self.effects.peers.forget(peer),
+            Output::SaveBan(ban) => self.effects.peers.set_ban(ban.peer, Some(ban)),
+            Output::LiftBan(peer) => self.effects.peers.set_ban(peer, None),
+            Output::Published { call, result } => {
+                if let Some(Waiting::Publish(id, reply)) = self.waiting.remove(&call) {
+                    let answer = match result {
+                        Ok(true) => Ok((self.receipts.watch(id), true)),
+                        Ok(false) => {
+                            let status = self.protocol.publish_status(&id);
+                            Ok((self.receipts.watch_again(id, status), false))
+                        }
+                        Err(refusal) => Err(refusal.into()),
+                    };
+                    self.answers.push((reply, answer));
+                }
+            }
+            Output::Connected { call, result } => {
+                if let Some(Waiting::Connect(reply)) = self.waiting.remove(&call) {
+                    let _ = reply.send(result);
+                }
+            }
+            Output::Observed { address } => self.observe(address),
+            Output::RenewRecord => {
+                self.effects.record.renew();
+                self.sign_record();
+            }
+            Output::Emit(event) => self.emit(event),
+        }
+    }
+
+    fn check(&mut self, check: Check) {
+        // As for transactions: never more under way than the channel holds.
+        let sent = self.effects.checks.try_send(check);
+        debug_assert!(sent.is_ok(), "check queue overrun");
+    }
+
+    fn store(&mut self, op: StoreOp) {
+        let Err(refused) = self.effects.store.try_send(op) else { return };
+        let ended = matches!(refused, mpsc::error::TrySendError::Closed(_));
+        debug_assert!(ended, "storage queue overrun");
+        // The lane is gone: nothing is stored any more, and whoever waits is told.
+        match refused.into_inner() {
+            StoreOp::Store { ticket, .. } => {
+                self.feed(Input::Stored { ticket, result: Err(StoreErrorKind::Closed) });
+            }
+            StoreOp::Partial(PartialOp::Spill { ticket, .. }) => {
+                self.feed(Input::Spilled { ticket, kept: false });
+            }
+            StoreOp::Partial(PartialOp::Unspill { ticket, .. }) => {
+                self.feed(Input::Unspilled { ticket, pieces: Vec::new() });
+            }
+            _ => {}
+        }
+    }
+
+    /// Answers once all that was done to the stored outbox up to now is done, and `remove` is gone
+    /// from it. A dropped `reply` is an answer too: the node ends.
+    pub(super) fn settle_outbox(
+        &mut self,
+        remove: Option<TransactionId>,
+        reply: oneshot::Sender<Settled>,
+    ) {
+        let settle = StoreOp::Settle { remove, reply };
+        if let Err(mpsc::error::TrySendError::Full(settle)) = self.effects.store.try_send(settle) {
+            // Many hosts' questions at once: this one waits for its turn.
+            let store = self.effects.store.clone();
+            self.effects.spawn(async move {
+                let _ = store.send(settle).await;
+            });
+        }
+    }
+
+    fn emit(&mut self, event: Event) {
+        match &event {
+            Event::Replicated { id, peers } => self.receipts.copied(id, *peers),
+            Event::DeadLettered { id, reason } => {
+                self.receipts.set_state(id, PublishState::DeadLetter { reason: reason.clone() });
+            }
+            Event::PeerUp { .. }
+            | Event::PeerDown { .. }
+            | Event::ModeChanged { .. }
+            | Event::DialFailed { .. }
+            | Event::LinkRefused { .. }
+            | Event::RecordRefused { .. } => self.refresh_state(&event),
+            _ => {}
+        }
+        self.effects.emit(event);
+    }
+
+    fn refresh_state(&self, event: &Event) {
+        let stats = self.protocol.stats();
+        self.state.send_modify(|state: &mut State| {
+            state.mode = Some(stats.mode);
+            state.links = stats.links;
+            match event {
+                Event::DialFailed { address, reason } => {
+                    state.hint = Some(format!("dialling {address} failed: {reason}"));
+                }
+                Event::LinkRefused { address, reason, .. } => {
+                    let address = address.as_deref().unwrap_or("a peer");
+                    state.hint = Some(format!("the link with {address} was refused: {reason}"));
+                }
+                _ => {}
+            }
+        });
+    }
+
+    fn observe(&mut self, address: IpAddr) {
+        if self.effects.record.learn(address) {
+            self.sign_record();
+        }
+    }
+
+    fn sign_record(&mut self) {
+        let draft = self.effects.record.draft(self.identity.peer_id(), wall_now());
+        let record = self.identity.sign_record(draft);
+        self.feed(Input::Record(record));
+    }
+}

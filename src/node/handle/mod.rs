@@ -1,0 +1,21 @@
+//! What the host holds: handles on a node, receipts, subscriptions and events.
+
+mod dead_letters;
+mod durable;
+mod events;
+mod peer_node;
+mod publish;
+mod receipt;
+mod subscription;
+
+pub use dead_letters::DeadLetter;
+pub use durable::DurableSubscription;
+pub use events::Events;
+pub use peer_node::{PeerNode, WeakPeerNode};
+pub use receipt::{Outcome, Receipt};
+pub use subscription::{Delivery, Item, StartAt, Subscription};
+
+pub(super) use durable::Names;
+pub(super) use events::CAPACITY as EVENTS;
+pub(super) use peer_node::Inner;
+pub(super) use receipt::Receipts;

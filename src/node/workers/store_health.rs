@@ -1,0 +1,103 @@
+//! Whether the stores work, and what their failures cost.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::{Mutex, PoisonError};
+
+use futures::FutureExt;
+use tokio::sync::{broadcast, watch};
+
+use crate::error::{StoreError, StoreErrorKind};
+use crate::types::Event;
+
+/// A store that is full or locked so many times in a row has failed; for other errors once is
+/// enough.
+const PATIENCE: u32 = 3;
+
+/// A store that panics has failed, and nothing else.
+pub(in crate::node) async fn guarded<T>(
+    operation: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    let caught = AssertUnwindSafe(operation).catch_unwind().await;
+    caught.unwrap_or_else(|_| Err(StoreError::new(StoreErrorKind::Io, "the store panicked")))
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(in crate::node) enum Store {
+    Queue,
+    Log,
+    Peers,
+}
+
+/// Whether the stores work.
+#[derive(Debug)]
+pub(in crate::node) struct Health {
+    /// What is wrong, once a store has failed and until it works again.
+    failing: watch::Sender<Option<StoreErrorKind>>,
+    events: broadcast::Sender<Event>,
+    /// Failures in a row of each store, and the kind of the last.
+    rows: Mutex<[(u32, Option<StoreErrorKind>); 3]>,
+}
+
+impl Health {
+    pub(in crate::node) fn new(events: broadcast::Sender<Event>) -> Self {
+        Self { failing: watch::Sender::new(None), events, rows: Mutex::default() }
+    }
+
+    /// For reading it, and for the end of the lane.
+    pub(in crate::node) fn watch(&self) -> watch::Sender<Option<StoreErrorKind>> {
+        self.failing.clone()
+    }
+
+    pub(super) fn is_failing(&self, store: Store) -> bool {
+        let rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
+        rows[store as usize].0 > 0
+    }
+
+    /// What an operation means. The first failure of a kind is told; the same again is not.
+    pub(in crate::node) fn note<T>(&self, store: Store, result: &Result<T, StoreError>) {
+        let mut rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
+        let row = &mut rows[store as usize];
+        match result {
+            Ok(_) => *row = (0, None),
+            Err(error) => {
+                let told = row.1.replace(error.kind) == Some(error.kind);
+                row.0 = row.0.saturating_add(1);
+                if !told {
+                    self.tell(error.to_string());
+                }
+            }
+        }
+        let failed = |(count, kind): &(u32, Option<StoreErrorKind>)| {
+            let slow = matches!(kind, Some(StoreErrorKind::Full | StoreErrorKind::Locked));
+            kind.filter(|_| !slow || *count >= PATIENCE)
+        };
+        let failing = rows.iter().find_map(failed);
+        self.failing.send_if_modified(|before| {
+            let recovered = before.is_some() && failing.is_none();
+            if recovered {
+                tracing::info!(target: "sorcha_peer::store", "storage works again");
+            }
+            std::mem::replace(before, failing) != failing
+        });
+    }
+
+    fn tell(&self, message: String) {
+        tracing::error!(target: "sorcha_peer::store", message, "storage failed");
+        let _ = self.events.send(Event::StorageFailed { message });
+    }
+}
+
+/// Runs a lane. Should it end by a panic, nothing is stored any more: publishes are refused, and
+/// the node says so.
+pub(in crate::node) async fn run_to_end(
+    lane: impl Future<Output = ()>,
+    failing: watch::Sender<Option<StoreErrorKind>>,
+    events: broadcast::Sender<Event>,
+) {
+    if AssertUnwindSafe(lane).catch_unwind().await.is_err() {
+        failing.send_replace(Some(StoreErrorKind::Closed));
+        let message = "the storage lane ended by a panic; restart the node".to_owned();
+        tracing::error!(target: "sorcha_peer::store", message, "storage failed");
+        let _ = events.send(Event::StorageFailed { message });
+    }
+}
