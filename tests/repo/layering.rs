@@ -23,6 +23,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("nat", &["types", "error", "ports", "wire"]),
     ("testing", &["types", "error", "identity", "ports"]),
     ("sim", &["types", "error", "config", "identity", "protocol"]),
+    ("guide", &[]),
     ("monitor", &["types", "error", "config", "node"]),
     (
         "node",
