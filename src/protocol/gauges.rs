@@ -28,47 +28,67 @@ impl Protocol {
     /// Every table and queue that grows, with the bound that it must keep.
     #[doc(hidden)]
     pub fn gauges(&self) -> Vec<Gauge> {
-        let most = |of: &dyn Fn(&super::links::Link) -> usize| {
+        let most = |of: &dyn Fn(&crate::protocol::link::Link) -> usize| {
             self.links.all.values().map(of).max().unwrap_or(0)
         };
-        let up = |of: fn(&super::links::Up) -> usize| {
-            move |l: &super::links::Link| l.up.as_ref().map_or(0, of)
+        let up = |of: fn(&crate::protocol::link::Up) -> usize| {
+            move |l: &crate::protocol::link::Link| l.up.as_ref().map_or(0, of)
         };
         let [spilling, spilled] = self.fetches.spills.sizes();
         let gauge = |name, value, bound| Gauge { name, value, bound };
         let (held, held_bound) = self.flushes.held(self.config.gossip.max_transaction_size);
         vec![
-            gauge("pending", self.pending.len(), super::fetch::MAX_PENDING + super::MAX_STORING),
-            gauge("unwanted", self.log.refused_len(), super::log::MAX_REFUSED),
-            gauge("not passed", self.log.recent_len(), super::gossip::MAX_NOT_PASSED),
-            gauge("sessions", self.repairs.running, super::reconcile::MAX_RUNNING),
+            gauge(
+                "pending",
+                self.pending.len(),
+                crate::protocol::intake::MAX_PENDING + super::MAX_STORING,
+            ),
+            gauge("unwanted", self.log.refused_len(), crate::protocol::log::MAX_REFUSED),
+            gauge("not passed", self.log.recent_len(), crate::protocol::spread::MAX_NOT_PASSED),
+            gauge("sessions", self.repairs.running, crate::protocol::reconcile::MAX_RUNNING),
             gauge(
                 "ranges of a session",
                 most(&up(|u| u.repair.ranges())),
-                super::reconcile::MAX_RANGES,
+                crate::protocol::reconcile::MAX_RANGES,
             ),
-            gauge("refused", self.fetches.refused_len(), super::fetch::MAX_REFUSED),
+            gauge("refused", self.fetches.refused_len(), crate::protocol::intake::MAX_REFUSED),
             gauge("bytes of buffers", self.assembling(), self.assembly_bound()),
-            gauge("being spilled", spilling, super::spill::MAX_WRITES),
-            gauge("spilled", spilled, super::spill::MAX_KEPT),
-            gauge("bytes of proofs", self.fetches.shelf.bytes(), super::large::MAX_SHELF),
-            gauge("waiting for room", self.fetches.waiting.len(), super::fetch::MAX_PENDING),
+            gauge("being spilled", spilling, crate::protocol::large::MAX_WRITES),
+            gauge("spilled", spilled, crate::protocol::large::MAX_KEPT),
+            gauge("bytes of proofs", self.fetches.shelf.bytes(), crate::protocol::large::MAX_SHELF),
+            gauge(
+                "waiting for room",
+                self.fetches.waiting.len(),
+                crate::protocol::intake::MAX_PENDING,
+            ),
             gauge("bytes held", held, held_bound),
-            gauge("order of a flush", self.flushes.longest(), super::flush::MAX_ORDER),
-            gauge("promises", self.fetches.promises.len(), super::promises::MAX_PROMISES),
-            gauge("doubted peers", self.guard.doubted(), super::guard::MAX_SCORES),
-            gauge("limited peers", self.limits.len(), super::limits::MAX_PEERS),
+            gauge("order of a flush", self.flushes.longest(), crate::protocol::outbox::MAX_ORDER),
+            gauge("promises", self.fetches.promises.len(), crate::protocol::guard::MAX_PROMISES),
+            gauge("doubted peers", self.guard.doubted(), crate::protocol::guard::MAX_SCORES),
+            gauge("limited peers", self.limits.len(), crate::protocol::guard::MAX_PEERS),
             gauge("book", self.book.known.len(), self.config.discovery.max_peers as usize),
             gauge("dials", self.dials.len(), 1024),
-            gauge("links", self.links.up_count(), usize::from(super::links::MAX_SLOTS)),
+            gauge("links", self.links.up_count(), usize::from(crate::protocol::link::MAX_SLOTS)),
             gauge("outbox", self.outbox.len(), self.config.outbox.max_entries as usize),
-            gauge("bytes queued on a link", most(&|l| l.queued), super::links::MAX_QUEUED),
-            gauge("asked of a link", most(&up(|u| u.asked.len())), super::asks::MAX_ASKED),
-            gauge("served to a link", most(&up(|u| u.serving.len())), super::serve::MAX_SERVING),
-            gauge("backlog of a link", most(&up(|u| u.backlog.len())), super::fetch::MAX_PENDING),
+            gauge("bytes queued on a link", most(&|l| l.queued), crate::protocol::link::MAX_QUEUED),
+            gauge(
+                "asked of a link",
+                most(&up(|u| u.asked.len())),
+                crate::protocol::intake::MAX_ASKED,
+            ),
+            gauge(
+                "served to a link",
+                most(&up(|u| u.serving.len())),
+                crate::protocol::serve::MAX_SERVING,
+            ),
+            gauge(
+                "backlog of a link",
+                most(&up(|u| u.backlog.len())),
+                crate::protocol::intake::MAX_PENDING,
+            ),
             gauge("topics", self.log.topics.len(), usize::from(u16::MAX)),
-            gauge("origins learned", self.learned.origins(), super::learn::MAX_ORIGINS),
-            gauge("timers", self.timers.len(), super::fetch::MAX_PENDING + 1024),
+            gauge("origins learned", self.learned.origins(), crate::protocol::spread::MAX_ORIGINS),
+            gauge("timers", self.timers.len(), crate::protocol::intake::MAX_PENDING + 1024),
             gauge("tickets", self.tickets.len(), 4 * super::MAX_VERIFYING + super::MAX_STORING),
         ]
     }

@@ -11,7 +11,7 @@ use crate::types::{
     Proofs, StoredPeer, TopicKey, Transaction, TransactionId, TransportKind, Verdict, WallTime,
 };
 
-use super::entries::GivenUp;
+use crate::protocol::outbox::GivenUp;
 
 /// Names a dial attempt; minted by the core.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

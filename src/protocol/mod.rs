@@ -17,47 +17,24 @@
 //! `interest` (topics), `serve` (answer), `publish` (store), `outbox` (copies; `renew`), `flush` (their
 //! order), `guard` (bans; `limits`), `log` (what is retained; `slab`, `order`, `topics`, `ids`).
 
-mod asks;
-mod book;
-mod discovery;
-mod entries;
-mod fetch;
-mod flush;
 #[cfg(any(test, feature = "sim"))]
 mod gauges;
-mod gossip;
 mod guard;
-mod ids;
-mod interest;
+mod id_map;
+mod intake;
 mod io;
-mod judge;
 mod large;
-mod learn;
-mod limits;
-mod links;
-mod liveness;
+mod link;
 mod log;
-mod numbers;
-mod order;
+mod membership;
 mod outbox;
-mod overlay;
-mod pieces;
-mod promises;
-mod publish;
 mod reconcile;
-mod renew;
-mod reserve;
 mod rng;
 mod serve;
-mod session;
-mod share;
-mod slab;
-mod spill;
-mod stripe;
+mod spread;
 #[cfg(test)]
 mod tests;
 mod timers;
-mod topics;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -68,18 +45,18 @@ use crate::types::{
     PeerId, PeerRecord, Piece, Signature, Stats, Transaction, TransactionId, WallTime,
 };
 
-pub use entries::GivenUp;
-use fetch::{FetchState, Pending};
 #[cfg(any(test, feature = "sim"))]
 #[doc(hidden)]
 pub use gauges::Gauge;
-use ids::IdMap;
+use id_map::IdMap;
+use intake::{FetchState, Pending};
 pub use io::{
     CallId, ConnectFailure, DialId, Input, Judgement, LinkView, Output, PartialOp, PublishRefusal,
     Queued, Restored, Ticket,
 };
+pub use outbox::GivenUp;
 #[cfg(feature = "node")]
-pub(crate) use renew::WINDOW as RENEWALS;
+pub(crate) use outbox::RENEWALS;
 
 /// How often expired transactions and bans are looked for.
 const EXPIRE_EVERY: Duration = Duration::from_secs(10);
@@ -121,9 +98,9 @@ pub struct Protocol {
     timers: timers::Timers,
     out: VecDeque<Output>,
     counters: Counters,
-    links: links::Links,
-    book: book::Book,
-    dials: BTreeMap<DialId, overlay::Dial>,
+    links: link::Links,
+    book: membership::Book,
+    dials: BTreeMap<DialId, membership::Dial>,
     next_dial: u64,
     /// Peers whose link broke, the latest last.
     lost: VecDeque<PeerId>,
@@ -132,8 +109,8 @@ pub struct Protocol {
     log: log::Log,
     /// Its head when it was last told what all links have passed.
     forgot_at: u64,
-    carrying: interest::Carrying,
-    learned: learn::Learned,
+    carrying: spread::Carrying,
+    learned: spread::Learned,
     repairs: reconcile::Repairs,
     pending: IdMap<Pending>,
     fetches: FetchState,
@@ -147,10 +124,10 @@ pub struct Protocol {
     renewals: usize,
     /// Entries of it that wait since before the start, until it is known which the log has.
     restored: Vec<TransactionId>,
-    flushes: flush::Flushes,
+    flushes: outbox::Flushes,
     copies_wanted: u32,
     guard: guard::Guard,
-    limits: limits::Limits,
+    limits: guard::Limits,
     mode: Mode,
     needy_turns: u32,
     verifying: usize,
@@ -173,14 +150,14 @@ impl Protocol {
         restored: Restored,
     ) -> Self {
         let mut rng = rng::Rng::new(seed);
-        let shares = share::Shares::new(bounds(restored.max_bytes, config));
+        let shares = log::Shares::new(bounds(restored.max_bytes, config));
         let mut log = log::Log::new(&mut rng, config.gossip.cache_bytes, shares);
         restore(&mut log, &restored.index);
         let waiting =
             restored.outbox.iter().filter(|q| q.dead.is_none() && !q.late).map(|q| q.id).collect();
         let outbox = outbox::Outbox::restore(restored.outbox, &mut rng);
         let discovery = &config.discovery;
-        let book = book::Book::new(&discovery.bootstrap, discovery.max_peers, restored.peers);
+        let book = membership::Book::new(&discovery.bootstrap, discovery.max_peers, restored.peers);
         let pending = IdMap::new(&mut rng);
         let fetches = FetchState::new(&mut rng, restored.partials);
         let mut timers = timers::Timers::default();
@@ -200,7 +177,7 @@ impl Protocol {
             timers,
             out: VecDeque::new(),
             counters: Counters::default(),
-            links: links::Links::default(),
+            links: link::Links::default(),
             book,
             dials: BTreeMap::new(),
             next_dial: 0,
@@ -209,8 +186,8 @@ impl Protocol {
             next_ticket: 0,
             log,
             forgot_at: 0,
-            carrying: interest::Carrying::new(&config.gossip),
-            learned: learn::Learned::new(),
+            carrying: spread::Carrying::new(&config.gossip),
+            learned: spread::Learned::new(),
             repairs: reconcile::Repairs::default(),
             pending,
             fetches,
@@ -218,12 +195,12 @@ impl Protocol {
             publishing_bytes: 0,
             outbox,
             renewing: 0,
-            renewals: renew::WINDOW,
+            renewals: outbox::RENEWALS,
             restored: waiting,
-            flushes: flush::Flushes::default(),
+            flushes: outbox::Flushes::default(),
             copies_wanted: config.outbox.min_copies,
             guard: guard::Guard::new(restored.bans),
-            limits: limits::Limits::default(),
+            limits: guard::Limits::default(),
             mode: Mode::Offline,
             needy_turns: 0,
             verifying: 0,
@@ -324,7 +301,7 @@ impl Protocol {
 
     /// Whether nothing waits to be sent, checked, stored or fetched.
     pub fn is_idle(&self) -> bool {
-        let quiet = |l: &links::Link| {
+        let quiet = |l: &link::Link| {
             l.queued == 0
                 && l.up.as_ref().is_none_or(|up| {
                     up.cursor >= self.log.head()
@@ -342,7 +319,7 @@ impl Protocol {
 
     /// The links that are up.
     pub fn links(&self) -> Vec<LinkView> {
-        let view = |l: &links::Link| {
+        let view = |l: &link::Link| {
             let up = l.up.as_ref()?;
             Some(LinkView {
                 link: l.id,
@@ -588,7 +565,7 @@ fn restore(log: &mut log::Log, index: &[IndexEntry]) {
             created: entry.created,
             keep_until: entry.keep_until,
             known: 0,
-            ingress: learn::OWN,
+            ingress: spread::OWN,
             cached: None,
         };
         log.append(entry, MonoTime::ZERO);
@@ -597,11 +574,11 @@ fn restore(log: &mut log::Log, index: &[IndexEntry]) {
 }
 
 /// What one origin may have in a store of `max_bytes`.
-fn bounds(max_bytes: Option<u64>, config: &Config) -> share::Bounds {
+fn bounds(max_bytes: Option<u64>, config: &Config) -> log::Bounds {
     let gossip = &config.gossip;
     let percent = Some(u64::from(gossip.max_origin_share)).filter(|percent| *percent < 100);
     let bytes = percent.and_then(|percent| Some(max_bytes? / 100 * percent));
     let rate = Some(u64::from(gossip.max_origin_rate)).filter(|rate| *rate > 0);
     let entries = rate.map(|rate| rate.saturating_mul(gossip.retention.as_secs()) / 60);
-    share::Bounds { bytes, entries }
+    log::Bounds { bytes, entries }
 }

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use super::super::share::{Bounds, Excess};
+use super::quota::{Bounds, Excess};
 use super::*;
 use crate::types::{Interest, Signature, Topic};
 
@@ -23,7 +23,7 @@ fn entry(n: u32, created: u64, keep_until: u64) -> Entry {
         created: WallTime::from_millis(created),
         keep_until: WallTime::from_millis(keep_until),
         known: u64::MAX,
-        ingress: crate::protocol::learn::OWN,
+        ingress: crate::protocol::spread::OWN,
         cached: None,
     }
 }
@@ -114,7 +114,7 @@ fn what_is_not_kept_counts_as_held_until_it_is_let_go() {
     };
     log.append(entry(1, 5, 30), MonoTime::ZERO);
     let whole = log.measure(Bound::MIN, Bound::MAX, &Scope::ALL);
-    let (cost, end) = (super::super::share::cost(1), WallTime::from_millis(30));
+    let (cost, end) = (super::quota::cost(1), WallTime::from_millis(30));
     assert_eq!(kept(&log), Some(cost));
     log.note_unsaved(&id(1));
     assert!(!log.contains(&id(1)) && log.is_refused(&id(1)) && kept(&log).is_none());

@@ -49,7 +49,7 @@
 //! though the sets differ (an oversized transaction, another validator, a liar) come ever more
 //! rarely, up to 10 min.
 
-mod opener;
+mod initiator;
 mod responder;
 
 use std::time::Duration;
@@ -58,11 +58,11 @@ use crate::types::{
     Bound, LinkId, MonoTime, Range, RangeContent, Reconcile, TransactionId, WallTime,
 };
 
-use super::Protocol;
-use super::slab::Record;
-use super::timers::Timer;
-use super::topics::Scope;
-use opener::Session;
+use crate::protocol::Protocol;
+use crate::protocol::log::Record;
+use crate::protocol::log::Scope;
+use crate::protocol::timers::Timer;
+use initiator::Session;
 use responder::Theirs;
 
 /// Parts that a range is cut into.
@@ -83,7 +83,7 @@ const GUARD: Duration = Duration::from_secs(15);
 pub(super) const MAX_RUNNING: usize = 2;
 /// Ranges in the state of one session at most.
 #[cfg(any(test, feature = "sim"))]
-pub(super) const MAX_RANGES: usize = opener::MAX_TODO + opener::MAX_ASKED;
+pub(super) const MAX_RANGES: usize = initiator::MAX_TODO + initiator::MAX_ASKED;
 /// A session without progress for this long does not keep another from starting.
 const STALL: Duration = Duration::from_secs(3);
 /// How often running sessions are looked after.
@@ -103,7 +103,7 @@ const PATIENCE: Duration = Duration::from_secs(15);
 
 /// A window of the order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Window {
+pub(in crate::protocol) struct Window {
     pub(super) lower: Bound,
     pub(super) upper: Bound,
 }
@@ -312,8 +312,8 @@ impl Protocol {
         let now = self.now;
         while self.repairs.running < MAX_RUNNING {
             let busy = self.is_pulling();
-            let ready = |l: &&super::links::Link| {
-                l.queued < super::links::HIGH_WATER
+            let ready = |l: &&crate::protocol::link::Link| {
+                l.queued < crate::protocol::link::HIGH_WATER
                     && !self.is_flushing(l)
                     && l.up.as_ref().is_some_and(|up| {
                         let repair = &up.repair;
@@ -368,8 +368,8 @@ impl Protocol {
             return;
         };
         self.repairs.hot = now + self.soon(interval);
-        let idle = |l: &&super::links::Link| {
-            l.queued < super::links::HIGH_WATER
+        let idle = |l: &&crate::protocol::link::Link| {
+            l.queued < crate::protocol::link::HIGH_WATER
                 && !self.is_flushing(l)
                 && l.up.as_ref().is_some_and(|up| {
                     let repair = &up.repair;

@@ -2,11 +2,11 @@
 
 use crate::types::{LinkId, Message, RangeContent, Reconcile, TransactionId};
 
-use super::opener::MAX_ASKED;
+use super::initiator::MAX_ASKED;
 use super::{Draft, FADING, FRAME, LIST, WAYS, Window};
 use crate::protocol::Protocol;
-use crate::protocol::limits::{OPEN, Work};
-use crate::protocol::topics::Scope;
+use crate::protocol::guard::{OPEN, Work};
+use crate::protocol::log::Scope;
 
 /// What a payload earns that is fetched after having been listed.
 const EARNED: u64 = 256;
@@ -22,7 +22,7 @@ const ABOUT: std::time::Duration = std::time::Duration::from_mins(4);
 
 /// What is known of a peer's sessions. What bounds them is the peer's and not the link's (`limits`).
 #[derive(Debug, Default)]
-pub(super) struct Theirs {
+pub(in crate::protocol) struct Theirs {
     /// The latest that it opened.
     session: Option<u32>,
     /// A question that waits for room in the queue.

@@ -1,0 +1,51 @@
+//! Who was asked for what it announced, and whether it served.
+//!
+//! A promise that is not kept in time costs standing (`guard`), which decides who is asked first and
+//! nothing else.
+
+use std::time::Duration;
+
+use crate::types::{LinkId, MonoTime, PeerId, TransactionId};
+
+use crate::protocol::Protocol;
+
+/// Promises remembered.
+pub(in crate::protocol) const MAX_PROMISES: usize = 4096;
+/// A promise not kept by then is broken.
+const PROMISE: Duration = Duration::from_secs(10);
+
+impl Protocol {
+    /// A peer that said it has this was asked for it.
+    pub(in crate::protocol) fn note_promise(&mut self, link: LinkId, id: TransactionId) {
+        let Some(peer) = self.links.peer_of(link) else { return };
+        if self.fetches.promises.len() < MAX_PROMISES {
+            let due = self.now + PROMISE;
+            self.fetches.promises.entry((peer, id)).or_insert(due);
+        }
+    }
+
+    /// It was kept, or excused.
+    pub(in crate::protocol) fn forget_promise(&mut self, link: LinkId, id: &TransactionId) {
+        if let Some(peer) = self.links.peer_of(link) {
+            self.fetches.promises.remove(&(peer, *id));
+        }
+    }
+
+    /// A link is gone: that excuses everything.
+    pub(in crate::protocol) fn forget_promises(&mut self, peer: PeerId) {
+        self.fetches.promises.retain(|(p, _), _| *p != peer);
+    }
+
+    /// Charges promises that were not kept in time.
+    pub(in crate::protocol) fn settle_promises(&mut self) {
+        let now = self.now;
+        let due = |(key, at): (&(PeerId, TransactionId), &MonoTime)| (*at <= now).then_some(*key);
+        let broken: Vec<_> = self.fetches.promises.iter().filter_map(due).collect();
+        for (peer, id) in broken {
+            self.fetches.promises.remove(&(peer, id));
+            self.counters.promises_broken += 1;
+            self.guard.note_broken(&peer, now);
+            tracing::debug!(target: "sorcha_peer::gossip", %id, %peer, "announced and not served");
+        }
+    }
+}

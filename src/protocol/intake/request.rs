@@ -1,0 +1,304 @@
+//! Whom a small transaction is asked of, and for how long.
+//!
+//! One source is asked at a time; without an answer the next one is, those in good standing first, in
+//! the order of their announcements, and then again from the first. A peer answers in the order in
+//! which it is asked. So an answer is overdue only when its time is up and either something that was
+//! asked later has been answered, or the link does not deliver at the least pace that is worth waiting
+//! for: a long row of questions is no reason to ask others for its end, and somebody who stalls is
+//! left at once.
+//!
+//! What one peer is asked at once is bounded by what it answered a moment ago, so that a slow one is
+//! never asked for much; the rest waits in that link's backlog.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crate::types::{LinkId, MonoTime, TransactionId};
+
+use super::announce::{ANSWER, MAX_PENDING, Source, Stage};
+use crate::protocol::Protocol;
+use crate::protocol::link::Up;
+use crate::protocol::timers::Timer;
+
+/// Asked of one peer at once, whatever its pace.
+pub(in crate::protocol) const MAX_ASKED: usize = 2048;
+/// The same of a peer that has not answered anything lately.
+const FIRST_ASKED: usize = 256;
+/// Payload bytes asked of one peer at once.
+const MAX_ASKED_BYTES: u64 = 4 << 20;
+/// An answer is overdue after this, or two round trips, while somebody else can be asked: asking
+/// twice costs little, and waiting for one who stalls costs much. Otherwise after `ANSWER`.
+const OVERDUE: Duration = Duration::from_millis(250);
+/// Slowest transfer that is not overdue, in bytes per second.
+const SLOWEST: u64 = 1 << 20;
+/// Turns of asking all sources before an id is left to the next announcement.
+const MAX_TURNS: u32 = 3;
+/// The pace of answers is counted over one to two of these.
+const SPAN: Duration = Duration::from_millis(250);
+/// Least bytes in that time of somebody who is waited for while others could be asked.
+const LEAST: u64 = 64 * 1024;
+
+/// How the answers of one peer come.
+#[derive(Debug, Default)]
+pub(in crate::protocol) struct Asks {
+    /// Questions so far.
+    asked: u64,
+    /// The latest of them that was answered.
+    answered: u64,
+    /// When the span began that is counted in `now`.
+    since: MonoTime,
+    /// Answers and their bytes in this span and in the one before.
+    now: (usize, u64),
+    before: (usize, u64),
+}
+
+impl Asks {
+    fn note(&mut self, number: u64, size: u64, now: MonoTime) {
+        self.turn(now);
+        self.answered = self.answered.max(number);
+        self.now = (self.now.0 + 1, self.now.1 + size);
+    }
+
+    fn turn(&mut self, now: MonoTime) {
+        let passed = now.since(self.since);
+        if passed >= SPAN {
+            self.before = if passed < SPAN * 2 { self.now } else { (0, 0) };
+            (self.since, self.now) = (now, (0, 0));
+        }
+    }
+
+    /// Questions that may wait for their answers.
+    fn limit(&mut self, now: MonoTime) -> usize {
+        self.turn(now);
+        (FIRST_ASKED + 2 * (self.now.0 + self.before.0)).min(MAX_ASKED)
+    }
+
+    /// Whether an answer that is late is still to be waited for.
+    fn is_coming(&mut self, number: u64, others: bool, now: MonoTime) -> bool {
+        self.turn(now);
+        let (count, bytes) = (self.now.0 + self.before.0, self.now.1 + self.before.1);
+        let moves = if others { bytes >= LEAST } else { count > 0 };
+        self.answered < number && moves
+    }
+}
+
+impl Protocol {
+    /// The wait for a push or an answer is over.
+    pub(in crate::protocol) fn on_fetch_due(&mut self, id: &TransactionId) {
+        let Some(pending) = self.pending.get_mut(id) else { return };
+        if pending.stage != Stage::Heard {
+            return;
+        }
+        if pending.large.is_some() {
+            self.on_watch(id);
+            return;
+        }
+        if let Some(link) = pending.asked {
+            if let Some(wait) = self.is_answer_coming(link, id) {
+                self.timers.set(Timer::Fetch(*id), self.now + wait);
+                return;
+            }
+            if let Some(pending) = self.pending.get_mut(id) {
+                pending.asked = None;
+            }
+            self.counters.wants_timed_out += 1;
+            if let Some(peer) = self.links.peer_of(link) {
+                self.guard.doubt(peer, self.now);
+            }
+            self.forget_asked(link, id);
+        }
+        self.ask(id);
+    }
+
+    /// How much longer to wait for an answer that is late, if at all.
+    fn is_answer_coming(&mut self, link: LinkId, id: &TransactionId) -> Option<Duration> {
+        let now = self.now;
+        let pending = self.pending.get(id)?;
+        let others = pending.sources.iter().any(|s| !s.tried);
+        let number = pending.asked_no;
+        self.links.up(link)?.asks.is_coming(number, others, now).then_some(SPAN)
+    }
+
+    /// A peer answered something that it was asked.
+    pub(super) fn note_answer(&mut self, link: LinkId, id: &TransactionId, size: u64) {
+        let now = self.now;
+        let asked = self.pending.get(id).filter(|p| p.asked == Some(link));
+        if let Some(number) = asked.map(|p| p.asked_no)
+            && let Some(up) = self.links.up(link)
+        {
+            up.asks.note(number, size, now);
+        }
+    }
+
+    /// Asks the next source, when it is its turn there.
+    pub(in crate::protocol) fn ask(&mut self, id: &TransactionId) {
+        self.ask_next_source(id, false);
+    }
+
+    /// `first`: nothing that is to be asked of the same source comes before it.
+    fn ask_next_source(&mut self, id: &TransactionId, first: bool) {
+        let Some(pending) = self.pending.get_mut(id) else { return };
+        if pending.large.is_some() {
+            self.drive(id);
+            return;
+        }
+        if pending.stage != Stage::Heard || pending.asked.is_some() {
+            return;
+        }
+        let links = &self.links;
+        pending.sources.retain(|s| links.slot_of(s.link).is_some());
+        if !pending.sources.is_empty() && pending.sources.iter().all(|s| s.tried) {
+            pending.turns += 1;
+            pending.sources.iter_mut().for_each(|s| s.tried = false);
+        }
+        let (size, turns, now) = (pending.size, pending.turns, self.now);
+        let reliable = |s: &Source| {
+            let good = |p| self.guard.is_reliable(&p, now) && !self.guard.is_doubted(&p, now);
+            links.peer_of(s.link).is_some_and(good)
+        };
+        let untried = || pending.sources.iter().enumerate().filter(|(_, s)| !s.tried);
+        let next = untried().find(|(_, s)| reliable(s)).or_else(|| untried().next());
+        let Some(next) = next.map(|(at, _)| at).filter(|_| turns < MAX_TURNS) else {
+            self.give_up(id);
+            return;
+        };
+        let link = pending.sources[next].link;
+        let Some(up) = self.links.up(link) else { return };
+        let full = up.asked.len() >= up.asks.limit(now) || up.asked_bytes + size > MAX_ASKED_BYTES;
+        let behind = !first && !up.backlog.is_empty();
+        if (full || behind) && !up.asked.is_empty() {
+            self.queue_up(link, *id);
+            return;
+        }
+        pending.sources[next].tried = true;
+        self.send_want(link, id, size);
+    }
+
+    /// Puts an id at the end of what a peer is to be asked when it has answered other questions.
+    pub(in crate::protocol) fn queue_up(&mut self, link: LinkId, id: TransactionId) {
+        let pending = &self.pending;
+        let Some(up) = self.links.up(link) else { return };
+        if up.backlog.len() >= MAX_PENDING {
+            // What came from others meanwhile still stands in the row.
+            let mut seen = BTreeSet::new();
+            up.backlog.retain(|id| pending.contains(id) && seen.insert(*id));
+        }
+        up.backlog.push_back(id);
+    }
+
+    /// An id does not stand in that row any more.
+    fn leave_queue(&mut self, link: LinkId, id: &TransactionId) {
+        if let Some(large) = self.pending.get_mut(id).and_then(|p| p.large.as_mut()) {
+            large.queued.retain(|queued| *queued != link);
+        }
+    }
+
+    fn send_want(&mut self, link: LinkId, id: &TransactionId, size: u64) {
+        let rtt = self.rtt_of(link);
+        let Some(pending) = self.pending.get_mut(id) else { return };
+        pending.asked = Some(link);
+        let others = pending.sources.iter().any(|s| !s.tried);
+        let Some(up) = self.links.up(link) else { return };
+        up.asked.insert(*id);
+        up.asks.asked += 1;
+        pending.asked_no = up.asks.asked;
+        up.asked_bytes += size;
+        // Beyond that it is seen whether the answers come.
+        let bytes = up.asked_bytes.min(SLOWEST / 2);
+        let transfer = Duration::from_secs(bytes) / u32::try_from(SLOWEST).unwrap_or(1);
+        if let Some(batch) = self.links.batch(link) {
+            batch.want.push(*id);
+        }
+        self.note_promise(link, *id);
+        self.counters.wants_sent += 1;
+        let wait = if others { OVERDUE.max(rtt * 2) } else { ANSWER.max(rtt * 3) };
+        self.timers.set(Timer::Fetch(*id), self.now + wait + transfer);
+    }
+
+    /// Takes an id off the list of what a peer was asked; `true` when it was on it.
+    pub(in crate::protocol) fn forget_asked(&mut self, link: LinkId, id: &TransactionId) -> bool {
+        // Large payloads are bounded by the room for them.
+        let small = self.pending.get(id).filter(|p| p.large.is_none());
+        let (size, now) = (small.map_or(0, |p| p.size), self.now);
+        let Some(up) = self.links.up(link) else { return false };
+        if !up.asked.remove(id) {
+            return false;
+        }
+        up.asked_bytes = if up.asked.is_empty() { 0 } else { up.asked_bytes.saturating_sub(size) };
+        while let Some(up) = self.links.up(link)
+            && up.asked.len() < up.asks.limit(now)
+            && let Some(next) = up.backlog.pop_front()
+        {
+            let before = up.backlog.len();
+            self.leave_queue(link, &next);
+            self.ask_next_source(&next, true);
+            let Some(up) = self.links.up(link) else { break };
+            if up.backlog.len() > before {
+                // It does not fit yet: it stays the first.
+                up.backlog.rotate_right(1);
+                break;
+            }
+        }
+        true
+    }
+
+    /// A link is gone: what it was asked is asked elsewhere, and what it asked for is forgotten.
+    pub(in crate::protocol) fn ask_others(&mut self, link: LinkId, up: &Up) {
+        for serve in &up.serving {
+            self.note_served_out(link, serve);
+        }
+        for id in &up.backlog {
+            self.leave_queue(link, id);
+        }
+        for id in up.asked.iter().chain(&up.backlog) {
+            if let Some(pending) = self.pending.get_mut(id) {
+                // What waited in the backlog may have been asked elsewhere meanwhile.
+                pending.asked = pending.asked.filter(|asked| *asked != link);
+                self.end_parent(link, id, false);
+                self.ask(id);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: u64) -> MonoTime {
+        MonoTime::from_duration(Duration::from_millis(ms))
+    }
+
+    #[test]
+    fn a_late_answer_is_waited_for_while_earlier_ones_come() {
+        let mut asks = Asks::default();
+        for n in 1..=100 {
+            asks.note(n, 2048, at(n * 5));
+        }
+        assert!(asks.is_coming(101, true, at(510)), "200 kB in half a second");
+        assert!(!asks.is_coming(50, true, at(510)), "a later one has been answered");
+        assert!(!asks.is_coming(101, true, at(1100)), "it stalls");
+    }
+
+    #[test]
+    fn a_slow_one_is_waited_for_only_if_nobody_else_can_be_asked() {
+        let mut asks = Asks::default();
+        for n in 1..=10 {
+            asks.note(n, 1024, at(n * 50));
+        }
+        assert!(!asks.is_coming(11, true, at(510)));
+        assert!(asks.is_coming(11, false, at(510)));
+        assert!(!asks.is_coming(11, false, at(1100)));
+    }
+
+    #[test]
+    fn more_is_asked_of_who_answers_quickly() {
+        let mut asks = Asks::default();
+        assert_eq!(asks.limit(at(0)), FIRST_ASKED);
+        for n in 1..=1000 {
+            asks.note(n, 100, at(100));
+        }
+        assert_eq!(asks.limit(at(110)), MAX_ASKED);
+        assert_eq!(asks.limit(at(1000)), FIRST_ASKED, "a moment ago");
+    }
+}

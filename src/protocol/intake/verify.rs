@@ -1,0 +1,278 @@
+//! From complete bytes to the log: hash and signature, then the validator's verdict.
+//!
+//! Nothing is delivered or announced as held before hash and signature are verified and the
+//! validator has accepted. Forged bytes cost their sender the link and the id is fetched elsewhere.
+
+use std::time::Duration;
+
+use crate::types::{
+    Event, Header, InvalidTransaction, LinkId, PeerId, Refusal, Transaction, TransactionId, Verdict,
+};
+
+use super::announce::{Holds, Pending, Stage};
+use crate::protocol::io::{Judgement, Output, Ticket};
+use crate::protocol::log::Excess;
+use crate::protocol::spread::OWN;
+use crate::protocol::spread::{Got, LATE};
+use crate::protocol::timers::Timer;
+use crate::protocol::{Protocol, Task};
+
+/// Wait before a validator that did not answer is asked again.
+const JUDGE_AGAIN: Duration = Duration::from_secs(10);
+/// How often it is asked about one transaction before that is left to the next announcement.
+const MAX_JUDGED: u8 = 3;
+
+impl Protocol {
+    /// Has complete bytes checked, unless the header alone says no.
+    pub(super) fn verify(&mut self, link: LinkId, transaction: Transaction, hop: u16) {
+        let id = transaction.id();
+        // What has no room is remembered, so it has to be real: `take` looks after the signature.
+        let inadmissible = self.inadmissible(transaction.header());
+        if let Some(reason) = inadmissible.filter(|reason| !reason.is_for_now()) {
+            self.remove_pending(&id);
+            self.refuse_transaction(link, &id, reason);
+            if reason == Refusal::Skewed {
+                self.want_later(link, transaction.header().created);
+            }
+            return;
+        }
+        if !self.is_welcome(link, &id, transaction.header()) {
+            self.remove_pending(&id);
+            self.fetches.unwanted.add(id);
+            self.refuse_transaction(link, &id, Refusal::Unwanted);
+            return;
+        }
+        let Some(from) = self.links.all.get(&link).map(|l| l.remote) else { return };
+        self.judge(link, from, transaction, hop, false);
+    }
+
+    /// Has the validator asked about a payload, and before that hash and signature checked unless
+    /// they are `proven`.
+    pub(in crate::protocol) fn judge(
+        &mut self,
+        link: LinkId,
+        from: PeerId,
+        transaction: Transaction,
+        hop: u16,
+        proven: bool,
+    ) {
+        let id = transaction.id();
+        if !self.pending.contains(&id) {
+            let size = transaction.header().payload_len;
+            self.pending.insert(id, Pending::new(Stage::Heard, size, self.now));
+        }
+        self.revive(&id);
+        let now = self.now;
+        if let Some(pending) = self.pending.get_mut(&id) {
+            pending.stage = Stage::Verifying;
+            pending.add_source(link, now, None, Holds::All);
+        }
+        self.timers.cancel(Timer::Fetch(id));
+        self.abandon_parents(&id);
+        self.drop_assembly(&id);
+        self.verifying_bytes += transaction.header().payload_len;
+        self.verifying += 1;
+        let task = Task::Verify { link, from, transaction: transaction.clone(), hop };
+        let ticket = self.ticket(task);
+        self.out.push_back(Output::Verify { ticket, transaction, from, proven });
+    }
+
+    pub(in crate::protocol) fn inadmissible(&self, header: &Header) -> Option<Refusal> {
+        let gossip = &self.config.gossip;
+        let keep_until = header.expires.min(header.created.plus(gossip.retention));
+        if header.payload_len > gossip.max_transaction_size {
+            Some(Refusal::TooLarge)
+        } else if header.created > self.wall.plus(self.config.network.max_clock_skew) {
+            Some(Refusal::Skewed)
+        } else if keep_until <= self.wall {
+            Some(Refusal::Expired)
+        } else {
+            self.over_bounds(header)
+        }
+    }
+
+    /// Whether its origin has all it may have.
+    fn over_bounds(&self, header: &Header) -> Option<Refusal> {
+        let excess = self.log.shares.excess(&header.origin, (0, 0), header.payload_len)?;
+        Some(match excess {
+            Excess::Bytes { .. } => Refusal::OverShare,
+            Excess::Entries { .. } => Refusal::OverRate,
+        })
+    }
+
+    /// Remembers what has no room while its origin has all it may have. Nobody is to blame who
+    /// passes it on: others may have more room.
+    pub(in crate::protocol) fn turn_away(&mut self, id: TransactionId, header: &Header) {
+        let keep_until = header.expires.min(header.created.plus(self.config.gossip.retention));
+        self.log.turn_away(id, header, keep_until, self.now);
+        self.forget_passed();
+    }
+
+    pub(in crate::protocol) fn on_verified(&mut self, ticket: Ticket, judgement: Judgement) {
+        let Some(Task::Verify { link, from, transaction, hop }) = self.tickets.remove(&ticket)
+        else {
+            return;
+        };
+        self.verifying -= 1;
+        self.verifying_bytes -= transaction.header().payload_len;
+        let id = transaction.id();
+        // Published by this node meanwhile: the store decides.
+        let superseded = self.pending.get(&id).is_none_or(|p| p.stage != Stage::Verifying);
+        let refusal = match judgement {
+            Judgement::Verdict(_) | Judgement::TimedOut if superseded => return,
+            Judgement::Verdict(Verdict::Accept) => {
+                self.guard.note_served(&from, self.now);
+                if !self.hold_back(from, &transaction, hop) {
+                    self.take(from, &transaction, hop);
+                }
+                return;
+            }
+            Judgement::Verdict(Verdict::Ignore) => Refusal::Ignored,
+            Judgement::Verdict(Verdict::Reject) => Refusal::Rejected,
+            Judgement::TimedOut => {
+                self.counters.validations_timed_out += 1;
+                self.refuse_transaction(link, &id, Refusal::Ignored);
+                self.try_later(&id);
+                return;
+            }
+            Judgement::Invalid(reason) => {
+                self.on_forged(link, &from, &id, reason);
+                return;
+            }
+        };
+        let pending = self.remove_pending(&id);
+        self.absolve(pending.as_ref().filter(|_| refusal == Refusal::Ignored));
+        self.forget_partial(&id);
+        self.fetches.refuse(id);
+        let keep_until = self.keep_until(&transaction);
+        self.log.refuse(id, transaction.header(), keep_until, self.now);
+        self.forget_passed();
+        self.refuse_transaction(link, &id, refusal);
+        if refusal == Refusal::Rejected {
+            self.note_reject(&from);
+        }
+    }
+
+    /// A check broke off, which says nothing about what was checked.
+    pub(in crate::protocol) fn on_unchecked(&mut self, ticket: Ticket) {
+        let (id, bytes, whole) = match self.tickets.get(&ticket) {
+            Some(Task::Verify { transaction, .. }) => {
+                (transaction.id(), transaction.header().payload_len, true)
+            }
+            Some(Task::Head { id, .. }) => (*id, 0, false),
+            Some(Task::Piece { piece, .. }) => (piece.id, piece.bytes.len() as u64, false),
+            Some(Task::Prove { .. }) => return self.on_unproved(ticket),
+            _ => return,
+        };
+        self.tickets.remove(&ticket);
+        self.verifying -= 1;
+        self.verifying_bytes -= bytes;
+        // What this node published meanwhile is not being checked any more.
+        let stage = self.pending.get(&id).map(|pending| pending.stage);
+        if !whole || stage == Some(Stage::Verifying) {
+            self.give_up(&id);
+        }
+    }
+
+    /// The validator did not answer: the transaction is fetched and judged again, a few times.
+    fn try_later(&mut self, id: &TransactionId) {
+        if let Some(pending) = self.pending.get_mut(id) {
+            pending.stage = Stage::Heard;
+            pending.judged += 1;
+            if pending.judged >= MAX_JUDGED {
+                self.give_up(id);
+                return;
+            }
+            if let Some(asked) = pending.asked.take() {
+                // Answered, and no fault of whoever did.
+                self.forget_asked(asked, id);
+            }
+            self.timers.set(Timer::Fetch(*id), self.now + JUDGE_AGAIN);
+        }
+    }
+
+    /// The bytes are not what the origin published: their sender lied, and the id may still be good.
+    fn on_forged(&mut self, l: LinkId, from: &PeerId, id: &TransactionId, why: InvalidTransaction) {
+        let reason = match why {
+            InvalidTransaction::Unsigned | InvalidTransaction::Signature => Refusal::WrongSignature,
+            _ => Refusal::WrongHash,
+        };
+        self.refuse_transaction(l, id, reason);
+        if let Some(pending) = self.pending.get_mut(id).filter(|p| p.stage == Stage::Verifying) {
+            pending.stage = Stage::Heard;
+            pending.sources.retain(|s| s.link != l);
+            if let Some(asked) = pending.asked.take() {
+                self.forget_asked(asked, id);
+            }
+        }
+        self.punish(from, "forged transaction");
+        self.ask(id);
+    }
+
+    /// Takes what was verified and judged, unless others of the same origin took its room meanwhile.
+    pub(in crate::protocol) fn take(&mut self, from: PeerId, transaction: &Transaction, hop: u16) {
+        let (id, header) = (transaction.id(), transaction.header());
+        let Some(reason) = self.over_bounds(header) else {
+            self.accept_foreign(from, transaction, hop);
+            return;
+        };
+        let pending = self.remove_pending(&id);
+        self.absolve(pending.as_ref());
+        // No link has this number.
+        let link = self.links.by_peer.get(&from).copied().unwrap_or(LinkId(0));
+        self.refuse_transaction(link, &id, reason);
+        self.turn_away(id, header);
+    }
+
+    fn accept_foreign(&mut self, from: PeerId, transaction: &Transaction, hop: u16) {
+        let id = transaction.id();
+        let pending = self.remove_pending(&id);
+        self.absolve(pending.as_ref());
+        let asked = pending.as_ref().is_some_and(|p| p.asked.is_some() || p.large.is_some());
+        let flushed = pending.as_ref().is_some_and(|p| p.ordered.is_some());
+        let old = transaction.header().created.plus(LATE) < self.wall;
+        let (sources, large) = pending.map(|p| (p.sources, p.large)).unwrap_or_default();
+        // Who only has the header is told once more when all is here.
+        let holders = sources.iter().filter(|s| s.holds == Holds::All && !s.guessed);
+        let known = holders.filter_map(|s| self.links.slot_of(s.link)).fold(0, |m, s| m | 1 << s);
+        let link = self.links.by_peer.get(&from).copied();
+        let ashore = link.is_some_and(|link| self.is_uphill(link));
+        let ingress = link.and_then(|link| self.links.up(link)).map_or(OWN, |up| {
+            up.taken += transaction.header().payload_len;
+            up.slot
+        });
+        let hop = hop.saturating_add(1);
+        self.counters.transactions_accepted += 1;
+        let late = asked && (old || flushed);
+        self.accept(transaction, hop, Some(Got { known, late, ingress, ashore }));
+        self.store_foreign(from, transaction, hop);
+        for (child, _) in large.map(|large| large.children).unwrap_or_default() {
+            self.serve(child);
+        }
+    }
+
+    pub(in crate::protocol) fn refuse_transaction(
+        &mut self,
+        link: LinkId,
+        id: &TransactionId,
+        reason: Refusal,
+    ) {
+        let counters = &mut self.counters;
+        match reason {
+            Refusal::TooLarge => counters.refused_too_large += 1,
+            Refusal::Skewed => counters.refused_skewed += 1,
+            Refusal::Expired => counters.refused_expired += 1,
+            Refusal::WrongHash => counters.refused_wrong_hash += 1,
+            Refusal::WrongSignature => counters.refused_wrong_signature += 1,
+            Refusal::Rejected => counters.refused_rejected += 1,
+            Refusal::OverShare => counters.refused_over_share += 1,
+            Refusal::OverRate => counters.refused_over_rate += 1,
+            Refusal::Unwanted => counters.refused_unwanted += 1,
+            _ => counters.refused_ignored += 1,
+        }
+        let peer = self.links.all.get(&link).map(|l| l.remote);
+        tracing::debug!(target: "sorcha_peer::gossip", %id, ?peer, ?reason, "transaction refused");
+        let event = Event::TransactionRefused { id: *id, peer, reason };
+        self.out.push_back(Output::Emit(event));
+    }
+}

@@ -1,0 +1,183 @@
+//! Putting large payloads together from their pieces.
+//!
+//! A piece is taken from who was asked for it, and from those asked before, who may only have been
+//! slow; anything else is counted and dropped. Each is checked by itself, off the core, against the
+//! payload hash in the header: so it is certain who sent a wrong one, and it costs that peer and
+//! nobody else the link. Only what was checked is kept, counted as progress and passed on. Only the
+//! last piece may be short, so that crumbs do not pass for progress.
+
+use crate::types::{LinkId, Message, Piece, PieceSet, Proofs, Refusal, TransactionId, piece_len};
+
+use crate::protocol::intake::Stage;
+use crate::protocol::io::{Output, Ticket};
+use crate::protocol::{Protocol, Task};
+
+impl Protocol {
+    /// Part of a large payload came.
+    pub(in crate::protocol) fn on_piece(&mut self, link: LinkId, piece: Piece) {
+        self.counters.pieces_received += 1;
+        self.counters.payload_bytes_received += piece.bytes.len() as u64;
+        let id = piece.id;
+        let Some(root) = self.expects_piece(link, &piece) else {
+            self.counters.pieces_unexpected += 1;
+            return;
+        };
+        let Some(from) = self.links.all.get(&link).map(|l| l.remote) else { return };
+        self.note_progress(link, &id, piece.bytes.len());
+        let Some(pending) = self.pending.get_mut(&id) else { return };
+        let len = pending.size;
+        let Some(large) = &mut pending.large else { return };
+        if let Some(assembly) = &mut large.assembly {
+            assembly.checking.insert(piece.index);
+        }
+        let mut spared = None;
+        for parent in &mut large.parents {
+            let removed = parent.wanted.as_mut().is_some_and(|w| w.remove(piece.index));
+            if removed && parent.link != link {
+                spared = Some(parent.link);
+            }
+        }
+        if let Some(other) = spared {
+            // Late, from who was asked before: the other need not send it any more.
+            self.say_narrowed(other, &id);
+        }
+        self.verifying += 1;
+        self.verifying_bytes += piece.bytes.len() as u64;
+        let task = Task::Piece { link, from, piece: piece.clone() };
+        let ticket = self.ticket(task);
+        self.out.push_back(Output::VerifyPiece { ticket, root, len, piece });
+        self.end_fulfilled(&id);
+    }
+
+    /// The payload hash that a piece has to fit, if it is one that is needed.
+    fn expects_piece(&self, link: LinkId, piece: &Piece) -> Option<[u8; 32]> {
+        let pending = self.pending.get(&piece.id).filter(|p| p.stage == Stage::Heard)?;
+        let large = pending.large.as_ref()?;
+        let assembly = large.assembly.as_ref()?;
+        let known = large.parents.iter().any(|p| p.link == link) || large.exes.contains(&link);
+        let new = !assembly.have.contains(piece.index) && !assembly.checking.contains(piece.index);
+        let whole = piece.index < assembly.have.len()
+            && piece.bytes.len() == piece_len(pending.size, piece.index);
+        let root = large.head.as_ref()?.header().payload_hash;
+        (known && new && whole).then_some(root)
+    }
+
+    /// Parents that owe nothing more are free for other work.
+    fn end_fulfilled(&mut self, id: &TransactionId) {
+        let Some(large) = self.pending.get(id).and_then(|p| p.large.as_ref()) else { return };
+        let done =
+            large.parents.iter().filter(|p| p.wanted.as_ref().is_some_and(PieceSet::is_empty));
+        let done: Vec<LinkId> = done.map(|p| p.link).collect();
+        if done.is_empty() {
+            return;
+        }
+        for link in done {
+            self.end_parent(link, id, false);
+            if let Some(up) = self.links.up(link).filter(|up| up.asked.is_empty()) {
+                up.intake.idle();
+            }
+        }
+        self.drive(id);
+    }
+
+    pub(in crate::protocol) fn on_piece_verified(&mut self, ticket: Ticket, valid: bool) {
+        let Some(Task::Piece { link, from, piece }) = self.tickets.remove(&ticket) else { return };
+        self.verifying -= 1;
+        self.verifying_bytes -= piece.bytes.len() as u64;
+        let id = piece.id;
+        if valid {
+            self.keep_piece(link, piece);
+            return;
+        }
+        self.refuse_transaction(link, &id, Refusal::WrongHash);
+        if let Some(pending) = self.pending.get_mut(&id) {
+            pending.sources.retain(|s| s.link != link);
+            if let Some(assembly) = pending.large.as_mut().and_then(|l| l.assembly.as_mut()) {
+                assembly.checking.remove(piece.index);
+            }
+        }
+        self.punish(&from, "forged transaction");
+        self.drive(&id);
+    }
+
+    fn keep_piece(&mut self, link: LinkId, piece: Piece) {
+        let id = piece.id;
+        let Some(pending) = self.pending.get_mut(&id) else { return };
+        let Some(large) = &mut pending.large else { return };
+        let Some(assembly) = &mut large.assembly else { return };
+        assembly.checking.remove(piece.index);
+        if !assembly.keep(piece) {
+            return;
+        }
+        self.fetches.spills.progress(id, &mut assembly.paced, self.now);
+        let first = assembly.have.count() == 1 && assembly.have.len() > 1;
+        let children: Vec<LinkId> = large.children.iter().map(|(link, _)| *link).collect();
+        let trusted = large.trusted;
+        self.note_inflow_progress(&id);
+        if first && trusted {
+            self.say_receiving(&id, link);
+        }
+        for child in children {
+            self.serve(child);
+        }
+        self.finish_assembly(&id);
+    }
+
+    /// Tells the neighbours that pieces can be had here.
+    pub(super) fn say_receiving(&mut self, id: &TransactionId, from: LinkId) {
+        if !self.relays_ahead() {
+            return;
+        }
+        let Some(large) = self.pending.get(id).and_then(|p| p.large.as_ref()) else { return };
+        let (id, place) = (*id, large.place);
+        let Some(topic) = large.head.as_ref().map(|head| head.header().topic.clone()) else {
+            return;
+        };
+        for link in self.links.up_ids() {
+            if link != from && self.is_writable(link) && self.takes_topic(link, &topic) {
+                self.send(link, Message::Receiving { id, place });
+            }
+        }
+    }
+
+    /// Hands on a payload that is complete and whose signature is known to be right.
+    pub(super) fn finish_assembly(&mut self, id: &TransactionId) {
+        let Some(pending) = self.pending.get_mut(id).filter(|p| p.stage == Stage::Heard) else {
+            return;
+        };
+        let Some(large) = &pending.large else { return };
+        let complete = |a: &super::header::Assembly| a.have.count() == a.have.len();
+        if !large.trusted || !large.assembly.as_ref().is_some_and(complete) {
+            return;
+        }
+        let (hop, link) = (large.hop.saturating_sub(1), large.exes.last().copied());
+        let (Some(head), Some(assembly)) = (large.head.clone(), self.take_assembly(id)) else {
+            return;
+        };
+        self.counters.payloads_received += 1;
+        let (payload, proofs) = assembly.into_payload();
+        self.shelve(*id, Proofs::collected(proofs));
+        let from = link.and_then(|link| self.links.all.get(&link)).map(|l| l.remote);
+        let origin = head.header().origin;
+        let Ok(transaction) = head.with_payload(payload) else { return };
+        // A link that ended since brought the last piece.
+        let from = from.unwrap_or(origin);
+        // No link has this number.
+        let link = link.unwrap_or(LinkId(0));
+        if self.validating {
+            self.judge(link, from, transaction, hop, true);
+        } else if let Some(reason) = self.inadmissible(transaction.header()) {
+            let pending = self.remove_pending(id);
+            self.refuse_transaction(link, id, reason);
+            if reason.is_for_now() {
+                self.absolve(pending.as_ref());
+                self.turn_away(*id, transaction.header());
+            }
+        } else {
+            self.guard.note_served(&from, self.now);
+            if !self.hold_back(from, &transaction, hop) {
+                self.take(from, &transaction, hop);
+            }
+        }
+    }
+}

@@ -1,0 +1,543 @@
+//! Large transactions: the header travels ahead of the payload.
+//!
+//! ```text
+//! offer ──signature checked──► relayed to everybody, reserved from one ──pieces──► complete ──► log
+//!   └──wrong: costs its sender the link                    │  ▲
+//!                                        stalled, busy, gone  another source
+//! ```
+//!
+//! A node that hears a header with a good signature relays it at once and reserves the payload from
+//! one source (`reserve`); pieces are checked one by one and passed on as they come (`pieces`,
+//! `serve`). Headers outrun payloads, so that reservations of a whole path overlap. Where nobody
+//! vouches for a header (signatures off) or the host judges payloads first (a validator), nothing is
+//! said ahead: a node announces what it holds, and the header comes with the answer.
+//!
+//! **Order of reservations.** A node has a place for each id that it fetches, (number, peer id): at
+//! first `STEP` above that of the offer from which it took the header. Pieces are reserved only from
+//! a peer that has all of them, or from one whose place is lower than the own. To get in line behind
+//! a peer that is receiving, a node may rise above it; who waits for itself and would not be above
+//! its new place any more is sent away. It never sinks. So a peer that has everything waits for
+//! nobody, and every other reservation that was taken leads strictly downwards at any time: the graph
+//! of who waits for whom has no cycle, whatever is lost or late. Both sides keep the rule: the asker
+//! names its place, and who is asked compares it with its own of that moment, which may have risen
+//! since it was told, and then refuses. So two who lose their sources and ask each other at once may
+//! both be refused, and never wait for each other. Of each piece
+//! there is one reservation at most: what several parents are asked for is disjoint, and what is
+//! asked elsewhere was taken back before on the same link.
+//!
+//! Bounds: buffers of payloads on their way in take at most `gossip.max_assembly_bytes` together
+//! (one larger payload alone may exceed that); what finds no room waits in a queue of ids, and who makes
+//! no progress meanwhile makes way (`spill`). Each payload is put together in one buffer of its final
+//! size.
+
+use bytes::Bytes;
+
+use crate::config::{Auto, SignaturePolicy};
+use crate::types::{
+    Head, InvalidTransaction, LinkId, Message, MonoTime, Offer, PeerId, Piece, PieceSet, Proofs,
+    Refusal, TransactionId, pieces_of,
+};
+
+use crate::protocol::guard::Work;
+use crate::protocol::intake::{Holds, Pending, Stage};
+use crate::protocol::io::{Output, Ticket};
+use crate::protocol::{Protocol, Task};
+
+/// How far apart the places of a node and of who hears of a payload from it are: room to rise.
+const STEP: u32 = 256;
+/// Peers that were asked before and whose late pieces are still taken.
+const MAX_EXES: usize = 16;
+
+/// A large transaction on its way in.
+#[expect(clippy::struct_excessive_bools, reason = "facts that do not depend on each other")]
+#[derive(Debug, Default)]
+pub(in crate::protocol) struct Large {
+    pub(in crate::protocol) head: Option<Head>,
+    /// The own hop and place; they count once there is a head.
+    pub(in crate::protocol) hop: u16,
+    pub(in crate::protocol) place: u32,
+    /// The signature is right.
+    pub(in crate::protocol) trusted: bool,
+    /// Another signature for the same header, should the first be wrong.
+    spare: Option<(LinkId, Offer)>,
+    pub(in crate::protocol) assembly: Option<Assembly>,
+    pub(super) parents: Vec<Parent>,
+    /// Asked before, and perhaps only slow: their pieces are still taken.
+    pub(super) exes: Vec<LinkId>,
+    /// Asked though they did not announce it.
+    pub(in crate::protocol) blind: Vec<LinkId>,
+    /// Peers that wait for pieces from us, with their places.
+    pub(in crate::protocol) children: Vec<(LinkId, u32)>,
+    /// Found by comparison: others have had it for a while, and probably all peers do.
+    pub(in crate::protocol) found: bool,
+    /// Links in whose backlog it stands.
+    pub(in crate::protocol) queued: Vec<LinkId>,
+    /// In the queue for room.
+    pub(in crate::protocol) waiting: bool,
+    /// Nobody is left to ask; kept for a while in case somebody comes back.
+    pub(in crate::protocol) parked: bool,
+    /// The store is being asked for what it has of the payload.
+    pub(in crate::protocol) coming: Option<Ticket>,
+}
+
+/// Somebody whom pieces are reserved from.
+#[derive(Debug)]
+pub(super) struct Parent {
+    pub(in crate::protocol) link: LinkId,
+    /// Asked for and not here; everything while there is no head.
+    pub(in crate::protocol) wanted: Option<PieceSet>,
+    /// When it was asked or last sent a piece.
+    pub(in crate::protocol) last: MonoTime,
+    /// Whether it has sent any.
+    pub(in crate::protocol) served: bool,
+    /// It was given more time only because nobody else has more.
+    pub(super) overdue: bool,
+    /// It had everything when it was asked: it sends as fast as it can.
+    pub(in crate::protocol) whole: bool,
+}
+
+impl Parent {
+    pub(in crate::protocol) fn new(
+        link: LinkId,
+        wanted: Option<PieceSet>,
+        now: MonoTime,
+        whole: bool,
+    ) -> Self {
+        Self { link, wanted, last: now, served: false, overdue: false, whole }
+    }
+}
+
+/// The payload as far as it is here.
+#[derive(Debug)]
+pub(in crate::protocol) struct Assembly {
+    /// As they came, so that passing one on copies nothing; empty where `have` has none.
+    pieces: Vec<Bytes>,
+    pub(in crate::protocol) have: PieceSet,
+    pub(super) checking: PieceSet,
+    pub(in crate::protocol) proofs: Vec<Bytes>,
+    /// When it was last up to the pace (see `spill`); at first, when the buffer was made.
+    pub(in crate::protocol) paced: MonoTime,
+}
+
+impl Assembly {
+    pub(in crate::protocol) fn new(size: u64, now: MonoTime) -> Self {
+        let count = u32::try_from(pieces_of(size)).unwrap_or(u32::MAX);
+        Self {
+            pieces: vec![Bytes::new(); count as usize],
+            have: PieceSet::empty(count),
+            checking: PieceSet::empty(count),
+            proofs: vec![Bytes::new(); count as usize],
+            paced: now,
+        }
+    }
+
+    /// Takes a piece that was checked; whether it is new.
+    pub(in crate::protocol) fn keep(&mut self, piece: Piece) -> bool {
+        let at = piece.index as usize;
+        let (Some(place), Some(proof)) = (self.pieces.get_mut(at), self.proofs.get_mut(at)) else {
+            return false;
+        };
+        if !self.have.insert(piece.index) {
+            return false;
+        }
+        (*place, *proof) = (piece.bytes, piece.proof);
+        true
+    }
+
+    /// A piece with its proof, if it is here.
+    pub(in crate::protocol) fn piece(&self, id: TransactionId, index: u32) -> Option<Piece> {
+        let bytes = self.pieces.get(index as usize).filter(|_| self.have.contains(index))?.clone();
+        let proof = self.proofs.get(index as usize)?.clone();
+        Some(Piece { id, index, bytes, proof })
+    }
+
+    /// The whole payload, once all pieces are here, and its proofs. Each piece goes as soon as it is
+    /// copied, so that there is never much more than one payload.
+    pub(super) fn into_payload(self) -> (Bytes, Vec<Bytes>) {
+        let mut payload = Vec::with_capacity(self.pieces.iter().map(Bytes::len).sum());
+        for piece in self.pieces {
+            payload.extend_from_slice(&piece);
+        }
+        (payload.into(), self.proofs)
+    }
+}
+
+impl Large {
+    /// Pieces that nobody is asked for.
+    pub(in crate::protocol) fn missing(&self) -> Option<PieceSet> {
+        let assembly = self.assembly.as_ref()?;
+        let mut missing = PieceSet::full(assembly.have.len());
+        missing.remove_all(&assembly.have);
+        missing.remove_all(&assembly.checking);
+        for wanted in self.parents.iter().filter_map(|p| p.wanted.as_ref()) {
+            missing.remove_all(wanted);
+        }
+        Some(missing)
+    }
+
+    pub(super) fn note_ex(&mut self, link: LinkId) {
+        if !self.exes.contains(&link) {
+            if self.exes.len() >= MAX_EXES {
+                self.exes.remove(0);
+            }
+            self.exes.push(link);
+        }
+    }
+}
+
+impl Protocol {
+    /// Lets the host's validator judge payloads before anything of them is passed on; set before
+    /// the first input. Default: nobody judges.
+    pub fn set_validating(&mut self, validating: bool) {
+        self.validating = validating;
+    }
+
+    /// Whether headers and pieces may be passed on before the whole payload is here.
+    pub(in crate::protocol) fn relays_ahead(&self) -> bool {
+        !self.validating && self.config.network.signatures == SignaturePolicy::Required
+    }
+
+    pub(in crate::protocol) fn on_offer(&mut self, link: LinkId, offer: Offer) {
+        let Some(slot) = self.links.slot_of(link) else { return };
+        self.counters.announcements_received += 1;
+        let id = offer.head.id();
+        if let Some(record) = self.log.find(&id).copied() {
+            if offer.complete && !self.outbox.contains(&id) {
+                self.log.note_known(&id, slot);
+            }
+            if record.is_stored() && self.waits_for_word(link, offer.hop, &record) {
+                self.confirm_to(link, id);
+            }
+            return;
+        }
+        if offer.hop == 0 {
+            self.try_again_for_origin(&id);
+        }
+        if self.is_refused(&id) {
+            return;
+        }
+        // What is refused for now is remembered, so it has to be real: its signature comes first.
+        let inadmissible = self.inadmissible(offer.head.header());
+        if let Some(reason) = inadmissible.filter(|reason| !reason.is_for_now()) {
+            self.drop_inadmissible(link, &id, reason);
+            if reason == Refusal::Skewed {
+                self.lost_some();
+            }
+            return;
+        }
+        if !self.is_welcome(link, &id, offer.head.header()) {
+            self.fetches.unwanted.add(id);
+            self.drop_inadmissible(link, &id, Refusal::Unwanted);
+            return;
+        }
+        let size = offer.head.header().payload_len;
+        let asked =
+            self.pending.get(&id).is_some_and(|p| p.large.is_some() || p.asked == Some(link));
+        if !self.make_pending(link, id, size) {
+            return;
+        }
+        let now = self.now;
+        let Some(pending) = self.pending.get_mut(&id) else { return };
+        let holds = if offer.complete { Holds::All } else { Holds::Nothing };
+        pending.add_source(link, now, Some(offer.place), holds);
+        let heard = pending.stage == Stage::Heard;
+        if offer.hop == 0 {
+            self.join_inflow(link, &id);
+        }
+        if !heard {
+            return;
+        }
+        if !asked && size <= self.config.gossip.eager_limit {
+            self.wait_for_push(link, &id);
+            return;
+        }
+        self.take_head(link, &id, offer);
+    }
+
+    /// One header more than its peer may have checked: it does not count as a source.
+    fn turn_head_away(&mut self, link: LinkId, id: &TransactionId) {
+        self.want_repair(link);
+        let Some(pending) = self.pending.get_mut(id) else { return };
+        pending.sources.retain(|s| s.link != link);
+        let parents = pending.large.as_ref().is_some_and(|large| !large.parents.is_empty());
+        if pending.sources.is_empty() && !parents && pending.asked.is_none() {
+            self.remove_pending(id);
+        }
+    }
+
+    /// Notes the header of a fetch and has its signature checked, unless it has one.
+    fn take_head(&mut self, link: LinkId, id: &TransactionId, offer: Offer) {
+        self.revive(id);
+        let Some(pending) = self.pending.get_mut(id) else { return };
+        pending.size = offer.head.header().payload_len;
+        // It was asked for as a small one: the answer says that it is not.
+        let asked = pending.asked.take();
+        let now = self.now;
+        let large = pending.large.get_or_insert_default();
+        if let Some(asked) = asked {
+            large.parents.push(Parent::new(asked, None, now, true));
+        }
+        if let Some(head) = &large.head {
+            // Honest relays pass on what they got, so another signature is worth a look.
+            if head.signature() != offer.head.signature() {
+                if !large.trusted {
+                    // The first: who sends many may be the one who sent the wrong one.
+                    large.spare.get_or_insert((link, offer));
+                } else if self.allow(link, Work::Head, 1) {
+                    self.check_head(link, offer.head);
+                }
+            }
+            self.drive(id);
+            return;
+        }
+        if !self.allow(link, Work::Head, 1) {
+            return self.turn_head_away(link, id);
+        }
+        let Some(large) = self.pending.get_mut(id).and_then(|p| p.large.as_mut()) else { return };
+        large.hop = offer.hop.saturating_add(1);
+        large.place = offer.place.saturating_add(STEP);
+        large.head = Some(offer.head.clone());
+        if self.inadmissible(offer.head.header()).is_some() {
+            self.abandon_parents(id);
+        } else {
+            self.start_assembly(id);
+        }
+        self.check_head(link, offer.head);
+        self.set_watch(id);
+    }
+
+    fn check_head(&mut self, link: LinkId, head: Head) {
+        let Some(from) = self.links.all.get(&link).map(|l| l.remote) else { return };
+        self.verifying += 1;
+        let (id, signature) = (head.id(), head.signature().clone());
+        let ticket = self.ticket(Task::Head { link, from, id, signature });
+        self.out.push_back(Output::VerifyHead { ticket, head });
+    }
+
+    pub(in crate::protocol) fn on_head_verified(
+        &mut self,
+        ticket: Ticket,
+        result: Result<(), InvalidTransaction>,
+    ) {
+        let Some(Task::Head { link, from, id, signature }) = self.tickets.remove(&ticket) else {
+            return;
+        };
+        self.verifying -= 1;
+        let large = self.pending.get(&id).and_then(|p| p.large.as_ref());
+        let checked = large.and_then(|l| l.head.as_ref()).filter(|h| *h.signature() == signature);
+        let Some(head) = checked.cloned() else {
+            // Of a fetch that has ended, or begun anew with another header.
+            if result.is_err() {
+                self.refuse_transaction(link, &id, Refusal::WrongSignature);
+                self.punish(&from, "forged transaction");
+            }
+            return;
+        };
+        if result.is_err() {
+            self.on_false_head(link, &from, &id);
+            return;
+        }
+        if let Some(reason) = self.inadmissible(head.header()) {
+            self.drop_inadmissible(link, &id, reason);
+            if reason.is_for_now() {
+                self.give_back(&from, Work::Head, 1);
+                self.turn_away(id, head.header());
+            }
+            return;
+        }
+        let Some(large) = self.pending.get_mut(&id).and_then(|p| p.large.as_mut()) else { return };
+        if std::mem::replace(&mut large.trusted, true) {
+            return;
+        }
+        if let Some((link, offer)) = large.spare.take()
+            && self.allow(link, Work::Head, 1)
+        {
+            self.check_head(link, offer.head);
+        }
+        self.give_back(&from, Work::Head, 1);
+        self.relay_head(&id);
+        if self.has_pieces(&id) {
+            // They were here before it was known to be worth telling.
+            self.say_receiving(&id, link);
+        }
+        self.finish_assembly(&id);
+        self.drive(&id);
+    }
+
+    fn has_pieces(&self, id: &TransactionId) -> bool {
+        let large = self.pending.get(id).and_then(|p| p.large.as_ref());
+        let assembly = large.and_then(|large| large.assembly.as_ref());
+        assembly.is_some_and(|a| a.have.len() > 1 && !a.have.is_empty())
+    }
+
+    /// A header that is not taken here because of what it says, which is what its id commits to.
+    fn drop_inadmissible(&mut self, link: LinkId, id: &TransactionId, reason: Refusal) {
+        if self.pending.get(id).is_some_and(|p| p.stage == Stage::Heard) {
+            let pending = self.remove_pending(id);
+            self.absolve(pending.as_ref().filter(|_| reason.is_for_now()));
+        }
+        self.refuse_transaction(link, id, reason);
+    }
+
+    /// Its sender vouched for a signature that is wrong.
+    fn on_false_head(&mut self, link: LinkId, from: &PeerId, id: &TransactionId) {
+        self.refuse_transaction(link, id, Refusal::WrongSignature);
+        self.abandon_parents(id);
+        let mut spare = None;
+        if let Some(pending) = self.pending.get_mut(id) {
+            pending.sources.retain(|s| s.link != link);
+            self.drop_assembly(id);
+            if let Some(large) = self.pending.get_mut(id).and_then(|p| p.large.as_mut()) {
+                large.head = None;
+                spare = large.spare.take();
+            }
+        }
+        self.punish(from, "forged transaction");
+        match spare.filter(|(link, ..)| self.links.slot_of(*link).is_some()) {
+            Some((link, offer)) => self.take_head(link, id, offer),
+            None => self.drive(id),
+        }
+    }
+
+    /// Says a checked header to everybody who has not said it to us.
+    fn relay_head(&mut self, id: &TransactionId) {
+        let most = match self.config.gossip.ttl {
+            Auto::Auto => u32::MAX,
+            Auto::Fixed(ttl) => ttl,
+        };
+        let Some(pending) = self.pending.get(id) else { return };
+        let Some(large) = &pending.large else { return };
+        let Some(head) = large.head.clone() else { return };
+        if !self.relays_ahead() || u32::from(large.hop) >= most {
+            return;
+        }
+        let (hop, place, size) = (large.hop, large.place, pending.size);
+        let heard: Vec<LinkId> = pending.sources.iter().map(|s| s.link).collect();
+        let offer = Box::new(Offer { head, hop, place, complete: false });
+        for link in self.links.up_ids() {
+            let fits = self.links.up(link).is_some_and(|up| up.max_transaction >= size)
+                && self.takes_topic(link, &offer.head.header().topic);
+            if fits && !heard.contains(&link) && self.is_writable(link) {
+                self.counters.announcements_sent += 1;
+                self.send(link, Message::Offer(offer.clone()));
+            }
+        }
+    }
+
+    /// Takes memory for a payload whose header is here; `false` when there is no room for it, or
+    /// part of it is still to come from the store.
+    pub(super) fn start_assembly(&mut self, id: &TransactionId) -> bool {
+        let Some(pending) = self.pending.get_mut(id) else { return false };
+        let size = pending.size;
+        let Some(large) = pending.large.as_mut().filter(|l| l.head.is_some()) else { return false };
+        if large.assembly.is_some() || large.coming.is_some() {
+            return large.coming.is_none();
+        }
+        if !self.fetches.has_room(size, self.config.gossip.max_assembly_bytes) {
+            if !std::mem::replace(&mut large.waiting, true) {
+                self.fetches.waiting.push_back(*id);
+            }
+            self.abandon_parents(id);
+            return false;
+        }
+        if self.fetches.spills.has(id) {
+            self.bring_back(id);
+            return false;
+        }
+        self.fetches.assembling += size;
+        self.fetches.spills.begin(*id, self.now);
+        let assembly = Assembly::new(size, self.now);
+        for parent in &mut large.parents {
+            parent.wanted.get_or_insert_with(|| PieceSet::full(assembly.have.len()));
+        }
+        large.assembly = Some(assembly);
+        true
+    }
+
+    pub(in crate::protocol) fn drop_assembly(&mut self, id: &TransactionId) {
+        self.take_assembly(id);
+        self.forget_coming(id);
+    }
+
+    /// Takes out what is here of a payload; its memory is free for others.
+    pub(super) fn take_assembly(&mut self, id: &TransactionId) -> Option<Assembly> {
+        let pending = self.pending.get_mut(id)?;
+        let assembly = pending.large.as_mut()?.assembly.take()?;
+        self.fetches.assembling = self.fetches.assembling.saturating_sub(pending.size);
+        self.fetches.spills.end(*id, assembly.paced);
+        Some(assembly)
+    }
+
+    /// Lets in what waits for room, at the end of a turn; who makes no progress makes way.
+    pub(in crate::protocol) fn admit_waiting(&mut self) {
+        let budget = self.config.gossip.max_assembly_bytes;
+        while let Some(id) = self.fetches.waiting.front().copied() {
+            let Some(pending) = self.pending.get_mut(&id) else {
+                self.fetches.waiting.pop_front();
+                continue;
+            };
+            let size = pending.size;
+            if !self.fetches.has_room(size, budget) {
+                if !self.make_room(size) {
+                    return;
+                }
+                continue;
+            }
+            self.fetches.waiting.pop_front();
+            if let Some(large) = &mut pending.large {
+                large.waiting = false;
+            }
+            self.drive(&id);
+        }
+    }
+
+    pub(super) fn is_parked(&self, id: &TransactionId) -> bool {
+        self.pending.get(id).and_then(|p| p.large.as_ref()).is_some_and(|large| large.parked)
+    }
+
+    /// Keeps proofs for peers that will ask, the newest in place of the oldest.
+    pub(in crate::protocol) fn shelve(&mut self, id: TransactionId, proofs: Proofs) {
+        self.fetches.shelf.put(id, proofs);
+    }
+}
+
+/// Proofs of payloads that peers may ask for.
+#[derive(Debug, Default)]
+pub(in crate::protocol) struct Shelf {
+    kept: std::collections::BTreeMap<TransactionId, Proofs>,
+    order: std::collections::VecDeque<TransactionId>,
+    bytes: usize,
+}
+
+/// Most bytes of proofs that are kept: those of 4 GiB of payloads in pieces of 10 MiB.
+pub(in crate::protocol) const MAX_SHELF: usize = 32 << 20;
+
+impl Shelf {
+    pub(in crate::protocol) fn get(&self, id: &TransactionId) -> Option<Proofs> {
+        self.kept.get(id).cloned()
+    }
+
+    #[cfg(any(test, feature = "sim"))]
+    pub(in crate::protocol) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn put(&mut self, id: TransactionId, proofs: Proofs) {
+        if proofs.pieces() < 2 || self.kept.contains_key(&id) {
+            return;
+        }
+        self.bytes += proofs.bytes();
+        self.kept.insert(id, proofs);
+        self.order.push_back(id);
+        while self.bytes > MAX_SHELF
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.bytes -= self.kept.remove(&oldest).map_or(0, |proofs| proofs.bytes());
+        }
+    }
+}
+
+/// Whether `pending` has a header that may be passed on.
+pub(in crate::protocol) fn is_passed_on(pending: &Pending) -> bool {
+    pending.large.as_ref().is_some_and(|large| large.head.is_some() && large.trusted)
+}

@@ -1,0 +1,18 @@
+//! Large payloads: the header ahead, then pieces from one source or several.
+//!
+//! `header` has the contract and the order of reservations, `reserve` asks, `stripe` asks several,
+//! `assembly` puts pieces together, `spill` moves what stalls to the store and back.
+
+mod assembly;
+mod header;
+mod reserve;
+mod spill;
+mod stripe;
+
+#[cfg(any(test, feature = "sim"))]
+pub(super) use header::MAX_SHELF;
+pub(super) use header::{Large, Shelf, is_passed_on};
+pub(super) use spill::Spills;
+#[cfg(any(test, feature = "sim"))]
+pub(super) use spill::{MAX_KEPT, MAX_WRITES};
+pub(super) use stripe::{Intake, LEAST_RATE};

@@ -1,0 +1,504 @@
+//! Whom large payloads are reserved from, and when that is given up.
+//!
+//! The first announcer in good standing is asked first, those last who let somebody wait a moment ago. Who answers `Busy` is left in peace for 250
+//! ms: until then only a peer that says it is receiving (or has all) is asked, afterwards the busy
+//! one again with `force`. Who sends nothing for max(240 ms, 2.4 round trips) and the time of four
+//! pieces at its measured rate is given up: what it owes is taken back and asked elsewhere. When all
+//! who announced have failed, all other links are asked in turn, which serve only if they have
+//! everything, unless all that is known is what one peer announced; then all again, more patiently. After `MAX_TURNS` the id is left to the next
+//! announcement; what is there of its payload is kept for `PARK`, unless the room is needed.
+
+use std::time::Duration;
+
+use crate::types::{
+    ALL_PIECES, LinkId, MAX_RANGES, Message, MonoTime, PIECE_BYTES, PeerId, PieceRange, PieceSet,
+    Reservation, TransactionId, pieces_of,
+};
+
+use super::header::{Large, Parent};
+use super::stripe::DEFAULT_RATE;
+use crate::protocol::Protocol;
+use crate::protocol::intake::MAX_ASKED;
+use crate::protocol::intake::{Holds, Source, Stage};
+use crate::protocol::link::Links;
+use crate::protocol::timers::Timer;
+
+/// A busy peer is asked again after this.
+const BUSY: Duration = Duration::from_millis(250);
+/// The least patience with a silent parent.
+const SILENCE: Duration = Duration::from_millis(240);
+/// The most.
+const MAX_SILENCE: Duration = Duration::from_secs(20);
+/// Turns of asking everybody before an id is left to the next announcement.
+const MAX_TURNS: u32 = 5;
+/// Expiries after which who was only waited for is left for somebody who has more.
+const PATIENT: u32 = 2;
+/// How often the patience with the only source is doubled before links are asked that did not
+/// announce it.
+const LONGER: u32 = 3;
+/// How long a partial payload that nobody serves is kept.
+const PARK: Duration = Duration::from_mins(1);
+
+/// What to do next for a payload that nobody is asked for.
+enum Next {
+    Ask { link: LinkId, force: bool },
+    AskBlind(LinkId),
+    Wait(MonoTime),
+    Exhausted,
+}
+
+impl Protocol {
+    /// Looks at a large fetch and does what is due.
+    pub(in crate::protocol) fn drive(&mut self, id: &TransactionId) {
+        let Some(pending) = self.pending.get_mut(id).filter(|p| p.stage == Stage::Heard) else {
+            return;
+        };
+        let Some(large) = &mut pending.large else { return };
+        if large.waiting || large.head.is_some() && !large.trusted && large.parents.is_empty() {
+            return;
+        }
+        if large.head.is_some() && !self.start_assembly(id) {
+            return;
+        }
+        self.leave_overdue(id);
+        for _ in 0..2 * MAX_TURNS {
+            let Some(large) = self.pending.get(id).and_then(|p| p.large.as_ref()) else { return };
+            if large.parked {
+                return;
+            }
+            let nothing = large.missing().is_some_and(|missing| missing.is_empty());
+            if !large.parents.is_empty() || nothing {
+                break;
+            }
+            match self.next_source(id) {
+                Next::Ask { link, force } => {
+                    if !self.reserve(link, id, force, false) {
+                        return;
+                    }
+                }
+                Next::AskBlind(link) => {
+                    if let Some(large) = self.pending.get_mut(id).and_then(|p| p.large.as_mut()) {
+                        large.blind.push(link);
+                    }
+                    self.reserve(link, id, false, true);
+                }
+                Next::Wait(until) => {
+                    self.timers.set(Timer::Fetch(*id), until);
+                    return;
+                }
+                Next::Exhausted => self.next_turn(id),
+            }
+        }
+        self.extend(id);
+        self.stripe(id);
+        self.set_watch(id);
+    }
+
+    /// Peers that may have a transaction though they did not say so.
+    pub(super) fn links_that_carry(&self, id: &TransactionId) -> Vec<LinkId> {
+        let head = self.pending.get(id).and_then(|p| p.large.as_ref()?.head.as_ref());
+        let mut links = self.links.up_ids();
+        if let Some(topic) = head.map(|head| &head.header().topic) {
+            links.retain(|link| self.takes_topic(*link, topic));
+        }
+        links
+    }
+
+    /// What nobody is asked for, because somebody failed, is asked of the fastest who serves.
+    fn extend(&mut self, id: &TransactionId) {
+        let links = &self.links;
+        let Some(large) = self.pending.get_mut(id).and_then(|p| p.large.as_mut()) else { return };
+        let Some(missing) = large.missing().filter(|missing| !missing.is_empty()) else { return };
+        let rate = |p: &&mut Parent| {
+            let up = links.all.get(&p.link).and_then(|l| l.up.as_ref());
+            up.map_or(0, |up| up.intake.rate())
+        };
+        let Some(parent) = large.parents.iter_mut().filter(|p| p.served).max_by_key(rate) else {
+            return;
+        };
+        let Some(wanted) = &mut parent.wanted else { return };
+        // What fits no message waits until it has become less.
+        if wanted.ranges(MAX_RANGES).len() < MAX_RANGES {
+            wanted.add_all(&missing);
+            let link = parent.link;
+            self.say_reserved(link, id, true, false);
+        }
+    }
+
+    fn next_source(&mut self, id: &TransactionId) -> Next {
+        let (now, me) = (self.now, self.me);
+        let carriers = self.links_that_carry(id);
+        let links = &self.links;
+        let Some(pending) = self.pending.get_mut(id) else { return Next::Exhausted };
+        pending.sources.retain(|s| links.slot_of(s.link).is_some());
+        let Some(large) = &pending.large else { return Next::Exhausted };
+        let open = |s: &&Source| !s.tried && standpoint(s, large, me, links).is_some();
+        let busy = |s: &Source| s.busy.is_some_and(|until| now < until);
+        let somebody_busy = pending.sources.iter().filter(open).any(|s| s.busy.is_some());
+        let waits = |s: &Source| s.busy.is_none() && s.holds == Holds::Nothing;
+        let peer = |s: &Source| links.peer_of(s.link);
+        let reliable = |s: &Source| peer(s).is_some_and(|p| self.guard.is_reliable(&p, now));
+        let doubted = |s: &Source| peer(s).is_some_and(|p| self.guard.is_doubted(&p, now));
+        let free = |s: &&Source| !(busy(s) || somebody_busy && waits(s));
+        // Who is asked for much already is asked when nobody else can be.
+        let full = |s: &Source| {
+            let up = links.all.get(&s.link).and_then(|l| l.up.as_ref());
+            up.is_some_and(|up| up.asked.len() >= MAX_ASKED)
+        };
+        let order = |s: &&Source| (full(s), !reliable(s), doubted(s), s.busy.is_some(), waits(s));
+        let best = pending.sources.iter().filter(open).filter(free).min_by_key(order);
+        let soonest = pending.sources.iter().filter(open).filter_map(|s| s.busy).min();
+        if let Some(best) = best {
+            // Somebody better may announce it a moment later.
+            let grace = pending.heard_at + BUSY;
+            if !reliable(best) && now < grace {
+                return Next::Wait(grace);
+            }
+            return Next::Ask { link: best.link, force: best.busy.is_some() };
+        }
+        if let Some(until) = soonest {
+            return Next::Wait(until);
+        }
+        // One word alone, and no signature with it, is no reason to ask everybody.
+        let vouched = large.trusted || pending.sources.len() > 1;
+        let unasked = |link: &LinkId| {
+            vouched
+                && !large.blind.contains(link)
+                && !large.children.iter().any(|(child, _)| child == link)
+                && !pending.sources.iter().any(|s| s.link == *link)
+        };
+        match carriers.into_iter().find(unasked) {
+            Some(link) => Next::AskBlind(link),
+            None => Next::Exhausted,
+        }
+    }
+
+    /// Everybody was asked: once more, or no more.
+    fn next_turn(&mut self, id: &TransactionId) {
+        let now = self.now;
+        let Some(pending) = self.pending.get_mut(id) else { return };
+        pending.turns += 1;
+        let Some(large) = &mut pending.large else { return };
+        large.blind.clear();
+        for source in &mut pending.sources {
+            (source.tried, source.busy) = (false, None);
+        }
+        if pending.turns < MAX_TURNS && !pending.sources.is_empty() {
+            return;
+        }
+        let links: Vec<LinkId> = pending.sources.iter().map(|s| s.link).collect();
+        if large.assembly.as_ref().is_some_and(|a| !a.have.is_empty() || !a.checking.is_empty()) {
+            large.parked = true;
+            self.fetches.parked.push_back(*id);
+            self.timers.set(Timer::Fetch(*id), now + PARK);
+        } else {
+            self.remove_pending(id);
+        }
+        for link in links {
+            self.want_repair(link);
+        }
+    }
+
+    /// Somebody announces what nobody served: it is tried again.
+    pub(in crate::protocol) fn revive(&mut self, id: &TransactionId) {
+        let Some(pending) = self.pending.get_mut(id) else { return };
+        let Some(large) = pending.large.as_mut().filter(|large| large.parked) else { return };
+        large.parked = false;
+        pending.turns = 0;
+        self.fetches.parked.retain(|parked| parked != id);
+    }
+
+    /// Asks for all that is missing; `false` when the link has no place for it now.
+    fn reserve(&mut self, link: LinkId, id: &TransactionId, force: bool, blind: bool) -> bool {
+        let (now, rtt) = (self.now, self.rtt_of(link));
+        let Some(up) = self.links.up(link) else { return false };
+        if up.asked.len() >= MAX_ASKED && !up.asked.contains(id) {
+            let Some(large) = self.pending.get_mut(id).and_then(|p| p.large.as_mut()) else {
+                return false;
+            };
+            // Once in each row: it is looked at again whenever anybody says anything about it.
+            if !large.queued.contains(&link) {
+                large.queued.push(link);
+                self.queue_up(link, *id);
+            }
+            return false;
+        }
+        up.asked.insert(*id);
+        up.intake.start(now + rtt);
+        let Some(pending) = self.pending.get_mut(id) else { return false };
+        let Some(large) = &mut pending.large else { return false };
+        let source = pending.sources.iter_mut().find(|s| s.link == link);
+        let holds = source.as_ref().map_or(Holds::Nothing, |s| s.holds);
+        let (promised, whole) = (holds != Holds::Nothing, holds == Holds::All);
+        if let Some(source) = source {
+            source.busy = None;
+            if let Some(place) = standpoint(source, large, self.me, &self.links) {
+                large.place = place;
+            }
+        }
+        let place = large.place;
+        let wanted = large.missing();
+        large.parents.push(Parent::new(link, wanted, now, whole));
+        if promised {
+            self.note_promise(link, *id);
+        }
+        self.send_away(id, place);
+        self.counters.wants_sent += 1;
+        self.say_reserved(link, id, force, blind);
+        true
+    }
+
+    /// Tells a parent what is wanted of it.
+    pub(super) fn say_reserved(
+        &mut self,
+        link: LinkId,
+        id: &TransactionId,
+        force: bool,
+        blind: bool,
+    ) {
+        let Some(pending) = self.pending.get_mut(id) else { return };
+        let count = u32::try_from(pieces_of(pending.size)).unwrap_or(u32::MAX);
+        let Some(large) = &mut pending.large else { return };
+        let Some(parent) = large.parents.iter_mut().find(|p| p.link == link) else { return };
+        let ranges = match &mut parent.wanted {
+            // Only the header is needed to get at what the store has of it.
+            None if self.fetches.spills.has(id) => {
+                vec![PieceRange { first: count.saturating_sub(1), count: 1 }]
+            }
+            None => vec![PieceRange { first: 0, count: ALL_PIECES }],
+            Some(wanted) => {
+                let ranges = wanted.ranges(MAX_RANGES);
+                // What does not fit is asked for later, here and when it is narrowed.
+                *wanted = PieceSet::from_ranges(wanted.len(), &ranges);
+                ranges
+            }
+        };
+        let head = large.head.is_none();
+        let place = if head || blind { 0 } else { large.place };
+        let id = *id;
+        let narrow = false;
+        self.send(link, Message::Reserve(Reservation { id, place, head, force, narrow, ranges }));
+    }
+
+    /// Takes back from a parent what it is no longer wanted to send.
+    pub(super) fn say_narrowed(&mut self, link: LinkId, id: &TransactionId) {
+        let Some(large) = self.pending.get_mut(id).and_then(|p| p.large.as_mut()) else { return };
+        let parent = large.parents.iter_mut().find(|p| p.link == link);
+        let Some(wanted) = parent.and_then(|p| p.wanted.as_mut()) else { return };
+        let ranges = wanted.ranges(MAX_RANGES);
+        *wanted = PieceSet::from_ranges(wanted.len(), &ranges);
+        let (id, place) = (*id, large.place);
+        let (head, force, narrow) = (false, false, true);
+        self.send(link, Message::Reserve(Reservation { id, place, head, force, narrow, ranges }));
+    }
+
+    /// Ends a reservation; `tell` takes it back.
+    pub(in crate::protocol) fn end_parent(
+        &mut self,
+        link: LinkId,
+        id: &TransactionId,
+        tell: bool,
+    ) -> bool {
+        let Some(large) = self.pending.get_mut(id).and_then(|p| p.large.as_mut()) else {
+            return false;
+        };
+        let Some(at) = large.parents.iter().position(|p| p.link == link) else { return false };
+        large.parents.remove(at);
+        large.note_ex(link);
+        if tell {
+            let (place, ranges) = (large.place, Vec::new());
+            let (head, force, narrow) = (false, false, true);
+            let back = Reservation { id: *id, place, head, force, narrow, ranges };
+            self.send(link, Message::Reserve(back));
+        }
+        self.forget_asked(link, id);
+        true
+    }
+
+    /// Takes all reservations back; nobody is to blame.
+    pub(in crate::protocol) fn abandon_parents(&mut self, id: &TransactionId) {
+        let parents = self.pending.get(id).and_then(|p| p.large.as_ref()).map(|l| &l.parents);
+        let links: Vec<LinkId> = parents.into_iter().flatten().map(|p| p.link).collect();
+        for link in links {
+            self.forget_promise(link, id);
+            self.end_parent(link, id, true);
+        }
+    }
+
+    /// The watchdog of a large fetch.
+    pub(in crate::protocol) fn on_watch(&mut self, id: &TransactionId) {
+        if self.is_parked(id) {
+            self.end_parked(id);
+            return;
+        }
+        let Some(large) = self.pending.get(id).and_then(|p| p.large.as_ref()) else { return };
+        let silent = |p: &&Parent| self.deadline(id, p) <= self.now;
+        let late: Vec<LinkId> = large.parents.iter().filter(silent).map(|p| p.link).collect();
+        for link in late {
+            if self.wait_longer(link, id) {
+                continue;
+            }
+            self.counters.wants_timed_out += 1;
+            self.note_let_down(link, id);
+            self.end_parent(link, id, true);
+            self.note_tried(link, id);
+        }
+        self.drive(id);
+    }
+
+    /// Whether a silent parent gets more time, because there is nobody else.
+    fn wait_longer(&mut self, link: LinkId, id: &TransactionId) -> bool {
+        let (now, me, links) = (self.now, self.me, &self.links);
+        let Some(pending) = self.pending.get_mut(id) else { return false };
+        let Some(large) = &mut pending.large else { return false };
+        let Some(at) = large.parents.iter().position(|p| p.link == link) else { return false };
+        let claims = pending.sources.iter().any(|s| s.link == link && s.holds != Holds::Nothing);
+        // Who waits itself is as good as others who wait.
+        let least = if claims || large.parents[at].served { Holds::Nothing } else { Holds::Some };
+        let other = |s: &Source| {
+            let fit = s.link != link && !s.tried && s.holds >= least;
+            fit && standpoint(s, large, me, links).is_some()
+        };
+        let alone = !pending.sources.iter().any(other) && !large.blind.contains(&link);
+        if !alone || pending.turns >= LONGER {
+            return false;
+        }
+        pending.turns += 1;
+        (large.parents[at].last, large.parents[at].overdue) = (now, true);
+        true
+    }
+
+    /// Leaves parents that were only waited for until somebody has more than they.
+    fn leave_overdue(&mut self, id: &TransactionId) {
+        let (now, me, links) = (self.now, self.me, &self.links);
+        let Some(pending) = self.pending.get(id) else { return };
+        let Some(large) = &pending.large else { return };
+        let overdue: Vec<LinkId> =
+            large.parents.iter().filter(|p| p.overdue && !p.served).map(|p| p.link).collect();
+        let better = |s: &Source| {
+            let free = !s.tried && s.busy.is_none_or(|until| until <= now);
+            let other = s.holds != Holds::Nothing && !overdue.contains(&s.link);
+            free && other && standpoint(s, large, me, links).is_some()
+        };
+        if pending.turns < PATIENT || overdue.is_empty() || !pending.sources.iter().any(better) {
+            return;
+        }
+        for link in overdue {
+            self.end_parent(link, id, true);
+            self.note_tried(link, id);
+        }
+    }
+
+    /// A parent said that it has this, and sent nothing of it.
+    fn note_let_down(&mut self, link: LinkId, id: &TransactionId) {
+        let large = self.pending.get(id).and_then(|p| p.large.as_ref());
+        let parent = large.and_then(|l| l.parents.iter().find(|p| p.link == link));
+        if parent.is_some_and(|p| p.whole && !p.served)
+            && let Some(peer) = self.links.peer_of(link)
+        {
+            self.guard.doubt(peer, self.now);
+        }
+    }
+
+    fn note_tried(&mut self, link: LinkId, id: &TransactionId) {
+        if let Some(pending) = self.pending.get_mut(id)
+            && let Some(source) = pending.sources.iter_mut().find(|s| s.link == link)
+        {
+            source.tried = true;
+        }
+    }
+
+    fn deadline(&self, id: &TransactionId, parent: &Parent) -> MonoTime {
+        let up = self.links.all.get(&parent.link).and_then(|l| l.up.as_ref());
+        let rate = up.map_or(DEFAULT_RATE, |up| up.intake.rate());
+        // While it sends other payloads that it was asked for, this one waits its turn, but not for
+        // ever: they may be its own.
+        let last = up.and_then(|up| up.intake.at).map_or(parent.last, |at| at.max(parent.last));
+        let last = last.min(parent.last + MAX_SILENCE);
+        let pieces =
+            Duration::from_secs(4 * PIECE_BYTES as u64) / u32::try_from(rate).unwrap_or(u32::MAX);
+        let silence = SILENCE.max(self.rtt_of(parent.link) * 12 / 5) + pieces;
+        let turns = self.pending.get(id).map_or(0, |p| p.turns.min(5));
+        last + (silence * (1 << turns)).min(MAX_SILENCE)
+    }
+
+    pub(super) fn set_watch(&mut self, id: &TransactionId) {
+        let Some(large) = self.pending.get(id).and_then(|p| p.large.as_ref()) else { return };
+        if large.parked {
+            return;
+        }
+        match large.parents.iter().map(|p| self.deadline(id, p)).min() {
+            Some(at) => {
+                self.timers.set(Timer::Fetch(*id), at.max(self.now + Duration::from_millis(1)));
+            }
+            None => self.timers.cancel(Timer::Fetch(*id)),
+        }
+    }
+
+    /// A piece has come in on a link: who sends is not silent.
+    pub(super) fn note_progress(&mut self, link: LinkId, id: &TransactionId, bytes: usize) {
+        let now = self.now;
+        if let Some(up) = self.links.up(link) {
+            up.intake.note(now, bytes);
+        }
+        if let Some(peer) = self.links.peer_of(link) {
+            self.guard.trust(&peer);
+        }
+        self.forget_promise(link, id);
+        let Some(pending) = self.pending.get_mut(id) else { return };
+        pending.turns = 0;
+        let Some(large) = &mut pending.large else { return };
+        if let Some(parent) = large.parents.iter_mut().find(|p| p.link == link) {
+            (parent.last, parent.served, parent.overdue) = (now, true, false);
+        }
+        self.stripe(id);
+        self.set_watch(id);
+    }
+
+    /// A peer serves others first, or has risen in the order and sends us away half-way.
+    pub(in crate::protocol) fn on_busy(&mut self, link: LinkId, ids: &[TransactionId]) {
+        for id in ids {
+            self.forget_promise(link, id);
+            let Some(pending) = self.pending.get_mut(id) else { continue };
+            let Some(large) = &pending.large else { continue };
+            if !large.parents.iter().any(|p| p.link == link) {
+                continue;
+            }
+            self.counters.wants_put_off += 1;
+            let until = self.now + BUSY;
+            if let Some(source) = pending.sources.iter_mut().find(|s| s.link == link) {
+                source.busy = Some(until);
+            }
+            self.end_parent(link, id, false);
+            self.drive(id);
+        }
+    }
+
+    /// A peer has the first piece.
+    pub(in crate::protocol) fn on_receiving(
+        &mut self,
+        link: LinkId,
+        id: &TransactionId,
+        place: u32,
+    ) {
+        let Some(pending) = self.pending.get_mut(id) else { return };
+        if let Some(source) = pending.sources.iter_mut().find(|s| s.link == link) {
+            source.holds = source.holds.max(Holds::Some);
+            source.place = source.place.max(Some(place));
+            self.drive(id);
+        }
+    }
+}
+
+/// The place from which pieces may be reserved from a source, if there is one: see `large`.
+fn standpoint(source: &Source, large: &Large, me: PeerId, links: &Links) -> Option<u32> {
+    if source.holds == Holds::All {
+        return Some(large.place);
+    }
+    large.head.as_ref()?;
+    let (theirs, peer) = (source.place?, links.peer_of(source.link)?);
+    if (theirs, peer) < (large.place, me) {
+        return Some(large.place);
+    }
+    (source.holds == Holds::Some).then(|| theirs.checked_add(1)).flatten()
+}

@@ -1,0 +1,308 @@
+//! Partial payloads that give their room to others: from memory into the store, and back.
+//!
+//! ```text
+//! in memory ──room is needed──► on its way ──kept──► in the store ──there is room──► coming ──► in memory
+//! ```
+//!
+//! When something waits for room, who makes no progress goes: first what is parked, which leaves the
+//! fetch table too (and does so at the latest when its time is over), then what got no piece for
+//! `QUIET` or comes more slowly than a piece in `PACE`, the longest first, which queues for room
+//! again: nobody keeps others waiting with payloads that trickle. A payload comes back when it is its
+//! turn or somebody announces it again, also after a restart, and its fetch goes on from the pieces
+//! that are there: these were checked before they went, and are checked once more when they come,
+//! because disks lie. The store keeps a payload until it is complete, refused or expired, so that
+//! going again costs what is new.
+//!
+//! Bounds: a buffer counts as memory until the store has it and from when it is asked for; at most
+//! `MAX_WRITES` are on their way and `MAX_KEPT` in the store, in `gossip.max_spill_bytes`. Where the
+//! store keeps no partial payloads, what is parked is dropped and the rest stays.
+//!
+//! Places in the order of reservations stay as they are: who is gone from memory asks nobody, and who
+//! waited for its pieces is told that it is busy.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::types::{
+    KeptPartial, MonoTime, Partial, Piece, PieceSet, TransactionId, WallTime, piece_len,
+};
+
+use super::header::Assembly;
+use crate::protocol::io::{Output, PartialOp, Ticket};
+use crate::protocol::timers::Timer;
+use crate::protocol::{Protocol, Task};
+
+/// A payload that got no piece for this long may have to go.
+const QUIET: Duration = Duration::from_secs(5);
+/// Time in memory that a piece earns, up to `QUIET` from then: a pace of 32 KiB a second.
+const PACE: Duration = Duration::from_secs(2);
+/// Payloads on their way to the store at once.
+pub(in crate::protocol) const MAX_WRITES: usize = 16;
+/// Payloads in the store.
+pub(in crate::protocol) const MAX_KEPT: usize = 4096;
+/// A store that failed is left in peace for this long.
+const TRY_AGAIN: Duration = Duration::from_mins(1);
+
+/// What the store has of a payload.
+#[derive(Debug)]
+struct Kept {
+    until: WallTime,
+    /// Which pieces, if that is known.
+    pieces: Option<PieceSet>,
+    /// The oldest has the lowest.
+    number: u64,
+}
+
+/// Partial payloads, by where they are.
+#[derive(Debug, Default)]
+pub(in crate::protocol) struct Spills {
+    /// The store keeps them.
+    supported: bool,
+    not_before: MonoTime,
+    kept: BTreeMap<TransactionId, Kept>,
+    last_number: u64,
+    /// Payloads on their way to the store and the bytes of their buffers.
+    writes: usize,
+    leaving: u64,
+    /// Those in memory, by when they were last up to the pace.
+    quiet: BTreeSet<(MonoTime, TransactionId)>,
+}
+
+impl Spills {
+    /// What an earlier run left, oldest first; `None` where the store keeps none.
+    pub(in crate::protocol) fn restored(left: Option<Vec<KeptPartial>>) -> Self {
+        let mut spills = Self { supported: left.is_some(), ..Self::default() };
+        let left = left.unwrap_or_default();
+        for partial in &left[left.len().saturating_sub(MAX_KEPT)..] {
+            spills.note_kept(partial.id, partial.keep_until, None);
+        }
+        spills
+    }
+
+    fn note_kept(&mut self, id: TransactionId, until: WallTime, pieces: Option<PieceSet>) {
+        self.last_number += 1;
+        let number = self.last_number;
+        self.kept.insert(id, Kept { until, pieces, number });
+    }
+
+    /// Takes the oldest off the list when there are too many.
+    fn take_excess(&mut self) -> Option<TransactionId> {
+        if self.kept.len() <= MAX_KEPT {
+            return None;
+        }
+        let oldest = self.kept.iter().min_by_key(|(_, kept)| kept.number).map(|(id, _)| *id)?;
+        self.kept.remove(&oldest);
+        Some(oldest)
+    }
+
+    /// A buffer is in memory from now on.
+    pub(super) fn begin(&mut self, id: TransactionId, at: MonoTime) {
+        self.quiet.insert((at, id));
+    }
+
+    /// A piece came, where it was last up to the pace then.
+    pub(in crate::protocol) fn progress(
+        &mut self,
+        id: TransactionId,
+        then: &mut MonoTime,
+        now: MonoTime,
+    ) {
+        self.quiet.remove(&(*then, id));
+        *then = (*then + PACE).min(now);
+        self.quiet.insert((*then, id));
+    }
+
+    /// A buffer is no longer in memory.
+    pub(in crate::protocol) fn end(&mut self, id: TransactionId, then: MonoTime) {
+        self.quiet.remove(&(then, id));
+    }
+
+    /// Whether the store has part of a payload.
+    pub(in crate::protocol) fn has(&self, id: &TransactionId) -> bool {
+        self.kept.contains_key(id)
+    }
+
+    #[cfg(any(test, feature = "sim"))]
+    pub(in crate::protocol) fn sizes(&self) -> [usize; 2] {
+        [self.writes, self.kept.len()]
+    }
+}
+
+impl Protocol {
+    fn can_spill(&self) -> bool {
+        let spills = &self.fetches.spills;
+        let bytes = self.config.gossip.max_spill_bytes;
+        spills.supported && bytes > 0 && spills.not_before <= self.now
+    }
+
+    /// Makes room for `size` bytes; `true` when there may be some now.
+    pub(in crate::protocol) fn make_room(&mut self, size: u64) -> bool {
+        if !self.can_spill() {
+            let Some(parked) = self.fetches.parked.pop_front() else { return false };
+            if self.is_parked(&parked) {
+                self.remove_pending(&parked);
+            }
+            return true;
+        }
+        let (spills, budget) = (&self.fetches.spills, self.config.gossip.max_assembly_bytes);
+        let staying = self.fetches.assembling.saturating_sub(spills.leaving);
+        let enough = staying == 0 || staying.saturating_add(size) <= budget;
+        if enough || spills.writes >= MAX_WRITES {
+            // For what is on its way to the store.
+            return false;
+        }
+        let Some(id) = self.next_to_leave() else { return false };
+        if self.is_parked(&id) {
+            self.end_parked(&id);
+        } else {
+            self.spill(&id);
+        }
+        true
+    }
+
+    /// Who makes no progress.
+    fn next_to_leave(&mut self) -> Option<TransactionId> {
+        while let Some(parked) = self.fetches.parked.pop_front() {
+            if self.is_parked(&parked) {
+                return Some(parked);
+            }
+        }
+        let (since, id) = *self.fetches.spills.quiet.first()?;
+        let due = since + QUIET;
+        if due > self.now {
+            self.timers.set_earlier(Timer::Room, due);
+            return None;
+        }
+        Some(id)
+    }
+
+    /// What is parked goes for good; the store keeps what is here of it.
+    pub(super) fn end_parked(&mut self, id: &TransactionId) {
+        if self.can_spill() && self.fetches.spills.writes < MAX_WRITES {
+            self.spill(id);
+        }
+        self.remove_pending(id);
+    }
+
+    /// Moves a partial payload out of memory.
+    fn spill(&mut self, id: &TransactionId) {
+        self.send_all_away(id);
+        self.abandon_parents(id);
+        let Some(assembly) = self.take_assembly(id) else { return };
+        let Some(pending) = self.pending.get_mut(id) else { return };
+        let size = pending.size;
+        let Some(large) = &mut pending.large else { return };
+        if !large.parked && !std::mem::replace(&mut large.waiting, true) {
+            self.fetches.waiting.push_back(*id);
+        }
+        let Some(head) = &large.head else { return };
+        let retention = self.config.gossip.retention;
+        let until = head.header().expires.min(head.header().created.plus(retention));
+        let spills = &mut self.fetches.spills;
+        let there = spills.kept.get(id).and_then(|kept| kept.pieces.as_ref());
+        let mut new = assembly.have.clone();
+        if let Some(there) = there {
+            new.remove_all(there);
+        }
+        if new.is_empty() {
+            return;
+        }
+        spills.note_kept(*id, until, Some(assembly.have.clone()));
+        spills.writes += 1;
+        spills.leaving += size;
+        self.fetches.assembling += size;
+        self.counters.partials_spilled += 1;
+        let which = (0..new.len()).filter(|index| new.contains(*index));
+        let pieces = which.filter_map(|index| assembly.piece(*id, index)).collect();
+        let ticket = self.ticket(Task::Spill { id: *id, size });
+        let partial = Partial { id: *id, keep_until: until, pieces };
+        let max_bytes = self.config.gossip.max_spill_bytes;
+        self.out.push_back(Output::Partial(PartialOp::Spill { ticket, partial, max_bytes }));
+        if let Some(oldest) = self.fetches.spills.take_excess() {
+            self.drop_partials(vec![oldest]);
+        }
+    }
+
+    pub(in crate::protocol) fn on_spilled(&mut self, ticket: Ticket, kept: bool) {
+        let Some(Task::Spill { id, size }) = self.tickets.remove(&ticket) else { return };
+        let spills = &mut self.fetches.spills;
+        spills.writes -= 1;
+        spills.leaving -= size;
+        self.fetches.assembling -= size;
+        if !kept {
+            self.counters.storage_failures += 1;
+            spills.not_before = self.now + TRY_AGAIN;
+            // What it has is seen when it is asked for.
+            if let Some(kept) = spills.kept.get_mut(&id) {
+                kept.pieces = None;
+            }
+        }
+    }
+
+    /// Asks the store for what it has of a payload for which there is room.
+    pub(super) fn bring_back(&mut self, id: &TransactionId) {
+        let ticket = self.ticket(Task::Unspill { id: *id });
+        let Some(pending) = self.pending.get_mut(id) else { return };
+        let Some(large) = &mut pending.large else { return };
+        let Some(head) = &large.head else { return };
+        let (root, len) = (head.header().payload_hash, pending.size);
+        large.coming = Some(ticket);
+        self.fetches.assembling += len;
+        self.abandon_parents(id);
+        let id = *id;
+        self.out.push_back(Output::Partial(PartialOp::Unspill { ticket, id, root, len }));
+    }
+
+    pub(in crate::protocol) fn on_unspilled(&mut self, ticket: Ticket, pieces: Vec<Piece>) {
+        let Some(Task::Unspill { id }) = self.tickets.remove(&ticket) else { return };
+        let Some(pending) = self.pending.get_mut(&id) else { return };
+        let size = pending.size;
+        let Some(large) = pending.large.as_mut().filter(|l| l.coming == Some(ticket)) else {
+            return;
+        };
+        large.coming = None;
+        let mut assembly = Assembly::new(size, self.now);
+        for piece in pieces {
+            let is_one = piece.index < assembly.have.len();
+            if is_one && piece.bytes.len() == piece_len(size, piece.index) {
+                assembly.keep(piece);
+            }
+        }
+        self.counters.partials_resumed += u64::from(!assembly.have.is_empty());
+        if let Some(kept) = self.fetches.spills.kept.get_mut(&id) {
+            kept.pieces = Some(assembly.have.clone());
+        }
+        self.fetches.spills.begin(id, self.now);
+        large.assembly = Some(assembly);
+        self.finish_assembly(&id);
+        self.drive(&id);
+    }
+
+    /// A fetch ends while the store is asked for its payload.
+    pub(super) fn forget_coming(&mut self, id: &TransactionId) {
+        let Some(pending) = self.pending.get_mut(id) else { return };
+        if pending.large.as_mut().is_some_and(|large| large.coming.take().is_some()) {
+            self.fetches.assembling -= pending.size;
+        }
+    }
+
+    /// A payload is complete or refused: what the store has of it is no longer needed.
+    pub(in crate::protocol) fn forget_partial(&mut self, id: &TransactionId) {
+        if self.fetches.spills.kept.remove(id).is_some() {
+            self.drop_partials(vec![*id]);
+        }
+    }
+
+    pub(in crate::protocol) fn expire_partials(&mut self) {
+        let wall = self.wall;
+        let kept = &mut self.fetches.spills.kept;
+        let gone: Vec<_> = kept.extract_if(.., |_, k| k.until <= wall).map(|(id, _)| id).collect();
+        if !gone.is_empty() {
+            self.drop_partials(gone);
+        }
+    }
+
+    fn drop_partials(&mut self, ids: Vec<TransactionId>) {
+        self.out.push_back(Output::Partial(PartialOp::Drop { ids }));
+    }
+}

@@ -1,0 +1,532 @@
+//! The index of everything retained, in the order of acceptance.
+//!
+//! Every link reads this log with a cursor of its own (see `gossip`), so that "what does this peer
+//! still have to be told" is one number however slow the peer is. Beside the records stand an index
+//! by id, the order that reconciliation compares, and the payloads that are in memory. Who is known
+//! to have what is kept only for the entries that some cursor still has to pass.
+//!
+//! Invariants: an id stands in it at most once; sequence numbers are never reused; `index` and
+//! `order` find exactly the records that are not dead; payloads in memory never exceed `cache_limit`
+//! by more than one; `recent` ends at the head.
+//!
+//! Resident are at most 80 bytes an entry at a million entries (a test counts them), payloads apart.
+
+mod interner;
+mod quota;
+mod range_index;
+mod records;
+#[cfg(test)]
+mod tests;
+mod topic_table;
+
+pub(super) use quota::{Bounds, Shares};
+
+pub(super) use quota::{Excess, cost};
+pub(super) use records::{Record, State};
+pub(super) use topic_table::Scope;
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::types::{
+    Bound, Header, MonoTime, PeerId, TopicKey, Transaction, TransactionId, WallTime,
+};
+
+use crate::protocol::id_map::{IdMap, Positions};
+use crate::protocol::rng::Rng;
+use range_index::{Order, Sum};
+use records::Slab;
+use topic_table::Topics;
+
+/// What a payload in memory takes beside its bytes: header, signature, bookkeeping.
+const OVERHEAD: u64 = 384;
+/// Transactions remembered that are not kept: unwanted, over a share, not saved.
+pub(super) const MAX_REFUSED: usize = 65_536;
+
+/// A transaction to be retained.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) id: TransactionId,
+    pub(super) origin: PeerId,
+    pub(super) topic: TopicKey,
+    pub(super) size: u64,
+    /// Hops from its origin; 0 where this node published it.
+    pub(super) hop: u16,
+    /// Whether our own store has it.
+    pub(super) stored: bool,
+    /// Asked for long after its creation.
+    pub(super) late: bool,
+    /// Whether it came from a peer that is nearer to a relay.
+    pub(super) ashore: bool,
+    pub(super) created: WallTime,
+    pub(super) keep_until: WallTime,
+    /// Link slots whose peer is known to have it.
+    pub(super) known: u64,
+    /// Slot of the link it came on, or `learn::OWN`.
+    pub(super) ingress: u8,
+    /// The payload, while it is in memory.
+    pub(super) cached: Option<Transaction>,
+}
+
+/// What is known of an entry that some link has yet to pass.
+#[derive(Debug, Clone, Copy)]
+struct Recent {
+    /// Link slots whose peer is known to have it.
+    known: u64,
+    accepted: MonoTime,
+}
+
+#[derive(Debug)]
+pub(super) struct Log {
+    slab: Slab,
+    index: Positions,
+    order: Order,
+    live: usize,
+    refused: usize,
+    /// Of these, those that the store could not keep.
+    unsaved: usize,
+    pub(super) shares: Shares,
+    pub(super) topics: Topics,
+    recent: VecDeque<Recent>,
+    cached: IdMap<Transaction>,
+    /// What is cached, oldest first; may name what is gone.
+    cache_order: VecDeque<u64>,
+    cached_bytes: u64,
+    cache_limit: u64,
+}
+
+impl Log {
+    pub(super) fn new(rng: &mut Rng, cache_limit: u64, shares: Shares) -> Self {
+        Self {
+            slab: Slab::default(),
+            index: Positions::new(rng),
+            order: Order::default(),
+            live: 0,
+            refused: 0,
+            unsaved: 0,
+            shares,
+            topics: Topics::default(),
+            recent: VecDeque::new(),
+            cached: IdMap::new(rng),
+            cache_order: VecDeque::new(),
+            cached_bytes: 0,
+            cache_limit,
+        }
+    }
+
+    /// Entries retained.
+    pub(super) fn len(&self) -> usize {
+        self.live
+    }
+
+    /// The oldest sequence number that may still hold an entry.
+    pub(super) fn base(&self) -> u64 {
+        self.slab.base()
+    }
+
+    /// The sequence number that the next entry will have.
+    pub(super) fn head(&self) -> u64 {
+        self.slab.head()
+    }
+
+    pub(super) fn contains(&self, id: &TransactionId) -> bool {
+        self.seq_of(id).is_some()
+    }
+
+    /// Whether this one is not wanted, or not now.
+    pub(super) fn is_refused(&self, id: &TransactionId) -> bool {
+        let record = self.position(id).and_then(|at| self.slab.record(at));
+        record.is_some_and(|r| !matches!(r.state(), State::Live | State::Dead))
+    }
+
+    pub(super) fn at(&self, seq: u64) -> Option<&Record> {
+        self.slab.at(seq).filter(|r| r.state() == State::Live)
+    }
+
+    pub(super) fn at_mut(&mut self, seq: u64) -> Option<&mut Record> {
+        self.slab.at_mut(seq).filter(|r| r.state() == State::Live)
+    }
+
+    pub(super) fn seq_of(&self, id: &TransactionId) -> Option<u64> {
+        let seq = self.slab.seq(self.position(id)?);
+        self.at(seq).map(|_| seq)
+    }
+
+    pub(super) fn find(&self, id: &TransactionId) -> Option<&Record> {
+        self.at(self.seq_of(id)?)
+    }
+
+    pub(super) fn find_mut(&mut self, id: &TransactionId) -> Option<&mut Record> {
+        self.at_mut(self.seq_of(id)?)
+    }
+
+    /// The payload, if it is in memory.
+    pub(super) fn payload(&self, id: &TransactionId) -> Option<&Transaction> {
+        self.cached.get(id)
+    }
+
+    fn position(&self, id: &TransactionId) -> Option<u32> {
+        self.index.find(id, |at| self.slab.record(at).is_some_and(|r| r.id == *id))
+    }
+
+    /// Appends an entry, unless its id is there.
+    pub(super) fn append(&mut self, entry: Entry, now: MonoTime) -> u64 {
+        if self.is_refused(&entry.id) {
+            // Published by the host itself, which knows better than its validator.
+            self.forget(&entry.id);
+        }
+        if let Some(seq) = self.seq_of(&entry.id) {
+            return seq;
+        }
+        let mut record = Record::new(entry.id, entry.created, entry.keep_until);
+        record.size = u32::try_from(entry.size).unwrap_or(u32::MAX);
+        record.set_hop(entry.hop);
+        if entry.stored {
+            record.set_stored();
+        }
+        if entry.ashore {
+            record.set_ashore();
+        }
+        if entry.late {
+            record.set_late();
+        }
+        record.ingress = entry.ingress;
+        record.topic = self.topics.enter(entry.topic);
+        record.origin = self.shares.enter(&entry.origin);
+        self.shares.charge(record.origin, record.size);
+        let seq = self.insert(record, Recent { known: entry.known, accepted: now });
+        self.live += 1;
+        if let Some(transaction) = entry.cached {
+            self.cache(&transaction);
+        }
+        seq
+    }
+
+    /// Remembers that the validator did not want a transaction, as far as there is room.
+    pub(super) fn refuse(
+        &mut self,
+        id: TransactionId,
+        header: &Header,
+        keep_until: WallTime,
+        now: MonoTime,
+    ) {
+        if self.refused < MAX_REFUSED && self.position(&id).is_none() {
+            let mut record = Record::new(id, header.created, keep_until);
+            record.set_state(State::Refused);
+            record.topic = self.topics.enter(TopicKey::of(&header.topic));
+            self.insert(record, Recent { known: u64::MAX, accepted: now });
+            self.refused += 1;
+        }
+    }
+
+    /// Remembers that a transaction's origin had all it may have, as far as there is room.
+    pub(super) fn turn_away(
+        &mut self,
+        id: TransactionId,
+        header: &Header,
+        keep_until: WallTime,
+        now: MonoTime,
+    ) {
+        if self.refused < MAX_REFUSED && self.position(&id).is_none() {
+            let mut record = Record::new(id, header.created, keep_until);
+            record.set_state(State::OverShare);
+            record.size = u32::try_from(header.payload_len).unwrap_or(u32::MAX);
+            record.topic = self.topics.enter(TopicKey::of(&header.topic));
+            record.origin = self.shares.enter(&header.origin);
+            self.shares.turn_away(record.origin, true);
+            self.insert(record, Recent { known: u64::MAX, accepted: now });
+            self.refused += 1;
+        }
+    }
+
+    /// An entry could not be stored: it is not kept, and not asked for until it is let go.
+    pub(super) fn note_unsaved(&mut self, id: &TransactionId) {
+        if self.refused >= MAX_REFUSED {
+            self.remove(id);
+            return;
+        }
+        let Some(record) = self.find_mut(id) else { return };
+        record.set_state(State::Unsaved);
+        let (origin, size) = (record.origin, record.size);
+        self.shares.refund(origin, size);
+        self.live -= 1;
+        self.refused += 1;
+        self.unsaved += 1;
+        self.drop_payload(id);
+        self.trim_cache();
+    }
+
+    /// Lets one be taken again that could not be stored; whether it is one.
+    pub(super) fn forget_unsaved(&mut self, id: &TransactionId) -> bool {
+        let record = self.position(id).and_then(|at| self.slab.record(at));
+        let unsaved = record.is_some_and(|r| r.state() == State::Unsaved);
+        if unsaved {
+            self.forget(id);
+        }
+        unsaved
+    }
+
+    /// Lets all be taken again that could not be stored.
+    pub(super) fn forget_all_unsaved(&mut self) {
+        if self.unsaved > 0 {
+            self.forget_where(|_, record| record.state() == State::Unsaved);
+        }
+    }
+
+    /// Lets be taken again what was turned away of origins that have room now; whether there is any.
+    pub(super) fn forget_turned_away(&mut self) -> bool {
+        let numbers = self.shares.with_room();
+        if numbers.is_empty() {
+            return false;
+        }
+        let has_room = |log: &Self, r: &Record| {
+            let waits = r.state() == State::OverShare && numbers.binary_search(&r.origin).is_ok();
+            waits && log.shares.has_room_for(r.origin, r.size)
+        };
+        self.forget_where(has_room) > 0
+    }
+
+    fn forget_where(&mut self, chosen: impl Fn(&Self, &Record) -> bool) -> usize {
+        let seqs = self.base()..self.head();
+        let records = seqs.filter_map(|seq| self.slab.at(seq)).filter(|r| chosen(self, r));
+        let ids: Vec<_> = records.map(|r| r.id).collect();
+        for id in &ids {
+            self.forget(id);
+        }
+        ids.len()
+    }
+
+    fn insert(&mut self, record: Record, recent: Recent) -> u64 {
+        let seq = self.slab.push(record);
+        let position = low(seq);
+        let slab = &self.slab;
+        self.index.insert(&record.id, position, |at| slab.id(at));
+        self.order.insert(position, record.keep_until(), slab);
+        self.recent.push_back(recent);
+        seq
+    }
+
+    /// The store has an entry of another origin. A payload that is larger than the cache was in it
+    /// until now.
+    pub(super) fn note_stored(&mut self, id: &TransactionId) -> Option<u64> {
+        let record = self.find_mut(id)?;
+        record.set_stored();
+        let size = u64::from(record.size);
+        if size + OVERHEAD > self.cache_limit {
+            self.drop_payload(id);
+            self.trim_cache();
+        }
+        Some(size)
+    }
+
+    /// Puts a payload into memory that was read from the store, unless it is larger than the cache.
+    pub(super) fn cache_again(&mut self, transaction: &Transaction) {
+        if transaction.header().payload_len + OVERHEAD <= self.cache_limit {
+            self.cache(transaction);
+        }
+    }
+
+    /// Puts a payload into memory.
+    fn cache(&mut self, transaction: &Transaction) {
+        let id = transaction.id();
+        let Some(seq) = self.seq_of(&id) else { return };
+        if self.cached.insert(id, transaction.clone()).is_some() {
+            return;
+        }
+        self.cache_order.push_back(seq);
+        self.cached_bytes += transaction.header().payload_len + OVERHEAD;
+        while self.cached_bytes > self.cache_limit && self.cached.len() > 1 {
+            let Some(oldest) = self.cache_order.pop_front() else { break };
+            if let Some(id) = self.at(oldest).map(|r| r.id) {
+                self.drop_payload(&id);
+            }
+        }
+    }
+
+    fn drop_payload(&mut self, id: &TransactionId) {
+        if let Some(transaction) = self.cached.remove(id) {
+            self.cached_bytes -= transaction.header().payload_len + OVERHEAD;
+        }
+    }
+
+    /// Forgets one entry, for instance because it could not be stored.
+    pub(super) fn remove(&mut self, id: &TransactionId) {
+        if self.contains(id) {
+            self.forget(id);
+            self.trim_cache();
+        }
+    }
+
+    fn forget(&mut self, id: &TransactionId) {
+        let Some(position) = self.position(id) else { return };
+        self.order.remove(position, &self.slab);
+        self.bury(position);
+    }
+
+    /// Takes a record that is in no order any more out of all else.
+    fn bury(&mut self, position: u32) {
+        let Some(record) = self.slab.record(position).copied() else { return };
+        self.drop_payload(&record.id);
+        let slab = &self.slab;
+        self.index.remove(&record.id, position, |at| slab.id(at));
+        match record.state() {
+            State::Live => self.live -= 1,
+            State::Refused | State::OverShare | State::Unsaved => self.refused -= 1,
+            State::Dead => return,
+        }
+        match record.state() {
+            State::Live => self.shares.refund(record.origin, record.size),
+            State::OverShare => self.shares.turn_away(record.origin, false),
+            State::Unsaved => self.unsaved -= 1,
+            State::Refused | State::Dead => {}
+        }
+        self.shares.leave(record.origin);
+        self.topics.leave(record.topic);
+        self.slab.kill(self.slab.seq(position));
+    }
+
+    /// Forgets everything that may go at `now`; returns how many and which of them were our own.
+    pub(super) fn expire(&mut self, now: WallTime) -> (u64, Vec<TransactionId>) {
+        let (mut gone, mut own) = (0, Vec::new());
+        let mut seqs: Vec<u64> = Vec::new();
+        for position in self.order.expire(now, &self.slab) {
+            seqs.push(self.slab.seq(position));
+        }
+        // In the order of acceptance, for who publishes anew what was its own.
+        seqs.sort_unstable();
+        // Burying moves the base, against which positions are understood.
+        for seq in seqs {
+            if let Some(record) = self.at(seq) {
+                gone += 1;
+                if record.is_own() {
+                    own.push(record.id);
+                }
+            }
+            self.bury(low(seq));
+        }
+        self.trim_cache();
+        (gone, own)
+    }
+
+    fn trim_cache(&mut self) {
+        while let Some(seq) = self.cache_order.front()
+            && self.at(*seq).is_none()
+        {
+            self.cache_order.pop_front();
+        }
+        if self.cache_order.len() > 2 * self.cached.len() + 1024 {
+            let slab = &self.slab;
+            self.cache_order.retain(|seq| slab.at(*seq).is_some_and(|r| r.state() == State::Live));
+        }
+    }
+
+    /// The peer at `slot` has this.
+    pub(super) fn note_known(&mut self, id: &TransactionId, slot: u8) {
+        if let Some(seq) = self.seq_of(id)
+            && let Some(recent) = self.recent_mut(seq)
+        {
+            recent.known |= 1 << slot;
+        }
+    }
+
+    /// Whether the peer at `slot` is known to have an entry that it was not offered.
+    pub(super) fn is_known(&self, seq: u64, slot: u8) -> bool {
+        self.recent_at(seq).is_some_and(|r| r.known & 1 << slot != 0)
+    }
+
+    /// Since when an entry that some link has yet to pass is there.
+    pub(super) fn age(&self, seq: u64, now: MonoTime) -> Duration {
+        self.recent_at(seq).map_or(Duration::ZERO, |r| now.since(r.accepted))
+    }
+
+    fn recent_at(&self, seq: u64) -> Option<&Recent> {
+        let from = self.head() - self.recent.len() as u64;
+        self.recent.get(usize::try_from(seq.checked_sub(from)?).ok()?)
+    }
+
+    fn recent_mut(&mut self, seq: u64) -> Option<&mut Recent> {
+        let from = self.head() - self.recent.len() as u64;
+        self.recent.get_mut(usize::try_from(seq.checked_sub(from)?).ok()?)
+    }
+
+    /// All links have passed what stands before `seq`.
+    pub(super) fn passed(&mut self, seq: u64) {
+        let keep = usize::try_from(self.head().saturating_sub(seq)).unwrap_or(usize::MAX);
+        let excess = self.recent.len().saturating_sub(keep);
+        self.recent.drain(..excess);
+        if self.recent.capacity() > 4096 && self.recent.len() < self.recent.capacity() / 8 {
+            self.recent.shrink_to(self.recent.len() * 2);
+        }
+    }
+
+    /// A link slot has a new owner: nothing is known of that peer.
+    pub(super) fn clear_slot(&mut self, slot: u8) {
+        let keep = !(1u64 << slot);
+        for recent in &mut self.recent {
+            recent.known &= keep;
+        }
+    }
+
+    /// Entries that some link has yet to pass.
+    #[cfg(any(test, feature = "sim"))]
+    pub(super) fn recent_len(&self) -> usize {
+        self.recent.len()
+    }
+
+    #[cfg(any(test, feature = "sim"))]
+    pub(super) fn refused_len(&self) -> usize {
+        self.refused
+    }
+
+    /// Number and sum of what counts as held in a range. Within a scope that is not everything it
+    /// costs a look at each entry.
+    pub(super) fn measure(&self, lower: Bound, upper: Bound, scope: &Scope) -> Sum {
+        if scope.is_all() {
+            self.order.measure(lower, upper, &self.slab)
+        } else {
+            self.order.measure_within(lower, upper, scope, &self.slab)
+        }
+    }
+
+    /// Cuts a range into parts of about equal numbers.
+    pub(super) fn split(
+        &self,
+        lower: Bound,
+        upper: Bound,
+        ways: u64,
+        scope: &Scope,
+    ) -> Vec<(Bound, Sum)> {
+        if scope.is_all() {
+            self.order.split(lower, upper, ways, &self.slab)
+        } else {
+            self.order.split_within(lower, upper, ways, scope, &self.slab)
+        }
+    }
+
+    /// The live entries of a range, in the order of reconciliation.
+    pub(super) fn range<'a>(
+        &'a self,
+        lower: Bound,
+        upper: Bound,
+        scope: &'a Scope,
+    ) -> impl Iterator<Item = &'a Record> {
+        let records = self.order.range(lower, upper, &self.slab);
+        let records = records.filter_map(|at| self.slab.record(at));
+        records.filter(|r| r.state() == State::Live && scope.takes(r))
+    }
+
+    /// Bytes taken by all but payloads, from capacities.
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> usize {
+        let recent = self.recent.capacity() * size_of::<Recent>();
+        let cache = self.cache_order.capacity() * size_of::<u64>();
+        self.slab.bytes() + self.index.bytes() + self.order.bytes() + recent + cache
+    }
+}
+
+/// The 32-bit position of a sequence number.
+fn low(seq: u64) -> u32 {
+    #[expect(clippy::cast_possible_truncation, reason = "positions are understood from the base")]
+    let position = seq as u32;
+    position
+}

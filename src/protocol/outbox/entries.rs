@@ -1,0 +1,415 @@
+//! What the outbox keeps of each entry, and which of their rounds end next.
+//!
+//! Entries stand in chunks without a gap: when one leaves, the last takes its place, so memory
+//! follows what is kept also after a burst. They are found by id through an index that holds their
+//! places alone. A heap of places orders those that wait by when their round is over; each knows
+//! where it stands in the heap, so that it can be moved and taken out.
+//!
+//! Invariants: `index` finds exactly the entries that there are; an entry is in the heap if, and
+//! only if, it has a `due`; no entry in the heap is due before the one above it.
+//!
+//! Resident are at most 80 bytes an entry beside who confirmed it (a test counts them).
+
+use std::time::Duration;
+
+use crate::types::{PeerId, TransactionId};
+
+use crate::protocol::id_map::Positions;
+use crate::protocol::rng::Rng;
+
+/// Entries in one chunk: 56 KiB.
+const CHUNK: usize = 1024;
+const _: () = assert!(size_of::<Entry>() == 56, "resident for each entry");
+/// In place of a place in the heap.
+const NOWHERE: u32 = u32::MAX;
+
+/// Why an entry was given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GivenUp {
+    /// Nobody took it in all its rounds.
+    NoTaker,
+    /// Fewer peers than it needs confirmed it in its time.
+    Expired,
+    /// It was to be published anew, and is more than this node takes by now.
+    TooLarge,
+    /// For what an earlier version of this crate says.
+    Otherwise,
+}
+
+impl GivenUp {
+    /// What hosts read.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::NoTaker => "no linked peer took it",
+            Self::Expired => "it expired before enough peers had stored it",
+            Self::TooLarge => "it is larger than gossip.max_transaction_size allows by now",
+            Self::Otherwise => "it was given up in an earlier run",
+        }
+    }
+
+    /// From what was stored.
+    pub fn of(reason: &str) -> Self {
+        let all = [Self::NoTaker, Self::Expired, Self::TooLarge];
+        all.into_iter().find(|why| why.reason() == reason).unwrap_or(Self::Otherwise)
+    }
+}
+
+/// What became of an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    Open,
+    /// It expired before anybody had it.
+    Stale,
+    Dead(GivenUp),
+}
+
+/// One entry of the outbox.
+#[derive(Debug)]
+pub(in crate::protocol) struct Entry {
+    id: TransactionId,
+    /// When its round is over, in nanoseconds, while it is in the heap.
+    due: u64,
+    heap: u32,
+    /// Rounds without any taker.
+    pub(in crate::protocol) attempts: u8,
+    /// Rounds that did not count because a peer had asked for it.
+    pub(super) excused: u8,
+    /// Whether a peer asked for it in this round.
+    pub(in crate::protocol) wanted: bool,
+    pub(super) fate: Fate,
+    /// Who confirmed; most wait for the first.
+    copies: Option<Box<Copies>>,
+}
+
+#[derive(Debug, Default)]
+struct Copies(Vec<PeerId>);
+
+impl Entry {
+    fn new(id: TransactionId) -> Self {
+        Self {
+            id,
+            due: 0,
+            heap: NOWHERE,
+            attempts: 0,
+            excused: 0,
+            wanted: false,
+            fate: Fate::Open,
+            copies: None,
+        }
+    }
+
+    pub(in crate::protocol) fn id(&self) -> &TransactionId {
+        &self.id
+    }
+
+    /// Whether it waits for a round to be over.
+    pub(super) fn has_round(&self) -> bool {
+        self.heap != NOWHERE
+    }
+
+    /// Given up: it waits for no round, and not to be published anew.
+    pub(in crate::protocol) fn is_dead(&self) -> bool {
+        matches!(self.fate, Fate::Dead(_))
+    }
+
+    pub(super) fn is_stale(&self) -> bool {
+        self.fate == Fate::Stale
+    }
+
+    /// Who confirmed.
+    pub(in crate::protocol) fn peers(&self) -> &[PeerId] {
+        self.copies.as_ref().map_or(&[], |copies| &copies.0)
+    }
+
+    pub(super) fn peers_mut(&mut self) -> &mut Vec<PeerId> {
+        &mut self.copies.get_or_insert_default().0
+    }
+
+    pub(super) fn into_peers(self) -> Vec<PeerId> {
+        self.copies.map(|copies| copies.0).unwrap_or_default()
+    }
+}
+
+/// All entries.
+#[derive(Debug)]
+pub(in crate::protocol) struct Entries {
+    index: Positions,
+    chunks: Vec<Vec<Entry>>,
+    len: usize,
+    /// Places of those that wait for the end of a round; the earliest is at the top.
+    heap: Vec<u32>,
+}
+
+impl Entries {
+    pub(in crate::protocol) fn new(rng: &mut Rng) -> Self {
+        Self { index: Positions::new(rng), chunks: Vec::new(), len: 0, heap: Vec::new() }
+    }
+
+    pub(in crate::protocol) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// How many wait for the end of a round.
+    pub(in crate::protocol) fn waiting(&self) -> usize {
+        self.heap.len()
+    }
+
+    /// In no order that means anything.
+    pub(in crate::protocol) fn iter(&self) -> impl Iterator<Item = &Entry> {
+        self.chunks.iter().flatten()
+    }
+
+    pub(in crate::protocol) fn get(&self, id: &TransactionId) -> Option<&Entry> {
+        self.at(self.position(id)?)
+    }
+
+    pub(in crate::protocol) fn get_mut(&mut self, id: &TransactionId) -> Option<&mut Entry> {
+        let at = self.position(id)?;
+        self.at_mut(at)
+    }
+
+    /// Adds an entry, unless it is there.
+    pub(in crate::protocol) fn insert(&mut self, id: TransactionId) {
+        let Ok(at) = u32::try_from(self.len) else { return };
+        if self.position(&id).is_some() {
+            return;
+        }
+        if self.len == self.chunks.len() * CHUNK {
+            self.chunks.push(Vec::new());
+        }
+        if let Some(chunk) = self.chunks.last_mut() {
+            chunk.push(Entry::new(id));
+            self.len += 1;
+        }
+        let chunks = &self.chunks;
+        self.index.insert(&id, at, |at| id_at(chunks, at));
+    }
+
+    pub(in crate::protocol) fn remove(&mut self, id: &TransactionId) -> Option<Entry> {
+        let at = self.position(id)?;
+        self.rest(id);
+        let chunks = &self.chunks;
+        self.index.remove(id, at, |at| id_at(chunks, at));
+        let chunk = self.chunks.last_mut()?;
+        let last = chunk.pop()?;
+        if chunk.is_empty() {
+            self.chunks.pop();
+        }
+        self.len -= 1;
+        let Some(place) = self.at_mut(at) else { return Some(last) };
+        let (from, heap) = (last.id, usize::try_from(last.heap).unwrap_or(usize::MAX));
+        let removed = std::mem::replace(place, last);
+        let before = u32::try_from(self.len).unwrap_or(u32::MAX);
+        self.index.relocate(&from, before, at);
+        if let Some(place) = self.heap.get_mut(heap) {
+            *place = at;
+        }
+        Some(removed)
+    }
+
+    /// An entry waits for the end of a round.
+    pub(in crate::protocol) fn wait(&mut self, id: &TransactionId, due: Duration) {
+        let Some(at) = self.position(id) else { return };
+        let end = self.heap.len();
+        let Some(entry) = self.at_mut(at) else { return };
+        entry.due = nanos(due);
+        let from = usize::try_from(entry.heap).unwrap_or(usize::MAX);
+        if from < end {
+            self.sift(from);
+        } else if let Ok(heap) = u32::try_from(end) {
+            entry.heap = heap;
+            self.heap.push(at);
+            self.sift(end);
+        }
+    }
+
+    /// An entry waits for no round any more.
+    pub(in crate::protocol) fn rest(&mut self, id: &TransactionId) {
+        let Some(entry) = self.get_mut(id) else { return };
+        let from = usize::try_from(std::mem::replace(&mut entry.heap, NOWHERE));
+        let Some(from) = from.ok().filter(|from| *from < self.heap.len()) else { return };
+        self.heap.swap_remove(from);
+        if from < self.heap.len() {
+            self.settle(from);
+            self.sift(from);
+        }
+        if self.heap.capacity() > 1024 && self.heap.len() < self.heap.capacity() / 8 {
+            self.heap.shrink_to(self.heap.len() * 2);
+        }
+    }
+
+    /// When the next round is over.
+    pub(super) fn next_due(&self) -> Option<Duration> {
+        (!self.heap.is_empty()).then(|| Duration::from_nanos(self.due(0)))
+    }
+
+    /// At most `limit` entries whose round is over at `now`.
+    pub(in crate::protocol) fn over(&self, now: Duration, limit: usize) -> Vec<TransactionId> {
+        let now = nanos(now);
+        let is_over = |at: &usize| *at < self.heap.len() && self.due(*at) <= now;
+        let mut places: Vec<_> = Some(0).filter(is_over).into_iter().collect();
+        let mut looked_at = 0;
+        // Below one whose round is not over there is none.
+        while looked_at < places.len() && places.len() < limit {
+            let below = places[looked_at] * 2 + 1;
+            places.extend([below, below + 1].into_iter().filter(is_over));
+            looked_at += 1;
+        }
+        places.truncate(limit);
+        places.into_iter().map(|place| id_at(&self.chunks, self.heap[place])).collect()
+    }
+
+    fn position(&self, id: &TransactionId) -> Option<u32> {
+        self.index.find(id, |at| self.at(at).is_some_and(|entry| entry.id == *id))
+    }
+
+    fn at(&self, at: u32) -> Option<&Entry> {
+        at_of(&self.chunks, at)
+    }
+
+    fn at_mut(&mut self, at: u32) -> Option<&mut Entry> {
+        let at = usize::try_from(at).ok()?;
+        self.chunks.get_mut(at / CHUNK)?.get_mut(at % CHUNK)
+    }
+
+    /// When the entry at a place of the heap is due.
+    fn due(&self, place: usize) -> u64 {
+        self.at(self.heap[place]).map_or(u64::MAX, |entry| entry.due)
+    }
+
+    /// Moves what stands at a place of the heap to where it belongs.
+    fn sift(&mut self, mut place: usize) {
+        while place > 0 && self.due(place) < self.due((place - 1) / 2) {
+            self.swap(place, (place - 1) / 2);
+            place = (place - 1) / 2;
+        }
+        loop {
+            let below = [place * 2 + 1, place * 2 + 2].into_iter().filter(|p| *p < self.heap.len());
+            let Some(first) = below.min_by_key(|place| self.due(*place)) else { return };
+            if self.due(place) <= self.due(first) {
+                return;
+            }
+            self.swap(place, first);
+            place = first;
+        }
+    }
+
+    fn swap(&mut self, a: usize, b: usize) {
+        self.heap.swap(a, b);
+        self.settle(a);
+        self.settle(b);
+    }
+
+    /// Tells an entry where it stands in the heap.
+    fn settle(&mut self, place: usize) {
+        if let Some(entry) = self.at_mut(self.heap[place]) {
+            entry.heap = u32::try_from(place).unwrap_or(NOWHERE);
+        }
+    }
+
+    /// Bytes taken, from capacities.
+    #[cfg(test)]
+    fn bytes(&self) -> usize {
+        let entries: usize = self.chunks.iter().map(Vec::capacity).sum();
+        let chunks = self.chunks.capacity() * size_of::<Vec<Entry>>();
+        entries * size_of::<Entry>() + chunks + self.heap.capacity() * 4 + self.index.bytes()
+    }
+}
+
+fn at_of(chunks: &[Vec<Entry>], at: u32) -> Option<&Entry> {
+    let at = usize::try_from(at).ok()?;
+    chunks.get(at / CHUNK)?.get(at % CHUNK)
+}
+
+fn id_at(chunks: &[Vec<Entry>], at: u32) -> TransactionId {
+    at_of(chunks, at).map_or(TransactionId::from_bytes([0; 32]), |entry| entry.id)
+}
+
+/// Enough for five centuries of being online.
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::{Duration, Entries, TransactionId};
+    use crate::protocol::rng::Rng;
+
+    fn id(n: u32) -> TransactionId {
+        TransactionId::from_bytes(*blake3::hash(&n.to_le_bytes()).as_bytes())
+    }
+
+    fn entries() -> Entries {
+        Entries::new(&mut Rng::new([0; 32]))
+    }
+
+    #[test]
+    fn an_entry_costs_at_most_eighty_bytes_also_after_a_burst() {
+        let (mut entries, at) = (entries(), |n| Duration::from_nanos(u64::from(n) * 7919 % 1000));
+        for n in 0..100_000 {
+            entries.insert(id(n));
+            entries.wait(&id(n), at(n));
+        }
+        let each = entries.bytes() as f64 / 100_000.0;
+        assert!(each <= 80.0, "{each}");
+        for n in 0..99_000 {
+            entries.remove(&id(n));
+        }
+        // The index keeps some room in each of its parts.
+        let bytes = entries.bytes();
+        assert!(entries.len() == 1000 && bytes < 400_000, "{bytes} of 8,000,000");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Against the plainest model: a map.
+        #[test]
+        fn entries_and_their_rounds_are_those_of_a_map(
+            steps in prop::collection::vec((0u32..3000, 0u64..50, 0u8..5), 1..6000),
+        ) {
+            let (mut entries, mut model) = (entries(), BTreeMap::new());
+            for (n, due, what) in steps {
+                let there = model.get_mut(&id(n));
+                let found = entries.get(&id(n)).map(|entry| entry.id);
+                prop_assert_eq!(found, there.is_some().then(|| id(n)));
+                match (what, there) {
+                    (0, _) => {
+                        let removed = entries.remove(&id(n)).map(|entry| entry.id);
+                        prop_assert_eq!(removed, model.remove(&id(n)).map(|_| id(n)));
+                    }
+                    (1, Some(rests)) => {
+                        entries.rest(&id(n));
+                        *rests = None;
+                    }
+                    (2.., Some(waits)) => {
+                        entries.wait(&id(n), Duration::from_nanos(due));
+                        *waits = Some(due);
+                    }
+                    (1.., None) => {
+                        entries.insert(id(n));
+                        model.insert(id(n), None);
+                    }
+                }
+                let first = model.values().flatten().min().map(|due| Duration::from_nanos(*due));
+                prop_assert_eq!(entries.next_due(), first);
+            }
+            let dues = |below| model.iter().filter(move |(_, due)| due.is_some_and(|due| due <= below));
+            for below in [0, 10, 49] {
+                let over = |limit| entries.over(Duration::from_nanos(below), limit);
+                let mut all = over(usize::MAX);
+                all.sort_unstable();
+                prop_assert!(all.iter().eq(dues(below).map(|(id, _)| id)));
+                prop_assert_eq!(over(7).len(), all.len().min(7));
+            }
+            let mut all: Vec<_> = entries.iter().map(|entry| entry.id).collect();
+            all.sort_unstable();
+            prop_assert!(all.iter().eq(model.keys()));
+            prop_assert_eq!((entries.len(), entries.waiting()), (model.len(), dues(u64::MAX).count()));
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! Taking transactions: stored before they are accepted.
+//!
+//! `publish` is answered after the store said that the transaction is safe, never before; only then
+//! does it enter the log and is offered to peers. What came from a peer is in the log, and offered,
+//! while it is being stored; it is confirmed to its origin, and delivered, afterwards. What could
+//! not be stored is not kept, and not asked for again until the next try: by all of it once in a
+//! while (`fetch`), or by its origin, which offers again what has too few copies.
+
+use crate::error::StoreErrorKind;
+use crate::types::{NewEntry, PeerId, Transaction, TransactionId};
+
+use crate::protocol::intake::{Pending, Stage};
+use crate::protocol::io::{CallId, Output, PublishRefusal, Ticket};
+use crate::protocol::log::Record;
+use crate::protocol::log::{Excess, cost};
+use crate::protocol::{Protocol, Task};
+
+impl Protocol {
+    pub(in crate::protocol) fn on_publish(
+        &mut self,
+        call: CallId,
+        transaction: Transaction,
+        renews: Option<TransactionId>,
+    ) {
+        let id = transaction.id();
+        // What came from peers and is not safe yet is stored again: Ok means safe. One of an earlier run
+        // that the log has no room for yet is safe in the outbox.
+        if self.log.find(&id).is_some_and(Record::is_stored) || self.outbox.contains(&id) {
+            self.counters.publishes_repeated += 1;
+            self.out.push_back(Output::Published { call, result: Ok(false) });
+            self.not_renewed(renews, false);
+            return;
+        }
+        if let Some(calls) = self.publishing.get_mut(&id) {
+            // Being stored: answered together with the first call.
+            calls.push(call);
+            self.not_renewed(renews, false);
+            return;
+        }
+        if renews.is_none() && self.is_outbox_full() {
+            // Who has stopped taking anything keeps entries here that need no copy there any more.
+            self.recheck_outbox();
+        }
+        if let Some(refusal) = self.refuse_publish(&transaction, renews.is_some()) {
+            self.counters.publishes_refused += 1;
+            let for_good = matches!(refusal, PublishRefusal::TooLarge { .. });
+            self.out.push_back(Output::Published { call, result: Err(refusal) });
+            self.not_renewed(renews, for_good);
+            return;
+        }
+        let size = transaction.header().payload_len;
+        self.remove_pending(&id);
+        self.pending.insert(id, Pending::new(Stage::Storing, size, self.now));
+        self.publishing.insert(id, vec![call]);
+        self.publishing_bytes += cost(size);
+        let entry = NewEntry {
+            keep_until: self.keep_until(&transaction),
+            transaction: transaction.clone(),
+            from: None,
+            hops: 0,
+        };
+        self.storing += 1;
+        let ticket = self.ticket(Task::StoreOwn { transaction, renews });
+        self.out.push_back(Output::Store { ticket, entry, own: true });
+    }
+
+    fn is_outbox_full(&self) -> bool {
+        self.outbox.len() + self.publishing.len() >= self.config.outbox.max_entries as usize
+    }
+
+    /// `renewed`: it takes the place of another, so the outbox has room for it.
+    fn refuse_publish(&self, transaction: &Transaction, renewed: bool) -> Option<PublishRefusal> {
+        let (size, limit) =
+            (transaction.header().payload_len, self.config.gossip.max_transaction_size);
+        let capacity = self.config.outbox.max_entries;
+        let under_way = (self.publishing.len(), self.publishing_bytes);
+        let excess = self.log.shares.excess(&transaction.origin(), under_way, size);
+        if self.shutting_down {
+            Some(PublishRefusal::Closed)
+        } else if size > limit {
+            Some(PublishRefusal::TooLarge { size, limit })
+        } else if !renewed && self.is_outbox_full() {
+            Some(PublishRefusal::QueueFull { limit: capacity })
+        } else {
+            excess.map(|excess| match excess {
+                Excess::Bytes { used, limit } => PublishRefusal::OverShare { used, limit },
+                Excess::Entries { used, limit } => PublishRefusal::OverRate { used, limit },
+            })
+        }
+    }
+
+    pub(in crate::protocol) fn store_foreign(
+        &mut self,
+        from: PeerId,
+        transaction: &Transaction,
+        hops: u16,
+    ) {
+        let entry = NewEntry {
+            keep_until: self.keep_until(transaction),
+            transaction: transaction.clone(),
+            from: Some(from),
+            hops,
+        };
+        self.storing += 1;
+        let (id, origin) = (transaction.id(), transaction.origin());
+        let ticket = self.ticket(Task::StoreForeign { id, origin });
+        self.out.push_back(Output::Store { ticket, entry, own: false });
+    }
+
+    pub(in crate::protocol) fn on_stored(
+        &mut self,
+        ticket: Ticket,
+        result: Result<(), StoreErrorKind>,
+    ) {
+        let task = self.tickets.remove(&ticket);
+        self.storing = self.storing.saturating_sub(1);
+        if result.is_err() {
+            self.counters.storage_failures += 1;
+        }
+        match task {
+            Some(Task::StoreOwn { transaction, renews }) => {
+                self.on_own_stored(&transaction, renews, result);
+            }
+            Some(Task::StoreForeign { id, origin }) if result.is_ok() => {
+                if let Some(size) = self.log.note_stored(&id) {
+                    self.fetches.lost.note_saved(size, self.now);
+                }
+                // The origin waits for this; others hear of it by announcement.
+                if let Some(link) = self.links.by_peer.get(&origin).copied() {
+                    self.confirm_to(link, id);
+                }
+                self.confirm_passed(&id);
+            }
+            Some(Task::StoreForeign { id, .. })
+                if self.log.find(&id).is_some_and(|entry| !entry.is_stored()) =>
+            {
+                let size = self.log.find(&id).map_or(0, |entry| u64::from(entry.size));
+                self.log.note_unsaved(&id);
+                self.fetches.lost.note_failed(size);
+            }
+            _ => {}
+        }
+    }
+
+    fn on_own_stored(
+        &mut self,
+        transaction: &Transaction,
+        renews: Option<TransactionId>,
+        result: Result<(), StoreErrorKind>,
+    ) {
+        let id = transaction.id();
+        self.remove_pending(&id);
+        let calls = self.publishing.remove(&id).unwrap_or_default();
+        let size = transaction.header().payload_len;
+        self.publishing_bytes = self.publishing_bytes.saturating_sub(cost(size));
+        if result.is_ok() {
+            self.counters.transactions_published += 1;
+            self.watch_outbox(id);
+            if let Some(old) = renews {
+                self.on_renewed(old, id);
+            }
+            self.fetches.lost.note_saved(size, self.now);
+        } else {
+            self.counters.publishes_refused += 1;
+            self.not_renewed(renews, false);
+        }
+        for (at, call) in calls.into_iter().enumerate() {
+            let result = result.map(|()| at == 0).map_err(PublishRefusal::Store);
+            self.out.push_back(Output::Published { call, result });
+        }
+        if result.is_ok() {
+            self.accept_own(transaction);
+        }
+    }
+
+    /// The log has what an earlier run left in the outbox.
+    pub(in crate::protocol) fn on_relogged(&mut self, transaction: &Transaction) {
+        self.remove_pending(&transaction.id());
+        self.accept_own(transaction);
+    }
+
+    fn accept_own(&mut self, transaction: &Transaction) {
+        let id = transaction.id();
+        if self.log.note_stored(&id).is_none() {
+            self.accept(transaction, 0, None);
+        } else if let Some(entry) = self.log.find_mut(&id) {
+            // It came from peers before.
+            entry.set_hop(0);
+        }
+    }
+}

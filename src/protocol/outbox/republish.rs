@@ -1,0 +1,65 @@
+//! Own transactions that expired before anybody had them.
+//!
+//! `publish` has promised them, however long the node is alone. So they stay in the outbox, stale:
+//! out of the log, offered to nobody, their rounds at a standstill. As soon as there is a link each
+//! is published anew, in the order of publishing: the same topic and payload, times of now, hence
+//! another id. The new one takes the place of the old one, with the attempts that are left to it, so
+//! what no peer wants becomes a dead letter in the end, and so does what is larger than may be
+//! published by now. It is stored before the old one is removed:
+//! a crash between the two leaves both, and the old one is published anew once more.
+//!
+//! At most `WINDOW` are under way at once, and no more than the outbox has places for.
+
+use crate::types::{Event, TransactionId};
+
+use crate::protocol::Protocol;
+use crate::protocol::io::Output;
+
+/// Renewals under way at once.
+pub(crate) const WINDOW: usize = 256;
+
+impl Protocol {
+    /// Says how many entries the stored outbox has room for beyond `max_entries`; set before the first
+    /// input. One renewal is tried in any case.
+    pub fn set_spare_places(&mut self, places: usize) {
+        self.renewals = places.clamp(1, WINDOW);
+    }
+
+    /// Has stale entries published anew, as far as somebody is there to take them.
+    pub(in crate::protocol) fn renew_stale(&mut self) {
+        while self.renewing < self.renewals && self.links.up_count() > 0 && !self.shutting_down {
+            let Some(id) = self.outbox.next_stale(self.renewing > 0) else { return };
+            self.renewing += 1;
+            self.out.push_back(Output::Renew { id });
+        }
+    }
+
+    /// `new` is stored in place of `old`.
+    pub(super) fn on_renewed(&mut self, old: TransactionId, new: TransactionId) {
+        self.renewing = self.renewing.saturating_sub(1);
+        self.counters.transactions_renewed += 1;
+        self.outbox.replace(&old, new);
+        self.out.push_back(Output::Renewed { id: old, renewed_as: new });
+        self.out.push_back(Output::Emit(Event::Renewed { id: old, renewed_as: new }));
+        self.renew_stale();
+    }
+
+    /// What was to take the place of an entry was refused, perhaps for good.
+    pub(super) fn not_renewed(&mut self, renews: Option<TransactionId>, for_good: bool) {
+        let Some(id) = renews else { return };
+        self.on_not_renewed(id, false);
+        if for_good {
+            self.bury_too_large(id);
+        }
+    }
+
+    /// An entry could not be published anew: it is tried again later, unless its row is `gone`.
+    pub(in crate::protocol) fn on_not_renewed(&mut self, id: TransactionId, gone: bool) {
+        self.renewing = self.renewing.saturating_sub(1);
+        if gone {
+            self.outbox.remove(&id);
+        } else {
+            self.outbox.put_back_stale(id);
+        }
+    }
+}
