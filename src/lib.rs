@@ -1,17 +1,36 @@
-//! Peer networking for transactions that must reach every peer, whatever the network does.
+//! Reliable broadcast without a broker: what one node publishes reaches every node of its network,
+//! also those that are slow, cut off or switched off meanwhile.
 //!
-//! A host service links this crate, builds a `PeerNode`, and from then on has: peers found and
-//! kept, transactions (opaque payloads up to 10 MiB by default) spread to every peer of the
-//! network, an outbox, and figures about all of it. It runs in the host's tokio runtime and owns
-//! no globals: no subscriber, recorder, panic hook, crypto provider or runtime. Any number of nodes
-//! run in one process.
+#![cfg_attr(
+    all(feature = "node", feature = "grpc", feature = "sqlite", feature = "stun"),
+    doc = "**Read the [guide] first**: [getting started](guide::getting_started), \
+           [guarantees and limits](guide::guarantees), [topics and roles](guide::topics), \
+           [storage](guide::storage), [security](guide::security), \
+           [operating](guide::operating), [paths and proxies](guide::paths), \
+           [reachability](guide::reachability), [tuning](guide::tuning), \
+           [testing](guide::testing), [benchmarks](guide::benchmarks), \
+           [comparison](guide::comparison), [compatibility](guide::compatibility), \
+           [glossary](guide::glossary)."
+)]
+#![cfg_attr(
+    not(all(feature = "node", feature = "grpc", feature = "sqlite", feature = "stun")),
+    doc = "The guide is part of these docs where they are built with the default features."
+)]
+//!
+//! A *host* links this crate, builds a `PeerNode`, and from then on has: peers found and kept,
+//! *transactions* (payloads of up to 10 MiB by default, under a topic, signed by their origin) spread
+//! to every peer, an outbox that survives being offline, and figures about all of it. The node runs
+//! in the host's tokio runtime and owns no globals: no subscriber, recorder, panic hook, crypto
+//! provider or runtime. Any number of nodes run in one process.
 //!
 //! ```
+//! # #[cfg(all(feature = "node", feature = "grpc"))]
+//! # mod example {
 //! use std::time::Duration;
-//! use sorcha_peer::{StartAt, Identity, Item, PeerNode};
+//! use sorcha_peer::{Identity, Item, PeerNode, StartAt};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
-//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # pub async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let data = tempfile::tempdir()?;
 //! # let data = data.path();
 //! let first = PeerNode::builder()
@@ -39,70 +58,66 @@
 //! second.shutdown(Duration::from_secs(5)).await?;
 //! # Ok(())
 //! # }
+//! # }
+//! # #[cfg(all(feature = "node", feature = "grpc"))]
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> { example::main() }
+//! # #[cfg(not(all(feature = "node", feature = "grpc")))]
+//! # fn main() {}
 //! ```
 //!
 //! # What holds
 //!
-//! - Only authenticated peers get in: every link is mutual TLS 1.3 and the [`PeerId`] is the key
-//!   that the handshake proved. Nothing is forwarded, announced or delivered before its hash and
-//!   signature verified and the host's [validator](ports::Validator) accepted it.
-//! - A subscriber gets each transaction once per cursor, in the order in which its own node
-//!   accepted them, and misses nothing inside the retention window (an explicit gap beyond it).
-//!   There is no total order across nodes.
-//! - Every peer is offered everything that is retained, also if it was slow, late, cut off or
-//!   restarted: two peers compare what they hold and fetch what is missing. A slow peer costs constant
-//!   memory and delays nobody.
+//! - Every link is mutual TLS 1.3, and the [`PeerId`] is the key that the handshake proved. Nothing
+//!   is forwarded, announced or delivered before its hash and signature verified and the host's
+//!   [validator](ports::Validator) accepted it.
+//! - Every node gets everything that is retained, also if it was slow, late, cut off or restarted:
+//!   two peers compare what they hold and fetch what is missing. A slow peer costs constant memory
+//!   and delays nobody.
+//! - A subscriber gets each transaction once per cursor, in the order in which its own node accepted
+//!   them, with an explicit gap beyond the retention. There is no total order across nodes.
+//! - With `SqliteStorage`, what `publish` accepted survives `kill -9` and power failures. Without a
+//!   storage, outbox and log are in memory.
 //! - What is refused is refused with a typed error, a counter and, where a host would want one, an
 //!   event.
-//! - With `SqliteStorage`, what `publish` accepted survives `kill -9` and power failures. Without a
-//!   storage, outbox and log are in memory. A host may bring its own
-//!   [queue](ports::TransactionQueue) and [store](ports::TransactionStore).
 //!
-//! # Topics
-//!
-//! A node carries topics: it stores, offers and passes them on. By default it is a *relay* and carries
-//! all of them. With [`[gossip] role = "edge"`](config::Role) it is an *edge* and carries those
-//! that it has live subscriptions for, those in `[gossip] topics`, and those that peers behind it want.
-//! It says so on its links, and only that travels to it.
-//!
-//! Nodes that do not subscribe break no reach, because reach rests on relays: they carry everything,
-//! keep links with each other before all others, and tell peers of other relays first. An edge hangs
-//! off relays, or off another edge that is nearer to one and then carries what those behind it want.
-//! Everything that an edge has goes up that way, whatever the topic, and is announced again until
-//! somebody up there has stored it; so what it publishes reaches every subscriber. An edge that finds
-//! no way to a relay (at most 8 links) for 4 to 8 s stands in for one: it carries everything until it
-//! finds a way again, and a network of edges alone works like one of relays. What is needed is that the
-//! relays can reach each other without edges: two that both live behind NAT cannot.
-//!
-//! A subscription to a topic that an edge did not carry brings all that others retain of it, also with
-//! `StartAt::Now`. Peers of versions that know nothing of topics count as relays.
-//!
-//! # How it is cut
+//! # Where things are
 //!
 //! ```text
 //! host ── PeerNode ──► driver ──► protocol (pure) ──► outputs ──► effects ──► ports ──► transport, store, nat
 //! ```
 //!
-//! [`protocol`] is a deterministic state machine without clock, socket, file, task or lock; the node
+//! The protocol is a deterministic state machine without clock, socket, file, task or lock; the node
 //! around it carries out what it asks for. Everything that touches the world is a trait object that
-//! a host may replace: see [`ports`], and [`testing`] for the suites that every implementation
-//! should pass.
+//! a host may replace.
+//!
+//! | module | holds |
+//! |---|---|
+//! | the root | what nearly every host needs: `PeerNode`, its builder, subscriptions, receipts, [`Config`], [`Identity`] |
+//! | [`config`] | every setting with its default and range |
+//! | [`error`] | an error enum for each operation |
+//! | [`types`] | plain data: ids, transactions, events, figures |
+//! | [`ports`] | the traits that a host may implement |
+//! | [`transport`], [`store`], [`nat`] | implementations of the ports that come with the crate |
+//! | [`testing`] | suites that every implementation of a port should pass |
 //!
 //! # Features
 //!
 //! | feature | default | brings |
 //! |---|---|---|
 //! | `node` | yes | the tokio driver and `PeerNode` |
-//! | `grpc` | yes | gRPC streams over mutual TLS (rustls with ring) |
+//! | `grpc` | yes | gRPC streams over mutual TLS (rustls with ring; needs a C compiler) |
 //! | `sqlite` | yes | peers, outbox and log in `SQLite` files (bundled; needs a C compiler) |
 //! | `stun` | yes | the STUN prober |
 //! | `sim` | no | the network simulator; not covered by semver |
+//! | `unstable-core` | no | the protocol core and the types of the wire; not covered by semver |
 //!
-//! Without default features the crate is types, protocol, ports and the adapters in memory, with no
-//! tokio in the tree.
+//! Without default features the crate is types, ports and the adapters in memory, with no tokio in
+//! the tree.
 
 pub mod config;
 pub mod error;
+#[cfg(all(doc, feature = "node", feature = "grpc", feature = "sqlite", feature = "stun"))]
+pub mod guide;
 mod identity;
 pub mod nat;
 #[cfg(feature = "node")]

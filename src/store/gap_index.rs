@@ -1,4 +1,4 @@
-//! How far each topic has lost entries.
+//! How far each topic has gaps: entries that were removed, and of which subscribers are told.
 
 use std::collections::HashMap;
 
@@ -6,7 +6,7 @@ use std::collections::HashMap;
 /// of such a topic may be told of a gap that is none.
 const MAX_TOPICS: usize = 4096;
 
-/// The highest cursor that is gone, by topic.
+/// The highest removed cursor, by topic.
 #[derive(Debug, Clone, Default)]
 pub(super) struct GapIndex {
     topics: HashMap<u64, u64>,
@@ -28,7 +28,7 @@ impl GapIndex {
         }
     }
 
-    /// The highest cursor that `topic`, or any topic, has lost; 0 for none.
+    /// The highest cursor that `topic`, or any topic, lacks; 0 for none.
     pub(super) fn of(&self, topic: Option<u64>) -> u64 {
         let Some(topic) = topic else { return self.all };
         self.topics.get(&topic).copied().unwrap_or(self.others)
@@ -40,7 +40,7 @@ impl GapIndex {
         (self.topics.iter().map(|(topic, cursor)| (*topic, *cursor)), self.others)
     }
 
-    /// The losses that were written down.
+    /// Gaps as they were written down.
     #[cfg(feature = "sqlite")]
     pub(super) fn from_parts(topics: Vec<(u64, u64)>, others: u64) -> Self {
         let all = topics.iter().map(|(_, cursor)| *cursor).fold(others, u64::max);
@@ -62,19 +62,19 @@ mod tests {
 
     #[test]
     fn topics_are_apart_until_there_are_too_many() {
-        let mut losses = GapIndex::default();
-        losses.note(1, 10);
-        losses.note(2, 30);
-        losses.note(1, 5);
-        assert_eq!((losses.of(Some(1)), losses.of(Some(2)), losses.of(Some(3))), (10, 30, 0));
-        assert_eq!(losses.of(None), 30);
+        let mut gaps = GapIndex::default();
+        gaps.note(1, 10);
+        gaps.note(2, 30);
+        gaps.note(1, 5);
+        assert_eq!((gaps.of(Some(1)), gaps.of(Some(2)), gaps.of(Some(3))), (10, 30, 0));
+        assert_eq!(gaps.of(None), 30);
         for n in 0..20_000 {
-            losses.note(100 + n, 100 + n);
-            assert!(losses.topics.len() <= MAX_TOPICS);
-            assert_eq!(losses.of(None), 100 + n);
+            gaps.note(100 + n, 100 + n);
+            assert!(gaps.topics.len() <= MAX_TOPICS);
+            assert_eq!(gaps.of(None), 100 + n);
         }
-        assert_eq!(losses.of(Some(20_099)), 20_099, "the latest are known");
-        assert!(losses.of(Some(1)) >= 10 && losses.of(Some(101)) >= 101, "no loss is hidden");
-        assert!(losses.of(Some(7)) < 20_099);
+        assert_eq!(gaps.of(Some(20_099)), 20_099, "the latest are known");
+        assert!(gaps.of(Some(1)) >= 10 && gaps.of(Some(101)) >= 101, "no loss is hidden");
+        assert!(gaps.of(Some(7)) < 20_099);
     }
 }

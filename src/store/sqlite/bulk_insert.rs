@@ -9,7 +9,7 @@
 use sqlx::sqlite::SqliteArguments;
 use sqlx::{Arguments, AssertSqlSafe, Encode, Sqlite, Type};
 
-use super::database::Query;
+use super::query::Query;
 
 /// Where a row stands: 22 bits say at which byte, 12 how long its head is, 17 how long its payload
 /// is, and 12 by how much its number is above the first.
@@ -127,21 +127,21 @@ impl BulkInsert {
         rows: &[Row<'_>],
     ) -> Result<(), sqlx::Error> {
         let mut bytes = Vec::with_capacity(rows.iter().map(Row::size).sum());
-        let mut places = String::with_capacity(20 * rows.len() + 2);
+        let mut positions = String::with_capacity(20 * rows.len() + 2);
         for row in rows {
-            let place = (bytes.len() as u64) << AT
+            let position = (bytes.len() as u64) << AT
                 | (row.head.len() as u64) << HEAD
                 | (row.payload.len() as u64) << PAYLOAD
                 | (row.number - first.number);
-            places.push(if places.is_empty() { '[' } else { ',' });
-            places.push_str(&place.to_string());
+            positions.push(if positions.is_empty() { '[' } else { ',' });
+            positions.push_str(&position.to_string());
             bytes.extend(row.id.iter().flatten());
             bytes.extend(&row.head);
             bytes.extend(row.payload);
         }
-        places.push(']');
+        positions.push(']');
         let number = self.bind(first.number.cast_signed())?;
-        let (bytes, places) = (self.bind_bytes(bytes)?, self.bind(places)?);
+        let (bytes, positions) = (self.bind_bytes(bytes)?, self.bind(positions)?);
         // `substr` counts from 1.
         let (at, head) =
             (format!("(value >> {AT}) + 1"), format!("(value >> {HEAD} & {MAX_HEAD})"));
@@ -153,7 +153,7 @@ impl BulkInsert {
             "INSERT INTO {into} SELECT {number} + (value & {MAX_ABOVE}), \
              {id}substr({bytes}, {at}, {head}), \
              substr({bytes}, {at} + {head}, value >> {PAYLOAD} & {MAX_PAYLOAD}) \
-             FROM json_each({places})"
+             FROM json_each({positions})"
         ));
         Ok(())
     }
@@ -236,11 +236,11 @@ mod tests {
         let mut bulk = BulkInsert::default();
         bulk.insert("a (n, id, head, payload)", data.iter().map(|data| row(true, data))).unwrap();
         bulk.insert("b (n, head, payload)", data.iter().map(|data| row(false, data))).unwrap();
-        let mut held = database.lock().await.unwrap();
-        held.run_bulk(bulk).await.unwrap();
+        let mut conn = database.lock().await.unwrap();
+        conn.run_bulk(bulk).await.unwrap();
         for (table, with_id) in [("a", true), ("b", false)] {
             let all = format!("SELECT * FROM {table} ORDER BY n");
-            let rows = held.fetch_all(sqlx::query(AssertSqlSafe(all))).await.unwrap();
+            let rows = conn.fetch_all(sqlx::query(AssertSqlSafe(all))).await.unwrap();
             assert_eq!(rows.len(), data.len());
             let mut sorted: Vec<_> = data.iter().collect();
             sorted.sort_by_key(|(n, ..)| *n);
@@ -264,17 +264,17 @@ mod tests {
         let mut bulk = BulkInsert::default();
         bulk.insert("b (n, head, payload)", rows(1)).unwrap();
         bulk.insert("b (n, head, payload)", rows(10)).unwrap();
-        let mut held = database.lock().await.unwrap();
-        held.run_bulk(bulk).await.expect_err("number 10 comes twice");
-        held.roll_back().await;
+        let mut conn = database.lock().await.unwrap();
+        conn.run_bulk(bulk).await.expect_err("number 10 comes twice");
+        conn.roll_back().await;
         let count = || sqlx::query("SELECT count(*) FROM b");
-        assert_eq!(held.ask::<i64>(count()).await.unwrap(), Some(0));
-        held.run_bulk(BulkInsert::default()).await.expect("nothing to do");
+        assert_eq!(conn.ask::<i64>(count()).await.unwrap(), Some(0));
+        conn.run_bulk(BulkInsert::default()).await.expect("nothing to do");
         let mut bulk = BulkInsert::default();
         bulk.insert("b (n, head, payload)", rows(1)).unwrap();
         let (n, number) = (bulk.bind(7i64).unwrap(), bulk.bind(4i64).unwrap());
         bulk.add(&format!("DELETE FROM b WHERE n = {n} OR n = {number}"));
-        held.run_bulk(bulk).await.unwrap();
-        assert_eq!(held.ask::<i64>(count()).await.unwrap(), Some(8));
+        conn.run_bulk(bulk).await.unwrap();
+        assert_eq!(conn.ask::<i64>(count()).await.unwrap(), Some(8));
     }
 }

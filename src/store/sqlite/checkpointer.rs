@@ -4,126 +4,105 @@
 //! waits for that commit waits for 16 MiB to be read, written and synced: some 30 ms, in which nobody
 //! publishes. Here another connection does it. What was written in the meantime is moved at the end
 //! with the writer held back: that is little, and only a log of which nothing is left to move begins
-//! anew. Where this falls behind, or there is no runtime, `SQLite` does it as ever, at
-//! [`BEHIND`] times the length.
+//! anew. Where the checkpointer is overtaken, or there is no runtime, `SQLite` moves the log as ever,
+//! at [`AUTOMATIC`] times the length.
+//!
+//! The connection is the checkpointer's; when to move, and the writer, are the
+//! [`Database`](super::database::Database)'s.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions, Connection};
 use tokio::sync::{Mutex, MutexGuard};
 
-use super::database::Database;
-
 /// How much longer the log may become before a commit has to move it.
-pub(super) const BEHIND: u32 = 4;
-/// Times that it is moved beside the writer, each time less, before the writer is held back.
-const PASSES: usize = 2;
+pub(super) const AUTOMATIC: u32 = 4;
 
-/// The other connection to a file.
+/// The second connection to a file, and how much there is to move.
 #[derive(Debug)]
 pub(super) struct Checkpointer {
     options: SqliteConnectOptions,
-    /// About as many pages make it worth it.
+    /// Number of pages, roughly, that make a checkpoint worth it.
     enough: u64,
-    /// About as many pages were written since.
-    grown: AtomicU64,
-    moving: AtomicBool,
-    connection: Mutex<Moves>,
+    /// Number of pages, roughly, that were written since the last checkpoint began.
+    written: AtomicU64,
+    running: AtomicBool,
+    connection: Mutex<Lazy>,
 }
 
-/// What moves.
+/// A connection that is opened when it is first needed.
 #[derive(Debug)]
-pub(super) enum Moves {
-    NotYet,
-    With(SqliteConnection),
+pub(super) enum Lazy {
+    Unopened,
+    Open(SqliteConnection),
     Closed,
 }
 
 impl Checkpointer {
     pub(super) fn new(options: SqliteConnectOptions, enough: u32) -> Self {
-        let connection = Mutex::new(Moves::NotYet);
-        let (grown, moving) = (AtomicU64::default(), AtomicBool::default());
-        Self { options, enough: u64::from(enough), grown, moving, connection }
+        Self {
+            options,
+            enough: u64::from(enough),
+            written: AtomicU64::default(),
+            running: AtomicBool::default(),
+            connection: Mutex::new(Lazy::Unopened),
+        }
+    }
+
+    /// Counts written pages. `true` when they are enough and no checkpoint runs: one is to be run
+    /// now, and [`Checkpointer::end`] to be called after it.
+    pub(super) fn note_written(&self, pages: u64) -> bool {
+        let written = self.written.fetch_add(pages, Ordering::Relaxed).saturating_add(pages);
+        written >= self.enough && !self.running.swap(true, Ordering::Relaxed)
+    }
+
+    /// Begins a checkpoint: what is written from now on counts for the next one.
+    pub(super) fn begin(&self) {
+        self.written.store(0, Ordering::Relaxed);
+    }
+
+    pub(super) fn end(&self) {
+        self.running.store(false, Ordering::Relaxed);
+    }
+
+    /// Moves what can be moved now.
+    pub(super) async fn pass(&self) -> Result<(), sqlx::Error> {
+        let mut connection = self.connection.lock().await;
+        if matches!(*connection, Lazy::Unopened) {
+            *connection = Lazy::Open(self.options.connect().await?);
+        }
+        let Lazy::Open(connection) = &mut *connection else { return Ok(()) };
+        sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").execute(connection).await.map(drop)
     }
 
     /// Waits for what is being moved, and keeps more from being moved.
-    pub(super) async fn hold(&self) -> MutexGuard<'_, Moves> {
+    pub(super) async fn pause(&self) -> MutexGuard<'_, Lazy> {
         self.connection.lock().await
     }
 
-    /// Before the connection that writes is closed: the last one moves what is left.
+    /// Closes the connection, before the one that writes is closed: the last one moves what is left.
     pub(super) async fn close(&self) {
         let mut connection = self.connection.lock().await;
-        if let Moves::With(connection) = std::mem::replace(&mut *connection, Moves::Closed) {
+        if let Lazy::Open(connection) = std::mem::replace(&mut *connection, Lazy::Closed) {
             // It has nothing to lose.
             let _ = connection.close().await;
         }
     }
 
-    /// Moves what can be moved now.
-    async fn pass(&self) -> Result<(), sqlx::Error> {
-        let mut connection = self.connection.lock().await;
-        if matches!(*connection, Moves::NotYet) {
-            *connection = Moves::With(self.options.connect().await?);
-        }
-        let Moves::With(connection) = &mut *connection else { return Ok(()) };
-        sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").execute(connection).await.map(drop)
-    }
-}
-
-impl Database {
-    /// Says that about so many pages were written; the log is moved in the background when they are
-    /// enough.
-    pub(super) fn grew(self: &Arc<Self>, pages: u64) {
-        let Some(mover) = self.mover() else { return };
-        let grown = mover.grown.fetch_add(pages, Ordering::Relaxed) + pages;
-        if grown < mover.enough || mover.moving.swap(true, Ordering::Relaxed) {
-            return;
-        }
-        match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => {
-                let moving = Moving(Arc::clone(self));
-                runtime.spawn(async move { moving.0.move_over().await });
-            }
-            Err(_) => mover.moving.store(false, Ordering::Relaxed),
-        }
-    }
-
-    async fn move_over(&self) {
-        let Some(mover) = self.mover() else { return };
-        mover.grown.store(0, Ordering::Relaxed);
-        for _ in 0..PASSES {
-            if let Err(error) = mover.pass().await {
-                // Nothing is lost by it, and it is tried again.
-                let file = self.name();
-                tracing::debug!(target: "sorcha_peer::store", %file, %error, "the log stays long");
-                return;
-            }
-        }
-        let Ok(_held) = self.lock().await else { return };
-        let _ = mover.pass().await;
-    }
-}
-
-/// Ends with the task, however that ends.
-struct Moving(Arc<Database>);
-
-impl Drop for Moving {
-    fn drop(&mut self) {
-        if let Some(mover) = self.0.mover() {
-            mover.moving.store(false, Ordering::Relaxed);
-        }
+    #[cfg(test)]
+    fn is_running(&self) -> bool {
+        self.running.load(Ordering::Relaxed)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::path::Path;
+    use std::sync::Arc;
 
+    use super::super::database::Database;
     use super::super::database::tests::SETUP;
-    use super::*;
 
     const TABLE: &str = "CREATE TABLE t (n INTEGER PRIMARY KEY, bytes BLOB NOT NULL) STRICT";
 
@@ -154,7 +133,7 @@ mod tests {
         write(&database, 50).await;
         let (written, moved) = pages(&database).await;
         assert!(written > 100 && moved == 0, "{written} {moved}");
-        database.move_over().await;
+        database.checkpoint().await;
         assert_eq!(pages(&database).await, (written, written));
         write(&database, 1).await;
         assert!(pages(&database).await.0 < 10, "from the beginning");
@@ -166,13 +145,13 @@ mod tests {
         let count = "SELECT count(*) FROM t";
         assert_eq!(reading.ask::<i64>(sqlx::query(count)).await.unwrap(), Some(51));
         write(&database, 50).await;
-        database.move_over().await;
+        database.checkpoint().await;
         let (written, moved) = pages(&database).await;
         assert!(moved < written);
         assert_eq!(reading.ask::<i64>(sqlx::query(count)).await.unwrap(), Some(51));
         reading.commit().await.unwrap();
         drop(reading);
-        database.move_over().await;
+        database.checkpoint().await;
         assert_eq!(pages(&database).await, (written, written));
         reader.close().await;
         database.close().await;
@@ -185,15 +164,21 @@ mod tests {
     async fn who_writes_much_has_a_short_log() {
         let dir = tempfile::tempdir().unwrap();
         let database = open(&dir.path().join("x.db")).await;
+        let checkpointer = database.checkpointer().unwrap();
         let mut longest = 0;
         for _ in 0..40 {
             write(&database, 50).await;
-            // As if they were more.
-            database.grew(1000);
+            // As if they were more: a checkpoint begins, unless one is still running.
+            database.note_written(1000);
+            write(&database, 10).await;
             longest = longest.max(pages(&database).await.0);
+            // However slow the machine is: what is looked at is the length, not the speed.
+            while checkpointer.is_running() {
+                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            }
         }
         // All of it would be 4000 and more; nobody else would move it before.
-        assert!(longest < 2000, "{longest}");
+        assert!(longest < 1000, "{longest}");
     }
 
     #[tokio::test]
@@ -203,11 +188,11 @@ mod tests {
             let path = dir.path().join("x.db");
             let database = open(&path).await;
             write(&database, 20).await;
-            database.grew(1000);
+            database.note_written(1000);
             tokio::task::yield_now().await;
             database.close().await;
             assert!(!dir.path().join("x.db-wal").exists(), "the last connection is closed");
-            database.grew(1000);
+            database.note_written(1000);
             let again = open(&path).await;
             let count = sqlx::query("SELECT count(*) FROM t");
             assert_eq!(again.lock().await.unwrap().ask::<i64>(count).await.unwrap(), Some(20));

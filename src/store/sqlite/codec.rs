@@ -5,20 +5,25 @@
 //! until which it is kept (8), and the peer it came from (1 byte 0, or 1 byte 1 and 32 more).
 //!
 //! A *block* is the index of entries that were appended together, 112 bytes each, and 8 bytes of
-//! BLAKE3 over them: `SQLite` has no checksums of its own. *Places* are 20 bytes each (key, cursor,
+//! BLAKE3 over them: `SQLite` has no checksums of its own. *Locations* are 20 bytes each (key, cursor,
 //! generation), and 8 bytes of BLAKE3 over them.
 
 use bytes::Bytes;
 
 use crate::error::Source;
 use crate::ports::{IndexEntry, LogEntry, NewEntry};
-use crate::store::stored_size;
+use crate::store::limits::stored_size;
 use crate::types::{Cursor, PeerId, Signature, TopicKey, Transaction, TransactionId, WallTime};
 
 const FORMAT: u8 = 1;
 const SLOT: usize = 112;
-const PLACE: usize = 20;
+const LOCATION: usize = 20;
 const SUM: usize = 8;
+
+/// Times that `SQLite` compares; what is later than it can say never comes.
+pub(super) fn clamped(millis: u64) -> i64 {
+    i64::try_from(millis).unwrap_or(i64::MAX)
+}
 
 /// A transaction without its payload.
 pub(super) fn head(transaction: &Transaction) -> Vec<u8> {
@@ -39,11 +44,11 @@ fn push_head(out: &mut Vec<u8>, transaction: &Transaction) {
 /// The transaction of a head and its payload, checked against its hash: damage in the file is
 /// found here and not by a peer.
 pub(super) fn transaction(mut head: &[u8], payload: Vec<u8>) -> Result<Transaction, Source> {
-    let [format] = take(&mut head)?;
+    let [format] = next(&mut head)?;
     if format != FORMAT {
         return Err(format!("format {format} is unknown").into());
     }
-    let length = usize::from(u16::from_le_bytes(take(&mut head)?));
+    let length = usize::from(u16::from_le_bytes(next(&mut head)?));
     let (signature, header) = head.split_at_checked(length).ok_or("a head is cut short")?;
     let header = Bytes::copy_from_slice(header);
     let transaction =
@@ -55,8 +60,8 @@ pub(super) fn transaction(mut head: &[u8], payload: Vec<u8>) -> Result<Transacti
 /// The id in a head of the log, without its payload.
 pub(super) fn id_of_log_head(mut head: &[u8]) -> Result<TransactionId, Source> {
     log_prefix(&mut head)?;
-    let [_format] = take(&mut head)?;
-    let length = usize::from(u16::from_le_bytes(take(&mut head)?));
+    let [_format] = next(&mut head)?;
+    let length = usize::from(u16::from_le_bytes(next(&mut head)?));
     let header = head.get(length..).ok_or("a head is cut short")?;
     Ok(TransactionId::from_bytes(*blake3::hash(header).as_bytes()))
 }
@@ -89,11 +94,11 @@ pub(super) fn log_entry(
 }
 
 fn log_prefix(head: &mut &[u8]) -> Result<(u16, WallTime, Option<PeerId>), Source> {
-    let hops = u16::from_le_bytes(take(head)?);
-    let keep_until = WallTime::from_millis(u64::from_le_bytes(take(head)?));
-    let from = match take::<1>(head)? {
+    let hops = u16::from_le_bytes(next(head)?);
+    let keep_until = WallTime::from_millis(u64::from_le_bytes(next(head)?));
+    let from = match next::<1>(head)? {
         [0] => None,
-        [1] => Some(PeerId::from_bytes(take(head)?)),
+        [1] => Some(PeerId::from_bytes(next(head)?)),
         [other] => return Err(format!("{other} is no mark of a sender").into()),
     };
     Ok((hops, keep_until, from))
@@ -110,9 +115,9 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    pub(super) fn place(&self) -> Place {
+    pub(super) fn location(&self) -> Location {
         let (key, cursor) = (key_of(&self.shown.id), self.shown.cursor.0);
-        Place { key, cursor, generation: self.generation }
+        Location { key, cursor, generation: self.generation }
     }
 
     pub(super) fn new(cursor: u64, entry: &NewEntry, generation: u32) -> Self {
@@ -132,7 +137,7 @@ impl Slot {
     }
 }
 
-pub(super) fn block(slots: &[Slot]) -> Vec<u8> {
+pub(super) fn encode_block(slots: &[Slot]) -> Vec<u8> {
     let mut out = Vec::with_capacity(slots.len() * SLOT + SUM);
     for slot in slots {
         let shown = &slot.shown;
@@ -151,37 +156,37 @@ pub(super) fn block(slots: &[Slot]) -> Vec<u8> {
     summed(out)
 }
 
-pub(super) fn slots(block: &[u8]) -> Result<Vec<Slot>, Source> {
+pub(super) fn decode_block(block: &[u8]) -> Result<Vec<Slot>, Source> {
     checked::<SLOT>(block)?.map(slot).collect()
 }
 
 /// Where an entry of the log stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct Location {
     /// The first bytes of its id.
     pub(super) key: u64,
     pub(super) cursor: u64,
     pub(super) generation: u32,
 }
 
-pub(super) fn places(list: &[Place]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(list.len() * PLACE + SUM);
-    for place in list {
-        out.extend(place.key.to_le_bytes());
-        out.extend(place.cursor.to_le_bytes());
-        out.extend(place.generation.to_le_bytes());
+pub(super) fn encode_locations(list: &[Location]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(list.len() * LOCATION + SUM);
+    for location in list {
+        out.extend(location.key.to_le_bytes());
+        out.extend(location.cursor.to_le_bytes());
+        out.extend(location.generation.to_le_bytes());
     }
     summed(out)
 }
 
-pub(super) fn places_of(bytes: &[u8]) -> Result<Vec<Place>, Source> {
-    let place = |mut at: &[u8]| {
+pub(super) fn decode_locations(bytes: &[u8]) -> Result<Vec<Location>, Source> {
+    let location = |mut at: &[u8]| {
         let at = &mut at;
-        let key = u64::from_le_bytes(take(at)?);
-        let cursor = u64::from_le_bytes(take(at)?);
-        Ok(Place { key, cursor, generation: u32::from_le_bytes(take(at)?) })
+        let key = u64::from_le_bytes(next(at)?);
+        let cursor = u64::from_le_bytes(next(at)?);
+        Ok(Location { key, cursor, generation: u32::from_le_bytes(next(at)?) })
     };
-    checked::<PLACE>(bytes)?.map(place).collect()
+    checked::<LOCATION>(bytes)?.map(location).collect()
 }
 
 fn summed(mut bytes: Vec<u8>) -> Vec<u8> {
@@ -204,16 +209,16 @@ fn checked<const N: usize>(bytes: &[u8]) -> Result<impl Iterator<Item = &[u8]>, 
 
 fn slot(mut at: &[u8]) -> Result<Slot, Source> {
     let at = &mut at;
-    let cursor = Cursor(u64::from_le_bytes(take(at)?));
-    let id = TransactionId::from_bytes(take(at)?);
-    let origin = PeerId::from_bytes(take(at)?);
-    let size = u64::from_le_bytes(take(at)?);
-    let created = WallTime::from_millis(u64::from_le_bytes(take(at)?));
-    let keep_until = WallTime::from_millis(u64::from_le_bytes(take(at)?));
-    let topic = TopicKey(u64::from_le_bytes(take(at)?));
-    let generation = u32::from_le_bytes(take(at)?);
-    let hops = u16::from_le_bytes(take(at)?);
-    let bytes = size.saturating_add(u64::from(u16::from_le_bytes(take(at)?)));
+    let cursor = Cursor(u64::from_le_bytes(next(at)?));
+    let id = TransactionId::from_bytes(next(at)?);
+    let origin = PeerId::from_bytes(next(at)?);
+    let size = u64::from_le_bytes(next(at)?);
+    let created = WallTime::from_millis(u64::from_le_bytes(next(at)?));
+    let keep_until = WallTime::from_millis(u64::from_le_bytes(next(at)?));
+    let topic = TopicKey(u64::from_le_bytes(next(at)?));
+    let generation = u32::from_le_bytes(next(at)?);
+    let hops = u16::from_le_bytes(next(at)?);
+    let bytes = size.saturating_add(u64::from(u16::from_le_bytes(next(at)?)));
     let shown = IndexEntry { cursor, id, origin, topic, size, hops, created, keep_until };
     Ok(Slot { shown, generation, bytes })
 }
@@ -224,7 +229,7 @@ pub(super) fn key_of(id: &TransactionId) -> u64 {
     u64::from_be_bytes(*first)
 }
 
-fn take<const N: usize>(at: &mut &[u8]) -> Result<[u8; N], Source> {
+fn next<const N: usize>(at: &mut &[u8]) -> Result<[u8; N], Source> {
     let (head, rest) = at.split_first_chunk().ok_or("cut short")?;
     *at = rest;
     Ok(*head)
@@ -267,15 +272,18 @@ mod tests {
 
     #[test]
     fn places_come_back_and_damage_does_not() {
-        let place = |n| Place { key: u64::MAX - n, cursor: n, generation: 70_000 };
-        let list: Vec<_> = (0..3).map(place).collect();
-        let bytes = places(&list);
-        assert_eq!(bytes.len(), 3 * PLACE + SUM);
-        assert_eq!(places_of(&bytes).unwrap(), list);
+        let location = |n| Location { key: u64::MAX - n, cursor: n, generation: 70_000 };
+        let list: Vec<_> = (0..3).map(location).collect();
+        let bytes = encode_locations(&list);
+        assert_eq!(bytes.len(), 3 * LOCATION + SUM);
+        assert_eq!(decode_locations(&bytes).unwrap(), list);
         for at in 0..bytes.len() {
             let mut bad = bytes.clone();
             bad[at] ^= 1;
-            assert!(places_of(&bad).is_err() && places_of(&bytes[..at]).is_err(), "byte {at}");
+            assert!(
+                decode_locations(&bad).is_err() && decode_locations(&bytes[..at]).is_err(),
+                "byte {at}"
+            );
         }
     }
 
@@ -283,15 +291,15 @@ mod tests {
     fn blocks_come_back_and_damage_does_not() {
         let entry = entry(Signature::None, None);
         let list: Vec<_> = (0..3).map(|n| Slot::new(u64::MAX - n, &entry, 70_000)).collect();
-        let bytes = block(&list);
+        let bytes = encode_block(&list);
         assert_eq!(bytes.len(), 3 * SLOT + SUM);
-        assert_eq!(slots(&bytes).unwrap(), list);
-        assert_eq!(slots(&block(&[])).unwrap(), []);
+        assert_eq!(decode_block(&bytes).unwrap(), list);
+        assert_eq!(decode_block(&encode_block(&[])).unwrap(), []);
         for at in 0..bytes.len() {
             let mut bad = bytes.clone();
             bad[at] ^= 1;
-            assert!(slots(&bad).is_err(), "byte {at}");
-            assert!(slots(&bytes[..at]).is_err(), "cut at {at}");
+            assert!(decode_block(&bad).is_err(), "byte {at}");
+            assert!(decode_block(&bytes[..at]).is_err(), "cut at {at}");
         }
     }
 }

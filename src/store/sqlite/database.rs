@@ -1,12 +1,12 @@
 //! One connection to one `SQLite` file: opening it with care, bringing the file up to date, whole
-//! transactions, and what errors mean.
+//! transactions.
 //!
 //! A connection is used by one operation at a time. A transaction whose operation failed or was
 //! dropped half-way is undone before the next one begins.
 //!
 //! A commit whose sync fails has failed, but all of it may stand in the write-ahead log, where the
 //! next process would take it for done. So it is written over before anybody is told
-//! ([`Held::disown`]).
+//! ([`ConnectionGuard::overwrite_failed_commit`]).
 
 use std::fs;
 use std::path::Path;
@@ -18,11 +18,10 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Sqlite};
 use tokio::sync::{Mutex, MutexGuard};
 
 use super::bulk_insert::BulkInsert;
-use super::checkpointer::{BEHIND, Checkpointer};
-use crate::error::{Source, StoreError, StoreErrorKind};
-
-/// A query with its arguments.
-pub(super) type Query<'q> = sqlx::query::Query<'q, Sqlite, sqlx::sqlite::SqliteArguments>;
+use super::checkpointer::{AUTOMATIC, Checkpointer};
+use super::error::{damaged, explain};
+use super::query::Query;
+use crate::error::{StoreError, StoreErrorKind};
 
 /// Marks a file as ours: "SORC".
 const APPLICATION_ID: i64 = 0x534f_5243;
@@ -34,8 +33,8 @@ const ROWS: usize = 1024;
 /// Files up to this many bytes are checked whole when they are opened. What is larger would keep
 /// a host waiting for seconds: there, damage is noticed where it is read, by hashes.
 const CHECKED_WHOLE: i64 = 64 << 20;
-/// What no number that rises can have come to.
-const HIGHEST: u64 = 1 << 62;
+/// Number of passes beside the writer, each with less to move, before the writer is held back.
+const PASSES: usize = 2;
 
 /// How a connection treats its file.
 #[derive(Debug, Clone, Copy)]
@@ -60,7 +59,7 @@ impl Setup {
             .busy_timeout(PATIENCE)
             .row_buffer_size(ROWS)
             .pragma("cache_size", format!("-{}", self.cache_kib))
-            .pragma("wal_autocheckpoint", (BEHIND * self.checkpoint_pages).to_string())
+            .pragma("wal_autocheckpoint", (AUTOMATIC * self.checkpoint_pages).to_string())
             .pragma("journal_size_limit", "67108864")
             .disable_statement_logging()
     }
@@ -70,20 +69,20 @@ impl Setup {
 #[derive(Debug)]
 pub(super) struct Database {
     /// `None` once it is closed.
-    slot: Mutex<Option<Slot>>,
+    connection: Mutex<Option<OpenConnection>>,
     name: Arc<str>,
     /// For a file that is written.
-    mover: Option<Checkpointer>,
+    checkpointer: Option<Checkpointer>,
 }
 
 #[derive(Debug)]
-struct Slot {
+struct OpenConnection {
     connection: SqliteConnection,
     /// A transaction was begun and not ended.
-    open: bool,
+    in_transaction: bool,
     /// A sync may have failed: what was written before it may never reach the disk, and no later
     /// sync would say so.
-    doubtful: bool,
+    sync_failed: bool,
 }
 
 impl Database {
@@ -98,7 +97,7 @@ impl Database {
         let known = Self::look(path, migrations.len(), setup).await?;
         let options = setup.options(path);
         let mut database = Self::connect(path, options.clone().create_if_missing(true)).await?;
-        database.mover = Some(Checkpointer::new(options, setup.checkpoint_pages));
+        database.checkpointer = Some(Checkpointer::new(options, setup.checkpoint_pages));
         let prepared = async { database.lock().await?.prepare(migrations, known).await };
         match prepared.await {
             Ok(()) => Ok(database),
@@ -143,20 +142,25 @@ impl Database {
     async fn connect(path: &Path, options: SqliteConnectOptions) -> Result<Self, StoreError> {
         let name: Arc<str> = path.display().to_string().into();
         let connection = options.connect().await.map_err(|e| explain(&name, e))?;
-        let slot = Mutex::new(Some(Slot { connection, open: false, doubtful: false }));
-        Ok(Self { slot, name, mover: None })
+        let connection = Mutex::new(Some(OpenConnection {
+            connection,
+            in_transaction: false,
+            sync_failed: false,
+        }));
+        Ok(Self { connection, name, checkpointer: None })
     }
 
     /// The connection, for one operation, with no transaction open.
-    pub(super) async fn lock(&self) -> Result<Held<'_>, StoreError> {
-        let guard = self.slot.lock().await;
+    pub(super) async fn lock(&self) -> Result<ConnectionGuard<'_>, StoreError> {
+        let guard = self.connection.lock().await;
         if guard.is_none() {
             let message = format!("{} was closed", self.name);
             return Err(StoreError::new(StoreErrorKind::Closed, message));
         }
-        let mut held = Held { guard, name: &self.name, mover: self.mover.as_ref() };
-        held.roll_back().await;
-        Ok(held)
+        let mut conn =
+            ConnectionGuard { guard, name: &self.name, checkpointer: self.checkpointer.as_ref() };
+        conn.roll_back().await;
+        Ok(conn)
     }
 
     pub(super) fn name(&self) -> &str {
@@ -165,74 +169,118 @@ impl Database {
 
     /// Undoes what a dropped operation left behind, unless another one is under way: an old
     /// snapshot would keep the write-ahead log from ever beginning anew.
-    pub(super) async fn tidy(&self) {
-        let Ok(guard) = self.slot.try_lock() else { return };
-        Held { guard, name: &self.name, mover: None }.roll_back().await;
+    pub(super) async fn end_dropped_operation(&self) {
+        let Ok(guard) = self.connection.try_lock() else { return };
+        ConnectionGuard { guard, name: &self.name, checkpointer: None }.roll_back().await;
     }
 
-    /// What moves the write-ahead log.
-    pub(super) fn mover(&self) -> Option<&Checkpointer> {
-        self.mover.as_ref()
+    /// What moves the write-ahead log; `None` where the file is only read.
+    #[cfg(test)]
+    pub(super) fn checkpointer(&self) -> Option<&Checkpointer> {
+        self.checkpointer.as_ref()
+    }
+
+    /// Says that about so many pages were written; the write-ahead log is moved in the background
+    /// when they are enough.
+    pub(super) fn note_written(self: &Arc<Self>, pages: u64) {
+        let Some(checkpointer) = &self.checkpointer else { return };
+        if !checkpointer.note_written(pages) {
+            return;
+        }
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => {
+                let running = Running(Arc::clone(self));
+                runtime.spawn(async move { running.0.checkpoint().await });
+            }
+            Err(_) => checkpointer.end(),
+        }
+    }
+
+    /// Moves the write-ahead log into the file, the rest with the writer held back.
+    pub(super) async fn checkpoint(&self) {
+        let Some(checkpointer) = &self.checkpointer else { return };
+        checkpointer.begin();
+        for _ in 0..PASSES {
+            if let Err(error) = checkpointer.pass().await {
+                // Nothing is lost by it, and it is tried again.
+                let file = self.name();
+                tracing::debug!(target: "sorcha_peer::store", %file, %error, "the log stays long");
+                return;
+            }
+        }
+        let Ok(_writer) = self.lock().await else { return };
+        let _ = checkpointer.pass().await;
     }
 
     /// Waits for the operation under way, then closes.
     pub(super) async fn close(&self) {
-        if let Some(mover) = &self.mover {
-            mover.close().await;
+        if let Some(checkpointer) = &self.checkpointer {
+            checkpointer.close().await;
         }
-        if let Some(slot) = self.slot.lock().await.take()
-            && let Err(error) = slot.connection.close().await
+        if let Some(connection) = self.connection.lock().await.take()
+            && let Err(error) = connection.connection.close().await
         {
             tracing::warn!(target: "sorcha_peer::store", file = %self.name, %error, "cannot close");
         }
     }
 }
 
-/// A connection while one operation has it.
-#[derive(Debug)]
-pub(super) struct Held<'a> {
-    guard: MutexGuard<'a, Option<Slot>>,
-    name: &'a str,
-    mover: Option<&'a Checkpointer>,
+/// A checkpoint under way, which ends with its task, however that ends.
+struct Running(Arc<Database>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(checkpointer) = &self.0.checkpointer {
+            checkpointer.end();
+        }
+    }
 }
 
-impl Held<'_> {
-    fn slot(&mut self) -> Result<&mut Slot, StoreError> {
+/// A connection while one operation has it.
+#[derive(Debug)]
+pub(super) struct ConnectionGuard<'a> {
+    guard: MutexGuard<'a, Option<OpenConnection>>,
+    name: &'a str,
+    checkpointer: Option<&'a Checkpointer>,
+}
+
+impl ConnectionGuard<'_> {
+    fn connection(&mut self) -> Result<&mut OpenConnection, StoreError> {
         self.guard.as_mut().ok_or_else(|| explain(self.name, sqlx::Error::PoolClosed))
     }
 
     /// Begins a transaction that may write.
     pub(super) async fn begin(&mut self) -> Result<(), StoreError> {
-        self.slot()?.open = true;
+        self.connection()?.in_transaction = true;
         self.run("BEGIN IMMEDIATE").await
     }
 
     /// Begins a transaction that reads one state of the file.
     pub(super) async fn begin_reading(&mut self) -> Result<(), StoreError> {
-        self.slot()?.open = true;
+        self.connection()?.in_transaction = true;
         self.run("BEGIN").await
     }
 
     pub(super) async fn commit(&mut self) -> Result<(), StoreError> {
         self.run("COMMIT").await?;
-        self.slot()?.open = false;
+        self.connection()?.in_transaction = false;
         Ok(())
     }
 
     /// Undoes what an earlier operation left behind.
     pub(super) async fn roll_back(&mut self) {
-        let Ok(slot) = self.slot() else { return };
-        if slot.open {
+        let Ok(connection) = self.connection() else { return };
+        if connection.in_transaction {
             // An error only says that `SQLite` has undone it already.
-            let _ = sqlx::query("ROLLBACK").execute(&mut slot.connection).await;
-            slot.open = false;
+            let _ = sqlx::query("ROLLBACK").execute(&mut connection.connection).await;
+            connection.in_transaction = false;
         }
     }
 
     /// Ends a change that may have been written whole and was not accepted: the next commit stands
     /// where it stood, and so does this one, which needs no sync. Leaves the connection with
     /// `synchronous = FULL`. For files with a table `meta`.
-    pub(super) async fn disown(&mut self) {
+    pub(super) async fn overwrite_failed_commit(&mut self) {
         self.roll_back().await;
         let over = "PRAGMA synchronous = OFF; INSERT INTO meta VALUES ('failures', 1) \
                     ON CONFLICT DO UPDATE SET value = value + 1";
@@ -241,19 +289,19 @@ impl Held<'_> {
             tracing::warn!(target: "sorcha_peer::store", %error, "a failed change may come back");
         }
         let _ = self.execute_raw("PRAGMA synchronous = FULL".to_owned()).await;
-        if let Ok(slot) = self.slot() {
-            slot.doubtful = true;
+        if let Ok(connection) = self.connection() {
+            connection.sync_failed = true;
         }
     }
 
     /// After a failed sync, moves everything that counts to the file and begins a new write-ahead
     /// log: whatever is accepted afterwards does not stand behind something that the disk lost.
-    pub(super) async fn begin_anew(&mut self) -> Result<(), StoreError> {
-        if !self.slot()?.doubtful {
+    pub(super) async fn restart_wal(&mut self) -> Result<(), StoreError> {
+        if !self.connection()?.sync_failed {
             return Ok(());
         }
-        let _still = match self.mover {
-            Some(mover) => Some(mover.hold().await),
+        let _paused = match self.checkpointer {
+            Some(checkpointer) => Some(checkpointer.pause().await),
             None => None,
         };
         let busy: Option<i64> = self.ask(sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")).await?;
@@ -261,22 +309,22 @@ impl Held<'_> {
             let message = format!("{} is being read by another process", self.name);
             return Err(StoreError::new(StoreErrorKind::Locked, message));
         }
-        self.slot()?.doubtful = false;
+        self.connection()?.sync_failed = false;
         Ok(())
     }
 
     /// Says that what follows begins and ends a transaction by itself, in one go.
-    pub(super) fn whole(&mut self, open: bool) -> Result<(), StoreError> {
-        self.slot()?.open = open;
+    pub(super) fn set_in_transaction(&mut self, is_open: bool) -> Result<(), StoreError> {
+        self.connection()?.in_transaction = is_open;
         Ok(())
     }
 
     /// Does everything that a bulk insert says, or nothing.
     pub(super) async fn run_bulk(&mut self, bulk: BulkInsert) -> Result<(), StoreError> {
         let Some(query) = bulk.into_query(true) else { return Ok(()) };
-        self.whole(true)?;
+        self.set_in_transaction(true)?;
         self.execute(query).await?;
-        self.whole(false)
+        self.set_in_transaction(false)
     }
 
     /// Does what a bulk insert says as a part of the transaction under way.
@@ -296,7 +344,7 @@ impl Held<'_> {
     /// How many rows a statement changed.
     pub(super) async fn change(&mut self, query: Query<'_>) -> Result<u64, StoreError> {
         let name = self.name;
-        let done = query.execute(&mut self.slot()?.connection).await;
+        let done = query.execute(&mut self.connection()?.connection).await;
         done.map(|done| done.rows_affected()).map_err(|e| explain(name, e))
     }
 
@@ -304,16 +352,16 @@ impl Held<'_> {
     /// them (as `PRAGMA synchronous`), one after another.
     pub(super) async fn execute_raw(&mut self, sql: String) -> Result<(), StoreError> {
         let name = self.name;
-        let connection = &mut self.slot()?.connection;
+        let connection = &mut self.connection()?.connection;
         let done = sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await;
         done.map(drop).map_err(|e| explain(name, e))
     }
 
-    /// As [`Held::execute_raw`]: the number in the only row that comes of them.
+    /// As [`ConnectionGuard::execute_raw`]: the number in the only row that comes of them.
     pub(super) async fn ask_raw(&mut self, sql: String) -> Result<Option<i64>, StoreError> {
         use sqlx::Row;
         let name = self.name;
-        let connection = &mut self.slot()?.connection;
+        let connection = &mut self.connection()?.connection;
         let row = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_all(connection).await;
         let number = row.and_then(|rows| rows.first().map(|row| row.try_get(0)).transpose());
         number.map_err(|e| explain(name, e))
@@ -324,7 +372,7 @@ impl Held<'_> {
         query: Query<'_>,
     ) -> Result<Vec<SqliteRow>, StoreError> {
         let name = self.name;
-        query.fetch_all(&mut self.slot()?.connection).await.map_err(|e| explain(name, e))
+        query.fetch_all(&mut self.connection()?.connection).await.map_err(|e| explain(name, e))
     }
 
     /// One value of one row; `None` for no row.
@@ -334,7 +382,7 @@ impl Held<'_> {
     {
         use sqlx::Row;
         let name = self.name;
-        let row = query.fetch_optional(&mut self.slot()?.connection).await;
+        let row = query.fetch_optional(&mut self.connection()?.connection).await;
         let value = row.and_then(|row| row.map(|row| row.try_get(0)).transpose());
         value.map_err(|e| explain(name, e))
     }
@@ -412,82 +460,6 @@ impl Held<'_> {
     }
 }
 
-/// Statements that insert many rows at once. A statement costs about 40 us whatever it does, a row
-/// 7: so rows go in by 64, and the rest by 16, 4 and 1.
-#[derive(Debug)]
-pub(super) struct Insert {
-    sizes: [(usize, Arc<str>); 4],
-}
-
-impl Insert {
-    /// `into` is all up to and with `VALUES`; each row has `columns` values.
-    pub(super) fn new(into: &str, columns: usize) -> Self {
-        let row = format!("({})", vec!["?"; columns].join(","));
-        let sizes = [64, 16, 4, 1];
-        Self { sizes: sizes.map(|n| (n, format!("{into} {}", vec![&*row; n].join(",")).into())) }
-    }
-
-    /// Splits rows into those of one statement each.
-    pub(super) fn chunks<'r, T>(
-        &self,
-        mut rows: &'r [T],
-    ) -> Vec<(AssertSqlSafe<Arc<str>>, &'r [T])> {
-        let mut chunks = Vec::new();
-        for (size, sql) in &self.sizes {
-            while rows.len() >= *size {
-                let (chunk, rest) = rows.split_at(*size);
-                chunks.push((AssertSqlSafe(Arc::clone(sql)), chunk));
-                rows = rest;
-            }
-        }
-        chunks
-    }
-}
-
-/// Numbers as a list that `json_each` reads: one argument, however many there are.
-pub(super) fn json<T: ToString>(numbers: &[T]) -> String {
-    let numbers: Vec<_> = numbers.iter().map(T::to_string).collect();
-    format!("[{}]", numbers.join(","))
-}
-
-/// A file that holds what it cannot hold.
-pub(super) fn damaged(name: &str, what: impl std::fmt::Display) -> StoreError {
-    StoreError::new(StoreErrorKind::Corrupt, format!("{name} is damaged: {what}"))
-}
-
-/// Errors that say for sure that nothing was changed.
-pub(super) fn changed_nothing(kind: StoreErrorKind) -> bool {
-    matches!(kind, StoreErrorKind::Full | StoreErrorKind::Locked)
-}
-
-/// A number that only rises, as a file has it: no checksum protects it, and from one that is wrong
-/// others would be counted on.
-pub(super) fn risen(number: i64) -> Result<u64, Source> {
-    let risen = u64::try_from(number).ok().filter(|risen| *risen <= HIGHEST);
-    risen.ok_or_else(|| format!("{number} cannot have been reached").into())
-}
-
-/// What an error of the file `name` means.
-pub(super) fn explain(name: &str, error: sqlx::Error) -> StoreError {
-    let kind = match &error {
-        sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => StoreErrorKind::Closed,
-        sqlx::Error::Io(e) if e.kind() == std::io::ErrorKind::StorageFull => StoreErrorKind::Full,
-        sqlx::Error::Database(e) => {
-            // https://www.sqlite.org/rescode.html; the low byte is the primary code.
-            let code = e.code().and_then(|code| code.parse::<u32>().ok()).unwrap_or_default();
-            match code & 0xff {
-                5 | 6 => StoreErrorKind::Locked,
-                11 | 26 => StoreErrorKind::Corrupt,
-                13 => StoreErrorKind::Full,
-                _ => StoreErrorKind::Io,
-            }
-        }
-        sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => StoreErrorKind::Corrupt,
-        _ => StoreErrorKind::Io,
-    };
-    StoreError::with_source(kind, format!("{name}: {error}"), error)
-}
-
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
@@ -533,14 +505,5 @@ pub(super) mod tests {
         Database::open(&path, &broken, SETUP).await.expect_err("there is no such table");
         let database = Database::open(&path, &ALL, SETUP).await.unwrap();
         assert_eq!(sum(&database).await, Some(50));
-    }
-
-    #[test]
-    fn numbers_that_cannot_be_are_told() {
-        assert_eq!(risen(0).unwrap(), 0);
-        assert_eq!(risen(1 << 62).unwrap(), 1 << 62);
-        for wrong in [-1, i64::MIN, i64::MAX] {
-            risen(wrong).unwrap_err();
-        }
     }
 }

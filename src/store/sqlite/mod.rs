@@ -4,21 +4,24 @@ mod bulk_insert;
 mod checkpointer;
 mod codec;
 mod database;
+mod dir_lock;
+mod error;
 mod log;
 mod peers;
+mod query;
 mod queue;
 mod tombstones;
 
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{Seek, Write};
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::dir_lock::DirLock;
 use self::log::{Limits, SqliteLog};
 use self::peers::SqlitePeerStore;
 use self::queue::SqliteQueue;
-use crate::error::{StoreError, StoreErrorKind};
+use crate::error::StoreError;
 use crate::ports::{PeerStore, TransactionQueue, TransactionStore};
 
 /// The files, in the order in which they are made.
@@ -188,66 +191,8 @@ fn whole(dir: &Path, is_complete: bool) -> Result<(), StoreError> {
         let empty = size(file).is_ok_and(|size| size == 0);
         let has_later = || FILES[at..].iter().any(|file| size(file).is_ok_and(|size| size > 0));
         if empty && (is_complete || has_later()) {
-            return Err(database::damaged(&dir.join(file).display().to_string(), "it is empty"));
+            return Err(error::damaged(&dir.join(file).display().to_string(), "it is empty"));
         }
     }
     Ok(())
-}
-
-/// Holds a directory; gives it free when dropped.
-#[derive(Debug)]
-struct DirLock {
-    file: File,
-    path: PathBuf,
-}
-
-impl DirLock {
-    fn acquire(dir: &Path) -> Result<Self, StoreError> {
-        let path = dir.join("LOCK");
-        let io = |what: &str, e: std::io::Error| {
-            let kind = match e.kind() {
-                std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
-                    StoreErrorKind::Full
-                }
-                _ => StoreErrorKind::Io,
-            };
-            StoreError::with_source(kind, format!("cannot {what} {}", path.display()), e)
-        };
-        fs::create_dir_all(dir).map_err(|e| io("make the directory of", e))?;
-        // The file stays when the lock is given free: removing it would race with the next owner.
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false);
-        let file = options.open(&path).map_err(|e| io("open", e))?;
-        match file.try_lock() {
-            Ok(()) => Ok(Self { file, path }),
-            Err(TryLockError::WouldBlock) => {
-                let message = format!("{} is in use by another process or node", dir.display());
-                Err(StoreError::new(StoreErrorKind::Locked, message))
-            }
-            Err(TryLockError::Error(e)) => Err(io("lock", e)),
-        }
-    }
-
-    /// Whether every file was there when the directory was last opened.
-    fn is_complete(&self) -> bool {
-        self.file.metadata().is_ok_and(|found| found.len() > 0)
-    }
-
-    /// Without it the last file may be taken for a new one when it is cut short.
-    fn note_complete(&self, is_complete: bool) {
-        if self.is_complete() == is_complete {
-            return;
-        }
-        let note: &[u8] = if is_complete { b"complete\n" } else { b"" };
-        let noted = self.file.set_len(0).and_then(|()| (&self.file).rewind());
-        if let Err(error) = noted.and_then(|()| (&self.file).write_all(note)) {
-            tracing::warn!(path = %self.path.display(), %error, "cannot be written");
-        }
-    }
-
-    fn release(&self) {
-        if let Err(error) = self.file.unlock() {
-            tracing::warn!(path = %self.path.display(), %error, "cannot unlock");
-        }
-    }
 }

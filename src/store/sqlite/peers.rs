@@ -7,11 +7,11 @@ use async_trait::async_trait;
 use sqlx::sqlite::{SqliteRow, SqliteSynchronous};
 use sqlx::{QueryBuilder, Row, Sqlite};
 
-use super::DirLock;
 use super::database::{Database, Setup};
+use super::dir_lock::DirLock;
 use crate::error::{Source, StoreError};
 use crate::ports::{Ban, PeerStore, StoredPeer};
-use crate::store::kept_reason;
+use crate::store::limits::truncated_reason;
 use crate::types::{Endpoint, PeerId, PeerRecord, RecordDraft, WallTime};
 
 const MIGRATIONS: &[&str] = &[include_str!("migrations/peers/1.sql")];
@@ -53,19 +53,19 @@ impl SqlitePeerStore {
 #[async_trait]
 impl PeerStore for SqlitePeerStore {
     async fn load(&self) -> Result<(Vec<StoredPeer>, Vec<Ban>), StoreError> {
-        let mut held = self.database.lock().await?;
-        held.begin_reading().await?;
-        let peers = held.fetch_all(sqlx::query("SELECT * FROM peers ORDER BY peer")).await?;
-        let bans = held.fetch_all(sqlx::query("SELECT * FROM bans ORDER BY peer")).await?;
-        held.commit().await?;
+        let mut conn = self.database.lock().await?;
+        conn.begin_reading().await?;
+        let peers = conn.fetch_all(sqlx::query("SELECT * FROM peers ORDER BY peer")).await?;
+        let bans = conn.fetch_all(sqlx::query("SELECT * FROM bans ORDER BY peer")).await?;
+        conn.commit().await?;
         let mut peers = valid("peers", &peers, peer_of);
         peers.sort_by_key(|peer| std::cmp::Reverse(peer.last_up));
         Ok((peers, valid("bans", &bans, ban_of)))
     }
 
     async fn upsert(&self, peers: &[StoredPeer]) -> Result<(), StoreError> {
-        let mut held = self.database.lock().await?;
-        held.begin().await?;
+        let mut conn = self.database.lock().await?;
+        conn.begin().await?;
         for chunk in peers.chunks(ROWS) {
             let mut insert = QueryBuilder::<Sqlite>::new("INSERT OR REPLACE INTO peers ");
             insert.push_values(chunk, |mut row, peer| {
@@ -79,14 +79,14 @@ impl PeerStore for SqlitePeerStore {
                     .push_bind(peer.last_up.map(signed))
                     .push_bind(i64::from(peer.failures));
             });
-            held.execute(insert.build()).await?;
+            conn.execute(insert.build()).await?;
         }
-        held.commit().await
+        conn.commit().await
     }
 
     async fn remove(&self, peers: &[PeerId]) -> Result<(), StoreError> {
-        let mut held = self.database.lock().await?;
-        held.begin().await?;
+        let mut conn = self.database.lock().await?;
+        conn.begin().await?;
         for chunk in peers.chunks(ROWS) {
             let mut delete = QueryBuilder::<Sqlite>::new("DELETE FROM peers WHERE peer IN (");
             let mut list = delete.separated(", ");
@@ -94,16 +94,16 @@ impl PeerStore for SqlitePeerStore {
                 list.push_bind(peer.as_bytes().to_vec());
             }
             list.push_unseparated(")");
-            held.execute(delete.build()).await?;
+            conn.execute(delete.build()).await?;
         }
-        held.commit().await
+        conn.commit().await
     }
 
     async fn put_ban(&self, ban: &Ban) -> Result<(), StoreError> {
         let insert = sqlx::query("INSERT OR REPLACE INTO bans VALUES (?, ?, ?)")
             .bind(ban.peer.as_bytes().to_vec())
             .bind(ban.until.map(signed))
-            .bind(kept_reason(ban).to_owned());
+            .bind(truncated_reason(ban).to_owned());
         self.database.lock().await?.execute(insert).await
     }
 

@@ -11,10 +11,10 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
 
-/// Rows that it has room for: many times those of one commit.
-const SLOTS: usize = 4096;
-/// Bytes for a row: number and key, little-endian. Numbers begin at 1.
-const SLOT: usize = 16;
+/// Maximum number of rows: many times those of one commit.
+const MAX_ROWS: usize = 4096;
+/// Number of bytes for a row: number and key, little-endian. Numbers begin at 1.
+const ROW_BYTES: usize = 16;
 
 /// Which rows do not count.
 #[derive(Debug, Default)]
@@ -29,16 +29,16 @@ impl Tombstones {
     /// full, and [`Tombstones::add`] will say so.
     pub(super) fn open(path: PathBuf) -> Self {
         let mut bytes = Vec::new();
-        let most = (SLOTS * SLOT) as u64;
+        let most = (MAX_ROWS * ROW_BYTES) as u64;
         let read = File::open(&path).and_then(|file| file.take(most).read_to_end(&mut bytes));
         let number = |bytes: &[u8]| bytes.try_into().map_or(0, u64::from_le_bytes);
-        let slots = bytes.chunks_exact(SLOT).map(|slot| slot.split_at(SLOT / 2));
-        let rows = slots.map(|(seq, key)| (number(seq), number(key))).filter(|(seq, _)| *seq > 0);
-        let gone = Self { path, rows: rows.collect() };
+        let rows = bytes.chunks_exact(ROW_BYTES).map(|row| row.split_at(ROW_BYTES / 2));
+        let rows = rows.map(|(seq, key)| (number(seq), number(key))).filter(|(seq, _)| *seq > 0);
+        let tombstones = Self { path, rows: rows.collect() };
         if !read.is_ok_and(|length| length as u64 == most) {
-            gone.write_or_warn(&gone.rows);
+            tombstones.write_or_warn(&tombstones.rows);
         }
-        gone
+        tombstones
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -70,7 +70,7 @@ impl Tombstones {
     pub(super) fn add(&mut self, rows: impl Iterator<Item = (u64, u64)>) -> io::Result<()> {
         let mut all = self.rows.clone();
         all.extend(rows);
-        if all.len() > SLOTS {
+        if all.len() > MAX_ROWS {
             return Err(io::ErrorKind::StorageFull.into());
         }
         if let Err(error) = self.write(&all) {
@@ -97,13 +97,13 @@ impl Tombstones {
 
     /// Milliseconds at most, and hardly ever: not worth another thread.
     fn write(&self, rows: &BTreeMap<u64, u64>) -> io::Result<()> {
-        let mut bytes = Vec::with_capacity(SLOTS * SLOT);
+        let mut bytes = Vec::with_capacity(MAX_ROWS * ROW_BYTES);
         for (seq, key) in rows {
             bytes.extend(seq.to_le_bytes());
             bytes.extend(key.to_le_bytes());
         }
         // Always as long, in the room that it has.
-        bytes.resize(SLOTS * SLOT, 0);
+        bytes.resize(MAX_ROWS * ROW_BYTES, 0);
         let mut options = OpenOptions::new();
         let mut file = options.write(true).create(true).truncate(false).open(&self.path)?;
         file.write_all(&bytes)?;
@@ -119,15 +119,15 @@ mod tests {
     fn it_is_there_again_and_has_a_bound() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("gone");
-        let mut gone = Tombstones::open(path.clone());
-        assert!(gone.is_empty());
+        let mut tombstones = Tombstones::open(path.clone());
+        assert!(tombstones.is_empty());
         let size = std::fs::metadata(&path).unwrap().len();
-        gone.add([(3, 7), (u64::MAX, 0)].into_iter()).unwrap();
-        gone.add(std::iter::once((4, 8))).unwrap();
+        tombstones.add([(3, 7), (u64::MAX, 0)].into_iter()).unwrap();
+        tombstones.add(std::iter::once((4, 8))).unwrap();
         let mut again = Tombstones::open(path.clone());
         assert_eq!(again.seqs(), [3, 4, u64::MAX]);
         assert!(again.names(3, 7) && !again.names(3, 8) && !again.names(5, 7));
-        assert!(again.add((10..).map(|n| (n, n)).take(SLOTS)).is_err());
+        assert!(again.add((10..).map(|n| (n, n)).take(MAX_ROWS)).is_err());
         assert_eq!(again.len(), 3, "all or none");
         again.clear();
         assert!(Tombstones::open(path.clone()).is_empty());
@@ -137,8 +137,8 @@ mod tests {
     #[test]
     fn what_cannot_be_written_is_not_said() {
         let dir = tempfile::tempdir().unwrap();
-        let mut gone = Tombstones::open(dir.path().join("no").join("gone"));
-        assert!(gone.add(std::iter::once((1, 1))).is_err());
-        assert!(gone.is_empty());
+        let mut tombstones = Tombstones::open(dir.path().join("no").join("gone"));
+        assert!(tombstones.add(std::iter::once((1, 1))).is_err());
+        assert!(tombstones.is_empty());
     }
 }

@@ -6,9 +6,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::super::codec::Slot;
 use super::keys::Keys;
 use crate::store::gap_index::GapIndex;
+use crate::store::sqlite::codec::Slot;
 use crate::types::WallTime;
 
 /// Generations at most; with as many, an entry goes into one that ends later than it must.
@@ -49,7 +49,7 @@ impl Generation {
 pub(super) struct Generations {
     pub(super) all: BTreeMap<u32, Generation>,
     pub(super) keys: Keys,
-    pub(super) losses: GapIndex,
+    pub(super) gaps: GapIndex,
     /// The newest cursor given out.
     pub(super) newest: u64,
     /// The file's cursors begin above it.
@@ -80,8 +80,8 @@ impl Generations {
         }
     }
 
-    /// The generation for what is kept until then, or when a new one for it should end.
-    pub(super) fn place(
+    /// The generation for what is kept until then; as an error, when a new one for it should end.
+    pub(super) fn generation_for(
         &self,
         planned: &[(u32, u64)],
         keep_until: WallTime,
@@ -117,7 +117,7 @@ mod tests {
 
     /// Puts in what is kept until then; when it may go.
     fn put(all: &mut Generations, keep: WallTime, width: Duration) -> u64 {
-        match all.place(&[], keep, width) {
+        match all.generation_for(&[], keep, width) {
             Ok(number) => all.all[&number].ends,
             Err(ends) => {
                 let number = all.all.keys().next_back().map_or(0, |last| last + 1);
@@ -161,7 +161,7 @@ mod tests {
             assert!(ends >= keep.as_millis(), "{n} ends at {ends}");
             assert!(all.all.len() <= MAX_GENERATIONS);
         }
-        assert_eq!(all.place(&[(9999, 50)], WallTime::from_millis(41), width), Ok(9999));
+        assert_eq!(all.generation_for(&[(9999, 50)], WallTime::from_millis(41), width), Ok(9999));
         assert_eq!(all.ended(WallTime::from_millis(1009)), [0]);
         assert_eq!(all.ended(WallTime::from_millis(1010)), [0, 1]);
     }

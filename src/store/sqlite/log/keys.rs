@@ -1,9 +1,9 @@
 //! Which ids the log has, and where they stand.
 //!
 //! Ids are random, so an index tree over them would be written all over with every append: several
-//! pages a transaction. Instead, the places of some ten thousand transactions at a time are sorted
+//! pages a transaction. Instead, the locations of some ten thousand transactions at a time are sorted
 //! by a key, the first 8 bytes of the id, and written once: a run. Of the newest, which are not a
-//! run yet, the places are in memory; when a file is opened they are taken from its blocks.
+//! run yet, the locations are in memory; when a file is opened they are taken from its blocks.
 //!
 //! A run has in memory a filter that tells which ids are definitely not in it (2.4 bytes an id), and
 //! the first key of each of its parts. Whoever looks for an id reads one part of each run whose
@@ -15,7 +15,7 @@ use std::fmt;
 
 use fastbloom::BloomFilter;
 
-use super::super::codec::{Place, key_of};
+use crate::store::sqlite::codec::{Location, key_of};
 use crate::types::TransactionId;
 
 /// Places in a run, at least.
@@ -28,7 +28,7 @@ const FALSE_POSITIVES: f64 = 1e-4;
 const PARTS: u64 = 1 << 16;
 /// The highest number of a run whose parts can have one.
 pub(super) const MAX_RUN: u64 = i64::MAX as u64 / PARTS - 1;
-/// As many places as its parts can hold. No checksum protects what a file says, and as much memory
+/// As many locations as its parts can hold. No checksum protects what a file says, and as much memory
 /// is taken as it says.
 pub(super) const MAX_ENTRIES: usize = (1 << 16) * PART;
 
@@ -43,16 +43,16 @@ pub(super) struct Run {
     firsts: Vec<u64>,
 }
 
-/// A run that is to be written: for each part its number, first key and places.
+/// A run that is to be written: for each part its number, first key and locations.
 #[derive(Debug)]
 pub(super) struct Draft {
     pub(super) number: u64,
     pub(super) last: u64,
     pub(super) ends: u64,
-    pub(super) places: Vec<Place>,
+    pub(super) locations: Vec<Location>,
 }
 
-/// The places of everything in the log.
+/// The locations of everything in the log.
 #[derive(Debug, Default)]
 pub(super) struct Keys {
     runs: BTreeMap<u64, Run>,
@@ -65,50 +65,50 @@ pub(super) struct Keys {
 #[derive(Debug, Default)]
 pub(super) struct Candidates {
     /// Generations and cursors.
-    pub(super) places: BTreeSet<(u32, u64)>,
+    pub(super) locations: BTreeSet<(u32, u64)>,
     /// Parts that tell more of these keys.
     pub(super) parts: BTreeMap<u64, BTreeSet<u64>>,
 }
 
 impl Candidates {
     pub(super) fn is_empty(&self) -> bool {
-        self.places.is_empty() && self.parts.is_empty()
+        self.locations.is_empty() && self.parts.is_empty()
     }
 }
 
 impl Keys {
     /// Adds what is in no run yet.
-    pub(super) fn add(&mut self, place: &Place) {
-        self.tail.insert((place.key, place.cursor), place.generation);
+    pub(super) fn add(&mut self, location: &Location) {
+        self.tail.insert((location.key, location.cursor), location.generation);
     }
 
     /// What is in no run yet, together with `more`, as the next run; `None` while that is too few.
     pub(super) fn draft(
         &self,
-        more: impl Iterator<Item = Place> + Clone,
+        more: impl Iterator<Item = Location> + Clone,
         ends: impl Fn(u32) -> u64,
     ) -> Option<Draft> {
         if self.tail.len() + more.clone().count() < RUN {
             return None;
         }
-        let place = |(key, generation): (&(u64, u64), &u32)| Place {
+        let location = |(key, generation): (&(u64, u64), &u32)| Location {
             key: key.0,
             cursor: key.1,
             generation: *generation,
         };
-        let mut places: Vec<_> = self.tail.iter().map(place).chain(more).collect();
-        places.sort_unstable_by_key(|place| (place.key, place.cursor));
-        let last = places.iter().map(|place| place.cursor).max()?;
-        let ends = places.iter().map(|place| ends(place.generation)).max()?;
-        Some(Draft { number: self.newest_run + 1, last, ends, places })
+        let mut locations: Vec<_> = self.tail.iter().map(location).chain(more).collect();
+        locations.sort_unstable_by_key(|location| (location.key, location.cursor));
+        let last = locations.iter().map(|location| location.cursor).max()?;
+        let ends = locations.iter().map(|location| ends(location.generation)).max()?;
+        Some(Draft { number: self.newest_run + 1, last, ends, locations })
     }
 
     /// The draft was written: it is a run, and nothing is outside.
     pub(super) fn seal(&mut self, draft: &Draft, seed: u128) {
-        let mut run = Run::new(draft.last, draft.ends, draft.places.len(), seed);
+        let mut run = Run::new(draft.last, draft.ends, draft.locations.len(), seed);
         run.firsts = draft.parts().map(|(_, first, _)| first).collect();
-        for place in &draft.places {
-            run.filter.insert(&place.key);
+        for location in &draft.locations {
+            run.filter.insert(&location.key);
         }
         self.insert(draft.number, run);
         self.tail.clear();
@@ -124,7 +124,7 @@ impl Keys {
         self.runs.iter().filter(|(_, run)| run.ends <= now).map(|(number, _)| *number).collect()
     }
 
-    /// Forgets runs, and places in generations that are gone.
+    /// Forgets runs, and locations in generations that are gone.
     pub(super) fn drop(&mut self, runs: &[u64], is_there: impl Fn(u32) -> bool) {
         for number in runs {
             self.runs.remove(number);
@@ -136,7 +136,7 @@ impl Keys {
     pub(super) fn look_for(&self, id: &TransactionId, into: &mut Candidates) {
         let key = key_of(id);
         let tail = self.tail.range((key, 0)..=(key, u64::MAX));
-        into.places.extend(tail.map(|((_, cursor), generation)| (*generation, *cursor)));
+        into.locations.extend(tail.map(|((_, cursor), generation)| (*generation, *cursor)));
         for (number, run) in self.runs.iter().filter(|(_, run)| run.filter.contains(&key)) {
             // A key that stands at the end of a part may go on in the next.
             let from = run.firsts.partition_point(|first| *first < key).saturating_sub(1);
@@ -166,11 +166,11 @@ impl Run {
 }
 
 impl Draft {
-    /// Number, first key and places of each part.
-    pub(super) fn parts(&self) -> impl Iterator<Item = (u64, u64, &[Place])> {
+    /// Number, first key and locations of each part.
+    pub(super) fn parts(&self) -> impl Iterator<Item = (u64, u64, &[Location])> {
         // Never more parts than there are numbers: the last then has all the rest.
-        let size = PART.max(self.places.len().div_ceil(1 << 16));
-        let parts = (self.number * PARTS..).zip(self.places.chunks(size));
+        let size = PART.max(self.locations.len().div_ceil(1 << 16));
+        let parts = (self.number * PARTS..).zip(self.locations.chunks(size));
         parts.map(|(number, part)| (number, part[0].key, part))
     }
 }
@@ -199,8 +199,8 @@ mod tests {
         TransactionId::from_bytes(*blake3::hash(&n.to_le_bytes()).as_bytes())
     }
 
-    fn place(n: u32) -> Place {
-        Place { key: key_of(&id(n)), cursor: u64::from(n) + 1, generation: n % 3 }
+    fn location(n: u32) -> Location {
+        Location { key: key_of(&id(n)), cursor: u64::from(n) + 1, generation: n % 3 }
     }
 
     /// What a lookup finds, with parts read from `drafts`.
@@ -210,18 +210,19 @@ mod tests {
         let read = found.parts.len();
         for (part, wanted) in found.parts {
             let all = drafts.iter().flat_map(Draft::parts);
-            let places = all.filter(|(number, ..)| *number == part).flat_map(|(.., places)| places);
-            let hits = places.filter(|place| wanted.contains(&place.key));
-            found.places.extend(hits.map(|place| (place.generation, place.cursor)));
+            let locations =
+                all.filter(|(number, ..)| *number == part).flat_map(|(.., locations)| locations);
+            let hits = locations.filter(|location| wanted.contains(&location.key));
+            found.locations.extend(hits.map(|location| (location.generation, location.cursor)));
         }
-        (found.places, read)
+        (found.locations, read)
     }
 
     #[test]
     fn every_id_is_found_and_others_are_seldom_looked_for() {
         let (mut keys, mut drafts) = (Keys::default(), Vec::new());
         for n in 0..60_000 {
-            keys.add(&place(n));
+            keys.add(&location(n));
             if let Some(draft) = keys.draft(std::iter::empty(), u64::from) {
                 keys.seal(&draft, 7);
                 drafts.push(draft);
@@ -230,8 +231,8 @@ mod tests {
         assert_eq!((drafts.len(), keys.tail.len()), (3, 60_000 - 3 * RUN));
         assert!(drafts.iter().all(|draft| draft.ends == 2));
         for n in (0..60_000).step_by(7).chain([0, 16_383, 16_384, 59_999]) {
-            let (places, read) = found(&keys, &drafts, &id(n));
-            assert!(places.contains(&(n % 3, u64::from(n) + 1)), "{n}");
+            let (locations, read) = found(&keys, &drafts, &id(n));
+            assert!(locations.contains(&(n % 3, u64::from(n) + 1)), "{n}");
             assert!(read <= 2, "{n}");
         }
         let vain = (60_000..160_000).filter(|n| found(&keys, &[], &id(*n)).1 > 0).count();
@@ -247,9 +248,9 @@ mod tests {
     #[test]
     fn equal_keys_are_all_found() {
         let mut keys = Keys::default();
-        let same = |n: u64| Place { key: key_of(&id(9)), cursor: n, generation: 1 };
+        let same = |n: u64| Location { key: key_of(&id(9)), cursor: n, generation: 1 };
         (0..300).for_each(|n| keys.add(&same(n)));
-        (0..20_000).for_each(|n| keys.add(&place(n)));
+        (0..20_000).for_each(|n| keys.add(&location(n)));
         assert!(found(&keys, &[], &id(9)).0.len() >= 300, "in memory");
         let drafts = [keys.draft(std::iter::empty(), u64::from).unwrap()];
         keys.seal(&drafts[0], 7);

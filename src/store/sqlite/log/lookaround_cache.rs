@@ -14,17 +14,17 @@ const MANY: usize = 1024;
 /// Lookups that are not tried here after one that brought little.
 const PAUSE: u32 = 32;
 
-/// The index entries around the last lookup. Whoever reads at a place compares ids.
+/// The index entries around the last lookup. Whoever reads at a location compares ids.
 #[derive(Debug, Default)]
 pub(super) struct LookaroundCache {
-    places: HashMap<TransactionId, (u32, u64)>,
+    locations: HashMap<TransactionId, (u32, u64)>,
     pause: u32,
 }
 
 impl LookaroundCache {
     /// Generation and cursor of an id, as far as is remembered.
-    pub(super) fn place(&self, id: &TransactionId) -> Option<(u32, u64)> {
-        self.places.get(id).copied()
+    pub(super) fn location(&self, id: &TransactionId) -> Option<(u32, u64)> {
+        self.locations.get(id).copied()
     }
 
     /// Whether it is worth looking around the first of so many that are not remembered.
@@ -39,9 +39,9 @@ impl LookaroundCache {
 
     /// Remembers what stands around one of `wanted`, in place of what it had.
     pub(super) fn remember(&mut self, slots: &[Slot], wanted: &[TransactionId]) {
-        let place = |slot: &Slot| (slot.shown.id, (slot.generation, slot.shown.cursor.0));
-        self.places = slots.iter().take(MANY).map(place).collect();
-        let hits = wanted.iter().filter(|id| self.places.contains_key(id)).count();
+        let location = |slot: &Slot| (slot.shown.id, (slot.generation, slot.shown.cursor.0));
+        self.locations = slots.iter().take(MANY).map(location).collect();
+        let hits = wanted.iter().filter(|id| self.locations.contains_key(id)).count();
         self.pause = if hits < wanted.len() / 2 { PAUSE } else { 0 };
     }
 }

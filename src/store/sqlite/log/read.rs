@@ -10,8 +10,10 @@ use super::lookaround_cache::FEW;
 use super::{SqliteLog, locked};
 use crate::error::{Source, StoreError, StoreErrorKind};
 use crate::ports::{IndexEntry, LogEntry, Page};
-use crate::store::sqlite::codec::{self, Place, Slot};
-use crate::store::sqlite::database::{Held, damaged, json};
+use crate::store::sqlite::codec::{self, Location, Slot};
+use crate::store::sqlite::database::ConnectionGuard;
+use crate::store::sqlite::error::damaged;
+use crate::store::sqlite::query::json;
 use crate::types::{Cursor, Topic, TopicKey, Transaction, TransactionId};
 
 /// Index entries looked at in one call.
@@ -30,9 +32,9 @@ struct Plan {
 impl Plan {
     /// Goes on to a cursor. What the index has skipped is gone, if the topic has lost anything as
     /// late as that; the cursor of what is there is no loss.
-    fn pass(&mut self, cursor: u64, there: bool, lost: u64) {
+    fn pass(&mut self, cursor: u64, there: bool, gap: u64) {
         let skipped = if there { cursor.saturating_sub(1) } else { cursor };
-        let until = skipped.min(lost);
+        let until = skipped.min(gap);
         if until > self.next {
             self.lost_until = self.lost_until.max(until);
         }
@@ -52,12 +54,12 @@ impl SqliteLog {
             return Ok(Page { next: after, ..Page::default() });
         }
         let topic = topic.map(|topic| TopicKey::of(topic).0);
-        let mut held = self.reader().lock().await?;
-        held.begin_reading().await?;
-        let mut plan = self.plan(&mut held, topic, after.0, max_entries, max_bytes).await?;
-        let mut found = self.payloads(&mut held, &plan.picked).await?;
+        let mut conn = self.reader().lock().await?;
+        conn.begin_reading().await?;
+        let mut plan = self.plan(&mut conn, topic, after.0, max_entries, max_bytes).await?;
+        let mut found = self.payloads(&mut conn, &plan.picked).await?;
         // A commit would fail once more where a page was damaged.
-        held.roll_back().await;
+        conn.roll_back().await;
         let mut entries = Vec::with_capacity(plan.picked.len());
         let (known, mut damaged_until) = (self.known(), None);
         for slot in &plan.picked {
@@ -72,18 +74,18 @@ impl SqliteLog {
                 damaged_until = Some(cursor);
             }
         }
-        let mut lost = plan.lost_until;
+        let mut gap = plan.lost_until;
         if (1..known.base).contains(&after.0) {
-            lost = lost.max(known.base);
+            gap = gap.max(known.base);
         }
-        let lost_until = (lost > after.0).then_some(Cursor(lost));
+        let lost_until = (gap > after.0).then_some(Cursor(gap));
         Ok(Page { entries, next: Cursor(plan.next), lost_until, damaged_until })
     }
 
     /// Looks through the index for a page.
     async fn plan(
         &self,
-        held: &mut Held<'_>,
+        conn: &mut ConnectionGuard<'_>,
         topic: Option<u64>,
         after: u64,
         max_entries: usize,
@@ -94,25 +96,25 @@ impl SqliteLog {
         let mut plan = Plan { next: after, ..Plan::default() };
         let (mut bytes, mut seen) = (0usize, 0);
         while seen < SCAN {
-            let blocks = self.blocks_after(held, plan.next, BLOCKS.min(max_entries)).await?;
-            let (known, lost): (Vec<u32>, u64) = {
+            let blocks = self.blocks_after(conn, plan.next, BLOCKS.min(max_entries)).await?;
+            let (known, gap): (Vec<u32>, u64) = {
                 // After the look: what it did not find is known to be lost by now.
                 let known = self.known();
-                (known.all.keys().copied().collect(), known.losses.of(topic))
+                (known.all.keys().copied().collect(), known.gaps.of(topic))
             };
             if blocks.is_empty() {
-                plan.pass(newest, false, lost);
+                plan.pass(newest, false, gap);
                 return Ok(plan);
             }
             for slot in blocks {
                 seen += 1;
                 let cursor = slot.shown.cursor.0;
                 if topic.is_some_and(|topic| topic != slot.shown.topic.0) {
-                    plan.pass(cursor, true, lost);
+                    plan.pass(cursor, true, gap);
                     continue;
                 }
                 if known.binary_search(&slot.generation).is_err() {
-                    plan.pass(cursor, true, lost);
+                    plan.pass(cursor, true, gap);
                     plan.lost_until = cursor;
                     continue;
                 }
@@ -122,7 +124,7 @@ impl SqliteLog {
                 if full || plan.picked.len() >= max_entries {
                     return Ok(plan);
                 }
-                plan.pass(cursor, true, lost);
+                plan.pass(cursor, true, gap);
                 plan.picked.push(slot);
             }
         }
@@ -132,14 +134,14 @@ impl SqliteLog {
     /// Index entries after a cursor, of at most so many blocks.
     async fn blocks_after(
         &self,
-        held: &mut Held<'_>,
+        conn: &mut ConnectionGuard<'_>,
         after: u64,
         blocks: usize,
     ) -> Result<Vec<Slot>, StoreError> {
         let query = "SELECT block FROM blocks WHERE last > ? ORDER BY last LIMIT ?";
         let limit = i64::try_from(blocks).unwrap_or(i64::MAX);
         let query = sqlx::query(query).bind(after.cast_signed()).bind(limit);
-        let rows = held.fetch_all(query).await?;
+        let rows = conn.fetch_all(query).await?;
         let mut all = Vec::new();
         for row in rows {
             let slots = block_of(&row).map_err(|e| damaged(self.writer.name(), e))?;
@@ -151,7 +153,7 @@ impl SqliteLog {
     /// Whole entries, by cursor. Those that are gone or damaged are not among them.
     async fn payloads(
         &self,
-        held: &mut Held<'_>,
+        conn: &mut ConnectionGuard<'_>,
         slots: &[Slot],
     ) -> Result<HashMap<u64, LogEntry>, StoreError> {
         let mut by_generation: BTreeMap<u32, Vec<u64>> = BTreeMap::new();
@@ -160,7 +162,7 @@ impl SqliteLog {
         }
         let mut found = HashMap::with_capacity(slots.len());
         for (generation, cursors) in by_generation {
-            let (entries, _) = self.whole_ones(held, generation, &cursors).await?;
+            let (entries, _) = self.whole_ones(conn, generation, &cursors).await?;
             found.extend(entries.into_iter().map(|entry| (entry.cursor.0, entry)));
         }
         Ok(found)
@@ -170,13 +172,13 @@ impl SqliteLog {
     /// subscriber for ever, which is told of a gap, nor what is read for a peer together with it.
     async fn whole_ones(
         &self,
-        held: &mut Held<'_>,
+        conn: &mut ConnectionGuard<'_>,
         generation: u32,
         cursors: &[u64],
     ) -> Result<(Vec<LogEntry>, Option<StoreError>), StoreError> {
-        let (rows, mut damage) = match rows_of(held, generation, cursors).await {
+        let (rows, mut damage) = match rows_of(conn, generation, cursors).await {
             Err(error) if error.kind == StoreErrorKind::Corrupt => {
-                (self.readable(held, generation, cursors).await?, Some(error))
+                (self.readable(conn, generation, cursors).await?, Some(error))
             }
             rows => (rows?, None),
         };
@@ -197,13 +199,13 @@ impl SqliteLog {
     /// What can still be read where a page of the file is damaged.
     async fn readable(
         &self,
-        held: &mut Held<'_>,
+        conn: &mut ConnectionGuard<'_>,
         generation: u32,
         cursors: &[u64],
     ) -> Result<Vec<SqliteRow>, StoreError> {
         let mut readable = Vec::new();
         for cursor in cursors {
-            match rows_of(held, generation, std::slice::from_ref(cursor)).await {
+            match rows_of(conn, generation, std::slice::from_ref(cursor)).await {
                 Err(error) if error.kind == StoreErrorKind::Corrupt => {
                     let file = self.writer.name();
                     tracing::error!(target: "sorcha_peer::store", file, cursor, %error, "a damaged entry is skipped");
@@ -242,9 +244,9 @@ impl SqliteLog {
             // Mostly ids that are new: memory knows.
             return Ok((found, damage));
         }
-        let mut held = self.reader().lock().await?;
-        for (generation, cursors) in self.places_of(&mut held, ids).await? {
-            let (entries, error) = self.whole_ones(&mut held, generation, &cursors).await?;
+        let mut conn = self.reader().lock().await?;
+        for (generation, cursors) in self.locations_of(&mut conn, ids).await? {
+            let (entries, error) = self.whole_ones(&mut conn, generation, &cursors).await?;
             damage = damage.or(error);
             for entry in entries {
                 let transaction = entry.entry.transaction;
@@ -255,39 +257,42 @@ impl SqliteLog {
     }
 
     /// Generations and cursors where these ids may stand.
-    async fn places_of(
+    async fn locations_of(
         &self,
-        held: &mut Held<'_>,
+        conn: &mut ConnectionGuard<'_>,
         ids: &[TransactionId],
     ) -> Result<BTreeMap<u32, Vec<u64>>, StoreError> {
-        let mut places = BTreeMap::new();
-        let mut rest = self.remembered(ids, &mut places);
-        if locked(&self.nearby).is_worth(rest.len()) {
-            let first = self.locate(held, self.candidates(rest.first().copied())).await?;
+        let mut locations = BTreeMap::new();
+        let mut rest = self.remembered(ids, &mut locations);
+        if locked(&self.lookaround).is_worth(rest.len()) {
+            let first = self.locate(conn, self.candidates(rest.first().copied())).await?;
             if let Some(cursor) = first.values().flatten().next() {
-                let slots = self.blocks_after(held, cursor.saturating_sub(1), BLOCKS).await?;
-                locked(&self.nearby).remember(&slots, &rest);
-                rest = self.remembered(&rest, &mut places);
+                let slots = self.blocks_after(conn, cursor.saturating_sub(1), BLOCKS).await?;
+                locked(&self.lookaround).remember(&slots, &rest);
+                rest = self.remembered(&rest, &mut locations);
             }
         }
-        for (generation, cursors) in self.locate(held, self.candidates(rest)).await? {
-            places.entry(generation).or_default().extend(cursors);
+        for (generation, cursors) in self.locate(conn, self.candidates(rest)).await? {
+            locations.entry(generation).or_default().extend(cursors);
         }
-        Ok(places)
+        Ok(locations)
     }
 
-    /// Adds the places that are remembered; those of which none is.
+    /// Adds the locations that are remembered; those of which none is.
     fn remembered(
         &self,
         ids: &[TransactionId],
-        places: &mut BTreeMap<u32, Vec<u64>>,
+        locations: &mut BTreeMap<u32, Vec<u64>>,
     ) -> Vec<TransactionId> {
-        let (known, nearby) = (self.known(), locked(&self.nearby));
+        let (known, lookaround) = (self.known(), locked(&self.lookaround));
         let mut rest = Vec::new();
         for id in ids {
             // Of a generation that went, a later one may have it.
-            match nearby.place(id).filter(|(generation, _)| known.all.contains_key(generation)) {
-                Some((generation, cursor)) => places.entry(generation).or_default().push(cursor),
+            match lookaround
+                .location(id)
+                .filter(|(generation, _)| known.all.contains_key(generation))
+            {
+                Some((generation, cursor)) => locations.entry(generation).or_default().push(cursor),
                 None => rest.push(*id),
             }
         }
@@ -304,23 +309,23 @@ impl SqliteLog {
     /// Generations and cursors of candidates: whoever reads there compares ids.
     pub(super) async fn locate(
         &self,
-        held: &mut Held<'_>,
-        Candidates { mut places, parts }: Candidates,
+        conn: &mut ConnectionGuard<'_>,
+        Candidates { mut locations, parts }: Candidates,
     ) -> Result<BTreeMap<u32, Vec<u64>>, StoreError> {
         if !parts.is_empty() {
             let query = "SELECT part, places FROM keys \
                          WHERE part IN (SELECT value FROM json_each(?))";
             let numbers: Vec<_> = parts.keys().copied().collect();
-            for row in held.fetch_all(sqlx::query(query).bind(json(&numbers))).await? {
+            for row in conn.fetch_all(sqlx::query(query).bind(json(&numbers))).await? {
                 let (part, list) = part_of(&row).map_err(|e| damaged(self.writer.name(), e))?;
                 let wanted = parts.get(&part);
                 let hits = list.iter().filter(|p| wanted.is_some_and(|w| w.contains(&p.key)));
-                places.extend(hits.map(|place| (place.generation, place.cursor)));
+                locations.extend(hits.map(|location| (location.generation, location.cursor)));
             }
         }
         let known = self.known();
         let mut located: BTreeMap<u32, Vec<u64>> = BTreeMap::new();
-        for (generation, cursor) in places.into_iter().filter(|p| known.all.contains_key(&p.0)) {
+        for (generation, cursor) in locations.into_iter().filter(|p| known.all.contains_key(&p.0)) {
             located.entry(generation).or_default().push(cursor);
         }
         Ok(located)
@@ -331,12 +336,12 @@ impl SqliteLog {
         after: Cursor,
         limit: usize,
     ) -> Result<Vec<IndexEntry>, StoreError> {
-        let mut held = self.reader().lock().await?;
+        let mut conn = self.reader().lock().await?;
         let mut list = Vec::new();
         let mut at = after.0;
         while list.len() < limit {
             let blocks = (limit - list.len()).div_ceil(64).min(BLOCKS);
-            let slots = self.blocks_after(&mut held, at, blocks).await?;
+            let slots = self.blocks_after(&mut conn, at, blocks).await?;
             let Some(last) = slots.last() else { break };
             at = last.shown.cursor.0;
             let known = self.known();
@@ -349,7 +354,7 @@ impl SqliteLog {
 
 /// Whole entries of a generation; none where it has been dropped.
 async fn rows_of(
-    held: &mut Held<'_>,
+    conn: &mut ConnectionGuard<'_>,
     generation: u32,
     cursors: &[u64],
 ) -> Result<Vec<SqliteRow>, StoreError> {
@@ -358,19 +363,19 @@ async fn rows_of(
          WHERE cursor IN (SELECT value FROM json_each(?))"
     );
     let query = sqlx::query(AssertSqlSafe(query)).bind(json(cursors));
-    match held.fetch_all(query).await {
+    match conn.fetch_all(query).await {
         Err(error) if no_table(&error) => Ok(Vec::new()),
         rows => rows,
     }
 }
 
 pub(super) fn block_of(row: &SqliteRow) -> Result<Vec<Slot>, Source> {
-    codec::slots(row.try_get("block")?)
+    codec::decode_block(row.try_get("block")?)
 }
 
-fn part_of(row: &SqliteRow) -> Result<(u64, Vec<Place>), Source> {
+fn part_of(row: &SqliteRow) -> Result<(u64, Vec<Location>), Source> {
     let part = row.try_get::<i64, _>("part")?.cast_unsigned();
-    Ok((part, codec::places_of(row.try_get("places")?)?))
+    Ok((part, codec::decode_locations(row.try_get("places")?)?))
 }
 
 fn entry_of(row: &SqliteRow) -> Result<LogEntry, Source> {

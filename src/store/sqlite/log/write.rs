@@ -12,10 +12,12 @@ use super::{SqliteLog, State, locked};
 use crate::error::{Source, StoreError, StoreErrorKind};
 use crate::ports::{LogEntry, NewEntry};
 use crate::store::gap_index::GapIndex;
+use crate::store::limits::stored_size;
 use crate::store::sqlite::bulk_insert::{self, BulkInsert};
-use crate::store::sqlite::codec::{self, Slot};
-use crate::store::sqlite::database::{Held, changed_nothing, damaged, explain, json, risen};
-use crate::store::stored_size;
+use crate::store::sqlite::codec::{self, Slot, clamped};
+use crate::store::sqlite::database::ConnectionGuard;
+use crate::store::sqlite::error::{changed_nothing, checked_counter, damaged, explain};
+use crate::store::sqlite::query::{Insert, json};
 use crate::types::{Cursor, TransactionId, WallTime};
 
 /// Index entries in one row.
@@ -41,13 +43,13 @@ impl SqliteLog {
     /// Takes stock of a file that was just opened. Cursors begin above `floor`.
     pub(super) async fn start(&self, floor: u64) -> Result<(), StoreError> {
         let state = &mut *self.state.lock().await;
-        let mut held = self.writer.lock().await?;
+        let mut conn = self.writer.lock().await?;
         let fresh = sqlx::query("SELECT value FROM meta WHERE name = 'base'");
-        if held.ask::<i64>(fresh).await?.is_none() {
+        if conn.ask::<i64>(fresh).await?.is_none() {
             let base = sqlx::query("INSERT INTO meta VALUES ('base', ?)");
-            held.execute(base.bind(floor.cast_signed())).await?;
+            conn.execute(base.bind(floor.cast_signed())).await?;
         }
-        self.take_stock(&mut held, state).await?;
+        self.reload(&mut conn, state).await?;
         state.next = state.next.max(state.leased.max(floor) + 1);
         if state.leased > 0 {
             // A power failure may have taken entries whose cursors a subscriber has kept.
@@ -58,49 +60,50 @@ impl SqliteLog {
     }
 
     /// Reads what the file has. What this process gave out stays behind.
-    pub(super) async fn take_stock(
+    pub(super) async fn reload(
         &self,
-        held: &mut Held<'_>,
+        conn: &mut ConnectionGuard<'_>,
         state: &mut State,
     ) -> Result<(), StoreError> {
         for reader in &self.readers {
-            reader.tidy().await;
+            reader.end_dropped_operation().await;
         }
-        held.begin_anew().await?;
-        held.begin_reading().await?;
+        conn.restart_wal().await?;
+        conn.begin_reading().await?;
         let mut known = Generations::default();
         let mut meta = HashMap::new();
-        for row in held.fetch_all(sqlx::query("SELECT name, value FROM meta")).await? {
-            let number = || pair::<String>(&row).and_then(|(name, n)| Ok((name, risen(n)?)));
+        for row in conn.fetch_all(sqlx::query("SELECT name, value FROM meta")).await? {
+            let number =
+                || pair::<String>(&row).and_then(|(name, n)| Ok((name, checked_counter(n)?)));
             let (name, value) = number().map_err(|e| self.damaged(e))?;
             meta.insert(name, value);
         }
         let number = |name: &str| meta.get(name).copied().unwrap_or_default();
-        let losses = held.fetch_all(sqlx::query("SELECT topic, last FROM losses")).await?;
-        let losses = losses.iter().map(|row| {
+        let gaps = conn.fetch_all(sqlx::query("SELECT topic, last FROM losses")).await?;
+        let gaps = gaps.iter().map(|row| {
             let (topic, last) = pair::<i64>(row)?;
-            Ok((topic.cast_unsigned(), risen(last)?))
+            Ok((topic.cast_unsigned(), checked_counter(last)?))
         });
-        let losses = losses.collect::<Result<_, Source>>().map_err(|e| self.damaged(e))?;
-        known.losses = GapIndex::from_parts(losses, number("losses"));
+        let gaps = gaps.collect::<Result<_, Source>>().map_err(|e| self.damaged(e))?;
+        known.gaps = GapIndex::from_parts(gaps, number("losses"));
         known.base = number("base");
         let generations = sqlx::query("SELECT generation, ends, keyed FROM generations");
-        for row in held.fetch_all(generations).await? {
+        for row in conn.fetch_all(generations).await? {
             let (number, ends) = pair::<u32>(&row).map_err(|e| self.damaged(e))?;
             let ends = u64::try_from(ends).map_err(|e| self.damaged(e.into()))?;
             let keyed: bool = row.try_get("keyed").map_err(|e| self.damaged(e.into()))?;
             let made = if keyed { Generation::closed } else { Generation::new };
             known.all.insert(number, made(ends));
         }
-        self.read_blocks(held, &mut known).await?;
-        held.commit().await?;
-        known.newest = known.newest.max(known.losses.of(None));
+        self.read_blocks(conn, &mut known).await?;
+        conn.commit().await?;
+        known.newest = known.newest.max(known.gaps.of(None));
         state.leased = number("leased");
         let newest = known.all.keys().next_back().copied().unwrap_or_default();
         let newest = newest.max(u32::try_from(number("generation")).unwrap_or(u32::MAX));
         state.next_generation = state.next_generation.max(newest.saturating_add(1));
         state.next = state.next.max(known.newest + 1);
-        state.sure = true;
+        state.in_sync = true;
         let shared = &mut *self.known_mut();
         known.newest = known.newest.max(shared.newest);
         locked(&self.recent).restart(known.newest.max(known.base));
@@ -112,14 +115,14 @@ impl SqliteLog {
     /// file of an earlier version has none.
     async fn read_blocks(
         &self,
-        held: &mut Held<'_>,
+        conn: &mut ConnectionGuard<'_>,
         known: &mut Generations,
     ) -> Result<(), StoreError> {
-        let mut runs = self.read_runs(held).await?.into_iter().peekable();
+        let mut runs = self.read_runs(conn).await?.into_iter().peekable();
         let mut after = -1i64;
         loop {
             let blocks = "SELECT last, block FROM blocks WHERE last > ? ORDER BY last LIMIT ?";
-            let rows = held.fetch_all(sqlx::query(blocks).bind(after).bind(BLOCKS)).await?;
+            let rows = conn.fetch_all(sqlx::query(blocks).bind(after).bind(BLOCKS)).await?;
             let Some(row) = rows.last() else { break };
             after = row.try_get("last").map_err(|e| self.damaged(e.into()))?;
             for slot in rows.iter().map(block_of) {
@@ -132,13 +135,13 @@ impl SqliteLog {
                     }
                     match runs.peek_mut() {
                         Some((_, run)) => run.add(&slot.shown.id),
-                        None => known.keys.add(&slot.place()),
+                        None => known.keys.add(&slot.location()),
                     }
                 }
             }
             let draft = known.keys.draft(std::iter::empty(), |number| known.end_of(&[], number));
             if let Some(draft) = draft {
-                self.write_run(held, &draft).await?;
+                self.write_run(conn, &draft).await?;
                 known.keys.seal(&draft, self.seed);
             }
         }
@@ -147,13 +150,17 @@ impl SqliteLog {
     }
 
     /// The runs in the file; their ids are still to be added.
-    async fn read_runs(&self, held: &mut Held<'_>) -> Result<BTreeMap<u64, Run>, StoreError> {
+    async fn read_runs(
+        &self,
+        conn: &mut ConnectionGuard<'_>,
+    ) -> Result<BTreeMap<u64, Run>, StoreError> {
         let mut runs = BTreeMap::new();
         let query = sqlx::query("SELECT run, last, ends, entries FROM runs");
-        for row in held.fetch_all(query).await? {
+        for row in conn.fetch_all(query).await? {
             let number = |column: &str| row.try_get::<i64, _>(column);
             let run = || -> Result<_, Source> {
-                let (run, last) = (risen(number("run")?)?, risen(number("last")?)?);
+                let (run, last) =
+                    (checked_counter(number("run")?)?, checked_counter(number("last")?)?);
                 let ends = u64::try_from(number("ends")?)?;
                 let entries = usize::try_from(number("entries")?)?;
                 if run > keys::MAX_RUN || entries > keys::MAX_ENTRIES {
@@ -164,7 +171,7 @@ impl SqliteLog {
             runs.extend([run().map_err(|e| self.damaged(e))?]);
         }
         let parts = sqlx::query("SELECT part, first FROM keys ORDER BY part");
-        for row in held.fetch_all(parts).await? {
+        for row in conn.fetch_all(parts).await? {
             let (part, first) = pair::<i64>(&row).map_err(|e| self.damaged(e))?;
             if let Some(run) = runs.get_mut(&keys::run_of(part.cast_unsigned())) {
                 run.add_part(first.cast_unsigned());
@@ -179,11 +186,11 @@ impl SqliteLog {
 
     pub(super) async fn append_all(&self, entries: &[NewEntry]) -> Result<Vec<Cursor>, StoreError> {
         let state = &mut *self.state.lock().await;
-        let mut held = self.writer.lock().await?;
-        if !state.sure {
-            self.take_stock(&mut held, state).await?;
+        let mut conn = self.writer.lock().await?;
+        if !state.in_sync {
+            self.reload(&mut conn, state).await?;
         }
-        let there = self.cursors_of(&mut held, entries).await?;
+        let there = self.cursors_of(&mut conn, entries).await?;
         let plan = self.plan_append(state, entries, &there)?;
         if plan.new.is_empty() {
             return Ok(plan.cursors);
@@ -194,9 +201,9 @@ impl SqliteLog {
                 known.all.entry(*number).or_insert(Generation::new(*ends));
             }
         }
-        state.sure = false;
-        let result = self.write(&mut held, state, &plan).await;
-        held.roll_back().await;
+        state.in_sync = false;
+        let result = self.write(&mut conn, state, &plan).await;
+        conn.roll_back().await;
         if let Err(error) = result {
             {
                 let mut known = self.known_mut();
@@ -204,10 +211,10 @@ impl SqliteLog {
                     known.all.remove(number);
                 }
             }
-            Self::fail(&mut held, state, &error).await;
+            Self::fail(&mut conn, state, &error).await;
             return Err(error);
         }
-        state.sure = true;
+        state.in_sync = true;
         state.next = plan.next;
         state.next_generation += u32::try_from(plan.made.len()).unwrap_or(u32::MAX);
         {
@@ -215,16 +222,16 @@ impl SqliteLog {
             for (slot, _) in &plan.new {
                 known.count(slot);
                 if plan.run.is_none() {
-                    known.keys.add(&slot.place());
+                    known.keys.add(&slot.location());
                 }
             }
             if let Some(run) = &plan.run {
                 known.keys.seal(run, self.seed);
             }
         }
-        drop(held);
+        drop(conn);
         let bytes: u64 = plan.new.iter().map(|(slot, _)| slot.bytes + 512).sum();
-        self.writer.grew(bytes / u64::from(super::WRITER.page_size) + 2);
+        self.writer.note_written(bytes / u64::from(super::WRITER.page_size) + 2);
         let mut recent = locked(&self.recent);
         for (slot, entry) in &plan.new {
             recent.add(LogEntry { cursor: slot.shown.cursor, entry: (*entry).clone() });
@@ -233,10 +240,14 @@ impl SqliteLog {
     }
 
     /// Ends a change that failed: what is not known for sure is read again before the next one.
-    pub(super) async fn fail(held: &mut Held<'_>, state: &mut State, error: &StoreError) {
-        state.sure = changed_nothing(error.kind);
-        if !state.sure {
-            held.disown().await;
+    pub(super) async fn fail(
+        conn: &mut ConnectionGuard<'_>,
+        state: &mut State,
+        error: &StoreError,
+    ) {
+        state.in_sync = changed_nothing(error.kind);
+        if !state.in_sync {
+            conn.overwrite_failed_commit().await;
             state.strict = true;
         }
     }
@@ -244,18 +255,18 @@ impl SqliteLog {
     /// Cursors of those that are there already.
     async fn cursors_of(
         &self,
-        held: &mut Held<'_>,
+        conn: &mut ConnectionGuard<'_>,
         entries: &[NewEntry],
     ) -> Result<HashMap<TransactionId, u64>, StoreError> {
         let candidates = self.candidates(entries.iter().map(|entry| entry.transaction.id()));
         let mut there = HashMap::new();
-        for (generation, cursors) in self.locate(held, candidates).await? {
+        for (generation, cursors) in self.locate(conn, candidates).await? {
             let query = format!(
                 "SELECT cursor, head FROM g_{generation} \
                  WHERE cursor IN (SELECT value FROM json_each(?))"
             );
             let query = sqlx::query(AssertSqlSafe(query)).bind(json(&cursors));
-            for row in held.fetch_all(query).await? {
+            for row in conn.fetch_all(query).await? {
                 let found = || -> Result<_, Source> {
                     let cursor = row.try_get::<i64, _>("cursor")?.cast_unsigned();
                     Ok((codec::id_of_log_head(row.try_get("head")?)?, cursor))
@@ -283,7 +294,7 @@ impl SqliteLog {
                 plan.cursors.push(Cursor(*cursor));
                 continue;
             }
-            let placed = known.place(&plan.made, entry.keep_until, self.limits.generation);
+            let placed = known.generation_for(&plan.made, entry.keep_until, self.limits.generation);
             let generation = placed.unwrap_or_else(|ends| {
                 let made = u32::try_from(plan.made.len()).unwrap_or(u32::MAX);
                 let number = state.next_generation.saturating_add(made);
@@ -296,8 +307,8 @@ impl SqliteLog {
             plan.next += 1;
             bytes = bytes.saturating_add(stored_size(&entry.transaction));
         }
-        let places = plan.new.iter().map(|(slot, _)| slot.place());
-        plan.run = known.keys.draft(places, |number| known.end_of(&plan.made, number));
+        let locations = plan.new.iter().map(|(slot, _)| slot.location());
+        plan.run = known.keys.draft(locations, |number| known.end_of(&plan.made, number));
         let limit = self.limits.max_bytes;
         if bytes > 0 && known.bytes().saturating_add(bytes) > limit {
             return Err(full(limit));
@@ -308,75 +319,80 @@ impl SqliteLog {
     /// Writes and syncs a number that is there already.
     pub(super) async fn try_to_write(&self) -> Result<(), StoreError> {
         let state = &mut *self.state.lock().await;
-        let mut held = self.writer.lock().await?;
-        if !state.sure {
-            self.take_stock(&mut held, state).await?;
+        let mut conn = self.writer.lock().await?;
+        if !state.in_sync {
+            self.reload(&mut conn, state).await?;
         }
         if self.known().bytes() >= self.limits.max_bytes {
             return Err(full(self.limits.max_bytes));
         }
-        (state.sure, state.strict) = (false, true);
+        (state.in_sync, state.strict) = (false, true);
         let result = async {
-            held.execute_raw("PRAGMA synchronous = FULL".to_owned()).await?;
-            set(&mut held, "leased", state.leased).await?;
-            held.execute_raw("PRAGMA synchronous = NORMAL".to_owned()).await
+            conn.execute_raw("PRAGMA synchronous = FULL".to_owned()).await?;
+            set(&mut conn, "leased", state.leased).await?;
+            conn.execute_raw("PRAGMA synchronous = NORMAL".to_owned()).await
         };
         let result = result.await;
-        held.roll_back().await;
+        conn.roll_back().await;
         if let Err(error) = result {
-            Self::fail(&mut held, state, &error).await;
+            Self::fail(&mut conn, state, &error).await;
             return Err(error);
         }
-        (state.sure, state.strict) = (true, false);
+        (state.in_sync, state.strict) = (true, false);
         Ok(())
     }
 
     async fn write(
         &self,
-        held: &mut Held<'_>,
+        conn: &mut ConnectionGuard<'_>,
         state: &mut State,
         plan: &Plan<'_>,
     ) -> Result<(), StoreError> {
         let lease = (plan.next > state.leased).then_some(plan.next.saturating_add(LEASE));
         let bulk = self.bulk_of(plan).map_err(|e| explain(self.writer.name(), e))?;
         if lease.is_none() && !state.strict && plan.made.is_empty() && plan.run.is_none() {
-            return held.run_bulk(bulk).await;
+            return conn.run_bulk(bulk).await;
         }
         // A lease must survive a power failure before a cursor of it is given out.
         if lease.is_some() || state.strict {
             let level = if lease.is_some() { "FULL" } else { "NORMAL" };
             state.strict = true;
-            held.execute_raw(format!("PRAGMA synchronous = {level}")).await?;
+            conn.execute_raw(format!("PRAGMA synchronous = {level}")).await?;
             state.strict = lease.is_some();
         }
-        held.begin().await?;
+        conn.begin().await?;
         for (number, ends) in &plan.made {
-            make_generation(held, *number, *ends).await?;
+            make_generation(conn, *number, *ends).await?;
         }
         if let Some(lease) = lease {
-            set(held, "leased", lease).await?;
+            set(conn, "leased", lease).await?;
         }
-        held.run_bulk_within(bulk).await?;
+        conn.run_bulk_within(bulk).await?;
         if let Some(run) = &plan.run {
-            self.write_run(held, run).await?;
+            self.write_run(conn, run).await?;
         }
-        held.commit().await?;
+        conn.commit().await?;
         state.leased = lease.unwrap_or(state.leased);
         Ok(())
     }
 
-    async fn write_run(&self, held: &mut Held<'_>, run: &Draft) -> Result<(), StoreError> {
+    async fn write_run(
+        &self,
+        conn: &mut ConnectionGuard<'_>,
+        run: &Draft,
+    ) -> Result<(), StoreError> {
         let insert = sqlx::query("INSERT INTO runs (run, last, ends, entries) VALUES (?, ?, ?, ?)");
-        let entries = i64::try_from(run.places.len()).unwrap_or(i64::MAX);
+        let entries = i64::try_from(run.locations.len()).unwrap_or(i64::MAX);
         let insert = insert.bind(run.number.cast_signed()).bind(run.last.cast_signed());
-        held.execute(insert.bind(clamped(run.ends)).bind(entries)).await?;
+        conn.execute(insert.bind(clamped(run.ends)).bind(entries)).await?;
         let parts: Vec<_> = run.parts().collect();
         for (sql, parts) in self.parts.chunks(&parts) {
-            let insert = parts.iter().fold(sqlx::query(sql), |query, (number, first, places)| {
-                let query = query.bind(number.cast_signed()).bind(first.cast_signed());
-                query.bind(codec::places(places))
-            });
-            held.execute(insert).await?;
+            let insert =
+                parts.iter().fold(sqlx::query(sql), |query, (number, first, locations)| {
+                    let query = query.bind(number.cast_signed()).bind(first.cast_signed());
+                    query.bind(codec::encode_locations(locations))
+                });
+            conn.execute(insert).await?;
         }
         Ok(())
     }
@@ -404,7 +420,7 @@ impl SqliteLog {
             let ends = bulk.bind(clamped(ends.unwrap_or_default()))?;
             let last = slots.last().map(|slot| slot.shown.cursor.0).unwrap_or_default();
             let last = bulk.bind(last.cast_signed())?;
-            let block = bulk.bind_bytes(codec::block(&slots))?;
+            let block = bulk.bind_bytes(codec::encode_block(&slots))?;
             bulk.add(&format!(
                 "INSERT INTO blocks (last, ends, block) VALUES ({last}, {ends}, {block})"
             ));
@@ -417,112 +433,115 @@ impl SqliteLog {
             return Ok(0);
         }
         let state = &mut *self.state.lock().await;
-        let mut held = self.writer.lock().await?;
-        if !state.sure {
-            self.take_stock(&mut held, state).await?;
+        let mut conn = self.writer.lock().await?;
+        if !state.in_sync {
+            self.reload(&mut conn, state).await?;
         }
-        let (ended, runs, losses) = {
+        let (ended, runs, gaps) = {
             let known = self.known();
-            (known.ended(now), known.keys.ended(now.as_millis()), known.losses.clone())
+            (known.ended(now), known.keys.ended(now.as_millis()), known.gaps.clone())
         };
-        state.sure = false;
-        let result = self.drop_from_file(&mut held, (&ended, &runs), losses, now).await;
-        held.roll_back().await;
+        state.in_sync = false;
+        let result = self.drop_from_file(&mut conn, (&ended, &runs), gaps, now).await;
+        conn.roll_back().await;
         if let Err(error) = &result {
-            Self::fail(&mut held, state, error).await;
+            Self::fail(&mut conn, state, error).await;
         }
-        let losses = result?;
-        state.sure = true;
+        let gaps = result?;
+        state.in_sync = true;
         let known = &mut *self.known_mut();
         locked(&self.recent).restart(known.newest.max(known.base));
-        known.losses = losses;
-        let gone = ended.iter().filter_map(|number| known.all.remove(number));
-        let gone = gone.map(|generation| generation.entries).sum();
+        known.gaps = gaps;
+        let dropped = ended.iter().filter_map(|number| known.all.remove(number));
+        let dropped = dropped.map(|generation| generation.entries).sum();
         known.keys.drop(&runs, |generation| known.all.contains_key(&generation));
-        Ok(gone)
+        Ok(dropped)
     }
 
     async fn drop_from_file(
         &self,
-        held: &mut Held<'_>,
+        conn: &mut ConnectionGuard<'_>,
         (ended, runs): (&[u32], &[u64]),
-        mut losses: GapIndex,
+        mut gaps: GapIndex,
         now: WallTime,
     ) -> Result<GapIndex, StoreError> {
         let until = clamped(now.as_millis());
-        held.begin().await?;
+        conn.begin().await?;
         // All of these are lost as soon as the row that tells of them is.
         let mut after = -1i64;
         loop {
             let blocks = "SELECT last, block FROM blocks WHERE ends <= ? AND last > ? \
                           ORDER BY last LIMIT ?";
             let blocks = sqlx::query(blocks).bind(until).bind(after).bind(BLOCKS);
-            let rows = held.fetch_all(blocks).await?;
+            let rows = conn.fetch_all(blocks).await?;
             let Some(row) = rows.last() else { break };
             after = row.try_get("last").map_err(|e| self.damaged(e.into()))?;
             for row in &rows {
                 for slot in block_of(row).map_err(|e| self.damaged(e))? {
-                    losses.note(slot.shown.topic.0, slot.shown.cursor.0);
+                    gaps.note(slot.shown.topic.0, slot.shown.cursor.0);
                 }
             }
         }
-        held.execute(sqlx::query("DELETE FROM blocks WHERE ends <= ?").bind(until)).await?;
+        conn.execute(sqlx::query("DELETE FROM blocks WHERE ends <= ?").bind(until)).await?;
         for number in ended {
-            held.execute_raw(format!(
+            conn.execute_raw(format!(
                 "DROP TABLE g_{number}; DELETE FROM generations WHERE generation = {number}"
             ))
             .await?;
         }
         for run in runs {
             let parts = keys::parts_of(*run);
-            held.execute_raw(format!(
+            conn.execute_raw(format!(
                 "DELETE FROM keys WHERE part >= {} AND part < {}; DELETE FROM runs WHERE run = {run}",
                 parts.start, parts.end
             ))
             .await?;
         }
-        held.run("DELETE FROM losses").await?;
-        let (topics, others) = losses.parts();
+        conn.run("DELETE FROM losses").await?;
+        let (topics, others) = gaps.parts();
         let topics: Vec<_> = topics.collect();
-        let insert = super::Insert::new("INSERT INTO losses (topic, last) VALUES", 2);
+        let insert = Insert::new("INSERT INTO losses (topic, last) VALUES", 2);
         for (sql, rows) in insert.chunks(&topics) {
             let insert = rows.iter().fold(sqlx::query(sql), |query, (topic, last)| {
                 query.bind(topic.cast_signed()).bind(last.cast_signed())
             });
-            held.execute(insert).await?;
+            conn.execute(insert).await?;
         }
-        set(held, "losses", others).await?;
+        set(conn, "losses", others).await?;
         // Before the commit: whoever no longer sees the entries knows then that they are lost.
-        self.known_mut().losses = losses.clone();
-        held.commit().await?;
-        Ok(losses)
+        self.known_mut().gaps = gaps.clone();
+        conn.commit().await?;
+        Ok(gaps)
     }
 }
 
-async fn make_generation(held: &mut Held<'_>, number: u32, ends: u64) -> Result<(), StoreError> {
-    held.execute_raw(format!(
+async fn make_generation(
+    conn: &mut ConnectionGuard<'_>,
+    number: u32,
+    ends: u64,
+) -> Result<(), StoreError> {
+    conn.execute_raw(format!(
         "CREATE TABLE g_{number} (cursor INTEGER NOT NULL PRIMARY KEY, \
          head BLOB NOT NULL, payload BLOB NOT NULL) STRICT"
     ))
     .await?;
     let insert = sqlx::query("INSERT INTO generations (generation, ends) VALUES (?, ?)");
-    held.execute(insert.bind(i64::from(number)).bind(clamped(ends))).await?;
+    conn.execute(insert.bind(i64::from(number)).bind(clamped(ends))).await?;
     // Numbers are not used again: a lookup under way may still have one in mind.
-    set(held, "generation", u64::from(number)).await
+    set(conn, "generation", u64::from(number)).await
 }
 
 fn full(limit: u64) -> StoreError {
     StoreError::new(StoreErrorKind::Full, format!("the log is bounded to {limit} bytes"))
 }
 
-async fn set(held: &mut Held<'_>, name: &'static str, value: u64) -> Result<(), StoreError> {
+async fn set(
+    conn: &mut ConnectionGuard<'_>,
+    name: &'static str,
+    value: u64,
+) -> Result<(), StoreError> {
     let query = sqlx::query("INSERT OR REPLACE INTO meta VALUES (?, ?)");
-    held.execute(query.bind(name).bind(value.cast_signed())).await
-}
-
-/// Times that `SQLite` compares; what is later than it can say never comes.
-pub(super) fn clamped(millis: u64) -> i64 {
-    i64::try_from(millis).unwrap_or(i64::MAX)
+    conn.execute(query.bind(name).bind(value.cast_signed())).await
 }
 
 fn pair<T>(row: &sqlx::sqlite::SqliteRow) -> Result<(T, i64), Source>

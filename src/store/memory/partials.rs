@@ -2,27 +2,27 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::partial_too_large;
 use crate::error::StoreError;
 use crate::ports::{KeptPartial, Partial};
+use crate::store::limits::partial_too_large;
 use crate::types::{Piece, TransactionId, WallTime};
 
 #[derive(Debug, Default)]
 pub(super) struct Partials {
     last_number: u64,
     by_id: HashMap<TransactionId, u64>,
-    all: BTreeMap<u64, Kept>,
+    all: BTreeMap<u64, Stored>,
     bytes: u64,
 }
 
 #[derive(Debug)]
-struct Kept {
+struct Stored {
     id: TransactionId,
     keep_until: WallTime,
     pieces: BTreeMap<u32, Piece>,
 }
 
-impl Kept {
+impl Stored {
     fn bytes(&self) -> u64 {
         self.pieces.values().map(|p| (p.bytes.len() + p.proof.len()) as u64).sum()
     }
@@ -30,7 +30,7 @@ impl Kept {
 
 impl Partials {
     pub(super) fn list(&self) -> Vec<KeptPartial> {
-        let shown = |kept: &Kept| KeptPartial { id: kept.id, keep_until: kept.keep_until };
+        let shown = |stored: &Stored| KeptPartial { id: stored.id, keep_until: stored.keep_until };
         self.all.values().map(shown).collect()
     }
 
@@ -40,17 +40,17 @@ impl Partials {
         for piece in &new.pieces {
             pieces.entry(piece.index).or_insert_with(|| piece.clone());
         }
-        let kept = Kept { id: new.id, keep_until: new.keep_until, pieces };
-        if kept.bytes() > most {
+        let stored = Stored { id: new.id, keep_until: new.keep_until, pieces };
+        if stored.bytes() > most {
             return Err(partial_too_large(most));
         }
         self.remove(&new.id);
         self.last_number += 1;
         self.by_id.insert(new.id, self.last_number);
-        self.bytes += kept.bytes();
-        self.all.insert(self.last_number, kept);
+        self.bytes += stored.bytes();
+        self.all.insert(self.last_number, stored);
         while self.bytes > most
-            && let Some(oldest) = self.all.values().next().map(|kept| kept.id)
+            && let Some(oldest) = self.all.values().next().map(|stored| stored.id)
         {
             self.remove(&oldest);
         }
@@ -58,17 +58,19 @@ impl Partials {
     }
 
     pub(super) fn get(&self, id: &TransactionId) -> Vec<Piece> {
-        let kept = self.by_id.get(id).and_then(|number| self.all.get(number));
-        kept.map(|kept| kept.pieces.values().cloned().collect()).unwrap_or_default()
+        let stored = self.by_id.get(id).and_then(|number| self.all.get(number));
+        stored.map(|stored| stored.pieces.values().cloned().collect()).unwrap_or_default()
     }
 
     pub(super) fn remove(&mut self, id: &TransactionId) {
-        let kept = self.by_id.remove(id).and_then(|number| self.all.remove(&number));
-        self.bytes -= kept.map_or(0, |kept| kept.bytes());
+        let stored = self.by_id.remove(id).and_then(|number| self.all.remove(&number));
+        let bytes = stored.map_or(0, |stored| stored.bytes());
+        self.bytes = self.bytes.saturating_sub(bytes);
     }
 
     pub(super) fn expire(&mut self, now: WallTime) {
-        let ended = self.all.values().filter(|kept| kept.keep_until <= now).map(|kept| kept.id);
+        let ended =
+            self.all.values().filter(|stored| stored.keep_until <= now).map(|stored| stored.id);
         for id in ended.collect::<Vec<_>>() {
             self.remove(&id);
         }

@@ -8,29 +8,32 @@
 //! Sequence numbers are leased: the file says up to which number some may have been given out,
 //! and the next process begins after it.
 
+mod known_ids;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeSet, HashMap};
-use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use hashbrown::HashTable;
 use sqlx::Row;
 use sqlx::sqlite::{SqliteRow, SqliteSynchronous};
 use tokio::sync::Mutex;
 
-use super::DirLock;
+use self::known_ids::KnownIds;
 use super::bulk_insert::{self, BulkInsert};
 use super::codec;
-use super::database::{
-    Database, Held, Insert, Setup, changed_nothing, damaged, explain, json, risen,
-};
+use super::database::{ConnectionGuard, Database, Setup};
+use super::dir_lock::DirLock;
+use super::error::{changed_nothing, checked_counter, damaged, explain};
+use super::query::{Insert, json};
 use super::tombstones::Tombstones;
 use crate::error::{Source, StoreError, StoreErrorKind};
 use crate::ports::{EntryFilter, EntryState, OutboxEntry, QueueSize, TransactionQueue};
 use crate::types::{Transaction, TransactionId, WallTime};
 
-const MIGRATIONS: &[&str] = &[include_str!("migrations/queue/1.sql")];
+const MIGRATIONS: &[&str] = &[include_str!("../migrations/queue/1.sql")];
 const SETUP: Setup = Setup {
     synchronous: SqliteSynchronous::Full,
     page_size: 8192,
@@ -53,49 +56,14 @@ pub(super) struct SqliteQueue {
 
 #[derive(Debug, Default)]
 struct State {
-    known: Known,
+    known: KnownIds,
     next: u64,
     leased: u64,
     /// Whether the fields above say what the file has.
-    sure: bool,
+    in_sync: bool,
     /// Whether commits may have been left without `FULL`.
     relaxed: bool,
-    gone: Tombstones,
-}
-
-/// Keys and sequence numbers of all entries. A key may stand for several ids, so what is found is a
-/// candidate. Nobody gains by ids that share one: each costs a look into the file.
-#[derive(Debug, Default)]
-struct Known {
-    entries: HashTable<(u64, u64)>,
-    keyed: RandomState,
-}
-
-impl Known {
-    fn insert(&mut self, id: &TransactionId, seq: u64) {
-        let (key, keyed) = (codec::key_of(id), &self.keyed);
-        self.entries.insert_unique(keyed.hash_one(key), (key, seq), |(key, _)| keyed.hash_one(key));
-    }
-
-    /// Takes out what stands under the key of an id, as far as it is in a sorted list.
-    fn remove(&mut self, id: &TransactionId, seqs: &[u64]) {
-        let (key, keyed) = (codec::key_of(id), &self.keyed);
-        let gone = |(found, seq): &(u64, u64)| *found == key && seqs.binary_search(seq).is_ok();
-        while let Ok(entry) = self.entries.find_entry(keyed.hash_one(key), gone) {
-            entry.remove();
-        }
-        // Memory follows what is kept, also after a burst.
-        if self.entries.capacity() > 1024 && self.entries.len() < self.entries.capacity() / 8 {
-            self.entries.shrink_to(self.entries.len() * 2, |(key, _)| keyed.hash_one(key));
-        }
-    }
-
-    /// Where an id may stand.
-    fn candidates(&self, id: TransactionId) -> impl Iterator<Item = u64> {
-        let key = codec::key_of(&id);
-        let found = self.entries.iter_hash(self.keyed.hash_one(key));
-        found.filter(move |(found, _)| *found == key).map(|(_, seq)| *seq)
-    }
+    tombstones: Tombstones,
 }
 
 impl SqliteQueue {
@@ -114,14 +82,14 @@ impl SqliteQueue {
             ),
             _lock: lock,
         };
-        let mut held = queue.database.lock().await?;
+        let mut conn = queue.database.lock().await?;
         let mut state = queue.state.lock().await;
-        state.gone = Tombstones::open(path.with_extension("gone"));
-        reload(&mut held, &mut state).await?;
+        state.tombstones = Tombstones::open(path.with_extension("gone"));
+        reload(&mut conn, &mut state).await?;
         // What was leased may have been given out.
         state.next = state.next.max(state.leased + 1);
-        let _ = Self::purge(&mut held, &mut state).await;
-        drop((held, state));
+        let _ = Self::purge(&mut conn, &mut state).await;
+        drop((conn, state));
         Ok(queue)
     }
 
@@ -132,20 +100,20 @@ impl SqliteQueue {
     /// Inserts rows that the state does not have yet.
     async fn insert(
         &self,
-        held: &mut Held<'_>,
+        conn: &mut ConnectionGuard<'_>,
         state: &mut State,
         rows: &[(u64, &Transaction)],
     ) -> Result<(), StoreError> {
         let Some((last, _)) = rows.last() else { return Ok(()) };
         if state.relaxed {
-            held.execute_raw("PRAGMA synchronous = FULL".to_owned()).await?;
+            conn.execute_raw("PRAGMA synchronous = FULL".to_owned()).await?;
             state.relaxed = false;
         }
         let lease = (*last > state.leased).then_some(last.saturating_add(LEASE));
         let mut bulk = BulkInsert::default();
         let filled = Self::fill(&mut bulk, rows, lease);
         filled.map_err(|e| explain(self.database.name(), e))?;
-        held.run_bulk(bulk).await?;
+        conn.run_bulk(bulk).await?;
         state.leased = lease.unwrap_or(state.leased);
         Ok(())
     }
@@ -172,53 +140,53 @@ impl SqliteQueue {
     /// Writes where entries stand.
     async fn replace(
         &self,
-        held: &mut Held<'_>,
+        conn: &mut ConnectionGuard<'_>,
         rows: &[(u64, &EntryState)],
     ) -> Result<(), StoreError> {
-        held.begin().await?;
+        conn.begin().await?;
         for (sql, rows) in self.replace.chunks(rows) {
             let replace = rows.iter().fold(sqlx::query(sql), |query, (seq, change)| {
                 let (attempts, due, reason, since) = columns(change);
                 query.bind(seq.cast_signed()).bind(attempts).bind(due).bind(reason).bind(since)
             });
-            held.execute(replace).await?;
+            conn.execute(replace).await?;
         }
-        held.commit().await
+        conn.commit().await
     }
 
     /// Takes out what is gone, where that has become possible. Nobody waits for it.
-    async fn purge(held: &mut Held<'_>, state: &mut State) -> Result<(), StoreError> {
-        if state.gone.is_empty() {
+    async fn purge(conn: &mut ConnectionGuard<'_>, state: &mut State) -> Result<(), StoreError> {
+        if state.tombstones.is_empty() {
             return Ok(());
         }
-        let seqs = listed(&state.gone.seqs());
-        state.sure = false;
-        held.whole(true)?;
-        let result = held.execute_raw(format!(
+        let seqs = listed(&state.tombstones.seqs());
+        state.in_sync = false;
+        conn.set_in_transaction(true)?;
+        let result = conn.execute_raw(format!(
             "PRAGMA synchronous = FULL; BEGIN IMMEDIATE; \
              DELETE FROM outbox WHERE seq IN ({seqs}); DELETE FROM states WHERE seq IN ({seqs}); \
              COMMIT"
         ));
         let result = result.await;
         if result.is_ok() {
-            held.whole(false)?;
+            conn.set_in_transaction(false)?;
             state.relaxed = false;
-            state.gone.clear();
+            state.tombstones.clear();
         }
-        Self::settle(held, state, &result).await;
+        Self::settle(conn, state, &result).await;
         result
     }
 
     /// Notes what cannot be taken out because there is no room to write that, or somebody else has
     /// the file; the rows stay for a while.
-    async fn note_gone(
-        held: &mut Held<'_>,
+    async fn note_tombstones(
+        conn: &mut ConnectionGuard<'_>,
         state: &mut State,
         ids: &[TransactionId],
     ) -> Result<(), StoreError> {
-        let there = find(held, state, ids.iter().copied()).await?;
+        let there = find(conn, state, ids.iter().copied()).await?;
         let rows = there.iter().map(|(id, seq)| (*seq, codec::key_of(id)));
-        state.gone.add(rows).map_err(|e| {
+        state.tombstones.add(rows).map_err(|e| {
             StoreError::with_source(StoreErrorKind::Full, "nothing more can be noted", e)
         })?;
         for (id, seq) in &there {
@@ -228,49 +196,53 @@ impl SqliteQueue {
     }
 
     /// Ends a change: what is not known for sure is read again before the next one.
-    async fn settle<T>(held: &mut Held<'_>, state: &mut State, result: &Result<T, StoreError>) {
-        held.roll_back().await;
-        state.sure = result.as_ref().map_or_else(|error| changed_nothing(error.kind), |_| true);
-        if !state.sure {
-            held.disown().await;
+    async fn settle<T>(
+        conn: &mut ConnectionGuard<'_>,
+        state: &mut State,
+        result: &Result<T, StoreError>,
+    ) {
+        conn.roll_back().await;
+        state.in_sync = result.as_ref().map_or_else(|error| changed_nothing(error.kind), |_| true);
+        if !state.in_sync {
+            conn.overwrite_failed_commit().await;
             state.relaxed = false;
         }
     }
 }
 
 /// Reads what is in the file. Numbers already given out by this process stay behind.
-async fn reload(held: &mut Held<'_>, state: &mut State) -> Result<(), StoreError> {
-    held.begin_anew().await?;
-    let rows = held.fetch_all(sqlx::query("SELECT seq, id FROM outbox")).await?;
-    let (mut known, mut gone, mut newest) = (Known::default(), BTreeSet::new(), 0);
+async fn reload(conn: &mut ConnectionGuard<'_>, state: &mut State) -> Result<(), StoreError> {
+    conn.restart_wal().await?;
+    let rows = conn.fetch_all(sqlx::query("SELECT seq, id FROM outbox")).await?;
+    let (mut known, mut buried, mut newest) = (KnownIds::default(), BTreeSet::new(), 0);
     for row in rows {
         let (id, seq) = id_row(&row).map_err(|e| damaged("the outbox", e))?;
-        if state.gone.names(seq, codec::key_of(&id)) {
-            gone.insert(seq);
+        if state.tombstones.names(seq, codec::key_of(&id)) {
+            buried.insert(seq);
         } else {
             known.insert(&id, seq);
         }
         newest = newest.max(seq);
     }
-    state.gone.retain(|seq| gone.contains(&seq));
+    state.tombstones.retain(|seq| buried.contains(&seq));
     let leased = sqlx::query("SELECT value FROM meta WHERE name = 'leased'");
-    let leased: Option<i64> = held.ask(leased).await?;
-    let leased = risen(leased.unwrap_or_default());
+    let leased: Option<i64> = conn.ask(leased).await?;
+    let leased = checked_counter(leased.unwrap_or_default());
     state.leased = leased.map_err(|e| damaged("the outbox", e))?;
     state.next = state.next.max(newest + 1);
     state.known = known;
-    state.sure = true;
+    state.in_sync = true;
     Ok(())
 }
 
 fn id_row(row: &SqliteRow) -> Result<(TransactionId, u64), Source> {
     let id = row.try_get::<&[u8], _>("id")?.try_into()?;
-    Ok((TransactionId::from_bytes(id), risen(row.try_get("seq")?)?))
+    Ok((TransactionId::from_bytes(id), checked_counter(row.try_get("seq")?)?))
 }
 
 /// Those of the ids that are there, with their numbers.
 async fn find(
-    held: &mut Held<'_>,
+    conn: &mut ConnectionGuard<'_>,
     state: &State,
     ids: impl Iterator<Item = TransactionId>,
 ) -> Result<HashMap<TransactionId, u64>, StoreError> {
@@ -285,7 +257,7 @@ async fn find(
     }
     if !candidates.is_empty() {
         let rows = "SELECT seq, id FROM outbox WHERE seq IN (SELECT value FROM json_each(?))";
-        for row in held.fetch_all(sqlx::query(rows).bind(json(&candidates))).await? {
+        for row in conn.fetch_all(sqlx::query(rows).bind(json(&candidates))).await? {
             let (id, seq) = id_row(&row).map_err(|e| damaged("the outbox", e))?;
             // Another one that begins alike was not asked for.
             found.entry(id).and_modify(|found| *found = Some(seq));
@@ -316,15 +288,15 @@ fn listed(seqs: &[u64]) -> String {
 impl TransactionQueue for SqliteQueue {
     async fn append(&self, transactions: &[Transaction]) -> Result<Vec<u64>, StoreError> {
         let state = &mut *self.state.lock().await;
-        let mut held = self.database.lock().await?;
-        if !state.sure {
-            reload(&mut held, state).await?;
+        let mut conn = self.database.lock().await?;
+        if !state.in_sync {
+            reload(&mut conn, state).await?;
         }
         // What is gone makes room.
-        let _ = Self::purge(&mut held, state).await;
+        let _ = Self::purge(&mut conn, state).await;
         let mut next = state.next;
         let ids = transactions.iter().map(Transaction::id);
-        let there = find(&mut held, state, ids).await?;
+        let there = find(&mut conn, state, ids).await?;
         let mut fresh = HashMap::new();
         let mut rows = Vec::with_capacity(transactions.len());
         let mut seqs = Vec::with_capacity(transactions.len());
@@ -338,30 +310,30 @@ impl TransactionQueue for SqliteQueue {
                 next += 1;
             }
         }
-        if (state.known.entries.len() + rows.len()) as u64 > self.capacity && !rows.is_empty() {
+        if (state.known.len() + rows.len()) as u64 > self.capacity && !rows.is_empty() {
             return Err(self.full());
         }
-        state.sure = false;
-        let result = self.insert(&mut held, state, &rows).await;
-        Self::settle(&mut held, state, &result).await;
+        state.in_sync = false;
+        let result = self.insert(&mut conn, state, &rows).await;
+        Self::settle(&mut conn, state, &result).await;
         result?;
         state.next = next;
         for (id, seq) in fresh {
             state.known.insert(&id, seq);
         }
-        drop(held);
+        drop(conn);
         let bytes: usize = rows.iter().map(|(_, t)| t.payload().len() + 512).sum();
-        self.database.grew(bytes as u64 / u64::from(SETUP.page_size) + 1);
+        self.database.note_written(bytes as u64 / u64::from(SETUP.page_size) + 1);
         Ok(seqs)
     }
 
     async fn update(&self, states: &[(TransactionId, EntryState)]) -> Result<(), StoreError> {
         let state = &mut *self.state.lock().await;
-        let mut held = self.database.lock().await?;
-        if !state.sure {
-            reload(&mut held, state).await?;
+        let mut conn = self.database.lock().await?;
+        if !state.in_sync {
+            reload(&mut conn, state).await?;
         }
-        let there = find(&mut held, state, states.iter().map(|(id, _)| *id)).await?;
+        let there = find(&mut conn, state, states.iter().map(|(id, _)| *id)).await?;
         let mut last = HashMap::with_capacity(states.len());
         for (id, change) in states {
             if let Some(seq) = there.get(id) {
@@ -373,17 +345,17 @@ impl TransactionQueue for SqliteQueue {
         if rows.is_empty() {
             return Ok(());
         }
-        state.sure = false;
-        let result = self.replace(&mut held, &rows).await;
-        Self::settle(&mut held, state, &result).await;
+        state.in_sync = false;
+        let result = self.replace(&mut conn, &rows).await;
+        Self::settle(&mut conn, state, &result).await;
         result
     }
 
     async fn remove(&self, ids: &[TransactionId]) -> Result<(), StoreError> {
         let state = &mut *self.state.lock().await;
-        let mut held = self.database.lock().await?;
-        if !state.sure {
-            reload(&mut held, state).await?;
+        let mut conn = self.database.lock().await?;
+        if !state.in_sync {
+            reload(&mut conn, state).await?;
         }
         let mut candidates: Vec<_> =
             ids.iter().flat_map(|id| state.known.candidates(*id)).collect();
@@ -392,46 +364,46 @@ impl TransactionQueue for SqliteQueue {
         if candidates.is_empty() {
             return Ok(());
         }
-        (state.sure, state.relaxed) = (false, true);
-        held.whole(true)?;
-        let result = held.ask_raw(removal(&candidates, ids)).await;
+        (state.in_sync, state.relaxed) = (false, true);
+        conn.set_in_transaction(true)?;
+        let result = conn.ask_raw(removal(&candidates, ids)).await;
         if result.is_ok() {
-            held.whole(false)?;
+            conn.set_in_transaction(false)?;
             state.relaxed = false;
         }
         let result = result.map(Option::unwrap_or_default);
-        Self::settle(&mut held, state, &result).await;
+        Self::settle(&mut conn, state, &result).await;
         if let Err(error) = &result
             && changed_nothing(error.kind)
         {
-            return Self::note_gone(&mut held, state, ids).await;
+            return Self::note_tombstones(&mut conn, state, ids).await;
         }
-        drop(held);
-        self.database.grew(candidates.len() as u64 / 8 + 3);
+        drop(conn);
+        self.database.note_written(candidates.len() as u64 / 8 + 3);
         if usize::try_from(result?).is_ok_and(|removed| removed == candidates.len()) {
             for id in ids {
                 state.known.remove(id, &candidates);
             }
         } else {
             // Some only began like one of these.
-            state.sure = false;
+            state.in_sync = false;
         }
         Ok(())
     }
 
     async fn get(&self, id: &TransactionId) -> Result<Option<OutboxEntry>, StoreError> {
         let state = &mut *self.state.lock().await;
-        let mut held = self.database.lock().await?;
-        if !state.sure {
-            reload(&mut held, state).await?;
+        let mut conn = self.database.lock().await?;
+        if !state.in_sync {
+            reload(&mut conn, state).await?;
         }
-        let there = find(&mut held, state, Some(*id).into_iter()).await?;
+        let there = find(&mut conn, state, Some(*id).into_iter()).await?;
         let Some(seq) = there.get(id) else { return Ok(None) };
         let one = sqlx::query(
             "SELECT outbox.seq, head, payload, attempts, due, reason, since \
              FROM outbox LEFT JOIN states USING (seq) WHERE outbox.seq = ?",
         );
-        let rows = held.fetch_all(one.bind(seq.cast_signed())).await?;
+        let rows = conn.fetch_all(one.bind(seq.cast_signed())).await?;
         rows.first().map(|row| self.entry(row)).transpose()
     }
 
@@ -443,8 +415,8 @@ impl TransactionQueue for SqliteQueue {
         max_bytes: usize,
     ) -> Result<Vec<OutboxEntry>, StoreError> {
         let state = &*self.state.lock().await;
-        let mut held = self.database.lock().await?;
-        held.begin_reading().await?;
+        let mut conn = self.database.lock().await?;
+        conn.begin_reading().await?;
         let (sizes, rows) = match filter {
             EntryFilter::All => (
                 "SELECT seq, length(payload) FROM outbox WHERE seq > ? ORDER BY seq LIMIT ?",
@@ -469,13 +441,13 @@ impl TransactionQueue for SqliteQueue {
             ),
         };
         let after = after.map_or(-1, |after| i64::try_from(after).unwrap_or(i64::MAX));
-        let gone = &state.gone;
-        let limit = i64::try_from(max_entries.saturating_add(gone.len())).unwrap_or(i64::MAX);
-        let sizes = held.fetch_all(sqlx::query(sizes).bind(after).bind(limit)).await?;
+        let tombstones = &state.tombstones;
+        let limit = i64::try_from(max_entries.saturating_add(tombstones.len())).unwrap_or(i64::MAX);
+        let sizes = conn.fetch_all(sqlx::query(sizes).bind(after).bind(limit)).await?;
         let (mut bytes, mut last, mut count) = (0usize, None, 0);
         for row in sizes {
             let (seq, size) = sized(&row).map_err(|e| damaged(self.database.name(), e))?;
-            if gone.has(seq.cast_unsigned()) {
+            if tombstones.has(seq.cast_unsigned()) {
                 continue;
             }
             count += 1;
@@ -489,27 +461,27 @@ impl TransactionQueue for SqliteQueue {
             last = Some(seq);
         }
         let Some(last) = last else {
-            held.commit().await?;
+            conn.commit().await?;
             return Ok(Vec::new());
         };
-        let rows = held.fetch_all(sqlx::query(rows).bind(after).bind(last)).await?;
-        held.commit().await?;
+        let rows = conn.fetch_all(sqlx::query(rows).bind(after).bind(last)).await?;
+        conn.commit().await?;
         let entries = rows.iter().map(|row| self.entry(row));
-        entries.filter(|e| !e.as_ref().is_ok_and(|e| gone.has(e.seq))).collect()
+        entries.filter(|e| !e.as_ref().is_ok_and(|e| tombstones.has(e.seq))).collect()
     }
 
     async fn size(&self) -> Result<QueueSize, StoreError> {
         let state = &*self.state.lock().await;
-        let mut held = self.database.lock().await?;
-        held.begin_reading().await?;
-        let gone = json(&state.gone.seqs());
+        let mut conn = self.database.lock().await?;
+        conn.begin_reading().await?;
+        let tombstones = json(&state.tombstones.seqs());
         let all = "SELECT (SELECT count(*) FROM outbox) - (SELECT count(*) FROM outbox \
                    WHERE seq IN (SELECT value FROM json_each(?)))";
-        let all: Option<i64> = held.ask(sqlx::query(all).bind(gone.clone())).await?;
+        let all: Option<i64> = conn.ask(sqlx::query(all).bind(tombstones.clone())).await?;
         let dead = "SELECT count(*) FROM states WHERE reason IS NOT NULL \
                     AND seq NOT IN (SELECT value FROM json_each(?))";
-        let dead: Option<i64> = held.ask(sqlx::query(dead).bind(gone)).await?;
-        held.commit().await?;
+        let dead: Option<i64> = conn.ask(sqlx::query(dead).bind(tombstones)).await?;
+        conn.commit().await?;
         let number = |n: Option<i64>| n.unwrap_or_default().cast_unsigned();
         let (all, dead) = (number(all), number(dead));
         Ok(QueueSize { waiting: all.saturating_sub(dead), dead, capacity: self.capacity })
@@ -517,23 +489,23 @@ impl TransactionQueue for SqliteQueue {
 
     async fn probe(&self) -> Result<bool, StoreError> {
         let state = &mut *self.state.lock().await;
-        let mut held = self.database.lock().await?;
-        if !state.sure {
-            reload(&mut held, state).await?;
+        let mut conn = self.database.lock().await?;
+        if !state.in_sync {
+            reload(&mut conn, state).await?;
         }
-        Self::purge(&mut held, state).await?;
-        if state.known.entries.len() as u64 >= self.capacity {
+        Self::purge(&mut conn, state).await?;
+        if state.known.len() as u64 >= self.capacity {
             return Err(self.full());
         }
         if state.relaxed {
-            held.execute_raw("PRAGMA synchronous = FULL".to_owned()).await?;
+            conn.execute_raw("PRAGMA synchronous = FULL".to_owned()).await?;
             state.relaxed = false;
         }
         // The same number again: written and synced, and nothing is changed by it.
         let keep = sqlx::query("INSERT OR REPLACE INTO meta VALUES ('leased', ?)");
-        state.sure = false;
-        let result = held.execute(keep.bind(state.leased.cast_signed())).await;
-        Self::settle(&mut held, state, &result).await;
+        state.in_sync = false;
+        let result = conn.execute(keep.bind(state.leased.cast_signed())).await;
+        Self::settle(&mut conn, state, &result).await;
         result.map(|()| true)
     }
 }
@@ -580,180 +552,4 @@ fn signed(time: WallTime) -> i64 {
 
 fn wall_time(millis: i64) -> WallTime {
     WallTime::from_millis(millis.cast_unsigned())
-}
-
-#[cfg(test)]
-mod tests {
-    use bytes::Bytes;
-
-    use super::*;
-    use crate::types::{Header, PeerId, Signature, Topic};
-
-    fn transaction(n: u64, size: usize) -> Transaction {
-        let at = WallTime::from_millis(n);
-        let payload = Bytes::from(vec![7; size]);
-        let header =
-            Header::new(Topic::new("t").unwrap(), PeerId::from_bytes([1; 32]), at, at, &payload);
-        Transaction::new(header, Signature::None, payload).unwrap()
-    }
-
-    async fn run(queue: &SqliteQueue, sql: &str) {
-        queue.database.lock().await.unwrap().execute_raw(sql.to_owned()).await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn a_probe_tells_whether_it_can_be_written() {
-        let dir = tempfile::tempdir().unwrap();
-        let lock = Arc::new(DirLock::acquire(dir.path()).unwrap());
-        let queue = SqliteQueue::open(&dir.path().join("q.db"), 2, lock).await.unwrap();
-        let first = queue.append(&[transaction(0, 10)]).await.unwrap()[0];
-        run(&queue, "PRAGMA query_only = true").await;
-        queue.probe().await.unwrap_err();
-        run(&queue, "PRAGMA query_only = false").await;
-        assert!(queue.probe().await.unwrap());
-        assert!(queue.append(&[transaction(1, 10)]).await.unwrap()[0] > first);
-        assert_eq!(queue.probe().await.unwrap_err().kind, StoreErrorKind::Full);
-    }
-
-    #[tokio::test]
-    async fn numbers_that_cannot_be_are_damage() {
-        let spoil = [
-            "UPDATE meta SET value = -1",
-            "UPDATE meta SET value = 9223372036854775807",
-            "UPDATE outbox SET seq = -5",
-        ];
-        for spoil in spoil {
-            let dir = tempfile::tempdir().unwrap();
-            let path = dir.path().join("q.db");
-            let lock = Arc::new(DirLock::acquire(dir.path()).unwrap());
-            let queue = SqliteQueue::open(&path, 1000, Arc::clone(&lock)).await.unwrap();
-            queue.append(&[transaction(0, 10)]).await.unwrap();
-            run(&queue, spoil).await;
-            queue.close().await;
-            let error = SqliteQueue::open(&path, 1000, lock).await.unwrap_err();
-            assert_eq!(error.kind, StoreErrorKind::Corrupt, "{spoil}: {error}");
-        }
-    }
-
-    #[tokio::test]
-    async fn ids_that_begin_alike_are_not_taken_for_each_other() {
-        let dir = tempfile::tempdir().unwrap();
-        let lock = Arc::new(DirLock::acquire(dir.path()).unwrap());
-        let queue = SqliteQueue::open(&dir.path().join("q.db"), 1000, lock).await.unwrap();
-        let all: Vec<_> = (0..3).map(|n| transaction(n, 10)).collect();
-        let seqs = queue.append(&all[..2]).await.unwrap();
-        // As if the third began like both.
-        for seq in &seqs {
-            queue.state.lock().await.known.insert(&all[2].id(), *seq);
-        }
-        let third = all[2].id();
-        assert_eq!(queue.get(&third).await.unwrap(), None);
-        queue.remove(&[third]).await.unwrap();
-        let dead = EntryState::Dead { reason: "no".into(), since: WallTime::default() };
-        queue.update(&[(third, dead.clone())]).await.unwrap();
-        assert_eq!(queue.size().await.unwrap().waiting, 2, "untouched");
-        let seq = queue.append(&all[2..]).await.unwrap()[0];
-        assert!(!seqs.contains(&seq));
-        assert_eq!(queue.append(&all[2..]).await.unwrap(), [seq], "now it is known");
-        queue.update(&[(third, dead)]).await.unwrap();
-        assert_eq!(queue.load(EntryFilter::Dead, None, 9, 99).await.unwrap()[0].seq, seq);
-        queue.remove(&[third]).await.unwrap();
-        assert_eq!(queue.get(&third).await.unwrap(), None);
-        assert_eq!(queue.get(&all[0].id()).await.unwrap().unwrap().seq, seqs[0]);
-        assert_eq!(queue.size().await.unwrap().waiting, 2);
-    }
-
-    #[tokio::test]
-    async fn a_full_disk_refuses_and_room_is_used_again() {
-        let dir = tempfile::tempdir().unwrap();
-        let lock = Arc::new(DirLock::acquire(dir.path()).unwrap());
-        let queue = SqliteQueue::open(&dir.path().join("q.db"), 1000, lock).await.unwrap();
-        let kept = queue.append(&[transaction(0, 100)]).await.unwrap();
-        run(&queue, "PRAGMA max_page_count = 1").await;
-        let many: Vec<_> = (1..=100).map(|n| transaction(n, 20_000)).collect();
-        for count in [100, 1, 64] {
-            let error = queue.append(&many[..count]).await.unwrap_err();
-            assert_eq!(error.kind, StoreErrorKind::Full, "{count}: {error}");
-            assert_eq!(queue.size().await.unwrap().waiting, 1, "all or none");
-        }
-        let room = many.iter().map(Transaction::id).collect::<Vec<_>>();
-        queue.remove(&room).await.expect("what is not there needs no room to go");
-        run(&queue, "PRAGMA max_page_count = 100000").await;
-        let seqs = queue.append(&many).await.unwrap();
-        assert!(seqs[0] > kept[0] && seqs.is_sorted_by(|a, b| a < b));
-        assert_eq!(queue.size().await.unwrap().waiting, 101);
-    }
-
-    #[tokio::test]
-    async fn what_cannot_be_taken_out_is_gone_all_the_same() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("q.db");
-        let open = || async {
-            let lock = Arc::new(DirLock::acquire(dir.path()).unwrap());
-            SqliteQueue::open(&path, 1000, lock).await.unwrap()
-        };
-        let queue = open().await;
-        let all: Vec<_> = (0..4).map(|n| transaction(n, 10)).collect();
-        let seqs = queue.append(&all[..3]).await.unwrap();
-        let dead = EntryState::Dead { reason: "no".into(), since: WallTime::default() };
-        queue.update(&[(all[1].id(), dead)]).await.unwrap();
-        let other = Database::open(&path, MIGRATIONS, SETUP).await.unwrap();
-        let mut writing = other.lock().await.unwrap();
-        writing.begin().await.unwrap();
-
-        let only_the_third = async |queue: &SqliteQueue| {
-            let left = queue.load(EntryFilter::All, None, 1, 99).await.unwrap();
-            assert_eq!((left.len(), left[0].seq, &left[0].transaction), (1, seqs[2], &all[2]));
-            assert!(queue.load(EntryFilter::All, Some(seqs[2]), 1, 99).await.unwrap().is_empty());
-            assert!(queue.load(EntryFilter::Dead, None, 9, 99).await.unwrap().is_empty());
-            let size = queue.size().await.unwrap();
-            assert_eq!((size.waiting, size.dead), (1, 0));
-            assert_eq!(queue.get(&all[0].id()).await.unwrap(), None);
-        };
-        queue.remove(&[all[0].id(), all[1].id()]).await.unwrap();
-        only_the_third(&queue).await;
-        assert_eq!(queue.append(&all[3..]).await.unwrap_err().kind, StoreErrorKind::Locked);
-        // As after a kill, once with the reason still there.
-        drop(queue);
-        let queue = open().await;
-        only_the_third(&queue).await;
-        writing.roll_back().await;
-        let again = queue.append(&all[..1]).await.unwrap()[0];
-        assert!(again > seqs[2], "it is a new entry");
-        assert_eq!(queue.size().await.unwrap().waiting, 2);
-        drop(queue);
-        let queue = open().await;
-        assert_eq!(queue.get(&all[0].id()).await.unwrap().unwrap().seq, again);
-        let rows = "SELECT count(*) FROM outbox";
-        let rows = queue.database.lock().await.unwrap().ask::<i64>(sqlx::query(rows)).await;
-        assert_eq!(rows.unwrap(), Some(2), "nothing stays behind");
-        assert!(Tombstones::open(path.with_extension("gone")).is_empty());
-    }
-
-    #[tokio::test]
-    async fn appends_are_synced_also_after_a_removal_that_failed() {
-        let dir = tempfile::tempdir().unwrap();
-        let lock = Arc::new(DirLock::acquire(dir.path()).unwrap());
-        let queue = SqliteQueue::open(&dir.path().join("q.db"), 1000, lock).await.unwrap();
-        let all: Vec<_> = (0..3).map(|n| transaction(n, 10)).collect();
-        queue.append(&all[..2]).await.unwrap();
-        run(
-            &queue,
-            "CREATE TRIGGER no BEFORE DELETE ON outbox BEGIN SELECT RAISE(ABORT, 'no'); END",
-        )
-        .await;
-        queue.remove(&[all[0].id()]).await.unwrap_err();
-        assert_eq!(queue.size().await.unwrap().waiting, 2, "all or none");
-        run(&queue, "DROP TRIGGER no").await;
-        queue.append(&all).await.unwrap();
-        let level = "PRAGMA synchronous";
-        let mut held = queue.database.lock().await.unwrap();
-        assert_eq!(held.ask::<i64>(sqlx::query(level)).await.unwrap(), Some(2));
-        drop(held);
-        queue.remove(&[all[0].id(), all[1].id()]).await.unwrap();
-        let mut held = queue.database.lock().await.unwrap();
-        assert_eq!(held.ask::<i64>(sqlx::query(level)).await.unwrap(), Some(2));
-        drop(held);
-        assert_eq!(queue.load(EntryFilter::All, None, 9, 99).await.unwrap()[0].transaction, all[2]);
-    }
 }

@@ -1,0 +1,59 @@
+//! What errors of `SQLite` mean, and what is damage.
+
+use crate::error::{Source, StoreError, StoreErrorKind};
+
+/// What no number that rises can have come to.
+const HIGHEST: u64 = 1 << 62;
+
+/// A file that holds what it cannot hold.
+pub(super) fn damaged(name: &str, what: impl std::fmt::Display) -> StoreError {
+    StoreError::new(StoreErrorKind::Corrupt, format!("{name} is damaged: {what}"))
+}
+
+/// Errors that say for sure that nothing was changed.
+pub(super) fn changed_nothing(kind: StoreErrorKind) -> bool {
+    matches!(kind, StoreErrorKind::Full | StoreErrorKind::Locked)
+}
+
+/// A number that only rises, as a file has it: no checksum protects it, and from one that is wrong
+/// others would be counted on.
+pub(super) fn checked_counter(number: i64) -> Result<u64, Source> {
+    let checked_counter =
+        u64::try_from(number).ok().filter(|checked_counter| *checked_counter <= HIGHEST);
+    checked_counter.ok_or_else(|| format!("{number} cannot have been reached").into())
+}
+
+/// What an error of the file `name` means.
+pub(super) fn explain(name: &str, error: sqlx::Error) -> StoreError {
+    let kind = match &error {
+        sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => StoreErrorKind::Closed,
+        sqlx::Error::Io(e) if e.kind() == std::io::ErrorKind::StorageFull => StoreErrorKind::Full,
+        sqlx::Error::Database(e) => {
+            // https://www.sqlite.org/rescode.html; the low byte is the primary code.
+            let code = e.code().and_then(|code| code.parse::<u32>().ok()).unwrap_or_default();
+            match code & 0xff {
+                5 | 6 => StoreErrorKind::Locked,
+                11 | 26 => StoreErrorKind::Corrupt,
+                13 => StoreErrorKind::Full,
+                _ => StoreErrorKind::Io,
+            }
+        }
+        sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => StoreErrorKind::Corrupt,
+        _ => StoreErrorKind::Io,
+    };
+    StoreError::with_source(kind, format!("{name}: {error}"), error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_that_cannot_be_are_told() {
+        assert_eq!(checked_counter(0).unwrap(), 0);
+        assert_eq!(checked_counter(1 << 62).unwrap(), 1 << 62);
+        for wrong in [-1, i64::MIN, i64::MAX] {
+            checked_counter(wrong).unwrap_err();
+        }
+    }
+}
