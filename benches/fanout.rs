@@ -26,6 +26,7 @@ use sorcha_peer::ports::{Accepted, FrameSink, FrameStream, Transport};
 use sorcha_peer::store::MemoryTransactionStore;
 use sorcha_peer::transport::{GrpcOptions, GrpcTransport, MemoryNetwork};
 use sorcha_peer::{Config, Endpoint, Identity, Item, PeerNode, StartAt, Subscription};
+use sorcha_peer_benches::cpu_seconds;
 use tokio::runtime::Runtime;
 use tokio::time::Instant;
 
@@ -176,25 +177,16 @@ impl RawStar {
     }
 }
 
-/// CPU time of this process, user and system, in seconds (Linux; 0 elsewhere).
-fn cpu_seconds() -> f64 {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-    let fields = after_name.split_ascii_whitespace().skip(11).take(2);
-    // Clock ticks, which Linux fixes at 100 a second for this file.
-    fields.filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / 100.0
-}
-
 /// CPU microseconds per delivery, over about a second of bursts.
 fn cpu_per_delivery(deliveries: usize, burst: &mut dyn FnMut()) -> f64 {
     burst();
-    let (cpu, start) = (cpu_seconds(), Instant::now());
+    let (cpu, start) = (cpu_seconds("self"), Instant::now());
     let mut bursts = 0;
     while start.elapsed() < Duration::from_secs(1) {
         burst();
         bursts += 1;
     }
-    (cpu_seconds() - cpu) * 1e6 / (bursts * deliveries) as f64
+    (cpu_seconds("self") - cpu) * 1e6 / (bursts * deliveries) as f64
 }
 
 fn pair(

@@ -25,6 +25,7 @@ use bytes::Bytes;
 use futures::{StreamExt, stream};
 use sorcha_peer::store::{MemoryQueue, MemoryTransactionStore};
 use sorcha_peer::{Config, Identity, Item, PeerNode, PeerNodeBuilder, SqliteStorage, StartAt};
+use sorcha_peer_benches::{cpu_seconds, median};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::runtime::Runtime;
@@ -136,15 +137,6 @@ impl Peer {
     }
 }
 
-/// CPU time of a process, user and system, in seconds (Linux; 0 elsewhere).
-fn cpu_seconds(process: &str) -> f64 {
-    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
-    let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-    let fields = after_name.split_ascii_whitespace().skip(11).take(2);
-    // Clock ticks, which Linux fixes at 100 a second for this file.
-    fields.filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / 100.0
-}
-
 /// One row of one round.
 #[derive(Debug, Clone, Copy)]
 struct Measured {
@@ -208,12 +200,6 @@ async fn memory(count: u32) -> Measured {
     let measured = measure(&node, &mut peer, count, async |_| publish(&node, count).await).await;
     node.shutdown(Duration::ZERO).await.expect("a running node");
     measured
-}
-
-fn median(rows: &[Measured], of: impl Fn(&Measured) -> f64) -> f64 {
-    let mut values: Vec<_> = rows.iter().map(of).collect();
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }
 
 fn main() {

@@ -42,6 +42,7 @@ use sorcha_peer::ports::NewEntry;
 use sorcha_peer::transport::MemoryNetwork;
 use sorcha_peer::types::{Header, Signature, Transaction, WallTime};
 use sorcha_peer::{Config, Identity, PeerId, PeerNode, SqliteStorage, Topic};
+use sorcha_peer_benches::median;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, SqliteConnection};
 use tokio::runtime::Runtime;
@@ -303,11 +304,6 @@ async fn retained(below: &Path, part: Option<&str>) {
     }
 }
 
-fn median(mut rates: Vec<f64>) -> f64 {
-    rates.sort_by(f64::total_cmp);
-    rates[rates.len() / 2]
-}
-
 fn main() {
     let has = |flag: &str| std::env::args().any(|argument| argument == flag);
     let (rounds, span) = match () {
@@ -351,15 +347,16 @@ fn main() {
             }));
         }
     }
-    let (over, grown) = (median(over), median(grown));
-    let (single, raw) = (median(single), median(raw));
+    let middle = |rates: &[f64]| median(rates, |rate| *rate);
+    let (over, grown) = (middle(&over), middle(&grown));
+    let (single, raw) = (middle(&single), middle(&raw));
     println!("fdatasync: {over:.0}/s over the same pages, {grown:.0}/s of a growing file");
     println!("raw insert, one row a commit: {single:.0}/s; of fdatasync {:.2}", single / over);
     println!("raw insert, {ROWS} rows of {PAYLOAD} B a commit: {raw:.0}/s");
     let mut rates = rates.into_iter();
     for (name, _) in policies {
         for publishers in &picked {
-            let rate = median(rates.next().unwrap_or_default());
+            let rate = middle(&rates.next().unwrap_or_default());
             println!(
                 "publish {name}, {publishers:>3} at once: {rate:>6.0}/s; of fdatasync {:.2}, \
                  of raw insert {:.2} (one row), {:.3} (many)",

@@ -28,6 +28,8 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::prelude::*;
 
 const TOPIC: &str = "orders";
 const NETWORK: &str = "offline";
@@ -99,10 +101,10 @@ struct Latency {
 
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
-    tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
-        .with_writer(std::io::stderr)
-        .init();
+    let filter = std::env::var("RUST_LOG").ok().and_then(|text| text.parse().ok());
+    let filter = filter.unwrap_or_else(|| Targets::new().with_default(tracing::Level::ERROR));
+    let logs = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    tracing_subscriber::registry().with(logs).with(filter).init();
     let options = Options::parse();
     if let Some(dir) = &options.node {
         be_the_node(dir, if options.again { 0 } else { options.count + EXTRA }).await?;

@@ -8,7 +8,6 @@
 //! arrives once with the same SHA-256 as the file. Ends with status 1 if that does not hold.
 
 use std::collections::HashMap;
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
@@ -16,7 +15,6 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Parser;
-use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use sorcha_peer::error::PublishError;
@@ -25,6 +23,8 @@ use sorcha_peer::{
 };
 use tokio::sync::mpsc;
 use tokio::time::Instant;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::prelude::*;
 
 const TOPIC: &str = "files";
 /// Transactions on their way at once: enough to keep every node busy, few enough that latencies
@@ -89,15 +89,15 @@ struct Arrival {
 
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
-    tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
-        .with_writer(std::io::stderr)
-        .init();
+    let filter = std::env::var("RUST_LOG").ok().and_then(|text| text.parse().ok());
+    let filter = filter.unwrap_or_else(|| Targets::new().with_default(tracing::Level::ERROR));
+    let logs = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    tracing_subscriber::registry().with(logs).with(filter).init();
     let options = Options::parse();
     let files = find_files(options.path.as_deref())?;
     let data = tempfile::tempdir().context("no temporary directory")?;
     let nodes = start_nodes(usize::from(options.nodes), data.path()).await?;
-    let report = run(&nodes, &files, &options).await;
+    let report = run(&nodes, &files).await;
     for node in &nodes {
         let _ = node.shutdown(Duration::from_secs(1)).await;
     }
@@ -119,14 +119,22 @@ fn find_files(path: Option<&Path>) -> anyhow::Result<Vec<PathBuf>> {
     };
     let mut files = Vec::new();
     for root in roots {
-        for entry in walkdir::WalkDir::new(&root).sort_by_file_name() {
-            let entry = entry.with_context(|| format!("cannot read {}", root.display()))?;
-            if entry.file_type().is_file() {
-                files.push(entry.into_path());
-            }
+        collect(&root, &mut files).with_context(|| format!("cannot read {}", root.display()))?;
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn collect(path: &Path, files: &mut Vec<PathBuf>) -> std::io::Result<()> {
+    if path.is_file() {
+        files.push(path.to_owned());
+    }
+    if path.is_dir() {
+        for entry in std::fs::read_dir(path)? {
+            collect(&entry?.path(), files)?;
         }
     }
-    Ok(files)
+    Ok(())
 }
 
 async fn start_nodes(count: usize, data: &Path) -> anyhow::Result<Vec<PeerNode>> {
@@ -152,28 +160,21 @@ async fn start_nodes(count: usize, data: &Path) -> anyhow::Result<Vec<PeerNode>>
     Ok(nodes)
 }
 
-async fn run(nodes: &[PeerNode], files: &[PathBuf], options: &Options) -> anyhow::Result<Report> {
+async fn run(nodes: &[PeerNode], files: &[PathBuf]) -> anyhow::Result<Report> {
     let (arrivals, inbox) = mpsc::channel(4096);
     for (node, peer) in nodes.iter().enumerate() {
         let files = peer.subscribe(TOPIC, StartAt::Now).await?;
         tokio::spawn(listen(node, files, arrivals.clone()));
     }
     drop(arrivals);
-    let bar = progress(files.len() * nodes.len(), options.json);
     let published = Arc::new(Mutex::new(HashMap::new()));
     let expected = Arc::new(tokio::sync::watch::Sender::new(None));
     let started = Instant::now();
-    let check = tokio::spawn(check(
-        inbox,
-        Arc::clone(&published),
-        expected.subscribe(),
-        bar.clone(),
-        nodes.len(),
-    ));
+    let check =
+        tokio::spawn(check(inbox, Arc::clone(&published), expected.subscribe(), nodes.len()));
     let sent = publish_all(nodes, files, &published).await?;
     expected.send_replace(Some(sent.transactions * nodes.len()));
     let outcome = check.await?;
-    bar.finish_and_clear();
     let wall_s = started.elapsed().as_secs_f64();
 
     let (mut ends, mut copies) = (0, 0);
@@ -283,7 +284,6 @@ async fn check(
     mut inbox: mpsc::Receiver<Arrival>,
     published: Table,
     expected: tokio::sync::watch::Receiver<Option<usize>>,
-    bar: ProgressBar,
     nodes: usize,
 ) -> Outcome {
     let mut outcome = Outcome::default();
@@ -321,19 +321,9 @@ async fn check(
                 let latency = arrival.at.saturating_duration_since(file.at);
                 outcome.latencies.push(latency.as_secs_f64() * 1000.0);
             }
-            bar.inc(1);
             false
         });
     }
-}
-
-fn progress(total: usize, hidden: bool) -> ProgressBar {
-    if hidden || !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} deliveries, {eta} left")
-        .unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::new(total as u64).with_style(style)
 }
 
 fn percentiles(mut latencies: Vec<f64>) -> Latency {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Parser, ValueEnum};
 use sorcha_peer::nat::StunProber;
 use sorcha_peer::{Cursor, Endpoint, StartAt, Topic};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
 
 /// A whole sorcha-peer node as a program: JSON lines in on stdin, JSON lines out on stdout, logs
 /// on stderr.
@@ -56,9 +56,9 @@ pub(crate) struct Args {
     /// Deliver payloads too, in base64.
     #[arg(long)]
     pub(crate) payloads: bool,
-    /// What to log, as in `RUST_LOG`.
-    #[arg(long, value_name = "FILTER", default_value = "warn", value_parser = filter)]
-    pub(crate) log: String,
+    /// What to log: a level, `target=level`, or several with commas.
+    #[arg(long, value_name = "FILTER", default_value = "warn")]
+    pub(crate) log: Targets,
 }
 
 /// The transports by name.
@@ -79,8 +79,4 @@ fn start(text: &str) -> Result<StartAt, String> {
             .map(|cursor| StartAt::After(Cursor(cursor)))
             .map_err(|_| "expected `now`, `earliest` or a cursor, which is a number".to_owned()),
     }
-}
-
-fn filter(text: &str) -> Result<String, String> {
-    EnvFilter::try_new(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
 }

@@ -29,7 +29,6 @@ mod session;
 mod setup;
 mod signals;
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -40,6 +39,7 @@ use args::Args;
 use output::{Line, Out};
 use session::End;
 use signals::Signals;
+use tracing_subscriber::prelude::*;
 
 /// Shown under the flags by `--help`.
 const CONTRACT: &str = r#"LINES IN (one JSON object each, at most 64 MiB; "ref" is any JSON and optional):
@@ -94,11 +94,8 @@ const LAST_LINES: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    tracing_subscriber::fmt()
-        .with_env_filter(&args.log)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
+    let logs = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    tracing_subscriber::registry().with(logs).with(args.log.clone()).init();
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => {

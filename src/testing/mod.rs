@@ -3,6 +3,8 @@
 //! Each takes an implementation, uses it, and panics with what it did wrong. They are async but
 //! need no particular runtime beyond what the implementation needs.
 
+#[cfg(test)]
+pub(crate) mod cases;
 mod stores;
 
 pub use stores::{

@@ -246,6 +246,20 @@ fn files_are_short(source: &Source) -> Vec<String> {
     wrong.into_iter().collect()
 }
 
+fn files_below(dir: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir).expect("a readable tree") {
+        let path = entry.expect("a readable tree").path();
+        if path.is_dir() {
+            files.extend(files_below(&path));
+        } else {
+            files.push(path);
+        }
+    }
+    files.sort_unstable();
+    files
+}
+
 /// All sources but generated ones and files of tests.
 fn sources() -> Vec<Source> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
@@ -253,9 +267,8 @@ fn sources() -> Vec<Source> {
         let path = path.strip_prefix(&root).expect("a path below src");
         path.to_str().expect("a plain name").replace('\\', "/")
     };
-    let files = walkdir::WalkDir::new(&root).sort_by_file_name().into_iter();
-    let files = files.map(|entry| entry.expect("a readable tree").into_path());
-    let sources: Vec<_> = files
+    let sources: Vec<_> = files_below(&root)
+        .into_iter()
         .filter(|path| path.extension().is_some_and(|e| e == "rs"))
         .map(|path| (relative(&path), path))
         .filter(|(name, _)| !name.contains("/generated/") && !name.contains("/tests"))
@@ -293,7 +306,17 @@ fn no_file_is_too_long() {
 /// The crates that the library is built of with these features.
 fn crates(arguments: &[&str]) -> BTreeSet<String> {
     let output = Command::new(env!("CARGO"))
-        .args(["tree", "--offline", "--locked", "-e", "normal", "--prefix", "none"])
+        .args([
+            "tree",
+            "-p",
+            "sorcha-peer",
+            "--offline",
+            "--locked",
+            "-e",
+            "normal",
+            "--prefix",
+            "none",
+        ])
         .args(arguments)
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()

@@ -1,5 +1,3 @@
 //! The repository itself: how the code is cut, and that committed files agree with each other.
 
-mod codegen_fresh;
 mod layering;
-mod wire_compat;

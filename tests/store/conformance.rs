@@ -235,7 +235,7 @@ mod sqlite {
         }
         for dir in [&fresh, &used] {
             let mut child = Command::new(&program);
-            child.args(["--exact", "sqlite::a_read_only_directory_is_an_io_error"]);
+            child.args(["--exact", "conformance::sqlite::a_read_only_directory_is_an_io_error"]);
             child.env(READ_ONLY, dir).current_dir("/");
             if fs::metadata(&fresh).unwrap().uid() == 0 {
                 child.uid(NOBODY).gid(NOBODY);

@@ -1,9 +1,8 @@
 use std::collections::BTreeMap;
 
-use proptest::prelude::*;
-
 use super::quota::{Bounds, Excess};
 use super::*;
+use crate::testing::cases::for_all;
 use crate::types::{Interest, Signature, Topic};
 
 fn id(n: u32) -> TransactionId {
@@ -178,16 +177,16 @@ fn a_million_entries_cost_at_most_eighty_bytes_each() {
     }
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
-
-    /// Against the plainest model: a sorted map.
-    #[test]
-    fn ranges_are_measured_and_cut_like_a_sorted_map(
-        steps in prop::collection::vec((0u32..4000, 0u64..300, 0u64..400, any::<bool>()), 1..1500),
-        (from, to) in (0u64..300, 0u64..300),
-        ways in 2u64..20,
-    ) {
+/// Against the plainest model: a sorted map.
+#[test]
+fn ranges_are_measured_and_cut_like_a_sorted_map() {
+    for_all(48, |random| {
+        let steps = random.list(1..1500, |random| {
+            let (n, created) = (random.within::<u32>(0..4000), random.within::<u64>(0..300));
+            (n, created, random.within::<u64>(0..400), random.bool())
+        });
+        let (from, to): (u64, u64) = (random.within(0..300), random.within(0..300));
+        let ways = random.within(2..20);
         let (mut log, mut model) = (log(), BTreeMap::new());
         for (at, (n, created, keep, removed)) in steps.into_iter().enumerate() {
             if removed && at % 3 == 0 {
@@ -204,7 +203,7 @@ proptest! {
                 model.retain(|_, (until, _)| *until > now);
             }
         }
-        prop_assert_eq!(log.len(), model.len());
+        assert_eq!(log.len(), model.len());
         let bound = |ms| Bound::at(WallTime::from_millis(ms));
         let (lower, upper) = (bound(from.min(to)), bound(from.max(to)));
         let some = |topics: &[u64]| Interest {
@@ -218,25 +217,25 @@ proptest! {
             let within = model.range(lower..upper).filter(|(_, (_, topic))| wanted(topic));
             let expected: Vec<_> = within.map(|(key, _)| *key).collect();
             let found: Vec<_> = log.range(lower, upper, &scope).map(Record::key).collect();
-            prop_assert_eq!(&found, &expected);
+            assert_eq!(&found, &expected);
             let whole = log.measure(lower, upper, &scope);
-            prop_assert_eq!(whole.count, expected.len() as u64);
+            assert_eq!(whole.count, expected.len() as u64);
             if lower >= upper {
                 continue;
             }
             let parts = log.split(lower, upper, ways, &scope);
-            prop_assert!(parts.len() as u64 <= ways && parts.last().unwrap().0 == upper);
-            prop_assert!(parts.len() > 1 || whole.count <= 1);
+            assert!(parts.len() as u64 <= ways && parts.last().unwrap().0 == upper);
+            assert!(parts.len() > 1 || whole.count <= 1);
             let mut start = lower;
             let mut sums = 0;
             for (end, sum) in &parts {
-                prop_assert!(start < *end);
-                prop_assert_eq!(*sum, log.measure(start, *end, &scope));
-                prop_assert!(sum.count <= whole.count.div_ceil(ways) + 1);
+                assert!(start < *end);
+                assert_eq!(*sum, log.measure(start, *end, &scope));
+                assert!(sum.count <= whole.count.div_ceil(ways) + 1);
                 sums += sum.count;
                 start = *end;
             }
-            prop_assert_eq!(sums, whole.count);
+            assert_eq!(sums, whole.count);
         }
-    }
+    });
 }

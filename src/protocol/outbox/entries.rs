@@ -334,10 +334,9 @@ fn nanos(time: Duration) -> u64 {
 mod tests {
     use std::collections::BTreeMap;
 
-    use proptest::prelude::*;
-
     use super::{Duration, Entries, TransactionId};
     use crate::protocol::rng::Rng;
+    use crate::testing::cases::for_all;
 
     fn id(n: u32) -> TransactionId {
         TransactionId::from_bytes(*blake3::hash(&n.to_le_bytes()).as_bytes())
@@ -364,23 +363,22 @@ mod tests {
         assert!(entries.len() == 1000 && bytes < 400_000, "{bytes} of 8,000,000");
     }
 
-    proptest! {
-        #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
-
-        /// Against the plainest model: a map.
-        #[test]
-        fn entries_and_their_rounds_are_those_of_a_map(
-            steps in prop::collection::vec((0u32..3000, 0u64..50, 0u8..5), 1..6000),
-        ) {
+    /// Against the plainest model: a map.
+    #[test]
+    fn entries_and_their_rounds_are_those_of_a_map() {
+        for_all(64, |random| {
+            let steps = random.list(1..6000, |random| {
+                (random.within(0..3000), random.within(0..50), random.within::<u8>(0..5))
+            });
             let (mut entries, mut model) = (entries(), BTreeMap::new());
             for (n, due, what) in steps {
                 let there = model.get_mut(&id(n));
                 let found = entries.get(&id(n)).map(|entry| entry.id);
-                prop_assert_eq!(found, there.is_some().then(|| id(n)));
+                assert_eq!(found, there.is_some().then(|| id(n)));
                 match (what, there) {
                     (0, _) => {
                         let removed = entries.remove(&id(n)).map(|entry| entry.id);
-                        prop_assert_eq!(removed, model.remove(&id(n)).map(|_| id(n)));
+                        assert_eq!(removed, model.remove(&id(n)).map(|_| id(n)));
                     }
                     (1, Some(rests)) => {
                         entries.rest(&id(n));
@@ -396,20 +394,21 @@ mod tests {
                     }
                 }
                 let first = model.values().flatten().min().map(|due| Duration::from_nanos(*due));
-                prop_assert_eq!(entries.next_due(), first);
+                assert_eq!(entries.next_due(), first);
             }
-            let dues = |below| model.iter().filter(move |(_, due)| due.is_some_and(|due| due <= below));
+            let dues =
+                |below| model.iter().filter(move |(_, due)| due.is_some_and(|due| due <= below));
             for below in [0, 10, 49] {
                 let over = |limit| entries.over(Duration::from_nanos(below), limit);
                 let mut all = over(usize::MAX);
                 all.sort_unstable();
-                prop_assert!(all.iter().eq(dues(below).map(|(id, _)| id)));
-                prop_assert_eq!(over(7).len(), all.len().min(7));
+                assert!(all.iter().eq(dues(below).map(|(id, _)| id)));
+                assert_eq!(over(7).len(), all.len().min(7));
             }
             let mut all: Vec<_> = entries.iter().map(|entry| entry.id).collect();
             all.sort_unstable();
-            prop_assert!(all.iter().eq(model.keys()));
-            prop_assert_eq!((entries.len(), entries.waiting()), (model.len(), dues(u64::MAX).count()));
-        }
+            assert!(all.iter().eq(model.keys()));
+            assert_eq!((entries.len(), entries.waiting()), (model.len(), dues(u64::MAX).count()));
+        });
     }
 }

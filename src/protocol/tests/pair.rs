@@ -3,12 +3,11 @@
 
 use std::collections::BTreeSet;
 
-use proptest::prelude::*;
-
 use super::single_node::{START, SingleNode, transaction};
 use super::*;
 use crate::config::Config;
 use crate::protocol::Judgement;
+use crate::testing::cases::for_all;
 use crate::types::{
     Bound, LinkId, Message, Range, RangeContent, Reconcile, Transaction, TransactionId, Verdict,
     WallTime,
@@ -67,22 +66,20 @@ fn some(from: u32, to: u32, spread: u64) -> Vec<Transaction> {
         .collect()
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
-
-    /// Whatever two nodes hold, both end with the union of what both retain, and nothing that was
-    /// there is fetched or announced.
-    #[test]
-    fn reconciliation_ends_with_exactly_the_difference(
-        (common, only_a, only_b) in (
-            prop_oneof![Just(0u32), 0..40u32, 0..1500u32],
-            prop_oneof![Just(0u32), 1..4u32, 0..300u32],
-            prop_oneof![Just(0u32), 1..4u32, 0..3000u32],
-        ),
-        spread in prop_oneof![Just(1u64), Just(50), Just(2_000_000)],
+/// Whatever two nodes hold, both end with the union of what both retain, and nothing that was there
+/// is fetched or announced.
+#[test]
+fn reconciliation_ends_with_exactly_the_difference() {
+    for_all(24, |random| {
+        let mut count = |most: [u32; 3]| {
+            let most = random.pick(&most);
+            random.within::<u32>(0..u64::from(most) + 1)
+        };
+        let (common, only_a, only_b) =
+            (count([0, 39, 1499]), count([0, 3, 299]), count([0, 3, 2999]));
+        let spread = random.pick(&[1, 50, 2_000_000]);
         // What is older than the shorter retention is no concern of either.
-        retention_b in prop_oneof![Just(3600u64), Just(600)],
-    ) {
+        let retention_b = random.pick(&[3600, 600]);
         let (mut config_a, mut config_b) = (Config::lan(), Config::lan());
         config_a.gossip.retention = secs(3600);
         config_b.gossip.retention = secs(retention_b);
@@ -93,7 +90,9 @@ proptest! {
         // Nor what is going within seconds, about which they may differ.
         let some = |from, to| {
             let mut some = some(from, to, spread);
-            some.retain(|t| !(560_000..610_000).contains(&(START - t.header().created.as_millis())));
+            some.retain(|t| {
+                !(560_000..610_000).contains(&(START - t.header().created.as_millis()))
+            });
             some
         };
         let both = some(0, common);
@@ -107,14 +106,14 @@ proptest! {
         pair.run(secs(8));
         for (node, lacked) in [(0, &to_a), (1, &to_b)] {
             let c = pair.count(node);
-            prop_assert!(lacked.iter().all(|id| pair.nodes[node].protocol.contains(id)));
-            prop_assert_eq!(pair.nodes[node].judged, lacked.len() as u64);
-            prop_assert_eq!(c.payloads_received, lacked.len() as u64);
-            prop_assert_eq!((c.refused_expired, c.links_closed, c.reconcile_failed), (0, 0, 0));
+            assert!(lacked.iter().all(|id| pair.nodes[node].protocol.contains(id)));
+            assert_eq!(pair.nodes[node].judged, lacked.len() as u64);
+            assert_eq!(c.payloads_received, lacked.len() as u64);
+            assert_eq!((c.refused_expired, c.links_closed, c.reconcile_failed), (0, 0, 0));
         }
-        prop_assert!(pair.nodes[0].announced.is_subset(&to_b));
-        prop_assert!(pair.nodes[1].announced.is_subset(&to_a));
-    }
+        assert!(pair.nodes[0].announced.is_subset(&to_b));
+        assert!(pair.nodes[1].announced.is_subset(&to_a));
+    });
 }
 
 #[test]

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use proptest::prelude::*;
 
 use super::*;
 use crate::Identity;
@@ -12,6 +11,7 @@ use crate::error::StoreErrorKind;
 use crate::protocol::{
     CallId, ConnectFailure, DialId, Input, Judgement, Output, Protocol, Restored, Ticket,
 };
+use crate::testing::cases::{Random, for_all};
 use crate::types::{
     Announcement, Ban, Bound, CloseReason, FEATURES, FailureKind, Head, Header, Hello, Interest,
     LinkId, Message, MonoTime, NOWHERE, Offer, PeerId, PeerRecord, Piece, PieceRange, Proofs,
@@ -333,25 +333,20 @@ impl Chaos {
     }
 }
 
-fn step() -> impl Strategy<Value = Step> {
-    (any::<u8>(), any::<u8>(), any::<u8>(), 0..2000u16).prop_map(|(kind, a, b, pause_ms)| Step {
-        kind,
-        a,
-        b,
-        pause_ms,
-    })
+fn step(random: &mut Random) -> Step {
+    let [kind, a, b] = random.bytes();
+    Step { kind, a, b, pause_ms: random.within(0..2000) }
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
-
-    #[test]
-    fn anything_at_all_neither_panics_nor_grows(steps in prop::collection::vec(step(), 1..250)) {
+#[test]
+fn anything_at_all_neither_panics_nor_grows() {
+    for_all(48, |random| {
+        let steps = random.list(1..250, step);
         for role in [Role::Relay, Role::Edge] {
             let mut chaos = Chaos::new(role);
             for step in &steps {
                 chaos.take(*step);
             }
         }
-    }
+    });
 }

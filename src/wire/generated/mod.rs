@@ -1,4 +1,4 @@
-//! Code generated from `proto/`; see `tests/repo/codegen_fresh.rs`. The only file in here that is
+//! Code generated from `proto/`; see `tests/codegen/fresh.rs`. The only file in here that is
 //! written by hand is this one.
 
 #![allow(

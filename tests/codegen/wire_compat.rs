@@ -98,7 +98,7 @@ const MESSAGES: [(&str, &str); 20] = [
 fn pool() -> DescriptorPool {
     let files = ["discovery", "communication", "transaction", "gossip"]
         .map(|name| format!("sorcha/peer/{name}.proto"));
-    let set = protox::compile(files, ["proto"]).expect("the protos compile");
+    let set = protox::compile(files, [super::PROTO]).expect("the protos compile");
     DescriptorPool::from_file_descriptor_set(set).expect("complete descriptors")
 }
 

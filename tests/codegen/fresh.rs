@@ -2,14 +2,14 @@
 //!
 //! Regenerates it with protox, a protobuf compiler in Rust, and compares byte for byte. After a
 //! change to `proto/`, write it anew with
-//! `SORCHA_REGENERATE=1 cargo test --test repo codegen_fresh::`.
+//! `SORCHA_REGENERATE=1 cargo test -p sorcha-peer-codegen`.
 
 use std::fs;
 use std::path::Path;
 
 const GENERATED: &str = "src/wire/generated";
 const HEADER: &str = "\
-// Written by tests/repo/codegen_fresh.rs from proto/; do not edit.
+// Written by tests/codegen/fresh.rs from proto/; do not edit.
 ";
 const COMPAT: [&str; 3] = [
     "sorcha/peer/discovery.proto",
@@ -19,7 +19,7 @@ const COMPAT: [&str; 3] = [
 
 /// Writes what belongs into [`GENERATED`] into `dir`.
 fn generate(dir: &Path) {
-    let compat = protox::compile(COMPAT, ["proto"]).expect("the compatible protos compile");
+    let compat = protox::compile(COMPAT, [super::PROTO]).expect("the compatible protos compile");
     let raw = dir.join("raw");
     fs::create_dir(&raw).expect("a fresh directory");
     let feature = "#[cfg(feature = \"grpc\")]";
@@ -35,7 +35,7 @@ fn generate(dir: &Path) {
 
     // The frames of the native stream are written and read by hand, and its service is generic
     // over their bytes: of these only the messages are generated, to check the hand against.
-    let native = protox::compile(["sorcha/peer/gossip.proto"], ["proto"])
+    let native = protox::compile(["sorcha/peer/gossip.proto"], [super::PROTO])
         .expect("the native proto compiles");
     tonic_prost_build::configure()
         .bytes(".")
@@ -62,7 +62,7 @@ fn generate(dir: &Path) {
 fn the_committed_code_is_what_the_protos_say() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     generate(dir.path());
-    let committed = Path::new(env!("CARGO_MANIFEST_DIR")).join(GENERATED);
+    let committed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(GENERATED);
     let rewrite = std::env::var_os("SORCHA_REGENERATE").is_some();
     let mut names = Vec::new();
     for entry in fs::read_dir(dir.path()).expect("generated files") {
