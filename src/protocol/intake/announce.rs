@@ -466,13 +466,6 @@ impl Protocol {
         }
     }
 
-    /// Something that anybody may have is missing here.
-    pub(in crate::protocol) fn repair_everywhere(&mut self) {
-        for link in self.links.up_ids() {
-            self.want_repair(link);
-        }
-    }
-
     pub(in crate::protocol) fn remove_pending(&mut self, id: &TransactionId) -> Option<Pending> {
         self.env.timers.cancel(Timer::Fetch(*id));
         if let Some(link) = self.pending.get(id)?.asked {

@@ -3,6 +3,7 @@
 //! `announce` hears of ids, `request` asks for small ones, `verify` has their bytes checked and takes
 //! what is good; large ones are fetched by `large` in between.
 
+mod accept;
 mod announce;
 mod request;
 mod verify;

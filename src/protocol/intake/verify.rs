@@ -11,9 +11,6 @@ use crate::types::{
 
 use super::announce::{Holds, Pending, Stage};
 use crate::protocol::io::{Judgement, Output, Ticket};
-use crate::protocol::log::Excess;
-use crate::protocol::spread::OWN;
-use crate::protocol::spread::{Got, LATE};
 use crate::protocol::timers::Timer;
 use crate::protocol::{Protocol, env::Task};
 
@@ -93,23 +90,6 @@ impl Protocol {
         }
     }
 
-    /// Whether its origin has all it may have.
-    fn over_bounds(&self, header: &Header) -> Option<Refusal> {
-        let excess = self.log.shares.excess(&header.origin, (0, 0), header.payload_len)?;
-        Some(match excess {
-            Excess::Bytes { .. } => Refusal::OverShare,
-            Excess::Entries { .. } => Refusal::OverRate,
-        })
-    }
-
-    /// Remembers what has no room while its origin has all it may have. Nobody is to blame who
-    /// passes it on: others may have more room.
-    pub(in crate::protocol) fn turn_away(&mut self, id: TransactionId, header: &Header) {
-        let keep_until = header.expires.min(header.created.plus(self.env.config.gossip.retention));
-        self.log.turn_away(id, header, keep_until, self.env.now);
-        self.forget_passed();
-    }
-
     pub(in crate::protocol) fn on_verified(&mut self, ticket: Ticket, judgement: Judgement) {
         let Some(Task::Verify { link, from, transaction, hop }) = self.env.tickets.remove(&ticket)
         else {
@@ -146,7 +126,7 @@ impl Protocol {
         self.absolve(pending.as_ref().filter(|_| refusal == Refusal::Ignored));
         self.forget_partial(&id);
         self.fetches.refuse(id);
-        let keep_until = self.keep_until(&transaction);
+        let keep_until = self.env.keep_until(transaction.header());
         self.log.refuse(id, transaction.header(), keep_until, self.env.now);
         self.forget_passed();
         self.refuse_transaction(link, &id, refusal);
@@ -215,47 +195,6 @@ impl Protocol {
         }
         self.punish(from, "forged transaction");
         self.ask(id);
-    }
-
-    /// Takes what was verified and judged, unless others of the same origin took its room meanwhile.
-    pub(in crate::protocol) fn take(&mut self, from: PeerId, transaction: &Transaction, hop: u16) {
-        let (id, header) = (transaction.id(), transaction.header());
-        let Some(reason) = self.over_bounds(header) else {
-            self.accept_foreign(from, transaction, hop);
-            return;
-        };
-        let pending = self.remove_pending(&id);
-        self.absolve(pending.as_ref());
-        let link = self.links.by_peer.get(&from).copied();
-        self.refuse_transaction(link, &id, reason);
-        self.turn_away(id, header);
-    }
-
-    fn accept_foreign(&mut self, from: PeerId, transaction: &Transaction, hop: u16) {
-        let id = transaction.id();
-        let pending = self.remove_pending(&id);
-        self.absolve(pending.as_ref());
-        let asked = pending.as_ref().is_some_and(|p| p.asked.is_some() || p.large.is_some());
-        let flushed = pending.as_ref().is_some_and(|p| p.ordered.is_some());
-        let old = transaction.header().created.plus(LATE) < self.env.wall;
-        let (sources, large) = pending.map(|p| (p.sources, p.large)).unwrap_or_default();
-        // Who only has the header is told once more when all is here.
-        let holders = sources.iter().filter(|s| s.holds == Holds::All && !s.guessed);
-        let known = holders.filter_map(|s| self.links.slot_of(s.link)).fold(0, |m, s| m | 1 << s);
-        let link = self.links.by_peer.get(&from).copied();
-        let ashore = link.is_some_and(|link| self.is_uphill(link));
-        let ingress = link.and_then(|link| self.links.up(link)).map_or(OWN, |up| {
-            up.taken += transaction.header().payload_len;
-            up.slot
-        });
-        let hop = hop.saturating_add(1);
-        self.env.counters.transactions_accepted += 1;
-        let late = asked && (old || flushed);
-        self.accept(transaction, hop, Some(Got { known, late, ingress, ashore }));
-        self.store_foreign(from, transaction, hop);
-        for (child, _) in large.map(|large| large.children).unwrap_or_default() {
-            self.serve(child);
-        }
     }
 
     pub(in crate::protocol) fn refuse_transaction(

@@ -127,7 +127,7 @@ impl Protocol {
 
     /// Tells the neighbours that pieces can be had here.
     pub(super) fn say_receiving(&mut self, id: &TransactionId, from: LinkId) {
-        if !self.relays_ahead() {
+        if !self.env.relays_ahead() {
             return;
         }
         let Some(large) = self.pending.get(id).and_then(|p| p.large.as_ref()) else { return };

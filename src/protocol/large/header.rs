@@ -32,7 +32,7 @@
 
 use bytes::Bytes;
 
-use crate::config::{Auto, SignaturePolicy};
+use crate::config::Auto;
 use crate::types::{
     Head, InvalidTransaction, LinkId, Message, MonoTime, Offer, PeerId, Piece, PieceSet, Proofs,
     Refusal, TransactionId, pieces_of,
@@ -186,11 +186,6 @@ impl Large {
 }
 
 impl Protocol {
-    /// Whether headers and pieces may be passed on before the whole payload is here.
-    pub(in crate::protocol) fn relays_ahead(&self) -> bool {
-        !self.env.validating && self.env.config.network.signatures == SignaturePolicy::Required
-    }
-
     pub(in crate::protocol) fn on_offer(&mut self, link: LinkId, offer: Offer) {
         let Some(slot) = self.links.slot_of(link) else { return };
         self.env.counters.announcements_received += 1;
@@ -403,7 +398,7 @@ impl Protocol {
         let Some(pending) = self.pending.get(id) else { return };
         let Some(large) = &pending.large else { return };
         let Some(head) = large.head.clone() else { return };
-        if !self.relays_ahead() || u32::from(large.hop) >= most {
+        if !self.env.relays_ahead() || u32::from(large.hop) >= most {
             return;
         }
         let (hop, place, size) = (large.hop, large.place, pending.size);

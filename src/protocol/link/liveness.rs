@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use crate::types::{CloseReason, Event, LinkId, Message};
+use crate::types::{LinkId, Message};
 
 use crate::protocol::Protocol;
 use crate::protocol::timers::Timer;
@@ -35,15 +35,6 @@ impl Protocol {
         self.env.timers.set(Timer::Ping(link), now + interval.max(timeout + VERDICT_FIRST));
     }
 
-    pub(in crate::protocol) fn on_ping_due(&mut self, link: LinkId) {
-        let Some(l) = self.links.all.get(&link) else { return };
-        if l.queued > 0 && self.env.now.since(l.progress) > self.env.config.liveness.slow_after {
-            self.close(link, CloseReason::SlowPeer);
-        } else {
-            self.ping(link);
-        }
-    }
-
     pub(in crate::protocol) fn on_pong(&mut self, link: LinkId, nonce: u64) {
         let now = self.env.now;
         let Some(up) = self.links.up(link) else { return };
@@ -56,32 +47,6 @@ impl Protocol {
         // RFC 6298: the smoothed value moves by an eighth.
         up.rtt = Some(up.rtt.map_or(sample, |rtt| (rtt * 7 + sample) / 8));
         self.env.timers.cancel(Timer::Pong(link));
-    }
-
-    pub(in crate::protocol) fn on_pong_overdue(&mut self, link: LinkId) {
-        let max_missed = self.env.config.liveness.max_missed;
-        if !self.env.has_room() {
-            // We are the ones who do not read.
-            self.env.timers.set(Timer::Pong(link), self.env.now + self.env.config.liveness.timeout);
-            return;
-        }
-        let Some(l) = self.links.all.get_mut(&link) else { return };
-        let (peer, heard) = (l.remote, l.heard);
-        let Some(up) = &mut l.up else { return };
-        if !up.ping.outstanding || heard > up.ping.sent {
-            up.ping.missed = 0;
-            return;
-        }
-        up.ping.missed += 1;
-        let missed = up.ping.missed;
-        self.env.counters.pings_missed += 1;
-        if missed >= max_missed {
-            self.close(link, CloseReason::Unresponsive);
-            return;
-        }
-        self.env.emit(Event::PeerSuspected { peer });
-        self.recheck_outbox();
-        self.ping(link);
     }
 
     /// Round-trip time to assume for a link: measured, or a wide-area guess.

@@ -8,16 +8,15 @@
 mod handshake;
 mod liveness;
 
-pub(super) use handshake::Ending;
+pub(super) use handshake::{Ending, counter_of};
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::types::{
-    Announcement, Bound, CloseReason, Direction, Endpoint, Interest, LinkId, MAX_IDS_PER_MESSAGE,
-    Message, MonoTime, PIECE_BYTES, PeerId, PieceSet, Proofs, Transaction, TransactionId,
-    TransportKind,
+    Announcement, Bound, Direction, Endpoint, Interest, LinkId, MAX_IDS_PER_MESSAGE, Message,
+    MonoTime, PIECE_BYTES, PeerId, PieceSet, Proofs, Transaction, TransactionId, TransportKind,
 };
 
 use crate::protocol::Protocol;
@@ -114,7 +113,7 @@ impl Parts {
 pub(super) struct PingState {
     pub(super) nonce: u64,
     pub(super) sent: MonoTime,
-    outstanding: bool,
+    pub(super) outstanding: bool,
     pub(super) missed: u32,
 }
 
@@ -143,7 +142,7 @@ pub(super) struct Up {
     pub(super) batch: Batch,
     pub(super) serving: VecDeque<Serve>,
     /// Whose turn it is when the queue has moved.
-    bulk_first: bool,
+    pub(super) bulk_first: bool,
     /// Asked of this peer and not answered yet.
     pub(super) asked: BTreeSet<TransactionId>,
     pub(super) asked_bytes: u64,
@@ -213,7 +212,7 @@ pub(super) struct Links {
     /// The furthest that any cursor has come.
     pub(super) leader: u64,
     /// Links for which too much waits.
-    overfull: BTreeSet<LinkId>,
+    pub(super) overfull: BTreeSet<LinkId>,
 }
 
 impl Links {
@@ -231,7 +230,7 @@ impl Links {
     }
 
     /// Accepted links to edges.
-    fn edges_inbound(&self) -> usize {
+    pub(super) fn edges_inbound(&self) -> usize {
         let edge = |l: &&Link| l.up.as_ref().is_some_and(|up| !up.theirs.is_relay());
         self.all.values().filter(|l| l.direction == Direction::Inbound).filter(edge).count()
     }
@@ -263,13 +262,13 @@ impl Links {
     }
 
     /// Takes a free slot.
-    fn take_slot(&mut self, link: LinkId) -> Option<u8> {
+    pub(super) fn take_slot(&mut self, link: LinkId) -> Option<u8> {
         let slot = (0..MAX_SLOTS).find(|s| !self.slots.contains_key(s))?;
         self.slots.insert(slot, link);
         Some(slot)
     }
 
-    fn remove(&mut self, link: LinkId) -> Option<Link> {
+    pub(super) fn remove(&mut self, link: LinkId) -> Option<Link> {
         let removed = self.all.remove(&link)?;
         self.dirty.remove(&link);
         self.overfull.remove(&link);
@@ -306,34 +305,6 @@ impl Protocol {
         }
     }
 
-    /// Some of what was queued left for the wire.
-    pub(super) fn on_sent(&mut self, link: LinkId, weight: usize, bytes: usize) {
-        self.env.counters.frames_sent += 1;
-        self.env.counters.frame_bytes_sent += bytes as u64;
-        let now = self.env.now;
-        let Some(l) = self.links.all.get_mut(&link) else { return };
-        l.queued = l.queued.saturating_sub(weight);
-        l.progress = now;
-        let empty = l.queued == 0;
-        self.answer_held(link);
-        if empty {
-            self.end_debt(link);
-        }
-        self.resume_sessions();
-        // In turns, so that neither bulk nor small transactions starve the other.
-        let bulk_first = self.links.up(link).is_some_and(|up| {
-            up.bulk_first = !up.bulk_first;
-            up.bulk_first
-        });
-        if bulk_first {
-            self.serve(link);
-            self.pump(link);
-        } else {
-            self.pump(link);
-            self.serve(link);
-        }
-    }
-
     /// Whether log entries may be offered on a link: less is queued while bulk waits for its turn.
     pub(super) fn may_pump(&self, link: LinkId) -> bool {
         let limit = |up: &Up| if up.serving.is_empty() { HIGH_WATER } else { PIECE_BYTES / 2 };
@@ -358,16 +329,6 @@ impl Protocol {
                 self.env.timers.set_earlier(Timer::Flush(link), due);
             }
         }
-    }
-
-    /// Disconnects peers that make us answer more than they take.
-    pub(super) fn close_overfull(&mut self) -> bool {
-        let mut some = false;
-        while let Some(link) = self.links.overfull.pop_first() {
-            self.close(link, CloseReason::SlowPeer);
-            some = true;
-        }
-        some
     }
 
     /// Sends everything that gathered on a link.
@@ -402,25 +363,16 @@ impl Protocol {
         }
     }
 
-    /// Says why and closes.
-    pub(super) fn close(&mut self, link: LinkId, reason: CloseReason) {
-        if !self.links.all.contains_key(&link) {
-            return;
+    /// Tells an origin that we have stored its transaction.
+    pub(super) fn confirm_to(&mut self, link: LinkId, id: TransactionId) {
+        if let Some(batch) = self.links.batch(link) {
+            batch.stored.push(id);
         }
-        self.flush(link);
-        let retry_after = self.retry_hint(reason);
-        self.send(link, Message::Goodbye { reason, retry_after });
-        self.env.push(Output::Close { link });
-        self.forget_link(link, Ending::Ours(reason));
     }
 
-    /// Takes a link that is closed or closing out of every table.
-    fn forget_link(&mut self, link: LinkId, ending: Ending) {
-        let Some(l) = self.links.remove(link) else { return };
-        let (hello, ping, pong) = (Timer::Hello(link), Timer::Ping(link), Timer::Pong(link));
-        for timer in [hello, ping, pong, Timer::Flush(link), Timer::Owed(link)] {
-            self.env.timers.cancel(timer);
+    pub(in crate::protocol) fn announce(&mut self, link: LinkId, announcement: Announcement) {
+        if let Some(batch) = self.links.batch(link) {
+            batch.announce.push(announcement);
         }
-        self.after_link(&l, ending);
     }
 }

@@ -377,21 +377,4 @@ impl Protocol {
             self.env.timers.set_earlier(Timer::Overlay, next);
         }
     }
-
-    pub(in crate::protocol) fn update_mode(&mut self) {
-        let links = self.links.up_count();
-        let mode = if links == 0 {
-            Mode::Offline
-        } else if links < self.env.config.discovery.min_healthy_peers as usize {
-            Mode::Degraded
-        } else {
-            Mode::Online
-        };
-        if mode != self.mode {
-            self.mode = mode;
-            tracing::info!(target: "sorcha_peer::overlay", ?mode, links, "mode changed");
-            self.env.emit(Event::ModeChanged { mode });
-        }
-        self.recheck_outbox();
-    }
 }

@@ -65,13 +65,6 @@ const MAX_EXCUSED: u8 = 5;
 const TURN: (usize, Duration) = (1024, Duration::from_millis(1));
 
 impl Protocol {
-    /// Tells an origin that we have stored its transaction.
-    pub(super) fn confirm_to(&mut self, link: LinkId, id: TransactionId) {
-        if let Some(batch) = self.links.batch(link) {
-            batch.stored.push(id);
-        }
-    }
-
     /// A peer has stored these of ours.
     pub(super) fn on_confirmed(&mut self, link: LinkId, ids: &[TransactionId]) {
         let Some(l) = self.links.all.get(&link) else { return };

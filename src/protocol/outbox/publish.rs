@@ -7,10 +7,10 @@
 //! while (`fetch`), or by its origin, which offers again what has too few copies.
 
 use crate::error::StoreErrorKind;
-use crate::types::{NewEntry, PeerId, Transaction, TransactionId};
+use crate::types::{NewEntry, Transaction, TransactionId};
 
 use crate::protocol::intake::{Pending, Stage};
-use crate::protocol::io::{CallId, Output, PublishRefusal, Ticket};
+use crate::protocol::io::{CallId, Output, PublishRefusal};
 use crate::protocol::log::Record;
 use crate::protocol::log::{Excess, cost};
 use crate::protocol::{Protocol, env::Task};
@@ -54,7 +54,7 @@ impl Protocol {
         self.publishing.insert(id, vec![call]);
         self.publishing_bytes += cost(size);
         let entry = NewEntry {
-            keep_until: self.keep_until(&transaction),
+            keep_until: self.env.keep_until(transaction.header()),
             transaction: transaction.clone(),
             from: None,
             hops: 0,
@@ -89,60 +89,7 @@ impl Protocol {
         }
     }
 
-    pub(in crate::protocol) fn store_foreign(
-        &mut self,
-        from: PeerId,
-        transaction: &Transaction,
-        hops: u16,
-    ) {
-        let entry = NewEntry {
-            keep_until: self.keep_until(transaction),
-            transaction: transaction.clone(),
-            from: Some(from),
-            hops,
-        };
-        self.env.storing.enter(1);
-        let (id, origin) = (transaction.id(), transaction.origin());
-        let ticket = self.env.ticket(Task::StoreForeign { id, origin });
-        self.env.push(Output::Store { ticket, entry, own: false });
-    }
-
-    pub(in crate::protocol) fn on_stored(
-        &mut self,
-        ticket: Ticket,
-        result: Result<(), StoreErrorKind>,
-    ) {
-        let Some(task) = self.env.tickets.remove(&ticket) else { return };
-        self.env.storing.leave(1);
-        if result.is_err() {
-            self.env.counters.storage_failures += 1;
-        }
-        match task {
-            Task::StoreOwn { transaction, renews } => {
-                self.on_own_stored(&transaction, renews, result);
-            }
-            Task::StoreForeign { id, origin } if result.is_ok() => {
-                if let Some(size) = self.log.note_stored(&id) {
-                    self.fetches.lost.note_saved(size, self.env.now);
-                }
-                // The origin waits for this; others hear of it by announcement.
-                if let Some(link) = self.links.by_peer.get(&origin).copied() {
-                    self.confirm_to(link, id);
-                }
-                self.confirm_passed(&id);
-            }
-            Task::StoreForeign { id, .. }
-                if self.log.find(&id).is_some_and(|entry| !entry.is_stored()) =>
-            {
-                let size = self.log.find(&id).map_or(0, |entry| u64::from(entry.size));
-                self.log.note_unsaved(&id);
-                self.fetches.lost.note_failed(size);
-            }
-            _ => {}
-        }
-    }
-
-    fn on_own_stored(
+    pub(in crate::protocol) fn on_own_stored(
         &mut self,
         transaction: &Transaction,
         renews: Option<TransactionId>,

@@ -485,6 +485,13 @@ impl Protocol {
         self.env.counters.reconcile_missing_here += missing.len() as u64;
         missing
     }
+
+    /// Something that anybody may have is missing here.
+    pub(in crate::protocol) fn repair_everywhere(&mut self) {
+        for link in self.links.up_ids() {
+            self.want_repair(link);
+        }
+    }
 }
 
 /// Ranges of one message as they are put together.

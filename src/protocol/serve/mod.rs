@@ -149,7 +149,8 @@ impl Protocol {
         let large = pending.large.as_ref()?;
         let theirs = (r.place, self.links.peer_of(link)?);
         let behind = (large.place, self.env.me) < theirs;
-        let ready = pending.stage == Stage::Heard && is_passed_on(pending) && self.relays_ahead();
+        let ready =
+            pending.stage == Stage::Heard && is_passed_on(pending) && self.env.relays_ahead();
         (ready && behind).then_some(pending.size)
     }
 

@@ -48,7 +48,6 @@ use crate::types::{
 };
 
 use crate::protocol::Protocol;
-use crate::protocol::guard::Work;
 use crate::protocol::link::Up;
 use crate::protocol::log::Record;
 use crate::protocol::outbox::Owed;
@@ -59,7 +58,7 @@ const GRACE: Duration = Duration::from_secs(4);
 /// How long it waits for a relay, and up to twice that, before it hangs off another edge.
 const LOOK: Duration = Duration::from_secs(1);
 /// Least time between two changes that peers are told of.
-const SAY_EVERY: Duration = Duration::from_secs(1);
+pub(in crate::protocol) const SAY_EVERY: Duration = Duration::from_secs(1);
 
 /// What this node carries.
 #[derive(Debug)]
@@ -73,7 +72,7 @@ pub(in crate::protocol) struct Carrying {
     /// What counts now; peers know what was last said to them.
     ours: Interest,
     /// Until when an edge at `NOWHERE` waits for better, and whether it knows some way.
-    waits: Option<(bool, MonoTime)>,
+    pub(in crate::protocol) waits: Option<(bool, MonoTime)>,
     /// Some peer was not told yet.
     unsaid: bool,
     said: Option<MonoTime>,
@@ -193,30 +192,6 @@ impl Protocol {
         self.settle_interest();
     }
 
-    /// A peer says what it wants from now on. One that says so all the time is heard now and then.
-    pub(in crate::protocol) fn on_interest(&mut self, link: LinkId, theirs: Interest) {
-        let allowed = self.allow(link, Work::Interest, 1);
-        let (now, later) = (self.env.now, (!allowed).then(|| theirs.clone()));
-        let Some(up) = self.links.up(link) else { return };
-        up.later = later;
-        if up.later.is_some() {
-            self.env.timers.set_earlier(Timer::Interest, now + SAY_EVERY);
-        } else {
-            self.adopt_interest(link, theirs);
-        }
-    }
-
-    fn adopt_interest(&mut self, link: LinkId, theirs: Interest) {
-        let Some(up) = self.links.up(link) else { return };
-        up.theirs = theirs;
-        self.note_kind(link);
-        self.settle_interest();
-        self.owe_upwards();
-        self.recheck_outbox();
-        self.maintain();
-        self.pump(link);
-    }
-
     /// Links, or what peers or the host want, have changed: works out what follows from it.
     pub(in crate::protocol) fn settle_interest(&mut self) {
         if !self.carrying.edge {
@@ -302,19 +277,6 @@ impl Protocol {
         (wanted.len() <= MAX_INTERESTS).then(|| wanted.into_iter().collect())
     }
 
-    /// Time to say what has changed, or to stand in.
-    pub(in crate::protocol) fn on_interest_due(&mut self) {
-        for link in self.links.up_ids() {
-            if let Some(later) = self.links.up(link).and_then(|up| up.later.take()) {
-                self.adopt_interest(link, later);
-            }
-        }
-        self.settle_interest();
-        if let Some((_, at)) = self.carrying.waits {
-            self.env.timers.set_earlier(Timer::Interest, at);
-        }
-    }
-
     /// Ends a turn: tells peers what has changed, at once unless they were told of something a moment
     /// ago.
     pub(in crate::protocol) fn say_interest(&mut self) {
@@ -352,7 +314,7 @@ impl Protocol {
     }
 
     /// Announces what is only passing through on ways up that are new.
-    fn owe_upwards(&mut self) {
+    pub(in crate::protocol) fn owe_upwards(&mut self) {
         let (head, now) = (self.log.head(), self.env.now);
         for link in self.links.up_ids() {
             let uphill = self.is_uphill(link);

@@ -9,7 +9,7 @@ mod push_policy;
 
 pub(super) use push_policy::Learned;
 
-pub(super) use interest::Carrying;
+pub(super) use interest::{Carrying, SAY_EVERY};
 
 #[cfg(any(test, feature = "sim"))]
 pub(super) use push::MAX_NOT_PASSED;

@@ -23,13 +23,12 @@ use std::time::Duration;
 
 use crate::config::Auto;
 use crate::types::{
-    Announcement, Bound, Head, LinkId, MAX_IDS_PER_MESSAGE, Message, Offer, PeerId, TopicKey,
-    Transaction, TransactionId, WallTime,
+    Announcement, Bound, Head, LinkId, MAX_IDS_PER_MESSAGE, Message, Offer, PeerId, Transaction,
+    TransactionId,
 };
 
-use super::push_policy::{Lesson, OWN, Route};
+use super::push_policy::{Lesson, Route};
 use crate::protocol::Protocol;
-use crate::protocol::log::Entry;
 
 /// Entries by which a peer may be behind the quickest one for a moment.
 const MAX_LAG: u64 = 4096;
@@ -68,40 +67,6 @@ pub(in crate::protocol) struct Got {
 }
 
 impl Protocol {
-    /// Takes a verified transaction into the log and offers it to everybody.
-    pub(in crate::protocol) fn accept(
-        &mut self,
-        transaction: &Transaction,
-        hop: u16,
-        from: Option<Got>,
-    ) {
-        let header = transaction.header();
-        let (own, known) = (from.is_none(), from.map_or(0, |got| got.known));
-        let late = from.is_some_and(|got| got.late);
-        self.env.counters.payload_bytes_accepted += header.payload_len;
-        let entry = Entry {
-            id: transaction.id(),
-            origin: header.origin,
-            topic: TopicKey::of(&header.topic),
-            size: header.payload_len,
-            hop,
-            stored: own,
-            late,
-            ashore: from.is_some_and(|got| got.ashore),
-            created: header.created,
-            keep_until: self.keep_until(transaction),
-            known,
-            ingress: from.map_or(OWN, |got| got.ingress),
-            cached: Some(transaction.clone()),
-        };
-        self.log.append(entry, self.env.now);
-        self.forget_partial(&transaction.id());
-        for link in self.links.up_ids() {
-            self.pump(link);
-        }
-        self.forget_passed();
-    }
-
     /// Forgets now and then for which links entries were meant that all of them have passed.
     pub(in crate::protocol) fn forget_passed(&mut self) {
         if self.log.head() < self.forgot_at + FORGET_EVERY {
@@ -115,12 +80,6 @@ impl Protocol {
         let ups = self.links.all.values().filter_map(|l| l.up.as_ref());
         let passed = ups.map(|up| up.cursor).min().unwrap_or(self.log.head());
         self.log.passed(passed);
-    }
-
-    /// When every node may forget a transaction.
-    pub(in crate::protocol) fn keep_until(&self, transaction: &Transaction) -> WallTime {
-        let header = transaction.header();
-        header.expires.min(header.created.plus(self.env.config.gossip.retention))
     }
 
     /// Offers log entries to a peer until its queue is full or it has been offered everything.
@@ -200,7 +159,7 @@ impl Protocol {
     fn offer(&mut self, link: LinkId, slot: u8, limit: u64, seq: u64) {
         let gossip = &self.env.config.gossip;
         let (eager, fanout) = (gossip.eager_limit, cap(gossip.fanout));
-        let ahead = self.relays_ahead();
+        let ahead = self.env.relays_ahead();
         let hops = cap(gossip.rounds).min(cap(gossip.ttl));
         let Some(entry) = self.log.at(seq).copied() else { return };
         let size = u64::from(entry.size);
@@ -243,12 +202,6 @@ impl Protocol {
         } else {
             self.learned.note(&route, Lesson::Announced);
             self.announce(link, announcement);
-        }
-    }
-
-    pub(in crate::protocol) fn announce(&mut self, link: LinkId, announcement: Announcement) {
-        if let Some(batch) = self.links.batch(link) {
-            batch.announce.push(announcement);
         }
     }
 

@@ -218,7 +218,7 @@ mod tests {
 
     const ORIGIN: PeerId = PeerId::from_bytes([1; 32]);
 
-    fn route(origin: PeerId, slot: u8) -> Route {
+    pub(in crate::protocol) fn route(origin: PeerId, slot: u8) -> Route {
         Route { origin, ingress: 9, slot }
     }
 
