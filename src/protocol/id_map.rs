@@ -66,7 +66,7 @@ impl<V> IdMap<V> {
         Self(HashMap::with_hasher(Keyed([rng.next_u64(), rng.next_u64()])))
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::protocol) fn len(&self) -> usize {
         self.0.len()
     }
 

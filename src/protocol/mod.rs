@@ -40,68 +40,49 @@ mod spread;
 mod tests;
 mod timers;
 
-use std::collections::{BTreeMap, VecDeque};
-
 use crate::config::Config;
-use crate::types::{
-    Announcement, Counters, IndexEntry, Mode, MonoTime, PeerId, PeerRecord, Stats, TransactionId,
-    WallTime,
-};
+use crate::types::{Counters, IndexEntry, MonoTime, PeerRecord, Stats, TransactionId, WallTime};
 
 use env::Env;
-use gate::Gate;
 #[cfg(any(test, feature = "sim"))]
 #[doc(hidden)]
 pub use gauges::Gauge;
-use id_map::IdMap;
-use intake::{FetchState, Pending};
+use guard::Guard;
+use intake::Intake;
 pub use io::{
     CallId, ConnectFailure, DialId, Input, Judgement, LinkView, Output, PartialOp, PublishRefusal,
     Queued, Restored, Ticket,
 };
+use large::Assemblies;
 use lifecycle::EXPIRE_EVERY;
+use link::Links;
+use log::{Log, Shares};
+use membership::{AddressBook, Membership};
 pub use outbox::GivenUp;
 #[cfg(feature = "node")]
 pub(crate) use outbox::RENEWALS;
+use outbox::{Outbox, Replays};
+use reconcile::Repairs;
+use rng::Rng;
+use serve::Serving;
+use spread::Spread;
 use timers::Timer;
 
 /// The whole protocol state of one node.
 #[derive(Debug)]
 pub struct Protocol {
     env: Env,
-    record: PeerRecord,
-    links: link::Links,
-    book: membership::Book,
-    dials: BTreeMap<DialId, membership::Dial>,
-    next_dial: u64,
-    /// Peers whose link broke, the latest last.
-    lost: VecDeque<PeerId>,
-    log: log::Log,
-    /// Its head when it was last told what all links have passed.
-    forgot_at: u64,
-    carrying: spread::Carrying,
-    learned: spread::Learned,
-    repairs: reconcile::Repairs,
-    pending: IdMap<Pending>,
-    fetches: FetchState,
-    publishing: BTreeMap<TransactionId, Vec<CallId>>,
-    /// What they will take up.
-    publishing_bytes: u64,
-    outbox: outbox::Outbox,
-    /// Entries of it that are being published anew.
-    renewing: usize,
-    /// As many of them as may be under way.
-    renewals: usize,
-    /// Entries of it that wait since before the start, until it is known which the log has.
-    restored: Vec<TransactionId>,
-    flushes: outbox::Flushes,
-    copies_wanted: u32,
-    guard: guard::Guard,
-    limits: guard::Limits,
-    mode: Mode,
-    needy_turns: u32,
-    /// Answers whose signatures are being checked.
-    checking_records: Gate,
+    links: Links,
+    membership: Membership,
+    guard: Guard,
+    log: Log,
+    spread: Spread,
+    intake: Intake,
+    assemblies: Assemblies,
+    serving: Serving,
+    outbox: Outbox,
+    replays: Replays,
+    repairs: Repairs,
 }
 
 impl Protocol {
@@ -114,17 +95,15 @@ impl Protocol {
         seed: [u8; 32],
         restored: Restored,
     ) -> Self {
-        let mut rng = rng::Rng::new(seed);
-        let shares = log::Shares::new(bounds(restored.max_bytes, config));
-        let mut log = log::Log::new(&mut rng, config.gossip.cache_bytes, shares);
+        let mut rng = Rng::new(seed);
+        let shares = Shares::new(bounds(restored.max_bytes, config));
+        let mut log = Log::new(&mut rng, config.gossip.cache_bytes, shares);
         restore(&mut log, &restored.index);
-        let waiting =
-            restored.outbox.iter().filter(|q| q.dead.is_none() && !q.late).map(|q| q.id).collect();
-        let outbox = outbox::Outbox::restore(restored.outbox, &mut rng);
+        let (least, spare) = (config.outbox.min_copies, restored.spare_places);
+        let outbox = Outbox::restore(restored.outbox, least, spare, &mut rng);
         let discovery = &config.discovery;
-        let book = membership::Book::new(&discovery.bootstrap, discovery.max_peers, restored.peers);
-        let pending = IdMap::new(&mut rng);
-        let fetches = FetchState::new(&mut rng, restored.partials);
+        let book = AddressBook::new(&discovery.bootstrap, discovery.max_peers, restored.peers);
+        let (intake, serving) = (Intake::new(&mut rng), Serving::new(&mut rng));
         let refresh = rng.about(discovery.refresh_interval);
         let mut env = Env::new(config, record.peer(), incarnation, rng);
         env.validating = restored.validating;
@@ -133,32 +112,17 @@ impl Protocol {
         env.timers.set(Timer::Refresh, MonoTime::ZERO + refresh);
         Self {
             env,
-            record,
-            links: link::Links::default(),
-            book,
-            dials: BTreeMap::new(),
-            next_dial: 0,
-            lost: VecDeque::new(),
+            links: Links::default(),
+            membership: Membership::new(record, book),
+            guard: Guard::new(restored.bans),
             log,
-            forgot_at: 0,
-            carrying: spread::Carrying::new(&config.gossip),
-            learned: spread::Learned::new(),
-            repairs: reconcile::Repairs::default(),
-            pending,
-            fetches,
-            publishing: BTreeMap::new(),
-            publishing_bytes: 0,
+            spread: Spread::new(&config.gossip),
+            intake,
+            assemblies: Assemblies::new(restored.partials),
+            serving,
             outbox,
-            renewing: 0,
-            renewals: restored.spare_places.unwrap_or(outbox::RENEWALS).clamp(1, outbox::RENEWALS),
-            restored: waiting,
-            flushes: outbox::Flushes::default(),
-            copies_wanted: config.outbox.min_copies,
-            guard: guard::Guard::new(restored.bans),
-            limits: guard::Limits::default(),
-            mode: Mode::Offline,
-            needy_turns: 0,
-            checking_records: Gate::default(),
+            replays: Replays::default(),
+            repairs: Repairs::default(),
         }
     }
 
@@ -195,7 +159,7 @@ impl Protocol {
 
     /// What waits in the outbox since an earlier run and is not retained has expired.
     fn check_restored(&mut self) {
-        for id in std::mem::take(&mut self.restored) {
+        for id in std::mem::take(&mut self.outbox.restored) {
             if !self.log.contains(&id) {
                 self.outbox.set_stale(&id);
             }
@@ -259,16 +223,16 @@ impl Protocol {
         let quiet = |l: &link::Link| {
             l.queued == 0
                 && l.up.as_ref().is_none_or(|up| {
-                    up.cursor >= self.log.head()
-                        && up.serving.is_empty()
-                        && up.backlog.is_empty()
-                        && up.debt.is_none()
+                    up.feed.cursor >= self.log.head()
+                        && up.serve.entries.is_empty()
+                        && up.requests.backlog.is_empty()
+                        && up.feed.debt.is_none()
                 })
         };
         self.env.verifying.is_empty()
             && self.env.storing.is_empty()
             && self.repairs.running.is_empty()
-            && self.pending.len() == 0
+            && self.intake.pending.len() == 0
             && self.links.all.values().all(quiet)
     }
 
@@ -282,14 +246,14 @@ impl Protocol {
                 kind: l.kind,
                 address: l.shown_address(),
                 direction: l.direction,
-                suspect: up.ping.missed > 0,
-                rtt: up.rtt,
+                suspect: up.pinger.missed > 0,
+                rtt: up.pinger.rtt,
                 age: self.env.now.since(up.since),
                 queued: l.queued,
-                behind: self.log.head().saturating_sub(up.cursor),
-                in_debt: up.debt.is_some(),
-                depth: up.theirs.depth,
-                relay: up.theirs.is_relay(),
+                behind: self.log.head().saturating_sub(up.feed.cursor),
+                in_debt: up.feed.debt.is_some(),
+                depth: up.interest.theirs.depth,
+                relay: up.interest.theirs.is_relay(),
             })
         };
         self.links.all.values().filter_map(view).collect()
@@ -300,19 +264,19 @@ impl Protocol {
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         Stats {
             peer_id: self.env.me,
-            mode: self.mode,
+            mode: self.membership.mode,
             uptime_s: self.env.now.as_duration().as_secs(),
             links: count(self.links.up_count()),
             handshakes: count(self.links.hello_count()),
-            known_peers: count(self.book.known.len()),
+            known_peers: count(self.membership.book.known.len()),
             banned_peers: count(self.guard.banned_count(self.env.wall)),
             retained: self.log.len() as u64,
             outbox: (self.outbox.len() - self.outbox.dead()) as u64,
             dead_letters: self.outbox.dead() as u64,
-            fetching: self.pending.len() as u64,
-            carries_all: self.carrying.ours().topics.is_none(),
-            topics_carried: count(self.carrying.ours().topics.as_ref().map_or(0, Vec::len)),
-            stands_in: self.carrying.stands_in(),
+            fetching: self.intake.pending.len() as u64,
+            carries_all: self.spread.carrying.ours().topics.is_none(),
+            topics_carried: count(self.spread.carrying.ours().topics.as_ref().map_or(0, Vec::len)),
+            stands_in: self.spread.carrying.stands_in(),
             counters: self.env.counters.clone(),
         }
     }

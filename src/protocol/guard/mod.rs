@@ -8,7 +8,8 @@
 mod promises;
 mod rate_limits;
 
-pub(super) use rate_limits::Limits;
+use promises::Promises;
+use rate_limits::RateLimits;
 
 #[cfg(any(test, feature = "sim"))]
 pub(super) use promises::MAX_PROMISES;
@@ -54,6 +55,8 @@ pub(super) struct Guard {
     standing: BTreeMap<PeerId, (i32, MonoTime)>,
     /// Who let somebody wait a moment ago, and until when others are asked first.
     doubted: BTreeMap<PeerId, MonoTime>,
+    pub(super) rate_limits: RateLimits,
+    pub(super) promises: Promises,
 }
 
 impl Guard {

@@ -18,7 +18,7 @@ use crate::protocol::log::{Entry, Excess};
 use crate::protocol::spread::{Got, LATE, OWN};
 use crate::types::{Header, NewEntry, PeerId, Refusal, TopicKey, Transaction, TransactionId};
 
-use super::Holds;
+use super::table::Holds;
 
 impl Protocol {
     /// Takes a verified transaction into the log and offers it to everybody.
@@ -147,7 +147,7 @@ impl Protocol {
             }
             Task::StoreForeign { id, origin } if result.is_ok() => {
                 if let Some(size) = self.log.note_stored(&id) {
-                    self.fetches.lost.note_saved(size, self.env.now);
+                    self.intake.retry.note_saved(size, self.env.now);
                 }
                 // The origin waits for this; others hear of it by announcement.
                 if let Some(link) = self.links.by_peer.get(&origin).copied() {
@@ -160,7 +160,7 @@ impl Protocol {
             {
                 let size = self.log.find(&id).map_or(0, |entry| u64::from(entry.size));
                 self.log.note_unsaved(&id);
-                self.fetches.lost.note_failed(size);
+                self.intake.retry.note_failed(size);
             }
             _ => {}
         }

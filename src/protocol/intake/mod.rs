@@ -6,11 +6,14 @@
 mod accept;
 mod announce;
 mod request;
+mod store_retry;
+mod table;
 mod verify;
 
-pub(super) use announce::FetchState;
-
-pub(super) use announce::{Holds, MAX_HEARD, Pending, Source, Stage};
+pub(super) use announce::MAX_HEARD;
 #[cfg(any(test, feature = "sim"))]
-pub(super) use announce::{MAX_PENDING, MAX_REFUSED};
-pub(super) use request::{Asks, MAX_ASKED};
+pub(super) use announce::MAX_PENDING;
+pub(super) use request::{MAX_ASKED, Requests};
+#[cfg(any(test, feature = "sim"))]
+pub(super) use table::MAX_REFUSED;
+pub(super) use table::{Holds, Intake, Pending, Source, Stage};

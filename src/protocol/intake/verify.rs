@@ -9,7 +9,7 @@ use crate::types::{
     Event, Header, InvalidTransaction, LinkId, PeerId, Refusal, Transaction, TransactionId, Verdict,
 };
 
-use super::announce::{Holds, Pending, Stage};
+use super::table::{Holds, Pending, Stage};
 use crate::protocol::io::{Judgement, Output, Ticket};
 use crate::protocol::timers::Timer;
 use crate::protocol::{Protocol, env::Task};
@@ -35,7 +35,7 @@ impl Protocol {
         }
         if !self.is_welcome(link, &id, transaction.header()) {
             self.remove_pending(&id);
-            self.fetches.unwanted.add(id);
+            self.intake.unwanted.add(id);
             self.refuse_transaction(link, &id, Refusal::Unwanted);
             return;
         }
@@ -54,13 +54,13 @@ impl Protocol {
         proven: bool,
     ) {
         let id = transaction.id();
-        if !self.pending.contains(&id) {
+        if !self.intake.pending.contains(&id) {
             let size = transaction.header().payload_len;
-            self.pending.insert(id, Pending::new(Stage::Heard, size, self.env.now));
+            self.intake.pending.insert(id, Pending::new(Stage::Heard, size, self.env.now));
         }
         self.revive(&id);
         let now = self.env.now;
-        if let Some(pending) = self.pending.get_mut(&id) {
+        if let Some(pending) = self.intake.pending.get_mut(&id) {
             pending.stage = Stage::Verifying;
             if let Some(link) = link {
                 pending.add_source(link, now, None, Holds::All);
@@ -99,7 +99,7 @@ impl Protocol {
         self.env.verifying_bytes.leave(transaction.header().payload_len);
         let id = transaction.id();
         // Published by this node meanwhile: the store decides.
-        let superseded = self.pending.get(&id).is_none_or(|p| p.stage != Stage::Verifying);
+        let superseded = self.intake.pending.get(&id).is_none_or(|p| p.stage != Stage::Verifying);
         let refusal = match judgement {
             Judgement::Verdict(_) | Judgement::TimedOut if superseded => return,
             Judgement::Verdict(Verdict::Accept) => {
@@ -125,7 +125,7 @@ impl Protocol {
         let pending = self.remove_pending(&id);
         self.absolve(pending.as_ref().filter(|_| refusal == Refusal::Ignored));
         self.forget_partial(&id);
-        self.fetches.refuse(id);
+        self.intake.refused.add(id);
         let keep_until = self.env.keep_until(transaction.header());
         self.log.refuse(id, transaction.header(), keep_until, self.env.now);
         self.forget_passed();
@@ -150,7 +150,7 @@ impl Protocol {
         self.env.verifying.leave(1);
         self.env.verifying_bytes.leave(bytes);
         // What this node published meanwhile is not being checked any more.
-        let stage = self.pending.get(&id).map(|pending| pending.stage);
+        let stage = self.intake.pending.get(&id).map(|pending| pending.stage);
         if !whole || stage == Some(Stage::Verifying) {
             self.give_up(&id);
         }
@@ -158,7 +158,7 @@ impl Protocol {
 
     /// The validator did not answer: the transaction is fetched and judged again, a few times.
     fn try_later(&mut self, id: &TransactionId) {
-        if let Some(pending) = self.pending.get_mut(id) {
+        if let Some(pending) = self.intake.pending.get_mut(id) {
             pending.stage = Stage::Heard;
             pending.judged += 1;
             if pending.judged >= MAX_JUDGED {
@@ -186,7 +186,9 @@ impl Protocol {
             _ => Refusal::WrongHash,
         };
         self.refuse_transaction(l, id, reason);
-        if let Some(pending) = self.pending.get_mut(id).filter(|p| p.stage == Stage::Verifying) {
+        if let Some(pending) =
+            self.intake.pending.get_mut(id).filter(|p| p.stage == Stage::Verifying)
+        {
             pending.stage = Stage::Heard;
             pending.sources.retain(|s| Some(s.link) != l);
             if let Some(asked) = pending.asked.take() {

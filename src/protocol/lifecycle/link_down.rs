@@ -90,7 +90,7 @@ impl Protocol {
         let was_up = l.up.is_some();
         // A refusal names what is wrong with us or with the address; the peer is not at fault.
         if let (CloseReason::SelfDial, Some(endpoint)) = (reason, l.endpoint.clone()) {
-            self.book.note_own(endpoint);
+            self.membership.book.note_own(endpoint);
         }
         if !was_up && reason != CloseReason::Replaced {
             self.env.emit(event);
@@ -135,12 +135,12 @@ impl Protocol {
         let Some(l) = self.links.all.get_mut(&link) else { return };
         let (peer, heard) = (l.remote, l.heard);
         let Some(up) = &mut l.up else { return };
-        if !up.ping.outstanding || heard > up.ping.sent {
-            up.ping.missed = 0;
+        if !up.pinger.outstanding || heard > up.pinger.sent {
+            up.pinger.missed = 0;
             return;
         }
-        up.ping.missed += 1;
-        let missed = up.ping.missed;
+        up.pinger.missed += 1;
+        let missed = up.pinger.missed;
         self.env.counters.pings_missed += 1;
         if missed >= max_missed {
             self.close(link, CloseReason::Unresponsive);

@@ -3,10 +3,14 @@
 use std::net::SocketAddr;
 
 use crate::protocol::Protocol;
+use crate::protocol::intake::Requests;
 use crate::protocol::io::DialId;
-use crate::protocol::link::{Batch, Link, PingState, Up, counter_of};
+use crate::protocol::large::PieceRate;
+use crate::protocol::link::{Batch, Established, Link, Pinger, counter_of};
 use crate::protocol::outbox::Owed;
 use crate::protocol::reconcile::Repair;
+use crate::protocol::serve::ServeQueue;
+use crate::protocol::spread::{Feed, PeerInterest};
 use crate::protocol::timers::Timer;
 use crate::types::{
     CloseReason, Direction, Event, Hello, LinkId, Message, PeerId, TransportKind, WIRE_VERSION_MAX,
@@ -22,7 +26,7 @@ impl Protocol {
         address: Option<SocketAddr>,
         dial: Option<DialId>,
     ) {
-        let endpoint = dial.and_then(|d| self.dials.get(&d)).map(|d| d.endpoint.clone());
+        let endpoint = dial.and_then(|d| self.membership.dials.get(&d)).map(|d| d.endpoint.clone());
         let direction = if dial.is_some() { Direction::Outbound } else { Direction::Inbound };
         let now = self.env.now;
         if self.links.all.contains_key(&link) {
@@ -40,7 +44,7 @@ impl Protocol {
             owes: self.owes(),
             head: self.log.head(),
             opened: now,
-            said: self.carrying.ours().clone(),
+            said: self.spread.carrying.ours().clone(),
             heard: now,
             queued: 0,
             progress: now,
@@ -151,7 +155,7 @@ impl Protocol {
     fn bring_up(&mut self, link: LinkId, slot: u8, hello: &Hello) {
         let now = self.env.now;
         self.log.clear_slot(slot);
-        self.learned.clear_slot(slot);
+        self.spread.policy.clear_slot(slot);
         let head = self.log.head();
         if self.links.up_count() == 0 {
             self.begin_outflow();
@@ -162,30 +166,20 @@ impl Protocol {
         // What was accepted since our hello said that nothing is owed is the first of what follows, and
         // not behind it.
         let head = if l.owes { head } else { l.head };
-        l.up = Some(Up {
+        l.up = Some(Established {
             slot,
             since: now,
             incarnation: hello.incarnation,
             max_transaction: hello.max_transaction,
-            theirs: hello.interest.clone(),
-            later: None,
-            uphill: false,
-            ping: PingState { nonce, sent: now, outstanding: false, missed: 0 },
-            rtt: None,
-            cursor: head,
-            debt: None,
-            owed: Some(Owed::new(all, head, l.owes, now)),
-            repair: Repair::default(),
             batch: Batch::default(),
-            serving: std::collections::VecDeque::new(),
-            bulk_first: false,
-            asked: std::collections::BTreeSet::new(),
-            asked_bytes: 0,
-            asks: crate::protocol::intake::Asks::default(),
-            patient_until: now,
-            intake: crate::protocol::large::Intake::default(),
+            pinger: Pinger::new(nonce, now),
+            interest: PeerInterest::new(hello.interest.clone()),
+            feed: Feed::new(head, Owed::new(all, head, l.owes, now)),
+            repair: Repair::default(),
+            requests: Requests::new(now),
+            serve: ServeQueue::default(),
+            pieces: PieceRate::default(),
             taken: 0,
-            backlog: std::collections::VecDeque::new(),
             told_peers: None,
         });
         let (remote, kind, direction, address) = (l.remote, l.kind, l.direction, l.shown_address());
@@ -201,7 +195,7 @@ impl Protocol {
         self.env.emit(Event::PeerUp { peer: remote, transport: kind, address, direction });
         let uphill = self.is_uphill(link);
         if let Some(up) = self.links.up(link) {
-            up.uphill = uphill;
+            up.interest.uphill = uphill;
         }
         self.settle_interest();
         self.note_peer_up(link, &remote);
@@ -223,7 +217,7 @@ impl Protocol {
     pub(in crate::protocol) fn refuse(&mut self, link: LinkId, reason: CloseReason) {
         let Some(l) = self.links.all.get(&link) else { return };
         if let (CloseReason::SelfDial, Some(endpoint)) = (reason, l.endpoint.clone()) {
-            self.book.note_own(endpoint);
+            self.membership.book.note_own(endpoint);
         }
         let event = Event::LinkRefused { peer: l.remote, address: l.shown_address(), reason };
         if let Some(counter) = counter_of(&mut self.env.counters, reason) {

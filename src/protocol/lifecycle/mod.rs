@@ -44,8 +44,8 @@ impl Protocol {
         self.resume_sessions();
         // In turns, so that neither bulk nor small transactions starve the other.
         let bulk_first = self.links.up(link).is_some_and(|up| {
-            up.bulk_first = !up.bulk_first;
-            up.bulk_first
+            up.serve.bulk_first = !up.serve.bulk_first;
+            up.serve.bulk_first
         });
         if bulk_first {
             self.serve(link);
@@ -65,8 +65,8 @@ impl Protocol {
         } else {
             Mode::Online
         };
-        if mode != self.mode {
-            self.mode = mode;
+        if mode != self.membership.mode {
+            self.membership.mode = mode;
             tracing::info!(target: "sorcha_peer::overlay", ?mode, links, "mode changed");
             self.env.emit(Event::ModeChanged { mode });
         }
@@ -78,8 +78,8 @@ impl Protocol {
         let allowed = self.allow(link, Work::Interest, 1);
         let (now, later) = (self.env.now, (!allowed).then(|| theirs.clone()));
         let Some(up) = self.links.up(link) else { return };
-        up.later = later;
-        if up.later.is_some() {
+        up.interest.later = later;
+        if up.interest.later.is_some() {
             self.env.timers.set_earlier(Timer::Interest, now + SAY_EVERY);
         } else {
             self.adopt_interest(link, theirs);
@@ -88,7 +88,7 @@ impl Protocol {
 
     fn adopt_interest(&mut self, link: LinkId, theirs: Interest) {
         let Some(up) = self.links.up(link) else { return };
-        up.theirs = theirs;
+        up.interest.theirs = theirs;
         self.note_kind(link);
         self.settle_interest();
         self.owe_upwards();
@@ -100,12 +100,12 @@ impl Protocol {
     /// Time to say what has changed, or to stand in.
     pub(in crate::protocol) fn on_interest_due(&mut self) {
         for link in self.links.up_ids() {
-            if let Some(later) = self.links.up(link).and_then(|up| up.later.take()) {
+            if let Some(later) = self.links.up(link).and_then(|up| up.interest.later.take()) {
                 self.adopt_interest(link, later);
             }
         }
         self.settle_interest();
-        if let Some((_, at)) = self.carrying.waits {
+        if let Some((_, at)) = self.spread.carrying.waits {
             self.env.timers.set_earlier(Timer::Interest, at);
         }
     }
@@ -113,9 +113,9 @@ impl Protocol {
     /// Our addresses changed: linked peers are told at once, others by peer exchange.
     pub(super) fn on_record(&mut self, record: PeerRecord) {
         // What a peer says is our address is no proof of it: only a dial that ends at ourselves is.
-        self.record = record;
+        self.membership.record = record;
         for link in self.links.up_ids() {
-            let records = vec![self.record.clone()];
+            let records = vec![self.membership.record.clone()];
             self.send(link, Message::Peers { records, relays: 0 });
         }
     }

@@ -59,7 +59,7 @@ impl Ending {
 impl Protocol {
     /// Whether a link that we dialled leads to this peer, or is about to.
     pub(in crate::protocol) fn dialled_already(&self, remote: &PeerId) -> bool {
-        let sound = |l: &Link| l.up.as_ref().is_none_or(|up| up.ping.missed == 0);
+        let sound = |l: &Link| l.up.as_ref().is_none_or(|up| up.pinger.missed == 0);
         let ours = |l: &&Link| l.remote == *remote && l.direction == Direction::Outbound;
         self.links.all.values().filter(ours).any(sound)
     }
@@ -88,9 +88,9 @@ impl Protocol {
             features: FEATURES,
             incarnation: self.env.incarnation,
             max_transaction: self.env.config.gossip.max_transaction_size,
-            record: self.record.clone(),
+            record: self.membership.record.clone(),
             observed: address.map(|a| a.ip()),
-            interest: self.carrying.ours().clone(),
+            interest: self.spread.carrying.ours().clone(),
             owes: self.owes(),
         }))
     }

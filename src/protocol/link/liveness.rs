@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use crate::types::{LinkId, Message};
+use crate::types::{LinkId, Message, MonoTime};
 
 use crate::protocol::Protocol;
 use crate::protocol::timers::Timer;
@@ -16,15 +16,33 @@ use crate::protocol::timers::Timer;
 /// By how much the verdict on a ping precedes the next one, which would excuse it.
 const VERDICT_FIRST: Duration = Duration::from_millis(1);
 
+/// How a peer answers pings.
+#[derive(Debug)]
+pub(in crate::protocol) struct Pinger {
+    nonce: u64,
+    pub(in crate::protocol) sent: MonoTime,
+    pub(in crate::protocol) outstanding: bool,
+    /// Answers missed in a row.
+    pub(in crate::protocol) missed: u32,
+    /// Smoothed round-trip time.
+    pub(in crate::protocol) rtt: Option<Duration>,
+}
+
+impl Pinger {
+    pub(in crate::protocol) fn new(nonce: u64, now: MonoTime) -> Self {
+        Self { nonce, sent: now, outstanding: false, missed: 0, rtt: None }
+    }
+}
+
 impl Protocol {
     /// Sends a ping and sets both timers.
     pub(in crate::protocol) fn ping(&mut self, link: LinkId) {
         let now = self.env.now;
         let nonce = self.env.rng.next_u64();
         let Some(up) = self.links.up(link) else { return };
-        up.ping.nonce = nonce;
-        up.ping.sent = now;
-        up.ping.outstanding = true;
+        up.pinger.nonce = nonce;
+        up.pinger.sent = now;
+        up.pinger.outstanding = true;
         self.env.counters.pings_sent += 1;
         self.send(link, Message::Ping { nonce });
         let liveness = &self.env.config.liveness;
@@ -38,14 +56,14 @@ impl Protocol {
     pub(in crate::protocol) fn on_pong(&mut self, link: LinkId, nonce: u64) {
         let now = self.env.now;
         let Some(up) = self.links.up(link) else { return };
-        if !up.ping.outstanding || up.ping.nonce != nonce {
+        if !up.pinger.outstanding || up.pinger.nonce != nonce {
             return;
         }
-        up.ping.outstanding = false;
-        up.ping.missed = 0;
-        let sample = now.since(up.ping.sent);
+        up.pinger.outstanding = false;
+        up.pinger.missed = 0;
+        let sample = now.since(up.pinger.sent);
         // RFC 6298: the smoothed value moves by an eighth.
-        up.rtt = Some(up.rtt.map_or(sample, |rtt| (rtt * 7 + sample) / 8));
+        up.pinger.rtt = Some(up.pinger.rtt.map_or(sample, |rtt| (rtt * 7 + sample) / 8));
         self.env.timers.cancel(Timer::Pong(link));
     }
 
@@ -53,6 +71,6 @@ impl Protocol {
     pub(in crate::protocol) fn rtt_of(&self, link: LinkId) -> Duration {
         const GUESS: Duration = Duration::from_millis(130);
         let up = self.links.all.get(&link).and_then(|l| l.up.as_ref());
-        up.and_then(|up| up.rtt).unwrap_or(GUESS)
+        up.and_then(|up| up.pinger.rtt).unwrap_or(GUESS)
     }
 }

@@ -1,6 +1,6 @@
 //! The links and what waits on them.
 //!
-//! A link is in its hello (`up` is `None`) or up. Up links own one of 64 slots, so that what a peer
+//! A link is in its hello (`up` is `None`) or up. Established links own one of 64 slots, so that what a peer
 //! is known to have is one bit in each log entry. Small messages gather in `Batch` and leave when
 //! 64 have gathered, when 5 ms have passed, or at once when the link has been quiet; a want and the
 //! refusal of one never wait. What was handed to the driver and has not left for the wire is counted in `queued`.
@@ -8,22 +8,26 @@
 mod handshake;
 mod liveness;
 
+pub(super) use liveness::Pinger;
+
 pub(super) use handshake::{Ending, counter_of};
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::types::{
-    Announcement, Bound, Direction, Endpoint, Interest, LinkId, MAX_IDS_PER_MESSAGE, Message,
-    MonoTime, PIECE_BYTES, PeerId, PieceSet, Proofs, Transaction, TransactionId, TransportKind,
+    Announcement, Direction, Endpoint, Interest, LinkId, MAX_IDS_PER_MESSAGE, Message, MonoTime,
+    PIECE_BYTES, PeerId, TransactionId, TransportKind,
 };
 
 use crate::protocol::Protocol;
-use crate::protocol::intake::Asks;
-use crate::protocol::io::{DialId, Output, Ticket};
-use crate::protocol::outbox::Owed;
+use crate::protocol::intake::Requests;
+use crate::protocol::io::{DialId, Output};
+use crate::protocol::large::PieceRate;
 use crate::protocol::reconcile::Repair;
+use crate::protocol::serve::ServeQueue;
+use crate::protocol::spread::{Feed, PeerInterest};
 use crate::protocol::timers::Timer;
 
 /// Links at most: one bit each in a log entry.
@@ -62,7 +66,7 @@ impl Batch {
         !(self.want.is_empty() && self.missing.is_empty() && self.busy.is_empty())
     }
 
-    fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.announce.len()
             + self.missing.len()
             + self.duplicate.len()
@@ -72,90 +76,23 @@ impl Batch {
     }
 }
 
-/// A payload that a peer asked for.
+/// What only a link past its hello has: what each part keeps for its peer.
 #[derive(Debug)]
-pub(super) struct Serve {
-    pub(super) id: TransactionId,
-    /// Which pieces, of a large one.
-    pub(super) parts: Option<Parts>,
-    /// Held from the first piece to the last, so that it is read once.
-    pub(super) payload: Option<Transaction>,
-    /// Set while the payload is being read from the store, or its proofs made.
-    pub(super) loading: Option<Ticket>,
-}
-
-impl Serve {
-    pub(super) fn new(id: TransactionId) -> Self {
-        Self { id, parts: None, payload: None, loading: None }
-    }
-}
-
-/// What a peer gets of a large payload.
-#[derive(Debug)]
-pub(super) struct Parts {
-    /// Still to be sent.
-    pub(super) wanted: PieceSet,
-    pub(super) sent: PieceSet,
-    /// Whether the header is to be sent first.
-    pub(super) head: bool,
-    pub(super) proofs: Option<Proofs>,
-}
-
-impl Parts {
-    pub(super) fn new(wanted: PieceSet, head: bool) -> Self {
-        let sent = PieceSet::empty(wanted.len());
-        Self { wanted, sent, head, proofs: None }
-    }
-}
-
-/// A ping that was not answered yet.
-#[derive(Debug)]
-pub(super) struct PingState {
-    pub(super) nonce: u64,
-    pub(super) sent: MonoTime,
-    pub(super) outstanding: bool,
-    pub(super) missed: u32,
-}
-
-/// What only a link past its hello has.
-#[derive(Debug)]
-pub(super) struct Up {
+pub(super) struct Established {
     pub(super) slot: u8,
     pub(super) since: MonoTime,
     pub(super) incarnation: u64,
     pub(super) max_transaction: u64,
-    /// What the peer wants, as it said last.
-    pub(super) theirs: Interest,
-    /// What it said since, too soon.
-    pub(super) later: Option<Interest>,
-    /// Whether it is nearer to a relay, as of the last change.
-    pub(super) uphill: bool,
-    pub(super) ping: PingState,
-    pub(super) rtt: Option<Duration>,
-    /// The next log entry to offer to this peer.
-    pub(super) cursor: u64,
-    /// Set while the peer is too slow for what is new: from where on it was skipped.
-    pub(super) debt: Option<Bound>,
-    /// What is owed from before the link, as far as it is still to be announced.
-    pub(super) owed: Option<Owed>,
-    pub(super) repair: Repair,
     pub(super) batch: Batch,
-    pub(super) serving: VecDeque<Serve>,
-    /// Whose turn it is when the queue has moved.
-    pub(super) bulk_first: bool,
-    /// Asked of this peer and not answered yet.
-    pub(super) asked: BTreeSet<TransactionId>,
-    pub(super) asked_bytes: u64,
-    /// How its answers come.
-    pub(super) asks: Asks,
-    /// When what it announced last is asked for, unless it is pushed before.
-    pub(super) patient_until: MonoTime,
-    /// How fast pieces come from it.
-    pub(super) intake: crate::protocol::large::Intake,
+    pub(super) pinger: Pinger,
+    pub(super) interest: PeerInterest,
+    pub(super) feed: Feed,
+    pub(super) repair: Repair,
+    pub(super) requests: Requests,
+    pub(super) serve: ServeQueue,
+    pub(super) pieces: PieceRate,
     /// Payload bytes of transactions accepted from this peer.
     pub(super) taken: u64,
-    /// To be asked of this peer once it has answered some.
-    pub(super) backlog: VecDeque<TransactionId>,
     /// When it was last told which peers we know.
     pub(super) told_peers: Option<MonoTime>,
 }
@@ -186,7 +123,7 @@ pub(super) struct Link {
     pub(super) queued: usize,
     /// When the queue last moved or was empty.
     pub(super) progress: MonoTime,
-    pub(super) up: Option<Up>,
+    pub(super) up: Option<Established>,
 }
 
 impl Link {
@@ -231,7 +168,7 @@ impl Links {
 
     /// Accepted links to edges.
     pub(super) fn edges_inbound(&self) -> usize {
-        let edge = |l: &&Link| l.up.as_ref().is_some_and(|up| !up.theirs.is_relay());
+        let edge = |l: &&Link| l.up.as_ref().is_some_and(|up| !up.interest.theirs.is_relay());
         self.all.values().filter(|l| l.direction == Direction::Inbound).filter(edge).count()
     }
 
@@ -243,12 +180,13 @@ impl Links {
     pub(super) fn well(&self, now: MonoTime) -> impl Iterator<Item = LinkId> {
         let well = move |l: &&Link| {
             let stuck = l.queued > 0 && now.since(l.progress) > STUCK;
-            !stuck && l.up.as_ref().is_some_and(|up| up.ping.missed == 0 && up.debt.is_none())
+            !stuck
+                && l.up.as_ref().is_some_and(|up| up.pinger.missed == 0 && up.feed.debt.is_none())
         };
         self.all.values().filter(well).map(|l| l.id)
     }
 
-    pub(super) fn up(&mut self, link: LinkId) -> Option<&mut Up> {
+    pub(super) fn up(&mut self, link: LinkId) -> Option<&mut Established> {
         self.all.get_mut(&link)?.up.as_mut()
     }
 
@@ -307,7 +245,9 @@ impl Protocol {
 
     /// Whether log entries may be offered on a link: less is queued while bulk waits for its turn.
     pub(super) fn may_pump(&self, link: LinkId) -> bool {
-        let limit = |up: &Up| if up.serving.is_empty() { HIGH_WATER } else { PIECE_BYTES / 2 };
+        let limit = |up: &Established| {
+            if up.serve.entries.is_empty() { HIGH_WATER } else { PIECE_BYTES / 2 }
+        };
         self.links.all.get(&link).is_some_and(|l| l.queued < l.up.as_ref().map_or(0, limit))
     }
 

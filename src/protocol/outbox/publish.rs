@@ -31,7 +31,7 @@ impl Protocol {
             self.not_renewed(renews, false);
             return;
         }
-        if let Some(calls) = self.publishing.get_mut(&id) {
+        if let Some(calls) = self.outbox.publishing.get_mut(&id) {
             // Being stored: answered together with the first call.
             calls.push(call);
             self.not_renewed(renews, false);
@@ -50,9 +50,9 @@ impl Protocol {
         }
         let size = transaction.header().payload_len;
         self.remove_pending(&id);
-        self.pending.insert(id, Pending::new(Stage::Storing, size, self.env.now));
-        self.publishing.insert(id, vec![call]);
-        self.publishing_bytes += cost(size);
+        self.intake.pending.insert(id, Pending::new(Stage::Storing, size, self.env.now));
+        self.outbox.publishing.insert(id, vec![call]);
+        self.outbox.publishing_bytes += cost(size);
         let entry = NewEntry {
             keep_until: self.env.keep_until(transaction.header()),
             transaction: transaction.clone(),
@@ -65,7 +65,8 @@ impl Protocol {
     }
 
     fn is_outbox_full(&self) -> bool {
-        self.outbox.len() + self.publishing.len() >= self.env.config.outbox.max_entries as usize
+        self.outbox.len() + self.outbox.publishing.len()
+            >= self.env.config.outbox.max_entries as usize
     }
 
     /// `renewed`: it takes the place of another, so the outbox has room for it.
@@ -73,7 +74,7 @@ impl Protocol {
         let (size, limit) =
             (transaction.header().payload_len, self.env.config.gossip.max_transaction_size);
         let capacity = self.env.config.outbox.max_entries;
-        let under_way = (self.publishing.len(), self.publishing_bytes);
+        let under_way = (self.outbox.publishing.len(), self.outbox.publishing_bytes);
         let excess = self.log.shares.excess(&transaction.origin(), under_way, size);
         if self.env.shutting_down {
             Some(PublishRefusal::Closed)
@@ -97,16 +98,16 @@ impl Protocol {
     ) {
         let id = transaction.id();
         self.remove_pending(&id);
-        let calls = self.publishing.remove(&id).unwrap_or_default();
+        let calls = self.outbox.publishing.remove(&id).unwrap_or_default();
         let size = transaction.header().payload_len;
-        self.publishing_bytes = self.publishing_bytes.saturating_sub(cost(size));
+        self.outbox.publishing_bytes = self.outbox.publishing_bytes.saturating_sub(cost(size));
         if result.is_ok() {
             self.env.counters.transactions_published += 1;
             self.watch_outbox(id);
             if let Some(old) = renews {
                 self.on_renewed(old, id);
             }
-            self.fetches.lost.note_saved(size, self.env.now);
+            self.intake.retry.note_saved(size, self.env.now);
         } else {
             self.env.counters.publishes_refused += 1;
             self.not_renewed(renews, false);
