@@ -7,6 +7,7 @@
 mod nat_prober;
 mod peer_store;
 mod queue;
+mod store_lease;
 mod transaction_store;
 mod transport;
 mod validator;
@@ -14,9 +15,13 @@ mod validator;
 pub use nat_prober::NatProber;
 pub use peer_store::{Ban, PeerStore, StoredPeer};
 pub use queue::{EntryFilter, EntryState, OutboxEntry, QueueSize, TransactionQueue};
+pub use store_lease::StoreLease;
 pub use transaction_store::{
     IndexEntry, KeptPartial, LogEntry, MAX_CURSORS, NewEntry, Page, Partial, TransactionStore,
     Usage,
 };
 pub use transport::{Accepted, FrameSink, FrameStream, Listener, RawLink, Transport};
 pub use validator::{AcceptAll, Validator};
+
+#[cfg(feature = "node")]
+pub(crate) use store_lease::{HeldLease, LeaseTaken};
