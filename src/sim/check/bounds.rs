@@ -34,7 +34,7 @@ pub struct ControlFirst {
 /// What waits on a link, by weight since it opened.
 #[derive(Debug, Default)]
 struct Waits {
-    queued: usize,
+    enqueued: usize,
     sent: usize,
     /// For each message with bulk: what must have been sent for it to be gone, and its bulk.
     bulk: VecDeque<(usize, usize)>,
@@ -50,9 +50,9 @@ impl Checker for ControlFirst {
         match seen {
             Seen::Output { node, output: Output::Send { link, message } } => {
                 let Some(waits) = self.queues.get_mut(*node, *link) else { return 0 };
-                waits.queued += message.weight();
+                waits.enqueued += message.weight();
                 if let Message::Piece(piece) = message {
-                    waits.bulk.push_back((waits.queued, piece.bytes.len()));
+                    waits.bulk.push_back((waits.enqueued, piece.bytes.len()));
                     let bulk: usize = waits.bulk.iter().map(|(_, bulk)| bulk).sum();
                     if bulk > PIECE_BYTES {
                         found.push(format!("node {node}: {bulk} bytes of bulk wait on {link:?}"));
@@ -62,7 +62,7 @@ impl Checker for ControlFirst {
             }
             Seen::Input { node, input: Input::Sent { link, weight, .. } } => {
                 let Some(waits) = self.queues.get_mut(*node, *link) else { return 0 };
-                waits.sent = (waits.sent + weight).min(waits.queued);
+                waits.sent = (waits.sent + weight).min(waits.enqueued);
                 while waits.bulk.front().is_some_and(|(end, _)| *end <= waits.sent) {
                     waits.bulk.pop_front();
                 }

@@ -9,7 +9,7 @@ use crate::types::{PeerId, TransactionId};
 
 /// An invariant.
 pub trait Checker: fmt::Debug {
-    /// Its name.
+    /// Name, as reports print it.
     fn name(&self) -> &'static str;
 
     /// Looks at something; adds to `found` what must not be, and returns how many checks it made.
@@ -19,14 +19,14 @@ pub trait Checker: fmt::Debug {
 /// What one running node holds when nothing is under way any more.
 #[derive(Debug, Clone, Default)]
 pub struct Holdings {
-    /// Which node.
+    /// Number of the node.
     pub node: usize,
     /// Nodes of the same number are connected over links.
     pub group: usize,
     /// Unexpired transactions in its store.
-    pub held: BTreeSet<TransactionId>,
+    pub stored: BTreeSet<TransactionId>,
     /// Live transactions of topics that it does not carry.
-    pub spared: BTreeSet<TransactionId>,
+    pub not_carried: BTreeSet<TransactionId>,
     /// Unexpired transactions whose publish it answered with Ok and whose disk was not lost since.
     pub promised: BTreeSet<TransactionId>,
 }
@@ -37,30 +37,30 @@ pub struct Holdings {
 pub enum Seen<'a> {
     /// A node starts with these transactions on its disk.
     Started {
-        /// Which node.
+        /// Number of the node.
         node: usize,
         /// What its store holds.
-        kept: &'a [TransactionId],
+        stored: &'a [TransactionId],
         /// Whether its disk is empty because it is new or was lost.
         blank: bool,
     },
     /// A node is given something.
     Input {
-        /// Which node.
+        /// Number of the node.
         node: usize,
-        /// What.
+        /// The input.
         input: &'a Input,
     },
     /// A node does something.
     Output {
-        /// Which node.
+        /// Number of the node.
         node: usize,
-        /// What.
+        /// The output.
         output: &'a Output,
     },
     /// A node has dealt with an input.
     Turn {
-        /// Which node.
+        /// Number of the node.
         node: usize,
         /// Its links.
         links: &'a [LinkView],
@@ -69,7 +69,7 @@ pub enum Seen<'a> {
     },
     /// A peer misbehaves from now on: banning it is just.
     Hostile {
-        /// Who.
+        /// Identity of the peer.
         peer: PeerId,
     },
     /// Nothing is under way.
@@ -82,11 +82,11 @@ pub enum Seen<'a> {
 /// An invariant that did not hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
-    /// Which checker.
+    /// Name of the checker.
     pub checker: &'static str,
-    /// When, in simulated time.
+    /// Simulated time at which it was seen.
     pub at: Duration,
-    /// What it saw.
+    /// Description of what was seen.
     pub what: String,
 }
 

@@ -25,11 +25,11 @@ impl Marks {
     }
 
     /// A node starts with these and no others.
-    pub(super) fn restart(&mut self, node: usize, kept: &[TransactionId]) {
+    pub(super) fn restart(&mut self, node: usize, stored: &[TransactionId]) {
         self.0.values_mut().for_each(|nodes| {
             nodes.remove(node);
         });
-        for id in kept {
+        for id in stored {
             self.insert(node, *id);
         }
     }

@@ -10,7 +10,7 @@ use super::per_link::PerLink;
 
 /// One end of a link.
 #[derive(Debug, Default)]
-struct Flow {
+struct ReplayState {
     /// Its hello said that it owes something.
     owes: bool,
     /// Whether the peer has said hello as well.
@@ -20,7 +20,7 @@ struct Flow {
 
 /// `Flushed` is said once on each link whose hello said that something is owed, and on no other.
 #[derive(Debug, Default)]
-pub struct ReplayEndsOnce(PerLink<Flow>);
+pub struct ReplayEndsOnce(PerLink<ReplayState>);
 
 impl Checker for ReplayEndsOnce {
     fn name(&self) -> &'static str {
@@ -32,8 +32,8 @@ impl Checker for ReplayEndsOnce {
         match seen {
             Seen::Input { node, input: Input::Received { link, messages, .. } } => {
                 let hello = messages.iter().any(|m| matches!(m, Message::Hello(_)));
-                if let Some(flow) = self.0.get_mut(*node, *link) {
-                    flow.up |= hello;
+                if let Some(state) = self.0.get_mut(*node, *link) {
+                    state.up |= hello;
                 }
             }
             Seen::Output { node, output: Output::Send { link, message } } => {
@@ -42,8 +42,8 @@ impl Checker for ReplayEndsOnce {
             Seen::Calm { nodes } => {
                 let running: BTreeSet<_> = nodes.iter().map(|n| n.node).collect();
                 let ours = self.0.iter().filter(|((node, _), _)| running.contains(node));
-                for ((node, link), flow) in ours {
-                    if flow.owes && flow.up && !flow.flushed {
+                for ((node, link), state) in ours {
+                    if state.owes && state.up && !state.flushed {
                         found.push(format!("node {node}: a flush without end on {link:?}"));
                     }
                 }
@@ -63,11 +63,11 @@ impl ReplayEndsOnce {
         message: &Message,
         found: &mut Vec<String>,
     ) -> u64 {
-        let Some(flow) = self.0.get_mut(node, link) else { return 0 };
+        let Some(state) = self.0.get_mut(node, link) else { return 0 };
         match message {
-            Message::Hello(hello) => flow.owes = hello.owes,
+            Message::Hello(hello) => state.owes = hello.owes,
             Message::Flushed => {
-                if !flow.owes || std::mem::replace(&mut flow.flushed, true) {
+                if !state.owes || std::mem::replace(&mut state.flushed, true) {
                     found.push(format!("node {node}: flushed on {link:?}, nobody waits for it"));
                 }
                 return 1;

@@ -13,10 +13,10 @@ use crate::sim::link_id::{link_of, pipe_of};
 struct Open {
     peer: PeerId,
     ranges: Vec<PieceRange>,
-    /// Its place was named: the peer may serve what it has not got itself yet.
+    /// A position was named: the peer may serve what it has not got itself yet.
     ordered: bool,
     /// It has come to the peer, which has not refused it.
-    taken: bool,
+    accepted: bool,
 }
 
 /// What a node has reserved of an id, by link.
@@ -24,21 +24,21 @@ type Opens = BTreeMap<LinkId, Open>;
 
 /// What every node has reserved, as seen from outside.
 ///
-/// A reservation is on its way, or taken: only then somebody really waits for somebody. It ends
+/// A reservation is on its way, or accepted: only then somebody really waits for somebody. It ends
 /// with its link, at whichever end that is noticed first.
 #[derive(Debug, Default)]
-struct Book {
+struct ReservationTable {
     /// Whose an end is, and who is at the other.
     ends: BTreeMap<LinkId, (usize, PeerId)>,
     nodes: BTreeMap<PeerId, usize>,
     open: BTreeMap<(usize, TransactionId), Opens>,
     /// Pieces received.
-    got: BTreeMap<(usize, TransactionId), BTreeSet<u32>>,
+    received_pieces: BTreeMap<(usize, TransactionId), BTreeSet<u32>>,
     /// Taken in the turn that is being looked at, unless the node refuses them before it ends.
-    fresh: Vec<(usize, TransactionId, LinkId)>,
+    undecided: Vec<(usize, TransactionId, LinkId)>,
 }
 
-impl Book {
+impl ReservationTable {
     /// Takes note; the reservation that was just made, if one was.
     fn note(&mut self, seen: &Seen<'_>) -> Option<(usize, TransactionId, LinkId)> {
         match seen {
@@ -48,7 +48,7 @@ impl Book {
                     self.end(*node, link);
                 }
                 self.open.retain(|(n, _), _| n != node);
-                self.got.retain(|(n, _), _| n != node);
+                self.received_pieces.retain(|(n, _), _| n != node);
             }
             Seen::Input { node, input: Input::LinkOpened { link, remote, .. } } => {
                 self.ends.insert(*link, (*node, *remote));
@@ -63,7 +63,7 @@ impl Book {
             Seen::Output { node, output: Output::Store { entry, .. } } => {
                 let key = (*node, entry.transaction.id());
                 self.open.remove(&key);
-                self.got.remove(&key);
+                self.received_pieces.remove(&key);
             }
             Seen::Output { node, output: Output::Send { link, message } } => {
                 return self.sent(*node, *link, message);
@@ -73,7 +73,7 @@ impl Book {
         None
     }
 
-    /// One end of a link is closed: nothing is reserved on it, and nothing taken.
+    /// One end of a link is closed: nothing is reserved on it, and nothing accepted.
     fn end(&mut self, node: usize, link: LinkId) {
         self.ends.remove(&link);
         for open in self.of(node) {
@@ -82,7 +82,7 @@ impl Book {
         let other = other_end(link);
         if let Some((asker, _)) = self.ends.get(&other).copied() {
             for open in self.of(asker).filter_map(|opens| opens.get_mut(&other)) {
-                open.taken = false;
+                open.accepted = false;
             }
         }
     }
@@ -94,7 +94,7 @@ impl Book {
     }
 
     /// What the other end of a link has reserved on it.
-    fn asked(&mut self, link: LinkId, id: &TransactionId) -> Option<(usize, &mut Open)> {
+    fn requested_on(&mut self, link: LinkId, id: &TransactionId) -> Option<(usize, &mut Open)> {
         let (asker, _) = *self.ends.get(&other_end(link))?;
         Some((asker, self.open.get_mut(&(asker, *id))?.get_mut(&other_end(link))?))
     }
@@ -109,12 +109,12 @@ impl Book {
                 }
             }
             Message::Piece(piece) => {
-                self.got.entry((node, piece.id)).or_default().insert(piece.index);
+                self.received_pieces.entry((node, piece.id)).or_default().insert(piece.index);
             }
             Message::Reserve(r) if !r.ranges.is_empty() => {
-                if let Some((asker, open)) = self.asked(link, &r.id) {
-                    open.taken = true;
-                    self.fresh.push((asker, r.id, other_end(link)));
+                if let Some((asker, open)) = self.requested_on(link, &r.id) {
+                    open.accepted = true;
+                    self.undecided.push((asker, r.id, other_end(link)));
                 }
             }
             _ => {}
@@ -131,19 +131,19 @@ impl Book {
             Message::Hello(hello) => drop(self.nodes.insert(hello.record.peer(), node)),
             Message::Reserve(r) => {
                 let open = self.open.entry((node, r.id)).or_default();
-                let taken = open.remove(&link).is_some_and(|open| open.taken);
+                let accepted = open.remove(&link).is_some_and(|open| open.accepted);
                 let (_, peer) = *self.ends.get(&link)?;
                 if !r.ranges.is_empty() {
                     let (ranges, ordered) = (r.ranges.clone(), r.place > 0);
-                    open.insert(link, Open { peer, ranges, ordered, taken });
+                    open.insert(link, Open { peer, ranges, ordered, accepted });
                     return Some((node, r.id, link));
                 }
             }
             // Who is sent away is not served any more, though it does not know yet.
             Message::Busy(ids) | Message::Missing(ids) => {
                 for id in ids {
-                    if let Some((_, open)) = self.asked(link, id) {
-                        open.taken = false;
+                    if let Some((_, open)) = self.requested_on(link, id) {
+                        open.accepted = false;
                     }
                 }
             }
@@ -155,11 +155,11 @@ impl Book {
     /// Whether some piece is reserved twice and not here yet.
     fn overlap(&self, node: usize, id: &TransactionId, a: &Open, b: &Open) -> bool {
         const MANY: u32 = 100_000;
-        let got = self.got.get(&(node, *id));
+        let received = self.received_pieces.get(&(node, *id));
         let both = |(a, b): (&PieceRange, &PieceRange)| {
             let end = |r: &PieceRange| r.first.saturating_add(r.count);
             let (first, end) = (a.first.max(b.first), end(a).min(end(b)));
-            let here = |piece| got.is_some_and(|got| got.contains(&piece));
+            let here = |piece| received.is_some_and(|received| received.contains(&piece));
             end.saturating_sub(first) > MANY || (first..end).any(|piece| !here(piece))
         };
         a.ranges.iter().flat_map(|a| b.ranges.iter().map(move |b| (a, b))).any(both)
@@ -168,7 +168,7 @@ impl Book {
     /// Whom a node waits for, for what they may not have themselves.
     fn waits_for(&self, node: usize, id: &TransactionId) -> impl Iterator<Item = usize> {
         let opens = self.open.get(&(node, *id)).into_iter().flat_map(BTreeMap::values);
-        let waits = opens.filter(|open| open.ordered && open.taken);
+        let waits = opens.filter(|open| open.ordered && open.accepted);
         waits.filter_map(|open| self.nodes.get(&open.peer).copied())
     }
 
@@ -196,7 +196,7 @@ fn other_end(link: LinkId) -> LinkId {
 
 /// Of each piece there is one reservation at most.
 #[derive(Debug, Default)]
-pub struct OneParent(Book);
+pub struct OneParent(ReservationTable);
 
 impl Checker for OneParent {
     fn name(&self) -> &'static str {
@@ -204,7 +204,7 @@ impl Checker for OneParent {
     }
 
     fn look(&mut self, seen: &Seen<'_>, found: &mut Vec<String>) -> u64 {
-        self.0.fresh.clear();
+        self.0.undecided.clear();
         let Some((node, id, link)) = self.0.note(seen) else { return 0 };
         let all = &self.0.open[&(node, id)];
         let others = all.iter().filter(|(other, _)| **other != link);
@@ -218,10 +218,10 @@ impl Checker for OneParent {
     }
 }
 
-/// Nobody waits for itself: who is taken by whom, to be served pieces of an id as they come, has no
+/// Nobody waits for itself: who is accepted by whom, to be served pieces of an id as they come, has no
 /// cycle. What is on its way does not count: two who ask each other at once are both refused.
 #[derive(Debug, Default)]
-pub struct ReservationAcyclic(Book);
+pub struct ReservationAcyclic(ReservationTable);
 
 impl Checker for ReservationAcyclic {
     fn name(&self) -> &'static str {
@@ -230,12 +230,12 @@ impl Checker for ReservationAcyclic {
 
     fn look(&mut self, seen: &Seen<'_>, found: &mut Vec<String>) -> u64 {
         let mut checks = 0;
-        // A turn has ended: what it did not refuse is taken.
+        // A turn has ended: what it did not refuse is accepted.
         if !matches!(seen, Seen::Output { .. } | Seen::Turn { .. }) {
-            for (node, id, link) in std::mem::take(&mut self.0.fresh) {
+            for (node, id, link) in std::mem::take(&mut self.0.undecided) {
                 let open = self.0.open.get(&(node, id)).and_then(|opens| opens.get(&link));
                 // Without a place only who has all of it answers.
-                if open.is_some_and(|open| open.ordered && open.taken) {
+                if open.is_some_and(|open| open.ordered && open.accepted) {
                     checks += 1;
                     if self.0.is_circular(node, &id) {
                         found.push(format!("node {node} waits for itself to send {id}"));

@@ -22,16 +22,16 @@ impl Checker for NoLoss {
         let Seen::Calm { nodes } = seen else { return 0 };
         let mut groups: BTreeMap<usize, BTreeSet<TransactionId>> = BTreeMap::new();
         for node in *nodes {
-            groups.entry(node.group).or_default().extend(&node.held);
+            groups.entry(node.group).or_default().extend(&node.stored);
         }
         for node in *nodes {
-            let missing = groups[&node.group].difference(&node.held);
-            let missing: Vec<_> = missing.filter(|id| !node.spared.contains(*id)).collect();
+            let missing = groups[&node.group].difference(&node.stored);
+            let missing: Vec<_> = missing.filter(|id| !node.not_carried.contains(*id)).collect();
             if let Some(first) = missing.first() {
                 let count = missing.len();
                 found.push(format!("node {} misses {count}, for instance {first}", node.node));
             }
-            if let Some(first) = node.promised.difference(&node.held).next() {
+            if let Some(first) = node.promised.difference(&node.stored).next() {
                 found.push(format!("node {} promised {first} and has it no more", node.node));
             }
         }
@@ -44,7 +44,7 @@ impl Checker for NoLoss {
 pub struct AtMostOnce {
     under_way: Waiting,
     /// Stored or about to be.
-    taken: Marks,
+    in_log: Marks,
 }
 
 impl Checker for AtMostOnce {
@@ -54,15 +54,15 @@ impl Checker for AtMostOnce {
 
     fn look(&mut self, seen: &Seen<'_>, found: &mut Vec<String>) -> u64 {
         match seen {
-            Seen::Started { node, kept, .. } => {
+            Seen::Started { node, stored, .. } => {
                 self.under_way.retain(|(n, _), _| n != node);
-                self.taken.restart(*node, kept);
+                self.in_log.restart(*node, stored);
                 0
             }
             Seen::Output { node, output: Output::Store { ticket, entry, own } } => {
                 let id = entry.transaction.id();
                 // Publishing what also came back from peers is stored again to be in the outbox.
-                if !self.taken.insert(*node, id) && !own {
+                if !self.in_log.insert(*node, id) && !own {
                     found.push(format!("node {node} stores {id} again"));
                 }
                 self.under_way.insert((*node, *ticket), id);
@@ -72,7 +72,7 @@ impl Checker for AtMostOnce {
                 if let Some(id) = self.under_way.remove(&(*node, *ticket))
                     && result.is_err()
                 {
-                    self.taken.remove(*node, &id);
+                    self.in_log.remove(*node, &id);
                 }
                 0
             }
@@ -96,10 +96,10 @@ impl Checker for StoreBeforePublished {
 
     fn look(&mut self, seen: &Seen<'_>, found: &mut Vec<String>) -> u64 {
         match seen {
-            Seen::Started { node, kept, .. } => {
+            Seen::Started { node, stored, .. } => {
                 self.calls.retain(|(n, _), _| n != node);
                 self.under_way.retain(|(n, _), _| n != node);
-                self.stored.restart(*node, kept);
+                self.stored.restart(*node, stored);
             }
             Seen::Input { node, input: Input::Publish { call, transaction, .. } } => {
                 self.calls.insert((*node, *call), transaction.id());

@@ -13,11 +13,11 @@ use crate::sim::id_map::IdMap;
 /// One end of a link.
 #[derive(Debug, Default)]
 struct Side {
-    /// What the peer said it wants: with this input, and before it.
-    theirs: Vec<Interest>,
-    said: Interest,
+    /// What the peer said that it wants: with this input, and before it.
+    peer_interests: Vec<Interest>,
+    own_interest: Interest,
     /// What the peer asked for: answers are always allowed.
-    asked: BTreeSet<TransactionId>,
+    requested: BTreeSet<TransactionId>,
 }
 
 /// What is offered on a link is of a topic that the peer wants, or the peer is nearer to a relay, or
@@ -45,7 +45,7 @@ impl Checker for Unwanted {
                     self.note_topics(message);
                 }
                 let Some(side) = self.sides.get_mut(*node, *link) else { return 0 };
-                side.theirs = side.theirs.pop().into_iter().collect();
+                side.peer_interests = side.peer_interests.pop().into_iter().collect();
                 for message in messages {
                     side.hear(message);
                 }
@@ -88,11 +88,11 @@ impl Unwanted {
         let Some(side) = self.sides.get_mut(node, link) else { return 0 };
         let offered = match message {
             Message::Hello(hello) => {
-                side.said = hello.interest.clone();
+                side.own_interest = hello.interest.clone();
                 return 0;
             }
             Message::Interest(interest) => {
-                side.said = interest.clone();
+                side.own_interest = interest.clone();
                 return 0;
             }
             Message::Push { transaction, .. } => vec![transaction.id()],
@@ -101,17 +101,19 @@ impl Unwanted {
             Message::Ask(ranges) | Message::Answer(ranges) => listed(ranges),
             _ => return 0,
         };
-        if side.theirs.iter().any(|theirs| theirs.topics.is_none()) {
+        if side.peer_interests.iter().any(|peer_interests| peer_interests.topics.is_none()) {
             return offered.len() as u64;
         }
         let me = self.nodes.get(&node).map(Interest::short);
         for id in &offered {
             let Some(topic) = self.topics.get(id) else { continue };
-            let uphill =
-                |theirs: &Interest| theirs.depth < side.said.depth && Some(theirs.via) != me;
-            let mut theirs = side.theirs.iter();
-            let fit = theirs.any(|theirs| theirs.wants(*topic) || uphill(theirs));
-            if !fit && !side.asked.contains(id) {
+            let uphill = |peer_interests: &Interest| {
+                peer_interests.depth < side.own_interest.depth && Some(peer_interests.via) != me
+            };
+            let mut peer_interests = side.peer_interests.iter();
+            let fit = peer_interests
+                .any(|peer_interests| peer_interests.wants(*topic) || uphill(peer_interests));
+            if !fit && !side.requested.contains(id) {
                 let kind = message.kind();
                 found.push(format!("node {node}: {kind} of {id} on {link:?}, unwanted there"));
             }
@@ -123,11 +125,11 @@ impl Unwanted {
 impl Side {
     fn hear(&mut self, message: &Message) {
         match message {
-            Message::Hello(hello) => self.theirs.push(hello.interest.clone()),
-            Message::Interest(interest) => self.theirs.push(interest.clone()),
-            Message::Want(ids) => self.asked.extend(ids),
+            Message::Hello(hello) => self.peer_interests.push(hello.interest.clone()),
+            Message::Interest(interest) => self.peer_interests.push(interest.clone()),
+            Message::Want(ids) => self.requested.extend(ids),
             Message::Reserve(reservation) => {
-                self.asked.insert(reservation.id);
+                self.requested.insert(reservation.id);
             }
             _ => {}
         }

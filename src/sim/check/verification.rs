@@ -32,14 +32,14 @@ impl Checker for VerifyBeforeForward {
 
     fn look(&mut self, seen: &Seen<'_>, found: &mut Vec<String>) -> u64 {
         match seen {
-            Seen::Started { node, kept, .. } => {
+            Seen::Started { node, stored, .. } => {
                 self.verifying.retain(|(n, _), _| n != node);
                 self.storing.retain(|(n, _), _| n != node);
                 self.heads.retain(|(n, _), _| n != node);
                 self.pieces.retain(|(n, _), _| n != node);
                 self.right.retain(|(n, _), _| n != node);
                 self.signed.restart(*node, &[]);
-                self.good.restart(*node, kept);
+                self.good.restart(*node, stored);
             }
             Seen::Output { node, output: Output::Verify { ticket, transaction, .. } } => {
                 self.verifying.insert((*node, *ticket), transaction.id());

@@ -64,10 +64,10 @@ fn done(output: &Output) -> Seen<'_> {
     Seen::Output { node: 0, output }
 }
 
-fn holds(node: usize, group: usize, held: bool, promised: bool) -> Holdings {
+fn holds(node: usize, group: usize, stored: bool, promised: bool) -> Holdings {
     let set = |there: bool| there.then(|| transaction().id()).into_iter().collect();
-    let spared = BTreeSet::new();
-    Holdings { node, group, held: set(held), spared, promised: set(promised) }
+    let not_carried = BTreeSet::new();
+    Holdings { node, group, stored: set(stored), not_carried, promised: set(promised) }
 }
 
 #[test]
@@ -76,8 +76,8 @@ fn no_loss() {
     assert!(calm(&[holds(0, 0, true, false), holds(1, 0, false, false)]));
     assert!(calm(&[holds(0, 0, false, true)]), "a broken promise");
     assert!(!calm(&[holds(0, 0, true, true), holds(1, 1, false, false)]), "not connected");
-    let spared = [transaction().id()].into();
-    let edge = Holdings { spared, ..holds(1, 0, false, false) };
+    let not_carried = [transaction().id()].into();
+    let edge = Holdings { not_carried, ..holds(1, 0, false, false) };
     assert!(!calm(&[holds(0, 0, true, true), edge]), "of no topic of its");
 }
 
@@ -88,8 +88,8 @@ fn at_most_once() {
     assert!(bites(AtMostOnce::default(), &[done(&first), done(&second)]));
     assert!(!bites(AtMostOnce::default(), &[done(&first), given(&failed), done(&second)]));
     assert!(!bites(AtMostOnce::default(), &[done(&first), done(&own)]), "into the outbox");
-    let kept = [transaction().id()];
-    let started = Seen::Started { node: 0, kept: &kept, blank: false };
+    let on_disk = [transaction().id()];
+    let started = Seen::Started { node: 0, stored: &on_disk, blank: false };
     assert!(bites(AtMostOnce::default(), &[started, done(&first)]), "across a restart");
 }
 
@@ -421,7 +421,7 @@ fn unwanted() {
 
 #[test]
 fn a_world_reports_what_its_checkers_find() {
-    // A promise that was not kept.
+    // A promise that was not stored.
     let mut world = overlay(WorldConfig::new(1, 2));
     world.show(&Seen::Calm { nodes: &[holds(0, 0, false, true)] });
     assert_eq!(world.violations().len(), 1);

@@ -61,7 +61,7 @@ impl CoverageTable {
         }
     }
 
-    pub(super) fn gone(&mut self, id: &TransactionId, node: usize) {
+    pub(super) fn removed(&mut self, id: &TransactionId, node: usize) {
         if let Some(coverage) = self.0.get_mut(id) {
             coverage.holders.remove(node);
             coverage.whole.take_if(|_| coverage.holders.is_empty());

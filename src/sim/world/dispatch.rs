@@ -21,7 +21,7 @@ use crate::sim::config::Verification;
 const GAUGE_EVERY: u64 = 32;
 
 impl World {
-    pub(super) fn happen(&mut self, event: Event) {
+    pub(super) fn dispatch(&mut self, event: Event) {
         match event {
             Event::Wake { node, boot } => {
                 let due = self.nodes[node].wake == Some(self.now);
@@ -100,7 +100,7 @@ impl World {
         if self.nodes[node].protocol.is_none() {
             return;
         }
-        self.note(node, &input);
+        self.digest_event(node, &input);
         let watched = self.is_watched(node);
         if watched {
             self.show(&Seen::Input { node, input: &input });
@@ -115,11 +115,11 @@ impl World {
             outputs.push(output);
         }
         for output in outputs.drain(..) {
-            self.note(node, &output);
+            self.digest_event(node, &output);
             if watched {
                 self.show(&Seen::Output { node, output: &output });
             }
-            self.effect(node, output);
+            self.perform(node, output);
         }
         self.outputs = outputs;
         self.after_turn(node);
@@ -150,7 +150,7 @@ impl World {
         }
         let n = &self.nodes[node];
         if !n.deferred.is_empty() {
-            self.soon.push_back(Event::Resume { node, boot: n.boot });
+            self.due_now.push_back(Event::Resume { node, boot: n.boot });
         }
     }
 
@@ -164,7 +164,7 @@ impl World {
         }
     }
 
-    fn effect(&mut self, node: usize, output: Output) {
+    fn perform(&mut self, node: usize, output: Output) {
         let boot = self.nodes[node].boot;
         match output {
             Output::Dial { dial, endpoint, expected } => {
@@ -173,7 +173,7 @@ impl World {
                 let to = Box::new((endpoint, expected));
                 self.schedule(at, Event::Dialled { node, boot, dial, to });
             }
-            Output::Send { link, message } => self.queue(node, link, message),
+            Output::Send { link, message } => self.send(node, link, message),
             Output::Close { link } => self.close(node, link),
             Output::Verify { ticket, transaction, proven, .. } => {
                 let judgement = self.judge(&transaction, proven);
@@ -219,7 +219,7 @@ impl World {
             Output::Confirmed { ids, .. } => self.nodes[node].store.confirm(&ids),
             Output::Expire { now } => {
                 for id in self.nodes[node].store.expire(now) {
-                    self.coverage.gone(&id, node);
+                    self.coverage.removed(&id, node);
                 }
             }
             Output::RenewRecord => {
@@ -267,11 +267,11 @@ impl World {
         let n = &mut self.nodes[node];
         match op {
             PartialOp::Spill { ticket, partial, max_bytes } => {
-                let kept = n.store_error.is_none();
-                if kept {
-                    n.store.keep_partial(partial, max_bytes);
+                let is_kept = n.store_error.is_none();
+                if is_kept {
+                    n.store.put_partial(partial, max_bytes);
                 }
-                self.feed(node, Input::Spilled { ticket, kept });
+                self.feed(node, Input::Spilled { ticket, kept: is_kept });
             }
             PartialOp::Unspill { ticket, id, root, len } => {
                 let mut pieces = n.store.partial(&id);

@@ -41,13 +41,13 @@ impl World {
         n.started = now;
         let record = n.sign_record(now);
         let restored = n.store.restored(n.options.store_bytes);
-        let kept: Vec<TransactionId> = restored.index.iter().map(|e| e.id).collect();
-        let blank = restored.peers.is_empty() && kept.is_empty();
+        let stored: Vec<TransactionId> = restored.index.iter().map(|e| e.id).collect();
+        let blank = restored.peers.is_empty() && stored.is_empty();
         let config = n.config.clone();
         let incarnation = n.boot;
         let protocol = Protocol::new(&config, incarnation, record.clone(), seed, restored);
         n.protocol = Some(protocol);
-        self.show(&Seen::Started { node, kept: &kept, blank });
+        self.show(&Seen::Started { node, stored: &stored, blank });
         self.feed(node, Input::Record(record));
         if self.nodes[node].is_edge() {
             let topics = self.nodes[node].subscribed.clone();
@@ -144,7 +144,7 @@ impl World {
         for pipe in pipes.collect::<Vec<_>>() {
             for side in [0, 1] {
                 let Some(p) = self.pipes.get_mut(pipe) else { continue };
-                for arrival in std::mem::take(&mut p.ends[side].held) {
+                for arrival in std::mem::take(&mut p.ends[side].held_back) {
                     let event = match arrival {
                         Arrival::Frame(frame) => Event::Arrived { pipe, side, frame },
                         Arrival::Ended => Event::Ended { pipe, side },
@@ -182,7 +182,7 @@ impl World {
             u64::from(slower(uplink, n.uplink) || slower(downlink, n.downlink));
         let old = std::mem::replace(&mut n.uplink, uplink);
         n.downlink = downlink;
-        self.hasten(node, old);
+        self.repace(node, old);
     }
 
     /// Changes what a node does wrong from now on.
@@ -218,7 +218,7 @@ impl World {
     /// Lets a node say something to a peer that its protocol did not say.
     pub fn say(&mut self, from: usize, to: usize, message: Message) {
         let Some(link) = self.link_between(from, to) else { return };
-        self.put(link, message.weight(), Some(message));
+        self.enqueue(link, message.weight(), Some(message));
         self.transmit(from);
     }
 

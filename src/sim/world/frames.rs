@@ -22,8 +22,8 @@ const BLACK_HOLE: Duration = Duration::from_secs(5);
 const SMALL: usize = 4096;
 /// A frame that takes longer than this to leave is still there when its node gets faster.
 const CRAWL: Duration = Duration::from_secs(1);
-/// Longest time by which chance holds up a frame.
-const LATE: Duration = Duration::from_secs(1);
+/// Maximum time by which chance delays a frame.
+const MAX_DELAY: Duration = Duration::from_secs(1);
 
 impl World {
     pub(super) fn on_dialled(
@@ -104,7 +104,7 @@ impl World {
     }
 
     /// Takes what a protocol sends.
-    pub(super) fn queue(&mut self, node: usize, link: LinkId, mut message: Message) {
+    pub(super) fn send(&mut self, node: usize, link: LinkId, mut message: Message) {
         let n = &self.nodes[node];
         let weight = message.weight();
         let behaviour = n.options.behaviour;
@@ -115,11 +115,11 @@ impl World {
             passes = tamper(behaviour, own, &mut message);
             self.faults.messages_tampered += u64::from(!passes || before != message);
         }
-        self.put(link, weight, passes.then_some(message));
+        self.enqueue(link, weight, passes.then_some(message));
     }
 
     /// Puts a message into a link's queue; `None` for what its node believes to send.
-    pub(super) fn put(&mut self, link: LinkId, weight: usize, message: Option<Message>) {
+    pub(super) fn enqueue(&mut self, link: LinkId, weight: usize, message: Option<Message>) {
         let (pipe, side) = pipe_of(link);
         let Some(p) = self.pipes.get_mut(pipe) else { return };
         let end = &mut p.ends[side];
@@ -203,7 +203,7 @@ impl World {
     }
 
     /// The uplink of a node is not what it was: what crawls leaves at the new pace.
-    pub(super) fn hasten(&mut self, node: usize, old: Option<u64>) {
+    pub(super) fn repace(&mut self, node: usize, old: Option<u64>) {
         let n = &mut self.nodes[node];
         if n.crawling.is_none() {
             return;
@@ -245,7 +245,7 @@ impl World {
             let left = self.nodes[node].uplink_free;
             let sent = Event::Sent { node, boot, link, weight, bytes };
             // A large frame is on the wire when all of it is; a small one as soon as it may go.
-            if bytes > SMALL { self.schedule(left, sent) } else { self.soon.push_back(sent) }
+            if bytes > SMALL { self.schedule(left, sent) } else { self.due_now.push_back(sent) }
         }
         let loss = self.config.loss;
         if self.rng.chance(loss.reset) {
@@ -276,7 +276,7 @@ impl World {
         }
         if self.rng.chance(loss.delay) {
             self.faults.frames_delayed += 1;
-            at += self.rng.up_to(LATE);
+            at += self.rng.up_to(MAX_DELAY);
         }
         let again = self.rng.chance(loss.duplicate) && !frame.messages.iter().any(is_framing);
         let Some(p) = self.pipes.get_mut(pipe) else { return };
@@ -299,7 +299,7 @@ impl World {
         let (here, there) = (p.ends[side].node, p.ends[1 - side].node);
         if self.nodes[here].partition != self.nodes[there].partition {
             self.faults.frames_held += 1;
-            p.ends[side].held.push_back(what);
+            p.ends[side].held_back.push_back(what);
             return;
         }
         let frame = match what {
@@ -346,17 +346,17 @@ impl World {
             return;
         }
         if self.nodes[node].options.behaviour == Behaviour::Stalling {
-            self.cry_out(node, link, &frame.messages);
+            self.announce_everything(node, link, &frame.messages);
         }
         let Frame { messages, bytes, .. } = frame;
         self.feed_run(node, boot, Input::Received { link, messages, bytes });
     }
 
     /// A staller announces everything that it hears of, to everybody else, at once.
-    fn cry_out(&mut self, node: usize, heard_on: LinkId, messages: &[Message]) {
+    fn announce_everything(&mut self, node: usize, heard_on: LinkId, messages: &[Message]) {
         let n = &mut self.nodes[node];
         let mut news: Vec<_> = messages.iter().flat_map(hearsay).collect();
-        news.retain(|a| n.cried.insert(a.id));
+        news.retain(|a| n.announced_unheld.insert(a.id));
         if news.is_empty() {
             return;
         }
@@ -364,7 +364,7 @@ impl World {
         let links = n.protocol.as_ref().map(crate::protocol::Protocol::links).unwrap_or_default();
         for link in links.iter().map(|l| l.link).filter(|link| *link != heard_on) {
             self.faults.messages_tampered += 1;
-            self.put(link, 0, Some(Message::Announce(news.clone())));
+            self.enqueue(link, 0, Some(Message::Announce(news.clone())));
         }
         self.transmit(node);
     }

@@ -56,7 +56,7 @@ pub struct World {
     steps: u64,
     queue: EventQueue<Event>,
     /// What happens at this instant, after what is happening.
-    soon: VecDeque<Event>,
+    due_now: VecDeque<Event>,
     outputs: Vec<Output>,
     nodes: Vec<Node>,
     /// Those of them that carry only some topics.
@@ -91,7 +91,7 @@ impl World {
             now: Duration::ZERO,
             steps: 0,
             queue: EventQueue::new(),
-            soon: VecDeque::new(),
+            due_now: VecDeque::new(),
             outputs: Vec::new(),
             nodes: Vec::new(),
             edges: Vec::new(),
@@ -444,7 +444,7 @@ impl World {
     }
 
     fn step(&mut self, end: Duration) -> bool {
-        let event = if let Some(event) = self.soon.pop_front() {
+        let event = if let Some(event) = self.due_now.pop_front() {
             event
         } else {
             let Some((at, event)) = self.queue.pop(end) else { return false };
@@ -452,7 +452,7 @@ impl World {
             event
         };
         self.steps += 1;
-        self.happen(event);
+        self.dispatch(event);
         true
     }
 
@@ -478,7 +478,7 @@ impl World {
         }
     }
 
-    fn note(&mut self, node: usize, what: &dyn std::fmt::Debug) {
+    fn digest_event(&mut self, node: usize, what: &dyn std::fmt::Debug) {
         if self.config.digest {
             let at = nanos(self.now);
             self.digest.take(at, node, what);

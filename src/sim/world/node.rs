@@ -82,7 +82,7 @@ pub(super) struct Node {
     /// Its latencies are not counted with those of the others.
     pub(super) aside: bool,
     /// What it announced without having it.
-    pub(super) cried: BTreeSet<TransactionId>,
+    pub(super) announced_unheld: BTreeSet<TransactionId>,
     pub(super) deliveries: Vec<Delivery>,
     pub(super) promised: BTreeSet<TransactionId>,
     pub(super) turns: u64,
@@ -111,7 +111,7 @@ impl Node {
             vanished: false,
             aside: false,
             subscribed: Some(BTreeSet::new()),
-            cried: BTreeSet::new(),
+            announced_unheld: BTreeSet::new(),
             uplink: None,
             downlink: None,
             uplink_free: Duration::ZERO,

@@ -36,7 +36,7 @@ pub(super) struct End {
     /// When the latest frame to this end arrives: frames do not overtake each other.
     pub(super) last_arrival: Duration,
     /// What a partition holds back from this end.
-    pub(super) held: VecDeque<Arrival>,
+    pub(super) held_back: VecDeque<Arrival>,
 }
 
 impl End {
@@ -53,7 +53,7 @@ impl End {
             ready: false,
             in_flight: 0,
             last_arrival: Duration::ZERO,
-            held: VecDeque::new(),
+            held_back: VecDeque::new(),
         }
     }
 

@@ -12,7 +12,7 @@ use crate::sim::id_map::IdMap;
 
 /// An entry of the outbox.
 #[derive(Debug)]
-struct Kept {
+struct OutboxEntry {
     seq: u64,
     queued: Queued,
     transaction: Transaction,
@@ -24,9 +24,9 @@ pub(super) struct Store {
     log: BTreeMap<u64, NewEntry>,
     by_id: IdMap<TransactionId, u64>,
     newest: u64,
-    outbox: BTreeMap<TransactionId, Kept>,
+    outbox: BTreeMap<TransactionId, OutboxEntry>,
     /// Entries that the outbox has ever had.
-    queued: u64,
+    appended: u64,
     peers: BTreeMap<PeerId, StoredPeer>,
     bans: BTreeMap<PeerId, Ban>,
     /// Partial payloads, oldest first.
@@ -38,9 +38,9 @@ impl Store {
     pub(super) fn append(&mut self, entry: NewEntry, own: bool) -> Option<Cursor> {
         let id = entry.transaction.id();
         if own {
-            self.queued += 1;
-            self.outbox.entry(id).or_insert_with(|| Kept {
-                seq: self.queued,
+            self.appended += 1;
+            self.outbox.entry(id).or_insert_with(|| OutboxEntry {
+                seq: self.appended,
                 queued: Queued { id, attempts: 0, dead: None, late: false },
                 transaction: entry.transaction.clone(),
             });
@@ -76,17 +76,17 @@ impl Store {
 
     /// Forgets what may go at `now`; returns what that was.
     pub(super) fn expire(&mut self, now: WallTime) -> Vec<TransactionId> {
-        let gone = self.log.values().filter(|e| e.keep_until <= now).map(|e| e.transaction.id());
-        let gone: Vec<_> = gone.collect();
+        let expired = self.log.values().filter(|e| e.keep_until <= now).map(|e| e.transaction.id());
+        let expired: Vec<_> = expired.collect();
         self.partials.retain(|partial| partial.keep_until > now);
         self.log.retain(|_, entry| entry.keep_until > now);
-        for id in &gone {
+        for id in &expired {
             self.by_id.remove(id);
         }
-        gone
+        expired
     }
 
-    pub(super) fn keep_partial(&mut self, mut new: Partial, max_bytes: u64) {
+    pub(super) fn put_partial(&mut self, mut new: Partial, max_bytes: u64) {
         if let Some(at) = self.partials.iter().position(|p| p.id == new.id) {
             let old = self.partials.remove(at);
             new.pieces.extend(old.pieces);
@@ -124,7 +124,7 @@ impl Store {
 
     pub(super) fn update(&mut self, states: &[(TransactionId, EntryState)]) {
         for (id, state) in states {
-            let Some(Kept { queued, .. }) = self.outbox.get_mut(id) else { continue };
+            let Some(OutboxEntry { queued, .. }) = self.outbox.get_mut(id) else { continue };
             (queued.attempts, queued.dead) = match state {
                 EntryState::Waiting { attempts, .. } => (*attempts, None),
                 EntryState::Dead { reason, .. } => (queued.attempts, Some(GivenUp::of(reason))),
@@ -187,6 +187,7 @@ impl Store {
                     .map(|p| KeptPartial { id: p.id, keep_until: p.keep_until })
                     .collect(),
             ),
+            ..Restored::default()
         }
     }
 }

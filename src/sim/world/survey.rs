@@ -20,20 +20,20 @@ impl World {
         let groups = self.groups();
         let holding = |node: usize| {
             let n = &self.nodes[node];
-            let held: BTreeSet<_> = n.store.unexpired(n.wall(self.now)).collect();
+            let stored: BTreeSet<_> = n.store.unexpired(n.wall(self.now)).collect();
             // What was promised and has expired since is no promise any more.
             let live = |id: &&TransactionId| {
-                held.contains(id) || self.coverage.holders(id).is_some_and(|h| !h.is_empty())
+                stored.contains(id) || self.coverage.holders(id).is_some_and(|h| !h.is_empty())
             };
             let promised = n.promised.iter().filter(live).copied().collect();
-            let spared = self.spared(node);
-            Holdings { node, group: groups[node], held, spared, promised }
+            let not_carried = self.not_carried(node);
+            Holdings { node, group: groups[node], stored, not_carried, promised }
         };
         self.honest().map(holding).collect()
     }
 
     /// What is live and of no topic that a node has to carry.
-    fn spared(&self, node: usize) -> BTreeSet<TransactionId> {
+    fn not_carried(&self, node: usize) -> BTreeSet<TransactionId> {
         let n = &self.nodes[node];
         if !n.is_edge() {
             return BTreeSet::new();
