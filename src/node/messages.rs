@@ -1,18 +1,18 @@
-//! What handles, driver and workers say to each other.
+//! Messages between handles, driver and workers.
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use crate::error::{DeadLetterError, StoreError};
 use crate::ports::{Ban, RawLink};
 use crate::protocol::{ConnectFailure, DialId, Input, PublishRefusal};
-use crate::types::{Endpoint, Header, LinkStatus, Mode, PeerId, Stats, Transaction, TransactionId};
+use crate::types::{
+    Endpoint, Header, LinkStatus, Mode, PeerId, PublishStatus, Stats, Transaction, TransactionId,
+};
 
-use super::handle::Receipt;
-
-/// What a handle asks for.
+/// Request of a handle to the driver.
 pub(super) enum Command {
     Connect {
         endpoint: Endpoint,
@@ -21,28 +21,28 @@ pub(super) enum Command {
     Disconnect {
         peer: PeerId,
     },
-    /// Answered once it is written, or could not be.
+    /// Answered once the ban is written, or could not be.
     Ban {
         ban: Ban,
-        reply: oneshot::Sender<Kept>,
+        reply: oneshot::Sender<PeersWritten>,
     },
-    /// As [`Command::Ban`].
+    /// Answered once the lifted ban is written, or could not be.
     Unban {
         peer: PeerId,
-        reply: oneshot::Sender<Kept>,
+        reply: oneshot::Sender<PeersWritten>,
     },
     /// Answered once the stored outbox is as the protocol has it.
     SettleOutbox {
-        reply: oneshot::Sender<Settled>,
+        reply: oneshot::Sender<OutboxSettled>,
     },
-    /// Answered with nothing where it cannot be taken back as it is.
+    /// Answered with `None` where the dead letter cannot be taken back as it is.
     Redeliver {
         id: TransactionId,
-        reply: oneshot::Sender<Option<Receipt>>,
+        reply: oneshot::Sender<Option<watch::Receiver<PublishStatus>>>,
     },
     DropDeadLetter {
         id: TransactionId,
-        reply: oneshot::Sender<Settled>,
+        reply: oneshot::Sender<OutboxSettled>,
     },
     Peers {
         reply: oneshot::Sender<Vec<LinkStatus>>,
@@ -55,18 +55,46 @@ pub(super) enum Command {
     },
 }
 
-/// What an effect reports.
+/// Report of a worker or a link to the driver.
 pub(super) enum Completion {
-    /// Inputs, in order.
+    /// Inputs of the protocol, in order.
     Inputs(Vec<Input>),
-    /// A transport opened a link.
+    /// A link that a transport opened.
     Linked { raw: RawLink, dial: Option<DialId> },
 }
 
-/// What a publisher waits for: its receipt, and whether the transaction is new.
-pub(super) type Published = Result<(Receipt, bool), Unpublished>;
+/// Transaction to be signed and published.
+#[derive(Debug)]
+pub(super) struct Draft {
+    pub(super) header: Header,
+    pub(super) payload: Bytes,
+    /// Entry of the outbox whose place this transaction takes.
+    pub(super) renews: Option<TransactionId>,
+    pub(super) reply: oneshot::Sender<PublishAnswer>,
+}
 
-/// Why there is no receipt.
+/// Signed transaction to be published.
+#[derive(Debug)]
+pub(super) struct SignedDraft {
+    pub(super) transaction: Transaction,
+    /// Entry of the outbox whose place this transaction takes.
+    pub(super) renews: Option<TransactionId>,
+    pub(super) reply: oneshot::Sender<PublishAnswer>,
+}
+
+/// Answer to a publish.
+pub(super) type PublishAnswer = Result<Published, Unpublished>;
+
+/// A transaction that outbox and log have.
+#[derive(Debug)]
+pub(super) struct Published {
+    pub(super) id: TransactionId,
+    /// Whether it was published by this call and not by an earlier one.
+    pub(super) is_new: bool,
+    pub(super) status: watch::Receiver<PublishStatus>,
+}
+
+/// Reason for which there is no receipt.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Unpublished {
     Refused(PublishRefusal),
@@ -80,35 +108,16 @@ impl From<PublishRefusal> for Unpublished {
     }
 }
 
-/// A transaction to be signed and published.
-#[derive(Debug)]
-pub(super) struct Draft {
-    pub(super) header: Header,
-    pub(super) payload: Bytes,
-    /// The entry of the outbox that it takes the place of.
-    pub(super) renews: Option<TransactionId>,
-    pub(super) reply: oneshot::Sender<Published>,
-}
-
-/// A transaction that is ready, and who waits for its publish.
-#[derive(Debug)]
-pub(super) struct Signed {
-    pub(super) transaction: Transaction,
-    /// The entry of the outbox that it takes the place of.
-    pub(super) renews: Option<TransactionId>,
-    pub(super) reply: oneshot::Sender<Published>,
-}
-
-/// The answer to a publish that the protocol has taken. Dropped without one, it says that nobody
-/// knows: the transaction may be in the hands of the store.
-pub(super) struct PublishReply(Option<oneshot::Sender<Published>>);
+/// Answers a publish that the protocol has taken. Dropped without an answer, it says
+/// [`Unpublished::Unsettled`]: the transaction may be in the hands of the store.
+pub(super) struct PublishReply(Option<oneshot::Sender<PublishAnswer>>);
 
 impl PublishReply {
-    pub(super) fn new(reply: oneshot::Sender<Published>) -> Self {
+    pub(super) fn new(reply: oneshot::Sender<PublishAnswer>) -> Self {
         Self(Some(reply))
     }
 
-    pub(super) fn send(mut self, answer: Published) {
+    pub(super) fn send(mut self, answer: PublishAnswer) {
         if let Some(reply) = self.0.take() {
             let _ = reply.send(answer);
         }
@@ -123,17 +132,17 @@ impl Drop for PublishReply {
     }
 }
 
-/// What became of an operation on the stored outbox.
-pub(super) type Settled = Result<(), DeadLetterError>;
+/// Result of an operation on the stored outbox.
+pub(super) type OutboxSettled = Result<(), DeadLetterError>;
 
-/// Whether what the host wants kept is kept.
-pub(super) type Kept = Result<(), StoreError>;
+/// Result of writing peers and bans.
+pub(super) type PeersWritten = Result<(), StoreError>;
 
-/// What changes rarely and is asked often.
+/// State of the node that changes rarely and is asked for often.
 #[derive(Debug, Clone, Default)]
-pub(super) struct State {
+pub(super) struct NodeState {
     pub(super) mode: Option<Mode>,
     pub(super) links: u32,
-    /// The latest thing that went wrong with a dial.
+    /// The latest dial or link that failed, for the host to read.
     pub(super) hint: Option<String>,
 }

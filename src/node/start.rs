@@ -21,10 +21,10 @@ use crate::types::{Cursor, Endpoint, Event, TransactionId};
 
 use super::clock::{PublishClock, wall_now};
 use super::driver::{Driver, Effects, MAX_CHECKS, MAX_STORE_OPS, Mailboxes, OwnRecord};
-use super::handle::{EVENTS, Inner, Names, PeerNode};
-use super::messages::{Completion, Draft, State};
+use super::handle::{DurableNames, Inner, MAX_EVENTS_BEHIND, PeerNode};
+use super::messages::{Completion, Draft, NodeState};
 use super::store_lease::Claim;
-use super::subscribed_topics::Wants;
+use super::subscribed_topics::SubscribedTopics;
 use super::workers::known_signatures::KnownSignatures;
 use super::workers::log_backfill::{self, LogBackfill};
 use super::workers::peer_writer::PeerWriter;
@@ -33,17 +33,17 @@ use super::workers::store_health::{Health, run_to_end};
 use super::workers::store_writer::StoreWriter;
 use super::workers::{piece_verifier, signer, verifier};
 
-const COMPLETIONS: usize = 1024;
-const COMMANDS: usize = 1024;
-const INBOUND: usize = 128;
-/// Batches of publishes on their way to the driver; the publishes themselves wait before them.
-const BATCHES: usize = 16;
-/// Entries restored at once.
-const PAGE: usize = 1024;
-/// Bytes of payload restored at once.
-const PAGE_BYTES: usize = 16 << 20;
-/// Longest time for one NAT probe.
-const PROBE: Duration = Duration::from_secs(10);
+const MAX_COMPLETIONS: usize = 1024;
+const MAX_COMMANDS: usize = 1024;
+const MAX_INBOUND: usize = 128;
+/// Maximum number of batches of publishes on their way to the driver; more publishes wait before them.
+const MAX_BATCHES: usize = 16;
+/// Maximum number of entries restored at once.
+const MAX_PAGE: usize = 1024;
+/// Maximum number of bytes of payload restored at once.
+const MAX_PAGE_BYTES: usize = 16 << 20;
+/// Maximum time of one NAT probe.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A node whose every part is decided.
 pub(super) struct Parts {
@@ -62,32 +62,32 @@ impl Parts {
     pub(super) async fn start(mut self) -> Result<PeerNode, StartError> {
         let (claim, handles) = Claim::new(&self.queue, &self.log).await?;
         let spare = self.divide_queue().await?;
-        let (restored, late) = self.restore().await?;
+        let (restored, backfill) = self.restore().await?;
         let newest = self.log.newest().await?;
         let (listeners, listening) = self.listen().await?;
         let record = self.record_source(listening);
         let me = self.identity.peer_id();
-        let mut protocol = self.protocol(&record, restored);
-        protocol.set_spare_places(spare);
+        let mut protocol =
+            self.protocol(&record, Restored { spare_places: Some(spare), ..restored });
         self.restore_index(&mut protocol).await?;
 
-        let (done, completions) = mpsc::channel(COMPLETIONS);
-        let (commands, command_box) = mpsc::channel(COMMANDS);
-        let (drafts, draft_box) = mpsc::channel(COMMANDS);
-        let (publishes, publish_box) = mpsc::channel(BATCHES);
-        let (inbound, inbound_box) = mpsc::channel(INBOUND);
-        let (events, _) = broadcast::channel(EVENTS);
+        let (done, completions) = mpsc::channel(MAX_COMPLETIONS);
+        let (commands, command_box) = mpsc::channel(MAX_COMMANDS);
+        let (drafts, draft_box) = mpsc::channel(MAX_COMMANDS);
+        let (publishes, publish_box) = mpsc::channel(MAX_BATCHES);
+        let (inbound, inbound_box) = mpsc::channel(MAX_INBOUND);
+        let (events, _) = broadcast::channel(MAX_EVENTS_BEHIND);
         let (jobs, job_box) = mpsc::channel(MAX_CHECKS);
         let (checks, check_box) = mpsc::channel(MAX_CHECKS);
         let (store, store_box) = mpsc::channel(MAX_STORE_OPS);
         let newest = watch::Sender::new(newest);
-        let state = watch::Sender::new(State::default());
+        let state = watch::Sender::new(NodeState::default());
         let ended = watch::Sender::new(None);
         let health = Arc::new(Health::new(events.clone()));
         let failing = health.watch();
         let clock = Arc::new(PublishClock::default());
         let (renewals, renewal_box) = mpsc::channel(RENEWALS);
-        let renewer = self.renewer(Arc::clone(&clock), drafts.clone(), done.clone());
+        let republisher = self.republisher(Arc::clone(&clock), drafts.clone(), done.clone());
         let inner = Inner {
             identity: self.identity.clone(),
             config: self.config.clone(),
@@ -102,8 +102,8 @@ impl Parts {
             queue: Arc::clone(&self.queue),
             log: Arc::clone(&self.log),
             newest: newest.subscribe(),
-            wants: Wants::default(),
-            names: Names::default(),
+            subscribed: SubscribedTopics::default(),
+            names: DurableNames::default(),
             failing: failing.subscribe(),
             state: state.subscribe(),
             ended: ended.subscribe(),
@@ -111,14 +111,14 @@ impl Parts {
 
         let span =
             tracing::info_span!(target: "sorcha_peer::node", "peer_node", peer = %me.short());
-        let mut lanes = JoinSet::new();
-        self.spawn_checks(&mut lanes, &span, job_box, check_box, &done);
-        let (lane, late) = self.storage(newest, late, &health, &done);
-        lanes.spawn(
-            run_to_end(lane.run(store_box), failing, events.clone()).instrument(span.clone()),
+        let mut workers = JoinSet::new();
+        self.spawn_checks(&mut workers, &span, job_box, check_box, &done);
+        let (writer, backfill) = self.writer(newest, backfill, &health, &done);
+        workers.spawn(
+            run_to_end(writer.run(store_box), failing, events.clone()).instrument(span.clone()),
         );
         let peers = Arc::new(PeerWriter::default());
-        lanes.spawn(Arc::clone(&peers).run(self.peers, health).instrument(span.clone()));
+        workers.spawn(Arc::clone(&peers).run(self.peers, health).instrument(span.clone()));
         let connection = &self.config.connection;
         let mut effects = Effects {
             dial_timeout: connection.connect_timeout + connection.handshake_timeout,
@@ -134,8 +134,8 @@ impl Parts {
             done,
             inbound,
             tasks: JoinSet::new(),
-            listeners: JoinSet::new(),
-            lanes,
+            sources: JoinSet::new(),
+            workers,
             record,
             _claim: claim,
         };
@@ -148,9 +148,9 @@ impl Parts {
             self.config.network.signatures,
             publishes,
         );
-        effects.listeners.spawn(signer.instrument(span.clone()));
-        effects.listeners.spawn(renewer.run(renewal_box).instrument(span.clone()));
-        effects.listeners.spawn(late.run().instrument(span.clone()));
+        effects.sources.spawn(signer.instrument(span.clone()));
+        effects.sources.spawn(republisher.run(renewal_box).instrument(span.clone()));
+        effects.sources.spawn(backfill.run().instrument(span.clone()));
         ask_probers(self.probers, &mut effects);
         let driver = Driver::new(self.identity, protocol, state, effects, ended);
         let mail = Mailboxes {
@@ -158,7 +158,7 @@ impl Parts {
             commands: command_box,
             publishes: publish_box,
             inbound: inbound_box,
-            wants: inner.wants.watch(),
+            subscribed: inner.subscribed.watch(),
         };
         tracing::info!(target: "sorcha_peer::node", parent: &span, peer = %me, ?listening, "node started");
         tokio::spawn(driver.run(mail).instrument(span));
@@ -176,7 +176,7 @@ impl Parts {
         Ok(usize::try_from(capacity - u64::from(*entries)).unwrap_or(usize::MAX))
     }
 
-    fn renewer(
+    fn republisher(
         &self,
         clock: Arc<PublishClock>,
         drafts: mpsc::Sender<Draft>,
@@ -190,14 +190,12 @@ impl Parts {
     fn protocol(&self, record: &OwnRecord, restored: Restored) -> Protocol {
         let now = wall_now();
         let signed = self.identity.sign_record(record.draft(self.identity.peer_id(), now));
-        let mut protocol =
-            Protocol::new(&self.config, now.as_millis(), signed, self.seed, restored);
-        protocol.set_validating(self.validator.is_some());
-        protocol
+        let restored = Restored { validating: self.validator.is_some(), ..restored };
+        Protocol::new(&self.config, now.as_millis(), signed, self.seed, restored)
     }
 
-    /// The storage lane, and what brings into the log what it had no room for.
-    fn storage(
+    /// Makes the store writer, and the backfill of what the log had no room for.
+    fn writer(
         &self,
         newest: watch::Sender<Cursor>,
         ids: VecDeque<TransactionId>,
@@ -205,7 +203,7 @@ impl Parts {
         done: &mpsc::Sender<Completion>,
     ) -> (StoreWriter, LogBackfill) {
         let (queue, log) = (Arc::clone(&self.queue), Arc::clone(&self.log));
-        let late = LogBackfill {
+        let backfill = LogBackfill {
             ids,
             retention: self.config.gossip.retention,
             queue: Arc::clone(&queue),
@@ -215,13 +213,13 @@ impl Parts {
             done: done.clone(),
         };
         let (health, done) = (Arc::clone(health), done.clone());
-        (StoreWriter { queue, log, newest, health, done, refused: Mutex::default() }, late)
+        (StoreWriter { queue, log, newest, health, done, refused: Mutex::default() }, backfill)
     }
 
     /// What checks transactions, headers and pieces off the driver.
     fn spawn_checks(
         &self,
-        lanes: &mut JoinSet<()>,
+        workers: &mut JoinSet<()>,
         span: &tracing::Span,
         jobs: mpsc::Receiver<verifier::Job>,
         checks: mpsc::Receiver<piece_verifier::Check>,
@@ -231,9 +229,9 @@ impl Parts {
         let known = Arc::new(KnownSignatures::default());
         let validator = self.validator.clone();
         let verifier = verifier::run(jobs, validator, Arc::clone(&known), require, done.clone());
-        lanes.spawn(verifier.instrument(span.clone()));
+        workers.spawn(verifier.instrument(span.clone()));
         let checker = piece_verifier::run(checks, known, require, done.clone());
-        lanes.spawn(checker.instrument(span.clone()));
+        workers.spawn(checker.instrument(span.clone()));
     }
 
     /// What earlier runs left in the stores, and what of it the log has no room for.
@@ -241,10 +239,10 @@ impl Parts {
         let (peers, bans) = self.peers.load().await?;
         // Makes room for what follows.
         unless_full(self.log.expire(wall_now()).await)?;
-        let (outbox, late) = self.restore_outbox().await?;
+        let (outbox, backfill) = self.restore_outbox().await?;
         let max_bytes = self.log.usage().await?.max_bytes;
         let partials = self.log.partials().await?;
-        Ok((Restored { peers, bans, outbox, max_bytes, partials, ..Restored::default() }, late))
+        Ok((Restored { peers, bans, outbox, max_bytes, partials, ..Restored::default() }, backfill))
     }
 
     /// Tells the protocol what is retained, a page at a time: all at once would take more memory for
@@ -252,7 +250,7 @@ impl Parts {
     async fn restore_index(&self, protocol: &mut Protocol) -> Result<(), StoreError> {
         let mut after = Cursor::default();
         loop {
-            let page = self.log.index(after, PAGE).await?;
+            let page = self.log.index(after, MAX_PAGE).await?;
             let Some(last) = page.last() else { return Ok(()) };
             after = last.cursor;
             protocol.restore(&page);
@@ -262,35 +260,36 @@ impl Parts {
     /// A log that was lost or lags behind the outbox gets its own transactions again, in order; those
     /// that it has no room for are the second answer. What has expired is published anew.
     async fn restore_outbox(&self) -> Result<(Vec<Queued>, VecDeque<TransactionId>), StoreError> {
-        let (mut outbox, mut late) = (Vec::new(), VecDeque::new());
+        let (mut outbox, mut backfill) = (Vec::new(), VecDeque::new());
         let (now, retention) = (wall_now(), self.config.gossip.retention);
         for filter in [EntryFilter::Waiting, EntryFilter::Dead] {
             let mut after = None;
             loop {
-                let page = self.queue.load(filter, after, PAGE, PAGE_BYTES).await?;
+                let page = self.queue.load(filter, after, MAX_PAGE, MAX_PAGE_BYTES).await?;
                 let Some(last) = page.last() else { break };
                 after = Some(last.seq);
                 if filter == EntryFilter::Dead {
-                    outbox.extend(page.iter().map(queued));
+                    outbox.extend(page.iter().map(restored_entry));
                     continue;
                 }
                 let entries = page
                     .iter()
-                    .map(|entry| log_backfill::own(entry.transaction.clone(), retention));
+                    .map(|entry| log_backfill::own_entry(entry.transaction.clone(), retention));
                 let entries: Vec<_> = entries.filter(|entry| entry.keep_until > now).collect();
                 // In order: behind one that did not fit, none is tried.
                 let full =
-                    !late.is_empty() || unless_full(self.log.append(&entries).await)?.is_none();
+                    !backfill.is_empty() || unless_full(self.log.append(&entries).await)?.is_none();
                 let waits = |id| full && entries.iter().any(|e| e.transaction.id() == id);
                 outbox.extend(
-                    page.iter().map(|e| Queued { late: waits(e.transaction.id()), ..queued(e) }),
+                    page.iter()
+                        .map(|e| Queued { late: waits(e.transaction.id()), ..restored_entry(e) }),
                 );
                 if full {
-                    late.extend(entries.iter().map(|entry| entry.transaction.id()));
+                    backfill.extend(entries.iter().map(|entry| entry.transaction.id()));
                 }
             }
         }
-        Ok((outbox, late))
+        Ok((outbox, backfill))
     }
 
     /// Listens with every transport that can; the first address found is the node's.
@@ -326,13 +325,13 @@ impl Parts {
 
 fn ask_probers(probers: Vec<Arc<dyn NatProber>>, effects: &mut Effects) {
     for prober in probers {
-        effects.listeners.spawn(probe(prober, effects.events.clone()));
+        effects.sources.spawn(probe(prober, effects.events.clone()));
     }
 }
 
 async fn probe(prober: Arc<dyn NatProber>, events: broadcast::Sender<Event>) {
     let name = prober.name().to_owned();
-    match tokio::time::timeout(PROBE, prober.probe()).await {
+    match tokio::time::timeout(PROBE_TIMEOUT, prober.probe()).await {
         Ok(Ok(address)) => {
             tracing::info!(target: "sorcha_peer::nat", prober = %name, %address, "address observed");
             let address = address.to_string();
@@ -356,7 +355,7 @@ fn unless_full<T>(result: Result<T, StoreError>) -> Result<Option<T>, StoreError
     }
 }
 
-fn queued(entry: &OutboxEntry) -> Queued {
+fn restored_entry(entry: &OutboxEntry) -> Queued {
     let (attempts, dead) = match &entry.state {
         EntryState::Waiting { attempts, .. } => (*attempts, None),
         EntryState::Dead { reason, .. } => (0, Some(GivenUp::of(reason))),

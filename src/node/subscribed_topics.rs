@@ -1,4 +1,4 @@
-//! Which topics the host's live subscriptions are for.
+//! Topics of the host's live subscriptions, counted: the driver tells the protocol what they are.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -7,22 +7,22 @@ use tokio::sync::watch;
 
 use crate::types::{Topic, TopicKey};
 
-/// Live subscriptions, counted by topic.
+/// Number of live subscriptions of each topic.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Live {
+pub(super) struct TopicCounts {
     topics: BTreeMap<TopicKey, u32>,
-    everything: u32,
+    all_topics: u32,
 }
 
-impl Live {
-    /// The topics; `None` is every topic.
+impl TopicCounts {
+    /// Topics that are subscribed; `None` is every topic.
     pub(super) fn topics(&self) -> Option<BTreeSet<TopicKey>> {
-        (self.everything == 0).then(|| self.topics.keys().copied().collect())
+        (self.all_topics == 0).then(|| self.topics.keys().copied().collect())
     }
 
-    fn enter(&mut self, topics: &Selection) {
+    fn enter(&mut self, topics: &TopicSelection) {
         let Some(topics) = topics.names() else {
-            self.everything += 1;
+            self.all_topics += 1;
             return;
         };
         for topic in topics {
@@ -30,9 +30,9 @@ impl Live {
         }
     }
 
-    fn leave(&mut self, topics: &Selection) {
+    fn leave(&mut self, topics: &TopicSelection) {
         let Some(topics) = topics.names() else {
-            self.everything = self.everything.saturating_sub(1);
+            self.all_topics = self.all_topics.saturating_sub(1);
             return;
         };
         for topic in topics {
@@ -47,35 +47,35 @@ impl Live {
     }
 }
 
-/// Where subscriptions are counted; the driver watches it.
+/// Count of subscriptions, shared by handles and watched by the driver.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Wants(Arc<watch::Sender<Live>>);
+pub(super) struct SubscribedTopics(Arc<watch::Sender<TopicCounts>>);
 
-impl Wants {
-    pub(super) fn watch(&self) -> watch::Receiver<Live> {
+impl SubscribedTopics {
+    pub(super) fn watch(&self) -> watch::Receiver<TopicCounts> {
         self.0.subscribe()
     }
 
     /// Counts a subscription until it is dropped.
-    pub(super) fn want(&self, topics: Selection) -> Want {
-        self.0.send_modify(|live| live.enter(&topics));
-        Want { wants: self.clone(), topics }
+    pub(super) fn enter(&self, topics: TopicSelection) -> TopicsGuard {
+        self.0.send_modify(|counts| counts.enter(&topics));
+        TopicsGuard { counts: self.clone(), topics }
     }
 }
 
 /// Topics of a subscription.
 #[derive(Debug, Clone)]
-pub(super) enum Selection {
+pub(super) enum TopicSelection {
     All,
     Some(BTreeSet<Topic>),
 }
 
-impl Selection {
+impl TopicSelection {
     pub(super) fn one(topic: Topic) -> Self {
         Self::Some([topic].into())
     }
 
-    /// The topic, where it is one only: what a store can look for.
+    /// Returns the only topic: what a store can look for.
     pub(super) fn single(&self) -> Option<&Topic> {
         self.names().filter(|topics| topics.len() == 1).and_then(BTreeSet::first)
     }
@@ -84,7 +84,7 @@ impl Selection {
         self.names().is_none_or(|topics| topics.contains(topic))
     }
 
-    /// `None` is every topic.
+    /// Names of the topics; `None` is every topic.
     fn names(&self) -> Option<&BTreeSet<Topic>> {
         match self {
             Self::All => None,
@@ -93,22 +93,22 @@ impl Selection {
     }
 }
 
-/// One live subscription.
+/// Place of one live subscription in the count, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Want {
-    wants: Wants,
-    topics: Selection,
+pub(super) struct TopicsGuard {
+    counts: SubscribedTopics,
+    topics: TopicSelection,
 }
 
-impl Want {
-    pub(super) fn topics(&self) -> &Selection {
+impl TopicsGuard {
+    pub(super) fn topics(&self) -> &TopicSelection {
         &self.topics
     }
 }
 
-impl Drop for Want {
+impl Drop for TopicsGuard {
     fn drop(&mut self) {
-        self.wants.0.send_modify(|live| live.leave(&self.topics));
+        self.counts.0.send_modify(|counts| counts.leave(&self.topics));
     }
 }
 
@@ -117,18 +117,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_topic_is_wanted_as_long_as_one_subscription_to_it_lives() {
-        let wants = Wants::default();
-        let seen = wants.watch();
+    fn a_topic_is_subscribed_as_long_as_one_subscription_to_it_lives() {
+        let subscribed = SubscribedTopics::default();
+        let seen = subscribed.watch();
         let topic = Topic::new("t").unwrap();
         let only: Option<BTreeSet<_>> = Some([TopicKey::of(&topic)].into());
         let topics = || seen.borrow().topics();
         assert_eq!(topics(), Some(BTreeSet::new()));
-        let one = || wants.want(Selection::one(topic.clone()));
+        let one = || subscribed.enter(TopicSelection::one(topic.clone()));
         let (first, second) = (one(), one());
         drop(first);
         assert_eq!(topics(), only);
-        let all = wants.want(Selection::All);
+        let all = subscribed.enter(TopicSelection::All);
         assert_eq!(topics(), None);
         drop(all);
         assert_eq!(topics(), only);

@@ -1,4 +1,4 @@
-//! Carrying out what the protocol asks for.
+//! Work that the driver sets going: dials, loads, checks, and the channels to the workers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,12 +20,13 @@ use crate::types::{Endpoint, Event, PeerId, PeerRecord, Transaction, Transaction
 
 use super::own_record::OwnRecord;
 
-/// Room for everything that the protocol may have under way, and as much again: the driver stops
-/// taking input long before these are full.
+/// Maximum number of checks that wait: all that the protocol may have under way, and as much again. The
+/// driver stops taking input long before.
 pub(in crate::node) const MAX_CHECKS: usize = 16_384;
+/// Maximum number of operations that wait for the store writer; as for [`MAX_CHECKS`].
 pub(in crate::node) const MAX_STORE_OPS: usize = 32_768;
 
-/// Everything that the driver sets in motion.
+/// Channels and tasks of the driver's effects.
 pub(in crate::node) struct Effects {
     pub(in crate::node) transports: Vec<Arc<dyn Transport>>,
     pub(in crate::node) dial_timeout: Duration,
@@ -42,12 +43,12 @@ pub(in crate::node) struct Effects {
     pub(in crate::node) inbound: mpsc::Sender<Completion>,
     /// Dials, loads and record checks under way.
     pub(in crate::node) tasks: JoinSet<()>,
-    /// What brings in new work: accepting, probing, signing; ended first.
-    pub(in crate::node) listeners: JoinSet<()>,
-    /// Storage lanes; ended last, when they have done everything.
-    pub(in crate::node) lanes: JoinSet<()>,
+    /// Tasks that bring in new work: accepting, probing, signing. Ended first.
+    pub(in crate::node) sources: JoinSet<()>,
+    /// Verifiers and writers. Ended last, when they have done everything.
+    pub(in crate::node) workers: JoinSet<()>,
     pub(in crate::node) record: OwnRecord,
-    /// Given up when those lanes are through.
+    /// Given up when the writers are through.
     pub(in crate::node) _claim: Claim,
 }
 
@@ -58,7 +59,7 @@ impl Effects {
         (self.inbound.clone(), self.done.clone())
     }
 
-    /// Whether the storage lane and the checks have taken in most of what they were given.
+    /// Returns whether writer and verifiers have taken most of what they were given.
     pub(in crate::node) fn has_room(&self) -> bool {
         self.store.capacity() > MAX_STORE_OPS / 2
             && self.jobs.capacity() > MAX_CHECKS / 2
@@ -68,18 +69,18 @@ impl Effects {
     /// Ends dials and listeners; their ports are free when this returns.
     pub(in crate::node) async fn stop_listening(&mut self) {
         self.tasks.abort_all();
-        self.listeners.shutdown().await;
+        self.sources.shutdown().await;
     }
 
-    /// Waits for storage to do everything it was given.
+    /// Waits until the writers have done everything that they were given.
     pub(in crate::node) async fn finish(self) {
-        let Self { jobs, checks, store, peers, done, inbound, mut lanes, .. } = self;
+        let Self { jobs, checks, store, peers, done, inbound, mut workers, .. } = self;
         peers.close();
         drop((jobs, checks, store, done, inbound));
-        while lanes.join_next().await.is_some() {}
+        while workers.join_next().await.is_some() {}
     }
 
-    /// Reaps finished tasks, so that the set holds only what is under way.
+    /// Spawns a task, and reaps finished ones: the set holds only what is under way.
     pub(super) fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {
         while self.tasks.try_join_next().is_some() {}
         self.tasks.spawn(task);
@@ -142,7 +143,7 @@ impl Effects {
     /// Hands over what listeners accept, until they close.
     pub(in crate::node) fn accept_from(&mut self, mut listener: Box<dyn Listener>) {
         let inbound = self.inbound.clone();
-        self.listeners.spawn(async move {
+        self.sources.spawn(async move {
             loop {
                 let completion = match listener.accept().await {
                     Accepted::Link(raw) => Completion::Linked { raw, dial: None },

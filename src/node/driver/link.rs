@@ -14,13 +14,13 @@ use crate::wire::{FrameEncoder, decode_frame};
 
 use crate::node::messages::Completion;
 
-/// Messages waiting for one link. The protocol stops at 256 KiB; only tiny messages could fill
-/// this, and a peer that provokes thousands of them without reading is cut off.
-const QUEUE: usize = 8192;
-/// A frame is closed at this size: one piece of bulk, or a batch of small transactions.
+/// Maximum number of messages waiting for one link. The protocol stops at 256 KiB; only tiny messages
+/// could be so many, and a peer that provokes thousands of them without reading is cut off.
+const MAX_QUEUED: usize = 8192;
+/// Size in bytes at which a frame is closed: one piece of bulk, or a batch of small transactions.
 const FRAME_BUDGET: usize = 64 * 1024;
-/// What is queued when a link is closed has this long to leave.
-const LINGER: Duration = Duration::from_secs(2);
+/// Maximum time for what is queued to leave when a link is closed.
+const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The driver's end of a link.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ impl LinkHandle {
         inbound: mpsc::Sender<Completion>,
         done: mpsc::Sender<Completion>,
     ) -> Self {
-        let (queue, waiting) = mpsc::channel(QUEUE);
+        let (queue, waiting) = mpsc::channel(MAX_QUEUED);
         let ended = inbound.clone();
         let writer = tokio::spawn(async move {
             if write(link, waiting, raw.sink, &done).await.is_err() {
@@ -49,7 +49,7 @@ impl LinkHandle {
         Self { queue, writer, reader }
     }
 
-    /// Queues a message; `false` when the link cannot take it.
+    /// Queues a message; `false` where the link cannot take it.
     pub(super) fn send(&self, message: Message) -> bool {
         self.queue.try_send(message).is_ok()
     }
@@ -61,7 +61,7 @@ impl LinkHandle {
         drop(queue);
         closing.spawn(async move {
             let guard = AbortOnDrop(vec![writer.abort_handle(), reader.abort_handle()]);
-            let _ = tokio::time::timeout(LINGER, &mut writer).await;
+            let _ = tokio::time::timeout(LINGER_TIMEOUT, &mut writer).await;
             drop(guard);
         });
     }
@@ -95,7 +95,7 @@ async fn write(
     let mut fresh = Vec::new();
     loop {
         if queue.is_empty() {
-            if waiting.recv_many(&mut fresh, QUEUE).await == 0 {
+            if waiting.recv_many(&mut fresh, MAX_QUEUED).await == 0 {
                 return sink.close().await.map_err(|_| ());
             }
         } else {

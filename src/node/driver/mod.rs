@@ -1,4 +1,4 @@
-//! The loop that owns the protocol.
+//! Loop that owns the protocol.
 //!
 //! Biased: completions of effects come before the host's commands, those before frames from peers,
 //! and time last (due timers fire with any input). Local work is finished before new work is taken:
@@ -9,6 +9,7 @@ mod effects;
 mod link;
 mod own_record;
 mod perform;
+mod status_table;
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -24,23 +25,23 @@ use crate::protocol::{CallId, ConnectFailure, DialId, Input, Protocol, PublishRe
 use crate::types::{LinkId, LinkState, LinkStatus, MonoTime, PeerId, TransactionId};
 
 use super::clock::wall_now;
-use super::handle::Receipts;
-use super::messages::{Command, Completion, PublishReply, Published, Signed, State};
-use super::subscribed_topics::Live;
+use super::messages::{Command, Completion, NodeState, PublishAnswer, PublishReply, SignedDraft};
+use super::subscribed_topics::TopicCounts;
 
 pub(super) use effects::{Effects, MAX_CHECKS, MAX_STORE_OPS};
 use link::LinkHandle;
 pub(super) use own_record::OwnRecord;
+use status_table::StatusTable;
 
-/// Inputs taken in one go before the select is asked again.
-const BURST: usize = 64;
-/// The latest deadline of a shutdown: for ever.
-const FOREVER: Duration = Duration::from_hours(24 * 365 * 30);
-/// Longest time for goodbyes and storage to finish after the host's deadline.
-const GRACE: Duration = Duration::from_secs(5);
+/// Maximum number of completions taken in one go before the select is asked again.
+const MAX_BURST: usize = 64;
+/// Maximum deadline of a shutdown: for ever.
+const MAX_DEADLINE: Duration = Duration::from_hours(24 * 365 * 30);
+/// Maximum time for goodbyes and storage to finish after the host's deadline.
+const WIND_UP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Who waits for the answer to a call.
-enum Waiting {
+/// Call that waits for the protocol's answer.
+enum Call {
     Publish(TransactionId, PublishReply),
     Connect(oneshot::Sender<Result<PeerId, ConnectFailure>>),
 }
@@ -51,9 +52,9 @@ pub(super) struct Mailboxes {
     /// Everything but publishes: always taken.
     pub(super) commands: mpsc::Receiver<Command>,
     /// Publishes: taken while there is room.
-    pub(super) publishes: mpsc::Receiver<Vec<Signed>>,
-    /// What the host subscribes to.
-    pub(super) wants: watch::Receiver<Live>,
+    pub(super) publishes: mpsc::Receiver<Vec<SignedDraft>>,
+    /// Topics that the host subscribes to.
+    pub(super) subscribed: watch::Receiver<TopicCounts>,
     pub(super) inbound: mpsc::Receiver<Completion>,
 }
 
@@ -61,20 +62,20 @@ pub(super) struct Driver {
     identity: Identity,
     protocol: Protocol,
     started: Instant,
-    state: watch::Sender<State>,
+    state: watch::Sender<NodeState>,
     effects: Effects,
     links: HashMap<LinkId, LinkHandle>,
     closing: JoinSet<()>,
-    waiting: HashMap<CallId, Waiting>,
-    receipts: Receipts,
-    /// Publishes that are settled. Who waits is told of those of a commit together: they come back
-    /// together then, and are signed and committed together again.
-    answers: Vec<(PublishReply, Published)>,
+    calls: HashMap<CallId, Call>,
+    statuses: StatusTable,
+    /// Answers to publishes. Those of one commit are sent together: the publishers come back together
+    /// then, and are signed and committed together again.
+    answers: Vec<(PublishReply, PublishAnswer)>,
     next_link: u64,
     next_call: u64,
     /// Set once a shutdown was asked for: when it stops waiting.
-    stopping: Option<Instant>,
-    /// Set when it is through.
+    stop_at: Option<Instant>,
+    /// Set when the shutdown is through.
     ended: watch::Sender<Option<ShutdownReport>>,
 }
 
@@ -82,7 +83,7 @@ impl Driver {
     pub(super) fn new(
         identity: Identity,
         protocol: Protocol,
-        state: watch::Sender<State>,
+        state: watch::Sender<NodeState>,
         effects: Effects,
         ended: watch::Sender<Option<ShutdownReport>>,
     ) -> Self {
@@ -94,12 +95,12 @@ impl Driver {
             effects,
             links: HashMap::new(),
             closing: JoinSet::new(),
-            waiting: HashMap::new(),
-            receipts: Receipts::default(),
+            calls: HashMap::new(),
+            statuses: StatusTable::default(),
             answers: Vec::new(),
             next_link: 0,
             next_call: 0,
-            stopping: None,
+            stop_at: None,
             ended,
         }
     }
@@ -130,8 +131,8 @@ impl Driver {
                     // The last handle is gone.
                     None => self.stop(Duration::ZERO),
                 },
-                Ok(()) = mail.wants.changed() => {
-                    let topics = mail.wants.borrow_and_update().topics();
+                Ok(()) = mail.subscribed.changed() => {
+                    let topics = mail.subscribed.borrow_and_update().topics();
                     self.feed(Input::Subscribed { topics });
                 }
                 Some(batch) = mail.publishes.recv(), if room => {
@@ -156,7 +157,7 @@ impl Driver {
 
     /// Takes more of what is waiting without asking the select each time.
     fn burst(&mut self, from: &mut mpsc::Receiver<Completion>, needs_room: bool) {
-        for _ in 0..BURST {
+        for _ in 0..MAX_BURST {
             if needs_room && !self.has_room() {
                 return;
             }
@@ -182,7 +183,7 @@ impl Driver {
         }
     }
 
-    /// Tells publishers how it went.
+    /// Sends the answers to publishes.
     fn answer(&mut self) {
         for (reply, answer) in self.answers.drain(..) {
             reply.send(answer);
@@ -198,27 +199,27 @@ impl Driver {
         self.feed(Input::LinkOpened { link, remote, kind, address, dial });
     }
 
-    /// One input, then everything that came of it.
+    /// Handles one input, then does everything that comes of it.
     fn feed(&mut self, input: Input) {
         let now = MonoTime::from_duration(self.started.elapsed());
         self.protocol.handle(now, wall_now(), input);
         self.carry_out();
     }
 
-    fn publish(&mut self, Signed { transaction, renews, reply }: Signed) {
-        if self.stopping.is_some() {
+    fn publish(&mut self, SignedDraft { transaction, renews, reply }: SignedDraft) {
+        if self.stop_at.is_some() {
             let _ = reply.send(Err(PublishRefusal::Closed.into()));
             return;
         }
         let reply = PublishReply::new(reply);
-        let call = self.call(Waiting::Publish(transaction.id(), reply));
+        let call = self.enter(Call::Publish(transaction.id(), reply));
         self.feed(Input::Publish { call, transaction, renews });
     }
 
     fn command(&mut self, command: Command) {
         match command {
             Command::Connect { endpoint, reply } => {
-                let call = self.call(Waiting::Connect(reply));
+                let call = self.enter(Call::Connect(reply));
                 self.feed(Input::Connect { call, endpoint });
             }
             Command::Disconnect { peer } => self.feed(Input::Disconnect { peer }),
@@ -235,7 +236,7 @@ impl Driver {
                 self.feed(Input::Redeliver(id));
                 let revived = self.protocol.is_unconfirmed(&id);
                 let status = self.protocol.publish_status(&id);
-                let _ = reply.send(revived.then(|| self.receipts.watch_again(id, status)));
+                let _ = reply.send(revived.then(|| self.statuses.watch_again(id, status)));
             }
             Command::DropDeadLetter { id, reply } if self.protocol.is_unconfirmed(&id) => {
                 // A peer has confirmed it in this moment.
@@ -255,10 +256,10 @@ impl Driver {
         }
     }
 
-    fn call(&mut self, waiting: Waiting) -> CallId {
+    fn enter(&mut self, waiting: Call) -> CallId {
         self.next_call += 1;
         let call = CallId(self.next_call);
-        self.waiting.insert(call, waiting);
+        self.calls.insert(call, waiting);
         call
     }
 
@@ -281,15 +282,15 @@ impl Driver {
     }
 
     fn stop(&mut self, deadline: Duration) {
-        let until = Instant::now() + deadline.min(FOREVER);
-        self.stopping = Some(self.stopping.map_or(until, |earlier| earlier.min(until)));
+        let until = Instant::now() + deadline.min(MAX_DEADLINE);
+        self.stop_at = Some(self.stop_at.map_or(until, |earlier| earlier.min(until)));
     }
 
     /// Whether a shutdown may go on: everything has left and is confirmed, nobody is there to
     /// send it to, or the time is up.
     fn is_done(&self) -> bool {
-        let Some(until) = self.stopping else { return false };
-        let quiet = self.protocol.is_idle() && self.waiting.is_empty();
+        let Some(until) = self.stop_at else { return false };
+        let quiet = self.protocol.is_idle() && self.calls.is_empty();
         let settled = quiet && !self.protocol.awaits_copies();
         settled || Instant::now() >= until
     }
@@ -298,14 +299,14 @@ impl Driver {
         let far = Duration::from_hours(1);
         let due = self.protocol.poll_timeout().map_or(far, MonoTime::as_duration);
         let due = self.started + due;
-        self.stopping.map_or(due, |until| due.min(until))
+        self.stop_at.map_or(due, |until| due.min(until))
     }
 
     /// Waits for the answers to publishes whose transaction is being stored. Who has none by the end
     /// is told that it may have been kept.
     async fn settle_publishes(&mut self, completions: &mut mpsc::Receiver<Completion>) {
-        let until = Instant::now() + GRACE;
-        while self.waiting.values().any(|w| matches!(w, Waiting::Publish(..))) {
+        let until = Instant::now() + WIND_UP_TIMEOUT;
+        while self.calls.values().any(|w| matches!(w, Call::Publish(..))) {
             match tokio::time::timeout_at(until, completions.recv()).await {
                 Ok(Some(completion)) => self.complete(completion),
                 _ => return,
@@ -336,7 +337,7 @@ impl Driver {
         };
         let drain = async { while completions.recv().await.is_some() {} };
         let both = async { tokio::join!(rest, drain) };
-        if tokio::time::timeout(GRACE, both).await.is_err() {
+        if tokio::time::timeout(WIND_UP_TIMEOUT, both).await.is_err() {
             tracing::warn!(target: "sorcha_peer::node", peer = %identity.peer_id(), "storage did not finish in time");
         }
         ended.send_replace(Some(report));

@@ -6,17 +6,17 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::error::StoreErrorKind;
 use crate::node::clock::wall_now;
-use crate::node::messages::{Settled, State};
+use crate::node::messages::{NodeState, OutboxSettled, Published};
 use crate::node::workers::piece_verifier::Check;
 use crate::node::workers::store_writer::StoreOp;
 use crate::node::workers::verifier::Job;
 use crate::protocol::{Input, Output, PartialOp};
 use crate::types::{Event, PublishState, TransactionId};
 
-use super::{Driver, Waiting};
+use super::{Call, Driver};
 
 impl Driver {
-    /// Carries out everything that the protocol has asked for.
+    /// Does everything that the protocol has asked for.
     pub(super) fn carry_out(&mut self) {
         while let Some(output) = self.protocol.poll_output() {
             self.perform(output);
@@ -61,10 +61,10 @@ impl Driver {
             }
             Output::Confirmed { ids, forgotten } => {
                 for id in &ids {
-                    self.receipts.set_state(id, PublishState::Confirmed);
+                    self.statuses.set_state(id, PublishState::Confirmed);
                 }
                 for id in &forgotten {
-                    self.receipts.forget(id);
+                    self.statuses.forget(id);
                 }
                 self.store(StoreOp::Confirmed { ids });
             }
@@ -73,7 +73,7 @@ impl Driver {
                 let _ = self.effects.renewals.try_send(id);
             }
             Output::Renewed { id, renewed_as } => {
-                self.receipts.renewed(&id, renewed_as);
+                self.statuses.renewed(&id, renewed_as);
                 self.store(StoreOp::Confirmed { ids: vec![id] });
             }
             Output::UpdateOutbox { states } => self.store(StoreOp::UpdateOutbox { states }),
@@ -85,12 +85,16 @@ impl Driver {
             Output::SaveBan(ban) => self.effects.peers.set_ban(ban.peer, Some(ban)),
             Output::LiftBan(peer) => self.effects.peers.set_ban(peer, None),
             Output::Published { call, result } => {
-                if let Some(Waiting::Publish(id, reply)) = self.waiting.remove(&call) {
+                if let Some(Call::Publish(id, reply)) = self.calls.remove(&call) {
                     let answer = match result {
-                        Ok(true) => Ok((self.receipts.watch(id), true)),
+                        Ok(true) => {
+                            let status = self.statuses.watch(id);
+                            Ok(Published { id, is_new: true, status })
+                        }
                         Ok(false) => {
-                            let status = self.protocol.publish_status(&id);
-                            Ok((self.receipts.watch_again(id, status), false))
+                            let known = self.protocol.publish_status(&id);
+                            let status = self.statuses.watch_again(id, known);
+                            Ok(Published { id, is_new: false, status })
                         }
                         Err(refusal) => Err(refusal.into()),
                     };
@@ -98,7 +102,7 @@ impl Driver {
                 }
             }
             Output::Connected { call, result } => {
-                if let Some(Waiting::Connect(reply)) = self.waiting.remove(&call) {
+                if let Some(Call::Connect(reply)) = self.calls.remove(&call) {
                     let _ = reply.send(result);
                 }
             }
@@ -141,7 +145,7 @@ impl Driver {
     pub(super) fn settle_outbox(
         &mut self,
         remove: Option<TransactionId>,
-        reply: oneshot::Sender<Settled>,
+        reply: oneshot::Sender<OutboxSettled>,
     ) {
         let settle = StoreOp::Settle { remove, reply };
         if let Err(mpsc::error::TrySendError::Full(settle)) = self.effects.store.try_send(settle) {
@@ -155,9 +159,9 @@ impl Driver {
 
     fn emit(&mut self, event: Event) {
         match &event {
-            Event::Replicated { id, peers } => self.receipts.copied(id, *peers),
+            Event::Replicated { id, peers } => self.statuses.copied(id, *peers),
             Event::DeadLettered { id, reason } => {
-                self.receipts.set_state(id, PublishState::DeadLetter { reason: reason.clone() });
+                self.statuses.set_state(id, PublishState::DeadLetter { reason: reason.clone() });
             }
             Event::PeerUp { .. }
             | Event::PeerDown { .. }
@@ -172,7 +176,7 @@ impl Driver {
 
     fn refresh_state(&self, event: &Event) {
         let stats = self.protocol.stats();
-        self.state.send_modify(|state: &mut State| {
+        self.state.send_modify(|state: &mut NodeState| {
             state.mode = Some(stats.mode);
             state.links = stats.links;
             match event {

@@ -4,14 +4,14 @@ use tokio::sync::oneshot;
 
 use crate::error::{DeadLetterError, RedeliverError};
 use crate::node::clock::wall_now;
-use crate::node::messages::{Command, Settled};
+use crate::node::messages::{Command, OutboxSettled};
 use crate::ports::EntryFilter;
 use crate::types::{EntryState, Transaction, TransactionId, WallTime};
 
 use super::peer_node::PeerNode;
-use super::receipt::Receipt;
+use super::receipt::{Outcome, Receipt};
 
-/// Bytes of payload in one answer of [`PeerNode::dead_letters`], beyond the first.
+/// Maximum number of bytes of payload in one answer of [`PeerNode::dead_letters`], beyond the first.
 const PAGE_BYTES: usize = 16 << 20;
 
 /// An own transaction that no peer took, or too few before it expired. It stays until it is
@@ -70,8 +70,8 @@ impl PeerNode {
             let revive = Command::Redeliver { id, reply };
             self.command(revive).await?;
             // Without an answer it is no longer in the log, which forgets a little earlier.
-            if let Some(receipt) = answer.await.map_err(|_| RedeliverError::Closed)? {
-                return Ok(receipt);
+            if let Some(status) = answer.await.map_err(|_| RedeliverError::Closed)? {
+                return Ok(Receipt::new(id, Outcome::Published, status));
             }
         }
         let payload = transaction.payload().clone();
@@ -112,6 +112,6 @@ impl PeerNode {
     }
 }
 
-fn settled(answer: Result<Settled, oneshot::error::RecvError>) -> Settled {
+fn settled(answer: Result<OutboxSettled, oneshot::error::RecvError>) -> OutboxSettled {
     answer.unwrap_or(Err(DeadLetterError::Closed))
 }

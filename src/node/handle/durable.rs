@@ -1,4 +1,4 @@
-//! Subscriptions whose place the store keeps.
+//! Subscriptions whose position the store keeps.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -7,16 +7,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 
 use crate::error::{AckError, SubscribeError};
-use crate::node::subscribed_topics::Want;
+use crate::node::subscribed_topics::TopicsGuard;
 use crate::ports::TransactionStore;
 use crate::types::Cursor;
 
 use super::subscription::{Item, StartAt, Subscription};
 
-/// Longest name of a durable subscription, in bytes.
+/// Maximum length of the name of a durable subscription, in bytes.
 const MAX_NAME: usize = 255;
 
-/// A [`Subscription`] under a name, whose place is kept by the node's store: it goes on after the
+/// A [`Subscription`] under a name, whose position is kept by the node's store: it goes on after the
 /// last acknowledged delivery, also after a restart or `kill -9` (with a store that survives them).
 ///
 /// Delivery is at least once: what was delivered and not acknowledged comes again when the name is
@@ -25,33 +25,34 @@ const MAX_NAME: usize = 255;
 pub struct DurableSubscription {
     items: Subscription,
     log: Arc<dyn TransactionStore>,
-    lease: Lease,
-    /// What may be acknowledged, and how far that moves the place at most.
+    lease: NameLease,
+    /// The highest cursor that may be acknowledged.
     delivered: Cursor,
-    told: Cursor,
+    /// The highest cursor that acknowledging moves the stored position to.
+    ackable: Cursor,
 }
 
 impl DurableSubscription {
     pub(super) async fn new(
         log: Arc<dyn TransactionStore>,
         newest: watch::Receiver<Cursor>,
-        lease: Lease,
-        want: Want,
+        lease: NameLease,
+        topics: TopicsGuard,
         start: StartAt,
     ) -> Result<Self, SubscribeError> {
-        let kept = log.load_cursor(&lease.name).await?;
-        let from_kept = kept.map_or(start, StartAt::After);
-        let items = Subscription::new(Arc::clone(&log), newest, want, from_kept).await?;
-        let place = if let Some(cursor) = kept {
+        let saved = log.load_cursor(&lease.name).await?;
+        let from_saved = saved.map_or(start, StartAt::After);
+        let items = Subscription::new(Arc::clone(&log), newest, topics, from_saved).await?;
+        let position = if let Some(cursor) = saved {
             cursor
         } else {
-            // Kept from the start: who goes down before the first acknowledgement starts here
-            // again and not with what is new then.
-            let place = first_place(&*log, &items, start).await?;
-            log.save_cursor(&lease.name, place).await?;
-            place
+            // Saved from the start: a host that goes down before the first acknowledgement starts
+            // here again and not with what is new then.
+            let first = first_position(&*log, &items, start).await?;
+            log.save_cursor(&lease.name, first).await?;
+            first
         };
-        Ok(Self { items, log, lease, delivered: place, told: place })
+        Ok(Self { items, log, lease, delivered: position, ackable: position })
     }
 
     /// The name it was made with.
@@ -63,8 +64,8 @@ impl DurableSubscription {
     /// the log was closed. Does not wait for acknowledgements. Cancel safe.
     pub async fn next(&mut self) -> Option<Item> {
         let item = self.items.next().await?;
-        if let Some(told) = self.items.told_by(&item) {
-            self.told = self.told.max(told);
+        if let Some(cursor) = self.items.ackable_by(&item) {
+            self.ackable = self.ackable.max(cursor);
         }
         let cursor = match &item {
             Item::Delivery(delivery) => delivery.cursor,
@@ -86,7 +87,7 @@ impl DurableSubscription {
         if cursor > self.delivered {
             return Err(AckError::NotDelivered { cursor, delivered: self.delivered });
         }
-        Ok(self.log.save_cursor(&self.lease.name, cursor.min(self.told)).await?)
+        Ok(self.log.save_cursor(&self.lease.name, cursor.min(self.ackable)).await?)
     }
 }
 
@@ -99,8 +100,8 @@ impl fmt::Debug for DurableSubscription {
     }
 }
 
-/// Before the first thing that a new name gets.
-async fn first_place(
+/// Returns the cursor before the first delivery of a new name.
+async fn first_position(
     log: &dyn TransactionStore,
     items: &Subscription,
     start: StartAt,
@@ -115,31 +116,31 @@ async fn first_place(
     Ok(oldest.first().map_or(newest, |oldest| Cursor(oldest.cursor.0.saturating_sub(1))))
 }
 
-/// The names that are subscribed in this node.
+/// Names of the durable subscriptions that live in this node.
 #[derive(Debug, Clone, Default)]
-pub(in crate::node) struct Names(Arc<Mutex<BTreeSet<String>>>);
+pub(in crate::node) struct DurableNames(Arc<Mutex<BTreeSet<String>>>);
 
-impl Names {
-    /// Takes a name, until the lease is dropped.
-    pub(super) fn lease(&self, name: &str) -> Result<Lease, SubscribeError> {
+impl DurableNames {
+    /// Takes a name until the lease is dropped.
+    pub(super) fn lease(&self, name: &str) -> Result<NameLease, SubscribeError> {
         if name.is_empty() || name.len() > MAX_NAME {
             return Err(SubscribeError::Name { length: name.len(), max: MAX_NAME });
         }
         if !self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned()) {
             return Err(SubscribeError::InUse { name: name.to_owned() });
         }
-        Ok(Lease { name: name.to_owned(), names: self.clone() })
+        Ok(NameLease { name: name.to_owned(), names: self.clone() })
     }
 }
 
-/// A name that nobody else of this node has.
+/// Right to a name, which no other subscription of this node has meanwhile.
 #[derive(Debug)]
-pub(super) struct Lease {
+pub(super) struct NameLease {
     pub(super) name: String,
-    names: Names,
+    names: DurableNames,
 }
 
-impl Drop for Lease {
+impl Drop for NameLease {
     fn drop(&mut self) {
         self.names.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.name);
     }

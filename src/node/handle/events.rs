@@ -7,8 +7,8 @@ use tokio::sync::broadcast;
 
 use crate::types::Event;
 
-/// Events kept for a host that reads slowly.
-pub(in crate::node) const CAPACITY: usize = 4096;
+/// Number of events kept for a host that reads slowly.
+pub(in crate::node) const MAX_EVENTS_BEHIND: usize = 4096;
 
 /// The events of a node from the moment this was made, in order.
 ///
@@ -17,7 +17,7 @@ pub(in crate::node) const CAPACITY: usize = 4096;
 #[derive(Debug)]
 pub struct Events {
     events: broadcast::Receiver<Event>,
-    /// What all readers of the node missed together.
+    /// Number of events that all readers of the node missed together.
     lagged: Arc<AtomicU64>,
 }
 

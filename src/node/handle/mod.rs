@@ -15,7 +15,6 @@ pub use peer_node::{PeerNode, WeakPeerNode};
 pub use receipt::{Outcome, Receipt};
 pub use subscription::{Delivery, Item, StartAt, Subscription};
 
-pub(super) use durable::Names;
-pub(super) use events::CAPACITY as EVENTS;
+pub(super) use durable::DurableNames;
+pub(super) use events::MAX_EVENTS_BEHIND;
 pub(super) use peer_node::Inner;
-pub(super) use receipt::Receipts;

@@ -15,13 +15,13 @@ use crate::error::{
 };
 use crate::identity::Identity;
 use crate::node::clock::{PublishClock, wall_now};
-use crate::node::messages::{Command, Draft, Signed, State};
-use crate::node::subscribed_topics::{Selection, Wants};
+use crate::node::messages::{Command, Draft, NodeState, SignedDraft};
+use crate::node::subscribed_topics::{SubscribedTopics, TopicSelection};
 use crate::ports::{Ban, TransactionQueue, TransactionStore};
 use crate::protocol::ConnectFailure;
 use crate::types::{Cursor, Endpoint, Event, LinkStatus, Mode, PeerId, Stats, Topic};
 
-use super::durable::{DurableSubscription, Names};
+use super::durable::{DurableNames, DurableSubscription};
 use super::events::Events;
 use super::subscription::{StartAt, Subscription};
 
@@ -31,7 +31,7 @@ pub(in crate::node) struct Inner {
     pub(in crate::node) config: Config,
     pub(in crate::node) listening: Option<SocketAddr>,
     pub(in crate::node) clock: Arc<PublishClock>,
-    pub(in crate::node) publishes: mpsc::Sender<Vec<Signed>>,
+    pub(in crate::node) publishes: mpsc::Sender<Vec<SignedDraft>>,
     pub(in crate::node) commands: mpsc::Sender<Command>,
     pub(in crate::node) drafts: mpsc::Sender<Draft>,
     pub(in crate::node) events: broadcast::WeakSender<Event>,
@@ -43,12 +43,12 @@ pub(in crate::node) struct Inner {
     pub(in crate::node) log: Arc<dyn TransactionStore>,
     pub(in crate::node) newest: watch::Receiver<Cursor>,
     /// Topics of the subscriptions that live.
-    pub(in crate::node) wants: Wants,
+    pub(in crate::node) subscribed: SubscribedTopics,
     /// Durable subscriptions that live.
-    pub(in crate::node) names: Names,
+    pub(in crate::node) names: DurableNames,
     /// Why storage fails, while it does.
     pub(in crate::node) failing: watch::Receiver<Option<StoreErrorKind>>,
-    pub(in crate::node) state: watch::Receiver<State>,
+    pub(in crate::node) state: watch::Receiver<NodeState>,
     /// What the shutdown left undone, once it is through.
     pub(in crate::node) ended: watch::Receiver<Option<ShutdownReport>>,
 }
@@ -130,7 +130,7 @@ impl PeerNode {
         topic: &str,
         start: StartAt,
     ) -> Result<Subscription, SubscribeError> {
-        self.subscription(Selection::one(Topic::new(topic)?), start).await
+        self.subscription(TopicSelection::one(Topic::new(topic)?), start).await
     }
 
     /// Subscribes to several topics at once: one stream in which cursors rise over all of them. A gap
@@ -149,7 +149,7 @@ impl PeerNode {
     {
         let topics = topics.into_iter().map(|name| Topic::new(name.as_ref()));
         let topics = topics.collect::<Result<_, _>>()?;
-        self.subscription(Selection::Some(topics), start).await
+        self.subscription(TopicSelection::Some(topics), start).await
     }
 
     /// Subscribes to every topic.
@@ -157,7 +157,7 @@ impl PeerNode {
     /// # Errors
     /// [`SubscribeError`] when the log has not given out the cursor or cannot be read.
     pub async fn subscribe_all(&self, start: StartAt) -> Result<Subscription, SubscribeError> {
-        self.subscription(Selection::All, start).await
+        self.subscription(TopicSelection::All, start).await
     }
 
     /// Subscribes to one topic under a name whose place the store keeps: after the last
@@ -196,7 +196,7 @@ impl PeerNode {
         topic: &str,
         start: StartAt,
     ) -> Result<DurableSubscription, SubscribeError> {
-        self.durable(name, Selection::one(Topic::new(topic)?), start).await
+        self.durable(name, TopicSelection::one(Topic::new(topic)?), start).await
     }
 
     /// Subscribes to every topic like [`PeerNode::subscribe_durable`].
@@ -208,7 +208,7 @@ impl PeerNode {
         name: &str,
         start: StartAt,
     ) -> Result<DurableSubscription, SubscribeError> {
-        self.durable(name, Selection::All, start).await
+        self.durable(name, TopicSelection::All, start).await
     }
 
     /// Forgets a durable subscription; an unknown name is no error. At most
@@ -224,7 +224,7 @@ impl PeerNode {
     async fn durable(
         &self,
         name: &str,
-        topics: Selection,
+        topics: TopicSelection,
         start: StartAt,
     ) -> Result<DurableSubscription, SubscribeError> {
         if self.is_closed() {
@@ -232,21 +232,21 @@ impl PeerNode {
         }
         let lease = self.0.names.lease(name)?;
         let (log, newest) = (Arc::clone(&self.0.log), self.0.newest.clone());
-        let want = self.0.wants.want(topics);
-        DurableSubscription::new(log, newest, lease, want, start).await
+        let topics = self.0.subscribed.enter(topics);
+        DurableSubscription::new(log, newest, lease, topics, start).await
     }
 
     async fn subscription(
         &self,
-        topics: Selection,
+        topics: TopicSelection,
         start: StartAt,
     ) -> Result<Subscription, SubscribeError> {
         if self.is_closed() {
             return Err(SubscribeError::Closed);
         }
         let (log, newest) = (Arc::clone(&self.0.log), self.0.newest.clone());
-        let want = self.0.wants.want(topics);
-        Subscription::new(log, newest, want, start).await
+        let topics = self.0.subscribed.enter(topics);
+        Subscription::new(log, newest, topics, start).await
     }
 
     /// What happens from now on.

@@ -8,12 +8,12 @@ use tokio::sync::oneshot;
 use crate::config::SignaturePolicy;
 use crate::error::{PublishError, StoreError};
 use crate::node::clock::wall_now;
-use crate::node::messages::{Draft, Signed, Unpublished};
+use crate::node::messages::{Draft, Published, SignedDraft, Unpublished};
 use crate::protocol::PublishRefusal;
 use crate::types::{Header, InvalidTransaction, Signature, Topic, Transaction};
 
 use super::peer_node::PeerNode;
-use super::receipt::Receipt;
+use super::receipt::{Outcome, Receipt};
 
 impl PeerNode {
     /// Publishes a payload. `Ok` means that the node's outbox and log have it; it is delivered to
@@ -37,9 +37,11 @@ impl PeerNode {
             let draft = Draft { header: header.clone(), payload, renews, reply };
             self.0.drafts.send(draft).await.map_err(|_| PublishError::Closed)?;
             match answer.await.map_err(|_| PublishError::Closed)? {
-                Ok((receipt, true)) => return Ok(receipt),
+                Ok(Published { id, is_new: true, status }) => {
+                    return Ok(Receipt::new(id, Outcome::Published, status));
+                }
                 // An earlier process of this identity published the same bytes at the same time.
-                Ok((_, false)) => {
+                Ok(Published { is_new: false, .. }) => {
                     header.expires = header.expires.plus(Duration::from_millis(1));
                 }
                 Err(unpublished) => return Err(publish_error(unpublished)),
@@ -95,11 +97,13 @@ impl PeerNode {
     ) -> Result<Receipt, PublishError> {
         self.check_prepared(&transaction)?;
         let (reply, answer) = oneshot::channel();
-        let signed = Signed { transaction, renews: None, reply };
+        let signed = SignedDraft { transaction, renews: None, reply };
         self.0.publishes.send(vec![signed]).await.map_err(|_| PublishError::Closed)?;
         match answer.await.map_err(|_| PublishError::Closed)? {
-            Ok((receipt, true)) => Ok(receipt),
-            Ok((receipt, false)) => Ok(receipt.repeated()),
+            Ok(Published { id, is_new, status }) => {
+                let outcome = if is_new { Outcome::Published } else { Outcome::AlreadyPublished };
+                Ok(Receipt::new(id, outcome, status))
+            }
             Err(unpublished) => Err(publish_error(unpublished)),
         }
     }

@@ -9,15 +9,15 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::error::{StoreError, StoreErrorKind, SubscribeError};
-use crate::node::subscribed_topics::Want;
+use crate::node::subscribed_topics::TopicsGuard;
 use crate::ports::{LogEntry, Page, TransactionStore};
 use crate::types::{Cursor, PeerId, Transaction};
 
-/// Read ahead at most this many transactions and bytes.
+/// Maximum number of transactions and bytes that are read ahead.
 const READ_AHEAD: (usize, usize) = (256, 1 << 20);
 
-/// Before a read that failed is tried again.
-const PAUSE: Duration = Duration::from_secs(1);
+/// Delay before a read that failed is tried again.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// Start of a subscription.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,20 +76,20 @@ pub enum Item {
 pub struct Subscription {
     log: Arc<dyn TransactionStore>,
     newest: watch::Receiver<Cursor>,
-    /// The node carries these topics as long as this lives.
-    want: Want,
+    /// Keeps the node carrying these topics.
+    topics: TopicsGuard,
     /// Everything up to here was read.
     position: Cursor,
     /// Whether what is no longer retained before the first read is to be told.
     tell_gap: bool,
-    /// The log had given out no cursor when this began.
-    virgin: bool,
+    /// Whether the log had given out no cursor when the subscription began.
+    log_was_empty: bool,
     ahead: VecDeque<Item>,
     after_failure: AfterFailure,
     ended: bool,
 }
 
-/// What a read that failed leaves to be done before the next.
+/// Step that a failed read leaves to be taken before the next.
 enum AfterFailure {
     Nothing,
     Wait(Instant),
@@ -101,7 +101,7 @@ impl Subscription {
     pub(super) async fn new(
         log: Arc<dyn TransactionStore>,
         newest: watch::Receiver<Cursor>,
-        want: Want,
+        topics: TopicsGuard,
         start: StartAt,
     ) -> Result<Self, SubscribeError> {
         let last = log.newest().await?;
@@ -110,18 +110,18 @@ impl Subscription {
             StartAt::Earliest => Cursor::default(),
             StartAt::After(cursor) => cursor,
         };
-        let virgin = last == Cursor::default();
-        if position > last && !virgin {
+        let log_was_empty = last == Cursor::default();
+        if position > last && !log_was_empty {
             return Err(SubscribeError::Cursor { cursor: position, newest: last });
         }
         let tell_gap = start != StartAt::Earliest;
         Ok(Self {
             log,
             newest,
-            want,
+            topics,
             position,
             tell_gap,
-            virgin,
+            log_was_empty,
             ahead: VecDeque::new(),
             after_failure: AfterFailure::Nothing,
             ended: false,
@@ -144,8 +144,8 @@ impl Subscription {
                 AfterFailure::End => return None,
             }
             let newest = *self.newest.borrow_and_update();
-            if self.virgin && newest > Cursor::default() {
-                self.virgin = false;
+            if self.log_was_empty && newest > Cursor::default() {
+                self.log_was_empty = false;
                 if newest < self.position {
                     // Given out by another log: all that is in this one is new.
                     (self.position, self.tell_gap) = (Cursor::default(), false);
@@ -167,9 +167,9 @@ impl Subscription {
         self.position
     }
 
-    /// Up to where acknowledging the item that was just taken may skip: what is still to be
-    /// delivered of the stretch of a gap stands above it.
-    pub(super) fn told_by(&self, item: &Item) -> Option<Cursor> {
+    /// Returns up to where acknowledging the item that was just taken may skip: what is still to be
+    /// delivered of the stretch of a gap stands above that cursor.
+    pub(super) fn ackable_by(&self, item: &Item) -> Option<Cursor> {
         match item {
             Item::Delivery(delivery) => Some(delivery.cursor),
             Item::Gap { until, .. } => Some(match self.ahead.front() {
@@ -181,45 +181,46 @@ impl Subscription {
     }
 
     async fn read(&mut self, newest: Cursor) {
-        let (topic, after) = (self.want.topics().single(), self.position);
+        let (topic, after) = (self.topics.topics().single(), self.position);
         let mut page = self.log.read(topic, after, READ_AHEAD.0, READ_AHEAD.1).await;
         if page.as_ref().is_err_and(|error| error.kind == StoreErrorKind::Corrupt) {
             // Not all of it: what stands before the damage is delivered.
             page = self.log.read(topic, after, 1, READ_AHEAD.1).await;
         }
         let error = match page {
-            Ok(page) => return self.take(page, newest),
+            Ok(page) => return self.append_page(page, newest),
             Err(error) => error,
         };
         match error.kind {
             StoreErrorKind::Corrupt => {
-                let until = self.behind_damage(newest).await;
+                let until = self.end_of_damage(newest).await;
                 self.ahead.extend([Item::Failed(error), Item::Gap { after, until }]);
                 (self.position, self.tell_gap) = (until, true);
                 return;
             }
             StoreErrorKind::Closed => self.after_failure = AfterFailure::End,
-            _ => self.after_failure = AfterFailure::Wait(Instant::now() + PAUSE),
+            _ => self.after_failure = AfterFailure::Wait(Instant::now() + RETRY_DELAY),
         }
         self.ahead.push_back(Item::Failed(error));
     }
 
-    /// The next entry, which cannot be read; all that there is where not even that is known.
-    async fn behind_damage(&self, newest: Cursor) -> Cursor {
+    /// Returns the cursor of the next entry, which cannot be read, or that of the newest where not even
+    /// this is known.
+    async fn end_of_damage(&self, newest: Cursor) -> Cursor {
         let next = self.log.index(self.position, 1).await.unwrap_or_default();
         next.first().map_or(newest, |entry| entry.cursor)
     }
 
-    fn take(&mut self, page: Page, newest: Cursor) {
-        let lost = if self.tell_gap { page.lost_until } else { page.damaged_until };
-        if let Some(until) = lost {
+    fn append_page(&mut self, page: Page, newest: Cursor) {
+        let gap_until = if self.tell_gap { page.lost_until } else { page.damaged_until };
+        if let Some(until) = gap_until {
             self.ahead.push_back(Item::Gap { after: self.position, until });
         }
         self.tell_gap = true;
         // What was the newest before the read was looked at when there is nothing more; a page that
         // ends early says itself how far it came.
         self.position = if page.next > self.position { page.next } else { newest };
-        let topics = self.want.topics();
+        let topics = self.topics.topics();
         let wanted = |e: &LogEntry| topics.contains(e.entry.transaction.topic());
         self.ahead.extend(page.entries.into_iter().filter(wanted).map(|e| {
             Item::Delivery(Delivery {
@@ -235,7 +236,7 @@ impl Subscription {
 impl fmt::Debug for Subscription {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Subscription")
-            .field("topics", self.want.topics())
+            .field("topics", self.topics.topics())
             .field("position", &self.position)
             .finish_non_exhaustive()
     }

@@ -10,12 +10,13 @@ use ed25519_dalek::VerifyingKey;
 
 use crate::types::{PeerId, Signed, verify_signed};
 
-/// Origins whose parsed key is remembered (parsing costs a tenth of a check).
+/// Maximum number of origins whose parsed key is remembered (parsing costs a tenth of a check).
 const MAX_KEYS: usize = 4096;
-/// Roots of batches remembered; the transactions of one arrive within seconds of each other.
+/// Maximum number of batch roots remembered; the transactions of one batch arrive within seconds of each
+/// other.
 const MAX_ROOTS: usize = 4096;
 
-/// What was learnt from earlier checks.
+/// Keys and batch roots that earlier checks have shown to be good.
 #[derive(Debug, Default)]
 pub(in crate::node) struct KnownSignatures {
     keys: Mutex<HashMap<PeerId, VerifyingKey>>,
@@ -23,7 +24,7 @@ pub(in crate::node) struct KnownSignatures {
 }
 
 impl KnownSignatures {
-    /// Whether `origin` signed this.
+    /// Returns whether `origin` made the signature.
     pub(super) fn check(&self, origin: PeerId, signed: &Signed) -> bool {
         if !signed.is_shared() {
             return self.key(origin).is_some_and(|key| verify_signed(&key, signed));

@@ -1,7 +1,8 @@
-//! Own transactions of an earlier run that the log had no room for when the node started.
+//! Backfill of the log: own transactions of an earlier run for which the log had no room when the node
+//! started.
 //!
-//! They are safe in the outbox and count there. Each is delivered and spread once the log has it,
-//! in the order of publishing; until then the node says that its storage fails.
+//! Such a transaction is safe in the outbox and counts there. It is delivered and spread once the log
+//! has it, in the order of publishing; until then the node says that its storage fails.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -15,12 +16,12 @@ use crate::ports::{TransactionQueue, TransactionStore};
 use crate::protocol::Input;
 use crate::types::{Cursor, EntryState, NewEntry, Transaction, TransactionId};
 
-use super::store_health::{Health, Store, guarded};
+use super::store_health::{Health, StoreName, guarded};
 
-/// Before a log that refused is tried again.
-const RETRY: Duration = Duration::from_secs(10);
+/// Delay before a log that refused is tried again.
+const RETRY_DELAY: Duration = Duration::from_secs(10);
 
-/// What it takes to bring them into the log.
+/// Transactions that the log lacks, in the order of publishing.
 pub(in crate::node) struct LogBackfill {
     pub(in crate::node) ids: VecDeque<TransactionId>,
     pub(in crate::node) retention: Duration,
@@ -35,24 +36,24 @@ impl LogBackfill {
     /// Runs until the log has all of them.
     pub(in crate::node) async fn run(mut self) {
         while let Some(id) = self.ids.front().copied() {
-            let result = guarded(self.bring(id)).await;
-            self.health.note(Store::Log, &result);
+            let result = guarded(self.append(id)).await;
+            self.health.note(StoreName::Log, &result);
             if result.is_ok() {
                 self.ids.pop_front();
             } else {
-                tokio::time::sleep(RETRY).await;
+                tokio::time::sleep(RETRY_DELAY).await;
             }
         }
     }
 
-    async fn bring(&self, id: TransactionId) -> Result<(), StoreError> {
-        // Who is gone was confirmed: a peer has kept it from the earlier run.
+    async fn append(&self, id: TransactionId) -> Result<(), StoreError> {
+        // Missing means confirmed: a peer has kept the transaction from the earlier run.
         let Some(entry) = self.queue.get(&id).await? else { return Ok(()) };
         if matches!(entry.state, EntryState::Dead { .. }) {
             return Ok(());
         }
         let transaction = entry.transaction.clone();
-        let cursors = self.log.append(&[own(entry.transaction, self.retention)]).await?;
+        let cursors = self.log.append(&[own_entry(entry.transaction, self.retention)]).await?;
         let last = cursors.into_iter().max().unwrap_or_default();
         self.newest.send_if_modified(|newest| {
             let newer = last > *newest;
@@ -65,8 +66,8 @@ impl LogBackfill {
     }
 }
 
-/// An own transaction as the log has it.
-pub(in crate::node) fn own(transaction: Transaction, retention: Duration) -> NewEntry {
+/// Makes the log's entry of an own transaction.
+pub(in crate::node) fn own_entry(transaction: Transaction, retention: Duration) -> NewEntry {
     let header = transaction.header();
     let keep_until = header.expires.min(header.created.plus(retention));
     NewEntry { transaction, from: None, hops: 0, keep_until }

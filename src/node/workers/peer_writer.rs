@@ -1,4 +1,7 @@
-//! Storage of peers and bans: one lane in which operations on one peer coalesce.
+//! Writing of peers and bans, one batch after the other; operations on one peer coalesce.
+//!
+//! Bounds: the number of peers. What could not be written waits for the next try, up to
+//! [`MAX_DEFERRED`] operations.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,13 +10,13 @@ use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 
 use crate::error::StoreError;
-use crate::node::messages::Kept;
+use crate::node::messages::PeersWritten;
 use crate::ports::PeerStore;
 use crate::types::{Ban, PeerId, StoredPeer};
 
-use super::store_health::{Health, Store, guarded};
+use super::store_health::{Health, StoreName, guarded};
 
-/// What is to be done to a peer's record; the latest counts.
+/// Operation on a peer's record; the latest counts.
 #[derive(Debug)]
 enum PeerOp {
     Save(Box<StoredPeer>),
@@ -25,18 +28,18 @@ struct PeerOps {
     peers: BTreeMap<PeerId, PeerOp>,
     /// `None` lifts the ban.
     bans: BTreeMap<PeerId, Option<Ban>>,
-    /// Who waits until all of these are written.
-    waiting: Vec<oneshot::Sender<Kept>>,
+    /// Answered when all of these are written.
+    waiting: Vec<oneshot::Sender<PeersWritten>>,
     closed: bool,
 }
 
-/// Operations that wait for a store that fails, of peers and of bans; later ones are not kept.
-const MAX_HELD: usize = 10_000;
-/// Before a store that failed is tried again, unless there is more for it.
-const RETRY: Duration = Duration::from_secs(10);
+/// Maximum number of operations that wait for a store that fails, of peers and of bans each; later ones
+/// are dropped.
+const MAX_DEFERRED: usize = 10_000;
+/// Delay before a store that failed is tried again, unless there is more for it.
+const RETRY_DELAY: Duration = Duration::from_secs(10);
 
-/// The peer lane: bounded by the number of peers, since operations on one peer coalesce. What could
-/// not be written waits for the next try.
+/// Writer of peers and bans.
 #[derive(Debug, Default)]
 pub(in crate::node) struct PeerWriter {
     ops: Mutex<PeerOps>,
@@ -68,7 +71,7 @@ impl PeerWriter {
     }
 
     /// Answers once everything before this is written, or could not be.
-    pub(in crate::node) fn settle(&self, reply: oneshot::Sender<Kept>) {
+    pub(in crate::node) fn settle(&self, reply: oneshot::Sender<PeersWritten>) {
         self.with(|ops| ops.waiting.push(reply));
     }
 
@@ -100,7 +103,7 @@ impl PeerWriter {
             }
             let result = if nothing { Ok(()) } else { guarded(write(&*store, &ops)).await };
             if !nothing {
-                health.note(Store::Peers, &result);
+                health.note(StoreName::Peers, &result);
             }
             for reply in waiting {
                 let told = result.as_ref().map(drop);
@@ -111,16 +114,16 @@ impl PeerWriter {
                     tracing::error!(target: "sorcha_peer::store", %error, "peers and bans were not written");
                     return;
                 }
-                self.hold(ops);
-                let _ = tokio::time::timeout(RETRY, self.wake.notified()).await;
+                self.defer(ops);
+                let _ = tokio::time::timeout(RETRY_DELAY, self.wake.notified()).await;
             }
         }
     }
 
     /// Puts back what could not be written, under what has come since.
-    fn hold(&self, failed: PeerOps) {
+    fn defer(&self, failed: PeerOps) {
         fn under<T>(newer: &mut BTreeMap<PeerId, T>, older: BTreeMap<PeerId, T>) {
-            let room = MAX_HELD.saturating_sub(newer.len());
+            let room = MAX_DEFERRED.saturating_sub(newer.len());
             for (peer, op) in older.into_iter().take(room) {
                 newer.entry(peer).or_insert(op);
             }

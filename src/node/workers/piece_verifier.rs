@@ -13,14 +13,14 @@ use crate::protocol::{Input, Ticket};
 use crate::types::{Head, Piece, Proofs, Transaction, verify_piece};
 
 use super::known_signatures::KnownSignatures;
-use super::verifier::attempt;
+use super::verifier::catch_panic;
 
-/// Checks taken in one go.
-const BATCH: usize = 16;
-/// Bytes and checks that are done on the spot: one piece, about 30 us.
-const INLINE: (usize, usize) = (64 * 1024, 2);
+/// Maximum number of checks taken in one go.
+const MAX_BATCH: usize = 16;
+/// Maximum number of bytes and of checks that are done on the spot: one piece, about 30 us.
+const MAX_INLINE: (usize, usize) = (64 * 1024, 2);
 
-/// Something to be checked or made.
+/// Check of a header or a piece, or proofs to be made.
 #[derive(Debug)]
 pub(in crate::node) enum Check {
     Head { ticket: Ticket, head: Head },
@@ -37,7 +37,7 @@ impl Check {
         }
     }
 
-    fn ticket(&self) -> Ticket {
+    pub(in crate::node) fn ticket(&self) -> Ticket {
         match self {
             Self::Head { ticket, .. } | Self::Piece { ticket, .. } | Self::Prove { ticket, .. } => {
                 *ticket
@@ -47,7 +47,7 @@ impl Check {
 
     fn run(self, known: &KnownSignatures, require_signature: bool) -> Input {
         let ticket = self.ticket();
-        attempt(|| self.answer(known, require_signature)).unwrap_or(Input::Unchecked { ticket })
+        catch_panic(|| self.answer(known, require_signature)).unwrap_or(Input::Unchecked { ticket })
     }
 
     fn answer(self, known: &KnownSignatures, require_signature: bool) -> Input {
@@ -78,8 +78,8 @@ pub(in crate::node) async fn run(
 ) {
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
     let batches = stream::poll_fn(move |cx| {
-        let mut batch = Vec::with_capacity(BATCH);
-        checks.poll_recv_many(cx, &mut batch, BATCH).map(|n| (n > 0).then_some(batch))
+        let mut batch = Vec::with_capacity(MAX_BATCH);
+        checks.poll_recv_many(cx, &mut batch, MAX_BATCH).map(|n| (n > 0).then_some(batch))
     });
     batches
         .map(|batch| run_all(batch, Arc::clone(&known), require_signature))
@@ -96,7 +96,7 @@ async fn run_all(
     require_signature: bool,
 ) -> Vec<Input> {
     let bytes: usize = batch.iter().map(Check::bytes).sum();
-    let little = bytes <= INLINE.0 && batch.len() <= INLINE.1;
+    let little = bytes <= MAX_INLINE.0 && batch.len() <= MAX_INLINE.1;
     let all = move || batch.into_iter().map(|check| check.run(&known, require_signature)).collect();
     if little {
         return all();

@@ -1,4 +1,4 @@
-//! Publishing anew what expired in the outbox before any other node had it.
+//! Republishing of transactions that expired in the outbox before any other node had them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,16 +6,16 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::node::clock::{PublishClock, wall_now};
-use crate::node::messages::{Completion, Draft, Published};
+use crate::node::messages::{Completion, Draft, PublishAnswer};
 use crate::ports::TransactionQueue;
 use crate::protocol::{Input, RENEWALS};
 use crate::types::{Header, PeerId, TransactionId};
 
 use super::store_health::guarded;
 
-/// What renewals are made with.
+/// Republisher of expired entries of the outbox.
 pub(in crate::node) struct Republisher {
-    /// Whose they are from now on: a directory may have been another identity's.
+    /// Origin of what is republished: a directory may have been another identity's.
     pub(in crate::node) origin: PeerId,
     pub(in crate::node) queue: Arc<dyn TransactionQueue>,
     pub(in crate::node) clock: Arc<PublishClock>,
@@ -24,15 +24,15 @@ pub(in crate::node) struct Republisher {
     pub(in crate::node) done: mpsc::Sender<Completion>,
 }
 
-/// Why one was not published anew.
+/// Reason for which an entry was not republished.
 enum Failure {
-    /// The outbox does not have it.
-    Gone,
+    /// The outbox does not have the entry.
+    Missing,
     Later,
 }
 
 impl Republisher {
-    /// Publishes anew what comes, in that order, until the node ends.
+    /// Republishes entries in the order of `ids`, until the node ends.
     pub(in crate::node) async fn run(self, mut ids: mpsc::Receiver<TransactionId>) {
         let mut taken = Vec::with_capacity(RENEWALS);
         while ids.recv_many(&mut taken, RENEWALS).await > 0 {
@@ -42,15 +42,15 @@ impl Republisher {
             }
             let mut failed = Vec::new();
             for (id, answer) in answers {
-                let gone = matches!(answer, Err(Failure::Gone));
-                // Of what was refused the protocol knows.
+                let is_missing = matches!(answer, Err(Failure::Missing));
+                // The protocol knows of what was refused.
                 let answered = match answer {
                     Ok(answer) => answer.await.is_ok(),
                     Err(_) => false,
                 };
                 if !answered {
-                    tracing::debug!(target: "sorcha_peer::node", %id, gone, "not published anew");
-                    failed.push(Input::NotRenewed { id, gone });
+                    tracing::debug!(target: "sorcha_peer::node", %id, is_missing, "not published anew");
+                    failed.push(Input::NotRenewed { id, gone: is_missing });
                 }
             }
             if !failed.is_empty() && self.done.send(Completion::Inputs(failed)).await.is_err() {
@@ -60,10 +60,10 @@ impl Republisher {
     }
 
     /// Hands the new transaction to the signer.
-    async fn draft(&self, id: TransactionId) -> Result<oneshot::Receiver<Published>, Failure> {
+    async fn draft(&self, id: TransactionId) -> Result<oneshot::Receiver<PublishAnswer>, Failure> {
         let old = match guarded(self.queue.get(&id)).await {
             Ok(Some(entry)) => entry.transaction,
-            Ok(None) => return Err(Failure::Gone),
+            Ok(None) => return Err(Failure::Missing),
             Err(error) => {
                 tracing::error!(target: "sorcha_peer::store", %id, %error, "cannot read the outbox");
                 return Err(Failure::Later);

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use crate::config::SignaturePolicy;
 use crate::identity::Identity;
-use crate::node::messages::{Draft, Signed};
+use crate::node::messages::{Draft, SignedDraft};
 use crate::types::{Header, InvalidTransaction, MAX_BATCH, Signature, Transaction};
 
 use super::gather::gather;
@@ -19,7 +19,7 @@ pub(in crate::node) async fn run(
     mut drafts: mpsc::Receiver<Draft>,
     identity: Identity,
     policy: SignaturePolicy,
-    publishes: mpsc::Sender<Vec<Signed>>,
+    publishes: mpsc::Sender<Vec<SignedDraft>>,
 ) {
     let mut batch = Vec::with_capacity(MAX_BATCH);
     while drafts.recv_many(&mut batch, MAX_BATCH).await > 0 {
@@ -39,7 +39,7 @@ pub(in crate::node) async fn run(
         };
         let signed = transactions.into_iter().zip(replies);
         let signed =
-            signed.map(|(transaction, (reply, renews))| Signed { transaction, renews, reply });
+            signed.map(|(transaction, (reply, renews))| SignedDraft { transaction, renews, reply });
         if publishes.send(signed.collect()).await.is_err() {
             return;
         }

@@ -9,10 +9,10 @@ use std::ops::Range;
 
 use crate::error::{StoreError, StoreErrorKind};
 
-/// In a row that do not fit, before the rest is refused.
-const MISFITS: usize = 8;
+/// Number of entries in a row that do not fit before the rest is refused.
+const MAX_MISFITS: usize = 8;
 
-/// What of a batch is still to be tried, and what was refused.
+/// Parts of a batch that are still to be tried, and entries that were refused.
 #[derive(Debug)]
 pub(super) struct SplitOnFull {
     tries: VecDeque<Range<usize>>,
@@ -21,18 +21,19 @@ pub(super) struct SplitOnFull {
 }
 
 impl SplitOnFull {
-    /// Of a batch of so many.
+    /// Starts with a batch of `count` entries.
     pub(super) fn new(count: usize) -> Self {
         let whole = (count > 0).then_some(0..count);
         Self { tries: whole.into_iter().collect(), misfits: 0, refused: Vec::new() }
     }
 
-    /// What is to be tried next, together.
+    /// Returns the entries to be tried next, together.
     pub(super) fn next(&self) -> Option<Range<usize>> {
         self.tries.front().cloned()
     }
 
-    /// What came of [`SplitOnFull::next`]; whether the store has said so to what cannot be made smaller.
+    /// Takes the result of trying [`SplitOnFull::next`]. Returns whether it tells how the store is: not so
+    /// where a batch that can be made smaller did not fit.
     pub(super) fn note(&mut self, result: &Result<(), StoreError>) -> bool {
         let Some(tried) = self.tries.pop_front() else { return false };
         let Err(error) = result else {
@@ -46,14 +47,14 @@ impl SplitOnFull {
         }
         self.misfits += 1;
         self.refused.extend(tried.map(|at| (at, kind)));
-        if self.misfits >= MISFITS {
+        if self.misfits >= MAX_MISFITS {
             let rest = self.tries.drain(..).flatten();
             self.refused.extend(rest.map(|at| (at, kind)));
         }
         true
     }
 
-    /// Places in the batch of what was refused, and why.
+    /// Returns the indices in the batch of what was refused, each with the reason.
     pub(super) fn refused(self) -> Vec<(usize, StoreErrorKind)> {
         self.refused
     }
@@ -64,36 +65,36 @@ mod tests {
     use super::*;
 
     /// Stores with so much room; what is refused, and how often the store was asked.
-    fn store(sizes: &[u32], mut room: u32) -> (Vec<usize>, u32) {
-        let (mut fit, mut asked) = (SplitOnFull::new(sizes.len()), 0);
-        while let Some(some) = fit.next() {
-            asked += 1;
+    fn try_all(sizes: &[u32], mut room: u32) -> (Vec<usize>, u32) {
+        let (mut split, mut tries) = (SplitOnFull::new(sizes.len()), 0);
+        while let Some(some) = split.next() {
+            tries += 1;
             let size = sizes[some].iter().sum();
             let left = room.checked_sub(size);
             room = left.unwrap_or(room);
             let full = || StoreError::new(StoreErrorKind::Full, "full");
-            fit.note(&left.map(drop).ok_or_else(full));
+            split.note(&left.map(drop).ok_or_else(full));
         }
-        (fit.refused().into_iter().map(|(at, _)| at).collect(), asked)
+        (split.refused().into_iter().map(|(at, _)| at).collect(), tries)
     }
 
     #[test]
     fn what_fits_is_stored() {
-        assert_eq!(store(&[1, 1, 1], 3), (vec![], 1));
-        assert_eq!(store(&[1, 9, 1], 3), (vec![1], 4), "one that is large");
-        assert_eq!(store(&[9], 3), (vec![0], 1));
-        assert_eq!(store(&[], 3), (vec![], 0));
-        let (refused, asked) = store(&[1; 200], 50);
-        assert_eq!((refused, asked), ((50..200).collect(), 1 + 50 + 8));
+        assert_eq!(try_all(&[1, 1, 1], 3), (vec![], 1));
+        assert_eq!(try_all(&[1, 9, 1], 3), (vec![1], 4), "one that is large");
+        assert_eq!(try_all(&[9], 3), (vec![0], 1));
+        assert_eq!(try_all(&[], 3), (vec![], 0));
+        let (refused, tries) = try_all(&[1; 200], 50);
+        assert_eq!((refused, tries), ((50..200).collect(), 1 + 50 + 8));
     }
 
     #[test]
     fn a_store_that_fails_refuses_all() {
-        let mut fit = SplitOnFull::new(3);
-        assert_eq!(fit.next(), Some(0..3));
-        assert!(fit.note(&Err(StoreError::new(StoreErrorKind::Io, "broken"))));
-        assert_eq!(fit.next(), None);
+        let mut split = SplitOnFull::new(3);
+        assert_eq!(split.next(), Some(0..3));
+        assert!(split.note(&Err(StoreError::new(StoreErrorKind::Io, "broken"))));
+        assert_eq!(split.next(), None);
         let refused: Vec<_> = (0..3).map(|at| (at, StoreErrorKind::Io)).collect();
-        assert_eq!(fit.refused(), refused);
+        assert_eq!(split.refused(), refused);
     }
 }

@@ -9,11 +9,11 @@ use tokio::sync::{broadcast, watch};
 use crate::error::{StoreError, StoreErrorKind};
 use crate::types::Event;
 
-/// A store that is full or locked so many times in a row has failed; for other errors once is
-/// enough.
-const PATIENCE: u32 = 3;
+/// Number of times in a row that a full or locked store fails before it counts as failing; for other
+/// errors once is enough.
+const MAX_PASSING_FAILURES: u32 = 3;
 
-/// A store that panics has failed, and nothing else.
+/// Turns a panic of a store into its failure, and nothing else's.
 pub(in crate::node) async fn guarded<T>(
     operation: impl Future<Output = Result<T, StoreError>>,
 ) -> Result<T, StoreError> {
@@ -22,19 +22,20 @@ pub(in crate::node) async fn guarded<T>(
 }
 
 #[derive(Debug, Clone, Copy)]
-pub(in crate::node) enum Store {
+/// A store of the node.
+pub(in crate::node) enum StoreName {
     Queue,
     Log,
     Peers,
 }
 
-/// Whether the stores work.
+/// Record of which stores work.
 #[derive(Debug)]
 pub(in crate::node) struct Health {
-    /// What is wrong, once a store has failed and until it works again.
+    /// The failure of a store, until that store works again.
     failing: watch::Sender<Option<StoreErrorKind>>,
     events: broadcast::Sender<Event>,
-    /// Failures in a row of each store, and the kind of the last.
+    /// Number of failures in a row of each store, and the kind of the last.
     rows: Mutex<[(u32, Option<StoreErrorKind>); 3]>,
 }
 
@@ -43,18 +44,18 @@ impl Health {
         Self { failing: watch::Sender::new(None), events, rows: Mutex::default() }
     }
 
-    /// For reading it, and for the end of the lane.
+    /// Returns the sender of the failure: to read it, and to set it when the writer has ended.
     pub(in crate::node) fn watch(&self) -> watch::Sender<Option<StoreErrorKind>> {
         self.failing.clone()
     }
 
-    pub(super) fn is_failing(&self, store: Store) -> bool {
+    pub(super) fn is_failing(&self, store: StoreName) -> bool {
         let rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
         rows[store as usize].0 > 0
     }
 
-    /// What an operation means. The first failure of a kind is told; the same again is not.
-    pub(in crate::node) fn note<T>(&self, store: Store, result: &Result<T, StoreError>) {
+    /// Takes the result of an operation. The first failure of a kind is told; the same again is not.
+    pub(in crate::node) fn note<T>(&self, store: StoreName, result: &Result<T, StoreError>) {
         let mut rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
         let row = &mut rows[store as usize];
         match result {
@@ -69,7 +70,7 @@ impl Health {
         }
         let failed = |(count, kind): &(u32, Option<StoreErrorKind>)| {
             let slow = matches!(kind, Some(StoreErrorKind::Full | StoreErrorKind::Locked));
-            kind.filter(|_| !slow || *count >= PATIENCE)
+            kind.filter(|_| !slow || *count >= MAX_PASSING_FAILURES)
         };
         let failing = rows.iter().find_map(failed);
         self.failing.send_if_modified(|before| {
@@ -87,16 +88,16 @@ impl Health {
     }
 }
 
-/// Runs a lane. Should it end by a panic, nothing is stored any more: publishes are refused, and
+/// Runs the store writer. Should it end by a panic, nothing is stored any more: publishes are refused, and
 /// the node says so.
 pub(in crate::node) async fn run_to_end(
-    lane: impl Future<Output = ()>,
+    writer: impl Future<Output = ()>,
     failing: watch::Sender<Option<StoreErrorKind>>,
     events: broadcast::Sender<Event>,
 ) {
-    if AssertUnwindSafe(lane).catch_unwind().await.is_err() {
+    if AssertUnwindSafe(writer).catch_unwind().await.is_err() {
         failing.send_replace(Some(StoreErrorKind::Closed));
-        let message = "the storage lane ended by a panic; restart the node".to_owned();
+        let message = "the store writer ended by a panic; restart the node".to_owned();
         tracing::error!(target: "sorcha_peer::store", message, "storage failed");
         let _ = events.send(Event::StorageFailed { message });
     }

@@ -1,11 +1,11 @@
-//! Storage of transactions: one ordered lane.
+//! Writing of transactions to outbox and log, in order.
 //!
-//! It takes what waits, up to a bound, and stores neighbours together: group commit without added
-//! delay. Own transactions go to the outbox first and to the log then, and only afterwards is anybody
+//! The writer takes what waits, up to a bound, and stores neighbours together: group commit without
+//! added delay. Own transactions go to the outbox first and to the log then, and only afterwards is anybody
 //! told that they are safe. The outbox takes one batch while the log takes an earlier one and one more
 //! may wait between them; results come in order.
 //!
-//! A store that fails or panics costs the operation, never the lane: whoever waits is told, the
+//! A store that fails or panics costs the operation, never the writer: whoever waits is told, the
 //! node says so once ([`Event::StorageFailed`](crate::types::Event::StorageFailed)), and it tries again with the next operation.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::error::{DeadLetterError, StoreError, StoreErrorKind};
-use crate::node::messages::{Completion, Settled};
+use crate::node::messages::{Completion, OutboxSettled};
 use crate::ports::{TransactionQueue, TransactionStore};
 use crate::protocol::{Input, PartialOp, Ticket};
 use crate::types::{
@@ -23,14 +23,14 @@ use crate::types::{
 
 use super::gather::gather;
 use super::split_on_full::SplitOnFull;
-use super::store_health::{Health, Store, guarded};
+use super::store_health::{Health, StoreName, guarded};
 
-/// Operations taken at once: enough that the cost of a commit is small beside that of its rows,
+/// Maximum number of operations taken at once: enough that the cost of a commit is small beside that of its rows,
 /// few enough that outbox, log and publishers have something to do at the same time.
-const BATCH: usize = 256;
-/// Bytes of payload in one commit, beyond the first.
-const BATCH_BYTES: usize = 32 << 20;
-/// One operation on transactions.
+const MAX_BATCH: usize = 256;
+/// Maximum number of payload bytes in one commit, beyond the first.
+const MAX_BATCH_BYTES: usize = 32 << 20;
+/// Operation on stored transactions.
 #[derive(Debug)]
 pub(in crate::node) enum StoreOp {
     Store {
@@ -48,43 +48,44 @@ pub(in crate::node) enum StoreOp {
         now: WallTime,
     },
     Partial(PartialOp),
-    /// Answer when everything before this is done to the outbox, and this is removed from it.
+    /// Answered when everything before it is done to the outbox, and `remove` is removed from it.
     Settle {
         remove: Option<TransactionId>,
-        reply: oneshot::Sender<Settled>,
+        reply: oneshot::Sender<OutboxSettled>,
     },
 }
 
-/// The transaction lane.
+/// Writer of transactions.
 pub(in crate::node) struct StoreWriter {
     pub(in crate::node) queue: Arc<dyn TransactionQueue>,
     pub(in crate::node) log: Arc<dyn TransactionStore>,
     pub(in crate::node) newest: watch::Sender<Cursor>,
     pub(in crate::node) health: Arc<Health>,
     pub(in crate::node) done: mpsc::Sender<Completion>,
-    /// Refused, because the log failed, and still in the outbox, because that failed too.
+    /// Transactions that were refused because the log failed, and are still in the outbox because that
+    /// failed too.
     pub(in crate::node) refused: Mutex<BTreeSet<TransactionId>>,
 }
 
-/// What was refused, and why.
+/// Transactions that a store refused, each with the reason.
 type Refused = HashMap<TransactionId, StoreErrorKind>;
 
-/// What is in the outbox, or was refused by it, and not in the log yet.
-type Half = (Batch, Refused);
+/// Batch that the outbox has taken, apart from what it refused, and the log has not yet.
+type Enqueued = (Batch, Refused);
 
-/// What is to be stored, and whether it is an own one.
-type Waiting = (Ticket, NewEntry, bool);
+/// Entry to be stored, and whether it is an own one.
+type ToStore = (Ticket, NewEntry, bool);
 
-/// What is stored together.
+/// Operations that are done together.
 #[derive(Debug, Default)]
 struct Batch {
-    waiting: Vec<Waiting>,
+    entries: Vec<ToStore>,
     bytes: usize,
     confirmed: Vec<TransactionId>,
     states: Vec<(TransactionId, EntryState)>,
     expire: Option<WallTime>,
     partials: Vec<PartialOp>,
-    settle: Vec<(Option<TransactionId>, oneshot::Sender<Settled>)>,
+    settle: Vec<(Option<TransactionId>, oneshot::Sender<OutboxSettled>)>,
 }
 
 impl Batch {
@@ -94,8 +95,8 @@ impl Batch {
             match op {
                 StoreOp::Store { ticket, entry, own } => {
                     self.bytes += entry.transaction.payload().len();
-                    self.waiting.push((ticket, entry, own));
-                    if self.bytes > BATCH_BYTES {
+                    self.entries.push((ticket, entry, own));
+                    if self.bytes > MAX_BATCH_BYTES {
                         return;
                     }
                 }
@@ -107,7 +108,7 @@ impl Batch {
                         self.bytes += partial.pieces.iter().map(|p| p.bytes.len()).sum::<usize>();
                     }
                     self.partials.push(op);
-                    if self.bytes > BATCH_BYTES {
+                    if self.bytes > MAX_BATCH_BYTES {
                         return;
                     }
                 }
@@ -118,15 +119,15 @@ impl Batch {
 
     /// Whether there is nothing in it for the log.
     fn is_done(&self) -> bool {
-        self.waiting.is_empty() && self.expire.is_none() && self.partials.is_empty()
+        self.entries.is_empty() && self.expire.is_none() && self.partials.is_empty()
     }
 
     fn has_own(&self, id: &TransactionId) -> bool {
-        self.waiting.iter().any(|(_, entry, own)| *own && entry.transaction.id() == *id)
+        self.entries.iter().any(|(_, entry, own)| *own && entry.transaction.id() == *id)
     }
 
     fn own(&self) -> Vec<Transaction> {
-        let own = self.waiting.iter().filter(|(_, _, own)| *own);
+        let own = self.entries.iter().filter(|(_, _, own)| *own);
         own.map(|(_, entry, _)| entry.transaction.clone()).collect()
     }
 }
@@ -134,72 +135,72 @@ impl Batch {
 impl StoreWriter {
     /// Runs until `ops` is closed and everything in it is done.
     pub(in crate::node) async fn run(self, ops: mpsc::Receiver<StoreOp>) {
-        // Neither store waits for the other where one takes long with a batch.
-        let (to_log, mut halves) = mpsc::channel(1);
-        let second = async {
-            while let Some((batch, queued)) = halves.recv().await {
-                self.store(batch, queued).await;
+        // Neither store waits for the other where one takes long over a batch.
+        let (to_log, mut enqueued) = mpsc::channel(1);
+        let log_half = async {
+            while let Some((batch, refused)) = enqueued.recv().await {
+                self.append_all(batch, refused).await;
             }
         };
-        futures::future::join(self.run_outbox(ops, to_log), second).await;
+        futures::future::join(self.run_outbox(ops, to_log), log_half).await;
     }
 
     /// All that is for the outbox; what is for the log goes on to it.
-    async fn run_outbox(&self, mut ops: mpsc::Receiver<StoreOp>, to_log: mpsc::Sender<Half>) {
-        let mut taken = Vec::with_capacity(BATCH);
+    async fn run_outbox(&self, mut ops: mpsc::Receiver<StoreOp>, to_log: mpsc::Sender<Enqueued>) {
+        let mut taken = Vec::with_capacity(MAX_BATCH);
         let mut left = VecDeque::new();
-        while !left.is_empty() || ops.recv_many(&mut taken, BATCH).await > 0 {
+        while !left.is_empty() || ops.recv_many(&mut taken, MAX_BATCH).await > 0 {
             if left.is_empty() {
-                gather(&mut ops, &mut taken, BATCH).await;
+                gather(&mut ops, &mut taken, MAX_BATCH).await;
                 left.extend(taken.drain(..));
             }
             let mut batch = Batch::default();
             batch.fill(&mut left);
             let settle = std::mem::take(&mut batch.settle);
-            // What leaves makes room for what comes.
+            // Removals first: they make room for what comes.
             self.update(&batch.states).await;
-            let _ = self.leave(&batch.confirmed).await;
-            self.leave_refused(&batch).await;
+            let _ = self.remove(&batch.confirmed).await;
+            self.remove_refused(&batch).await;
             if batch.expire.is_some() {
-                self.look_after(Store::Queue, self.queue.probe()).await;
+                self.probe(StoreName::Queue, self.queue.probe()).await;
             }
-            let queued = self.enqueue(&batch).await;
+            let refused = self.enqueue(&batch).await;
             // What the host has published again, and is taken this time, is to stay.
-            self.refused().retain(|id| queued.contains_key(id) || !batch.has_own(id));
+            self.refused().retain(|id| refused.contains_key(id) || !batch.has_own(id));
             self.settle(settle).await;
             if !batch.is_done() {
                 // It is taken for as long as there is anything.
-                let _ = to_log.send((batch, queued)).await;
+                let _ = to_log.send((batch, refused)).await;
             }
         }
     }
 
-    /// Puts own transactions into the outbox.
+    /// Appends own transactions to the outbox.
     async fn enqueue(&self, batch: &Batch) -> Refused {
         let own = batch.own();
-        let mut fit = SplitOnFull::new(own.len());
-        while let Some(some) = fit.next() {
+        let mut split = SplitOnFull::new(own.len());
+        while let Some(some) = split.next() {
             let result = guarded(self.queue.append(&own[some])).await.map(drop);
-            if fit.note(&result) {
-                self.health.note(Store::Queue, &result);
+            if split.note(&result) {
+                self.health.note(StoreName::Queue, &result);
             }
         }
-        fit.refused().into_iter().map(|(at, kind)| (own[at].id(), kind)).collect()
+        split.refused().into_iter().map(|(at, kind)| (own[at].id(), kind)).collect()
     }
 
-    /// Takes transactions out of the outbox; one that stays is tried once more after a restart.
-    async fn leave(&self, ids: &[TransactionId]) -> Result<(), StoreError> {
+    /// Removes transactions from the outbox; one that stays is sent once more after a restart.
+    async fn remove(&self, ids: &[TransactionId]) -> Result<(), StoreError> {
         if ids.is_empty() {
             return Ok(());
         }
         let result = guarded(self.queue.remove(ids)).await;
-        self.health.note(Store::Queue, &result);
+        self.health.note(StoreName::Queue, &result);
         result
     }
 
-    /// Takes out of the outbox what was refused because the log failed, and could not be taken out then:
-    /// the next process would deliver it. Not what the host publishes again just now.
-    async fn leave_refused(&self, batch: &Batch) {
+    /// Removes from the outbox what was refused because the log failed, and could not be removed then: the
+    /// next process would deliver it. What the host publishes again just now stays.
+    async fn remove_refused(&self, batch: &Batch) {
         let ids: Vec<_> = {
             let refused = self.refused();
             if refused.is_empty() {
@@ -207,7 +208,7 @@ impl StoreWriter {
             }
             refused.iter().copied().filter(|id| !batch.has_own(id)).collect()
         };
-        if self.leave(&ids).await.is_ok() {
+        if self.remove(&ids).await.is_ok() {
             self.refused().retain(|id| !ids.contains(id));
         }
     }
@@ -217,33 +218,33 @@ impl StoreWriter {
     }
 
     /// Removes what the host deletes, and answers.
-    async fn settle(&self, settle: Vec<(Option<TransactionId>, oneshot::Sender<Settled>)>) {
+    async fn settle(&self, settle: Vec<(Option<TransactionId>, oneshot::Sender<OutboxSettled>)>) {
         for (remove, reply) in settle {
-            let result = self.leave(remove.as_slice()).await;
+            let result = self.remove(remove.as_slice()).await;
             let _ = reply.send(result.map_err(DeadLetterError::Store));
         }
     }
 
-    /// Notes where entries of the outbox stand; what is lost of that is an attempt more.
+    /// Writes the states of outbox entries; a state that is not written costs one attempt more.
     async fn update(&self, states: &[(TransactionId, EntryState)]) {
         if !states.is_empty() {
             let result = guarded(self.queue.update(states)).await;
-            self.health.note(Store::Queue, &result);
+            self.health.note(StoreName::Queue, &result);
         }
     }
 
     /// Puts a batch into the log and tells who waits.
-    async fn store(&self, batch: Batch, refused: Refused) {
+    async fn append_all(&self, batch: Batch, refused: Refused) {
         let id = |entry: &NewEntry| entry.transaction.id();
         // A full or broken outbox refuses own transactions; others' are still kept.
-        let kept = |(_, entry, own): &&Waiting| !own || !refused.contains_key(&id(entry));
+        let kept = |(_, entry, own): &&ToStore| !own || !refused.contains_key(&id(entry));
         let entries: Vec<_> =
-            batch.waiting.iter().filter(kept).map(|(_, entry, _)| entry.clone()).collect();
+            batch.entries.iter().filter(kept).map(|(_, entry, _)| entry.clone()).collect();
         let unlogged = self.append(&entries).await;
         if !unlogged.is_empty() {
-            let own = batch.waiting.iter().filter(|w| w.2).map(|(_, entry, _)| id(entry));
+            let own = batch.entries.iter().filter(|w| w.2).map(|(_, entry, _)| id(entry));
             let ids: Vec<_> = own.filter(|id| unlogged.contains_key(id)).collect();
-            if self.leave(&ids).await.is_err() {
+            if self.remove(&ids).await.is_err() {
                 self.refused().extend(ids);
             }
         }
@@ -251,12 +252,12 @@ impl StoreWriter {
             let refused = refused.get(&id).filter(|_| own).or_else(|| unlogged.get(&id));
             refused.map_or(Ok(()), |kind| Err(*kind))
         };
-        let stored = |(ticket, entry, own): &Waiting| Input::Stored {
+        let stored = |(ticket, entry, own): &ToStore| Input::Stored {
             ticket: *ticket,
             result: outcome(*own, id(entry)),
         };
-        if !batch.waiting.is_empty() {
-            let inputs = batch.waiting.iter().map(stored).collect();
+        if !batch.entries.is_empty() {
+            let inputs = batch.entries.iter().map(stored).collect();
             let _ = self.done.send(Completion::Inputs(inputs)).await;
         }
         for op in batch.partials {
@@ -266,19 +267,15 @@ impl StoreWriter {
             let result = guarded(self.log.expire(now)).await;
             // That there was nothing to drop does not show that the log works.
             if !matches!(result, Ok(0)) {
-                self.health.note(Store::Log, &result);
+                self.health.note(StoreName::Log, &result);
             }
-            self.look_after(Store::Log, self.log.probe()).await;
+            self.probe(StoreName::Log, self.log.probe()).await;
         }
     }
 
     /// Finds out whether a store that failed works again. A host that waits for the node to be ready
-    /// publishes nothing by which it would be seen.
-    async fn look_after(
-        &self,
-        store: Store,
-        probe: impl Future<Output = Result<bool, StoreError>>,
-    ) {
+    /// publishes nothing by which that would be seen.
+    async fn probe(&self, store: StoreName, probe: impl Future<Output = Result<bool, StoreError>>) {
         if self.health.is_failing(store) {
             let result = guarded(probe).await;
             if !matches!(result, Ok(false)) {
@@ -297,7 +294,7 @@ impl StoreWriter {
             PartialOp::Unspill { ticket, id, root, len } => {
                 match guarded(self.log.get_partial(&id)).await {
                     Ok(pieces) => {
-                        let pieces = right_ones(pieces, root, len).await;
+                        let pieces = drop_damaged(pieces, root, len).await;
                         (Some(Input::Unspilled { ticket, pieces }), Ok(()))
                     }
                     Err(e) => (Some(Input::Unspilled { ticket, pieces: Vec::new() }), Err(e)),
@@ -315,13 +312,13 @@ impl StoreWriter {
 
     /// Puts entries into the log.
     async fn append(&self, entries: &[NewEntry]) -> Refused {
-        let mut fit = SplitOnFull::new(entries.len());
-        while let Some(some) = fit.next() {
+        let mut split = SplitOnFull::new(entries.len());
+        while let Some(some) = split.next() {
             let result = guarded(self.log.append(&entries[some])).await;
             let last = result.as_ref().ok().and_then(|cursors| cursors.iter().max().copied());
             let result = result.map(drop);
-            if fit.note(&result) {
-                self.health.note(Store::Log, &result);
+            if split.note(&result) {
+                self.health.note(StoreName::Log, &result);
             }
             if let Some(last) = last {
                 self.newest.send_if_modified(|newest| {
@@ -332,12 +329,12 @@ impl StoreWriter {
             }
         }
         let id = |at: usize| entries[at].transaction.id();
-        fit.refused().into_iter().map(|(at, kind)| (id(at), kind)).collect()
+        split.refused().into_iter().map(|(at, kind)| (id(at), kind)).collect()
     }
 }
 
-/// Pieces as they were before the disk had them. About 30 us each, on another thread.
-async fn right_ones(mut pieces: Vec<Piece>, root: [u8; 32], len: u64) -> Vec<Piece> {
+/// Drops pieces that are not as they were before the disk had them. About 30 us each, on another thread.
+async fn drop_damaged(mut pieces: Vec<Piece>, root: [u8; 32], len: u64) -> Vec<Piece> {
     let check = move || {
         pieces.retain(|p| verify_piece(&root, len, p.index, &p.bytes, &p.proof));
         pieces

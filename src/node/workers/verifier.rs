@@ -19,21 +19,21 @@ use crate::types::{InvalidTransaction, PeerId, Transaction, Verdict};
 
 use super::known_signatures::KnownSignatures;
 
-/// Transactions checked in one go.
-const BATCH: usize = 64;
-/// Transactions and payload bytes that are checked on the spot: below 0.2 ms together.
-const INLINE: (usize, usize) = (2, 64 * 1024);
-/// Validator calls under way at once.
-const VALIDATING: usize = 256;
-/// Longest validator call; after it the transaction is ignored.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// A transaction to be checked.
+/// Maximum number of transactions checked in one go.
+const MAX_BATCH: usize = 64;
+/// Maximum number of transactions and payload bytes that are checked on the spot: below 0.2 ms together.
+const MAX_INLINE: (usize, usize) = (2, 64 * 1024);
+/// Maximum number of validator calls under way at once.
+const MAX_VALIDATING: usize = 256;
+/// Maximum time of a validator call; after it the transaction is judged again later, a few times.
+const VALIDATOR_TIMEOUT: Duration = Duration::from_secs(10);
+/// Transaction to be checked.
 #[derive(Debug)]
 pub(in crate::node) struct Job {
     pub(in crate::node) ticket: Ticket,
     pub(in crate::node) transaction: Transaction,
     pub(in crate::node) from: PeerId,
-    /// Hash and signature were checked before, piece by piece.
+    /// Whether hash and signature were checked before, piece by piece.
     pub(in crate::node) proven: bool,
 }
 
@@ -47,8 +47,8 @@ pub(in crate::node) async fn run(
 ) {
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
     let batches = stream::poll_fn(move |cx| {
-        let mut batch = Vec::with_capacity(BATCH);
-        jobs.poll_recv_many(cx, &mut batch, BATCH).map(|n| (n > 0).then_some(batch))
+        let mut batch = Vec::with_capacity(MAX_BATCH);
+        jobs.poll_recv_many(cx, &mut batch, MAX_BATCH).map(|n| (n > 0).then_some(batch))
     });
     let checked = batches
         .map(|batch| check_all(batch, Arc::clone(&known), require_signature))
@@ -65,18 +65,18 @@ pub(in crate::node) async fn run(
     checked
         .flat_map(stream::iter)
         .map(|(job, result)| validate(Arc::clone(&validator), job, result))
-        .buffer_unordered(VALIDATING)
+        .buffer_unordered(MAX_VALIDATING)
         .for_each(|input| async {
             let _ = done.send(Completion::Inputs(vec![input])).await;
         })
         .await;
 }
 
-/// What came of each check; `None` where it broke off.
+/// Result of each check; `None` where a check panicked.
 type Checked = Vec<(Job, Option<Result<(), InvalidTransaction>>)>;
 
-/// Runs a check. That it panics would be a bug in it, which must cost nothing but its answer.
-pub(in crate::node) fn attempt<T>(check: impl FnOnce() -> T) -> Option<T> {
+/// Runs a check; `None` where it panics. Such a bug must cost nothing but the answer.
+pub(super) fn catch_panic<T>(check: impl FnOnce() -> T) -> Option<T> {
     let done = std::panic::catch_unwind(AssertUnwindSafe(check));
     if done.is_err() {
         tracing::error!(target: "sorcha_peer::node", "a check panicked");
@@ -87,13 +87,13 @@ pub(in crate::node) fn attempt<T>(check: impl FnOnce() -> T) -> Option<T> {
 async fn check_all(batch: Vec<Job>, known: Arc<KnownSignatures>, require: bool) -> Checked {
     let bytes = |job: &Job| if job.proven { 0 } else { job.transaction.payload().len() };
     let bytes: usize = batch.iter().map(bytes).sum();
-    let little = batch.len() <= INLINE.0 && bytes <= INLINE.1;
+    let little = batch.len() <= MAX_INLINE.0 && bytes <= MAX_INLINE.1;
     let check = move || -> Checked {
         let one = |job: Job| {
             let origin = job.transaction.origin();
             let check =
                 || job.transaction.verify_with(require, |signed| known.check(origin, signed));
-            let result = if job.proven { Some(Ok(())) } else { attempt(check) };
+            let result = if job.proven { Some(Ok(())) } else { catch_panic(check) };
             (job, result)
         };
         batch.into_iter().map(one).collect()
@@ -123,7 +123,7 @@ async fn validate(
         return verdict(&job, result);
     }
     let call = AssertUnwindSafe(validator.validate(&job.transaction, &job.from)).catch_unwind();
-    let judgement = match tokio::time::timeout(PATIENCE, call).await {
+    let judgement = match tokio::time::timeout(VALIDATOR_TIMEOUT, call).await {
         Ok(Ok(verdict)) => Judgement::Verdict(verdict),
         Ok(Err(_)) => {
             // The host's bug must not end the checking of everything else.
@@ -165,7 +165,7 @@ mod tests {
             [|| Ok(()), || panic!("on purpose"), || Err(InvalidTransaction::Signature)];
         let done: Vec<_> = (0..)
             .zip(checks)
-            .map(|(n, check)| format!("{:?}", verdict(&job(n), attempt(check))))
+            .map(|(n, check)| format!("{:?}", verdict(&job(n), catch_panic(check))))
             .collect();
         assert_eq!(done.len(), 3);
         assert!(done[0].contains("Accept") && done[2].contains("Signature"), "{done:?}");
