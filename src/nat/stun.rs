@@ -6,23 +6,25 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::future::select_ok;
-use stunclient::{Error, StunClient};
 use tokio::net::{UdpSocket, lookup_host};
-use tokio::time::timeout;
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::error::{EndpointError, ProbeError};
 use crate::ports::NatProber;
 use crate::types::{Endpoint, FailureKind, Host};
+use message::Request;
+
+mod message;
 
 const DEFAULT_PORT: u16 = 3478;
 
-/// A whole probe, with the resolution of the name.
+/// Maximum time for a whole probe, with the resolution of the name.
 const DEADLINE: Duration = Duration::from_secs(5);
 
-/// UDP loses datagrams; this is the retransmission time-out that RFC 8489 starts with.
+/// Delay before a question is repeated, since UDP loses datagrams: the one that RFC 8489 starts with.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Addresses of one name that are asked at once.
+/// Maximum number of addresses of a name that are asked at once.
 const MAX_ADDRESSES: usize = 4;
 
 /// Asks one STUN server, over UDP, which address this host has.
@@ -83,27 +85,34 @@ impl StunProber {
         Ok(found)
     }
 
-    /// Asks one address, over a socket of its own: the client swallows whatever else comes in,
-    /// and takes any answer without comparing transaction ids.
+    /// Asks one address, over a socket of its own, again and again until an answer comes.
     async fn ask(&self, server: SocketAddr) -> Result<SocketAddr, ProbeError> {
         let any = match server.ip() {
             IpAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
             IpAddr::V6(_) => IpAddr::from(Ipv6Addr::UNSPECIFIED),
         };
         let socket = UdpSocket::bind((any, 0)).await.map_err(|e| self.socket_error(&e))?;
-        // A connected socket hears the server only, and that nobody listens there. The client
-        // names the destination with every datagram all the same, which BSD systems refuse on a
-        // connected socket; there, it checks the sender itself.
-        if cfg!(any(target_os = "linux", target_os = "android", windows)) {
-            socket.connect(server).await.map_err(|e| self.socket_error(&e))?;
-        }
-        let mut client = StunClient::new(server);
-        client.set_software(None).set_timeout(DEADLINE).set_retry_interval(RETRY_INTERVAL);
-        let seen = client.query_external_address_async(&socket).await.map_err(|e| match &e {
-            Error::Timeout(()) => self.timed_out(),
-            Error::Socket(e) => self.socket_error(e),
-            _ => self.error(FailureKind::Malformed, &e),
-        })?;
+        // A connected socket hears the server only, and that nobody listens there.
+        socket.connect(server).await.map_err(|e| self.socket_error(&e))?;
+        let mut transaction = [0; 12];
+        getrandom::fill(&mut transaction).map_err(|e| self.error(FailureKind::Local, &e))?;
+        let request = Request::new(transaction);
+        let mut retry = interval(RETRY_INTERVAL);
+        retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut buffer = [0; 1500];
+        let seen = loop {
+            let length = tokio::select! {
+                _ = retry.tick() => {
+                    socket.send(request.as_bytes()).await.map_err(|e| self.socket_error(&e))?;
+                    continue;
+                }
+                length = socket.recv(&mut buffer) => length.map_err(|e| self.socket_error(&e))?,
+            };
+            let answer = request.read(&buffer[..length]);
+            if let Some(seen) = answer.map_err(|e| self.error(FailureKind::Malformed, &e))? {
+                break seen;
+            }
+        };
         let seen = SocketAddr::new(seen.ip().to_canonical(), seen.port());
         if seen.ip().is_unspecified() || seen.port() == 0 {
             return Err(self.error(FailureKind::Malformed, &format!("{seen} is no address")));

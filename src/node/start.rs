@@ -121,8 +121,8 @@ impl Parts {
         let newest = self.log.newest().await?;
         let (listeners, listening) = self.listen().await?;
         let record = self.own_record(listening);
+        let restored = Restored { spare_places: Some(spare), ..restored };
         let mut protocol = self.protocol(&record, restored);
-        protocol.set_spare_places(spare);
         stores.restore_index(&mut protocol).await?;
         Ok(self.assemble(Opened {
             leases,
@@ -190,10 +190,8 @@ impl Parts {
     fn protocol(&self, record: &OwnRecord, restored: Restored) -> Protocol {
         let now = wall_now();
         let signed = self.identity.sign_record(record.draft(self.identity.peer_id(), now));
-        let mut protocol =
-            Protocol::new(&self.config, now.as_millis(), signed, self.seed, restored);
-        protocol.set_validating(self.validator.is_some());
-        protocol
+        let restored = Restored { validating: self.validator.is_some(), ..restored };
+        Protocol::new(&self.config, now.as_millis(), signed, self.seed, restored)
     }
 
     /// Sets the tasks going.

@@ -1,6 +1,7 @@
 //! Sizes and their bounds, for the checker of the simulation.
 
 use super::Protocol;
+use super::env::{MAX_STORING, MAX_VERIFYING};
 
 /// A size inside a node and the bound that it must not exceed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,12 +16,12 @@ pub struct Gauge {
 
 impl Protocol {
     fn assembling(&self) -> usize {
-        usize::try_from(self.fetches.assembling).unwrap_or(usize::MAX)
+        usize::try_from(self.fetches.assembling.level()).unwrap_or(usize::MAX)
     }
 
     /// One payload alone may be larger than the budget.
     fn assembly_bound(&self) -> usize {
-        let gossip = &self.config.gossip;
+        let gossip = &self.env.config.gossip;
         let bound = gossip.max_assembly_bytes.max(gossip.max_transaction_size);
         usize::try_from(bound).unwrap_or(usize::MAX)
     }
@@ -35,17 +36,22 @@ impl Protocol {
             move |l: &crate::protocol::link::Link| l.up.as_ref().map_or(0, of)
         };
         let [spilling, spilled] = self.fetches.spills.sizes();
+        let count = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
         let gauge = |name, value, bound| Gauge { name, value, bound };
-        let (held, held_bound) = self.flushes.held(self.config.gossip.max_transaction_size);
+        let (held, held_bound) = self.flushes.held(self.env.config.gossip.max_transaction_size);
         vec![
             gauge(
                 "pending",
                 self.pending.len(),
-                crate::protocol::intake::MAX_PENDING + super::MAX_STORING,
+                crate::protocol::intake::MAX_PENDING + count(MAX_STORING),
             ),
             gauge("unwanted", self.log.refused_len(), crate::protocol::log::MAX_REFUSED),
             gauge("not passed", self.log.recent_len(), crate::protocol::spread::MAX_NOT_PASSED),
-            gauge("sessions", self.repairs.running, crate::protocol::reconcile::MAX_RUNNING),
+            gauge(
+                "sessions",
+                count(self.repairs.running.level()),
+                count(crate::protocol::reconcile::MAX_RUNNING),
+            ),
             gauge(
                 "ranges of a session",
                 most(&up(|u| u.repair.ranges())),
@@ -53,7 +59,7 @@ impl Protocol {
             ),
             gauge("refused", self.fetches.refused_len(), crate::protocol::intake::MAX_REFUSED),
             gauge("bytes of buffers", self.assembling(), self.assembly_bound()),
-            gauge("being spilled", spilling, crate::protocol::large::MAX_WRITES),
+            gauge("being spilled", spilling, count(crate::protocol::large::MAX_WRITES)),
             gauge("spilled", spilled, crate::protocol::large::MAX_KEPT),
             gauge("bytes of proofs", self.fetches.shelf.bytes(), crate::protocol::large::MAX_SHELF),
             gauge(
@@ -66,10 +72,10 @@ impl Protocol {
             gauge("promises", self.fetches.promises.len(), crate::protocol::guard::MAX_PROMISES),
             gauge("doubted peers", self.guard.doubted(), crate::protocol::guard::MAX_SCORES),
             gauge("limited peers", self.limits.len(), crate::protocol::guard::MAX_PEERS),
-            gauge("book", self.book.known.len(), self.config.discovery.max_peers as usize),
+            gauge("book", self.book.known.len(), self.env.config.discovery.max_peers as usize),
             gauge("dials", self.dials.len(), 1024),
             gauge("links", self.links.up_count(), usize::from(crate::protocol::link::MAX_SLOTS)),
-            gauge("outbox", self.outbox.len(), self.config.outbox.max_entries as usize),
+            gauge("outbox", self.outbox.len(), self.env.config.outbox.max_entries as usize),
             gauge("bytes queued on a link", most(&|l| l.queued), crate::protocol::link::MAX_QUEUED),
             gauge(
                 "asked of a link",
@@ -88,8 +94,8 @@ impl Protocol {
             ),
             gauge("topics", self.log.topics.len(), usize::from(u16::MAX)),
             gauge("origins learned", self.learned.origins(), crate::protocol::spread::MAX_ORIGINS),
-            gauge("timers", self.timers.len(), crate::protocol::intake::MAX_PENDING + 1024),
-            gauge("tickets", self.tickets.len(), 4 * super::MAX_VERIFYING + super::MAX_STORING),
+            gauge("timers", self.env.timers.len(), crate::protocol::intake::MAX_PENDING + 1024),
+            gauge("tickets", self.env.tickets.len(), 4 * count(MAX_VERIFYING) + count(MAX_STORING)),
         ]
     }
 }

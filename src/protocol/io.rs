@@ -40,6 +40,11 @@ pub struct Restored {
     pub max_bytes: Option<u64>,
     /// Partial payloads, oldest first; `None` when the store keeps none.
     pub partials: Option<Vec<KeptPartial>>,
+    /// Entries that the stored outbox has room for beyond `max_entries`, for what is published anew;
+    /// `None` is without a bound. One is tried in any case.
+    pub spare_places: Option<usize>,
+    /// The host's validator judges payloads before anything of them is passed on.
+    pub validating: bool,
 }
 
 /// An own transaction that an earlier run left in the outbox.

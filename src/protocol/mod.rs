@@ -17,6 +17,8 @@
 //! `interest` (topics), `serve` (answer), `publish` (store), `outbox` (copies; `renew`), `flush` (their
 //! order), `guard` (bans; `limits`), `log` (what is retained; `slab`, `order`, `topics`, `ids`).
 
+mod env;
+mod gate;
 #[cfg(any(test, feature = "sim"))]
 mod gauges;
 mod guard;
@@ -41,10 +43,12 @@ use std::time::Duration;
 
 use crate::config::Config;
 use crate::types::{
-    AddressScope, Announcement, CloseReason, Counters, IndexEntry, LinkId, Message, Mode, MonoTime,
-    PeerId, PeerRecord, Piece, Signature, Stats, Transaction, TransactionId, WallTime,
+    Announcement, CloseReason, Counters, IndexEntry, LinkId, Message, Mode, MonoTime, PeerId,
+    PeerRecord, Stats, TransactionId, WallTime,
 };
 
+use env::Env;
+use gate::Gate;
 #[cfg(any(test, feature = "sim"))]
 #[doc(hidden)]
 pub use gauges::Gauge;
@@ -57,55 +61,21 @@ pub use io::{
 pub use outbox::GivenUp;
 #[cfg(feature = "node")]
 pub(crate) use outbox::RENEWALS;
+use timers::Timer;
 
 /// How often expired transactions and bans are looked for.
 const EXPIRE_EVERY: Duration = Duration::from_secs(10);
-/// After a leap of the wall clock nothing expires for so long: it may be put right again.
-const SECOND_LOOK: Duration = Duration::from_mins(1);
-/// Transactions and bytes being checked, and operations being stored, above which no more input
-/// from peers should be read.
-const MAX_VERIFYING: usize = 4096;
-const MAX_VERIFYING_BYTES: u64 = 64 << 20;
-const MAX_STORING: usize = 8192;
-
-/// What a ticket stands for.
-#[derive(Debug)]
-enum Task {
-    Verify { link: LinkId, from: PeerId, transaction: Transaction, hop: u16 },
-    Records { source: PeerId, scope: AddressScope, relays: Vec<PeerId> },
-    StoreOwn { transaction: Transaction, renews: Option<TransactionId> },
-    StoreForeign { id: TransactionId, origin: PeerId },
-    Load { ids: Vec<TransactionId> },
-    Head { link: LinkId, from: PeerId, id: TransactionId, signature: Signature },
-    Piece { link: LinkId, from: PeerId, piece: Piece },
-    Prove { id: TransactionId },
-    Spill { id: TransactionId, size: u64 },
-    Unspill { id: TransactionId },
-}
-
 /// The whole protocol state of one node.
 #[derive(Debug)]
 pub struct Protocol {
-    config: Config,
-    me: PeerId,
-    incarnation: u64,
+    env: Env,
     record: PeerRecord,
-    now: MonoTime,
-    wall: WallTime,
-    /// When the wall clock last went ahead by more than clocks may differ.
-    leapt: Option<MonoTime>,
-    rng: rng::Rng,
-    timers: timers::Timers,
-    out: VecDeque<Output>,
-    counters: Counters,
     links: link::Links,
     book: membership::Book,
     dials: BTreeMap<DialId, membership::Dial>,
     next_dial: u64,
     /// Peers whose link broke, the latest last.
     lost: VecDeque<PeerId>,
-    tickets: BTreeMap<Ticket, Task>,
-    next_ticket: u64,
     log: log::Log,
     /// Its head when it was last told what all links have passed.
     forgot_at: u64,
@@ -130,13 +100,8 @@ pub struct Protocol {
     limits: guard::Limits,
     mode: Mode,
     needy_turns: u32,
-    verifying: usize,
-    verifying_bytes: u64,
-    checking_records: usize,
-    storing: usize,
-    shutting_down: bool,
-    /// The host judges payloads before they are passed on.
-    validating: bool,
+    /// Answers whose signatures are being checked.
+    checking_records: Gate,
 }
 
 impl Protocol {
@@ -160,30 +125,20 @@ impl Protocol {
         let book = membership::Book::new(&discovery.bootstrap, discovery.max_peers, restored.peers);
         let pending = IdMap::new(&mut rng);
         let fetches = FetchState::new(&mut rng, restored.partials);
-        let mut timers = timers::Timers::default();
-        timers.set(timers::Timer::Overlay, MonoTime::ZERO);
-        timers.set(timers::Timer::Expire, MonoTime::ZERO + EXPIRE_EVERY);
         let refresh = rng.about(discovery.refresh_interval);
-        timers.set(timers::Timer::Refresh, MonoTime::ZERO + refresh);
+        let mut env = Env::new(config, record.peer(), incarnation, rng);
+        env.validating = restored.validating;
+        env.timers.set(Timer::Overlay, MonoTime::ZERO);
+        env.timers.set(Timer::Expire, MonoTime::ZERO + EXPIRE_EVERY);
+        env.timers.set(Timer::Refresh, MonoTime::ZERO + refresh);
         Self {
-            config: config.clone(),
-            me: record.peer(),
-            incarnation,
+            env,
             record,
-            now: MonoTime::ZERO,
-            wall: WallTime::default(),
-            leapt: None,
-            rng,
-            timers,
-            out: VecDeque::new(),
-            counters: Counters::default(),
             links: link::Links::default(),
             book,
             dials: BTreeMap::new(),
             next_dial: 0,
             lost: VecDeque::new(),
-            tickets: BTreeMap::new(),
-            next_ticket: 0,
             log,
             forgot_at: 0,
             carrying: spread::Carrying::new(&config.gossip),
@@ -195,7 +150,7 @@ impl Protocol {
             publishing_bytes: 0,
             outbox,
             renewing: 0,
-            renewals: outbox::RENEWALS,
+            renewals: restored.spare_places.unwrap_or(outbox::RENEWALS).clamp(1, outbox::RENEWALS),
             restored: waiting,
             flushes: outbox::Flushes::default(),
             copies_wanted: config.outbox.min_copies,
@@ -203,12 +158,7 @@ impl Protocol {
             limits: guard::Limits::default(),
             mode: Mode::Offline,
             needy_turns: 0,
-            verifying: 0,
-            checking_records: 0,
-            verifying_bytes: 0,
-            storing: 0,
-            shutting_down: false,
-            validating: false,
+            checking_records: Gate::default(),
         }
     }
 
@@ -220,16 +170,15 @@ impl Protocol {
     /// Takes one input. `now` never goes back (an earlier one counts as the latest seen); `wall`
     /// may jump.
     pub fn handle(&mut self, now: MonoTime, wall: WallTime, input: Input) {
-        self.note_time(now, wall);
-        for id in std::mem::take(&mut self.restored) {
-            if !self.log.contains(&id) {
-                self.outbox.set_stale(&id);
-            }
+        let first = self.env.is_first();
+        self.env.note_time(now, wall);
+        if first {
+            self.check_restored();
         }
         self.route(input);
         loop {
             self.advance_inflows();
-            let Some(timer) = self.timers.pop(self.now) else { break };
+            let Some(timer) = self.env.timers.pop(self.env.now) else { break };
             self.fire(timer);
         }
         loop {
@@ -244,28 +193,34 @@ impl Protocol {
         }
     }
 
+    /// What waits in the outbox since an earlier run and is not retained has expired.
+    fn check_restored(&mut self) {
+        for id in std::mem::take(&mut self.restored) {
+            if !self.log.contains(&id) {
+                self.outbox.set_stale(&id);
+            }
+        }
+    }
+
     /// The next thing to do; drain to `None` after every [`Protocol::handle`].
     pub fn poll_output(&mut self) -> Option<Output> {
-        self.out.pop_front()
+        self.env.out.pop_front()
     }
 
     /// When to come back with [`Input::Timeout`] at the latest.
     pub fn poll_timeout(&self) -> Option<MonoTime> {
-        self.timers.next()
+        self.env.timers.next()
     }
 
     /// Whether frames and publishes should be fed in now. While this is `false`, only completions
     /// and time should be: that is how checks and disks slow down peers instead of filling memory.
     pub fn has_room(&self) -> bool {
-        self.verifying < MAX_VERIFYING
-            && self.verifying_bytes < MAX_VERIFYING_BYTES
-            && self.storing < MAX_STORING
-            && self.publishing.len() < MAX_STORING
+        self.env.has_room()
     }
 
     /// Counts since the start.
     pub fn counters(&self) -> &Counters {
-        &self.counters
+        &self.env.counters
     }
 
     /// Whether this id is accepted and retained.
@@ -310,9 +265,9 @@ impl Protocol {
                         && up.debt.is_none()
                 })
         };
-        self.verifying == 0
-            && self.storing == 0
-            && self.repairs.running == 0
+        self.env.verifying.is_empty()
+            && self.env.storing.is_empty()
+            && self.repairs.running.is_empty()
             && self.pending.len() == 0
             && self.links.all.values().all(quiet)
     }
@@ -329,7 +284,7 @@ impl Protocol {
                 direction: l.direction,
                 suspect: up.ping.missed > 0,
                 rtt: up.rtt,
-                age: self.now.since(up.since),
+                age: self.env.now.since(up.since),
                 queued: l.queued,
                 behind: self.log.head().saturating_sub(up.cursor),
                 in_debt: up.debt.is_some(),
@@ -344,13 +299,13 @@ impl Protocol {
     pub fn stats(&self) -> Stats {
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         Stats {
-            peer_id: self.me,
+            peer_id: self.env.me,
             mode: self.mode,
-            uptime_s: self.now.as_duration().as_secs(),
+            uptime_s: self.env.now.as_duration().as_secs(),
             links: count(self.links.up_count()),
             handshakes: count(self.links.hello_count()),
             known_peers: count(self.book.known.len()),
-            banned_peers: count(self.guard.banned_count(self.wall)),
+            banned_peers: count(self.guard.banned_count(self.env.wall)),
             retained: self.log.len() as u64,
             outbox: (self.outbox.len() - self.outbox.dead()) as u64,
             dead_letters: self.outbox.dead() as u64,
@@ -358,7 +313,7 @@ impl Protocol {
             carries_all: self.carrying.ours().topics.is_none(),
             topics_carried: count(self.carrying.ours().topics.as_ref().map_or(0, Vec::len)),
             stands_in: self.carrying.stands_in(),
-            counters: self.counters.clone(),
+            counters: self.env.counters.clone(),
         }
     }
 
@@ -411,8 +366,7 @@ impl Protocol {
         }
     }
 
-    fn fire(&mut self, timer: timers::Timer) {
-        use timers::Timer;
+    fn fire(&mut self, timer: Timer) {
         match timer {
             Timer::Hello(link) => self.on_hello_timeout(link),
             Timer::Ping(link) => self.on_ping_due(link),
@@ -434,9 +388,9 @@ impl Protocol {
     }
 
     fn on_received(&mut self, link: LinkId, messages: Vec<Message>, bytes: usize) {
-        self.counters.frames_received += 1;
-        self.counters.frame_bytes_received += bytes as u64;
-        let now = self.now;
+        self.env.counters.frames_received += 1;
+        self.env.counters.frame_bytes_received += bytes as u64;
+        let now = self.env.now;
         for message in messages {
             // An earlier message of the frame may have closed the link.
             let Some(l) = self.links.all.get_mut(&link) else { return };
@@ -487,67 +441,24 @@ impl Protocol {
         }
     }
 
-    fn note_time(&mut self, now: MonoTime, wall: WallTime) {
-        let now = self.now.max(now);
-        let (expected, skew) =
-            (self.wall.plus(now.since(self.now)), self.config.network.max_clock_skew);
-        if self.wall == WallTime::default() {
-            // The first input.
-        } else if wall > expected.plus(skew) {
-            self.leapt = Some(now);
-        } else if wall.plus(skew) < expected {
-            self.leapt = None;
-        }
-        (self.now, self.wall) = (now, wall);
-    }
-
-    /// Whether the wall clock went ahead of time a moment ago: what has expired since then may have
-    /// done so by mistake, and to forget cannot be undone.
-    fn is_time_doubtful(&mut self) -> bool {
-        let doubtful = self.leapt.is_some_and(|leapt| self.now.since(leapt) < SECOND_LOOK);
-        if !doubtful {
-            self.leapt = None;
-        }
-        doubtful
-    }
-
     fn on_expire(&mut self) {
         self.expire_log();
+        let own = self.log.take_expired_own();
+        self.bury_expired(&own);
         self.expire_bans();
         self.renew_stale();
         self.expire_partials();
         self.settle_promises();
         self.repair_after_loss();
         self.owe_again();
-        self.timers.set(timers::Timer::Expire, self.now + EXPIRE_EVERY);
-    }
-
-    fn expire_log(&mut self) {
-        if self.is_time_doubtful() {
-            return;
-        }
-        let (gone, own) = self.log.expire(self.wall);
-        self.counters.transactions_expired += gone;
-        self.bury_expired(&own);
-        // Also when nothing went here: a store may keep entries longer, and lets them go later.
-        self.out.push_back(Output::Expire { now: self.wall });
-        if self.log.forget_turned_away() {
-            self.repair_everywhere();
-        }
+        self.env.timers.set(Timer::Expire, self.env.now + EXPIRE_EVERY);
     }
 
     fn on_shutdown(&mut self) {
-        self.shutting_down = true;
+        self.env.shutting_down = true;
         for link in self.links.all.keys().copied().collect::<Vec<_>>() {
             self.close(link, CloseReason::Shutdown);
         }
-    }
-
-    fn ticket(&mut self, task: Task) -> Ticket {
-        self.next_ticket += 1;
-        let ticket = Ticket(self.next_ticket);
-        self.tickets.insert(ticket, task);
-        ticket
     }
 }
 

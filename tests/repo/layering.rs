@@ -348,7 +348,7 @@ fn the_rule_of_imports_bites() {
         ("protocol/mod.rs", "use crate::ports::Transport;"),
         ("protocol/mod.rs", "use crate::{types::PeerId, node::PeerNode};"),
         ("protocol/mod.rs", "use crate::{\n    types::{PeerId, Topic},\n    wire,\n};"),
-        ("protocol/spread/push.rs", "use super::super::node;"),
+        ("protocol/io.rs", "use super::super::node;"),
         ("identity.rs", "use super::config::Config;"),
         ("ports/transport.rs", "use crate :: config :: Config;"),
         ("node/driver.rs", "use crate::sim::Network;"),
@@ -360,7 +360,7 @@ fn the_rule_of_imports_bites() {
     }
     let fine = [
         ("types/id.rs", "use super::hex;"),
-        ("protocol/spread/push.rs", "use super::{log::Entry, Protocol};"),
+        ("protocol/io.rs", "use super::{log::Entry, Protocol};"),
         ("transport/grpc/server.rs", "use super::super::tls; use crate::{config, error};"),
         ("node/driver.rs", "use crate::protocol::Protocol; // not crate::sim::Network"),
         ("types/id.rs", "/// [`crate::node`]\nfn f() {}"),
@@ -393,7 +393,7 @@ fn the_rule_of_the_core_bites() {
         "static X: std::sync::Mutex<u8>;",
     ];
     for text in forbidden {
-        assert!(bites(the_core_is_pure, "protocol/spread/push.rs", text), "{text}");
+        assert!(bites(the_core_is_pure, "protocol/io.rs", text), "{text}");
         assert!(!bites(the_core_is_pure, "node/driver.rs", text), "{text}");
     }
     assert!(!bites(the_core_is_pure, KEYED_MAP, "use hashbrown::HashMap;"));

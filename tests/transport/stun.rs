@@ -2,10 +2,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use sorcha_peer::error::FailureKind;
 use sorcha_peer::nat::StunProber;
 use sorcha_peer::ports::NatProber;
 use sorcha_peer::testing;
-use sorcha_peer::types::FailureKind;
 use tokio::net::UdpSocket;
 use tokio::task::JoinHandle;
 
@@ -78,6 +78,24 @@ async fn names_and_ipv6_are_asked_too() {
         assert_eq!(prober.probe().await.unwrap().ip(), "::1".parse::<IpAddr>().unwrap());
         server.abort();
     }
+}
+
+/// An answer to somebody else's request is passed over: who cannot see the request cannot answer it.
+#[tokio::test]
+async fn an_answer_to_another_request_is_none() {
+    let forged: SocketAddr = "203.0.113.9:40000".parse().unwrap();
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let prober = StunProber::new(&socket.local_addr().unwrap().to_string()).unwrap();
+    let server = tokio::spawn(async move {
+        let mut buffer = [0; 1500];
+        let (length, from) = socket.recv_from(&mut buffer).await.unwrap();
+        let mut other = buffer[..length].to_vec();
+        other[19] ^= 1;
+        socket.send_to(&response(&other, forged), from).await.unwrap();
+        socket.send_to(&response(&buffer[..length], from), from).await.unwrap();
+    });
+    assert!(prober.probe().await.unwrap().ip().is_loopback());
+    server.await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

@@ -168,7 +168,7 @@ impl Protocol {
         }
         let peer = ban.peer;
         self.guard.bans.insert(peer, ban.clone());
-        self.out.push_back(Output::SaveBan(ban));
+        self.env.push(Output::SaveBan(ban));
         let theirs = self.links.all.values().filter(|l| l.remote == peer).map(|l| l.id);
         for link in theirs.collect::<Vec<_>>() {
             self.close(link, CloseReason::Banned);
@@ -178,20 +178,20 @@ impl Protocol {
     pub(super) fn on_unban(&mut self, peer: PeerId) {
         self.guard.bans.remove(&peer);
         self.guard.scores.remove(&peer);
-        self.out.push_back(Output::LiftBan(peer));
+        self.env.push(Output::LiftBan(peer));
         self.maintain();
     }
 
     /// Proof of misbehaviour: closes all links of the peer and blocks it for a while.
     pub(super) fn punish(&mut self, peer: &PeerId, reason: &str) {
         tracing::warn!(target: "sorcha_peer::guard", %peer, reason, "peer blocked");
-        let until = Some(self.wall.plus(BLOCK));
+        let until = Some(self.env.wall.plus(BLOCK));
         let longer =
             self.guard.bans.get(peer).is_some_and(|b| b.until.is_none() || b.until > until);
         if !longer {
             let ban = Ban { peer: *peer, until, reason: reason.to_owned() };
             self.guard.bans.insert(*peer, ban.clone());
-            self.out.push_back(Output::SaveBan(ban));
+            self.env.push(Output::SaveBan(ban));
         }
         let theirs = self.links.all.values().filter(|l| l.remote == *peer).map(|l| l.id);
         for link in theirs.collect::<Vec<_>>() {
@@ -201,14 +201,14 @@ impl Protocol {
 
     /// The host's validator rejected what this peer sent.
     pub(super) fn note_reject(&mut self, peer: &PeerId) {
-        if self.guard.add(peer, REJECT, self.now) {
+        if self.guard.add(peer, REJECT, self.env.now) {
             self.punish(peer, "too many rejected transactions");
         }
     }
 
     pub(super) fn expire_bans(&mut self) {
-        for peer in self.guard.expire(self.wall) {
-            self.out.push_back(Output::LiftBan(peer));
+        for peer in self.guard.expire(self.env.wall) {
+            self.env.push(Output::LiftBan(peer));
         }
     }
 }

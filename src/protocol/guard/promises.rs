@@ -19,7 +19,7 @@ impl Protocol {
     pub(in crate::protocol) fn note_promise(&mut self, link: LinkId, id: TransactionId) {
         let Some(peer) = self.links.peer_of(link) else { return };
         if self.fetches.promises.len() < MAX_PROMISES {
-            let due = self.now + PROMISE;
+            let due = self.env.now + PROMISE;
             self.fetches.promises.entry((peer, id)).or_insert(due);
         }
     }
@@ -38,12 +38,12 @@ impl Protocol {
 
     /// Charges promises that were not kept in time.
     pub(in crate::protocol) fn settle_promises(&mut self) {
-        let now = self.now;
+        let now = self.env.now;
         let due = |(key, at): (&(PeerId, TransactionId), &MonoTime)| (*at <= now).then_some(*key);
         let broken: Vec<_> = self.fetches.promises.iter().filter_map(due).collect();
         for (peer, id) in broken {
             self.fetches.promises.remove(&(peer, id));
-            self.counters.promises_broken += 1;
+            self.env.counters.promises_broken += 1;
             self.guard.note_broken(&peer, now);
             tracing::debug!(target: "sorcha_peer::gossip", %id, %peer, "announced and not served");
         }

@@ -158,10 +158,10 @@ impl Limits {
 impl Protocol {
     /// Whether a peer may have us do this; what it may not is counted.
     pub(in crate::protocol) fn allow(&mut self, link: LinkId, work: Work, count: usize) -> bool {
-        let (Some(peer), now) = (self.links.peer_of(link), self.now) else { return false };
+        let (Some(peer), now) = (self.links.peer_of(link), self.env.now) else { return false };
         let allowed = self.limits.take(peer, work, count as u64, now);
         if !allowed {
-            self.counters.refused_rate += count as u64;
+            self.env.counters.refused_rate += count as u64;
         }
         allowed
     }

@@ -27,6 +27,7 @@ use crate::types::{
 };
 
 use crate::protocol::Protocol;
+use crate::protocol::gate::Gate;
 use crate::protocol::guard::Work;
 use crate::protocol::id_map::IdMap;
 use crate::protocol::io::Ticket;
@@ -229,7 +230,7 @@ pub(in crate::protocol) struct FetchState {
     /// Ids being fetched, by the peer that each was first heard from.
     heard: BTreeMap<PeerId, usize>,
     /// Bytes of the buffers of large payloads on their way in.
-    pub(in crate::protocol) assembling: u64,
+    pub(in crate::protocol) assembling: Gate,
     /// What waits for room for its buffer.
     pub(in crate::protocol) waiting: VecDeque<TransactionId>,
     /// Partial payloads that nobody serves.
@@ -246,7 +247,7 @@ pub(in crate::protocol) struct FetchState {
     /// How many peers are being served pieces of an id.
     pub(in crate::protocol) children: IdMap<u16>,
     /// Pieces that peers reserved and did not get yet.
-    pub(in crate::protocol) owed: u64,
+    pub(in crate::protocol) owed: Gate,
     pub(in crate::protocol) lost: Lost,
     refused: Few,
     /// Of topics that are not wanted; those behind may send them all the same.
@@ -289,7 +290,7 @@ impl FetchState {
     pub(in crate::protocol) fn new(rng: &mut Rng, partials: Option<Vec<KeptPartial>>) -> Self {
         Self {
             heard: BTreeMap::new(),
-            assembling: 0,
+            assembling: Gate::default(),
             waiting: VecDeque::new(),
             parked: VecDeque::new(),
             spills: Spills::restored(partials),
@@ -298,7 +299,7 @@ impl FetchState {
             proving: BTreeMap::new(),
             loads: BTreeMap::new(),
             children: IdMap::new(rng),
-            owed: 0,
+            owed: Gate::default(),
             lost: Lost::default(),
             refused: Few::new(rng),
             unwanted: Few::new(rng),
@@ -307,7 +308,7 @@ impl FetchState {
 
     /// Whether a payload of `size` bytes may be put together now.
     pub(in crate::protocol) fn has_room(&self, size: u64, budget: u64) -> bool {
-        self.assembling == 0 || self.assembling.saturating_add(size) <= budget
+        self.assembling.has_room(size, budget)
     }
 
     pub(in crate::protocol) fn refuse(&mut self, id: TransactionId) {
@@ -323,7 +324,7 @@ impl FetchState {
 impl Protocol {
     pub(in crate::protocol) fn on_announce(&mut self, link: LinkId, list: Vec<Announcement>) {
         let Some(slot) = self.links.slot_of(link) else { return };
-        self.counters.announcements_received += list.len() as u64;
+        self.env.counters.announcements_received += list.len() as u64;
         for a in list {
             if let Some(record) = self.log.find(&a.id).copied() {
                 // Who announces may not have stored it yet: while we wait for confirmations we go on
@@ -352,14 +353,14 @@ impl Protocol {
         if unwanted || self.is_refused(&a.id) {
             return;
         }
-        if a.size > self.config.gossip.max_transaction_size {
+        if a.size > self.env.config.gossip.max_transaction_size {
             self.refuse_transaction(link, &a.id, Refusal::TooLarge);
             return;
         }
         if !self.make_pending(link, a.id, a.size) {
             return;
         }
-        let (now, eager) = (self.now, self.config.gossip.eager_limit);
+        let (now, eager) = (self.env.now, self.env.config.gossip.eager_limit);
         let Some(pending) = self.pending.get_mut(&a.id) else { return };
         let fresh = pending.sources.is_empty();
         pending.add_source(link, now, None, Holds::All);
@@ -390,10 +391,10 @@ impl Protocol {
         if self.pending.contains(&id) {
             return true;
         }
-        let now = self.now;
+        let now = self.env.now;
         let Some(peer) = self.links.peer_of(link) else { return false };
         if self.room_to_hear(&peer) == 0 {
-            self.counters.fetches_shed += 1;
+            self.env.counters.fetches_shed += 1;
             self.want_repair(link);
             return false;
         }
@@ -425,12 +426,12 @@ impl Protocol {
         if self.pending.get(id).is_some_and(|p| p.sources.len() == 1) {
             let patience = self.rtt_of(link).clamp(PATIENCE.0, PATIENCE.1);
             // In the order of announcing, also if the round trip was thought to be longer before.
-            let mut at = self.now + patience;
+            let mut at = self.env.now + patience;
             if let Some(up) = self.links.up(link) {
                 at = at.max(up.patient_until + Duration::from_nanos(1));
                 up.patient_until = at;
             }
-            self.timers.set(Timer::Fetch(*id), at);
+            self.env.timers.set(Timer::Fetch(*id), at);
         }
     }
 
@@ -459,7 +460,7 @@ impl Protocol {
     /// Ever less often, so that a full disk does not make us fetch the same all the time.
     pub(in crate::protocol) fn repair_after_loss(&mut self) {
         self.fetches.lost.favours = FAVOURS;
-        if self.fetches.lost.is_due(self.now) {
+        if self.fetches.lost.is_due(self.env.now) {
             self.log.forget_all_unsaved();
             self.repair_everywhere();
         }
@@ -473,7 +474,7 @@ impl Protocol {
     }
 
     pub(in crate::protocol) fn remove_pending(&mut self, id: &TransactionId) -> Option<Pending> {
-        self.timers.cancel(Timer::Fetch(*id));
+        self.env.timers.cancel(Timer::Fetch(*id));
         if let Some(link) = self.pending.get(id)?.asked {
             self.forget_promise(link, id);
             self.forget_asked(link, id);
@@ -531,7 +532,7 @@ impl Protocol {
         self.forget_promise(link, &id);
         self.note_answer(link, &id, transaction.header().payload_len);
         let asked = self.end_parent(link, &id, false) || self.forget_asked(link, &id);
-        self.counters.payload_bytes_received += transaction.header().payload_len;
+        self.env.counters.payload_bytes_received += transaction.header().payload_len;
         let Some(slot) = self.links.slot_of(link) else { return };
         let known = match (self.log.find(&id), self.pending.get_mut(&id)) {
             (Some(_), _) => {
@@ -539,7 +540,7 @@ impl Protocol {
                 true
             }
             (None, Some(pending)) if pending.stage != Stage::Heard => {
-                pending.add_source(link, self.now, None, Holds::All);
+                pending.add_source(link, self.env.now, None, Holds::All);
                 true
             }
             _ => false,
@@ -548,7 +549,7 @@ impl Protocol {
             if hop == 0 {
                 self.join_inflow(link, &id);
             }
-            self.counters.duplicates_received += 1;
+            self.env.counters.duplicates_received += 1;
             if !asked && let Some(batch) = self.links.batch(link) {
                 batch.duplicate.push(id);
             }
@@ -560,7 +561,7 @@ impl Protocol {
             }
             return;
         }
-        self.counters.payloads_received += 1;
+        self.env.counters.payloads_received += 1;
         self.note_early(link, &id);
         self.verify(link, transaction, hop);
         if hop == 0 {
@@ -572,7 +573,7 @@ impl Protocol {
     fn note_early(&mut self, link: LinkId, id: &TransactionId) {
         let Some(pending) = self.pending.get(id) else { return };
         let Some(first) = pending.sources.first() else { return };
-        let late = self.now.since(first.at) > EARLY;
+        let late = self.env.now.since(first.at) > EARLY;
         let (first, asked) = (first.link, pending.asked.is_some() || pending.turns > 0);
         if first != link
             && late

@@ -95,15 +95,15 @@ impl Protocol {
         }
         if let Some(link) = pending.asked {
             if let Some(wait) = self.is_answer_coming(link, id) {
-                self.timers.set(Timer::Fetch(*id), self.now + wait);
+                self.env.timers.set(Timer::Fetch(*id), self.env.now + wait);
                 return;
             }
             if let Some(pending) = self.pending.get_mut(id) {
                 pending.asked = None;
             }
-            self.counters.wants_timed_out += 1;
+            self.env.counters.wants_timed_out += 1;
             if let Some(peer) = self.links.peer_of(link) {
-                self.guard.doubt(peer, self.now);
+                self.guard.doubt(peer, self.env.now);
             }
             self.forget_asked(link, id);
         }
@@ -112,7 +112,7 @@ impl Protocol {
 
     /// How much longer to wait for an answer that is late, if at all.
     fn is_answer_coming(&mut self, link: LinkId, id: &TransactionId) -> Option<Duration> {
-        let now = self.now;
+        let now = self.env.now;
         let pending = self.pending.get(id)?;
         let others = pending.sources.iter().any(|s| !s.tried);
         let number = pending.asked_no;
@@ -121,7 +121,7 @@ impl Protocol {
 
     /// A peer answered something that it was asked.
     pub(super) fn note_answer(&mut self, link: LinkId, id: &TransactionId, size: u64) {
-        let now = self.now;
+        let now = self.env.now;
         let asked = self.pending.get(id).filter(|p| p.asked == Some(link));
         if let Some(number) = asked.map(|p| p.asked_no)
             && let Some(up) = self.links.up(link)
@@ -151,7 +151,7 @@ impl Protocol {
             pending.turns += 1;
             pending.sources.iter_mut().for_each(|s| s.tried = false);
         }
-        let (size, turns, now) = (pending.size, pending.turns, self.now);
+        let (size, turns, now) = (pending.size, pending.turns, self.env.now);
         let reliable = |s: &Source| {
             let good = |p| self.guard.is_reliable(&p, now) && !self.guard.is_doubted(&p, now);
             links.peer_of(s.link).is_some_and(good)
@@ -210,16 +210,16 @@ impl Protocol {
             batch.want.push(*id);
         }
         self.note_promise(link, *id);
-        self.counters.wants_sent += 1;
+        self.env.counters.wants_sent += 1;
         let wait = if others { OVERDUE.max(rtt * 2) } else { ANSWER.max(rtt * 3) };
-        self.timers.set(Timer::Fetch(*id), self.now + wait + transfer);
+        self.env.timers.set(Timer::Fetch(*id), self.env.now + wait + transfer);
     }
 
     /// Takes an id off the list of what a peer was asked; `true` when it was on it.
     pub(in crate::protocol) fn forget_asked(&mut self, link: LinkId, id: &TransactionId) -> bool {
         // Large payloads are bounded by the room for them.
         let small = self.pending.get(id).filter(|p| p.large.is_none());
-        let (size, now) = (small.map_or(0, |p| p.size), self.now);
+        let (size, now) = (small.map_or(0, |p| p.size), self.env.now);
         let Some(up) = self.links.up(link) else { return false };
         if !up.asked.remove(id) {
             return false;

@@ -15,7 +15,7 @@ use crate::protocol::log::Excess;
 use crate::protocol::spread::OWN;
 use crate::protocol::spread::{Got, LATE};
 use crate::protocol::timers::Timer;
-use crate::protocol::{Protocol, Task};
+use crate::protocol::{Protocol, env::Task};
 
 /// Wait before a validator that did not answer is asked again.
 const JUDGE_AGAIN: Duration = Duration::from_secs(10);
@@ -43,14 +43,14 @@ impl Protocol {
             return;
         }
         let Some(from) = self.links.all.get(&link).map(|l| l.remote) else { return };
-        self.judge(link, from, transaction, hop, false);
+        self.judge(Some(link), from, transaction, hop, false);
     }
 
     /// Has the validator asked about a payload, and before that hash and signature checked unless
     /// they are `proven`.
     pub(in crate::protocol) fn judge(
         &mut self,
-        link: LinkId,
+        link: Option<LinkId>,
         from: PeerId,
         transaction: Transaction,
         hop: u16,
@@ -59,32 +59,34 @@ impl Protocol {
         let id = transaction.id();
         if !self.pending.contains(&id) {
             let size = transaction.header().payload_len;
-            self.pending.insert(id, Pending::new(Stage::Heard, size, self.now));
+            self.pending.insert(id, Pending::new(Stage::Heard, size, self.env.now));
         }
         self.revive(&id);
-        let now = self.now;
+        let now = self.env.now;
         if let Some(pending) = self.pending.get_mut(&id) {
             pending.stage = Stage::Verifying;
-            pending.add_source(link, now, None, Holds::All);
+            if let Some(link) = link {
+                pending.add_source(link, now, None, Holds::All);
+            }
         }
-        self.timers.cancel(Timer::Fetch(id));
+        self.env.timers.cancel(Timer::Fetch(id));
         self.abandon_parents(&id);
         self.drop_assembly(&id);
-        self.verifying_bytes += transaction.header().payload_len;
-        self.verifying += 1;
+        self.env.verifying_bytes.enter(transaction.header().payload_len);
+        self.env.verifying.enter(1);
         let task = Task::Verify { link, from, transaction: transaction.clone(), hop };
-        let ticket = self.ticket(task);
-        self.out.push_back(Output::Verify { ticket, transaction, from, proven });
+        let ticket = self.env.ticket(task);
+        self.env.push(Output::Verify { ticket, transaction, from, proven });
     }
 
     pub(in crate::protocol) fn inadmissible(&self, header: &Header) -> Option<Refusal> {
-        let gossip = &self.config.gossip;
+        let gossip = &self.env.config.gossip;
         let keep_until = header.expires.min(header.created.plus(gossip.retention));
         if header.payload_len > gossip.max_transaction_size {
             Some(Refusal::TooLarge)
-        } else if header.created > self.wall.plus(self.config.network.max_clock_skew) {
+        } else if header.created > self.env.wall.plus(self.env.config.network.max_clock_skew) {
             Some(Refusal::Skewed)
-        } else if keep_until <= self.wall {
+        } else if keep_until <= self.env.wall {
             Some(Refusal::Expired)
         } else {
             self.over_bounds(header)
@@ -103,25 +105,25 @@ impl Protocol {
     /// Remembers what has no room while its origin has all it may have. Nobody is to blame who
     /// passes it on: others may have more room.
     pub(in crate::protocol) fn turn_away(&mut self, id: TransactionId, header: &Header) {
-        let keep_until = header.expires.min(header.created.plus(self.config.gossip.retention));
-        self.log.turn_away(id, header, keep_until, self.now);
+        let keep_until = header.expires.min(header.created.plus(self.env.config.gossip.retention));
+        self.log.turn_away(id, header, keep_until, self.env.now);
         self.forget_passed();
     }
 
     pub(in crate::protocol) fn on_verified(&mut self, ticket: Ticket, judgement: Judgement) {
-        let Some(Task::Verify { link, from, transaction, hop }) = self.tickets.remove(&ticket)
+        let Some(Task::Verify { link, from, transaction, hop }) = self.env.tickets.remove(&ticket)
         else {
             return;
         };
-        self.verifying -= 1;
-        self.verifying_bytes -= transaction.header().payload_len;
+        self.env.verifying.leave(1);
+        self.env.verifying_bytes.leave(transaction.header().payload_len);
         let id = transaction.id();
         // Published by this node meanwhile: the store decides.
         let superseded = self.pending.get(&id).is_none_or(|p| p.stage != Stage::Verifying);
         let refusal = match judgement {
             Judgement::Verdict(_) | Judgement::TimedOut if superseded => return,
             Judgement::Verdict(Verdict::Accept) => {
-                self.guard.note_served(&from, self.now);
+                self.guard.note_served(&from, self.env.now);
                 if !self.hold_back(from, &transaction, hop) {
                     self.take(from, &transaction, hop);
                 }
@@ -130,7 +132,7 @@ impl Protocol {
             Judgement::Verdict(Verdict::Ignore) => Refusal::Ignored,
             Judgement::Verdict(Verdict::Reject) => Refusal::Rejected,
             Judgement::TimedOut => {
-                self.counters.validations_timed_out += 1;
+                self.env.counters.validations_timed_out += 1;
                 self.refuse_transaction(link, &id, Refusal::Ignored);
                 self.try_later(&id);
                 return;
@@ -145,7 +147,7 @@ impl Protocol {
         self.forget_partial(&id);
         self.fetches.refuse(id);
         let keep_until = self.keep_until(&transaction);
-        self.log.refuse(id, transaction.header(), keep_until, self.now);
+        self.log.refuse(id, transaction.header(), keep_until, self.env.now);
         self.forget_passed();
         self.refuse_transaction(link, &id, refusal);
         if refusal == Refusal::Rejected {
@@ -155,7 +157,7 @@ impl Protocol {
 
     /// A check broke off, which says nothing about what was checked.
     pub(in crate::protocol) fn on_unchecked(&mut self, ticket: Ticket) {
-        let (id, bytes, whole) = match self.tickets.get(&ticket) {
+        let (id, bytes, whole) = match self.env.tickets.get(&ticket) {
             Some(Task::Verify { transaction, .. }) => {
                 (transaction.id(), transaction.header().payload_len, true)
             }
@@ -164,9 +166,9 @@ impl Protocol {
             Some(Task::Prove { .. }) => return self.on_unproved(ticket),
             _ => return,
         };
-        self.tickets.remove(&ticket);
-        self.verifying -= 1;
-        self.verifying_bytes -= bytes;
+        self.env.tickets.remove(&ticket);
+        self.env.verifying.leave(1);
+        self.env.verifying_bytes.leave(bytes);
         // What this node published meanwhile is not being checked any more.
         let stage = self.pending.get(&id).map(|pending| pending.stage);
         if !whole || stage == Some(Stage::Verifying) {
@@ -187,12 +189,18 @@ impl Protocol {
                 // Answered, and no fault of whoever did.
                 self.forget_asked(asked, id);
             }
-            self.timers.set(Timer::Fetch(*id), self.now + JUDGE_AGAIN);
+            self.env.timers.set(Timer::Fetch(*id), self.env.now + JUDGE_AGAIN);
         }
     }
 
     /// The bytes are not what the origin published: their sender lied, and the id may still be good.
-    fn on_forged(&mut self, l: LinkId, from: &PeerId, id: &TransactionId, why: InvalidTransaction) {
+    fn on_forged(
+        &mut self,
+        l: Option<LinkId>,
+        from: &PeerId,
+        id: &TransactionId,
+        why: InvalidTransaction,
+    ) {
         let reason = match why {
             InvalidTransaction::Unsigned | InvalidTransaction::Signature => Refusal::WrongSignature,
             _ => Refusal::WrongHash,
@@ -200,7 +208,7 @@ impl Protocol {
         self.refuse_transaction(l, id, reason);
         if let Some(pending) = self.pending.get_mut(id).filter(|p| p.stage == Stage::Verifying) {
             pending.stage = Stage::Heard;
-            pending.sources.retain(|s| s.link != l);
+            pending.sources.retain(|s| Some(s.link) != l);
             if let Some(asked) = pending.asked.take() {
                 self.forget_asked(asked, id);
             }
@@ -218,8 +226,7 @@ impl Protocol {
         };
         let pending = self.remove_pending(&id);
         self.absolve(pending.as_ref());
-        // No link has this number.
-        let link = self.links.by_peer.get(&from).copied().unwrap_or(LinkId(0));
+        let link = self.links.by_peer.get(&from).copied();
         self.refuse_transaction(link, &id, reason);
         self.turn_away(id, header);
     }
@@ -230,7 +237,7 @@ impl Protocol {
         self.absolve(pending.as_ref());
         let asked = pending.as_ref().is_some_and(|p| p.asked.is_some() || p.large.is_some());
         let flushed = pending.as_ref().is_some_and(|p| p.ordered.is_some());
-        let old = transaction.header().created.plus(LATE) < self.wall;
+        let old = transaction.header().created.plus(LATE) < self.env.wall;
         let (sources, large) = pending.map(|p| (p.sources, p.large)).unwrap_or_default();
         // Who only has the header is told once more when all is here.
         let holders = sources.iter().filter(|s| s.holds == Holds::All && !s.guessed);
@@ -242,7 +249,7 @@ impl Protocol {
             up.slot
         });
         let hop = hop.saturating_add(1);
-        self.counters.transactions_accepted += 1;
+        self.env.counters.transactions_accepted += 1;
         let late = asked && (old || flushed);
         self.accept(transaction, hop, Some(Got { known, late, ingress, ashore }));
         self.store_foreign(from, transaction, hop);
@@ -253,11 +260,11 @@ impl Protocol {
 
     pub(in crate::protocol) fn refuse_transaction(
         &mut self,
-        link: LinkId,
+        link: impl Into<Option<LinkId>>,
         id: &TransactionId,
         reason: Refusal,
     ) {
-        let counters = &mut self.counters;
+        let counters = &mut self.env.counters;
         match reason {
             Refusal::TooLarge => counters.refused_too_large += 1,
             Refusal::Skewed => counters.refused_skewed += 1,
@@ -270,9 +277,9 @@ impl Protocol {
             Refusal::Unwanted => counters.refused_unwanted += 1,
             _ => counters.refused_ignored += 1,
         }
-        let peer = self.links.all.get(&link).map(|l| l.remote);
+        let peer = link.into().and_then(|link| self.links.all.get(&link)).map(|l| l.remote);
         tracing::debug!(target: "sorcha_peer::gossip", %id, ?peer, ?reason, "transaction refused");
         let event = Event::TransactionRefused { id: *id, peer, reason };
-        self.out.push_back(Output::Emit(event));
+        self.env.emit(event);
     }
 }

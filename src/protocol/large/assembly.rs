@@ -10,16 +10,16 @@ use crate::types::{LinkId, Message, Piece, PieceSet, Proofs, Refusal, Transactio
 
 use crate::protocol::intake::Stage;
 use crate::protocol::io::{Output, Ticket};
-use crate::protocol::{Protocol, Task};
+use crate::protocol::{Protocol, env::Task};
 
 impl Protocol {
     /// Part of a large payload came.
     pub(in crate::protocol) fn on_piece(&mut self, link: LinkId, piece: Piece) {
-        self.counters.pieces_received += 1;
-        self.counters.payload_bytes_received += piece.bytes.len() as u64;
+        self.env.counters.pieces_received += 1;
+        self.env.counters.payload_bytes_received += piece.bytes.len() as u64;
         let id = piece.id;
         let Some(root) = self.expects_piece(link, &piece) else {
-            self.counters.pieces_unexpected += 1;
+            self.env.counters.pieces_unexpected += 1;
             return;
         };
         let Some(from) = self.links.all.get(&link).map(|l| l.remote) else { return };
@@ -41,11 +41,11 @@ impl Protocol {
             // Late, from who was asked before: the other need not send it any more.
             self.say_narrowed(other, &id);
         }
-        self.verifying += 1;
-        self.verifying_bytes += piece.bytes.len() as u64;
+        self.env.verifying.enter(1);
+        self.env.verifying_bytes.enter(piece.bytes.len() as u64);
         let task = Task::Piece { link, from, piece: piece.clone() };
-        let ticket = self.ticket(task);
-        self.out.push_back(Output::VerifyPiece { ticket, root, len, piece });
+        let ticket = self.env.ticket(task);
+        self.env.push(Output::VerifyPiece { ticket, root, len, piece });
         self.end_fulfilled(&id);
     }
 
@@ -81,9 +81,11 @@ impl Protocol {
     }
 
     pub(in crate::protocol) fn on_piece_verified(&mut self, ticket: Ticket, valid: bool) {
-        let Some(Task::Piece { link, from, piece }) = self.tickets.remove(&ticket) else { return };
-        self.verifying -= 1;
-        self.verifying_bytes -= piece.bytes.len() as u64;
+        let Some(Task::Piece { link, from, piece }) = self.env.tickets.remove(&ticket) else {
+            return;
+        };
+        self.env.verifying.leave(1);
+        self.env.verifying_bytes.leave(piece.bytes.len() as u64);
         let id = piece.id;
         if valid {
             self.keep_piece(link, piece);
@@ -109,7 +111,7 @@ impl Protocol {
         if !assembly.keep(piece) {
             return;
         }
-        self.fetches.spills.progress(id, &mut assembly.paced, self.now);
+        self.fetches.spills.progress(id, &mut assembly.paced, self.env.now);
         let first = assembly.have.count() == 1 && assembly.have.len() > 1;
         let children: Vec<LinkId> = large.children.iter().map(|(link, _)| *link).collect();
         let trusted = large.trusted;
@@ -154,7 +156,7 @@ impl Protocol {
         let (Some(head), Some(assembly)) = (large.head.clone(), self.take_assembly(id)) else {
             return;
         };
-        self.counters.payloads_received += 1;
+        self.env.counters.payloads_received += 1;
         let (payload, proofs) = assembly.into_payload();
         self.shelve(*id, Proofs::collected(proofs));
         let from = link.and_then(|link| self.links.all.get(&link)).map(|l| l.remote);
@@ -162,9 +164,7 @@ impl Protocol {
         let Ok(transaction) = head.with_payload(payload) else { return };
         // A link that ended since brought the last piece.
         let from = from.unwrap_or(origin);
-        // No link has this number.
-        let link = link.unwrap_or(LinkId(0));
-        if self.validating {
+        if self.env.validating {
             self.judge(link, from, transaction, hop, true);
         } else if let Some(reason) = self.inadmissible(transaction.header()) {
             let pending = self.remove_pending(id);
@@ -174,7 +174,7 @@ impl Protocol {
                 self.turn_away(*id, transaction.header());
             }
         } else {
-            self.guard.note_served(&from, self.now);
+            self.guard.note_served(&from, self.env.now);
             if !self.hold_back(from, &transaction, hop) {
                 self.take(from, &transaction, hop);
             }

@@ -41,7 +41,7 @@ use crate::types::{
 use crate::protocol::guard::Work;
 use crate::protocol::intake::{Holds, Pending, Stage};
 use crate::protocol::io::{Output, Ticket};
-use crate::protocol::{Protocol, Task};
+use crate::protocol::{Protocol, env::Task};
 
 /// How far apart the places of a node and of who hears of a payload from it are: room to rise.
 const STEP: u32 = 256;
@@ -186,20 +186,14 @@ impl Large {
 }
 
 impl Protocol {
-    /// Lets the host's validator judge payloads before anything of them is passed on; set before
-    /// the first input. Default: nobody judges.
-    pub fn set_validating(&mut self, validating: bool) {
-        self.validating = validating;
-    }
-
     /// Whether headers and pieces may be passed on before the whole payload is here.
     pub(in crate::protocol) fn relays_ahead(&self) -> bool {
-        !self.validating && self.config.network.signatures == SignaturePolicy::Required
+        !self.env.validating && self.env.config.network.signatures == SignaturePolicy::Required
     }
 
     pub(in crate::protocol) fn on_offer(&mut self, link: LinkId, offer: Offer) {
         let Some(slot) = self.links.slot_of(link) else { return };
-        self.counters.announcements_received += 1;
+        self.env.counters.announcements_received += 1;
         let id = offer.head.id();
         if let Some(record) = self.log.find(&id).copied() {
             if offer.complete && !self.outbox.contains(&id) {
@@ -236,7 +230,7 @@ impl Protocol {
         if !self.make_pending(link, id, size) {
             return;
         }
-        let now = self.now;
+        let now = self.env.now;
         let Some(pending) = self.pending.get_mut(&id) else { return };
         let holds = if offer.complete { Holds::All } else { Holds::Nothing };
         pending.add_source(link, now, Some(offer.place), holds);
@@ -247,7 +241,7 @@ impl Protocol {
         if !heard {
             return;
         }
-        if !asked && size <= self.config.gossip.eager_limit {
+        if !asked && size <= self.env.config.gossip.eager_limit {
             self.wait_for_push(link, &id);
             return;
         }
@@ -272,7 +266,7 @@ impl Protocol {
         pending.size = offer.head.header().payload_len;
         // It was asked for as a small one: the answer says that it is not.
         let asked = pending.asked.take();
-        let now = self.now;
+        let now = self.env.now;
         let large = pending.large.get_or_insert_default();
         if let Some(asked) = asked {
             large.parents.push(Parent::new(asked, None, now, true));
@@ -308,10 +302,10 @@ impl Protocol {
 
     fn check_head(&mut self, link: LinkId, head: Head) {
         let Some(from) = self.links.all.get(&link).map(|l| l.remote) else { return };
-        self.verifying += 1;
+        self.env.verifying.enter(1);
         let (id, signature) = (head.id(), head.signature().clone());
-        let ticket = self.ticket(Task::Head { link, from, id, signature });
-        self.out.push_back(Output::VerifyHead { ticket, head });
+        let ticket = self.env.ticket(Task::Head { link, from, id, signature });
+        self.env.push(Output::VerifyHead { ticket, head });
     }
 
     pub(in crate::protocol) fn on_head_verified(
@@ -319,10 +313,11 @@ impl Protocol {
         ticket: Ticket,
         result: Result<(), InvalidTransaction>,
     ) {
-        let Some(Task::Head { link, from, id, signature }) = self.tickets.remove(&ticket) else {
+        let Some(Task::Head { link, from, id, signature }) = self.env.tickets.remove(&ticket)
+        else {
             return;
         };
-        self.verifying -= 1;
+        self.env.verifying.leave(1);
         let large = self.pending.get(&id).and_then(|p| p.large.as_ref());
         let checked = large.and_then(|l| l.head.as_ref()).filter(|h| *h.signature() == signature);
         let Some(head) = checked.cloned() else {
@@ -401,7 +396,7 @@ impl Protocol {
 
     /// Says a checked header to everybody who has not said it to us.
     fn relay_head(&mut self, id: &TransactionId) {
-        let most = match self.config.gossip.ttl {
+        let most = match self.env.config.gossip.ttl {
             Auto::Auto => u32::MAX,
             Auto::Fixed(ttl) => ttl,
         };
@@ -418,7 +413,7 @@ impl Protocol {
             let fits = self.links.up(link).is_some_and(|up| up.max_transaction >= size)
                 && self.takes_topic(link, &offer.head.header().topic);
             if fits && !heard.contains(&link) && self.is_writable(link) {
-                self.counters.announcements_sent += 1;
+                self.env.counters.announcements_sent += 1;
                 self.send(link, Message::Offer(offer.clone()));
             }
         }
@@ -433,7 +428,7 @@ impl Protocol {
         if large.assembly.is_some() || large.coming.is_some() {
             return large.coming.is_none();
         }
-        if !self.fetches.has_room(size, self.config.gossip.max_assembly_bytes) {
+        if !self.fetches.has_room(size, self.env.config.gossip.max_assembly_bytes) {
             if !std::mem::replace(&mut large.waiting, true) {
                 self.fetches.waiting.push_back(*id);
             }
@@ -444,9 +439,9 @@ impl Protocol {
             self.bring_back(id);
             return false;
         }
-        self.fetches.assembling += size;
-        self.fetches.spills.begin(*id, self.now);
-        let assembly = Assembly::new(size, self.now);
+        self.fetches.assembling.enter(size);
+        self.fetches.spills.begin(*id, self.env.now);
+        let assembly = Assembly::new(size, self.env.now);
         for parent in &mut large.parents {
             parent.wanted.get_or_insert_with(|| PieceSet::full(assembly.have.len()));
         }
@@ -463,14 +458,14 @@ impl Protocol {
     pub(super) fn take_assembly(&mut self, id: &TransactionId) -> Option<Assembly> {
         let pending = self.pending.get_mut(id)?;
         let assembly = pending.large.as_mut()?.assembly.take()?;
-        self.fetches.assembling = self.fetches.assembling.saturating_sub(pending.size);
+        self.fetches.assembling.leave(pending.size);
         self.fetches.spills.end(*id, assembly.paced);
         Some(assembly)
     }
 
     /// Lets in what waits for room, at the end of a turn; who makes no progress makes way.
     pub(in crate::protocol) fn admit_waiting(&mut self) {
-        let budget = self.config.gossip.max_assembly_bytes;
+        let budget = self.env.config.gossip.max_assembly_bytes;
         while let Some(id) = self.fetches.waiting.front().copied() {
             let Some(pending) = self.pending.get_mut(&id) else {
                 self.fetches.waiting.pop_front();

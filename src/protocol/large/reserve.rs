@@ -83,7 +83,7 @@ impl Protocol {
                     self.reserve(link, id, false, true);
                 }
                 Next::Wait(until) => {
-                    self.timers.set(Timer::Fetch(*id), until);
+                    self.env.timers.set(Timer::Fetch(*id), until);
                     return;
                 }
                 Next::Exhausted => self.next_turn(id),
@@ -126,7 +126,7 @@ impl Protocol {
     }
 
     fn next_source(&mut self, id: &TransactionId) -> Next {
-        let (now, me) = (self.now, self.me);
+        let (now, me) = (self.env.now, self.env.me);
         let carriers = self.links_that_carry(id);
         let links = &self.links;
         let Some(pending) = self.pending.get_mut(id) else { return Next::Exhausted };
@@ -175,7 +175,7 @@ impl Protocol {
 
     /// Everybody was asked: once more, or no more.
     fn next_turn(&mut self, id: &TransactionId) {
-        let now = self.now;
+        let now = self.env.now;
         let Some(pending) = self.pending.get_mut(id) else { return };
         pending.turns += 1;
         let Some(large) = &mut pending.large else { return };
@@ -190,7 +190,7 @@ impl Protocol {
         if large.assembly.as_ref().is_some_and(|a| !a.have.is_empty() || !a.checking.is_empty()) {
             large.parked = true;
             self.fetches.parked.push_back(*id);
-            self.timers.set(Timer::Fetch(*id), now + PARK);
+            self.env.timers.set(Timer::Fetch(*id), now + PARK);
         } else {
             self.remove_pending(id);
         }
@@ -210,7 +210,7 @@ impl Protocol {
 
     /// Asks for all that is missing; `false` when the link has no place for it now.
     fn reserve(&mut self, link: LinkId, id: &TransactionId, force: bool, blind: bool) -> bool {
-        let (now, rtt) = (self.now, self.rtt_of(link));
+        let (now, rtt) = (self.env.now, self.rtt_of(link));
         let Some(up) = self.links.up(link) else { return false };
         if up.asked.len() >= MAX_ASKED && !up.asked.contains(id) {
             let Some(large) = self.pending.get_mut(id).and_then(|p| p.large.as_mut()) else {
@@ -232,7 +232,7 @@ impl Protocol {
         let (promised, whole) = (holds != Holds::Nothing, holds == Holds::All);
         if let Some(source) = source {
             source.busy = None;
-            if let Some(place) = standpoint(source, large, self.me, &self.links) {
+            if let Some(place) = standpoint(source, large, self.env.me, &self.links) {
                 large.place = place;
             }
         }
@@ -243,7 +243,7 @@ impl Protocol {
             self.note_promise(link, *id);
         }
         self.send_away(id, place);
-        self.counters.wants_sent += 1;
+        self.env.counters.wants_sent += 1;
         self.say_reserved(link, id, force, blind);
         true
     }
@@ -332,13 +332,13 @@ impl Protocol {
             return;
         }
         let Some(large) = self.pending.get(id).and_then(|p| p.large.as_ref()) else { return };
-        let silent = |p: &&Parent| self.deadline(id, p) <= self.now;
+        let silent = |p: &&Parent| self.deadline(id, p) <= self.env.now;
         let late: Vec<LinkId> = large.parents.iter().filter(silent).map(|p| p.link).collect();
         for link in late {
             if self.wait_longer(link, id) {
                 continue;
             }
-            self.counters.wants_timed_out += 1;
+            self.env.counters.wants_timed_out += 1;
             self.note_let_down(link, id);
             self.end_parent(link, id, true);
             self.note_tried(link, id);
@@ -348,7 +348,7 @@ impl Protocol {
 
     /// Whether a silent parent gets more time, because there is nobody else.
     fn wait_longer(&mut self, link: LinkId, id: &TransactionId) -> bool {
-        let (now, me, links) = (self.now, self.me, &self.links);
+        let (now, me, links) = (self.env.now, self.env.me, &self.links);
         let Some(pending) = self.pending.get_mut(id) else { return false };
         let Some(large) = &mut pending.large else { return false };
         let Some(at) = large.parents.iter().position(|p| p.link == link) else { return false };
@@ -370,7 +370,7 @@ impl Protocol {
 
     /// Leaves parents that were only waited for until somebody has more than they.
     fn leave_overdue(&mut self, id: &TransactionId) {
-        let (now, me, links) = (self.now, self.me, &self.links);
+        let (now, me, links) = (self.env.now, self.env.me, &self.links);
         let Some(pending) = self.pending.get(id) else { return };
         let Some(large) = &pending.large else { return };
         let overdue: Vec<LinkId> =
@@ -396,7 +396,7 @@ impl Protocol {
         if parent.is_some_and(|p| p.whole && !p.served)
             && let Some(peer) = self.links.peer_of(link)
         {
-            self.guard.doubt(peer, self.now);
+            self.guard.doubt(peer, self.env.now);
         }
     }
 
@@ -429,15 +429,17 @@ impl Protocol {
         }
         match large.parents.iter().map(|p| self.deadline(id, p)).min() {
             Some(at) => {
-                self.timers.set(Timer::Fetch(*id), at.max(self.now + Duration::from_millis(1)));
+                self.env
+                    .timers
+                    .set(Timer::Fetch(*id), at.max(self.env.now + Duration::from_millis(1)));
             }
-            None => self.timers.cancel(Timer::Fetch(*id)),
+            None => self.env.timers.cancel(Timer::Fetch(*id)),
         }
     }
 
     /// A piece has come in on a link: who sends is not silent.
     pub(super) fn note_progress(&mut self, link: LinkId, id: &TransactionId, bytes: usize) {
-        let now = self.now;
+        let now = self.env.now;
         if let Some(up) = self.links.up(link) {
             up.intake.note(now, bytes);
         }
@@ -464,8 +466,8 @@ impl Protocol {
             if !large.parents.iter().any(|p| p.link == link) {
                 continue;
             }
-            self.counters.wants_put_off += 1;
-            let until = self.now + BUSY;
+            self.env.counters.wants_put_off += 1;
+            let until = self.env.now + BUSY;
             if let Some(source) = pending.sources.iter_mut().find(|s| s.link == link) {
                 source.busy = Some(until);
             }

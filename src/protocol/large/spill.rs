@@ -28,16 +28,17 @@ use crate::types::{
 };
 
 use super::header::Assembly;
+use crate::protocol::gate::Gate;
 use crate::protocol::io::{Output, PartialOp, Ticket};
 use crate::protocol::timers::Timer;
-use crate::protocol::{Protocol, Task};
+use crate::protocol::{Protocol, env::Task};
 
 /// A payload that got no piece for this long may have to go.
 const QUIET: Duration = Duration::from_secs(5);
 /// Time in memory that a piece earns, up to `QUIET` from then: a pace of 32 KiB a second.
 const PACE: Duration = Duration::from_secs(2);
 /// Payloads on their way to the store at once.
-pub(in crate::protocol) const MAX_WRITES: usize = 16;
+pub(in crate::protocol) const MAX_WRITES: u64 = 16;
 /// Payloads in the store.
 pub(in crate::protocol) const MAX_KEPT: usize = 4096;
 /// A store that failed is left in peace for this long.
@@ -62,8 +63,8 @@ pub(in crate::protocol) struct Spills {
     kept: BTreeMap<TransactionId, Kept>,
     last_number: u64,
     /// Payloads on their way to the store and the bytes of their buffers.
-    writes: usize,
-    leaving: u64,
+    writes: Gate,
+    leaving: Gate,
     /// Those in memory, by when they were last up to the pace.
     quiet: BTreeSet<(MonoTime, TransactionId)>,
 }
@@ -124,15 +125,15 @@ impl Spills {
 
     #[cfg(any(test, feature = "sim"))]
     pub(in crate::protocol) fn sizes(&self) -> [usize; 2] {
-        [self.writes, self.kept.len()]
+        [usize::try_from(self.writes.level()).unwrap_or(usize::MAX), self.kept.len()]
     }
 }
 
 impl Protocol {
     fn can_spill(&self) -> bool {
         let spills = &self.fetches.spills;
-        let bytes = self.config.gossip.max_spill_bytes;
-        spills.supported && bytes > 0 && spills.not_before <= self.now
+        let bytes = self.env.config.gossip.max_spill_bytes;
+        spills.supported && bytes > 0 && spills.not_before <= self.env.now
     }
 
     /// Makes room for `size` bytes; `true` when there may be some now.
@@ -144,10 +145,10 @@ impl Protocol {
             }
             return true;
         }
-        let (spills, budget) = (&self.fetches.spills, self.config.gossip.max_assembly_bytes);
-        let staying = self.fetches.assembling.saturating_sub(spills.leaving);
+        let (spills, budget) = (&self.fetches.spills, self.env.config.gossip.max_assembly_bytes);
+        let staying = self.fetches.assembling.level().saturating_sub(spills.leaving.level());
         let enough = staying == 0 || staying.saturating_add(size) <= budget;
-        if enough || spills.writes >= MAX_WRITES {
+        if enough || spills.writes.level() >= MAX_WRITES {
             // For what is on its way to the store.
             return false;
         }
@@ -169,8 +170,8 @@ impl Protocol {
         }
         let (since, id) = *self.fetches.spills.quiet.first()?;
         let due = since + QUIET;
-        if due > self.now {
-            self.timers.set_earlier(Timer::Room, due);
+        if due > self.env.now {
+            self.env.timers.set_earlier(Timer::Room, due);
             return None;
         }
         Some(id)
@@ -178,7 +179,7 @@ impl Protocol {
 
     /// What is parked goes for good; the store keeps what is here of it.
     pub(super) fn end_parked(&mut self, id: &TransactionId) {
-        if self.can_spill() && self.fetches.spills.writes < MAX_WRITES {
+        if self.can_spill() && self.fetches.spills.writes.level() < MAX_WRITES {
             self.spill(id);
         }
         self.remove_pending(id);
@@ -196,7 +197,7 @@ impl Protocol {
             self.fetches.waiting.push_back(*id);
         }
         let Some(head) = &large.head else { return };
-        let retention = self.config.gossip.retention;
+        let retention = self.env.config.gossip.retention;
         let until = head.header().expires.min(head.header().created.plus(retention));
         let spills = &mut self.fetches.spills;
         let there = spills.kept.get(id).and_then(|kept| kept.pieces.as_ref());
@@ -208,30 +209,30 @@ impl Protocol {
             return;
         }
         spills.note_kept(*id, until, Some(assembly.have.clone()));
-        spills.writes += 1;
-        spills.leaving += size;
-        self.fetches.assembling += size;
-        self.counters.partials_spilled += 1;
+        spills.writes.enter(1);
+        spills.leaving.enter(size);
+        self.fetches.assembling.enter(size);
+        self.env.counters.partials_spilled += 1;
         let which = (0..new.len()).filter(|index| new.contains(*index));
         let pieces = which.filter_map(|index| assembly.piece(*id, index)).collect();
-        let ticket = self.ticket(Task::Spill { id: *id, size });
+        let ticket = self.env.ticket(Task::Spill { id: *id, size });
         let partial = Partial { id: *id, keep_until: until, pieces };
-        let max_bytes = self.config.gossip.max_spill_bytes;
-        self.out.push_back(Output::Partial(PartialOp::Spill { ticket, partial, max_bytes }));
+        let max_bytes = self.env.config.gossip.max_spill_bytes;
+        self.env.push(Output::Partial(PartialOp::Spill { ticket, partial, max_bytes }));
         if let Some(oldest) = self.fetches.spills.take_excess() {
             self.drop_partials(vec![oldest]);
         }
     }
 
     pub(in crate::protocol) fn on_spilled(&mut self, ticket: Ticket, kept: bool) {
-        let Some(Task::Spill { id, size }) = self.tickets.remove(&ticket) else { return };
+        let Some(Task::Spill { id, size }) = self.env.tickets.remove(&ticket) else { return };
         let spills = &mut self.fetches.spills;
-        spills.writes -= 1;
-        spills.leaving -= size;
-        self.fetches.assembling -= size;
+        spills.writes.leave(1);
+        spills.leaving.leave(size);
+        self.fetches.assembling.leave(size);
         if !kept {
-            self.counters.storage_failures += 1;
-            spills.not_before = self.now + TRY_AGAIN;
+            self.env.counters.storage_failures += 1;
+            spills.not_before = self.env.now + TRY_AGAIN;
             // What it has is seen when it is asked for.
             if let Some(kept) = spills.kept.get_mut(&id) {
                 kept.pieces = None;
@@ -241,38 +242,38 @@ impl Protocol {
 
     /// Asks the store for what it has of a payload for which there is room.
     pub(super) fn bring_back(&mut self, id: &TransactionId) {
-        let ticket = self.ticket(Task::Unspill { id: *id });
+        let ticket = self.env.ticket(Task::Unspill { id: *id });
         let Some(pending) = self.pending.get_mut(id) else { return };
         let Some(large) = &mut pending.large else { return };
         let Some(head) = &large.head else { return };
         let (root, len) = (head.header().payload_hash, pending.size);
         large.coming = Some(ticket);
-        self.fetches.assembling += len;
+        self.fetches.assembling.enter(len);
         self.abandon_parents(id);
         let id = *id;
-        self.out.push_back(Output::Partial(PartialOp::Unspill { ticket, id, root, len }));
+        self.env.push(Output::Partial(PartialOp::Unspill { ticket, id, root, len }));
     }
 
     pub(in crate::protocol) fn on_unspilled(&mut self, ticket: Ticket, pieces: Vec<Piece>) {
-        let Some(Task::Unspill { id }) = self.tickets.remove(&ticket) else { return };
+        let Some(Task::Unspill { id }) = self.env.tickets.remove(&ticket) else { return };
         let Some(pending) = self.pending.get_mut(&id) else { return };
         let size = pending.size;
         let Some(large) = pending.large.as_mut().filter(|l| l.coming == Some(ticket)) else {
             return;
         };
         large.coming = None;
-        let mut assembly = Assembly::new(size, self.now);
+        let mut assembly = Assembly::new(size, self.env.now);
         for piece in pieces {
             let is_one = piece.index < assembly.have.len();
             if is_one && piece.bytes.len() == piece_len(size, piece.index) {
                 assembly.keep(piece);
             }
         }
-        self.counters.partials_resumed += u64::from(!assembly.have.is_empty());
+        self.env.counters.partials_resumed += u64::from(!assembly.have.is_empty());
         if let Some(kept) = self.fetches.spills.kept.get_mut(&id) {
             kept.pieces = Some(assembly.have.clone());
         }
-        self.fetches.spills.begin(id, self.now);
+        self.fetches.spills.begin(id, self.env.now);
         large.assembly = Some(assembly);
         self.finish_assembly(&id);
         self.drive(&id);
@@ -282,7 +283,7 @@ impl Protocol {
     pub(super) fn forget_coming(&mut self, id: &TransactionId) {
         let Some(pending) = self.pending.get_mut(id) else { return };
         if pending.large.as_mut().is_some_and(|large| large.coming.take().is_some()) {
-            self.fetches.assembling -= pending.size;
+            self.fetches.assembling.leave(pending.size);
         }
     }
 
@@ -294,7 +295,7 @@ impl Protocol {
     }
 
     pub(in crate::protocol) fn expire_partials(&mut self) {
-        let wall = self.wall;
+        let wall = self.env.wall;
         let kept = &mut self.fetches.spills.kept;
         let gone: Vec<_> = kept.extract_if(.., |_, k| k.until <= wall).map(|(id, _)| id).collect();
         if !gone.is_empty() {
@@ -303,6 +304,6 @@ impl Protocol {
     }
 
     fn drop_partials(&mut self, ids: Vec<TransactionId>) {
-        self.out.push_back(Output::Partial(PartialOp::Drop { ids }));
+        self.env.push(Output::Partial(PartialOp::Drop { ids }));
     }
 }

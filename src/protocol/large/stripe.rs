@@ -73,7 +73,7 @@ impl Protocol {
     /// newcomer does not wait for one uplink. Who lacks it says so. Only once there is a signature:
     /// anybody can list what does not exist.
     fn guess_sources(&mut self, id: &TransactionId) {
-        let (now, links) = (self.now, self.links_that_carry(id));
+        let (now, links) = (self.env.now, self.links_that_carry(id));
         if let Some(pending) = self.pending.get_mut(id)
             && pending.size >= STRIPE_FROM
             && pending.large.as_ref().is_some_and(|large| large.found && large.trusted)
@@ -87,7 +87,7 @@ impl Protocol {
     /// Lets sources that have all of it take over part of what is still owed.
     pub(in crate::protocol) fn stripe(&mut self, id: &TransactionId) {
         self.guess_sources(id);
-        let (now, links) = (self.now, &self.links);
+        let (now, links) = (self.env.now, &self.links);
         let Some(pending) = self.pending.get_mut(id).filter(|p| p.size >= STRIPE_FROM) else {
             return;
         };
@@ -131,7 +131,7 @@ impl Protocol {
         }
         up.asked.insert(*id);
         large.parents.push(Parent::new(link, Some(taken), now, true));
-        self.counters.wants_sent += 1;
+        self.env.counters.wants_sent += 1;
         // Taken back on one link before it is asked for on the other.
         self.say_narrowed(slow, id);
         self.say_reserved(link, id, false, false);

@@ -71,7 +71,7 @@ impl Protocol {
     ) {
         let endpoint = dial.and_then(|d| self.dials.get(&d)).map(|d| d.endpoint.clone());
         let direction = if dial.is_some() { Direction::Outbound } else { Direction::Inbound };
-        let now = self.now;
+        let now = self.env.now;
         if self.links.all.contains_key(&link) {
             return;
         }
@@ -104,7 +104,7 @@ impl Protocol {
             self.close(link, CloseReason::Replaced);
             return;
         }
-        self.timers.set(Timer::Hello(link), now + self.config.connection.handshake_timeout);
+        self.env.timers.set(Timer::Hello(link), now + self.env.config.connection.handshake_timeout);
         let hello = self.hello(address);
         self.send(link, hello);
     }
@@ -117,15 +117,15 @@ impl Protocol {
     }
 
     fn refuse_before_hello(&self, remote: &PeerId) -> Option<CloseReason> {
-        if self.shutting_down {
+        if self.env.shutting_down {
             Some(CloseReason::Shutdown)
-        } else if *remote == self.me {
+        } else if *remote == self.env.me {
             Some(CloseReason::SelfDial)
-        } else if self.guard.is_banned(remote, self.wall) {
+        } else if self.guard.is_banned(remote, self.env.wall) {
             Some(CloseReason::Banned)
-        } else if !self.config.network.trust.allows(remote) {
+        } else if !self.env.config.network.trust.allows(remote) {
             Some(CloseReason::NotAllowed)
-        } else if self.links.hello_count() > self.config.listen.max_handshakes as usize {
+        } else if self.links.hello_count() > self.env.config.listen.max_handshakes as usize {
             Some(CloseReason::TooManyLinks)
         } else {
             None
@@ -134,12 +134,12 @@ impl Protocol {
 
     fn hello(&self, address: Option<SocketAddr>) -> Message {
         Message::Hello(Box::new(Hello {
-            network: self.config.network.name.clone(),
+            network: self.env.config.network.name.clone(),
             version_min: WIRE_VERSION_MIN,
             version_max: WIRE_VERSION_MAX,
             features: FEATURES,
-            incarnation: self.incarnation,
-            max_transaction: self.config.gossip.max_transaction_size,
+            incarnation: self.env.incarnation,
+            max_transaction: self.env.config.gossip.max_transaction_size,
             record: self.record.clone(),
             observed: address.map(|a| a.ip()),
             interest: self.carrying.ours().clone(),
@@ -154,19 +154,19 @@ impl Protocol {
             self.book.note_own(endpoint);
         }
         let event = Event::LinkRefused { peer: l.remote, address: l.shown_address(), reason };
-        if let Some(counter) = counter_of(&mut self.counters, reason) {
+        if let Some(counter) = counter_of(&mut self.env.counters, reason) {
             *counter += 1;
         }
         tracing::info!(target: "sorcha_peer::link", peer = %l.remote, %reason, "link refused");
-        self.out.push_back(Output::Emit(event));
+        self.env.emit(event);
         self.close(link, reason);
     }
 
     pub(in crate::protocol) fn on_hello_timeout(&mut self, link: LinkId) {
-        if !self.has_room() {
+        if !self.env.has_room() {
             // We are the ones who do not read.
-            let again = self.now + self.config.connection.handshake_timeout;
-            self.timers.set(Timer::Hello(link), again);
+            let again = self.env.now + self.env.config.connection.handshake_timeout;
+            self.env.timers.set(Timer::Hello(link), again);
             return;
         }
         self.refuse(link, CloseReason::HandshakeTimeout);
@@ -180,7 +180,7 @@ impl Protocol {
             // A full node names others before it says goodbye.
             Message::Peers { records, relays } => self.on_peers(link, records, relays),
             _ => {
-                self.counters.refused_malformed += 1;
+                self.env.counters.refused_malformed += 1;
                 self.refuse(link, CloseReason::Violation);
             }
         }
@@ -189,13 +189,13 @@ impl Protocol {
     fn on_hello(&mut self, link: LinkId, hello: &Hello) {
         let Some(l) = self.links.all.get(&link) else { return };
         let (remote, direction) = (l.remote, l.direction);
-        let reason = if hello.network != self.config.network.name {
+        let reason = if hello.network != self.env.config.network.name {
             Some(CloseReason::WrongNetwork)
         } else if hello.version_min > WIRE_VERSION_MAX || hello.version_max < WIRE_VERSION_MIN {
             Some(CloseReason::WrongVersion)
         } else if hello.record.peer() != remote {
             // A record in a hello speaks for the key that the transport proved, or for nobody.
-            self.counters.records_forged += 1;
+            self.env.counters.records_forged += 1;
             Some(CloseReason::Violation)
         } else {
             None
@@ -210,7 +210,7 @@ impl Protocol {
         }
         // What takes over from an older link of the same peer needs no room of its own.
         let inbound = self.links.count(Direction::Inbound);
-        let most = self.config.overlay.max_inbound as usize;
+        let most = self.env.config.overlay.max_inbound as usize;
         // Room for relays is kept: the network hangs together by them.
         let crowded = !hello.interest.is_relay() && self.links.edges_inbound() >= most - most / 4;
         let full = inbound >= most || crowded;
@@ -235,20 +235,21 @@ impl Protocol {
         };
         let same_process = old.up.as_ref().is_some_and(|up| up.incarnation == hello.incarnation);
         let crossed = new.direction != old.direction
-            && self.now.since(old.opened) < self.config.connection.handshake_timeout;
+            && self.env.now.since(old.opened) < self.env.config.connection.handshake_timeout;
         let old_id = old.id;
-        let keeper = if self.me < new.remote { Direction::Outbound } else { Direction::Inbound };
+        let keeper =
+            if self.env.me < new.remote { Direction::Outbound } else { Direction::Inbound };
         if same_process && crossed && old.direction == keeper {
             self.close(link, CloseReason::Replaced);
             return false;
         }
-        self.counters.links_replaced += 1;
+        self.env.counters.links_replaced += 1;
         self.close(old_id, CloseReason::Replaced);
         true
     }
 
     fn bring_up(&mut self, link: LinkId, slot: u8, hello: &Hello) {
-        let now = self.now;
+        let now = self.env.now;
         self.log.clear_slot(slot);
         self.learned.clear_slot(slot);
         let head = self.log.head();
@@ -256,7 +257,7 @@ impl Protocol {
             self.begin_outflow();
         }
         let all = self.outflow().unwrap_or(head);
-        let nonce = self.rng.next_u64();
+        let nonce = self.env.rng.next_u64();
         let Some(l) = self.links.all.get_mut(&link) else { return };
         // What was accepted since our hello said that nothing is owed is the first of what follows, and
         // not behind it.
@@ -290,19 +291,14 @@ impl Protocol {
         let (remote, kind, direction, address) = (l.remote, l.kind, l.direction, l.shown_address());
         self.links.by_peer.insert(remote, link);
         self.begin_inflow(link, remote, hello.owes);
-        self.timers.cancel(Timer::Hello(link));
-        self.counters.links_opened += 1;
+        self.env.timers.cancel(Timer::Hello(link));
+        self.env.counters.links_opened += 1;
         tracing::info!(
             target: "sorcha_peer::link",
             peer = %remote, transport = %kind, address = address.as_deref(), ?direction,
             "peer up"
         );
-        self.out.push_back(Output::Emit(Event::PeerUp {
-            peer: remote,
-            transport: kind,
-            address,
-            direction,
-        }));
+        self.env.emit(Event::PeerUp { peer: remote, transport: kind, address, direction });
         let uphill = self.is_uphill(link);
         if let Some(up) = self.links.up(link) {
             up.uphill = uphill;
@@ -326,7 +322,7 @@ impl Protocol {
     fn note_observed(&mut self, address: IpAddr, direction: Direction) {
         // Only where we dialled: a peer that dialled us already knows an address of ours.
         if direction == Direction::Outbound {
-            self.out.push_back(Output::Observed { address });
+            self.env.push(Output::Observed { address });
         }
     }
 
@@ -344,11 +340,11 @@ impl Protocol {
             self.book.note_own(endpoint);
         }
         if !was_up && reason != CloseReason::Replaced {
-            self.out.push_back(Output::Emit(event));
+            self.env.emit(event);
         }
-        self.out.push_back(Output::Close { link });
+        self.env.push(Output::Close { link });
         // A peer may send us away for a while, not for ever.
-        let retry = retry.min(self.config.overlay.redial_max * 10);
+        let retry = retry.min(self.env.config.overlay.redial_max * 10);
         self.forget_link(link, Ending::Theirs(reason, retry));
     }
 
@@ -365,11 +361,11 @@ impl Protocol {
             self.maintain();
             return;
         };
-        self.counters.links_closed += 1;
+        self.env.counters.links_closed += 1;
         if up.repair.is_running() {
-            self.repairs.running -= 1;
-            self.counters.reconcile_lost += 1;
-            self.timers.set_earlier(Timer::Reconcile, self.now);
+            self.repairs.running.leave(1);
+            self.env.counters.reconcile_lost += 1;
+            self.env.timers.set_earlier(Timer::Reconcile, self.env.now);
         }
         self.break_inflow(l.id, &l.remote);
         self.give_back(&l.remote, Work::Id, self.heard_of(&l.remote));
@@ -380,13 +376,13 @@ impl Protocol {
             return;
         }
         match reason {
-            CloseReason::Violation => self.counters.links_closed_violation += 1,
-            CloseReason::Unresponsive => self.counters.links_closed_unresponsive += 1,
-            CloseReason::SlowPeer => self.counters.links_closed_slow += 1,
+            CloseReason::Violation => self.env.counters.links_closed_violation += 1,
+            CloseReason::Unresponsive => self.env.counters.links_closed_unresponsive += 1,
+            CloseReason::SlowPeer => self.env.counters.links_closed_slow += 1,
             _ => {}
         }
         tracing::info!(target: "sorcha_peer::link", peer = %l.remote, %reason, "peer down");
-        self.out.push_back(Output::Emit(Event::PeerDown { peer: l.remote, reason }));
+        self.env.emit(Event::PeerDown { peer: l.remote, reason });
         self.note_peer_down(&l.remote, ending);
         self.settle_interest();
         self.update_mode();
@@ -400,9 +396,9 @@ impl Protocol {
                 Duration::ZERO
             }
             CloseReason::TooManyLinks | CloseReason::Surplus | CloseReason::SlowPeer => {
-                self.config.overlay.redial_min * 10
+                self.env.config.overlay.redial_min * 10
             }
-            _ => self.config.overlay.redial_max,
+            _ => self.env.config.overlay.redial_max,
         }
     }
 
@@ -412,19 +408,16 @@ impl Protocol {
         reason: FailureKind,
     ) {
         if reason == FailureKind::Refused {
-            self.counters.handshakes_shed += 1;
+            self.env.counters.handshakes_shed += 1;
         } else {
-            self.counters.handshakes_failed += 1;
+            self.env.counters.handshakes_failed += 1;
         }
-        self.out.push_back(Output::Emit(Event::HandshakeRefused {
-            address: address.map(|a| a.to_string()),
-            reason,
-        }));
+        self.env.emit(Event::HandshakeRefused { address: address.map(|a| a.to_string()), reason });
     }
 
     /// Something that no well-behaved peer sends.
     pub(in crate::protocol) fn violation(&mut self, link: LinkId) {
-        self.counters.refused_malformed += 1;
+        self.env.counters.refused_malformed += 1;
         let Some(l) = self.links.all.get(&link) else { return };
         if l.up.is_some() {
             self.close(link, CloseReason::Violation);

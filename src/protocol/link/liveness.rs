@@ -11,7 +11,6 @@ use std::time::Duration;
 use crate::types::{CloseReason, Event, LinkId, Message};
 
 use crate::protocol::Protocol;
-use crate::protocol::io::Output;
 use crate::protocol::timers::Timer;
 
 /// By how much the verdict on a ping precedes the next one, which would excuse it.
@@ -20,25 +19,25 @@ const VERDICT_FIRST: Duration = Duration::from_millis(1);
 impl Protocol {
     /// Sends a ping and sets both timers.
     pub(in crate::protocol) fn ping(&mut self, link: LinkId) {
-        let now = self.now;
-        let nonce = self.rng.next_u64();
+        let now = self.env.now;
+        let nonce = self.env.rng.next_u64();
         let Some(up) = self.links.up(link) else { return };
         up.ping.nonce = nonce;
         up.ping.sent = now;
         up.ping.outstanding = true;
-        self.counters.pings_sent += 1;
+        self.env.counters.pings_sent += 1;
         self.send(link, Message::Ping { nonce });
-        let liveness = &self.config.liveness;
+        let liveness = &self.env.config.liveness;
         // At each ping it is also looked whether the peer takes anything.
-        let interval = self.rng.about(liveness.interval.min(liveness.slow_after));
-        let timeout = self.config.liveness.timeout;
-        self.timers.set(Timer::Pong(link), now + timeout);
-        self.timers.set(Timer::Ping(link), now + interval.max(timeout + VERDICT_FIRST));
+        let interval = self.env.rng.about(liveness.interval.min(liveness.slow_after));
+        let timeout = self.env.config.liveness.timeout;
+        self.env.timers.set(Timer::Pong(link), now + timeout);
+        self.env.timers.set(Timer::Ping(link), now + interval.max(timeout + VERDICT_FIRST));
     }
 
     pub(in crate::protocol) fn on_ping_due(&mut self, link: LinkId) {
         let Some(l) = self.links.all.get(&link) else { return };
-        if l.queued > 0 && self.now.since(l.progress) > self.config.liveness.slow_after {
+        if l.queued > 0 && self.env.now.since(l.progress) > self.env.config.liveness.slow_after {
             self.close(link, CloseReason::SlowPeer);
         } else {
             self.ping(link);
@@ -46,7 +45,7 @@ impl Protocol {
     }
 
     pub(in crate::protocol) fn on_pong(&mut self, link: LinkId, nonce: u64) {
-        let now = self.now;
+        let now = self.env.now;
         let Some(up) = self.links.up(link) else { return };
         if !up.ping.outstanding || up.ping.nonce != nonce {
             return;
@@ -56,14 +55,14 @@ impl Protocol {
         let sample = now.since(up.ping.sent);
         // RFC 6298: the smoothed value moves by an eighth.
         up.rtt = Some(up.rtt.map_or(sample, |rtt| (rtt * 7 + sample) / 8));
-        self.timers.cancel(Timer::Pong(link));
+        self.env.timers.cancel(Timer::Pong(link));
     }
 
     pub(in crate::protocol) fn on_pong_overdue(&mut self, link: LinkId) {
-        let max_missed = self.config.liveness.max_missed;
-        if !self.has_room() {
+        let max_missed = self.env.config.liveness.max_missed;
+        if !self.env.has_room() {
             // We are the ones who do not read.
-            self.timers.set(Timer::Pong(link), self.now + self.config.liveness.timeout);
+            self.env.timers.set(Timer::Pong(link), self.env.now + self.env.config.liveness.timeout);
             return;
         }
         let Some(l) = self.links.all.get_mut(&link) else { return };
@@ -75,12 +74,12 @@ impl Protocol {
         }
         up.ping.missed += 1;
         let missed = up.ping.missed;
-        self.counters.pings_missed += 1;
+        self.env.counters.pings_missed += 1;
         if missed >= max_missed {
             self.close(link, CloseReason::Unresponsive);
             return;
         }
-        self.out.push_back(Output::Emit(Event::PeerSuspected { peer }));
+        self.env.emit(Event::PeerSuspected { peer });
         self.recheck_outbox();
         self.ping(link);
     }

@@ -293,7 +293,7 @@ impl Links {
 impl Protocol {
     /// Hands a message to the driver.
     pub(super) fn send(&mut self, link: LinkId, message: Message) {
-        let now = self.now;
+        let now = self.env.now;
         if let Some(l) = self.links.all.get_mut(&link) {
             if l.queued == 0 {
                 l.progress = now;
@@ -302,15 +302,15 @@ impl Protocol {
             if l.queued > MAX_QUEUED - MAX_MESSAGE {
                 self.links.overfull.insert(link);
             }
-            self.out.push_back(Output::Send { link, message });
+            self.env.push(Output::Send { link, message });
         }
     }
 
     /// Some of what was queued left for the wire.
     pub(super) fn on_sent(&mut self, link: LinkId, weight: usize, bytes: usize) {
-        self.counters.frames_sent += 1;
-        self.counters.frame_bytes_sent += bytes as u64;
-        let now = self.now;
+        self.env.counters.frames_sent += 1;
+        self.env.counters.frame_bytes_sent += bytes as u64;
+        let now = self.env.now;
         let Some(l) = self.links.all.get_mut(&link) else { return };
         l.queued = l.queued.saturating_sub(weight);
         l.progress = now;
@@ -348,14 +348,14 @@ impl Protocol {
     /// Ends a turn: what gathered leaves, or a timer sees to it.
     pub(super) fn flush_dirty(&mut self) {
         while let Some(link) = self.links.dirty.pop_first() {
-            let now = self.now;
+            let now = self.env.now;
             let Some(up) = self.links.up(link) else { continue };
             let batch = &up.batch;
             let due = batch.flushed.map_or(now, |at| at + FLUSH_AFTER);
             if batch.is_urgent() || batch.len() >= FLUSH_ENTRIES || due <= now {
                 self.flush(link);
             } else if batch.len() > 0 {
-                self.timers.set_earlier(Timer::Flush(link), due);
+                self.env.timers.set_earlier(Timer::Flush(link), due);
             }
         }
     }
@@ -372,7 +372,7 @@ impl Protocol {
 
     /// Sends everything that gathered on a link.
     pub(super) fn flush(&mut self, link: LinkId) {
-        let now = self.now;
+        let now = self.env.now;
         let Some(up) = self.links.up(link) else { return };
         let batch = std::mem::take(&mut up.batch);
         if batch.len() == 0 && batch.want.is_empty() {
@@ -380,12 +380,12 @@ impl Protocol {
             return;
         }
         up.batch.flushed = Some(now);
-        self.timers.cancel(Timer::Flush(link));
+        self.env.timers.cancel(Timer::Flush(link));
         for part in batch.want.chunks(MAX_IDS_PER_MESSAGE) {
             self.send(link, Message::Want(part.to_vec()));
         }
         for part in batch.announce.chunks(MAX_IDS_PER_MESSAGE) {
-            self.counters.announcements_sent += part.len() as u64;
+            self.env.counters.announcements_sent += part.len() as u64;
             self.send(link, Message::Announce(part.to_vec()));
         }
         let lists: [(_, Wrap); 5] = [
@@ -410,7 +410,7 @@ impl Protocol {
         self.flush(link);
         let retry_after = self.retry_hint(reason);
         self.send(link, Message::Goodbye { reason, retry_after });
-        self.out.push_back(Output::Close { link });
+        self.env.push(Output::Close { link });
         self.forget_link(link, Ending::Ours(reason));
     }
 
@@ -419,7 +419,7 @@ impl Protocol {
         let Some(l) = self.links.remove(link) else { return };
         let (hello, ping, pong) = (Timer::Hello(link), Timer::Ping(link), Timer::Pong(link));
         for timer in [hello, ping, pong, Timer::Flush(link), Timer::Owed(link)] {
-            self.timers.cancel(timer);
+            self.env.timers.cancel(timer);
         }
         self.after_link(&l, ending);
     }

@@ -85,6 +85,8 @@ pub(super) struct Log {
     refused: usize,
     /// Of these, those that the store could not keep.
     unsaved: usize,
+    /// Own entries that expired and were not asked for since.
+    expired_own: Vec<TransactionId>,
     pub(super) shares: Shares,
     pub(super) topics: Topics,
     recent: VecDeque<Recent>,
@@ -104,6 +106,7 @@ impl Log {
             live: 0,
             refused: 0,
             unsaved: 0,
+            expired_own: Vec::new(),
             shares,
             topics: Topics::default(),
             recent: VecDeque::new(),
@@ -385,9 +388,9 @@ impl Log {
         self.slab.kill(self.slab.seq(position));
     }
 
-    /// Forgets everything that may go at `now`; returns how many and which of them were our own.
-    pub(super) fn expire(&mut self, now: WallTime) -> (u64, Vec<TransactionId>) {
-        let (mut gone, mut own) = (0, Vec::new());
+    /// Forgets everything that may go at `now`; returns how many entries that were.
+    pub(super) fn expire(&mut self, now: WallTime) -> u64 {
+        let mut expired = 0;
         let mut seqs: Vec<u64> = Vec::new();
         for position in self.order.expire(now, &self.slab) {
             seqs.push(self.slab.seq(position));
@@ -397,15 +400,20 @@ impl Log {
         // Burying moves the base, against which positions are understood.
         for seq in seqs {
             if let Some(record) = self.at(seq) {
-                gone += 1;
+                expired += 1;
                 if record.is_own() {
-                    own.push(record.id);
+                    self.expired_own.push(record.id);
                 }
             }
             self.bury(low(seq));
         }
         self.trim_cache();
-        (gone, own)
+        expired
+    }
+
+    /// Own entries that have expired since they were last asked for, in the order of acceptance.
+    pub(super) fn take_expired_own(&mut self) -> Vec<TransactionId> {
+        std::mem::take(&mut self.expired_own)
     }
 
     fn trim_cache(&mut self) {

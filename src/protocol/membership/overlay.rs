@@ -67,11 +67,11 @@ pub(in crate::protocol) struct Dial {
 impl Protocol {
     /// Dials what is missing.
     pub(in crate::protocol) fn maintain(&mut self) {
-        if self.shutting_down {
+        if self.env.shutting_down {
             return;
         }
         let mut room =
-            (self.config.discovery.max_concurrent as usize).saturating_sub(self.dials.len());
+            (self.env.config.discovery.max_concurrent as usize).saturating_sub(self.dials.len());
         self.maintain_bootstrap(&mut room);
         let missing = self.missing_links();
         if missing.relays > 0 {
@@ -87,7 +87,7 @@ impl Protocol {
 
     /// Dials one of those whose link broke.
     fn dial_lost(&mut self) {
-        let overlay = &self.config.overlay;
+        let overlay = &self.env.config.overlay;
         let enough = 2 * overlay.dial_target.max(overlay.min_links) as usize;
         let is_lost = |peer: &PeerId| self.lost.contains(peer);
         let under_way = |d: &Dial| matches!(d.purpose, Purpose::Peer(peer) if is_lost(&peer));
@@ -100,7 +100,7 @@ impl Protocol {
         let mut candidates = self.candidates();
         candidates.retain(|(peer, _)| is_lost(peer));
         if !candidates.is_empty() {
-            let (peer, endpoint) = candidates.swap_remove(self.rng.below(candidates.len()));
+            let (peer, endpoint) = candidates.swap_remove(self.env.rng.below(candidates.len()));
             self.start_dial(endpoint, Some(peer), Purpose::Peer(peer));
         }
     }
@@ -117,7 +117,7 @@ impl Protocol {
     }
 
     fn missing_links(&self) -> Missing {
-        let overlay = &self.config.overlay;
+        let overlay = &self.env.config.overlay;
         let (target, least) = (overlay.dial_target as usize, overlay.min_links as usize);
         let dials = self.dials.len();
         let relays = |up: &&Link| up.up.as_ref().is_some_and(|up| up.theirs.is_relay());
@@ -138,7 +138,7 @@ impl Protocol {
     }
 
     fn maintain_bootstrap(&mut self, room: &mut usize) {
-        let wanted = self.links.up_count() < self.config.discovery.min_healthy_peers as usize;
+        let wanted = self.links.up_count() < self.env.config.discovery.min_healthy_peers as usize;
         if !wanted {
             return;
         }
@@ -146,7 +146,7 @@ impl Protocol {
         for at in 0..self.book.bootstrap.len() {
             let b = &self.book.bootstrap[at];
             let linked = b.peer.is_some_and(|p| self.links.by_peer.contains_key(&p));
-            if *room == 0 || b.dialling || linked || b.next > self.now {
+            if *room == 0 || b.dialling || linked || b.next > self.env.now {
                 continue;
             }
             if self.book.is_own(&b.endpoint) {
@@ -160,14 +160,14 @@ impl Protocol {
             started = true;
         }
         if started {
-            self.counters.bootstraps_started += 1;
+            self.env.counters.bootstraps_started += 1;
         }
     }
 
     /// Dials up to `room` peers from the book, as far as such are missing; returns how many.
     fn dial_known(&mut self, missing: Missing, room: usize) -> usize {
         let mut candidates = self.candidates();
-        self.rng.shuffle(&mut candidates);
+        self.env.rng.shuffle(&mut candidates);
         let mut groups = self.outbound_groups();
         let (fresh, rest): (Vec<_>, Vec<_>) =
             candidates.into_iter().partition(|(_, endpoint)| groups.insert(endpoint.group()));
@@ -205,11 +205,11 @@ impl Protocol {
             .collect();
         let eligible = |(peer, known): (&PeerId, &super::address_book::Known)| {
             let endpoint = known.endpoint()?;
-            let free = *peer != self.me
-                && known.next <= self.now
+            let free = *peer != self.env.me
+                && known.next <= self.env.now
                 && !dialling.contains(peer)
-                && !self.guard.is_banned(peer, self.wall)
-                && self.config.network.trust.allows(peer)
+                && !self.guard.is_banned(peer, self.env.wall)
+                && self.env.config.network.trust.allows(peer)
                 && !self.book.is_own(endpoint)
                 && !self.dials.values().any(|d| d.endpoint == *endpoint);
             free.then(|| (*peer, endpoint.clone()))
@@ -225,16 +225,16 @@ impl Protocol {
     fn start_dial(&mut self, endpoint: Endpoint, expected: Option<PeerId>, purpose: Purpose) {
         self.next_dial += 1;
         let dial = DialId(self.next_dial);
-        self.counters.dials_started += 1;
+        self.env.counters.dials_started += 1;
         self.dials.insert(dial, Dial { endpoint: endpoint.clone(), purpose });
-        self.out.push_back(Output::Dial { dial, endpoint, expected });
+        self.env.push(Output::Dial { dial, endpoint, expected });
     }
 
     /// The host wants a link.
     pub(in crate::protocol) fn on_connect(&mut self, call: CallId, endpoint: Endpoint) {
-        if self.shutting_down {
+        if self.env.shutting_down {
             let result = Err(ConnectFailure::Closed);
-            self.out.push_back(Output::Connected { call, result });
+            self.env.push(Output::Connected { call, result });
             return;
         }
         self.start_dial(endpoint, None, Purpose::Host(call));
@@ -245,10 +245,10 @@ impl Protocol {
         let address = d.endpoint.to_string();
         let peer = match d.purpose {
             Purpose::Peer(peer) => peer,
-            _ => self.me,
+            _ => self.env.me,
         };
         tracing::debug!(target: "sorcha_peer::overlay", %address, %reason, "dial failed");
-        self.out.push_back(Output::Emit(Event::DialFailed { address, reason }));
+        self.env.emit(Event::DialFailed { address, reason });
         self.finish_dial(Some(dial), &peer, Err(ConnectFailure::Dial(reason)), Duration::ZERO);
         self.maintain();
     }
@@ -281,12 +281,12 @@ impl Protocol {
         let failed = result.is_err();
         let answered = !matches!(result, Err(ConnectFailure::Dial(_) | ConnectFailure::Closed));
         if failed {
-            self.counters.dials_failed += 1;
+            self.env.counters.dials_failed += 1;
         }
         match dial.purpose {
             Purpose::Host(call) => {
                 let result = result.map(|()| *remote);
-                self.out.push_back(Output::Connected { call, result });
+                self.env.push(Output::Connected { call, result });
             }
             Purpose::Bootstrap(at) => {
                 let failures = self.book.bootstrap.get(at).map_or(0, |b| b.failures);
@@ -312,28 +312,28 @@ impl Protocol {
     }
 
     fn next_attempt(&mut self, failures: u32, at_least: Duration) -> MonoTime {
-        let overlay = &self.config.overlay;
+        let overlay = &self.env.config.overlay;
         let ceiling = backoff(failures, overlay.redial_min, overlay.redial_max);
         // A floor of a tenth keeps a refused connection from being repeated in a busy loop.
-        self.now + at_least + ceiling / 10 + self.rng.jitter(ceiling)
+        self.env.now + at_least + ceiling / 10 + self.env.rng.jitter(ceiling)
     }
 
     /// Drops a peer that failed too often, but only while we are well connected: when we are the
     /// ones who are cut off, everybody fails, and nobody may be forgotten.
     fn forget_hopeless(&mut self, peer: &PeerId) {
-        let limit = self.config.discovery.forget_after;
+        let limit = self.env.config.discovery.forget_after;
         let hopeless = self.book.known.get(peer).is_some_and(|k| k.failures >= limit);
         let bootstrap = self.book.bootstrap.iter().any(|b| b.peer == Some(*peer));
         let spared = bootstrap || self.lost.contains(peer);
         if hopeless && !spared && self.mode == Mode::Online {
             self.book.known.remove(peer);
-            self.out.push_back(Output::ForgetPeer(*peer));
+            self.env.push(Output::ForgetPeer(*peer));
         }
     }
 
     pub(in crate::protocol) fn note_peer_up(&mut self, link: LinkId, peer: &PeerId) {
         let endpoint = self.links.all.get(&link).and_then(|l| l.endpoint.clone());
-        self.book.note_up(*peer, endpoint.as_ref(), self.wall);
+        self.book.note_up(*peer, endpoint.as_ref(), self.env.wall);
         self.lost.retain(|lost| lost != peer);
         self.save_peer(peer);
     }
@@ -361,20 +361,20 @@ impl Protocol {
 
     pub(super) fn save_peer(&mut self, peer: &PeerId) {
         for evicted in self.book.take_evicted() {
-            self.out.push_back(Output::ForgetPeer(evicted));
+            self.env.push(Output::ForgetPeer(evicted));
         }
         if let Some(known) = self.book.known.get(peer) {
-            self.out.push_back(Output::SavePeer(Box::new(known.to_stored(*peer))));
+            self.env.push(Output::SavePeer(Box::new(known.to_stored(*peer))));
         }
     }
 
     /// Wakes up when the next back-off ends.
     fn arm_overlay(&mut self) {
-        let now = self.now;
+        let now = self.env.now;
         let known = self.book.known.values().map(|k| k.next);
         let bootstrap = self.book.bootstrap.iter().filter(|b| !b.dialling).map(|b| b.next);
         if let Some(next) = known.chain(bootstrap).filter(|at| *at > now).min() {
-            self.timers.set_earlier(Timer::Overlay, next);
+            self.env.timers.set_earlier(Timer::Overlay, next);
         }
     }
 
@@ -382,7 +382,7 @@ impl Protocol {
         let links = self.links.up_count();
         let mode = if links == 0 {
             Mode::Offline
-        } else if links < self.config.discovery.min_healthy_peers as usize {
+        } else if links < self.env.config.discovery.min_healthy_peers as usize {
             Mode::Degraded
         } else {
             Mode::Online
@@ -390,7 +390,7 @@ impl Protocol {
         if mode != self.mode {
             self.mode = mode;
             tracing::info!(target: "sorcha_peer::overlay", ?mode, links, "mode changed");
-            self.out.push_back(Output::Emit(Event::ModeChanged { mode }));
+            self.env.emit(Event::ModeChanged { mode });
         }
         self.recheck_outbox();
     }

@@ -16,7 +16,7 @@ use super::address_book::{Kind, Noted};
 use crate::protocol::guard::Work;
 use crate::protocol::io::{Output, Ticket};
 use crate::protocol::timers::Timer;
-use crate::protocol::{Protocol, Task};
+use crate::protocol::{Protocol, env::Task};
 
 /// First and longest pause between asking for peers while links are missing.
 const NEEDY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
@@ -25,7 +25,7 @@ const TELL_AT_MOST_EVERY: Duration = Duration::from_millis(100);
 /// The node's own record is signed anew after this: four times within its lifetime.
 const RENEW_AFTER: Duration = Duration::from_millis(RECORD_LIFETIME_MS / 4);
 /// Answers whose signatures are being checked at once; each holds at most 32 records.
-const MAX_CHECKING: usize = 64;
+const MAX_CHECKING: u64 = 64;
 /// Links asked at a refresh.
 const ASK_AT_REFRESH: usize = 3;
 
@@ -37,29 +37,29 @@ impl Protocol {
 
     pub(in crate::protocol) fn on_refresh(&mut self) {
         let mut links = self.links.up_ids();
-        self.rng.shuffle(&mut links);
+        self.env.rng.shuffle(&mut links);
         for link in links.into_iter().take(ASK_AT_REFRESH) {
             self.ask_for_peers(link);
         }
-        if self.record.draft.issued.plus(RENEW_AFTER) <= self.wall {
-            self.out.push_back(Output::RenewRecord);
+        if self.record.draft.issued.plus(RENEW_AFTER) <= self.env.wall {
+            self.env.push(Output::RenewRecord);
         }
-        let interval = self.rng.about(self.config.discovery.refresh_interval);
-        self.timers.set(Timer::Refresh, self.now + interval);
+        let interval = self.env.rng.about(self.env.config.discovery.refresh_interval);
+        self.env.timers.set(Timer::Refresh, self.env.now + interval);
         self.maintain();
     }
 
     pub(super) fn arm_needy(&mut self) {
-        if !self.timers.is_set(Timer::Needy) && self.links.up_count() > 0 {
+        if !self.env.timers.is_set(Timer::Needy) && self.links.up_count() > 0 {
             let pause = super::address_book::backoff(self.needy_turns, NEEDY.0, NEEDY.1);
-            let pause = pause / 4 + self.rng.jitter(pause);
-            self.timers.set(Timer::Needy, self.now + pause);
+            let pause = pause / 4 + self.env.rng.jitter(pause);
+            self.env.timers.set(Timer::Needy, self.env.now + pause);
         }
     }
 
     pub(in crate::protocol) fn on_needy(&mut self) {
         let links = self.links.up_ids();
-        if let Some(link) = links.get(self.rng.below(links.len())) {
+        if let Some(link) = links.get(self.env.rng.below(links.len())) {
             self.ask_for_peers(*link);
         }
         self.needy_turns = self.needy_turns.saturating_add(1);
@@ -67,12 +67,12 @@ impl Protocol {
     }
 
     pub(in crate::protocol) fn on_peers_request(&mut self, link: LinkId, max: u32) {
-        let now = self.now;
+        let now = self.env.now;
         let Some(l) = self.links.all.get_mut(&link) else { return };
         let remote = l.remote;
         let Some(up) = &mut l.up else { return };
         if up.told_peers.is_some_and(|at| now.since(at) < TELL_AT_MOST_EVERY) {
-            self.counters.refused_rate += 1;
+            self.env.counters.refused_rate += 1;
             return;
         }
         up.told_peers = Some(now);
@@ -83,19 +83,19 @@ impl Protocol {
 
     /// Names up to 32 peers that were really there, in random order.
     pub(in crate::protocol) fn tell_peers(&mut self, link: LinkId, remote: &PeerId) {
-        let (wall, skew) = (self.wall, self.config.network.max_clock_skew);
+        let (wall, skew) = (self.env.wall, self.env.config.network.max_clock_skew);
         let worth = |(id, k): (&PeerId, &super::address_book::Known)| {
             let record = k.record.as_ref()?;
             let good = *id != *remote
                 && k.last_up.is_some()
-                && k.failures < self.config.discovery.unhealthy_after
+                && k.failures < self.env.config.discovery.unhealthy_after
                 && !record.draft.endpoints.is_empty()
                 && record.is_current(wall, skew)
                 && !self.guard.is_banned(id, wall);
             good.then(|| (k.kind, record.clone()))
         };
         let mut known: Vec<_> = self.book.known.iter().filter_map(worth).collect();
-        self.rng.shuffle(&mut known);
+        self.env.rng.shuffle(&mut known);
         let mut relays = 0;
         if self.book.is_mixed() {
             // Relays find each other, also where only edges link them.
@@ -121,16 +121,16 @@ impl Protocol {
         for peer in &relays {
             self.book.hear_of_relay(peer);
         }
-        self.counters.records_received += records.len() as u64;
-        let (wall, skew) = (self.wall, self.config.network.max_clock_skew);
+        self.env.counters.records_received += records.len() as u64;
+        let (wall, skew) = (self.env.wall, self.env.config.network.max_clock_skew);
         let news = |r: &PeerRecord| {
             let known = self.book.known.get(&r.peer()).and_then(|k| k.record.as_ref());
-            r.peer() != self.me
+            r.peer() != self.env.me
                 && r.is_current(wall, skew)
                 && known.is_none_or(|old| old.draft.seq < r.draft.seq)
         };
         let (fresh, stale): (Vec<_>, Vec<_>) = records.into_iter().partition(news);
-        self.counters.records_ignored += stale.len() as u64;
+        self.env.counters.records_ignored += stale.len() as u64;
         self.verify_records(link, fresh, relays);
     }
 
@@ -144,20 +144,20 @@ impl Protocol {
         if records.is_empty() {
             return;
         }
-        if self.checking_records >= MAX_CHECKING {
-            self.counters.refused_rate += records.len() as u64;
+        if self.checking_records.level() >= MAX_CHECKING {
+            self.env.counters.refused_rate += records.len() as u64;
             return;
         }
         if !self.allow(link, Work::Record, records.len()) {
             return;
         }
         let Some(l) = self.links.all.get(&link) else { return };
-        self.checking_records += 1;
+        self.checking_records.enter(1);
         // What to believe depends on where the teller is; a transport without addresses is local.
         let scope = l.address.map_or(AddressScope::Loopback, |a| AddressScope::of(a.ip()));
         let source = l.remote;
-        let ticket = self.ticket(Task::Records { source, scope, relays });
-        self.out.push_back(Output::VerifyRecords { ticket, records });
+        let ticket = self.env.ticket(Task::Records { source, scope, relays });
+        self.env.push(Output::VerifyRecords { ticket, records });
     }
 
     pub(in crate::protocol) fn on_records_verified(
@@ -166,10 +166,10 @@ impl Protocol {
         valid: Vec<PeerRecord>,
         forged: usize,
     ) {
-        let Some(Task::Records { source, scope, relays }) = self.tickets.remove(&ticket) else {
+        let Some(Task::Records { source, scope, relays }) = self.env.tickets.remove(&ticket) else {
             return;
         };
-        self.checking_records -= 1;
+        self.checking_records.leave(1);
         for record in valid {
             self.note_record(record, &source, scope);
         }
@@ -177,8 +177,8 @@ impl Protocol {
             self.book.hear_of_relay(&peer);
         }
         if forged > 0 {
-            self.counters.records_forged += forged as u64;
-            self.out.push_back(Output::Emit(Event::RecordRefused { peer: source }));
+            self.env.counters.records_forged += forged as u64;
+            self.env.emit(Event::RecordRefused { peer: source });
             self.punish(&source, "forged peer record");
         }
         self.maintain();
@@ -186,16 +186,16 @@ impl Protocol {
 
     fn note_record(&mut self, record: PeerRecord, source: &PeerId, scope: AddressScope) {
         let peer = record.peer();
-        if peer == self.me || self.guard.is_banned(&peer, self.wall) {
-            self.counters.records_ignored += 1;
+        if peer == self.env.me || self.guard.is_banned(&peer, self.env.wall) {
+            self.env.counters.records_ignored += 1;
             return;
         }
-        let policy = self.config.discovery.addresses;
+        let policy = self.env.config.discovery.addresses;
         let endpoints = &record.draft.endpoints;
         let believed = |e: &&Endpoint| policy_allows(policy, scope, e) && !self.book.is_own(e);
         let dialable: Vec<_> = endpoints.iter().filter(believed).cloned().collect();
         if dialable.len() < endpoints.len() {
-            self.counters.records_ignored += 1;
+            self.env.counters.records_ignored += 1;
         }
         let told_by = (peer != *source).then_some(*source);
         match self.book.note_record(record, dialable, told_by) {
@@ -205,7 +205,7 @@ impl Protocol {
             }
             Noted::Updated => self.save_peer(&peer),
             Noted::Old => {}
-            Noted::Shed => self.counters.records_shed += 1,
+            Noted::Shed => self.env.counters.records_shed += 1,
         }
     }
 }

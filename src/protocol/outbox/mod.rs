@@ -77,7 +77,7 @@ impl Protocol {
         let Some(l) = self.links.all.get(&link) else { return };
         let (peer, slot) = (l.remote, self.links.slot_of(link));
         let (ashore, alike) = (self.is_uphill(link), self.needed_of_all());
-        let online = self.outbox.clock.at(self.now);
+        let online = self.outbox.clock.at(self.env.now);
         let (mut done, mut revived) = (Vec::new(), Vec::new());
         for id in ids {
             if let Some(record) = self.log.find_mut(id).filter(|_| ashore) {
@@ -85,7 +85,7 @@ impl Protocol {
             }
             let Some(peers) = self.outbox.confirm(id, peer) else { continue };
             let needed = self.copies_needed(id, alike);
-            self.out.push_back(Output::Emit(Event::Replicated { id: *id, peers }));
+            self.env.emit(Event::Replicated { id: *id, peers });
             if let Some(slot) = slot {
                 self.log.note_known(id, slot);
             }
@@ -108,7 +108,7 @@ impl Protocol {
         }
         let record = self.log.find(id);
         let takes = |link: &LinkId| record.is_none_or(|record| self.takes(*link, record));
-        self.enough(self.links.well(self.now).filter(takes).count())
+        self.enough(self.links.well(self.env.now).filter(takes).count())
     }
 
     /// Whether an own transaction waits for copies that a linked peer may make.
@@ -127,7 +127,7 @@ impl Protocol {
 
     /// How many have to confirm any entry, where every linked peer takes every topic.
     fn needed_of_all(&self) -> Option<u32> {
-        self.peers_take_all().then(|| self.enough(self.links.well(self.now).count()))
+        self.peers_take_all().then(|| self.enough(self.links.well(self.env.now).count()))
     }
 
     /// Whether every linked peer takes every topic.
@@ -138,21 +138,21 @@ impl Protocol {
 
     fn enough(&self, takers: usize) -> u32 {
         let takers = u32::try_from(takers).unwrap_or(u32::MAX);
-        self.config.outbox.min_copies.min(takers.max(1))
+        self.env.config.outbox.min_copies.min(takers.max(1))
     }
 
     fn leave_outbox(&mut self, ids: Vec<TransactionId>) {
         if !ids.is_empty() {
-            self.counters.transactions_replicated += ids.len() as u64;
+            self.env.counters.transactions_replicated += ids.len() as u64;
             let forgotten = std::mem::take(&mut self.outbox.forgotten);
-            self.out.push_back(Output::Confirmed { ids, forgotten });
+            self.env.push(Output::Confirmed { ids, forgotten });
         }
     }
 
     /// Links came or went, are no longer well, or want something else: fewer takers may mean that
     /// fewer copies are enough, and without any link time stands still.
     pub(super) fn recheck_outbox(&mut self) {
-        let needed = self.enough(self.links.well(self.now).count());
+        let needed = self.enough(self.links.well(self.env.now).count());
         let fewer = std::mem::replace(&mut self.copies_wanted, needed) > needed;
         let online = self.links.up_count() > 0;
         let alike = self.needed_of_all();
@@ -165,37 +165,37 @@ impl Protocol {
             }
             self.leave_outbox(done);
         }
-        self.outbox.clock.run(self.now, online);
+        self.outbox.clock.run(self.env.now, online);
         self.arm_outbox();
         self.renew_stale();
     }
 
     /// An entry was added: somebody should have confirmed it when its first round is over.
     fn watch_outbox(&mut self, id: TransactionId) {
-        let due = self.outbox.clock.at(self.now) + FIRST_ROUND;
+        let due = self.outbox.clock.at(self.env.now) + FIRST_ROUND;
         self.outbox.insert(id, due);
         self.arm_outbox();
     }
 
     fn arm_outbox(&mut self) {
         let (Some(due), true) = (self.outbox.next_due(), self.outbox.clock.is_running()) else {
-            self.timers.cancel(Timer::Outbox);
+            self.env.timers.cancel(Timer::Outbox);
             return;
         };
-        let wait = due.saturating_sub(self.outbox.clock.at(self.now));
-        self.timers.set(Timer::Outbox, self.now + wait);
+        let wait = due.saturating_sub(self.outbox.clock.at(self.env.now));
+        self.env.timers.set(Timer::Outbox, self.env.now + wait);
     }
 
     /// Some rounds are over.
     pub(super) fn on_outbox_due(&mut self) {
         self.recheck_outbox();
-        let online = self.outbox.clock.at(self.now);
+        let online = self.outbox.clock.at(self.env.now);
         let mut states = Vec::new();
         let due = self.outbox.take_due(online, TURN.0);
         let more = due.len() == TURN.0;
         for id in due {
             let offered = self.offer_again(&id);
-            let retries = self.config.outbox.max_retries;
+            let retries = self.env.config.outbox.max_retries;
             let attempts = self.outbox.count_round(&id, offered);
             if attempts >= retries {
                 states.push((id, self.bury(&id, GivenUp::NoTaker)));
@@ -203,19 +203,19 @@ impl Protocol {
             }
             let longest = FIRST_ROUND.saturating_mul(1 << attempts.min(16)).min(LONGEST_ROUND);
             // Never at once: what was offered a moment ago may be on its way.
-            let delay = FIRST_ROUND / 5 + self.rng.jitter(longest);
+            let delay = FIRST_ROUND / 5 + self.env.rng.jitter(longest);
             self.outbox.wait(&id, online + delay);
             if offered {
-                let due = self.wall.plus(delay);
+                let due = self.env.wall.plus(delay);
                 states.push((id, EntryState::Waiting { attempts, due }));
             }
         }
         if !states.is_empty() {
-            self.out.push_back(Output::UpdateOutbox { states });
+            self.env.push(Output::UpdateOutbox { states });
         }
         self.arm_outbox();
         if more && self.outbox.clock.is_running() {
-            self.timers.set(Timer::Outbox, self.now + TURN.1);
+            self.env.timers.set(Timer::Outbox, self.env.now + TURN.1);
         }
     }
 
@@ -242,17 +242,17 @@ impl Protocol {
             }
         }
         if offered {
-            self.counters.outbox_retries += 1;
+            self.env.counters.outbox_retries += 1;
         }
         offered
     }
 
     fn bury(&mut self, id: &TransactionId, why: GivenUp) -> EntryState {
         self.outbox.bury(id, why);
-        self.counters.dead_letters += 1;
+        self.env.counters.dead_letters += 1;
         let reason = why.reason().to_owned();
-        self.out.push_back(Output::Emit(Event::DeadLettered { id: *id, reason: reason.clone() }));
-        EntryState::Dead { reason, since: self.wall }
+        self.env.emit(Event::DeadLettered { id: *id, reason: reason.clone() });
+        EntryState::Dead { reason, since: self.env.wall }
     }
 
     /// What of our own expired without enough copies is a dead letter, and what expired without any
@@ -266,7 +266,7 @@ impl Protocol {
         let states: Vec<_> =
             taken.into_iter().map(|id| (*id, self.bury(id, GivenUp::Expired))).collect();
         if !states.is_empty() {
-            self.out.push_back(Output::UpdateOutbox { states });
+            self.env.push(Output::UpdateOutbox { states });
             self.arm_outbox();
         }
     }
@@ -276,14 +276,14 @@ impl Protocol {
     fn bury_too_large(&mut self, id: TransactionId) {
         if self.outbox.end_stale(&id) {
             let states = vec![(id, self.bury(&id, GivenUp::TooLarge))];
-            self.out.push_back(Output::UpdateOutbox { states });
+            self.env.push(Output::UpdateOutbox { states });
         }
     }
 
     /// The host wants a dead letter to be offered again.
     pub(super) fn on_redeliver(&mut self, id: TransactionId) {
         // Offered at once, and its first round is over later: else it would be without a taker.
-        let due = self.outbox.clock.at(self.now) + FIRST_ROUND;
+        let due = self.outbox.clock.at(self.env.now) + FIRST_ROUND;
         if self.log.contains(&id) && self.outbox.revive(&id, due) {
             self.offer_again(&id);
             self.note_revived(&[id]);
@@ -295,9 +295,9 @@ impl Protocol {
         if ids.is_empty() {
             return;
         }
-        let state = EntryState::Waiting { attempts: 0, due: self.wall };
+        let state = EntryState::Waiting { attempts: 0, due: self.env.wall };
         let states = ids.iter().map(|id| (*id, state.clone())).collect();
-        self.out.push_back(Output::UpdateOutbox { states });
+        self.env.push(Output::UpdateOutbox { states });
     }
 
     /// The host deletes a dead letter; its row is the caller's to remove.

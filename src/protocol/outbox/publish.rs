@@ -13,7 +13,7 @@ use crate::protocol::intake::{Pending, Stage};
 use crate::protocol::io::{CallId, Output, PublishRefusal, Ticket};
 use crate::protocol::log::Record;
 use crate::protocol::log::{Excess, cost};
-use crate::protocol::{Protocol, Task};
+use crate::protocol::{Protocol, env::Task};
 
 impl Protocol {
     pub(in crate::protocol) fn on_publish(
@@ -26,8 +26,8 @@ impl Protocol {
         // What came from peers and is not safe yet is stored again: Ok means safe. One of an earlier run
         // that the log has no room for yet is safe in the outbox.
         if self.log.find(&id).is_some_and(Record::is_stored) || self.outbox.contains(&id) {
-            self.counters.publishes_repeated += 1;
-            self.out.push_back(Output::Published { call, result: Ok(false) });
+            self.env.counters.publishes_repeated += 1;
+            self.env.push(Output::Published { call, result: Ok(false) });
             self.not_renewed(renews, false);
             return;
         }
@@ -42,15 +42,15 @@ impl Protocol {
             self.recheck_outbox();
         }
         if let Some(refusal) = self.refuse_publish(&transaction, renews.is_some()) {
-            self.counters.publishes_refused += 1;
+            self.env.counters.publishes_refused += 1;
             let for_good = matches!(refusal, PublishRefusal::TooLarge { .. });
-            self.out.push_back(Output::Published { call, result: Err(refusal) });
+            self.env.push(Output::Published { call, result: Err(refusal) });
             self.not_renewed(renews, for_good);
             return;
         }
         let size = transaction.header().payload_len;
         self.remove_pending(&id);
-        self.pending.insert(id, Pending::new(Stage::Storing, size, self.now));
+        self.pending.insert(id, Pending::new(Stage::Storing, size, self.env.now));
         self.publishing.insert(id, vec![call]);
         self.publishing_bytes += cost(size);
         let entry = NewEntry {
@@ -59,23 +59,23 @@ impl Protocol {
             from: None,
             hops: 0,
         };
-        self.storing += 1;
-        let ticket = self.ticket(Task::StoreOwn { transaction, renews });
-        self.out.push_back(Output::Store { ticket, entry, own: true });
+        self.env.storing.enter(1);
+        let ticket = self.env.ticket(Task::StoreOwn { transaction, renews });
+        self.env.push(Output::Store { ticket, entry, own: true });
     }
 
     fn is_outbox_full(&self) -> bool {
-        self.outbox.len() + self.publishing.len() >= self.config.outbox.max_entries as usize
+        self.outbox.len() + self.publishing.len() >= self.env.config.outbox.max_entries as usize
     }
 
     /// `renewed`: it takes the place of another, so the outbox has room for it.
     fn refuse_publish(&self, transaction: &Transaction, renewed: bool) -> Option<PublishRefusal> {
         let (size, limit) =
-            (transaction.header().payload_len, self.config.gossip.max_transaction_size);
-        let capacity = self.config.outbox.max_entries;
+            (transaction.header().payload_len, self.env.config.gossip.max_transaction_size);
+        let capacity = self.env.config.outbox.max_entries;
         let under_way = (self.publishing.len(), self.publishing_bytes);
         let excess = self.log.shares.excess(&transaction.origin(), under_way, size);
-        if self.shutting_down {
+        if self.env.shutting_down {
             Some(PublishRefusal::Closed)
         } else if size > limit {
             Some(PublishRefusal::TooLarge { size, limit })
@@ -101,10 +101,10 @@ impl Protocol {
             from: Some(from),
             hops,
         };
-        self.storing += 1;
+        self.env.storing.enter(1);
         let (id, origin) = (transaction.id(), transaction.origin());
-        let ticket = self.ticket(Task::StoreForeign { id, origin });
-        self.out.push_back(Output::Store { ticket, entry, own: false });
+        let ticket = self.env.ticket(Task::StoreForeign { id, origin });
+        self.env.push(Output::Store { ticket, entry, own: false });
     }
 
     pub(in crate::protocol) fn on_stored(
@@ -112,18 +112,18 @@ impl Protocol {
         ticket: Ticket,
         result: Result<(), StoreErrorKind>,
     ) {
-        let task = self.tickets.remove(&ticket);
-        self.storing = self.storing.saturating_sub(1);
+        let Some(task) = self.env.tickets.remove(&ticket) else { return };
+        self.env.storing.leave(1);
         if result.is_err() {
-            self.counters.storage_failures += 1;
+            self.env.counters.storage_failures += 1;
         }
         match task {
-            Some(Task::StoreOwn { transaction, renews }) => {
+            Task::StoreOwn { transaction, renews } => {
                 self.on_own_stored(&transaction, renews, result);
             }
-            Some(Task::StoreForeign { id, origin }) if result.is_ok() => {
+            Task::StoreForeign { id, origin } if result.is_ok() => {
                 if let Some(size) = self.log.note_stored(&id) {
-                    self.fetches.lost.note_saved(size, self.now);
+                    self.fetches.lost.note_saved(size, self.env.now);
                 }
                 // The origin waits for this; others hear of it by announcement.
                 if let Some(link) = self.links.by_peer.get(&origin).copied() {
@@ -131,7 +131,7 @@ impl Protocol {
                 }
                 self.confirm_passed(&id);
             }
-            Some(Task::StoreForeign { id, .. })
+            Task::StoreForeign { id, .. }
                 if self.log.find(&id).is_some_and(|entry| !entry.is_stored()) =>
             {
                 let size = self.log.find(&id).map_or(0, |entry| u64::from(entry.size));
@@ -154,19 +154,19 @@ impl Protocol {
         let size = transaction.header().payload_len;
         self.publishing_bytes = self.publishing_bytes.saturating_sub(cost(size));
         if result.is_ok() {
-            self.counters.transactions_published += 1;
+            self.env.counters.transactions_published += 1;
             self.watch_outbox(id);
             if let Some(old) = renews {
                 self.on_renewed(old, id);
             }
-            self.fetches.lost.note_saved(size, self.now);
+            self.fetches.lost.note_saved(size, self.env.now);
         } else {
-            self.counters.publishes_refused += 1;
+            self.env.counters.publishes_refused += 1;
             self.not_renewed(renews, false);
         }
         for (at, call) in calls.into_iter().enumerate() {
             let result = result.map(|()| at == 0).map_err(PublishRefusal::Store);
-            self.out.push_back(Output::Published { call, result });
+            self.env.push(Output::Published { call, result });
         }
         if result.is_ok() {
             self.accept_own(transaction);

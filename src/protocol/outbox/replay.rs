@@ -41,6 +41,7 @@ use crate::types::{
 };
 
 use crate::protocol::Protocol;
+use crate::protocol::gate::Gate;
 use crate::protocol::intake::Stage;
 use crate::protocol::link::Link;
 use crate::protocol::log::Record;
@@ -79,15 +80,15 @@ pub(in crate::protocol) struct Owed {
     until: u64,
     /// Announced and not confirmed: the sizes, by sequence number.
     waiting: BTreeMap<u64, u32>,
-    bytes: u64,
+    bytes: Gate,
     /// The last confirmation, or payload served.
     moved: MonoTime,
 }
 
 impl Owed {
     pub(in crate::protocol) fn new(all: u64, head: u64, said: bool, now: MonoTime) -> Self {
-        let waiting = BTreeMap::new();
-        Self { said, again: false, next: 0, all, until: head, waiting, bytes: 0, moved: now }
+        let (waiting, bytes) = (BTreeMap::new(), Gate::default());
+        Self { said, again: false, next: 0, all, until: head, waiting, bytes, moved: now }
     }
 
     /// A walk that the peer was told nothing of, up to an entry.
@@ -110,12 +111,12 @@ impl Owed {
             self.moved = now;
         }
         if self.waiting.insert(seq, size).is_none() {
-            self.bytes += u64::from(size);
+            self.bytes.enter(u64::from(size));
         }
     }
 
     fn is_full(&self, size: u64) -> bool {
-        let full = self.waiting.len() >= WINDOW || self.bytes + size > WINDOW_BYTES;
+        let full = self.waiting.len() >= WINDOW || self.bytes.level() + size > WINDOW_BYTES;
         full && !self.waiting.is_empty()
     }
 }
@@ -134,7 +135,7 @@ pub(in crate::protocol) struct Inflow {
     /// Held before it was announced, as it came.
     early: VecDeque<TransactionId>,
     /// Bytes held.
-    held: u64,
+    held: Gate,
     /// When the youngest that was taken in order was created.
     latest: WallTime,
     /// The last progress.
@@ -164,7 +165,7 @@ pub(in crate::protocol) struct Flushes {
     own: Option<Outflow>,
     by_origin: BTreeMap<PeerId, Inflow>,
     /// Bytes held for all.
-    held: u64,
+    held: Gate,
     /// Something was settled in this turn.
     moved: bool,
 }
@@ -175,7 +176,7 @@ impl Flushes {
     pub(in crate::protocol) fn held(&self, largest: u64) -> (usize, usize) {
         let bound = MAX_HELD_IN_ALL + (largest + OVERHEAD) * self.by_origin.len() as u64;
         let count = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
-        (count(self.held), count(bound))
+        (count(self.held.level()), count(bound))
     }
 
     /// Ids in the longest order.
@@ -193,9 +194,9 @@ impl Flushes {
         self.moved = true;
         if let Some(held) = held {
             let size = weight(&held.transaction);
-            self.held -= size;
+            self.held.leave(size);
             if let Some(inflow) = self.get_mut(&held.transaction.origin()) {
-                inflow.held -= size;
+                inflow.held.leave(size);
             }
         }
     }
@@ -216,7 +217,7 @@ impl Protocol {
         // What is left of an earlier one goes on.
         let own = self.flushes.own.filter(|own| self.is_flowing(own));
         let from = own.map(|own| own.from).into_iter().chain(first).min();
-        let (until, began) = (log.head(), self.now);
+        let (until, began) = (log.head(), self.env.now);
         self.flushes.own = from.map(|from| Outflow { from, until, began });
     }
 
@@ -229,7 +230,7 @@ impl Protocol {
 
     fn is_flowing(&self, own: &Outflow) -> bool {
         let waits = |id| self.log.seq_of(id).is_some_and(|seq| seq < own.until);
-        self.now.since(own.began) < GATHER || self.outbox.waiting().any(waits)
+        self.env.now.since(own.began) < GATHER || self.outbox.waiting().any(waits)
     }
 
     /// Whether a new link is owed anything.
@@ -249,7 +250,7 @@ impl Protocol {
     /// Announces the next transaction that a link is owed; `false` when there is none, or no room
     /// for it now.
     pub(in crate::protocol) fn offer_owed(&mut self, link: LinkId, limit: u64) -> bool {
-        let now = self.now;
+        let now = self.env.now;
         let Some((seq, record)) = self.next_owed(link) else {
             self.end_owed(link);
             return false;
@@ -259,7 +260,7 @@ impl Protocol {
         let size = u64::from(record.size);
         if owed.is_full(size) {
             let due = owed.moved + STALL;
-            self.timers.set_earlier(Timer::Owed(link), due);
+            self.env.timers.set_earlier(Timer::Owed(link), due);
             return false;
         }
         owed.next = seq + 1;
@@ -295,7 +296,7 @@ impl Protocol {
 
     fn end_owed(&mut self, link: LinkId) {
         let Some(owed) = self.links.up(link).and_then(|up| up.owed.take()) else { return };
-        self.timers.cancel(Timer::Owed(link));
+        self.env.timers.cancel(Timer::Owed(link));
         if owed.said {
             // Behind the last of them.
             self.flush(link);
@@ -305,11 +306,11 @@ impl Protocol {
 
     /// A peer has stored these of ours: there is room for more.
     pub(super) fn note_owed_stored(&mut self, link: LinkId, ids: &[TransactionId]) {
-        let (log, now) = (&self.log, self.now);
+        let (log, now) = (&self.log, self.env.now);
         let Some(owed) = self.links.up(link).and_then(|up| up.owed.as_mut()) else { return };
         for seq in ids.iter().filter_map(|id| log.seq_of(id)) {
             if let Some(size) = owed.waiting.remove(&seq) {
-                owed.bytes -= u64::from(size);
+                owed.bytes.leave(u64::from(size));
                 owed.moved = now;
             }
         }
@@ -318,7 +319,7 @@ impl Protocol {
 
     /// A peer was sent something.
     pub(in crate::protocol) fn note_owed_served(&mut self, link: LinkId) {
-        let now = self.now;
+        let now = self.env.now;
         if let Some(owed) = self.links.up(link).and_then(|up| up.owed.as_mut()) {
             owed.moved = now;
         }
@@ -326,25 +327,25 @@ impl Protocol {
 
     /// A peer confirms nothing: what it was told of is its own affair.
     pub(in crate::protocol) fn on_owed_due(&mut self, link: LinkId) {
-        let now = self.now;
+        let now = self.env.now;
         let Some(owed) = self.links.up(link).and_then(|up| up.owed.as_mut()) else { return };
         if now.since(owed.moved) < STALL {
             let due = owed.moved + STALL;
-            self.timers.set(Timer::Owed(link), due);
+            self.env.timers.set(Timer::Owed(link), due);
             return;
         }
         owed.waiting.clear();
-        owed.bytes = 0;
+        owed.bytes = Gate::default();
         self.pump(link);
     }
 
     /// A link is up whose peer said whether it owes anything.
     pub(in crate::protocol) fn begin_inflow(&mut self, link: LinkId, peer: PeerId, owes: bool) {
-        let now = self.now;
+        let now = self.env.now;
         let Some(mut inflow) = self.flushes.by_origin.remove(&peer) else {
             if owes {
                 self.flushes.by_origin.insert(peer, Inflow::new(link, now));
-                self.timers.set(Timer::Inflow(peer), now + STALL);
+                self.env.timers.set(Timer::Inflow(peer), now + STALL);
             }
             return;
         };
@@ -378,7 +379,7 @@ impl Protocol {
         pending.ordered = Some(link);
         inflow.order.push_back(*id);
         inflow.beyond += usize::from(!inflow.more);
-        inflow.touched = self.now;
+        inflow.touched = self.env.now;
         self.flushes.moved = true;
     }
 
@@ -394,7 +395,7 @@ impl Protocol {
         let ordered = self.pending.get(id).and_then(|p| p.ordered);
         let peer = ordered.and_then(|link| self.links.peer_of(link));
         if let Some(inflow) = peer.and_then(|peer| self.flushes.get_mut(&peer)) {
-            inflow.touched = self.now;
+            inflow.touched = self.env.now;
         }
     }
 
@@ -409,7 +410,7 @@ impl Protocol {
 
     /// A link is gone: what was held waits for a while for its peer to come back.
     pub(in crate::protocol) fn break_inflow(&mut self, link: LinkId, peer: &PeerId) {
-        let now = self.now;
+        let now = self.env.now;
         if let Some(inflow) = self.flushes.get_mut(peer).filter(|i| i.link == Some(link)) {
             (inflow.link, inflow.more, inflow.touched) = (None, true, now);
         }
@@ -419,10 +420,10 @@ impl Protocol {
     pub(in crate::protocol) fn on_inflow_due(&mut self, peer: PeerId) {
         let Some(inflow) = self.flushes.get_mut(&peer) else { return };
         let due = inflow.touched + STALL;
-        if due <= self.now {
+        if due <= self.env.now {
             self.end_inflow(&peer);
         } else {
-            self.timers.set(Timer::Inflow(peer), due);
+            self.env.timers.set(Timer::Inflow(peer), due);
         }
     }
 
@@ -435,7 +436,7 @@ impl Protocol {
     ) -> bool {
         let (id, header) = (transaction.id(), transaction.header());
         let (origin, size) = (header.origin, weight(transaction));
-        let in_all = self.flushes.held;
+        let in_all = self.flushes.held.level();
         self.leave_foreign_order(&id, &origin);
         let Some(inflow) = self.flushes.get_mut(&origin) else { return false };
         let Some(pending) = self.pending.get_mut(&id) else { return false };
@@ -447,14 +448,14 @@ impl Protocol {
         if !ordered && (!inflow.more || header.created < inflow.latest) {
             return false;
         }
-        let full = inflow.held + size > MAX_HELD || in_all + size > MAX_HELD_IN_ALL;
-        if full && inflow.held > 0 {
+        let full = inflow.held.level() + size > MAX_HELD || in_all + size > MAX_HELD_IN_ALL;
+        if full && !inflow.held.is_empty() {
             if ordered {
                 self.end_inflow(&origin);
                 return false;
             }
             // Its origin is going to announce it.
-            self.counters.flushed_dropped += 1;
+            self.env.counters.flushed_dropped += 1;
             self.remove_pending(&id);
             if let Some(link) = self.links.by_peer.get(&from) {
                 self.want_repair(*link);
@@ -463,14 +464,14 @@ impl Protocol {
         }
         pending.stage = Stage::Held;
         pending.held = Some(Box::new(Held { from, transaction: transaction.clone(), hop }));
-        inflow.held += size;
+        inflow.held.enter(size);
         if !ordered {
             inflow.early.push_back(id);
         }
         self.flushes.moved = true;
-        self.flushes.held += size;
-        self.counters.flushed_held += 1;
-        self.timers.cancel(Timer::Fetch(id));
+        self.flushes.held.enter(size);
+        self.env.counters.flushed_held += 1;
+        self.env.timers.cancel(Timer::Fetch(id));
         self.abandon_parents(&id);
         true
     }
@@ -497,7 +498,7 @@ impl Protocol {
     }
 
     fn advance_inflow(&mut self, origin: &PeerId) {
-        let now = self.now;
+        let now = self.env.now;
         let is_own = |of: PeerId| of == *origin;
         while let Some(inflow) = self.flushes.get_mut(origin)
             && let Some(first) = inflow.order.front().copied()
@@ -547,14 +548,14 @@ impl Protocol {
     fn end_inflow(&mut self, origin: &PeerId) {
         let Some(inflow) = self.flushes.by_origin.remove(origin) else { return };
 
-        self.timers.cancel(Timer::Inflow(*origin));
+        self.env.timers.cancel(Timer::Inflow(*origin));
         for id in inflow.order.iter().chain(&inflow.early) {
             if let Some(pending) = self.pending.get_mut(id) {
                 pending.ordered = None;
                 self.let_go(id);
             }
         }
-        self.timers.set_earlier(Timer::Reconcile, self.now);
+        self.env.timers.set_earlier(Timer::Reconcile, self.env.now);
     }
 
     /// Takes what was held.
@@ -579,7 +580,7 @@ impl Inflow {
             more: true,
             beyond: 0,
             early: VecDeque::new(),
-            held: 0,
+            held: Gate::default(),
             latest: WallTime::default(),
             touched: now,
         }

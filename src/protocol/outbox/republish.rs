@@ -19,28 +19,23 @@ use crate::protocol::io::Output;
 pub(crate) const WINDOW: usize = 256;
 
 impl Protocol {
-    /// Says how many entries the stored outbox has room for beyond `max_entries`; set before the first
-    /// input. One renewal is tried in any case.
-    pub fn set_spare_places(&mut self, places: usize) {
-        self.renewals = places.clamp(1, WINDOW);
-    }
-
     /// Has stale entries published anew, as far as somebody is there to take them.
     pub(in crate::protocol) fn renew_stale(&mut self) {
-        while self.renewing < self.renewals && self.links.up_count() > 0 && !self.shutting_down {
+        while self.renewing < self.renewals && self.links.up_count() > 0 && !self.env.shutting_down
+        {
             let Some(id) = self.outbox.next_stale(self.renewing > 0) else { return };
             self.renewing += 1;
-            self.out.push_back(Output::Renew { id });
+            self.env.push(Output::Renew { id });
         }
     }
 
     /// `new` is stored in place of `old`.
     pub(super) fn on_renewed(&mut self, old: TransactionId, new: TransactionId) {
         self.renewing = self.renewing.saturating_sub(1);
-        self.counters.transactions_renewed += 1;
+        self.env.counters.transactions_renewed += 1;
         self.outbox.replace(&old, new);
-        self.out.push_back(Output::Renewed { id: old, renewed_as: new });
-        self.out.push_back(Output::Emit(Event::Renewed { id: old, renewed_as: new }));
+        self.env.push(Output::Renewed { id: old, renewed_as: new });
+        self.env.emit(Event::Renewed { id: old, renewed_as: new });
         self.renew_stale();
     }
 

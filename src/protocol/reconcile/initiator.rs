@@ -97,11 +97,11 @@ impl Protocol {
     /// Starts a session on a link that has none.
     pub(in crate::protocol) fn open(&mut self, link: LinkId, window: Window, needed: bool) {
         self.tidy();
-        let now = self.now;
+        let now = self.env.now;
         self.repairs.sessions = self.repairs.sessions.wrapping_add(1);
         let number = self.repairs.sessions;
         // What may still be on its way differs more often than the rest: it is asked apart.
-        let fresh = Bound::at(self.wall.minus(super::IN_FLIGHT));
+        let fresh = Bound::at(self.env.wall.minus(super::IN_FLIGHT));
         let part = |lower, upper| Part { window: Window { lower, upper }, depth: 0, listed: false };
         let apart = window.lower < fresh && fresh < window.upper && self.log.len() > 0;
         let todo = if apart {
@@ -129,8 +129,8 @@ impl Protocol {
             lacking: None,
             samples: Vec::new(),
         });
-        self.repairs.running += 1;
-        self.counters.reconcile_opened += 1;
+        self.repairs.running.enter(1);
+        self.env.counters.reconcile_opened += 1;
         self.ask_next(link);
     }
 
@@ -143,7 +143,7 @@ impl Protocol {
         if !self.is_writable(link) || !self.can_hear(link) {
             return;
         }
-        let now = self.now;
+        let now = self.env.now;
         let limit = self.links.up(link).map_or(0, |up| up.max_transaction);
         let scope = self.scope(link);
         let Some(session) = self.session(link) else { return };
@@ -168,21 +168,21 @@ impl Protocol {
         }
         let question = Message::Ask(Box::new(draft.finish(number)));
         let weight = question.weight() as u64;
-        self.counters.reconcile_rounds += 1;
-        self.counters.reconcile_bytes_sent += weight;
+        self.env.counters.reconcile_rounds += 1;
+        self.env.counters.reconcile_bytes_sent += weight;
         if let Some(session) = self.session(link) {
             session.asked = parts;
             session.touched = now;
             session.bytes += weight;
         }
         self.send(link, question);
-        self.timers.set_earlier(Timer::Reconcile, now + super::TICK);
+        self.env.timers.set_earlier(Timer::Reconcile, now + super::TICK);
     }
 
     /// An answer came.
     pub(in crate::protocol) fn on_answer(&mut self, link: LinkId, answer: &Reconcile) {
-        let (now, weight) = (self.now, answer.weight() as u64);
-        self.counters.reconcile_bytes_received += weight;
+        let (now, weight) = (self.env.now, answer.weight() as u64);
+        self.env.counters.reconcile_bytes_received += weight;
         let Some(session) = self.session(link) else { return };
         if session.number != answer.session || session.asked.is_empty() {
             // Of a session that was given up.
@@ -199,7 +199,7 @@ impl Protocol {
         let fits = answer.lower == asked[0].window.lower
             && asked.last().is_some_and(|last| answer.upper() <= last.window.upper);
         let Some(mut todo) = fits.then(|| self.compare(link, answer, &asked)).flatten() else {
-            self.counters.reconcile_refused += 1;
+            self.env.counters.reconcile_refused += 1;
             self.violation(link);
             return;
         };
@@ -221,7 +221,7 @@ impl Protocol {
         }
         session.todo = todo;
         if session.bytes > BUDGET + PER_FOUND * session.found {
-            self.counters.reconcile_abandoned += 1;
+            self.env.counters.reconcile_abandoned += 1;
             self.fail(link);
         } else {
             self.resume_session(link);
@@ -272,7 +272,7 @@ impl Protocol {
     }
 
     fn take_missing(&mut self, link: LinkId, list: &[(TransactionId, u64)], window: Window) {
-        let (now, missing) = (self.now, self.hear_listed(link, list, window.upper));
+        let (now, missing) = (self.env.now, self.hear_listed(link, list, window.upper));
         let Some(session) = self.session(link) else { return };
         session.found += missing.len() as u64;
         if !missing.is_empty() {
@@ -312,7 +312,7 @@ impl Protocol {
             session.found += (offers.len() as u64).min(LIST);
             return;
         }
-        self.counters.reconcile_missing_there += offers.len() as u64;
+        self.env.counters.reconcile_missing_there += offers.len() as u64;
         if let Some(session) = self.session(link) {
             session.offered += offers.len() as u64;
             session.found += offers.len() as u64;
@@ -327,7 +327,7 @@ impl Protocol {
 
     /// Goes on with a session that may have waited for room, or ends it.
     pub(super) fn resume_session(&mut self, link: LinkId) {
-        let now = self.now;
+        let now = self.env.now;
         let heard = self.links.peer_of(link).map_or(0, |peer| self.heard_of(&peer));
         let Some(up) = self.links.up(link) else { return };
         let Some(session) = &mut up.repair.session else { return };
@@ -358,10 +358,10 @@ impl Protocol {
 
     /// Ends a session that has compared everything.
     fn finish(&mut self, link: LinkId) {
-        let now = self.now;
+        let now = self.env.now;
         let Some(up) = self.links.up(link) else { return };
         let Some(session) = up.repair.session.take() else { return };
-        self.repairs.running -= 1;
+        self.repairs.running.leave(1);
         let repair = &mut up.repair;
         repair.ended = Some(now);
         // `differs` is taken back by the first id that was really fetched.
@@ -375,20 +375,20 @@ impl Protocol {
         let pause = if repair.futile > 0 { repair.backoff() } else { PAUSE };
         repair.not_before = repair.not_before.max(now + pause.min(RETRY_MOST));
         repair.firm &= repair.need.is_some();
-        self.counters.reconcile_finished += 1;
+        self.env.counters.reconcile_finished += 1;
         if let Some(Window { lower, upper }) = session.lacking {
             self.send(link, Message::Yours { lower, upper });
         }
-        self.timers.set_earlier(Timer::Reconcile, now);
+        self.env.timers.set_earlier(Timer::Reconcile, now);
     }
 
     /// Ends a session before its time; what it did not reach is needed as before.
     fn fail(&mut self, link: LinkId) {
-        let now = self.now;
+        let now = self.env.now;
         let Some(up) = self.links.up(link) else { return };
         let Some(session) = up.repair.session.take() else { return };
-        self.repairs.running -= 1;
-        self.counters.reconcile_failed += 1;
+        self.repairs.running.leave(1);
+        self.env.counters.reconcile_failed += 1;
         let repair = &mut up.repair;
         repair.ended = Some(now);
         if session.needed
@@ -399,13 +399,13 @@ impl Protocol {
         repair.futile = repair.futile.saturating_add(1);
         repair.not_before = repair.not_before.max(now + repair.backoff());
         repair.quiet_until = repair.not_before;
-        self.timers.set_earlier(Timer::Reconcile, now + super::TICK);
+        self.env.timers.set_earlier(Timer::Reconcile, now + super::TICK);
     }
 
     /// Notices what stands still.
     pub(super) fn watch_session(&mut self, link: LinkId) {
         self.resume_session(link);
-        let now = self.now;
+        let now = self.env.now;
         let Some(up) = self.links.up(link) else { return };
         let taken = up.taken;
         let Some(session) = &mut up.repair.session else { return };

@@ -59,6 +59,8 @@ use crate::types::{
 };
 
 use crate::protocol::Protocol;
+use crate::protocol::gate::Gate;
+use crate::protocol::io::Output;
 use crate::protocol::log::Record;
 use crate::protocol::log::Scope;
 use crate::protocol::timers::Timer;
@@ -80,7 +82,7 @@ const FADING: Duration = Duration::from_secs(5);
 /// Old entries go at intervals and by clocks that differ: the oldest are left out.
 const GUARD: Duration = Duration::from_secs(15);
 /// Own sessions at once.
-pub(super) const MAX_RUNNING: usize = 2;
+pub(super) const MAX_RUNNING: u64 = 2;
 /// Ranges in the state of one session at most.
 #[cfg(any(test, feature = "sim"))]
 pub(super) const MAX_RANGES: usize = initiator::MAX_TODO + initiator::MAX_ASKED;
@@ -157,7 +159,7 @@ impl Repair {
 #[derive(Debug, Default)]
 pub(super) struct Repairs {
     /// Own sessions.
-    pub(super) running: usize,
+    pub(super) running: Gate,
     /// Numbers given.
     sessions: u32,
     hot: MonoTime,
@@ -170,36 +172,38 @@ pub(super) struct Repairs {
 impl Protocol {
     /// The first comparison with a new peer. The side that dialled begins.
     pub(super) fn need_everything(&mut self, link: LinkId, dialled: bool) {
-        let patience = if dialled { Duration::ZERO } else { PATIENCE + self.rng.jitter(PATIENCE) };
-        let at = self.now + patience;
+        let patience =
+            if dialled { Duration::ZERO } else { PATIENCE + self.env.rng.jitter(PATIENCE) };
+        let at = self.env.now + patience;
         if self.links.up_count() == 1 {
             // Nobody was there to compare with until now.
-            self.repairs.hot = self.now + self.soon(self.config.gossip.reconcile_interval);
-            self.repairs.full = self.now + self.soon(self.config.gossip.reconcile_full_interval);
+            self.repairs.hot = self.env.now + self.soon(self.env.config.gossip.reconcile_interval);
+            self.repairs.full =
+                self.env.now + self.soon(self.env.config.gossip.reconcile_full_interval);
         }
         let window = self.everything();
         if let Some(up) = self.links.up(link) {
             up.repair.need = Some(window);
             up.repair.not_before = at;
         }
-        self.timers.set_earlier(Timer::Reconcile, at);
+        self.env.timers.set_earlier(Timer::Reconcile, at);
     }
 
     /// Something that this peer has or had may be missing here.
     pub(super) fn want_repair(&mut self, link: LinkId) {
-        let (now, window) = (self.now, self.everything());
+        let (now, window) = (self.env.now, self.everything());
         let Some(up) = self.links.up(link) else { return };
         if up.repair.need.is_none() {
             up.repair.not_before = up.repair.not_before.max(now + up.repair.backoff());
         }
         up.repair.need = Some(window.hull(up.repair.need));
         let at = up.repair.not_before;
-        self.timers.set_earlier(Timer::Reconcile, at);
+        self.env.timers.set_earlier(Timer::Reconcile, at);
     }
 
     /// This node wants more than before, which this peer has perhaps.
     pub(super) fn need_more(&mut self, link: LinkId) {
-        let (now, everything) = (self.now, self.everything());
+        let (now, everything) = (self.env.now, self.everything());
         let Some(up) = self.links.up(link) else { return };
         up.repair.need = Some(everything.hull(up.repair.need));
         up.repair.firm = true;
@@ -209,15 +213,15 @@ impl Protocol {
         }
         // A turn that ends with this has no more timers to fire.
         let at = up.repair.not_before.max(now + PAUSE / 100);
-        self.timers.set_earlier(Timer::Reconcile, at);
+        self.env.timers.set_earlier(Timer::Reconcile, at);
     }
 
     /// Something from the future was refused: the peer is asked again when it will be admissible.
     /// From a further future, it is found by routine when its time has come.
     pub(super) fn want_later(&mut self, link: LinkId, created: WallTime) {
-        let skew = self.config.network.max_clock_skew;
-        let early = created.minus(skew).as_millis().saturating_sub(self.wall.as_millis());
-        let at = self.now + Duration::from_millis(early) + PAUSE;
+        let skew = self.env.config.network.max_clock_skew;
+        let early = created.minus(skew).as_millis().saturating_sub(self.env.wall.as_millis());
+        let at = self.env.now + Duration::from_millis(early) + PAUSE;
         if Duration::from_millis(early) > skew {
             return;
         }
@@ -226,7 +230,7 @@ impl Protocol {
             up.repair.need = Some(Window { lower: Bound::at(created), upper: Bound::MAX });
             up.repair.not_before = up.repair.not_before.max(at);
             let at = up.repair.not_before;
-            self.timers.set_earlier(Timer::Reconcile, at);
+            self.env.timers.set_earlier(Timer::Reconcile, at);
         }
     }
 
@@ -239,7 +243,7 @@ impl Protocol {
 
     /// What was skipped for a slow peer is to be repaid: it takes frames again.
     pub(super) fn repay(&mut self, link: LinkId, oldest: Bound) {
-        let now = self.now;
+        let now = self.env.now;
         if oldest == Bound::MAX {
             // All that it was skipped for is gone, and an empty question would be a violation.
             return;
@@ -249,12 +253,12 @@ impl Protocol {
         up.repair.need = Some(window.hull(up.repair.need));
         up.repair.owed = true;
         let at = up.repair.not_before.max(now);
-        self.timers.set_earlier(Timer::Reconcile, at);
+        self.env.timers.set_earlier(Timer::Reconcile, at);
     }
 
     /// A peer found that we lack more than it would announce.
     pub(super) fn on_yours(&mut self, link: LinkId, lower: Bound, upper: Bound) {
-        let (now, everything) = (self.now, self.everything());
+        let (now, everything) = (self.env.now, self.everything());
         let lower = lower.max(everything.lower);
         if lower >= upper {
             return;
@@ -267,12 +271,12 @@ impl Protocol {
             up.repair.not_before = up.repair.not_before.min(at);
         }
         let at = up.repair.not_before.max(now);
-        self.timers.set_earlier(Timer::Reconcile, at);
+        self.env.timers.set_earlier(Timer::Reconcile, at);
     }
 
     /// There may be room for more, in the fetch table or in a queue.
     pub(super) fn resume_sessions(&mut self) {
-        if self.repairs.running == 0 {
+        if self.repairs.running.is_empty() {
             return;
         }
         for link in self.links.up_ids() {
@@ -288,7 +292,7 @@ impl Protocol {
         self.start_needed();
         self.start_routine();
         if let Some(at) = self.next_repair() {
-            self.timers.set(Timer::Reconcile, at.max(self.now + PAUSE / 100));
+            self.env.timers.set(Timer::Reconcile, at.max(self.env.now + PAUSE / 100));
         }
     }
 
@@ -298,19 +302,19 @@ impl Protocol {
         }
         let ups = || self.links.all.values().filter_map(|l| l.up.as_ref());
         let routine = self.repairs.hot.min(self.repairs.full);
-        if self.repairs.running > 0 {
-            return Some(routine.min(self.now + TICK));
+        if !self.repairs.running.is_empty() {
+            return Some(routine.min(self.env.now + TICK));
         }
         let needs = ups().filter(|up| up.repair.need.is_some()).map(|up| up.repair.not_before);
         // One that is due and could not start waits for a queue or a debt.
-        let needs = needs.map(|at| if at <= self.now { self.now + TICK } else { at });
+        let needs = needs.map(|at| if at <= self.env.now { self.env.now + TICK } else { at });
         Some(needs.min().map_or(routine, |at| at.min(routine)))
     }
 
     /// Starts sessions that somebody needs, one at a time as far as they bring something.
     fn start_needed(&mut self) {
-        let now = self.now;
-        while self.repairs.running < MAX_RUNNING {
+        let now = self.env.now;
+        while self.repairs.running.level() < MAX_RUNNING {
             let busy = self.is_pulling();
             let ready = |l: &&crate::protocol::link::Link| {
                 l.queued < crate::protocol::link::HIGH_WATER
@@ -328,7 +332,7 @@ impl Protocol {
             if ready.is_empty() {
                 return;
             }
-            let link = ready[self.rng.below(ready.len())];
+            let link = ready[self.env.rng.below(ready.len())];
             let Some(up) = self.links.up(link) else { return };
             up.repair.owed = false;
             let Some(window) = up.repair.need.take() else { return };
@@ -339,30 +343,30 @@ impl Protocol {
     /// Whether a session that somebody needs brings something: another would hear the same.
     fn is_pulling(&self) -> bool {
         let mut ups = self.links.all.values().filter_map(|l| l.up.as_ref());
-        ups.any(|up| up.repair.session.as_ref().is_some_and(|s| s.is_pulling(self.now, STALL)))
+        ups.any(|up| up.repair.session.as_ref().is_some_and(|s| s.is_pulling(self.env.now, STALL)))
     }
 
     /// Compares with one random peer what is recent, and from time to time everything.
     fn start_routine(&mut self) {
-        let now = self.now;
+        let now = self.env.now;
         if self.repairs.hot.min(self.repairs.full) > now {
             return;
         }
         // Once, and not again: what goes on for so long is not trusted to bring everything.
         self.repairs.left_out = !self.repairs.left_out && self.is_pulling();
         if self.repairs.left_out {
-            self.repairs.hot = now + self.soon(self.config.gossip.reconcile_interval);
+            self.repairs.hot = now + self.soon(self.env.config.gossip.reconcile_interval);
             self.repairs.full = self.repairs.full.max(self.repairs.hot);
             return;
         }
-        let gossip = &self.config.gossip;
+        let gossip = &self.env.config.gossip;
         let (interval, full) = (gossip.reconcile_interval, gossip.reconcile_full_interval);
-        let upper = Bound::at(self.wall.minus(IN_FLIGHT));
+        let upper = Bound::at(self.env.wall.minus(IN_FLIGHT));
         let lower = if self.repairs.full <= now {
             self.repairs.full = now + self.soon(full);
             self.everything().lower
         } else if self.repairs.hot <= now {
-            let from = Bound::at(self.wall.minus(self.config.gossip.reconcile_hot_window));
+            let from = Bound::at(self.env.wall.minus(self.env.config.gossip.reconcile_hot_window));
             from.max(self.everything().lower)
         } else {
             return;
@@ -380,8 +384,8 @@ impl Protocol {
                 })
         };
         let idle: Vec<_> = self.links.all.values().filter(idle).map(|l| l.id).collect();
-        if self.repairs.running < MAX_RUNNING && lower < upper && !idle.is_empty() {
-            let link = idle[self.rng.below(idle.len())];
+        if self.repairs.running.level() < MAX_RUNNING && lower < upper && !idle.is_empty() {
+            let link = idle[self.env.rng.below(idle.len())];
             if let Some(up) = self.links.up(link) {
                 up.repair.paced = up.repair.paced.max(now) + ROUTINE;
             }
@@ -391,7 +395,7 @@ impl Protocol {
 
     /// `span` give or take 30 %.
     fn soon(&mut self, span: Duration) -> Duration {
-        span / 10 * 7 + self.rng.jitter(span / 10 * 6)
+        span / 10 * 7 + self.env.rng.jitter(span / 10 * 6)
     }
 
     /// All that is retained, but what is about to go.
@@ -401,20 +405,33 @@ impl Protocol {
 
     /// Below it entries count as gone.
     fn horizon(&self, guard: Duration) -> Bound {
-        Bound::at(self.wall.minus(self.config.gossip.retention).plus(guard))
+        Bound::at(self.env.wall.minus(self.env.config.gossip.retention).plus(guard))
     }
 
     /// Forgets what is over before it is compared.
     fn tidy(&mut self) {
-        if self.now.since(self.repairs.expired) >= PAUSE {
-            self.repairs.expired = self.now;
+        if self.env.now.since(self.repairs.expired) >= PAUSE {
+            self.repairs.expired = self.env.now;
             self.expire_log();
+        }
+    }
+
+    /// Forgets what has expired. What of it was our own is left to whoever looks after the outbox.
+    pub(super) fn expire_log(&mut self) {
+        if self.env.is_time_doubtful() {
+            return;
+        }
+        self.env.counters.transactions_expired += self.log.expire(self.env.wall);
+        // Also when nothing went here: a store may keep entries longer, and lets them go later.
+        self.env.push(Output::Expire { now: self.env.wall });
+        if self.log.forget_turned_away() {
+            self.repair_everywhere();
         }
     }
 
     /// Whether a peer should be told of an entry.
     fn is_worth_listing(&self, record: &Record, limit: u64) -> bool {
-        record.keep_until() > self.wall.plus(FADING) && u64::from(record.size) <= limit
+        record.keep_until() > self.env.wall.plus(FADING) && u64::from(record.size) <= limit
     }
 
     /// What is compared on a link: what both sides said they want.
@@ -443,12 +460,14 @@ impl Protocol {
     ) -> Vec<TransactionId> {
         let Some(slot) = self.links.slot_of(link) else { return Vec::new() };
         // What may be on its way is waited for, like after an announcement.
-        let settled = upper.created <= self.wall.minus(IN_FLIGHT);
+        let settled = upper.created <= self.env.wall.minus(IN_FLIGHT);
         let mut missing = Vec::new();
         for (id, size) in list {
             if self.log.contains(id) {
                 self.log.note_known(id, slot);
-            } else if *size <= self.config.gossip.max_transaction_size && !self.log.is_refused(id) {
+            } else if *size <= self.env.config.gossip.max_transaction_size
+                && !self.log.is_refused(id)
+            {
                 let new = !self.pending.contains(id);
                 self.hear(link, &super::Announcement { id: *id, size: *size, hop: 1 });
                 if let Some(pending) = self.pending.get_mut(id) {
@@ -463,7 +482,7 @@ impl Protocol {
                 }
             }
         }
-        self.counters.reconcile_missing_here += missing.len() as u64;
+        self.env.counters.reconcile_missing_here += missing.len() as u64;
         missing
     }
 }

@@ -32,22 +32,22 @@ pub(in crate::protocol) struct Theirs {
 impl Protocol {
     /// A question came.
     pub(in crate::protocol) fn on_ask(&mut self, link: LinkId, ask: Box<Reconcile>) {
-        self.counters.reconcile_bytes_received += ask.weight() as u64;
+        self.env.counters.reconcile_bytes_received += ask.weight() as u64;
         // A gap before each range makes twice as many.
         if ask.ranges.is_empty() || ask.ranges.len() > 2 * MAX_ASKED {
-            self.counters.reconcile_refused += 1;
+            self.env.counters.reconcile_refused += 1;
             self.violation(link);
             return;
         }
         let Some(up) = self.links.up(link) else { return };
         let opened = up.repair.theirs.session != Some(ask.session);
         if !self.admit(link, opened) {
-            self.counters.reconcile_refused += 1;
+            self.env.counters.reconcile_refused += 1;
             let refusal = Reconcile { session: ask.session, lower: ask.lower, ranges: Vec::new() };
             self.send(link, Message::Answer(Box::new(refusal)));
             return;
         }
-        self.counters.reconcile_answered += u64::from(opened);
+        self.env.counters.reconcile_answered += u64::from(opened);
         if let Some(up) = self.links.up(link) {
             up.repair.theirs.session = Some(ask.session);
         }
@@ -60,7 +60,7 @@ impl Protocol {
 
     /// Whether a question may be answered.
     fn admit(&mut self, link: LinkId, opened: bool) -> bool {
-        let (Some(peer), now) = (self.links.peer_of(link), self.now) else { return false };
+        let (Some(peer), now) = (self.links.peer_of(link), self.env.now) else { return false };
         self.limits.left(peer, Work::Answer, now) >= FRAME as u64
             && (!opened || self.limits.take(peer, Work::Session, OPEN, now))
     }
@@ -125,7 +125,7 @@ impl Protocol {
                 }
                 RangeContent::Skip => draft.push(range.upper, RangeContent::Skip),
                 RangeContent::Rest(_) => {
-                    self.counters.reconcile_refused += 1;
+                    self.env.counters.reconcile_refused += 1;
                     self.violation(link);
                     return;
                 }
@@ -138,10 +138,10 @@ impl Protocol {
             self.found_equal(link, ask);
         }
         let weight = answer.weight() as u64;
-        self.counters.reconcile_bytes_sent += weight;
+        self.env.counters.reconcile_bytes_sent += weight;
         if let Some(peer) = self.links.peer_of(link) {
             let cost = weight + QUESTION + RANGE * ranges + looks / LOOKS;
-            self.limits.spend(peer, Work::Answer, cost, self.now);
+            self.limits.spend(peer, Work::Answer, cost, self.env.now);
         }
         self.send(link, Message::Answer(Box::new(answer)));
     }

@@ -21,7 +21,7 @@ use crate::protocol::large::is_passed_on;
 use crate::protocol::link::{Parts, Serve};
 use crate::protocol::log::Record;
 use crate::protocol::spread::Lesson;
-use crate::protocol::{Protocol, Task};
+use crate::protocol::{Protocol, env::Task};
 
 /// Wants of one peer waiting to be served; a peer that asks for more asked for too much at once.
 pub(super) const MAX_SERVING: usize = 4096;
@@ -56,10 +56,10 @@ enum Step {
 
 impl Protocol {
     pub(super) fn on_want(&mut self, link: LinkId, list: &[TransactionId]) {
-        self.counters.wants_received += list.len() as u64;
+        self.env.counters.wants_received += list.len() as u64;
         let mut useful = Vec::new();
         for id in list {
-            let eager = self.config.gossip.eager_limit;
+            let eager = self.env.config.gossip.eager_limit;
             let size = self.log.find(id).map(|entry| u64::from(entry.size));
             let Some(up) = self.links.up(link) else { return };
             let Some(size) = size.filter(|_| up.serving.len() < MAX_SERVING) else {
@@ -73,7 +73,7 @@ impl Protocol {
             if size > eager {
                 // It is larger than the peer thinks: the header says so.
                 serve.parts = Some(Parts::new(PieceSet::full(count_of(size)), true));
-                self.fetches.owed += pieces_of(size);
+                self.fetches.owed.enter(pieces_of(size));
                 self.count_child(id, true);
             } else {
                 useful.push(*id);
@@ -88,14 +88,14 @@ impl Protocol {
 
     /// A peer reserves pieces, or takes that back.
     pub(super) fn on_reserve(&mut self, link: LinkId, r: &Reservation) {
-        self.counters.wants_received += 1;
+        self.env.counters.wants_received += 1;
         if r.ranges.is_empty() {
             self.on_taken_back(link, &r.id);
             return;
         }
         self.outbox.note_wanted(&r.id);
         let held = self.log.find(&r.id).map(|entry| u64::from(entry.size));
-        if held.is_some_and(|size| size <= self.config.gossip.eager_limit) {
+        if held.is_some_and(|size| size <= self.env.config.gossip.eager_limit) {
             self.on_want(link, &[r.id]);
             return;
         }
@@ -107,12 +107,12 @@ impl Protocol {
         let Some(up) = self.links.up(link) else { return };
         if let Some(at) = up.serving.iter().position(|s| s.id == r.id) {
             if let Some(parts) = &mut up.serving[at].parts {
-                self.fetches.owed -= u64::from(parts.wanted.count());
+                self.fetches.owed.leave(u64::from(parts.wanted.count()));
                 parts.wanted = wanted;
                 // What is on its way need not be sent again.
                 parts.wanted.remove_all(&parts.sent);
                 parts.head |= r.head;
-                self.fetches.owed += u64::from(parts.wanted.count());
+                self.fetches.owed.enter(u64::from(parts.wanted.count()));
                 if parts.wanted.is_empty() && !parts.head {
                     self.end_serving(link, at);
                     return;
@@ -124,14 +124,14 @@ impl Protocol {
         } else {
             let children = self.fetches.children.get(&r.id).copied().unwrap_or(0);
             let little = wanted.len() <= MAX_LITTLE
-                && self.fetches.owed + u64::from(wanted.count()) <= ALLOWANCE;
+                && self.fetches.owed.level() + u64::from(wanted.count()) <= ALLOWANCE;
             let full = up.serving.len() >= MAX_SERVING;
             if full || children >= MAX_CHILDREN && !little && !r.force {
                 self.answer_busy(link, r.id);
                 return;
             }
             let mut serve = Serve::new(r.id);
-            self.fetches.owed += u64::from(wanted.count());
+            self.fetches.owed.enter(u64::from(wanted.count()));
             serve.parts = Some(Parts::new(wanted, r.head));
             up.serving.push_back(serve);
             self.count_child(&r.id, true);
@@ -148,7 +148,7 @@ impl Protocol {
         let pending = self.pending.get(&r.id)?;
         let large = pending.large.as_ref()?;
         let theirs = (r.place, self.links.peer_of(link)?);
-        let behind = (large.place, self.me) < theirs;
+        let behind = (large.place, self.env.me) < theirs;
         let ready = pending.stage == Stage::Heard && is_passed_on(pending) && self.relays_ahead();
         (ready && behind).then_some(pending.size)
     }
@@ -170,7 +170,7 @@ impl Protocol {
     pub(super) fn send_away(&mut self, id: &TransactionId, place: u32) {
         let Some(large) = self.pending.get(id).and_then(|p| p.large.as_ref()) else { return };
         let before = |(link, theirs): &&(LinkId, u32)| {
-            self.links.peer_of(*link).is_none_or(|peer| (*theirs, peer) <= (place, self.me))
+            self.links.peer_of(*link).is_none_or(|peer| (*theirs, peer) <= (place, self.env.me))
         };
         let gone = large.children.iter().filter(before).map(|(l, _)| *l).collect();
         self.turn_out(id, gone);
@@ -193,14 +193,14 @@ impl Protocol {
     }
 
     fn answer_missing(&mut self, link: LinkId, id: TransactionId) {
-        self.counters.wants_missed += 1;
+        self.env.counters.wants_missed += 1;
         if let Some(batch) = self.links.batch(link) {
             batch.missing.push(id);
         }
     }
 
     fn answer_busy(&mut self, link: LinkId, id: TransactionId) {
-        self.counters.wants_refused += 1;
+        self.env.counters.wants_refused += 1;
         if let Some(batch) = self.links.batch(link) {
             batch.busy.push(id);
         }
@@ -220,7 +220,7 @@ impl Protocol {
     /// A peer is no longer served something.
     pub(super) fn note_served_out(&mut self, link: LinkId, serve: &Serve) {
         let Some(parts) = &serve.parts else { return };
-        self.fetches.owed -= u64::from(parts.wanted.count());
+        self.fetches.owed.leave(u64::from(parts.wanted.count()));
         self.count_child(&serve.id, false);
         if let Some(large) = self.pending.get_mut(&serve.id).and_then(|p| p.large.as_mut()) {
             large.children.retain(|(child, _)| *child != link);
@@ -313,7 +313,7 @@ impl Protocol {
     fn serve_whole(&mut self, link: LinkId, at: usize, transaction: Transaction) {
         let Some(slot) = self.links.slot_of(link) else { return };
         let Some(id) = self.end_serving(link, at) else { return };
-        self.counters.wants_served += 1;
+        self.env.counters.wants_served += 1;
         self.earn_answers(link);
         self.note_owed_served(link);
         let hop = self.log.find(&id).map_or(0, Record::hop);
@@ -337,18 +337,18 @@ impl Protocol {
         let queued = self.links.all.get(&link).map_or(0, |l| l.queued);
         let Some(piece) = self.piece(link, at, index, queued) else { return false };
         let id = piece.id;
-        self.counters.pieces_sent += 1;
-        self.counters.payload_bytes_sent += piece.bytes.len() as u64;
+        self.env.counters.pieces_sent += 1;
+        self.env.counters.payload_bytes_sent += piece.bytes.len() as u64;
         self.note_owed_served(link);
         self.send(link, Message::Piece(piece));
-        self.fetches.owed -= 1;
+        self.fetches.owed.leave(1);
         let Some(parts) = self.parts(link, at) else { return true };
         parts.wanted.remove(index);
         parts.sent.insert(index);
         if parts.wanted.is_empty() {
             let all = parts.sent.count() == parts.sent.len();
             self.end_serving(link, at);
-            self.counters.wants_served += 1;
+            self.env.counters.wants_served += 1;
             self.earn_answers(link);
             if all && let Some(slot) = self.links.slot_of(link) {
                 self.log.note_known(&id, slot);
@@ -396,9 +396,9 @@ impl Protocol {
             return;
         }
         let single = first.parts.is_some();
-        let (mut ids, mut bytes) = (Vec::new(), 0);
-        let ticket = Ticket(self.next_ticket + 1);
-        for serve in up.serving.range_mut(at..).take(if single { 1 } else { LOT }) {
+        let (mut ids, mut places, mut bytes) = (Vec::new(), Vec::new(), 0);
+        let lot = if single { 1 } else { LOT };
+        for (place, serve) in up.serving.iter().enumerate().skip(at).take(lot) {
             let size = log.find(&serve.id).map_or(0, |entry| u64::from(entry.size));
             let ready = serve.loading.is_some()
                 || serve.payload.is_some()
@@ -412,14 +412,19 @@ impl Protocol {
             if bytes > LOT_BYTES && !ids.is_empty() {
                 break;
             }
-            serve.loading = Some(ticket);
             ids.push(serve.id);
+            places.push(place);
         }
-        let ticket = self.ticket(Task::Load { ids: ids.clone() });
+        let ticket = self.env.ticket(Task::Load { ids: ids.clone() });
+        for place in places {
+            if let Some(serve) = up.serving.get_mut(place) {
+                serve.loading = Some(ticket);
+            }
+        }
         for id in &ids {
             self.fetches.loads.insert(*id, ticket);
         }
-        self.out.push_back(Output::Load { ticket, ids });
+        self.env.push(Output::Load { ticket, ids });
     }
 
     fn set_loading(&mut self, link: LinkId, at: usize, ticket: Ticket) {
@@ -429,7 +434,7 @@ impl Protocol {
     }
 
     pub(super) fn on_loaded(&mut self, ticket: Ticket, loaded: &[Option<Transaction>]) {
-        let Some(Task::Load { ids }) = self.tickets.remove(&ticket) else { return };
+        let Some(Task::Load { ids }) = self.env.tickets.remove(&ticket) else { return };
         let mut gone = Vec::new();
         for (id, transaction) in ids.iter().zip(loaded) {
             self.fetches.loads.remove(id);
@@ -473,9 +478,9 @@ impl Protocol {
         let id = transaction.id();
         let under_way = self.fetches.proving.get(&id).copied();
         let ticket = under_way.unwrap_or_else(|| {
-            let ticket = self.ticket(Task::Prove { id });
+            let ticket = self.env.ticket(Task::Prove { id });
             self.fetches.proving.insert(id, ticket);
-            self.out.push_back(Output::Prove { ticket, transaction });
+            self.env.push(Output::Prove { ticket, transaction });
             ticket
         });
         self.set_loading(link, at, ticket);
@@ -483,7 +488,7 @@ impl Protocol {
 
     /// Without proofs it cannot be served.
     pub(super) fn on_unproved(&mut self, ticket: Ticket) {
-        let Some(Task::Prove { id }) = self.tickets.remove(&ticket) else { return };
+        let Some(Task::Prove { id }) = self.env.tickets.remove(&ticket) else { return };
         self.fetches.proving.remove(&id);
         for link in self.links.up_ids() {
             let serving = self.links.all.get(&link).and_then(|l| l.up.as_ref());
@@ -497,7 +502,7 @@ impl Protocol {
     }
 
     pub(super) fn on_proved(&mut self, ticket: Ticket, proofs: Proofs) {
-        let Some(Task::Prove { id }) = self.tickets.remove(&ticket) else { return };
+        let Some(Task::Prove { id }) = self.env.tickets.remove(&ticket) else { return };
         self.fetches.proving.remove(&id);
         for link in self.links.up_ids() {
             let Some(up) = self.links.up(link) else { continue };

@@ -49,7 +49,6 @@ use crate::types::{
 
 use crate::protocol::Protocol;
 use crate::protocol::guard::Work;
-use crate::protocol::io::Output;
 use crate::protocol::link::Up;
 use crate::protocol::log::Record;
 use crate::protocol::outbox::Owed;
@@ -134,7 +133,7 @@ impl Protocol {
     }
 
     fn leads_here(&self, theirs: &Interest) -> bool {
-        theirs.via != 0 && theirs.via == Interest::short(&self.me)
+        theirs.via != 0 && theirs.via == Interest::short(&self.env.me)
     }
 
     fn up_of(&self, link: LinkId) -> Option<&Up> {
@@ -197,11 +196,11 @@ impl Protocol {
     /// A peer says what it wants from now on. One that says so all the time is heard now and then.
     pub(in crate::protocol) fn on_interest(&mut self, link: LinkId, theirs: Interest) {
         let allowed = self.allow(link, Work::Interest, 1);
-        let (now, later) = (self.now, (!allowed).then(|| theirs.clone()));
+        let (now, later) = (self.env.now, (!allowed).then(|| theirs.clone()));
         let Some(up) = self.links.up(link) else { return };
         up.later = later;
         if up.later.is_some() {
-            self.timers.set_earlier(Timer::Interest, now + SAY_EVERY);
+            self.env.timers.set_earlier(Timer::Interest, now + SAY_EVERY);
         } else {
             self.adopt_interest(link, theirs);
         }
@@ -232,8 +231,8 @@ impl Protocol {
         if (old.depth == 0) != (ours.depth == 0) {
             let stands_in = ours.depth == 0;
             tracing::info!(target: "sorcha_peer::overlay", stands_in, "an edge without a relay");
-            self.counters.stood_in += u64::from(stands_in);
-            self.out.push_back(Output::Emit(Event::StandInChanged { stands_in }));
+            self.env.counters.stood_in += u64::from(stands_in);
+            self.env.emit(Event::StandInChanged { stands_in });
         }
         let told = |l: &crate::protocol::link::Link| l.up.is_none() || l.said == self.carrying.ours;
         self.carrying.unsaid = !self.links.all.values().all(told);
@@ -281,13 +280,13 @@ impl Protocol {
 
     /// Whether it has been so for long enough: an edge knows a way, or none.
     fn has_waited(&mut self, knows_way: bool, patience: Duration) -> bool {
-        let now = self.now;
+        let now = self.env.now;
         if let Some((_, at)) = self.carrying.waits.filter(|(knew, _)| *knew == knows_way) {
             return at <= now;
         }
-        let at = now + patience + self.rng.jitter(patience);
+        let at = now + patience + self.env.rng.jitter(patience);
         self.carrying.waits = Some((knows_way, at));
-        self.timers.set_earlier(Timer::Interest, at);
+        self.env.timers.set_earlier(Timer::Interest, at);
         false
     }
 
@@ -312,7 +311,7 @@ impl Protocol {
         }
         self.settle_interest();
         if let Some((_, at)) = self.carrying.waits {
-            self.timers.set_earlier(Timer::Interest, at);
+            self.env.timers.set_earlier(Timer::Interest, at);
         }
     }
 
@@ -322,12 +321,12 @@ impl Protocol {
         if !self.carrying.unsaid {
             return;
         }
-        let due = self.carrying.said.map_or(self.now, |at| at + SAY_EVERY);
-        if due > self.now {
-            self.timers.set_earlier(Timer::Interest, due);
+        let due = self.carrying.said.map_or(self.env.now, |at| at + SAY_EVERY);
+        if due > self.env.now {
+            self.env.timers.set_earlier(Timer::Interest, due);
             return;
         }
-        (self.carrying.unsaid, self.carrying.said) = (false, Some(self.now));
+        (self.carrying.unsaid, self.carrying.said) = (false, Some(self.env.now));
         for link in self.links.up_ids() {
             let ours = self.carrying.ours.clone();
             let Some(l) = self.links.all.get_mut(&link) else { continue };
@@ -354,7 +353,7 @@ impl Protocol {
 
     /// Announces what is only passing through on ways up that are new.
     fn owe_upwards(&mut self) {
-        let (head, now) = (self.log.head(), self.now);
+        let (head, now) = (self.log.head(), self.env.now);
         for link in self.links.up_ids() {
             let uphill = self.is_uphill(link);
             let Some(up) = self.links.up(link) else { continue };
@@ -380,7 +379,7 @@ impl Protocol {
         if ways.is_empty() {
             return;
         }
-        let (link, now) = (ways[self.rng.below(ways.len())], self.now);
+        let (link, now) = (ways[self.env.rng.below(ways.len())], self.env.now);
         if let Some(up) = self.links.up(link).filter(|up| up.owed.is_none()) {
             up.owed = Some(Owed::untold(up.cursor, true, now));
         }

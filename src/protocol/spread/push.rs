@@ -78,7 +78,7 @@ impl Protocol {
         let header = transaction.header();
         let (own, known) = (from.is_none(), from.map_or(0, |got| got.known));
         let late = from.is_some_and(|got| got.late);
-        self.counters.payload_bytes_accepted += header.payload_len;
+        self.env.counters.payload_bytes_accepted += header.payload_len;
         let entry = Entry {
             id: transaction.id(),
             origin: header.origin,
@@ -94,7 +94,7 @@ impl Protocol {
             ingress: from.map_or(OWN, |got| got.ingress),
             cached: Some(transaction.clone()),
         };
-        self.log.append(entry, self.now);
+        self.log.append(entry, self.env.now);
         self.forget_partial(&transaction.id());
         for link in self.links.up_ids() {
             self.pump(link);
@@ -120,7 +120,7 @@ impl Protocol {
     /// When every node may forget a transaction.
     pub(in crate::protocol) fn keep_until(&self, transaction: &Transaction) -> WallTime {
         let header = transaction.header();
-        header.expires.min(header.created.plus(self.config.gossip.retention))
+        header.expires.min(header.created.plus(self.env.config.gossip.retention))
     }
 
     /// Offers log entries to a peer until its queue is full or it has been offered everything.
@@ -154,7 +154,7 @@ impl Protocol {
     /// all that is remembered is since when.
     fn skip_if_slow(&mut self, link: LinkId) {
         let (base, head) = (self.log.base(), self.log.head());
-        let (now, leader) = (self.now, self.links.leader);
+        let (now, leader) = (self.env.now, self.links.leader);
         let Some(up) = self.links.up(link) else { return };
         let (cursor, mut debt) = (up.cursor.max(base), up.debt);
         if cursor >= head {
@@ -167,7 +167,7 @@ impl Protocol {
             if !slow && head - cursor <= MAX_BEHIND {
                 return;
             }
-            self.counters.debts_opened += 1;
+            self.env.counters.debts_opened += 1;
         }
         for seq in cursor..head {
             if let Some(record) = self.log.at(seq) {
@@ -191,14 +191,14 @@ impl Protocol {
         if let Some(up) = self.links.up(link)
             && let Some(oldest) = up.debt.take()
         {
-            self.counters.debts_repaid += 1;
+            self.env.counters.debts_repaid += 1;
             self.repay(link, oldest);
         }
     }
 
     /// Pushes or announces one entry.
     fn offer(&mut self, link: LinkId, slot: u8, limit: u64, seq: u64) {
-        let gossip = &self.config.gossip;
+        let gossip = &self.env.config.gossip;
         let (eager, fanout) = (gossip.eager_limit, cap(gossip.fanout));
         let ahead = self.relays_ahead();
         let hops = cap(gossip.rounds).min(cap(gossip.ttl));
@@ -223,7 +223,7 @@ impl Protocol {
             && ahead
         {
             let (head, hop, place) = (Head::of(transaction), entry.hop(), 0);
-            self.counters.announcements_sent += 1;
+            self.env.counters.announcements_sent += 1;
             self.send(link, Message::Offer(Box::new(Offer { head, hop, place, complete: true })));
             return;
         }
@@ -238,7 +238,7 @@ impl Protocol {
                 entry.note_push();
             }
             self.learned.note(&route, Lesson::Pushed);
-            self.counters.pushes_sent += 1;
+            self.env.counters.pushes_sent += 1;
             self.push(link, slot, transaction, announcement.hop);
         } else {
             self.learned.note(&route, Lesson::Announced);
@@ -260,7 +260,7 @@ impl Protocol {
         transaction: Transaction,
         hop: u16,
     ) {
-        self.counters.payload_bytes_sent += transaction.header().payload_len;
+        self.env.counters.payload_bytes_sent += transaction.header().payload_len;
         self.log.note_known(&transaction.id(), slot);
         self.send(link, Message::Push { transaction, hop });
     }

@@ -1,6 +1,10 @@
 //! Peers that would have one core do, keep or wait for more than they are worth.
+//!
+//! Level of these bad peers: one core, what they cost. Others: `src/protocol/tests/liars.rs` (one core, what they say),
+//! `src/sim/tests/hostile.rs` (a simulated network), `tests/node/hostile.rs` (a node, after the hello)
+//! and `tests/node/bad_input.rs` (a node, before and during the hello).
 
-use super::liars::{LIAR, gauge, invented, signed, single_node};
+use super::liars::{LIAR, gauge, invented, signed, single_node, validating_node};
 use super::single_node::{START, SingleNode, transaction};
 use super::*;
 use crate::config::Config;
@@ -237,8 +241,7 @@ fn a_new_link_brings_no_new_answers() {
 #[test]
 fn what_was_refused_is_offered_to_nobody() {
     // It made such a comparison useful, and the next one due at once.
-    let mut node = single_node();
-    node.protocol.set_validating(true);
+    let mut node = validating_node();
     node.verdict = |_| Judgement::Verdict(Verdict::Ignore);
     let now = secs(1);
     let peer = node.meet(now, 3);

@@ -1,5 +1,9 @@
 //! Peers that lie to one core, message by message: what no honest peer would say, in the order that
 //! harms most, and what an honest one says rarely.
+//!
+//! Level of these bad peers: one core, what they say. Others: `src/protocol/tests/greedy.rs` (one core, what they cost),
+//! `src/sim/tests/hostile.rs` (a simulated network), `tests/node/hostile.rs` (a node, after the hello)
+//! and `tests/node/bad_input.rs` (a node, before and during the hello).
 
 use bytes::Bytes;
 
@@ -18,6 +22,12 @@ pub(super) const LIAR: u8 = 2;
 
 pub(super) fn single_node() -> SingleNode {
     SingleNode::new(1, &Config::lan(), Vec::new())
+}
+
+/// A node whose host judges payloads.
+pub(super) fn validating_node() -> SingleNode {
+    let restored = Restored { validating: true, ..Restored::default() };
+    SingleNode::restored(1, &Config::lan(), Vec::new(), restored)
 }
 
 fn parts(n: u8, bytes: usize, mark: u8, life: Duration) -> (Header, Bytes) {
@@ -384,8 +394,7 @@ fn proofs_that_cannot_be_made_are_missing_and_made_when_asked_again() {
 
 #[test]
 fn a_validator_that_does_not_answer_is_asked_a_few_times() {
-    let mut node = single_node();
-    node.protocol.set_validating(true);
+    let mut node = validating_node();
     node.verdict = |_| Judgement::TimedOut;
     let mut now = Duration::ZERO;
     let peer = node.meet(now, 3);

@@ -187,6 +187,7 @@ impl Store {
                     .map(|p| KeptPartial { id: p.id, keep_until: p.keep_until })
                     .collect(),
             ),
+            ..Restored::default()
         }
     }
 }

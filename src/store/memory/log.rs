@@ -20,7 +20,7 @@ use crate::store::gap_index::GapIndex;
 use crate::store::limits::{stored_size, too_many_cursors};
 use crate::types::{Cursor, Piece, Topic, TopicKey, Transaction, TransactionId, WallTime};
 
-/// Bytes of partial payloads in memory at most, whatever the node would let a store keep.
+/// Maximum number of bytes of partial payloads in memory, whatever the node would let a store keep.
 const MAX_PARTIAL_BYTES: u64 = 64 << 20;
 
 /// A retained log in memory. Payloads are shared with whoever handed them in.

@@ -40,8 +40,8 @@ const SETUP: Setup = Setup {
     cache_kib: 2048,
     checkpoint_pages: 2000,
 };
-/// Numbers leased at once.
-const LEASE: u64 = 1 << 16;
+/// Number of sequence numbers leased at once.
+const LEASED_NUMBERS: u64 = 1 << 16;
 
 /// Keeps own transactions in a file.
 #[derive(Debug)]
@@ -111,7 +111,7 @@ impl SqliteQueue {
             conn.execute_raw("PRAGMA synchronous = FULL".to_owned()).await?;
             state.relaxed = false;
         }
-        let lease = (*last > state.leased).then_some(last.saturating_add(LEASE));
+        let lease = (*last > state.leased).then_some(last.saturating_add(LEASED_NUMBERS));
         let mut bulk = BulkInsert::default();
         let filled = Self::fill(&mut bulk, rows, lease);
         filled.map_err(|e| explain(self.database.name(), e))?;

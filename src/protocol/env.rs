@@ -1,0 +1,147 @@
+//! What every part of the core works with: configuration, time, randomness, timers, outputs, counts,
+//! and what is under way outside.
+//!
+//! Parts get at each other through `Protocol`; this they all have. Nothing in here decides anything.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use crate::config::Config;
+use crate::types::{
+    AddressScope, Counters, Event, LinkId, MonoTime, PeerId, Piece, Signature, Transaction,
+    TransactionId, WallTime,
+};
+
+use super::gate::Gate;
+use super::io::{Output, Ticket};
+use super::rng::Rng;
+use super::timers::Timers;
+
+/// After a leap of the wall clock nothing expires for so long: it may be put right again.
+const SECOND_LOOK: Duration = Duration::from_mins(1);
+/// Transactions being checked above which no more input from peers should be read.
+pub(super) const MAX_VERIFYING: u64 = 4096;
+/// The same for their bytes.
+const MAX_VERIFYING_BYTES: u64 = 64 << 20;
+/// The same for operations being stored.
+pub(super) const MAX_STORING: u64 = 8192;
+
+/// What a ticket stands for.
+#[derive(Debug)]
+pub(super) enum Task {
+    Verify { link: Option<LinkId>, from: PeerId, transaction: Transaction, hop: u16 },
+    Records { source: PeerId, scope: AddressScope, relays: Vec<PeerId> },
+    StoreOwn { transaction: Transaction, renews: Option<TransactionId> },
+    StoreForeign { id: TransactionId, origin: PeerId },
+    Load { ids: Vec<TransactionId> },
+    Head { link: LinkId, from: PeerId, id: TransactionId, signature: Signature },
+    Piece { link: LinkId, from: PeerId, piece: Piece },
+    Prove { id: TransactionId },
+    Spill { id: TransactionId, size: u64 },
+    Unspill { id: TransactionId },
+}
+
+/// The surroundings of a part.
+#[derive(Debug)]
+pub(super) struct Env {
+    pub(super) config: Config,
+    pub(super) me: PeerId,
+    pub(super) incarnation: u64,
+    pub(super) now: MonoTime,
+    pub(super) wall: WallTime,
+    /// When the wall clock last went ahead by more than clocks may differ.
+    leapt: Option<MonoTime>,
+    pub(super) rng: Rng,
+    pub(super) timers: Timers,
+    pub(super) out: VecDeque<Output>,
+    pub(super) counters: Counters,
+    pub(super) tickets: BTreeMap<Ticket, Task>,
+    next_ticket: u64,
+    /// Checks under way, and their bytes.
+    pub(super) verifying: Gate,
+    pub(super) verifying_bytes: Gate,
+    /// Entries on their way to the store.
+    pub(super) storing: Gate,
+    pub(super) shutting_down: bool,
+    /// The host judges payloads before they are passed on.
+    pub(super) validating: bool,
+}
+
+impl Env {
+    pub(super) fn new(config: &Config, me: PeerId, incarnation: u64, rng: Rng) -> Self {
+        Self {
+            config: config.clone(),
+            me,
+            incarnation,
+            now: MonoTime::ZERO,
+            wall: WallTime::default(),
+            leapt: None,
+            rng,
+            timers: Timers::default(),
+            out: VecDeque::new(),
+            counters: Counters::default(),
+            tickets: BTreeMap::new(),
+            next_ticket: 0,
+            verifying: Gate::default(),
+            verifying_bytes: Gate::default(),
+            storing: Gate::default(),
+            shutting_down: false,
+            validating: false,
+        }
+    }
+
+    /// Takes over the times of an input.
+    pub(super) fn note_time(&mut self, now: MonoTime, wall: WallTime) {
+        let now = self.now.max(now);
+        let (expected, skew) =
+            (self.wall.plus(now.since(self.now)), self.config.network.max_clock_skew);
+        if self.is_first() {
+            // Nothing is known of the clock yet.
+        } else if wall > expected.plus(skew) {
+            self.leapt = Some(now);
+        } else if wall.plus(skew) < expected {
+            self.leapt = None;
+        }
+        (self.now, self.wall) = (now, wall);
+    }
+
+    /// Whether there was no input yet.
+    pub(super) fn is_first(&self) -> bool {
+        self.wall == WallTime::default()
+    }
+
+    /// Whether the wall clock went ahead of time a moment ago: what has expired since then may have
+    /// done so by mistake, and to forget cannot be undone.
+    pub(super) fn is_time_doubtful(&mut self) -> bool {
+        let doubtful = self.leapt.is_some_and(|leapt| self.now.since(leapt) < SECOND_LOOK);
+        if !doubtful {
+            self.leapt = None;
+        }
+        doubtful
+    }
+
+    /// Adds something to be done outside.
+    pub(super) fn push(&mut self, output: Output) {
+        self.out.push_back(output);
+    }
+
+    /// Tells the host of something.
+    pub(super) fn emit(&mut self, event: Event) {
+        self.push(Output::Emit(event));
+    }
+
+    /// Remembers what a completion is about.
+    pub(super) fn ticket(&mut self, task: Task) -> Ticket {
+        self.next_ticket += 1;
+        let ticket = Ticket(self.next_ticket);
+        self.tickets.insert(ticket, task);
+        ticket
+    }
+
+    /// Whether checks and stores keep up, so that more may be taken from peers.
+    pub(super) fn has_room(&self) -> bool {
+        self.verifying.level() < MAX_VERIFYING
+            && self.verifying_bytes.level() < MAX_VERIFYING_BYTES
+            && self.storing.level() < MAX_STORING
+    }
+}
