@@ -39,24 +39,22 @@ impl Progress {
     /// Prints for ever.
     pub(crate) async fn print(&self) -> Infallible {
         let terminal = stderr().is_terminal();
-        let mut ticks = tokio::time::interval(Duration::from_millis(100));
         let (mut last, mut phase, mut ticks_since) = (String::new(), "", 0);
         loop {
-            ticks.tick().await;
             let now = *self.lock();
             let line = now.line();
-            ticks_since += 1;
             let is_due = terminal || now.what != phase || ticks_since >= 10;
-            if !is_due || line == last {
-                continue;
+            if is_due && line != last {
+                // Nobody may be reading.
+                let _ = if terminal {
+                    write!(stderr(), "\r\x1b[2K{line}")
+                } else {
+                    writeln!(stderr(), "{line}")
+                };
+                (last, phase, ticks_since) = (line, now.what, 0);
             }
-            // Nobody may be reading.
-            let _ = if terminal {
-                write!(stderr(), "\r\x1b[2K{line}")
-            } else {
-                writeln!(stderr(), "{line}")
-            };
-            (last, phase, ticks_since) = (line, now.what, 0);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            ticks_since += 1;
         }
     }
 
