@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use tokio::runtime::Handle;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{Instrument, Span};
@@ -224,6 +225,7 @@ impl Parts {
             identity: self.identity.clone(),
             config: self.config.clone(),
             listening,
+            runtime: Handle::current(),
             clock: Arc::clone(&shared.clock),
             publishes: publishes.clone(),
             commands,
