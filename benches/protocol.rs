@@ -9,9 +9,9 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use sorcha_peer::protocol::{CallId, Input, Judgement, Output, Protocol, Restored};
 use sorcha_peer::types::{
     Announcement, FEATURES, Header, Hello, Interest, LinkId, Message, MonoTime, PeerRecord,
-    RecordDraft, Signature, Topic, Transaction, TransportKind, Verdict, WallTime,
+    RecordDraft, Signature, WallTime,
 };
-use sorcha_peer::{Config, Identity};
+use sorcha_peer::{Config, Identity, Topic, Transaction, TransportKind, Verdict};
 
 const LINKS: u8 = 16;
 const COUNT: u64 = 1024;

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use crate::types::errors::{EndpointError, FailureKind, InvalidTransaction, ParseIdError};
 use crate::types::{Cursor, PeerId, TransactionId, WallTime};
-pub use crate::types::{EndpointError, FailureKind, InvalidTransaction, ParseIdError};
 
 /// What lies under an error of a port: whatever the adapter had.
 pub type Source = Box<dyn std::error::Error + Send + Sync + 'static>;

@@ -9,11 +9,9 @@ use base64::engine::general_purpose::STANDARD;
 use futures::FutureExt;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use sorcha_peer::error::SubscribeError;
 use sorcha_peer::types::LinkStatus;
-use sorcha_peer::{
-    Delivery, Event, Events, Item, Mode, PeerNode, StartAt, Subscription, Topic,
-    error::SubscribeError,
-};
+use sorcha_peer::{Delivery, Event, Events, Item, Mode, PeerNode, StartAt, Subscription, Topic};
 
 use crate::output::{Line, Out};
 

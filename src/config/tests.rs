@@ -1,4 +1,6 @@
+use super::ranges::{millis, secs};
 use super::*;
+use crate::error::ConfigError;
 
 #[test]
 fn the_defaults_are_those_that_users_know() {

@@ -35,8 +35,8 @@ pub struct Storage {
 }
 
 #[cfg(feature = "sqlite")]
-impl From<crate::store::SqliteStorage> for Storage {
-    fn from(storage: crate::store::SqliteStorage) -> Self {
+impl From<crate::store::sqlite::SqliteStorage> for Storage {
+    fn from(storage: crate::store::sqlite::SqliteStorage) -> Self {
         Self {
             peers: Some(storage.peer_store()),
             queue: Some(storage.queue()),

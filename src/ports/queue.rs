@@ -5,8 +5,7 @@ use std::fmt;
 use async_trait::async_trait;
 
 use crate::error::StoreError;
-pub use crate::types::EntryState;
-use crate::types::{Transaction, TransactionId};
+use crate::types::{EntryState, Transaction, TransactionId};
 
 /// One entry.
 #[derive(Debug, Clone, PartialEq, Eq)]

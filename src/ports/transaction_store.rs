@@ -5,8 +5,10 @@ use std::fmt;
 use async_trait::async_trait;
 
 use crate::error::{StoreError, StoreErrorKind};
-use crate::types::{Cursor, Piece, Topic, Transaction, TransactionId, WallTime};
-pub use crate::types::{IndexEntry, KeptPartial, NewEntry, Partial};
+use crate::types::{
+    Cursor, IndexEntry, KeptPartial, NewEntry, Partial, Piece, Topic, Transaction, TransactionId,
+    WallTime,
+};
 
 /// A kept transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -13,9 +13,9 @@ use bytes::Bytes;
 use futures::future::join_all;
 use sorcha_peer::config::Trust;
 use sorcha_peer::error::{ConnectError, FailureKind};
-use sorcha_peer::ports::Transport;
+use sorcha_peer::ports::{MAX_FRAME_BYTES, Transport};
 use sorcha_peer::transport::{GrpcOptions, GrpcTransport};
-use sorcha_peer::types::{CloseReason, Counters, Hello, MAX_FRAME_BYTES, Message};
+use sorcha_peer::types::{CloseReason, Counters, Hello, Message};
 use sorcha_peer::{Config, Endpoint, Event, Events, PeerId, PeerNode};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
@@ -219,7 +219,7 @@ async fn malformed_frames_are_a_violation() {
         Bytes::from_static(b"\xff\xff\xff\xff\xff"),
         Bytes::from_static(b"\x0a\x7fshort"),
         Bytes::from(vec![0; 100_000]),
-        sorcha_peer::__private::encode_frame(&vec![too_many; 5000]),
+        sorcha_peer::wire::encode_frame(&vec![too_many; 5000]),
     ];
     let node = start_alone().await;
     for (seen, frame) in (1..).zip(frames) {
@@ -250,7 +250,7 @@ async fn an_oversize_frame_is_refused_before_it_is_there() {
         .unwrap();
     let (_response, mut frames) = client.send_request(request, false).unwrap();
     let greeting = [Message::Hello(Box::new(hello(&identity(9))))];
-    let greeting = sorcha_peer::__private::encode_frame(&greeting);
+    let greeting = sorcha_peer::wire::encode_frame(&greeting);
     let prefix = |length: usize| {
         let mut prefix = vec![0];
         prefix.extend(u32::try_from(length).unwrap().to_be_bytes());

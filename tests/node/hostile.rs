@@ -9,10 +9,10 @@ use crate::common::{
     refusal, start_alone, start_beside, start_with, stats, until, until_peers,
 };
 use bytes::Bytes;
-use sorcha_peer::__private::encode_frame;
 use sorcha_peer::types::{
     Announcement, CloseReason, Counters, Header, Message, Refusal, Signature,
 };
+use sorcha_peer::wire::encode_frame;
 use sorcha_peer::{
     Config, Event, Events, PeerId, PeerNode, StartAt, Stats, Transaction, TransactionId,
 };
@@ -346,7 +346,7 @@ async fn what_nobody_serves_is_given_up() {
 async fn pieces_that_nobody_asked_for_are_counted_and_dropped() {
     let node = start_alone().await;
     let mut peer = RawPeer::join(identity(9), &node).await;
-    let piece = |n| sorcha_peer::types::Piece {
+    let piece = |n| sorcha_peer::ports::Piece {
         id: id(n),
         index: 0,
         bytes: Bytes::from(noise(n, 1000)),

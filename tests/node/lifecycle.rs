@@ -14,11 +14,12 @@ use crate::common::{
 use async_trait::async_trait;
 use futures::future::join_all;
 use sorcha_peer::error::{PublishError, ReadyError, StartError, StoreErrorKind};
-use sorcha_peer::ports::{TransactionQueue, Validator};
+use sorcha_peer::ports::TransactionQueue;
 use sorcha_peer::store::{MemoryQueue, MemoryTransactionStore};
-use sorcha_peer::types::{Announcement, CloseReason, Direction, Message, Refusal, Verdict};
+use sorcha_peer::types::{Announcement, CloseReason, Direction, Message, Refusal};
 use sorcha_peer::{
-    Event, Mode, PeerId, PeerNode, PeerNodeBuilder, StartAt, Transaction, TransactionId,
+    Event, Mode, PeerId, PeerNode, PeerNodeBuilder, StartAt, Transaction, TransactionId, Validator,
+    Verdict,
 };
 
 /// Long enough for a hint to appear, short enough to wait for.

@@ -7,9 +7,8 @@ use crate::common::raw::{RawPeer, header, signed};
 use crate::common::{
     builder, config_with, counters, identity, next, noise, soon, start, stop, until,
 };
-use sorcha_peer::types::{
-    Head, Message, Offer, PIECE_BYTES, Piece, PieceRange, Proofs, Reservation,
-};
+use sorcha_peer::ports::Piece;
+use sorcha_peer::types::{Head, Message, Offer, PIECE_BYTES, PieceRange, Proofs, Reservation};
 use sorcha_peer::{PeerNode, SqliteStorage, StartAt, Transaction};
 
 const PIECES: u32 = 10;

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use sorcha_peer::error::StoreErrorKind;
-use sorcha_peer::ports::{AcceptAll, NewEntry, TransactionStore};
+use sorcha_peer::ports::{NewEntry, TransactionStore};
 use sorcha_peer::store::{MemoryPeerStore, MemoryQueue, MemoryTransactionStore};
-use sorcha_peer::testing;
-use sorcha_peer::types::{Cursor, Header, PeerId, Signature, Topic, Transaction, WallTime};
+use sorcha_peer::types::{Header, Signature, WallTime};
+use sorcha_peer::{AcceptAll, Cursor, PeerId, Topic, Transaction, testing};
 
 fn transaction(topic: &str, payload: Vec<u8>) -> Transaction {
     let at = WallTime::from_millis(1);
@@ -79,9 +79,8 @@ mod sqlite {
 
     use sorcha_peer::error::StoreErrorKind;
     use sorcha_peer::ports::StoredPeer;
-    use sorcha_peer::store::{SqliteOptions, SqliteStorage};
-    use sorcha_peer::testing;
-    use sorcha_peer::types::PeerId;
+    use sorcha_peer::store::SqliteOptions;
+    use sorcha_peer::{PeerId, SqliteStorage, testing};
 
     fn peer(n: u8) -> StoredPeer {
         StoredPeer {

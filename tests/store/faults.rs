@@ -14,10 +14,10 @@ use sorcha_peer::ports::{
 };
 use sorcha_peer::store::{MemoryPeerStore, MemoryQueue, MemoryTransactionStore};
 use sorcha_peer::transport::MemoryNetwork;
-use sorcha_peer::types::{
-    Cursor, Header, PeerId, Signature, Topic, Transaction, TransactionId, WallTime,
+use sorcha_peer::types::{Header, Signature, WallTime};
+use sorcha_peer::{
+    Config, Cursor, Event, Identity, Outcome, PeerId, PeerNode, Topic, Transaction, TransactionId,
 };
-use sorcha_peer::{Config, Event, Identity, Outcome, PeerNode};
 use tokio::sync::Notify;
 
 /// Fails when it is told to.

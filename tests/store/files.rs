@@ -9,8 +9,8 @@ use crate::hooked::{alone, delivered};
 use bytes::Bytes;
 use sorcha_peer::error::StoreErrorKind;
 use sorcha_peer::ports::{EntryFilter, NewEntry, StoredPeer};
-use sorcha_peer::types::{Cursor, Header, PeerId, Signature, Topic, Transaction, WallTime};
-use sorcha_peer::{Identity, Item, SqliteStorage, StartAt};
+use sorcha_peer::types::{Header, Signature, WallTime};
+use sorcha_peer::{Cursor, Identity, Item, PeerId, SqliteStorage, StartAt, Topic, Transaction};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection};
 

@@ -8,8 +8,10 @@ use sorcha_peer::error::StoreError;
 use sorcha_peer::ports::{IndexEntry, NewEntry, Page, TransactionStore, Usage};
 use sorcha_peer::store::MemoryTransactionStore;
 use sorcha_peer::transport::MemoryNetwork;
-use sorcha_peer::types::{Cursor, Topic, Transaction, TransactionId, WallTime};
-use sorcha_peer::{Identity, Item, PeerNode, PeerNodeBuilder, StartAt};
+use sorcha_peer::types::WallTime;
+use sorcha_peer::{
+    Cursor, Identity, Item, PeerNode, PeerNodeBuilder, StartAt, Topic, Transaction, TransactionId,
+};
 
 /// A node that meets nobody.
 pub(crate) fn alone(identity: &Identity) -> PeerNodeBuilder {

@@ -5,7 +5,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
-use sorcha_peer::__private::{decode_frame, encode_frame};
 use sorcha_peer::error::TransportError;
 use sorcha_peer::ports::{RawLink, Transport};
 use sorcha_peer::transport::{GrpcOptions, GrpcTransport};
@@ -13,6 +12,7 @@ use sorcha_peer::types::{
     CloseReason, FEATURES, Header, Hello, Interest, Message, RecordDraft, Signature,
     WIRE_VERSION_MAX, WIRE_VERSION_MIN, WallTime,
 };
+use sorcha_peer::wire::{decode_frame, encode_frame};
 use sorcha_peer::{Endpoint, Identity, PeerId, PeerNode, Topic, Transaction};
 
 use super::soon;
