@@ -7,6 +7,7 @@
 mod nat_prober;
 mod peer_store;
 mod queue;
+mod store_lease;
 mod transaction_store;
 mod transport;
 pub(crate) mod validator;
@@ -18,6 +19,10 @@ pub use crate::types::ports::{
 pub use nat_prober::NatProber;
 pub use peer_store::PeerStore;
 pub use queue::{EntryFilter, OutboxEntry, QueueSize, TransactionQueue};
+pub use store_lease::StoreLease;
 pub use transaction_store::{LogEntry, MAX_CURSORS, Page, TransactionStore, Usage};
 pub use transport::{Accepted, FrameSink, FrameStream, Listener, RawLink, Transport};
 pub(crate) use validator::Validator;
+
+#[cfg(feature = "node")]
+pub(crate) use store_lease::{HeldLease, LeaseTaken};

@@ -7,6 +7,8 @@ use async_trait::async_trait;
 use crate::error::StoreError;
 use crate::types::{EntryState, Transaction, TransactionId};
 
+use super::StoreLease;
+
 /// One entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutboxEntry {
@@ -77,6 +79,13 @@ pub trait TransactionQueue: fmt::Debug + Send + Sync + 'static {
         max_entries: usize,
         max_bytes: usize,
     ) -> Result<Vec<OutboxEntry>, StoreError>;
+
+    /// The lease that keeps a second node of the process off this outbox; `None`, the default, where nothing
+    /// does: then the host must not give the outbox to two nodes at once. A store that wraps another hands
+    /// out the lease of that one.
+    fn lease(&self) -> Option<&StoreLease> {
+        None
+    }
 
     /// How full it is.
     async fn size(&self) -> Result<QueueSize, StoreError>;

@@ -10,6 +10,8 @@ use crate::types::{
     WallTime,
 };
 
+use super::StoreLease;
+
 /// A kept transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogEntry {
@@ -97,6 +99,13 @@ pub trait TransactionStore: fmt::Debug + Send + Sync + 'static {
     /// The newest cursor ever given out, or one between it and the next; the default cursor for an
     /// empty log.
     async fn newest(&self) -> Result<Cursor, StoreError>;
+
+    /// The lease that keeps a second node of the process off this log; `None`, the default, where nothing
+    /// does: then the host must not give the log to two nodes at once. A store that wraps another hands
+    /// out the lease of that one.
+    fn lease(&self) -> Option<&StoreLease> {
+        None
+    }
 
     /// How full it is.
     async fn usage(&self) -> Result<Usage, StoreError>;
