@@ -35,11 +35,11 @@ use tokio_util::codec::{FramedRead, FramedWrite, LengthDelimitedCodec};
 
 /// Separates these signatures from all others that the same key makes.
 const TAG: &[u8] = b"sorcha-peer/example/framed-tcp\x01";
-/// Most bytes of a frame before the other side is known.
+/// Maximum number of bytes of a frame before the other side is known.
 const MAX_HELLO: usize = 64;
-/// Time for a connection to become a link.
+/// Maximum time for a connection to become a link.
 const HANDSHAKE: Duration = Duration::from_secs(5);
-/// Connections of one listener that may be in their handshake; others wait in the backlog.
+/// Maximum number of connections of one listener in their handshake; others wait in the backlog.
 const MAX_HANDSHAKES: usize = 64;
 
 /// Frames over TCP.

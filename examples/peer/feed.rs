@@ -15,7 +15,7 @@ use sorcha_peer::{Delivery, Event, Events, Item, Mode, PeerNode, StartAt, Subscr
 
 use crate::output::{Line, Out};
 
-/// Pause after the log could not be read.
+/// Delay after the log could not be read.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Reports events until the node is shut down, beginning with the state it is in: what happened

@@ -246,9 +246,9 @@ impl World {
             let sent = Event::Sent { node, boot, link, weight, bytes };
             // A large frame is on the wire when all of it is; a small one as soon as it may go.
             if bytes > MAX_SMALL_BYTES {
-                self.schedule(left, sent)
+                self.schedule(left, sent);
             } else {
-                self.due_now.push_back(sent)
+                self.due_now.push_back(sent);
             }
         }
         let loss = self.config.loss;

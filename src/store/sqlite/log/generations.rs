@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn a_span_that_is_short_beside_the_retention_keeps_nothing_for_ever() {
-        let retention = 600_000;
+        let retention = 100_000;
         for (width, step) in [(1, 7), (100, 50), (1500, 200), (10_000, 200)] {
             let mut all = Generations::default();
             let (mut most, mut latest) = (0, 0);
