@@ -191,7 +191,8 @@ impl Parts {
     fn protocol(&self, record: &OwnRecord, restored: Restored) -> Protocol {
         let now = wall_now();
         let signed = self.identity.sign_record(record.draft(self.identity.peer_id(), now));
-        let restored = Restored { validating: self.validator.is_some(), ..restored };
+        let validating = self.validator.as_ref().is_some_and(|v| v.judges_large());
+        let restored = Restored { validating, ..restored };
         Protocol::new(&self.config, now.as_millis(), signed, self.seed, restored)
     }
 
