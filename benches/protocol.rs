@@ -9,9 +9,9 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use sorcha_peer::protocol::{CallId, Input, Judgement, Output, Protocol, Restored};
 use sorcha_peer::types::{
     Announcement, FEATURES, Header, Hello, Interest, LinkId, Message, MonoTime, PeerRecord,
-    RecordDraft, Signature, Topic, Transaction, TransportKind, Verdict, WallTime,
+    RecordDraft, Signature, WallTime,
 };
-use sorcha_peer::{Config, Identity};
+use sorcha_peer::{Config, Identity, Topic, Transaction, TransportKind, Verdict};
 
 const LINKS: u8 = 16;
 const COUNT: u64 = 1024;
@@ -19,12 +19,13 @@ const START: u64 = 1_700_000_000_000;
 
 fn record(n: u8) -> PeerRecord {
     let identity = Identity::from_seed([n; 32]);
-    identity.sign_record(RecordDraft {
+    let draft = RecordDraft {
         peer: identity.peer_id(),
         seq: 1,
         issued: WallTime::from_millis(START),
         endpoints: Vec::new(),
-    })
+    };
+    draft.sign_with(|message| identity.sign(message))
 }
 
 /// The core under test and the least that a driver does for it.

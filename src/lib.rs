@@ -69,7 +69,7 @@
 //!
 //! - Every link is mutual TLS 1.3, and the [`PeerId`] is the key that the handshake proved. Nothing
 //!   is forwarded, announced or delivered before its hash and signature verified and the host's
-//!   [validator](ports::Validator) accepted it.
+//!   [validator](Validator) accepted it.
 //! - Every node gets everything that is retained, also if it was slow, late, cut off or restarted:
 //!   two peers compare what they hold and fetch what is missing. A slow peer costs constant memory
 //!   and delays nobody.
@@ -114,6 +114,9 @@
 //! Without default features the crate is types, ports and the adapters in memory, with no tokio in
 //! the tree.
 
+// Without the core's feature its items are public in private modules.
+#![cfg_attr(not(feature = "unstable-core"), allow(unreachable_pub))]
+
 pub mod config;
 pub mod error;
 #[cfg(all(doc, feature = "node", feature = "grpc", feature = "sqlite", feature = "stun"))]
@@ -123,34 +126,35 @@ pub mod nat;
 #[cfg(feature = "node")]
 mod node;
 pub mod ports;
+#[cfg(all(any(test, feature = "node"), not(feature = "unstable-core")))]
+#[cfg_attr(not(test), allow(dead_code))]
+mod protocol;
+#[cfg(feature = "unstable-core")]
 pub mod protocol;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
 pub mod store;
 pub mod testing;
 pub mod transport;
+#[cfg_attr(not(any(test, feature = "unstable-core")), allow(dead_code, unused_imports))]
 pub mod types;
-#[cfg_attr(not(feature = "node"), allow(dead_code))]
-pub(crate) mod wire;
+#[cfg(not(feature = "unstable-core"))]
+#[cfg_attr(not(test), allow(dead_code, unused_imports))]
+mod wire;
+#[cfg(feature = "unstable-core")]
+pub mod wire;
 
-pub use config::Config;
-pub use error::EndpointError;
+pub use config::root::Config;
 pub use identity::Identity;
 #[cfg(feature = "node")]
 pub use node::{
     DeadLetter, Delivery, DurableSubscription, Events, Item, Outcome, PeerNode, PeerNodeBuilder,
     Receipt, StartAt, Storage, Subscription, WeakPeerNode,
 };
+pub use ports::validator::{AcceptAll, Validator};
 #[cfg(feature = "sqlite")]
-pub use store::{SqliteOptions, SqliteStorage};
-pub use types::{
+pub use store::sqlite::SqliteStorage;
+pub use types::root::{
     Cursor, Endpoint, Event, Mode, PeerId, PublishState, PublishStatus, Stats, Topic, Transaction,
-    TransactionId, TransportKind,
+    TransactionId, TransportKind, Verdict,
 };
-
-/// What benchmarks and fuzz tests of this crate need of its inside. Not for anybody else: it
-/// changes without notice.
-#[doc(hidden)]
-pub mod __private {
-    pub use crate::wire::{Encoded, FrameEncoder, WireError, decode_frame, encode_frame};
-}

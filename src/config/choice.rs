@@ -1,6 +1,10 @@
 //! Settings that are one of a few words.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
+
+use crate::types::PeerId;
 
 /// A setting that is worked out unless it is given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -52,6 +56,7 @@ impl From<Auto> for AutoRepr {
 /// to 8 s stands in for one and carries everything, until it finds a way again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Role {
     /// A relay carries every topic.
     #[default]
@@ -60,4 +65,57 @@ pub enum Role {
     /// [`GossipConfig::topics`](super::GossipConfig::topics), and those that peers behind it want.
     /// More than 256 topics are everything.
     Edge,
+}
+
+/// Whether transactions must be signed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum SignaturePolicy {
+    /// An unsigned transaction is a violation.
+    #[default]
+    Required,
+    /// Signatures are optional; for a mesh whose members trust each other.
+    Off,
+}
+
+/// Whom to talk to.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "mode")]
+#[non_exhaustive]
+pub enum Trust {
+    /// Anybody who proves a key.
+    #[default]
+    Open,
+    /// Only these peers.
+    AllowList {
+        /// The peers.
+        peers: BTreeSet<PeerId>,
+    },
+}
+
+impl Trust {
+    /// Whether `peer` may be talked to.
+    pub fn allows(&self, peer: &PeerId) -> bool {
+        match self {
+            Self::Open => true,
+            Self::AllowList { peers } => peers.contains(peer),
+        }
+    }
+}
+
+/// Which addresses that others tell us are stored and dialled. What the host configured is
+/// always dialled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum AddressPolicy {
+    /// Public addresses from anybody; private ones only from peers that are themselves reached at
+    /// a private or loopback address; loopback ones only from peers reached over loopback.
+    #[default]
+    Auto,
+    /// Public addresses only.
+    Public,
+    /// Anything that can be dialled.
+    Any,
 }

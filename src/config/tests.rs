@@ -1,4 +1,6 @@
+use super::ranges::{millis, secs};
 use super::*;
+use crate::error::ConfigError;
 
 #[test]
 fn the_defaults_are_those_that_users_know() {
@@ -24,7 +26,7 @@ fn toml_and_json_round_trip() {
 #[test]
 fn a_part_is_enough_and_a_typo_is_an_error() {
     let part: Config = toml::from_str(
-        "[gossip]\nfanout = 4\nttl = \"auto\"\nretention = \"10m\"\ncarry = \"subscribed\"",
+        "[gossip]\nfanout = 4\nttl = \"auto\"\nretention = \"10m\"\nrole = \"edge\"",
     )
     .unwrap();
     assert_eq!(part.gossip.fanout, Auto::Fixed(4));

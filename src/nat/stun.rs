@@ -18,13 +18,13 @@ mod message;
 
 const DEFAULT_PORT: u16 = 3478;
 
-/// A whole probe, with the resolution of the name.
+/// Maximum time for a whole probe, with the resolution of the name.
 const DEADLINE: Duration = Duration::from_secs(5);
 
-/// UDP loses datagrams; this is the retransmission time-out that RFC 8489 starts with.
+/// Delay before a question is repeated, since UDP loses datagrams: the one that RFC 8489 starts with.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Addresses of one name that are asked at once.
+/// Maximum number of addresses of a name that are asked at once.
 const MAX_ADDRESSES: usize = 4;
 
 /// Asks one STUN server, over UDP, which address this host has.

@@ -15,7 +15,7 @@ use crate::store::{MemoryPeerStore, MemoryQueue, MemoryTransactionStore};
 use crate::types::Endpoint;
 
 use super::handle::PeerNode;
-use super::start::Parts;
+use super::start::{Capacities, Parts};
 
 /// Headers and payloads kept where no transaction store is given: 1 GiB, and what the headers of two
 /// large payloads take that fill the half which one origin may have. When it is full, new transactions
@@ -35,8 +35,8 @@ pub struct Storage {
 }
 
 #[cfg(feature = "sqlite")]
-impl From<crate::store::SqliteStorage> for Storage {
-    fn from(storage: crate::store::SqliteStorage) -> Self {
+impl From<crate::store::sqlite::SqliteStorage> for Storage {
+    fn from(storage: crate::store::sqlite::SqliteStorage) -> Self {
         Self {
             peers: Some(storage.peer_store()),
             queue: Some(storage.queue()),
@@ -206,6 +206,11 @@ impl PeerNodeBuilder {
     /// # Errors
     /// [`StartError`]; nothing keeps running.
     pub async fn start(self) -> Result<PeerNode, StartError> {
+        self.parts()?.start().await
+    }
+
+    /// Decides what was left open.
+    pub(super) fn parts(self) -> Result<Parts, StartError> {
         if let Some(error) = self.error {
             return Err(error);
         }
@@ -213,7 +218,7 @@ impl PeerNodeBuilder {
         self.config.validate()?;
         let identity = self.identity.map_or_else(Identity::generate, Ok)?;
         let seed = self.seed.map_or_else(random_seed, Ok)?;
-        let parts = Parts {
+        Ok(Parts {
             transports: transports(self.transports, &identity, &self.config)?,
             peers: self.storage.peers.unwrap_or_else(|| Arc::new(MemoryPeerStore::new())),
             queue: self.storage.queue.unwrap_or_else(|| {
@@ -229,8 +234,8 @@ impl PeerNodeBuilder {
             config: self.config,
             identity,
             seed,
-        };
-        parts.start().await
+            capacities: Capacities::default(),
+        })
     }
 
     fn refuse(&mut self, text: &str, source: crate::error::EndpointError) {

@@ -10,11 +10,16 @@ mod builder;
 mod clock;
 mod driver;
 mod handle;
+mod hashing;
 mod messages;
+mod restore;
 mod start;
 mod store_lease;
 mod subscribed_topics;
 mod workers;
+
+#[cfg(test)]
+mod tests;
 
 pub use builder::{PeerNodeBuilder, Storage};
 pub use handle::{

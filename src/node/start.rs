@@ -1,36 +1,39 @@
-//! Starting a node: reading its stores, listening, and setting its tasks going.
+//! Start of a node: reads its stores, listens, and sets its tasks going.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use tokio::runtime::Handle;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinSet;
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 use crate::config::{Config, SignaturePolicy};
-use crate::error::{FailureKind, StartError, StoreError, StoreErrorKind};
+use crate::error::{FailureKind, StartError, StoreError};
 use crate::identity::Identity;
 use crate::ports::{
-    EntryFilter, EntryState, Listener, NatProber, OutboxEntry, PeerStore, TransactionQueue,
-    TransactionStore, Transport, Validator,
+    Listener, NatProber, PeerStore, TransactionQueue, TransactionStore, Transport, Validator,
 };
-use crate::protocol::{GivenUp, Protocol, Queued, RENEWALS, Restored};
+use crate::protocol::{Protocol, RENEWALS, Restored};
 use crate::types::{Cursor, Endpoint, Event, TransactionId};
 
 use super::clock::{PublishClock, wall_now};
-use super::driver::{Driver, Effects, MAX_CHECKS, MAX_STORE_OPS, Mailboxes, OwnRecord};
+use super::driver::{Driver, Effects, Mailboxes, OwnRecord};
 use super::handle::{DurableNames, Inner, MAX_EVENTS_BEHIND, PeerNode};
-use super::messages::{Completion, Draft, NodeState};
-use super::store_lease::Claim;
+use super::messages::{Completion, Draft, NodeState, SignedDraft};
+use super::restore::Stores;
+use super::store_lease::HeldLeases;
 use super::subscribed_topics::SubscribedTopics;
 use super::workers::known_signatures::KnownSignatures;
-use super::workers::log_backfill::{self, LogBackfill};
+use super::workers::log_backfill::LogBackfill;
 use super::workers::peer_writer::PeerWriter;
 use super::workers::republisher::Republisher;
 use super::workers::store_health::{Health, run_to_end};
-use super::workers::store_writer::StoreWriter;
+use super::workers::store_writer::{StoreOp, StoreWriter};
 use super::workers::{piece_verifier, signer, verifier};
 
 const MAX_COMPLETIONS: usize = 1024;
@@ -38,10 +41,6 @@ const MAX_COMMANDS: usize = 1024;
 const MAX_INBOUND: usize = 128;
 /// Maximum number of batches of publishes on their way to the driver; more publishes wait before them.
 const MAX_BATCHES: usize = 16;
-/// Maximum number of entries restored at once.
-const MAX_PAGE: usize = 1024;
-/// Maximum number of bytes of payload restored at once.
-const MAX_PAGE_BYTES: usize = 16 << 20;
 /// Maximum time of one NAT probe.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -56,118 +55,101 @@ pub(super) struct Parts {
     pub(super) probers: Vec<Arc<dyn NatProber>>,
     pub(super) validator: Option<Arc<dyn Validator>>,
     pub(super) seed: [u8; 32],
+    pub(super) capacities: Capacities,
+}
+
+/// Capacities of the channels to the workers: all that the protocol may have under way, and as much
+/// again. The driver stops taking input long before one is full.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Capacities {
+    pub(super) checks: usize,
+    pub(super) store_ops: usize,
+}
+
+impl Default for Capacities {
+    fn default() -> Self {
+        Self { checks: 16_384, store_ops: 32_768 }
+    }
+}
+
+/// What a node has once its stores are read and its sockets are open.
+struct Opened {
+    leases: HeldLeases,
+    /// Shared by the handles: tells others that there are any.
+    handles: Arc<()>,
+    protocol: Protocol,
+    record: OwnRecord,
+    listeners: Vec<Box<dyn Listener>>,
+    listening: Option<SocketAddr>,
+    newest: Cursor,
+    /// Own transactions for which the log had no room.
+    unlogged: VecDeque<TransactionId>,
+}
+
+/// What driver, workers and handles share.
+struct Shared {
+    span: Span,
+    done: mpsc::Sender<Completion>,
+    drafts: mpsc::Sender<Draft>,
+    events: broadcast::Sender<Event>,
+    newest: watch::Sender<Cursor>,
+    health: Arc<Health>,
+    clock: Arc<PublishClock>,
+}
+
+/// Receiving ends of the channels to the workers.
+struct Jobs {
+    checks: mpsc::Receiver<verifier::Job>,
+    piece_checks: mpsc::Receiver<piece_verifier::Check>,
+    store: mpsc::Receiver<StoreOp>,
+}
+
+/// Receiving ends of the channels to the tasks that bring in new work.
+struct Sources {
+    drafts: mpsc::Receiver<Draft>,
+    publishes: mpsc::Sender<Vec<SignedDraft>>,
+    renewals: mpsc::Receiver<TransactionId>,
+    unlogged: VecDeque<TransactionId>,
+    listeners: Vec<Box<dyn Listener>>,
 }
 
 impl Parts {
     pub(super) async fn start(mut self) -> Result<PeerNode, StartError> {
-        let (claim, handles) = Claim::new(&self.queue, &self.log).await?;
+        let (leases, handles) = HeldLeases::take(&*self.queue, &*self.log).await?;
         let spare = self.divide_queue().await?;
-        let (restored, backfill) = self.restore().await?;
+        let stores = self.stores();
+        let (restored, unlogged) = stores.restore().await?;
         let newest = self.log.newest().await?;
         let (listeners, listening) = self.listen().await?;
-        let record = self.record_source(listening);
-        let me = self.identity.peer_id();
-        let mut protocol =
-            self.protocol(&record, Restored { spare_places: Some(spare), ..restored });
-        self.restore_index(&mut protocol).await?;
-
-        let (done, completions) = mpsc::channel(MAX_COMPLETIONS);
-        let (commands, command_box) = mpsc::channel(MAX_COMMANDS);
-        let (drafts, draft_box) = mpsc::channel(MAX_COMMANDS);
-        let (publishes, publish_box) = mpsc::channel(MAX_BATCHES);
-        let (inbound, inbound_box) = mpsc::channel(MAX_INBOUND);
-        let (events, _) = broadcast::channel(MAX_EVENTS_BEHIND);
-        let (jobs, job_box) = mpsc::channel(MAX_CHECKS);
-        let (checks, check_box) = mpsc::channel(MAX_CHECKS);
-        let (store, store_box) = mpsc::channel(MAX_STORE_OPS);
-        let newest = watch::Sender::new(newest);
-        let state = watch::Sender::new(NodeState::default());
-        let ended = watch::Sender::new(None);
-        let health = Arc::new(Health::new(events.clone()));
-        let failing = health.watch();
-        let clock = Arc::new(PublishClock::default());
-        let (renewals, renewal_box) = mpsc::channel(RENEWALS);
-        let republisher = self.republisher(Arc::clone(&clock), drafts.clone(), done.clone());
-        let inner = Inner {
-            identity: self.identity.clone(),
-            config: self.config.clone(),
-            listening,
-            clock,
-            publishes: publishes.clone(),
-            commands,
-            drafts,
-            events: events.downgrade(),
-            _handles: handles,
-            lagged: Arc::default(),
-            queue: Arc::clone(&self.queue),
-            log: Arc::clone(&self.log),
-            newest: newest.subscribe(),
-            subscribed: SubscribedTopics::default(),
-            names: DurableNames::default(),
-            failing: failing.subscribe(),
-            state: state.subscribe(),
-            ended: ended.subscribe(),
-        };
-
-        let span =
-            tracing::info_span!(target: "sorcha_peer::node", "peer_node", peer = %me.short());
-        let mut workers = JoinSet::new();
-        self.spawn_checks(&mut workers, &span, job_box, check_box, &done);
-        let (writer, backfill) = self.writer(newest, backfill, &health, &done);
-        workers.spawn(
-            run_to_end(writer.run(store_box), failing, events.clone()).instrument(span.clone()),
-        );
-        let peers = Arc::new(PeerWriter::default());
-        workers.spawn(Arc::clone(&peers).run(self.peers, health).instrument(span.clone()));
-        let connection = &self.config.connection;
-        let mut effects = Effects {
-            dial_timeout: connection.connect_timeout + connection.handshake_timeout,
-            transports: self.transports,
-            log: self.log,
-            queue: self.queue,
-            events,
-            jobs,
-            checks,
-            store,
-            renewals,
-            peers,
-            done,
-            inbound,
-            tasks: JoinSet::new(),
-            sources: JoinSet::new(),
-            workers,
+        let record = self.own_record(listening);
+        let restored = Restored { spare_places: Some(spare), ..restored };
+        let mut protocol = self.protocol(&record, restored);
+        stores.restore_index(&mut protocol).await?;
+        Ok(self.assemble(Opened {
+            leases,
+            handles,
+            protocol,
             record,
-            _claim: claim,
-        };
-        for listener in listeners {
-            effects.accept_from(listener);
-        }
-        let signer = signer::run(
-            draft_box,
-            self.identity.clone(),
-            self.config.network.signatures,
-            publishes,
-        );
-        effects.sources.spawn(signer.instrument(span.clone()));
-        effects.sources.spawn(republisher.run(renewal_box).instrument(span.clone()));
-        effects.sources.spawn(backfill.run().instrument(span.clone()));
-        ask_probers(self.probers, &mut effects);
-        let driver = Driver::new(self.identity, protocol, state, effects, ended);
-        let mail = Mailboxes {
-            completions,
-            commands: command_box,
-            publishes: publish_box,
-            inbound: inbound_box,
-            subscribed: inner.subscribed.watch(),
-        };
-        tracing::info!(target: "sorcha_peer::node", parent: &span, peer = %me, ?listening, "node started");
-        tokio::spawn(driver.run(mail).instrument(span));
-        Ok(PeerNode(Arc::new(inner)))
+            listeners,
+            listening,
+            newest,
+            unlogged,
+        }))
     }
 
-    /// What does not fit into the queue is refused before it is tried. What has expired in it is
-    /// published anew, and both entries are in it for a moment: the answer is how many places there are
-    /// for that, since in a queue without any it would stay for ever.
+    fn stores(&self) -> Stores {
+        Stores {
+            peers: Arc::clone(&self.peers),
+            queue: Arc::clone(&self.queue),
+            log: Arc::clone(&self.log),
+            retention: self.config.gossip.retention,
+        }
+    }
+
+    /// Keeps the outbox of the configuration to what the queue holds: what does not fit is refused before
+    /// it is tried. Returns the number of places that are left for republishing: an expired entry and
+    /// its successor are both in the queue for a moment, and without a place the entry would stay for
+    /// ever.
     async fn divide_queue(&mut self) -> Result<usize, StoreError> {
         let capacity = self.queue.size().await?.capacity;
         let usable = capacity - (capacity / 100).min(RENEWALS as u64);
@@ -176,123 +158,7 @@ impl Parts {
         Ok(usize::try_from(capacity - u64::from(*entries)).unwrap_or(usize::MAX))
     }
 
-    fn republisher(
-        &self,
-        clock: Arc<PublishClock>,
-        drafts: mpsc::Sender<Draft>,
-        done: mpsc::Sender<Completion>,
-    ) -> Republisher {
-        let (queue, retention) = (Arc::clone(&self.queue), self.config.gossip.retention);
-        let origin = self.identity.peer_id();
-        Republisher { origin, queue, clock, retention, drafts, done }
-    }
-
-    fn protocol(&self, record: &OwnRecord, restored: Restored) -> Protocol {
-        let now = wall_now();
-        let signed = self.identity.sign_record(record.draft(self.identity.peer_id(), now));
-        let restored = Restored { validating: self.validator.is_some(), ..restored };
-        Protocol::new(&self.config, now.as_millis(), signed, self.seed, restored)
-    }
-
-    /// Makes the store writer, and the backfill of what the log had no room for.
-    fn writer(
-        &self,
-        newest: watch::Sender<Cursor>,
-        ids: VecDeque<TransactionId>,
-        health: &Arc<Health>,
-        done: &mpsc::Sender<Completion>,
-    ) -> (StoreWriter, LogBackfill) {
-        let (queue, log) = (Arc::clone(&self.queue), Arc::clone(&self.log));
-        let backfill = LogBackfill {
-            ids,
-            retention: self.config.gossip.retention,
-            queue: Arc::clone(&queue),
-            log: Arc::clone(&log),
-            newest: newest.clone(),
-            health: Arc::clone(health),
-            done: done.clone(),
-        };
-        let (health, done) = (Arc::clone(health), done.clone());
-        (StoreWriter { queue, log, newest, health, done, refused: Mutex::default() }, backfill)
-    }
-
-    /// What checks transactions, headers and pieces off the driver.
-    fn spawn_checks(
-        &self,
-        workers: &mut JoinSet<()>,
-        span: &tracing::Span,
-        jobs: mpsc::Receiver<verifier::Job>,
-        checks: mpsc::Receiver<piece_verifier::Check>,
-        done: &mpsc::Sender<Completion>,
-    ) {
-        let require = self.config.network.signatures == SignaturePolicy::Required;
-        let known = Arc::new(KnownSignatures::default());
-        let validator = self.validator.clone();
-        let verifier = verifier::run(jobs, validator, Arc::clone(&known), require, done.clone());
-        workers.spawn(verifier.instrument(span.clone()));
-        let checker = piece_verifier::run(checks, known, require, done.clone());
-        workers.spawn(checker.instrument(span.clone()));
-    }
-
-    /// What earlier runs left in the stores, and what of it the log has no room for.
-    async fn restore(&self) -> Result<(Restored, VecDeque<TransactionId>), StoreError> {
-        let (peers, bans) = self.peers.load().await?;
-        // Makes room for what follows.
-        unless_full(self.log.expire(wall_now()).await)?;
-        let (outbox, backfill) = self.restore_outbox().await?;
-        let max_bytes = self.log.usage().await?.max_bytes;
-        let partials = self.log.partials().await?;
-        Ok((Restored { peers, bans, outbox, max_bytes, partials, ..Restored::default() }, backfill))
-    }
-
-    /// Tells the protocol what is retained, a page at a time: all at once would take more memory for
-    /// a moment than the node ever needs.
-    async fn restore_index(&self, protocol: &mut Protocol) -> Result<(), StoreError> {
-        let mut after = Cursor::default();
-        loop {
-            let page = self.log.index(after, MAX_PAGE).await?;
-            let Some(last) = page.last() else { return Ok(()) };
-            after = last.cursor;
-            protocol.restore(&page);
-        }
-    }
-
-    /// A log that was lost or lags behind the outbox gets its own transactions again, in order; those
-    /// that it has no room for are the second answer. What has expired is published anew.
-    async fn restore_outbox(&self) -> Result<(Vec<Queued>, VecDeque<TransactionId>), StoreError> {
-        let (mut outbox, mut backfill) = (Vec::new(), VecDeque::new());
-        let (now, retention) = (wall_now(), self.config.gossip.retention);
-        for filter in [EntryFilter::Waiting, EntryFilter::Dead] {
-            let mut after = None;
-            loop {
-                let page = self.queue.load(filter, after, MAX_PAGE, MAX_PAGE_BYTES).await?;
-                let Some(last) = page.last() else { break };
-                after = Some(last.seq);
-                if filter == EntryFilter::Dead {
-                    outbox.extend(page.iter().map(restored_entry));
-                    continue;
-                }
-                let entries = page
-                    .iter()
-                    .map(|entry| log_backfill::own_entry(entry.transaction.clone(), retention));
-                let entries: Vec<_> = entries.filter(|entry| entry.keep_until > now).collect();
-                // In order: behind one that did not fit, none is tried.
-                let full =
-                    !backfill.is_empty() || unless_full(self.log.append(&entries).await)?.is_none();
-                let waits = |id| full && entries.iter().any(|e| e.transaction.id() == id);
-                outbox.extend(
-                    page.iter()
-                        .map(|e| Queued { late: waits(e.transaction.id()), ..restored_entry(e) }),
-                );
-                if full {
-                    backfill.extend(entries.iter().map(|entry| entry.transaction.id()));
-                }
-            }
-        }
-        Ok((outbox, backfill))
-    }
-
-    /// Listens with every transport that can; the first address found is the node's.
+    /// Listens with every transport that can; the first address is the node's.
     async fn listen(&self) -> Result<(Vec<Box<dyn Listener>>, Option<SocketAddr>), StartError> {
         let Some(mut address) = self.config.listen.address else { return Ok((Vec::new(), None)) };
         let mut listeners: Vec<Box<dyn Listener>> = Vec::new();
@@ -310,7 +176,7 @@ impl Parts {
         Ok((listeners, listening))
     }
 
-    fn record_source(&self, listening: Option<SocketAddr>) -> OwnRecord {
+    fn own_record(&self, listening: Option<SocketAddr>) -> OwnRecord {
         let advertise = &self.config.listen.advertise;
         let (endpoints, learn_port) = match listening {
             _ if !advertise.is_empty() => (advertise.clone(), None),
@@ -321,11 +187,162 @@ impl Parts {
         let seq = wall_now().as_millis();
         OwnRecord { seq, learn_port, endpoints, learned: BTreeSet::new() }
     }
-}
 
-fn ask_probers(probers: Vec<Arc<dyn NatProber>>, effects: &mut Effects) {
-    for prober in probers {
-        effects.sources.spawn(probe(prober, effects.events.clone()));
+    fn protocol(&self, record: &OwnRecord, restored: Restored) -> Protocol {
+        let now = wall_now();
+        let signed = self.identity.sign_record(record.draft(self.identity.peer_id(), now));
+        let validating = self.validator.as_ref().is_some_and(|v| v.judges_large());
+        let restored = Restored { validating, ..restored };
+        Protocol::new(&self.config, now.as_millis(), signed, self.seed, restored)
+    }
+
+    /// Sets the tasks going.
+    fn assemble(self, opened: Opened) -> PeerNode {
+        let Opened { leases, handles, protocol, record, listeners, listening, newest, unlogged } =
+            opened;
+        let peer = self.identity.peer_id();
+        let (done, completions) = mpsc::channel(MAX_COMPLETIONS);
+        let (drafts, draft_box) = mpsc::channel(MAX_COMMANDS);
+        let (events, _) = broadcast::channel(MAX_EVENTS_BEHIND);
+        let shared = Shared {
+            span: tracing::info_span!(target: "sorcha_peer::node", "peer_node", peer = %peer.short()),
+            done,
+            drafts,
+            newest: watch::Sender::new(newest),
+            health: Arc::new(Health::new(events.clone())),
+            events,
+            clock: Arc::default(),
+        };
+        let (commands, command_box) = mpsc::channel(MAX_COMMANDS);
+        let (publishes, publish_box) = mpsc::channel(MAX_BATCHES);
+        let (inbound, inbound_box) = mpsc::channel(MAX_INBOUND);
+        let (jobs, job_box) = mpsc::channel(self.capacities.checks);
+        let (checks, check_box) = mpsc::channel(self.capacities.checks);
+        let (store, store_box) = mpsc::channel(self.capacities.store_ops);
+        let (renewals, renewal_box) = mpsc::channel(RENEWALS);
+        let state = watch::Sender::new(NodeState::default());
+        let ended = watch::Sender::new(None);
+        let inner = Inner {
+            identity: self.identity.clone(),
+            config: self.config.clone(),
+            listening,
+            runtime: Handle::current(),
+            clock: Arc::clone(&shared.clock),
+            publishes: publishes.clone(),
+            commands,
+            drafts: shared.drafts.clone(),
+            events: shared.events.downgrade(),
+            _handles: handles,
+            lagged: Arc::default(),
+            queue: Arc::clone(&self.queue),
+            log: Arc::clone(&self.log),
+            newest: shared.newest.subscribe(),
+            subscribed: SubscribedTopics::default(),
+            names: DurableNames::default(),
+            failing: shared.health.watch().subscribe(),
+            state: state.subscribe(),
+            ended: ended.subscribe(),
+        };
+        let jobs_boxes = Jobs { checks: job_box, piece_checks: check_box, store: store_box };
+        let (workers, peers) = self.spawn_workers(&shared, jobs_boxes);
+        let connection = &self.config.connection;
+        let mut effects = Effects {
+            dial_timeout: connection.connect_timeout + connection.handshake_timeout,
+            transports: self.transports.clone(),
+            log: Arc::clone(&self.log),
+            queue: Arc::clone(&self.queue),
+            events: shared.events.clone(),
+            jobs,
+            checks,
+            store,
+            renewals,
+            peers,
+            done: shared.done.clone(),
+            inbound,
+            tasks: JoinSet::new(),
+            sources: JoinSet::new(),
+            workers,
+            record,
+            _leases: leases,
+        };
+        let sources =
+            Sources { drafts: draft_box, publishes, renewals: renewal_box, unlogged, listeners };
+        self.spawn_sources(&shared, sources, &mut effects);
+        let mail = Mailboxes {
+            completions,
+            commands: command_box,
+            publishes: publish_box,
+            inbound: inbound_box,
+            subscribed: inner.subscribed.watch(),
+        };
+        let span = shared.span;
+        tracing::info!(target: "sorcha_peer::node", parent: &span, %peer, ?listening, "node started");
+        let driver = Driver::new(self.identity, protocol, state, effects, ended);
+        tokio::spawn(driver.run(mail).instrument(span));
+        PeerNode(Arc::new(inner))
+    }
+
+    /// Spawns verifiers and writers.
+    fn spawn_workers(&self, shared: &Shared, jobs: Jobs) -> (JoinSet<()>, Arc<PeerWriter>) {
+        let mut workers = JoinSet::new();
+        let mut spawn = |task: BoxFuture<'static, ()>| {
+            workers.spawn(task.instrument(shared.span.clone()));
+        };
+        let require = self.config.network.signatures == SignaturePolicy::Required;
+        let known = Arc::new(KnownSignatures::default());
+        let done = || shared.done.clone();
+        let validator = self.validator.clone();
+        spawn(verifier::run(jobs.checks, validator, Arc::clone(&known), require, done()).boxed());
+        spawn(piece_verifier::run(jobs.piece_checks, known, require, done()).boxed());
+        let writer = StoreWriter {
+            queue: Arc::clone(&self.queue),
+            log: Arc::clone(&self.log),
+            newest: shared.newest.clone(),
+            health: Arc::clone(&shared.health),
+            done: done(),
+            refused: Mutex::default(),
+        };
+        let failing = shared.health.watch();
+        spawn(run_to_end(writer.run(jobs.store), failing, shared.events.clone()).boxed());
+        let peers = Arc::new(PeerWriter::default());
+        let peer_store = Arc::clone(&self.peers);
+        spawn(Arc::clone(&peers).run(peer_store, Arc::clone(&shared.health)).boxed());
+        (workers, peers)
+    }
+
+    /// Spawns what brings in new work.
+    fn spawn_sources(&self, shared: &Shared, sources: Sources, effects: &mut Effects) {
+        for listener in sources.listeners {
+            effects.accept_from(listener);
+        }
+        for prober in &self.probers {
+            effects.sources.spawn(probe(Arc::clone(prober), effects.events.clone()));
+        }
+        let mut spawn = |task: BoxFuture<'static, ()>| {
+            effects.sources.spawn(task.instrument(shared.span.clone()));
+        };
+        let (identity, policy) = (self.identity.clone(), self.config.network.signatures);
+        spawn(signer::run(sources.drafts, identity, policy, sources.publishes).boxed());
+        let retention = self.config.gossip.retention;
+        let republisher = Republisher {
+            origin: self.identity.peer_id(),
+            queue: Arc::clone(&self.queue),
+            clock: Arc::clone(&shared.clock),
+            retention,
+            drafts: shared.drafts.clone(),
+            done: shared.done.clone(),
+        };
+        spawn(republisher.run(sources.renewals).boxed());
+        let backfill = LogBackfill {
+            ids: sources.unlogged,
+            retention,
+            queue: Arc::clone(&self.queue),
+            log: Arc::clone(&self.log),
+            newest: shared.newest.clone(),
+            health: Arc::clone(&shared.health),
+            done: shared.done.clone(),
+        };
+        spawn(backfill.run().boxed());
     }
 }
 
@@ -342,23 +359,4 @@ async fn probe(prober: Arc<dyn NatProber>, events: broadcast::Sender<Event>) {
         }
         Err(_) => tracing::warn!(target: "sorcha_peer::nat", prober = %name, "probe timed out"),
     }
-}
-
-/// A full store does not keep a node from starting.
-fn unless_full<T>(result: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
-    match result {
-        Err(error) if error.kind == StoreErrorKind::Full => {
-            tracing::warn!(target: "sorcha_peer::store", %error, "started with a full store");
-            Ok(None)
-        }
-        result => result.map(Some),
-    }
-}
-
-fn restored_entry(entry: &OutboxEntry) -> Queued {
-    let (attempts, dead) = match &entry.state {
-        EntryState::Waiting { attempts, .. } => (*attempts, None),
-        EntryState::Dead { reason, .. } => (0, Some(GivenUp::of(reason))),
-    };
-    Queued { id: entry.transaction.id(), attempts, dead, late: false }
 }

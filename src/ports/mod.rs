@@ -7,16 +7,22 @@
 mod nat_prober;
 mod peer_store;
 mod queue;
+mod store_lease;
 mod transaction_store;
 mod transport;
-mod validator;
+pub(crate) mod validator;
 
-pub use nat_prober::NatProber;
-pub use peer_store::{Ban, PeerStore, StoredPeer};
-pub use queue::{EntryFilter, EntryState, OutboxEntry, QueueSize, TransactionQueue};
-pub use transaction_store::{
-    IndexEntry, KeptPartial, LogEntry, MAX_CURSORS, NewEntry, Page, Partial, TransactionStore,
-    Usage,
+pub use crate::types::ports::{
+    Ban, EntryState, IndexEntry, KeptPartial, MAX_FRAME_BYTES, NewEntry, Partial, Piece,
+    StoredPeer, TopicKey,
 };
+pub use nat_prober::NatProber;
+pub use peer_store::PeerStore;
+pub use queue::{EntryFilter, OutboxEntry, QueueSize, TransactionQueue};
+pub use store_lease::StoreLease;
+pub use transaction_store::{LogEntry, MAX_CURSORS, Page, TransactionStore, Usage};
 pub use transport::{Accepted, FrameSink, FrameStream, Listener, RawLink, Transport};
-pub use validator::{AcceptAll, Validator};
+pub(crate) use validator::Validator;
+
+#[cfg(feature = "node")]
+pub(crate) use store_lease::{HeldLease, LeaseTaken};

@@ -3,8 +3,7 @@
 use std::fmt;
 
 use crate::error::StoreError;
-use crate::types::PeerId;
-pub use crate::types::{Ban, StoredPeer};
+use crate::types::{Ban, PeerId, StoredPeer};
 use async_trait::async_trait;
 
 /// Keeps peers and bans. All operations are idempotent; the last write wins.

@@ -5,11 +5,13 @@ use std::fmt;
 use async_trait::async_trait;
 
 use crate::error::StoreError;
-pub use crate::types::EntryState;
-use crate::types::{Transaction, TransactionId};
+use crate::types::{EntryState, Transaction, TransactionId};
+
+use super::StoreLease;
 
 /// One entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct OutboxEntry {
     /// Rises in the order of appending; never reused.
     pub seq: u64,
@@ -19,7 +21,15 @@ pub struct OutboxEntry {
     pub state: EntryState,
 }
 
-/// Choice of the entries that [`TransactionQueue::load`] gives.
+impl OutboxEntry {
+    /// An entry of these parts, as a queue gives it back.
+    pub fn new(seq: u64, transaction: Transaction, state: EntryState) -> Self {
+        Self { seq, transaction, state }
+    }
+}
+
+/// Choice of the entries that [`TransactionQueue::load`] gives. It has exactly these, so that a queue
+/// can answer each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EntryFilter {
     /// All, whatever their state.
@@ -32,6 +42,7 @@ pub enum EntryFilter {
 
 /// How full a queue is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct QueueSize {
     /// Entries that wait for copies.
     pub waiting: u64,
@@ -39,6 +50,13 @@ pub struct QueueSize {
     pub dead: u64,
     /// The most that fit, waiting and dead together. A node refuses what would be more.
     pub capacity: u64,
+}
+
+impl QueueSize {
+    /// What is there, and what fits.
+    pub fn new(waiting: u64, dead: u64, capacity: u64) -> Self {
+        Self { waiting, dead, capacity }
+    }
 }
 
 /// The durable queue behind `publish`.
@@ -78,6 +96,13 @@ pub trait TransactionQueue: fmt::Debug + Send + Sync + 'static {
         max_entries: usize,
         max_bytes: usize,
     ) -> Result<Vec<OutboxEntry>, StoreError>;
+
+    /// The lease that keeps a second node of the process off this outbox; `None`, the default, where nothing
+    /// does: then the host must not give the outbox to two nodes at once. A store that wraps another hands
+    /// out the lease of that one.
+    fn lease(&self) -> Option<&StoreLease> {
+        None
+    }
 
     /// How full it is.
     async fn size(&self) -> Result<QueueSize, StoreError>;

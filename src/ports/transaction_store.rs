@@ -5,11 +5,16 @@ use std::fmt;
 use async_trait::async_trait;
 
 use crate::error::{StoreError, StoreErrorKind};
-use crate::types::{Cursor, Piece, Topic, Transaction, TransactionId, WallTime};
-pub use crate::types::{IndexEntry, KeptPartial, NewEntry, Partial};
+use crate::types::{
+    Cursor, IndexEntry, KeptPartial, NewEntry, Partial, Piece, Topic, Transaction, TransactionId,
+    WallTime,
+};
+
+use super::StoreLease;
 
 /// A kept transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct LogEntry {
     /// Its place in the log.
     pub cursor: Cursor,
@@ -17,8 +22,16 @@ pub struct LogEntry {
     pub entry: NewEntry,
 }
 
+impl LogEntry {
+    /// The entry that has the place `cursor`.
+    pub fn new(cursor: Cursor, entry: NewEntry) -> Self {
+        Self { cursor, entry }
+    }
+}
+
 /// A stretch of the log.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct Page {
     /// Matching entries in cursor order.
     pub entries: Vec<LogEntry>,
@@ -34,8 +47,16 @@ pub struct Page {
     pub damaged_until: Option<Cursor>,
 }
 
+impl Page {
+    /// A page without a loss. Its fields are public: set those that tell of one.
+    pub fn new(entries: Vec<LogEntry>, next: Cursor) -> Self {
+        Self { entries, next, lost_until: None, damaged_until: None }
+    }
+}
+
 /// How full a store is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct Usage {
     /// Entries retained.
     pub entries: u64,
@@ -43,6 +64,13 @@ pub struct Usage {
     pub bytes: u64,
     /// The most bytes that fit; `None` for no bound.
     pub max_bytes: Option<u64>,
+}
+
+impl Usage {
+    /// What is retained, and what fits.
+    pub fn new(entries: u64, bytes: u64, max_bytes: Option<u64>) -> Self {
+        Self { entries, bytes, max_bytes }
+    }
 }
 
 /// Keeps the log. Cursors rise with every append and are never reused, also not after a restart,
@@ -95,6 +123,13 @@ pub trait TransactionStore: fmt::Debug + Send + Sync + 'static {
     /// The newest cursor ever given out, or one between it and the next; the default cursor for an
     /// empty log.
     async fn newest(&self) -> Result<Cursor, StoreError>;
+
+    /// The lease that keeps a second node of the process off this log; `None`, the default, where nothing
+    /// does: then the host must not give the log to two nodes at once. A store that wraps another hands
+    /// out the lease of that one.
+    fn lease(&self) -> Option<&StoreLease> {
+        None
+    }
 
     /// How full it is.
     async fn usage(&self) -> Result<Usage, StoreError>;

@@ -99,7 +99,7 @@ pub struct WorldConfig {
     pub node: Config,
     /// Whom nodes know.
     pub topology: Topology,
-    /// Travel time.
+    /// Time that a frame travels between two nodes.
     pub latency: Latency,
     /// Up to this many percent are added to each frame's travel time.
     pub jitter_percent: u32,
@@ -220,7 +220,7 @@ impl WorldConfig {
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct NodeOptions {
-    /// Its own configuration instead of the world's; the bootstrap peers in it are kept.
+    /// Configuration instead of the world's; the bootstrap peers in it are kept.
     pub config: Option<Config>,
     /// Behind NAT: it dials, but nobody can dial it.
     pub hidden: bool,
@@ -260,20 +260,20 @@ impl NodeOptions {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Behaviour {
-    /// Nothing.
+    /// Sends what its protocol says.
     #[default]
     Honest,
-    /// It announces whatever it hears of at once, and never sends a payload.
+    /// Announces at once whatever it hears of, and never sends a payload.
     Stalling,
-    /// It changes a byte of every payload that is not its own.
+    /// Changes a byte of every payload that is not its own.
     WrongPayload,
-    /// It changes every signature that is not its own.
+    /// Changes every signature that is not its own.
     WrongSignature,
-    /// It changes every peer record that is not its own.
+    /// Changes every peer record that is not its own.
     WrongRecord,
-    /// Its hello names a wire version of the far future.
+    /// Names, in its hello, a wire version of the far future.
     WrongVersion,
-    /// It sends the first piece of a payload changed, and no other.
+    /// Sends the first piece of a payload changed, and no other.
     PoisonThenStall,
 }
 

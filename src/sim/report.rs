@@ -34,7 +34,7 @@ pub struct Faults {
     pub silent_crashes: u64,
     /// Crashes that lost the disk.
     pub disks_lost: u64,
-    /// Restarts.
+    /// Starts of nodes that had run before.
     pub restarts: u64,
     /// Dials that failed.
     pub dials_failed: u64,
@@ -56,13 +56,13 @@ pub struct Faults {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Report {
-    /// The seed.
+    /// Seed of the run.
     pub seed: u64,
     /// Nodes that are running.
     pub nodes: usize,
-    /// Simulated time.
+    /// Simulated time since the world began.
     pub elapsed: Duration,
-    /// Events processed.
+    /// Number of events processed.
     pub steps: u64,
     /// Transactions that were accepted from hosts.
     pub published: u64,
@@ -91,7 +91,7 @@ pub struct Report {
     pub faults: Faults,
     /// How often each invariant was checked.
     pub checks: BTreeMap<String, u64>,
-    /// Violations found.
+    /// Number of violations that the checkers found.
     pub violations: usize,
     /// Counters of all runs of all nodes together.
     pub counters: Counters,

@@ -28,11 +28,11 @@ use crate::config::Config;
 use super::config::{Latency, Loss, Topology, Verification, WorldConfig};
 use super::report::{Faults, Quantiles};
 
-/// How long a run waits for everything to be everywhere after the fault has ended.
+/// Maximum time for everything to be everywhere after the fault has ended.
 pub(super) const PATIENCE: Duration = Duration::from_mins(2);
-/// How long a partition lasts.
+/// Time that a partition lasts.
 pub(super) const PARTITION: Duration = Duration::from_mins(1);
-/// 50 Mbit/s in bytes per second.
+/// Number of bytes per second that a node sends: 50 Mbit/s.
 const UPLINK: u64 = 50_000_000 / 8;
 
 /// What is published, and what goes wrong meanwhile. The last eight spread small transactions of
@@ -92,7 +92,7 @@ pub enum Scenario {
 }
 
 impl Scenario {
-    /// All of them.
+    /// All scenarios, in the order of reports.
     pub const ALL: [Self; 11] = [
         Self::Recurring,
         Self::Random,
@@ -107,7 +107,7 @@ impl Scenario {
         Self::Stall,
     ];
 
-    /// Its name in commands and reports.
+    /// Name in commands and reports.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Recurring => "recurring",
@@ -150,7 +150,7 @@ impl FromStr for Scenario {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ScenarioConfig {
-    /// Which.
+    /// What is published and what goes wrong.
     pub scenario: Scenario,
     /// Nodes, those that join late included; at least 4.
     pub nodes: usize,
@@ -251,7 +251,7 @@ impl ScenarioConfig {
 pub struct Hops {
     /// Mean over deliveries.
     pub mean: f64,
-    /// Most.
+    /// Maximum over deliveries.
     pub max: u16,
 }
 
@@ -259,11 +259,11 @@ pub struct Hops {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ScenarioReport {
-    /// Nodes.
+    /// Number of nodes, those that join late included.
     pub nodes: usize,
-    /// Its name.
+    /// Name of the scenario.
     pub scenario: String,
-    /// Its seed.
+    /// Seed of the run.
     pub seed: u64,
     /// Transactions that count.
     pub transactions: usize,
@@ -299,9 +299,9 @@ pub struct ScenarioReport {
     pub invariants: BTreeMap<String, u64>,
     /// Mean links per node.
     pub mean_links: f64,
-    /// Simulated time.
+    /// Simulated seconds from the start to the end of the run.
     pub simulated_s: f64,
-    /// Events processed.
+    /// Number of events processed.
     pub events: u64,
     /// What is wrong: broken invariants, missing transactions, a fault that never struck. Empty when
     /// all is well.

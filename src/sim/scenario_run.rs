@@ -8,16 +8,16 @@ use super::rng::SimRng;
 use super::scenario::{Hops, PARTITION, PATIENCE, Scenario, ScenarioConfig, ScenarioReport};
 use super::world::{Disk, World};
 
-/// Until links are up and the first answers are in.
+/// Time until links are up and the first answers are in.
 const FORMATION: Duration = Duration::from_secs(20);
-/// How often it is looked whether everything is everywhere.
-const LOOK: Duration = Duration::from_millis(10);
-/// The fault goes on for so long after the last transaction.
+/// Interval at which it is looked whether everything is everywhere.
+const LOOK_INTERVAL: Duration = Duration::from_millis(10);
+/// Time for which the fault goes on after the last transaction.
 const AFTERMATH: Duration = Duration::from_secs(2);
-/// Between the crashes and the first transaction.
+/// Time between the crashes and the first transaction.
 const CHURN_AHEAD: Duration = Duration::from_millis(50);
-/// Origins from which the time of flooding is taken.
-const FLOODS: usize = 10;
+/// Number of origins from which the time of flooding is measured.
+const FLOODING_ORIGINS: usize = 10;
 
 impl ScenarioConfig {
     /// Runs the scenario.
@@ -26,8 +26,8 @@ impl ScenarioConfig {
     }
 }
 
-/// What was sent and what was missing when a fault ended.
-struct Debt {
+/// What had been sent and what was missing when a fault ended.
+struct RepairStart {
     missing: u64,
     payload: u64,
     all: u64,
@@ -41,7 +41,7 @@ struct ScenarioRun {
     struck: Vec<usize>,
     origins: Vec<usize>,
     published: usize,
-    debt: Option<Debt>,
+    repair: Option<RepairStart>,
     problems: Vec<String>,
 }
 
@@ -68,13 +68,13 @@ impl ScenarioRun {
             // In a large world the checkers look at some nodes only: at one that publishes too.
             origins[0] = watched;
         }
-        let (debt, problems) = (None, Vec::new());
-        Self { config, world, rng, struck, origins, published: 0, debt, problems }
+        let (repair, problems) = (None, Vec::new());
+        Self { config, world, rng, struck, origins, published: 0, repair, problems }
     }
 
     fn run(mut self) -> ScenarioReport {
         self.world.run_for(FORMATION);
-        if !self.world.run_until_every(LOOK * 10, World::is_connected, PATIENCE) {
+        if !self.world.run_until_every(LOOK_INTERVAL * 10, World::is_connected, PATIENCE) {
             self.problems.push("the overlay did not connect".to_owned());
         }
         let interval = self.config.interval;
@@ -108,7 +108,7 @@ impl ScenarioRun {
     /// Runs until everything is everywhere; how long that took.
     fn wait(&mut self) -> Option<Duration> {
         let from = self.world.now();
-        let done = self.world.run_until_every(LOOK, |w| w.missing() == 0, PATIENCE);
+        let done = self.world.run_until_every(LOOK_INTERVAL, |w| w.missing() == 0, PATIENCE);
         done.then(|| self.world.now().saturating_sub(from))
     }
 
@@ -131,7 +131,7 @@ impl ScenarioRun {
                     let node = self.world.add_node(NodeOptions::default());
                     self.world.set_aside(node, true);
                 }
-                self.open_debt();
+                self.note_repair_start();
             }
             Scenario::Slow => {
                 let crawl = Some(ScenarioConfig::crawl());
@@ -180,19 +180,19 @@ impl ScenarioRun {
         self.publish(count, PARTITION / u32::try_from(count.max(1)).unwrap_or(u32::MAX));
         self.world.run_for(end.saturating_sub(self.world.now()));
         self.world.heal();
-        self.open_debt();
+        self.note_repair_start();
     }
 
-    fn open_debt(&mut self) {
+    fn note_repair_start(&mut self) {
         let missing = self.world.missing_bytes();
         let sent = &self.world.figures;
         let all = sent.payload_sent + sent.control_sent;
-        self.debt = Some(Debt { missing, payload: sent.payload_sent, all });
+        self.repair = Some(RepairStart { missing, payload: sent.payload_sent, all });
     }
 
     /// Microseconds that flooding would take from some of the origins.
     fn flooding(&self) -> Vec<u32> {
-        let from = self.origins.iter().take(FLOODS);
+        let from = self.origins.iter().take(FLOODING_ORIGINS);
         let all = from.flat_map(|origin| self.world.flooding(*origin));
         all.map(|span| u32::try_from(span.as_micros()).unwrap_or(u32::MAX)).collect()
     }
@@ -226,7 +226,7 @@ impl ScenarioRun {
             self.problems.push(format!("{name} was never checked"));
         }
         let rtt_micros = rtt.as_secs_f64() * 1e6;
-        let ratio = |sent: u64, debt: &Debt| sent as f64 / debt.missing.max(1) as f64;
+        let ratio = |sent: u64, repair: &RepairStart| sent as f64 / repair.missing.max(1) as f64;
         let all = figures.payload_sent + figures.control_sent;
         let pairs = (config.nodes * config.transactions.max(1)) as f64;
         let deliveries = figures.latencies.len().max(1) as f64;
@@ -246,10 +246,10 @@ impl ScenarioRun {
             control_bytes_per_node_per_tx: figures.control_sent as f64 / pairs,
             recovery_s: recovery.map(|span| span.as_secs_f64()),
             missing_bytes_ratio: self
-                .debt
+                .repair
                 .as_ref()
                 .map(|d| ratio(figures.payload_sent - d.payload, d)),
-            missing_total_ratio: self.debt.as_ref().map(|d| ratio(all - d.all, d)),
+            missing_total_ratio: self.repair.as_ref().map(|d| ratio(all - d.all, d)),
             faults: report.faults,
             invariants: report.checks,
             mean_links: report.mean_links,

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-/// Topics that are known one by one. Others share one answer, which may be too high: a subscriber
+/// Maximum number of topics that are known one by one. Others share one answer, which may be too high: a subscriber
 /// of such a topic may be told of a gap that is none.
 const MAX_TOPICS: usize = 4096;
 

@@ -4,8 +4,8 @@ mod gap_index;
 mod limits;
 mod memory;
 #[cfg(feature = "sqlite")]
-mod sqlite;
+pub(crate) mod sqlite;
 
 pub use memory::{MemoryPeerStore, MemoryQueue, MemoryTransactionStore};
 #[cfg(feature = "sqlite")]
-pub use sqlite::{SqliteOptions, SqliteStorage};
+pub use sqlite::SqliteOptions;

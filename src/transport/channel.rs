@@ -18,14 +18,14 @@ use crate::types::MAX_FRAME_BYTES;
 #[derive(Debug)]
 pub(super) struct ChannelSink<K> {
     frames: mpsc::Sender<Bytes>,
-    _keep: K,
+    _alive: K,
 }
 
 /// A channel that holds `frames` frames, at least one.
-pub(super) fn channel<K>(frames: usize, keep: K) -> (ChannelSink<K>, mpsc::Receiver<Bytes>) {
+pub(super) fn channel<K>(frames: usize, alive: K) -> (ChannelSink<K>, mpsc::Receiver<Bytes>) {
     // The channel has room for one item for each sender on top of what is asked for.
     let (sender, receiver) = mpsc::channel(frames.saturating_sub(1));
-    (ChannelSink { frames: sender, _keep: keep }, receiver)
+    (ChannelSink { frames: sender, _alive: alive }, receiver)
 }
 
 /// Refuses a frame above [`MAX_FRAME_BYTES`].

@@ -24,9 +24,9 @@ use crate::error::{FailureKind, TransportError};
 use crate::ports::{Accepted, FrameSink, FrameStream, Listener, RawLink, Transport};
 use crate::types::{Endpoint, PeerId, TransportKind};
 
-/// Frames that one direction of a link holds before its sink is no longer ready.
+/// Number of frames that one direction of a link holds before its sink is no longer ready.
 const FRAMES_IN_FLIGHT: usize = 16;
-/// Links that wait for a listener's `accept` before dials are refused.
+/// Number of links that wait for a listener's `accept` before dials are refused.
 const BACKLOG: usize = 128;
 /// The first port that is tried for a bind to port 0.
 const FIRST_FREE_PORT: u16 = 49152;
@@ -54,7 +54,7 @@ pub struct MemoryNetwork {
 
 /// One node's access to a [`MemoryNetwork`].
 ///
-/// Its peer id is taken on trust: this transport is for one process, where there is nobody to
+/// The peer id is taken on trust: this transport is for one process, where there is nobody to
 /// prove anything to.
 #[derive(Debug, Clone)]
 pub struct MemoryTransport {
@@ -110,13 +110,13 @@ impl fmt::Debug for MemoryNetwork {
 
 #[derive(Default)]
 struct Hub {
-    bound: BTreeMap<SocketAddr, Bound>,
+    bound: BTreeMap<SocketAddr, BoundListener>,
     cut: BTreeSet<(PeerId, PeerId)>,
     /// Links that may still be open, so that they can be cut.
     cables: Vec<Cable>,
 }
 
-struct Bound {
+struct BoundListener {
     owner: PeerId,
     queue: mpsc::Sender<RawLink>,
 }
@@ -130,7 +130,7 @@ struct Cable {
 
 impl Hub {
     /// Who listens there, an unspecified address standing for every address of its family.
-    fn listener(&mut self, target: SocketAddr) -> Option<&mut Bound> {
+    fn listener(&mut self, target: SocketAddr) -> Option<&mut BoundListener> {
         let any: IpAddr = match target {
             SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
             SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
@@ -140,7 +140,7 @@ impl Hub {
         self.bound.get_mut(&key)
     }
 
-    fn is_taken(&self, bind: SocketAddr) -> bool {
+    fn is_bound(&self, bind: SocketAddr) -> bool {
         self.bound.keys().any(|have| {
             let overlap =
                 have.ip() == bind.ip() || have.ip().is_unspecified() || bind.ip().is_unspecified();
@@ -155,7 +155,7 @@ impl Hub {
         };
         candidates.find_map(|port| {
             let address = SocketAddr::new(bind.ip(), port);
-            (!self.is_taken(address)).then_some(address)
+            (!self.is_bound(address)).then_some(address)
         })
     }
 }
@@ -192,7 +192,7 @@ impl Transport for MemoryTransport {
             return Err(TransportError::new(FailureKind::Identity, message));
         }
         let (cable, ours, theirs) = link(pair, self.peer_id, owner, target);
-        // The sender is not cloned: every clone would add a place to the queue.
+        // The sender is not cloned: every clone would add room to the queue.
         let sent = hub.listener(target).map(|bound| bound.queue.try_send(theirs));
         if let Some(Err(error)) = sent {
             let message = format!("the backlog of {target} is full");
@@ -210,7 +210,7 @@ impl Transport for MemoryTransport {
         let address = hub.free_address(bind).ok_or_else(|| {
             TransportError::new(FailureKind::Local, format!("address {bind} is in use"))
         })?;
-        hub.bound.insert(address, Bound { owner: self.peer_id, queue });
+        hub.bound.insert(address, BoundListener { owner: self.peer_id, queue });
         Ok(Box::new(MemoryListener { network: self.network.clone(), address, links }))
     }
 }

@@ -13,14 +13,14 @@ use tokio::time::{Instant, sleep, timeout_at};
 use crate::error::{FailureKind, TransportError};
 use crate::types::{Endpoint, Host};
 
-/// Pause before the next address of a name is tried beside the ones under way (RFC 8305).
+/// Delay before the next address of a name is tried beside the ones under way (RFC 8305).
 const STAGGER: Duration = Duration::from_millis(250);
-/// Addresses of one name that are tried.
+/// Maximum number of addresses of a name that are tried.
 const MAX_ADDRESSES: usize = 16;
-/// Silence after which the kernel asks whether the other side is still there, and how often. The
+/// Delay, and then interval, at which the kernel asks a silent connection whether the other side is still there. The
 /// node has pings of its own; this one frees sockets of connections that never became links.
 const KEEPALIVE: Duration = Duration::from_secs(30);
-/// Unsent bytes in the kernel above which a socket is not writable. The kernel would otherwise
+/// Number of unsent bytes in the kernel above which a socket is not writable. The kernel would otherwise
 /// take megabytes that later, more urgent frames then wait behind.
 #[cfg(target_os = "linux")]
 const UNSENT_LOW_WATER: u32 = 128 * 1024;

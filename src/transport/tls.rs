@@ -25,7 +25,7 @@ use crate::error::{FailureKind, TransportError};
 use crate::identity::Identity;
 use crate::types::PeerId;
 
-/// Room for what one read from a socket brings. rustls asks for 4 KiB at a time, so unbuffered a
+/// Number of bytes that one read from a socket brings. rustls asks for 4 KiB at a time, so unbuffered a
 /// piece of bulk would take 16 system calls. More saves little, and every link has one.
 pub(super) const READ_BUFFER_BYTES: usize = 16 * 1024;
 

@@ -80,7 +80,7 @@ pub enum AddressScope {
 /// assert_eq!(e.to_string(), "peer0.example.com:5001");
 /// assert_eq!("[2001:db8::1]:7".parse::<Endpoint>()?.to_string(), "[2001:db8::1]:7");
 /// assert!("2001:db8::1".parse::<Endpoint>().is_err());
-/// # Ok::<(), sorcha_peer::EndpointError>(())
+/// # Ok::<(), sorcha_peer::error::EndpointError>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Endpoint {

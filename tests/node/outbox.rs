@@ -10,12 +10,12 @@ use crate::common::{
 use async_trait::async_trait;
 use futures::StreamExt;
 use sorcha_peer::error::{DeadLetterError, RedeliverError, ReplicationError};
-use sorcha_peer::ports::{EntryState, TransactionQueue, Validator};
+use sorcha_peer::ports::{EntryState, TransactionQueue};
 use sorcha_peer::store::MemoryQueue;
-use sorcha_peer::types::{Header, Verdict, WallTime};
+use sorcha_peer::types::{Header, WallTime};
 use sorcha_peer::{
     Event, PeerId, PeerNode, PeerNodeBuilder, PublishState, StartAt, Topic, Transaction,
-    TransactionId,
+    TransactionId, Validator, Verdict,
 };
 
 /// Takes nothing until it is told to.

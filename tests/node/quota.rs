@@ -6,9 +6,9 @@ use std::sync::Arc;
 use crate::common::{address, builder, config_with, event, identity, ready, start, stop, until};
 use sorcha_peer::error::PublishError;
 use sorcha_peer::ports::TransactionStore;
-use sorcha_peer::store::MemoryTransactionStore;
+use sorcha_peer::store::{MemoryTransactionStore, SqliteOptions};
 use sorcha_peer::types::Refusal;
-use sorcha_peer::{Event, PeerNode, SqliteOptions, SqliteStorage};
+use sorcha_peer::{Event, PeerNode, SqliteStorage};
 
 const STORE: u64 = 1 << 20;
 const SIZE: usize = 16 << 10;

@@ -1,4 +1,4 @@
-//! The `peer` example as a program: real processes, real sockets, real files.
+//! The examples `peer` and `quickstart` as programs: real processes, real sockets, real files.
 #![cfg(unix)]
 
 mod peer;
@@ -7,4 +7,5 @@ mod crash;
 #[cfg(target_os = "linux")]
 mod disk;
 mod peer_program;
+mod quickstart;
 mod swarm;

@@ -17,12 +17,13 @@ pub(crate) const HANG: Duration = Duration::from_mins(2);
 /// The field of what stands for a line that is no JSON.
 const TORN: &str = "torn";
 
-/// `cargo test` builds examples beside the tests: `target/…/examples/peer`.
-fn program() -> PathBuf {
+/// Where an example is: `cargo test` builds them beside the tests, in `target/…/examples`.
+pub(crate) fn example(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let target = test.parent().and_then(Path::parent).unwrap();
-    let program = target.join("examples").join("peer");
-    assert!(program.exists(), "{}: build it with `cargo build --example peer`", program.display());
+    let program = target.join("examples").join(name);
+    let shown = program.display();
+    assert!(program.exists(), "{shown}: build it with `cargo build --example {name}`");
     program
 }
 
@@ -57,7 +58,7 @@ impl Peer {
         let flags: Vec<_> = flags.into_iter().collect();
         let listens = flags.iter().any(|flag| flag.as_ref() == "--listen");
         let default: &[&str] = if listens { &[] } else { &["--listen", "127.0.0.1:0"] };
-        let mut child = Command::new(program())
+        let mut child = Command::new(example("peer"))
             .args(default)
             .args(flags)
             .envs(environment.iter().copied())

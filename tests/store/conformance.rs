@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use sorcha_peer::error::StoreErrorKind;
-use sorcha_peer::ports::{AcceptAll, NewEntry, TransactionStore};
+use sorcha_peer::ports::{NewEntry, TransactionStore};
 use sorcha_peer::store::{MemoryPeerStore, MemoryQueue, MemoryTransactionStore};
-use sorcha_peer::testing;
-use sorcha_peer::types::{Cursor, Header, PeerId, Signature, Topic, Transaction, WallTime};
+use sorcha_peer::types::{Header, Signature, WallTime};
+use sorcha_peer::{AcceptAll, Cursor, PeerId, Topic, Transaction, testing};
 
 fn transaction(topic: &str, payload: Vec<u8>) -> Transaction {
     let at = WallTime::from_millis(1);
@@ -18,7 +18,7 @@ fn transaction(topic: &str, payload: Vec<u8>) -> Transaction {
 
 fn entry(payload: Vec<u8>, keep_until: u64) -> NewEntry {
     let keep_until = WallTime::from_millis(keep_until);
-    NewEntry { transaction: transaction("t", payload), from: None, hops: 0, keep_until }
+    NewEntry::new(transaction("t", payload), None, 0, keep_until)
 }
 
 #[tokio::test]
@@ -79,18 +79,11 @@ mod sqlite {
 
     use sorcha_peer::error::StoreErrorKind;
     use sorcha_peer::ports::StoredPeer;
-    use sorcha_peer::store::{SqliteOptions, SqliteStorage};
-    use sorcha_peer::testing;
-    use sorcha_peer::types::PeerId;
+    use sorcha_peer::store::SqliteOptions;
+    use sorcha_peer::{PeerId, SqliteStorage, testing};
 
     fn peer(n: u8) -> StoredPeer {
-        StoredPeer {
-            peer: PeerId::from_bytes([n; 32]),
-            record: None,
-            verified: None,
-            last_up: None,
-            failures: 0,
-        }
+        StoredPeer::new(PeerId::from_bytes([n; 32]))
     }
 
     async fn refused(dir: &Path) -> StoreErrorKind {

@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use sorcha_peer::error::StoreError;
-use sorcha_peer::ports::{IndexEntry, NewEntry, Page, TransactionStore, Usage};
+use sorcha_peer::ports::{IndexEntry, NewEntry, Page, StoreLease, TransactionStore, Usage};
 use sorcha_peer::store::MemoryTransactionStore;
 use sorcha_peer::transport::MemoryNetwork;
-use sorcha_peer::types::{Cursor, Topic, Transaction, TransactionId, WallTime};
-use sorcha_peer::{Identity, Item, PeerNode, PeerNodeBuilder, StartAt};
+use sorcha_peer::types::WallTime;
+use sorcha_peer::{
+    Cursor, Identity, Item, PeerNode, PeerNodeBuilder, StartAt, Topic, Transaction, TransactionId,
+};
 
 /// A node that meets nobody.
 pub(crate) fn alone(identity: &Identity) -> PeerNodeBuilder {
@@ -108,6 +110,9 @@ impl<H: Hooks> TransactionStore for Hooked<H> {
     }
     async fn newest(&self) -> Result<Cursor, StoreError> {
         self.inner.newest().await
+    }
+    fn lease(&self) -> Option<&StoreLease> {
+        self.inner.lease()
     }
     async fn usage(&self) -> Result<Usage, StoreError> {
         self.inner.usage().await

@@ -11,9 +11,9 @@ use async_trait::async_trait;
 use sorcha_peer::error::{AckError, StoreError, StoreErrorKind, SubscribeError};
 use sorcha_peer::ports::{LogEntry, Page, TransactionStore};
 use sorcha_peer::store::MemoryTransactionStore;
-use sorcha_peer::types::{Cursor, Topic, WallTime};
+use sorcha_peer::types::WallTime;
 use sorcha_peer::{
-    Delivery, DurableSubscription, Identity, Item, PeerNode, SqliteStorage, StartAt,
+    Cursor, Delivery, DurableSubscription, Identity, Item, PeerNode, SqliteStorage, StartAt, Topic,
 };
 use tokio::time::Instant;
 

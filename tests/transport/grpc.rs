@@ -8,10 +8,9 @@ use bytes::Bytes;
 use futures::future::join;
 use futures::{SinkExt, StreamExt};
 use sorcha_peer::error::FailureKind;
-use sorcha_peer::ports::{Accepted, Listener, RawLink, Transport};
+use sorcha_peer::ports::{Accepted, Listener, MAX_FRAME_BYTES, RawLink, Transport};
 use sorcha_peer::testing::transport::{Node, accept, assert_open, conformance};
 use sorcha_peer::transport::{GrpcOptions, GrpcTransport};
-use sorcha_peer::types::MAX_FRAME_BYTES;
 use sorcha_peer::{Config, Endpoint, Identity};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -36,7 +35,7 @@ fn transport(seed: u8, options: &GrpcOptions) -> GrpcTransport {
 }
 
 fn node(seed: u8, options: &GrpcOptions) -> Node {
-    Node { transport: Box::new(transport(seed, options)), id: identity(seed).peer_id() }
+    Node::new(identity(seed).peer_id(), transport(seed, options))
 }
 
 fn plaintext() -> GrpcOptions {

@@ -2,10 +2,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use sorcha_peer::error::FailureKind;
 use sorcha_peer::nat::StunProber;
 use sorcha_peer::ports::NatProber;
 use sorcha_peer::testing;
-use sorcha_peer::types::FailureKind;
 use tokio::net::UdpSocket;
 use tokio::task::JoinHandle;
 

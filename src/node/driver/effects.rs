@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 
 use crate::error::{FailureKind, TransportError};
 use crate::node::messages::Completion;
-use crate::node::store_lease::Claim;
+use crate::node::store_lease::HeldLeases;
 use crate::node::workers::peer_writer::PeerWriter;
 use crate::node::workers::piece_verifier::Check;
 use crate::node::workers::store_health::guarded;
@@ -19,12 +19,6 @@ use crate::protocol::{DialId, Input, Ticket};
 use crate::types::{Endpoint, Event, PeerId, PeerRecord, Transaction, TransactionId};
 
 use super::own_record::OwnRecord;
-
-/// Maximum number of checks that wait: all that the protocol may have under way, and as much again. The
-/// driver stops taking input long before.
-pub(in crate::node) const MAX_CHECKS: usize = 16_384;
-/// Maximum number of operations that wait for the store writer; as for [`MAX_CHECKS`].
-pub(in crate::node) const MAX_STORE_OPS: usize = 32_768;
 
 /// Channels and tasks of the driver's effects.
 pub(in crate::node) struct Effects {
@@ -49,7 +43,7 @@ pub(in crate::node) struct Effects {
     pub(in crate::node) workers: JoinSet<()>,
     pub(in crate::node) record: OwnRecord,
     /// Given up when the writers are through.
-    pub(in crate::node) _claim: Claim,
+    pub(in crate::node) _leases: HeldLeases,
 }
 
 impl Effects {
@@ -61,9 +55,10 @@ impl Effects {
 
     /// Returns whether writer and verifiers have taken most of what they were given.
     pub(in crate::node) fn has_room(&self) -> bool {
-        self.store.capacity() > MAX_STORE_OPS / 2
-            && self.jobs.capacity() > MAX_CHECKS / 2
-            && self.checks.capacity() > MAX_CHECKS / 2
+        fn is_half_empty<T>(channel: &mpsc::Sender<T>) -> bool {
+            channel.capacity() > channel.max_capacity() / 2
+        }
+        is_half_empty(&self.store) && is_half_empty(&self.jobs) && is_half_empty(&self.checks)
     }
 
     /// Ends dials and listeners; their ports are free when this returns.
@@ -84,6 +79,14 @@ impl Effects {
     pub(super) fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {
         while self.tasks.try_join_next().is_some() {}
         self.tasks.spawn(task);
+    }
+
+    /// Hands an operation to the store writer once that has room.
+    pub(super) fn store_later(&mut self, op: StoreOp) {
+        let store = self.store.clone();
+        self.spawn(async move {
+            let _ = store.send(op).await;
+        });
     }
 
     pub(super) fn dial(&mut self, dial: DialId, endpoint: Endpoint, expected: Option<PeerId>) {

@@ -28,7 +28,7 @@ use super::clock::wall_now;
 use super::messages::{Command, Completion, NodeState, PublishAnswer, PublishReply, SignedDraft};
 use super::subscribed_topics::TopicCounts;
 
-pub(super) use effects::{Effects, MAX_CHECKS, MAX_STORE_OPS};
+pub(super) use effects::Effects;
 use link::LinkHandle;
 pub(super) use own_record::OwnRecord;
 use status_table::StatusTable;

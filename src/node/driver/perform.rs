@@ -10,7 +10,7 @@ use crate::node::messages::{NodeState, OutboxSettled, Published};
 use crate::node::workers::piece_verifier::Check;
 use crate::node::workers::store_writer::StoreOp;
 use crate::node::workers::verifier::Job;
-use crate::protocol::{Input, Output, PartialOp};
+use crate::protocol::{Input, Output, PartialOp, Ticket};
 use crate::types::{Event, PublishState, TransactionId};
 
 use super::{Call, Driver};
@@ -42,9 +42,10 @@ impl Driver {
                 }
             }
             Output::Verify { ticket, transaction, from, proven } => {
-                // The protocol never has more under way than the channel holds.
-                let sent = self.effects.jobs.try_send(Job { ticket, transaction, from, proven });
-                debug_assert!(sent.is_ok(), "verification queue overrun");
+                let job = Job { ticket, transaction, from, proven };
+                if self.effects.jobs.try_send(job).is_err() {
+                    self.refuse_check(ticket);
+                }
             }
             Output::VerifyHead { ticket, head } => self.check(Check::Head { ticket, head }),
             Output::VerifyPiece { ticket, root, len, piece } => {
@@ -69,8 +70,9 @@ impl Driver {
                 self.store(StoreOp::Confirmed { ids });
             }
             Output::Renew { id } => {
-                // As many as may be under way fit; when the renewer has ended, so does the node.
-                let _ = self.effects.renewals.try_send(id);
+                if self.effects.renewals.try_send(id).is_err() {
+                    self.feed(Input::NotRenewed { id, gone: false });
+                }
             }
             Output::Renewed { id, renewed_as } => {
                 self.statuses.renewed(&id, renewed_as);
@@ -116,19 +118,31 @@ impl Driver {
     }
 
     fn check(&mut self, check: Check) {
-        // As for transactions: never more under way than the channel holds.
-        let sent = self.effects.checks.try_send(check);
-        debug_assert!(sent.is_ok(), "check queue overrun");
+        let ticket = check.ticket();
+        if self.effects.checks.try_send(check).is_err() {
+            self.refuse_check(ticket);
+        }
+    }
+
+    /// Tells the protocol that a check is not made, since no verifier takes it: what was to be checked
+    /// is fetched again when it is next announced. The protocol keeps to what the channels hold; were
+    /// this not told, an overrun would leave a transaction under check for ever.
+    fn refuse_check(&mut self, ticket: Ticket) {
+        tracing::warn!(target: "sorcha_peer::node", ?ticket, "no verifier takes a check");
+        self.feed(Input::Unchecked { ticket });
     }
 
     fn store(&mut self, op: StoreOp) {
         let Err(refused) = self.effects.store.try_send(op) else { return };
-        let ended = matches!(refused, mpsc::error::TrySendError::Closed(_));
-        debug_assert!(ended, "storage queue overrun");
-        // The lane is gone: nothing is stored any more, and whoever waits is told.
+        // Closed: the writer is gone, nothing is stored any more. Full: the protocol asked for more than
+        // the channel holds. Either way whoever waits is told.
+        let reason = match &refused {
+            mpsc::error::TrySendError::Closed(_) => StoreErrorKind::Closed,
+            mpsc::error::TrySendError::Full(_) => StoreErrorKind::Full,
+        };
         match refused.into_inner() {
             StoreOp::Store { ticket, .. } => {
-                self.feed(Input::Stored { ticket, result: Err(StoreErrorKind::Closed) });
+                self.feed(Input::Stored { ticket, result: Err(reason) });
             }
             StoreOp::Partial(PartialOp::Spill { ticket, .. }) => {
                 self.feed(Input::Spilled { ticket, kept: false });
@@ -136,6 +150,8 @@ impl Driver {
             StoreOp::Partial(PartialOp::Unspill { ticket, .. }) => {
                 self.feed(Input::Unspilled { ticket, pieces: Vec::new() });
             }
+            // Would be sent once more after a restart, were it not removed.
+            op @ StoreOp::Confirmed { .. } => self.effects.store_later(op),
             _ => {}
         }
     }
@@ -150,10 +166,7 @@ impl Driver {
         let settle = StoreOp::Settle { remove, reply };
         if let Err(mpsc::error::TrySendError::Full(settle)) = self.effects.store.try_send(settle) {
             // Many hosts' questions at once: this one waits for its turn.
-            let store = self.effects.store.clone();
-            self.effects.spawn(async move {
-                let _ = store.send(settle).await;
-            });
+            self.effects.store_later(settle);
         }
     }
 

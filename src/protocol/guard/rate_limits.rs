@@ -216,7 +216,7 @@ mod tests {
         for work in Work::ALL {
             let mut limits = RateLimits::default();
             assert!(limits.take(peer(0), work, work.rate().0, at(0)));
-            for n in 1..5000 {
+            for n in 1..4500 {
                 assert!(limits.take(peer(n), Work::Id, 1, at(0)));
             }
             assert!(!limits.take(peer(0), work, 1, at(0)), "{work:?}");

@@ -366,7 +366,7 @@ mod tests {
     /// Against the plainest model: a map.
     #[test]
     fn entries_and_their_rounds_are_those_of_a_map() {
-        for_all(64, |random| {
+        for_all(24, |random| {
             let steps = random.list(1..6000, |random| {
                 (random.within(0..3000), random.within(0..50), random.within::<u8>(0..5))
             });

@@ -1,4 +1,8 @@
 //! Peers that would have one core do, keep or wait for more than they are worth.
+//!
+//! Level of these bad peers: one core, what they cost. Others: `src/protocol/tests/liars.rs` (one
+//! core, what they say), `src/sim/tests/hostile.rs` (a simulated network), `tests/node/hostile.rs`
+//! (a node, after the hello) and `tests/node/bad_input.rs` (a node, before and during the hello).
 
 use super::liars::{LIAR, gauge, invented, signed, single_node, validating_node};
 use super::single_node::{START, SingleNode, transaction};

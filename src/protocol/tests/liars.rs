@@ -1,5 +1,9 @@
 //! Peers that lie to one core, message by message: what no honest peer would say, in the order that
 //! harms most, and what an honest one says rarely.
+//!
+//! Level of these bad peers: one core, what they say. Others: `src/protocol/tests/greedy.rs` (one
+//! core, what they cost), `src/sim/tests/hostile.rs` (a simulated network), `tests/node/hostile.rs`
+//! (a node, after the hello) and `tests/node/bad_input.rs` (a node, before and during the hello).
 
 use bytes::Bytes;
 

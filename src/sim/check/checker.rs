@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::protocol::{Gauge, Input, LinkView, Output};
 use crate::types::{PeerId, TransactionId};
 
-/// An invariant.
+/// An invariant that looks at everything a node is given and does.
 pub trait Checker: fmt::Debug {
     /// Name, as reports print it.
     fn name(&self) -> &'static str;
@@ -62,9 +62,9 @@ pub enum Seen<'a> {
     Turn {
         /// Number of the node.
         node: usize,
-        /// Its links.
+        /// Links of the node.
         links: &'a [LinkView],
-        /// Its sizes.
+        /// Sizes of the tables and queues of the node.
         gauges: &'a [Gauge],
     },
     /// A peer misbehaves from now on: banning it is just.

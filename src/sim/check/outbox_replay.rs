@@ -1,4 +1,4 @@
-//! The checker of flushes: a peer that was told to wait for the end of one hears of it, once.
+//! The checker of outbox replays: a peer that was told to wait for the end of one hears of it, once.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ use super::per_link::PerLink;
 /// One end of a link.
 #[derive(Debug, Default)]
 struct ReplayState {
-    /// Its hello said that it owes something.
+    /// The hello said that something is owed.
     owes: bool,
     /// Whether the peer has said hello as well.
     up: bool,

@@ -15,7 +15,7 @@ struct Open {
     ranges: Vec<PieceRange>,
     /// A position was named: the peer may serve what it has not got itself yet.
     ordered: bool,
-    /// It has come to the peer, which has not refused it.
+    /// The reservation has come to the peer, which has not refused it.
     accepted: bool,
 }
 
@@ -32,7 +32,7 @@ struct ReservationTable {
     ends: BTreeMap<LinkId, (usize, PeerId)>,
     nodes: BTreeMap<PeerId, usize>,
     open: BTreeMap<(usize, TransactionId), Opens>,
-    /// Pieces received.
+    /// Numbers of the pieces that a node has received of an id.
     received_pieces: BTreeMap<(usize, TransactionId), BTreeSet<u32>>,
     /// Taken in the turn that is being looked at, unless the node refuses them before it ends.
     undecided: Vec<(usize, TransactionId, LinkId)>,

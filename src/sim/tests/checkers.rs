@@ -429,7 +429,7 @@ fn a_world_reports_what_its_checkers_find() {
 }
 
 #[test]
-fn a_flush_without_end_or_with_two_bites() {
+fn a_replay_without_end_or_with_two_bites() {
     let me = Identity::from_seed([1; 32]);
     let issued = WallTime::from_millis(1);
     let draft = RecordDraft { peer: me.peer_id(), seq: 1, issued, endpoints: Vec::new() };

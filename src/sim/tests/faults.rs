@@ -181,7 +181,7 @@ fn partitions_heal() {
 #[test]
 fn halves_that_have_links_enough_find_each_other_again() {
     // Both had refilled their links from within, and nobody dialled the other side any more.
-    seeds("partition of minutes", 3, |seed| {
+    seeds("partition of minutes", 2, |seed| {
         let mut world = overlay(WorldConfig::new(seed, 60));
         world.run_for(secs(60));
         world.partition(&[(0..30).collect(), (30..60).collect()]);

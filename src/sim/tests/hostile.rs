@@ -1,4 +1,8 @@
 //! Peers that lie, and networks that do not belong together.
+//!
+//! Level of these bad peers: a simulated network. Others: `src/protocol/tests/liars.rs` and
+//! `greedy.rs` (one core), `tests/node/hostile.rs` (a node, after the hello) and
+//! `tests/node/bad_input.rs` (a node, before and during the hello).
 
 use super::*;
 use crate::config::Config;

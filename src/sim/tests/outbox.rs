@@ -53,7 +53,7 @@ fn a_dead_letter_is_offered_again_when_the_host_wants_it() {
 /// first once the round trip was known. With payloads in the store only, as after a restart.
 #[test]
 fn what_was_published_alone_arrives_in_the_order_of_publishing() {
-    seeds("order of a flush", 4, |seed| {
+    seeds("order of a replay", 4, |seed| {
         let mut world = World::new(WorldConfig::new(seed, 2).topology(Topology::Empty));
         let mut published = Vec::new();
         for _ in 0..200 {

@@ -93,8 +93,8 @@ fn every_return(scenario: &str, count: u64, run: impl Fn(u64, Return)) {
 /// Found by the `offline` example: what one of the peers has is fetched from it by the other one,
 /// and overtakes what its origin is about to send.
 #[test]
-fn a_flush_arrives_in_order_at_every_peer_of_its_origin() {
-    every_return("flush", 3, |seed, back| {
+fn a_replay_arrives_in_order_at_every_peer_of_its_origin() {
+    every_return("replay", 3, |seed, back| {
         let (mut world, published) = alone(seed, back, Latency::Regions, (0..400).map(|n| 200 + n));
         meet(&mut world, back.peers);
         settle(&mut world, secs(60));
@@ -110,8 +110,8 @@ fn a_flush_arrives_in_order_at_every_peer_of_its_origin() {
 
 /// It does not want what it publishes, which goes up to relays for that alone.
 #[test]
-fn the_flush_of_an_edge_arrives_in_order_at_relays() {
-    every_return("flush of an edge", 2, |seed, back| {
+fn the_replay_of_an_edge_arrives_in_order_at_relays() {
+    every_return("replay of an edge", 2, |seed, back| {
         let sizes = (0..400).map(|n| 200 + n);
         let (mut world, published) =
             alone_as(super::topics::edge(), seed, back, Latency::Regions, sizes);
@@ -126,8 +126,8 @@ fn the_flush_of_an_edge_arrives_in_order_at_relays() {
 }
 
 #[test]
-fn a_large_one_keeps_its_place_in_a_flush() {
-    every_return("flush with a large one", 2, |seed, back| {
+fn a_large_one_keeps_its_place_in_a_replay() {
+    every_return("replay with a large one", 2, |seed, back| {
         let sizes = (0..200).map(|n| if n == 50 || n == 120 { 400_000 } else { 300 });
         let (mut world, published) = alone(seed, back, SAME, sizes);
         meet(&mut world, back.peers);
@@ -137,8 +137,8 @@ fn a_large_one_keeps_its_place_in_a_flush() {
 }
 
 #[test]
-fn what_is_published_during_a_flush_comes_after_it() {
-    every_return("flush and publish", 2, |seed, back| {
+fn what_is_published_during_a_replay_comes_after_it() {
+    every_return("replay and publish", 2, |seed, back| {
         let (mut world, mut published) = alone(seed, back, SAME, (0..300).map(|_| 500));
         meet(&mut world, back.peers);
         for _ in 0..100 {
@@ -151,8 +151,8 @@ fn what_is_published_during_a_flush_comes_after_it() {
 }
 
 #[test]
-fn a_flush_goes_on_in_order_after_its_link_broke() {
-    every_return("broken flush", 2, |seed, back| {
+fn a_replay_goes_on_in_order_after_its_link_broke() {
+    every_return("broken replay", 2, |seed, back| {
         let (mut world, published) = alone(seed, back, SAME, (0..400).map(|_| 500));
         for _ in 0..3 {
             meet(&mut world, back.peers);
@@ -170,8 +170,8 @@ fn a_flush_goes_on_in_order_after_its_link_broke() {
 
 /// More than may be announced at once.
 #[test]
-fn a_flush_longer_than_its_window_arrives_in_order() {
-    seeds("long flush", 1, |seed| {
+fn a_replay_longer_than_its_window_arrives_in_order() {
+    seeds("long replay", 1, |seed| {
         let back = Return { peers: 2, crashed: true, away: secs(5) };
         let (mut world, published) = alone(seed, back, Latency::Regions, (0..10_000).map(|_| 40));
         meet(&mut world, back.peers);
@@ -180,10 +180,10 @@ fn a_flush_longer_than_its_window_arrives_in_order() {
     });
 }
 
-/// Nobody hears that its links are gone: what others have of its flush waits for a while only.
+/// Nobody hears that its links are gone: what others have of its replay waits for a while only.
 #[test]
-fn an_origin_that_stalls_in_its_flush_keeps_nothing_back_for_long() {
-    seeds("stalled flush", 3, |seed| {
+fn an_origin_that_stalls_in_its_replay_keeps_nothing_back_for_long() {
+    seeds("stalled replay", 3, |seed| {
         let back = Return { peers: 3, crashed: true, away: secs(5) };
         let (mut world, published) = alone(seed, back, Latency::Regions, (0..300).map(|_| 500));
         meet(&mut world, 3);
@@ -201,7 +201,7 @@ fn an_origin_that_stalls_in_its_flush_keeps_nothing_back_for_long() {
 /// A large one is the first and never completes.
 #[test]
 fn what_waits_for_its_turn_is_taken_when_its_origin_does_not_come_back() {
-    seeds("origin lost in its flush", 4, |seed| {
+    seeds("origin lost in its replay", 4, |seed| {
         let back = Return { peers: 2, crashed: true, away: secs(5) };
         let sizes = (0..100).map(|n| if n == 0 { 4_000_000 } else { 300 });
         let (mut world, published) = alone(seed, back, SAME, sizes);
@@ -222,7 +222,7 @@ fn what_waits_for_its_turn_is_taken_when_its_origin_does_not_come_back() {
 #[test]
 fn what_is_published_while_a_link_comes_up_keeps_its_order() {
     // What came between the two hellos was announced, and overtaken by what was pushed after it.
-    seeds("flush while a link comes up", 2, |seed| {
+    seeds("replay while a link comes up", 2, |seed| {
         for begin in (0..160).step_by(4) {
             let config = WorldConfig::new(seed, 2).topology(Topology::Empty).latency(SAME);
             let mut world = World::new(config);

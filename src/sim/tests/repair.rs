@@ -181,7 +181,9 @@ fn clocks_that_differ_agree_on_what_is_compared() {
     seeds("skewed repair", 2, |seed| {
         let skews = [0, 60_000, -60_000, 20_000, -20_000];
         let nodes = skews.map(NodeOptions::skewed).to_vec();
-        let config = WorldConfig::new(seed, 0).verification(Verification::Trusted);
+        let mut node = Config::lan();
+        node.gossip.retention = secs(600);
+        let config = WorldConfig::new(seed, 0).verification(Verification::Trusted).node(node);
         let mut world = World::with_nodes(config, nodes);
         world.run_for(secs(10));
         publish(&mut world, 5, 500, 300);
@@ -193,9 +195,9 @@ fn clocks_that_differ_agree_on_what_is_compared() {
         // Nothing goes to and fro afterwards, also when all of it expires here and not yet there.
         world.run_for(secs(130));
         let wants = world.report().counters.wants_sent;
-        world.run_for(secs(3600));
+        world.run_for(secs(500));
         assert_eq!(world.report().counters.wants_sent, wants);
-        world.run_for(secs(600));
+        world.run_for(secs(300));
         assert_eq!(world.report().counters.wants_sent, wants);
         assert_eq!(world.protocol(0).map(|p| p.stats().retained), Some(0));
         world.assert_clean();

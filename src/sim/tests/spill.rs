@@ -76,7 +76,7 @@ fn stranded(seed: u64, spills: bool, restart: bool) -> (u64, Duration) {
 #[test]
 fn what_lost_its_source_makes_room_and_is_fetched_on_later() {
     const NEEDED: u64 = 23 * PIECES;
-    seeds("stranded", 3, |seed| {
+    seeds("stranded", 2, |seed| {
         for restart in [false, true] {
             let (pieces, took) = stranded(seed, true, restart);
             assert!(pieces <= NEEDED + 6, "{pieces} pieces for {NEEDED}");

@@ -138,10 +138,13 @@ fn frames_of_one_message_do_as_well() {
 
 #[test]
 fn everything_expires_everywhere() {
-    let mut world = overlay(WorldConfig::new(1, 4));
+    let mut config = WorldConfig::new(1, 4);
+    config.node.gossip.retention = secs(600);
+    let mut world = overlay(config);
     let id = world.publish_random(0, 100);
     settle(&mut world, secs(10));
-    world.run_for(secs(3700));
+    assert_eq!(world.holders(&id), 4);
+    world.run_for(secs(700));
     assert_eq!(world.holders(&id), 0);
     assert!(world.protocol(1).is_some_and(|p| !p.contains(&id)));
     settle(&mut world, secs(10));

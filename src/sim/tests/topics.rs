@@ -401,9 +401,9 @@ fn more_topics_than_can_be_said_are_everything() {
 
 /// More than may be announced at once, some of it of no topic that the peer wants at first.
 #[test]
-fn a_flush_takes_in_what_a_peer_comes_to_take_meanwhile() {
+fn a_replay_takes_in_what_a_peer_comes_to_take_meanwhile() {
     const COUNT: usize = 7200;
-    seeds("flush on a new way up", 4, |seed| {
+    seeds("replay on a new way up", 4, |seed| {
         let nodes = [edges(2), relays(1)].concat();
         let mut world = apart(seed, nodes, &[(0, 1), (1, 2)]);
         world.subscribe(1, Some(&["a"]));

@@ -12,12 +12,12 @@ use crate::types::{
 use super::event::Event;
 use super::node::{Deferred, Delivery};
 use super::pipe::Arrival;
-use super::{LIFETIME, MOST_WATCHED, World};
+use super::{LIFETIME, MAX_WATCHED, World};
 use crate::sim::check::Seen;
 use crate::sim::config::Verification;
 
-/// Sizes are looked at after every so many turns of a node, and less often the larger the world is:
-/// they cost more than a turn does.
+/// Number of turns of a node after which sizes are looked at; more of them the larger the world is:
+/// sizes cost more than a turn does.
 const GAUGE_EVERY: u64 = 32;
 
 impl World {
@@ -132,7 +132,7 @@ impl World {
         n.turns += 1;
         let Some(protocol) = &n.protocol else { return };
         // Of as many as are watched at most.
-        let looked_at = self.config.nodes.min(MOST_WATCHED) as u64;
+        let looked_at = self.config.nodes.min(MAX_WATCHED) as u64;
         let (turns, every) = (n.turns, GAUGE_EVERY * (1 + looked_at / 256));
         if turns.is_multiple_of(every) && watched {
             let (links, gauges) = (protocol.links(), protocol.gauges());

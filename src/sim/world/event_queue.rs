@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use crate::sim::rng::nanos;
 
-/// A span is 2^16 ns, 66 microseconds: few events, quickly sorted.
+/// Number of bits of a span: 2^16 ns, 66 microseconds, hold few events, quickly sorted.
 const SPAN_BITS: u32 = 16;
-/// The wheel reaches about half a second ahead: longer than frames travel.
+/// Number of spans of the wheel, about half a second: longer than frames travel.
 const SPANS: u64 = 8192;
 
 #[derive(Debug)]

@@ -16,11 +16,11 @@ use super::tamper::{hearsay, tamper};
 use crate::sim::config::Behaviour;
 use crate::sim::link_id::{link_of, pipe_of};
 
-/// A dial to an address that answers nothing fails after this.
-const BLACK_HOLE: Duration = Duration::from_secs(5);
-/// Frames up to this many bytes count as sent when they reach the uplink.
-const SMALL: usize = 4096;
-/// A frame that takes longer than this to leave is still there when its node gets faster.
+/// Delay after which a dial to an address that answers nothing fails.
+const BLACK_HOLE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Maximum number of bytes of a frame that counts as sent when it reaches the uplink.
+const MAX_SMALL_BYTES: usize = 4096;
+/// Time to leave beyond which a frame is still there when its node gets faster.
 const CRAWL: Duration = Duration::from_secs(1);
 /// Maximum time by which chance delays a frame.
 const MAX_DELAY: Duration = Duration::from_secs(1);
@@ -41,12 +41,12 @@ impl World {
         let travel = self.travel(node, target.unwrap_or(node));
         let failed = |reason| Event::DialFailed { node, boot, dial, reason };
         let Some(target) = target else {
-            self.schedule(self.now + BLACK_HOLE, failed(FailureKind::Timeout));
+            self.schedule(self.now + BLACK_HOLE_TIMEOUT, failed(FailureKind::Timeout));
             return;
         };
         let t = &self.nodes[target];
         if t.options.hidden || t.vanished || t.partition != self.nodes[node].partition {
-            self.schedule(self.now + BLACK_HOLE, failed(FailureKind::Timeout));
+            self.schedule(self.now + BLACK_HOLE_TIMEOUT, failed(FailureKind::Timeout));
         } else if t.protocol.is_none() {
             self.schedule(self.now + travel, failed(FailureKind::Unreachable));
         } else if expected.is_some_and(|id| id != t.peer_id()) {
@@ -245,7 +245,11 @@ impl World {
             let left = self.nodes[node].uplink_free;
             let sent = Event::Sent { node, boot, link, weight, bytes };
             // A large frame is on the wire when all of it is; a small one as soon as it may go.
-            if bytes > SMALL { self.schedule(left, sent) } else { self.due_now.push_back(sent) }
+            if bytes > MAX_SMALL_BYTES {
+                self.schedule(left, sent);
+            } else {
+                self.due_now.push_back(sent);
+            }
         }
         let loss = self.config.loss;
         if self.rng.chance(loss.reset) {
@@ -253,7 +257,8 @@ impl World {
         } else if self.rng.chance(loss.drop) {
             self.faults.frames_dropped += 1;
             if let Some(p) = self.pipes.get_mut(pipe) {
-                p.ends[side].in_flight -= bytes;
+                let in_flight = &mut p.ends[side].in_flight;
+                *in_flight = in_flight.saturating_sub(bytes);
             }
         } else {
             if loss.message > 0 {

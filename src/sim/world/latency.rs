@@ -13,7 +13,7 @@ const REGIONS: [[u64; 5]; 5] = [
     [110, 90, 45, 8, 60],
     [130, 120, 95, 60, 8],
 ];
-/// Shortest and longest way between them.
+/// Minimum and maximum delay between regions.
 const CLAMP: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(150));
 /// Access delay of every node, and the mean of what is added to it by chance.
 const ACCESS: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(6));
@@ -31,7 +31,7 @@ impl Latencies {
         Self { latency, jitter_percent, nodes: Vec::new() }
     }
 
-    /// Finds a place for the next node.
+    /// Draws where the next node is.
     pub(super) fn add(&mut self, rng: &mut SimRng, region: Option<usize>) {
         let regions = match &self.latency {
             Latency::Fixed(_) => 1,

@@ -39,11 +39,11 @@ use crate::types::{
     Counters, Endpoint, Header, PeerId, Topic, TopicKey, Transaction, TransactionId, WallTime,
 };
 
-/// How long a publisher lets its transactions live.
+/// Time that publishers let their transactions live.
 const LIFETIME: Duration = Duration::from_hours(1);
 
-/// Nodes that the checkers look at.
-const MOST_WATCHED: usize = 1000;
+/// Maximum number of nodes that the checkers look at.
+const MAX_WATCHED: usize = 1000;
 
 /// A virtual network whose nodes each run the real [`Protocol`].
 ///
@@ -460,17 +460,17 @@ impl World {
     /// 1000 evenly spaced ones of a world that was larger from the start; who holds what is compared
     /// for all. Nodes that are added change nothing for those that are there.
     pub(in crate::sim) fn is_watched(&self, node: usize) -> bool {
-        let every = self.config.nodes.div_ceil(MOST_WATCHED).max(1);
+        let every = self.config.nodes.div_ceil(MAX_WATCHED).max(1);
         !self.checkers.is_empty() && node.is_multiple_of(every)
     }
 
     pub(in crate::sim) fn show(&mut self, seen: &Seen<'_>) {
-        const MOST: usize = 100;
+        const MAX_VIOLATIONS: usize = 100;
         let mut found = Vec::new();
         for (checker, count) in &mut self.checkers {
             *count += checker.look(seen, &mut found);
             for what in found.drain(..) {
-                if self.violations.len() < MOST {
+                if self.violations.len() < MAX_VIOLATIONS {
                     let checker = checker.name();
                     self.violations.push(Violation { checker, at: self.now, what });
                 }

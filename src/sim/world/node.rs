@@ -23,9 +23,9 @@ const EPOCH_MS: u64 = 1_700_000_000_000;
 /// A transaction that reached a node's log, in the order of its cursors.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivery {
-    /// Its place in the log.
+    /// Cursor in the log.
     pub cursor: Cursor,
-    /// Which.
+    /// Identity of the transaction.
     pub id: TransactionId,
     /// Who sent it; `None` for the node's own.
     pub from: Option<PeerId>,
@@ -75,11 +75,11 @@ pub(super) struct Node {
     pub(super) downlink_free: Duration,
     /// Nodes of different partitions do not hear each other.
     pub(super) partition: usize,
-    /// Its machine is gone, not only its process: nobody answers a dial.
+    /// The machine vanished, not only the process: nobody answers a dial.
     pub(super) vanished: bool,
     /// What its host subscribes to.
     pub(super) subscribed: Option<BTreeSet<TopicKey>>,
-    /// Its latencies are not counted with those of the others.
+    /// Latencies here are not counted with those of other nodes.
     pub(super) aside: bool,
     /// What it announced without having it.
     pub(super) announced_unheld: BTreeSet<TransactionId>,
@@ -139,7 +139,7 @@ impl Node {
         if self.options.clock_skew_ms < 0 { wall.minus(skew) } else { wall.plus(skew) }
     }
 
-    /// Its record, newly signed.
+    /// Signs a new record.
     pub(super) fn sign_record(&mut self, now: Duration) -> PeerRecord {
         self.record_seq += 1;
         let endpoints = if self.options.hidden { Vec::new() } else { vec![self.endpoint.clone()] };
@@ -157,7 +157,7 @@ impl Node {
         queue.push_back((pipe, side));
     }
 
-    /// Whether it may do without some topics.
+    /// Whether the node may do without some topics.
     pub(super) fn is_edge(&self) -> bool {
         self.config.gossip.role == Role::Edge
     }
@@ -170,7 +170,7 @@ impl Node {
             || self.config.gossip.topics.iter().any(fixed)
     }
 
-    /// Whether it does what it should.
+    /// Whether the node does what it should.
     pub(super) fn is_honest(&self) -> bool {
         self.options.behaviour == Behaviour::Honest
     }

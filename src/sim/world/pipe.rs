@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use crate::types::{LinkId, Message};
 
-/// Bytes that may be on their way in one direction before the sender has to wait, as TCP does.
+/// Maximum number of bytes on their way in one direction; then the sender waits, as TCP does.
 pub(super) const WINDOW: usize = 1 << 20;
-/// Most that one frame carries, beyond its first message.
-const FRAME: usize = 64 * 1024;
-/// What a frame costs besides its messages: gRPC, HTTP/2, TLS.
+/// Maximum number of bytes of a frame of more than one message.
+const MAX_FRAME_WEIGHT: usize = 64 * 1024;
+/// Number of bytes that a frame costs besides its messages: gRPC, HTTP/2, TLS.
 const FRAME_OVERHEAD: usize = 40;
 
 /// One end of a pipe.
@@ -25,11 +25,11 @@ pub(super) struct End {
     pub(super) opening: bool,
     /// Closed by its node; what is queued still leaves.
     pub(super) closing: bool,
-    /// Its machine vanished: what is sent here is never acknowledged.
+    /// The machine vanished: what is sent here is never acknowledged.
     pub(super) void: bool,
     /// Messages with their weight; `None` for what its node believes to send.
     pub(super) queue: VecDeque<(usize, Option<Message>)>,
-    /// Whether it waits for its turn at the uplink.
+    /// Whether the end waits for its turn at the uplink.
     pub(super) ready: bool,
     /// Bytes on their way to the other end.
     pub(super) in_flight: usize,
@@ -72,7 +72,7 @@ impl End {
             && !bulk
             && !self.bulk_is_next()
             && let Some((next, _)) = self.queue.front()
-            && weight + next <= FRAME
+            && weight + next <= MAX_FRAME_WEIGHT
             && let Some((next, message)) = self.queue.pop_front()
         {
             weight += next;

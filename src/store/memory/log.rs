@@ -13,14 +13,14 @@ use super::partials::Partials;
 use super::removed::Removed;
 use crate::error::{StoreError, StoreErrorKind};
 use crate::ports::{
-    IndexEntry, KeptPartial, LogEntry, MAX_CURSORS, NewEntry, Page, Partial, TransactionStore,
-    Usage,
+    IndexEntry, KeptPartial, LogEntry, MAX_CURSORS, NewEntry, Page, Partial, StoreLease,
+    TransactionStore, Usage,
 };
 use crate::store::gap_index::GapIndex;
 use crate::store::limits::{stored_size, too_many_cursors};
 use crate::types::{Cursor, Piece, Topic, TopicKey, Transaction, TransactionId, WallTime};
 
-/// Bytes of partial payloads in memory at most, whatever the node would let a store keep.
+/// Maximum number of bytes of partial payloads in memory, whatever the node would let a store keep.
 const MAX_PARTIAL_BYTES: u64 = 64 << 20;
 
 /// A retained log in memory. Payloads are shared with whoever handed them in.
@@ -40,6 +40,7 @@ pub struct MemoryTransactionStore {
     /// What an earlier run may have given out ends here.
     base: u64,
     state: Mutex<Log>,
+    lease: StoreLease,
 }
 
 #[derive(Debug, Default)]
@@ -64,7 +65,12 @@ impl MemoryTransactionStore {
     pub fn new(max_bytes: Option<u64>) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let millis = u64::try_from(now.as_millis()).unwrap_or(u64::MAX >> 12);
-        Self { max_bytes, base: millis << 12, state: Mutex::default() }
+        Self {
+            max_bytes,
+            base: millis << 12,
+            state: Mutex::default(),
+            lease: StoreLease::default(),
+        }
     }
 }
 
@@ -164,6 +170,10 @@ impl TransactionStore for MemoryTransactionStore {
         }
         log.partials.expire(now);
         Ok(count)
+    }
+
+    fn lease(&self) -> Option<&StoreLease> {
+        Some(&self.lease)
     }
 
     async fn usage(&self) -> Result<Usage, StoreError> {

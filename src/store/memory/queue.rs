@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use super::lock::lock;
 use super::page::fill;
 use crate::error::{StoreError, StoreErrorKind};
-use crate::ports::{EntryFilter, EntryState, OutboxEntry, QueueSize, TransactionQueue};
+use crate::ports::{EntryFilter, EntryState, OutboxEntry, QueueSize, StoreLease, TransactionQueue};
 use crate::types::{Transaction, TransactionId, WallTime};
 
 /// An outbox in memory: what was published and not yet confirmed is lost with the process.
@@ -17,6 +17,7 @@ use crate::types::{Transaction, TransactionId, WallTime};
 pub struct MemoryQueue {
     max_entries: usize,
     state: Mutex<Outbox>,
+    lease: StoreLease,
 }
 
 #[derive(Debug, Default)]
@@ -29,7 +30,7 @@ struct Outbox {
 impl MemoryQueue {
     /// An empty outbox for at most `max_entries`, waiting and dead together.
     pub fn new(max_entries: usize) -> Self {
-        Self { max_entries, state: Mutex::default() }
+        Self { max_entries, state: Mutex::default(), lease: StoreLease::default() }
     }
 }
 
@@ -100,6 +101,10 @@ impl TransactionQueue for MemoryQueue {
             entries.filter(|entry| filter == EntryFilter::All || filter == kind(&entry.state));
         let size = |entry: &OutboxEntry| entry.transaction.payload().len();
         Ok(fill(wanted, size, max_entries, max_bytes).0)
+    }
+
+    fn lease(&self) -> Option<&StoreLease> {
+        Some(&self.lease)
     }
 
     async fn size(&self) -> Result<QueueSize, StoreError> {

@@ -11,17 +11,17 @@ use sqlx::{Arguments, AssertSqlSafe, Encode, Sqlite, Type};
 
 use super::query::Query;
 
-/// Where a row stands: 22 bits say at which byte, 12 how long its head is, 17 how long its payload
+/// Bits of the position of a row: 22 say at which byte, 12 how long its head is, 17 how long its payload
 /// is, and 12 by how much its number is above the first.
-const AT: u32 = 41;
-const HEAD: u32 = 29;
-const PAYLOAD: u32 = 12;
+const AT_BIT: u32 = 41;
+const HEAD_BIT: u32 = 29;
+const PAYLOAD_BIT: u32 = 12;
 const MAX_BYTES: usize = 1 << 20;
-const MAX_HEAD: usize = (1 << (AT - HEAD)) - 1;
-const MAX_PAYLOAD: usize = (1 << (HEAD - PAYLOAD)) - 1;
-const MAX_ABOVE: u64 = (1 << PAYLOAD) - 1;
-/// Statements are kept for the next time up to this many bytes of arguments: they keep those too.
-const KEPT: usize = 32 << 10;
+const MAX_HEAD: usize = (1 << (AT_BIT - HEAD_BIT)) - 1;
+const MAX_PAYLOAD: usize = (1 << (HEAD_BIT - PAYLOAD_BIT)) - 1;
+const MAX_ABOVE: u64 = (1 << PAYLOAD_BIT) - 1;
+/// Maximum number of bytes of arguments of a statement that is cached: the cache keeps those too.
+const MAX_CACHED_BYTES: usize = 32 << 10;
 
 /// One row: a number, an id where the table has one, a head and a payload.
 #[derive(Debug)]
@@ -129,9 +129,9 @@ impl BulkInsert {
         let mut bytes = Vec::with_capacity(rows.iter().map(Row::size).sum());
         let mut positions = String::with_capacity(20 * rows.len() + 2);
         for row in rows {
-            let position = (bytes.len() as u64) << AT
-                | (row.head.len() as u64) << HEAD
-                | (row.payload.len() as u64) << PAYLOAD
+            let position = (bytes.len() as u64) << AT_BIT
+                | (row.head.len() as u64) << HEAD_BIT
+                | (row.payload.len() as u64) << PAYLOAD_BIT
                 | (row.number - first.number);
             positions.push(if positions.is_empty() { '[' } else { ',' });
             positions.push_str(&position.to_string());
@@ -144,7 +144,7 @@ impl BulkInsert {
         let (bytes, positions) = (self.bind_bytes(bytes)?, self.bind(positions)?);
         // `substr` counts from 1.
         let (at, head) =
-            (format!("(value >> {AT}) + 1"), format!("(value >> {HEAD} & {MAX_HEAD})"));
+            (format!("(value >> {AT_BIT}) + 1"), format!("(value >> {HEAD_BIT} & {MAX_HEAD})"));
         let (id, at) = match first.id {
             Some(id) => (format!("substr({bytes}, {at}, {0}), ", id.len()), format!("{at} + 32")),
             None => (String::new(), at),
@@ -152,7 +152,7 @@ impl BulkInsert {
         self.add(&format!(
             "INSERT INTO {into} SELECT {number} + (value & {MAX_ABOVE}), \
              {id}substr({bytes}, {at}, {head}), \
-             substr({bytes}, {at} + {head}, value >> {PAYLOAD} & {MAX_PAYLOAD}) \
+             substr({bytes}, {at} + {head}, value >> {PAYLOAD_BIT} & {MAX_PAYLOAD}) \
              FROM json_each({positions})"
         ));
         Ok(())
@@ -166,7 +166,7 @@ impl BulkInsert {
             self.sql = format!("BEGIN IMMEDIATE;{}COMMIT", self.sql);
         }
         let query = sqlx::query_with(AssertSqlSafe(self.sql), self.arguments);
-        (self.statements > 0).then(|| query.persistent(self.bytes <= KEPT))
+        (self.statements > 0).then(|| query.persistent(self.bytes <= MAX_CACHED_BYTES))
     }
 }
 

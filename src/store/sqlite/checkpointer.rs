@@ -16,7 +16,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions, Connection};
 use tokio::sync::{Mutex, MutexGuard};
 
-/// How much longer the log may become before a commit has to move it.
+/// Number of times the usual length at which a commit has to move the log.
 pub(super) const AUTOMATIC: u32 = 4;
 
 /// The second connection to a file, and how much there is to move.

@@ -16,9 +16,12 @@ use crate::store::limits::stored_size;
 use crate::types::{Cursor, PeerId, Signature, TopicKey, Transaction, TransactionId, WallTime};
 
 const FORMAT: u8 = 1;
-const SLOT: usize = 112;
-const LOCATION: usize = 20;
-const SUM: usize = 8;
+/// Number of bytes of an index entry.
+const SLOT_BYTES: usize = 112;
+/// Number of bytes of a location.
+const LOCATION_BYTES: usize = 20;
+/// Number of bytes of a checksum.
+const SUM_BYTES: usize = 8;
 
 /// Times that `SQLite` compares; what is later than it can say never comes.
 pub(super) fn clamped(millis: u64) -> i64 {
@@ -138,7 +141,7 @@ impl Slot {
 }
 
 pub(super) fn encode_block(slots: &[Slot]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(slots.len() * SLOT + SUM);
+    let mut out = Vec::with_capacity(slots.len() * SLOT_BYTES + SUM_BYTES);
     for slot in slots {
         let shown = &slot.shown;
         let header = u16::try_from(slot.bytes - shown.size).unwrap_or(u16::MAX);
@@ -157,7 +160,7 @@ pub(super) fn encode_block(slots: &[Slot]) -> Vec<u8> {
 }
 
 pub(super) fn decode_block(block: &[u8]) -> Result<Vec<Slot>, Source> {
-    checked::<SLOT>(block)?.map(slot).collect()
+    checked::<SLOT_BYTES>(block)?.map(slot).collect()
 }
 
 /// Where an entry of the log stands.
@@ -170,7 +173,7 @@ pub(super) struct Location {
 }
 
 pub(super) fn encode_locations(list: &[Location]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(list.len() * LOCATION + SUM);
+    let mut out = Vec::with_capacity(list.len() * LOCATION_BYTES + SUM_BYTES);
     for location in list {
         out.extend(location.key.to_le_bytes());
         out.extend(location.cursor.to_le_bytes());
@@ -186,19 +189,19 @@ pub(super) fn decode_locations(bytes: &[u8]) -> Result<Vec<Location>, Source> {
         let cursor = u64::from_le_bytes(next(at)?);
         Ok(Location { key, cursor, generation: u32::from_le_bytes(next(at)?) })
     };
-    checked::<LOCATION>(bytes)?.map(location).collect()
+    checked::<LOCATION_BYTES>(bytes)?.map(location).collect()
 }
 
 fn summed(mut bytes: Vec<u8>) -> Vec<u8> {
     let sum = blake3::hash(&bytes);
-    bytes.extend(&sum.as_bytes()[..SUM]);
+    bytes.extend(&sum.as_bytes()[..SUM_BYTES]);
     bytes
 }
 
 /// Pieces of `N` bytes each that match their checksum.
 fn checked<const N: usize>(bytes: &[u8]) -> Result<impl Iterator<Item = &[u8]>, Source> {
-    let (body, sum) = bytes.split_last_chunk::<SUM>().ok_or("a block is cut short")?;
-    if blake3::hash(body).as_bytes()[..SUM] != sum[..] {
+    let (body, sum) = bytes.split_last_chunk::<SUM_BYTES>().ok_or("a block is cut short")?;
+    if blake3::hash(body).as_bytes()[..SUM_BYTES] != sum[..] {
         return Err("a block does not match its checksum".into());
     }
     if !body.len().is_multiple_of(N) {
@@ -275,7 +278,7 @@ mod tests {
         let location = |n| Location { key: u64::MAX - n, cursor: n, generation: 70_000 };
         let list: Vec<_> = (0..3).map(location).collect();
         let bytes = encode_locations(&list);
-        assert_eq!(bytes.len(), 3 * LOCATION + SUM);
+        assert_eq!(bytes.len(), 3 * LOCATION_BYTES + SUM_BYTES);
         assert_eq!(decode_locations(&bytes).unwrap(), list);
         for at in 0..bytes.len() {
             let mut bad = bytes.clone();
@@ -292,7 +295,7 @@ mod tests {
         let entry = entry(Signature::None, None);
         let list: Vec<_> = (0..3).map(|n| Slot::new(u64::MAX - n, &entry, 70_000)).collect();
         let bytes = encode_block(&list);
-        assert_eq!(bytes.len(), 3 * SLOT + SUM);
+        assert_eq!(bytes.len(), 3 * SLOT_BYTES + SUM_BYTES);
         assert_eq!(decode_block(&bytes).unwrap(), list);
         assert_eq!(decode_block(&encode_block(&[])).unwrap(), []);
         for at in 0..bytes.len() {

@@ -23,18 +23,18 @@ use super::error::{damaged, explain};
 use super::query::Query;
 use crate::error::{StoreError, StoreErrorKind};
 
-/// Marks a file as ours: "SORC".
+/// Mark of a file of ours: "SORC".
 const APPLICATION_ID: i64 = 0x534f_5243;
-/// How long to wait for another process that has the file locked.
-const PATIENCE: Duration = Duration::from_secs(1);
-/// Rows that the thread of a connection gets ahead of who takes them. All of an answer are taken in
+/// Maximum time to wait for another process that has the file locked.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
+/// Number of rows that the thread of a connection gets ahead of who reads them. All of an answer are read in
 /// any case, and with fewer the two wait for each other many times.
-const ROWS: usize = 1024;
-/// Files up to this many bytes are checked whole when they are opened. What is larger would keep
+const READ_AHEAD_ROWS: usize = 1024;
+/// Maximum number of bytes of a file that is checked whole when it is opened. What is larger would keep
 /// a host waiting for seconds: there, damage is noticed where it is read, by hashes.
-const CHECKED_WHOLE: i64 = 64 << 20;
+const MAX_CHECKED_BYTES: i64 = 64 << 20;
 /// Number of passes beside the writer, each with less to move, before the writer is held back.
-const PASSES: usize = 2;
+const CHECKPOINT_PASSES: usize = 2;
 
 /// How a connection treats its file.
 #[derive(Debug, Clone, Copy)]
@@ -56,8 +56,8 @@ impl Setup {
             .filename(path)
             .page_size(self.page_size)
             .synchronous(self.synchronous)
-            .busy_timeout(PATIENCE)
-            .row_buffer_size(ROWS)
+            .busy_timeout(BUSY_TIMEOUT)
+            .row_buffer_size(READ_AHEAD_ROWS)
             .pragma("cache_size", format!("-{}", self.cache_kib))
             .pragma("wal_autocheckpoint", (AUTOMATIC * self.checkpoint_pages).to_string())
             .pragma("journal_size_limit", "67108864")
@@ -200,7 +200,7 @@ impl Database {
     pub(super) async fn checkpoint(&self) {
         let Some(checkpointer) = &self.checkpointer else { return };
         checkpointer.begin();
-        for _ in 0..PASSES {
+        for _ in 0..CHECKPOINT_PASSES {
             if let Err(error) = checkpointer.pass().await {
                 // Nothing is lost by it, and it is tried again.
                 let file = self.name();
@@ -437,7 +437,7 @@ impl ConnectionGuard<'_> {
     async fn check(&mut self) -> Result<(), StoreError> {
         let pages = self.number("PRAGMA page_count").await?;
         let bytes = pages.saturating_mul(self.number("PRAGMA page_size").await?);
-        if bytes > CHECKED_WHOLE {
+        if bytes > MAX_CHECKED_BYTES {
             return Ok(());
         }
         let health: Option<String> = self.ask(sqlx::query("PRAGMA quick_check(1)")).await?;

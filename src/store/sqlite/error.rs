@@ -2,8 +2,8 @@
 
 use crate::error::{Source, StoreError, StoreErrorKind};
 
-/// What no number that rises can have come to.
-const HIGHEST: u64 = 1 << 62;
+/// Maximum of a number that only rises.
+const MAX_COUNTER: u64 = 1 << 62;
 
 /// A file that holds what it cannot hold.
 pub(super) fn damaged(name: &str, what: impl std::fmt::Display) -> StoreError {
@@ -19,7 +19,7 @@ pub(super) fn changed_nothing(kind: StoreErrorKind) -> bool {
 /// others would be counted on.
 pub(super) fn checked_counter(number: i64) -> Result<u64, Source> {
     let checked_counter =
-        u64::try_from(number).ok().filter(|checked_counter| *checked_counter <= HIGHEST);
+        u64::try_from(number).ok().filter(|checked_counter| *checked_counter <= MAX_COUNTER);
     checked_counter.ok_or_else(|| format!("{number} cannot have been reached").into())
 }
 

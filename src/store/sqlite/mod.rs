@@ -93,7 +93,7 @@ impl SqliteOptions {
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), sorcha_peer::error::StoreError> {
-/// use sorcha_peer::store::SqliteStorage;
+/// use sorcha_peer::SqliteStorage;
 /// let storage = SqliteStorage::open("data").await?;
 /// let (peers, bans) = storage.peer_store().load().await?;
 /// let used = storage.transaction_store().usage().await?;

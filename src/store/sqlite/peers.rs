@@ -16,9 +16,9 @@ use crate::types::{Endpoint, PeerId, PeerRecord, RecordDraft, WallTime};
 
 const MIGRATIONS: &[&str] = &[include_str!("migrations/peers/1.sql")];
 
-/// Rows in one statement. A statement costs about 40 us whatever it does; `SQLite` takes 32766
+/// Maximum number of rows in one statement. A statement costs about 40 us whatever it does; `SQLite` takes 32766
 /// parameters in one.
-const ROWS: usize = 64;
+const MAX_ROWS: usize = 64;
 
 /// A lost tail after a power failure is fine for what is learnt again; damage is not, and in WAL
 /// mode there is none.
@@ -66,7 +66,7 @@ impl PeerStore for SqlitePeerStore {
     async fn upsert(&self, peers: &[StoredPeer]) -> Result<(), StoreError> {
         let mut conn = self.database.lock().await?;
         conn.begin().await?;
-        for chunk in peers.chunks(ROWS) {
+        for chunk in peers.chunks(MAX_ROWS) {
             let mut insert = QueryBuilder::<Sqlite>::new("INSERT OR REPLACE INTO peers ");
             insert.push_values(chunk, |mut row, peer| {
                 let draft = peer.record.as_ref().map(|record| &record.draft);
@@ -87,7 +87,7 @@ impl PeerStore for SqlitePeerStore {
     async fn remove(&self, peers: &[PeerId]) -> Result<(), StoreError> {
         let mut conn = self.database.lock().await?;
         conn.begin().await?;
-        for chunk in peers.chunks(ROWS) {
+        for chunk in peers.chunks(MAX_ROWS) {
             let mut delete = QueryBuilder::<Sqlite>::new("DELETE FROM peers WHERE peer IN (");
             let mut list = delete.separated(", ");
             for peer in chunk {

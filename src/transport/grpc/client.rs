@@ -24,7 +24,8 @@ use super::link::{
     SEND_BUFFER_BYTES, Spawner,
 };
 use super::service::LINK_PATH;
-use super::{Security, Shared, TARGET, failure, service};
+use super::shared::{Security, Shared, TARGET};
+use super::{failure, service};
 use crate::error::{FailureKind, TransportError};
 use crate::ports::RawLink;
 use crate::transport::{tcp, tls};

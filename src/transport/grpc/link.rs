@@ -28,18 +28,18 @@ use super::failure;
 use crate::error::TransportError;
 use crate::transport::channel::{ChannelSink, channel};
 
-/// Bytes that HTTP/2 holds for a stream before the sink is no longer ready.
+/// Number of bytes that HTTP/2 holds for a stream before the sink is no longer ready.
 pub(super) const SEND_BUFFER_BYTES: usize = 128 * 1024;
-/// Largest decoded header block, in bytes; ours are below 1 KiB.
+/// Maximum number of bytes of a decoded header block; ours are below 1 KiB.
 pub(super) const MAX_HEADER_BYTES: u32 = 8 * 1024;
-/// Largest HTTP/2 data frame that is accepted, in bytes. Room for a piece of bulk or a batch in
+/// Maximum number of bytes of an HTTP/2 data frame that is accepted. Room for a piece of bulk or a batch in
 /// one, which takes a quarter of the system calls of the default of 16 KiB.
 pub(super) const HTTP2_FRAME_BYTES: u32 = 72 * 1024;
-/// Frames between the sink and HTTP/2. More would only be more for control to wait behind.
+/// Number of frames between the sink and HTTP/2. More would only be more for control to wait behind.
 const FRAMES_IN_FLIGHT: usize = 2;
-/// How long a connection may take to write what is left after its link was dropped.
+/// Maximum time for a connection to write what is left after its link was dropped.
 const LINGER: Duration = Duration::from_secs(1);
-/// Bytes that a peer may still send meanwhile; about what was under way.
+/// Maximum number of bytes that a peer may still send meanwhile; about what was under way.
 const DRAIN_BYTES: usize = 2 * 1024 * 1024;
 
 /// Passes frames through as they are.
@@ -175,7 +175,7 @@ impl Drop for LinkStream {
     }
 }
 
-/// Takes the futures that hyper wants to run beside a connection.
+/// Collects the futures that hyper wants to run beside a connection.
 #[derive(Clone, Default)]
 pub(super) struct Spawner {
     /// Emptied by the [`Driver`] in the same poll in which hyper fills it.

@@ -7,18 +7,21 @@
 
 mod client;
 mod failure;
+mod handshake_slots;
 mod link;
+mod options;
 mod server;
 mod service;
+mod shared;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 
+pub use self::options::GrpcOptions;
+use self::shared::{Security, Shared, TARGET};
 use super::tls::TlsIdentity;
-use crate::config::Config;
 use crate::error::TransportError;
 use crate::identity::Identity;
 use crate::ports::{Listener, RawLink, Transport};
@@ -55,45 +58,6 @@ use crate::types::{Endpoint, PeerId, TransportKind};
 #[derive(Debug, Clone)]
 pub struct GrpcTransport {
     shared: Arc<Shared>,
-}
-
-/// Settings of a [`GrpcTransport`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct GrpcOptions {
-    /// Time for name resolution and TCP together when dialling. Default 30 s.
-    pub connect_timeout: Duration,
-    /// Time for TLS, HTTP/2 and opening the stream together, when dialling and when accepting.
-    /// Default 10 s.
-    pub handshake_timeout: Duration,
-    /// Accepted connections of one listener that may be in their handshake at once; further ones
-    /// are dropped. Default 256, at least 1.
-    pub max_handshakes: u32,
-    /// The same for one IPv4 address or one IPv6 /64, the least that an IPv6 host owns. Default
-    /// 32, at least 1.
-    pub max_handshakes_per_ip: u32,
-    /// No TLS: peer ids are what the peers claim. Only for tests, and for a mesh that
-    /// authenticates below. Default false.
-    pub plaintext: bool,
-}
-
-impl GrpcOptions {
-    /// The settings that a node with this configuration uses.
-    pub fn from_config(config: &Config) -> Self {
-        Self {
-            connect_timeout: config.connection.connect_timeout,
-            handshake_timeout: config.connection.handshake_timeout,
-            max_handshakes: config.listen.max_handshakes,
-            max_handshakes_per_ip: config.listen.max_handshakes_per_ip,
-            plaintext: config.network.plaintext,
-        }
-    }
-}
-
-impl Default for GrpcOptions {
-    fn default() -> Self {
-        Self::from_config(&Config::default())
-    }
 }
 
 impl GrpcTransport {
@@ -135,23 +99,4 @@ impl Transport for GrpcTransport {
         let listener = server::GrpcListener::bind(Arc::clone(&self.shared), bind).await?;
         Ok(Box::new(listener))
     }
-}
-
-/// The tracing target of all transports.
-const TARGET: &str = "sorcha_peer::transport";
-
-#[derive(Debug)]
-struct Shared {
-    identity: Identity,
-    options: GrpcOptions,
-    security: Security,
-}
-
-/// How the other side is known.
-#[derive(Debug)]
-enum Security {
-    /// By the key that its handshake proved.
-    Tls(Box<TlsIdentity>),
-    /// By what it says.
-    Plaintext,
 }

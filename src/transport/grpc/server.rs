@@ -6,10 +6,9 @@
 //! is what `accept` returns, so nothing is queued apart from the tasks themselves. Dropping the
 //! listener drops the socket and the set at once; open links have tasks of their own.
 
-use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -21,19 +20,21 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
+use super::failure;
+use super::handshake_slots::HandshakeSlots;
 use super::link::{
     Driver, HTTP2_FRAME_BYTES, LinkStream, MAX_HEADER_BYTES, Outgoing, SEND_BUFFER_BYTES, Spawner,
 };
 use super::service::Service;
-use super::{Security, Shared, TARGET, failure};
+use super::shared::{Security, Shared, TARGET};
 use crate::error::{FailureKind, TransportError};
 use crate::ports::{Accepted, Listener, RawLink};
 use crate::transport::{tcp, tls};
 use crate::types::{PeerId, TransportKind};
 
-/// Streams that a peer may have open at once on one connection: its link, and a few calls.
+/// Maximum number of streams that a peer may have open at once on one connection: its link, and a few calls.
 const MAX_STREAMS: u32 = 8;
-/// Pause after the operating system refused to accept, which it does again at once while, say, no
+/// Delay after the operating system refused to accept, which it does again at once while, say, no
 /// file descriptors are left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -44,7 +45,7 @@ pub(super) struct GrpcListener {
     socket: TcpListener,
     address: SocketAddr,
     handshakes: JoinSet<(SocketAddr, Result<RawLink, TransportError>)>,
-    per_ip: Arc<PerIp>,
+    slots: Arc<HandshakeSlots>,
     /// The last accept failed: pause before the next.
     pausing: bool,
 }
@@ -61,8 +62,8 @@ impl GrpcListener {
         let socket = TcpListener::bind(bind).await.map_err(local)?;
         let address = socket.local_addr().map_err(local)?;
         tracing::info!(target: TARGET, %address, kind = %TransportKind::GrpcStream, "listening");
-        let per_ip = Arc::default();
-        Ok(Self { shared, socket, address, handshakes: JoinSet::new(), per_ip, pausing: false })
+        let slots = Arc::default();
+        Ok(Self { shared, socket, address, handshakes: JoinSet::new(), slots, pausing: false })
     }
 
     /// Starts a handshake, or says why there is none.
@@ -75,11 +76,11 @@ impl GrpcListener {
         if self.handshakes.len() >= at_least_one(options.max_handshakes) {
             return Err(refused(options.max_handshakes, ""));
         }
-        let place = PerIp::enter(&self.per_ip, address.ip(), options.max_handshakes_per_ip)
+        let slot = HandshakeSlots::enter(&self.slots, address.ip(), options.max_handshakes_per_ip)
             .ok_or_else(|| refused(options.max_handshakes_per_ip, "from this address "))?;
         let shared = Arc::clone(&self.shared);
         self.handshakes.spawn(async move {
-            let _place = place;
+            let _slot = slot;
             let limit = shared.options.handshake_timeout;
             let result = timeout(limit, handshake(&shared, stream, address)).await;
             let result = result.unwrap_or_else(|elapsed| {
@@ -213,74 +214,4 @@ where
 
 fn at_least_one(limit: u32) -> usize {
     usize::try_from(limit.max(1)).unwrap_or(usize::MAX)
-}
-
-/// Handshakes under way for each address. Holds no address without one.
-#[derive(Debug, Default)]
-struct PerIp {
-    counts: Mutex<HashMap<IpAddr, u32>>,
-}
-
-/// One handshake's place; dropping it gives it back.
-#[derive(Debug)]
-struct Place {
-    per_ip: Arc<PerIp>,
-    key: IpAddr,
-}
-
-impl PerIp {
-    fn enter(this: &Arc<Self>, ip: IpAddr, limit: u32) -> Option<Place> {
-        let key = host_of(ip);
-        let mut counts = this.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(key).or_default();
-        if *count >= limit.max(1) {
-            return None;
-        }
-        *count += 1;
-        Some(Place { per_ip: Arc::clone(this), key })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut counts = self.per_ip.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&self.key) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.key);
-            }
-        }
-    }
-}
-
-/// What counts as one host: an IPv4 address, or the /64 of an IPv6 address.
-fn host_of(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
-        IpAddr::V4(v4) => v4.into(),
-        IpAddr::V6(v6) => {
-            let [a, b, c, d, ..] = v6.segments();
-            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn places_are_counted_for_each_host_and_given_back() {
-        let per_ip = Arc::new(PerIp::default());
-        let enter = |ip: &str| PerIp::enter(&per_ip, ip.parse().unwrap(), 2);
-        let places = [enter("1.2.3.4"), enter("::ffff:1.2.3.4")];
-        assert!(places.iter().all(Option::is_some));
-        assert!(enter("1.2.3.4").is_none());
-        let _other = enter("1.2.3.5").unwrap();
-        let v6 = [enter("2001:db8::1"), enter("2001:db8::2")];
-        assert!(enter("2001:db8:0:0:ffff::3").is_none());
-        assert!(enter("2001:db8:0:1::1").is_some());
-        drop((places, v6));
-        assert!(enter("1.2.3.4").is_some());
-        assert_eq!(per_ip.counts.lock().unwrap().len(), 1);
-    }
 }

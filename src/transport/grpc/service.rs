@@ -21,6 +21,7 @@ use tonic::server::{Grpc, StreamingService};
 use tonic::{Status, Streaming};
 
 use super::link::RawCodec;
+use super::shared::TARGET;
 use crate::types::{MAX_FRAME_BYTES, PeerId};
 
 /// The method whose stream is a link.
@@ -39,11 +40,11 @@ pub(super) struct Opened {
 /// Serves one connection.
 #[derive(Clone)]
 pub(super) struct Service {
-    slot: Arc<Mutex<Option<Slot>>>,
+    offer: Arc<Mutex<Option<LinkOffer>>>,
 }
 
-/// What the first stream takes.
-struct Slot {
+/// What the first stream is answered with, once.
+struct LinkOffer {
     opened: oneshot::Sender<Opened>,
     outgoing: mpsc::Receiver<Bytes>,
     claim: Option<PeerId>,
@@ -56,8 +57,8 @@ impl Service {
         claim: Option<PeerId>,
     ) -> (Self, oneshot::Receiver<Opened>) {
         let (opened, result) = oneshot::channel();
-        let slot = Slot { opened, outgoing, claim };
-        (Self { slot: Arc::new(Mutex::new(Some(slot))) }, result)
+        let offer = LinkOffer { opened, outgoing, claim };
+        (Self { offer: Arc::new(Mutex::new(Some(offer))) }, result)
     }
 
     /// The table of routes.
@@ -70,21 +71,21 @@ impl Service {
                     .await
             }
             path => {
-                tracing::debug!(target: super::TARGET, path, "no such method");
+                tracing::debug!(target: TARGET, path, "no such method");
                 Status::unimplemented("no such method").into_http()
             }
         }
     }
 
     fn open(&self, request: tonic::Request<Streaming<Bytes>>) -> OpenResult {
-        let slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(Slot { opened, outgoing, claim: ours }) = slot else {
+        let offer = self.offer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(LinkOffer { opened, outgoing, claim: ours }) = offer else {
             return Err(Status::resource_exhausted("a connection carries one link"));
         };
         let claim = claimed(request.metadata());
         let accepted = opened.send(Opened { incoming: request.into_inner(), claim });
         accepted.map_err(|_| Status::cancelled("too late"))?;
-        let outgoing: Outgoing = outgoing.map(Ok);
+        let outgoing: OutgoingFrames = outgoing.map(Ok);
         let mut response = tonic::Response::new(outgoing);
         if let Some(peer_id) = ours {
             self::claim(response.metadata_mut(), peer_id);
@@ -103,12 +104,12 @@ impl hyper::service::Service<Request<Incoming>> for Service {
     }
 }
 
-type Outgoing = Map<mpsc::Receiver<Bytes>, fn(Bytes) -> Result<Bytes, Status>>;
-type OpenResult = Result<tonic::Response<Outgoing>, Status>;
+type OutgoingFrames = Map<mpsc::Receiver<Bytes>, fn(Bytes) -> Result<Bytes, Status>>;
+type OpenResult = Result<tonic::Response<OutgoingFrames>, Status>;
 
 impl StreamingService<Bytes> for Service {
     type Response = Bytes;
-    type ResponseStream = Outgoing;
+    type ResponseStream = OutgoingFrames;
     type Future = Ready<OpenResult>;
 
     fn call(&mut self, request: tonic::Request<Streaming<Bytes>>) -> Self::Future {

@@ -5,8 +5,8 @@ pub(crate) mod raw;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use sorcha_peer::error::ShutdownReport;
-use sorcha_peer::types::{CloseReason, Counters, FailureKind, LinkStatus, Refusal};
+use sorcha_peer::error::{FailureKind, ShutdownReport};
+use sorcha_peer::types::{CloseReason, Counters, LinkStatus, Refusal};
 use sorcha_peer::{
     Config, Delivery, Event, Events, Identity, Item, PeerId, PeerNode, PeerNodeBuilder, StartAt,
     Stats, Subscription, TransactionId,
@@ -148,7 +148,7 @@ pub(crate) async fn refusal(
     reason: Refusal,
 ) -> (Option<PeerId>, TransactionId) {
     event(events, &format!("{reason:?}"), |event| match event {
-        Event::TransactionRefused { peer, reason: found, id } if *found == reason => {
+        Event::TransactionRefused { peer, reason: found, id, .. } if *found == reason => {
             Some((*peer, *id))
         }
         _ => None,

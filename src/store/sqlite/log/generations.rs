@@ -11,17 +11,17 @@ use crate::store::gap_index::GapIndex;
 use crate::store::sqlite::codec::Slot;
 use crate::types::WallTime;
 
-/// Generations at most; with as many, an entry goes into one that ends later than it must.
+/// Maximum number of generations; with as many, an entry goes into one that ends later than it must.
 const MAX_GENERATIONS: usize = 512;
-/// With so many, new ones become wider, so that the most is never reached: twice as wide with each
-/// [`DOUBLED`] more.
-const ENOUGH: usize = 256;
-const DOUBLED: usize = 8;
+/// Number of generations beyond which new ones become wider, so that the most is never reached: twice as wide with each
+/// [`DOUBLED_EVERY`] more.
+const WIDENED_FROM: usize = 256;
+const DOUBLED_EVERY: usize = 8;
 
-/// The latest time that a file can hold.
+/// Maximum time that a file can hold.
 const NEVER: u64 = i64::MAX.cast_unsigned();
 
-/// One generation.
+/// Entries that go together.
 #[derive(Debug)]
 pub(super) struct Generation {
     /// When it may go.
@@ -92,7 +92,8 @@ impl Generations {
         let present = open.map(|(number, generation)| (*number, generation.ends));
         let all = || present.clone().chain(planned.iter().copied());
         let count = all().count();
-        let doublings = u32::try_from(count.saturating_sub(ENOUGH).div_ceil(DOUBLED)).unwrap_or(63);
+        let doublings =
+            u32::try_from(count.saturating_sub(WIDENED_FROM).div_ceil(DOUBLED_EVERY)).unwrap_or(63);
         let width = u64::try_from(width.as_millis()).unwrap_or(u64::MAX).max(1);
         let width = width.saturating_mul(1 << doublings.min(63));
         let ends = at.div_ceil(width).saturating_mul(width).clamp(at, NEVER);
@@ -129,7 +130,7 @@ mod tests {
 
     #[test]
     fn a_span_that_is_short_beside_the_retention_keeps_nothing_for_ever() {
-        let retention = 600_000;
+        let retention = 100_000;
         for (width, step) in [(1, 7), (100, 50), (1500, 200), (10_000, 200)] {
             let mut all = Generations::default();
             let (mut most, mut latest) = (0, 0);

@@ -18,19 +18,19 @@ use fastbloom::BloomFilter;
 use crate::store::sqlite::codec::{Location, key_of};
 use crate::types::TransactionId;
 
-/// Places in a run, at least.
-pub(super) const RUN: usize = 16_384;
-/// Places in one part of a run.
-const PART: usize = 128;
-/// How often a filter sends a lookup into a run in vain.
+/// Minimum number of locations in a run.
+pub(super) const MIN_RUN: usize = 16_384;
+/// Number of locations in one part of a run.
+const PART_LOCATIONS: usize = 128;
+/// Rate at which a filter sends lookups into a run in vain.
 const FALSE_POSITIVES: f64 = 1e-4;
-/// Parts are numbered within this many a run.
-const PARTS: u64 = 1 << 16;
-/// The highest number of a run whose parts can have one.
-pub(super) const MAX_RUN: u64 = i64::MAX as u64 / PARTS - 1;
-/// As many locations as its parts can hold. No checksum protects what a file says, and as much memory
+/// Number of part numbers that each run has.
+const PART_NUMBERS: u64 = 1 << 16;
+/// Maximum number of a run whose parts can have one.
+pub(super) const MAX_RUN: u64 = i64::MAX as u64 / PART_NUMBERS - 1;
+/// Maximum number of locations in a run: as many as its parts can hold. No checksum protects what a file says, and as much memory
 /// is taken as it says.
-pub(super) const MAX_ENTRIES: usize = (1 << 16) * PART;
+pub(super) const MAX_ENTRIES: usize = (1 << 16) * PART_LOCATIONS;
 
 /// A run that was written.
 pub(super) struct Run {
@@ -88,7 +88,7 @@ impl Keys {
         more: impl Iterator<Item = Location> + Clone,
         ends: impl Fn(u32) -> u64,
     ) -> Option<Draft> {
-        if self.tail.len() + more.clone().count() < RUN {
+        if self.tail.len() + more.clone().count() < MIN_RUN {
             return None;
         }
         let location = |(key, generation): (&(u64, u64), &u32)| Location {
@@ -142,7 +142,7 @@ impl Keys {
             let from = run.firsts.partition_point(|first| *first < key).saturating_sub(1);
             let to = run.firsts.partition_point(|first| *first <= key);
             for part in from..to {
-                into.parts.entry(number * PARTS + part as u64).or_default().insert(key);
+                into.parts.entry(number * PART_NUMBERS + part as u64).or_default().insert(key);
             }
         }
     }
@@ -169,20 +169,20 @@ impl Draft {
     /// Number, first key and locations of each part.
     pub(super) fn parts(&self) -> impl Iterator<Item = (u64, u64, &[Location])> {
         // Never more parts than there are numbers: the last then has all the rest.
-        let size = PART.max(self.locations.len().div_ceil(1 << 16));
-        let parts = (self.number * PARTS..).zip(self.locations.chunks(size));
+        let size = PART_LOCATIONS.max(self.locations.len().div_ceil(1 << 16));
+        let parts = (self.number * PART_NUMBERS..).zip(self.locations.chunks(size));
         parts.map(|(number, part)| (number, part[0].key, part))
     }
 }
 
 /// The numbers that the parts of a run have.
 pub(super) fn parts_of(run: u64) -> std::ops::Range<u64> {
-    run * PARTS..(run + 1) * PARTS
+    run * PART_NUMBERS..(run + 1) * PART_NUMBERS
 }
 
 /// The run that a part belongs to.
 pub(super) fn run_of(part: u64) -> u64 {
-    part / PARTS
+    part / PART_NUMBERS
 }
 
 impl fmt::Debug for Run {
@@ -228,7 +228,7 @@ mod tests {
                 drafts.push(draft);
             }
         }
-        assert_eq!((drafts.len(), keys.tail.len()), (3, 60_000 - 3 * RUN));
+        assert_eq!((drafts.len(), keys.tail.len()), (3, 60_000 - 3 * MIN_RUN));
         assert!(drafts.iter().all(|draft| draft.ends == 2));
         for n in (0..60_000).step_by(7).chain([0, 16_383, 16_384, 59_999]) {
             let (locations, read) = found(&keys, &drafts, &id(n));
@@ -238,11 +238,11 @@ mod tests {
         let vain = (60_000..160_000).filter(|n| found(&keys, &[], &id(*n)).1 > 0).count();
         assert!(vain < 150, "{vain} of 100,000");
         let bytes: usize = keys.runs.values().map(|run| run.filter.num_bits() / 8).sum();
-        assert!(bytes < 3 * RUN * 5 / 2, "{bytes} bytes");
+        assert!(bytes < 3 * MIN_RUN * 5 / 2, "{bytes} bytes");
         assert_eq!(keys.ended(2), [1, 2, 3]);
         keys.drop(&[1, 2, 3], |generation| generation != 0);
         assert_eq!(found(&keys, &drafts, &id(5)).0, BTreeSet::new());
-        assert_eq!(keys.tail.len(), (3 * RUN..60_000).filter(|n| n % 3 != 0).count());
+        assert_eq!(keys.tail.len(), (3 * MIN_RUN..60_000).filter(|n| n % 3 != 0).count());
     }
 
     #[test]

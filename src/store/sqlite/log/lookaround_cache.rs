@@ -7,11 +7,11 @@ use std::collections::HashMap;
 use crate::store::sqlite::codec::Slot;
 use crate::types::TransactionId;
 
-/// Of fewer, each is looked up by its key.
-pub(super) const FEW: usize = 8;
-/// Index entries remembered, but for the rest of a block.
-const MANY: usize = 1024;
-/// Lookups that are not tried here after one that brought little.
+/// Minimum number of ids for a look around: fewer are each looked up by key.
+pub(super) const MIN_IDS: usize = 8;
+/// Maximum number of remembered index entries, but for the rest of a block.
+const MAX_ENTRIES: usize = 1024;
+/// Number of lookups without a look around after one that brought little.
 const PAUSE: u32 = 32;
 
 /// The index entries around the last lookup. Whoever reads at a location compares ids.
@@ -27,9 +27,9 @@ impl LookaroundCache {
         self.locations.get(id).copied()
     }
 
-    /// Whether it is worth looking around the first of so many that are not remembered.
+    /// Says whether it is worth looking around the first of so many that are not remembered.
     pub(super) fn is_worth(&mut self, unknown: usize) -> bool {
-        if unknown < FEW {
+        if unknown < MIN_IDS {
             return false;
         }
         let worth = self.pause == 0;
@@ -40,7 +40,7 @@ impl LookaroundCache {
     /// Remembers what stands around one of `wanted`, in place of what it had.
     pub(super) fn remember(&mut self, slots: &[Slot], wanted: &[TransactionId]) {
         let location = |slot: &Slot| (slot.shown.id, (slot.generation, slot.shown.cursor.0));
-        self.locations = slots.iter().take(MANY).map(location).collect();
+        self.locations = slots.iter().take(MAX_ENTRIES).map(location).collect();
         let hits = wanted.iter().filter(|id| self.locations.contains_key(id)).count();
         self.pause = if hits < wanted.len() / 2 { PAUSE } else { 0 };
     }

@@ -38,7 +38,8 @@ use super::dir_lock::DirLock;
 use super::query::Insert;
 use crate::error::StoreError;
 use crate::ports::{
-    IndexEntry, KeptPartial, MAX_CURSORS, NewEntry, Page, Partial, TransactionStore, Usage,
+    IndexEntry, KeptPartial, MAX_CURSORS, NewEntry, Page, Partial, StoreLease, TransactionStore,
+    Usage,
 };
 use crate::store::limits::too_many_cursors;
 use crate::types::{Cursor, Piece, Topic, Transaction, TransactionId, WallTime};
@@ -71,6 +72,7 @@ pub(super) struct SqliteLog {
     parts: Insert,
     /// Keys the filters: who does not know it cannot make ids that collide.
     seed: u128,
+    lease: StoreLease,
     /// The directory stays ours while its files are open.
     _lock: Arc<DirLock>,
 }
@@ -125,6 +127,7 @@ impl SqliteLog {
             limits,
             parts: Insert::new("INSERT INTO keys (part, first, places) VALUES", 3),
             seed: seed()?,
+            lease: StoreLease::default(),
             _lock: lock,
         };
         log.start(now << 12).await?;
@@ -214,6 +217,10 @@ impl TransactionStore for SqliteLog {
 
     async fn newest(&self) -> Result<Cursor, StoreError> {
         Ok(Cursor(self.known().newest))
+    }
+
+    fn lease(&self) -> Option<&StoreLease> {
+        Some(&self.lease)
     }
 
     async fn usage(&self) -> Result<Usage, StoreError> {

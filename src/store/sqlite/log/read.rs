@@ -6,7 +6,7 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{AssertSqlSafe, Row};
 
 use super::keys::Candidates;
-use super::lookaround_cache::FEW;
+use super::lookaround_cache::MIN_IDS;
 use super::{SqliteLog, locked};
 use crate::error::{Source, StoreError, StoreErrorKind};
 use crate::ports::{IndexEntry, LogEntry, Page};
@@ -16,10 +16,10 @@ use crate::store::sqlite::error::damaged;
 use crate::store::sqlite::query::json;
 use crate::types::{Cursor, Topic, TopicKey, Transaction, TransactionId};
 
-/// Index entries looked at in one call.
-const SCAN: usize = 16_384;
-/// Blocks read at once.
-const BLOCKS: usize = 16;
+/// Number of index entries looked at in one call.
+const MAX_SCANNED: usize = 16_384;
+/// Maximum number of blocks read at once.
+const MAX_BLOCKS: usize = 16;
 
 /// What a page is made of, before payloads are read.
 #[derive(Debug, Default)]
@@ -95,8 +95,8 @@ impl SqliteLog {
         let newest = self.known().newest;
         let mut plan = Plan { next: after, ..Plan::default() };
         let (mut bytes, mut seen) = (0usize, 0);
-        while seen < SCAN {
-            let blocks = self.blocks_after(conn, plan.next, BLOCKS.min(max_entries)).await?;
+        while seen < MAX_SCANNED {
+            let blocks = self.blocks_after(conn, plan.next, MAX_BLOCKS.min(max_entries)).await?;
             let (known, gap): (Vec<u32>, u64) = {
                 // After the look: what it did not find is known to be lost by now.
                 let known = self.known();
@@ -240,7 +240,7 @@ impl SqliteLog {
         ids: &[TransactionId],
     ) -> Result<(HashMap<TransactionId, Transaction>, Option<StoreError>), StoreError> {
         let (mut found, mut damage) = (HashMap::with_capacity(ids.len()), None);
-        if ids.len() < FEW && self.candidates(ids.iter().copied()).is_empty() {
+        if ids.len() < MIN_IDS && self.candidates(ids.iter().copied()).is_empty() {
             // Mostly ids that are new: memory knows.
             return Ok((found, damage));
         }
@@ -267,7 +267,7 @@ impl SqliteLog {
         if locked(&self.lookaround).is_worth(rest.len()) {
             let first = self.locate(conn, self.candidates(rest.first().copied())).await?;
             if let Some(cursor) = first.values().flatten().next() {
-                let slots = self.blocks_after(conn, cursor.saturating_sub(1), BLOCKS).await?;
+                let slots = self.blocks_after(conn, cursor.saturating_sub(1), MAX_BLOCKS).await?;
                 locked(&self.lookaround).remember(&slots, &rest);
                 rest = self.remembered(&rest, &mut locations);
             }
@@ -340,7 +340,7 @@ impl SqliteLog {
         let mut list = Vec::new();
         let mut at = after.0;
         while list.len() < limit {
-            let blocks = (limit - list.len()).div_ceil(64).min(BLOCKS);
+            let blocks = (limit - list.len()).div_ceil(64).min(MAX_BLOCKS);
             let slots = self.blocks_after(&mut conn, at, blocks).await?;
             let Some(last) = slots.last() else { break };
             at = last.shown.cursor.0;

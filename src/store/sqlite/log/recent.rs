@@ -9,8 +9,9 @@ use std::collections::VecDeque;
 use crate::ports::{LogEntry, Page};
 use crate::types::{Cursor, Topic};
 
-/// Bytes of payload kept, and of what comes with each.
+/// Maximum number of bytes kept.
 const MAX_BYTES: usize = 4 << 20;
+/// Number of bytes that an entry costs besides its payload.
 const OVERHEAD: usize = 256;
 
 /// The end of the log.
@@ -34,7 +35,7 @@ impl Recent {
         while self.bytes > MAX_BYTES
             && let Some(oldest) = self.entries.pop_front()
         {
-            self.bytes -= cost(&oldest);
+            self.bytes = self.bytes.saturating_sub(cost(&oldest));
             self.start = oldest.cursor.0;
         }
     }

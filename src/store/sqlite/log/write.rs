@@ -20,12 +20,12 @@ use crate::store::sqlite::error::{changed_nothing, checked_counter, damaged, exp
 use crate::store::sqlite::query::{Insert, json};
 use crate::types::{Cursor, TransactionId, WallTime};
 
-/// Index entries in one row.
-const BLOCK: usize = 256;
-/// Cursors leased at once.
-const LEASE: u64 = 1 << 20;
-/// Blocks read at once when taking stock: what is read at once stays with the allocator.
-const BLOCKS: i64 = 16;
+/// Maximum number of index entries in one row.
+const BLOCK_ENTRIES: usize = 256;
+/// Number of cursors leased at once.
+const LEASED_CURSORS: u64 = 1 << 20;
+/// Maximum number of blocks read at once: what is read at once stays with the allocator.
+const MAX_BLOCKS: i64 = 16;
 
 /// What an append will write.
 #[derive(Debug, Default)]
@@ -122,7 +122,7 @@ impl SqliteLog {
         let mut after = -1i64;
         loop {
             let blocks = "SELECT last, block FROM blocks WHERE last > ? ORDER BY last LIMIT ?";
-            let rows = conn.fetch_all(sqlx::query(blocks).bind(after).bind(BLOCKS)).await?;
+            let rows = conn.fetch_all(sqlx::query(blocks).bind(after).bind(MAX_BLOCKS)).await?;
             let Some(row) = rows.last() else { break };
             after = row.try_get("last").map_err(|e| self.damaged(e.into()))?;
             for slot in rows.iter().map(block_of) {
@@ -348,7 +348,7 @@ impl SqliteLog {
         state: &mut State,
         plan: &Plan<'_>,
     ) -> Result<(), StoreError> {
-        let lease = (plan.next > state.leased).then_some(plan.next.saturating_add(LEASE));
+        let lease = (plan.next > state.leased).then_some(plan.next.saturating_add(LEASED_CURSORS));
         let bulk = self.bulk_of(plan).map_err(|e| explain(self.writer.name(), e))?;
         if lease.is_none() && !state.strict && plan.made.is_empty() && plan.run.is_none() {
             return conn.run_bulk(bulk).await;
@@ -413,7 +413,7 @@ impl SqliteLog {
             });
             bulk.insert(&format!("g_{generation} (cursor, head, payload)"), rows)?;
         }
-        for rows in plan.new.chunks(BLOCK) {
+        for rows in plan.new.chunks(BLOCK_ENTRIES) {
             let slots: Vec<_> = rows.iter().map(|(slot, _)| slot.clone()).collect();
             let known = self.known();
             let ends = slots.iter().map(|slot| known.end_of(&plan.made, slot.generation)).max();
@@ -472,7 +472,7 @@ impl SqliteLog {
         loop {
             let blocks = "SELECT last, block FROM blocks WHERE ends <= ? AND last > ? \
                           ORDER BY last LIMIT ?";
-            let blocks = sqlx::query(blocks).bind(until).bind(after).bind(BLOCKS);
+            let blocks = sqlx::query(blocks).bind(until).bind(after).bind(MAX_BLOCKS);
             let rows = conn.fetch_all(blocks).await?;
             let Some(row) = rows.last() else { break };
             after = row.try_get("last").map_err(|e| self.damaged(e.into()))?;

@@ -30,7 +30,7 @@ use super::error::{changed_nothing, checked_counter, damaged, explain};
 use super::query::{Insert, json};
 use super::tombstones::Tombstones;
 use crate::error::{Source, StoreError, StoreErrorKind};
-use crate::ports::{EntryFilter, EntryState, OutboxEntry, QueueSize, TransactionQueue};
+use crate::ports::{EntryFilter, EntryState, OutboxEntry, QueueSize, StoreLease, TransactionQueue};
 use crate::types::{Transaction, TransactionId, WallTime};
 
 const MIGRATIONS: &[&str] = &[include_str!("../migrations/queue/1.sql")];
@@ -40,8 +40,8 @@ const SETUP: Setup = Setup {
     cache_kib: 2048,
     checkpoint_pages: 2000,
 };
-/// Numbers leased at once.
-const LEASE: u64 = 1 << 16;
+/// Number of sequence numbers leased at once.
+const LEASED_NUMBERS: u64 = 1 << 16;
 
 /// Keeps own transactions in a file.
 #[derive(Debug)]
@@ -50,6 +50,7 @@ pub(super) struct SqliteQueue {
     state: Mutex<State>,
     capacity: u64,
     replace: Insert,
+    lease: StoreLease,
     /// The directory stays ours while its files are open.
     _lock: Arc<DirLock>,
 }
@@ -80,6 +81,7 @@ impl SqliteQueue {
                 "INSERT OR REPLACE INTO states (seq, attempts, due, reason, since) VALUES",
                 5,
             ),
+            lease: StoreLease::default(),
             _lock: lock,
         };
         let mut conn = queue.database.lock().await?;
@@ -109,7 +111,7 @@ impl SqliteQueue {
             conn.execute_raw("PRAGMA synchronous = FULL".to_owned()).await?;
             state.relaxed = false;
         }
-        let lease = (*last > state.leased).then_some(last.saturating_add(LEASE));
+        let lease = (*last > state.leased).then_some(last.saturating_add(LEASED_NUMBERS));
         let mut bulk = BulkInsert::default();
         let filled = Self::fill(&mut bulk, rows, lease);
         filled.map_err(|e| explain(self.database.name(), e))?;
@@ -468,6 +470,10 @@ impl TransactionQueue for SqliteQueue {
         conn.commit().await?;
         let entries = rows.iter().map(|row| self.entry(row));
         entries.filter(|e| !e.as_ref().is_ok_and(|e| tombstones.has(e.seq))).collect()
+    }
+
+    fn lease(&self) -> Option<&StoreLease> {
+        Some(&self.lease)
     }
 
     async fn size(&self) -> Result<QueueSize, StoreError> {

@@ -1,60 +1,16 @@
-//! Configuration: one section per concern, every default and range in one place.
-//!
-//! All sections derive serde; durations are written as `"30s"`, `"15m"` or `"1h 30m"`.
-//! [`Config::validate`] is called by the builder; an out-of-range value is an error that names
-//! the field, the value and the range, never a silent correction.
+//! The sections and their defaults.
 
-mod choice;
-
-use std::collections::BTreeSet;
-use std::fmt::Display;
-use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::ConfigError;
-use crate::types::{
-    Endpoint, MAX_INTERESTS, MAX_NETWORK_BYTES, MAX_TOPIC_BYTES, PIECE_BYTES, PeerId,
-};
+use crate::types::Endpoint;
 
-pub use choice::{Auto, Role};
+use super::choice::{AddressPolicy, Auto, Role, SignaturePolicy, Trust};
 
-const KIB: u64 = 1024;
-const MIB: u64 = 1024 * KIB;
-const MINUTE: Duration = Duration::from_mins(1);
-
-/// The whole configuration of a node.
-///
-/// ```
-/// use sorcha_peer::Config;
-/// let mut config = Config::default();
-/// assert!(config.validate().is_ok());
-/// config.discovery.max_peers = 3;
-/// let error = config.validate().unwrap_err().to_string();
-/// assert_eq!(error, "discovery.max_peers is 3, allowed is 10 to 10000");
-/// ```
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-#[non_exhaustive]
-pub struct Config {
-    /// Which network, and who may join.
-    pub network: NetworkConfig,
-    /// Where the node listens and what it advertises.
-    pub listen: ListenConfig,
-    /// How peers are found.
-    pub discovery: DiscoveryConfig,
-    /// How many links are kept.
-    pub overlay: OverlayConfig,
-    /// How dead peers are noticed.
-    pub liveness: LivenessConfig,
-    /// How peers are dialled.
-    pub connection: ConnectionConfig,
-    /// How transactions spread.
-    pub gossip: GossipConfig,
-    /// How own transactions are kept until others have them.
-    pub outbox: OutboxConfig,
-}
+pub(super) const KIB: u64 = 1024;
+pub(super) const MIB: u64 = 1024 * KIB;
+pub(super) const MINUTE: Duration = Duration::from_mins(1);
 
 /// Which network, and who may join.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,42 +32,6 @@ pub struct NetworkConfig {
     pub plaintext: bool,
     /// Lets [`plaintext`](Self::plaintext) listen on addresses other than loopback. Default false.
     pub allow_plaintext_beyond_loopback: bool,
-}
-
-/// Whether transactions must be signed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SignaturePolicy {
-    /// An unsigned transaction is a violation.
-    #[default]
-    Required,
-    /// Signatures are optional; for a mesh whose members trust each other.
-    Off,
-}
-
-/// Whom to talk to.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "mode")]
-#[non_exhaustive]
-pub enum Trust {
-    /// Anybody who proves a key.
-    #[default]
-    Open,
-    /// Only these peers.
-    AllowList {
-        /// The peers.
-        peers: BTreeSet<PeerId>,
-    },
-}
-
-impl Trust {
-    /// Whether `peer` may be talked to.
-    pub fn allows(&self, peer: &PeerId) -> bool {
-        match self {
-            Self::Open => true,
-            Self::AllowList { peers } => peers.contains(peer),
-        }
-    }
 }
 
 /// Where the node listens and what it advertises.
@@ -156,21 +76,6 @@ pub struct DiscoveryConfig {
     pub max_concurrent: u32,
     /// Which addresses heard from others are believed. Default automatic.
     pub addresses: AddressPolicy,
-}
-
-/// Which addresses that others tell us are stored and dialled. What the host configured is
-/// always dialled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum AddressPolicy {
-    /// Public addresses from anybody; private ones only from peers that are themselves reached at
-    /// a private or loopback address; loopback ones only from peers reached over loopback.
-    #[default]
-    Auto,
-    /// Public addresses only.
-    Public,
-    /// Anything that can be dialled.
-    Any,
 }
 
 /// How many links are kept.
@@ -427,193 +332,6 @@ impl Default for OutboxConfig {
     }
 }
 
-impl Config {
-    /// For one site with quick, reliable links: dead peers are noticed within 6 s instead of 65 s
-    /// and peers are asked for peers every minute.
-    pub fn lan() -> Self {
-        let mut config = Self::default();
-        config.liveness.interval = Duration::from_secs(2);
-        config.liveness.timeout = Duration::from_secs(2);
-        config.discovery.refresh_interval = MINUTE;
-        config.overlay.redial_min = Duration::from_millis(200);
-        config.overlay.redial_max = Duration::from_secs(10);
-        config
-    }
-
-    /// Checks every range.
-    ///
-    /// # Errors
-    /// [`ConfigError`] for the first field that is out of range.
-    pub fn validate(&self) -> Result<(), ConfigError> {
-        self.network.validate()?;
-        self.listen.validate()?;
-        self.discovery.validate()?;
-        self.overlay.validate()?;
-        self.liveness.validate()?;
-        self.connection.validate()?;
-        self.gossip.validate()?;
-        self.outbox.validate()?;
-        match self.listen.address {
-            Some(addr)
-                if self.network.plaintext
-                    && !addr.ip().is_loopback()
-                    && !self.network.allow_plaintext_beyond_loopback =>
-            {
-                Err(ConfigError::PlaintextBeyondLoopback { address: addr })
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "numbers, at every call")]
-fn within<T: PartialOrd + Display>(
-    field: &'static str,
-    value: T,
-    range: RangeInclusive<T>,
-) -> Result<(), ConfigError> {
-    let (min, max) = range.into_inner();
-    if min <= value && value <= max {
-        return Ok(());
-    }
-    Err(ConfigError::OutOfRange {
-        field,
-        value: value.to_string(),
-        min: min.to_string(),
-        max: max.to_string(),
-    })
-}
-
-fn within_span(
-    field: &'static str,
-    value: Duration,
-    range: RangeInclusive<Duration>,
-) -> Result<(), ConfigError> {
-    if range.contains(&value) {
-        return Ok(());
-    }
-    let show = |d: Duration| humantime::format_duration(d).to_string();
-    let (min, max) = range.into_inner();
-    Err(ConfigError::OutOfRange { field, value: show(value), min: show(min), max: show(max) })
-}
-
-fn within_auto(
-    field: &'static str,
-    value: Auto,
-    range: RangeInclusive<u32>,
-) -> Result<(), ConfigError> {
-    match value {
-        Auto::Auto => Ok(()),
-        Auto::Fixed(value) => within(field, value, range),
-    }
-}
-
-const fn secs(s: u64) -> Duration {
-    Duration::from_secs(s)
-}
-
-const fn millis(ms: u64) -> Duration {
-    Duration::from_millis(ms)
-}
-
-impl NetworkConfig {
-    fn validate(&self) -> Result<(), ConfigError> {
-        within("network.name (bytes)", self.name.len(), 1..=MAX_NETWORK_BYTES)?;
-        within_span("network.max_clock_skew", self.max_clock_skew, secs(1)..=secs(3600))
-    }
-}
-
-impl ListenConfig {
-    fn validate(&self) -> Result<(), ConfigError> {
-        within("listen.advertise (entries)", self.advertise.len(), 0..=16)?;
-        within("listen.max_handshakes", self.max_handshakes, 1..=65_536)?;
-        within("listen.max_handshakes_per_ip", self.max_handshakes_per_ip, 1..=65_536)?;
-        let unusable =
-            |e: &&Endpoint| e.port() == 0 || e.scope() == crate::types::AddressScope::Unusable;
-        match self.advertise.iter().find(unusable) {
-            Some(endpoint) => Err(ConfigError::Advertise { endpoint: endpoint.to_string() }),
-            None => Ok(()),
-        }
-    }
-}
-
-impl DiscoveryConfig {
-    fn validate(&self) -> Result<(), ConfigError> {
-        within_span("discovery.refresh_interval", self.refresh_interval, MINUTE..=secs(86_400))?;
-        within("discovery.max_peers", self.max_peers, 10..=10_000)?;
-        within("discovery.min_healthy_peers", self.min_healthy_peers, 1..=100)?;
-        within("discovery.unhealthy_after", self.unhealthy_after, 1..=100)?;
-        within("discovery.forget_after", self.forget_after, self.unhealthy_after..=100)?;
-        within("discovery.max_concurrent", self.max_concurrent, 1..=50)
-    }
-}
-
-impl OverlayConfig {
-    fn validate(&self) -> Result<(), ConfigError> {
-        within("overlay.dial_target", self.dial_target, 1..=15)?;
-        within("overlay.min_links", self.min_links, self.dial_target..=63)?;
-        within("overlay.max_inbound", self.max_inbound, 0..=48)?;
-        within_span("overlay.redial_min", self.redial_min, millis(10)..=secs(60))?;
-        within_span("overlay.redial_max", self.redial_max, self.redial_min..=secs(3600))
-    }
-}
-
-impl LivenessConfig {
-    fn validate(&self) -> Result<(), ConfigError> {
-        within_span("liveness.interval", self.interval, millis(50)..=secs(3600))?;
-        within_span("liveness.timeout", self.timeout, millis(50)..=secs(120))?;
-        within("liveness.max_missed", self.max_missed, 1..=10)?;
-        within_span("liveness.slow_after", self.slow_after, secs(1)..=secs(3600))
-    }
-}
-
-impl ConnectionConfig {
-    fn validate(&self) -> Result<(), ConfigError> {
-        within_span("connection.connect_timeout", self.connect_timeout, secs(5)..=secs(120))?;
-        within_span(
-            "connection.handshake_timeout",
-            self.handshake_timeout,
-            millis(100)..=secs(60),
-        )?;
-        within("connection.max_retries", self.max_retries, 1..=10)?;
-        within_span("connection.retry_delay", self.retry_delay, secs(1)..=secs(60))?;
-        within("connection.breaker_threshold", self.breaker_threshold, 3..=20)?;
-        within_span("connection.breaker_reset", self.breaker_reset, MINUTE..=30 * MINUTE)
-    }
-}
-
-impl GossipConfig {
-    fn validate(&self) -> Result<(), ConfigError> {
-        within_auto("gossip.fanout", self.fanout, 2..=20)?;
-        within_auto("gossip.rounds", self.rounds, 1..=10)?;
-        within_auto("gossip.ttl", self.ttl, 1..=64)?;
-        within_span("gossip.retention", self.retention, secs(300)..=secs(86_400))?;
-        within("gossip.max_transaction_size", self.max_transaction_size, KIB..=1024 * MIB)?;
-        within("gossip.max_origin_share", self.max_origin_share, 1..=100)?;
-        within("gossip.max_origin_rate", self.max_origin_rate, 0..=60_000_000)?;
-        within("gossip.eager_limit", self.eager_limit, 0..=PIECE_BYTES as u64)?;
-        within("gossip.max_assembly_bytes", self.max_assembly_bytes, MIB..=16 * KIB * MIB)?;
-        within("gossip.max_spill_bytes", self.max_spill_bytes, 0..=1024 * KIB * MIB)?;
-        within("gossip.cache_bytes", self.cache_bytes, MIB..=16 * KIB * MIB)?;
-        within("gossip.topics (entries)", self.topics.len(), 0..=MAX_INTERESTS)?;
-        let longest = self.topics.iter().map(String::len).max().unwrap_or(0);
-        within("gossip.topics (bytes)", longest, 0..=MAX_TOPIC_BYTES)?;
-        let (interval, hot) = (self.reconcile_interval, self.reconcile_hot_window);
-        within_span("gossip.reconcile_interval", interval, millis(100)..=secs(3600))?;
-        within_span("gossip.reconcile_hot_window", hot, secs(10).max(interval)..=secs(3600))?;
-        let full = self.reconcile_full_interval;
-        within_span("gossip.reconcile_full_interval", full, secs(1)..=secs(86_400))
-    }
-}
-
-impl OutboxConfig {
-    fn validate(&self) -> Result<(), ConfigError> {
-        within("outbox.max_entries", self.max_entries, 100..=100_000)?;
-        within("outbox.max_retries", self.max_retries, 1..=10)?;
-        within("outbox.min_copies", self.min_copies, 1..=16)
-    }
-}
-
 /// Durations as text in serde.
 mod span {
     use std::time::Duration;
@@ -630,6 +348,3 @@ mod span {
             .map_err(|e| serde::de::Error::custom(format!("{text:?} is no duration: {e}")))
     }
 }
-
-#[cfg(test)]
-mod tests;

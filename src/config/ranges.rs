@@ -1,0 +1,163 @@
+//! The range of every setting.
+
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use crate::error::ConfigError;
+use crate::types::{
+    AddressScope, Endpoint, MAX_INTERESTS, MAX_NETWORK_BYTES, MAX_TOPIC_BYTES, PIECE_BYTES,
+};
+
+use super::choice::Auto;
+use super::sections::{
+    ConnectionConfig, DiscoveryConfig, GossipConfig, KIB, ListenConfig, LivenessConfig, MIB,
+    MINUTE, NetworkConfig, OutboxConfig, OverlayConfig,
+};
+
+impl NetworkConfig {
+    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+        within("network.name (bytes)", self.name.len(), 1..=MAX_NETWORK_BYTES)?;
+        within_span("network.max_clock_skew", self.max_clock_skew, secs(1)..=secs(3600))
+    }
+}
+
+impl ListenConfig {
+    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+        within("listen.advertise (entries)", self.advertise.len(), 0..=16)?;
+        within("listen.max_handshakes", self.max_handshakes, 1..=65_536)?;
+        within("listen.max_handshakes_per_ip", self.max_handshakes_per_ip, 1..=65_536)?;
+        let unusable = |e: &&Endpoint| e.port() == 0 || e.scope() == AddressScope::Unusable;
+        match self.advertise.iter().find(unusable) {
+            Some(endpoint) => Err(ConfigError::Advertise { endpoint: endpoint.to_string() }),
+            None => Ok(()),
+        }
+    }
+}
+
+impl DiscoveryConfig {
+    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+        within_span("discovery.refresh_interval", self.refresh_interval, MINUTE..=secs(86_400))?;
+        within("discovery.max_peers", self.max_peers, 10..=10_000)?;
+        within("discovery.min_healthy_peers", self.min_healthy_peers, 1..=100)?;
+        within("discovery.unhealthy_after", self.unhealthy_after, 1..=100)?;
+        within("discovery.forget_after", self.forget_after, self.unhealthy_after..=100)?;
+        within("discovery.max_concurrent", self.max_concurrent, 1..=50)
+    }
+}
+
+impl OverlayConfig {
+    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+        within("overlay.dial_target", self.dial_target, 1..=15)?;
+        within("overlay.min_links", self.min_links, self.dial_target..=63)?;
+        within("overlay.max_inbound", self.max_inbound, 0..=48)?;
+        within_span("overlay.redial_min", self.redial_min, millis(10)..=secs(60))?;
+        within_span("overlay.redial_max", self.redial_max, self.redial_min..=secs(3600))
+    }
+}
+
+impl LivenessConfig {
+    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+        within_span("liveness.interval", self.interval, millis(50)..=secs(3600))?;
+        within_span("liveness.timeout", self.timeout, millis(50)..=secs(120))?;
+        within("liveness.max_missed", self.max_missed, 1..=10)?;
+        within_span("liveness.slow_after", self.slow_after, secs(1)..=secs(3600))
+    }
+}
+
+impl ConnectionConfig {
+    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+        within_span("connection.connect_timeout", self.connect_timeout, secs(5)..=secs(120))?;
+        within_span(
+            "connection.handshake_timeout",
+            self.handshake_timeout,
+            millis(100)..=secs(60),
+        )?;
+        within("connection.max_retries", self.max_retries, 1..=10)?;
+        within_span("connection.retry_delay", self.retry_delay, secs(1)..=secs(60))?;
+        within("connection.breaker_threshold", self.breaker_threshold, 3..=20)?;
+        within_span("connection.breaker_reset", self.breaker_reset, MINUTE..=30 * MINUTE)
+    }
+}
+
+impl GossipConfig {
+    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+        within_auto("gossip.fanout", self.fanout, 2..=20)?;
+        within_auto("gossip.rounds", self.rounds, 1..=10)?;
+        within_auto("gossip.ttl", self.ttl, 1..=64)?;
+        within_span("gossip.retention", self.retention, secs(300)..=secs(86_400))?;
+        within("gossip.max_transaction_size", self.max_transaction_size, KIB..=1024 * MIB)?;
+        within("gossip.max_origin_share", self.max_origin_share, 1..=100)?;
+        within("gossip.max_origin_rate", self.max_origin_rate, 0..=60_000_000)?;
+        within("gossip.eager_limit", self.eager_limit, 0..=PIECE_BYTES as u64)?;
+        within("gossip.max_assembly_bytes", self.max_assembly_bytes, MIB..=16 * KIB * MIB)?;
+        within("gossip.max_spill_bytes", self.max_spill_bytes, 0..=1024 * KIB * MIB)?;
+        within("gossip.cache_bytes", self.cache_bytes, MIB..=16 * KIB * MIB)?;
+        within("gossip.topics (entries)", self.topics.len(), 0..=MAX_INTERESTS)?;
+        let longest = self.topics.iter().map(String::len).max().unwrap_or(0);
+        within("gossip.topics (bytes)", longest, 0..=MAX_TOPIC_BYTES)?;
+        let (interval, hot) = (self.reconcile_interval, self.reconcile_hot_window);
+        within_span("gossip.reconcile_interval", interval, millis(100)..=secs(3600))?;
+        within_span("gossip.reconcile_hot_window", hot, secs(10).max(interval)..=secs(3600))?;
+        let full = self.reconcile_full_interval;
+        within_span("gossip.reconcile_full_interval", full, secs(1)..=secs(86_400))
+    }
+}
+
+impl OutboxConfig {
+    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+        within("outbox.max_entries", self.max_entries, 100..=100_000)?;
+        within("outbox.max_retries", self.max_retries, 1..=10)?;
+        within("outbox.min_copies", self.min_copies, 1..=16)
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "numbers, at every call")]
+fn within<T: PartialOrd + Display>(
+    field: &'static str,
+    value: T,
+    range: RangeInclusive<T>,
+) -> Result<(), ConfigError> {
+    let (min, max) = range.into_inner();
+    if min <= value && value <= max {
+        return Ok(());
+    }
+    Err(ConfigError::OutOfRange {
+        field,
+        value: value.to_string(),
+        min: min.to_string(),
+        max: max.to_string(),
+    })
+}
+
+fn within_span(
+    field: &'static str,
+    value: Duration,
+    range: RangeInclusive<Duration>,
+) -> Result<(), ConfigError> {
+    if range.contains(&value) {
+        return Ok(());
+    }
+    let show = |d: Duration| humantime::format_duration(d).to_string();
+    let (min, max) = range.into_inner();
+    Err(ConfigError::OutOfRange { field, value: show(value), min: show(min), max: show(max) })
+}
+
+fn within_auto(
+    field: &'static str,
+    value: Auto,
+    range: RangeInclusive<u32>,
+) -> Result<(), ConfigError> {
+    match value {
+        Auto::Auto => Ok(()),
+        Auto::Fixed(value) => within(field, value, range),
+    }
+}
+
+pub(super) const fn secs(s: u64) -> Duration {
+    Duration::from_secs(s)
+}
+
+pub(super) const fn millis(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}

@@ -1,0 +1,25 @@
+//! What dialling and accepting have in common.
+
+use super::options::GrpcOptions;
+use crate::identity::Identity;
+use crate::transport::tls::TlsIdentity;
+
+/// The tracing target of all transports.
+pub(super) const TARGET: &str = "sorcha_peer::transport";
+
+/// What dials, listeners and links of a transport share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) identity: Identity,
+    pub(super) options: GrpcOptions,
+    pub(super) security: Security,
+}
+
+/// How the other side is known.
+#[derive(Debug)]
+pub(super) enum Security {
+    /// By the key that its handshake proved.
+    Tls(Box<TlsIdentity>),
+    /// By what it says.
+    Plaintext,
+}
