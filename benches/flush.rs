@@ -1,17 +1,17 @@
-//! What was published while alone, to a peer that appears: transactions per second, beside what is
-//! published to a linked peer with everything in memory.
+//! Replay of an outbox, filled while alone, to a peer that appears: transactions per second, beside
+//! what is published to a linked peer with everything in memory.
 //!
 //! `cargo bench --bench flush` (`-- --quick` for a short run)
 //!
 //! A node without peers publishes 100,000 transactions of 1 KiB, as many as an outbox may hold, into
 //! `SQLite` files and is started again on them, so that nothing of them is in memory. A peer, a process
-//! of its own, dials it over gRPC with mutual TLS. A flush lasts from the peer's process saying that it
+//! of its own, dials it over gRPC with mutual TLS. A replay lasts from the peer's process saying that it
 //! is ready to dial until the peer has delivered everything to a subscriber and nothing is left in
 //! the node's outbox. The rows:
 //!
 //! - `flush, peer in memory` and `flush, peer on disk`: where the peer keeps what it gets;
 //! - `memory`: both in memory and linked before, 512 publishers at once, until the peer has delivered
-//!   everything; what a flush is compared with.
+//!   everything; what a replay is compared with.
 //!
 //! Order is checked in each row. CPU time is that of each end's process; rates are wall clock,
 //! medians over rounds in which all rows take turns.
@@ -34,7 +34,7 @@ use tokio::time::Instant;
 const TOPIC: &str = "bench";
 const PAYLOAD: usize = 1024;
 const PUBLISHERS: usize = 512;
-/// As many as an outbox may hold.
+/// Maximum number of entries of an outbox.
 const OUTBOX: u32 = 100_000;
 const MEMORY: u64 = 8 << 30;
 
@@ -50,7 +50,7 @@ fn in_memory(builder: PeerNodeBuilder) -> PeerNodeBuilder {
         .transaction_store(Arc::new(MemoryTransactionStore::new(Some(MEMORY))))
 }
 
-/// Its number, and what does not compress.
+/// Payload that tells its number and does not compress.
 fn payload(number: u32) -> Bytes {
     let mut bytes = Vec::with_capacity(PAYLOAD);
     bytes.extend(number.to_le_bytes());
@@ -75,7 +75,7 @@ async fn publish(node: &PeerNode, count: u32) {
     stream::iter(0..count).map(publish).buffered(PUBLISHERS).for_each(async |()| {}).await;
 }
 
-/// The peer: says when it is ready to dial and dials when it is told to, says when it is linked, and
+/// Runs the peer: says when it is ready to dial and dials when it is told to, says when it is linked, and
 /// when it has everything, in order.
 async fn be_the_peer(address: &str, count: u32, dir: Option<&Path>) {
     let identity = Identity::generate().expect("random bytes");
@@ -141,7 +141,7 @@ impl Peer {
 #[derive(Debug, Clone, Copy)]
 struct Measured {
     per_second: f64,
-    /// CPU microseconds a transaction.
+    /// CPU microseconds a transaction, at the node.
     node: f64,
     peer: f64,
 }
@@ -167,7 +167,7 @@ async fn measure(
     }
 }
 
-async fn flush(below: &Path, count: u32, on_disk: bool) -> Measured {
+async fn replay(below: &Path, count: u32, on_disk: bool) -> Measured {
     let dir = tempfile::tempdir_in(below).expect("a directory");
     let open = async || SqliteStorage::open(dir.path()).await.expect("storage");
     let identity = Identity::generate().expect("random bytes");
@@ -224,8 +224,8 @@ fn main() {
     let mut rows = [const { Vec::new() }; 3];
     for _ in 0..rounds {
         rows[0].push(runtime.block_on(memory(count)));
-        rows[1].push(runtime.block_on(flush(below, count, false)));
-        rows[2].push(runtime.block_on(flush(below, count, true)));
+        rows[1].push(runtime.block_on(replay(below, count, false)));
+        rows[2].push(runtime.block_on(replay(below, count, true)));
     }
     let least = median(&rows[0], |m| m.per_second);
     for (name, measured) in names.iter().zip(&rows) {

@@ -52,9 +52,9 @@ const PUBLISHERS: [usize; 4] = [1, 8, 64, 512];
 const PAYLOAD: usize = 1024;
 const ROWS: usize = 512;
 const STATEMENT: usize = 64;
-/// As many as an outbox may hold.
+/// Maximum number of entries of an outbox.
 const OUTBOX: usize = 100_000;
-/// Rows before a measurement, here and there: more than fill a write-ahead log once.
+/// Number of rows before a measurement, here and there: more than fill a write-ahead log once.
 const WARM: usize = 20_000;
 
 /// A node alone with an empty directory, for one measurement: its outbox never empties.
@@ -237,7 +237,7 @@ async fn fill(dir: &Path) {
                 let signature = Signature::Ed25519([7; 64]);
                 let transaction = Transaction::new(header, signature, payload.clone());
                 let transaction = transaction.expect("the header's payload");
-                NewEntry { transaction, from: Some(origin), hops: 1, keep_until: expires }
+                NewEntry::new(transaction, Some(origin), 1, expires)
             })
             .collect();
         log.append(&entries).await.expect("room");

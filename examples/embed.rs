@@ -29,21 +29,21 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 const TOPIC: &str = "orders";
-/// Orders that an instance lists; the newest win.
+/// Maximum number of orders that an instance lists; the newest win.
 const MAX_LISTED: usize = 1000;
-/// Longest time for an order to get from one instance to the other.
+/// Maximum time for an order to get from one instance to the other.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
-/// What is posted.
+/// Order as it is posted.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Order {
     item: String,
     quantity: u32,
 }
 
-/// What is listed.
+/// Order as it is listed.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Listed {
     cursor: Cursor,
@@ -52,7 +52,7 @@ struct Listed {
     order: Order,
 }
 
-/// What the handlers share.
+/// State that the handlers share.
 #[derive(Clone)]
 struct App {
     node: WeakPeerNode,
@@ -150,7 +150,7 @@ impl Service {
         Ok(Self { http, node, collector, server, stop })
     }
 
-    /// No new requests, then no node.
+    /// Ends the web server first, then the node.
     async fn stop(self) -> Result<(), Error> {
         let _ = self.stop.send(());
         self.server.await??;
@@ -201,7 +201,7 @@ async fn wait_for_orders(service: &Service, wanted: &[&Order]) -> Result<Vec<Ord
     tokio::time::timeout(PATIENCE, ask).await.map_err(|_| "the orders did not arrive")?
 }
 
-/// The smallest HTTP client that will do: one request, one connection.
+/// Sends one request over one connection: the smallest HTTP client that will do.
 async fn http(
     server: SocketAddr,
     method: &str,

@@ -13,6 +13,9 @@
 //! after a later one, nothing that was never published, and the outbox is empty at the end. Ends
 //! with status 1 if that does not hold.
 
+#[path = "common/mod.rs"]
+mod common;
+
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
@@ -21,6 +24,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use clap::Parser;
+use common::Scratch;
 use futures::{StreamExt, stream};
 use serde::Serialize;
 use sorcha_peer::{Config, Identity, Item, PeerId, PeerNode, SqliteStorage, StartAt, Subscription};
@@ -28,26 +32,25 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use tracing_subscriber::filter::Targets;
-use tracing_subscriber::prelude::*;
 
 const TOPIC: &str = "orders";
 const NETWORK: &str = "offline";
 const SIZE: usize = 1024;
 const PEERS: usize = 2;
-/// Published beyond COUNT, if the kill comes late enough.
+/// Number of transactions published beyond COUNT, if the kill comes late enough.
 const EXTRA: u32 = 1000;
-/// Transactions published at once.
+/// Number of transactions published at once.
 const UNDER_WAY: usize = 256;
-/// The kill comes at most this long after COUNT were accepted.
+/// Maximum time from the last of COUNT accepted transactions to the kill.
 const LAST_MOMENTS: Duration = Duration::from_millis(20);
-/// Published one by one when all is flushed, for their latency.
+/// Number of transactions published one by one when all has arrived, for their latency.
 const SINGLES: u32 = 200;
-/// No line or delivery for this long means that something is missing.
+/// Maximum time without a line or delivery, beyond which something is missing.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Publishes offline, kills the publisher, and checks that everything arrives all the same.
 #[derive(Debug, Parser)]
+#[command(name = "offline")]
 struct Options {
     /// Transactions to publish while alone.
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=90_000))]
@@ -70,25 +73,27 @@ struct Options {
 struct Report {
     /// Transactions whose `publish` returned before the kill.
     accepted: usize,
-    /// The same by time, offline, per second.
+    /// Number of them per second.
     accepted_per_s: f64,
-    /// Kept although the kill came before the answer.
+    /// Number of transactions that were kept although the kill came before the answer.
     kept_unanswered: usize,
-    /// From the second start of the process until it listens.
+    /// Time from the second start of the process until it listens.
     restart_ms: f64,
-    /// At both peers together.
+    /// Number of deliveries that never came, at both peers together.
     missing: usize,
     doubled: usize,
     out_of_order: usize,
-    /// Delivered and never published, or with another payload.
+    /// Number of deliveries of what was never published, or with another payload.
     foreign: usize,
-    /// Left in the outbox at the end.
+    /// Number of transactions left in the outbox at the end.
     unconfirmed: usize,
-    /// From the start of the peers until the last accepted transaction was delivered at both.
-    flush_s: f64,
-    flushed_per_s: f64,
-    /// Of single transactions afterwards, from the command to the publishing process until the
-    /// delivery at a peer.
+    /// Time from the start of the peers until the last accepted transaction was delivered at both.
+    #[serde(rename = "flush_s")]
+    replay_s: f64,
+    #[serde(rename = "flushed_per_s")]
+    replayed_per_s: f64,
+    /// Time of single transactions afterwards, from the command to the publishing process until
+    /// the delivery at a peer.
     latency_ms: Latency,
 }
 
@@ -101,16 +106,25 @@ struct Latency {
 
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
-    let filter = std::env::var("RUST_LOG").ok().and_then(|text| text.parse().ok());
-    let filter = filter.unwrap_or_else(|| Targets::new().with_default(tracing::Level::ERROR));
-    let logs = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    tracing_subscriber::registry().with(logs).with(filter).init();
-    let options = Options::parse();
+    let options: Options = match common::parse() {
+        Ok(options) => options,
+        Err(status) => return Ok(status),
+    };
+    common::log_to_stderr();
     if let Some(dir) = &options.node {
         be_the_node(dir, if options.again { 0 } else { options.count + EXTRA }).await?;
         return Ok(ExitCode::SUCCESS);
     }
-    let report = run(&options).await?;
+    let (scratch, signal) = (Scratch::new()?, common::signals()?);
+    let ended = tokio::select! {
+        report = run(&options, scratch.path()) => Ok(report),
+        status = signal => Err(status),
+    };
+    scratch.remove().await;
+    let report = match ended {
+        Ok(report) => report?,
+        Err(status) => return Ok(status),
+    };
     if options.json {
         println!("{}", serde_json::to_string(&report)?);
     } else {
@@ -121,9 +135,8 @@ async fn main() -> anyhow::Result<ExitCode> {
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn run(options: &Options) -> anyhow::Result<Report> {
-    let data = tempfile::tempdir().context("no temporary directory")?;
-    let dir = data.path().join("origin");
+async fn run(options: &Options, data: &Path) -> anyhow::Result<Report> {
+    let dir = data.join("origin");
     let mut report = Report::default();
 
     let mut origin = Process::start(&dir, options.count).await?;
@@ -149,7 +162,7 @@ async fn run(options: &Options) -> anyhow::Result<Report> {
     let since = Instant::now();
     let mut peers = Vec::new();
     for number in 0..PEERS {
-        let dir = data.path().join(format!("peer-{number}"));
+        let dir = data.join(format!("peer-{number}"));
         let peer = start_peer(&dir, &origin.address, options.meshed).await?;
         let orders = peer.subscribe(TOPIC, StartAt::Earliest).await?;
         tokio::spawn(listen(number, orders, arrivals.clone()));
@@ -159,8 +172,8 @@ async fn run(options: &Options) -> anyhow::Result<Report> {
     let mut check = Check { inbox, origin: origin.id, seen: Vec::new(), foreign: 0 };
     check.seen.resize_with(PEERS, Seen::default);
     if let Some(last) = check.wait_for(&accepted).await {
-        report.flush_s = last.duration_since(since).as_secs_f64();
-        report.flushed_per_s = accepted.len() as f64 / report.flush_s;
+        report.replay_s = last.duration_since(since).as_secs_f64();
+        report.replayed_per_s = accepted.len() as f64 / report.replay_s;
         report.latency_ms = publish_singles(&mut origin, &mut check, &mut accepted).await?;
     }
     report.unconfirmed = origin.shut_down().await?;
@@ -244,7 +257,7 @@ struct Check {
 }
 
 impl Check {
-    /// When the last of these arrived at the last peer; `None` when nothing comes any more.
+    /// Time at which the last of these arrived at the last peer; `None` when nothing comes any more.
     async fn wait_for(&mut self, numbers: &[u32]) -> Option<Instant> {
         let mut left: HashSet<(usize, u32)> = HashSet::new();
         for (peer, seen) in self.seen.iter().enumerate() {
@@ -261,7 +274,7 @@ impl Check {
         times.max()
     }
 
-    /// Takes what still comes until the peers are gone.
+    /// Notes what still comes until the peers have ended.
     async fn drain(&mut self) {
         while let Some(arrival) = self.inbox.recv().await {
             self.note(&arrival);
@@ -344,7 +357,7 @@ impl Process {
         Ok(())
     }
 
-    /// Ends it well; how many transactions are left in its outbox.
+    /// Ends the process well; gives the number of transactions left in its outbox.
     async fn shut_down(mut self) -> anyhow::Result<usize> {
         self.stdin.shutdown().await?;
         drop(self.stdin);
@@ -395,7 +408,7 @@ async fn be_the_node(dir: &Path, count: u32) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// 1 KiB that tells its number and does not compress.
+/// Payload of 1 KiB that tells its number and does not compress.
 fn payload(number: u32) -> Bytes {
     let mut bytes = Vec::with_capacity(SIZE);
     bytes.extend(number.to_le_bytes());
@@ -414,7 +427,7 @@ fn number_of(bytes: &Bytes) -> Option<u32> {
     (payload(number) == *bytes).then_some(number)
 }
 
-/// From 0 to 1.
+/// Number from 0 to 1.
 fn random() -> anyhow::Result<f64> {
     let mut byte = [0; 4];
     getrandom::fill(&mut byte)?;
@@ -437,8 +450,8 @@ fn print_table(report: &Report) {
         ("out of order", report.out_of_order.to_string()),
         ("never published", report.foreign.to_string()),
         ("left in the outbox", report.unconfirmed.to_string()),
-        ("flush to both", format!("{:.2} s", report.flush_s)),
-        ("  per second", format!("{:.0}", report.flushed_per_s)),
+        ("replay to both", format!("{:.2} s", report.replay_s)),
+        ("  per second", format!("{:.0}", report.replayed_per_s)),
         ("latency afterwards, p50", format!("{:.2} ms", report.latency_ms.p50)),
         ("latency afterwards, p95", format!("{:.2} ms", report.latency_ms.p95)),
         ("latency afterwards, max", format!("{:.2} ms", report.latency_ms.max)),

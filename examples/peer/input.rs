@@ -11,9 +11,9 @@ use serde_json::Value;
 use sorcha_peer::{PeerId, TransactionId};
 use tokio::sync::mpsc;
 
-/// Longest line. What does not fit goes in by `file`.
+/// Maximum number of bytes of a line; larger payloads go in by `file`.
 const MAX_LINE: usize = 64 << 20;
-/// Requests read ahead.
+/// Maximum number of requests read ahead.
 const READ_AHEAD: usize = 64;
 
 /// One line, understood or not.
@@ -84,7 +84,7 @@ pub(crate) struct Publish {
     pub(crate) payload: Payload,
 }
 
-/// Where a payload is.
+/// Place of a payload.
 #[derive(Debug)]
 pub(crate) enum Payload {
     Here(Bytes),

@@ -89,8 +89,8 @@ EVENTS:
 STATUS: 0 after shutdown, end of input (what was read is done first), SIGTERM or SIGINT; 1 if the
 node could not start or stdout was closed; 2 for a wrong command line."#;
 
-/// Time for the last lines to be written.
-const LAST_LINES: Duration = Duration::from_secs(5);
+/// Maximum time for the last lines to be written.
+const MAX_LAST_LINES: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -110,9 +110,9 @@ fn main() -> ExitCode {
             eprintln!("peer: {error}");
             out.line(Line::error(Value::Null, error)).await;
         }
-        out.finish(LAST_LINES).await;
+        out.finish(MAX_LAST_LINES).await;
         match ended {
-            Ok(End::Asked(_) | End::Input | End::Signal) => ExitCode::SUCCESS,
+            Ok(End::Shutdown(_) | End::Input | End::Signal) => ExitCode::SUCCESS,
             Ok(End::Output) | Err(_) => ExitCode::FAILURE,
         }
     });

@@ -12,8 +12,8 @@ use sorcha_peer::types::{CloseReason, Direction, LinkStatus, WallTime};
 use sorcha_peer::{Cursor, DeadLetter, Mode, PeerId, Stats, Topic, TransactionId, TransportKind};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
-/// Bytes of lines that may wait for a reader of stdout. Above, the program waits too: it delivers
-/// nothing more and reads no further input.
+/// Maximum number of bytes of lines that wait for a reader of stdout. Above it the program waits
+/// too: it delivers nothing more and reads no further input.
 const MAX_WAITING: u32 = 64 << 20;
 
 /// Every line of the contract; the variant's name is the value of `event`.
@@ -124,7 +124,7 @@ pub(crate) struct Dead {
     since: WallTime,
 }
 
-impl std::convert::From<DeadLetter> for Dead {
+impl From<DeadLetter> for Dead {
     fn from(dead: DeadLetter) -> Self {
         let header = dead.transaction.header();
         Self {
@@ -140,7 +140,7 @@ impl std::convert::From<DeadLetter> for Dead {
     }
 }
 
-/// What an `ok` tells beside the operation.
+/// Result that an `ok` tells beside the operation.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 pub(crate) enum Done {
@@ -156,7 +156,7 @@ impl Line {
     }
 }
 
-impl std::convert::From<ShutdownReport> for Done {
+impl From<ShutdownReport> for Done {
     fn from(report: ShutdownReport) -> Self {
         Self::Shutdown { unconfirmed: report.unconfirmed, unflushed: report.unflushed }
     }

@@ -19,32 +19,32 @@ use tokio::time::Instant;
 use crate::input::{Payload, Publish};
 use crate::output::{Line, Out};
 
-/// Transactions handed to the node and not yet answered: fewer than its command queue holds, so
+/// Maximum number of transactions handed to the node and not yet answered: fewer than its command queue holds, so
 /// that handing over never waits and the order of the lines is the order of acceptance.
 const UNDER_WAY: usize = 256;
-/// Bytes of lines that may wait, and bytes of payloads that may be under way; one larger than this
-/// goes alone.
+/// Maximum number of bytes of lines that wait, and of payloads that are under way; one larger than
+/// this goes alone.
 const MAX_BYTES: usize = 64 << 20;
-/// Most transactions of one `publish_random`.
+/// Maximum number of transactions of one `publish_random`.
 const MAX_COUNT: u64 = 1_000_000;
-/// Pause before `publish_random` tries a full outbox again, and how long it does so in vain.
+/// Delay before `publish_random` tries a full outbox again, and the maximum time that it does so.
 const PAUSE: Duration = Duration::from_millis(20);
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// One line's work.
+/// Work that one line asks for.
 pub(crate) enum Job {
     One(Publish),
     Random { topic: String, size: usize, count: u64 },
 }
 
 /// The queue in front of the publisher, bounded by bytes.
-pub(crate) struct Lane {
+pub(crate) struct PublishQueue {
     jobs: mpsc::UnboundedSender<(Value, Job, OwnedSemaphorePermit)>,
     bytes: Arc<Semaphore>,
 }
 
-impl Lane {
-    /// Starts a publisher, which ends when the lane is dropped and everything is answered.
+impl PublishQueue {
+    /// Starts a publisher, which ends when the queue is dropped and everything is answered.
     pub(crate) fn start(node: PeerNode, max_payload: u64, out: Out) -> (Self, JoinHandle<()>) {
         #[expect(clippy::disallowed_methods, reason = "`bytes` bounds it, in bytes")]
         let (jobs, queue) = mpsc::unbounded_channel();
@@ -199,11 +199,11 @@ type Outcome = Result<TransactionId, Failure>;
 enum Failure {
     /// The next one may fare better.
     Once(String),
-    /// None will.
+    /// The next one will not.
     Hopeless(String),
 }
 
-/// What became of a `publish_random`.
+/// Outcome of a `publish_random`.
 #[derive(Default)]
 struct Tally {
     ids: Vec<TransactionId>,

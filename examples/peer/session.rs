@@ -12,31 +12,31 @@ use crate::args::Args;
 use crate::feed::{Deliveries, report_events};
 use crate::input::{Op, Request};
 use crate::output::{Dead, Done, Line, Out};
-use crate::publish::{Job, Lane};
+use crate::publish::{Job, PublishQueue};
 use crate::setup::Running;
 use crate::signals::Signals;
 
-/// Operations other than publishing that may be under way.
-const MAX_ASKED: usize = 256;
-/// Dead letters in one answer.
+/// Maximum number of operations other than publishing that are under way.
+const MAX_IN_FLIGHT: usize = 256;
+/// Maximum number of dead letters in one answer.
 const MAX_PAGE: usize = 10_000;
-/// Time for publishing lines that were read to be done with, once no more are.
-const FINISH: Duration = Duration::from_secs(30);
-/// Time for what was published to reach others at the end.
-const FLUSH: Duration = Duration::from_secs(5);
-/// Time for the last lines to leave.
-const LAST_WORDS: Duration = Duration::from_secs(5);
+/// Maximum time to publish what was read, once nothing more is.
+const MAX_PUBLISH: Duration = Duration::from_secs(30);
+/// Maximum time for what was published to reach others at the end.
+const MAX_SHUTDOWN: Duration = Duration::from_secs(5);
+/// Maximum time for the last lines to leave.
+const MAX_LAST_LINES: Duration = Duration::from_secs(5);
 
 /// Why a session ended.
 #[derive(Debug)]
 pub(crate) enum End {
     /// `shutdown`, with its `ref`.
-    Asked(Value),
+    Shutdown(Value),
     /// The end of input.
     Input,
     /// SIGTERM or SIGINT.
     Signal,
-    /// Nobody reads stdout.
+    /// The end of stdout: nobody reads it.
     Output,
 }
 
@@ -57,8 +57,8 @@ pub(crate) async fn run(
     let mut feeds = JoinSet::new();
     feeds.spawn(report_events(events, node.clone(), out.clone()));
     feeds.spawn(deliveries.run(out.clone()));
-    let (lane, publisher) = Lane::start(node.clone(), max_payload, out.clone());
-    let mut session = Session { node, lane, asked: JoinSet::new(), out: out.clone() };
+    let (queue, publisher) = PublishQueue::start(node.clone(), max_payload, out.clone());
+    let mut session = Session { node, queue, in_flight: JoinSet::new(), out: out.clone() };
     let end = session.serve(&mut requests, &mut signals).await;
     session.finish(&end, publisher, feeds, &mut signals).await;
     if let Some(storage) = storage {
@@ -69,9 +69,9 @@ pub(crate) async fn run(
 
 struct Session {
     node: PeerNode,
-    lane: Lane,
-    /// Operations under way; each answers by itself.
-    asked: JoinSet<()>,
+    queue: PublishQueue,
+    /// Operations under way; each writes its answer by itself.
+    in_flight: JoinSet<()>,
     out: Out,
 }
 
@@ -90,34 +90,34 @@ impl Session {
             };
             let Some(request) = request else { return End::Input };
             // Taking a request may wait for stdout or the node; a signal need not.
-            let taken = tokio::select! {
+            let end = tokio::select! {
                 biased;
                 () = signals.next() => return End::Signal,
-                taken = self.take(request) => taken,
+                end = self.dispatch(request) => end,
             };
-            if let Some(end) = taken {
+            if let Some(end) = end {
                 return end;
             }
         }
     }
 
-    /// Sees to it that a request is answered, later perhaps.
-    async fn take(&mut self, request: Request) -> Option<End> {
+    /// Has a request answered, now or later.
+    async fn dispatch(&mut self, request: Request) -> Option<End> {
         let Request { r#ref, size, op } = request;
         match op {
-            Ok(Op::Publish(publish)) => self.lane.push(r#ref, Job::One(publish), size).await,
+            Ok(Op::Publish(publish)) => self.queue.push(r#ref, Job::One(publish), size).await,
             Ok(Op::PublishRandom { topic, size: bytes, count }) => {
                 let job = Job::Random { topic, size: bytes, count };
-                self.lane.push(r#ref, job, size).await;
+                self.queue.push(r#ref, job, size).await;
             }
-            Ok(Op::Shutdown) => return Some(End::Asked(r#ref)),
+            Ok(Op::Shutdown) => return Some(End::Shutdown(r#ref)),
             Ok(op) => {
-                while self.asked.len() >= MAX_ASKED {
-                    self.asked.join_next().await;
+                while self.in_flight.len() >= MAX_IN_FLIGHT {
+                    self.in_flight.join_next().await;
                 }
-                while self.asked.try_join_next().is_some() {}
+                while self.in_flight.try_join_next().is_some() {}
                 let (node, out) = (self.node.clone(), self.out.clone());
-                self.asked.spawn(async move { out.line(answer(&node, op, r#ref).await).await });
+                self.in_flight.spawn(async move { out.line(answer(&node, op, r#ref).await).await });
             }
             Err(error) => self.out.line(Line::error(r#ref, &error)).await,
         }
@@ -132,31 +132,31 @@ impl Session {
         mut feeds: JoinSet<()>,
         signals: &mut Signals,
     ) {
-        let Self { node, lane, mut asked, out } = self;
-        drop(lane);
+        let Self { node, queue, mut in_flight, out } = self;
+        drop(queue);
         let mut published = false;
-        if matches!(end, End::Asked(_) | End::Input) {
+        if matches!(end, End::Shutdown(_) | End::Input) {
             tokio::select! {
                 _ = &mut publisher => published = true,
                 () = signals.next() => {}
-                () = tokio::time::sleep(FINISH) => {}
+                () = tokio::time::sleep(MAX_PUBLISH) => {}
             }
         }
-        let report = node.shutdown(FLUSH).await.unwrap_or_default();
+        let report = node.shutdown(MAX_SHUTDOWN).await.unwrap_or_default();
         drop(node);
         // With the node gone, all of this ends by itself, unless stdout is stuck.
         let rest = async {
             if !published {
                 let _ = publisher.await;
             }
-            while asked.join_next().await.is_some() {}
+            while in_flight.join_next().await.is_some() {}
             while feeds.join_next().await.is_some() {}
-            if let End::Asked(r#ref) = end {
+            if let End::Shutdown(r#ref) = end {
                 let (r#ref, result) = (r#ref.clone(), Done::from(report));
                 out.line(Line::Ok { r#ref, op: "shutdown", result }).await;
             }
         };
-        if tokio::time::timeout(LAST_WORDS, rest).await.is_err() {
+        if tokio::time::timeout(MAX_LAST_LINES, rest).await.is_err() {
             tracing::warn!("not everything was written to stdout in time");
         }
     }
@@ -203,7 +203,7 @@ async fn perform(node: &PeerNode, op: Op, r#ref: &Value) -> Result<Line, Failure
             node.delete_dead_letter(id).await?;
             kept("delete_dead_letter", id)
         }
-        // The last three never come here: `Session::take` sees to them.
+        // The last three never come here: `Session::dispatch` sees to them.
         Op::Explain { .. } | Op::Publish(_) | Op::PublishRandom { .. } | Op::Shutdown => {
             return Err(Failure::NotYet);
         }

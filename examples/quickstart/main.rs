@@ -15,10 +15,11 @@
 //! wrong command line; 128 and its number for a signal. The data directories are removed in each case.
 
 mod check;
+#[path = "../common/mod.rs"]
+mod common;
 mod files;
 mod progress;
 mod report;
-mod signals;
 mod swarm;
 
 use std::collections::VecDeque;
@@ -35,10 +36,9 @@ use sha2::{Digest, Sha256};
 use sorcha_peer::error::PublishError;
 use sorcha_peer::{Item, PeerNode, Receipt, StartAt, Subscription};
 use swarm::Swarm;
+use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
-use tracing_subscriber::filter::Targets;
-use tracing_subscriber::prelude::*;
 
 const TOPIC: &str = "files";
 /// Number of transactions on their way at once: enough to keep every node busy, few enough that
@@ -47,6 +47,7 @@ const WINDOW: usize = 32;
 
 /// Publishes files from several nodes and checks that every node gets every one.
 #[derive(Debug, Parser)]
+#[command(name = "quickstart")]
 struct Options {
     /// File or directory to publish; default: `src` and `proto` of this repository.
     path: Option<PathBuf>,
@@ -63,11 +64,8 @@ fn main() -> ExitCode {
         Ok(options) => options,
         Err(status) => return status,
     };
-    let filter = std::env::var("RUST_LOG").ok().and_then(|text| text.parse().ok());
-    let filter = filter.unwrap_or_else(|| Targets::new().with_default(tracing::Level::ERROR));
-    let logs = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    tracing_subscriber::registry().with(logs).with(filter).init();
-    let runtime = match tokio::runtime::Runtime::new() {
+    common::log_to_stderr();
+    let runtime = match Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error.into()),
     };
@@ -77,25 +75,13 @@ fn main() -> ExitCode {
     status
 }
 
-/// The command line, or how to end: a mistake is told in one line.
 fn options() -> Result<Options, ExitCode> {
-    let wrong = |error: &str| {
-        eprintln!("quickstart: {error} (see --help)");
-        Err(ExitCode::from(2))
-    };
-    match Options::try_parse() {
-        Ok(options) => match options.path.as_ref().map(|path| (path, path.symlink_metadata())) {
-            Some((path, Err(error))) => wrong(&format!("{}: {error}", path.display())),
-            _ => Ok(options),
-        },
-        Err(error) if error.use_stderr() => {
-            let text = error.to_string();
-            wrong(text.lines().next().unwrap_or_default().trim_start_matches("error: "))
+    let options: Options = common::parse()?;
+    match options.path.as_ref().map(|path| (path, path.symlink_metadata())) {
+        Some((path, Err(error))) => {
+            Err(common::mistake::<Options>(&format!("{}: {error}", path.display())))
         }
-        Err(help) => {
-            println!("{help}");
-            Err(ExitCode::SUCCESS)
-        }
+        _ => Ok(options),
     }
 }
 
@@ -106,20 +92,20 @@ fn failed(error: &anyhow::Error) -> ExitCode {
 
 /// Everything, until it is done or a signal comes; then the nodes end and their files go.
 async fn program(options: &Options) -> anyhow::Result<ExitCode> {
-    let signal = signals::signals()?;
+    let signal = common::signals()?;
     let mut swarm = Swarm::new(usize::from(options.nodes))?;
     let progress = Progress::new("looking for files");
     let ended = tokio::select! {
         biased;
         never = progress.print() => match never {},
-        number = signal => Err(number),
+        status = signal => Err(status),
         ended = run(&mut swarm, options, &progress) => Ok(ended),
     };
     progress.clear();
     swarm.end().await;
     match ended {
         Ok(report) => Ok(report?.print(options.json)),
-        Err(number) => Ok(ExitCode::from(128 + number)),
+        Err(status) => Ok(status),
     }
 }
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 use anyhow::Context;
 use futures::future::join_all;
 use sorcha_peer::{Config, Identity, PeerNode, SqliteStorage};
-use tempfile::TempDir;
 
+use crate::common::Scratch;
 use crate::progress::Progress;
 
 /// Nodes on loopback, each with a key and files of its own.
@@ -14,7 +14,7 @@ pub(crate) struct Swarm {
     size: usize,
     nodes: Vec<PeerNode>,
     storages: Vec<SqliteStorage>,
-    data: TempDir,
+    scratch: Scratch,
 }
 
 /// The configuration of every node.
@@ -25,9 +25,7 @@ pub(crate) fn config() -> Config {
 impl Swarm {
     /// Room for so many nodes; none runs yet.
     pub(crate) fn new(size: usize) -> anyhow::Result<Self> {
-        let data = tempfile::Builder::new().prefix("sorcha-quickstart-").tempdir();
-        let data = data.context("no temporary directory")?;
-        Ok(Self { size, nodes: Vec::new(), storages: Vec::new(), data })
+        Ok(Self { size, nodes: Vec::new(), storages: Vec::new(), scratch: Scratch::new()? })
     }
 
     pub(crate) fn size(&self) -> usize {
@@ -55,7 +53,7 @@ impl Swarm {
     }
 
     async fn start_one(&mut self, number: usize) -> anyhow::Result<()> {
-        let dir = self.data.path().join(format!("node-{number}"));
+        let dir = self.scratch.path().join(format!("node-{number}"));
         let storage = SqliteStorage::open(&dir).await?;
         self.storages.push(storage.clone());
         let bootstrap = self.nodes.first().and_then(PeerNode::listen_addr);
@@ -76,13 +74,6 @@ impl Swarm {
     pub(crate) async fn end(self) {
         join_all(self.nodes.iter().map(|node| node.shutdown(Duration::from_secs(1)))).await;
         join_all(self.storages.iter().map(SqliteStorage::close)).await;
-        // A storage that was being opened when a signal came may still write a file.
-        for _ in 0..40 {
-            if std::fs::remove_dir_all(self.data.path()).is_ok() {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        eprintln!("quickstart: {} is left behind", self.data.path().display());
+        self.scratch.remove().await;
     }
 }

@@ -19,7 +19,7 @@ struct Arguments {
     /// Nodes in the network [default: 100, or 16 in a campaign].
     #[arg(long, value_parser = clap::value_parser!(u32).range(4..=50_000))]
     nodes: Option<u32>,
-    /// recurring, random, mid, large, loss, churn, nat, partition, late, slow, stall, or all.
+    /// Fault or traffic: recurring, random, mid, large, loss, churn, nat, partition, late, slow, stall, or all.
     #[arg(long, default_value = "recurring", value_parser = scenarios)]
     scenario: Choice,
     /// Decides everything that happens by chance; the first one of a campaign.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use tokio::runtime::Handle;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{Instrument, Span};
@@ -190,7 +191,8 @@ impl Parts {
     fn protocol(&self, record: &OwnRecord, restored: Restored) -> Protocol {
         let now = wall_now();
         let signed = self.identity.sign_record(record.draft(self.identity.peer_id(), now));
-        let restored = Restored { validating: self.validator.is_some(), ..restored };
+        let validating = self.validator.as_ref().is_some_and(|v| v.judges_large());
+        let restored = Restored { validating, ..restored };
         Protocol::new(&self.config, now.as_millis(), signed, self.seed, restored)
     }
 
@@ -224,6 +226,7 @@ impl Parts {
             identity: self.identity.clone(),
             config: self.config.clone(),
             listening,
+            runtime: Handle::current(),
             clock: Arc::clone(&shared.clock),
             publishes: publishes.clone(),
             commands,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::hashing::MAX_INLINE;
 use super::start::Capacities;
 use super::{Item, PeerNode, PeerNodeBuilder, StartAt};
 use crate::identity::Identity;
@@ -44,6 +45,33 @@ async fn delivered(node: &PeerNode, count: usize) {
         let item = tokio::time::timeout(Duration::from_mins(30), items.next()).await;
         assert!(matches!(item, Ok(Some(Item::Delivery(_)))), "{at}: {item:?}");
     }
+}
+
+#[tokio::test]
+async fn a_large_payload_is_not_hashed_on_the_caller_s_task() {
+    let network = MemoryNetwork::new();
+    let node = builder(&network, 1).start().await.unwrap();
+    // Polled first, and not ready to be signed before the task is free again.
+    let large = node.publish("t", vec![1; MAX_INLINE + 1]);
+    let small = node.publish("t", vec![2; MAX_INLINE]);
+    let (large, small) = futures::future::join(large, small).await;
+    (large.unwrap(), small.unwrap());
+    let mut items = node.subscribe("t", StartAt::Earliest).await.unwrap();
+    let mut sizes = Vec::new();
+    while sizes.len() < 2 {
+        let Some(Item::Delivery(delivery)) = items.next().await else { panic!("nothing came") };
+        sizes.push(delivery.transaction.payload().len());
+    }
+    assert_eq!(sizes, [MAX_INLINE, MAX_INLINE + 1]);
+}
+
+#[test]
+fn a_large_payload_is_published_from_outside_of_a_runtime() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let network = MemoryNetwork::new();
+    let node = runtime.block_on(builder(&network, 1).start()).unwrap();
+    let published = futures::executor::block_on(node.publish("t", vec![1; MAX_INLINE + 1]));
+    published.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

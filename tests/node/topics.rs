@@ -125,7 +125,7 @@ async fn edges_without_a_relay_carry_everything_between_them() {
     let mut third_events = second.events();
     // One of the two stands in, whichever looks in vain first.
     let stands_in = |event: &Event| match event {
-        Event::StandInChanged { stands_in } => Some(*stands_in),
+        Event::StandInChanged { stands_in, .. } => Some(*stands_in),
         _ => None,
     };
     let stood = tokio::select! {

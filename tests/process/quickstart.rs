@@ -6,14 +6,19 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// The program with its temporary files below `temp`.
 fn quickstart(temp: &Path) -> Command {
-    let mut command = Command::new(crate::peer::example("quickstart"));
+    example("quickstart", temp)
+}
+
+/// An example with its temporary files below `temp`.
+fn example(name: &str, temp: &Path) -> Command {
+    let mut command = Command::new(crate::peer::example(name));
     command.env("TMPDIR", temp).env_remove("RUST_LOG").stdin(Stdio::null());
     command
 }
@@ -168,14 +173,33 @@ fn a_signal_leaves_nothing_behind() {
             assert!(lines.read_line(&mut line).unwrap() > 0, "it ended before {phase:?}");
         }
         assert!(!is_empty(temp.path()), "there is something to remove");
-        let id = child.id().to_string();
-        assert!(Command::new("kill").args(["-s", signal, &id]).status().unwrap().success());
+        send(&child, signal);
         let mut rest = String::new();
         lines.read_to_string(&mut rest).unwrap();
         let status = child.wait().unwrap();
         assert_eq!((status.code(), status.signal()), (Some(128 + number), None), "{rest}");
         assert!(is_empty(temp.path()), "{signal}: {rest}");
     }
+}
+
+fn send(child: &Child, signal: &str) {
+    let id = child.id().to_string();
+    assert!(Command::new("kill").args(["-s", signal, &id]).status().unwrap().success());
+}
+
+/// The example `offline` has a directory and a process of its own to end.
+#[test]
+fn a_signal_ends_offline_too() {
+    let temp = tempfile::tempdir().unwrap();
+    let mut command = example("offline", temp.path());
+    let mut child = command.stdout(Stdio::null()).spawn().unwrap();
+    while is_empty(temp.path()) {
+        assert!(child.try_wait().unwrap().is_none(), "it ended by itself");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    send(&child, "TERM");
+    assert_eq!(child.wait().unwrap().code(), Some(128 + 15));
+    assert!(is_empty(temp.path()));
 }
 
 /// Privileges are given up first, where there are any and a way to do so.

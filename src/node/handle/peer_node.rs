@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::config::Config;
@@ -30,6 +31,8 @@ pub(in crate::node) struct Inner {
     pub(in crate::node) identity: Identity,
     pub(in crate::node) config: Config,
     pub(in crate::node) listening: Option<SocketAddr>,
+    /// Runtime of the node: a handle may be used from another one, or from none.
+    pub(in crate::node) runtime: Handle,
     pub(in crate::node) clock: Arc<PublishClock>,
     pub(in crate::node) publishes: mpsc::Sender<Vec<SignedDraft>>,
     pub(in crate::node) commands: mpsc::Sender<Command>,

@@ -8,6 +8,7 @@ use crate::types::{PublishState, PublishStatus, TransactionId};
 
 /// What a publish did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Outcome {
     /// The transaction is new, and safe.
     Published,

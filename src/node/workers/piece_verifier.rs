@@ -54,7 +54,7 @@ impl Check {
         match self {
             Self::Head { ticket, head } => {
                 let result = head.verify_with(require_signature, |signed| {
-                    known.check(head.header().origin, signed)
+                    known.check(head.header().origin, signed, &mut 0)
                 });
                 Input::HeadVerified { ticket, result }
             }

@@ -395,7 +395,7 @@ impl Protocol {
             CloseReason::Replaced | CloseReason::Shutdown | CloseReason::Unresponsive => {
                 Duration::ZERO
             }
-            CloseReason::TooManyLinks | CloseReason::Surplus | CloseReason::SlowPeer => {
+            CloseReason::TooManyLinks | CloseReason::SlowPeer => {
                 self.env.config.overlay.redial_min * 10
             }
             _ => self.env.config.overlay.redial_max,
