@@ -27,7 +27,7 @@ async fn narrow_and_wide(capacities: Capacities) -> (PeerNode, PeerNode) {
     let mut parts = builder(&network, 2).bootstrap(["127.0.0.1:5001"]).parts().unwrap();
     parts.capacities = capacities;
     let narrow = parts.start().await.unwrap();
-    narrow.wait_ready(1, Duration::from_secs(10)).await.unwrap();
+    narrow.wait_ready(1, Duration::from_mins(1)).await.unwrap();
     (narrow, wide)
 }
 
