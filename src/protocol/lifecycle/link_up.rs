@@ -34,6 +34,7 @@ impl Protocol {
             return;
         }
         let linked = dial.is_some() && self.dialled_already(&remote);
+        let owes = self.owes();
         let opened = Link {
             id: link,
             remote,
@@ -42,7 +43,7 @@ impl Protocol {
             address,
             endpoint,
             dial,
-            owes: self.owes(),
+            owes,
             head: self.log.head(),
             opened: now,
             said: self.spread.carrying.ours().clone(),
@@ -63,7 +64,7 @@ impl Protocol {
             return;
         }
         self.env.timers.set(Timer::Hello(link), now + self.env.config.connection.handshake_timeout);
-        let hello = self.hello(address);
+        let hello = self.hello(address, owes);
         self.send(link, hello);
     }
 
