@@ -20,7 +20,8 @@ fn builder(network: &MemoryNetwork, seed: u8) -> PeerNodeBuilder {
         .listen(&format!("127.0.0.{seed}:5001"))
 }
 
-/// Starts a node whose channels hold so little, linked to a new one. Returns both, the first one first.
+/// Starts a node whose channels hold so little, linked to a new one. Returns both, the first one
+/// first.
 async fn narrow_and_wide(capacities: Capacities) -> (PeerNode, PeerNode) {
     let network = MemoryNetwork::new();
     let wide = builder(&network, 1).start().await.unwrap();
@@ -55,7 +56,8 @@ async fn a_large_payload_is_not_hashed_on_the_caller_s_task() {
     let large = node.publish("t", vec![1; MAX_INLINE + 1]);
     let small = node.publish("t", vec![2; MAX_INLINE]);
     let (large, small) = futures::future::join(large, small).await;
-    (large.unwrap(), small.unwrap());
+    large.unwrap();
+    small.unwrap();
     let mut items = node.subscribe("t", StartAt::Earliest).await.unwrap();
     let mut sizes = Vec::new();
     while sizes.len() < 2 {
