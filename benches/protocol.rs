@@ -19,12 +19,13 @@ const START: u64 = 1_700_000_000_000;
 
 fn record(n: u8) -> PeerRecord {
     let identity = Identity::from_seed([n; 32]);
-    identity.sign_record(RecordDraft {
+    let draft = RecordDraft {
         peer: identity.peer_id(),
         seq: 1,
         issued: WallTime::from_millis(START),
         endpoints: Vec::new(),
-    })
+    };
+    draft.sign_with(|message| identity.sign(message))
 }
 
 /// The core under test and the least that a driver does for it.

@@ -241,7 +241,7 @@ async fn fill(dir: &Path) {
                 let signature = Signature::Ed25519([7; 64]);
                 let transaction = Transaction::new(header, signature, payload.clone());
                 let transaction = transaction.expect("the header's payload");
-                NewEntry { transaction, from: Some(origin), hops: 1, keep_until: expires }
+                NewEntry::new(transaction, Some(origin), 1, expires)
             })
             .collect();
         log.append(&entries).await.expect("room");

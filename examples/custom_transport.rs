@@ -166,13 +166,9 @@ async fn shake_hands(
     }
     reader.decoder_mut().set_max_frame_length(MAX_FRAME_BYTES);
     writer.encoder_mut().set_max_frame_length(MAX_FRAME_BYTES);
-    Ok(RawLink {
-        remote,
-        kind: TransportKind::Custom,
-        address: Some(address),
-        sink: Box::pin(SinkExt::<Bytes>::sink_map_err(writer, closed)),
-        stream: Box::pin(reader.map_ok(BytesMut::freeze).map_err(closed)),
-    })
+    let sink = Box::pin(SinkExt::<Bytes>::sink_map_err(writer, closed));
+    let stream = Box::pin(reader.map_ok(BytesMut::freeze).map_err(closed));
+    Ok(RawLink::new(remote, TransportKind::Custom, Some(address), sink, stream))
 }
 
 /// What one side signs. Its role is part of it, so that no proof can be sent back to its maker.
@@ -213,7 +209,7 @@ async fn main() -> Result<(), Error> {
 async fn conforms() -> Result<(), Error> {
     let node = || -> Result<Node, Error> {
         let identity = Identity::generate()?;
-        Ok(Node { id: identity.peer_id(), transport: Box::new(FramedTcp { identity }) })
+        Ok(Node::new(identity.peer_id(), FramedTcp { identity }))
     };
     conformance(&node()?, &node()?, "127.0.0.1:0".parse()?).await;
     Ok(())

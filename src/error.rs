@@ -70,6 +70,7 @@ pub enum IdentityError {
 /// Why a transport operation failed.
 #[derive(Debug, thiserror::Error)]
 #[error("{kind}: {message}")]
+#[non_exhaustive]
 pub struct TransportError {
     /// What kind of failure; what the protocol decides by.
     pub kind: FailureKind,
@@ -131,6 +132,7 @@ impl StoreErrorKind {
 /// Why a storage operation failed. The operation had no effect.
 #[derive(Debug, thiserror::Error)]
 #[error("storage {}: {message}", kind.as_str())]
+#[non_exhaustive]
 pub struct StoreError {
     /// What kind of failure; what the node decides by.
     pub kind: StoreErrorKind,
@@ -160,11 +162,19 @@ impl StoreError {
 /// Why a prober has no answer. A retry later may help.
 #[derive(Debug, thiserror::Error)]
 #[error("{kind}: {message}")]
+#[non_exhaustive]
 pub struct ProbeError {
     /// What kind of failure.
     pub kind: FailureKind,
     /// What happened, for people.
     pub message: String,
+}
+
+impl ProbeError {
+    /// An error of this kind.
+    pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into() }
+    }
 }
 
 /// Why a node did not start. Nothing keeps running.
@@ -483,78 +493,4 @@ pub struct ShutdownReport {
     pub unconfirmed: Vec<TransactionId>,
     /// Peers whose queues were not empty when the deadline came.
     pub unflushed: Vec<PeerId>,
-}
-
-/// A failure that could be counted against a transport kind, for tables and logs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CodeRow {
-    /// The kind of failure.
-    pub kind: FailureKind,
-    /// Its gRPC status code.
-    pub grpc: i32,
-    /// Its HTTP status.
-    pub http: u16,
-    /// Its WebSocket close code.
-    pub websocket: u16,
-}
-
-/// The one table between failures and the codes of the transports. Reading a code that stands
-/// more than once gives the first row that has it; an unknown code reads as
-/// [`FailureKind::Protocol`].
-pub const CODES: &[CodeRow] = &[
-    CodeRow { kind: FailureKind::Unreachable, grpc: 14, http: 503, websocket: 1013 },
-    CodeRow { kind: FailureKind::Timeout, grpc: 4, http: 504, websocket: 4004 },
-    CodeRow { kind: FailureKind::Identity, grpc: 16, http: 401, websocket: 4001 },
-    CodeRow { kind: FailureKind::Protocol, grpc: 13, http: 500, websocket: 1002 },
-    CodeRow { kind: FailureKind::Malformed, grpc: 3, http: 400, websocket: 1007 },
-    CodeRow { kind: FailureKind::Refused, grpc: 8, http: 429, websocket: 1008 },
-    CodeRow { kind: FailureKind::Closed, grpc: 1, http: 499, websocket: 1001 },
-    CodeRow { kind: FailureKind::Unsupported, grpc: 12, http: 501, websocket: 1003 },
-    CodeRow { kind: FailureKind::Local, grpc: 2, http: 507, websocket: 1011 },
-];
-
-impl CodeRow {
-    /// The row of a kind of failure.
-    pub fn of(kind: FailureKind) -> Self {
-        CODES.iter().copied().find(|row| row.kind == kind).unwrap_or(CODES[3])
-    }
-
-    /// What a gRPC status code means.
-    pub fn from_grpc(code: i32) -> FailureKind {
-        CODES.iter().find(|row| row.grpc == code).map_or(FailureKind::Protocol, |row| row.kind)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_code_table_is_total_and_unambiguous() {
-        use FailureKind as K;
-        let all = [
-            K::Unreachable,
-            K::Timeout,
-            K::Identity,
-            K::Protocol,
-            K::Malformed,
-            K::Refused,
-            K::Closed,
-            K::Unsupported,
-            K::Local,
-        ];
-        for kind in all {
-            let row = CodeRow::of(kind);
-            assert_eq!(row.kind, kind);
-            assert_eq!(CodeRow::from_grpc(row.grpc), kind);
-        }
-        for (i, a) in CODES.iter().enumerate() {
-            for b in &CODES[i + 1..] {
-                assert_ne!(a.grpc, b.grpc);
-                assert_ne!(a.http, b.http);
-                assert_ne!(a.websocket, b.websocket);
-            }
-        }
-        assert_eq!(CodeRow::from_grpc(99), K::Protocol);
-    }
 }

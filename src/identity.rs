@@ -143,10 +143,10 @@ impl Identity {
     }
 
     /// Signs a record of this node.
-    pub fn sign_record(&self, mut draft: RecordDraft) -> PeerRecord {
+    #[cfg_attr(not(any(test, feature = "node", feature = "sim")), allow(dead_code))]
+    pub(crate) fn sign_record(&self, mut draft: RecordDraft) -> PeerRecord {
         draft.peer = self.peer_id;
-        let signature = self.sign(&draft.to_bytes());
-        PeerRecord { draft, signature }
+        draft.sign_with(|message| self.sign(message))
     }
 
     fn to_pem(&self) -> String {

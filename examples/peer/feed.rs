@@ -44,20 +44,20 @@ pub(crate) async fn report_events(mut events: Events, node: PeerNode, out: Out) 
 
 async fn report(event: Event, mode: &mut Mode, out: &Out) {
     let line = match event {
-        Event::PeerUp { peer, transport, address, direction } => {
+        Event::PeerUp { peer, transport, address, direction, .. } => {
             Line::PeerUp { peer, transport, address, direction }
         }
-        Event::PeerDown { peer, reason } => Line::PeerDown { peer, reason },
-        Event::ModeChanged { mode: new } if new == *mode => return,
-        Event::ModeChanged { mode: new } => {
+        Event::PeerDown { peer, reason, .. } => Line::PeerDown { peer, reason },
+        Event::ModeChanged { mode: new, .. } if new == *mode => return,
+        Event::ModeChanged { mode: new, .. } => {
             *mode = new;
             Line::Mode { mode: new }
         }
-        Event::Replicated { id, peers } => Line::Replicated { id, peers },
-        Event::Renewed { id, renewed_as } => Line::Renewed { id, renewed_as },
-        Event::AddressObserved { address, prober } => Line::Reachability { address, prober },
-        Event::StorageFailed { message } => Line::error(Value::Null, &message),
-        Event::Lagged { missed } => {
+        Event::Replicated { id, peers, .. } => Line::Replicated { id, peers },
+        Event::Renewed { id, renewed_as, .. } => Line::Renewed { id, renewed_as },
+        Event::AddressObserved { address, prober, .. } => Line::Reachability { address, prober },
+        Event::StorageFailed { message, .. } => Line::error(Value::Null, &message),
+        Event::Lagged { missed, .. } => {
             Line::error(Value::Null, &format!("{missed} events of the node were missed"))
         }
         // Not part of the contract.

@@ -56,6 +56,7 @@ impl From<Auto> for AutoRepr {
 /// to 8 s stands in for one and carries everything, until it finds a way again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Role {
     /// A relay carries every topic.
     #[default]
@@ -69,6 +70,7 @@ pub enum Role {
 /// Whether transactions must be signed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum SignaturePolicy {
     /// An unsigned transaction is a violation.
     #[default]
@@ -106,6 +108,7 @@ impl Trust {
 /// always dialled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum AddressPolicy {
     /// Public addresses from anybody; private ones only from peers that are themselves reached at
     /// a private or loopback address; loopback ones only from peers reached over loopback.

@@ -26,7 +26,7 @@ fn toml_and_json_round_trip() {
 #[test]
 fn a_part_is_enough_and_a_typo_is_an_error() {
     let part: Config = toml::from_str(
-        "[gossip]\nfanout = 4\nttl = \"auto\"\nretention = \"10m\"\ncarry = \"subscribed\"",
+        "[gossip]\nfanout = 4\nttl = \"auto\"\nretention = \"10m\"\nrole = \"edge\"",
     )
     .unwrap();
     assert_eq!(part.gossip.fanout, Auto::Fixed(4));

@@ -10,6 +10,7 @@ mod builder;
 mod clock;
 mod driver;
 mod handle;
+mod hashing;
 mod messages;
 mod restore;
 mod start;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::hashing::MAX_INLINE;
 use super::start::Capacities;
 use super::{Item, PeerNode, PeerNodeBuilder, StartAt};
 use crate::identity::Identity;
@@ -19,14 +20,15 @@ fn builder(network: &MemoryNetwork, seed: u8) -> PeerNodeBuilder {
         .listen(&format!("127.0.0.{seed}:5001"))
 }
 
-/// Starts a node whose channels hold so little, linked to a new one. Returns both, the first one first.
+/// Starts a node whose channels hold so little, linked to a new one. Returns both, the first one
+/// first.
 async fn narrow_and_wide(capacities: Capacities) -> (PeerNode, PeerNode) {
     let network = MemoryNetwork::new();
     let wide = builder(&network, 1).start().await.unwrap();
     let mut parts = builder(&network, 2).bootstrap(["127.0.0.1:5001"]).parts().unwrap();
     parts.capacities = capacities;
     let narrow = parts.start().await.unwrap();
-    narrow.wait_ready(1, Duration::from_secs(10)).await.unwrap();
+    narrow.wait_ready(1, Duration::from_mins(1)).await.unwrap();
     (narrow, wide)
 }
 
@@ -44,6 +46,34 @@ async fn delivered(node: &PeerNode, count: usize) {
         let item = tokio::time::timeout(Duration::from_mins(30), items.next()).await;
         assert!(matches!(item, Ok(Some(Item::Delivery(_)))), "{at}: {item:?}");
     }
+}
+
+#[tokio::test]
+async fn a_large_payload_is_not_hashed_on_the_caller_s_task() {
+    let network = MemoryNetwork::new();
+    let node = builder(&network, 1).start().await.unwrap();
+    // Polled first, and not ready to be signed before the task is free again.
+    let large = node.publish("t", vec![1; MAX_INLINE + 1]);
+    let small = node.publish("t", vec![2; MAX_INLINE]);
+    let (large, small) = futures::future::join(large, small).await;
+    large.unwrap();
+    small.unwrap();
+    let mut items = node.subscribe("t", StartAt::Earliest).await.unwrap();
+    let mut sizes = Vec::new();
+    while sizes.len() < 2 {
+        let Some(Item::Delivery(delivery)) = items.next().await else { panic!("nothing came") };
+        sizes.push(delivery.transaction.payload().len());
+    }
+    assert_eq!(sizes, [MAX_INLINE, MAX_INLINE + 1]);
+}
+
+#[test]
+fn a_large_payload_is_published_from_outside_of_a_runtime() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let network = MemoryNetwork::new();
+    let node = runtime.block_on(builder(&network, 1).start()).unwrap();
+    let published = futures::executor::block_on(node.publish("t", vec![1; MAX_INLINE + 1]));
+    published.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

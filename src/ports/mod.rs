@@ -7,6 +7,7 @@
 mod nat_prober;
 mod peer_store;
 mod queue;
+#[cfg_attr(not(feature = "node"), allow(dead_code, reason = "nodes alone take leases"))]
 mod store_lease;
 mod transaction_store;
 mod transport;

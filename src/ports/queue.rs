@@ -11,6 +11,7 @@ use super::StoreLease;
 
 /// One entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct OutboxEntry {
     /// Rises in the order of appending; never reused.
     pub seq: u64,
@@ -20,7 +21,15 @@ pub struct OutboxEntry {
     pub state: EntryState,
 }
 
-/// Choice of the entries that [`TransactionQueue::load`] gives.
+impl OutboxEntry {
+    /// An entry of these parts, as a queue gives it back.
+    pub fn new(seq: u64, transaction: Transaction, state: EntryState) -> Self {
+        Self { seq, transaction, state }
+    }
+}
+
+/// Choice of the entries that [`TransactionQueue::load`] gives. It has exactly these, so that a queue
+/// can answer each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EntryFilter {
     /// All, whatever their state.
@@ -33,6 +42,7 @@ pub enum EntryFilter {
 
 /// How full a queue is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct QueueSize {
     /// Entries that wait for copies.
     pub waiting: u64,
@@ -40,6 +50,13 @@ pub struct QueueSize {
     pub dead: u64,
     /// The most that fit, waiting and dead together. A node refuses what would be more.
     pub capacity: u64,
+}
+
+impl QueueSize {
+    /// What is there, and what fits.
+    pub fn new(waiting: u64, dead: u64, capacity: u64) -> Self {
+        Self { waiting, dead, capacity }
+    }
 }
 
 /// The durable queue behind `publish`.
@@ -80,9 +97,9 @@ pub trait TransactionQueue: fmt::Debug + Send + Sync + 'static {
         max_bytes: usize,
     ) -> Result<Vec<OutboxEntry>, StoreError>;
 
-    /// The lease that keeps a second node of the process off this outbox; `None`, the default, where nothing
-    /// does: then the host must not give the outbox to two nodes at once. A store that wraps another hands
-    /// out the lease of that one.
+    /// The lease that keeps a second node of the process off this outbox; `None`, the default, where
+    /// nothing does: then the host must not give the outbox to two nodes at once. A store that wraps
+    /// another hands out the lease of that one.
     fn lease(&self) -> Option<&StoreLease> {
         None
     }

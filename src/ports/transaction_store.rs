@@ -14,6 +14,7 @@ use super::StoreLease;
 
 /// A kept transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct LogEntry {
     /// Its place in the log.
     pub cursor: Cursor,
@@ -21,8 +22,16 @@ pub struct LogEntry {
     pub entry: NewEntry,
 }
 
+impl LogEntry {
+    /// The entry that has the place `cursor`.
+    pub fn new(cursor: Cursor, entry: NewEntry) -> Self {
+        Self { cursor, entry }
+    }
+}
+
 /// A stretch of the log.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct Page {
     /// Matching entries in cursor order.
     pub entries: Vec<LogEntry>,
@@ -38,8 +47,16 @@ pub struct Page {
     pub damaged_until: Option<Cursor>,
 }
 
+impl Page {
+    /// A page without a loss. Its fields are public: set those that tell of one.
+    pub fn new(entries: Vec<LogEntry>, next: Cursor) -> Self {
+        Self { entries, next, lost_until: None, damaged_until: None }
+    }
+}
+
 /// How full a store is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct Usage {
     /// Entries retained.
     pub entries: u64,
@@ -47,6 +64,13 @@ pub struct Usage {
     pub bytes: u64,
     /// The most bytes that fit; `None` for no bound.
     pub max_bytes: Option<u64>,
+}
+
+impl Usage {
+    /// What is retained, and what fits.
+    pub fn new(entries: u64, bytes: u64, max_bytes: Option<u64>) -> Self {
+        Self { entries, bytes, max_bytes }
+    }
 }
 
 /// Keeps the log. Cursors rise with every append and are never reused, also not after a restart,

@@ -23,6 +23,7 @@ pub type FrameSink = Pin<Box<dyn Sink<Bytes, Error = TransportError> + Send>>;
 pub type FrameStream = Pin<Box<dyn Stream<Item = Result<Bytes, TransportError>> + Send>>;
 
 /// An open link as a transport hands it over, before the node's own hello.
+#[non_exhaustive]
 pub struct RawLink {
     /// Who is at the other end, *as proven by the transport*; never what the peer claims.
     pub remote: PeerId,
@@ -34,6 +35,19 @@ pub struct RawLink {
     pub sink: FrameSink,
     /// Frames from the peer.
     pub stream: FrameStream,
+}
+
+impl RawLink {
+    /// A link to `remote`, which the transport has proven.
+    pub fn new(
+        remote: PeerId,
+        kind: TransportKind,
+        address: Option<SocketAddr>,
+        sink: FrameSink,
+        stream: FrameStream,
+    ) -> Self {
+        Self { remote, kind, address, sink, stream }
+    }
 }
 
 impl fmt::Debug for RawLink {
@@ -80,6 +94,7 @@ pub trait Transport: fmt::Debug + Send + Sync + 'static {
 
 /// What came in.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Accepted {
     /// An authenticated link.
     Link(RawLink),

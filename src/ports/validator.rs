@@ -6,19 +6,40 @@ use async_trait::async_trait;
 
 use crate::types::{PeerId, Transaction, Verdict};
 
-/// Judges every foreign transaction after its hash and signature verified and before it is kept,
-/// delivered or forwarded. Called concurrently, a bounded number at once; a call that takes longer
-/// than 10 s counts as [`Verdict::Ignore`].
+/// Judges foreign transactions after hash and signature verified and before anything is kept,
+/// delivered or forwarded. The node's own transactions are not judged.
+///
+/// Up to 256 calls run at the same time, on the node's runtime, and end in any order: with a validator,
+/// transactions of one origin may be accepted in another order than they were published in.
+///
+/// A call that has not answered after 10 s is dropped, and the refusal counts as
+/// [`Verdict::Ignore`] (`Refusal::Ignored`, `validations_timed_out`). The transaction is fetched and
+/// judged again after 10 s, three times in all; then it is left until a peer announces it again. A call
+/// that panics counts as [`Verdict::Ignore`] at once. Verdicts are final while the transaction lives and
+/// the node runs: nobody is asked twice about one that was ignored or rejected.
 ///
 /// Wrong ways to implement it: blocking the thread; judging by anything that differs between
 /// honest nodes (a node that ignores what others accept will be offered it again).
 #[async_trait]
 pub trait Validator: fmt::Debug + Send + Sync + 'static {
     /// What to do with `transaction`, which came from the peer `from`.
+    ///
+    /// Cancel safe: after 10 s, and when the node shuts down, the call is dropped where it stands.
     async fn validate(&self, transaction: &Transaction, from: &PeerId) -> Verdict;
+
+    /// Whether transactions with a payload above `[gossip] eager_limit` (16 KiB) are judged. Asked
+    /// once, when the node starts.
+    ///
+    /// `true`, the default, keeps such a payload here until all of it has come and was accepted: each
+    /// node on its way waits for the whole before the next one gets the first byte. With `false` pieces
+    /// are passed on as they come, each verified, and [`Validator::validate`] need not be asked about
+    /// such a transaction.
+    fn judges_large(&self) -> bool {
+        true
+    }
 }
 
-/// Accepts everything: the default.
+/// Accepts everything: as good as no validator, which is the default.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct AcceptAll;
 
@@ -26,5 +47,9 @@ pub struct AcceptAll;
 impl Validator for AcceptAll {
     async fn validate(&self, _: &Transaction, _: &PeerId) -> Verdict {
         Verdict::Accept
+    }
+
+    fn judges_large(&self) -> bool {
+        false
     }
 }

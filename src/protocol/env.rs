@@ -6,9 +6,9 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use crate::config::Config;
+use crate::config::{Config, SignaturePolicy};
 use crate::types::{
-    AddressScope, Counters, Event, LinkId, MonoTime, PeerId, Piece, Signature, Transaction,
+    AddressScope, Counters, Event, Header, LinkId, MonoTime, PeerId, Piece, Signature, Transaction,
     TransactionId, WallTime,
 };
 
@@ -118,6 +118,16 @@ impl Env {
             self.leapt = None;
         }
         doubtful
+    }
+
+    /// When every node may forget a transaction.
+    pub(super) fn keep_until(&self, header: &Header) -> WallTime {
+        header.expires.min(header.created.plus(self.config.gossip.retention))
+    }
+
+    /// Whether headers and pieces may be passed on before the whole payload is here.
+    pub(super) fn relays_ahead(&self) -> bool {
+        !self.validating && self.config.network.signatures == SignaturePolicy::Required
     }
 
     /// Adds something to be done outside.

@@ -16,7 +16,7 @@ pub struct Gauge {
 
 impl Protocol {
     fn assembling(&self) -> usize {
-        usize::try_from(self.fetches.assembling.level()).unwrap_or(usize::MAX)
+        usize::try_from(self.assemblies.bytes.level()).unwrap_or(usize::MAX)
     }
 
     /// One payload alone may be larger than the budget.
@@ -32,17 +32,17 @@ impl Protocol {
         let most = |of: &dyn Fn(&crate::protocol::link::Link) -> usize| {
             self.links.all.values().map(of).max().unwrap_or(0)
         };
-        let up = |of: fn(&crate::protocol::link::Up) -> usize| {
+        let up = |of: fn(&crate::protocol::link::Established) -> usize| {
             move |l: &crate::protocol::link::Link| l.up.as_ref().map_or(0, of)
         };
-        let [spilling, spilled] = self.fetches.spills.sizes();
+        let [spilling, spilled] = self.assemblies.spills.sizes();
         let count = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
         let gauge = |name, value, bound| Gauge { name, value, bound };
-        let (held, held_bound) = self.flushes.held(self.env.config.gossip.max_transaction_size);
+        let (held, held_bound) = self.replays.held(self.env.config.gossip.max_transaction_size);
         vec![
             gauge(
                 "pending",
-                self.pending.len(),
+                self.intake.pending.len(),
                 crate::protocol::intake::MAX_PENDING + count(MAX_STORING),
             ),
             gauge("unwanted", self.log.refused_len(), crate::protocol::log::MAX_REFUSED),
@@ -57,43 +57,55 @@ impl Protocol {
                 most(&up(|u| u.repair.ranges())),
                 crate::protocol::reconcile::MAX_RANGES,
             ),
-            gauge("refused", self.fetches.refused_len(), crate::protocol::intake::MAX_REFUSED),
+            gauge("refused", self.intake.refused_len(), crate::protocol::intake::MAX_REFUSED),
             gauge("bytes of buffers", self.assembling(), self.assembly_bound()),
             gauge("being spilled", spilling, count(crate::protocol::large::MAX_WRITES)),
             gauge("spilled", spilled, crate::protocol::large::MAX_KEPT),
-            gauge("bytes of proofs", self.fetches.shelf.bytes(), crate::protocol::large::MAX_SHELF),
+            gauge(
+                "bytes of proofs",
+                self.serving.proofs.bytes(),
+                crate::protocol::serve::MAX_PROOF_CACHE,
+            ),
             gauge(
                 "waiting for room",
-                self.fetches.waiting.len(),
+                self.assemblies.waiting.len(),
                 crate::protocol::intake::MAX_PENDING,
             ),
             gauge("bytes held", held, held_bound),
-            gauge("order of a flush", self.flushes.longest(), crate::protocol::outbox::MAX_ORDER),
-            gauge("promises", self.fetches.promises.len(), crate::protocol::guard::MAX_PROMISES),
+            gauge("order of a flush", self.replays.longest(), crate::protocol::outbox::MAX_ORDER),
+            gauge("promises", self.guard.promises.len(), crate::protocol::guard::MAX_PROMISES),
             gauge("doubted peers", self.guard.doubted(), crate::protocol::guard::MAX_SCORES),
-            gauge("limited peers", self.limits.len(), crate::protocol::guard::MAX_PEERS),
-            gauge("book", self.book.known.len(), self.env.config.discovery.max_peers as usize),
-            gauge("dials", self.dials.len(), 1024),
+            gauge("limited peers", self.guard.rate_limits.len(), crate::protocol::guard::MAX_PEERS),
+            gauge(
+                "book",
+                self.membership.book.known.len(),
+                self.env.config.discovery.max_peers as usize,
+            ),
+            gauge("dials", self.membership.dials.len(), 1024),
             gauge("links", self.links.up_count(), usize::from(crate::protocol::link::MAX_SLOTS)),
             gauge("outbox", self.outbox.len(), self.env.config.outbox.max_entries as usize),
             gauge("bytes queued on a link", most(&|l| l.queued), crate::protocol::link::MAX_QUEUED),
             gauge(
                 "asked of a link",
-                most(&up(|u| u.asked.len())),
+                most(&up(|u| u.requests.in_flight.len())),
                 crate::protocol::intake::MAX_ASKED,
             ),
             gauge(
                 "served to a link",
-                most(&up(|u| u.serving.len())),
+                most(&up(|u| u.serve.entries.len())),
                 crate::protocol::serve::MAX_SERVING,
             ),
             gauge(
                 "backlog of a link",
-                most(&up(|u| u.backlog.len())),
+                most(&up(|u| u.requests.backlog.len())),
                 crate::protocol::intake::MAX_PENDING,
             ),
             gauge("topics", self.log.topics.len(), usize::from(u16::MAX)),
-            gauge("origins learned", self.learned.origins(), crate::protocol::spread::MAX_ORIGINS),
+            gauge(
+                "origins learned",
+                self.spread.policy.origins(),
+                crate::protocol::spread::MAX_ORIGINS,
+            ),
             gauge("timers", self.env.timers.len(), crate::protocol::intake::MAX_PENDING + 1024),
             gauge("tickets", self.env.tickets.len(), 4 * count(MAX_VERIFYING) + count(MAX_STORING)),
         ]

@@ -66,7 +66,7 @@ impl<V> IdMap<V> {
         Self(HashMap::with_hasher(Keyed([rng.next_u64(), rng.next_u64()])))
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::protocol) fn len(&self) -> usize {
         self.0.len()
     }
 
@@ -86,7 +86,7 @@ impl<V> IdMap<V> {
         self.0.insert(id, value)
     }
 
-    pub(super) fn remove(&mut self, id: &TransactionId) -> Option<V> {
+    pub(in crate::protocol) fn remove(&mut self, id: &TransactionId) -> Option<V> {
         let removed = self.0.remove(id);
         // Memory follows what is kept, also after a burst.
         if self.0.capacity() > 1024 && self.0.len() < self.0.capacity() / 8 {
@@ -136,7 +136,7 @@ impl Positions {
     }
 
     /// Takes an id out; it still stands at its position.
-    pub(super) fn remove(
+    pub(in crate::protocol) fn remove(
         &mut self,
         id: &TransactionId,
         at: u32,

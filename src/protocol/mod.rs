@@ -17,6 +17,7 @@
 //! `interest` (topics), `serve` (answer), `publish` (store), `outbox` (copies; `renew`), `flush` (their
 //! order), `guard` (bans; `limits`), `log` (what is retained; `slab`, `order`, `topics`, `ids`).
 
+mod dispatch;
 mod env;
 mod gate;
 #[cfg(any(test, feature = "sim"))]
@@ -26,6 +27,7 @@ mod id_map;
 mod intake;
 mod io;
 mod large;
+mod lifecycle;
 mod link;
 mod log;
 mod membership;
@@ -38,70 +40,49 @@ mod spread;
 mod tests;
 mod timers;
 
-use std::collections::{BTreeMap, VecDeque};
-use std::time::Duration;
-
 use crate::config::Config;
-use crate::types::{
-    Announcement, CloseReason, Counters, IndexEntry, LinkId, Message, Mode, MonoTime, PeerId,
-    PeerRecord, Stats, TransactionId, WallTime,
-};
+use crate::types::{Counters, IndexEntry, MonoTime, PeerRecord, Stats, TransactionId, WallTime};
 
 use env::Env;
-use gate::Gate;
 #[cfg(any(test, feature = "sim"))]
 #[doc(hidden)]
 pub use gauges::Gauge;
-use id_map::IdMap;
-use intake::{FetchState, Pending};
+use guard::Guard;
+use intake::Intake;
 pub use io::{
     CallId, ConnectFailure, DialId, Input, Judgement, LinkView, Output, PartialOp, PublishRefusal,
     Queued, Restored, Ticket,
 };
+use large::Assemblies;
+use lifecycle::EXPIRE_EVERY;
+use link::Links;
+use log::{Log, Shares};
+use membership::{AddressBook, Membership};
 pub use outbox::GivenUp;
 #[cfg(feature = "node")]
 pub(crate) use outbox::RENEWALS;
+use outbox::{Outbox, Replays};
+use reconcile::Repairs;
+use rng::Rng;
+use serve::Serving;
+use spread::Spread;
 use timers::Timer;
 
-/// How often expired transactions and bans are looked for.
-const EXPIRE_EVERY: Duration = Duration::from_secs(10);
 /// The whole protocol state of one node.
 #[derive(Debug)]
 pub struct Protocol {
     env: Env,
-    record: PeerRecord,
-    links: link::Links,
-    book: membership::Book,
-    dials: BTreeMap<DialId, membership::Dial>,
-    next_dial: u64,
-    /// Peers whose link broke, the latest last.
-    lost: VecDeque<PeerId>,
-    log: log::Log,
-    /// Its head when it was last told what all links have passed.
-    forgot_at: u64,
-    carrying: spread::Carrying,
-    learned: spread::Learned,
-    repairs: reconcile::Repairs,
-    pending: IdMap<Pending>,
-    fetches: FetchState,
-    publishing: BTreeMap<TransactionId, Vec<CallId>>,
-    /// What they will take up.
-    publishing_bytes: u64,
-    outbox: outbox::Outbox,
-    /// Entries of it that are being published anew.
-    renewing: usize,
-    /// As many of them as may be under way.
-    renewals: usize,
-    /// Entries of it that wait since before the start, until it is known which the log has.
-    restored: Vec<TransactionId>,
-    flushes: outbox::Flushes,
-    copies_wanted: u32,
-    guard: guard::Guard,
-    limits: guard::Limits,
-    mode: Mode,
-    needy_turns: u32,
-    /// Answers whose signatures are being checked.
-    checking_records: Gate,
+    links: Links,
+    membership: Membership,
+    guard: Guard,
+    log: Log,
+    spread: Spread,
+    intake: Intake,
+    assemblies: Assemblies,
+    serving: Serving,
+    outbox: Outbox,
+    replays: Replays,
+    repairs: Repairs,
 }
 
 impl Protocol {
@@ -114,17 +95,15 @@ impl Protocol {
         seed: [u8; 32],
         restored: Restored,
     ) -> Self {
-        let mut rng = rng::Rng::new(seed);
-        let shares = log::Shares::new(bounds(restored.max_bytes, config));
-        let mut log = log::Log::new(&mut rng, config.gossip.cache_bytes, shares);
+        let mut rng = Rng::new(seed);
+        let shares = Shares::new(bounds(restored.max_bytes, config));
+        let mut log = Log::new(&mut rng, config.gossip.cache_bytes, shares);
         restore(&mut log, &restored.index);
-        let waiting =
-            restored.outbox.iter().filter(|q| q.dead.is_none() && !q.late).map(|q| q.id).collect();
-        let outbox = outbox::Outbox::restore(restored.outbox, &mut rng);
+        let (least, spare) = (config.outbox.min_copies, restored.spare_places);
+        let outbox = Outbox::restore(restored.outbox, least, spare, &mut rng);
         let discovery = &config.discovery;
-        let book = membership::Book::new(&discovery.bootstrap, discovery.max_peers, restored.peers);
-        let pending = IdMap::new(&mut rng);
-        let fetches = FetchState::new(&mut rng, restored.partials);
+        let book = AddressBook::new(&discovery.bootstrap, discovery.max_peers, restored.peers);
+        let (intake, serving) = (Intake::new(&mut rng), Serving::new(&mut rng));
         let refresh = rng.about(discovery.refresh_interval);
         let mut env = Env::new(config, record.peer(), incarnation, rng);
         env.validating = restored.validating;
@@ -133,32 +112,17 @@ impl Protocol {
         env.timers.set(Timer::Refresh, MonoTime::ZERO + refresh);
         Self {
             env,
-            record,
-            links: link::Links::default(),
-            book,
-            dials: BTreeMap::new(),
-            next_dial: 0,
-            lost: VecDeque::new(),
+            links: Links::default(),
+            membership: Membership::new(record, book),
+            guard: Guard::new(restored.bans),
             log,
-            forgot_at: 0,
-            carrying: spread::Carrying::new(&config.gossip),
-            learned: spread::Learned::new(),
-            repairs: reconcile::Repairs::default(),
-            pending,
-            fetches,
-            publishing: BTreeMap::new(),
-            publishing_bytes: 0,
+            spread: Spread::new(&config.gossip),
+            intake,
+            assemblies: Assemblies::new(restored.partials),
+            serving,
             outbox,
-            renewing: 0,
-            renewals: restored.spare_places.unwrap_or(outbox::RENEWALS).clamp(1, outbox::RENEWALS),
-            restored: waiting,
-            flushes: outbox::Flushes::default(),
-            copies_wanted: config.outbox.min_copies,
-            guard: guard::Guard::new(restored.bans),
-            limits: guard::Limits::default(),
-            mode: Mode::Offline,
-            needy_turns: 0,
-            checking_records: Gate::default(),
+            replays: Replays::default(),
+            repairs: Repairs::default(),
         }
     }
 
@@ -195,7 +159,7 @@ impl Protocol {
 
     /// What waits in the outbox since an earlier run and is not retained has expired.
     fn check_restored(&mut self) {
-        for id in std::mem::take(&mut self.restored) {
+        for id in std::mem::take(&mut self.outbox.restored) {
             if !self.log.contains(&id) {
                 self.outbox.set_stale(&id);
             }
@@ -259,16 +223,16 @@ impl Protocol {
         let quiet = |l: &link::Link| {
             l.queued == 0
                 && l.up.as_ref().is_none_or(|up| {
-                    up.cursor >= self.log.head()
-                        && up.serving.is_empty()
-                        && up.backlog.is_empty()
-                        && up.debt.is_none()
+                    up.feed.cursor >= self.log.head()
+                        && up.serve.entries.is_empty()
+                        && up.requests.backlog.is_empty()
+                        && up.feed.debt.is_none()
                 })
         };
         self.env.verifying.is_empty()
             && self.env.storing.is_empty()
             && self.repairs.running.is_empty()
-            && self.pending.len() == 0
+            && self.intake.pending.len() == 0
             && self.links.all.values().all(quiet)
     }
 
@@ -282,14 +246,14 @@ impl Protocol {
                 kind: l.kind,
                 address: l.shown_address(),
                 direction: l.direction,
-                suspect: up.ping.missed > 0,
-                rtt: up.rtt,
+                suspect: up.pinger.missed > 0,
+                rtt: up.pinger.rtt,
                 age: self.env.now.since(up.since),
                 queued: l.queued,
-                behind: self.log.head().saturating_sub(up.cursor),
-                in_debt: up.debt.is_some(),
-                depth: up.theirs.depth,
-                relay: up.theirs.is_relay(),
+                behind: self.log.head().saturating_sub(up.feed.cursor),
+                in_debt: up.feed.debt.is_some(),
+                depth: up.interest.theirs.depth,
+                relay: up.interest.theirs.is_relay(),
             })
         };
         self.links.all.values().filter_map(view).collect()
@@ -300,164 +264,20 @@ impl Protocol {
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         Stats {
             peer_id: self.env.me,
-            mode: self.mode,
+            mode: self.membership.mode,
             uptime_s: self.env.now.as_duration().as_secs(),
             links: count(self.links.up_count()),
             handshakes: count(self.links.hello_count()),
-            known_peers: count(self.book.known.len()),
+            known_peers: count(self.membership.book.known.len()),
             banned_peers: count(self.guard.banned_count(self.env.wall)),
             retained: self.log.len() as u64,
             outbox: (self.outbox.len() - self.outbox.dead()) as u64,
             dead_letters: self.outbox.dead() as u64,
-            fetching: self.pending.len() as u64,
-            carries_all: self.carrying.ours().topics.is_none(),
-            topics_carried: count(self.carrying.ours().topics.as_ref().map_or(0, Vec::len)),
-            stands_in: self.carrying.stands_in(),
+            fetching: self.intake.pending.len() as u64,
+            carries_all: self.spread.carrying.ours().topics.is_none(),
+            topics_carried: count(self.spread.carrying.ours().topics.as_ref().map_or(0, Vec::len)),
+            stands_in: self.spread.carrying.stands_in(),
             counters: self.env.counters.clone(),
-        }
-    }
-
-    fn route(&mut self, input: Input) {
-        match input {
-            Input::Timeout => {}
-            Input::Record(record) => self.on_record(record),
-            Input::LinkOpened { link, remote, kind, address, dial } => {
-                self.on_link_opened(link, remote, kind, address, dial);
-            }
-            Input::DialFailed { dial, reason } => self.on_dial_failed(dial, reason),
-            Input::HandshakeFailed { address, reason } => self.on_handshake_failed(address, reason),
-            Input::LinkClosed { link } => self.on_link_closed(link),
-            Input::Received { link, messages, bytes } => self.on_received(link, messages, bytes),
-            Input::Malformed { link } => self.violation(link),
-            Input::Overrun { link } => self.close(link, CloseReason::SlowPeer),
-            Input::Sent { link, weight, bytes } => self.on_sent(link, weight, bytes),
-            Input::Publish { call, transaction, renews } => {
-                self.on_publish(call, transaction, renews);
-            }
-            Input::NotRenewed { id, gone } => self.on_not_renewed(id, gone),
-            Input::Stored { ticket, result } => self.on_stored(ticket, result),
-            Input::Verified { ticket, judgement } => {
-                self.on_verified(ticket, judgement);
-                self.resume_sessions();
-            }
-            Input::RecordsVerified { ticket, valid, forged } => {
-                self.on_records_verified(ticket, valid, forged);
-            }
-            Input::Relogged(transaction) => self.on_relogged(&transaction),
-            Input::Loaded { ticket, transactions } => self.on_loaded(ticket, &transactions),
-            Input::HeadVerified { ticket, result } => self.on_head_verified(ticket, result),
-            Input::PieceVerified { ticket, valid } => self.on_piece_verified(ticket, valid),
-            Input::Proved { ticket, proofs } => self.on_proved(ticket, proofs),
-            Input::Unchecked { ticket } => self.on_unchecked(ticket),
-            Input::Spilled { ticket, kept } => self.on_spilled(ticket, kept),
-            Input::Unspilled { ticket, pieces } => self.on_unspilled(ticket, pieces),
-            Input::Connect { call, endpoint } => self.on_connect(call, endpoint),
-            Input::Disconnect { peer } => {
-                if let Some(link) = self.links.by_peer.get(&peer).copied() {
-                    self.close(link, CloseReason::Requested);
-                }
-            }
-            Input::Subscribed { topics } => self.on_subscribed(topics),
-            Input::Redeliver(id) => self.on_redeliver(id),
-            Input::DropDeadLetter(id) => self.on_drop_dead(&id),
-            Input::Ban(ban) => self.on_ban(ban),
-            Input::Unban(peer) => self.on_unban(peer),
-            Input::Shutdown => self.on_shutdown(),
-        }
-    }
-
-    fn fire(&mut self, timer: Timer) {
-        match timer {
-            Timer::Hello(link) => self.on_hello_timeout(link),
-            Timer::Ping(link) => self.on_ping_due(link),
-            Timer::Pong(link) => self.on_pong_overdue(link),
-            Timer::Flush(link) => self.flush(link),
-            Timer::Fetch(id) => self.on_fetch_due(&id),
-            Timer::Owed(link) => self.on_owed_due(link),
-            Timer::Inflow(peer) => self.on_inflow_due(peer),
-            // What waits is looked at after every turn.
-            Timer::Room => {}
-            Timer::Overlay => self.maintain(),
-            Timer::Needy => self.on_needy(),
-            Timer::Refresh => self.on_refresh(),
-            Timer::Reconcile => self.on_reconcile_due(),
-            Timer::Expire => self.on_expire(),
-            Timer::Outbox => self.on_outbox_due(),
-            Timer::Interest => self.on_interest_due(),
-        }
-    }
-
-    fn on_received(&mut self, link: LinkId, messages: Vec<Message>, bytes: usize) {
-        self.env.counters.frames_received += 1;
-        self.env.counters.frame_bytes_received += bytes as u64;
-        let now = self.env.now;
-        for message in messages {
-            // An earlier message of the frame may have closed the link.
-            let Some(l) = self.links.all.get_mut(&link) else { return };
-            l.heard = now;
-            if l.up.is_some() {
-                self.on_message(link, message);
-            } else {
-                self.on_first_message(link, message);
-            }
-        }
-    }
-
-    fn on_message(&mut self, link: LinkId, message: Message) {
-        match message {
-            Message::Hello(_) => self.violation(link),
-            Message::Goodbye { reason, retry_after } => self.on_goodbye(link, reason, retry_after),
-            Message::Ping { nonce } => self.send(link, Message::Pong { nonce }),
-            Message::Pong { nonce } => self.on_pong(link, nonce),
-            Message::PeersRequest { max } => self.on_peers_request(link, max),
-            Message::Peers { records, relays } => self.on_peers(link, records, relays),
-            Message::Announce(list) => self.on_announce(link, list),
-            Message::Want(list) => self.on_want(link, &list),
-            Message::Missing(ids) => self.on_missing(link, &ids),
-            Message::Push { transaction, hop } => self.on_push(link, transaction, hop),
-            Message::Piece(piece) => self.on_piece(link, piece),
-            Message::Duplicate(ids) => self.on_duplicate(link, &ids),
-            Message::Early(ids) => self.on_early(link, &ids),
-            Message::Stored(ids) => self.on_confirmed(link, &ids),
-            Message::Ask(ask) => self.on_ask(link, ask),
-            Message::Answer(answer) => self.on_answer(link, &answer),
-            Message::Yours { lower, upper } => self.on_yours(link, lower, upper),
-            Message::Offer(offer) => self.on_offer(link, *offer),
-            Message::Reserve(reservation) => self.on_reserve(link, &reservation),
-            Message::Busy(ids) => self.on_busy(link, &ids),
-            Message::Receiving { id, place } => self.on_receiving(link, &id, place),
-            Message::Interest(interest) => self.on_interest(link, interest),
-            Message::Flushed => self.on_flushed(link),
-        }
-    }
-
-    /// Our addresses changed: linked peers are told at once, others by peer exchange.
-    fn on_record(&mut self, record: PeerRecord) {
-        // What a peer says is our address is no proof of it: only a dial that ends at ourselves is.
-        self.record = record;
-        for link in self.links.up_ids() {
-            let records = vec![self.record.clone()];
-            self.send(link, Message::Peers { records, relays: 0 });
-        }
-    }
-
-    fn on_expire(&mut self) {
-        self.expire_log();
-        let own = self.log.take_expired_own();
-        self.bury_expired(&own);
-        self.expire_bans();
-        self.renew_stale();
-        self.expire_partials();
-        self.settle_promises();
-        self.repair_after_loss();
-        self.owe_again();
-        self.env.timers.set(Timer::Expire, self.env.now + EXPIRE_EVERY);
-    }
-
-    fn on_shutdown(&mut self) {
-        self.env.shutting_down = true;
-        for link in self.links.all.keys().copied().collect::<Vec<_>>() {
-            self.close(link, CloseReason::Shutdown);
         }
     }
 }

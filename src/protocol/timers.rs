@@ -43,7 +43,7 @@ pub(super) enum Timer {
 #[derive(Debug, Default)]
 pub(super) struct Timers {
     due: BTreeSet<(MonoTime, Timer)>,
-    at: BTreeMap<Timer, MonoTime>,
+    pub(in crate::protocol) at: BTreeMap<Timer, MonoTime>,
 }
 
 impl Timers {
@@ -72,7 +72,7 @@ impl Timers {
     }
 
     #[cfg(any(test, feature = "sim"))]
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::protocol) fn len(&self) -> usize {
         self.at.len()
     }
 

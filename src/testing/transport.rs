@@ -5,7 +5,7 @@
 //! # use sorcha_peer::transport::MemoryNetwork;
 //! use sorcha_peer::testing::transport::{Node, conformance};
 //! let network = MemoryNetwork::new();
-//! let node = |id| Node { transport: Box::new(network.transport(id)), id };
+//! let node = |id| Node::new(id, network.transport(id));
 //! let (a, b) = (PeerId::from_bytes([1; 32]), PeerId::from_bytes([2; 32]));
 //! futures::executor::block_on(conformance(&node(a), &node(b), "127.0.0.1:0".parse().unwrap()));
 //! ```
@@ -29,6 +29,7 @@ use crate::types::{Endpoint, MAX_FRAME_BYTES, PeerId};
 
 /// A transport under test and the id that it proves to others.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Node {
     /// The transport.
     pub transport: Box<dyn Transport>,
@@ -36,9 +37,16 @@ pub struct Node {
     pub id: PeerId,
 }
 
+impl Node {
+    /// A transport that proves `id` to others.
+    pub fn new(id: PeerId, transport: impl Transport) -> Self {
+        Self { transport: Box::new(transport), id }
+    }
+}
+
 /// Most bytes that a transport may take for a peer that reads nothing: its own buffers, the
 /// kernel's on both sides, and the peer's. Above, it has no bound.
-pub const MAX_BYTES_IN_FLIGHT: usize = 32 * MAX_FRAME_BYTES;
+const MAX_BYTES_IN_FLIGHT: usize = 32 * MAX_FRAME_BYTES;
 
 /// Polls without progress after which a sink counts as stuck.
 const PATIENCE: u32 = 2_000;
@@ -68,7 +76,7 @@ pub async fn conformance(dialler: &Node, listener: &Node, bind: SocketAddr) {
 ///
 /// # Panics
 /// When they do not.
-pub async fn frames_arrive_whole_and_in_order(dialler: &Node, listener: &Node, bind: SocketAddr) {
+async fn frames_arrive_whole_and_in_order(dialler: &Node, listener: &Node, bind: SocketAddr) {
     let (a, b, _listener) = open(dialler, listener, bind).await;
     let frames: Vec<Bytes> =
         (0..200_usize).map(|i| pattern(i, [0, 1, 5, 1000, 16_384, 70_000][i % 6])).collect();
@@ -98,7 +106,7 @@ pub async fn frames_arrive_whole_and_in_order(dialler: &Node, listener: &Node, b
 ///
 /// # Panics
 /// When it is not so.
-pub async fn largest_frame_passes_and_larger_is_refused(
+async fn largest_frame_passes_and_larger_is_refused(
     dialler: &Node,
     listener: &Node,
     bind: SocketAddr,
@@ -118,7 +126,7 @@ pub async fn largest_frame_passes_and_larger_is_refused(
 ///
 /// # Panics
 /// When the sink takes more.
-pub async fn slow_reader_holds_the_writer_back(dialler: &Node, listener: &Node, bind: SocketAddr) {
+async fn slow_reader_holds_the_writer_back(dialler: &Node, listener: &Node, bind: SocketAddr) {
     let (mut a, mut b, _listener) = open(dialler, listener, bind).await;
     let frame = pattern(7, 64 * 1024);
     let mut sent = 0;
@@ -157,7 +165,7 @@ pub async fn slow_reader_holds_the_writer_back(dialler: &Node, listener: &Node, 
 ///
 /// # Panics
 /// When it does not.
-pub async fn dropped_sink_ends_one_direction(dialler: &Node, listener: &Node, bind: SocketAddr) {
+async fn dropped_sink_ends_one_direction(dialler: &Node, listener: &Node, bind: SocketAddr) {
     for dialler_drops in [true, false] {
         let (a, b, _listener) = open(dialler, listener, bind).await;
         let (mut dropper, mut other) = if dialler_drops { (a, b) } else { (b, a) };
@@ -185,7 +193,7 @@ pub async fn dropped_sink_ends_one_direction(dialler: &Node, listener: &Node, bi
 ///
 /// # Panics
 /// When it stays open.
-pub async fn dropped_link_ends_both_directions(dialler: &Node, listener: &Node, bind: SocketAddr) {
+async fn dropped_link_ends_both_directions(dialler: &Node, listener: &Node, bind: SocketAddr) {
     for dialler_drops in [true, false] {
         let (a, b, _listener) = open(dialler, listener, bind).await;
         let (mut dropper, mut other) = if dialler_drops { (a, b) } else { (b, a) };
@@ -203,7 +211,7 @@ pub async fn dropped_link_ends_both_directions(dialler: &Node, listener: &Node, 
 ///
 /// # Panics
 /// When it does not.
-pub async fn unexpected_identity_is_refused(dialler: &Node, listener: &Node, bind: SocketAddr) {
+async fn unexpected_identity_is_refused(dialler: &Node, listener: &Node, bind: SocketAddr) {
     let mut socket = listen(listener, bind).await;
     let endpoint = Endpoint::from(socket.local_addr());
     let dial = dialler.transport.dial(&endpoint, Some(dialler.id));
@@ -218,7 +226,7 @@ pub async fn unexpected_identity_is_refused(dialler: &Node, listener: &Node, bin
 ///
 /// # Panics
 /// When the dial ends otherwise.
-pub async fn closed_port_is_unreachable(dialler: &Node, listener: &Node, bind: SocketAddr) {
+async fn closed_port_is_unreachable(dialler: &Node, listener: &Node, bind: SocketAddr) {
     let socket = listen(listener, bind).await;
     let endpoint = Endpoint::from(socket.local_addr());
     drop(socket);
@@ -230,7 +238,7 @@ pub async fn closed_port_is_unreachable(dialler: &Node, listener: &Node, bind: S
 ///
 /// # Panics
 /// When it can.
-pub async fn taken_address_is_a_local_failure(listener: &Node, bind: SocketAddr) {
+async fn taken_address_is_a_local_failure(listener: &Node, bind: SocketAddr) {
     let socket = listen(listener, bind).await;
     let again = listener.transport.listen(socket.local_addr()).await;
     let error = again.expect_err("the address is taken");
@@ -242,7 +250,7 @@ pub async fn taken_address_is_a_local_failure(listener: &Node, bind: SocketAddr)
 ///
 /// # Panics
 /// When it does.
-pub async fn cancelled_dial_leaves_nothing(dialler: &Node, listener: &Node, bind: SocketAddr) {
+async fn cancelled_dial_leaves_nothing(dialler: &Node, listener: &Node, bind: SocketAddr) {
     let mut socket = listen(listener, bind).await;
     let endpoint = Endpoint::from(socket.local_addr());
     for polls in [1, 2, 3, 10] {
@@ -268,7 +276,7 @@ pub async fn cancelled_dial_leaves_nothing(dialler: &Node, listener: &Node, bind
 ///
 /// # Panics
 /// When they are not.
-pub async fn many_links_at_once(dialler: &Node, listener: &Node, bind: SocketAddr) {
+async fn many_links_at_once(dialler: &Node, listener: &Node, bind: SocketAddr) {
     const LINKS: usize = 8;
     let mut socket = listen(listener, bind).await;
     let endpoint = Endpoint::from(socket.local_addr());
@@ -303,7 +311,7 @@ pub async fn many_links_at_once(dialler: &Node, listener: &Node, bind: SocketAdd
 ///
 /// # Panics
 /// When it does.
-pub async fn links_outlive_their_listener(dialler: &Node, listener: &Node, bind: SocketAddr) {
+async fn links_outlive_their_listener(dialler: &Node, listener: &Node, bind: SocketAddr) {
     let (a, b, socket) = open(dialler, listener, bind).await;
     drop(socket);
     assert_open(a, b).await;

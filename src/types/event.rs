@@ -58,6 +58,7 @@ impl Refusal {
 #[non_exhaustive]
 pub enum Event {
     /// A link completed its hello.
+    #[non_exhaustive]
     PeerUp {
         /// Who.
         peer: PeerId,
@@ -69,6 +70,7 @@ pub enum Event {
         direction: Direction,
     },
     /// The last link to a peer ended.
+    #[non_exhaustive]
     PeerDown {
         /// Who.
         peer: PeerId,
@@ -76,12 +78,14 @@ pub enum Event {
         reason: CloseReason,
     },
     /// A peer missed an answer; one more and it is down.
+    #[non_exhaustive]
     PeerSuspected {
         /// Who.
         peer: PeerId,
     },
     /// An inbound connection ended before TLS and the transport's own handshake were through: who
     /// it was is not known.
+    #[non_exhaustive]
     HandshakeRefused {
         /// The remote socket address, as `ip:port`, where the transport has one.
         address: Option<String>,
@@ -89,6 +93,7 @@ pub enum Event {
         reason: FailureKind,
     },
     /// A link was refused, by this node or by the peer, before its hello was through.
+    #[non_exhaustive]
     LinkRefused {
         /// The peer that the handshake proved.
         peer: PeerId,
@@ -98,11 +103,13 @@ pub enum Event {
         reason: CloseReason,
     },
     /// A peer passed on peer records that their subjects have not signed.
+    #[non_exhaustive]
     RecordRefused {
         /// The peer that sent them.
         peer: PeerId,
     },
     /// A transaction, or its announcement, was refused.
+    #[non_exhaustive]
     TransactionRefused {
         /// The id that it was offered under.
         id: TransactionId,
@@ -112,6 +119,7 @@ pub enum Event {
         reason: Refusal,
     },
     /// A dial attempt failed; it will be repeated with back-off.
+    #[non_exhaustive]
     DialFailed {
         /// Where.
         address: String,
@@ -119,16 +127,19 @@ pub enum Event {
         reason: FailureKind,
     },
     /// The mode changed.
+    #[non_exhaustive]
     ModeChanged {
         /// The new mode.
         mode: Mode,
     },
     /// This edge began to stand in for a relay because it knew no way to one, or knows one again.
+    #[non_exhaustive]
     StandInChanged {
         /// Whether it carries every topic from now on.
         stands_in: bool,
     },
     /// One of the node's own transactions is now stored by this many other nodes.
+    #[non_exhaustive]
     Replicated {
         /// Which.
         id: TransactionId,
@@ -137,6 +148,7 @@ pub enum Event {
     },
     /// One of the node's own transactions was given up for now. It is kept, and taken back when a
     /// peer confirms it.
+    #[non_exhaustive]
     DeadLettered {
         /// Which.
         id: TransactionId,
@@ -145,6 +157,7 @@ pub enum Event {
     },
     /// One of the node's own transactions expired before any other node had it, as after a long time
     /// offline, and was published anew under another id.
+    #[non_exhaustive]
     Renewed {
         /// Which.
         id: TransactionId,
@@ -152,6 +165,7 @@ pub enum Event {
         renewed_as: TransactionId,
     },
     /// What a NAT prober saw.
+    #[non_exhaustive]
     AddressObserved {
         /// The address, as `ip:port`.
         address: String,
@@ -159,11 +173,13 @@ pub enum Event {
         prober: String,
     },
     /// A storage operation failed.
+    #[non_exhaustive]
     StorageFailed {
         /// What was tried and what went wrong.
         message: String,
     },
     /// Events were missed because the host read too slowly.
+    #[non_exhaustive]
     Lagged {
         /// How many.
         missed: u64,

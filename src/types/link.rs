@@ -42,8 +42,6 @@ pub enum CloseReason {
     SelfDial,
     /// No room for another link; other peers are named in peer exchange.
     TooManyLinks,
-    /// More links than wanted, and this one is the least useful.
-    Surplus,
     /// The hello did not come in time, or was not the first message.
     HandshakeTimeout,
     /// The peer sent something malformed, forged or out of order.
@@ -69,7 +67,6 @@ impl CloseReason {
             Self::Banned => "banned",
             Self::SelfDial => "self_dial",
             Self::TooManyLinks => "too_many_links",
-            Self::Surplus => "surplus",
             Self::HandshakeTimeout => "handshake_timeout",
             Self::Violation => "violation",
             Self::Unresponsive => "unresponsive",
@@ -125,14 +122,6 @@ impl FailureKind {
             Self::Local => "local",
         }
     }
-
-    /// Whether a later attempt may succeed without anybody changing anything.
-    pub const fn is_retryable(self) -> bool {
-        matches!(
-            self,
-            Self::Unreachable | Self::Timeout | Self::Refused | Self::Closed | Self::Local
-        )
-    }
 }
 
 impl fmt::Display for FailureKind {
@@ -144,6 +133,7 @@ impl fmt::Display for FailureKind {
 /// What a validator says of a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Verdict {
     /// Keep, deliver and forward it.
     Accept,

@@ -1,9 +1,10 @@
 //! Entries of the retained log and of the outbox.
 
-use super::{Cursor, PeerId, Piece, TopicKey, Transaction, TransactionId, WallTime};
+use super::{Cursor, Header, PeerId, Piece, TopicKey, Transaction, TransactionId, WallTime};
 
 /// A transaction to be kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct NewEntry {
     /// The transaction, verified.
     pub transaction: Transaction,
@@ -15,8 +16,21 @@ pub struct NewEntry {
     pub keep_until: WallTime,
 }
 
+impl NewEntry {
+    /// An entry of these parts, as a store gives back what it was given.
+    pub fn new(
+        transaction: Transaction,
+        from: Option<PeerId>,
+        hops: u16,
+        keep_until: WallTime,
+    ) -> Self {
+        Self { transaction, from, hops, keep_until }
+    }
+}
+
 /// Part of a large payload that is on its way in and has to make room.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Partial {
     /// Whose payload.
     pub id: TransactionId,
@@ -26,8 +40,16 @@ pub struct Partial {
     pub pieces: Vec<Piece>,
 }
 
+impl Partial {
+    /// A partial payload of these pieces.
+    pub fn new(id: TransactionId, keep_until: WallTime, pieces: Vec<Piece>) -> Self {
+        Self { id, keep_until, pieces }
+    }
+}
+
 /// A partial payload that a store keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct KeptPartial {
     /// Whose payload.
     pub id: TransactionId,
@@ -35,8 +57,16 @@ pub struct KeptPartial {
     pub keep_until: WallTime,
 }
 
+impl KeptPartial {
+    /// A partial payload that may go at `keep_until`.
+    pub fn new(id: TransactionId, keep_until: WallTime) -> Self {
+        Self { id, keep_until }
+    }
+}
+
 /// What the protocol needs to know of a kept transaction without its payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct IndexEntry {
     /// Its place in the log.
     pub cursor: Cursor,
@@ -56,7 +86,35 @@ pub struct IndexEntry {
     pub keep_until: WallTime,
 }
 
-/// Where an entry stands.
+impl IndexEntry {
+    /// The index entry of a transaction with this header, in this place of the log.
+    pub fn new(
+        cursor: Cursor,
+        id: TransactionId,
+        header: &Header,
+        hops: u16,
+        keep_until: WallTime,
+    ) -> Self {
+        Self {
+            cursor,
+            id,
+            origin: header.origin,
+            topic: TopicKey::of(&header.topic),
+            size: header.payload_len,
+            hops,
+            created: header.created,
+            keep_until,
+        }
+    }
+
+    /// The index entry of an entry that got the place `cursor`.
+    pub fn of(cursor: Cursor, entry: &NewEntry) -> Self {
+        let transaction = &entry.transaction;
+        Self::new(cursor, transaction.id(), transaction.header(), entry.hops, entry.keep_until)
+    }
+}
+
+/// State of an entry of the outbox. It has exactly these, so that a queue can keep each.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EntryState {
     /// Waits for copies.

@@ -96,6 +96,7 @@ pub struct Reservation {
 
 /// A part of a large payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Piece {
     /// The transaction it belongs to.
     pub id: TransactionId,
@@ -105,6 +106,13 @@ pub struct Piece {
     pub bytes: Bytes,
     /// The hashes that prove it: see [`super::verify_piece`].
     pub proof: Bytes,
+}
+
+impl Piece {
+    /// Piece number `index` of the payload of `id`.
+    pub fn new(id: TransactionId, index: u32, bytes: Bytes, proof: Bytes) -> Self {
+        Self { id, index, bytes, proof }
+    }
 }
 
 /// One message between linked peers.

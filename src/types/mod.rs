@@ -4,6 +4,7 @@
 //! Nothing in here does I/O, reads a clock or is async. Every id is `Ord`, so that the protocol
 //! core can keep it in ordered maps and stay deterministic.
 
+mod encoding;
 mod endpoint;
 mod event;
 mod head;

@@ -43,6 +43,36 @@ impl RecordDraft {
         }
         out.freeze()
     }
+
+    fn from_bytes(mut bytes: &[u8]) -> Option<Self> {
+        if take(&mut bytes)? != *TAG {
+            return None;
+        }
+        let peer = PeerId::from_bytes(take(&mut bytes)?);
+        let seq = u64::from_le_bytes(take(&mut bytes)?);
+        let issued = WallTime::from_millis(u64::from_le_bytes(take(&mut bytes)?));
+        let [count] = take(&mut bytes)?;
+        let mut endpoints = Vec::new();
+        for _ in 0..count {
+            let length = usize::from(u16::from_le_bytes(take(&mut bytes)?));
+            let (text, rest) = bytes.split_at_checked(length)?;
+            endpoints.push(std::str::from_utf8(text).ok()?.parse().ok()?);
+            bytes = rest;
+        }
+        bytes.is_empty().then_some(Self { peer, seq, issued, endpoints })
+    }
+
+    /// The record that `sign` makes of this by signing [`RecordDraft::to_bytes`].
+    pub fn sign_with(self, sign: impl FnOnce(&[u8]) -> [u8; 64]) -> PeerRecord {
+        let signature = sign(&self.to_bytes());
+        PeerRecord { draft: self, signature }
+    }
+}
+
+fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
+    let (taken, rest) = bytes.split_first_chunk()?;
+    *bytes = rest;
+    Some(*taken)
 }
 
 /// A record with its subject's signature. Heard from anybody, believed only when
@@ -50,15 +80,37 @@ impl RecordDraft {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerRecord {
     /// What is said.
-    pub draft: RecordDraft,
+    pub(crate) draft: RecordDraft,
     /// Ed25519 by the peer itself over [`RecordDraft::to_bytes`].
-    pub signature: [u8; 64],
+    pub(crate) signature: [u8; 64],
 }
 
 impl PeerRecord {
-    /// Whose record it is.
+    /// The peer whose record it is.
     pub fn peer(&self) -> PeerId {
         self.draft.peer
+    }
+
+    /// The number that rises with every new record of the peer.
+    pub fn seq(&self) -> u64 {
+        self.draft.seq
+    }
+
+    /// The addresses at which the peer can be dialled, best first.
+    pub fn endpoints(&self) -> &[Endpoint] {
+        &self.draft.endpoints
+    }
+
+    /// The bytes in which a peer store may keep it: what is signed, then the signature (64).
+    pub fn to_bytes(&self) -> Vec<u8> {
+        [&*self.draft.to_bytes(), &self.signature].concat()
+    }
+
+    /// Reads what [`PeerRecord::to_bytes`] gave; `None` for any other bytes. Whether the subject has
+    /// signed it is for [`PeerRecord::verify`] to say.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (draft, signature) = bytes.split_last_chunk()?;
+        Some(Self { draft: RecordDraft::from_bytes(draft)?, signature: *signature })
     }
 
     /// Whether the subject itself signed this, and it names no more than [`MAX_ENDPOINTS`].
@@ -76,5 +128,26 @@ impl PeerRecord {
     pub fn is_current(&self, now: WallTime, skew: Duration) -> bool {
         let issued = self.draft.issued;
         issued <= now.plus(skew) && now <= issued.plus(Duration::from_millis(RECORD_LIFETIME_MS))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_read_as_it_was_written_and_not_otherwise() {
+        for texts in [&[][..], &["peer.example.com:1"], &["[::1]:9", "10.0.0.1:5001"]] {
+            let endpoints = texts.iter().map(|text| text.parse().unwrap()).collect();
+            let peer = PeerId::from_bytes([7; 32]);
+            let draft = RecordDraft { peer, seq: 3, issued: WallTime::from_millis(9), endpoints };
+            let record = draft.sign_with(|_| [5; 64]);
+            let bytes = record.to_bytes();
+            assert_eq!(PeerRecord::from_bytes(&bytes), Some(record));
+            for end in 0..bytes.len() {
+                assert_eq!(PeerRecord::from_bytes(&bytes[..end]), None, "{end} bytes");
+            }
+            assert_eq!(PeerRecord::from_bytes(&[&bytes[..], &[0]].concat()), None);
+        }
     }
 }

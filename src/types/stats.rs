@@ -217,6 +217,7 @@ counters! {
 /// How a link stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum LinkState {
     /// Answers.
     Up,

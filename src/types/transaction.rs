@@ -21,6 +21,7 @@ pub const MAX_HEADER_BYTES: usize = FIXED + MAX_TOPIC_BYTES;
 /// Its byte layout is fixed (integers little-endian): 16-byte domain tag, origin (32), created
 /// (8), expires (8), payload length (8), BLAKE3 of the payload (32), topic length (1), topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Header {
     /// Where it belongs.
     pub topic: Topic,
@@ -110,6 +111,18 @@ pub enum InvalidTransaction {
     /// The header bytes are not in canonical form.
     #[error("the header is malformed")]
     Header,
+    /// The bytes are not what [`Transaction::to_bytes`] gives: another layout, or cut short.
+    #[error("these are not the bytes of a transaction")]
+    Encoding,
+    /// The bytes are of a version of that layout that this version of the crate does not know.
+    #[error("the bytes of the transaction have the unknown version {found}")]
+    Version {
+        /// The version that they name.
+        found: u8,
+    },
+    /// The header is not the one that the id was made of.
+    #[error("the header does not match the id")]
+    Id,
     /// The payload has another length than the header says.
     #[error("the payload has {actual} bytes, its header says {expected}")]
     Length {

@@ -34,8 +34,9 @@ pub(super) mod kind {
     pub(crate) const LAST: u32 = FLUSHED;
 }
 
-/// The code of each reason, in `Goodbye`. Codes are never reused.
-pub(super) const REASONS: [(u32, CloseReason); 15] = [
+/// The code of each reason, in `Goodbye`. Codes are never reused; 10 is free, since
+/// no version has sent it.
+pub(super) const REASONS: [(u32, CloseReason); 14] = [
     (0, CloseReason::TransportClosed),
     (1, CloseReason::Shutdown),
     (2, CloseReason::Requested),
@@ -46,7 +47,6 @@ pub(super) const REASONS: [(u32, CloseReason); 15] = [
     (7, CloseReason::Banned),
     (8, CloseReason::SelfDial),
     (9, CloseReason::TooManyLinks),
-    (10, CloseReason::Surplus),
     (11, CloseReason::HandshakeTimeout),
     (12, CloseReason::Violation),
     (13, CloseReason::Unresponsive),

@@ -15,7 +15,7 @@ use sorcha_peer::config::Trust;
 use sorcha_peer::error::{ConnectError, FailureKind};
 use sorcha_peer::ports::{MAX_FRAME_BYTES, Transport};
 use sorcha_peer::transport::{GrpcOptions, GrpcTransport};
-use sorcha_peer::types::{CloseReason, Counters, Hello, Message};
+use sorcha_peer::types::{CloseReason, Counters, Hello, Message, PeerRecord};
 use sorcha_peer::{Config, Endpoint, Event, Events, PeerId, PeerNode};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
@@ -161,7 +161,7 @@ async fn a_second_hello_is_a_violation() {
 
 async fn down(events: &mut Events, who: PeerId) -> CloseReason {
     event(events, "the peer is down", |e| match e {
-        Event::PeerDown { peer, reason } if *peer == who => Some(*reason),
+        Event::PeerDown { peer, reason, .. } if *peer == who => Some(*reason),
         _ => None,
     })
     .await
@@ -176,17 +176,25 @@ async fn a_record_of_somebody_else_in_the_hello_is_refused() {
     assert_refused(&node, peer, events, CloseReason::Violation, forged).await;
 }
 
+/// The record with a number that its subject did not sign.
+fn forge(record: &PeerRecord) -> PeerRecord {
+    let mut bytes = record.to_bytes();
+    bytes[48] ^= 1;
+    let forged = PeerRecord::from_bytes(&bytes).expect("a record");
+    assert_eq!(forged.seq(), record.seq() ^ 1);
+    forged
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_forged_record_blocks_who_tells_it() {
     type Forge = fn(&Config) -> Message;
     let in_hello: Forge = |_| {
         let mut greeting = hello(&identity(9));
-        greeting.record.draft.seq += 1;
+        greeting.record = forge(&greeting.record);
         Message::Hello(Box::new(greeting))
     };
     let in_peers: Forge = |_| {
-        let mut record = hello(&identity(8)).record;
-        record.draft.endpoints = vec!["127.0.0.1:1".parse().unwrap()];
+        let record = forge(&hello(&identity(8)).record);
         Message::Peers { records: vec![record], relays: 0 }
     };
     for (forge, joined) in [(in_hello, false), (in_peers, true)] {
@@ -200,7 +208,7 @@ async fn a_forged_record_blocks_who_tells_it() {
         peer.send(&[forge(&Config::default())]).await;
         assert_eq!(peer.goodbye().await, Some(CloseReason::Violation));
         let forged = event(&mut events, "a forged record", |event| match event {
-            Event::RecordRefused { peer } => Some(*peer),
+            Event::RecordRefused { peer, .. } => Some(*peer),
             _ => None,
         });
         assert_eq!(forged.await, peer.id());

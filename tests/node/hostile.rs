@@ -23,7 +23,7 @@ const MAX_QUEUED: u64 = 2 << 20;
 
 async fn down(events: &mut Events, who: PeerId) -> CloseReason {
     event(events, "the peer is down", |e| match e {
-        Event::PeerDown { peer, reason } if *peer == who => Some(*reason),
+        Event::PeerDown { peer, reason, .. } if *peer == who => Some(*reason),
         _ => None,
     })
     .await
@@ -168,7 +168,7 @@ async fn a_peer_that_never_answers_pings_is_suspected_and_then_down() {
     let mut events = node.events();
     let mut peer = RawPeer::join(identity(9), &node).await;
     let suspected = event(&mut events, "suspected", |e| match e {
-        Event::PeerSuspected { peer } => Some(*peer),
+        Event::PeerSuspected { peer, .. } => Some(*peer),
         _ => None,
     });
     assert_eq!(suspected.await, peer.id());
@@ -346,12 +346,7 @@ async fn what_nobody_serves_is_given_up() {
 async fn pieces_that_nobody_asked_for_are_counted_and_dropped() {
     let node = start_alone().await;
     let mut peer = RawPeer::join(identity(9), &node).await;
-    let piece = |n| sorcha_peer::ports::Piece {
-        id: id(n),
-        index: 0,
-        bytes: Bytes::from(noise(n, 1000)),
-        proof: Bytes::new(),
-    };
+    let piece = |n| sorcha_peer::ports::Piece::new(id(n), 0, noise(n, 1000).into(), Bytes::new());
     peer.send(&[Message::Piece(piece(1)), Message::Piece(piece(2))]).await;
     let seen = until(&node, "they are counted", |s| s.counters.pieces_received == 2).await;
     assert_eq!((seen.counters.pieces_unexpected, seen.fetching, seen.retained), (2, 0, 0));

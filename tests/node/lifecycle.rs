@@ -95,13 +95,13 @@ async fn events_tell_who_came_and_went() {
     .await;
     assert_eq!((peer, direction), (b.peer_id(), Direction::Inbound));
     let mode = |event: &Event| match event {
-        Event::ModeChanged { mode } => Some(*mode),
+        Event::ModeChanged { mode, .. } => Some(*mode),
         _ => None,
     };
     assert_eq!(event(&mut events, "degraded", mode).await, Mode::Degraded);
     stop(&b).await;
     let down = event(&mut events, "down", |e| match e {
-        Event::PeerDown { peer, reason } => Some((*peer, *reason)),
+        Event::PeerDown { peer, reason, .. } => Some((*peer, *reason)),
         _ => None,
     });
     assert_eq!(down.await, (b.peer_id(), CloseReason::Shutdown));
@@ -125,7 +125,7 @@ async fn a_host_that_does_not_read_its_events_is_told_how_many_it_missed() {
         peer.send(&[Message::Announce((0..1024).map(too_large).collect())]).await;
     }
     until(&node, "all are refused", |s| s.counters.refused_too_large == REFUSED).await;
-    let Some(Event::Lagged { missed }) = unread.next().await else { panic!("nothing missed") };
+    let Some(Event::Lagged { missed, .. }) = unread.next().await else { panic!("nothing missed") };
     assert!((REFUSED - 4096..REFUSED).contains(&missed), "{missed}");
     assert_eq!(counters(&node).await.events_lagged, missed);
     assert!(matches!(unread.next().await, Some(Event::TransactionRefused { .. })), "it goes on");
@@ -210,7 +210,7 @@ async fn a_peer_that_sends_much_that_is_rejected_is_blocked() {
         author.publish("t", "reject").await.unwrap();
     }
     event(&mut events, "blocked", |e| match e {
-        Event::PeerDown { peer, reason: CloseReason::Violation } => Some(*peer),
+        Event::PeerDown { peer, reason: CloseReason::Violation, .. } => Some(*peer),
         _ => None,
     })
     .await;

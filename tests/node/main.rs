@@ -17,3 +17,4 @@ mod spill;
 mod spread;
 #[cfg(feature = "sqlite")]
 mod topics;
+mod validators;

@@ -3,13 +3,10 @@
 
 use std::path::Path;
 
-use crate::common::raw::{RawPeer, header, signed};
-use crate::common::{
-    builder, config_with, counters, identity, next, noise, soon, start, stop, until,
-};
-use sorcha_peer::ports::Piece;
-use sorcha_peer::types::{Head, Message, Offer, PIECE_BYTES, PieceRange, Proofs, Reservation};
-use sorcha_peer::{PeerNode, SqliteStorage, StartAt, Transaction};
+use crate::common::raw::{RawPeer, large};
+use crate::common::{builder, config_with, counters, identity, next, soon, start, stop, until};
+use sorcha_peer::types::{Message, PieceRange, Reservation};
+use sorcha_peer::{PeerNode, SqliteStorage, StartAt};
 
 const PIECES: u32 = 10;
 
@@ -21,53 +18,18 @@ async fn start_on(dir: &Path) -> (PeerNode, SqliteStorage) {
     (start(builder).await, storage)
 }
 
-fn large(seed: u8) -> Transaction {
-    let payload = noise(u64::from(seed), PIECES as usize * PIECE_BYTES);
-    let origin = identity(seed);
-    signed(&origin, &header(&origin, &payload), &payload)
-}
-
-/// What a node asks of a peer.
-async fn asked(peer: &mut RawPeer, transaction: &Transaction) -> Vec<PieceRange> {
-    loop {
-        let message = peer.expect("a reservation", |m| matches!(m, Message::Reserve(_))).await;
-        if let Message::Reserve(asked) = message
-            && asked.id == transaction.id()
-        {
-            return asked.ranges;
-        }
-    }
-}
-
-/// Says that it has a payload; returns what is asked of it.
-async fn offer(peer: &mut RawPeer, transaction: &Transaction) -> Vec<PieceRange> {
-    let head = Head::of(transaction);
-    peer.send(&[Message::Offer(Box::new(Offer { head, hop: 0, place: 0, complete: true }))]).await;
-    asked(peer, transaction).await
-}
-
-async fn send(peer: &mut RawPeer, transaction: &Transaction, pieces: std::ops::Range<u32>) {
-    let proofs = Proofs::of(transaction.payload());
-    for index in pieces {
-        let start = index as usize * PIECE_BYTES;
-        let bytes = transaction.payload().slice(start..start + PIECE_BYTES);
-        let piece = Piece { id: transaction.id(), index, bytes, proof: proofs.get(index) };
-        peer.send(&[Message::Piece(piece)]).await;
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stranded_payload_makes_room_and_is_fetched_on_by_the_next_process() {
     let dir = tempfile::tempdir().unwrap();
-    let (first, second) = (large(8), large(9));
+    let (first, second) = (large(8, PIECES), large(9, PIECES));
     let all = PieceRange { first: 0, count: PIECES };
 
     let (node, storage) = start_on(dir.path()).await;
     let mut lost = RawPeer::join(identity(8), &node).await;
     let mut other = RawPeer::join(identity(9), &node).await;
-    assert_eq!(offer(&mut lost, &first).await, [all]);
+    assert_eq!(lost.offer(&first).await, [all]);
     other.expect("the header", |m| matches!(m, Message::Offer(_))).await;
-    send(&mut lost, &first, 0..4).await;
+    lost.send_pieces(&first, 0..4).await;
     // They are there when they are passed on.
     let ranges = vec![PieceRange { first: 0, count: 4 }];
     let (id, place, head, force, narrow) = (first.id(), u32::MAX, false, false, false);
@@ -77,10 +39,10 @@ async fn a_stranded_payload_makes_room_and_is_fetched_on_by_the_next_process() {
         other.expect("a piece", |m| matches!(m, Message::Piece(_))).await;
     }
     drop(lost);
-    asked(&mut other, &first).await;
+    other.asked_for(&first).await;
     other.send(&[Message::Missing(vec![first.id()])]).await;
-    assert_eq!(offer(&mut other, &second).await, [all]);
-    send(&mut other, &second, 0..PIECES).await;
+    assert_eq!(other.offer(&second).await, [all]);
+    other.send_pieces(&second, 0..PIECES).await;
     until(&node, "the other is there", |s| s.retained == 1).await;
     assert_eq!(counters(&node).await.partials_spilled, 1);
     drop(other);
@@ -94,8 +56,8 @@ async fn a_stranded_payload_makes_room_and_is_fetched_on_by_the_next_process() {
     let mut arrived = node.subscribe("raw", StartAt::Now).await.unwrap();
     let mut again = RawPeer::join(identity(8), &node).await;
     let rest = PieceRange { first: 4, count: PIECES - 4 };
-    assert_eq!(offer(&mut again, &first).await, [rest], "what is there is not asked for");
-    send(&mut again, &first, 4..PIECES).await;
+    assert_eq!(again.offer(&first).await, [rest], "what is there is not asked for");
+    again.send_pieces(&first, 4..PIECES).await;
     let delivery = soon("the rest arrives", next(&mut arrived)).await;
     assert!(delivery.transaction == first, "it is as it was published");
     let counters = counters(&node).await;

@@ -57,7 +57,9 @@ async fn an_edge_gets_its_topics_and_no_payload_of_another() {
     for (edge, of_its_topic) in [(&red, 30), (&blue, 30)] {
         let c = counters(edge).await;
         assert_eq!(c.transactions_accepted, of_its_topic, "{c:?}");
-        assert_eq!(c.payload_bytes_received, of_its_topic * SIZE as u64, "one copy, nothing else");
+        // A push that was slow to come is asked for elsewhere, and then comes twice.
+        let copies = of_its_topic + c.duplicates_received;
+        assert_eq!(c.payload_bytes_received, copies * SIZE as u64, "nothing else");
         assert_eq!(c.refused_unwanted, 0);
     }
 
@@ -125,7 +127,7 @@ async fn edges_without_a_relay_carry_everything_between_them() {
     let mut third_events = second.events();
     // One of the two stands in, whichever looks in vain first.
     let stands_in = |event: &Event| match event {
-        Event::StandInChanged { stands_in } => Some(*stands_in),
+        Event::StandInChanged { stands_in, .. } => Some(*stands_in),
         _ => None,
     };
     let stood = tokio::select! {

@@ -1,3 +1,4 @@
 //! The repository itself: how the code is cut, and that committed files agree with each other.
 
 mod layering;
+mod public_api;

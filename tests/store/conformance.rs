@@ -18,7 +18,7 @@ fn transaction(topic: &str, payload: Vec<u8>) -> Transaction {
 
 fn entry(payload: Vec<u8>, keep_until: u64) -> NewEntry {
     let keep_until = WallTime::from_millis(keep_until);
-    NewEntry { transaction: transaction("t", payload), from: None, hops: 0, keep_until }
+    NewEntry::new(transaction("t", payload), None, 0, keep_until)
 }
 
 #[tokio::test]
@@ -83,13 +83,7 @@ mod sqlite {
     use sorcha_peer::{PeerId, SqliteStorage, testing};
 
     fn peer(n: u8) -> StoredPeer {
-        StoredPeer {
-            peer: PeerId::from_bytes([n; 32]),
-            record: None,
-            verified: None,
-            last_up: None,
-            failures: 0,
-        }
+        StoredPeer::new(PeerId::from_bytes([n; 32]))
     }
 
     async fn refused(dir: &Path) -> StoreErrorKind {

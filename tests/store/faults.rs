@@ -77,7 +77,7 @@ async fn a_failing_log_refuses_says_so_and_recovers() {
         let waiting = node.wait_ready(0, Duration::from_millis(20)).await.unwrap_err();
         assert!(matches!(waiting, ReadyError::Timeout { hint, .. } if hint.contains("storage")));
         let told = loop {
-            if let Event::StorageFailed { message } = events.next().await.unwrap() {
+            if let Event::StorageFailed { message, .. } = events.next().await.unwrap() {
                 break message;
             }
         };
@@ -428,7 +428,7 @@ async fn what_expired_while_the_node_was_down_makes_room_and_waits_for_somebody(
     let header = Header::new(topic, identity.peer_id(), created, expires, &payload);
     let old = Transaction::new(header, Signature::None, payload).unwrap();
     queue.append(std::slice::from_ref(&old)).await.unwrap();
-    let entry = NewEntry { transaction: old.clone(), from: None, hops: 0, keep_until: expires };
+    let entry = NewEntry::new(old.clone(), None, 0, expires);
     log.append(&[entry]).await.unwrap();
     let builder = alone(&identity).queue(queue.clone()).transaction_store(log.clone());
     let node = builder.start().await.unwrap();

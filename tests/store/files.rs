@@ -26,7 +26,7 @@ fn transaction(n: u64) -> Transaction {
 
 fn entry(n: u64) -> NewEntry {
     let keep_until = WallTime::from_millis(1 << 45);
-    NewEntry { transaction: transaction(n), from: None, hops: 0, keep_until }
+    NewEntry::new(transaction(n), None, 0, keep_until)
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -220,7 +220,7 @@ async fn a_refused_file_keeps_its_write_ahead_log() {
                 let mut id = [n.to_le_bytes()[0]; 32];
                 id[0] = from.to_le_bytes()[0];
                 let peer = PeerId::from_bytes(id);
-                StoredPeer { peer, record: None, verified: None, last_up: None, failures: 0 }
+                StoredPeer::new(peer)
             };
             let peers: Vec<_> = (0..200).map(peer).collect();
             storage.transaction_store().append(&entries).await.unwrap();

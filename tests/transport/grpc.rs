@@ -35,7 +35,7 @@ fn transport(seed: u8, options: &GrpcOptions) -> GrpcTransport {
 }
 
 fn node(seed: u8, options: &GrpcOptions) -> Node {
-    Node { transport: Box::new(transport(seed, options)), id: identity(seed).peer_id() }
+    Node::new(identity(seed).peer_id(), transport(seed, options))
 }
 
 fn plaintext() -> GrpcOptions {

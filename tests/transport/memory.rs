@@ -21,7 +21,7 @@ fn any_port() -> SocketAddr {
 #[test]
 fn it_conforms() {
     let network = MemoryNetwork::new();
-    let node = |id| Node { transport: Box::new(network.transport(id)), id };
+    let node = |id| Node::new(id, network.transport(id));
     block_on(conformance(&node(A), &node(B), any_port()));
 }
 

@@ -1,4 +1,4 @@
-//! What was learnt from earlier checks of signatures.
+//! Memory of earlier checks of signatures.
 //!
 //! The signature of a batch is checked once: its root is remembered, and the other transactions of
 //! the batch cost hashes only.
@@ -12,8 +12,8 @@ use crate::types::{PeerId, Signed, verify_signed};
 
 /// Maximum number of origins whose parsed key is remembered (parsing costs a tenth of a check).
 const MAX_KEYS: usize = 4096;
-/// Maximum number of batch roots remembered; the transactions of one batch arrive within seconds of each
-/// other.
+/// Maximum number of batch roots remembered; the transactions of one batch arrive within seconds of
+/// each other.
 const MAX_ROOTS: usize = 4096;
 
 /// Keys and batch roots that earlier checks have shown to be good.
@@ -24,15 +24,17 @@ pub(in crate::node) struct KnownSignatures {
 }
 
 impl KnownSignatures {
-    /// Returns whether `origin` made the signature.
-    pub(super) fn check(&self, origin: PeerId, signed: &Signed) -> bool {
+    /// Returns whether `origin` made the signature, and adds one to `checks` where that was not known.
+    pub(super) fn check(&self, origin: PeerId, signed: &Signed, checks: &mut usize) -> bool {
         if !signed.is_shared() {
+            *checks += 1;
             return self.key(origin).is_some_and(|key| verify_signed(&key, signed));
         }
         let root = Roots::name(origin, signed);
         if lock(&self.roots).contains(&root) {
             return true;
         }
+        *checks += 1;
         let good = self.key(origin).is_some_and(|key| verify_signed(&key, signed));
         if good {
             lock(&self.roots).insert(root);
@@ -105,7 +107,7 @@ mod tests {
     }
 
     fn verify(known: &KnownSignatures, t: &Transaction) -> Result<(), InvalidTransaction> {
-        t.verify_with(true, |signed| known.check(t.origin(), signed))
+        t.verify_with(true, |signed| known.check(t.origin(), signed, &mut 0))
     }
 
     #[test]

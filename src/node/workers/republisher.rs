@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::node::clock::{PublishClock, wall_now};
+use crate::node::hashing::hash;
 use crate::node::messages::{Completion, Draft, PublishAnswer};
 use crate::ports::TransactionQueue;
 use crate::protocol::{Input, RENEWALS};
@@ -71,7 +73,10 @@ impl Republisher {
         };
         let (created, expires) = self.clock.times(wall_now(), self.retention);
         let (topic, payload) = (old.header().topic.clone(), old.payload().clone());
-        let header = Header::new(topic, self.origin, created, expires, &payload);
+        let (origin, hashed) = (self.origin, payload.clone());
+        let make_header = move || Header::new(topic, origin, created, expires, &hashed);
+        let header = hash(&Handle::current(), payload.len(), make_header).await;
+        let header = header.ok_or(Failure::Later)?;
         let (reply, answer) = oneshot::channel();
         let draft = Draft { header, payload, renews: Some(id), reply };
         self.drafts.send(draft).await.map_err(|_| Failure::Later)?;

@@ -1,8 +1,8 @@
-//! Checking transactions off the driver: hash and signature, then the host's validator.
+//! Checks of transactions off the driver: hash and signature, then the host's validator.
 //!
-//! What waits is checked in batches of up to 64, on blocking threads when it would take long, at
-//! most one batch per core. Without a validator of the host's, results come back in the order of
-//! arrival, so that what one origin published in order is accepted in order.
+//! Waiting transactions are checked in batches of up to 64, on blocking threads where that would
+//! take long, at most one batch per core. Without a validator of the host's, results come back in
+//! the order of arrival, so that what one origin published in order is accepted in order.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use super::known_signatures::KnownSignatures;
 
 /// Maximum number of transactions checked in one go.
 const MAX_BATCH: usize = 64;
-/// Maximum number of transactions and payload bytes that are checked on the spot: below 0.2 ms together.
+/// Maximum number of signatures and payload bytes that are checked on the spot: below 0.2 ms together.
 const MAX_INLINE: (usize, usize) = (2, 64 * 1024);
 /// Maximum number of validator calls under way at once.
 const MAX_VALIDATING: usize = 256;
@@ -33,7 +33,7 @@ pub(in crate::node) struct Job {
     pub(in crate::node) ticket: Ticket,
     pub(in crate::node) transaction: Transaction,
     pub(in crate::node) from: PeerId,
-    /// Whether hash and signature were checked before, piece by piece.
+    /// Set where hash and signature were checked before, piece by piece.
     pub(in crate::node) proven: bool,
 }
 
@@ -72,6 +72,31 @@ pub(in crate::node) async fn run(
         .await;
 }
 
+impl Job {
+    /// Returns the number of bytes to be hashed.
+    fn bytes(&self) -> usize {
+        if self.proven { 0 } else { self.transaction.payload().len() }
+    }
+
+    /// Checks hash and signature, and adds to `signatures` what had to be checked.
+    fn check(
+        self,
+        known: &KnownSignatures,
+        require: bool,
+        signatures: &mut usize,
+    ) -> (Self, Option<Result<(), InvalidTransaction>>) {
+        if self.proven {
+            return (self, Some(Ok(())));
+        }
+        let origin = self.transaction.origin();
+        let check = || {
+            self.transaction.verify_with(require, |signed| known.check(origin, signed, signatures))
+        };
+        let result = catch_panic(check);
+        (self, result)
+    }
+}
+
 /// Result of each check; `None` where a check panicked.
 type Checked = Vec<(Job, Option<Result<(), InvalidTransaction>>)>;
 
@@ -84,25 +109,26 @@ pub(super) fn catch_panic<T>(check: impl FnOnce() -> T) -> Option<T> {
     done.ok()
 }
 
+/// Checks a batch: in place while that is short, and the rest on a blocking thread. A burst that was
+/// signed together costs one signature, and is not worth the way to another thread.
 async fn check_all(batch: Vec<Job>, known: Arc<KnownSignatures>, require: bool) -> Checked {
-    let bytes = |job: &Job| if job.proven { 0 } else { job.transaction.payload().len() };
-    let bytes: usize = batch.iter().map(bytes).sum();
-    let little = batch.len() <= MAX_INLINE.0 && bytes <= MAX_INLINE.1;
-    let check = move || -> Checked {
-        let one = |job: Job| {
-            let origin = job.transaction.origin();
-            let check =
-                || job.transaction.verify_with(require, |signed| known.check(origin, signed));
-            let result = if job.proven { Some(Ok(())) } else { catch_panic(check) };
-            (job, result)
-        };
-        batch.into_iter().map(one).collect()
-    };
-    if little {
-        return check();
+    let bytes: usize = batch.iter().map(Job::bytes).sum();
+    let most = if bytes <= MAX_INLINE.1 { MAX_INLINE.0 } else { 0 };
+    let mut checked = Vec::with_capacity(batch.len());
+    let (mut jobs, mut signatures) = (batch.into_iter(), 0);
+    while signatures < most
+        && let Some(job) = jobs.next()
+    {
+        checked.push(job.check(&known, require, &mut signatures));
     }
-    // Nothing comes back only when the runtime goes down.
-    tokio::task::spawn_blocking(check).await.unwrap_or_default()
+    if jobs.len() > 0 {
+        let rest = move || -> Checked {
+            jobs.map(|job| job.check(&known, require, &mut signatures)).collect()
+        };
+        // Nothing comes back only when the runtime goes down.
+        checked.extend(tokio::task::spawn_blocking(rest).await.unwrap_or_default());
+    }
+    checked
 }
 
 fn verdict(job: &Job, result: Option<Result<(), InvalidTransaction>>) -> Input {
@@ -143,24 +169,66 @@ mod tests {
     use crate::identity::Identity;
     use crate::types::{Header, Topic, WallTime};
 
-    fn signed() -> Transaction {
+    fn part(n: u8, size: usize) -> (Header, Bytes) {
         let identity = Identity::from_seed([1; 32]);
         let (created, expires) = (WallTime::from_millis(1), WallTime::from_millis(2));
-        let payload = Bytes::from_static(b"payload");
+        let payload = Bytes::from(vec![n; size]);
         let topic = Topic::new("t").unwrap();
-        let header = Header::new(topic, identity.peer_id(), created, expires, &payload);
-        identity.sign_transaction(header, payload).unwrap()
+        (Header::new(topic, identity.peer_id(), created, expires, &payload), payload)
+    }
+
+    fn jobs(transactions: Vec<Transaction>) -> Vec<Job> {
+        let from = PeerId::from_bytes([2; 32]);
+        let job = |(n, transaction)| Job { ticket: Ticket(n), transaction, from, proven: false };
+        (0..).zip(transactions).map(job).collect()
+    }
+
+    /// Checks a batch; `None` where that takes another thread.
+    fn check_in_place(transactions: Vec<Transaction>) -> Option<Checked> {
+        check_all(jobs(transactions), Arc::default(), true).now_or_never()
+    }
+
+    #[tokio::test]
+    async fn a_burst_under_one_signature_is_checked_in_place_and_one_under_many_is_not() {
+        let identity = Identity::from_seed([1; 32]);
+        let parts = |count: u8, size: usize| (0..count).map(move |n| part(n, size)).collect();
+        let together = |count, size| identity.sign_transactions(parts(count, size)).unwrap();
+        let one_by_one = |count| {
+            let parts: Vec<_> = parts(count, 1000);
+            parts.into_iter().map(|(h, p)| identity.sign_transaction(h, p).unwrap()).collect()
+        };
+        let checked = check_in_place(together(64, 1000)).expect("one signature");
+        assert_eq!(checked.len(), 64);
+        assert!(checked.iter().all(|(_, result)| *result == Some(Ok(()))));
+        assert!(check_in_place(together(64, 2000)).is_none(), "much to hash");
+        assert!(check_in_place(one_by_one(2)).is_some());
+        assert!(check_in_place(one_by_one(64)).is_none(), "many signatures");
+        // The same signature again and again, and wrong for all but one: each costs a check.
+        let first = together(64, 1000).remove(0);
+        let forged = together(64, 1001).into_iter().map(|t| {
+            let (header, payload) = (t.header_bytes().clone(), t.payload().clone());
+            Transaction::from_parts(header, first.signature().clone(), payload).unwrap()
+        });
+        assert!(check_in_place(forged.collect()).is_none(), "forged");
+    }
+
+    #[tokio::test]
+    async fn results_come_in_the_order_of_the_batch() {
+        let identity = Identity::from_seed([1; 32]);
+        let transactions = (0..40).map(|n| {
+            let (header, payload) = part(n, 10);
+            identity.sign_transaction(header, payload).unwrap()
+        });
+        let checked = check_all(jobs(transactions.collect()), Arc::default(), true).await;
+        let tickets: Vec<_> = checked.iter().map(|(job, _)| job.ticket.0).collect();
+        assert_eq!(tickets, (0..40).collect::<Vec<_>>());
     }
 
     #[test]
     fn a_check_that_panics_costs_its_own_answer_only() {
-        let transaction = signed();
-        let job = |n| Job {
-            ticket: Ticket(n),
-            transaction: transaction.clone(),
-            from: PeerId::from_bytes([2; 32]),
-            proven: false,
-        };
+        let (header, payload) = part(1, 10);
+        let transaction = Identity::from_seed([1; 32]).sign_transaction(header, payload).unwrap();
+        let job = |n| Job { ticket: Ticket(n), ..jobs(vec![transaction.clone()]).remove(0) };
         let checks: [fn() -> Result<(), InvalidTransaction>; 3] =
             [|| Ok(()), || panic!("on purpose"), || Err(InvalidTransaction::Signature)];
         let done: Vec<_> = (0..)

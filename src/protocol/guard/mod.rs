@@ -8,7 +8,8 @@
 mod promises;
 mod rate_limits;
 
-pub(super) use rate_limits::Limits;
+use promises::Promises;
+use rate_limits::RateLimits;
 
 #[cfg(any(test, feature = "sim"))]
 pub(super) use promises::MAX_PROMISES;
@@ -19,7 +20,7 @@ pub(super) use rate_limits::{OPEN, Work};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::types::{Ban, CloseReason, MonoTime, PeerId, WallTime};
+use crate::types::{Ban, MonoTime, PeerId, WallTime};
 
 use crate::protocol::Protocol;
 use crate::protocol::io::Output;
@@ -46,14 +47,16 @@ const MAX_REASON: usize = 500;
 
 #[derive(Debug, Default)]
 pub(super) struct Guard {
-    bans: BTreeMap<PeerId, Ban>,
+    pub(super) bans: BTreeMap<PeerId, Ban>,
     /// Points and when they were last brought up to date.
-    scores: BTreeMap<PeerId, (u32, MonoTime)>,
+    pub(super) scores: BTreeMap<PeerId, (u32, MonoTime)>,
     /// Who serves what it announces: decides who is asked first and nothing else, so that loss and
     /// slowness never cost a link.
     standing: BTreeMap<PeerId, (i32, MonoTime)>,
     /// Who let somebody wait a moment ago, and until when others are asked first.
     doubted: BTreeMap<PeerId, MonoTime>,
+    pub(super) rate_limits: RateLimits,
+    pub(super) promises: Promises,
 }
 
 impl Guard {
@@ -126,8 +129,36 @@ impl Guard {
         *standing = (kept + by).clamp(-100, MAX_CREDIT);
     }
 
+    /// Notes a ban of the host's, and returns it as it is kept.
+    pub(super) fn ban(&mut self, mut ban: Ban) -> Ban {
+        if let Some((cut, _)) = ban.reason.char_indices().nth(MAX_REASON) {
+            ban.reason.truncate(cut);
+        }
+        self.bans.insert(ban.peer, ban.clone());
+        ban
+    }
+
+    pub(super) fn unban(&mut self, peer: &PeerId) {
+        self.bans.remove(peer);
+        self.scores.remove(peer);
+    }
+
+    /// Bans a peer for a while, unless it is banned for longer.
+    pub(super) fn block(&mut self, peer: &PeerId, reason: &str, now: WallTime) -> Option<Ban> {
+        let until = Some(now.plus(BLOCK));
+        if self.bans.get(peer).is_some_and(|b| b.until.is_none() || b.until > until) {
+            return None;
+        }
+        Some(self.ban(Ban { peer: *peer, until, reason: reason.to_owned() }))
+    }
+
+    /// The host's validator rejected what a peer sent; `true` when that was once too often.
+    pub(super) fn note_reject(&mut self, peer: &PeerId, now: MonoTime) -> bool {
+        self.add(peer, REJECT, now)
+    }
+
     /// Adds points; `true` when the peer has too many.
-    fn add(&mut self, peer: &PeerId, points: u32, now: MonoTime) -> bool {
+    pub(super) fn add(&mut self, peer: &PeerId, points: u32, now: MonoTime) -> bool {
         if self.scores.len() >= MAX_SCORES && !self.scores.contains_key(peer) {
             let oldest = self.scores.iter().min_by_key(|(_, (_, at))| *at).map(|(id, _)| *id);
             if let Some(oldest) = oldest {
@@ -161,51 +192,6 @@ fn faded(standing: i32, since: Duration) -> i32 {
 }
 
 impl Protocol {
-    /// The host bans a peer.
-    pub(super) fn on_ban(&mut self, mut ban: Ban) {
-        if let Some((cut, _)) = ban.reason.char_indices().nth(MAX_REASON) {
-            ban.reason.truncate(cut);
-        }
-        let peer = ban.peer;
-        self.guard.bans.insert(peer, ban.clone());
-        self.env.push(Output::SaveBan(ban));
-        let theirs = self.links.all.values().filter(|l| l.remote == peer).map(|l| l.id);
-        for link in theirs.collect::<Vec<_>>() {
-            self.close(link, CloseReason::Banned);
-        }
-    }
-
-    pub(super) fn on_unban(&mut self, peer: PeerId) {
-        self.guard.bans.remove(&peer);
-        self.guard.scores.remove(&peer);
-        self.env.push(Output::LiftBan(peer));
-        self.maintain();
-    }
-
-    /// Proof of misbehaviour: closes all links of the peer and blocks it for a while.
-    pub(super) fn punish(&mut self, peer: &PeerId, reason: &str) {
-        tracing::warn!(target: "sorcha_peer::guard", %peer, reason, "peer blocked");
-        let until = Some(self.env.wall.plus(BLOCK));
-        let longer =
-            self.guard.bans.get(peer).is_some_and(|b| b.until.is_none() || b.until > until);
-        if !longer {
-            let ban = Ban { peer: *peer, until, reason: reason.to_owned() };
-            self.guard.bans.insert(*peer, ban.clone());
-            self.env.push(Output::SaveBan(ban));
-        }
-        let theirs = self.links.all.values().filter(|l| l.remote == *peer).map(|l| l.id);
-        for link in theirs.collect::<Vec<_>>() {
-            self.close(link, CloseReason::Violation);
-        }
-    }
-
-    /// The host's validator rejected what this peer sent.
-    pub(super) fn note_reject(&mut self, peer: &PeerId) {
-        if self.guard.add(peer, REJECT, self.env.now) {
-            self.punish(peer, "too many rejected transactions");
-        }
-    }
-
     pub(super) fn expire_bans(&mut self) {
         for peer in self.guard.expire(self.env.wall) {
             self.env.push(Output::LiftBan(peer));

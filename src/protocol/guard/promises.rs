@@ -3,6 +3,7 @@
 //! A promise that is not kept in time costs standing (`guard`), which decides who is asked first and
 //! nothing else.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::types::{LinkId, MonoTime, PeerId, TransactionId};
@@ -14,35 +15,46 @@ pub(in crate::protocol) const MAX_PROMISES: usize = 4096;
 /// A promise not kept by then is broken.
 const PROMISE: Duration = Duration::from_secs(10);
 
+/// Peers that were asked for what they said they have, and by when they have to serve.
+#[derive(Debug, Default)]
+pub(in crate::protocol) struct Promises(BTreeMap<(PeerId, TransactionId), MonoTime>);
+
+impl Promises {
+    #[cfg(any(test, feature = "sim"))]
+    pub(in crate::protocol) fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
 impl Protocol {
     /// A peer that said it has this was asked for it.
     pub(in crate::protocol) fn note_promise(&mut self, link: LinkId, id: TransactionId) {
         let Some(peer) = self.links.peer_of(link) else { return };
-        if self.fetches.promises.len() < MAX_PROMISES {
+        if self.guard.promises.0.len() < MAX_PROMISES {
             let due = self.env.now + PROMISE;
-            self.fetches.promises.entry((peer, id)).or_insert(due);
+            self.guard.promises.0.entry((peer, id)).or_insert(due);
         }
     }
 
     /// It was kept, or excused.
     pub(in crate::protocol) fn forget_promise(&mut self, link: LinkId, id: &TransactionId) {
         if let Some(peer) = self.links.peer_of(link) {
-            self.fetches.promises.remove(&(peer, *id));
+            self.guard.promises.0.remove(&(peer, *id));
         }
     }
 
     /// A link is gone: that excuses everything.
     pub(in crate::protocol) fn forget_promises(&mut self, peer: PeerId) {
-        self.fetches.promises.retain(|(p, _), _| *p != peer);
+        self.guard.promises.0.retain(|(p, _), _| *p != peer);
     }
 
     /// Charges promises that were not kept in time.
     pub(in crate::protocol) fn settle_promises(&mut self) {
         let now = self.env.now;
         let due = |(key, at): (&(PeerId, TransactionId), &MonoTime)| (*at <= now).then_some(*key);
-        let broken: Vec<_> = self.fetches.promises.iter().filter_map(due).collect();
+        let broken: Vec<_> = self.guard.promises.0.iter().filter_map(due).collect();
         for (peer, id) in broken {
-            self.fetches.promises.remove(&(peer, id));
+            self.guard.promises.0.remove(&(peer, id));
             self.env.counters.promises_broken += 1;
             self.guard.note_broken(&peer, now);
             tracing::debug!(target: "sorcha_peer::gossip", %id, %peer, "announced and not served");

@@ -67,7 +67,7 @@ impl Work {
 #[derive(Debug, Clone, Copy)]
 struct Bucket {
     parts: u64,
-    at: MonoTime,
+    pub(in crate::protocol) at: MonoTime,
 }
 
 impl Bucket {
@@ -81,11 +81,11 @@ impl Bucket {
 
 /// The buckets of all peers.
 #[derive(Debug, Default)]
-pub(in crate::protocol) struct Limits {
+pub(in crate::protocol) struct RateLimits {
     peers: BTreeMap<PeerId, [Bucket; Work::ALL.len()]>,
 }
 
-impl Limits {
+impl RateLimits {
     /// Takes tokens out of a peer's bucket, all or none; whether they were there.
     pub(in crate::protocol) fn take(
         &mut self,
@@ -159,7 +159,7 @@ impl Protocol {
     /// Whether a peer may have us do this; what it may not is counted.
     pub(in crate::protocol) fn allow(&mut self, link: LinkId, work: Work, count: usize) -> bool {
         let (Some(peer), now) = (self.links.peer_of(link), self.env.now) else { return false };
-        let allowed = self.limits.take(peer, work, count as u64, now);
+        let allowed = self.guard.rate_limits.take(peer, work, count as u64, now);
         if !allowed {
             self.env.counters.refused_rate += count as u64;
         }
@@ -168,7 +168,7 @@ impl Protocol {
 
     /// It was good, or no fault of the peer's that it was not.
     pub(in crate::protocol) fn give_back(&mut self, peer: &PeerId, work: Work, count: usize) {
-        self.limits.give_back(peer, work, count as u64);
+        self.guard.rate_limits.give_back(peer, work, count as u64);
     }
 
     /// The same for an id that has left the fetch table.
@@ -197,7 +197,7 @@ mod tests {
 
     #[test]
     fn what_is_good_costs_nothing_and_the_rest_comes_at_a_pace() {
-        let mut limits = Limits::default();
+        let mut limits = RateLimits::default();
         for n in 0..1_000_000 {
             assert!(limits.take(peer(1), Work::Head, 1, at(n / 1000)), "{n}");
             limits.give_back(&peer(1), Work::Head, 1);
@@ -214,7 +214,7 @@ mod tests {
     #[test]
     fn who_is_held_up_is_not_forgotten_by_a_crowd() {
         for work in Work::ALL {
-            let mut limits = Limits::default();
+            let mut limits = RateLimits::default();
             assert!(limits.take(peer(0), work, work.rate().0, at(0)));
             for n in 1..4500 {
                 assert!(limits.take(peer(n), Work::Id, 1, at(0)));

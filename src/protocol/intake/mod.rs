@@ -3,13 +3,17 @@
 //! `announce` hears of ids, `request` asks for small ones, `verify` has their bytes checked and takes
 //! what is good; large ones are fetched by `large` in between.
 
+mod accept;
 mod announce;
 mod request;
+mod store_retry;
+mod table;
 mod verify;
 
-pub(super) use announce::FetchState;
-
-pub(super) use announce::{Holds, MAX_HEARD, Pending, Source, Stage};
+pub(super) use announce::MAX_HEARD;
 #[cfg(any(test, feature = "sim"))]
-pub(super) use announce::{MAX_PENDING, MAX_REFUSED};
-pub(super) use request::{Asks, MAX_ASKED};
+pub(super) use announce::MAX_PENDING;
+pub(super) use request::{MAX_ASKED, Requests};
+#[cfg(any(test, feature = "sim"))]
+pub(super) use table::MAX_REFUSED;
+pub(super) use table::{Holds, Intake, Pending, Source, Stage};

@@ -10,14 +10,15 @@
 //! What one peer is asked at once is bounded by what it answered a moment ago, so that a slow one is
 //! never asked for much; the rest waits in that link's backlog.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use crate::types::{LinkId, MonoTime, TransactionId};
 
-use super::announce::{ANSWER, MAX_PENDING, Source, Stage};
+use super::announce::{ANSWER, MAX_PENDING};
+use super::table::{Source, Stage};
 use crate::protocol::Protocol;
-use crate::protocol::link::Up;
+use crate::protocol::link::Established;
 use crate::protocol::timers::Timer;
 
 /// Asked of one peer at once, whatever its pace.
@@ -40,7 +41,7 @@ const LEAST: u64 = 64 * 1024;
 
 /// How the answers of one peer come.
 #[derive(Debug, Default)]
-pub(in crate::protocol) struct Asks {
+pub(in crate::protocol) struct Pace {
     /// Questions so far.
     asked: u64,
     /// The latest of them that was answered.
@@ -52,7 +53,7 @@ pub(in crate::protocol) struct Asks {
     before: (usize, u64),
 }
 
-impl Asks {
+impl Pace {
     fn note(&mut self, number: u64, size: u64, now: MonoTime) {
         self.turn(now);
         self.answered = self.answered.max(number);
@@ -82,10 +83,37 @@ impl Asks {
     }
 }
 
+/// What one peer is asked for small transactions.
+#[derive(Debug)]
+pub(in crate::protocol) struct Requests {
+    /// Asked and not answered yet, large ones too.
+    pub(in crate::protocol) in_flight: BTreeSet<TransactionId>,
+    /// Their bytes, of small ones.
+    bytes: u64,
+    /// How its answers come.
+    pace: Pace,
+    /// To be asked once it has answered some.
+    pub(in crate::protocol) backlog: VecDeque<TransactionId>,
+    /// When what it announced last is asked for, unless it is pushed before.
+    pub(super) patient_until: MonoTime,
+}
+
+impl Requests {
+    pub(in crate::protocol) fn new(now: MonoTime) -> Self {
+        Self {
+            in_flight: BTreeSet::new(),
+            bytes: 0,
+            pace: Pace::default(),
+            backlog: VecDeque::new(),
+            patient_until: now,
+        }
+    }
+}
+
 impl Protocol {
     /// The wait for a push or an answer is over.
     pub(in crate::protocol) fn on_fetch_due(&mut self, id: &TransactionId) {
-        let Some(pending) = self.pending.get_mut(id) else { return };
+        let Some(pending) = self.intake.pending.get_mut(id) else { return };
         if pending.stage != Stage::Heard {
             return;
         }
@@ -98,7 +126,7 @@ impl Protocol {
                 self.env.timers.set(Timer::Fetch(*id), self.env.now + wait);
                 return;
             }
-            if let Some(pending) = self.pending.get_mut(id) {
+            if let Some(pending) = self.intake.pending.get_mut(id) {
                 pending.asked = None;
             }
             self.env.counters.wants_timed_out += 1;
@@ -113,31 +141,31 @@ impl Protocol {
     /// How much longer to wait for an answer that is late, if at all.
     fn is_answer_coming(&mut self, link: LinkId, id: &TransactionId) -> Option<Duration> {
         let now = self.env.now;
-        let pending = self.pending.get(id)?;
+        let pending = self.intake.pending.get(id)?;
         let others = pending.sources.iter().any(|s| !s.tried);
         let number = pending.asked_no;
-        self.links.up(link)?.asks.is_coming(number, others, now).then_some(SPAN)
+        self.links.up(link)?.requests.pace.is_coming(number, others, now).then_some(SPAN)
     }
 
     /// A peer answered something that it was asked.
     pub(super) fn note_answer(&mut self, link: LinkId, id: &TransactionId, size: u64) {
         let now = self.env.now;
-        let asked = self.pending.get(id).filter(|p| p.asked == Some(link));
+        let asked = self.intake.pending.get(id).filter(|p| p.asked == Some(link));
         if let Some(number) = asked.map(|p| p.asked_no)
             && let Some(up) = self.links.up(link)
         {
-            up.asks.note(number, size, now);
+            up.requests.pace.note(number, size, now);
         }
     }
 
-    /// Asks the next source, when it is its turn there.
+    /// Pace the next source, when it is its turn there.
     pub(in crate::protocol) fn ask(&mut self, id: &TransactionId) {
         self.ask_next_source(id, false);
     }
 
     /// `first`: nothing that is to be asked of the same source comes before it.
     fn ask_next_source(&mut self, id: &TransactionId, first: bool) {
-        let Some(pending) = self.pending.get_mut(id) else { return };
+        let Some(pending) = self.intake.pending.get_mut(id) else { return };
         if pending.large.is_some() {
             self.drive(id);
             return;
@@ -164,9 +192,10 @@ impl Protocol {
         };
         let link = pending.sources[next].link;
         let Some(up) = self.links.up(link) else { return };
-        let full = up.asked.len() >= up.asks.limit(now) || up.asked_bytes + size > MAX_ASKED_BYTES;
-        let behind = !first && !up.backlog.is_empty();
-        if (full || behind) && !up.asked.is_empty() {
+        let full = up.requests.in_flight.len() >= up.requests.pace.limit(now)
+            || up.requests.bytes + size > MAX_ASKED_BYTES;
+        let behind = !first && !up.requests.backlog.is_empty();
+        if (full || behind) && !up.requests.in_flight.is_empty() {
             self.queue_up(link, *id);
             return;
         }
@@ -176,35 +205,35 @@ impl Protocol {
 
     /// Puts an id at the end of what a peer is to be asked when it has answered other questions.
     pub(in crate::protocol) fn queue_up(&mut self, link: LinkId, id: TransactionId) {
-        let pending = &self.pending;
+        let pending = &self.intake.pending;
         let Some(up) = self.links.up(link) else { return };
-        if up.backlog.len() >= MAX_PENDING {
+        if up.requests.backlog.len() >= MAX_PENDING {
             // What came from others meanwhile still stands in the row.
             let mut seen = BTreeSet::new();
-            up.backlog.retain(|id| pending.contains(id) && seen.insert(*id));
+            up.requests.backlog.retain(|id| pending.contains(id) && seen.insert(*id));
         }
-        up.backlog.push_back(id);
+        up.requests.backlog.push_back(id);
     }
 
     /// An id does not stand in that row any more.
     fn leave_queue(&mut self, link: LinkId, id: &TransactionId) {
-        if let Some(large) = self.pending.get_mut(id).and_then(|p| p.large.as_mut()) {
+        if let Some(large) = self.intake.pending.get_mut(id).and_then(|p| p.large.as_mut()) {
             large.queued.retain(|queued| *queued != link);
         }
     }
 
     fn send_want(&mut self, link: LinkId, id: &TransactionId, size: u64) {
         let rtt = self.rtt_of(link);
-        let Some(pending) = self.pending.get_mut(id) else { return };
+        let Some(pending) = self.intake.pending.get_mut(id) else { return };
         pending.asked = Some(link);
         let others = pending.sources.iter().any(|s| !s.tried);
         let Some(up) = self.links.up(link) else { return };
-        up.asked.insert(*id);
-        up.asks.asked += 1;
-        pending.asked_no = up.asks.asked;
-        up.asked_bytes += size;
+        up.requests.in_flight.insert(*id);
+        up.requests.pace.asked += 1;
+        pending.asked_no = up.requests.pace.asked;
+        up.requests.bytes += size;
         // Beyond that it is seen whether the answers come.
-        let bytes = up.asked_bytes.min(SLOWEST / 2);
+        let bytes = up.requests.bytes.min(SLOWEST / 2);
         let transfer = Duration::from_secs(bytes) / u32::try_from(SLOWEST).unwrap_or(1);
         if let Some(batch) = self.links.batch(link) {
             batch.want.push(*id);
@@ -218,24 +247,28 @@ impl Protocol {
     /// Takes an id off the list of what a peer was asked; `true` when it was on it.
     pub(in crate::protocol) fn forget_asked(&mut self, link: LinkId, id: &TransactionId) -> bool {
         // Large payloads are bounded by the room for them.
-        let small = self.pending.get(id).filter(|p| p.large.is_none());
+        let small = self.intake.pending.get(id).filter(|p| p.large.is_none());
         let (size, now) = (small.map_or(0, |p| p.size), self.env.now);
         let Some(up) = self.links.up(link) else { return false };
-        if !up.asked.remove(id) {
+        if !up.requests.in_flight.remove(id) {
             return false;
         }
-        up.asked_bytes = if up.asked.is_empty() { 0 } else { up.asked_bytes.saturating_sub(size) };
+        up.requests.bytes = if up.requests.in_flight.is_empty() {
+            0
+        } else {
+            up.requests.bytes.saturating_sub(size)
+        };
         while let Some(up) = self.links.up(link)
-            && up.asked.len() < up.asks.limit(now)
-            && let Some(next) = up.backlog.pop_front()
+            && up.requests.in_flight.len() < up.requests.pace.limit(now)
+            && let Some(next) = up.requests.backlog.pop_front()
         {
-            let before = up.backlog.len();
+            let before = up.requests.backlog.len();
             self.leave_queue(link, &next);
             self.ask_next_source(&next, true);
             let Some(up) = self.links.up(link) else { break };
-            if up.backlog.len() > before {
+            if up.requests.backlog.len() > before {
                 // It does not fit yet: it stays the first.
-                up.backlog.rotate_right(1);
+                up.requests.backlog.rotate_right(1);
                 break;
             }
         }
@@ -243,15 +276,15 @@ impl Protocol {
     }
 
     /// A link is gone: what it was asked is asked elsewhere, and what it asked for is forgotten.
-    pub(in crate::protocol) fn ask_others(&mut self, link: LinkId, up: &Up) {
-        for serve in &up.serving {
+    pub(in crate::protocol) fn ask_others(&mut self, link: LinkId, up: &Established) {
+        for serve in &up.serve.entries {
             self.note_served_out(link, serve);
         }
-        for id in &up.backlog {
+        for id in &up.requests.backlog {
             self.leave_queue(link, id);
         }
-        for id in up.asked.iter().chain(&up.backlog) {
-            if let Some(pending) = self.pending.get_mut(id) {
+        for id in up.requests.in_flight.iter().chain(&up.requests.backlog) {
+            if let Some(pending) = self.intake.pending.get_mut(id) {
                 // What waited in the backlog may have been asked elsewhere meanwhile.
                 pending.asked = pending.asked.filter(|asked| *asked != link);
                 self.end_parent(link, id, false);
@@ -271,7 +304,7 @@ mod tests {
 
     #[test]
     fn a_late_answer_is_waited_for_while_earlier_ones_come() {
-        let mut asks = Asks::default();
+        let mut asks = Pace::default();
         for n in 1..=100 {
             asks.note(n, 2048, at(n * 5));
         }
@@ -282,7 +315,7 @@ mod tests {
 
     #[test]
     fn a_slow_one_is_waited_for_only_if_nobody_else_can_be_asked() {
-        let mut asks = Asks::default();
+        let mut asks = Pace::default();
         for n in 1..=10 {
             asks.note(n, 1024, at(n * 50));
         }
@@ -293,7 +326,7 @@ mod tests {
 
     #[test]
     fn more_is_asked_of_who_answers_quickly() {
-        let mut asks = Asks::default();
+        let mut asks = Pace::default();
         assert_eq!(asks.limit(at(0)), FIRST_ASKED);
         for n in 1..=1000 {
             asks.note(n, 100, at(100));

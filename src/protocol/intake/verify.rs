@@ -9,11 +9,8 @@ use crate::types::{
     Event, Header, InvalidTransaction, LinkId, PeerId, Refusal, Transaction, TransactionId, Verdict,
 };
 
-use super::announce::{Holds, Pending, Stage};
+use super::table::{Holds, Pending, Stage};
 use crate::protocol::io::{Judgement, Output, Ticket};
-use crate::protocol::log::Excess;
-use crate::protocol::spread::OWN;
-use crate::protocol::spread::{Got, LATE};
 use crate::protocol::timers::Timer;
 use crate::protocol::{Protocol, env::Task};
 
@@ -38,7 +35,7 @@ impl Protocol {
         }
         if !self.is_welcome(link, &id, transaction.header()) {
             self.remove_pending(&id);
-            self.fetches.unwanted.add(id);
+            self.intake.unwanted.add(id);
             self.refuse_transaction(link, &id, Refusal::Unwanted);
             return;
         }
@@ -57,13 +54,13 @@ impl Protocol {
         proven: bool,
     ) {
         let id = transaction.id();
-        if !self.pending.contains(&id) {
+        if !self.intake.pending.contains(&id) {
             let size = transaction.header().payload_len;
-            self.pending.insert(id, Pending::new(Stage::Heard, size, self.env.now));
+            self.intake.pending.insert(id, Pending::new(Stage::Heard, size, self.env.now));
         }
         self.revive(&id);
         let now = self.env.now;
-        if let Some(pending) = self.pending.get_mut(&id) {
+        if let Some(pending) = self.intake.pending.get_mut(&id) {
             pending.stage = Stage::Verifying;
             if let Some(link) = link {
                 pending.add_source(link, now, None, Holds::All);
@@ -93,23 +90,6 @@ impl Protocol {
         }
     }
 
-    /// Whether its origin has all it may have.
-    fn over_bounds(&self, header: &Header) -> Option<Refusal> {
-        let excess = self.log.shares.excess(&header.origin, (0, 0), header.payload_len)?;
-        Some(match excess {
-            Excess::Bytes { .. } => Refusal::OverShare,
-            Excess::Entries { .. } => Refusal::OverRate,
-        })
-    }
-
-    /// Remembers what has no room while its origin has all it may have. Nobody is to blame who
-    /// passes it on: others may have more room.
-    pub(in crate::protocol) fn turn_away(&mut self, id: TransactionId, header: &Header) {
-        let keep_until = header.expires.min(header.created.plus(self.env.config.gossip.retention));
-        self.log.turn_away(id, header, keep_until, self.env.now);
-        self.forget_passed();
-    }
-
     pub(in crate::protocol) fn on_verified(&mut self, ticket: Ticket, judgement: Judgement) {
         let Some(Task::Verify { link, from, transaction, hop }) = self.env.tickets.remove(&ticket)
         else {
@@ -119,7 +99,7 @@ impl Protocol {
         self.env.verifying_bytes.leave(transaction.header().payload_len);
         let id = transaction.id();
         // Published by this node meanwhile: the store decides.
-        let superseded = self.pending.get(&id).is_none_or(|p| p.stage != Stage::Verifying);
+        let superseded = self.intake.pending.get(&id).is_none_or(|p| p.stage != Stage::Verifying);
         let refusal = match judgement {
             Judgement::Verdict(_) | Judgement::TimedOut if superseded => return,
             Judgement::Verdict(Verdict::Accept) => {
@@ -145,8 +125,8 @@ impl Protocol {
         let pending = self.remove_pending(&id);
         self.absolve(pending.as_ref().filter(|_| refusal == Refusal::Ignored));
         self.forget_partial(&id);
-        self.fetches.refuse(id);
-        let keep_until = self.keep_until(&transaction);
+        self.intake.refused.add(id);
+        let keep_until = self.env.keep_until(transaction.header());
         self.log.refuse(id, transaction.header(), keep_until, self.env.now);
         self.forget_passed();
         self.refuse_transaction(link, &id, refusal);
@@ -170,7 +150,7 @@ impl Protocol {
         self.env.verifying.leave(1);
         self.env.verifying_bytes.leave(bytes);
         // What this node published meanwhile is not being checked any more.
-        let stage = self.pending.get(&id).map(|pending| pending.stage);
+        let stage = self.intake.pending.get(&id).map(|pending| pending.stage);
         if !whole || stage == Some(Stage::Verifying) {
             self.give_up(&id);
         }
@@ -178,7 +158,7 @@ impl Protocol {
 
     /// The validator did not answer: the transaction is fetched and judged again, a few times.
     fn try_later(&mut self, id: &TransactionId) {
-        if let Some(pending) = self.pending.get_mut(id) {
+        if let Some(pending) = self.intake.pending.get_mut(id) {
             pending.stage = Stage::Heard;
             pending.judged += 1;
             if pending.judged >= MAX_JUDGED {
@@ -206,7 +186,9 @@ impl Protocol {
             _ => Refusal::WrongHash,
         };
         self.refuse_transaction(l, id, reason);
-        if let Some(pending) = self.pending.get_mut(id).filter(|p| p.stage == Stage::Verifying) {
+        if let Some(pending) =
+            self.intake.pending.get_mut(id).filter(|p| p.stage == Stage::Verifying)
+        {
             pending.stage = Stage::Heard;
             pending.sources.retain(|s| Some(s.link) != l);
             if let Some(asked) = pending.asked.take() {
@@ -215,47 +197,6 @@ impl Protocol {
         }
         self.punish(from, "forged transaction");
         self.ask(id);
-    }
-
-    /// Takes what was verified and judged, unless others of the same origin took its room meanwhile.
-    pub(in crate::protocol) fn take(&mut self, from: PeerId, transaction: &Transaction, hop: u16) {
-        let (id, header) = (transaction.id(), transaction.header());
-        let Some(reason) = self.over_bounds(header) else {
-            self.accept_foreign(from, transaction, hop);
-            return;
-        };
-        let pending = self.remove_pending(&id);
-        self.absolve(pending.as_ref());
-        let link = self.links.by_peer.get(&from).copied();
-        self.refuse_transaction(link, &id, reason);
-        self.turn_away(id, header);
-    }
-
-    fn accept_foreign(&mut self, from: PeerId, transaction: &Transaction, hop: u16) {
-        let id = transaction.id();
-        let pending = self.remove_pending(&id);
-        self.absolve(pending.as_ref());
-        let asked = pending.as_ref().is_some_and(|p| p.asked.is_some() || p.large.is_some());
-        let flushed = pending.as_ref().is_some_and(|p| p.ordered.is_some());
-        let old = transaction.header().created.plus(LATE) < self.env.wall;
-        let (sources, large) = pending.map(|p| (p.sources, p.large)).unwrap_or_default();
-        // Who only has the header is told once more when all is here.
-        let holders = sources.iter().filter(|s| s.holds == Holds::All && !s.guessed);
-        let known = holders.filter_map(|s| self.links.slot_of(s.link)).fold(0, |m, s| m | 1 << s);
-        let link = self.links.by_peer.get(&from).copied();
-        let ashore = link.is_some_and(|link| self.is_uphill(link));
-        let ingress = link.and_then(|link| self.links.up(link)).map_or(OWN, |up| {
-            up.taken += transaction.header().payload_len;
-            up.slot
-        });
-        let hop = hop.saturating_add(1);
-        self.env.counters.transactions_accepted += 1;
-        let late = asked && (old || flushed);
-        self.accept(transaction, hop, Some(Got { known, late, ingress, ashore }));
-        self.store_foreign(from, transaction, hop);
-        for (child, _) in large.map(|large| large.children).unwrap_or_default() {
-            self.serve(child);
-        }
     }
 
     pub(in crate::protocol) fn refuse_transaction(

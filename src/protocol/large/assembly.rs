@@ -6,11 +6,99 @@
 //! nobody else the link. Only what was checked is kept, counted as progress and passed on. Only the
 //! last piece may be short, so that crumbs do not pass for progress.
 
-use crate::types::{LinkId, Message, Piece, PieceSet, Proofs, Refusal, TransactionId, piece_len};
+use std::collections::VecDeque;
 
+use bytes::Bytes;
+
+use crate::types::{
+    KeptPartial, LinkId, Message, MonoTime, Piece, PieceSet, Proofs, Refusal, TransactionId,
+    piece_len, pieces_of,
+};
+
+use crate::protocol::gate::Gate;
 use crate::protocol::intake::Stage;
 use crate::protocol::io::{Output, Ticket};
 use crate::protocol::{Protocol, env::Task};
+
+use super::spill::Spills;
+
+/// Large payloads on their way in, and the room for them.
+#[derive(Debug)]
+pub(in crate::protocol) struct Assemblies {
+    /// Bytes of their buffers.
+    pub(in crate::protocol) bytes: Gate,
+    /// What waits for room for its buffer.
+    pub(in crate::protocol) waiting: VecDeque<TransactionId>,
+    /// Partial payloads that nobody serves.
+    pub(in crate::protocol) parked: VecDeque<TransactionId>,
+    pub(in crate::protocol) spills: Spills,
+}
+
+impl Assemblies {
+    pub(in crate::protocol) fn new(partials: Option<Vec<KeptPartial>>) -> Self {
+        Self {
+            bytes: Gate::default(),
+            waiting: VecDeque::new(),
+            parked: VecDeque::new(),
+            spills: Spills::restored(partials),
+        }
+    }
+}
+
+/// The payload as far as it is here.
+#[derive(Debug)]
+pub(in crate::protocol) struct Assembly {
+    /// As they came, so that passing one on copies nothing; empty where `have` has none.
+    pieces: Vec<Bytes>,
+    pub(in crate::protocol) have: PieceSet,
+    pub(super) checking: PieceSet,
+    pub(in crate::protocol) proofs: Vec<Bytes>,
+    /// When it was last up to the pace (see `spill`); at first, when the buffer was made.
+    pub(in crate::protocol) paced: MonoTime,
+}
+
+impl Assembly {
+    pub(in crate::protocol) fn new(size: u64, now: MonoTime) -> Self {
+        let count = u32::try_from(pieces_of(size)).unwrap_or(u32::MAX);
+        Self {
+            pieces: vec![Bytes::new(); count as usize],
+            have: PieceSet::empty(count),
+            checking: PieceSet::empty(count),
+            proofs: vec![Bytes::new(); count as usize],
+            paced: now,
+        }
+    }
+
+    /// Takes a piece that was checked; whether it is new.
+    pub(in crate::protocol) fn keep(&mut self, piece: Piece) -> bool {
+        let at = piece.index as usize;
+        let (Some(place), Some(proof)) = (self.pieces.get_mut(at), self.proofs.get_mut(at)) else {
+            return false;
+        };
+        if !self.have.insert(piece.index) {
+            return false;
+        }
+        (*place, *proof) = (piece.bytes, piece.proof);
+        true
+    }
+
+    /// A piece with its proof, if it is here.
+    pub(in crate::protocol) fn piece(&self, id: TransactionId, index: u32) -> Option<Piece> {
+        let bytes = self.pieces.get(index as usize).filter(|_| self.have.contains(index))?.clone();
+        let proof = self.proofs.get(index as usize)?.clone();
+        Some(Piece { id, index, bytes, proof })
+    }
+
+    /// The whole payload, once all pieces are here, and its proofs. Each piece goes as soon as it is
+    /// copied, so that there is never much more than one payload.
+    pub(super) fn into_payload(self) -> (Bytes, Vec<Bytes>) {
+        let mut payload = Vec::with_capacity(self.pieces.iter().map(Bytes::len).sum());
+        for piece in self.pieces {
+            payload.extend_from_slice(&piece);
+        }
+        (payload.into(), self.proofs)
+    }
+}
 
 impl Protocol {
     /// Part of a large payload came.
@@ -24,7 +112,7 @@ impl Protocol {
         };
         let Some(from) = self.links.all.get(&link).map(|l| l.remote) else { return };
         self.note_progress(link, &id, piece.bytes.len());
-        let Some(pending) = self.pending.get_mut(&id) else { return };
+        let Some(pending) = self.intake.pending.get_mut(&id) else { return };
         let len = pending.size;
         let Some(large) = &mut pending.large else { return };
         if let Some(assembly) = &mut large.assembly {
@@ -51,7 +139,7 @@ impl Protocol {
 
     /// The payload hash that a piece has to fit, if it is one that is needed.
     fn expects_piece(&self, link: LinkId, piece: &Piece) -> Option<[u8; 32]> {
-        let pending = self.pending.get(&piece.id).filter(|p| p.stage == Stage::Heard)?;
+        let pending = self.intake.pending.get(&piece.id).filter(|p| p.stage == Stage::Heard)?;
         let large = pending.large.as_ref()?;
         let assembly = large.assembly.as_ref()?;
         let known = large.parents.iter().any(|p| p.link == link) || large.exes.contains(&link);
@@ -64,7 +152,9 @@ impl Protocol {
 
     /// Parents that owe nothing more are free for other work.
     fn end_fulfilled(&mut self, id: &TransactionId) {
-        let Some(large) = self.pending.get(id).and_then(|p| p.large.as_ref()) else { return };
+        let Some(large) = self.intake.pending.get(id).and_then(|p| p.large.as_ref()) else {
+            return;
+        };
         let done =
             large.parents.iter().filter(|p| p.wanted.as_ref().is_some_and(PieceSet::is_empty));
         let done: Vec<LinkId> = done.map(|p| p.link).collect();
@@ -73,8 +163,8 @@ impl Protocol {
         }
         for link in done {
             self.end_parent(link, id, false);
-            if let Some(up) = self.links.up(link).filter(|up| up.asked.is_empty()) {
-                up.intake.idle();
+            if let Some(up) = self.links.up(link).filter(|up| up.requests.in_flight.is_empty()) {
+                up.pieces.idle();
             }
         }
         self.drive(id);
@@ -92,7 +182,7 @@ impl Protocol {
             return;
         }
         self.refuse_transaction(link, &id, Refusal::WrongHash);
-        if let Some(pending) = self.pending.get_mut(&id) {
+        if let Some(pending) = self.intake.pending.get_mut(&id) {
             pending.sources.retain(|s| s.link != link);
             if let Some(assembly) = pending.large.as_mut().and_then(|l| l.assembly.as_mut()) {
                 assembly.checking.remove(piece.index);
@@ -104,14 +194,14 @@ impl Protocol {
 
     fn keep_piece(&mut self, link: LinkId, piece: Piece) {
         let id = piece.id;
-        let Some(pending) = self.pending.get_mut(&id) else { return };
+        let Some(pending) = self.intake.pending.get_mut(&id) else { return };
         let Some(large) = &mut pending.large else { return };
         let Some(assembly) = &mut large.assembly else { return };
         assembly.checking.remove(piece.index);
         if !assembly.keep(piece) {
             return;
         }
-        self.fetches.spills.progress(id, &mut assembly.paced, self.env.now);
+        self.assemblies.spills.progress(id, &mut assembly.paced, self.env.now);
         let first = assembly.have.count() == 1 && assembly.have.len() > 1;
         let children: Vec<LinkId> = large.children.iter().map(|(link, _)| *link).collect();
         let trusted = large.trusted;
@@ -127,10 +217,12 @@ impl Protocol {
 
     /// Tells the neighbours that pieces can be had here.
     pub(super) fn say_receiving(&mut self, id: &TransactionId, from: LinkId) {
-        if !self.relays_ahead() {
+        if !self.env.relays_ahead() {
             return;
         }
-        let Some(large) = self.pending.get(id).and_then(|p| p.large.as_ref()) else { return };
+        let Some(large) = self.intake.pending.get(id).and_then(|p| p.large.as_ref()) else {
+            return;
+        };
         let (id, place) = (*id, large.place);
         let Some(topic) = large.head.as_ref().map(|head| head.header().topic.clone()) else {
             return;
@@ -144,11 +236,12 @@ impl Protocol {
 
     /// Hands on a payload that is complete and whose signature is known to be right.
     pub(super) fn finish_assembly(&mut self, id: &TransactionId) {
-        let Some(pending) = self.pending.get_mut(id).filter(|p| p.stage == Stage::Heard) else {
+        let Some(pending) = self.intake.pending.get_mut(id).filter(|p| p.stage == Stage::Heard)
+        else {
             return;
         };
         let Some(large) = &pending.large else { return };
-        let complete = |a: &super::header::Assembly| a.have.count() == a.have.len();
+        let complete = |a: &Assembly| a.have.count() == a.have.len();
         if !large.trusted || !large.assembly.as_ref().is_some_and(complete) {
             return;
         }
@@ -158,7 +251,7 @@ impl Protocol {
         };
         self.env.counters.payloads_received += 1;
         let (payload, proofs) = assembly.into_payload();
-        self.shelve(*id, Proofs::collected(proofs));
+        self.serving.proofs.put(*id, Proofs::collected(proofs));
         let from = link.and_then(|link| self.links.all.get(&link)).map(|l| l.remote);
         let origin = head.header().origin;
         let Ok(transaction) = head.with_payload(payload) else { return };

@@ -30,18 +30,18 @@
 //! no progress meanwhile makes way (`spill`). Each payload is put together in one buffer of its final
 //! size.
 
-use bytes::Bytes;
-
-use crate::config::{Auto, SignaturePolicy};
+use crate::config::Auto;
 use crate::types::{
-    Head, InvalidTransaction, LinkId, Message, MonoTime, Offer, PeerId, Piece, PieceSet, Proofs,
-    Refusal, TransactionId, pieces_of,
+    Head, InvalidTransaction, LinkId, Message, MonoTime, Offer, PeerId, PieceSet, Refusal,
+    TransactionId,
 };
 
 use crate::protocol::guard::Work;
 use crate::protocol::intake::{Holds, Pending, Stage};
 use crate::protocol::io::{Output, Ticket};
 use crate::protocol::{Protocol, env::Task};
+
+use super::assembly::Assembly;
 
 /// How far apart the places of a node and of who hears of a payload from it are: room to rise.
 const STEP: u32 = 256;
@@ -107,61 +107,6 @@ impl Parent {
     }
 }
 
-/// The payload as far as it is here.
-#[derive(Debug)]
-pub(in crate::protocol) struct Assembly {
-    /// As they came, so that passing one on copies nothing; empty where `have` has none.
-    pieces: Vec<Bytes>,
-    pub(in crate::protocol) have: PieceSet,
-    pub(super) checking: PieceSet,
-    pub(in crate::protocol) proofs: Vec<Bytes>,
-    /// When it was last up to the pace (see `spill`); at first, when the buffer was made.
-    pub(in crate::protocol) paced: MonoTime,
-}
-
-impl Assembly {
-    pub(in crate::protocol) fn new(size: u64, now: MonoTime) -> Self {
-        let count = u32::try_from(pieces_of(size)).unwrap_or(u32::MAX);
-        Self {
-            pieces: vec![Bytes::new(); count as usize],
-            have: PieceSet::empty(count),
-            checking: PieceSet::empty(count),
-            proofs: vec![Bytes::new(); count as usize],
-            paced: now,
-        }
-    }
-
-    /// Takes a piece that was checked; whether it is new.
-    pub(in crate::protocol) fn keep(&mut self, piece: Piece) -> bool {
-        let at = piece.index as usize;
-        let (Some(place), Some(proof)) = (self.pieces.get_mut(at), self.proofs.get_mut(at)) else {
-            return false;
-        };
-        if !self.have.insert(piece.index) {
-            return false;
-        }
-        (*place, *proof) = (piece.bytes, piece.proof);
-        true
-    }
-
-    /// A piece with its proof, if it is here.
-    pub(in crate::protocol) fn piece(&self, id: TransactionId, index: u32) -> Option<Piece> {
-        let bytes = self.pieces.get(index as usize).filter(|_| self.have.contains(index))?.clone();
-        let proof = self.proofs.get(index as usize)?.clone();
-        Some(Piece { id, index, bytes, proof })
-    }
-
-    /// The whole payload, once all pieces are here, and its proofs. Each piece goes as soon as it is
-    /// copied, so that there is never much more than one payload.
-    pub(super) fn into_payload(self) -> (Bytes, Vec<Bytes>) {
-        let mut payload = Vec::with_capacity(self.pieces.iter().map(Bytes::len).sum());
-        for piece in self.pieces {
-            payload.extend_from_slice(&piece);
-        }
-        (payload.into(), self.proofs)
-    }
-}
-
 impl Large {
     /// Pieces that nobody is asked for.
     pub(in crate::protocol) fn missing(&self) -> Option<PieceSet> {
@@ -186,11 +131,6 @@ impl Large {
 }
 
 impl Protocol {
-    /// Whether headers and pieces may be passed on before the whole payload is here.
-    pub(in crate::protocol) fn relays_ahead(&self) -> bool {
-        !self.env.validating && self.env.config.network.signatures == SignaturePolicy::Required
-    }
-
     pub(in crate::protocol) fn on_offer(&mut self, link: LinkId, offer: Offer) {
         let Some(slot) = self.links.slot_of(link) else { return };
         self.env.counters.announcements_received += 1;
@@ -220,18 +160,21 @@ impl Protocol {
             return;
         }
         if !self.is_welcome(link, &id, offer.head.header()) {
-            self.fetches.unwanted.add(id);
+            self.intake.unwanted.add(id);
             self.drop_inadmissible(link, &id, Refusal::Unwanted);
             return;
         }
         let size = offer.head.header().payload_len;
-        let asked =
-            self.pending.get(&id).is_some_and(|p| p.large.is_some() || p.asked == Some(link));
+        let asked = self
+            .intake
+            .pending
+            .get(&id)
+            .is_some_and(|p| p.large.is_some() || p.asked == Some(link));
         if !self.make_pending(link, id, size) {
             return;
         }
         let now = self.env.now;
-        let Some(pending) = self.pending.get_mut(&id) else { return };
+        let Some(pending) = self.intake.pending.get_mut(&id) else { return };
         let holds = if offer.complete { Holds::All } else { Holds::Nothing };
         pending.add_source(link, now, Some(offer.place), holds);
         let heard = pending.stage == Stage::Heard;
@@ -251,7 +194,7 @@ impl Protocol {
     /// One header more than its peer may have checked: it does not count as a source.
     fn turn_head_away(&mut self, link: LinkId, id: &TransactionId) {
         self.want_repair(link);
-        let Some(pending) = self.pending.get_mut(id) else { return };
+        let Some(pending) = self.intake.pending.get_mut(id) else { return };
         pending.sources.retain(|s| s.link != link);
         let parents = pending.large.as_ref().is_some_and(|large| !large.parents.is_empty());
         if pending.sources.is_empty() && !parents && pending.asked.is_none() {
@@ -262,7 +205,7 @@ impl Protocol {
     /// Notes the header of a fetch and has its signature checked, unless it has one.
     fn take_head(&mut self, link: LinkId, id: &TransactionId, offer: Offer) {
         self.revive(id);
-        let Some(pending) = self.pending.get_mut(id) else { return };
+        let Some(pending) = self.intake.pending.get_mut(id) else { return };
         pending.size = offer.head.header().payload_len;
         // It was asked for as a small one: the answer says that it is not.
         let asked = pending.asked.take();
@@ -287,7 +230,9 @@ impl Protocol {
         if !self.allow(link, Work::Head, 1) {
             return self.turn_head_away(link, id);
         }
-        let Some(large) = self.pending.get_mut(id).and_then(|p| p.large.as_mut()) else { return };
+        let Some(large) = self.intake.pending.get_mut(id).and_then(|p| p.large.as_mut()) else {
+            return;
+        };
         large.hop = offer.hop.saturating_add(1);
         large.place = offer.place.saturating_add(STEP);
         large.head = Some(offer.head.clone());
@@ -318,7 +263,7 @@ impl Protocol {
             return;
         };
         self.env.verifying.leave(1);
-        let large = self.pending.get(&id).and_then(|p| p.large.as_ref());
+        let large = self.intake.pending.get(&id).and_then(|p| p.large.as_ref());
         let checked = large.and_then(|l| l.head.as_ref()).filter(|h| *h.signature() == signature);
         let Some(head) = checked.cloned() else {
             // Of a fetch that has ended, or begun anew with another header.
@@ -340,7 +285,9 @@ impl Protocol {
             }
             return;
         }
-        let Some(large) = self.pending.get_mut(&id).and_then(|p| p.large.as_mut()) else { return };
+        let Some(large) = self.intake.pending.get_mut(&id).and_then(|p| p.large.as_mut()) else {
+            return;
+        };
         if std::mem::replace(&mut large.trusted, true) {
             return;
         }
@@ -360,14 +307,14 @@ impl Protocol {
     }
 
     fn has_pieces(&self, id: &TransactionId) -> bool {
-        let large = self.pending.get(id).and_then(|p| p.large.as_ref());
+        let large = self.intake.pending.get(id).and_then(|p| p.large.as_ref());
         let assembly = large.and_then(|large| large.assembly.as_ref());
         assembly.is_some_and(|a| a.have.len() > 1 && !a.have.is_empty())
     }
 
     /// A header that is not taken here because of what it says, which is what its id commits to.
     fn drop_inadmissible(&mut self, link: LinkId, id: &TransactionId, reason: Refusal) {
-        if self.pending.get(id).is_some_and(|p| p.stage == Stage::Heard) {
+        if self.intake.pending.get(id).is_some_and(|p| p.stage == Stage::Heard) {
             let pending = self.remove_pending(id);
             self.absolve(pending.as_ref().filter(|_| reason.is_for_now()));
         }
@@ -379,10 +326,10 @@ impl Protocol {
         self.refuse_transaction(link, id, Refusal::WrongSignature);
         self.abandon_parents(id);
         let mut spare = None;
-        if let Some(pending) = self.pending.get_mut(id) {
+        if let Some(pending) = self.intake.pending.get_mut(id) {
             pending.sources.retain(|s| s.link != link);
             self.drop_assembly(id);
-            if let Some(large) = self.pending.get_mut(id).and_then(|p| p.large.as_mut()) {
+            if let Some(large) = self.intake.pending.get_mut(id).and_then(|p| p.large.as_mut()) {
                 large.head = None;
                 spare = large.spare.take();
             }
@@ -400,10 +347,10 @@ impl Protocol {
             Auto::Auto => u32::MAX,
             Auto::Fixed(ttl) => ttl,
         };
-        let Some(pending) = self.pending.get(id) else { return };
+        let Some(pending) = self.intake.pending.get(id) else { return };
         let Some(large) = &pending.large else { return };
         let Some(head) = large.head.clone() else { return };
-        if !self.relays_ahead() || u32::from(large.hop) >= most {
+        if !self.env.relays_ahead() || u32::from(large.hop) >= most {
             return;
         }
         let (hop, place, size) = (large.hop, large.place, pending.size);
@@ -422,25 +369,25 @@ impl Protocol {
     /// Takes memory for a payload whose header is here; `false` when there is no room for it, or
     /// part of it is still to come from the store.
     pub(super) fn start_assembly(&mut self, id: &TransactionId) -> bool {
-        let Some(pending) = self.pending.get_mut(id) else { return false };
+        let Some(pending) = self.intake.pending.get_mut(id) else { return false };
         let size = pending.size;
         let Some(large) = pending.large.as_mut().filter(|l| l.head.is_some()) else { return false };
         if large.assembly.is_some() || large.coming.is_some() {
             return large.coming.is_none();
         }
-        if !self.fetches.has_room(size, self.env.config.gossip.max_assembly_bytes) {
+        if !self.assemblies.bytes.has_room(size, self.env.config.gossip.max_assembly_bytes) {
             if !std::mem::replace(&mut large.waiting, true) {
-                self.fetches.waiting.push_back(*id);
+                self.assemblies.waiting.push_back(*id);
             }
             self.abandon_parents(id);
             return false;
         }
-        if self.fetches.spills.has(id) {
+        if self.assemblies.spills.has(id) {
             self.bring_back(id);
             return false;
         }
-        self.fetches.assembling.enter(size);
-        self.fetches.spills.begin(*id, self.env.now);
+        self.assemblies.bytes.enter(size);
+        self.assemblies.spills.begin(*id, self.env.now);
         let assembly = Assembly::new(size, self.env.now);
         for parent in &mut large.parents {
             parent.wanted.get_or_insert_with(|| PieceSet::full(assembly.have.len()));
@@ -456,29 +403,29 @@ impl Protocol {
 
     /// Takes out what is here of a payload; its memory is free for others.
     pub(super) fn take_assembly(&mut self, id: &TransactionId) -> Option<Assembly> {
-        let pending = self.pending.get_mut(id)?;
+        let pending = self.intake.pending.get_mut(id)?;
         let assembly = pending.large.as_mut()?.assembly.take()?;
-        self.fetches.assembling.leave(pending.size);
-        self.fetches.spills.end(*id, assembly.paced);
+        self.assemblies.bytes.leave(pending.size);
+        self.assemblies.spills.end(*id, assembly.paced);
         Some(assembly)
     }
 
     /// Lets in what waits for room, at the end of a turn; who makes no progress makes way.
     pub(in crate::protocol) fn admit_waiting(&mut self) {
         let budget = self.env.config.gossip.max_assembly_bytes;
-        while let Some(id) = self.fetches.waiting.front().copied() {
-            let Some(pending) = self.pending.get_mut(&id) else {
-                self.fetches.waiting.pop_front();
+        while let Some(id) = self.assemblies.waiting.front().copied() {
+            let Some(pending) = self.intake.pending.get_mut(&id) else {
+                self.assemblies.waiting.pop_front();
                 continue;
             };
             let size = pending.size;
-            if !self.fetches.has_room(size, budget) {
+            if !self.assemblies.bytes.has_room(size, budget) {
                 if !self.make_room(size) {
                     return;
                 }
                 continue;
             }
-            self.fetches.waiting.pop_front();
+            self.assemblies.waiting.pop_front();
             if let Some(large) = &mut pending.large {
                 large.waiting = false;
             }
@@ -487,48 +434,7 @@ impl Protocol {
     }
 
     pub(super) fn is_parked(&self, id: &TransactionId) -> bool {
-        self.pending.get(id).and_then(|p| p.large.as_ref()).is_some_and(|large| large.parked)
-    }
-
-    /// Keeps proofs for peers that will ask, the newest in place of the oldest.
-    pub(in crate::protocol) fn shelve(&mut self, id: TransactionId, proofs: Proofs) {
-        self.fetches.shelf.put(id, proofs);
-    }
-}
-
-/// Proofs of payloads that peers may ask for.
-#[derive(Debug, Default)]
-pub(in crate::protocol) struct Shelf {
-    kept: std::collections::BTreeMap<TransactionId, Proofs>,
-    order: std::collections::VecDeque<TransactionId>,
-    bytes: usize,
-}
-
-/// Most bytes of proofs that are kept: those of 4 GiB of payloads in pieces of 10 MiB.
-pub(in crate::protocol) const MAX_SHELF: usize = 32 << 20;
-
-impl Shelf {
-    pub(in crate::protocol) fn get(&self, id: &TransactionId) -> Option<Proofs> {
-        self.kept.get(id).cloned()
-    }
-
-    #[cfg(any(test, feature = "sim"))]
-    pub(in crate::protocol) fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    fn put(&mut self, id: TransactionId, proofs: Proofs) {
-        if proofs.pieces() < 2 || self.kept.contains_key(&id) {
-            return;
-        }
-        self.bytes += proofs.bytes();
-        self.kept.insert(id, proofs);
-        self.order.push_back(id);
-        while self.bytes > MAX_SHELF
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.bytes -= self.kept.remove(&oldest).map_or(0, |proofs| proofs.bytes());
-        }
+        self.intake.pending.get(id).and_then(|p| p.large.as_ref()).is_some_and(|large| large.parked)
     }
 }
 

@@ -9,10 +9,8 @@ mod reserve;
 mod spill;
 mod stripe;
 
-#[cfg(any(test, feature = "sim"))]
-pub(super) use header::MAX_SHELF;
-pub(super) use header::{Large, Shelf, is_passed_on};
-pub(super) use spill::Spills;
+pub(super) use assembly::Assemblies;
+pub(super) use header::{Large, is_passed_on};
 #[cfg(any(test, feature = "sim"))]
 pub(super) use spill::{MAX_KEPT, MAX_WRITES};
-pub(super) use stripe::{Intake, LEAST_RATE};
+pub(super) use stripe::{LEAST_RATE, PieceRate};

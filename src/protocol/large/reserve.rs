@@ -50,7 +50,8 @@ enum Next {
 impl Protocol {
     /// Looks at a large fetch and does what is due.
     pub(in crate::protocol) fn drive(&mut self, id: &TransactionId) {
-        let Some(pending) = self.pending.get_mut(id).filter(|p| p.stage == Stage::Heard) else {
+        let Some(pending) = self.intake.pending.get_mut(id).filter(|p| p.stage == Stage::Heard)
+        else {
             return;
         };
         let Some(large) = &mut pending.large else { return };
@@ -62,7 +63,9 @@ impl Protocol {
         }
         self.leave_overdue(id);
         for _ in 0..2 * MAX_TURNS {
-            let Some(large) = self.pending.get(id).and_then(|p| p.large.as_ref()) else { return };
+            let Some(large) = self.intake.pending.get(id).and_then(|p| p.large.as_ref()) else {
+                return;
+            };
             if large.parked {
                 return;
             }
@@ -77,7 +80,9 @@ impl Protocol {
                     }
                 }
                 Next::AskBlind(link) => {
-                    if let Some(large) = self.pending.get_mut(id).and_then(|p| p.large.as_mut()) {
+                    if let Some(large) =
+                        self.intake.pending.get_mut(id).and_then(|p| p.large.as_mut())
+                    {
                         large.blind.push(link);
                     }
                     self.reserve(link, id, false, true);
@@ -96,7 +101,7 @@ impl Protocol {
 
     /// Peers that may have a transaction though they did not say so.
     pub(super) fn links_that_carry(&self, id: &TransactionId) -> Vec<LinkId> {
-        let head = self.pending.get(id).and_then(|p| p.large.as_ref()?.head.as_ref());
+        let head = self.intake.pending.get(id).and_then(|p| p.large.as_ref()?.head.as_ref());
         let mut links = self.links.up_ids();
         if let Some(topic) = head.map(|head| &head.header().topic) {
             links.retain(|link| self.takes_topic(*link, topic));
@@ -107,11 +112,13 @@ impl Protocol {
     /// What nobody is asked for, because somebody failed, is asked of the fastest who serves.
     fn extend(&mut self, id: &TransactionId) {
         let links = &self.links;
-        let Some(large) = self.pending.get_mut(id).and_then(|p| p.large.as_mut()) else { return };
+        let Some(large) = self.intake.pending.get_mut(id).and_then(|p| p.large.as_mut()) else {
+            return;
+        };
         let Some(missing) = large.missing().filter(|missing| !missing.is_empty()) else { return };
         let rate = |p: &&mut Parent| {
             let up = links.all.get(&p.link).and_then(|l| l.up.as_ref());
-            up.map_or(0, |up| up.intake.rate())
+            up.map_or(0, |up| up.pieces.rate())
         };
         let Some(parent) = large.parents.iter_mut().filter(|p| p.served).max_by_key(rate) else {
             return;
@@ -129,7 +136,7 @@ impl Protocol {
         let (now, me) = (self.env.now, self.env.me);
         let carriers = self.links_that_carry(id);
         let links = &self.links;
-        let Some(pending) = self.pending.get_mut(id) else { return Next::Exhausted };
+        let Some(pending) = self.intake.pending.get_mut(id) else { return Next::Exhausted };
         pending.sources.retain(|s| links.slot_of(s.link).is_some());
         let Some(large) = &pending.large else { return Next::Exhausted };
         let open = |s: &&Source| !s.tried && standpoint(s, large, me, links).is_some();
@@ -143,7 +150,7 @@ impl Protocol {
         // Who is asked for much already is asked when nobody else can be.
         let full = |s: &Source| {
             let up = links.all.get(&s.link).and_then(|l| l.up.as_ref());
-            up.is_some_and(|up| up.asked.len() >= MAX_ASKED)
+            up.is_some_and(|up| up.requests.in_flight.len() >= MAX_ASKED)
         };
         let order = |s: &&Source| (full(s), !reliable(s), doubted(s), s.busy.is_some(), waits(s));
         let best = pending.sources.iter().filter(open).filter(free).min_by_key(order);
@@ -176,7 +183,7 @@ impl Protocol {
     /// Everybody was asked: once more, or no more.
     fn next_turn(&mut self, id: &TransactionId) {
         let now = self.env.now;
-        let Some(pending) = self.pending.get_mut(id) else { return };
+        let Some(pending) = self.intake.pending.get_mut(id) else { return };
         pending.turns += 1;
         let Some(large) = &mut pending.large else { return };
         large.blind.clear();
@@ -189,7 +196,7 @@ impl Protocol {
         let links: Vec<LinkId> = pending.sources.iter().map(|s| s.link).collect();
         if large.assembly.as_ref().is_some_and(|a| !a.have.is_empty() || !a.checking.is_empty()) {
             large.parked = true;
-            self.fetches.parked.push_back(*id);
+            self.assemblies.parked.push_back(*id);
             self.env.timers.set(Timer::Fetch(*id), now + PARK);
         } else {
             self.remove_pending(id);
@@ -201,19 +208,19 @@ impl Protocol {
 
     /// Somebody announces what nobody served: it is tried again.
     pub(in crate::protocol) fn revive(&mut self, id: &TransactionId) {
-        let Some(pending) = self.pending.get_mut(id) else { return };
+        let Some(pending) = self.intake.pending.get_mut(id) else { return };
         let Some(large) = pending.large.as_mut().filter(|large| large.parked) else { return };
         large.parked = false;
         pending.turns = 0;
-        self.fetches.parked.retain(|parked| parked != id);
+        self.assemblies.parked.retain(|parked| parked != id);
     }
 
     /// Asks for all that is missing; `false` when the link has no place for it now.
     fn reserve(&mut self, link: LinkId, id: &TransactionId, force: bool, blind: bool) -> bool {
         let (now, rtt) = (self.env.now, self.rtt_of(link));
         let Some(up) = self.links.up(link) else { return false };
-        if up.asked.len() >= MAX_ASKED && !up.asked.contains(id) {
-            let Some(large) = self.pending.get_mut(id).and_then(|p| p.large.as_mut()) else {
+        if up.requests.in_flight.len() >= MAX_ASKED && !up.requests.in_flight.contains(id) {
+            let Some(large) = self.intake.pending.get_mut(id).and_then(|p| p.large.as_mut()) else {
                 return false;
             };
             // Once in each row: it is looked at again whenever anybody says anything about it.
@@ -223,9 +230,9 @@ impl Protocol {
             }
             return false;
         }
-        up.asked.insert(*id);
-        up.intake.start(now + rtt);
-        let Some(pending) = self.pending.get_mut(id) else { return false };
+        up.requests.in_flight.insert(*id);
+        up.pieces.start(now + rtt);
+        let Some(pending) = self.intake.pending.get_mut(id) else { return false };
         let Some(large) = &mut pending.large else { return false };
         let source = pending.sources.iter_mut().find(|s| s.link == link);
         let holds = source.as_ref().map_or(Holds::Nothing, |s| s.holds);
@@ -256,13 +263,13 @@ impl Protocol {
         force: bool,
         blind: bool,
     ) {
-        let Some(pending) = self.pending.get_mut(id) else { return };
+        let Some(pending) = self.intake.pending.get_mut(id) else { return };
         let count = u32::try_from(pieces_of(pending.size)).unwrap_or(u32::MAX);
         let Some(large) = &mut pending.large else { return };
         let Some(parent) = large.parents.iter_mut().find(|p| p.link == link) else { return };
         let ranges = match &mut parent.wanted {
             // Only the header is needed to get at what the store has of it.
-            None if self.fetches.spills.has(id) => {
+            None if self.assemblies.spills.has(id) => {
                 vec![PieceRange { first: count.saturating_sub(1), count: 1 }]
             }
             None => vec![PieceRange { first: 0, count: ALL_PIECES }],
@@ -282,7 +289,9 @@ impl Protocol {
 
     /// Takes back from a parent what it is no longer wanted to send.
     pub(super) fn say_narrowed(&mut self, link: LinkId, id: &TransactionId) {
-        let Some(large) = self.pending.get_mut(id).and_then(|p| p.large.as_mut()) else { return };
+        let Some(large) = self.intake.pending.get_mut(id).and_then(|p| p.large.as_mut()) else {
+            return;
+        };
         let parent = large.parents.iter_mut().find(|p| p.link == link);
         let Some(wanted) = parent.and_then(|p| p.wanted.as_mut()) else { return };
         let ranges = wanted.ranges(MAX_RANGES);
@@ -299,7 +308,7 @@ impl Protocol {
         id: &TransactionId,
         tell: bool,
     ) -> bool {
-        let Some(large) = self.pending.get_mut(id).and_then(|p| p.large.as_mut()) else {
+        let Some(large) = self.intake.pending.get_mut(id).and_then(|p| p.large.as_mut()) else {
             return false;
         };
         let Some(at) = large.parents.iter().position(|p| p.link == link) else { return false };
@@ -317,7 +326,8 @@ impl Protocol {
 
     /// Takes all reservations back; nobody is to blame.
     pub(in crate::protocol) fn abandon_parents(&mut self, id: &TransactionId) {
-        let parents = self.pending.get(id).and_then(|p| p.large.as_ref()).map(|l| &l.parents);
+        let parents =
+            self.intake.pending.get(id).and_then(|p| p.large.as_ref()).map(|l| &l.parents);
         let links: Vec<LinkId> = parents.into_iter().flatten().map(|p| p.link).collect();
         for link in links {
             self.forget_promise(link, id);
@@ -331,7 +341,9 @@ impl Protocol {
             self.end_parked(id);
             return;
         }
-        let Some(large) = self.pending.get(id).and_then(|p| p.large.as_ref()) else { return };
+        let Some(large) = self.intake.pending.get(id).and_then(|p| p.large.as_ref()) else {
+            return;
+        };
         let silent = |p: &&Parent| self.deadline(id, p) <= self.env.now;
         let late: Vec<LinkId> = large.parents.iter().filter(silent).map(|p| p.link).collect();
         for link in late {
@@ -349,7 +361,7 @@ impl Protocol {
     /// Whether a silent parent gets more time, because there is nobody else.
     fn wait_longer(&mut self, link: LinkId, id: &TransactionId) -> bool {
         let (now, me, links) = (self.env.now, self.env.me, &self.links);
-        let Some(pending) = self.pending.get_mut(id) else { return false };
+        let Some(pending) = self.intake.pending.get_mut(id) else { return false };
         let Some(large) = &mut pending.large else { return false };
         let Some(at) = large.parents.iter().position(|p| p.link == link) else { return false };
         let claims = pending.sources.iter().any(|s| s.link == link && s.holds != Holds::Nothing);
@@ -371,7 +383,7 @@ impl Protocol {
     /// Leaves parents that were only waited for until somebody has more than they.
     fn leave_overdue(&mut self, id: &TransactionId) {
         let (now, me, links) = (self.env.now, self.env.me, &self.links);
-        let Some(pending) = self.pending.get(id) else { return };
+        let Some(pending) = self.intake.pending.get(id) else { return };
         let Some(large) = &pending.large else { return };
         let overdue: Vec<LinkId> =
             large.parents.iter().filter(|p| p.overdue && !p.served).map(|p| p.link).collect();
@@ -391,7 +403,7 @@ impl Protocol {
 
     /// A parent said that it has this, and sent nothing of it.
     fn note_let_down(&mut self, link: LinkId, id: &TransactionId) {
-        let large = self.pending.get(id).and_then(|p| p.large.as_ref());
+        let large = self.intake.pending.get(id).and_then(|p| p.large.as_ref());
         let parent = large.and_then(|l| l.parents.iter().find(|p| p.link == link));
         if parent.is_some_and(|p| p.whole && !p.served)
             && let Some(peer) = self.links.peer_of(link)
@@ -401,7 +413,7 @@ impl Protocol {
     }
 
     fn note_tried(&mut self, link: LinkId, id: &TransactionId) {
-        if let Some(pending) = self.pending.get_mut(id)
+        if let Some(pending) = self.intake.pending.get_mut(id)
             && let Some(source) = pending.sources.iter_mut().find(|s| s.link == link)
         {
             source.tried = true;
@@ -410,20 +422,22 @@ impl Protocol {
 
     fn deadline(&self, id: &TransactionId, parent: &Parent) -> MonoTime {
         let up = self.links.all.get(&parent.link).and_then(|l| l.up.as_ref());
-        let rate = up.map_or(DEFAULT_RATE, |up| up.intake.rate());
+        let rate = up.map_or(DEFAULT_RATE, |up| up.pieces.rate());
         // While it sends other payloads that it was asked for, this one waits its turn, but not for
         // ever: they may be its own.
-        let last = up.and_then(|up| up.intake.at).map_or(parent.last, |at| at.max(parent.last));
+        let last = up.and_then(|up| up.pieces.at).map_or(parent.last, |at| at.max(parent.last));
         let last = last.min(parent.last + MAX_SILENCE);
         let pieces =
             Duration::from_secs(4 * PIECE_BYTES as u64) / u32::try_from(rate).unwrap_or(u32::MAX);
         let silence = SILENCE.max(self.rtt_of(parent.link) * 12 / 5) + pieces;
-        let turns = self.pending.get(id).map_or(0, |p| p.turns.min(5));
+        let turns = self.intake.pending.get(id).map_or(0, |p| p.turns.min(5));
         last + (silence * (1 << turns)).min(MAX_SILENCE)
     }
 
     pub(super) fn set_watch(&mut self, id: &TransactionId) {
-        let Some(large) = self.pending.get(id).and_then(|p| p.large.as_ref()) else { return };
+        let Some(large) = self.intake.pending.get(id).and_then(|p| p.large.as_ref()) else {
+            return;
+        };
         if large.parked {
             return;
         }
@@ -441,13 +455,13 @@ impl Protocol {
     pub(super) fn note_progress(&mut self, link: LinkId, id: &TransactionId, bytes: usize) {
         let now = self.env.now;
         if let Some(up) = self.links.up(link) {
-            up.intake.note(now, bytes);
+            up.pieces.note(now, bytes);
         }
         if let Some(peer) = self.links.peer_of(link) {
             self.guard.trust(&peer);
         }
         self.forget_promise(link, id);
-        let Some(pending) = self.pending.get_mut(id) else { return };
+        let Some(pending) = self.intake.pending.get_mut(id) else { return };
         pending.turns = 0;
         let Some(large) = &mut pending.large else { return };
         if let Some(parent) = large.parents.iter_mut().find(|p| p.link == link) {
@@ -461,7 +475,7 @@ impl Protocol {
     pub(in crate::protocol) fn on_busy(&mut self, link: LinkId, ids: &[TransactionId]) {
         for id in ids {
             self.forget_promise(link, id);
-            let Some(pending) = self.pending.get_mut(id) else { continue };
+            let Some(pending) = self.intake.pending.get_mut(id) else { continue };
             let Some(large) = &pending.large else { continue };
             if !large.parents.iter().any(|p| p.link == link) {
                 continue;
@@ -483,7 +497,7 @@ impl Protocol {
         id: &TransactionId,
         place: u32,
     ) {
-        let Some(pending) = self.pending.get_mut(id) else { return };
+        let Some(pending) = self.intake.pending.get_mut(id) else { return };
         if let Some(source) = pending.sources.iter_mut().find(|s| s.link == link) {
             source.holds = source.holds.max(Holds::Some);
             source.place = source.place.max(Some(place));

@@ -27,7 +27,7 @@ use crate::types::{
     KeptPartial, MonoTime, Partial, Piece, PieceSet, TransactionId, WallTime, piece_len,
 };
 
-use super::header::Assembly;
+use super::assembly::Assembly;
 use crate::protocol::gate::Gate;
 use crate::protocol::io::{Output, PartialOp, Ticket};
 use crate::protocol::timers::Timer;
@@ -131,7 +131,7 @@ impl Spills {
 
 impl Protocol {
     fn can_spill(&self) -> bool {
-        let spills = &self.fetches.spills;
+        let spills = &self.assemblies.spills;
         let bytes = self.env.config.gossip.max_spill_bytes;
         spills.supported && bytes > 0 && spills.not_before <= self.env.now
     }
@@ -139,14 +139,14 @@ impl Protocol {
     /// Makes room for `size` bytes; `true` when there may be some now.
     pub(in crate::protocol) fn make_room(&mut self, size: u64) -> bool {
         if !self.can_spill() {
-            let Some(parked) = self.fetches.parked.pop_front() else { return false };
+            let Some(parked) = self.assemblies.parked.pop_front() else { return false };
             if self.is_parked(&parked) {
                 self.remove_pending(&parked);
             }
             return true;
         }
-        let (spills, budget) = (&self.fetches.spills, self.env.config.gossip.max_assembly_bytes);
-        let staying = self.fetches.assembling.level().saturating_sub(spills.leaving.level());
+        let (spills, budget) = (&self.assemblies.spills, self.env.config.gossip.max_assembly_bytes);
+        let staying = self.assemblies.bytes.level().saturating_sub(spills.leaving.level());
         let enough = staying == 0 || staying.saturating_add(size) <= budget;
         if enough || spills.writes.level() >= MAX_WRITES {
             // For what is on its way to the store.
@@ -163,12 +163,12 @@ impl Protocol {
 
     /// Who makes no progress.
     fn next_to_leave(&mut self) -> Option<TransactionId> {
-        while let Some(parked) = self.fetches.parked.pop_front() {
+        while let Some(parked) = self.assemblies.parked.pop_front() {
             if self.is_parked(&parked) {
                 return Some(parked);
             }
         }
-        let (since, id) = *self.fetches.spills.quiet.first()?;
+        let (since, id) = *self.assemblies.spills.quiet.first()?;
         let due = since + QUIET;
         if due > self.env.now {
             self.env.timers.set_earlier(Timer::Room, due);
@@ -179,7 +179,7 @@ impl Protocol {
 
     /// What is parked goes for good; the store keeps what is here of it.
     pub(super) fn end_parked(&mut self, id: &TransactionId) {
-        if self.can_spill() && self.fetches.spills.writes.level() < MAX_WRITES {
+        if self.can_spill() && self.assemblies.spills.writes.level() < MAX_WRITES {
             self.spill(id);
         }
         self.remove_pending(id);
@@ -190,16 +190,16 @@ impl Protocol {
         self.send_all_away(id);
         self.abandon_parents(id);
         let Some(assembly) = self.take_assembly(id) else { return };
-        let Some(pending) = self.pending.get_mut(id) else { return };
+        let Some(pending) = self.intake.pending.get_mut(id) else { return };
         let size = pending.size;
         let Some(large) = &mut pending.large else { return };
         if !large.parked && !std::mem::replace(&mut large.waiting, true) {
-            self.fetches.waiting.push_back(*id);
+            self.assemblies.waiting.push_back(*id);
         }
         let Some(head) = &large.head else { return };
         let retention = self.env.config.gossip.retention;
         let until = head.header().expires.min(head.header().created.plus(retention));
-        let spills = &mut self.fetches.spills;
+        let spills = &mut self.assemblies.spills;
         let there = spills.kept.get(id).and_then(|kept| kept.pieces.as_ref());
         let mut new = assembly.have.clone();
         if let Some(there) = there {
@@ -211,7 +211,7 @@ impl Protocol {
         spills.note_kept(*id, until, Some(assembly.have.clone()));
         spills.writes.enter(1);
         spills.leaving.enter(size);
-        self.fetches.assembling.enter(size);
+        self.assemblies.bytes.enter(size);
         self.env.counters.partials_spilled += 1;
         let which = (0..new.len()).filter(|index| new.contains(*index));
         let pieces = which.filter_map(|index| assembly.piece(*id, index)).collect();
@@ -219,17 +219,17 @@ impl Protocol {
         let partial = Partial { id: *id, keep_until: until, pieces };
         let max_bytes = self.env.config.gossip.max_spill_bytes;
         self.env.push(Output::Partial(PartialOp::Spill { ticket, partial, max_bytes }));
-        if let Some(oldest) = self.fetches.spills.take_excess() {
+        if let Some(oldest) = self.assemblies.spills.take_excess() {
             self.drop_partials(vec![oldest]);
         }
     }
 
     pub(in crate::protocol) fn on_spilled(&mut self, ticket: Ticket, kept: bool) {
         let Some(Task::Spill { id, size }) = self.env.tickets.remove(&ticket) else { return };
-        let spills = &mut self.fetches.spills;
+        let spills = &mut self.assemblies.spills;
         spills.writes.leave(1);
         spills.leaving.leave(size);
-        self.fetches.assembling.leave(size);
+        self.assemblies.bytes.leave(size);
         if !kept {
             self.env.counters.storage_failures += 1;
             spills.not_before = self.env.now + TRY_AGAIN;
@@ -243,12 +243,12 @@ impl Protocol {
     /// Asks the store for what it has of a payload for which there is room.
     pub(super) fn bring_back(&mut self, id: &TransactionId) {
         let ticket = self.env.ticket(Task::Unspill { id: *id });
-        let Some(pending) = self.pending.get_mut(id) else { return };
+        let Some(pending) = self.intake.pending.get_mut(id) else { return };
         let Some(large) = &mut pending.large else { return };
         let Some(head) = &large.head else { return };
         let (root, len) = (head.header().payload_hash, pending.size);
         large.coming = Some(ticket);
-        self.fetches.assembling.enter(len);
+        self.assemblies.bytes.enter(len);
         self.abandon_parents(id);
         let id = *id;
         self.env.push(Output::Partial(PartialOp::Unspill { ticket, id, root, len }));
@@ -256,7 +256,7 @@ impl Protocol {
 
     pub(in crate::protocol) fn on_unspilled(&mut self, ticket: Ticket, pieces: Vec<Piece>) {
         let Some(Task::Unspill { id }) = self.env.tickets.remove(&ticket) else { return };
-        let Some(pending) = self.pending.get_mut(&id) else { return };
+        let Some(pending) = self.intake.pending.get_mut(&id) else { return };
         let size = pending.size;
         let Some(large) = pending.large.as_mut().filter(|l| l.coming == Some(ticket)) else {
             return;
@@ -270,10 +270,10 @@ impl Protocol {
             }
         }
         self.env.counters.partials_resumed += u64::from(!assembly.have.is_empty());
-        if let Some(kept) = self.fetches.spills.kept.get_mut(&id) {
+        if let Some(kept) = self.assemblies.spills.kept.get_mut(&id) {
             kept.pieces = Some(assembly.have.clone());
         }
-        self.fetches.spills.begin(id, self.env.now);
+        self.assemblies.spills.begin(id, self.env.now);
         large.assembly = Some(assembly);
         self.finish_assembly(&id);
         self.drive(&id);
@@ -281,22 +281,22 @@ impl Protocol {
 
     /// A fetch ends while the store is asked for its payload.
     pub(super) fn forget_coming(&mut self, id: &TransactionId) {
-        let Some(pending) = self.pending.get_mut(id) else { return };
+        let Some(pending) = self.intake.pending.get_mut(id) else { return };
         if pending.large.as_mut().is_some_and(|large| large.coming.take().is_some()) {
-            self.fetches.assembling.leave(pending.size);
+            self.assemblies.bytes.leave(pending.size);
         }
     }
 
     /// A payload is complete or refused: what the store has of it is no longer needed.
     pub(in crate::protocol) fn forget_partial(&mut self, id: &TransactionId) {
-        if self.fetches.spills.kept.remove(id).is_some() {
+        if self.assemblies.spills.kept.remove(id).is_some() {
             self.drop_partials(vec![*id]);
         }
     }
 
     pub(in crate::protocol) fn expire_partials(&mut self) {
         let wall = self.env.wall;
-        let kept = &mut self.fetches.spills.kept;
+        let kept = &mut self.assemblies.spills.kept;
         let gone: Vec<_> = kept.extract_if(.., |_, k| k.until <= wall).map(|(id, _)| id).collect();
         if !gone.is_empty() {
             self.drop_partials(gone);

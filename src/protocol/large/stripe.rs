@@ -29,7 +29,7 @@ pub(in crate::protocol) const LEAST_RATE: u32 = 32 << 10;
 
 /// How fast pieces come in on a link.
 #[derive(Debug, Default)]
-pub(in crate::protocol) struct Intake {
+pub(in crate::protocol) struct PieceRate {
     /// The latest piece.
     pub(in crate::protocol) at: Option<MonoTime>,
     /// Start of the measured span and bytes since.
@@ -38,7 +38,7 @@ pub(in crate::protocol) struct Intake {
     rate: Option<u64>,
 }
 
-impl Intake {
+impl PieceRate {
     pub(in crate::protocol) fn note(&mut self, now: MonoTime, bytes: usize) {
         self.at = Some(now);
         self.bytes += bytes as u64;
@@ -74,7 +74,7 @@ impl Protocol {
     /// anybody can list what does not exist.
     fn guess_sources(&mut self, id: &TransactionId) {
         let (now, links) = (self.env.now, self.links_that_carry(id));
-        if let Some(pending) = self.pending.get_mut(id)
+        if let Some(pending) = self.intake.pending.get_mut(id)
             && pending.size >= STRIPE_FROM
             && pending.large.as_ref().is_some_and(|large| large.found && large.trusted)
         {
@@ -88,7 +88,8 @@ impl Protocol {
     pub(in crate::protocol) fn stripe(&mut self, id: &TransactionId) {
         self.guess_sources(id);
         let (now, links) = (self.env.now, &self.links);
-        let Some(pending) = self.pending.get_mut(id).filter(|p| p.size >= STRIPE_FROM) else {
+        let Some(pending) = self.intake.pending.get_mut(id).filter(|p| p.size >= STRIPE_FROM)
+        else {
             return;
         };
         let Some(large) = &mut pending.large else { return };
@@ -108,7 +109,7 @@ impl Protocol {
         let Some(slow) = slow.filter(|p| p.served) else { return };
         let intake = |link| {
             let up = links.all.get(&link).and_then(|l: &crate::protocol::link::Link| l.up.as_ref());
-            up.map(|up| (up.intake.rate, up.rtt))
+            up.map(|up| (up.pieces.rate, up.pinger.rtt))
         };
         // Before its rate is known, nobody knows what is on its way already.
         let Some((Some(theirs), Some(rtt))) = intake(slow.link) else { return };
@@ -125,11 +126,11 @@ impl Protocol {
         let taken = wanted.split_tail(share);
         let slow = slow.link;
         let Some(up) = self.links.up(link) else { return };
-        if up.asked.len() >= MAX_ASKED {
+        if up.requests.in_flight.len() >= MAX_ASKED {
             // Nobody is asked for them now: they are missing until the next look.
             return;
         }
-        up.asked.insert(*id);
+        up.requests.in_flight.insert(*id);
         large.parents.push(Parent::new(link, Some(taken), now, true));
         self.env.counters.wants_sent += 1;
         // Taken back on one link before it is asked for on the other.

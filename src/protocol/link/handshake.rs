@@ -20,17 +20,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::types::{
-    CloseReason, Counters, Direction, Event, FEATURES, FailureKind, Hello, LinkId, Message, PeerId,
-    TransportKind, WIRE_VERSION_MAX, WIRE_VERSION_MIN,
+    CloseReason, Counters, Direction, Event, FEATURES, FailureKind, Hello, Message, PeerId,
+    WIRE_VERSION_MAX, WIRE_VERSION_MIN,
 };
 
-use super::{Batch, Link, PingState, Up};
+use super::Link;
 use crate::protocol::Protocol;
-use crate::protocol::guard::Work;
-use crate::protocol::io::{ConnectFailure, DialId, Output};
-use crate::protocol::outbox::Owed;
-use crate::protocol::reconcile::Repair;
-use crate::protocol::timers::Timer;
+use crate::protocol::io::Output;
 
 /// How a link ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,62 +57,14 @@ impl Ending {
 }
 
 impl Protocol {
-    pub(in crate::protocol) fn on_link_opened(
-        &mut self,
-        link: LinkId,
-        remote: PeerId,
-        kind: TransportKind,
-        address: Option<SocketAddr>,
-        dial: Option<DialId>,
-    ) {
-        let endpoint = dial.and_then(|d| self.dials.get(&d)).map(|d| d.endpoint.clone());
-        let direction = if dial.is_some() { Direction::Outbound } else { Direction::Inbound };
-        let now = self.env.now;
-        if self.links.all.contains_key(&link) {
-            return;
-        }
-        let linked = dial.is_some() && self.dialled_already(&remote);
-        let opened = Link {
-            id: link,
-            remote,
-            kind,
-            direction,
-            address,
-            endpoint,
-            dial,
-            owes: self.owes(),
-            head: self.log.head(),
-            opened: now,
-            said: self.carrying.ours().clone(),
-            heard: now,
-            queued: 0,
-            progress: now,
-            up: None,
-        };
-        self.links.all.insert(link, opened);
-        if let Some(reason) = self.refuse_before_hello(&remote) {
-            self.refuse(link, reason);
-            return;
-        }
-        if linked {
-            // Two connections dialled by us may overtake each other, and each side would keep
-            // another one as the newest. So the second never says hello.
-            self.close(link, CloseReason::Replaced);
-            return;
-        }
-        self.env.timers.set(Timer::Hello(link), now + self.env.config.connection.handshake_timeout);
-        let hello = self.hello(address);
-        self.send(link, hello);
-    }
-
     /// Whether a link that we dialled leads to this peer, or is about to.
-    fn dialled_already(&self, remote: &PeerId) -> bool {
-        let sound = |l: &Link| l.up.as_ref().is_none_or(|up| up.ping.missed == 0);
+    pub(in crate::protocol) fn dialled_already(&self, remote: &PeerId) -> bool {
+        let sound = |l: &Link| l.up.as_ref().is_none_or(|up| up.pinger.missed == 0);
         let ours = |l: &&Link| l.remote == *remote && l.direction == Direction::Outbound;
         self.links.all.values().filter(ours).any(sound)
     }
 
-    fn refuse_before_hello(&self, remote: &PeerId) -> Option<CloseReason> {
+    pub(in crate::protocol) fn refuse_before_hello(&self, remote: &PeerId) -> Option<CloseReason> {
         if self.env.shutting_down {
             Some(CloseReason::Shutdown)
         } else if *remote == self.env.me {
@@ -132,7 +80,7 @@ impl Protocol {
         }
     }
 
-    fn hello(&self, address: Option<SocketAddr>) -> Message {
+    pub(in crate::protocol) fn hello(&self, address: Option<SocketAddr>) -> Message {
         Message::Hello(Box::new(Hello {
             network: self.env.config.network.name.clone(),
             version_min: WIRE_VERSION_MIN,
@@ -140,262 +88,27 @@ impl Protocol {
             features: FEATURES,
             incarnation: self.env.incarnation,
             max_transaction: self.env.config.gossip.max_transaction_size,
-            record: self.record.clone(),
+            record: self.membership.record.clone(),
             observed: address.map(|a| a.ip()),
-            interest: self.carrying.ours().clone(),
+            interest: self.spread.carrying.ours().clone(),
             owes: self.owes(),
         }))
     }
 
-    /// Closes a link that is not up, says so, and counts it.
-    fn refuse(&mut self, link: LinkId, reason: CloseReason) {
-        let Some(l) = self.links.all.get(&link) else { return };
-        if let (CloseReason::SelfDial, Some(endpoint)) = (reason, l.endpoint.clone()) {
-            self.book.note_own(endpoint);
-        }
-        let event = Event::LinkRefused { peer: l.remote, address: l.shown_address(), reason };
-        if let Some(counter) = counter_of(&mut self.env.counters, reason) {
-            *counter += 1;
-        }
-        tracing::info!(target: "sorcha_peer::link", peer = %l.remote, %reason, "link refused");
-        self.env.emit(event);
-        self.close(link, reason);
-    }
-
-    pub(in crate::protocol) fn on_hello_timeout(&mut self, link: LinkId) {
-        if !self.env.has_room() {
-            // We are the ones who do not read.
-            let again = self.env.now + self.env.config.connection.handshake_timeout;
-            self.env.timers.set(Timer::Hello(link), again);
-            return;
-        }
-        self.refuse(link, CloseReason::HandshakeTimeout);
-    }
-
-    /// The first message on a link.
-    pub(in crate::protocol) fn on_first_message(&mut self, link: LinkId, message: Message) {
-        match message {
-            Message::Hello(hello) => self.on_hello(link, &hello),
-            Message::Goodbye { reason, retry_after } => self.on_goodbye(link, reason, retry_after),
-            // A full node names others before it says goodbye.
-            Message::Peers { records, relays } => self.on_peers(link, records, relays),
-            _ => {
-                self.env.counters.refused_malformed += 1;
-                self.refuse(link, CloseReason::Violation);
-            }
-        }
-    }
-
-    fn on_hello(&mut self, link: LinkId, hello: &Hello) {
-        let Some(l) = self.links.all.get(&link) else { return };
-        let (remote, direction) = (l.remote, l.direction);
-        let reason = if hello.network != self.env.config.network.name {
-            Some(CloseReason::WrongNetwork)
-        } else if hello.version_min > WIRE_VERSION_MAX || hello.version_max < WIRE_VERSION_MIN {
-            Some(CloseReason::WrongVersion)
-        } else if hello.record.peer() != remote {
-            // A record in a hello speaks for the key that the transport proved, or for nobody.
-            self.env.counters.records_forged += 1;
-            Some(CloseReason::Violation)
-        } else {
-            None
-        };
-        if let Some(reason) = reason {
-            self.refuse(link, reason);
-            return;
-        }
-        let linked = self.links.by_peer.contains_key(&remote);
-        if !self.settle_rivals(link, hello) {
-            return;
-        }
-        // What takes over from an older link of the same peer needs no room of its own.
-        let inbound = self.links.count(Direction::Inbound);
-        let most = self.env.config.overlay.max_inbound as usize;
-        // Room for relays is kept: the network hangs together by them.
-        let crowded = !hello.interest.is_relay() && self.links.edges_inbound() >= most - most / 4;
-        let full = inbound >= most || crowded;
-        if direction == Direction::Inbound && full && !linked {
-            self.tell_peers(link, &remote);
-            self.refuse(link, CloseReason::TooManyLinks);
-            return;
-        }
-        match self.links.take_slot(link) {
-            Some(slot) => self.bring_up(link, slot, hello),
-            None => self.refuse(link, CloseReason::TooManyLinks),
-        }
-    }
-
-    /// Decides between a new link and an older one to the same peer; `false` when the new one lost
-    /// and is closed.
-    fn settle_rivals(&mut self, link: LinkId, hello: &Hello) -> bool {
-        let Some(new) = self.links.all.get(&link) else { return false };
-        let Some(old) = self.links.by_peer.get(&new.remote).and_then(|id| self.links.all.get(id))
-        else {
-            return true;
-        };
-        let same_process = old.up.as_ref().is_some_and(|up| up.incarnation == hello.incarnation);
-        let crossed = new.direction != old.direction
-            && self.env.now.since(old.opened) < self.env.config.connection.handshake_timeout;
-        let old_id = old.id;
-        let keeper =
-            if self.env.me < new.remote { Direction::Outbound } else { Direction::Inbound };
-        if same_process && crossed && old.direction == keeper {
-            self.close(link, CloseReason::Replaced);
-            return false;
-        }
-        self.env.counters.links_replaced += 1;
-        self.close(old_id, CloseReason::Replaced);
-        true
-    }
-
-    fn bring_up(&mut self, link: LinkId, slot: u8, hello: &Hello) {
-        let now = self.env.now;
-        self.log.clear_slot(slot);
-        self.learned.clear_slot(slot);
-        let head = self.log.head();
-        if self.links.up_count() == 0 {
-            self.begin_outflow();
-        }
-        let all = self.outflow().unwrap_or(head);
-        let nonce = self.env.rng.next_u64();
-        let Some(l) = self.links.all.get_mut(&link) else { return };
-        // What was accepted since our hello said that nothing is owed is the first of what follows, and
-        // not behind it.
-        let head = if l.owes { head } else { l.head };
-        l.up = Some(Up {
-            slot,
-            since: now,
-            incarnation: hello.incarnation,
-            max_transaction: hello.max_transaction,
-            theirs: hello.interest.clone(),
-            later: None,
-            uphill: false,
-            ping: PingState { nonce, sent: now, outstanding: false, missed: 0 },
-            rtt: None,
-            cursor: head,
-            debt: None,
-            owed: Some(Owed::new(all, head, l.owes, now)),
-            repair: Repair::default(),
-            batch: Batch::default(),
-            serving: std::collections::VecDeque::new(),
-            bulk_first: false,
-            asked: std::collections::BTreeSet::new(),
-            asked_bytes: 0,
-            asks: crate::protocol::intake::Asks::default(),
-            patient_until: now,
-            intake: crate::protocol::large::Intake::default(),
-            taken: 0,
-            backlog: std::collections::VecDeque::new(),
-            told_peers: None,
-        });
-        let (remote, kind, direction, address) = (l.remote, l.kind, l.direction, l.shown_address());
-        self.links.by_peer.insert(remote, link);
-        self.begin_inflow(link, remote, hello.owes);
-        self.env.timers.cancel(Timer::Hello(link));
-        self.env.counters.links_opened += 1;
-        tracing::info!(
-            target: "sorcha_peer::link",
-            peer = %remote, transport = %kind, address = address.as_deref(), ?direction,
-            "peer up"
-        );
-        self.env.emit(Event::PeerUp { peer: remote, transport: kind, address, direction });
-        let uphill = self.is_uphill(link);
-        if let Some(up) = self.links.up(link) {
-            up.uphill = uphill;
-        }
-        self.settle_interest();
-        self.note_peer_up(link, &remote);
-        self.note_kind(link);
-        self.finish_dial_of(link, Ok(()));
-        self.verify_records(link, vec![hello.record.clone()], Vec::new());
-        if let Some(address) = hello.observed {
-            self.note_observed(address, direction);
-        }
-        self.ping(link);
-        self.ask_for_peers(link);
-        self.need_everything(link, direction == Direction::Outbound);
-        self.update_mode();
-        self.maintain();
-        self.pump(link);
-    }
-
-    fn note_observed(&mut self, address: IpAddr, direction: Direction) {
+    pub(in crate::protocol) fn note_observed(&mut self, address: IpAddr, direction: Direction) {
         // Only where we dialled: a peer that dialled us already knows an address of ours.
         if direction == Direction::Outbound {
             self.env.push(Output::Observed { address });
         }
     }
 
-    pub(in crate::protocol) fn on_goodbye(
-        &mut self,
-        link: LinkId,
-        reason: CloseReason,
-        retry: Duration,
-    ) {
-        let Some(l) = self.links.all.get(&link) else { return };
-        let event = Event::LinkRefused { peer: l.remote, address: l.shown_address(), reason };
-        let was_up = l.up.is_some();
-        // A refusal names what is wrong with us or with the address; the peer is not at fault.
-        if let (CloseReason::SelfDial, Some(endpoint)) = (reason, l.endpoint.clone()) {
-            self.book.note_own(endpoint);
-        }
-        if !was_up && reason != CloseReason::Replaced {
-            self.env.emit(event);
-        }
-        self.env.push(Output::Close { link });
-        // A peer may send us away for a while, not for ever.
-        let retry = retry.min(self.env.config.overlay.redial_max * 10);
-        self.forget_link(link, Ending::Theirs(reason, retry));
-    }
-
-    pub(in crate::protocol) fn on_link_closed(&mut self, link: LinkId) {
-        self.forget_link(link, Ending::Lost);
-    }
-
-    /// What follows the end of a link, whoever ended it.
-    pub(super) fn after_link(&mut self, l: &Link, ending: Ending) {
-        let reason = ending.reason();
-        self.finish_dial(l.dial, &l.remote, Err(ConnectFailure::Refused(reason)), ending.retry());
-        let Some(up) = &l.up else {
-            // A dial is free again, and somebody else may be worth one.
-            self.maintain();
-            return;
-        };
-        self.env.counters.links_closed += 1;
-        if up.repair.is_running() {
-            self.repairs.running.leave(1);
-            self.env.counters.reconcile_lost += 1;
-            self.env.timers.set_earlier(Timer::Reconcile, self.env.now);
-        }
-        self.break_inflow(l.id, &l.remote);
-        self.give_back(&l.remote, Work::Id, self.heard_of(&l.remote));
-        self.ask_others(l.id, up);
-        self.forget_promises(l.remote);
-        if ending == Ending::Ours(CloseReason::Replaced) {
-            // The peer is still linked, over the connection that took over.
-            return;
-        }
-        match reason {
-            CloseReason::Violation => self.env.counters.links_closed_violation += 1,
-            CloseReason::Unresponsive => self.env.counters.links_closed_unresponsive += 1,
-            CloseReason::SlowPeer => self.env.counters.links_closed_slow += 1,
-            _ => {}
-        }
-        tracing::info!(target: "sorcha_peer::link", peer = %l.remote, %reason, "peer down");
-        self.env.emit(Event::PeerDown { peer: l.remote, reason });
-        self.note_peer_down(&l.remote, ending);
-        self.settle_interest();
-        self.update_mode();
-        self.maintain();
-    }
-
     /// How soon a peer that is sent away may come back.
-    pub(super) fn retry_hint(&self, reason: CloseReason) -> Duration {
+    pub(in crate::protocol) fn retry_hint(&self, reason: CloseReason) -> Duration {
         match reason {
             CloseReason::Replaced | CloseReason::Shutdown | CloseReason::Unresponsive => {
                 Duration::ZERO
             }
-            CloseReason::TooManyLinks | CloseReason::Surplus | CloseReason::SlowPeer => {
+            CloseReason::TooManyLinks | CloseReason::SlowPeer => {
                 self.env.config.overlay.redial_min * 10
             }
             _ => self.env.config.overlay.redial_max,
@@ -414,20 +127,12 @@ impl Protocol {
         }
         self.env.emit(Event::HandshakeRefused { address: address.map(|a| a.to_string()), reason });
     }
-
-    /// Something that no well-behaved peer sends.
-    pub(in crate::protocol) fn violation(&mut self, link: LinkId) {
-        self.env.counters.refused_malformed += 1;
-        let Some(l) = self.links.all.get(&link) else { return };
-        if l.up.is_some() {
-            self.close(link, CloseReason::Violation);
-        } else {
-            self.refuse(link, CloseReason::Violation);
-        }
-    }
 }
 
-fn counter_of(counters: &mut Counters, reason: CloseReason) -> Option<&mut u64> {
+pub(in crate::protocol) fn counter_of(
+    counters: &mut Counters,
+    reason: CloseReason,
+) -> Option<&mut u64> {
     Some(match reason {
         CloseReason::WrongNetwork => &mut counters.links_refused_network,
         CloseReason::WrongVersion => &mut counters.links_refused_version,

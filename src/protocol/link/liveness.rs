@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use crate::types::{CloseReason, Event, LinkId, Message};
+use crate::types::{LinkId, Message, MonoTime};
 
 use crate::protocol::Protocol;
 use crate::protocol::timers::Timer;
@@ -16,15 +16,33 @@ use crate::protocol::timers::Timer;
 /// By how much the verdict on a ping precedes the next one, which would excuse it.
 const VERDICT_FIRST: Duration = Duration::from_millis(1);
 
+/// How a peer answers pings.
+#[derive(Debug)]
+pub(in crate::protocol) struct Pinger {
+    nonce: u64,
+    pub(in crate::protocol) sent: MonoTime,
+    pub(in crate::protocol) outstanding: bool,
+    /// Answers missed in a row.
+    pub(in crate::protocol) missed: u32,
+    /// Smoothed round-trip time.
+    pub(in crate::protocol) rtt: Option<Duration>,
+}
+
+impl Pinger {
+    pub(in crate::protocol) fn new(nonce: u64, now: MonoTime) -> Self {
+        Self { nonce, sent: now, outstanding: false, missed: 0, rtt: None }
+    }
+}
+
 impl Protocol {
     /// Sends a ping and sets both timers.
     pub(in crate::protocol) fn ping(&mut self, link: LinkId) {
         let now = self.env.now;
         let nonce = self.env.rng.next_u64();
         let Some(up) = self.links.up(link) else { return };
-        up.ping.nonce = nonce;
-        up.ping.sent = now;
-        up.ping.outstanding = true;
+        up.pinger.nonce = nonce;
+        up.pinger.sent = now;
+        up.pinger.outstanding = true;
         self.env.counters.pings_sent += 1;
         self.send(link, Message::Ping { nonce });
         let liveness = &self.env.config.liveness;
@@ -35,59 +53,24 @@ impl Protocol {
         self.env.timers.set(Timer::Ping(link), now + interval.max(timeout + VERDICT_FIRST));
     }
 
-    pub(in crate::protocol) fn on_ping_due(&mut self, link: LinkId) {
-        let Some(l) = self.links.all.get(&link) else { return };
-        if l.queued > 0 && self.env.now.since(l.progress) > self.env.config.liveness.slow_after {
-            self.close(link, CloseReason::SlowPeer);
-        } else {
-            self.ping(link);
-        }
-    }
-
     pub(in crate::protocol) fn on_pong(&mut self, link: LinkId, nonce: u64) {
         let now = self.env.now;
         let Some(up) = self.links.up(link) else { return };
-        if !up.ping.outstanding || up.ping.nonce != nonce {
+        if !up.pinger.outstanding || up.pinger.nonce != nonce {
             return;
         }
-        up.ping.outstanding = false;
-        up.ping.missed = 0;
-        let sample = now.since(up.ping.sent);
+        up.pinger.outstanding = false;
+        up.pinger.missed = 0;
+        let sample = now.since(up.pinger.sent);
         // RFC 6298: the smoothed value moves by an eighth.
-        up.rtt = Some(up.rtt.map_or(sample, |rtt| (rtt * 7 + sample) / 8));
+        up.pinger.rtt = Some(up.pinger.rtt.map_or(sample, |rtt| (rtt * 7 + sample) / 8));
         self.env.timers.cancel(Timer::Pong(link));
-    }
-
-    pub(in crate::protocol) fn on_pong_overdue(&mut self, link: LinkId) {
-        let max_missed = self.env.config.liveness.max_missed;
-        if !self.env.has_room() {
-            // We are the ones who do not read.
-            self.env.timers.set(Timer::Pong(link), self.env.now + self.env.config.liveness.timeout);
-            return;
-        }
-        let Some(l) = self.links.all.get_mut(&link) else { return };
-        let (peer, heard) = (l.remote, l.heard);
-        let Some(up) = &mut l.up else { return };
-        if !up.ping.outstanding || heard > up.ping.sent {
-            up.ping.missed = 0;
-            return;
-        }
-        up.ping.missed += 1;
-        let missed = up.ping.missed;
-        self.env.counters.pings_missed += 1;
-        if missed >= max_missed {
-            self.close(link, CloseReason::Unresponsive);
-            return;
-        }
-        self.env.emit(Event::PeerSuspected { peer });
-        self.recheck_outbox();
-        self.ping(link);
     }
 
     /// Round-trip time to assume for a link: measured, or a wide-area guess.
     pub(in crate::protocol) fn rtt_of(&self, link: LinkId) -> Duration {
         const GUESS: Duration = Duration::from_millis(130);
         let up = self.links.all.get(&link).and_then(|l| l.up.as_ref());
-        up.and_then(|up| up.rtt).unwrap_or(GUESS)
+        up.and_then(|up| up.pinger.rtt).unwrap_or(GUESS)
     }
 }

@@ -1,6 +1,6 @@
 //! The links and what waits on them.
 //!
-//! A link is in its hello (`up` is `None`) or up. Up links own one of 64 slots, so that what a peer
+//! A link is in its hello (`up` is `None`) or up. Established links own one of 64 slots, so that what a peer
 //! is known to have is one bit in each log entry. Small messages gather in `Batch` and leave when
 //! 64 have gathered, when 5 ms have passed, or at once when the link has been quiet; a want and the
 //! refusal of one never wait. What was handed to the driver and has not left for the wire is counted in `queued`.
@@ -8,23 +8,26 @@
 mod handshake;
 mod liveness;
 
-pub(super) use handshake::Ending;
+pub(super) use liveness::Pinger;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+pub(super) use handshake::{Ending, counter_of};
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::types::{
-    Announcement, Bound, CloseReason, Direction, Endpoint, Interest, LinkId, MAX_IDS_PER_MESSAGE,
-    Message, MonoTime, PIECE_BYTES, PeerId, PieceSet, Proofs, Transaction, TransactionId,
-    TransportKind,
+    Announcement, Direction, Endpoint, Interest, LinkId, MAX_IDS_PER_MESSAGE, Message, MonoTime,
+    PIECE_BYTES, PeerId, TransactionId, TransportKind,
 };
 
 use crate::protocol::Protocol;
-use crate::protocol::intake::Asks;
-use crate::protocol::io::{DialId, Output, Ticket};
-use crate::protocol::outbox::Owed;
+use crate::protocol::intake::Requests;
+use crate::protocol::io::{DialId, Output};
+use crate::protocol::large::PieceRate;
 use crate::protocol::reconcile::Repair;
+use crate::protocol::serve::ServeQueue;
+use crate::protocol::spread::{Feed, PeerInterest};
 use crate::protocol::timers::Timer;
 
 /// Links at most: one bit each in a log entry.
@@ -63,7 +66,7 @@ impl Batch {
         !(self.want.is_empty() && self.missing.is_empty() && self.busy.is_empty())
     }
 
-    fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.announce.len()
             + self.missing.len()
             + self.duplicate.len()
@@ -73,90 +76,23 @@ impl Batch {
     }
 }
 
-/// A payload that a peer asked for.
+/// What only a link past its hello has: what each part keeps for its peer.
 #[derive(Debug)]
-pub(super) struct Serve {
-    pub(super) id: TransactionId,
-    /// Which pieces, of a large one.
-    pub(super) parts: Option<Parts>,
-    /// Held from the first piece to the last, so that it is read once.
-    pub(super) payload: Option<Transaction>,
-    /// Set while the payload is being read from the store, or its proofs made.
-    pub(super) loading: Option<Ticket>,
-}
-
-impl Serve {
-    pub(super) fn new(id: TransactionId) -> Self {
-        Self { id, parts: None, payload: None, loading: None }
-    }
-}
-
-/// What a peer gets of a large payload.
-#[derive(Debug)]
-pub(super) struct Parts {
-    /// Still to be sent.
-    pub(super) wanted: PieceSet,
-    pub(super) sent: PieceSet,
-    /// Whether the header is to be sent first.
-    pub(super) head: bool,
-    pub(super) proofs: Option<Proofs>,
-}
-
-impl Parts {
-    pub(super) fn new(wanted: PieceSet, head: bool) -> Self {
-        let sent = PieceSet::empty(wanted.len());
-        Self { wanted, sent, head, proofs: None }
-    }
-}
-
-/// A ping that was not answered yet.
-#[derive(Debug)]
-pub(super) struct PingState {
-    pub(super) nonce: u64,
-    pub(super) sent: MonoTime,
-    outstanding: bool,
-    pub(super) missed: u32,
-}
-
-/// What only a link past its hello has.
-#[derive(Debug)]
-pub(super) struct Up {
+pub(super) struct Established {
     pub(super) slot: u8,
     pub(super) since: MonoTime,
     pub(super) incarnation: u64,
     pub(super) max_transaction: u64,
-    /// What the peer wants, as it said last.
-    pub(super) theirs: Interest,
-    /// What it said since, too soon.
-    pub(super) later: Option<Interest>,
-    /// Whether it is nearer to a relay, as of the last change.
-    pub(super) uphill: bool,
-    pub(super) ping: PingState,
-    pub(super) rtt: Option<Duration>,
-    /// The next log entry to offer to this peer.
-    pub(super) cursor: u64,
-    /// Set while the peer is too slow for what is new: from where on it was skipped.
-    pub(super) debt: Option<Bound>,
-    /// What is owed from before the link, as far as it is still to be announced.
-    pub(super) owed: Option<Owed>,
-    pub(super) repair: Repair,
     pub(super) batch: Batch,
-    pub(super) serving: VecDeque<Serve>,
-    /// Whose turn it is when the queue has moved.
-    bulk_first: bool,
-    /// Asked of this peer and not answered yet.
-    pub(super) asked: BTreeSet<TransactionId>,
-    pub(super) asked_bytes: u64,
-    /// How its answers come.
-    pub(super) asks: Asks,
-    /// When what it announced last is asked for, unless it is pushed before.
-    pub(super) patient_until: MonoTime,
-    /// How fast pieces come from it.
-    pub(super) intake: crate::protocol::large::Intake,
+    pub(super) pinger: Pinger,
+    pub(super) interest: PeerInterest,
+    pub(super) feed: Feed,
+    pub(super) repair: Repair,
+    pub(super) requests: Requests,
+    pub(super) serve: ServeQueue,
+    pub(super) pieces: PieceRate,
     /// Payload bytes of transactions accepted from this peer.
     pub(super) taken: u64,
-    /// To be asked of this peer once it has answered some.
-    pub(super) backlog: VecDeque<TransactionId>,
     /// When it was last told which peers we know.
     pub(super) told_peers: Option<MonoTime>,
 }
@@ -187,7 +123,7 @@ pub(super) struct Link {
     pub(super) queued: usize,
     /// When the queue last moved or was empty.
     pub(super) progress: MonoTime,
-    pub(super) up: Option<Up>,
+    pub(super) up: Option<Established>,
 }
 
 impl Link {
@@ -213,7 +149,7 @@ pub(super) struct Links {
     /// The furthest that any cursor has come.
     pub(super) leader: u64,
     /// Links for which too much waits.
-    overfull: BTreeSet<LinkId>,
+    pub(super) overfull: BTreeSet<LinkId>,
 }
 
 impl Links {
@@ -231,8 +167,8 @@ impl Links {
     }
 
     /// Accepted links to edges.
-    fn edges_inbound(&self) -> usize {
-        let edge = |l: &&Link| l.up.as_ref().is_some_and(|up| !up.theirs.is_relay());
+    pub(super) fn edges_inbound(&self) -> usize {
+        let edge = |l: &&Link| l.up.as_ref().is_some_and(|up| !up.interest.theirs.is_relay());
         self.all.values().filter(|l| l.direction == Direction::Inbound).filter(edge).count()
     }
 
@@ -244,12 +180,13 @@ impl Links {
     pub(super) fn well(&self, now: MonoTime) -> impl Iterator<Item = LinkId> {
         let well = move |l: &&Link| {
             let stuck = l.queued > 0 && now.since(l.progress) > STUCK;
-            !stuck && l.up.as_ref().is_some_and(|up| up.ping.missed == 0 && up.debt.is_none())
+            !stuck
+                && l.up.as_ref().is_some_and(|up| up.pinger.missed == 0 && up.feed.debt.is_none())
         };
         self.all.values().filter(well).map(|l| l.id)
     }
 
-    pub(super) fn up(&mut self, link: LinkId) -> Option<&mut Up> {
+    pub(super) fn up(&mut self, link: LinkId) -> Option<&mut Established> {
         self.all.get_mut(&link)?.up.as_mut()
     }
 
@@ -263,13 +200,13 @@ impl Links {
     }
 
     /// Takes a free slot.
-    fn take_slot(&mut self, link: LinkId) -> Option<u8> {
+    pub(super) fn take_slot(&mut self, link: LinkId) -> Option<u8> {
         let slot = (0..MAX_SLOTS).find(|s| !self.slots.contains_key(s))?;
         self.slots.insert(slot, link);
         Some(slot)
     }
 
-    fn remove(&mut self, link: LinkId) -> Option<Link> {
+    pub(super) fn remove(&mut self, link: LinkId) -> Option<Link> {
         let removed = self.all.remove(&link)?;
         self.dirty.remove(&link);
         self.overfull.remove(&link);
@@ -306,37 +243,11 @@ impl Protocol {
         }
     }
 
-    /// Some of what was queued left for the wire.
-    pub(super) fn on_sent(&mut self, link: LinkId, weight: usize, bytes: usize) {
-        self.env.counters.frames_sent += 1;
-        self.env.counters.frame_bytes_sent += bytes as u64;
-        let now = self.env.now;
-        let Some(l) = self.links.all.get_mut(&link) else { return };
-        l.queued = l.queued.saturating_sub(weight);
-        l.progress = now;
-        let empty = l.queued == 0;
-        self.answer_held(link);
-        if empty {
-            self.end_debt(link);
-        }
-        self.resume_sessions();
-        // In turns, so that neither bulk nor small transactions starve the other.
-        let bulk_first = self.links.up(link).is_some_and(|up| {
-            up.bulk_first = !up.bulk_first;
-            up.bulk_first
-        });
-        if bulk_first {
-            self.serve(link);
-            self.pump(link);
-        } else {
-            self.pump(link);
-            self.serve(link);
-        }
-    }
-
     /// Whether log entries may be offered on a link: less is queued while bulk waits for its turn.
     pub(super) fn may_pump(&self, link: LinkId) -> bool {
-        let limit = |up: &Up| if up.serving.is_empty() { HIGH_WATER } else { PIECE_BYTES / 2 };
+        let limit = |up: &Established| {
+            if up.serve.entries.is_empty() { HIGH_WATER } else { PIECE_BYTES / 2 }
+        };
         self.links.all.get(&link).is_some_and(|l| l.queued < l.up.as_ref().map_or(0, limit))
     }
 
@@ -358,16 +269,6 @@ impl Protocol {
                 self.env.timers.set_earlier(Timer::Flush(link), due);
             }
         }
-    }
-
-    /// Disconnects peers that make us answer more than they take.
-    pub(super) fn close_overfull(&mut self) -> bool {
-        let mut some = false;
-        while let Some(link) = self.links.overfull.pop_first() {
-            self.close(link, CloseReason::SlowPeer);
-            some = true;
-        }
-        some
     }
 
     /// Sends everything that gathered on a link.
@@ -402,25 +303,16 @@ impl Protocol {
         }
     }
 
-    /// Says why and closes.
-    pub(super) fn close(&mut self, link: LinkId, reason: CloseReason) {
-        if !self.links.all.contains_key(&link) {
-            return;
+    /// Tells an origin that we have stored its transaction.
+    pub(super) fn confirm_to(&mut self, link: LinkId, id: TransactionId) {
+        if let Some(batch) = self.links.batch(link) {
+            batch.stored.push(id);
         }
-        self.flush(link);
-        let retry_after = self.retry_hint(reason);
-        self.send(link, Message::Goodbye { reason, retry_after });
-        self.env.push(Output::Close { link });
-        self.forget_link(link, Ending::Ours(reason));
     }
 
-    /// Takes a link that is closed or closing out of every table.
-    fn forget_link(&mut self, link: LinkId, ending: Ending) {
-        let Some(l) = self.links.remove(link) else { return };
-        let (hello, ping, pong) = (Timer::Hello(link), Timer::Ping(link), Timer::Pong(link));
-        for timer in [hello, ping, pong, Timer::Flush(link), Timer::Owed(link)] {
-            self.env.timers.cancel(timer);
+    pub(in crate::protocol) fn announce(&mut self, link: LinkId, announcement: Announcement) {
+        if let Some(batch) = self.links.batch(link) {
+            batch.announce.push(announcement);
         }
-        self.after_link(&l, ending);
     }
 }

@@ -24,7 +24,7 @@ pub(in crate::protocol) struct Sum {
 }
 
 impl Sum {
-    fn add(&mut self, id: &TransactionId) {
+    pub(in crate::protocol) fn add(&mut self, id: &TransactionId) {
         self.join(&Self { count: 1, words: words(id) });
     }
 

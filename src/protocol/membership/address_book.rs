@@ -98,7 +98,7 @@ pub(super) enum Noted {
 }
 
 #[derive(Debug)]
-pub(in crate::protocol) struct Book {
+pub(in crate::protocol) struct AddressBook {
     pub(in crate::protocol) known: BTreeMap<PeerId, Known>,
     pub(in crate::protocol) bootstrap: Vec<Bootstrap>,
     own: BTreeSet<Endpoint>,
@@ -106,7 +106,7 @@ pub(in crate::protocol) struct Book {
     max: usize,
 }
 
-impl Book {
+impl AddressBook {
     pub(in crate::protocol) fn new(
         bootstrap: &[Endpoint],
         max: u32,
@@ -290,14 +290,14 @@ mod tests {
         })
     }
 
-    fn note(book: &mut Book, r: PeerRecord, source: Option<PeerId>) -> Noted {
+    fn note(book: &mut AddressBook, r: PeerRecord, source: Option<PeerId>) -> Noted {
         let dialable = r.draft.endpoints.clone();
         book.note_record(r, dialable, source)
     }
 
     #[test]
     fn a_lower_sequence_number_never_replaces_a_higher() {
-        let mut book = Book::new(&[], 10, Vec::new());
+        let mut book = AddressBook::new(&[], 10, Vec::new());
         assert_eq!(note(&mut book, record(1, 5), None), Noted::New);
         assert_eq!(note(&mut book, record(1, 4), None), Noted::Old);
         assert_eq!(note(&mut book, record(1, 5), None), Noted::Old);
@@ -306,7 +306,7 @@ mod tests {
 
     #[test]
     fn one_source_fills_only_its_share_and_the_book_is_bounded() {
-        let mut book = Book::new(&[], 40, Vec::new());
+        let mut book = AddressBook::new(&[], 40, Vec::new());
         let source = Some(PeerId::from_bytes([9; 32]));
         let shed = (1..=30).filter(|n| note(&mut book, record(*n, 1), source) == Noted::Shed);
         assert_eq!(shed.count(), 20);
@@ -318,7 +318,7 @@ mod tests {
 
     #[test]
     fn a_full_book_forgets_failures_before_friends() {
-        let mut book = Book::new(&[], 10, Vec::new());
+        let mut book = AddressBook::new(&[], 10, Vec::new());
         for n in 1..=10 {
             note(&mut book, record(n, 1), None);
         }
@@ -330,7 +330,7 @@ mod tests {
 
     #[test]
     fn visitors_without_an_address_make_room() {
-        let mut book = Book::new(&[], 10, Vec::new());
+        let mut book = AddressBook::new(&[], 10, Vec::new());
         for n in 1..=10 {
             let visitor = PeerId::from_bytes([n; 32]);
             book.note_up(visitor, None, WallTime::from_millis(u64::from(n)));

@@ -2,10 +2,48 @@
 //!
 //! `address_book` knows who is where, `peer_exchange` learns of more, `overlay` dials.
 
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::protocol::gate::Gate;
+use crate::protocol::io::DialId;
+use crate::types::{Mode, PeerId, PeerRecord};
+
 mod address_book;
 mod overlay;
 mod peer_exchange;
 
 pub(super) use overlay::Dial;
 
-pub(super) use address_book::Book;
+pub(super) use address_book::AddressBook;
+
+/// Who is known, who is being dialled, and how well this node is connected.
+#[derive(Debug)]
+pub(super) struct Membership {
+    /// The node's own record.
+    pub(super) record: PeerRecord,
+    pub(super) book: AddressBook,
+    pub(super) dials: BTreeMap<DialId, Dial>,
+    next_dial: u64,
+    /// Peers whose link broke, the latest last.
+    dropped_peers: VecDeque<PeerId>,
+    pub(super) mode: Mode,
+    /// How often peers were asked for because links are missing.
+    needy_turns: u32,
+    /// Answers whose signatures are being checked.
+    checking_records: Gate,
+}
+
+impl Membership {
+    pub(super) fn new(record: PeerRecord, book: AddressBook) -> Self {
+        Self {
+            record,
+            book,
+            dials: BTreeMap::new(),
+            next_dial: 0,
+            dropped_peers: VecDeque::new(),
+            mode: Mode::Offline,
+            needy_turns: 0,
+            checking_records: Gate::default(),
+        }
+    }
+}

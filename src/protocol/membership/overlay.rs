@@ -70,8 +70,8 @@ impl Protocol {
         if self.env.shutting_down {
             return;
         }
-        let mut room =
-            (self.env.config.discovery.max_concurrent as usize).saturating_sub(self.dials.len());
+        let mut room = (self.env.config.discovery.max_concurrent as usize)
+            .saturating_sub(self.membership.dials.len());
         self.maintain_bootstrap(&mut room);
         let missing = self.missing_links();
         if missing.relays > 0 {
@@ -89,11 +89,11 @@ impl Protocol {
     fn dial_lost(&mut self) {
         let overlay = &self.env.config.overlay;
         let enough = 2 * overlay.dial_target.max(overlay.min_links) as usize;
-        let is_lost = |peer: &PeerId| self.lost.contains(peer);
+        let is_lost = |peer: &PeerId| self.membership.dropped_peers.contains(peer);
         let under_way = |d: &Dial| matches!(d.purpose, Purpose::Peer(peer) if is_lost(&peer));
-        if self.lost.is_empty()
+        if self.membership.dropped_peers.is_empty()
             || self.links.up_count() >= enough
-            || self.dials.values().any(under_way)
+            || self.membership.dials.values().any(under_way)
         {
             return;
         }
@@ -107,11 +107,11 @@ impl Protocol {
 
     /// A link broke, and its peer did not mean it to.
     fn note_lost(&mut self, peer: &PeerId) {
-        let edge = self.book.known.get(peer).is_some_and(|k| k.kind == Kind::Edge);
-        if !edge && !self.lost.contains(peer) {
-            self.lost.push_back(*peer);
-            if self.lost.len() > MAX_LOST {
-                self.lost.pop_front();
+        let edge = self.membership.book.known.get(peer).is_some_and(|k| k.kind == Kind::Edge);
+        if !edge && !self.membership.dropped_peers.contains(peer) {
+            self.membership.dropped_peers.push_back(*peer);
+            if self.membership.dropped_peers.len() > MAX_LOST {
+                self.membership.dropped_peers.pop_front();
             }
         }
     }
@@ -119,8 +119,8 @@ impl Protocol {
     fn missing_links(&self) -> Missing {
         let overlay = &self.env.config.overlay;
         let (target, least) = (overlay.dial_target as usize, overlay.min_links as usize);
-        let dials = self.dials.len();
-        let relays = |up: &&Link| up.up.as_ref().is_some_and(|up| up.theirs.is_relay());
+        let dials = self.membership.dials.len();
+        let relays = |up: &&Link| up.up.as_ref().is_some_and(|up| up.interest.theirs.is_relay());
         let ups = || self.links.all.values().filter(|l| l.up.is_some());
         let outbound = |l: &&Link| l.direction == Direction::Outbound;
         let missing = |outbound: usize, total: usize| {
@@ -143,17 +143,17 @@ impl Protocol {
             return;
         }
         let mut started = false;
-        for at in 0..self.book.bootstrap.len() {
-            let b = &self.book.bootstrap[at];
+        for at in 0..self.membership.book.bootstrap.len() {
+            let b = &self.membership.book.bootstrap[at];
             let linked = b.peer.is_some_and(|p| self.links.by_peer.contains_key(&p));
             if *room == 0 || b.dialling || linked || b.next > self.env.now {
                 continue;
             }
-            if self.book.is_own(&b.endpoint) {
+            if self.membership.book.is_own(&b.endpoint) {
                 continue;
             }
             let endpoint = b.endpoint.clone();
-            self.book.bootstrap[at].dialling = true;
+            self.membership.book.bootstrap[at].dialling = true;
             // No id is pinned: the address is what the host trusts, and its peer may have a new key.
             self.start_dial(endpoint, None, Purpose::Bootstrap(at));
             *room -= 1;
@@ -171,10 +171,11 @@ impl Protocol {
         let mut groups = self.outbound_groups();
         let (fresh, rest): (Vec<_>, Vec<_>) =
             candidates.into_iter().partition(|(_, endpoint)| groups.insert(endpoint.group()));
-        let kind = |peer: &PeerId| self.book.known.get(peer).map_or(Kind::Unknown, |k| k.kind);
+        let kind =
+            |peer: &PeerId| self.membership.book.known.get(peer).map_or(Kind::Unknown, |k| k.kind);
         let mut ranked: Vec<_> =
             fresh.into_iter().chain(rest).map(|(peer, at)| (kind(&peer), peer, at)).collect();
-        if self.book.is_mixed() {
+        if self.membership.book.is_mixed() {
             ranked.sort_by_key(|(kind, ..)| *kind);
         }
         let mut dialled = 0;
@@ -194,11 +195,12 @@ impl Protocol {
 
     fn candidates(&self) -> Vec<(PeerId, Endpoint)> {
         let dialling: BTreeSet<PeerId> = self
+            .membership
             .dials
             .values()
             .filter_map(|d| match d.purpose {
                 Purpose::Peer(peer) => Some(peer),
-                Purpose::Bootstrap(at) => self.book.bootstrap.get(at)?.peer,
+                Purpose::Bootstrap(at) => self.membership.book.bootstrap.get(at)?.peer,
                 Purpose::Host(_) => None,
             })
             .chain(self.links.all.values().map(|l| l.remote))
@@ -210,23 +212,26 @@ impl Protocol {
                 && !dialling.contains(peer)
                 && !self.guard.is_banned(peer, self.env.wall)
                 && self.env.config.network.trust.allows(peer)
-                && !self.book.is_own(endpoint)
-                && !self.dials.values().any(|d| d.endpoint == *endpoint);
+                && !self.membership.book.is_own(endpoint)
+                && !self.membership.dials.values().any(|d| d.endpoint == *endpoint);
             free.then(|| (*peer, endpoint.clone()))
         };
-        self.book.known.iter().filter_map(eligible).collect()
+        self.membership.book.known.iter().filter_map(eligible).collect()
     }
 
     fn outbound_groups(&self) -> BTreeSet<u64> {
         let linked = self.links.all.values().filter_map(|l| l.endpoint.as_ref());
-        linked.chain(self.dials.values().map(|d| &d.endpoint)).map(Endpoint::group).collect()
+        linked
+            .chain(self.membership.dials.values().map(|d| &d.endpoint))
+            .map(Endpoint::group)
+            .collect()
     }
 
     fn start_dial(&mut self, endpoint: Endpoint, expected: Option<PeerId>, purpose: Purpose) {
-        self.next_dial += 1;
-        let dial = DialId(self.next_dial);
+        self.membership.next_dial += 1;
+        let dial = DialId(self.membership.next_dial);
         self.env.counters.dials_started += 1;
-        self.dials.insert(dial, Dial { endpoint: endpoint.clone(), purpose });
+        self.membership.dials.insert(dial, Dial { endpoint: endpoint.clone(), purpose });
         self.env.push(Output::Dial { dial, endpoint, expected });
     }
 
@@ -241,7 +246,7 @@ impl Protocol {
     }
 
     pub(in crate::protocol) fn on_dial_failed(&mut self, dial: DialId, reason: FailureKind) {
-        let Some(d) = self.dials.get(&dial) else { return };
+        let Some(d) = self.membership.dials.get(&dial) else { return };
         let address = d.endpoint.to_string();
         let peer = match d.purpose {
             Purpose::Peer(peer) => peer,
@@ -272,7 +277,7 @@ impl Protocol {
         result: Result<(), ConnectFailure>,
         retry: Duration,
     ) {
-        let Some(dial) = dial.and_then(|d| self.dials.remove(&d)) else { return };
+        let Some(dial) = dial.and_then(|d| self.membership.dials.remove(&d)) else { return };
         // Replaced: the peer is linked, only not over this connection.
         let result = match result {
             Err(ConnectFailure::Refused(CloseReason::Replaced)) => Ok(()),
@@ -289,9 +294,9 @@ impl Protocol {
                 self.env.push(Output::Connected { call, result });
             }
             Purpose::Bootstrap(at) => {
-                let failures = self.book.bootstrap.get(at).map_or(0, |b| b.failures);
+                let failures = self.membership.book.bootstrap.get(at).map_or(0, |b| b.failures);
                 let next = self.next_attempt(failures, retry);
-                if let Some(b) = self.book.bootstrap.get_mut(at) {
+                if let Some(b) = self.membership.book.bootstrap.get_mut(at) {
                     b.dialling = false;
                     if answered {
                         // Also when it was refused: who is there was proven.
@@ -302,9 +307,9 @@ impl Protocol {
                 }
             }
             Purpose::Peer(peer) if failed => {
-                let failures = self.book.known.get(&peer).map_or(0, |k| k.failures);
+                let failures = self.membership.book.known.get(&peer).map_or(0, |k| k.failures);
                 let next = self.next_attempt(failures, retry);
-                self.book.note_failure(&peer, next);
+                self.membership.book.note_failure(&peer, next);
                 self.forget_hopeless(&peer);
             }
             Purpose::Peer(_) => {}
@@ -322,19 +327,19 @@ impl Protocol {
     /// ones who are cut off, everybody fails, and nobody may be forgotten.
     fn forget_hopeless(&mut self, peer: &PeerId) {
         let limit = self.env.config.discovery.forget_after;
-        let hopeless = self.book.known.get(peer).is_some_and(|k| k.failures >= limit);
-        let bootstrap = self.book.bootstrap.iter().any(|b| b.peer == Some(*peer));
-        let spared = bootstrap || self.lost.contains(peer);
-        if hopeless && !spared && self.mode == Mode::Online {
-            self.book.known.remove(peer);
+        let hopeless = self.membership.book.known.get(peer).is_some_and(|k| k.failures >= limit);
+        let bootstrap = self.membership.book.bootstrap.iter().any(|b| b.peer == Some(*peer));
+        let spared = bootstrap || self.membership.dropped_peers.contains(peer);
+        if hopeless && !spared && self.membership.mode == Mode::Online {
+            self.membership.book.known.remove(peer);
             self.env.push(Output::ForgetPeer(*peer));
         }
     }
 
     pub(in crate::protocol) fn note_peer_up(&mut self, link: LinkId, peer: &PeerId) {
         let endpoint = self.links.all.get(&link).and_then(|l| l.endpoint.clone());
-        self.book.note_up(*peer, endpoint.as_ref(), self.env.wall);
-        self.lost.retain(|lost| lost != peer);
+        self.membership.book.note_up(*peer, endpoint.as_ref(), self.env.wall);
+        self.membership.dropped_peers.retain(|lost| lost != peer);
         self.save_peer(peer);
     }
 
@@ -342,28 +347,28 @@ impl Protocol {
     pub(in crate::protocol) fn note_kind(&mut self, link: LinkId) {
         let Some(l) = self.links.all.get(&link) else { return };
         if let Some(up) = &l.up {
-            self.book.note_kind(&l.remote, up.theirs.is_relay());
+            self.membership.book.note_kind(&l.remote, up.interest.theirs.is_relay());
         }
     }
 
     pub(in crate::protocol) fn note_peer_down(&mut self, peer: &PeerId, ending: Ending) {
         let next = self.next_attempt(0, ending.retry());
-        self.book.postpone(peer, next);
+        self.membership.book.postpone(peer, next);
         if matches!(ending, Ending::Lost | Ending::Ours(CloseReason::Unresponsive)) {
             self.note_lost(peer);
         }
-        for at in 0..self.book.bootstrap.len() {
-            if self.book.bootstrap[at].peer == Some(*peer) {
-                self.book.bootstrap[at].next = next;
+        for at in 0..self.membership.book.bootstrap.len() {
+            if self.membership.book.bootstrap[at].peer == Some(*peer) {
+                self.membership.book.bootstrap[at].next = next;
             }
         }
     }
 
     pub(super) fn save_peer(&mut self, peer: &PeerId) {
-        for evicted in self.book.take_evicted() {
+        for evicted in self.membership.book.take_evicted() {
             self.env.push(Output::ForgetPeer(evicted));
         }
-        if let Some(known) = self.book.known.get(peer) {
+        if let Some(known) = self.membership.book.known.get(peer) {
             self.env.push(Output::SavePeer(Box::new(known.to_stored(*peer))));
         }
     }
@@ -371,27 +376,11 @@ impl Protocol {
     /// Wakes up when the next back-off ends.
     fn arm_overlay(&mut self) {
         let now = self.env.now;
-        let known = self.book.known.values().map(|k| k.next);
-        let bootstrap = self.book.bootstrap.iter().filter(|b| !b.dialling).map(|b| b.next);
+        let known = self.membership.book.known.values().map(|k| k.next);
+        let bootstrap =
+            self.membership.book.bootstrap.iter().filter(|b| !b.dialling).map(|b| b.next);
         if let Some(next) = known.chain(bootstrap).filter(|at| *at > now).min() {
             self.env.timers.set_earlier(Timer::Overlay, next);
         }
-    }
-
-    pub(in crate::protocol) fn update_mode(&mut self) {
-        let links = self.links.up_count();
-        let mode = if links == 0 {
-            Mode::Offline
-        } else if links < self.env.config.discovery.min_healthy_peers as usize {
-            Mode::Degraded
-        } else {
-            Mode::Online
-        };
-        if mode != self.mode {
-            self.mode = mode;
-            tracing::info!(target: "sorcha_peer::overlay", ?mode, links, "mode changed");
-            self.env.emit(Event::ModeChanged { mode });
-        }
-        self.recheck_outbox();
     }
 }

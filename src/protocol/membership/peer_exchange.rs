@@ -41,7 +41,7 @@ impl Protocol {
         for link in links.into_iter().take(ASK_AT_REFRESH) {
             self.ask_for_peers(link);
         }
-        if self.record.draft.issued.plus(RENEW_AFTER) <= self.env.wall {
+        if self.membership.record.draft.issued.plus(RENEW_AFTER) <= self.env.wall {
             self.env.push(Output::RenewRecord);
         }
         let interval = self.env.rng.about(self.env.config.discovery.refresh_interval);
@@ -51,7 +51,7 @@ impl Protocol {
 
     pub(super) fn arm_needy(&mut self) {
         if !self.env.timers.is_set(Timer::Needy) && self.links.up_count() > 0 {
-            let pause = super::address_book::backoff(self.needy_turns, NEEDY.0, NEEDY.1);
+            let pause = super::address_book::backoff(self.membership.needy_turns, NEEDY.0, NEEDY.1);
             let pause = pause / 4 + self.env.rng.jitter(pause);
             self.env.timers.set(Timer::Needy, self.env.now + pause);
         }
@@ -62,7 +62,7 @@ impl Protocol {
         if let Some(link) = links.get(self.env.rng.below(links.len())) {
             self.ask_for_peers(*link);
         }
-        self.needy_turns = self.needy_turns.saturating_add(1);
+        self.membership.needy_turns = self.membership.needy_turns.saturating_add(1);
         self.maintain();
     }
 
@@ -94,10 +94,10 @@ impl Protocol {
                 && !self.guard.is_banned(id, wall);
             good.then(|| (k.kind, record.clone()))
         };
-        let mut known: Vec<_> = self.book.known.iter().filter_map(worth).collect();
+        let mut known: Vec<_> = self.membership.book.known.iter().filter_map(worth).collect();
         self.env.rng.shuffle(&mut known);
         let mut relays = 0;
-        if self.book.is_mixed() {
+        if self.membership.book.is_mixed() {
             // Relays find each other, also where only edges link them.
             known.sort_by_key(|(kind, _)| *kind);
             relays = known.iter().filter(|(kind, _)| *kind == Kind::Relay).count();
@@ -119,12 +119,12 @@ impl Protocol {
         let named = records.iter().take(usize::try_from(relays).unwrap_or(usize::MAX));
         let relays: Vec<PeerId> = named.map(PeerRecord::peer).collect();
         for peer in &relays {
-            self.book.hear_of_relay(peer);
+            self.membership.book.hear_of_relay(peer);
         }
         self.env.counters.records_received += records.len() as u64;
         let (wall, skew) = (self.env.wall, self.env.config.network.max_clock_skew);
         let news = |r: &PeerRecord| {
-            let known = self.book.known.get(&r.peer()).and_then(|k| k.record.as_ref());
+            let known = self.membership.book.known.get(&r.peer()).and_then(|k| k.record.as_ref());
             r.peer() != self.env.me
                 && r.is_current(wall, skew)
                 && known.is_none_or(|old| old.draft.seq < r.draft.seq)
@@ -144,7 +144,7 @@ impl Protocol {
         if records.is_empty() {
             return;
         }
-        if self.checking_records.level() >= MAX_CHECKING {
+        if self.membership.checking_records.level() >= MAX_CHECKING {
             self.env.counters.refused_rate += records.len() as u64;
             return;
         }
@@ -152,7 +152,7 @@ impl Protocol {
             return;
         }
         let Some(l) = self.links.all.get(&link) else { return };
-        self.checking_records.enter(1);
+        self.membership.checking_records.enter(1);
         // What to believe depends on where the teller is; a transport without addresses is local.
         let scope = l.address.map_or(AddressScope::Loopback, |a| AddressScope::of(a.ip()));
         let source = l.remote;
@@ -169,12 +169,12 @@ impl Protocol {
         let Some(Task::Records { source, scope, relays }) = self.env.tickets.remove(&ticket) else {
             return;
         };
-        self.checking_records.leave(1);
+        self.membership.checking_records.leave(1);
         for record in valid {
             self.note_record(record, &source, scope);
         }
         for peer in relays {
-            self.book.hear_of_relay(&peer);
+            self.membership.book.hear_of_relay(&peer);
         }
         if forged > 0 {
             self.env.counters.records_forged += forged as u64;
@@ -192,15 +192,16 @@ impl Protocol {
         }
         let policy = self.env.config.discovery.addresses;
         let endpoints = &record.draft.endpoints;
-        let believed = |e: &&Endpoint| policy_allows(policy, scope, e) && !self.book.is_own(e);
+        let believed =
+            |e: &&Endpoint| policy_allows(policy, scope, e) && !self.membership.book.is_own(e);
         let dialable: Vec<_> = endpoints.iter().filter(believed).cloned().collect();
         if dialable.len() < endpoints.len() {
             self.env.counters.records_ignored += 1;
         }
         let told_by = (peer != *source).then_some(*source);
-        match self.book.note_record(record, dialable, told_by) {
+        match self.membership.book.note_record(record, dialable, told_by) {
             Noted::New => {
-                self.needy_turns = 0;
+                self.membership.needy_turns = 0;
                 self.save_peer(&peer);
             }
             Noted::Updated => self.save_peer(&peer),

@@ -30,13 +30,13 @@ mod publish;
 mod replay;
 mod republish;
 
-pub(super) use replay::Flushes;
+pub(super) use replay::Replays;
 
 pub use entries::GivenUp;
 #[cfg(any(test, feature = "sim"))]
 pub(super) use replay::MAX_ORDER;
 pub(super) use replay::{Held, Owed};
-pub(crate) use republish::WINDOW as RENEWALS;
+pub(crate) use republish::RENEWALS;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -47,6 +47,7 @@ use crate::types::{
 };
 
 use crate::protocol::Protocol;
+use crate::protocol::io::CallId;
 use crate::protocol::io::{Output, Queued};
 use crate::protocol::rng::Rng;
 use crate::protocol::timers::Timer;
@@ -65,13 +66,6 @@ const MAX_EXCUSED: u8 = 5;
 const TURN: (usize, Duration) = (1024, Duration::from_millis(1));
 
 impl Protocol {
-    /// Tells an origin that we have stored its transaction.
-    pub(super) fn confirm_to(&mut self, link: LinkId, id: TransactionId) {
-        if let Some(batch) = self.links.batch(link) {
-            batch.stored.push(id);
-        }
-    }
-
     /// A peer has stored these of ours.
     pub(super) fn on_confirmed(&mut self, link: LinkId, ids: &[TransactionId]) {
         let Some(l) = self.links.all.get(&link) else { return };
@@ -133,7 +127,7 @@ impl Protocol {
     /// Whether every linked peer takes every topic.
     fn peers_take_all(&self) -> bool {
         let mut ups = self.links.all.values().filter_map(|l| l.up.as_ref());
-        ups.all(|up| up.theirs.topics.is_none())
+        ups.all(|up| up.interest.theirs.topics.is_none())
     }
 
     fn enough(&self, takers: usize) -> u32 {
@@ -153,7 +147,7 @@ impl Protocol {
     /// fewer copies are enough, and without any link time stands still.
     pub(super) fn recheck_outbox(&mut self) {
         let needed = self.enough(self.links.well(self.env.now).count());
-        let fewer = std::mem::replace(&mut self.copies_wanted, needed) > needed;
+        let fewer = std::mem::replace(&mut self.outbox.copies_wanted, needed) > needed;
         let online = self.links.up_count() > 0;
         let alike = self.needed_of_all();
         if online && (fewer || alike.is_none()) {
@@ -229,7 +223,7 @@ impl Protocol {
             let Some(l) = self.links.all.get(&link) else { continue };
             let takes = l.up.as_ref().is_some_and(|up| up.max_transaction >= announcement.size)
                 && self.takes(link, &entry);
-            let owed = l.up.as_ref().and_then(|up| up.owed.as_ref());
+            let owed = l.up.as_ref().and_then(|up| up.feed.owed.as_ref());
             let coming = owed.is_some_and(|owed| owed.covers(seq));
             // A slow peer is not told twice: its cursor comes to it.
             let told = self.outbox.has_confirmed(id, &l.remote) || coming;
@@ -357,11 +351,29 @@ pub(super) struct Outbox {
     order: VecDeque<TransactionId>,
     /// Those whose receipts are still to be told that.
     forgotten: Vec<TransactionId>,
+    /// Being stored, and the calls that wait for it.
+    publishing: BTreeMap<TransactionId, Vec<CallId>>,
+    /// What they will take up.
+    publishing_bytes: u64,
+    /// Entries that are being published anew.
+    renewing: usize,
+    /// As many of them as may be under way.
+    renewals: usize,
+    /// Entries that wait since before the start, until it is known which the log has.
+    pub(super) restored: Vec<TransactionId>,
+    /// Peers that had to confirm an entry when that was last looked at.
+    copies_wanted: u32,
 }
 
 impl Outbox {
     /// What an earlier run left.
-    pub(super) fn restore(queued: Vec<Queued>, rng: &mut Rng) -> Self {
+    pub(super) fn restore(
+        queued: Vec<Queued>,
+        min_copies: u32,
+        spare_places: Option<usize>,
+        rng: &mut Rng,
+    ) -> Self {
+        let waits = |q: &&Queued| q.dead.is_none() && !q.late;
         let mut outbox = Self {
             entries: Entries::new(rng),
             stale: VecDeque::new(),
@@ -371,6 +383,12 @@ impl Outbox {
             finished: BTreeMap::new(),
             order: VecDeque::new(),
             forgotten: Vec::new(),
+            publishing: BTreeMap::new(),
+            publishing_bytes: 0,
+            renewing: 0,
+            renewals: spare_places.unwrap_or(RENEWALS).clamp(1, RENEWALS),
+            restored: queued.iter().filter(waits).map(|q| q.id).collect(),
+            copies_wanted: min_copies,
         };
         for Queued { id, attempts, dead, .. } in queued {
             outbox.insert(id, FIRST_ROUND);
@@ -607,7 +625,7 @@ mod tests {
     }
 
     fn outbox(queued: Vec<Queued>) -> Outbox {
-        Outbox::restore(queued, &mut Rng::new([0; 32]))
+        Outbox::restore(queued, 2, None, &mut Rng::new([0; 32]))
     }
 
     const SECOND: Duration = Duration::from_secs(1);

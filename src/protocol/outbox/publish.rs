@@ -7,10 +7,10 @@
 //! while (`fetch`), or by its origin, which offers again what has too few copies.
 
 use crate::error::StoreErrorKind;
-use crate::types::{NewEntry, PeerId, Transaction, TransactionId};
+use crate::types::{NewEntry, Transaction, TransactionId};
 
 use crate::protocol::intake::{Pending, Stage};
-use crate::protocol::io::{CallId, Output, PublishRefusal, Ticket};
+use crate::protocol::io::{CallId, Output, PublishRefusal};
 use crate::protocol::log::Record;
 use crate::protocol::log::{Excess, cost};
 use crate::protocol::{Protocol, env::Task};
@@ -31,7 +31,7 @@ impl Protocol {
             self.not_renewed(renews, false);
             return;
         }
-        if let Some(calls) = self.publishing.get_mut(&id) {
+        if let Some(calls) = self.outbox.publishing.get_mut(&id) {
             // Being stored: answered together with the first call.
             calls.push(call);
             self.not_renewed(renews, false);
@@ -50,11 +50,11 @@ impl Protocol {
         }
         let size = transaction.header().payload_len;
         self.remove_pending(&id);
-        self.pending.insert(id, Pending::new(Stage::Storing, size, self.env.now));
-        self.publishing.insert(id, vec![call]);
-        self.publishing_bytes += cost(size);
+        self.intake.pending.insert(id, Pending::new(Stage::Storing, size, self.env.now));
+        self.outbox.publishing.insert(id, vec![call]);
+        self.outbox.publishing_bytes += cost(size);
         let entry = NewEntry {
-            keep_until: self.keep_until(&transaction),
+            keep_until: self.env.keep_until(transaction.header()),
             transaction: transaction.clone(),
             from: None,
             hops: 0,
@@ -65,7 +65,8 @@ impl Protocol {
     }
 
     fn is_outbox_full(&self) -> bool {
-        self.outbox.len() + self.publishing.len() >= self.env.config.outbox.max_entries as usize
+        self.outbox.len() + self.outbox.publishing.len()
+            >= self.env.config.outbox.max_entries as usize
     }
 
     /// `renewed`: it takes the place of another, so the outbox has room for it.
@@ -73,7 +74,7 @@ impl Protocol {
         let (size, limit) =
             (transaction.header().payload_len, self.env.config.gossip.max_transaction_size);
         let capacity = self.env.config.outbox.max_entries;
-        let under_way = (self.publishing.len(), self.publishing_bytes);
+        let under_way = (self.outbox.publishing.len(), self.outbox.publishing_bytes);
         let excess = self.log.shares.excess(&transaction.origin(), under_way, size);
         if self.env.shutting_down {
             Some(PublishRefusal::Closed)
@@ -89,60 +90,7 @@ impl Protocol {
         }
     }
 
-    pub(in crate::protocol) fn store_foreign(
-        &mut self,
-        from: PeerId,
-        transaction: &Transaction,
-        hops: u16,
-    ) {
-        let entry = NewEntry {
-            keep_until: self.keep_until(transaction),
-            transaction: transaction.clone(),
-            from: Some(from),
-            hops,
-        };
-        self.env.storing.enter(1);
-        let (id, origin) = (transaction.id(), transaction.origin());
-        let ticket = self.env.ticket(Task::StoreForeign { id, origin });
-        self.env.push(Output::Store { ticket, entry, own: false });
-    }
-
-    pub(in crate::protocol) fn on_stored(
-        &mut self,
-        ticket: Ticket,
-        result: Result<(), StoreErrorKind>,
-    ) {
-        let Some(task) = self.env.tickets.remove(&ticket) else { return };
-        self.env.storing.leave(1);
-        if result.is_err() {
-            self.env.counters.storage_failures += 1;
-        }
-        match task {
-            Task::StoreOwn { transaction, renews } => {
-                self.on_own_stored(&transaction, renews, result);
-            }
-            Task::StoreForeign { id, origin } if result.is_ok() => {
-                if let Some(size) = self.log.note_stored(&id) {
-                    self.fetches.lost.note_saved(size, self.env.now);
-                }
-                // The origin waits for this; others hear of it by announcement.
-                if let Some(link) = self.links.by_peer.get(&origin).copied() {
-                    self.confirm_to(link, id);
-                }
-                self.confirm_passed(&id);
-            }
-            Task::StoreForeign { id, .. }
-                if self.log.find(&id).is_some_and(|entry| !entry.is_stored()) =>
-            {
-                let size = self.log.find(&id).map_or(0, |entry| u64::from(entry.size));
-                self.log.note_unsaved(&id);
-                self.fetches.lost.note_failed(size);
-            }
-            _ => {}
-        }
-    }
-
-    fn on_own_stored(
+    pub(in crate::protocol) fn on_own_stored(
         &mut self,
         transaction: &Transaction,
         renews: Option<TransactionId>,
@@ -150,16 +98,16 @@ impl Protocol {
     ) {
         let id = transaction.id();
         self.remove_pending(&id);
-        let calls = self.publishing.remove(&id).unwrap_or_default();
+        let calls = self.outbox.publishing.remove(&id).unwrap_or_default();
         let size = transaction.header().payload_len;
-        self.publishing_bytes = self.publishing_bytes.saturating_sub(cost(size));
+        self.outbox.publishing_bytes = self.outbox.publishing_bytes.saturating_sub(cost(size));
         if result.is_ok() {
             self.env.counters.transactions_published += 1;
             self.watch_outbox(id);
             if let Some(old) = renews {
                 self.on_renewed(old, id);
             }
-            self.fetches.lost.note_saved(size, self.env.now);
+            self.intake.retry.note_saved(size, self.env.now);
         } else {
             self.env.counters.publishes_refused += 1;
             self.not_renewed(renews, false);

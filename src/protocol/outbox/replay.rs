@@ -160,7 +160,7 @@ struct Outflow {
 
 /// What flushes share.
 #[derive(Debug, Default)]
-pub(in crate::protocol) struct Flushes {
+pub(in crate::protocol) struct Replays {
     /// The own one.
     own: Option<Outflow>,
     by_origin: BTreeMap<PeerId, Inflow>,
@@ -170,7 +170,7 @@ pub(in crate::protocol) struct Flushes {
     moved: bool,
 }
 
-impl Flushes {
+impl Replays {
     /// Bytes held, and the most that may be: one payload of each origin may be larger than the rest.
     #[cfg(any(test, feature = "sim"))]
     pub(in crate::protocol) fn held(&self, largest: u64) -> (usize, usize) {
@@ -205,8 +205,8 @@ impl Flushes {
 impl Protocol {
     /// Whether a flush runs on a link, in either direction.
     pub(in crate::protocol) fn is_flushing(&self, link: &Link) -> bool {
-        let inflow = self.flushes.by_origin.get(&link.remote);
-        link.up.as_ref().is_some_and(|up| up.owed.is_some())
+        let inflow = self.replays.by_origin.get(&link.remote);
+        link.up.as_ref().is_some_and(|up| up.feed.owed.is_some())
             || inflow.is_some_and(|inflow| inflow.link == Some(link.id))
     }
 
@@ -215,17 +215,17 @@ impl Protocol {
         let (log, outbox) = (&self.log, &self.outbox);
         let first = outbox.waiting().filter_map(|id| log.seq_of(id)).min();
         // What is left of an earlier one goes on.
-        let own = self.flushes.own.filter(|own| self.is_flowing(own));
+        let own = self.replays.own.filter(|own| self.is_flowing(own));
         let from = own.map(|own| own.from).into_iter().chain(first).min();
         let (until, began) = (log.head(), self.env.now);
-        self.flushes.own = from.map(|from| Outflow { from, until, began });
+        self.replays.own = from.map(|from| Outflow { from, until, began });
     }
 
     /// From where on all our own entries are to be announced on a new link, if on any. That is the
     /// first of what waited when we came back, for `GATHER` and as long as any of that waits: also
     /// what others have confirmed since, so that the order is whole on each link.
     pub(in crate::protocol) fn outflow(&self) -> Option<u64> {
-        self.flushes.own.filter(|own| self.is_flowing(own)).map(|own| own.from)
+        self.replays.own.filter(|own| self.is_flowing(own)).map(|own| own.from)
     }
 
     fn is_flowing(&self, own: &Outflow) -> bool {
@@ -241,7 +241,7 @@ impl Protocol {
     /// Lets an own log entry that a link's cursor has come to wait for its turn in the link's flush;
     /// `false` when there is none that the peer was told of: it would hold nothing that overtakes.
     pub(in crate::protocol) fn join_owed(&mut self, link: LinkId, seq: u64) -> bool {
-        let owed = self.links.up(link).and_then(|up| up.owed.as_mut());
+        let owed = self.links.up(link).and_then(|up| up.feed.owed.as_mut());
         let Some(owed) = owed.filter(|owed| owed.said) else { return false };
         owed.until = seq + 1;
         true
@@ -255,7 +255,9 @@ impl Protocol {
             self.end_owed(link);
             return false;
         };
-        let Some(owed) = self.links.up(link).and_then(|up| up.owed.as_mut()) else { return false };
+        let Some(owed) = self.links.up(link).and_then(|up| up.feed.owed.as_mut()) else {
+            return false;
+        };
         owed.next = seq;
         let size = u64::from(record.size);
         if owed.is_full(size) {
@@ -276,8 +278,8 @@ impl Protocol {
         let (log, outbox) = (&self.log, &self.outbox);
         let l = self.links.all.get(&link)?;
         let up = l.up.as_ref()?;
-        let owed = up.owed.as_ref()?;
-        let uphill = self.is_uphill(link) && self.carrying.ours().topics.is_some();
+        let owed = up.feed.owed.as_ref()?;
+        let uphill = self.is_uphill(link) && self.spread.carrying.ours().topics.is_some();
         let all = uphill || outbox.len() > 0;
         let first = if all { log.base() } else { log.base().max(owed.all) };
         let own = |seq: u64, r: &Record| {
@@ -295,7 +297,7 @@ impl Protocol {
     }
 
     fn end_owed(&mut self, link: LinkId) {
-        let Some(owed) = self.links.up(link).and_then(|up| up.owed.take()) else { return };
+        let Some(owed) = self.links.up(link).and_then(|up| up.feed.owed.take()) else { return };
         self.env.timers.cancel(Timer::Owed(link));
         if owed.said {
             // Behind the last of them.
@@ -307,7 +309,7 @@ impl Protocol {
     /// A peer has stored these of ours: there is room for more.
     pub(super) fn note_owed_stored(&mut self, link: LinkId, ids: &[TransactionId]) {
         let (log, now) = (&self.log, self.env.now);
-        let Some(owed) = self.links.up(link).and_then(|up| up.owed.as_mut()) else { return };
+        let Some(owed) = self.links.up(link).and_then(|up| up.feed.owed.as_mut()) else { return };
         for seq in ids.iter().filter_map(|id| log.seq_of(id)) {
             if let Some(size) = owed.waiting.remove(&seq) {
                 owed.bytes.leave(u64::from(size));
@@ -320,7 +322,7 @@ impl Protocol {
     /// A peer was sent something.
     pub(in crate::protocol) fn note_owed_served(&mut self, link: LinkId) {
         let now = self.env.now;
-        if let Some(owed) = self.links.up(link).and_then(|up| up.owed.as_mut()) {
+        if let Some(owed) = self.links.up(link).and_then(|up| up.feed.owed.as_mut()) {
             owed.moved = now;
         }
     }
@@ -328,7 +330,7 @@ impl Protocol {
     /// A peer confirms nothing: what it was told of is its own affair.
     pub(in crate::protocol) fn on_owed_due(&mut self, link: LinkId) {
         let now = self.env.now;
-        let Some(owed) = self.links.up(link).and_then(|up| up.owed.as_mut()) else { return };
+        let Some(owed) = self.links.up(link).and_then(|up| up.feed.owed.as_mut()) else { return };
         if now.since(owed.moved) < STALL {
             let due = owed.moved + STALL;
             self.env.timers.set(Timer::Owed(link), due);
@@ -342,31 +344,31 @@ impl Protocol {
     /// A link is up whose peer said whether it owes anything.
     pub(in crate::protocol) fn begin_inflow(&mut self, link: LinkId, peer: PeerId, owes: bool) {
         let now = self.env.now;
-        let Some(mut inflow) = self.flushes.by_origin.remove(&peer) else {
+        let Some(mut inflow) = self.replays.by_origin.remove(&peer) else {
             if owes {
-                self.flushes.by_origin.insert(peer, Inflow::new(link, now));
+                self.replays.by_origin.insert(peer, Inflow::new(link, now));
                 self.env.timers.set(Timer::Inflow(peer), now + STALL);
             }
             return;
         };
         // It begins again: what was held of the earlier one waits for its turn in this one.
         for id in std::mem::take(&mut inflow.order) {
-            let Some(pending) = self.pending.get_mut(&id) else { continue };
+            let Some(pending) = self.intake.pending.get_mut(&id) else { continue };
             pending.ordered = None;
             if pending.held.is_some() {
                 inflow.early.push_back(id);
             }
         }
         (inflow.link, inflow.more, inflow.beyond, inflow.touched) = (Some(link), owes, 0, now);
-        self.flushes.by_origin.insert(peer, inflow);
-        self.flushes.moved = true;
+        self.replays.by_origin.insert(peer, inflow);
+        self.replays.moved = true;
     }
 
     /// An origin that may be flushing announced or pushed something of its own.
     pub(in crate::protocol) fn join_inflow(&mut self, link: LinkId, id: &TransactionId) {
         let Some(peer) = self.links.peer_of(link) else { return };
-        let Some(inflow) = self.flushes.get_mut(&peer) else { return };
-        let Some(pending) = self.pending.get_mut(id) else { return };
+        let Some(inflow) = self.replays.get_mut(&peer) else { return };
+        let Some(pending) = self.intake.pending.get_mut(id) else { return };
         let origin = pending.origin();
         let foreign = origin.is_some_and(|origin| origin != peer);
         if foreign || inflow.link != Some(link) || pending.ordered == Some(link) {
@@ -380,21 +382,21 @@ impl Protocol {
         inflow.order.push_back(*id);
         inflow.beyond += usize::from(!inflow.more);
         inflow.touched = self.env.now;
-        self.flushes.moved = true;
+        self.replays.moved = true;
     }
 
     /// Whether what is announced on a link is sent when it is asked for, and never unasked.
     pub(in crate::protocol) fn is_flushed(&self, link: LinkId) -> bool {
         let peer = self.links.peer_of(link);
-        let inflow = peer.and_then(|peer| self.flushes.by_origin.get(&peer));
+        let inflow = peer.and_then(|peer| self.replays.by_origin.get(&peer));
         inflow.is_some_and(|inflow| inflow.link == Some(link) && inflow.more)
     }
 
     /// Part of a large payload came: whoever waits for its turn waits on.
     pub(in crate::protocol) fn note_inflow_progress(&mut self, id: &TransactionId) {
-        let ordered = self.pending.get(id).and_then(|p| p.ordered);
+        let ordered = self.intake.pending.get(id).and_then(|p| p.ordered);
         let peer = ordered.and_then(|link| self.links.peer_of(link));
-        if let Some(inflow) = peer.and_then(|peer| self.flushes.get_mut(&peer)) {
+        if let Some(inflow) = peer.and_then(|peer| self.replays.get_mut(&peer)) {
             inflow.touched = self.env.now;
         }
     }
@@ -402,23 +404,23 @@ impl Protocol {
     /// A peer has announced all that it owed.
     pub(in crate::protocol) fn on_flushed(&mut self, link: LinkId) {
         let Some(peer) = self.links.peer_of(link) else { return };
-        if let Some(inflow) = self.flushes.get_mut(&peer).filter(|i| i.link == Some(link)) {
+        if let Some(inflow) = self.replays.get_mut(&peer).filter(|i| i.link == Some(link)) {
             inflow.more = false;
-            self.flushes.moved = true;
+            self.replays.moved = true;
         }
     }
 
     /// A link is gone: what was held waits for a while for its peer to come back.
     pub(in crate::protocol) fn break_inflow(&mut self, link: LinkId, peer: &PeerId) {
         let now = self.env.now;
-        if let Some(inflow) = self.flushes.get_mut(peer).filter(|i| i.link == Some(link)) {
+        if let Some(inflow) = self.replays.get_mut(peer).filter(|i| i.link == Some(link)) {
             (inflow.link, inflow.more, inflow.touched) = (None, true, now);
         }
     }
 
     /// An origin makes no progress, or does not come back.
     pub(in crate::protocol) fn on_inflow_due(&mut self, peer: PeerId) {
-        let Some(inflow) = self.flushes.get_mut(&peer) else { return };
+        let Some(inflow) = self.replays.get_mut(&peer) else { return };
         let due = inflow.touched + STALL;
         if due <= self.env.now {
             self.end_inflow(&peer);
@@ -436,10 +438,10 @@ impl Protocol {
     ) -> bool {
         let (id, header) = (transaction.id(), transaction.header());
         let (origin, size) = (header.origin, weight(transaction));
-        let in_all = self.flushes.held.level();
+        let in_all = self.replays.held.level();
         self.leave_foreign_order(&id, &origin);
-        let Some(inflow) = self.flushes.get_mut(&origin) else { return false };
-        let Some(pending) = self.pending.get_mut(&id) else { return false };
+        let Some(inflow) = self.replays.get_mut(&origin) else { return false };
+        let Some(pending) = self.intake.pending.get_mut(&id) else { return false };
         let ordered = inflow.link.is_some() && pending.ordered == inflow.link;
         if ordered && inflow.order.front() == Some(&id) && inflow.early.is_empty() {
             inflow.latest = inflow.latest.max(header.created);
@@ -468,8 +470,8 @@ impl Protocol {
         if !ordered {
             inflow.early.push_back(id);
         }
-        self.flushes.moved = true;
-        self.flushes.held.enter(size);
+        self.replays.moved = true;
+        self.replays.held.enter(size);
         self.env.counters.flushed_held += 1;
         self.env.timers.cancel(Timer::Fetch(id));
         self.abandon_parents(&id);
@@ -478,20 +480,20 @@ impl Protocol {
 
     /// What came has its place in the order of its origin, if any, whoever else said it was theirs.
     fn leave_foreign_order(&mut self, id: &TransactionId, origin: &PeerId) {
-        let Some(pending) = self.pending.get_mut(id) else { return };
+        let Some(pending) = self.intake.pending.get_mut(id) else { return };
         let in_whose = pending.ordered.and_then(|link| self.links.peer_of(link));
         if in_whose.is_some_and(|peer| peer != *origin) {
-            let inflow = self.flushes.by_origin.get(origin);
+            let inflow = self.replays.by_origin.get(origin);
             let inflow = inflow.filter(|inflow| inflow.order.contains(id));
             pending.ordered = inflow.and_then(|inflow| inflow.link);
-            self.flushes.moved = true;
+            self.replays.moved = true;
         }
     }
 
     /// Takes what has its turn, at the end of an input.
     pub(in crate::protocol) fn advance_inflows(&mut self) {
-        while std::mem::take(&mut self.flushes.moved) {
-            for origin in self.flushes.by_origin.keys().copied().collect::<Vec<_>>() {
+        while std::mem::take(&mut self.replays.moved) {
+            for origin in self.replays.by_origin.keys().copied().collect::<Vec<_>>() {
                 self.advance_inflow(&origin);
             }
         }
@@ -500,14 +502,14 @@ impl Protocol {
     fn advance_inflow(&mut self, origin: &PeerId) {
         let now = self.env.now;
         let is_own = |of: PeerId| of == *origin;
-        while let Some(inflow) = self.flushes.get_mut(origin)
+        while let Some(inflow) = self.replays.get_mut(origin)
             && let Some(first) = inflow.order.front().copied()
         {
             if inflow.link.is_none() {
                 // While it is broken, it waits for its origin to come back.
                 return;
             }
-            let pending = self.pending.get(&first).filter(|p| p.origin().is_none_or(is_own));
+            let pending = self.intake.pending.get(&first).filter(|p| p.origin().is_none_or(is_own));
             if pending.is_some_and(|p| p.held.is_none()) {
                 // Whoever else says that it is theirs.
                 break;
@@ -521,17 +523,17 @@ impl Protocol {
             }
         }
         let settled = |i: &mut Inflow| !i.more && i.order.len() <= i.beyond;
-        if self.flushes.get_mut(origin).is_some_and(settled) {
+        if self.replays.get_mut(origin).is_some_and(settled) {
             self.end_inflow(origin);
         }
     }
 
     /// Takes what came early and is older than what has its turn: it is not going to be announced.
     fn let_go_older(&mut self, origin: &PeerId) {
-        while let Some(inflow) = self.flushes.get_mut(origin)
+        while let Some(inflow) = self.replays.get_mut(origin)
             && let Some(first) = inflow.early.front().copied()
         {
-            let held = self.pending.get(&first).filter(|p| p.ordered.is_none());
+            let held = self.intake.pending.get(&first).filter(|p| p.ordered.is_none());
             let created =
                 held.and_then(|p| p.held.as_ref()).map(|h| h.transaction.header().created);
             if created.is_some_and(|created| created >= inflow.latest) {
@@ -546,11 +548,11 @@ impl Protocol {
 
     /// Ends an inflow: what is held is taken, in order as far as that is known.
     fn end_inflow(&mut self, origin: &PeerId) {
-        let Some(inflow) = self.flushes.by_origin.remove(origin) else { return };
+        let Some(inflow) = self.replays.by_origin.remove(origin) else { return };
 
         self.env.timers.cancel(Timer::Inflow(*origin));
         for id in inflow.order.iter().chain(&inflow.early) {
-            if let Some(pending) = self.pending.get_mut(id) {
+            if let Some(pending) = self.intake.pending.get_mut(id) {
                 pending.ordered = None;
                 self.let_go(id);
             }
@@ -560,9 +562,9 @@ impl Protocol {
 
     /// Takes what was held.
     fn let_go(&mut self, id: &TransactionId) {
-        let held = self.pending.get_mut(id).and_then(|p| p.held.take());
+        let held = self.intake.pending.get_mut(id).and_then(|p| p.held.take());
         let Some(held) = held else { return };
-        self.flushes.note_settled(Some(&held));
+        self.replays.note_settled(Some(&held));
         self.take(held.from, &held.transaction, held.hop);
     }
 }

@@ -16,22 +16,24 @@ use crate::protocol::Protocol;
 use crate::protocol::io::Output;
 
 /// Renewals under way at once.
-pub(crate) const WINDOW: usize = 256;
+pub(crate) const RENEWALS: usize = 256;
 
 impl Protocol {
     /// Has stale entries published anew, as far as somebody is there to take them.
     pub(in crate::protocol) fn renew_stale(&mut self) {
-        while self.renewing < self.renewals && self.links.up_count() > 0 && !self.env.shutting_down
+        while self.outbox.renewing < self.outbox.renewals
+            && self.links.up_count() > 0
+            && !self.env.shutting_down
         {
-            let Some(id) = self.outbox.next_stale(self.renewing > 0) else { return };
-            self.renewing += 1;
+            let Some(id) = self.outbox.next_stale(self.outbox.renewing > 0) else { return };
+            self.outbox.renewing += 1;
             self.env.push(Output::Renew { id });
         }
     }
 
     /// `new` is stored in place of `old`.
     pub(super) fn on_renewed(&mut self, old: TransactionId, new: TransactionId) {
-        self.renewing = self.renewing.saturating_sub(1);
+        self.outbox.renewing = self.outbox.renewing.saturating_sub(1);
         self.env.counters.transactions_renewed += 1;
         self.outbox.replace(&old, new);
         self.env.push(Output::Renewed { id: old, renewed_as: new });
@@ -50,7 +52,7 @@ impl Protocol {
 
     /// An entry could not be published anew: it is tried again later, unless its row is `gone`.
     pub(in crate::protocol) fn on_not_renewed(&mut self, id: TransactionId, gone: bool) {
-        self.renewing = self.renewing.saturating_sub(1);
+        self.outbox.renewing = self.outbox.renewing.saturating_sub(1);
         if gone {
             self.outbox.remove(&id);
         } else {

@@ -343,7 +343,7 @@ impl Protocol {
             return;
         }
         // Over when what was found is fetched: else the next peer would list it again.
-        let pending = &self.pending;
+        let pending = &self.intake.pending;
         session.samples.retain(|id| {
             let waits = pending.contains(id);
             if !waits && self.log.contains(id) {

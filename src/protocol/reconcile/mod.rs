@@ -55,7 +55,7 @@ mod responder;
 use std::time::Duration;
 
 use crate::types::{
-    Bound, LinkId, MonoTime, Range, RangeContent, Reconcile, TransactionId, WallTime,
+    Announcement, Bound, LinkId, MonoTime, Range, RangeContent, Reconcile, TransactionId, WallTime,
 };
 
 use crate::protocol::Protocol;
@@ -324,7 +324,7 @@ impl Protocol {
                         repair.need.is_some()
                             && repair.session.is_none()
                             && repair.not_before <= now
-                            && up.debt.is_none()
+                            && up.feed.debt.is_none()
                             && (repair.owed || !busy)
                     })
             };
@@ -380,7 +380,7 @@ impl Protocol {
                     repair.session.is_none()
                         && repair.quiet_until <= now
                         && repair.paced.since(now) <= ROUTINE * (IN_A_ROW - 1)
-                        && up.debt.is_none()
+                        && up.feed.debt.is_none()
                 })
         };
         let idle: Vec<_> = self.links.all.values().filter(idle).map(|l| l.id).collect();
@@ -468,9 +468,9 @@ impl Protocol {
             } else if *size <= self.env.config.gossip.max_transaction_size
                 && !self.log.is_refused(id)
             {
-                let new = !self.pending.contains(id);
-                self.hear(link, &super::Announcement { id: *id, size: *size, hop: 1 });
-                if let Some(pending) = self.pending.get_mut(id) {
+                let new = !self.intake.pending.contains(id);
+                self.hear(link, &Announcement { id: *id, size: *size, hop: 1 });
+                if let Some(pending) = self.intake.pending.get_mut(id) {
                     if let Some(large) = &mut pending.large {
                         large.found = true;
                     }
@@ -484,6 +484,13 @@ impl Protocol {
         }
         self.env.counters.reconcile_missing_here += missing.len() as u64;
         missing
+    }
+
+    /// Something that anybody may have is missing here.
+    pub(in crate::protocol) fn repair_everywhere(&mut self) {
+        for link in self.links.up_ids() {
+            self.want_repair(link);
+        }
     }
 }
 

@@ -61,8 +61,8 @@ impl Protocol {
     /// Whether a question may be answered.
     fn admit(&mut self, link: LinkId, opened: bool) -> bool {
         let (Some(peer), now) = (self.links.peer_of(link), self.env.now) else { return false };
-        self.limits.left(peer, Work::Answer, now) >= FRAME as u64
-            && (!opened || self.limits.take(peer, Work::Session, OPEN, now))
+        self.guard.rate_limits.left(peer, Work::Answer, now) >= FRAME as u64
+            && (!opened || self.guard.rate_limits.take(peer, Work::Session, OPEN, now))
     }
 
     /// The queue of a link has moved: a question may have waited for that.
@@ -78,7 +78,7 @@ impl Protocol {
     /// A peer fetched something: what was listed to it was of use.
     pub(in crate::protocol) fn earn_answers(&mut self, link: LinkId) {
         if let Some(peer) = self.links.peer_of(link) {
-            self.limits.give_back(&peer, Work::Answer, EARNED);
+            self.guard.rate_limits.give_back(&peer, Work::Answer, EARNED);
         }
     }
 
@@ -141,7 +141,7 @@ impl Protocol {
         self.env.counters.reconcile_bytes_sent += weight;
         if let Some(peer) = self.links.peer_of(link) {
             let cost = weight + QUESTION + RANGE * ranges + looks / LOOKS;
-            self.limits.spend(peer, Work::Answer, cost, self.env.now);
+            self.guard.rate_limits.spend(peer, Work::Answer, cost, self.env.now);
         }
         self.send(link, Message::Answer(Box::new(answer)));
     }

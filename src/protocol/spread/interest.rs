@@ -23,7 +23,7 @@
 //! cycle; while they change, depth counts up to its bound and ends one. Interest is full state, said
 //! at most about once a second, and more than `MAX_INTERESTS` topics are everything.
 //!
-//! **Travel.** Down a link goes what the peer wants. Up a link goes everything held, and who is
+//! **Travel.** Down a link goes what the peer wants. Established a link goes everything held, and who is
 //! nearer to a relay takes it, wanted or not: thus what an edge publishes reaches a relay, and from
 //! there everybody who wants it. Relays keep links with each other (`overlay`).
 //!
@@ -48,8 +48,7 @@ use crate::types::{
 };
 
 use crate::protocol::Protocol;
-use crate::protocol::guard::Work;
-use crate::protocol::link::Up;
+use crate::protocol::link::Established;
 use crate::protocol::log::Record;
 use crate::protocol::outbox::Owed;
 use crate::protocol::timers::Timer;
@@ -59,7 +58,7 @@ const GRACE: Duration = Duration::from_secs(4);
 /// How long it waits for a relay, and up to twice that, before it hangs off another edge.
 const LOOK: Duration = Duration::from_secs(1);
 /// Least time between two changes that peers are told of.
-const SAY_EVERY: Duration = Duration::from_secs(1);
+pub(in crate::protocol) const SAY_EVERY: Duration = Duration::from_secs(1);
 
 /// What this node carries.
 #[derive(Debug)]
@@ -73,7 +72,7 @@ pub(in crate::protocol) struct Carrying {
     /// What counts now; peers know what was last said to them.
     ours: Interest,
     /// Until when an edge at `NOWHERE` waits for better, and whether it knows some way.
-    waits: Option<(bool, MonoTime)>,
+    pub(in crate::protocol) waits: Option<(bool, MonoTime)>,
     /// Some peer was not told yet.
     unsaid: bool,
     said: Option<MonoTime>,
@@ -104,6 +103,23 @@ impl Carrying {
     }
 }
 
+/// What a peer wants, as it says.
+#[derive(Debug)]
+pub(in crate::protocol) struct PeerInterest {
+    /// What counts now.
+    pub(in crate::protocol) theirs: Interest,
+    /// What it said since, too soon.
+    pub(in crate::protocol) later: Option<Interest>,
+    /// Whether it is nearer to a relay, as of the last change.
+    pub(in crate::protocol) uphill: bool,
+}
+
+impl PeerInterest {
+    pub(in crate::protocol) fn new(theirs: Interest) -> Self {
+        Self { theirs, later: None, uphill: false }
+    }
+}
+
 /// The best way to a relay: over a peer of this depth and name.
 #[derive(Debug, Clone, Copy)]
 struct Way {
@@ -129,26 +145,29 @@ impl Protocol {
     /// What both sides of a link were last told: so both see alike which of them is nearer.
     pub(in crate::protocol) fn sides(&self, link: LinkId) -> Option<(&Interest, &Interest)> {
         let l = self.links.all.get(&link)?;
-        Some((&l.said, &l.up.as_ref()?.theirs))
+        Some((&l.said, &l.up.as_ref()?.interest.theirs))
     }
 
     fn leads_here(&self, theirs: &Interest) -> bool {
         theirs.via != 0 && theirs.via == Interest::short(&self.env.me)
     }
 
-    fn up_of(&self, link: LinkId) -> Option<&Up> {
+    fn up_of(&self, link: LinkId) -> Option<&Established> {
         self.links.all.get(&link)?.up.as_ref()
     }
 
     /// Whether an entry travels on a link.
     pub(in crate::protocol) fn takes(&self, link: LinkId, record: &Record) -> bool {
-        let wanted = |up: &Up| self.log.topics.is_wanted(record.topic, &up.theirs);
+        let wanted =
+            |up: &Established| self.log.topics.is_wanted(record.topic, &up.interest.theirs);
         self.up_of(link).is_some_and(wanted) || self.is_uphill(link)
     }
 
     /// Whether a topic travels on a link.
     pub(in crate::protocol) fn takes_topic(&self, link: LinkId, topic: &Topic) -> bool {
-        let wanted = |up: &Up| up.theirs.topics.is_none() || up.theirs.wants(TopicKey::of(topic));
+        let wanted = |up: &Established| {
+            up.interest.theirs.topics.is_none() || up.interest.theirs.wants(TopicKey::of(topic))
+        };
         self.up_of(link).is_some_and(wanted) || self.is_uphill(link)
     }
 
@@ -160,8 +179,8 @@ impl Protocol {
         id: &TransactionId,
         header: &Header,
     ) -> bool {
-        let ours = &self.carrying.ours;
-        let sources = || self.pending.get(id).into_iter().flat_map(|p| &p.sources);
+        let ours = &self.spread.carrying.ours;
+        let sources = || self.intake.pending.get(id).into_iter().flat_map(|p| &p.sources);
         ours.topics.is_none()
             || ours.wants(TopicKey::of(&header.topic))
             || self.is_behind(link)
@@ -176,78 +195,56 @@ impl Protocol {
         hop: u16,
         record: &Record,
     ) -> bool {
-        let passing = |up: &Up| !self.log.topics.is_wanted(record.topic, &up.theirs);
+        let passing =
+            |up: &Established| !self.log.topics.is_wanted(record.topic, &up.interest.theirs);
         hop == 0 || self.is_behind(link) && self.up_of(link).is_some_and(passing)
     }
 
     /// Whether an entry is here only on its way to a relay.
     pub(in crate::protocol) fn is_passing(&self, record: &Record) -> bool {
-        !self.log.topics.is_wanted(record.topic, &self.carrying.ours)
+        !self.log.topics.is_wanted(record.topic, &self.spread.carrying.ours)
     }
 }
 
 impl Protocol {
     /// The topics that the host subscribes to have changed.
     pub(in crate::protocol) fn on_subscribed(&mut self, topics: Option<BTreeSet<TopicKey>>) {
-        self.carrying.live = topics;
+        self.spread.carrying.live = topics;
         self.settle_interest();
-    }
-
-    /// A peer says what it wants from now on. One that says so all the time is heard now and then.
-    pub(in crate::protocol) fn on_interest(&mut self, link: LinkId, theirs: Interest) {
-        let allowed = self.allow(link, Work::Interest, 1);
-        let (now, later) = (self.env.now, (!allowed).then(|| theirs.clone()));
-        let Some(up) = self.links.up(link) else { return };
-        up.later = later;
-        if up.later.is_some() {
-            self.env.timers.set_earlier(Timer::Interest, now + SAY_EVERY);
-        } else {
-            self.adopt_interest(link, theirs);
-        }
-    }
-
-    fn adopt_interest(&mut self, link: LinkId, theirs: Interest) {
-        let Some(up) = self.links.up(link) else { return };
-        up.theirs = theirs;
-        self.note_kind(link);
-        self.settle_interest();
-        self.owe_upwards();
-        self.recheck_outbox();
-        self.maintain();
-        self.pump(link);
     }
 
     /// Links, or what peers or the host want, have changed: works out what follows from it.
     pub(in crate::protocol) fn settle_interest(&mut self) {
-        if !self.carrying.edge {
+        if !self.spread.carrying.edge {
             return;
         }
         let new = self.work_out();
-        let old = std::mem::replace(&mut self.carrying.ours, new);
-        if self.carrying.ours.exceeds(&old) {
-            self.fetches.unwanted.clear();
+        let old = std::mem::replace(&mut self.spread.carrying.ours, new);
+        if self.spread.carrying.ours.exceeds(&old) {
+            self.intake.unwanted.clear();
         }
-        let ours = &self.carrying.ours;
+        let ours = &self.spread.carrying.ours;
         if (old.depth == 0) != (ours.depth == 0) {
             let stands_in = ours.depth == 0;
             tracing::info!(target: "sorcha_peer::overlay", stands_in, "an edge without a relay");
             self.env.counters.stood_in += u64::from(stands_in);
             self.env.emit(Event::StandInChanged { stands_in });
         }
-        let told = |l: &crate::protocol::link::Link| l.up.is_none() || l.said == self.carrying.ours;
-        self.carrying.unsaid = !self.links.all.values().all(told);
+        let told =
+            |l: &crate::protocol::link::Link| l.up.is_none() || l.said == self.spread.carrying.ours;
+        self.spread.carrying.unsaid = !self.links.all.values().all(told);
     }
 
     fn work_out(&mut self) -> Interest {
         let (linked, way) = (self.links.up_count() > 0, self.way());
-        let nowhere = self.carrying.ours.depth == NOWHERE;
+        let nowhere = self.spread.carrying.ours.depth == NOWHERE;
         // A relay at once, an edge only if no relay comes up beside it.
         let sure = way.as_ref().is_some_and(|way| way.depth == 0 && !way.makeshift || !nowhere);
         let patience = if way.is_some() { LOOK } else { GRACE };
-        let stands_in = way.is_none() && self.carrying.ours.depth == 0;
+        let stands_in = way.is_none() && self.spread.carrying.ours.depth == 0;
         let decided = linked && (sure || stands_in || self.has_waited(way.is_some(), patience));
         if decided || !linked {
-            self.carrying.waits = None;
+            self.spread.carrying.waits = None;
         }
         match way {
             Some(way) if decided => Interest {
@@ -263,17 +260,17 @@ impl Protocol {
 
     /// The best way to a relay. Who stands in looks for a real one only.
     fn way(&self) -> Option<Way> {
-        let ours = &self.carrying.ours;
+        let ours = &self.spread.carrying.ours;
         let stands_in = ours.depth == 0;
         let fit = |theirs: &Interest| {
             theirs.depth < MAX_DEPTH && !self.leads_here(theirs) && !(stands_in && theirs.makeshift)
         };
         let ups = self.links.all.values().filter_map(|l| Some((&l.remote, l.up.as_ref()?)));
-        let fitting = ups.filter(|(_, up)| fit(&up.theirs));
+        let fitting = ups.filter(|(_, up)| fit(&up.interest.theirs));
         let ranked = fitting.map(|(peer, up)| {
             let short = Interest::short(peer);
             // The way that it has is kept while another is no better.
-            (up.theirs.makeshift, up.theirs.depth, short != ours.via, short)
+            (up.interest.theirs.makeshift, up.interest.theirs.depth, short != ours.via, short)
         });
         ranked.min().map(|(makeshift, depth, _, via)| Way { makeshift, depth, via })
     }
@@ -281,54 +278,41 @@ impl Protocol {
     /// Whether it has been so for long enough: an edge knows a way, or none.
     fn has_waited(&mut self, knows_way: bool, patience: Duration) -> bool {
         let now = self.env.now;
-        if let Some((_, at)) = self.carrying.waits.filter(|(knew, _)| *knew == knows_way) {
+        if let Some((_, at)) = self.spread.carrying.waits.filter(|(knew, _)| *knew == knows_way) {
             return at <= now;
         }
         let at = now + patience + self.env.rng.jitter(patience);
-        self.carrying.waits = Some((knows_way, at));
+        self.spread.carrying.waits = Some((knows_way, at));
         self.env.timers.set_earlier(Timer::Interest, at);
         false
     }
 
     /// The topics of the host, and of peers whose way leads over this node.
     fn wanted(&self) -> Option<Vec<TopicKey>> {
-        let mut wanted = self.carrying.fixed.clone();
-        wanted.extend(self.carrying.live.as_ref()?);
+        let mut wanted = self.spread.carrying.fixed.clone();
+        wanted.extend(self.spread.carrying.live.as_ref()?);
         for up in self.links.all.values().filter_map(|l| l.up.as_ref()) {
-            if self.leads_here(&up.theirs) {
-                wanted.extend(up.theirs.topics.as_ref()?);
+            if self.leads_here(&up.interest.theirs) {
+                wanted.extend(up.interest.theirs.topics.as_ref()?);
             }
         }
         (wanted.len() <= MAX_INTERESTS).then(|| wanted.into_iter().collect())
     }
 
-    /// Time to say what has changed, or to stand in.
-    pub(in crate::protocol) fn on_interest_due(&mut self) {
-        for link in self.links.up_ids() {
-            if let Some(later) = self.links.up(link).and_then(|up| up.later.take()) {
-                self.adopt_interest(link, later);
-            }
-        }
-        self.settle_interest();
-        if let Some((_, at)) = self.carrying.waits {
-            self.env.timers.set_earlier(Timer::Interest, at);
-        }
-    }
-
     /// Ends a turn: tells peers what has changed, at once unless they were told of something a moment
     /// ago.
     pub(in crate::protocol) fn say_interest(&mut self) {
-        if !self.carrying.unsaid {
+        if !self.spread.carrying.unsaid {
             return;
         }
-        let due = self.carrying.said.map_or(self.env.now, |at| at + SAY_EVERY);
+        let due = self.spread.carrying.said.map_or(self.env.now, |at| at + SAY_EVERY);
         if due > self.env.now {
             self.env.timers.set_earlier(Timer::Interest, due);
             return;
         }
-        (self.carrying.unsaid, self.carrying.said) = (false, Some(self.env.now));
+        (self.spread.carrying.unsaid, self.spread.carrying.said) = (false, Some(self.env.now));
         for link in self.links.up_ids() {
-            let ours = self.carrying.ours.clone();
+            let ours = self.spread.carrying.ours.clone();
             let Some(l) = self.links.all.get_mut(&link) else { continue };
             if l.said == ours {
                 continue;
@@ -345,33 +329,35 @@ impl Protocol {
     /// Whether this node now wants of a link's topics more than before.
     fn gains(&self, link: LinkId, before: &Interest) -> bool {
         let Some(up) = self.up_of(link) else { return false };
-        match &self.carrying.ours.topics {
+        match &self.spread.carrying.ours.topics {
             None => before.topics.is_some(),
-            Some(topics) => topics.iter().any(|t| up.theirs.wants(*t) && !before.wants(*t)),
+            Some(topics) => {
+                topics.iter().any(|t| up.interest.theirs.wants(*t) && !before.wants(*t))
+            }
         }
     }
 
     /// Announces what is only passing through on ways up that are new.
-    fn owe_upwards(&mut self) {
+    pub(in crate::protocol) fn owe_upwards(&mut self) {
         let (head, now) = (self.log.head(), self.env.now);
         for link in self.links.up_ids() {
             let uphill = self.is_uphill(link);
             let Some(up) = self.links.up(link) else { continue };
-            if uphill && !std::mem::replace(&mut up.uphill, uphill) {
-                match &mut up.owed {
+            if uphill && !std::mem::replace(&mut up.interest.uphill, uphill) {
+                match &mut up.feed.owed {
                     Some(owed) => owed.restart(head),
-                    None => up.owed = Some(Owed::untold(head, false, now)),
+                    None => up.feed.owed = Some(Owed::untold(head, false, now)),
                 }
                 self.pump(link);
             } else {
-                up.uphill = uphill;
+                up.interest.uphill = uphill;
             }
         }
     }
 
     /// Announces what is only passing through again, as far as nobody up there has confirmed it.
     pub(in crate::protocol) fn owe_again(&mut self) {
-        if self.carrying.ours.topics.is_none() {
+        if self.spread.carrying.ours.topics.is_none() {
             return;
         }
         let mut ways = self.links.up_ids();
@@ -380,8 +366,8 @@ impl Protocol {
             return;
         }
         let (link, now) = (ways[self.env.rng.below(ways.len())], self.env.now);
-        if let Some(up) = self.links.up(link).filter(|up| up.owed.is_none()) {
-            up.owed = Some(Owed::untold(up.cursor, true, now));
+        if let Some(up) = self.links.up(link).filter(|up| up.feed.owed.is_none()) {
+            up.feed.owed = Some(Owed::untold(up.feed.cursor, true, now));
         }
         self.pump(link);
     }

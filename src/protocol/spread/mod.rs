@@ -3,17 +3,35 @@
 //! `push` walks the log for each link, `push_policy` learns where a push pays, `interest` knows who
 //! wants what.
 
+use crate::config::GossipConfig;
+
 mod interest;
 mod push;
 mod push_policy;
 
-pub(super) use push_policy::Learned;
+use push_policy::PushPolicy;
 
-pub(super) use interest::Carrying;
+use interest::Carrying;
+pub(super) use interest::{PeerInterest, SAY_EVERY};
 
 #[cfg(any(test, feature = "sim"))]
 pub(super) use push::MAX_NOT_PASSED;
-pub(super) use push::{Got, LATE};
+pub(super) use push::{Feed, Got, LATE};
 #[cfg(any(test, feature = "sim"))]
 pub(super) use push_policy::MAX_ORIGINS;
 pub(super) use push_policy::{Lesson, OWN};
+
+/// What all links share when the log is offered to them.
+#[derive(Debug)]
+pub(super) struct Spread {
+    pub(super) carrying: Carrying,
+    pub(super) policy: PushPolicy,
+    /// The log's head when it was last told what all links have passed.
+    forgot_at: u64,
+}
+
+impl Spread {
+    pub(super) fn new(config: &GossipConfig) -> Self {
+        Self { carrying: Carrying::new(config), policy: PushPolicy::new(), forgot_at: 0 }
+    }
+}

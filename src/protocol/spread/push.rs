@@ -23,13 +23,14 @@ use std::time::Duration;
 
 use crate::config::Auto;
 use crate::types::{
-    Announcement, Bound, Head, LinkId, MAX_IDS_PER_MESSAGE, Message, Offer, PeerId, TopicKey,
-    Transaction, TransactionId, WallTime,
+    Announcement, Bound, Head, LinkId, MAX_IDS_PER_MESSAGE, Message, Offer, PeerId, Transaction,
+    TransactionId,
 };
 
-use super::push_policy::{Lesson, OWN, Route};
+use crate::protocol::outbox::Owed;
+
+use super::push_policy::{Lesson, Route};
 use crate::protocol::Protocol;
-use crate::protocol::log::Entry;
 
 /// Entries by which a peer may be behind the quickest one for a moment.
 const MAX_LAG: u64 = 4096;
@@ -54,6 +55,23 @@ const FORGET_EVERY: u64 = 256;
 #[expect(clippy::cast_possible_truncation, reason = "small")]
 pub(in crate::protocol) const MAX_NOT_PASSED: usize = (MAX_BEHIND + 2 * FORGET_EVERY) as usize;
 
+/// How far the log has been offered to a peer.
+#[derive(Debug)]
+pub(in crate::protocol) struct Feed {
+    /// The next log entry to offer.
+    pub(in crate::protocol) cursor: u64,
+    /// Set while the peer is too slow for what is new: from where on it was skipped.
+    pub(in crate::protocol) debt: Option<Bound>,
+    /// What is owed from before the link, as far as it is still to be announced.
+    pub(in crate::protocol) owed: Option<Owed>,
+}
+
+impl Feed {
+    pub(in crate::protocol) fn new(cursor: u64, owed: Owed) -> Self {
+        Self { cursor, debt: None, owed: Some(owed) }
+    }
+}
+
 /// How a transaction of another origin was had.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::protocol) struct Got {
@@ -68,59 +86,19 @@ pub(in crate::protocol) struct Got {
 }
 
 impl Protocol {
-    /// Takes a verified transaction into the log and offers it to everybody.
-    pub(in crate::protocol) fn accept(
-        &mut self,
-        transaction: &Transaction,
-        hop: u16,
-        from: Option<Got>,
-    ) {
-        let header = transaction.header();
-        let (own, known) = (from.is_none(), from.map_or(0, |got| got.known));
-        let late = from.is_some_and(|got| got.late);
-        self.env.counters.payload_bytes_accepted += header.payload_len;
-        let entry = Entry {
-            id: transaction.id(),
-            origin: header.origin,
-            topic: TopicKey::of(&header.topic),
-            size: header.payload_len,
-            hop,
-            stored: own,
-            late,
-            ashore: from.is_some_and(|got| got.ashore),
-            created: header.created,
-            keep_until: self.keep_until(transaction),
-            known,
-            ingress: from.map_or(OWN, |got| got.ingress),
-            cached: Some(transaction.clone()),
-        };
-        self.log.append(entry, self.env.now);
-        self.forget_partial(&transaction.id());
-        for link in self.links.up_ids() {
-            self.pump(link);
-        }
-        self.forget_passed();
-    }
-
     /// Forgets now and then for which links entries were meant that all of them have passed.
     pub(in crate::protocol) fn forget_passed(&mut self) {
-        if self.log.head() < self.forgot_at + FORGET_EVERY {
+        if self.log.head() < self.spread.forgot_at + FORGET_EVERY {
             return;
         }
-        self.forgot_at = self.log.head();
+        self.spread.forgot_at = self.log.head();
         // Entries that are for nobody advance the head too.
         for link in self.links.up_ids() {
             self.pump(link);
         }
         let ups = self.links.all.values().filter_map(|l| l.up.as_ref());
-        let passed = ups.map(|up| up.cursor).min().unwrap_or(self.log.head());
+        let passed = ups.map(|up| up.feed.cursor).min().unwrap_or(self.log.head());
         self.log.passed(passed);
-    }
-
-    /// When every node may forget a transaction.
-    pub(in crate::protocol) fn keep_until(&self, transaction: &Transaction) -> WallTime {
-        let header = transaction.header();
-        header.expires.min(header.created.plus(self.env.config.gossip.retention))
     }
 
     /// Offers log entries to a peer until its queue is full or it has been offered everything.
@@ -128,14 +106,14 @@ impl Protocol {
         while self.may_pump(link) {
             let (base, head) = (self.log.base(), self.log.head());
             let Some(up) = self.links.up(link) else { return };
-            if up.debt.is_some() {
+            if up.feed.debt.is_some() {
                 break;
             }
-            let seq = up.cursor.max(base);
+            let seq = up.feed.cursor.max(base);
             let full = up.batch.announce.len() >= MAX_IDS_PER_MESSAGE;
             let (slot, limit) = (up.slot, up.max_transaction);
             if seq < head {
-                up.cursor = seq + 1;
+                up.feed.cursor = seq + 1;
                 self.links.leader = self.links.leader.max(seq + 1);
             }
             if full {
@@ -156,7 +134,7 @@ impl Protocol {
         let (base, head) = (self.log.base(), self.log.head());
         let (now, leader) = (self.env.now, self.links.leader);
         let Some(up) = self.links.up(link) else { return };
-        let (cursor, mut debt) = (up.cursor.max(base), up.debt);
+        let (cursor, mut debt) = (up.feed.cursor.max(base), up.feed.debt);
         if cursor >= head {
             return;
         }
@@ -176,9 +154,9 @@ impl Protocol {
             }
         }
         if let Some(up) = self.links.up(link) {
-            up.cursor = head;
-            let opened = up.debt.is_none();
-            up.debt = debt.or(Some(Bound::MAX));
+            up.feed.cursor = head;
+            let opened = up.feed.debt.is_none();
+            up.feed.debt = debt.or(Some(Bound::MAX));
             if opened {
                 self.recheck_outbox();
             }
@@ -189,7 +167,7 @@ impl Protocol {
     /// new again.
     pub(in crate::protocol) fn end_debt(&mut self, link: LinkId) {
         if let Some(up) = self.links.up(link)
-            && let Some(oldest) = up.debt.take()
+            && let Some(oldest) = up.feed.debt.take()
         {
             self.env.counters.debts_repaid += 1;
             self.repay(link, oldest);
@@ -200,7 +178,7 @@ impl Protocol {
     fn offer(&mut self, link: LinkId, slot: u8, limit: u64, seq: u64) {
         let gossip = &self.env.config.gossip;
         let (eager, fanout) = (gossip.eager_limit, cap(gossip.fanout));
-        let ahead = self.relays_ahead();
+        let ahead = self.env.relays_ahead();
         let hops = cap(gossip.rounds).min(cap(gossip.ttl));
         let Some(entry) = self.log.at(seq).copied() else { return };
         let size = u64::from(entry.size);
@@ -233,22 +211,16 @@ impl Protocol {
         };
         let route = Route { origin: transaction.origin(), ingress: entry.ingress, slot };
         let may_push = entry.pushes() < fanout && u32::from(entry.hop()) < hops;
-        if may_push && self.learned.should_push(&route, size) {
+        if may_push && self.spread.policy.should_push(&route, size) {
             if let Some(entry) = self.log.at_mut(seq) {
                 entry.note_push();
             }
-            self.learned.note(&route, Lesson::Pushed);
+            self.spread.policy.note(&route, Lesson::Pushed);
             self.env.counters.pushes_sent += 1;
             self.push(link, slot, transaction, announcement.hop);
         } else {
-            self.learned.note(&route, Lesson::Announced);
+            self.spread.policy.note(&route, Lesson::Announced);
             self.announce(link, announcement);
-        }
-    }
-
-    pub(in crate::protocol) fn announce(&mut self, link: LinkId, announcement: Announcement) {
-        if let Some(batch) = self.links.batch(link) {
-            batch.announce.push(announcement);
         }
     }
 
@@ -284,7 +256,7 @@ impl Protocol {
         let Some(slot) = self.links.slot_of(link) else { return };
         for id in ids {
             if let Some((origin, ingress)) = self.route_of(id) {
-                self.learned.note(&Route { origin, ingress, slot }, lesson);
+                self.spread.policy.note(&Route { origin, ingress, slot }, lesson);
             }
         }
     }

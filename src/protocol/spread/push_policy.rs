@@ -76,7 +76,7 @@ struct Origin {
 
 /// What was learned.
 #[derive(Debug)]
-pub(in crate::protocol) struct Learned {
+pub(in crate::protocol) struct PushPolicy {
     links: [Estimate; SLOTS],
     /// By the slot that a transaction came on, as far as any did.
     ingress: Vec<Option<Row>>,
@@ -107,7 +107,7 @@ pub(in crate::protocol) enum Lesson {
     Useful,
 }
 
-impl Learned {
+impl PushPolicy {
     pub(in crate::protocol) fn new() -> Self {
         Self {
             links: [Estimate::HOPEFUL; SLOTS],
@@ -218,13 +218,13 @@ mod tests {
 
     const ORIGIN: PeerId = PeerId::from_bytes([1; 32]);
 
-    fn route(origin: PeerId, slot: u8) -> Route {
+    pub(in crate::protocol) fn route(origin: PeerId, slot: u8) -> Route {
         Route { origin, ingress: 9, slot }
     }
 
     #[test]
     fn a_link_that_answers_duplicate_is_no_longer_pushed_to() {
-        let mut learned = Learned::new();
+        let mut learned = PushPolicy::new();
         let mut pushes = 0;
         for _ in 0..100 {
             if learned.should_push(&route(ORIGIN, 3), 1024) {
@@ -241,7 +241,7 @@ mod tests {
 
     #[test]
     fn a_new_origin_starts_from_what_is_known_of_the_link() {
-        let mut learned = Learned::new();
+        let mut learned = PushPolicy::new();
         for n in 0..40 {
             let origin = PeerId::from_bytes([n; 32]);
             learned.note(&route(origin, 3), Lesson::Pushed);
@@ -257,7 +257,7 @@ mod tests {
 
     #[test]
     fn what_came_on_one_link_says_nothing_of_another() {
-        let mut learned = Learned::new();
+        let mut learned = PushPolicy::new();
         let to = |n, ingress| Route { origin: PeerId::from_bytes([n; 32]), ingress, slot: 3 };
         for n in 0..40 {
             // From link 1 it is mostly useless to push to link 3, from link 2 it is mostly useful.
@@ -276,7 +276,7 @@ mod tests {
 
     #[test]
     fn own_transactions_start_hopeful_whatever_the_link_is_like() {
-        let mut learned = Learned::new();
+        let mut learned = PushPolicy::new();
         for n in 0..40 {
             let origin = PeerId::from_bytes([n; 32]);
             learned.note(&route(origin, 3), Lesson::Pushed);
@@ -289,7 +289,7 @@ mod tests {
 
     #[test]
     fn wants_bring_the_push_back() {
-        let mut learned = Learned::new();
+        let mut learned = PushPolicy::new();
         for _ in 0..20 {
             learned.note(&route(ORIGIN, 0), Lesson::Announced);
         }
@@ -303,7 +303,7 @@ mod tests {
 
     #[test]
     fn origins_are_bounded_and_sizes_never_overflow() {
-        let mut learned = Learned::new();
+        let mut learned = PushPolicy::new();
         for n in 0..2000u16 {
             let mut id = [0; 32];
             id[..2].copy_from_slice(&n.to_le_bytes());

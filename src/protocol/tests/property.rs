@@ -52,7 +52,7 @@ fn record(n: u8) -> PeerRecord {
     })
 }
 
-fn hello(n: u8) -> Message {
+pub(in crate::protocol) fn hello(n: u8) -> Message {
     Message::Hello(Box::new(Hello {
         network: if n == 255 { "other" } else { "sorcha" }.to_owned(),
         version_min: 1,

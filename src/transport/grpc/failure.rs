@@ -5,19 +5,14 @@ use std::io;
 
 use tonic::{Code, Status};
 
-use crate::error::{CodeRow, FailureKind, TransportError};
+use crate::error::{FailureKind, TransportError};
 use crate::transport::tls;
 
 /// What ended a stream or refused to open one.
 pub(super) fn from_status(message: &str, status: Status) -> TransportError {
     let kind = match (status.source(), status.code()) {
         // Nothing below failed, so the status is what the remote answered or tonic found.
-        (None, Code::OutOfRange) => FailureKind::Malformed,
-        (None, code) => match CodeRow::from_grpc(code.into()) {
-            // Local to the remote, that is.
-            FailureKind::Local => FailureKind::Refused,
-            kind => kind,
-        },
+        (None, code) => kind_of_code(code),
         (Some(source), _) => kind_of(source),
     };
     TransportError::with_source(kind, message, status)
@@ -31,6 +26,21 @@ pub(super) fn from_hyper(message: &str, error: hyper::Error) -> TransportError {
 /// What ended a TLS handshake.
 pub(super) fn from_tls(message: &str, error: io::Error) -> TransportError {
     TransportError::with_source(tls::failure_kind(&error), message, error)
+}
+
+/// The kind that a status code of the remote stands for.
+fn kind_of_code(code: Code) -> FailureKind {
+    match code {
+        Code::Unavailable => FailureKind::Unreachable,
+        Code::DeadlineExceeded => FailureKind::Timeout,
+        Code::Unauthenticated => FailureKind::Identity,
+        Code::InvalidArgument | Code::OutOfRange => FailureKind::Malformed,
+        // Unknown is what is local to the remote.
+        Code::ResourceExhausted | Code::Unknown => FailureKind::Refused,
+        Code::Cancelled => FailureKind::Closed,
+        Code::Unimplemented => FailureKind::Unsupported,
+        _ => FailureKind::Protocol,
+    }
 }
 
 /// The kind that the first telling error in the chain has.

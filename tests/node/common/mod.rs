@@ -148,7 +148,7 @@ pub(crate) async fn refusal(
     reason: Refusal,
 ) -> (Option<PeerId>, TransactionId) {
     event(events, &format!("{reason:?}"), |event| match event {
-        Event::TransactionRefused { peer, reason: found, id } if *found == reason => {
+        Event::TransactionRefused { peer, reason: found, id, .. } if *found == reason => {
             Some((*peer, *id))
         }
         _ => None,

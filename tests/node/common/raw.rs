@@ -1,21 +1,22 @@
 //! A peer that speaks frames by hand, and so can say what no node would.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
 use sorcha_peer::error::TransportError;
-use sorcha_peer::ports::{RawLink, Transport};
+use sorcha_peer::ports::{Piece, RawLink, Transport};
 use sorcha_peer::transport::{GrpcOptions, GrpcTransport};
 use sorcha_peer::types::{
-    CloseReason, FEATURES, Header, Hello, Interest, Message, RecordDraft, Signature,
-    WIRE_VERSION_MAX, WIRE_VERSION_MIN, WallTime,
+    CloseReason, FEATURES, Head, Header, Hello, Interest, Message, Offer, PIECE_BYTES, PieceRange,
+    Proofs, RecordDraft, Signature, WIRE_VERSION_MAX, WIRE_VERSION_MIN, WallTime,
 };
 use sorcha_peer::wire::{decode_frame, encode_frame};
 use sorcha_peer::{Endpoint, Identity, PeerId, PeerNode, Topic, Transaction};
 
-use super::soon;
+use super::{identity, noise, soon};
 
 pub(crate) struct RawPeer {
     pub(crate) identity: Identity,
@@ -91,6 +92,36 @@ impl RawPeer {
         }
     }
 
+    /// Says that it has all of a large payload; returns what the node asks of it.
+    pub(crate) async fn offer(&mut self, transaction: &Transaction) -> Vec<PieceRange> {
+        let head = Head::of(transaction);
+        let offer = Offer { head, hop: 0, place: 0, complete: true };
+        self.send(&[Message::Offer(Box::new(offer))]).await;
+        self.asked_for(transaction).await
+    }
+
+    /// What the node asks of it of a large payload.
+    pub(crate) async fn asked_for(&mut self, transaction: &Transaction) -> Vec<PieceRange> {
+        loop {
+            let message = self.expect("a reservation", |m| matches!(m, Message::Reserve(_))).await;
+            if let Message::Reserve(asked) = message
+                && asked.id == transaction.id()
+            {
+                return asked.ranges;
+            }
+        }
+    }
+
+    pub(crate) async fn send_pieces(&mut self, transaction: &Transaction, pieces: Range<u32>) {
+        let proofs = Proofs::of(transaction.payload());
+        for index in pieces {
+            let start = index as usize * PIECE_BYTES;
+            let bytes = transaction.payload().slice(start..start + PIECE_BYTES);
+            let piece = Piece::new(transaction.id(), index, bytes, proofs.get(index));
+            self.send(&[Message::Piece(piece)]).await;
+        }
+    }
+
     /// Why the node closes the link; `None` when it does so without a word.
     pub(crate) async fn goodbye(&mut self) -> Option<CloseReason> {
         while let Some(message) = self.next().await {
@@ -117,7 +148,7 @@ pub(crate) fn hello(identity: &Identity) -> Hello {
         features: FEATURES,
         incarnation: 1,
         max_transaction: u64::MAX,
-        record: identity.sign_record(draft),
+        record: draft.sign_with(|message| identity.sign(message)),
         observed: None,
         interest: Interest::default(),
         owes: false,
@@ -145,6 +176,13 @@ pub(crate) fn signed(origin: &Identity, header: &Header, payload: &[u8]) -> Tran
     let signature = Signature::Ed25519(origin.sign(id.as_bytes()));
     let payload = Bytes::copy_from_slice(payload);
     Transaction::from_parts(header.to_bytes(), signature, payload).expect("the lengths agree")
+}
+
+/// A right transaction whose payload has so many pieces.
+pub(crate) fn large(seed: u8, pieces: u32) -> Transaction {
+    let payload = noise(u64::from(seed), pieces as usize * PIECE_BYTES);
+    let origin = identity(seed);
+    signed(&origin, &header(&origin, &payload), &payload)
 }
 
 pub(crate) fn push(transaction: Transaction) -> Message {

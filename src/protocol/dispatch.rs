@@ -1,0 +1,123 @@
+//! From an input, a timer or a message to the part that it is for.
+
+use crate::types::{CloseReason, LinkId, Message};
+
+use super::Protocol;
+use super::io::Input;
+use super::timers::Timer;
+
+impl Protocol {
+    pub(in crate::protocol) fn route(&mut self, input: Input) {
+        match input {
+            Input::Timeout => {}
+            Input::Record(record) => self.on_record(record),
+            Input::LinkOpened { link, remote, kind, address, dial } => {
+                self.on_link_opened(link, remote, kind, address, dial);
+            }
+            Input::DialFailed { dial, reason } => self.on_dial_failed(dial, reason),
+            Input::HandshakeFailed { address, reason } => self.on_handshake_failed(address, reason),
+            Input::LinkClosed { link } => self.on_link_closed(link),
+            Input::Received { link, messages, bytes } => self.on_received(link, messages, bytes),
+            Input::Malformed { link } => self.violation(link),
+            Input::Overrun { link } => self.close(link, CloseReason::SlowPeer),
+            Input::Sent { link, weight, bytes } => self.on_sent(link, weight, bytes),
+            Input::Publish { call, transaction, renews } => {
+                self.on_publish(call, transaction, renews);
+            }
+            Input::NotRenewed { id, gone } => self.on_not_renewed(id, gone),
+            Input::Stored { ticket, result } => self.on_stored(ticket, result),
+            Input::Verified { ticket, judgement } => {
+                self.on_verified(ticket, judgement);
+                self.resume_sessions();
+            }
+            Input::RecordsVerified { ticket, valid, forged } => {
+                self.on_records_verified(ticket, valid, forged);
+            }
+            Input::Relogged(transaction) => self.on_relogged(&transaction),
+            Input::Loaded { ticket, transactions } => self.on_loaded(ticket, &transactions),
+            Input::HeadVerified { ticket, result } => self.on_head_verified(ticket, result),
+            Input::PieceVerified { ticket, valid } => self.on_piece_verified(ticket, valid),
+            Input::Proved { ticket, proofs } => self.on_proved(ticket, proofs),
+            Input::Unchecked { ticket } => self.on_unchecked(ticket),
+            Input::Spilled { ticket, kept } => self.on_spilled(ticket, kept),
+            Input::Unspilled { ticket, pieces } => self.on_unspilled(ticket, pieces),
+            Input::Connect { call, endpoint } => self.on_connect(call, endpoint),
+            Input::Disconnect { peer } => {
+                if let Some(link) = self.links.by_peer.get(&peer).copied() {
+                    self.close(link, CloseReason::Requested);
+                }
+            }
+            Input::Subscribed { topics } => self.on_subscribed(topics),
+            Input::Redeliver(id) => self.on_redeliver(id),
+            Input::DropDeadLetter(id) => self.on_drop_dead(&id),
+            Input::Ban(ban) => self.on_ban(ban),
+            Input::Unban(peer) => self.on_unban(peer),
+            Input::Shutdown => self.on_shutdown(),
+        }
+    }
+
+    pub(in crate::protocol) fn fire(&mut self, timer: Timer) {
+        match timer {
+            Timer::Hello(link) => self.on_hello_timeout(link),
+            Timer::Ping(link) => self.on_ping_due(link),
+            Timer::Pong(link) => self.on_pong_overdue(link),
+            Timer::Flush(link) => self.flush(link),
+            Timer::Fetch(id) => self.on_fetch_due(&id),
+            Timer::Owed(link) => self.on_owed_due(link),
+            Timer::Inflow(peer) => self.on_inflow_due(peer),
+            // What waits is looked at after every turn.
+            Timer::Room => {}
+            Timer::Overlay => self.maintain(),
+            Timer::Needy => self.on_needy(),
+            Timer::Refresh => self.on_refresh(),
+            Timer::Reconcile => self.on_reconcile_due(),
+            Timer::Expire => self.on_expire(),
+            Timer::Outbox => self.on_outbox_due(),
+            Timer::Interest => self.on_interest_due(),
+        }
+    }
+
+    fn on_received(&mut self, link: LinkId, messages: Vec<Message>, bytes: usize) {
+        self.env.counters.frames_received += 1;
+        self.env.counters.frame_bytes_received += bytes as u64;
+        let now = self.env.now;
+        for message in messages {
+            // An earlier message of the frame may have closed the link.
+            let Some(l) = self.links.all.get_mut(&link) else { return };
+            l.heard = now;
+            if l.up.is_some() {
+                self.on_message(link, message);
+            } else {
+                self.on_first_message(link, message);
+            }
+        }
+    }
+
+    fn on_message(&mut self, link: LinkId, message: Message) {
+        match message {
+            Message::Hello(_) => self.violation(link),
+            Message::Goodbye { reason, retry_after } => self.on_goodbye(link, reason, retry_after),
+            Message::Ping { nonce } => self.send(link, Message::Pong { nonce }),
+            Message::Pong { nonce } => self.on_pong(link, nonce),
+            Message::PeersRequest { max } => self.on_peers_request(link, max),
+            Message::Peers { records, relays } => self.on_peers(link, records, relays),
+            Message::Announce(list) => self.on_announce(link, list),
+            Message::Want(list) => self.on_want(link, &list),
+            Message::Missing(ids) => self.on_missing(link, &ids),
+            Message::Push { transaction, hop } => self.on_push(link, transaction, hop),
+            Message::Piece(piece) => self.on_piece(link, piece),
+            Message::Duplicate(ids) => self.on_duplicate(link, &ids),
+            Message::Early(ids) => self.on_early(link, &ids),
+            Message::Stored(ids) => self.on_confirmed(link, &ids),
+            Message::Ask(ask) => self.on_ask(link, ask),
+            Message::Answer(answer) => self.on_answer(link, &answer),
+            Message::Yours { lower, upper } => self.on_yours(link, lower, upper),
+            Message::Offer(offer) => self.on_offer(link, *offer),
+            Message::Reserve(reservation) => self.on_reserve(link, &reservation),
+            Message::Busy(ids) => self.on_busy(link, &ids),
+            Message::Receiving { id, place } => self.on_receiving(link, &id, place),
+            Message::Interest(interest) => self.on_interest(link, interest),
+            Message::Flushed => self.on_flushed(link),
+        }
+    }
+}

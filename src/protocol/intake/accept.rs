@@ -1,0 +1,168 @@
+//! From what was verified to the log, and from the log to the store.
+//!
+//! ```text
+//! verified ──take──► in the log, offered to peers ──store──► stored: its origin is told
+//!     │                                                └──failed: not kept, fetched again later
+//!     └──its origin has all it may have: turned away, fetched again when there is room
+//! ```
+//!
+//! What came from a peer is in the log, and offered, while it is being stored; it is confirmed to its
+//! origin, and delivered, afterwards. What could not be stored is not kept, and not asked for again
+//! until the next try (`store_retry`).
+
+use crate::error::StoreErrorKind;
+use crate::protocol::Protocol;
+use crate::protocol::env::Task;
+use crate::protocol::io::{Output, Ticket};
+use crate::protocol::log::{Entry, Excess};
+use crate::protocol::spread::{Got, LATE, OWN};
+use crate::types::{Header, NewEntry, PeerId, Refusal, TopicKey, Transaction, TransactionId};
+
+use super::table::Holds;
+
+impl Protocol {
+    /// Takes a verified transaction into the log and offers it to everybody.
+    pub(in crate::protocol) fn accept(
+        &mut self,
+        transaction: &Transaction,
+        hop: u16,
+        from: Option<Got>,
+    ) {
+        let header = transaction.header();
+        let (own, known) = (from.is_none(), from.map_or(0, |got| got.known));
+        let late = from.is_some_and(|got| got.late);
+        self.env.counters.payload_bytes_accepted += header.payload_len;
+        let entry = Entry {
+            id: transaction.id(),
+            origin: header.origin,
+            topic: TopicKey::of(&header.topic),
+            size: header.payload_len,
+            hop,
+            stored: own,
+            late,
+            ashore: from.is_some_and(|got| got.ashore),
+            created: header.created,
+            keep_until: self.env.keep_until(transaction.header()),
+            known,
+            ingress: from.map_or(OWN, |got| got.ingress),
+            cached: Some(transaction.clone()),
+        };
+        self.log.append(entry, self.env.now);
+        self.forget_partial(&transaction.id());
+        for link in self.links.up_ids() {
+            self.pump(link);
+        }
+        self.forget_passed();
+    }
+
+    /// Takes what was verified and judged, unless others of the same origin took its room meanwhile.
+    pub(in crate::protocol) fn take(&mut self, from: PeerId, transaction: &Transaction, hop: u16) {
+        let (id, header) = (transaction.id(), transaction.header());
+        let Some(reason) = self.over_bounds(header) else {
+            self.accept_foreign(from, transaction, hop);
+            return;
+        };
+        let pending = self.remove_pending(&id);
+        self.absolve(pending.as_ref());
+        let link = self.links.by_peer.get(&from).copied();
+        self.refuse_transaction(link, &id, reason);
+        self.turn_away(id, header);
+    }
+
+    fn accept_foreign(&mut self, from: PeerId, transaction: &Transaction, hop: u16) {
+        let id = transaction.id();
+        let pending = self.remove_pending(&id);
+        self.absolve(pending.as_ref());
+        let asked = pending.as_ref().is_some_and(|p| p.asked.is_some() || p.large.is_some());
+        let flushed = pending.as_ref().is_some_and(|p| p.ordered.is_some());
+        let old = transaction.header().created.plus(LATE) < self.env.wall;
+        let (sources, large) = pending.map(|p| (p.sources, p.large)).unwrap_or_default();
+        // Who only has the header is told once more when all is here.
+        let holders = sources.iter().filter(|s| s.holds == Holds::All && !s.guessed);
+        let known = holders.filter_map(|s| self.links.slot_of(s.link)).fold(0, |m, s| m | 1 << s);
+        let link = self.links.by_peer.get(&from).copied();
+        let ashore = link.is_some_and(|link| self.is_uphill(link));
+        let ingress = link.and_then(|link| self.links.up(link)).map_or(OWN, |up| {
+            up.taken += transaction.header().payload_len;
+            up.slot
+        });
+        let hop = hop.saturating_add(1);
+        self.env.counters.transactions_accepted += 1;
+        let late = asked && (old || flushed);
+        self.accept(transaction, hop, Some(Got { known, late, ingress, ashore }));
+        self.store_foreign(from, transaction, hop);
+        for (child, _) in large.map(|large| large.children).unwrap_or_default() {
+            self.serve(child);
+        }
+    }
+
+    /// Whether its origin has all it may have.
+    pub(in crate::protocol) fn over_bounds(&self, header: &Header) -> Option<Refusal> {
+        let excess = self.log.shares.excess(&header.origin, (0, 0), header.payload_len)?;
+        Some(match excess {
+            Excess::Bytes { .. } => Refusal::OverShare,
+            Excess::Entries { .. } => Refusal::OverRate,
+        })
+    }
+
+    /// Remembers what has no room while its origin has all it may have. Nobody is to blame who
+    /// passes it on: others may have more room.
+    pub(in crate::protocol) fn turn_away(&mut self, id: TransactionId, header: &Header) {
+        let keep_until = header.expires.min(header.created.plus(self.env.config.gossip.retention));
+        self.log.turn_away(id, header, keep_until, self.env.now);
+        self.forget_passed();
+    }
+
+    pub(in crate::protocol) fn store_foreign(
+        &mut self,
+        from: PeerId,
+        transaction: &Transaction,
+        hops: u16,
+    ) {
+        let entry = NewEntry {
+            keep_until: self.env.keep_until(transaction.header()),
+            transaction: transaction.clone(),
+            from: Some(from),
+            hops,
+        };
+        self.env.storing.enter(1);
+        let (id, origin) = (transaction.id(), transaction.origin());
+        let ticket = self.env.ticket(Task::StoreForeign { id, origin });
+        self.env.push(Output::Store { ticket, entry, own: false });
+    }
+
+    pub(in crate::protocol) fn on_stored(
+        &mut self,
+        ticket: Ticket,
+        result: Result<(), StoreErrorKind>,
+    ) {
+        let Some(task) = self.env.tickets.remove(&ticket) else { return };
+        self.env.storing.leave(1);
+        if result.is_err() {
+            self.env.counters.storage_failures += 1;
+        }
+        match task {
+            Task::StoreOwn { transaction, renews } => {
+                self.on_own_stored(&transaction, renews, result);
+            }
+            Task::StoreForeign { id, origin } if result.is_ok() => {
+                if let Some(size) = self.log.note_stored(&id) {
+                    self.intake.retry.note_saved(size, self.env.now);
+                }
+                // The origin waits for this; others hear of it by announcement.
+                if let Some(link) = self.links.by_peer.get(&origin).copied() {
+                    self.confirm_to(link, id);
+                }
+                self.confirm_passed(&id);
+            }
+            Task::StoreForeign { id, .. }
+                if self.log.find(&id).is_some_and(|entry| !entry.is_stored()) =>
+            {
+                let size = self.log.find(&id).map_or(0, |entry| u64::from(entry.size));
+                self.log.note_unsaved(&id);
+                self.intake.retry.note_failed(size);
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! What was taken and could not be kept is taken again, ever less often while the store stays full.
+
+use std::time::Duration;
+
+use crate::protocol::Protocol;
+use crate::types::{MonoTime, TransactionId};
+
+/// First and longest wait before what could not be stored is taken again; doubles.
+const TRY_AGAIN: (Duration, Duration) = (Duration::from_secs(10), Duration::from_mins(10));
+/// Such tries, out of turn, for peers that say they are the origin: so many in 10 s.
+const FAVOURS: u32 = 64;
+
+/// What was taken and could not be kept, and when links are to be compared because of it.
+#[derive(Debug)]
+pub(in crate::protocol) struct StoreRetry {
+    some: bool,
+    not_before: MonoTime,
+    wait: Duration,
+    /// Payload bytes of the smallest that the store did not take.
+    smallest: u64,
+    /// Tries that are left for who says that it is the origin.
+    favours: u32,
+}
+
+impl Default for StoreRetry {
+    fn default() -> Self {
+        Self {
+            some: false,
+            not_before: MonoTime::ZERO,
+            wait: TRY_AGAIN.0,
+            smallest: u64::MAX,
+            favours: FAVOURS,
+        }
+    }
+}
+
+impl StoreRetry {
+    pub(in crate::protocol) fn note_failed(&mut self, size: u64) {
+        self.some = true;
+        self.smallest = self.smallest.min(size);
+    }
+
+    /// The store took something: the next try is soon, unless what failed was larger.
+    pub(in crate::protocol) fn note_saved(&mut self, size: u64, now: MonoTime) {
+        if size >= self.smallest {
+            self.smallest = u64::MAX;
+            self.wait = TRY_AGAIN.0;
+            self.not_before = self.not_before.min(now + TRY_AGAIN.0);
+        }
+    }
+
+    /// Whether it is time for another try; each puts off the next.
+    fn is_due(&mut self, now: MonoTime) -> bool {
+        let due = self.some && self.not_before <= now;
+        if due {
+            self.some = false;
+            self.not_before = now + self.wait;
+            self.wait = (self.wait * 2).min(TRY_AGAIN.1);
+        }
+        due
+    }
+}
+
+impl Protocol {
+    /// Something that was taken could not be kept: it has to be offered again, by anybody.
+    pub(in crate::protocol) fn lost_some(&mut self) {
+        self.intake.retry.some = true;
+    }
+
+    /// An origin needs copies of what could not be kept: worth a try, a few times, since anybody may
+    /// say that it is the origin.
+    pub(in crate::protocol) fn try_again_for_origin(&mut self, id: &TransactionId) {
+        let lost = &mut self.intake.retry;
+        if lost.favours > 0 && self.log.forget_unsaved(id) {
+            lost.favours -= 1;
+        }
+    }
+
+    /// Ever less often, so that a full disk does not make us fetch the same all the time.
+    pub(in crate::protocol) fn repair_after_loss(&mut self) {
+        self.intake.retry.favours = FAVOURS;
+        if self.intake.retry.is_due(self.env.now) {
+            self.log.forget_all_unsaved();
+            self.repair_everywhere();
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! What is known of ids that are not in the log yet: types only.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::protocol::id_map::IdMap;
+use crate::protocol::large::Large;
+use crate::protocol::outbox::Held;
+use crate::protocol::rng::Rng;
+use crate::types::{LinkId, MonoTime, PeerId, TransactionId};
+
+use super::store_retry::StoreRetry;
+
+/// Refused ids remembered, so that they are not fetched once per neighbour.
+pub(in crate::protocol) const MAX_REFUSED: usize = 4096;
+
+/// What is on its way in.
+#[derive(Debug)]
+pub(in crate::protocol) struct Intake {
+    /// Ids that are not in the log yet.
+    pub(in crate::protocol) pending: IdMap<Pending>,
+    /// How many of them were first heard from each peer.
+    pub(super) heard: BTreeMap<PeerId, usize>,
+    /// Refused a moment ago, so that no neighbour is asked for them again.
+    pub(super) refused: RecentIds,
+    /// Of topics that are not wanted; those behind may send them all the same.
+    pub(in crate::protocol) unwanted: RecentIds,
+    pub(in crate::protocol) retry: StoreRetry,
+}
+
+impl Intake {
+    pub(in crate::protocol) fn new(rng: &mut Rng) -> Self {
+        Self {
+            pending: IdMap::new(rng),
+            heard: BTreeMap::new(),
+            refused: RecentIds::new(rng),
+            unwanted: RecentIds::new(rng),
+            retry: StoreRetry::default(),
+        }
+    }
+
+    #[cfg(any(test, feature = "sim"))]
+    pub(in crate::protocol) fn refused_len(&self) -> usize {
+        self.refused.len().max(self.unwanted.len())
+    }
+}
+
+/// Where a fetch stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::protocol) enum Stage {
+    /// Somebody has it.
+    Heard,
+    /// Its bytes are here and being checked.
+    Verifying,
+    /// They are good, and those of others of its origin come first.
+    Held,
+    /// It is our own and being stored.
+    Storing,
+}
+
+/// How much of a payload a source says it has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::protocol) enum Holds {
+    /// The header.
+    Nothing,
+    /// The first piece, and more as they come.
+    Some,
+    /// Everything.
+    All,
+}
+
+#[derive(Debug)]
+pub(in crate::protocol) struct Source {
+    pub(in crate::protocol) link: LinkId,
+    pub(in crate::protocol) at: MonoTime,
+    pub(in crate::protocol) tried: bool,
+    /// Its place in the order of reservations, if it said so.
+    pub(in crate::protocol) place: Option<u32>,
+    pub(in crate::protocol) holds: Holds,
+    /// It serves others until then.
+    pub(in crate::protocol) busy: Option<MonoTime>,
+    /// It did not say so: it probably has what has been about for a while.
+    pub(super) guessed: bool,
+}
+
+/// An id that is not in the log yet.
+#[derive(Debug)]
+pub(in crate::protocol) struct Pending {
+    pub(in crate::protocol) stage: Stage,
+    pub(in crate::protocol) size: u64,
+    pub(in crate::protocol) heard_at: MonoTime,
+    /// Whose share of the table it takes up.
+    pub(in crate::protocol) heard_from: Option<PeerId>,
+    pub(in crate::protocol) sources: Vec<Source>,
+    /// Who was asked for it as a small one.
+    pub(in crate::protocol) asked: Option<LinkId>,
+    /// Which in the row of what that link was asked.
+    pub(super) asked_no: u64,
+    pub(in crate::protocol) turns: u32,
+    /// How often the validator did not answer.
+    pub(super) judged: u8,
+    pub(in crate::protocol) large: Option<Box<Large>>,
+    /// The link in whose flush it has its turn.
+    pub(in crate::protocol) ordered: Option<LinkId>,
+    /// Set while it waits for that.
+    pub(in crate::protocol) held: Option<Box<Held>>,
+}
+
+impl Pending {
+    pub(in crate::protocol) fn new(stage: Stage, size: u64, now: MonoTime) -> Self {
+        Self {
+            stage,
+            size,
+            heard_at: now,
+            heard_from: None,
+            sources: Vec::new(),
+            asked: None,
+            asked_no: 0,
+            turns: 0,
+            judged: 0,
+            large: None,
+            ordered: None,
+            held: None,
+        }
+    }
+
+    /// Whose it is, as far as that is known and not only said.
+    pub(in crate::protocol) fn origin(&self) -> Option<PeerId> {
+        let held = self.held.as_ref().map(|held| held.transaction.origin());
+        let head = || self.large.as_ref().filter(|large| large.trusted)?.head.as_ref();
+        held.or_else(|| head().map(|head| head.header().origin))
+    }
+
+    /// A peer that said nothing, but probably has all of it.
+    pub(in crate::protocol) fn guess_source(&mut self, link: LinkId, at: MonoTime) {
+        if self.sources.iter().all(|s| s.link != link) {
+            self.add_source(link, at, None, Holds::All);
+            if let Some(source) = self.sources.last_mut() {
+                source.guessed = true;
+            }
+        }
+    }
+
+    /// Notes what a source says; what it said before still counts.
+    pub(in crate::protocol) fn add_source(
+        &mut self,
+        link: LinkId,
+        at: MonoTime,
+        place: Option<u32>,
+        holds: Holds,
+    ) {
+        if let Some(source) = self.sources.iter_mut().find(|s| s.link == link) {
+            source.holds = source.holds.max(holds);
+            source.place = source.place.max(place);
+            source.guessed = false;
+            // It has more than when it failed or was busy.
+            if holds == Holds::All && self.large.is_some() {
+                (source.busy, source.tried) = (None, false);
+            }
+            return;
+        }
+        let guessed = false;
+        self.sources.push(Source { link, at, tried: false, place, holds, busy: None, guessed });
+    }
+}
+
+/// The latest few ids of some kind.
+#[derive(Debug)]
+pub(in crate::protocol) struct RecentIds {
+    ids: IdMap<()>,
+    /// The oldest first.
+    order: VecDeque<TransactionId>,
+}
+
+impl RecentIds {
+    fn new(rng: &mut Rng) -> Self {
+        Self { ids: IdMap::new(rng), order: VecDeque::new() }
+    }
+
+    pub(in crate::protocol) fn add(&mut self, id: TransactionId) {
+        if self.ids.insert(id, ()).is_some() {
+            return;
+        }
+        self.order.push_back(id);
+        if self.order.len() > MAX_REFUSED
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.ids.remove(&oldest);
+        }
+    }
+
+    pub(super) fn contains(&self, id: &TransactionId) -> bool {
+        self.ids.contains(id)
+    }
+
+    #[cfg(any(test, feature = "sim"))]
+    pub(in crate::protocol) fn len(&self) -> usize {
+        self.order.len()
+    }
+
+    pub(in crate::protocol) fn clear(&mut self) {
+        for id in self.order.drain(..) {
+            self.ids.remove(&id);
+        }
+    }
+}

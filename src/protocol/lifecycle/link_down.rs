@@ -1,0 +1,190 @@
+//! The end of a link: asked for by a part, by the peer, by the host, or by the transport.
+
+use std::time::Duration;
+
+use crate::protocol::Protocol;
+use crate::protocol::guard::Work;
+use crate::protocol::io::{ConnectFailure, Output};
+use crate::protocol::link::{Ending, Link};
+use crate::protocol::timers::Timer;
+use crate::types::{Ban, CloseReason, Event, LinkId, Message, PeerId};
+
+impl Protocol {
+    /// Says why and closes.
+    pub(in crate::protocol) fn close(&mut self, link: LinkId, reason: CloseReason) {
+        if !self.links.all.contains_key(&link) {
+            return;
+        }
+        self.flush(link);
+        let retry_after = self.retry_hint(reason);
+        self.send(link, Message::Goodbye { reason, retry_after });
+        self.env.push(Output::Close { link });
+        self.forget_link(link, Ending::Ours(reason));
+    }
+
+    /// Disconnects peers that make us answer more than they take.
+    pub(in crate::protocol) fn close_overfull(&mut self) -> bool {
+        let mut some = false;
+        while let Some(link) = self.links.overfull.pop_first() {
+            self.close(link, CloseReason::SlowPeer);
+            some = true;
+        }
+        some
+    }
+
+    /// Takes a link that is closed or closing out of every table.
+    fn forget_link(&mut self, link: LinkId, ending: Ending) {
+        let Some(l) = self.links.remove(link) else { return };
+        let (hello, ping, pong) = (Timer::Hello(link), Timer::Ping(link), Timer::Pong(link));
+        for timer in [hello, ping, pong, Timer::Flush(link), Timer::Owed(link)] {
+            self.env.timers.cancel(timer);
+        }
+        self.after_link(&l, ending);
+    }
+
+    /// What follows the end of a link, whoever ended it.
+    pub(super) fn after_link(&mut self, l: &Link, ending: Ending) {
+        let reason = ending.reason();
+        self.finish_dial(l.dial, &l.remote, Err(ConnectFailure::Refused(reason)), ending.retry());
+        let Some(up) = &l.up else {
+            // A dial is free again, and somebody else may be worth one.
+            self.maintain();
+            return;
+        };
+        self.env.counters.links_closed += 1;
+        if up.repair.is_running() {
+            self.repairs.running.leave(1);
+            self.env.counters.reconcile_lost += 1;
+            self.env.timers.set_earlier(Timer::Reconcile, self.env.now);
+        }
+        self.break_inflow(l.id, &l.remote);
+        self.give_back(&l.remote, Work::Id, self.heard_of(&l.remote));
+        self.ask_others(l.id, up);
+        self.forget_promises(l.remote);
+        if ending == Ending::Ours(CloseReason::Replaced) {
+            // The peer is still linked, over the connection that took over.
+            return;
+        }
+        match reason {
+            CloseReason::Violation => self.env.counters.links_closed_violation += 1,
+            CloseReason::Unresponsive => self.env.counters.links_closed_unresponsive += 1,
+            CloseReason::SlowPeer => self.env.counters.links_closed_slow += 1,
+            _ => {}
+        }
+        tracing::info!(target: "sorcha_peer::link", peer = %l.remote, %reason, "peer down");
+        self.env.emit(Event::PeerDown { peer: l.remote, reason });
+        self.note_peer_down(&l.remote, ending);
+        self.settle_interest();
+        self.update_mode();
+        self.maintain();
+    }
+
+    pub(in crate::protocol) fn on_goodbye(
+        &mut self,
+        link: LinkId,
+        reason: CloseReason,
+        retry: Duration,
+    ) {
+        let Some(l) = self.links.all.get(&link) else { return };
+        let event = Event::LinkRefused { peer: l.remote, address: l.shown_address(), reason };
+        let was_up = l.up.is_some();
+        // A refusal names what is wrong with us or with the address; the peer is not at fault.
+        if let (CloseReason::SelfDial, Some(endpoint)) = (reason, l.endpoint.clone()) {
+            self.membership.book.note_own(endpoint);
+        }
+        if !was_up && reason != CloseReason::Replaced {
+            self.env.emit(event);
+        }
+        self.env.push(Output::Close { link });
+        // A peer may send us away for a while, not for ever.
+        let retry = retry.min(self.env.config.overlay.redial_max * 10);
+        self.forget_link(link, Ending::Theirs(reason, retry));
+    }
+
+    pub(in crate::protocol) fn on_link_closed(&mut self, link: LinkId) {
+        self.forget_link(link, Ending::Lost);
+    }
+
+    /// Something that no well-behaved peer sends.
+    pub(in crate::protocol) fn violation(&mut self, link: LinkId) {
+        self.env.counters.refused_malformed += 1;
+        let Some(l) = self.links.all.get(&link) else { return };
+        if l.up.is_some() {
+            self.close(link, CloseReason::Violation);
+        } else {
+            self.refuse(link, CloseReason::Violation);
+        }
+    }
+
+    pub(in crate::protocol) fn on_ping_due(&mut self, link: LinkId) {
+        let Some(l) = self.links.all.get(&link) else { return };
+        if l.queued > 0 && self.env.now.since(l.progress) > self.env.config.liveness.slow_after {
+            self.close(link, CloseReason::SlowPeer);
+        } else {
+            self.ping(link);
+        }
+    }
+
+    pub(in crate::protocol) fn on_pong_overdue(&mut self, link: LinkId) {
+        let max_missed = self.env.config.liveness.max_missed;
+        if !self.env.has_room() {
+            // We are the ones who do not read.
+            self.env.timers.set(Timer::Pong(link), self.env.now + self.env.config.liveness.timeout);
+            return;
+        }
+        let Some(l) = self.links.all.get_mut(&link) else { return };
+        let (peer, heard) = (l.remote, l.heard);
+        let Some(up) = &mut l.up else { return };
+        if !up.pinger.outstanding || heard > up.pinger.sent {
+            up.pinger.missed = 0;
+            return;
+        }
+        up.pinger.missed += 1;
+        let missed = up.pinger.missed;
+        self.env.counters.pings_missed += 1;
+        if missed >= max_missed {
+            self.close(link, CloseReason::Unresponsive);
+            return;
+        }
+        self.env.emit(Event::PeerSuspected { peer });
+        self.recheck_outbox();
+        self.ping(link);
+    }
+
+    /// The host bans a peer.
+    pub(in crate::protocol) fn on_ban(&mut self, ban: Ban) {
+        let peer = ban.peer;
+        let ban = self.guard.ban(ban);
+        self.env.push(Output::SaveBan(ban));
+        self.close_all_of(&peer, CloseReason::Banned);
+    }
+
+    pub(in crate::protocol) fn on_unban(&mut self, peer: PeerId) {
+        self.guard.unban(&peer);
+        self.env.push(Output::LiftBan(peer));
+        self.maintain();
+    }
+
+    /// Proof of misbehaviour: closes all links of the peer and blocks it for a while.
+    pub(in crate::protocol) fn punish(&mut self, peer: &PeerId, reason: &str) {
+        tracing::warn!(target: "sorcha_peer::guard", %peer, reason, "peer blocked");
+        if let Some(ban) = self.guard.block(peer, reason, self.env.wall) {
+            self.env.push(Output::SaveBan(ban));
+        }
+        self.close_all_of(peer, CloseReason::Violation);
+    }
+
+    fn close_all_of(&mut self, peer: &PeerId, reason: CloseReason) {
+        let theirs = self.links.all.values().filter(|l| l.remote == *peer).map(|l| l.id);
+        for link in theirs.collect::<Vec<_>>() {
+            self.close(link, reason);
+        }
+    }
+
+    /// The host's validator rejected what this peer sent.
+    pub(in crate::protocol) fn note_reject(&mut self, peer: &PeerId) {
+        if self.guard.note_reject(peer, self.env.now) {
+            self.punish(peer, "too many rejected transactions");
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! From an open transport to a link that is up: see `link::handshake` for the states.
+
+use std::net::SocketAddr;
+
+use crate::protocol::Protocol;
+use crate::protocol::intake::Requests;
+use crate::protocol::io::DialId;
+use crate::protocol::large::PieceRate;
+use crate::protocol::link::{Batch, Established, Link, Pinger, counter_of};
+use crate::protocol::outbox::Owed;
+use crate::protocol::reconcile::Repair;
+use crate::protocol::serve::ServeQueue;
+use crate::protocol::spread::{Feed, PeerInterest};
+use crate::protocol::timers::Timer;
+use crate::types::{
+    CloseReason, Direction, Event, Hello, LinkId, Message, PeerId, TransportKind, WIRE_VERSION_MAX,
+    WIRE_VERSION_MIN,
+};
+
+impl Protocol {
+    pub(in crate::protocol) fn on_link_opened(
+        &mut self,
+        link: LinkId,
+        remote: PeerId,
+        kind: TransportKind,
+        address: Option<SocketAddr>,
+        dial: Option<DialId>,
+    ) {
+        let endpoint = dial.and_then(|d| self.membership.dials.get(&d)).map(|d| d.endpoint.clone());
+        let direction = if dial.is_some() { Direction::Outbound } else { Direction::Inbound };
+        let now = self.env.now;
+        if self.links.all.contains_key(&link) {
+            return;
+        }
+        let linked = dial.is_some() && self.dialled_already(&remote);
+        let opened = Link {
+            id: link,
+            remote,
+            kind,
+            direction,
+            address,
+            endpoint,
+            dial,
+            owes: self.owes(),
+            head: self.log.head(),
+            opened: now,
+            said: self.spread.carrying.ours().clone(),
+            heard: now,
+            queued: 0,
+            progress: now,
+            up: None,
+        };
+        self.links.all.insert(link, opened);
+        if let Some(reason) = self.refuse_before_hello(&remote) {
+            self.refuse(link, reason);
+            return;
+        }
+        if linked {
+            // Two connections dialled by us may overtake each other, and each side would keep
+            // another one as the newest. So the second never says hello.
+            self.close(link, CloseReason::Replaced);
+            return;
+        }
+        self.env.timers.set(Timer::Hello(link), now + self.env.config.connection.handshake_timeout);
+        let hello = self.hello(address);
+        self.send(link, hello);
+    }
+
+    pub(in crate::protocol) fn on_hello_timeout(&mut self, link: LinkId) {
+        if !self.env.has_room() {
+            // We are the ones who do not read.
+            let again = self.env.now + self.env.config.connection.handshake_timeout;
+            self.env.timers.set(Timer::Hello(link), again);
+            return;
+        }
+        self.refuse(link, CloseReason::HandshakeTimeout);
+    }
+
+    /// The first message on a link.
+    pub(in crate::protocol) fn on_first_message(&mut self, link: LinkId, message: Message) {
+        match message {
+            Message::Hello(hello) => self.on_hello(link, &hello),
+            Message::Goodbye { reason, retry_after } => self.on_goodbye(link, reason, retry_after),
+            // A full node names others before it says goodbye.
+            Message::Peers { records, relays } => self.on_peers(link, records, relays),
+            _ => {
+                self.env.counters.refused_malformed += 1;
+                self.refuse(link, CloseReason::Violation);
+            }
+        }
+    }
+
+    fn on_hello(&mut self, link: LinkId, hello: &Hello) {
+        let Some(l) = self.links.all.get(&link) else { return };
+        let (remote, direction) = (l.remote, l.direction);
+        let reason = if hello.network != self.env.config.network.name {
+            Some(CloseReason::WrongNetwork)
+        } else if hello.version_min > WIRE_VERSION_MAX || hello.version_max < WIRE_VERSION_MIN {
+            Some(CloseReason::WrongVersion)
+        } else if hello.record.peer() != remote {
+            // A record in a hello speaks for the key that the transport proved, or for nobody.
+            self.env.counters.records_forged += 1;
+            Some(CloseReason::Violation)
+        } else {
+            None
+        };
+        if let Some(reason) = reason {
+            self.refuse(link, reason);
+            return;
+        }
+        let linked = self.links.by_peer.contains_key(&remote);
+        if !self.settle_rivals(link, hello) {
+            return;
+        }
+        // What takes over from an older link of the same peer needs no room of its own.
+        let inbound = self.links.count(Direction::Inbound);
+        let most = self.env.config.overlay.max_inbound as usize;
+        // Room for relays is kept: the network hangs together by them.
+        let crowded = !hello.interest.is_relay() && self.links.edges_inbound() >= most - most / 4;
+        let full = inbound >= most || crowded;
+        if direction == Direction::Inbound && full && !linked {
+            self.tell_peers(link, &remote);
+            self.refuse(link, CloseReason::TooManyLinks);
+            return;
+        }
+        match self.links.take_slot(link) {
+            Some(slot) => self.bring_up(link, slot, hello),
+            None => self.refuse(link, CloseReason::TooManyLinks),
+        }
+    }
+
+    /// Decides between a new link and an older one to the same peer; `false` when the new one lost
+    /// and is closed.
+    fn settle_rivals(&mut self, link: LinkId, hello: &Hello) -> bool {
+        let Some(new) = self.links.all.get(&link) else { return false };
+        let Some(old) = self.links.by_peer.get(&new.remote).and_then(|id| self.links.all.get(id))
+        else {
+            return true;
+        };
+        let same_process = old.up.as_ref().is_some_and(|up| up.incarnation == hello.incarnation);
+        let crossed = new.direction != old.direction
+            && self.env.now.since(old.opened) < self.env.config.connection.handshake_timeout;
+        let old_id = old.id;
+        let keeper =
+            if self.env.me < new.remote { Direction::Outbound } else { Direction::Inbound };
+        if same_process && crossed && old.direction == keeper {
+            self.close(link, CloseReason::Replaced);
+            return false;
+        }
+        self.env.counters.links_replaced += 1;
+        self.close(old_id, CloseReason::Replaced);
+        true
+    }
+
+    fn bring_up(&mut self, link: LinkId, slot: u8, hello: &Hello) {
+        let now = self.env.now;
+        self.log.clear_slot(slot);
+        self.spread.policy.clear_slot(slot);
+        let head = self.log.head();
+        if self.links.up_count() == 0 {
+            self.begin_outflow();
+        }
+        let all = self.outflow().unwrap_or(head);
+        let nonce = self.env.rng.next_u64();
+        let Some(l) = self.links.all.get_mut(&link) else { return };
+        // What was accepted since our hello said that nothing is owed is the first of what follows, and
+        // not behind it.
+        let head = if l.owes { head } else { l.head };
+        l.up = Some(Established {
+            slot,
+            since: now,
+            incarnation: hello.incarnation,
+            max_transaction: hello.max_transaction,
+            batch: Batch::default(),
+            pinger: Pinger::new(nonce, now),
+            interest: PeerInterest::new(hello.interest.clone()),
+            feed: Feed::new(head, Owed::new(all, head, l.owes, now)),
+            repair: Repair::default(),
+            requests: Requests::new(now),
+            serve: ServeQueue::default(),
+            pieces: PieceRate::default(),
+            taken: 0,
+            told_peers: None,
+        });
+        let (remote, kind, direction, address) = (l.remote, l.kind, l.direction, l.shown_address());
+        self.links.by_peer.insert(remote, link);
+        self.begin_inflow(link, remote, hello.owes);
+        self.env.timers.cancel(Timer::Hello(link));
+        self.env.counters.links_opened += 1;
+        tracing::info!(
+            target: "sorcha_peer::link",
+            peer = %remote, transport = %kind, address = address.as_deref(), ?direction,
+            "peer up"
+        );
+        self.env.emit(Event::PeerUp { peer: remote, transport: kind, address, direction });
+        let uphill = self.is_uphill(link);
+        if let Some(up) = self.links.up(link) {
+            up.interest.uphill = uphill;
+        }
+        self.settle_interest();
+        self.note_peer_up(link, &remote);
+        self.note_kind(link);
+        self.finish_dial_of(link, Ok(()));
+        self.verify_records(link, vec![hello.record.clone()], Vec::new());
+        if let Some(address) = hello.observed {
+            self.note_observed(address, direction);
+        }
+        self.ping(link);
+        self.ask_for_peers(link);
+        self.need_everything(link, direction == Direction::Outbound);
+        self.update_mode();
+        self.maintain();
+        self.pump(link);
+    }
+
+    /// Closes a link that is not up, says so, and counts it.
+    pub(in crate::protocol) fn refuse(&mut self, link: LinkId, reason: CloseReason) {
+        let Some(l) = self.links.all.get(&link) else { return };
+        if let (CloseReason::SelfDial, Some(endpoint)) = (reason, l.endpoint.clone()) {
+            self.membership.book.note_own(endpoint);
+        }
+        let event = Event::LinkRefused { peer: l.remote, address: l.shown_address(), reason };
+        if let Some(counter) = counter_of(&mut self.env.counters, reason) {
+            *counter += 1;
+        }
+        tracing::info!(target: "sorcha_peer::link", peer = %l.remote, %reason, "link refused");
+        self.env.emit(event);
+        self.close(link, reason);
+    }
+}

@@ -1,0 +1,142 @@
+//! What concerns every part: a link comes or goes, a queue drains, interest changes, time passes.
+//!
+//! The order of the calls in here is the protocol's, and nowhere else does a part tell all others of
+//! something. A part asks for the end of a link by `close`, `violation` or `punish`.
+//!
+//! | what happened | who is told |
+//! |---|---|
+//! | a hello was accepted | `link_up` |
+//! | a link ended, whoever ended it | `link_down` |
+//! | some of a queue left | `on_sent`: reconcile, spread, serve |
+//! | a peer wants something else | `adopt_interest`: membership, spread, outbox |
+//! | links came or went | `update_mode`: the host, outbox |
+//! | ten seconds passed | `on_expire`: everybody who forgets |
+
+mod link_down;
+mod link_up;
+
+use std::time::Duration;
+
+use crate::types::{CloseReason, Event, Interest, LinkId, Message, Mode, PeerRecord};
+
+use super::Protocol;
+use super::guard::Work;
+use super::spread::SAY_EVERY;
+use super::timers::Timer;
+
+/// How often expired transactions and bans are looked for.
+pub(super) const EXPIRE_EVERY: Duration = Duration::from_secs(10);
+
+impl Protocol {
+    /// Some of what was queued left for the wire.
+    pub(super) fn on_sent(&mut self, link: LinkId, weight: usize, bytes: usize) {
+        self.env.counters.frames_sent += 1;
+        self.env.counters.frame_bytes_sent += bytes as u64;
+        let now = self.env.now;
+        let Some(l) = self.links.all.get_mut(&link) else { return };
+        l.queued = l.queued.saturating_sub(weight);
+        l.progress = now;
+        let empty = l.queued == 0;
+        self.answer_held(link);
+        if empty {
+            self.end_debt(link);
+        }
+        self.resume_sessions();
+        // In turns, so that neither bulk nor small transactions starve the other.
+        let bulk_first = self.links.up(link).is_some_and(|up| {
+            up.serve.bulk_first = !up.serve.bulk_first;
+            up.serve.bulk_first
+        });
+        if bulk_first {
+            self.serve(link);
+            self.pump(link);
+        } else {
+            self.pump(link);
+            self.serve(link);
+        }
+    }
+
+    pub(in crate::protocol) fn update_mode(&mut self) {
+        let links = self.links.up_count();
+        let mode = if links == 0 {
+            Mode::Offline
+        } else if links < self.env.config.discovery.min_healthy_peers as usize {
+            Mode::Degraded
+        } else {
+            Mode::Online
+        };
+        if mode != self.membership.mode {
+            self.membership.mode = mode;
+            tracing::info!(target: "sorcha_peer::overlay", ?mode, links, "mode changed");
+            self.env.emit(Event::ModeChanged { mode });
+        }
+        self.recheck_outbox();
+    }
+
+    /// A peer says what it wants from now on. One that says so all the time is heard now and then.
+    pub(in crate::protocol) fn on_interest(&mut self, link: LinkId, theirs: Interest) {
+        let allowed = self.allow(link, Work::Interest, 1);
+        let (now, later) = (self.env.now, (!allowed).then(|| theirs.clone()));
+        let Some(up) = self.links.up(link) else { return };
+        up.interest.later = later;
+        if up.interest.later.is_some() {
+            self.env.timers.set_earlier(Timer::Interest, now + SAY_EVERY);
+        } else {
+            self.adopt_interest(link, theirs);
+        }
+    }
+
+    fn adopt_interest(&mut self, link: LinkId, theirs: Interest) {
+        let Some(up) = self.links.up(link) else { return };
+        up.interest.theirs = theirs;
+        self.note_kind(link);
+        self.settle_interest();
+        self.owe_upwards();
+        self.recheck_outbox();
+        self.maintain();
+        self.pump(link);
+    }
+
+    /// Time to say what has changed, or to stand in.
+    pub(in crate::protocol) fn on_interest_due(&mut self) {
+        for link in self.links.up_ids() {
+            if let Some(later) = self.links.up(link).and_then(|up| up.interest.later.take()) {
+                self.adopt_interest(link, later);
+            }
+        }
+        self.settle_interest();
+        if let Some((_, at)) = self.spread.carrying.waits {
+            self.env.timers.set_earlier(Timer::Interest, at);
+        }
+    }
+
+    /// Our addresses changed: linked peers are told at once, others by peer exchange.
+    pub(super) fn on_record(&mut self, record: PeerRecord) {
+        // What a peer says is our address is no proof of it: only a dial that ends at ourselves is.
+        self.membership.record = record;
+        for link in self.links.up_ids() {
+            let records = vec![self.membership.record.clone()];
+            self.send(link, Message::Peers { records, relays: 0 });
+        }
+    }
+
+    pub(super) fn on_shutdown(&mut self) {
+        self.env.shutting_down = true;
+        for link in self.links.all.keys().copied().collect::<Vec<_>>() {
+            self.close(link, CloseReason::Shutdown);
+        }
+    }
+
+    pub(super) fn on_expire(&mut self) {
+        self.expire_log();
+        let own = self.log.take_expired_own();
+        self.bury_expired(&own);
+        self.expire_bans();
+        self.renew_stale();
+        self.expire_partials();
+        self.settle_promises();
+        self.repair_after_loss();
+        self.owe_again();
+        self.env.timers.set(Timer::Expire, self.env.now + EXPIRE_EVERY);
+    }
+}

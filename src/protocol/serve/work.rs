@@ -1,0 +1,334 @@
+//! Sending what was asked for as far as the queue of a link has room.
+
+use crate::types::{
+    Head, LinkId, Message, Offer, PIECE_BYTES, Piece, Proofs, Transaction, TransactionId, piece_len,
+};
+
+use crate::protocol::io::{Output, Ticket};
+use crate::protocol::large::is_passed_on;
+use crate::protocol::log::Record;
+use crate::protocol::serve::{Parts, Serve};
+use crate::protocol::{Protocol, env::Task};
+
+/// How far ahead payloads are read from the store for one peer: two lots of small ones, so that one
+/// is sent while the next is read.
+const READ_AHEAD: usize = 2 * LOT;
+/// Small payloads read at once.
+const LOT: usize = 128;
+/// How far ahead large payloads are read.
+const LARGE_AHEAD: usize = 16;
+/// Bytes of them, beyond the first.
+const LOT_BYTES: u64 = 1 << 20;
+/// Payloads whose proofs are being made at once; others wait for their turn.
+const MAX_PROVING: usize = 64;
+
+/// The next thing to do for a link.
+enum Step {
+    Whole(Transaction),
+    Load,
+    Prove(Transaction),
+    Head(Box<Head>, bool),
+    Piece(u32),
+    Gone,
+}
+
+impl Protocol {
+    /// Sends what a peer asked for as far as its queue has room.
+    pub(in crate::protocol) fn serve(&mut self, link: LinkId) {
+        while self.is_writable(link) {
+            let Some((at, step)) = self.next_step(link) else { return };
+            match step {
+                Step::Gone => {
+                    let Some(id) = self.end_serving(link, at) else { return };
+                    self.answer_missing(link, id);
+                }
+                Step::Whole(transaction) => self.serve_whole(link, at, transaction),
+                Step::Load => self.load(link, at),
+                Step::Prove(transaction) => self.prove(link, at, transaction),
+                Step::Head(head, complete) => self.serve_head(link, at, *head, complete),
+                Step::Piece(index) => {
+                    if !self.serve_piece(link, at, index) {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// The first thing on a link's list for which something can be done now.
+    fn next_step(&mut self, link: LinkId) -> Option<(usize, Step)> {
+        let (log, pending, shelf) = (&mut self.log, &self.intake.pending, &self.serving.proofs);
+        let proving = &self.serving.proving;
+        let up = self.links.up(link)?;
+        // Small ones are sent in the order of asking, which is that of their origin's publishing.
+        let mut behind = false;
+        for (at, serve) in up.serve.entries.iter_mut().enumerate() {
+            if serve.loading.is_some() {
+                behind |= serve.parts.is_none();
+                continue;
+            }
+            if !log.contains(&serve.id) {
+                let on_its_way = pending.get(&serve.id);
+                match (on_its_way, &mut serve.parts) {
+                    (Some(pending), Some(parts)) => {
+                        if let Some(step) = from_assembly(pending, parts) {
+                            return Some((at, step));
+                        }
+                        continue;
+                    }
+                    // It expired while it waited, or did not come.
+                    _ => return Some((at, Step::Gone)),
+                }
+            }
+            let held = serve.payload.clone().or_else(|| log.payload(&serve.id).cloned());
+            let Some(transaction) = held else {
+                if at >= READ_AHEAD || serve.parts.is_some() && at >= LARGE_AHEAD {
+                    behind |= serve.parts.is_none();
+                    continue;
+                }
+                return Some((at, Step::Load));
+            };
+            let Some(parts) = &mut serve.parts else {
+                if behind {
+                    continue;
+                }
+                return Some((at, Step::Whole(transaction)));
+            };
+            if parts.head {
+                return Some((at, Step::Head(Box::new(Head::of(&transaction)), true)));
+            }
+            if parts.proofs.is_none() {
+                parts.proofs = if parts.wanted.len() == 1 {
+                    Some(Proofs::collected(vec![bytes::Bytes::new()]))
+                } else {
+                    shelf.get(&serve.id)
+                };
+            }
+            if parts.proofs.is_none() {
+                if proving.len() >= MAX_PROVING && !proving.contains_key(&serve.id) {
+                    continue;
+                }
+                return Some((at, Step::Prove(transaction)));
+            }
+            serve.payload = Some(transaction);
+            return Some((at, parts.wanted.first_of(None).map_or(Step::Gone, Step::Piece)));
+        }
+        None
+    }
+
+    fn serve_whole(&mut self, link: LinkId, at: usize, transaction: Transaction) {
+        let Some(slot) = self.links.slot_of(link) else { return };
+        let Some(id) = self.end_serving(link, at) else { return };
+        self.env.counters.wants_served += 1;
+        self.earn_answers(link);
+        self.note_owed_served(link);
+        let hop = self.log.find(&id).map_or(0, Record::hop);
+        self.push(link, slot, transaction, hop);
+    }
+
+    fn serve_head(&mut self, link: LinkId, at: usize, head: Head, complete: bool) {
+        let id = head.id();
+        let here = self.log.find(&id).map(Record::hop);
+        let coming = self.intake.pending.get(&id).and_then(|p| p.large.as_ref());
+        let (coming, place) = coming.map_or((0, 0), |large| (large.hop, large.place));
+        let hop = here.unwrap_or(coming);
+        if let Some(parts) = self.parts(link, at) {
+            parts.head = false;
+        }
+        self.send(link, Message::Offer(Box::new(Offer { head, hop, place, complete })));
+    }
+
+    /// Sends one piece; `false` when one still waits.
+    fn serve_piece(&mut self, link: LinkId, at: usize, index: u32) -> bool {
+        let queued = self.links.all.get(&link).map_or(0, |l| l.queued);
+        let Some(piece) = self.piece(link, at, index, queued) else { return false };
+        let id = piece.id;
+        self.env.counters.pieces_sent += 1;
+        self.env.counters.payload_bytes_sent += piece.bytes.len() as u64;
+        self.note_owed_served(link);
+        self.send(link, Message::Piece(piece));
+        self.serving.reserved.leave(1);
+        let Some(parts) = self.parts(link, at) else { return true };
+        parts.wanted.remove(index);
+        parts.sent.insert(index);
+        if parts.wanted.is_empty() {
+            let all = parts.sent.count() == parts.sent.len();
+            self.end_serving(link, at);
+            self.env.counters.wants_served += 1;
+            self.earn_answers(link);
+            if all && let Some(slot) = self.links.slot_of(link) {
+                self.log.note_known(&id, slot);
+            }
+        }
+        true
+    }
+
+    /// A piece with its proof, if there is room for it on the link.
+    fn piece(&mut self, link: LinkId, at: usize, index: u32, queued: usize) -> Option<Piece> {
+        let pending = &self.intake.pending;
+        let serve = self.links.up(link)?.serve.entries.get(at)?;
+        let start = index as usize * PIECE_BYTES;
+        let fits = |len: usize| queued == 0 || queued + len <= PIECE_BYTES;
+        if let Some(transaction) = &serve.payload {
+            let payload = transaction.payload();
+            let len = piece_len(payload.len() as u64, index);
+            let proof = serve.parts.as_ref()?.proofs.as_ref()?.get(index);
+            let piece =
+                || Piece { id: serve.id, index, bytes: payload.slice(start..start + len), proof };
+            return fits(len).then(piece);
+        }
+        let pending = pending.get(&serve.id)?;
+        let assembly = pending.large.as_ref()?.assembly.as_ref()?;
+        assembly.piece(serve.id, index).filter(|piece| fits(piece.bytes.len()))
+    }
+
+    fn parts(&mut self, link: LinkId, at: usize) -> Option<&mut Parts> {
+        self.links.up(link)?.serve.entries.get_mut(at)?.parts.as_mut()
+    }
+
+    /// Has what is at `at` read from the store, and what small ones follow with it.
+    fn load(&mut self, link: LinkId, at: usize) {
+        let (log, loads) = (&self.log, &self.serving.loads);
+        let Some(up) = self.links.up(link) else { return };
+        let Some(first) = up.serve.entries.get_mut(at) else { return };
+        if let Some(under_way) = loads.get(&first.id) {
+            first.loading = Some(*under_way);
+            return;
+        }
+        let single = first.parts.is_some();
+        let (mut ids, mut places, mut bytes) = (Vec::new(), Vec::new(), 0);
+        let lot = if single { 1 } else { LOT };
+        for (place, serve) in up.serve.entries.iter().enumerate().skip(at).take(lot) {
+            let size = log.find(&serve.id).map_or(0, |entry| u64::from(entry.size));
+            let ready = serve.loading.is_some()
+                || serve.payload.is_some()
+                || log.payload(&serve.id).is_some()
+                || loads.contains_key(&serve.id)
+                || !log.contains(&serve.id);
+            if ready || serve.parts.is_some() != single {
+                continue;
+            }
+            bytes += size;
+            if bytes > LOT_BYTES && !ids.is_empty() {
+                break;
+            }
+            ids.push(serve.id);
+            places.push(place);
+        }
+        let ticket = self.env.ticket(Task::Load { ids: ids.clone() });
+        for place in places {
+            if let Some(serve) = up.serve.entries.get_mut(place) {
+                serve.loading = Some(ticket);
+            }
+        }
+        for id in &ids {
+            self.serving.loads.insert(*id, ticket);
+        }
+        self.env.push(Output::Load { ticket, ids });
+    }
+
+    fn set_loading(&mut self, link: LinkId, at: usize, ticket: Ticket) {
+        if let Some(serve) = self.links.up(link).and_then(|up| up.serve.entries.get_mut(at)) {
+            serve.loading = Some(ticket);
+        }
+    }
+
+    pub(in crate::protocol) fn on_loaded(
+        &mut self,
+        ticket: Ticket,
+        loaded: &[Option<Transaction>],
+    ) {
+        let Some(Task::Load { ids }) = self.env.tickets.remove(&ticket) else { return };
+        let mut gone = Vec::new();
+        for (id, transaction) in ids.iter().zip(loaded) {
+            self.serving.loads.remove(id);
+            match transaction {
+                Some(transaction) => self.log.cache_again(transaction),
+                None => gone.push(*id),
+            }
+        }
+        let read = |id: &TransactionId| {
+            ids.iter().position(|i| i == id).and_then(|at| loaded.get(at)?.clone())
+        };
+        for link in self.links.up_ids() {
+            let Some(up) = self.links.up(link) else { continue };
+            let waits = |s: &&mut Serve| s.loading == Some(ticket);
+            let mut waited = false;
+            for serve in up.serve.entries.iter_mut().take(READ_AHEAD + LOT).filter(waits) {
+                // Whatever has to leave the cache before it is sent.
+                (serve.loading, serve.payload) = (None, read(&serve.id));
+                waited = true;
+            }
+            if waited {
+                self.answer_gone(link, &gone);
+                self.serve(link);
+            }
+        }
+    }
+
+    /// What cannot be read is not there.
+    fn answer_gone(&mut self, link: LinkId, gone: &[TransactionId]) {
+        for id in gone {
+            let Some(up) = self.links.up(link) else { return };
+            if let Some(at) = up.serve.entries.iter().position(|s| s.id == *id) {
+                self.end_serving(link, at);
+                self.answer_missing(link, *id);
+            }
+        }
+    }
+
+    /// Has the proofs of a payload made, once for all who wait for them.
+    fn prove(&mut self, link: LinkId, at: usize, transaction: Transaction) {
+        let id = transaction.id();
+        let under_way = self.serving.proving.get(&id).copied();
+        let ticket = under_way.unwrap_or_else(|| {
+            let ticket = self.env.ticket(Task::Prove { id });
+            self.serving.proving.insert(id, ticket);
+            self.env.push(Output::Prove { ticket, transaction });
+            ticket
+        });
+        self.set_loading(link, at, ticket);
+    }
+
+    /// Without proofs it cannot be served.
+    pub(in crate::protocol) fn on_unproved(&mut self, ticket: Ticket) {
+        let Some(Task::Prove { id }) = self.env.tickets.remove(&ticket) else { return };
+        self.serving.proving.remove(&id);
+        for link in self.links.up_ids() {
+            let serving = self.links.all.get(&link).and_then(|l| l.up.as_ref());
+            let waits = serving
+                .is_some_and(|up| up.serve.entries.iter().any(|s| s.loading == Some(ticket)));
+            if waits {
+                self.answer_gone(link, &[id]);
+                self.serve(link);
+            }
+        }
+    }
+
+    pub(in crate::protocol) fn on_proved(&mut self, ticket: Ticket, proofs: Proofs) {
+        let Some(Task::Prove { id }) = self.env.tickets.remove(&ticket) else { return };
+        self.serving.proving.remove(&id);
+        for link in self.links.up_ids() {
+            let Some(up) = self.links.up(link) else { continue };
+            let waits = |s: &&mut Serve| s.loading == Some(ticket);
+            for serve in up.serve.entries.iter_mut().filter(waits) {
+                serve.loading = None;
+                if let Some(parts) = &mut serve.parts {
+                    parts.proofs = Some(proofs.clone());
+                }
+            }
+            self.serve(link);
+        }
+        self.serving.proofs.put(id, proofs);
+    }
+}
+
+/// What can be sent of a payload that is still on its way here.
+fn from_assembly(pending: &crate::protocol::intake::Pending, parts: &Parts) -> Option<Step> {
+    let large = pending.large.as_ref().filter(|_| is_passed_on(pending))?;
+    if parts.head {
+        return Some(Step::Head(Box::new(large.head.clone()?), false));
+    }
+    let have = &large.assembly.as_ref()?.have;
+    parts.wanted.first_of(Some(have)).map(Step::Piece)
+}
