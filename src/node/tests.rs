@@ -55,7 +55,8 @@ async fn a_large_payload_is_not_hashed_on_the_caller_s_task() {
     let large = node.publish("t", vec![1; MAX_INLINE + 1]);
     let small = node.publish("t", vec![2; MAX_INLINE]);
     let (large, small) = futures::future::join(large, small).await;
-    (large.unwrap(), small.unwrap());
+    large.unwrap();
+    small.unwrap();
     let mut items = node.subscribe("t", StartAt::Earliest).await.unwrap();
     let mut sizes = Vec::new();
     while sizes.len() < 2 {
