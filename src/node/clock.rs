@@ -1,11 +1,11 @@
-//! The time that a node goes by.
+//! Time by which a node goes.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::types::WallTime;
 
-/// The wall clock, in the only place where a node reads it.
+/// Reads the wall clock. No other place in a node does.
 #[expect(clippy::disallowed_methods, reason = "this is the place")]
 pub(super) fn wall_now() -> WallTime {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -25,7 +25,7 @@ impl PublishClock {
         (now, Duration::from_millis(last.1))
     }
 
-    /// When a transaction is created that is made now, and when it expires.
+    /// Returns when a transaction that is made now is created, and when it expires.
     pub(super) fn times(&self, now: WallTime, retention: Duration) -> (WallTime, WallTime) {
         let (created, nth) = self.tick(now);
         (created, created.plus(retention + nth))

@@ -2,13 +2,13 @@
 
 use tokio::runtime::Handle;
 
-/// Maximum size in bytes of a payload that is hashed where its task stands: about 0.1 ms, ten times what
-/// a way to another thread and back costs. 1 GiB takes half a second.
+/// Maximum size in bytes of a payload that is hashed where its task stands: about 0.1 ms, ten times
+/// what a way to another thread and back costs. 1 GiB takes half a second.
 pub(super) const MAX_INLINE: usize = 256 * 1024;
 
-/// Runs `work`, which hashes `bytes` bytes: in place where that is short, and on a blocking thread of the
-/// node's runtime otherwise. `None` when the runtime goes down. Cancel safe: work that has begun runs to
-/// its end and its result is dropped.
+/// Runs `work`, which hashes `bytes` bytes: in place where that is short, and on a blocking thread
+/// of the node's runtime otherwise. `None` when the runtime goes down. Cancel safe: work that has
+/// begun runs to its end and its result is dropped.
 pub(super) async fn hash<T: Send + 'static>(
     runtime: &Handle,
     bytes: usize,

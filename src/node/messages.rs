@@ -89,7 +89,7 @@ pub(super) type PublishAnswer = Result<Published, Unpublished>;
 #[derive(Debug)]
 pub(super) struct Published {
     pub(super) id: TransactionId,
-    /// Whether it was published by this call and not by an earlier one.
+    /// Set where this call published the transaction, and not an earlier one.
     pub(super) is_new: bool,
     pub(super) status: watch::Receiver<PublishStatus>,
 }

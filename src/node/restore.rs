@@ -52,9 +52,9 @@ impl Stores {
         }
     }
 
-    /// Reads the outbox. A log that was lost or lags behind the outbox gets its own transactions again,
-    /// in order; those for which it has no room are the second answer. Expired ones are republished
-    /// later.
+    /// Reads the outbox. A log that was lost or lags behind the outbox gets its own transactions
+    /// again, in order; those for which it has no room are the second answer. Expired ones are
+    /// republished later.
     async fn restore_outbox(&self) -> Result<(Vec<Queued>, VecDeque<TransactionId>), StoreError> {
         let (mut outbox, mut unlogged) = (Vec::new(), VecDeque::new());
         for filter in [EntryFilter::Waiting, EntryFilter::Dead] {
@@ -69,8 +69,8 @@ impl Stores {
                 };
                 let left_set: BTreeSet<_> = left_out.iter().collect();
                 outbox.extend(page.iter().map(|entry| {
-                    let late = left_set.contains(&entry.transaction.id());
-                    restored_entry(entry, late)
+                    let is_unlogged = left_set.contains(&entry.transaction.id());
+                    restored_entry(entry, is_unlogged)
                 }));
                 unlogged.extend(left_out);
             }
@@ -78,8 +78,8 @@ impl Stores {
         Ok((outbox, unlogged))
     }
 
-    /// Appends to the log what has not expired, if it `has_room`, and returns what it does not take. In
-    /// order: behind an entry that did not fit, none is tried.
+    /// Appends to the log what has not expired, if it `has_room`, and returns what it does not take.
+    /// In order: behind an entry that did not fit, none is tried.
     async fn log_again(
         &self,
         page: &[OutboxEntry],
@@ -106,10 +106,10 @@ fn unless_full<T>(result: Result<T, StoreError>) -> Result<Option<T>, StoreError
     }
 }
 
-fn restored_entry(entry: &OutboxEntry, late: bool) -> Queued {
+fn restored_entry(entry: &OutboxEntry, is_unlogged: bool) -> Queued {
     let (attempts, dead) = match &entry.state {
         EntryState::Waiting { attempts, .. } => (*attempts, None),
         EntryState::Dead { reason, .. } => (0, Some(GivenUp::of(reason))),
     };
-    Queued { id: entry.transaction.id(), attempts, dead, late }
+    Queued { id: entry.transaction.id(), attempts, dead, late: is_unlogged }
 }

@@ -44,7 +44,7 @@ const MAX_BATCHES: usize = 16;
 /// Maximum time of one NAT probe.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A node whose every part is decided.
+/// Node whose every part is decided.
 pub(super) struct Parts {
     pub(super) config: Config,
     pub(super) identity: Identity,
@@ -72,10 +72,10 @@ impl Default for Capacities {
     }
 }
 
-/// What a node has once its stores are read and its sockets are open.
+/// Node whose stores are read and whose sockets are open.
 struct Opened {
     leases: HeldLeases,
-    /// Shared by the handles: tells others that there are any.
+    /// Shared by the handles: shows whether there are any.
     handles: Arc<()>,
     protocol: Protocol,
     record: OwnRecord,
@@ -86,7 +86,7 @@ struct Opened {
     unlogged: VecDeque<TransactionId>,
 }
 
-/// What driver, workers and handles share.
+/// Channels and state that driver, workers and handles share.
 struct Shared {
     span: Span,
     done: mpsc::Sender<Completion>,
@@ -146,10 +146,10 @@ impl Parts {
         }
     }
 
-    /// Keeps the outbox of the configuration to what the queue holds: what does not fit is refused before
-    /// it is tried. Returns the number of places that are left for republishing: an expired entry and
-    /// its successor are both in the queue for a moment, and without a place the entry would stay for
-    /// ever.
+    /// Keeps the outbox of the configuration to what the queue holds: what does not fit is refused
+    /// before it is tried. Returns the number of places that are left for republishing: an expired
+    /// entry and its successor are both in the queue for a moment, and without a place the entry
+    /// would stay for ever.
     async fn divide_queue(&mut self) -> Result<usize, StoreError> {
         let capacity = self.queue.size().await?.capacity;
         let usable = capacity - (capacity / 100).min(RENEWALS as u64);
@@ -310,7 +310,7 @@ impl Parts {
         (workers, peers)
     }
 
-    /// Spawns what brings in new work.
+    /// Spawns the tasks that bring in new work.
     fn spawn_sources(&self, shared: &Shared, sources: Sources, effects: &mut Effects) {
         for listener in sources.listeners {
             effects.accept_from(listener);

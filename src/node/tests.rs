@@ -20,14 +20,15 @@ fn builder(network: &MemoryNetwork, seed: u8) -> PeerNodeBuilder {
         .listen(&format!("127.0.0.{seed}:5001"))
 }
 
-/// Starts a node whose channels hold so little, linked to a new one. Returns both, the first one first.
+/// Starts a node whose channels hold so little, linked to a new one. Returns both, the first one
+/// first.
 async fn narrow_and_wide(capacities: Capacities) -> (PeerNode, PeerNode) {
     let network = MemoryNetwork::new();
     let wide = builder(&network, 1).start().await.unwrap();
     let mut parts = builder(&network, 2).bootstrap(["127.0.0.1:5001"]).parts().unwrap();
     parts.capacities = capacities;
     let narrow = parts.start().await.unwrap();
-    narrow.wait_ready(1, Duration::from_secs(10)).await.unwrap();
+    narrow.wait_ready(1, Duration::from_mins(1)).await.unwrap();
     (narrow, wide)
 }
 

@@ -25,7 +25,7 @@
 mod nat_prober;
 mod peer_store;
 mod queue;
-#[cfg_attr(not(feature = "node"), allow(dead_code))]
+#[cfg_attr(not(feature = "node"), allow(dead_code, reason = "nodes alone take leases"))]
 mod store_lease;
 mod transaction_store;
 mod transport;

@@ -102,9 +102,9 @@ pub trait TransactionQueue: fmt::Debug + Send + Sync + 'static {
         max_bytes: usize,
     ) -> Result<Vec<OutboxEntry>, StoreError>;
 
-    /// The lease that keeps a second node of the process off this outbox; `None`, the default, where nothing
-    /// does: then the host must not give the outbox to two nodes at once. A store that wraps another hands
-    /// out the lease of that one.
+    /// The lease that keeps a second node of the process off this outbox; `None`, the default, where
+    /// nothing does: then the host must not give the outbox to two nodes at once. A store that wraps
+    /// another hands out the lease of that one.
     fn lease(&self) -> Option<&StoreLease> {
         None
     }

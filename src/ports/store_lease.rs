@@ -8,9 +8,9 @@ use std::task::{Poll, Waker};
 
 /// Right of one node to an outbox or a log.
 ///
-/// Two nodes on one store would each take what the other has in its outbox for what an earlier run of
-/// its own left behind. So a node takes the lease of a store when it starts and gives it up when it has
-/// ended; meanwhile no other node of the process starts on that store.
+/// Two nodes on one store would each take what the other has in its outbox for what an earlier run
+/// of its own left behind. So a node takes the lease of a store when it starts and gives it up when
+/// it has ended; meanwhile no other node of the process starts on that store.
 ///
 /// A store holds one lease for as long as it lives and hands it out by
 /// [`TransactionQueue::lease`](super::TransactionQueue::lease) or

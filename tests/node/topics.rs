@@ -57,7 +57,9 @@ async fn an_edge_gets_its_topics_and_no_payload_of_another() {
     for (edge, of_its_topic) in [(&red, 30), (&blue, 30)] {
         let c = counters(edge).await;
         assert_eq!(c.transactions_accepted, of_its_topic, "{c:?}");
-        assert_eq!(c.payload_bytes_received, of_its_topic * SIZE as u64, "one copy, nothing else");
+        // A push that was slow to come is asked for elsewhere, and then comes twice.
+        let copies = of_its_topic + c.duplicates_received;
+        assert_eq!(c.payload_bytes_received, copies * SIZE as u64, "nothing else");
         assert_eq!(c.refused_unwanted, 0);
     }
 

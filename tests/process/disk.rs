@@ -184,11 +184,7 @@ fn who_cannot_store_confirms_nothing_and_has_it_once_later() {
         let mut sent = publish(&mut source, 20);
         // The file of peers may be the first that fails, and the log is said to before it counts.
         peer.wait("error", |line| text(line, "error").contains("transactions.db"));
-        let counts = |peer: &mut Peer| {
-            let stats = peer.ask(json!({ "op": "stats" }));
-            stats["counters"]["storage_failures"].as_u64() > Some(0)
-        };
-        assert!((0..1000).any(|_| counts(&mut peer)), "{fault:?}");
+        peer.until_stats(|stats| stats["counters"]["storage_failures"].as_u64() > Some(0));
         source.take_waiting();
         assert_eq!(of(&source.seen, "replicated").len(), 0, "{fault:?}");
         assert_eq!(of(&peer.seen, "delivered").len(), 0, "{fault:?}");

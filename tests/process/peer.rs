@@ -6,13 +6,16 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 /// Ends a test that hangs.
 pub(crate) const HANG: Duration = Duration::from_mins(2);
+
+/// Between two looks at figures that no line announces.
+const GLANCE: Duration = Duration::from_millis(10);
 
 /// The field of what stands for a line that is no JSON.
 const TORN: &str = "torn";
@@ -130,6 +133,19 @@ impl Peer {
     pub(crate) fn ask(&mut self, line: Value) -> Value {
         let r#ref = self.send(line);
         self.find(|line| line["ref"] == r#ref)
+    }
+
+    /// Asks for figures until they are as wanted, and returns them.
+    pub(crate) fn until_stats(&mut self, holds: impl Fn(&Value) -> bool) -> Value {
+        let started = Instant::now();
+        loop {
+            let stats = self.ask(json!({ "op": "stats" }));
+            if holds(&stats) {
+                return stats;
+            }
+            assert!(started.elapsed() < HANG, "waited in vain, last seen {stats}");
+            std::thread::sleep(GLANCE);
+        }
     }
 
     /// Publishes a text and returns its id.

@@ -1,5 +1,5 @@
 //! The architecture as a test: imports go one way, the core cannot reach the world, adapters are
-//! named in one place, and files stay short.
+//! named in one place, nothing is process-wide, and files stay short.
 //!
 //! Reads the text of `src/`, without comments, tests and generated code. Every rule is shown to
 //! bite on an example of what it forbids.
@@ -240,6 +240,16 @@ fn the_core_is_pure(source: &Source) -> Vec<String> {
     wrong.into_iter().map(|word| format!("{} names {word}", source.path)).collect()
 }
 
+/// A host may run any number of nodes in one process: what they share, the host hands them.
+fn nothing_is_process_wide(source: &Source) -> Vec<String> {
+    let tokens = tokens(&source.code);
+    let items = tokens.windows(2).filter(|pair| {
+        let is_lifetime = pair[0] == "'";
+        matches!(pair[1], "static" | "thread_local") && !is_lifetime
+    });
+    items.map(|pair| format!("{} has a {}", source.path, pair[1])).collect()
+}
+
 fn files_are_short(source: &Source) -> Vec<String> {
     let lines = source.code.lines().count();
     let wrong = (lines > MAX_LINES).then(|| format!("{} has {lines} lines", source.path));
@@ -296,6 +306,11 @@ fn adapters_are_named_in_the_builder_only() {
 #[test]
 fn the_core_cannot_reach_the_world() {
     assert_all(the_core_is_pure);
+}
+
+#[test]
+fn there_are_no_globals() {
+    assert_all(nothing_is_process_wide);
 }
 
 #[test]
@@ -398,6 +413,22 @@ fn the_rule_of_the_core_bites() {
     }
     assert!(!bites(the_core_is_pure, KEYED_MAP, "use hashbrown::HashMap;"));
     assert!(!bites(the_core_is_pure, "protocol/io.rs", "let instant = 1; // Instant"));
+}
+
+#[test]
+fn the_rule_of_globals_bites() {
+    let forbidden = [
+        "use std::fmt;\nstatic COUNT: AtomicU64 = AtomicU64::new(0);",
+        "pub(crate) static mut X: u8 = 0;",
+        "fn f() { static ONCE: Once = Once::new(); }",
+        "thread_local! { static X: u8 = 0 }",
+    ];
+    for text in forbidden {
+        let text = format!("//! A file.\nmod a;\n{text}");
+        assert!(bites(nothing_is_process_wide, "node/driver.rs", &text), "{text}");
+    }
+    let fine = "fn f(x: &'static str) -> impl Future + 'static {} // static";
+    assert!(!bites(nothing_is_process_wide, "node/driver.rs", fine));
 }
 
 #[test]

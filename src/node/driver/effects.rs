@@ -117,8 +117,8 @@ impl Effects {
             for (id, found) in ids.iter().zip(&mut transactions) {
                 if found.is_none() {
                     // The outbox has its own copy of what nobody else has yet.
-                    let kept = guarded(queue.get(id)).await.unwrap_or_default();
-                    *found = kept.map(|entry| entry.transaction);
+                    let entry = guarded(queue.get(id)).await.unwrap_or_default();
+                    *found = entry.map(|entry| entry.transaction);
                 }
             }
             let loaded = Input::Loaded { ticket, transactions };
@@ -165,7 +165,8 @@ impl Effects {
     }
 }
 
-/// Reads together what can be read: one that cannot must not keep the others from being served.
+/// Reads transactions together, or one by one where that fails: a damaged one must not keep the others
+/// from being served.
 async fn load_each(log: &dyn TransactionStore, ids: &[TransactionId]) -> Vec<Option<Transaction>> {
     let error = match guarded(log.get_many(ids)).await {
         Ok(found) => return found,

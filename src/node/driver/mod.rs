@@ -49,9 +49,9 @@ enum Call {
 /// The receiving ends of the driver's channels.
 pub(super) struct Mailboxes {
     pub(super) completions: mpsc::Receiver<Completion>,
-    /// Everything but publishes: always taken.
+    /// Commands, which are always taken.
     pub(super) commands: mpsc::Receiver<Command>,
-    /// Publishes: taken while there is room.
+    /// Publishes, which are taken while there is room.
     pub(super) publishes: mpsc::Receiver<Vec<SignedDraft>>,
     /// Topics that the host subscribes to.
     pub(super) subscribed: watch::Receiver<TopicCounts>,
@@ -150,12 +150,12 @@ impl Driver {
         self.wind_up(mail).await;
     }
 
-    /// Whether new work may be taken; completions and time always are.
+    /// Returns whether new work may be taken; completions and time always are.
     fn has_room(&self) -> bool {
         self.protocol.has_room() && self.effects.has_room()
     }
 
-    /// Takes more of what is waiting without asking the select each time.
+    /// Takes more completions that wait, without asking the select each time.
     fn burst(&mut self, from: &mut mpsc::Receiver<Completion>, needs_room: bool) {
         for _ in 0..MAX_BURST {
             if needs_room && !self.has_room() {
@@ -286,7 +286,7 @@ impl Driver {
         self.stop_at = Some(self.stop_at.map_or(until, |earlier| earlier.min(until)));
     }
 
-    /// Whether a shutdown may go on: everything has left and is confirmed, nobody is there to
+    /// Returns whether a shutdown may go on: everything has left and is confirmed, nobody is there to
     /// send it to, or the time is up.
     fn is_done(&self) -> bool {
         let Some(until) = self.stop_at else { return false };
@@ -302,8 +302,8 @@ impl Driver {
         self.stop_at.map_or(due, |until| due.min(until))
     }
 
-    /// Waits for the answers to publishes whose transaction is being stored. Who has none by the end
-    /// is told that it may have been kept.
+    /// Waits for the answers to publishes whose transaction is being stored. A publisher without one
+    /// by the end is told that the transaction may have been stored.
     async fn settle_publishes(&mut self, completions: &mut mpsc::Receiver<Completion>) {
         let until = Instant::now() + WIND_UP_TIMEOUT;
         while self.calls.values().any(|w| matches!(w, Call::Publish(..))) {
@@ -314,7 +314,7 @@ impl Driver {
         }
     }
 
-    /// Goodbyes, then storage, then answers.
+    /// Ends the node: goodbyes, then storage, then answers.
     async fn wind_up(mut self, mut mail: Mailboxes) {
         let unflushed =
             self.protocol.links().into_iter().filter(|l| l.queued > 0 || l.behind > 0 || l.in_debt);
@@ -328,7 +328,7 @@ impl Driver {
         for handle in links.into_values() {
             handle.abort();
         }
-        // Receivers stay open until storage is done, so that nothing in its lane is refused.
+        // Receivers stay open until the writers are done, so that no answer of theirs is refused.
         let Mailboxes { mut completions, commands, publishes, inbound, .. } = mail;
         drop((commands, publishes, inbound));
         let rest = async {

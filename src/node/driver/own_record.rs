@@ -1,4 +1,4 @@
-//! What the node says about itself to others.
+//! Record in which the node tells others its addresses.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -6,14 +6,14 @@ use std::net::IpAddr;
 use crate::node::clock::wall_now;
 use crate::types::{Endpoint, PeerId, RecordDraft, WallTime};
 
-/// Own addresses learned from peers that are advertised.
+/// Maximum number of own addresses learned from peers that are advertised.
 const MAX_LEARNED: usize = 4;
 
-/// What the node's own record is made of.
+/// Material of the node's own record.
 #[derive(Debug)]
 pub(in crate::node) struct OwnRecord {
     pub(in crate::node) seq: u64,
-    /// The port to combine with addresses that peers report; `None` when the addresses are known.
+    /// Port to combine with addresses that peers report; `None` when the addresses are known.
     pub(in crate::node) learn_port: Option<u16>,
     pub(in crate::node) endpoints: Vec<Endpoint>,
     pub(in crate::node) learned: BTreeSet<IpAddr>,
@@ -24,7 +24,7 @@ impl OwnRecord {
         RecordDraft { peer, seq: self.seq, issued, endpoints: self.endpoints.clone() }
     }
 
-    /// Takes an address that a peer sees us at; `true` when that makes a new record.
+    /// Takes the address under which a peer sees this node; `true` when that makes a new record.
     pub(super) fn learn(&mut self, ip: IpAddr) -> bool {
         let Some(port) = self.learn_port else { return false };
         if self.learned.len() >= MAX_LEARNED || !self.learned.insert(ip) {

@@ -134,8 +134,8 @@ impl Driver {
 
     fn store(&mut self, op: StoreOp) {
         let Err(refused) = self.effects.store.try_send(op) else { return };
-        // Closed: the writer is gone, nothing is stored any more. Full: the protocol asked for more than
-        // the channel holds. Either way whoever waits is told.
+        // Closed: the writer is gone, nothing is stored any more. Full: the protocol asked for more
+        // than the channel holds. Either way whoever waits is told.
         let reason = match &refused {
             mpsc::error::TrySendError::Closed(_) => StoreErrorKind::Closed,
             mpsc::error::TrySendError::Full(_) => StoreErrorKind::Full,
@@ -156,8 +156,8 @@ impl Driver {
         }
     }
 
-    /// Answers once all that was done to the stored outbox up to now is done, and `remove` is gone
-    /// from it. A dropped `reply` is an answer too: the node ends.
+    /// Answers once the stored outbox is as the protocol has it now, and without `remove`. A dropped
+    /// `reply` is an answer too: the node ends.
     pub(super) fn settle_outbox(
         &mut self,
         remove: Option<TransactionId>,

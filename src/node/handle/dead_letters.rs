@@ -1,4 +1,4 @@
-//! What the outbox has given up, in the hands of the host.
+//! Dead letters: entries that the outbox has given up, in the hands of the host.
 
 use tokio::sync::oneshot;
 
@@ -19,13 +19,13 @@ const PAGE_BYTES: usize = 16 << 20;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DeadLetter {
-    /// Its place in the outbox: rises in the order of publishing, never reused.
+    /// Sequence number in the outbox: rises in the order of publishing, never reused.
     pub seq: u64,
     /// The transaction.
     pub transaction: Transaction,
-    /// Why it was given up.
+    /// Reason for which the outbox gave the transaction up.
     pub reason: String,
-    /// Since when.
+    /// Time at which the outbox gave the transaction up.
     pub since: WallTime,
 }
 
@@ -41,7 +41,7 @@ impl PeerNode {
         after: Option<u64>,
         limit: usize,
     ) -> Result<Vec<DeadLetter>, DeadLetterError> {
-        // What an event has told of is to be found.
+        // A dead letter of which an event has told is to be found.
         self.settle_outbox().await?;
         let page = self.0.queue.load(EntryFilter::Dead, after, limit, PAGE_BYTES).await?;
         let dead = page.into_iter().filter_map(|entry| match entry.state {

@@ -1,4 +1,4 @@
-//! What the host holds: handles on a node, receipts, subscriptions and events.
+//! Handles of the host on a node: the node itself, receipts, subscriptions and events.
 
 mod dead_letters;
 mod durable;

@@ -26,7 +26,7 @@ use super::durable::{DurableNames, DurableSubscription};
 use super::events::Events;
 use super::subscription::{StartAt, Subscription};
 
-/// What handles and driver share.
+/// State of a node that its handles share.
 pub(in crate::node) struct Inner {
     pub(in crate::node) identity: Identity,
     pub(in crate::node) config: Config,
@@ -38,9 +38,9 @@ pub(in crate::node) struct Inner {
     pub(in crate::node) commands: mpsc::Sender<Command>,
     pub(in crate::node) drafts: mpsc::Sender<Draft>,
     pub(in crate::node) events: broadcast::WeakSender<Event>,
-    /// What tells others that there are handles.
+    /// Shows that there are handles, as long as this lives.
     pub(in crate::node) _handles: Arc<()>,
-    /// Events that slow readers missed.
+    /// Number of events that slow readers missed.
     pub(in crate::node) lagged: Arc<AtomicU64>,
     pub(in crate::node) queue: Arc<dyn TransactionQueue>,
     pub(in crate::node) log: Arc<dyn TransactionStore>,
@@ -49,10 +49,10 @@ pub(in crate::node) struct Inner {
     pub(in crate::node) subscribed: SubscribedTopics,
     /// Durable subscriptions that live.
     pub(in crate::node) names: DurableNames,
-    /// Why storage fails, while it does.
+    /// Reason for which storage fails, while it does.
     pub(in crate::node) failing: watch::Receiver<Option<StoreErrorKind>>,
     pub(in crate::node) state: watch::Receiver<NodeState>,
-    /// What the shutdown left undone, once it is through.
+    /// Report of the shutdown, once it is through.
     pub(in crate::node) ended: watch::Receiver<Option<ShutdownReport>>,
 }
 
@@ -163,11 +163,11 @@ impl PeerNode {
         self.subscription(TopicSelection::All, start).await
     }
 
-    /// Subscribes to one topic under a name whose place the store keeps: after the last
+    /// Subscribes to one topic under a name whose position the store keeps: after the last
     /// acknowledged delivery, or, where the name is new, from `start`.
     ///
-    /// The name stands for a place in the log and not for a topic: who subscribes it to another
-    /// topic goes on at the same place.
+    /// The name stands for a position in the log and not for a topic: a host that subscribes the
+    /// name to another topic goes on at the same position.
     ///
     /// ```
     /// use sorcha_peer::{StartAt, Item, PeerNode, SqliteStorage};
@@ -394,7 +394,7 @@ impl PeerNode {
         report.clone().ok_or(NodeClosed)
     }
 
-    /// Whether the node has stopped, or is about to.
+    /// Returns whether the node has stopped, or is about to.
     fn is_closed(&self) -> bool {
         self.0.commands.is_closed()
     }

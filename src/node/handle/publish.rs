@@ -20,10 +20,11 @@ impl PeerNode {
     /// Publishes a payload. `Ok` means that the node's outbox and log have it; it is delivered to
     /// this node's own subscribers too, and to every other node sooner or later. Works offline.
     ///
-    /// Two publishes of the same bytes are two transactions. A payload above 256 KiB is hashed on another
-    /// thread, so of publishes that run at the same time a small one may come before an earlier large
-    /// one; publishes that are awaited one after the other keep their order. Not cancel safe in one
-    /// respect: a future dropped before it is ready may or may not have published.
+    /// Two publishes of the same bytes are two transactions. A payload above 256 KiB is hashed on
+    /// another thread, so of publishes that run at the same time a small one may come before an
+    /// earlier large one; publishes that are awaited one after the other keep their order. Not
+    /// cancel safe in one respect: a future dropped before it is ready may or may not have
+    /// published.
     ///
     /// # Errors
     /// [`PublishError`]; nothing was stored or sent, except where it is

@@ -1,4 +1,4 @@
-//! What became of a published transaction.
+//! Receipts of published transactions.
 
 use futures::{Stream, stream};
 use tokio::sync::watch;
@@ -6,13 +6,13 @@ use tokio::sync::watch;
 use crate::error::ReplicationError;
 use crate::types::{PublishState, PublishStatus, TransactionId};
 
-/// What a publish did.
+/// Outcome of a publish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// The transaction is new, and safe.
+    /// Published by this call: outbox and log have the transaction.
     Published,
-    /// It had been published before, and is safe: nothing was done.
+    /// Published before: outbox and log have the transaction, and nothing was done.
     AlreadyPublished,
 }
 
@@ -39,23 +39,23 @@ impl Receipt {
         self.id
     }
 
-    /// Whether this call published it.
+    /// Tells whether this call published the transaction.
     pub fn outcome(&self) -> Outcome {
         self.outcome
     }
 
-    /// How many other nodes have confirmed that they stored it.
+    /// Number of other nodes that have confirmed that they stored the transaction.
     pub fn copies(&self) -> u32 {
         self.status.borrow().copies
     }
 
-    /// How far it got up to now.
+    /// Status of the transaction now.
     pub fn status(&self) -> PublishStatus {
         self.status.borrow().clone()
     }
 
-    /// How far it got now, and again whenever that changes; quick changes may be seen as one. Ends
-    /// when the node is shut down, and where nothing more is counted.
+    /// Yields the status now, and again whenever it changes; quick changes may be seen as one. Ends
+    /// when the node is shut down, and where no more copies are counted.
     pub fn changes(&self) -> impl Stream<Item = PublishStatus> + Send + Unpin + use<> {
         let mut status = self.status.clone();
         status.mark_changed();
@@ -66,8 +66,8 @@ impl Receipt {
         }))
     }
 
-    /// Waits until `copies` other nodes have confirmed that they stored it. Only peers that are
-    /// linked to this node confirm, so more than there are links never comes. Cancel safe.
+    /// Waits until `copies` other nodes have confirmed that they stored the transaction. Only peers
+    /// that are linked to this node confirm, so more than there are links never comes. Cancel safe.
     ///
     /// # Errors
     /// [`ReplicationError`] when it becomes a dead letter or the node is shut down first, and where

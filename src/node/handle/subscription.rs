@@ -1,4 +1,4 @@
-//! Reading the node's log.
+//! Subscriptions: reading of the node's log.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -40,7 +40,7 @@ pub enum StartAt {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Delivery {
-    /// Its place in this node's log; continue after it with [`StartAt::After`].
+    /// Cursor in this node's log; continue after it with [`StartAt::After`].
     pub cursor: Cursor,
     /// The transaction: hash and signature verified, accepted by the validator.
     pub transaction: Transaction,
@@ -50,7 +50,7 @@ pub struct Delivery {
     pub hops: u16,
 }
 
-/// What a subscription yields.
+/// Item of a subscription.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Item {
@@ -69,7 +69,8 @@ pub enum Item {
     Failed(StoreError),
 }
 
-/// Transactions of one topic, of some, or of all, in the order in which this node accepted them, each once.
+/// Transactions of one topic, of some, or of all, in the order in which this node accepted them,
+/// each once.
 ///
 /// It reads the log by cursor: a slow reader slows nobody, misses nothing inside the retention
 /// window, and gets an explicit [`Item::Gap`] beyond it.
@@ -78,11 +79,11 @@ pub struct Subscription {
     newest: watch::Receiver<Cursor>,
     /// Keeps the node carrying these topics.
     topics: TopicsGuard,
-    /// Everything up to here was read.
+    /// Cursor up to which everything was read.
     position: Cursor,
-    /// Whether what is no longer retained before the first read is to be told.
+    /// Set where the subscriber is to hear of what was no longer retained before the first read.
     tell_gap: bool,
-    /// Whether the log had given out no cursor when the subscription began.
+    /// Set where the log had given out no cursor when the subscription began.
     log_was_empty: bool,
     ahead: VecDeque<Item>,
     after_failure: AfterFailure,
@@ -162,7 +163,7 @@ impl Subscription {
         }
     }
 
-    /// Everything up to here was read.
+    /// Returns the cursor up to which everything was read.
     pub(super) fn position(&self) -> Cursor {
         self.position
     }
@@ -204,8 +205,8 @@ impl Subscription {
         self.ahead.push_back(Item::Failed(error));
     }
 
-    /// Returns the cursor of the next entry, which cannot be read, or that of the newest where not even
-    /// this is known.
+    /// Returns the cursor of the next entry, which cannot be read, or that of the newest where not
+    /// even this is known.
     async fn end_of_damage(&self, newest: Cursor) -> Cursor {
         let next = self.log.index(self.position, 1).await.unwrap_or_default();
         next.first().map_or(newest, |entry| entry.cursor)

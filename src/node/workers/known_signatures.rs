@@ -1,4 +1,4 @@
-//! What was learnt from earlier checks of signatures.
+//! Memory of earlier checks of signatures.
 //!
 //! The signature of a batch is checked once: its root is remembered, and the other transactions of
 //! the batch cost hashes only.
@@ -12,8 +12,8 @@ use crate::types::{PeerId, Signed, verify_signed};
 
 /// Maximum number of origins whose parsed key is remembered (parsing costs a tenth of a check).
 const MAX_KEYS: usize = 4096;
-/// Maximum number of batch roots remembered; the transactions of one batch arrive within seconds of each
-/// other.
+/// Maximum number of batch roots remembered; the transactions of one batch arrive within seconds of
+/// each other.
 const MAX_ROOTS: usize = 4096;
 
 /// Keys and batch roots that earlier checks have shown to be good.

@@ -33,8 +33,8 @@ struct PeerOps {
     closed: bool,
 }
 
-/// Maximum number of operations that wait for a store that fails, of peers and of bans each; later ones
-/// are dropped.
+/// Maximum number of operations that wait for a store that fails, of peers and of bans each; later
+/// ones are dropped.
 const MAX_DEFERRED: usize = 10_000;
 /// Delay before a store that failed is tried again, unless there is more for it.
 const RETRY_DELAY: Duration = Duration::from_secs(10);

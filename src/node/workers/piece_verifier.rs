@@ -1,7 +1,7 @@
-//! Checking headers and pieces of large payloads off the driver, and making their proofs.
+//! Checks of headers and pieces of large payloads off the driver, and proofs of pieces.
 //!
-//! What waits is taken in batches, on blocking threads when it would take long, at most one batch
-//! per core. Results may come back in another order.
+//! Waiting checks are taken in batches, on blocking threads where that would take long, at most one
+//! batch per core. Results may come back in another order.
 
 use std::sync::Arc;
 

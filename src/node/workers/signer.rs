@@ -1,8 +1,8 @@
-//! Signing what the host publishes, in bursts.
+//! Signing of publishes, in bursts.
 //!
-//! Publishes wait here in the order of their calls. What waits at a moment or is about to come, up
-//! to 64, is signed together and handed on together: a burst costs one signature, and a lone publish
-//! is signed by itself at once. The order is kept on the way to the driver.
+//! Publishes wait in the order of their calls. Those that wait at a moment or are about to come, up to
+//! 64, are signed together and handed on together: a burst costs one signature, and a lone publish is
+//! signed by itself at once. The order stays the same on the way to the driver.
 
 use bytes::Bytes;
 use tokio::sync::mpsc;

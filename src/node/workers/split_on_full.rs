@@ -32,8 +32,8 @@ impl SplitOnFull {
         self.tries.front().cloned()
     }
 
-    /// Takes the result of trying [`SplitOnFull::next`]. Returns whether it tells how the store is: not so
-    /// where a batch that can be made smaller did not fit.
+    /// Takes the result of trying [`SplitOnFull::next`]. Returns whether it tells how the store is:
+    /// not so where a batch that can be made smaller did not fit.
     pub(super) fn note(&mut self, result: &Result<(), StoreError>) -> bool {
         let Some(tried) = self.tries.pop_front() else { return false };
         let Err(error) = result else {

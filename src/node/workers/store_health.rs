@@ -1,4 +1,4 @@
-//! Whether the stores work, and what their failures cost.
+//! Health of the stores: which of them fail.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::{Mutex, PoisonError};
@@ -88,8 +88,8 @@ impl Health {
     }
 }
 
-/// Runs the store writer. Should it end by a panic, nothing is stored any more: publishes are refused, and
-/// the node says so.
+/// Runs the store writer. Should it end by a panic, nothing is stored any more: publishes are
+/// refused, and the node says so.
 pub(in crate::node) async fn run_to_end(
     writer: impl Future<Output = ()>,
     failing: watch::Sender<Option<StoreErrorKind>>,

@@ -1,12 +1,13 @@
 //! Writing of transactions to outbox and log, in order.
 //!
 //! The writer takes what waits, up to a bound, and stores neighbours together: group commit without
-//! added delay. Own transactions go to the outbox first and to the log then, and only afterwards is anybody
-//! told that they are safe. The outbox takes one batch while the log takes an earlier one and one more
-//! may wait between them; results come in order.
+//! added delay. Own transactions go to the outbox first and to the log then, and only afterwards is
+//! anybody told that they are safe. The outbox takes one batch while the log takes an earlier one
+//! and one more may wait between them; results come in order.
 //!
 //! A store that fails or panics costs the operation, never the writer: whoever waits is told, the
-//! node says so once ([`Event::StorageFailed`](crate::types::Event::StorageFailed)), and it tries again with the next operation.
+//! node says so once ([`Event::StorageFailed`](crate::types::Event::StorageFailed)), and it tries
+//! again with the next operation.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,11 +26,12 @@ use super::gather::gather;
 use super::split_on_full::SplitOnFull;
 use super::store_health::{Health, StoreName, guarded};
 
-/// Maximum number of operations taken at once: enough that the cost of a commit is small beside that of its rows,
-/// few enough that outbox, log and publishers have something to do at the same time.
+/// Maximum number of operations taken at once: enough that the cost of a commit is small beside that
+/// of its rows, few enough that outbox, log and publishers have something to do at the same time.
 const MAX_BATCH: usize = 256;
 /// Maximum number of payload bytes in one commit, beyond the first.
 const MAX_BATCH_BYTES: usize = 32 << 20;
+
 /// Operation on stored transactions.
 #[derive(Debug)]
 pub(in crate::node) enum StoreOp {
@@ -73,8 +75,19 @@ type Refused = HashMap<TransactionId, StoreErrorKind>;
 /// Batch that the outbox has taken, apart from what it refused, and the log has not yet.
 type Enqueued = (Batch, Refused);
 
-/// Entry to be stored, and whether it is an own one.
-type ToStore = (Ticket, NewEntry, bool);
+/// Entry to be stored.
+#[derive(Debug)]
+struct ToStore {
+    ticket: Ticket,
+    entry: NewEntry,
+    own: bool,
+}
+
+impl ToStore {
+    fn id(&self) -> TransactionId {
+        self.entry.transaction.id()
+    }
+}
 
 /// Operations that are done together.
 #[derive(Debug, Default)]
@@ -95,7 +108,7 @@ impl Batch {
             match op {
                 StoreOp::Store { ticket, entry, own } => {
                     self.bytes += entry.transaction.payload().len();
-                    self.entries.push((ticket, entry, own));
+                    self.entries.push(ToStore { ticket, entry, own });
                     if self.bytes > MAX_BATCH_BYTES {
                         return;
                     }
@@ -117,18 +130,18 @@ impl Batch {
         }
     }
 
-    /// Whether there is nothing in it for the log.
+    /// Returns whether there is nothing in the batch for the log.
     fn is_done(&self) -> bool {
         self.entries.is_empty() && self.expire.is_none() && self.partials.is_empty()
     }
 
     fn has_own(&self, id: &TransactionId) -> bool {
-        self.entries.iter().any(|(_, entry, own)| *own && entry.transaction.id() == *id)
+        self.entries.iter().any(|entry| entry.own && entry.id() == *id)
     }
 
     fn own(&self) -> Vec<Transaction> {
-        let own = self.entries.iter().filter(|(_, _, own)| *own);
-        own.map(|(_, entry, _)| entry.transaction.clone()).collect()
+        let own = self.entries.iter().filter(|entry| entry.own);
+        own.map(|own| own.entry.transaction.clone()).collect()
     }
 }
 
@@ -145,7 +158,7 @@ impl StoreWriter {
         futures::future::join(self.run_outbox(ops, to_log), log_half).await;
     }
 
-    /// All that is for the outbox; what is for the log goes on to it.
+    /// Does all that is for the outbox, and hands on what is for the log.
     async fn run_outbox(&self, mut ops: mpsc::Receiver<StoreOp>, to_log: mpsc::Sender<Enqueued>) {
         let mut taken = Vec::with_capacity(MAX_BATCH);
         let mut left = VecDeque::new();
@@ -198,8 +211,8 @@ impl StoreWriter {
         result
     }
 
-    /// Removes from the outbox what was refused because the log failed, and could not be removed then: the
-    /// next process would deliver it. What the host publishes again just now stays.
+    /// Removes from the outbox what was refused because the log failed, and could not be removed
+    /// then: the next process would deliver it. What the host publishes again just now stays.
     async fn remove_refused(&self, batch: &Batch) {
         let ids: Vec<_> = {
             let refused = self.refused();
@@ -235,26 +248,24 @@ impl StoreWriter {
 
     /// Puts a batch into the log and tells who waits.
     async fn append_all(&self, batch: Batch, refused: Refused) {
-        let id = |entry: &NewEntry| entry.transaction.id();
-        // A full or broken outbox refuses own transactions; others' are still kept.
-        let kept = |(_, entry, own): &&ToStore| !own || !refused.contains_key(&id(entry));
-        let entries: Vec<_> =
-            batch.entries.iter().filter(kept).map(|(_, entry, _)| entry.clone()).collect();
+        // A full or broken outbox refuses own transactions; others' are still stored.
+        let is_refused = |to_store: &ToStore| to_store.own && refused.contains_key(&to_store.id());
+        let entries = batch.entries.iter().filter(|to_store| !is_refused(to_store));
+        let entries: Vec<_> = entries.map(|to_store| to_store.entry.clone()).collect();
         let unlogged = self.append(&entries).await;
         if !unlogged.is_empty() {
-            let own = batch.entries.iter().filter(|w| w.2).map(|(_, entry, _)| id(entry));
+            let own = batch.entries.iter().filter(|to_store| to_store.own).map(ToStore::id);
             let ids: Vec<_> = own.filter(|id| unlogged.contains_key(id)).collect();
             if self.remove(&ids).await.is_err() {
                 self.refused().extend(ids);
             }
         }
-        let outcome = |own: bool, id: TransactionId| {
-            let refused = refused.get(&id).filter(|_| own).or_else(|| unlogged.get(&id));
-            refused.map_or(Ok(()), |kind| Err(*kind))
-        };
-        let stored = |(ticket, entry, own): &ToStore| Input::Stored {
-            ticket: *ticket,
-            result: outcome(*own, id(entry)),
+        let stored = |to_store: &ToStore| {
+            let id = to_store.id();
+            let by_outbox = refused.get(&id).filter(|_| to_store.own);
+            let reason = by_outbox.or_else(|| unlogged.get(&id));
+            let result = reason.map_or(Ok(()), |kind| Err(*kind));
+            Input::Stored { ticket: to_store.ticket, result }
         };
         if !batch.entries.is_empty() {
             let inputs = batch.entries.iter().map(stored).collect();
@@ -284,7 +295,8 @@ impl StoreWriter {
         }
     }
 
-    /// What fails here costs a fetch its progress and nothing that was accepted.
+    /// Does an operation on partial payloads. A failure costs a fetch its progress and nothing that
+    /// was accepted.
     async fn partial(&self, op: PartialOp) {
         let (input, result) = match op {
             PartialOp::Spill { ticket, partial, max_bytes } => {
@@ -333,7 +345,8 @@ impl StoreWriter {
     }
 }
 
-/// Drops pieces that are not as they were before the disk had them. About 30 us each, on another thread.
+/// Drops pieces that are not as they were before the disk had them. About 30 us each, on another
+/// thread.
 async fn drop_damaged(mut pieces: Vec<Piece>, root: [u8; 32], len: u64) -> Vec<Piece> {
     let check = move || {
         pieces.retain(|p| verify_piece(&root, len, p.index, &p.bytes, &p.proof));

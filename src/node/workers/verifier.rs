@@ -1,8 +1,8 @@
-//! Checking transactions off the driver: hash and signature, then the host's validator.
+//! Checks of transactions off the driver: hash and signature, then the host's validator.
 //!
-//! What waits is checked in batches of up to 64, on blocking threads where that would take long, at
-//! most one batch per core. Without a validator of the host's, results come back in the order of
-//! arrival, so that what one origin published in order is accepted in order.
+//! Waiting transactions are checked in batches of up to 64, on blocking threads where that would
+//! take long, at most one batch per core. Without a validator of the host's, results come back in
+//! the order of arrival, so that what one origin published in order is accepted in order.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -33,7 +33,7 @@ pub(in crate::node) struct Job {
     pub(in crate::node) ticket: Ticket,
     pub(in crate::node) transaction: Transaction,
     pub(in crate::node) from: PeerId,
-    /// Whether hash and signature were checked before, piece by piece.
+    /// Set where hash and signature were checked before, piece by piece.
     pub(in crate::node) proven: bool,
 }
 

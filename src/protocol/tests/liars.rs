@@ -103,7 +103,7 @@ fn a_checked_signature_vouches_for_no_other() {
         _ => None,
     };
     node.check_heads(now);
-    let heads: Vec<Head> = node.outbox.iter().filter_map(offered).collect();
+    let heads: Vec<Head> = node.sent.iter().filter_map(offered).collect();
     assert!(!heads.is_empty() && heads.iter().all(|head| head.verify(true).is_ok()));
     assert_eq!(node.closed, [liar], "who forged it, and nobody else");
 }
@@ -195,7 +195,7 @@ fn a_session_that_does_not_get_anywhere_makes_way() {
         if now == secs(5) {
             honest = Some(node.meet(now, 4));
         }
-        for (link, message) in std::mem::take(&mut node.outbox) {
+        for (link, message) in std::mem::take(&mut node.sent) {
             match message {
                 Message::Ask(ask) if liars.contains(&link) => late.push((now + secs(9), link, ask)),
                 Message::Ask(_) if Some(link) == honest => asked_at = Some(now),
@@ -256,7 +256,7 @@ fn a_debt_of_nothing_asks_no_empty_question() {
         node.wake(now);
     }
     let empty = |m: &(LinkId, Message)| matches!(&m.1, Message::Ask(ask) if ask.ranges.is_empty());
-    assert!(!node.outbox.iter().any(empty));
+    assert!(!node.sent.iter().any(empty));
     assert_eq!(node.protocol.counters().debts_repaid, 1);
 }
 

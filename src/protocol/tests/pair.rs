@@ -19,7 +19,7 @@ struct Pair {
     nodes: [SingleNode; 2],
     now: Duration,
     /// Reconciliation messages and their bytes, from each side.
-    asked: [Vec<usize>; 2],
+    reconcile_bytes: [Vec<usize>; 2],
 }
 
 impl Pair {
@@ -28,7 +28,7 @@ impl Pair {
         let mut nodes = [SingleNode::new(1, configs[0], a), SingleNode::new(2, configs[1], b)];
         nodes[0].link_up(Duration::ZERO, LINK, true, 2);
         nodes[1].link_up(Duration::ZERO, LINK, false, 1);
-        Self { nodes, now: Duration::ZERO, asked: [Vec::new(), Vec::new()] }
+        Self { nodes, now: Duration::ZERO, reconcile_bytes: [Vec::new(), Vec::new()] }
     }
 
     /// Runs for a while; every message takes 5 ms.
@@ -36,15 +36,15 @@ impl Pair {
         let end = self.now + span;
         while self.now < end {
             for side in [0, 1] {
-                let messages = std::mem::take(&mut self.nodes[side].outbox);
+                let messages = std::mem::take(&mut self.nodes[side].sent);
                 for (_, message) in messages {
                     if matches!(message, Message::Ask(_) | Message::Answer(_)) {
-                        self.asked[side].push(message.weight());
+                        self.reconcile_bytes[side].push(message.weight());
                     }
                     self.nodes[1 - side].hear(self.now, LINK, vec![message]);
                 }
             }
-            let quiet = self.nodes.iter().all(|n| n.outbox.is_empty());
+            let quiet = self.nodes.iter().all(|n| n.sent.is_empty());
             let next = self.nodes.iter().filter_map(|n| n.protocol.poll_timeout()).min();
             let next = next.map_or(end, |at| at.as_duration().max(self.now + millis(5)));
             self.now = if quiet { next.min(end) } else { self.now + millis(5) };
@@ -124,10 +124,10 @@ fn tens_of_thousands_of_missing_ids_flow_in_pages_at_their_own_price() {
     pair.run(secs(60));
     let c = pair.count(0);
     assert_eq!(pair.nodes[0].protocol.stats().retained, u64::from(count));
-    let bytes: usize = pair.asked.iter().flatten().sum();
+    let bytes: usize = pair.reconcile_bytes.iter().flatten().sum();
     println!("{} bytes an id, {} questions", bytes as f64 / f64::from(count), c.reconcile_rounds);
     assert!(bytes < 36 * count as usize, "{bytes}");
-    assert!(pair.asked[1].iter().all(|bytes| *bytes < 64_000));
+    assert!(pair.reconcile_bytes[1].iter().all(|bytes| *bytes < 64_000));
     assert_eq!(c.wants_sent, u64::from(count));
 }
 
@@ -150,7 +150,7 @@ fn scattered_differences_cost_what_the_study_says() {
     let most = all.iter().filter(|t| !without.contains(&t.id())).cloned().collect();
     let mut pair = Pair::new([&config, &config], [all, most]);
     pair.run(secs(5));
-    let bytes: usize = pair.asked.iter().flatten().sum();
+    let bytes: usize = pair.reconcile_bytes.iter().flatten().sum();
     println!("{bytes} bytes for {} scattered of 60,000", without.len());
     assert!(bytes < without.len() * 4000, "{bytes}");
     assert!(without.iter().all(|id| pair.nodes[1].protocol.contains(id)));
@@ -171,11 +171,12 @@ fn what_the_validator_does_not_want_is_fetched_once() {
     };
     pair.run(secs(10));
     assert_eq!(pair.nodes[1].judged, 6000);
-    let (rounds, sent) = (pair.asked[0].len(), pair.asked.iter().flatten().sum::<usize>());
+    let (rounds, sent) =
+        (pair.reconcile_bytes[0].len(), pair.reconcile_bytes.iter().flatten().sum::<usize>());
     pair.run(secs(60));
     assert_eq!(pair.nodes[1].judged, 6000, "fetched again");
-    let later: usize = pair.asked.iter().flatten().sum::<usize>() - sent;
-    assert!(pair.asked[0].len() > rounds + 10, "sessions go on");
+    let later: usize = pair.reconcile_bytes.iter().flatten().sum::<usize>() - sent;
+    assert!(pair.reconcile_bytes[0].len() > rounds + 10, "sessions go on");
     assert!(later < 20_000, "{later} bytes for sets that differ in nothing but taste");
 }
 
@@ -199,7 +200,7 @@ impl Liar {
         let (end, mut questions) = (self.now + span, 0);
         while self.now < end {
             self.now += millis(10);
-            for (_, message) in std::mem::take(&mut self.node.outbox) {
+            for (_, message) in std::mem::take(&mut self.node.sent) {
                 if let Message::Ask(ask) = message {
                     questions += 1;
                     let ranges = lie(&ask);

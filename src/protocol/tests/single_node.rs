@@ -45,13 +45,13 @@ pub(super) fn index(held: &[Transaction], retention: Duration) -> Vec<IndexEntry
     held.iter().enumerate().map(entry).collect()
 }
 
-/// A node whose every effect succeeds at once and whose peers answer pings, but for the checks of headers: those wait for the
-/// test.
+/// A node whose every effect succeeds at once and whose peers answer pings, but for the checks of
+/// headers: those wait for the test.
 pub(super) struct SingleNode {
     pub(super) protocol: Protocol,
     table: BTreeMap<TransactionId, Transaction>,
     pub(super) verdict: fn(&Transaction) -> Judgement,
-    pub(super) outbox: VecDeque<(LinkId, Message)>,
+    pub(super) sent: VecDeque<(LinkId, Message)>,
     pub(super) heads: VecDeque<(Ticket, Head)>,
     pub(super) closed: Vec<LinkId>,
     /// Links that take what is sent, and never say so.
@@ -80,7 +80,7 @@ impl SingleNode {
             protocol,
             table: held.into_iter().map(|t| (t.id(), t)).collect(),
             verdict: |_| Judgement::Verdict(Verdict::Accept),
-            outbox: VecDeque::new(),
+            sent: VecDeque::new(),
             heads: VecDeque::new(),
             closed: Vec::new(),
             stuck: BTreeSet::new(),
@@ -150,8 +150,8 @@ impl SingleNode {
 
     /// What it said to a peer since the last look.
     pub(super) fn said_to(&mut self, link: LinkId) -> Vec<Message> {
-        let (theirs, others) = self.outbox.drain(..).partition(|(to, _)| *to == link);
-        self.outbox = others;
+        let (theirs, others) = self.sent.drain(..).partition(|(to, _)| *to == link);
+        self.sent = others;
         let theirs: VecDeque<(LinkId, Message)> = theirs;
         theirs.into_iter().map(|(_, message)| message).collect()
     }
@@ -177,7 +177,7 @@ impl SingleNode {
                         if let Message::Announce(list) = &message {
                             self.announced.extend(list.iter().map(|a| a.id));
                         }
-                        self.outbox.push_back((link, message));
+                        self.sent.push_back((link, message));
                         if self.stuck.contains(&link) {
                             continue;
                         }

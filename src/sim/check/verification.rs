@@ -12,14 +12,14 @@ use crate::types::{Message, TransactionId, Verdict, pieces_of};
 #[derive(Debug, Default)]
 pub struct VerifyBeforeForward {
     verifying: Waiting,
-    heads: Waiting,
+    verifying_heads: Waiting,
     /// Ids whose header is known to be signed.
     signed: Marks,
     /// Pieces being checked: id, number, and how many there are.
     pieces: IdMap<(usize, Ticket), (TransactionId, u32, u64)>,
     /// Pieces that were found right, of what is not whole yet.
     right: IdMap<(usize, TransactionId), BTreeSet<u32>>,
-    /// How many pieces each payload has.
+    /// Number of pieces of each payload.
     counts: IdMap<TransactionId, u64>,
     storing: Waiting,
     good: Marks,
@@ -35,7 +35,7 @@ impl Checker for VerifyBeforeForward {
             Seen::Started { node, stored, .. } => {
                 self.verifying.retain(|(n, _), _| n != node);
                 self.storing.retain(|(n, _), _| n != node);
-                self.heads.retain(|(n, _), _| n != node);
+                self.verifying_heads.retain(|(n, _), _| n != node);
                 self.pieces.retain(|(n, _), _| n != node);
                 self.right.retain(|(n, _), _| n != node);
                 self.signed.restart(*node, &[]);
@@ -45,10 +45,10 @@ impl Checker for VerifyBeforeForward {
                 self.verifying.insert((*node, *ticket), transaction.id());
             }
             Seen::Output { node, output: Output::VerifyHead { ticket, head } } => {
-                self.heads.insert((*node, *ticket), head.id());
+                self.verifying_heads.insert((*node, *ticket), head.id());
             }
             Seen::Input { node, input: Input::HeadVerified { ticket, result: Ok(()) } } => {
-                if let Some(id) = self.heads.remove(&(*node, *ticket)) {
+                if let Some(id) = self.verifying_heads.remove(&(*node, *ticket)) {
                     self.signed.insert(*node, id);
                     self.note_whole(*node, id, u64::MAX);
                 }
@@ -86,42 +86,7 @@ impl Checker for VerifyBeforeForward {
                 }
             }
             Seen::Output { node, output: Output::Send { message, .. } } => {
-                let mut check = |id: &TransactionId| {
-                    if !self.good.contains(*node, id) {
-                        found.push(format!("node {node} sends {id} ({})", message.kind()));
-                    }
-                };
-                match message {
-                    Message::Push { transaction, .. } => check(&transaction.id()),
-                    Message::Piece(piece) => {
-                        let right = self.right.get(&(*node, piece.id));
-                        let checked = right.is_some_and(|right| right.contains(&piece.index));
-                        if !checked || !self.signed.contains(*node, &piece.id) {
-                            check(&piece.id);
-                        }
-                    }
-                    Message::Offer(offer) => {
-                        let id = offer.head.id();
-                        if offer.complete || !self.signed.contains(*node, &id) {
-                            check(&id);
-                        }
-                    }
-                    Message::Announce(list) => {
-                        for announcement in list {
-                            check(&announcement.id);
-                        }
-                        return list.len() as u64;
-                    }
-                    Message::Ask(ranges) | Message::Answer(ranges) => {
-                        let ids = listed(ranges);
-                        for id in &ids {
-                            check(id);
-                        }
-                        return ids.len() as u64;
-                    }
-                    _ => return 0,
-                }
-                return 1;
+                return self.check(*node, message, found);
             }
             _ => {}
         }
@@ -130,6 +95,35 @@ impl Checker for VerifyBeforeForward {
 }
 
 impl VerifyBeforeForward {
+    /// Checks what a node sends; how many ids that were.
+    fn check(&self, node: usize, message: &Message, found: &mut Vec<String>) -> u64 {
+        let ids = match message {
+            Message::Push { transaction, .. } => vec![transaction.id()],
+            Message::Announce(list) => list.iter().map(|announcement| announcement.id).collect(),
+            Message::Ask(ranges) | Message::Answer(ranges) => listed(ranges),
+            Message::Piece(piece) => {
+                let right = self.right.get(&(node, piece.id));
+                let is_right = right.is_some_and(|right| right.contains(&piece.index));
+                if is_right && self.signed.contains(node, &piece.id) {
+                    return 1;
+                }
+                vec![piece.id]
+            }
+            Message::Offer(offer) => {
+                let id = offer.head.id();
+                if !offer.complete && self.signed.contains(node, &id) {
+                    return 1;
+                }
+                vec![id]
+            }
+            _ => return 0,
+        };
+        for id in ids.iter().filter(|id| !self.good.contains(node, id)) {
+            found.push(format!("node {node} sends {id} ({})", message.kind()));
+        }
+        ids.len() as u64
+    }
+
     /// Checked piece by piece, and signed: as good as checked in one go.
     fn note_whole(&mut self, node: usize, id: TransactionId, all: u64) {
         let all = *self.counts.entry(id).and_modify(|n| *n = all.min(*n)).or_insert(all);

@@ -28,6 +28,16 @@ pub(super) fn clamped(millis: u64) -> i64 {
     i64::try_from(millis).unwrap_or(i64::MAX)
 }
 
+/// A time as `SQLite` holds it.
+pub(super) fn signed(time: WallTime) -> i64 {
+    time.as_millis().cast_signed()
+}
+
+/// A time that [`signed`] made.
+pub(super) fn wall_time(millis: i64) -> WallTime {
+    WallTime::from_millis(millis.cast_unsigned())
+}
+
 /// A transaction without its payload.
 pub(super) fn head(transaction: &Transaction) -> Vec<u8> {
     let mut out = Vec::with_capacity(3 + 64 + transaction.header_bytes().len());

@@ -7,12 +7,13 @@ use async_trait::async_trait;
 use sqlx::sqlite::{SqliteRow, SqliteSynchronous};
 use sqlx::{QueryBuilder, Row, Sqlite};
 
+use super::codec::{signed, wall_time};
 use super::database::{Database, Setup};
 use super::dir_lock::DirLock;
 use crate::error::{Source, StoreError};
 use crate::ports::{Ban, PeerStore, StoredPeer};
 use crate::store::limits::truncated_reason;
-use crate::types::{Endpoint, PeerId, PeerRecord, RecordDraft, WallTime};
+use crate::types::{Endpoint, PeerId, PeerRecord, RecordDraft};
 
 const MIGRATIONS: &[&str] = &[include_str!("migrations/peers/1.sql")];
 
@@ -168,14 +169,6 @@ fn lines(endpoints: &[Endpoint]) -> String {
 
 fn endpoints(lines: &str) -> Result<Vec<Endpoint>, Source> {
     Ok(lines.lines().map(str::parse).collect::<Result<_, _>>()?)
-}
-
-fn signed(time: WallTime) -> i64 {
-    time.as_millis().cast_signed()
-}
-
-fn wall_time(millis: i64) -> WallTime {
-    WallTime::from_millis(millis.cast_unsigned())
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@
 //! and the next process begins after it.
 
 mod known_ids;
+mod rows;
 #[cfg(test)]
 mod tests;
 
@@ -17,7 +18,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use sqlx::Row;
 use sqlx::sqlite::{SqliteRow, SqliteSynchronous};
 use tokio::sync::Mutex;
 
@@ -29,9 +29,9 @@ use super::dir_lock::DirLock;
 use super::error::{changed_nothing, checked_counter, damaged, explain};
 use super::query::{Insert, json};
 use super::tombstones::Tombstones;
-use crate::error::{Source, StoreError, StoreErrorKind};
+use crate::error::{StoreError, StoreErrorKind};
 use crate::ports::{EntryFilter, EntryState, OutboxEntry, QueueSize, StoreLease, TransactionQueue};
-use crate::types::{Transaction, TransactionId, WallTime};
+use crate::types::{Transaction, TransactionId};
 
 const MIGRATIONS: &[&str] = &[include_str!("../migrations/queue/1.sql")];
 const SETUP: Setup = Setup {
@@ -148,7 +148,7 @@ impl SqliteQueue {
         conn.begin().await?;
         for (sql, rows) in self.replace.chunks(rows) {
             let replace = rows.iter().fold(sqlx::query(sql), |query, (seq, change)| {
-                let (attempts, due, reason, since) = columns(change);
+                let (attempts, due, reason, since) = rows::columns(change);
                 query.bind(seq.cast_signed()).bind(attempts).bind(due).bind(reason).bind(since)
             });
             conn.execute(replace).await?;
@@ -218,7 +218,7 @@ async fn reload(conn: &mut ConnectionGuard<'_>, state: &mut State) -> Result<(),
     let rows = conn.fetch_all(sqlx::query("SELECT seq, id FROM outbox")).await?;
     let (mut known, mut buried, mut newest) = (KnownIds::default(), BTreeSet::new(), 0);
     for row in rows {
-        let (id, seq) = id_row(&row).map_err(|e| damaged("the outbox", e))?;
+        let (id, seq) = rows::id_row(&row).map_err(|e| damaged("the outbox", e))?;
         if state.tombstones.names(seq, codec::key_of(&id)) {
             buried.insert(seq);
         } else {
@@ -235,11 +235,6 @@ async fn reload(conn: &mut ConnectionGuard<'_>, state: &mut State) -> Result<(),
     state.known = known;
     state.in_sync = true;
     Ok(())
-}
-
-fn id_row(row: &SqliteRow) -> Result<(TransactionId, u64), Source> {
-    let id = row.try_get::<&[u8], _>("id")?.try_into()?;
-    Ok((TransactionId::from_bytes(id), checked_counter(row.try_get("seq")?)?))
 }
 
 /// Those of the ids that are there, with their numbers.
@@ -260,7 +255,7 @@ async fn find(
     if !candidates.is_empty() {
         let rows = "SELECT seq, id FROM outbox WHERE seq IN (SELECT value FROM json_each(?))";
         for row in conn.fetch_all(sqlx::query(rows).bind(json(&candidates))).await? {
-            let (id, seq) = id_row(&row).map_err(|e| damaged("the outbox", e))?;
+            let (id, seq) = rows::id_row(&row).map_err(|e| damaged("the outbox", e))?;
             // Another one that begins alike was not asked for.
             found.entry(id).and_modify(|found| *found = Some(seq));
         }
@@ -419,49 +414,16 @@ impl TransactionQueue for SqliteQueue {
         let state = &*self.state.lock().await;
         let mut conn = self.database.lock().await?;
         conn.begin_reading().await?;
-        let (sizes, rows) = match filter {
-            EntryFilter::All => (
-                "SELECT seq, length(payload) FROM outbox WHERE seq > ? ORDER BY seq LIMIT ?",
-                "SELECT outbox.seq, head, payload, attempts, due, reason, since \
-                 FROM outbox LEFT JOIN states USING (seq) \
-                 WHERE outbox.seq > ? AND outbox.seq <= ? ORDER BY outbox.seq",
-            ),
-            EntryFilter::Waiting => (
-                "SELECT outbox.seq, length(payload) FROM outbox LEFT JOIN states USING (seq) \
-                 WHERE outbox.seq > ? AND reason IS NULL ORDER BY outbox.seq LIMIT ?",
-                "SELECT outbox.seq, head, payload, attempts, due, reason, since \
-                 FROM outbox LEFT JOIN states USING (seq) \
-                 WHERE outbox.seq > ? AND outbox.seq <= ? AND reason IS NULL ORDER BY outbox.seq",
-            ),
-            EntryFilter::Dead => (
-                "SELECT states.seq, length(payload) FROM states JOIN outbox USING (seq) \
-                 WHERE states.seq > ? AND reason IS NOT NULL ORDER BY states.seq LIMIT ?",
-                "SELECT outbox.seq, head, payload, attempts, due, reason, since \
-                 FROM states JOIN outbox USING (seq) \
-                 WHERE states.seq > ? AND states.seq <= ? AND reason IS NOT NULL \
-                 ORDER BY states.seq",
-            ),
-        };
+        let (sizes, rows) = rows::statements(filter);
         let after = after.map_or(-1, |after| i64::try_from(after).unwrap_or(i64::MAX));
         let tombstones = &state.tombstones;
         let limit = i64::try_from(max_entries.saturating_add(tombstones.len())).unwrap_or(i64::MAX);
         let sizes = conn.fetch_all(sqlx::query(sizes).bind(after).bind(limit)).await?;
-        let (mut bytes, mut last, mut count) = (0usize, None, 0);
-        for row in sizes {
-            let (seq, size) = sized(&row).map_err(|e| damaged(self.database.name(), e))?;
-            if tombstones.has(seq.cast_unsigned()) {
-                continue;
-            }
-            count += 1;
-            if count > max_entries {
-                break;
-            }
-            bytes = bytes.saturating_add(size);
-            if bytes > max_bytes && last.is_some() {
-                break;
-            }
-            last = Some(seq);
-        }
+        let sizes =
+            sizes.iter().map(|row| rows::sized(row).map_err(|e| damaged(self.database.name(), e)));
+        let live = sizes
+            .filter(|row| !row.as_ref().is_ok_and(|(seq, _)| tombstones.has(seq.cast_unsigned())));
+        let last = last_of_page(live, max_entries, max_bytes)?;
         let Some(last) = last else {
             conn.commit().await?;
             return Ok(Vec::new());
@@ -523,39 +485,24 @@ impl SqliteQueue {
     }
 
     fn entry(&self, row: &SqliteRow) -> Result<OutboxEntry, StoreError> {
-        entry(row).map_err(|e| damaged(self.database.name(), e))
+        rows::entry(row).map_err(|e| damaged(self.database.name(), e))
     }
 }
 
-fn sized(row: &SqliteRow) -> Result<(i64, usize), Source> {
-    Ok((row.try_get(0)?, row.try_get::<i64, _>(1)?.try_into()?))
-}
-
-fn entry(row: &SqliteRow) -> Result<OutboxEntry, Source> {
-    let transaction = codec::transaction(row.try_get("head")?, row.try_get("payload")?)?;
-    let time = |column| row.try_get::<Option<i64>, _>(column);
-    let time = |column| time(column).map(|t| wall_time(t.unwrap_or_default()));
-    let state = if let Some(reason) = row.try_get("reason")? {
-        EntryState::Dead { reason, since: time("since")? }
-    } else {
-        let attempts = row.try_get::<Option<i64>, _>("attempts")?.unwrap_or_default();
-        EntryState::Waiting { attempts: attempts.try_into()?, due: time("due")? }
-    };
-    let seq = row.try_get::<i64, _>("seq")?.cast_unsigned();
-    Ok(OutboxEntry { seq, transaction, state })
-}
-
-fn columns(state: &EntryState) -> (i64, i64, Option<String>, Option<i64>) {
-    match state {
-        EntryState::Waiting { attempts, due } => (i64::from(*attempts), signed(*due), None, None),
-        EntryState::Dead { reason, since } => (0, 0, Some(reason.clone()), Some(signed(*since))),
+/// The last of the rows, by number and size, that fit a page; one of any size always does.
+fn last_of_page(
+    sizes: impl Iterator<Item = Result<(i64, usize), StoreError>>,
+    max_entries: usize,
+    max_bytes: usize,
+) -> Result<Option<i64>, StoreError> {
+    let (mut bytes, mut last) = (0usize, None);
+    for row in sizes.take(max_entries) {
+        let (seq, size) = row?;
+        bytes = bytes.saturating_add(size);
+        if bytes > max_bytes && last.is_some() {
+            break;
+        }
+        last = Some(seq);
     }
-}
-
-fn signed(time: WallTime) -> i64 {
-    time.as_millis().cast_signed()
-}
-
-fn wall_time(millis: i64) -> WallTime {
-    WallTime::from_millis(millis.cast_unsigned())
+    Ok(last)
 }

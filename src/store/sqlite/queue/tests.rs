@@ -1,7 +1,7 @@
 use bytes::Bytes;
 
 use super::*;
-use crate::types::{Header, PeerId, Signature, Topic};
+use crate::types::{Header, PeerId, Signature, Topic, WallTime};
 
 fn transaction(n: u64, size: usize) -> Transaction {
     let at = WallTime::from_millis(n);
