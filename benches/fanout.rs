@@ -26,7 +26,7 @@ use sorcha_peer::ports::{Accepted, FrameSink, FrameStream, Transport};
 use sorcha_peer::store::MemoryTransactionStore;
 use sorcha_peer::transport::{GrpcOptions, GrpcTransport, MemoryNetwork};
 use sorcha_peer::{Config, Endpoint, Identity, Item, PeerNode, StartAt, Subscription};
-use sorcha_peer_benches::cpu_seconds;
+use sorcha_peer_benches::{cpu_seconds, is_smoke};
 use tokio::runtime::Runtime;
 use tokio::time::Instant;
 
@@ -228,8 +228,6 @@ fn pair(
 fn main() {
     let mut criterion = Criterion::default().configure_from_args();
     let runtime = Runtime::new().expect("a runtime");
-    // `cargo test --benches` only wants to know that everything runs.
-    let smoke = std::env::args().any(|argument| argument == "--test");
     let filter = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
     let picked = |carrier: Carrier, label: &str, peers: usize| {
         let (name, floor) = carrier.names();
@@ -238,7 +236,7 @@ fn main() {
     };
     for carrier in [Carrier::Memory, Carrier::Grpc] {
         for size in SIZES {
-            for peers in PEERS.into_iter().take(if smoke { 1 } else { PEERS.len() }) {
+            for peers in PEERS.into_iter().take(if is_smoke() { 1 } else { PEERS.len() }) {
                 if picked(carrier, size.1, peers) {
                     pair(&mut criterion, &runtime, carrier, size, peers);
                 }

@@ -25,7 +25,7 @@ use bytes::Bytes;
 use futures::{StreamExt, stream};
 use sorcha_peer::store::{MemoryQueue, MemoryTransactionStore};
 use sorcha_peer::{Config, Identity, Item, PeerNode, PeerNodeBuilder, SqliteStorage, StartAt};
-use sorcha_peer_benches::{cpu_seconds, median};
+use sorcha_peer_benches::{cpu_seconds, is_smoke, median};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::runtime::Runtime;
@@ -213,8 +213,7 @@ fn main() {
         return runtime.block_on(be_the_peer(address, count, rest.first().map(Path::new)));
     }
     let (rounds, count) = match () {
-        // `cargo test --benches` only wants to know that everything runs.
-        () if has("--test") => (1, 300),
+        () if is_smoke() => (1, 300),
         () if has("--quick") => (1, OUTBOX),
         () => (5, OUTBOX),
     };

@@ -1,5 +1,11 @@
 //! What several benches share.
 
+/// Whether to run each row once and briefly, just to see that it runs: with `--test`, and in what
+/// `cargo test --benches` builds, as figures without optimisation say nothing.
+pub fn is_smoke() -> bool {
+    cfg!(debug_assertions) || std::env::args().any(|argument| argument == "--test")
+}
+
 /// CPU time of a process (its id, or `self`), user and system, in seconds (Linux; 0 elsewhere).
 pub fn cpu_seconds(process: &str) -> f64 {
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();

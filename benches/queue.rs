@@ -42,7 +42,7 @@ use sorcha_peer::ports::NewEntry;
 use sorcha_peer::transport::MemoryNetwork;
 use sorcha_peer::types::{Header, Signature, WallTime};
 use sorcha_peer::{Config, Identity, PeerId, PeerNode, SqliteStorage, Topic, Transaction};
-use sorcha_peer_benches::median;
+use sorcha_peer_benches::{is_smoke, median};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, SqliteConnection};
 use tokio::runtime::Runtime;
@@ -56,6 +56,10 @@ const STATEMENT: usize = 64;
 const OUTBOX: usize = 100_000;
 /// Number of rows before a measurement, here and there: more than fill a write-ahead log once.
 const WARM: usize = 20_000;
+
+fn warm() -> usize {
+    if is_smoke() { ROWS } else { WARM }
+}
 
 /// A node alone with an empty directory, for one measurement: its outbox never empties.
 struct Alone {
@@ -91,7 +95,7 @@ impl Alone {
     /// Publishes per second of so many publishers, over about `span`.
     async fn rate(&self, publishers: usize, span: Duration) -> f64 {
         // Write-ahead logs grow to their working size first: a sync of a file that grows costs more.
-        self.publish(256, WARM / 256, Duration::MAX).await;
+        self.publish(256, warm() / 256, Duration::MAX).await;
         let start = Instant::now();
         let count = self.publish(publishers, (OUTBOX - WARM) / publishers, span).await;
         count as f64 / start.elapsed().as_secs_f64()
@@ -167,7 +171,7 @@ impl Raw {
         let table = "CREATE TABLE raw (seq INTEGER PRIMARY KEY, payload BLOB NOT NULL) STRICT";
         sqlx::query(table).execute(&mut connection).await.expect("a table");
         let mut raw = Self { connection, seq: 0, _dir: dir };
-        for _ in 0..WARM / ROWS {
+        for _ in 0..warm() / ROWS {
             raw.commit_many().await;
         }
         raw
@@ -307,8 +311,7 @@ async fn retained(below: &Path, part: Option<&str>) {
 fn main() {
     let has = |flag: &str| std::env::args().any(|argument| argument == flag);
     let (rounds, span) = match () {
-        // `cargo test --benches` only wants to know that everything runs.
-        () if has("--test") => (1, Duration::from_millis(20)),
+        () if is_smoke() => (1, Duration::from_millis(20)),
         () if has("--quick") => (3, Duration::from_millis(700)),
         () => (7, Duration::from_secs(2)),
     };
