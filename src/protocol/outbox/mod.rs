@@ -35,8 +35,8 @@ mod rounds;
 pub use entries::GivenUp;
 #[cfg(any(test, feature = "sim"))]
 pub(super) use replay_in::MAX_ORDER;
-pub(super) use replay_in::{Held, Replays};
-pub(super) use replay_out::Owed;
+pub(super) use replay_in::{Deferred, Replays};
+pub(super) use replay_out::ReplayCursor;
 pub(crate) use republish::RENEWALS;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -47,7 +47,7 @@ use crate::types::{MonoTime, PeerId, PublishState, PublishStatus, TransactionId}
 use crate::protocol::io::CallId;
 use crate::protocol::io::Queued;
 use crate::protocol::rng::Rng;
-use entries::{Entries, Entry, Fate};
+use entries::{Entries, Entry, EntryStatus};
 
 /// Confirmed transactions whose further confirmations are still counted.
 const MAX_FINISHED: usize = 16_384;
@@ -122,7 +122,7 @@ impl Outbox {
         spare_places: Option<usize>,
         rng: &mut Rng,
     ) -> Self {
-        let waits = |q: &&Queued| q.dead.is_none() && !q.late;
+        let waits = |q: &&Queued| q.dead.is_none() && !q.unlogged;
         let mut outbox = Self {
             entries: Entries::new(rng),
             stale: VecDeque::new(),
@@ -190,7 +190,7 @@ impl Outbox {
     pub(super) fn set_stale(&mut self, id: &TransactionId) {
         self.entries.rest(id);
         if let Some(entry) = self.entries.get_mut(id).filter(|entry| !entry.is_stale()) {
-            entry.fate = Fate::Stale;
+            entry.status = EntryStatus::Stale;
             self.stale.push_back(*id);
             self.stale_count += 1;
         }
@@ -224,7 +224,7 @@ impl Outbox {
     fn end_stale(&mut self, id: &TransactionId) -> bool {
         let entry = self.entries.get_mut(id).filter(|entry| entry.is_stale());
         entry.is_some_and(|entry| {
-            entry.fate = Fate::Open;
+            entry.status = EntryStatus::Open;
             self.stale_count -= 1;
             true
         })
@@ -258,7 +258,7 @@ impl Outbox {
     fn bury(&mut self, id: &TransactionId, why: GivenUp) {
         self.entries.rest(id);
         if let Some(entry) = self.entries.get_mut(id) {
-            entry.fate = Fate::Dead(why);
+            entry.status = EntryStatus::Dead(why);
         }
     }
 
@@ -267,7 +267,7 @@ impl Outbox {
         let dead = self.is_dead(id);
         if dead {
             if let Some(entry) = self.entries.get_mut(id) {
-                (entry.attempts, entry.excused, entry.fate) = (0, 0, Fate::Open);
+                (entry.attempts, entry.excused, entry.status) = (0, 0, EntryStatus::Open);
             }
             self.wait(id, due);
         }
@@ -339,7 +339,7 @@ impl Outbox {
         let mut status = PublishStatus::default();
         if let Some(entry) = self.entries.get(id) {
             status.copies = count(entry.peers());
-            if let Fate::Dead(why) = entry.fate {
+            if let EntryStatus::Dead(why) = entry.status {
                 status.state = PublishState::DeadLetter { reason: why.reason().to_owned() };
             }
         } else {
@@ -462,7 +462,7 @@ mod tests {
 
     #[test]
     fn what_an_earlier_run_left_is_taken_up() {
-        let queued = |n, attempts, dead| Queued { id: id(n), attempts, dead, late: false };
+        let queued = |n, attempts, dead| Queued { id: id(n), attempts, dead, unlogged: false };
         let mut outbox = outbox(vec![queued(1, 4, None), queued(2, 5, Some(GivenUp::Expired))]);
         assert_eq!((outbox.len(), outbox.dead()), (2, 1));
         assert!(outbox.waiting().eq([&id(1)]));

@@ -23,7 +23,7 @@ const GATHER: Duration = Duration::from_secs(30);
 /// What a link is owed: a walk over our own log entries that wait for copies, and over what is here
 /// only on its way to a relay.
 #[derive(Debug)]
-pub(in crate::protocol) struct Owed {
+pub(in crate::protocol) struct ReplayCursor {
     /// Whether our hello said so, and the peer waits for the end of it.
     said: bool,
     /// Of what is on its way to a relay only what no peer nearer to one is known to have.
@@ -41,7 +41,7 @@ pub(in crate::protocol) struct Owed {
     moved: MonoTime,
 }
 
-impl Owed {
+impl ReplayCursor {
     pub(in crate::protocol) fn new(all: u64, head: u64, said: bool, now: MonoTime) -> Self {
         let (waiting, bytes) = (BTreeMap::new(), Gate::default());
         Self { said, again: false, next: 0, all, until: head, waiting, bytes, moved: now }
@@ -116,8 +116,8 @@ impl Protocol {
 
     /// Lets an own log entry that a link's cursor has come to wait for its turn in the link's flush;
     /// `false` when there is none that the peer was told of: it would hold nothing that overtakes.
-    pub(in crate::protocol) fn join_owed(&mut self, link: LinkId, seq: u64) -> bool {
-        let owed = self.links.up(link).and_then(|up| up.feed.owed.as_mut());
+    pub(in crate::protocol) fn join_replay(&mut self, link: LinkId, seq: u64) -> bool {
+        let owed = self.links.up(link).and_then(|up| up.feed.replay.as_mut());
         let Some(owed) = owed.filter(|owed| owed.said) else { return false };
         owed.until = seq + 1;
         true
@@ -125,20 +125,20 @@ impl Protocol {
 
     /// Announces the next transaction that a link is owed; `false` when there is none, or no room
     /// for it now.
-    pub(in crate::protocol) fn offer_owed(&mut self, link: LinkId, limit: u64) -> bool {
+    pub(in crate::protocol) fn offer_replay(&mut self, link: LinkId, limit: u64) -> bool {
         let now = self.env.now;
-        let Some((seq, record)) = self.next_owed(link) else {
-            self.end_owed(link);
+        let Some((seq, record)) = self.next_in_replay(link) else {
+            self.end_replay(link);
             return false;
         };
-        let Some(owed) = self.links.up(link).and_then(|up| up.feed.owed.as_mut()) else {
+        let Some(owed) = self.links.up(link).and_then(|up| up.feed.replay.as_mut()) else {
             return false;
         };
         owed.next = seq;
         let size = u64::from(record.size);
         if owed.is_full(size) {
             let due = owed.moved + STALL;
-            self.env.timers.set_earlier(Timer::Owed(link), due);
+            self.env.timers.set_earlier(Timer::Replay(link), due);
             return false;
         }
         owed.next = seq + 1;
@@ -150,11 +150,11 @@ impl Protocol {
     }
 
     /// The next log entry that a link is owed.
-    fn next_owed(&self, link: LinkId) -> Option<(u64, Record)> {
+    fn next_in_replay(&self, link: LinkId) -> Option<(u64, Record)> {
         let (log, outbox) = (&self.log, &self.outbox);
         let l = self.links.all.get(&link)?;
         let up = l.up.as_ref()?;
-        let owed = up.feed.owed.as_ref()?;
+        let owed = up.feed.replay.as_ref()?;
         let uphill = self.is_uphill(link) && self.spread.carrying.ours().topics.is_some();
         let all = uphill || outbox.len() > 0;
         let first = if all { log.base() } else { log.base().max(owed.all) };
@@ -165,27 +165,28 @@ impl Protocol {
                 && !outbox.has_confirmed(&r.id, &l.remote)
                 && self.takes(link, r)
         };
-        let passing = |r: &Record| uphill && self.is_passing(r) && !(owed.again && r.is_ashore());
+        let passing =
+            |r: &Record| uphill && self.is_passing(r) && !(owed.again && r.is_stored_upstream());
         let due =
             |seq: u64, r: &Record| !owed.waiting.contains_key(&seq) && (own(seq, r) || passing(r));
         (owed.next.max(first)..owed.until)
             .find_map(|seq| log.at(seq).filter(|r| due(seq, r)).map(|r| (seq, *r)))
     }
 
-    fn end_owed(&mut self, link: LinkId) {
-        let Some(owed) = self.links.up(link).and_then(|up| up.feed.owed.take()) else { return };
-        self.env.timers.cancel(Timer::Owed(link));
+    fn end_replay(&mut self, link: LinkId) {
+        let Some(owed) = self.links.up(link).and_then(|up| up.feed.replay.take()) else { return };
+        self.env.timers.cancel(Timer::Replay(link));
         if owed.said {
             // Behind the last of them.
-            self.flush(link);
+            self.drain(link);
             self.send(link, Message::Flushed);
         }
     }
 
     /// A peer has stored these of ours: there is room for more.
-    pub(super) fn note_owed_stored(&mut self, link: LinkId, ids: &[TransactionId]) {
+    pub(super) fn note_replay_stored(&mut self, link: LinkId, ids: &[TransactionId]) {
         let (log, now) = (&self.log, self.env.now);
-        let Some(owed) = self.links.up(link).and_then(|up| up.feed.owed.as_mut()) else { return };
+        let Some(owed) = self.links.up(link).and_then(|up| up.feed.replay.as_mut()) else { return };
         for seq in ids.iter().filter_map(|id| log.seq_of(id)) {
             if let Some(size) = owed.waiting.remove(&seq) {
                 owed.bytes.leave(u64::from(size));
@@ -196,20 +197,20 @@ impl Protocol {
     }
 
     /// A peer was sent something.
-    pub(in crate::protocol) fn note_owed_served(&mut self, link: LinkId) {
+    pub(in crate::protocol) fn note_replay_served(&mut self, link: LinkId) {
         let now = self.env.now;
-        if let Some(owed) = self.links.up(link).and_then(|up| up.feed.owed.as_mut()) {
+        if let Some(owed) = self.links.up(link).and_then(|up| up.feed.replay.as_mut()) {
             owed.moved = now;
         }
     }
 
     /// A peer confirms nothing: what it was told of is its own affair.
-    pub(in crate::protocol) fn on_owed_due(&mut self, link: LinkId) {
+    pub(in crate::protocol) fn on_replay_due(&mut self, link: LinkId) {
         let now = self.env.now;
-        let Some(owed) = self.links.up(link).and_then(|up| up.feed.owed.as_mut()) else { return };
+        let Some(owed) = self.links.up(link).and_then(|up| up.feed.replay.as_mut()) else { return };
         if now.since(owed.moved) < STALL {
             let due = owed.moved + STALL;
-            self.env.timers.set(Timer::Owed(link), due);
+            self.env.timers.set(Timer::Replay(link), due);
             return;
         }
         owed.waiting.clear();

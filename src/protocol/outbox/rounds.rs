@@ -20,12 +20,12 @@ impl Protocol {
     pub(in crate::protocol) fn on_confirmed(&mut self, link: LinkId, ids: &[TransactionId]) {
         let Some(l) = self.links.all.get(&link) else { return };
         let (peer, slot) = (l.remote, self.links.slot_of(link));
-        let (ashore, alike) = (self.is_uphill(link), self.needed_of_all());
+        let (stored_upstream, alike) = (self.is_uphill(link), self.needed_of_all());
         let online = self.outbox.clock.at(self.env.now);
         let (mut done, mut revived) = (Vec::new(), Vec::new());
         for id in ids {
-            if let Some(record) = self.log.find_mut(id).filter(|_| ashore) {
-                record.set_ashore();
+            if let Some(record) = self.log.find_mut(id).filter(|_| stored_upstream) {
+                record.set_stored_upstream();
             }
             let Some(peers) = self.outbox.confirm(id, peer) else { continue };
             let needed = self.copies_needed(id, alike);
@@ -42,7 +42,7 @@ impl Protocol {
         self.leave_outbox(done);
         self.note_revived(&revived);
         self.arm_outbox();
-        self.note_owed_stored(link, ids);
+        self.note_replay_stored(link, ids);
     }
 
     /// How many peers have to confirm an entry: as many of those that are well as take its topic.
@@ -173,7 +173,7 @@ impl Protocol {
             let Some(l) = self.links.all.get(&link) else { continue };
             let takes = l.up.as_ref().is_some_and(|up| up.max_transaction >= announcement.size)
                 && self.takes(link, &entry);
-            let owed = l.up.as_ref().and_then(|up| up.feed.owed.as_ref());
+            let owed = l.up.as_ref().and_then(|up| up.feed.replay.as_ref());
             let coming = owed.is_some_and(|owed| owed.covers(seq));
             // A slow peer is not told twice: its cursor comes to it.
             let told = self.outbox.has_confirmed(id, &l.remote) || coming;
