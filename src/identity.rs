@@ -122,7 +122,7 @@ impl Identity {
     ///
     /// # Errors
     /// As [`Identity::sign_transaction`]; [`InvalidTransaction::Signature`] also for more than
-    /// [`MAX_BATCH`] at once.
+    /// 64 at once.
     pub fn sign_transactions(
         &self,
         parts: Vec<(Header, Bytes)>,

@@ -6,14 +6,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::types::PeerId;
 
-/// A setting that is worked out unless it is given.
+/// Setting that is worked out unless it is given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(from = "AutoRepr", into = "AutoRepr")]
 pub enum Auto {
-    /// Worked out from the size of the network.
+    /// Worked out by the node. In TOML: `"auto"`.
     #[default]
     Auto,
-    /// Fixed.
+    /// Fixed to this number.
     Fixed(u32),
 }
 
@@ -67,7 +67,7 @@ pub enum Role {
     Edge,
 }
 
-/// Whether transactions must be signed.
+/// Policy on signatures of transactions. All nodes of a network must have the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -79,7 +79,7 @@ pub enum SignaturePolicy {
     Off,
 }
 
-/// Whom to talk to.
+/// Peers that may have a link with this node.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "mode")]
 #[non_exhaustive]
@@ -87,7 +87,7 @@ pub enum Trust {
     /// Anybody who proves a key.
     #[default]
     Open,
-    /// Only these peers.
+    /// Only these peers; others are refused after their handshake, with a reason, and never dialled.
     AllowList {
         /// The peers.
         peers: BTreeSet<PeerId>,
@@ -104,7 +104,7 @@ impl Trust {
     }
 }
 
-/// Which addresses that others tell us are stored and dialled. What the host configured is
+/// Policy on addresses that others tell: which of them are stored and dialled. What the host configured is
 /// always dialled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

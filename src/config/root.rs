@@ -11,7 +11,10 @@ use super::sections::{
     NetworkConfig, OutboxConfig, OverlayConfig,
 };
 
-/// The whole configuration of a node.
+/// Configuration of a node: one section per concern. It is read once, when the node starts.
+///
+/// In TOML each field is a table: `[gossip]`, `[outbox]`, …; what is left out has its default, and an
+/// unknown name is an error.
 ///
 /// ```
 /// use sorcha_peer::Config;
@@ -25,26 +28,26 @@ use super::sections::{
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Config {
-    /// Which network, and who may join.
+    /// The network, and who may join.
     pub network: NetworkConfig,
-    /// Where the node listens and what it advertises.
+    /// The address of the node, and what it tells others of it.
     pub listen: ListenConfig,
-    /// How peers are found.
+    /// Finding peers.
     pub discovery: DiscoveryConfig,
-    /// How many links are kept.
+    /// The number of links, and how soon a lost one is replaced.
     pub overlay: OverlayConfig,
-    /// How dead peers are noticed.
+    /// Noticing peers that are dead or take nothing.
     pub liveness: LivenessConfig,
-    /// How peers are dialled.
+    /// Dialling peers.
     pub connection: ConnectionConfig,
-    /// How transactions spread.
+    /// What is carried, and how it spreads.
     pub gossip: GossipConfig,
-    /// How own transactions are kept until others have them.
+    /// Own transactions until others have them.
     pub outbox: OutboxConfig,
 }
 
 impl Config {
-    /// For one site with quick, reliable links: dead peers are noticed within 6 s instead of 65 s
+    /// Preset for one site with quick, reliable links: dead peers are noticed within 6 s instead of 65 s
     /// and peers are asked for peers every minute.
     pub fn lan() -> Self {
         let mut config = Self::default();

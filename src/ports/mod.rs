@@ -1,8 +1,26 @@
-//! The traits that a host application may implement, and nothing else.
+//! Traits that a host may implement, and what they hand over and take. One more stands at the root, since
+//! it is the one most often implemented: [`Validator`].
 //!
 //! All are object safe, `Send + Sync + 'static`, and know no runtime: an implementation may use
-//! tokio, another runtime or none. Each has a conformance suite in [`crate::testing`] that every
-//! implementation here passes and yours should.
+//! tokio, another runtime or none. The node calls them from tasks of its own, so a call must not block
+//! the thread. A call that panics counts as one that failed. Each trait has a conformance suite in
+//! [`crate::testing`] that every implementation here passes and yours should.
+//!
+//! What may run at the same time:
+//!
+//! | trait | calls that change something | calls that read |
+//! |---|---|---|
+//! | [`TransactionQueue`] | one at a time | any number, beside them |
+//! | [`TransactionStore`] | `append` up to two at once; `save_cursor` and `remove_cursor` one for each name; all else one at a time; all of these beside each other | any number, beside them |
+//! | [`PeerStore`] | one at a time | `load` once, before all others |
+//! | [`Transport`] | `dial` any number; `listen` once, beside them; [`Listener::accept`] one at a time | |
+//! | [`NatProber`] | `probe` one at a time | |
+//! | [`Validator`] | | up to 256 |
+//!
+//! The future of a call that reads may be dropped at any time, and that of any call when a node ends
+//! without having the time for all. What it was to change must then be changed as a whole or not at all.
+//!
+//! Structs here become more fields with new versions; that is why each has a constructor.
 
 mod nat_prober;
 mod peer_store;

@@ -7,13 +7,22 @@ use async_trait::async_trait;
 
 use crate::error::ProbeError;
 
-/// Asks somebody outside for the address they see. An answer is a hint, not a proof: a mapped UDP
-/// port says nothing of a TCP listener.
+/// Prober: asks somebody outside for the address that they see. An answer is a hint, not a proof: a mapped
+/// UDP port says nothing of a TCP listener. So the node tells it to the host
+/// ([`Event::AddressObserved`](crate::Event::AddressObserved)) and does nothing else with it: what others
+/// dial is what the host advertises.
+///
+/// Probers run when the node starts, once, all beside each other. One that fails or takes longer than 10 s
+/// is logged and left alone.
 #[async_trait]
 pub trait NatProber: fmt::Debug + Send + Sync + 'static {
-    /// Names it in events and logs.
+    /// Name of the prober in events and logs.
     fn name(&self) -> &str;
 
-    /// The address seen. The caller bounds the time by dropping the future; cancel safe.
+    /// Address that was seen. The node bounds the time to 10 s by dropping the future: it must be cancel
+    /// safe.
+    ///
+    /// # Errors
+    /// [`ProbeError`]; the message goes to the log.
     async fn probe(&self) -> Result<SocketAddr, ProbeError>;
 }

@@ -1,4 +1,4 @@
-//! Where peers and bans survive a restart.
+//! Peers and bans over restarts.
 
 use std::fmt;
 
@@ -6,10 +6,14 @@ use crate::error::StoreError;
 use crate::types::{Ban, PeerId, StoredPeer};
 use async_trait::async_trait;
 
-/// Keeps peers and bans. All operations are idempotent; the last write wins.
+/// Store of peers and bans. All operations are idempotent; the last write wins.
+///
+/// The node loads once, when it starts, and then writes one call after the other, what has gathered since
+/// the last. There is no time limit. What could not be written is tried again, together with what has come
+/// since. Who loses peers starts from its bootstrap peers; who loses bans lets those peers in again.
 #[async_trait]
 pub trait PeerStore: fmt::Debug + Send + Sync + 'static {
-    /// Everything that is kept, most recently up first.
+    /// Peers and bans that are kept; of the peers, those that were up most recently first.
     async fn load(&self) -> Result<(Vec<StoredPeer>, Vec<Ban>), StoreError>;
 
     /// Inserts or replaces, all or none.

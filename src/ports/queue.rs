@@ -9,15 +9,15 @@ use crate::types::{EntryState, Transaction, TransactionId};
 
 use super::StoreLease;
 
-/// One entry.
+/// Entry of an outbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct OutboxEntry {
-    /// Rises in the order of appending; never reused.
+    /// The sequence number: rises in the order of appending, never reused.
     pub seq: u64,
-    /// The transaction.
+    /// The own transaction that waits for copies.
     pub transaction: Transaction,
-    /// Where it stands.
+    /// The state of the entry.
     pub state: EntryState,
 }
 
@@ -40,15 +40,15 @@ pub enum EntryFilter {
     Dead,
 }
 
-/// How full a queue is.
+/// Size of an outbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct QueueSize {
-    /// Entries that wait for copies.
+    /// Number of entries that wait for copies.
     pub waiting: u64,
-    /// Dead letters.
+    /// Number of dead letters.
     pub dead: u64,
-    /// The most that fit, waiting and dead together. A node refuses what would be more.
+    /// Maximum number of entries, waiting and dead together. A node refuses what would be more.
     pub capacity: u64,
 }
 
@@ -59,10 +59,15 @@ impl QueueSize {
     }
 }
 
-/// The durable queue behind `publish`.
+/// Outbox: the durable queue behind `publish`.
 ///
 /// Entries keep their order: `load` gives them as they were appended, whatever became of their
 /// states since.
+///
+/// The node calls what changes something one at a time, in the order of what happened, and reads at any
+/// time beside that. There is no time limit: while a call is under way publishes wait, and the node goes
+/// on with everything else. Any error is kept apart from the transaction: the call is tried again later
+/// or the publish refused, and the node goes on.
 ///
 /// Wrong ways to implement it: returning from `append` before the entries would survive a crash;
 /// dropping old entries to make room; treating a repeated id as an error. States and removals may
@@ -77,14 +82,14 @@ pub trait TransactionQueue: fmt::Debug + Send + Sync + 'static {
     /// exceeded; nothing was appended.
     async fn append(&self, transactions: &[Transaction]) -> Result<Vec<u64>, StoreError>;
 
-    /// Sets where entries stand, all or none; unknown ids are no error, and of one id that comes
+    /// Sets the states of entries, all or none; unknown ids are no error, and of one id that comes
     /// twice the last state counts.
     async fn update(&self, states: &[(TransactionId, EntryState)]) -> Result<(), StoreError>;
 
     /// Removes entries, all or none; unknown ids are no error.
     async fn remove(&self, ids: &[TransactionId]) -> Result<(), StoreError>;
 
-    /// One entry by id, unless it is gone.
+    /// Entry by id; `None` for an id that is not there.
     async fn get(&self, id: &TransactionId) -> Result<Option<OutboxEntry>, StoreError>;
 
     /// Entries with a sequence number above `after`, in order: at most `max_entries` and, beyond
@@ -104,7 +109,7 @@ pub trait TransactionQueue: fmt::Debug + Send + Sync + 'static {
         None
     }
 
-    /// How full it is.
+    /// Number of entries and the most that fit. Asked once, when a node starts.
     async fn size(&self) -> Result<QueueSize, StoreError>;
 
     /// Whether it works again after a failure: asked now and then while nobody publishes, so that a

@@ -1,4 +1,4 @@
-//! The retained log: every accepted transaction, in the order of acceptance, until it expires.
+//! Log: every accepted transaction, in the order of acceptance, until it expires.
 
 use std::fmt;
 
@@ -12,13 +12,13 @@ use crate::types::{
 
 use super::StoreLease;
 
-/// A kept transaction.
+/// Entry of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LogEntry {
-    /// Its place in the log.
+    /// The place in the log.
     pub cursor: Cursor,
-    /// What was appended.
+    /// The entry as it was appended.
     pub entry: NewEntry,
 }
 
@@ -29,15 +29,15 @@ impl LogEntry {
     }
 }
 
-/// A stretch of the log.
+/// Stretch of the log.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Page {
-    /// Matching entries in cursor order.
+    /// The entries asked for, in the order of their cursors.
     pub entries: Vec<LogEntry>,
-    /// Everything up to here was looked at: where to go on, also when nothing matched.
+    /// The cursor up to which everything was looked at: where to go on, also when nothing matched.
     pub next: Cursor,
-    /// Entries after the asked-for cursor that are already gone end here; `None` when none are.
+    /// The last cursor of those after the asked-for one that are already gone; `None` when none are.
     ///
     /// A store must not be silent about a loss. It may report one that the asked-for topic did
     /// not suffer where it no longer knows better; that should be rare.
@@ -54,15 +54,15 @@ impl Page {
     }
 }
 
-/// How full a store is.
+/// Size of a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Usage {
-    /// Entries retained.
+    /// Number of entries retained.
     pub entries: u64,
-    /// Bytes of their headers and payloads.
+    /// Number of bytes of their headers and payloads.
     pub bytes: u64,
-    /// The most bytes that fit; `None` for no bound.
+    /// Maximum of `bytes`; `None` for no bound.
     pub max_bytes: Option<u64>,
 }
 
@@ -73,10 +73,16 @@ impl Usage {
     }
 }
 
-/// Keeps the log. Cursors rise with every append and are never reused, also not after a restart,
+/// Retained log. Cursors rise with every append and are never reused, also not after a restart,
 /// a power failure or a clock that was set back.
 ///
-/// When it is full it refuses; an entry is never dropped before its `keep_until`.
+/// A full log refuses; an entry is never dropped before its `keep_until`.
+///
+/// The node appends what it accepted and forgets what expired one call after the other; beside that
+/// runs at most one more `append`, of own transactions that the log had no room for before. Subscriptions
+/// and peers read at any time. There is no time limit: while an `append` is under way nothing is accepted
+/// from peers beyond a bound, and they feel it as back-pressure. What an `append` was refused for is
+/// fetched again later.
 #[async_trait]
 pub trait TransactionStore: fmt::Debug + Send + Sync + 'static {
     /// Appends in order, all or none, and returns each entry's cursor once all would survive
@@ -87,7 +93,7 @@ pub trait TransactionStore: fmt::Debug + Send + Sync + 'static {
     /// exceeded; nothing was appended.
     async fn append(&self, entries: &[NewEntry]) -> Result<Vec<Cursor>, StoreError>;
 
-    /// One transaction by id, unless it is gone.
+    /// Transaction by id; `None` for an id that is not there.
     async fn get(&self, id: &TransactionId) -> Result<Option<Transaction>, StoreError>;
 
     /// Transactions by id: as many as there are ids, in their order, `None` for one that is gone.
@@ -131,7 +137,7 @@ pub trait TransactionStore: fmt::Debug + Send + Sync + 'static {
         None
     }
 
-    /// How full it is.
+    /// Size of the log. Asked once, when a node starts.
     async fn usage(&self) -> Result<Usage, StoreError>;
 
     /// Whether it works again after a failure, as
@@ -143,14 +149,14 @@ pub trait TransactionStore: fmt::Debug + Send + Sync + 'static {
         Ok(false)
     }
 
-    /// Forgets entries that may go at `now`; returns how many. A store may keep entries a little
-    /// longer, to drop whole generations at once.
+    /// Forgets entries that may go at `now`; returns their number. A store may keep entries a little
+    /// longer, to drop whole generations at once. Called every 10 s.
     async fn expire(&self, now: WallTime) -> Result<u64, StoreError>;
 
-    /// Where a named subscription stands; `None` for an unknown name.
+    /// Cursor that is kept for a named subscription; `None` for an unknown name.
     async fn load_cursor(&self, name: &str) -> Result<Option<Cursor>, StoreError>;
 
-    /// Remembers where a named subscription stands. It only moves forward: an earlier cursor than
+    /// Keeps the cursor of a named subscription. It only moves forward: an earlier cursor than
     /// the one that is kept changes nothing.
     ///
     /// # Errors
@@ -161,7 +167,7 @@ pub trait TransactionStore: fmt::Debug + Send + Sync + 'static {
     /// Forgets a named subscription; an unknown name is no error.
     async fn remove_cursor(&self, name: &str) -> Result<(), StoreError>;
 
-    /// The partial payloads that are kept, the oldest first; `None`, the default, for a store that
+    /// Partial payloads that are kept, the oldest first; `None`, the default, for a store that
     /// keeps none: then they stay in the node's memory, and the methods below are not called.
     async fn partials(&self) -> Result<Option<Vec<KeptPartial>>, StoreError> {
         Ok(None)
@@ -179,7 +185,7 @@ pub trait TransactionStore: fmt::Debug + Send + Sync + 'static {
         Err(StoreError::new(StoreErrorKind::Io, "this store keeps no partial payloads"))
     }
 
-    /// The pieces of a partial payload, in the order of their numbers; none for an unknown id.
+    /// Pieces of a partial payload, in the order of their numbers; none for an unknown id.
     /// Whoever reads them checks them.
     async fn get_partial(&self, id: &TransactionId) -> Result<Vec<Piece>, StoreError> {
         let _ = id;
@@ -194,5 +200,5 @@ pub trait TransactionStore: fmt::Debug + Send + Sync + 'static {
     }
 }
 
-/// Named cursors that a store keeps at most.
+/// Maximum number of named cursors that a log keeps.
 pub const MAX_CURSORS: usize = 1024;

@@ -11,29 +11,29 @@ use futures::{Sink, Stream};
 use crate::error::TransportError;
 use crate::types::{Endpoint, PeerId, TransportKind};
 
-/// The sending half of a link. One item is one frame, at most
+/// Sending half of a link. One item is one frame, at most
 /// [`MAX_FRAME_BYTES`](crate::types::MAX_FRAME_BYTES) long; frames arrive whole, in order, once,
 /// or the link ends. `poll_ready` must apply back-pressure: it is how the node learns that a peer
 /// is slow. Dropping it closes this direction.
 pub type FrameSink = Pin<Box<dyn Sink<Bytes, Error = TransportError> + Send>>;
 
-/// The receiving half of a link. It ends after the peer closed its direction, and yields an error
+/// Receiving half of a link. It ends after the peer closed its direction, and yields an error
 /// last when the transport broke. It must refuse a frame above
 /// [`MAX_FRAME_BYTES`](crate::types::MAX_FRAME_BYTES) *before* buffering it.
 pub type FrameStream = Pin<Box<dyn Stream<Item = Result<Bytes, TransportError>> + Send>>;
 
-/// An open link as a transport hands it over, before the node's own hello.
+/// Open link as a transport hands it over, before the node's own hello.
 #[non_exhaustive]
 pub struct RawLink {
-    /// Who is at the other end, *as proven by the transport*; never what the peer claims.
+    /// The peer at the other end, *as proven by the transport*; never what the peer claims.
     pub remote: PeerId,
-    /// Which kind of transport carries it.
+    /// The kind of transport that carries it.
     pub kind: TransportKind,
     /// The remote socket address, where there is one.
     pub address: Option<SocketAddr>,
-    /// Frames to the peer.
+    /// The frames to the peer.
     pub sink: FrameSink,
-    /// Frames from the peer.
+    /// The frames from the peer.
     pub stream: FrameStream,
 }
 
@@ -60,16 +60,21 @@ impl fmt::Debug for RawLink {
     }
 }
 
-/// One way to reach peers.
+/// Way to reach peers.
+///
+/// The node dials up to `discovery.max_concurrent` addresses at once, and beside that those that the host
+/// asks for by `PeerNode::connect`. It gives up, by dropping the future, after `connection.connect_timeout`
+/// and `connection.handshake_timeout` together; of several transports each is tried within that time, in
+/// the order in which they were given to the builder. Every link is driven by a task of its own.
 ///
 /// Wrong ways to implement it: believing an id that the remote merely states; returning from
 /// `dial` before the remote's identity is proven; buffering without bound in the sink.
 #[async_trait]
 pub trait Transport: fmt::Debug + Send + Sync + 'static {
-    /// The kind; decides its place on the ladder.
+    /// Kind of the transport, which events and figures show.
     fn kind(&self) -> TransportKind;
 
-    /// Opens a link. A DNS name resolves to all its addresses, anew at every call. With
+    /// Opens a link to `endpoint`, which is an IP address or a DNS name with a port. A DNS name resolves to all its addresses, anew at every call. With
     /// `expected`, a remote that proves another id is
     /// [`FailureKind::Identity`](crate::error::FailureKind::Identity).
     ///
@@ -92,31 +97,31 @@ pub trait Transport: fmt::Debug + Send + Sync + 'static {
     async fn listen(&self, bind: SocketAddr) -> Result<Box<dyn Listener>, TransportError>;
 }
 
-/// What came in.
+/// What came in at a [`Listener`].
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Accepted {
-    /// An authenticated link.
+    /// A link whose remote has proven who it is.
     Link(RawLink),
     /// A connection that failed before it was authenticated; the listener goes on.
     Failed {
-        /// From where.
+        /// The remote address, where there is one.
         address: Option<SocketAddr>,
-        /// Why.
+        /// What went wrong.
         error: TransportError,
     },
     /// The listener is closed; nothing more will come.
     Closed,
 }
 
-/// A listening transport. Dropping it stops listening and refuses handshakes under way; links that
+/// Listening transport. Dropping it stops listening and refuses handshakes under way; links that
 /// it handed over live on.
 #[async_trait]
 pub trait Listener: fmt::Debug + Send {
-    /// The address actually bound.
+    /// Address that is bound; its port is the one that was picked where 0 was asked for.
     fn local_addr(&self) -> SocketAddr;
 
-    /// The next connection. Handshakes run concurrently, boxed in time and bounded in number
+    /// Next connection. The node calls it from one task, one call at a time. Handshakes run concurrently, boxed in time and bounded in number
     /// inside the listener, so that a stalled or hostile client never delays another.
     ///
     /// Cancel safe.

@@ -46,7 +46,8 @@ impl fmt::Display for TransportKind {
     }
 }
 
-/// A host: an IP address, or a DNS name that is resolved anew at every attempt.
+/// Host of an endpoint: an IP address, or a DNS name that is resolved to all its addresses, anew at every
+/// attempt.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Host {
     /// An IP address.
@@ -68,11 +69,12 @@ pub enum AddressScope {
     Public,
 }
 
-/// One dialable address.
+/// Address at which a peer can be dialled: host and port.
 ///
-/// Accepts `host:port`, `1.2.3.4:port`, `[v6]:port`, and URLs with the schemes `http`, `https`,
-/// `grpc`, `grpcs`, `ws` and `wss` without path, query or user. Without a port, a URL means its
-/// scheme's port (80 or 443) and anything else means [`Endpoint::DEFAULT_PORT`].
+/// It is read from `host:port`, `1.2.3.4:port`, `[v6]:port`, and URLs with the schemes `http`, `https`,
+/// `grpc`, `grpcs`, `ws` and `wss` without path, query or user; an IPv6 address stands in brackets. Without a
+/// port, a URL means its scheme's port (80 or 443) and anything else means [`Endpoint::DEFAULT_PORT`]. The
+/// scheme is not kept: every link is dialled directly and is mutual TLS.
 ///
 /// ```
 /// use sorcha_peer::Endpoint;
@@ -125,7 +127,7 @@ impl Endpoint {
     }
 
     /// How far this address reaches.
-    pub fn scope(&self) -> AddressScope {
+    pub(crate) fn scope(&self) -> AddressScope {
         match &self.host {
             Host::Name(name) if name == "localhost" => AddressScope::Loopback,
             Host::Name(_) => AddressScope::Public,
@@ -136,7 +138,7 @@ impl Endpoint {
     /// The address group: the /16 of an IPv4 address, the /32 of an IPv6 address, a hash of a
     /// name. One operator can cheaply own many addresses of a group but not many groups, so
     /// limits against eclipse count groups. Loopback addresses count one by one: they are tests.
-    pub fn group(&self) -> u64 {
+    pub(crate) fn group(&self) -> u64 {
         match &self.host {
             Host::Ip(ip) if ip.is_loopback() => 1 << 48 | u64::from(self.port),
             Host::Ip(IpAddr::V4(v4)) => {
@@ -195,7 +197,7 @@ impl AddressScope {
     }
 }
 
-/// Why a text is not an [`Endpoint`].
+/// Reason why a text is not an [`Endpoint`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EndpointError {

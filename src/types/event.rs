@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{CloseReason, Direction, FailureKind, PeerId, TransactionId, TransportKind};
 
-/// How well the node is connected.
+/// Connection of the node to its network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
@@ -51,8 +51,10 @@ impl Refusal {
     }
 }
 
-/// Something that happened. Delivered in order; a host that reads too slowly gets
-/// [`Event::Lagged`] instead of what it missed.
+/// Event of a node, told in the order in which things happened. A host that reads more than 4096 events
+/// too late gets [`Event::Lagged`] instead of what it missed.
+///
+/// Events and their fields become more with new versions: match with `..` and a last arm for all others.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 #[non_exhaustive]
@@ -60,27 +62,27 @@ pub enum Event {
     /// A link completed its hello.
     #[non_exhaustive]
     PeerUp {
-        /// Who.
+        /// The peer, as the handshake proved it.
         peer: PeerId,
-        /// Over which transport.
+        /// The transport that carries the link.
         transport: TransportKind,
-        /// Its address, where the transport has one.
+        /// The address of the peer, as `host:port`, where the transport has one.
         address: Option<String>,
-        /// Who dialled.
+        /// The side that dialled.
         direction: Direction,
     },
-    /// The last link to a peer ended.
+    /// The last link to a peer ended. The node tries to come back to it on its own.
     #[non_exhaustive]
     PeerDown {
-        /// Who.
+        /// The peer that is gone.
         peer: PeerId,
-        /// Why.
+        /// What ended the link.
         reason: CloseReason,
     },
     /// A peer missed an answer; one more and it is down.
     #[non_exhaustive]
     PeerSuspected {
-        /// Who.
+        /// The peer that did not answer.
         peer: PeerId,
     },
     /// An inbound connection ended before TLS and the transport's own handshake were through: who
@@ -97,9 +99,9 @@ pub enum Event {
     LinkRefused {
         /// The peer that the handshake proved.
         peer: PeerId,
-        /// The address that was dialled or that it came from, where known.
+        /// The address that was dialled or that the peer came from, where known.
         address: Option<String>,
-        /// What either side closed it for.
+        /// What either side closed the link for.
         reason: CloseReason,
     },
     /// A peer passed on peer records that their subjects have not signed.
@@ -113,7 +115,7 @@ pub enum Event {
     TransactionRefused {
         /// The id that it was offered under.
         id: TransactionId,
-        /// The peer that it came from, unless its link is gone by now.
+        /// The peer that it came from, unless the link is gone by now.
         peer: Option<PeerId>,
         /// What was wrong with it.
         reason: Refusal,
@@ -121,9 +123,9 @@ pub enum Event {
     /// A dial attempt failed; it will be repeated with back-off.
     #[non_exhaustive]
     DialFailed {
-        /// Where.
+        /// The address that was dialled, as `host:port`.
         address: String,
-        /// Why.
+        /// What went wrong.
         reason: FailureKind,
     },
     /// The mode changed.
@@ -138,50 +140,51 @@ pub enum Event {
         /// Whether it carries every topic from now on.
         stands_in: bool,
     },
-    /// One of the node's own transactions is now stored by this many other nodes.
+    /// One of the node's own transactions is now stored by one other node more.
     #[non_exhaustive]
     Replicated {
-        /// Which.
+        /// The transaction.
         id: TransactionId,
-        /// How many confirmed.
+        /// Number of other nodes that have confirmed it up to now.
         peers: u32,
     },
     /// One of the node's own transactions was given up for now. It is kept, and taken back when a
     /// peer confirms it.
     #[non_exhaustive]
     DeadLettered {
-        /// Which.
+        /// The transaction.
         id: TransactionId,
-        /// Why.
+        /// What kept it from spreading, in words.
         reason: String,
     },
     /// One of the node's own transactions expired before any other node had it, as after a long time
     /// offline, and was published anew under another id.
     #[non_exhaustive]
     Renewed {
-        /// Which.
+        /// The id that is no more.
         id: TransactionId,
         /// The id under which it goes on.
         renewed_as: TransactionId,
     },
-    /// What a NAT prober saw.
+    /// A NAT prober saw the node under this address. It is told and nothing else: the node advertises
+    /// what the host advertises.
     #[non_exhaustive]
     AddressObserved {
         /// The address, as `ip:port`.
         address: String,
-        /// Which prober.
+        /// The name of the prober.
         prober: String,
     },
-    /// A storage operation failed.
+    /// A storage operation failed. Told once when storage begins to fail, not for each operation.
     #[non_exhaustive]
     StorageFailed {
-        /// What was tried and what went wrong.
+        /// What was tried and what went wrong, in words.
         message: String,
     },
     /// Events were missed because the host read too slowly.
     #[non_exhaustive]
     Lagged {
-        /// How many.
+        /// Number of events missed.
         missed: u64,
     },
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{MAX_TOPIC_BYTES, hex};
 
-/// Why a text is not an id or a name.
+/// Reason why a text is not an id or a name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ParseIdError {
@@ -19,7 +19,7 @@ pub enum ParseIdError {
         /// Length of the text in bytes.
         length: usize,
     },
-    /// The topic name is longer than [`MAX_TOPIC_BYTES`].
+    /// The topic name is longer than 255 bytes.
     #[error("topic of {length} bytes is longer than {limit}")]
     TopicTooLong {
         /// Length of the name in bytes.
@@ -127,7 +127,7 @@ id32! {
     TransactionId
 }
 
-/// The name of a topic: up to [`MAX_TOPIC_BYTES`] bytes of UTF-8. Empty is the default topic.
+/// The name of a topic: up to 255 bytes of UTF-8. Empty is the default topic.
 ///
 /// Cheap to clone; compares and orders by its text.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -137,7 +137,7 @@ impl Topic {
     /// Checks the length and makes a topic.
     ///
     /// # Errors
-    /// [`ParseIdError::TopicTooLong`] above [`MAX_TOPIC_BYTES`].
+    /// [`ParseIdError::TopicTooLong`] above 255 bytes.
     pub fn new(name: &str) -> Result<Self, ParseIdError> {
         if name.len() > MAX_TOPIC_BYTES {
             return Err(ParseIdError::TopicTooLong { length: name.len(), limit: MAX_TOPIC_BYTES });

@@ -1,8 +1,8 @@
 //! Hard limits of the wire. A peer that exceeds one is refused with a counted reason; none of
 //! them depends on configuration, so two nodes always agree on what is well formed.
 
-/// Largest frame, in bytes, before it is decoded. One frame carries at most one piece of bulk
-/// ([`PIECE_BYTES`]) or a batch of small transactions; 1 MiB leaves room for both.
+/// Maximum length of a frame in bytes. One frame carries at most one piece of bulk (64 KiB) or a
+/// batch of small transactions; 1 MiB leaves room for both.
 pub const MAX_FRAME_BYTES: usize = 1 << 20;
 
 /// Most messages in one frame.

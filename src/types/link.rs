@@ -9,17 +9,17 @@ use serde::{Deserialize, Serialize};
 #[serde(transparent)]
 pub struct LinkId(pub u64);
 
-/// Who opened a link.
+/// Side that opened a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Direction {
-    /// We dialled.
+    /// This node dialled.
     Outbound,
     /// The peer dialled.
     Inbound,
 }
 
-/// Why a link or a handshake ended. Travels in `Goodbye` and in `PeerDown`.
+/// Reason why a link or its hello ended. It travels to the peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -82,7 +82,7 @@ impl fmt::Display for CloseReason {
     }
 }
 
-/// Why a transport operation failed, as far as the protocol needs to know.
+/// Kind of failure of a transport: what the node decides by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -130,12 +130,12 @@ impl fmt::Display for FailureKind {
     }
 }
 
-/// What a validator says of a transaction.
+/// Verdict of a validator on a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Verdict {
-    /// Keep, deliver and forward it.
+    /// Keep it, deliver it and pass it on.
     Accept,
     /// Drop it without blame: it may be right for others.
     Ignore,

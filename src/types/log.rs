@@ -2,17 +2,17 @@
 
 use super::{Cursor, Header, PeerId, Piece, TopicKey, Transaction, TransactionId, WallTime};
 
-/// A transaction to be kept.
+/// Transaction to be kept in the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct NewEntry {
-    /// The transaction, verified.
+    /// The transaction; hash and signature are verified.
     pub transaction: Transaction,
     /// The peer it came from; `None` for the node's own.
     pub from: Option<PeerId>,
     /// Hops from its origin; 0 for the node's own.
     pub hops: u16,
-    /// When every copy may go: the earlier of its own expiry and creation plus retention.
+    /// The time from which every copy may go: the earlier of its own expiry and creation plus retention.
     pub keep_until: WallTime,
 }
 
@@ -28,13 +28,13 @@ impl NewEntry {
     }
 }
 
-/// Part of a large payload that is on its way in and has to make room.
+/// Part of a large payload that is on its way in and has to make room in memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Partial {
-    /// Whose payload.
+    /// The transaction whose payload it is.
     pub id: TransactionId,
-    /// When it may go, as the transaction itself.
+    /// The time from which it may go, the same as for the transaction.
     pub keep_until: WallTime,
     /// Pieces that were checked, each with its proof, in any order.
     pub pieces: Vec<Piece>,
@@ -47,13 +47,13 @@ impl Partial {
     }
 }
 
-/// A partial payload that a store keeps.
+/// Partial payload that a store keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct KeptPartial {
-    /// Whose payload.
+    /// The transaction whose payload it is.
     pub id: TransactionId,
-    /// When it may go.
+    /// The time from which it may go.
     pub keep_until: WallTime,
 }
 
@@ -64,25 +64,25 @@ impl KeptPartial {
     }
 }
 
-/// What the protocol needs to know of a kept transaction without its payload.
+/// Entry of the log without the payload: what a restarted node reads to know what it has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct IndexEntry {
-    /// Its place in the log.
+    /// The place in the log.
     pub cursor: Cursor,
-    /// Which.
+    /// The transaction.
     pub id: TransactionId,
-    /// Who published it.
+    /// The node that published it.
     pub origin: PeerId,
-    /// Where it belongs.
+    /// The key of its topic: [`TopicKey::of`].
     pub topic: TopicKey,
     /// Length of its payload in bytes.
     pub size: u64,
-    /// Hops from its origin.
+    /// Number of hops from its origin.
     pub hops: u16,
-    /// When it was created, by its origin's clock.
+    /// The time of its creation, by its origin's clock.
     pub created: WallTime,
-    /// When it may go.
+    /// The time from which it may go.
     pub keep_until: WallTime,
 }
 
@@ -117,18 +117,18 @@ impl IndexEntry {
 /// State of an entry of the outbox. It has exactly these, so that a queue can keep each.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EntryState {
-    /// Waits for copies.
+    /// Waiting for copies.
     Waiting {
-        /// Rounds without any taker so far.
+        /// Number of rounds without any taker so far.
         attempts: u32,
-        /// Not tried again earlier than this.
+        /// The time before which it is not tried again.
         due: WallTime,
     },
     /// Given up; kept until it is removed or published again.
     Dead {
-        /// Why.
+        /// What it was given up for, in words.
         reason: String,
-        /// Since when.
+        /// The time at which it was given up.
         since: WallTime,
     },
 }

@@ -90,21 +90,21 @@ pub struct Reservation {
     pub force: bool,
     /// Nothing is asked anew: what an earlier one named and this one does not is taken back.
     pub narrow: bool,
-    /// Which pieces, at most [`super::MAX_RANGES`] runs of them.
+    /// The pieces asked for, at most [`super::MAX_RANGES`] runs of them.
     pub ranges: Vec<PieceRange>,
 }
 
-/// A part of a large payload.
+/// Piece of a large payload, which can be verified alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Piece {
     /// The transaction it belongs to.
     pub id: TransactionId,
-    /// Which one, counted from 0.
+    /// The number of the piece, counted from 0.
     pub index: u32,
-    /// [`super::PIECE_BYTES`] bytes, or what is left of the payload.
+    /// The content: 64 KiB, or what is left of the payload.
     pub bytes: Bytes,
-    /// The hashes that prove it: see [`super::verify_piece`].
+    /// The hashes that prove it: those beside its path to the root of the payload's BLAKE3 tree.
     pub proof: Bytes,
 }
 
@@ -123,7 +123,7 @@ pub enum Message {
     Hello(Box<Hello>),
     /// The last message on a link.
     Goodbye {
-        /// Why.
+        /// What the link ends for.
         reason: CloseReason,
         /// Do not come back earlier than this.
         retry_after: Duration,
@@ -138,7 +138,7 @@ pub enum Message {
         /// The nonce of the ping.
         nonce: u64,
     },
-    /// Which peers do you know?
+    /// Question for the peers that the receiver knows.
     PeersRequest {
         /// At most this many.
         max: u32,

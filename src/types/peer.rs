@@ -4,19 +4,19 @@ use serde::{Deserialize, Serialize};
 
 use super::{Endpoint, PeerId, PeerRecord, WallTime};
 
-/// What is remembered of a peer.
+/// Peer as it is remembered over restarts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StoredPeer {
-    /// Who.
+    /// The id of the peer.
     pub peer: PeerId,
-    /// Its newest signed record, if one was ever seen.
+    /// The newest signed record of the peer, if one was ever seen.
     pub record: Option<PeerRecord>,
-    /// The address at which it last answered, if it was ever dialled.
+    /// The address at which the peer last answered, if it was ever dialled.
     pub verified: Option<Endpoint>,
-    /// When a link to it was last up.
+    /// The time at which a link to the peer was last up.
     pub last_up: Option<WallTime>,
-    /// Dials that failed since.
+    /// Number of dials that failed since.
     pub failures: u32,
 }
 
@@ -27,15 +27,15 @@ impl StoredPeer {
     }
 }
 
-/// A ban.
+/// Ban of a peer, on every path: inbound, outbound, and in what others tell of peers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Ban {
-    /// Who.
+    /// The id of the peer.
     pub peer: PeerId,
-    /// Until when; `None` is for good.
+    /// The end of the ban; `None` is for good.
     pub until: Option<WallTime>,
-    /// Why, for people. At most 500 characters are kept.
+    /// The reason, for people. At most 500 characters are kept.
     pub reason: String,
 }
 

@@ -75,7 +75,7 @@ fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
     Some(*taken)
 }
 
-/// A record with its subject's signature. Heard from anybody, believed only when
+/// Peer record: where a peer can be dialled, signed by that peer. Heard from anybody, believed only when
 /// [`PeerRecord::verify`] agrees.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerRecord {
@@ -113,7 +113,7 @@ impl PeerRecord {
         Some(Self { draft: RecordDraft::from_bytes(draft)?, signature: *signature })
     }
 
-    /// Whether the subject itself signed this, and it names no more than [`MAX_ENDPOINTS`].
+    /// Whether the subject itself signed this, and it names no more than 16 addresses.
     pub fn verify(&self) -> bool {
         let Ok(key) = VerifyingKey::from_bytes(self.draft.peer.as_bytes()) else {
             return false;
@@ -125,7 +125,7 @@ impl PeerRecord {
 
     /// Whether it may still be passed on at `now`: not expired, and not issued further ahead
     /// than `skew`.
-    pub fn is_current(&self, now: WallTime, skew: Duration) -> bool {
+    pub(crate) fn is_current(&self, now: WallTime, skew: Duration) -> bool {
         let issued = self.draft.issued;
         issued <= now.plus(skew) && now <= issued.plus(Duration::from_millis(RECORD_LIFETIME_MS))
     }

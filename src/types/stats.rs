@@ -6,7 +6,8 @@ use super::{Direction, Mode, PeerId, TransportKind};
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
-        /// Counts since the node started; plain integers, always on.
+        /// Counts since the node started, always on. Of a number of transactions, links, messages, bytes
+        /// or times, as each name says.
         #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
         #[serde(default)]
         #[non_exhaustive]
@@ -89,7 +90,7 @@ counters! {
     promises_broken,
     /// Ids dropped from the fetch table because it was full; found again by reconciliation.
     fetches_shed,
-    /// Transactions of a flush that came out of their turn and waited for it.
+    /// Transactions of a replayed outbox that came out of their turn and waited for it.
     flushed_held,
     /// The same that found no room to wait; they are fetched again in their turn.
     flushed_dropped,
@@ -180,7 +181,7 @@ counters! {
     storage_failures,
     /// Events that a slow host missed.
     events_lagged,
-    /// Validator calls that ran out of time, counted as ignore.
+    /// Validator calls that ran out of time; the transaction is judged again, up to three times.
     validations_timed_out,
     /// Times this edge began to stand in for a relay, because it knew no way to one.
     stood_in,
@@ -214,44 +215,44 @@ counters! {
     reconcile_missing_there,
 }
 
-/// How a link stands.
+/// State of a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum LinkState {
-    /// Answers.
+    /// The peer answers.
     Up,
-    /// Missed an answer.
+    /// The peer missed an answer; one more and the link is closed.
     Suspect,
 }
 
-/// One linked peer.
+/// Linked peer, as `PeerNode::peers` shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct LinkStatus {
-    /// Who.
+    /// The id of the peer, as the handshake proved it.
     pub peer: PeerId,
-    /// Over which transport.
+    /// The transport that carries the link.
     pub transport: TransportKind,
-    /// Its address, where the transport has one.
+    /// The address of the peer, as `host:port`, where the transport has one.
     pub address: Option<String>,
-    /// Who dialled.
+    /// The side that dialled.
     pub direction: Direction,
-    /// How it stands.
+    /// The state of the link.
     pub state: LinkState,
-    /// Smoothed round-trip time in microseconds; 0 until measured.
+    /// The smoothed round-trip time in microseconds; 0 until measured.
     pub rtt_us: u64,
-    /// Seconds since the hello.
+    /// Number of seconds since the hello.
     pub connected_s: u64,
-    /// Bytes waiting to be sent.
+    /// Number of bytes waiting to be sent.
     pub queued_bytes: u64,
-    /// Transactions that still have to be announced or pushed to it.
+    /// Number of transactions that still have to be announced or pushed to the peer.
     pub behind: u64,
-    /// Whether it is too slow for what is new: it is skipped, and everything is made up for as soon
-    /// as it takes what waits for it.
+    /// Whether the peer is too slow for what is new: it is skipped, and everything is made up for as
+    /// soon as it takes what waits for it.
     #[serde(default)]
     pub in_debt: bool,
-    /// Links from the peer to the nearest relay, as it says; 0 for a relay and for an edge that
+    /// Number of links from the peer to the nearest relay, as it says; 0 for a relay and for an edge that
     /// stands in for one, 9 for an edge that knows none.
     #[serde(default)]
     pub depth: u8,
@@ -260,40 +261,40 @@ pub struct LinkStatus {
     pub relay: bool,
 }
 
-/// A snapshot of a node.
+/// Snapshot of a node, as `PeerNode::stats` gives it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Stats {
-    /// This node.
+    /// The id of this node.
     pub peer_id: PeerId,
-    /// How well it is connected.
+    /// The connection of the node to its network.
     pub mode: Mode,
-    /// Seconds since it started.
+    /// Number of seconds since the node started.
     pub uptime_s: u64,
-    /// Links whose hello is through.
+    /// Number of links whose hello is through.
     pub links: u32,
-    /// Connections still in their hello.
+    /// Number of connections still in their hello.
     pub handshakes: u32,
-    /// Peers in the address book.
+    /// Number of peers in the address book.
     pub known_peers: u32,
-    /// Peers under a ban.
+    /// Number of peers under a ban.
     pub banned_peers: u32,
-    /// Transactions retained.
+    /// Number of transactions retained in the log.
     pub retained: u64,
-    /// Own transactions not yet confirmed by `min_copies` peers.
+    /// Number of own transactions not yet confirmed by `min_copies` peers.
     pub outbox: u64,
-    /// Own transactions that were given up; kept until they are deleted or published again.
+    /// Number of own transactions that were given up; kept until they are deleted or published again.
     pub dead_letters: u64,
-    /// Fetches under way.
+    /// Number of transactions being fetched.
     pub fetching: u64,
-    /// Whether it carries every topic: a relay always, an edge while it stands in for one or while
+    /// Whether the node carries every topic: a relay always, an edge while it stands in for one or while
     /// that is what it or somebody behind it wants.
     #[serde(default)]
     pub carries_all: bool,
-    /// Otherwise, how many topics it carries.
+    /// Number of topics that the node carries, where it does not carry all.
     #[serde(default)]
     pub topics_carried: u32,
-    /// Whether it is an edge that stands in for a relay, because it knows no way to one.
+    /// Whether the node is an edge that stands in for a relay, because it knows no way to one.
     #[serde(default)]
     pub stands_in: bool,
     /// Counts since the start.

@@ -16,20 +16,20 @@ const FIXED: usize = 16 + 32 + 8 + 8 + 8 + 32 + 1;
 /// The longest header, in bytes.
 pub const MAX_HEADER_BYTES: usize = FIXED + MAX_TOPIC_BYTES;
 
-/// What a transaction says of itself.
+/// Header of a transaction: what its id and its signature commit to.
 ///
 /// Its byte layout is fixed (integers little-endian): 16-byte domain tag, origin (32), created
 /// (8), expires (8), payload length (8), BLAKE3 of the payload (32), topic length (1), topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Header {
-    /// Where it belongs.
+    /// The topic that it belongs to.
     pub topic: Topic,
-    /// Who published it.
+    /// The node that published it.
     pub origin: PeerId,
-    /// When it was published, by the origin's clock.
+    /// The time of publishing, by the origin's clock.
     pub created: WallTime,
-    /// When every node may forget it.
+    /// The time from which every node may forget it.
     pub expires: WallTime,
     /// Length of the payload in bytes.
     pub payload_len: u64,
@@ -104,7 +104,7 @@ impl Fields<'_> {
     }
 }
 
-/// Why a transaction is not acceptable, whoever sent it.
+/// Reason why a transaction is not acceptable, whoever sent it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidTransaction {

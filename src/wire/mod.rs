@@ -17,16 +17,16 @@ pub use frame::{Encoded, FrameEncoder, decode_frame, encode_frame};
 
 use crate::types::{EndpointError, InvalidTransaction};
 
-/// Why bytes from a peer are not a frame. The whole frame is refused: nothing of it was used.
+/// Reason why bytes from a peer are not a frame. The whole frame is refused: nothing of it was used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum WireError {
     /// More of something than the protocol allows.
     #[error("{what}: {actual} is above the limit of {limit}")]
     Limit {
-        /// Of what.
+        /// What there is too much of.
         what: &'static str,
-        /// How many, or how large.
+        /// How many there are, or how large it is.
         actual: u64,
         /// The most that is allowed.
         limit: u64,
@@ -34,7 +34,7 @@ pub enum WireError {
     /// Something of fixed size with another size.
     #[error("{what} has {actual} bytes, expected {expected}")]
     Length {
-        /// What.
+        /// The thing in question.
         what: &'static str,
         /// Bytes found.
         actual: usize,
@@ -44,7 +44,7 @@ pub enum WireError {
     /// Lists that belong together differ in length.
     #[error("{what} do not match the {ids} ids one by one")]
     Unequal {
-        /// Which list.
+        /// The list.
         what: &'static str,
         /// Ids that it belongs to.
         ids: usize,
@@ -52,25 +52,25 @@ pub enum WireError {
     /// Something that must be there is not.
     #[error("{what} is missing")]
     Missing {
-        /// What.
+        /// The thing in question.
         what: &'static str,
     },
     /// Things that must stand in order and do not.
     #[error("{what} are out of order")]
     Order {
-        /// What.
+        /// The thing in question.
         what: &'static str,
     },
     /// A text that is not UTF-8.
     #[error("{what} is not UTF-8")]
     Text {
-        /// Which.
+        /// The text.
         what: &'static str,
     },
     /// A known field holds another type than the proto says.
     #[error("{what} has the wrong type")]
     WireType {
-        /// Which field.
+        /// The field.
         what: &'static str,
     },
     /// Not protobuf at all.

@@ -40,10 +40,12 @@ impl Surface {
     }
 
     fn to_text(&self) -> String {
-        let lines = |names: &BTreeSet<(String, String)>| -> String {
-            names.iter().map(|(path, kind)| format!("{path} {kind}\n")).collect()
+        let lines = |names: &BTreeSet<(String, String)>| -> Vec<String> {
+            names.iter().map(|(path, kind)| format!("{path} {kind}")).collect()
         };
-        format!("{}\n{APART}\n{}", lines(&self.stable), lines(&self.unstable))
+        let apart = [String::new(), APART.to_owned()];
+        let lines = [lines(&self.stable), apart.to_vec(), lines(&self.unstable)].concat();
+        lines.join("\n") + "\n"
     }
 }
 
@@ -305,7 +307,7 @@ fn sources() -> BTreeMap<String, String> {
             let name = if name.is_empty() { file } else { format!("{name}/{file}") };
             if entry.path().is_dir() {
                 add(&entry.path(), &name, found);
-            } else if name.ends_with(".rs") {
+            } else if entry.path().extension().is_some_and(|e| e == "rs") {
                 found.insert(name, fs::read_to_string(entry.path()).expect("a source file"));
             }
         }

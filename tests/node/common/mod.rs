@@ -171,7 +171,7 @@ pub(crate) async fn handshake_refusal(events: &mut Events, reason: FailureKind) 
         Event::HandshakeRefused { reason: found, .. } if *found == reason => Some(()),
         _ => None,
     })
-    .await
+    .await;
 }
 
 pub(crate) async fn next(subscription: &mut Subscription) -> Delivery {
