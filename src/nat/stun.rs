@@ -1,5 +1,7 @@
 //! Asking a STUN server (RFC 8489) for the address it sees.
 
+mod message;
+
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -9,19 +11,18 @@ use futures::future::select_ok;
 use tokio::net::{UdpSocket, lookup_host};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
+use self::message::Request;
 use crate::error::{EndpointError, ProbeError};
 use crate::ports::NatProber;
 use crate::types::{Endpoint, FailureKind, Host};
-use message::Request;
-
-mod message;
 
 const DEFAULT_PORT: u16 = 3478;
 
 /// Maximum time for a whole probe, with the resolution of the name.
 const DEADLINE: Duration = Duration::from_secs(5);
 
-/// Delay before a question is repeated, since UDP loses datagrams: the one that RFC 8489 starts with.
+/// Delay before a question is repeated, since UDP loses datagrams: the one that RFC 8489 starts
+/// with.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Maximum number of addresses of a name that are asked at once.

@@ -36,7 +36,8 @@ impl SimRng {
 
     /// A span that is exponentially distributed.
     pub(super) fn exponential(&mut self, mean: Duration) -> Duration {
-        // 1 - u lies in (0, 1]; microseconds, so that the last bit of the logarithm does not matter.
+        // 1 - u lies in (0, 1]; microseconds, so that the last bit of the logarithm does not
+        // matter.
         let u = (self.below(1 << 53) as f64) / (1u64 << 53) as f64;
         let micros = -(1.0 - u).ln() * mean.as_micros() as f64;
         #[expect(

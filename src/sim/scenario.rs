@@ -11,10 +11,10 @@
 //! ```
 //!
 //! Overlay and latencies are those of the protocol study: every node dials 5 random others (6 under
-//! [`Scenario::Nat`], where 60 of 100 nodes can only dial), five regions, and an uplink of 50 Mbit/s
-//! per node. Links form, warm-up transactions teach them where pushing pays, the figures start anew,
-//! and the transactions that count are published, one per interval. Then the fault ends and the run
-//! goes on until every honest node has everything, or for two minutes.
+//! [`Scenario::Nat`], where 60 of 100 nodes can only dial), five regions, and an uplink of 50
+//! Mbit/s per node. Links form, warm-up transactions teach them where pushing pays, the figures
+//! start anew, and the transactions that count are published, one per interval. Then the fault ends
+//! and the run goes on until every honest node has everything, or for two minutes.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -59,10 +59,11 @@ const UPLINK: u64 = 50_000_000 / 8;
 /// A run of 10,000 nodes takes 1 to 9 minutes and 2.6 to 5.7 GiB.
 ///
 /// All bytes of a repair are more than 1.1 of the payload that was missing: 0.2 are the headers and
-/// signatures that belong to it, and each node that has taken something announces it to those of its
-/// neighbours that are not known to have it, which is how it reaches everybody within 2.5 s. Leaving
-/// that to comparisons instead came to 1.22 and 1.10, and to 3.9 s. A healed partition costs more links for a
-/// while: whoever lost some has filled them up meanwhile, and gets the old ones back too.
+/// signatures that belong to it, and each node that has taken something announces it to those of
+/// its neighbours that are not known to have it, which is how it reaches everybody within 2.5 s.
+/// Leaving that to comparisons instead came to 1.22 and 1.10, and to 3.9 s. A healed partition
+/// costs more links for a while: whoever lost some has filled them up meanwhile, and gets the old
+/// ones back too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Scenario {
@@ -303,8 +304,8 @@ pub struct ScenarioReport {
     pub simulated_s: f64,
     /// Number of events processed.
     pub events: u64,
-    /// What is wrong: broken invariants, missing transactions, a fault that never struck. Empty when
-    /// all is well.
+    /// What is wrong: broken invariants, missing transactions, a fault that never struck. Empty
+    /// when all is well.
     pub problems: Vec<String>,
 }
 

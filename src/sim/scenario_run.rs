@@ -112,7 +112,8 @@ impl ScenarioRun {
         done.then(|| self.world.now().saturating_sub(from))
     }
 
-    /// The transactions that count, under the scenario's fault; how long the rest took after its end.
+    /// The transactions that count, under the scenario's fault; how long the rest took after its
+    /// end.
     fn strike(&mut self, interval: Duration) -> Option<Duration> {
         let count = self.config.transactions;
         match self.config.scenario {

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-/// Maximum number of topics that are known one by one. Others share one answer, which may be too high: a subscriber
-/// of such a topic may be told of a gap that is none.
+/// Maximum number of topics that are known one by one. Others share one answer, which may be too
+/// high: a subscriber of such a topic may be told of a gap that is none.
 const MAX_TOPICS: usize = 4096;
 
 /// The highest removed cursor, by topic.

@@ -17,11 +17,12 @@ use crate::types::{Endpoint, Host};
 const STAGGER: Duration = Duration::from_millis(250);
 /// Maximum number of addresses of a name that are tried.
 const MAX_ADDRESSES: usize = 16;
-/// Delay, and then interval, at which the kernel asks a silent connection whether the other side is still there. The
-/// node has pings of its own; this one frees sockets of connections that never became links.
+/// Delay, and then interval, at which the kernel asks a silent connection whether the other side is
+/// still there. The node has pings of its own; this one frees sockets of connections that never
+/// became links.
 const KEEPALIVE: Duration = Duration::from_secs(30);
-/// Number of unsent bytes in the kernel above which a socket is not writable. The kernel would otherwise
-/// take megabytes that later, more urgent frames then wait behind.
+/// Number of unsent bytes in the kernel above which a socket is not writable. The kernel would
+/// otherwise take megabytes that later, more urgent frames then wait behind.
 #[cfg(target_os = "linux")]
 const UNSENT_LOW_WATER: u32 = 128 * 1024;
 

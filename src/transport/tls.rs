@@ -25,8 +25,9 @@ use crate::error::{FailureKind, TransportError};
 use crate::identity::Identity;
 use crate::types::PeerId;
 
-/// Number of bytes that one read from a socket brings. rustls asks for 4 KiB at a time, so unbuffered a
-/// piece of bulk would take 16 system calls. More saves little, and every link has one.
+/// Number of bytes that one read from a socket brings. rustls asks for 4 KiB at a time, so
+/// unbuffered a piece of bulk would take 16 system calls. More saves little, and every link has
+/// one.
 pub(super) const READ_BUFFER_BYTES: usize = 16 * 1024;
 
 const AES_128: CipherSuite = CipherSuite::TLS13_AES_128_GCM_SHA256;

@@ -1,4 +1,5 @@
-//! The checker of outbox replays: a peer that was told to wait for the end of one hears of it, once.
+//! The checker of outbox replays: a peer that was told to wait for the end of one hears of it,
+//! once.
 
 use std::collections::BTreeSet;
 
@@ -15,7 +16,7 @@ struct ReplayState {
     owes: bool,
     /// Whether the peer has said hello as well.
     up: bool,
-    flushed: bool,
+    ended: bool,
 }
 
 /// `Flushed` is said once on each link whose hello said that something is owed, and on no other.
@@ -43,8 +44,8 @@ impl Checker for ReplayEndsOnce {
                 let running: BTreeSet<_> = nodes.iter().map(|n| n.node).collect();
                 let ours = self.0.iter().filter(|((node, _), _)| running.contains(node));
                 for ((node, link), state) in ours {
-                    if state.owes && state.up && !state.flushed {
-                        found.push(format!("node {node}: a flush without end on {link:?}"));
+                    if state.owes && state.up && !state.ended {
+                        found.push(format!("node {node}: a replay without end on {link:?}"));
                     }
                 }
                 return 1;
@@ -67,8 +68,10 @@ impl ReplayEndsOnce {
         match message {
             Message::Hello(hello) => state.owes = hello.owes,
             Message::Flushed => {
-                if !state.owes || std::mem::replace(&mut state.flushed, true) {
-                    found.push(format!("node {node}: flushed on {link:?}, nobody waits for it"));
+                if !state.owes || std::mem::replace(&mut state.ended, true) {
+                    found.push(format!(
+                        "node {node}: the end of a replay on {link:?}, which nobody waits for"
+                    ));
                 }
                 return 1;
             }

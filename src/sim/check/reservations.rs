@@ -218,8 +218,8 @@ impl Checker for OneParent {
     }
 }
 
-/// Nobody waits for itself: who is accepted by whom, to be served pieces of an id as they come, has no
-/// cycle. What is on its way does not count: two who ask each other at once are both refused.
+/// Nobody waits for itself: who is accepted by whom, to be served pieces of an id as they come, has
+/// no cycle. What is on its way does not count: two who ask each other at once are both refused.
 #[derive(Debug, Default)]
 pub struct ReservationAcyclic(ReservationTable);
 

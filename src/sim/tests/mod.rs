@@ -1,7 +1,7 @@
 //! Scenarios, each over a band of seeds.
 //!
-//! `SORCHA_SEEDS=100..200` or `SORCHA_SEEDS=50` (the first 50) replaces every band: `.ci/run` does so
-//! in release, where a seed costs a tenth. In debug a band is half as wide. A failure names the
+//! `SORCHA_SEEDS=100..200` or `SORCHA_SEEDS=50` (the first 50) replaces every band: `.ci/run` does
+//! so in release, where a seed costs a tenth. In debug a band is half as wide. A failure names the
 //! scenario and the seed.
 
 mod checkers;

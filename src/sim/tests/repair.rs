@@ -90,8 +90,8 @@ fn halves_that_were_apart_exchange_what_each_missed_and_no_more() {
             let frames = after.frame_bytes_received - before.frame_bytes_received;
             let found = after.reconcile_bytes_received - before.reconcile_bytes_received;
             println!("seed {seed} node {node}: {frames} bytes, {found} of them to find 400 ids");
-            // Seed 33: two of the other half ask the same node while it asks a third, and each sends
-            // its list.
+            // Seed 33: two of the other half ask the same node while it asks a third, and each
+            // sends its list.
             assert!(found < 4 * LISTED, "node {node}: {found} bytes to find 400 ids");
             all += found;
         }
@@ -116,7 +116,8 @@ fn a_restarted_node_fetches_what_its_disk_lacks() {
             let c = counters(&world, 5);
             let missing: u64 = if disk == Disk::Kept { 100 } else { 1100 };
             assert_eq!(c.payload_bytes_received, missing * 1024);
-            // Seed 82: the link that had just listed all gave way to one dialled from the other side.
+            // Seed 82: the link that had just listed all gave way to one dialled from the other
+            // side.
             let lists = 1 + c.reconcile_lost;
             assert!(lists <= 2, "{c:?}");
             assert!(c.reconcile_bytes_received < 8000 + missing * 45 * lists, "{c:?}");

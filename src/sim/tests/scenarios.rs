@@ -39,8 +39,8 @@ scenarios! {
 
 #[test]
 fn checkers_look_at_the_same_nodes_to_the_end() {
-    // `late` of 10,000, seed 1: when nodes joined, others were looked at than before, and what these
-    // had been sent earlier seemed never to have been checked.
+    // `late` of 10,000, seed 1: when nodes joined, others were looked at than before, and what
+    // these had been sent earlier seemed never to have been checked.
     let mut config = WorldConfig::new(1, 1000).topology(Topology::Empty);
     config.verification = Verification::Trusted;
     let mut world = World::new(config);

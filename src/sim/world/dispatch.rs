@@ -316,7 +316,8 @@ impl World {
         let Some(signed) = head.signature().signed(&head.id()) else {
             return Err(InvalidTransaction::Unsigned);
         };
-        // What is signed is part of the question: the same signature over something else is another.
+        // What is signed is part of the question: the same signature over something else is
+        // another.
         let mut key = signed.signature;
         let message = blake3::hash(signed.message());
         key.iter_mut().zip(message.as_bytes()).for_each(|(k, m)| *k ^= m);

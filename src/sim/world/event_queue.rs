@@ -73,10 +73,10 @@ impl<E> EventQueue<E> {
 
     pub(super) fn push(&mut self, at: Duration, event: E) {
         self.scheduled += 1;
-        self.place(Entry { at: nanos(at), order: self.scheduled, event });
+        self.insert(Entry { at: nanos(at), order: self.scheduled, event });
     }
 
-    fn place(&mut self, entry: Entry<E>) {
+    fn insert(&mut self, entry: Entry<E>) {
         let span = entry.span();
         if span <= self.span {
             self.current.push(entry);
@@ -108,7 +108,7 @@ impl<E> EventQueue<E> {
         };
         while self.far.peek().is_some_and(|entry| entry.span() < self.span + SPANS) {
             let entry = self.far.pop()?;
-            self.place(entry);
+            self.insert(entry);
         }
         let due = std::mem::take(&mut self.wheel[slot(self.span)]);
         self.in_wheel -= due.len();

@@ -111,8 +111,8 @@ impl World {
             config: WorldConfig { nodes: nodes.len(), ..config },
         };
         let dialable: Vec<_> = (0..nodes.len()).filter(|n| !nodes[*n].hidden).collect();
-        let place = |options| world.place(options, &dialable);
-        let added: Vec<_> = nodes.into_iter().map(place).collect();
+        let register = |options| world.register(options, &dialable);
+        let added: Vec<_> = nodes.into_iter().map(register).collect();
         if world.config.checks {
             let hostile = world.nodes.iter().filter(|n| n.options.behaviour.is_hostile());
             let checkers = check::all(hostile.map(Node::peer_id).collect());
@@ -130,7 +130,7 @@ impl World {
         let dialable: Vec<_> = up.collect();
         self.faults.nodes_joined_late += u64::from(self.now > Duration::ZERO);
         let behaviour = options.behaviour;
-        let node = self.place(options, &dialable);
+        let node = self.register(options, &dialable);
         self.set_behaviour(node, behaviour);
         self.start(node);
         node
@@ -142,8 +142,9 @@ impl World {
         self.checkers.push((checker, 0));
     }
 
-    /// Makes room for a node; `dialable` are those that it may know under a random topology.
-    fn place(&mut self, options: NodeOptions, dialable: &[usize]) -> usize {
+    /// Registers a node, which is still down; `dialable` are those that it may know under a random
+    /// topology.
+    fn register(&mut self, options: NodeOptions, dialable: &[usize]) -> usize {
         let index = self.nodes.len();
         let mut config = options.config.clone().unwrap_or_else(|| self.config.node.clone());
         let known: Vec<usize> = match self.config.topology {
@@ -289,8 +290,8 @@ impl World {
         self.feed(node, Input::Publish { call, transaction, renews: None });
     }
 
-    /// Sets what a node's host subscribes to, also after a restart; `None` is everything. Without it
-    /// an edge subscribes to nothing; a relay carries everything in any case.
+    /// Sets what a node's host subscribes to, also after a restart; `None` is everything. Without
+    /// it an edge subscribes to nothing; a relay carries everything in any case.
     ///
     /// # Panics
     /// If a topic is longer than 255 bytes.
@@ -354,7 +355,8 @@ impl World {
     }
 
     /// Runs until nothing is under way and every honest node holds what those hold that it is
-    /// connected to; `false` if that is not so within `limit`. The checkers then see who holds what.
+    /// connected to; `false` if that is not so within `limit`. The checkers then see who holds
+    /// what.
     pub fn settle(&mut self, limit: Duration) -> bool {
         let settled = self.run_until(Self::is_settled, limit);
         self.show_holdings();
@@ -457,8 +459,8 @@ impl World {
     }
 
     /// Whether the checkers look at this node. They look at all of them up to 1000, and at about
-    /// 1000 evenly spaced ones of a world that was larger from the start; who holds what is compared
-    /// for all. Nodes that are added change nothing for those that are there.
+    /// 1000 evenly spaced ones of a world that was larger from the start; who holds what is
+    /// compared for all. Nodes that are added change nothing for those that are there.
     pub(in crate::sim) fn is_watched(&self, node: usize) -> bool {
         let every = self.config.nodes.div_ceil(MAX_WATCHED).max(1);
         !self.checkers.is_empty() && node.is_multiple_of(every)

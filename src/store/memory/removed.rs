@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use crate::types::Cursor;
 
-/// Cursors of removed entries, as ranges. Between two ranges stands an entry that is still there, so
-/// there are never more of them than entries, and one.
+/// Cursors of removed entries, as ranges. Between two ranges stands an entry that is still there,
+/// so there are never more of them than entries, and one.
 #[derive(Debug, Default)]
 pub(super) struct Removed(BTreeMap<u64, u64>);
 

@@ -1,18 +1,18 @@
 //! Changes that go to a connection whole.
 //!
-//! A statement takes about 40 us to the thread of its connection and back on an idle machine, and on
-//! a busy one whoever sent it has to wait for its turn among all that the runtime has to do. So the
-//! statements of a change, with what they insert, go there together. Rows go as one blob with a list
-//! of where each of them stands in it: arguments of their own would each be allocated here and freed
-//! on the other thread, which costs more than to insert them.
+//! A statement takes about 40 us to the thread of its connection and back on an idle machine, and
+//! on a busy one whoever sent it has to wait for its turn among all that the runtime has to do. So
+//! the statements of a change, with what they insert, go there together. Rows go as one blob with a
+//! list of where each of them stands in it: arguments of their own would each be allocated here and
+//! freed on the other thread, which costs more than to insert them.
 
 use sqlx::sqlite::SqliteArguments;
 use sqlx::{Arguments, AssertSqlSafe, Encode, Sqlite, Type};
 
 use super::query::Query;
 
-/// Bits of the position of a row: 22 say at which byte, 12 how long its head is, 17 how long its payload
-/// is, and 12 by how much its number is above the first.
+/// Bits of the position of a row: 22 say at which byte, 12 how long its head is, 17 how long its
+/// payload is, and 12 by how much its number is above the first.
 const AT_BIT: u32 = 41;
 const HEAD_BIT: u32 = 29;
 const PAYLOAD_BIT: u32 = 12;

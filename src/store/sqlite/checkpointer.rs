@@ -1,11 +1,11 @@
 //! Moving a write-ahead log into its file while others go on writing.
 //!
 //! Left to itself, `SQLite` does so within the commit that made the log long enough, and whoever
-//! waits for that commit waits for 16 MiB to be read, written and synced: some 30 ms, in which nobody
-//! publishes. Here another connection does it. What was written in the meantime is moved at the end
-//! with the writer held back: that is little, and only a log of which nothing is left to move begins
-//! anew. Where the checkpointer is overtaken, or there is no runtime, `SQLite` moves the log as ever,
-//! at [`AUTOMATIC`] times the length.
+//! waits for that commit waits for 16 MiB to be read, written and synced: some 30 ms, in which
+//! nobody publishes. Here another connection does it. What was written in the meantime is moved at
+//! the end with the writer held back: that is little, and only a log of which nothing is left to
+//! move begins anew. Where the checkpointer is overtaken, or there is no runtime, `SQLite` moves
+//! the log as ever, at [`AUTOMATIC`] times the length.
 //!
 //! The connection is the checkpointer's; when to move, and the writer, are the
 //! [`Database`](super::database::Database)'s.
@@ -81,7 +81,8 @@ impl Checkpointer {
         self.connection.lock().await
     }
 
-    /// Closes the connection, before the one that writes is closed: the last one moves what is left.
+    /// Closes the connection, before the one that writes is closed: the last one moves what is
+    /// left.
     pub(super) async fn close(&self) {
         let mut connection = self.connection.lock().await;
         if let Lazy::Open(connection) = std::mem::replace(&mut *connection, Lazy::Closed) {

@@ -5,8 +5,8 @@
 //! until which it is kept (8), and the peer it came from (1 byte 0, or 1 byte 1 and 32 more).
 //!
 //! A *block* is the index of entries that were appended together, 112 bytes each, and 8 bytes of
-//! BLAKE3 over them: `SQLite` has no checksums of its own. *Locations* are 20 bytes each (key, cursor,
-//! generation), and 8 bytes of BLAKE3 over them.
+//! BLAKE3 over them: `SQLite` has no checksums of its own. *Locations* are 20 bytes each (key,
+//! cursor, generation), and 8 bytes of BLAKE3 over them.
 
 use bytes::Bytes;
 

@@ -27,11 +27,11 @@ use crate::error::{StoreError, StoreErrorKind};
 const APPLICATION_ID: i64 = 0x534f_5243;
 /// Maximum time to wait for another process that has the file locked.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
-/// Number of rows that the thread of a connection gets ahead of who reads them. All of an answer are read in
-/// any case, and with fewer the two wait for each other many times.
+/// Number of rows that the thread of a connection gets ahead of who reads them. All of an answer
+/// are read in any case, and with fewer the two wait for each other many times.
 const READ_AHEAD_ROWS: usize = 1024;
-/// Maximum number of bytes of a file that is checked whole when it is opened. What is larger would keep
-/// a host waiting for seconds: there, damage is noticed where it is read, by hashes.
+/// Maximum number of bytes of a file that is checked whole when it is opened. What is larger would
+/// keep a host waiting for seconds: there, damage is noticed where it is read, by hashes.
 const MAX_CHECKED_BYTES: i64 = 64 << 20;
 /// Number of passes beside the writer, each with less to move, before the writer is held back.
 const CHECKPOINT_PASSES: usize = 2;

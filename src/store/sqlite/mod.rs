@@ -31,15 +31,15 @@ const FILES: [&str; 3] = ["peers.db", "tx_queue.db", "transactions.db"];
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct SqliteOptions {
-    /// Own transactions in the outbox at most, waiting and dead together. Default 101,000, of which a
-    /// node uses what its `outbox.max_entries` says and keeps the rest, at least a hundredth, for what it
-    /// publishes anew.
+    /// Own transactions in the outbox at most, waiting and dead together. Default 101,000, of which
+    /// a node uses what its `outbox.max_entries` says and keeps the rest, at least a hundredth, for
+    /// what it publishes anew.
     pub max_queue_entries: u64,
     /// Bytes of headers and payloads in the log at most; beyond them transactions are refused
     /// until old ones expire. Default 16 GiB. The file is about a fifth larger.
     pub max_log_bytes: u64,
-    /// Transactions that may go within one such span go together, at its end. Default 5 minutes,
-    /// at least 1 ms. Of what is short beside the retention, later spans become longer: there are 512
+    /// Transactions that may go within one such span go together, at its end. Default 5 minutes, at
+    /// least 1 ms. Of what is short beside the retention, later spans become longer: there are 512
     /// at most.
     pub generation: Duration,
 }
@@ -82,8 +82,8 @@ impl SqliteOptions {
 /// disk), and `LOCK`.
 ///
 /// The directory belongs to one process at a time: `LOCK` is locked, by the operating system's
-/// advisory lock, for as long as this or any store from it lives. Cloning shares it, and one node at a
-/// time can be started on it.
+/// advisory lock, for as long as this or any store from it lives. Cloning shares it, and one node
+/// at a time can be started on it.
 ///
 /// While they are open, and after a crash, part of what is in a file stands in a second one beside
 /// it, with `-wal` at the end of its name. Copy, move or delete the two together only: `SQLite`
@@ -182,8 +182,8 @@ impl SqliteStorage {
     }
 }
 
-/// An empty file was just made, or cut short. Where all were there, or one that is made after it has
-/// something in it, it was cut short, and accepted transactions may have been in it.
+/// An empty file was just made, or cut short. Where all were there, or one that is made after it
+/// has something in it, it was cut short, and accepted transactions may have been in it.
 fn whole(dir: &Path, is_complete: bool) -> Result<(), StoreError> {
     let size = |file: &&str| fs::metadata(dir.join(file)).map(|found| found.len());
     for (at, file) in FILES.iter().enumerate() {

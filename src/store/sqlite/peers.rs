@@ -17,8 +17,8 @@ use crate::types::{Endpoint, PeerId, PeerRecord, RecordDraft};
 
 const MIGRATIONS: &[&str] = &[include_str!("migrations/peers/1.sql")];
 
-/// Maximum number of rows in one statement. A statement costs about 40 us whatever it does; `SQLite` takes 32766
-/// parameters in one.
+/// Maximum number of rows in one statement. A statement costs about 40 us whatever it does;
+/// `SQLite` takes 32766 parameters in one.
 const MAX_ROWS: usize = 64;
 
 /// A lost tail after a power failure is fine for what is learnt again; damage is not, and in WAL

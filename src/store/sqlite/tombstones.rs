@@ -1,10 +1,10 @@
 //! Entries of the outbox that are gone although their rows are still there.
 //!
-//! To take a row out of a database needs room in its write-ahead log. On a full disk there may be none,
-//! and a publish that was refused after its row had been written would be delivered by the next
-//! process. So a small file beside the outbox, which takes its room while there is some, says which
-//! rows do not count. A row is named by its number and the key of its id: numbers are not used again,
-//! so what the file says of rows that went since, or by damage, names nothing.
+//! To take a row out of a database needs room in its write-ahead log. On a full disk there may be
+//! none, and a publish that was refused after its row had been written would be delivered by the
+//! next process. So a small file beside the outbox, which takes its room while there is some, says
+//! which rows do not count. A row is named by its number and the key of its id: numbers are not
+//! used again, so what the file says of rows that went since, or by damage, names nothing.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};

@@ -32,10 +32,11 @@ use crate::transport::channel::{ChannelSink, channel};
 pub(super) const SEND_BUFFER_BYTES: usize = 128 * 1024;
 /// Maximum number of bytes of a decoded header block; ours are below 1 KiB.
 pub(super) const MAX_HEADER_BYTES: u32 = 8 * 1024;
-/// Maximum number of bytes of an HTTP/2 data frame that is accepted. Room for a piece of bulk or a batch in
-/// one, which takes a quarter of the system calls of the default of 16 KiB.
+/// Maximum number of bytes of an HTTP/2 data frame that is accepted. Room for a piece of bulk or a
+/// batch in one, which takes a quarter of the system calls of the default of 16 KiB.
 pub(super) const HTTP2_FRAME_BYTES: u32 = 72 * 1024;
-/// Number of frames between the sink and HTTP/2. More would only be more for control to wait behind.
+/// Number of frames between the sink and HTTP/2. More would only be more for control to wait
+/// behind.
 const FRAMES_IN_FLIGHT: usize = 2;
 /// Maximum time for a connection to write what is left after its link was dropped.
 const LINGER: Duration = Duration::from_secs(1);

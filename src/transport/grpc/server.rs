@@ -32,7 +32,8 @@ use crate::ports::{Accepted, Listener, RawLink};
 use crate::transport::{tcp, tls};
 use crate::types::{PeerId, TransportKind};
 
-/// Maximum number of streams that a peer may have open at once on one connection: its link, and a few calls.
+/// Maximum number of streams that a peer may have open at once on one connection: its link, and a
+/// few calls.
 const MAX_STREAMS: u32 = 8;
 /// Delay after the operating system refused to accept, which it does again at once while, say, no
 /// file descriptors are left.

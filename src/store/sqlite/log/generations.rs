@@ -11,10 +11,11 @@ use crate::store::gap_index::GapIndex;
 use crate::store::sqlite::codec::Slot;
 use crate::types::WallTime;
 
-/// Maximum number of generations; with as many, an entry goes into one that ends later than it must.
+/// Maximum number of generations; with as many, an entry goes into one that ends later than it
+/// must.
 const MAX_GENERATIONS: usize = 512;
-/// Number of generations beyond which new ones become wider, so that the most is never reached: twice as wide with each
-/// [`DOUBLED_EVERY`] more.
+/// Number of generations beyond which new ones become wider, so that the most is never reached:
+/// twice as wide with each [`DOUBLED_EVERY`] more.
 const WIDENED_FROM: usize = 256;
 const DOUBLED_EVERY: usize = 8;
 

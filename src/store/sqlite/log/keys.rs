@@ -1,12 +1,13 @@
 //! Which ids the log has, and where they stand.
 //!
 //! Ids are random, so an index tree over them would be written all over with every append: several
-//! pages a transaction. Instead, the locations of some ten thousand transactions at a time are sorted
-//! by a key, the first 8 bytes of the id, and written once: a run. Of the newest, which are not a
-//! run yet, the locations are in memory; when a file is opened they are taken from its blocks.
+//! pages a transaction. Instead, the locations of some ten thousand transactions at a time are
+//! sorted by a key, the first 8 bytes of the id, and written once: a run. Of the newest, which are
+//! not a run yet, the locations are in memory; when a file is opened they are taken from its
+//! blocks.
 //!
-//! A run has in memory a filter that tells which ids are definitely not in it (2.4 bytes an id), and
-//! the first key of each of its parts. Whoever looks for an id reads one part of each run whose
+//! A run has in memory a filter that tells which ids are definitely not in it (2.4 bytes an id),
+//! and the first key of each of its parts. Whoever looks for an id reads one part of each run whose
 //! filter does not know better. Keys may repeat, and filters may be wrong: what is found is a
 //! candidate, to be compared with the whole id.
 
@@ -28,8 +29,8 @@ const FALSE_POSITIVES: f64 = 1e-4;
 const PART_NUMBERS: u64 = 1 << 16;
 /// Maximum number of a run whose parts can have one.
 pub(super) const MAX_RUN: u64 = i64::MAX as u64 / PART_NUMBERS - 1;
-/// Maximum number of locations in a run: as many as its parts can hold. No checksum protects what a file says, and as much memory
-/// is taken as it says.
+/// Maximum number of locations in a run: as many as its parts can hold. No checksum protects what a
+/// file says, and as much memory is taken as it says.
 pub(super) const MAX_ENTRIES: usize = (1 << 16) * PART_LOCATIONS;
 
 /// A run that was written.

@@ -1,6 +1,6 @@
-//! Where ids stand that are asked for in the order in which they were appended, as an origin's flush
-//! and a newcomer ask for them: one lookup by key for many of them, where each would read a part of a
-//! run of its own.
+//! Where ids stand that are asked for in the order in which they were appended, as the replay of an
+//! outbox and a newcomer ask for them: one lookup by key for many of them, where each would read a
+//! part of a run of its own.
 
 use std::collections::HashMap;
 

@@ -8,8 +8,8 @@
 //! bits, so that they also rise when the file was lost.
 //!
 //! One connection writes, two read, so that neither waits for the other, and one more moves the
-//! write-ahead log (see `checkpointer`). Memory: the connections' page caches, about 3 bytes an id (see
-//! `keys`), and the last 4 MiB appended (see `recent`).
+//! write-ahead log (see `checkpointer`). Memory: the connections' page caches, about 3 bytes an id
+//! (see `keys`), and the last 4 MiB appended (see `recent`).
 
 mod generations;
 mod keys;

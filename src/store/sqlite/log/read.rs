@@ -233,8 +233,8 @@ impl SqliteLog {
         Ok(ids.iter().map(|id| found.get(id).cloned()).collect())
     }
 
-    /// Those of the ids that are there and whole, a statement for each generation that may hold some of
-    /// them, and what was wrong with others.
+    /// Those of the ids that are there and whole, a statement for each generation that may hold
+    /// some of them, and what was wrong with others.
     async fn look_up(
         &self,
         ids: &[TransactionId],

@@ -1,8 +1,8 @@
 //! What was appended last, in memory: subscribers that keep up are not sent to the file for it.
 //!
-//! Invariant: everything with a cursor above `start` that the log has is in `entries`, in the order of
-//! cursors. Bounded by bytes and number; payloads are shared with whoever handed them in, which is the
-//! node's cache for the most part.
+//! Invariant: everything with a cursor above `start` that the log has is in `entries`, in the order
+//! of cursors. Bounded by bytes and number; payloads are shared with whoever handed them in, which
+//! is the node's cache for the most part.
 
 use std::collections::VecDeque;
 
@@ -40,8 +40,9 @@ impl Recent {
         }
     }
 
-    /// What follows `after`, as of [`TransactionStore::read`](crate::ports::TransactionStore::read);
-    /// `None` where more than this knows may follow it, or nothing does.
+    /// What follows `after`, as of
+    /// [`TransactionStore::read`](crate::ports::TransactionStore::read); `None` where more than
+    /// this knows may follow it, or nothing does.
     pub(super) fn page(
         &self,
         topic: Option<&Topic>,
