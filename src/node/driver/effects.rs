@@ -1,4 +1,4 @@
-//! Work that the driver sets going: dials, loads, piece_checks, and the channels to the workers.
+//! Work that the driver sets going: dials, loads, checks of records, and the channels to the workers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -132,7 +132,7 @@ impl Effects {
         let done = self.done.clone();
         self.spawn(async move {
             let check = move || records.into_iter().partition(PeerRecord::verify);
-            // A few dozen piece_checks at about 40 us each.
+            // A few dozen checks at about 40 us each.
             let (valid, bad): (Vec<_>, Vec<_>) =
                 tokio::task::spawn_blocking(check).await.unwrap_or_default();
             let checked = Input::RecordsVerified { ticket, valid, forged: bad.len() };
