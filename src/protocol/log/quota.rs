@@ -113,7 +113,7 @@ impl Quota {
         }
     }
 
-    /// Interner of origins that were turned away and have a quarter of what they may have free again:
+    /// Numbers of origins that were turned away and have a quarter of what they may have free again:
     /// less would not be worth asking around for.
     pub(super) fn with_room(&self) -> Vec<u16> {
         let below = |used: u64, limit: Option<u64>| limit.is_none_or(|l| used <= l - l.div_ceil(4));

@@ -160,7 +160,7 @@ impl Repair {
 pub(super) struct Repairs {
     /// Own sessions.
     pub(super) running: Gate,
-    /// Interner given.
+    /// Numbers given to sessions.
     sessions: u32,
     hot: MonoTime,
     full: MonoTime,
