@@ -99,7 +99,7 @@ pub(in crate::protocol) struct Pending {
     /// How often the validator did not answer.
     pub(super) judged: u8,
     pub(in crate::protocol) large: Option<Box<Large>>,
-    /// The link in whose flush it has its turn.
+    /// The link in whose replay it has its turn.
     pub(in crate::protocol) ordered: Option<LinkId>,
     /// Set while it waits for that.
     pub(in crate::protocol) deferred: Option<Box<Deferred>>,

@@ -1,9 +1,8 @@
 //! The links and what waits on them.
 //!
-//! A link is in its hello (`up` is `None`) or up. Established links own one of 64 slots, so that what a peer
-//! is known to have is one bit in each log entry. Small messages gather in `Batch` and leave when
-//! 64 have gathered, when 5 ms have passed, or at once when the link has been quiet; a want and the
-//! refusal of one never wait. What was handed to the driver and has not left for the wire is counted in `queued`.
+//! A link is in its hello (`up` is `None`) or established. An established one owns one of 64 slots,
+//! so that what a peer is known to have is one bit in each log entry. What was handed to the driver
+//! and has not left for the wire is counted in `queued_bytes`.
 
 mod handshake;
 mod liveness;

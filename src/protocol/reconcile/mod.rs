@@ -21,7 +21,7 @@
 //! lacks is announced if it is little; if it is much, `Yours` tells it to open a session itself, so
 //! large differences are always pulled by who lacks them.
 //!
-//! On a link with an edge only topics that both sides said they want are compared (`interest`). Both
+//! On a link with an edge only topics that both sides said they want are compared (`spread::interest`). Both
 //! sides work out that scope for each message from what was said before it on the link, so they may
 //! differ while something is changing: then something is listed for nothing, or a session is opened
 //! again, because whoever wants more needs everything anew. Within a scope a fingerprint costs a look
@@ -36,7 +36,7 @@
 //! `reconcile_interval` one random link is compared over the last `reconcile_hot_window` (without the
 //! last 2 s, which are still on their way), and every `reconcile_full_interval` one over everything.
 //!
-//! Invariant, together with `gossip`: for each up link and each live entry, the peer is known to
+//! Invariant, together with `spread`: for each up link and each live entry, the peer is known to
 //! have it, or was offered it on this link, or the entry is at or after the link's cursor, or it is
 //! inside the link's debt, or inside the window of a need or session of this link on one of both
 //! sides. A session that fails gives the rest of its window back to the need.
