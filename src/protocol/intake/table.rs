@@ -172,7 +172,7 @@ pub(in crate::protocol) struct RecentIds {
 }
 
 impl RecentIds {
-    fn new(rng: &mut Rng) -> Self {
+    pub(in crate::protocol) fn new(rng: &mut Rng) -> Self {
         Self { ids: IdMap::new(rng), order: VecDeque::new() }
     }
 
