@@ -511,7 +511,7 @@ pub struct LinkView {
     /// Bytes waiting to be sent.
     pub queued: usize,
     /// Accepted transactions not yet offered to it.
-    pub behind: u64,
+    pub lag: u64,
     /// Whether it is too slow for what is new. What it is skipped for is compared and repaid as
     /// soon as it takes what waits for it.
     pub in_debt: bool,

@@ -250,7 +250,7 @@ impl Protocol {
                 rtt: up.pinger.rtt,
                 age: self.env.now.since(up.since),
                 queued: l.queued,
-                behind: self.log.head().saturating_sub(up.feed.cursor),
+                lag: self.log.head().saturating_sub(up.feed.cursor),
                 in_debt: up.feed.debt.is_some(),
                 depth: up.interest.theirs.depth,
                 relay: up.interest.theirs.is_relay(),

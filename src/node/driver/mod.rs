@@ -273,7 +273,7 @@ impl Driver {
             rtt_us: view.rtt.map_or(0, |rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
             connected_s: view.age.as_secs(),
             queued_bytes: view.queued as u64,
-            behind: view.behind,
+            lag: view.lag,
             in_debt: view.in_debt,
             depth: view.depth,
             relay: view.relay,
@@ -317,7 +317,7 @@ impl Driver {
     /// Ends the node: goodbyes, then storage, then answers.
     async fn wind_up(mut self, mut mail: Mailboxes) {
         let unflushed =
-            self.protocol.links().into_iter().filter(|l| l.queued > 0 || l.behind > 0 || l.in_debt);
+            self.protocol.links().into_iter().filter(|l| l.queued > 0 || l.lag > 0 || l.in_debt);
         let unflushed = unflushed.map(|l| l.peer).collect();
         self.effects.stop_listening().await;
         self.settle_publishes(&mut mail.completions).await;

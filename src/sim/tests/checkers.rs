@@ -359,7 +359,7 @@ fn one_link_per_peer() {
         rtt: None,
         age: Duration::ZERO,
         queued: 0,
-        behind: 0,
+        lag: 0,
         in_debt: false,
         depth: 0,
         relay: true,
