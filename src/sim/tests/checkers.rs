@@ -358,7 +358,7 @@ fn one_link_per_peer() {
         suspect: false,
         rtt: None,
         age: Duration::ZERO,
-        queued: 0,
+        queued_bytes: 0,
         lag: 0,
         in_debt: false,
         depth: 0,
