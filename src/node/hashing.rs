@@ -2,8 +2,8 @@
 
 use tokio::runtime::Handle;
 
-/// Maximum size in bytes of a payload that is hashed where its task stands: about 0.1 ms, ten times
-/// what a way to another thread and back costs. 1 GiB takes half a second.
+/// Maximum size in bytes of a payload that is hashed where its task stands. Hashing so much took 24 us
+/// with AVX-512 and takes about 0.1 ms without; the way to another thread and back took 11 us.
 pub(super) const MAX_INLINE: usize = 256 * 1024;
 
 /// Runs `work`, which hashes `bytes` bytes: in place where that is short, and on a blocking thread

@@ -14,7 +14,13 @@ impl Protocol {
             Input::LinkOpened { link, remote, kind, address, dial } => {
                 self.on_link_opened(link, remote, kind, address, dial);
             }
-            Input::DialFailed { dial, reason } => self.on_dial_failed(dial, reason),
+            Input::DialFailed { dial, reason } => self.membership.on_dial_failed(
+                &mut self.env,
+                &self.links,
+                &self.guard,
+                dial,
+                reason,
+            ),
             Input::HandshakeFailed { address, reason } => self.on_handshake_failed(address, reason),
             Input::LinkClosed { link } => self.on_link_closed(link),
             Input::Received { link, messages, bytes } => self.on_received(link, messages, bytes),
@@ -41,7 +47,9 @@ impl Protocol {
             Input::Unchecked { ticket } => self.on_unchecked(ticket),
             Input::Spilled { ticket, kept } => self.on_spilled(ticket, kept),
             Input::Unspilled { ticket, pieces } => self.on_unspilled(ticket, pieces),
-            Input::Connect { call, endpoint } => self.on_connect(call, endpoint),
+            Input::Connect { call, endpoint } => {
+                self.membership.on_connect(&mut self.env, call, endpoint);
+            }
             Input::Disconnect { peer } => {
                 if let Some(link) = self.links.by_peer.get(&peer).copied() {
                     self.close(link, CloseReason::Requested);
@@ -68,8 +76,10 @@ impl Protocol {
             // What waits is looked at after every turn.
             Timer::Room => {}
             Timer::Overlay => self.maintain(),
-            Timer::Needy => self.on_needy(),
-            Timer::Refresh => self.on_refresh(),
+            Timer::Needy => self.membership.on_needy(&mut self.env, &mut self.links, &self.guard),
+            Timer::Refresh => {
+                self.membership.on_refresh(&mut self.env, &mut self.links, &self.guard);
+            }
             Timer::Reconcile => self.on_reconcile_due(),
             Timer::Expire => self.on_expire(),
             Timer::Outbox => self.on_outbox_due(),
@@ -99,8 +109,21 @@ impl Protocol {
             Message::Goodbye { reason, retry_after } => self.on_goodbye(link, reason, retry_after),
             Message::Ping { nonce } => self.send(link, Message::Pong { nonce }),
             Message::Pong { nonce } => self.on_pong(link, nonce),
-            Message::PeersRequest { max } => self.on_peers_request(link, max),
-            Message::Peers { records, relays } => self.on_peers(link, records, relays),
+            Message::PeersRequest { max } => self.membership.on_peers_request(
+                &mut self.env,
+                &mut self.links,
+                &self.guard,
+                link,
+                max,
+            ),
+            Message::Peers { records, relays } => self.membership.on_peers(
+                &mut self.env,
+                &mut self.links,
+                &mut self.guard,
+                link,
+                records,
+                relays,
+            ),
             Message::Announce(list) => self.on_announce(link, list),
             Message::Want(list) => self.on_want(link, &list),
             Message::Missing(ids) => self.on_missing(link, &ids),

@@ -7,7 +7,9 @@ use std::time::Duration;
 use crate::hooked::{Hooked, Hooks, alone, delivered};
 use async_trait::async_trait;
 use bytes::Bytes;
-use sorcha_peer::error::{BanError, PublishError, ReadyError, StoreError, StoreErrorKind};
+use sorcha_peer::error::{
+    BanError, PublishError, ReadyError, StartError, StoreError, StoreErrorKind,
+};
 use sorcha_peer::ports::{
     Ban, EntryFilter, EntryState, NewEntry, OutboxEntry, PeerStore, QueueSize, StoredPeer,
     TransactionQueue, TransactionStore,
@@ -160,6 +162,26 @@ impl TransactionQueue for Sticky {
     async fn size(&self) -> Result<QueueSize, StoreError> {
         self.0.size().await
     }
+}
+
+#[tokio::test]
+async fn a_host_s_store_is_one_node_s_at_a_time_where_it_hands_out_a_lease() {
+    let log = Hooked::new(Fault::default());
+    let queue = Arc::new(Sticky(MemoryQueue::new(100), Fault::default()));
+    let identity = Identity::generate().unwrap();
+    let on_log = || alone(&identity).transaction_store(log.clone()).start();
+    let node = on_log().await.unwrap();
+    match on_log().await {
+        Err(StartError::Store(error)) => assert_eq!(error.kind, StoreErrorKind::Locked, "{error}"),
+        other => panic!("{other:?}"),
+    }
+    node.shutdown(Duration::ZERO).await.unwrap();
+    on_log().await.unwrap();
+    // One without a lease is the host's to keep apart.
+    let on_queue = || alone(&identity).queue(queue.clone()).start();
+    let (first, second) = (on_queue().await.unwrap(), on_queue().await.unwrap());
+    first.shutdown(Duration::ZERO).await.unwrap();
+    second.shutdown(Duration::ZERO).await.unwrap();
 }
 
 #[tokio::test]

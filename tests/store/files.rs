@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::hooked::{alone, delivered};
 use bytes::Bytes;
-use sorcha_peer::error::StoreErrorKind;
+use sorcha_peer::error::{StartError, StoreErrorKind};
 use sorcha_peer::ports::{EntryFilter, NewEntry, StoredPeer};
 use sorcha_peer::types::{Header, Signature, WallTime};
 use sorcha_peer::{Cursor, Identity, Item, PeerId, SqliteStorage, StartAt, Topic, Transaction};
@@ -38,6 +38,21 @@ fn copy(from: &Path, to: &Path) {
 
 async fn refused(dir: &Path) -> StoreErrorKind {
     SqliteStorage::open(dir).await.expect_err("must not open").kind
+}
+
+#[tokio::test]
+async fn one_storage_is_one_node_s_at_a_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let identity = Identity::generate().unwrap();
+    let storage = SqliteStorage::open(dir.path()).await.unwrap();
+    let start = || alone(&identity).storage(storage.clone()).start();
+    let node = start().await.unwrap();
+    match start().await {
+        Err(StartError::Store(error)) => assert_eq!(error.kind, StoreErrorKind::Locked, "{error}"),
+        other => panic!("{other:?}"),
+    }
+    node.shutdown(Duration::ZERO).await.unwrap();
+    start().await.unwrap();
 }
 
 #[tokio::test]

@@ -15,6 +15,10 @@ use std::collections::BTreeMap;
 use crate::types::{LinkId, MonoTime, PeerId};
 
 use crate::protocol::Protocol;
+use crate::protocol::env::Env;
+use crate::protocol::link::Links;
+
+use super::Guard;
 use crate::protocol::intake::{MAX_HEARD, Pending};
 
 /// Peers whose buckets are not full.
@@ -155,15 +159,29 @@ impl RateLimits {
     }
 }
 
+impl Guard {
+    /// Whether the peer of a link may have us do this; what it may not is counted.
+    pub(in crate::protocol) fn allow(
+        &mut self,
+        env: &mut Env,
+        links: &Links,
+        link: LinkId,
+        work: Work,
+        count: usize,
+    ) -> bool {
+        let Some(peer) = links.peer_of(link) else { return false };
+        let allowed = self.rate_limits.take(peer, work, count as u64, env.now);
+        if !allowed {
+            env.counters.refused_rate += count as u64;
+        }
+        allowed
+    }
+}
+
 impl Protocol {
     /// Whether a peer may have us do this; what it may not is counted.
     pub(in crate::protocol) fn allow(&mut self, link: LinkId, work: Work, count: usize) -> bool {
-        let (Some(peer), now) = (self.links.peer_of(link), self.env.now) else { return false };
-        let allowed = self.guard.rate_limits.take(peer, work, count as u64, now);
-        if !allowed {
-            self.env.counters.refused_rate += count as u64;
-        }
-        allowed
+        self.guard.allow(&mut self.env, &self.links, link, work, count)
     }
 
     /// It was good, or no fault of the peer's that it was not.

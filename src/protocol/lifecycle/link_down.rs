@@ -45,7 +45,13 @@ impl Protocol {
     /// What follows the end of a link, whoever ended it.
     pub(super) fn after_link(&mut self, l: &Link, ending: Ending) {
         let reason = ending.reason();
-        self.finish_dial(l.dial, &l.remote, Err(ConnectFailure::Refused(reason)), ending.retry());
+        self.membership.finish_dial(
+            &mut self.env,
+            l.dial,
+            &l.remote,
+            Err(ConnectFailure::Refused(reason)),
+            ending.retry(),
+        );
         let Some(up) = &l.up else {
             // A dial is free again, and somebody else may be worth one.
             self.maintain();
@@ -73,10 +79,9 @@ impl Protocol {
         }
         tracing::info!(target: "sorcha_peer::link", peer = %l.remote, %reason, "peer down");
         self.env.emit(Event::PeerDown { peer: l.remote, reason });
-        self.note_peer_down(&l.remote, ending);
+        self.membership.note_peer_down(&mut self.env, &l.remote, ending);
         self.settle_interest();
-        self.update_mode();
-        self.maintain();
+        self.links_changed();
     }
 
     pub(in crate::protocol) fn on_goodbye(

@@ -7,6 +7,7 @@ use crate::protocol::intake::Requests;
 use crate::protocol::io::DialId;
 use crate::protocol::large::PieceRate;
 use crate::protocol::link::{Batch, Established, Link, Pinger, counter_of};
+use crate::protocol::membership::ask_for_peers;
 use crate::protocol::outbox::Owed;
 use crate::protocol::reconcile::Repair;
 use crate::protocol::serve::ServeQueue;
@@ -33,6 +34,7 @@ impl Protocol {
             return;
         }
         let linked = dial.is_some() && self.dialled_already(&remote);
+        let owes = self.owes();
         let opened = Link {
             id: link,
             remote,
@@ -41,7 +43,7 @@ impl Protocol {
             address,
             endpoint,
             dial,
-            owes: self.owes(),
+            owes,
             head: self.log.head(),
             opened: now,
             said: self.spread.carrying.ours().clone(),
@@ -62,7 +64,7 @@ impl Protocol {
             return;
         }
         self.env.timers.set(Timer::Hello(link), now + self.env.config.connection.handshake_timeout);
-        let hello = self.hello(address);
+        let hello = self.hello(address, owes);
         self.send(link, hello);
     }
 
@@ -82,7 +84,14 @@ impl Protocol {
             Message::Hello(hello) => self.on_hello(link, &hello),
             Message::Goodbye { reason, retry_after } => self.on_goodbye(link, reason, retry_after),
             // A full node names others before it says goodbye.
-            Message::Peers { records, relays } => self.on_peers(link, records, relays),
+            Message::Peers { records, relays } => self.membership.on_peers(
+                &mut self.env,
+                &mut self.links,
+                &mut self.guard,
+                link,
+                records,
+                relays,
+            ),
             _ => {
                 self.env.counters.refused_malformed += 1;
                 self.refuse(link, CloseReason::Violation);
@@ -119,7 +128,7 @@ impl Protocol {
         let crowded = !hello.interest.is_relay() && self.links.edges_inbound() >= most - most / 4;
         let full = inbound >= most || crowded;
         if direction == Direction::Inbound && full && !linked {
-            self.tell_peers(link, &remote);
+            self.membership.tell_peers(&mut self.env, &mut self.links, &self.guard, link, &remote);
             self.refuse(link, CloseReason::TooManyLinks);
             return;
         }
@@ -198,18 +207,24 @@ impl Protocol {
             up.interest.uphill = uphill;
         }
         self.settle_interest();
-        self.note_peer_up(link, &remote);
-        self.note_kind(link);
-        self.finish_dial_of(link, Ok(()));
-        self.verify_records(link, vec![hello.record.clone()], Vec::new());
+        self.membership.note_peer_up(&mut self.env, &self.links, link, &remote);
+        self.membership.note_kind(&self.links, link);
+        self.membership.finish_dial_of(&mut self.env, &self.links, link, Ok(()));
+        self.membership.verify_records(
+            &mut self.env,
+            &mut self.links,
+            &mut self.guard,
+            link,
+            vec![hello.record.clone()],
+            Vec::new(),
+        );
         if let Some(address) = hello.observed {
             self.note_observed(address, direction);
         }
         self.ping(link);
-        self.ask_for_peers(link);
+        ask_for_peers(&mut self.env, &mut self.links, link);
         self.need_everything(link, direction == Direction::Outbound);
-        self.update_mode();
-        self.maintain();
+        self.links_changed();
         self.pump(link);
     }
 

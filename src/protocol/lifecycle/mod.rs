@@ -17,10 +17,11 @@ mod link_up;
 
 use std::time::Duration;
 
-use crate::types::{CloseReason, Event, Interest, LinkId, Message, Mode, PeerRecord};
+use crate::types::{CloseReason, Interest, LinkId, Message, PeerRecord};
 
 use super::Protocol;
 use super::guard::Work;
+use super::io::Ticket;
 use super::spread::SAY_EVERY;
 use super::timers::Timer;
 
@@ -56,21 +57,32 @@ impl Protocol {
         }
     }
 
-    pub(in crate::protocol) fn update_mode(&mut self) {
-        let links = self.links.up_count();
-        let mode = if links == 0 {
-            Mode::Offline
-        } else if links < self.env.config.discovery.min_healthy_peers as usize {
-            Mode::Degraded
-        } else {
-            Mode::Online
-        };
-        if mode != self.membership.mode {
-            self.membership.mode = mode;
-            tracing::info!(target: "sorcha_peer::overlay", ?mode, links, "mode changed");
-            self.env.emit(Event::ModeChanged { mode });
-        }
+    /// Links came or went.
+    fn links_changed(&mut self) {
+        self.membership.update_mode(&mut self.env, &self.links);
         self.recheck_outbox();
+        self.maintain();
+    }
+
+    /// The signatures of what a peer told us of other peers were checked.
+    pub(super) fn on_records_verified(
+        &mut self,
+        ticket: Ticket,
+        valid: Vec<PeerRecord>,
+        forged: usize,
+    ) {
+        let (env, guard) = (&mut self.env, &self.guard);
+        let teller = self.membership.on_records_verified(env, guard, ticket, valid, forged);
+        let Some(teller) = teller else { return };
+        if forged > 0 {
+            self.punish(&teller, "forged peer record");
+        }
+        self.maintain();
+    }
+
+    /// Dials what is missing.
+    pub(super) fn maintain(&mut self) {
+        self.membership.maintain(&mut self.env, &self.links, &self.guard);
     }
 
     /// A peer says what it wants from now on. One that says so all the time is heard now and then.
@@ -89,7 +101,7 @@ impl Protocol {
     fn adopt_interest(&mut self, link: LinkId, theirs: Interest) {
         let Some(up) = self.links.up(link) else { return };
         up.interest.theirs = theirs;
-        self.note_kind(link);
+        self.membership.note_kind(&self.links, link);
         self.settle_interest();
         self.owe_upwards();
         self.recheck_outbox();

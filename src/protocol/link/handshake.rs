@@ -80,7 +80,7 @@ impl Protocol {
         }
     }
 
-    pub(in crate::protocol) fn hello(&self, address: Option<SocketAddr>) -> Message {
+    pub(in crate::protocol) fn hello(&self, address: Option<SocketAddr>, owes: bool) -> Message {
         Message::Hello(Box::new(Hello {
             network: self.env.config.network.name.clone(),
             version_min: WIRE_VERSION_MIN,
@@ -91,7 +91,7 @@ impl Protocol {
             record: self.membership.record.clone(),
             observed: address.map(|a| a.ip()),
             interest: self.spread.carrying.ours().clone(),
-            owes: self.owes(),
+            owes,
         }))
     }
 

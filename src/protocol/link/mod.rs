@@ -22,6 +22,7 @@ use crate::types::{
 };
 
 use crate::protocol::Protocol;
+use crate::protocol::env::Env;
 use crate::protocol::intake::Requests;
 use crate::protocol::io::{DialId, Output};
 use crate::protocol::large::PieceRate;
@@ -219,6 +220,19 @@ impl Links {
         Some(removed)
     }
 
+    /// Hands a message to the driver.
+    pub(super) fn send(&mut self, env: &mut Env, link: LinkId, message: Message) {
+        let Some(l) = self.all.get_mut(&link) else { return };
+        if l.queued == 0 {
+            l.progress = env.now;
+        }
+        l.queued += message.weight();
+        if l.queued > MAX_QUEUED - MAX_MESSAGE {
+            self.overfull.insert(link);
+        }
+        env.push(Output::Send { link, message });
+    }
+
     /// The batch of a link that is up; it will be looked at when the turn ends.
     pub(super) fn batch(&mut self, link: LinkId) -> Option<&mut Batch> {
         let up = self.all.get_mut(&link)?.up.as_mut()?;
@@ -230,17 +244,7 @@ impl Links {
 impl Protocol {
     /// Hands a message to the driver.
     pub(super) fn send(&mut self, link: LinkId, message: Message) {
-        let now = self.env.now;
-        if let Some(l) = self.links.all.get_mut(&link) {
-            if l.queued == 0 {
-                l.progress = now;
-            }
-            l.queued += message.weight();
-            if l.queued > MAX_QUEUED - MAX_MESSAGE {
-                self.links.overfull.insert(link);
-            }
-            self.env.push(Output::Send { link, message });
-        }
+        self.links.send(&mut self.env, link, message);
     }
 
     /// Whether log entries may be offered on a link: less is queued while bulk waits for its turn.

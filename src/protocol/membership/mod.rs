@@ -12,6 +12,8 @@ mod address_book;
 mod overlay;
 mod peer_exchange;
 
+pub(super) use peer_exchange::ask_for_peers;
+
 pub(super) use overlay::Dial;
 
 pub(super) use address_book::AddressBook;

@@ -23,11 +23,12 @@ use crate::types::{
     CloseReason, Direction, Endpoint, Event, FailureKind, LinkId, Mode, MonoTime, PeerId,
 };
 
+use super::Membership;
 use super::address_book::{Kind, backoff};
-use crate::protocol::Protocol;
+use crate::protocol::env::Env;
+use crate::protocol::guard::Guard;
 use crate::protocol::io::{CallId, ConnectFailure, DialId, Output};
-use crate::protocol::link::Ending;
-use crate::protocol::link::Link;
+use crate::protocol::link::{Ending, Link, Links};
 use crate::protocol::timers::Timer;
 
 /// On whose behalf a dial is made.
@@ -64,64 +65,64 @@ pub(in crate::protocol) struct Dial {
     purpose: Purpose,
 }
 
-impl Protocol {
+impl Membership {
     /// Dials what is missing.
-    pub(in crate::protocol) fn maintain(&mut self) {
-        if self.env.shutting_down {
+    pub(in crate::protocol) fn maintain(&mut self, env: &mut Env, links: &Links, guard: &Guard) {
+        if env.shutting_down {
             return;
         }
-        let mut room = (self.env.config.discovery.max_concurrent as usize)
-            .saturating_sub(self.membership.dials.len());
-        self.maintain_bootstrap(&mut room);
-        let missing = self.missing_links();
+        let mut room =
+            (env.config.discovery.max_concurrent as usize).saturating_sub(self.dials.len());
+        self.maintain_bootstrap(env, links, &mut room);
+        let missing = self.missing_links(env, links);
         if missing.relays > 0 {
-            let dialled = self.dial_known(missing, room);
+            let dialled = self.dial_known(env, links, guard, missing, room);
             if dialled < missing.relays {
-                self.arm_needy();
+                self.arm_needy(env, links);
             }
         } else if room > 0 {
-            self.dial_lost();
+            self.dial_lost(env, links, guard);
         }
-        self.arm_overlay();
+        self.arm_overlay(env);
     }
 
     /// Dials one of those whose link broke.
-    fn dial_lost(&mut self) {
-        let overlay = &self.env.config.overlay;
+    fn dial_lost(&mut self, env: &mut Env, links: &Links, guard: &Guard) {
+        let overlay = &env.config.overlay;
         let enough = 2 * overlay.dial_target.max(overlay.min_links) as usize;
-        let is_lost = |peer: &PeerId| self.membership.dropped_peers.contains(peer);
+        let is_lost = |peer: &PeerId| self.dropped_peers.contains(peer);
         let under_way = |d: &Dial| matches!(d.purpose, Purpose::Peer(peer) if is_lost(&peer));
-        if self.membership.dropped_peers.is_empty()
-            || self.links.up_count() >= enough
-            || self.membership.dials.values().any(under_way)
+        if self.dropped_peers.is_empty()
+            || links.up_count() >= enough
+            || self.dials.values().any(under_way)
         {
             return;
         }
-        let mut candidates = self.candidates();
+        let mut candidates = self.candidates(env, links, guard);
         candidates.retain(|(peer, _)| is_lost(peer));
         if !candidates.is_empty() {
-            let (peer, endpoint) = candidates.swap_remove(self.env.rng.below(candidates.len()));
-            self.start_dial(endpoint, Some(peer), Purpose::Peer(peer));
+            let (peer, endpoint) = candidates.swap_remove(env.rng.below(candidates.len()));
+            self.start_dial(env, endpoint, Some(peer), Purpose::Peer(peer));
         }
     }
 
     /// A link broke, and its peer did not mean it to.
     fn note_lost(&mut self, peer: &PeerId) {
-        let edge = self.membership.book.known.get(peer).is_some_and(|k| k.kind == Kind::Edge);
-        if !edge && !self.membership.dropped_peers.contains(peer) {
-            self.membership.dropped_peers.push_back(*peer);
-            if self.membership.dropped_peers.len() > MAX_LOST {
-                self.membership.dropped_peers.pop_front();
+        let edge = self.book.known.get(peer).is_some_and(|k| k.kind == Kind::Edge);
+        if !edge && !self.dropped_peers.contains(peer) {
+            self.dropped_peers.push_back(*peer);
+            if self.dropped_peers.len() > MAX_LOST {
+                self.dropped_peers.pop_front();
             }
         }
     }
 
-    fn missing_links(&self) -> Missing {
-        let overlay = &self.env.config.overlay;
+    fn missing_links(&self, env: &Env, links: &Links) -> Missing {
+        let overlay = &env.config.overlay;
         let (target, least) = (overlay.dial_target as usize, overlay.min_links as usize);
-        let dials = self.membership.dials.len();
+        let dials = self.dials.len();
         let relays = |up: &&Link| up.up.as_ref().is_some_and(|up| up.interest.theirs.is_relay());
-        let ups = || self.links.all.values().filter(|l| l.up.is_some());
+        let ups = || links.all.values().filter(|l| l.up.is_some());
         let outbound = |l: &&Link| l.direction == Direction::Outbound;
         let missing = |outbound: usize, total: usize| {
             target.saturating_sub(outbound + dials).max(least.saturating_sub(total + dials))
@@ -137,45 +138,51 @@ impl Protocol {
         }
     }
 
-    fn maintain_bootstrap(&mut self, room: &mut usize) {
-        let wanted = self.links.up_count() < self.env.config.discovery.min_healthy_peers as usize;
+    fn maintain_bootstrap(&mut self, env: &mut Env, links: &Links, room: &mut usize) {
+        let wanted = links.up_count() < env.config.discovery.min_healthy_peers as usize;
         if !wanted {
             return;
         }
         let mut started = false;
-        for at in 0..self.membership.book.bootstrap.len() {
-            let b = &self.membership.book.bootstrap[at];
-            let linked = b.peer.is_some_and(|p| self.links.by_peer.contains_key(&p));
-            if *room == 0 || b.dialling || linked || b.next > self.env.now {
+        for at in 0..self.book.bootstrap.len() {
+            let b = &self.book.bootstrap[at];
+            let linked = b.peer.is_some_and(|p| links.by_peer.contains_key(&p));
+            if *room == 0 || b.dialling || linked || b.next > env.now {
                 continue;
             }
-            if self.membership.book.is_own(&b.endpoint) {
+            if self.book.is_own(&b.endpoint) {
                 continue;
             }
             let endpoint = b.endpoint.clone();
-            self.membership.book.bootstrap[at].dialling = true;
+            self.book.bootstrap[at].dialling = true;
             // No id is pinned: the address is what the host trusts, and its peer may have a new key.
-            self.start_dial(endpoint, None, Purpose::Bootstrap(at));
+            self.start_dial(env, endpoint, None, Purpose::Bootstrap(at));
             *room -= 1;
             started = true;
         }
         if started {
-            self.env.counters.bootstraps_started += 1;
+            env.counters.bootstraps_started += 1;
         }
     }
 
     /// Dials up to `room` peers from the book, as far as such are missing; returns how many.
-    fn dial_known(&mut self, missing: Missing, room: usize) -> usize {
-        let mut candidates = self.candidates();
-        self.env.rng.shuffle(&mut candidates);
-        let mut groups = self.outbound_groups();
+    fn dial_known(
+        &mut self,
+        env: &mut Env,
+        links: &Links,
+        guard: &Guard,
+        missing: Missing,
+        room: usize,
+    ) -> usize {
+        let mut candidates = self.candidates(env, links, guard);
+        env.rng.shuffle(&mut candidates);
+        let mut groups = self.outbound_groups(links);
         let (fresh, rest): (Vec<_>, Vec<_>) =
             candidates.into_iter().partition(|(_, endpoint)| groups.insert(endpoint.group()));
-        let kind =
-            |peer: &PeerId| self.membership.book.known.get(peer).map_or(Kind::Unknown, |k| k.kind);
+        let kind = |peer: &PeerId| self.book.known.get(peer).map_or(Kind::Unknown, |k| k.kind);
         let mut ranked: Vec<_> =
             fresh.into_iter().chain(rest).map(|(peer, at)| (kind(&peer), peer, at)).collect();
-        if self.membership.book.is_mixed() {
+        if self.book.is_mixed() {
             ranked.sort_by_key(|(kind, ..)| *kind);
         }
         let mut dialled = 0;
@@ -186,98 +193,115 @@ impl Protocol {
                 Kind::Edge => missing.any,
             };
             if dialled < most.min(missing.relays).min(room) {
-                self.start_dial(endpoint, Some(peer), Purpose::Peer(peer));
+                self.start_dial(env, endpoint, Some(peer), Purpose::Peer(peer));
                 dialled += 1;
             }
         }
         dialled
     }
 
-    fn candidates(&self) -> Vec<(PeerId, Endpoint)> {
+    fn candidates(&self, env: &Env, links: &Links, guard: &Guard) -> Vec<(PeerId, Endpoint)> {
         let dialling: BTreeSet<PeerId> = self
-            .membership
             .dials
             .values()
             .filter_map(|d| match d.purpose {
                 Purpose::Peer(peer) => Some(peer),
-                Purpose::Bootstrap(at) => self.membership.book.bootstrap.get(at)?.peer,
+                Purpose::Bootstrap(at) => self.book.bootstrap.get(at)?.peer,
                 Purpose::Host(_) => None,
             })
-            .chain(self.links.all.values().map(|l| l.remote))
+            .chain(links.all.values().map(|l| l.remote))
             .collect();
         let eligible = |(peer, known): (&PeerId, &super::address_book::Known)| {
             let endpoint = known.endpoint()?;
-            let free = *peer != self.env.me
-                && known.next <= self.env.now
+            let free = *peer != env.me
+                && known.next <= env.now
                 && !dialling.contains(peer)
-                && !self.guard.is_banned(peer, self.env.wall)
-                && self.env.config.network.trust.allows(peer)
-                && !self.membership.book.is_own(endpoint)
-                && !self.membership.dials.values().any(|d| d.endpoint == *endpoint);
+                && !guard.is_banned(peer, env.wall)
+                && env.config.network.trust.allows(peer)
+                && !self.book.is_own(endpoint)
+                && !self.dials.values().any(|d| d.endpoint == *endpoint);
             free.then(|| (*peer, endpoint.clone()))
         };
-        self.membership.book.known.iter().filter_map(eligible).collect()
+        self.book.known.iter().filter_map(eligible).collect()
     }
 
-    fn outbound_groups(&self) -> BTreeSet<u64> {
-        let linked = self.links.all.values().filter_map(|l| l.endpoint.as_ref());
-        linked
-            .chain(self.membership.dials.values().map(|d| &d.endpoint))
-            .map(Endpoint::group)
-            .collect()
+    fn outbound_groups(&self, links: &Links) -> BTreeSet<u64> {
+        let linked = links.all.values().filter_map(|l| l.endpoint.as_ref());
+        linked.chain(self.dials.values().map(|d| &d.endpoint)).map(Endpoint::group).collect()
     }
 
-    fn start_dial(&mut self, endpoint: Endpoint, expected: Option<PeerId>, purpose: Purpose) {
-        self.membership.next_dial += 1;
-        let dial = DialId(self.membership.next_dial);
-        self.env.counters.dials_started += 1;
-        self.membership.dials.insert(dial, Dial { endpoint: endpoint.clone(), purpose });
-        self.env.push(Output::Dial { dial, endpoint, expected });
+    fn start_dial(
+        &mut self,
+        env: &mut Env,
+        endpoint: Endpoint,
+        expected: Option<PeerId>,
+        purpose: Purpose,
+    ) {
+        self.next_dial += 1;
+        let dial = DialId(self.next_dial);
+        env.counters.dials_started += 1;
+        self.dials.insert(dial, Dial { endpoint: endpoint.clone(), purpose });
+        env.push(Output::Dial { dial, endpoint, expected });
     }
 
     /// The host wants a link.
-    pub(in crate::protocol) fn on_connect(&mut self, call: CallId, endpoint: Endpoint) {
-        if self.env.shutting_down {
+    pub(in crate::protocol) fn on_connect(
+        &mut self,
+        env: &mut Env,
+        call: CallId,
+        endpoint: Endpoint,
+    ) {
+        if env.shutting_down {
             let result = Err(ConnectFailure::Closed);
-            self.env.push(Output::Connected { call, result });
+            env.push(Output::Connected { call, result });
             return;
         }
-        self.start_dial(endpoint, None, Purpose::Host(call));
+        self.start_dial(env, endpoint, None, Purpose::Host(call));
     }
 
-    pub(in crate::protocol) fn on_dial_failed(&mut self, dial: DialId, reason: FailureKind) {
-        let Some(d) = self.membership.dials.get(&dial) else { return };
+    pub(in crate::protocol) fn on_dial_failed(
+        &mut self,
+        env: &mut Env,
+        links: &Links,
+        guard: &Guard,
+        dial: DialId,
+        reason: FailureKind,
+    ) {
+        let Some(d) = self.dials.get(&dial) else { return };
         let address = d.endpoint.to_string();
         let peer = match d.purpose {
             Purpose::Peer(peer) => peer,
-            _ => self.env.me,
+            _ => env.me,
         };
         tracing::debug!(target: "sorcha_peer::overlay", %address, %reason, "dial failed");
-        self.env.emit(Event::DialFailed { address, reason });
-        self.finish_dial(Some(dial), &peer, Err(ConnectFailure::Dial(reason)), Duration::ZERO);
-        self.maintain();
+        env.emit(Event::DialFailed { address, reason });
+        self.finish_dial(env, Some(dial), &peer, Err(ConnectFailure::Dial(reason)), Duration::ZERO);
+        self.maintain(env, links, guard);
     }
 
     /// A link's dial has done its work.
     pub(in crate::protocol) fn finish_dial_of(
         &mut self,
+        env: &mut Env,
+        links: &Links,
         link: LinkId,
         result: Result<(), ConnectFailure>,
     ) {
-        let Some(l) = self.links.all.get(&link) else { return };
+        let Some(l) = links.all.get(&link) else { return };
         let (dial, remote) = (l.dial, l.remote);
-        self.finish_dial(dial, &remote, result, Duration::ZERO);
+        self.finish_dial(env, dial, &remote, result, Duration::ZERO);
     }
 
     /// Ends a dial, well or badly; `retry` is how long the peer wants us to stay away.
     pub(in crate::protocol) fn finish_dial(
         &mut self,
+        env: &mut Env,
         dial: Option<DialId>,
         remote: &PeerId,
         result: Result<(), ConnectFailure>,
         retry: Duration,
     ) {
-        let Some(dial) = dial.and_then(|d| self.membership.dials.remove(&d)) else { return };
+        let Some(dial) = dial.and_then(|d| self.dials.remove(&d)) else { return };
         // Replaced: the peer is linked, only not over this connection.
         let result = match result {
             Err(ConnectFailure::Refused(CloseReason::Replaced)) => Ok(()),
@@ -286,17 +310,17 @@ impl Protocol {
         let failed = result.is_err();
         let answered = !matches!(result, Err(ConnectFailure::Dial(_) | ConnectFailure::Closed));
         if failed {
-            self.env.counters.dials_failed += 1;
+            env.counters.dials_failed += 1;
         }
         match dial.purpose {
             Purpose::Host(call) => {
                 let result = result.map(|()| *remote);
-                self.env.push(Output::Connected { call, result });
+                env.push(Output::Connected { call, result });
             }
             Purpose::Bootstrap(at) => {
-                let failures = self.membership.book.bootstrap.get(at).map_or(0, |b| b.failures);
-                let next = self.next_attempt(failures, retry);
-                if let Some(b) = self.membership.book.bootstrap.get_mut(at) {
+                let failures = self.book.bootstrap.get(at).map_or(0, |b| b.failures);
+                let next = next_attempt(env, failures, retry);
+                if let Some(b) = self.book.bootstrap.get_mut(at) {
                     b.dialling = false;
                     if answered {
                         // Also when it was refused: who is there was proven.
@@ -307,80 +331,108 @@ impl Protocol {
                 }
             }
             Purpose::Peer(peer) if failed => {
-                let failures = self.membership.book.known.get(&peer).map_or(0, |k| k.failures);
-                let next = self.next_attempt(failures, retry);
-                self.membership.book.note_failure(&peer, next);
-                self.forget_hopeless(&peer);
+                let failures = self.book.known.get(&peer).map_or(0, |k| k.failures);
+                let next = next_attempt(env, failures, retry);
+                self.book.note_failure(&peer, next);
+                self.forget_hopeless(env, &peer);
             }
             Purpose::Peer(_) => {}
         }
     }
 
-    fn next_attempt(&mut self, failures: u32, at_least: Duration) -> MonoTime {
-        let overlay = &self.env.config.overlay;
-        let ceiling = backoff(failures, overlay.redial_min, overlay.redial_max);
-        // A floor of a tenth keeps a refused connection from being repeated in a busy loop.
-        self.env.now + at_least + ceiling / 10 + self.env.rng.jitter(ceiling)
-    }
-
     /// Drops a peer that failed too often, but only while we are well connected: when we are the
     /// ones who are cut off, everybody fails, and nobody may be forgotten.
-    fn forget_hopeless(&mut self, peer: &PeerId) {
-        let limit = self.env.config.discovery.forget_after;
-        let hopeless = self.membership.book.known.get(peer).is_some_and(|k| k.failures >= limit);
-        let bootstrap = self.membership.book.bootstrap.iter().any(|b| b.peer == Some(*peer));
-        let spared = bootstrap || self.membership.dropped_peers.contains(peer);
-        if hopeless && !spared && self.membership.mode == Mode::Online {
-            self.membership.book.known.remove(peer);
-            self.env.push(Output::ForgetPeer(*peer));
+    fn forget_hopeless(&mut self, env: &mut Env, peer: &PeerId) {
+        let limit = env.config.discovery.forget_after;
+        let hopeless = self.book.known.get(peer).is_some_and(|k| k.failures >= limit);
+        let bootstrap = self.book.bootstrap.iter().any(|b| b.peer == Some(*peer));
+        let spared = bootstrap || self.dropped_peers.contains(peer);
+        if hopeless && !spared && self.mode == Mode::Online {
+            self.book.known.remove(peer);
+            env.push(Output::ForgetPeer(*peer));
         }
     }
 
-    pub(in crate::protocol) fn note_peer_up(&mut self, link: LinkId, peer: &PeerId) {
-        let endpoint = self.links.all.get(&link).and_then(|l| l.endpoint.clone());
-        self.membership.book.note_up(*peer, endpoint.as_ref(), self.env.wall);
-        self.membership.dropped_peers.retain(|lost| lost != peer);
-        self.save_peer(peer);
+    pub(in crate::protocol) fn note_peer_up(
+        &mut self,
+        env: &mut Env,
+        links: &Links,
+        link: LinkId,
+        peer: &PeerId,
+    ) {
+        let endpoint = links.all.get(&link).and_then(|l| l.endpoint.clone());
+        self.book.note_up(*peer, endpoint.as_ref(), env.wall);
+        self.dropped_peers.retain(|lost| lost != peer);
+        self.save_peer(env, peer);
     }
 
     /// The peer of a link said what it carries.
-    pub(in crate::protocol) fn note_kind(&mut self, link: LinkId) {
-        let Some(l) = self.links.all.get(&link) else { return };
+    pub(in crate::protocol) fn note_kind(&mut self, links: &Links, link: LinkId) {
+        let Some(l) = links.all.get(&link) else { return };
         if let Some(up) = &l.up {
-            self.membership.book.note_kind(&l.remote, up.interest.theirs.is_relay());
+            self.book.note_kind(&l.remote, up.interest.theirs.is_relay());
         }
     }
 
-    pub(in crate::protocol) fn note_peer_down(&mut self, peer: &PeerId, ending: Ending) {
-        let next = self.next_attempt(0, ending.retry());
-        self.membership.book.postpone(peer, next);
+    pub(in crate::protocol) fn note_peer_down(
+        &mut self,
+        env: &mut Env,
+        peer: &PeerId,
+        ending: Ending,
+    ) {
+        let next = next_attempt(env, 0, ending.retry());
+        self.book.postpone(peer, next);
         if matches!(ending, Ending::Lost | Ending::Ours(CloseReason::Unresponsive)) {
             self.note_lost(peer);
         }
-        for at in 0..self.membership.book.bootstrap.len() {
-            if self.membership.book.bootstrap[at].peer == Some(*peer) {
-                self.membership.book.bootstrap[at].next = next;
+        for at in 0..self.book.bootstrap.len() {
+            if self.book.bootstrap[at].peer == Some(*peer) {
+                self.book.bootstrap[at].next = next;
             }
         }
     }
 
-    pub(super) fn save_peer(&mut self, peer: &PeerId) {
-        for evicted in self.membership.book.take_evicted() {
-            self.env.push(Output::ForgetPeer(evicted));
+    pub(super) fn save_peer(&mut self, env: &mut Env, peer: &PeerId) {
+        for evicted in self.book.take_evicted() {
+            env.push(Output::ForgetPeer(evicted));
         }
-        if let Some(known) = self.membership.book.known.get(peer) {
-            self.env.push(Output::SavePeer(Box::new(known.to_stored(*peer))));
+        if let Some(known) = self.book.known.get(peer) {
+            env.push(Output::SavePeer(Box::new(known.to_stored(*peer))));
+        }
+    }
+
+    /// Links came or went: the mode follows from their number.
+    pub(in crate::protocol) fn update_mode(&mut self, env: &mut Env, links: &Links) {
+        let links = links.up_count();
+        let mode = if links == 0 {
+            Mode::Offline
+        } else if links < env.config.discovery.min_healthy_peers as usize {
+            Mode::Degraded
+        } else {
+            Mode::Online
+        };
+        if mode != self.mode {
+            self.mode = mode;
+            tracing::info!(target: "sorcha_peer::overlay", ?mode, links, "mode changed");
+            env.emit(Event::ModeChanged { mode });
         }
     }
 
     /// Wakes up when the next back-off ends.
-    fn arm_overlay(&mut self) {
-        let now = self.env.now;
-        let known = self.membership.book.known.values().map(|k| k.next);
-        let bootstrap =
-            self.membership.book.bootstrap.iter().filter(|b| !b.dialling).map(|b| b.next);
+    fn arm_overlay(&mut self, env: &mut Env) {
+        let now = env.now;
+        let known = self.book.known.values().map(|k| k.next);
+        let bootstrap = self.book.bootstrap.iter().filter(|b| !b.dialling).map(|b| b.next);
         if let Some(next) = known.chain(bootstrap).filter(|at| *at > now).min() {
-            self.env.timers.set_earlier(Timer::Overlay, next);
+            env.timers.set_earlier(Timer::Overlay, next);
         }
     }
+}
+
+/// When to dial again after so many failures in a row.
+fn next_attempt(env: &mut Env, failures: u32, at_least: Duration) -> MonoTime {
+    let overlay = &env.config.overlay;
+    let ceiling = backoff(failures, overlay.redial_min, overlay.redial_max);
+    // A floor of a tenth keeps a refused connection from being repeated in a busy loop.
+    env.now + at_least + ceiling / 10 + env.rng.jitter(ceiling)
 }

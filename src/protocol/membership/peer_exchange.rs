@@ -12,11 +12,14 @@ use crate::types::{
     RECORD_LIFETIME_MS,
 };
 
+use super::Membership;
 use super::address_book::{Kind, Noted};
+use crate::protocol::env::{Env, Task};
+use crate::protocol::guard::Guard;
 use crate::protocol::guard::Work;
 use crate::protocol::io::{Output, Ticket};
+use crate::protocol::link::Links;
 use crate::protocol::timers::Timer;
-use crate::protocol::{Protocol, env::Task};
 
 /// First and longest pause between asking for peers while links are missing.
 const NEEDY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
@@ -29,75 +32,94 @@ const MAX_CHECKING: u64 = 64;
 /// Links asked at a refresh.
 const ASK_AT_REFRESH: usize = 3;
 
-impl Protocol {
-    pub(in crate::protocol) fn ask_for_peers(&mut self, link: LinkId) {
-        let max = u32::try_from(MAX_RECORDS_PER_MESSAGE).unwrap_or(u32::MAX);
-        self.send(link, Message::PeersRequest { max });
+impl Membership {
+    pub(in crate::protocol) fn on_refresh(
+        &mut self,
+        env: &mut Env,
+        links: &mut Links,
+        guard: &Guard,
+    ) {
+        let mut asked = links.up_ids();
+        env.rng.shuffle(&mut asked);
+        for link in asked.into_iter().take(ASK_AT_REFRESH) {
+            ask_for_peers(env, links, link);
+        }
+        if self.record.draft.issued.plus(RENEW_AFTER) <= env.wall {
+            env.push(Output::RenewRecord);
+        }
+        let interval = env.rng.about(env.config.discovery.refresh_interval);
+        env.timers.set(Timer::Refresh, env.now + interval);
+        self.maintain(env, links, guard);
     }
 
-    pub(in crate::protocol) fn on_refresh(&mut self) {
-        let mut links = self.links.up_ids();
-        self.env.rng.shuffle(&mut links);
-        for link in links.into_iter().take(ASK_AT_REFRESH) {
-            self.ask_for_peers(link);
-        }
-        if self.membership.record.draft.issued.plus(RENEW_AFTER) <= self.env.wall {
-            self.env.push(Output::RenewRecord);
-        }
-        let interval = self.env.rng.about(self.env.config.discovery.refresh_interval);
-        self.env.timers.set(Timer::Refresh, self.env.now + interval);
-        self.maintain();
-    }
-
-    pub(super) fn arm_needy(&mut self) {
-        if !self.env.timers.is_set(Timer::Needy) && self.links.up_count() > 0 {
-            let pause = super::address_book::backoff(self.membership.needy_turns, NEEDY.0, NEEDY.1);
-            let pause = pause / 4 + self.env.rng.jitter(pause);
-            self.env.timers.set(Timer::Needy, self.env.now + pause);
+    pub(super) fn arm_needy(&mut self, env: &mut Env, links: &Links) {
+        if !env.timers.is_set(Timer::Needy) && links.up_count() > 0 {
+            let pause = super::address_book::backoff(self.needy_turns, NEEDY.0, NEEDY.1);
+            let pause = pause / 4 + env.rng.jitter(pause);
+            env.timers.set(Timer::Needy, env.now + pause);
         }
     }
 
-    pub(in crate::protocol) fn on_needy(&mut self) {
-        let links = self.links.up_ids();
-        if let Some(link) = links.get(self.env.rng.below(links.len())) {
-            self.ask_for_peers(*link);
+    pub(in crate::protocol) fn on_needy(
+        &mut self,
+        env: &mut Env,
+        links: &mut Links,
+        guard: &Guard,
+    ) {
+        let ups = links.up_ids();
+        if let Some(link) = ups.get(env.rng.below(ups.len())) {
+            ask_for_peers(env, links, *link);
         }
-        self.membership.needy_turns = self.membership.needy_turns.saturating_add(1);
-        self.maintain();
+        self.needy_turns = self.needy_turns.saturating_add(1);
+        self.maintain(env, links, guard);
     }
 
-    pub(in crate::protocol) fn on_peers_request(&mut self, link: LinkId, max: u32) {
-        let now = self.env.now;
-        let Some(l) = self.links.all.get_mut(&link) else { return };
+    pub(in crate::protocol) fn on_peers_request(
+        &mut self,
+        env: &mut Env,
+        links: &mut Links,
+        guard: &Guard,
+        link: LinkId,
+        max: u32,
+    ) {
+        let now = env.now;
+        let Some(l) = links.all.get_mut(&link) else { return };
         let remote = l.remote;
         let Some(up) = &mut l.up else { return };
         if up.told_peers.is_some_and(|at| now.since(at) < TELL_AT_MOST_EVERY) {
-            self.env.counters.refused_rate += 1;
+            env.counters.refused_rate += 1;
             return;
         }
         up.told_peers = Some(now);
         if max > 0 {
-            self.tell_peers(link, &remote);
+            self.tell_peers(env, links, guard, link, &remote);
         }
     }
 
     /// Names up to 32 peers that were really there, in random order.
-    pub(in crate::protocol) fn tell_peers(&mut self, link: LinkId, remote: &PeerId) {
-        let (wall, skew) = (self.env.wall, self.env.config.network.max_clock_skew);
+    pub(in crate::protocol) fn tell_peers(
+        &mut self,
+        env: &mut Env,
+        links: &mut Links,
+        guard: &Guard,
+        link: LinkId,
+        remote: &PeerId,
+    ) {
+        let (wall, skew) = (env.wall, env.config.network.max_clock_skew);
         let worth = |(id, k): (&PeerId, &super::address_book::Known)| {
             let record = k.record.as_ref()?;
             let good = *id != *remote
                 && k.last_up.is_some()
-                && k.failures < self.env.config.discovery.unhealthy_after
+                && k.failures < env.config.discovery.unhealthy_after
                 && !record.draft.endpoints.is_empty()
                 && record.is_current(wall, skew)
-                && !self.guard.is_banned(id, wall);
+                && !guard.is_banned(id, wall);
             good.then(|| (k.kind, record.clone()))
         };
-        let mut known: Vec<_> = self.membership.book.known.iter().filter_map(worth).collect();
-        self.env.rng.shuffle(&mut known);
+        let mut known: Vec<_> = self.book.known.iter().filter_map(worth).collect();
+        env.rng.shuffle(&mut known);
         let mut relays = 0;
-        if self.membership.book.is_mixed() {
+        if self.book.is_mixed() {
             // Relays find each other, also where only edges link them.
             known.sort_by_key(|(kind, _)| *kind);
             relays = known.iter().filter(|(kind, _)| *kind == Kind::Relay).count();
@@ -106,12 +128,15 @@ impl Protocol {
         let records: Vec<_> = known.into_iter().map(|(_, record)| record).collect();
         let relays = u32::try_from(relays.min(records.len())).unwrap_or(u32::MAX);
         if !records.is_empty() {
-            self.send(link, Message::Peers { records, relays });
+            links.send(env, link, Message::Peers { records, relays });
         }
     }
 
     pub(in crate::protocol) fn on_peers(
         &mut self,
+        env: &mut Env,
+        links: &mut Links,
+        guard: &mut Guard,
         link: LinkId,
         records: Vec<PeerRecord>,
         relays: u32,
@@ -119,24 +144,27 @@ impl Protocol {
         let named = records.iter().take(usize::try_from(relays).unwrap_or(usize::MAX));
         let relays: Vec<PeerId> = named.map(PeerRecord::peer).collect();
         for peer in &relays {
-            self.membership.book.hear_of_relay(peer);
+            self.book.hear_of_relay(peer);
         }
-        self.env.counters.records_received += records.len() as u64;
-        let (wall, skew) = (self.env.wall, self.env.config.network.max_clock_skew);
+        env.counters.records_received += records.len() as u64;
+        let (wall, skew) = (env.wall, env.config.network.max_clock_skew);
         let news = |r: &PeerRecord| {
-            let known = self.membership.book.known.get(&r.peer()).and_then(|k| k.record.as_ref());
-            r.peer() != self.env.me
+            let known = self.book.known.get(&r.peer()).and_then(|k| k.record.as_ref());
+            r.peer() != env.me
                 && r.is_current(wall, skew)
                 && known.is_none_or(|old| old.draft.seq < r.draft.seq)
         };
         let (fresh, stale): (Vec<_>, Vec<_>) = records.into_iter().partition(news);
-        self.env.counters.records_ignored += stale.len() as u64;
-        self.verify_records(link, fresh, relays);
+        env.counters.records_ignored += stale.len() as u64;
+        self.verify_records(env, links, guard, link, fresh, relays);
     }
 
     /// Has the signatures of records checked; `relays` are said to be relays.
     pub(in crate::protocol) fn verify_records(
         &mut self,
+        env: &mut Env,
+        links: &mut Links,
+        guard: &mut Guard,
         link: LinkId,
         records: Vec<PeerRecord>,
         relays: Vec<PeerId>,
@@ -144,71 +172,85 @@ impl Protocol {
         if records.is_empty() {
             return;
         }
-        if self.membership.checking_records.level() >= MAX_CHECKING {
-            self.env.counters.refused_rate += records.len() as u64;
+        if self.checking_records.level() >= MAX_CHECKING {
+            env.counters.refused_rate += records.len() as u64;
             return;
         }
-        if !self.allow(link, Work::Record, records.len()) {
+        if !guard.allow(env, links, link, Work::Record, records.len()) {
             return;
         }
-        let Some(l) = self.links.all.get(&link) else { return };
-        self.membership.checking_records.enter(1);
+        let Some(l) = links.all.get(&link) else { return };
+        self.checking_records.enter(1);
         // What to believe depends on where the teller is; a transport without addresses is local.
         let scope = l.address.map_or(AddressScope::Loopback, |a| AddressScope::of(a.ip()));
         let source = l.remote;
-        let ticket = self.env.ticket(Task::Records { source, scope, relays });
-        self.env.push(Output::VerifyRecords { ticket, records });
+        let ticket = env.ticket(Task::Records { source, scope, relays });
+        env.push(Output::VerifyRecords { ticket, records });
     }
 
+    /// Takes over what was signed by its subject; returns who told us of it.
     pub(in crate::protocol) fn on_records_verified(
         &mut self,
+        env: &mut Env,
+        guard: &Guard,
         ticket: Ticket,
         valid: Vec<PeerRecord>,
         forged: usize,
-    ) {
-        let Some(Task::Records { source, scope, relays }) = self.env.tickets.remove(&ticket) else {
-            return;
+    ) -> Option<PeerId> {
+        let Some(Task::Records { source, scope, relays }) = env.tickets.remove(&ticket) else {
+            return None;
         };
-        self.membership.checking_records.leave(1);
+        self.checking_records.leave(1);
         for record in valid {
-            self.note_record(record, &source, scope);
+            self.note_record(env, guard, record, &source, scope);
         }
         for peer in relays {
-            self.membership.book.hear_of_relay(&peer);
+            self.book.hear_of_relay(&peer);
         }
         if forged > 0 {
-            self.env.counters.records_forged += forged as u64;
-            self.env.emit(Event::RecordRefused { peer: source });
-            self.punish(&source, "forged peer record");
+            env.counters.records_forged += forged as u64;
+            env.emit(Event::RecordRefused { peer: source });
         }
-        self.maintain();
+        Some(source)
     }
 
-    fn note_record(&mut self, record: PeerRecord, source: &PeerId, scope: AddressScope) {
+    fn note_record(
+        &mut self,
+        env: &mut Env,
+        guard: &Guard,
+        record: PeerRecord,
+        source: &PeerId,
+        scope: AddressScope,
+    ) {
         let peer = record.peer();
-        if peer == self.env.me || self.guard.is_banned(&peer, self.env.wall) {
-            self.env.counters.records_ignored += 1;
+        if peer == env.me || guard.is_banned(&peer, env.wall) {
+            env.counters.records_ignored += 1;
             return;
         }
-        let policy = self.env.config.discovery.addresses;
+        let policy = env.config.discovery.addresses;
         let endpoints = &record.draft.endpoints;
-        let believed =
-            |e: &&Endpoint| policy_allows(policy, scope, e) && !self.membership.book.is_own(e);
+        let believed = |e: &&Endpoint| policy_allows(policy, scope, e) && !self.book.is_own(e);
         let dialable: Vec<_> = endpoints.iter().filter(believed).cloned().collect();
         if dialable.len() < endpoints.len() {
-            self.env.counters.records_ignored += 1;
+            env.counters.records_ignored += 1;
         }
         let told_by = (peer != *source).then_some(*source);
-        match self.membership.book.note_record(record, dialable, told_by) {
+        match self.book.note_record(record, dialable, told_by) {
             Noted::New => {
-                self.membership.needy_turns = 0;
-                self.save_peer(&peer);
+                self.needy_turns = 0;
+                self.save_peer(env, &peer);
             }
-            Noted::Updated => self.save_peer(&peer),
+            Noted::Updated => self.save_peer(env, &peer),
             Noted::Old => {}
-            Noted::Shed => self.env.counters.records_shed += 1,
+            Noted::Shed => env.counters.records_shed += 1,
         }
     }
+}
+
+/// Asks a peer whom it knows.
+pub(in crate::protocol) fn ask_for_peers(env: &mut Env, links: &mut Links, link: LinkId) {
+    let max = u32::try_from(MAX_RECORDS_PER_MESSAGE).unwrap_or(u32::MAX);
+    links.send(env, link, Message::PeersRequest { max });
 }
 
 /// Whether an address heard from a peer of the given scope may be stored and dialled.
