@@ -8,10 +8,10 @@ use std::time::Duration;
 pub use crate::types::errors::{EndpointError, FailureKind, InvalidTransaction, ParseIdError};
 use crate::types::{Cursor, PeerId, TransactionId, WallTime};
 
-/// What lies under an error of a port: whatever the adapter had.
+/// Cause of an error of a port: whatever the adapter had.
 pub type Source = Box<dyn std::error::Error + Send + Sync + 'static>;
 
-/// A configuration that cannot be used. Nothing was started; a retry is of no use.
+/// Reason why a configuration cannot be used. Nothing was started; a retry is of no use.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
@@ -44,7 +44,7 @@ pub enum ConfigError {
     },
 }
 
-/// Why a key file could not be used. A file that exists is never overwritten.
+/// Reason why a key file could not be used. A file that exists is never overwritten.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum IdentityError {
@@ -67,16 +67,16 @@ pub enum IdentityError {
     Random,
 }
 
-/// Why a transport operation failed.
+/// Reason why a transport operation failed.
 #[derive(Debug, thiserror::Error)]
 #[error("{kind}: {message}")]
 #[non_exhaustive]
 pub struct TransportError {
-    /// What kind of failure; what the protocol decides by.
+    /// The kind of failure: what the node decides by.
     pub kind: FailureKind,
-    /// What happened, for people.
+    /// The description of what happened, for people.
     pub message: String,
-    /// What lay under it.
+    /// The cause, where there is one.
     #[source]
     pub source: Option<Source>,
 }
@@ -97,7 +97,7 @@ impl TransportError {
     }
 }
 
-/// What kind of storage failure.
+/// Kind of a failure of storage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum StoreErrorKind {
@@ -129,16 +129,16 @@ impl StoreErrorKind {
     }
 }
 
-/// Why a storage operation failed. The operation had no effect.
+/// Reason why a storage operation failed. The operation had no effect.
 #[derive(Debug, thiserror::Error)]
 #[error("storage {}: {message}", kind.as_str())]
 #[non_exhaustive]
 pub struct StoreError {
-    /// What kind of failure; what the node decides by.
+    /// The kind of failure: what the node decides by.
     pub kind: StoreErrorKind,
-    /// What happened, for people.
+    /// The description of what happened, for people.
     pub message: String,
-    /// What lay under it.
+    /// The cause, where there is one.
     #[source]
     pub source: Option<Source>,
 }
@@ -159,14 +159,14 @@ impl StoreError {
     }
 }
 
-/// Why a prober has no answer. A retry later may help.
+/// Reason why a prober has no answer. A retry later may help.
 #[derive(Debug, thiserror::Error)]
 #[error("{kind}: {message}")]
 #[non_exhaustive]
 pub struct ProbeError {
-    /// What kind of failure.
+    /// The kind of failure.
     pub kind: FailureKind,
-    /// What happened, for people.
+    /// The description of what happened, for people.
     pub message: String,
 }
 
@@ -177,7 +177,7 @@ impl ProbeError {
     }
 }
 
-/// Why a node did not start. Nothing keeps running.
+/// Reason why a node did not start. Nothing keeps running.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
@@ -223,7 +223,7 @@ pub enum StartError {
     NoRuntime,
 }
 
-/// Why a transaction was not accepted. Nothing was stored or sent, except where a variant says
+/// Reason why a transaction was not accepted. Nothing was stored or sent, except where a variant says
 /// otherwise.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -231,7 +231,7 @@ pub enum PublishError {
     /// The payload is above the configured maximum; no retry helps.
     #[error("payload of {size} bytes is above the maximum of {limit}")]
     TooLarge {
-        /// Bytes in the payload.
+        /// Number of bytes in the payload.
         size: u64,
         /// The configured maximum.
         limit: u64,
@@ -245,7 +245,7 @@ pub enum PublishError {
     /// A prepared transaction that lives no more, or not yet by this node's clock; prepare it anew.
     #[error("it expired at {expires}")]
     Expired {
-        /// When, by its header and the retention.
+        /// The end of its life, by its header and the retention.
         expires: WallTime,
     },
     /// Too many own transactions wait for copies or are dead letters; a retry helps once some are
@@ -270,7 +270,7 @@ pub enum PublishError {
     OverRate {
         /// Own transactions that are retained.
         used: u64,
-        /// How many may be: what the rate makes in the retention.
+        /// Number that may be: what the rate makes in the retention.
         limit: u64,
     },
     /// The store refused; see its kind.
@@ -285,7 +285,7 @@ pub enum PublishError {
     Unsettled,
 }
 
-/// Why a published transaction was not confirmed as often as was waited for. It stays accepted.
+/// Reason why a published transaction was not confirmed as often as was waited for. It stays accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReplicationError {
@@ -293,7 +293,7 @@ pub enum ReplicationError {
     /// redelivered.
     #[error("given up: {reason}")]
     DeadLetter {
-        /// Why.
+        /// What kept it from spreading, in words.
         reason: String,
     },
     /// It was confirmed in an earlier run, or long ago, and copies beyond the first are no longer
@@ -305,7 +305,7 @@ pub enum ReplicationError {
     Closed,
 }
 
-/// Why dead letters were not listed, or one was not deleted.
+/// Reason why dead letters were not listed, or one was not deleted.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DeadLetterError {
@@ -324,7 +324,7 @@ pub enum DeadLetterError {
     Closed,
 }
 
-/// Why a dead letter was not redelivered.
+/// Reason why a dead letter was not redelivered.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RedeliverError {
@@ -368,7 +368,7 @@ impl From<DeadLetterError> for RedeliverError {
     }
 }
 
-/// Why a subscription was not made or ended.
+/// Reason why a subscription was not made or ended.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SubscribeError {
@@ -387,9 +387,9 @@ pub enum SubscribeError {
     /// The name of a durable subscription is empty or too long; no retry helps.
     #[error("a subscription's name has {length} bytes, allowed is 1 to {max}")]
     Name {
-        /// Bytes in the name.
+        /// Number of bytes in the name.
         length: usize,
-        /// The most.
+        /// Maximum number of bytes.
         max: usize,
     },
     /// Another subscription of this node has the name; a retry helps once it is dropped.
@@ -406,7 +406,7 @@ pub enum SubscribeError {
     Closed,
 }
 
-/// Why a delivery was not acknowledged. Nothing was saved.
+/// Reason why a delivery was not acknowledged. Nothing was saved.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AckError {
@@ -423,7 +423,7 @@ pub enum AckError {
     Store(#[from] StoreError),
 }
 
-/// Why a ban, or that one was lifted, was not kept.
+/// Reason why a ban, or that one was lifted, was not kept.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BanError {
@@ -436,7 +436,7 @@ pub enum BanError {
     Closed,
 }
 
-/// Why a peer could not be connected. Nothing changed, and the address is not remembered.
+/// Reason why a peer could not be connected. Nothing changed, and the address is not remembered.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
@@ -446,9 +446,9 @@ pub enum ConnectError {
     /// The transport failed; see its kind.
     #[error("cannot reach {address}: {kind}")]
     Dial {
-        /// Where.
+        /// The address that was dialled.
         address: String,
-        /// What kind of failure.
+        /// The kind of failure.
         kind: FailureKind,
     },
     /// The link was refused by one side.
@@ -459,18 +459,18 @@ pub enum ConnectError {
     Closed,
 }
 
-/// Why the node is not ready. It goes on trying.
+/// Reason why the node is not ready. It goes on trying.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReadyError {
     /// Fewer links than asked for in the time allowed.
     #[error("{links} of {wanted} links after {waited:?}; {hint}")]
     Timeout {
-        /// Links that are up.
+        /// Number of links that are up.
         links: u32,
-        /// Links asked for.
+        /// Number of links asked for.
         wanted: u32,
-        /// How long was waited.
+        /// Time that was waited.
         waited: Duration,
         /// The most recent thing that went wrong, or what to configure.
         hint: String,
@@ -480,17 +480,19 @@ pub enum ReadyError {
     Closed,
 }
 
-/// The node is shut down. What was published stays in its outbox.
+/// Error of a call on a node that is shut down. What was published stays in its outbox; no retry helps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the node is shut down")]
 pub struct NodeClosed;
 
-/// What a shutdown left undone.
+/// Report of a shutdown: what it left undone.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct ShutdownReport {
-    /// Own transactions that fewer than `min_copies` peers confirmed. They are in the outbox.
+    /// Own transactions that fewer than `min_copies` peers confirmed. They are in the outbox, and go on from
+    /// there with the next start, where the outbox outlives the process.
     pub unconfirmed: Vec<TransactionId>,
-    /// Peers whose queues were not empty when the deadline came.
+    /// Peers that had not taken all that waited for them when the deadline came; they fetch it from others,
+    /// or when this node is back.
     pub unflushed: Vec<PeerId>,
 }

@@ -22,7 +22,7 @@ use super::start::{Capacities, Parts};
 /// are refused until old ones expire; nothing accepted is dropped.
 const MEMORY_LOG: u64 = (1 << 30) + (1 << 20);
 
-/// The stores of a node; what is `None` is kept in memory.
+/// Stores of a node; what is `None` is kept in memory and gone with the node.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Storage {
@@ -45,8 +45,8 @@ impl From<crate::store::sqlite::SqliteStorage> for Storage {
     }
 }
 
-/// Describes a node. What is not set has a default; nothing panics for being unset, and what does
-/// not parse is an error of [`PeerNodeBuilder::start`].
+/// Description of a node. What is not set has a default; nothing panics for being unset, and what does
+/// not parse is an error of [`PeerNodeBuilder::start`], with the text that was given.
 pub struct PeerNodeBuilder {
     config: Config,
     identity: Option<Identity>,
@@ -80,21 +80,23 @@ impl PeerNodeBuilder {
         self
     }
 
-    /// The node's key. Default: a new one, forgotten with the node.
+    /// Sets the node's key, which is its id. Default: a new one, forgotten with the node; keep one with
+    /// [`Identity::load_or_create`] where peers, allow-lists or an outbox outlive the process.
     #[must_use]
     pub fn identity(mut self, identity: Identity) -> Self {
         self.identity = Some(identity);
         self
     }
 
-    /// The network's name. Default `"sorcha"`.
+    /// Sets the network's name, of 1 to 64 bytes. Default `"sorcha"`.
     #[must_use]
     pub fn network(mut self, name: impl Into<String>) -> Self {
         self.config.network.name = name.into();
         self
     }
 
-    /// Where to listen, as `ip:port`; port 0 picks a free one. Default `0.0.0.0:5001`.
+    /// Sets the socket address to listen on: `ip:port` or `[v6]:port`, no name and no URL; port 0 picks a
+    /// free one, which [`PeerNode::listen_addr`] tells. Default `0.0.0.0:5001`.
     #[must_use]
     pub fn listen(mut self, address: &str) -> Self {
         match address.parse::<SocketAddr>() {
@@ -104,14 +106,16 @@ impl PeerNodeBuilder {
         self
     }
 
-    /// Dials out only.
+    /// Makes the node dial out only: it listens nowhere, and misses nothing by that.
     #[must_use]
     pub fn dial_only(mut self) -> Self {
         self.config.listen.address = None;
         self
     }
 
-    /// An address under which others reach this node; repeatable, best first.
+    /// Adds an address under which others reach this node, as [`Endpoint`] reads it (`host:port`,
+    /// `[v6]:port`, a URL; port 5001 where none is given); repeatable, best first, at most 16. Default: the
+    /// listening address where it is a concrete one, and otherwise what peers see, with the listening port.
     #[must_use]
     pub fn advertise(mut self, address: &str) -> Self {
         match address.parse() {
@@ -121,7 +125,9 @@ impl PeerNodeBuilder {
         self
     }
 
-    /// First contacts; repeatable. DNS names resolve to all their addresses, again at every attempt.
+    /// Adds first contacts, as [`Endpoint`] reads them (`host:port`, `[v6]:port`, a URL; port 5001 where none
+    /// is given); repeatable. DNS names resolve to all their addresses, again at every attempt. They are
+    /// dialled for ever, so the first node of a network may have others that start later. Default: none.
     #[must_use]
     pub fn bootstrap<I>(mut self, addresses: I) -> Self
     where
@@ -137,7 +143,7 @@ impl PeerNodeBuilder {
         self
     }
 
-    /// Several stores at once, for instance `SqliteStorage`.
+    /// Sets several stores at once, for instance `SqliteStorage`.
     #[must_use]
     pub fn storage(mut self, storage: impl Into<Storage>) -> Self {
         let storage = storage.into();
@@ -147,21 +153,21 @@ impl PeerNodeBuilder {
         self
     }
 
-    /// Where peers and bans are kept. Default: in memory.
+    /// Sets the store of peers and bans. Default: in memory.
     #[must_use]
     pub fn peer_store(mut self, store: Arc<dyn PeerStore>) -> Self {
         self.storage.peers = Some(store);
         self
     }
 
-    /// Where own transactions wait for copies. Default: in memory.
+    /// Sets the outbox, in which own transactions wait for copies. Default: in memory.
     #[must_use]
     pub fn queue(mut self, queue: Arc<dyn TransactionQueue>) -> Self {
         self.storage.queue = Some(queue);
         self
     }
 
-    /// Where transactions are retained. Default: in memory, at most 1 GiB; when that is full,
+    /// Sets the log, in which transactions are retained. Default: in memory, at most 1 GiB; when that is full,
     /// `publish` fails with a store error until old transactions expire.
     #[must_use]
     pub fn transaction_store(mut self, store: Arc<dyn TransactionStore>) -> Self {
@@ -169,7 +175,7 @@ impl PeerNodeBuilder {
         self
     }
 
-    /// A way to reach peers; repeatable, in the order of preference. Default: gRPC streams over
+    /// Adds a way to reach peers; repeatable: each dial tries them in this order. Default: gRPC streams over
     /// mutual TLS.
     #[must_use]
     pub fn transport(mut self, transport: Arc<dyn Transport>) -> Self {
@@ -177,28 +183,37 @@ impl PeerNodeBuilder {
         self
     }
 
-    /// A way to learn the node's outside address; repeatable.
+    /// Adds a way to learn the node's outside address; repeatable. Each is asked once, when the node starts,
+    /// and the answer is an event ([`Event::AddressObserved`](crate::types::Event::AddressObserved)) and
+    /// nothing else: pass it to [`PeerNodeBuilder::advertise`] at the next start, where it is true.
     #[must_use]
     pub fn nat_prober(mut self, prober: Arc<dyn NatProber>) -> Self {
         self.probers.push(prober);
         self
     }
 
-    /// The host's say about foreign transactions. Default: accept all.
+    /// Sets the host's say about foreign transactions. Default: none, which accepts all. A validator holds
+    /// large payloads back until they are judged: see [`Validator::judges_large`].
     #[must_use]
     pub fn validator(mut self, validator: Arc<dyn Validator>) -> Self {
         self.validator = Some(validator);
         self
     }
 
-    /// The seed of every random choice of the protocol. Default: from the operating system.
+    /// Sets the seed of every random choice of the protocol: which peers are dialled, asked, compared with.
+    /// Keys and hashes do not depend on it. Default: from the operating system.
     #[must_use]
     pub fn seed(mut self, seed: [u8; 32]) -> Self {
         self.seed = Some(seed);
         self
     }
 
-    /// Starts the node in the current tokio runtime: reads the stores, listens, and begins to dial.
+    /// Starts the node in the current tokio runtime, which needs I/O and time enabled: reads the stores,
+    /// listens, and begins to dial. `Ok` does not wait for links: [`PeerNode::wait_ready`] does.
+    ///
+    /// It takes as long as the stores take to list what they hold, and has no time limit. Cancel safe: a
+    /// dropped future leaves nothing running.
+    ///
     /// An outbox or a log that another node of this process has is refused
     /// ([`StoreErrorKind::Locked`](crate::error::StoreErrorKind::Locked)); once the last handle to
     /// that one is gone, its end is waited for.

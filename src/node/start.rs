@@ -99,8 +99,8 @@ struct Shared {
 
 /// Receiving ends of the channels to the workers.
 struct Jobs {
-    checks: mpsc::Receiver<verifier::Job>,
-    piece_checks: mpsc::Receiver<piece_verifier::Check>,
+    checks: mpsc::Receiver<verifier::TransactionCheck>,
+    piece_checks: mpsc::Receiver<piece_verifier::PieceCheck>,
     store: mpsc::Receiver<StoreOp>,
 }
 
@@ -216,8 +216,8 @@ impl Parts {
         let (commands, command_box) = mpsc::channel(MAX_COMMANDS);
         let (publishes, publish_box) = mpsc::channel(MAX_BATCHES);
         let (inbound, inbound_box) = mpsc::channel(MAX_INBOUND);
-        let (jobs, job_box) = mpsc::channel(self.capacities.checks);
         let (checks, check_box) = mpsc::channel(self.capacities.checks);
+        let (piece_checks, piece_check_box) = mpsc::channel(self.capacities.checks);
         let (store, store_box) = mpsc::channel(self.capacities.store_ops);
         let (renewals, renewal_box) = mpsc::channel(RENEWALS);
         let state = watch::Sender::new(NodeState::default());
@@ -243,8 +243,8 @@ impl Parts {
             state: state.subscribe(),
             ended: ended.subscribe(),
         };
-        let jobs_boxes = Jobs { checks: job_box, piece_checks: check_box, store: store_box };
-        let (workers, peers) = self.spawn_workers(&shared, jobs_boxes);
+        let jobs = Jobs { checks: check_box, piece_checks: piece_check_box, store: store_box };
+        let (workers, peers) = self.spawn_workers(&shared, jobs);
         let connection = &self.config.connection;
         let mut effects = Effects {
             dial_timeout: connection.connect_timeout + connection.handshake_timeout,
@@ -252,8 +252,8 @@ impl Parts {
             log: Arc::clone(&self.log),
             queue: Arc::clone(&self.queue),
             events: shared.events.clone(),
-            jobs,
             checks,
+            piece_checks,
             store,
             renewals,
             peers,

@@ -64,10 +64,10 @@ impl QueueSize {
 /// Entries keep their order: `load` gives them as they were appended, whatever became of their
 /// states since.
 ///
-/// The node calls what changes something one at a time, in the order of what happened, and reads at any
-/// time beside that. There is no time limit: while a call is under way publishes wait, and the node goes
-/// on with everything else. Any error is kept apart from the transaction: the call is tried again later
-/// or the publish refused, and the node goes on.
+/// The node calls what changes something one at a time, in the order of what happened, and reads at
+/// any time beside that. There is no time limit: while a call is under way publishes wait, and the
+/// node goes on with everything else. Any error is kept apart from the transaction: the call is
+/// tried again later or the publish refused, and the node goes on.
 ///
 /// Wrong ways to implement it: returning from `append` before the entries would survive a crash;
 /// dropping old entries to make room; treating a repeated id as an error. States and removals may

@@ -1,5 +1,9 @@
 //! Bad input before and during the hello: each gets a typed refusal, a counter and an event, and
 //! the node goes on serving others.
+//!
+//! Level of these bad peers: a node over real sockets, before and during the hello. Others:
+//! `hostile.rs` (after the hello), `src/sim/tests/hostile.rs` (a simulated network),
+//! `src/protocol/tests/liars.rs` and `greedy.rs` (one core).
 
 use std::time::Duration;
 

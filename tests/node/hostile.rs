@@ -1,5 +1,9 @@
 //! A peer that passed its hello and then misbehaves: what it gets for it, what it costs, and that
 //! nobody else notices.
+//!
+//! Level of these bad peers: a node over real sockets, after the hello. Others: `bad_input.rs`
+//! (before and during the hello), `src/sim/tests/hostile.rs` (a simulated network),
+//! `src/protocol/tests/liars.rs` and `greedy.rs` (one core).
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Work that the driver sets going: dials, loads, checks, and the channels to the workers.
+//! Work that the driver sets going: dials, loads, checks of records, and the channels to the workers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,10 +10,10 @@ use crate::error::{FailureKind, TransportError};
 use crate::node::messages::Completion;
 use crate::node::store_lease::HeldLeases;
 use crate::node::workers::peer_writer::PeerWriter;
-use crate::node::workers::piece_verifier::Check;
+use crate::node::workers::piece_verifier::PieceCheck;
 use crate::node::workers::store_health::guarded;
 use crate::node::workers::store_writer::StoreOp;
-use crate::node::workers::verifier::Job;
+use crate::node::workers::verifier::TransactionCheck;
 use crate::ports::{Accepted, Listener, RawLink, TransactionQueue, TransactionStore, Transport};
 use crate::protocol::{DialId, Input, Ticket};
 use crate::types::{Endpoint, Event, PeerId, PeerRecord, Transaction, TransactionId};
@@ -27,8 +27,8 @@ pub(in crate::node) struct Effects {
     pub(in crate::node) log: Arc<dyn TransactionStore>,
     pub(in crate::node) queue: Arc<dyn TransactionQueue>,
     pub(in crate::node) events: broadcast::Sender<Event>,
-    pub(in crate::node) jobs: mpsc::Sender<Job>,
-    pub(in crate::node) checks: mpsc::Sender<Check>,
+    pub(in crate::node) checks: mpsc::Sender<TransactionCheck>,
+    pub(in crate::node) piece_checks: mpsc::Sender<PieceCheck>,
     pub(in crate::node) store: mpsc::Sender<StoreOp>,
     /// Entries of the outbox to be published anew.
     pub(in crate::node) renewals: mpsc::Sender<TransactionId>,
@@ -58,7 +58,9 @@ impl Effects {
         fn is_half_empty<T>(channel: &mpsc::Sender<T>) -> bool {
             channel.capacity() > channel.max_capacity() / 2
         }
-        is_half_empty(&self.store) && is_half_empty(&self.jobs) && is_half_empty(&self.checks)
+        is_half_empty(&self.store)
+            && is_half_empty(&self.checks)
+            && is_half_empty(&self.piece_checks)
     }
 
     /// Ends dials and listeners; their ports are free when this returns.
@@ -69,9 +71,9 @@ impl Effects {
 
     /// Waits until the writers have done everything that they were given.
     pub(in crate::node) async fn finish(self) {
-        let Self { jobs, checks, store, peers, done, inbound, mut workers, .. } = self;
+        let Self { checks, piece_checks, store, peers, done, inbound, mut workers, .. } = self;
         peers.close();
-        drop((jobs, checks, store, done, inbound));
+        drop((checks, piece_checks, store, done, inbound));
         while workers.join_next().await.is_some() {}
     }
 

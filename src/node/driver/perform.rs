@@ -7,9 +7,9 @@ use tokio::sync::{mpsc, oneshot};
 use crate::error::StoreErrorKind;
 use crate::node::clock::wall_now;
 use crate::node::messages::{NodeState, OutboxSettled, Published};
-use crate::node::workers::piece_verifier::Check;
+use crate::node::workers::piece_verifier::PieceCheck;
 use crate::node::workers::store_writer::StoreOp;
-use crate::node::workers::verifier::Job;
+use crate::node::workers::verifier::TransactionCheck;
 use crate::protocol::{Input, Output, PartialOp, Ticket};
 use crate::types::{Event, PublishState, TransactionId};
 
@@ -42,17 +42,19 @@ impl Driver {
                 }
             }
             Output::Verify { ticket, transaction, from, proven } => {
-                let job = Job { ticket, transaction, from, proven };
-                if self.effects.jobs.try_send(job).is_err() {
+                let check = TransactionCheck { ticket, transaction, from, proven };
+                if self.effects.checks.try_send(check).is_err() {
                     self.refuse_check(ticket);
                 }
             }
-            Output::VerifyHead { ticket, head } => self.check(Check::Head { ticket, head }),
+            Output::VerifyHead { ticket, head } => {
+                self.check_piece(PieceCheck::Head { ticket, head })
+            }
             Output::VerifyPiece { ticket, root, len, piece } => {
-                self.check(Check::Piece { ticket, root, len, piece });
+                self.check_piece(PieceCheck::Piece { ticket, root, len, piece });
             }
             Output::Prove { ticket, transaction } => {
-                self.check(Check::Prove { ticket, transaction });
+                self.check_piece(PieceCheck::Prove { ticket, transaction });
             }
             Output::VerifyRecords { ticket, records } => {
                 self.effects.verify_records(ticket, records);
@@ -71,7 +73,7 @@ impl Driver {
             }
             Output::Renew { id } => {
                 if self.effects.renewals.try_send(id).is_err() {
-                    self.feed(Input::NotRenewed { id, gone: false });
+                    self.feed(Input::NotRenewed { id, removed: false });
                 }
             }
             Output::Renewed { id, renewed_as } => {
@@ -117,9 +119,9 @@ impl Driver {
         }
     }
 
-    fn check(&mut self, check: Check) {
+    fn check_piece(&mut self, check: PieceCheck) {
         let ticket = check.ticket();
-        if self.effects.checks.try_send(check).is_err() {
+        if self.effects.piece_checks.try_send(check).is_err() {
             self.refuse_check(ticket);
         }
     }

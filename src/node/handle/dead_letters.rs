@@ -14,7 +14,7 @@ use super::receipt::{Outcome, Receipt};
 /// Maximum number of bytes of payload in one answer of [`PeerNode::dead_letters`], beyond the first.
 const PAGE_BYTES: usize = 16 << 20;
 
-/// An own transaction that no peer took, or too few before it expired. It stays until it is
+/// Own transaction that no peer took, or too few before it expired. It stays until it is
 /// redelivered or deleted, also over restarts, and counts towards the capacity of the outbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -54,7 +54,7 @@ impl PeerNode {
         Ok(dead.collect())
     }
 
-    /// Takes a dead letter back: it waits for copies again, with all its attempts. One that has
+    /// Takes a dead letter back, as one does when what kept it from spreading is mended: it waits for copies again, with all its attempts. One that has
     /// expired is published anew, under a new id, which the receipt names; the dead letter is then
     /// deleted. Not cancel safe in one respect: a future dropped before it is ready may have
     /// published anew and not have deleted.
@@ -84,7 +84,8 @@ impl PeerNode {
     }
 
     /// Deletes a dead letter for good; when this returns it is gone from the outbox, also for the
-    /// next process. Peers that have stored it keep it.
+    /// next process. Peers that have stored it keep it. A future dropped before it is ready may or may not
+    /// have deleted.
     ///
     /// # Errors
     /// [`DeadLetterError`]; it is still a dead letter, unless there was none.

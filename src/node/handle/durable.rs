@@ -55,12 +55,12 @@ impl DurableSubscription {
         Ok(Self { items, log, lease, delivered: position, ackable: position })
     }
 
-    /// The name it was made with.
+    /// Name that it was subscribed under.
     pub fn name(&self) -> &str {
         &self.lease.name
     }
 
-    /// The next item; `None` once the node is shut down and everything accepted was delivered, or
+    /// Waits for the next item; `None` once the node is shut down and everything accepted was delivered, or
     /// the log was closed. Does not wait for acknowledgements. Cancel safe.
     pub async fn next(&mut self) -> Option<Item> {
         let item = self.items.next().await?;
@@ -76,7 +76,7 @@ impl DurableSubscription {
         Some(item)
     }
 
-    /// Done with everything up to `cursor`: that of a delivery, or `until` of a gap. `Ok` means that
+    /// Acknowledges everything up to `cursor`: that of a delivery, or `until` of a gap. `Ok` means that
     /// the store has it, also after a power failure. One call costs one sync, so acknowledge the last
     /// of a batch; a cursor below an acknowledged one changes nothing. A future dropped before it is
     /// ready may or may not have saved.

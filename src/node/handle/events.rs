@@ -10,7 +10,7 @@ use crate::types::Event;
 /// Number of events kept for a host that reads slowly.
 pub(in crate::node) const MAX_EVENTS_BEHIND: usize = 4096;
 
-/// The events of a node from the moment this was made, in order.
+/// Events of a node from the moment of [`PeerNode::events`](super::PeerNode::events), in order.
 ///
 /// A host that falls more than 4096 events behind gets [`Event::Lagged`] with the number it missed,
 /// and goes on from there.
@@ -26,7 +26,7 @@ impl Events {
         Self { events, lagged }
     }
 
-    /// The next event; `None` after the node is shut down. Cancel safe.
+    /// Waits for the next event; `None` after the node is shut down. Cancel safe.
     pub async fn next(&mut self) -> Option<Event> {
         match self.events.recv().await {
             Ok(event) => Some(event),

@@ -56,8 +56,13 @@ pub(in crate::node) struct Inner {
     pub(in crate::node) ended: watch::Receiver<Option<ShutdownReport>>,
 }
 
-/// A running node. Cloning shares it; when the last clone is dropped the node says goodbye and
-/// stops. Give request handlers and tasks a [`WeakPeerNode`] where they should not keep it alive.
+/// Handle of a running node. Cloning shares the node; when the last clone is dropped the node says
+/// goodbye and stops. Give request handlers and tasks a [`WeakPeerNode`] where they should not keep it
+/// alive.
+///
+/// Every method may be called from any task, thread and runtime, any number at the same time. Futures are
+/// cancel safe unless their docs say what may have happened; none has a time limit of its own unless its
+/// docs say so.
 ///
 /// ```
 /// use std::time::Duration;
@@ -95,27 +100,28 @@ pub(in crate::node) struct Inner {
 #[derive(Clone)]
 pub struct PeerNode(pub(in crate::node) Arc<Inner>);
 
-/// A handle that does not keep the node alive.
+/// Handle of a node that does not keep the node alive.
 #[derive(Clone)]
 pub struct WeakPeerNode(Weak<Inner>);
 
 impl PeerNode {
-    /// This node's id.
+    /// Id of this node: the public key of its [`Identity`].
     pub fn peer_id(&self) -> PeerId {
         self.0.identity.peer_id()
     }
 
-    /// The address it listens on; `None` when it only dials out.
+    /// Socket address that the node listens on, with the port that was picked where 0 was asked for; `None`
+    /// when it only dials out.
     pub fn listen_addr(&self) -> Option<SocketAddr> {
         self.0.listening
     }
 
-    /// How well it is connected.
+    /// Connection of the node to its network, as it is now. Does not wait.
     pub fn mode(&self) -> Mode {
         self.0.state.borrow().mode.unwrap_or(Mode::Offline)
     }
 
-    /// Why storage fails, from the moment when it does until an operation on it works again;
+    /// Reason why storage fails, from the moment when it does until an operation on it works again;
     /// `None` while all is well. Meanwhile [`PeerNode::wait_ready`] waits, and every `publish` is
     /// tried and refused with [`PublishError::Store`], unless it is the store of peers alone that
     /// fails.
@@ -123,11 +129,15 @@ impl PeerNode {
         *self.0.failing.borrow()
     }
 
-    /// Subscribes to one topic.
+    /// Subscribes to one topic, a name of at most 255 bytes; the empty one is a topic like others.
+    ///
+    /// Any number of subscriptions may live, also to the same topic; each gets everything. On an edge the
+    /// subscription makes the node carry the topic for as long as it lives. The call reads the newest
+    /// cursor of the log and nothing else; a subscription that is not read costs no more than its handle.
     ///
     /// # Errors
     /// [`SubscribeError`] when the topic is not acceptable, the log has not given out the cursor, or
-    /// it cannot be read.
+    /// the log cannot be read.
     pub async fn subscribe(
         &self,
         topic: &str,
@@ -155,7 +165,7 @@ impl PeerNode {
         self.subscription(TopicSelection::Some(topics), start).await
     }
 
-    /// Subscribes to every topic.
+    /// Subscribes to every topic, as [`PeerNode::subscribe`] does to one; an edge carries everything then.
     ///
     /// # Errors
     /// [`SubscribeError`] when the log has not given out the cursor or cannot be read.
@@ -166,8 +176,9 @@ impl PeerNode {
     /// Subscribes to one topic under a name whose position the store keeps: after the last
     /// acknowledged delivery, or, where the name is new, from `start`.
     ///
-    /// The name stands for a position in the log and not for a topic: a host that subscribes the
-    /// name to another topic goes on at the same position.
+    /// The name, of 1 to 255 bytes, stands for a position in the log and not for a topic: a host that
+    /// subscribes the name to another topic goes on at the same position. One name has one subscription at
+    /// a time. A dropped future leaves the name free, and perhaps its position kept.
     ///
     /// ```
     /// use sorcha_peer::{StartAt, Item, PeerNode, SqliteStorage};
@@ -252,7 +263,7 @@ impl PeerNode {
         Subscription::new(log, newest, topics, start).await
     }
 
-    /// What happens from now on.
+    /// Events from now on. Any number may listen; each gets all.
     pub fn events(&self) -> Events {
         let events = match self.0.events.upgrade() {
             Some(events) => events.subscribe(),
@@ -261,7 +272,8 @@ impl PeerNode {
         Events::new(events, Arc::clone(&self.0.lagged))
     }
 
-    /// The linked peers.
+    /// Peers that are linked now, one entry each. Waits for the node's driver: some microseconds, and
+    /// longer under load.
     ///
     /// # Errors
     /// [`NodeClosed`].
@@ -271,7 +283,7 @@ impl PeerNode {
         answer.await.map_err(|_| NodeClosed)
     }
 
-    /// Figures: every counter and the present sizes.
+    /// Figures of the node: every counter and the present sizes. Waits as [`PeerNode::peers`] does.
     ///
     /// # Errors
     /// [`NodeClosed`].
@@ -283,10 +295,11 @@ impl PeerNode {
         Ok(stats)
     }
 
-    /// Waits until `links` links are up and storage works. Cancel safe.
+    /// Waits until `links` links are up and storage works, for `timeout` at the most; with 0 links for the
+    /// storage alone. Cancel safe.
     ///
     /// # Errors
-    /// [`ReadyError::Timeout`] with a hint at what stands in the way; the node goes on trying.
+    /// [`ReadyError::Closed`], and [`ReadyError::Timeout`] with a hint at what stands in the way; the node goes on trying.
     pub async fn wait_ready(&self, links: u32, timeout: Duration) -> Result<(), ReadyError> {
         let (mut state, mut failing) = (self.0.state.clone(), self.0.failing.clone());
         let ready = async {
@@ -317,7 +330,15 @@ impl PeerNode {
         }
     }
 
-    /// Opens a link to an address now, whatever the overlay would do by itself.
+    /// Opens a link to an address now, whatever the overlay would do by itself, and returns the id that the
+    /// peer proved. `address` is what [`Endpoint`] reads: `host:port`, `1.2.3.4:port`, `[v6]:port`, a URL
+    /// without a path; the port is 5001 where none is given. A DNS name is resolved to all its addresses.
+    ///
+    /// It takes `connection.connect_timeout` and `connection.handshake_timeout` for the connection (40 s by
+    /// default) and the latter once more for the hello, at the most. A peer that is linked already keeps one
+    /// link, as a rule the new one. Such dials are not counted against `discovery.max_concurrent`.
+    ///
+    /// A future dropped before it is ready does not end the dial: the link may come up.
     ///
     /// # Errors
     /// [`ConnectError`]; nothing changed.
@@ -333,7 +354,9 @@ impl PeerNode {
         })
     }
 
-    /// Ends the link to a peer. The overlay may open one again; [`PeerNode::ban`] prevents that.
+    /// Ends the link to a peer; one that is not linked is no error. The overlay may open a link again;
+    /// [`PeerNode::ban`] prevents that. Returns when the node has taken the command, before the link is
+    /// gone.
     ///
     /// # Errors
     /// [`NodeClosed`].
@@ -341,8 +364,9 @@ impl PeerNode {
         self.command(Command::Disconnect { peer }).await
     }
 
-    /// Refuses a peer on every path, for a time or for good, also after a restart: `Ok` means that
-    /// the peer store has it. It holds from the call on; a future dropped before it is ready may or
+    /// Refuses a peer on every path, for a time or (`None`) for good, also after a restart: `Ok` means that
+    /// the peer store has it. A link to the peer ends. Of `reason`, which is for people, 500 characters are
+    /// kept; a second ban replaces the first. It holds from the call on; a future dropped before it is ready may or
     /// may not have banned.
     ///
     /// # Errors
@@ -360,7 +384,7 @@ impl PeerNode {
         Ok(answer.await.map_err(|_| BanError::Closed)??)
     }
 
-    /// Lifts a ban, like [`PeerNode::ban`].
+    /// Lifts a ban, as [`PeerNode::ban`] sets one; a peer that is not banned is no error.
     ///
     /// # Errors
     /// [`BanError`].
@@ -370,7 +394,7 @@ impl PeerNode {
         Ok(answer.await.map_err(|_| BanError::Closed)??)
     }
 
-    /// A handle that does not keep the node alive.
+    /// Handle that does not keep the node alive.
     pub fn downgrade(&self) -> WeakPeerNode {
         WeakPeerNode(Arc::downgrade(&self.0))
     }
@@ -382,7 +406,7 @@ impl PeerNode {
     /// the node, every subscription and every clone of the storage is dropped.
     ///
     /// Calling it again, from any clone and at any time, waits for the same end and gives the same
-    /// report; the earliest deadline counts.
+    /// report; the earliest deadline counts. A dropped future does not stop the shutdown.
     ///
     /// # Errors
     /// [`NodeClosed`] when the node ended otherwise, with its runtime.
@@ -405,7 +429,7 @@ impl PeerNode {
 }
 
 impl WeakPeerNode {
-    /// The node, while somebody still holds it.
+    /// Node, while somebody still holds it.
     pub fn upgrade(&self) -> Option<PeerNode> {
         self.0.upgrade().map(PeerNode)
     }

@@ -17,8 +17,13 @@ use super::peer_node::PeerNode;
 use super::receipt::{Outcome, Receipt};
 
 impl PeerNode {
-    /// Publishes a payload. `Ok` means that the node's outbox and log have it; it is delivered to
-    /// this node's own subscribers too, and to every other node sooner or later. Works offline.
+    /// Publishes a payload under a topic, a name of at most 255 bytes; the payload may have up to
+    /// `gossip.max_transaction_size` bytes (10 MiB by default), or none. `Ok` means that the node's outbox and
+    /// log have it; it is delivered to this node's own subscribers too, and to every other node sooner or
+    /// later. Works offline.
+    ///
+    /// It takes as long as the store takes to make it durable; publishes that run at the same time share
+    /// that, so have many under way rather than one after the other where they are many.
     ///
     /// Two publishes of the same bytes are two transactions. A payload above 256 KiB is hashed on
     /// another thread, so of publishes that run at the same time a small one may come before an
@@ -56,24 +61,26 @@ impl PeerNode {
         }
     }
 
-    /// Makes and signs a transaction without publishing it. A host that keeps it until
-    /// [`PeerNode::publish_prepared`] has answered may publish it again after a crash, without
-    /// publishing the same thing twice. It lives for `gossip.retention` from now on.
+    /// Makes and signs a transaction without publishing it. A host that keeps it, as
+    /// [`Transaction::to_bytes`], until [`PeerNode::publish_prepared`] has answered may publish it again after
+    /// a crash, without publishing the same thing twice. It lives for `gossip.retention` from now on.
     ///
     /// Hashes the payload on the calling thread, at 2 to 11 GB a second: call it on a blocking thread
     /// where payloads are large.
     ///
     /// ```
-    /// use sorcha_peer::{Outcome, PeerNode};
+    /// use sorcha_peer::{Outcome, PeerNode, Transaction};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// let node = PeerNode::builder().listen("127.0.0.1:0").start().await?;
     /// let transaction = node.prepare("orders", "one widget")?;
-    /// // … write it down beside the order, then:
-    /// let receipt = node.publish_prepared(transaction.clone()).await?;
+    /// let kept = transaction.to_bytes(); // … write them down beside the order, then:
+    /// let receipt = node.publish_prepared(transaction).await?;
     /// assert_eq!(receipt.outcome(), Outcome::Published);
-    /// let again = node.publish_prepared(transaction).await?;
+    ///
+    /// // After a crash:
+    /// let again = node.publish_prepared(Transaction::from_bytes(kept)?).await?;
     /// assert_eq!(again.outcome(), Outcome::AlreadyPublished);
     /// # Ok(())
     /// # }

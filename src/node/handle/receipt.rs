@@ -34,12 +34,12 @@ impl Receipt {
         Self { id, outcome, status }
     }
 
-    /// The transaction's id.
+    /// Id of the transaction.
     pub fn id(&self) -> TransactionId {
         self.id
     }
 
-    /// Tells whether this call published the transaction.
+    /// Outcome of the call: tells whether it published the transaction.
     pub fn outcome(&self) -> Outcome {
         self.outcome
     }

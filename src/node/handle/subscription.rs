@@ -36,17 +36,17 @@ pub enum StartAt {
     After(Cursor),
 }
 
-/// One transaction, delivered.
+/// Delivery of one transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Delivery {
     /// Cursor in this node's log; continue after it with [`StartAt::After`].
     pub cursor: Cursor,
-    /// The transaction: hash and signature verified, accepted by the validator.
+    /// The transaction: hash and signature are verified, and the validator, where it was asked, accepted it.
     pub transaction: Transaction,
-    /// The peer it came from; `None` for the node's own.
+    /// The peer that the payload came from, which need not be its origin; `None` for the node's own.
     pub from: Option<PeerId>,
-    /// Hops from its origin; 0 for the node's own.
+    /// Number of hops from its origin; 0 for the node's own.
     pub hops: u16,
 }
 
@@ -129,7 +129,7 @@ impl Subscription {
         })
     }
 
-    /// The next item; `None` once the node is shut down and everything accepted was delivered, or
+    /// Waits for the next item; `None` once the node is shut down and everything accepted was delivered, or
     /// the log was closed. Cancel safe.
     pub async fn next(&mut self) -> Option<Item> {
         loop {
@@ -213,7 +213,7 @@ impl Subscription {
     }
 
     fn append_page(&mut self, page: Page, newest: Cursor) {
-        let gap_until = if self.tell_gap { page.lost_until } else { page.damaged_until };
+        let gap_until = if self.tell_gap { page.gap_until } else { page.damaged_until };
         if let Some(until) = gap_until {
             self.ahead.push_back(Item::Gap { after: self.position, until });
         }

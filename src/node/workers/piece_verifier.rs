@@ -20,15 +20,15 @@ const MAX_BATCH: usize = 16;
 /// Maximum number of bytes and of checks that are done on the spot: one piece, about 30 us.
 const MAX_INLINE: (usize, usize) = (64 * 1024, 2);
 
-/// Check of a header or a piece, or proofs to be made.
+/// PieceCheck of a header or a piece, or proofs to be made.
 #[derive(Debug)]
-pub(in crate::node) enum Check {
+pub(in crate::node) enum PieceCheck {
     Head { ticket: Ticket, head: Head },
     Piece { ticket: Ticket, root: [u8; 32], len: u64, piece: Piece },
     Prove { ticket: Ticket, transaction: Transaction },
 }
 
-impl Check {
+impl PieceCheck {
     fn bytes(&self) -> usize {
         match self {
             Self::Head { .. } => 0,
@@ -71,7 +71,7 @@ impl Check {
 
 /// Does what comes out of `checks` until it is closed.
 pub(in crate::node) async fn run(
-    mut checks: mpsc::Receiver<Check>,
+    mut checks: mpsc::Receiver<PieceCheck>,
     known: Arc<KnownSignatures>,
     require_signature: bool,
     done: mpsc::Sender<Completion>,
@@ -91,11 +91,11 @@ pub(in crate::node) async fn run(
 }
 
 async fn run_all(
-    batch: Vec<Check>,
+    batch: Vec<PieceCheck>,
     known: Arc<KnownSignatures>,
     require_signature: bool,
 ) -> Vec<Input> {
-    let bytes: usize = batch.iter().map(Check::bytes).sum();
+    let bytes: usize = batch.iter().map(PieceCheck::bytes).sum();
     let little = bytes <= MAX_INLINE.0 && batch.len() <= MAX_INLINE.1;
     let all = move || batch.into_iter().map(|check| check.run(&known, require_signature)).collect();
     if little {

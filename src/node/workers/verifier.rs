@@ -29,7 +29,7 @@ const MAX_VALIDATING: usize = 256;
 const VALIDATOR_TIMEOUT: Duration = Duration::from_secs(10);
 /// Transaction to be checked.
 #[derive(Debug)]
-pub(in crate::node) struct Job {
+pub(in crate::node) struct TransactionCheck {
     pub(in crate::node) ticket: Ticket,
     pub(in crate::node) transaction: Transaction,
     pub(in crate::node) from: PeerId,
@@ -37,9 +37,9 @@ pub(in crate::node) struct Job {
     pub(in crate::node) proven: bool,
 }
 
-/// Checks what comes out of `jobs` until it is closed.
+/// Checks what comes out of `checks` until it is closed.
 pub(in crate::node) async fn run(
-    mut jobs: mpsc::Receiver<Job>,
+    mut checks: mpsc::Receiver<TransactionCheck>,
     validator: Option<Arc<dyn Validator>>,
     known: Arc<KnownSignatures>,
     require_signature: bool,
@@ -48,7 +48,7 @@ pub(in crate::node) async fn run(
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
     let batches = stream::poll_fn(move |cx| {
         let mut batch = Vec::with_capacity(MAX_BATCH);
-        jobs.poll_recv_many(cx, &mut batch, MAX_BATCH).map(|n| (n > 0).then_some(batch))
+        checks.poll_recv_many(cx, &mut batch, MAX_BATCH).map(|n| (n > 0).then_some(batch))
     });
     let checked = batches
         .map(|batch| check_all(batch, Arc::clone(&known), require_signature))
@@ -56,7 +56,7 @@ pub(in crate::node) async fn run(
     let Some(validator) = validator else {
         checked
             .for_each(|results| async {
-                let inputs = results.into_iter().map(|(job, result)| verdict(&job, result));
+                let inputs = results.into_iter().map(|(check, result)| verdict(&check, result));
                 let _ = done.send(Completion::Inputs(inputs.collect())).await;
             })
             .await;
@@ -64,7 +64,7 @@ pub(in crate::node) async fn run(
     };
     checked
         .flat_map(stream::iter)
-        .map(|(job, result)| validate(Arc::clone(&validator), job, result))
+        .map(|(check, result)| validate(Arc::clone(&validator), check, result))
         .buffer_unordered(MAX_VALIDATING)
         .for_each(|input| async {
             let _ = done.send(Completion::Inputs(vec![input])).await;
@@ -72,14 +72,14 @@ pub(in crate::node) async fn run(
         .await;
 }
 
-impl Job {
+impl TransactionCheck {
     /// Returns the number of bytes to be hashed.
     fn bytes(&self) -> usize {
         if self.proven { 0 } else { self.transaction.payload().len() }
     }
 
     /// Checks hash and signature, and adds to `signatures` what had to be checked.
-    fn check(
+    fn verify(
         self,
         known: &KnownSignatures,
         require: bool,
@@ -89,16 +89,16 @@ impl Job {
             return (self, Some(Ok(())));
         }
         let origin = self.transaction.origin();
-        let check = || {
+        let verify = || {
             self.transaction.verify_with(require, |signed| known.check(origin, signed, signatures))
         };
-        let result = catch_panic(check);
+        let result = catch_panic(verify);
         (self, result)
     }
 }
 
 /// Result of each check; `None` where a check panicked.
-type Checked = Vec<(Job, Option<Result<(), InvalidTransaction>>)>;
+type Checked = Vec<(TransactionCheck, Option<Result<(), InvalidTransaction>>)>;
 
 /// Runs a check; `None` where it panics. Such a bug must cost nothing but the answer.
 pub(super) fn catch_panic<T>(check: impl FnOnce() -> T) -> Option<T> {
@@ -111,19 +111,23 @@ pub(super) fn catch_panic<T>(check: impl FnOnce() -> T) -> Option<T> {
 
 /// Checks a batch: in place while that is short, and the rest on a blocking thread. A burst that was
 /// signed together costs one signature, and is not worth the way to another thread.
-async fn check_all(batch: Vec<Job>, known: Arc<KnownSignatures>, require: bool) -> Checked {
-    let bytes: usize = batch.iter().map(Job::bytes).sum();
+async fn check_all(
+    batch: Vec<TransactionCheck>,
+    known: Arc<KnownSignatures>,
+    require: bool,
+) -> Checked {
+    let bytes: usize = batch.iter().map(TransactionCheck::bytes).sum();
     let most = if bytes <= MAX_INLINE.1 { MAX_INLINE.0 } else { 0 };
     let mut checked = Vec::with_capacity(batch.len());
-    let (mut jobs, mut signatures) = (batch.into_iter(), 0);
+    let (mut checks, mut signatures) = (batch.into_iter(), 0);
     while signatures < most
-        && let Some(job) = jobs.next()
+        && let Some(check) = checks.next()
     {
-        checked.push(job.check(&known, require, &mut signatures));
+        checked.push(check.verify(&known, require, &mut signatures));
     }
-    if jobs.len() > 0 {
+    if checks.len() > 0 {
         let rest = move || -> Checked {
-            jobs.map(|job| job.check(&known, require, &mut signatures)).collect()
+            checks.map(|check| check.verify(&known, require, &mut signatures)).collect()
         };
         // Nothing comes back only when the runtime goes down.
         checked.extend(tokio::task::spawn_blocking(rest).await.unwrap_or_default());
@@ -131,34 +135,34 @@ async fn check_all(batch: Vec<Job>, known: Arc<KnownSignatures>, require: bool) 
     checked
 }
 
-fn verdict(job: &Job, result: Option<Result<(), InvalidTransaction>>) -> Input {
+fn verdict(check: &TransactionCheck, result: Option<Result<(), InvalidTransaction>>) -> Input {
     let judgement = match result {
         Some(Ok(())) => Judgement::Verdict(Verdict::Accept),
         Some(Err(reason)) => Judgement::Invalid(reason),
-        None => return Input::Unchecked { ticket: job.ticket },
+        None => return Input::Unchecked { ticket: check.ticket },
     };
-    Input::Verified { ticket: job.ticket, judgement }
+    Input::Verified { ticket: check.ticket, judgement }
 }
 
 async fn validate(
     validator: Arc<dyn Validator>,
-    job: Job,
+    check: TransactionCheck,
     result: Option<Result<(), InvalidTransaction>>,
 ) -> Input {
     if result != Some(Ok(())) {
-        return verdict(&job, result);
+        return verdict(&check, result);
     }
-    let call = AssertUnwindSafe(validator.validate(&job.transaction, &job.from)).catch_unwind();
+    let call = AssertUnwindSafe(validator.validate(&check.transaction, &check.from)).catch_unwind();
     let judgement = match tokio::time::timeout(VALIDATOR_TIMEOUT, call).await {
         Ok(Ok(verdict)) => Judgement::Verdict(verdict),
         Ok(Err(_)) => {
             // The host's bug must not end the checking of everything else.
-            tracing::error!(target: "sorcha_peer::node", id = %job.transaction.id(), "the validator panicked");
+            tracing::error!(target: "sorcha_peer::node", id = %check.transaction.id(), "the validator panicked");
             Judgement::Verdict(Verdict::Ignore)
         }
         Err(_) => Judgement::TimedOut,
     };
-    Input::Verified { ticket: job.ticket, judgement }
+    Input::Verified { ticket: check.ticket, judgement }
 }
 
 #[cfg(test)]
@@ -177,15 +181,20 @@ mod tests {
         (Header::new(topic, identity.peer_id(), created, expires, &payload), payload)
     }
 
-    fn jobs(transactions: Vec<Transaction>) -> Vec<Job> {
+    fn checks(transactions: Vec<Transaction>) -> Vec<TransactionCheck> {
         let from = PeerId::from_bytes([2; 32]);
-        let job = |(n, transaction)| Job { ticket: Ticket(n), transaction, from, proven: false };
-        (0..).zip(transactions).map(job).collect()
+        let check = |(n, transaction)| TransactionCheck {
+            ticket: Ticket(n),
+            transaction,
+            from,
+            proven: false,
+        };
+        (0..).zip(transactions).map(check).collect()
     }
 
     /// Checks a batch; `None` where that takes another thread.
     fn check_in_place(transactions: Vec<Transaction>) -> Option<Checked> {
-        check_all(jobs(transactions), Arc::default(), true).now_or_never()
+        check_all(checks(transactions), Arc::default(), true).now_or_never()
     }
 
     #[tokio::test]
@@ -219,8 +228,8 @@ mod tests {
             let (header, payload) = part(n, 10);
             identity.sign_transaction(header, payload).unwrap()
         });
-        let checked = check_all(jobs(transactions.collect()), Arc::default(), true).await;
-        let tickets: Vec<_> = checked.iter().map(|(job, _)| job.ticket.0).collect();
+        let checked = check_all(checks(transactions.collect()), Arc::default(), true).await;
+        let tickets: Vec<_> = checked.iter().map(|(check, _)| check.ticket.0).collect();
         assert_eq!(tickets, (0..40).collect::<Vec<_>>());
     }
 
@@ -228,12 +237,15 @@ mod tests {
     fn a_check_that_panics_costs_its_own_answer_only() {
         let (header, payload) = part(1, 10);
         let transaction = Identity::from_seed([1; 32]).sign_transaction(header, payload).unwrap();
-        let job = |n| Job { ticket: Ticket(n), ..jobs(vec![transaction.clone()]).remove(0) };
-        let checks: [fn() -> Result<(), InvalidTransaction>; 3] =
+        let check = |n| TransactionCheck {
+            ticket: Ticket(n),
+            ..checks(vec![transaction.clone()]).remove(0)
+        };
+        let outcomes: [fn() -> Result<(), InvalidTransaction>; 3] =
             [|| Ok(()), || panic!("on purpose"), || Err(InvalidTransaction::Signature)];
         let done: Vec<_> = (0..)
-            .zip(checks)
-            .map(|(n, check)| format!("{:?}", verdict(&job(n), catch_panic(check))))
+            .zip(outcomes)
+            .map(|(n, outcome)| format!("{:?}", verdict(&check(n), catch_panic(outcome))))
             .collect();
         assert_eq!(done.len(), 3);
         assert!(done[0].contains("Accept") && done[2].contains("Signature"), "{done:?}");

@@ -241,7 +241,7 @@ impl World {
     fn renew(&mut self, node: usize, id: TransactionId) {
         let n = &self.nodes[node];
         let Some(old) = n.store.queued(&id) else {
-            return self.complete_later(node, Input::NotRenewed { id, gone: true });
+            return self.complete_later(node, Input::NotRenewed { id, removed: true });
         };
         let (topic, payload) = (old.topic().as_str().to_owned(), old.payload().clone());
         let wall = n.wall(self.now);

@@ -41,7 +41,7 @@ impl Store {
             self.appended += 1;
             self.outbox.entry(id).or_insert_with(|| OutboxEntry {
                 seq: self.appended,
-                queued: Queued { id, attempts: 0, dead: None, late: false },
+                queued: Queued { id, attempts: 0, dead: None, unlogged: false },
                 transaction: entry.transaction.clone(),
             });
         }

@@ -132,11 +132,11 @@ impl TransactionStore for MemoryTransactionStore {
         // Cursors of other topics are no loss of this one.
         let last =
             topic.map_or(next.0, |topic| log.gaps.of(Some(TopicKey::of(topic).0)).min(next.0));
-        let mut lost_until = log.removed.last_within(after.0, last);
+        let mut gap_until = log.removed.last_within(after.0, last);
         if (1..self.base).contains(&after.0) {
-            lost_until = lost_until.max(Some(Cursor(self.base)));
+            gap_until = gap_until.max(Some(Cursor(self.base)));
         }
-        Ok(Page { entries, next, lost_until, damaged_until: None })
+        Ok(Page { entries, next, gap_until, damaged_until: None })
     }
 
     async fn index(&self, after: Cursor, limit: usize) -> Result<Vec<IndexEntry>, StoreError> {

@@ -26,7 +26,7 @@ const MAX_BLOCKS: usize = 16;
 struct Plan {
     picked: Vec<Slot>,
     next: u64,
-    lost_until: u64,
+    gap_until: u64,
 }
 
 impl Plan {
@@ -36,7 +36,7 @@ impl Plan {
         let skipped = if there { cursor.saturating_sub(1) } else { cursor };
         let until = skipped.min(gap);
         if until > self.next {
-            self.lost_until = self.lost_until.max(until);
+            self.gap_until = self.gap_until.max(until);
         }
         self.next = self.next.max(cursor);
     }
@@ -68,18 +68,18 @@ impl SqliteLog {
                 entries.push(entry);
                 continue;
             }
-            plan.lost_until = plan.lost_until.max(cursor.0);
+            plan.gap_until = plan.gap_until.max(cursor.0);
             // Else it was dropped meanwhile.
             if known.all.contains_key(&slot.generation) {
                 damaged_until = Some(cursor);
             }
         }
-        let mut gap = plan.lost_until;
+        let mut gap = plan.gap_until;
         if (1..known.base).contains(&after.0) {
             gap = gap.max(known.base);
         }
-        let lost_until = (gap > after.0).then_some(Cursor(gap));
-        Ok(Page { entries, next: Cursor(plan.next), lost_until, damaged_until })
+        let gap_until = (gap > after.0).then_some(Cursor(gap));
+        Ok(Page { entries, next: Cursor(plan.next), gap_until, damaged_until })
     }
 
     /// Looks through the index for a page.
@@ -115,7 +115,7 @@ impl SqliteLog {
                 }
                 if known.binary_search(&slot.generation).is_err() {
                     plan.pass(cursor, true, gap);
-                    plan.lost_until = cursor;
+                    plan.gap_until = cursor;
                     continue;
                 }
                 bytes =
