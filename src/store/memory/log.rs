@@ -37,7 +37,7 @@ const MAX_PARTIAL_BYTES: u64 = 64 << 20;
 #[derive(Debug)]
 pub struct MemoryTransactionStore {
     max_bytes: Option<u64>,
-    /// What an earlier run may have given out ends here.
+    /// Highest cursor that an earlier run may have given out.
     base: u64,
     state: Mutex<Log>,
     lease: StoreLease,

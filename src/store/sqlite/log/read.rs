@@ -21,7 +21,7 @@ const MAX_SCANNED: usize = 16_384;
 /// Maximum number of blocks read at once.
 const MAX_BLOCKS: usize = 16;
 
-/// What a page is made of, before payloads are read.
+/// Parts of a page, before payloads are read.
 #[derive(Debug, Default)]
 struct Plan {
     picked: Vec<Slot>,
@@ -196,7 +196,7 @@ impl SqliteLog {
         Ok((entries, damage))
     }
 
-    /// What can still be read where a page of the file is damaged.
+    /// Rows that can still be read where a page of the file is damaged.
     async fn readable(
         &self,
         conn: &mut ConnectionGuard<'_>,
@@ -233,8 +233,8 @@ impl SqliteLog {
         Ok(ids.iter().map(|id| found.get(id).cloned()).collect())
     }
 
-    /// Those of the ids that are there and whole, a statement for each generation that may hold
-    /// some of them, and what was wrong with others.
+    /// Transactions of those ids that are there and whole, a statement for each generation that may
+    /// hold some of them, and what was wrong with others.
     async fn look_up(
         &self,
         ids: &[TransactionId],
@@ -299,7 +299,7 @@ impl SqliteLog {
         rest
     }
 
-    /// Where these ids may stand, as far as memory tells.
+    /// Locations where these ids may stand, as far as memory tells.
     pub(super) fn candidates(&self, ids: impl IntoIterator<Item = TransactionId>) -> Candidates {
         let (known, mut found) = (self.known(), Candidates::default());
         ids.into_iter().for_each(|id| known.keys.look_for(&id, &mut found));
