@@ -1,4 +1,5 @@
-//! The core: a deterministic state machine that cannot reach the world.
+//! The core: a deterministic state machine that cannot reach the world. Public with the feature
+//! `unstable-core` only, and not covered by semver.
 //!
 //! [`Protocol::handle`] takes one input with the times at which it happened; afterwards
 //! [`Protocol::poll_output`] is drained to `None` and each output is carried out in that order, and
