@@ -187,13 +187,12 @@ impl Protocol {
             };
             links.peer_of(s.link).is_some_and(good)
         };
-        let untried = || pending.sources.iter().enumerate().filter(|(_, s)| !s.tried);
-        let next = untried().find(|(_, s)| reliable(s)).or_else(|| untried().next());
-        let Some(next) = next.map(|(at, _)| at).filter(|_| turns < MAX_TURNS) else {
+        let untried = || pending.sources.iter().filter(|s| !s.tried);
+        let next = untried().find(|s| reliable(s)).or_else(|| untried().next());
+        let Some(link) = next.map(|s| s.link).filter(|_| turns < MAX_TURNS) else {
             self.give_up(id);
             return;
         };
-        let link = pending.sources[next].link;
         let Some(up) = self.links.up(link) else { return };
         let full = up.requests.in_flight.len() >= up.requests.pace.limit(now)
             || up.requests.bytes + size > MAX_ASKED_BYTES;
@@ -202,7 +201,9 @@ impl Protocol {
             self.queue_up(link, *id);
             return;
         }
-        pending.sources[next].tried = true;
+        if let Some(source) = pending.sources.iter_mut().find(|s| s.link == link) {
+            source.tried = true;
+        }
         self.send_want(link, id, size);
     }
 

@@ -377,10 +377,10 @@ impl Protocol {
         let (now, me, links) = (self.env.now, self.env.me, &self.links);
         let Some(pending) = self.intake.pending.get_mut(id) else { return false };
         let Some(large) = &mut pending.large else { return false };
-        let Some(at) = large.parents.iter().position(|p| p.link == link) else { return false };
+        let Some(parent) = large.parents.iter().find(|p| p.link == link) else { return false };
         let claims = pending.sources.iter().any(|s| s.link == link && s.holds != Holds::Nothing);
         // Who waits itself is as good as others who wait.
-        let least = if claims || large.parents[at].served { Holds::Nothing } else { Holds::Some };
+        let least = if claims || parent.served { Holds::Nothing } else { Holds::Some };
         let other = |s: &Source| {
             let fit = s.link != link && !s.tried && s.holds >= least;
             fit && rank_towards(s, large, me, links).is_some()
@@ -390,7 +390,9 @@ impl Protocol {
             return false;
         }
         pending.turns += 1;
-        (large.parents[at].last, large.parents[at].overdue) = (now, true);
+        if let Some(parent) = large.parents.iter_mut().find(|p| p.link == link) {
+            (parent.last, parent.overdue) = (now, true);
+        }
         true
     }
 
