@@ -111,5 +111,5 @@ fn restored_entry(entry: &OutboxEntry, is_unlogged: bool) -> Queued {
         EntryState::Waiting { attempts, .. } => (*attempts, None),
         EntryState::Dead { reason, .. } => (0, Some(GivenUp::of(reason))),
     };
-    Queued { id: entry.transaction.id(), attempts, dead, late: is_unlogged }
+    Queued { id: entry.transaction.id(), attempts, dead, unlogged: is_unlogged }
 }

@@ -30,7 +30,7 @@ impl Protocol {
             Input::Publish { call, transaction, renews } => {
                 self.on_publish(call, transaction, renews);
             }
-            Input::NotRenewed { id, gone } => self.on_not_renewed(id, gone),
+            Input::NotRenewed { id, removed } => self.on_not_renewed(id, removed),
             Input::Stored { ticket, result } => self.on_stored(ticket, result),
             Input::Verified { ticket, judgement } => {
                 self.on_verified(ticket, judgement);
@@ -69,9 +69,9 @@ impl Protocol {
             Timer::Hello(link) => self.on_hello_timeout(link),
             Timer::Ping(link) => self.on_ping_due(link),
             Timer::Pong(link) => self.on_pong_overdue(link),
-            Timer::Flush(link) => self.flush(link),
+            Timer::Drain(link) => self.drain(link),
             Timer::Fetch(id) => self.on_fetch_due(&id),
-            Timer::Owed(link) => self.on_owed_due(link),
+            Timer::Replay(link) => self.on_replay_due(link),
             Timer::Inflow(peer) => self.on_inflow_due(peer),
             // What waits is looked at after every turn.
             Timer::Room => {}

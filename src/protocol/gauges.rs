@@ -38,7 +38,8 @@ impl Protocol {
         let [spilling, spilled] = self.assemblies.spills.sizes();
         let count = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
         let gauge = |name, value, bound| Gauge { name, value, bound };
-        let (held, held_bound) = self.replays.held(self.env.config.gossip.max_transaction_size);
+        let (deferred, deferred_bound) =
+            self.replays.deferred(self.env.config.gossip.max_transaction_size);
         vec![
             gauge(
                 "pending",
@@ -71,7 +72,7 @@ impl Protocol {
                 self.assemblies.waiting.len(),
                 crate::protocol::intake::MAX_PENDING,
             ),
-            gauge("bytes held", held, held_bound),
+            gauge("bytes deferred", deferred, deferred_bound),
             gauge("order of a flush", self.replays.longest(), crate::protocol::outbox::MAX_ORDER),
             gauge("promises", self.guard.promises.len(), crate::protocol::guard::MAX_PROMISES),
             gauge("doubted peers", self.guard.doubted(), crate::protocol::guard::MAX_SCORES),
@@ -84,7 +85,11 @@ impl Protocol {
             gauge("dials", self.membership.dials.len(), 1024),
             gauge("links", self.links.up_count(), usize::from(crate::protocol::link::MAX_SLOTS)),
             gauge("outbox", self.outbox.len(), self.env.config.outbox.max_entries as usize),
-            gauge("bytes queued on a link", most(&|l| l.queued), crate::protocol::link::MAX_QUEUED),
+            gauge(
+                "bytes queued on a link",
+                most(&|l| l.queued_bytes),
+                crate::protocol::link::MAX_QUEUED,
+            ),
             gauge(
                 "asked of a link",
                 most(&up(|u| u.requests.in_flight.len())),

@@ -57,7 +57,7 @@ pub struct Queued {
     /// Why it is a dead letter, if it is one.
     pub dead: Option<GivenUp>,
     /// The log had no room for it: it comes with [`Input::Relogged`].
-    pub late: bool,
+    pub unlogged: bool,
 }
 
 /// What came of checking a transaction.
@@ -154,7 +154,7 @@ pub enum Input {
         /// Which.
         id: TransactionId,
         /// The outbox does not have it.
-        gone: bool,
+        removed: bool,
     },
     /// [`Output::Store`] is done.
     Stored {
@@ -509,9 +509,9 @@ pub struct LinkView {
     /// How long it has been up.
     pub age: Duration,
     /// Bytes waiting to be sent.
-    pub queued: usize,
+    pub queued_bytes: usize,
     /// Accepted transactions not yet offered to it.
-    pub behind: u64,
+    pub lag: u64,
     /// Whether it is too slow for what is new. What it is skipped for is compared and repaid as
     /// soon as it takes what waits for it.
     pub in_debt: bool,

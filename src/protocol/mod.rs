@@ -1,4 +1,5 @@
-//! The core: a deterministic state machine that cannot reach the world.
+//! The core: a deterministic state machine that cannot reach the world. Public with the feature
+//! `unstable-core` only, and not covered by semver.
 //!
 //! [`Protocol::handle`] takes one input with the times at which it happened; afterwards
 //! [`Protocol::poll_output`] is drained to `None` and each output is carried out in that order, and
@@ -15,7 +16,7 @@
 //! `reconcile` (repair), `fetch` (want; `asks`), `judge` (verify, accept), `large`, `reserve`,
 //! `promises`, `stripe` and `pieces` (large payloads), `spill` (their way to the store and back),
 //! `interest` (topics), `serve` (answer), `publish` (store), `outbox` (copies; `renew`), `flush` (their
-//! order), `guard` (bans; `limits`), `log` (what is retained; `slab`, `order`, `topics`, `ids`).
+//! order), `guard` (bans; `limits`), `log` (what is retained; `records`, `order`, `topics`, `ids`).
 
 mod dispatch;
 mod env;
@@ -56,7 +57,7 @@ pub use io::{
 use large::Assemblies;
 use lifecycle::EXPIRE_EVERY;
 use link::Links;
-use log::{Log, Shares};
+use log::{Log, Quota};
 use membership::{AddressBook, Membership};
 pub use outbox::GivenUp;
 #[cfg(feature = "node")]
@@ -96,8 +97,8 @@ impl Protocol {
         restored: Restored,
     ) -> Self {
         let mut rng = Rng::new(seed);
-        let shares = Shares::new(bounds(restored.max_bytes, config));
-        let mut log = Log::new(&mut rng, config.gossip.cache_bytes, shares);
+        let quota = Quota::new(bounds(restored.max_bytes, config));
+        let mut log = Log::new(&mut rng, config.gossip.cache_bytes, quota);
         restore(&mut log, &restored.index);
         let (least, spare) = (config.outbox.min_copies, restored.spare_places);
         let outbox = Outbox::restore(restored.outbox, least, spare, &mut rng);
@@ -148,7 +149,7 @@ impl Protocol {
         loop {
             self.admit_waiting();
             self.say_interest();
-            self.flush_dirty();
+            self.drain_dirty();
             if !self.close_overfull() {
                 break;
             }
@@ -221,7 +222,7 @@ impl Protocol {
     /// Whether nothing waits to be sent, checked, stored or fetched.
     pub fn is_idle(&self) -> bool {
         let quiet = |l: &link::Link| {
-            l.queued == 0
+            l.queued_bytes == 0
                 && l.up.as_ref().is_none_or(|up| {
                     up.feed.cursor >= self.log.head()
                         && up.serve.entries.is_empty()
@@ -249,8 +250,8 @@ impl Protocol {
                 suspect: up.pinger.missed > 0,
                 rtt: up.pinger.rtt,
                 age: self.env.now.since(up.since),
-                queued: l.queued,
-                behind: self.log.head().saturating_sub(up.feed.cursor),
+                queued_bytes: l.queued_bytes,
+                lag: self.log.head().saturating_sub(up.feed.cursor),
                 in_debt: up.feed.debt.is_some(),
                 depth: up.interest.theirs.depth,
                 relay: up.interest.theirs.is_relay(),
@@ -291,8 +292,8 @@ fn restore(log: &mut log::Log, index: &[IndexEntry]) {
             size: entry.size,
             hop: entry.hops,
             stored: true,
-            late: false,
-            ashore: false,
+            is_backfill: false,
+            stored_upstream: false,
             created: entry.created,
             keep_until: entry.keep_until,
             known: 0,

@@ -14,11 +14,11 @@ pub(super) enum Timer {
     /// A pong is overdue.
     Pong(LinkId),
     /// Small messages of a link have waited long enough.
-    Flush(LinkId),
+    Drain(LinkId),
     /// Ask for a transaction, or ask somebody else.
     Fetch(TransactionId),
     /// A peer has confirmed nothing of what it was flushed.
-    Owed(LinkId),
+    Replay(LinkId),
     /// An origin that is flushing makes no progress.
     Inflow(PeerId),
     /// A payload in memory has been quiet long enough to make room.

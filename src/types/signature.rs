@@ -100,12 +100,12 @@ impl BatchSignature {
         out
     }
 
-    /// The place of the transaction in its batch.
+    /// The index of the transaction in its batch.
     pub fn index(&self) -> u8 {
         self.0[64]
     }
 
-    /// The root of the tree that has `id` at this place.
+    /// The root of the tree that has `id` at this index.
     fn root(&self, id: &TransactionId) -> Hash {
         let mut hash = leaf(id);
         let mut index = self.index();

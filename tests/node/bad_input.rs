@@ -1,5 +1,9 @@
 //! Bad input before and during the hello: each gets a typed refusal, a counter and an event, and
 //! the node goes on serving others.
+//!
+//! Level of these bad peers: a node over real sockets, before and during the hello. Others:
+//! `hostile.rs` (after the hello), `src/sim/tests/hostile.rs` (a simulated network),
+//! `src/protocol/tests/liars.rs` and `greedy.rs` (one core).
 
 use std::time::Duration;
 
@@ -15,7 +19,8 @@ use sorcha_peer::config::Trust;
 use sorcha_peer::error::{ConnectError, FailureKind};
 use sorcha_peer::ports::{MAX_FRAME_BYTES, Transport};
 use sorcha_peer::transport::{GrpcOptions, GrpcTransport};
-use sorcha_peer::types::{CloseReason, Counters, Hello, Message, PeerRecord};
+use sorcha_peer::types::unstable::{Hello, Message};
+use sorcha_peer::types::{CloseReason, Counters, PeerRecord};
 use sorcha_peer::{Config, Endpoint, Event, Events, PeerId, PeerNode};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;

@@ -1,5 +1,9 @@
 //! A peer that passed its hello and then misbehaves: what it gets for it, what it costs, and that
 //! nobody else notices.
+//!
+//! Level of these bad peers: a node over real sockets, after the hello. Others: `bad_input.rs`
+//! (before and during the hello), `src/sim/tests/hostile.rs` (a simulated network),
+//! `src/protocol/tests/liars.rs` and `greedy.rs` (one core).
 
 use std::time::Duration;
 
@@ -9,9 +13,8 @@ use crate::common::{
     refusal, start_alone, start_beside, start_with, stats, until, until_peers,
 };
 use bytes::Bytes;
-use sorcha_peer::types::{
-    Announcement, CloseReason, Counters, Header, Message, Refusal, Signature,
-};
+use sorcha_peer::types::unstable::{Announcement, Message};
+use sorcha_peer::types::{CloseReason, Counters, Header, Refusal, Signature};
 use sorcha_peer::wire::encode_frame;
 use sorcha_peer::{
     Config, Event, Events, PeerId, PeerNode, StartAt, Stats, Transaction, TransactionId,

@@ -5,7 +5,7 @@
 //! another folder has that method, or `self.machine.name(…)` where the machine is a type of its own.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write as _;
+use std::fmt::Write as _;
 
 use super::layering::{Source, sources, tokens};
 
@@ -164,11 +164,11 @@ fn show(calls: &Calls) {
     for from in folders {
         let to = calls.iter().filter(|((f, _), _)| f == from);
         let to: Vec<_> = to.map(|((_, to), names)| format!("{to} {}", names.len())).collect();
-        text += &format!("  {from:<11} -> {}\n", to.join(", "));
+        let _ = writeln!(text, "  {from:<11} -> {}", to.join(", "));
     }
     let circles = knot(calls);
-    text += &format!("  {} edges; in circles: {}\n", calls.len(), circles.join(" "));
-    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+    let _ = writeln!(text, "  {} edges; in circles: {}", calls.len(), circles.join(" "));
+    let _ = std::io::Write::write_all(&mut std::io::stdout().lock(), text.as_bytes());
 }
 
 #[test]

@@ -272,8 +272,8 @@ impl Driver {
             state: if view.suspect { LinkState::Suspect } else { LinkState::Up },
             rtt_us: view.rtt.map_or(0, |rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
             connected_s: view.age.as_secs(),
-            queued_bytes: view.queued as u64,
-            behind: view.behind,
+            queued_bytes: view.queued_bytes as u64,
+            lag: view.lag,
             in_debt: view.in_debt,
             depth: view.depth,
             relay: view.relay,
@@ -316,8 +316,11 @@ impl Driver {
 
     /// Ends the node: goodbyes, then storage, then answers.
     async fn wind_up(mut self, mut mail: Mailboxes) {
-        let unflushed =
-            self.protocol.links().into_iter().filter(|l| l.queued > 0 || l.behind > 0 || l.in_debt);
+        let unflushed = self
+            .protocol
+            .links()
+            .into_iter()
+            .filter(|l| l.queued_bytes > 0 || l.lag > 0 || l.in_debt);
         let unflushed = unflushed.map(|l| l.peer).collect();
         self.effects.stop_listening().await;
         self.settle_publishes(&mut mail.completions).await;

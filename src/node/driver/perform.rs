@@ -73,7 +73,7 @@ impl Driver {
             }
             Output::Renew { id } => {
                 if self.effects.renewals.try_send(id).is_err() {
-                    self.feed(Input::NotRenewed { id, gone: false });
+                    self.feed(Input::NotRenewed { id, removed: false });
                 }
             }
             Output::Renewed { id, renewed_as } => {

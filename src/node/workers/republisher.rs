@@ -52,7 +52,7 @@ impl Republisher {
                 };
                 if !answered {
                     tracing::debug!(target: "sorcha_peer::node", %id, is_missing, "not published anew");
-                    failed.push(Input::NotRenewed { id, gone: is_missing });
+                    failed.push(Input::NotRenewed { id, removed: is_missing });
                 }
             }
             if !failed.is_empty() && self.done.send(Completion::Inputs(failed)).await.is_err() {

@@ -52,7 +52,7 @@ pub(super) struct Guard {
     pub(super) scores: BTreeMap<PeerId, (u32, MonoTime)>,
     /// Who serves what it announces: decides who is asked first and nothing else, so that loss and
     /// slowness never cost a link.
-    standing: BTreeMap<PeerId, (i32, MonoTime)>,
+    reputation: BTreeMap<PeerId, (i32, MonoTime)>,
     /// Who let somebody wait a moment ago, and until when others are asked first.
     doubted: BTreeMap<PeerId, MonoTime>,
     pub(super) rate_limits: RateLimits,
@@ -75,18 +75,20 @@ impl Guard {
 
     /// Whether a peer may be the first to be asked.
     pub(super) fn is_reliable(&self, peer: &PeerId, now: MonoTime) -> bool {
-        self.standing.get(peer).is_none_or(|(standing, at)| faded(*standing, now.since(*at)) >= 0)
+        self.reputation
+            .get(peer)
+            .is_none_or(|(reputation, at)| faded(*reputation, now.since(*at)) >= 0)
     }
 
     /// A peer announced what it did not serve.
     fn note_broken(&mut self, peer: &PeerId, now: MonoTime) {
-        self.change_standing(peer, -BROKEN, now);
+        self.change_reputation(peer, -BROKEN, now);
     }
 
     /// A peer served a payload that was new.
     pub(super) fn note_served(&mut self, peer: &PeerId, now: MonoTime) {
         self.trust(peer);
-        self.change_standing(peer, SERVED, now);
+        self.change_reputation(peer, SERVED, now);
     }
 
     /// A peer was asked for what it announced, and somebody else had to be asked: until it is known
@@ -114,19 +116,19 @@ impl Guard {
         self.doubted.get(peer).is_some_and(|until| now < *until)
     }
 
-    fn change_standing(&mut self, peer: &PeerId, by: i32, now: MonoTime) {
-        if self.standing.len() >= MAX_SCORES && !self.standing.contains_key(peer) {
-            let oldest = self.standing.iter().min_by_key(|(_, (_, at))| *at).map(|(id, _)| *id);
+    fn change_reputation(&mut self, peer: &PeerId, by: i32, now: MonoTime) {
+        if self.reputation.len() >= MAX_SCORES && !self.reputation.contains_key(peer) {
+            let oldest = self.reputation.iter().min_by_key(|(_, (_, at))| *at).map(|(id, _)| *id);
             if let Some(oldest) = oldest {
-                self.standing.remove(&oldest);
+                self.reputation.remove(&oldest);
             }
         }
-        let (standing, at) = self.standing.entry(*peer).or_insert((0, now));
-        let kept = faded(*standing, now.since(*at));
-        if kept != *standing {
+        let (reputation, at) = self.reputation.entry(*peer).or_insert((0, now));
+        let kept = faded(*reputation, now.since(*at));
+        if kept != *reputation {
             *at = now;
         }
-        *standing = (kept + by).clamp(-100, MAX_CREDIT);
+        *reputation = (kept + by).clamp(-100, MAX_CREDIT);
     }
 
     /// Notes a ban of the host's, and returns it as it is kept.
@@ -177,18 +179,18 @@ impl Guard {
 
     fn expire(&mut self, now: WallTime) -> Vec<PeerId> {
         let over = |ban: &&Ban| ban.until.is_some_and(|until| until <= now);
-        let gone: Vec<_> = self.bans.values().filter(over).map(|ban| ban.peer).collect();
-        for peer in &gone {
+        let ended: Vec<_> = self.bans.values().filter(over).map(|ban| ban.peer).collect();
+        for peer in &ended {
             self.bans.remove(peer);
         }
-        gone
+        ended
     }
 }
 
-/// What is left of a standing after a while.
-fn faded(standing: i32, since: Duration) -> i32 {
+/// What is left of a reputation after a while.
+fn faded(reputation: i32, since: Duration) -> i32 {
     let halvings = u32::try_from(since.as_secs() / HALF_LIFE.as_secs()).unwrap_or(u32::MAX);
-    standing.checked_div(1i32.checked_shl(halvings.min(30)).unwrap_or(i32::MAX)).unwrap_or(0)
+    reputation.checked_div(1i32.checked_shl(halvings.min(30)).unwrap_or(i32::MAX)).unwrap_or(0)
 }
 
 impl Protocol {

@@ -15,22 +15,22 @@ use crate::protocol::Protocol;
 use crate::protocol::env::Task;
 use crate::protocol::io::{Output, Ticket};
 use crate::protocol::log::{Entry, Excess};
-use crate::protocol::spread::{Got, LATE, OWN};
+use crate::protocol::spread::{BACKFILL_AFTER, OWN, Provenance};
 use crate::types::{Header, NewEntry, PeerId, Refusal, TopicKey, Transaction, TransactionId};
 
 use super::table::Holds;
 
 impl Protocol {
     /// Takes a verified transaction into the log and offers it to everybody.
-    pub(in crate::protocol) fn accept(
+    pub(in crate::protocol) fn append(
         &mut self,
         transaction: &Transaction,
         hop: u16,
-        from: Option<Got>,
+        from: Option<Provenance>,
     ) {
         let header = transaction.header();
-        let (own, known) = (from.is_none(), from.map_or(0, |got| got.known));
-        let late = from.is_some_and(|got| got.late);
+        let (own, known) = (from.is_none(), from.map_or(0, |from| from.known));
+        let is_backfill = from.is_some_and(|from| from.is_backfill);
         self.env.counters.payload_bytes_accepted += header.payload_len;
         let entry = Entry {
             id: transaction.id(),
@@ -39,12 +39,12 @@ impl Protocol {
             size: header.payload_len,
             hop,
             stored: own,
-            late,
-            ashore: from.is_some_and(|got| got.ashore),
+            is_backfill,
+            stored_upstream: from.is_some_and(|from| from.stored_upstream),
             created: header.created,
             keep_until: self.env.keep_until(transaction.header()),
             known,
-            ingress: from.map_or(OWN, |got| got.ingress),
+            ingress: from.map_or(OWN, |from| from.ingress),
             cached: Some(transaction.clone()),
         };
         self.log.append(entry, self.env.now);
@@ -56,7 +56,12 @@ impl Protocol {
     }
 
     /// Takes what was verified and judged, unless others of the same origin took its room meanwhile.
-    pub(in crate::protocol) fn take(&mut self, from: PeerId, transaction: &Transaction, hop: u16) {
+    pub(in crate::protocol) fn accept(
+        &mut self,
+        from: PeerId,
+        transaction: &Transaction,
+        hop: u16,
+    ) {
         let (id, header) = (transaction.id(), transaction.header());
         let Some(reason) = self.over_bounds(header) else {
             self.accept_foreign(from, transaction, hop);
@@ -73,23 +78,27 @@ impl Protocol {
         let id = transaction.id();
         let pending = self.remove_pending(&id);
         self.absolve(pending.as_ref());
-        let asked = pending.as_ref().is_some_and(|p| p.asked.is_some() || p.large.is_some());
+        let asked = pending.as_ref().is_some_and(|p| p.asked_of.is_some() || p.large.is_some());
         let flushed = pending.as_ref().is_some_and(|p| p.ordered.is_some());
-        let old = transaction.header().created.plus(LATE) < self.env.wall;
+        let old = transaction.header().created.plus(BACKFILL_AFTER) < self.env.wall;
         let (sources, large) = pending.map(|p| (p.sources, p.large)).unwrap_or_default();
         // Who only has the header is told once more when all is here.
         let holders = sources.iter().filter(|s| s.holds == Holds::All && !s.guessed);
         let known = holders.filter_map(|s| self.links.slot_of(s.link)).fold(0, |m, s| m | 1 << s);
         let link = self.links.by_peer.get(&from).copied();
-        let ashore = link.is_some_and(|link| self.is_uphill(link));
+        let stored_upstream = link.is_some_and(|link| self.is_uphill(link));
         let ingress = link.and_then(|link| self.links.up(link)).map_or(OWN, |up| {
             up.taken += transaction.header().payload_len;
             up.slot
         });
         let hop = hop.saturating_add(1);
         self.env.counters.transactions_accepted += 1;
-        let late = asked && (old || flushed);
-        self.accept(transaction, hop, Some(Got { known, late, ingress, ashore }));
+        let is_backfill = asked && (old || flushed);
+        self.append(
+            transaction,
+            hop,
+            Some(Provenance { known, is_backfill, ingress, stored_upstream }),
+        );
         self.store_foreign(from, transaction, hop);
         for (child, _) in large.map(|large| large.children).unwrap_or_default() {
             self.serve(child);
@@ -98,7 +107,7 @@ impl Protocol {
 
     /// Whether its origin has all it may have.
     pub(in crate::protocol) fn over_bounds(&self, header: &Header) -> Option<Refusal> {
-        let excess = self.log.shares.excess(&header.origin, (0, 0), header.payload_len)?;
+        let excess = self.log.quota.excess(&header.origin, (0, 0), header.payload_len)?;
         Some(match excess {
             Excess::Bytes { .. } => Refusal::OverShare,
             Excess::Entries { .. } => Refusal::OverRate,

@@ -68,7 +68,7 @@ impl Protocol {
     }
 
     pub(in crate::protocol) fn hear(&mut self, link: LinkId, a: &Announcement) {
-        let unwanted = self.intake.unwanted.contains(&a.id) && !self.is_behind(link);
+        let unwanted = self.intake.unwanted.contains(&a.id) && !self.is_downstream(link);
         if unwanted || self.is_refused(&a.id) {
             return;
         }
@@ -89,7 +89,7 @@ impl Protocol {
         if pending.large.is_some() {
             self.revive(&a.id);
             self.drive(&a.id);
-        } else if fresh && a.hop == 0 && self.is_flushed(link) {
+        } else if fresh && a.hop == 0 && self.is_replayed(link) {
             self.ask(&a.id);
         } else if fresh {
             self.wait_for_push(link, &a.id);
@@ -164,15 +164,15 @@ impl Protocol {
 
     pub(in crate::protocol) fn remove_pending(&mut self, id: &TransactionId) -> Option<Pending> {
         self.env.timers.cancel(Timer::Fetch(*id));
-        if let Some(link) = self.intake.pending.get(id)?.asked {
+        if let Some(link) = self.intake.pending.get(id)?.asked_of {
             self.forget_promise(link, id);
-            self.forget_asked(link, id);
+            self.forget_request(link, id);
         }
         self.abandon_parents(id);
         self.drop_assembly(id);
         let pending = self.intake.pending.remove(id)?;
-        if pending.ordered.is_some() || pending.held.is_some() {
-            self.replays.note_settled(pending.held.as_deref());
+        if pending.ordered.is_some() || pending.deferred.is_some() {
+            self.replays.note_settled(pending.deferred.as_deref());
         }
         if let Some(peer) = pending.heard_from
             && let Entry::Occupied(mut heard) = self.intake.heard.entry(peer)
@@ -192,16 +192,17 @@ impl Protocol {
         for id in ids {
             self.forget_promise(link, id);
             self.note_answer(link, id, 0);
-            if !self.end_parent(link, id, false) && !self.forget_asked(link, id) {
+            if !self.end_parent(link, id, false) && !self.forget_request(link, id) {
                 continue;
             }
             if let Some(pending) = self.intake.pending.get_mut(id) {
-                let blind = pending.large.as_ref().is_some_and(|l| l.blind.contains(&link));
-                if !blind {
+                let unannounced =
+                    pending.large.as_ref().is_some_and(|l| l.asked_unannounced.contains(&link));
+                if !unannounced {
                     pending.sources.retain(|s| s.link != link);
                 }
-                pending.asked = None;
-                if !blind && pending.sources.is_empty() {
+                pending.asked_of = None;
+                if !unannounced && pending.sources.is_empty() {
                     // Its cursor has passed: what it could not read now comes by comparison.
                     self.want_repair(link);
                 }
@@ -220,7 +221,7 @@ impl Protocol {
         let id = transaction.id();
         self.forget_promise(link, &id);
         self.note_answer(link, &id, transaction.header().payload_len);
-        let asked = self.end_parent(link, &id, false) || self.forget_asked(link, &id);
+        let asked = self.end_parent(link, &id, false) || self.forget_request(link, &id);
         self.env.counters.payload_bytes_received += transaction.header().payload_len;
         let Some(slot) = self.links.slot_of(link) else { return };
         let known = match (self.log.find(&id), self.intake.pending.get_mut(&id)) {
@@ -262,10 +263,10 @@ impl Protocol {
     fn note_early(&mut self, link: LinkId, id: &TransactionId) {
         let Some(pending) = self.intake.pending.get(id) else { return };
         let Some(first) = pending.sources.first() else { return };
-        let late = self.env.now.since(first.at) > EARLY;
-        let (first, asked) = (first.link, pending.asked.is_some() || pending.turns > 0);
+        let long_after = self.env.now.since(first.at) > EARLY;
+        let (first, asked) = (first.link, pending.asked_of.is_some() || pending.turns > 0);
         if first != link
-            && late
+            && long_after
             && !asked
             && let Some(batch) = self.links.batch(first)
         {

@@ -43,7 +43,7 @@ const LEAST: u64 = 64 * 1024;
 #[derive(Debug, Default)]
 pub(in crate::protocol) struct Pace {
     /// Questions so far.
-    asked: u64,
+    questions: u64,
     /// The latest of them that was answered.
     answered: u64,
     /// When the span began that is counted in `now`.
@@ -121,19 +121,19 @@ impl Protocol {
             self.on_watch(id);
             return;
         }
-        if let Some(link) = pending.asked {
+        if let Some(link) = pending.asked_of {
             if let Some(wait) = self.is_answer_coming(link, id) {
                 self.env.timers.set(Timer::Fetch(*id), self.env.now + wait);
                 return;
             }
             if let Some(pending) = self.intake.pending.get_mut(id) {
-                pending.asked = None;
+                pending.asked_of = None;
             }
             self.env.counters.wants_timed_out += 1;
             if let Some(peer) = self.links.peer_of(link) {
                 self.guard.doubt(peer, self.env.now);
             }
-            self.forget_asked(link, id);
+            self.forget_request(link, id);
         }
         self.ask(id);
     }
@@ -143,15 +143,15 @@ impl Protocol {
         let now = self.env.now;
         let pending = self.intake.pending.get(id)?;
         let others = pending.sources.iter().any(|s| !s.tried);
-        let number = pending.asked_no;
+        let number = pending.question;
         self.links.up(link)?.requests.pace.is_coming(number, others, now).then_some(SPAN)
     }
 
     /// A peer answered something that it was asked.
     pub(super) fn note_answer(&mut self, link: LinkId, id: &TransactionId, size: u64) {
         let now = self.env.now;
-        let asked = self.intake.pending.get(id).filter(|p| p.asked == Some(link));
-        if let Some(number) = asked.map(|p| p.asked_no)
+        let asked = self.intake.pending.get(id).filter(|p| p.asked_of == Some(link));
+        if let Some(number) = asked.map(|p| p.question)
             && let Some(up) = self.links.up(link)
         {
             up.requests.pace.note(number, size, now);
@@ -170,7 +170,7 @@ impl Protocol {
             self.drive(id);
             return;
         }
-        if pending.stage != Stage::Heard || pending.asked.is_some() {
+        if pending.stage != Stage::Heard || pending.asked_of.is_some() {
             return;
         }
         let links = &self.links;
@@ -194,8 +194,8 @@ impl Protocol {
         let Some(up) = self.links.up(link) else { return };
         let full = up.requests.in_flight.len() >= up.requests.pace.limit(now)
             || up.requests.bytes + size > MAX_ASKED_BYTES;
-        let behind = !first && !up.requests.backlog.is_empty();
-        if (full || behind) && !up.requests.in_flight.is_empty() {
+        let waiting = !first && !up.requests.backlog.is_empty();
+        if (full || waiting) && !up.requests.in_flight.is_empty() {
             self.queue_up(link, *id);
             return;
         }
@@ -218,19 +218,19 @@ impl Protocol {
     /// An id does not stand in that row any more.
     fn leave_queue(&mut self, link: LinkId, id: &TransactionId) {
         if let Some(large) = self.intake.pending.get_mut(id).and_then(|p| p.large.as_mut()) {
-            large.queued.retain(|queued| *queued != link);
+            large.backlogged_on.retain(|on| *on != link);
         }
     }
 
     fn send_want(&mut self, link: LinkId, id: &TransactionId, size: u64) {
         let rtt = self.rtt_of(link);
         let Some(pending) = self.intake.pending.get_mut(id) else { return };
-        pending.asked = Some(link);
+        pending.asked_of = Some(link);
         let others = pending.sources.iter().any(|s| !s.tried);
         let Some(up) = self.links.up(link) else { return };
         up.requests.in_flight.insert(*id);
-        up.requests.pace.asked += 1;
-        pending.asked_no = up.requests.pace.asked;
+        up.requests.pace.questions += 1;
+        pending.question = up.requests.pace.questions;
         up.requests.bytes += size;
         // Beyond that it is seen whether the answers come.
         let bytes = up.requests.bytes.min(SLOWEST / 2);
@@ -245,7 +245,7 @@ impl Protocol {
     }
 
     /// Takes an id off the list of what a peer was asked; `true` when it was on it.
-    pub(in crate::protocol) fn forget_asked(&mut self, link: LinkId, id: &TransactionId) -> bool {
+    pub(in crate::protocol) fn forget_request(&mut self, link: LinkId, id: &TransactionId) -> bool {
         // Large payloads are bounded by the room for them.
         let small = self.intake.pending.get(id).filter(|p| p.large.is_none());
         let (size, now) = (small.map_or(0, |p| p.size), self.env.now);
@@ -286,7 +286,7 @@ impl Protocol {
         for id in up.requests.in_flight.iter().chain(&up.requests.backlog) {
             if let Some(pending) = self.intake.pending.get_mut(id) {
                 // What waited in the backlog may have been asked elsewhere meanwhile.
-                pending.asked = pending.asked.filter(|asked| *asked != link);
+                pending.asked_of = pending.asked_of.filter(|asked| *asked != link);
                 self.end_parent(link, id, false);
                 self.ask(id);
             }

@@ -8,7 +8,7 @@ use crate::types::{MonoTime, TransactionId};
 /// First and longest wait before what could not be stored is taken again; doubles.
 const TRY_AGAIN: (Duration, Duration) = (Duration::from_secs(10), Duration::from_mins(10));
 /// Such tries, out of turn, for peers that say they are the origin: so many in 10 s.
-const FAVOURS: u32 = 64;
+const ORIGIN_RETRIES: u32 = 64;
 
 /// What was taken and could not be kept, and when links are to be compared because of it.
 #[derive(Debug)]
@@ -19,7 +19,7 @@ pub(in crate::protocol) struct StoreRetry {
     /// Payload bytes of the smallest that the store did not take.
     smallest: u64,
     /// Tries that are left for who says that it is the origin.
-    favours: u32,
+    origin_retries: u32,
 }
 
 impl Default for StoreRetry {
@@ -29,7 +29,7 @@ impl Default for StoreRetry {
             not_before: MonoTime::ZERO,
             wait: TRY_AGAIN.0,
             smallest: u64::MAX,
-            favours: FAVOURS,
+            origin_retries: ORIGIN_RETRIES,
         }
     }
 }
@@ -63,22 +63,22 @@ impl StoreRetry {
 
 impl Protocol {
     /// Something that was taken could not be kept: it has to be offered again, by anybody.
-    pub(in crate::protocol) fn lost_some(&mut self) {
+    pub(in crate::protocol) fn want_retry(&mut self) {
         self.intake.retry.some = true;
     }
 
     /// An origin needs copies of what could not be kept: worth a try, a few times, since anybody may
     /// say that it is the origin.
     pub(in crate::protocol) fn try_again_for_origin(&mut self, id: &TransactionId) {
-        let lost = &mut self.intake.retry;
-        if lost.favours > 0 && self.log.forget_unsaved(id) {
-            lost.favours -= 1;
+        let retry = &mut self.intake.retry;
+        if retry.origin_retries > 0 && self.log.forget_unsaved(id) {
+            retry.origin_retries -= 1;
         }
     }
 
     /// Ever less often, so that a full disk does not make us fetch the same all the time.
-    pub(in crate::protocol) fn repair_after_loss(&mut self) {
-        self.intake.retry.favours = FAVOURS;
+    pub(in crate::protocol) fn retry_unsaved(&mut self) {
+        self.intake.retry.origin_retries = ORIGIN_RETRIES;
         if self.intake.retry.is_due(self.env.now) {
             self.log.forget_all_unsaved();
             self.repair_everywhere();

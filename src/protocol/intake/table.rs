@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::protocol::id_map::IdMap;
 use crate::protocol::large::Large;
-use crate::protocol::outbox::Held;
+use crate::protocol::outbox::Deferred;
 use crate::protocol::rng::Rng;
 use crate::types::{LinkId, MonoTime, PeerId, TransactionId};
 
@@ -52,7 +52,7 @@ pub(in crate::protocol) enum Stage {
     /// Its bytes are here and being checked.
     Verifying,
     /// They are good, and those of others of its origin come first.
-    Held,
+    Deferred,
     /// It is our own and being stored.
     Storing,
 }
@@ -73,8 +73,8 @@ pub(in crate::protocol) struct Source {
     pub(in crate::protocol) link: LinkId,
     pub(in crate::protocol) at: MonoTime,
     pub(in crate::protocol) tried: bool,
-    /// Its place in the order of reservations, if it said so.
-    pub(in crate::protocol) place: Option<u32>,
+    /// Its rank in the order of reservations, if it said so.
+    pub(in crate::protocol) rank: Option<u32>,
     pub(in crate::protocol) holds: Holds,
     /// It serves others until then.
     pub(in crate::protocol) busy: Option<MonoTime>,
@@ -92,9 +92,9 @@ pub(in crate::protocol) struct Pending {
     pub(in crate::protocol) heard_from: Option<PeerId>,
     pub(in crate::protocol) sources: Vec<Source>,
     /// Who was asked for it as a small one.
-    pub(in crate::protocol) asked: Option<LinkId>,
+    pub(in crate::protocol) asked_of: Option<LinkId>,
     /// Which in the row of what that link was asked.
-    pub(super) asked_no: u64,
+    pub(super) question: u64,
     pub(in crate::protocol) turns: u32,
     /// How often the validator did not answer.
     pub(super) judged: u8,
@@ -102,7 +102,7 @@ pub(in crate::protocol) struct Pending {
     /// The link in whose flush it has its turn.
     pub(in crate::protocol) ordered: Option<LinkId>,
     /// Set while it waits for that.
-    pub(in crate::protocol) held: Option<Box<Held>>,
+    pub(in crate::protocol) deferred: Option<Box<Deferred>>,
 }
 
 impl Pending {
@@ -113,21 +113,21 @@ impl Pending {
             heard_at: now,
             heard_from: None,
             sources: Vec::new(),
-            asked: None,
-            asked_no: 0,
+            asked_of: None,
+            question: 0,
             turns: 0,
             judged: 0,
             large: None,
             ordered: None,
-            held: None,
+            deferred: None,
         }
     }
 
     /// Whose it is, as far as that is known and not only said.
     pub(in crate::protocol) fn origin(&self) -> Option<PeerId> {
-        let held = self.held.as_ref().map(|held| held.transaction.origin());
+        let deferred = self.deferred.as_ref().map(|deferred| deferred.transaction.origin());
         let head = || self.large.as_ref().filter(|large| large.trusted)?.head.as_ref();
-        held.or_else(|| head().map(|head| head.header().origin))
+        deferred.or_else(|| head().map(|head| head.header().origin))
     }
 
     /// A peer that said nothing, but probably has all of it.
@@ -145,12 +145,12 @@ impl Pending {
         &mut self,
         link: LinkId,
         at: MonoTime,
-        place: Option<u32>,
+        rank: Option<u32>,
         holds: Holds,
     ) {
         if let Some(source) = self.sources.iter_mut().find(|s| s.link == link) {
             source.holds = source.holds.max(holds);
-            source.place = source.place.max(place);
+            source.rank = source.rank.max(rank);
             source.guessed = false;
             // It has more than when it failed or was busy.
             if holds == Holds::All && self.large.is_some() {
@@ -159,7 +159,7 @@ impl Pending {
             return;
         }
         let guessed = false;
-        self.sources.push(Source { link, at, tried: false, place, holds, busy: None, guessed });
+        self.sources.push(Source { link, at, tried: false, rank, holds, busy: None, guessed });
     }
 }
 

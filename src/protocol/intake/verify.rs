@@ -104,8 +104,8 @@ impl Protocol {
             Judgement::Verdict(_) | Judgement::TimedOut if superseded => return,
             Judgement::Verdict(Verdict::Accept) => {
                 self.guard.note_served(&from, self.env.now);
-                if !self.hold_back(from, &transaction, hop) {
-                    self.take(from, &transaction, hop);
+                if !self.defer(from, &transaction, hop) {
+                    self.accept(from, &transaction, hop);
                 }
                 return;
             }
@@ -165,9 +165,9 @@ impl Protocol {
                 self.give_up(id);
                 return;
             }
-            if let Some(asked) = pending.asked.take() {
+            if let Some(asked) = pending.asked_of.take() {
                 // Answered, and no fault of whoever did.
-                self.forget_asked(asked, id);
+                self.forget_request(asked, id);
             }
             self.env.timers.set(Timer::Fetch(*id), self.env.now + JUDGE_AGAIN);
         }
@@ -191,8 +191,8 @@ impl Protocol {
         {
             pending.stage = Stage::Heard;
             pending.sources.retain(|s| Some(s.link) != l);
-            if let Some(asked) = pending.asked.take() {
-                self.forget_asked(asked, id);
+            if let Some(asked) = pending.asked_of.take() {
+                self.forget_request(asked, id);
             }
         }
         self.punish(from, "forged transaction");

@@ -70,15 +70,15 @@ impl Assembly {
     }
 
     /// Takes a piece that was checked; whether it is new.
-    pub(in crate::protocol) fn keep(&mut self, piece: Piece) -> bool {
+    pub(in crate::protocol) fn insert(&mut self, piece: Piece) -> bool {
         let at = piece.index as usize;
-        let (Some(place), Some(proof)) = (self.pieces.get_mut(at), self.proofs.get_mut(at)) else {
+        let (Some(slot), Some(proof)) = (self.pieces.get_mut(at), self.proofs.get_mut(at)) else {
             return false;
         };
         if !self.have.insert(piece.index) {
             return false;
         }
-        (*place, *proof) = (piece.bytes, piece.proof);
+        (*slot, *proof) = (piece.bytes, piece.proof);
         true
     }
 
@@ -142,7 +142,8 @@ impl Protocol {
         let pending = self.intake.pending.get(&piece.id).filter(|p| p.stage == Stage::Heard)?;
         let large = pending.large.as_ref()?;
         let assembly = large.assembly.as_ref()?;
-        let known = large.parents.iter().any(|p| p.link == link) || large.exes.contains(&link);
+        let known =
+            large.parents.iter().any(|p| p.link == link) || large.former_parents.contains(&link);
         let new = !assembly.have.contains(piece.index) && !assembly.checking.contains(piece.index);
         let whole = piece.index < assembly.have.len()
             && piece.bytes.len() == piece_len(pending.size, piece.index);
@@ -198,7 +199,7 @@ impl Protocol {
         let Some(large) = &mut pending.large else { return };
         let Some(assembly) = &mut large.assembly else { return };
         assembly.checking.remove(piece.index);
-        if !assembly.keep(piece) {
+        if !assembly.insert(piece) {
             return;
         }
         self.assemblies.spills.progress(id, &mut assembly.paced, self.env.now);
@@ -223,13 +224,13 @@ impl Protocol {
         let Some(large) = self.intake.pending.get(id).and_then(|p| p.large.as_ref()) else {
             return;
         };
-        let (id, place) = (*id, large.place);
+        let (id, rank) = (*id, large.rank);
         let Some(topic) = large.head.as_ref().map(|head| head.header().topic.clone()) else {
             return;
         };
         for link in self.links.up_ids() {
             if link != from && self.is_writable(link) && self.takes_topic(link, &topic) {
-                self.send(link, Message::Receiving { id, place });
+                self.send(link, Message::Receiving { id, place: rank });
             }
         }
     }
@@ -245,7 +246,7 @@ impl Protocol {
         if !large.trusted || !large.assembly.as_ref().is_some_and(complete) {
             return;
         }
-        let (hop, link) = (large.hop.saturating_sub(1), large.exes.last().copied());
+        let (hop, link) = (large.hop.saturating_sub(1), large.former_parents.last().copied());
         let (Some(head), Some(assembly)) = (large.head.clone(), self.take_assembly(id)) else {
             return;
         };
@@ -268,8 +269,8 @@ impl Protocol {
             }
         } else {
             self.guard.note_served(&from, self.env.now);
-            if !self.hold_back(from, &transaction, hop) {
-                self.take(from, &transaction, hop);
+            if !self.defer(from, &transaction, hop) {
+                self.accept(from, &transaction, hop);
             }
         }
     }

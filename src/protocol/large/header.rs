@@ -12,14 +12,14 @@
 //! vouches for a header (signatures off) or the host judges payloads first (a validator), nothing is
 //! said ahead: a node announces what it holds, and the header comes with the answer.
 //!
-//! **Order of reservations.** A node has a place for each id that it fetches, (number, peer id): at
+//! **Order of reservations.** A node has a rank for each id that it fetches, (number, peer id): at
 //! first `STEP` above that of the offer from which it took the header. Pieces are reserved only from
-//! a peer that has all of them, or from one whose place is lower than the own. To get in line behind
+//! a peer that has all of them, or from one whose rank is lower than the own. To get in line behind
 //! a peer that is receiving, a node may rise above it; who waits for itself and would not be above
-//! its new place any more is sent away. It never sinks. So a peer that has everything waits for
+//! its new rank any more is sent away. It never sinks. So a peer that has everything waits for
 //! nobody, and every other reservation that was taken leads strictly downwards at any time: the graph
 //! of who waits for whom has no cycle, whatever is lost or late. Both sides keep the rule: the asker
-//! names its place, and who is asked compares it with its own of that moment, which may have risen
+//! names its rank, and who is asked compares it with its own of that moment, which may have risen
 //! since it was told, and then refuses. So two who lose their sources and ask each other at once may
 //! both be refused, and never wait for each other. Of each piece
 //! there is one reservation at most: what several parents are asked for is disjoint, and what is
@@ -43,19 +43,19 @@ use crate::protocol::{Protocol, env::Task};
 
 use super::assembly::Assembly;
 
-/// How far apart the places of a node and of who hears of a payload from it are: room to rise.
+/// How far apart the ranks of a node and of who hears of a payload from it are: room to rise.
 const STEP: u32 = 256;
 /// Peers that were asked before and whose late pieces are still taken.
-const MAX_EXES: usize = 16;
+const MAX_FORMER_PARENTS: usize = 16;
 
 /// A large transaction on its way in.
 #[expect(clippy::struct_excessive_bools, reason = "facts that do not depend on each other")]
 #[derive(Debug, Default)]
 pub(in crate::protocol) struct Large {
     pub(in crate::protocol) head: Option<Head>,
-    /// The own hop and place; they count once there is a head.
+    /// The own hop and rank; they count once there is a head.
     pub(in crate::protocol) hop: u16,
-    pub(in crate::protocol) place: u32,
+    pub(in crate::protocol) rank: u32,
     /// The signature is right.
     pub(in crate::protocol) trusted: bool,
     /// Another signature for the same header, should the first be wrong.
@@ -63,15 +63,15 @@ pub(in crate::protocol) struct Large {
     pub(in crate::protocol) assembly: Option<Assembly>,
     pub(super) parents: Vec<Parent>,
     /// Asked before, and perhaps only slow: their pieces are still taken.
-    pub(super) exes: Vec<LinkId>,
+    pub(super) former_parents: Vec<LinkId>,
     /// Asked though they did not announce it.
-    pub(in crate::protocol) blind: Vec<LinkId>,
-    /// Peers that wait for pieces from us, with their places.
+    pub(in crate::protocol) asked_unannounced: Vec<LinkId>,
+    /// Peers that wait for pieces from us, with their ranks.
     pub(in crate::protocol) children: Vec<(LinkId, u32)>,
     /// Found by comparison: others have had it for a while, and probably all peers do.
     pub(in crate::protocol) found: bool,
     /// Links in whose backlog it stands.
-    pub(in crate::protocol) queued: Vec<LinkId>,
+    pub(in crate::protocol) backlogged_on: Vec<LinkId>,
     /// In the queue for room.
     pub(in crate::protocol) waiting: bool,
     /// Nobody is left to ask; kept for a while in case somebody comes back.
@@ -120,12 +120,12 @@ impl Large {
         Some(missing)
     }
 
-    pub(super) fn note_ex(&mut self, link: LinkId) {
-        if !self.exes.contains(&link) {
-            if self.exes.len() >= MAX_EXES {
-                self.exes.remove(0);
+    pub(super) fn note_former_parent(&mut self, link: LinkId) {
+        if !self.former_parents.contains(&link) {
+            if self.former_parents.len() >= MAX_FORMER_PARENTS {
+                self.former_parents.remove(0);
             }
-            self.exes.push(link);
+            self.former_parents.push(link);
         }
     }
 }
@@ -155,7 +155,7 @@ impl Protocol {
         if let Some(reason) = inadmissible.filter(|reason| !reason.is_for_now()) {
             self.drop_inadmissible(link, &id, reason);
             if reason == Refusal::Skewed {
-                self.lost_some();
+                self.want_retry();
             }
             return;
         }
@@ -169,7 +169,7 @@ impl Protocol {
             .intake
             .pending
             .get(&id)
-            .is_some_and(|p| p.large.is_some() || p.asked == Some(link));
+            .is_some_and(|p| p.large.is_some() || p.asked_of == Some(link));
         if !self.make_pending(link, id, size) {
             return;
         }
@@ -197,7 +197,7 @@ impl Protocol {
         let Some(pending) = self.intake.pending.get_mut(id) else { return };
         pending.sources.retain(|s| s.link != link);
         let parents = pending.large.as_ref().is_some_and(|large| !large.parents.is_empty());
-        if pending.sources.is_empty() && !parents && pending.asked.is_none() {
+        if pending.sources.is_empty() && !parents && pending.asked_of.is_none() {
             self.remove_pending(id);
         }
     }
@@ -208,7 +208,7 @@ impl Protocol {
         let Some(pending) = self.intake.pending.get_mut(id) else { return };
         pending.size = offer.head.header().payload_len;
         // It was asked for as a small one: the answer says that it is not.
-        let asked = pending.asked.take();
+        let asked = pending.asked_of.take();
         let now = self.env.now;
         let large = pending.large.get_or_insert_default();
         if let Some(asked) = asked {
@@ -234,7 +234,7 @@ impl Protocol {
             return;
         };
         large.hop = offer.hop.saturating_add(1);
-        large.place = offer.place.saturating_add(STEP);
+        large.rank = offer.place.saturating_add(STEP);
         large.head = Some(offer.head.clone());
         if self.inadmissible(offer.head.header()).is_some() {
             self.abandon_parents(id);
@@ -353,9 +353,9 @@ impl Protocol {
         if !self.env.relays_ahead() || u32::from(large.hop) >= most {
             return;
         }
-        let (hop, place, size) = (large.hop, large.place, pending.size);
+        let (hop, rank, size) = (large.hop, large.rank, pending.size);
         let heard: Vec<LinkId> = pending.sources.iter().map(|s| s.link).collect();
-        let offer = Box::new(Offer { head, hop, place, complete: false });
+        let offer = Box::new(Offer { head, hop, place: rank, complete: false });
         for link in self.links.up_ids() {
             let fits = self.links.up(link).is_some_and(|up| up.max_transaction >= size)
                 && self.takes_topic(link, &offer.head.header().topic);

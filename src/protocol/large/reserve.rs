@@ -83,7 +83,7 @@ impl Protocol {
                     if let Some(large) =
                         self.intake.pending.get_mut(id).and_then(|p| p.large.as_mut())
                     {
-                        large.blind.push(link);
+                        large.asked_unannounced.push(link);
                     }
                     self.reserve(link, id, false, true);
                 }
@@ -139,7 +139,7 @@ impl Protocol {
         let Some(pending) = self.intake.pending.get_mut(id) else { return Next::Exhausted };
         pending.sources.retain(|s| links.slot_of(s.link).is_some());
         let Some(large) = &pending.large else { return Next::Exhausted };
-        let open = |s: &&Source| !s.tried && standpoint(s, large, me, links).is_some();
+        let open = |s: &&Source| !s.tried && rank_towards(s, large, me, links).is_some();
         let busy = |s: &Source| s.busy.is_some_and(|until| now < until);
         let somebody_busy = pending.sources.iter().filter(open).any(|s| s.busy.is_some());
         let waits = |s: &Source| s.busy.is_none() && s.holds == Holds::Nothing;
@@ -170,7 +170,7 @@ impl Protocol {
         let vouched = large.trusted || pending.sources.len() > 1;
         let unasked = |link: &LinkId| {
             vouched
-                && !large.blind.contains(link)
+                && !large.asked_unannounced.contains(link)
                 && !large.children.iter().any(|(child, _)| child == link)
                 && !pending.sources.iter().any(|s| s.link == *link)
         };
@@ -186,7 +186,7 @@ impl Protocol {
         let Some(pending) = self.intake.pending.get_mut(id) else { return };
         pending.turns += 1;
         let Some(large) = &mut pending.large else { return };
-        large.blind.clear();
+        large.asked_unannounced.clear();
         for source in &mut pending.sources {
             (source.tried, source.busy) = (false, None);
         }
@@ -215,8 +215,14 @@ impl Protocol {
         self.assemblies.parked.retain(|parked| parked != id);
     }
 
-    /// Asks for all that is missing; `false` when the link has no place for it now.
-    fn reserve(&mut self, link: LinkId, id: &TransactionId, force: bool, blind: bool) -> bool {
+    /// Asks for all that is missing; `false` when the link has no rank for it now.
+    fn reserve(
+        &mut self,
+        link: LinkId,
+        id: &TransactionId,
+        force: bool,
+        unannounced: bool,
+    ) -> bool {
         let (now, rtt) = (self.env.now, self.rtt_of(link));
         let Some(up) = self.links.up(link) else { return false };
         if up.requests.in_flight.len() >= MAX_ASKED && !up.requests.in_flight.contains(id) {
@@ -224,8 +230,8 @@ impl Protocol {
                 return false;
             };
             // Once in each row: it is looked at again whenever anybody says anything about it.
-            if !large.queued.contains(&link) {
-                large.queued.push(link);
+            if !large.backlogged_on.contains(&link) {
+                large.backlogged_on.push(link);
                 self.queue_up(link, *id);
             }
             return false;
@@ -239,19 +245,19 @@ impl Protocol {
         let (promised, whole) = (holds != Holds::Nothing, holds == Holds::All);
         if let Some(source) = source {
             source.busy = None;
-            if let Some(place) = standpoint(source, large, self.env.me, &self.links) {
-                large.place = place;
+            if let Some(rank) = rank_towards(source, large, self.env.me, &self.links) {
+                large.rank = rank;
             }
         }
-        let place = large.place;
+        let rank = large.rank;
         let wanted = large.missing();
         large.parents.push(Parent::new(link, wanted, now, whole));
         if promised {
             self.note_promise(link, *id);
         }
-        self.send_away(id, place);
+        self.send_away(id, rank);
         self.env.counters.wants_sent += 1;
-        self.say_reserved(link, id, force, blind);
+        self.say_reserved(link, id, force, unannounced);
         true
     }
 
@@ -261,7 +267,7 @@ impl Protocol {
         link: LinkId,
         id: &TransactionId,
         force: bool,
-        blind: bool,
+        unannounced: bool,
     ) {
         let Some(pending) = self.intake.pending.get_mut(id) else { return };
         let count = u32::try_from(pieces_of(pending.size)).unwrap_or(u32::MAX);
@@ -281,10 +287,13 @@ impl Protocol {
             }
         };
         let head = large.head.is_none();
-        let place = if head || blind { 0 } else { large.place };
+        let rank = if head || unannounced { 0 } else { large.rank };
         let id = *id;
         let narrow = false;
-        self.send(link, Message::Reserve(Reservation { id, place, head, force, narrow, ranges }));
+        self.send(
+            link,
+            Message::Reserve(Reservation { id, place: rank, head, force, narrow, ranges }),
+        );
     }
 
     /// Takes back from a parent what it is no longer wanted to send.
@@ -296,9 +305,12 @@ impl Protocol {
         let Some(wanted) = parent.and_then(|p| p.wanted.as_mut()) else { return };
         let ranges = wanted.ranges(MAX_RANGES);
         *wanted = PieceSet::from_ranges(wanted.len(), &ranges);
-        let (id, place) = (*id, large.place);
+        let (id, rank) = (*id, large.rank);
         let (head, force, narrow) = (false, false, true);
-        self.send(link, Message::Reserve(Reservation { id, place, head, force, narrow, ranges }));
+        self.send(
+            link,
+            Message::Reserve(Reservation { id, place: rank, head, force, narrow, ranges }),
+        );
     }
 
     /// Ends a reservation; `tell` takes it back.
@@ -313,14 +325,14 @@ impl Protocol {
         };
         let Some(at) = large.parents.iter().position(|p| p.link == link) else { return false };
         large.parents.remove(at);
-        large.note_ex(link);
+        large.note_former_parent(link);
         if tell {
-            let (place, ranges) = (large.place, Vec::new());
+            let (rank, ranges) = (large.rank, Vec::new());
             let (head, force, narrow) = (false, false, true);
-            let back = Reservation { id: *id, place, head, force, narrow, ranges };
+            let back = Reservation { id: *id, place: rank, head, force, narrow, ranges };
             self.send(link, Message::Reserve(back));
         }
-        self.forget_asked(link, id);
+        self.forget_request(link, id);
         true
     }
 
@@ -345,8 +357,8 @@ impl Protocol {
             return;
         };
         let silent = |p: &&Parent| self.deadline(id, p) <= self.env.now;
-        let late: Vec<LinkId> = large.parents.iter().filter(silent).map(|p| p.link).collect();
-        for link in late {
+        let overdue: Vec<LinkId> = large.parents.iter().filter(silent).map(|p| p.link).collect();
+        for link in overdue {
             if self.wait_longer(link, id) {
                 continue;
             }
@@ -369,9 +381,9 @@ impl Protocol {
         let least = if claims || large.parents[at].served { Holds::Nothing } else { Holds::Some };
         let other = |s: &Source| {
             let fit = s.link != link && !s.tried && s.holds >= least;
-            fit && standpoint(s, large, me, links).is_some()
+            fit && rank_towards(s, large, me, links).is_some()
         };
-        let alone = !pending.sources.iter().any(other) && !large.blind.contains(&link);
+        let alone = !pending.sources.iter().any(other) && !large.asked_unannounced.contains(&link);
         if !alone || pending.turns >= LONGER {
             return false;
         }
@@ -390,7 +402,7 @@ impl Protocol {
         let better = |s: &Source| {
             let free = !s.tried && s.busy.is_none_or(|until| until <= now);
             let other = s.holds != Holds::Nothing && !overdue.contains(&s.link);
-            free && other && standpoint(s, large, me, links).is_some()
+            free && other && rank_towards(s, large, me, links).is_some()
         };
         if pending.turns < PATIENT || overdue.is_empty() || !pending.sources.iter().any(better) {
             return;
@@ -495,26 +507,26 @@ impl Protocol {
         &mut self,
         link: LinkId,
         id: &TransactionId,
-        place: u32,
+        rank: u32,
     ) {
         let Some(pending) = self.intake.pending.get_mut(id) else { return };
         if let Some(source) = pending.sources.iter_mut().find(|s| s.link == link) {
             source.holds = source.holds.max(Holds::Some);
-            source.place = source.place.max(Some(place));
+            source.rank = source.rank.max(Some(rank));
             self.drive(id);
         }
     }
 }
 
-/// The place from which pieces may be reserved from a source, if there is one: see `large`.
-fn standpoint(source: &Source, large: &Large, me: PeerId, links: &Links) -> Option<u32> {
+/// The rank from which pieces may be reserved from a source, if there is one: see `large`.
+fn rank_towards(source: &Source, large: &Large, me: PeerId, links: &Links) -> Option<u32> {
     if source.holds == Holds::All {
-        return Some(large.place);
+        return Some(large.rank);
     }
     large.head.as_ref()?;
-    let (theirs, peer) = (source.place?, links.peer_of(source.link)?);
-    if (theirs, peer) < (large.place, me) {
-        return Some(large.place);
+    let (theirs, peer) = (source.rank?, links.peer_of(source.link)?);
+    if (theirs, peer) < (large.rank, me) {
+        return Some(large.rank);
     }
     (source.holds == Holds::Some).then(|| theirs.checked_add(1)).flatten()
 }

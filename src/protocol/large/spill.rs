@@ -17,7 +17,7 @@
 //! `MAX_WRITES` are on their way and `MAX_KEPT` in the store, in `gossip.max_spill_bytes`. Where the
 //! store keeps no partial payloads, what is parked is dropped and the rest stays.
 //!
-//! Places in the order of reservations stay as they are: who is gone from memory asks nobody, and who
+//! Places in the order of reservations stay as they are: who is expired from memory asks nobody, and who
 //! waited for its pieces is told that it is busy.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -266,7 +266,7 @@ impl Protocol {
         for piece in pieces {
             let is_one = piece.index < assembly.have.len();
             if is_one && piece.bytes.len() == piece_len(size, piece.index) {
-                assembly.keep(piece);
+                assembly.insert(piece);
             }
         }
         self.env.counters.partials_resumed += u64::from(!assembly.have.is_empty());
@@ -297,9 +297,10 @@ impl Protocol {
     pub(in crate::protocol) fn expire_partials(&mut self) {
         let wall = self.env.wall;
         let kept = &mut self.assemblies.spills.kept;
-        let gone: Vec<_> = kept.extract_if(.., |_, k| k.until <= wall).map(|(id, _)| id).collect();
-        if !gone.is_empty() {
-            self.drop_partials(gone);
+        let expired: Vec<_> =
+            kept.extract_if(.., |_, k| k.until <= wall).map(|(id, _)| id).collect();
+        if !expired.is_empty() {
+            self.drop_partials(expired);
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::protocol::Protocol;
 use crate::protocol::guard::Work;
 use crate::protocol::io::{ConnectFailure, Output};
-use crate::protocol::link::{Ending, Link};
+use crate::protocol::link::{CloseCause, Link};
 use crate::protocol::timers::Timer;
 use crate::types::{Ban, CloseReason, Event, LinkId, Message, PeerId};
 
@@ -15,11 +15,11 @@ impl Protocol {
         if !self.links.all.contains_key(&link) {
             return;
         }
-        self.flush(link);
+        self.drain(link);
         let retry_after = self.retry_hint(reason);
         self.send(link, Message::Goodbye { reason, retry_after });
         self.env.push(Output::Close { link });
-        self.forget_link(link, Ending::Ours(reason));
+        self.forget_link(link, CloseCause::Ours(reason));
     }
 
     /// Disconnects peers that make us answer more than they take.
@@ -33,24 +33,24 @@ impl Protocol {
     }
 
     /// Takes a link that is closed or closing out of every table.
-    fn forget_link(&mut self, link: LinkId, ending: Ending) {
+    fn forget_link(&mut self, link: LinkId, cause: CloseCause) {
         let Some(l) = self.links.remove(link) else { return };
         let (hello, ping, pong) = (Timer::Hello(link), Timer::Ping(link), Timer::Pong(link));
-        for timer in [hello, ping, pong, Timer::Flush(link), Timer::Owed(link)] {
+        for timer in [hello, ping, pong, Timer::Drain(link), Timer::Replay(link)] {
             self.env.timers.cancel(timer);
         }
-        self.after_link(&l, ending);
+        self.after_link(&l, cause);
     }
 
     /// What follows the end of a link, whoever ended it.
-    pub(super) fn after_link(&mut self, l: &Link, ending: Ending) {
-        let reason = ending.reason();
+    pub(super) fn after_link(&mut self, l: &Link, cause: CloseCause) {
+        let reason = cause.reason();
         self.membership.finish_dial(
             &mut self.env,
             l.dial,
             &l.remote,
             Err(ConnectFailure::Refused(reason)),
-            ending.retry(),
+            cause.retry(),
         );
         let Some(up) = &l.up else {
             // A dial is free again, and somebody else may be worth one.
@@ -67,7 +67,7 @@ impl Protocol {
         self.give_back(&l.remote, Work::Id, self.heard_of(&l.remote));
         self.ask_others(l.id, up);
         self.forget_promises(l.remote);
-        if ending == Ending::Ours(CloseReason::Replaced) {
+        if cause == CloseCause::Ours(CloseReason::Replaced) {
             // The peer is still linked, over the connection that took over.
             return;
         }
@@ -79,7 +79,7 @@ impl Protocol {
         }
         tracing::info!(target: "sorcha_peer::link", peer = %l.remote, %reason, "peer down");
         self.env.emit(Event::PeerDown { peer: l.remote, reason });
-        self.membership.note_peer_down(&mut self.env, &l.remote, ending);
+        self.membership.note_peer_down(&mut self.env, &l.remote, cause);
         self.settle_interest();
         self.links_changed();
     }
@@ -103,11 +103,11 @@ impl Protocol {
         self.env.push(Output::Close { link });
         // A peer may send us away for a while, not for ever.
         let retry = retry.min(self.env.config.overlay.redial_max * 10);
-        self.forget_link(link, Ending::Theirs(reason, retry));
+        self.forget_link(link, CloseCause::Theirs(reason, retry));
     }
 
     pub(in crate::protocol) fn on_link_closed(&mut self, link: LinkId) {
-        self.forget_link(link, Ending::Lost);
+        self.forget_link(link, CloseCause::Transport);
     }
 
     /// Something that no well-behaved peer sends.
@@ -123,7 +123,9 @@ impl Protocol {
 
     pub(in crate::protocol) fn on_ping_due(&mut self, link: LinkId) {
         let Some(l) = self.links.all.get(&link) else { return };
-        if l.queued > 0 && self.env.now.since(l.progress) > self.env.config.liveness.slow_after {
+        if l.queued_bytes > 0
+            && self.env.now.since(l.progress) > self.env.config.liveness.slow_after
+        {
             self.close(link, CloseReason::SlowPeer);
         } else {
             self.ping(link);

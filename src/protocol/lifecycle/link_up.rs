@@ -8,7 +8,7 @@ use crate::protocol::io::DialId;
 use crate::protocol::large::PieceRate;
 use crate::protocol::link::{Batch, Established, Link, Pinger, counter_of};
 use crate::protocol::membership::ask_for_peers;
-use crate::protocol::outbox::Owed;
+use crate::protocol::outbox::ReplayCursor;
 use crate::protocol::reconcile::Repair;
 use crate::protocol::serve::ServeQueue;
 use crate::protocol::spread::{Feed, PeerInterest};
@@ -48,7 +48,7 @@ impl Protocol {
             opened: now,
             said: self.spread.carrying.ours().clone(),
             heard: now,
-            queued: 0,
+            queued_bytes: 0,
             progress: now,
             up: None,
         };
@@ -183,7 +183,7 @@ impl Protocol {
             batch: Batch::default(),
             pinger: Pinger::new(nonce, now),
             interest: PeerInterest::new(hello.interest.clone()),
-            feed: Feed::new(head, Owed::new(all, head, l.owes, now)),
+            feed: Feed::new(head, ReplayCursor::new(all, head, l.owes, now)),
             repair: Repair::default(),
             requests: Requests::new(now),
             serve: ServeQueue::default(),

@@ -35,10 +35,10 @@ impl Protocol {
         self.env.counters.frame_bytes_sent += bytes as u64;
         let now = self.env.now;
         let Some(l) = self.links.all.get_mut(&link) else { return };
-        l.queued = l.queued.saturating_sub(weight);
+        l.queued_bytes = l.queued_bytes.saturating_sub(weight);
         l.progress = now;
-        let empty = l.queued == 0;
-        self.answer_held(link);
+        let empty = l.queued_bytes == 0;
+        self.answer_waiting(link);
         if empty {
             self.end_debt(link);
         }
@@ -147,7 +147,7 @@ impl Protocol {
         self.renew_stale();
         self.expire_partials();
         self.settle_promises();
-        self.repair_after_loss();
+        self.retry_unsaved();
         self.owe_again();
         self.env.timers.set(Timer::Expire, self.env.now + EXPIRE_EVERY);
     }

@@ -30,20 +30,20 @@ use crate::protocol::io::Output;
 
 /// How a link ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::protocol) enum Ending {
+pub(in crate::protocol) enum CloseCause {
     /// We closed it.
     Ours(CloseReason),
     /// The peer said goodbye and asked us to stay away for a while.
     Theirs(CloseReason, Duration),
     /// The transport broke.
-    Lost,
+    Transport,
 }
 
-impl Ending {
+impl CloseCause {
     pub(in crate::protocol) fn reason(self) -> CloseReason {
         match self {
             Self::Ours(reason) | Self::Theirs(reason, _) => reason,
-            Self::Lost => CloseReason::TransportClosed,
+            Self::Transport => CloseReason::TransportClosed,
         }
     }
 

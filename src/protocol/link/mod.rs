@@ -10,7 +10,7 @@ mod liveness;
 
 pub(super) use liveness::Pinger;
 
-pub(super) use handshake::{Ending, counter_of};
+pub(super) use handshake::{CloseCause, counter_of};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -41,9 +41,9 @@ pub(super) const MAX_QUEUED: usize = 2 << 20;
 /// More than one turn adds to a queue that is below its bound.
 const MAX_MESSAGE: usize = 1 << 20;
 /// Small messages wait at most this long.
-const FLUSH_AFTER: Duration = Duration::from_millis(5);
+const DRAIN_AFTER: Duration = Duration::from_millis(5);
 /// This many small entries leave at once.
-const FLUSH_ENTRIES: usize = 64;
+const DRAIN_ENTRIES: usize = 64;
 
 /// What makes a message of ids.
 type Wrap = fn(Vec<TransactionId>) -> Message;
@@ -58,7 +58,7 @@ pub(super) struct Batch {
     pub(super) early: Vec<TransactionId>,
     pub(super) stored: Vec<TransactionId>,
     pub(super) busy: Vec<TransactionId>,
-    flushed: Option<MonoTime>,
+    drained: Option<MonoTime>,
 }
 
 impl Batch {
@@ -121,7 +121,7 @@ pub(super) struct Link {
     pub(super) said: Interest,
     pub(super) heard: MonoTime,
     /// Bytes handed over and not yet on the wire.
-    pub(super) queued: usize,
+    pub(super) queued_bytes: usize,
     /// When the queue last moved or was empty.
     pub(super) progress: MonoTime,
     pub(super) up: Option<Established>,
@@ -180,7 +180,7 @@ impl Links {
     /// Links whose peer answers and takes what is offered.
     pub(super) fn well(&self, now: MonoTime) -> impl Iterator<Item = LinkId> {
         let well = move |l: &&Link| {
-            let stuck = l.queued > 0 && now.since(l.progress) > STUCK;
+            let stuck = l.queued_bytes > 0 && now.since(l.progress) > STUCK;
             !stuck
                 && l.up.as_ref().is_some_and(|up| up.pinger.missed == 0 && up.feed.debt.is_none())
         };
@@ -223,11 +223,11 @@ impl Links {
     /// Hands a message to the driver.
     pub(super) fn send(&mut self, env: &mut Env, link: LinkId, message: Message) {
         let Some(l) = self.all.get_mut(&link) else { return };
-        if l.queued == 0 {
+        if l.queued_bytes == 0 {
             l.progress = env.now;
         }
-        l.queued += message.weight();
-        if l.queued > MAX_QUEUED - MAX_MESSAGE {
+        l.queued_bytes += message.weight();
+        if l.queued_bytes > MAX_QUEUED - MAX_MESSAGE {
             self.overfull.insert(link);
         }
         env.push(Output::Send { link, message });
@@ -252,40 +252,40 @@ impl Protocol {
         let limit = |up: &Established| {
             if up.serve.entries.is_empty() { HIGH_WATER } else { PIECE_BYTES / 2 }
         };
-        self.links.all.get(&link).is_some_and(|l| l.queued < l.up.as_ref().map_or(0, limit))
+        self.links.all.get(&link).is_some_and(|l| l.queued_bytes < l.up.as_ref().map_or(0, limit))
     }
 
     /// Whether a link may be given more than control.
     pub(super) fn is_writable(&self, link: LinkId) -> bool {
-        self.links.all.get(&link).is_some_and(|l| l.queued < HIGH_WATER)
+        self.links.all.get(&link).is_some_and(|l| l.queued_bytes < HIGH_WATER)
     }
 
     /// Ends a turn: what gathered leaves, or a timer sees to it.
-    pub(super) fn flush_dirty(&mut self) {
+    pub(super) fn drain_dirty(&mut self) {
         while let Some(link) = self.links.dirty.pop_first() {
             let now = self.env.now;
             let Some(up) = self.links.up(link) else { continue };
             let batch = &up.batch;
-            let due = batch.flushed.map_or(now, |at| at + FLUSH_AFTER);
-            if batch.is_urgent() || batch.len() >= FLUSH_ENTRIES || due <= now {
-                self.flush(link);
+            let due = batch.drained.map_or(now, |at| at + DRAIN_AFTER);
+            if batch.is_urgent() || batch.len() >= DRAIN_ENTRIES || due <= now {
+                self.drain(link);
             } else if batch.len() > 0 {
-                self.env.timers.set_earlier(Timer::Flush(link), due);
+                self.env.timers.set_earlier(Timer::Drain(link), due);
             }
         }
     }
 
     /// Sends everything that gathered on a link.
-    pub(super) fn flush(&mut self, link: LinkId) {
+    pub(super) fn drain(&mut self, link: LinkId) {
         let now = self.env.now;
         let Some(up) = self.links.up(link) else { return };
         let batch = std::mem::take(&mut up.batch);
         if batch.len() == 0 && batch.want.is_empty() {
-            up.batch.flushed = batch.flushed;
+            up.batch.drained = batch.drained;
             return;
         }
-        up.batch.flushed = Some(now);
-        self.env.timers.cancel(Timer::Flush(link));
+        up.batch.drained = Some(now);
+        self.env.timers.cancel(Timer::Drain(link));
         for part in batch.want.chunks(MAX_IDS_PER_MESSAGE) {
             self.send(link, Message::Want(part.to_vec()));
         }

@@ -17,20 +17,20 @@ struct Slot<K, T> {
 
 /// Keys by number, with something noted for each.
 #[derive(Debug)]
-pub(super) struct Numbers<K, T = ()> {
+pub(super) struct Interner<K, T = ()> {
     by_key: BTreeMap<K, u16>,
     /// Number n stands at n - 1.
     slots: Vec<Slot<K, T>>,
     free: Vec<u16>,
 }
 
-impl<K, T> Default for Numbers<K, T> {
+impl<K, T> Default for Interner<K, T> {
     fn default() -> Self {
         Self { by_key: BTreeMap::new(), slots: Vec::new(), free: Vec::new() }
     }
 }
 
-impl<K: Copy + Ord, T: Default> Numbers<K, T> {
+impl<K: Copy + Ord, T: Default> Interner<K, T> {
     /// The number of a key, for one record; `NONE` when the table is full.
     pub(super) fn enter(&mut self, key: K) -> u16 {
         if let Some(number) = self.by_key.get(&key).copied() {
@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn a_number_lives_as_long_as_its_records() {
-        let mut numbers = Numbers::<u32, u8>::default();
+        let mut numbers = Interner::<u32, u8>::default();
         let number = numbers.enter(7);
         assert_eq!((numbers.enter(7), numbers.of(&7)), (number, Some(number)));
         *numbers.get_mut(number).unwrap() = 5;
@@ -127,7 +127,7 @@ mod tests {
 
     #[test]
     fn keys_beyond_the_table_have_none() {
-        let mut numbers = Numbers::<u32>::default();
+        let mut numbers = Interner::<u32>::default();
         for n in 0..u32::from(u16::MAX) {
             assert_ne!(numbers.enter(n), NONE);
         }

@@ -19,7 +19,7 @@ mod records;
 mod tests;
 mod topic_table;
 
-pub(super) use quota::{Bounds, Shares};
+pub(super) use quota::{Bounds, Quota};
 
 pub(super) use quota::{Excess, cost};
 pub(super) use records::{Record, State};
@@ -34,9 +34,9 @@ use crate::types::{
 
 use crate::protocol::id_map::{IdMap, Positions};
 use crate::protocol::rng::Rng;
-use range_index::{Order, Sum};
-use records::Slab;
-use topic_table::Topics;
+use range_index::{RangeIndex, Sum};
+use records::Records;
+use topic_table::TopicTable;
 
 /// What a payload in memory takes beside its bytes: header, signature, bookkeeping.
 const OVERHEAD: u64 = 384;
@@ -55,9 +55,9 @@ pub(super) struct Entry {
     /// Whether our own store has it.
     pub(super) stored: bool,
     /// Asked for long after its creation.
-    pub(super) late: bool,
+    pub(super) is_backfill: bool,
     /// Whether it came from a peer that is nearer to a relay.
-    pub(super) ashore: bool,
+    pub(super) stored_upstream: bool,
     pub(super) created: WallTime,
     pub(super) keep_until: WallTime,
     /// Link slots whose peer is known to have it.
@@ -78,17 +78,17 @@ struct Recent {
 
 #[derive(Debug)]
 pub(super) struct Log {
-    slab: Slab,
+    records: Records,
     index: Positions,
-    order: Order,
+    ranges: RangeIndex,
     live: usize,
     refused: usize,
     /// Of these, those that the store could not keep.
     unsaved: usize,
     /// Own entries that expired and were not asked for since.
     expired_own: Vec<TransactionId>,
-    pub(super) shares: Shares,
-    pub(super) topics: Topics,
+    pub(super) quota: Quota,
+    pub(super) topics: TopicTable,
     recent: VecDeque<Recent>,
     cached: IdMap<Transaction>,
     /// What is cached, oldest first; may name what is gone.
@@ -98,17 +98,17 @@ pub(super) struct Log {
 }
 
 impl Log {
-    pub(super) fn new(rng: &mut Rng, cache_limit: u64, shares: Shares) -> Self {
+    pub(super) fn new(rng: &mut Rng, cache_limit: u64, quota: Quota) -> Self {
         Self {
-            slab: Slab::default(),
+            records: Records::default(),
             index: Positions::new(rng),
-            order: Order::default(),
+            ranges: RangeIndex::default(),
             live: 0,
             refused: 0,
             unsaved: 0,
             expired_own: Vec::new(),
-            shares,
-            topics: Topics::default(),
+            quota,
+            topics: TopicTable::default(),
             recent: VecDeque::new(),
             cached: IdMap::new(rng),
             cache_order: VecDeque::new(),
@@ -124,12 +124,12 @@ impl Log {
 
     /// The oldest sequence number that may still hold an entry.
     pub(super) fn base(&self) -> u64 {
-        self.slab.base()
+        self.records.base()
     }
 
     /// The sequence number that the next entry will have.
     pub(super) fn head(&self) -> u64 {
-        self.slab.head()
+        self.records.head()
     }
 
     pub(super) fn contains(&self, id: &TransactionId) -> bool {
@@ -138,20 +138,20 @@ impl Log {
 
     /// Whether this one is not wanted, or not now.
     pub(super) fn is_refused(&self, id: &TransactionId) -> bool {
-        let record = self.position(id).and_then(|at| self.slab.record(at));
+        let record = self.position(id).and_then(|at| self.records.record(at));
         record.is_some_and(|r| !matches!(r.state(), State::Live | State::Dead))
     }
 
     pub(super) fn at(&self, seq: u64) -> Option<&Record> {
-        self.slab.at(seq).filter(|r| r.state() == State::Live)
+        self.records.at(seq).filter(|r| r.state() == State::Live)
     }
 
     pub(super) fn at_mut(&mut self, seq: u64) -> Option<&mut Record> {
-        self.slab.at_mut(seq).filter(|r| r.state() == State::Live)
+        self.records.at_mut(seq).filter(|r| r.state() == State::Live)
     }
 
     pub(super) fn seq_of(&self, id: &TransactionId) -> Option<u64> {
-        let seq = self.slab.seq(self.position(id)?);
+        let seq = self.records.seq(self.position(id)?);
         self.at(seq).map(|_| seq)
     }
 
@@ -169,7 +169,7 @@ impl Log {
     }
 
     fn position(&self, id: &TransactionId) -> Option<u32> {
-        self.index.find(id, |at| self.slab.record(at).is_some_and(|r| r.id == *id))
+        self.index.find(id, |at| self.records.record(at).is_some_and(|r| r.id == *id))
     }
 
     /// Appends an entry, unless its id is there.
@@ -187,16 +187,16 @@ impl Log {
         if entry.stored {
             record.set_stored();
         }
-        if entry.ashore {
-            record.set_ashore();
+        if entry.stored_upstream {
+            record.set_stored_upstream();
         }
-        if entry.late {
+        if entry.is_backfill {
             record.set_late();
         }
         record.ingress = entry.ingress;
         record.topic = self.topics.enter(entry.topic);
-        record.origin = self.shares.enter(&entry.origin);
-        self.shares.charge(record.origin, record.size);
+        record.origin = self.quota.enter(&entry.origin);
+        self.quota.charge(record.origin, record.size);
         let seq = self.insert(record, Recent { known: entry.known, accepted: now });
         self.live += 1;
         if let Some(transaction) = entry.cached {
@@ -235,8 +235,8 @@ impl Log {
             record.set_state(State::OverShare);
             record.size = u32::try_from(header.payload_len).unwrap_or(u32::MAX);
             record.topic = self.topics.enter(TopicKey::of(&header.topic));
-            record.origin = self.shares.enter(&header.origin);
-            self.shares.turn_away(record.origin, true);
+            record.origin = self.quota.enter(&header.origin);
+            self.quota.turn_away(record.origin, true);
             self.insert(record, Recent { known: u64::MAX, accepted: now });
             self.refused += 1;
         }
@@ -251,7 +251,7 @@ impl Log {
         let Some(record) = self.find_mut(id) else { return };
         record.set_state(State::Unsaved);
         let (origin, size) = (record.origin, record.size);
-        self.shares.refund(origin, size);
+        self.quota.refund(origin, size);
         self.live -= 1;
         self.refused += 1;
         self.unsaved += 1;
@@ -261,7 +261,7 @@ impl Log {
 
     /// Lets one be taken again that could not be stored; whether it is one.
     pub(super) fn forget_unsaved(&mut self, id: &TransactionId) -> bool {
-        let record = self.position(id).and_then(|at| self.slab.record(at));
+        let record = self.position(id).and_then(|at| self.records.record(at));
         let unsaved = record.is_some_and(|r| r.state() == State::Unsaved);
         if unsaved {
             self.forget(id);
@@ -278,20 +278,20 @@ impl Log {
 
     /// Lets be taken again what was turned away of origins that have room now; whether there is any.
     pub(super) fn forget_turned_away(&mut self) -> bool {
-        let numbers = self.shares.with_room();
+        let numbers = self.quota.with_room();
         if numbers.is_empty() {
             return false;
         }
         let has_room = |log: &Self, r: &Record| {
             let waits = r.state() == State::OverShare && numbers.binary_search(&r.origin).is_ok();
-            waits && log.shares.has_room_for(r.origin, r.size)
+            waits && log.quota.has_room_for(r.origin, r.size)
         };
         self.forget_where(has_room) > 0
     }
 
     fn forget_where(&mut self, chosen: impl Fn(&Self, &Record) -> bool) -> usize {
         let seqs = self.base()..self.head();
-        let records = seqs.filter_map(|seq| self.slab.at(seq)).filter(|r| chosen(self, r));
+        let records = seqs.filter_map(|seq| self.records.at(seq)).filter(|r| chosen(self, r));
         let ids: Vec<_> = records.map(|r| r.id).collect();
         for id in &ids {
             self.forget(id);
@@ -300,11 +300,11 @@ impl Log {
     }
 
     fn insert(&mut self, record: Record, recent: Recent) -> u64 {
-        let seq = self.slab.push(record);
+        let seq = self.records.push(record);
         let position = low(seq);
-        let slab = &self.slab;
-        self.index.insert(&record.id, position, |at| slab.id(at));
-        self.order.insert(position, record.keep_until(), slab);
+        let records = &self.records;
+        self.index.insert(&record.id, position, |at| records.id(at));
+        self.ranges.insert(position, record.keep_until(), records);
         self.recent.push_back(recent);
         seq
     }
@@ -362,38 +362,38 @@ impl Log {
 
     fn forget(&mut self, id: &TransactionId) {
         let Some(position) = self.position(id) else { return };
-        self.order.remove(position, &self.slab);
+        self.ranges.remove(position, &self.records);
         self.bury(position);
     }
 
     /// Takes a record that is in no order any more out of all else.
     fn bury(&mut self, position: u32) {
-        let Some(record) = self.slab.record(position).copied() else { return };
+        let Some(record) = self.records.record(position).copied() else { return };
         self.drop_payload(&record.id);
-        let slab = &self.slab;
-        self.index.remove(&record.id, position, |at| slab.id(at));
+        let records = &self.records;
+        self.index.remove(&record.id, position, |at| records.id(at));
         match record.state() {
             State::Live => self.live -= 1,
             State::Refused | State::OverShare | State::Unsaved => self.refused -= 1,
             State::Dead => return,
         }
         match record.state() {
-            State::Live => self.shares.refund(record.origin, record.size),
-            State::OverShare => self.shares.turn_away(record.origin, false),
+            State::Live => self.quota.refund(record.origin, record.size),
+            State::OverShare => self.quota.turn_away(record.origin, false),
             State::Unsaved => self.unsaved -= 1,
             State::Refused | State::Dead => {}
         }
-        self.shares.leave(record.origin);
+        self.quota.leave(record.origin);
         self.topics.leave(record.topic);
-        self.slab.kill(self.slab.seq(position));
+        self.records.kill(self.records.seq(position));
     }
 
     /// Forgets everything that may go at `now`; returns how many entries that were.
     pub(super) fn expire(&mut self, now: WallTime) -> u64 {
         let mut expired = 0;
         let mut seqs: Vec<u64> = Vec::new();
-        for position in self.order.expire(now, &self.slab) {
-            seqs.push(self.slab.seq(position));
+        for position in self.ranges.expire(now, &self.records) {
+            seqs.push(self.records.seq(position));
         }
         // In the order of acceptance, for who publishes anew what was its own.
         seqs.sort_unstable();
@@ -423,8 +423,9 @@ impl Log {
             self.cache_order.pop_front();
         }
         if self.cache_order.len() > 2 * self.cached.len() + 1024 {
-            let slab = &self.slab;
-            self.cache_order.retain(|seq| slab.at(*seq).is_some_and(|r| r.state() == State::Live));
+            let records = &self.records;
+            self.cache_order
+                .retain(|seq| records.at(*seq).is_some_and(|r| r.state() == State::Live));
         }
     }
 
@@ -490,9 +491,9 @@ impl Log {
     /// costs a look at each entry.
     pub(super) fn measure(&self, lower: Bound, upper: Bound, scope: &Scope) -> Sum {
         if scope.is_all() {
-            self.order.measure(lower, upper, &self.slab)
+            self.ranges.measure(lower, upper, &self.records)
         } else {
-            self.order.measure_within(lower, upper, scope, &self.slab)
+            self.ranges.measure_within(lower, upper, scope, &self.records)
         }
     }
 
@@ -505,9 +506,9 @@ impl Log {
         scope: &Scope,
     ) -> Vec<(Bound, Sum)> {
         if scope.is_all() {
-            self.order.split(lower, upper, ways, &self.slab)
+            self.ranges.split(lower, upper, ways, &self.records)
         } else {
-            self.order.split_within(lower, upper, ways, scope, &self.slab)
+            self.ranges.split_within(lower, upper, ways, scope, &self.records)
         }
     }
 
@@ -518,8 +519,8 @@ impl Log {
         upper: Bound,
         scope: &'a Scope,
     ) -> impl Iterator<Item = &'a Record> {
-        let records = self.order.range(lower, upper, &self.slab);
-        let records = records.filter_map(|at| self.slab.record(at));
+        let records = self.ranges.range(lower, upper, &self.records);
+        let records = records.filter_map(|at| self.records.record(at));
         records.filter(|r| r.state() == State::Live && scope.takes(r))
     }
 
@@ -528,7 +529,7 @@ impl Log {
     pub(super) fn bytes(&self) -> usize {
         let recent = self.recent.capacity() * size_of::<Recent>();
         let cache = self.cache_order.capacity() * size_of::<u64>();
-        self.slab.bytes() + self.index.bytes() + self.order.bytes() + recent + cache
+        self.records.bytes() + self.ranges.bytes() + self.ranges.bytes() + recent + cache
     }
 }
 

@@ -13,7 +13,7 @@
 
 use crate::types::PeerId;
 
-use super::interner::{self, Numbers};
+use super::interner::{self, Interner};
 
 /// The number of nobody in particular.
 pub(super) const NOBODY: u16 = interner::NONE;
@@ -49,14 +49,14 @@ pub(in crate::protocol) enum Excess {
 
 /// How much each origin has of the store.
 #[derive(Debug)]
-pub(in crate::protocol) struct Shares {
+pub(in crate::protocol) struct Quota {
     bounds: Bounds,
-    origins: Numbers<PeerId, Used>,
+    origins: Interner<PeerId, Used>,
 }
 
-impl Shares {
+impl Quota {
     pub(in crate::protocol) fn new(bounds: Bounds) -> Self {
-        Self { bounds, origins: Numbers::default() }
+        Self { bounds, origins: Interner::default() }
     }
 
     /// Why one transaction of `size` bytes would be too much, with so many transactions and bytes
@@ -147,8 +147,8 @@ mod tests {
         PeerId::from_bytes(id)
     }
 
-    fn share(limit: u64) -> Shares {
-        Shares::new(Bounds { bytes: Some(limit), entries: None })
+    fn share(limit: u64) -> Quota {
+        Quota::new(Bounds { bytes: Some(limit), entries: None })
     }
 
     fn bytes(used: u64, limit: u64) -> Excess {
@@ -183,7 +183,7 @@ mod tests {
 
     #[test]
     fn an_origin_has_as_many_as_its_rate_makes() {
-        let mut shares = Shares::new(Bounds { bytes: None, entries: Some(3) });
+        let mut shares = Quota::new(Bounds { bytes: None, entries: Some(3) });
         let number = shares.enter(&origin(1));
         for used in 0..3 {
             assert_eq!(shares.excess(&origin(1), (0, 0), 1 << 40), None, "{used}");
@@ -198,7 +198,7 @@ mod tests {
         shares.refund(number, 1);
         assert_eq!(shares.with_room(), [number]);
         // One at a time has room when there is none.
-        let mut one = Shares::new(Bounds { bytes: None, entries: Some(1) });
+        let mut one = Quota::new(Bounds { bytes: None, entries: Some(1) });
         let number = one.enter(&origin(1));
         one.turn_away(number, true);
         one.charge(number, 1);
@@ -217,7 +217,7 @@ mod tests {
         shares.charge(NOBODY, 9);
         shares.leave(NOBODY);
         assert_eq!(shares.excess(&origin(70_000), (0, 0), 9), None);
-        let mut none = Shares::new(Bounds::default());
+        let mut none = Quota::new(Bounds::default());
         assert_eq!(none.enter(&origin(1)), NOBODY, "no bound, no table");
     }
 }

@@ -6,11 +6,11 @@
 //! their creation fill the leaves to the brim: 4.5 bytes an entry, and never more than twice that.
 //!
 //! Invariants: leaves do not overlap and stand in order; `first` of a leaf is not above its first
-//! key and above every key of the leaf before; `keep` is not above the earliest time in the leaf.
+//! key and above every key of the leaf before; `earliest_end` is not above the earliest time in the leaf.
 
 use crate::types::{Bound, TransactionId, WallTime};
 
-use super::records::{Record, Slab};
+use super::records::{Record, Records};
 use super::topic_table::Scope;
 
 /// Positions in one leaf at most.
@@ -71,51 +71,56 @@ fn words(id: &TransactionId) -> [u64; 4] {
 struct Leaf {
     first: Bound,
     sum: Sum,
-    keep: WallTime,
+    earliest_end: WallTime,
     positions: Vec<u32>,
 }
 
 /// The order.
 #[derive(Debug, Default)]
-pub(super) struct Order {
+pub(super) struct RangeIndex {
     leaves: Vec<Leaf>,
 }
 
-impl Order {
-    pub(in crate::protocol) fn insert(&mut self, position: u32, keep: WallTime, slab: &Slab) {
-        let key = slab.key(position);
+impl RangeIndex {
+    pub(in crate::protocol) fn insert(
+        &mut self,
+        position: u32,
+        earliest_end: WallTime,
+        records: &Records,
+    ) {
+        let key = records.key(position);
         let mut at = self.leaves.partition_point(|leaf| leaf.first <= key).saturating_sub(1);
         if self.leaves.is_empty() {
             self.leaves.push(Leaf::new(key));
         }
         if self.leaves[at].positions.len() == LEAF {
             let last = at + 1 == self.leaves.len();
-            if last && self.leaves[at].positions.last().is_some_and(|p| slab.key(*p) < key) {
+            if last && self.leaves[at].positions.last().is_some_and(|p| records.key(*p) < key) {
                 self.leaves.push(Leaf::new(key));
                 at += 1;
             } else {
-                let upper = self.leaves[at].halve(slab);
+                let upper = self.leaves[at].halve(records);
                 let above = upper.first <= key;
                 self.leaves.insert(at + 1, upper);
                 at += usize::from(above);
             }
         }
         let leaf = &mut self.leaves[at];
-        let place = leaf.positions.partition_point(|p| slab.key(*p) < key);
-        leaf.positions.insert(place, position);
+        let at_key = leaf.positions.partition_point(|p| records.key(*p) < key);
+        leaf.positions.insert(at_key, position);
         leaf.sum.add(&key.id);
-        leaf.keep = leaf.keep.min(keep);
+        leaf.earliest_end = leaf.earliest_end.min(earliest_end);
         leaf.first = leaf.first.min(key);
     }
 
     /// Takes out what still stands at its position.
-    pub(in crate::protocol) fn remove(&mut self, position: u32, slab: &Slab) {
-        let key = slab.key(position);
+    pub(in crate::protocol) fn remove(&mut self, position: u32, records: &Records) {
+        let key = records.key(position);
         let at = self.leaves.partition_point(|leaf| leaf.first <= key).saturating_sub(1);
         let Some(leaf) = self.leaves.get_mut(at) else { return };
-        let place = leaf.positions.partition_point(|p| slab.key(*p) < key);
-        if leaf.positions.get(place) == Some(&position) {
-            leaf.positions.remove(place);
+        let at_key = leaf.positions.partition_point(|p| records.key(*p) < key);
+        if leaf.positions.get(at_key) == Some(&position) {
+            leaf.positions.remove(at_key);
             leaf.sum.subtract(&key.id);
             if leaf.positions.is_empty() {
                 self.leaves.remove(at);
@@ -124,13 +129,13 @@ impl Order {
     }
 
     /// Takes out everything that may go at `now`; walks only leaves that hold such.
-    pub(in crate::protocol) fn expire(&mut self, now: WallTime, slab: &Slab) -> Vec<u32> {
-        let mut gone = Vec::new();
-        if self.leaves.iter().all(|leaf| leaf.keep > now) {
-            return gone;
+    pub(in crate::protocol) fn expire(&mut self, now: WallTime, records: &Records) -> Vec<u32> {
+        let mut expired = Vec::new();
+        if self.leaves.iter().all(|leaf| leaf.earliest_end > now) {
+            return expired;
         }
-        for leaf in self.leaves.iter_mut().filter(|leaf| leaf.keep <= now) {
-            leaf.expire(now, slab, &mut gone);
+        for leaf in self.leaves.iter_mut().filter(|leaf| leaf.earliest_end <= now) {
+            leaf.expire(now, records, &mut expired);
         }
         // What is left of thinned-out neighbours moves together.
         let mut kept: Vec<Leaf> = Vec::with_capacity(self.leaves.len());
@@ -139,25 +144,30 @@ impl Order {
                 Some(last) if last.positions.len() + leaf.positions.len() <= LEAF / 2 => {
                     last.positions.extend(&leaf.positions);
                     last.sum.join(&leaf.sum);
-                    last.keep = last.keep.min(leaf.keep);
+                    last.earliest_end = last.earliest_end.min(leaf.earliest_end);
                 }
                 _ => kept.push(leaf),
             }
         }
         kept.shrink_to_fit();
         self.leaves = kept;
-        gone
+        expired
     }
 
     /// Number and sum in `lower..upper`.
-    pub(in crate::protocol) fn measure(&self, lower: Bound, upper: Bound, slab: &Slab) -> Sum {
+    pub(in crate::protocol) fn measure(
+        &self,
+        lower: Bound,
+        upper: Bound,
+        records: &Records,
+    ) -> Sum {
         let mut sum = Sum::default();
         for (at, leaf) in self.overlapping(lower, upper) {
             if lower <= leaf.first && self.leaves.get(at + 1).is_some_and(|n| n.first <= upper) {
                 sum.join(&leaf.sum);
             } else {
-                for position in leaf.within(lower, upper, slab) {
-                    sum.add(&slab.id(*position));
+                for position in leaf.within(lower, upper, records) {
+                    sum.add(&records.id(*position));
                 }
             }
         }
@@ -169,10 +179,10 @@ impl Order {
         &'a self,
         lower: Bound,
         upper: Bound,
-        slab: &'a Slab,
+        records: &'a Records,
     ) -> impl Iterator<Item = u32> + 'a {
         let leaves = self.overlapping(lower, upper);
-        leaves.flat_map(move |(_, leaf)| leaf.within(lower, upper, slab).iter().copied())
+        leaves.flat_map(move |(_, leaf)| leaf.within(lower, upper, records).iter().copied())
     }
 
     /// Cuts `lower..upper` into at most `ways` parts of about equal numbers: the upper bound and
@@ -182,13 +192,13 @@ impl Order {
         lower: Bound,
         upper: Bound,
         ways: u64,
-        slab: &Slab,
+        records: &Records,
     ) -> Vec<(Bound, Sum)> {
-        let total = self.measure(lower, upper, slab).count;
+        let total = self.measure(lower, upper, records).count;
         let mut bounds = Vec::new();
         let (mut seen, mut next) = (0, 1);
         for (_, leaf) in self.overlapping(lower, upper) {
-            let part = leaf.within(lower, upper, slab);
+            let part = leaf.within(lower, upper, records);
             let (start, end) = (seen, seen + part.len() as u64);
             seen = end;
             while next < ways {
@@ -197,10 +207,10 @@ impl Order {
                     break;
                 }
                 let here = usize::try_from(rank.saturating_sub(start)).unwrap_or(0);
-                let key = slab.key(part[here]);
+                let key = records.key(part[here]);
                 let before = match here.checked_sub(1) {
-                    Some(before) => Some(slab.key(part[before])),
-                    None => self.before(key, slab),
+                    Some(before) => Some(records.key(part[before])),
+                    None => self.before(key, records),
                 };
                 let bound = before.map_or(key, |before| between(before, key));
                 let last = bounds.last().copied().unwrap_or(lower);
@@ -213,7 +223,7 @@ impl Order {
         bounds.push(upper);
         let mut from = lower;
         let measured = bounds.into_iter().map(|to| {
-            let sum = self.measure(from, to, slab);
+            let sum = self.measure(from, to, records);
             from = to;
             (to, sum)
         });
@@ -226,28 +236,28 @@ impl Order {
         lower: Bound,
         upper: Bound,
         scope: &Scope,
-        slab: &Slab,
+        records: &Records,
     ) -> Sum {
         let mut sum = Sum::default();
-        for record in self.within(lower, upper, scope, slab) {
+        for record in self.within(lower, upper, scope, records) {
             sum.add(&record.id);
         }
         sum
     }
 
-    /// Like [`Order::split`], of what is in scope.
+    /// Like [`RangeIndex::split`], of what is in scope.
     pub(super) fn split_within(
         &self,
         lower: Bound,
         upper: Bound,
         ways: u64,
         scope: &Scope,
-        slab: &Slab,
+        records: &Records,
     ) -> Vec<(Bound, Sum)> {
-        let total = self.within(lower, upper, scope, slab).count() as u64;
+        let total = self.within(lower, upper, scope, records).count() as u64;
         let (mut parts, mut sum, mut next) = (Vec::new(), Sum::default(), 1);
         let mut before: Option<Bound> = None;
-        for (rank, record) in (0..).zip(self.within(lower, upper, scope, slab)) {
+        for (rank, record) in (0..).zip(self.within(lower, upper, scope, records)) {
             let key = record.key();
             if let Some(before) = before
                 && next < ways
@@ -270,20 +280,20 @@ impl Order {
         lower: Bound,
         upper: Bound,
         scope: &'a Scope,
-        slab: &'a Slab,
+        records: &'a Records,
     ) -> impl Iterator<Item = &'a Record> {
-        let records = self.range(lower, upper, slab).filter_map(|at| slab.record(at));
+        let records = self.range(lower, upper, records).filter_map(|at| records.record(at));
         records.filter(|record| scope.takes(record))
     }
 
     /// The key before `key`.
-    fn before(&self, key: Bound, slab: &Slab) -> Option<Bound> {
+    fn before(&self, key: Bound, records: &Records) -> Option<Bound> {
         let at = self.leaves.partition_point(|leaf| leaf.first < key);
         let last = self.leaves[..at].iter().rev().find_map(|leaf| {
-            let place = leaf.positions.partition_point(|p| slab.key(*p) < key);
-            leaf.positions[..place].last()
+            let at_key = leaf.positions.partition_point(|p| records.key(*p) < key);
+            leaf.positions[..at_key].last()
         });
-        last.map(|position| slab.key(*position))
+        last.map(|position| records.key(*position))
     }
 
     fn overlapping(&self, lower: Bound, upper: Bound) -> impl Iterator<Item = (usize, &Leaf)> {
@@ -302,17 +312,17 @@ impl Order {
 
 impl Leaf {
     fn new(first: Bound) -> Self {
-        let keep = WallTime::from_millis(u64::MAX);
-        Self { first, sum: Sum::default(), keep, positions: Vec::new() }
+        let earliest_end = WallTime::from_millis(u64::MAX);
+        Self { first, sum: Sum::default(), earliest_end, positions: Vec::new() }
     }
 
     /// Gives its upper half away.
-    fn halve(&mut self, slab: &Slab) -> Self {
-        let mut upper = Self::new(slab.key(self.positions[LEAF / 2]));
+    fn halve(&mut self, records: &Records) -> Self {
+        let mut upper = Self::new(records.key(self.positions[LEAF / 2]));
         upper.positions = self.positions.split_off(LEAF / 2);
-        upper.keep = self.keep;
+        upper.earliest_end = self.earliest_end;
         for position in &upper.positions {
-            let id = slab.id(*position);
+            let id = records.id(*position);
             upper.sum.add(&id);
             self.sum.subtract(&id);
         }
@@ -320,28 +330,28 @@ impl Leaf {
         upper
     }
 
-    fn expire(&mut self, now: WallTime, slab: &Slab, gone: &mut Vec<u32>) {
-        let (sum, mut keep) = (&mut self.sum, WallTime::from_millis(u64::MAX));
+    fn expire(&mut self, now: WallTime, records: &Records, expired: &mut Vec<u32>) {
+        let (sum, mut earliest_end) = (&mut self.sum, WallTime::from_millis(u64::MAX));
         self.positions.retain(|position| {
-            let Some(record) = slab.record(*position) else { return false };
+            let Some(record) = records.record(*position) else { return false };
             let stays = record.keep_until() > now;
             if stays {
-                keep = keep.min(record.keep_until());
+                earliest_end = earliest_end.min(record.keep_until());
             } else {
                 sum.subtract(&record.id);
-                gone.push(*position);
+                expired.push(*position);
             }
             stays
         });
-        self.keep = keep;
+        self.earliest_end = earliest_end;
         if self.positions.len() < self.positions.capacity() / 2 {
             self.positions.shrink_to_fit();
         }
     }
 
-    fn within(&self, lower: Bound, upper: Bound, slab: &Slab) -> &[u32] {
-        let from = self.positions.partition_point(|p| slab.key(*p) < lower);
-        let to = self.positions.partition_point(|p| slab.key(*p) < upper);
+    fn within(&self, lower: Bound, upper: Bound, records: &Records) -> &[u32] {
+        let from = self.positions.partition_point(|p| records.key(*p) < lower);
+        let to = self.positions.partition_point(|p| records.key(*p) < upper);
         &self.positions[from..to.max(from)]
     }
 }

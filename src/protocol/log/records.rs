@@ -19,7 +19,7 @@ const STORED: u8 = 8;
 const ASHORE: u8 = 16;
 
 /// In place of a number of pushes: asked for long after its creation.
-const LATE: u8 = u8::MAX;
+const BACKFILL: u8 = u8::MAX;
 
 /// What a record stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +43,7 @@ pub(in crate::protocol) struct Record {
     pub(in crate::protocol) id: TransactionId,
     pub(in crate::protocol) created: WallTime,
     /// Milliseconds from creation until it may go.
-    keep: i32,
+    retention: i32,
     /// Payload bytes; the largest allowed is 1 GiB.
     pub(in crate::protocol) size: u32,
     /// Hops from its origin as far as one byte tells; 0 where this node published it.
@@ -52,7 +52,7 @@ pub(in crate::protocol) struct Record {
     pub(in crate::protocol) origin: u16,
     /// Where it belongs, by the numbers of `topics`.
     pub(in crate::protocol) topic: u16,
-    /// Pushes of it so far, or `LATE`.
+    /// Pushes of it so far, or `BACKFILL`.
     pushes: u8,
     /// The state, `STORED` and `ASHORE`.
     mark: u8,
@@ -66,12 +66,12 @@ impl Record {
         created: WallTime,
         keep_until: WallTime,
     ) -> Self {
-        let keep = i128::from(keep_until.as_millis()) - i128::from(created.as_millis());
-        let most = if keep < 0 { i32::MIN } else { i32::MAX };
+        let retention = i128::from(keep_until.as_millis()) - i128::from(created.as_millis());
+        let most = if retention < 0 { i32::MIN } else { i32::MAX };
         Self {
             id,
             created,
-            keep: i32::try_from(keep).unwrap_or(most),
+            retention: i32::try_from(retention).unwrap_or(most),
             size: 0,
             hop: 0,
             origin: NOBODY,
@@ -84,8 +84,8 @@ impl Record {
 
     /// Asked for long after its creation: others are probably asking for it as well, and it is
     /// never pushed.
-    pub(in crate::protocol) fn is_late(&self) -> bool {
-        self.pushes == LATE
+    pub(in crate::protocol) fn is_backfill(&self) -> bool {
+        self.pushes == BACKFILL
     }
 
     /// Hops from its origin, at most 255.
@@ -121,11 +121,11 @@ impl Record {
     }
 
     /// Whether a peer that is nearer to a relay is known to have stored it.
-    pub(in crate::protocol) fn is_ashore(&self) -> bool {
+    pub(in crate::protocol) fn is_stored_upstream(&self) -> bool {
         self.mark & ASHORE != 0
     }
 
-    pub(in crate::protocol) fn set_ashore(&mut self) {
+    pub(in crate::protocol) fn set_stored_upstream(&mut self) {
         self.mark |= ASHORE;
     }
 
@@ -135,7 +135,7 @@ impl Record {
     }
 
     pub(super) fn set_late(&mut self) {
-        self.pushes = LATE;
+        self.pushes = BACKFILL;
     }
 
     /// Pushes of it so far.
@@ -144,12 +144,14 @@ impl Record {
     }
 
     pub(in crate::protocol) fn note_push(&mut self) {
-        self.pushes = self.pushes.saturating_add(1).min(LATE - 1);
+        self.pushes = self.pushes.saturating_add(1).min(BACKFILL - 1);
     }
 
     /// When it may go.
     pub(in crate::protocol) fn keep_until(&self) -> WallTime {
-        WallTime::from_millis(self.created.as_millis().saturating_add_signed(i64::from(self.keep)))
+        WallTime::from_millis(
+            self.created.as_millis().saturating_add_signed(i64::from(self.retention)),
+        )
     }
 
     /// Its place in the order of reconciliation.
@@ -166,14 +168,14 @@ struct Chunk {
 
 /// All records.
 #[derive(Debug, Default)]
-pub(super) struct Slab {
+pub(super) struct Records {
     /// Sequence number of the first record of the first chunk; a multiple of `CHUNK`.
     base: u64,
     chunks: VecDeque<Option<Chunk>>,
     head: u64,
 }
 
-impl Slab {
+impl Records {
     /// The oldest sequence number that may still hold a record.
     pub(in crate::protocol) fn base(&self) -> u64 {
         self.base
@@ -234,11 +236,11 @@ impl Slab {
         }
         record.set_state(State::Dead);
         let Ok(at) = usize::try_from(seq - self.base) else { return };
-        let Some(place) = self.chunks.get_mut(at / CHUNK) else { return };
-        if let Some(chunk) = place {
+        let Some(slot) = self.chunks.get_mut(at / CHUNK) else { return };
+        if let Some(chunk) = slot {
             chunk.live -= 1;
             if chunk.live == 0 && chunk.records.len() == CHUNK {
-                *place = None;
+                *slot = None;
             }
         }
         while matches!(self.chunks.front(), Some(None)) {

@@ -17,8 +17,8 @@ fn entry(n: u32, created: u64, keep_until: u64) -> Entry {
         size: 1,
         hop: u16::from(!n.is_multiple_of(2)),
         stored: true,
-        late: false,
-        ashore: false,
+        is_backfill: false,
+        stored_upstream: false,
         created: WallTime::from_millis(created),
         keep_until: WallTime::from_millis(keep_until),
         known: u64::MAX,
@@ -34,8 +34,8 @@ fn header(created: u64) -> Header {
 }
 
 fn log() -> Log {
-    let shares = Shares::new(Bounds { bytes: Some(1 << 40), entries: None });
-    Log::new(&mut crate::protocol::rng::Rng::new([0; 32]), 10, shares)
+    let quota = Quota::new(Bounds { bytes: Some(1 << 40), entries: None });
+    Log::new(&mut crate::protocol::rng::Rng::new([0; 32]), 10, quota)
 }
 
 #[test]
@@ -55,8 +55,8 @@ fn sequence_numbers_survive_expiry_in_any_order() {
 
 #[test]
 fn a_payload_larger_than_the_cache_stays_until_it_is_stored() {
-    let shares = Shares::new(Bounds::default());
-    let mut log = Log::new(&mut crate::protocol::rng::Rng::new([0; 32]), 1000, shares);
+    let quota = Quota::new(Bounds::default());
+    let mut log = Log::new(&mut crate::protocol::rng::Rng::new([0; 32]), 1000, quota);
     let transaction = |size: usize| {
         let payload = bytes::Bytes::from(vec![7; size]);
         let origin = PeerId::from_bytes([1; 32]);
@@ -107,7 +107,7 @@ fn what_the_validator_refused_counts_as_held_and_is_not_there() {
 fn what_is_not_kept_counts_as_held_until_it_is_let_go() {
     let mut log = log();
     let origin = entry(1, 5, 30).origin;
-    let kept = |log: &Log| match log.shares.excess(&origin, (0, 0), 1 << 40) {
+    let kept = |log: &Log| match log.quota.excess(&origin, (0, 0), 1 << 40) {
         Some(Excess::Bytes { used, .. }) => Some(used),
         _ => None,
     };
@@ -136,7 +136,7 @@ fn what_is_not_kept_counts_as_held_until_it_is_let_go() {
         (
             log.refused_len(),
             log.unsaved,
-            log.order.measure(Bound::MIN, Bound::MAX, &log.slab).count
+            log.ranges.measure(Bound::MIN, Bound::MAX, &log.records).count
         ),
         (0, 0, 0)
     );

@@ -6,7 +6,7 @@
 
 use crate::types::{Interest, TopicKey};
 
-use super::interner::{self, Numbers};
+use super::interner::{self, Interner};
 use super::records::Record;
 
 /// The number of any topic beyond the table.
@@ -14,9 +14,9 @@ pub(super) const UNKNOWN: u16 = interner::NONE;
 
 /// All topics of the log.
 #[derive(Debug, Default)]
-pub(in crate::protocol) struct Topics(Numbers<TopicKey>);
+pub(in crate::protocol) struct TopicTable(Interner<TopicKey>);
 
-impl Topics {
+impl TopicTable {
     /// The number of a topic, for one record.
     pub(super) fn enter(&mut self, key: TopicKey) -> u16 {
         self.0.enter(key)
@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     fn topics_beyond_the_table_are_wanted_by_everybody() {
-        let mut topics = Topics::default();
+        let mut topics = TopicTable::default();
         for n in 0..u64::from(u16::MAX) {
             assert_ne!(topics.enter(TopicKey(n)), UNKNOWN);
         }
@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     fn a_scope_is_what_both_want() {
-        let mut topics = Topics::default();
+        let mut topics = TopicTable::default();
         let numbers: Vec<u16> = (0..4).map(|n| topics.enter(TopicKey(n))).collect();
         let scope = topics.scope(&wants(&[0, 1, 2]), &wants(&[1, 2, 3, 9]));
         let all = Interest::default();

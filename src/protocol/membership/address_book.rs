@@ -101,7 +101,7 @@ pub(super) enum Noted {
 pub(in crate::protocol) struct AddressBook {
     pub(in crate::protocol) known: BTreeMap<PeerId, Known>,
     pub(in crate::protocol) bootstrap: Vec<Bootstrap>,
-    own: BTreeSet<Endpoint>,
+    pub(in crate::protocol) own: BTreeSet<Endpoint>,
     evicted: Vec<PeerId>,
     max: usize,
 }

@@ -7,7 +7,7 @@
 //!
 //! A peer whose link broke is dialled again for ever, one at a time, also when there are enough links
 //! by then: halves of a network that were apart for long have refilled their links from within, and
-//! nobody else would join them. The latest `MAX_LOST` are remembered, and while there are twice as many
+//! nobody else would join them. The latest `MAX_DROPPED` are remembered, and while there are twice as many
 //! links as wanted nobody is dialled for it.
 //!
 //! Where there are edges (`interest`), only links to relays count towards those numbers, so that
@@ -28,7 +28,7 @@ use super::address_book::{Kind, backoff};
 use crate::protocol::env::Env;
 use crate::protocol::guard::Guard;
 use crate::protocol::io::{CallId, ConnectFailure, DialId, Output};
-use crate::protocol::link::{Ending, Link, Links};
+use crate::protocol::link::{CloseCause, Link, Links};
 use crate::protocol::timers::Timer;
 
 /// On whose behalf a dial is made.
@@ -43,7 +43,7 @@ enum Purpose {
 }
 
 /// Peers remembered whose link broke.
-const MAX_LOST: usize = 32;
+const MAX_DROPPED: usize = 32;
 /// Dialled links to peers that turned out to be edges, beyond `dial_target`, while relays are sought.
 const SPARE: usize = 4;
 
@@ -81,17 +81,17 @@ impl Membership {
                 self.arm_needy(env, links);
             }
         } else if room > 0 {
-            self.dial_lost(env, links, guard);
+            self.dial_dropped(env, links, guard);
         }
         self.arm_overlay(env);
     }
 
     /// Dials one of those whose link broke.
-    fn dial_lost(&mut self, env: &mut Env, links: &Links, guard: &Guard) {
+    fn dial_dropped(&mut self, env: &mut Env, links: &Links, guard: &Guard) {
         let overlay = &env.config.overlay;
         let enough = 2 * overlay.dial_target.max(overlay.min_links) as usize;
-        let is_lost = |peer: &PeerId| self.dropped_peers.contains(peer);
-        let under_way = |d: &Dial| matches!(d.purpose, Purpose::Peer(peer) if is_lost(&peer));
+        let was_dropped = |peer: &PeerId| self.dropped_peers.contains(peer);
+        let under_way = |d: &Dial| matches!(d.purpose, Purpose::Peer(peer) if was_dropped(&peer));
         if self.dropped_peers.is_empty()
             || links.up_count() >= enough
             || self.dials.values().any(under_way)
@@ -99,7 +99,7 @@ impl Membership {
             return;
         }
         let mut candidates = self.candidates(env, links, guard);
-        candidates.retain(|(peer, _)| is_lost(peer));
+        candidates.retain(|(peer, _)| was_dropped(peer));
         if !candidates.is_empty() {
             let (peer, endpoint) = candidates.swap_remove(env.rng.below(candidates.len()));
             self.start_dial(env, endpoint, Some(peer), Purpose::Peer(peer));
@@ -107,11 +107,11 @@ impl Membership {
     }
 
     /// A link broke, and its peer did not mean it to.
-    fn note_lost(&mut self, peer: &PeerId) {
+    fn note_dropped(&mut self, peer: &PeerId) {
         let edge = self.book.known.get(peer).is_some_and(|k| k.kind == Kind::Edge);
         if !edge && !self.dropped_peers.contains(peer) {
             self.dropped_peers.push_back(*peer);
-            if self.dropped_peers.len() > MAX_LOST {
+            if self.dropped_peers.len() > MAX_DROPPED {
                 self.dropped_peers.pop_front();
             }
         }
@@ -362,7 +362,7 @@ impl Membership {
     ) {
         let endpoint = links.all.get(&link).and_then(|l| l.endpoint.clone());
         self.book.note_up(*peer, endpoint.as_ref(), env.wall);
-        self.dropped_peers.retain(|lost| lost != peer);
+        self.dropped_peers.retain(|dropped| dropped != peer);
         self.save_peer(env, peer);
     }
 
@@ -378,12 +378,12 @@ impl Membership {
         &mut self,
         env: &mut Env,
         peer: &PeerId,
-        ending: Ending,
+        cause: CloseCause,
     ) {
-        let next = next_attempt(env, 0, ending.retry());
+        let next = next_attempt(env, 0, cause.retry());
         self.book.postpone(peer, next);
-        if matches!(ending, Ending::Lost | Ending::Ours(CloseReason::Unresponsive)) {
-            self.note_lost(peer);
+        if matches!(cause, CloseCause::Transport | CloseCause::Ours(CloseReason::Unresponsive)) {
+            self.note_dropped(peer);
         }
         for at in 0..self.book.bootstrap.len() {
             if self.book.bootstrap[at].peer == Some(*peer) {

@@ -1,8 +1,8 @@
 //! What the outbox keeps of each entry, and which of their rounds end next.
 //!
-//! Entries stand in chunks without a gap: when one leaves, the last takes its place, so memory
+//! Entries stand in chunks without a gap: when one leaves, the last takes its slot, so memory
 //! follows what is kept also after a burst. They are found by id through an index that holds their
-//! places alone. A heap of places orders those that wait by when their round is over; each knows
+//! slots alone. A heap of slots orders those that wait by when their round is over; each knows
 //! where it stands in the heap, so that it can be moved and taken out.
 //!
 //! Invariants: `index` finds exactly the entries that there are; an entry is in the heap if, and
@@ -20,7 +20,7 @@ use crate::protocol::rng::Rng;
 /// Entries in one chunk: 56 KiB.
 const CHUNK: usize = 1024;
 const _: () = assert!(size_of::<Entry>() == 56, "resident for each entry");
-/// In place of a place in the heap.
+/// In slot of a slot in the heap.
 const NOWHERE: u32 = u32::MAX;
 
 /// Why an entry was given up.
@@ -56,7 +56,7 @@ impl GivenUp {
 
 /// What became of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fate {
+pub(super) enum EntryStatus {
     Open,
     /// It expired before anybody had it.
     Stale,
@@ -76,7 +76,7 @@ pub(in crate::protocol) struct Entry {
     pub(super) excused: u8,
     /// Whether a peer asked for it in this round.
     pub(in crate::protocol) wanted: bool,
-    pub(super) fate: Fate,
+    pub(super) status: EntryStatus,
     /// Who confirmed; most wait for the first.
     copies: Option<Box<Copies>>,
 }
@@ -93,7 +93,7 @@ impl Entry {
             attempts: 0,
             excused: 0,
             wanted: false,
-            fate: Fate::Open,
+            status: EntryStatus::Open,
             copies: None,
         }
     }
@@ -109,11 +109,11 @@ impl Entry {
 
     /// Given up: it waits for no round, and not to be published anew.
     pub(in crate::protocol) fn is_dead(&self) -> bool {
-        matches!(self.fate, Fate::Dead(_))
+        matches!(self.status, EntryStatus::Dead(_))
     }
 
     pub(super) fn is_stale(&self) -> bool {
-        self.fate == Fate::Stale
+        self.status == EntryStatus::Stale
     }
 
     /// Who confirmed.
@@ -196,13 +196,13 @@ impl Entries {
             self.chunks.pop();
         }
         self.len -= 1;
-        let Some(place) = self.at_mut(at) else { return Some(last) };
+        let Some(slot) = self.at_mut(at) else { return Some(last) };
         let (from, heap) = (last.id, usize::try_from(last.heap).unwrap_or(usize::MAX));
-        let removed = std::mem::replace(place, last);
+        let removed = std::mem::replace(slot, last);
         let before = u32::try_from(self.len).unwrap_or(u32::MAX);
         self.index.relocate(&from, before, at);
-        if let Some(place) = self.heap.get_mut(heap) {
-            *place = at;
+        if let Some(slot) = self.heap.get_mut(heap) {
+            *slot = at;
         }
         Some(removed)
     }
@@ -247,16 +247,16 @@ impl Entries {
     pub(in crate::protocol) fn over(&self, now: Duration, limit: usize) -> Vec<TransactionId> {
         let now = nanos(now);
         let is_over = |at: &usize| *at < self.heap.len() && self.due(*at) <= now;
-        let mut places: Vec<_> = Some(0).filter(is_over).into_iter().collect();
+        let mut slots: Vec<_> = Some(0).filter(is_over).into_iter().collect();
         let mut looked_at = 0;
         // Below one whose round is not over there is none.
-        while looked_at < places.len() && places.len() < limit {
-            let below = places[looked_at] * 2 + 1;
-            places.extend([below, below + 1].into_iter().filter(is_over));
+        while looked_at < slots.len() && slots.len() < limit {
+            let below = slots[looked_at] * 2 + 1;
+            slots.extend([below, below + 1].into_iter().filter(is_over));
             looked_at += 1;
         }
-        places.truncate(limit);
-        places.into_iter().map(|place| id_at(&self.chunks, self.heap[place])).collect()
+        slots.truncate(limit);
+        slots.into_iter().map(|slot| id_at(&self.chunks, self.heap[slot])).collect()
     }
 
     fn position(&self, id: &TransactionId) -> Option<u32> {
@@ -272,25 +272,25 @@ impl Entries {
         self.chunks.get_mut(at / CHUNK)?.get_mut(at % CHUNK)
     }
 
-    /// When the entry at a place of the heap is due.
-    fn due(&self, place: usize) -> u64 {
-        self.at(self.heap[place]).map_or(u64::MAX, |entry| entry.due)
+    /// When the entry at a slot of the heap is due.
+    fn due(&self, slot: usize) -> u64 {
+        self.at(self.heap[slot]).map_or(u64::MAX, |entry| entry.due)
     }
 
-    /// Moves what stands at a place of the heap to where it belongs.
-    fn sift(&mut self, mut place: usize) {
-        while place > 0 && self.due(place) < self.due((place - 1) / 2) {
-            self.swap(place, (place - 1) / 2);
-            place = (place - 1) / 2;
+    /// Moves what stands at a slot of the heap to where it belongs.
+    fn sift(&mut self, mut slot: usize) {
+        while slot > 0 && self.due(slot) < self.due((slot - 1) / 2) {
+            self.swap(slot, (slot - 1) / 2);
+            slot = (slot - 1) / 2;
         }
         loop {
-            let below = [place * 2 + 1, place * 2 + 2].into_iter().filter(|p| *p < self.heap.len());
-            let Some(first) = below.min_by_key(|place| self.due(*place)) else { return };
-            if self.due(place) <= self.due(first) {
+            let below = [slot * 2 + 1, slot * 2 + 2].into_iter().filter(|p| *p < self.heap.len());
+            let Some(first) = below.min_by_key(|slot| self.due(*slot)) else { return };
+            if self.due(slot) <= self.due(first) {
                 return;
             }
-            self.swap(place, first);
-            place = first;
+            self.swap(slot, first);
+            slot = first;
         }
     }
 
@@ -301,9 +301,9 @@ impl Entries {
     }
 
     /// Tells an entry where it stands in the heap.
-    fn settle(&mut self, place: usize) {
-        if let Some(entry) = self.at_mut(self.heap[place]) {
-            entry.heap = u32::try_from(place).unwrap_or(NOWHERE);
+    fn settle(&mut self, slot: usize) {
+        if let Some(entry) = self.at_mut(self.heap[slot]) {
+            entry.heap = u32::try_from(slot).unwrap_or(NOWHERE);
         }
     }
 

@@ -75,7 +75,7 @@ impl Protocol {
             (transaction.header().payload_len, self.env.config.gossip.max_transaction_size);
         let capacity = self.env.config.outbox.max_entries;
         let under_way = (self.outbox.publishing.len(), self.outbox.publishing_bytes);
-        let excess = self.log.shares.excess(&transaction.origin(), under_way, size);
+        let excess = self.log.quota.excess(&transaction.origin(), under_way, size);
         if self.env.shutting_down {
             Some(PublishRefusal::Closed)
         } else if size > limit {
@@ -130,7 +130,7 @@ impl Protocol {
     fn accept_own(&mut self, transaction: &Transaction) {
         let id = transaction.id();
         if self.log.note_stored(&id).is_none() {
-            self.accept(transaction, 0, None);
+            self.append(transaction, 0, None);
         } else if let Some(entry) = self.log.find_mut(&id) {
             // It came from peers before.
             entry.set_hop(0);

@@ -50,10 +50,10 @@ impl Protocol {
         }
     }
 
-    /// An entry could not be published anew: it is tried again later, unless its row is `gone`.
-    pub(in crate::protocol) fn on_not_renewed(&mut self, id: TransactionId, gone: bool) {
+    /// An entry could not be published anew: it is tried again later, unless its row is `removed`.
+    pub(in crate::protocol) fn on_not_renewed(&mut self, id: TransactionId, removed: bool) {
         self.outbox.renewing = self.outbox.renewing.saturating_sub(1);
-        if gone {
+        if removed {
             self.outbox.remove(&id);
         } else {
             self.outbox.put_back_stale(id);

@@ -55,7 +55,7 @@ pub(in crate::protocol) struct Session {
     needed: bool,
     todo: VecDeque<Part>,
     /// In the question under way.
-    asked: Vec<Part>,
+    outstanding: Vec<Part>,
     /// When it began, and the bytes that had been taken from the peer by then.
     began: MonoTime,
     taken: u64,
@@ -83,12 +83,12 @@ impl Session {
 
     #[cfg(any(test, feature = "sim"))]
     pub(in crate::protocol) fn ranges(&self) -> usize {
-        self.todo.len() + self.asked.len()
+        self.todo.len() + self.outstanding.len()
     }
 
     /// What it has not compared yet.
     fn rest(&self) -> Option<Window> {
-        let parts = self.asked.iter().chain(&self.todo).map(|part| part.window);
+        let parts = self.outstanding.iter().chain(&self.todo).map(|part| part.window);
         parts.reduce(|all, part| all.hull(Some(part)))
     }
 }
@@ -115,7 +115,7 @@ impl Protocol {
             number,
             needed,
             todo,
-            asked: Vec::new(),
+            outstanding: Vec::new(),
             began: now,
             taken: up.taken,
             touched: now,
@@ -147,7 +147,7 @@ impl Protocol {
         let limit = self.links.up(link).map_or(0, |up| up.max_transaction);
         let scope = self.scope(link);
         let Some(session) = self.session(link) else { return };
-        if !session.asked.is_empty() || session.todo.is_empty() {
+        if !session.outstanding.is_empty() || session.todo.is_empty() {
             return;
         }
         let most = if session.wide { MAX_ASKED } else { 2 };
@@ -171,7 +171,7 @@ impl Protocol {
         self.env.counters.reconcile_rounds += 1;
         self.env.counters.reconcile_bytes_sent += weight;
         if let Some(session) = self.session(link) {
-            session.asked = parts;
+            session.outstanding = parts;
             session.touched = now;
             session.bytes += weight;
         }
@@ -184,7 +184,7 @@ impl Protocol {
         let (now, weight) = (self.env.now, answer.weight() as u64);
         self.env.counters.reconcile_bytes_received += weight;
         let Some(session) = self.session(link) else { return };
-        if session.number != answer.session || session.asked.is_empty() {
+        if session.number != answer.session || session.outstanding.is_empty() {
             // Of a session that was given up.
             return;
         }
@@ -195,7 +195,7 @@ impl Protocol {
             self.fail(link);
             return;
         }
-        let asked = std::mem::take(&mut session.asked);
+        let asked = std::mem::take(&mut session.outstanding);
         let fits = answer.lower == asked[0].window.lower
             && asked.last().is_some_and(|last| answer.upper() <= last.window.upper);
         let Some(mut todo) = fits.then(|| self.compare(link, answer, &asked)).flatten() else {
@@ -318,7 +318,7 @@ impl Protocol {
             session.found += offers.len() as u64;
         }
         if self.links.batch(link).is_some_and(|b| b.announce.len() >= MAX_IDS_PER_MESSAGE) {
-            self.flush(link);
+            self.drain(link);
         }
         if let Some(batch) = self.links.batch(link) {
             batch.announce.extend(offers);
@@ -335,7 +335,7 @@ impl Protocol {
             session.heard = heard;
             (session.touched, session.useful) = (now, now);
         }
-        if !session.asked.is_empty() {
+        if !session.outstanding.is_empty() {
             return;
         }
         if !session.todo.is_empty() {
@@ -367,12 +367,12 @@ impl Protocol {
         // `differs` is taken back by the first id that was really fetched.
         let useless = session.differs && session.offered == 0 && session.lacking.is_none();
         if useless && session.bytes > CHEAP {
-            repair.futile = repair.futile.saturating_add(1);
+            repair.fruitless = repair.fruitless.saturating_add(1);
             repair.quiet_until = now + repair.backoff();
         } else if session.found > 0 {
-            repair.futile = 0;
+            repair.fruitless = 0;
         }
-        let pause = if repair.futile > 0 { repair.backoff() } else { PAUSE };
+        let pause = if repair.fruitless > 0 { repair.backoff() } else { PAUSE };
         repair.not_before = repair.not_before.max(now + pause.min(RETRY_MOST));
         repair.firm &= repair.need.is_some();
         self.env.counters.reconcile_finished += 1;
@@ -396,7 +396,7 @@ impl Protocol {
         {
             repair.need = Some(rest.hull(repair.need));
         }
-        repair.futile = repair.futile.saturating_add(1);
+        repair.fruitless = repair.fruitless.saturating_add(1);
         repair.not_before = repair.not_before.max(now + repair.backoff());
         repair.quiet_until = repair.not_before;
         self.env.timers.set_earlier(Timer::Reconcile, now + super::TICK);
@@ -412,7 +412,7 @@ impl Protocol {
         let idle = now.since(session.touched);
         let earned = Duration::from_secs(taken - session.taken) / LEAST_RATE;
         let over = now.since(session.began) >= LONGEST + earned;
-        if over || !session.asked.is_empty() && idle >= ANSWER {
+        if over || !session.outstanding.is_empty() && idle >= ANSWER {
             self.fail(link);
         } else if idle >= FETCH {
             session.differs = true;

@@ -65,7 +65,7 @@ use crate::protocol::log::Record;
 use crate::protocol::log::Scope;
 use crate::protocol::timers::Timer;
 use initiator::Session;
-use responder::Theirs;
+use responder::PeerSession;
 
 /// Parts that a range is cut into.
 const WAYS: u64 = 16;
@@ -131,13 +131,13 @@ pub(super) struct Repair {
     /// When the last session came to an end.
     ended: Option<MonoTime>,
     /// Sessions in a row that failed or brought nothing though the sets differ.
-    futile: u32,
+    fruitless: u32,
     /// No routine before this.
     quiet_until: MonoTime,
     /// When the routine sessions opened up to now would be over at the pace that a peer takes.
     paced: MonoTime,
     session: Option<Session>,
-    theirs: Theirs,
+    peer_session: PeerSession,
 }
 
 impl Repair {
@@ -151,7 +151,7 @@ impl Repair {
     }
 
     fn backoff(&self) -> Duration {
-        (RETRY * 2u32.saturating_pow(self.futile.min(10))).min(RETRY_MOST)
+        (RETRY * 2u32.saturating_pow(self.fruitless.min(10))).min(RETRY_MOST)
     }
 }
 
@@ -160,7 +160,7 @@ impl Repair {
 pub(super) struct Repairs {
     /// Own sessions.
     pub(super) running: Gate,
-    /// Numbers given.
+    /// Numbers given to sessions.
     sessions: u32,
     hot: MonoTime,
     full: MonoTime,
@@ -207,7 +207,7 @@ impl Protocol {
         let Some(up) = self.links.up(link) else { return };
         up.repair.need = Some(everything.hull(up.repair.need));
         up.repair.firm = true;
-        if up.repair.futile == 0 {
+        if up.repair.fruitless == 0 {
             // Whoever waits for the other side waits no longer.
             up.repair.not_before = up.repair.not_before.min(now);
         }
@@ -265,7 +265,7 @@ impl Protocol {
         }
         let Some(up) = self.links.up(link) else { return };
         up.repair.need = Some(Window { lower, upper }.hull(up.repair.need));
-        if up.repair.futile == 0 {
+        if up.repair.fruitless == 0 {
             // Whoever waits for the other side waits no longer, but for the pause between sessions.
             let at = up.repair.ended.map_or(now, |ended| ended + PAUSE).max(now);
             up.repair.not_before = up.repair.not_before.min(at);
@@ -317,8 +317,8 @@ impl Protocol {
         while self.repairs.running.level() < MAX_RUNNING {
             let busy = self.is_pulling();
             let ready = |l: &&crate::protocol::link::Link| {
-                l.queued < crate::protocol::link::HIGH_WATER
-                    && !self.is_flushing(l)
+                l.queued_bytes < crate::protocol::link::HIGH_WATER
+                    && !self.is_replaying(l)
                     && l.up.as_ref().is_some_and(|up| {
                         let repair = &up.repair;
                         repair.need.is_some()
@@ -373,8 +373,8 @@ impl Protocol {
         };
         self.repairs.hot = now + self.soon(interval);
         let idle = |l: &&crate::protocol::link::Link| {
-            l.queued < crate::protocol::link::HIGH_WATER
-                && !self.is_flushing(l)
+            l.queued_bytes < crate::protocol::link::HIGH_WATER
+                && !self.is_replaying(l)
                 && l.up.as_ref().is_some_and(|up| {
                     let repair = &up.repair;
                     repair.session.is_none()

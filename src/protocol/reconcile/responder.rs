@@ -22,11 +22,11 @@ const ABOUT: std::time::Duration = std::time::Duration::from_mins(4);
 
 /// What is known of a peer's sessions. What bounds them is the peer's and not the link's (`limits`).
 #[derive(Debug, Default)]
-pub(in crate::protocol) struct Theirs {
+pub(in crate::protocol) struct PeerSession {
     /// The latest that it opened.
     session: Option<u32>,
     /// A question that waits for room in the queue.
-    held: Option<Box<Reconcile>>,
+    waiting: Option<Box<Reconcile>>,
 }
 
 impl Protocol {
@@ -40,7 +40,7 @@ impl Protocol {
             return;
         }
         let Some(up) = self.links.up(link) else { return };
-        let opened = up.repair.theirs.session != Some(ask.session);
+        let opened = up.repair.peer_session.session != Some(ask.session);
         if !self.admit(link, opened) {
             self.env.counters.reconcile_refused += 1;
             let refusal = Reconcile { session: ask.session, lower: ask.lower, ranges: Vec::new() };
@@ -49,12 +49,12 @@ impl Protocol {
         }
         self.env.counters.reconcile_answered += u64::from(opened);
         if let Some(up) = self.links.up(link) {
-            up.repair.theirs.session = Some(ask.session);
+            up.repair.peer_session.session = Some(ask.session);
         }
         if self.is_writable(link) {
             self.answer(link, &ask);
         } else if let Some(up) = self.links.up(link) {
-            up.repair.theirs.held = Some(ask);
+            up.repair.peer_session.waiting = Some(ask);
         }
     }
 
@@ -66,10 +66,10 @@ impl Protocol {
     }
 
     /// The queue of a link has moved: a question may have waited for that.
-    pub(in crate::protocol) fn answer_held(&mut self, link: LinkId) {
+    pub(in crate::protocol) fn answer_waiting(&mut self, link: LinkId) {
         if self.is_writable(link)
             && let Some(up) = self.links.up(link)
-            && let Some(ask) = up.repair.theirs.held.take()
+            && let Some(ask) = up.repair.peer_session.waiting.take()
         {
             self.answer(link, &ask);
         }

@@ -69,7 +69,7 @@ pub(super) struct Serve {
     pub(super) id: TransactionId,
     /// Which pieces, of a large one.
     pub(super) parts: Option<Parts>,
-    /// Held from the first piece to the last, so that it is read once.
+    /// Kept from the first piece to the last, so that it is read once.
     pub(super) payload: Option<Transaction>,
     /// Set while the payload is being read from the store, or its proofs made.
     pub(super) loading: Option<Ticket>,

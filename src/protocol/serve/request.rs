@@ -58,12 +58,12 @@ impl Protocol {
             return;
         }
         self.outbox.note_wanted(&r.id);
-        let held = self.log.find(&r.id).map(|entry| u64::from(entry.size));
-        if held.is_some_and(|size| size <= self.env.config.gossip.eager_limit) {
+        let stored = self.log.find(&r.id).map(|entry| u64::from(entry.size));
+        if stored.is_some_and(|size| size <= self.env.config.gossip.eager_limit) {
             self.on_want(link, &[r.id]);
             return;
         }
-        let Some(size) = held.or_else(|| self.size_under_way(link, r)) else {
+        let Some(size) = stored.or_else(|| self.size_under_way(link, r)) else {
             self.answer_missing(link, r.id);
             return;
         };
@@ -112,10 +112,10 @@ impl Protocol {
         let pending = self.intake.pending.get(&r.id)?;
         let large = pending.large.as_ref()?;
         let theirs = (r.place, self.links.peer_of(link)?);
-        let behind = (large.place, self.env.me) < theirs;
+        let downstream = (large.rank, self.env.me) < theirs;
         let ready =
             pending.stage == Stage::Heard && is_passed_on(pending) && self.env.relays_ahead();
-        (ready && behind).then_some(pending.size)
+        (ready && downstream).then_some(pending.size)
     }
 
     fn on_taken_back(&mut self, link: LinkId, id: &TransactionId) {
@@ -133,15 +133,15 @@ impl Protocol {
     }
 
     /// Sends away who waits for an id and is no longer behind us in the order.
-    pub(in crate::protocol) fn send_away(&mut self, id: &TransactionId, place: u32) {
+    pub(in crate::protocol) fn send_away(&mut self, id: &TransactionId, rank: u32) {
         let Some(large) = self.intake.pending.get(id).and_then(|p| p.large.as_ref()) else {
             return;
         };
         let before = |(link, theirs): &&(LinkId, u32)| {
-            self.links.peer_of(*link).is_none_or(|peer| (*theirs, peer) <= (place, self.env.me))
+            self.links.peer_of(*link).is_none_or(|peer| (*theirs, peer) <= (rank, self.env.me))
         };
-        let gone = large.children.iter().filter(before).map(|(l, _)| *l).collect();
-        self.turn_out(id, gone);
+        let away = large.children.iter().filter(before).map(|(l, _)| *l).collect();
+        self.turn_out(id, away);
     }
 
     /// Sends everybody away who waits for an id.
@@ -153,8 +153,8 @@ impl Protocol {
         self.turn_out(id, all);
     }
 
-    fn turn_out(&mut self, id: &TransactionId, gone: Vec<LinkId>) {
-        for link in gone {
+    fn turn_out(&mut self, id: &TransactionId, away: Vec<LinkId>) {
+        for link in away {
             let Some(up) = self.links.up(link) else { continue };
             let Some(at) = up.serve.entries.iter().position(|s| s.id == *id) else { continue };
             self.end_serving(link, at);

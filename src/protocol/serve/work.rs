@@ -61,10 +61,10 @@ impl Protocol {
         let proving = &self.serving.proving;
         let up = self.links.up(link)?;
         // Small ones are sent in the order of asking, which is that of their origin's publishing.
-        let mut behind = false;
+        let mut blocked = false;
         for (at, serve) in up.serve.entries.iter_mut().enumerate() {
             if serve.loading.is_some() {
-                behind |= serve.parts.is_none();
+                blocked |= serve.parts.is_none();
                 continue;
             }
             if !log.contains(&serve.id) {
@@ -80,16 +80,16 @@ impl Protocol {
                     _ => return Some((at, Step::Gone)),
                 }
             }
-            let held = serve.payload.clone().or_else(|| log.payload(&serve.id).cloned());
-            let Some(transaction) = held else {
+            let payload = serve.payload.clone().or_else(|| log.payload(&serve.id).cloned());
+            let Some(transaction) = payload else {
                 if at >= READ_AHEAD || serve.parts.is_some() && at >= LARGE_AHEAD {
-                    behind |= serve.parts.is_none();
+                    blocked |= serve.parts.is_none();
                     continue;
                 }
                 return Some((at, Step::Load));
             };
             let Some(parts) = &mut serve.parts else {
-                if behind {
+                if blocked {
                     continue;
                 }
                 return Some((at, Step::Whole(transaction)));
@@ -121,7 +121,7 @@ impl Protocol {
         let Some(id) = self.end_serving(link, at) else { return };
         self.env.counters.wants_served += 1;
         self.earn_answers(link);
-        self.note_owed_served(link);
+        self.note_replay_served(link);
         let hop = self.log.find(&id).map_or(0, Record::hop);
         self.push(link, slot, transaction, hop);
     }
@@ -130,22 +130,22 @@ impl Protocol {
         let id = head.id();
         let here = self.log.find(&id).map(Record::hop);
         let coming = self.intake.pending.get(&id).and_then(|p| p.large.as_ref());
-        let (coming, place) = coming.map_or((0, 0), |large| (large.hop, large.place));
+        let (coming, rank) = coming.map_or((0, 0), |large| (large.hop, large.rank));
         let hop = here.unwrap_or(coming);
         if let Some(parts) = self.parts(link, at) {
             parts.head = false;
         }
-        self.send(link, Message::Offer(Box::new(Offer { head, hop, place, complete })));
+        self.send(link, Message::Offer(Box::new(Offer { head, hop, place: rank, complete })));
     }
 
     /// Sends one piece; `false` when one still waits.
     fn serve_piece(&mut self, link: LinkId, at: usize, index: u32) -> bool {
-        let queued = self.links.all.get(&link).map_or(0, |l| l.queued);
-        let Some(piece) = self.piece(link, at, index, queued) else { return false };
+        let queued_bytes = self.links.all.get(&link).map_or(0, |l| l.queued_bytes);
+        let Some(piece) = self.piece(link, at, index, queued_bytes) else { return false };
         let id = piece.id;
         self.env.counters.pieces_sent += 1;
         self.env.counters.payload_bytes_sent += piece.bytes.len() as u64;
-        self.note_owed_served(link);
+        self.note_replay_served(link);
         self.send(link, Message::Piece(piece));
         self.serving.reserved.leave(1);
         let Some(parts) = self.parts(link, at) else { return true };
@@ -164,11 +164,11 @@ impl Protocol {
     }
 
     /// A piece with its proof, if there is room for it on the link.
-    fn piece(&mut self, link: LinkId, at: usize, index: u32, queued: usize) -> Option<Piece> {
+    fn piece(&mut self, link: LinkId, at: usize, index: u32, queued_bytes: usize) -> Option<Piece> {
         let pending = &self.intake.pending;
         let serve = self.links.up(link)?.serve.entries.get(at)?;
         let start = index as usize * PIECE_BYTES;
-        let fits = |len: usize| queued == 0 || queued + len <= PIECE_BYTES;
+        let fits = |len: usize| queued_bytes == 0 || queued_bytes + len <= PIECE_BYTES;
         if let Some(transaction) = &serve.payload {
             let payload = transaction.payload();
             let len = piece_len(payload.len() as u64, index);
@@ -196,9 +196,9 @@ impl Protocol {
             return;
         }
         let single = first.parts.is_some();
-        let (mut ids, mut places, mut bytes) = (Vec::new(), Vec::new(), 0);
+        let (mut ids, mut indices, mut bytes) = (Vec::new(), Vec::new(), 0);
         let lot = if single { 1 } else { LOT };
-        for (place, serve) in up.serve.entries.iter().enumerate().skip(at).take(lot) {
+        for (index, serve) in up.serve.entries.iter().enumerate().skip(at).take(lot) {
             let size = log.find(&serve.id).map_or(0, |entry| u64::from(entry.size));
             let ready = serve.loading.is_some()
                 || serve.payload.is_some()
@@ -213,11 +213,11 @@ impl Protocol {
                 break;
             }
             ids.push(serve.id);
-            places.push(place);
+            indices.push(index);
         }
         let ticket = self.env.ticket(Task::Load { ids: ids.clone() });
-        for place in places {
-            if let Some(serve) = up.serve.entries.get_mut(place) {
+        for index in indices {
+            if let Some(serve) = up.serve.entries.get_mut(index) {
                 serve.loading = Some(ticket);
             }
         }
@@ -239,12 +239,12 @@ impl Protocol {
         loaded: &[Option<Transaction>],
     ) {
         let Some(Task::Load { ids }) = self.env.tickets.remove(&ticket) else { return };
-        let mut gone = Vec::new();
+        let mut missing = Vec::new();
         for (id, transaction) in ids.iter().zip(loaded) {
             self.serving.loads.remove(id);
             match transaction {
                 Some(transaction) => self.log.cache_again(transaction),
-                None => gone.push(*id),
+                None => missing.push(*id),
             }
         }
         let read = |id: &TransactionId| {
@@ -260,15 +260,15 @@ impl Protocol {
                 waited = true;
             }
             if waited {
-                self.answer_gone(link, &gone);
+                self.answer_gone(link, &missing);
                 self.serve(link);
             }
         }
     }
 
     /// What cannot be read is not there.
-    fn answer_gone(&mut self, link: LinkId, gone: &[TransactionId]) {
-        for id in gone {
+    fn answer_gone(&mut self, link: LinkId, missing: &[TransactionId]) {
+        for id in missing {
             let Some(up) = self.links.up(link) else { return };
             if let Some(at) = up.serve.entries.iter().position(|s| s.id == *id) {
                 self.end_serving(link, at);

@@ -50,7 +50,7 @@ use crate::types::{
 use crate::protocol::Protocol;
 use crate::protocol::link::Established;
 use crate::protocol::log::Record;
-use crate::protocol::outbox::Owed;
+use crate::protocol::outbox::ReplayCursor;
 use crate::protocol::timers::Timer;
 
 /// How long an edge looks for a way to a relay, and up to twice that, before it stands in for one.
@@ -137,7 +137,7 @@ impl Protocol {
     }
 
     /// Whether a peer's way to a relay leads here, or may: what it sends is taken.
-    pub(in crate::protocol) fn is_behind(&self, link: LinkId) -> bool {
+    pub(in crate::protocol) fn is_downstream(&self, link: LinkId) -> bool {
         let Some((ours, theirs)) = self.sides(link) else { return false };
         theirs.depth > ours.depth || self.leads_here(theirs)
     }
@@ -183,8 +183,8 @@ impl Protocol {
         let sources = || self.intake.pending.get(id).into_iter().flat_map(|p| &p.sources);
         ours.topics.is_none()
             || ours.wants(TopicKey::of(&header.topic))
-            || self.is_behind(link)
-            || sources().any(|source| self.is_behind(source.link))
+            || self.is_downstream(link)
+            || sources().any(|source| self.is_downstream(source.link))
     }
 
     /// Whether a peer that has an entry of ours waits to hear that we have stored it: its origin, and
@@ -197,7 +197,7 @@ impl Protocol {
     ) -> bool {
         let passing =
             |up: &Established| !self.log.topics.is_wanted(record.topic, &up.interest.theirs);
-        hop == 0 || self.is_behind(link) && self.up_of(link).is_some_and(passing)
+        hop == 0 || self.is_downstream(link) && self.up_of(link).is_some_and(passing)
     }
 
     /// Whether an entry is here only on its way to a relay.
@@ -344,9 +344,9 @@ impl Protocol {
             let uphill = self.is_uphill(link);
             let Some(up) = self.links.up(link) else { continue };
             if uphill && !std::mem::replace(&mut up.interest.uphill, uphill) {
-                match &mut up.feed.owed {
+                match &mut up.feed.replay {
                     Some(owed) => owed.restart(head),
-                    None => up.feed.owed = Some(Owed::untold(head, false, now)),
+                    None => up.feed.replay = Some(ReplayCursor::untold(head, false, now)),
                 }
                 self.pump(link);
             } else {
@@ -366,8 +366,8 @@ impl Protocol {
             return;
         }
         let (link, now) = (ways[self.env.rng.below(ways.len())], self.env.now);
-        if let Some(up) = self.links.up(link).filter(|up| up.feed.owed.is_none()) {
-            up.feed.owed = Some(Owed::untold(up.feed.cursor, true, now));
+        if let Some(up) = self.links.up(link).filter(|up| up.feed.replay.is_none()) {
+            up.feed.replay = Some(ReplayCursor::untold(up.feed.cursor, true, now));
         }
         self.pump(link);
     }

@@ -16,7 +16,7 @@ pub(super) use interest::{PeerInterest, SAY_EVERY};
 
 #[cfg(any(test, feature = "sim"))]
 pub(super) use push::MAX_NOT_PASSED;
-pub(super) use push::{Feed, Got, LATE};
+pub(super) use push::{BACKFILL_AFTER, Feed, Provenance};
 #[cfg(any(test, feature = "sim"))]
 pub(super) use push_policy::MAX_ORIGINS;
 pub(super) use push_policy::{Lesson, OWN};

@@ -27,7 +27,7 @@ use crate::types::{
     TransactionId,
 };
 
-use crate::protocol::outbox::Owed;
+use crate::protocol::outbox::ReplayCursor;
 
 use super::push_policy::{Lesson, Route};
 use crate::protocol::Protocol;
@@ -43,7 +43,7 @@ const MAX_WAIT: Duration = Duration::from_secs(2);
 /// 1.02 times; halves of 1000 that were apart cost 1.10 with 3 s and 1.02 with 2 s. An origin whose
 /// clock is further behind than this has its transactions announced instead of pushed beyond any
 /// node that asked.
-pub(in crate::protocol) const LATE: Duration = Duration::from_secs(2);
+pub(in crate::protocol) const BACKFILL_AFTER: Duration = Duration::from_secs(2);
 /// Entries that say nothing about a peer's speed.
 const FEW: u64 = 64;
 /// Entries by which any peer may be behind: who knows what is remembered for each of them.
@@ -63,26 +63,26 @@ pub(in crate::protocol) struct Feed {
     /// Set while the peer is too slow for what is new: from where on it was skipped.
     pub(in crate::protocol) debt: Option<Bound>,
     /// What is owed from before the link, as far as it is still to be announced.
-    pub(in crate::protocol) owed: Option<Owed>,
+    pub(in crate::protocol) replay: Option<ReplayCursor>,
 }
 
 impl Feed {
-    pub(in crate::protocol) fn new(cursor: u64, owed: Owed) -> Self {
-        Self { cursor, debt: None, owed: Some(owed) }
+    pub(in crate::protocol) fn new(cursor: u64, replay: ReplayCursor) -> Self {
+        Self { cursor, debt: None, replay: Some(replay) }
     }
 }
 
 /// How a transaction of another origin was had.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::protocol) struct Got {
+pub(in crate::protocol) struct Provenance {
     /// Link slots whose peer is known to have it.
     pub(in crate::protocol) known: u64,
     /// Whether others are probably at it as well: it is a repair, or part of a flush.
-    pub(in crate::protocol) late: bool,
+    pub(in crate::protocol) is_backfill: bool,
     /// Slot of the link it came on.
     pub(in crate::protocol) ingress: u8,
     /// Whether that leads to a relay.
-    pub(in crate::protocol) ashore: bool,
+    pub(in crate::protocol) stored_upstream: bool,
 }
 
 impl Protocol {
@@ -117,11 +117,11 @@ impl Protocol {
                 self.links.leader = self.links.leader.max(seq + 1);
             }
             if full {
-                self.flush(link);
+                self.drain(link);
             }
             if seq < head {
                 self.offer(link, slot, limit, seq);
-            } else if !self.offer_owed(link, limit) {
+            } else if !self.offer_replay(link, limit) {
                 return;
             }
         }
@@ -185,17 +185,17 @@ impl Protocol {
         if self.log.is_known(seq, slot) || size > limit || !self.takes(link, &entry) {
             return;
         }
-        if entry.is_own() && self.join_owed(link, seq) {
+        if entry.is_own() && self.join_replay(link, seq) {
             // Behind what was published before.
             return;
         }
-        if entry.is_late() && self.is_needed(link, entry.key()) && !self.is_passing(&entry) {
+        if entry.is_backfill() && self.is_needed(link, entry.key()) && !self.is_passing(&entry) {
             // The peer will be compared with, and probably has it.
             return;
         }
         let announcement = Announcement { id: entry.id, size, hop: entry.hop() };
         let small = size <= eager;
-        let payload = if entry.is_late() { None } else { self.log.payload(&entry.id).cloned() };
+        let payload = if entry.is_backfill() { None } else { self.log.payload(&entry.id).cloned() };
         // What came from others was said ahead of its payload.
         if let Some(transaction) = payload.as_ref().filter(|_| !small && entry.is_own())
             && ahead

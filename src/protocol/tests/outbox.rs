@@ -12,7 +12,7 @@ fn what_is_too_large_to_be_published_anew_is_a_dead_letter() {
     // It was tried again for ever, before those that would have been taken.
     let mut config = Config::lan();
     config.gossip.max_transaction_size = 1024;
-    let queued = |n| Queued { id: invented(n), attempts: 0, dead: None, late: false };
+    let queued = |n| Queued { id: invented(n), attempts: 0, dead: None, unlogged: false };
     let restored = Restored { outbox: vec![queued(0), queued(1)], ..Restored::default() };
     let mut node = SingleNode::restored(1, &config, Vec::new(), restored);
     let now = secs(1);

@@ -241,7 +241,7 @@ impl World {
     fn renew(&mut self, node: usize, id: TransactionId) {
         let n = &self.nodes[node];
         let Some(old) = n.store.queued(&id) else {
-            return self.complete_later(node, Input::NotRenewed { id, gone: true });
+            return self.complete_later(node, Input::NotRenewed { id, removed: true });
         };
         let (topic, payload) = (old.topic().as_str().to_owned(), old.payload().clone());
         let wall = n.wall(self.now);
@@ -255,7 +255,7 @@ impl World {
         self.complete_later(node, Input::Publish { call, transaction, renews: Some(id) });
     }
 
-    /// When a node's store is through with what it has to do and one thing more.
+    /// Time at which a node's store is through with what it has to do and one thing more.
     fn after_store(&mut self, node: usize) -> std::time::Duration {
         let n = &mut self.nodes[node];
         n.store_free = n.store_free.max(self.now) + self.config.store_delay;

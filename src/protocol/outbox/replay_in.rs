@@ -6,17 +6,17 @@
 //!   hello: owes                             ───────►   opens an inflow
 //!   announces its outbox, oldest first, as far  ───►   joins each to the order of the inflow and asks
 //!   as there is room in the window; what is            for it at once; what comes out of its turn,
-//!   published meanwhile joins the end                  from whomever, is held until its turn
-//!   moves the window on                  ◄── stored    takes what is first, then what was held
+//!   published meanwhile joins the end                  from whomever, is deferred until its turn
+//!   moves the window on                  ◄── stored    takes what is first, then what was deferred
 //!   flushed                                 ───────►   ends the inflow when all of that is settled
 //! ```
 //!
 //! The order is that of announcing on the link to the origin, whoever the payloads come from: a
 //! neighbour that is further on with the same flush may serve it as well. What of this origin comes
-//! while it has not been announced here yet is held too, unless it is older than what was taken last.
+//! while it has not been announced here yet is deferred too, unless it is older than what was taken last.
 //! So each peer that is linked to the origin stores the flush in the order of publishing, over all
 //! topics, while the link lives and moves; an id that is refused, or that nobody serves, is passed
-//! over. If the link breaks, what was held waits for `STALL`: when the origin is back by then, it
+//! over. If the link breaks, what was deferred waits for `STALL`: when the origin is back by then, it
 //! announces what is left again, in order. Peers further away hear of entries in the order of their
 //! neighbours' logs and ask in it, but of several neighbours: nothing keeps the order there.
 //!
@@ -27,99 +27,35 @@
 //! While a link is flushed neither side opens a comparison on it (`reconcile`).
 //!
 //! Bounds: `WINDOW` entries and `WINDOW_BYTES` (beyond the first) are announced and not confirmed on
-//! a link; `MAX_HELD` bytes (beyond the first) are held for an origin and `MAX_HELD_IN_ALL` together.
+//! a link; `MAX_DEFERRED` bytes (beyond the first) are deferred for an origin and `MAX_DEFERRED_IN_ALL` together.
 //! An origin that goes beyond its window, that joins `MAX_ORDER` ids, or that is silent for `STALL`, has
-//! its inflow ended: what was held is taken, and what comes is taken as it comes. An origin orders what
+//! its inflow ended: what was deferred is taken, and what comes is taken as it comes. An origin orders what
 //! is its own, and nothing else: an id that another one announced is let go when it turns out whose
 //! it is.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use crate::types::{
-    Announcement, LinkId, Message, MonoTime, PeerId, Transaction, TransactionId, WallTime,
-};
+use crate::types::{LinkId, MonoTime, PeerId, Transaction, TransactionId, WallTime};
 
 use crate::protocol::Protocol;
 use crate::protocol::gate::Gate;
 use crate::protocol::intake::Stage;
 use crate::protocol::link::Link;
-use crate::protocol::log::Record;
 use crate::protocol::timers::Timer;
 
-/// Entries announced on a link and not confirmed: 20,000 a second at a round trip of 200 ms.
-const WINDOW: usize = 4096;
-/// Payload bytes of them, beyond the first.
-const WINDOW_BYTES: u64 = 4 << 20;
-/// Bytes held for one origin, beyond the first payload: its window, and a neighbour's that is ahead.
-const MAX_HELD: u64 = 4 * WINDOW_BYTES;
+use super::replay_out::{Outflow, WINDOW, WINDOW_BYTES};
+
+/// Bytes deferred for one origin, beyond the first payload: its window, and a neighbour's that is ahead.
+const MAX_DEFERRED: u64 = 4 * WINDOW_BYTES;
 /// Ids in the order of an inflow: what is announced at once, and what is published meanwhile.
 pub(in crate::protocol) const MAX_ORDER: usize = 4 * WINDOW;
-/// What an entry that is held counts beside its payload, so that small ones are bounded too.
+/// What an entry that is deferred counts beside its payload, so that small ones are bounded too.
 const OVERHEAD: u64 = 2048;
-/// Bytes held for all origins.
-const MAX_HELD_IN_ALL: u64 = 64 << 20;
-/// A node that comes back finds its peers within this time; all of them are flushed.
-const GATHER: Duration = Duration::from_secs(30);
+/// Bytes deferred for all origins.
+const MAX_DEFERRED_IN_ALL: u64 = 64 << 20;
 /// A side that does nothing for so long does not keep the other waiting.
-const STALL: Duration = Duration::from_secs(3);
-
-/// What a link is owed: a walk over our own log entries that wait for copies, and over what is here
-/// only on its way to a relay.
-#[derive(Debug)]
-pub(in crate::protocol) struct Owed {
-    /// Whether our hello said so, and the peer waits for the end of it.
-    said: bool,
-    /// Of what is on its way to a relay only what no peer nearer to one is known to have.
-    again: bool,
-    /// The next log entry to look at.
-    next: u64,
-    /// From here on everything is announced, below only what is in the outbox.
-    all: u64,
-    /// Where it ends; entries after it are offered by the link's cursor.
-    until: u64,
-    /// Announced and not confirmed: the sizes, by sequence number.
-    waiting: BTreeMap<u64, u32>,
-    bytes: Gate,
-    /// The last confirmation, or payload served.
-    moved: MonoTime,
-}
-
-impl Owed {
-    pub(in crate::protocol) fn new(all: u64, head: u64, said: bool, now: MonoTime) -> Self {
-        let (waiting, bytes) = (BTreeMap::new(), Gate::default());
-        Self { said, again: false, next: 0, all, until: head, waiting, bytes, moved: now }
-    }
-
-    /// A walk that the peer was told nothing of, up to an entry.
-    pub(in crate::protocol) fn untold(until: u64, again: bool, now: MonoTime) -> Self {
-        Self { again, ..Self::new(until, until, false, now) }
-    }
-
-    /// Begins from the start: the peer takes more than before.
-    pub(in crate::protocol) fn restart(&mut self, head: u64) {
-        (self.next, self.until, self.again) = (0, self.until.max(head), false);
-    }
-
-    /// Whether an entry is announced, or going to be.
-    pub(super) fn covers(&self, seq: u64) -> bool {
-        (self.next <= seq && seq < self.until) || self.waiting.contains_key(&seq)
-    }
-
-    fn wait_for(&mut self, seq: u64, size: u32, now: MonoTime) {
-        if self.waiting.is_empty() {
-            self.moved = now;
-        }
-        if self.waiting.insert(seq, size).is_none() {
-            self.bytes.enter(u64::from(size));
-        }
-    }
-
-    fn is_full(&self, size: u64) -> bool {
-        let full = self.waiting.len() >= WINDOW || self.bytes.level() + size > WINDOW_BYTES;
-        full && !self.waiting.is_empty()
-    }
-}
+pub(super) const STALL: Duration = Duration::from_secs(3);
 
 /// What an origin sends that came back with transactions that wait for copies.
 #[derive(Debug)]
@@ -132,10 +68,10 @@ pub(in crate::protocol) struct Inflow {
     more: bool,
     /// How many of `order`, at its end, it did not owe.
     beyond: usize,
-    /// Held before it was announced, as it came.
+    /// Deferred before it was announced, as it came.
     early: VecDeque<TransactionId>,
-    /// Bytes held.
-    held: Gate,
+    /// Bytes deferred.
+    deferred_bytes: Gate,
     /// When the youngest that was taken in order was created.
     latest: WallTime,
     /// The last progress.
@@ -144,39 +80,31 @@ pub(in crate::protocol) struct Inflow {
 
 /// A transaction that waits for its turn, verified and judged.
 #[derive(Debug)]
-pub(in crate::protocol) struct Held {
+pub(in crate::protocol) struct Deferred {
     pub(in crate::protocol) from: PeerId,
     pub(in crate::protocol) transaction: Transaction,
     pub(in crate::protocol) hop: u16,
-}
-
-/// Own entries that waited for copies when the first link came up after a time without any.
-#[derive(Debug, Clone, Copy)]
-struct Outflow {
-    from: u64,
-    until: u64,
-    began: MonoTime,
 }
 
 /// What flushes share.
 #[derive(Debug, Default)]
 pub(in crate::protocol) struct Replays {
     /// The own one.
-    own: Option<Outflow>,
+    pub(in crate::protocol) own: Option<Outflow>,
     by_origin: BTreeMap<PeerId, Inflow>,
-    /// Bytes held for all.
-    held: Gate,
+    /// Bytes deferred for all.
+    deferred_bytes: Gate,
     /// Something was settled in this turn.
     moved: bool,
 }
 
 impl Replays {
-    /// Bytes held, and the most that may be: one payload of each origin may be larger than the rest.
+    /// Bytes deferred, and the most that may be: one payload of each origin may be larger than the rest.
     #[cfg(any(test, feature = "sim"))]
-    pub(in crate::protocol) fn held(&self, largest: u64) -> (usize, usize) {
-        let bound = MAX_HELD_IN_ALL + (largest + OVERHEAD) * self.by_origin.len() as u64;
+    pub(in crate::protocol) fn deferred(&self, largest: u64) -> (usize, usize) {
+        let bound = MAX_DEFERRED_IN_ALL + (largest + OVERHEAD) * self.by_origin.len() as u64;
         let count = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
-        (count(self.held.level()), count(bound))
+        (count(self.deferred_bytes.level()), count(bound))
     }
 
     /// Ids in the longest order.
@@ -190,13 +118,13 @@ impl Replays {
     }
 
     /// Something that may have been in an order is no longer fetched.
-    pub(in crate::protocol) fn note_settled(&mut self, held: Option<&Held>) {
+    pub(in crate::protocol) fn note_settled(&mut self, deferred: Option<&Deferred>) {
         self.moved = true;
-        if let Some(held) = held {
-            let size = weight(&held.transaction);
-            self.held.leave(size);
-            if let Some(inflow) = self.get_mut(&held.transaction.origin()) {
-                inflow.held.leave(size);
+        if let Some(deferred) = deferred {
+            let size = weight(&deferred.transaction);
+            self.deferred_bytes.leave(size);
+            if let Some(inflow) = self.get_mut(&deferred.transaction.origin()) {
+                inflow.deferred_bytes.leave(size);
             }
         }
     }
@@ -204,141 +132,10 @@ impl Replays {
 
 impl Protocol {
     /// Whether a flush runs on a link, in either direction.
-    pub(in crate::protocol) fn is_flushing(&self, link: &Link) -> bool {
+    pub(in crate::protocol) fn is_replaying(&self, link: &Link) -> bool {
         let inflow = self.replays.by_origin.get(&link.remote);
-        link.up.as_ref().is_some_and(|up| up.feed.owed.is_some())
+        link.up.as_ref().is_some_and(|up| up.feed.replay.is_some())
             || inflow.is_some_and(|inflow| inflow.link == Some(link.id))
-    }
-
-    /// The first link after a time without any is about to come up: what waits now is to be flushed.
-    pub(in crate::protocol) fn begin_outflow(&mut self) {
-        let (log, outbox) = (&self.log, &self.outbox);
-        let first = outbox.waiting().filter_map(|id| log.seq_of(id)).min();
-        // What is left of an earlier one goes on.
-        let own = self.replays.own.filter(|own| self.is_flowing(own));
-        let from = own.map(|own| own.from).into_iter().chain(first).min();
-        let (until, began) = (log.head(), self.env.now);
-        self.replays.own = from.map(|from| Outflow { from, until, began });
-    }
-
-    /// From where on all our own entries are to be announced on a new link, if on any. That is the
-    /// first of what waited when we came back, for `GATHER` and as long as any of that waits: also
-    /// what others have confirmed since, so that the order is whole on each link.
-    pub(in crate::protocol) fn outflow(&self) -> Option<u64> {
-        self.replays.own.filter(|own| self.is_flowing(own)).map(|own| own.from)
-    }
-
-    fn is_flowing(&self, own: &Outflow) -> bool {
-        let waits = |id| self.log.seq_of(id).is_some_and(|seq| seq < own.until);
-        self.env.now.since(own.began) < GATHER || self.outbox.waiting().any(waits)
-    }
-
-    /// Whether a new link is owed anything.
-    pub(in crate::protocol) fn owes(&self) -> bool {
-        self.outbox.len() > 0 || self.outflow().is_some()
-    }
-
-    /// Lets an own log entry that a link's cursor has come to wait for its turn in the link's flush;
-    /// `false` when there is none that the peer was told of: it would hold nothing that overtakes.
-    pub(in crate::protocol) fn join_owed(&mut self, link: LinkId, seq: u64) -> bool {
-        let owed = self.links.up(link).and_then(|up| up.feed.owed.as_mut());
-        let Some(owed) = owed.filter(|owed| owed.said) else { return false };
-        owed.until = seq + 1;
-        true
-    }
-
-    /// Announces the next transaction that a link is owed; `false` when there is none, or no room
-    /// for it now.
-    pub(in crate::protocol) fn offer_owed(&mut self, link: LinkId, limit: u64) -> bool {
-        let now = self.env.now;
-        let Some((seq, record)) = self.next_owed(link) else {
-            self.end_owed(link);
-            return false;
-        };
-        let Some(owed) = self.links.up(link).and_then(|up| up.feed.owed.as_mut()) else {
-            return false;
-        };
-        owed.next = seq;
-        let size = u64::from(record.size);
-        if owed.is_full(size) {
-            let due = owed.moved + STALL;
-            self.env.timers.set_earlier(Timer::Owed(link), due);
-            return false;
-        }
-        owed.next = seq + 1;
-        if size <= limit {
-            owed.wait_for(seq, record.size, now);
-            self.announce(link, Announcement { id: record.id, size, hop: record.hop() });
-        }
-        true
-    }
-
-    /// The next log entry that a link is owed.
-    fn next_owed(&self, link: LinkId) -> Option<(u64, Record)> {
-        let (log, outbox) = (&self.log, &self.outbox);
-        let l = self.links.all.get(&link)?;
-        let up = l.up.as_ref()?;
-        let owed = up.feed.owed.as_ref()?;
-        let uphill = self.is_uphill(link) && self.spread.carrying.ours().topics.is_some();
-        let all = uphill || outbox.len() > 0;
-        let first = if all { log.base() } else { log.base().max(owed.all) };
-        let own = |seq: u64, r: &Record| {
-            r.is_own()
-                && (seq >= owed.all || outbox.contains(&r.id))
-                && !log.is_known(seq, up.slot)
-                && !outbox.has_confirmed(&r.id, &l.remote)
-                && self.takes(link, r)
-        };
-        let passing = |r: &Record| uphill && self.is_passing(r) && !(owed.again && r.is_ashore());
-        let due =
-            |seq: u64, r: &Record| !owed.waiting.contains_key(&seq) && (own(seq, r) || passing(r));
-        (owed.next.max(first)..owed.until)
-            .find_map(|seq| log.at(seq).filter(|r| due(seq, r)).map(|r| (seq, *r)))
-    }
-
-    fn end_owed(&mut self, link: LinkId) {
-        let Some(owed) = self.links.up(link).and_then(|up| up.feed.owed.take()) else { return };
-        self.env.timers.cancel(Timer::Owed(link));
-        if owed.said {
-            // Behind the last of them.
-            self.flush(link);
-            self.send(link, Message::Flushed);
-        }
-    }
-
-    /// A peer has stored these of ours: there is room for more.
-    pub(super) fn note_owed_stored(&mut self, link: LinkId, ids: &[TransactionId]) {
-        let (log, now) = (&self.log, self.env.now);
-        let Some(owed) = self.links.up(link).and_then(|up| up.feed.owed.as_mut()) else { return };
-        for seq in ids.iter().filter_map(|id| log.seq_of(id)) {
-            if let Some(size) = owed.waiting.remove(&seq) {
-                owed.bytes.leave(u64::from(size));
-                owed.moved = now;
-            }
-        }
-        self.pump(link);
-    }
-
-    /// A peer was sent something.
-    pub(in crate::protocol) fn note_owed_served(&mut self, link: LinkId) {
-        let now = self.env.now;
-        if let Some(owed) = self.links.up(link).and_then(|up| up.feed.owed.as_mut()) {
-            owed.moved = now;
-        }
-    }
-
-    /// A peer confirms nothing: what it was told of is its own affair.
-    pub(in crate::protocol) fn on_owed_due(&mut self, link: LinkId) {
-        let now = self.env.now;
-        let Some(owed) = self.links.up(link).and_then(|up| up.feed.owed.as_mut()) else { return };
-        if now.since(owed.moved) < STALL {
-            let due = owed.moved + STALL;
-            self.env.timers.set(Timer::Owed(link), due);
-            return;
-        }
-        owed.waiting.clear();
-        owed.bytes = Gate::default();
-        self.pump(link);
     }
 
     /// A link is up whose peer said whether it owes anything.
@@ -351,11 +148,11 @@ impl Protocol {
             }
             return;
         };
-        // It begins again: what was held of the earlier one waits for its turn in this one.
+        // It begins again: what was deferred of the earlier one waits for its turn in this one.
         for id in std::mem::take(&mut inflow.order) {
             let Some(pending) = self.intake.pending.get_mut(&id) else { continue };
             pending.ordered = None;
-            if pending.held.is_some() {
+            if pending.deferred.is_some() {
                 inflow.early.push_back(id);
             }
         }
@@ -386,7 +183,7 @@ impl Protocol {
     }
 
     /// Whether what is announced on a link is sent when it is asked for, and never unasked.
-    pub(in crate::protocol) fn is_flushed(&self, link: LinkId) -> bool {
+    pub(in crate::protocol) fn is_replayed(&self, link: LinkId) -> bool {
         let peer = self.links.peer_of(link);
         let inflow = peer.and_then(|peer| self.replays.by_origin.get(&peer));
         inflow.is_some_and(|inflow| inflow.link == Some(link) && inflow.more)
@@ -410,7 +207,7 @@ impl Protocol {
         }
     }
 
-    /// A link is gone: what was held waits for a while for its peer to come back.
+    /// A link is gone: what was deferred waits for a while for its peer to come back.
     pub(in crate::protocol) fn break_inflow(&mut self, link: LinkId, peer: &PeerId) {
         let now = self.env.now;
         if let Some(inflow) = self.replays.get_mut(peer).filter(|i| i.link == Some(link)) {
@@ -430,7 +227,7 @@ impl Protocol {
     }
 
     /// Keeps a good transaction back whose turn has not come; `false` when it may be taken now.
-    pub(in crate::protocol) fn hold_back(
+    pub(in crate::protocol) fn defer(
         &mut self,
         from: PeerId,
         transaction: &Transaction,
@@ -438,7 +235,7 @@ impl Protocol {
     ) -> bool {
         let (id, header) = (transaction.id(), transaction.header());
         let (origin, size) = (header.origin, weight(transaction));
-        let in_all = self.replays.held.level();
+        let in_all = self.replays.deferred_bytes.level();
         self.leave_foreign_order(&id, &origin);
         let Some(inflow) = self.replays.get_mut(&origin) else { return false };
         let Some(pending) = self.intake.pending.get_mut(&id) else { return false };
@@ -450,8 +247,9 @@ impl Protocol {
         if !ordered && (!inflow.more || header.created < inflow.latest) {
             return false;
         }
-        let full = inflow.held.level() + size > MAX_HELD || in_all + size > MAX_HELD_IN_ALL;
-        if full && !inflow.held.is_empty() {
+        let full = inflow.deferred_bytes.level() + size > MAX_DEFERRED
+            || in_all + size > MAX_DEFERRED_IN_ALL;
+        if full && !inflow.deferred_bytes.is_empty() {
             if ordered {
                 self.end_inflow(&origin);
                 return false;
@@ -464,14 +262,14 @@ impl Protocol {
             }
             return true;
         }
-        pending.stage = Stage::Held;
-        pending.held = Some(Box::new(Held { from, transaction: transaction.clone(), hop }));
-        inflow.held.enter(size);
+        pending.stage = Stage::Deferred;
+        pending.deferred = Some(Box::new(Deferred { from, transaction: transaction.clone(), hop }));
+        inflow.deferred_bytes.enter(size);
         if !ordered {
             inflow.early.push_back(id);
         }
         self.replays.moved = true;
-        self.replays.held.enter(size);
+        self.replays.deferred_bytes.enter(size);
         self.env.counters.flushed_held += 1;
         self.env.timers.cancel(Timer::Fetch(id));
         self.abandon_parents(&id);
@@ -510,16 +308,16 @@ impl Protocol {
                 return;
             }
             let pending = self.intake.pending.get(&first).filter(|p| p.origin().is_none_or(is_own));
-            if pending.is_some_and(|p| p.held.is_none()) {
+            if pending.is_some_and(|p| p.deferred.is_none()) {
                 // Whoever else says that it is theirs.
                 break;
             }
             inflow.order.pop_front();
             inflow.touched = now;
-            if let Some(held) = pending.and_then(|p| p.held.as_ref()) {
-                inflow.latest = inflow.latest.max(held.transaction.header().created);
-                self.let_go_older(origin);
-                self.let_go(&first);
+            if let Some(deferred) = pending.and_then(|p| p.deferred.as_ref()) {
+                inflow.latest = inflow.latest.max(deferred.transaction.header().created);
+                self.release_older(origin);
+                self.release(&first);
             }
         }
         let settled = |i: &mut Inflow| !i.more && i.order.len() <= i.beyond;
@@ -529,24 +327,24 @@ impl Protocol {
     }
 
     /// Takes what came early and is older than what has its turn: it is not going to be announced.
-    fn let_go_older(&mut self, origin: &PeerId) {
+    fn release_older(&mut self, origin: &PeerId) {
         while let Some(inflow) = self.replays.get_mut(origin)
             && let Some(first) = inflow.early.front().copied()
         {
-            let held = self.intake.pending.get(&first).filter(|p| p.ordered.is_none());
+            let deferred = self.intake.pending.get(&first).filter(|p| p.ordered.is_none());
             let created =
-                held.and_then(|p| p.held.as_ref()).map(|h| h.transaction.header().created);
+                deferred.and_then(|p| p.deferred.as_ref()).map(|h| h.transaction.header().created);
             if created.is_some_and(|created| created >= inflow.latest) {
                 return;
             }
             inflow.early.pop_front();
             if created.is_some() {
-                self.let_go(&first);
+                self.release(&first);
             }
         }
     }
 
-    /// Ends an inflow: what is held is taken, in order as far as that is known.
+    /// Ends an inflow: what is deferred is taken, in order as far as that is known.
     fn end_inflow(&mut self, origin: &PeerId) {
         let Some(inflow) = self.replays.by_origin.remove(origin) else { return };
 
@@ -554,22 +352,22 @@ impl Protocol {
         for id in inflow.order.iter().chain(&inflow.early) {
             if let Some(pending) = self.intake.pending.get_mut(id) {
                 pending.ordered = None;
-                self.let_go(id);
+                self.release(id);
             }
         }
         self.env.timers.set_earlier(Timer::Reconcile, self.env.now);
     }
 
-    /// Takes what was held.
-    fn let_go(&mut self, id: &TransactionId) {
-        let held = self.intake.pending.get_mut(id).and_then(|p| p.held.take());
-        let Some(held) = held else { return };
-        self.replays.note_settled(Some(&held));
-        self.take(held.from, &held.transaction, held.hop);
+    /// Takes what was deferred.
+    fn release(&mut self, id: &TransactionId) {
+        let deferred = self.intake.pending.get_mut(id).and_then(|p| p.deferred.take());
+        let Some(deferred) = deferred else { return };
+        self.replays.note_settled(Some(&deferred));
+        self.accept(deferred.from, &deferred.transaction, deferred.hop);
     }
 }
 
-/// What a transaction counts while it is held.
+/// What a transaction counts while it is deferred.
 fn weight(transaction: &Transaction) -> u64 {
     transaction.header().payload_len + OVERHEAD
 }
@@ -582,7 +380,7 @@ impl Inflow {
             more: true,
             beyond: 0,
             early: VecDeque::new(),
-            held: Gate::default(),
+            deferred_bytes: Gate::default(),
             latest: WallTime::default(),
             touched: now,
         }
