@@ -131,7 +131,7 @@ impl Protocol {
             }
             self.env.counters.wants_timed_out += 1;
             if let Some(peer) = self.links.peer_of(link) {
-                self.guard.doubt(peer, self.env.now);
+                self.guard.reputation.doubt(peer, self.env.now);
             }
             self.forget_request(link, id);
         }
@@ -181,7 +181,10 @@ impl Protocol {
         }
         let (size, turns, now) = (pending.size, pending.turns, self.env.now);
         let reliable = |s: &Source| {
-            let good = |p| self.guard.is_reliable(&p, now) && !self.guard.is_doubted(&p, now);
+            let good = |p| {
+                self.guard.reputation.is_reliable(&p, now)
+                    && !self.guard.reputation.is_doubted(&p, now)
+            };
             links.peer_of(s.link).is_some_and(good)
         };
         let untried = || pending.sources.iter().enumerate().filter(|(_, s)| !s.tried);

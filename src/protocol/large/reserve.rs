@@ -144,8 +144,10 @@ impl Protocol {
         let somebody_busy = pending.sources.iter().filter(open).any(|s| s.busy.is_some());
         let waits = |s: &Source| s.busy.is_none() && s.holds == Holds::Nothing;
         let peer = |s: &Source| links.peer_of(s.link);
-        let reliable = |s: &Source| peer(s).is_some_and(|p| self.guard.is_reliable(&p, now));
-        let doubted = |s: &Source| peer(s).is_some_and(|p| self.guard.is_doubted(&p, now));
+        let reliable =
+            |s: &Source| peer(s).is_some_and(|p| self.guard.reputation.is_reliable(&p, now));
+        let doubted =
+            |s: &Source| peer(s).is_some_and(|p| self.guard.reputation.is_doubted(&p, now));
         let free = |s: &&Source| !(busy(s) || somebody_busy && waits(s));
         // Who is asked for much already is asked when nobody else can be.
         let full = |s: &Source| {
@@ -420,7 +422,7 @@ impl Protocol {
         if parent.is_some_and(|p| p.whole && !p.served)
             && let Some(peer) = self.links.peer_of(link)
         {
-            self.guard.doubt(peer, self.env.now);
+            self.guard.reputation.doubt(peer, self.env.now);
         }
     }
 
@@ -470,7 +472,7 @@ impl Protocol {
             up.pieces.note(now, bytes);
         }
         if let Some(peer) = self.links.peer_of(link) {
-            self.guard.trust(&peer);
+            self.guard.reputation.trust(&peer);
         }
         self.forget_promise(link, id);
         let Some(pending) = self.intake.pending.get_mut(id) else { return };
