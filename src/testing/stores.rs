@@ -16,7 +16,7 @@ use crate::types::{
     WallTime,
 };
 
-/// What every [`PeerStore`] does. `store` must be empty.
+/// Checks what every [`PeerStore`] does. `store` must be empty.
 ///
 /// # Panics
 /// When `store` does otherwise.
@@ -101,7 +101,7 @@ pub async fn peer_store_durability(open: impl AsyncFn() -> Arc<dyn PeerStore>) {
     assert_eq!(bans, [], "what was lifted stays lifted");
 }
 
-/// What every [`TransactionQueue`] does. `queue` must be empty and bounded to `max_entries`,
+/// Checks what every [`TransactionQueue`] does. `queue` must be empty and bounded to `max_entries`,
 /// which must be at least 4.
 ///
 /// # Panics
@@ -231,7 +231,7 @@ pub async fn transaction_queue_durability(open: impl AsyncFn() -> Arc<dyn Transa
     assert!(last[0] > next[0], "also where the newest was removed");
 }
 
-/// What every [`TransactionStore`] does. `store` must be empty and have room for some hundred
+/// Checks what every [`TransactionStore`] does. `store` must be empty and have room for some hundred
 /// small transactions. `grace` is how long it may keep an entry beyond its time: zero for a store
 /// that expires to the millisecond, the span of a generation for one that drops these.
 ///
@@ -532,7 +532,7 @@ pub async fn transaction_store_durability(open: impl AsyncFn() -> Arc<dyn Transa
     assert!(back[0] > cursors[4], "a cursor is never used again, not even after a restart");
 }
 
-/// What every [`NatProber`] with a reachable server does.
+/// Checks what every [`NatProber`] with a reachable server does.
 ///
 /// # Panics
 /// When `prober` does otherwise.
@@ -546,7 +546,7 @@ pub async fn nat_prober(prober: &dyn NatProber) {
     assert_eq!((a.ip(), b.ip()), (first.ip(), first.ip()), "the address is the same each time");
 }
 
-/// What every [`Validator`] does: judge the same transaction the same way, also concurrently and
+/// Checks what every [`Validator`] does: judge the same transaction the same way, also concurrently and
 /// whoever sent it. `transaction` is one that the host expects.
 ///
 /// # Panics
