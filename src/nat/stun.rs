@@ -1,17 +1,15 @@
 //! Asking a STUN server (RFC 8489) for the address it sees.
 
-mod message;
-
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::future::select_ok;
+use stunclient::{Error, StunClient};
 use tokio::net::{UdpSocket, lookup_host};
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::timeout;
 
-use self::message::Request;
 use crate::error::{EndpointError, ProbeError};
 use crate::ports::NatProber;
 use crate::types::{Endpoint, FailureKind, Host};
@@ -86,34 +84,27 @@ impl StunProber {
         Ok(found)
     }
 
-    /// Asks one address, over a socket of its own, again and again until an answer comes.
+    /// Asks one address, over a socket of its own: the client swallows whatever else comes in,
+    /// and takes any answer without comparing transaction ids.
     async fn ask(&self, server: SocketAddr) -> Result<SocketAddr, ProbeError> {
         let any = match server.ip() {
             IpAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
             IpAddr::V6(_) => IpAddr::from(Ipv6Addr::UNSPECIFIED),
         };
         let socket = UdpSocket::bind((any, 0)).await.map_err(|e| self.socket_error(&e))?;
-        // A connected socket hears the server only, and that nobody listens there.
-        socket.connect(server).await.map_err(|e| self.socket_error(&e))?;
-        let mut transaction = [0; 12];
-        getrandom::fill(&mut transaction).map_err(|e| self.error(FailureKind::Local, &e))?;
-        let request = Request::new(transaction);
-        let mut retry = interval(RETRY_INTERVAL);
-        retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut buffer = [0; 1500];
-        let seen = loop {
-            let length = tokio::select! {
-                _ = retry.tick() => {
-                    socket.send(request.as_bytes()).await.map_err(|e| self.socket_error(&e))?;
-                    continue;
-                }
-                length = socket.recv(&mut buffer) => length.map_err(|e| self.socket_error(&e))?,
-            };
-            let answer = request.read(&buffer[..length]);
-            if let Some(seen) = answer.map_err(|e| self.error(FailureKind::Malformed, &e))? {
-                break seen;
-            }
-        };
+        // A connected socket hears the server only, and that nobody listens there. The client
+        // names the destination with every datagram all the same, which BSD systems refuse on a
+        // connected socket; there, it checks the sender itself.
+        if cfg!(any(target_os = "linux", target_os = "android", windows)) {
+            socket.connect(server).await.map_err(|e| self.socket_error(&e))?;
+        }
+        let mut client = StunClient::new(server);
+        client.set_software(None).set_timeout(DEADLINE).set_retry_interval(RETRY_INTERVAL);
+        let seen = client.query_external_address_async(&socket).await.map_err(|e| match &e {
+            Error::Timeout(()) => self.timed_out(),
+            Error::Socket(e) => self.socket_error(e),
+            _ => self.error(FailureKind::Malformed, &e),
+        })?;
         let seen = SocketAddr::new(seen.ip().to_canonical(), seen.port());
         if seen.ip().is_unspecified() || seen.port() == 0 {
             return Err(self.error(FailureKind::Malformed, &format!("{seen} is no address")));

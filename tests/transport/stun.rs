@@ -80,24 +80,6 @@ async fn names_and_ipv6_are_asked_too() {
     }
 }
 
-/// An answer to somebody else's request is passed over: who cannot see the request cannot answer it.
-#[tokio::test]
-async fn an_answer_to_another_request_is_none() {
-    let forged: SocketAddr = "203.0.113.9:40000".parse().unwrap();
-    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    let prober = StunProber::new(&socket.local_addr().unwrap().to_string()).unwrap();
-    let server = tokio::spawn(async move {
-        let mut buffer = [0; 1500];
-        let (length, from) = socket.recv_from(&mut buffer).await.unwrap();
-        let mut other = buffer[..length].to_vec();
-        other[19] ^= 1;
-        socket.send_to(&response(&other, forged), from).await.unwrap();
-        socket.send_to(&response(&buffer[..length], from), from).await.unwrap();
-    });
-    assert!(prober.probe().await.unwrap().ip().is_loopback());
-    server.await.unwrap();
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_silent_server_is_a_timeout() {
     let (prober, server) = serve("127.0.0.1:0", |_, _| Vec::new()).await.unwrap();

@@ -1,0 +1,1 @@
+//! Nothing: the service is the example `embed`.
