@@ -7,10 +7,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use sorcha_peer::protocol::{CallId, Input, Judgement, Output, Protocol, Restored};
-use sorcha_peer::types::{
-    Announcement, FEATURES, Header, Hello, Interest, LinkId, Message, MonoTime, PeerRecord,
-    RecordDraft, Signature, WallTime,
+use sorcha_peer::types::unstable::{
+    Announcement, FEATURES, Hello, Interest, LinkId, Message, MonoTime, RecordDraft,
 };
+use sorcha_peer::types::{Header, PeerRecord, Signature, WallTime};
 use sorcha_peer::{Config, Identity, Topic, Transaction, TransportKind, Verdict};
 
 const LINKS: u8 = 16;

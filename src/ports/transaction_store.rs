@@ -16,14 +16,14 @@ use super::StoreLease;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LogEntry {
-    /// The place in the log.
+    /// The cursor of the entry.
     pub cursor: Cursor,
     /// The entry as it was appended.
     pub entry: NewEntry,
 }
 
 impl LogEntry {
-    /// The entry that has the place `cursor`.
+    /// The entry that got this cursor.
     pub fn new(cursor: Cursor, entry: NewEntry) -> Self {
         Self { cursor, entry }
     }
@@ -37,20 +37,20 @@ pub struct Page {
     pub entries: Vec<LogEntry>,
     /// The cursor up to which everything was looked at: where to go on, also when nothing matched.
     pub next: Cursor,
-    /// The last cursor of those after the asked-for one that are already gone; `None` when none are.
+    /// The last cursor of those after the asked-for one that are no longer there; `None` when none are.
     ///
     /// A store must not be silent about a loss. It may report one that the asked-for topic did
     /// not suffer where it no longer knows better; that should be rare.
-    pub lost_until: Option<Cursor>,
+    pub gap_until: Option<Cursor>,
     /// The last entry of this stretch that is retained and cannot be read, which is among what
-    /// `lost_until` tells of; `None` when all can.
+    /// `gap_until` tells of; `None` when all can.
     pub damaged_until: Option<Cursor>,
 }
 
 impl Page {
     /// A page without a loss. Its fields are public: set those that tell of one.
     pub fn new(entries: Vec<LogEntry>, next: Cursor) -> Self {
-        Self { entries, next, lost_until: None, damaged_until: None }
+        Self { entries, next, gap_until: None, damaged_until: None }
     }
 }
 

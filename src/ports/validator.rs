@@ -12,11 +12,11 @@ use crate::types::{PeerId, Transaction, Verdict};
 /// Up to 256 calls run at the same time, on the node's runtime, and end in any order: with a validator,
 /// transactions of one origin may be accepted in another order than they were published in.
 ///
-/// A call that has not answered after 10 s is dropped, and the refusal counts as
-/// [`Verdict::Ignore`] (`Refusal::Ignored`, `validations_timed_out`). The transaction is fetched and
-/// judged again after 10 s, three times in all; then it is left until a peer announces it again. A call
-/// that panics counts as [`Verdict::Ignore`] at once. Verdicts are final while the transaction lives and
-/// the node runs: nobody is asked twice about one that was ignored or rejected.
+/// A call that has not answered after 10 s is dropped, and counted in `validations_timed_out`; the event
+/// says `Refusal::Ignored`. The transaction is fetched and judged again after 10 s, three times in all; then
+/// it is left until a peer announces it again. A call
+/// that panics counts as [`Verdict::Ignore`] at once. What was ignored or rejected is remembered until it
+/// expires, in memory and within bounds, and not fetched again.
 ///
 /// Wrong ways to implement it: blocking the thread; judging by anything that differs between
 /// honest nodes (a node that ignores what others accept will be offered it again).

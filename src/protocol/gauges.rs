@@ -75,7 +75,11 @@ impl Protocol {
             gauge("bytes deferred", deferred, deferred_bound),
             gauge("order of a flush", self.replays.longest(), crate::protocol::outbox::MAX_ORDER),
             gauge("promises", self.guard.promises.len(), crate::protocol::guard::MAX_PROMISES),
-            gauge("doubted peers", self.guard.doubted(), crate::protocol::guard::MAX_SCORES),
+            gauge(
+                "doubted peers",
+                self.guard.reputation.doubted(),
+                crate::protocol::guard::MAX_SCORES,
+            ),
             gauge("limited peers", self.guard.rate_limits.len(), crate::protocol::guard::MAX_PEERS),
             gauge(
                 "book",

@@ -1,4 +1,5 @@
-//! The core: a deterministic state machine that cannot reach the world.
+//! The core: a deterministic state machine that cannot reach the world. Public with the feature
+//! `unstable-core` only, and not covered by semver.
 //!
 //! [`Protocol::handle`] takes one input with the times at which it happened; afterwards
 //! [`Protocol::poll_output`] is drained to `None` and each output is carried out in that order, and
@@ -10,12 +11,25 @@
 //! (`Stored`, `Verified`, `Loaded`, …) carry the ticket of their output; an unknown ticket is
 //! ignored.
 //!
-//! The parts, each with its contract at the top of its file: `session` (hello, links), `overlay`
-//! (which links), `discovery` (which peers), `liveness` (who is there), `gossip` (push, announce),
-//! `reconcile` (repair), `fetch` (want; `asks`), `judge` (verify, accept), `large`, `reserve`,
-//! `promises`, `stripe` and `pieces` (large payloads), `spill` (their way to the store and back),
-//! `interest` (topics), `serve` (answer), `publish` (store), `outbox` (copies; `renew`), `flush` (their
-//! order), `guard` (bans; `limits`), `log` (what is retained; `records`, `order`, `topics`, `ids`).
+//! Each folder is a part with a state of its own; its contract stands at the top of its files.
+//!
+//! ```text
+//!            input ──► dispatch ──► the part that it is for      lifecycle: what concerns all parts
+//!
+//!   membership  whom to know and dial      link    hello, batches, pings, what waits for a peer
+//!   guard       bans, reputation, limits   log     what is retained, in two orders
+//!
+//!   peers ──► intake ◄──► large            an announcement becomes an entry of the log
+//!              │            ▲
+//!              ▼            │
+//!             log ──► spread ──► peers     what is new, pushed or announced
+//!              │
+//!              ├──► serve ──► peers        what they ask for
+//!              ├──► reconcile ◄──► peers   what one of two lacks
+//!              └──► outbox ──► peers       own entries until enough others have them
+//! ```
+//!
+//! Who may call whom is a table in `tests/repo/calls.rs`.
 
 mod dispatch;
 mod env;

@@ -17,9 +17,9 @@ pub(super) enum Timer {
     Drain(LinkId),
     /// Ask for a transaction, or ask somebody else.
     Fetch(TransactionId),
-    /// A peer has confirmed nothing of what it was flushed.
+    /// A peer has confirmed nothing of what is replayed to it.
     Replay(LinkId),
-    /// An origin that is flushing makes no progress.
+    /// An origin that replays its outbox makes no progress.
     Inflow(PeerId),
     /// A payload in memory has been quiet long enough to make room.
     Room,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::config::Config;
 
-/// How long a frame travels between two nodes.
+/// Time that a frame travels between two nodes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Latency {
@@ -18,7 +18,7 @@ pub enum Latency {
     Matrix(Vec<Vec<Duration>>),
 }
 
-/// How transactions are checked.
+/// Way in which transactions are checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Verification {
@@ -28,7 +28,7 @@ pub enum Verification {
     Trusted,
 }
 
-/// Whom nodes know at the start.
+/// Nodes that each node knows at the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Topology {
@@ -97,7 +97,7 @@ pub struct WorldConfig {
     pub nodes: usize,
     /// Configuration of every node; bootstrap peers come from `topology`.
     pub node: Config,
-    /// Whom nodes know.
+    /// Nodes that each node knows at the start.
     pub topology: Topology,
     /// Time that a frame travels between two nodes.
     pub latency: Latency,
@@ -109,7 +109,7 @@ pub struct WorldConfig {
     pub downlink: Option<u64>,
     /// Whether a frame carries all that waits (up to a quarter of a MiB), or one message.
     pub batching: bool,
-    /// How transactions are checked.
+    /// Way in which transactions are checked.
     pub verification: Verification,
     /// Time to check a transaction.
     pub verify_delay: Duration,
@@ -216,7 +216,7 @@ impl WorldConfig {
     }
 }
 
-/// How a node differs from the others.
+/// Differences of a node from the others.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct NodeOptions {
@@ -224,11 +224,11 @@ pub struct NodeOptions {
     pub config: Option<Config>,
     /// Behind NAT: it dials, but nobody can dial it.
     pub hidden: bool,
-    /// What it does wrong.
+    /// Misbehaviour of the node.
     pub behaviour: Behaviour,
-    /// How far its clock is off, in milliseconds.
+    /// Number of milliseconds by which the clock is off.
     pub clock_skew_ms: i64,
-    /// Where it is: a row of the latency matrix; by chance if not given.
+    /// Row of the latency matrix in which the node is; by chance if not given.
     pub region: Option<usize>,
     /// Payload bytes that its store takes; what does not fit fails as full.
     pub store_bytes: Option<u64>,
@@ -256,7 +256,7 @@ impl NodeOptions {
     }
 }
 
-/// What a node does to the messages that it sends.
+/// Changes that a node makes to the messages that it sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Behaviour {
@@ -278,7 +278,7 @@ pub enum Behaviour {
 }
 
 impl Behaviour {
-    /// Whether being banned for it is just.
+    /// Says whether being banned for it is just.
     pub(super) fn is_hostile(self) -> bool {
         !matches!(self, Self::Honest | Self::Stalling | Self::WrongVersion)
     }

@@ -37,7 +37,7 @@ impl NodeSet {
         self.0.iter().all(|word| *word == 0)
     }
 
-    /// How many nodes are in both.
+    /// Number of nodes that are in both.
     pub(super) fn common(&self, other: &Self) -> usize {
         self.0.iter().zip(&other.0).map(|(a, b)| (a & b).count_ones() as usize).sum()
     }

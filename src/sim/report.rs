@@ -68,8 +68,7 @@ pub struct Report {
     pub published: u64,
     /// Deliveries at other nodes.
     pub deliveries: u64,
-    /// Of the (accepted and unexpired transaction, running honest node) pairs, the part that is
-    /// there.
+    /// Part of the (accepted and unexpired transaction, running honest node) pairs that is there.
     pub coverage: f64,
     /// Payload bytes sent per payload byte delivered.
     pub redundancy: f64,
@@ -89,7 +88,7 @@ pub struct Report {
     pub mean_links: f64,
     /// Faults that really struck.
     pub faults: Faults,
-    /// How often each invariant was checked.
+    /// Number of times that each invariant was checked.
     pub checks: BTreeMap<String, u64>,
     /// Number of violations that the checkers found.
     pub violations: usize,
@@ -109,7 +108,7 @@ pub struct Quantiles {
 }
 
 impl Quantiles {
-    /// Of values in any order, each divided by `unit`.
+    /// Quantiles of values in any order, each divided by `unit`.
     pub(super) fn of(mut values: Vec<u32>, unit: f64) -> Self {
         values.sort_unstable();
         let at = |percent| f64::from(percentile(&values, percent)) / unit;

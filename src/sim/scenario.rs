@@ -35,7 +35,7 @@ pub(super) const PARTITION: Duration = Duration::from_mins(1);
 /// Number of bytes per second that a node sends: 50 Mbit/s.
 const UPLINK: u64 = 50_000_000 / 8;
 
-/// What is published, and what goes wrong meanwhile. The last eight spread small transactions of
+/// Kind of traffic, and what goes wrong meanwhile. The last eight spread small transactions of
 /// random origins, so that [`Scenario::Random`] is what they compare with.
 ///
 /// Measured with seed 1: payload copies for each delivery, and p50 / p95 / max in mean round trips
@@ -151,7 +151,7 @@ impl FromStr for Scenario {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ScenarioConfig {
-    /// What is published and what goes wrong.
+    /// Kind of traffic and of fault.
     pub scenario: Scenario,
     /// Nodes, those that join late included; at least 4.
     pub nodes: usize,
@@ -162,7 +162,7 @@ pub struct ScenarioConfig {
     pub transactions: usize,
     /// Transactions before those. By default 300: 30 for each of ten origins.
     pub warm_up: usize,
-    /// How many nodes publish; `None`: every node may.
+    /// Number of nodes that publish; `None`: every node may.
     pub origins: Option<usize>,
     /// Payload of each transaction.
     pub bytes: usize,
@@ -172,7 +172,7 @@ pub struct ScenarioConfig {
     pub resets: bool,
     /// Configuration of every node; how many links it dials comes from the scenario.
     pub node: Config,
-    /// How transactions are checked: really up to 64 nodes by default.
+    /// Way in which transactions are checked: really up to 64 nodes by default.
     pub verification: Verification,
     /// Whether the checkers look on. Default true.
     pub checks: bool,
@@ -213,7 +213,7 @@ impl ScenarioConfig {
         }
     }
 
-    /// How many nodes the fault strikes: a tenth, at least one.
+    /// Number of nodes that the fault strikes: a tenth, at least one.
     pub(super) fn struck(&self) -> usize {
         (self.nodes / 10).max(1)
     }
@@ -241,7 +241,7 @@ impl ScenarioConfig {
         if self.resets { Loss::resets(1000) } else { Loss::messages(10) }
     }
 
-    /// What a slow node has left, in bytes per second.
+    /// Number of bytes per second that a slow node has left.
     pub(super) fn crawl() -> u64 {
         UPLINK / 100
     }
@@ -256,7 +256,7 @@ pub struct Hops {
     pub max: u16,
 }
 
-/// What came of a scenario. Latencies, hops and bytes are those of the transactions that count.
+/// Outcome of a scenario. Latencies, hops and bytes are those of the transactions that count.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ScenarioReport {
@@ -268,7 +268,7 @@ pub struct ScenarioReport {
     pub seed: u64,
     /// Transactions that count.
     pub transactions: usize,
-    /// Of the (transaction, running honest node) pairs, the part that is there in the end.
+    /// Part of the (transaction, running honest node) pairs that is there in the end.
     pub coverage: f64,
     /// Payload bytes put on the wire per payload byte delivered at other nodes.
     pub redundancy: f64,
@@ -281,7 +281,8 @@ pub struct ScenarioReport {
     pub aside_ms: Option<Quantiles>,
     /// The mean round-trip time, in milliseconds.
     pub rtt_ms: f64,
-    /// What flooding would take on these links if bytes took no time, in mean round-trip times.
+    /// Time that flooding would take on these links if bytes took no time, in mean round-trip
+    /// times.
     pub flooding_rtt: Quantiles,
     /// Hops from origins.
     pub hops: Hops,
@@ -296,7 +297,7 @@ pub struct ScenarioReport {
     pub missing_total_ratio: Option<f64>,
     /// Faults that really struck, warm-up included.
     pub faults: Faults,
-    /// How often each invariant was checked.
+    /// Number of times that each invariant was checked.
     pub invariants: BTreeMap<String, u64>,
     /// Mean links per node.
     pub mean_links: f64,
@@ -304,13 +305,13 @@ pub struct ScenarioReport {
     pub simulated_s: f64,
     /// Number of events processed.
     pub events: u64,
-    /// What is wrong: broken invariants, missing transactions, a fault that never struck. Empty
+    /// Problems: broken invariants, missing transactions, a fault that never struck. Empty
     /// when all is well.
     pub problems: Vec<String>,
 }
 
 impl ScenarioReport {
-    /// Whether everything arrived, every invariant held and the fault really struck.
+    /// Says whether everything arrived, every invariant held and the fault really struck.
     pub fn is_good(&self) -> bool {
         self.problems.is_empty()
     }

@@ -26,7 +26,7 @@ impl ScenarioConfig {
     }
 }
 
-/// What had been sent and what was missing when a fault ended.
+/// Bytes that had been sent and that were missing when a fault ended.
 struct RepairStart {
     missing: u64,
     payload: u64,
@@ -37,7 +37,7 @@ struct ScenarioRun {
     config: ScenarioConfig,
     world: World,
     rng: SimRng,
-    /// Whom the fault strikes.
+    /// Nodes that the fault strikes.
     struck: Vec<usize>,
     origins: Vec<usize>,
     published: usize,
@@ -261,7 +261,7 @@ impl ScenarioRun {
     }
 }
 
-/// Whether the scenario's fault left its mark.
+/// Says whether the scenario's fault left its mark.
 fn struck(config: &ScenarioConfig, faults: &Faults) -> bool {
     match config.scenario {
         Scenario::Loss if config.resets => faults.links_reset > 0,

@@ -10,7 +10,7 @@ const MAX_TOPICS: usize = 4096;
 #[derive(Debug, Clone, Default)]
 pub(super) struct GapIndex {
     topics: HashMap<u64, u64>,
-    /// What holds for topics that are not listed.
+    /// Highest removed cursor of topics that are not listed.
     others: u64,
     all: u64,
 }
@@ -34,7 +34,7 @@ impl GapIndex {
         self.topics.get(&topic).copied().unwrap_or(self.others)
     }
 
-    /// What to write down: key and cursor of each topic, and what holds for all others.
+    /// Parts to write down: key and cursor of each topic, and what holds for all others.
     #[cfg(feature = "sqlite")]
     pub(super) fn parts(&self) -> (impl Iterator<Item = (u64, u64)> + '_, u64) {
         (self.topics.iter().map(|(topic, cursor)| (*topic, *cursor)), self.others)

@@ -16,7 +16,7 @@ use crate::types::{
     WallTime,
 };
 
-/// What every [`PeerStore`] does. `store` must be empty.
+/// Checks what every [`PeerStore`] does. `store` must be empty.
 ///
 /// # Panics
 /// When `store` does otherwise.
@@ -101,7 +101,7 @@ pub async fn peer_store_durability(open: impl AsyncFn() -> Arc<dyn PeerStore>) {
     assert_eq!(bans, [], "what was lifted stays lifted");
 }
 
-/// What every [`TransactionQueue`] does. `queue` must be empty and bounded to `max_entries`,
+/// Checks what every [`TransactionQueue`] does. `queue` must be empty and bounded to `max_entries`,
 /// which must be at least 4.
 ///
 /// # Panics
@@ -231,20 +231,20 @@ pub async fn transaction_queue_durability(open: impl AsyncFn() -> Arc<dyn Transa
     assert!(last[0] > next[0], "also where the newest was removed");
 }
 
-/// What every [`TransactionStore`] does. `store` must be empty and have room for some hundred
-/// small transactions. `late` is how long it may keep an entry beyond its time: zero for a store
+/// Checks what every [`TransactionStore`] does. `store` must be empty and have room for some hundred
+/// small transactions. `grace` is how long it may keep an entry beyond its time: zero for a store
 /// that expires to the millisecond, the span of a generation for one that drops these.
 ///
 /// # Panics
 /// When `store` does otherwise.
-pub async fn transaction_store(store: &dyn TransactionStore, late: Duration) {
+pub async fn transaction_store(store: &dyn TransactionStore, grace: Duration) {
     let start = Cursor::default();
     assert_eq!(store.newest().await.expect("newest"), start, "the log is empty");
     let empty = store.read(None, start, 10, usize::MAX).await.expect("an empty log reads");
-    assert!(empty.entries.is_empty() && empty.lost_until.is_none(), "nothing was lost: {empty:?}");
+    assert!(empty.entries.is_empty() && empty.gap_until.is_none(), "nothing was lost: {empty:?}");
 
     store.probe().await.expect("nothing keeps it from taking an entry");
-    let apart = late + Duration::from_millis(1);
+    let apart = grace + Duration::from_millis(1);
     let keep = |entry: NewEntry, n: u32| NewEntry { keep_until: ends(n, apart), ..entry };
     let name = |n: u32| if n.is_multiple_of(10) { "rare" } else { "busy" };
     let entry = |n: u32| keep(new_entry(name(n), u64::from(n)), n);
@@ -399,7 +399,7 @@ async fn read_pages(store: &dyn TransactionStore, all: &[LogEntry]) {
             loop {
                 let page = store.read(topic.as_ref(), at, limit, usize::MAX).await.expect("read");
                 assert!(page.entries.len() <= limit, "at most {limit} on a page");
-                assert_eq!(page.lost_until, None, "nothing is gone");
+                assert_eq!(page.gap_until, None, "nothing is gone");
                 assert!(page.next >= at, "`next` never goes back");
                 let last = page.entries.last().map_or(at, |entry| entry.cursor);
                 assert!(page.next >= last, "`next` is not before what was read");
@@ -438,7 +438,7 @@ async fn expiry(store: &dyn TransactionStore, all: &[LogEntry], apart: Duration)
     assert_eq!(store.get(&gone).await.expect("get"), None, "an expired entry is gone");
     let page = store.read(None, Cursor::default(), 1000, usize::MAX).await.expect("read");
     assert_eq!(page.entries, all[5..], "the others stay");
-    assert_eq!(page.lost_until, Some(all[4].cursor), "the loss is reported");
+    assert_eq!(page.gap_until, Some(all[4].cursor), "the loss is reported");
     let [rare, busy, never] =
         ["rare", "busy", "never"].map(|name| Topic::new(name).expect("a short name"));
     // Entry 0 is the only rare one that went, entries 1 to 4 are busy.
@@ -447,12 +447,12 @@ async fn expiry(store: &dyn TransactionStore, all: &[LogEntry], apart: Duration)
     {
         let page =
             store.read(Some(topic), Cursor::default(), 1000, usize::MAX).await.expect("read");
-        assert_eq!(page.lost_until, lost, "the loss of {topic} and no other");
+        assert_eq!(page.gap_until, lost, "the loss of {topic} and no other");
     }
     let page = store.read(Some(&rare), all[0].cursor, 1000, usize::MAX).await.expect("read");
-    assert_eq!(page.lost_until, None, "what other topics lost is no gap");
+    assert_eq!(page.gap_until, None, "what other topics lost is no gap");
     let page = store.read(None, all[4].cursor, 1000, usize::MAX).await.expect("read");
-    assert_eq!(page.lost_until, None, "behind the loss there is none");
+    assert_eq!(page.gap_until, None, "behind the loss there is none");
     assert_eq!(store.index(Cursor::default(), 1).await.expect("index")[0].cursor, all[5].cursor);
 
     let newest = store.newest().await.expect("newest");
@@ -462,7 +462,7 @@ async fn expiry(store: &dyn TransactionStore, all: &[LogEntry], apart: Duration)
     assert_eq!(store.usage().await.expect("usage").entries, 0, "there is room again");
     let page = store.read(Some(&rare), all[5].cursor, 9, usize::MAX).await.expect("read");
     assert_eq!(
-        (page.entries.len(), page.lost_until),
+        (page.entries.len(), page.gap_until),
         (0, Some(all[30].cursor)),
         "all rare are lost"
     );
@@ -483,9 +483,9 @@ async fn late_ones_first(store: &dyn TransactionStore, after: Cursor, apart: Dur
     store.expire(at).await.expect("expire");
     for topic in [None, Some(&topic)] {
         let page = store.read(topic, after, 2, usize::MAX).await.expect("read");
-        assert_eq!((page.entries.len(), page.lost_until), (2, None), "nothing is lost before them");
+        assert_eq!((page.entries.len(), page.gap_until), (2, None), "nothing is lost before them");
         let page = store.read(topic, page.next, 9, usize::MAX).await.expect("read");
-        assert_eq!((page.entries.len(), page.lost_until), (2, Some(cursors[7])), "the rest is");
+        assert_eq!((page.entries.len(), page.gap_until), (2, Some(cursors[7])), "the rest is");
     }
 }
 
@@ -527,12 +527,12 @@ pub async fn transaction_store_durability(open: impl AsyncFn() -> Arc<dyn Transa
         assert_eq!(pieces, part.pieces, "partial payloads survive");
     }
     let page = store.read(None, cursors[1], 10, usize::MAX).await.expect("read");
-    assert_eq!(page.lost_until, Some(cursors[4]), "a loss is not forgotten");
+    assert_eq!(page.gap_until, Some(cursors[4]), "a loss is not forgotten");
     let back = store.append(&[new_entry("kept", 9)]).await.expect("entries are appended");
     assert!(back[0] > cursors[4], "a cursor is never used again, not even after a restart");
 }
 
-/// What every [`NatProber`] with a reachable server does.
+/// Checks what every [`NatProber`] with a reachable server does.
 ///
 /// # Panics
 /// When `prober` does otherwise.
@@ -546,7 +546,7 @@ pub async fn nat_prober(prober: &dyn NatProber) {
     assert_eq!((a.ip(), b.ip()), (first.ip(), first.ip()), "the address is the same each time");
 }
 
-/// What every [`Validator`] does: judge the same transaction the same way, also concurrently and
+/// Checks what every [`Validator`] does: judge the same transaction the same way, also concurrently and
 /// whoever sent it. `transaction` is one that the host expects.
 ///
 /// # Panics

@@ -1,4 +1,4 @@
-//! What every [`Transport`] must do.
+//! Suite for every [`Transport`].
 //!
 //! ```
 //! # use sorcha_peer::PeerId;

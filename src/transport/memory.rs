@@ -129,7 +129,7 @@ struct Cable {
 }
 
 impl Hub {
-    /// Who listens there, an unspecified address standing for every address of its family.
+    /// Listener at an address, an unspecified address standing for every address of its family.
     fn listener(&mut self, target: SocketAddr) -> Option<&mut BoundListener> {
         let any: IpAddr = match target {
             SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),

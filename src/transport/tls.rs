@@ -85,13 +85,13 @@ impl TlsIdentity {
         Ok(Self { server: Arc::new(server), client, provider })
     }
 
-    /// For accepting; any key that is proven will do.
+    /// Configuration for accepting; any key that is proven will do.
     pub(super) fn server_config(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.server)
     }
 
-    /// For dialling. With `expected`, any other key ends the handshake before our certificate is
-    /// shown.
+    /// Configuration for dialling. With `expected`, any other key ends the handshake before our
+    /// certificate is shown.
     pub(super) fn client_config(&self, expected: Option<PeerId>) -> Arc<ClientConfig> {
         let mut config = self.client.clone();
         let verifier = KeyVerifier::new(&self.provider, expected);
@@ -117,7 +117,7 @@ pub(super) fn proven(
     }
 }
 
-/// What a failed handshake, or an alert later on, means.
+/// Meaning of a failed handshake, or of an alert later on.
 pub(super) fn failure_kind(error: &io::Error) -> FailureKind {
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
     match inner {

@@ -6,7 +6,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// The kinds of transport, in the default order of preference.
+/// Kind of a transport, in the default order of preference. Only those that exist are built in: see
+/// [`crate::transport`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -16,9 +17,9 @@ pub enum TransportKind {
     /// WebSocket binary messages.
     #[serde(rename = "websocket")]
     WebSocket,
-    /// A half-duplex exchange over unary gRPC calls.
+    /// A byte pipe over unary gRPC calls.
     GrpcUnary,
-    /// A half-duplex exchange over plain HTTP requests.
+    /// A byte pipe over plain HTTP requests.
     Rest,
     /// Inside this process.
     Memory,
@@ -27,7 +28,7 @@ pub enum TransportKind {
 }
 
 impl TransportKind {
-    /// The name used in configuration, events and statistics.
+    /// Name of the kind in configuration, events and statistics.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::GrpcStream => "grpc-stream",
@@ -56,7 +57,7 @@ pub enum Host {
     Name(String),
 }
 
-/// How far an address reaches; decides which addresses may be believed from whom.
+/// Reach of an address; decides which addresses may be believed from whom.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum AddressScope {
     /// Cannot be dialled at all: unspecified, multicast, broadcast, link-local.
@@ -91,7 +92,7 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// The port that is meant where none is given.
+    /// Port that is meant where none is given.
     pub const DEFAULT_PORT: u16 = 5001;
 
     /// An endpoint from its parts.
@@ -126,7 +127,7 @@ impl Endpoint {
         }
     }
 
-    /// How far this address reaches.
+    /// Reach of the address.
     pub(crate) fn scope(&self) -> AddressScope {
         match &self.host {
             Host::Name(name) if name == "localhost" => AddressScope::Loopback,
@@ -135,7 +136,7 @@ impl Endpoint {
         }
     }
 
-    /// The address group: the /16 of an IPv4 address, the /32 of an IPv6 address, a hash of a
+    /// Address group: the /16 of an IPv4 address, the /32 of an IPv6 address, a hash of a
     /// name. One operator can cheaply own many addresses of a group but not many groups, so
     /// limits against eclipse count groups. Loopback addresses count one by one: they are tests.
     pub(crate) fn group(&self) -> u64 {
@@ -159,7 +160,7 @@ impl Endpoint {
 }
 
 impl AddressScope {
-    /// The scope of one IP address.
+    /// Scope of one IP address.
     pub fn of(ip: IpAddr) -> Self {
         match ip {
             IpAddr::V4(v4) => Self::of_v4(v4),

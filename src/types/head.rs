@@ -6,7 +6,7 @@ use ed25519_dalek::VerifyingKey;
 use super::transaction::{check_signature, verify_signed};
 use super::{Header, InvalidTransaction, Signature, Signed, Transaction, TransactionId};
 
-/// A header with the signature of its origin.
+/// Header with the signature of its origin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Head {
     id: TransactionId,

@@ -1,19 +1,19 @@
-//! What a node wants of its peers: topics, in few bytes.
+//! Interest of a node in topics, in few bytes.
 
 use serde::{Deserialize, Serialize};
 
 use super::{PeerId, Topic};
 
-/// Most topics that are told apart in an [`Interest`]; who wants more is taken to want everything.
+/// Maximum number of topics that are told apart in an [`Interest`]; who wants more is taken to want everything.
 pub const MAX_INTERESTS: usize = 256;
 
-/// Longest way to a relay, in links.
+/// Maximum length of a way to a relay, in links.
 pub const MAX_DEPTH: u8 = 8;
 
-/// The depth of a node that knows no way to a relay.
+/// Depth of a node that knows no way to a relay.
 pub const NOWHERE: u8 = MAX_DEPTH + 1;
 
-/// Stands for a topic: the first 8 bytes of BLAKE3 over its name.
+/// Key that stands for a topic: the first 8 bytes of BLAKE3 over its name.
 ///
 /// Two topics may share one, by chance once in 2^64 pairs. Then who wants one of them is sent both,
 /// and nothing else follows from it: what a subscriber gets is decided by the name.
@@ -24,7 +24,7 @@ pub const NOWHERE: u8 = MAX_DEPTH + 1;
 pub struct TopicKey(pub u64);
 
 impl TopicKey {
-    /// The key of a topic.
+    /// Key of a topic.
     pub fn of(topic: &Topic) -> Self {
         let hash = blake3::hash(topic.as_str().as_bytes());
         let (first, _) = hash.as_bytes().split_first_chunk().unwrap_or((&[0; 8], &[]));
@@ -32,12 +32,12 @@ impl TopicKey {
     }
 }
 
-/// What a node wants, and how far it is from a relay. The default is that of a relay.
+/// Interest of a node: the topics that it wants, and its distance from a relay. The default is that of a relay.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Interest {
-    /// Links to the nearest relay: 0 is a relay, [`NOWHERE`] knows none within [`MAX_DEPTH`].
+    /// The number of links to the nearest relay: 0 is a relay, [`NOWHERE`] knows none within [`MAX_DEPTH`].
     pub depth: u8,
-    /// That relay is an edge that stands in for one.
+    /// Whether that relay is an edge that stands in for one.
     pub makeshift: bool,
     /// [`Interest::short`] of the peer that is next on the way there; 0 where there is none.
     pub via: u64,
@@ -46,7 +46,7 @@ pub struct Interest {
 }
 
 impl Interest {
-    /// How a peer is named in `via`.
+    /// Name of a peer in `via`.
     pub fn short(peer: &PeerId) -> u64 {
         let (first, _) = peer.as_bytes().split_first_chunk().unwrap_or((&[0; 8], &[]));
         u64::from_le_bytes(*first)

@@ -5,22 +5,22 @@
 /// batch of small transactions; 1 MiB leaves room for both.
 pub const MAX_FRAME_BYTES: usize = 1 << 20;
 
-/// Most messages in one frame.
+/// Maximum number of messages in one frame.
 pub const MAX_MESSAGES_PER_FRAME: usize = 4096;
 
-/// Most ids in one announcement, want, feedback or acknowledgement message.
+/// Maximum number of ids in one announcement, want, feedback or acknowledgement message.
 pub const MAX_IDS_PER_MESSAGE: usize = 1024;
 
-/// Most peer records in one peer-exchange answer.
+/// Maximum number of peer records in one peer-exchange answer.
 pub const MAX_RECORDS_PER_MESSAGE: usize = 32;
 
-/// Most endpoints in one peer record.
+/// Maximum number of endpoints in one peer record.
 pub const MAX_ENDPOINTS: usize = 16;
 
-/// Longest topic name, in bytes of UTF-8.
+/// Maximum length of a topic name, in bytes of UTF-8.
 pub const MAX_TOPIC_BYTES: usize = 255;
 
-/// Longest network name, in bytes of UTF-8.
+/// Maximum length of a network name, in bytes of UTF-8.
 pub const MAX_NETWORK_BYTES: usize = 64;
 
 /// Size of one piece of a large payload, in bytes: the most that control ever waits behind.

@@ -1,10 +1,10 @@
-//! Words about links: their ids, directions, and why they end.
+//! Links: ids, directions, and why they end.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// One open way to a peer, numbered by the local node. Never reused within one run.
+/// Number of an open link, given by the local node. Never reused within one run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct LinkId(pub u64);
@@ -55,7 +55,7 @@ pub enum CloseReason {
 }
 
 impl CloseReason {
-    /// The name used in events, logs and statistics.
+    /// Name of the reason in events, logs and statistics.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Shutdown => "shutdown",

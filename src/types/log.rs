@@ -68,7 +68,7 @@ impl KeptPartial {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct IndexEntry {
-    /// The place in the log.
+    /// The cursor of the entry.
     pub cursor: Cursor,
     /// The transaction.
     pub id: TransactionId,
@@ -87,7 +87,7 @@ pub struct IndexEntry {
 }
 
 impl IndexEntry {
-    /// The index entry of a transaction with this header, in this place of the log.
+    /// The index entry of a transaction with this header.
     pub fn new(
         cursor: Cursor,
         id: TransactionId,
@@ -107,7 +107,7 @@ impl IndexEntry {
         }
     }
 
-    /// The index entry of an entry that got the place `cursor`.
+    /// The index entry of an entry that got this cursor.
     pub fn of(cursor: Cursor, entry: &NewEntry) -> Self {
         let transaction = &entry.transaction;
         Self::new(cursor, transaction.id(), transaction.header(), entry.hops, entry.keep_until)

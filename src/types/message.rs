@@ -1,4 +1,4 @@
-//! What peers say to each other, as plain values. `wire` turns them into frames and back.
+//! Messages between linked peers, as plain values. `wire` turns them into frames and back.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -11,32 +11,32 @@ use super::{
     TransactionId,
 };
 
-/// The oldest wire version that this node speaks.
+/// Oldest wire version that this node speaks.
 pub const WIRE_VERSION_MIN: u32 = 1;
 
-/// The newest wire version that this node speaks.
+/// Newest wire version that this node speaks.
 pub const WIRE_VERSION_MAX: u32 = 1;
 
-/// Optional abilities of a node, one bit each. Unknown bits are ignored.
+/// Set of optional abilities of a node, one bit each. Unknown bits are ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Features(pub u64);
 
-/// The abilities of this version.
+/// Abilities of this version.
 pub const FEATURES: Features = Features(0);
 
-/// The first message on every link, in both directions.
+/// Hello: the first message on every link, in both directions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hello {
     /// The network that the sender belongs to.
     pub network: String,
-    /// Oldest wire version spoken.
+    /// The oldest wire version that the sender speaks.
     pub version_min: u32,
-    /// Newest wire version spoken.
+    /// The newest wire version that the sender speaks.
     pub version_max: u32,
-    /// Optional abilities.
+    /// The optional abilities of the sender.
     pub features: Features,
-    /// Rises with every start of the sender's process.
+    /// The incarnation: a number that rises with every start of the sender's process.
     pub incarnation: u64,
     /// The largest payload that the sender takes, in bytes.
     pub max_transaction: u64,
@@ -44,51 +44,51 @@ pub struct Hello {
     pub record: PeerRecord,
     /// The address from which the sender sees the receiver come.
     pub observed: Option<IpAddr>,
-    /// What the sender wants; a sender that does not say is a relay.
+    /// The topics that the sender wants; a sender that does not say is a relay.
     pub interest: Interest,
-    /// The sender's own transactions that wait for copies come next, announced in the order of
+    /// Whether the sender's own transactions that wait for copies come next, announced in the order of
     /// publishing, until it says [`Message::Flushed`].
     pub owes: bool,
 }
 
-/// One id offered.
+/// Announcement of one transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Announcement {
-    /// What is offered.
+    /// The transaction that is offered.
     pub id: TransactionId,
-    /// Length of its payload in bytes.
+    /// The length of its payload in bytes.
     pub size: u64,
-    /// Hops from its origin to the announcer.
+    /// The number of hops from its origin to the announcer.
     pub hop: u16,
 }
 
-/// A large transaction, said ahead of its payload.
+/// Header of a large transaction, ahead of its payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Offer {
-    /// Its header and signature.
+    /// The header with its signature.
     pub head: Head,
-    /// Hops from its origin to the sender.
+    /// The number of hops from its origin to the sender.
     pub hop: u16,
-    /// The sender's place in the order of reservations.
+    /// The sender's rank in the order of reservations.
     pub place: u32,
     /// Whether the sender has all of the payload.
     pub complete: bool,
 }
 
-/// Pieces of a large payload asked for. It takes the place of an earlier one for the same id on
-/// the same link; without any range it only takes that back.
+/// Reservation of pieces of a large payload. It replaces an earlier one for the same id on the same link;
+/// without any range it only takes that back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reservation {
-    /// What is asked for.
+    /// The transaction asked for.
     pub id: TransactionId,
-    /// The asker's own place in the order of reservations; with 0 only a peer that has all of it
+    /// The asker's own rank in the order of reservations; with 0 only a peer that has all of it
     /// answers.
     pub place: u32,
     /// Whether the header is wanted first.
     pub head: bool,
-    /// Do not answer `Busy`.
+    /// Whether the answer may not be `Busy`.
     pub force: bool,
-    /// Nothing is asked anew: what an earlier one named and this one does not is taken back.
+    /// Whether nothing is asked anew: what an earlier one named and this one does not is taken back.
     pub narrow: bool,
     /// The pieces asked for, at most [`super::MAX_RANGES`] runs of them.
     pub ranges: Vec<PieceRange>,
@@ -115,94 +115,94 @@ impl Piece {
     }
 }
 
-/// One message between linked peers.
+/// Message between linked peers. The sender speaks: "I" is the sender, "you" the receiver.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Message {
-    /// Who I am; first on every link.
+    /// Hello: who I am. First on every link.
     Hello(Box<Hello>),
-    /// The last message on a link.
+    /// Goodbye: the last message on a link.
     Goodbye {
         /// What the link ends for.
         reason: CloseReason,
-        /// Do not come back earlier than this.
+        /// The time before which the receiver should not come back.
         retry_after: Duration,
     },
-    /// Are you there?
+    /// Ping: are you there?
     Ping {
-        /// Returned in the pong.
+        /// The number that the pong returns.
         nonce: u64,
     },
-    /// I am.
+    /// Pong: I am.
     Pong {
         /// The nonce of the ping.
         nonce: u64,
     },
     /// Question for the peers that the receiver knows.
     PeersRequest {
-        /// At most this many.
+        /// Maximum number of records in the answer.
         max: u32,
     },
-    /// Peers I know, by their own signed records.
+    /// Answer with peers that I know, by their own signed records.
     Peers {
         /// The records, at most [`super::MAX_RECORDS_PER_MESSAGE`].
         records: Vec<PeerRecord>,
-        /// So many of the first are relays, as far as I know; 0 also where I know of no difference.
+        /// Number of the first ones that are relays, as far as I know; 0 also where I know of no difference.
         relays: u32,
     },
-    /// I have these.
+    /// Announcement: I have these.
     Announce(Vec<Announcement>),
-    /// Send me these.
+    /// Request: send me these.
     Want(Vec<TransactionId>),
-    /// I do not have these, though you asked.
+    /// Refusal of a request: I do not have these.
     Missing(Vec<TransactionId>),
-    /// A whole transaction, unasked or as an answer.
+    /// Push of a whole transaction, unasked or as an answer.
     Push {
         /// The transaction.
         transaction: Transaction,
         /// Hops from its origin to the sender.
         hop: u16,
     },
-    /// Part of a large payload, as an answer.
+    /// Piece of a large payload, as an answer.
     Piece(Piece),
-    /// Your pushes of these came too late: I had them.
+    /// Feedback: your pushes of these were not needed, I had them.
     Duplicate(Vec<TransactionId>),
-    /// Your announcements of these came before anybody's payload: a push would have helped.
+    /// Feedback: your announcements of these came before anybody's payload, a push would have helped.
     Early(Vec<TransactionId>),
-    /// I have stored these, which you published.
+    /// Confirmation: I have stored these, which you published.
     Stored(Vec<TransactionId>),
-    /// This is what I hold: what do you?
+    /// Question of a reconciliation: this is what I hold, what do you?
     Ask(Box<Reconcile>),
-    /// The answer to [`Message::Ask`]; it may leave the last of its ranges unanswered.
+    /// Answer to [`Message::Ask`]; it may leave the last of its ranges unanswered.
     Answer(Box<Reconcile>),
-    /// You lack more of this range than I would announce: ask me.
+    /// Hint: you lack more of this range than I would announce, ask me.
     Yours {
-        /// Where it begins.
+        /// The bound at which the range begins.
         lower: Bound,
-        /// Where it ends.
+        /// The bound at which the range ends.
         upper: Bound,
     },
-    /// Here is a header; its payload is here or on its way here.
+    /// Offer of a large payload by its header: it is here or on its way here.
     Offer(Box<Offer>),
-    /// Send me pieces, as you get them.
+    /// Reservation: send me pieces, as you get them.
     Reserve(Reservation),
-    /// I serve enough peers with these for the moment.
+    /// Refusal of a reservation for the moment: I serve enough peers with these.
     Busy(Vec<TransactionId>),
-    /// I have the first piece of this.
+    /// Notice: I have the first piece of this.
     Receiving {
-        /// Of what.
+        /// The transaction.
         id: TransactionId,
-        /// The sender's place in the order of reservations, which may have risen since its offer.
+        /// The sender's rank in the order of reservations, which may have risen since its offer.
         place: u32,
     },
-    /// This is what I want from now on.
+    /// Notice of what I want from now on.
     Interest(Interest),
-    /// What of mine waited for copies has been announced.
+    /// End of the replay of my outbox: what of mine waited for copies has been announced.
     Flushed,
 }
 
 impl Message {
-    /// The name used in statistics and traces.
+    /// Name of the kind, for statistics and traces.
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::Hello(_) => "hello",
@@ -231,7 +231,7 @@ impl Message {
         }
     }
 
-    /// About how many bytes it takes on the wire; what queues are bounded by.
+    /// Number of bytes on the wire, about: what queues are bounded by.
     pub fn weight(&self) -> usize {
         const ID: usize = 34;
         let topics = |i: &Interest| 8 * i.topics.as_ref().map_or(0, Vec::len);

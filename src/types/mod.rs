@@ -25,6 +25,10 @@ mod stats;
 mod time;
 mod transaction;
 mod tree;
+#[cfg(not(feature = "unstable-core"))]
+mod unstable;
+#[cfg(feature = "unstable-core")]
+pub mod unstable;
 
 pub use endpoint::Host;
 pub use event::Refusal;
@@ -63,38 +67,8 @@ pub(crate) mod ports {
     pub use super::peer::{Ban, StoredPeer};
 }
 
-/// What the core and the wire need beside. Hosts meet it with the feature `unstable-core` only.
-pub(crate) mod unstable {
-    pub use super::endpoint::AddressScope;
-    pub use super::head::Head;
-    pub use super::interest::{Interest, MAX_DEPTH, MAX_INTERESTS, NOWHERE};
-    pub use super::limits::{
-        MAX_ENDPOINTS, MAX_IDS_PER_MESSAGE, MAX_MESSAGES_PER_FRAME, MAX_NETWORK_BYTES,
-        MAX_RECORDS_PER_MESSAGE, MAX_TOPIC_BYTES, PIECE_BYTES,
-    };
-    pub use super::link::LinkId;
-    pub use super::message::{
-        Announcement, FEATURES, Features, Hello, Message, Offer, Reservation, WIRE_VERSION_MAX,
-        WIRE_VERSION_MIN,
-    };
-    pub use super::piece_set::{ALL_PIECES, MAX_RANGES, PieceRange};
-    pub use super::reconcile::{
-        Bound, MAX_IDS_PER_RECONCILE, MAX_RANGES_PER_MESSAGE, Range, RangeContent, Reconcile,
-    };
-    pub use super::record::{RECORD_LIFETIME_MS, RecordDraft};
-    pub use super::signature::MAX_BATCH;
-    pub use super::time::MonoTime;
-    pub use super::transaction::MAX_HEADER_BYTES;
-    pub use super::tree::{MAX_PROOF_BYTES, Proofs, piece_len, pieces_of, verify_piece};
-}
-
 pub(crate) use piece_set::PieceSet;
 pub(crate) use signature::{Signed, sign_batch};
 #[cfg(feature = "node")]
 pub(crate) use transaction::verify_signed;
-pub(crate) use {errors::*, ports::*, root::*};
-
-#[cfg(not(feature = "unstable-core"))]
-pub(crate) use unstable::*;
-#[cfg(feature = "unstable-core")]
-pub use unstable::*;
+pub(crate) use {errors::*, ports::*, root::*, unstable::*};

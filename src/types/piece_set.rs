@@ -1,21 +1,21 @@
 //! Sets of pieces, as bitmaps and as the ranges that travel.
 
-/// One past the last piece of "all of it", when the number of pieces is not known.
+/// Number of pieces in a range that means all of a payload, when their number is not known.
 pub const ALL_PIECES: u32 = u32::MAX;
 
-/// Most ranges in one reservation.
+/// Maximum number of ranges in one reservation.
 pub const MAX_RANGES: usize = 256;
 
-/// A run of neighbouring pieces.
+/// Run of neighbouring pieces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PieceRange {
-    /// The first.
+    /// The number of the first piece.
     pub first: u32,
-    /// How many; with [`ALL_PIECES`], as many as there are.
+    /// The number of pieces; with [`ALL_PIECES`], as many as there are.
     pub count: u32,
 }
 
-/// Which pieces of one payload: a bit each.
+/// Set of pieces of one payload: a bit each.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct PieceSet {
     words: Vec<u64>,

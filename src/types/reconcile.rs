@@ -2,69 +2,69 @@
 
 use super::{TransactionId, WallTime};
 
-/// Most ranges in one reconciliation message.
+/// Maximum number of ranges in one reconciliation message.
 pub const MAX_RANGES_PER_MESSAGE: usize = 1024;
 
-/// Most ids in one reconciliation message, in all its lists together.
+/// Maximum number of ids in one reconciliation message, in all its lists together.
 pub const MAX_IDS_PER_RECONCILE: usize = 2048;
 
-/// A border in the order of reconciliation: by creation, then by id.
+/// Bound in the order of reconciliation: by creation, then by id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Bound {
-    /// When the first transaction above it was created at the earliest.
+    /// The earliest creation of a transaction above it.
     pub created: WallTime,
-    /// Its id at the least.
+    /// The least id of such a transaction.
     pub id: TransactionId,
 }
 
 impl Bound {
-    /// Below everything.
+    /// The bound below everything.
     pub const MIN: Self = Self::at(WallTime::from_millis(0));
-    /// Above everything that is ever created.
+    /// The bound above everything that is ever created.
     pub const MAX: Self = Self::at(WallTime::from_millis(u64::MAX));
 
-    /// Below everything created at this time or later.
+    /// The bound below everything created at this time or later.
     pub const fn at(created: WallTime) -> Self {
         Self { created, id: TransactionId::from_bytes([0; 32]) }
     }
 }
 
-/// What is said of one range.
+/// Content of one range.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RangeContent {
-    /// Nothing has to be done about it.
+    /// Nothing: the range needs no more work.
     Skip,
-    /// A fingerprint of what the sender holds in it.
+    /// Fingerprint of what the sender holds in the range.
     Print([u8; 16]),
-    /// Everything that the sender holds in it: ids and payload bytes.
+    /// List of everything that the sender holds in the range: ids and payload bytes.
     All(Vec<(TransactionId, u64)>),
-    /// Everything that the sender holds in it and the receiver did not list.
+    /// List of everything that the sender holds in the range and the receiver did not list.
     Rest(Vec<(TransactionId, u64)>),
 }
 
-/// One range; it begins where the one before ends.
+/// Range of transactions; it begins where the one before ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Range {
-    /// Where it ends.
+    /// The bound at which it ends.
     pub upper: Bound,
-    /// What is said of it.
+    /// The content of the range.
     pub content: RangeContent,
 }
 
-/// Ranges side by side.
+/// Question or answer of a reconciliation: ranges side by side.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reconcile {
-    /// Chosen by who asks; an answer carries that of its question.
+    /// The number of the session, chosen by the asker; an answer carries that of its question.
     pub session: u32,
-    /// Where the first range begins.
+    /// The bound at which the first range begins.
     pub lower: Bound,
-    /// In order, each ending above the one before.
+    /// The ranges in order, each ending above the one before.
     pub ranges: Vec<Range>,
 }
 
 impl Range {
-    /// The ids that it lists.
+    /// Number of ids that the content lists.
     pub fn ids(&self) -> usize {
         match &self.content {
             RangeContent::All(ids) | RangeContent::Rest(ids) => ids.len(),
@@ -86,7 +86,7 @@ impl Range {
 }
 
 impl Reconcile {
-    /// Where the last range ends.
+    /// Bound at which the last range ends.
     pub fn upper(&self) -> Bound {
         self.ranges.last().map_or(self.lower, |range| range.upper)
     }

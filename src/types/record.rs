@@ -1,4 +1,4 @@
-//! The peer record: where a peer can be dialled, signed by that peer.
+//! Peer record: where a peer can be dialled, signed by that peer.
 
 use std::time::Duration;
 
@@ -10,19 +10,19 @@ use super::{Endpoint, MAX_ENDPOINTS, PeerId, WallTime};
 
 const TAG: &[u8; 16] = b"sorcha-peer/rec\x01";
 
-/// How long a record is believed after it was issued: 24 h.
+/// Time for which a record is believed after it was issued, in milliseconds: 24 h.
 pub const RECORD_LIFETIME_MS: u64 = 24 * 60 * 60 * 1000;
 
-/// The content of a record before it is signed.
+/// Content of a record before it is signed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecordDraft {
-    /// Whose record it is.
+    /// The peer whose record it is.
     pub peer: PeerId,
-    /// Rises with every new record of the peer; a lower number never replaces a higher.
+    /// The number that rises with every new record of the peer; a lower number never replaces a higher.
     pub seq: u64,
-    /// When it was issued, by the peer's clock.
+    /// The time at which it was issued, by the peer's clock.
     pub issued: WallTime,
-    /// Where the peer can be dialled, best first; empty for a peer that only dials out.
+    /// The addresses at which the peer can be dialled, best first; empty for a peer that only dials out.
     pub endpoints: Vec<Endpoint>,
 }
 

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use super::{InvalidTransaction, TransactionId};
 
-/// The most transactions under one signature.
+/// Maximum number of transactions under one signature.
 pub const MAX_BATCH: usize = 64;
 /// Levels of the largest tree.
 const MAX_DEPTH: usize = MAX_BATCH.ilog2() as usize;
@@ -24,7 +24,7 @@ const ROOT: u8 = 2;
 
 type Hash = [u8; 32];
 
-/// The proof that the origin published a transaction.
+/// Proof that the origin published a transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Signature {
@@ -75,7 +75,7 @@ impl Signature {
     }
 }
 
-/// A signature over the root of a batch, with the path from one id to that root.
+/// Signature over the root of a batch, with the path from one id to that root.
 ///
 /// Bytes: signature (64), index of the leaf (1), siblings from the leaf upwards (32 each, 1 to 6).
 #[derive(Clone, PartialEq, Eq)]
@@ -100,12 +100,12 @@ impl BatchSignature {
         out
     }
 
-    /// The place of the transaction in its batch.
+    /// The index of the transaction in its batch.
     pub fn index(&self) -> u8 {
         self.0[64]
     }
 
-    /// The root of the tree that has `id` at this place.
+    /// The root of the tree that has `id` at this index.
     fn root(&self, id: &TransactionId) -> Hash {
         let mut hash = leaf(id);
         let mut index = self.index();

@@ -247,7 +247,8 @@ pub struct LinkStatus {
     /// Number of bytes waiting to be sent.
     pub queued_bytes: u64,
     /// Number of transactions that still have to be announced or pushed to the peer.
-    pub behind: u64,
+    #[serde(rename = "behind")]
+    pub lag: u64,
     /// Whether the peer is too slow for what is new: it is skipped, and everything is made up for as
     /// soon as it takes what waits for it.
     #[serde(default)]

@@ -13,7 +13,7 @@ use super::{MAX_TOPIC_BYTES, PeerId, Signature, Signed, Topic, TransactionId, Wa
 const TAG: &[u8; 16] = b"sorcha-peer/tx\x00\x01";
 const FIXED: usize = 16 + 32 + 8 + 8 + 8 + 32 + 1;
 
-/// The longest header, in bytes.
+/// Maximum length of a header in bytes.
 pub const MAX_HEADER_BYTES: usize = FIXED + MAX_TOPIC_BYTES;
 
 /// Header of a transaction: what its id and its signature commit to.
@@ -150,7 +150,7 @@ struct Inner {
     payload: Bytes,
 }
 
-/// An immutable transaction; cloning shares it.
+/// Transaction: a payload under a header that its id commits to. It is immutable; cloning shares it.
 ///
 /// The header's canonical bytes and the payload are kept as they travel, so that a transaction is
 /// encoded once however many links it leaves on.

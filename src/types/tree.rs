@@ -18,10 +18,10 @@ use super::PIECE_BYTES;
 
 const HASH: usize = 32;
 
-/// The longest proof of a piece: payloads of up to 2^47 bytes, far above what is configurable.
+/// Maximum length of the proof of a piece in bytes: payloads of up to 2^47 bytes, far above what is configurable.
 pub const MAX_PROOF_BYTES: usize = 31 * HASH;
 
-/// How many pieces a payload of `len` bytes has; an empty one has one empty piece.
+/// Number of pieces that a payload of `len` bytes has; an empty one has one empty piece.
 pub const fn pieces_of(len: u64) -> u64 {
     let pieces = len.div_ceil(PIECE_BYTES as u64);
     if pieces == 0 { 1 } else { pieces }
@@ -74,7 +74,7 @@ pub fn verify_piece(root: &[u8; 32], len: u64, index: u32, bytes: &[u8], proof: 
     }
 }
 
-/// The proofs of all pieces of one payload; cloning shares them.
+/// Proofs of all pieces of one payload; cloning shares them.
 ///
 /// At 32 bytes for each piece and level this is 1/256 of a payload of 10 MiB.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,17 +121,17 @@ impl Proofs {
         Self(proofs.into())
     }
 
-    /// The proof of one piece; empty when there is none.
+    /// Proof of one piece; empty when there is none.
     pub fn get(&self, index: u32) -> Bytes {
         self.0.get(index as usize).cloned().unwrap_or_default()
     }
 
-    /// How many pieces there are.
+    /// Number of pieces.
     pub fn pieces(&self) -> usize {
         self.0.len()
     }
 
-    /// Bytes held.
+    /// Number of bytes held.
     pub fn bytes(&self) -> usize {
         self.0.iter().map(|proof| proof.len() + size_of::<Bytes>()).sum()
     }

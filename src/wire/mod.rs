@@ -1,4 +1,5 @@
-//! Frames: what [`Message`](crate::types::Message)s look like on the way to a peer.
+//! Frames: what [`Message`](crate::types::Message)s look like on the way to a peer. Public with the
+//! feature `unstable-core` only, and not covered by semver.
 //!
 //! `proto/sorcha/peer/gossip.proto` is the definition. Because a node writes and reads well over a
 //! hundred thousand transactions a second, the bytes are written and read here by hand; tests hold

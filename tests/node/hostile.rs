@@ -13,9 +13,8 @@ use crate::common::{
     refusal, start_alone, start_beside, start_with, stats, until, until_peers,
 };
 use bytes::Bytes;
-use sorcha_peer::types::{
-    Announcement, CloseReason, Counters, Header, Message, Refusal, Signature,
-};
+use sorcha_peer::types::unstable::{Announcement, Message};
+use sorcha_peer::types::{CloseReason, Counters, Header, Refusal, Signature};
 use sorcha_peer::wire::encode_frame;
 use sorcha_peer::{
     Config, Event, Events, PeerId, PeerNode, StartAt, Stats, Transaction, TransactionId,

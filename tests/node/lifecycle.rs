@@ -16,7 +16,8 @@ use futures::future::join_all;
 use sorcha_peer::error::{PublishError, ReadyError, StartError, StoreErrorKind};
 use sorcha_peer::ports::TransactionQueue;
 use sorcha_peer::store::{MemoryQueue, MemoryTransactionStore};
-use sorcha_peer::types::{Announcement, CloseReason, Direction, Message, Refusal};
+use sorcha_peer::types::unstable::{Announcement, Message};
+use sorcha_peer::types::{CloseReason, Direction, Refusal};
 use sorcha_peer::{
     Event, Mode, PeerId, PeerNode, PeerNodeBuilder, StartAt, Transaction, TransactionId, Validator,
     Verdict,

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::common::raw::{RawPeer, large};
 use crate::common::{builder, config_with, counters, identity, next, soon, start, stop, until};
-use sorcha_peer::types::{Message, PieceRange, Reservation};
+use sorcha_peer::types::unstable::{Message, PieceRange, Reservation};
 use sorcha_peer::{PeerNode, SqliteStorage, StartAt};
 
 const PIECES: u32 = 10;

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use sorcha_peer::types::{Message, Refusal};
+use sorcha_peer::types::Refusal;
+use sorcha_peer::types::unstable::Message;
 use sorcha_peer::{AcceptAll, PeerId, PeerNode, StartAt, Transaction, Validator, Verdict};
 
 use crate::common::raw::{RawPeer, large};

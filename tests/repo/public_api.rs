@@ -300,21 +300,23 @@ fn quoted(text: &str, quote: char) -> usize {
 
 /// Sources by their path below `src`.
 fn sources() -> BTreeMap<String, String> {
-    fn add(dir: &Path, name: &str, found: &mut BTreeMap<String, String>) {
-        for entry in fs::read_dir(dir).expect("a readable tree") {
-            let entry = entry.expect("a readable tree");
-            let file = entry.file_name().into_string().expect("a plain name");
-            let name = if name.is_empty() { file } else { format!("{name}/{file}") };
-            if entry.path().is_dir() {
-                add(&entry.path(), &name, found);
-            } else if entry.path().extension().is_some_and(|e| e == "rs") {
-                found.insert(name, fs::read_to_string(entry.path()).expect("a source file"));
-            }
+    let mut found = BTreeMap::new();
+    add(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), "", "rs", &mut found);
+    found
+}
+
+/// Adds the files below a folder that have this extension, by their path below `name`.
+fn add(dir: &Path, name: &str, extension: &str, found: &mut BTreeMap<String, String>) {
+    for entry in fs::read_dir(dir).expect("a readable tree") {
+        let path = entry.expect("a readable tree").path();
+        let file = path.file_name().and_then(|name| name.to_str()).expect("a plain name");
+        let name = if name.is_empty() { file.to_owned() } else { format!("{name}/{file}") };
+        if path.is_dir() {
+            add(&path, &name, extension, found);
+        } else if path.extension().is_some_and(|e| e == extension) {
+            found.insert(name, fs::read_to_string(&path).expect("a text"));
         }
     }
-    let mut found = BTreeMap::new();
-    add(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), "", &mut found);
-    found
 }
 
 #[test]
@@ -345,6 +347,34 @@ fn no_item_has_two_public_paths() {
         let name = path.rsplit("::").next().unwrap_or(path);
         if let Some(other) = seen.insert((name, kind), path) {
             panic!("{path} and {other}");
+        }
+    }
+}
+
+/// What a text names of the crate by `use`: Rust or a page with Rust in it.
+fn used(text: &str) -> Vec<String> {
+    let uses = text.split("use sorcha_peer::").skip(1);
+    let heads = uses.filter_map(|rest| rest.split_once(';').map(|(head, _)| head));
+    heads.flat_map(|head| leaves(&[vec!["use".to_owned()], tokens(head)].concat())).collect()
+}
+
+/// Examples are built with the unstable features on, so nothing else would tell.
+#[test]
+fn examples_and_guide_show_what_is_stable() {
+    assert_eq!(used("# use sorcha_peer::{a::{B, c::D as E}, F};"), ["a::B", "E", "F"]);
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut texts = BTreeMap::new();
+    for (dir, extension) in [("examples", "rs"), ("src/guide", "md")] {
+        add(&root.join(dir), dir, extension, &mut texts);
+    }
+    texts.insert("README.md".to_owned(), fs::read_to_string(root.join("README.md")).unwrap());
+    texts.retain(|name, _| !name.starts_with("examples/sim") && name != "src/guide/testing.md");
+    assert!(texts.len() > 20, "only {} texts found", texts.len());
+    let surface = Surface::of(&sources());
+    let stable: BTreeSet<_> = surface.stable.iter().map(|(path, _)| path.as_str()).collect();
+    for (name, text) in &texts {
+        for path in used(text) {
+            assert!(stable.contains(path.as_str()), "{name} uses {path}");
         }
     }
 }

@@ -51,11 +51,11 @@ async fn a_memory_log_reports_every_loss_once() {
     let cursors = store.append(&entries).await.unwrap();
     assert_eq!(store.expire(WallTime::from_millis(0)).await.unwrap(), 5);
     let page = store.read(None, Cursor(0), 2, usize::MAX).await.unwrap();
-    assert_eq!((page.next, page.lost_until), (cursors[3], Some(cursors[2])));
+    assert_eq!((page.next, page.gap_until), (cursors[3], Some(cursors[2])));
     let page = store.read(None, page.next, 100, usize::MAX).await.unwrap();
-    assert_eq!((page.next, page.lost_until), (cursors[9], Some(cursors[8])));
+    assert_eq!((page.next, page.gap_until), (cursors[9], Some(cursors[8])));
     let page = store.read(None, page.next, 100, usize::MAX).await.unwrap();
-    assert_eq!((page.next, page.lost_until), (cursors[9], None));
+    assert_eq!((page.next, page.gap_until), (cursors[9], None));
 }
 
 #[tokio::test]
@@ -66,9 +66,9 @@ async fn a_cursor_of_an_earlier_run_is_behind_and_reports_a_loss() {
     assert!(cursor > earlier);
     let page = store.read(None, earlier, 10, usize::MAX).await.unwrap();
     assert_eq!(page.entries.len(), 1);
-    assert!(page.lost_until.is_some_and(|lost| lost < cursor));
+    assert!(page.gap_until.is_some_and(|lost| lost < cursor));
     let page = store.read(None, Cursor(0), 10, usize::MAX).await.unwrap();
-    assert_eq!(page.lost_until, None, "from the beginning, nothing is missing");
+    assert_eq!(page.gap_until, None, "from the beginning, nothing is missing");
 }
 
 #[cfg(feature = "sqlite")]

@@ -333,7 +333,7 @@ async fn a_damaged_page_costs_what_stands_on_it() {
             break;
         }
         found += page.entries.len();
-        lost = lost.max(page.lost_until);
+        lost = lost.max(page.gap_until);
         after = page.next;
     }
     assert!((80..100).contains(&found) && lost.is_some(), "{found} found, lost {lost:?}");
@@ -370,7 +370,7 @@ async fn a_flipped_bit_is_found_where_it_is_read() {
     assert_eq!(found, (0..10).map(|n| n != 4).collect::<Vec<_>>(), "nor do the others suffer");
     let page = log.read(None, Cursor(0), 99, usize::MAX).await.unwrap();
     assert!(page.entries.len() == 9 && page.next >= cursors[9], "the others are delivered");
-    assert_eq!(page.lost_until, Some(cursors[4]), "and it is told");
+    assert_eq!(page.gap_until, Some(cursors[4]), "and it is told");
     assert_eq!(page.damaged_until, Some(cursors[4]), "for what it is");
     let node = alone(&Identity::generate().unwrap()).transaction_store(log).start().await.unwrap();
     let mut all = node.subscribe_all(StartAt::Earliest).await.unwrap();

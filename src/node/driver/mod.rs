@@ -273,7 +273,7 @@ impl Driver {
             rtt_us: view.rtt.map_or(0, |rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
             connected_s: view.age.as_secs(),
             queued_bytes: view.queued_bytes as u64,
-            behind: view.lag,
+            lag: view.lag,
             in_debt: view.in_debt,
             depth: view.depth,
             relay: view.relay,

@@ -48,7 +48,7 @@ impl Driver {
                 }
             }
             Output::VerifyHead { ticket, head } => {
-                self.check_piece(PieceCheck::Head { ticket, head })
+                self.check_piece(PieceCheck::Head { ticket, head });
             }
             Output::VerifyPiece { ticket, root, len, piece } => {
                 self.check_piece(PieceCheck::Piece { ticket, root, len, piece });

@@ -213,7 +213,7 @@ impl Subscription {
     }
 
     fn append_page(&mut self, page: Page, newest: Cursor) {
-        let gap_until = if self.tell_gap { page.lost_until } else { page.damaged_until };
+        let gap_until = if self.tell_gap { page.gap_until } else { page.damaged_until };
         if let Some(until) = gap_until {
             self.ahead.push_back(Item::Gap { after: self.position, until });
         }

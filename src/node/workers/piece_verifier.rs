@@ -20,7 +20,7 @@ const MAX_BATCH: usize = 16;
 /// Maximum number of bytes and of checks that are done on the spot: one piece, about 30 us.
 const MAX_INLINE: (usize, usize) = (64 * 1024, 2);
 
-/// PieceCheck of a header or a piece, or proofs to be made.
+/// A check of a header or a piece, or proofs to be made.
 #[derive(Debug)]
 pub(in crate::node) enum PieceCheck {
     Head { ticket: Ticket, head: Head },

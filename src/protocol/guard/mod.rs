@@ -7,9 +7,11 @@
 
 mod promises;
 mod rate_limits;
+mod reputation;
 
 use promises::Promises;
 use rate_limits::RateLimits;
+use reputation::Reputation;
 
 #[cfg(any(test, feature = "sim"))]
 pub(super) use promises::MAX_PROMISES;
@@ -33,13 +35,6 @@ const LIMIT: u32 = 80;
 const REJECT: u32 = 10;
 /// Half-life of points.
 const HALF_LIFE: Duration = Duration::from_mins(10);
-/// Standing: what a broken promise costs, what a payload served earns, and the most that can be
-/// earned.
-const BROKEN: i32 = 5;
-const SERVED: i32 = 1;
-const MAX_CREDIT: i32 = 40;
-/// How long a peer that let somebody wait is asked after others: until a promise is broken.
-const DOUBT: Duration = Duration::from_secs(10);
 /// Peers with points that are remembered.
 pub(super) const MAX_SCORES: usize = 4096;
 /// Longest reason kept with a ban, in characters.
@@ -50,11 +45,7 @@ pub(super) struct Guard {
     pub(super) bans: BTreeMap<PeerId, Ban>,
     /// Points and when they were last brought up to date.
     pub(super) scores: BTreeMap<PeerId, (u32, MonoTime)>,
-    /// Who serves what it announces: decides who is asked first and nothing else, so that loss and
-    /// slowness never cost a link.
-    reputation: BTreeMap<PeerId, (i32, MonoTime)>,
-    /// Who let somebody wait a moment ago, and until when others are asked first.
-    doubted: BTreeMap<PeerId, MonoTime>,
+    pub(super) reputation: Reputation,
     pub(super) rate_limits: RateLimits,
     pub(super) promises: Promises,
 }
@@ -71,64 +62,6 @@ impl Guard {
 
     pub(super) fn banned_count(&self, now: WallTime) -> usize {
         self.bans.keys().filter(|peer| self.is_banned(peer, now)).count()
-    }
-
-    /// Whether a peer may be the first to be asked.
-    pub(super) fn is_reliable(&self, peer: &PeerId, now: MonoTime) -> bool {
-        self.reputation
-            .get(peer)
-            .is_none_or(|(reputation, at)| faded(*reputation, now.since(*at)) >= 0)
-    }
-
-    /// A peer announced what it did not serve.
-    fn note_broken(&mut self, peer: &PeerId, now: MonoTime) {
-        self.change_reputation(peer, -BROKEN, now);
-    }
-
-    /// A peer served a payload that was new.
-    pub(super) fn note_served(&mut self, peer: &PeerId, now: MonoTime) {
-        self.trust(peer);
-        self.change_reputation(peer, SERVED, now);
-    }
-
-    /// A peer was asked for what it announced, and somebody else had to be asked: until it is known
-    /// whether it keeps its promises, it is asked after others.
-    pub(super) fn doubt(&mut self, peer: PeerId, now: MonoTime) {
-        if self.doubted.len() >= MAX_SCORES {
-            self.doubted.retain(|_, until| *until > now);
-        }
-        if self.doubted.len() < MAX_SCORES {
-            self.doubted.insert(peer, now + DOUBT);
-        }
-    }
-
-    /// It serves.
-    pub(super) fn trust(&mut self, peer: &PeerId) {
-        self.doubted.remove(peer);
-    }
-
-    #[cfg(any(test, feature = "sim"))]
-    pub(super) fn doubted(&self) -> usize {
-        self.doubted.len()
-    }
-
-    pub(super) fn is_doubted(&self, peer: &PeerId, now: MonoTime) -> bool {
-        self.doubted.get(peer).is_some_and(|until| now < *until)
-    }
-
-    fn change_reputation(&mut self, peer: &PeerId, by: i32, now: MonoTime) {
-        if self.reputation.len() >= MAX_SCORES && !self.reputation.contains_key(peer) {
-            let oldest = self.reputation.iter().min_by_key(|(_, (_, at))| *at).map(|(id, _)| *id);
-            if let Some(oldest) = oldest {
-                self.reputation.remove(&oldest);
-            }
-        }
-        let (reputation, at) = self.reputation.entry(*peer).or_insert((0, now));
-        let kept = faded(*reputation, now.since(*at));
-        if kept != *reputation {
-            *at = now;
-        }
-        *reputation = (kept + by).clamp(-100, MAX_CREDIT);
     }
 
     /// Notes a ban of the host's, and returns it as it is kept.
@@ -187,12 +120,6 @@ impl Guard {
     }
 }
 
-/// What is left of a reputation after a while.
-fn faded(reputation: i32, since: Duration) -> i32 {
-    let halvings = u32::try_from(since.as_secs() / HALF_LIFE.as_secs()).unwrap_or(u32::MAX);
-    reputation.checked_div(1i32.checked_shl(halvings.min(30)).unwrap_or(i32::MAX)).unwrap_or(0)
-}
-
 impl Protocol {
     pub(super) fn expire_bans(&mut self) {
         for peer in self.guard.expire(self.env.wall) {
@@ -216,22 +143,6 @@ mod tests {
         assert!(!guard.add(&peer, REJECT, at(700)), "half is forgiven");
         assert!(guard.add(&peer, 40, at(700)));
         assert!(!guard.add(&peer, REJECT, at(1_000_000_000)));
-    }
-
-    #[test]
-    fn a_broken_promise_counts_more_than_a_kept_one_and_fades() {
-        let peer = PeerId::from_bytes([1; 32]);
-        let mut guard = Guard::default();
-        let at = |s| MonoTime::from_duration(Duration::from_secs(s));
-        assert!(guard.is_reliable(&peer, at(0)), "unknown");
-        guard.note_broken(&peer, at(0));
-        assert!(!guard.is_reliable(&peer, at(0)));
-        (0..5).for_each(|_| guard.note_served(&peer, at(1)));
-        assert!(guard.is_reliable(&peer, at(1)), "made up for");
-        (0..100).for_each(|_| guard.note_served(&peer, at(2)));
-        (0..9).for_each(|_| guard.note_broken(&peer, at(2)));
-        assert!(!guard.is_reliable(&peer, at(2)), "credit is limited");
-        assert!(guard.is_reliable(&peer, at(4000)), "forgiven");
     }
 
     #[test]

@@ -56,7 +56,7 @@ impl Protocol {
         for (peer, id) in broken {
             self.guard.promises.0.remove(&(peer, id));
             self.env.counters.promises_broken += 1;
-            self.guard.note_broken(&peer, now);
+            self.guard.reputation.note_broken(&peer, now);
             tracing::debug!(target: "sorcha_peer::gossip", %id, %peer, "announced and not served");
         }
     }

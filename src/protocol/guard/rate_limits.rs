@@ -135,7 +135,8 @@ impl RateLimits {
     pub(in crate::protocol) fn give_back(&mut self, peer: &PeerId, work: Work, count: u64) {
         if let Some(buckets) = self.peers.get_mut(peer) {
             let bucket = &mut buckets[work as usize];
-            bucket.parts = bucket.parts.saturating_add(count * PARTS).min(work.rate().0 * PARTS);
+            bucket.parts =
+                bucket.parts.saturating_add(count.saturating_mul(PARTS)).min(work.rate().0 * PARTS);
         }
     }
 
@@ -227,6 +228,16 @@ mod tests {
         assert!(limits.take(peer(1), Work::Record, 1024, at(1500)), "of its own");
         assert!(!limits.take(peer(1), Work::Record, 1, at(1500)), "all or none");
         assert!(limits.take(peer(2), Work::Head, 2048, at(1500)), "another peer's");
+    }
+
+    #[test]
+    fn what_is_given_back_never_wraps() {
+        let mut limits = RateLimits::default();
+        assert!(limits.take(peer(1), Work::Head, 1, at(0)));
+        limits.give_back(&peer(1), Work::Head, u64::MAX);
+        let full = Work::Head.rate().0;
+        assert!(limits.take(peer(1), Work::Head, full, at(0)), "as full as it may be");
+        assert!(!limits.take(peer(1), Work::Head, 1, at(0)), "and no fuller");
     }
 
     #[test]

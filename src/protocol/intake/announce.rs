@@ -16,7 +16,7 @@
 //! more than half of what is free, so that those who announce what they never serve leave room for
 //! others. They are the peer's, over all its links. Beyond them an announcement
 //! is dropped and its link compared by reconciliation later, so nothing is missed. Who announces much
-//! that comes to nothing is held to a pace (`limits`).
+//! that comes to nothing is held to a pace (`guard::rate_limits`).
 
 use std::collections::btree_map::Entry;
 use std::time::Duration;

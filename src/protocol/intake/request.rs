@@ -131,7 +131,7 @@ impl Protocol {
             }
             self.env.counters.wants_timed_out += 1;
             if let Some(peer) = self.links.peer_of(link) {
-                self.guard.doubt(peer, self.env.now);
+                self.guard.reputation.doubt(peer, self.env.now);
             }
             self.forget_request(link, id);
         }
@@ -181,16 +181,18 @@ impl Protocol {
         }
         let (size, turns, now) = (pending.size, pending.turns, self.env.now);
         let reliable = |s: &Source| {
-            let good = |p| self.guard.is_reliable(&p, now) && !self.guard.is_doubted(&p, now);
+            let good = |p| {
+                self.guard.reputation.is_reliable(&p, now)
+                    && !self.guard.reputation.is_doubted(&p, now)
+            };
             links.peer_of(s.link).is_some_and(good)
         };
-        let untried = || pending.sources.iter().enumerate().filter(|(_, s)| !s.tried);
-        let next = untried().find(|(_, s)| reliable(s)).or_else(|| untried().next());
-        let Some(next) = next.map(|(at, _)| at).filter(|_| turns < MAX_TURNS) else {
+        let untried = || pending.sources.iter().filter(|s| !s.tried);
+        let next = untried().find(|s| reliable(s)).or_else(|| untried().next());
+        let Some(link) = next.map(|s| s.link).filter(|_| turns < MAX_TURNS) else {
             self.give_up(id);
             return;
         };
-        let link = pending.sources[next].link;
         let Some(up) = self.links.up(link) else { return };
         let full = up.requests.in_flight.len() >= up.requests.pace.limit(now)
             || up.requests.bytes + size > MAX_ASKED_BYTES;
@@ -199,7 +201,9 @@ impl Protocol {
             self.queue_up(link, *id);
             return;
         }
-        pending.sources[next].tried = true;
+        if let Some(source) = pending.sources.iter_mut().find(|s| s.link == link) {
+            source.tried = true;
+        }
         self.send_want(link, id, size);
     }
 

@@ -99,7 +99,7 @@ pub(in crate::protocol) struct Pending {
     /// How often the validator did not answer.
     pub(super) judged: u8,
     pub(in crate::protocol) large: Option<Box<Large>>,
-    /// The link in whose flush it has its turn.
+    /// The link in whose replay it has its turn.
     pub(in crate::protocol) ordered: Option<LinkId>,
     /// Set while it waits for that.
     pub(in crate::protocol) deferred: Option<Box<Deferred>>,
@@ -172,7 +172,7 @@ pub(in crate::protocol) struct RecentIds {
 }
 
 impl RecentIds {
-    fn new(rng: &mut Rng) -> Self {
+    pub(in crate::protocol) fn new(rng: &mut Rng) -> Self {
         Self { ids: IdMap::new(rng), order: VecDeque::new() }
     }
 

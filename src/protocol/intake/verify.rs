@@ -103,7 +103,7 @@ impl Protocol {
         let refusal = match judgement {
             Judgement::Verdict(_) | Judgement::TimedOut if superseded => return,
             Judgement::Verdict(Verdict::Accept) => {
-                self.guard.note_served(&from, self.env.now);
+                self.guard.reputation.note_served(&from, self.env.now);
                 if !self.defer(from, &transaction, hop) {
                     self.accept(from, &transaction, hop);
                 }

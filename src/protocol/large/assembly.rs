@@ -268,7 +268,7 @@ impl Protocol {
                 self.turn_away(*id, transaction.header());
             }
         } else {
-            self.guard.note_served(&from, self.env.now);
+            self.guard.reputation.note_served(&from, self.env.now);
             if !self.defer(from, &transaction, hop) {
                 self.accept(from, &transaction, hop);
             }

@@ -27,7 +27,7 @@
 //!
 //! Bounds: buffers of payloads on their way in take at most `gossip.max_assembly_bytes` together
 //! (one larger payload alone may exceed that); what finds no room waits in a queue of ids, and who makes
-//! no progress meanwhile makes way (`spill`). Each payload is put together in one buffer of its final
+//! no progress meanwhile makes way (`large::spill`). Each payload is put together in one buffer of its final
 //! size.
 
 use crate::config::Auto;

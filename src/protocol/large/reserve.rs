@@ -144,8 +144,10 @@ impl Protocol {
         let somebody_busy = pending.sources.iter().filter(open).any(|s| s.busy.is_some());
         let waits = |s: &Source| s.busy.is_none() && s.holds == Holds::Nothing;
         let peer = |s: &Source| links.peer_of(s.link);
-        let reliable = |s: &Source| peer(s).is_some_and(|p| self.guard.is_reliable(&p, now));
-        let doubted = |s: &Source| peer(s).is_some_and(|p| self.guard.is_doubted(&p, now));
+        let reliable =
+            |s: &Source| peer(s).is_some_and(|p| self.guard.reputation.is_reliable(&p, now));
+        let doubted =
+            |s: &Source| peer(s).is_some_and(|p| self.guard.reputation.is_doubted(&p, now));
         let free = |s: &&Source| !(busy(s) || somebody_busy && waits(s));
         // Who is asked for much already is asked when nobody else can be.
         let full = |s: &Source| {
@@ -375,10 +377,10 @@ impl Protocol {
         let (now, me, links) = (self.env.now, self.env.me, &self.links);
         let Some(pending) = self.intake.pending.get_mut(id) else { return false };
         let Some(large) = &mut pending.large else { return false };
-        let Some(at) = large.parents.iter().position(|p| p.link == link) else { return false };
+        let Some(parent) = large.parents.iter().find(|p| p.link == link) else { return false };
         let claims = pending.sources.iter().any(|s| s.link == link && s.holds != Holds::Nothing);
         // Who waits itself is as good as others who wait.
-        let least = if claims || large.parents[at].served { Holds::Nothing } else { Holds::Some };
+        let least = if claims || parent.served { Holds::Nothing } else { Holds::Some };
         let other = |s: &Source| {
             let fit = s.link != link && !s.tried && s.holds >= least;
             fit && rank_towards(s, large, me, links).is_some()
@@ -388,7 +390,9 @@ impl Protocol {
             return false;
         }
         pending.turns += 1;
-        (large.parents[at].last, large.parents[at].overdue) = (now, true);
+        if let Some(parent) = large.parents.iter_mut().find(|p| p.link == link) {
+            (parent.last, parent.overdue) = (now, true);
+        }
         true
     }
 
@@ -420,7 +424,7 @@ impl Protocol {
         if parent.is_some_and(|p| p.whole && !p.served)
             && let Some(peer) = self.links.peer_of(link)
         {
-            self.guard.doubt(peer, self.env.now);
+            self.guard.reputation.doubt(peer, self.env.now);
         }
     }
 
@@ -470,7 +474,7 @@ impl Protocol {
             up.pieces.note(now, bytes);
         }
         if let Some(peer) = self.links.peer_of(link) {
-            self.guard.trust(&peer);
+            self.guard.reputation.trust(&peer);
         }
         self.forget_promise(link, id);
         let Some(pending) = self.intake.pending.get_mut(id) else { return };

@@ -101,7 +101,7 @@ impl Protocol {
             let idle = s.holds == Holds::All && !s.tried && s.busy.is_none_or(|b| b <= now);
             let peer = links.peer_of(s.link);
             idle && !parents.iter().any(|p| p.link == s.link)
-                && peer.is_some_and(|peer| self.guard.is_reliable(&peer, now))
+                && peer.is_some_and(|peer| self.guard.reputation.is_reliable(&peer, now))
         };
         let Some(link) = pending.sources.iter().find(fit).map(|s| s.link) else { return };
         let owes = |p: &Parent| p.wanted.as_ref().map_or(0, PieceSet::count);

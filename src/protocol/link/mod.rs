@@ -1,35 +1,29 @@
 //! The links and what waits on them.
 //!
-//! A link is in its hello (`up` is `None`) or up. Established links own one of 64 slots, so that what a peer
-//! is known to have is one bit in each log entry. Small messages gather in `Batch` and leave when
-//! 64 have gathered, when 5 ms have passed, or at once when the link has been quiet; a want and the
-//! refusal of one never wait. What was handed to the driver and has not left for the wire is counted in `queued`.
+//! A link is in its hello (`up` is `None`) or established. An established one owns one of 64 slots,
+//! so that what a peer is known to have is one bit in each log entry. What was handed to the driver
+//! and has not left for the wire is counted in `queued_bytes`.
 
+mod batch;
 mod handshake;
 mod liveness;
+mod state;
+
+pub(super) use batch::Batch;
+pub(super) use state::{Established, Link};
 
 pub(super) use liveness::Pinger;
 
 pub(super) use handshake::{CloseCause, counter_of};
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::types::{
-    Announcement, Direction, Endpoint, Interest, LinkId, MAX_IDS_PER_MESSAGE, Message, MonoTime,
-    PIECE_BYTES, PeerId, TransactionId, TransportKind,
-};
+use crate::types::{Direction, LinkId, Message, MonoTime, PIECE_BYTES, PeerId};
 
 use crate::protocol::Protocol;
 use crate::protocol::env::Env;
-use crate::protocol::intake::Requests;
-use crate::protocol::io::{DialId, Output};
-use crate::protocol::large::PieceRate;
-use crate::protocol::reconcile::Repair;
-use crate::protocol::serve::ServeQueue;
-use crate::protocol::spread::{Feed, PeerInterest};
-use crate::protocol::timers::Timer;
+use crate::protocol::io::Output;
 
 /// Links at most: one bit each in a log entry.
 pub(super) const MAX_SLOTS: u8 = 64;
@@ -40,103 +34,9 @@ pub(super) const HIGH_WATER: usize = 256 * 1024;
 pub(super) const MAX_QUEUED: usize = 2 << 20;
 /// More than one turn adds to a queue that is below its bound.
 const MAX_MESSAGE: usize = 1 << 20;
-/// Small messages wait at most this long.
-const DRAIN_AFTER: Duration = Duration::from_millis(5);
-/// This many small entries leave at once.
-const DRAIN_ENTRIES: usize = 64;
-
-/// What makes a message of ids.
-type Wrap = fn(Vec<TransactionId>) -> Message;
-
-/// Small messages that are waiting for company.
-#[derive(Debug, Default)]
-pub(super) struct Batch {
-    pub(super) announce: Vec<Announcement>,
-    pub(super) want: Vec<TransactionId>,
-    pub(super) missing: Vec<TransactionId>,
-    pub(super) duplicate: Vec<TransactionId>,
-    pub(super) early: Vec<TransactionId>,
-    pub(super) stored: Vec<TransactionId>,
-    pub(super) busy: Vec<TransactionId>,
-    drained: Option<MonoTime>,
-}
-
-impl Batch {
-    /// Whether somebody waits for it to go on.
-    fn is_urgent(&self) -> bool {
-        !(self.want.is_empty() && self.missing.is_empty() && self.busy.is_empty())
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.announce.len()
-            + self.missing.len()
-            + self.duplicate.len()
-            + self.early.len()
-            + self.stored.len()
-            + self.busy.len()
-    }
-}
-
-/// What only a link past its hello has: what each part keeps for its peer.
-#[derive(Debug)]
-pub(super) struct Established {
-    pub(super) slot: u8,
-    pub(super) since: MonoTime,
-    pub(super) incarnation: u64,
-    pub(super) max_transaction: u64,
-    pub(super) batch: Batch,
-    pub(super) pinger: Pinger,
-    pub(super) interest: PeerInterest,
-    pub(super) feed: Feed,
-    pub(super) repair: Repair,
-    pub(super) requests: Requests,
-    pub(super) serve: ServeQueue,
-    pub(super) pieces: PieceRate,
-    /// Payload bytes of transactions accepted from this peer.
-    pub(super) taken: u64,
-    /// When it was last told which peers we know.
-    pub(super) told_peers: Option<MonoTime>,
-}
 
 /// A queue that has not moved for so long does not move: longer than a piece takes on a slow link.
 const STUCK: Duration = Duration::from_secs(5);
-
-/// One link.
-#[derive(Debug)]
-pub(super) struct Link {
-    pub(super) id: LinkId,
-    pub(super) remote: PeerId,
-    pub(super) kind: TransportKind,
-    pub(super) direction: Direction,
-    pub(super) address: Option<SocketAddr>,
-    /// Where we dialled it.
-    pub(super) endpoint: Option<Endpoint>,
-    pub(super) dial: Option<DialId>,
-    /// Whether our hello says that we owe it something.
-    pub(super) owes: bool,
-    /// The log's head when it was opened.
-    pub(super) head: u64,
-    pub(super) opened: MonoTime,
-    /// What the peer was last told that we want.
-    pub(super) said: Interest,
-    pub(super) heard: MonoTime,
-    /// Bytes handed over and not yet on the wire.
-    pub(super) queued_bytes: usize,
-    /// When the queue last moved or was empty.
-    pub(super) progress: MonoTime,
-    pub(super) up: Option<Established>,
-}
-
-impl Link {
-    /// Shown to people: where we dialled, else where it came from.
-    pub(super) fn shown_address(&self) -> Option<String> {
-        match (&self.endpoint, self.address) {
-            (Some(endpoint), _) => Some(endpoint.to_string()),
-            (None, Some(address)) => Some(address.to_string()),
-            (None, None) => None,
-        }
-    }
-}
 
 /// All links.
 #[derive(Debug, Default)]
@@ -258,65 +158,5 @@ impl Protocol {
     /// Whether a link may be given more than control.
     pub(super) fn is_writable(&self, link: LinkId) -> bool {
         self.links.all.get(&link).is_some_and(|l| l.queued_bytes < HIGH_WATER)
-    }
-
-    /// Ends a turn: what gathered leaves, or a timer sees to it.
-    pub(super) fn drain_dirty(&mut self) {
-        while let Some(link) = self.links.dirty.pop_first() {
-            let now = self.env.now;
-            let Some(up) = self.links.up(link) else { continue };
-            let batch = &up.batch;
-            let due = batch.drained.map_or(now, |at| at + DRAIN_AFTER);
-            if batch.is_urgent() || batch.len() >= DRAIN_ENTRIES || due <= now {
-                self.drain(link);
-            } else if batch.len() > 0 {
-                self.env.timers.set_earlier(Timer::Drain(link), due);
-            }
-        }
-    }
-
-    /// Sends everything that gathered on a link.
-    pub(super) fn drain(&mut self, link: LinkId) {
-        let now = self.env.now;
-        let Some(up) = self.links.up(link) else { return };
-        let batch = std::mem::take(&mut up.batch);
-        if batch.len() == 0 && batch.want.is_empty() {
-            up.batch.drained = batch.drained;
-            return;
-        }
-        up.batch.drained = Some(now);
-        self.env.timers.cancel(Timer::Drain(link));
-        for part in batch.want.chunks(MAX_IDS_PER_MESSAGE) {
-            self.send(link, Message::Want(part.to_vec()));
-        }
-        for part in batch.announce.chunks(MAX_IDS_PER_MESSAGE) {
-            self.env.counters.announcements_sent += part.len() as u64;
-            self.send(link, Message::Announce(part.to_vec()));
-        }
-        let lists: [(_, Wrap); 5] = [
-            (batch.stored, Message::Stored),
-            (batch.duplicate, Message::Duplicate),
-            (batch.early, Message::Early),
-            (batch.missing, Message::Missing),
-            (batch.busy, Message::Busy),
-        ];
-        for (ids, wrap) in lists {
-            for part in ids.chunks(MAX_IDS_PER_MESSAGE) {
-                self.send(link, wrap(part.to_vec()));
-            }
-        }
-    }
-
-    /// Tells an origin that we have stored its transaction.
-    pub(super) fn confirm_to(&mut self, link: LinkId, id: TransactionId) {
-        if let Some(batch) = self.links.batch(link) {
-            batch.stored.push(id);
-        }
-    }
-
-    pub(in crate::protocol) fn announce(&mut self, link: LinkId, announcement: Announcement) {
-        if let Some(batch) = self.links.batch(link) {
-            batch.announce.push(announcement);
-        }
     }
 }

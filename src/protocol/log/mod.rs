@@ -1,6 +1,6 @@
 //! The index of everything retained, in the order of acceptance.
 //!
-//! Every link reads this log with a cursor of its own (see `gossip`), so that "what does this peer
+//! Every link reads this log with a cursor of its own (see `spread`), so that "what does this peer
 //! still have to be told" is one number however slow the peer is. Beside the records stand an index
 //! by id, the order that reconciliation compares, and the payloads that are in memory. Who is known
 //! to have what is kept only for the entries that some cursor still has to pass.

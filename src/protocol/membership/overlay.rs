@@ -10,7 +10,7 @@
 //! nobody else would join them. The latest `MAX_DROPPED` are remembered, and while there are twice as many
 //! links as wanted nobody is dialled for it.
 //!
-//! Where there are edges (`interest`), only links to relays count towards those numbers, so that
+//! Where there are edges (`spread::interest`), only links to relays count towards those numbers, so that
 //! relays stay linked with each other and edges find relays; known relays are dialled first, and known
 //! edges only as far as links of any kind are missing. Peer exchange says which of its records are
 //! relays, so they find each other also where only edges link them. A quarter of the inbound links is

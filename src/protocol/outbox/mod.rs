@@ -4,7 +4,7 @@
 //! published ──► waiting ──enough confirmed──► finished (still counted for receipts for a while)
 //!                │   ▲ │
 //!   no taker in  │   │ ├──expired, too few have it──► dead
-//!   max_retries  │   │ └──expired, nobody has it──► stale ──a link──► published anew (`renew`)
+//!   max_retries  │   │ └──expired, nobody has it──► stale ──a link──► published anew (`republish`)
 //!   rounds       │   └─somebody confirmed, or the host asked
 //!                └──► dead
 //! ```

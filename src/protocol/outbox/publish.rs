@@ -4,7 +4,7 @@
 //! does it enter the log and is offered to peers. What came from a peer is in the log, and offered,
 //! while it is being stored; it is confirmed to its origin, and delivered, afterwards. What could
 //! not be stored is not kept, and not asked for again until the next try: by all of it once in a
-//! while (`fetch`), or by its origin, which offers again what has too few copies.
+//! while (`intake`), or by its origin, which offers again what has too few copies.
 
 use crate::error::StoreErrorKind;
 use crate::types::{NewEntry, Transaction, TransactionId};

@@ -1,4 +1,4 @@
-//! A flush in order: what an origin published while it was alone reaches its peers in the order of
+//! An ordered replay: what an origin published while it was alone reaches its peers in the order of
 //! publishing.
 //!
 //! ```text
@@ -8,23 +8,23 @@
 //!   as there is room in the window; what is            for it at once; what comes out of its turn,
 //!   published meanwhile joins the end                  from whomever, is deferred until its turn
 //!   moves the window on                  ◄── stored    takes what is first, then what was deferred
-//!   flushed                                 ───────►   ends the inflow when all of that is settled
+//!   Flushed                                 ───────►   ends the inflow when all of that is settled
 //! ```
 //!
 //! The order is that of announcing on the link to the origin, whoever the payloads come from: a
-//! neighbour that is further on with the same flush may serve it as well. What of this origin comes
+//! neighbour that is further on with the same replay may serve it as well. What of this origin comes
 //! while it has not been announced here yet is deferred too, unless it is older than what was taken last.
-//! So each peer that is linked to the origin stores the flush in the order of publishing, over all
+//! So each peer that is linked to the origin stores the replay in the order of publishing, over all
 //! topics, while the link lives and moves; an id that is refused, or that nobody serves, is passed
 //! over. If the link breaks, what was deferred waits for `STALL`: when the origin is back by then, it
 //! announces what is left again, in order. Peers further away hear of entries in the order of their
 //! neighbours' logs and ask in it, but of several neighbours: nothing keeps the order there.
 //!
-//! The same walk announces, on a way to a relay, what is here for that only (`interest`). Later walks
+//! The same walk announces, on a way to a relay, what is here for that only (`spread::interest`). Later walks
 //! do as well, when a link becomes such a way or what passes is announced again: the peer is told
-//! nothing of those, and `flushed` ends the first one alone.
+//! nothing of those, and `Flushed` ends the first one alone.
 //!
-//! While a link is flushed neither side opens a comparison on it (`reconcile`).
+//! While a replay runs on a link, neither side opens a comparison on it (`reconcile`).
 //!
 //! Bounds: `WINDOW` entries and `WINDOW_BYTES` (beyond the first) are announced and not confirmed on
 //! a link; `MAX_DEFERRED` bytes (beyond the first) are deferred for an origin and `MAX_DEFERRED_IN_ALL` together.
@@ -86,7 +86,7 @@ pub(in crate::protocol) struct Deferred {
     pub(in crate::protocol) hop: u16,
 }
 
-/// What flushes share.
+/// What replays share.
 #[derive(Debug, Default)]
 pub(in crate::protocol) struct Replays {
     /// The own one.
@@ -131,7 +131,7 @@ impl Replays {
 }
 
 impl Protocol {
-    /// Whether a flush runs on a link, in either direction.
+    /// Whether a replay runs on a link, in either direction.
     pub(in crate::protocol) fn is_replaying(&self, link: &Link) -> bool {
         let inflow = self.replays.by_origin.get(&link.remote);
         link.up.as_ref().is_some_and(|up| up.feed.replay.is_some())
@@ -161,7 +161,7 @@ impl Protocol {
         self.replays.moved = true;
     }
 
-    /// An origin that may be flushing announced or pushed something of its own.
+    /// An origin that may be replaying announced or pushed something of its own.
     pub(in crate::protocol) fn join_inflow(&mut self, link: LinkId, id: &TransactionId) {
         let Some(peer) = self.links.peer_of(link) else { return };
         let Some(inflow) = self.replays.get_mut(&peer) else { return };

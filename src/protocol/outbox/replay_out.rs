@@ -17,7 +17,7 @@ use super::replay_in::STALL;
 pub(super) const WINDOW: usize = 4096;
 /// Payload bytes of them, beyond the first.
 pub(super) const WINDOW_BYTES: u64 = 4 << 20;
-/// A node that comes back finds its peers within this time; all of them are flushed.
+/// A node that comes back finds its peers within this time; the outbox is replayed to all of them.
 const GATHER: Duration = Duration::from_secs(30);
 
 /// What a link is owed: a walk over our own log entries that wait for copies, and over what is here
@@ -86,7 +86,7 @@ pub(in crate::protocol) struct Outflow {
 }
 
 impl Protocol {
-    /// The first link after a time without any is about to come up: what waits now is to be flushed.
+    /// The first link after a time without any is about to come up: what waits now is to be replayed.
     pub(in crate::protocol) fn begin_outflow(&mut self) {
         let (log, outbox) = (&self.log, &self.outbox);
         let first = outbox.waiting().filter_map(|id| log.seq_of(id)).min();
@@ -114,7 +114,7 @@ impl Protocol {
         self.outbox.len() > 0 || self.outflow().is_some()
     }
 
-    /// Lets an own log entry that a link's cursor has come to wait for its turn in the link's flush;
+    /// Lets an own log entry that a link's cursor has come to wait for its turn in the link's replay;
     /// `false` when there is none that the peer was told of: it would hold nothing that overtakes.
     pub(in crate::protocol) fn join_replay(&mut self, link: LinkId, seq: u64) -> bool {
         let owed = self.links.up(link).and_then(|up| up.feed.replay.as_mut());

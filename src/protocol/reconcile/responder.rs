@@ -20,7 +20,7 @@ const MAX_SCANNED: usize = 16_384;
 /// A window is as wide as ours if it begins no later than this after it.
 const ABOUT: std::time::Duration = std::time::Duration::from_mins(4);
 
-/// What is known of a peer's sessions. What bounds them is the peer's and not the link's (`limits`).
+/// What is known of a peer's sessions. What bounds them is the peer's and not the link's (`guard::rate_limits`).
 #[derive(Debug, Default)]
 pub(in crate::protocol) struct PeerSession {
     /// The latest that it opened.

@@ -70,7 +70,7 @@ impl Protocol {
         let wanted = PieceSet::from_ranges(count_of(size), &r.ranges);
         let Some(up) = self.links.up(link) else { return };
         if let Some(at) = up.serve.entries.iter().position(|s| s.id == r.id) {
-            if let Some(parts) = &mut up.serve.entries[at].parts {
+            if let Some(parts) = up.serve.entries.get_mut(at).and_then(|s| s.parts.as_mut()) {
                 self.serving.reserved.leave(u64::from(parts.wanted.count()));
                 parts.wanted = wanted;
                 // What is on its way need not be sent again.

@@ -25,7 +25,7 @@
 //!
 //! **Travel.** Down a link goes what the peer wants. Established a link goes everything held, and who is
 //! nearer to a relay takes it, wanted or not: thus what an edge publishes reaches a relay, and from
-//! there everybody who wants it. Relays keep links with each other (`overlay`).
+//! there everybody who wants it. Relays keep links with each other (`membership::overlay`).
 //!
 //! **Repair.** A link compares the topics that both sides said they want. When this node wants more,
 //! it compares everything with all who carry that. What it holds and does not want (own publishes,
@@ -34,7 +34,7 @@
 //! bytes: what nobody here wants and does not come from behind is dropped, and not fetched again from
 //! that side until this node wants more.
 //!
-//! Invariant of an edge, together with `gossip` and `reconcile`: each live entry is wanted here and
+//! Invariant of an edge, together with `spread` and `reconcile`: each live entry is wanted here and
 //! under the invariant of every link whose peer wants it, or it is stored at a peer nearer to a relay,
 //! or it will be announced to one.
 

@@ -5,7 +5,7 @@
 //! reading; its cursor is all that is remembered, so a slow peer costs O(1) memory and delays nobody.
 //! A new link starts at the head: all that stands in the log before is compared by `reconcile`.
 //! Own transactions that wait for copies are announced on a new link whose peer takes them in any
-//! case (`flush`), because a peer that has them confirms them then.
+//! case (`outbox::replay_out`), because a peer that has them confirms them then.
 //!
 //! A peer that falls far behind the quickest one is in *debt*: nothing is pushed or announced to it
 //! any more, it gets what is new from others, and all that is remembered is the oldest time of
@@ -77,7 +77,7 @@ impl Feed {
 pub(in crate::protocol) struct Provenance {
     /// Link slots whose peer is known to have it.
     pub(in crate::protocol) known: u64,
-    /// Whether others are probably at it as well: it is a repair, or part of a flush.
+    /// Whether others are probably at it as well: it is a repair, or part of a replay.
     pub(in crate::protocol) is_backfill: bool,
     /// Slot of the link it came on.
     pub(in crate::protocol) ingress: u8,

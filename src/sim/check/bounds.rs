@@ -31,12 +31,12 @@ pub struct ControlFirst {
     queues: PerLink<Waits>,
 }
 
-/// What waits on a link, by weight since it opened.
+/// Weights that wait on a link, counted since it opened.
 #[derive(Debug, Default)]
 struct Waits {
     enqueued: usize,
     sent: usize,
-    /// For each message with bulk: what must have been sent for it to be gone, and its bulk.
+    /// Messages with bulk, each by what must have been sent for it to be gone, and its bulk.
     bulk: VecDeque<(usize, usize)>,
 }
 

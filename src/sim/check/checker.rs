@@ -16,7 +16,7 @@ pub trait Checker: fmt::Debug {
     fn look(&mut self, seen: &Seen<'_>, found: &mut Vec<String>) -> u64;
 }
 
-/// What one running node holds when nothing is under way any more.
+/// Transactions that one running node holds when nothing is under way any more.
 #[derive(Debug, Clone, Default)]
 pub struct Holdings {
     /// Number of the node.
@@ -39,7 +39,7 @@ pub enum Seen<'a> {
     Started {
         /// Number of the node.
         node: usize,
-        /// What its store holds.
+        /// Ids in the store.
         stored: &'a [TransactionId],
         /// Whether its disk is empty because it is new or was lost.
         blank: bool,
@@ -74,7 +74,7 @@ pub enum Seen<'a> {
     },
     /// Nothing is under way.
     Calm {
-        /// All running nodes.
+        /// Holdings of all running nodes.
         nodes: &'a [Holdings],
     },
 }

@@ -35,7 +35,7 @@ impl Marks {
     }
 }
 
-/// What completions will come back for.
+/// Transactions that completions will come back for.
 pub(super) type Waiting = IdMap<(usize, Ticket), TransactionId>;
 
 /// Ids that a reconciliation message lists.

@@ -19,16 +19,16 @@ struct Open {
     accepted: bool,
 }
 
-/// What a node has reserved of an id, by link.
+/// Reservations of a node of one id, by link.
 type Opens = BTreeMap<LinkId, Open>;
 
-/// What every node has reserved, as seen from outside.
+/// Reservations of every node, as seen from outside.
 ///
 /// A reservation is on its way, or accepted: only then somebody really waits for somebody. It ends
 /// with its link, at whichever end that is noticed first.
 #[derive(Debug, Default)]
 struct ReservationTable {
-    /// Whose an end is, and who is at the other.
+    /// Node at an end, and peer at the other.
     ends: BTreeMap<LinkId, (usize, PeerId)>,
     nodes: BTreeMap<PeerId, usize>,
     open: BTreeMap<(usize, TransactionId), Opens>,
@@ -93,7 +93,7 @@ impl ReservationTable {
         self.open.range_mut((node, LOWEST)..=(node, HIGHEST)).map(|(_, opens)| opens)
     }
 
-    /// What the other end of a link has reserved on it.
+    /// Reservation of the node at the other end of a link.
     fn requested_on(&mut self, link: LinkId, id: &TransactionId) -> Option<(usize, &mut Open)> {
         let (asker, _) = *self.ends.get(&other_end(link))?;
         Some((asker, self.open.get_mut(&(asker, *id))?.get_mut(&other_end(link))?))
@@ -152,7 +152,7 @@ impl ReservationTable {
         None
     }
 
-    /// Whether some piece is reserved twice and not here yet.
+    /// Says whether some piece is reserved twice and not here yet.
     fn overlap(&self, node: usize, id: &TransactionId, a: &Open, b: &Open) -> bool {
         const MANY: u32 = 100_000;
         let received = self.received_pieces.get(&(node, *id));
@@ -165,14 +165,14 @@ impl ReservationTable {
         a.ranges.iter().flat_map(|a| b.ranges.iter().map(move |b| (a, b))).any(both)
     }
 
-    /// Whom a node waits for, for what they may not have themselves.
+    /// Nodes that a node waits for, for what they may not have themselves.
     fn waits_for(&self, node: usize, id: &TransactionId) -> impl Iterator<Item = usize> {
         let opens = self.open.get(&(node, *id)).into_iter().flat_map(BTreeMap::values);
         let waits = opens.filter(|open| open.ordered && open.accepted);
         waits.filter_map(|open| self.nodes.get(&open.peer).copied())
     }
 
-    /// Whether a node waits for itself.
+    /// Says whether a node waits for itself.
     fn is_circular(&self, node: usize, id: &TransactionId) -> bool {
         let mut todo: Vec<usize> = self.waits_for(node, id).collect();
         let mut known = BTreeSet::new();

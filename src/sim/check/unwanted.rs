@@ -13,10 +13,10 @@ use crate::sim::id_map::IdMap;
 /// One end of a link.
 #[derive(Debug, Default)]
 struct Side {
-    /// What the peer said that it wants: with this input, and before it.
+    /// Interests that the peer stated: with this input, and before it.
     peer_interests: Vec<Interest>,
     own_interest: Interest,
-    /// What the peer asked for: answers are always allowed.
+    /// Ids that the peer asked for: answers are always allowed.
     requested: BTreeSet<TransactionId>,
 }
 

@@ -7,7 +7,7 @@ use crate::types::{TopicKey, Transaction, TransactionId, WallTime};
 use crate::sim::id_map::IdMap;
 use crate::sim::node_set::NodeSet;
 
-/// What the world knows of one transaction.
+/// Nodes that hold one transaction, and what the world knows of it.
 #[derive(Debug, Default)]
 pub(super) struct Coverage {
     pub(super) published_at: Duration,
@@ -20,7 +20,7 @@ pub(super) struct Coverage {
     whole: Option<Transaction>,
 }
 
-/// All transactions that were ever published.
+/// Coverage of all transactions that were ever published.
 #[derive(Debug, Default)]
 pub(super) struct CoverageTable(IdMap<TransactionId, Coverage>);
 
@@ -92,7 +92,7 @@ impl CoverageTable {
     }
 }
 
-/// What is counted between two calls of `reset_figures`.
+/// Figures that are counted between two calls of `reset_figures`.
 #[derive(Debug, Default)]
 pub(in crate::sim) struct Figures {
     pub(in crate::sim) published: u64,

@@ -255,7 +255,7 @@ impl World {
         self.complete_later(node, Input::Publish { call, transaction, renews: Some(id) });
     }
 
-    /// When a node's store is through with what it has to do and one thing more.
+    /// Time at which a node's store is through with what it has to do and one thing more.
     fn after_store(&mut self, node: usize) -> std::time::Duration {
         let n = &mut self.nodes[node];
         n.store_free = n.store_free.max(self.now) + self.config.store_delay;

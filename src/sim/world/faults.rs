@@ -15,7 +15,7 @@ use super::event::Event;
 use super::pipe::{Arrival, Pipe};
 use super::store::Store;
 
-/// What a crash leaves of a disk.
+/// State of a disk after a crash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Disk {
     /// Everything that was written.
@@ -136,7 +136,7 @@ impl World {
         self.let_arrive();
     }
 
-    /// What is held back where nothing is cut arrives.
+    /// Delivers what is held back where nothing is cut.
     fn let_arrive(&mut self) {
         let nodes = &self.nodes;
         let whole = |p: &Pipe| nodes[p.ends[0].node].partition == nodes[p.ends[1].node].partition;

@@ -409,7 +409,7 @@ impl World {
     }
 }
 
-/// How long so many bytes take.
+/// Time that so many bytes take.
 fn transfer(bytes: usize, per_second: u64) -> Duration {
     let nanos = u128::from(bytes as u64) * 1_000_000_000 / u128::from(per_second.max(1));
     Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))

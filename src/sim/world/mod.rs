@@ -55,11 +55,11 @@ pub struct World {
     now: Duration,
     steps: u64,
     queue: EventQueue<Event>,
-    /// What happens at this instant, after what is happening.
+    /// Events of this instant, after the one that is happening.
     due_now: VecDeque<Event>,
     outputs: Vec<Output>,
     nodes: Vec<Node>,
-    /// Those of them that carry only some topics.
+    /// Nodes that carry only some topics.
     edges: Vec<usize>,
     addresses: BTreeMap<Endpoint, usize>,
     by_peer: IdMap<PeerId, usize>,
@@ -179,12 +179,12 @@ impl World {
         self.now
     }
 
-    /// How many nodes there are, running or not.
+    /// Number of nodes, running or not.
     pub fn len(&self) -> usize {
         self.nodes.len()
     }
 
-    /// Whether there is no node.
+    /// Says whether there is no node.
     pub fn is_empty(&self) -> bool {
         self.nodes.is_empty()
     }
@@ -194,7 +194,7 @@ impl World {
         self.nodes[node].peer_id()
     }
 
-    /// Where a node can be dialled.
+    /// Endpoint at which a node can be dialled.
     pub fn endpoint(&self, node: usize) -> Endpoint {
         self.nodes[node].endpoint.clone()
     }
@@ -204,7 +204,7 @@ impl World {
         self.nodes[node].protocol.as_ref()
     }
 
-    /// What reached a node's log, in the order of its cursors.
+    /// Transactions that reached a node's log, in the order of its cursors.
     pub fn deliveries(&self, node: usize) -> &[Delivery] {
         &self.nodes[node].deliveries
     }
@@ -224,7 +224,7 @@ impl World {
         Some(self.nodes[node].store.get(id)?.payload().clone())
     }
 
-    /// Whether a node's disk has a transaction.
+    /// Says whether a node's disk has a transaction.
     pub fn holds(&self, node: usize, id: &TransactionId) -> bool {
         self.nodes[node].store.contains(id)
     }
@@ -234,7 +234,7 @@ impl World {
         self.nodes[node].store.bytes(Some(&self.peer_id(origin)))
     }
 
-    /// How many running nodes have a transaction on disk.
+    /// Number of running nodes that have a transaction on disk.
     pub fn holders(&self, id: &TransactionId) -> usize {
         let up: NodeSet = self.running().collect();
         self.coverage.holders(id).map_or(0, |holders| holders.common(&up))
@@ -379,7 +379,7 @@ impl World {
         self.running().all(quiet) && self.is_even()
     }
 
-    /// Whether all running nodes are connected over links.
+    /// Says whether all running nodes are connected over links.
     pub fn is_connected(&self) -> bool {
         let groups = self.groups();
         let first = self.running().next().map(|n| groups[n]);
@@ -391,13 +391,13 @@ impl World {
         self.nodes[node].store.record_seq(&self.peer_id(of))
     }
 
-    /// How many links a node has.
+    /// Number of links of a node.
     pub fn links(&self, node: usize) -> usize {
         let count = |p: &Protocol| usize::try_from(p.stats().links).unwrap_or(0);
         self.nodes[node].protocol.as_ref().map_or(0, count)
     }
 
-    /// Whether two nodes have a link, seen from both sides.
+    /// Says whether two nodes have a link, seen from both sides.
     pub fn linked(&self, a: usize, b: usize) -> bool {
         let sees = |from: usize, to: usize| {
             let to = self.peer_id(to);
@@ -414,12 +414,12 @@ impl World {
         self.digest.value()
     }
 
-    /// What the checkers found.
+    /// Violations that the checkers found.
     pub fn violations(&self) -> &[Violation] {
         &self.violations
     }
 
-    /// How often each checker looked at something that concerns it.
+    /// Number of times that each checker looked at something that concerns it.
     pub fn checks(&self) -> BTreeMap<String, u64> {
         self.checkers.iter().map(|(c, n)| (c.name().to_owned(), *n)).collect()
     }
@@ -458,7 +458,7 @@ impl World {
         true
     }
 
-    /// Whether the checkers look at this node. They look at all of them up to 1000, and at about
+    /// Says whether the checkers look at this node: at every node up to 1000, and at about
     /// 1000 evenly spaced ones of a world that was larger from the start; who holds what is
     /// compared for all. Nodes that are added change nothing for those that are there.
     pub(in crate::sim) fn is_watched(&self, node: usize) -> bool {

@@ -27,11 +27,11 @@ pub struct Delivery {
     pub cursor: Cursor,
     /// Identity of the transaction.
     pub id: TransactionId,
-    /// Who sent it; `None` for the node's own.
+    /// Peer that sent the transaction; `None` for the node's own.
     pub from: Option<PeerId>,
     /// Hops from its origin.
     pub hops: u16,
-    /// When, in simulated time.
+    /// Simulated time of the delivery.
     pub at: Duration,
 }
 
@@ -77,11 +77,11 @@ pub(super) struct Node {
     pub(super) partition: usize,
     /// The machine vanished, not only the process: nobody answers a dial.
     pub(super) vanished: bool,
-    /// What its host subscribes to.
+    /// Topics that the host subscribes to.
     pub(super) subscribed: Option<BTreeSet<TopicKey>>,
     /// Latencies here are not counted with those of other nodes.
     pub(super) aside: bool,
-    /// What it announced without having it.
+    /// Transactions that were announced from here without being here.
     pub(super) announced_unheld: BTreeSet<TransactionId>,
     pub(super) deliveries: Vec<Delivery>,
     pub(super) promised: BTreeSet<TransactionId>,
@@ -157,12 +157,12 @@ impl Node {
         queue.push_back((pipe, side));
     }
 
-    /// Whether the node may do without some topics.
+    /// Says whether the node may do without some topics.
     pub(super) fn is_edge(&self) -> bool {
         self.config.gossip.role == Role::Edge
     }
 
-    /// Whether its host wants a topic, or it is a relay.
+    /// Says whether the host wants a topic, or the node is a relay.
     pub(super) fn wants(&self, topic: TopicKey) -> bool {
         let fixed = |name: &String| Topic::new(name).is_ok_and(|t| TopicKey::of(&t) == topic);
         !self.is_edge()
@@ -170,12 +170,12 @@ impl Node {
             || self.config.gossip.topics.iter().any(fixed)
     }
 
-    /// Whether the node does what it should.
+    /// Says whether the node does what it should.
     pub(super) fn is_honest(&self) -> bool {
         self.options.behaviour == Behaviour::Honest
     }
 
-    /// Where its connections seem to come from.
+    /// Address that connections of the node seem to come from.
     pub(super) fn source_address(&self) -> Option<SocketAddr> {
         let address = self.endpoint.socket_addr()?;
         Some(SocketAddr::new(address.ip(), 40_000))

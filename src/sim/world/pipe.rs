@@ -33,9 +33,9 @@ pub(super) struct End {
     pub(super) ready: bool,
     /// Bytes on their way to the other end.
     pub(super) in_flight: usize,
-    /// When the latest frame to this end arrives: frames do not overtake each other.
+    /// Time at which the latest frame to this end arrives: frames do not overtake each other.
     pub(super) last_arrival: Duration,
-    /// What a partition holds back from this end.
+    /// Arrivals that a partition holds back from this end.
     pub(super) held_back: VecDeque<Arrival>,
 }
 
@@ -57,7 +57,7 @@ impl End {
         }
     }
 
-    /// Whether a piece of a large payload is next.
+    /// Says whether a piece of a large payload is next.
     pub(super) fn bulk_is_next(&self) -> bool {
         matches!(self.queue.front(), Some((_, Some(Message::Piece(_)))))
     }
@@ -99,12 +99,12 @@ pub(super) fn payload_of(message: &Message) -> usize {
     }
 }
 
-/// Whether a frame opens or closes its link.
+/// Says whether a message opens or closes its link.
 pub(super) fn is_framing(message: &Message) -> bool {
     matches!(message, Message::Hello(_) | Message::Goodbye { .. })
 }
 
-/// What comes out at an end.
+/// Something that comes out at an end.
 #[derive(Debug)]
 pub(super) enum Arrival {
     Frame(Frame),
@@ -147,7 +147,7 @@ impl Pipes {
         }
     }
 
-    /// All that are there, oldest first.
+    /// Pipes that are there, oldest first.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &Pipe)> {
         let numbered = (1..).zip(&self.0);
         numbered.filter_map(|(number, pipe)| Some((number, pipe.as_deref()?)))

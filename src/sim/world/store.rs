@@ -152,7 +152,7 @@ impl Store {
         self.bans.remove(peer);
     }
 
-    /// What waits for copies under this id.
+    /// Transaction that waits for copies under this id.
     pub(super) fn queued(&self, id: &TransactionId) -> Option<&Transaction> {
         self.outbox.get(id).map(|kept| &kept.transaction)
     }
@@ -161,7 +161,7 @@ impl Store {
         self.outbox.len()
     }
 
-    /// What a node that starts on this disk is given.
+    /// State that a node which starts on this disk is given.
     pub(super) fn restored(&self, max_bytes: Option<u64>) -> Restored {
         let entry = |(cursor, e): (&u64, &NewEntry)| IndexEntry {
             cursor: Cursor(*cursor),

@@ -15,7 +15,7 @@ use crate::sim::rng::nanos;
 use crate::types::{Counters, TopicKey, TransactionId, WallTime};
 
 impl World {
-    /// What every running honest node holds, for the checkers.
+    /// Holdings of every running honest node, for the checkers.
     pub(super) fn holdings(&self) -> Vec<Holdings> {
         let groups = self.groups();
         let holding = |node: usize| {
@@ -32,7 +32,7 @@ impl World {
         self.honest().map(holding).collect()
     }
 
-    /// What is live and of no topic that a node has to carry.
+    /// Live transactions of no topic that a node has to carry.
     fn not_carried(&self, node: usize) -> BTreeSet<TransactionId> {
         let n = &self.nodes[node];
         if !n.is_edge() {
@@ -42,7 +42,7 @@ impl World {
         live.filter(|(_, coverage)| !n.wants(coverage.topic)).map(|(id, _)| *id).collect()
     }
 
-    /// Of these nodes, those that have to carry a topic.
+    /// Picks, of these nodes, those that have to carry a topic.
     fn carriers<'a>(&self, nodes: &'a NodeSet, topic: TopicKey) -> Cow<'a, NodeSet> {
         let mut carriers = Cow::Borrowed(nodes);
         for edge in &self.edges {
@@ -64,7 +64,7 @@ impl World {
         ahead.unwrap_or_default()
     }
 
-    /// How many (accepted and unexpired transaction, running honest node) pairs are not there yet.
+    /// Number of (accepted and unexpired transaction, running honest node) pairs are not there yet.
     pub fn missing(&self) -> u64 {
         self.missing_of(|_| 1)
     }
@@ -84,7 +84,7 @@ impl World {
         live.map(missing).sum()
     }
 
-    /// Whether within each connected group what one honest node holds is at all that carry it.
+    /// Says whether within each connected group what one honest node holds is at all that carry it.
     pub(super) fn is_even(&self) -> bool {
         let groups = self.groups();
         let mut sets: BTreeMap<usize, NodeSet> = BTreeMap::new();
@@ -126,7 +126,7 @@ impl World {
         group
     }
 
-    /// What the run amounted to so far.
+    /// Reports what the run amounted to so far.
     pub fn report(&self) -> Report {
         let mut latencies = self.figures.latencies.clone();
         latencies.sort_unstable();
@@ -185,7 +185,7 @@ impl World {
         sum.checked_div(count).unwrap_or_default()
     }
 
-    /// How long flooding over the links that are open would take from `origin` to every other
+    /// Time that flooding over the links that are open would take from `origin` to every other
     /// running node that it can reach: the shortest paths, at mean jitter, with nothing else on the
     /// uplinks. The bound that latencies are compared with.
     pub fn flooding(&self, origin: usize) -> Vec<Duration> {

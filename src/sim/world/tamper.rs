@@ -59,7 +59,7 @@ fn withhold(message: &mut Message) -> bool {
     !matches!(message, Message::Piece(_))
 }
 
-/// What a staller that is told this announces at once.
+/// Announcements that a staller makes at once when told this.
 pub(super) fn hearsay(message: &Message) -> Vec<Announcement> {
     match message {
         Message::Announce(list) => list.clone(),

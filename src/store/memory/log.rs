@@ -37,7 +37,7 @@ const MAX_PARTIAL_BYTES: u64 = 64 << 20;
 #[derive(Debug)]
 pub struct MemoryTransactionStore {
     max_bytes: Option<u64>,
-    /// What an earlier run may have given out ends here.
+    /// Highest cursor that an earlier run may have given out.
     base: u64,
     state: Mutex<Log>,
     lease: StoreLease,
@@ -132,11 +132,11 @@ impl TransactionStore for MemoryTransactionStore {
         // Cursors of other topics are no loss of this one.
         let last =
             topic.map_or(next.0, |topic| log.gaps.of(Some(TopicKey::of(topic).0)).min(next.0));
-        let mut lost_until = log.removed.last_within(after.0, last);
+        let mut gap_until = log.removed.last_within(after.0, last);
         if (1..self.base).contains(&after.0) {
-            lost_until = lost_until.max(Some(Cursor(self.base)));
+            gap_until = gap_until.max(Some(Cursor(self.base)));
         }
-        Ok(Page { entries, next, lost_until, damaged_until: None })
+        Ok(Page { entries, next, gap_until, damaged_until: None })
     }
 
     async fn index(&self, after: Cursor, limit: usize) -> Result<Vec<IndexEntry>, StoreError> {

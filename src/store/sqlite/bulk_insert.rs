@@ -62,8 +62,8 @@ impl BulkInsert {
         self.statements += 1;
     }
 
-    /// How a statement names a value. `sqlx` counts these over all statements; with `?1` it would
-    /// take the numbers that a statement leaves out for values too.
+    /// Binds a value, and says how a statement names the value. `sqlx` counts these over all
+    /// statements; with `?1` it would take the numbers that a statement leaves out for values too.
     pub(super) fn bind<'q, T>(&mut self, value: T) -> Result<String, sqlx::Error>
     where
         T: Encode<'q, Sqlite> + Type<Sqlite>,
@@ -72,7 +72,7 @@ impl BulkInsert {
         Ok(format!("${}", self.arguments.len()))
     }
 
-    /// As [`BulkInsert::bind`], for what may be large.
+    /// Binds a value that may be large; see [`BulkInsert::bind`].
     pub(super) fn bind_bytes(&mut self, bytes: Vec<u8>) -> Result<String, sqlx::Error> {
         self.bytes += bytes.len();
         self.bind(bytes)
@@ -158,8 +158,8 @@ impl BulkInsert {
         Ok(())
     }
 
-    /// What is to be run, as a transaction of its own or within another; nothing where there is
-    /// nothing to do.
+    /// Makes a query of all that was added, as a transaction of its own or within another; nothing
+    /// where there is nothing to do.
     pub(super) fn into_query(mut self, alone: bool) -> Option<Query<'static>> {
         // One statement is a transaction anyway.
         if alone && self.statements > 1 {

@@ -79,7 +79,7 @@ pub(super) fn id_of_log_head(mut head: &[u8]) -> Result<TransactionId, Source> {
     Ok(TransactionId::from_bytes(*blake3::hash(header).as_bytes()))
 }
 
-/// All of a log entry but payload and cursor.
+/// Head of a log entry: all but payload and cursor.
 pub(super) fn log_head(entry: &NewEntry) -> Vec<u8> {
     let mut out = Vec::with_capacity(46 + 64 + entry.transaction.header_bytes().len());
     out.extend(entry.hops.to_le_bytes());
@@ -121,7 +121,7 @@ fn log_prefix(head: &mut &[u8]) -> Result<(u16, WallTime, Option<PeerId>), Sourc
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Slot {
     pub(super) shown: IndexEntry,
-    /// Which generation it is in.
+    /// Number of the generation that the entry is in.
     pub(super) generation: u32,
     /// Bytes of header and payload.
     pub(super) bytes: u64,
@@ -173,7 +173,7 @@ pub(super) fn decode_block(block: &[u8]) -> Result<Vec<Slot>, Source> {
     checked::<SLOT_BYTES>(block)?.map(slot).collect()
 }
 
-/// Where an entry of the log stands.
+/// Location of an entry of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Location {
     /// The first bytes of its id.
@@ -236,7 +236,7 @@ fn slot(mut at: &[u8]) -> Result<Slot, Source> {
     Ok(Slot { shown, generation, bytes })
 }
 
-/// What ids are sorted by: their first bytes.
+/// Key that ids are sorted by: their first bytes.
 pub(super) fn key_of(id: &TransactionId) -> u64 {
     let (first, _) = id.as_bytes().split_first_chunk().unwrap_or((&[0; 8], &[]));
     u64::from_be_bytes(*first)

@@ -36,7 +36,7 @@ const MAX_CHECKED_BYTES: i64 = 64 << 20;
 /// Number of passes beside the writer, each with less to move, before the writer is held back.
 const CHECKPOINT_PASSES: usize = 2;
 
-/// How a connection treats its file.
+/// Settings of a connection.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Setup {
     /// Whether a commit survives a power failure, or only the death of the process.
@@ -71,7 +71,7 @@ pub(super) struct Database {
     /// `None` once it is closed.
     connection: Mutex<Option<OpenConnection>>,
     name: Arc<str>,
-    /// For a file that is written.
+    /// Present for a file that is written.
     checkpointer: Option<Checkpointer>,
 }
 
@@ -174,7 +174,7 @@ impl Database {
         ConnectionGuard { guard, name: &self.name, checkpointer: None }.roll_back().await;
     }
 
-    /// What moves the write-ahead log; `None` where the file is only read.
+    /// Checkpointer of the write-ahead log; `None` where the file is only read.
     #[cfg(test)]
     pub(super) fn checkpointer(&self) -> Option<&Checkpointer> {
         self.checkpointer.as_ref()
@@ -341,7 +341,7 @@ impl ConnectionGuard<'_> {
         self.change(query).await.map(drop)
     }
 
-    /// How many rows a statement changed.
+    /// Runs a statement; the number of rows that it changed.
     pub(super) async fn change(&mut self, query: Query<'_>) -> Result<u64, StoreError> {
         let name = self.name;
         let done = query.execute(&mut self.connection()?.connection).await;
@@ -357,7 +357,8 @@ impl ConnectionGuard<'_> {
         done.map(drop).map_err(|e| explain(name, e))
     }
 
-    /// As [`ConnectionGuard::execute_raw`]: the number in the only row that comes of them.
+    /// Runs statements as [`ConnectionGuard::execute_raw`] does: the number in the only row that
+    /// comes of them.
     pub(super) async fn ask_raw(&mut self, sql: String) -> Result<Option<i64>, StoreError> {
         use sqlx::Row;
         let name = self.name;
@@ -464,7 +465,7 @@ impl ConnectionGuard<'_> {
 pub(super) mod tests {
     use super::*;
 
-    /// Of files that are made for a test.
+    /// Settings of files that are made for a test.
     pub(in super::super) const SETUP: Setup = Setup {
         synchronous: SqliteSynchronous::Normal,
         page_size: 4096,

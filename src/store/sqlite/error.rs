@@ -23,7 +23,7 @@ pub(super) fn checked_counter(number: i64) -> Result<u64, Source> {
     checked_counter.ok_or_else(|| format!("{number} cannot have been reached").into())
 }
 
-/// What an error of the file `name` means.
+/// Translates an error of the file `name`.
 pub(super) fn explain(name: &str, error: sqlx::Error) -> StoreError {
     let kind = match &error {
         sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => StoreErrorKind::Closed,

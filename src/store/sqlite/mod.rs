@@ -120,10 +120,10 @@ impl SqliteStorage {
     /// Cancel safe: a dropped future leaves files that the next call opens.
     ///
     /// # Errors
-    /// By [kind](crate::error::StoreErrorKind): `Locked` while another holds the directory, `Corrupt`
-    /// or `Version` for a file that is damaged or newer than this crate (nothing of it is changed or
-    /// lost; where the damage is deep inside, `SQLite` may have moved what its `-wal` held into it),
-    /// `Full`, and `Io` for all else.
+    /// By [kind](crate::error::StoreErrorKind): `Locked` while another holds the directory,
+    /// `Corrupt` or `Version` for a file that is damaged or newer than this crate (nothing of it is
+    /// changed or lost; where the damage is deep inside, `SQLite` may have moved what its `-wal`
+    /// held into it), `Full`, and `Io` for all else.
     pub async fn open(dir: impl AsRef<Path>) -> Result<Self, StoreError> {
         Self::open_with(dir, SqliteOptions::default()).await
     }
@@ -170,8 +170,9 @@ impl SqliteStorage {
     }
 
     /// Waits for operations under way, closes the files and gives the directory free. Whatever is
-    /// asked of the stores afterwards is [`StoreErrorKind::Closed`](crate::error::StoreErrorKind::Closed).
-    /// Without it the same happens, a moment later, when the last store is dropped.
+    /// asked of the stores afterwards is
+    /// [`StoreErrorKind::Closed`](crate::error::StoreErrorKind::Closed). Without it the same
+    /// happens, a moment later, when the last store is dropped.
     ///
     /// Cancel safe; calling it again is no error.
     pub async fn close(&self) {

@@ -16,7 +16,7 @@ const MAX_ROWS: usize = 4096;
 /// Number of bytes for a row: number and key, little-endian. Numbers begin at 1.
 const ROW_BYTES: usize = 16;
 
-/// Which rows do not count.
+/// Rows that do not count.
 #[derive(Debug, Default)]
 pub(super) struct Tombstones {
     path: PathBuf,
@@ -82,7 +82,7 @@ impl Tombstones {
         Ok(())
     }
 
-    /// All these rows went out of the database for good.
+    /// Forgets all rows: they went out of the database for good.
     pub(super) fn clear(&mut self) {
         self.rows.clear();
         self.write_or_warn(&self.rows);

@@ -146,7 +146,7 @@ fn check_claim(claim: Option<PeerId>, expected: Option<PeerId>) -> Result<PeerId
     }
 }
 
-/// What tonic sends a request through.
+/// Service that tonic sends a request through.
 struct Requests(http2::SendRequest<Body>);
 
 impl tower_service::Service<http::Request<Body>> for Requests {

@@ -8,7 +8,7 @@ use tonic::{Code, Status};
 use crate::error::{FailureKind, TransportError};
 use crate::transport::tls;
 
-/// What ended a stream or refused to open one.
+/// Error of a stream that ended or was not opened.
 pub(super) fn from_status(message: &str, status: Status) -> TransportError {
     let kind = match (status.source(), status.code()) {
         // Nothing below failed, so the status is what the remote answered or tonic found.
@@ -18,12 +18,12 @@ pub(super) fn from_status(message: &str, status: Status) -> TransportError {
     TransportError::with_source(kind, message, status)
 }
 
-/// What ended a connection.
+/// Error of a connection that ended.
 pub(super) fn from_hyper(message: &str, error: hyper::Error) -> TransportError {
     TransportError::with_source(kind_of(&error), message, error)
 }
 
-/// What ended a TLS handshake.
+/// Error of a TLS handshake.
 pub(super) fn from_tls(message: &str, error: io::Error) -> TransportError {
     TransportError::with_source(tls::failure_kind(&error), message, error)
 }

@@ -95,7 +95,7 @@ fn buffer_settings() -> BufferSettings {
     BufferSettings::new(4 * 1024, 64 * 1024)
 }
 
-/// What the two halves of a link share. Tells the task when both are dropped.
+/// State that the two halves of a link share. Tells the task when both are dropped.
 #[derive(Debug)]
 pub(super) struct Halves {
     ended: Option<oneshot::Sender<Leftover>>,
@@ -119,15 +119,15 @@ impl Drop for Halves {
 /// The sending half of a link.
 pub(super) type LinkSink = ChannelSink<Arc<Halves>>;
 
-/// What a link is made of before its stream is open.
+/// Parts of a link before its stream is open.
 pub(super) struct Outgoing {
     /// The sending half.
     pub(super) sink: LinkSink,
-    /// What the sink is given.
+    /// Frames that the sink is given.
     pub(super) frames: mpsc::Receiver<Bytes>,
-    /// For the receiving half.
+    /// Share of the receiving half.
     pub(super) halves: Arc<Halves>,
-    /// For the task: resolves when both halves are dropped.
+    /// End of the link, for the task: resolves when both halves are dropped.
     pub(super) ended: oneshot::Receiver<Leftover>,
 }
 

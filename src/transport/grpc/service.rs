@@ -29,11 +29,11 @@ pub(super) const LINK_PATH: &str = "/sorcha.peer.gossip.v1.PeerGossip/Link";
 /// The header in which a peer states its id where nothing proves it.
 const CLAIM_HEADER: &str = "x-sorcha-peer-id";
 
-/// What the opened stream is made of.
+/// Parts of an opened stream.
 pub(super) struct Opened {
     /// Frames from the peer.
     pub(super) incoming: Streaming<Bytes>,
-    /// Who the peer says it is.
+    /// Peer id that the peer states.
     pub(super) claim: Option<PeerId>,
 }
 
@@ -43,7 +43,7 @@ pub(super) struct Service {
     offer: Arc<Mutex<Option<LinkOffer>>>,
 }
 
-/// What the first stream is answered with, once.
+/// Answer to the first stream, given once.
 struct LinkOffer {
     opened: oneshot::Sender<Opened>,
     outgoing: mpsc::Receiver<Bytes>,

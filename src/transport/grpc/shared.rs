@@ -7,7 +7,7 @@ use crate::transport::tls::TlsIdentity;
 /// The tracing target of all transports.
 pub(super) const TARGET: &str = "sorcha_peer::transport";
 
-/// What dials, listeners and links of a transport share.
+/// State that dials, listeners and links of a transport share.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) identity: Identity,
@@ -15,7 +15,7 @@ pub(super) struct Shared {
     pub(super) security: Security,
 }
 
-/// How the other side is known.
+/// Way in which the other side is known.
 #[derive(Debug)]
 pub(super) enum Security {
     /// By the key that its handshake proved.

@@ -9,10 +9,11 @@ use futures::{SinkExt, StreamExt};
 use sorcha_peer::error::TransportError;
 use sorcha_peer::ports::{Piece, RawLink, Transport};
 use sorcha_peer::transport::{GrpcOptions, GrpcTransport};
-use sorcha_peer::types::{
-    CloseReason, FEATURES, Head, Header, Hello, Interest, Message, Offer, PIECE_BYTES, PieceRange,
-    Proofs, RecordDraft, Signature, WIRE_VERSION_MAX, WIRE_VERSION_MIN, WallTime,
+use sorcha_peer::types::unstable::{
+    FEATURES, Head, Hello, Interest, Message, Offer, PIECE_BYTES, PieceRange, Proofs, RecordDraft,
+    WIRE_VERSION_MAX, WIRE_VERSION_MIN,
 };
+use sorcha_peer::types::{CloseReason, Header, Signature, WallTime};
 use sorcha_peer::wire::{decode_frame, encode_frame};
 use sorcha_peer::{Endpoint, Identity, PeerId, PeerNode, Topic, Transaction};
 

@@ -25,7 +25,7 @@ const NEVER: u64 = i64::MAX.cast_unsigned();
 /// Entries that go together.
 #[derive(Debug)]
 pub(super) struct Generation {
-    /// When it may go.
+    /// Time at which the generation may go.
     pub(super) ends: u64,
     pub(super) entries: u64,
     /// Bytes of headers and payloads.
@@ -66,7 +66,7 @@ impl Generations {
         self.all.values().map(|generation| generation.bytes).sum()
     }
 
-    /// When a generation ends, also one that is still to be made.
+    /// Time at which a generation ends, also one that is still to be made.
     pub(super) fn end_of(&self, made: &[(u32, u64)], number: u32) -> u64 {
         let made = made.iter().find(|(made, _)| *made == number).map(|(_, ends)| *ends);
         self.all.get(&number).map(|generation| generation.ends).or(made).unwrap_or(NEVER)

@@ -37,7 +37,7 @@ pub(super) const MAX_ENTRIES: usize = (1 << 16) * PART_LOCATIONS;
 pub(super) struct Run {
     /// The highest cursor in it.
     pub(super) last: u64,
-    /// When all in it may go.
+    /// Time at which all of the run may go.
     pub(super) ends: u64,
     filter: BloomFilter,
     /// The first key of each part.
@@ -57,12 +57,12 @@ pub(super) struct Draft {
 #[derive(Debug, Default)]
 pub(super) struct Keys {
     runs: BTreeMap<u64, Run>,
-    /// What is in no run yet, by key and cursor.
+    /// Locations that are in no run yet, by key and cursor.
     tail: BTreeMap<(u64, u64), u32>,
     newest_run: u64,
 }
 
-/// Where an id may stand.
+/// Locations where an id may stand.
 #[derive(Debug, Default)]
 pub(super) struct Candidates {
     /// Generations and cursors.
@@ -83,7 +83,8 @@ impl Keys {
         self.tail.insert((location.key, location.cursor), location.generation);
     }
 
-    /// What is in no run yet, together with `more`, as the next run; `None` while that is too few.
+    /// Makes what is in no run yet, together with `more`, the next run; `None` while that is too
+    /// few.
     pub(super) fn draft(
         &self,
         more: impl Iterator<Item = Location> + Clone,

@@ -77,14 +77,14 @@ pub(super) struct SqliteLog {
     _lock: Arc<DirLock>,
 }
 
-/// What bounds a log.
+/// Bounds of a log.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
     pub(super) max_bytes: u64,
     pub(super) generation: Duration,
 }
 
-/// What only the writer needs.
+/// State that only the writer needs.
 #[derive(Debug, Default)]
 struct State {
     next: u64,

@@ -21,12 +21,12 @@ const MAX_SCANNED: usize = 16_384;
 /// Maximum number of blocks read at once.
 const MAX_BLOCKS: usize = 16;
 
-/// What a page is made of, before payloads are read.
+/// Parts of a page, before payloads are read.
 #[derive(Debug, Default)]
 struct Plan {
     picked: Vec<Slot>,
     next: u64,
-    lost_until: u64,
+    gap_until: u64,
 }
 
 impl Plan {
@@ -36,7 +36,7 @@ impl Plan {
         let skipped = if there { cursor.saturating_sub(1) } else { cursor };
         let until = skipped.min(gap);
         if until > self.next {
-            self.lost_until = self.lost_until.max(until);
+            self.gap_until = self.gap_until.max(until);
         }
         self.next = self.next.max(cursor);
     }
@@ -68,18 +68,18 @@ impl SqliteLog {
                 entries.push(entry);
                 continue;
             }
-            plan.lost_until = plan.lost_until.max(cursor.0);
+            plan.gap_until = plan.gap_until.max(cursor.0);
             // Else it was dropped meanwhile.
             if known.all.contains_key(&slot.generation) {
                 damaged_until = Some(cursor);
             }
         }
-        let mut gap = plan.lost_until;
+        let mut gap = plan.gap_until;
         if (1..known.base).contains(&after.0) {
             gap = gap.max(known.base);
         }
-        let lost_until = (gap > after.0).then_some(Cursor(gap));
-        Ok(Page { entries, next: Cursor(plan.next), lost_until, damaged_until })
+        let gap_until = (gap > after.0).then_some(Cursor(gap));
+        Ok(Page { entries, next: Cursor(plan.next), gap_until, damaged_until })
     }
 
     /// Looks through the index for a page.
@@ -115,7 +115,7 @@ impl SqliteLog {
                 }
                 if known.binary_search(&slot.generation).is_err() {
                     plan.pass(cursor, true, gap);
-                    plan.lost_until = cursor;
+                    plan.gap_until = cursor;
                     continue;
                 }
                 bytes =
@@ -196,7 +196,7 @@ impl SqliteLog {
         Ok((entries, damage))
     }
 
-    /// What can still be read where a page of the file is damaged.
+    /// Rows that can still be read where a page of the file is damaged.
     async fn readable(
         &self,
         conn: &mut ConnectionGuard<'_>,
@@ -233,8 +233,8 @@ impl SqliteLog {
         Ok(ids.iter().map(|id| found.get(id).cloned()).collect())
     }
 
-    /// Those of the ids that are there and whole, a statement for each generation that may hold
-    /// some of them, and what was wrong with others.
+    /// Transactions of those ids that are there and whole, a statement for each generation that may
+    /// hold some of them, and what was wrong with others.
     async fn look_up(
         &self,
         ids: &[TransactionId],
@@ -299,7 +299,7 @@ impl SqliteLog {
         rest
     }
 
-    /// Where these ids may stand, as far as memory tells.
+    /// Locations where these ids may stand, as far as memory tells.
     pub(super) fn candidates(&self, ids: impl IntoIterator<Item = TransactionId>) -> Candidates {
         let (known, mut found) = (self.known(), Candidates::default());
         ids.into_iter().for_each(|id| known.keys.look_for(&id, &mut found));

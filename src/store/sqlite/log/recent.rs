@@ -40,7 +40,7 @@ impl Recent {
         }
     }
 
-    /// What follows `after`, as of
+    /// Page that follows `after`, as of
     /// [`TransactionStore::read`](crate::ports::TransactionStore::read); `None` where more than
     /// this knows may follow it, or nothing does.
     pub(super) fn page(

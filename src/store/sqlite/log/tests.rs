@@ -186,11 +186,11 @@ async fn a_loss_is_told_from_the_moment_when_it_is_one() {
             let page = log.page(None, Cursor(0), 9, 9999).await.unwrap();
             if page.entries.len() == 1 {
                 looked_at = true;
-                assert_eq!(page.lost_until, Some(cursors[0]));
+                assert_eq!(page.gap_until, Some(cursors[0]));
             }
         }
         let page = log.page(None, Cursor(0), 9, 9999).await.unwrap();
-        assert_eq!((page.entries.len(), page.lost_until), (1, Some(cursors[0])));
+        assert_eq!((page.entries.len(), page.gap_until), (1, Some(cursors[0])));
         if looked_at {
             return;
         }
@@ -226,7 +226,7 @@ async fn a_file_of_version_1_is_brought_up_to_date_and_has_all_it_had() {
         let again = log.append(&entries[..3]).await.unwrap();
         assert_eq!(again, cursors[..3], "they are known");
         let page = log.page(None, cursors[16_990], 99, 9999).await.unwrap();
-        assert_eq!((page.entries.len(), page.lost_until), (9, None));
+        assert_eq!((page.entries.len(), page.gap_until), (9, None));
         log.close().await;
     }
     let log = open_at(dir.path(), 0).await;
@@ -306,7 +306,7 @@ async fn a_full_disk_refuses_and_room_is_used_again() {
         assert_eq!(error.kind, StoreErrorKind::Full, "one alone: {error}");
     }
     let page = log.page(None, Cursor(0), 99, usize::MAX).await.unwrap();
-    assert_eq!((page.entries.len(), page.lost_until), (1, None), "all or none");
+    assert_eq!((page.entries.len(), page.gap_until), (1, None), "all or none");
     assert_eq!(log.usage().await.unwrap().entries, 1);
     log.writer.lock().await.unwrap().execute_raw(bound(1 << 20)).await.unwrap();
     let cursors = log.append(&many).await.unwrap();

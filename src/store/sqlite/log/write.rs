@@ -27,7 +27,7 @@ const LEASED_CURSORS: u64 = 1 << 20;
 /// Maximum number of blocks read at once: what is read at once stays with the allocator.
 const MAX_BLOCKS: i64 = 16;
 
-/// What an append will write.
+/// Rows that an append will write.
 #[derive(Debug, Default)]
 struct Plan<'e> {
     cursors: Vec<Cursor>,

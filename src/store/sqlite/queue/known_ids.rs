@@ -39,7 +39,7 @@ impl KnownIds {
         self.entries.len()
     }
 
-    /// Where an id may stand.
+    /// Sequence numbers under which an id may stand.
     pub(super) fn candidates(&self, id: TransactionId) -> impl Iterator<Item = u64> {
         let key = codec::key_of(&id);
         let found = self.entries.iter_hash(self.keyed.hash_one(key));

@@ -237,7 +237,7 @@ async fn reload(conn: &mut ConnectionGuard<'_>, state: &mut State) -> Result<(),
     Ok(())
 }
 
-/// Those of the ids that are there, with their numbers.
+/// Finds those of the ids that are there, with their numbers.
 async fn find(
     conn: &mut ConnectionGuard<'_>,
     state: &State,

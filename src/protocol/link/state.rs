@@ -1,0 +1,69 @@
+//! What is known of one link.
+
+use super::{Batch, Pinger};
+use crate::protocol::intake::Requests;
+use crate::protocol::io::DialId;
+use crate::protocol::large::PieceRate;
+use crate::protocol::reconcile::Repair;
+use crate::protocol::serve::ServeQueue;
+use crate::protocol::spread::{Feed, PeerInterest};
+use crate::types::{Direction, Endpoint, Interest, LinkId, MonoTime, PeerId, TransportKind};
+use std::net::SocketAddr;
+
+/// One link.
+#[derive(Debug)]
+pub(in crate::protocol) struct Link {
+    pub(in crate::protocol) id: LinkId,
+    pub(in crate::protocol) remote: PeerId,
+    pub(in crate::protocol) kind: TransportKind,
+    pub(in crate::protocol) direction: Direction,
+    pub(in crate::protocol) address: Option<SocketAddr>,
+    /// Where we dialled it.
+    pub(in crate::protocol) endpoint: Option<Endpoint>,
+    pub(in crate::protocol) dial: Option<DialId>,
+    /// Whether our hello says that we owe it something.
+    pub(in crate::protocol) owes: bool,
+    /// The log's head when it was opened.
+    pub(in crate::protocol) head: u64,
+    pub(in crate::protocol) opened: MonoTime,
+    /// What the peer was last told that we want.
+    pub(in crate::protocol) said: Interest,
+    pub(in crate::protocol) heard: MonoTime,
+    /// Bytes handed over and not yet on the wire.
+    pub(in crate::protocol) queued_bytes: usize,
+    /// When the queue last moved or was empty.
+    pub(in crate::protocol) progress: MonoTime,
+    pub(in crate::protocol) up: Option<Established>,
+}
+
+impl Link {
+    /// Shown to people: where we dialled, else where it came from.
+    pub(in crate::protocol) fn shown_address(&self) -> Option<String> {
+        match (&self.endpoint, self.address) {
+            (Some(endpoint), _) => Some(endpoint.to_string()),
+            (None, Some(address)) => Some(address.to_string()),
+            (None, None) => None,
+        }
+    }
+}
+
+/// What only a link past its hello has: what each part keeps for its peer.
+#[derive(Debug)]
+pub(in crate::protocol) struct Established {
+    pub(in crate::protocol) slot: u8,
+    pub(in crate::protocol) since: MonoTime,
+    pub(in crate::protocol) incarnation: u64,
+    pub(in crate::protocol) max_transaction: u64,
+    pub(in crate::protocol) batch: Batch,
+    pub(in crate::protocol) pinger: Pinger,
+    pub(in crate::protocol) interest: PeerInterest,
+    pub(in crate::protocol) feed: Feed,
+    pub(in crate::protocol) repair: Repair,
+    pub(in crate::protocol) requests: Requests,
+    pub(in crate::protocol) serve: ServeQueue,
+    pub(in crate::protocol) pieces: PieceRate,
+    /// Payload bytes of transactions accepted from this peer.
+    pub(in crate::protocol) taken: u64,
+    /// When it was last told which peers we know.
+    pub(in crate::protocol) told_peers: Option<MonoTime>,
+}
