@@ -17,7 +17,7 @@ use sorcha_peer::{
 };
 use tokio::time::Instant;
 
-const HANG: Duration = Duration::from_mins(1);
+const HANG: Duration = Duration::from_mins(2);
 
 async fn on_log(log: Arc<dyn TransactionStore>) -> PeerNode {
     let identity = Identity::generate().unwrap();
