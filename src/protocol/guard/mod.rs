@@ -44,7 +44,7 @@ const MAX_REASON: usize = 500;
 pub(super) struct Guard {
     pub(super) bans: BTreeMap<PeerId, Ban>,
     /// Points and when they were last brought up to date.
-    pub(super) scores: BTreeMap<PeerId, (u32, MonoTime)>,
+    scores: BTreeMap<PeerId, (u32, MonoTime)>,
     pub(super) reputation: Reputation,
     pub(super) rate_limits: RateLimits,
     pub(super) promises: Promises,

@@ -33,7 +33,7 @@ impl Reputation {
     }
 
     /// A peer announced what it did not serve.
-    pub(in crate::protocol) fn note_broken(&mut self, peer: &PeerId, now: MonoTime) {
+    pub(super) fn note_broken(&mut self, peer: &PeerId, now: MonoTime) {
         self.change(peer, -BROKEN, now);
     }
 

@@ -35,7 +35,7 @@ impl Default for StoreRetry {
 }
 
 impl StoreRetry {
-    pub(in crate::protocol) fn note_failed(&mut self, size: u64) {
+    pub(super) fn note_failed(&mut self, size: u64) {
         self.some = true;
         self.smallest = self.smallest.min(size);
     }

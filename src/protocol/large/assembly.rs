@@ -91,7 +91,7 @@ impl Assembly {
 
     /// The whole payload, once all pieces are here, and its proofs. Each piece goes as soon as it is
     /// copied, so that there is never much more than one payload.
-    pub(super) fn into_payload(self) -> (Bytes, Vec<Bytes>) {
+    fn into_payload(self) -> (Bytes, Vec<Bytes>) {
         let mut payload = Vec::with_capacity(self.pieces.iter().map(Bytes::len).sum());
         for piece in self.pieces {
             payload.extend_from_slice(&piece);

@@ -119,7 +119,7 @@ impl Spills {
     }
 
     /// Whether the store has part of a payload.
-    pub(in crate::protocol) fn has(&self, id: &TransactionId) -> bool {
+    pub(super) fn has(&self, id: &TransactionId) -> bool {
         self.kept.contains_key(id)
     }
 

@@ -43,7 +43,7 @@ impl Protocol {
     }
 
     /// What follows the end of a link, whoever ended it.
-    pub(super) fn after_link(&mut self, l: &Link, cause: CloseCause) {
+    fn after_link(&mut self, l: &Link, cause: CloseCause) {
         let reason = cause.reason();
         self.membership.finish_dial(
             &mut self.env,

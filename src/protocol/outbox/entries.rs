@@ -244,7 +244,7 @@ impl Entries {
     }
 
     /// At most `limit` entries whose round is over at `now`.
-    pub(in crate::protocol) fn over(&self, now: Duration, limit: usize) -> Vec<TransactionId> {
+    pub(super) fn over(&self, now: Duration, limit: usize) -> Vec<TransactionId> {
         let now = nanos(now);
         let is_over = |at: &usize| *at < self.heap.len() && self.due(*at) <= now;
         let mut slots: Vec<_> = Some(0).filter(is_over).into_iter().collect();

@@ -90,7 +90,7 @@ pub(in crate::protocol) struct Deferred {
 #[derive(Debug, Default)]
 pub(in crate::protocol) struct Replays {
     /// The own one.
-    pub(in crate::protocol) own: Option<Outflow>,
+    pub(super) own: Option<Outflow>,
     by_origin: BTreeMap<PeerId, Inflow>,
     /// Bytes deferred for all.
     deferred_bytes: Gate,

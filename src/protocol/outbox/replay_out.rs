@@ -79,7 +79,7 @@ impl ReplayCursor {
 
 /// Own entries that waited for copies when the first link came up after a time without any.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::protocol) struct Outflow {
+pub(super) struct Outflow {
     from: u64,
     until: u64,
     began: MonoTime,

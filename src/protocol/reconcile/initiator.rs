@@ -95,7 +95,7 @@ impl Session {
 
 impl Protocol {
     /// Starts a session on a link that has none.
-    pub(in crate::protocol) fn open(&mut self, link: LinkId, window: Window, needed: bool) {
+    pub(super) fn open(&mut self, link: LinkId, window: Window, needed: bool) {
         self.tidy();
         let now = self.env.now;
         self.repairs.sessions = self.repairs.sessions.wrapping_add(1);

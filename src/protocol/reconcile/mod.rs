@@ -102,7 +102,7 @@ const PATIENCE: Duration = Duration::from_secs(15);
 
 /// A window of the order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::protocol) struct Window {
+struct Window {
     pub(super) lower: Bound,
     pub(super) upper: Bound,
 }

@@ -72,7 +72,7 @@ pub(super) struct Serve {
     /// Kept from the first piece to the last, so that it is read once.
     pub(super) payload: Option<Transaction>,
     /// Set while the payload is being read from the store, or its proofs made.
-    pub(super) loading: Option<Ticket>,
+    loading: Option<Ticket>,
 }
 
 impl Serve {

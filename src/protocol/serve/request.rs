@@ -162,7 +162,7 @@ impl Protocol {
         }
     }
 
-    pub(in crate::protocol) fn answer_missing(&mut self, link: LinkId, id: TransactionId) {
+    pub(super) fn answer_missing(&mut self, link: LinkId, id: TransactionId) {
         self.env.counters.wants_missed += 1;
         if let Some(batch) = self.links.batch(link) {
             batch.missing.push(id);
@@ -197,11 +197,7 @@ impl Protocol {
         }
     }
 
-    pub(in crate::protocol) fn end_serving(
-        &mut self,
-        link: LinkId,
-        at: usize,
-    ) -> Option<TransactionId> {
+    pub(super) fn end_serving(&mut self, link: LinkId, at: usize) -> Option<TransactionId> {
         let serve = self.links.up(link)?.serve.entries.remove(at)?;
         self.note_served_out(link, &serve);
         Some(serve.id)
