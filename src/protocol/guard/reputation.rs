@@ -1,5 +1,7 @@
 //! Who serves what it announces. That decides who is asked first and nothing else, so that loss and
 //! slowness never cost a link.
+//!
+//! Tested by: the tests below, `protocol::tests::liars`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -9,6 +9,8 @@
 //! What came from a peer is in the log, and offered, while it is being stored; it is confirmed to its
 //! origin, and delivered, afterwards. What could not be stored is not kept, and not asked for again
 //! until the next try (`store_retry`).
+//!
+//! Tested by: `protocol::tests::gates`, `protocol::tests::liars`, `sim::tests::full_stores`.
 
 use crate::error::StoreErrorKind;
 use crate::protocol::Protocol;

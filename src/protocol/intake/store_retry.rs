@@ -1,4 +1,6 @@
 //! What was taken and could not be kept is taken again, ever less often while the store stays full.
+//!
+//! Tested by: `sim::tests::full_stores`.
 
 use std::time::Duration;
 

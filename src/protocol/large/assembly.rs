@@ -5,6 +5,8 @@
 //! payload hash in the header: so it is certain who sent a wrong one, and it costs that peer and
 //! nobody else the link. Only what was checked is kept, counted as progress and passed on. Only the
 //! last piece may be short, so that crumbs do not pass for progress.
+//!
+//! Tested by: `sim::tests::large`, `protocol::tests::liars`.
 
 use std::collections::VecDeque;
 

@@ -29,6 +29,8 @@
 //! (one larger payload alone may exceed that); what finds no room waits in a queue of ids, and who makes
 //! no progress meanwhile makes way (`large::spill`). Each payload is put together in one buffer of its final
 //! size.
+//!
+//! Tested by: `sim::tests::large`, `protocol::tests::liars`.
 
 use crate::config::Auto;
 use crate::types::{

@@ -4,6 +4,8 @@
 //! takes over part of what the parent with most still owes, in proportion to their rates. A parent
 //! that is still receiving keeps its share: what it owes is on its way already (measured: no sooner
 //! there, and 3 % twice).
+//!
+//! Tested by: `sim::tests::large`.
 
 use std::time::Duration;
 

@@ -1,4 +1,6 @@
 //! The end of a link: asked for by a part, by the peer, by the host, or by the transport.
+//!
+//! Tested by: `sim::tests::faults`, `sim::tests::hostile`, `protocol::tests::greedy`.
 
 use std::time::Duration;
 

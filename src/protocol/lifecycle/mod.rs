@@ -11,6 +11,8 @@
 //! | a peer wants something else | `adopt_interest`: membership, spread, outbox |
 //! | links came or went | `update_mode`: the host, outbox |
 //! | ten seconds passed | `on_expire`: everybody who forgets |
+//!
+//! Tested by: `sim::tests::faults`, `sim::tests::topics`.
 
 mod link_down;
 mod link_up;

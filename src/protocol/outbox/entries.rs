@@ -9,6 +9,8 @@
 //! only if, it has a `due`; no entry in the heap is due before the one above it.
 //!
 //! Resident are at most 80 bytes an entry beside who confirmed it (a test counts them).
+//!
+//! Tested by: the tests below.
 
 use std::time::Duration;
 

@@ -1,6 +1,8 @@
 //! The side that replays: what this node published while it was alone, in order, to each peer.
 //!
 //! `replay_in` has the contract of both sides.
+//!
+//! Tested by: `sim::tests::outbox_replay`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,4 +1,6 @@
 //! Rounds of offering: who confirmed, who is asked again, and what is given up.
+//!
+//! Tested by: `sim::tests::outbox`, `protocol::tests::outbox`, `protocol::tests::gates`.
 
 use std::time::Duration;
 

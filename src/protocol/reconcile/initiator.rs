@@ -1,4 +1,6 @@
 //! The side that asks: one session, range by range, depth first.
+//!
+//! Tested by: `protocol::tests::pair`, `protocol::tests::liars`.
 
 use std::collections::VecDeque;
 use std::time::Duration;

@@ -48,6 +48,8 @@
 //! fetching; within a scope each 64 entries looked at count as a byte. Sessions that bring nothing
 //! though the sets differ (an oversized transaction, another validator, a liar) come ever more
 //! rarely, up to 10 min.
+//!
+//! Tested by: `sim::tests::repair`, `protocol::tests::pair`.
 
 mod initiator;
 mod ranges;

@@ -1,4 +1,6 @@
 //! What a message about ranges says, and what is done with the lists in it.
+//!
+//! Tested by: `protocol::tests::pair`.
 
 use super::{FADING, IN_FLIGHT, MAX_LISTED, Window};
 use crate::protocol::Protocol;

@@ -1,4 +1,6 @@
 //! The side that answers. Nothing is kept between questions but what bounds them.
+//!
+//! Tested by: `protocol::tests::pair`, `protocol::tests::greedy`.
 
 use crate::types::{LinkId, Message, RangeContent, Reconcile, TransactionId};
 

@@ -1,4 +1,6 @@
 //! When to compare with whom: needs first, then routine.
+//!
+//! Tested by: `sim::tests::repair`, `protocol::tests::gates`.
 
 use super::{
     GUARD, IN_A_ROW, IN_FLIGHT, MAX_RUNNING, PATIENCE, PAUSE, ROUTINE, STALL, TICK, Window,

@@ -15,6 +15,8 @@
 //! Rodrigues, SRDS 2007) is the special case of one origin.
 //!
 //! Integers only: the same on every platform.
+//!
+//! Tested by: the tests below, `sim::tests::spread`.
 
 use std::collections::BTreeMap;
 
