@@ -114,8 +114,8 @@
 //! Without default features the crate is types, ports and the adapters in memory, with no tokio in
 //! the tree.
 
-// Without the core's feature its items are public in private modules.
-#![cfg_attr(not(feature = "unstable-core"), allow(unreachable_pub))]
+// Without the core's feature its items are public in private modules, and no stable item may show one.
+#![cfg_attr(not(feature = "unstable-core"), allow(unreachable_pub), warn(unnameable_types))]
 
 pub mod config;
 pub mod error;
