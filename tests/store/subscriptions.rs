@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::hooked::{Hooked, Hooks, alone};
 use async_trait::async_trait;
 use sorcha_peer::error::{AckError, StoreError, StoreErrorKind, SubscribeError};
 use sorcha_peer::ports::{LogEntry, Page, TransactionStore};
@@ -16,6 +15,8 @@ use sorcha_peer::{
     Cursor, Delivery, DurableSubscription, Identity, Item, PeerNode, SqliteStorage, StartAt, Topic,
 };
 use tokio::time::Instant;
+
+use crate::hooked::{Hooked, Hooks, alone};
 
 const HANG: Duration = Duration::from_mins(2);
 
