@@ -1,4 +1,6 @@
 //! From an input, a timer or a message to the part that it is for.
+//!
+//! Tested by: `protocol::tests::property`.
 
 use crate::types::{CloseReason, LinkId, Message};
 

@@ -2,6 +2,8 @@
 //! and what is under way outside.
 //!
 //! Parts get at each other through `Protocol`; this they all have. Nothing in here decides anything.
+//!
+//! Tested by: `protocol::tests::gates`, `sim::tests::faults`.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;

@@ -1,4 +1,6 @@
 //! Amounts under way that decide whether more may begin.
+//!
+//! Tested by: the tests below.
 
 /// How much of something is under way.
 ///

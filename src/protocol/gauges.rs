@@ -1,4 +1,6 @@
 //! Sizes and their bounds, for the checker of the simulation.
+//!
+//! Tested by: `sim::tests::checkers`.
 
 use super::Protocol;
 use super::env::{MAX_STORING, MAX_VERIFYING};

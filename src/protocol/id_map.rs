@@ -3,6 +3,8 @@
 //! Ids are BLAKE3 output, but a peer can grind its own transactions until many ids share bits, so
 //! the hash is keyed with a secret of this node. Neither map offers iteration: nothing can come to
 //! depend on its order.
+//!
+//! Tested by: `protocol::log::tests`, and the tests of `outbox::entries`.
 
 use std::hash::{BuildHasher, Hasher};
 

@@ -1,4 +1,6 @@
 //! What goes into the core and what comes out.
+//!
+//! Tested by: `protocol::tests::property`.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -50,7 +52,7 @@ pub struct Restored {
 /// An own transaction that an earlier run left in the outbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Queued {
-    /// Which.
+    /// The id of the entry.
     pub id: TransactionId,
     /// Rounds without any taker.
     pub attempts: u32,
@@ -95,21 +97,21 @@ pub enum Input {
     },
     /// A dial failed.
     DialFailed {
-        /// Which.
+        /// Number of the dial.
         dial: DialId,
-        /// Why.
+        /// The kind of failure.
         reason: FailureKind,
     },
     /// A connection failed before it was authenticated.
     HandshakeFailed {
         /// From where.
         address: Option<SocketAddr>,
-        /// Why.
+        /// The kind of failure.
         reason: FailureKind,
     },
     /// A link ended by itself.
     LinkClosed {
-        /// Which.
+        /// Number of the link.
         link: LinkId,
     },
     /// One frame, decoded.
@@ -151,42 +153,42 @@ pub enum Input {
     },
     /// [`Output::Renew`] could not be carried out: nothing was published.
     NotRenewed {
-        /// Which.
+        /// The id of the entry.
         id: TransactionId,
         /// The outbox does not have it.
         removed: bool,
     },
     /// [`Output::Store`] is done.
     Stored {
-        /// Which.
+        /// The ticket of that output.
         ticket: Ticket,
         /// How it ended.
         result: Result<(), StoreErrorKind>,
     },
     /// [`PartialOp::Spill`] is done.
     Spilled {
-        /// Which.
+        /// The ticket of that output.
         ticket: Ticket,
         /// Whether the store has it.
         kept: bool,
     },
     /// [`PartialOp::Unspill`] is done.
     Unspilled {
-        /// Which.
+        /// The ticket of that output.
         ticket: Ticket,
         /// What was there and is right.
         pieces: Vec<Piece>,
     },
     /// [`Output::Verify`] is done.
     Verified {
-        /// Which.
+        /// The ticket of that output.
         ticket: Ticket,
         /// How it ended.
         judgement: Judgement,
     },
     /// [`Output::VerifyRecords`] is done.
     RecordsVerified {
-        /// Which.
+        /// The ticket of that output.
         ticket: Ticket,
         /// Those whose signature is right.
         valid: Vec<PeerRecord>,
@@ -195,7 +197,7 @@ pub enum Input {
     },
     /// [`Output::Load`] is done.
     Loaded {
-        /// Which.
+        /// The ticket of that output.
         ticket: Ticket,
         /// As many as were asked for, in that order; `None` for one that is gone or could not be read.
         transactions: Vec<Option<Transaction>>,
@@ -205,14 +207,14 @@ pub enum Input {
     Relogged(Transaction),
     /// [`Output::VerifyHead`] is done.
     HeadVerified {
-        /// Which.
+        /// The ticket of that output.
         ticket: Ticket,
         /// Whether the signature is right.
         result: Result<(), InvalidTransaction>,
     },
     /// [`Output::VerifyPiece`] is done.
     PieceVerified {
-        /// Which.
+        /// The ticket of that output.
         ticket: Ticket,
         /// Whether the piece is what the payload hash says.
         valid: bool,
@@ -220,12 +222,12 @@ pub enum Input {
     /// The check of a transaction, header or piece, or the making of proofs, broke off: it failed
     /// itself. Nobody is to blame; what it was for is fetched or asked for again later.
     Unchecked {
-        /// Which.
+        /// The ticket of that output.
         ticket: Ticket,
     },
     /// [`Output::Prove`] is done.
     Proved {
-        /// Which.
+        /// The ticket of that output.
         ticket: Ticket,
         /// The proofs of all pieces.
         proofs: Proofs,
@@ -234,12 +236,12 @@ pub enum Input {
     Connect {
         /// Who waits for [`Output::Connected`].
         call: CallId,
-        /// Where.
+        /// The address.
         endpoint: Endpoint,
     },
     /// The host ends the link to a peer.
     Disconnect {
-        /// Who.
+        /// The peer.
         peer: PeerId,
     },
     /// What the host subscribes to has changed.
@@ -300,9 +302,9 @@ pub enum PublishRefusal {
 pub enum Output {
     /// Open a link; answer with [`Input::LinkOpened`] or [`Input::DialFailed`].
     Dial {
-        /// Which.
+        /// Number of the dial.
         dial: DialId,
-        /// Where.
+        /// The address.
         endpoint: Endpoint,
         /// Who must be there, where that is known.
         expected: Option<PeerId>,
@@ -311,19 +313,19 @@ pub enum Output {
     Send {
         /// Which link.
         link: LinkId,
-        /// What.
+        /// The message.
         message: Message,
     },
     /// Send what is queued, then close. Nothing of this link is expected any more.
     Close {
-        /// Which.
+        /// Number of the link.
         link: LinkId,
     },
     /// Check hash and signature, then ask the validator; answer with [`Input::Verified`].
     Verify {
-        /// Which.
+        /// Comes back with the answer.
         ticket: Ticket,
-        /// What.
+        /// The transaction.
         transaction: Transaction,
         /// Who sent it.
         from: PeerId,
@@ -333,50 +335,50 @@ pub enum Output {
     /// Check the signature of a header by the network's policy; answer with
     /// [`Input::HeadVerified`].
     VerifyHead {
-        /// Which.
+        /// Comes back with the answer.
         ticket: Ticket,
-        /// What.
+        /// The header.
         head: Head,
     },
     /// Check a piece with [`verify_piece`](crate::types::verify_piece); answer with
     /// [`Input::PieceVerified`].
     VerifyPiece {
-        /// Which.
+        /// Comes back with the answer.
         ticket: Ticket,
         /// The payload hash.
         root: [u8; 32],
         /// Length of the payload.
         len: u64,
-        /// What.
+        /// The piece.
         piece: Piece,
     },
     /// Make the proofs of all pieces of a payload; answer with [`Input::Proved`].
     Prove {
-        /// Which.
+        /// Comes back with the answer.
         ticket: Ticket,
-        /// Whose.
+        /// The transaction.
         transaction: Transaction,
     },
     /// Check the signatures of records; answer with [`Input::RecordsVerified`].
     VerifyRecords {
-        /// Which.
+        /// Comes back with the answer.
         ticket: Ticket,
-        /// What.
+        /// The records.
         records: Vec<PeerRecord>,
     },
     /// Keep a transaction (`own`: in the outbox first, then in the log); answer with
     /// [`Input::Stored`] when it is safe. Done in the order given.
     Store {
-        /// Which.
+        /// Comes back with the answer.
         ticket: Ticket,
-        /// What.
+        /// The transaction, and how long it is kept.
         entry: NewEntry,
         /// Whether it belongs into the outbox.
         own: bool,
     },
     /// Take confirmed transactions out of the outbox.
     Confirmed {
-        /// Which.
+        /// The ids.
         ids: Vec<TransactionId>,
         /// Those confirmed long ago of which no more copies are counted from now on.
         forgotten: Vec<TransactionId>,
@@ -384,26 +386,26 @@ pub enum Output {
     /// Publish an entry of the outbox anew, with times of now; answer with [`Input::Publish`], or with
     /// [`Input::NotRenewed`] when there is nothing to publish.
     Renew {
-        /// Which.
+        /// The id of the entry.
         id: TransactionId,
     },
     /// Another transaction has taken the place of an entry: take that out of the outbox.
     Renewed {
-        /// Which.
+        /// The id of the entry.
         id: TransactionId,
         /// The other one.
         renewed_as: TransactionId,
     },
     /// Note where own transactions stand.
     UpdateOutbox {
-        /// Which, and where.
+        /// The id of each, and its state.
         states: Vec<(TransactionId, EntryState)>,
     },
     /// Read retained transactions, all at once; answer with [`Input::Loaded`].
     Load {
-        /// Which.
+        /// Comes back with the answer.
         ticket: Ticket,
-        /// What.
+        /// The ids.
         ids: Vec<TransactionId>,
     },
     /// Do something with a partial payload; in order with [`Output::Store`].
@@ -423,14 +425,14 @@ pub enum Output {
     LiftBan(PeerId),
     /// Answer a `publish`.
     Published {
-        /// Whom.
+        /// The call.
         call: CallId,
         /// Whether it is new (`true`) or was published before, or why it was refused.
         result: Result<bool, PublishRefusal>,
     },
     /// Answer a `connect`.
     Connected {
-        /// Whom.
+        /// The call.
         call: CallId,
         /// The peer there, or why not.
         result: Result<PeerId, ConnectFailure>,
@@ -452,9 +454,9 @@ pub enum Output {
 pub enum PartialOp {
     /// Keep pieces, beside those that are there; answer with [`Input::Spilled`].
     Spill {
-        /// Which.
+        /// Comes back with the answer.
         ticket: Ticket,
-        /// What.
+        /// The pieces.
         partial: Partial,
         /// The most bytes of pieces and proofs to be kept of all payloads together.
         max_bytes: u64,
@@ -462,9 +464,9 @@ pub enum PartialOp {
     /// Read what is there and check it with [`verify_piece`](crate::types::verify_piece); answer
     /// with [`Input::Unspilled`].
     Unspill {
-        /// Which.
+        /// Comes back with the answer.
         ticket: Ticket,
-        /// What.
+        /// The id of the payload's transaction.
         id: TransactionId,
         /// The payload hash.
         root: [u8; 32],
@@ -473,7 +475,7 @@ pub enum PartialOp {
     },
     /// Forget these.
     Drop {
-        /// Which.
+        /// The ids.
         ids: Vec<TransactionId>,
     },
 }
@@ -492,9 +494,9 @@ pub enum ConnectFailure {
 /// A link as the core keeps it, for status reports.
 #[derive(Debug, Clone)]
 pub struct LinkView {
-    /// Which.
+    /// Number of the link.
     pub link: LinkId,
-    /// Who.
+    /// The peer at its other end.
     pub peer: PeerId,
     /// Over what.
     pub kind: TransportKind,

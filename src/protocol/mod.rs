@@ -30,6 +30,8 @@
 //! ```
 //!
 //! Who may call whom is a table in `tests/repo/calls.rs`.
+//!
+//! Tested by: `protocol::tests::property`, `sim::tests::replay`.
 
 mod dispatch;
 mod env;

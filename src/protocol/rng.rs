@@ -1,4 +1,6 @@
 //! The only source of randomness in the core: a seeded generator.
+//!
+//! Tested by: `sim::tests::replay`.
 
 use std::time::Duration;
 

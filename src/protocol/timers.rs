@@ -1,4 +1,6 @@
 //! Everything that can fire, in one table.
+//!
+//! Tested by: `protocol::tests::property`, `sim::tests::replay`.
 
 use std::collections::{BTreeMap, BTreeSet};
 

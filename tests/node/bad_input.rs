@@ -7,12 +7,6 @@
 
 use std::time::Duration;
 
-use crate::common::raw::{RawPeer, hello};
-use crate::common::{
-    address, assert_serves, assert_spreads, builder, config_with, counters, event,
-    handshake_refusal, identity, link_refusal, ready, soon, start, start_alone, start_with, stats,
-    stop, until, until_peers,
-};
 use bytes::Bytes;
 use futures::future::join_all;
 use sorcha_peer::config::Trust;
@@ -24,6 +18,13 @@ use sorcha_peer::types::{CloseReason, Counters, PeerRecord};
 use sorcha_peer::{Config, Endpoint, Event, Events, PeerId, PeerNode};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
+
+use crate::common::raw::{RawPeer, hello};
+use crate::common::{
+    address, assert_serves, assert_spreads, builder, config_with, counters, event,
+    handshake_refusal, identity, link_refusal, ready, soon, start, start_alone, start_with, stats,
+    stop, until, until_peers,
+};
 
 /// What a refused hello comes to: goodbye with the reason, event, counter, and no link.
 async fn assert_refused(
@@ -120,8 +121,8 @@ async fn a_peer_that_never_greets_is_given_up() {
     let node = start_with(|c| c.connection.handshake_timeout = Duration::from_secs(3)).await;
     let events = node.events();
     let peer = RawPeer::dial(identity(9), &node).await;
-    let late = |c: &Counters| c.links_refused_timeout;
-    assert_refused(&node, peer, events, CloseReason::HandshakeTimeout, late).await;
+    let timed_out = |c: &Counters| c.links_refused_timeout;
+    assert_refused(&node, peer, events, CloseReason::HandshakeTimeout, timed_out).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,17 +7,18 @@
 
 use std::time::Duration;
 
-use crate::common::raw::{RawPeer, header, now, push, signed};
-use crate::common::{
-    assert_serves, assert_spreads, counters, event, identity, linked_pair, next, noise, ready,
-    refusal, start_alone, start_beside, start_with, stats, until, until_peers,
-};
 use bytes::Bytes;
 use sorcha_peer::types::unstable::{Announcement, Message};
 use sorcha_peer::types::{CloseReason, Counters, Header, Refusal, Signature};
 use sorcha_peer::wire::encode_frame;
 use sorcha_peer::{
     Config, Event, Events, PeerId, PeerNode, StartAt, Stats, Transaction, TransactionId,
+};
+
+use crate::common::raw::{RawPeer, header, now, push, signed};
+use crate::common::{
+    assert_serves, assert_spreads, counters, event, identity, linked_pair, next, noise, ready,
+    refusal, start_alone, start_beside, start_with, stats, until, until_peers,
 };
 
 const KIB: usize = 1024;

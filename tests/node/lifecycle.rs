@@ -5,12 +5,6 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::common::raw::RawPeer;
-use crate::common::{
-    HANG, address, assert_serves, assert_spreads, builder, config_with, counters, event, identity,
-    ids, link_refusal, linked_pair, next, noise, ready, refusal, rest, soon, start, start_alone,
-    start_beside, start_with, stats, stop, take, until,
-};
 use async_trait::async_trait;
 use futures::future::join_all;
 use sorcha_peer::error::{PublishError, ReadyError, StartError, StoreErrorKind};
@@ -21,6 +15,13 @@ use sorcha_peer::types::{CloseReason, Direction, Refusal};
 use sorcha_peer::{
     Event, Mode, PeerId, PeerNode, PeerNodeBuilder, StartAt, Transaction, TransactionId, Validator,
     Verdict,
+};
+
+use crate::common::raw::RawPeer;
+use crate::common::{
+    HANG, address, assert_serves, assert_spreads, builder, config_with, counters, event, identity,
+    ids, link_refusal, linked_pair, next, noise, ready, refusal, rest, soon, start, start_alone,
+    start_beside, start_with, stats, stop, take, until,
 };
 
 /// Long enough for a hint to appear, short enough to wait for.

@@ -1,12 +1,9 @@
-//! The outbox in the hands of the host: flushed in order, dead letters listed, taken back, deleted.
+//! The outbox in the hands of the host: replayed in order, dead letters listed, taken back and
+//! deleted.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::common::{
-    address, builder, config_with, event, identity, next, noise, ready, soon, start, start_alone,
-    start_beside, stats, stop, until,
-};
 use async_trait::async_trait;
 use futures::StreamExt;
 use sorcha_peer::error::{DeadLetterError, RedeliverError, ReplicationError};
@@ -16,6 +13,11 @@ use sorcha_peer::types::{Header, WallTime};
 use sorcha_peer::{
     Event, PeerId, PeerNode, PeerNodeBuilder, PublishState, StartAt, Topic, Transaction,
     TransactionId, Validator, Verdict,
+};
+
+use crate::common::{
+    address, builder, config_with, event, identity, next, noise, ready, soon, start, start_alone,
+    start_beside, stats, stop, until,
 };
 
 /// Takes nothing until it is told to.
@@ -166,7 +168,7 @@ async fn arrivals(node: &PeerNode, count: usize) -> Vec<Vec<u8>> {
 
 /// Two peers that are linked with each other too, so that each hears of everything twice.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_published_alone_is_flushed_in_order_to_all_peers() {
+async fn what_was_published_alone_is_replayed_in_order_to_all_peers() {
     let node = start_alone().await;
     let mut published = Vec::new();
     for n in 0..2000u32 {

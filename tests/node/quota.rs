@@ -3,12 +3,13 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::common::{address, builder, config_with, event, identity, ready, start, stop, until};
 use sorcha_peer::error::PublishError;
 use sorcha_peer::ports::TransactionStore;
 use sorcha_peer::store::{MemoryTransactionStore, SqliteOptions};
 use sorcha_peer::types::Refusal;
 use sorcha_peer::{Event, PeerNode, SqliteStorage};
+
+use crate::common::{address, builder, config_with, event, identity, ready, start, stop, until};
 
 const STORE: u64 = 1 << 20;
 const SIZE: usize = 16 << 10;

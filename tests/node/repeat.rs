@@ -4,9 +4,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::common::{
-    builder, identity, next, noise, ready, soon, start, start_beside, stats, stop, until,
-};
 use bytes::Bytes;
 use sorcha_peer::error::{PublishError, ReadyError, ReplicationError, SubscribeError};
 use sorcha_peer::ports::{EntryState, TransactionQueue};
@@ -14,6 +11,10 @@ use sorcha_peer::store::MemoryQueue;
 use sorcha_peer::types::{Header, WallTime};
 use sorcha_peer::{
     Identity, Outcome, PeerNode, PublishState, Receipt, SqliteStorage, StartAt, Topic, Transaction,
+};
+
+use crate::common::{
+    builder, identity, next, noise, ready, soon, start, start_beside, stats, stop, until,
 };
 
 async fn on_disk(dir: &Path, key: &Identity) -> (PeerNode, SqliteStorage) {

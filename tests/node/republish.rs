@@ -4,16 +4,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::common::{
-    address, builder, event, identity, next, noise, ready, soon, start, start_alone, stats, stop,
-    until,
-};
 use bytes::Bytes;
 use sorcha_peer::error::{InvalidTransaction, PublishError};
 use sorcha_peer::ports::TransactionQueue;
 use sorcha_peer::store::MemoryQueue;
 use sorcha_peer::types::{Header, WallTime};
 use sorcha_peer::{Event, Identity, Outcome, SqliteStorage, StartAt, Topic, Transaction};
+
+use crate::common::{
+    address, builder, event, identity, next, noise, ready, soon, start, start_alone, stats, stop,
+    until,
+};
 
 /// A transaction of long ago.
 fn stale(identity: &Identity, n: u64) -> Transaction {

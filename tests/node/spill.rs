@@ -3,10 +3,11 @@
 
 use std::path::Path;
 
-use crate::common::raw::{RawPeer, large};
-use crate::common::{builder, config_with, counters, identity, next, soon, start, stop, until};
 use sorcha_peer::types::unstable::{Message, PieceRange, Reservation};
 use sorcha_peer::{PeerNode, SqliteStorage, StartAt};
+
+use crate::common::raw::{RawPeer, large};
+use crate::common::{builder, config_with, counters, identity, next, soon, start, stop, until};
 
 const PIECES: u32 = 10;
 
@@ -25,11 +26,11 @@ async fn a_stranded_payload_makes_room_and_is_fetched_on_by_the_next_process() {
     let all = PieceRange { first: 0, count: PIECES };
 
     let (node, storage) = start_on(dir.path()).await;
-    let mut lost = RawPeer::join(identity(8), &node).await;
+    let mut source = RawPeer::join(identity(8), &node).await;
     let mut other = RawPeer::join(identity(9), &node).await;
-    assert_eq!(lost.offer(&first).await, [all]);
+    assert_eq!(source.offer(&first).await, [all]);
     other.expect("the header", |m| matches!(m, Message::Offer(_))).await;
-    lost.send_pieces(&first, 0..4).await;
+    source.send_pieces(&first, 0..4).await;
     // They are there when they are passed on.
     let ranges = vec![PieceRange { first: 0, count: 4 }];
     let (id, place, head, force, narrow) = (first.id(), u32::MAX, false, false, false);
@@ -38,7 +39,7 @@ async fn a_stranded_payload_makes_room_and_is_fetched_on_by_the_next_process() {
     for _ in 0..4 {
         other.expect("a piece", |m| matches!(m, Message::Piece(_))).await;
     }
-    drop(lost);
+    drop(source);
     other.asked_for(&first).await;
     other.send(&[Message::Missing(vec![first.id()])]).await;
     assert_eq!(other.offer(&second).await, [all]);

@@ -3,15 +3,16 @@
 
 use std::collections::BTreeSet;
 
+use futures::future::join_all;
+use sorcha_peer::error::PublishError;
+use sorcha_peer::types::Signature;
+use sorcha_peer::{Cursor, Mode, PeerNode, Receipt, StartAt, Stats};
+
 use crate::common::{
     address, assert_spreads, builder, config_with, counters, ids, linked_pair, next, noise,
     payloads, ready, rest, soon, start, start_alone, start_beside, start_with, stats, stop, take,
     until,
 };
-use futures::future::join_all;
-use sorcha_peer::error::PublishError;
-use sorcha_peer::types::Signature;
-use sorcha_peer::{Cursor, Mode, PeerNode, Receipt, StartAt, Stats};
 
 const KIB: usize = 1024;
 
@@ -182,8 +183,8 @@ async fn what_was_published_offline_is_delivered_to_who_joins() {
     let large = lonely.publish("t", noise(2, 300 * KIB)).await.unwrap();
     assert_eq!(small.copies(), 0);
 
-    let late = start_beside(&lonely).await;
-    let mut arrived = late.subscribe("t", StartAt::Earliest).await.unwrap();
+    let newcomer = start_beside(&lonely).await;
+    let mut arrived = newcomer.subscribe("t", StartAt::Earliest).await.unwrap();
     assert_eq!(ids(&take(&mut arrived, 2).await), BTreeSet::from([small.id(), large.id()]));
     soon("a copy", small.replicated(1)).await.unwrap();
     soon("a copy", large.replicated(1)).await.unwrap();
@@ -196,8 +197,8 @@ async fn a_late_joiner_gets_what_is_retained_from_others_than_the_origin() {
     let receipt = a.publish("t", "kept").await.unwrap();
     soon("a copy", receipt.replicated(1)).await.unwrap();
     stop(&a).await;
-    let late = start_beside(&b).await;
-    let mut arrived = late.subscribe("t", StartAt::Earliest).await.unwrap();
+    let newcomer = start_beside(&b).await;
+    let mut arrived = newcomer.subscribe("t", StartAt::Earliest).await.unwrap();
     let delivery = next(&mut arrived).await;
     assert_eq!(delivery.transaction.id(), receipt.id());
     assert_eq!((delivery.from, delivery.hops), (Some(b.peer_id()), 2));

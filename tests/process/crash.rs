@@ -9,9 +9,10 @@ use std::hash::{BuildHasher, Hasher};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::peer::{Peer, delivered, of, text};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+
+use crate::peer::{Peer, delivered, of, text};
 
 /// Kills where nothing else is asked for, and in the long run.
 const CRASHES: (u64, u64) = (12, 200);

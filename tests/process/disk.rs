@@ -6,9 +6,10 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::peer::{Peer, delivered, of, text};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+
+use crate::peer::{Peer, delivered, of, text};
 
 /// A data directory on a disk of which this test is the master.
 struct Disk {

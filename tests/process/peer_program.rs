@@ -5,8 +5,9 @@
 
 use std::collections::BTreeSet;
 
-use crate::peer::{Peer, delivered, of, sha256, text};
 use serde_json::{Value, json};
+
+use crate::peer::{Peer, delivered, of, sha256, text};
 
 #[test]
 fn two_processes_find_each_other_and_deliver_once() {

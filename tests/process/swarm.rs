@@ -6,9 +6,10 @@
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 
-use crate::peer::Peer;
 use serde_json::{Value, json};
 use tokio::time::Instant;
+
+use crate::peer::Peer;
 
 const PROCESSES: usize = 16;
 const BURST: usize = if cfg!(debug_assertions) { 1_000 } else { 20_000 };

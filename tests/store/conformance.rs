@@ -66,7 +66,7 @@ async fn a_cursor_of_an_earlier_run_is_behind_and_reports_a_loss() {
     assert!(cursor > earlier);
     let page = store.read(None, earlier, 10, usize::MAX).await.unwrap();
     assert_eq!(page.entries.len(), 1);
-    assert!(page.gap_until.is_some_and(|lost| lost < cursor));
+    assert!(page.gap_until.is_some_and(|until| until < cursor));
     let page = store.read(None, Cursor(0), 10, usize::MAX).await.unwrap();
     assert_eq!(page.gap_until, None, "from the beginning, nothing is missing");
 }

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
-use crate::hooked::{Hooked, Hooks, alone, delivered};
 use async_trait::async_trait;
 use bytes::Bytes;
 use sorcha_peer::error::{
@@ -21,6 +20,8 @@ use sorcha_peer::{
     Config, Cursor, Event, Identity, Outcome, PeerId, PeerNode, Topic, Transaction, TransactionId,
 };
 use tokio::sync::Notify;
+
+use crate::hooked::{Hooked, Hooks, alone, delivered};
 
 /// Fails when it is told to.
 #[derive(Debug, Default)]

@@ -5,7 +5,6 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::hooked::{alone, delivered};
 use bytes::Bytes;
 use sorcha_peer::error::{StartError, StoreErrorKind};
 use sorcha_peer::ports::{EntryFilter, NewEntry, StoredPeer};
@@ -13,6 +12,8 @@ use sorcha_peer::types::{Header, Signature, WallTime};
 use sorcha_peer::{Cursor, Identity, Item, PeerId, SqliteStorage, StartAt, Topic, Transaction};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection};
+
+use crate::hooked::{alone, delivered};
 
 const FILES: [&str; 3] = ["peers.db", "tx_queue.db", "transactions.db"];
 
@@ -326,17 +327,17 @@ async fn a_damaged_page_costs_what_stands_on_it() {
     let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
     file.write_all_at(&[0xff; 64], at as u64 / 4096 * 4096).unwrap();
     let log = storage.transaction_store();
-    let (mut found, mut lost, mut after) = (0, None, Cursor(0));
+    let (mut found, mut gap, mut after) = (0, None, Cursor(0));
     loop {
         let page = log.read(None, after, 40, usize::MAX).await.unwrap();
         if page.next == after {
             break;
         }
         found += page.entries.len();
-        lost = lost.max(page.gap_until);
+        gap = gap.max(page.gap_until);
         after = page.next;
     }
-    assert!((80..100).contains(&found) && lost.is_some(), "{found} found, lost {lost:?}");
+    assert!((80..100).contains(&found) && gap.is_some(), "{found} found, gap {gap:?}");
 }
 
 #[tokio::test]

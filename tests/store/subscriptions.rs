@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::hooked::{Hooked, Hooks, alone};
 use async_trait::async_trait;
 use sorcha_peer::error::{AckError, StoreError, StoreErrorKind, SubscribeError};
 use sorcha_peer::ports::{LogEntry, Page, TransactionStore};
@@ -17,7 +16,9 @@ use sorcha_peer::{
 };
 use tokio::time::Instant;
 
-const HANG: Duration = Duration::from_mins(1);
+use crate::hooked::{Hooked, Hooks, alone};
+
+const HANG: Duration = Duration::from_mins(2);
 
 async fn on_log(log: Arc<dyn TransactionStore>) -> PeerNode {
     let identity = Identity::generate().unwrap();

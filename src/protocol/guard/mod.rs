@@ -4,6 +4,8 @@
 //! signature) blocks a peer at once, because honest peers verify before they forward. A validator's
 //! reject is weaker evidence: it costs 10 of 80 points, and points come back with a half-life of 10
 //! min. Loss, silence and slowness cost nothing: an honest peer is never banned for a bad network.
+//!
+//! Tested by: the tests below, `sim::tests::hostile`, `protocol::tests::liars`.
 
 mod promises;
 mod rate_limits;
@@ -44,7 +46,7 @@ const MAX_REASON: usize = 500;
 pub(super) struct Guard {
     pub(super) bans: BTreeMap<PeerId, Ban>,
     /// Points and when they were last brought up to date.
-    pub(super) scores: BTreeMap<PeerId, (u32, MonoTime)>,
+    scores: BTreeMap<PeerId, (u32, MonoTime)>,
     pub(super) reputation: Reputation,
     pub(super) rate_limits: RateLimits,
     pub(super) promises: Promises,

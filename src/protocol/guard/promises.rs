@@ -1,7 +1,9 @@
 //! Who was asked for what it announced, and whether it served.
 //!
-//! A promise that is not kept in time costs standing (`guard`), which decides who is asked first and
+//! A promise that is not kept in time costs reputation (`guard::reputation`), which decides who is asked first and
 //! nothing else.
+//!
+//! Tested by: `protocol::tests::liars`, `sim::tests::large`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -9,6 +9,8 @@
 //! still being fetched when a link ends, since that is nobody's fault.
 //!
 //! Bounds: `MAX_PEERS` peers; the fullest bucket is forgotten first.
+//!
+//! Tested by: the tests below, `protocol::tests::greedy`.
 
 use std::collections::BTreeMap;
 
@@ -29,7 +31,7 @@ const PARTS: u64 = 1000;
 /// What a token is for.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::protocol) enum Work {
-    /// A place in the fetch table for an id that was new.
+    /// Room in the fetch table for an id that was new.
     Id,
     /// The check of a header's signature (about 34 us).
     Head,

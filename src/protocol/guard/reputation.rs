@@ -1,5 +1,7 @@
 //! Who serves what it announces. That decides who is asked first and nothing else, so that loss and
 //! slowness never cost a link.
+//!
+//! Tested by: the tests below, `protocol::tests::liars`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -33,7 +35,7 @@ impl Reputation {
     }
 
     /// A peer announced what it did not serve.
-    pub(in crate::protocol) fn note_broken(&mut self, peer: &PeerId, now: MonoTime) {
+    pub(super) fn note_broken(&mut self, peer: &PeerId, now: MonoTime) {
         self.change(peer, -BROKEN, now);
     }
 

@@ -9,6 +9,8 @@
 //! What came from a peer is in the log, and offered, while it is being stored; it is confirmed to its
 //! origin, and delivered, afterwards. What could not be stored is not kept, and not asked for again
 //! until the next try (`store_retry`).
+//!
+//! Tested by: `protocol::tests::gates`, `protocol::tests::liars`, `sim::tests::full_stores`.
 
 use crate::error::StoreErrorKind;
 use crate::protocol::Protocol;
@@ -106,7 +108,7 @@ impl Protocol {
     }
 
     /// Whether its origin has all it may have.
-    pub(in crate::protocol) fn over_bounds(&self, header: &Header) -> Option<Refusal> {
+    pub(super) fn over_bounds(&self, header: &Header) -> Option<Refusal> {
         let excess = self.log.quota.excess(&header.origin, (0, 0), header.payload_len)?;
         Some(match excess {
             Excess::Bytes { .. } => Refusal::OverShare,
@@ -122,12 +124,7 @@ impl Protocol {
         self.forget_passed();
     }
 
-    pub(in crate::protocol) fn store_foreign(
-        &mut self,
-        from: PeerId,
-        transaction: &Transaction,
-        hops: u16,
-    ) {
+    fn store_foreign(&mut self, from: PeerId, transaction: &Transaction, hops: u16) {
         let entry = NewEntry {
             keep_until: self.env.keep_until(transaction.header()),
             transaction: transaction.clone(),

@@ -3,12 +3,12 @@
 //! ```text
 //! unknown ──announced──► heard ──wanted, answered──► verifying ──accepted──► log
 //!    └───────────────pushed───────────────────────────▲  │ │                 ▲
-//!                       heard ◄──invalid, other sources──┘ └──► held ────────┘
+//!                       heard ◄──invalid, other sources──┘ └──► deferred ────┘
 //! ```
 //!
 //! The first announcement of a small transaction waits about one round trip, because a push may be
 //! on its way; a large one is asked for at once (`large`, `reserve`). One source is asked at a time;
-//! without an answer the next one is, those in good standing first, in the order of their
+//! without an answer the next one is, those of good reputation first, in the order of their
 //! announcements, and then again from the first. What one peer is asked at once is bounded; the rest
 //! waits in that link's backlog.
 //!
@@ -17,6 +17,8 @@
 //! others. They are the peer's, over all its links. Beyond them an announcement
 //! is dropped and its link compared by reconciliation later, so nothing is missed. Who announces much
 //! that comes to nothing is held to a pace (`guard::rate_limits`).
+//!
+//! Tested by: `protocol::tests::liars`, `protocol::tests::greedy`, `sim::tests::spread`.
 
 use std::collections::btree_map::Entry;
 use std::time::Duration;
@@ -100,7 +102,7 @@ impl Protocol {
         self.intake.refused.contains(id) || self.log.is_refused(id)
     }
 
-    /// Makes a place in the table for an id heard of on a link; `false` when there is none.
+    /// Makes room in the table for an id heard of on a link; `false` when there is none.
     pub(in crate::protocol) fn make_pending(
         &mut self,
         link: LinkId,

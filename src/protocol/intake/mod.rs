@@ -2,6 +2,8 @@
 //!
 //! `announce` hears of ids, `request` asks for small ones, `verify` has their bytes checked and takes
 //! what is good; large ones are fetched by `large` in between.
+//!
+//! Tested by: `sim::tests::spread`.
 
 mod accept;
 mod announce;

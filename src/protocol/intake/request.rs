@@ -1,6 +1,6 @@
 //! Whom a small transaction is asked of, and for how long.
 //!
-//! One source is asked at a time; without an answer the next one is, those in good standing first, in
+//! One source is asked at a time; without an answer the next one is, those of good reputation first, in
 //! the order of their announcements, and then again from the first. A peer answers in the order in
 //! which it is asked. So an answer is overdue only when its time is up and either something that was
 //! asked later has been answered, or the link does not deliver at the least pace that is worth waiting
@@ -9,6 +9,8 @@
 //!
 //! What one peer is asked at once is bounded by what it answered a moment ago, so that a slow one is
 //! never asked for much; the rest waits in that link's backlog.
+//!
+//! Tested by: the tests below, `protocol::tests::liars`.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;

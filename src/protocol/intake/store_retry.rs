@@ -1,4 +1,6 @@
 //! What was taken and could not be kept is taken again, ever less often while the store stays full.
+//!
+//! Tested by: `sim::tests::full_stores`.
 
 use std::time::Duration;
 
@@ -35,7 +37,7 @@ impl Default for StoreRetry {
 }
 
 impl StoreRetry {
-    pub(in crate::protocol) fn note_failed(&mut self, size: u64) {
+    pub(super) fn note_failed(&mut self, size: u64) {
         self.some = true;
         self.smallest = self.smallest.min(size);
     }

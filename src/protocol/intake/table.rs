@@ -1,4 +1,6 @@
 //! What is known of ids that are not in the log yet: types only.
+//!
+//! Tested by: `protocol::tests::greedy`.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -22,7 +24,7 @@ pub(in crate::protocol) struct Intake {
     pub(super) heard: BTreeMap<PeerId, usize>,
     /// Refused a moment ago, so that no neighbour is asked for them again.
     pub(super) refused: RecentIds,
-    /// Of topics that are not wanted; those behind may send them all the same.
+    /// Of topics that are not wanted; those downstream may send them all the same.
     pub(in crate::protocol) unwanted: RecentIds,
     pub(in crate::protocol) retry: StoreRetry,
 }

@@ -2,6 +2,8 @@
 //!
 //! Nothing is delivered or announced as held before hash and signature are verified and the
 //! validator has accepted. Forged bytes cost their sender the link and the id is fetched elsewhere.
+//!
+//! Tested by: `protocol::tests::liars`, `sim::tests::hostile`.
 
 use std::time::Duration;
 

@@ -5,6 +5,8 @@
 //! payload hash in the header: so it is certain who sent a wrong one, and it costs that peer and
 //! nobody else the link. Only what was checked is kept, counted as progress and passed on. Only the
 //! last piece may be short, so that crumbs do not pass for progress.
+//!
+//! Tested by: `sim::tests::large`, `protocol::tests::liars`.
 
 use std::collections::VecDeque;
 
@@ -91,7 +93,7 @@ impl Assembly {
 
     /// The whole payload, once all pieces are here, and its proofs. Each piece goes as soon as it is
     /// copied, so that there is never much more than one payload.
-    pub(super) fn into_payload(self) -> (Bytes, Vec<Bytes>) {
+    fn into_payload(self) -> (Bytes, Vec<Bytes>) {
         let mut payload = Vec::with_capacity(self.pieces.iter().map(Bytes::len).sum());
         for piece in self.pieces {
             payload.extend_from_slice(&piece);

@@ -29,6 +29,8 @@
 //! (one larger payload alone may exceed that); what finds no room waits in a queue of ids, and who makes
 //! no progress meanwhile makes way (`large::spill`). Each payload is put together in one buffer of its final
 //! size.
+//!
+//! Tested by: `sim::tests::large`, `protocol::tests::liars`.
 
 use crate::config::Auto;
 use crate::types::{
@@ -89,11 +91,11 @@ pub(super) struct Parent {
     /// When it was asked or last sent a piece.
     pub(in crate::protocol) last: MonoTime,
     /// Whether it has sent any.
-    pub(in crate::protocol) served: bool,
+    pub(super) served: bool,
     /// It was given more time only because nobody else has more.
     pub(super) overdue: bool,
     /// It had everything when it was asked: it sends as fast as it can.
-    pub(in crate::protocol) whole: bool,
+    pub(super) whole: bool,
 }
 
 impl Parent {

@@ -2,6 +2,8 @@
 //!
 //! `header` has the contract and the order of reservations, `reserve` asks, `stripe` asks several,
 //! `assembly` puts pieces together, `spill` moves what stalls to the store and back.
+//!
+//! Tested by: `sim::tests::large`.
 
 mod assembly;
 mod header;

@@ -19,6 +19,8 @@
 //!
 //! Places in the order of reservations stay as they are: who is expired from memory asks nobody, and who
 //! waited for its pieces is told that it is busy.
+//!
+//! Tested by: `sim::tests::spill`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -119,7 +121,7 @@ impl Spills {
     }
 
     /// Whether the store has part of a payload.
-    pub(in crate::protocol) fn has(&self, id: &TransactionId) -> bool {
+    pub(super) fn has(&self, id: &TransactionId) -> bool {
         self.kept.contains_key(id)
     }
 

@@ -4,6 +4,8 @@
 //! takes over part of what the parent with most still owes, in proportion to their rates. A parent
 //! that is still receiving keeps its share: what it owes is on its way already (measured: no sooner
 //! there, and 3 % twice).
+//!
+//! Tested by: `sim::tests::large`.
 
 use std::time::Duration;
 
@@ -59,7 +61,7 @@ impl PieceRate {
     }
 
     /// All that was asked for is here: the pause that follows says nothing about the rate.
-    pub(in crate::protocol) fn idle(&mut self) {
+    pub(super) fn idle(&mut self) {
         (self.since, self.bytes) = (None, 0);
     }
 
@@ -85,7 +87,7 @@ impl Protocol {
     }
 
     /// Lets sources that have all of it take over part of what is still owed.
-    pub(in crate::protocol) fn stripe(&mut self, id: &TransactionId) {
+    pub(super) fn stripe(&mut self, id: &TransactionId) {
         self.guess_sources(id);
         let (now, links) = (self.env.now, &self.links);
         let Some(pending) = self.intake.pending.get_mut(id).filter(|p| p.size >= STRIPE_FROM)

@@ -1,4 +1,6 @@
 //! The end of a link: asked for by a part, by the peer, by the host, or by the transport.
+//!
+//! Tested by: `sim::tests::faults`, `sim::tests::hostile`, `protocol::tests::greedy`.
 
 use std::time::Duration;
 
@@ -43,7 +45,7 @@ impl Protocol {
     }
 
     /// What follows the end of a link, whoever ended it.
-    pub(super) fn after_link(&mut self, l: &Link, cause: CloseCause) {
+    fn after_link(&mut self, l: &Link, cause: CloseCause) {
         let reason = cause.reason();
         self.membership.finish_dial(
             &mut self.env,

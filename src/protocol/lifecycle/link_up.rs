@@ -1,4 +1,6 @@
 //! From an open transport to a link that is up: see `link::handshake` for the states.
+//!
+//! Tested by: `sim::tests::faults`, `protocol::tests::liars`.
 
 use std::net::SocketAddr;
 

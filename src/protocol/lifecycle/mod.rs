@@ -11,6 +11,8 @@
 //! | a peer wants something else | `adopt_interest`: membership, spread, outbox |
 //! | links came or went | `update_mode`: the host, outbox |
 //! | ten seconds passed | `on_expire`: everybody who forgets |
+//!
+//! Tested by: `sim::tests::faults`, `sim::tests::topics`.
 
 mod link_down;
 mod link_up;
@@ -86,7 +88,7 @@ impl Protocol {
     }
 
     /// A peer says what it wants from now on. One that says so all the time is heard now and then.
-    pub(in crate::protocol) fn on_interest(&mut self, link: LinkId, theirs: Interest) {
+    pub(super) fn on_interest(&mut self, link: LinkId, theirs: Interest) {
         let allowed = self.allow(link, Work::Interest, 1);
         let (now, later) = (self.env.now, (!allowed).then(|| theirs.clone()));
         let Some(up) = self.links.up(link) else { return };
@@ -110,7 +112,7 @@ impl Protocol {
     }
 
     /// Time to say what has changed, or to stand in.
-    pub(in crate::protocol) fn on_interest_due(&mut self) {
+    pub(super) fn on_interest_due(&mut self) {
         for link in self.links.up_ids() {
             if let Some(later) = self.links.up(link).and_then(|up| up.interest.later.take()) {
                 self.adopt_interest(link, later);

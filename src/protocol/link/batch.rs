@@ -2,6 +2,8 @@
 //!
 //! They leave when 64 have gathered, when 5 ms have passed, or at once when the link has been quiet;
 //! a want and the refusal of one never wait.
+//!
+//! Tested by: `sim::tests::spread`, `protocol::tests::pair`.
 
 use crate::protocol::Protocol;
 use crate::protocol::timers::Timer;

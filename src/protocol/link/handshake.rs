@@ -15,6 +15,8 @@
 //! never refused as its own ghost. Two links that both processes opened at each other at the same
 //! moment would each be "newest" on one side; of those, both sides keep the one that the smaller
 //! peer id dialled.
+//!
+//! Tested by: `sim::tests::faults`, `sim::tests::hostile`.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;

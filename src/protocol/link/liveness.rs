@@ -5,6 +5,8 @@
 //! and is followed by another ping at once; `max_missed` misses in a row make it down. A peer that
 //! answers but takes nothing of what waits for it is disconnected after `slow_after`, and catches
 //! up when it returns.
+//!
+//! Tested by: `sim::tests::faults`.
 
 use std::time::Duration;
 

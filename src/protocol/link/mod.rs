@@ -3,6 +3,8 @@
 //! A link is in its hello (`up` is `None`) or established. An established one owns one of 64 slots,
 //! so that what a peer is known to have is one bit in each log entry. What was handed to the driver
 //! and has not left for the wire is counted in `queued_bytes`.
+//!
+//! Tested by: `protocol::tests::property`, `sim::tests::faults`.
 
 mod batch;
 mod handshake;

@@ -1,4 +1,6 @@
 //! What is known of one link.
+//!
+//! Tested by: `sim::tests::faults`.
 
 use super::{Batch, Pinger};
 use crate::protocol::intake::Requests;

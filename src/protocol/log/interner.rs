@@ -1,6 +1,8 @@
 //! Names in two bytes: a number for each key that some record has, as long as one has it.
 //!
 //! Bound: 65,535 keys at once. Further ones have no number.
+//!
+//! Tested by: the tests below.
 
 use std::collections::BTreeMap;
 

@@ -10,6 +10,8 @@
 //! by more than one; `recent` ends at the head.
 //!
 //! Resident are at most 80 bytes an entry at a million entries (a test counts them), payloads apart.
+//!
+//! Tested by: `protocol::log::tests`.
 
 mod interner;
 mod quota;

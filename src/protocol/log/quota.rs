@@ -10,6 +10,8 @@
 //! A rate is held by what is retained at one time: an origin that has as many transactions there as
 //! its rate makes in the retention is over it. So a burst is taken whole, a node that joins late is
 //! not held up by what was published in an hour, and a restart knows all that counts.
+//!
+//! Tested by: the tests below, `sim::tests::full_stores`.
 
 use crate::types::PeerId;
 
@@ -34,9 +36,9 @@ struct Used {
 /// What one origin may have.
 #[derive(Debug, Clone, Copy, Default)]
 pub(in crate::protocol) struct Bounds {
-    /// Bytes.
+    /// Bytes of one origin.
     pub(in crate::protocol) bytes: Option<u64>,
-    /// Transactions.
+    /// Transactions of one origin.
     pub(in crate::protocol) entries: Option<u64>,
 }
 

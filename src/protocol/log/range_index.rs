@@ -7,6 +7,8 @@
 //!
 //! Invariants: leaves do not overlap and stand in order; `first` of a leaf is not above its first
 //! key and above every key of the leaf before; `earliest_end` is not above the earliest time in the leaf.
+//!
+//! Tested by: `protocol::log::tests`, `protocol::tests::pair`.
 
 use crate::types::{Bound, TransactionId, WallTime};
 

@@ -3,6 +3,8 @@
 //! Records stand in chunks, found by their sequence number. A chunk whose records are all dead is
 //! given back wherever it stands, so a few long-lived transactions do not keep the short-lived ones
 //! between them in memory. 56 bytes a record.
+//!
+//! Tested by: `protocol::log::tests`.
 
 use std::collections::VecDeque;
 
@@ -154,7 +156,7 @@ impl Record {
         )
     }
 
-    /// Its place in the order of reconciliation.
+    /// Its key in the order of reconciliation.
     pub(in crate::protocol) fn key(&self) -> Bound {
         Bound { created: self.created, id: self.id }
     }

@@ -3,6 +3,8 @@
 //! What belongs to topics beyond the 65,535 that have numbers counts as wanted by everybody, so it
 //! travels and is compared on every link, and who does not want it drops it on arrival. That costs
 //! bytes and loses nothing.
+//!
+//! Tested by: the tests below, `sim::tests::topics`.
 
 use crate::types::{Interest, TopicKey};
 

@@ -4,6 +4,8 @@
 //! what records say, and a record is believed only with its subject's signature and a higher
 //! sequence number. Bootstrap peers are never forgotten. One source fills at most a quarter of the
 //! book, so a hostile peer cannot crowd out what others told us.
+//!
+//! Tested by: the tests below, `sim::tests::hostile`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

@@ -1,6 +1,8 @@
 //! Which peers there are and which of them to be linked with.
 //!
 //! `address_book` knows who is where, `peer_exchange` learns of more, `overlay` dials.
+//!
+//! Tested by: `sim::tests::faults`, `sim::tests::worlds`.
 
 use std::collections::{BTreeMap, VecDeque};
 

@@ -15,6 +15,8 @@
 //! edges only as far as links of any kind are missing. Peer exchange says which of its records are
 //! relays, so they find each other also where only edges link them. A quarter of the inbound links is
 //! kept free of edges.
+//!
+//! Tested by: `sim::tests::faults`, `sim::tests::topics`.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

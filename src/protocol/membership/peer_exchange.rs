@@ -3,6 +3,8 @@
 //! left to dial. Every node's own record travels in its hello, which is how it registers.
 //!
 //! Only records that their subject signed are believed or passed on, at most 32 at a time.
+//!
+//! Tested by: the tests below, `sim::tests::hostile`.
 
 use std::time::Duration;
 

@@ -9,6 +9,8 @@
 //! only if, it has a `due`; no entry in the heap is due before the one above it.
 //!
 //! Resident are at most 80 bytes an entry beside who confirmed it (a test counts them).
+//!
+//! Tested by: the tests below.
 
 use std::time::Duration;
 
@@ -244,7 +246,7 @@ impl Entries {
     }
 
     /// At most `limit` entries whose round is over at `now`.
-    pub(in crate::protocol) fn over(&self, now: Duration, limit: usize) -> Vec<TransactionId> {
+    pub(super) fn over(&self, now: Duration, limit: usize) -> Vec<TransactionId> {
         let now = nanos(now);
         let is_over = |at: &usize| *at < self.heap.len() && self.due(*at) <= now;
         let mut slots: Vec<_> = Some(0).filter(is_over).into_iter().collect();

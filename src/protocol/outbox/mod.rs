@@ -24,6 +24,8 @@
 //!
 //! Time without any link does not count: `due` is measured on a clock that stands still then, so a
 //! week offline costs no attempt and no work.
+//!
+//! Tested by: the tests below, `sim::tests::outbox`, `protocol::tests::outbox`.
 
 mod entries;
 mod publish;
@@ -230,7 +232,7 @@ impl Outbox {
         })
     }
 
-    /// `new` takes the place of `old`, with the attempts that are left to it.
+    /// `new` replaces `old`, with the attempts that are left to it.
     pub(super) fn replace(&mut self, old: &TransactionId, new: TransactionId) {
         let attempts = self.entries.get(old).map_or(0, |entry| entry.attempts);
         self.remove(old);

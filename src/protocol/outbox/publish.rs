@@ -5,6 +5,8 @@
 //! while it is being stored; it is confirmed to its origin, and delivered, afterwards. What could
 //! not be stored is not kept, and not asked for again until the next try: by all of it once in a
 //! while (`intake`), or by its origin, which offers again what has too few copies.
+//!
+//! Tested by: `sim::tests::outbox`, `sim::tests::full_stores`.
 
 use crate::error::StoreErrorKind;
 use crate::types::{NewEntry, Transaction, TransactionId};
@@ -69,7 +71,7 @@ impl Protocol {
             >= self.env.config.outbox.max_entries as usize
     }
 
-    /// `renewed`: it takes the place of another, so the outbox has room for it.
+    /// `renewed`: it replaces another, so the outbox has room for it.
     fn refuse_publish(&self, transaction: &Transaction, renewed: bool) -> Option<PublishRefusal> {
         let (size, limit) =
             (transaction.header().payload_len, self.env.config.gossip.max_transaction_size);

@@ -32,6 +32,8 @@
 //! its inflow ended: what was deferred is taken, and what comes is taken as it comes. An origin orders what
 //! is its own, and nothing else: an id that another one announced is let go when it turns out whose
 //! it is.
+//!
+//! Tested by: `sim::tests::outbox_replay`, `protocol::tests::greedy`.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -90,7 +92,7 @@ pub(in crate::protocol) struct Deferred {
 #[derive(Debug, Default)]
 pub(in crate::protocol) struct Replays {
     /// The own one.
-    pub(in crate::protocol) own: Option<Outflow>,
+    pub(super) own: Option<Outflow>,
     by_origin: BTreeMap<PeerId, Inflow>,
     /// Bytes deferred for all.
     deferred_bytes: Gate,
@@ -276,7 +278,7 @@ impl Protocol {
         true
     }
 
-    /// What came has its place in the order of its origin, if any, whoever else said it was theirs.
+    /// What came has its turn in the order of its origin, if any, whoever else said it was theirs.
     fn leave_foreign_order(&mut self, id: &TransactionId, origin: &PeerId) {
         let Some(pending) = self.intake.pending.get_mut(id) else { return };
         let in_whose = pending.ordered.and_then(|link| self.links.peer_of(link));

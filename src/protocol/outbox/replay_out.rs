@@ -1,6 +1,8 @@
 //! The side that replays: what this node published while it was alone, in order, to each peer.
 //!
 //! `replay_in` has the contract of both sides.
+//!
+//! Tested by: `sim::tests::outbox_replay`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -79,7 +81,7 @@ impl ReplayCursor {
 
 /// Own entries that waited for copies when the first link came up after a time without any.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::protocol) struct Outflow {
+pub(super) struct Outflow {
     from: u64,
     until: u64,
     began: MonoTime,

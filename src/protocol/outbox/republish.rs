@@ -3,12 +3,14 @@
 //! `publish` has promised them, however long the node is alone. So they stay in the outbox, stale:
 //! out of the log, offered to nobody, their rounds at a standstill. As soon as there is a link each
 //! is published anew, in the order of publishing: the same topic and payload, times of now, hence
-//! another id. The new one takes the place of the old one, with the attempts that are left to it, so
+//! another id. The new one replaces the old one, with the attempts that are left to it, so
 //! what no peer wants becomes a dead letter in the end, and so does what is larger than may be
 //! published by now. It is stored before the old one is removed:
 //! a crash between the two leaves both, and the old one is published anew once more.
 //!
-//! At most `WINDOW` are under way at once, and no more than the outbox has places for.
+//! At most `WINDOW` are under way at once, and no more than the outbox has room for.
+//!
+//! Tested by: `sim::tests::outbox`, `protocol::tests::outbox`.
 
 use crate::types::{Event, TransactionId};
 
@@ -41,7 +43,7 @@ impl Protocol {
         self.renew_stale();
     }
 
-    /// What was to take the place of an entry was refused, perhaps for good.
+    /// What was to replace an entry was refused, perhaps for good.
     pub(super) fn not_renewed(&mut self, renews: Option<TransactionId>, for_good: bool) {
         let Some(id) = renews else { return };
         self.on_not_renewed(id, false);

@@ -1,4 +1,6 @@
 //! Rounds of offering: who confirmed, who is asked again, and what is given up.
+//!
+//! Tested by: `sim::tests::outbox`, `protocol::tests::outbox`, `protocol::tests::gates`.
 
 use std::time::Duration;
 
@@ -115,7 +117,7 @@ impl Protocol {
     }
 
     /// An entry was added: somebody should have confirmed it when its first round is over.
-    pub(in crate::protocol) fn watch_outbox(&mut self, id: TransactionId) {
+    pub(super) fn watch_outbox(&mut self, id: TransactionId) {
         let due = self.outbox.clock.at(self.env.now) + FIRST_ROUND;
         self.outbox.insert(id, due);
         self.arm_outbox();
@@ -217,7 +219,7 @@ impl Protocol {
 
     /// What expired before anybody had it, and is now more than this node takes, is a dead letter: it
     /// keeps those behind it waiting no longer.
-    pub(in crate::protocol) fn bury_too_large(&mut self, id: TransactionId) {
+    pub(super) fn bury_too_large(&mut self, id: TransactionId) {
         if self.outbox.end_stale(&id) {
             let states = vec![(id, self.bury(&id, GivenUp::TooLarge))];
             self.env.push(Output::UpdateOutbox { states });

@@ -1,4 +1,6 @@
 //! The side that asks: one session, range by range, depth first.
+//!
+//! Tested by: `protocol::tests::pair`, `protocol::tests::liars`.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -95,7 +97,7 @@ impl Session {
 
 impl Protocol {
     /// Starts a session on a link that has none.
-    pub(in crate::protocol) fn open(&mut self, link: LinkId, window: Window, needed: bool) {
+    pub(super) fn open(&mut self, link: LinkId, window: Window, needed: bool) {
         self.tidy();
         let now = self.env.now;
         self.repairs.sessions = self.repairs.sessions.wrapping_add(1);

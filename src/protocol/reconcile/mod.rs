@@ -48,6 +48,8 @@
 //! fetching; within a scope each 64 entries looked at count as a byte. Sessions that bring nothing
 //! though the sets differ (an oversized transaction, another validator, a liar) come ever more
 //! rarely, up to 10 min.
+//!
+//! Tested by: `sim::tests::repair`, `protocol::tests::pair`.
 
 mod initiator;
 mod ranges;
@@ -102,7 +104,7 @@ const PATIENCE: Duration = Duration::from_secs(15);
 
 /// A window of the order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::protocol) struct Window {
+struct Window {
     pub(super) lower: Bound,
     pub(super) upper: Bound,
 }

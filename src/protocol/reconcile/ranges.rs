@@ -1,4 +1,6 @@
 //! What a message about ranges says, and what is done with the lists in it.
+//!
+//! Tested by: `protocol::tests::pair`.
 
 use super::{FADING, IN_FLIGHT, MAX_LISTED, Window};
 use crate::protocol::Protocol;
@@ -8,7 +10,7 @@ use crate::types::{Announcement, Bound, LinkId, Range, RangeContent, Reconcile, 
 
 /// Ranges of one message as they are put together.
 #[derive(Debug)]
-pub(in crate::protocol) struct Draft {
+pub(super) struct Draft {
     lower: Bound,
     pub(in crate::protocol) ranges: Vec<Range>,
     pub(in crate::protocol) weight: usize,
@@ -43,7 +45,7 @@ impl Draft {
 
 impl Protocol {
     /// Whether a peer should be told of an entry.
-    pub(in crate::protocol) fn is_worth_listing(&self, record: &Record, limit: u64) -> bool {
+    pub(super) fn is_worth_listing(&self, record: &Record, limit: u64) -> bool {
         record.keep_until() > self.env.wall.plus(FADING) && u64::from(record.size) <= limit
     }
 
@@ -53,7 +55,7 @@ impl Protocol {
     }
 
     /// Our own list of a short range.
-    pub(in crate::protocol) fn list(
+    pub(super) fn list(
         &self,
         window: Window,
         limit: u64,
@@ -65,12 +67,12 @@ impl Protocol {
     }
 
     /// Whether all the ids of one more answer can be taken.
-    pub(in crate::protocol) fn can_hear(&self, link: LinkId) -> bool {
+    pub(super) fn can_hear(&self, link: LinkId) -> bool {
         self.links.peer_of(link).is_some_and(|peer| self.room_to_hear(&peer) >= MAX_LISTED)
     }
 
     /// Takes the ids of a list that are missing here; returns those.
-    pub(in crate::protocol) fn hear_listed(
+    pub(super) fn hear_listed(
         &mut self,
         link: LinkId,
         list: &[(TransactionId, u64)],

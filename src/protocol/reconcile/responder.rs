@@ -1,4 +1,6 @@
 //! The side that answers. Nothing is kept between questions but what bounds them.
+//!
+//! Tested by: `protocol::tests::pair`, `protocol::tests::greedy`.
 
 use crate::types::{LinkId, Message, RangeContent, Reconcile, TransactionId};
 
@@ -22,7 +24,7 @@ const ABOUT: std::time::Duration = std::time::Duration::from_mins(4);
 
 /// What is known of a peer's sessions. What bounds them is the peer's and not the link's (`guard::rate_limits`).
 #[derive(Debug, Default)]
-pub(in crate::protocol) struct PeerSession {
+pub(super) struct PeerSession {
     /// The latest that it opened.
     session: Option<u32>,
     /// A question that waits for room in the queue.

@@ -1,4 +1,6 @@
 //! When to compare with whom: needs first, then routine.
+//!
+//! Tested by: `sim::tests::repair`, `protocol::tests::gates`.
 
 use super::{
     GUARD, IN_A_ROW, IN_FLIGHT, MAX_RUNNING, PATIENCE, PAUSE, ROUTINE, STALL, TICK, Window,
@@ -244,12 +246,12 @@ impl Protocol {
     }
 
     /// Below it entries count as gone.
-    pub(in crate::protocol) fn horizon(&self, guard: Duration) -> Bound {
+    pub(super) fn horizon(&self, guard: Duration) -> Bound {
         Bound::at(self.env.wall.minus(self.env.config.gossip.retention).plus(guard))
     }
 
     /// Forgets what is over before it is compared.
-    pub(in crate::protocol) fn tidy(&mut self) {
+    pub(super) fn tidy(&mut self) {
         if self.env.now.since(self.repairs.expired) >= PAUSE {
             self.repairs.expired = self.env.now;
             self.expire_log();

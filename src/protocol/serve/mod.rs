@@ -8,7 +8,9 @@
 //! A payload is served to `MAX_CHILDREN` peers at a time, and a short one to more while all that is owed
 //! to peers is little (`ALLOWANCE`, about 130 ms at 50 Mbit/s); the others are told `Busy` and find somebody
 //! who has got it from here. Who comes back with `force` is served. What is still on its way here is
-//! promised only to peers behind this node in the order of reservations (see `large`).
+//! promised only to peers of a higher rank in the order of reservations (see `large`).
+//!
+//! Tested by: `sim::tests::large`.
 
 mod proof_cache;
 mod request;
@@ -72,7 +74,7 @@ pub(super) struct Serve {
     /// Kept from the first piece to the last, so that it is read once.
     pub(super) payload: Option<Transaction>,
     /// Set while the payload is being read from the store, or its proofs made.
-    pub(super) loading: Option<Ticket>,
+    loading: Option<Ticket>,
 }
 
 impl Serve {

@@ -1,4 +1,6 @@
 //! Proofs for peers that ask, the newest in place of the oldest.
+//!
+//! Tested by: `sim::tests::large`.
 
 use std::collections::{BTreeMap, VecDeque};
 

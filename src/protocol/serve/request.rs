@@ -1,4 +1,6 @@
 //! Taking wants and reservations, and their ends.
+//!
+//! Tested by: `protocol::tests::liars`, `sim::tests::large`.
 
 use crate::protocol::Protocol;
 use crate::protocol::intake::Stage;
@@ -107,7 +109,7 @@ impl Protocol {
         self.serve(link);
     }
 
-    /// Size of a payload on its way here, if the peer may wait for it: it is behind us in the order.
+    /// Size of a payload on its way here, if the peer may wait for it: its rank is above ours.
     fn size_under_way(&mut self, link: LinkId, r: &Reservation) -> Option<u64> {
         let pending = self.intake.pending.get(&r.id)?;
         let large = pending.large.as_ref()?;
@@ -132,7 +134,7 @@ impl Protocol {
         }
     }
 
-    /// Sends away who waits for an id and is no longer behind us in the order.
+    /// Sends away who waits for an id and no longer has a rank above ours.
     pub(in crate::protocol) fn send_away(&mut self, id: &TransactionId, rank: u32) {
         let Some(large) = self.intake.pending.get(id).and_then(|p| p.large.as_ref()) else {
             return;
@@ -162,7 +164,7 @@ impl Protocol {
         }
     }
 
-    pub(in crate::protocol) fn answer_missing(&mut self, link: LinkId, id: TransactionId) {
+    pub(super) fn answer_missing(&mut self, link: LinkId, id: TransactionId) {
         self.env.counters.wants_missed += 1;
         if let Some(batch) = self.links.batch(link) {
             batch.missing.push(id);
@@ -197,11 +199,7 @@ impl Protocol {
         }
     }
 
-    pub(in crate::protocol) fn end_serving(
-        &mut self,
-        link: LinkId,
-        at: usize,
-    ) -> Option<TransactionId> {
+    pub(super) fn end_serving(&mut self, link: LinkId, at: usize) -> Option<TransactionId> {
         let serve = self.links.up(link)?.serve.entries.remove(at)?;
         self.note_served_out(link, &serve);
         Some(serve.id)

@@ -1,4 +1,6 @@
 //! Sending what was asked for as far as the queue of a link has room.
+//!
+//! Tested by: `sim::tests::large`, `sim::tests::spread`.
 
 use crate::types::{
     Head, LinkId, Message, Offer, PIECE_BYTES, Piece, Proofs, Transaction, TransactionId, piece_len,

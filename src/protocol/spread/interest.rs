@@ -1,11 +1,11 @@
 //! Which topics a node carries, and whom it tells.
 //!
 //! A *relay* (`gossip.role = "all"`) carries every topic. An *edge* carries the topics that its
-//! host wants and those that peers *behind* it want, and tells its peers so:
+//! host wants and those that peers *downstream* of it want, and tells its peers so:
 //!
 //! ```text
 //!   relay 0 ◄── edge 1 ◄── edge 2          depth: links to the nearest relay
-//!     all        a, b        b             interest: own topics and those of peers behind
+//!     all        a, b        b             interest: own topics and those downstream
 //!        ──── what is wanted ───►
 //!        ◄─── everything held ───
 //! ```
@@ -14,29 +14,31 @@
 //! whose own way leads over this node is no way, and one whose way ends at a real relay is preferred.
 //! An edge that comes up waits a moment (`LOOK`) for a relay before it hangs off another edge. One that
 //! has links and no way for `GRACE` *stands in* for a relay: depth 0, carries everything,
-//! says that it is makeshift. It steps down for a way to a real relay only, so that two of them never
+//! says that it is a stand-in (`makeshift` on the wire). It steps down for a way to a real relay only, so that two of them never
 //! wait for each other. So whatever fails ends in carrying everything, and a network of edges alone
 //! works like one of relays.
 //!
-//! **Interest** flows towards relays: an edge adds that of peers *behind* it, which say that their way
+//! **Interest** flows towards relays: an edge adds that of peers *downstream* of it, which say that their way
 //! leads over it. Ways form a forest whenever depths are at rest, so no topic keeps itself alive in a
 //! cycle; while they change, depth counts up to its bound and ends one. Interest is full state, said
 //! at most about once a second, and more than `MAX_INTERESTS` topics are everything.
 //!
-//! **Travel.** Down a link goes what the peer wants. Established a link goes everything held, and who is
+//! **Travel.** Down a link goes what the peer wants. Up a link goes everything held, and who is
 //! nearer to a relay takes it, wanted or not: thus what an edge publishes reaches a relay, and from
 //! there everybody who wants it. Relays keep links with each other (`membership::overlay`).
 //!
 //! **Repair.** A link compares the topics that both sides said they want. When this node wants more,
 //! it compares everything with all who carry that. What it holds and does not want (own publishes,
-//! what came from behind) is in no comparison: it is announced on every new way up, and again until
+//! what came from downstream) is in no comparison: it is announced on every new way up, and again until
 //! a peer up there confirms that it has stored it. A race between what is said and what is sent costs
-//! bytes: what nobody here wants and does not come from behind is dropped, and not fetched again from
+//! bytes: what nobody here wants and does not come from downstream is dropped, and not fetched again from
 //! that side until this node wants more.
 //!
 //! Invariant of an edge, together with `spread` and `reconcile`: each live entry is wanted here and
 //! under the invariant of every link whose peer wants it, or it is stored at a peer nearer to a relay,
 //! or it will be announced to one.
+//!
+//! Tested by: `sim::tests::topics`, `protocol::tests::greedy`.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -171,7 +173,7 @@ impl Protocol {
         self.up_of(link).is_some_and(wanted) || self.is_uphill(link)
     }
 
-    /// Whether a transaction that came on a link is to be kept: somebody here or behind wants it, or
+    /// Whether a transaction that came on a link is to be kept: somebody here or downstream wants it, or
     /// it is on its way to a relay.
     pub(in crate::protocol) fn is_welcome(
         &self,

@@ -2,6 +2,8 @@
 //!
 //! `push` walks the log for each link, `push_policy` learns where a push pays, `interest` knows who
 //! wants what.
+//!
+//! Tested by: `sim::tests::spread`.
 
 use crate::config::GossipConfig;
 

@@ -18,6 +18,8 @@
 //! on this link, or the entry is at or after the link's cursor or in what the link is owed, or it is
 //! not older than the link's debt, or it is in the window of a need or a session of `reconcile`,
 //! which states how that holds.
+//!
+//! Tested by: `sim::tests::spread`, `sim::tests::faults`.
 
 use std::time::Duration;
 
@@ -32,7 +34,7 @@ use crate::protocol::outbox::ReplayCursor;
 use super::push_policy::{Lesson, Route};
 use crate::protocol::Protocol;
 
-/// Entries by which a peer may be behind the quickest one for a moment.
+/// Entries by which a peer may lag behind the quickest one for a moment.
 const MAX_LAG: u64 = 4096;
 /// Time that an entry may wait for a peer while another one has taken it (and a quarter of it,
 /// beyond `MAX_LAG`).
@@ -46,7 +48,7 @@ const MAX_WAIT: Duration = Duration::from_secs(2);
 pub(in crate::protocol) const BACKFILL_AFTER: Duration = Duration::from_secs(2);
 /// Entries that say nothing about a peer's speed.
 const FEW: u64 = 64;
-/// Entries by which any peer may be behind: who knows what is remembered for each of them.
+/// Entries by which any peer may lag: who knows what is remembered for each of them.
 const MAX_BEHIND: u64 = 65_536;
 /// How often is looked for entries that all links have passed, in entries.
 const FORGET_EVERY: u64 = 256;

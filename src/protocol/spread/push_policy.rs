@@ -15,6 +15,8 @@
 //! Rodrigues, SRDS 2007) is the special case of one origin.
 //!
 //! Integers only: the same on every platform.
+//!
+//! Tested by: the tests below, `sim::tests::spread`.
 
 use std::collections::BTreeMap;
 
@@ -86,7 +88,7 @@ pub(in crate::protocol) struct PushPolicy {
 
 /// The way of a transaction through this node.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::protocol) struct Route {
+pub(super) struct Route {
     pub(in crate::protocol) origin: PeerId,
     /// Slot of the link that it came on, or `OWN`.
     pub(in crate::protocol) ingress: u8,
@@ -144,7 +146,7 @@ impl PushPolicy {
         row.filter(|e| e.samples >= MIN_SAMPLES).unwrap_or(self.links[slot])
     }
 
-    pub(in crate::protocol) fn note(&mut self, route: &Route, lesson: Lesson) {
+    pub(super) fn note(&mut self, route: &Route, lesson: Lesson) {
         let slot = index(route.slot);
         self.clock += 1;
         let clock = self.clock;

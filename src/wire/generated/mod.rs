@@ -2,6 +2,7 @@
 //! written by hand is this one.
 
 #![allow(
+    unnameable_types,
     missing_docs,
     missing_debug_implementations,
     unreachable_pub,

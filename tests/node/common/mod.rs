@@ -13,7 +13,7 @@ use sorcha_peer::{
 };
 
 /// Ends a test that hangs. No assertion depends on it.
-pub(crate) const HANG: Duration = Duration::from_mins(1);
+pub(crate) const HANG: Duration = Duration::from_mins(2);
 /// Between two looks at a figure that no event announces.
 const GLANCE: Duration = Duration::from_millis(5);
 
