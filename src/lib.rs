@@ -92,10 +92,10 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | the root | what nearly every host needs: `PeerNode`, its builder, subscriptions, receipts, [`Config`], [`Identity`] |
+//! | the root | what nearly every host needs: `PeerNode`, its builder, subscriptions, receipts, ids, transactions, events, [`Config`], [`Identity`], [`Validator`] |
 //! | [`config`] | every setting with its default and range |
 //! | [`error`] | an error enum for each operation |
-//! | [`types`] | plain data: ids, transactions, events, figures |
+//! | [`types`] | plain data that is needed less often: headers, signatures, reasons, figures |
 //! | [`ports`] | the traits that a host may implement |
 //! | [`transport`], [`store`], [`nat`] | implementations of the ports that come with the crate |
 //! | [`testing`] | suites that every implementation of a port should pass |
@@ -108,7 +108,7 @@
 //! | `grpc` | yes | gRPC streams over mutual TLS (rustls with ring; needs a C compiler) |
 //! | `sqlite` | yes | peers, outbox and log in `SQLite` files (bundled; needs a C compiler) |
 //! | `stun` | yes | the STUN prober |
-//! | `sim` | no | the network simulator; not covered by semver |
+//! | `sim` | no | the network simulator, and `unstable-core`; not covered by semver |
 //! | `unstable-core` | no | the protocol core and the types of the wire; not covered by semver |
 //!
 //! Without default features the crate is types, ports and the adapters in memory, with no tokio in
