@@ -254,7 +254,7 @@ impl Protocol {
                 return false;
             }
             // Its origin is going to announce it.
-            self.env.counters.flushed_dropped += 1;
+            self.env.counters.replay_dropped += 1;
             self.remove_pending(&id);
             if let Some(link) = self.links.by_peer.get(&from) {
                 self.want_repair(*link);
@@ -269,7 +269,7 @@ impl Protocol {
         }
         self.replays.moved = true;
         self.replays.deferred_bytes.enter(size);
-        self.env.counters.flushed_held += 1;
+        self.env.counters.replay_deferred += 1;
         self.env.timers.cancel(Timer::Fetch(id));
         self.abandon_parents(&id);
         true
