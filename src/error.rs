@@ -494,5 +494,5 @@ pub struct ShutdownReport {
     pub unconfirmed: Vec<TransactionId>,
     /// Peers that had not taken all that waited for them when the deadline came; they fetch it from others,
     /// or when this node is back.
-    pub unflushed: Vec<PeerId>,
+    pub undrained: Vec<PeerId>,
 }

@@ -158,7 +158,7 @@ impl Line {
 
 impl From<ShutdownReport> for Done {
     fn from(report: ShutdownReport) -> Self {
-        Self::Shutdown { unconfirmed: report.unconfirmed, unflushed: report.unflushed }
+        Self::Shutdown { unconfirmed: report.unconfirmed, unflushed: report.undrained }
     }
 }
 

@@ -13,8 +13,6 @@ use crate::types::{
     Proofs, StoredPeer, TopicKey, Transaction, TransactionId, TransportKind, Verdict, WallTime,
 };
 
-use crate::protocol::outbox::GivenUp;
-
 /// Names a dial attempt; minted by the core.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DialId(pub u64);
@@ -60,6 +58,37 @@ pub struct Queued {
     pub dead: Option<GivenUp>,
     /// The log had no room for it: it comes with [`Input::Relogged`].
     pub unlogged: bool,
+}
+
+/// Why an entry was given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GivenUp {
+    /// Nobody took it in all its rounds.
+    NoTaker,
+    /// Fewer peers than it needs confirmed it in its time.
+    Expired,
+    /// It was to be published anew, and is more than this node takes by now.
+    TooLarge,
+    /// For what an earlier version of this crate says.
+    Otherwise,
+}
+
+impl GivenUp {
+    /// What hosts read.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::NoTaker => "no linked peer took it",
+            Self::Expired => "it expired before enough peers had stored it",
+            Self::TooLarge => "it is larger than gossip.max_transaction_size allows by now",
+            Self::Otherwise => "it was given up in an earlier run",
+        }
+    }
+
+    /// From what was stored.
+    pub fn of(reason: &str) -> Self {
+        let all = [Self::NoTaker, Self::Expired, Self::TooLarge];
+        all.into_iter().find(|why| why.reason() == reason).unwrap_or(Self::Otherwise)
+    }
 }
 
 /// What came of checking a transaction.

@@ -66,15 +66,14 @@ pub use gauges::Gauge;
 use guard::Guard;
 use intake::Intake;
 pub use io::{
-    CallId, ConnectFailure, DialId, Input, Judgement, LinkView, Output, PartialOp, PublishRefusal,
-    Queued, Restored, Ticket,
+    CallId, ConnectFailure, DialId, GivenUp, Input, Judgement, LinkView, Output, PartialOp,
+    PublishRefusal, Queued, Restored, Ticket,
 };
 use large::Assemblies;
 use lifecycle::EXPIRE_EVERY;
 use link::Links;
 use log::{Log, Quota};
 use membership::{AddressBook, Membership};
-pub use outbox::GivenUp;
 #[cfg(feature = "node")]
 pub(crate) use outbox::RENEWALS;
 use outbox::{Outbox, Replays};
@@ -312,7 +311,7 @@ fn restore(log: &mut log::Log, index: &[IndexEntry]) {
             created: entry.created,
             keep_until: entry.keep_until,
             known: 0,
-            ingress: spread::OWN,
+            ingress: log::OWN,
             cached: None,
         };
         log.append(entry, MonoTime::ZERO);

@@ -91,9 +91,9 @@ counters! {
     /// Ids dropped from the fetch table because it was full; found again by reconciliation.
     fetches_shed,
     /// Transactions of a replayed outbox that came out of their turn and waited for it.
-    flushed_held,
+    replay_deferred,
     /// The same that found no room to wait; they are fetched again in their turn.
-    flushed_dropped,
+    replay_dropped,
     /// Transactions refused: payload hash.
     refused_wrong_hash,
     /// Transactions refused: signature wrong or missing.
@@ -198,7 +198,7 @@ counters! {
     /// Of the failed ones, those that cost more than what they found was worth.
     reconcile_abandoned,
     /// Of those opened, those that ended with their link.
-    reconcile_lost,
+    reconcile_broken_off,
     /// Reconciliation sessions of peers answered.
     reconcile_answered,
     /// Reconciliation questions and answers refused: too many, or nonsense.

@@ -229,7 +229,7 @@ async fn shutdown_lets_what_was_just_published_leave() {
         a.publish("t", noise(seed, 3000)).await.unwrap();
     }
     let report = stop(&a).await;
-    assert!(report.unconfirmed.is_empty() && report.unflushed.is_empty(), "{report:?}");
+    assert!(report.unconfirmed.is_empty() && report.undrained.is_empty(), "{report:?}");
     assert_eq!(ids(&take(&mut arrived, COUNT).await).len(), COUNT);
 }
 

@@ -249,8 +249,8 @@ async fn nodes_of_one_process_do_not_know_each_other() {
     ready(&c, 1).await;
     assert_spreads(&a, &b).await;
     assert_spreads(&c, &d).await;
-    for node in [a, b, c, d] {
-        let stats = stats(&node).await;
+    for node in [&a, &b, &c, &d] {
+        let stats = stats(node).await;
         assert_eq!((stats.retained, stats.links), (2, 1));
     }
 }

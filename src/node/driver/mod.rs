@@ -316,15 +316,15 @@ impl Driver {
 
     /// Ends the node: goodbyes, then storage, then answers.
     async fn wind_up(mut self, mut mail: Mailboxes) {
-        let unflushed = self
+        let undrained = self
             .protocol
             .links()
             .into_iter()
             .filter(|l| l.queued_bytes > 0 || l.lag > 0 || l.in_debt);
-        let unflushed = unflushed.map(|l| l.peer).collect();
+        let undrained = undrained.map(|l| l.peer).collect();
         self.effects.stop_listening().await;
         self.settle_publishes(&mut mail.completions).await;
-        let report = ShutdownReport { unflushed, unconfirmed: self.protocol.unconfirmed() };
+        let report = ShutdownReport { undrained, unconfirmed: self.protocol.unconfirmed() };
         self.feed(Input::Shutdown);
         self.answer();
         let Self { effects, links, mut closing, ended, identity, .. } = self;

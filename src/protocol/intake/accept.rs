@@ -16,8 +16,8 @@ use crate::error::StoreErrorKind;
 use crate::protocol::Protocol;
 use crate::protocol::env::Task;
 use crate::protocol::io::{Output, Ticket};
-use crate::protocol::log::{Entry, Excess};
-use crate::protocol::spread::{BACKFILL_AFTER, OWN, Provenance};
+use crate::protocol::log::{Entry, Excess, OWN};
+use crate::protocol::spread::{BACKFILL_AFTER, Provenance};
 use crate::types::{Header, NewEntry, PeerId, Refusal, TopicKey, Transaction, TransactionId};
 
 use super::table::Holds;

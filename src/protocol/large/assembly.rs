@@ -8,44 +8,16 @@
 //!
 //! Tested by: `sim::tests::large`, `protocol::tests::liars`.
 
-use std::collections::VecDeque;
-
 use bytes::Bytes;
 
 use crate::types::{
-    KeptPartial, LinkId, Message, MonoTime, Piece, PieceSet, Proofs, Refusal, TransactionId,
-    piece_len, pieces_of,
+    LinkId, Message, MonoTime, Piece, PieceSet, Proofs, Refusal, TransactionId, piece_len,
+    pieces_of,
 };
 
-use crate::protocol::gate::Gate;
 use crate::protocol::intake::Stage;
 use crate::protocol::io::{Output, Ticket};
 use crate::protocol::{Protocol, env::Task};
-
-use super::spill::Spills;
-
-/// Large payloads on their way in, and the room for them.
-#[derive(Debug)]
-pub(in crate::protocol) struct Assemblies {
-    /// Bytes of their buffers.
-    pub(in crate::protocol) bytes: Gate,
-    /// What waits for room for its buffer.
-    pub(in crate::protocol) waiting: VecDeque<TransactionId>,
-    /// Partial payloads that nobody serves.
-    pub(in crate::protocol) parked: VecDeque<TransactionId>,
-    pub(in crate::protocol) spills: Spills,
-}
-
-impl Assemblies {
-    pub(in crate::protocol) fn new(partials: Option<Vec<KeptPartial>>) -> Self {
-        Self {
-            bytes: Gate::default(),
-            waiting: VecDeque::new(),
-            parked: VecDeque::new(),
-            spills: Spills::restored(partials),
-        }
-    }
-}
 
 /// The payload as far as it is here.
 #[derive(Debug)]

@@ -11,8 +11,37 @@ mod reserve;
 mod spill;
 mod stripe;
 
-pub(super) use assembly::Assemblies;
 pub(super) use header::{Large, is_passed_on};
 #[cfg(any(test, feature = "sim"))]
 pub(super) use spill::{MAX_KEPT, MAX_WRITES};
 pub(super) use stripe::{LEAST_RATE, PieceRate};
+
+use std::collections::VecDeque;
+
+use crate::protocol::gate::Gate;
+use crate::types::{KeptPartial, TransactionId};
+
+use spill::Spills;
+
+/// Large payloads on their way in, and the room for them.
+#[derive(Debug)]
+pub(super) struct Assemblies {
+    /// Bytes of their buffers.
+    pub(super) bytes: Gate,
+    /// What waits for room for its buffer.
+    pub(super) waiting: VecDeque<TransactionId>,
+    /// Partial payloads that nobody serves.
+    pub(super) parked: VecDeque<TransactionId>,
+    pub(super) spills: Spills,
+}
+
+impl Assemblies {
+    pub(super) fn new(partials: Option<Vec<KeptPartial>>) -> Self {
+        Self {
+            bytes: Gate::default(),
+            waiting: VecDeque::new(),
+            parked: VecDeque::new(),
+            spills: Spills::restored(partials),
+        }
+    }
+}

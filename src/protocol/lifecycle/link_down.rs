@@ -62,7 +62,7 @@ impl Protocol {
         self.env.counters.links_closed += 1;
         if up.repair.is_running() {
             self.repairs.running.leave(1);
-            self.env.counters.reconcile_lost += 1;
+            self.env.counters.reconcile_broken_off += 1;
             self.env.timers.set_earlier(Timer::Reconcile, self.env.now);
         }
         self.break_inflow(l.id, &l.remote);

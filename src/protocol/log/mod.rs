@@ -24,7 +24,7 @@ mod topic_table;
 pub(super) use quota::{Bounds, Quota};
 
 pub(super) use quota::{Excess, cost};
-pub(super) use records::{Record, State};
+pub(super) use records::{OWN, Record, State};
 pub(super) use topic_table::Scope;
 
 use std::collections::VecDeque;
@@ -64,7 +64,7 @@ pub(super) struct Entry {
     pub(super) keep_until: WallTime,
     /// Link slots whose peer is known to have it.
     pub(super) known: u64,
-    /// Slot of the link it came on, or `learn::OWN`.
+    /// Slot of the link it came on, or `OWN`.
     pub(super) ingress: u8,
     /// The payload, while it is in memory.
     pub(super) cached: Option<Transaction>,
@@ -523,7 +523,7 @@ impl Log {
     ) -> impl Iterator<Item = &'a Record> {
         let records = self.ranges.range(lower, upper, &self.records);
         let records = records.filter_map(|at| self.records.record(at));
-        records.filter(|r| r.state() == State::Live && scope.takes(r))
+        records.filter(|r| r.state() == State::Live && scope.takes(r.topic))
     }
 
     /// Bytes taken by all but payloads, from capacities.

@@ -285,7 +285,7 @@ impl RangeIndex {
         records: &'a Records,
     ) -> impl Iterator<Item = &'a Record> {
         let records = self.range(lower, upper, records).filter_map(|at| records.record(at));
-        records.filter(|record| scope.takes(record))
+        records.filter(|record| scope.takes(record.topic))
     }
 
     /// The key before `key`.

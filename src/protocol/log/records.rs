@@ -12,6 +12,8 @@ use crate::types::{Bound, TransactionId, WallTime};
 
 use super::quota::NOBODY;
 
+/// Stands for the link that an own transaction came on.
+pub(in crate::protocol) const OWN: u8 = 64;
 /// Records in one chunk: 56 KiB.
 const CHUNK: usize = 1024;
 const _: () = assert!(size_of::<Record>() == 56, "resident for each retained transaction");
@@ -58,7 +60,7 @@ pub(in crate::protocol) struct Record {
     pushes: u8,
     /// The state, `STORED` and `ASHORE`.
     mark: u8,
-    /// Slot of the link it came on, or `learn::OWN`.
+    /// Slot of the link it came on, or [`OWN`].
     pub(in crate::protocol) ingress: u8,
 }
 
@@ -80,7 +82,7 @@ impl Record {
             topic: super::topic_table::UNKNOWN,
             pushes: 0,
             mark: State::Live as u8,
-            ingress: crate::protocol::spread::OWN,
+            ingress: OWN,
         }
     }
 

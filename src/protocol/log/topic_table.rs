@@ -9,7 +9,6 @@
 use crate::types::{Interest, TopicKey};
 
 use super::interner::{self, Interner};
-use super::records::Record;
 
 /// The number of any topic beyond the table.
 pub(super) const UNKNOWN: u16 = interner::NONE;
@@ -57,7 +56,7 @@ impl TopicTable {
     }
 }
 
-/// The records that a comparison is about: those of some topics, or all.
+/// What a comparison is about: some topics, by their numbers, or all.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::protocol) struct Scope(Option<Vec<u16>>);
 
@@ -69,8 +68,9 @@ impl Scope {
         self.0.is_none()
     }
 
-    pub(in crate::protocol) fn takes(&self, record: &Record) -> bool {
-        self.0.as_ref().is_none_or(|numbers| numbers.binary_search(&record.topic).is_ok())
+    /// Whether a topic, by its number, is in scope.
+    pub(in crate::protocol) fn takes(&self, topic: u16) -> bool {
+        self.0.as_ref().is_none_or(|numbers| numbers.binary_search(&topic).is_ok())
     }
 }
 
@@ -102,15 +102,8 @@ mod tests {
         let scope = topics.scope(&wants(&[0, 1, 2]), &wants(&[1, 2, 3, 9]));
         let all = Interest::default();
         let taken = |scope: &Scope| {
-            let record = |topic: u16| {
-                let at = crate::types::WallTime::from_millis(1);
-                let id = crate::types::TransactionId::from_bytes([0; 32]);
-                let mut record = Record::new(id, at, at);
-                record.topic = topic;
-                record
-            };
             let numbers = numbers.iter().chain([&UNKNOWN]);
-            numbers.map(|n| scope.takes(&record(*n))).collect::<Vec<_>>()
+            numbers.map(|n| scope.takes(*n)).collect::<Vec<_>>()
         };
         assert_eq!(taken(&scope), [false, true, true, false, true]);
         assert_eq!(taken(&topics.scope(&all, &wants(&[3]))), [false, false, false, true, true]);

@@ -17,44 +17,14 @@ use std::time::Duration;
 use crate::types::{PeerId, TransactionId};
 
 use crate::protocol::id_map::Positions;
+use crate::protocol::io::GivenUp;
 use crate::protocol::rng::Rng;
 
 /// Entries in one chunk: 56 KiB.
 const CHUNK: usize = 1024;
 const _: () = assert!(size_of::<Entry>() == 56, "resident for each entry");
-/// In slot of a slot in the heap.
+/// Stands for no slot in the heap.
 const NOWHERE: u32 = u32::MAX;
-
-/// Why an entry was given up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum GivenUp {
-    /// Nobody took it in all its rounds.
-    NoTaker,
-    /// Fewer peers than it needs confirmed it in its time.
-    Expired,
-    /// It was to be published anew, and is more than this node takes by now.
-    TooLarge,
-    /// For what an earlier version of this crate says.
-    Otherwise,
-}
-
-impl GivenUp {
-    /// What hosts read.
-    pub fn reason(self) -> &'static str {
-        match self {
-            Self::NoTaker => "no linked peer took it",
-            Self::Expired => "it expired before enough peers had stored it",
-            Self::TooLarge => "it is larger than gossip.max_transaction_size allows by now",
-            Self::Otherwise => "it was given up in an earlier run",
-        }
-    }
-
-    /// From what was stored.
-    pub fn of(reason: &str) -> Self {
-        let all = [Self::NoTaker, Self::Expired, Self::TooLarge];
-        all.into_iter().find(|why| why.reason() == reason).unwrap_or(Self::Otherwise)
-    }
-}
 
 /// What became of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -34,7 +34,6 @@ mod replay_out;
 mod republish;
 mod rounds;
 
-pub use entries::GivenUp;
 #[cfg(any(test, feature = "sim"))]
 pub(super) use replay_in::MAX_ORDER;
 pub(super) use replay_in::{Deferred, Replays};
@@ -46,8 +45,8 @@ use std::time::Duration;
 
 use crate::types::{MonoTime, PeerId, PublishState, PublishStatus, TransactionId};
 
-use crate::protocol::io::CallId;
 use crate::protocol::io::Queued;
+use crate::protocol::io::{CallId, GivenUp};
 use crate::protocol::rng::Rng;
 use entries::{Entries, Entry, EntryStatus};
 

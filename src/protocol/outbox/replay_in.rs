@@ -36,7 +36,6 @@
 //! Tested by: `sim::tests::outbox_replay`, `protocol::tests::greedy`.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::Duration;
 
 use crate::types::{LinkId, MonoTime, PeerId, Transaction, TransactionId, WallTime};
 
@@ -46,7 +45,7 @@ use crate::protocol::intake::Stage;
 use crate::protocol::link::Link;
 use crate::protocol::timers::Timer;
 
-use super::replay_out::{Outflow, WINDOW, WINDOW_BYTES};
+use super::replay_out::{Outflow, STALL, WINDOW, WINDOW_BYTES};
 
 /// Bytes deferred for one origin, beyond the first payload: its window, and a neighbour's that is ahead.
 const MAX_DEFERRED: u64 = 4 * WINDOW_BYTES;
@@ -56,8 +55,6 @@ pub(in crate::protocol) const MAX_ORDER: usize = 4 * WINDOW;
 const OVERHEAD: u64 = 2048;
 /// Bytes deferred for all origins.
 const MAX_DEFERRED_IN_ALL: u64 = 64 << 20;
-/// A side that does nothing for so long does not keep the other waiting.
-pub(super) const STALL: Duration = Duration::from_secs(3);
 
 /// What an origin sends that came back with transactions that wait for copies.
 #[derive(Debug)]
@@ -257,7 +254,7 @@ impl Protocol {
                 return false;
             }
             // Its origin is going to announce it.
-            self.env.counters.flushed_dropped += 1;
+            self.env.counters.replay_dropped += 1;
             self.remove_pending(&id);
             if let Some(link) = self.links.by_peer.get(&from) {
                 self.want_repair(*link);
@@ -272,7 +269,7 @@ impl Protocol {
         }
         self.replays.moved = true;
         self.replays.deferred_bytes.enter(size);
-        self.env.counters.flushed_held += 1;
+        self.env.counters.replay_deferred += 1;
         self.env.timers.cancel(Timer::Fetch(id));
         self.abandon_parents(&id);
         true

@@ -13,12 +13,12 @@ use crate::protocol::log::Record;
 use crate::protocol::timers::Timer;
 use crate::types::{Announcement, LinkId, Message, MonoTime, TransactionId};
 
-use super::replay_in::STALL;
-
 /// Entries announced on a link and not confirmed: 20,000 a second at a round trip of 200 ms.
 pub(super) const WINDOW: usize = 4096;
 /// Payload bytes of them, beyond the first.
 pub(super) const WINDOW_BYTES: u64 = 4 << 20;
+/// A side that does nothing for so long does not keep the other waiting.
+pub(super) const STALL: Duration = Duration::from_secs(3);
 /// A node that comes back finds its peers within this time; the outbox is replayed to all of them.
 const GATHER: Duration = Duration::from_secs(30);
 

@@ -5,12 +5,11 @@
 use std::time::Duration;
 
 use crate::protocol::Protocol;
-use crate::protocol::io::Output;
+use crate::protocol::io::{GivenUp, Output};
 use crate::protocol::timers::Timer;
 use crate::types::{Announcement, EntryState, Event, LinkId, PublishStatus, TransactionId};
 
 use super::FIRST_ROUND;
-use super::entries::GivenUp;
 
 /// Rounds do not become longer than this.
 const LONGEST_ROUND: Duration = Duration::from_mins(5);

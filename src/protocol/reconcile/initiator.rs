@@ -293,7 +293,7 @@ impl Protocol {
         scope: &Scope,
     ) {
         let held = self.log.measure(window.lower, window.upper, scope).count;
-        let both = |id: &TransactionId| self.log.find(id).is_some_and(|r| scope.takes(r));
+        let both = |id: &TransactionId| self.log.find(id).is_some_and(|r| scope.takes(r.topic));
         let common = list.iter().filter(|(id, _)| both(id)).count() as u64;
         if held <= common {
             return;

@@ -19,9 +19,9 @@ pub(super) use interest::{PeerInterest, SAY_EVERY};
 #[cfg(any(test, feature = "sim"))]
 pub(super) use push::MAX_NOT_PASSED;
 pub(super) use push::{BACKFILL_AFTER, Feed, Provenance};
+pub(super) use push_policy::Lesson;
 #[cfg(any(test, feature = "sim"))]
 pub(super) use push_policy::MAX_ORIGINS;
-pub(super) use push_policy::{Lesson, OWN};
 
 /// What all links share when the log is offered to them.
 #[derive(Debug)]

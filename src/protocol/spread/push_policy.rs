@@ -20,6 +20,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::protocol::log::OWN;
 use crate::types::PeerId;
 
 /// Probability 1.
@@ -34,8 +35,6 @@ const MIN_OF_ORIGIN: u8 = 8;
 pub(in crate::protocol) const MAX_ORIGINS: usize = 256;
 /// Links at most.
 const SLOTS: usize = 64;
-/// Stands for the link that an own transaction came on.
-pub(in crate::protocol) const OWN: u8 = 64;
 
 #[derive(Debug, Clone, Copy)]
 struct Estimate {

@@ -209,7 +209,7 @@ fn what_waits_for_its_turn_is_taken_when_its_origin_does_not_come_back() {
         meet(&mut world, 2);
         world.run_for(secs(2));
         let of = |w: &World, n: usize| published[1..].iter().filter(|id| w.holds(n, id)).count();
-        let held = [1, 2].map(|n| world.protocol(n).unwrap().counters().flushed_held);
+        let held = [1, 2].map(|n| world.protocol(n).unwrap().counters().replay_deferred);
         assert!(held.iter().any(|held| *held > 50), "{held:?}");
         assert_eq!([1, 2].map(|n| of(&world, n)), [0, 0], "they wait");
         world.crash(0, Disk::Kept);

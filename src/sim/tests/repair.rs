@@ -118,7 +118,7 @@ fn a_restarted_node_fetches_what_its_disk_lacks() {
             assert_eq!(c.payload_bytes_received, missing * 1024);
             // Seed 82: the link that had just listed all gave way to one dialled from the other
             // side.
-            let lists = 1 + c.reconcile_lost;
+            let lists = 1 + c.reconcile_broken_off;
             assert!(lists <= 2, "{c:?}");
             assert!(c.reconcile_bytes_received < 8000 + missing * 45 * lists, "{c:?}");
         });
