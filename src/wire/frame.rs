@@ -53,7 +53,7 @@ pub struct Encoded {
     pub frame: Bytes,
     /// Messages that are no longer in the queue.
     pub messages: usize,
-    /// By how much the queue's total [`Message::weight`] went down.
+    /// Amount by which the queue's total [`Message::weight`] went down.
     pub weight: usize,
 }
 
