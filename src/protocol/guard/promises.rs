@@ -55,7 +55,7 @@ impl Protocol {
         }
     }
 
-    /// It was kept, or excused.
+    /// Forgets a promise that was kept or excused.
     pub(in crate::protocol) fn forget_promise(&mut self, link: LinkId, id: &TransactionId) {
         if let Some(peer) = self.links.peer_of(link) {
             self.guard.promises.forget(peer, *id);

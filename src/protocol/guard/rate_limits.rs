@@ -28,7 +28,7 @@ pub(in crate::protocol) const MAX_PEERS: usize = 4096;
 /// Parts of a token: refills are counted in milliseconds.
 const PARTS: u64 = 1000;
 
-/// What a token is for.
+/// Work that a token pays for.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::protocol) enum Work {
     /// Room in the fetch table for an id that was new.
@@ -37,7 +37,7 @@ pub(in crate::protocol) enum Work {
     Head,
     /// The check of a peer record's.
     Record,
-    /// What follows when a peer wants something else: a walk over the log.
+    /// Walk over the log that follows when a peer wants something else.
     Interest,
     /// A part of a comparison that the peer opens; see `OPEN`.
     Session,
@@ -163,7 +163,7 @@ impl RateLimits {
 }
 
 impl Guard {
-    /// Whether the peer of a link may have us do this; what it may not is counted.
+    /// Reports whether the peer of a link may have us do this; what it may not is counted.
     pub(in crate::protocol) fn allow(
         &mut self,
         env: &mut Env,
@@ -182,12 +182,12 @@ impl Guard {
 }
 
 impl Protocol {
-    /// Whether a peer may have us do this; what it may not is counted.
+    /// Reports whether a peer may have us do this; what it may not is counted.
     pub(in crate::protocol) fn allow(&mut self, link: LinkId, work: Work, count: usize) -> bool {
         self.guard.allow(&mut self.env, &self.links, link, work, count)
     }
 
-    /// It was good, or no fault of the peer's that it was not.
+    /// Gives tokens back for what was good, or bad by no fault of the peer.
     pub(in crate::protocol) fn give_back(&mut self, peer: &PeerId, work: Work, count: usize) {
         self.guard.rate_limits.give_back(peer, work, count as u64);
     }

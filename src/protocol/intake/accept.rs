@@ -107,7 +107,7 @@ impl Protocol {
         }
     }
 
-    /// Whether its origin has all it may have.
+    /// Returns the refusal of a transaction whose origin has all it may have.
     pub(super) fn over_bounds(&self, header: &Header) -> Option<Refusal> {
         let excess = self.log.quota.excess(&header.origin, (0, 0), header.payload_len)?;
         Some(match excess {

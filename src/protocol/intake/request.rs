@@ -41,14 +41,14 @@ const SPAN: Duration = Duration::from_millis(250);
 /// Least bytes in that time of somebody who is waited for while others could be asked.
 const LEAST: u64 = 64 * 1024;
 
-/// How the answers of one peer come.
+/// Course of the answers of one peer.
 #[derive(Debug, Default)]
 pub(in crate::protocol) struct Pace {
     /// Questions so far.
     questions: u64,
     /// The latest of them that was answered.
     answered: u64,
-    /// When the span began that is counted in `now`.
+    /// Start of the span that is counted in `now`.
     since: MonoTime,
     /// Answers and their bytes in this span and in the one before.
     now: (usize, u64),
@@ -76,7 +76,7 @@ impl Pace {
         (FIRST_ASKED + 2 * (self.now.0 + self.before.0)).min(MAX_ASKED)
     }
 
-    /// Whether an answer that is late is still to be waited for.
+    /// Reports whether an answer that is late is still to be waited for.
     fn is_coming(&mut self, number: u64, others: bool, now: MonoTime) -> bool {
         self.turn(now);
         let (count, bytes) = (self.now.0 + self.before.0, self.now.1 + self.before.1);
@@ -85,18 +85,18 @@ impl Pace {
     }
 }
 
-/// What one peer is asked for small transactions.
+/// Requests to one peer for small transactions.
 #[derive(Debug)]
 pub(in crate::protocol) struct Requests {
     /// Asked and not answered yet, large ones too.
     pub(in crate::protocol) in_flight: BTreeSet<TransactionId>,
-    /// Their bytes, of small ones.
+    /// Payload bytes of the small transactions in flight.
     bytes: u64,
-    /// How its answers come.
+    /// Course of the peer's answers.
     pace: Pace,
-    /// To be asked once it has answered some.
+    /// Ids to be asked for once the peer has answered some.
     pub(in crate::protocol) backlog: VecDeque<TransactionId>,
-    /// When what it announced last is asked for, unless it is pushed before.
+    /// Time when what the peer announced last is asked for, unless it is pushed before.
     pub(super) patient_until: MonoTime,
 }
 
@@ -140,7 +140,7 @@ impl Protocol {
         self.ask(id);
     }
 
-    /// How much longer to wait for an answer that is late, if at all.
+    /// Returns how much longer to wait for an answer that is late, if at all.
     fn is_answer_coming(&mut self, link: LinkId, id: &TransactionId) -> Option<Duration> {
         let now = self.env.now;
         let pending = self.intake.pending.get(id)?;

@@ -74,7 +74,7 @@ pub(in crate::protocol) struct Large {
     pub(in crate::protocol) found: bool,
     /// Links in whose backlog it stands.
     pub(in crate::protocol) backlogged_on: Vec<LinkId>,
-    /// In the queue for room.
+    /// True: the payload is in the queue for room.
     pub(in crate::protocol) waiting: bool,
     /// Nobody is left to ask; kept for a while in case somebody comes back.
     pub(in crate::protocol) parked: bool,
@@ -88,13 +88,13 @@ pub(super) struct Parent {
     pub(in crate::protocol) link: LinkId,
     /// Asked for and not here; everything while there is no head.
     pub(in crate::protocol) wanted: Option<PieceSet>,
-    /// When it was asked or last sent a piece.
+    /// Time when the parent was asked or last sent a piece.
     pub(in crate::protocol) last: MonoTime,
-    /// Whether it has sent any.
+    /// True: the parent has sent a piece.
     pub(super) served: bool,
-    /// It was given more time only because nobody else has more.
+    /// True: the parent was given more time only because nobody else has more.
     pub(super) overdue: bool,
-    /// It had everything when it was asked: it sends as fast as it can.
+    /// True: the parent had everything when it was asked, and sends as fast as it can.
     pub(super) whole: bool,
 }
 
@@ -323,7 +323,7 @@ impl Protocol {
         self.refuse_transaction(link, id, reason);
     }
 
-    /// Its sender vouched for a signature that is wrong.
+    /// Undoes what a header began whose sender vouched for a wrong signature.
     fn on_false_head(&mut self, link: LinkId, from: &PeerId, id: &TransactionId) {
         self.refuse_transaction(link, id, Refusal::WrongSignature);
         self.abandon_parents(id);
@@ -373,7 +373,7 @@ impl Protocol {
     }
 }
 
-/// Whether `pending` has a header that may be passed on.
+/// Reports whether `pending` has a header that may be passed on.
 pub(in crate::protocol) fn is_passed_on(pending: &Pending) -> bool {
     pending.large.as_ref().is_some_and(|large| large.head.is_some() && large.trusted)
 }

@@ -41,7 +41,7 @@ const LONGER: u32 = 3;
 /// How long a partial payload that nobody serves is kept.
 const PARK: Duration = Duration::from_mins(1);
 
-/// What to do next for a payload that nobody is asked for.
+/// Step that comes next for a payload that nobody is asked for.
 enum Next {
     Ask { link: LinkId, force: bool },
     AskUnannounced(LinkId),
@@ -111,7 +111,7 @@ impl Protocol {
         links
     }
 
-    /// What nobody is asked for, because somebody failed, is asked of the fastest who serves.
+    /// Asks the fastest who serves for what nobody is asked for, because somebody failed.
     fn extend(&mut self, id: &TransactionId) {
         let links = &self.links;
         let Some(large) = self.intake.pending.get_mut(id).and_then(|p| p.large.as_mut()) else {
@@ -374,7 +374,7 @@ impl Protocol {
         self.drive(id);
     }
 
-    /// Whether a silent parent gets more time, because there is nobody else.
+    /// Reports whether a silent parent gets more time, because there is nobody else.
     fn wait_longer(&mut self, link: LinkId, id: &TransactionId) -> bool {
         let (now, me, links) = (self.env.now, self.env.me, &self.links);
         let Some(pending) = self.intake.pending.get_mut(id) else { return false };

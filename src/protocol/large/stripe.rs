@@ -29,7 +29,7 @@ pub(super) const DEFAULT_RATE: u64 = 2 << 20;
 /// The slowest that is waited for, in bytes per second.
 pub(in crate::protocol) const LEAST_RATE: u32 = 32 << 10;
 
-/// How fast pieces come in on a link.
+/// Rate at which pieces come in on a link.
 #[derive(Debug, Default)]
 pub(in crate::protocol) struct PieceRate {
     /// The latest piece.
@@ -55,7 +55,7 @@ impl PieceRate {
         (self.since, self.bytes) = (Some(now), 0);
     }
 
-    /// Something was asked for; the answer takes a round trip.
+    /// Starts the measured span when something was asked for; the answer takes a round trip.
     pub(in crate::protocol) fn start(&mut self, answer: MonoTime) {
         self.since.get_or_insert(answer);
     }
@@ -71,9 +71,9 @@ impl PieceRate {
 }
 
 impl Protocol {
-    /// What others have had for a while is probably with all of them: asked of several at once, a
-    /// newcomer does not wait for one uplink. Who lacks it says so. Only once there is a signature:
-    /// anybody can list what does not exist.
+    /// Guesses that what others have had for a while is with all peers: asked of several at once, a
+    /// newcomer does not wait for one uplink. A peer that lacks the payload says so. Only once
+    /// there is a signature: anybody can list what does not exist.
     fn guess_sources(&mut self, id: &TransactionId) {
         let (now, links) = (self.env.now, self.links_that_carry(id));
         if let Some(pending) = self.intake.pending.get_mut(id)

@@ -124,7 +124,7 @@ impl Protocol {
         }
     }
 
-    /// Our addresses changed: linked peers are told at once, others by peer exchange.
+    /// Tells linked peers at once that our addresses changed; others hear of it by peer exchange.
     pub(super) fn on_record(&mut self, record: PeerRecord) {
         // What a peer says is our address is no proof of it: only a dial that ends at ourselves is.
         self.membership.record = record;

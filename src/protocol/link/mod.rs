@@ -94,7 +94,7 @@ impl Links {
         Some(self.all.get(&link)?.up.as_ref()?.slot)
     }
 
-    /// Whose a link is, when it is up.
+    /// Returns the peer of a link, when the link is up.
     pub(super) fn peer_of(&self, link: LinkId) -> Option<PeerId> {
         self.all.get(&link).filter(|l| l.up.is_some()).map(|l| l.remote)
     }
@@ -146,7 +146,8 @@ impl Protocol {
         self.links.send(&mut self.env, link, message);
     }
 
-    /// Whether log entries may be offered on a link: less is queued while bulk waits for its turn.
+    /// Reports whether log entries may be offered on a link: less is queued while bulk waits for
+    /// its turn.
     pub(super) fn may_pump(&self, link: LinkId) -> bool {
         let limit = |up: &Established| {
             if up.serve.entries.is_empty() { HIGH_WATER } else { PIECE_BYTES / 2 }
@@ -154,7 +155,7 @@ impl Protocol {
         self.links.all.get(&link).is_some_and(|l| l.queued_bytes < l.up.as_ref().map_or(0, limit))
     }
 
-    /// Whether a link may be given more than control.
+    /// Reports whether a link may be given more than control.
     pub(super) fn is_writable(&self, link: LinkId) -> bool {
         self.links.all.get(&link).is_some_and(|l| l.queued_bytes < HIGH_WATER)
     }

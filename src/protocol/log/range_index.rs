@@ -18,7 +18,7 @@ use super::topic_table::Scope;
 /// Positions in one leaf at most.
 const LEAF: usize = 256;
 
-/// How much there is in a range: number and sum of the ids modulo 2^256.
+/// Summary of a range: number and sum of the ids modulo 2^256.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(in crate::protocol) struct Sum {
     pub(in crate::protocol) count: u64,
@@ -50,7 +50,7 @@ impl Sum {
         }
     }
 
-    /// What is compared on the wire: a sum alone could be forged by solving for ids.
+    /// Returns what is compared on the wire: a sum alone could be forged by solving for ids.
     pub(in crate::protocol) fn print(&self) -> [u8; 16] {
         let mut hasher = blake3::Hasher::new();
         hasher.update(b"sorcha-peer/reconcile");

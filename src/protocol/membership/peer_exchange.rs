@@ -255,7 +255,7 @@ pub(in crate::protocol) fn ask_for_peers(env: &mut Env, links: &mut Links, link:
     links.send(env, link, Message::PeersRequest { max });
 }
 
-/// Whether an address heard from a peer of the given scope may be stored and dialled.
+/// Reports whether an address heard from a peer of the given scope may be stored and dialled.
 fn policy_allows(policy: AddressPolicy, teller: AddressScope, endpoint: &Endpoint) -> bool {
     let scope = endpoint.scope();
     match policy {

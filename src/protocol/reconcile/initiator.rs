@@ -45,7 +45,7 @@ const SAMPLES: usize = 8;
 struct Part {
     window: Window,
     depth: u8,
-    /// We listed all that we hold in it.
+    /// True: we listed all that we hold in the range.
     listed: bool,
 }
 
@@ -53,32 +53,32 @@ struct Part {
 #[derive(Debug)]
 pub(in crate::protocol) struct Session {
     number: u32,
-    /// Whether it serves a need, to which the rest goes back when it fails.
+    /// True: the session serves a need, to which the rest goes back when the session fails.
     needed: bool,
     todo: VecDeque<Part>,
-    /// In the question under way.
+    /// Parts of the question under way.
     outstanding: Vec<Part>,
-    /// When it began, and the bytes that had been taken from the peer by then.
+    /// Time when the session began, and the bytes that had been taken from the peer by then.
     began: MonoTime,
     taken: u64,
     /// The last progress, and the number of fetches then.
     touched: MonoTime,
     heard: usize,
-    /// When something was found or fetched last.
+    /// Time when something was found or fetched last.
     useful: MonoTime,
-    /// Whether the last answer reached the end of its question.
+    /// True: the last answer reached the end of its question.
     wide: bool,
     bytes: u64,
     found: u64,
     differs: bool,
     offered: u64,
-    /// What the other side lacks and was not announced.
+    /// Window of what the other side lacks and was not announced.
     lacking: Option<Window>,
     samples: Vec<TransactionId>,
 }
 
 impl Session {
-    /// Whether another session would probably find the same.
+    /// Reports whether another session would probably find the same.
     pub(super) fn is_pulling(&self, now: MonoTime, stall: Duration) -> bool {
         self.needed && now.since(self.useful) < stall
     }
@@ -88,7 +88,7 @@ impl Session {
         self.todo.len() + self.outstanding.len()
     }
 
-    /// What it has not compared yet.
+    /// Returns what the session has not compared yet.
     fn rest(&self) -> Option<Window> {
         let parts = self.outstanding.iter().chain(&self.todo).map(|part| part.window);
         parts.reduce(|all, part| all.hull(Some(part)))

@@ -119,21 +119,21 @@ impl Window {
 /// The state of repair on one link.
 #[derive(Debug, Default)]
 pub(super) struct Repair {
-    /// Something in here may be missing on one side.
+    /// Window in which something may be missing on one side.
     need: Option<Window>,
-    /// It is the peer that lacks it, because we skipped it.
+    /// True: the peer lacks something, because we skipped it.
     owed: bool,
     /// A question of the peer does not settle it, only a session of our own that comes to its end: the
     /// peer may not have known yet what we want.
     firm: bool,
     not_before: MonoTime,
-    /// When the last session came to an end.
+    /// Time when the last session came to an end.
     ended: Option<MonoTime>,
     /// Sessions in a row that failed or brought nothing though the sets differ.
     fruitless: u32,
     /// No routine before this.
     quiet_until: MonoTime,
-    /// When the routine sessions opened up to now would be over at the pace that a peer takes.
+    /// Time when the routine sessions opened up to now would be over at the pace that a peer takes.
     paced: MonoTime,
     session: Option<Session>,
     peer_session: PeerSession,
@@ -154,7 +154,7 @@ impl Repair {
     }
 }
 
-/// What the links share.
+/// State of comparisons that the links share.
 #[derive(Debug, Default)]
 pub(super) struct Repairs {
     /// Own sessions.

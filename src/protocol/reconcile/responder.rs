@@ -22,7 +22,7 @@ const MAX_SCANNED: usize = 16_384;
 /// A window is as wide as ours if it begins no later than this after it.
 const ABOUT: std::time::Duration = std::time::Duration::from_mins(4);
 
-/// What is known of a peer's sessions. What bounds them is the peer's and not the link's (`guard::rate_limits`).
+/// State of a peer's sessions. The bounds are the peer's and not the link's (`guard::rate_limits`).
 #[derive(Debug, Default)]
 pub(super) struct PeerSession {
     /// The latest that it opened.
@@ -60,7 +60,7 @@ impl Protocol {
         }
     }
 
-    /// Whether a question may be answered.
+    /// Reports whether a question may be answered.
     fn admit(&mut self, link: LinkId, opened: bool) -> bool {
         let (Some(peer), now) = (self.links.peer_of(link), self.env.now) else { return false };
         self.guard.rate_limits.left(peer, Work::Answer, now) >= FRAME as u64

@@ -269,7 +269,7 @@ impl Protocol {
         }
     }
 
-    /// What cannot be read is not there.
+    /// Answers that what cannot be read is not there.
     fn answer_gone(&mut self, link: LinkId, missing: &[TransactionId]) {
         for id in missing {
             let Some(up) = self.links.up(link) else { return };
@@ -326,7 +326,7 @@ impl Protocol {
     }
 }
 
-/// What can be sent of a payload that is still on its way here.
+/// Returns what can be sent of a payload that is still on its way here.
 fn from_assembly(pending: &crate::protocol::intake::Pending, parts: &Parts) -> Option<Step> {
     let large = pending.large.as_ref().filter(|_| is_passed_on(pending))?;
     if parts.head {

@@ -57,14 +57,14 @@ const FORGET_EVERY: u64 = 256;
 #[expect(clippy::cast_possible_truncation, reason = "small")]
 pub(in crate::protocol) const MAX_NOT_PASSED: usize = (HARD_MAX_LAG + 2 * FORGET_EVERY) as usize;
 
-/// How far the log has been offered to a peer.
+/// Progress of offering the log to a peer.
 #[derive(Debug)]
 pub(in crate::protocol) struct Feed {
     /// The next log entry to offer.
     pub(in crate::protocol) cursor: u64,
     /// Set while the peer is too slow for what is new: from where on it was skipped.
     pub(in crate::protocol) debt: Option<Bound>,
-    /// What is owed from before the link, as far as it is still to be announced.
+    /// Replay of what is owed from before the link, as far as it is still to be announced.
     pub(in crate::protocol) replay: Option<ReplayCursor>,
 }
 
@@ -74,16 +74,16 @@ impl Feed {
     }
 }
 
-/// How a transaction of another origin was had.
+/// Provenance of a transaction of another origin.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::protocol) struct Provenance {
     /// Link slots whose peer is known to have it.
     pub(in crate::protocol) known: u64,
-    /// Whether others are probably at it as well: it is a repair, or part of a replay.
+    /// True: others are probably at it as well, since it is a repair, or part of a replay.
     pub(in crate::protocol) is_backfill: bool,
     /// Slot of the link it came on.
     pub(in crate::protocol) ingress: u8,
-    /// Whether that leads to a relay.
+    /// True: the link leads to a relay.
     pub(in crate::protocol) stored_upstream: bool,
 }
 
@@ -263,7 +263,7 @@ impl Protocol {
         }
     }
 
-    /// Whose transaction this is, while that is in memory, and where it came in.
+    /// Returns whose transaction this is, while that is in memory, and where it came in.
     fn route_of(&self, id: &TransactionId) -> Option<(PeerId, u8)> {
         Some((self.log.payload(id)?.origin(), self.log.find(id)?.ingress))
     }

@@ -38,7 +38,7 @@ const SLOTS: usize = 64;
 
 #[derive(Debug, Clone, Copy)]
 struct Estimate {
-    /// In 1/65536.
+    /// Probability in 1/65536.
     p: i32,
     samples: u8,
 }
@@ -75,11 +75,11 @@ struct Origin {
     last_used: u64,
 }
 
-/// What was learned.
+/// Estimates of where pushing pays, as learned so far.
 #[derive(Debug)]
 pub(in crate::protocol) struct PushPolicy {
     links: [Estimate; SLOTS],
-    /// By the slot that a transaction came on, as far as any did.
+    /// Estimates by the slot that a transaction came on, as far as any did.
     ingress: Vec<Option<Row>>,
     origins: BTreeMap<PeerId, Origin>,
     clock: u64,
@@ -95,16 +95,16 @@ pub(super) struct Route {
     pub(in crate::protocol) slot: u8,
 }
 
-/// What a peer's answer says of one push or announcement.
+/// Lesson that a peer's answer holds about one push or announcement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::protocol) enum Lesson {
-    /// We pushed.
+    /// Pushed by us.
     Pushed,
-    /// We announced.
+    /// Announced by us.
     Announced,
-    /// Our push was a duplicate.
+    /// Pushed by us for nothing: a duplicate.
     Useless,
-    /// Our announcement should have been a push.
+    /// Announced by us where a push would have been better.
     Useful,
 }
 
@@ -118,7 +118,7 @@ impl PushPolicy {
         }
     }
 
-    /// Whether a payload of `size` bytes is worth pushing.
+    /// Reports whether a payload of `size` bytes is worth pushing.
     ///
     /// A wrong push costs `size`, a missing push costs one round trip on that branch: the larger
     /// the payload, the surer we want to be. Threshold `size / (size + 2.3 KiB)`, at least 0.4 and
@@ -134,7 +134,7 @@ impl PushPolicy {
         i64::from(estimate.p) >= threshold
     }
 
-    /// What is known of a link for an origin of which nothing is known.
+    /// Returns the estimate of a link for an origin of which nothing is known.
     fn unknown_origin(&self, route: &Route) -> Estimate {
         let slot = index(route.slot);
         let row = self.ingress[row_of(route.ingress)].as_ref().map(|row| row[slot]);
