@@ -19,13 +19,14 @@ use super::io::{Output, Ticket};
 use super::rng::Rng;
 use super::timers::Timers;
 
-/// After a leap of the wall clock nothing expires for so long: it may be put right again.
+/// Time for which nothing expires after a leap of the wall clock: it may be put right again.
 const SECOND_LOOK: Duration = Duration::from_mins(1);
-/// Transactions being checked above which no more input from peers should be read.
+/// Maximum number of transactions being checked; above it no more input from peers should be read.
 pub(super) const MAX_VERIFYING: u64 = 4096;
-/// Bytes of payloads being checked above which no more input from peers should be read.
+/// Maximum bytes of payloads being checked; above them no more input from peers should be read.
 const MAX_VERIFYING_BYTES: u64 = 64 << 20;
-/// Entries on their way to the store above which no more input from peers should be read.
+/// Maximum number of entries on their way to the store; above it no more input from peers should be
+/// read.
 pub(super) const MAX_STORING: u64 = 8192;
 
 /// Work that a ticket stands for.

@@ -36,12 +36,12 @@ pub struct Restored {
     pub index: Vec<IndexEntry>,
     /// Entries that are still in the outbox.
     pub outbox: Vec<Queued>,
-    /// The most bytes that the store takes, if it has a bound: what shares of origins are of.
+    /// Maximum bytes that the store takes, if it has a bound: what shares of origins are of.
     pub max_bytes: Option<u64>,
     /// Partial payloads, oldest first; `None` when the store keeps none.
     pub partials: Option<Vec<KeptPartial>>,
-    /// Entries that the stored outbox has room for beyond `max_entries`, for what is published anew;
-    /// `None` is without a bound. One is tried in any case.
+    /// Entries that the stored outbox has room for beyond `max_entries`, for what is published
+    /// anew; `None` is without a bound. One entry is tried in any case.
     pub spare_places: Option<usize>,
     /// The host's validator judges payloads before anything of them is passed on.
     pub validating: bool,
@@ -56,7 +56,7 @@ pub struct Queued {
     pub attempts: u32,
     /// Reason why the entry is a dead letter, if it is one.
     pub dead: Option<GivenUp>,
-    /// The log had no room for it: it comes with [`Input::Relogged`].
+    /// The log had no room for the transaction, which comes with [`Input::Relogged`].
     pub unlogged: bool,
 }
 
@@ -143,7 +143,7 @@ pub enum Input {
         /// Number of the link.
         link: LinkId,
     },
-    /// One frame, decoded.
+    /// A frame came and was decoded.
     Received {
         /// Number of the link that the frame came on.
         link: LinkId,
@@ -177,7 +177,8 @@ pub enum Input {
         call: CallId,
         /// The transaction, signed by this node.
         transaction: Transaction,
-        /// The outbox entry that it takes the place of, if [`Output::Renew`] asked for it.
+        /// The outbox entry that the transaction takes the place of, if [`Output::Renew`] asked for
+        /// it.
         renews: Option<TransactionId>,
     },
     /// [`Output::Renew`] could not be carried out: nothing was published.
@@ -298,7 +299,7 @@ pub enum PublishRefusal {
     TooLarge {
         /// Bytes in the payload.
         size: u64,
-        /// The maximum.
+        /// Maximum bytes in a payload.
         limit: u64,
     },
     /// The outbox is full.
@@ -308,9 +309,9 @@ pub enum PublishRefusal {
     },
     /// Own transactions have their share of the store.
     OverShare {
-        /// Bytes that they take up.
+        /// Bytes that own transactions take up.
         used: u64,
-        /// Bytes that they may.
+        /// Bytes that own transactions may take up.
         limit: u64,
     },
     /// Own transactions are as many as the rate allows.
@@ -423,7 +424,7 @@ pub enum Output {
     Renewed {
         /// The id of the entry.
         id: TransactionId,
-        /// The other one.
+        /// Id of the transaction that takes the entry's place.
         renewed_as: TransactionId,
     },
     /// Note where own transactions stand.
@@ -504,7 +505,7 @@ pub enum PartialOp {
         /// Length of the payload.
         len: u64,
     },
-    /// Forget these.
+    /// Forget the partial payloads of some transactions.
     Drop {
         /// The ids.
         ids: Vec<TransactionId>,

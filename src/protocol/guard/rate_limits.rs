@@ -23,9 +23,9 @@ use crate::protocol::link::Links;
 use super::Guard;
 use crate::protocol::intake::{MAX_HEARD, Pending};
 
-/// Peers whose buckets are not full.
+/// Maximum number of peers whose buckets are not full.
 pub(in crate::protocol) const MAX_PEERS: usize = 4096;
-/// Parts of a token: refills are counted in milliseconds.
+/// Number of parts of a token: refills are counted in milliseconds.
 const PARTS: u64 = 1000;
 
 /// Work that a token pays for.
@@ -35,17 +35,17 @@ pub(in crate::protocol) enum Work {
     Id,
     /// The check of a header's signature (about 34 us).
     Head,
-    /// The check of a peer record's.
+    /// The check of a peer record's signature.
     Record,
     /// Walk over the log that follows when a peer wants something else.
     Interest,
     /// A part of a comparison that the peer opens; see `OPEN`.
     Session,
-    /// A byte of answers in those.
+    /// A byte of answers in such comparisons.
     Answer,
 }
 
-/// What opening a comparison costs.
+/// Number of tokens that opening a comparison costs.
 pub(in crate::protocol) const OPEN: u64 = 5;
 
 impl Work {
@@ -192,7 +192,7 @@ impl Protocol {
         self.guard.rate_limits.give_back(peer, work, count as u64);
     }
 
-    /// The same for an id that has left the fetch table.
+    /// Gives the token of an id back that has left the fetch table.
     pub(in crate::protocol) fn absolve(&mut self, pending: Option<&Pending>) {
         if let Some(peer) = pending.and_then(|pending| pending.heard_from) {
             self.give_back(&peer, Work::Id, 1);

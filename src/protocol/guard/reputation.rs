@@ -10,12 +10,13 @@ use crate::types::{MonoTime, PeerId};
 
 use super::{HALF_LIFE, MAX_SCORES};
 
-/// What a broken promise costs, what a payload served earns, and the most that can be
-/// earned.
+/// Number of points that a broken promise costs.
 const BROKEN: i32 = 5;
+/// Number of points that a payload served earns.
 const SERVED: i32 = 1;
+/// Maximum number of points that can be earned.
 const MAX_CREDIT: i32 = 40;
-/// How long a peer that let somebody wait is asked after others: until a promise is broken.
+/// Time for which a peer that let somebody wait is asked after others: until a promise is broken.
 const DOUBT: Duration = Duration::from_secs(10);
 
 /// Record of how peers keep their promises.

@@ -57,7 +57,8 @@ impl Protocol {
         self.forget_passed();
     }
 
-    /// Takes what was verified and judged, unless others of the same origin took its room meanwhile.
+    /// Takes what was verified and validated, unless others of the same origin took its room
+    /// meanwhile.
     pub(in crate::protocol) fn accept(
         &mut self,
         from: PeerId,

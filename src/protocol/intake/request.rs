@@ -23,30 +23,32 @@ use crate::protocol::Protocol;
 use crate::protocol::link::Established;
 use crate::protocol::timers::Timer;
 
-/// Asked of one peer at once, whatever its pace.
+/// Maximum number of ids asked of one peer at once, whatever its pace.
 pub(in crate::protocol) const MAX_ASKED: usize = 2048;
-/// The same of a peer that has not answered anything lately.
+/// Maximum number of ids asked at once of a peer that has not answered anything lately.
 const FIRST_ASKED: usize = 256;
-/// Payload bytes asked of one peer at once.
+/// Maximum payload bytes asked of one peer at once.
 const MAX_ASKED_BYTES: u64 = 4 << 20;
-/// An answer is overdue after this, or two round trips, while somebody else can be asked: asking
-/// twice costs little, and waiting for one who stalls costs much. Otherwise after `ANSWER`.
+/// Minimum time after which an answer is overdue while somebody else can be asked; two round trips
+/// if that is longer. Asking twice costs little, and waiting for one who stalls costs much. Without
+/// anybody else to ask, the time is `ANSWER`.
 const OVERDUE: Duration = Duration::from_millis(250);
-/// Slowest transfer that is not overdue, in bytes per second.
+/// Minimum rate of a transfer that is not overdue, in bytes per second.
 const SLOWEST: u64 = 1 << 20;
-/// Turns of asking all sources before an id is left to the next announcement.
+/// Maximum number of turns of asking all sources before an id is left to the next announcement.
 const MAX_TURNS: u32 = 3;
-/// The pace of answers is counted over one to two of these.
+/// Time over one to two of which the pace of answers is counted.
 const SPAN: Duration = Duration::from_millis(250);
-/// Least bytes in that time of somebody who is waited for while others could be asked.
+/// Minimum bytes within `SPAN` to twice that from a peer that is waited for while others could be
+/// asked.
 const LEAST: u64 = 64 * 1024;
 
 /// Course of the answers of one peer.
 #[derive(Debug, Default)]
 pub(in crate::protocol) struct Pace {
-    /// Questions so far.
+    /// Number of questions to the peer so far.
     questions: u64,
-    /// The latest of them that was answered.
+    /// Number of the latest question that was answered.
     answered: u64,
     /// Start of the span that is counted in `now`.
     since: MonoTime,
@@ -70,7 +72,7 @@ impl Pace {
         }
     }
 
-    /// Questions that may wait for their answers.
+    /// Returns how many questions may wait for their answers.
     fn limit(&mut self, now: MonoTime) -> usize {
         self.turn(now);
         (FIRST_ASKED + 2 * (self.now.0 + self.before.0)).min(MAX_ASKED)
@@ -165,7 +167,8 @@ impl Protocol {
         self.ask_next_source(id, false);
     }
 
-    /// `first`: nothing that is to be asked of the same source comes before it.
+    /// Asks the next source for an id; `first` says that nothing to be asked of the same source
+    /// comes before.
     fn ask_next_source(&mut self, id: &TransactionId, first: bool) {
         let Some(pending) = self.intake.pending.get_mut(id) else { return };
         if pending.large.is_some() {

@@ -7,9 +7,9 @@ use std::time::Duration;
 use crate::protocol::Protocol;
 use crate::types::{MonoTime, TransactionId};
 
-/// First and longest wait before what could not be stored is taken again; doubles.
+/// Minimum and maximum delay before what could not be stored is taken again; doubles.
 const TRY_AGAIN: (Duration, Duration) = (Duration::from_secs(10), Duration::from_mins(10));
-/// Such tries, out of turn, for peers that say they are the origin: so many in 10 s.
+/// Maximum number of tries out of turn in 10 s, for peers that say they are the origin.
 const ORIGIN_RETRIES: u32 = 64;
 
 /// State of the tries to store what was taken and could not be kept.
@@ -79,7 +79,8 @@ impl Protocol {
         }
     }
 
-    /// Ever less often, so that a full disk does not make us fetch the same all the time.
+    /// Tries ever less often to store what could not be kept, so that a full disk does not make us
+    /// fetch the same all the time.
     pub(in crate::protocol) fn retry_unsaved(&mut self) {
         self.intake.retry.origin_retries = ORIGIN_RETRIES;
         if self.intake.retry.is_due(self.env.now) {

@@ -12,7 +12,7 @@ use crate::types::{LinkId, MonoTime, PeerId, TransactionId};
 
 use super::store_retry::StoreRetry;
 
-/// Refused ids remembered, so that they are not fetched once per neighbour.
+/// Maximum number of refused ids remembered, so that they are not fetched once per neighbour.
 pub(in crate::protocol) const MAX_REFUSED: usize = 4096;
 
 /// Transactions on their way in.
@@ -49,7 +49,7 @@ impl Intake {
 /// Stage of a fetch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::protocol) enum Stage {
-    /// Somebody has it.
+    /// Known by id: somebody has the transaction.
     Heard,
     /// Checking: the bytes are here.
     Verifying,
@@ -62,11 +62,11 @@ pub(in crate::protocol) enum Stage {
 /// Share of a payload that a source says it has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::protocol) enum Holds {
-    /// The header.
+    /// Only the header.
     Nothing,
     /// The first piece, and more as they come.
     Some,
-    /// Everything.
+    /// All pieces of the payload.
     All,
 }
 
@@ -102,9 +102,9 @@ pub(in crate::protocol) struct Pending {
     /// Number of times the validator did not answer.
     pub(super) timed_out: u8,
     pub(in crate::protocol) large: Option<Box<Large>>,
-    /// The link in whose replay it has its turn.
+    /// The link in whose replay the transaction has its turn.
     pub(in crate::protocol) ordered: Option<LinkId>,
-    /// Set while it waits for that.
+    /// Set while the transaction waits for its turn in a replay.
     pub(in crate::protocol) deferred: Option<Box<Deferred>>,
 }
 
@@ -170,7 +170,7 @@ impl Pending {
 #[derive(Debug)]
 pub(in crate::protocol) struct RecentIds {
     ids: IdMap<()>,
-    /// The oldest first.
+    /// Ids in the order in which they came, the oldest first.
     order: VecDeque<TransactionId>,
 }
 

@@ -126,7 +126,7 @@ impl Protocol {
         (known && new && whole).then_some(root)
     }
 
-    /// Parents that owe nothing more are free for other work.
+    /// Frees parents that owe nothing more for other work.
     fn end_fulfilled(&mut self, id: &TransactionId) {
         let Some(large) = self.intake.pending.get(id).and_then(|p| p.large.as_ref()) else {
             return;

@@ -45,9 +45,9 @@ use crate::protocol::{Protocol, env::Task};
 
 use super::assembly::Assembly;
 
-/// How far apart the ranks of a node and of who hears of a payload from it are: room to rise.
+/// Number of ranks between a node and the peer that hears of a payload from it: room to rise.
 const STEP: u32 = 256;
-/// Peers that were asked before and whose late pieces are still taken.
+/// Maximum number of peers that were asked before and whose late pieces are still taken.
 const MAX_FORMER_PARENTS: usize = 16;
 
 /// A large transaction on its way in.
@@ -55,7 +55,7 @@ const MAX_FORMER_PARENTS: usize = 16;
 #[derive(Debug, Default)]
 pub(in crate::protocol) struct Large {
     pub(in crate::protocol) head: Option<Head>,
-    /// The own hop and rank; they count once there is a head.
+    /// The own hop and rank (`place` on the wire), which count once there is a header.
     pub(in crate::protocol) hop: u16,
     pub(in crate::protocol) rank: u32,
     /// The signature is right.
@@ -110,7 +110,7 @@ impl Parent {
 }
 
 impl Large {
-    /// Pieces that nobody is asked for.
+    /// Returns the pieces that nobody is asked for.
     pub(in crate::protocol) fn missing(&self) -> Option<PieceSet> {
         let assembly = self.assembly.as_ref()?;
         let mut missing = PieceSet::full(assembly.have.len());

@@ -25,20 +25,21 @@ use crate::protocol::intake::{Holds, Source, Stage};
 use crate::protocol::link::Links;
 use crate::protocol::timers::Timer;
 
-/// A busy peer is asked again after this.
+/// Delay before a busy peer is asked again.
 const BUSY: Duration = Duration::from_millis(250);
-/// The least patience with a silent parent.
+/// Minimum patience with a silent parent.
 const SILENCE: Duration = Duration::from_millis(240);
-/// The most.
+/// Maximum patience with a silent parent.
 const MAX_SILENCE: Duration = Duration::from_secs(20);
-/// Turns of asking everybody before an id is left to the next announcement.
+/// Maximum number of turns of asking everybody before an id is left to the next announcement.
 const MAX_TURNS: u32 = 5;
-/// Expiries after which who was only waited for is left for somebody who has more.
+/// Number of times the patience may run out before a peer that was only waited for is left for
+/// somebody who has more.
 const PATIENT: u32 = 2;
-/// How often the patience with the only source is doubled before links are asked that did not
-/// announce it.
+/// Number of times the patience with the only source is doubled before links are asked that did not
+/// announce the payload.
 const LONGER: u32 = 3;
-/// How long a partial payload that nobody serves is kept.
+/// Time for which a partial payload that nobody serves is kept.
 const PARK: Duration = Duration::from_mins(1);
 
 /// Step that comes next for a payload that nobody is asked for.
@@ -101,7 +102,7 @@ impl Protocol {
         self.set_watch(id);
     }
 
-    /// Peers that may have a transaction though they did not say so.
+    /// Returns the links to peers that may have a transaction though they did not say so.
     pub(super) fn links_that_carry(&self, id: &TransactionId) -> Vec<LinkId> {
         let head = self.intake.pending.get(id).and_then(|p| p.large.as_ref()?.head.as_ref());
         let mut links = self.links.up_ids();

@@ -35,15 +35,15 @@ use crate::protocol::io::{Output, PartialOp, Ticket};
 use crate::protocol::timers::Timer;
 use crate::protocol::{Protocol, env::Task};
 
-/// A payload that got no piece for this long may have to go.
+/// Time without a piece after which a payload may have to leave memory.
 const QUIET: Duration = Duration::from_secs(5);
 /// Time in memory that a piece earns, up to `QUIET` from then: a pace of 32 KiB a second.
 const PACE: Duration = Duration::from_secs(2);
-/// Payloads on their way to the store at once.
+/// Maximum number of payloads on their way to the store at once.
 pub(in crate::protocol) const MAX_WRITES: u64 = 16;
-/// Payloads in the store.
+/// Maximum number of partial payloads in the store.
 pub(in crate::protocol) const MAX_KEPT: usize = 4096;
-/// A store that failed is left in peace for this long.
+/// Delay before a store that failed is asked again.
 const TRY_AGAIN: Duration = Duration::from_mins(1);
 
 /// Part of a payload that the store has.

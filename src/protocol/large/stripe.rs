@@ -16,23 +16,23 @@ use crate::protocol::Protocol;
 use crate::protocol::intake::MAX_ASKED;
 use crate::protocol::intake::{Holds, Source};
 
-/// Payloads from this size are fetched from several sources. Below it nearly all is on its way
-/// before its rate is known: at 1 MiB and 1000 nodes striping came to 1.033 copies instead of 1.004,
-/// and nothing was there sooner.
+/// Minimum size of payloads that are fetched from several sources. Below it nearly all is on its
+/// way before its rate is known: at 1 MiB and 1000 nodes striping came to 1.033 copies instead of
+/// 1.004, and nothing was there sooner.
 const STRIPE_FROM: u64 = 4 << 20;
-/// Sources at once.
+/// Maximum number of sources at once.
 const MAX_PARENTS: usize = 3;
-/// Pieces of the smallest range that another source takes over: 256 KiB.
+/// Minimum number of pieces in a range that another source takes over: 256 KiB.
 const RANGE: u32 = 4;
-/// Bytes per second of a link that was not measured yet.
+/// Number of bytes per second assumed of a link that was not measured yet.
 pub(super) const DEFAULT_RATE: u64 = 2 << 20;
-/// The slowest that is waited for, in bytes per second.
+/// Minimum rate that is waited for, in bytes per second.
 pub(in crate::protocol) const LEAST_RATE: u32 = 32 << 10;
 
 /// Rate at which pieces come in on a link.
 #[derive(Debug, Default)]
 pub(in crate::protocol) struct PieceRate {
-    /// The latest piece.
+    /// Time of the latest piece.
     pub(in crate::protocol) at: Option<MonoTime>,
     /// Start of the measured span and bytes since.
     since: Option<MonoTime>,
@@ -60,7 +60,8 @@ impl PieceRate {
         self.since.get_or_insert(answer);
     }
 
-    /// All that was asked for is here: the pause that follows says nothing about the rate.
+    /// Ends the measured span, since all that was asked for is here: the pause that follows says
+    /// nothing about the rate.
     pub(super) fn idle(&mut self) {
         (self.since, self.bytes) = (None, 0);
     }

@@ -27,7 +27,7 @@ use super::io::Ticket;
 use super::spread::SAY_EVERY;
 use super::timers::Timer;
 
-/// How often expired transactions and bans are looked for.
+/// Time between two looks for expired transactions and bans.
 pub(super) const EXPIRE_EVERY: Duration = Duration::from_secs(10);
 
 impl Protocol {

@@ -10,9 +10,9 @@ use crate::protocol::timers::Timer;
 use crate::types::{Announcement, LinkId, MAX_IDS_PER_MESSAGE, Message, MonoTime, TransactionId};
 use std::time::Duration;
 
-/// Small messages wait at most this long.
+/// Maximum delay of small messages that wait for others.
 const DRAIN_AFTER: Duration = Duration::from_millis(5);
-/// This many small entries leave at once.
+/// Number of small entries that leave at once, without waiting for others.
 const DRAIN_ENTRIES: usize = 64;
 
 /// Constructor of a message of ids.

@@ -24,17 +24,18 @@ use crate::protocol::Protocol;
 use crate::protocol::env::Env;
 use crate::protocol::io::Output;
 
-/// Links at most: one bit each in a log entry.
+/// Maximum number of links: one bit each in a log entry.
 pub(super) const MAX_SLOTS: u8 = 64;
-/// Above this many queued bytes nothing but control is added: the peer is slow for the moment and
-/// its cursor waits. Four pieces; at 50 Mbit/s about 40 ms.
+/// Number of queued bytes above which nothing but control is added: the peer is slow for the moment
+/// and its cursor waits. Four pieces; at 50 Mbit/s about 40 ms.
 pub(super) const HIGH_WATER: usize = 256 * 1024;
-/// A peer for which this much waits takes nothing but makes us answer: it is disconnected.
+/// Maximum bytes that wait for a peer: one for which this much waits takes nothing but makes us
+/// answer, and is disconnected.
 pub(super) const MAX_QUEUED: usize = 2 << 20;
-/// More than one turn adds to a queue that is below its bound.
+/// Number of bytes that is more than one turn adds to a queue below its bound.
 const MAX_MESSAGE: usize = 1 << 20;
 
-/// A queue that has not moved for so long does not move: longer than a piece takes on a slow link.
+/// Time without a move after which a queue does not move: longer than a piece takes on a slow link.
 const STUCK: Duration = Duration::from_secs(5);
 
 /// All links.

@@ -6,13 +6,13 @@
 
 use std::collections::BTreeMap;
 
-/// The number of no key.
+/// Number of no key.
 pub(super) const NONE: u16 = 0;
 
 #[derive(Debug, Clone, Copy)]
 struct Slot<K, T> {
     key: K,
-    /// Records that have the number.
+    /// Number of records that use this number.
     records: u32,
     value: T,
 }

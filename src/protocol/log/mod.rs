@@ -40,9 +40,9 @@ use range_index::{RangeIndex, Sum};
 use records::Records;
 use topic_table::TopicTable;
 
-/// What a payload in memory takes beside its bytes: header, signature, bookkeeping.
+/// Number of bytes that a payload in memory takes beside its own: header, signature, bookkeeping.
 const OVERHEAD: u64 = 384;
-/// Transactions remembered that are not kept: unwanted, over a share, not saved.
+/// Maximum number of transactions remembered that are not kept: unwanted, over a share, not saved.
 pub(super) const MAX_REFUSED: usize = 65_536;
 
 /// A transaction to be retained.
@@ -119,7 +119,7 @@ impl Log {
         }
     }
 
-    /// Entries retained.
+    /// Returns the number of entries retained.
     pub(super) fn len(&self) -> usize {
         self.live
     }

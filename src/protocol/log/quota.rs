@@ -17,9 +17,9 @@ use crate::types::PeerId;
 
 use super::interner::{self, Interner};
 
-/// The number of nobody in particular.
+/// Number of nobody in particular.
 pub(super) const NOBODY: u16 = interner::NONE;
-/// What is counted for a header: its 105 bytes and a topic.
+/// Number of bytes counted for a header: its 105 bytes and a topic.
 const HEADER: u64 = 128;
 
 /// Part of the store that an origin uses.

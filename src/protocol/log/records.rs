@@ -12,30 +12,32 @@ use crate::types::{Bound, TransactionId, WallTime};
 
 use super::quota::NOBODY;
 
-/// Stands for the link that an own transaction came on.
+/// Number that stands for the link that an own transaction came on.
 pub(in crate::protocol) const OWN: u8 = 64;
-/// Records in one chunk: 56 KiB.
+/// Number of records in one chunk: 56 KiB.
 const CHUNK: usize = 1024;
 const _: () = assert!(size_of::<Record>() == 56, "resident for each retained transaction");
 
-/// Bits of `Record::mark` above those of the state.
+/// Bit of `Record::mark`, above those of the state: our own store has the transaction.
 const STORED: u8 = 8;
+/// Bit of `Record::mark`: a peer that is nearer to a relay has the transaction.
 const STORED_UPSTREAM: u8 = 16;
 
-/// In place of a number of pushes: asked for long after its creation.
+/// Number that stands in place of a number of pushes: asked for long after its creation.
 const BACKFILL: u8 = u8::MAX;
 
 /// Kind of entry that a record stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::protocol) enum State {
-    /// Nothing any more.
+    /// Slot of nothing any more.
     Dead,
-    /// A transaction that the validator did not want: it is neither served nor offered, but counts
-    /// as held when sets are compared, so that it is not fetched again in each round.
+    /// A transaction that the validator did not want: neither served nor offered, but counted as
+    /// held when sets are compared, so that it is not fetched again in each round.
     Refused,
-    /// The same for one whose origin has all it may have; it is taken when there is room again.
+    /// A transaction whose origin has all it may have: treated as `Refused` until there is room
+    /// again.
     OverShare,
-    /// The same for one that the store could not keep; it is tried again later.
+    /// A transaction that the store could not keep: treated as `Refused` until the next try.
     Unsaved,
     /// A retained transaction.
     Live,

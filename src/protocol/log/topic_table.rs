@@ -10,7 +10,7 @@ use crate::types::{Interest, TopicKey};
 
 use super::interner::{self, Interner};
 
-/// The number of any topic beyond the table.
+/// Number of any topic beyond the table.
 pub(super) const UNKNOWN: u16 = interner::NONE;
 
 /// All topics of the log.
@@ -61,7 +61,7 @@ impl TopicTable {
 pub(in crate::protocol) struct Scope(Option<Vec<u16>>);
 
 impl Scope {
-    /// Everything.
+    /// Scope of a comparison of all topics.
     pub(in crate::protocol) const ALL: Self = Self(None);
 
     pub(in crate::protocol) fn is_all(&self) -> bool {

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use crate::types::{Endpoint, MonoTime, PeerId, PeerRecord, StoredPeer, WallTime};
 
-/// Own addresses remembered.
+/// Maximum number of own addresses remembered.
 const MAX_OWN: usize = 64;
 
 /// Topics that a peer carries, as far as is known. The peer's own word counts more than what others
@@ -21,7 +21,7 @@ const MAX_OWN: usize = 64;
 pub(in crate::protocol) enum Kind {
     /// Relay, as the peer says.
     Relay,
-    /// Somebody said so.
+    /// Relay, as somebody else says.
     Hearsay,
     Unknown,
     /// Edge, as the peer says.
@@ -97,7 +97,7 @@ pub(super) enum Noted {
     Updated,
     /// Nothing new in it.
     Old,
-    /// No room.
+    /// Dropped: there was no room.
     Shed,
 }
 

@@ -44,9 +44,10 @@ enum Purpose {
     Host(CallId),
 }
 
-/// Peers remembered whose link broke.
+/// Maximum number of peers remembered whose link broke.
 const MAX_DROPPED: usize = 32;
-/// Dialled links to peers that turned out to be edges, beyond `dial_target`, while relays are sought.
+/// Maximum number of dialled links to peers that turned out to be edges, beyond `dial_target`,
+/// while relays are sought.
 const SPARE: usize = 4;
 
 /// Number of links that a node lacks.

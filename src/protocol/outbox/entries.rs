@@ -20,10 +20,10 @@ use crate::protocol::id_map::Positions;
 use crate::protocol::io::GivenUp;
 use crate::protocol::rng::Rng;
 
-/// Entries in one chunk: 56 KiB.
+/// Number of entries in one chunk: 56 KiB.
 const CHUNK: usize = 1024;
 const _: () = assert!(size_of::<Entry>() == 56, "resident for each entry");
-/// Stands for no slot in the heap.
+/// Number that stands for no slot in the heap.
 const NOWHERE: u32 = u32::MAX;
 
 /// Status of an entry.

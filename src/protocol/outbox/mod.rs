@@ -50,12 +50,13 @@ use crate::protocol::io::{CallId, GivenUp};
 use crate::protocol::rng::Rng;
 use entries::{Entries, Entry, EntryStatus};
 
-/// Confirmed transactions whose further confirmations are still counted.
+/// Maximum number of confirmed transactions whose further confirmations are still counted.
 const MAX_FINISHED: usize = 16_384;
-/// The first round is over after this; a large payload on a slow link is asked for by then.
+/// Time after which the first round is over; a large payload on a slow link is asked for by then.
 const FIRST_ROUND: Duration = Duration::from_secs(5);
-/// Rounds in which somebody fetches it and still does not confirm, before they count: a transfer may
-/// take long, but a peer that cannot keep what it fetches must not keep the entry waiting for ever.
+/// Maximum number of rounds that do not count because somebody fetches the transaction and still
+/// does not confirm: a transfer may take long, but a peer that cannot keep what it fetches must not
+/// keep the entry waiting for ever.
 const MAX_EXCUSED: u8 = 5;
 
 /// Time during which there was at least one link.

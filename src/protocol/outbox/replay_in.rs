@@ -47,13 +47,16 @@ use crate::protocol::timers::Timer;
 
 use super::replay_out::{Outflow, STALL, WINDOW, WINDOW_BYTES};
 
-/// Bytes deferred for one origin, beyond the first payload: its window, and a neighbour's that is ahead.
+/// Maximum bytes deferred for one origin, beyond the first payload: its window, and a neighbour's
+/// that is ahead.
 const MAX_DEFERRED: u64 = 4 * WINDOW_BYTES;
-/// Ids in the order of an inflow: what is announced at once, and what is published meanwhile.
+/// Maximum number of ids in the order of an inflow: what is announced at once, and what is
+/// published meanwhile.
 pub(in crate::protocol) const MAX_ORDER: usize = 4 * WINDOW;
-/// What an entry that is deferred counts beside its payload, so that small ones are bounded too.
+/// Number of bytes that a deferred entry counts beside its payload, so that small ones are bounded
+/// too.
 const OVERHEAD: u64 = 2048;
-/// Bytes deferred for all origins.
+/// Maximum bytes deferred for all origins.
 const MAX_DEFERRED_IN_ALL: u64 = 64 << 20;
 
 /// Inflow from an origin that came back with transactions that wait for copies.
@@ -69,11 +72,11 @@ pub(in crate::protocol) struct Inflow {
     beyond: usize,
     /// Deferred before it was announced, as it came.
     early: VecDeque<TransactionId>,
-    /// Bytes deferred.
+    /// Bytes deferred for this origin.
     deferred_bytes: Gate,
     /// Creation time of the youngest that was taken in order.
     latest: WallTime,
-    /// The last progress.
+    /// Time of the last progress.
     touched: MonoTime,
 }
 
@@ -88,10 +91,10 @@ pub(in crate::protocol) struct Deferred {
 /// State that all replays share.
 #[derive(Debug, Default)]
 pub(in crate::protocol) struct Replays {
-    /// The own one.
+    /// Replay of the own outbox.
     pub(super) own: Option<Outflow>,
     by_origin: BTreeMap<PeerId, Inflow>,
-    /// Bytes deferred for all.
+    /// Bytes deferred for all origins together.
     deferred_bytes: Gate,
     /// True: something was settled in this turn.
     moved: bool,

@@ -13,13 +13,14 @@ use crate::protocol::log::Record;
 use crate::protocol::timers::Timer;
 use crate::types::{Announcement, LinkId, Message, MonoTime, TransactionId};
 
-/// Entries announced on a link and not confirmed: 20,000 a second at a round trip of 200 ms.
+/// Maximum number of entries announced on a link and not confirmed: 20,000 a second at a round trip
+/// of 200 ms.
 pub(super) const WINDOW: usize = 4096;
-/// Payload bytes of them, beyond the first.
+/// Maximum payload bytes of entries announced on a link and not confirmed, beyond the first.
 pub(super) const WINDOW_BYTES: u64 = 4 << 20;
-/// A side that does nothing for so long does not keep the other waiting.
+/// Time after which a side that does nothing does not keep the other waiting.
 pub(super) const STALL: Duration = Duration::from_secs(3);
-/// A node that comes back finds its peers within this time; the outbox is replayed to all of them.
+/// Time within which a node that comes back finds its peers; the outbox is replayed to all of them.
 const GATHER: Duration = Duration::from_secs(30);
 
 /// Replay on a link: a walk over our own log entries that wait for copies, and over what is here
@@ -39,7 +40,7 @@ pub(in crate::protocol) struct ReplayCursor {
     /// Announced and not confirmed: the sizes, by sequence number.
     waiting: BTreeMap<u64, u32>,
     bytes: Gate,
-    /// The last confirmation, or payload served.
+    /// Time of the last confirmation, or payload served.
     moved: MonoTime,
 }
 

@@ -17,7 +17,7 @@ use crate::types::{Event, TransactionId};
 use crate::protocol::Protocol;
 use crate::protocol::io::Output;
 
-/// Renewals under way at once.
+/// Maximum number of renewals under way at once.
 pub(crate) const RENEWALS: usize = 256;
 
 impl Protocol {

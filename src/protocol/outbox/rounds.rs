@@ -11,9 +11,10 @@ use crate::types::{Announcement, EntryState, Event, LinkId, PublishStatus, Trans
 
 use super::FIRST_ROUND;
 
-/// Rounds do not become longer than this.
+/// Maximum length of a round.
 const LONGEST_ROUND: Duration = Duration::from_mins(5);
-/// Entries looked at in one turn, and the time until the next: what is announced can leave between.
+/// Maximum number of entries looked at in one turn, and delay until the next: what is announced can
+/// leave between.
 const TURN: (usize, Duration) = (1024, Duration::from_millis(1));
 
 impl Protocol {

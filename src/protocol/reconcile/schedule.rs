@@ -240,12 +240,12 @@ impl Protocol {
         span / 10 * 7 + self.env.rng.jitter(span / 10 * 6)
     }
 
-    /// All that is retained, but what is about to go.
+    /// Returns the window of all that is retained, but what is about to go.
     fn everything(&self) -> Window {
         Window { lower: self.horizon(GUARD), upper: Bound::MAX }
     }
 
-    /// Below it entries count as gone.
+    /// Returns the bound below which entries count as gone.
     pub(super) fn horizon(&self, guard: Duration) -> Bound {
         Bound::at(self.env.wall.minus(self.env.config.gossip.retention).plus(guard))
     }

@@ -41,7 +41,7 @@ pub(super) struct Serving {
     loads: BTreeMap<TransactionId, Ticket>,
     /// Number of peers that are being served pieces of an id.
     children: IdMap<u16>,
-    /// Pieces that peers reserved and did not get yet.
+    /// Number of pieces that peers reserved and did not get yet.
     reserved: Gate,
 }
 

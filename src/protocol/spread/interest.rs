@@ -55,11 +55,11 @@ use crate::protocol::log::Record;
 use crate::protocol::outbox::ReplayCursor;
 use crate::protocol::timers::Timer;
 
-/// How long an edge looks for a way to a relay, and up to twice that, before it stands in for one.
+/// Time, up to twice, for which an edge looks for a way to a relay before it stands in for one.
 const GRACE: Duration = Duration::from_secs(4);
-/// How long it waits for a relay, and up to twice that, before it hangs off another edge.
+/// Time, up to twice, for which an edge waits for a relay before it hangs off another edge.
 const LOOK: Duration = Duration::from_secs(1);
-/// Least time between two changes that peers are told of.
+/// Minimum time between two changes that peers are told of.
 pub(in crate::protocol) const SAY_EVERY: Duration = Duration::from_secs(1);
 
 /// Topics that this node carries, and what peers were told of them.
@@ -67,7 +67,7 @@ pub(in crate::protocol) const SAY_EVERY: Duration = Duration::from_secs(1);
 pub(in crate::protocol) struct Carrying {
     /// True: this node carries not everything, if it can be helped.
     edge: bool,
-    /// Carried without a subscriber.
+    /// Topics carried without a subscriber.
     fixed: BTreeSet<TopicKey>,
     /// Topics that the host subscribes to; `None` is everything.
     live: Option<BTreeSet<TopicKey>>,
@@ -75,7 +75,7 @@ pub(in crate::protocol) struct Carrying {
     ours: Interest,
     /// Until when an edge at `NOWHERE` waits for better, and whether it knows some way.
     pub(in crate::protocol) waits: Option<(bool, MonoTime)>,
-    /// Some peer was not told yet.
+    /// True: some peer was not told yet.
     unsaid: bool,
     said: Option<MonoTime>,
 }

@@ -23,17 +23,18 @@ use std::collections::BTreeMap;
 use crate::protocol::log::OWN;
 use crate::types::PeerId;
 
-/// Probability 1.
+/// Probability 1, in 1/65536.
 const ONE: i32 = 1 << 16;
-/// Fewer samples than this of what came on one link say nothing; the link's average decides.
+/// Minimum number of samples of what came on one link that say something; with fewer the link's
+/// average decides.
 const MIN_SAMPLES: u8 = 3;
-/// The same of an origin: what came on the same link from others is worth more than a few of its
-/// own (1 KiB from random origins at 100 nodes: 1.53 to 1.60 copies over four seeds, and 1.54 to 2.14
-/// over six with 3; from ten origins no difference there).
+/// Minimum number of samples of an origin that say something: what came on the same link from
+/// others is worth more than a few of its own (1 KiB from random origins at 100 nodes: 1.53 to 1.60
+/// copies over four seeds, and 1.54 to 2.14 over six with 3; from ten origins no difference there).
 const MIN_OF_ORIGIN: u8 = 8;
-/// Origins remembered; the least recently heard of is forgotten first.
+/// Maximum number of origins remembered; the least recently heard of is forgotten first.
 pub(in crate::protocol) const MAX_ORIGINS: usize = 256;
-/// Links at most.
+/// Maximum number of links.
 const SLOTS: usize = 64;
 
 #[derive(Debug, Clone, Copy)]
