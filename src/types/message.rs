@@ -69,7 +69,7 @@ pub struct Offer {
     pub head: Head,
     /// The number of hops from its origin to the sender.
     pub hop: u16,
-    /// The sender's rank in the order of reservations.
+    /// Rank of the sender in the order of reservations (`place` on the wire).
     pub place: u32,
     /// True: the sender has all of the payload.
     pub complete: bool,
@@ -193,7 +193,7 @@ pub enum Message {
     Receiving {
         /// The transaction.
         id: TransactionId,
-        /// The sender's rank in the order of reservations, which may have risen since its offer.
+        /// Rank of the sender in the order of reservations, which may have risen since its offer.
         place: u32,
     },
     /// Notice of what I want from now on.

@@ -296,7 +296,7 @@ pub(crate) fn sources() -> Vec<Source> {
 
 fn assert_all(rule: fn(&Source) -> Vec<String>) {
     let wrong: Vec<_> = sources().iter().flat_map(rule).collect();
-    assert!(wrong.is_empty(), "see design.md, section 2:\n{}", wrong.join("\n"));
+    assert!(wrong.is_empty(), "see the rules at the top of tests/repo/layering.rs:\n{}", wrong.join("\n"));
 }
 
 #[test]

@@ -29,7 +29,7 @@ const BACKFILL: u8 = u8::MAX;
 /// Kind of entry that a record stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::protocol) enum State {
-    /// Slot of nothing any more.
+    /// No transaction any more.
     Dead,
     /// A transaction that the validator did not want: neither served nor offered, but counted as
     /// held when sets are compared, so that it is not fetched again in each round.

@@ -115,7 +115,7 @@ pub struct Interest {
     /// Links to the nearest relay: 0 is a relay, 9 knows none within 8.
     #[prost(uint32, tag = "1")]
     pub depth: u32,
-    /// That relay is an edge that stands in for one.
+    /// The nearest relay is an edge that stands in for one: a stand-in.
     #[prost(bool, tag = "2")]
     pub makeshift: bool,
     /// First 8 bytes of the id of the peer that is next on the way there, or 0.
@@ -254,7 +254,7 @@ pub struct Offer {
     /// Whether the sender has all of the payload.
     #[prost(bool, tag = "4")]
     pub complete: bool,
-    /// The sender's place in the order of reservations: pieces are reserved from a lower one only, or
+    /// Rank of the sender in the order of reservations: pieces are reserved from a lower rank only, or
     /// from who has all of them.
     #[prost(uint32, tag = "5")]
     pub place: u32,
@@ -264,16 +264,16 @@ pub struct Offer {
 pub struct Receiving {
     #[prost(bytes = "bytes", tag = "1")]
     pub id: ::prost::bytes::Bytes,
-    /// As in Offer; it may have risen since.
+    /// Rank as in Offer; it may have risen since.
     #[prost(uint32, tag = "2")]
     pub place: u32,
 }
-/// Pieces asked for; takes the place of an earlier one for the same id on the same link.
+/// Pieces asked for; replaces an earlier reservation for the same id on the same link.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Reserve {
     #[prost(bytes = "bytes", tag = "1")]
     pub id: ::prost::bytes::Bytes,
-    /// The asker's place in the order of reservations; with 0 only who has all of it answers.
+    /// Rank of the asker in the order of reservations; with 0 only who has all of it answers.
     #[prost(uint32, tag = "2")]
     pub place: u32,
     /// Whether an offer is wanted first.
