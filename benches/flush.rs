@@ -146,7 +146,7 @@ struct Measured {
     peer: f64,
 }
 
-/// From here until `work` is done, everything is delivered, and the outbox is empty.
+/// Measures from here until `work` is done, everything is delivered, and the outbox is empty.
 async fn measure(
     node: &PeerNode,
     peer: &mut Peer,

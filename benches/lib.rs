@@ -1,7 +1,7 @@
 //! What several benches share.
 
-/// Whether to run each row once and briefly, just to see that it runs: with `--test`, and in what
-/// `cargo test --benches` builds, as figures without optimisation say nothing.
+/// Reports whether to run each row once and briefly, just to see that it runs: with `--test`, and
+/// in what `cargo test --benches` builds, as figures without optimisation say nothing.
 pub fn is_smoke() -> bool {
     cfg!(debug_assertions) || std::env::args().any(|argument| argument == "--test")
 }

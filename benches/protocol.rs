@@ -64,7 +64,7 @@ impl Node {
         node
     }
 
-    /// One input and everything that follows, at once: all is sent, stored and right.
+    /// Takes one input and everything that follows, at once: all is sent, stored and right.
     fn take(&mut self, input: Input) {
         let mut todo = VecDeque::from([input]);
         while let Some(input) = todo.pop_front() {

@@ -155,7 +155,7 @@ struct Raw {
 }
 
 impl Raw {
-    /// One whose write-ahead log has its working size.
+    /// Makes a file whose write-ahead log has its working size.
     async fn new(below: &Path) -> Self {
         let dir = tempfile::tempdir_in(below).expect("a directory");
         let mut connection: SqliteConnection = SqliteConnectOptions::new()

@@ -171,7 +171,8 @@ async fn shake_hands(
     Ok(RawLink::new(remote, TransportKind::Custom, Some(address), sink, stream))
 }
 
-/// What one side signs. Its role is part of it, so that no proof can be sent back to its maker.
+/// Makes what one side signs. The role is part of the statement, so that no proof can be sent back
+/// to its maker.
 fn statement(dialled: bool, signers: &[u8; 64], others: &[u8; 64]) -> Vec<u8> {
     [TAG, &[u8::from(dialled)], signers, others].concat()
 }

@@ -64,7 +64,7 @@ struct Options {
     /// Be the node that publishes, on these files.
     #[arg(long, hide = true)]
     node: Option<PathBuf>,
-    /// As that node, publish nothing unasked.
+    /// True: that node publishes nothing unasked.
     #[arg(long, hide = true)]
     again: bool,
 }
@@ -240,7 +240,7 @@ async fn listen(peer: usize, mut orders: Subscription, arrivals: mpsc::Sender<Ar
     }
 }
 
-/// What arrived at one peer.
+/// Arrivals at one peer.
 #[derive(Default)]
 struct Seen {
     at: BTreeMap<u32, Instant>,

@@ -411,7 +411,7 @@ pub enum SubscribeError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AckError {
-    /// Nothing was delivered up to there yet; no retry helps.
+    /// Not yet delivered up to the cursor; no retry helps.
     #[error("cursor {cursor} was not delivered yet; the last is {delivered}")]
     NotDelivered {
         /// The cursor to be acknowledged.
@@ -464,7 +464,7 @@ pub enum ConnectError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReadyError {
-    /// Fewer links than asked for in the time allowed.
+    /// Too few links in the time allowed.
     #[error("{links} of {wanted} links after {waited:?}; {hint}")]
     Timeout {
         /// Number of links that are up.

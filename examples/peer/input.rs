@@ -23,7 +23,7 @@ pub(crate) struct Request {
     pub(crate) r#ref: Value,
     /// Bytes of the line.
     pub(crate) size: usize,
-    /// What to do, or what is wrong with the line.
+    /// Operation to carry out, or what is wrong with the line.
     pub(crate) op: Result<Op, String>,
 }
 

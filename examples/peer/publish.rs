@@ -195,7 +195,7 @@ async fn publish_random(node: PeerNode, topic: Arc<str>, size: usize) -> Outcome
 
 type Outcome = Result<TransactionId, Failure>;
 
-/// Why a random payload was not published.
+/// Reason why a random payload was not published.
 enum Failure {
     /// The next one may fare better.
     Once(String),

@@ -27,7 +27,7 @@ const MAX_SHUTDOWN: Duration = Duration::from_secs(5);
 /// Maximum time for the last lines to leave.
 const MAX_LAST_LINES: Duration = Duration::from_secs(5);
 
-/// Why a session ended.
+/// Reason why a session ended.
 #[derive(Debug)]
 pub(crate) enum End {
     /// `shutdown`, with its `ref`.
@@ -210,7 +210,7 @@ async fn perform(node: &PeerNode, op: Op, r#ref: &Value) -> Result<Line, Failure
     })
 }
 
-/// Why an operation was not carried out.
+/// Reason why an operation was not carried out.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
     #[error("not available yet")]

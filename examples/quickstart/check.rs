@@ -60,7 +60,7 @@ impl Table {
     }
 }
 
-/// How often which kind of delivery came.
+/// Number of deliveries of each kind.
 #[derive(Default)]
 pub(crate) struct Tally {
     /// First deliveries at each node, the publishing one included.

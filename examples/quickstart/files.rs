@@ -11,7 +11,7 @@ use serde::Serialize;
 /// somebody else, as some of `/proc` do.
 const MAX_READ_TIME: Duration = Duration::from_secs(10);
 
-/// What a tree holds.
+/// Content of a tree.
 #[derive(Debug, Default)]
 pub(crate) struct Files {
     pub(crate) found: Vec<PathBuf>,
@@ -26,7 +26,7 @@ pub(crate) struct Skipped {
     pub(crate) reason: Reason,
 }
 
-/// Why a file is not published.
+/// Reason why a file is not published.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Reason {
     #[error("{size} bytes, the limit is {limit}: see `[gossip] max_transaction_size`")]

@@ -106,7 +106,7 @@ impl Report {
         self.missing == 0 && self.duplicates == 0 && self.corrupt == 0
     }
 
-    /// What happened, and what to try next.
+    /// Says what happened, and what to try next.
     fn sentence(&self) -> String {
         let files =
             |count: usize| if count == 1 { "1 file".into() } else { format!("{count} files") };

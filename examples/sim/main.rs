@@ -143,7 +143,7 @@ impl Arguments {
         true
     }
 
-    /// Those arguments of a campaign that each of its runs has as they were given.
+    /// Arguments of a campaign that each of its runs has as they were given.
     fn as_given(&self) -> String {
         let number = |name: &str, value: Option<u32>| value.map(|n| format!(" --{name} {n}"));
         let flag = |name: &str, is_set: bool| is_set.then(|| format!(" --{name}"));

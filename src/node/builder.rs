@@ -125,9 +125,10 @@ impl PeerNodeBuilder {
         self
     }
 
-    /// Adds first contacts, as [`Endpoint`] reads them (`host:port`, `[v6]:port`, a URL; port 5001 where none
-    /// is given); repeatable. DNS names resolve to all their addresses, again at every attempt. They are
-    /// dialled for ever, so the first node of a network may have others that start later. Default: none.
+    /// Adds first contacts, as [`Endpoint`] reads them (`host:port`, `[v6]:port`, a URL; port 5001
+    /// where none is given); repeatable. DNS names resolve to all their addresses, again at every
+    /// attempt. First contacts are dialled for ever, so the first node of a network may have others
+    /// that start later. Default: none.
     #[must_use]
     pub fn bootstrap<I>(mut self, addresses: I) -> Self
     where

@@ -89,7 +89,7 @@ pub(super) type PublishAnswer = Result<Published, Unpublished>;
 #[derive(Debug)]
 pub(super) struct Published {
     pub(super) id: TransactionId,
-    /// Set where this call published the transaction, and not an earlier one.
+    /// True: this call published the transaction, and not an earlier one.
     pub(super) is_new: bool,
     pub(super) status: watch::Receiver<PublishStatus>,
 }

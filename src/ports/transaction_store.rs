@@ -122,8 +122,8 @@ pub trait TransactionStore: fmt::Debug + Send + Sync + 'static {
         max_bytes: usize,
     ) -> Result<Page, StoreError>;
 
-    /// At most `limit` index entries after `after`, in cursor order; how a restarted node learns
-    /// what it has. Empty means that there are no more.
+    /// Reads at most `limit` index entries after `after`, in cursor order: so a restarted node
+    /// learns what it has. Empty means that there are no more.
     async fn index(&self, after: Cursor, limit: usize) -> Result<Vec<IndexEntry>, StoreError>;
 
     /// The newest cursor ever given out, or one between it and the next; the default cursor for an

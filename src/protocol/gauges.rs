@@ -21,7 +21,7 @@ impl Protocol {
         usize::try_from(self.assemblies.bytes.level()).unwrap_or(usize::MAX)
     }
 
-    /// One payload alone may be larger than the budget.
+    /// Returns the bound of buffers: one payload alone may be larger than the budget.
     fn assembly_bound(&self) -> usize {
         let gossip = &self.env.config.gossip;
         let bound = gossip.max_assembly_bytes.max(gossip.max_transaction_size);

@@ -63,13 +63,13 @@ pub struct Queued {
 /// Reason why an entry was given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GivenUp {
-    /// Nobody took it in all its rounds.
+    /// Taken by nobody in all rounds.
     NoTaker,
-    /// Fewer peers than it needs confirmed it in its time.
+    /// Confirmed by fewer peers than it takes, in the time until expiry.
     Expired,
     /// Payload larger than this node takes by now, of an entry that was to be published anew.
     TooLarge,
-    /// For what an earlier version of this crate says.
+    /// Given up for a reason that an earlier version of this crate says.
     Otherwise,
 }
 
@@ -117,7 +117,7 @@ pub enum Input {
         link: LinkId,
         /// Peer id that the transport has proven.
         remote: PeerId,
-        /// Over what.
+        /// Transport that carries the link.
         kind: TransportKind,
         /// The remote address, where there is one.
         address: Option<SocketAddr>,
@@ -295,7 +295,7 @@ pub enum Input {
 /// Reason why `publish` was refused, in the core's words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PublishRefusal {
-    /// Above the configured maximum.
+    /// Payload above the configured maximum.
     TooLarge {
         /// Bytes in the payload.
         size: u64,
@@ -530,7 +530,7 @@ pub struct LinkView {
     pub link: LinkId,
     /// The peer at its other end.
     pub peer: PeerId,
-    /// Over what.
+    /// Transport that carries the link.
     pub kind: TransportKind,
     /// Address of the peer as text.
     pub address: Option<String>,

@@ -141,7 +141,7 @@ impl Protocol {
         }
     }
 
-    /// More of what was retained when the node started, in cursor order; before any input.
+    /// Takes in more of what was retained when the node started, in cursor order; before any input.
     pub fn restore(&mut self, index: &[IndexEntry]) {
         restore(&mut self.log, index);
     }
@@ -218,7 +218,7 @@ impl Protocol {
         self.outbox.is_waiting(id)
     }
 
-    /// Own transactions that wait for copies.
+    /// Returns the own transactions that wait for copies.
     pub fn unconfirmed(&self) -> Vec<TransactionId> {
         self.outbox.waiting().copied().collect()
     }

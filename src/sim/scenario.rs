@@ -78,7 +78,7 @@ pub enum Scenario {
     /// A tenth of all messages vanish.
     Loss,
     /// A tenth of the nodes crash without a word just before the first transaction, every other one
-    /// with its disk. They start again when the last one was published.
+    /// with its disk. All of them start again when the last one was published.
     Churn,
     /// 60 of 100 nodes can dial and not be dialled.
     Nat,

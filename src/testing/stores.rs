@@ -548,8 +548,8 @@ pub async fn nat_prober(prober: &dyn NatProber) {
     assert_eq!((a.ip(), b.ip()), (first.ip(), first.ip()), "the address is the same each time");
 }
 
-/// Checks what every [`Validator`] does: judge the same transaction the same way, also concurrently and
-/// whoever sent it. `transaction` is one that the host expects.
+/// Checks what every [`Validator`] does: judge the same transaction the same way, also concurrently
+/// and whoever sent it. `transaction` is one that the host expects.
 ///
 /// # Panics
 /// When `validator` does otherwise.

@@ -371,7 +371,7 @@ async fn connect(
     connect_among(dialler, listener, socket, &mut Vec::new()).await
 }
 
-/// A link, where links of dials that were cancelled may come in first. Those go to `strays`.
+/// A link, where links of dials that were cancelled may come in first and go to `strays`.
 async fn connect_among(
     dialler: &Node,
     listener: &Node,

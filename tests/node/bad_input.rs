@@ -26,7 +26,7 @@ use crate::common::{
     stop, until, until_peers,
 };
 
-/// What a refused hello comes to: goodbye with the reason, event, counter, and no link.
+/// Checks what a refused hello comes to: goodbye with the reason, event, counter, and no link.
 async fn assert_refused(
     node: &PeerNode,
     mut peer: RawPeer,

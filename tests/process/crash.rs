@@ -16,7 +16,7 @@ use crate::peer::{Peer, delivered, of, text};
 
 /// Kills where nothing else is asked for, and in the long run.
 const CRASHES: (u64, u64) = (12, 200);
-/// Above the limit of the configuration below.
+/// Size above the limit of the configuration below.
 const TOO_LARGE: usize = 5000;
 /// Quick to find each other again, and quick to refuse.
 const CONFIG: &str = r#"
@@ -34,7 +34,7 @@ max_entries = 200
 struct Dice(u64);
 
 impl Dice {
-    /// Below `bound`.
+    /// Returns a number below `bound`.
     fn below(&mut self, bound: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -53,7 +53,7 @@ fn setting(name: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|_| panic!("{name} is {text:?} and no number")))
 }
 
-/// What was sent with one `ref`, by its payload.
+/// Answer to what was sent with one `ref`, by its payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Answer {
     /// None came: it may have been kept or not.
@@ -66,7 +66,7 @@ enum Answer {
 struct Node {
     dir: PathBuf,
     peer: Option<Peer>,
-    /// Where its consumer stands.
+    /// Cursor of the consumer.
     cursor: u64,
     /// Payloads by id, as delivered.
     delivered: BTreeMap<String, String>,
@@ -135,7 +135,7 @@ impl Node {
 /// Everything that was sent to be published.
 #[derive(Default)]
 struct Book {
-    /// By `ref`, which is the payload in base64.
+    /// Answers by `ref`, which is the payload in base64.
     answers: BTreeMap<String, Answer>,
     /// Payloads by id, as accepted.
     accepted: BTreeMap<String, String>,
@@ -169,7 +169,7 @@ impl Book {
         self.accepted.keys().all(|id| node.delivered.contains_key(id))
     }
 
-    /// What must hold of what a node delivered, whatever happened.
+    /// Checks what must hold of what a node delivered, whatever happened.
     fn check(&self, delivered: &BTreeMap<String, String>) {
         let mut payloads = BTreeSet::new();
         for (id, payload) in delivered {

@@ -17,7 +17,7 @@ struct Disk {
     shim: PathBuf,
 }
 
-/// What fails.
+/// Operation that fails.
 #[derive(Debug, Clone, Copy)]
 enum Fault {
     None,
@@ -91,7 +91,7 @@ fn publish(peer: &mut Peer, count: usize) -> BTreeSet<String> {
     (0..count).map(|n| peer.publish("t", &n.to_string()).as_str().unwrap().to_owned()).collect()
 }
 
-/// What a publish is refused with.
+/// Returns what a publish is refused with.
 fn refusal(peer: &mut Peer) -> String {
     let answer = peer.ask(json!({ "op": "publish", "topic": "t", "text": "refused" }));
     assert_eq!(answer["event"], "publish_failed", "{answer}");

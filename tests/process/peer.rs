@@ -15,13 +15,13 @@ use tokio::time::Instant;
 /// Ends a test that hangs.
 pub(crate) const HANG: Duration = Duration::from_mins(2);
 
-/// Between two looks at figures that no line announces.
+/// Time between two looks at figures that no line announces.
 const GLANCE: Duration = Duration::from_millis(10);
 
 /// The field of what stands for a line that is no JSON.
 const TORN: &str = "torn";
 
-/// Where an example is: `cargo test` builds them beside the tests, in `target/…/examples`.
+/// Path of an example: `cargo test` builds them beside the tests, in `target/…/examples`.
 pub(crate) fn example(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let target = test.parent().and_then(Path::parent).unwrap();
@@ -205,7 +205,7 @@ impl Peer {
         assert!(counted.insert(text(&line, "id")), "delivered twice: {line}");
     }
 
-    /// From now on only the ids of deliveries are kept, and each is checked to be new.
+    /// Keeps only the ids of deliveries from now on, and checks each to be new.
     pub(crate) fn count_deliveries(&mut self) {
         self.counted = Some(BTreeSet::new());
     }

@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 
 use super::layering::{Source, sources, tokens};
 
-/// Which folders each folder of the core may call. Taking an entry out is always right; adding one
+/// Folders that each folder of the core may call. Taking an entry out is always right; adding one
 /// wants a reason, and [`MOST_EDGES`] raised.
 const MAY_CALL: &[(&str, &[&str])] = &[
     (
@@ -91,7 +91,7 @@ const PARTS: &[(&str, &str)] = &[
     ("repairs", "reconcile"),
 ];
 
-/// From a folder to another one: the methods called.
+/// Methods called, by the calling and the called folder.
 type Calls = BTreeMap<(String, String), BTreeSet<String>>;
 
 /// The folder of the core that a file belongs to; a file beside the folders is one of its own.
@@ -175,7 +175,7 @@ fn path<'a>(tokens: &[&'a str]) -> Vec<&'a str> {
     }
 }
 
-/// What the calls and a table disagree about.
+/// Lists what the calls and a table disagree about.
 fn disagreements(calls: &Calls, table: &[(&str, &[&str])]) -> Vec<String> {
     let allowed: BTreeSet<(&str, &str)> =
         table.iter().flat_map(|(from, to)| to.iter().map(|to| (*from, *to))).collect();

@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Which modules each module of the crate root may name, itself apart.
+/// Modules that each module of the crate root may name, itself apart.
 const MAY_NAME: &[(&str, &[&str])] = &[
     ("types", &[]),
     ("error", &["types"]),
@@ -47,7 +47,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
 const ADAPTERS: &[&str] = &["transport", "store", "nat"];
 const ASSEMBLY: &str = "node/builder.rs";
 
-/// How adapters are called, to catch them where a re-export hides the module.
+/// Names of adapters, to catch them where a re-export hides the module.
 const ADAPTER_NAMES: &[&str] = &[
     "GrpcTransport",
     "GrpcOptions",
@@ -62,7 +62,7 @@ const ADAPTER_NAMES: &[&str] = &[
     "WebSocketTransport",
 ];
 
-/// What would let the core reach the world, or make two runs differ.
+/// Words that would let the core reach the world, or make two runs differ.
 const FORBIDDEN_IN_PROTOCOL: &[&str] = &[
     "tokio",
     "async",
@@ -114,7 +114,7 @@ impl Source {
         self.code.split(|c: char| !is_word(c)).filter(|word| !word.is_empty())
     }
 
-    /// Whether a word stands somewhere, or two of them as a path.
+    /// Reports whether a word stands somewhere, or two of them as a path.
     fn names(&self, word: &str) -> bool {
         match word.split_once("::") {
             None => self.words().any(|found| found == word),
@@ -171,7 +171,7 @@ pub(crate) fn tokens(code: &str) -> Vec<&str> {
     tokens
 }
 
-/// What stands first behind `crate::`: one name, or the first of each path of a group.
+/// Lists what stands first behind `crate::`: one name, or the first of each path of a group.
 fn heads(tokens: &[&str]) -> Vec<String> {
     if tokens.first() != Some(&"{") {
         return tokens.first().map(|name| (*name).to_owned()).into_iter().collect();
@@ -194,7 +194,7 @@ fn heads(tokens: &[&str]) -> Vec<String> {
     names
 }
 
-/// Without comments, without blank lines, and without the tests at the end.
+/// Strips comments, blank lines, and the tests at the end.
 fn code_of(text: &str) -> String {
     let end = text.find("#[cfg(test)]\nmod tests {").unwrap_or(text.len());
     let lines = text[..end].lines().filter_map(|line| {
@@ -296,7 +296,11 @@ pub(crate) fn sources() -> Vec<Source> {
 
 fn assert_all(rule: fn(&Source) -> Vec<String>) {
     let wrong: Vec<_> = sources().iter().flat_map(rule).collect();
-    assert!(wrong.is_empty(), "see the rules at the top of tests/repo/layering.rs:\n{}", wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "see the rules at the top of tests/repo/layering.rs:\n{}",
+        wrong.join("\n")
+    );
 }
 
 #[test]

@@ -16,7 +16,7 @@ const UNSTABLE: [&str; 2] = ["\"sim\"", "\"unstable-core\""];
 const LIST: &str = "tests/repo/public_api.txt";
 const APART: &str = "# with the features `sim` and `unstable-core`, not covered by semver";
 
-/// What is public: path and kind.
+/// Public items: path and kind.
 #[derive(Debug, Default, PartialEq)]
 struct Surface {
     stable: BTreeSet<(String, String)>,
@@ -117,14 +117,14 @@ struct Item {
     is_public: bool,
     kind: String,
     name: String,
-    /// What stands before the body or the semicolon, without attributes and visibility.
+    /// Words that stand before the body or the semicolon, without attributes and visibility.
     head: Vec<String>,
     body: Option<Vec<String>>,
 }
 
 impl Item {
-    /// Whether a condition asks for this: a feature with its quotes, or a word. What stands in
-    /// `not(…)` is not asked for.
+    /// Reports whether a condition asks for this: a feature with its quotes, or a word. What stands
+    /// in `not(…)` is not asked for.
     fn has_cfg(&self, wanted: &str) -> bool {
         let conditions = self.attributes.iter().filter(|a| a.first().is_some_and(|t| t == "cfg"));
         conditions.into_iter().any(|condition| {
@@ -351,7 +351,7 @@ fn no_item_has_two_public_paths() {
     }
 }
 
-/// What a text names of the crate by `use`: Rust or a page with Rust in it.
+/// Lists what a text names of the crate by `use`: Rust or a page with Rust in it.
 fn used(text: &str) -> Vec<String> {
     let uses = text.split("use sorcha_peer::").skip(1);
     let heads = uses.filter_map(|rest| rest.split_once(';').map(|(head, _)| head));
@@ -379,7 +379,7 @@ fn examples_and_guide_show_what_is_stable() {
     }
 }
 
-/// What a crate of these files shows.
+/// Lists what a crate of these files shows.
 fn shown(files: &[(&str, &str)]) -> String {
     let own = |(name, text): &(&str, &str)| ((*name).to_owned(), (*text).to_owned());
     Surface::of(&files.iter().map(own).collect()).to_text()

@@ -192,7 +192,7 @@ mod sqlite {
         assert_eq!(refused(&taken).await, StoreErrorKind::Io);
     }
 
-    /// Where the next test's process finds its directory.
+    /// Variable in which the next test's process finds its directory.
     #[cfg(unix)]
     const READ_ONLY: &str = "SORCHA_READ_ONLY";
 

@@ -117,7 +117,8 @@ async fn a_file_locked_by_another_is_told_apart_and_works_again() {
     assert_eq!((list.len(), page.entries.len()), (2, 2), "each once");
 }
 
-/// What a power failure leaves: the files as they are, with the end of a WAL missing or wrong.
+/// Checks what a power failure leaves: the files as they are, with the end of a WAL missing or
+/// wrong.
 #[tokio::test]
 async fn a_torn_write_ahead_log_costs_its_end_only() {
     let dir = tempfile::tempdir().unwrap();
@@ -224,7 +225,7 @@ fn bytes_of(path: &Path) -> [Vec<u8>; 2] {
     [path, &wal].map(|path| fs::read(path).unwrap())
 }
 
-/// What a crash leaves has a write-ahead log, which is part of what a rescue needs.
+/// Checks that what a crash leaves has a write-ahead log, which is part of what a rescue needs.
 #[tokio::test]
 async fn a_refused_file_keeps_its_write_ahead_log() {
     for file in FILES {

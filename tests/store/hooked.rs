@@ -34,7 +34,7 @@ pub(crate) async fn delivered(node: &PeerNode, count: usize) -> Vec<String> {
     texts
 }
 
-/// What a [`Hooked`] log does otherwise.
+/// Behaviour in which a [`Hooked`] log differs.
 #[async_trait]
 pub(crate) trait Hooks: fmt::Debug + Send + Sync + 'static {
     async fn append(

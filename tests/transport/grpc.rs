@@ -19,7 +19,7 @@ use crate::raw_grpc::{self, Certificate, LINK_PATH, Peer, RawStream};
 
 /// Ends a test that hangs; no test waits for it.
 const HANG: Duration = Duration::from_mins(2);
-/// For tests in which a time-out is what is waited for.
+/// Time for tests in which a time-out is what is waited for.
 const SOON: Duration = Duration::from_millis(200);
 
 fn identity(seed: u8) -> Identity {
@@ -67,7 +67,7 @@ impl Server {
         Self { address: listener.local_addr(), listener, options }
     }
 
-    /// What kind of failure the next connection is.
+    /// Returns the kind of failure that the next connection is.
     async fn failure(&mut self) -> FailureKind {
         match in_time(self.listener.accept()).await {
             Accepted::Failed { error, .. } => error.kind,

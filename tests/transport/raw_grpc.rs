@@ -19,14 +19,14 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 /// The method whose stream is a link.
 pub(crate) const LINK_PATH: &str = "/sorcha.peer.gossip.v1.PeerGossip/Link";
 
-/// What a client shows.
+/// Certificate that a client shows.
 #[derive(Debug)]
 pub(crate) enum Certificate {
     /// Nothing.
     None,
     /// A key of the wrong kind.
     Ecdsa,
-    /// What a node shows.
+    /// Certificate that a node shows.
     Of(Identity),
 }
 

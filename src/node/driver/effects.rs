@@ -42,7 +42,7 @@ pub(in crate::node) struct Effects {
     /// Verifiers and writers. Ended last, when they have done everything.
     pub(in crate::node) workers: JoinSet<()>,
     pub(in crate::node) record: OwnRecord,
-    /// Given up when the writers are through.
+    /// Leases, given up when the writers are through.
     pub(in crate::node) _leases: HeldLeases,
 }
 

@@ -68,14 +68,14 @@ pub(super) struct Driver {
     closing: JoinSet<()>,
     calls: HashMap<CallId, Call>,
     statuses: StatusTable,
-    /// Answers to publishes. Those of one commit are sent together: the publishers come back together
-    /// then, and are signed and committed together again.
+    /// Answers to publishes. Answers of one commit are sent together: the publishers come back
+    /// together then, and are signed and committed together again.
     answers: Vec<(PublishReply, PublishAnswer)>,
     next_link: u64,
     next_call: u64,
-    /// Set once a shutdown was asked for: when it stops waiting.
+    /// Time when a shutdown that was asked for stops waiting.
     stop_at: Option<Instant>,
-    /// Set when the shutdown is through.
+    /// Report of the shutdown, set when it is through.
     ended: watch::Sender<Option<ShutdownReport>>,
 }
 

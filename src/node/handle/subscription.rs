@@ -23,11 +23,11 @@ const RETRY_DELAY: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StartAt {
-    /// With what is accepted after the call to `subscribe` returned. On an edge
-    /// ([`Role::Edge`](crate::config::Role)) that did not carry the topic before, that is also
-    /// what others retain of it.
+    /// At what is accepted after the call to `subscribe` returned. On an edge
+    /// ([`Role::Edge`](crate::config::Role)) that did not carry the topic before, that is also what
+    /// others retain of it.
     Now,
-    /// With the oldest transaction that is retained. An edge fetches what others retain of a topic
+    /// At the oldest transaction that is retained. An edge fetches what others retain of a topic
     /// that it did not carry before; transactions come as they are accepted.
     Earliest,
     /// After this cursor of an earlier delivery of the same node. One that its log has not given
@@ -81,9 +81,9 @@ pub struct Subscription {
     topics: TopicsGuard,
     /// Cursor up to which everything was read.
     position: Cursor,
-    /// Set where the subscriber is to hear of what was no longer retained before the first read.
+    /// True: the subscriber is to hear of what was no longer retained before the first read.
     tell_gap: bool,
-    /// Set where the log had given out no cursor when the subscription began.
+    /// True: the log had given out no cursor when the subscription began.
     log_was_empty: bool,
     ahead: VecDeque<Item>,
     after_failure: AfterFailure,

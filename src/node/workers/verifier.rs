@@ -33,7 +33,7 @@ pub(in crate::node) struct TransactionCheck {
     pub(in crate::node) ticket: Ticket,
     pub(in crate::node) transaction: Transaction,
     pub(in crate::node) from: PeerId,
-    /// Set where hash and signature were checked before, piece by piece.
+    /// True: hash and signature were checked before, piece by piece.
     pub(in crate::node) proven: bool,
 }
 

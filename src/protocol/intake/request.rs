@@ -90,7 +90,7 @@ impl Pace {
 /// Requests to one peer for small transactions.
 #[derive(Debug)]
 pub(in crate::protocol) struct Requests {
-    /// Asked and not answered yet, large ones too.
+    /// Ids asked for and not answered yet, large ones too.
     pub(in crate::protocol) in_flight: BTreeSet<TransactionId>,
     /// Payload bytes of the small transactions in flight.
     bytes: u64,

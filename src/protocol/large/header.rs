@@ -58,35 +58,37 @@ pub(in crate::protocol) struct Large {
     /// The own hop and rank (`place` on the wire), which count once there is a header.
     pub(in crate::protocol) hop: u16,
     pub(in crate::protocol) rank: u32,
-    /// The signature is right.
+    /// True: the signature is right.
     pub(in crate::protocol) trusted: bool,
     /// Another signature for the same header, should the first be wrong.
     spare: Option<(LinkId, Offer)>,
     pub(in crate::protocol) assembly: Option<Assembly>,
     pub(super) parents: Vec<Parent>,
-    /// Asked before, and perhaps only slow: their pieces are still taken.
+    /// Peers asked before, and perhaps only slow: their pieces are still taken.
     pub(super) former_parents: Vec<LinkId>,
-    /// Asked though they did not announce it.
+    /// Peers asked though they did not announce the payload.
     pub(in crate::protocol) asked_unannounced: Vec<LinkId>,
     /// Peers that wait for pieces from us, with their ranks.
     pub(in crate::protocol) children: Vec<(LinkId, u32)>,
-    /// Found by comparison: others have had it for a while, and probably all peers do.
+    /// True: found by comparison, so that others have had the payload for a while, and probably all
+    /// peers do.
     pub(in crate::protocol) found: bool,
-    /// Links in whose backlog it stands.
+    /// Links in whose backlog the payload stands.
     pub(in crate::protocol) backlogged_on: Vec<LinkId>,
     /// True: the payload is in the queue for room.
     pub(in crate::protocol) waiting: bool,
-    /// Nobody is left to ask; kept for a while in case somebody comes back.
+    /// True: nobody is left to ask, and the payload is kept for a while in case somebody comes
+    /// back.
     pub(in crate::protocol) parked: bool,
     /// The store is being asked for what it has of the payload.
     pub(in crate::protocol) coming: Option<Ticket>,
 }
 
-/// Somebody whom pieces are reserved from.
+/// Peer from whom pieces are reserved.
 #[derive(Debug)]
 pub(super) struct Parent {
     pub(in crate::protocol) link: LinkId,
-    /// Asked for and not here; everything while there is no head.
+    /// Pieces asked for and not here; everything while there is no header.
     pub(in crate::protocol) wanted: Option<PieceSet>,
     /// Time when the parent was asked or last sent a piece.
     pub(in crate::protocol) last: MonoTime,
@@ -193,7 +195,8 @@ impl Protocol {
         self.take_head(link, &id, offer);
     }
 
-    /// One header more than its peer may have checked: it does not count as a source.
+    /// Turns a header away that is one more than its peer may have checked: the peer does not count
+    /// as a source.
     fn turn_head_away(&mut self, link: LinkId, id: &TransactionId) {
         self.want_repair(link);
         let Some(pending) = self.intake.pending.get_mut(id) else { return };

@@ -185,7 +185,7 @@ impl Protocol {
         }
     }
 
-    /// Everybody was asked: once more, or no more.
+    /// Decides after everybody was asked: once more, or no more.
     fn next_turn(&mut self, id: &TransactionId) {
         let now = self.env.now;
         let Some(pending) = self.intake.pending.get_mut(id) else { return };
@@ -211,7 +211,7 @@ impl Protocol {
         }
     }
 
-    /// Somebody announces what nobody served: it is tried again.
+    /// Tries again for what nobody served and somebody announces.
     pub(in crate::protocol) fn revive(&mut self, id: &TransactionId) {
         let Some(pending) = self.intake.pending.get_mut(id) else { return };
         let Some(large) = pending.large.as_mut().filter(|large| large.parked) else { return };

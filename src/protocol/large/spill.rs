@@ -52,14 +52,14 @@ struct Kept {
     until: WallTime,
     /// Pieces in the store, if they are known.
     pieces: Option<PieceSet>,
-    /// The oldest has the lowest.
+    /// Number by age: the oldest has the lowest.
     number: u64,
 }
 
 /// Partial payloads, by where they are.
 #[derive(Debug, Default)]
 pub(in crate::protocol) struct Spills {
-    /// The store keeps them.
+    /// True: the store keeps partial payloads.
     supported: bool,
     not_before: MonoTime,
     kept: BTreeMap<TransactionId, Kept>,

@@ -31,7 +31,7 @@ use super::timers::Timer;
 pub(super) const EXPIRE_EVERY: Duration = Duration::from_secs(10);
 
 impl Protocol {
-    /// Some of what was queued left for the wire.
+    /// Accounts for what was queued and left for the wire.
     pub(super) fn on_sent(&mut self, link: LinkId, weight: usize, bytes: usize) {
         self.env.counters.frames_sent += 1;
         self.env.counters.frame_bytes_sent += bytes as u64;

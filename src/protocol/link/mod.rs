@@ -38,7 +38,7 @@ const MAX_MESSAGE: usize = 1 << 20;
 /// Time without a move after which a queue does not move: longer than a piece takes on a slow link.
 const STUCK: Duration = Duration::from_secs(5);
 
-/// All links.
+/// Table of all links.
 #[derive(Debug, Default)]
 pub(super) struct Links {
     pub(super) all: BTreeMap<LinkId, Link>,

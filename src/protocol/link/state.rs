@@ -15,7 +15,7 @@ use crate::types::{
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// One link.
+/// State of one link.
 #[derive(Debug)]
 pub(in crate::protocol) struct Link {
     pub(in crate::protocol) id: LinkId,
@@ -28,7 +28,7 @@ pub(in crate::protocol) struct Link {
     pub(in crate::protocol) dial: Option<DialId>,
     /// True: our hello says that we owe the peer something.
     pub(in crate::protocol) owes: bool,
-    /// The log's head when it was opened.
+    /// Head of the log when the link was opened.
     pub(in crate::protocol) head: u64,
     pub(in crate::protocol) opened: MonoTime,
     /// Interest that the peer was last told of.
@@ -42,7 +42,7 @@ pub(in crate::protocol) struct Link {
 }
 
 impl Link {
-    /// Shown to people: where we dialled, else where it came from.
+    /// Returns the address for people: where we dialled, else where the link came from.
     pub(in crate::protocol) fn shown_address(&self) -> Option<String> {
         match (&self.endpoint, self.address) {
             (Some(endpoint), _) => Some(endpoint.to_string()),

@@ -56,7 +56,7 @@ pub(super) struct Entry {
     pub(super) hop: u16,
     /// True: our own store has the transaction.
     pub(super) stored: bool,
-    /// Asked for long after its creation.
+    /// True: asked for long after its creation.
     pub(super) is_backfill: bool,
     /// True: the transaction came from a peer that is nearer to a relay.
     pub(super) stored_upstream: bool,
@@ -413,7 +413,8 @@ impl Log {
         expired
     }
 
-    /// Own entries that have expired since they were last asked for, in the order of acceptance.
+    /// Takes the own entries that have expired since they were last asked for, in the order of
+    /// acceptance.
     pub(super) fn take_expired_own(&mut self) -> Vec<TransactionId> {
         std::mem::take(&mut self.expired_own)
     }
@@ -445,7 +446,7 @@ impl Log {
         self.recent_at(seq).is_some_and(|r| r.known & 1 << slot != 0)
     }
 
-    /// Since when an entry that some link has yet to pass is there.
+    /// Returns for how long an entry that some link has yet to pass has been there.
     pub(super) fn age(&self, seq: u64, now: MonoTime) -> Duration {
         self.recent_at(seq).map_or(Duration::ZERO, |r| now.since(r.accepted))
     }
@@ -460,7 +461,7 @@ impl Log {
         self.recent.get_mut(usize::try_from(seq.checked_sub(from)?).ok()?)
     }
 
-    /// All links have passed what stands before `seq`.
+    /// Notes that all links have passed what stands before `seq`.
     pub(super) fn passed(&mut self, seq: u64) {
         let keep = usize::try_from(self.head().saturating_sub(seq)).unwrap_or(usize::MAX);
         let excess = self.recent.len().saturating_sub(keep);

@@ -107,7 +107,7 @@ impl Quota {
         }
     }
 
-    /// One more record of what was turned away, or one less.
+    /// Counts one more record of what was turned away, or one less.
     pub(in crate::protocol) fn turn_away(&mut self, number: u16, more: bool) {
         if let Some(used) = self.origins.get_mut(number) {
             let less = used.turned_away.saturating_sub(1);

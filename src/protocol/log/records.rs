@@ -43,7 +43,7 @@ pub(in crate::protocol) enum State {
     Live,
 }
 
-/// One transaction.
+/// Record of one transaction.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::protocol) struct Record {
     pub(in crate::protocol) id: TransactionId,
@@ -88,8 +88,8 @@ impl Record {
         }
     }
 
-    /// Asked for long after its creation: others are probably asking for it as well, and it is
-    /// never pushed.
+    /// Reports whether the transaction was asked for long after its creation: others are probably
+    /// asking for it as well, and it is never pushed.
     pub(in crate::protocol) fn is_backfill(&self) -> bool {
         self.pushes == BACKFILL
     }
@@ -172,7 +172,7 @@ struct Chunk {
     records: Vec<Record>,
 }
 
-/// All records.
+/// Table of all records.
 #[derive(Debug, Default)]
 pub(super) struct Records {
     /// Sequence number of the first record of the first chunk; a multiple of `CHUNK`.

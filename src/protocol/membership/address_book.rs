@@ -95,7 +95,7 @@ pub(super) enum Noted {
     New,
     /// A newer record of a known peer.
     Updated,
-    /// Nothing new in it.
+    /// Known already: the record holds nothing new.
     Old,
     /// Dropped: there was no room.
     Shed,
@@ -243,7 +243,7 @@ impl AddressBook {
         }
     }
 
-    /// Somebody says that a peer is a relay.
+    /// Notes that somebody says a peer is a relay.
     pub(super) fn hear_of_relay(&mut self, peer: &PeerId) {
         if let Some(known) = self.known.get_mut(peer)
             && known.kind == Kind::Unknown

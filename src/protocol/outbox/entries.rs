@@ -79,7 +79,7 @@ impl Entry {
         self.heap != NOWHERE
     }
 
-    /// Given up: it waits for no round, and not to be published anew.
+    /// Reports whether the entry is given up: waiting for no round, and not to be published anew.
     pub(in crate::protocol) fn is_dead(&self) -> bool {
         matches!(self.status, EntryStatus::Dead(_))
     }
@@ -102,7 +102,7 @@ impl Entry {
     }
 }
 
-/// All entries.
+/// Table of all entries.
 #[derive(Debug)]
 pub(in crate::protocol) struct Entries {
     index: Positions,
@@ -215,7 +215,7 @@ impl Entries {
         (!self.heap.is_empty()).then(|| Duration::from_nanos(self.due(0)))
     }
 
-    /// At most `limit` entries whose round is over at `now`.
+    /// Returns at most `limit` entries whose round is over at `now`.
     pub(super) fn over(&self, now: Duration, limit: usize) -> Vec<TransactionId> {
         let now = nanos(now);
         let is_over = |at: &usize| *at < self.heap.len() && self.due(*at) <= now;

@@ -98,12 +98,13 @@ pub(super) struct Outbox {
     /// Stale entries in all.
     stale_count: usize,
     clock: OnlineClock,
-    /// Out of the outbox, but still counted for receipts; the oldest is forgotten first.
+    /// Transactions out of the outbox, but still counted for receipts; the oldest is forgotten
+    /// first.
     finished: BTreeMap<TransactionId, Vec<PeerId>>,
     order: VecDeque<TransactionId>,
     /// Transactions whose receipts are still to be told that no more copies are counted.
     forgotten: Vec<TransactionId>,
-    /// Being stored, and the calls that wait for it.
+    /// Transactions being stored, and the calls that wait for them.
     publishing: BTreeMap<TransactionId, Vec<CallId>>,
     /// Bytes that transactions being published will take up.
     publishing_bytes: u64,
@@ -287,7 +288,7 @@ impl Outbox {
         self.entries.next_due()
     }
 
-    /// At most `limit` entries whose round is over.
+    /// Takes at most `limit` entries whose round is over.
     fn take_due(&self, online: Duration, limit: usize) -> Vec<TransactionId> {
         self.entries.over(online, limit)
     }

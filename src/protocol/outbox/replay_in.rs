@@ -70,7 +70,7 @@ pub(in crate::protocol) struct Inflow {
     more: bool,
     /// Number of ids at the end of `order` that the origin did not owe.
     beyond: usize,
-    /// Deferred before it was announced, as it came.
+    /// Ids deferred before they were announced, in the order in which they came.
     early: VecDeque<TransactionId>,
     /// Bytes deferred for this origin.
     deferred_bytes: Gate,

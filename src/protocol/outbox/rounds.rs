@@ -133,7 +133,7 @@ impl Protocol {
         self.env.timers.set(Timer::Outbox, self.env.now + wait);
     }
 
-    /// Some rounds are over.
+    /// Goes through the entries whose round is over.
     pub(in crate::protocol) fn on_outbox_due(&mut self) {
         self.recheck_outbox();
         let online = self.outbox.clock.at(self.env.now);

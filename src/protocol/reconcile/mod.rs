@@ -159,7 +159,7 @@ impl Repair {
 /// State of comparisons that the links share.
 #[derive(Debug, Default)]
 pub(super) struct Repairs {
-    /// Own sessions.
+    /// Number of own sessions that run.
     pub(super) running: Gate,
     /// Numbers given to sessions.
     sessions: u32,

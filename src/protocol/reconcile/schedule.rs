@@ -116,7 +116,7 @@ impl Protocol {
         self.env.timers.set_earlier(Timer::Reconcile, at);
     }
 
-    /// There may be room for more, in the fetch table or in a queue.
+    /// Goes on with sessions when there may be room for more, in the fetch table or in a queue.
     pub(in crate::protocol) fn resume_sessions(&mut self) {
         if self.repairs.running.is_empty() {
             return;

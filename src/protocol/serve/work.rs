@@ -293,7 +293,7 @@ impl Protocol {
         self.set_loading(link, at, ticket);
     }
 
-    /// Without proofs it cannot be served.
+    /// Ends the serving of a payload that has no proofs.
     pub(in crate::protocol) fn on_unproved(&mut self, ticket: Ticket) {
         let Some(Task::Prove { id }) = self.env.tickets.remove(&ticket) else { return };
         self.serving.proving.remove(&id);

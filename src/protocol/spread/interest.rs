@@ -73,7 +73,7 @@ pub(in crate::protocol) struct Carrying {
     live: Option<BTreeSet<TopicKey>>,
     /// Interest that counts now; peers know what was last said to them.
     ours: Interest,
-    /// Until when an edge at `NOWHERE` waits for better, and whether it knows some way.
+    /// Knowledge of some way, and time until which an edge at `NOWHERE` waits for better.
     pub(in crate::protocol) waits: Option<(bool, MonoTime)>,
     /// True: some peer was not told yet.
     unsaid: bool,

@@ -63,7 +63,7 @@ pub(in crate::protocol) const MAX_NOT_PASSED: usize = (HARD_MAX_LAG + 2 * FORGET
 pub(in crate::protocol) struct Feed {
     /// The next log entry to offer.
     pub(in crate::protocol) cursor: u64,
-    /// Set while the peer is too slow for what is new: from where on it was skipped.
+    /// Bound from which on the peer was skipped, while it is too slow for what is new.
     pub(in crate::protocol) debt: Option<Bound>,
     /// Replay of what is owed from before the link, as far as it is still to be announced.
     pub(in crate::protocol) replay: Option<ReplayCursor>,

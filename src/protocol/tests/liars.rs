@@ -24,7 +24,7 @@ pub(super) fn single_node() -> SingleNode {
     SingleNode::new(1, &Config::lan(), Vec::new())
 }
 
-/// A node whose host judges payloads.
+/// A node whose host validates payloads.
 pub(super) fn validating_node() -> SingleNode {
     let restored = Restored { validating: true, ..Restored::default() };
     SingleNode::restored(1, &Config::lan(), Vec::new(), restored)
@@ -62,7 +62,7 @@ pub(super) fn invented(n: u32) -> TransactionId {
     TransactionId::from_bytes(*blake3::hash(&n.to_le_bytes()).as_bytes())
 }
 
-/// What was reserved of a peer, but for what was taken back.
+/// Lists what was reserved of a peer, but for what was taken back.
 fn reserved(messages: &[Message]) -> Vec<TransactionId> {
     let asks = |m: &Message| match m {
         Message::Reserve(r) if !r.ranges.is_empty() => Some(r.id),

@@ -180,7 +180,7 @@ fn what_the_validator_does_not_want_is_fetched_once() {
     assert!(later < 20_000, "{later} bytes for sets that differ in nothing but taste");
 }
 
-/// What a liar sees of the node that it is linked to.
+/// View that a liar has of the node that it is linked to.
 struct Liar {
     node: SingleNode,
     link: LinkId,

@@ -67,7 +67,7 @@ pub(in crate::protocol) fn hello(n: u8) -> Message {
     }))
 }
 
-/// What happens, in small numbers: the same few things meet again and again.
+/// Event in small numbers, so that the same few things meet again and again.
 #[derive(Debug, Clone, Copy)]
 struct Step {
     kind: u8,

@@ -137,7 +137,7 @@ impl SingleNode {
         }
     }
 
-    /// What comes of a check, unless it breaks off.
+    /// Feeds in what comes of a check, unless it breaks off.
     fn checked(&mut self, ticket: Ticket, input: Input) -> Input {
         match self.breaks.checked_sub(1) {
             Some(left) => {
@@ -148,7 +148,7 @@ impl SingleNode {
         }
     }
 
-    /// What it said to a peer since the last look.
+    /// Returns what the node said to a peer since the last look.
     pub(super) fn said_to(&mut self, link: LinkId) -> Vec<Message> {
         let (theirs, others) = self.sent.drain(..).partition(|(to, _)| *to == link);
         self.sent = others;

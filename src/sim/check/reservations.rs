@@ -24,8 +24,8 @@ type Opens = BTreeMap<LinkId, Open>;
 
 /// Reservations of every node, as seen from outside.
 ///
-/// A reservation is on its way, or accepted: only then somebody really waits for somebody. It ends
-/// with its link, at whichever end that is noticed first.
+/// A reservation is on its way, or accepted: only then somebody really waits for somebody. A
+/// reservation ends with its link, at whichever end that is noticed first.
 #[derive(Debug, Default)]
 struct ReservationTable {
     /// Node at an end, and peer at the other.

@@ -215,7 +215,7 @@ mod triangle {
         Message::Reserve(Reservation { id, place: 256, head, force, narrow, ranges })
     }
 
-    /// Whether a checker finds something in what follows the hellos.
+    /// Reports whether a checker finds something in what follows the hellos.
     pub(super) fn bites(checker: impl Checker, steps: &[Step]) -> bool {
         let mut all = Vec::new();
         for (of, to) in [(0, 1), (1, 0), (0, 2), (2, 0), (1, 2), (2, 1)] {

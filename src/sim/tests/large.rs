@@ -101,7 +101,7 @@ fn diamond(seed: u64, middle: Behaviour) -> World {
     linked(uplinked(seed, 0), nodes, &[(1, 0), (2, 0), (3, 1), (3, 2)])
 }
 
-/// Which of the two in the middle serves node 3.
+/// Returns which of the two in the middle serves node 3.
 fn parent(world: &World) -> usize {
     if counter(world, 1, "pieces_sent") > counter(world, 2, "pieces_sent") { 1 } else { 2 }
 }

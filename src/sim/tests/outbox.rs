@@ -102,7 +102,8 @@ fn time_alone_costs_no_attempt() {
     });
 }
 
-/// What node 1 has of the payloads that node 0 has published, in the order in which it got them.
+/// Returns what node 1 has of the payloads that node 0 has published, in the order in which it got
+/// them.
 fn arrived(world: &World, payloads: &[Vec<u8>]) -> Vec<usize> {
     let bytes = |delivery: &Delivery| world.payload(1, &delivery.id).unwrap();
     let got = world.deliveries(1).iter().map(bytes);

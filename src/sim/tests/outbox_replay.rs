@@ -3,18 +3,18 @@
 use super::*;
 use crate::types::TransactionId;
 
-/// How an origin comes back.
+/// Way in which an origin comes back.
 #[derive(Debug, Clone, Copy)]
 struct Return {
     peers: usize,
-    /// Its process ended, and payloads are in its store only.
+    /// True: the process ended, and payloads are in the store only.
     crashed: bool,
     /// Long enough for its transactions to count as late.
     away: Duration,
 }
 
-/// Where all links of an origin come up before its first neighbour passes anything on. What is had
-/// of neighbours before has no order where large ones or pushes are among it.
+/// Latency with which all links of an origin come up before its first neighbour passes anything on.
+/// What is had of neighbours before has no order where large ones or pushes are among it.
 const SAME: Latency = Latency::Fixed(millis(20));
 
 /// Node 0 publishes while it is alone, bursts within a millisecond; the others are linked with each
@@ -108,7 +108,7 @@ fn a_replay_arrives_in_order_at_every_peer_of_its_origin() {
     });
 }
 
-/// It does not want what it publishes, which goes up to relays for that alone.
+/// An edge does not want what it publishes, which goes up to relays for that alone.
 #[test]
 fn the_replay_of_an_edge_arrives_in_order_at_relays() {
     every_return("replay of an edge", 2, |seed, back| {

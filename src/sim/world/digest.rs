@@ -2,8 +2,8 @@
 
 use std::fmt::{self, Debug, Write};
 
-/// Takes in the `Debug` form of inputs and outputs. It holds every field that is compared between
-/// runs of one build, addresses of no memory and no unordered map.
+/// Digest over the `Debug` form of inputs and outputs. That form holds every field that is compared
+/// between runs of one build, addresses of no memory and no unordered map.
 #[derive(Debug, Default)]
 pub(super) struct Digest(blake3::Hasher);
 

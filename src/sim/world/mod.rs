@@ -214,7 +214,7 @@ impl World {
         self.nodes[node].store.partials()
     }
 
-    /// Own transactions that a node's disk still has in its outbox.
+    /// Returns the number of own transactions that a node's disk still has in its outbox.
     pub fn outbox(&self, node: usize) -> usize {
         self.nodes[node].store.outbox_len()
     }
@@ -409,7 +409,7 @@ impl World {
         sees(a, b) && sees(b, a)
     }
 
-    /// One hash over all inputs and outputs so far.
+    /// Returns one hash over all inputs and outputs so far.
     pub fn digest(&self) -> String {
         self.digest.value()
     }

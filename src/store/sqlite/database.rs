@@ -87,9 +87,9 @@ struct OpenConnection {
 }
 
 impl Database {
-    /// Opens or makes the file at `path` and runs the `migrations` that it has not seen. Its
-    /// version is the number of those it has. A file that is refused is not changed, nor is its
-    /// write-ahead log.
+    /// Opens or makes the file at `path` and runs the `migrations` that it has not seen. The
+    /// version of a file is the number of its migrations. A file that is refused is not changed,
+    /// nor is its write-ahead log.
     pub(super) async fn open(
         path: &Path,
         migrations: &[&'static str],

@@ -128,8 +128,8 @@ impl SqliteStorage {
         Self::open_with(dir, SqliteOptions::default()).await
     }
 
-    /// [`SqliteStorage::open`] with other bounds. They may change from run to run; what is there
-    /// already stays.
+    /// Opens as [`SqliteStorage::open`], with other bounds. Bounds may change from run to run; what
+    /// is there already stays.
     ///
     /// # Errors
     /// As [`SqliteStorage::open`].
@@ -158,13 +158,13 @@ impl SqliteStorage {
         Arc::clone(&self.peers) as Arc<dyn PeerStore>
     }
 
-    /// The outbox. Its appends survive a power failure.
+    /// Returns the outbox, whose appends survive a power failure.
     pub fn queue(&self) -> Arc<dyn TransactionQueue> {
         Arc::clone(&self.queue) as Arc<dyn TransactionQueue>
     }
 
-    /// The retained log. Its appends survive the death of the process; a power failure may take
-    /// the last of them, which are in the outbox or at peers.
+    /// Returns the retained log, whose appends survive the death of the process; a power failure
+    /// may take the last of them, which are in the outbox or at peers.
     pub fn transaction_store(&self) -> Arc<dyn TransactionStore> {
         Arc::clone(&self.log) as Arc<dyn TransactionStore>
     }

@@ -102,8 +102,8 @@ pub(super) struct Halves {
     leftover: Mutex<Leftover>,
 }
 
-/// The receiving stream of a link whose halves are dropped. It must live on until what was sent
-/// is on its way: HTTP/2 throws away what is queued for a stream that nobody holds.
+/// The receiving stream of a link whose halves are dropped. The stream must live on until what was
+/// sent is on its way: HTTP/2 throws away what is queued for a stream that nobody holds.
 pub(super) type Leftover = Option<Streaming<Bytes>>;
 
 impl Drop for Halves {

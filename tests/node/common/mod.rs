@@ -14,7 +14,7 @@ use sorcha_peer::{
 
 /// Ends a test that hangs. No assertion depends on it.
 pub(crate) const HANG: Duration = Duration::from_mins(2);
-/// Between two looks at a figure that no event announces.
+/// Time between two looks at a figure that no event announces.
 const GLANCE: Duration = Duration::from_millis(5);
 
 pub(crate) async fn soon<T>(what: &str, work: impl Future<Output = T>) -> T {
@@ -189,7 +189,7 @@ pub(crate) async fn take(subscription: &mut Subscription, count: usize) -> Vec<D
     taken
 }
 
-/// Everything that a subscription still yields; its node must be stopped.
+/// Returns everything that a subscription still yields; the node must be stopped.
 pub(crate) async fn rest(mut subscription: Subscription) -> Vec<Delivery> {
     let mut rest = Vec::new();
     while let Some(item) = soon("the end", subscription.next()).await {
@@ -226,7 +226,7 @@ pub(crate) async fn assert_serves(node: &PeerNode) {
     stop(&newcomer).await;
 }
 
-/// What either node publishes reaches the other.
+/// Checks that what either node publishes reaches the other.
 pub(crate) async fn assert_spreads(a: &PeerNode, b: &PeerNode) {
     for (from, to) in [(a, b), (b, a)] {
         let mut arrived =

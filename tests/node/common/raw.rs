@@ -101,7 +101,7 @@ impl RawPeer {
         self.asked_for(transaction).await
     }
 
-    /// What the node asks of it of a large payload.
+    /// Returns what the node asks of this peer of a large payload.
     pub(crate) async fn asked_for(&mut self, transaction: &Transaction) -> Vec<PieceRange> {
         loop {
             let message = self.expect("a reservation", |m| matches!(m, Message::Reserve(_))).await;
@@ -123,7 +123,7 @@ impl RawPeer {
         }
     }
 
-    /// Why the node closes the link; `None` when it does so without a word.
+    /// Returns the reason why the node closes the link; `None` when it does so without a word.
     pub(crate) async fn goodbye(&mut self) -> Option<CloseReason> {
         while let Some(message) = self.next().await {
             if let Message::Goodbye { reason, .. } = message {
@@ -134,7 +134,7 @@ impl RawPeer {
     }
 }
 
-/// What a well-behaved peer would say first.
+/// Makes what a well-behaved peer would say first.
 pub(crate) fn hello(identity: &Identity) -> Hello {
     let draft = RecordDraft {
         peer: identity.peer_id(),

@@ -150,7 +150,7 @@ impl SqliteLog {
         Ok(all)
     }
 
-    /// Whole entries, by cursor. Those that are gone or damaged are not among them.
+    /// Whole entries, by cursor, without what is gone or damaged.
     async fn payloads(
         &self,
         conn: &mut ConnectionGuard<'_>,
