@@ -299,7 +299,8 @@ impl PeerNode {
     /// storage alone. Cancel safe.
     ///
     /// # Errors
-    /// [`ReadyError::Closed`], and [`ReadyError::Timeout`] with a hint at what stands in the way; the node goes on trying.
+    /// [`ReadyError::Closed`], and [`ReadyError::Timeout`] with a hint at what stands in the way; the
+    /// node goes on trying.
     pub async fn wait_ready(&self, links: u32, timeout: Duration) -> Result<(), ReadyError> {
         let (mut state, mut failing) = (self.0.state.clone(), self.0.failing.clone());
         let ready = async {
@@ -364,10 +365,10 @@ impl PeerNode {
         self.command(Command::Disconnect { peer }).await
     }
 
-    /// Refuses a peer on every path, for a time or (`None`) for good, also after a restart: `Ok` means that
-    /// the peer store has it. A link to the peer ends. Of `reason`, which is for people, 500 characters are
-    /// kept; a second ban replaces the first. It holds from the call on; a future dropped before it is ready may or
-    /// may not have banned.
+    /// Refuses a peer on every path, for a time or (`None`) for good, also after a restart: `Ok` means
+    /// that the peer store has it. A link to the peer ends. Of `reason`, which is for people, 500
+    /// characters are kept; a second ban replaces the first. It holds from the call on; a future dropped
+    /// before it is ready may or may not have banned.
     ///
     /// # Errors
     /// [`BanError`].
@@ -435,19 +436,19 @@ impl WeakPeerNode {
     }
 }
 
-impl std::convert::From<NodeClosed> for PublishError {
+impl From<NodeClosed> for PublishError {
     fn from(_: NodeClosed) -> Self {
         Self::Closed
     }
 }
 
-impl std::convert::From<NodeClosed> for BanError {
+impl From<NodeClosed> for BanError {
     fn from(_: NodeClosed) -> Self {
         Self::Closed
     }
 }
 
-impl std::convert::From<NodeClosed> for ConnectError {
+impl From<NodeClosed> for ConnectError {
     fn from(_: NodeClosed) -> Self {
         Self::Closed
     }
