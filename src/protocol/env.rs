@@ -23,9 +23,9 @@ use super::timers::Timers;
 const SECOND_LOOK: Duration = Duration::from_mins(1);
 /// Transactions being checked above which no more input from peers should be read.
 pub(super) const MAX_VERIFYING: u64 = 4096;
-/// The same for their bytes.
+/// Bytes of payloads being checked above which no more input from peers should be read.
 const MAX_VERIFYING_BYTES: u64 = 64 << 20;
-/// The same for operations being stored.
+/// Entries on their way to the store above which no more input from peers should be read.
 pub(super) const MAX_STORING: u64 = 8192;
 
 /// What a ticket stands for.
@@ -51,6 +51,8 @@ pub(super) struct Env {
     pub(super) incarnation: u64,
     pub(super) now: MonoTime,
     pub(super) wall: WallTime,
+    /// Whether there was any input.
+    started: bool,
     /// When the wall clock last went ahead by more than clocks may differ.
     leapt: Option<MonoTime>,
     pub(super) rng: Rng,
@@ -77,6 +79,7 @@ impl Env {
             incarnation,
             now: MonoTime::ZERO,
             wall: WallTime::default(),
+            started: false,
             leapt: None,
             rng,
             timers: Timers::default(),
@@ -104,12 +107,12 @@ impl Env {
         } else if wall.plus(skew) < expected {
             self.leapt = None;
         }
-        (self.now, self.wall) = (now, wall);
+        (self.now, self.wall, self.started) = (now, wall, true);
     }
 
     /// Whether there was no input yet.
     pub(super) fn is_first(&self) -> bool {
-        self.wall == WallTime::default()
+        !self.started
     }
 
     /// Whether the wall clock went ahead of time a moment ago: what has expired since then may have

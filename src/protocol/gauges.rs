@@ -75,7 +75,7 @@ impl Protocol {
                 crate::protocol::intake::MAX_PENDING,
             ),
             gauge("bytes deferred", deferred, deferred_bound),
-            gauge("order of a flush", self.replays.longest(), crate::protocol::outbox::MAX_ORDER),
+            gauge("order of a replay", self.replays.longest(), crate::protocol::outbox::MAX_ORDER),
             gauge("promises", self.guard.promises.len(), crate::protocol::guard::MAX_PROMISES),
             gauge(
                 "doubted peers",

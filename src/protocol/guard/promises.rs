@@ -22,6 +22,25 @@ const PROMISE: Duration = Duration::from_secs(10);
 pub(in crate::protocol) struct Promises(BTreeMap<(PeerId, TransactionId), MonoTime>);
 
 impl Promises {
+    fn note(&mut self, peer: PeerId, id: TransactionId, now: MonoTime) {
+        if self.0.len() < MAX_PROMISES {
+            self.0.entry((peer, id)).or_insert(now + PROMISE);
+        }
+    }
+
+    fn forget(&mut self, peer: PeerId, id: TransactionId) {
+        self.0.remove(&(peer, id));
+    }
+
+    fn forget_all_of(&mut self, peer: PeerId) {
+        self.0.retain(|(p, _), _| *p != peer);
+    }
+
+    /// Takes out those whose time is over.
+    fn take_broken(&mut self, now: MonoTime) -> Vec<(PeerId, TransactionId)> {
+        self.0.extract_if(.., |_, due| *due <= now).map(|(key, _)| key).collect()
+    }
+
     #[cfg(any(test, feature = "sim"))]
     pub(in crate::protocol) fn len(&self) -> usize {
         self.0.len()
@@ -31,32 +50,27 @@ impl Promises {
 impl Protocol {
     /// A peer that said it has this was asked for it.
     pub(in crate::protocol) fn note_promise(&mut self, link: LinkId, id: TransactionId) {
-        let Some(peer) = self.links.peer_of(link) else { return };
-        if self.guard.promises.0.len() < MAX_PROMISES {
-            let due = self.env.now + PROMISE;
-            self.guard.promises.0.entry((peer, id)).or_insert(due);
+        if let Some(peer) = self.links.peer_of(link) {
+            self.guard.promises.note(peer, id, self.env.now);
         }
     }
 
     /// It was kept, or excused.
     pub(in crate::protocol) fn forget_promise(&mut self, link: LinkId, id: &TransactionId) {
         if let Some(peer) = self.links.peer_of(link) {
-            self.guard.promises.0.remove(&(peer, *id));
+            self.guard.promises.forget(peer, *id);
         }
     }
 
     /// A link is gone: that excuses everything.
     pub(in crate::protocol) fn forget_promises(&mut self, peer: PeerId) {
-        self.guard.promises.0.retain(|(p, _), _| *p != peer);
+        self.guard.promises.forget_all_of(peer);
     }
 
     /// Charges promises that were not kept in time.
     pub(in crate::protocol) fn settle_promises(&mut self) {
         let now = self.env.now;
-        let due = |(key, at): (&(PeerId, TransactionId), &MonoTime)| (*at <= now).then_some(*key);
-        let broken: Vec<_> = self.guard.promises.0.iter().filter_map(due).collect();
-        for (peer, id) in broken {
-            self.guard.promises.0.remove(&(peer, id));
+        for (peer, id) in self.guard.promises.take_broken(now) {
             self.env.counters.promises_broken += 1;
             self.guard.reputation.note_broken(&peer, now);
             tracing::debug!(target: "sorcha_peer::gossip", %id, %peer, "announced and not served");

@@ -81,7 +81,7 @@ impl Protocol {
         let pending = self.remove_pending(&id);
         self.absolve(pending.as_ref());
         let asked = pending.as_ref().is_some_and(|p| p.asked_of.is_some() || p.large.is_some());
-        let flushed = pending.as_ref().is_some_and(|p| p.ordered.is_some());
+        let replayed = pending.as_ref().is_some_and(|p| p.ordered.is_some());
         let old = transaction.header().created.plus(BACKFILL_AFTER) < self.env.wall;
         let (sources, large) = pending.map(|p| (p.sources, p.large)).unwrap_or_default();
         // Who only has the header is told once more when all is here.
@@ -95,7 +95,7 @@ impl Protocol {
         });
         let hop = hop.saturating_add(1);
         self.env.counters.transactions_accepted += 1;
-        let is_backfill = asked && (old || flushed);
+        let is_backfill = asked && (old || replayed);
         self.append(
             transaction,
             hop,
@@ -119,7 +119,7 @@ impl Protocol {
     /// Remembers what has no room while its origin has all it may have. Nobody is to blame who
     /// passes it on: others may have more room.
     pub(in crate::protocol) fn turn_away(&mut self, id: TransactionId, header: &Header) {
-        let keep_until = header.expires.min(header.created.plus(self.env.config.gossip.retention));
+        let keep_until = self.env.keep_until(header);
         self.log.turn_away(id, header, keep_until, self.env.now);
         self.forget_passed();
     }

@@ -179,7 +179,7 @@ impl Protocol {
         if let Some(peer) = pending.heard_from
             && let Entry::Occupied(mut heard) = self.intake.heard.entry(peer)
         {
-            *heard.get_mut() -= 1;
+            *heard.get_mut() = heard.get().saturating_sub(1);
             if *heard.get() == 0 {
                 heard.remove();
             }

@@ -1,7 +1,8 @@
 //! From an announcement to the log.
 //!
-//! `announce` hears of ids, `request` asks for small ones, `verify` has their bytes checked and takes
-//! what is good; large ones are fetched by `large` in between.
+//! `announce` hears of ids, `request` asks for small ones (`large` for large ones), `verify` has their
+//! bytes checked, and `accept` takes what is good into the log and has it stored.
+//! `store_retry` looks after what could not be stored.
 //!
 //! Tested by: `sim::tests::spread`.
 

@@ -160,7 +160,7 @@ impl Protocol {
         }
     }
 
-    /// Pace the next source, when it is its turn there.
+    /// Asks the next source, when it is its turn there.
     pub(in crate::protocol) fn ask(&mut self, id: &TransactionId) {
         self.ask_next_source(id, false);
     }
@@ -310,34 +310,34 @@ mod tests {
 
     #[test]
     fn a_late_answer_is_waited_for_while_earlier_ones_come() {
-        let mut asks = Pace::default();
+        let mut pace = Pace::default();
         for n in 1..=100 {
-            asks.note(n, 2048, at(n * 5));
+            pace.note(n, 2048, at(n * 5));
         }
-        assert!(asks.is_coming(101, true, at(510)), "200 kB in half a second");
-        assert!(!asks.is_coming(50, true, at(510)), "a later one has been answered");
-        assert!(!asks.is_coming(101, true, at(1100)), "it stalls");
+        assert!(pace.is_coming(101, true, at(510)), "200 kB in half a second");
+        assert!(!pace.is_coming(50, true, at(510)), "a later one has been answered");
+        assert!(!pace.is_coming(101, true, at(1100)), "it stalls");
     }
 
     #[test]
     fn a_slow_one_is_waited_for_only_if_nobody_else_can_be_asked() {
-        let mut asks = Pace::default();
+        let mut pace = Pace::default();
         for n in 1..=10 {
-            asks.note(n, 1024, at(n * 50));
+            pace.note(n, 1024, at(n * 50));
         }
-        assert!(!asks.is_coming(11, true, at(510)));
-        assert!(asks.is_coming(11, false, at(510)));
-        assert!(!asks.is_coming(11, false, at(1100)));
+        assert!(!pace.is_coming(11, true, at(510)));
+        assert!(pace.is_coming(11, false, at(510)));
+        assert!(!pace.is_coming(11, false, at(1100)));
     }
 
     #[test]
     fn more_is_asked_of_who_answers_quickly() {
-        let mut asks = Pace::default();
-        assert_eq!(asks.limit(at(0)), FIRST_ASKED);
+        let mut pace = Pace::default();
+        assert_eq!(pace.limit(at(0)), FIRST_ASKED);
         for n in 1..=1000 {
-            asks.note(n, 100, at(100));
+            pace.note(n, 100, at(100));
         }
-        assert_eq!(asks.limit(at(110)), MAX_ASKED);
-        assert_eq!(asks.limit(at(1000)), FIRST_ASKED, "a moment ago");
+        assert_eq!(pace.limit(at(110)), MAX_ASKED);
+        assert_eq!(pace.limit(at(1000)), FIRST_ASKED, "a moment ago");
     }
 }

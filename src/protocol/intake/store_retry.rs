@@ -74,7 +74,7 @@ impl Protocol {
     pub(in crate::protocol) fn try_again_for_origin(&mut self, id: &TransactionId) {
         let retry = &mut self.intake.retry;
         if retry.origin_retries > 0 && self.log.forget_unsaved(id) {
-            retry.origin_retries -= 1;
+            retry.origin_retries = retry.origin_retries.saturating_sub(1);
         }
     }
 

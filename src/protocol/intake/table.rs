@@ -99,7 +99,7 @@ pub(in crate::protocol) struct Pending {
     pub(super) question: u64,
     pub(in crate::protocol) turns: u32,
     /// How often the validator did not answer.
-    pub(super) judged: u8,
+    pub(super) timed_out: u8,
     pub(in crate::protocol) large: Option<Box<Large>>,
     /// The link in whose replay it has its turn.
     pub(in crate::protocol) ordered: Option<LinkId>,
@@ -118,7 +118,7 @@ impl Pending {
             asked_of: None,
             question: 0,
             turns: 0,
-            judged: 0,
+            timed_out: 0,
             large: None,
             ordered: None,
             deferred: None,

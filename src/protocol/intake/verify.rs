@@ -17,9 +17,9 @@ use crate::protocol::timers::Timer;
 use crate::protocol::{Protocol, env::Task};
 
 /// Wait before a validator that did not answer is asked again.
-const JUDGE_AGAIN: Duration = Duration::from_secs(10);
+const VALIDATE_AGAIN: Duration = Duration::from_secs(10);
 /// How often it is asked about one transaction before that is left to the next announcement.
-const MAX_JUDGED: u8 = 3;
+const MAX_TIMED_OUT: u8 = 3;
 
 impl Protocol {
     /// Has complete bytes checked, unless the header alone says no.
@@ -42,12 +42,12 @@ impl Protocol {
             return;
         }
         let Some(from) = self.links.all.get(&link).map(|l| l.remote) else { return };
-        self.judge(Some(link), from, transaction, hop, false);
+        self.validate(Some(link), from, transaction, hop, false);
     }
 
     /// Has the validator asked about a payload, and before that hash and signature checked unless
     /// they are `proven`.
-    pub(in crate::protocol) fn judge(
+    pub(in crate::protocol) fn validate(
         &mut self,
         link: Option<LinkId>,
         from: PeerId,
@@ -80,12 +80,11 @@ impl Protocol {
 
     pub(in crate::protocol) fn inadmissible(&self, header: &Header) -> Option<Refusal> {
         let gossip = &self.env.config.gossip;
-        let keep_until = header.expires.min(header.created.plus(gossip.retention));
         if header.payload_len > gossip.max_transaction_size {
             Some(Refusal::TooLarge)
         } else if header.created > self.env.wall.plus(self.env.config.network.max_clock_skew) {
             Some(Refusal::Skewed)
-        } else if keep_until <= self.env.wall {
+        } else if self.env.keep_until(header) <= self.env.wall {
             Some(Refusal::Expired)
         } else {
             self.over_bounds(header)
@@ -162,8 +161,8 @@ impl Protocol {
     fn try_later(&mut self, id: &TransactionId) {
         if let Some(pending) = self.intake.pending.get_mut(id) {
             pending.stage = Stage::Heard;
-            pending.judged += 1;
-            if pending.judged >= MAX_JUDGED {
+            pending.timed_out += 1;
+            if pending.timed_out >= MAX_TIMED_OUT {
                 self.give_up(id);
                 return;
             }
@@ -171,7 +170,7 @@ impl Protocol {
                 // Answered, and no fault of whoever did.
                 self.forget_request(asked, id);
             }
-            self.env.timers.set(Timer::Fetch(*id), self.env.now + JUDGE_AGAIN);
+            self.env.timers.set(Timer::Fetch(*id), self.env.now + VALIDATE_AGAIN);
         }
     }
 

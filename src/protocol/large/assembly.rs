@@ -233,7 +233,7 @@ impl Protocol {
         // A link that ended since brought the last piece.
         let from = from.unwrap_or(origin);
         if self.env.validating {
-            self.judge(link, from, transaction, hop, true);
+            self.validate(link, from, transaction, hop, true);
         } else if let Some(reason) = self.inadmissible(transaction.header()) {
             let pending = self.remove_pending(id);
             self.refuse_transaction(link, id, reason);
@@ -246,6 +246,73 @@ impl Protocol {
             if !self.defer(from, &transaction, hop) {
                 self.accept(from, &transaction, hop);
             }
+        }
+    }
+
+    /// Takes memory for a payload whose header is here; `false` when there is no room for it, or
+    /// part of it is still to come from the store.
+    pub(super) fn start_assembly(&mut self, id: &TransactionId) -> bool {
+        let Some(pending) = self.intake.pending.get_mut(id) else { return false };
+        let size = pending.size;
+        let Some(large) = pending.large.as_mut().filter(|l| l.head.is_some()) else { return false };
+        if large.assembly.is_some() || large.coming.is_some() {
+            return large.coming.is_none();
+        }
+        if !self.assemblies.bytes.has_room(size, self.env.config.gossip.max_assembly_bytes) {
+            if !std::mem::replace(&mut large.waiting, true) {
+                self.assemblies.waiting.push_back(*id);
+            }
+            self.abandon_parents(id);
+            return false;
+        }
+        if self.assemblies.spills.has(id) {
+            self.bring_back(id);
+            return false;
+        }
+        self.assemblies.bytes.enter(size);
+        self.assemblies.spills.begin(*id, self.env.now);
+        let assembly = Assembly::new(size, self.env.now);
+        for parent in &mut large.parents {
+            parent.wanted.get_or_insert_with(|| PieceSet::full(assembly.have.len()));
+        }
+        large.assembly = Some(assembly);
+        true
+    }
+
+    pub(in crate::protocol) fn drop_assembly(&mut self, id: &TransactionId) {
+        self.take_assembly(id);
+        self.forget_coming(id);
+    }
+
+    /// Takes out what is here of a payload; its memory is free for others.
+    pub(super) fn take_assembly(&mut self, id: &TransactionId) -> Option<Assembly> {
+        let pending = self.intake.pending.get_mut(id)?;
+        let assembly = pending.large.as_mut()?.assembly.take()?;
+        self.assemblies.bytes.leave(pending.size);
+        self.assemblies.spills.end(*id, assembly.paced);
+        Some(assembly)
+    }
+
+    /// Lets in what waits for room, at the end of a turn; who makes no progress makes way.
+    pub(in crate::protocol) fn admit_waiting(&mut self) {
+        let budget = self.env.config.gossip.max_assembly_bytes;
+        while let Some(id) = self.assemblies.waiting.front().copied() {
+            let Some(pending) = self.intake.pending.get_mut(&id) else {
+                self.assemblies.waiting.pop_front();
+                continue;
+            };
+            let size = pending.size;
+            if !self.assemblies.bytes.has_room(size, budget) {
+                if !self.make_room(size) {
+                    return;
+                }
+                continue;
+            }
+            self.assemblies.waiting.pop_front();
+            if let Some(large) = &mut pending.large {
+                large.waiting = false;
+            }
+            self.drive(&id);
         }
     }
 }

@@ -44,7 +44,7 @@ const PARK: Duration = Duration::from_mins(1);
 /// What to do next for a payload that nobody is asked for.
 enum Next {
     Ask { link: LinkId, force: bool },
-    AskBlind(LinkId),
+    AskUnannounced(LinkId),
     Wait(MonoTime),
     Exhausted,
 }
@@ -81,7 +81,7 @@ impl Protocol {
                         return;
                     }
                 }
-                Next::AskBlind(link) => {
+                Next::AskUnannounced(link) => {
                     if let Some(large) =
                         self.intake.pending.get_mut(id).and_then(|p| p.large.as_mut())
                     {
@@ -179,7 +179,7 @@ impl Protocol {
                 && !pending.sources.iter().any(|s| s.link == *link)
         };
         match carriers.into_iter().find(unasked) {
-            Some(link) => Next::AskBlind(link),
+            Some(link) => Next::AskUnannounced(link),
             None => Next::Exhausted,
         }
     }
@@ -219,7 +219,7 @@ impl Protocol {
         self.assemblies.parked.retain(|parked| parked != id);
     }
 
-    /// Asks for all that is missing; `false` when the link has no rank for it now.
+    /// Asks for all that is missing; `false` when the link has no room for it now.
     fn reserve(
         &mut self,
         link: LinkId,

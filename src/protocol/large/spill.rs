@@ -17,7 +17,7 @@
 //! `MAX_WRITES` are on their way and `MAX_KEPT` in the store, in `gossip.max_spill_bytes`. Where the
 //! store keeps no partial payloads, what is parked is dropped and the rest stays.
 //!
-//! Places in the order of reservations stay as they are: who is expired from memory asks nobody, and who
+//! Ranks in the order of reservations stay as they are: what has left memory asks nobody, and who
 //! waited for its pieces is told that it is busy.
 //!
 //! Tested by: `sim::tests::spill`.
@@ -199,8 +199,7 @@ impl Protocol {
             self.assemblies.waiting.push_back(*id);
         }
         let Some(head) = &large.head else { return };
-        let retention = self.env.config.gossip.retention;
-        let until = head.header().expires.min(head.header().created.plus(retention));
+        let until = self.env.keep_until(head.header());
         let spills = &mut self.assemblies.spills;
         let there = spills.kept.get(id).and_then(|kept| kept.pieces.as_ref());
         let mut new = assembly.have.clone();

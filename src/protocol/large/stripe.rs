@@ -109,13 +109,13 @@ impl Protocol {
         let owes = |p: &Parent| p.wanted.as_ref().map_or(0, PieceSet::count);
         let slow = large.parents.iter_mut().filter(|p| p.whole).max_by_key(|p| owes(p));
         let Some(slow) = slow.filter(|p| p.served) else { return };
-        let intake = |link| {
+        let rate_of = |link| {
             let up = links.all.get(&link).and_then(|l: &crate::protocol::link::Link| l.up.as_ref());
             up.map(|up| (up.pieces.rate, up.pinger.rtt))
         };
         // Before its rate is known, nobody knows what is on its way already.
-        let Some((Some(theirs), Some(rtt))) = intake(slow.link) else { return };
-        let own = intake(link).and_then(|(rate, _)| rate).unwrap_or(theirs);
+        let Some((Some(theirs), Some(rtt))) = rate_of(slow.link) else { return };
+        let own = rate_of(link).and_then(|(rate, _)| rate).unwrap_or(theirs);
         let millis = u64::try_from(rtt.as_millis()).unwrap_or(u64::MAX).saturating_add(50);
         // Twice, because a parent speeds up when it is through with others.
         let on_its_way = theirs.saturating_mul(millis) / 500 / PIECE_BYTES as u64 + 2;

@@ -196,4 +196,17 @@ impl Protocol {
             self.punish(peer, "too many rejected transactions");
         }
     }
+
+    /// How soon a peer that is sent away may come back.
+    pub(in crate::protocol) fn retry_hint(&self, reason: CloseReason) -> Duration {
+        match reason {
+            CloseReason::Replaced | CloseReason::Shutdown | CloseReason::Unresponsive => {
+                Duration::ZERO
+            }
+            CloseReason::TooManyLinks | CloseReason::SlowPeer => {
+                self.env.config.overlay.redial_min * 10
+            }
+            _ => self.env.config.overlay.redial_max,
+        }
+    }
 }

@@ -9,7 +9,7 @@
 //! | a link ended, whoever ended it | `link_down` |
 //! | some of a queue left | `on_sent`: reconcile, spread, serve |
 //! | a peer wants something else | `adopt_interest`: membership, spread, outbox |
-//! | links came or went | `update_mode`: the host, outbox |
+//! | links came or went | `links_changed`: the host, outbox, membership |
 //! | ten seconds passed | `on_expire`: everybody who forgets |
 //!
 //! Tested by: `sim::tests::faults`, `sim::tests::topics`.
@@ -142,9 +142,13 @@ impl Protocol {
     }
 
     pub(super) fn on_expire(&mut self) {
-        self.expire_log();
+        let is_time_sound = self.forget_expired();
         let own = self.log.take_expired_own();
+        // Noted before the store forgets them, so that a crash between the two loses no dead letter.
         self.bury_expired(&own);
+        if is_time_sound {
+            self.make_use_of_expired();
+        }
         self.expire_bans();
         self.renew_stale();
         self.expire_partials();

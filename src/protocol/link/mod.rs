@@ -7,16 +7,13 @@
 //! Tested by: `protocol::tests::property`, `sim::tests::faults`.
 
 mod batch;
-mod handshake;
 mod liveness;
 mod state;
 
 pub(super) use batch::Batch;
-pub(super) use state::{Established, Link};
+pub(super) use state::{CloseCause, Established, Link};
 
 pub(super) use liveness::Pinger;
-
-pub(super) use handshake::{CloseCause, counter_of};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What is known of one link.
+//! What is known of one link, and how one ends.
 //!
 //! Tested by: `sim::tests::faults`.
 
@@ -9,8 +9,11 @@ use crate::protocol::large::PieceRate;
 use crate::protocol::reconcile::Repair;
 use crate::protocol::serve::ServeQueue;
 use crate::protocol::spread::{Feed, PeerInterest};
-use crate::types::{Direction, Endpoint, Interest, LinkId, MonoTime, PeerId, TransportKind};
+use crate::types::{
+    CloseReason, Direction, Endpoint, Interest, LinkId, MonoTime, PeerId, TransportKind,
+};
 use std::net::SocketAddr;
+use std::time::Duration;
 
 /// One link.
 #[derive(Debug)]
@@ -68,4 +71,32 @@ pub(in crate::protocol) struct Established {
     pub(in crate::protocol) taken: u64,
     /// When it was last told which peers we know.
     pub(in crate::protocol) told_peers: Option<MonoTime>,
+}
+
+/// How a link ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::protocol) enum CloseCause {
+    /// We closed it.
+    Ours(CloseReason),
+    /// The peer said goodbye and asked us to stay away for a while.
+    Theirs(CloseReason, Duration),
+    /// The transport broke.
+    Transport,
+}
+
+impl CloseCause {
+    pub(in crate::protocol) fn reason(self) -> CloseReason {
+        match self {
+            Self::Ours(reason) | Self::Theirs(reason, _) => reason,
+            Self::Transport => CloseReason::TransportClosed,
+        }
+    }
+
+    /// How long the peer asked us to stay away.
+    pub(in crate::protocol) fn retry(self) -> Duration {
+        match self {
+            Self::Theirs(_, retry) => retry,
+            _ => Duration::ZERO,
+        }
+    }
 }

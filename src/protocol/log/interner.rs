@@ -55,7 +55,7 @@ impl<K: Copy + Ord, T: Default> Interner<K, T> {
         number
     }
 
-    /// A record with this number is gone; with the last one, so is what was noted.
+    /// Takes one record off a number; with the last one goes what was noted.
     pub(super) fn leave(&mut self, number: u16) {
         let Some(slot) = self.slot_mut(number) else { return };
         slot.records = slot.records.saturating_sub(1);

@@ -193,7 +193,7 @@ impl Log {
             record.set_stored_upstream();
         }
         if entry.is_backfill {
-            record.set_late();
+            record.set_backfill();
         }
         record.ingress = entry.ingress;
         record.topic = self.topics.enter(entry.topic);
@@ -531,7 +531,7 @@ impl Log {
     pub(super) fn bytes(&self) -> usize {
         let recent = self.recent.capacity() * size_of::<Recent>();
         let cache = self.cache_order.capacity() * size_of::<u64>();
-        self.records.bytes() + self.ranges.bytes() + self.ranges.bytes() + recent + cache
+        self.records.bytes() + self.index.bytes() + self.ranges.bytes() + recent + cache
     }
 }
 

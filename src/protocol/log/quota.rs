@@ -88,7 +88,7 @@ impl Quota {
         self.origins.enter(*origin)
     }
 
-    /// A record with this number is gone.
+    /// Takes one record off an origin, by its number.
     pub(super) fn leave(&mut self, number: u16) {
         self.origins.leave(number);
     }

@@ -20,7 +20,7 @@ const _: () = assert!(size_of::<Record>() == 56, "resident for each retained tra
 
 /// Bits of `Record::mark` above those of the state.
 const STORED: u8 = 8;
-const ASHORE: u8 = 16;
+const STORED_UPSTREAM: u8 = 16;
 
 /// In place of a number of pushes: asked for long after its creation.
 const BACKFILL: u8 = u8::MAX;
@@ -58,7 +58,7 @@ pub(in crate::protocol) struct Record {
     pub(in crate::protocol) topic: u16,
     /// Pushes of it so far, or `BACKFILL`.
     pushes: u8,
-    /// The state, `STORED` and `ASHORE`.
+    /// The state, `STORED` and `STORED_UPSTREAM`.
     mark: u8,
     /// Slot of the link it came on, or [`OWN`].
     pub(in crate::protocol) ingress: u8,
@@ -126,11 +126,11 @@ impl Record {
 
     /// Whether a peer that is nearer to a relay is known to have stored it.
     pub(in crate::protocol) fn is_stored_upstream(&self) -> bool {
-        self.mark & ASHORE != 0
+        self.mark & STORED_UPSTREAM != 0
     }
 
     pub(in crate::protocol) fn set_stored_upstream(&mut self) {
-        self.mark |= ASHORE;
+        self.mark |= STORED_UPSTREAM;
     }
 
     /// Whether this node published it.
@@ -138,7 +138,7 @@ impl Record {
         self.hop == 0
     }
 
-    pub(super) fn set_late(&mut self) {
+    pub(super) fn set_backfill(&mut self) {
         self.pushes = BACKFILL;
     }
 

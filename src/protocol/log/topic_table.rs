@@ -23,7 +23,7 @@ impl TopicTable {
         self.0.enter(key)
     }
 
-    /// A record with this number is gone.
+    /// Takes one record off a topic, by its number.
     pub(super) fn leave(&mut self, number: u16) {
         self.0.leave(number);
     }

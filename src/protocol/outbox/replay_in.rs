@@ -77,7 +77,7 @@ pub(in crate::protocol) struct Inflow {
     touched: MonoTime,
 }
 
-/// A transaction that waits for its turn, verified and judged.
+/// A transaction that waits for its turn, verified and validated.
 #[derive(Debug)]
 pub(in crate::protocol) struct Deferred {
     pub(in crate::protocol) from: PeerId,

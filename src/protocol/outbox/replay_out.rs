@@ -22,7 +22,7 @@ pub(super) const STALL: Duration = Duration::from_secs(3);
 /// A node that comes back finds its peers within this time; the outbox is replayed to all of them.
 const GATHER: Duration = Duration::from_secs(30);
 
-/// What a link is owed: a walk over our own log entries that wait for copies, and over what is here
+/// What is replayed on a link: a walk over our own log entries that wait for copies, and over what is here
 /// only on its way to a relay.
 #[derive(Debug)]
 pub(in crate::protocol) struct ReplayCursor {
@@ -119,9 +119,9 @@ impl Protocol {
     /// Lets an own log entry that a link's cursor has come to wait for its turn in the link's replay;
     /// `false` when there is none that the peer was told of: it would hold nothing that overtakes.
     pub(in crate::protocol) fn join_replay(&mut self, link: LinkId, seq: u64) -> bool {
-        let owed = self.links.up(link).and_then(|up| up.feed.replay.as_mut());
-        let Some(owed) = owed.filter(|owed| owed.said) else { return false };
-        owed.until = seq + 1;
+        let replay = self.links.up(link).and_then(|up| up.feed.replay.as_mut());
+        let Some(replay) = replay.filter(|replay| replay.said) else { return false };
+        replay.until = seq + 1;
         true
     }
 
@@ -133,19 +133,19 @@ impl Protocol {
             self.end_replay(link);
             return false;
         };
-        let Some(owed) = self.links.up(link).and_then(|up| up.feed.replay.as_mut()) else {
+        let Some(replay) = self.links.up(link).and_then(|up| up.feed.replay.as_mut()) else {
             return false;
         };
-        owed.next = seq;
+        replay.next = seq;
         let size = u64::from(record.size);
-        if owed.is_full(size) {
-            let due = owed.moved + STALL;
+        if replay.is_full(size) {
+            let due = replay.moved + STALL;
             self.env.timers.set_earlier(Timer::Replay(link), due);
             return false;
         }
-        owed.next = seq + 1;
+        replay.next = seq + 1;
         if size <= limit {
-            owed.wait_for(seq, record.size, now);
+            replay.wait_for(seq, record.size, now);
             self.announce(link, Announcement { id: record.id, size, hop: record.hop() });
         }
         true
@@ -156,29 +156,30 @@ impl Protocol {
         let (log, outbox) = (&self.log, &self.outbox);
         let l = self.links.all.get(&link)?;
         let up = l.up.as_ref()?;
-        let owed = up.feed.replay.as_ref()?;
+        let replay = up.feed.replay.as_ref()?;
         let uphill = self.is_uphill(link) && self.spread.carrying.ours().topics.is_some();
         let all = uphill || outbox.len() > 0;
-        let first = if all { log.base() } else { log.base().max(owed.all) };
+        let first = if all { log.base() } else { log.base().max(replay.all) };
         let own = |seq: u64, r: &Record| {
             r.is_own()
-                && (seq >= owed.all || outbox.contains(&r.id))
+                && (seq >= replay.all || outbox.contains(&r.id))
                 && !log.is_known(seq, up.slot)
                 && !outbox.has_confirmed(&r.id, &l.remote)
                 && self.takes(link, r)
         };
         let passing =
-            |r: &Record| uphill && self.is_passing(r) && !(owed.again && r.is_stored_upstream());
-        let due =
-            |seq: u64, r: &Record| !owed.waiting.contains_key(&seq) && (own(seq, r) || passing(r));
-        (owed.next.max(first)..owed.until)
+            |r: &Record| uphill && self.is_passing(r) && !(replay.again && r.is_stored_upstream());
+        let due = |seq: u64, r: &Record| {
+            !replay.waiting.contains_key(&seq) && (own(seq, r) || passing(r))
+        };
+        (replay.next.max(first)..replay.until)
             .find_map(|seq| log.at(seq).filter(|r| due(seq, r)).map(|r| (seq, *r)))
     }
 
     fn end_replay(&mut self, link: LinkId) {
-        let Some(owed) = self.links.up(link).and_then(|up| up.feed.replay.take()) else { return };
+        let Some(replay) = self.links.up(link).and_then(|up| up.feed.replay.take()) else { return };
         self.env.timers.cancel(Timer::Replay(link));
-        if owed.said {
+        if replay.said {
             // Behind the last of them.
             self.drain(link);
             self.send(link, Message::Flushed);
@@ -188,11 +189,13 @@ impl Protocol {
     /// A peer has stored these of ours: there is room for more.
     pub(super) fn note_replay_stored(&mut self, link: LinkId, ids: &[TransactionId]) {
         let (log, now) = (&self.log, self.env.now);
-        let Some(owed) = self.links.up(link).and_then(|up| up.feed.replay.as_mut()) else { return };
+        let Some(replay) = self.links.up(link).and_then(|up| up.feed.replay.as_mut()) else {
+            return;
+        };
         for seq in ids.iter().filter_map(|id| log.seq_of(id)) {
-            if let Some(size) = owed.waiting.remove(&seq) {
-                owed.bytes.leave(u64::from(size));
-                owed.moved = now;
+            if let Some(size) = replay.waiting.remove(&seq) {
+                replay.bytes.leave(u64::from(size));
+                replay.moved = now;
             }
         }
         self.pump(link);
@@ -201,22 +204,24 @@ impl Protocol {
     /// A peer was sent something.
     pub(in crate::protocol) fn note_replay_served(&mut self, link: LinkId) {
         let now = self.env.now;
-        if let Some(owed) = self.links.up(link).and_then(|up| up.feed.replay.as_mut()) {
-            owed.moved = now;
+        if let Some(replay) = self.links.up(link).and_then(|up| up.feed.replay.as_mut()) {
+            replay.moved = now;
         }
     }
 
     /// A peer confirms nothing: what it was told of is its own affair.
     pub(in crate::protocol) fn on_replay_due(&mut self, link: LinkId) {
         let now = self.env.now;
-        let Some(owed) = self.links.up(link).and_then(|up| up.feed.replay.as_mut()) else { return };
-        if now.since(owed.moved) < STALL {
-            let due = owed.moved + STALL;
+        let Some(replay) = self.links.up(link).and_then(|up| up.feed.replay.as_mut()) else {
+            return;
+        };
+        if now.since(replay.moved) < STALL {
+            let due = replay.moved + STALL;
             self.env.timers.set(Timer::Replay(link), due);
             return;
         }
-        owed.waiting.clear();
-        owed.bytes = Gate::default();
+        replay.waiting.clear();
+        replay.bytes = Gate::default();
         self.pump(link);
     }
 }

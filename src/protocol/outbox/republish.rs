@@ -8,7 +8,7 @@
 //! published by now. It is stored before the old one is removed:
 //! a crash between the two leaves both, and the old one is published anew once more.
 //!
-//! At most `WINDOW` are under way at once, and no more than the outbox has room for.
+//! At most `RENEWALS` are under way at once, and no more than the outbox has room for.
 //!
 //! Tested by: `sim::tests::outbox`, `protocol::tests::outbox`.
 

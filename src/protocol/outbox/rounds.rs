@@ -174,8 +174,8 @@ impl Protocol {
             let Some(l) = self.links.all.get(&link) else { continue };
             let takes = l.up.as_ref().is_some_and(|up| up.max_transaction >= announcement.size)
                 && self.takes(link, &entry);
-            let owed = l.up.as_ref().and_then(|up| up.feed.replay.as_ref());
-            let coming = owed.is_some_and(|owed| owed.covers(seq));
+            let replay = l.up.as_ref().and_then(|up| up.feed.replay.as_ref());
+            let coming = replay.is_some_and(|replay| replay.covers(seq));
             // A slow peer is not told twice: its cursor comes to it.
             let told = self.outbox.has_confirmed(id, &l.remote) || coming;
             if !takes || told || !self.may_pump(link) {

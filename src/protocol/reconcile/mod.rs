@@ -4,7 +4,7 @@
 //! fingerprint is that of negentropy) over the order (created, id):
 //!
 //! ```text
-//! opener                                      responder (keeps nothing between questions)
+//! initiator                                   responder (keeps nothing between questions)
 //!   Ask: ranges with a print or a list  ───►  for each range
 //!        (a print while it holds many,          print equal            → Skip
 //!         a list of all where few)              few held               → All: its list
@@ -16,7 +16,7 @@
 //! ```
 //!
 //! An answer is cut at 60 kB and then ends early; what it did not reach is asked again. So lists
-//! of any length flow at the pace of the opener, who asks only while there is room to fetch: a late
+//! of any length flow at the pace of the initiator, who asks only while there is room to fetch: a late
 //! joiner pays 34 bytes for each id, once, and holds a bounded number of them. What the other side
 //! lacks is announced if it is little; if it is much, `Yours` tells it to open a session itself, so
 //! large differences are always pulled by who lacks them.

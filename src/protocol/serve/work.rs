@@ -59,7 +59,8 @@ impl Protocol {
 
     /// The first thing on a link's list for which something can be done now.
     fn next_step(&mut self, link: LinkId) -> Option<(usize, Step)> {
-        let (log, pending, shelf) = (&mut self.log, &self.intake.pending, &self.serving.proofs);
+        let (log, pending, proofs_kept) =
+            (&mut self.log, &self.intake.pending, &self.serving.proofs);
         let proving = &self.serving.proving;
         let up = self.links.up(link)?;
         // Small ones are sent in the order of asking, which is that of their origin's publishing.
@@ -103,7 +104,7 @@ impl Protocol {
                 parts.proofs = if parts.wanted.len() == 1 {
                     Some(Proofs::collected(vec![bytes::Bytes::new()]))
                 } else {
-                    shelf.get(&serve.id)
+                    proofs_kept.get(&serve.id)
                 };
             }
             if parts.proofs.is_none() {

@@ -347,7 +347,7 @@ impl Protocol {
             let Some(up) = self.links.up(link) else { continue };
             if uphill && !std::mem::replace(&mut up.interest.uphill, uphill) {
                 match &mut up.feed.replay {
-                    Some(owed) => owed.restart(head),
+                    Some(replay) => replay.restart(head),
                     None => up.feed.replay = Some(ReplayCursor::untold(head, false, now)),
                 }
                 self.pump(link);

@@ -49,13 +49,13 @@ pub(in crate::protocol) const BACKFILL_AFTER: Duration = Duration::from_secs(2);
 /// Entries that say nothing about a peer's speed.
 const FEW: u64 = 64;
 /// Entries by which any peer may lag: who knows what is remembered for each of them.
-const MAX_BEHIND: u64 = 65_536;
+const HARD_MAX_LAG: u64 = 65_536;
 /// How often is looked for entries that all links have passed, in entries.
 const FORGET_EVERY: u64 = 256;
 /// Entries that some link has yet to pass.
 #[cfg(any(test, feature = "sim"))]
 #[expect(clippy::cast_possible_truncation, reason = "small")]
-pub(in crate::protocol) const MAX_NOT_PASSED: usize = (MAX_BEHIND + 2 * FORGET_EVERY) as usize;
+pub(in crate::protocol) const MAX_NOT_PASSED: usize = (HARD_MAX_LAG + 2 * FORGET_EVERY) as usize;
 
 /// How far the log has been offered to a peer.
 #[derive(Debug)]
@@ -144,7 +144,7 @@ impl Protocol {
             let lag = leader.saturating_sub(cursor);
             let age = self.log.age(cursor, now);
             let slow = (lag > MAX_LAG && age > MAX_WAIT / 4) || (lag > FEW && age > MAX_WAIT);
-            if !slow && head - cursor <= MAX_BEHIND {
+            if !slow && head - cursor <= HARD_MAX_LAG {
                 return;
             }
             self.env.counters.debts_opened += 1;

@@ -65,10 +65,10 @@ fn an_order_is_as_long_as_it_may_be() {
     let mut longest = 0;
     for round in 0..200 {
         node.hear(now, liars[round % 2], vec![own(&ids)]);
-        longest = longest.max(gauge(&node, "order of a flush"));
+        longest = longest.max(gauge(&node, "order of a replay"));
     }
     assert!(longest > 1000, "the test does not reach the bound: {longest}");
-    assert_eq!(gauge(&node, "order of a flush"), 0, "both were ended");
+    assert_eq!(gauge(&node, "order of a replay"), 0, "both were ended");
 }
 
 #[test]

@@ -109,7 +109,7 @@ pub struct Hello {
     #[prost(bool, tag = "11")]
     pub owes: bool,
 }
-/// What a node wants of others. See src/protocol/interest.rs.
+/// What a node wants of others. See src/protocol/spread/interest.rs.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Interest {
     /// Links to the nearest relay: 0 is a relay, 9 knows none within 8.
