@@ -398,7 +398,7 @@ fn the_rule_of_adapters_bites() {
     let import = "use crate::store::MemoryQueue;";
     assert!(bites(adapters_in_one_place, "node/handle/mod.rs", import));
     assert!(bites(adapters_in_one_place, "node/handle/mod.rs", "use crate::transport;"));
-    assert!(bites(adapters_in_one_place, "nat/mod.rs", "use crate::SqliteStorage;"));
+    assert!(bites(adapters_in_one_place, "config/mod.rs", "use crate::SqliteStorage;"));
     assert!(!bites(adapters_in_one_place, ASSEMBLY, import));
     assert!(!bites(adapters_in_one_place, "store/mod.rs", import));
 }
