@@ -53,10 +53,10 @@ pub enum IdentityError {
     Io {
         /// The file.
         path: PathBuf,
-        /// What went wrong.
+        /// Error of the operating system.
         source: std::io::Error,
     },
-    /// The file is not a PEM-encoded PKCS#8 Ed25519 private key. It was left as it is.
+    /// The file is not a PEM-encoded PKCS#8 Ed25519 private key, and was left as it is.
     #[error("key file {path} is not a PKCS#8 Ed25519 private key in PEM")]
     Format {
         /// The file.
@@ -103,11 +103,11 @@ impl TransportError {
 pub enum StoreErrorKind {
     /// The disk or quota is full. Nothing was stored; a retry helps once there is room.
     Full,
-    /// The file is damaged. It was left as it is; a retry is of no use.
+    /// The file is damaged and was left as it is; a retry is of no use.
     Corrupt,
     /// Another process holds the store. Nothing was changed.
     Locked,
-    /// The file was written by a newer version. It was left as it is.
+    /// The file was written by a newer version, and was left as it is.
     Version,
     /// Anything else the operating system or database said. Nothing was stored.
     Io,
@@ -187,9 +187,9 @@ pub enum StartError {
     /// An address given to the builder does not parse; no retry helps.
     #[error("address {text:?}: {source}")]
     Address {
-        /// What was given.
+        /// Text that was given as an endpoint.
         text: String,
-        /// What is wrong with it.
+        /// Reason why the text is no endpoint.
         source: EndpointError,
     },
     /// Listening failed; a retry helps once the port is free.
@@ -197,13 +197,13 @@ pub enum StartError {
     Listen {
         /// The address.
         address: SocketAddr,
-        /// What went wrong.
+        /// Error of the transport.
         source: TransportError,
     },
     /// The built-in transport could not be made of this identity; no retry helps.
     #[error("cannot set up the transport: {source}")]
     Transport {
-        /// What went wrong.
+        /// Error of the transport.
         source: TransportError,
     },
     /// A store could not be read; a retry helps once that is mended.
@@ -255,8 +255,8 @@ pub enum PublishError {
         /// The configured capacity.
         limit: u32,
     },
-    /// This node's transactions have their share of the store (`gossip.max_origin_share`); a retry
-    /// helps once some have expired.
+    /// Own transactions have their share of the store (`gossip.max_origin_share`); a retry helps
+    /// once some have expired.
     #[error("own transactions take up {used} bytes of the store, their share is {limit}")]
     OverShare {
         /// Bytes that they take up.
@@ -264,7 +264,7 @@ pub enum PublishError {
         /// Bytes that they may.
         limit: u64,
     },
-    /// This node has published as much as `gossip.max_origin_rate` allows; a retry helps once some
+    /// Own transactions are as many as `gossip.max_origin_rate` allows; a retry helps once some
     /// have expired.
     #[error("{used} own transactions are retained, the rate allows {limit}")]
     OverRate {
@@ -279,25 +279,26 @@ pub enum PublishError {
     /// The node is shutting down or gone; no retry helps.
     #[error("the node is shut down")]
     Closed,
-    /// The node ended before the store had answered. It may have been stored; then it is delivered and
-    /// spread by the next start. Publishing it again may make two of it.
+    /// The node ended before the store had answered. The transaction may have been stored; then the
+    /// next start delivers and spreads it. Publishing the same again may make two of it.
     #[error("the node was shut down before the store had answered; it may have been stored")]
     Unsettled,
 }
 
-/// Reason why a published transaction was not confirmed as often as was waited for. It stays accepted.
+/// Reason why a published transaction was not confirmed as often as was waited for. The transaction
+/// stays accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReplicationError {
-    /// It is a dead letter now, listed by `dead_letters`; waiting again helps once it was
-    /// redelivered.
+    /// The transaction is a dead letter now, listed by `dead_letters`; waiting again helps once it
+    /// was redelivered.
     #[error("given up: {reason}")]
     DeadLetter {
-        /// What kept it from spreading, in words.
+        /// Reason why the transaction did not spread, in words.
         reason: String,
     },
-    /// It was confirmed in an earlier run, or long ago, and copies beyond the first are no longer
-    /// counted; no retry helps.
+    /// The transaction was confirmed in an earlier run, or long ago, and copies beyond the first
+    /// are no longer counted; no retry helps.
     #[error("confirmed long ago: at least one other node has stored it, more are not counted")]
     NotCounted,
     /// The node is shut down; the transaction stays in its outbox.
@@ -334,8 +335,8 @@ pub enum RedeliverError {
         /// The id.
         id: TransactionId,
     },
-    /// It has expired and could not be published anew; a full outbox, for instance, counts its dead
-    /// letters too. It is still a dead letter.
+    /// The dead letter has expired and could not be published anew; a full outbox, for instance,
+    /// counts its dead letters too. The transaction is still a dead letter.
     #[error(transparent)]
     Publish(#[from] PublishError),
     /// The outbox could not be read; see its kind. Nothing changed.
@@ -375,8 +376,8 @@ pub enum SubscribeError {
     /// The topic name is not acceptable; no retry helps.
     #[error(transparent)]
     Topic(#[from] ParseIdError),
-    /// This node's log has not given out the cursor: it is another node's, or its log was replaced.
-    /// Nothing changed; no retry helps.
+    /// The cursor was not given out by this node's log: it is another node's, or the log was
+    /// replaced. Nothing changed; no retry helps.
     #[error("cursor {cursor} was not given out here; the newest is {newest}")]
     Cursor {
         /// The cursor asked for, or kept under the name.
@@ -427,8 +428,8 @@ pub enum AckError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BanError {
-    /// It could not be written; see its kind. It holds in this process, and is written as soon as
-    /// that works; a restart before then forgets it.
+    /// The ban could not be written; see the kind of the error. The ban holds in this process, and
+    /// is written as soon as that works; a restart before then forgets it.
     #[error("not kept for the next start: {0}")]
     Store(#[from] StoreError),
     /// The node is shut down; the ban may have been kept.
@@ -459,7 +460,7 @@ pub enum ConnectError {
     Closed,
 }
 
-/// Reason why the node is not ready. It goes on trying.
+/// Reason why the node is not ready. The node goes on trying.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReadyError {
@@ -489,8 +490,8 @@ pub struct NodeClosed;
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct ShutdownReport {
-    /// Own transactions that fewer than `min_copies` peers confirmed. They are in the outbox, and go on from
-    /// there with the next start, where the outbox outlives the process.
+    /// Own transactions that fewer than `min_copies` peers confirmed. The outbox has them, and they
+    /// go on from there with the next start, where the outbox outlives the process.
     pub unconfirmed: Vec<TransactionId>,
     /// Peers that had not taken all that waited for them when the deadline came; they fetch it from others,
     /// or when this node is back.

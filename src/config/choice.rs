@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::types::PeerId;
 
-/// Setting that is worked out unless it is given.
+/// Setting that is worked out unless it is given. Exhaustive on purpose: there is no third way to
+/// set a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(from = "AutoRepr", into = "AutoRepr")]
 pub enum Auto {
@@ -95,7 +96,7 @@ pub enum Trust {
 }
 
 impl Trust {
-    /// Whether `peer` may be talked to.
+    /// Reports whether `peer` may be talked to.
     pub fn allows(&self, peer: &PeerId) -> bool {
         match self {
             Self::Open => true,

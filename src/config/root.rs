@@ -40,7 +40,7 @@ pub struct Config {
     pub liveness: LivenessConfig,
     /// Dialling peers.
     pub connection: ConnectionConfig,
-    /// What is carried, and how it spreads.
+    /// Topics that are carried, and how transactions spread.
     pub gossip: GossipConfig,
     /// Own transactions until others have them.
     pub outbox: OutboxConfig,

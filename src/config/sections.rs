@@ -17,21 +17,22 @@ pub(super) const MINUTE: Duration = Duration::from_mins(1);
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct NetworkConfig {
-    /// Name of the network; nodes of another network are refused. It is no secret and guards nothing:
-    /// see `trust`. Default `"sorcha"`, 1 to 64 bytes.
+    /// Name of the network; nodes of another network are refused. The name is no secret and guards
+    /// nothing: see `trust`. Default `"sorcha"`, 1 to 64 bytes.
     pub name: String,
-    /// Whether transactions must be signed by their origin. Default required.
+    /// Signatures of transactions by their origin: required or not. Default required.
     pub signatures: SignaturePolicy,
     /// Peers that may have a link with this node, whoever dialled. Default anybody who proves a key.
     pub trust: Trust,
-    /// Maximum distance between a transaction's creation time and this node's clock when it is pushed; it
-    /// is refused beyond. Default 2 min, range 1 s to 1 h.
+    /// Maximum distance between a transaction's creation time and this node's clock at which it is
+    /// still pushed; a transaction beyond is refused. Default 2 min, range 1 s to 1 h.
     #[serde(with = "span")]
     pub max_clock_skew: Duration,
-    /// Whether links are without TLS, so that a peer is whoever it claims to be: for tests and for a
+    /// True: links are without TLS, so that a peer is whoever it claims to be: for tests and for a
     /// service mesh that brings its own. Default false.
     pub plaintext: bool,
-    /// Whether [`plaintext`](Self::plaintext) may listen on addresses other than loopback. Default false.
+    /// True: [`plaintext`](Self::plaintext) may listen on addresses other than loopback. Default
+    /// false.
     pub allow_plaintext_beyond_loopback: bool,
 }
 
@@ -180,8 +181,8 @@ pub struct GossipConfig {
     /// Maximum length in bytes of a payload that is pushed unasked; longer ones are large and travel in
     /// pieces of 64 KiB that are asked for. Default 16 KiB, range 0 to 64 KiB.
     pub eager_limit: u64,
-    /// Whether frames may be compressed where that shrinks them. Default true. Without effect yet:
-    /// no compression is negotiated by this wire version.
+    /// True: frames may be compressed where that shrinks them. Default true. Without effect yet: no
+    /// compression is negotiated by this wire version.
     pub compression: bool,
     /// Maximum number of bytes of large payloads being received at once; further ones wait. Default 64 MiB,
     /// range 1 MiB to 16 GiB; one larger payload alone may always be received.
@@ -226,7 +227,7 @@ pub struct OutboxConfig {
     /// 10. A round takes 5 s at first and up to twice as long each time; time without a link does
     /// not count.
     pub max_retries: u32,
-    /// Whether the outbox must survive a restart. Default true. Without effect yet: that is decided
+    /// True: the outbox must survive a restart. Default true. Without effect yet: that is decided
     /// by the queue given to the builder.
     pub persistent: bool,
     /// Number of other nodes that must have stored a transaction before it leaves the outbox; where fewer are linked

@@ -28,13 +28,13 @@ impl OutboxEntry {
     }
 }
 
-/// Choice of the entries that [`TransactionQueue::load`] gives. It has exactly these, so that a queue
-/// can answer each.
+/// Choice of the entries that [`TransactionQueue::load`] gives. Exhaustive on purpose: a queue
+/// answers each of these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EntryFilter {
     /// All, whatever their state.
     All,
-    /// Those that wait for copies.
+    /// Entries that wait for copies.
     Waiting,
     /// The dead letters.
     Dead,
@@ -53,7 +53,7 @@ pub struct QueueSize {
 }
 
 impl QueueSize {
-    /// What is there, and what fits.
+    /// Makes the figures of a queue: entries that wait, dead letters, and how many fit.
     pub fn new(waiting: u64, dead: u64, capacity: u64) -> Self {
         Self { waiting, dead, capacity }
     }
@@ -112,10 +112,10 @@ pub trait TransactionQueue: fmt::Debug + Send + Sync + 'static {
     /// Number of entries and the most that fit. Asked once, when a node starts.
     async fn size(&self) -> Result<QueueSize, StoreError>;
 
-    /// Whether it works again after a failure: asked now and then while nobody publishes, so that a
-    /// host that waits for the node to be ready does not wait for ever. `true` when something was
-    /// written to find out; `false` when that is not known, which is the default: the next publish
-    /// tells.
+    /// Reports whether the queue works again after a failure: asked now and then while nobody
+    /// publishes, so that a host that waits for the node to be ready does not wait for ever. `true`
+    /// when something was written to find out; `false` when that is not known, which is the
+    /// default: the next publish tells.
     ///
     /// # Errors
     /// What keeps it from taking an entry now.

@@ -39,8 +39,8 @@ pub struct Page {
     pub next: Cursor,
     /// The last cursor of those after the asked-for one that are no longer there; `None` when none are.
     ///
-    /// A store must not be silent about a loss. It may report one that the asked-for topic did
-    /// not suffer where it no longer knows better; that should be rare.
+    /// A store must not be silent about a loss. Where a store no longer knows better, it may report
+    /// a loss that the asked-for topic did not suffer; that should be rare.
     pub gap_until: Option<Cursor>,
     /// The last entry of this stretch that is retained and cannot be read, which is among what
     /// `gap_until` tells of; `None` when all can.
@@ -48,7 +48,7 @@ pub struct Page {
 }
 
 impl Page {
-    /// A page without a loss. Its fields are public: set those that tell of one.
+    /// Makes a page without a loss. The fields of a page are public: set those that tell of one.
     pub fn new(entries: Vec<LogEntry>, next: Cursor) -> Self {
         Self { entries, next, gap_until: None, damaged_until: None }
     }
@@ -67,7 +67,7 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// What is retained, and what fits.
+    /// Makes the figures of a store: what is retained, and what fits.
     pub fn new(entries: u64, bytes: u64, max_bytes: Option<u64>) -> Self {
         Self { entries, bytes, max_bytes }
     }
@@ -140,7 +140,7 @@ pub trait TransactionStore: fmt::Debug + Send + Sync + 'static {
     /// Size of the log. Asked once, when a node starts.
     async fn usage(&self) -> Result<Usage, StoreError>;
 
-    /// Whether it works again after a failure, as
+    /// Reports whether the store works again after a failure, as
     /// [`TransactionQueue::probe`](super::TransactionQueue::probe).
     ///
     /// # Errors
@@ -156,8 +156,8 @@ pub trait TransactionStore: fmt::Debug + Send + Sync + 'static {
     /// Cursor that is kept for a named subscription; `None` for an unknown name.
     async fn load_cursor(&self, name: &str) -> Result<Option<Cursor>, StoreError>;
 
-    /// Keeps the cursor of a named subscription. It only moves forward: an earlier cursor than
-    /// the one that is kept changes nothing.
+    /// Keeps the cursor of a named subscription. The cursor only moves forward: an earlier cursor
+    /// than the one that is kept changes nothing.
     ///
     /// # Errors
     /// [`StoreErrorKind::Full`] for a new name beyond

@@ -12,13 +12,13 @@ use crate::error::TransportError;
 use crate::types::{Endpoint, PeerId, TransportKind};
 
 /// Sending half of a link. One item is one frame, at most
-/// [`MAX_FRAME_BYTES`](crate::types::MAX_FRAME_BYTES) long; frames arrive whole, in order, once,
-/// or the link ends. `poll_ready` must apply back-pressure: it is how the node learns that a peer
-/// is slow. Dropping it closes this direction.
+/// [`MAX_FRAME_BYTES`](crate::types::MAX_FRAME_BYTES) long; frames arrive whole, in order, once, or
+/// the link ends. `poll_ready` must apply back-pressure: so the node learns that a peer is slow.
+/// Dropping the sink closes this direction.
 pub type FrameSink = Pin<Box<dyn Sink<Bytes, Error = TransportError> + Send>>;
 
-/// Receiving half of a link. It ends after the peer closed its direction, and yields an error
-/// last when the transport broke. It must refuse a frame above
+/// Receiving half of a link. The stream ends after the peer closed its direction, and yields an
+/// error last when the transport broke. A stream must refuse a frame above
 /// [`MAX_FRAME_BYTES`](crate::types::MAX_FRAME_BYTES) *before* buffering it.
 pub type FrameStream = Pin<Box<dyn Stream<Item = Result<Bytes, TransportError>> + Send>>;
 
@@ -62,10 +62,11 @@ impl fmt::Debug for RawLink {
 
 /// Way to reach peers.
 ///
-/// The node dials up to `discovery.max_concurrent` addresses at once, and beside that those that the host
-/// asks for by `PeerNode::connect`. It gives up, by dropping the future, after `connection.connect_timeout`
-/// and `connection.handshake_timeout` together; of several transports each is tried within that time, in
-/// the order in which they were given to the builder. Every link is driven by a task of its own.
+/// The node dials up to `discovery.max_concurrent` addresses at once, and beside that those that
+/// the host asks for by `PeerNode::connect`. The node gives up, by dropping the future, after
+/// `connection.connect_timeout` and `connection.handshake_timeout` together; of several transports
+/// each is tried within that time, in the order in which they were given to the builder. Every link
+/// is driven by a task of its own.
 ///
 /// Wrong ways to implement it: believing an id that the remote merely states; returning from
 /// `dial` before the remote's identity is proven; buffering without bound in the sink.
@@ -97,7 +98,7 @@ pub trait Transport: fmt::Debug + Send + Sync + 'static {
     async fn listen(&self, bind: SocketAddr) -> Result<Box<dyn Listener>, TransportError>;
 }
 
-/// What came in at a [`Listener`].
+/// Connection or failure that came in at a [`Listener`].
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Accepted {
@@ -107,7 +108,7 @@ pub enum Accepted {
     Failed {
         /// The remote address, where there is one.
         address: Option<SocketAddr>,
-        /// What went wrong.
+        /// Error of the transport.
         error: TransportError,
     },
     /// The listener is closed; nothing more will come.

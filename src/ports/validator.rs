@@ -23,13 +23,13 @@ use crate::types::{PeerId, Transaction, Verdict};
 /// honest nodes (a node that ignores what others accept will be offered it again).
 #[async_trait]
 pub trait Validator: fmt::Debug + Send + Sync + 'static {
-    /// What to do with `transaction`, which came from the peer `from`.
+    /// Says what to do with `transaction`, which came from the peer `from`.
     ///
     /// Cancel safe: after 10 s, and when the node shuts down, the call is dropped where it stands.
     async fn validate(&self, transaction: &Transaction, from: &PeerId) -> Verdict;
 
-    /// Whether transactions with a payload above `[gossip] eager_limit` (16 KiB) are judged. Asked
-    /// once, when the node starts.
+    /// Says whether transactions with a payload above `[gossip] eager_limit` (16 KiB) are
+    /// validated. Asked once, when the node starts.
     ///
     /// `true`, the default, keeps such a payload here until all of it has come and was accepted: each
     /// node on its way waits for the whole before the next one gets the first byte. With `false` pieces

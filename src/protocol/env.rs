@@ -19,16 +19,17 @@ use super::io::{Output, Ticket};
 use super::rng::Rng;
 use super::timers::Timers;
 
-/// After a leap of the wall clock nothing expires for so long: it may be put right again.
+/// Time for which nothing expires after a leap of the wall clock: it may be put right again.
 const SECOND_LOOK: Duration = Duration::from_mins(1);
-/// Transactions being checked above which no more input from peers should be read.
+/// Maximum number of transactions being checked; above it no more input from peers should be read.
 pub(super) const MAX_VERIFYING: u64 = 4096;
-/// Bytes of payloads being checked above which no more input from peers should be read.
+/// Maximum bytes of payloads being checked; above them no more input from peers should be read.
 const MAX_VERIFYING_BYTES: u64 = 64 << 20;
-/// Entries on their way to the store above which no more input from peers should be read.
+/// Maximum number of entries on their way to the store; above it no more input from peers should be
+/// read.
 pub(super) const MAX_STORING: u64 = 8192;
 
-/// What a ticket stands for.
+/// Work that a ticket stands for.
 #[derive(Debug)]
 pub(super) enum Task {
     Verify { link: Option<LinkId>, from: PeerId, transaction: Transaction, hop: u16 },
@@ -51,9 +52,9 @@ pub(super) struct Env {
     pub(super) incarnation: u64,
     pub(super) now: MonoTime,
     pub(super) wall: WallTime,
-    /// Whether there was any input.
+    /// True: there was an input.
     started: bool,
-    /// When the wall clock last went ahead by more than clocks may differ.
+    /// Time when the wall clock last went ahead by more than clocks may differ.
     leapt: Option<MonoTime>,
     pub(super) rng: Rng,
     pub(super) timers: Timers,
@@ -110,13 +111,13 @@ impl Env {
         (self.now, self.wall, self.started) = (now, wall, true);
     }
 
-    /// Whether there was no input yet.
+    /// Reports whether there was no input yet.
     pub(super) fn is_first(&self) -> bool {
         !self.started
     }
 
-    /// Whether the wall clock went ahead of time a moment ago: what has expired since then may have
-    /// done so by mistake, and to forget cannot be undone.
+    /// Reports whether the wall clock went ahead of time a moment ago: what has expired since then
+    /// may have done so by mistake, and to forget cannot be undone.
     pub(super) fn is_time_doubtful(&mut self) -> bool {
         let doubtful = self.leapt.is_some_and(|leapt| self.now.since(leapt) < SECOND_LOOK);
         if !doubtful {
@@ -125,12 +126,12 @@ impl Env {
         doubtful
     }
 
-    /// When every node may forget a transaction.
+    /// Returns the time when every node may forget a transaction.
     pub(super) fn keep_until(&self, header: &Header) -> WallTime {
         header.expires.min(header.created.plus(self.config.gossip.retention))
     }
 
-    /// Whether headers and pieces may be passed on before the whole payload is here.
+    /// Reports whether headers and pieces may be passed on before the whole payload is here.
     pub(super) fn relays_ahead(&self) -> bool {
         !self.validating && self.config.network.signatures == SignaturePolicy::Required
     }
@@ -153,7 +154,7 @@ impl Env {
         ticket
     }
 
-    /// Whether checks and stores keep up, so that more may be taken from peers.
+    /// Reports whether checks and stores keep up, so that more may be taken from peers.
     pub(super) fn has_room(&self) -> bool {
         self.verifying.level() < MAX_VERIFYING
             && self.verifying_bytes.level() < MAX_VERIFYING_BYTES

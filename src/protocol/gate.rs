@@ -2,7 +2,7 @@
 //!
 //! Tested by: the tests below.
 
-/// How much of something is under way.
+/// Amount of something that is under way.
 ///
 /// It never wraps: a gate that fell below nothing would be closed for ever, and with it what waits
 /// for it. Whoever leaves more than entered has a bug, which debug builds say.
@@ -27,7 +27,7 @@ impl Gate {
         self.0 == 0
     }
 
-    /// Whether this much more fits under a limit. What is alone always does.
+    /// Reports whether this much more fits under a limit. What is alone always does.
     pub(super) fn has_room(self, amount: u64, limit: u64) -> bool {
         self.is_empty() || self.0.saturating_add(amount) <= limit
     }

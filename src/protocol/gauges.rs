@@ -8,11 +8,11 @@ use super::env::{MAX_STORING, MAX_VERIFYING};
 /// A size inside a node and the bound that it must not exceed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Gauge {
-    /// What is measured.
+    /// Name of what is measured.
     pub name: &'static str,
-    /// How much it is.
+    /// Size of what is measured.
     pub value: usize,
-    /// How much it may be.
+    /// Bound of the size.
     pub bound: usize,
 }
 

@@ -98,7 +98,8 @@ impl<V> IdMap<V> {
     }
 }
 
-/// Parts of [`Positions`]: each grows by itself, so that growing never takes twice the whole.
+/// Number of parts of [`Positions`]: each grows by itself, so that growing never takes twice the
+/// whole.
 const SHARDS: usize = 64;
 
 /// Positions by transaction id, without the ids: those stand where the positions point. About 5
@@ -173,7 +174,7 @@ impl Positions {
     }
 }
 
-/// Bits that the tables themselves do not look at.
+/// Returns the part for a hash, from bits that the tables themselves do not look at.
 fn shard(hash: u64) -> usize {
     usize::try_from(hash >> 40).unwrap_or(0) % SHARDS
 }

@@ -25,7 +25,7 @@ pub struct Ticket(pub u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CallId(pub u64);
 
-/// What the stores held when the node started.
+/// Content of the stores when the node started.
 #[derive(Debug, Clone, Default)]
 pub struct Restored {
     /// Peers of earlier runs.
@@ -34,14 +34,14 @@ pub struct Restored {
     pub bans: Vec<Ban>,
     /// Retained transactions, in cursor order, or the first of them: see `Protocol::restore`.
     pub index: Vec<IndexEntry>,
-    /// What is still in the outbox.
+    /// Entries that are still in the outbox.
     pub outbox: Vec<Queued>,
-    /// The most bytes that the store takes, if it has a bound: what shares of origins are of.
+    /// Maximum bytes that the store takes, if it has a bound: what shares of origins are of.
     pub max_bytes: Option<u64>,
     /// Partial payloads, oldest first; `None` when the store keeps none.
     pub partials: Option<Vec<KeptPartial>>,
-    /// Entries that the stored outbox has room for beyond `max_entries`, for what is published anew;
-    /// `None` is without a bound. One is tried in any case.
+    /// Entries that the stored outbox has room for beyond `max_entries`, for what is published
+    /// anew; `None` is without a bound. One entry is tried in any case.
     pub spare_places: Option<usize>,
     /// The host's validator judges payloads before anything of them is passed on.
     pub validating: bool,
@@ -54,27 +54,27 @@ pub struct Queued {
     pub id: TransactionId,
     /// Rounds without any taker.
     pub attempts: u32,
-    /// Why it is a dead letter, if it is one.
+    /// Reason why the entry is a dead letter, if it is one.
     pub dead: Option<GivenUp>,
-    /// The log had no room for it: it comes with [`Input::Relogged`].
+    /// The log had no room for the transaction, which comes with [`Input::Relogged`].
     pub unlogged: bool,
 }
 
-/// Why an entry was given up.
+/// Reason why an entry was given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GivenUp {
     /// Nobody took it in all its rounds.
     NoTaker,
     /// Fewer peers than it needs confirmed it in its time.
     Expired,
-    /// It was to be published anew, and is more than this node takes by now.
+    /// Payload larger than this node takes by now, of an entry that was to be published anew.
     TooLarge,
     /// For what an earlier version of this crate says.
     Otherwise,
 }
 
 impl GivenUp {
-    /// What hosts read.
+    /// Returns the reason in words, as hosts read it.
     pub fn reason(self) -> &'static str {
         match self {
             Self::NoTaker => "no linked peer took it",
@@ -84,14 +84,14 @@ impl GivenUp {
         }
     }
 
-    /// From what was stored.
+    /// Reads the reason from its words, as they were stored.
     pub fn of(reason: &str) -> Self {
         let all = [Self::NoTaker, Self::Expired, Self::TooLarge];
         all.into_iter().find(|why| why.reason() == reason).unwrap_or(Self::Otherwise)
     }
 }
 
-/// What came of checking a transaction.
+/// Result of the check of a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Judgement {
     /// Hash and signature are right; this is the validator's verdict.
@@ -102,7 +102,7 @@ pub enum Judgement {
     TimedOut,
 }
 
-/// Something that happened outside.
+/// Occurrence outside of the core.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Input {
@@ -113,9 +113,9 @@ pub enum Input {
     Record(PeerRecord),
     /// A transport opened a link; the hello is still to come.
     LinkOpened {
-        /// Its number, never used before.
+        /// Number of the link, never used before.
         link: LinkId,
-        /// Who, as proven by the transport.
+        /// Peer id that the transport has proven.
         remote: PeerId,
         /// Over what.
         kind: TransportKind,
@@ -133,7 +133,7 @@ pub enum Input {
     },
     /// A connection failed before it was authenticated.
     HandshakeFailed {
-        /// From where.
+        /// Address that the connection came from, where there is one.
         address: Option<SocketAddr>,
         /// The kind of failure.
         reason: FailureKind,
@@ -143,41 +143,42 @@ pub enum Input {
         /// Number of the link.
         link: LinkId,
     },
-    /// One frame, decoded.
+    /// A frame came and was decoded.
     Received {
-        /// On which link.
+        /// Number of the link that the frame came on.
         link: LinkId,
-        /// Its messages in order.
+        /// Messages of the frame, in order.
         messages: Vec<Message>,
-        /// Its length in bytes.
+        /// Length of the frame in bytes.
         bytes: usize,
     },
     /// A link's queue could not take a message: the peer provokes more than it reads.
     Overrun {
-        /// Which link.
+        /// Number of the link whose queue is full.
         link: LinkId,
     },
     /// A frame that did not decode.
     Malformed {
-        /// On which link.
+        /// Number of the link that the frame came on.
         link: LinkId,
     },
     /// Messages left the link's queue for the wire.
     Sent {
-        /// Which link.
+        /// Number of the link whose messages left.
         link: LinkId,
-        /// Their [`Message::weight`] together.
+        /// Sum of the [`Message::weight`] of these messages.
         weight: usize,
         /// Length of the frame in bytes.
         bytes: usize,
     },
     /// The host publishes.
     Publish {
-        /// Who waits for [`Output::Published`].
+        /// Caller that waits for [`Output::Published`].
         call: CallId,
         /// The transaction, signed by this node.
         transaction: Transaction,
-        /// The outbox entry that it takes the place of, if [`Output::Renew`] asked for it.
+        /// The outbox entry that the transaction takes the place of, if [`Output::Renew`] asked for
+        /// it.
         renews: Option<TransactionId>,
     },
     /// [`Output::Renew`] could not be carried out: nothing was published.
@@ -191,44 +192,45 @@ pub enum Input {
     Stored {
         /// The ticket of that output.
         ticket: Ticket,
-        /// How it ended.
+        /// Result of the store.
         result: Result<(), StoreErrorKind>,
     },
     /// [`PartialOp::Spill`] is done.
     Spilled {
         /// The ticket of that output.
         ticket: Ticket,
-        /// Whether the store has it.
+        /// True: the store has the pieces.
         kept: bool,
     },
     /// [`PartialOp::Unspill`] is done.
     Unspilled {
         /// The ticket of that output.
         ticket: Ticket,
-        /// What was there and is right.
+        /// Pieces that were there and are right.
         pieces: Vec<Piece>,
     },
     /// [`Output::Verify`] is done.
     Verified {
         /// The ticket of that output.
         ticket: Ticket,
-        /// How it ended.
+        /// Result of the check.
         judgement: Judgement,
     },
     /// [`Output::VerifyRecords`] is done.
     RecordsVerified {
         /// The ticket of that output.
         ticket: Ticket,
-        /// Those whose signature is right.
+        /// Records whose signature is right.
         valid: Vec<PeerRecord>,
-        /// How many were not.
+        /// Number of records whose signature is wrong.
         forged: usize,
     },
     /// [`Output::Load`] is done.
     Loaded {
         /// The ticket of that output.
         ticket: Ticket,
-        /// As many as were asked for, in that order; `None` for one that is gone or could not be read.
+        /// Transactions in the order of the ids that were asked for; `None` for one that is gone or
+        /// could not be read.
         transactions: Vec<Option<Transaction>>,
     },
     /// The log had no room for this own transaction of an earlier run, which is in the outbox; now
@@ -238,14 +240,14 @@ pub enum Input {
     HeadVerified {
         /// The ticket of that output.
         ticket: Ticket,
-        /// Whether the signature is right.
+        /// Result of the check of the signature.
         result: Result<(), InvalidTransaction>,
     },
     /// [`Output::VerifyPiece`] is done.
     PieceVerified {
         /// The ticket of that output.
         ticket: Ticket,
-        /// Whether the piece is what the payload hash says.
+        /// True: the piece is what the payload hash says.
         valid: bool,
     },
     /// The check of a transaction, header or piece, or the making of proofs, broke off: it failed
@@ -263,7 +265,7 @@ pub enum Input {
     },
     /// The host wants a link to an address.
     Connect {
-        /// Who waits for [`Output::Connected`].
+        /// Caller that waits for [`Output::Connected`].
         call: CallId,
         /// The address.
         endpoint: Endpoint,
@@ -273,7 +275,7 @@ pub enum Input {
         /// The peer.
         peer: PeerId,
     },
-    /// What the host subscribes to has changed.
+    /// The host's subscriptions have changed.
     Subscribed {
         /// The topics of all live subscriptions; `None` when one is to everything.
         topics: Option<BTreeSet<TopicKey>>,
@@ -290,33 +292,33 @@ pub enum Input {
     Shutdown,
 }
 
-/// Why `publish` was refused, in the core's words.
+/// Reason why `publish` was refused, in the core's words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PublishRefusal {
     /// Above the configured maximum.
     TooLarge {
         /// Bytes in the payload.
         size: u64,
-        /// The maximum.
+        /// Maximum bytes in a payload.
         limit: u64,
     },
     /// The outbox is full.
     QueueFull {
-        /// Its capacity.
+        /// Capacity of the outbox.
         limit: u32,
     },
-    /// This node's own transactions have their share of the store.
+    /// Own transactions have their share of the store.
     OverShare {
-        /// Bytes that they take up.
+        /// Bytes that own transactions take up.
         used: u64,
-        /// Bytes that they may.
+        /// Bytes that own transactions may take up.
         limit: u64,
     },
-    /// This node has published as much as its rate allows.
+    /// Own transactions are as many as the rate allows.
     OverRate {
-        /// Its transactions that are retained.
+        /// Number of own transactions that are retained.
         used: u64,
-        /// How many may be.
+        /// Number that may be retained.
         limit: u64,
     },
     /// The store refused.
@@ -325,7 +327,7 @@ pub enum PublishRefusal {
     Closed,
 }
 
-/// Something to be done outside, in this order.
+/// Action to be done outside, in this order.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Output {
@@ -335,12 +337,12 @@ pub enum Output {
         dial: DialId,
         /// The address.
         endpoint: Endpoint,
-        /// Who must be there, where that is known.
+        /// Peer that must be there, where that is known.
         expected: Option<PeerId>,
     },
     /// Queue a message on a link; answer with [`Input::Sent`] when it leaves for the wire.
     Send {
-        /// Which link.
+        /// Number of the link that the message goes on.
         link: LinkId,
         /// The message.
         message: Message,
@@ -356,7 +358,7 @@ pub enum Output {
         ticket: Ticket,
         /// The transaction.
         transaction: Transaction,
-        /// Who sent it.
+        /// Peer that sent the transaction.
         from: PeerId,
         /// Hash and signature are known to be right: only the validator is to be asked.
         proven: bool,
@@ -402,14 +404,14 @@ pub enum Output {
         ticket: Ticket,
         /// The transaction, and how long it is kept.
         entry: NewEntry,
-        /// Whether it belongs into the outbox.
+        /// True: the transaction belongs into the outbox.
         own: bool,
     },
     /// Take confirmed transactions out of the outbox.
     Confirmed {
         /// The ids.
         ids: Vec<TransactionId>,
-        /// Those confirmed long ago of which no more copies are counted from now on.
+        /// Transactions confirmed long ago of which no more copies are counted from now on.
         forgotten: Vec<TransactionId>,
     },
     /// Publish an entry of the outbox anew, with times of now; answer with [`Input::Publish`], or with
@@ -422,7 +424,7 @@ pub enum Output {
     Renewed {
         /// The id of the entry.
         id: TransactionId,
-        /// The other one.
+        /// Id of the transaction that takes the entry's place.
         renewed_as: TransactionId,
     },
     /// Note where own transactions stand.
@@ -456,7 +458,8 @@ pub enum Output {
     Published {
         /// The call.
         call: CallId,
-        /// Whether it is new (`true`) or was published before, or why it was refused.
+        /// True for a new transaction, false for one that was published before; or the reason of
+        /// the refusal.
         result: Result<bool, PublishRefusal>,
     },
     /// Answer a `connect`.
@@ -478,7 +481,7 @@ pub enum Output {
     Emit(Event),
 }
 
-/// What is to be done with partial payloads in the store.
+/// Action on partial payloads in the store.
 #[derive(Debug)]
 pub enum PartialOp {
     /// Keep pieces, beside those that are there; answer with [`Input::Spilled`].
@@ -502,14 +505,14 @@ pub enum PartialOp {
         /// Length of the payload.
         len: u64,
     },
-    /// Forget these.
+    /// Forget the partial payloads of some transactions.
     Drop {
         /// The ids.
         ids: Vec<TransactionId>,
     },
 }
 
-/// Why a `connect` failed, in the core's words.
+/// Reason why a `connect` failed, in the core's words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConnectFailure {
     /// The transport failed.
@@ -529,26 +532,26 @@ pub struct LinkView {
     pub peer: PeerId,
     /// Over what.
     pub kind: TransportKind,
-    /// Where, as text.
+    /// Address of the peer as text.
     pub address: Option<String>,
-    /// Who dialled.
+    /// Side that dialled.
     pub direction: Direction,
-    /// Whether it missed an answer.
+    /// True: the peer missed an answer.
     pub suspect: bool,
     /// Smoothed round-trip time, once measured.
     pub rtt: Option<Duration>,
-    /// How long it has been up.
+    /// Time since the link came up.
     pub age: Duration,
     /// Bytes waiting to be sent.
     pub queued_bytes: usize,
     /// Accepted transactions not yet offered to it.
     pub lag: u64,
-    /// Whether it is too slow for what is new. What it is skipped for is compared and repaid as
-    /// soon as it takes what waits for it.
+    /// True: the peer is too slow for what is new. What the peer is skipped for is compared and
+    /// repaid as soon as it takes what waits for it.
     pub in_debt: bool,
     /// Links from the peer to the nearest relay, as it says; 0 for a relay and for who stands in for
     /// one.
     pub depth: u8,
-    /// Whether the peer is a relay: it carries every topic by configuration.
+    /// True: the peer is a relay, and carries every topic by configuration.
     pub relay: bool,
 }

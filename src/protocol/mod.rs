@@ -172,7 +172,7 @@ impl Protocol {
         }
     }
 
-    /// What waits in the outbox since an earlier run and is not retained has expired.
+    /// Expires what waits in the outbox since an earlier run and is not retained.
     fn check_restored(&mut self) {
         for id in std::mem::take(&mut self.outbox.restored) {
             if !self.log.contains(&id) {
@@ -186,13 +186,14 @@ impl Protocol {
         self.env.out.pop_front()
     }
 
-    /// When to come back with [`Input::Timeout`] at the latest.
+    /// Returns the latest time to come back with [`Input::Timeout`].
     pub fn poll_timeout(&self) -> Option<MonoTime> {
         self.env.timers.next()
     }
 
-    /// Whether frames and publishes should be fed in now. While this is `false`, only completions
-    /// and time should be: that is how checks and disks slow down peers instead of filling memory.
+    /// Reports whether frames and publishes should be fed in now. While this is `false`, only
+    /// completions and time should be: that is how checks and disks slow down peers instead of
+    /// filling memory.
     pub fn has_room(&self) -> bool {
         self.env.has_room()
     }
@@ -202,17 +203,17 @@ impl Protocol {
         &self.env.counters
     }
 
-    /// Whether this id is accepted and retained.
+    /// Reports whether this id is accepted and retained.
     pub fn contains(&self, id: &TransactionId) -> bool {
         self.log.contains(id)
     }
 
-    /// Whether this is a dead letter of the outbox.
+    /// Reports whether this is a dead letter of the outbox.
     pub fn is_dead_letter(&self, id: &TransactionId) -> bool {
         self.outbox.is_dead(id)
     }
 
-    /// Whether this own transaction waits for copies.
+    /// Reports whether this own transaction waits for copies.
     pub fn is_unconfirmed(&self, id: &TransactionId) -> bool {
         self.outbox.is_waiting(id)
     }
@@ -222,18 +223,18 @@ impl Protocol {
         self.outbox.waiting().copied().collect()
     }
 
-    /// Whether any own transaction waits for copies.
+    /// Reports whether any own transaction waits for copies.
     pub fn has_unconfirmed(&self) -> bool {
         self.outbox.len() > self.outbox.dead()
     }
 
-    /// Whether an own transaction waits for copies that a linked peer may make: one that takes its
-    /// topic.
+    /// Reports whether an own transaction waits for copies that a linked peer may make: one that
+    /// takes its topic.
     pub fn awaits_copies(&self) -> bool {
         self.waits_for_taker()
     }
 
-    /// Whether nothing waits to be sent, checked, stored or fetched.
+    /// Reports whether nothing waits to be sent, checked, stored or fetched.
     pub fn is_idle(&self) -> bool {
         let quiet = |l: &link::Link| {
             l.queued_bytes == 0
@@ -319,7 +320,7 @@ fn restore(log: &mut log::Log, index: &[IndexEntry]) {
     }
 }
 
-/// What one origin may have in a store of `max_bytes`.
+/// Returns what one origin may have in a store of `max_bytes`.
 fn bounds(max_bytes: Option<u64>, config: &Config) -> log::Bounds {
     let gossip = &config.gossip;
     let percent = Some(u64::from(gossip.max_origin_share)).filter(|percent| *percent < 100);

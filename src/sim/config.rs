@@ -48,19 +48,19 @@ pub enum Topology {
 /// Frames of one link never overtake each other, as on TCP; those of different links do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Loss {
-    /// Per frame: it is lost and its link with it, as TCP does when it gives up.
+    /// Share of frames that are lost and their link with them, as TCP does when it gives up.
     pub reset: u32,
-    /// Per frame: it vanishes and the link lives on. No transport that we use does that; it stands
-    /// for faulty proxies.
+    /// Share of frames that vanish while the link lives on. No transport that we use does that; the
+    /// fault stands for faulty proxies.
     pub drop: u32,
-    /// Per message: it vanishes out of its frame and the link lives on. Harsher than reality, as
-    /// `drop`; the loss of the protocol study.
+    /// Share of messages that vanish out of their frame while the link lives on. Harsher than
+    /// reality, as `drop`; the loss of the protocol study.
     pub message: u32,
-    /// Per frame: it arrives twice, as a request does that is repeated after its answer was lost.
-    /// Frames that open or close a link are exempt.
+    /// Share of frames that arrive twice, as a request does that is repeated after its answer was
+    /// lost. Frames that open or close a link are exempt.
     pub duplicate: u32,
-    /// Per frame: it comes up to a second late, and what follows on its link with it. Other links
-    /// overtake.
+    /// Share of frames that come up to a second late, and what follows on their link with them.
+    /// Other links overtake.
     pub delay: u32,
 }
 
@@ -107,7 +107,7 @@ pub struct WorldConfig {
     pub uplink: Option<u64>,
     /// Bytes per second that a node takes.
     pub downlink: Option<u64>,
-    /// Whether a frame carries all that waits (up to a quarter of a MiB), or one message.
+    /// True: a frame carries all that waits (up to a quarter of a MiB); false: one message.
     pub batching: bool,
     /// Way in which transactions are checked.
     pub verification: Verification,
@@ -117,9 +117,9 @@ pub struct WorldConfig {
     pub store_delay: Duration,
     /// Frames lost by chance.
     pub loss: Loss,
-    /// Whether every input and output goes into [`World::digest`](super::World::digest).
+    /// True: every input and output goes into [`World::digest`](super::World::digest).
     pub digest: bool,
-    /// Whether the checkers look at every input and output.
+    /// True: the checkers look at every input and output.
     pub checks: bool,
 }
 

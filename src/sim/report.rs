@@ -74,11 +74,11 @@ pub struct Report {
     pub redundancy: f64,
     /// Control bytes (all but payload) sent per delivery.
     pub control_bytes: f64,
-    /// From publish to delivery: median. Nodes that were set aside do not count.
+    /// Median time from publish to delivery. Nodes that were set aside do not count.
     pub latency_p50: Duration,
-    /// From publish to delivery: 95 of 100 are faster.
+    /// Time from publish to delivery that 95 of 100 undercut.
     pub latency_p95: Duration,
-    /// From publish to delivery: the slowest.
+    /// Longest time from publish to delivery.
     pub latency_max: Duration,
     /// Hops from the origin, mean.
     pub hops_mean: f64,

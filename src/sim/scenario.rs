@@ -174,7 +174,7 @@ pub struct ScenarioConfig {
     pub node: Config,
     /// Way in which transactions are checked: really up to 64 nodes by default.
     pub verification: Verification,
-    /// Whether the checkers look on. Default true.
+    /// True: the checkers look on. Default true.
     pub checks: bool,
 }
 
@@ -272,8 +272,9 @@ pub struct ScenarioReport {
     pub coverage: f64,
     /// Payload bytes put on the wire per payload byte delivered at other nodes.
     pub redundancy: f64,
-    /// From publish to delivery, in mean round-trip times of this network's links. Nodes that the
-    /// fault itself makes late are in `aside_ms` instead: crashed, late, slow and stalling ones.
+    /// Time from publish to delivery, in mean round-trip times of this network's links. Nodes that
+    /// the fault itself makes late are in `aside_ms` instead: crashed, late, slow and stalling
+    /// ones.
     pub latency_rtt: Quantiles,
     /// The same in milliseconds.
     pub latency_ms: Quantiles,

@@ -36,7 +36,7 @@ impl Drop for Named {
     }
 }
 
-/// What one case is made of.
+/// Random bytes and choices of one case.
 pub(crate) struct Random {
     rng: ChaCha8Rng,
     /// Share of its full length that a list may have, in 1/1024.

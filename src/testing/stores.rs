@@ -77,8 +77,8 @@ async fn bans_of(store: &dyn PeerStore) {
     assert_eq!(store.load().await.expect("bans load").1, [kept], "one ban was lifted");
 }
 
-/// What a [`PeerStore`] that outlives its process does: `open` is called for the same, at first
-/// empty, place again and again; each store is dropped before the next is opened.
+/// Checks what a [`PeerStore`] that outlives its process does: `open` is called for the same, at
+/// first empty, place again and again; each store is dropped before the next is opened.
 ///
 /// # Panics
 /// When the store does otherwise.
@@ -199,7 +199,8 @@ async fn loaded(
     queue.load(filter, after, max_entries, usize::MAX).await.expect("entries load")
 }
 
-/// What a [`TransactionQueue`] that outlives its process does; see [`peer_store_durability`].
+/// Checks what a [`TransactionQueue`] that outlives its process does; see
+/// [`peer_store_durability`].
 ///
 /// # Panics
 /// When the queue does otherwise.
@@ -339,7 +340,7 @@ fn partial(n: u64, pieces: &[u32], keep_until: u64) -> Partial {
     Partial { id, keep_until: WallTime::from_millis(keep_until), pieces }
 }
 
-/// What a store that keeps partial payloads does with them; others are left alone.
+/// Checks what a store that keeps partial payloads does with them; others are left alone.
 async fn partial_payloads(store: &dyn TransactionStore) {
     let list = async || store.partials().await.expect("partial payloads are listed");
     let Some(none) = list().await else { return };
@@ -471,7 +472,7 @@ async fn expiry(store: &dyn TransactionStore, all: &[LogEntry], apart: Duration)
     late_ones_first(store, back[0], apart).await;
 }
 
-/// What was appended last may go first: what is still there before it is no gap.
+/// Checks that what was appended last may go first: what is still there before it is no gap.
 async fn late_ones_first(store: &dyn TransactionStore, after: Cursor, apart: Duration) {
     let topic = Topic::new("back").expect("a short name");
     let mut cursors = Vec::new();
@@ -489,7 +490,8 @@ async fn late_ones_first(store: &dyn TransactionStore, after: Cursor, apart: Dur
     }
 }
 
-/// What a [`TransactionStore`] that outlives its process does; see [`peer_store_durability`].
+/// Checks what a [`TransactionStore`] that outlives its process does; see
+/// [`peer_store_durability`].
 ///
 /// # Panics
 /// When the store does otherwise.

@@ -14,8 +14,9 @@ const ID: usize = 32;
 
 impl Transaction {
     /// The bytes under which a host may keep the transaction, in a file or a table, to publish it
-    /// later: `PeerNode::publish_prepared` takes what [`Transaction::from_bytes`] makes of them. They
-    /// are at most 700 bytes longer than the payload, and later versions of the crate read them.
+    /// later: `PeerNode::publish_prepared` takes what [`Transaction::from_bytes`] makes of them.
+    /// The encoding is at most 700 bytes longer than the payload, and later versions of the crate
+    /// read it.
     pub fn to_bytes(&self) -> Bytes {
         let (header, signature) = (self.header_bytes(), self.signature().as_bytes());
         let fixed = TAG.len() + 1 + ID + 4;

@@ -47,8 +47,8 @@ impl fmt::Display for TransportKind {
     }
 }
 
-/// Host of an endpoint: an IP address, or a DNS name that is resolved to all its addresses, anew at every
-/// attempt.
+/// Host of an endpoint: an IP address, or a DNS name that is resolved to all its addresses, anew at
+/// every attempt. Exhaustive on purpose: an endpoint has no third kind of host.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Host {
     /// An IP address.

@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{CloseReason, Direction, FailureKind, PeerId, TransactionId, TransportKind};
 
-/// Connection of the node to its network.
+/// Connection of the node to its network. Exhaustive on purpose: a node is in one of these modes,
+/// and a match needs no other arm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
@@ -31,10 +32,10 @@ pub enum Refusal {
     Skewed,
     /// A transaction that had already expired.
     Expired,
-    /// A transaction whose origin has its share of the store. It is taken when there is room again.
+    /// A transaction whose origin has its share of the store; taken when there is room again.
     OverShare,
-    /// A transaction whose origin has published as much as its rate allows. It is taken when earlier
-    /// ones have expired.
+    /// A transaction whose origin has published as much as its rate allows; taken when earlier ones
+    /// have expired.
     OverRate,
     /// A transaction whose topic nobody here or behind this edge wants.
     Unwanted,
@@ -76,7 +77,7 @@ pub enum Event {
     PeerDown {
         /// The peer that is gone.
         peer: PeerId,
-        /// What ended the link.
+        /// Cause that ended the link.
         reason: CloseReason,
     },
     /// A peer missed an answer; one more and it is down.
@@ -91,7 +92,7 @@ pub enum Event {
     HandshakeRefused {
         /// The remote socket address, as `ip:port`, where the transport has one.
         address: Option<String>,
-        /// What went wrong.
+        /// Kind of the failure.
         reason: FailureKind,
     },
     /// A link was refused, by this node or by the peer, before its hello was through.
@@ -101,7 +102,7 @@ pub enum Event {
         peer: PeerId,
         /// The address that was dialled or that the peer came from, where known.
         address: Option<String>,
-        /// What either side closed the link for.
+        /// Reason for which either side closed the link.
         reason: CloseReason,
     },
     /// A peer passed on peer records that their subjects have not signed.
@@ -117,15 +118,15 @@ pub enum Event {
         id: TransactionId,
         /// The peer that it came from, unless the link is gone by now.
         peer: Option<PeerId>,
-        /// What was wrong with it.
+        /// Reason of the refusal.
         reason: Refusal,
     },
-    /// A dial attempt failed; it will be repeated with back-off.
+    /// A dial attempt failed and will be repeated with back-off.
     #[non_exhaustive]
     DialFailed {
         /// The address that was dialled, as `host:port`.
         address: String,
-        /// What went wrong.
+        /// Kind of the failure.
         reason: FailureKind,
     },
     /// The mode changed.
@@ -134,10 +135,11 @@ pub enum Event {
         /// The new mode.
         mode: Mode,
     },
-    /// This edge began to stand in for a relay because it knew no way to one, or knows one again.
+    /// Tells that this edge began to stand in for a relay because it knew no way to one, or knows
+    /// one again.
     #[non_exhaustive]
     StandInChanged {
-        /// Whether it carries every topic from now on.
+        /// True: the edge carries every topic from now on.
         stands_in: bool,
     },
     /// One of the node's own transactions is now stored by one other node more.
@@ -148,13 +150,13 @@ pub enum Event {
         /// Number of other nodes that have confirmed it up to now.
         peers: u32,
     },
-    /// One of the node's own transactions was given up for now. It is kept, and taken back when a
-    /// peer confirms it.
+    /// One of the node's own transactions was given up for now. The dead letter is kept, and taken
+    /// back when a peer confirms it.
     #[non_exhaustive]
     DeadLettered {
         /// The transaction.
         id: TransactionId,
-        /// What kept it from spreading, in words.
+        /// Reason why the transaction did not spread, in words.
         reason: String,
     },
     /// One of the node's own transactions expired before any other node had it, as after a long time
@@ -166,8 +168,8 @@ pub enum Event {
         /// The id under which it goes on.
         renewed_as: TransactionId,
     },
-    /// A NAT prober saw the node under this address. It is told and nothing else: the node advertises
-    /// what the host advertises.
+    /// A NAT prober saw the node under this address. Nothing else follows: the node advertises what
+    /// the host advertises.
     #[non_exhaustive]
     AddressObserved {
         /// The address, as `ip:port`.
@@ -178,7 +180,7 @@ pub enum Event {
     /// A storage operation failed. Told once when storage begins to fail, not for each operation.
     #[non_exhaustive]
     StorageFailed {
-        /// What was tried and what went wrong, in words.
+        /// Operation that was tried and how it failed, in words.
         message: String,
     },
     /// Events were missed because the host read too slowly.

@@ -102,8 +102,9 @@ id32! {
 }
 
 impl PeerId {
-    /// Whether this peer signed `message`, as `Identity::sign` does: what a transport of the
-    /// host's own needs to have a peer prove its id. A key that no peer can have proves nothing.
+    /// Reports whether this peer signed `message`, as `Identity::sign` does: what a transport of
+    /// the host's own needs to have a peer prove its id. A key that no peer can have proves
+    /// nothing.
     ///
     /// ```
     /// use sorcha_peer::Identity;
@@ -184,7 +185,8 @@ impl<'de> Deserialize<'de> for Topic {
 }
 
 /// A position in a node's own transaction log. Cursors rise in the order of acceptance; they mean
-/// nothing on another node. Continuing *after* a cursor misses nothing and repeats nothing.
+/// nothing on another node. Continuing *after* a cursor misses nothing and repeats nothing. The
+/// representation, a number of 64 bits, is stable: hosts may store it.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
 )]

@@ -16,7 +16,8 @@ pub const NOWHERE: u8 = MAX_DEPTH + 1;
 /// Key that stands for a topic: the first 8 bytes of BLAKE3 over its name.
 ///
 /// Two topics may share one, by chance once in 2^64 pairs. Then who wants one of them is sent both,
-/// and nothing else follows from it: what a subscriber gets is decided by the name.
+/// and nothing else follows from it: what a subscriber gets is decided by the name. The
+/// representation, a number of 64 bits, is stable: it travels on the wire and stands in stores.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
 )]
@@ -37,7 +38,7 @@ impl TopicKey {
 pub struct Interest {
     /// The number of links to the nearest relay: 0 is a relay, [`NOWHERE`] knows none within [`MAX_DEPTH`].
     pub depth: u8,
-    /// Whether that relay is an edge that stands in for one.
+    /// True: the nearest relay is an edge that stands in for one (`makeshift` on the wire).
     pub makeshift: bool,
     /// [`Interest::short`] of the peer that is next on the way there; 0 where there is none.
     pub via: u64,
@@ -52,17 +53,17 @@ impl Interest {
         u64::from_le_bytes(*first)
     }
 
-    /// Whether this is a relay by configuration.
+    /// Reports whether this is a relay by configuration.
     pub fn is_relay(&self) -> bool {
         self.depth == 0 && !self.makeshift
     }
 
-    /// Whether a topic is wanted.
+    /// Reports whether a topic is wanted.
     pub fn wants(&self, topic: TopicKey) -> bool {
         self.topics.as_ref().is_none_or(|topics| topics.binary_search(&topic).is_ok())
     }
 
-    /// Whether something is wanted that `other` does not want.
+    /// Reports whether something is wanted that `other` does not want.
     pub fn exceeds(&self, other: &Self) -> bool {
         match (&self.topics, &other.topics) {
             (_, None) => false,

@@ -9,17 +9,17 @@ use serde::{Deserialize, Serialize};
 #[serde(transparent)]
 pub struct LinkId(pub u64);
 
-/// Side that opened a link.
+/// Side that opened a link. Exhaustive on purpose: a link has two sides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Direction {
-    /// This node dialled.
+    /// Dialled by this node.
     Outbound,
     /// The peer dialled.
     Inbound,
 }
 
-/// Reason why a link or its hello ended. It travels to the peer.
+/// Reason why a link or its hello ended, as told to the peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -101,7 +101,7 @@ pub enum FailureKind {
     Refused,
     /// The link was closed by either side.
     Closed,
-    /// This transport cannot do what was asked.
+    /// Refused: the transport cannot do what was asked.
     Unsupported,
     /// The local operating system refused (port in use, no file descriptors).
     Local,

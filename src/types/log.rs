@@ -114,7 +114,7 @@ impl IndexEntry {
     }
 }
 
-/// State of an entry of the outbox. It has exactly these, so that a queue can keep each.
+/// State of an entry of the outbox. Exhaustive on purpose: a queue keeps each of these.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EntryState {
     /// Waiting for copies.
@@ -126,7 +126,7 @@ pub enum EntryState {
     },
     /// Given up; kept until it is removed or published again.
     Dead {
-        /// What it was given up for, in words.
+        /// Reason for which the transaction was given up, in words.
         reason: String,
         /// The time at which it was given up.
         since: WallTime,

@@ -46,8 +46,8 @@ pub struct Hello {
     pub observed: Option<IpAddr>,
     /// The topics that the sender wants; a sender that does not say is a relay.
     pub interest: Interest,
-    /// Whether the sender's own transactions that wait for copies come next, announced in the order of
-    /// publishing, until it says [`Message::Flushed`].
+    /// True: the sender's own transactions that wait for copies come next, announced in the order
+    /// of publishing, until the sender says [`Message::Flushed`].
     pub owes: bool,
 }
 
@@ -71,24 +71,25 @@ pub struct Offer {
     pub hop: u16,
     /// The sender's rank in the order of reservations.
     pub place: u32,
-    /// Whether the sender has all of the payload.
+    /// True: the sender has all of the payload.
     pub complete: bool,
 }
 
-/// Reservation of pieces of a large payload. It replaces an earlier one for the same id on the same link;
-/// without any range it only takes that back.
+/// Reservation of pieces of a large payload. A reservation replaces an earlier one for the same id
+/// on the same link; without any range it only takes that back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reservation {
     /// The transaction asked for.
     pub id: TransactionId,
-    /// The asker's own rank in the order of reservations; with 0 only a peer that has all of it
-    /// answers.
+    /// Rank of the asker in the order of reservations (`place` on the wire); with 0 only a peer
+    /// that has all of it answers.
     pub place: u32,
-    /// Whether the header is wanted first.
+    /// True: the header is wanted first.
     pub head: bool,
-    /// Whether the answer may not be `Busy`.
+    /// True: the answer may not be `Busy`.
     pub force: bool,
-    /// Whether nothing is asked anew: what an earlier one named and this one does not is taken back.
+    /// True: nothing is asked anew, and what an earlier request named and this one does not is
+    /// taken back.
     pub narrow: bool,
     /// The pieces asked for, at most [`super::MAX_RANGES`] runs of them.
     pub ranges: Vec<PieceRange>,
@@ -123,7 +124,7 @@ pub enum Message {
     Hello(Box<Hello>),
     /// Goodbye: the last message on a link.
     Goodbye {
-        /// What the link ends for.
+        /// Reason for which the link ends.
         reason: CloseReason,
         /// The time before which the receiver should not come back.
         retry_after: Duration,

@@ -39,7 +39,7 @@ pub use stats::{Counters, LinkState, LinkStatus};
 pub use time::WallTime;
 pub use transaction::Header;
 
-/// What hosts meet at the crate's root.
+/// Names that hosts meet at the crate's root.
 pub(crate) mod root {
     pub use super::endpoint::{Endpoint, TransportKind};
     pub use super::event::{Event, Mode};
@@ -50,7 +50,7 @@ pub(crate) mod root {
     pub use super::transaction::Transaction;
 }
 
-/// What hosts meet among the errors.
+/// Names that hosts meet among the errors.
 pub(crate) mod errors {
     pub use super::endpoint::EndpointError;
     pub use super::id::ParseIdError;
@@ -58,7 +58,7 @@ pub(crate) mod errors {
     pub use super::transaction::InvalidTransaction;
 }
 
-/// What hosts meet beside the ports.
+/// Names that hosts meet beside the ports.
 pub(crate) mod ports {
     pub use super::interest::TopicKey;
     pub use super::limits::MAX_FRAME_BYTES;

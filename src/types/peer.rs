@@ -21,7 +21,8 @@ pub struct StoredPeer {
 }
 
 impl StoredPeer {
-    /// A peer of which nothing is known but its id. Its fields are public: set what else is known.
+    /// Makes the entry of a peer of which nothing is known but its id. The fields are public: set
+    /// what else is known.
     pub fn new(peer: PeerId) -> Self {
         Self { peer, record: None, verified: None, last_up: None, failures: 0 }
     }

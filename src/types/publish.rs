@@ -12,8 +12,8 @@ pub struct PublishStatus {
     pub copies: u32,
     /// State of its entry in the outbox.
     pub state: PublishState,
-    /// Whether `copies` is final because this node no longer counts: it left the outbox in an
-    /// earlier run, or long ago.
+    /// True: `copies` is final because this node no longer counts; the transaction left the outbox
+    /// in an earlier run, or long ago.
     pub settled: bool,
     /// The id under which it was published anew, because it had expired before any other node had
     /// it; the rest of the status is about that one then.
@@ -24,7 +24,7 @@ pub struct PublishStatus {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum PublishState {
-    /// In the outbox, until enough other nodes have stored it.
+    /// Waiting in the outbox until enough other nodes have stored the transaction.
     #[default]
     Waiting,
     /// Out of the outbox: `min_copies` other nodes have stored it, or all that were linked and
@@ -32,7 +32,7 @@ pub enum PublishState {
     Confirmed,
     /// Given up for now; listed by `PeerNode::dead_letters`.
     DeadLetter {
-        /// What kept it from spreading, in words.
+        /// Reason why the transaction did not spread, in words.
         reason: String,
     },
 }

@@ -79,7 +79,7 @@ fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
 /// [`PeerRecord::verify`] agrees.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerRecord {
-    /// What is said.
+    /// Content of the record.
     pub(crate) draft: RecordDraft,
     /// Ed25519 by the peer itself over [`RecordDraft::to_bytes`].
     pub(crate) signature: [u8; 64],
@@ -113,7 +113,8 @@ impl PeerRecord {
         Some(Self { draft: RecordDraft::from_bytes(draft)?, signature: *signature })
     }
 
-    /// Whether the subject itself signed this, and it names no more than 16 addresses.
+    /// Reports whether the subject itself signed this record, and the record names no more than 16
+    /// addresses.
     pub fn verify(&self) -> bool {
         let Ok(key) = VerifyingKey::from_bytes(self.draft.peer.as_bytes()) else {
             return false;
@@ -123,8 +124,8 @@ impl PeerRecord {
             && key.verify_strict(&self.draft.to_bytes(), &signature).is_ok()
     }
 
-    /// Whether it may still be passed on at `now`: not expired, and not issued further ahead
-    /// than `skew`.
+    /// Reports whether the record may still be passed on at `now`: not expired, and not issued
+    /// further ahead than `skew`.
     pub(crate) fn is_current(&self, now: WallTime, skew: Duration) -> bool {
         let issued = self.draft.issued;
         issued <= now.plus(skew) && now <= issued.plus(Duration::from_millis(RECORD_LIFETIME_MS))

@@ -60,7 +60,7 @@ impl Signature {
         }
     }
 
-    /// What was signed and by which signature; `None` where there is none.
+    /// Returns what was signed and by which signature; `None` where there is none.
     pub(crate) fn signed(&self, id: &TransactionId) -> Option<Signed> {
         match self {
             Self::None => None,
@@ -127,7 +127,7 @@ impl fmt::Debug for BatchSignature {
     }
 }
 
-/// What an origin signed.
+/// Bytes that an origin signed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Signed {
     message: Message,
@@ -149,7 +149,7 @@ impl Signed {
         }
     }
 
-    /// Whether other transactions carry the same signature, so that it pays to remember it.
+    /// Reports whether other transactions carry the same signature, so that remembering it pays.
     #[cfg(feature = "node")]
     pub(crate) fn is_shared(&self) -> bool {
         matches!(self.message, Message::Root(_))

@@ -191,13 +191,14 @@ counters! {
     debts_repaid,
     /// Reconciliation sessions opened.
     reconcile_opened,
-    /// Of these, those that compared everything they were opened for.
+    /// Number of opened comparisons that compared everything they were opened for.
     reconcile_finished,
-    /// Of these, those that ended before: no answer, refused, too costly.
+    /// Number of opened comparisons that ended before they were through: no answer, refused, too
+    /// costly.
     reconcile_failed,
-    /// Of the failed ones, those that cost more than what they found was worth.
+    /// Number of failed comparisons that cost more than what they found was worth.
     reconcile_abandoned,
-    /// Of those opened, those that ended with their link.
+    /// Number of opened comparisons that ended with their link.
     reconcile_broken_off,
     /// Reconciliation sessions of peers answered.
     reconcile_answered,
@@ -249,15 +250,15 @@ pub struct LinkStatus {
     /// Number of transactions that still have to be announced or pushed to the peer.
     #[serde(rename = "behind")]
     pub lag: u64,
-    /// Whether the peer is too slow for what is new: it is skipped, and everything is made up for as
-    /// soon as it takes what waits for it.
+    /// True: the peer is too slow for what is new. The peer is skipped, and everything is made up
+    /// for as soon as it takes what waits for it.
     #[serde(default)]
     pub in_debt: bool,
     /// Number of links from the peer to the nearest relay, as it says; 0 for a relay and for an edge that
     /// stands in for one, 9 for an edge that knows none.
     #[serde(default)]
     pub depth: u8,
-    /// Whether the peer is a relay: it carries every topic by configuration.
+    /// True: the peer is a relay, and carries every topic by configuration.
     #[serde(default)]
     pub relay: bool,
 }
@@ -288,14 +289,14 @@ pub struct Stats {
     pub dead_letters: u64,
     /// Number of transactions being fetched.
     pub fetching: u64,
-    /// Whether the node carries every topic: a relay always, an edge while it stands in for one or while
-    /// that is what it or somebody behind it wants.
+    /// True: the node carries every topic; a relay always, an edge while it stands in for one or
+    /// while that is what it or somebody behind it wants.
     #[serde(default)]
     pub carries_all: bool,
     /// Number of topics that the node carries, where it does not carry all.
     #[serde(default)]
     pub topics_carried: u32,
-    /// Whether the node is an edge that stands in for a relay, because it knows no way to one.
+    /// True: the node is an edge that stands in for a relay, because it knows no way to one.
     #[serde(default)]
     pub stands_in: bool,
     /// Counts since the start.

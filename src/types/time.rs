@@ -57,13 +57,13 @@ impl WallTime {
         self.0
     }
 
-    /// This time plus `span`, saturating.
+    /// Returns this time plus `span`, saturating.
     #[must_use]
     pub fn plus(self, span: Duration) -> Self {
         Self(self.0.saturating_add(u64::try_from(span.as_millis()).unwrap_or(u64::MAX)))
     }
 
-    /// This time minus `span`, saturating at 1970.
+    /// Returns this time minus `span`, saturating at 1970.
     #[must_use]
     pub fn minus(self, span: Duration) -> Self {
         Self(self.0.saturating_sub(u64::try_from(span.as_millis()).unwrap_or(u64::MAX)))

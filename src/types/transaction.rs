@@ -151,7 +151,8 @@ struct Inner {
     payload: Bytes,
 }
 
-/// Transaction: a payload under a header that its id commits to. It is immutable; cloning shares it.
+/// Transaction: a payload under a header that its id commits to. Immutable; cloning shares the
+/// bytes.
 ///
 /// The header's canonical bytes and the payload are kept as they travel, so that a transaction is
 /// encoded once however many links it leaves on.
@@ -221,12 +222,12 @@ impl Transaction {
         &self.0.header.topic
     }
 
-    /// Who published it.
+    /// Returns the peer that published the transaction.
     pub fn origin(&self) -> PeerId {
         self.0.header.origin
     }
 
-    /// Whether the payload is what the header promised.
+    /// Checks that the payload is what the header promised.
     ///
     /// # Errors
     /// [`InvalidTransaction::PayloadHash`] when it is not.
@@ -295,7 +296,7 @@ pub(super) fn check_signature(
     }
 }
 
-/// Whether `key` signed this.
+/// Reports whether `key` signed this.
 ///
 /// One predicate on every node: a signature that some accept and others do not (as batch and strict
 /// verification differ on crafted ones) would get honest relays blocked.

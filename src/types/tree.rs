@@ -2,9 +2,10 @@
 //!
 //! BLAKE3 is a binary tree over chunks of 1 KiB, so the payload hash of a header already commits to
 //! every aligned piece of 64 KiB: a piece together with the hashes beside its path to the root (at
-//! most 32 bytes for each doubling of the number of pieces) is proven right or wrong by itself. This
-//! is done with BLAKE3's own `hazmat` module (chaining values of subtrees). The crate `bao-tree` does
-//! the same over streams and stores; here it would be another dependency and more code than this file.
+//! most 32 bytes for each doubling of the number of pieces) is proven right or wrong by itself. The
+//! checks use BLAKE3's own `hazmat` module (chaining values of subtrees). The crate `bao-tree` does
+//! the same over streams and stores; here it would be another dependency and more code than this
+//! file.
 
 use std::sync::Arc;
 
@@ -38,7 +39,7 @@ fn leaf(index: u64, bytes: &[u8]) -> ChainingValue {
     Hasher::new().set_input_offset(index * PIECE_BYTES as u64).update(bytes).finalize_non_root()
 }
 
-/// Whether `bytes` are piece `index` of the payload of `len` bytes that hashes to `root`.
+/// Reports whether `bytes` are piece `index` of the payload of `len` bytes that hashes to `root`.
 ///
 /// `proof` holds the hashes beside the path from the piece to the root, lowest first. Anything that
 /// is wrong about any argument makes this `false`; nothing panics.

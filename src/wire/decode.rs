@@ -17,7 +17,7 @@ use crate::types::{
 /// Longest text of an endpoint: a name of 253 bytes with a dot at its end, a colon, five digits.
 const MAX_ENDPOINT_BYTES: usize = 260;
 
-/// What a field holds.
+/// Value that a field holds.
 #[derive(Clone, Copy)]
 pub(super) enum Value<'a> {
     Varint(u64),
@@ -610,8 +610,8 @@ fn text<'a>(what: &'static str, bytes: &'a [u8]) -> Result<&'a str, WireError> {
     std::str::from_utf8(bytes).map_err(|_| WireError::Text { what })
 }
 
-/// Whether keeping `part` as a slice of `frame` costs at most twice its own memory. Anything
-/// smaller is copied: else one small transaction would keep a whole frame alive.
+/// Reports whether keeping `part` as a slice of `frame` costs at most twice its own memory.
+/// Anything smaller is copied: else one small transaction would keep a whole frame alive.
 fn is_most_of(part: &[u8], frame: &Bytes) -> bool {
     part.len() >= frame.len() / 2
 }

@@ -46,7 +46,7 @@ impl Out for Vec<u8> {
     }
 }
 
-/// Something that is written as the body of a protobuf message.
+/// Value that is written as the body of a protobuf message.
 pub(super) trait Body {
     fn write(&self, out: &mut impl Out);
 

@@ -55,7 +55,7 @@ pub struct Encoded {
     pub frame: Bytes,
     /// Messages that are no longer in the queue.
     pub messages: usize,
-    /// By how much the queue's total [`Message::weight`] went down.
+    /// Amount by which the queue's total [`Message::weight`] went down.
     pub weight: usize,
 }
 

@@ -25,21 +25,21 @@ pub enum WireError {
     /// More of something than the protocol allows.
     #[error("{what}: {actual} is above the limit of {limit}")]
     Limit {
-        /// What there is too much of.
+        /// Name of what there is too much of.
         what: &'static str,
-        /// How many there are, or how large it is.
+        /// Number or size found.
         actual: u64,
         /// The most that is allowed.
         limit: u64,
     },
-    /// Something of fixed size with another size.
+    /// Field of fixed size with another size.
     #[error("{what} has {actual} bytes, expected {expected}")]
     Length {
         /// The thing in question.
         what: &'static str,
         /// Bytes found.
         actual: usize,
-        /// What would have been right.
+        /// Description of what would have been right.
         expected: &'static str,
     },
     /// Lists that belong together differ in length.
@@ -50,7 +50,7 @@ pub enum WireError {
         /// Ids that it belongs to.
         ids: usize,
     },
-    /// Something that must be there is not.
+    /// Message without a part that must be there.
     #[error("{what} is missing")]
     Missing {
         /// The thing in question.
@@ -74,7 +74,7 @@ pub enum WireError {
         /// The field.
         what: &'static str,
     },
-    /// Not protobuf at all.
+    /// Bytes that are no protobuf at all.
     #[error("not protobuf: {0}")]
     Protobuf(&'static str),
     /// A record names an address that nobody can dial.

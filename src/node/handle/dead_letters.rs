@@ -14,7 +14,7 @@ use super::receipt::{Outcome, Receipt};
 /// Maximum number of bytes of payload in one answer of [`PeerNode::dead_letters`], beyond the first.
 const PAGE_BYTES: usize = 16 << 20;
 
-/// Own transaction that no peer took, or too few before it expired. It stays until it is
+/// Own transaction that no peer took, or too few before it expired. A dead letter stays until it is
 /// redelivered or deleted, also over restarts, and counts towards the capacity of the outbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]

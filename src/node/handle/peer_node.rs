@@ -335,9 +335,10 @@ impl PeerNode {
     /// peer proved. `address` is what [`Endpoint`] reads: `host:port`, `1.2.3.4:port`, `[v6]:port`, a URL
     /// without a path; the port is 5001 where none is given. A DNS name is resolved to all its addresses.
     ///
-    /// It takes `connection.connect_timeout` and `connection.handshake_timeout` for the connection (40 s by
-    /// default) and the latter once more for the hello, at the most. A peer that is linked already keeps one
-    /// link, as a rule the new one. Such dials are not counted against `discovery.max_concurrent`.
+    /// The call takes `connection.connect_timeout` and `connection.handshake_timeout` for the
+    /// connection (40 s by default) and the latter once more for the hello, at the most. A peer
+    /// that is linked already keeps one link, as a rule the new one. Dials by this call are not
+    /// counted against `discovery.max_concurrent`.
     ///
     /// A future dropped before it is ready does not end the dial: the link may come up.
     ///
@@ -365,10 +366,10 @@ impl PeerNode {
         self.command(Command::Disconnect { peer }).await
     }
 
-    /// Refuses a peer on every path, for a time or (`None`) for good, also after a restart: `Ok` means
-    /// that the peer store has it. A link to the peer ends. Of `reason`, which is for people, 500
-    /// characters are kept; a second ban replaces the first. It holds from the call on; a future dropped
-    /// before it is ready may or may not have banned.
+    /// Refuses a peer on every path, for a time or (`None`) for good, also after a restart: `Ok`
+    /// means that the peer store has it. A link to the peer ends. Of `reason`, which is for people,
+    /// 500 characters are kept; a second ban replaces the first. A ban holds from the call on; a
+    /// future dropped before it is ready may or may not have banned.
     ///
     /// # Errors
     /// [`BanError`].

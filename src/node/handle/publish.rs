@@ -22,8 +22,9 @@ impl PeerNode {
     /// log have it; it is delivered to this node's own subscribers too, and to every other node sooner or
     /// later. Works offline.
     ///
-    /// It takes as long as the store takes to make it durable; publishes that run at the same time share
-    /// that, so have many under way rather than one after the other where they are many.
+    /// Publishing takes as long as the store takes to make the transaction durable; publishes that
+    /// run at the same time share that, so have many under way rather than one after the other
+    /// where they are many.
     ///
     /// Two publishes of the same bytes are two transactions. A payload above 256 KiB is hashed on
     /// another thread, so of publishes that run at the same time a small one may come before an

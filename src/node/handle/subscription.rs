@@ -27,8 +27,8 @@ pub enum StartAt {
     /// ([`Role::Edge`](crate::config::Role)) that did not carry the topic before, that is also
     /// what others retain of it.
     Now,
-    /// With the oldest that is retained. An edge fetches what others retain of a topic that it did not
-    /// carry before; it comes as it is accepted.
+    /// With the oldest transaction that is retained. An edge fetches what others retain of a topic
+    /// that it did not carry before; transactions come as they are accepted.
     Earliest,
     /// After this cursor of an earlier delivery of the same node. One that its log has not given
     /// out yet is refused with [`SubscribeError::Cursor`]; in a log that has given out none at all
@@ -57,7 +57,7 @@ pub enum Item {
     /// The next transaction.
     Delivery(Delivery),
     /// Between `after` and `until` are transactions that are no longer retained, or damaged, and
-    /// were not delivered. Those of that stretch that can still be read follow.
+    /// were not delivered. Transactions of that stretch that can still be read follow.
     Gap {
         /// The last cursor before the gap.
         after: Cursor,

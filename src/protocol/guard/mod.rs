@@ -29,17 +29,17 @@ use crate::types::{Ban, MonoTime, PeerId, WallTime};
 use crate::protocol::Protocol;
 use crate::protocol::io::Output;
 
-/// How long proof of misbehaviour blocks a peer.
+/// Time for which proof of misbehaviour blocks a peer.
 const BLOCK: Duration = Duration::from_mins(10);
-/// Points after which a peer is blocked.
+/// Number of points at which a peer is blocked.
 const LIMIT: u32 = 80;
-/// Points for one reject.
+/// Number of points for one reject.
 const REJECT: u32 = 10;
-/// Half-life of points.
+/// Time in which points lose half their weight.
 const HALF_LIFE: Duration = Duration::from_mins(10);
-/// Peers with points that are remembered.
+/// Maximum number of peers whose points are remembered.
 pub(super) const MAX_SCORES: usize = 4096;
-/// Longest reason kept with a ban, in characters.
+/// Maximum length of a reason kept with a ban, in characters.
 const MAX_REASON: usize = 500;
 
 #[derive(Debug, Default)]

@@ -12,9 +12,9 @@ use crate::types::{LinkId, MonoTime, PeerId, TransactionId};
 
 use crate::protocol::Protocol;
 
-/// Promises remembered.
+/// Maximum number of promises remembered.
 pub(in crate::protocol) const MAX_PROMISES: usize = 4096;
-/// A promise not kept by then is broken.
+/// Time after which a promise that was not kept is broken.
 const PROMISE: Duration = Duration::from_secs(10);
 
 /// Peers that were asked for what they said they have, and by when they have to serve.
@@ -48,21 +48,21 @@ impl Promises {
 }
 
 impl Protocol {
-    /// A peer that said it has this was asked for it.
+    /// Notes that a peer was asked for what it said it has.
     pub(in crate::protocol) fn note_promise(&mut self, link: LinkId, id: TransactionId) {
         if let Some(peer) = self.links.peer_of(link) {
             self.guard.promises.note(peer, id, self.env.now);
         }
     }
 
-    /// It was kept, or excused.
+    /// Forgets a promise that was kept or excused.
     pub(in crate::protocol) fn forget_promise(&mut self, link: LinkId, id: &TransactionId) {
         if let Some(peer) = self.links.peer_of(link) {
             self.guard.promises.forget(peer, *id);
         }
     }
 
-    /// A link is gone: that excuses everything.
+    /// Forgets all promises of a peer whose link is gone: that excuses everything.
     pub(in crate::protocol) fn forget_promises(&mut self, peer: PeerId) {
         self.guard.promises.forget_all_of(peer);
     }

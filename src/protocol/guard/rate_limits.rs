@@ -23,29 +23,29 @@ use crate::protocol::link::Links;
 use super::Guard;
 use crate::protocol::intake::{MAX_HEARD, Pending};
 
-/// Peers whose buckets are not full.
+/// Maximum number of peers whose buckets are not full.
 pub(in crate::protocol) const MAX_PEERS: usize = 4096;
-/// Parts of a token: refills are counted in milliseconds.
+/// Number of parts of a token: refills are counted in milliseconds.
 const PARTS: u64 = 1000;
 
-/// What a token is for.
+/// Work that a token pays for.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::protocol) enum Work {
     /// Room in the fetch table for an id that was new.
     Id,
     /// The check of a header's signature (about 34 us).
     Head,
-    /// The check of a peer record's.
+    /// The check of a peer record's signature.
     Record,
-    /// What follows when a peer wants something else: a walk over the log.
+    /// Walk over the log that follows when a peer wants something else.
     Interest,
     /// A part of a comparison that the peer opens; see `OPEN`.
     Session,
-    /// A byte of answers in those.
+    /// A byte of answers in such comparisons.
     Answer,
 }
 
-/// What opening a comparison costs.
+/// Number of tokens that opening a comparison costs.
 pub(in crate::protocol) const OPEN: u64 = 5;
 
 impl Work {
@@ -163,7 +163,7 @@ impl RateLimits {
 }
 
 impl Guard {
-    /// Whether the peer of a link may have us do this; what it may not is counted.
+    /// Reports whether the peer of a link may have us do this; what it may not is counted.
     pub(in crate::protocol) fn allow(
         &mut self,
         env: &mut Env,
@@ -182,17 +182,17 @@ impl Guard {
 }
 
 impl Protocol {
-    /// Whether a peer may have us do this; what it may not is counted.
+    /// Reports whether a peer may have us do this; what it may not is counted.
     pub(in crate::protocol) fn allow(&mut self, link: LinkId, work: Work, count: usize) -> bool {
         self.guard.allow(&mut self.env, &self.links, link, work, count)
     }
 
-    /// It was good, or no fault of the peer's that it was not.
+    /// Gives tokens back for what was good, or bad by no fault of the peer.
     pub(in crate::protocol) fn give_back(&mut self, peer: &PeerId, work: Work, count: usize) {
         self.guard.rate_limits.give_back(peer, work, count as u64);
     }
 
-    /// The same for an id that has left the fetch table.
+    /// Gives the token of an id back that has left the fetch table.
     pub(in crate::protocol) fn absolve(&mut self, pending: Option<&Pending>) {
         if let Some(peer) = pending.and_then(|pending| pending.heard_from) {
             self.give_back(&peer, Work::Id, 1);

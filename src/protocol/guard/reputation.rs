@@ -10,26 +10,27 @@ use crate::types::{MonoTime, PeerId};
 
 use super::{HALF_LIFE, MAX_SCORES};
 
-/// What a broken promise costs, what a payload served earns, and the most that can be
-/// earned.
+/// Number of points that a broken promise costs.
 const BROKEN: i32 = 5;
+/// Number of points that a payload served earns.
 const SERVED: i32 = 1;
+/// Maximum number of points that can be earned.
 const MAX_CREDIT: i32 = 40;
-/// How long a peer that let somebody wait is asked after others: until a promise is broken.
+/// Time for which a peer that let somebody wait is asked after others: until a promise is broken.
 const DOUBT: Duration = Duration::from_secs(10);
 
-/// What is known of peers' promises.
+/// Record of how peers keep their promises.
 #[derive(Debug, Default)]
 pub(in crate::protocol) struct Reputation {
-    /// Who serves what it announces: decides who is asked first and nothing else, so that loss and
-    /// slowness never cost a link.
+    /// Reputation of each peer, by whether it serves what it announces: decides who is asked first
+    /// and nothing else, so that loss and slowness never cost a link.
     earned: BTreeMap<PeerId, (i32, MonoTime)>,
-    /// Who let somebody wait a moment ago, and until when others are asked first.
+    /// Peers that let somebody wait a moment ago, and the times until which others are asked first.
     doubted: BTreeMap<PeerId, MonoTime>,
 }
 
 impl Reputation {
-    /// Whether a peer may be the first to be asked.
+    /// Reports whether a peer may be the first to be asked.
     pub(in crate::protocol) fn is_reliable(&self, peer: &PeerId, now: MonoTime) -> bool {
         self.earned.get(peer).is_none_or(|(reputation, at)| faded(*reputation, now.since(*at)) >= 0)
     }
@@ -56,7 +57,7 @@ impl Reputation {
         }
     }
 
-    /// It serves.
+    /// Trusts a peer again, because it serves.
     pub(in crate::protocol) fn trust(&mut self, peer: &PeerId) {
         self.doubted.remove(peer);
     }
@@ -86,7 +87,7 @@ impl Reputation {
     }
 }
 
-/// What is left of a reputation after a while.
+/// Returns what is left of a reputation after a while.
 fn faded(reputation: i32, since: Duration) -> i32 {
     let halvings = u32::try_from(since.as_secs() / HALF_LIFE.as_secs()).unwrap_or(u32::MAX);
     reputation.checked_div(1i32.checked_shl(halvings.min(30)).unwrap_or(i32::MAX)).unwrap_or(0)

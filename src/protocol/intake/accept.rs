@@ -57,7 +57,8 @@ impl Protocol {
         self.forget_passed();
     }
 
-    /// Takes what was verified and judged, unless others of the same origin took its room meanwhile.
+    /// Takes what was verified and validated, unless others of the same origin took its room
+    /// meanwhile.
     pub(in crate::protocol) fn accept(
         &mut self,
         from: PeerId,
@@ -107,7 +108,7 @@ impl Protocol {
         }
     }
 
-    /// Whether its origin has all it may have.
+    /// Returns the refusal of a transaction whose origin has all it may have.
     pub(super) fn over_bounds(&self, header: &Header) -> Option<Refusal> {
         let excess = self.log.quota.excess(&header.origin, (0, 0), header.payload_len)?;
         Some(match excess {

@@ -31,15 +31,16 @@ use crate::protocol::timers::Timer;
 
 use super::table::{Holds, Pending, Stage};
 
-/// Ids being fetched at once; at about 250 bytes each, 16 MiB.
+/// Maximum number of ids being fetched at once; at about 250 bytes each, 16 MiB.
 pub(in crate::protocol) const MAX_PENDING: usize = 65_536;
-/// Ids being fetched at once that were first heard from one peer.
+/// Maximum number of ids being fetched at once that were first heard from one peer.
 pub(in crate::protocol) const MAX_HEARD: usize = MAX_PENDING / 4;
-/// An announcement that beats the payload by this much would better have been a push.
+/// Minimum time by which an announcement beats the payload that would better have been a push.
 const EARLY: Duration = Duration::from_millis(10);
-/// Shortest and longest wait for a push after an announcement.
+/// Minimum and maximum wait for a push after an announcement.
 const PATIENCE: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(500));
-/// An answer is overdue after this, or three round trips, plus the time for its bytes.
+/// Minimum time after which an answer is overdue; three round trips if that is longer, plus the
+/// time for the bytes.
 pub(in crate::protocol) const ANSWER: Duration = Duration::from_millis(500);
 
 impl Protocol {

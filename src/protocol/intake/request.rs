@@ -23,32 +23,34 @@ use crate::protocol::Protocol;
 use crate::protocol::link::Established;
 use crate::protocol::timers::Timer;
 
-/// Asked of one peer at once, whatever its pace.
+/// Maximum number of ids asked of one peer at once, whatever its pace.
 pub(in crate::protocol) const MAX_ASKED: usize = 2048;
-/// The same of a peer that has not answered anything lately.
+/// Maximum number of ids asked at once of a peer that has not answered anything lately.
 const FIRST_ASKED: usize = 256;
-/// Payload bytes asked of one peer at once.
+/// Maximum payload bytes asked of one peer at once.
 const MAX_ASKED_BYTES: u64 = 4 << 20;
-/// An answer is overdue after this, or two round trips, while somebody else can be asked: asking
-/// twice costs little, and waiting for one who stalls costs much. Otherwise after `ANSWER`.
+/// Minimum time after which an answer is overdue while somebody else can be asked; two round trips
+/// if that is longer. Asking twice costs little, and waiting for one who stalls costs much. Without
+/// anybody else to ask, the time is `ANSWER`.
 const OVERDUE: Duration = Duration::from_millis(250);
-/// Slowest transfer that is not overdue, in bytes per second.
+/// Minimum rate of a transfer that is not overdue, in bytes per second.
 const SLOWEST: u64 = 1 << 20;
-/// Turns of asking all sources before an id is left to the next announcement.
+/// Maximum number of turns of asking all sources before an id is left to the next announcement.
 const MAX_TURNS: u32 = 3;
-/// The pace of answers is counted over one to two of these.
+/// Time over one to two of which the pace of answers is counted.
 const SPAN: Duration = Duration::from_millis(250);
-/// Least bytes in that time of somebody who is waited for while others could be asked.
+/// Minimum bytes within `SPAN` to twice that from a peer that is waited for while others could be
+/// asked.
 const LEAST: u64 = 64 * 1024;
 
-/// How the answers of one peer come.
+/// Course of the answers of one peer.
 #[derive(Debug, Default)]
 pub(in crate::protocol) struct Pace {
-    /// Questions so far.
+    /// Number of questions to the peer so far.
     questions: u64,
-    /// The latest of them that was answered.
+    /// Number of the latest question that was answered.
     answered: u64,
-    /// When the span began that is counted in `now`.
+    /// Start of the span that is counted in `now`.
     since: MonoTime,
     /// Answers and their bytes in this span and in the one before.
     now: (usize, u64),
@@ -70,13 +72,13 @@ impl Pace {
         }
     }
 
-    /// Questions that may wait for their answers.
+    /// Returns how many questions may wait for their answers.
     fn limit(&mut self, now: MonoTime) -> usize {
         self.turn(now);
         (FIRST_ASKED + 2 * (self.now.0 + self.before.0)).min(MAX_ASKED)
     }
 
-    /// Whether an answer that is late is still to be waited for.
+    /// Reports whether an answer that is late is still to be waited for.
     fn is_coming(&mut self, number: u64, others: bool, now: MonoTime) -> bool {
         self.turn(now);
         let (count, bytes) = (self.now.0 + self.before.0, self.now.1 + self.before.1);
@@ -85,18 +87,18 @@ impl Pace {
     }
 }
 
-/// What one peer is asked for small transactions.
+/// Requests to one peer for small transactions.
 #[derive(Debug)]
 pub(in crate::protocol) struct Requests {
     /// Asked and not answered yet, large ones too.
     pub(in crate::protocol) in_flight: BTreeSet<TransactionId>,
-    /// Their bytes, of small ones.
+    /// Payload bytes of the small transactions in flight.
     bytes: u64,
-    /// How its answers come.
+    /// Course of the peer's answers.
     pace: Pace,
-    /// To be asked once it has answered some.
+    /// Ids to be asked for once the peer has answered some.
     pub(in crate::protocol) backlog: VecDeque<TransactionId>,
-    /// When what it announced last is asked for, unless it is pushed before.
+    /// Time when what the peer announced last is asked for, unless it is pushed before.
     pub(super) patient_until: MonoTime,
 }
 
@@ -140,7 +142,7 @@ impl Protocol {
         self.ask(id);
     }
 
-    /// How much longer to wait for an answer that is late, if at all.
+    /// Returns how much longer to wait for an answer that is late, if at all.
     fn is_answer_coming(&mut self, link: LinkId, id: &TransactionId) -> Option<Duration> {
         let now = self.env.now;
         let pending = self.intake.pending.get(id)?;
@@ -165,7 +167,8 @@ impl Protocol {
         self.ask_next_source(id, false);
     }
 
-    /// `first`: nothing that is to be asked of the same source comes before it.
+    /// Asks the next source for an id; `first` says that nothing to be asked of the same source
+    /// comes before.
     fn ask_next_source(&mut self, id: &TransactionId, first: bool) {
         let Some(pending) = self.intake.pending.get_mut(id) else { return };
         if pending.large.is_some() {

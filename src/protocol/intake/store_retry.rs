@@ -7,12 +7,12 @@ use std::time::Duration;
 use crate::protocol::Protocol;
 use crate::types::{MonoTime, TransactionId};
 
-/// First and longest wait before what could not be stored is taken again; doubles.
+/// Minimum and maximum delay before what could not be stored is taken again; doubles.
 const TRY_AGAIN: (Duration, Duration) = (Duration::from_secs(10), Duration::from_mins(10));
-/// Such tries, out of turn, for peers that say they are the origin: so many in 10 s.
+/// Maximum number of tries out of turn in 10 s, for peers that say they are the origin.
 const ORIGIN_RETRIES: u32 = 64;
 
-/// What was taken and could not be kept, and when links are to be compared because of it.
+/// State of the tries to store what was taken and could not be kept.
 #[derive(Debug)]
 pub(in crate::protocol) struct StoreRetry {
     some: bool,
@@ -51,7 +51,7 @@ impl StoreRetry {
         }
     }
 
-    /// Whether it is time for another try; each puts off the next.
+    /// Reports whether it is time for another try; each puts off the next.
     fn is_due(&mut self, now: MonoTime) -> bool {
         let due = self.some && self.not_before <= now;
         if due {
@@ -64,7 +64,8 @@ impl StoreRetry {
 }
 
 impl Protocol {
-    /// Something that was taken could not be kept: it has to be offered again, by anybody.
+    /// Notes that something that was taken could not be kept and has to be offered again, by
+    /// anybody.
     pub(in crate::protocol) fn want_retry(&mut self) {
         self.intake.retry.some = true;
     }
@@ -78,7 +79,8 @@ impl Protocol {
         }
     }
 
-    /// Ever less often, so that a full disk does not make us fetch the same all the time.
+    /// Tries ever less often to store what could not be kept, so that a full disk does not make us
+    /// fetch the same all the time.
     pub(in crate::protocol) fn retry_unsaved(&mut self) {
         self.intake.retry.origin_retries = ORIGIN_RETRIES;
         if self.intake.retry.is_due(self.env.now) {

@@ -12,19 +12,19 @@ use crate::types::{LinkId, MonoTime, PeerId, TransactionId};
 
 use super::store_retry::StoreRetry;
 
-/// Refused ids remembered, so that they are not fetched once per neighbour.
+/// Maximum number of refused ids remembered, so that they are not fetched once per neighbour.
 pub(in crate::protocol) const MAX_REFUSED: usize = 4096;
 
-/// What is on its way in.
+/// Transactions on their way in.
 #[derive(Debug)]
 pub(in crate::protocol) struct Intake {
     /// Ids that are not in the log yet.
     pub(in crate::protocol) pending: IdMap<Pending>,
-    /// How many of them were first heard from each peer.
+    /// Number of pending ids that were first heard from each peer.
     pub(super) heard: BTreeMap<PeerId, usize>,
     /// Refused a moment ago, so that no neighbour is asked for them again.
     pub(super) refused: RecentIds,
-    /// Of topics that are not wanted; those downstream may send them all the same.
+    /// Ids of topics that are not wanted; peers downstream may send them all the same.
     pub(in crate::protocol) unwanted: RecentIds,
     pub(in crate::protocol) retry: StoreRetry,
 }
@@ -46,27 +46,27 @@ impl Intake {
     }
 }
 
-/// Where a fetch stands.
+/// Stage of a fetch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::protocol) enum Stage {
-    /// Somebody has it.
+    /// Known by id: somebody has the transaction.
     Heard,
-    /// Its bytes are here and being checked.
+    /// Checking: the bytes are here.
     Verifying,
-    /// They are good, and those of others of its origin come first.
+    /// Waiting for others of the same origin that come first, after the bytes proved good.
     Deferred,
-    /// It is our own and being stored.
+    /// Storing a transaction of our own.
     Storing,
 }
 
-/// How much of a payload a source says it has.
+/// Share of a payload that a source says it has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::protocol) enum Holds {
-    /// The header.
+    /// Only the header.
     Nothing,
     /// The first piece, and more as they come.
     Some,
-    /// Everything.
+    /// All pieces of the payload.
     All,
 }
 
@@ -75,12 +75,13 @@ pub(in crate::protocol) struct Source {
     pub(in crate::protocol) link: LinkId,
     pub(in crate::protocol) at: MonoTime,
     pub(in crate::protocol) tried: bool,
-    /// Its rank in the order of reservations, if it said so.
+    /// Rank in the order of reservations (`place` on the wire), if the source told it.
     pub(in crate::protocol) rank: Option<u32>,
     pub(in crate::protocol) holds: Holds,
-    /// It serves others until then.
+    /// Time until which the source serves others.
     pub(in crate::protocol) busy: Option<MonoTime>,
-    /// It did not say so: it probably has what has been about for a while.
+    /// True: the source did not say that it has the payload, and probably does since others have
+    /// had it for a while.
     pub(super) guessed: bool,
 }
 
@@ -90,20 +91,20 @@ pub(in crate::protocol) struct Pending {
     pub(in crate::protocol) stage: Stage,
     pub(in crate::protocol) size: u64,
     pub(in crate::protocol) heard_at: MonoTime,
-    /// Whose share of the table it takes up.
+    /// Peer whose share of the table the id takes up.
     pub(in crate::protocol) heard_from: Option<PeerId>,
     pub(in crate::protocol) sources: Vec<Source>,
-    /// Who was asked for it as a small one.
+    /// Link that was asked for the id as a small transaction.
     pub(in crate::protocol) asked_of: Option<LinkId>,
-    /// Which in the row of what that link was asked.
+    /// Number of the question among those to that link.
     pub(super) question: u64,
     pub(in crate::protocol) turns: u32,
-    /// How often the validator did not answer.
+    /// Number of times the validator did not answer.
     pub(super) timed_out: u8,
     pub(in crate::protocol) large: Option<Box<Large>>,
-    /// The link in whose replay it has its turn.
+    /// The link in whose replay the transaction has its turn.
     pub(in crate::protocol) ordered: Option<LinkId>,
-    /// Set while it waits for that.
+    /// Set while the transaction waits for its turn in a replay.
     pub(in crate::protocol) deferred: Option<Box<Deferred>>,
 }
 
@@ -125,7 +126,7 @@ impl Pending {
         }
     }
 
-    /// Whose it is, as far as that is known and not only said.
+    /// Returns the origin, as far as it is known and not only said.
     pub(in crate::protocol) fn origin(&self) -> Option<PeerId> {
         let deferred = self.deferred.as_ref().map(|deferred| deferred.transaction.origin());
         let head = || self.large.as_ref().filter(|large| large.trusted)?.head.as_ref();
@@ -169,7 +170,7 @@ impl Pending {
 #[derive(Debug)]
 pub(in crate::protocol) struct RecentIds {
     ids: IdMap<()>,
-    /// The oldest first.
+    /// Ids in the order in which they came, the oldest first.
     order: VecDeque<TransactionId>,
 }
 

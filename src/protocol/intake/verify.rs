@@ -16,9 +16,10 @@ use crate::protocol::io::{Judgement, Output, Ticket};
 use crate::protocol::timers::Timer;
 use crate::protocol::{Protocol, env::Task};
 
-/// Wait before a validator that did not answer is asked again.
+/// Delay before a validator that did not answer is asked again.
 const VALIDATE_AGAIN: Duration = Duration::from_secs(10);
-/// How often it is asked about one transaction before that is left to the next announcement.
+/// Number of times that the validator is asked about one transaction without an answer before that
+/// transaction is left to the next announcement.
 const MAX_TIMED_OUT: u8 = 3;
 
 impl Protocol {

@@ -22,12 +22,13 @@ use crate::protocol::{Protocol, env::Task};
 /// The payload as far as it is here.
 #[derive(Debug)]
 pub(in crate::protocol) struct Assembly {
-    /// As they came, so that passing one on copies nothing; empty where `have` has none.
+    /// Pieces as they came, so that passing one on copies nothing; empty where `have` has none.
     pieces: Vec<Bytes>,
     pub(in crate::protocol) have: PieceSet,
     pub(super) checking: PieceSet,
     pub(in crate::protocol) proofs: Vec<Bytes>,
-    /// When it was last up to the pace (see `spill`); at first, when the buffer was made.
+    /// Time when the payload was last up to the pace (see `spill`); at first, when the buffer was
+    /// made.
     pub(in crate::protocol) paced: MonoTime,
 }
 
@@ -125,7 +126,7 @@ impl Protocol {
         (known && new && whole).then_some(root)
     }
 
-    /// Parents that owe nothing more are free for other work.
+    /// Frees parents that owe nothing more for other work.
     fn end_fulfilled(&mut self, id: &TransactionId) {
         let Some(large) = self.intake.pending.get(id).and_then(|p| p.large.as_ref()) else {
             return;

@@ -45,9 +45,9 @@ use crate::protocol::{Protocol, env::Task};
 
 use super::assembly::Assembly;
 
-/// How far apart the ranks of a node and of who hears of a payload from it are: room to rise.
+/// Number of ranks between a node and the peer that hears of a payload from it: room to rise.
 const STEP: u32 = 256;
-/// Peers that were asked before and whose late pieces are still taken.
+/// Maximum number of peers that were asked before and whose late pieces are still taken.
 const MAX_FORMER_PARENTS: usize = 16;
 
 /// A large transaction on its way in.
@@ -55,7 +55,7 @@ const MAX_FORMER_PARENTS: usize = 16;
 #[derive(Debug, Default)]
 pub(in crate::protocol) struct Large {
     pub(in crate::protocol) head: Option<Head>,
-    /// The own hop and rank; they count once there is a head.
+    /// The own hop and rank (`place` on the wire), which count once there is a header.
     pub(in crate::protocol) hop: u16,
     pub(in crate::protocol) rank: u32,
     /// The signature is right.
@@ -74,7 +74,7 @@ pub(in crate::protocol) struct Large {
     pub(in crate::protocol) found: bool,
     /// Links in whose backlog it stands.
     pub(in crate::protocol) backlogged_on: Vec<LinkId>,
-    /// In the queue for room.
+    /// True: the payload is in the queue for room.
     pub(in crate::protocol) waiting: bool,
     /// Nobody is left to ask; kept for a while in case somebody comes back.
     pub(in crate::protocol) parked: bool,
@@ -88,13 +88,13 @@ pub(super) struct Parent {
     pub(in crate::protocol) link: LinkId,
     /// Asked for and not here; everything while there is no head.
     pub(in crate::protocol) wanted: Option<PieceSet>,
-    /// When it was asked or last sent a piece.
+    /// Time when the parent was asked or last sent a piece.
     pub(in crate::protocol) last: MonoTime,
-    /// Whether it has sent any.
+    /// True: the parent has sent a piece.
     pub(super) served: bool,
-    /// It was given more time only because nobody else has more.
+    /// True: the parent was given more time only because nobody else has more.
     pub(super) overdue: bool,
-    /// It had everything when it was asked: it sends as fast as it can.
+    /// True: the parent had everything when it was asked, and sends as fast as it can.
     pub(super) whole: bool,
 }
 
@@ -110,7 +110,7 @@ impl Parent {
 }
 
 impl Large {
-    /// Pieces that nobody is asked for.
+    /// Returns the pieces that nobody is asked for.
     pub(in crate::protocol) fn missing(&self) -> Option<PieceSet> {
         let assembly = self.assembly.as_ref()?;
         let mut missing = PieceSet::full(assembly.have.len());
@@ -323,7 +323,7 @@ impl Protocol {
         self.refuse_transaction(link, id, reason);
     }
 
-    /// Its sender vouched for a signature that is wrong.
+    /// Undoes what a header began whose sender vouched for a wrong signature.
     fn on_false_head(&mut self, link: LinkId, from: &PeerId, id: &TransactionId) {
         self.refuse_transaction(link, id, Refusal::WrongSignature);
         self.abandon_parents(id);
@@ -373,7 +373,7 @@ impl Protocol {
     }
 }
 
-/// Whether `pending` has a header that may be passed on.
+/// Reports whether `pending` has a header that may be passed on.
 pub(in crate::protocol) fn is_passed_on(pending: &Pending) -> bool {
     pending.large.as_ref().is_some_and(|large| large.head.is_some() && large.trusted)
 }

@@ -28,7 +28,7 @@ use spill::Spills;
 pub(super) struct Assemblies {
     /// Bytes of their buffers.
     pub(super) bytes: Gate,
-    /// What waits for room for its buffer.
+    /// Payloads that wait for room for a buffer.
     pub(super) waiting: VecDeque<TransactionId>,
     /// Partial payloads that nobody serves.
     pub(super) parked: VecDeque<TransactionId>,

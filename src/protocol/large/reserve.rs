@@ -25,23 +25,24 @@ use crate::protocol::intake::{Holds, Source, Stage};
 use crate::protocol::link::Links;
 use crate::protocol::timers::Timer;
 
-/// A busy peer is asked again after this.
+/// Delay before a busy peer is asked again.
 const BUSY: Duration = Duration::from_millis(250);
-/// The least patience with a silent parent.
+/// Minimum patience with a silent parent.
 const SILENCE: Duration = Duration::from_millis(240);
-/// The most.
+/// Maximum patience with a silent parent.
 const MAX_SILENCE: Duration = Duration::from_secs(20);
-/// Turns of asking everybody before an id is left to the next announcement.
+/// Maximum number of turns of asking everybody before an id is left to the next announcement.
 const MAX_TURNS: u32 = 5;
-/// Expiries after which who was only waited for is left for somebody who has more.
+/// Number of times the patience may run out before a peer that was only waited for is left for
+/// somebody who has more.
 const PATIENT: u32 = 2;
-/// How often the patience with the only source is doubled before links are asked that did not
-/// announce it.
+/// Number of times the patience with the only source is doubled before links are asked that did not
+/// announce the payload.
 const LONGER: u32 = 3;
-/// How long a partial payload that nobody serves is kept.
+/// Time for which a partial payload that nobody serves is kept.
 const PARK: Duration = Duration::from_mins(1);
 
-/// What to do next for a payload that nobody is asked for.
+/// Step that comes next for a payload that nobody is asked for.
 enum Next {
     Ask { link: LinkId, force: bool },
     AskUnannounced(LinkId),
@@ -101,7 +102,7 @@ impl Protocol {
         self.set_watch(id);
     }
 
-    /// Peers that may have a transaction though they did not say so.
+    /// Returns the links to peers that may have a transaction though they did not say so.
     pub(super) fn links_that_carry(&self, id: &TransactionId) -> Vec<LinkId> {
         let head = self.intake.pending.get(id).and_then(|p| p.large.as_ref()?.head.as_ref());
         let mut links = self.links.up_ids();
@@ -111,7 +112,7 @@ impl Protocol {
         links
     }
 
-    /// What nobody is asked for, because somebody failed, is asked of the fastest who serves.
+    /// Asks the fastest who serves for what nobody is asked for, because somebody failed.
     fn extend(&mut self, id: &TransactionId) {
         let links = &self.links;
         let Some(large) = self.intake.pending.get_mut(id).and_then(|p| p.large.as_mut()) else {
@@ -374,7 +375,7 @@ impl Protocol {
         self.drive(id);
     }
 
-    /// Whether a silent parent gets more time, because there is nobody else.
+    /// Reports whether a silent parent gets more time, because there is nobody else.
     fn wait_longer(&mut self, link: LinkId, id: &TransactionId) -> bool {
         let (now, me, links) = (self.env.now, self.env.me, &self.links);
         let Some(pending) = self.intake.pending.get_mut(id) else { return false };

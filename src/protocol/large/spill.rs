@@ -35,22 +35,22 @@ use crate::protocol::io::{Output, PartialOp, Ticket};
 use crate::protocol::timers::Timer;
 use crate::protocol::{Protocol, env::Task};
 
-/// A payload that got no piece for this long may have to go.
+/// Time without a piece after which a payload may have to leave memory.
 const QUIET: Duration = Duration::from_secs(5);
 /// Time in memory that a piece earns, up to `QUIET` from then: a pace of 32 KiB a second.
 const PACE: Duration = Duration::from_secs(2);
-/// Payloads on their way to the store at once.
+/// Maximum number of payloads on their way to the store at once.
 pub(in crate::protocol) const MAX_WRITES: u64 = 16;
-/// Payloads in the store.
+/// Maximum number of partial payloads in the store.
 pub(in crate::protocol) const MAX_KEPT: usize = 4096;
-/// A store that failed is left in peace for this long.
+/// Delay before a store that failed is asked again.
 const TRY_AGAIN: Duration = Duration::from_mins(1);
 
-/// What the store has of a payload.
+/// Part of a payload that the store has.
 #[derive(Debug)]
 struct Kept {
     until: WallTime,
-    /// Which pieces, if that is known.
+    /// Pieces in the store, if they are known.
     pieces: Option<PieceSet>,
     /// The oldest has the lowest.
     number: u64,
@@ -67,12 +67,13 @@ pub(in crate::protocol) struct Spills {
     /// Payloads on their way to the store and the bytes of their buffers.
     writes: Gate,
     leaving: Gate,
-    /// Those in memory, by when they were last up to the pace.
+    /// Payloads in memory, by the time when they were last up to the pace.
     quiet: BTreeSet<(MonoTime, TransactionId)>,
 }
 
 impl Spills {
-    /// What an earlier run left, oldest first; `None` where the store keeps none.
+    /// Makes the state from what an earlier run left, oldest first; `None` where the store keeps
+    /// none.
     pub(in crate::protocol) fn restored(left: Option<Vec<KeptPartial>>) -> Self {
         let mut spills = Self { supported: left.is_some(), ..Self::default() };
         let left = left.unwrap_or_default();
@@ -120,7 +121,7 @@ impl Spills {
         self.quiet.remove(&(then, id));
     }
 
-    /// Whether the store has part of a payload.
+    /// Reports whether the store has part of a payload.
     pub(super) fn has(&self, id: &TransactionId) -> bool {
         self.kept.contains_key(id)
     }
@@ -163,7 +164,7 @@ impl Protocol {
         true
     }
 
-    /// Who makes no progress.
+    /// Returns the payload that leaves memory next: one that makes no progress.
     fn next_to_leave(&mut self) -> Option<TransactionId> {
         while let Some(parked) = self.assemblies.parked.pop_front() {
             if self.is_parked(&parked) {
@@ -179,7 +180,7 @@ impl Protocol {
         Some(id)
     }
 
-    /// What is parked goes for good; the store keeps what is here of it.
+    /// Ends what is parked for good; the store keeps what is here of it.
     pub(super) fn end_parked(&mut self, id: &TransactionId) {
         if self.can_spill() && self.assemblies.spills.writes.level() < MAX_WRITES {
             self.spill(id);

@@ -16,23 +16,23 @@ use crate::protocol::Protocol;
 use crate::protocol::intake::MAX_ASKED;
 use crate::protocol::intake::{Holds, Source};
 
-/// Payloads from this size are fetched from several sources. Below it nearly all is on its way
-/// before its rate is known: at 1 MiB and 1000 nodes striping came to 1.033 copies instead of 1.004,
-/// and nothing was there sooner.
+/// Minimum size of payloads that are fetched from several sources. Below it nearly all is on its
+/// way before its rate is known: at 1 MiB and 1000 nodes striping came to 1.033 copies instead of
+/// 1.004, and nothing was there sooner.
 const STRIPE_FROM: u64 = 4 << 20;
-/// Sources at once.
+/// Maximum number of sources at once.
 const MAX_PARENTS: usize = 3;
-/// Pieces of the smallest range that another source takes over: 256 KiB.
+/// Minimum number of pieces in a range that another source takes over: 256 KiB.
 const RANGE: u32 = 4;
-/// Bytes per second of a link that was not measured yet.
+/// Number of bytes per second assumed of a link that was not measured yet.
 pub(super) const DEFAULT_RATE: u64 = 2 << 20;
-/// The slowest that is waited for, in bytes per second.
+/// Minimum rate that is waited for, in bytes per second.
 pub(in crate::protocol) const LEAST_RATE: u32 = 32 << 10;
 
-/// How fast pieces come in on a link.
+/// Rate at which pieces come in on a link.
 #[derive(Debug, Default)]
 pub(in crate::protocol) struct PieceRate {
-    /// The latest piece.
+    /// Time of the latest piece.
     pub(in crate::protocol) at: Option<MonoTime>,
     /// Start of the measured span and bytes since.
     since: Option<MonoTime>,
@@ -55,12 +55,13 @@ impl PieceRate {
         (self.since, self.bytes) = (Some(now), 0);
     }
 
-    /// Something was asked for; the answer takes a round trip.
+    /// Starts the measured span when something was asked for; the answer takes a round trip.
     pub(in crate::protocol) fn start(&mut self, answer: MonoTime) {
         self.since.get_or_insert(answer);
     }
 
-    /// All that was asked for is here: the pause that follows says nothing about the rate.
+    /// Ends the measured span, since all that was asked for is here: the pause that follows says
+    /// nothing about the rate.
     pub(super) fn idle(&mut self) {
         (self.since, self.bytes) = (None, 0);
     }
@@ -71,9 +72,9 @@ impl PieceRate {
 }
 
 impl Protocol {
-    /// What others have had for a while is probably with all of them: asked of several at once, a
-    /// newcomer does not wait for one uplink. Who lacks it says so. Only once there is a signature:
-    /// anybody can list what does not exist.
+    /// Guesses that what others have had for a while is with all peers: asked of several at once, a
+    /// newcomer does not wait for one uplink. A peer that lacks the payload says so. Only once
+    /// there is a signature: anybody can list what does not exist.
     fn guess_sources(&mut self, id: &TransactionId) {
         let (now, links) = (self.env.now, self.links_that_carry(id));
         if let Some(pending) = self.intake.pending.get_mut(id)

@@ -44,7 +44,7 @@ impl Protocol {
         self.after_link(&l, cause);
     }
 
-    /// What follows the end of a link, whoever ended it.
+    /// Does what follows the end of a link, whoever ended it.
     fn after_link(&mut self, l: &Link, cause: CloseCause) {
         let reason = cause.reason();
         self.membership.finish_dial(
@@ -112,7 +112,7 @@ impl Protocol {
         self.forget_link(link, CloseCause::Transport);
     }
 
-    /// Something that no well-behaved peer sends.
+    /// Ends a link whose peer sent what no well-behaved peer sends.
     pub(in crate::protocol) fn violation(&mut self, link: LinkId) {
         self.env.counters.refused_malformed += 1;
         let Some(l) = self.links.all.get(&link) else { return };
@@ -197,7 +197,7 @@ impl Protocol {
         }
     }
 
-    /// How soon a peer that is sent away may come back.
+    /// Returns how soon a peer that is sent away may come back.
     pub(in crate::protocol) fn retry_hint(&self, reason: CloseReason) -> Duration {
         match reason {
             CloseReason::Replaced | CloseReason::Shutdown | CloseReason::Unresponsive => {

@@ -261,7 +261,7 @@ impl Protocol {
         self.close(link, reason);
     }
 
-    /// Whether a link that we dialled leads to this peer, or is about to.
+    /// Reports whether a link that we dialled leads to this peer, or is about to.
     pub(in crate::protocol) fn dialled_already(&self, remote: &PeerId) -> bool {
         let sound = |l: &Link| l.up.as_ref().is_none_or(|up| up.pinger.missed == 0);
         let ours = |l: &&Link| l.remote == *remote && l.direction == Direction::Outbound;
@@ -320,7 +320,7 @@ impl Protocol {
     }
 }
 
-/// Where a refusal for this reason is counted.
+/// Returns the counter of refusals for this reason.
 fn counter_of(counters: &mut Counters, reason: CloseReason) -> Option<&mut u64> {
     Some(match reason {
         CloseReason::WrongNetwork => &mut counters.links_refused_network,

@@ -27,7 +27,7 @@ use super::io::Ticket;
 use super::spread::SAY_EVERY;
 use super::timers::Timer;
 
-/// How often expired transactions and bans are looked for.
+/// Time between two looks for expired transactions and bans.
 pub(super) const EXPIRE_EVERY: Duration = Duration::from_secs(10);
 
 impl Protocol {
@@ -124,7 +124,7 @@ impl Protocol {
         }
     }
 
-    /// Our addresses changed: linked peers are told at once, others by peer exchange.
+    /// Tells linked peers at once that our addresses changed; others hear of it by peer exchange.
     pub(super) fn on_record(&mut self, record: PeerRecord) {
         // What a peer says is our address is no proof of it: only a dial that ends at ourselves is.
         self.membership.record = record;

@@ -10,12 +10,12 @@ use crate::protocol::timers::Timer;
 use crate::types::{Announcement, LinkId, MAX_IDS_PER_MESSAGE, Message, MonoTime, TransactionId};
 use std::time::Duration;
 
-/// Small messages wait at most this long.
+/// Maximum delay of small messages that wait for others.
 const DRAIN_AFTER: Duration = Duration::from_millis(5);
-/// This many small entries leave at once.
+/// Number of small entries that leave at once, without waiting for others.
 const DRAIN_ENTRIES: usize = 64;
 
-/// What makes a message of ids.
+/// Constructor of a message of ids.
 type Wrap = fn(Vec<TransactionId>) -> Message;
 
 /// Small messages that are waiting for company.
@@ -32,7 +32,7 @@ pub(in crate::protocol) struct Batch {
 }
 
 impl Batch {
-    /// Whether somebody waits for it to go on.
+    /// Reports whether somebody waits for the batch to leave.
     fn is_urgent(&self) -> bool {
         !(self.want.is_empty() && self.missing.is_empty() && self.busy.is_empty())
     }

@@ -15,10 +15,10 @@ use crate::types::{LinkId, Message, MonoTime};
 use crate::protocol::Protocol;
 use crate::protocol::timers::Timer;
 
-/// By how much the verdict on a ping precedes the next one, which would excuse it.
+/// Time by which the verdict on a ping precedes the next one, which would excuse it.
 const VERDICT_FIRST: Duration = Duration::from_millis(1);
 
-/// How a peer answers pings.
+/// State of the pings to a peer and of its answers.
 #[derive(Debug)]
 pub(in crate::protocol) struct Pinger {
     nonce: u64,

@@ -24,17 +24,18 @@ use crate::protocol::Protocol;
 use crate::protocol::env::Env;
 use crate::protocol::io::Output;
 
-/// Links at most: one bit each in a log entry.
+/// Maximum number of links: one bit each in a log entry.
 pub(super) const MAX_SLOTS: u8 = 64;
-/// Above this many queued bytes nothing but control is added: the peer is slow for the moment and
-/// its cursor waits. Four pieces; at 50 Mbit/s about 40 ms.
+/// Number of queued bytes above which nothing but control is added: the peer is slow for the moment
+/// and its cursor waits. Four pieces; at 50 Mbit/s about 40 ms.
 pub(super) const HIGH_WATER: usize = 256 * 1024;
-/// A peer for which this much waits takes nothing but makes us answer: it is disconnected.
+/// Maximum bytes that wait for a peer: one for which this much waits takes nothing but makes us
+/// answer, and is disconnected.
 pub(super) const MAX_QUEUED: usize = 2 << 20;
-/// More than one turn adds to a queue that is below its bound.
+/// Number of bytes that is more than one turn adds to a queue below its bound.
 const MAX_MESSAGE: usize = 1 << 20;
 
-/// A queue that has not moved for so long does not move: longer than a piece takes on a slow link.
+/// Time without a move after which a queue does not move: longer than a piece takes on a slow link.
 const STUCK: Duration = Duration::from_secs(5);
 
 /// All links.
@@ -94,7 +95,7 @@ impl Links {
         Some(self.all.get(&link)?.up.as_ref()?.slot)
     }
 
-    /// Whose a link is, when it is up.
+    /// Returns the peer of a link, when the link is up.
     pub(super) fn peer_of(&self, link: LinkId) -> Option<PeerId> {
         self.all.get(&link).filter(|l| l.up.is_some()).map(|l| l.remote)
     }
@@ -146,7 +147,8 @@ impl Protocol {
         self.links.send(&mut self.env, link, message);
     }
 
-    /// Whether log entries may be offered on a link: less is queued while bulk waits for its turn.
+    /// Reports whether log entries may be offered on a link: less is queued while bulk waits for
+    /// its turn.
     pub(super) fn may_pump(&self, link: LinkId) -> bool {
         let limit = |up: &Established| {
             if up.serve.entries.is_empty() { HIGH_WATER } else { PIECE_BYTES / 2 }
@@ -154,7 +156,7 @@ impl Protocol {
         self.links.all.get(&link).is_some_and(|l| l.queued_bytes < l.up.as_ref().map_or(0, limit))
     }
 
-    /// Whether a link may be given more than control.
+    /// Reports whether a link may be given more than control.
     pub(super) fn is_writable(&self, link: LinkId) -> bool {
         self.links.all.get(&link).is_some_and(|l| l.queued_bytes < HIGH_WATER)
     }

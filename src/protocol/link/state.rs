@@ -23,20 +23,20 @@ pub(in crate::protocol) struct Link {
     pub(in crate::protocol) kind: TransportKind,
     pub(in crate::protocol) direction: Direction,
     pub(in crate::protocol) address: Option<SocketAddr>,
-    /// Where we dialled it.
+    /// Endpoint that we dialled.
     pub(in crate::protocol) endpoint: Option<Endpoint>,
     pub(in crate::protocol) dial: Option<DialId>,
-    /// Whether our hello says that we owe it something.
+    /// True: our hello says that we owe the peer something.
     pub(in crate::protocol) owes: bool,
     /// The log's head when it was opened.
     pub(in crate::protocol) head: u64,
     pub(in crate::protocol) opened: MonoTime,
-    /// What the peer was last told that we want.
+    /// Interest that the peer was last told of.
     pub(in crate::protocol) said: Interest,
     pub(in crate::protocol) heard: MonoTime,
     /// Bytes handed over and not yet on the wire.
     pub(in crate::protocol) queued_bytes: usize,
-    /// When the queue last moved or was empty.
+    /// Time when the queue last moved or was empty.
     pub(in crate::protocol) progress: MonoTime,
     pub(in crate::protocol) up: Option<Established>,
 }
@@ -52,7 +52,7 @@ impl Link {
     }
 }
 
-/// What only a link past its hello has: what each part keeps for its peer.
+/// State that only a link past its hello has: what each part keeps for its peer.
 #[derive(Debug)]
 pub(in crate::protocol) struct Established {
     pub(in crate::protocol) slot: u8,
@@ -69,14 +69,14 @@ pub(in crate::protocol) struct Established {
     pub(in crate::protocol) pieces: PieceRate,
     /// Payload bytes of transactions accepted from this peer.
     pub(in crate::protocol) taken: u64,
-    /// When it was last told which peers we know.
+    /// Time when the peer was last told which peers we know.
     pub(in crate::protocol) told_peers: Option<MonoTime>,
 }
 
-/// How a link ended.
+/// Cause that ended a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::protocol) enum CloseCause {
-    /// We closed it.
+    /// Closed by us.
     Ours(CloseReason),
     /// The peer said goodbye and asked us to stay away for a while.
     Theirs(CloseReason, Duration),
@@ -92,7 +92,7 @@ impl CloseCause {
         }
     }
 
-    /// How long the peer asked us to stay away.
+    /// Returns how long the peer asked us to stay away.
     pub(in crate::protocol) fn retry(self) -> Duration {
         match self {
             Self::Theirs(_, retry) => retry,

@@ -6,13 +6,13 @@
 
 use std::collections::BTreeMap;
 
-/// The number of no key.
+/// Number of no key.
 pub(super) const NONE: u16 = 0;
 
 #[derive(Debug, Clone, Copy)]
 struct Slot<K, T> {
     key: K,
-    /// Records that have the number.
+    /// Number of records that use this number.
     records: u32,
     value: T,
 }
@@ -85,7 +85,7 @@ impl<K: Copy + Ord, T: Default> Interner<K, T> {
         self.slot_mut(number).map(|slot| &mut slot.value)
     }
 
-    /// What is noted for each, by number.
+    /// Iterates over what is noted for each key, by number.
     pub(in crate::protocol) fn iter(&self) -> impl Iterator<Item = (u16, &T)> {
         let all = (1u16..).zip(&self.slots);
         all.filter(|(_, slot)| slot.records > 0).map(|(number, slot)| (number, &slot.value))

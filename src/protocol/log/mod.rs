@@ -40,9 +40,9 @@ use range_index::{RangeIndex, Sum};
 use records::Records;
 use topic_table::TopicTable;
 
-/// What a payload in memory takes beside its bytes: header, signature, bookkeeping.
+/// Number of bytes that a payload in memory takes beside its own: header, signature, bookkeeping.
 const OVERHEAD: u64 = 384;
-/// Transactions remembered that are not kept: unwanted, over a share, not saved.
+/// Maximum number of transactions remembered that are not kept: unwanted, over a share, not saved.
 pub(super) const MAX_REFUSED: usize = 65_536;
 
 /// A transaction to be retained.
@@ -54,11 +54,11 @@ pub(super) struct Entry {
     pub(super) size: u64,
     /// Hops from its origin; 0 where this node published it.
     pub(super) hop: u16,
-    /// Whether our own store has it.
+    /// True: our own store has the transaction.
     pub(super) stored: bool,
     /// Asked for long after its creation.
     pub(super) is_backfill: bool,
-    /// Whether it came from a peer that is nearer to a relay.
+    /// True: the transaction came from a peer that is nearer to a relay.
     pub(super) stored_upstream: bool,
     pub(super) created: WallTime,
     pub(super) keep_until: WallTime,
@@ -70,7 +70,7 @@ pub(super) struct Entry {
     pub(super) cached: Option<Transaction>,
 }
 
-/// What is known of an entry that some link has yet to pass.
+/// State of an entry that some link has yet to pass.
 #[derive(Debug, Clone, Copy)]
 struct Recent {
     /// Link slots whose peer is known to have it.
@@ -85,7 +85,7 @@ pub(super) struct Log {
     ranges: RangeIndex,
     live: usize,
     refused: usize,
-    /// Of these, those that the store could not keep.
+    /// Number of refused entries that the store could not keep.
     unsaved: usize,
     /// Own entries that expired and were not asked for since.
     expired_own: Vec<TransactionId>,
@@ -93,7 +93,7 @@ pub(super) struct Log {
     pub(super) topics: TopicTable,
     recent: VecDeque<Recent>,
     cached: IdMap<Transaction>,
-    /// What is cached, oldest first; may name what is gone.
+    /// Sequence numbers of cached payloads, oldest first; may name what is gone.
     cache_order: VecDeque<u64>,
     cached_bytes: u64,
     cache_limit: u64,
@@ -119,7 +119,7 @@ impl Log {
         }
     }
 
-    /// Entries retained.
+    /// Returns the number of entries retained.
     pub(super) fn len(&self) -> usize {
         self.live
     }
@@ -138,7 +138,7 @@ impl Log {
         self.seq_of(id).is_some()
     }
 
-    /// Whether this one is not wanted, or not now.
+    /// Reports whether this one is not wanted, or not now.
     pub(super) fn is_refused(&self, id: &TransactionId) -> bool {
         let record = self.position(id).and_then(|at| self.records.record(at));
         record.is_some_and(|r| !matches!(r.state(), State::Live | State::Dead))
@@ -440,7 +440,7 @@ impl Log {
         }
     }
 
-    /// Whether the peer at `slot` is known to have an entry that it was not offered.
+    /// Reports whether the peer at `slot` is known to have an entry that it was not offered.
     pub(super) fn is_known(&self, seq: u64, slot: u8) -> bool {
         self.recent_at(seq).is_some_and(|r| r.known & 1 << slot != 0)
     }

@@ -17,23 +17,23 @@ use crate::types::PeerId;
 
 use super::interner::{self, Interner};
 
-/// The number of nobody in particular.
+/// Number of nobody in particular.
 pub(super) const NOBODY: u16 = interner::NONE;
-/// What is counted for a header: its 105 bytes and a topic.
+/// Number of bytes counted for a header: its 105 bytes and a topic.
 const HEADER: u64 = 128;
 
-/// What an origin has.
+/// Part of the store that an origin uses.
 #[derive(Debug, Default)]
 struct Used {
-    /// Of what is retained.
+    /// Bytes of what is retained.
     bytes: u64,
-    /// How much that is.
+    /// Number of transactions that are retained.
     entries: u64,
     /// Records of what was turned away.
     turned_away: u32,
 }
 
-/// What one origin may have.
+/// Bounds of what one origin may have.
 #[derive(Debug, Clone, Copy, Default)]
 pub(in crate::protocol) struct Bounds {
     /// Bytes of one origin.
@@ -42,14 +42,14 @@ pub(in crate::protocol) struct Bounds {
     pub(in crate::protocol) entries: Option<u64>,
 }
 
-/// What an origin has and may have where that is too much.
+/// Excess of an origin over what it may have: both figures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::protocol) enum Excess {
     Bytes { used: u64, limit: u64 },
     Entries { used: u64, limit: u64 },
 }
 
-/// How much each origin has of the store.
+/// Part that each origin has of the store.
 #[derive(Debug)]
 pub(in crate::protocol) struct Quota {
     bounds: Bounds,
@@ -61,8 +61,8 @@ impl Quota {
         Self { bounds, origins: Interner::default() }
     }
 
-    /// Why one transaction of `size` bytes would be too much, with so many transactions and bytes
-    /// of the origin under way. Somebody who has nothing may have one of any size.
+    /// Tells why one transaction of `size` bytes would be too much, with so many transactions and
+    /// bytes of the origin under way. Somebody who has nothing may have one of any size.
     pub(in crate::protocol) fn excess(
         &self,
         origin: &PeerId,
@@ -127,14 +127,14 @@ impl Quota {
         self.origins.iter().filter(|(_, used)| room(used)).map(|(number, _)| number).collect()
     }
 
-    /// Whether one more transaction of `size` bytes has room.
+    /// Reports whether one more transaction of `size` bytes has room.
     pub(super) fn has_room_for(&self, number: u16, size: u32) -> bool {
         let origin = self.origins.key(number);
         origin.is_some_and(|origin| self.excess(&origin, (0, 0), u64::from(size)).is_none())
     }
 }
 
-/// What counts for a payload of `size` bytes.
+/// Returns what counts for a payload of `size` bytes.
 pub(in crate::protocol) fn cost(size: u64) -> u64 {
     size.saturating_add(HEADER)
 }

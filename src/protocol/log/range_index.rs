@@ -15,10 +15,10 @@ use crate::types::{Bound, TransactionId, WallTime};
 use super::records::{Record, Records};
 use super::topic_table::Scope;
 
-/// Positions in one leaf at most.
+/// Maximum number of positions in one leaf.
 const LEAF: usize = 256;
 
-/// How much there is in a range: number and sum of the ids modulo 2^256.
+/// Summary of a range: number and sum of the ids modulo 2^256.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(in crate::protocol) struct Sum {
     pub(in crate::protocol) count: u64,
@@ -50,7 +50,7 @@ impl Sum {
         }
     }
 
-    /// What is compared on the wire: a sum alone could be forged by solving for ids.
+    /// Returns what is compared on the wire: a sum alone could be forged by solving for ids.
     pub(in crate::protocol) fn print(&self) -> [u8; 16] {
         let mut hasher = blake3::Hasher::new();
         hasher.update(b"sorcha-peer/reconcile");
@@ -77,7 +77,7 @@ struct Leaf {
     positions: Vec<u32>,
 }
 
-/// The order.
+/// Index of the entries by creation and id.
 #[derive(Debug, Default)]
 pub(super) struct RangeIndex {
     leaves: Vec<Leaf>,
@@ -318,7 +318,7 @@ impl Leaf {
         Self { first, sum: Sum::default(), earliest_end, positions: Vec::new() }
     }
 
-    /// Gives its upper half away.
+    /// Gives the upper half of this leaf away.
     fn halve(&mut self, records: &Records) -> Self {
         let mut upper = Self::new(records.key(self.positions[LEAF / 2]));
         upper.positions = self.positions.split_off(LEAF / 2);

@@ -12,30 +12,32 @@ use crate::types::{Bound, TransactionId, WallTime};
 
 use super::quota::NOBODY;
 
-/// Stands for the link that an own transaction came on.
+/// Number that stands for the link that an own transaction came on.
 pub(in crate::protocol) const OWN: u8 = 64;
-/// Records in one chunk: 56 KiB.
+/// Number of records in one chunk: 56 KiB.
 const CHUNK: usize = 1024;
 const _: () = assert!(size_of::<Record>() == 56, "resident for each retained transaction");
 
-/// Bits of `Record::mark` above those of the state.
+/// Bit of `Record::mark`, above those of the state: our own store has the transaction.
 const STORED: u8 = 8;
+/// Bit of `Record::mark`: a peer that is nearer to a relay has the transaction.
 const STORED_UPSTREAM: u8 = 16;
 
-/// In place of a number of pushes: asked for long after its creation.
+/// Number that stands in place of a number of pushes: asked for long after its creation.
 const BACKFILL: u8 = u8::MAX;
 
-/// What a record stands for.
+/// Kind of entry that a record stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::protocol) enum State {
-    /// Nothing any more.
+    /// Slot of nothing any more.
     Dead,
-    /// A transaction that the validator did not want: it is neither served nor offered, but counts
-    /// as held when sets are compared, so that it is not fetched again in each round.
+    /// A transaction that the validator did not want: neither served nor offered, but counted as
+    /// held when sets are compared, so that it is not fetched again in each round.
     Refused,
-    /// The same for one whose origin has all it may have; it is taken when there is room again.
+    /// A transaction whose origin has all it may have: treated as `Refused` until there is room
+    /// again.
     OverShare,
-    /// The same for one that the store could not keep; it is tried again later.
+    /// A transaction that the store could not keep: treated as `Refused` until the next try.
     Unsaved,
     /// A retained transaction.
     Live,
@@ -52,9 +54,9 @@ pub(in crate::protocol) struct Record {
     pub(in crate::protocol) size: u32,
     /// Hops from its origin as far as one byte tells; 0 where this node published it.
     hop: u8,
-    /// Whose it is, by the numbers of `share`.
+    /// Origin of the transaction, by the numbers of `quota`.
     pub(in crate::protocol) origin: u16,
-    /// Where it belongs, by the numbers of `topics`.
+    /// Topic of the transaction, by the numbers of `topics`.
     pub(in crate::protocol) topic: u16,
     /// Pushes of it so far, or `BACKFILL`.
     pushes: u8,
@@ -115,7 +117,7 @@ impl Record {
         self.mark = self.mark & !7 | state as u8;
     }
 
-    /// Whether our own store has it.
+    /// Reports whether our own store has the transaction.
     pub(in crate::protocol) fn is_stored(&self) -> bool {
         self.mark & STORED != 0
     }
@@ -124,7 +126,7 @@ impl Record {
         self.mark |= STORED;
     }
 
-    /// Whether a peer that is nearer to a relay is known to have stored it.
+    /// Reports whether a peer that is nearer to a relay is known to have stored the transaction.
     pub(in crate::protocol) fn is_stored_upstream(&self) -> bool {
         self.mark & STORED_UPSTREAM != 0
     }
@@ -133,7 +135,7 @@ impl Record {
         self.mark |= STORED_UPSTREAM;
     }
 
-    /// Whether this node published it.
+    /// Reports whether this node published the transaction.
     pub(in crate::protocol) fn is_own(&self) -> bool {
         self.hop == 0
     }
@@ -151,14 +153,14 @@ impl Record {
         self.pushes = self.pushes.saturating_add(1).min(BACKFILL - 1);
     }
 
-    /// When it may go.
+    /// Returns the time when the transaction may go.
     pub(in crate::protocol) fn keep_until(&self) -> WallTime {
         WallTime::from_millis(
             self.created.as_millis().saturating_add_signed(i64::from(self.retention)),
         )
     }
 
-    /// Its key in the order of reconciliation.
+    /// Returns the key in the order of reconciliation.
     pub(in crate::protocol) fn key(&self) -> Bound {
         Bound { created: self.created, id: self.id }
     }

@@ -10,7 +10,7 @@ use crate::types::{Interest, TopicKey};
 
 use super::interner::{self, Interner};
 
-/// The number of any topic beyond the table.
+/// Number of any topic beyond the table.
 pub(super) const UNKNOWN: u16 = interner::NONE;
 
 /// All topics of the log.
@@ -28,7 +28,7 @@ impl TopicTable {
         self.0.leave(number);
     }
 
-    /// Whether what has this number is wanted.
+    /// Reports whether the topic of this number is wanted.
     pub(in crate::protocol) fn is_wanted(&self, number: u16, interest: &Interest) -> bool {
         if interest.topics.is_none() {
             return true;
@@ -36,7 +36,7 @@ impl TopicTable {
         self.0.key(number).is_none_or(|key| interest.wants(key))
     }
 
-    /// What is wanted on both sides of a link.
+    /// Returns the topics that are wanted on both sides of a link.
     pub(in crate::protocol) fn scope(&self, ours: &Interest, theirs: &Interest) -> Scope {
         let (one, other) = match (&ours.topics, &theirs.topics) {
             (None, None) => return Scope(None),
@@ -56,19 +56,19 @@ impl TopicTable {
     }
 }
 
-/// What a comparison is about: some topics, by their numbers, or all.
+/// Scope of a comparison: some topics, by their numbers, or all.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::protocol) struct Scope(Option<Vec<u16>>);
 
 impl Scope {
-    /// Everything.
+    /// Scope of a comparison of all topics.
     pub(in crate::protocol) const ALL: Self = Self(None);
 
     pub(in crate::protocol) fn is_all(&self) -> bool {
         self.0.is_none()
     }
 
-    /// Whether a topic, by its number, is in scope.
+    /// Reports whether a topic, by its number, is in scope.
     pub(in crate::protocol) fn takes(&self, topic: u16) -> bool {
         self.0.as_ref().is_none_or(|numbers| numbers.binary_search(&topic).is_ok())
     }

@@ -12,22 +12,23 @@ use std::time::Duration;
 
 use crate::types::{Endpoint, MonoTime, PeerId, PeerRecord, StoredPeer, WallTime};
 
-/// Own addresses remembered.
+/// Maximum number of own addresses remembered.
 const MAX_OWN: usize = 64;
 
-/// What a peer carries, as far as is known. What it says itself counts more than what others say.
+/// Topics that a peer carries, as far as is known. The peer's own word counts more than what others
+/// say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::protocol) enum Kind {
-    /// It said that it is a relay.
+    /// Relay, as the peer says.
     Relay,
-    /// Somebody said so.
+    /// Relay, as somebody else says.
     Hearsay,
     Unknown,
-    /// It said that it is an edge.
+    /// Edge, as the peer says.
     Edge,
 }
 
-/// What is known of one peer.
+/// Knowledge of one peer.
 #[derive(Debug, Clone)]
 pub(in crate::protocol) struct Known {
     pub(in crate::protocol) record: Option<PeerRecord>,
@@ -36,10 +37,10 @@ pub(in crate::protocol) struct Known {
     verified: Option<Endpoint>,
     pub(super) last_up: Option<WallTime>,
     pub(super) failures: u32,
-    /// Not dialled earlier than this.
+    /// Earliest time of the next dial.
     pub(in crate::protocol) next: MonoTime,
     pub(in crate::protocol) kind: Kind,
-    /// Who told us; `None` for the peer itself, a store or the host.
+    /// Peer that told us; `None` for the peer itself, a store or the host.
     pub(in crate::protocol) source: Option<PeerId>,
 }
 
@@ -57,7 +58,8 @@ impl Known {
         }
     }
 
-    /// Where to try next: where it last answered, then each address of its record in turn.
+    /// Returns the endpoint to try next: where the peer last answered, then each address of its
+    /// record in turn.
     pub(in crate::protocol) fn endpoint(&self) -> Option<&Endpoint> {
         let all: Vec<_> = self.verified.iter().chain(&self.dialable).collect();
         let turn = (self.failures as usize).checked_rem(all.len())?;
@@ -79,14 +81,14 @@ impl Known {
 #[derive(Debug)]
 pub(in crate::protocol) struct Bootstrap {
     pub(in crate::protocol) endpoint: Endpoint,
-    /// Who answered there last.
+    /// Peer that answered there last.
     pub(in crate::protocol) peer: Option<PeerId>,
     pub(super) failures: u32,
     pub(in crate::protocol) next: MonoTime,
     pub(super) dialling: bool,
 }
 
-/// What came of a record.
+/// Result of noting a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Noted {
     /// A peer that was unknown.
@@ -95,7 +97,7 @@ pub(super) enum Noted {
     Updated,
     /// Nothing new in it.
     Old,
-    /// No room.
+    /// Dropped: there was no room.
     Shed,
 }
 
@@ -211,7 +213,7 @@ impl AddressBook {
         true
     }
 
-    /// Who was forgotten to make room since the last call.
+    /// Returns the peers that were forgotten to make room since the last call.
     pub(super) fn take_evicted(&mut self) -> Vec<PeerId> {
         std::mem::take(&mut self.evicted)
     }
@@ -250,7 +252,7 @@ impl AddressBook {
         }
     }
 
-    /// Whether there are edges, as far as is known.
+    /// Reports whether there are edges, as far as is known.
     pub(super) fn is_mixed(&self) -> bool {
         self.known.values().any(|known| known.kind == Kind::Edge)
     }
@@ -263,7 +265,7 @@ impl AddressBook {
         }
     }
 
-    /// Not before `next`, though nothing failed.
+    /// Puts the next dial off until `next`, though nothing failed.
     pub(super) fn postpone(&mut self, peer: &PeerId, next: MonoTime) {
         if let Some(known) = self.known.get_mut(peer) {
             known.next = next;

@@ -20,7 +20,7 @@ pub(super) use overlay::Dial;
 
 pub(super) use address_book::AddressBook;
 
-/// Who is known, who is being dialled, and how well this node is connected.
+/// Peers that are known and dials under way, and how well this node is connected.
 #[derive(Debug)]
 pub(super) struct Membership {
     /// The node's own record.
@@ -31,7 +31,7 @@ pub(super) struct Membership {
     /// Peers whose link broke, the latest last.
     dropped_peers: VecDeque<PeerId>,
     pub(super) mode: Mode,
-    /// How often peers were asked for because links are missing.
+    /// Number of times peers were asked for because links are missing.
     needy_turns: u32,
     /// Answers whose signatures are being checked.
     checking_records: Gate,

@@ -33,7 +33,7 @@ use crate::protocol::io::{CallId, ConnectFailure, DialId, Output};
 use crate::protocol::link::{CloseCause, Link, Links};
 use crate::protocol::timers::Timer;
 
-/// On whose behalf a dial is made.
+/// Purpose of a dial: on whose behalf it is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Purpose {
     /// A peer from the book.
@@ -44,19 +44,20 @@ enum Purpose {
     Host(CallId),
 }
 
-/// Peers remembered whose link broke.
+/// Maximum number of peers remembered whose link broke.
 const MAX_DROPPED: usize = 32;
-/// Dialled links to peers that turned out to be edges, beyond `dial_target`, while relays are sought.
+/// Maximum number of dialled links to peers that turned out to be edges, beyond `dial_target`,
+/// while relays are sought.
 const SPARE: usize = 4;
 
-/// How many links a node lacks.
+/// Number of links that a node lacks.
 #[derive(Debug, Clone, Copy)]
 struct Missing {
-    /// To relays.
+    /// Links to relays.
     relays: usize,
-    /// To anybody.
+    /// Links to any peer.
     any: usize,
-    /// To somebody who may be a relay.
+    /// Links to peers that may be relays.
     spare: usize,
 }
 
@@ -431,7 +432,7 @@ impl Membership {
     }
 }
 
-/// When to dial again after so many failures in a row.
+/// Returns when to dial again after so many failures in a row.
 fn next_attempt(env: &mut Env, failures: u32, at_least: Duration) -> MonoTime {
     let overlay = &env.config.overlay;
     let ceiling = backoff(failures, overlay.redial_min, overlay.redial_max);

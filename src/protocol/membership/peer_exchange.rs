@@ -23,15 +23,16 @@ use crate::protocol::io::{Output, Ticket};
 use crate::protocol::link::Links;
 use crate::protocol::timers::Timer;
 
-/// First and longest pause between asking for peers while links are missing.
+/// Minimum and maximum delay between asking for peers while links are missing.
 const NEEDY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
-/// A link is told of peers at most this often.
+/// Minimum time between two tellings of peers on one link.
 const TELL_AT_MOST_EVERY: Duration = Duration::from_millis(100);
-/// The node's own record is signed anew after this: four times within its lifetime.
+/// Time after which the node's own record is signed anew: four times within its lifetime.
 const RENEW_AFTER: Duration = Duration::from_millis(RECORD_LIFETIME_MS / 4);
-/// Answers whose signatures are being checked at once; each holds at most 32 records.
+/// Maximum number of answers whose signatures are being checked at once; each holds at most 32
+/// records.
 const MAX_CHECKING: u64 = 64;
-/// Links asked at a refresh.
+/// Number of links asked at a refresh.
 const ASK_AT_REFRESH: usize = 3;
 
 impl Membership {
@@ -255,7 +256,7 @@ pub(in crate::protocol) fn ask_for_peers(env: &mut Env, links: &mut Links, link:
     links.send(env, link, Message::PeersRequest { max });
 }
 
-/// Whether an address heard from a peer of the given scope may be stored and dialled.
+/// Reports whether an address heard from a peer of the given scope may be stored and dialled.
 fn policy_allows(policy: AddressPolicy, teller: AddressScope, endpoint: &Endpoint) -> bool {
     let scope = endpoint.scope();
     match policy {

@@ -20,17 +20,17 @@ use crate::protocol::id_map::Positions;
 use crate::protocol::io::GivenUp;
 use crate::protocol::rng::Rng;
 
-/// Entries in one chunk: 56 KiB.
+/// Number of entries in one chunk: 56 KiB.
 const CHUNK: usize = 1024;
 const _: () = assert!(size_of::<Entry>() == 56, "resident for each entry");
-/// Stands for no slot in the heap.
+/// Number that stands for no slot in the heap.
 const NOWHERE: u32 = u32::MAX;
 
-/// What became of an entry.
+/// Status of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum EntryStatus {
     Open,
-    /// It expired before anybody had it.
+    /// Expired before anybody had the transaction.
     Stale,
     Dead(GivenUp),
 }
@@ -39,17 +39,17 @@ pub(super) enum EntryStatus {
 #[derive(Debug)]
 pub(in crate::protocol) struct Entry {
     id: TransactionId,
-    /// When its round is over, in nanoseconds, while it is in the heap.
+    /// End of the round, in nanoseconds, while the entry is in the heap.
     due: u64,
     heap: u32,
     /// Rounds without any taker.
     pub(in crate::protocol) attempts: u8,
     /// Rounds that did not count because a peer had asked for it.
     pub(super) excused: u8,
-    /// Whether a peer asked for it in this round.
+    /// True: a peer asked for the transaction in this round.
     pub(in crate::protocol) wanted: bool,
     pub(super) status: EntryStatus,
-    /// Who confirmed; most wait for the first.
+    /// Peers that confirmed; most entries wait for the first.
     copies: Option<Box<Copies>>,
 }
 
@@ -74,7 +74,7 @@ impl Entry {
         &self.id
     }
 
-    /// Whether it waits for a round to be over.
+    /// Reports whether the entry waits for a round to be over.
     pub(super) fn has_round(&self) -> bool {
         self.heap != NOWHERE
     }
@@ -88,7 +88,7 @@ impl Entry {
         self.status == EntryStatus::Stale
     }
 
-    /// Who confirmed.
+    /// Returns the peers that confirmed.
     pub(in crate::protocol) fn peers(&self) -> &[PeerId] {
         self.copies.as_ref().map_or(&[], |copies| &copies.0)
     }
@@ -121,12 +121,12 @@ impl Entries {
         self.len
     }
 
-    /// How many wait for the end of a round.
+    /// Returns how many entries wait for the end of a round.
     pub(in crate::protocol) fn waiting(&self) -> usize {
         self.heap.len()
     }
 
-    /// In no order that means anything.
+    /// Iterates over all entries, in no order that means anything.
     pub(in crate::protocol) fn iter(&self) -> impl Iterator<Item = &Entry> {
         self.chunks.iter().flatten()
     }
@@ -210,7 +210,7 @@ impl Entries {
         }
     }
 
-    /// When the next round is over.
+    /// Returns the time when the next round is over.
     pub(super) fn next_due(&self) -> Option<Duration> {
         (!self.heap.is_empty()).then(|| Duration::from_nanos(self.due(0)))
     }
@@ -244,7 +244,7 @@ impl Entries {
         self.chunks.get_mut(at / CHUNK)?.get_mut(at % CHUNK)
     }
 
-    /// When the entry at a slot of the heap is due.
+    /// Returns the time when the entry at a slot of the heap is due.
     fn due(&self, slot: usize) -> u64 {
         self.at(self.heap[slot]).map_or(u64::MAX, |entry| entry.due)
     }

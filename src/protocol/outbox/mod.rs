@@ -50,12 +50,13 @@ use crate::protocol::io::{CallId, GivenUp};
 use crate::protocol::rng::Rng;
 use entries::{Entries, Entry, EntryStatus};
 
-/// Confirmed transactions whose further confirmations are still counted.
+/// Maximum number of confirmed transactions whose further confirmations are still counted.
 const MAX_FINISHED: usize = 16_384;
-/// The first round is over after this; a large payload on a slow link is asked for by then.
+/// Time after which the first round is over; a large payload on a slow link is asked for by then.
 const FIRST_ROUND: Duration = Duration::from_secs(5);
-/// Rounds in which somebody fetches it and still does not confirm, before they count: a transfer may
-/// take long, but a peer that cannot keep what it fetches must not keep the entry waiting for ever.
+/// Maximum number of rounds that do not count because somebody fetches the transaction and still
+/// does not confirm: a transfer may take long, but a peer that cannot keep what it fetches must not
+/// keep the entry waiting for ever.
 const MAX_EXCUSED: u8 = 5;
 
 /// Time during which there was at least one link.
@@ -87,11 +88,12 @@ impl OnlineClock {
 /// Own transactions and who confirmed to have stored them.
 #[derive(Debug)]
 pub(super) struct Outbox {
-    /// Those that are neither dead nor stale wait for the end of a round, on the online clock.
+    /// Entries of the outbox; those that are neither dead nor stale wait for the end of a round, on
+    /// the online clock.
     entries: Entries,
     /// Stale entries, in the order of publishing; those being published anew are not among them.
     stale: VecDeque<TransactionId>,
-    /// Those that could not be published anew just now, in that order.
+    /// Stale entries that could not be published anew just now, in that order.
     returned: VecDeque<TransactionId>,
     /// Stale entries in all.
     stale_count: usize,
@@ -99,15 +101,15 @@ pub(super) struct Outbox {
     /// Out of the outbox, but still counted for receipts; the oldest is forgotten first.
     finished: BTreeMap<TransactionId, Vec<PeerId>>,
     order: VecDeque<TransactionId>,
-    /// Those whose receipts are still to be told that.
+    /// Transactions whose receipts are still to be told that no more copies are counted.
     forgotten: Vec<TransactionId>,
     /// Being stored, and the calls that wait for it.
     publishing: BTreeMap<TransactionId, Vec<CallId>>,
-    /// What they will take up.
+    /// Bytes that transactions being published will take up.
     publishing_bytes: u64,
     /// Entries that are being published anew.
     renewing: usize,
-    /// As many of them as may be under way.
+    /// Maximum number of renewals under way.
     renewals: usize,
     /// Entries that wait since before the start, until it is known which the log has.
     pub(super) restored: Vec<TransactionId>,
@@ -116,7 +118,7 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
-    /// What an earlier run left.
+    /// Makes the outbox from what an earlier run left.
     pub(super) fn restore(
         queued: Vec<Queued>,
         min_copies: u32,
@@ -166,7 +168,7 @@ impl Outbox {
         self.entries.get(id).is_some()
     }
 
-    /// Those that wait for copies.
+    /// Iterates over the transactions that wait for copies.
     pub(super) fn waiting(&self) -> impl Iterator<Item = &TransactionId> {
         self.entries.iter().filter(|entry| !entry.is_dead()).map(Entry::id)
     }
@@ -187,7 +189,7 @@ impl Outbox {
         self.entries.get(id).is_some_and(|entry| !entry.peers().is_empty())
     }
 
-    /// It has expired, and nobody has it.
+    /// Marks an entry stale: it has expired, and nobody has it.
     pub(super) fn set_stale(&mut self, id: &TransactionId) {
         self.entries.rest(id);
         if let Some(entry) = self.entries.get_mut(id).filter(|entry| !entry.is_stale()) {
@@ -214,14 +216,14 @@ impl Outbox {
         }
     }
 
-    /// It could not be published anew, and is tried again.
+    /// Puts a stale entry back that could not be published anew, to be tried again.
     fn put_back_stale(&mut self, id: TransactionId) {
         if self.is_stale(&id) {
             self.returned.push_back(id);
         }
     }
 
-    /// It can never be published anew.
+    /// Ends a stale entry that can never be published anew.
     fn end_stale(&mut self, id: &TransactionId) -> bool {
         let entry = self.entries.get_mut(id).filter(|entry| entry.is_stale());
         entry.is_some_and(|entry| {

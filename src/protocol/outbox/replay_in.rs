@@ -47,33 +47,36 @@ use crate::protocol::timers::Timer;
 
 use super::replay_out::{Outflow, STALL, WINDOW, WINDOW_BYTES};
 
-/// Bytes deferred for one origin, beyond the first payload: its window, and a neighbour's that is ahead.
+/// Maximum bytes deferred for one origin, beyond the first payload: its window, and a neighbour's
+/// that is ahead.
 const MAX_DEFERRED: u64 = 4 * WINDOW_BYTES;
-/// Ids in the order of an inflow: what is announced at once, and what is published meanwhile.
+/// Maximum number of ids in the order of an inflow: what is announced at once, and what is
+/// published meanwhile.
 pub(in crate::protocol) const MAX_ORDER: usize = 4 * WINDOW;
-/// What an entry that is deferred counts beside its payload, so that small ones are bounded too.
+/// Number of bytes that a deferred entry counts beside its payload, so that small ones are bounded
+/// too.
 const OVERHEAD: u64 = 2048;
-/// Bytes deferred for all origins.
+/// Maximum bytes deferred for all origins.
 const MAX_DEFERRED_IN_ALL: u64 = 64 << 20;
 
-/// What an origin sends that came back with transactions that wait for copies.
+/// Inflow from an origin that came back with transactions that wait for copies.
 #[derive(Debug)]
 pub(in crate::protocol) struct Inflow {
     /// `None` once it broke.
     link: Option<LinkId>,
-    /// What it announced or pushed and what is not settled yet, in its order.
+    /// Ids that the origin announced or pushed and that are not settled yet, in its order.
     order: VecDeque<TransactionId>,
-    /// Whether it owes more than it has announced.
+    /// True: the origin owes more than it has announced.
     more: bool,
-    /// How many of `order`, at its end, it did not owe.
+    /// Number of ids at the end of `order` that the origin did not owe.
     beyond: usize,
     /// Deferred before it was announced, as it came.
     early: VecDeque<TransactionId>,
-    /// Bytes deferred.
+    /// Bytes deferred for this origin.
     deferred_bytes: Gate,
-    /// When the youngest that was taken in order was created.
+    /// Creation time of the youngest that was taken in order.
     latest: WallTime,
-    /// The last progress.
+    /// Time of the last progress.
     touched: MonoTime,
 }
 
@@ -85,15 +88,15 @@ pub(in crate::protocol) struct Deferred {
     pub(in crate::protocol) hop: u16,
 }
 
-/// What replays share.
+/// State that all replays share.
 #[derive(Debug, Default)]
 pub(in crate::protocol) struct Replays {
-    /// The own one.
+    /// Replay of the own outbox.
     pub(super) own: Option<Outflow>,
     by_origin: BTreeMap<PeerId, Inflow>,
-    /// Bytes deferred for all.
+    /// Bytes deferred for all origins together.
     deferred_bytes: Gate,
-    /// Something was settled in this turn.
+    /// True: something was settled in this turn.
     moved: bool,
 }
 
@@ -116,7 +119,7 @@ impl Replays {
         self.by_origin.get_mut(origin)
     }
 
-    /// Something that may have been in an order is no longer fetched.
+    /// Notes that something that may have been in an order is no longer fetched.
     pub(in crate::protocol) fn note_settled(&mut self, deferred: Option<&Deferred>) {
         self.moved = true;
         if let Some(deferred) = deferred {
@@ -130,7 +133,7 @@ impl Replays {
 }
 
 impl Protocol {
-    /// Whether a replay runs on a link, in either direction.
+    /// Reports whether a replay runs on a link, in either direction.
     pub(in crate::protocol) fn is_replaying(&self, link: &Link) -> bool {
         let inflow = self.replays.by_origin.get(&link.remote);
         link.up.as_ref().is_some_and(|up| up.feed.replay.is_some())
@@ -181,7 +184,7 @@ impl Protocol {
         self.replays.moved = true;
     }
 
-    /// Whether what is announced on a link is sent when it is asked for, and never unasked.
+    /// Reports whether what is announced on a link is sent when it is asked for, and never unasked.
     pub(in crate::protocol) fn is_replayed(&self, link: LinkId) -> bool {
         let peer = self.links.peer_of(link);
         let inflow = peer.and_then(|peer| self.replays.by_origin.get(&peer));
@@ -275,7 +278,8 @@ impl Protocol {
         true
     }
 
-    /// What came has its turn in the order of its origin, if any, whoever else said it was theirs.
+    /// Gives what came its turn in the order of its origin, if any, whoever else said it was
+    /// theirs.
     fn leave_foreign_order(&mut self, id: &TransactionId, origin: &PeerId) {
         let Some(pending) = self.intake.pending.get_mut(id) else { return };
         let in_whose = pending.ordered.and_then(|link| self.links.peer_of(link));
@@ -366,7 +370,7 @@ impl Protocol {
     }
 }
 
-/// What a transaction counts while it is deferred.
+/// Returns what a transaction counts while it is deferred.
 fn weight(transaction: &Transaction) -> u64 {
     transaction.header().payload_len + OVERHEAD
 }

@@ -13,33 +13,34 @@ use crate::protocol::log::Record;
 use crate::protocol::timers::Timer;
 use crate::types::{Announcement, LinkId, Message, MonoTime, TransactionId};
 
-/// Entries announced on a link and not confirmed: 20,000 a second at a round trip of 200 ms.
+/// Maximum number of entries announced on a link and not confirmed: 20,000 a second at a round trip
+/// of 200 ms.
 pub(super) const WINDOW: usize = 4096;
-/// Payload bytes of them, beyond the first.
+/// Maximum payload bytes of entries announced on a link and not confirmed, beyond the first.
 pub(super) const WINDOW_BYTES: u64 = 4 << 20;
-/// A side that does nothing for so long does not keep the other waiting.
+/// Time after which a side that does nothing does not keep the other waiting.
 pub(super) const STALL: Duration = Duration::from_secs(3);
-/// A node that comes back finds its peers within this time; the outbox is replayed to all of them.
+/// Time within which a node that comes back finds its peers; the outbox is replayed to all of them.
 const GATHER: Duration = Duration::from_secs(30);
 
-/// What is replayed on a link: a walk over our own log entries that wait for copies, and over what is here
+/// Replay on a link: a walk over our own log entries that wait for copies, and over what is here
 /// only on its way to a relay.
 #[derive(Debug)]
 pub(in crate::protocol) struct ReplayCursor {
-    /// Whether our hello said so, and the peer waits for the end of it.
+    /// True: our hello told of the replay, and the peer waits for the end of it.
     said: bool,
-    /// Of what is on its way to a relay only what no peer nearer to one is known to have.
+    /// True: of what is on its way to a relay, only what no peer nearer to one is known to have.
     again: bool,
     /// The next log entry to look at.
     next: u64,
-    /// From here on everything is announced, below only what is in the outbox.
+    /// Sequence number from which on everything is announced; below it only what is in the outbox.
     all: u64,
-    /// Where it ends; entries after it are offered by the link's cursor.
+    /// End of the walk; entries after it are offered by the link's cursor.
     until: u64,
     /// Announced and not confirmed: the sizes, by sequence number.
     waiting: BTreeMap<u64, u32>,
     bytes: Gate,
-    /// The last confirmation, or payload served.
+    /// Time of the last confirmation, or payload served.
     moved: MonoTime,
 }
 
@@ -59,7 +60,7 @@ impl ReplayCursor {
         (self.next, self.until, self.again) = (0, self.until.max(head), false);
     }
 
-    /// Whether an entry is announced, or going to be.
+    /// Reports whether an entry is announced, or going to be.
     pub(super) fn covers(&self, seq: u64) -> bool {
         (self.next <= seq && seq < self.until) || self.waiting.contains_key(&seq)
     }
@@ -99,9 +100,9 @@ impl Protocol {
         self.replays.own = from.map(|from| Outflow { from, until, began });
     }
 
-    /// From where on all our own entries are to be announced on a new link, if on any. That is the
-    /// first of what waited when we came back, for `GATHER` and as long as any of that waits: also
-    /// what others have confirmed since, so that the order is whole on each link.
+    /// Returns from where on all our own entries are to be announced on a new link, if on any. That
+    /// is the first of what waited when we came back, for `GATHER` and as long as any of that
+    /// waits: also what others have confirmed since, so that the order is whole on each link.
     pub(in crate::protocol) fn outflow(&self) -> Option<u64> {
         self.replays.own.filter(|own| self.is_flowing(own)).map(|own| own.from)
     }
@@ -111,7 +112,7 @@ impl Protocol {
         self.env.now.since(own.began) < GATHER || self.outbox.waiting().any(waits)
     }
 
-    /// Whether a new link is owed anything.
+    /// Reports whether a new link is owed anything.
     pub(in crate::protocol) fn owes(&self) -> bool {
         self.outbox.len() > 0 || self.outflow().is_some()
     }

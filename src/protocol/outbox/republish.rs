@@ -17,7 +17,7 @@ use crate::types::{Event, TransactionId};
 use crate::protocol::Protocol;
 use crate::protocol::io::Output;
 
-/// Renewals under way at once.
+/// Maximum number of renewals under way at once.
 pub(crate) const RENEWALS: usize = 256;
 
 impl Protocol {
@@ -43,7 +43,7 @@ impl Protocol {
         self.renew_stale();
     }
 
-    /// What was to replace an entry was refused, perhaps for good.
+    /// Handles the refusal of what was to replace an entry, perhaps for good.
     pub(super) fn not_renewed(&mut self, renews: Option<TransactionId>, for_good: bool) {
         let Some(id) = renews else { return };
         self.on_not_renewed(id, false);

@@ -11,9 +11,10 @@ use crate::types::{Announcement, EntryState, Event, LinkId, PublishStatus, Trans
 
 use super::FIRST_ROUND;
 
-/// Rounds do not become longer than this.
+/// Maximum length of a round.
 const LONGEST_ROUND: Duration = Duration::from_mins(5);
-/// Entries looked at in one turn, and the time until the next: what is announced can leave between.
+/// Maximum number of entries looked at in one turn, and delay until the next: what is announced can
+/// leave between.
 const TURN: (usize, Duration) = (1024, Duration::from_millis(1));
 
 impl Protocol {
@@ -46,7 +47,8 @@ impl Protocol {
         self.note_replay_stored(link, ids);
     }
 
-    /// How many peers have to confirm an entry: as many of those that are well as take its topic.
+    /// Returns how many peers have to confirm an entry: as many of those that are well as take its
+    /// topic.
     fn copies_needed(&self, id: &TransactionId, of_all: Option<u32>) -> u32 {
         if let Some(needed) = of_all {
             return needed;
@@ -56,7 +58,7 @@ impl Protocol {
         self.enough(self.links.well(self.env.now).filter(takes).count())
     }
 
-    /// Whether an own transaction waits for copies that a linked peer may make.
+    /// Reports whether an own transaction waits for copies that a linked peer may make.
     pub(in crate::protocol) fn waits_for_taker(&self) -> bool {
         let links = self.links.up_ids();
         if links.is_empty() || self.peers_take_all() {
@@ -70,12 +72,12 @@ impl Protocol {
         entries.any(|entry| entry.has_round() && taken(entry.id()))
     }
 
-    /// How many have to confirm any entry, where every linked peer takes every topic.
+    /// Returns how many have to confirm any entry, where every linked peer takes every topic.
     fn needed_of_all(&self) -> Option<u32> {
         self.peers_take_all().then(|| self.enough(self.links.well(self.env.now).count()))
     }
 
-    /// Whether every linked peer takes every topic.
+    /// Reports whether every linked peer takes every topic.
     fn peers_take_all(&self) -> bool {
         let mut ups = self.links.all.values().filter_map(|l| l.up.as_ref());
         ups.all(|up| up.interest.theirs.topics.is_none())
@@ -200,8 +202,8 @@ impl Protocol {
         EntryState::Dead { reason, since: self.env.wall }
     }
 
-    /// What of our own expired without enough copies is a dead letter, and what expired without any
-    /// is published anew.
+    /// Buries what of our own expired without enough copies as a dead letter, and publishes anew
+    /// what expired without any.
     pub(in crate::protocol) fn bury_expired(&mut self, own: &[TransactionId]) {
         let left = own.iter().filter(|id| self.outbox.is_waiting(id) && !self.outbox.is_stale(id));
         let (taken, untaken): (Vec<_>, Vec<_>) = left.partition(|id| self.outbox.has_copies(id));
@@ -216,8 +218,8 @@ impl Protocol {
         }
     }
 
-    /// What expired before anybody had it, and is now more than this node takes, is a dead letter: it
-    /// keeps those behind it waiting no longer.
+    /// Buries as a dead letter what expired before anybody had it, and is now more than this node
+    /// takes: so it keeps those behind it waiting no longer.
     pub(super) fn bury_too_large(&mut self, id: TransactionId) {
         if self.outbox.end_stale(&id) {
             let states = vec![(id, self.bury(&id, GivenUp::TooLarge))];
@@ -253,7 +255,7 @@ impl Protocol {
         }
     }
 
-    /// How far a transaction got that this node has published.
+    /// Returns how far a transaction got that this node has published.
     pub fn publish_status(&self, id: &TransactionId) -> PublishStatus {
         self.outbox.status(id)
     }

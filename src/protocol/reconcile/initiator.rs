@@ -17,35 +17,36 @@ use crate::protocol::log::Scope;
 use crate::protocol::log::State;
 use crate::protocol::timers::Timer;
 
-/// Ranges in one question.
+/// Maximum number of ranges in one question.
 pub(in crate::protocol) const MAX_ASKED: usize = 32;
-/// Ranges that wait; beyond, neighbours are taken together and compared anew.
+/// Maximum number of ranges that wait; beyond, neighbours are taken together and compared anew.
 pub(super) const MAX_TODO: usize = 512;
-/// Cuts of a range; 16^12 is more than any set holds.
+/// Maximum number of cuts of a range; 16^12 is more than any set holds.
 const MAX_DEPTH: u8 = 12;
-/// Ids announced to the other side; beyond, it is told to ask itself.
+/// Maximum number of ids announced to the other side; beyond, it is told to ask itself.
 const MAX_OFFERED: u64 = 64;
-/// An answer is overdue after this.
+/// Time after which an answer is overdue.
 const ANSWER: Duration = Duration::from_secs(10);
-/// A fetch of what was found that stands still for this long ends the session.
+/// Maximum time that a fetch of what was found may stand still; then the session ends.
 const FETCH: Duration = Duration::from_secs(30);
-/// Longest session; what the peer sends meanwhile that is taken adds the time in which it comes at
-/// the slowest pace that is waited for. The rest is compared in another session, with anybody.
+/// Maximum length of a session; what the peer sends meanwhile that is taken adds the time in which
+/// it comes at the slowest pace that is waited for. The rest is compared in another session, with
+/// anybody.
 const LONGEST: Duration = Duration::from_mins(1);
-/// Bytes of a session beyond those for which something was found.
+/// Maximum bytes of a session beyond those for which something was found.
 const BUDGET: u64 = 1 << 20;
-/// Bytes of a session that may be for nothing at any time.
+/// Maximum bytes of a session that may be for nothing at any time.
 const CHEAP: u64 = 4096;
-/// Bytes that finding one entry may cost (scattered ones take 1.5 to 3 kB).
+/// Maximum bytes that finding one entry may cost (scattered ones take 1.5 to 3 kB).
 const PER_FOUND: u64 = 4096;
-/// Of the ids found last, those by which it is known that they have been fetched.
+/// Number of the ids found last by which it is known that all have been fetched.
 const SAMPLES: usize = 8;
 
 #[derive(Debug, Clone, Copy)]
 struct Part {
     window: Window,
     depth: u8,
-    /// We listed all that we hold in it.
+    /// True: we listed all that we hold in the range.
     listed: bool,
 }
 
@@ -53,32 +54,32 @@ struct Part {
 #[derive(Debug)]
 pub(in crate::protocol) struct Session {
     number: u32,
-    /// Whether it serves a need, to which the rest goes back when it fails.
+    /// True: the session serves a need, to which the rest goes back when the session fails.
     needed: bool,
     todo: VecDeque<Part>,
-    /// In the question under way.
+    /// Parts of the question under way.
     outstanding: Vec<Part>,
-    /// When it began, and the bytes that had been taken from the peer by then.
+    /// Time when the session began, and the bytes that had been taken from the peer by then.
     began: MonoTime,
     taken: u64,
     /// The last progress, and the number of fetches then.
     touched: MonoTime,
     heard: usize,
-    /// When something was found or fetched last.
+    /// Time when something was found or fetched last.
     useful: MonoTime,
-    /// Whether the last answer reached the end of its question.
+    /// True: the last answer reached the end of its question.
     wide: bool,
     bytes: u64,
     found: u64,
     differs: bool,
     offered: u64,
-    /// What the other side lacks and was not announced.
+    /// Window of what the other side lacks and was not announced.
     lacking: Option<Window>,
     samples: Vec<TransactionId>,
 }
 
 impl Session {
-    /// Whether another session would probably find the same.
+    /// Reports whether another session would probably find the same.
     pub(super) fn is_pulling(&self, now: MonoTime, stall: Duration) -> bool {
         self.needed && now.since(self.useful) < stall
     }
@@ -88,7 +89,7 @@ impl Session {
         self.todo.len() + self.outstanding.len()
     }
 
-    /// What it has not compared yet.
+    /// Returns what the session has not compared yet.
     fn rest(&self) -> Option<Window> {
         let parts = self.outstanding.iter().chain(&self.todo).map(|part| part.window);
         parts.reduce(|all, part| all.hull(Some(part)))
@@ -181,7 +182,7 @@ impl Protocol {
         self.env.timers.set_earlier(Timer::Reconcile, now + super::TICK);
     }
 
-    /// An answer came.
+    /// Handles an answer of the peer.
     pub(in crate::protocol) fn on_answer(&mut self, link: LinkId, answer: &Reconcile) {
         let (now, weight) = (self.env.now, answer.weight() as u64);
         self.env.counters.reconcile_bytes_received += weight;

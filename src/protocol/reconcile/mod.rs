@@ -66,40 +66,42 @@ use crate::protocol::gate::Gate;
 use initiator::Session;
 use responder::PeerSession;
 
-/// Parts that a range is cut into.
+/// Number of parts that a range is cut into.
 const WAYS: u64 = 16;
-/// Entries up to which a range is listed instead of cut.
+/// Maximum number of entries in a range that is listed instead of cut.
 const LIST: u64 = 32;
-/// Bytes of one message, about.
+/// Number of bytes of one message, about.
 const FRAME: usize = 60_000;
-/// Ids that may come with one answer.
+/// Maximum number of ids that may come with one answer.
 const MAX_LISTED: usize = 2048;
-/// What is younger may still be on its way.
+/// Time after its creation for which a transaction may still be on its way.
 const IN_FLIGHT: Duration = Duration::from_secs(2);
-/// What goes sooner than this is not worth fetching.
+/// Minimum time that a transaction still has to live to be worth fetching.
 const FADING: Duration = Duration::from_secs(5);
-/// Old entries go at intervals and by clocks that differ: the oldest are left out.
+/// Time before expiry in which the oldest entries are left out: they go at intervals and by clocks
+/// that differ.
 const GUARD: Duration = Duration::from_secs(15);
-/// Own sessions at once.
+/// Maximum number of own sessions at once.
 pub(super) const MAX_RUNNING: u64 = 2;
-/// Ranges in the state of one session at most.
+/// Maximum number of ranges in the state of one session.
 #[cfg(any(test, feature = "sim"))]
 pub(super) const MAX_RANGES: usize = initiator::MAX_TODO + initiator::MAX_ASKED;
-/// A session without progress for this long does not keep another from starting.
+/// Time after which a session without progress does not keep another from starting.
 const STALL: Duration = Duration::from_secs(3);
-/// How often running sessions are looked after.
+/// Time between two looks after running sessions.
 const TICK: Duration = Duration::from_millis(250);
-/// Time before the next session with a peer, after one that failed or brought nothing. Doubles.
+/// Delay before the next session with a peer, after one that failed or brought nothing. Doubles.
 const RETRY: Duration = Duration::from_secs(5);
-/// Longest such time.
+/// Maximum delay before the next session with a peer, after several that failed or brought nothing.
 const RETRY_MOST: Duration = Duration::from_mins(10);
-/// Time between two routine sessions on one link, on average, and how many may be opened in a row: a
-/// peer takes one in 5 s, and eight in a row with those that are needed.
+/// Time between two routine sessions on one link, on average: a peer takes one in 5 s.
 const ROUTINE: Duration = Duration::from_secs(6);
+/// Number of routine sessions that may be opened in a row: a peer takes eight in a row, with those
+/// that are needed.
 const IN_A_ROW: u32 = 4;
-/// Least time between two sessions with one peer.
+/// Minimum time between two sessions with one peer.
 const PAUSE: Duration = Duration::from_secs(1);
-/// The side that was dialled opens a session after this long, and up to twice, if the other has not.
+/// Delay, up to twice, after which the side that was dialled opens a session, if the other has not.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// A window of the order.
@@ -119,21 +121,21 @@ impl Window {
 /// The state of repair on one link.
 #[derive(Debug, Default)]
 pub(super) struct Repair {
-    /// Something in here may be missing on one side.
+    /// Window in which something may be missing on one side.
     need: Option<Window>,
-    /// It is the peer that lacks it, because we skipped it.
+    /// True: the peer lacks something, because we skipped it.
     owed: bool,
-    /// A question of the peer does not settle it, only a session of our own that comes to its end: the
-    /// peer may not have known yet what we want.
+    /// True: a question of the peer does not settle the need, only a session of our own that comes
+    /// to its end: the peer may not have known yet what we want.
     firm: bool,
     not_before: MonoTime,
-    /// When the last session came to an end.
+    /// Time when the last session came to an end.
     ended: Option<MonoTime>,
     /// Sessions in a row that failed or brought nothing though the sets differ.
     fruitless: u32,
     /// No routine before this.
     quiet_until: MonoTime,
-    /// When the routine sessions opened up to now would be over at the pace that a peer takes.
+    /// Time when the routine sessions opened up to now would be over at the pace that a peer takes.
     paced: MonoTime,
     session: Option<Session>,
     peer_session: PeerSession,
@@ -154,7 +156,7 @@ impl Repair {
     }
 }
 
-/// What the links share.
+/// State of comparisons that the links share.
 #[derive(Debug, Default)]
 pub(super) struct Repairs {
     /// Own sessions.

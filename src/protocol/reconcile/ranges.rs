@@ -44,17 +44,17 @@ impl Draft {
 }
 
 impl Protocol {
-    /// Whether a peer should be told of an entry.
+    /// Reports whether a peer should be told of an entry.
     pub(super) fn is_worth_listing(&self, record: &Record, limit: u64) -> bool {
         record.keep_until() > self.env.wall.plus(FADING) && u64::from(record.size) <= limit
     }
 
-    /// What is compared on a link: what both sides said they want.
+    /// Returns what is compared on a link: what both sides said they want.
     pub(in crate::protocol) fn scope(&self, link: LinkId) -> Scope {
         self.sides(link).map_or(Scope::ALL, |(ours, theirs)| self.log.topics.scope(ours, theirs))
     }
 
-    /// Our own list of a short range.
+    /// Lists our own entries of a short range.
     pub(super) fn list(
         &self,
         window: Window,
@@ -66,7 +66,7 @@ impl Protocol {
         worth.map(|r| (r.id, u64::from(r.size))).collect()
     }
 
-    /// Whether all the ids of one more answer can be taken.
+    /// Reports whether all the ids of one more answer can be taken.
     pub(super) fn can_hear(&self, link: LinkId) -> bool {
         self.links.peer_of(link).is_some_and(|peer| self.room_to_hear(&peer) >= MAX_LISTED)
     }

@@ -10,19 +10,21 @@ use crate::protocol::Protocol;
 use crate::protocol::guard::{OPEN, Work};
 use crate::protocol::log::Scope;
 
-/// What a payload earns that is fetched after having been listed.
+/// Number of bytes that a payload earns that is fetched after having been listed.
 const EARNED: u64 = 256;
-/// What a question and each of its ranges cost beside the bytes of the answer.
+/// Number of bytes that a question costs beside those of the answer.
 const QUESTION: u64 = 256;
+/// Number of bytes that each range of a question costs beside those of the answer.
 const RANGE: u64 = 64;
-/// Entries looked at within a scope that count as one byte.
+/// Number of entries looked at within a scope that count as one byte.
 const LOOKS: u64 = 64;
-/// Entries looked at for one answer, listed or not.
+/// Maximum number of entries looked at for one answer, listed or not.
 const MAX_SCANNED: usize = 16_384;
-/// A window is as wide as ours if it begins no later than this after it.
+/// Time after the beginning of our own window by which a window that is as wide begins at the
+/// latest.
 const ABOUT: std::time::Duration = std::time::Duration::from_mins(4);
 
-/// What is known of a peer's sessions. What bounds them is the peer's and not the link's (`guard::rate_limits`).
+/// State of a peer's sessions. The bounds are the peer's and not the link's (`guard::rate_limits`).
 #[derive(Debug, Default)]
 pub(super) struct PeerSession {
     /// The latest that it opened.
@@ -32,7 +34,7 @@ pub(super) struct PeerSession {
 }
 
 impl Protocol {
-    /// A question came.
+    /// Handles a question of the peer.
     pub(in crate::protocol) fn on_ask(&mut self, link: LinkId, ask: Box<Reconcile>) {
         self.env.counters.reconcile_bytes_received += ask.weight() as u64;
         // A gap before each range makes twice as many.
@@ -60,7 +62,7 @@ impl Protocol {
         }
     }
 
-    /// Whether a question may be answered.
+    /// Reports whether a question may be answered.
     fn admit(&mut self, link: LinkId, opened: bool) -> bool {
         let (Some(peer), now) = (self.links.peer_of(link), self.env.now) else { return false };
         self.guard.rate_limits.left(peer, Work::Answer, now) >= FRAME as u64
@@ -148,7 +150,7 @@ impl Protocol {
         self.send(link, Message::Answer(Box::new(answer)));
     }
 
-    /// Entries that have to be looked at to find those in scope.
+    /// Returns how many entries have to be looked at to find those in scope.
     fn looks(&self, window: Window, scope: &Scope) -> u64 {
         if scope.is_all() {
             return 0;
@@ -207,7 +209,7 @@ impl Protocol {
         end == window.upper
     }
 
-    /// A peer asked and both hold the same: there is no need to ask it.
+    /// Notes that a peer asked and both hold the same: there is no need to ask that peer.
     fn found_equal(&mut self, link: LinkId, ask: &Reconcile) {
         let Some(up) = self.links.up(link) else { return };
         let covered = |need: &mut Window| {

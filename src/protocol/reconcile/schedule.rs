@@ -31,7 +31,7 @@ impl Protocol {
         self.env.timers.set_earlier(Timer::Reconcile, at);
     }
 
-    /// Something that this peer has or had may be missing here.
+    /// Notes that something that this peer has or had may be missing here.
     pub(in crate::protocol) fn want_repair(&mut self, link: LinkId) {
         let (now, window) = (self.env.now, self.everything());
         let Some(up) = self.links.up(link) else { return };
@@ -43,7 +43,7 @@ impl Protocol {
         self.env.timers.set_earlier(Timer::Reconcile, at);
     }
 
-    /// This node wants more than before, which this peer has perhaps.
+    /// Notes that this node wants more than before, which this peer has perhaps.
     pub(in crate::protocol) fn need_more(&mut self, link: LinkId) {
         let (now, everything) = (self.env.now, self.everything());
         let Some(up) = self.links.up(link) else { return };
@@ -58,8 +58,8 @@ impl Protocol {
         self.env.timers.set_earlier(Timer::Reconcile, at);
     }
 
-    /// Something from the future was refused: the peer is asked again when it will be admissible.
-    /// From a further future, it is found by routine when its time has come.
+    /// Asks the peer again when something from the future, refused now, will be admissible. What is
+    /// from a further future is found by routine when its time has come.
     pub(in crate::protocol) fn want_later(&mut self, link: LinkId, created: WallTime) {
         let skew = self.env.config.network.max_clock_skew;
         let early = created.minus(skew).as_millis().saturating_sub(self.env.wall.as_millis());
@@ -76,14 +76,14 @@ impl Protocol {
         }
     }
 
-    /// Whether an entry is going to be compared with this peer anyway.
+    /// Reports whether an entry is going to be compared with this peer anyway.
     pub(in crate::protocol) fn is_needed(&self, link: LinkId, key: Bound) -> bool {
         let up = self.links.all.get(&link).and_then(|l| l.up.as_ref());
         let need = up.and_then(|up| up.repair.need);
         need.is_some_and(|need| need.lower <= key && key < need.upper)
     }
 
-    /// What was skipped for a slow peer is to be repaid: it takes frames again.
+    /// Repays what was skipped for a slow peer, which takes frames again.
     pub(in crate::protocol) fn repay(&mut self, link: LinkId, oldest: Bound) {
         let now = self.env.now;
         if oldest == Bound::MAX {
@@ -182,7 +182,7 @@ impl Protocol {
         }
     }
 
-    /// Whether a session that somebody needs brings something: another would hear the same.
+    /// Reports whether a session that somebody needs brings something: another would hear the same.
     fn is_pulling(&self) -> bool {
         let mut ups = self.links.all.values().filter_map(|l| l.up.as_ref());
         ups.any(|up| up.repair.session.as_ref().is_some_and(|s| s.is_pulling(self.env.now, STALL)))
@@ -240,12 +240,12 @@ impl Protocol {
         span / 10 * 7 + self.env.rng.jitter(span / 10 * 6)
     }
 
-    /// All that is retained, but what is about to go.
+    /// Returns the window of all that is retained, but what is about to go.
     fn everything(&self) -> Window {
         Window { lower: self.horizon(GUARD), upper: Bound::MAX }
     }
 
-    /// Below it entries count as gone.
+    /// Returns the bound below which entries count as gone.
     pub(super) fn horizon(&self, guard: Duration) -> Bound {
         Bound::at(self.env.wall.minus(self.env.config.gossip.retention).plus(guard))
     }
@@ -279,7 +279,7 @@ impl Protocol {
         }
     }
 
-    /// Something that anybody may have is missing here.
+    /// Notes that something that anybody may have is missing here.
     pub(in crate::protocol) fn repair_everywhere(&mut self) {
         for link in self.links.up_ids() {
             self.want_repair(link);

@@ -30,18 +30,18 @@ use proof_cache::ProofCache;
 #[cfg(any(test, feature = "sim"))]
 pub(super) use request::MAX_SERVING;
 
-/// What serving all peers shares.
+/// State that serving all peers shares.
 #[derive(Debug)]
 pub(super) struct Serving {
     /// Proofs for peers that ask.
     pub(super) proofs: ProofCache,
-    /// Whose proofs are being made.
+    /// Payloads whose proofs are being made.
     proving: BTreeMap<TransactionId, Ticket>,
-    /// What is being read from the store for peers that asked.
+    /// Transactions that are being read from the store for peers that asked.
     loads: BTreeMap<TransactionId, Ticket>,
-    /// How many peers are being served pieces of an id.
+    /// Number of peers that are being served pieces of an id.
     children: IdMap<u16>,
-    /// Pieces that peers reserved and did not get yet.
+    /// Number of pieces that peers reserved and did not get yet.
     reserved: Gate,
 }
 
@@ -57,11 +57,11 @@ impl Serving {
     }
 }
 
-/// What one peer asked for, in its order.
+/// Transactions that one peer asked for, in its order.
 #[derive(Debug, Default)]
 pub(super) struct ServeQueue {
     pub(super) entries: VecDeque<Serve>,
-    /// Whose turn it is when the queue has moved.
+    /// True: bulk has its turn when the queue has moved.
     pub(super) bulk_first: bool,
 }
 
@@ -69,7 +69,7 @@ pub(super) struct ServeQueue {
 #[derive(Debug)]
 pub(super) struct Serve {
     pub(super) id: TransactionId,
-    /// Which pieces, of a large one.
+    /// Pieces that are asked for of a large payload.
     pub(super) parts: Option<Parts>,
     /// Kept from the first piece to the last, so that it is read once.
     pub(super) payload: Option<Transaction>,
@@ -83,13 +83,13 @@ impl Serve {
     }
 }
 
-/// What a peer gets of a large payload.
+/// Pieces of a large payload that a peer gets.
 #[derive(Debug)]
 pub(super) struct Parts {
     /// Still to be sent.
     pub(super) wanted: PieceSet,
     pub(super) sent: PieceSet,
-    /// Whether the header is to be sent first.
+    /// True: the header is to be sent first.
     pub(super) head: bool,
     pub(super) proofs: Option<Proofs>,
 }

@@ -14,7 +14,7 @@ pub(in crate::protocol) struct ProofCache {
     bytes: usize,
 }
 
-/// Most bytes of proofs that are kept: those of 4 GiB of payloads in pieces of 10 MiB.
+/// Maximum bytes of proofs that are kept: those of 4 GiB of payloads in pieces of 10 MiB.
 pub(in crate::protocol) const MAX_PROOF_CACHE: usize = 32 << 20;
 
 impl ProofCache {

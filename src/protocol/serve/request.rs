@@ -10,14 +10,16 @@ use crate::types::{LinkId, PieceSet, Reservation, TransactionId, pieces_of};
 
 use super::{Parts, Serve};
 
-/// Wants of one peer waiting to be served; a peer that asks for more asked for too much at once.
+/// Maximum number of wants of one peer waiting to be served; a peer that asks for more asked for
+/// too much at once.
 pub(in crate::protocol) const MAX_SERVING: usize = 4096;
-/// Peers that one payload is served to at a time, whatever else is owed.
+/// Maximum number of peers that one payload is served to at a time, whatever else is owed.
 const MAX_CHILDREN: u16 = 3;
-/// Pieces owed to all peers together up to which more of them are served: 1 MiB.
+/// Number of pieces owed to all peers together up to which a payload is served to more of them: 1
+/// MiB.
 const ALLOWANCE: u64 = 16;
-/// Pieces of the largest payload for which that holds: a larger one gets through sooner when few
-/// have it first (1 MiB, 100 nodes: 95 of 100 within 1.9 s instead of 3.2 s).
+/// Maximum number of pieces of a payload to which `ALLOWANCE` applies: a larger one gets through
+/// sooner when few have it first (1 MiB, 100 nodes: 95 of 100 within 1.9 s instead of 3.2 s).
 const MAX_LITTLE: u32 = 4;
 
 impl Protocol {

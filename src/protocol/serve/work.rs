@@ -12,16 +12,16 @@ use crate::protocol::log::Record;
 use crate::protocol::serve::{Parts, Serve};
 use crate::protocol::{Protocol, env::Task};
 
-/// How far ahead payloads are read from the store for one peer: two lots of small ones, so that one
-/// is sent while the next is read.
+/// Maximum number of payloads read ahead from the store for one peer: two lots of small ones, so
+/// that one is sent while the next is read.
 const READ_AHEAD: usize = 2 * LOT;
-/// Small payloads read at once.
+/// Maximum number of small payloads read at once.
 const LOT: usize = 128;
-/// How far ahead large payloads are read.
+/// Maximum number of large payloads read ahead from the store for one peer.
 const LARGE_AHEAD: usize = 16;
-/// Bytes of them, beyond the first.
+/// Maximum bytes of small payloads read at once, beyond the first.
 const LOT_BYTES: u64 = 1 << 20;
-/// Payloads whose proofs are being made at once; others wait for their turn.
+/// Maximum number of payloads whose proofs are being made at once; others wait for their turn.
 const MAX_PROVING: usize = 64;
 
 /// The next thing to do for a link.
@@ -269,7 +269,7 @@ impl Protocol {
         }
     }
 
-    /// What cannot be read is not there.
+    /// Answers that what cannot be read is not there.
     fn answer_gone(&mut self, link: LinkId, missing: &[TransactionId]) {
         for id in missing {
             let Some(up) = self.links.up(link) else { return };
@@ -326,7 +326,7 @@ impl Protocol {
     }
 }
 
-/// What can be sent of a payload that is still on its way here.
+/// Returns what can be sent of a payload that is still on its way here.
 fn from_assembly(pending: &crate::protocol::intake::Pending, parts: &Parts) -> Option<Step> {
     let large = pending.large.as_ref().filter(|_| is_passed_on(pending))?;
     if parts.head {

@@ -55,27 +55,27 @@ use crate::protocol::log::Record;
 use crate::protocol::outbox::ReplayCursor;
 use crate::protocol::timers::Timer;
 
-/// How long an edge looks for a way to a relay, and up to twice that, before it stands in for one.
+/// Time, up to twice, for which an edge looks for a way to a relay before it stands in for one.
 const GRACE: Duration = Duration::from_secs(4);
-/// How long it waits for a relay, and up to twice that, before it hangs off another edge.
+/// Time, up to twice, for which an edge waits for a relay before it hangs off another edge.
 const LOOK: Duration = Duration::from_secs(1);
-/// Least time between two changes that peers are told of.
+/// Minimum time between two changes that peers are told of.
 pub(in crate::protocol) const SAY_EVERY: Duration = Duration::from_secs(1);
 
-/// What this node carries.
+/// Topics that this node carries, and what peers were told of them.
 #[derive(Debug)]
 pub(in crate::protocol) struct Carrying {
-    /// Not everything, if it can be helped.
+    /// True: this node carries not everything, if it can be helped.
     edge: bool,
-    /// Carried without a subscriber.
+    /// Topics carried without a subscriber.
     fixed: BTreeSet<TopicKey>,
-    /// What the host subscribes to; `None` is everything.
+    /// Topics that the host subscribes to; `None` is everything.
     live: Option<BTreeSet<TopicKey>>,
-    /// What counts now; peers know what was last said to them.
+    /// Interest that counts now; peers know what was last said to them.
     ours: Interest,
     /// Until when an edge at `NOWHERE` waits for better, and whether it knows some way.
     pub(in crate::protocol) waits: Option<(bool, MonoTime)>,
-    /// Some peer was not told yet.
+    /// True: some peer was not told yet.
     unsaid: bool,
     said: Option<MonoTime>,
 }
@@ -99,20 +99,20 @@ impl Carrying {
         &self.ours
     }
 
-    /// Whether this is an edge that carries everything for want of a relay.
+    /// Reports whether this is an edge that carries everything for want of a relay.
     pub(in crate::protocol) fn stands_in(&self) -> bool {
         self.edge && self.ours.depth == 0
     }
 }
 
-/// What a peer wants, as it says.
+/// Interest of a peer, as it says.
 #[derive(Debug)]
 pub(in crate::protocol) struct PeerInterest {
-    /// What counts now.
+    /// Interest that counts now.
     pub(in crate::protocol) theirs: Interest,
-    /// What it said since, too soon.
+    /// Interest that the peer told since, too soon.
     pub(in crate::protocol) later: Option<Interest>,
-    /// Whether it is nearer to a relay, as of the last change.
+    /// True: the peer is nearer to a relay, as of the last change.
     pub(in crate::protocol) uphill: bool,
 }
 
@@ -130,21 +130,21 @@ struct Way {
     via: u64,
 }
 
-/// Which way a peer is.
+/// Direction of a peer, seen on the way to a relay.
 impl Protocol {
-    /// Whether a peer is nearer to a relay: it takes everything.
+    /// Reports whether a peer is nearer to a relay: it takes everything.
     pub(in crate::protocol) fn is_uphill(&self, link: LinkId) -> bool {
         let Some((ours, theirs)) = self.sides(link) else { return false };
         theirs.depth < ours.depth && !self.leads_here(theirs)
     }
 
-    /// Whether a peer's way to a relay leads here, or may: what it sends is taken.
+    /// Reports whether a peer's way to a relay leads here, or may: what it sends is taken.
     pub(in crate::protocol) fn is_downstream(&self, link: LinkId) -> bool {
         let Some((ours, theirs)) = self.sides(link) else { return false };
         theirs.depth > ours.depth || self.leads_here(theirs)
     }
 
-    /// What both sides of a link were last told: so both see alike which of them is nearer.
+    /// Returns what both sides of a link were last told: so both see alike which of them is nearer.
     pub(in crate::protocol) fn sides(&self, link: LinkId) -> Option<(&Interest, &Interest)> {
         let l = self.links.all.get(&link)?;
         Some((&l.said, &l.up.as_ref()?.interest.theirs))
@@ -158,14 +158,14 @@ impl Protocol {
         self.links.all.get(&link)?.up.as_ref()
     }
 
-    /// Whether an entry travels on a link.
+    /// Reports whether an entry travels on a link.
     pub(in crate::protocol) fn takes(&self, link: LinkId, record: &Record) -> bool {
         let wanted =
             |up: &Established| self.log.topics.is_wanted(record.topic, &up.interest.theirs);
         self.up_of(link).is_some_and(wanted) || self.is_uphill(link)
     }
 
-    /// Whether a topic travels on a link.
+    /// Reports whether a topic travels on a link.
     pub(in crate::protocol) fn takes_topic(&self, link: LinkId, topic: &Topic) -> bool {
         let wanted = |up: &Established| {
             up.interest.theirs.topics.is_none() || up.interest.theirs.wants(TopicKey::of(topic))
@@ -173,8 +173,8 @@ impl Protocol {
         self.up_of(link).is_some_and(wanted) || self.is_uphill(link)
     }
 
-    /// Whether a transaction that came on a link is to be kept: somebody here or downstream wants it, or
-    /// it is on its way to a relay.
+    /// Reports whether a transaction that came on a link is to be kept: somebody here or downstream
+    /// wants it, or it is on its way to a relay.
     pub(in crate::protocol) fn is_welcome(
         &self,
         link: LinkId,
@@ -189,8 +189,8 @@ impl Protocol {
             || sources().any(|source| self.is_downstream(source.link))
     }
 
-    /// Whether a peer that has an entry of ours waits to hear that we have stored it: its origin, and
-    /// an edge for which it is only passing through.
+    /// Reports whether a peer that has an entry of ours waits to hear that we have stored it: its
+    /// origin, and an edge for which it is only passing through.
     pub(in crate::protocol) fn waits_for_word(
         &self,
         link: LinkId,
@@ -202,7 +202,7 @@ impl Protocol {
         hop == 0 || self.is_downstream(link) && self.up_of(link).is_some_and(passing)
     }
 
-    /// Whether an entry is here only on its way to a relay.
+    /// Reports whether an entry is here only on its way to a relay.
     pub(in crate::protocol) fn is_passing(&self, record: &Record) -> bool {
         !self.log.topics.is_wanted(record.topic, &self.spread.carrying.ours)
     }
@@ -277,7 +277,7 @@ impl Protocol {
         ranked.min().map(|(makeshift, depth, _, via)| Way { makeshift, depth, via })
     }
 
-    /// Whether it has been so for long enough: an edge knows a way, or none.
+    /// Reports whether an edge has known a way, or none, for long enough.
     fn has_waited(&mut self, knows_way: bool, patience: Duration) -> bool {
         let now = self.env.now;
         if let Some((_, at)) = self.spread.carrying.waits.filter(|(knew, _)| *knew == knows_way) {
@@ -328,7 +328,7 @@ impl Protocol {
         self.owe_upwards();
     }
 
-    /// Whether this node now wants of a link's topics more than before.
+    /// Reports whether this node now wants of a link's topics more than before.
     fn gains(&self, link: LinkId, before: &Interest) -> bool {
         let Some(up) = self.up_of(link) else { return false };
         match &self.spread.carrying.ours.topics {

@@ -23,7 +23,7 @@ pub(super) use push_policy::Lesson;
 #[cfg(any(test, feature = "sim"))]
 pub(super) use push_policy::MAX_ORIGINS;
 
-/// What all links share when the log is offered to them.
+/// State that all links share when the log is offered to them.
 #[derive(Debug)]
 pub(super) struct Spread {
     pub(super) carrying: Carrying,

@@ -34,37 +34,38 @@ use crate::protocol::outbox::ReplayCursor;
 use super::push_policy::{Lesson, Route};
 use crate::protocol::Protocol;
 
-/// Entries by which a peer may lag behind the quickest one for a moment.
+/// Maximum number of entries by which a peer may lag behind the quickest one for a moment.
 const MAX_LAG: u64 = 4096;
-/// Time that an entry may wait for a peer while another one has taken it (and a quarter of it,
-/// beyond `MAX_LAG`).
+/// Maximum time that an entry may wait for a peer while another one has taken it (and a quarter of
+/// it, beyond `MAX_LAG`).
 const MAX_WAIT: Duration = Duration::from_secs(2);
-/// What is asked for this long after its creation is a repair: others are probably at it as well,
-/// so it is announced and never pushed. Anything that spreads undisturbed is everywhere by then;
-/// with 10 s a tenth of 100 nodes that joined late cost 1.27 times what they lacked, and with 3 s
-/// 1.02 times; halves of 1000 that were apart cost 1.10 with 3 s and 1.02 with 2 s. An origin whose
-/// clock is further behind than this has its transactions announced instead of pushed beyond any
-/// node that asked.
+/// Time after its creation from which a transaction that is asked for is a repair: others are
+/// probably at it as well, so it is announced and never pushed. Anything that spreads undisturbed
+/// is everywhere by then; with 10 s a tenth of 100 nodes that joined late cost 1.27 times what they
+/// lacked, and with 3 s 1.02 times; halves of 1000 that were apart cost 1.10 with 3 s and 1.02 with
+/// 2 s. An origin whose clock is further behind than this has its transactions announced instead of
+/// pushed beyond any node that asked.
 pub(in crate::protocol) const BACKFILL_AFTER: Duration = Duration::from_secs(2);
-/// Entries that say nothing about a peer's speed.
+/// Number of entries that say nothing about a peer's speed.
 const FEW: u64 = 64;
-/// Entries by which any peer may lag: who knows what is remembered for each of them.
+/// Maximum number of entries by which any peer may lag: who knows what is remembered for each of
+/// them.
 const HARD_MAX_LAG: u64 = 65_536;
-/// How often is looked for entries that all links have passed, in entries.
+/// Number of entries after which those that all links have passed are looked for.
 const FORGET_EVERY: u64 = 256;
-/// Entries that some link has yet to pass.
+/// Maximum number of entries that some link has yet to pass.
 #[cfg(any(test, feature = "sim"))]
 #[expect(clippy::cast_possible_truncation, reason = "small")]
 pub(in crate::protocol) const MAX_NOT_PASSED: usize = (HARD_MAX_LAG + 2 * FORGET_EVERY) as usize;
 
-/// How far the log has been offered to a peer.
+/// Progress of offering the log to a peer.
 #[derive(Debug)]
 pub(in crate::protocol) struct Feed {
     /// The next log entry to offer.
     pub(in crate::protocol) cursor: u64,
     /// Set while the peer is too slow for what is new: from where on it was skipped.
     pub(in crate::protocol) debt: Option<Bound>,
-    /// What is owed from before the link, as far as it is still to be announced.
+    /// Replay of what is owed from before the link, as far as it is still to be announced.
     pub(in crate::protocol) replay: Option<ReplayCursor>,
 }
 
@@ -74,16 +75,16 @@ impl Feed {
     }
 }
 
-/// How a transaction of another origin was had.
+/// Provenance of a transaction of another origin.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::protocol) struct Provenance {
     /// Link slots whose peer is known to have it.
     pub(in crate::protocol) known: u64,
-    /// Whether others are probably at it as well: it is a repair, or part of a replay.
+    /// True: others are probably at it as well, since it is a repair, or part of a replay.
     pub(in crate::protocol) is_backfill: bool,
     /// Slot of the link it came on.
     pub(in crate::protocol) ingress: u8,
-    /// Whether that leads to a relay.
+    /// True: the link leads to a relay.
     pub(in crate::protocol) stored_upstream: bool,
 }
 
@@ -263,7 +264,7 @@ impl Protocol {
         }
     }
 
-    /// Whose transaction this is, while that is in memory, and where it came in.
+    /// Returns whose transaction this is, while that is in memory, and where it came in.
     fn route_of(&self, id: &TransactionId) -> Option<(PeerId, u8)> {
         Some((self.log.payload(id)?.origin(), self.log.find(id)?.ingress))
     }

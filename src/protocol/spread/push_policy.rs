@@ -23,22 +23,23 @@ use std::collections::BTreeMap;
 use crate::protocol::log::OWN;
 use crate::types::PeerId;
 
-/// Probability 1.
+/// Probability 1, in 1/65536.
 const ONE: i32 = 1 << 16;
-/// Fewer samples than this of what came on one link say nothing; the link's average decides.
+/// Minimum number of samples of what came on one link that say something; with fewer the link's
+/// average decides.
 const MIN_SAMPLES: u8 = 3;
-/// The same of an origin: what came on the same link from others is worth more than a few of its
-/// own (1 KiB from random origins at 100 nodes: 1.53 to 1.60 copies over four seeds, and 1.54 to 2.14
-/// over six with 3; from ten origins no difference there).
+/// Minimum number of samples of an origin that say something: what came on the same link from
+/// others is worth more than a few of its own (1 KiB from random origins at 100 nodes: 1.53 to 1.60
+/// copies over four seeds, and 1.54 to 2.14 over six with 3; from ten origins no difference there).
 const MIN_OF_ORIGIN: u8 = 8;
-/// Origins remembered; the least recently heard of is forgotten first.
+/// Maximum number of origins remembered; the least recently heard of is forgotten first.
 pub(in crate::protocol) const MAX_ORIGINS: usize = 256;
-/// Links at most.
+/// Maximum number of links.
 const SLOTS: usize = 64;
 
 #[derive(Debug, Clone, Copy)]
 struct Estimate {
-    /// In 1/65536.
+    /// Probability in 1/65536.
     p: i32,
     samples: u8,
 }
@@ -75,11 +76,11 @@ struct Origin {
     last_used: u64,
 }
 
-/// What was learned.
+/// Estimates of where pushing pays, as learned so far.
 #[derive(Debug)]
 pub(in crate::protocol) struct PushPolicy {
     links: [Estimate; SLOTS],
-    /// By the slot that a transaction came on, as far as any did.
+    /// Estimates by the slot that a transaction came on, as far as any did.
     ingress: Vec<Option<Row>>,
     origins: BTreeMap<PeerId, Origin>,
     clock: u64,
@@ -95,16 +96,16 @@ pub(super) struct Route {
     pub(in crate::protocol) slot: u8,
 }
 
-/// What a peer's answer says of one push or announcement.
+/// Lesson that a peer's answer holds about one push or announcement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::protocol) enum Lesson {
-    /// We pushed.
+    /// Pushed by us.
     Pushed,
-    /// We announced.
+    /// Announced by us.
     Announced,
-    /// Our push was a duplicate.
+    /// Pushed by us for nothing: a duplicate.
     Useless,
-    /// Our announcement should have been a push.
+    /// Announced by us where a push would have been better.
     Useful,
 }
 
@@ -118,7 +119,7 @@ impl PushPolicy {
         }
     }
 
-    /// Whether a payload of `size` bytes is worth pushing.
+    /// Reports whether a payload of `size` bytes is worth pushing.
     ///
     /// A wrong push costs `size`, a missing push costs one round trip on that branch: the larger
     /// the payload, the surer we want to be. Threshold `size / (size + 2.3 KiB)`, at least 0.4 and
@@ -134,7 +135,7 @@ impl PushPolicy {
         i64::from(estimate.p) >= threshold
     }
 
-    /// What is known of a link for an origin of which nothing is known.
+    /// Returns the estimate of a link for an origin of which nothing is known.
     fn unknown_origin(&self, route: &Route) -> Estimate {
         let slot = index(route.slot);
         let row = self.ingress[row_of(route.ingress)].as_ref().map(|row| row[slot]);

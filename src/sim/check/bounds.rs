@@ -25,7 +25,7 @@ impl Checker for Bounded {
     }
 }
 
-/// On no link do more bulk bytes wait than one piece.
+/// Checks that no link has more bulk bytes waiting than one piece.
 #[derive(Debug, Default)]
 pub struct ControlFirst {
     queues: PerLink<Waits>,

@@ -31,7 +31,7 @@ pub struct Holdings {
     pub promised: BTreeSet<TransactionId>,
 }
 
-/// Something a checker gets to see.
+/// Input, output or moment that a checker gets to see.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub enum Seen<'a> {
@@ -41,7 +41,7 @@ pub enum Seen<'a> {
         node: usize,
         /// Ids in the store.
         stored: &'a [TransactionId],
-        /// Whether its disk is empty because it is new or was lost.
+        /// True: the disk is empty because the node is new or the disk was lost.
         blank: bool,
     },
     /// A node is given something.

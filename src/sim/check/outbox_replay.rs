@@ -14,7 +14,7 @@ use super::per_link::PerLink;
 struct ReplayState {
     /// The hello said that something is owed.
     owes: bool,
-    /// Whether the peer has said hello as well.
+    /// True: the peer has said hello as well.
     up: bool,
     ended: bool,
 }

@@ -6,7 +6,7 @@ use crate::types::LinkId;
 use super::checker::Seen;
 use crate::sim::id_map::IdMap;
 
-/// Something for each link of each node.
+/// Table with a value for each link of each node.
 #[derive(Debug, Default)]
 pub(super) struct PerLink<T>(IdMap<(usize, LinkId), T>);
 

@@ -194,7 +194,7 @@ fn other_end(link: LinkId) -> LinkId {
     link_of(pipe, 1 - side)
 }
 
-/// Of each piece there is one reservation at most.
+/// Checks that each piece has one reservation at most.
 #[derive(Debug, Default)]
 pub struct OneParent(ReservationTable);
 

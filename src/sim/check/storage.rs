@@ -8,8 +8,8 @@ use crate::protocol::{CallId, Input, Output};
 use crate::sim::id_map::IdMap;
 use crate::types::TransactionId;
 
-/// What is accepted and unexpired is at every node that is connected to a holder and carries its
-/// topic, and what was promised is somewhere.
+/// Checks that what is accepted and unexpired is at every node that is connected to a holder and
+/// carries its topic, and that what was promised is somewhere.
 #[derive(Debug)]
 pub struct NoLoss;
 

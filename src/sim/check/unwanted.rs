@@ -20,8 +20,8 @@ struct Side {
     requested: BTreeSet<TransactionId>,
 }
 
-/// What is offered on a link is of a topic that the peer wants, or the peer is nearer to a relay,
-/// or it has asked for it.
+/// Checks that what is offered on a link is of a topic that the peer wants, or that the peer is
+/// nearer to a relay or has asked for it.
 #[derive(Debug, Default)]
 pub struct Unwanted {
     nodes: IdMap<usize, PeerId>,

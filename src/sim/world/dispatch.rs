@@ -283,7 +283,7 @@ impl World {
         }
     }
 
-    /// Something that takes as long as a check.
+    /// Feeds in `input` after as long as a check takes.
     fn complete_later(&mut self, node: usize, input: Input) {
         let (at, boot) = (self.now + self.config.verify_delay, self.nodes[node].boot);
         self.schedule(at, Event::Completed { node, boot, input: Box::new(input) });

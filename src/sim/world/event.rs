@@ -4,7 +4,7 @@ use super::pipe::Frame;
 use crate::protocol::{DialId, Input, Judgement, PartialOp, Ticket};
 use crate::types::{Endpoint, FailureKind, LinkId, NewEntry, PeerId, TransactionId};
 
-/// Something that will happen; what is rare or large is boxed, since events are moved often.
+/// Event in the future of a world; what is rare or large is boxed, since events are moved often.
 #[derive(Debug)]
 pub(super) enum Event {
     Wake { node: usize, boot: u64 },

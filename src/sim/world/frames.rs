@@ -298,7 +298,7 @@ impl World {
         }
     }
 
-    /// Something comes out at an end, unless a partition holds it back.
+    /// Delivers what comes out at an end, unless a partition holds it back.
     pub(super) fn arrive(&mut self, pipe: u64, side: usize, what: Arrival) {
         let Some(p) = self.pipes.get_mut(pipe) else { return };
         let (here, there) = (p.ends[side].node, p.ends[1 - side].node);

@@ -19,7 +19,7 @@ pub(super) struct End {
     pub(super) node: usize,
     pub(super) boot: u64,
     pub(super) link: LinkId,
-    /// Whether the node was told of it and has not closed it.
+    /// True: the node was told of this end and has not closed it.
     pub(super) open: bool,
     /// The node is still to be told of it, or that nothing came of it.
     pub(super) opening: bool,
@@ -29,7 +29,7 @@ pub(super) struct End {
     pub(super) void: bool,
     /// Messages with their weight; `None` for what its node believes to send.
     pub(super) queue: VecDeque<(usize, Option<Message>)>,
-    /// Whether the end waits for its turn at the uplink.
+    /// True: the end waits for its turn at the uplink.
     pub(super) ready: bool,
     /// Bytes on their way to the other end.
     pub(super) in_flight: usize,
@@ -104,7 +104,7 @@ pub(super) fn is_framing(message: &Message) -> bool {
     matches!(message, Message::Hello(_) | Message::Goodbye { .. })
 }
 
-/// Something that comes out at an end.
+/// Frame, or start or end of a link, that comes out at an end.
 #[derive(Debug)]
 pub(super) enum Arrival {
     Frame(Frame),

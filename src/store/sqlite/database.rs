@@ -39,7 +39,8 @@ const CHECKPOINT_PASSES: usize = 2;
 /// Settings of a connection.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Setup {
-    /// Whether a commit survives a power failure, or only the death of the process.
+    /// Setting that says whether a commit survives a power failure, or only the death of the
+    /// process.
     pub(super) synchronous: SqliteSynchronous,
     /// Bytes in a page of a file that is made new.
     pub(super) page_size: u32,

@@ -40,7 +40,7 @@ impl DirLock {
         }
     }
 
-    /// Whether every file was there when the directory was last opened.
+    /// Reports whether every file was there when the directory was last opened.
     pub(super) fn is_complete(&self) -> bool {
         self.file.metadata().is_ok_and(|found| found.len() > 0)
     }

@@ -18,8 +18,8 @@ pub(super) struct Shared {
 /// Way in which the other side is known.
 #[derive(Debug)]
 pub(super) enum Security {
-    /// By the key that its handshake proved.
+    /// Known by the key that its handshake proved.
     Tls(Box<TlsIdentity>),
-    /// By what it says.
+    /// Known by what the peer says.
     Plaintext,
 }

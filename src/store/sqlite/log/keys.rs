@@ -205,7 +205,7 @@ mod tests {
         Location { key: key_of(&id(n)), cursor: u64::from(n) + 1, generation: n % 3 }
     }
 
-    /// What a lookup finds, with parts read from `drafts`.
+    /// Returns what a lookup finds, with parts read from `drafts`.
     fn found(keys: &Keys, drafts: &[Draft], id: &TransactionId) -> (BTreeSet<(u32, u64)>, usize) {
         let mut found = Candidates::default();
         keys.look_for(id, &mut found);

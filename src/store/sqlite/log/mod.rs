@@ -90,9 +90,9 @@ struct State {
     next: u64,
     leased: u64,
     next_generation: u32,
-    /// Whether this and the generations say what the file has.
+    /// True: this state and the generations say what the file has.
     in_sync: bool,
-    /// Whether the connection may have been left with `FULL`; that it was is not known by this.
+    /// True: the connection may have been left with `FULL`, though nothing here says that it was.
     strict: bool,
 }
 

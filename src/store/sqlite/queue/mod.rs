@@ -60,9 +60,9 @@ struct State {
     known: KnownIds,
     next: u64,
     leased: u64,
-    /// Whether the fields above say what the file has.
+    /// True: the fields above say what the file has.
     in_sync: bool,
-    /// Whether commits may have been left without `FULL`.
+    /// True: commits may have been left without `FULL`.
     relaxed: bool,
     tombstones: Tombstones,
 }
