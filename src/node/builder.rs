@@ -5,12 +5,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::config::Config;
-use crate::error::StartError;
+use crate::error::{EndpointError, StartError};
 use crate::identity::Identity;
 use crate::ports::{
     NatProber, PeerStore, TransactionQueue, TransactionStore, Transport, Validator,
 };
 use crate::protocol::RENEWALS;
+#[cfg(feature = "sqlite")]
+use crate::store::sqlite::SqliteStorage;
 use crate::store::{MemoryPeerStore, MemoryQueue, MemoryTransactionStore};
 use crate::types::Endpoint;
 
@@ -35,8 +37,8 @@ pub struct Storage {
 }
 
 #[cfg(feature = "sqlite")]
-impl From<crate::store::sqlite::SqliteStorage> for Storage {
-    fn from(storage: crate::store::sqlite::SqliteStorage) -> Self {
+impl From<SqliteStorage> for Storage {
+    fn from(storage: SqliteStorage) -> Self {
         Self {
             peers: Some(storage.peer_store()),
             queue: Some(storage.queue()),
@@ -101,7 +103,7 @@ impl PeerNodeBuilder {
     pub fn listen(mut self, address: &str) -> Self {
         match address.parse::<SocketAddr>() {
             Ok(address) => self.config.listen.address = Some(address),
-            Err(_) => self.refuse(address, crate::error::EndpointError::Host(address.to_owned())),
+            Err(_) => self.refuse(address, EndpointError::Host(address.to_owned())),
         }
         self
     }
@@ -155,6 +157,9 @@ impl PeerNodeBuilder {
     }
 
     /// Sets the store of peers and bans. Default: in memory.
+    ///
+    /// It has no lease, unlike the outbox and the log: nothing keeps two nodes off one peer store, and
+    /// each overwrites the other's records and bans. Give every node its own.
     #[must_use]
     pub fn peer_store(mut self, store: Arc<dyn PeerStore>) -> Self {
         self.storage.peers = Some(store);
@@ -217,7 +222,8 @@ impl PeerNodeBuilder {
     ///
     /// An outbox or a log that another node of this process has is refused
     /// ([`StoreErrorKind::Locked`](crate::error::StoreErrorKind::Locked)); once the last handle to
-    /// that one is gone, its end is waited for.
+    /// that one is gone, its end is waited for. A peer store is not looked after in this way
+    /// ([`PeerNodeBuilder::peer_store`]).
     ///
     /// # Errors
     /// [`StartError`]; nothing keeps running.
@@ -254,7 +260,7 @@ impl PeerNodeBuilder {
         })
     }
 
-    fn refuse(&mut self, text: &str, source: crate::error::EndpointError) {
+    fn refuse(&mut self, text: &str, source: EndpointError) {
         self.error.get_or_insert(StartError::Address { text: text.to_owned(), source });
     }
 }

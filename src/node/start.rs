@@ -22,7 +22,7 @@ use crate::protocol::{Protocol, RENEWALS, Restored};
 use crate::types::{Cursor, Endpoint, Event, TransactionId};
 
 use super::clock::{PublishClock, wall_now};
-use super::driver::{Driver, Effects, Mailboxes, OwnRecord};
+use super::driver::{Driver, Effects, Mailboxes, OwnRecord, StoreQueue};
 use super::handle::{DurableNames, Inner, MAX_EVENTS_BEHIND, PeerNode};
 use super::messages::{Completion, Draft, NodeState, SignedDraft};
 use super::restore::Stores;
@@ -254,7 +254,7 @@ impl Parts {
             events: shared.events.clone(),
             checks,
             piece_checks,
-            store,
+            store: StoreQueue::new(store),
             renewals,
             peers,
             done: shared.done.clone(),

@@ -11,8 +11,11 @@ use tokio::time::Instant;
 use crate::error::{StoreError, StoreErrorKind};
 use crate::ports::{HeldLease, LeaseTaken, StoreLease, TransactionQueue, TransactionStore};
 
-/// Maximum wait for the end of a node to which no handle is left: as long as that end may take.
-const END_TIMEOUT: Duration = Duration::from_secs(10);
+use super::driver::MAX_WIND_UP;
+
+/// Maximum wait for the end of a node to which no handle is left: as long as that end may take, and a
+/// margin for tasks that come late.
+const END_TIMEOUT: Duration = MAX_WIND_UP.saturating_add(Duration::from_secs(5));
 
 /// Leases of both stores, given up when dropped.
 #[derive(Debug)]
@@ -21,8 +24,8 @@ pub(super) struct HeldLeases {
 }
 
 impl HeldLeases {
-    /// Takes both leases for the node whose handles share the second answer. Waits for the end of an
-    /// earlier node to which no handle is left; refuses what any other node has.
+    /// Takes both leases. Returns the leases and the token that the node's handles share. Waits for the
+    /// end of an earlier node to which no handle is left; refuses what any other node has.
     pub(super) async fn take(
         queue: &dyn TransactionQueue,
         log: &dyn TransactionStore,
@@ -46,6 +49,8 @@ impl HeldLeases {
     fn try_take(leases: [Option<&StoreLease>; 2], handles: &Arc<()>) -> Result<Self, LeaseTaken> {
         let take = |lease: Option<&StoreLease>| lease.map(|l| l.take(handles)).transpose();
         let [queue, log] = leases;
+        // Where the log is taken the outbox is given up again: a start that waits holds nothing. Another
+        // start that meets the outbox in this moment is refused, as it would be a moment later.
         Ok(Self { _held: [take(queue)?, take(log)?] })
     }
 }

@@ -3,13 +3,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::sync::oneshot;
 
-use super::hashing::MAX_INLINE;
+use super::hashing::MAX_INLINE_BYTES;
+use super::messages::Command;
 use super::start::Capacities;
 use super::{Item, PeerNode, PeerNodeBuilder, StartAt};
+use crate::error::StoreError;
 use crate::identity::Identity;
+use crate::ports::{EntryFilter, OutboxEntry, QueueSize, TransactionQueue};
+use crate::store::MemoryQueue;
 use crate::transport::MemoryNetwork;
+use crate::types::{EntryState, Transaction, TransactionId};
 
 fn builder(network: &MemoryNetwork, seed: u8) -> PeerNodeBuilder {
     let identity = Identity::from_seed([seed; 32]);
@@ -53,8 +60,8 @@ async fn a_large_payload_is_not_hashed_on_the_caller_s_task() {
     let network = MemoryNetwork::new();
     let node = builder(&network, 1).start().await.unwrap();
     // Polled first, and not ready to be signed before the task is free again.
-    let large = node.publish("t", vec![1; MAX_INLINE + 1]);
-    let small = node.publish("t", vec![2; MAX_INLINE]);
+    let large = node.publish("t", vec![1; MAX_INLINE_BYTES + 1]);
+    let small = node.publish("t", vec![2; MAX_INLINE_BYTES]);
     let (large, small) = futures::future::join(large, small).await;
     large.unwrap();
     small.unwrap();
@@ -64,7 +71,7 @@ async fn a_large_payload_is_not_hashed_on_the_caller_s_task() {
         let Some(Item::Delivery(delivery)) = items.next().await else { panic!("nothing came") };
         sizes.push(delivery.transaction.payload().len());
     }
-    assert_eq!(sizes, [MAX_INLINE, MAX_INLINE + 1]);
+    assert_eq!(sizes, [MAX_INLINE_BYTES, MAX_INLINE_BYTES + 1]);
 }
 
 #[test]
@@ -72,7 +79,7 @@ fn a_large_payload_is_published_from_outside_of_a_runtime() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let network = MemoryNetwork::new();
     let node = runtime.block_on(builder(&network, 1).start()).unwrap();
-    let published = futures::executor::block_on(node.publish("t", vec![1; MAX_INLINE + 1]));
+    let published = futures::executor::block_on(node.publish("t", vec![1; MAX_INLINE_BYTES + 1]));
     published.unwrap();
 }
 
@@ -90,6 +97,68 @@ async fn a_piece_that_no_verifier_takes_costs_time_and_no_transaction() {
     let (narrow, wide) = narrow_and_wide(capacities).await;
     publish_at_once(&wide, (0..4).map(|n| Bytes::from(vec![n; 1 << 20])).collect()).await;
     delivered(&narrow, 4).await;
+}
+
+/// Outbox whose writes take a while.
+#[derive(Debug)]
+struct SlowQueue(MemoryQueue);
+
+const WRITE: Duration = Duration::from_millis(10);
+
+#[async_trait]
+impl TransactionQueue for SlowQueue {
+    async fn append(&self, transactions: &[Transaction]) -> Result<Vec<u64>, StoreError> {
+        tokio::time::sleep(WRITE).await;
+        self.0.append(transactions).await
+    }
+
+    async fn update(&self, states: &[(TransactionId, EntryState)]) -> Result<(), StoreError> {
+        tokio::time::sleep(WRITE).await;
+        self.0.update(states).await
+    }
+
+    async fn remove(&self, ids: &[TransactionId]) -> Result<(), StoreError> {
+        tokio::time::sleep(WRITE).await;
+        self.0.remove(ids).await
+    }
+
+    async fn get(&self, id: &TransactionId) -> Result<Option<OutboxEntry>, StoreError> {
+        self.0.get(id).await
+    }
+
+    async fn load(
+        &self,
+        filter: EntryFilter,
+        after: Option<u64>,
+        max_entries: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<OutboxEntry>, StoreError> {
+        self.0.load(filter, after, max_entries, max_bytes).await
+    }
+
+    async fn size(&self) -> Result<QueueSize, StoreError> {
+        self.0.size().await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removal_that_the_store_writer_does_not_take_at_once_is_done_before_the_end() {
+    let network = MemoryNetwork::new();
+    let queue = Arc::new(SlowQueue(MemoryQueue::new(1000)));
+    let mut parts = builder(&network, 1).queue(queue).parts().unwrap();
+    parts.capacities = Capacities { store_ops: 1, ..Capacities::default() };
+    let node = parts.start().await.unwrap();
+    let mut answers = Vec::new();
+    for n in 0..5 {
+        let (reply, answer) = oneshot::channel();
+        let id = TransactionId::from_bytes([n; 32]);
+        node.command(Command::DropDeadLetter { id, reply }).await.unwrap();
+        answers.push(answer);
+    }
+    node.shutdown(Duration::ZERO).await.unwrap();
+    for answer in answers {
+        answer.await.expect("done").unwrap();
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -12,6 +12,11 @@ use std::task::{Poll, Waker};
 /// of its own left behind. So a node takes the lease of a store when it starts and gives it up when
 /// it has ended; meanwhile no other node of the process starts on that store.
 ///
+/// A node ends some 10 s after the deadline of its shutdown at the latest. A call of a store that has
+/// not answered by then is dropped, and the lease is given up: where such a call goes on by itself, as
+/// on another thread, it may still write while the next node has the store. So a store should do its
+/// calls in the order in which they were made, also those that nobody waits for any more.
+///
 /// A store holds one lease for as long as it lives and hands it out by
 /// [`TransactionQueue::lease`](super::TransactionQueue::lease) or
 /// [`TransactionStore::lease`](super::TransactionStore::lease). Clones are the same lease: several

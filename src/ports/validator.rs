@@ -9,8 +9,9 @@ use crate::types::{PeerId, Transaction, Verdict};
 /// Judges foreign transactions after hash and signature verified and before anything is kept,
 /// delivered or forwarded. The node's own transactions are not judged.
 ///
-/// Up to 256 calls run at the same time, on the node's runtime, and end in any order: with a validator,
-/// transactions of one origin may be accepted in another order than they were published in.
+/// Up to 256 calls run at the same time, on the node's runtime. Calls that answer without waiting end in
+/// the order of arrival, all others in any order: with a validator that waits, transactions of one origin
+/// may be accepted in another order than they were published in.
 ///
 /// A call that has not answered after 10 s is dropped, and counted in `validations_timed_out`; the event
 /// says `Refusal::Ignored`. The transaction is fetched and judged again after 10 s, three times in all; then

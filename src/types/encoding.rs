@@ -15,7 +15,7 @@ const ID: usize = 32;
 impl Transaction {
     /// The bytes under which a host may keep the transaction, in a file or a table, to publish it
     /// later: `PeerNode::publish_prepared` takes what [`Transaction::from_bytes`] makes of them.
-    /// The encoding is about 250 bytes longer than the payload, and later versions of the crate
+    /// The encoding is at most 700 bytes longer than the payload, and later versions of the crate
     /// read it.
     pub fn to_bytes(&self) -> Bytes {
         let (header, signature) = (self.header_bytes(), self.signature().as_bytes());
@@ -27,6 +27,7 @@ impl Transaction {
         out.put_slice(self.id().as_bytes());
         for part in [header, signature] {
             // Neither is longer than a few hundred bytes.
+            debug_assert!(u16::try_from(part.len()).is_ok());
             out.put_u16_le(u16::try_from(part.len()).unwrap_or(u16::MAX));
             out.put_slice(part);
         }
@@ -37,6 +38,9 @@ impl Transaction {
     /// Reads what [`Transaction::to_bytes`] gave. The id, the hash of the payload and the signature
     /// are checked; only a transaction without a signature is taken as it is, since whether it needs
     /// one is a matter of the network ([`Transaction::verify`]). The payload is not copied.
+    ///
+    /// Hashes the payload on the calling thread, at 2 to 11 GB a second: call it on a blocking thread
+    /// where payloads are large.
     ///
     /// # Errors
     /// [`InvalidTransaction`] naming the first thing that is wrong; no retry helps.

@@ -61,6 +61,7 @@ impl Header {
         out.put_u64_le(self.payload_len);
         out.put_slice(&self.payload_hash);
         // `Topic` is at most 255 bytes by construction.
+        debug_assert!(u8::try_from(topic.len()).is_ok());
         out.put_u8(u8::try_from(topic.len()).unwrap_or(u8::MAX));
         out.put_slice(topic);
         out.freeze()

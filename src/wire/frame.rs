@@ -28,8 +28,10 @@ pub fn encode_frame(messages: &[Message]) -> Bytes {
 /// # Errors
 /// [`WireError`] naming the first thing that is wrong; nothing of the frame is usable then.
 /// Everything that could be large is checked before memory is taken for it.
-// Taken by value like what a stream yields: what is left of the frame's memory is shared out.
-#[allow(clippy::needless_pass_by_value)]
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "a frame is given up: what is decoded shares its memory"
+)]
 pub fn decode_frame(frame: Bytes) -> Result<Vec<Message>, WireError> {
     WireError::bound("frame (bytes)", frame.len(), MAX_FRAME_BYTES)?;
     let mut count = 0;

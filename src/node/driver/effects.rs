@@ -12,13 +12,13 @@ use crate::node::store_lease::HeldLeases;
 use crate::node::workers::peer_writer::PeerWriter;
 use crate::node::workers::piece_verifier::PieceCheck;
 use crate::node::workers::store_health::guarded;
-use crate::node::workers::store_writer::StoreOp;
 use crate::node::workers::verifier::TransactionCheck;
 use crate::ports::{Accepted, Listener, RawLink, TransactionQueue, TransactionStore, Transport};
 use crate::protocol::{DialId, Input, Ticket};
 use crate::types::{Endpoint, Event, PeerId, PeerRecord, Transaction, TransactionId};
 
 use super::own_record::OwnRecord;
+use super::store_queue::StoreQueue;
 
 /// Channels and tasks of the driver's effects.
 pub(in crate::node) struct Effects {
@@ -29,7 +29,7 @@ pub(in crate::node) struct Effects {
     pub(in crate::node) events: broadcast::Sender<Event>,
     pub(in crate::node) checks: mpsc::Sender<TransactionCheck>,
     pub(in crate::node) piece_checks: mpsc::Sender<PieceCheck>,
-    pub(in crate::node) store: mpsc::Sender<StoreOp>,
+    pub(in crate::node) store: StoreQueue,
     /// Entries of the outbox to be published anew.
     pub(in crate::node) renewals: mpsc::Sender<TransactionId>,
     pub(in crate::node) peers: Arc<PeerWriter>,
@@ -37,7 +37,8 @@ pub(in crate::node) struct Effects {
     pub(in crate::node) inbound: mpsc::Sender<Completion>,
     /// Dials, loads and record checks under way.
     pub(in crate::node) tasks: JoinSet<()>,
-    /// Tasks that bring in new work: accepting, probing, signing. Ended first.
+    /// Tasks that bring in new work: accepting, probing, signing, republishing, and the backfill of the
+    /// log. Ended first.
     pub(in crate::node) sources: JoinSet<()>,
     /// Verifiers and writers. Ended last, when they have done everything.
     pub(in crate::node) workers: JoinSet<()>,
@@ -58,9 +59,7 @@ impl Effects {
         fn is_half_empty<T>(channel: &mpsc::Sender<T>) -> bool {
             channel.capacity() > channel.max_capacity() / 2
         }
-        is_half_empty(&self.store)
-            && is_half_empty(&self.checks)
-            && is_half_empty(&self.piece_checks)
+        self.store.has_room() && is_half_empty(&self.checks) && is_half_empty(&self.piece_checks)
     }
 
     /// Ends dials and listeners; their ports are free when this returns.
@@ -73,7 +72,8 @@ impl Effects {
     pub(in crate::node) async fn finish(self) {
         let Self { checks, piece_checks, store, peers, done, inbound, mut workers, .. } = self;
         peers.close();
-        drop((checks, piece_checks, store, done, inbound));
+        drop((checks, piece_checks, done, inbound));
+        store.finish().await;
         while workers.join_next().await.is_some() {}
     }
 
@@ -81,14 +81,6 @@ impl Effects {
     pub(super) fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {
         while self.tasks.try_join_next().is_some() {}
         self.tasks.spawn(task);
-    }
-
-    /// Hands an operation to the store writer once that has room.
-    pub(super) fn store_later(&mut self, op: StoreOp) {
-        let store = self.store.clone();
-        self.spawn(async move {
-            let _ = store.send(op).await;
-        });
     }
 
     pub(super) fn dial(&mut self, dial: DialId, endpoint: Endpoint, expected: Option<PeerId>) {

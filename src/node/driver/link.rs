@@ -7,12 +7,12 @@ use futures::{SinkExt, StreamExt};
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 
+use crate::error::FailureKind;
+use crate::node::messages::Completion;
 use crate::ports::{FrameSink, FrameStream, RawLink};
 use crate::protocol::Input;
 use crate::types::{LinkId, Message};
 use crate::wire::{FrameEncoder, decode_frame};
-
-use crate::node::messages::Completion;
 
 /// Maximum number of messages waiting for one link. The protocol stops at 256 KiB; only tiny messages
 /// could be so many, and a peer that provokes thousands of them without reading is cut off.
@@ -137,7 +137,7 @@ async fn read(link: LinkId, mut stream: FrameStream, inbound: mpsc::Sender<Compl
             }
             Err(error) => {
                 tracing::debug!(target: "sorcha_peer::link", %error, "link broke while reading");
-                if error.kind == crate::error::FailureKind::Malformed {
+                if error.kind == FailureKind::Malformed {
                     Input::Malformed { link }
                 } else {
                     break;

@@ -1,17 +1,18 @@
 //! Loop that owns the protocol.
 //!
-//! Biased: completions of effects come before the host's commands, those before frames from peers,
-//! and time last (due timers fire with any input). Local work is finished before new work is taken:
-//! while the protocol has no room, neither commands nor frames are read. Handling is synchronous;
-//! the select is the only await.
+//! Biased: what waits for the store writer comes before completions of effects, those before the host's
+//! commands, those before publishes and frames from peers, and time last (due timers fire with any
+//! input). Local work is finished before new work is taken: while the protocol or the workers have no
+//! room, neither publishes nor frames are read. Handling is synchronous; the select is the only await.
 
 mod effects;
 mod link;
 mod own_record;
 mod perform;
 mod status_table;
+mod store_queue;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -21,24 +22,28 @@ use tokio::time::Instant;
 use crate::error::{DeadLetterError, ShutdownReport};
 use crate::identity::Identity;
 use crate::ports::RawLink;
-use crate::protocol::{CallId, ConnectFailure, DialId, Input, Protocol, PublishRefusal};
+use crate::protocol::{CallId, ConnectFailure, DialId, Input, LinkView, Protocol, PublishRefusal};
 use crate::types::{LinkId, LinkState, LinkStatus, MonoTime, PeerId, TransactionId};
 
 use super::clock::wall_now;
 use super::messages::{Command, Completion, NodeState, PublishAnswer, PublishReply, SignedDraft};
 use super::subscribed_topics::TopicCounts;
+use link::LinkHandle;
+use status_table::StatusTable;
 
 pub(super) use effects::Effects;
-use link::LinkHandle;
 pub(super) use own_record::OwnRecord;
-use status_table::StatusTable;
+pub(super) use store_queue::StoreQueue;
 
 /// Maximum number of completions taken in one go before the select is asked again.
 const MAX_BURST: usize = 64;
 /// Maximum deadline of a shutdown: for ever.
 const MAX_DEADLINE: Duration = Duration::from_hours(24 * 365 * 30);
-/// Maximum time for goodbyes and storage to finish after the host's deadline.
+/// Maximum time for publishes to be answered after the host's deadline, and once more for goodbyes and
+/// storage to finish.
 const WIND_UP_TIMEOUT: Duration = Duration::from_secs(5);
+/// Maximum time from the host's deadline to the end of the node.
+pub(super) const MAX_WIND_UP: Duration = WIND_UP_TIMEOUT.saturating_mul(2);
 
 /// Call that waits for the protocol's answer.
 enum Call {
@@ -71,6 +76,11 @@ pub(super) struct Driver {
     /// Answers to publishes. Answers of one commit are sent together: the publishers come back
     /// together then, and are signed and committed together again.
     answers: Vec<(PublishReply, PublishAnswer)>,
+    /// Inputs that come of what the protocol asked for, such as refusals. They are handled when its
+    /// outputs are done.
+    follow_ups: VecDeque<Input>,
+    /// Number of checks that no verifier took since there was last room for some.
+    refused_checks: u64,
     next_link: u64,
     next_call: u64,
     /// Time when a shutdown that was asked for stops waiting.
@@ -98,6 +108,8 @@ impl Driver {
             calls: HashMap::new(),
             statuses: StatusTable::default(),
             answers: Vec::new(),
+            follow_ups: VecDeque::new(),
+            refused_checks: 0,
             next_link: 0,
             next_call: 0,
             stop_at: None,
@@ -112,6 +124,9 @@ impl Driver {
         loop {
             self.carry_out();
             self.answer();
+            if self.effects.has_room() {
+                self.note_room();
+            }
             if self.is_done() {
                 break;
             }
@@ -122,6 +137,9 @@ impl Driver {
             let room = self.has_room();
             tokio::select! {
                 biased;
+                () = self.effects.store.can_flush(), if self.effects.store.is_waiting() => {
+                    self.effects.store.flush();
+                }
                 Some(completion) = mail.completions.recv() => {
                     self.complete(completion);
                     self.burst(&mut mail.completions, false);
@@ -201,9 +219,13 @@ impl Driver {
 
     /// Handles one input, then does everything that comes of it.
     fn feed(&mut self, input: Input) {
+        self.handle(input);
+        self.carry_out();
+    }
+
+    fn handle(&mut self, input: Input) {
         let now = MonoTime::from_duration(self.started.elapsed());
         self.protocol.handle(now, wall_now(), input);
-        self.carry_out();
     }
 
     fn publish(&mut self, SignedDraft { transaction, renews, reply }: SignedDraft) {
@@ -264,7 +286,7 @@ impl Driver {
     }
 
     fn peers(&self) -> Vec<LinkStatus> {
-        let status = |view: crate::protocol::LinkView| LinkStatus {
+        let status = |view: LinkView| LinkStatus {
             peer: view.peer,
             transport: view.kind,
             address: view.address,

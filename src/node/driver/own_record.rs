@@ -1,7 +1,7 @@
 //! Record in which the node tells others its addresses.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::node::clock::wall_now;
 use crate::types::{Endpoint, PeerId, RecordDraft, WallTime};
@@ -30,7 +30,7 @@ impl OwnRecord {
         if self.learned.len() >= MAX_LEARNED || !self.learned.insert(ip) {
             return false;
         }
-        self.endpoints.push(Endpoint::from(std::net::SocketAddr::new(ip, port)));
+        self.endpoints.push(Endpoint::from(SocketAddr::new(ip, port)));
         self.renew();
         true
     }

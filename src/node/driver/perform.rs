@@ -2,24 +2,27 @@
 
 use std::net::IpAddr;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
-use crate::error::StoreErrorKind;
 use crate::node::clock::wall_now;
 use crate::node::messages::{NodeState, OutboxSettled, Published};
 use crate::node::workers::piece_verifier::PieceCheck;
 use crate::node::workers::store_writer::StoreOp;
 use crate::node::workers::verifier::TransactionCheck;
-use crate::protocol::{Input, Output, PartialOp, Ticket};
+use crate::protocol::{Input, Output, Ticket};
 use crate::types::{Event, PublishState, TransactionId};
 
 use super::{Call, Driver};
 
 impl Driver {
-    /// Does everything that the protocol has asked for.
+    /// Does everything that the protocol has asked for, also in answer to what comes of that.
     pub(super) fn carry_out(&mut self) {
-        while let Some(output) = self.protocol.poll_output() {
-            self.perform(output);
+        loop {
+            while let Some(output) = self.protocol.poll_output() {
+                self.perform(output);
+            }
+            let Some(input) = self.follow_ups.pop_front() else { return };
+            self.handle(input);
         }
     }
 
@@ -32,7 +35,7 @@ impl Driver {
                 let refused = self.links.get(&link).is_some_and(|l| !l.send(message));
                 if refused && let Some(handle) = self.links.remove(&link) {
                     handle.abort();
-                    self.feed(Input::Overrun { link });
+                    self.follow_ups.push_back(Input::Overrun { link });
                 }
             }
             Output::Close { link } => {
@@ -73,7 +76,7 @@ impl Driver {
             }
             Output::Renew { id } => {
                 if self.effects.renewals.try_send(id).is_err() {
-                    self.feed(Input::NotRenewed { id, removed: false });
+                    self.follow_ups.push_back(Input::NotRenewed { id, removed: false });
                 }
             }
             Output::Renewed { id, renewed_as } => {
@@ -130,32 +133,23 @@ impl Driver {
     /// is fetched again when it is next announced. The protocol keeps to what the channels hold; were
     /// this not told, an overrun would leave a transaction under check for ever.
     fn refuse_check(&mut self, ticket: Ticket) {
-        tracing::warn!(target: "sorcha_peer::node", ?ticket, "no verifier takes a check");
-        self.feed(Input::Unchecked { ticket });
+        if self.refused_checks == 0 {
+            tracing::warn!(target: "sorcha_peer::node", "no verifier takes a check");
+        }
+        self.refused_checks += 1;
+        self.follow_ups.push_back(Input::Unchecked { ticket });
+    }
+
+    /// Notes that there is room for checks: that ends the episode in which some were refused.
+    pub(super) fn note_room(&mut self) {
+        let refused = std::mem::take(&mut self.refused_checks);
+        if refused > 0 {
+            tracing::info!(target: "sorcha_peer::node", refused, "verifiers take checks again");
+        }
     }
 
     fn store(&mut self, op: StoreOp) {
-        let Err(refused) = self.effects.store.try_send(op) else { return };
-        // Closed: the writer is gone, nothing is stored any more. Full: the protocol asked for more
-        // than the channel holds. Either way whoever waits is told.
-        let reason = match &refused {
-            mpsc::error::TrySendError::Closed(_) => StoreErrorKind::Closed,
-            mpsc::error::TrySendError::Full(_) => StoreErrorKind::Full,
-        };
-        match refused.into_inner() {
-            StoreOp::Store { ticket, .. } => {
-                self.feed(Input::Stored { ticket, result: Err(reason) });
-            }
-            StoreOp::Partial(PartialOp::Spill { ticket, .. }) => {
-                self.feed(Input::Spilled { ticket, kept: false });
-            }
-            StoreOp::Partial(PartialOp::Unspill { ticket, .. }) => {
-                self.feed(Input::Unspilled { ticket, pieces: Vec::new() });
-            }
-            // Would be sent once more after a restart, were it not removed.
-            op @ StoreOp::Confirmed { .. } => self.effects.store_later(op),
-            _ => {}
-        }
+        self.follow_ups.extend(self.effects.store.push(op));
     }
 
     /// Answers once the stored outbox is as the protocol has it now, and without `remove`. A dropped
@@ -165,11 +159,7 @@ impl Driver {
         remove: Option<TransactionId>,
         reply: oneshot::Sender<OutboxSettled>,
     ) {
-        let settle = StoreOp::Settle { remove, reply };
-        if let Err(mpsc::error::TrySendError::Full(settle)) = self.effects.store.try_send(settle) {
-            // Many hosts' questions at once: this one waits for its turn.
-            self.effects.store_later(settle);
-        }
+        self.store(StoreOp::Settle { remove, reply });
     }
 
     fn emit(&mut self, event: Event) {
@@ -216,6 +206,6 @@ impl Driver {
     fn sign_record(&mut self) {
         let draft = self.effects.record.draft(self.identity.peer_id(), wall_now());
         let record = self.identity.sign_record(draft);
-        self.feed(Input::Record(record));
+        self.follow_ups.push_back(Input::Record(record));
     }
 }

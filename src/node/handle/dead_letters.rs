@@ -54,8 +54,8 @@ impl PeerNode {
         Ok(dead.collect())
     }
 
-    /// Takes a dead letter back, as one does when what kept it from spreading is mended: it waits for copies again, with all its attempts. One that has
-    /// expired is published anew, under a new id, which the receipt names; the dead letter is then
+    /// Takes a dead letter back, as one does when what kept it from spreading is mended: it waits for
+    /// copies again, with all its attempts. One that has expired is published anew, under a new id, which the receipt names; the dead letter is then
     /// deleted. Not cancel safe in one respect: a future dropped before it is ready may have
     /// published anew and not have deleted.
     ///

@@ -299,7 +299,8 @@ impl PeerNode {
     /// storage alone. Cancel safe.
     ///
     /// # Errors
-    /// [`ReadyError::Closed`], and [`ReadyError::Timeout`] with a hint at what stands in the way; the node goes on trying.
+    /// [`ReadyError::Closed`], and [`ReadyError::Timeout`] with a hint at what stands in the way; the
+    /// node goes on trying.
     pub async fn wait_ready(&self, links: u32, timeout: Duration) -> Result<(), ReadyError> {
         let (mut state, mut failing) = (self.0.state.clone(), self.0.failing.clone());
         let ready = async {
@@ -436,19 +437,19 @@ impl WeakPeerNode {
     }
 }
 
-impl std::convert::From<NodeClosed> for PublishError {
+impl From<NodeClosed> for PublishError {
     fn from(_: NodeClosed) -> Self {
         Self::Closed
     }
 }
 
-impl std::convert::From<NodeClosed> for BanError {
+impl From<NodeClosed> for BanError {
     fn from(_: NodeClosed) -> Self {
         Self::Closed
     }
 }
 
-impl std::convert::From<NodeClosed> for ConnectError {
+impl From<NodeClosed> for ConnectError {
     fn from(_: NodeClosed) -> Self {
         Self::Closed
     }

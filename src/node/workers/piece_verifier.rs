@@ -17,8 +17,10 @@ use super::verifier::catch_panic;
 
 /// Maximum number of checks taken in one go.
 const MAX_BATCH: usize = 16;
-/// Maximum number of bytes and of checks that are done on the spot: one piece, about 30 us.
-const MAX_INLINE: (usize, usize) = (64 * 1024, 2);
+/// Maximum number of bytes that are checked on the spot: one piece, about 30 us.
+const MAX_INLINE_BYTES: usize = 64 * 1024;
+/// Maximum number of checks that are done on the spot.
+const MAX_INLINE_CHECKS: usize = 2;
 
 /// A check of a header or a piece, or proofs to be made.
 #[derive(Debug)]
@@ -96,7 +98,7 @@ async fn run_all(
     require_signature: bool,
 ) -> Vec<Input> {
     let bytes: usize = batch.iter().map(PieceCheck::bytes).sum();
-    let little = bytes <= MAX_INLINE.0 && batch.len() <= MAX_INLINE.1;
+    let little = bytes <= MAX_INLINE_BYTES && batch.len() <= MAX_INLINE_CHECKS;
     let all = move || batch.into_iter().map(|check| check.run(&known, require_signature)).collect();
     if little {
         return all();

@@ -39,6 +39,7 @@ impl Republisher {
         let mut taken = Vec::with_capacity(RENEWALS);
         while ids.recv_many(&mut taken, RENEWALS).await > 0 {
             let mut answers = Vec::with_capacity(taken.len());
+            // One after the other, also the hashing: drafts reach the signer in the order of the outbox.
             for id in taken.drain(..) {
                 answers.push((id, self.draft(id).await));
             }

@@ -21,8 +21,8 @@ pub(in crate::node) async fn guarded<T>(
     caught.unwrap_or_else(|_| Err(StoreError::new(StoreErrorKind::Io, "the store panicked")))
 }
 
-#[derive(Debug, Clone, Copy)]
 /// A store of the node.
+#[derive(Debug, Clone, Copy)]
 pub(in crate::node) enum StoreName {
     Queue,
     Log,

@@ -2,14 +2,14 @@
 //!
 //! Waiting transactions are checked in batches of up to 64, on blocking threads where that would
 //! take long, at most one batch per core. Without a validator of the host's, results come back in
-//! the order of arrival, so that what one origin published in order is accepted in order.
+//! the order of arrival, so that what one origin published in order is accepted in order. So they do
+//! from a validator that answers without waiting; one that waits holds up nothing behind it.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::stream;
-use futures::{FutureExt, StreamExt};
+use futures::{FutureExt, StreamExt, stream};
 use tokio::sync::mpsc;
 
 use crate::node::messages::Completion;
@@ -21,12 +21,15 @@ use super::known_signatures::KnownSignatures;
 
 /// Maximum number of transactions checked in one go.
 const MAX_BATCH: usize = 64;
-/// Maximum number of signatures and payload bytes that are checked on the spot: below 0.2 ms together.
-const MAX_INLINE: (usize, usize) = (2, 64 * 1024);
+/// Maximum number of signatures that are checked on the spot: with the payloads below 0.2 ms.
+const MAX_INLINE_SIGNATURES: usize = 2;
+/// Maximum number of payload bytes that are checked on the spot.
+const MAX_INLINE_BYTES: usize = 64 * 1024;
 /// Maximum number of validator calls under way at once.
 const MAX_VALIDATING: usize = 256;
 /// Maximum time of a validator call; after it the transaction is judged again later, a few times.
 const VALIDATOR_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Transaction to be checked.
 #[derive(Debug)]
 pub(in crate::node) struct TransactionCheck {
@@ -65,6 +68,7 @@ pub(in crate::node) async fn run(
     checked
         .flat_map(stream::iter)
         .map(|(check, result)| validate(Arc::clone(&validator), check, result))
+        // Calls are polled first in the order of arrival, so one that is ready then keeps its place.
         .buffer_unordered(MAX_VALIDATING)
         .for_each(|input| async {
             let _ = done.send(Completion::Inputs(vec![input])).await;
@@ -117,7 +121,7 @@ async fn check_all(
     require: bool,
 ) -> Checked {
     let bytes: usize = batch.iter().map(TransactionCheck::bytes).sum();
-    let most = if bytes <= MAX_INLINE.1 { MAX_INLINE.0 } else { 0 };
+    let most = if bytes <= MAX_INLINE_BYTES { MAX_INLINE_SIGNATURES } else { 0 };
     let mut checked = Vec::with_capacity(batch.len());
     let (mut checks, mut signatures) = (batch.into_iter(), 0);
     while signatures < most
@@ -171,6 +175,7 @@ mod tests {
 
     use super::*;
     use crate::identity::Identity;
+    use crate::ports::validator::AcceptAll;
     use crate::types::{Header, Topic, WallTime};
 
     fn part(n: u8, size: usize) -> (Header, Bytes) {
@@ -231,6 +236,30 @@ mod tests {
         let checked = check_all(checks(transactions.collect()), Arc::default(), true).await;
         let tickets: Vec<_> = checked.iter().map(|(check, _)| check.ticket.0).collect();
         assert_eq!(tickets, (0..40).collect::<Vec<_>>());
+    }
+
+    #[tokio::test]
+    async fn a_validator_that_answers_at_once_keeps_the_order_of_arrival() {
+        let identity = Identity::from_seed([1; 32]);
+        let transactions = (0..1000_u16).map(|n| {
+            let (header, payload) = part(n.to_le_bytes()[0], usize::from(n));
+            identity.sign_transaction(header, payload).unwrap()
+        });
+        let (jobs, job_box) = mpsc::channel(1000);
+        for check in checks(transactions.collect()) {
+            jobs.send(check).await.unwrap();
+        }
+        drop(jobs);
+        let (done, mut completions) = mpsc::channel(1000);
+        run(job_box, Some(Arc::new(AcceptAll)), Arc::default(), true, done).await;
+        let mut tickets = Vec::new();
+        while let Some(Completion::Inputs(inputs)) = completions.recv().await {
+            tickets.extend(inputs.into_iter().map(|input| match input {
+                Input::Verified { ticket, .. } => ticket.0,
+                other => panic!("{other:?}"),
+            }));
+        }
+        assert_eq!(tickets, (0..1000).collect::<Vec<_>>());
     }
 
     #[test]
