@@ -56,7 +56,7 @@ impl PieceCheck {
         match self {
             Self::Head { ticket, head } => {
                 let result = head.verify_with(require_signature, |signed| {
-                    known.check(head.header().origin, signed, &mut 0)
+                    known.check(head.header().origin, signed)
                 });
                 Input::HeadVerified { ticket, result }
             }
