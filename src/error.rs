@@ -33,13 +33,13 @@ pub enum ConfigError {
          network.allow_plaintext_beyond_loopback"
     )]
     PlaintextBeyondLoopback {
-        /// The listening address.
+        /// Address that was to be listened on.
         address: SocketAddr,
     },
     /// An advertised address that nobody can dial.
     #[error("listen.advertise has {endpoint}, which nobody can dial")]
     Advertise {
-        /// The address.
+        /// Advertised address, as it was given.
         endpoint: String,
     },
 }
@@ -51,7 +51,7 @@ pub enum IdentityError {
     /// The file could not be read, created or protected. A retry helps once that is mended.
     #[error("key file {path}: {source}")]
     Io {
-        /// The file.
+        /// Path of the key file.
         path: PathBuf,
         /// Error of the operating system.
         source: std::io::Error,
@@ -59,7 +59,7 @@ pub enum IdentityError {
     /// The file is not a PEM-encoded PKCS#8 Ed25519 private key, and was left as it is.
     #[error("key file {path} is not a PKCS#8 Ed25519 private key in PEM")]
     Format {
-        /// The file.
+        /// Path of the key file.
         path: PathBuf,
     },
     /// The operating system gave no random bytes.
@@ -195,7 +195,7 @@ pub enum StartError {
     /// Listening failed; a retry helps once the port is free.
     #[error("cannot listen on {address}: {source}")]
     Listen {
-        /// The address.
+        /// Address that was to be listened on.
         address: SocketAddr,
         /// Error of the transport.
         source: TransportError,
@@ -233,7 +233,7 @@ pub enum PublishError {
     TooLarge {
         /// Number of bytes in the payload.
         size: u64,
-        /// The configured maximum.
+        /// Configured maximum, in bytes.
         limit: u64,
     },
     /// The topic name is not acceptable; no retry helps.
@@ -252,7 +252,7 @@ pub enum PublishError {
     /// confirmed, or dead letters were deleted.
     #[error("the outbox is full: {limit} transactions wait for copies or are dead letters")]
     QueueFull {
-        /// The configured capacity.
+        /// Configured capacity, in entries.
         limit: u32,
     },
     /// Own transactions have their share of the store (`gossip.max_origin_share`); a retry helps
@@ -314,7 +314,7 @@ pub enum DeadLetterError {
     /// host or by a peer that confirmed it. Nothing changed; no retry helps.
     #[error("no dead letter {id}")]
     NotFound {
-        /// The id.
+        /// Id that was asked for.
         id: TransactionId,
     },
     /// The outbox could not be read or written; see its kind. Nothing changed.
@@ -332,7 +332,7 @@ pub enum RedeliverError {
     /// There is no dead letter of this id. Nothing changed; no retry helps.
     #[error("no dead letter {id}")]
     NotFound {
-        /// The id.
+        /// Id that was asked for.
         id: TransactionId,
     },
     /// The dead letter has expired and could not be published anew; a full outbox, for instance,
@@ -396,7 +396,7 @@ pub enum SubscribeError {
     /// Another subscription of this node has the name; a retry helps once it is dropped.
     #[error("the durable subscription {name:?} is in use")]
     InUse {
-        /// The name.
+        /// Name of the durable subscription.
         name: String,
     },
     /// The store could not be read; a retry may help.
@@ -411,7 +411,7 @@ pub enum SubscribeError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AckError {
-    /// Not yet delivered up to the cursor; no retry helps.
+    /// Cursor beyond what was delivered; no retry helps.
     #[error("cursor {cursor} was not delivered yet; the last is {delivered}")]
     NotDelivered {
         /// The cursor to be acknowledged.

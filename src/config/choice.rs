@@ -90,7 +90,7 @@ pub enum Trust {
     Open,
     /// Only these peers; others are refused after their handshake, with a reason, and never dialled.
     AllowList {
-        /// The peers.
+        /// Ids of the peers.
         peers: BTreeSet<PeerId>,
     },
 }

@@ -267,12 +267,12 @@ pub enum Input {
     Connect {
         /// Caller that waits for [`Output::Connected`].
         call: CallId,
-        /// The address.
+        /// Address to dial.
         endpoint: Endpoint,
     },
     /// The host ends the link to a peer.
     Disconnect {
-        /// The peer.
+        /// Peer whose link ends.
         peer: PeerId,
     },
     /// The host's subscriptions have changed.
@@ -335,7 +335,7 @@ pub enum Output {
     Dial {
         /// Number of the dial.
         dial: DialId,
-        /// The address.
+        /// Address to dial.
         endpoint: Endpoint,
         /// Peer that must be there, where that is known.
         expected: Option<PeerId>,
@@ -344,7 +344,7 @@ pub enum Output {
     Send {
         /// Number of the link that the message goes on.
         link: LinkId,
-        /// The message.
+        /// Message to be queued.
         message: Message,
     },
     /// Send what is queued, then close. Nothing of this link is expected any more.
@@ -356,7 +356,7 @@ pub enum Output {
     Verify {
         /// Comes back with the answer.
         ticket: Ticket,
-        /// The transaction.
+        /// Transaction to be checked.
         transaction: Transaction,
         /// Peer that sent the transaction.
         from: PeerId,
@@ -368,7 +368,7 @@ pub enum Output {
     VerifyHead {
         /// Comes back with the answer.
         ticket: Ticket,
-        /// The header.
+        /// Header and signature to be checked.
         head: Head,
     },
     /// Check a piece with [`verify_piece`](crate::types::verify_piece); answer with
@@ -380,21 +380,21 @@ pub enum Output {
         root: [u8; 32],
         /// Length of the payload.
         len: u64,
-        /// The piece.
+        /// Piece to be checked, with its proof.
         piece: Piece,
     },
     /// Make the proofs of all pieces of a payload; answer with [`Input::Proved`].
     Prove {
         /// Comes back with the answer.
         ticket: Ticket,
-        /// The transaction.
+        /// Transaction whose payload the proofs are of.
         transaction: Transaction,
     },
     /// Check the signatures of records; answer with [`Input::RecordsVerified`].
     VerifyRecords {
         /// Comes back with the answer.
         ticket: Ticket,
-        /// The records.
+        /// Records to be checked.
         records: Vec<PeerRecord>,
     },
     /// Keep a transaction (`own`: in the outbox first, then in the log); answer with
@@ -409,7 +409,7 @@ pub enum Output {
     },
     /// Take confirmed transactions out of the outbox.
     Confirmed {
-        /// The ids.
+        /// Ids of the confirmed transactions.
         ids: Vec<TransactionId>,
         /// Transactions confirmed long ago of which no more copies are counted from now on.
         forgotten: Vec<TransactionId>,
@@ -436,7 +436,7 @@ pub enum Output {
     Load {
         /// Comes back with the answer.
         ticket: Ticket,
-        /// The ids.
+        /// Ids of the transactions to be read.
         ids: Vec<TransactionId>,
     },
     /// Do something with a partial payload; in order with [`Output::Store`].
@@ -456,7 +456,7 @@ pub enum Output {
     LiftBan(PeerId),
     /// Answer a `publish`.
     Published {
-        /// The call.
+        /// Caller that waits for the answer.
         call: CallId,
         /// True for a new transaction, false for one that was published before; or the reason of
         /// the refusal.
@@ -464,14 +464,14 @@ pub enum Output {
     },
     /// Answer a `connect`.
     Connected {
-        /// The call.
+        /// Caller that waits for the answer.
         call: CallId,
         /// The peer there, or why not.
         result: Result<PeerId, ConnectFailure>,
     },
     /// A peer sees this node come from here.
     Observed {
-        /// The address.
+        /// Address of this node as the peer sees it.
         address: std::net::IpAddr,
     },
     /// Sign the node's own record anew, with a higher sequence number and the time now; answer with
@@ -488,7 +488,7 @@ pub enum PartialOp {
     Spill {
         /// Comes back with the answer.
         ticket: Ticket,
-        /// The pieces.
+        /// Pieces to be kept, and what they belong to.
         partial: Partial,
         /// The most bytes of pieces and proofs to be kept of all payloads together.
         max_bytes: u64,
@@ -507,7 +507,7 @@ pub enum PartialOp {
     },
     /// Forget the partial payloads of some transactions.
     Drop {
-        /// The ids.
+        /// Ids of the transactions whose partial payloads go.
         ids: Vec<TransactionId>,
     },
 }

@@ -63,7 +63,7 @@ pub struct MemoryTransport {
 }
 
 impl MemoryNetwork {
-    /// An empty network.
+    /// Makes an empty network.
     pub fn new() -> Self {
         Self::default()
     }

@@ -109,12 +109,12 @@ impl Endpoint {
         Ok(Self { host, port })
     }
 
-    /// The host.
+    /// Returns the host.
     pub fn host(&self) -> &Host {
         &self.host
     }
 
-    /// The port.
+    /// Returns the port.
     pub fn port(&self) -> u16 {
         self.port
     }
@@ -202,7 +202,7 @@ impl AddressScope {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EndpointError {
-    /// Nothing there.
+    /// Empty text.
     #[error("the address is empty")]
     Empty,
     /// The scheme is none of http, https, grpc, grpcs, ws, wss.

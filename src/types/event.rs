@@ -145,7 +145,7 @@ pub enum Event {
     /// One of the node's own transactions is now stored by one other node more.
     #[non_exhaustive]
     Replicated {
-        /// The transaction.
+        /// Id of the transaction.
         id: TransactionId,
         /// Number of other nodes that have confirmed it up to now.
         peers: u32,
@@ -154,7 +154,7 @@ pub enum Event {
     /// back when a peer confirms it.
     #[non_exhaustive]
     DeadLettered {
-        /// The transaction.
+        /// Id of the transaction.
         id: TransactionId,
         /// Reason why the transaction did not spread, in words.
         reason: String,

@@ -42,7 +42,7 @@ impl Head {
         self.id
     }
 
-    /// The header.
+    /// Returns the header.
     pub fn header(&self) -> &Header {
         &self.header
     }
@@ -52,7 +52,7 @@ impl Head {
         &self.bytes
     }
 
-    /// The signature.
+    /// Returns the signature.
     pub fn signature(&self) -> &Signature {
         &self.signature
     }

@@ -146,7 +146,7 @@ impl Topic {
         Ok(Self(Arc::from(name)))
     }
 
-    /// The name.
+    /// Returns the name.
     pub fn as_str(&self) -> &str {
         &self.0
     }

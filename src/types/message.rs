@@ -159,7 +159,7 @@ pub enum Message {
     Missing(Vec<TransactionId>),
     /// Push of a whole transaction, unasked or as an answer.
     Push {
-        /// The transaction.
+        /// The pushed transaction.
         transaction: Transaction,
         /// Hops from its origin to the sender.
         hop: u16,
@@ -191,7 +191,7 @@ pub enum Message {
     Busy(Vec<TransactionId>),
     /// Notice: I have the first piece of this.
     Receiving {
-        /// The transaction.
+        /// Id of the transaction.
         id: TransactionId,
         /// Rank of the sender in the order of reservations, which may have risen since its offer.
         place: u32,

@@ -197,7 +197,7 @@ impl Transaction {
         self.0.id
     }
 
-    /// The header.
+    /// Returns the header.
     pub fn header(&self) -> &Header {
         &self.0.header
     }
@@ -207,17 +207,17 @@ impl Transaction {
         &self.0.header_bytes
     }
 
-    /// The signature.
+    /// Returns the signature.
     pub fn signature(&self) -> &Signature {
         &self.0.signature
     }
 
-    /// The payload.
+    /// Returns the payload.
     pub fn payload(&self) -> &Bytes {
         &self.0.payload
     }
 
-    /// The topic.
+    /// Returns the topic.
     pub fn topic(&self) -> &Topic {
         &self.0.header.topic
     }

@@ -127,7 +127,7 @@ impl Proofs {
         self.0.get(index as usize).cloned().unwrap_or_default()
     }
 
-    /// Number of pieces.
+    /// Returns the number of pieces.
     pub fn pieces(&self) -> usize {
         self.0.len()
     }

@@ -67,7 +67,7 @@ pub struct FrameEncoder {
 }
 
 impl FrameEncoder {
-    /// A new encoder.
+    /// Makes an encoder.
     pub fn new() -> Self {
         Self::default()
     }

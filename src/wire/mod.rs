@@ -35,7 +35,7 @@ pub enum WireError {
     /// Field of fixed size with another size.
     #[error("{what} has {actual} bytes, expected {expected}")]
     Length {
-        /// The thing in question.
+        /// Name of the field.
         what: &'static str,
         /// Bytes found.
         actual: usize,
@@ -45,7 +45,7 @@ pub enum WireError {
     /// Lists that belong together differ in length.
     #[error("{what} do not match the {ids} ids one by one")]
     Unequal {
-        /// The list.
+        /// Name of the list.
         what: &'static str,
         /// Ids that it belongs to.
         ids: usize,
@@ -53,25 +53,25 @@ pub enum WireError {
     /// Message without a part that must be there.
     #[error("{what} is missing")]
     Missing {
-        /// The thing in question.
+        /// Name of the field.
         what: &'static str,
     },
     /// Things that must stand in order and do not.
     #[error("{what} are out of order")]
     Order {
-        /// The thing in question.
+        /// Name of the field.
         what: &'static str,
     },
     /// A text that is not UTF-8.
     #[error("{what} is not UTF-8")]
     Text {
-        /// The text.
+        /// Name of the text.
         what: &'static str,
     },
     /// A known field holds another type than the proto says.
     #[error("{what} has the wrong type")]
     WireType {
-        /// The field.
+        /// Name of the field.
         what: &'static str,
     },
     /// Bytes that are no protobuf at all.

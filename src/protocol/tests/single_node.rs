@@ -137,7 +137,7 @@ impl SingleNode {
         }
     }
 
-    /// Feeds in what comes of a check, unless it breaks off.
+    /// Returns what comes of a check, or that the check broke off.
     fn checked(&mut self, ticket: Ticket, input: Input) -> Input {
         match self.breaks.checked_sub(1) {
             Some(left) => {

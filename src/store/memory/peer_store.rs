@@ -25,7 +25,7 @@ struct Peers {
 }
 
 impl MemoryPeerStore {
-    /// An empty store.
+    /// Makes an empty store.
     pub fn new() -> Self {
         Self::default()
     }
