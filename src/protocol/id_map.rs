@@ -10,9 +10,8 @@ use std::hash::{BuildHasher, Hasher};
 
 use hashbrown::{HashMap, HashTable};
 
-use crate::types::TransactionId;
-
 use crate::protocol::rng::Rng;
+use crate::types::TransactionId;
 
 #[derive(Debug, Clone)]
 struct Keyed([u64; 2]);

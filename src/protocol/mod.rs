@@ -60,28 +60,29 @@ use crate::config::Config;
 use crate::types::{Counters, IndexEntry, MonoTime, PeerRecord, Stats, TransactionId, WallTime};
 
 use env::Env;
-#[cfg(any(test, feature = "sim"))]
-#[doc(hidden)]
-pub use gauges::Gauge;
 use guard::Guard;
 use intake::Intake;
-pub use io::{
-    CallId, ConnectFailure, DialId, GivenUp, Input, Judgement, LinkView, Output, PartialOp,
-    PublishRefusal, Queued, Restored, Ticket,
-};
 use large::Assemblies;
 use lifecycle::EXPIRE_EVERY;
 use link::Links;
 use log::{Log, Quota};
 use membership::{AddressBook, Membership};
-#[cfg(feature = "node")]
-pub(crate) use outbox::RENEWALS;
 use outbox::{Outbox, Replays};
 use reconcile::Repairs;
 use rng::Rng;
 use serve::Serving;
 use spread::Spread;
 use timers::Timer;
+
+#[cfg(any(test, feature = "sim"))]
+#[doc(hidden)]
+pub use gauges::Gauge;
+pub use io::{
+    CallId, ConnectFailure, DialId, GivenUp, Input, Judgement, LinkView, Output, PartialOp,
+    PublishRefusal, Queued, Restored, Ticket,
+};
+#[cfg(feature = "node")]
+pub(crate) use outbox::RENEWALS;
 
 /// The whole protocol state of one node.
 #[derive(Debug)]

@@ -11,6 +11,13 @@ mod promises;
 mod rate_limits;
 mod reputation;
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::protocol::Protocol;
+use crate::protocol::io::Output;
+use crate::types::{Ban, MonoTime, PeerId, WallTime};
+
 use promises::Promises;
 use rate_limits::RateLimits;
 use reputation::Reputation;
@@ -20,14 +27,6 @@ pub(super) use promises::MAX_PROMISES;
 #[cfg(any(test, feature = "sim"))]
 pub(super) use rate_limits::MAX_PEERS;
 pub(super) use rate_limits::{OPEN, Work};
-
-use std::collections::BTreeMap;
-use std::time::Duration;
-
-use crate::types::{Ban, MonoTime, PeerId, WallTime};
-
-use crate::protocol::Protocol;
-use crate::protocol::io::Output;
 
 /// Time for which proof of misbehaviour blocks a peer.
 const BLOCK: Duration = Duration::from_mins(10);

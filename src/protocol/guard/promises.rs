@@ -8,9 +8,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::types::{LinkId, MonoTime, PeerId, TransactionId};
-
 use crate::protocol::Protocol;
+use crate::types::{LinkId, MonoTime, PeerId, TransactionId};
 
 /// Maximum number of promises remembered.
 pub(in crate::protocol) const MAX_PROMISES: usize = 4096;

@@ -14,14 +14,13 @@
 
 use std::collections::BTreeMap;
 
-use crate::types::{LinkId, MonoTime, PeerId};
-
 use crate::protocol::Protocol;
 use crate::protocol::env::Env;
+use crate::protocol::intake::{MAX_HEARD, Pending};
 use crate::protocol::link::Links;
+use crate::types::{LinkId, MonoTime, PeerId};
 
 use super::Guard;
-use crate::protocol::intake::{MAX_HEARD, Pending};
 
 /// Maximum number of peers whose buckets are not full.
 pub(in crate::protocol) const MAX_PEERS: usize = 4096;

@@ -23,11 +23,10 @@
 use std::collections::btree_map::Entry;
 use std::time::Duration;
 
-use crate::types::{Announcement, LinkId, PeerId, Refusal, Transaction, TransactionId};
-
 use crate::protocol::Protocol;
 use crate::protocol::guard::Work;
 use crate::protocol::timers::Timer;
+use crate::types::{Announcement, LinkId, PeerId, Refusal, Transaction, TransactionId};
 
 use super::table::{Holds, Pending, Stage};
 

@@ -15,13 +15,13 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
+use crate::protocol::Protocol;
+use crate::protocol::link::Established;
+use crate::protocol::timers::Timer;
 use crate::types::{LinkId, MonoTime, TransactionId};
 
 use super::announce::{ANSWER, MAX_PENDING};
 use super::table::{Source, Stage};
-use crate::protocol::Protocol;
-use crate::protocol::link::Established;
-use crate::protocol::timers::Timer;
 
 /// Maximum number of ids asked of one peer at once, whatever its pace.
 pub(in crate::protocol) const MAX_ASKED: usize = 2048;

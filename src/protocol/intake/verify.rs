@@ -7,14 +7,14 @@
 
 use std::time::Duration;
 
+use crate::protocol::io::{Judgement, Output, Ticket};
+use crate::protocol::timers::Timer;
+use crate::protocol::{Protocol, env::Task};
 use crate::types::{
     Event, Header, InvalidTransaction, LinkId, PeerId, Refusal, Transaction, TransactionId, Verdict,
 };
 
 use super::table::{Holds, Pending, Stage};
-use crate::protocol::io::{Judgement, Output, Ticket};
-use crate::protocol::timers::Timer;
-use crate::protocol::{Protocol, env::Task};
 
 /// Delay before a validator that did not answer is asked again.
 const VALIDATE_AGAIN: Duration = Duration::from_secs(10);

@@ -10,14 +10,13 @@
 
 use bytes::Bytes;
 
+use crate::protocol::intake::Stage;
+use crate::protocol::io::{Output, Ticket};
+use crate::protocol::{Protocol, env::Task};
 use crate::types::{
     LinkId, Message, MonoTime, Piece, PieceSet, Proofs, Refusal, TransactionId, piece_len,
     pieces_of,
 };
-
-use crate::protocol::intake::Stage;
-use crate::protocol::io::{Output, Ticket};
-use crate::protocol::{Protocol, env::Task};
 
 /// The payload as far as it is here.
 #[derive(Debug)]

@@ -33,15 +33,14 @@
 //! Tested by: `sim::tests::large`, `protocol::tests::liars`.
 
 use crate::config::Auto;
-use crate::types::{
-    Head, InvalidTransaction, LinkId, Message, MonoTime, Offer, PeerId, PieceSet, Refusal,
-    TransactionId,
-};
-
 use crate::protocol::guard::Work;
 use crate::protocol::intake::{Holds, Pending, Stage};
 use crate::protocol::io::{Output, Ticket};
 use crate::protocol::{Protocol, env::Task};
+use crate::types::{
+    Head, InvalidTransaction, LinkId, Message, MonoTime, Offer, PeerId, PieceSet, Refusal,
+    TransactionId,
+};
 
 use super::assembly::Assembly;
 

@@ -11,17 +11,17 @@ mod reserve;
 mod spill;
 mod stripe;
 
-pub(super) use header::{Large, is_passed_on};
-#[cfg(any(test, feature = "sim"))]
-pub(super) use spill::{MAX_KEPT, MAX_WRITES};
-pub(super) use stripe::{LEAST_RATE, PieceRate};
-
 use std::collections::VecDeque;
 
 use crate::protocol::gate::Gate;
 use crate::types::{KeptPartial, TransactionId};
 
 use spill::Spills;
+
+pub(super) use header::{Large, is_passed_on};
+#[cfg(any(test, feature = "sim"))]
+pub(super) use spill::{MAX_KEPT, MAX_WRITES};
+pub(super) use stripe::{LEAST_RATE, PieceRate};
 
 /// Large payloads on their way in, and the room for them.
 #[derive(Debug)]

@@ -12,6 +12,10 @@
 
 use std::time::Duration;
 
+use crate::protocol::Protocol;
+use crate::protocol::intake::{Holds, MAX_ASKED, Source, Stage};
+use crate::protocol::link::Links;
+use crate::protocol::timers::Timer;
 use crate::types::{
     ALL_PIECES, LinkId, MAX_RANGES, Message, MonoTime, PIECE_BYTES, PeerId, PieceRange, PieceSet,
     Reservation, TransactionId, pieces_of,
@@ -19,11 +23,6 @@ use crate::types::{
 
 use super::header::{Large, Parent};
 use super::stripe::DEFAULT_RATE;
-use crate::protocol::Protocol;
-use crate::protocol::intake::MAX_ASKED;
-use crate::protocol::intake::{Holds, Source, Stage};
-use crate::protocol::link::Links;
-use crate::protocol::timers::Timer;
 
 /// Delay before a busy peer is asked again.
 const BUSY: Duration = Duration::from_millis(250);

@@ -25,15 +25,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use crate::protocol::gate::Gate;
+use crate::protocol::io::{Output, PartialOp, Ticket};
+use crate::protocol::timers::Timer;
+use crate::protocol::{Protocol, env::Task};
 use crate::types::{
     KeptPartial, MonoTime, Partial, Piece, PieceSet, TransactionId, WallTime, piece_len,
 };
 
 use super::assembly::Assembly;
-use crate::protocol::gate::Gate;
-use crate::protocol::io::{Output, PartialOp, Ticket};
-use crate::protocol::timers::Timer;
-use crate::protocol::{Protocol, env::Task};
 
 /// Time without a piece after which a payload may have to leave memory.
 const QUIET: Duration = Duration::from_secs(5);

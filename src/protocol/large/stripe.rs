@@ -9,12 +9,12 @@
 
 use std::time::Duration;
 
+use crate::protocol::Protocol;
+use crate::protocol::intake::{Holds, MAX_ASKED, Source};
+use crate::protocol::link::Link;
 use crate::types::{MonoTime, PIECE_BYTES, PieceSet, TransactionId};
 
 use super::header::Parent;
-use crate::protocol::Protocol;
-use crate::protocol::intake::MAX_ASKED;
-use crate::protocol::intake::{Holds, Source};
 
 /// Minimum size of payloads that are fetched from several sources. Below it nearly all is on its
 /// way before its rate is known: at 1 MiB and 1000 nodes striping came to 1.033 copies instead of
@@ -111,7 +111,7 @@ impl Protocol {
         let slow = large.parents.iter_mut().filter(|p| p.whole).max_by_key(|p| owes(p));
         let Some(slow) = slow.filter(|p| p.served) else { return };
         let rate_of = |link| {
-            let up = links.all.get(&link).and_then(|l: &crate::protocol::link::Link| l.up.as_ref());
+            let up = links.all.get(&link).and_then(|l: &Link| l.up.as_ref());
             up.map(|up| (up.pieces.rate, up.pinger.rtt))
         };
         // Before its rate is known, nobody knows what is on its way already.

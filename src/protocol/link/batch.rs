@@ -5,10 +5,11 @@
 //!
 //! Tested by: `sim::tests::spread`, `protocol::tests::pair`.
 
+use std::time::Duration;
+
 use crate::protocol::Protocol;
 use crate::protocol::timers::Timer;
 use crate::types::{Announcement, LinkId, MAX_IDS_PER_MESSAGE, Message, MonoTime, TransactionId};
-use std::time::Duration;
 
 /// Maximum delay of small messages that wait for others.
 const DRAIN_AFTER: Duration = Duration::from_millis(5);

@@ -10,10 +10,9 @@
 
 use std::time::Duration;
 
-use crate::types::{LinkId, Message, MonoTime};
-
 use crate::protocol::Protocol;
 use crate::protocol::timers::Timer;
+use crate::types::{LinkId, Message, MonoTime};
 
 /// Time by which the verdict on a ping precedes the next one, which would excuse it.
 const VERDICT_FIRST: Duration = Duration::from_millis(1);

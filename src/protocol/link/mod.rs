@@ -10,19 +10,17 @@ mod batch;
 mod liveness;
 mod state;
 
-pub(super) use batch::Batch;
-pub(super) use state::{CloseCause, Established, Link};
-
-pub(super) use liveness::Pinger;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
-
-use crate::types::{Direction, LinkId, Message, MonoTime, PIECE_BYTES, PeerId};
 
 use crate::protocol::Protocol;
 use crate::protocol::env::Env;
 use crate::protocol::io::Output;
+use crate::types::{Direction, LinkId, Message, MonoTime, PIECE_BYTES, PeerId};
+
+pub(super) use batch::Batch;
+pub(super) use liveness::Pinger;
+pub(super) use state::{CloseCause, Established, Link};
 
 /// Maximum number of links: one bit each in a log entry.
 pub(super) const MAX_SLOTS: u8 = 64;

@@ -2,7 +2,9 @@
 //!
 //! Tested by: `sim::tests::faults`.
 
-use super::{Batch, Pinger};
+use std::net::SocketAddr;
+use std::time::Duration;
+
 use crate::protocol::intake::Requests;
 use crate::protocol::io::DialId;
 use crate::protocol::large::PieceRate;
@@ -12,8 +14,8 @@ use crate::protocol::spread::{Feed, PeerInterest};
 use crate::types::{
     CloseReason, Direction, Endpoint, Interest, LinkId, MonoTime, PeerId, TransportKind,
 };
-use std::net::SocketAddr;
-use std::time::Duration;
+
+use super::{Batch, Pinger};
 
 /// State of one link.
 #[derive(Debug)]

@@ -21,24 +21,23 @@ mod records;
 mod tests;
 mod topic_table;
 
-pub(super) use quota::{Bounds, Quota};
-
-pub(super) use quota::{Excess, cost};
-pub(super) use records::{OWN, Record, State};
-pub(super) use topic_table::Scope;
-
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use crate::protocol::id_map::{IdMap, Positions};
+use crate::protocol::rng::Rng;
 use crate::types::{
     Bound, Header, MonoTime, PeerId, TopicKey, Transaction, TransactionId, WallTime,
 };
 
-use crate::protocol::id_map::{IdMap, Positions};
-use crate::protocol::rng::Rng;
 use range_index::{RangeIndex, Sum};
 use records::Records;
 use topic_table::TopicTable;
+
+pub(super) use quota::{Bounds, Quota};
+pub(super) use quota::{Excess, cost};
+pub(super) use records::{OWN, Record, State};
+pub(super) use topic_table::Scope;
 
 /// Number of bytes that a payload in memory takes beside its own: header, signature, bookkeeping.
 const OVERHEAD: u64 = 384;

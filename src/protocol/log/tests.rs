@@ -1,9 +1,10 @@
 use std::collections::BTreeMap;
 
-use super::quota::{Bounds, Excess};
-use super::*;
 use crate::testing::cases::for_all;
 use crate::types::{Interest, Signature, Topic};
+
+use super::quota::{Bounds, Excess};
+use super::*;
 
 fn id(n: u32) -> TransactionId {
     TransactionId::from_bytes(*blake3::hash(&n.to_le_bytes()).as_bytes())

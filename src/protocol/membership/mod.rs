@@ -4,21 +4,19 @@
 //!
 //! Tested by: `sim::tests::faults`, `sim::tests::worlds`.
 
+mod address_book;
+mod overlay;
+mod peer_exchange;
+
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::protocol::gate::Gate;
 use crate::protocol::io::DialId;
 use crate::types::{Mode, PeerId, PeerRecord};
 
-mod address_book;
-mod overlay;
-mod peer_exchange;
-
-pub(super) use peer_exchange::ask_for_peers;
-
-pub(super) use overlay::Dial;
-
 pub(super) use address_book::AddressBook;
+pub(super) use overlay::Dial;
+pub(super) use peer_exchange::ask_for_peers;
 
 /// Peers that are known and dials under way, and how well this node is connected.
 #[derive(Debug)]

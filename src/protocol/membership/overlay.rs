@@ -21,17 +21,17 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use crate::protocol::env::Env;
+use crate::protocol::guard::Guard;
+use crate::protocol::io::{CallId, ConnectFailure, DialId, Output};
+use crate::protocol::link::{CloseCause, Link, Links};
+use crate::protocol::timers::Timer;
 use crate::types::{
     CloseReason, Direction, Endpoint, Event, FailureKind, LinkId, Mode, MonoTime, PeerId,
 };
 
 use super::Membership;
 use super::address_book::{Kind, backoff};
-use crate::protocol::env::Env;
-use crate::protocol::guard::Guard;
-use crate::protocol::io::{CallId, ConnectFailure, DialId, Output};
-use crate::protocol::link::{CloseCause, Link, Links};
-use crate::protocol::timers::Timer;
 
 /// Purpose of a dial: on whose behalf it is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

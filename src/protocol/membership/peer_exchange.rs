@@ -9,6 +9,11 @@
 use std::time::Duration;
 
 use crate::config::AddressPolicy;
+use crate::protocol::env::{Env, Task};
+use crate::protocol::guard::{Guard, Work};
+use crate::protocol::io::{Output, Ticket};
+use crate::protocol::link::Links;
+use crate::protocol::timers::Timer;
 use crate::types::{
     AddressScope, Endpoint, Event, LinkId, MAX_RECORDS_PER_MESSAGE, Message, PeerId, PeerRecord,
     RECORD_LIFETIME_MS,
@@ -16,12 +21,6 @@ use crate::types::{
 
 use super::Membership;
 use super::address_book::{Kind, Noted};
-use crate::protocol::env::{Env, Task};
-use crate::protocol::guard::Guard;
-use crate::protocol::guard::Work;
-use crate::protocol::io::{Output, Ticket};
-use crate::protocol::link::Links;
-use crate::protocol::timers::Timer;
 
 /// Minimum and maximum delay between asking for peers while links are missing.
 const NEEDY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));

@@ -14,11 +14,10 @@
 
 use std::time::Duration;
 
-use crate::types::{PeerId, TransactionId};
-
 use crate::protocol::id_map::Positions;
 use crate::protocol::io::GivenUp;
 use crate::protocol::rng::Rng;
+use crate::types::{PeerId, TransactionId};
 
 /// Number of entries in one chunk: 56 KiB.
 const CHUNK: usize = 1024;

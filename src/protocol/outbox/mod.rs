@@ -34,21 +34,20 @@ mod replay_out;
 mod republish;
 mod rounds;
 
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use crate::protocol::io::{CallId, GivenUp, Queued};
+use crate::protocol::rng::Rng;
+use crate::types::{MonoTime, PeerId, PublishState, PublishStatus, TransactionId};
+
+use entries::{Entries, Entry, EntryStatus};
+
 #[cfg(any(test, feature = "sim"))]
 pub(super) use replay_in::MAX_ORDER;
 pub(super) use replay_in::{Deferred, Replays};
 pub(super) use replay_out::ReplayCursor;
 pub(crate) use republish::RENEWALS;
-
-use std::collections::{BTreeMap, VecDeque};
-use std::time::Duration;
-
-use crate::types::{MonoTime, PeerId, PublishState, PublishStatus, TransactionId};
-
-use crate::protocol::io::Queued;
-use crate::protocol::io::{CallId, GivenUp};
-use crate::protocol::rng::Rng;
-use entries::{Entries, Entry, EntryStatus};
 
 /// Maximum number of confirmed transactions whose further confirmations are still counted.
 const MAX_FINISHED: usize = 16_384;

@@ -9,13 +9,11 @@
 //! Tested by: `sim::tests::outbox`, `sim::tests::full_stores`.
 
 use crate::error::StoreErrorKind;
-use crate::types::{NewEntry, Transaction, TransactionId};
-
 use crate::protocol::intake::{Pending, Stage};
 use crate::protocol::io::{CallId, Output, PublishRefusal};
-use crate::protocol::log::Record;
-use crate::protocol::log::{Excess, cost};
+use crate::protocol::log::{Excess, Record, cost};
 use crate::protocol::{Protocol, env::Task};
+use crate::types::{NewEntry, Transaction, TransactionId};
 
 impl Protocol {
     pub(in crate::protocol) fn on_publish(

@@ -37,13 +37,12 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::types::{LinkId, MonoTime, PeerId, Transaction, TransactionId, WallTime};
-
 use crate::protocol::Protocol;
 use crate::protocol::gate::Gate;
 use crate::protocol::intake::Stage;
 use crate::protocol::link::Link;
 use crate::protocol::timers::Timer;
+use crate::types::{LinkId, MonoTime, PeerId, Transaction, TransactionId, WallTime};
 
 use super::replay_out::{Outflow, STALL, WINDOW, WINDOW_BYTES};
 

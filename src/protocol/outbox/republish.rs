@@ -12,10 +12,9 @@
 //!
 //! Tested by: `sim::tests::outbox`, `protocol::tests::outbox`.
 
-use crate::types::{Event, TransactionId};
-
 use crate::protocol::Protocol;
 use crate::protocol::io::Output;
+use crate::types::{Event, TransactionId};
 
 /// Maximum number of renewals under way at once.
 pub(crate) const RENEWALS: usize = 256;

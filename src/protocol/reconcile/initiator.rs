@@ -5,17 +5,16 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use crate::protocol::Protocol;
+use crate::protocol::large::LEAST_RATE;
+use crate::protocol::log::{Scope, State};
+use crate::protocol::timers::Timer;
 use crate::types::{
     Announcement, Bound, LinkId, MAX_IDS_PER_MESSAGE, Message, MonoTime, Range, RangeContent,
     Reconcile, TransactionId,
 };
 
 use super::{Draft, LIST, PAUSE, RETRY_MOST, Window};
-use crate::protocol::Protocol;
-use crate::protocol::large::LEAST_RATE;
-use crate::protocol::log::Scope;
-use crate::protocol::log::State;
-use crate::protocol::timers::Timer;
 
 /// Maximum number of ranges in one question.
 pub(in crate::protocol) const MAX_ASKED: usize = 32;

@@ -56,14 +56,13 @@ mod ranges;
 mod responder;
 mod schedule;
 
-use ranges::Draft;
-
 use std::time::Duration;
 
+use crate::protocol::gate::Gate;
 use crate::types::{Bound, MonoTime};
 
-use crate::protocol::gate::Gate;
 use initiator::Session;
+use ranges::Draft;
 use responder::PeerSession;
 
 /// Number of parts that a range is cut into.

@@ -2,11 +2,11 @@
 //!
 //! Tested by: `protocol::tests::pair`.
 
-use super::{FADING, IN_FLIGHT, MAX_LISTED, Window};
 use crate::protocol::Protocol;
-use crate::protocol::log::Record;
-use crate::protocol::log::Scope;
+use crate::protocol::log::{Record, Scope};
 use crate::types::{Announcement, Bound, LinkId, Range, RangeContent, Reconcile, TransactionId};
+
+use super::{FADING, IN_FLIGHT, MAX_LISTED, Window};
 
 /// Ranges of one message as they are put together.
 #[derive(Debug)]

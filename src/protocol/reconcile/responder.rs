@@ -2,13 +2,13 @@
 //!
 //! Tested by: `protocol::tests::pair`, `protocol::tests::greedy`.
 
+use crate::protocol::Protocol;
+use crate::protocol::guard::{OPEN, Work};
+use crate::protocol::log::Scope;
 use crate::types::{LinkId, Message, RangeContent, Reconcile, TransactionId};
 
 use super::initiator::MAX_ASKED;
 use super::{Draft, FADING, FRAME, LIST, WAYS, Window};
-use crate::protocol::Protocol;
-use crate::protocol::guard::{OPEN, Work};
-use crate::protocol::log::Scope;
 
 /// Number of bytes that a payload earns that is fetched after having been listed.
 const EARNED: u64 = 256;

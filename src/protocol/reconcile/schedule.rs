@@ -2,14 +2,17 @@
 //!
 //! Tested by: `sim::tests::repair`, `protocol::tests::gates`.
 
+use std::time::Duration;
+
+use crate::protocol::Protocol;
+use crate::protocol::io::Output;
+use crate::protocol::link::{HIGH_WATER, Link};
+use crate::protocol::timers::Timer;
+use crate::types::{Bound, LinkId, MonoTime, WallTime};
+
 use super::{
     GUARD, IN_A_ROW, IN_FLIGHT, MAX_RUNNING, PATIENCE, PAUSE, ROUTINE, STALL, TICK, Window,
 };
-use crate::protocol::Protocol;
-use crate::protocol::io::Output;
-use crate::protocol::timers::Timer;
-use crate::types::{Bound, LinkId, MonoTime, WallTime};
-use std::time::Duration;
 
 impl Protocol {
     /// The first comparison with a new peer. The side that dialled begins.
@@ -158,8 +161,8 @@ impl Protocol {
         let now = self.env.now;
         while self.repairs.running.level() < MAX_RUNNING {
             let busy = self.is_pulling();
-            let ready = |l: &&crate::protocol::link::Link| {
-                l.queued_bytes < crate::protocol::link::HIGH_WATER
+            let ready = |l: &&Link| {
+                l.queued_bytes < HIGH_WATER
                     && !self.is_replaying(l)
                     && l.up.as_ref().is_some_and(|up| {
                         let repair = &up.repair;
@@ -214,8 +217,8 @@ impl Protocol {
             return;
         };
         self.repairs.hot = now + self.soon(interval);
-        let idle = |l: &&crate::protocol::link::Link| {
-            l.queued_bytes < crate::protocol::link::HIGH_WATER
+        let idle = |l: &&Link| {
+            l.queued_bytes < HIGH_WATER
                 && !self.is_replaying(l)
                 && l.up.as_ref().is_some_and(|up| {
                     let repair = &up.repair;

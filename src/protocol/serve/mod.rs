@@ -24,9 +24,10 @@ use crate::protocol::io::Ticket;
 use crate::protocol::rng::Rng;
 use crate::types::{PieceSet, Proofs, Transaction, TransactionId};
 
+use proof_cache::ProofCache;
+
 #[cfg(any(test, feature = "sim"))]
 pub(super) use proof_cache::MAX_PROOF_CACHE;
-use proof_cache::ProofCache;
 #[cfg(any(test, feature = "sim"))]
 pub(super) use request::MAX_SERVING;
 

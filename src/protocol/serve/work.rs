@@ -2,15 +2,15 @@
 //!
 //! Tested by: `sim::tests::large`, `sim::tests::spread`.
 
-use crate::types::{
-    Head, LinkId, Message, Offer, PIECE_BYTES, Piece, Proofs, Transaction, TransactionId, piece_len,
-};
-
+use crate::protocol::intake::Pending;
 use crate::protocol::io::{Output, Ticket};
 use crate::protocol::large::is_passed_on;
 use crate::protocol::log::Record;
 use crate::protocol::serve::{Parts, Serve};
 use crate::protocol::{Protocol, env::Task};
+use crate::types::{
+    Head, LinkId, Message, Offer, PIECE_BYTES, Piece, Proofs, Transaction, TransactionId, piece_len,
+};
 
 /// Maximum number of payloads read ahead from the store for one peer: two lots of small ones, so
 /// that one is sent while the next is read.
@@ -327,7 +327,7 @@ impl Protocol {
 }
 
 /// Returns what can be sent of a payload that is still on its way here.
-fn from_assembly(pending: &crate::protocol::intake::Pending, parts: &Parts) -> Option<Step> {
+fn from_assembly(pending: &Pending, parts: &Parts) -> Option<Step> {
     let large = pending.large.as_ref().filter(|_| is_passed_on(pending))?;
     if parts.head {
         return Some(Step::Head(Box::new(large.head.clone()?), false));

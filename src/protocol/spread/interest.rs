@@ -44,16 +44,15 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::config::{GossipConfig, Role};
+use crate::protocol::Protocol;
+use crate::protocol::link::{Established, Link};
+use crate::protocol::log::Record;
+use crate::protocol::outbox::ReplayCursor;
+use crate::protocol::timers::Timer;
 use crate::types::{
     Event, Header, Interest, LinkId, MAX_DEPTH, MAX_INTERESTS, Message, MonoTime, NOWHERE, Topic,
     TopicKey, TransactionId,
 };
-
-use crate::protocol::Protocol;
-use crate::protocol::link::Established;
-use crate::protocol::log::Record;
-use crate::protocol::outbox::ReplayCursor;
-use crate::protocol::timers::Timer;
 
 /// Time, up to twice, for which an edge looks for a way to a relay before it stands in for one.
 const GRACE: Duration = Duration::from_secs(4);
@@ -232,8 +231,7 @@ impl Protocol {
             self.env.counters.stood_in += u64::from(stands_in);
             self.env.emit(Event::StandInChanged { stands_in });
         }
-        let told =
-            |l: &crate::protocol::link::Link| l.up.is_none() || l.said == self.spread.carrying.ours;
+        let told = |l: &Link| l.up.is_none() || l.said == self.spread.carrying.ours;
         self.spread.carrying.unsaid = !self.links.all.values().all(told);
     }
 

@@ -5,17 +5,16 @@
 //!
 //! Tested by: `sim::tests::spread`.
 
-use crate::config::GossipConfig;
-
 mod interest;
 mod push;
 mod push_policy;
 
-use push_policy::PushPolicy;
+use crate::config::GossipConfig;
 
 use interest::Carrying;
-pub(super) use interest::{PeerInterest, SAY_EVERY};
+use push_policy::PushPolicy;
 
+pub(super) use interest::{PeerInterest, SAY_EVERY};
 #[cfg(any(test, feature = "sim"))]
 pub(super) use push::MAX_NOT_PASSED;
 pub(super) use push::{BACKFILL_AFTER, Feed, Provenance};

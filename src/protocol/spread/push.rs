@@ -24,15 +24,14 @@
 use std::time::Duration;
 
 use crate::config::Auto;
+use crate::protocol::Protocol;
+use crate::protocol::outbox::ReplayCursor;
 use crate::types::{
     Announcement, Bound, Head, LinkId, MAX_IDS_PER_MESSAGE, Message, Offer, PeerId, Transaction,
     TransactionId,
 };
 
-use crate::protocol::outbox::ReplayCursor;
-
 use super::push_policy::{Lesson, Route};
-use crate::protocol::Protocol;
 
 /// Maximum number of entries by which a peer may lag behind the quickest one for a moment.
 const MAX_LAG: u64 = 4096;

@@ -1,13 +1,14 @@
 //! What decides whether one core goes on: completions that belong to nothing, and looks at the log
 //! in passing.
 
-use super::liars::signed;
-use super::secs;
-use super::single_node::SingleNode;
 use crate::config::Config;
 use crate::protocol::env::MAX_STORING;
 use crate::protocol::{CallId, Input, Ticket};
 use crate::types::Message;
+
+use super::liars::signed;
+use super::secs;
+use super::single_node::SingleNode;
 
 #[test]
 fn a_completion_that_belongs_to_nothing_makes_no_room() {

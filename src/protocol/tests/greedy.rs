@@ -4,15 +4,16 @@
 //! core, what they say), `src/sim/tests/hostile.rs` (a simulated network), `tests/node/hostile.rs`
 //! (a node, after the hello) and `tests/node/bad_input.rs` (a node, before and during the hello).
 
-use super::liars::{LIAR, gauge, invented, signed, single_node, validating_node};
-use super::single_node::{START, SingleNode, transaction};
-use super::*;
 use crate::config::Config;
 use crate::protocol::{Input, Judgement};
 use crate::types::{
     Announcement, Bound, Interest, Message, Range, RangeContent, Reconcile, TopicKey, Transaction,
     TransactionId, Verdict, WallTime,
 };
+
+use super::liars::{LIAR, gauge, invented, signed, single_node, validating_node};
+use super::single_node::{START, SingleNode, transaction};
+use super::*;
 
 /// An announcement as its origin makes it.
 fn own(ids: &[TransactionId]) -> Message {

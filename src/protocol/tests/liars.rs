@@ -7,8 +7,6 @@
 
 use bytes::Bytes;
 
-use super::single_node::{START, SingleNode, transaction};
-use super::*;
 use crate::config::Config;
 use crate::identity::Identity;
 use crate::protocol::{Input, Judgement, Queued, Restored};
@@ -17,6 +15,9 @@ use crate::types::{
     PieceRange, Proofs, Range, RangeContent, Reconcile, Reservation, Signature, Topic, Transaction,
     TransactionId, TransportKind, Verdict, WallTime,
 };
+
+use super::single_node::{START, SingleNode, transaction};
+use super::*;
 
 pub(super) const LIAR: u8 = 2;
 

@@ -1,11 +1,12 @@
 //! The outbox of one core.
 
-use super::liars::{invented, signed};
-use super::single_node::SingleNode;
-use super::{millis, secs};
 use crate::config::Config;
 use crate::protocol::{CallId, Input, Queued, Restored};
 use crate::types::Message;
+
+use super::liars::{invented, signed};
+use super::single_node::SingleNode;
+use super::{millis, secs};
 
 #[test]
 fn what_is_too_large_to_be_published_anew_is_a_dead_letter() {

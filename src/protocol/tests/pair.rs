@@ -3,8 +3,6 @@
 
 use std::collections::BTreeSet;
 
-use super::single_node::{START, SingleNode, transaction};
-use super::*;
 use crate::config::Config;
 use crate::protocol::Judgement;
 use crate::testing::cases::for_all;
@@ -12,6 +10,9 @@ use crate::types::{
     Bound, LinkId, Message, Range, RangeContent, Reconcile, Transaction, TransactionId, Verdict,
     WallTime,
 };
+
+use super::single_node::{START, SingleNode, transaction};
+use super::*;
 
 const LINK: LinkId = LinkId(1);
 

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
-use super::*;
 use crate::Identity;
 use crate::config::{Config, Role};
 use crate::error::StoreErrorKind;
@@ -18,6 +17,8 @@ use crate::types::{
     Range, RangeContent, Reconcile, RecordDraft, Reservation, Signature, Topic, TopicKey,
     Transaction, TransactionId, TransportKind, Verdict, WallTime,
 };
+
+use super::*;
 
 const START: u64 = 1_700_000_000_000;
 

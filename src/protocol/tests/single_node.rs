@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::*;
 use crate::config::Config;
 use crate::identity::Identity;
 use crate::protocol::{Input, Judgement, Output, Protocol, Restored, Ticket};
@@ -11,6 +10,8 @@ use crate::types::{
     PeerRecord, Proofs, RecordDraft, Signature, Topic, TopicKey, Transaction, TransactionId,
     TransportKind, Verdict, WallTime, verify_piece,
 };
+
+use super::*;
 
 pub(super) const START: u64 = 1_700_000_000_000;
 
