@@ -63,3 +63,28 @@ impl DirLock {
         }
     }
 }
+
+impl Drop for DirLock {
+    /// Unlocks, and leaves that not to the closing of the file: a child process that is being started
+    /// has the file open too until it runs its program, and would hold the directory for so long.
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dropped_lock_is_free_also_while_a_child_has_its_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = DirLock::acquire(dir.path()).unwrap();
+        let of_a_child = lock.file.try_clone().unwrap();
+        let held = DirLock::acquire(dir.path()).unwrap_err();
+        assert_eq!(held.kind, StoreErrorKind::Locked);
+        drop(lock);
+        DirLock::acquire(dir.path()).expect("nobody uses it");
+        drop(of_a_child);
+    }
+}
