@@ -63,7 +63,8 @@ ANSWERS (every line in gets exactly one, which echoes its "ref"; null where it h
                                        the error says that it may have been
   stats {ref,…}, peers {ref,peers}     with `[gossip] role = "edge"` in --config, the node
                                        carries the topics of --topic, those in `[gossip] topics` and
-                                       those that peers behind it want: see topics_carried, stands_in
+                                       those that peers behind it want: see topics_carried, stands_in;
+                                       memory and memory_limits: bytes by owner
   dead_letters {ref,dead_letters}      own transactions that no peer took, in the order of publishing:
                                        [{seq,id,topic,size,created,expires,reason,since}], at most
                                        "limit" (1000) above "after"; empty: there are no more

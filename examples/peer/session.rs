@@ -48,7 +48,7 @@ pub(crate) async fn run(
     mut signals: Signals,
     out: &Out,
 ) -> Result<End, Box<dyn std::error::Error + Send + Sync>> {
-    let Running { node, storage, max_payload } = running;
+    let Running { node, storage, max_payload, memory } = running;
     let events = node.events();
     let deliveries = Deliveries::open(&node, &args.topic, args.from, args.payloads).await?;
     let (peer_id, listen) = (node.peer_id(), node.listen_addr());
@@ -57,7 +57,7 @@ pub(crate) async fn run(
     let mut feeds = JoinSet::new();
     feeds.spawn(report_events(events, node.clone(), out.clone()));
     feeds.spawn(deliveries.run(out.clone()));
-    let (queue, publisher) = PublishQueue::start(node.clone(), max_payload, out.clone());
+    let (queue, publisher) = PublishQueue::start(node.clone(), max_payload, memory, out.clone());
     let mut session = Session { node, queue, in_flight: JoinSet::new(), out: out.clone() };
     let end = session.serve(&mut requests, &mut signals).await;
     session.finish(&end, publisher, feeds, &mut signals).await;

@@ -5,6 +5,7 @@
 //! the field, the value and the range, never a silent correction.
 
 mod choice;
+mod memory;
 mod ranges;
 pub(crate) mod root;
 mod sections;
@@ -14,7 +15,8 @@ mod tests;
 pub use choice::{AddressPolicy, Auto, Role, SignaturePolicy, Trust};
 #[cfg_attr(not(feature = "node"), allow(unused_imports))]
 pub(crate) use root::Config;
+pub(crate) use memory::Shares;
 pub use sections::{
-    ConnectionConfig, DiscoveryConfig, GossipConfig, ListenConfig, LivenessConfig, NetworkConfig,
-    OutboxConfig, OverlayConfig,
+    ConnectionConfig, DiscoveryConfig, GossipConfig, LimitsConfig, ListenConfig, LivenessConfig,
+    NetworkConfig, OutboxConfig, OverlayConfig,
 };

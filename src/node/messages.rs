@@ -12,6 +12,8 @@ use crate::types::{
     Endpoint, Header, LinkStatus, Mode, PeerId, PublishStatus, Stats, Transaction, TransactionId,
 };
 
+use super::room::Taken;
+
 /// Request of a handle to the driver.
 pub(super) enum Command {
     Connect {
@@ -59,6 +61,8 @@ pub(super) enum Command {
 pub(super) enum Completion {
     /// Inputs of the protocol, in order.
     Inputs(Vec<Input>),
+    /// Input that a frame of a link is, and room for the frame.
+    Frame { input: Input, room: Taken },
     /// A link that a transport opened.
     Linked { raw: RawLink, dial: Option<DialId> },
 }
@@ -71,6 +75,8 @@ pub(super) struct Draft {
     /// Entry of the outbox whose place this transaction takes.
     pub(super) renews: Option<TransactionId>,
     pub(super) reply: oneshot::Sender<PublishAnswer>,
+    /// Room for the payload, until the protocol has it.
+    pub(super) room: Taken,
 }
 
 /// Signed transaction to be published.
@@ -80,6 +86,8 @@ pub(super) struct SignedDraft {
     /// Entry of the outbox whose place this transaction takes.
     pub(super) renews: Option<TransactionId>,
     pub(super) reply: oneshot::Sender<PublishAnswer>,
+    /// Room for the payload, until the protocol has it.
+    pub(super) room: Taken,
 }
 
 /// Answer to a publish.

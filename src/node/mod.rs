@@ -13,6 +13,7 @@ mod handle;
 mod hashing;
 mod messages;
 mod restore;
+mod room;
 mod start;
 mod store_lease;
 mod subscribed_topics;

@@ -5,6 +5,8 @@ mod common;
 mod bad_input;
 mod hostile;
 mod lifecycle;
+#[cfg(feature = "sqlite")]
+mod memory;
 mod outbox;
 #[cfg(feature = "sqlite")]
 mod quota;

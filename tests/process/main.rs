@@ -6,6 +6,8 @@ mod peer;
 mod crash;
 #[cfg(target_os = "linux")]
 mod disk;
+#[cfg(target_os = "linux")]
+mod memory;
 mod peer_program;
 mod quickstart;
 mod swarm;

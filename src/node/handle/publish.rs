@@ -24,7 +24,9 @@ impl PeerNode {
     ///
     /// Publishing takes as long as the store takes to make the transaction durable; publishes that
     /// run at the same time share that, so have many under way rather than one after the other
-    /// where they are many.
+    /// where they are many. Of large payloads, only as many as their share of the node's memory holds are
+    /// under way, an eighth of [`LimitsConfig::memory`](crate::config::LimitsConfig::memory) or one
+    /// payload; others wait for their turn, in the order of the calls.
     ///
     /// Two publishes of the same bytes are two transactions. A payload above 256 KiB is hashed on
     /// another thread, so of publishes that run at the same time a small one may come before an
@@ -41,13 +43,15 @@ impl PeerNode {
         payload: impl Into<Bytes>,
     ) -> Result<Receipt, PublishError> {
         let payload = payload.into();
+        let size = payload.len();
         let make_header = self.header(topic, &payload)?;
+        let mut room = self.0.publish_room.take(payload.len()).await;
         let hashed = hash(&self.0.runtime, payload.len(), make_header).await;
         let mut header = hashed.ok_or(PublishError::Closed)?;
         loop {
             let (reply, answer) = oneshot::channel();
             let (payload, renews) = (payload.clone(), None);
-            let draft = Draft { header: header.clone(), payload, renews, reply };
+            let draft = Draft { header: header.clone(), payload, renews, reply, room };
             self.0.drafts.send(draft).await.map_err(|_| PublishError::Closed)?;
             match answer.await.map_err(|_| PublishError::Closed)? {
                 Ok(Published { id, is_new: true, status }) => {
@@ -56,6 +60,7 @@ impl PeerNode {
                 // An earlier process of this identity published the same bytes at the same time.
                 Ok(Published { is_new: false, .. }) => {
                     header.expires = header.expires.plus(Duration::from_millis(1));
+                    room = self.0.publish_room.take(size).await;
                 }
                 Err(unpublished) => return Err(publish_error(unpublished)),
             }
@@ -116,7 +121,8 @@ impl PeerNode {
     ) -> Result<Receipt, PublishError> {
         self.check_prepared(&transaction).await?;
         let (reply, answer) = oneshot::channel();
-        let signed = SignedDraft { transaction, renews: None, reply };
+        let room = self.0.publish_room.take(transaction.payload().len()).await;
+        let signed = SignedDraft { transaction, renews: None, reply, room };
         self.0.publishes.send(vec![signed]).await.map_err(|_| PublishError::Closed)?;
         match answer.await.map_err(|_| PublishError::Closed)? {
             Ok(Published { id, is_new, status }) => {

@@ -27,7 +27,7 @@ pub(in crate::node) async fn run(
         // Who gave up before the signature has not published.
         batch.retain(|draft| !draft.reply.is_closed());
         let (replies, parts): (Vec<_>, Vec<_>) =
-            batch.drain(..).map(|d| ((d.reply, d.renews), (d.header, d.payload))).unzip();
+            batch.drain(..).map(|d| ((d.reply, d.renews, d.room), (d.header, d.payload))).unzip();
         let signed = match policy {
             SignaturePolicy::Required => identity.sign_transactions(parts),
             SignaturePolicy::Off => unsigned(parts),
@@ -38,8 +38,12 @@ pub(in crate::node) async fn run(
             continue;
         };
         let signed = transactions.into_iter().zip(replies);
-        let signed =
-            signed.map(|(transaction, (reply, renews))| SignedDraft { transaction, renews, reply });
+        let signed = signed.map(|(transaction, (reply, renews, room))| SignedDraft {
+            transaction,
+            renews,
+            reply,
+            room,
+        });
         if publishes.send(signed.collect()).await.is_err() {
             return;
         }

@@ -132,9 +132,11 @@ impl Protocol {
             from: Some(from),
             hops,
         };
+        let size = transaction.header().payload_len;
         self.env.storing.enter(1);
+        self.env.storing_bytes.enter(size);
         let (id, origin) = (transaction.id(), transaction.origin());
-        let ticket = self.env.ticket(Task::StoreForeign { id, origin });
+        let ticket = self.env.ticket(Task::StoreForeign { id, origin, size });
         self.env.push(Output::Store { ticket, entry, own: false });
     }
 
@@ -145,6 +147,11 @@ impl Protocol {
     ) {
         let Some(task) = self.env.tickets.remove(&ticket) else { return };
         self.env.storing.leave(1);
+        self.env.storing_bytes.leave(match &task {
+            Task::StoreOwn { transaction, .. } => transaction.header().payload_len,
+            Task::StoreForeign { size, .. } => *size,
+            _ => 0,
+        });
         if result.is_err() {
             self.env.counters.storage_failures += 1;
         }
@@ -152,7 +159,7 @@ impl Protocol {
             Task::StoreOwn { transaction, renews } => {
                 self.on_own_stored(&transaction, renews, result);
             }
-            Task::StoreForeign { id, origin } if result.is_ok() => {
+            Task::StoreForeign { id, origin, .. } if result.is_ok() => {
                 if let Some(size) = self.log.note_stored(&id) {
                     self.intake.retry.note_saved(size, self.env.now);
                 }

@@ -258,7 +258,7 @@ impl Protocol {
         if large.assembly.is_some() || large.coming.is_some() {
             return large.coming.is_none();
         }
-        if !self.assemblies.bytes.has_room(size, self.env.config.gossip.max_assembly_bytes) {
+        if !self.assemblies.bytes.has_room(size, self.env.shares.assemblies) {
             if !std::mem::replace(&mut large.waiting, true) {
                 self.assemblies.waiting.push_back(*id);
             }
@@ -295,7 +295,7 @@ impl Protocol {
 
     /// Lets in what waits for room, at the end of a turn; who makes no progress makes way.
     pub(in crate::protocol) fn admit_waiting(&mut self) {
-        let budget = self.env.config.gossip.max_assembly_bytes;
+        let budget = self.env.shares.assemblies;
         while let Some(id) = self.assemblies.waiting.front().copied() {
             let Some(pending) = self.intake.pending.get_mut(&id) else {
                 self.assemblies.waiting.pop_front();

@@ -60,6 +60,7 @@ impl Protocol {
             hops: 0,
         };
         self.env.storing.enter(1);
+        self.env.storing_bytes.enter(size);
         let ticket = self.env.ticket(Task::StoreOwn { transaction, renews });
         self.env.push(Output::Store { ticket, entry, own: true });
     }

@@ -58,6 +58,8 @@ pub(super) struct SingleNode {
     /// Links that take what is sent, and never say so.
     pub(super) stuck: BTreeSet<LinkId>,
     pub(super) judged: u64,
+    /// Stores that wait for the test, where they do not succeed at once.
+    pub(super) unstored: Option<Vec<Ticket>>,
     /// Checks that will break off.
     pub(super) breaks: u32,
     pub(super) announced: BTreeSet<TransactionId>,
@@ -86,6 +88,7 @@ impl SingleNode {
             closed: Vec::new(),
             stuck: BTreeSet::new(),
             judged: 0,
+            unstored: None,
             breaks: 0,
             announced: BTreeSet::new(),
         }
@@ -208,6 +211,10 @@ impl SingleNode {
                         todo.push_back(self.checked(ticket, Input::Proved { ticket, proofs }));
                     }
                     Output::Store { ticket, .. } => {
+                        if let Some(unstored) = &mut self.unstored {
+                            unstored.push(ticket);
+                            continue;
+                        }
                         todo.push_back(Input::Stored { ticket, result: Ok(()) });
                     }
                     Output::Load { ticket, ids } => {
