@@ -187,6 +187,9 @@ impl Body for Hello {
             nested(out, 9, &self.interest);
         }
         uint(out, 11, u64::from(self.owes));
+        for proof in &self.proofs {
+            bytes(out, 13, proof);
+        }
     }
 }
 

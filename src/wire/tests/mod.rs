@@ -71,6 +71,7 @@ fn examples() -> Vec<Message> {
             observed: Some([192, 0, 2, 1].into()),
             interest: Interest::default(),
             owes: true,
+            proofs: Vec::new(),
         })),
         Message::Goodbye {
             reason: CloseReason::TooManyLinks,
@@ -141,9 +142,23 @@ fn examples() -> Vec<Message> {
             observed: None,
             interest: interest(NOWHERE, &[]),
             owes: false,
+            proofs: Vec::new(),
         })),
         Message::Peers { records: vec![record(&[])], relays: 1 },
         Message::Flushed,
+        Message::Hello(Box::new(Hello {
+            network: "n".to_owned(),
+            version_min: 1,
+            version_max: 1,
+            features: FEATURES,
+            incarnation: 1,
+            max_transaction: 1,
+            record: record(&[]),
+            observed: None,
+            interest: Interest::default(),
+            owes: false,
+            proofs: vec![[11; 32], [12; 32]],
+        })),
     ]
 }
 

@@ -135,6 +135,7 @@ fn hello(hello: &Hello) -> gossip::Hello {
         observed,
         interest: (hello.interest != Interest::default()).then(|| interest(&hello.interest)),
         owes: hello.owes,
+        proofs: hello.proofs.iter().map(|proof| Bytes::copy_from_slice(proof)).collect(),
     }
 }
 
