@@ -65,6 +65,7 @@ impl Node {
                 observed: None,
                 interest: Interest::default(),
                 owes: false,
+                clock: None,
                 proofs: Vec::new(),
             }));
             node.take(Input::Received { link, messages: vec![hello], bytes: 300 });

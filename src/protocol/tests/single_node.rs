@@ -120,6 +120,7 @@ impl SingleNode {
             observed: None,
             interest: Interest::default(),
             owes,
+            clock: None,
             proofs: Vec::new(),
         };
         self.hear(now, link, vec![Message::Hello(Box::new(hello))]);

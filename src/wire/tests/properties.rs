@@ -93,6 +93,8 @@ fn hello(random: &mut Random) -> Hello {
         observed: random.option(ip),
         interest: random.option(interest).unwrap_or_default(),
         owes: random.bool(),
+        // 0 is "not said".
+        clock: random.option(|random| wall(random).plus(Duration::from_millis(1))),
         proofs: random.list(0..MAX_PROOFS as u64 + 1, Random::bytes),
     }
 }
