@@ -139,10 +139,7 @@ fn examples() -> Vec<Message> {
             clock: Some(WallTime::from_millis(1_700_000_000_000)),
             ..plain_hello()
         })),
-        Message::Hello(Box::new(Hello {
-            proofs: vec![[11; 32], [12; 32]],
-            ..plain_hello()
-        })),
+        Message::Hello(Box::new(Hello { proofs: vec![[11; 32], [12; 32]], ..plain_hello() })),
     ]
 }
 
