@@ -157,6 +157,7 @@ fn plain_hello() -> Hello {
         interest: Interest::default(),
         owes: false,
         clock: None,
+        proofs: Vec::new(),
     }
 }
 
