@@ -172,15 +172,18 @@ impl PeerNode {
 }
 
 fn publish_error(unpublished: Unpublished) -> PublishError {
-    let Unpublished::Refused(refusal) = unpublished else { return PublishError::Unsettled };
+    const CONSEQUENCE: &str = "the transaction was not stored";
+    let refusal = match unpublished {
+        Unpublished::Refused(refusal) => refusal,
+        Unpublished::NotStored(failure) => return failure.to_error(CONSEQUENCE).into(),
+        Unpublished::Unsettled => return PublishError::Unsettled,
+    };
     match refusal {
         PublishRefusal::TooLarge { size, limit } => PublishError::TooLarge { size, limit },
         PublishRefusal::QueueFull { limit } => PublishError::QueueFull { limit },
         PublishRefusal::OverShare { used, limit } => PublishError::OverShare { used, limit },
         PublishRefusal::OverRate { used, limit } => PublishError::OverRate { used, limit },
-        PublishRefusal::Store(kind) => {
-            PublishError::Store(StoreError::new(kind, "the transaction was not stored"))
-        }
+        PublishRefusal::Store(kind) => PublishError::Store(StoreError::new(kind, CONSEQUENCE)),
         PublishRefusal::Closed => PublishError::Closed,
     }
 }

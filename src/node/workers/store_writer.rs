@@ -14,8 +14,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::error::{DeadLetterError, StoreError, StoreErrorKind};
-use crate::node::messages::{Completion, OutboxSettled};
+use crate::error::{DeadLetterError, StoreError};
+use crate::node::messages::{Completion, OutboxSettled, StoreFailure};
 use crate::ports::{TransactionQueue, TransactionStore};
 use crate::protocol::{Input, PartialOp, Ticket};
 use crate::types::{
@@ -70,7 +70,7 @@ pub(in crate::node) struct StoreWriter {
 }
 
 /// Transactions that a store refused, each with the reason.
-type Refused = HashMap<TransactionId, StoreErrorKind>;
+type Refused = HashMap<TransactionId, StoreFailure>;
 
 /// Batch that the outbox has taken, apart from what it refused, and the log has not yet.
 type Enqueued = (Batch, Refused);
@@ -198,7 +198,7 @@ impl StoreWriter {
                 self.health.note(StoreName::Queue, &result);
             }
         }
-        split.refused().into_iter().map(|(at, kind)| (own[at].id(), kind)).collect()
+        split.refused().into_iter().map(|(at, failure)| (own[at].id(), failure)).collect()
     }
 
     /// Removes transactions from the outbox; one that stays is sent once more after a restart.
@@ -264,12 +264,11 @@ impl StoreWriter {
             let id = to_store.id();
             let by_outbox = refused.get(&id).filter(|_| to_store.own);
             let reason = by_outbox.or_else(|| unlogged.get(&id));
-            let result = reason.map_or(Ok(()), |kind| Err(*kind));
-            Input::Stored { ticket: to_store.ticket, result }
+            (to_store.ticket, reason.map_or(Ok(()), |failure| Err(failure.clone())))
         };
         if !batch.entries.is_empty() {
-            let inputs = batch.entries.iter().map(stored).collect();
-            let _ = self.done.send(Completion::Inputs(inputs)).await;
+            let results = batch.entries.iter().map(stored).collect();
+            let _ = self.done.send(Completion::Stored(results)).await;
         }
         for op in batch.partials {
             self.partial(op).await;
@@ -341,7 +340,7 @@ impl StoreWriter {
             }
         }
         let id = |at: usize| entries[at].transaction.id();
-        split.refused().into_iter().map(|(at, kind)| (id(at), kind)).collect()
+        split.refused().into_iter().map(|(at, failure)| (id(at), failure)).collect()
     }
 }
 
