@@ -32,8 +32,16 @@ const PUBLISHES: u64 = 8;
 const INBOUND: u64 = 2;
 const STORES: u64 = 7;
 /// All of these.
-const PARTS: u64 =
-    ASSEMBLIES + CHECKS + STORING + CACHE + PROOFS + SERVING + DEFERRED + PUBLISHES + INBOUND + STORES;
+const PARTS: u64 = ASSEMBLIES
+    + CHECKS
+    + STORING
+    + CACHE
+    + PROOFS
+    + SERVING
+    + DEFERRED
+    + PUBLISHES
+    + INBOUND
+    + STORES;
 
 /// Number of bytes that each owner may hold. An owner of payloads may always hold one, however
 /// large.
@@ -116,7 +124,12 @@ impl Config {
             if let Some(bytes) = bytes
                 && !(MIB..=max).contains(&bytes)
             {
-                return Err(out_of_range(field, bytes, MIB.to_string(), format!("{max} ({whence})")));
+                return Err(out_of_range(
+                    field,
+                    bytes,
+                    MIB.to_string(),
+                    format!("{max} ({whence})"),
+                ));
             }
         }
         Ok(())
@@ -144,7 +157,8 @@ fn parse(text: &str) -> Result<u64, String> {
         "TB" => 1_000_000_000_000,
         _ => return Err(format!("{text:?} is no number of bytes such as 67108864 or \"64 MiB\"")),
     };
-    let number = digits.parse::<u64>().map_err(|e| format!("{text:?} is no number of bytes: {e}"))?;
+    let number =
+        digits.parse::<u64>().map_err(|e| format!("{text:?} is no number of bytes: {e}"))?;
     number.checked_mul(unit).ok_or_else(|| format!("{text:?} is more than can be counted"))
 }
 
@@ -184,11 +198,16 @@ pub(super) mod bytes {
     use super::{Bytes, Deserialize, Deserializer, Serializer};
 
     #[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde wants it")]
-    pub(in crate::config) fn serialize<S: Serializer>(bytes: &u64, to: S) -> Result<S::Ok, S::Error> {
+    pub(in crate::config) fn serialize<S: Serializer>(
+        bytes: &u64,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
         to.serialize_u64(*bytes)
     }
 
-    pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<u64, D::Error> {
         Bytes::deserialize(from).map(|bytes| bytes.0)
     }
 }
@@ -224,7 +243,16 @@ mod tests {
     fn sum(shares: &Shares) -> u64 {
         let Shares { assemblies, checks, storing, cache, proofs, .. } = *shares;
         let Shares { serving, deferred, publishes, inbound, stores, .. } = *shares;
-        assemblies + checks + storing + cache + proofs + serving + deferred + publishes + inbound + stores
+        assemblies
+            + checks
+            + storing
+            + cache
+            + proofs
+            + serving
+            + deferred
+            + publishes
+            + inbound
+            + stores
     }
 
     #[test]
@@ -312,7 +340,10 @@ mod tests {
         }
         let gossip = serde_json::json!({ "gossip": { "cache_bytes": "2 MiB" } });
         let config = read(gossip).unwrap();
-        assert_eq!((config.gossip.cache_bytes, config.gossip.max_assembly_bytes), (Some(2 * MIB), None));
+        assert_eq!(
+            (config.gossip.cache_bytes, config.gossip.max_assembly_bytes),
+            (Some(2 * MIB), None)
+        );
         let text = serde_json::to_string(&config).unwrap();
         assert_eq!(serde_json::from_str::<Config>(&text).unwrap(), config);
         assert!(read(serde_json::json!({ "limits": { "memory": -1 } })).is_err());

@@ -13,9 +13,9 @@ mod sections;
 mod tests;
 
 pub use choice::{AddressPolicy, Auto, Role, SignaturePolicy, Trust};
+pub(crate) use memory::Shares;
 #[cfg_attr(not(feature = "node"), allow(unused_imports))]
 pub(crate) use root::Config;
-pub(crate) use memory::Shares;
 pub use sections::{
     ConnectionConfig, DiscoveryConfig, GossipConfig, LimitsConfig, ListenConfig, LivenessConfig,
     NetworkConfig, OutboxConfig, OverlayConfig,

@@ -59,7 +59,8 @@ async fn large_payloads_both_ways_at_once_get_through_the_smallest_memory() {
     for node in [a, b] {
         let stats = stats(&node).await;
         assert!(stats.memory.keys().eq(stats.memory_limits.keys()), "{stats:?}");
-        let most: u64 = stats.memory_limits.iter().filter(|(o, _)| *o != "links").map(|(_, n)| n).sum();
+        let most: u64 =
+            stats.memory_limits.iter().filter(|(o, _)| *o != "links").map(|(_, n)| n).sum();
         assert!(most <= 4 * SIZE as u64, "{stats:?}");
         assert_eq!(stats.memory["publishes"], 0);
         stop(&node).await;

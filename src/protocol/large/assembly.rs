@@ -14,8 +14,8 @@ use crate::protocol::intake::Stage;
 use crate::protocol::io::{Output, Ticket};
 use crate::protocol::{Protocol, env::Task};
 use crate::types::{
-    LinkId, Message, MonoTime, Piece, PieceSet, Proofs, Refusal, TransactionId, piece_len,
-    pieces_of,
+    LinkId, Message, MonoTime, Piece, PieceSet, Proofs, Refusal, TransactionId, payload_buffer,
+    piece_len, pieces_of,
 };
 
 /// The payload as far as it is here.
@@ -66,7 +66,7 @@ impl Assembly {
     /// The whole payload, once all pieces are here, and its proofs. Each piece goes as soon as it is
     /// copied, so that there is never much more than one payload.
     fn into_payload(self) -> (Bytes, Vec<Bytes>) {
-        let mut payload = Vec::with_capacity(self.pieces.iter().map(Bytes::len).sum());
+        let mut payload = payload_buffer(self.pieces.iter().map(Bytes::len).sum());
         for piece in self.pieces {
             payload.extend_from_slice(&piece);
         }

@@ -63,13 +63,7 @@ impl HeldPayloads {
 
     /// Makes room for `size` bytes for a link, as far as its turn has come and what is unused can
     /// go; without room, the link stands in line.
-    pub(super) fn make_room(
-        &mut self,
-        link: LinkId,
-        size: u64,
-        share: u64,
-        now: MonoTime,
-    ) -> bool {
+    pub(super) fn make_room(&mut self, link: LinkId, size: u64, share: u64, now: MonoTime) -> bool {
         let is_next = self.line.front().is_none_or(|first| *first == link);
         while is_next && !self.bytes.has_room(size, share) {
             match self.by_use.first().copied() {
@@ -122,7 +116,9 @@ impl HeldPayloads {
         users: usize,
         now: MonoTime,
     ) {
-        let Some(held) = self.all.get_mut(&id).filter(|held| held.payload.is_none()) else { return };
+        let Some(held) = self.all.get_mut(&id).filter(|held| held.payload.is_none()) else {
+            return;
+        };
         if payload.is_none() || users == 0 {
             return self.remove(&id);
         }

@@ -13,7 +13,9 @@ use bytes::Bytes;
 use crate::error::Source;
 use crate::ports::{IndexEntry, LogEntry, NewEntry};
 use crate::store::limits::stored_size;
-use crate::types::{Cursor, Header, PeerId, Signature, TopicKey, Transaction, TransactionId, WallTime};
+use crate::types::{
+    Cursor, Header, PeerId, Signature, TopicKey, Transaction, TransactionId, WallTime,
+};
 
 const FORMAT: u8 = 1;
 /// Number of bytes of an index entry.

@@ -10,6 +10,7 @@ use sqlx::{AssertSqlSafe, Row};
 use super::database::ConnectionGuard;
 use super::error::damaged;
 use crate::error::StoreError;
+use crate::types::payload_buffer;
 
 /// Number of bytes in a slice, and maximum number of those in a row of the usual kind.
 const SLICE_BYTES: usize = 256 << 10;
@@ -65,7 +66,7 @@ pub(super) async fn read(
     // What the head says is taken at its word only where there is as much.
     let capacity = usize::try_from(len).ok().filter(|_| u64::try_from(there) == Ok(len));
     let Some(capacity) = capacity else { return Err(wrong("is not whole")) };
-    let mut payload = Vec::with_capacity(capacity);
+    let mut payload = payload_buffer(capacity);
     let mut next = 0i64;
     while payload.len() < capacity {
         let some = format!(

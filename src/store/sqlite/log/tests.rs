@@ -376,7 +376,10 @@ async fn a_large_payload_comes_back_and_goes_with_its_generation() {
     log.writer.lock().await.unwrap().execute_raw(damage.to_owned()).await.unwrap();
     assert_eq!(log.get(&ids[1]).await.unwrap_err().kind, StoreErrorKind::Corrupt);
     let found = log.get_many(&ids).await.unwrap();
-    assert_eq!(found.iter().map(Option::is_some).collect::<Vec<_>>(), [true, false, true, true, true, true]);
+    assert_eq!(
+        found.iter().map(Option::is_some).collect::<Vec<_>>(),
+        [true, false, true, true, true, true]
+    );
     let page = log.page(None, Cursor(0), 99, usize::MAX).await.unwrap();
     assert_eq!((page.entries.len(), page.damaged_until), (6, Some(cursors[1])));
 
