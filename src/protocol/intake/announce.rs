@@ -259,8 +259,11 @@ impl Protocol {
         }
         self.env.counters.payloads_received += 1;
         self.note_early(link, &id);
+        // One that was asked for may answer late.
+        let never_asked = |p: &Pending| p.asked_of.is_none() && p.turns == 0;
+        let is_unasked = !asked && self.intake.pending.get(&id).is_none_or(never_asked);
         self.verify(link, transaction, hop);
-        if !asked && let Some(pending) = self.intake.pending.get_mut(&id) {
+        if is_unasked && let Some(pending) = self.intake.pending.get_mut(&id) {
             pending.note_arrival(Arrival::Pushed);
         }
         if hop == 0 {

@@ -56,6 +56,8 @@ fn what_a_comparison_finds_or_a_replay_brings_is_history() {
     let answer = Reconcile { session: asked.session, lower: asked.lower, ranges: vec![list] };
     assert!(asked.upper() == Bound::MAX);
     node.hear(now, peer, vec![Message::Answer(Box::new(answer))]);
+    let now = secs(2);
+    node.wake(now);
     node.hear(now, peer, vec![push(&found)]);
     assert_eq!(stored(&mut node), [(found.id(), false)]);
 

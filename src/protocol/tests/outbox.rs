@@ -61,7 +61,7 @@ fn many_are_taken_whole_or_not_at_all() {
     let now = secs(1);
     let peer = node.meet(now, 3);
     let batch = |from: u8, count: u8| (from..from + count).map(|n| signed(1, 500, n)).collect();
-    let mut publish = |node: &mut SingleNode, transactions: Vec<_>| {
+    let publish = |node: &mut SingleNode, transactions: Vec<_>| {
         let (call, renews) = (CallId(1), None);
         node.feed(now, Input::Publish { call, transactions, renews });
         assert_eq!(node.published.len(), 1, "one answer");

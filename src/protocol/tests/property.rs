@@ -220,7 +220,9 @@ impl Chaos {
             6 => Input::Sent { link, weight: usize::from(b) * 1000, bytes: 10 },
             7 => Input::Publish {
                 call: CallId(1),
-                transactions: (0..=b % 3).map(|n| transaction((b + n) % 16, false)).collect(),
+                transactions: (0..=b % 3)
+                    .map(|n| transaction(b.wrapping_add(n) % 16, false))
+                    .collect(),
                 renews: None,
             },
             8..11 => {
@@ -317,7 +319,7 @@ impl Chaos {
                 Output::Dial { dial, .. } => self.dials.push(dial),
                 Output::Verify { ticket, .. } => drop(self.tickets.insert(ticket, false)),
                 Output::Store { ticket, .. } | Output::StoreOwn { ticket, .. } => {
-                    drop(self.tickets.insert(ticket, true))
+                    self.tickets.insert(ticket, true);
                 }
                 Output::VerifyHead { ticket, .. } => drop(self.checks.insert(ticket, Check::Head)),
                 Output::VerifyPiece { ticket, .. } => {
