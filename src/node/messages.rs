@@ -1,13 +1,14 @@
 //! Messages between handles, driver and workers.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 
-use crate::error::{DeadLetterError, StoreError};
+use crate::error::{DeadLetterError, StoreError, StoreErrorKind, TransportError};
 use crate::ports::{Ban, RawLink};
-use crate::protocol::{ConnectFailure, DialId, Input, PublishRefusal};
+use crate::protocol::{ConnectFailure, DialId, Input, PublishRefusal, Ticket};
 use crate::types::{
     Endpoint, Header, LinkStatus, Mode, PeerId, PublishStatus, Refusal, Stats, Transaction,
     TransactionId,
@@ -17,7 +18,7 @@ use crate::types::{
 pub(super) enum Command {
     Connect {
         endpoint: Endpoint,
-        reply: oneshot::Sender<Result<PeerId, ConnectFailure>>,
+        reply: oneshot::Sender<Result<PeerId, Unconnected>>,
     },
     Disconnect {
         peer: PeerId,
@@ -62,6 +63,38 @@ pub(super) enum Completion {
     Inputs(Vec<Input>),
     /// A link that a transport opened.
     Linked { raw: RawLink, dial: Option<DialId> },
+    /// No link: what the transport said.
+    NotDialled { dial: DialId, error: TransportError },
+    /// Results of storing, in order.
+    Stored(Vec<(Ticket, Result<(), StoreFailure>)>),
+}
+
+/// Reason for which a call of the host opened no link.
+#[derive(Debug)]
+pub(super) struct Unconnected {
+    pub(super) failure: ConnectFailure,
+    /// The text of the transport's error, where one was the reason.
+    pub(super) reason: Option<String>,
+}
+
+/// Error of a store for all whom it concerns.
+#[derive(Debug, Clone)]
+pub(super) struct StoreFailure {
+    pub(super) kind: StoreErrorKind,
+    reason: Arc<str>,
+}
+
+impl From<&StoreError> for StoreFailure {
+    fn from(error: &StoreError) -> Self {
+        Self { kind: error.kind, reason: error.reason().into() }
+    }
+}
+
+impl StoreFailure {
+    /// Returns the error again. `consequence` says what it means for who is told.
+    pub(super) fn to_error(&self, consequence: &str) -> StoreError {
+        StoreError::new(self.kind, format!("{consequence}: {}", self.reason))
+    }
 }
 
 /// Transactions to be signed and published, all or none.
@@ -96,11 +129,13 @@ pub(super) struct Published {
 }
 
 /// Reason for which there is no receipt.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(super) enum Unpublished {
     Refused(PublishRefusal),
     /// The node's own validator did not accept a transaction.
     NotValid(Refusal),
+    /// The store failed, and this is what it said.
+    NotStored(StoreFailure),
     /// The node ended before the store had answered.
     Unsettled,
 }

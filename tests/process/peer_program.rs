@@ -61,22 +61,22 @@ fn a_killed_process_finds_its_way_back_without_bootstrap() {
     let mut a = Peer::in_memory();
     let mut b = Peer::start(data.into_iter().chain(["--bootstrap", &a.listen]));
     b.wait("peer_up", |line| line["peer"] == a.id);
-    let first = a.publish("", "before");
+    let first = a.publish("t", "before");
     b.wait_for_delivery(&first);
     // Its own work makes sure that what it knows of `a` is on the disk.
-    let second = b.publish("", "before, too");
+    let second = b.publish("t", "before, too");
     a.wait_for_delivery(&second);
     let id = b.id.clone();
     b.kill();
 
-    let third = a.publish("", "while it was away");
+    let third = a.publish("t", "while it was away");
     // A new port: only `b` can find `a`, not the other way round.
     let mut b = Peer::start(data.into_iter().chain(["--from", "earliest"]));
     assert_eq!(b.id, id, "the key is kept");
     let up = b.wait("peer_up", |line| line["peer"] == a.id);
     assert_eq!(up["direction"], "outbound");
     b.wait_for_delivery(&third);
-    let fourth = b.publish("", "after");
+    let fourth = b.publish("t", "after");
     a.wait_for_delivery(&fourth);
     delivered(&b.finish());
     assert_eq!(delivered(&a.finish()).len(), 4);
@@ -291,6 +291,7 @@ fn what_cannot_start_says_why() {
     let typo = file("typo.toml", "[gossip]\nfanuot = 4");
     let range = file("range.toml", "[gossip]\nfanout = 400");
     let taken = Peer::in_memory();
+    let in_use = format!("peer: cannot listen on {}: Address already in use", taken.listen);
     for (flags, status, said) in [
         (vec!["--transports", "rest"], 1, "grpc-stream"),
         (vec!["--config", &typo], 1, "fanuot"),
@@ -303,7 +304,7 @@ fn what_cannot_start_says_why() {
         (vec!["--transports", "pigeon"], 2, "grpc-stream"),
         (vec!["--memory", "--data-dir", "x"], 2, "--data-dir"),
         (vec!["--listen", "nowhere"], 2, "--listen"),
-        (vec!["--listen", &taken.listen], 1, "cannot listen on"),
+        (vec!["--listen", &taken.listen], 1, &in_use),
     ] {
         let (lines, code, log) = Peer::spawn(&flags).end();
         assert_eq!(code, Some(status), "{flags:?}: {log}");

@@ -5,11 +5,11 @@ use std::net::IpAddr;
 use tokio::sync::{oneshot, watch};
 
 use crate::node::clock::wall_now;
-use crate::node::messages::{NodeState, OutboxSettled, Published};
+use crate::node::messages::{NodeState, OutboxSettled, Published, Unconnected, Unpublished};
 use crate::node::workers::piece_verifier::PieceCheck;
 use crate::node::workers::store_writer::{Source, StoreOp};
 use crate::node::workers::verifier::TransactionCheck;
-use crate::protocol::{Input, Output, Ticket};
+use crate::protocol::{Input, Output, PublishRefusal, Ticket};
 use crate::types::{Event, PublishState, PublishStatus, TransactionId};
 
 use super::{Call, Driver};
@@ -102,14 +102,15 @@ impl Driver {
                             let watched = ids.into_iter().map(|id| (id, self.watch(id, is_new)));
                             Ok(Published { is_new, entries: watched.collect() })
                         }
-                        Err(refusal) => Err(refusal.into()),
+                        Err(refusal) => Err(self.unpublished(refusal)),
                     };
                     self.answers.push((reply, answer));
                 }
             }
             Output::Connected { call, result } => {
                 if let Some(Call::Connect(reply)) = self.calls.remove(&call) {
-                    let _ = reply.send(result);
+                    let reason = self.causes.dial.clone();
+                    let _ = reply.send(result.map_err(|failure| Unconnected { failure, reason }));
                 }
             }
             Output::Observed { address } => self.observe(address),
@@ -128,6 +129,13 @@ impl Driver {
         }
         let known = self.protocol.publish_status(&id);
         self.statuses.watch_again(id, known)
+    }
+
+    fn unpublished(&self, refusal: PublishRefusal) -> Unpublished {
+        match (refusal, &self.causes.store) {
+            (PublishRefusal::Store(_), Some(failure)) => Unpublished::NotStored(failure.clone()),
+            _ => refusal.into(),
+        }
     }
 
     fn check_piece(&mut self, check: PieceCheck) {
@@ -194,6 +202,8 @@ impl Driver {
             state.links = stats.links;
             match event {
                 Event::DialFailed { address, reason } => {
+                    let cause = self.causes.dial.as_ref();
+                    let reason = cause.map_or_else(|| reason.to_string(), String::clone);
                     state.hint = Some(format!("dialling {address} failed: {reason}"));
                 }
                 Event::LinkRefused { address, reason, .. } => {

@@ -355,10 +355,15 @@ impl PeerNode {
         let (reply, answer) = oneshot::channel();
         let address = endpoint.to_string();
         self.command(Command::Connect { endpoint, reply }).await?;
-        answer.await.map_err(|_| ConnectError::Closed)?.map_err(|failure| match failure {
-            ConnectFailure::Dial(kind) => ConnectError::Dial { address, kind },
-            ConnectFailure::Refused(reason) => ConnectError::Refused(reason),
-            ConnectFailure::Closed => ConnectError::Closed,
+        answer.await.map_err(|_| ConnectError::Closed)?.map_err(|unconnected| {
+            match unconnected.failure {
+                ConnectFailure::Dial(kind) => {
+                    let reason = unconnected.reason.unwrap_or_else(|| kind.to_string());
+                    ConnectError::Dial { address, kind, reason }
+                }
+                ConnectFailure::Refused(reason) => ConnectError::Refused(reason),
+                ConnectFailure::Closed => ConnectError::Closed,
+            }
         })
     }
 

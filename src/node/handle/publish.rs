@@ -300,8 +300,10 @@ struct HandedOver {
 }
 
 fn publish_error(unpublished: Unpublished) -> PublishError {
+    const CONSEQUENCE: &str = "the transaction was not stored";
     let refusal = match unpublished {
         Unpublished::Refused(refusal) => refusal,
+        Unpublished::NotStored(failure) => return failure.to_error(CONSEQUENCE).into(),
         Unpublished::NotValid(reason) => return PublishError::NotValid { reason },
         Unpublished::Unsettled => return PublishError::Unsettled,
     };
@@ -310,9 +312,7 @@ fn publish_error(unpublished: Unpublished) -> PublishError {
         PublishRefusal::QueueFull { limit } => PublishError::QueueFull { limit },
         PublishRefusal::OverShare { used, limit } => PublishError::OverShare { used, limit },
         PublishRefusal::OverRate { used, limit } => PublishError::OverRate { used, limit },
-        PublishRefusal::Store(kind) => {
-            PublishError::Store(StoreError::new(kind, "the transaction was not stored"))
-        }
+        PublishRefusal::Store(kind) => PublishError::Store(StoreError::new(kind, CONSEQUENCE)),
         PublishRefusal::Closed => PublishError::Closed,
     }
 }

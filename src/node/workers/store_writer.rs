@@ -15,9 +15,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::error::{DeadLetterError, StoreError, StoreErrorKind};
+use crate::error::{DeadLetterError, StoreError};
 use crate::node::late_news::LateNews;
-use crate::node::messages::{Completion, OutboxSettled};
+use crate::node::messages::{Completion, OutboxSettled, StoreFailure};
 use crate::ports::{TransactionQueue, TransactionStore};
 use crate::protocol::{Input, PartialOp, Ticket};
 use crate::types::{Cursor, EntryState, NewEntry, Piece, TransactionId, WallTime, verify_piece};
@@ -81,7 +81,7 @@ pub(in crate::node) struct StoreWriter {
 }
 
 /// Operations that a store refused, each with the reason.
-type Refused = HashMap<Ticket, StoreErrorKind>;
+type Refused = HashMap<Ticket, StoreFailure>;
 
 /// Batch that the outbox has taken, apart from what it refused, and the log has not yet.
 type Enqueued = (Batch, Refused);
@@ -217,7 +217,7 @@ impl StoreWriter {
                 self.health.note(StoreName::Queue, &result);
             }
         }
-        split.refused().into_iter().map(|(at, kind)| (own[at].ticket, kind)).collect()
+        split.refused().into_iter().map(|(at, failure)| (own[at].ticket, failure)).collect()
     }
 
     /// Removes transactions from the outbox; one that stays is sent once more after a restart.
@@ -279,11 +279,11 @@ impl StoreWriter {
         }
         let stored = |&ToStore { ticket, .. }: &ToStore| {
             let reason = refused.get(&ticket).or_else(|| unlogged.get(&ticket));
-            Input::Stored { ticket, result: reason.map_or(Ok(()), |kind| Err(*kind)) }
+            (ticket, reason.map_or(Ok(()), |failure| Err(failure.clone())))
         };
         if !batch.stores.is_empty() {
-            let inputs = batch.stores.iter().map(stored).collect();
-            let _ = self.done.send(Completion::Inputs(inputs)).await;
+            let results = batch.stores.iter().map(stored).collect();
+            let _ = self.done.send(Completion::Stored(results)).await;
         }
         for op in batch.partials {
             self.partial(op).await;
@@ -358,7 +358,7 @@ impl StoreWriter {
                 });
             }
         }
-        split.refused().into_iter().map(|(at, kind)| (stores[at].ticket, kind)).collect()
+        split.refused().into_iter().map(|(at, failure)| (stores[at].ticket, failure)).collect()
     }
 
     /// Notes the cursors of news, for subscriptions that would take it for history.
