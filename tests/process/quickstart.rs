@@ -168,7 +168,7 @@ fn a_signal_leaves_nothing_behind() {
     {
         let temp = tempfile::tempdir().unwrap();
         let mut command = quickstart(temp.path());
-        let command = command.arg(here.path()).args(["--nodes", "24"]);
+        let command = command.arg(here.path()).args(["--nodes", "10"]);
         let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap());
         let mut line = String::new();
