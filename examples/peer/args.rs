@@ -12,6 +12,7 @@ use crate::listen::ListenOn;
 
 /// A whole sorcha-peer node as a program: JSON lines in on stdin, JSON lines out on stdout, logs
 /// on stderr.
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 #[derive(Debug, Parser)]
 #[command(after_help = crate::CONTRACT)]
 pub(crate) struct Args {

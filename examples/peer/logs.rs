@@ -11,7 +11,7 @@
 
 use std::io::{self, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -72,16 +72,9 @@ impl Logs {
 
     /// Waits until everything is written, at most this long.
     pub(crate) fn finish(&self, limit: Duration) {
-        let until = Instant::now() + limit;
-        let mut state = self.lock();
-        while !state.is_closed && (state.is_writing || !state.waiting.is_empty()) {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return;
-            }
-            let waited = self.0.changed.wait_timeout(state, left);
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
-        }
+        let is_busy =
+            |state: &mut State| !state.is_closed && (state.is_writing || !state.waiting.is_empty());
+        let _ = self.0.changed.wait_timeout_while(self.lock(), limit, is_busy);
     }
 
     /// Writes what is put into the buffer, until that fails.
@@ -97,7 +90,10 @@ impl Logs {
             let written = stderr.write_all(&lines);
             let mut state = self.lock();
             state.is_writing = false;
-            state.is_closed = written.is_err();
+            if written.is_err() {
+                state.is_closed = true;
+                state.dropped += lines.split_inclusive(|byte| *byte == b'\n').count() as u64;
+            }
             self.0.changed.notify_all();
             if state.is_closed {
                 return;
