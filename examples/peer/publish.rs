@@ -8,7 +8,6 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde_json::Value;
 use sorcha_peer::error::PublishError;
 use sorcha_peer::{Mode, PeerNode, Receipt, TransactionId};
 use tokio::io::AsyncReadExt;
@@ -16,7 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::input::{Payload, Publish};
+use crate::input::{Payload, Publish, Ref};
 use crate::output::{Line, Out};
 
 /// Maximum number of transactions handed to the node and not yet answered: fewer than its command queue holds, so
@@ -41,7 +40,7 @@ pub(crate) enum Job {
 
 /// The queue in front of the publisher, bounded by bytes.
 pub(crate) struct PublishQueue {
-    jobs: mpsc::UnboundedSender<(Value, Job, OwnedSemaphorePermit)>,
+    jobs: mpsc::UnboundedSender<(Ref, Job, OwnedSemaphorePermit)>,
     bytes: Arc<Semaphore>,
 }
 
@@ -57,7 +56,7 @@ impl PublishQueue {
     }
 
     /// Queues a job whose line has `size` bytes; waits while too much is queued.
-    pub(crate) async fn push(&self, r#ref: Value, job: Job, size: usize) {
+    pub(crate) async fn push(&self, r#ref: Ref, job: Job, size: usize) {
         // A line holds somewhat more than its bytes.
         if let Some(room) = take_bytes(&self.bytes, size + 256).await {
             let _ = self.jobs.send((r#ref, job, room));
@@ -80,7 +79,7 @@ struct Publisher {
 }
 
 impl Publisher {
-    async fn run(self, mut queue: mpsc::UnboundedReceiver<(Value, Job, OwnedSemaphorePermit)>) {
+    async fn run(self, mut queue: mpsc::UnboundedReceiver<(Ref, Job, OwnedSemaphorePermit)>) {
         while let Some((r#ref, job, room)) = queue.recv().await {
             match job {
                 Job::One(publish) => self.one(r#ref, publish, room).await,
@@ -95,7 +94,7 @@ impl Publisher {
     }
 
     /// Publishes one transaction; a task of its own answers once it is durable.
-    async fn one(&self, r#ref: Value, publish: Publish, room: OwnedSemaphorePermit) {
+    async fn one(&self, r#ref: Ref, publish: Publish, room: OwnedSemaphorePermit) {
         let payload = match publish.payload {
             Payload::Here(payload) => Ok(payload),
             Payload::File(path) => read_file(&path, self.max_payload)
@@ -120,7 +119,7 @@ impl Publisher {
 
     /// Publishes `count` random payloads and sums up. While the outbox is full and peers are there
     /// to empty it, it waits for them.
-    async fn random(&self, r#ref: Value, topic: String, size: usize, count: u64) -> Line {
+    async fn random(&self, r#ref: Ref, topic: String, size: usize, count: u64) -> Line {
         if count > MAX_COUNT {
             let error = format!("count is {count}, allowed is up to {MAX_COUNT}");
             return Line::PublishFailed { r#ref, error };
@@ -243,7 +242,7 @@ impl Tally {
         }
     }
 
-    fn into_line(self, r#ref: Value, wanted: u64) -> Line {
+    fn into_line(self, r#ref: Ref, wanted: u64) -> Line {
         match self.error {
             Some(error) if self.ids.is_empty() => Line::PublishFailed { r#ref, error },
             error => Line::PublishedAll {
