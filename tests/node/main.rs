@@ -8,6 +8,7 @@ mod lifecycle;
 #[cfg(feature = "sqlite")]
 mod memory;
 mod outbox;
+mod publish_many;
 #[cfg(feature = "sqlite")]
 mod quota;
 #[cfg(feature = "sqlite")]
@@ -17,6 +18,7 @@ mod republish;
 #[cfg(feature = "sqlite")]
 mod spill;
 mod spread;
+mod start_at_now;
 #[cfg(feature = "sqlite")]
 mod topics;
 mod validators;

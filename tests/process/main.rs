@@ -6,6 +6,7 @@ mod peer;
 mod crash;
 #[cfg(target_os = "linux")]
 mod disk;
+mod logs;
 #[cfg(target_os = "linux")]
 mod memory;
 mod peer_program;

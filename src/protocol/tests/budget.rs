@@ -101,7 +101,7 @@ fn a_payload_that_many_ask_for_is_held_once_until_all_have_it() {
 fn publish(node: &mut SingleNode, n: u8, size: usize) {
     let transaction = signed(1, size, n);
     let call = CallId(u64::from(n) + 1);
-    node.feed(secs(1), Input::Publish { call, transaction, renews: None });
+    node.feed(secs(1), Input::Publish { call, transactions: vec![transaction], renews: None });
 }
 
 #[test]
