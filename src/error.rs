@@ -27,7 +27,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use crate::types::errors::{EndpointError, FailureKind, InvalidTransaction, ParseIdError};
-use crate::types::{Cursor, PeerId, TransactionId, WallTime};
+use crate::types::{Cursor, PeerId, Refusal, TransactionId, WallTime};
 
 /// Cause of an error of a port: whatever the adapter had.
 pub type Source = Box<dyn Error + Send + Sync + 'static>;
@@ -274,8 +274,25 @@ pub enum PublishError {
         /// The end of its life, by its header and the retention.
         expires: WallTime,
     },
+    /// More payloads at once than [`publish_many`](crate::PeerNode::publish_many) takes; hand them over
+    /// in parts.
+    #[error("more than {max_count} payloads at once, or more than {max_bytes} bytes together")]
+    TooMany {
+        /// Maximum number of payloads.
+        max_count: usize,
+        /// Maximum number of bytes of all payloads together.
+        max_bytes: usize,
+    },
+    /// The node's own validator did not accept the transaction, or one of those that were published
+    /// together. A retry helps where the validator would decide differently by then.
+    #[error("the node's own validator {}", if *reason == Refusal::Rejected { "rejected it" } else { "ignored it" })]
+    NotValid {
+        /// [`Refusal::Rejected`], or [`Refusal::Ignored`]: also where the validator did not answer
+        /// within 10 s, or panicked.
+        reason: Refusal,
+    },
     /// Too many own transactions wait for copies or are dead letters; a retry helps once some are
-    /// confirmed, or dead letters were deleted.
+    /// confirmed, or dead letters were deleted. Of those that were published together all count.
     #[error(
         "the outbox is full: {limit} transactions (outbox.max_entries) wait for copies or are dead \
          letters"

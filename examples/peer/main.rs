@@ -62,7 +62,8 @@ has none):
                                        answered in any order
   published {ref,id,ids,count,failed}  to publish_random: the last id, all ids in order, how many,
                                        and how many failed (with the first "error"). While the
-                                       outbox is full and peers are linked, it waits up to 30 s
+                                       outbox is full and peers are linked, it waits up to 30 s;
+                                       up to 64 are published together, all or none
   publish_failed {ref,error}           nothing was published; where the node stops in this moment,
                                        the error says that it may have been
   stats {ref,…}, peers {ref,peers}     with `[gossip] role = "edge"` in --config, the node

@@ -159,6 +159,8 @@ fn of_operations(samples: &mut Samples) {
         TooLarge => PublishError::TooLarge { size: 2, limit: 1 },
         Topic => PublishError::from(ParseIdError::EmptyTopic),
         Invalid => PublishError::Invalid(InvalidTransaction::Unsigned),
+        TooMany => PublishError::TooMany { max_count: 2, max_bytes: 1 },
+        NotValid => PublishError::NotValid { reason: Refusal::Rejected },
         Expired => PublishError::Expired { expires: WallTime::from_millis(1) },
         QueueFull => PublishError::QueueFull { limit: 1 },
         OverShare => PublishError::OverShare { used: 2, limit: 1 },

@@ -10,7 +10,8 @@ use crate::error::{DeadLetterError, StoreError, StoreErrorKind, TransportError};
 use crate::ports::{Ban, RawLink};
 use crate::protocol::{ConnectFailure, DialId, Input, PublishRefusal, Ticket};
 use crate::types::{
-    Endpoint, Header, LinkStatus, Mode, PeerId, PublishStatus, Stats, Transaction, TransactionId,
+    Endpoint, Header, LinkStatus, Mode, PeerId, PublishStatus, Refusal, Stats, Transaction,
+    TransactionId,
 };
 
 /// Request of a handle to the driver.
@@ -96,21 +97,20 @@ impl StoreFailure {
     }
 }
 
-/// Transaction to be signed and published.
+/// Transactions to be signed and published, all or none.
 #[derive(Debug)]
 pub(super) struct Draft {
-    pub(super) header: Header,
-    pub(super) payload: Bytes,
-    /// Entry of the outbox whose place this transaction takes.
+    pub(super) parts: Vec<(Header, Bytes)>,
+    /// Entry of the outbox whose place the only transaction takes.
     pub(super) renews: Option<TransactionId>,
     pub(super) reply: oneshot::Sender<PublishAnswer>,
 }
 
-/// Signed transaction to be published.
+/// Signed transactions to be published, all or none.
 #[derive(Debug)]
 pub(super) struct SignedDraft {
-    pub(super) transaction: Transaction,
-    /// Entry of the outbox whose place this transaction takes.
+    pub(super) transactions: Vec<Transaction>,
+    /// Entry of the outbox whose place the only transaction takes.
     pub(super) renews: Option<TransactionId>,
     pub(super) reply: oneshot::Sender<PublishAnswer>,
 }
@@ -118,19 +118,22 @@ pub(super) struct SignedDraft {
 /// Answer to a publish.
 pub(super) type PublishAnswer = Result<Published, Unpublished>;
 
-/// A transaction that outbox and log have.
+/// Transactions that outbox and log have.
 #[derive(Debug)]
 pub(super) struct Published {
-    pub(super) id: TransactionId,
-    /// True: this call published the transaction, and not an earlier one.
+    /// True: this call published the transactions. False: one of them was published by an earlier
+    /// call, and nothing was done.
     pub(super) is_new: bool,
-    pub(super) status: watch::Receiver<PublishStatus>,
+    /// Each in the order of publishing, with its status.
+    pub(super) entries: Vec<(TransactionId, watch::Receiver<PublishStatus>)>,
 }
 
 /// Reason for which there is no receipt.
 #[derive(Debug)]
 pub(super) enum Unpublished {
     Refused(PublishRefusal),
+    /// The node's own validator did not accept a transaction.
+    NotValid(Refusal),
     /// The store failed, and this is what it said.
     NotStored(StoreFailure),
     /// The node ended before the store had answered.

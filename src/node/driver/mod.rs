@@ -23,7 +23,7 @@ use crate::error::{DeadLetterError, ShutdownReport};
 use crate::identity::Identity;
 use crate::ports::RawLink;
 use crate::protocol::{Assurance, CallId, DialId, Input, LinkView, Protocol, PublishRefusal};
-use crate::types::{LinkId, LinkState, LinkStatus, MonoTime, PeerId, TransactionId};
+use crate::types::{LinkId, LinkState, LinkStatus, MonoTime, PeerId, Transaction, TransactionId};
 
 use super::clock::wall_now;
 use super::messages::{
@@ -50,7 +50,7 @@ pub(super) const MAX_WIND_UP: Duration = WIND_UP_TIMEOUT.saturating_mul(2);
 
 /// Call that waits for the protocol's answer.
 enum Call {
-    Publish(TransactionId, PublishReply),
+    Publish(Vec<TransactionId>, PublishReply),
     Connect(oneshot::Sender<Result<PeerId, Unconnected>>),
 }
 
@@ -256,14 +256,15 @@ impl Driver {
         self.protocol.handle(now, wall_now(), input);
     }
 
-    fn publish(&mut self, SignedDraft { transaction, renews, reply }: SignedDraft) {
+    fn publish(&mut self, SignedDraft { transactions, renews, reply }: SignedDraft) {
         if self.stop_at.is_some() {
             let _ = reply.send(Err(PublishRefusal::Closed.into()));
             return;
         }
         let reply = PublishReply::new(reply);
-        let call = self.enter(Call::Publish(transaction.id(), reply));
-        self.feed(Input::Publish { call, transaction, renews });
+        let ids = transactions.iter().map(Transaction::id).collect();
+        let call = self.enter(Call::Publish(ids, reply));
+        self.feed(Input::Publish { call, transactions, renews });
     }
 
     fn command(&mut self, command: Command) {

@@ -3,8 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::config::Config;
+use crate::error::StoreErrorKind;
 use crate::identity::Identity;
-use crate::protocol::{Assurance, Input, Judgement, Output, Protocol, Restored, Ticket};
+use crate::protocol::{
+    Assurance, Input, Judgement, Output, Protocol, PublishRefusal, Restored, Ticket,
+};
 use crate::types::{
     Cursor, Features, Head, Header, Hello, IndexEntry, Interest, LinkId, Message, MonoTime, PeerId,
     PeerRecord, Proofs, RecordDraft, Signature, Topic, TopicKey, Transaction, TransactionId,
@@ -61,6 +64,12 @@ pub(super) struct SingleNode {
     /// Checks that will break off.
     pub(super) breaks: u32,
     pub(super) announced: BTreeSet<TransactionId>,
+    /// What the store was given of other origins, and whether it was news.
+    pub(super) stored: Vec<(TransactionId, bool)>,
+    /// Answer of the store to own transactions.
+    pub(super) store_own: Result<(), StoreErrorKind>,
+    /// Answers to publishes.
+    pub(super) published: Vec<Result<bool, PublishRefusal>>,
 }
 
 impl SingleNode {
@@ -88,6 +97,9 @@ impl SingleNode {
             judged: 0,
             breaks: 0,
             announced: BTreeSet::new(),
+            stored: Vec::new(),
+            store_own: Ok(()),
+            published: Vec::new(),
         }
     }
 
@@ -209,9 +221,14 @@ impl SingleNode {
                         let proofs = Proofs::of(transaction.payload());
                         todo.push_back(self.checked(ticket, Input::Proved { ticket, proofs }));
                     }
-                    Output::Store { ticket, .. } => {
+                    Output::Store { ticket, entry, is_news } => {
+                        self.stored.push((entry.transaction.id(), is_news));
                         todo.push_back(Input::Stored { ticket, result: Ok(()) });
                     }
+                    Output::StoreOwn { ticket, .. } => {
+                        todo.push_back(Input::Stored { ticket, result: self.store_own });
+                    }
+                    Output::Published { result, .. } => self.published.push(result),
                     Output::Load { ticket, ids } => {
                         let found = ids.iter().map(|id| self.table.get(id).cloned());
                         let transactions = found.collect();
