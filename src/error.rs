@@ -585,7 +585,11 @@ fn cause<'a>(
 
 /// Returns `reason` where it names the address by itself, and what failed and the reason elsewhere:
 /// transports of the host's own say what they like.
-fn naming(failed: &str, address: &impl fmt::Display, reason: &impl fmt::Display) -> String {
+pub(crate) fn naming(
+    failed: &str,
+    address: &impl fmt::Display,
+    reason: &impl fmt::Display,
+) -> String {
     let reason = reason.to_string();
     if reason.contains(&address.to_string()) { reason } else { format!("{failed}: {reason}") }
 }
