@@ -91,12 +91,13 @@ impl Effects {
             let completion = match tokio::time::timeout(timeout, walk).await {
                 Ok(Ok(raw)) => Completion::Linked { raw, dial: Some(dial) },
                 Ok(Err(error)) => {
-                    tracing::debug!(target: "sorcha_peer::overlay", %endpoint, %error, "dial failed");
-                    Completion::Inputs(vec![Input::DialFailed { dial, reason: error.kind }])
+                    let (reason, detail) = (error.kind, with_causes(&error));
+                    Completion::Inputs(vec![Input::DialFailed { dial, reason, detail }])
                 }
                 Err(_) => Completion::Inputs(vec![Input::DialFailed {
                     dial,
                     reason: FailureKind::Timeout,
+                    detail: format!("no link within {} s", timeout.as_secs()),
                 }]),
             };
             let _ = done.send(completion).await;
@@ -191,4 +192,18 @@ async fn walk_ladder(
         }
     }
     Err(last)
+}
+
+/// Writes an error with its causes, each once.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        let said = next.to_string();
+        if !text.contains(&said) {
+            text = format!("{text}: {said}");
+        }
+        cause = next.source();
+    }
+    text
 }

@@ -211,7 +211,11 @@ impl Chaos {
                 let link = LinkId(self.next_link);
                 Input::LinkOpened { link, remote, kind: TransportKind::Memory, address, dial }
             }
-            3 => Input::DialFailed { dial: self.dials.pop()?, reason: FailureKind::Timeout },
+            3 => Input::DialFailed {
+                dial: self.dials.pop()?,
+                reason: FailureKind::Timeout,
+                detail: String::new(),
+            },
             4 => Input::LinkClosed { link },
             5 => Input::Malformed { link },
             6 => Input::Sent { link, weight: usize::from(b) * 1000, bytes: 10 },
