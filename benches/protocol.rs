@@ -57,6 +57,7 @@ impl Node {
                 observed: None,
                 interest: Interest::default(),
                 owes: false,
+                clock: None,
             }));
             node.take(Input::Received { link, messages: vec![hello], bytes: 300 });
         }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Bound, CloseReason, Head, Interest, PeerRecord, PieceRange, Reconcile, Transaction,
-    TransactionId,
+    TransactionId, WallTime,
 };
 
 /// Oldest wire version that this node speaks.
@@ -49,6 +49,8 @@ pub struct Hello {
     /// True: the sender's own transactions that wait for copies come next, announced in the order
     /// of publishing, until the sender says [`Message::Flushed`].
     pub owes: bool,
+    /// The sender's clock as it reads it, uncorrected; `None` where it does not say.
+    pub clock: Option<WallTime>,
 }
 
 /// Announcement of one transaction.

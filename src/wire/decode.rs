@@ -200,7 +200,7 @@ fn hello(body: &[u8]) -> Result<Hello, WireError> {
     let mut wanted = None;
     let (mut version_min, mut version_max) = (0, 0);
     let (mut features, mut incarnation, mut max_transaction) = (0, 0, 0);
-    let mut owes = false;
+    let (mut owes, mut clock) = (false, 0);
     for field in Fields(body) {
         let (number, value) = field?;
         match number {
@@ -214,6 +214,7 @@ fn hello(body: &[u8]) -> Result<Hello, WireError> {
             8 => observed = value.bytes("observed address")?,
             9 => wanted = Some(value.bytes("interest")?),
             11 => owes = value.uint("owes")? != 0,
+            12 => clock = value.uint("clock_ms")?,
             _ => {}
         }
     }
@@ -229,7 +230,13 @@ fn hello(body: &[u8]) -> Result<Hello, WireError> {
         observed: ip_of(observed)?,
         interest: wanted.map_or(Ok(Interest::default()), interest)?,
         owes,
+        clock: clock_of(clock),
     })
+}
+
+/// Reads the clock of a peer: 0 says nothing.
+fn clock_of(millis: u64) -> Option<WallTime> {
+    (millis != 0).then(|| WallTime::from_millis(millis))
 }
 
 fn goodbye(body: &[u8]) -> Result<Message, WireError> {

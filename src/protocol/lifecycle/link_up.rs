@@ -34,7 +34,7 @@ use crate::protocol::spread::{Feed, PeerInterest};
 use crate::protocol::timers::Timer;
 use crate::types::{
     CloseReason, Counters, Direction, Event, FEATURES, FailureKind, Hello, LinkId, Message, PeerId,
-    TransportKind, WIRE_VERSION_MAX, WIRE_VERSION_MIN,
+    TransportKind, WIRE_VERSION_MAX, WIRE_VERSION_MIN, WallTime,
 };
 
 impl Protocol {
@@ -310,6 +310,7 @@ impl Protocol {
             observed: address.map(|a| a.ip()),
             interest: self.spread.carrying.ours().clone(),
             owes,
+            clock: Some(self.env.wall).filter(|wall| *wall != WallTime::default()),
         }))
     }
 

@@ -65,6 +65,7 @@ pub(in crate::protocol) fn hello(n: u8) -> Message {
         observed: None,
         interest: Interest::default(),
         owes: n % 2 == 1,
+        clock: None,
     }))
 }
 

@@ -119,6 +119,7 @@ impl SingleNode {
             observed: None,
             interest: Interest::default(),
             owes,
+            clock: None,
         };
         self.hear(now, link, vec![Message::Hello(Box::new(hello))]);
         link

@@ -188,6 +188,7 @@ mod triangle {
             observed: None,
             interest: Interest::default(),
             owes: false,
+            clock: None,
         }))
     }
 
@@ -445,6 +446,7 @@ fn a_replay_without_end_or_with_two_bites() {
             observed: None,
             interest: Interest::default(),
             owes,
+            clock: None,
         }))
     };
     let opened = opened();

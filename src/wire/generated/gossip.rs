@@ -108,6 +108,10 @@ pub struct Hello {
     /// publishing, until it says `flushed`.
     #[prost(bool, tag = "11")]
     pub owes: bool,
+    /// The sender's clock as it reads it, uncorrected, when it says hello: milliseconds since 1970;
+    /// 0 where it does not say.
+    #[prost(uint64, tag = "12")]
+    pub clock_ms: u64,
 }
 /// What a node wants of others. See src/protocol/spread/interest.rs.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

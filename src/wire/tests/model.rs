@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use crate::types::{
     Hello, Interest, Message, PeerRecord, Range, RangeContent, Reconcile, Signature, TransactionId,
+    WallTime,
 };
 use crate::wire::convert::reason_code;
 use crate::wire::generated::gossip::{self, message::Kind};
@@ -135,6 +136,7 @@ fn hello(hello: &Hello) -> gossip::Hello {
         observed,
         interest: (hello.interest != Interest::default()).then(|| interest(&hello.interest)),
         owes: hello.owes,
+        clock_ms: hello.clock.map_or(0, WallTime::as_millis),
     }
 }
 

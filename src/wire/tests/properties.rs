@@ -92,6 +92,8 @@ fn hello(random: &mut Random) -> Hello {
         observed: random.option(ip),
         interest: random.option(interest).unwrap_or_default(),
         owes: random.bool(),
+        // 0 is "not said".
+        clock: random.option(|random| wall(random).plus(Duration::from_millis(1))),
     }
 }
 

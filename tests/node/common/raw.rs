@@ -153,6 +153,7 @@ pub(crate) fn hello(identity: &Identity) -> Hello {
         observed: None,
         interest: Interest::default(),
         owes: false,
+        clock: None,
     }
 }
 
