@@ -4,7 +4,7 @@
 
 use crate::protocol::Protocol;
 use crate::protocol::guard::Finding;
-use crate::protocol::link::{Candidate, EVICT_EVERY, choose};
+use crate::protocol::link::{Candidate, Link, choose};
 use crate::types::{CloseReason, Direction, Endpoint, Event, LinkId, PeerId};
 
 impl Protocol {
@@ -25,11 +25,12 @@ impl Protocol {
     /// what there is for them.
     fn evict_for(&mut self, newcomer: LinkId, only_edges: bool) -> bool {
         let now = self.env.now;
-        if self.links.evicted.is_some_and(|at| now.since(at) < EVICT_EVERY) {
+        let Some(peer) = self.links.all.get(&newcomer).map(|l| l.remote) else { return false };
+        if !self.links.evictions.may_evict_for(&peer, now) {
             return false;
         }
         let inbound = self.links.all.values().filter(|l| l.direction == Direction::Inbound);
-        let candidate = |l: &crate::protocol::link::Link| {
+        let candidate = |l: &Link| {
             let up = l.up.as_ref().filter(|up| !only_edges || !up.interest.theirs.is_relay())?;
             Some(Candidate {
                 link: l.id,
@@ -41,8 +42,12 @@ impl Protocol {
             })
         };
         let candidates: Vec<_> = inbound.filter_map(candidate).collect();
-        let Some(victim) = choose(&candidates, self.group_of(newcomer)) else { return false };
-        self.links.evicted = Some(now);
+        let victim = choose(&candidates, self.group_of(newcomer));
+        let Some((victim, peer)) = victim.and_then(|link| Some((link, self.links.peer_of(link)?)))
+        else {
+            return false;
+        };
+        self.links.evictions.note(peer, now);
         self.env.counters.links_evicted += 1;
         self.close(victim, CloseReason::TooManyLinks);
         true
@@ -63,7 +68,7 @@ impl Protocol {
     /// A peer says that another connection has taken an own link over: tells if that was none of ours.
     pub(super) fn note_taken_over(&mut self, link: LinkId) {
         let Some(l) = self.links.all.get(&link).filter(|l| l.up.is_some()) else { return };
-        let ours = |other: &crate::protocol::link::Link| other.remote == l.remote && other.id != link;
+        let ours = |other: &Link| other.remote == l.remote && other.id != link;
         if !self.links.all.values().any(ours) {
             let finding = self.guard.twins.note_taken_over(self.env.now);
             self.note_twins(finding, link, self.env.me);

@@ -3,7 +3,8 @@
 //! Places are not first come, first served for ever: a node that nobody can dial lives on the places
 //! of those that it can dial, so each gets a turn. A crowd gains nothing by knocking:
 //! - At most one link gives way in `EVICT_EVERY`, and none in its first `GRACE`, in which its peer
-//!   gets what it lacks and hands over what it has.
+//!   gets what it lacks and hands over what it has. Who gave way waits as long until another one does
+//!   so for it: else it would be back before those who waited longer, and so knock less often.
 //! - Links that we dialled stay: those were our choice.
 //! - The quarter that has lived longest stays, so that nobody can bring about a whole new set.
 //! - Of the rest the most crowded address group gives way, the newcomer counted: k groups never push
@@ -15,14 +16,14 @@
 //! Tested by: the tests below, `sim::tests::full_hubs`.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use crate::types::{LinkId, MonoTime};
+use crate::types::{LinkId, MonoTime, PeerId};
 
 /// Minimum time between two links that give way.
-pub(in crate::protocol) const EVICT_EVERY: Duration = Duration::from_secs(2);
-/// Time that a link has before it may have to give way.
+const EVICT_EVERY: Duration = Duration::from_secs(2);
+/// Time that a link has before it may have to give way, and that a peer waits that had to.
 const GRACE: Duration = Duration::from_secs(30);
 /// One link in so many stays for its age.
 const ELDERS: usize = 4;
@@ -69,6 +70,24 @@ pub(in crate::protocol) fn choose(candidates: &[Candidate], group: u64) -> Optio
     };
     let worst = eligible.into_iter().min_by_key(|c| (c.merit, Reverse(slowness(c)), c.age, c.link));
     worst.map(|c| c.link)
+}
+
+/// Links that gave way lately, the latest last: as many as may in `GRACE`.
+#[derive(Debug, Default)]
+pub(in crate::protocol) struct Evictions(VecDeque<(MonoTime, PeerId)>);
+
+impl Evictions {
+    /// Reports whether a link may give way now, to this peer.
+    pub(in crate::protocol) fn may_evict_for(&mut self, newcomer: &PeerId, now: MonoTime) -> bool {
+        self.0.retain(|(at, _)| now.since(*at) < GRACE);
+        let is_too_soon = self.0.back().is_some_and(|(at, _)| now.since(*at) < EVICT_EVERY);
+        !is_too_soon && self.0.iter().all(|(_, peer)| peer != newcomer)
+    }
+
+    /// Notes that the link of a peer gave way.
+    pub(in crate::protocol) fn note(&mut self, peer: PeerId, now: MonoTime) {
+        self.0.push_back((now, peer));
+    }
 }
 
 /// Count of transactions that a peer was the first to bring: each counts less the longer ago it was.
@@ -182,6 +201,24 @@ mod tests {
         assert_eq!(choose(&all, 99), Some(LinkId(6)), "one that never answered");
         all[6].merit = 6;
         assert_eq!(choose(&all, 99), Some(LinkId(5)));
+    }
+
+    #[test]
+    fn links_give_way_one_after_the_other_and_who_did_waits() {
+        let at = |s| MonoTime::from_duration(secs(s));
+        let peer = |n| PeerId::from_bytes([n; 32]);
+        let mut evictions = Evictions::default();
+        let mut evicted = Vec::new();
+        for second in 0..100 {
+            if evictions.may_evict_for(&peer(0), at(second)) {
+                evictions.note(peer(1), at(second));
+                evicted.push(second);
+            }
+            assert!(!evictions.may_evict_for(&peer(1), at(second)));
+        }
+        assert!(evicted.windows(2).all(|pair| pair[1] - pair[0] == 2), "{evicted:?}");
+        assert!(evictions.0.len() <= 15, "{}", evictions.0.len());
+        assert!(evictions.may_evict_for(&peer(1), at(130)));
     }
 
     #[test]

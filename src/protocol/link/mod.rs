@@ -20,7 +20,7 @@ use crate::protocol::io::Output;
 use crate::types::{Direction, LinkId, Message, MonoTime, PIECE_BYTES, PeerId};
 
 pub(super) use batch::Batch;
-pub(super) use eviction::{Candidate, EVICT_EVERY, Merit, choose};
+pub(super) use eviction::{Candidate, Evictions, Merit, choose};
 pub(super) use liveness::Pinger;
 pub(super) use state::{CloseCause, Established, Link};
 
@@ -51,8 +51,8 @@ pub(super) struct Links {
     pub(super) leader: u64,
     /// Links for which too much waits.
     pub(super) overfull: BTreeSet<LinkId>,
-    /// Time when a link last had to give way to another.
-    pub(super) evicted: Option<MonoTime>,
+    /// Links that had to give way to others.
+    pub(super) evictions: Evictions,
 }
 
 impl Links {
