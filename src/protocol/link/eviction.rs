@@ -226,7 +226,10 @@ mod tests {
         let at = |s| MonoTime::from_duration(secs(s));
         let mut merit = Merit::new(at(0));
         (0..100).for_each(|_| merit.note(at(1)));
-        assert_eq!((merit.points(at(1)), merit.points(at(301)), merit.points(at(601))), (100, 50, 25));
+        assert_eq!(
+            (merit.points(at(1)), merit.points(at(301)), merit.points(at(601))),
+            (100, 50, 25)
+        );
         (0..60).for_each(|n| merit.note(at(10 * n)));
         assert!(merit.points(at(600)) < 100, "{}", merit.points(at(600)));
         assert_eq!(merit.points(at(u64::MAX / 2_000_000_000)), 0);

@@ -264,7 +264,8 @@ impl Membership {
         self.next_dial += 1;
         let dial = DialId(self.next_dial);
         env.counters.dials_started += 1;
-        self.dials.insert(dial, Dial { endpoint: endpoint.clone(), purpose, failure: String::new() });
+        self.dials
+            .insert(dial, Dial { endpoint: endpoint.clone(), purpose, failure: String::new() });
         env.push(Output::Dial { dial, endpoint, expected });
     }
 

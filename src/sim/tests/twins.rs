@@ -73,7 +73,10 @@ fn links_that_end_soon_are_dialled_ever_more_rarely() {
         };
         let early = cut(&mut world, 60);
         let late = cut(&mut world, 600);
-        assert!((5..=40).contains(&early) && late <= 60, "{early} dials in a minute, {late} in the ten after");
+        assert!(
+            (5..=40).contains(&early) && late <= 60,
+            "{early} dials in a minute, {late} in the ten after"
+        );
         // A link that lives makes up for them.
         assert!(world.run_until(|w| w.linked(0, 1), secs(80)));
         world.run_for(secs(150));
