@@ -116,7 +116,7 @@ impl Protocol {
             Message::Hello(hello) => self.on_hello(link, &hello),
             Message::Goodbye { reason, retry_after } => self.on_goodbye(link, reason, retry_after),
             // A full node names others before it says goodbye.
-            Message::Peers { records, relays } => self.membership.on_peers(
+            Message::Peers { records, relays } if self.is_dialled(link) => self.membership.on_peers(
                 &mut self.env,
                 &mut self.links,
                 &mut self.guard,
@@ -129,6 +129,10 @@ impl Protocol {
                 self.refuse(link, CloseReason::Violation);
             }
         }
+    }
+
+    fn is_dialled(&self, link: LinkId) -> bool {
+        self.links.all.get(&link).is_some_and(|l| l.direction == Direction::Outbound)
     }
 
     fn on_hello(&mut self, link: LinkId, hello: &Hello) {
