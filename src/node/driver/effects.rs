@@ -90,15 +90,12 @@ impl Effects {
             let walk = walk_ladder(&transports, &endpoint, expected);
             let completion = match tokio::time::timeout(timeout, walk).await {
                 Ok(Ok(raw)) => Completion::Linked { raw, dial: Some(dial) },
-                Ok(Err(error)) => {
-                    let (reason, detail) = (error.kind, with_causes(&error));
-                    Completion::Inputs(vec![Input::DialFailed { dial, reason, detail }])
+                Ok(Err(error)) => Completion::NotDialled { dial, error },
+                Err(_) => {
+                    let message = format!("no link with {endpoint} within {timeout:?}");
+                    let error = TransportError::new(FailureKind::Timeout, message);
+                    Completion::NotDialled { dial, error }
                 }
-                Err(_) => Completion::Inputs(vec![Input::DialFailed {
-                    dial,
-                    reason: FailureKind::Timeout,
-                    detail: format!("no link within {} s", timeout.as_secs()),
-                }]),
             };
             let _ = done.send(completion).await;
         });
@@ -192,18 +189,4 @@ async fn walk_ladder(
         }
     }
     Err(last)
-}
-
-/// Writes an error with its causes, each once.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        let said = next.to_string();
-        if !text.contains(&said) {
-            text = format!("{text}: {said}");
-        }
-        cause = next.source();
-    }
-    text
 }

@@ -116,14 +116,9 @@ impl Protocol {
             Message::Hello(hello) => self.on_hello(link, &hello),
             Message::Goodbye { reason, retry_after } => self.on_goodbye(link, reason, retry_after),
             // A full node names others before it says goodbye.
-            Message::Peers { records, relays } if self.is_dialled(link) => self.membership.on_peers(
-                &mut self.env,
-                &mut self.links,
-                &mut self.guard,
-                link,
-                records,
-                relays,
-            ),
+            Message::Peers { records, relays } if self.is_dialled(link) => self
+                .membership
+                .on_peers(&mut self.env, &mut self.links, &mut self.guard, link, records, relays),
             _ => {
                 self.env.counters.refused_malformed += 1;
                 self.refuse(link, CloseReason::Violation);

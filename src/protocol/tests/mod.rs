@@ -1,9 +1,11 @@
 //! Single cores: each test says, message by message, what the peers of one core say. Whole networks
 //! are tested by the simulator (`src/sim/tests`).
 
+mod admission;
 mod gates;
 mod greedy;
 mod liars;
+mod news;
 mod outbox;
 mod pair;
 mod property;

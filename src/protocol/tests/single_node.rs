@@ -3,12 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::config::Config;
+use crate::error::StoreErrorKind;
 use crate::identity::Identity;
-use crate::protocol::{Assurance, Input, Judgement, Output, Protocol, Restored, Ticket};
+use crate::protocol::{
+    Assurance, Input, Judgement, Output, Protocol, PublishRefusal, Restored, Ticket,
+};
 use crate::types::{
-    Cursor, Features, Head, Header, Hello, IndexEntry, Interest, LinkId, Message, MonoTime, PeerId,
-    PeerRecord, Proofs, RecordDraft, Signature, Topic, TopicKey, Transaction, TransactionId,
-    TransportKind, Verdict, WallTime, verify_piece,
+    Cursor, Event, Features, Head, Header, Hello, IndexEntry, Interest, LinkId, Message, MonoTime,
+    PeerId, PeerRecord, Proofs, RecordDraft, Signature, Topic, TopicKey, Transaction,
+    TransactionId, TransportKind, Verdict, WallTime, verify_piece,
 };
 
 use super::*;
@@ -20,6 +23,24 @@ fn record(n: u8) -> PeerRecord {
     let issued = WallTime::from_millis(START);
     let peer = identity.peer_id();
     identity.sign_record(RecordDraft { peer, seq: 1, issued, endpoints: Vec::new() })
+}
+
+/// The hello of the `n`-th peer.
+pub(super) fn greeting(n: u8) -> Hello {
+    Hello {
+        network: Config::lan().network.name,
+        version_min: 1,
+        version_max: 1,
+        features: Features(0),
+        incarnation: 1,
+        max_transaction: 1 << 30,
+        record: record(n),
+        observed: None,
+        interest: Interest::default(),
+        owes: false,
+        clock: None,
+        proofs: Vec::new(),
+    }
 }
 
 /// The `n`-th transaction, created `age` milliseconds before the start.
@@ -61,6 +82,15 @@ pub(super) struct SingleNode {
     /// Checks that will break off.
     pub(super) breaks: u32,
     pub(super) announced: BTreeSet<TransactionId>,
+    /// What the store was given of other origins, and whether it was news.
+    pub(super) stored: Vec<(TransactionId, bool)>,
+    /// Answer of the store to own transactions.
+    pub(super) store_own: Result<(), StoreErrorKind>,
+    /// Answers to publishes.
+    pub(super) published: Vec<Result<bool, PublishRefusal>>,
+    pub(super) events: Vec<Event>,
+    /// Copies counted of what had left the outbox.
+    pub(super) copied: Vec<u32>,
 }
 
 impl SingleNode {
@@ -88,6 +118,11 @@ impl SingleNode {
             judged: 0,
             breaks: 0,
             announced: BTreeSet::new(),
+            stored: Vec::new(),
+            store_own: Ok(()),
+            published: Vec::new(),
+            events: Vec::new(),
+            copied: Vec::new(),
         }
     }
 
@@ -109,20 +144,7 @@ impl SingleNode {
     pub(super) fn meet_on(&mut self, now: Duration, n: u8, link: u64, owes: bool) -> LinkId {
         let link = LinkId(link);
         self.link_up(now, link, true, n);
-        let hello = Hello {
-            network: Config::lan().network.name,
-            version_min: 1,
-            version_max: 1,
-            features: Features(0),
-            incarnation: 1,
-            max_transaction: 1 << 30,
-            record: record(n),
-            observed: None,
-            interest: Interest::default(),
-            owes,
-            clock: None,
-            proofs: Vec::new(),
-        };
+        let hello = Hello { owes, ..greeting(n) };
         self.hear(now, link, vec![Message::Hello(Box::new(hello))]);
         link
     }
@@ -209,9 +231,16 @@ impl SingleNode {
                         let proofs = Proofs::of(transaction.payload());
                         todo.push_back(self.checked(ticket, Input::Proved { ticket, proofs }));
                     }
-                    Output::Store { ticket, .. } => {
+                    Output::Store { ticket, entry, is_news } => {
+                        self.stored.push((entry.transaction.id(), is_news));
                         todo.push_back(Input::Stored { ticket, result: Ok(()) });
                     }
+                    Output::StoreOwn { ticket, .. } => {
+                        todo.push_back(Input::Stored { ticket, result: self.store_own });
+                    }
+                    Output::Published { result, .. } => self.published.push(result),
+                    Output::Emit(event) => self.events.push(event),
+                    Output::Copied { peers, .. } => self.copied.push(peers),
                     Output::Load { ticket, ids } => {
                         let found = ids.iter().map(|id| self.table.get(id).cloned());
                         let transactions = found.collect();
