@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use tokio::sync::{oneshot, watch};
 
+use crate::error::naming;
 use crate::node::clock::wall_now;
 use crate::node::messages::{NodeState, OutboxSettled, Published, Unconnected, Unpublished};
 use crate::node::workers::piece_verifier::PieceCheck;
@@ -78,6 +79,7 @@ impl Driver {
                 }
                 self.store(StoreOp::Confirmed { ids });
             }
+            Output::Copied { id, peers } => self.statuses.copied(&id, peers),
             Output::Renew { id } => {
                 if self.effects.renewals.try_send(id).is_err() {
                     self.follow_ups.push_back(Input::NotRenewed { id, removed: false });
@@ -189,6 +191,7 @@ impl Driver {
             | Event::ModeChanged { .. }
             | Event::DialFailed { .. }
             | Event::LinkRefused { .. }
+            | Event::IdentityInUse { .. }
             | Event::RecordRefused { .. } => self.refresh_state(&event),
             _ => {}
         }
@@ -204,11 +207,16 @@ impl Driver {
                 Event::DialFailed { address, reason } => {
                     let cause = self.causes.dial.as_ref();
                     let reason = cause.map_or_else(|| reason.to_string(), String::clone);
-                    state.hint = Some(format!("dialling {address} failed: {reason}"));
+                    state.hint =
+                        Some(naming(&format!("dialling {address} failed"), address, &reason));
                 }
                 Event::LinkRefused { address, reason, .. } => {
                     let address = address.as_deref().unwrap_or("a peer");
                     state.hint = Some(format!("the link with {address} was refused: {reason}"));
+                }
+                Event::IdentityInUse { peer, .. } if *peer == stats.peer_id => {
+                    let hint = "another process has this node's identity, and takes its links over";
+                    state.hint = Some(hint.to_owned());
                 }
                 _ => {}
             }
