@@ -3,6 +3,7 @@
 mod dead_letters;
 mod durable;
 mod events;
+mod invite;
 mod peer_node;
 mod publish;
 mod receipt;

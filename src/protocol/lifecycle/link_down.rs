@@ -101,6 +101,7 @@ impl Protocol {
         }
         if !was_up && reason != CloseReason::Replaced {
             self.env.emit(event);
+            self.warn_of_stranger(link, reason, "the peer");
         }
         self.env.push(Output::Close { link });
         // A peer may send us away for a while, not for ever.

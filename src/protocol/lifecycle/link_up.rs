@@ -2,10 +2,10 @@
 //!
 //! ```text
 //! opened ──refused──► Goodbye, closed
-//!    │ Hello sent, timer set
+//!    │ timer set, Hello sent (with a secret only where we dialled)
 //!    ▼
 //!  hello ──late, wrong, not first──► Goodbye, closed
-//!    │ Hello received and acceptable
+//!    │ Hello received and acceptable; ours sent, where we have kept silent
 //!    ▼
 //!   up ──Goodbye, silence, violation, replaced──► closed
 //! ```
@@ -53,7 +53,6 @@ impl Protocol {
             return;
         }
         let linked = dial.is_some() && self.dialled_already(&remote);
-        let owes = self.owes();
         let opened = Link {
             id: link,
             remote,
@@ -63,7 +62,8 @@ impl Protocol {
             endpoint,
             dial,
             assurance,
-            owes,
+            greeted: false,
+            owes: false,
             head: self.log.head(),
             opened: now,
             said: self.spread.carrying.ours().clone(),
@@ -72,8 +72,9 @@ impl Protocol {
             progress: now,
             up: None,
         };
+        let reason = self.refuse_before_hello(&remote).or_else(|| self.refuse_channel(&opened));
         self.links.all.insert(link, opened);
-        if let Some(reason) = self.refuse_before_hello(&remote) {
+        if let Some(reason) = reason {
             self.refuse(link, reason);
             return;
         }
@@ -84,8 +85,9 @@ impl Protocol {
             return;
         }
         self.env.timers.set(Timer::Hello(link), now + self.env.config.connection.handshake_timeout);
-        let hello = self.hello(address, owes);
-        self.send(link, hello);
+        if !self.keeps_silent(link) {
+            self.greet(link);
+        }
     }
 
     pub(in crate::protocol) fn on_hello_timeout(&mut self, link: LinkId) {
@@ -103,15 +105,11 @@ impl Protocol {
         match message {
             Message::Hello(hello) => self.on_hello(link, &hello),
             Message::Goodbye { reason, retry_after } => self.on_goodbye(link, reason, retry_after),
-            // A full node names others before it says goodbye.
-            Message::Peers { records, relays } => self.membership.on_peers(
-                &mut self.env,
-                &mut self.links,
-                &mut self.guard,
-                link,
-                records,
-                relays,
-            ),
+            // A full node names others before it says goodbye; where members prove themselves, it does
+            // that first.
+            Message::Peers { records, relays } if !self.asks_for_proof() => self
+                .membership
+                .on_peers(&mut self.env, &mut self.links, &mut self.guard, link, records, relays),
             _ => {
                 self.env.counters.refused_malformed += 1;
                 self.refuse(link, CloseReason::Violation);
@@ -122,7 +120,9 @@ impl Protocol {
     fn on_hello(&mut self, link: LinkId, hello: &Hello) {
         let Some(l) = self.links.all.get(&link) else { return };
         let (remote, direction) = (l.remote, l.direction);
-        let reason = if hello.network != self.env.config.network.name {
+        let reason = if !self.is_member(link, hello) {
+            Some(CloseReason::NotMember)
+        } else if hello.network != self.env.config.network.name {
             Some(CloseReason::WrongNetwork)
         } else if hello.version_min > WIRE_VERSION_MAX || hello.version_max < WIRE_VERSION_MIN {
             Some(CloseReason::WrongVersion)
@@ -136,6 +136,9 @@ impl Protocol {
         if let Some(reason) = reason {
             self.refuse(link, reason);
             return;
+        }
+        if self.keeps_silent(link) {
+            self.greet(link);
         }
         let linked = self.links.by_peer.contains_key(&remote);
         if !self.settle_rivals(link, hello) {
@@ -260,6 +263,7 @@ impl Protocol {
         }
         tracing::info!(target: "sorcha_peer::link", peer = %l.remote, %reason, "link refused");
         self.env.emit(event);
+        self.note_refused(link, reason);
         self.close(link, reason);
     }
 
@@ -277,8 +281,6 @@ impl Protocol {
             Some(CloseReason::SelfDial)
         } else if self.guard.is_banned(remote, self.env.wall) {
             Some(CloseReason::Banned)
-        } else if !self.env.config.network.trust.allows(remote) {
-            Some(CloseReason::NotAllowed)
         } else if self.links.hello_count() > self.env.config.listen.max_handshakes as usize {
             Some(CloseReason::TooManyLinks)
         } else {
@@ -286,7 +288,12 @@ impl Protocol {
         }
     }
 
-    pub(in crate::protocol) fn hello(&self, address: Option<SocketAddr>, owes: bool) -> Message {
+    pub(super) fn hello(
+        &self,
+        address: Option<SocketAddr>,
+        owes: bool,
+        proofs: Vec<[u8; 32]>,
+    ) -> Message {
         Message::Hello(Box::new(Hello {
             network: self.env.config.network.name.clone(),
             version_min: WIRE_VERSION_MIN,
@@ -299,7 +306,7 @@ impl Protocol {
             interest: self.spread.carrying.ours().clone(),
             owes,
             clock: Some(self.env.wall).filter(|wall| *wall != WallTime::default()),
-            proofs: Vec::new(),
+            proofs,
         }))
     }
 
@@ -320,6 +327,9 @@ impl Protocol {
         } else {
             self.env.counters.handshakes_failed += 1;
         }
+        if let (FailureKind::Identity, Some(address)) = (reason, address) {
+            self.note_stranger(address.ip());
+        }
         self.env.emit(Event::HandshakeRefused { address: address.map(|a| a.to_string()), reason });
     }
 }
@@ -330,6 +340,7 @@ fn counter_of(counters: &mut Counters, reason: CloseReason) -> Option<&mut u64> 
         CloseReason::WrongNetwork => &mut counters.links_refused_network,
         CloseReason::WrongVersion => &mut counters.links_refused_version,
         CloseReason::NotAllowed => &mut counters.links_refused_not_allowed,
+        CloseReason::NotMember => &mut counters.links_refused_not_member,
         CloseReason::Banned => &mut counters.links_refused_banned,
         CloseReason::SelfDial => &mut counters.links_refused_self,
         CloseReason::TooManyLinks => &mut counters.links_refused_full,

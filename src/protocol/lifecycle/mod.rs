@@ -5,6 +5,7 @@
 //!
 //! | what happened | who is told |
 //! |---|---|
+//! | a link was opened, a hello came | `admission`: who may have it |
 //! | a hello was accepted | `link_up` |
 //! | a link ended, whoever ended it | `link_down` |
 //! | some of a queue left | `on_sent`: reconcile, spread, serve |
@@ -14,6 +15,7 @@
 //!
 //! Tested by: `sim::tests::faults`, `sim::tests::topics`.
 
+mod admission;
 mod link_down;
 mod link_up;
 

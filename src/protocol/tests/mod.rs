@@ -4,6 +4,7 @@
 mod gates;
 mod greedy;
 mod liars;
+mod members;
 mod news;
 mod outbox;
 mod pair;

@@ -236,6 +236,7 @@ impl World {
             Output::Published { .. }
             | Output::Connected { .. }
             | Output::Observed { .. }
+            | Output::Shun { .. }
             | Output::Emit(_) => {}
         }
     }
