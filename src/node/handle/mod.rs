@@ -1,11 +1,15 @@
 //! Handles of the host on a node: the node itself, receipts, subscriptions and events.
 
+// The docs list what a node can do in the order of these three.
+mod publish;
+
+mod peer_node;
+
 mod dead_letters;
+
 mod durable;
 mod events;
 mod invite;
-mod peer_node;
-mod publish;
 mod receipt;
 mod subscription;
 
