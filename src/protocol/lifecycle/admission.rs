@@ -1,146 +1,93 @@
-//! Who may have a link: by its key before any hello, and by what its hello proves.
+//! Who gets a place: a newcomer beyond what there is room for, and a process that has a peer's identity.
 //!
-//! | trust | a peer is let in that |
-//! |---|---|
-//! | open | proves a key |
-//! | allow-list | proves a key on the list |
-//! | CA | proves a key that the transport says is certified |
-//! | secret | proves in its hello, for this link alone, to know a secret that we know |
-//!
-//! With a secret the dialler speaks first. Whom it dialled says nothing before that proof, neither
-//! hello nor name nor peers, and then proves itself in its own hello. A stranger is told that it is no
-//! member, and nothing else: not whether it guessed the network's name. What it says beside a hello
-//! is not looked at. Strangers are counted by address (`guard::strangers`).
-//!
-//! Tested by: `protocol::tests::members`, `tests/node/members.rs`.
+//! Tested by: `sim::tests::full_hubs`, `sim::tests::twins`.
 
-use std::net::IpAddr;
-
-use crate::config::{Claim, Trust};
 use crate::protocol::Protocol;
-use crate::protocol::io::Output;
-use crate::protocol::link::Link;
-use crate::types::{CloseReason, Direction, Hello, LinkId};
+use crate::protocol::guard::Finding;
+use crate::protocol::link::{Candidate, Link, choose};
+use crate::types::{CloseReason, Direction, Endpoint, Event, LinkId, PeerId};
 
 impl Protocol {
-    /// Returns the reason to refuse a link for what the transport says of it.
-    pub(super) fn refuse_channel(&self, link: &Link) -> Option<CloseReason> {
-        let trust = &self.env.config.network.trust;
-        let shunned = |ip| self.guard.strangers.is_shunned(ip, self.env.now);
-        if !trust.allows(&link.remote) {
-            return Some(CloseReason::NotAllowed);
+    /// Reports whether there is a place for a peer that dialled us and is not linked yet; if need be
+    /// another one gives way.
+    pub(super) fn has_place(&mut self, link: LinkId, is_relay: bool) -> bool {
+        let most = self.env.config.overlay.max_inbound as usize;
+        // Room for relays is kept: the network hangs together by them.
+        let crowded = !is_relay && self.links.edges_inbound() >= most - most / 4;
+        let full = self.links.count(Direction::Inbound) >= most || self.links.is_full();
+        if !full && !crowded {
+            return true;
         }
-        let proven = match trust {
-            Trust::Secret { .. } => link.assurance.binding.is_some(),
-            Trust::Ca { .. } => link.assurance.certified,
-            _ => true,
-        };
-        if !proven {
-            if self.asks_for_proof() {
-                tracing::warn!(
-                    target: "sorcha_peer::link", transport = %link.kind,
-                    "this transport gives no channel binding: no secret can be proven over it"
-                );
-            }
-            return Some(CloseReason::NotMember);
+        most > 0 && self.evict_for(link, crowded)
+    }
+
+    /// Closes the link that gives way to a newcomer, if one does now; of edges alone if they take up
+    /// what there is for them.
+    fn evict_for(&mut self, newcomer: LinkId, only_edges: bool) -> bool {
+        let now = self.env.now;
+        let Some(peer) = self.links.all.get(&newcomer).map(|l| l.remote) else { return false };
+        if !self.links.evictions.may_evict_for(&peer, now) {
+            return false;
         }
-        let from = link.address.filter(|_| link.direction == Direction::Inbound)?.ip();
-        let crowd = (self.env.config.listen.max_handshakes as usize).div_ceil(2);
-        let full = shunned(from) || self.links.hello_count_from(from) >= crowd;
-        full.then_some(CloseReason::TooManyLinks)
-    }
-
-    /// Reports whether members of this network prove themselves in their hello.
-    pub(super) fn asks_for_proof(&self) -> bool {
-        self.env.config.network.trust.secrets().is_some()
-    }
-
-    /// Reports whether the other side has to prove itself before this one says anything.
-    pub(super) fn keeps_silent(&self, link: LinkId) -> bool {
-        let inbound = |l: &Link| l.direction == Direction::Inbound && !l.greeted;
-        self.asks_for_proof() && self.links.all.get(&link).is_some_and(inbound)
-    }
-
-    /// Says hello.
-    pub(super) fn greet(&mut self, link: LinkId) {
-        let (owes, head) = (self.owes(), self.log.head());
-        let said = self.spread.carrying.ours().clone();
-        let Some(l) = self.links.all.get_mut(&link) else { return };
-        (l.greeted, l.owes, l.head, l.said) = (true, owes, head, said);
-        let address = l.address;
-        let proofs = self.own_proofs(link);
-        let hello = self.hello(address, owes, proofs);
-        self.send(link, hello);
-    }
-
-    /// Proves membership by every secret that is known.
-    fn own_proofs(&self, link: LinkId) -> Vec<[u8; 32]> {
-        let network = &self.env.config.network;
-        let proofs = || {
-            let l = self.links.all.get(&link)?;
-            let claim = Claim {
-                binding: l.assurance.binding.as_ref()?,
-                by_dialler: l.direction == Direction::Outbound,
-                sender: &self.env.me,
-                receiver: &l.remote,
-                network: &network.name,
-            };
-            Some(network.trust.secrets()?.iter().map(|secret| claim.prove(secret)).collect())
+        let inbound = self.links.all.values().filter(|l| l.direction == Direction::Inbound);
+        let candidate = |l: &Link| {
+            let up = l.up.as_ref().filter(|up| !only_edges || !up.interest.theirs.is_relay())?;
+            Some(Candidate {
+                link: l.id,
+                group: self.group_of(l.id),
+                age: now.since(up.since),
+                merit: up.merit.points(now),
+                rtt: up.pinger.rtt,
+                is_replaying: self.is_replaying(l),
+            })
         };
-        proofs().unwrap_or_default()
-    }
-
-    /// Reports whether a hello proves that its sender is a member of the network that it names.
-    pub(super) fn is_member(&self, link: LinkId, hello: &Hello) -> bool {
-        let Some(secrets) = self.env.config.network.trust.secrets() else { return true };
-        let proven = |l: &Link| {
-            let claim = Claim {
-                binding: l.assurance.binding.as_ref()?,
-                by_dialler: l.direction == Direction::Inbound,
-                sender: &l.remote,
-                receiver: &self.env.me,
-                network: &hello.network,
-            };
-            Some(claim.is_proven(&hello.proofs, secrets))
+        let candidates: Vec<_> = inbound.filter_map(candidate).collect();
+        let victim = choose(&candidates, self.group_of(newcomer));
+        let Some((victim, peer)) = victim.and_then(|link| Some((link, self.links.peer_of(link)?)))
+        else {
+            return false;
         };
-        self.links.all.get(&link).and_then(proven).unwrap_or(false)
+        self.links.evictions.note(peer, now);
+        self.env.counters.links_evicted += 1;
+        self.close(victim, CloseReason::TooManyLinks);
+        true
     }
 
-    /// This node refuses a link: counts it against the address that it came from.
-    pub(super) fn note_refused(&mut self, link: LinkId, reason: CloseReason) {
-        use CloseReason as R;
-        let Some(l) = self.links.all.get(&link) else { return };
-        let from = l.address.filter(|_| l.direction == Direction::Inbound);
-        if let R::NotMember | R::NotAllowed | R::Violation | R::Banned | R::HandshakeTimeout =
-            reason
-            && let Some(address) = from
-        {
-            self.note_stranger(address.ip());
+    /// Returns the address group of a peer; those without an address are one group.
+    fn group_of(&self, link: LinkId) -> u64 {
+        let address = self.links.all.get(&link).and_then(|l| l.address);
+        address.map_or(0, |address| Endpoint::from(address).group())
+    }
+
+    /// A link with a peer is up: tells of two processes that come in turns.
+    pub(super) fn look_for_twins(&mut self, link: LinkId, peer: PeerId, incarnation: u64) {
+        let finding = self.guard.twins.note_up(peer, incarnation, self.env.now);
+        self.note_twins(finding, link, peer);
+    }
+
+    /// A peer says that another connection has taken an own link over: tells if that was none of ours.
+    pub(super) fn note_taken_over(&mut self, link: LinkId) {
+        let Some(l) = self.links.all.get(&link).filter(|l| l.up.is_some()) else { return };
+        let ours = |other: &Link| other.remote == l.remote && other.id != link;
+        if !self.links.all.values().any(ours) {
+            let finding = self.guard.twins.note_taken_over(self.env.now);
+            self.note_twins(finding, link, self.env.me);
         }
-        self.warn_of_stranger(link, reason, "this node");
     }
 
-    /// Warns now and then that a link was refused by one side for who the other is: that may be a
-    /// member whose configuration is wrong.
-    pub(super) fn warn_of_stranger(&mut self, link: LinkId, reason: CloseReason, by: &str) {
-        let Some(l) = self.links.all.get(&link) else { return };
-        let (peer, address) = (l.remote, l.shown_address());
-        if let CloseReason::NotMember | CloseReason::NotAllowed = reason
-            && let Some(count) = self.guard.strangers.warning(l.direction, self.env.now)
-        {
+    fn note_twins(&mut self, finding: Finding, link: LinkId, peer: PeerId) {
+        if finding == Finding::Single {
+            return;
+        }
+        self.env.counters.identities_in_use += 1;
+        if finding == Finding::Tell {
+            let address = self.links.all.get(&link).and_then(|l| l.shown_address());
             tracing::warn!(
-                target: "sorcha_peer::link", %peer, address = address.as_deref(), %reason, by, count,
-                "link refused to a stranger; if it is no stranger, compare network.trust of both"
+                target: "sorcha_peer::guard",
+                %peer, address = address.as_deref(), own = peer == self.env.me,
+                "two processes have the same identity: was a data directory copied?"
             );
-        }
-    }
-
-    /// A stranger came from this address.
-    pub(super) fn note_stranger(&mut self, address: IpAddr) {
-        if let Some(time) = self.guard.strangers.note(address, self.env.now) {
-            self.env.counters.addresses_shunned += 1;
-            tracing::info!(target: "sorcha_peer::link", %address, ?time, "address shunned");
-            self.env.push(Output::Shun { address, time });
+            self.env.emit(Event::IdentityInUse { peer, address });
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::types::{
     CloseReason, Direction, Endpoint, Interest, LinkId, MonoTime, PeerId, TransportKind,
 };
 
-use super::{Batch, Pinger};
+use super::{Batch, Merit, Pinger};
 
 /// State of one link.
 #[derive(Debug)]
@@ -30,8 +30,6 @@ pub(in crate::protocol) struct Link {
     pub(in crate::protocol) dial: Option<DialId>,
     /// What the transport vouches for beyond the peer id.
     pub(in crate::protocol) assurance: Assurance,
-    /// True: we have said hello.
-    pub(in crate::protocol) greeted: bool,
     /// True: our hello says that we owe the peer something.
     pub(in crate::protocol) owes: bool,
     /// Head of the log when we said hello.
@@ -75,6 +73,8 @@ pub(in crate::protocol) struct Established {
     pub(in crate::protocol) pieces: PieceRate,
     /// Payload bytes of transactions accepted from this peer.
     pub(in crate::protocol) taken: u64,
+    /// Number of transactions accepted from this peer, faded.
+    pub(in crate::protocol) merit: Merit,
     /// Time when the peer was last told which peers we know.
     pub(in crate::protocol) told_peers: Option<MonoTime>,
 }

@@ -234,26 +234,26 @@ fn what_a_stranger_says_before_its_proof_is_not_looked_at() {
 }
 
 #[test]
-fn a_full_node_names_peers_to_members_alone() {
+fn a_stranger_at_a_full_node_takes_no_place_and_learns_no_peer() {
     let mut config = config(&[1]);
     config.overlay.max_inbound = 1;
     let mut node = SingleNode::new(ME, &config, Vec::new());
     open(&mut node, Duration::ZERO, LINK, Some(address(1)), PEER);
     node.hear(Duration::ZERO, LINK, vec![member(PEER, 1)]);
-    assert_eq!(node.protocol.stats().links, 1);
+    node.said_to(LINK);
     for (link, hello, reason) in [
         (LinkId(2), hello(3, "sorcha", Vec::new()), CloseReason::NotMember),
         (LinkId(3), member(3, 1), CloseReason::TooManyLinks),
     ] {
-        open(&mut node, Duration::ZERO, link, Some(address(2)), 3);
-        node.hear(Duration::ZERO, link, vec![hello]);
+        open(&mut node, secs(1), link, Some(address(2)), 3);
+        node.hear(secs(1), link, vec![hello]);
         let said = node.said_to(link);
         assert_eq!(goodbyes(&said), [reason], "{said:?}");
-        let greeted = said.iter().any(|m| matches!(m, Message::Hello(_)));
-        assert_eq!(greeted, reason == CloseReason::TooManyLinks);
         let named = said.iter().any(|m| matches!(m, Message::Peers { .. }));
-        assert!(greeted || !named, "{said:?}");
+        assert_eq!(named, reason == CloseReason::TooManyLinks, "{said:?}");
     }
+    assert_eq!(node.protocol.counters().links_evicted, 0);
+    assert_eq!(node.protocol.stats().links, 1);
 }
 
 #[test]

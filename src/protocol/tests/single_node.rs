@@ -10,9 +10,9 @@ use crate::protocol::{
     Assurance, Input, Judgement, Output, Protocol, PublishRefusal, Restored, Ticket,
 };
 use crate::types::{
-    Cursor, Features, Head, Header, Hello, IndexEntry, Interest, LinkId, Message, MonoTime, PeerId,
-    PeerRecord, Proofs, RecordDraft, Signature, Topic, TopicKey, Transaction, TransactionId,
-    TransportKind, Verdict, WallTime, verify_piece,
+    Cursor, Event, Features, Head, Header, Hello, IndexEntry, Interest, LinkId, Message, MonoTime,
+    PeerId, PeerRecord, Proofs, RecordDraft, Signature, Topic, TopicKey, Transaction,
+    TransactionId, TransportKind, Verdict, WallTime, verify_piece,
 };
 
 use super::*;
@@ -24,6 +24,24 @@ pub(super) fn record(n: u8) -> PeerRecord {
     let issued = WallTime::from_millis(START);
     let peer = identity.peer_id();
     identity.sign_record(RecordDraft { peer, seq: 1, issued, endpoints: Vec::new() })
+}
+
+/// The hello of the `n`-th peer.
+pub(super) fn greeting(n: u8) -> Hello {
+    Hello {
+        network: Config::lan().network.name,
+        version_min: 1,
+        version_max: 1,
+        features: Features(0),
+        incarnation: 1,
+        max_transaction: 1 << 30,
+        record: record(n),
+        observed: None,
+        interest: Interest::default(),
+        owes: false,
+        clock: None,
+        proofs: Vec::new(),
+    }
 }
 
 /// The `n`-th transaction, created `age` milliseconds before the start.
@@ -73,6 +91,9 @@ pub(super) struct SingleNode {
     pub(super) store_own: Result<(), StoreErrorKind>,
     /// Answers to publishes.
     pub(super) published: Vec<Result<bool, PublishRefusal>>,
+    pub(super) events: Vec<Event>,
+    /// Copies counted of what had left the outbox.
+    pub(super) copied: Vec<u32>,
 }
 
 impl SingleNode {
@@ -104,6 +125,8 @@ impl SingleNode {
             stored: Vec::new(),
             store_own: Ok(()),
             published: Vec::new(),
+            events: Vec::new(),
+            copied: Vec::new(),
         }
     }
 
@@ -125,20 +148,7 @@ impl SingleNode {
     pub(super) fn meet_on(&mut self, now: Duration, n: u8, link: u64, owes: bool) -> LinkId {
         let link = LinkId(link);
         self.link_up(now, link, true, n);
-        let hello = Hello {
-            network: Config::lan().network.name,
-            version_min: 1,
-            version_max: 1,
-            features: Features(0),
-            incarnation: 1,
-            max_transaction: 1 << 30,
-            record: record(n),
-            observed: None,
-            interest: Interest::default(),
-            owes,
-            clock: None,
-            proofs: Vec::new(),
-        };
+        let hello = Hello { owes, ..greeting(n) };
         self.hear(now, link, vec![Message::Hello(Box::new(hello))]);
         link
     }
@@ -234,6 +244,8 @@ impl SingleNode {
                         todo.push_back(Input::Stored { ticket, result: self.store_own });
                     }
                     Output::Published { result, .. } => self.published.push(result),
+                    Output::Emit(event) => self.events.push(event),
+                    Output::Copied { peers, .. } => self.copied.push(peers),
                     Output::Load { ticket, ids } => {
                         let found = ids.iter().map(|id| self.table.get(id).cloned());
                         let transactions = found.collect();
