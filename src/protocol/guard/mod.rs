@@ -10,8 +10,8 @@
 mod promises;
 mod rate_limits;
 mod reputation;
-mod twins;
 mod strangers;
+mod twins;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -23,20 +23,20 @@ use crate::types::{Ban, MonoTime, PeerId, WallTime};
 use promises::Promises;
 use rate_limits::RateLimits;
 use reputation::Reputation;
-use twins::Twins;
 use strangers::Strangers;
+use twins::Twins;
 
 #[cfg(any(test, feature = "sim"))]
 pub(super) use promises::MAX_PROMISES;
 #[cfg(any(test, feature = "sim"))]
 pub(super) use rate_limits::MAX_PEERS;
 pub(super) use rate_limits::{OPEN, Work};
-pub(super) use twins::Finding;
-#[cfg(any(test, feature = "sim"))]
-pub(super) use twins::MAX_SEEN;
 #[cfg(any(test, feature = "sim"))]
 pub(super) use strangers::MAX_HOSTS;
 pub(super) use strangers::host_of;
+pub(super) use twins::Finding;
+#[cfg(any(test, feature = "sim"))]
+pub(super) use twins::MAX_SEEN;
 
 /// Time for which proof of misbehaviour blocks a peer.
 const BLOCK: Duration = Duration::from_mins(10);

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
-use crate::types::{Direction, MonoTime};
+use crate::types::MonoTime;
 
 /// Time in which one refusal is forgotten.
 const FORGET_ONE: Duration = Duration::from_secs(2);
@@ -29,15 +29,9 @@ const WARN_EVERY: Duration = Duration::from_mins(1);
 pub(in crate::protocol) struct Strangers {
     /// Time when all refusals of a host are forgotten, and until when it is shunned.
     hosts: BTreeMap<IpAddr, (MonoTime, MonoTime)>,
-    inbound: Warning,
-    outbound: Warning,
-}
-
-/// When of strangers was warned last, and how many there were since.
-#[derive(Debug, Default)]
-struct Warning {
-    last: Option<MonoTime>,
-    since: u64,
+    warned: Option<MonoTime>,
+    /// Strangers since the last warning.
+    unsaid: u64,
 }
 
 impl Strangers {
@@ -65,23 +59,15 @@ impl Strangers {
         self.hosts.get(&host_of(ip)).is_some_and(|(_, shunned)| *shunned > now)
     }
 
-    /// Counts one more stranger; returns how many to warn of, where the last warning about such is
+    /// Counts one more stranger; returns how many to warn of, where the last warning is
     /// long enough ago.
-    pub(in crate::protocol) fn warning(
-        &mut self,
-        direction: Direction,
-        now: MonoTime,
-    ) -> Option<u64> {
-        let warning = match direction {
-            Direction::Inbound => &mut self.inbound,
-            Direction::Outbound => &mut self.outbound,
-        };
-        warning.since += 1;
-        if warning.last.is_some_and(|at| now.since(at) < WARN_EVERY) {
+    pub(in crate::protocol) fn warning(&mut self, now: MonoTime) -> Option<u64> {
+        self.unsaid += 1;
+        if self.warned.is_some_and(|at| now.since(at) < WARN_EVERY) {
             return None;
         }
-        warning.last = Some(now);
-        Some(std::mem::take(&mut warning.since))
+        self.warned = Some(now);
+        Some(std::mem::take(&mut self.unsaid))
     }
 
     fn make_room(&mut self, now: MonoTime) {
@@ -152,10 +138,8 @@ mod tests {
     #[test]
     fn warnings_are_rare_and_count() {
         let mut strangers = Strangers::default();
-        let mut warning = |seconds| strangers.warning(Direction::Inbound, at(seconds));
-        assert_eq!(warning(1), Some(1));
-        assert!((0..10_000).all(|_| warning(60).is_none()));
-        assert_eq!(warning(61), Some(10_001));
-        assert_eq!(strangers.warning(Direction::Outbound, at(61)), Some(1));
+        assert_eq!(strangers.warning(at(1)), Some(1));
+        assert!((0..10_000).all(|_| strangers.warning(at(60)).is_none()));
+        assert_eq!(strangers.warning(at(61)), Some(10_001));
     }
 }

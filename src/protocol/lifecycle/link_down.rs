@@ -102,7 +102,6 @@ impl Protocol {
         }
         if !was_up && reason != CloseReason::Replaced {
             self.env.emit(event);
-            self.warn_of_stranger(link, reason, "the peer");
         }
         if reason == CloseReason::Replaced {
             self.note_taken_over(link);

@@ -83,32 +83,29 @@ impl Protocol {
         self.links.all.get(&link).and_then(proven).unwrap_or(false)
     }
 
-    /// This node refuses a link: counts it against the address that it came from.
+    /// This node refuses a link: counts it against the address that it came from, and warns now and
+    /// then, since it may be a member whose configuration is wrong. Who dials says so by itself.
     pub(super) fn note_refused(&mut self, link: LinkId, reason: CloseReason) {
         use CloseReason as R;
         let Some(l) = self.links.all.get(&link) else { return };
-        let from = l.address.filter(|_| l.direction == Direction::Inbound);
+        if l.direction == Direction::Outbound {
+            return;
+        }
+        let (peer, address) = (l.remote, l.address);
+        if let R::NotMember | R::NotAllowed = reason
+            && let Some(count) = self.guard.strangers.warning(self.env.now)
+        {
+            let address = address.map(tracing::field::display);
+            tracing::warn!(
+                target: "sorcha_peer::link", %peer, address, %reason, count,
+                "link refused to a stranger; if it is none, compare network.trust of both sides"
+            );
+        }
         if let R::NotMember | R::NotAllowed | R::Violation | R::Banned | R::HandshakeTimeout =
             reason
-            && let Some(address) = from
+            && let Some(address) = address
         {
             self.note_stranger(address.ip());
-        }
-        self.warn_of_stranger(link, reason, "this node");
-    }
-
-    /// Warns now and then that a link was refused by one side for who the other is: that may be a
-    /// member whose configuration is wrong.
-    pub(super) fn warn_of_stranger(&mut self, link: LinkId, reason: CloseReason, by: &str) {
-        let Some(l) = self.links.all.get(&link) else { return };
-        let (peer, address) = (l.remote, l.shown_address());
-        if let CloseReason::NotMember | CloseReason::NotAllowed = reason
-            && let Some(count) = self.guard.strangers.warning(l.direction, self.env.now)
-        {
-            tracing::warn!(
-                target: "sorcha_peer::link", %peer, address = address.as_deref(), %reason, by, count,
-                "link refused to a stranger; if it is no stranger, compare network.trust of both"
-            );
         }
     }
 
