@@ -29,6 +29,9 @@ use std::time::Duration;
 pub use crate::types::errors::{EndpointError, FailureKind, InvalidTransaction, ParseIdError};
 use crate::types::{Cursor, PeerId, Refusal, TransactionId, WallTime};
 
+/// Maximum number of characters that one cause takes up in the text of an error.
+const MAX_CAUSE_CHARS: usize = 1024;
+
 /// Cause of an error of a port: whatever the adapter had.
 pub type Source = Box<dyn Error + Send + Sync + 'static>;
 
@@ -175,7 +178,7 @@ impl StoreErrorKind {
 
 /// Reason why a storage operation failed. The operation had no effect.
 #[derive(Debug, thiserror::Error)]
-#[error("storage {}: {}", kind.as_str(), whole(message, cause(r#source.as_deref())))]
+#[error("storage {}: {}", kind.as_str(), self.reason())]
 #[non_exhaustive]
 pub struct StoreError {
     /// The kind of failure: what the node decides by.
@@ -595,13 +598,30 @@ pub struct ShutdownReport {
 fn whole(message: &str, first: Option<&(dyn Error + 'static)>) -> String {
     let mut text = message.to_owned();
     for cause in std::iter::successors(first, |cause| (*cause).source()) {
-        let words = cause.to_string();
+        let words = printable(&cause.to_string());
         if !text.contains(&words) {
             text.push_str(if text.is_empty() { "" } else { ": " });
             text.push_str(&words);
         }
     }
     text
+}
+
+/// Returns the words of a cause as one line of bounded length: some of them come from a peer.
+fn printable(words: &str) -> String {
+    let mut line = String::new();
+    for (at, character) in words.chars().enumerate() {
+        if at == MAX_CAUSE_CHARS {
+            line.push('…');
+            break;
+        }
+        if character.is_control() {
+            line.extend(character.escape_default());
+        } else {
+            line.push(character);
+        }
+    }
+    line
 }
 
 fn cause<'a>(
@@ -612,7 +632,11 @@ fn cause<'a>(
 
 /// Returns `reason` where it names the address by itself, and what failed and the reason elsewhere:
 /// transports of the host's own say what they like.
-fn naming(failed: &str, address: &impl fmt::Display, reason: &impl fmt::Display) -> String {
+pub(crate) fn naming(
+    failed: &str,
+    address: &impl fmt::Display,
+    reason: &impl fmt::Display,
+) -> String {
     let reason = reason.to_string();
     if reason.contains(&address.to_string()) { reason } else { format!("{failed}: {reason}") }
 }

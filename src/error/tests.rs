@@ -251,6 +251,15 @@ fn a_cause_is_in_the_text_once_also_where_somebody_walks_the_chain() {
 }
 
 #[test]
+fn words_of_a_peer_are_one_line_of_bounded_length() {
+    let hostile = "\r\n\u{1b}[2J ok\0".to_owned() + &"é".repeat(100_000);
+    let error = TransportError::with_source(FailureKind::Refused, "no stream", hostile);
+    let text = error.to_string();
+    assert!(text.starts_with(r"no stream: \r\n\u{1b}[2J ok\u{0}éé"), "{text}");
+    assert!(!text.contains(char::is_control) && text.chars().count() < 1100, "{}", text.len());
+}
+
+#[test]
 fn what_failed_is_said_once_beside_the_cause() {
     let listen = |message| {
         let address = address();
