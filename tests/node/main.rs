@@ -5,6 +5,7 @@ mod common;
 mod bad_input;
 mod hostile;
 mod lifecycle;
+mod members;
 #[cfg(feature = "sqlite")]
 mod memory;
 mod outbox;

@@ -312,6 +312,10 @@ impl Driver {
                 self.effects.add_memory(&mut stats);
                 let _ = reply.send(stats);
             }
+            Command::Addresses { reply } => {
+                let own = self.effects.record.draft(self.identity.peer_id(), wall_now());
+                let _ = reply.send(own.endpoints);
+            }
             Command::Shutdown { deadline } => self.stop(deadline),
         }
     }

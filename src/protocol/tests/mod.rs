@@ -6,6 +6,7 @@ mod budget;
 mod gates;
 mod greedy;
 mod liars;
+mod members;
 mod news;
 mod outbox;
 mod pair;
