@@ -103,7 +103,7 @@ impl Protocol {
     }
 
     pub(in crate::protocol) fn on_hello_timeout(&mut self, link: LinkId) {
-        if !self.env.has_room() {
+        if !self.env.has_room(self.assemblies.bytes.level()) {
             // We are the ones who do not read.
             let again = self.env.now + self.env.config.connection.handshake_timeout;
             self.env.timers.set(Timer::Hello(link), again);
