@@ -15,10 +15,13 @@ use super::sections::{
     MINUTE, NetworkConfig, OutboxConfig, OverlayConfig,
 };
 
+const DAY: Duration = Duration::from_hours(24);
+
 impl NetworkConfig {
     pub(super) fn validate(&self) -> Result<(), ConfigError> {
         within("network.name (bytes)", self.name.len(), 1..=MAX_NETWORK_BYTES)?;
-        within_span("network.max_clock_skew", self.max_clock_skew, secs(1)..=secs(3600))
+        within_span("network.max_clock_skew", self.max_clock_skew, secs(1)..=secs(3600))?;
+        self.trust.validate(self.plaintext)
     }
 }
 
@@ -38,6 +41,7 @@ impl ListenConfig {
 impl DiscoveryConfig {
     pub(super) fn validate(&self) -> Result<(), ConfigError> {
         within_span("discovery.refresh_interval", self.refresh_interval, MINUTE..=secs(86_400))?;
+        within("discovery.pins (entries)", self.pins.len(), 0..=1024)?;
         within("discovery.max_peers", self.max_peers, 10..=10_000)?;
         within("discovery.min_healthy_peers", self.min_healthy_peers, 1..=100)?;
         within("discovery.unhealthy_after", self.unhealthy_after, 1..=100)?;
@@ -85,7 +89,7 @@ impl GossipConfig {
         within_auto("gossip.fanout", self.fanout, 2..=20)?;
         within_auto("gossip.rounds", self.rounds, 1..=10)?;
         within_auto("gossip.ttl", self.ttl, 1..=64)?;
-        within_span("gossip.retention", self.retention, secs(300)..=secs(86_400))?;
+        within_span("gossip.retention", self.retention, secs(300)..=30 * DAY)?;
         within("gossip.max_transaction_size", self.max_transaction_size, KIB..=1024 * MIB)?;
         within("gossip.max_origin_share", self.max_origin_share, 1..=100)?;
         within("gossip.max_origin_rate", self.max_origin_rate, 0..=60_000_000)?;
@@ -114,7 +118,7 @@ impl OutboxConfig {
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "numbers, at every call")]
-fn within<T: PartialOrd + Display>(
+pub(super) fn within<T: PartialOrd + Display>(
     field: &'static str,
     value: T,
     range: RangeInclusive<T>,

@@ -114,6 +114,9 @@ impl Protocol {
 
     /// Returns the refusal of a transaction whose origin has all it may have.
     pub(super) fn over_bounds(&self, header: &Header) -> Option<Refusal> {
+        if self.log.is_full() {
+            return Some(Refusal::OverRate);
+        }
         let excess = self.log.quota.excess(&header.origin, (0, 0), header.payload_len)?;
         Some(match excess {
             Excess::Bytes { .. } => Refusal::OverShare,
