@@ -7,6 +7,8 @@ mod hostile;
 mod lifecycle;
 mod members;
 mod membership;
+#[cfg(feature = "sqlite")]
+mod memory;
 mod outbox;
 mod publish_many;
 #[cfg(feature = "sqlite")]
