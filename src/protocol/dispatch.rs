@@ -2,7 +2,7 @@
 //!
 //! Tested by: `protocol::tests::property`.
 
-use crate::types::{CloseReason, LinkId, Message};
+use crate::types::{CloseReason, LinkId, Message, canonical};
 
 use super::Protocol;
 use super::io::Input;
@@ -14,7 +14,7 @@ impl Protocol {
             Input::Timeout => {}
             Input::Record(record) => self.on_record(record),
             Input::LinkOpened { link, remote, kind, address, dial } => {
-                self.on_link_opened(link, remote, kind, address, dial);
+                self.on_link_opened(link, remote, kind, address.map(canonical), dial);
             }
             Input::DialFailed { dial, reason } => self.membership.on_dial_failed(
                 &mut self.env,
@@ -23,7 +23,9 @@ impl Protocol {
                 dial,
                 reason,
             ),
-            Input::HandshakeFailed { address, reason } => self.on_handshake_failed(address, reason),
+            Input::HandshakeFailed { address, reason } => {
+                self.on_handshake_failed(address.map(canonical), reason);
+            }
             Input::LinkClosed { link } => self.on_link_closed(link),
             Input::Received { link, messages, bytes } => self.on_received(link, messages, bytes),
             Input::Malformed { link } => self.violation(link),

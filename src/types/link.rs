@@ -105,6 +105,8 @@ pub enum FailureKind {
     Unsupported,
     /// The local operating system refused (port in use, no file descriptors).
     Local,
+    /// The name stands for no other addresses than those that were to be left out.
+    NoneLeft,
 }
 
 impl FailureKind {
@@ -120,6 +122,7 @@ impl FailureKind {
             Self::Closed => "closed",
             Self::Unsupported => "unsupported",
             Self::Local => "local",
+            Self::NoneLeft => "none_left",
         }
     }
 }

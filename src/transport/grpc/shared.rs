@@ -2,6 +2,7 @@
 
 use super::options::GrpcOptions;
 use crate::identity::Identity;
+use crate::transport::tcp::Names;
 use crate::transport::tls::TlsIdentity;
 
 /// The tracing target of all transports.
@@ -13,6 +14,7 @@ pub(super) struct Shared {
     pub(super) identity: Identity,
     pub(super) options: GrpcOptions,
     pub(super) security: Security,
+    pub(super) names: Names,
 }
 
 /// Way in which the other side is known.
