@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use sorcha_peer::protocol::{CallId, Input, Judgement, Output, Protocol, Restored};
+use sorcha_peer::protocol::{Assurance, CallId, Input, Judgement, Output, Protocol, Restored};
 use sorcha_peer::types::unstable::{
     Announcement, FEATURES, Hello, Interest, LinkId, Message, MonoTime, RecordDraft,
 };
@@ -45,7 +45,15 @@ impl Node {
             let link = LinkId(u64::from(n));
             let record = record(n);
             let (remote, kind) = (record.peer(), TransportKind::Memory);
-            node.take(Input::LinkOpened { link, remote, kind, address: None, dial: None });
+            let assurance = Assurance::default();
+            node.take(Input::LinkOpened {
+                link,
+                remote,
+                kind,
+                address: None,
+                dial: None,
+                assurance,
+            });
             let hello = Message::Hello(Box::new(Hello {
                 network: "sorcha".to_owned(),
                 version_min: 1,
@@ -57,6 +65,8 @@ impl Node {
                 observed: None,
                 interest: Interest::default(),
                 owes: false,
+                clock: None,
+                proofs: Vec::new(),
             }));
             node.take(Input::Received { link, messages: vec![hello], bytes: 300 });
         }

@@ -35,6 +35,14 @@ pub struct RawLink {
     pub sink: FrameSink,
     /// The frames from the peer.
     pub stream: FrameStream,
+    /// Value that both ends of this link have and no other link ever has, such as keying material
+    /// that TLS exports (RFC 9266); `None` where there is none. With
+    /// [`Trust::Secret`](crate::config::Trust) a link without one is refused, since a proof could be
+    /// taken from one link to another.
+    pub binding: Option<[u8; 32]>,
+    /// True: the remote's key is certified by the CA of [`Trust::Ca`](crate::config::Trust). With
+    /// that trust a link without it is refused.
+    pub certified: bool,
 }
 
 impl RawLink {
@@ -46,7 +54,14 @@ impl RawLink {
         sink: FrameSink,
         stream: FrameStream,
     ) -> Self {
-        Self { remote, kind, address, sink, stream }
+        Self { remote, kind, address, sink, stream, binding: None, certified: false }
+    }
+
+    /// The same link, bound by a value that both of its ends have and no other link ever has.
+    #[must_use]
+    pub fn with_binding(mut self, binding: [u8; 32]) -> Self {
+        self.binding = Some(binding);
+        self
     }
 }
 

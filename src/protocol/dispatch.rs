@@ -13,8 +13,9 @@ impl Protocol {
         match input {
             Input::Timeout => {}
             Input::Record(record) => self.on_record(record),
-            Input::LinkOpened { link, remote, kind, address, dial } => {
-                self.on_link_opened(link, remote, kind, address.map(canonical), dial);
+            Input::LinkOpened { link, remote, kind, address, dial, assurance } => {
+                let address = address.map(canonical);
+                self.on_link_opened(link, remote, kind, address, dial, assurance);
             }
             Input::DialFailed { dial, reason } => self.membership.on_dial_failed(
                 &mut self.env,

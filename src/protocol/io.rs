@@ -25,6 +25,16 @@ pub struct Ticket(pub u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CallId(pub u64);
 
+/// What a transport vouches for, of one link, beyond the id of its peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Assurance {
+    /// Value that both ends of this link have and no other link ever has, where there is one: what
+    /// is proven about it is proven for this link alone.
+    pub binding: Option<[u8; 32]>,
+    /// True: the peer's key is certified by the CA that the node trusts.
+    pub certified: bool,
+}
+
 /// Content of the stores when the node started.
 #[derive(Debug, Clone, Default)]
 pub struct Restored {
@@ -123,6 +133,8 @@ pub enum Input {
         address: Option<SocketAddr>,
         /// The dial that made it; `None` for an accepted one.
         dial: Option<DialId>,
+        /// What the transport vouches for beyond the peer id.
+        assurance: Assurance,
     },
     /// A dial failed.
     DialFailed {

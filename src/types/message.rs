@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Bound, CloseReason, Head, Interest, PeerRecord, PieceRange, Reconcile, Transaction,
-    TransactionId,
+    TransactionId, WallTime,
 };
 
 /// Oldest wire version that this node speaks.
@@ -49,6 +49,11 @@ pub struct Hello {
     /// True: the sender's own transactions that wait for copies come next, announced in the order
     /// of publishing, until the sender says [`Message::Flushed`].
     pub owes: bool,
+    /// The sender's clock as it reads it, uncorrected; `None` where it does not say.
+    pub clock: Option<WallTime>,
+    /// Proofs that the sender knows a secret of the network, one for each secret, at most
+    /// [`super::MAX_PROOFS`].
+    pub proofs: Vec<[u8; 32]>,
 }
 
 /// Announcement of one transaction.
@@ -237,7 +242,7 @@ impl Message {
         const ID: usize = 34;
         let topics = |i: &Interest| 8 * i.topics.as_ref().map_or(0, Vec::len);
         8 + match self {
-            Self::Hello(hello) => 400 + topics(&hello.interest),
+            Self::Hello(hello) => 400 + topics(&hello.interest) + 34 * hello.proofs.len(),
             Self::Interest(interest) => 16 + topics(interest),
             Self::Goodbye { .. }
             | Self::Ping { .. }

@@ -6,7 +6,7 @@
 use super::convert::{kind, reason_code, with_ip_bytes};
 use crate::types::{
     Announcement, Bound, Hello, Interest, Message, Offer, PeerRecord, Piece, Range, RangeContent,
-    Reconcile, Reservation, Transaction, TransactionId,
+    Reconcile, Reservation, Transaction, TransactionId, WallTime,
 };
 
 const VARINT: u32 = 0;
@@ -187,6 +187,10 @@ impl Body for Hello {
             nested(out, 9, &self.interest);
         }
         uint(out, 11, u64::from(self.owes));
+        uint(out, 12, self.clock.map_or(0, WallTime::as_millis));
+        for proof in &self.proofs {
+            bytes(out, 13, proof);
+        }
     }
 }
 

@@ -22,7 +22,9 @@ use tokio::time::Instant;
 use crate::error::{DeadLetterError, ShutdownReport};
 use crate::identity::Identity;
 use crate::ports::RawLink;
-use crate::protocol::{CallId, ConnectFailure, DialId, Input, LinkView, Protocol, PublishRefusal};
+use crate::protocol::{
+    Assurance, CallId, ConnectFailure, DialId, Input, LinkView, Protocol, PublishRefusal,
+};
 use crate::types::{LinkId, LinkState, LinkStatus, MonoTime, PeerId, TransactionId};
 
 use super::clock::wall_now;
@@ -212,9 +214,10 @@ impl Driver {
         self.next_link += 1;
         let link = LinkId(self.next_link);
         let (remote, kind, address) = (raw.remote, raw.kind, raw.address);
+        let assurance = Assurance { binding: raw.binding, certified: raw.certified };
         let (inbound, done) = self.effects.link_channels();
         self.links.insert(link, LinkHandle::spawn(link, raw, inbound, done));
-        self.feed(Input::LinkOpened { link, remote, kind, address, dial });
+        self.feed(Input::LinkOpened { link, remote, kind, address, dial, assurance });
     }
 
     /// Handles one input, then does everything that comes of it.

@@ -22,7 +22,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::protocol::Protocol;
 use crate::protocol::intake::Requests;
-use crate::protocol::io::DialId;
+use crate::protocol::io::{Assurance, DialId};
 use crate::protocol::large::PieceRate;
 use crate::protocol::link::{Batch, Established, Link, Pinger};
 use crate::protocol::membership::ask_for_peers;
@@ -33,7 +33,7 @@ use crate::protocol::spread::{Feed, PeerInterest};
 use crate::protocol::timers::Timer;
 use crate::types::{
     CloseReason, Counters, Direction, Event, FEATURES, FailureKind, Hello, LinkId, Message, PeerId,
-    TransportKind, WIRE_VERSION_MAX, WIRE_VERSION_MIN,
+    TransportKind, WIRE_VERSION_MAX, WIRE_VERSION_MIN, WallTime,
 };
 
 impl Protocol {
@@ -44,6 +44,7 @@ impl Protocol {
         kind: TransportKind,
         address: Option<SocketAddr>,
         dial: Option<DialId>,
+        assurance: Assurance,
     ) {
         let endpoint = dial.and_then(|d| self.membership.dials.get(&d)).map(|d| d.endpoint.clone());
         let direction = if dial.is_some() { Direction::Outbound } else { Direction::Inbound };
@@ -62,6 +63,7 @@ impl Protocol {
             address,
             endpoint,
             dial,
+            assurance,
             owes,
             head: self.log.head(),
             opened: now,
@@ -305,6 +307,8 @@ impl Protocol {
             observed: address.map(|a| a.ip()),
             interest: self.spread.carrying.ours().clone(),
             owes,
+            clock: Some(self.env.wall).filter(|wall| *wall != WallTime::default()),
+            proofs: Vec::new(),
         }))
     }
 

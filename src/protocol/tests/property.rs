@@ -8,7 +8,7 @@ use crate::Identity;
 use crate::config::{Config, Role};
 use crate::error::StoreErrorKind;
 use crate::protocol::{
-    CallId, ConnectFailure, DialId, Input, Judgement, Output, Protocol, Restored, Ticket,
+    Assurance, CallId, ConnectFailure, DialId, Input, Judgement, Output, Protocol, Restored, Ticket,
 };
 use crate::testing::cases::{Random, for_all};
 use crate::types::{
@@ -65,6 +65,8 @@ pub(in crate::protocol) fn hello(n: u8) -> Message {
         observed: None,
         interest: Interest::default(),
         owes: n % 2 == 1,
+        clock: None,
+        proofs: Vec::new(),
     }))
 }
 
@@ -209,7 +211,8 @@ impl Chaos {
                 let remote = identity(b % 8).peer_id();
                 let address = Some("10.1.2.3:4".parse().unwrap());
                 let link = LinkId(self.next_link);
-                Input::LinkOpened { link, remote, kind: TransportKind::Memory, address, dial }
+                let (kind, assurance) = (TransportKind::Memory, Assurance::default());
+                Input::LinkOpened { link, remote, kind, address, dial, assurance }
             }
             3 => Input::DialFailed { dial: self.dials.pop()?, reason: FailureKind::Timeout },
             4 => Input::LinkClosed { link },

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::config::Config;
 use crate::identity::Identity;
-use crate::protocol::{Input, Judgement, Output, Protocol, Restored, Ticket};
+use crate::protocol::{Assurance, Input, Judgement, Output, Protocol, Restored, Ticket};
 use crate::types::{
     Cursor, Features, Head, Header, Hello, IndexEntry, Interest, LinkId, Message, MonoTime, PeerId,
     PeerRecord, Proofs, RecordDraft, Signature, Topic, TopicKey, Transaction, TransactionId,
@@ -96,7 +96,8 @@ impl SingleNode {
         let dial = dialled.then_some(crate::protocol::DialId(77));
         let remote = Identity::from_seed([n; 32]).peer_id();
         let kind = TransportKind::Memory;
-        self.feed(now, Input::LinkOpened { link, remote, kind, address: None, dial });
+        let assurance = Assurance::default();
+        self.feed(now, Input::LinkOpened { link, remote, kind, address: None, dial, assurance });
     }
 
     /// The same, with a hello.
@@ -119,6 +120,8 @@ impl SingleNode {
             observed: None,
             interest: Interest::default(),
             owes,
+            clock: None,
+            proofs: Vec::new(),
         };
         self.hear(now, link, vec![Message::Hello(Box::new(hello))]);
         link

@@ -8,7 +8,7 @@ use super::super::check::*;
 use super::*;
 use crate::Identity;
 use crate::error::StoreErrorKind;
-use crate::protocol::{CallId, Input, Judgement, LinkView, Output, Ticket};
+use crate::protocol::{Assurance, CallId, Input, Judgement, LinkView, Output, Ticket};
 use crate::types::{
     ALL_PIECES, Announcement, Ban, Bound, Direction, FEATURES, Head, Header, Hello, Interest,
     LinkId, Message, NewEntry, Offer, PIECE_BYTES, PeerId, PeerRecord, Piece, PieceRange, Range,
@@ -188,6 +188,8 @@ mod triangle {
             observed: None,
             interest: Interest::default(),
             owes: false,
+            clock: None,
+            proofs: Vec::new(),
         }))
     }
 
@@ -221,7 +223,8 @@ mod triangle {
         for (of, to) in [(0, 1), (1, 0), (0, 2), (2, 0), (1, 2), (2, 1)] {
             let remote = record(to).peer();
             let (link, kind, address) = (end(of, to), TransportKind::Memory, None);
-            let opened = Input::LinkOpened { link, remote, kind, address, dial: None };
+            let assurance = Assurance::default();
+            let opened = Input::LinkOpened { link, remote, kind, address, dial: None, assurance };
             all.push((of, Ok(opened)));
             all.push((of, Err(Output::Send { link, message: hello(of) })));
         }
@@ -314,7 +317,8 @@ fn bounded() {
 
 fn opened() -> Input {
     let (remote, kind) = (PeerId::from_bytes([7; 32]), TransportKind::Memory);
-    Input::LinkOpened { link: LINK, remote, kind, address: None, dial: None }
+    let assurance = Assurance::default();
+    Input::LinkOpened { link: LINK, remote, kind, address: None, dial: None, assurance }
 }
 
 #[test]
@@ -445,6 +449,8 @@ fn a_replay_without_end_or_with_two_bites() {
             observed: None,
             interest: Interest::default(),
             owes,
+            clock: None,
+            proofs: Vec::new(),
         }))
     };
     let opened = opened();

@@ -108,6 +108,14 @@ pub struct Hello {
     /// publishing, until it says `flushed`.
     #[prost(bool, tag = "11")]
     pub owes: bool,
+    /// The sender's clock as it reads it, uncorrected, when it says hello: milliseconds since 1970;
+    /// 0 where it does not say.
+    #[prost(uint64, tag = "12")]
+    pub clock_ms: u64,
+    /// That the sender knows a secret of the network, for this connection alone: 32 bytes for each
+    /// secret that it knows, at most 2. See src/config/secret.rs.
+    #[prost(bytes = "bytes", repeated, tag = "13")]
+    pub proofs: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
 }
 /// What a node wants of others. See src/protocol/spread/interest.rs.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -71,6 +71,8 @@ fn examples() -> Vec<Message> {
             observed: Some([192, 0, 2, 1].into()),
             interest: Interest::default(),
             owes: true,
+            clock: None,
+            proofs: Vec::new(),
         })),
         Message::Goodbye {
             reason: CloseReason::TooManyLinks,
@@ -130,21 +132,33 @@ fn examples() -> Vec<Message> {
         Message::Receiving { id: id(10), place: 513 },
         Message::Interest(interest(2, &[1, 0x0102_0304_0506_0708])),
         Message::Interest(Interest::default()),
-        Message::Hello(Box::new(Hello {
-            network: "n".to_owned(),
-            version_min: 1,
-            version_max: 1,
-            features: FEATURES,
-            incarnation: 1,
-            max_transaction: 1,
-            record: record(&[]),
-            observed: None,
-            interest: interest(NOWHERE, &[]),
-            owes: false,
-        })),
+        Message::Hello(Box::new(Hello { interest: interest(NOWHERE, &[]), ..plain_hello() })),
         Message::Peers { records: vec![record(&[])], relays: 1 },
         Message::Flushed,
+        Message::Hello(Box::new(Hello {
+            clock: Some(WallTime::from_millis(1_700_000_000_000)),
+            ..plain_hello()
+        })),
+        Message::Hello(Box::new(Hello { proofs: vec![[11; 32], [12; 32]], ..plain_hello() })),
     ]
+}
+
+/// A hello that says as little as may be.
+fn plain_hello() -> Hello {
+    Hello {
+        network: "n".to_owned(),
+        version_min: 1,
+        version_max: 1,
+        features: FEATURES,
+        incarnation: 1,
+        max_transaction: 1,
+        record: record(&[]),
+        observed: None,
+        interest: Interest::default(),
+        owes: false,
+        clock: None,
+        proofs: Vec::new(),
+    }
 }
 
 fn interest(depth: u8, topics: &[u64]) -> Interest {

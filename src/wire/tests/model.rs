@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use crate::types::{
     Hello, Interest, Message, PeerRecord, Range, RangeContent, Reconcile, Signature, TransactionId,
+    WallTime,
 };
 use crate::wire::convert::reason_code;
 use crate::wire::generated::gossip::{self, message::Kind};
@@ -135,6 +136,8 @@ fn hello(hello: &Hello) -> gossip::Hello {
         observed,
         interest: (hello.interest != Interest::default()).then(|| interest(&hello.interest)),
         owes: hello.owes,
+        clock_ms: hello.clock.map_or(0, WallTime::as_millis),
+        proofs: hello.proofs.iter().map(|proof| Bytes::copy_from_slice(proof)).collect(),
     }
 }
 

@@ -153,6 +153,8 @@ pub(crate) fn hello(identity: &Identity) -> Hello {
         observed: None,
         interest: Interest::default(),
         owes: false,
+        clock: None,
+        proofs: Vec::new(),
     }
 }
 
