@@ -71,7 +71,10 @@ impl Known {
     /// Returns the endpoint to try next, of those that `may` be dialled: where the peer last answered,
     /// then each address of its record in turn, in its order; where the peer has named others since it
     /// answered, those first.
-    pub(in crate::protocol) fn endpoint(&self, may: impl Fn(&Endpoint) -> bool) -> Option<&Endpoint> {
+    pub(in crate::protocol) fn endpoint(
+        &self,
+        may: impl Fn(&Endpoint) -> bool,
+    ) -> Option<&Endpoint> {
         let verified = self.verified.iter();
         let named = self.dialable.iter().filter(|e| self.verified.as_ref() != Some(e));
         let mut all: Vec<_> = if self.moved {
@@ -172,12 +175,7 @@ impl AddressBook {
             };
             (stored.peer, known)
         });
-        Self {
-            known: known.collect(),
-            bootstrap: bootstrap.collect(),
-            evicted: Vec::new(),
-            max,
-        }
+        Self { known: known.collect(), bootstrap: bootstrap.collect(), evicted: Vec::new(), max }
     }
 
     /// Notes a verified record; `dialable` are its endpoints that policy allows. Without a `source` it

@@ -99,11 +99,16 @@ impl Membership {
     ) {
         let mut avoid = walk.tried.clone();
         if endpoint.is_name() && !matches!(purpose, Purpose::Host(_)) {
-            let failed = avoid.len();
-            avoid.extend(self.dead_ends.failed(&endpoint, env.now));
-            walk.skips_failed = avoid.len() > failed;
-            avoid.extend(self.dead_ends.own(env.now));
-            avoid.extend(walk.linked.iter().flatten());
+            let failed = self.dead_ends.failed(&endpoint, env.now);
+            let failed: Vec<_> = failed.filter(|address| !avoid.contains(address)).collect();
+            walk.skips_failed = !failed.is_empty();
+            avoid.extend(failed);
+            let linked = walk.linked.iter().flatten().copied();
+            for address in self.dead_ends.own(env.now).chain(linked) {
+                if !avoid.contains(&address) {
+                    avoid.push(address);
+                }
+            }
         }
         self.next_dial += 1;
         let dial = DialId(self.next_dial);

@@ -6,9 +6,9 @@ use crate::config::Config;
 use crate::identity::Identity;
 use crate::protocol::{Assurance, Input, Judgement, Output, Protocol, Restored, Ticket};
 use crate::types::{
-    Cursor, Features, Head, Header, Hello, IndexEntry, Interest, LinkId, Message, MonoTime, PeerId,
-    PeerRecord, Proofs, RecordDraft, Signature, Topic, TopicKey, Transaction, TransactionId,
-    TransportKind, Verdict, WallTime, verify_piece,
+    Cursor, Event, Features, Head, Header, Hello, IndexEntry, Interest, LinkId, Message, MonoTime,
+    PeerId, PeerRecord, Proofs, RecordDraft, Signature, Topic, TopicKey, Transaction,
+    TransactionId, TransportKind, Verdict, WallTime, verify_piece,
 };
 
 use super::*;
@@ -20,6 +20,24 @@ fn record(n: u8) -> PeerRecord {
     let issued = WallTime::from_millis(START);
     let peer = identity.peer_id();
     identity.sign_record(RecordDraft { peer, seq: 1, issued, endpoints: Vec::new() })
+}
+
+/// Hello of the `n`-th peer.
+pub(super) fn hello(n: u8) -> Hello {
+    Hello {
+        network: Config::lan().network.name,
+        version_min: 1,
+        version_max: 1,
+        features: Features(0),
+        incarnation: 1,
+        max_transaction: 1 << 30,
+        record: record(n),
+        observed: None,
+        interest: Interest::default(),
+        owes: false,
+        clock: None,
+        proofs: Vec::new(),
+    }
 }
 
 /// The `n`-th transaction, created `age` milliseconds before the start.
@@ -61,6 +79,8 @@ pub(super) struct SingleNode {
     /// Checks that will break off.
     pub(super) breaks: u32,
     pub(super) announced: BTreeSet<TransactionId>,
+    /// Dials and what became of them, answers to the host, and changes of the own record.
+    pub(super) outside: Vec<Output>,
 }
 
 impl SingleNode {
@@ -88,6 +108,7 @@ impl SingleNode {
             judged: 0,
             breaks: 0,
             announced: BTreeSet::new(),
+            outside: Vec::new(),
         }
     }
 
@@ -109,21 +130,7 @@ impl SingleNode {
     pub(super) fn meet_on(&mut self, now: Duration, n: u8, link: u64, owes: bool) -> LinkId {
         let link = LinkId(link);
         self.link_up(now, link, true, n);
-        let hello = Hello {
-            network: Config::lan().network.name,
-            version_min: 1,
-            version_max: 1,
-            features: Features(0),
-            incarnation: 1,
-            max_transaction: 1 << 30,
-            record: record(n),
-            observed: None,
-            interest: Interest::default(),
-            owes,
-            clock: None,
-            proofs: Vec::new(),
-        };
-        self.hear(now, link, vec![Message::Hello(Box::new(hello))]);
+        self.hear(now, link, vec![Message::Hello(Box::new(Hello { owes, ..hello(n) }))]);
         link
     }
 
@@ -216,6 +223,13 @@ impl SingleNode {
                         let found = ids.iter().map(|id| self.table.get(id).cloned());
                         let transactions = found.collect();
                         todo.push_back(Input::Loaded { ticket, transactions });
+                    }
+                    asked @ (Output::Dial { .. }
+                    | Output::Connected { .. }
+                    | Output::OwnAddresses { .. }
+                    | Output::RenewRecord { .. }
+                    | Output::Emit(Event::DialFailed { .. } | Event::LinkRefused { .. })) => {
+                        self.outside.push(asked);
                     }
                     _ => {}
                 }

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use crate::protocol::{Assurance, DialId, Input};
-use crate::types::{Endpoint, FailureKind, LinkId, Message, PeerId, TransportKind};
+use crate::types::{FailureKind, LinkId, Message, TransportKind};
 
 use super::World;
 use super::event::{DialTarget, Event};
@@ -26,13 +26,7 @@ const CRAWL: Duration = Duration::from_secs(1);
 const MAX_DELAY: Duration = Duration::from_secs(1);
 
 impl World {
-    pub(super) fn on_dialled(
-        &mut self,
-        node: usize,
-        boot: u64,
-        dial: DialId,
-        to: &DialTarget,
-    ) {
+    pub(super) fn on_dialled(&mut self, node: usize, boot: u64, dial: DialId, to: &DialTarget) {
         if !self.is_running(node, boot) {
             return;
         }

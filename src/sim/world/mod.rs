@@ -416,6 +416,11 @@ impl World {
         self.nodes[node].store.record_seq(&self.peer_id(of))
     }
 
+    /// The addresses in the record of `of` that a node's disk has, best first.
+    pub fn record_endpoints(&self, node: usize, of: usize) -> Vec<Endpoint> {
+        self.nodes[node].store.record_endpoints(&self.peer_id(of))
+    }
+
     /// Number of links of a node.
     pub fn links(&self, node: usize) -> usize {
         let count = |p: &Protocol| usize::try_from(p.stats().links).unwrap_or(0);

@@ -13,6 +13,8 @@ mod options;
 mod server;
 mod service;
 mod shared;
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
