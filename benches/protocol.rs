@@ -93,7 +93,7 @@ impl Node {
                         ticket,
                         judgement: Judgement::Verdict(Verdict::Accept),
                     }),
-                    Output::Store { ticket, .. } => {
+                    Output::Store { ticket, .. } | Output::StoreOwn { ticket, .. } => {
                         todo.push_back(Input::Stored { ticket, result: Ok(()) });
                     }
                     Output::VerifyRecords { ticket, records } => {
@@ -150,7 +150,7 @@ fn announced(transactions: &[Transaction]) -> Vec<Input> {
 fn published(transactions: &[Transaction]) -> Vec<Input> {
     let publish = |(n, t): (usize, &Transaction)| Input::Publish {
         call: CallId(n as u64),
-        transaction: t.clone(),
+        transactions: vec![t.clone()],
         renews: None,
     };
     transactions.iter().enumerate().map(publish).collect()

@@ -103,7 +103,7 @@ impl PeerNodeBuilder {
     pub fn listen(mut self, address: &str) -> Self {
         match address.parse::<SocketAddr>() {
             Ok(address) => self.config.listen.address = Some(address),
-            Err(_) => self.refuse(address, EndpointError::Host(address.to_owned())),
+            Err(_) => self.refuse(address, EndpointError::Listen(address.to_owned())),
         }
         self
     }

@@ -32,8 +32,8 @@ impl Protocol {
             Input::Malformed { link } => self.violation(link),
             Input::Overrun { link } => self.close(link, CloseReason::SlowPeer),
             Input::Sent { link, weight, bytes } => self.on_sent(link, weight, bytes),
-            Input::Publish { call, transaction, renews } => {
-                self.on_publish(call, transaction, renews);
+            Input::Publish { call, transactions, renews } => {
+                self.on_publish(call, transactions, renews);
             }
             Input::NotRenewed { id, removed } => self.on_not_renewed(id, removed),
             Input::Stored { ticket, result } => self.on_stored(ticket, result),

@@ -183,14 +183,14 @@ pub enum Input {
         /// Length of the frame in bytes.
         bytes: usize,
     },
-    /// The host publishes.
+    /// The host publishes: all of these, or none.
     Publish {
         /// Caller that waits for [`Output::Published`].
         call: CallId,
-        /// The transaction, signed by this node.
-        transaction: Transaction,
-        /// The outbox entry that the transaction takes the place of, if [`Output::Renew`] asked for
-        /// it.
+        /// The transactions, signed by this node, in the order of publishing; at least one.
+        transactions: Vec<Transaction>,
+        /// The outbox entry that the only transaction takes the place of, if [`Output::Renew`]
+        /// asked for it.
         renews: Option<TransactionId>,
     },
     /// [`Output::Renew`] could not be carried out: nothing was published.
@@ -200,7 +200,7 @@ pub enum Input {
         /// The outbox does not have it.
         removed: bool,
     },
-    /// [`Output::Store`] is done.
+    /// [`Output::Store`] or [`Output::StoreOwn`] is done.
     Stored {
         /// The ticket of that output.
         ticket: Ticket,
@@ -412,15 +412,24 @@ pub enum Output {
         /// Records to be checked.
         records: Vec<PeerRecord>,
     },
-    /// Keep a transaction (`own`: in the outbox first, then in the log); answer with
-    /// [`Input::Stored`] when it is safe. Done in the order given.
+    /// Keep a transaction of another origin in the log; answer with [`Input::Stored`] when it is
+    /// safe. Done in the order given, also beside [`Output::StoreOwn`].
     Store {
         /// Comes back with the answer.
         ticket: Ticket,
         /// The transaction, and how long it is kept.
         entry: NewEntry,
-        /// True: the transaction belongs into the outbox.
-        own: bool,
+        /// True: the transaction was offered as news. What a comparison found or its origin
+        /// replayed may be of any age.
+        is_news: bool,
+    },
+    /// Keep transactions of this node, all or none, in the outbox first and then in the log;
+    /// answer with [`Input::Stored`] when all are safe.
+    StoreOwn {
+        /// Comes back with the answer.
+        ticket: Ticket,
+        /// The transactions in the order of publishing, and how long each is kept.
+        entries: Vec<NewEntry>,
     },
     /// Take confirmed transactions out of the outbox.
     Confirmed {
@@ -473,8 +482,8 @@ pub enum Output {
     Published {
         /// Caller that waits for the answer.
         call: CallId,
-        /// True for a new transaction, false for one that was published before; or the reason of
-        /// the refusal.
+        /// True for new transactions; false where one of them was published before, so that
+        /// nothing was done; or the reason of the refusal.
         result: Result<bool, PublishRefusal>,
     },
     /// Answer a `connect`.

@@ -16,6 +16,7 @@ use crate::error::{
 };
 use crate::identity::Identity;
 use crate::node::clock::{PublishClock, wall_now};
+use crate::node::late_news::LateNews;
 use crate::node::messages::{Command, Draft, NodeState, SignedDraft};
 use crate::node::subscribed_topics::{SubscribedTopics, TopicSelection};
 use crate::ports::{Ban, TransactionQueue, TransactionStore};
@@ -24,7 +25,7 @@ use crate::types::{Cursor, Endpoint, Event, LinkStatus, Mode, PeerId, Stats, Top
 
 use super::durable::{DurableNames, DurableSubscription};
 use super::events::Events;
-use super::subscription::{StartAt, Subscription};
+use super::subscription::{Since, StartAt, Subscription};
 
 /// State of a node that its handles share.
 pub(in crate::node) struct Inner {
@@ -42,10 +43,13 @@ pub(in crate::node) struct Inner {
     pub(in crate::node) _handles: Arc<()>,
     /// Number of events that slow readers missed.
     pub(in crate::node) lagged: Arc<AtomicU64>,
+    /// Own transactions that the validator did not accept.
+    pub(in crate::node) refused_publishes: Arc<AtomicU64>,
     pub(in crate::node) queue: Arc<dyn TransactionQueue>,
     pub(in crate::node) log: Arc<dyn TransactionStore>,
     pub(in crate::node) newest: watch::Receiver<Cursor>,
     /// Topics of the subscriptions that live.
+    pub(in crate::node) late_news: Arc<LateNews>,
     pub(in crate::node) subscribed: SubscribedTopics,
     /// Durable subscriptions that live.
     pub(in crate::node) names: DurableNames,
@@ -259,8 +263,9 @@ impl PeerNode {
             return Err(SubscribeError::Closed);
         }
         let (log, newest) = (Arc::clone(&self.0.log), self.0.newest.clone());
+        let since = (start == StartAt::Now).then(|| Since::now(Arc::clone(&self.0.late_news)));
         let topics = self.0.subscribed.enter(topics);
-        Subscription::new(log, newest, topics, start).await
+        Ok(Subscription::new(log, newest, topics, start).await?.leave_out_before(since))
     }
 
     /// Events from now on. Any number may listen; each gets all.
@@ -292,6 +297,7 @@ impl PeerNode {
         self.command(Command::Stats { reply }).await?;
         let mut stats = answer.await.map_err(|_| NodeClosed)?;
         stats.counters.events_lagged += self.0.lagged.load(Ordering::Relaxed);
+        stats.counters.publishes_refused += self.0.refused_publishes.load(Ordering::Relaxed);
         Ok(stats)
     }
 
@@ -349,10 +355,15 @@ impl PeerNode {
         let (reply, answer) = oneshot::channel();
         let address = endpoint.to_string();
         self.command(Command::Connect { endpoint, reply }).await?;
-        answer.await.map_err(|_| ConnectError::Closed)?.map_err(|failure| match failure {
-            ConnectFailure::Dial(kind) => ConnectError::Dial { address, kind },
-            ConnectFailure::Refused(reason) => ConnectError::Refused(reason),
-            ConnectFailure::Closed => ConnectError::Closed,
+        answer.await.map_err(|_| ConnectError::Closed)?.map_err(|unconnected| {
+            match unconnected.failure {
+                ConnectFailure::Dial(kind) => {
+                    let reason = unconnected.reason.unwrap_or_else(|| kind.to_string());
+                    ConnectError::Dial { address, kind, reason }
+                }
+                ConnectFailure::Refused(reason) => ConnectError::Refused(reason),
+                ConnectFailure::Closed => ConnectError::Closed,
+            }
         })
     }
 

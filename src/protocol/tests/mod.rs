@@ -5,6 +5,7 @@ mod addresses;
 mod gates;
 mod greedy;
 mod liars;
+mod news;
 mod outbox;
 mod pair;
 mod property;

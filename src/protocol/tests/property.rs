@@ -220,7 +220,9 @@ impl Chaos {
             6 => Input::Sent { link, weight: usize::from(b) * 1000, bytes: 10 },
             7 => Input::Publish {
                 call: CallId(1),
-                transaction: transaction(b % 16, false),
+                transactions: (0..=b % 3)
+                    .map(|n| transaction(b.wrapping_add(n) % 16, false))
+                    .collect(),
                 renews: None,
             },
             8..11 => {
@@ -316,7 +318,9 @@ impl Chaos {
             match output {
                 Output::Dial { dial, .. } => self.dials.push(dial),
                 Output::Verify { ticket, .. } => drop(self.tickets.insert(ticket, false)),
-                Output::Store { ticket, .. } => drop(self.tickets.insert(ticket, true)),
+                Output::Store { ticket, .. } | Output::StoreOwn { ticket, .. } => {
+                    self.tickets.insert(ticket, true);
+                }
                 Output::VerifyHead { ticket, .. } => drop(self.checks.insert(ticket, Check::Head)),
                 Output::VerifyPiece { ticket, .. } => {
                     drop(self.checks.insert(ticket, Check::Piece));

@@ -3,8 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::config::Config;
+use crate::error::StoreErrorKind;
 use crate::identity::Identity;
-use crate::protocol::{Assurance, Input, Judgement, Output, Protocol, Restored, Ticket};
+use crate::protocol::{
+    Assurance, Input, Judgement, Output, Protocol, PublishRefusal, Restored, Ticket,
+};
 use crate::types::{
     Cursor, Event, Features, Head, Header, Hello, IndexEntry, Interest, LinkId, Message, MonoTime,
     PeerId, PeerRecord, Proofs, RecordDraft, Signature, Topic, TopicKey, Transaction,
@@ -81,6 +84,12 @@ pub(super) struct SingleNode {
     pub(super) announced: BTreeSet<TransactionId>,
     /// Dials and what became of them, answers to the host, and changes of the own record.
     pub(super) outside: Vec<Output>,
+    /// What the store was given of other origins, and whether it was news.
+    pub(super) stored: Vec<(TransactionId, bool)>,
+    /// Answer of the store to own transactions.
+    pub(super) store_own: Result<(), StoreErrorKind>,
+    /// Answers to publishes.
+    pub(super) published: Vec<Result<bool, PublishRefusal>>,
 }
 
 impl SingleNode {
@@ -109,6 +118,9 @@ impl SingleNode {
             breaks: 0,
             announced: BTreeSet::new(),
             outside: Vec::new(),
+            stored: Vec::new(),
+            store_own: Ok(()),
+            published: Vec::new(),
         }
     }
 
@@ -216,9 +228,14 @@ impl SingleNode {
                         let proofs = Proofs::of(transaction.payload());
                         todo.push_back(self.checked(ticket, Input::Proved { ticket, proofs }));
                     }
-                    Output::Store { ticket, .. } => {
+                    Output::Store { ticket, entry, is_news } => {
+                        self.stored.push((entry.transaction.id(), is_news));
                         todo.push_back(Input::Stored { ticket, result: Ok(()) });
                     }
+                    Output::StoreOwn { ticket, .. } => {
+                        todo.push_back(Input::Stored { ticket, result: self.store_own });
+                    }
+                    Output::Published { result, .. } => self.published.push(result),
                     Output::Load { ticket, ids } => {
                         let found = ids.iter().map(|id| self.table.get(id).cloned());
                         let transactions = found.collect();

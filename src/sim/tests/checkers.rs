@@ -28,7 +28,15 @@ fn transaction() -> Transaction {
 fn store(ticket: u64, own: bool) -> Output {
     let keep_until = WallTime::from_millis(1000);
     let entry = NewEntry { transaction: transaction(), from: None, hops: 0, keep_until };
-    Output::Store { ticket: Ticket(ticket), entry, own }
+    if own {
+        Output::StoreOwn { ticket: Ticket(ticket), entries: vec![entry] }
+    } else {
+        Output::Store { ticket: Ticket(ticket), entry, is_news: true }
+    }
+}
+
+fn publish() -> Input {
+    Input::Publish { call: CallId(1), transactions: vec![transaction()], renews: None }
 }
 
 fn stored(ticket: u64, result: Result<(), StoreErrorKind>) -> Input {
@@ -95,7 +103,7 @@ fn at_most_once() {
 
 #[test]
 fn store_before_published() {
-    let publish = Input::Publish { call: CallId(1), transaction: transaction(), renews: None };
+    let publish = publish();
     let answer = Output::Published { call: CallId(1), result: Ok(true) };
     let (store, good) = (store(1, true), stored(1, Ok(())));
     let bad = stored(1, Err(StoreErrorKind::Io));
@@ -426,7 +434,7 @@ fn unwanted() {
         link: LINK,
         message: Message::Announce(vec![Announcement { id, size: 1, hop: 0 }]),
     };
-    let publish = Input::Publish { call: CallId(1), transaction: transaction(), renews: None };
+    let publish = publish();
     for sent in [&push(), &announce] {
         let not = theirs(2, 0, Some(&[other]));
         assert!(check(&[given(&publish), given(&not), done(sent)]));
