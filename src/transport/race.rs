@@ -90,11 +90,11 @@ mod tests {
             }
         });
         assert_eq!(won.await.unwrap(), 5);
-        let at = |n: u32| STAGGER * n;
         let begun = begun.into_inner().unwrap();
-        let rounded = |at: Duration| Duration::from_millis(at.as_millis() as u64 / 50 * 50);
-        let begun: Vec<_> = begun.into_iter().map(|(port, at)| (port, rounded(at))).collect();
-        assert_eq!(begun, [(1, at(0)), (2, at(0)), (3, at(1)), (4, at(2)), (5, at(2))]);
+        // Paused time passes in steps of a millisecond.
+        let staggers = |at: Duration| at.as_millis() / STAGGER.as_millis();
+        let begun: Vec<_> = begun.into_iter().map(|(port, at)| (port, staggers(at))).collect();
+        assert_eq!(begun, [(1, 0), (2, 0), (3, 1), (4, 2), (5, 2)]);
     }
 
     #[tokio::test(start_paused = true)]

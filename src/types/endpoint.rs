@@ -299,7 +299,7 @@ pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
     match address.ip().to_canonical() {
         // What else an IPv6 socket address holds, the scope of a link-local one, stays.
         IpAddr::V6(_) => address,
-        v4 => SocketAddr::new(v4, address.port()),
+        v4 @ IpAddr::V4(_) => SocketAddr::new(v4, address.port()),
     }
 }
 

@@ -260,7 +260,7 @@ impl Membership {
             env.emit(Event::DialFailed { address, reason });
         }
         let failure = d.walk.refused.map_or(ConnectFailure::Dial(reason), ConnectFailure::Refused);
-        self.end_dial(env, d, None, Err(failure));
+        self.end_dial(env, &d, None, Err(failure));
         self.maintain(env, links, guard);
     }
 
@@ -311,14 +311,14 @@ impl Membership {
             Err(ConnectFailure::Refused(CloseReason::Replaced)) => Ok(()),
             other => other,
         };
-        self.end_dial(env, dial, Some(*remote), result);
+        self.end_dial(env, &dial, Some(*remote), result);
     }
 
     /// Draws the consequences of a dial that has ended; `remote` is the peer that its link led to.
     fn end_dial(
         &mut self,
         env: &mut Env,
-        dial: Dial,
+        dial: &Dial,
         remote: Option<PeerId>,
         result: Result<(), ConnectFailure>,
     ) {

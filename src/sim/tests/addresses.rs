@@ -104,10 +104,10 @@ fn a_node_whose_numbers_fell_back_is_found_where_it_is() {
         world.set_record_seq(1, 10);
         world.start(1);
         let found = |w: &World| known(w, 1_000_001);
-        let place = world.endpoint(1);
+        let place = [world.endpoint(1)];
         assert!(world.run_until(found, secs(180)), "{:?}", world.report());
         for node in [0, 2, 3] {
-            assert_eq!(world.record_endpoints(node, 1), [place.clone()], "node {node}");
+            assert_eq!(world.record_endpoints(node, 1), place, "node {node}");
         }
         world.assert_clean();
     });
