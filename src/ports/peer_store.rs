@@ -12,6 +12,18 @@ use async_trait::async_trait;
 /// the last. Among the peers is the node itself, under its own id, with the newest record that it signed:
 /// the next run's records come after that one. There is no time limit. What could not be written is tried again, together with what has come
 /// since. Who loses peers starts from its bootstrap peers; who loses bans lets those peers in again.
+///
+/// An implementation checks itself with the crate's suite:
+///
+/// ```
+/// use sorcha_peer::store::MemoryPeerStore;
+/// use sorcha_peer::testing;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// testing::peer_store(&MemoryPeerStore::new()).await; // panics with what is wrong
+/// # }
+/// ```
 #[async_trait]
 pub trait PeerStore: fmt::Debug + Send + Sync + 'static {
     /// Peers and bans that are kept; of the peers, those that were up most recently first.

@@ -85,6 +85,30 @@ impl fmt::Debug for RawLink {
 ///
 /// Wrong ways to implement it: believing an id that the remote merely states; returning from
 /// `dial` before the remote's identity is proven; buffering without bound in the sink.
+///
+/// `examples/custom_transport.rs` is one over plain TCP. What a node does with a transport, by hand:
+///
+/// ```
+/// use futures::{SinkExt, StreamExt};
+/// use sorcha_peer::ports::{Accepted, Transport};
+/// use sorcha_peer::transport::MemoryNetwork;
+/// use sorcha_peer::{Endpoint, Identity};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let network = MemoryNetwork::new();
+/// let (here, there) = (Identity::generate()?.peer_id(), Identity::generate()?.peer_id());
+/// let mut listener = network.transport(there).listen("127.0.0.1:5001".parse()?).await?;
+///
+/// let endpoint = Endpoint::from(listener.local_addr());
+/// let mut ours = network.transport(here).dial(&endpoint, Some(there)).await?;
+/// let Accepted::Link(mut theirs) = listener.accept().await else { panic!("no link") };
+/// assert_eq!((ours.remote, theirs.remote), (there, here), "both are proven");
+/// ours.sink.send("a frame".into()).await?;
+/// assert_eq!(theirs.stream.next().await.transpose()?, Some("a frame".into()));
+/// # Ok(())
+/// # }
+/// ```
 #[async_trait]
 pub trait Transport: fmt::Debug + Send + Sync + 'static {
     /// Kind of the transport, which events and figures show.

@@ -26,6 +26,29 @@ use crate::types::{PeerId, Transaction, Verdict};
 ///
 /// Wrong ways to implement it: blocking the thread; judging by anything that differs between
 /// honest nodes (a node that ignores what others accept will be offered it again).
+///
+/// ```
+/// use async_trait::async_trait;
+/// use sorcha_peer::{PeerId, Transaction, Validator, Verdict};
+///
+/// /// Accepts text, up to a size.
+/// #[derive(Debug)]
+/// struct ShortText {
+///     max_bytes: usize,
+/// }
+///
+/// #[async_trait]
+/// impl Validator for ShortText {
+///     async fn validate(&self, transaction: &Transaction, _from: &PeerId) -> Verdict {
+///         let payload = transaction.payload();
+///         let is_good = payload.len() <= self.max_bytes && std::str::from_utf8(payload).is_ok();
+///         if is_good { Verdict::Accept } else { Verdict::Reject }
+///     }
+/// }
+/// # #[cfg(feature = "node")]
+/// let builder = sorcha_peer::PeerNode::builder()
+///     .validator(std::sync::Arc::new(ShortText { max_bytes: 1000 }));
+/// ```
 #[async_trait]
 pub trait Validator: fmt::Debug + Send + Sync + 'static {
     /// Says what to do with `transaction`, which came from the peer `from`; this node's own id for

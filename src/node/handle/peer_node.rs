@@ -109,31 +109,7 @@ pub struct PeerNode(pub(in crate::node) Arc<Inner>);
 pub struct WeakPeerNode(Weak<Inner>);
 
 impl PeerNode {
-    /// Id of this node: the public key of its [`Identity`].
-    pub fn peer_id(&self) -> PeerId {
-        self.0.identity.peer_id()
-    }
-
-    /// Socket address that the node listens on, with the port that was picked where 0 was asked for; `None`
-    /// when it only dials out.
-    pub fn listen_addr(&self) -> Option<SocketAddr> {
-        self.0.listening
-    }
-
-    /// Connection of the node to its network, as it is now. Does not wait.
-    pub fn mode(&self) -> Mode {
-        self.0.state.borrow().mode.unwrap_or(Mode::Offline)
-    }
-
-    /// Reason why storage fails, from the moment when it does until an operation on it works again;
-    /// `None` while all is well. Meanwhile [`PeerNode::wait_ready`] waits, and every `publish` is
-    /// tried and refused with [`PublishError::Store`], unless it is the store of peers alone that
-    /// fails.
-    pub fn storage_failure(&self) -> Option<StoreErrorKind> {
-        *self.0.failing.borrow()
-    }
-
-    /// Subscribes to one topic, a name of at most 255 bytes; the empty one is a topic like others.
+    /// Subscribes to one topic, a name of 1 to 255 bytes.
     ///
     /// Any number of subscriptions may live, also to the same topic; each gets everything. On an edge the
     /// subscription makes the node carry the topic for as long as it lives. The call reads the newest
@@ -266,6 +242,30 @@ impl PeerNode {
         let since = (start == StartAt::Now).then(|| Since::now(Arc::clone(&self.0.late_news)));
         let topics = self.0.subscribed.enter(topics);
         Ok(Subscription::new(log, newest, topics, start).await?.leave_out_before(since))
+    }
+
+    /// Id of this node: the public key of its [`Identity`].
+    pub fn peer_id(&self) -> PeerId {
+        self.0.identity.peer_id()
+    }
+
+    /// Socket address that the node listens on, with the port that was picked where 0 was asked for; `None`
+    /// when it only dials out.
+    pub fn listen_addr(&self) -> Option<SocketAddr> {
+        self.0.listening
+    }
+
+    /// Connection of the node to its network, as it is now. Does not wait.
+    pub fn mode(&self) -> Mode {
+        self.0.state.borrow().mode.unwrap_or(Mode::Offline)
+    }
+
+    /// Reason why storage fails, from the moment when it does until an operation on it works again;
+    /// `None` while all is well. Meanwhile [`PeerNode::wait_ready`] waits, and every `publish` is
+    /// tried and refused with [`PublishError::Store`], unless it is the store of peers alone that
+    /// fails.
+    pub fn storage_failure(&self) -> Option<StoreErrorKind> {
+        *self.0.failing.borrow()
     }
 
     /// Events from now on. Any number may listen; each gets all.

@@ -20,7 +20,7 @@ use super::receipt::{Outcome, Receipt};
 const MAX_MANY: (usize, usize) = (4096, 32 << 20);
 
 impl PeerNode {
-    /// Publishes a payload under a topic, a name of at most 255 bytes; the payload may have up to
+    /// Publishes a payload under a topic, a name of 1 to 255 bytes; the payload may have up to
     /// `gossip.max_transaction_size` bytes (10 MiB by default), or none. `Ok` means that the node's outbox and
     /// log have it; it is delivered to this node's own subscribers too, and to every other node sooner or
     /// later. Works offline.

@@ -84,6 +84,30 @@ pub enum Item {
 ///
 /// It reads the log by cursor: a slow reader slows nobody, misses nothing inside the retention
 /// window, and gets an explicit [`Item::Gap`] beyond it.
+///
+/// ```
+/// use sorcha_peer::{Item, PeerNode, StartAt};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let node = PeerNode::builder().listen("127.0.0.1:0").start().await?;
+/// node.publish("orders", "one widget").await?;
+///
+/// let mut orders = node.subscribe("orders", StartAt::Earliest).await?;
+/// while let Some(item) = orders.next().await {
+///     match item {
+///         Item::Delivery(delivery) => {
+///             println!("{}: {} bytes", delivery.cursor, delivery.transaction.payload().len());
+///             break; // keep `delivery.cursor` and go on with `StartAt::After` after a restart
+///         }
+///         Item::Gap { .. } => eprintln!("something was dropped before it could be delivered"),
+///         Item::Failed(error) => eprintln!("{error}; the next call tries again"),
+///         _ => {}
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
 pub struct Subscription {
     log: Arc<dyn TransactionStore>,
     newest: watch::Receiver<Cursor>,
