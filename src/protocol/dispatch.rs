@@ -17,12 +17,13 @@ impl Protocol {
                 let address = address.map(canonical);
                 self.on_link_opened(link, remote, kind, address, dial, assurance);
             }
-            Input::DialFailed { dial, reason } => self.membership.on_dial_failed(
+            Input::DialFailed { dial, reason, detail } => self.membership.on_dial_failed(
                 &mut self.env,
                 &self.links,
                 &self.guard,
                 dial,
                 reason,
+                detail,
             ),
             Input::HandshakeFailed { address, reason } => {
                 self.on_handshake_failed(address.map(canonical), reason);

@@ -14,6 +14,7 @@
 //!
 //! Tested by: `sim::tests::faults`, `sim::tests::topics`.
 
+mod admission;
 mod link_down;
 mod link_up;
 
@@ -61,7 +62,7 @@ impl Protocol {
 
     /// Links came or went.
     fn links_changed(&mut self) {
-        self.membership.update_mode(&mut self.env, &self.links);
+        self.membership.update_mode(&mut self.env, &self.links, &self.guard);
         self.recheck_outbox();
         self.maintain();
     }

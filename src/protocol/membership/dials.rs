@@ -49,6 +49,8 @@ pub(in crate::protocol) struct Dial {
     pub(in crate::protocol) endpoint: Endpoint,
     pub(super) purpose: Purpose,
     pub(super) walk: Walk,
+    /// Failure of the transport in words, once it failed.
+    pub(super) failure: String,
 }
 
 /// State of a dial over its attempts.
@@ -118,7 +120,8 @@ impl Membership {
             // No id is pinned: the address is what the host trusts, and its peer may have a new key.
             Purpose::Bootstrap(_) | Purpose::Host(_) => None,
         };
-        self.dials.insert(dial, Dial { endpoint: endpoint.clone(), purpose, walk });
+        let (failure, to) = (String::new(), endpoint.clone());
+        self.dials.insert(dial, Dial { endpoint: to, purpose, walk, failure });
         env.push(Output::Dial { dial, endpoint, expected, avoid });
     }
 

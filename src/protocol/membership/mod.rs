@@ -1,13 +1,16 @@
 //! Which peers there are and which of them to be linked with.
 //!
 //! `address_book` knows who is where, `peer_exchange` learns of more, `overlay` decides whom to dial,
-//! `dials` how; `dead_ends` are addresses that led nowhere, `own_addresses` where peers see this node.
+//! `dials` how; `mode` judges what came of it, `notice` says what did not; `dead_ends` are addresses
+//! that led nowhere, `own_addresses` where peers see this node.
 //!
 //! Tested by: `sim::tests::faults`, `sim::tests::worlds`.
 
 mod address_book;
 mod dead_ends;
 mod dials;
+mod mode;
+mod notice;
 mod overlay;
 mod own_addresses;
 mod peer_exchange;
@@ -16,7 +19,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::protocol::gate::Gate;
 use crate::protocol::io::DialId;
-use crate::types::{Mode, MonoTime, PeerId, PeerRecord};
+use crate::types::{MonoTime, PeerId, PeerRecord};
 
 pub(super) use address_book::AddressBook;
 #[cfg(any(test, feature = "sim"))]
@@ -27,6 +30,8 @@ pub(super) use peer_exchange::ask_for_peers;
 
 use dead_ends::DeadEnds;
 use dials::Dial;
+use mode::Connection;
+use notice::Notice;
 use own_addresses::OwnAddresses;
 
 /// Peers that are known and dials under way, and how well this node is connected.
@@ -45,7 +50,9 @@ pub(super) struct Membership {
     next_outranking: MonoTime,
     /// Peers whose link broke, the latest last.
     dropped_peers: VecDeque<PeerId>,
-    pub(super) mode: Mode,
+    pub(super) connection: Connection,
+    /// Peers from the book that cannot be linked with while links are missing.
+    refusals: Notice,
     /// Number of times peers were asked for because links are missing.
     needy_turns: u32,
     /// Answers whose signatures are being checked.
@@ -64,7 +71,8 @@ impl Membership {
             outranked_by: None,
             next_outranking: MonoTime::ZERO,
             dropped_peers: VecDeque::new(),
-            mode: Mode::Offline,
+            connection: Connection::default(),
+            refusals: Notice::default(),
             needy_turns: 0,
             checking_records: Gate::default(),
         }

@@ -3,9 +3,10 @@
 //! `maintain` is called whenever something changed and whenever a back-off ends. It dials while
 //! fewer than `dial_target` links are outbound or fewer than `min_links` are up, preferring address
 //! groups that no other outbound link is in, else at random. With fewer than `min_healthy_peers`
-//! links the bootstrap peers are dialled again, for ever. All delays have full jitter. A name among
-//! them that leads to a linked peer is dialled for further ones: it may be all that several parts of a
-//! network have in common.
+//! links the bootstrap peers are dialled again, for ever. All delays have full jitter, and double with
+//! each failure in a row and with each link in a row that ended soon after it came up. A bootstrap name
+//! that leads to a linked peer is dialled for further ones: it may be all that several parts of a network
+//! have in common.
 //!
 //! A peer whose link broke is dialled again for ever, one at a time, also when there are enough links
 //! by then: halves of a network that were apart for long have refilled their links from within, and
@@ -34,7 +35,7 @@ use crate::types::{
 };
 
 use super::Membership;
-use super::address_book::{Kind, backoff};
+use super::address_book::{Bootstrap, Kind, Known, backoff};
 use super::dead_ends::OWN_FOR;
 use super::dials::{Dial, Purpose, Walk};
 
@@ -61,6 +62,7 @@ impl Membership {
         if env.shutting_down {
             return;
         }
+        self.update_mode(env, links, guard);
         let mut room =
             (env.config.discovery.max_concurrent as usize).saturating_sub(self.dials.len());
         self.maintain_bootstrap(env, links, &mut room);
@@ -129,8 +131,7 @@ impl Membership {
     }
 
     fn maintain_bootstrap(&mut self, env: &mut Env, links: &Links, room: &mut usize) {
-        let wanted = links.up_count() < env.config.discovery.min_healthy_peers as usize;
-        if !wanted {
+        if !are_bootstraps_wanted(env, links) {
             return;
         }
         let mut started = false;
@@ -204,18 +205,36 @@ impl Membership {
             })
             .chain(links.all.values().map(|l| l.remote))
             .collect();
-        let eligible = |(peer, known): (&PeerId, &super::address_book::Known)| {
-            let may = |e: &Endpoint| self.dead_ends.own_until(e, env.now).is_none();
-            let endpoint = known.endpoint(may)?;
-            let free = *peer != env.me
-                && known.next <= env.now
+        // A bootstrap peer is dialled as that, and not once more as a peer of the book.
+        let as_bootstrap = |endpoint: &Endpoint| {
+            are_bootstraps_wanted(env, links)
+                && self.book.bootstrap.iter().any(|b| b.endpoint == *endpoint)
+        };
+        let eligible = |(peer, known): (&PeerId, &Known)| {
+            let endpoint = self.may_dial(env, guard, peer, known)?;
+            let free = known.next <= env.now
                 && !dialling.contains(peer)
-                && !guard.is_banned(peer, env.wall)
-                && env.config.network.trust.allows(peer)
+                && !as_bootstrap(endpoint)
                 && !self.dials.values().any(|d| d.endpoint == *endpoint);
             free.then(|| (*peer, endpoint.clone()))
         };
         self.book.known.iter().filter_map(eligible).collect()
+    }
+
+    /// Returns where a known peer is to be dialled next, if it may be dialled at all.
+    pub(super) fn may_dial<'a>(
+        &self,
+        env: &Env,
+        guard: &Guard,
+        peer: &PeerId,
+        known: &'a Known,
+    ) -> Option<&'a Endpoint> {
+        let is_other = |e: &Endpoint| self.dead_ends.own_until(e, env.now).is_none();
+        let endpoint = known.endpoint(is_other)?;
+        let may = *peer != env.me
+            && !guard.is_banned(peer, env.wall)
+            && env.config.network.trust.allows(peer);
+        may.then_some(endpoint)
     }
 
     fn outbound_groups(&self, links: &Links) -> BTreeSet<u64> {
@@ -245,18 +264,20 @@ impl Membership {
         guard: &Guard,
         dial: DialId,
         reason: FailureKind,
+        detail: String,
     ) {
-        let Some(d) = self.dials.remove(&dial) else { return };
+        let Some(mut d) = self.dials.remove(&dial) else { return };
         if d.walk.skips_failed && d.walk.tried.is_empty() && !env.shutting_down {
             // What failed at an earlier time may be well by now.
             self.dead_ends.forget(&d.endpoint);
             self.attempt(env, d.endpoint, d.purpose, d.walk);
             return;
         }
+        d.failure = detail;
         // What led astray was told when it did, and that there is nobody else is no failure.
         if d.walk.refused.is_none() && reason != FailureKind::NoneLeft && !d.walk.seeks_further() {
             let address = d.endpoint.to_string();
-            tracing::debug!(target: "sorcha_peer::overlay", %address, %reason, "dial failed");
+            tracing::debug!(target: "sorcha_peer::overlay", %address, %reason, failure = d.failure, "dial failed");
             env.emit(Event::DialFailed { address, reason });
         }
         let failure = d.walk.refused.map_or(ConnectFailure::Dial(reason), ConnectFailure::Refused);
@@ -326,6 +347,7 @@ impl Membership {
         if failed && !further {
             env.counters.dials_failed += 1;
         }
+        self.say_how_it_went(env, dial, result);
         match dial.purpose {
             Purpose::Host(call) => {
                 // Without a peer it failed.
@@ -333,7 +355,8 @@ impl Membership {
                 env.push(Output::Connected { call, result });
             }
             Purpose::Bootstrap(at) => {
-                let failures = self.book.bootstrap.get(at).map_or(0, |b| b.failures);
+                let count = |b: &Bootstrap| b.failures.saturating_add(b.short_links);
+                let failures = self.book.bootstrap.get(at).map_or(0, count);
                 let next = if further {
                     // There is a link: no hurry.
                     let pause = env.config.overlay.redial_max;
@@ -343,6 +366,9 @@ impl Membership {
                 } else {
                     next_attempt(env, failures, dial.walk.retry)
                 };
+                if failed && !further {
+                    self.book.note_address_failed(&dial.endpoint, next);
+                }
                 if let Some(b) = self.book.bootstrap.get_mut(at) {
                     b.dialling = false;
                     if let Some(remote) = remote.filter(|_| !(further && failed)) {
@@ -356,12 +382,48 @@ impl Membership {
                 }
             }
             Purpose::Peer(peer) if failed => {
-                let failures = self.book.known.get(&peer).map_or(0, |k| k.failures);
+                let count = |k: &Known| k.failures.saturating_add(k.short_links);
+                let failures = self.book.known.get(&peer).map_or(0, count);
                 let next = next_attempt(env, failures, dial.walk.retry);
                 self.book.note_failure(&peer, next);
                 self.forget_hopeless(env, &peer);
             }
             Purpose::Peer(_) => {}
+        }
+    }
+
+    /// Says that a bootstrap peer cannot be linked with, or nobody else while links are missing: at
+    /// once, and then rarely. What a host configured wrong must not look like an empty network.
+    fn say_how_it_went(&mut self, env: &Env, dial: &Dial, result: Result<(), ConnectFailure>) {
+        let is_bootstrap = matches!(dial.purpose, Purpose::Bootstrap(_));
+        let notice = match dial.purpose {
+            Purpose::Bootstrap(at) => self.book.bootstrap.get_mut(at).map(|b| &mut b.notice),
+            Purpose::Peer(_) => Some(&mut self.refusals),
+            Purpose::Host(_) => None,
+        };
+        let Some(notice) = notice else { return };
+        let why = match result {
+            // Beyond the peer that is linked there need be nobody.
+            _ if dial.walk.seeks_further() => return,
+            // A list of all nodes may hold this one.
+            Err(
+                ConnectFailure::Closed
+                | ConnectFailure::Refused(CloseReason::SelfDial)
+                | ConnectFailure::Dial(FailureKind::NoneLeft),
+            ) => return,
+            Ok(()) => return notice.succeed(),
+            Err(why) => why,
+        };
+        // Of peers from the book it is no news that some cannot be reached.
+        let is_worth = is_bootstrap
+            || self.connection.mode != Mode::Online && matches!(why, ConnectFailure::Refused(_));
+        if let Some(failures) = is_worth.then(|| notice.fail(why, env.now)).flatten() {
+            tracing::warn!(
+                target: "sorcha_peer::overlay",
+                address = %dial.endpoint, reason = why.as_str(), failure = dial.failure, failures,
+                "{}",
+                if is_bootstrap { "no link with a bootstrap peer" } else { "a peer refuses the link" }
+            );
         }
     }
 
@@ -372,7 +434,7 @@ impl Membership {
         let hopeless = self.book.known.get(peer).is_some_and(|k| k.failures >= limit);
         let bootstrap = self.book.bootstrap.iter().any(|b| b.peer == Some(*peer));
         let spared = bootstrap || self.dropped_peers.contains(peer);
-        if hopeless && !spared && self.mode == Mode::Online {
+        if hopeless && !spared && self.connection.has(env.config.discovery.min_healthy_peers) {
             self.book.known.remove(peer);
             env.push(Output::ForgetPeer(*peer));
         }
@@ -403,9 +465,11 @@ impl Membership {
         &mut self,
         env: &mut Env,
         peer: &PeerId,
+        lived: Duration,
         cause: CloseCause,
     ) {
-        let next = next_attempt(env, 0, cause.retry());
+        let short_links = self.book.note_down(peer, lived, env.now);
+        let next = next_attempt(env, short_links.saturating_sub(1), cause.retry());
         self.book.postpone(peer, next);
         self.own_addresses.note_down(peer, env.now);
         if matches!(cause, CloseCause::Transport | CloseCause::Ours(CloseReason::Unresponsive)) {
@@ -427,23 +491,6 @@ impl Membership {
         }
     }
 
-    /// Links came or went: the mode follows from their number.
-    pub(in crate::protocol) fn update_mode(&mut self, env: &mut Env, links: &Links) {
-        let links = links.up_count();
-        let mode = if links == 0 {
-            Mode::Offline
-        } else if links < env.config.discovery.min_healthy_peers as usize {
-            Mode::Degraded
-        } else {
-            Mode::Online
-        };
-        if mode != self.mode {
-            self.mode = mode;
-            tracing::info!(target: "sorcha_peer::overlay", ?mode, links, "mode changed");
-            env.emit(Event::ModeChanged { mode });
-        }
-    }
-
     /// Wakes up when the next back-off ends.
     fn arm_overlay(&mut self, env: &mut Env) {
         let now = env.now;
@@ -453,6 +500,11 @@ impl Membership {
             env.timers.set_earlier(Timer::Overlay, next);
         }
     }
+}
+
+/// Reports whether there are so few links that bootstrap peers are dialled.
+fn are_bootstraps_wanted(env: &Env, links: &Links) -> bool {
+    links.up_count() < env.config.discovery.min_healthy_peers as usize
 }
 
 /// Returns when to dial again after so many failures in a row.

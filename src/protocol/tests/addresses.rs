@@ -11,7 +11,7 @@ use crate::types::{
     RecordDraft, TransportKind, WallTime,
 };
 
-use super::single_node::{START, SingleNode, hello};
+use super::single_node::{START, SingleNode, greeting};
 use super::*;
 
 const NAME: &str = "peers.example.com:5001";
@@ -84,13 +84,14 @@ impl Dialler {
         })
     }
 
-    /// Takes the events of dials and links that failed.
+    /// Takes the events, and returns why dials and links failed.
     fn failures(&mut self) -> Vec<String> {
-        self.take(|output| match output {
-            Output::Emit(Event::DialFailed { reason, .. }) => Some(reason.to_string()),
-            Output::Emit(Event::LinkRefused { reason, .. }) => Some(reason.to_string()),
+        let failure = |event: Event| match event {
+            Event::DialFailed { reason, .. } => Some(reason.to_string()),
+            Event::LinkRefused { reason, .. } => Some(reason.to_string()),
             _ => None,
-        })
+        };
+        self.node.events.drain(..).filter_map(failure).collect()
     }
 
     fn take<T>(&mut self, pick: impl Fn(&Output) -> Option<T>) -> Vec<T> {
@@ -118,7 +119,8 @@ impl Dialler {
     }
 
     fn fails(&mut self, dial: DialId, reason: FailureKind) {
-        self.node.feed(self.now, Input::DialFailed { dial, reason });
+        let detail = String::new();
+        self.node.feed(self.now, Input::DialFailed { dial, reason, detail });
     }
 
     fn connect(&mut self, endpoint: &str) {
@@ -132,7 +134,7 @@ impl Dialler {
 }
 
 fn foreign(n: u8) -> Hello {
-    Hello { network: "another".to_owned(), ..hello(n) }
+    Hello { network: "another".to_owned(), ..greeting(n) }
 }
 
 #[test]
@@ -155,7 +157,7 @@ fn an_address_of_another_network_is_left_for_the_next_at_once() {
     let (dial, avoid) = d.next_dial(Duration::ZERO);
     assert_eq!(avoid, [at(2), at(3), at(4)]);
     let link = d.leads_to(dial, 5, at(5));
-    d.says_hello(link, hello(5));
+    d.says_hello(link, greeting(5));
     assert_eq!(d.links(), [peer(5)]);
     assert_eq!(d.failures(), ["wrong_network", "too_many_links"]);
 }
@@ -178,7 +180,7 @@ fn what_failed_before_is_tried_again_when_nothing_else_is_left() {
     let (dial, avoid) = d.next_dial(Duration::ZERO);
     assert_eq!(avoid, []);
     let link = d.leads_to(dial, 2, at(2));
-    d.says_hello(link, hello(2));
+    d.says_hello(link, greeting(2));
     assert_eq!(d.links(), [peer(2)]);
     assert_eq!(d.failures(), Vec::<String>::new());
 }
@@ -220,7 +222,7 @@ fn we_ourselves_at_one_address_are_no_verdict_about_its_name() {
     let (dial, avoid) = d.next_dial(secs(3));
     assert!(avoid.contains(&at(1)));
     let link = d.leads_to(dial, 2, at(2));
-    d.says_hello(link, hello(2));
+    d.says_hello(link, greeting(2));
     assert_eq!(d.links(), [peer(2)]);
 }
 
@@ -233,7 +235,7 @@ fn an_own_address_is_one_for_a_while() {
     d.no_dial(secs(119));
     let (dial, _) = d.next_dial(secs(2));
     let link = d.leads_to(dial, 2, at(1));
-    d.says_hello(link, hello(2));
+    d.says_hello(link, greeting(2));
     assert_eq!(d.links(), [peer(2)], "somebody else lives there by now");
 }
 
@@ -273,7 +275,7 @@ fn a_dial_by_hand_is_made_at_once_and_goes_on_to_the_next_address() {
     d.leads_to(dial, ME, at(1));
     let (dial, _) = d.next_dial(Duration::ZERO);
     let link = d.leads_to(dial, 2, at(2));
-    d.says_hello(link, hello(2));
+    d.says_hello(link, greeting(2));
     assert_eq!(d.answers(), [Ok(peer(2))]);
 }
 
@@ -282,7 +284,7 @@ fn a_name_that_led_to_a_peer_is_dialled_for_further_ones() {
     let mut d = Dialler::new(NAME);
     let (dial, _) = d.next_dial(Duration::ZERO);
     let link = d.leads_to(dial, 2, at(2));
-    d.says_hello(link, hello(2));
+    d.says_hello(link, greeting(2));
     d.failures();
     for _ in 0..3 {
         let (dial, avoid) = d.next_dial(secs(20));
@@ -297,7 +299,7 @@ fn a_name_that_led_to_a_peer_is_dialled_for_further_ones() {
     let (dial, avoid) = d.next_dial(Duration::ZERO);
     assert!(avoid.contains(&at(3)));
     let link = d.leads_to(dial, 4, at(4));
-    d.says_hello(link, hello(4));
+    d.says_hello(link, greeting(4));
     assert_eq!(d.links(), [peer(2), peer(4)]);
     assert_eq!(d.failures(), Vec::<String>::new(), "nothing failed");
 }
@@ -314,7 +316,7 @@ fn own_addresses_are_what_linked_peers_see_in_their_one_spelling() {
     let mut d = Dialler::new("10.0.0.2:5001");
     let (dial, _) = d.next_dial(Duration::ZERO);
     let link = d.leads_to(dial, 2, at(2));
-    let seen = |ip: &str| Hello { observed: ip.parse().ok(), ..hello(2) };
+    let seen = |ip: &str| Hello { observed: ip.parse().ok(), ..greeting(2) };
     d.says_hello(link, seen("::ffff:192.0.2.1"));
     let ip = |text: &str| text.parse::<IpAddr>().unwrap();
     assert_eq!(own_addresses(&mut d), [vec![ip("192.0.2.1")]]);
@@ -328,7 +330,7 @@ fn own_addresses_are_what_linked_peers_see_in_their_one_spelling() {
     let (link, remote, address) = (LinkId(9), peer(3), Some(at(3)));
     let opened = Input::LinkOpened { link, remote, kind, address, dial: None, assurance };
     d.node.feed(d.now, opened);
-    d.says_hello(link, Hello { observed: "192.0.2.9".parse().ok(), ..hello(3) });
+    d.says_hello(link, Hello { observed: "192.0.2.9".parse().ok(), ..greeting(3) });
     assert_eq!(own_addresses(&mut d), Vec::<Vec<IpAddr>>::new());
 }
 
@@ -348,7 +350,7 @@ fn a_subject_that_says_less_than_it_has_signed_is_shown_that() {
     let mut d = Dialler::new("10.0.0.3:5001");
     let (dial, _) = d.next_dial(Duration::ZERO);
     let teller = d.leads_to(dial, 3, at(3));
-    d.says_hello(teller, hello(3));
+    d.says_hello(teller, greeting(3));
     let higher = record(2, 50, "10.0.9.9:1");
     d.says(teller, peers(vec![higher.clone()]));
     let subject = d.node.meet(d.now, 2);
@@ -377,7 +379,7 @@ fn what_we_have_signed_before_is_signed_above_and_not_all_the_time() {
     let mut d = Dialler::new("10.0.0.3:5001");
     let (dial, _) = d.next_dial(Duration::ZERO);
     let link = d.leads_to(dial, 3, at(3));
-    d.says_hello(link, hello(3));
+    d.says_hello(link, greeting(3));
     let renewals = |d: &mut Dialler| {
         d.take(|output| match output {
             Output::RenewRecord { above } => Some(*above),

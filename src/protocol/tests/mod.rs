@@ -2,6 +2,7 @@
 //! are tested by the simulator (`src/sim/tests`).
 
 mod addresses;
+mod admission;
 mod gates;
 mod greedy;
 mod liars;

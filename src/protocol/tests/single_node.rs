@@ -25,8 +25,8 @@ fn record(n: u8) -> PeerRecord {
     identity.sign_record(RecordDraft { peer, seq: 1, issued, endpoints: Vec::new() })
 }
 
-/// Hello of the `n`-th peer.
-pub(super) fn hello(n: u8) -> Hello {
+/// The hello of the `n`-th peer.
+pub(super) fn greeting(n: u8) -> Hello {
     Hello {
         network: Config::lan().network.name,
         version_min: 1,
@@ -82,7 +82,7 @@ pub(super) struct SingleNode {
     /// Checks that will break off.
     pub(super) breaks: u32,
     pub(super) announced: BTreeSet<TransactionId>,
-    /// Dials and what became of them, answers to the host, and changes of the own record.
+    /// Dials, answers to the host, and changes of the own record.
     pub(super) outside: Vec<Output>,
     /// What the store was given of other origins, and whether it was news.
     pub(super) stored: Vec<(TransactionId, bool)>,
@@ -90,6 +90,9 @@ pub(super) struct SingleNode {
     pub(super) store_own: Result<(), StoreErrorKind>,
     /// Answers to publishes.
     pub(super) published: Vec<Result<bool, PublishRefusal>>,
+    pub(super) events: Vec<Event>,
+    /// Copies counted of what had left the outbox.
+    pub(super) copied: Vec<u32>,
 }
 
 impl SingleNode {
@@ -121,6 +124,8 @@ impl SingleNode {
             stored: Vec::new(),
             store_own: Ok(()),
             published: Vec::new(),
+            events: Vec::new(),
+            copied: Vec::new(),
         }
     }
 
@@ -142,7 +147,8 @@ impl SingleNode {
     pub(super) fn meet_on(&mut self, now: Duration, n: u8, link: u64, owes: bool) -> LinkId {
         let link = LinkId(link);
         self.link_up(now, link, true, n);
-        self.hear(now, link, vec![Message::Hello(Box::new(Hello { owes, ..hello(n) }))]);
+        let hello = Hello { owes, ..greeting(n) };
+        self.hear(now, link, vec![Message::Hello(Box::new(hello))]);
         link
     }
 
@@ -236,6 +242,8 @@ impl SingleNode {
                         todo.push_back(Input::Stored { ticket, result: self.store_own });
                     }
                     Output::Published { result, .. } => self.published.push(result),
+                    Output::Emit(event) => self.events.push(event),
+                    Output::Copied { peers, .. } => self.copied.push(peers),
                     Output::Load { ticket, ids } => {
                         let found = ids.iter().map(|id| self.table.get(id).cloned());
                         let transactions = found.collect();
@@ -244,10 +252,7 @@ impl SingleNode {
                     asked @ (Output::Dial { .. }
                     | Output::Connected { .. }
                     | Output::OwnAddresses { .. }
-                    | Output::RenewRecord { .. }
-                    | Output::Emit(Event::DialFailed { .. } | Event::LinkRefused { .. })) => {
-                        self.outside.push(asked);
-                    }
+                    | Output::RenewRecord { .. }) => self.outside.push(asked),
                     _ => {}
                 }
             }

@@ -34,8 +34,8 @@ impl World {
             None => self.addresses.get(&to.endpoint).copied(),
             Some(_) => match self.winner(node, to) {
                 None => {
-                    let reason = FailureKind::NoneLeft;
-                    return self.feed(node, Input::DialFailed { dial, reason });
+                    let (reason, detail) = (FailureKind::NoneLeft, String::new());
+                    return self.feed(node, Input::DialFailed { dial, reason, detail });
                 }
                 winner => winner,
             },
@@ -109,7 +109,8 @@ impl World {
             }
             if let Some(dial) = dial {
                 let reason = FailureKind::Closed;
-                self.feed_run(node, boot, Input::DialFailed { dial, reason });
+                let detail = String::new();
+                self.feed_run(node, boot, Input::DialFailed { dial, reason, detail });
             }
             return;
         }
