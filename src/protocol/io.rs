@@ -514,6 +514,14 @@ pub enum Output {
         /// Number that the new one exceeds, besides all of this node's earlier ones.
         above: u64,
     },
+    /// Leave a host alone that strangers come from: refuse what comes from there before any
+    /// handshake, where a transport can.
+    Shun {
+        /// Address of the host; all of its /64 where it is IPv6.
+        address: IpAddr,
+        /// Time from now.
+        time: Duration,
+    },
     /// Tell the host.
     Emit(Event),
 }

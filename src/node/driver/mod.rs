@@ -304,6 +304,9 @@ impl Driver {
             Command::Stats { reply } => {
                 let _ = reply.send(self.protocol.stats());
             }
+            Command::Addresses { reply } => {
+                let _ = reply.send(self.effects.record.endpoints().to_vec());
+            }
             Command::Shutdown { deadline } => self.stop(deadline),
         }
     }

@@ -57,6 +57,11 @@ impl OwnRecord {
         (StoredPeer { record: kept, last_up, ..StoredPeer::new(peer) }, record)
     }
 
+    /// The addresses at which others are told to dial, best first.
+    pub(super) fn endpoints(&self) -> &[Endpoint] {
+        &self.endpoints
+    }
+
     /// Takes the addresses under which peers see this node, best first; `true` when that makes a new
     /// record.
     pub(super) fn learn(&mut self, addresses: &[IpAddr]) -> bool {

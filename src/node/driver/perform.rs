@@ -2,6 +2,7 @@
 
 use tokio::sync::{oneshot, watch};
 
+use crate::error::naming;
 use crate::node::clock::wall_now;
 use crate::node::messages::{NodeState, OutboxSettled, Published, Unconnected, Unpublished};
 use crate::node::workers::piece_verifier::PieceCheck;
@@ -117,6 +118,9 @@ impl Driver {
                     self.sign_record();
                 }
             }
+            Output::Shun { address, time } => {
+                self.effects.transports.iter().for_each(|t| t.shun(address, time));
+            }
             Output::RenewRecord { above } => {
                 self.effects.record.renew(above);
                 self.sign_record();
@@ -208,7 +212,8 @@ impl Driver {
                 Event::DialFailed { address, reason } => {
                     let cause = self.causes.dial.as_ref();
                     let reason = cause.map_or_else(|| reason.to_string(), String::clone);
-                    state.hint = Some(format!("dialling {address} failed: {reason}"));
+                    state.hint =
+                        Some(naming(&format!("dialling {address} failed"), address, &reason));
                 }
                 Event::LinkRefused { address, reason, .. } => {
                     let address = address.as_deref().unwrap_or("a peer");

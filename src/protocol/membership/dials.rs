@@ -56,6 +56,8 @@ pub(in crate::protocol) struct Dial {
 /// State of a dial over its attempts.
 #[derive(Debug, Default)]
 pub(super) struct Walk {
+    /// Peer that must be there, as far as the host said whom it means.
+    pub(super) pin: Option<PeerId>,
     /// Addresses that this dial was led to and left.
     pub(super) tried: Vec<SocketAddr>,
     /// Addresses of peers that are linked, when only further peers are sought.
@@ -117,8 +119,7 @@ impl Membership {
         env.counters.dials_started += 1;
         let expected = match purpose {
             Purpose::Peer(peer) => Some(peer),
-            // No id is pinned: the address is what the host trusts, and its peer may have a new key.
-            Purpose::Bootstrap(_) | Purpose::Host(_) => None,
+            Purpose::Bootstrap(_) | Purpose::Host(_) => walk.pin,
         };
         let (failure, to) = (String::new(), endpoint.clone());
         self.dials.insert(dial, Dial { endpoint: to, purpose, walk, failure });
@@ -146,12 +147,13 @@ impl Membership {
 
     /// An attempt was led to an address whose peer is not what was looked for; `true` when that says
     /// something about the address, and not about the peer or about us.
-    pub(super) fn leads_astray(purpose: Purpose, reason: CloseReason) -> bool {
+    pub(super) fn leads_astray(dial: &Dial, reason: CloseReason) -> bool {
         use CloseReason as R;
-        match (purpose, reason) {
-            (_, R::Requested | R::Replaced) => false,
+        let is_expected = matches!(dial.purpose, Purpose::Peer(_)) || dial.walk.pin.is_some();
+        match reason {
+            R::Requested | R::Replaced => false,
             // It is the peer, and its word holds wherever it is reached.
-            (Purpose::Peer(_), _) => matches!(reason, R::TransportClosed | R::HandshakeTimeout),
+            _ if is_expected => matches!(reason, R::TransportClosed | R::HandshakeTimeout),
             _ => true,
         }
     }

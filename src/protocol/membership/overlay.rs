@@ -137,19 +137,22 @@ impl Membership {
         let mut started = false;
         for at in 0..self.book.bootstrap.len() {
             let b = &self.book.bootstrap[at];
-            let linked = b.peer.is_some_and(|p| links.by_peer.contains_key(&p));
-            let may_lead_further = linked && b.endpoint.is_name();
-            if *room == 0 || b.dialling || (linked && !may_lead_further) || b.next > env.now {
+            let linked = b.pin.or(b.peer).is_some_and(|p| links.by_peer.contains_key(&p));
+            let own = b.pin == Some(env.me);
+            let may_lead_further = linked && b.endpoint.is_name() && b.pin.is_none();
+            let is_done = linked && !may_lead_further;
+            if *room == 0 || b.dialling || is_done || own || b.next > env.now {
                 continue;
             }
             if let Some(until) = self.dead_ends.own_until(&b.endpoint, env.now) {
                 self.book.bootstrap[at].next = until;
                 continue;
             }
-            let endpoint = b.endpoint.clone();
+            let (endpoint, pin) = (b.endpoint.clone(), b.pin);
             let linked = may_lead_further.then(|| self.linked_addresses(links));
             self.book.bootstrap[at].dialling = true;
-            let walk = Walk { linked, ..Walk::default() };
+            // Without a pin the address is what the host trusts, and its peer may have a new key.
+            let walk = Walk { pin, linked, ..Walk::default() };
             self.attempt(env, endpoint, Purpose::Bootstrap(at), walk);
             *room -= 1;
             started |= !may_lead_further;
@@ -254,7 +257,8 @@ impl Membership {
             env.push(Output::Connected { call, result });
             return;
         }
-        self.attempt(env, endpoint, Purpose::Host(call), Walk::default());
+        let pin = env.config.discovery.pins.get(&endpoint).copied();
+        self.attempt(env, endpoint, Purpose::Host(call), Walk { pin, ..Walk::default() });
     }
 
     pub(in crate::protocol) fn on_dial_failed(
@@ -315,7 +319,7 @@ impl Membership {
             (Ok(()), Some(address), Some(name)) => self.dead_ends.note_good(name, address),
             (Err(ConnectFailure::Refused(reason)), Some(address), Some(name)) => {
                 let further = dial.walk.seeks_further() && *reason == CloseReason::Replaced;
-                let astray = further || Self::leads_astray(dial.purpose, *reason);
+                let astray = further || Self::leads_astray(&dial, *reason);
                 if astray {
                     self.dead_ends.note_failed(name, address, env.now);
                 }

@@ -240,6 +240,7 @@ impl World {
             | Output::Copied { .. }
             | Output::Connected { .. }
             | Output::OwnAddresses { .. }
+            | Output::Shun { .. }
             | Output::Emit(_) => {}
         }
     }

@@ -60,7 +60,7 @@ async fn dial_address(
     let stream = tcp::connect(endpoint, address, limit).await?;
     let limit = shared.options.handshake_timeout;
     let handshake = async {
-        let (remote, binding, (sink, stream)) = match &shared.security {
+        let (remote, proven, (sink, stream)) = match &shared.security {
             Security::Tls(identity) => {
                 let config = identity.client_config(expected);
                 let name = server_name(endpoint, address.ip());
@@ -70,8 +70,8 @@ async fn dial_address(
                     .connect(name, stream)
                     .await
                     .map_err(|e| failure::from_tls("the TLS handshake failed", e))?;
-                let proven = tls::proven(stream.get_ref().1)?;
-                (proven.peer, Some(proven.binding), open(endpoint, stream, None).await?.1)
+                let proven = identity.proven(stream.get_ref().1)?;
+                (proven.peer, Some(proven), open(endpoint, stream, None).await?.1)
             }
             Security::Plaintext => {
                 let (claim, halves) =
@@ -83,7 +83,8 @@ async fn dial_address(
         tracing::debug!(target: TARGET, peer = %remote, %address, %kind, "dialled");
         let (sink, stream) = (Box::pin(sink), Box::pin(stream));
         let link = RawLink::new(remote, kind, Some(address), sink, stream);
-        Ok(RawLink { binding, ..link })
+        let certified = proven.is_some_and(|proven| proven.certified);
+        Ok(RawLink { binding: proven.map(|proven| proven.binding), certified, ..link })
     };
     let result = timeout(limit, handshake).await.unwrap_or_else(|elapsed| {
         let message = format!("{endpoint} did not complete the handshake within {limit:?}");

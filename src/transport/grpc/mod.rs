@@ -13,19 +13,23 @@ mod options;
 mod server;
 mod service;
 mod shared;
+mod shunned_hosts;
 #[cfg(test)]
 mod tests;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
 pub use self::options::GrpcOptions;
 use self::shared::{Security, Shared, TARGET};
+use self::shunned_hosts::ShunnedHosts;
 use super::tcp::Names;
 use super::tls::TlsIdentity;
-use crate::error::TransportError;
+use crate::error::{FailureKind, TransportError};
 use crate::identity::Identity;
 use crate::ports::{Listener, RawLink, Transport};
 use crate::types::{Endpoint, PeerId, TransportKind};
@@ -68,8 +72,10 @@ impl GrpcTransport {
     ///
     /// # Errors
     /// [`FailureKind::Local`](crate::error::FailureKind::Local) when the cryptographic library
-    /// cannot make a certificate for the key; no retry helps.
+    /// cannot make a certificate for the key, or a file of certificates cannot be used; no retry helps.
     pub fn new(identity: Identity, options: GrpcOptions) -> Result<Self, TransportError> {
+        let certified = certified(&options)?;
+        let shunned = ShunnedHosts::default();
         let security = if options.plaintext {
             tracing::warn!(
                 target: TARGET,
@@ -78,10 +84,10 @@ impl GrpcTransport {
             );
             Security::Plaintext
         } else {
-            Security::Tls(Box::new(TlsIdentity::new(&identity)?))
+            Security::Tls(Box::new(TlsIdentity::new(&identity, certified)?))
         };
         let names = Names::default();
-        Ok(Self { shared: Arc::new(Shared { identity, options, security, names }) })
+        Ok(Self { shared: Arc::new(Shared { identity, options, security, shunned, names }) })
     }
 
     /// A transport for which a name stands for these addresses.
@@ -90,7 +96,7 @@ impl GrpcTransport {
         identity: Identity,
         options: GrpcOptions,
         name: &str,
-        addresses: &[std::net::IpAddr],
+        addresses: &[IpAddr],
     ) -> Result<Self, TransportError> {
         let Self { shared } = Self::new(identity, options)?;
         let mut shared = Arc::into_inner(shared).expect("nobody else has it yet");
@@ -126,4 +132,19 @@ impl Transport for GrpcTransport {
         let listener = server::GrpcListener::bind(Arc::clone(&self.shared), bind).await?;
         Ok(Box::new(listener))
     }
+
+    fn shun(&self, address: IpAddr, time: Duration) {
+        self.shared.shunned.add(address, time);
+    }
+}
+
+/// The files of CA and certificates, where there are both.
+fn certified(options: &GrpcOptions) -> Result<Option<(&Path, &Path)>, TransportError> {
+    let why = match (&options.ca_file, &options.certificate_file) {
+        (None, None) => return Ok(None),
+        (Some(_), Some(_)) if options.plaintext => "certificates cannot be shown in plaintext",
+        (Some(ca), Some(certificate)) => return Ok(Some((ca, certificate))),
+        _ => "a CA and the certificate of this node go together",
+    };
+    Err(TransportError::new(FailureKind::Local, why))
 }
