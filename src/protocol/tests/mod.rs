@@ -3,6 +3,7 @@
 
 mod addresses;
 mod admission;
+mod budget;
 mod gates;
 mod greedy;
 mod liars;
