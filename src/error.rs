@@ -60,6 +60,12 @@ pub enum ConfigError {
         /// Address that was to be listened on.
         address: SocketAddr,
     },
+    /// Links without TLS, on which nothing that this kind of trust asks for could be proven.
+    #[error("network.trust is {trust}, which cannot be proven with network.plaintext")]
+    PlaintextTrust {
+        /// Kind of trust, in words.
+        trust: &'static str,
+    },
     /// An advertised address that nobody can dial.
     #[error("listen.advertise has {endpoint}, which nobody can dial")]
     Advertise {
@@ -68,7 +74,7 @@ pub enum ConfigError {
     },
 }
 
-/// Reason why a key file could not be used. A file that exists is never overwritten.
+/// Reason why a key or a secret could not be used. A file that exists is never overwritten.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum IdentityError {
@@ -85,6 +91,24 @@ pub enum IdentityError {
     Format {
         /// Path of the key file.
         path: PathBuf,
+    },
+    /// The file with a network's secret could not be read or made. A retry helps once that is mended.
+    #[error("{}", whole(&format!("network secret {}", path.display()), Some(r#source)))]
+    SecretFile {
+        /// Path of the file.
+        path: PathBuf,
+        /// Error of the operating system.
+        r#source: std::io::Error,
+    },
+    /// A network's secret that is too short to be safe, or too long; no retry helps.
+    #[error("a network secret has {min} to {max} bytes, this one has {length}")]
+    SecretLength {
+        /// Length of the secret in bytes; of a file, as far as it was read.
+        length: usize,
+        /// Smallest allowed length.
+        min: usize,
+        /// Largest allowed length.
+        max: usize,
     },
     /// The operating system gave no random bytes.
     #[error("no random bytes from the operating system")]
@@ -528,7 +552,7 @@ pub enum ConnectError {
     Closed,
 }
 
-/// Reason why the node is not ready. The node goes on trying.
+/// Reason why the node is not ready, or cannot invite. The node goes on trying.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReadyError {
@@ -544,6 +568,9 @@ pub enum ReadyError {
         /// The most recent thing that went wrong, or what to configure.
         hint: String,
     },
+    /// The node listens nowhere and advertises nothing, so that an invite would name no address.
+    #[error("nobody can dial this node: listen, or set listen.advertise")]
+    NoAddress,
     /// The node is shut down.
     #[error("the node is shut down")]
     Closed,

@@ -116,6 +116,9 @@ impl Driver {
                 }
             }
             Output::Observed { address } => self.observe(address),
+            Output::Shun { address, time } => {
+                self.effects.transports.iter().for_each(|t| t.shun(address, time));
+            }
             Output::RenewRecord => {
                 self.effects.record.renew();
                 self.sign_record();

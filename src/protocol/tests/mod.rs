@@ -5,6 +5,7 @@ mod admission;
 mod gates;
 mod greedy;
 mod liars;
+mod members;
 mod news;
 mod outbox;
 mod pair;

@@ -238,6 +238,7 @@ impl World {
             | Output::Copied { .. }
             | Output::Connected { .. }
             | Output::Observed { .. }
+            | Output::Shun { .. }
             | Output::Emit(_) => {}
         }
     }
