@@ -69,6 +69,10 @@ pub enum GivenUp {
     Expired,
     /// Payload larger than this node takes by now, of an entry that was to be published anew.
     TooLarge,
+    /// Rejected by the validator of every peer that was asked.
+    Rejected,
+    /// Refused for good by every peer that was asked.
+    Refused,
     /// Given up for a reason that an earlier version of this crate says.
     Otherwise,
 }
@@ -80,13 +84,15 @@ impl GivenUp {
             Self::NoTaker => "no linked peer took it",
             Self::Expired => "it expired before enough peers had stored it",
             Self::TooLarge => "it is larger than gossip.max_transaction_size allows by now",
+            Self::Rejected => "the validator of every peer that was asked rejected it",
+            Self::Refused => "every peer that was asked refused it for good",
             Self::Otherwise => "it was given up in an earlier run",
         }
     }
 
     /// Reads the reason from its words, as they were stored.
     pub fn of(reason: &str) -> Self {
-        let all = [Self::NoTaker, Self::Expired, Self::TooLarge];
+        let all = [Self::NoTaker, Self::Expired, Self::TooLarge, Self::Rejected, Self::Refused];
         all.into_iter().find(|why| why.reason() == reason).unwrap_or(Self::Otherwise)
     }
 }
@@ -473,6 +479,11 @@ pub enum Output {
     Observed {
         /// Address of this node as the peer sees it.
         address: std::net::IpAddr,
+    },
+    /// Add this to the machine's clock for what is signed and published from now on.
+    CorrectClock {
+        /// Number of milliseconds to add; 0 is none.
+        correction_ms: i64,
     },
     /// Sign the node's own record anew, with a higher sequence number and the time now; answer with
     /// [`Input::Record`].

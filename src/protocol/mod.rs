@@ -33,6 +33,7 @@
 //!
 //! Tested by: `protocol::tests::property`, `sim::tests::replay`.
 
+mod clock;
 mod dispatch;
 mod env;
 mod gate;
@@ -123,6 +124,7 @@ impl Protocol {
         let refresh = rng.about(discovery.refresh_interval);
         let mut env = Env::new(config, record.peer(), incarnation, rng);
         env.validating = restored.validating;
+        note_stored(&mut env, &restored.index);
         env.timers.set(Timer::Overlay, MonoTime::ZERO);
         env.timers.set(Timer::Expire, MonoTime::ZERO + EXPIRE_EVERY);
         env.timers.set(Timer::Refresh, MonoTime::ZERO + refresh);
@@ -144,6 +146,7 @@ impl Protocol {
 
     /// Takes in more of what was retained when the node started, in cursor order; before any input.
     pub fn restore(&mut self, index: &[IndexEntry]) {
+        note_stored(&mut self.env, index);
         restore(&mut self.log, index);
     }
 
@@ -151,7 +154,9 @@ impl Protocol {
     /// may jump.
     pub fn handle(&mut self, now: MonoTime, wall: WallTime, input: Input) {
         let first = self.env.is_first();
-        self.env.note_time(now, wall);
+        if self.env.note_time(now, wall) {
+            self.on_clock_leapt();
+        }
         if first {
             self.check_restored();
         }
@@ -286,7 +291,7 @@ impl Protocol {
             links: count(self.links.up_count()),
             handshakes: count(self.links.hello_count()),
             known_peers: count(self.membership.book.known.len()),
-            banned_peers: count(self.guard.banned_count(self.env.wall)),
+            banned_peers: count(self.guard.banned_count(self.env.corroborated())),
             retained: self.log.len() as u64,
             outbox: (self.outbox.len() - self.outbox.dead()) as u64,
             dead_letters: self.outbox.dead() as u64,
@@ -294,8 +299,18 @@ impl Protocol {
             carries_all: self.spread.carrying.ours().topics.is_none(),
             topics_carried: count(self.spread.carrying.ours().topics.as_ref().map_or(0, Vec::len)),
             stands_in: self.spread.carrying.stands_in(),
+            clock_off: self.env.clock.standing() == clock::Standing::Off,
+            clock_offset_ms: self.env.clock.distance().map_or(0, |(offset, _)| offset),
+            clock_votes: count(self.env.clock.distance().map_or(0, |(_, votes)| votes)),
             counters: self.env.counters.clone(),
         }
+    }
+}
+
+/// Learns from what is stored what time it was.
+fn note_stored(env: &mut Env, index: &[IndexEntry]) {
+    if let Some(newest) = index.iter().map(|entry| entry.created).max() {
+        env.clock.note_stored(newest);
     }
 }
 

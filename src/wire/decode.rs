@@ -5,13 +5,13 @@ use std::time::Duration;
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::WireError;
-use super::convert::{exactly, ip_of, kind, reason_of, signature_of};
+use super::convert::{exactly, ip_of, kind, reason_of, refusal_of, signature_of};
 use crate::types::{
     Announcement, Bound, Endpoint, Features, Head, Hello, Interest, MAX_ENDPOINTS,
     MAX_HEADER_BYTES, MAX_IDS_PER_MESSAGE, MAX_IDS_PER_RECONCILE, MAX_INTERESTS, MAX_NETWORK_BYTES,
     MAX_PROOF_BYTES, MAX_RANGES, MAX_RANGES_PER_MESSAGE, MAX_RECORDS_PER_MESSAGE, Message, NOWHERE,
     Offer, PIECE_BYTES, PeerId, PeerRecord, Piece, PieceRange, Range, RangeContent, Reconcile,
-    RecordDraft, Reservation, TopicKey, Transaction, TransactionId, WallTime,
+    RecordDraft, Refusal, Reservation, TopicKey, Transaction, TransactionId, WallTime,
 };
 
 /// Longest text of an endpoint: a name of 253 bytes with a dot at its end, a colon, five digits.
@@ -191,6 +191,7 @@ pub(super) fn message(frame: &Bytes, body: &[u8]) -> Result<Option<Message>, Wir
         kind::RECEIVING => receiving(body)?,
         kind::INTEREST => Message::Interest(interest(body)?),
         kind::FLUSHED => Message::Flushed,
+        kind::REFUSED => refused(body)?,
         _ => return Ok(None),
     }))
 }
@@ -366,6 +367,26 @@ fn announcements(body: &[u8]) -> Result<Vec<Announcement>, WireError> {
         _ if hops != ids => Err(WireError::Unequal { what: "hops", ids }),
         _ => Ok(list),
     }
+}
+
+fn refused(body: &[u8]) -> Result<Message, WireError> {
+    let mut list: Vec<_> = ids(body)?.map(|id| (id, Refusal::Ignored)).collect();
+    let ids = list.len();
+    let (mut reasons, mut clock) = (0, 0);
+    for field in Fields(body) {
+        match field? {
+            (2, value) => value.each("reasons", |reason| {
+                at(&mut list, &mut reasons, "reasons")?.1 = refusal_of(reason.uint("reason")?);
+                Ok(())
+            })?,
+            (3, value) => clock = value.uint("clock_ms")?,
+            _ => {}
+        }
+    }
+    if reasons != ids {
+        return Err(WireError::Unequal { what: "reasons", ids });
+    }
+    Ok(Message::Refused { list, clock: clock_of(clock) })
 }
 
 fn id_list(body: &[u8]) -> Result<Vec<TransactionId>, WireError> {

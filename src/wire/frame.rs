@@ -155,6 +155,7 @@ fn is_over_limit(message: &Message) -> bool {
         | Message::Early(list)
         | Message::Stored(list)
         | Message::Busy(list) => list.len() > MAX_IDS_PER_MESSAGE,
+        Message::Refused { list, .. } => list.len() > MAX_IDS_PER_MESSAGE,
         _ => false,
     }
 }
@@ -180,6 +181,9 @@ fn split_excess(message: &mut Message) -> Option<Message> {
         Message::Early(list) => Some(Message::Early(list.split_off(IDS))),
         Message::Stored(list) => Some(Message::Stored(list.split_off(IDS))),
         Message::Busy(list) => Some(Message::Busy(list.split_off(IDS))),
+        Message::Refused { list, clock } => {
+            Some(Message::Refused { list: list.split_off(IDS), clock: *clock })
+        }
         _ => None,
     }
 }

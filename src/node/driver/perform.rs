@@ -4,7 +4,6 @@ use std::net::IpAddr;
 
 use tokio::sync::oneshot;
 
-use crate::node::clock::wall_now;
 use crate::node::messages::{NodeState, OutboxSettled, Published};
 use crate::node::workers::piece_verifier::PieceCheck;
 use crate::node::workers::store_writer::StoreOp;
@@ -114,6 +113,9 @@ impl Driver {
                 }
             }
             Output::Observed { address } => self.observe(address),
+            Output::CorrectClock { correction_ms } => {
+                self.effects.clock.correct(correction_ms);
+            }
             Output::RenewRecord => {
                 self.effects.record.renew();
                 self.sign_record();
@@ -168,12 +170,15 @@ impl Driver {
             Event::DeadLettered { id, reason } => {
                 self.statuses.set_state(id, PublishState::DeadLetter { reason: reason.clone() });
             }
+            Event::PublishRefused { id, reason, .. } => self.statuses.refused(id, *reason),
             Event::PeerUp { .. }
             | Event::PeerDown { .. }
             | Event::ModeChanged { .. }
             | Event::DialFailed { .. }
             | Event::LinkRefused { .. }
-            | Event::RecordRefused { .. } => self.refresh_state(&event),
+            | Event::RecordRefused { .. }
+            | Event::ClockOff { .. }
+            | Event::ClockRight => self.refresh_state(&event),
             _ => {}
         }
         self.effects.emit(event);
@@ -184,6 +189,7 @@ impl Driver {
         self.state.send_modify(|state: &mut NodeState| {
             state.mode = Some(stats.mode);
             state.links = stats.links;
+            state.clock_offset_ms = stats.clock_off.then_some(stats.clock_offset_ms);
             match event {
                 Event::DialFailed { address, reason } => {
                     state.hint = Some(format!("dialling {address} failed: {reason}"));
@@ -204,7 +210,7 @@ impl Driver {
     }
 
     fn sign_record(&mut self) {
-        let draft = self.effects.record.draft(self.identity.peer_id(), wall_now());
+        let draft = self.effects.record.draft(self.identity.peer_id(), self.effects.clock.now());
         let record = self.identity.sign_record(draft);
         self.follow_ups.push_back(Input::Record(record));
     }

@@ -129,6 +129,17 @@ impl PeerNode {
         *self.0.failing.borrow()
     }
 
+    /// Number of milliseconds from this machine's clock to the time on which most peers agree, while they
+    /// find the clock off by more than `network.max_clock_skew`; `None` while it is right, and while too
+    /// few peers are linked to tell. Does not wait.
+    ///
+    /// Meanwhile the node goes by the peers' time: what it publishes is dated by that and spreads as
+    /// usual. A health check should show it all the same, for the clock is to be set right. Changes come
+    /// as [`Event::ClockOff`] and [`Event::ClockRight`].
+    pub fn clock_offset_ms(&self) -> Option<i64> {
+        self.0.state.borrow().clock_offset_ms
+    }
+
     /// Subscribes to one topic, a name of at most 255 bytes; the empty one is a topic like others.
     ///
     /// Any number of subscriptions may live, also to the same topic; each gets everything. On an edge the

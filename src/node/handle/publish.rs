@@ -51,7 +51,8 @@ impl PeerNode {
             self.0.drafts.send(draft).await.map_err(|_| PublishError::Closed)?;
             match answer.await.map_err(|_| PublishError::Closed)? {
                 Ok(Published { id, is_new: true, status }) => {
-                    return Ok(Receipt::new(id, Outcome::Published, status));
+                    let receipt = Receipt::new(id, Outcome::Published, status);
+                    return Ok(receipt.dated_off(self.clock_offset_ms()));
                 }
                 // An earlier process of this identity published the same bytes at the same time.
                 Ok(Published { is_new: false, .. }) => {
@@ -138,7 +139,7 @@ impl PeerNode {
         let check = move || checked.verify(required);
         let valid = hash(&self.0.runtime, transaction.payload().len(), check).await;
         valid.ok_or(PublishError::Closed)?.map_err(PublishError::Invalid)?;
-        let now = wall_now();
+        let now = self.0.clock.now();
         let end = header.expires.min(header.created.plus(config.gossip.retention));
         if end <= now || header.created > now.plus(config.network.max_clock_skew) {
             return Err(PublishError::Expired { expires: end });

@@ -33,7 +33,7 @@ use crate::protocol::spread::{Feed, PeerInterest};
 use crate::protocol::timers::Timer;
 use crate::types::{
     CloseReason, Counters, Direction, Event, FEATURES, FailureKind, Hello, LinkId, Message, PeerId,
-    TransportKind, WIRE_VERSION_MAX, WIRE_VERSION_MIN, WallTime,
+    TransportKind, WIRE_VERSION_MAX, WIRE_VERSION_MIN,
 };
 
 impl Protocol {
@@ -208,6 +208,7 @@ impl Protocol {
             pieces: PieceRate::default(),
             taken: 0,
             told_peers: None,
+            told_clock: None,
         });
         let (remote, kind, direction, address) = (l.remote, l.kind, l.direction, l.shown_address());
         self.links.by_peer.insert(remote, link);
@@ -239,6 +240,7 @@ impl Protocol {
         if let Some(address) = hello.observed {
             self.note_observed(address, direction);
         }
+        self.note_clock(link, hello.clock);
         self.ping(link);
         ask_for_peers(&mut self.env, &mut self.links, link);
         self.need_everything(link, direction == Direction::Outbound);
@@ -273,7 +275,7 @@ impl Protocol {
             Some(CloseReason::Shutdown)
         } else if *remote == self.env.me {
             Some(CloseReason::SelfDial)
-        } else if self.guard.is_banned(remote, self.env.wall) {
+        } else if self.guard.is_banned(remote, self.env.corroborated()) {
             Some(CloseReason::Banned)
         } else if !self.env.config.network.trust.allows(remote) {
             Some(CloseReason::NotAllowed)
@@ -296,7 +298,7 @@ impl Protocol {
             observed: address.map(|a| a.ip()),
             interest: self.spread.carrying.ours().clone(),
             owes,
-            clock: Some(self.env.wall).filter(|wall| *wall != WallTime::default()),
+            clock: self.env.clock.told(),
         }))
     }
 

@@ -219,7 +219,7 @@ impl Membership {
             let free = *peer != env.me
                 && known.next <= env.now
                 && !dialling.contains(peer)
-                && !guard.is_banned(peer, env.wall)
+                && !guard.is_banned(peer, env.corroborated())
                 && env.config.network.trust.allows(peer)
                 && !self.book.is_own(endpoint)
                 && !self.dials.values().any(|d| d.endpoint == *endpoint);

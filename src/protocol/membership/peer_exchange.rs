@@ -115,7 +115,7 @@ impl Membership {
                 && k.failures < env.config.discovery.unhealthy_after
                 && !record.draft.endpoints.is_empty()
                 && record.is_current(wall, skew)
-                && !guard.is_banned(id, wall);
+                && !guard.is_banned(id, env.corroborated());
             good.then(|| (k.kind, record.clone()))
         };
         let mut known: Vec<_> = self.book.known.iter().filter_map(worth).collect();
@@ -150,10 +150,13 @@ impl Membership {
         }
         env.counters.records_received += records.len() as u64;
         let (wall, skew) = (env.wall, env.config.network.max_clock_skew);
+        // Of a node whose clock is wrong every record seems to be, and without more peers it would
+        // never find out.
+        let theirs = env.clock.second_opinion(link);
         let news = |r: &PeerRecord| {
             let known = self.book.known.get(&r.peer()).and_then(|k| k.record.as_ref());
             r.peer() != env.me
-                && r.is_current(wall, skew)
+                && (r.is_current(wall, skew) || theirs.is_some_and(|t| r.is_current(t, skew)))
                 && known.is_none_or(|old| old.draft.seq < r.draft.seq)
         };
         let (fresh, stale): (Vec<_>, Vec<_>) = records.into_iter().partition(news);
@@ -225,7 +228,7 @@ impl Membership {
         scope: AddressScope,
     ) {
         let peer = record.peer();
-        if peer == env.me || guard.is_banned(&peer, env.wall) {
+        if peer == env.me || guard.is_banned(&peer, env.corroborated()) {
             env.counters.records_ignored += 1;
             return;
         }

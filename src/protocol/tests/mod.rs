@@ -1,12 +1,14 @@
 //! Single cores: each test says, message by message, what the peers of one core say. Whole networks
 //! are tested by the simulator (`src/sim/tests`).
 
+mod clocks;
 mod gates;
 mod greedy;
 mod liars;
 mod outbox;
 mod pair;
 mod property;
+mod refusals;
 mod single_node;
 
 use std::time::Duration;

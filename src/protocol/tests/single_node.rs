@@ -6,9 +6,9 @@ use crate::config::Config;
 use crate::identity::Identity;
 use crate::protocol::{Input, Judgement, Output, Protocol, Restored, Ticket};
 use crate::types::{
-    Cursor, Features, Head, Header, Hello, IndexEntry, Interest, LinkId, Message, MonoTime, PeerId,
-    PeerRecord, Proofs, RecordDraft, Signature, Topic, TopicKey, Transaction, TransactionId,
-    TransportKind, Verdict, WallTime, verify_piece,
+    Cursor, Event, Features, Head, Header, Hello, IndexEntry, Interest, LinkId, Message, MonoTime,
+    PeerId, PeerRecord, Proofs, RecordDraft, Signature, Topic, TopicKey, Transaction,
+    TransactionId, TransportKind, Verdict, WallTime, verify_piece,
 };
 
 use super::*;
@@ -61,6 +61,9 @@ pub(super) struct SingleNode {
     /// Checks that will break off.
     pub(super) breaks: u32,
     pub(super) announced: BTreeSet<TransactionId>,
+    /// What the next hello of a peer says of its clock.
+    pub(super) peer_clock: Option<WallTime>,
+    pub(super) events: Vec<Event>,
 }
 
 impl SingleNode {
@@ -88,6 +91,8 @@ impl SingleNode {
             judged: 0,
             breaks: 0,
             announced: BTreeSet::new(),
+            peer_clock: None,
+            events: Vec::new(),
         }
     }
 
@@ -119,7 +124,7 @@ impl SingleNode {
             observed: None,
             interest: Interest::default(),
             owes,
-            clock: None,
+            clock: self.peer_clock,
         };
         self.hear(now, link, vec![Message::Hello(Box::new(hello))]);
         link
@@ -192,6 +197,7 @@ impl SingleNode {
                         todo.push_back(self.checked(ticket, Input::Verified { ticket, judgement }));
                     }
                     Output::Close { link } => self.closed.push(link),
+                    Output::Emit(event) => self.events.push(event),
                     Output::VerifyPiece { ticket, root, len, piece } => {
                         let valid =
                             verify_piece(&root, len, piece.index, &piece.bytes, &piece.proof);

@@ -5,6 +5,7 @@
 //! scenario and the seed.
 
 mod checkers;
+mod clocks;
 mod faults;
 mod full_stores;
 mod hostile;
