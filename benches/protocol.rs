@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use sorcha_peer::protocol::{CallId, Input, Judgement, Output, Protocol, Restored};
+use sorcha_peer::protocol::{Assurance, CallId, Input, Judgement, Output, Protocol, Restored};
 use sorcha_peer::types::unstable::{
     Announcement, FEATURES, Hello, Interest, LinkId, Message, MonoTime, RecordDraft,
 };
@@ -45,7 +45,15 @@ impl Node {
             let link = LinkId(u64::from(n));
             let record = record(n);
             let (remote, kind) = (record.peer(), TransportKind::Memory);
-            node.take(Input::LinkOpened { link, remote, kind, address: None, dial: None });
+            let assurance = Assurance::default();
+            node.take(Input::LinkOpened {
+                link,
+                remote,
+                kind,
+                address: None,
+                dial: None,
+                assurance,
+            });
             let hello = Message::Hello(Box::new(Hello {
                 network: "sorcha".to_owned(),
                 version_min: 1,
@@ -58,6 +66,7 @@ impl Node {
                 interest: Interest::default(),
                 owes: false,
                 clock: None,
+                proofs: Vec::new(),
             }));
             node.take(Input::Received { link, messages: vec![hello], bytes: 300 });
         }
@@ -84,7 +93,7 @@ impl Node {
                         ticket,
                         judgement: Judgement::Verdict(Verdict::Accept),
                     }),
-                    Output::Store { ticket, .. } => {
+                    Output::Store { ticket, .. } | Output::StoreOwn { ticket, .. } => {
                         todo.push_back(Input::Stored { ticket, result: Ok(()) });
                     }
                     Output::VerifyRecords { ticket, records } => {
@@ -141,7 +150,7 @@ fn announced(transactions: &[Transaction]) -> Vec<Input> {
 fn published(transactions: &[Transaction]) -> Vec<Input> {
     let publish = |(n, t): (usize, &Transaction)| Input::Publish {
         call: CallId(n as u64),
-        transaction: t.clone(),
+        transactions: vec![t.clone()],
         renews: None,
     };
     transactions.iter().enumerate().map(publish).collect()

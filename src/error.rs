@@ -1,15 +1,36 @@
 //! Every public error. One enum per operation; each variant says what happened, whether any state
 //! changed, and whether a retry is of use.
+//!
+//! The text of an error is whole: `{error}` says what failed and then each cause, from the outermost
+//! to the innermost, joined by `: `, and each once. So `cannot listen on 0.0.0.0:80: Permission denied
+//! (os error 13)` is what a host sees that prints the error and nothing else. In return
+//! [`Error::source`] of these errors gives nothing: a reporter that walks the chain would say a cause
+//! twice. A cause that a program wants to look at stands in the public field `source`, as the
+//! [`std::io::Error`] in [`IdentityError::Io`] and the [`Source`] in [`StoreError`].
+//!
+//! ```
+//! use std::error::Error;
+//! use sorcha_peer::error::{StoreError, StoreErrorKind};
+//!
+//! let cause = std::io::Error::from(std::io::ErrorKind::PermissionDenied);
+//! let error = StoreError::with_source(StoreErrorKind::Io, "cannot open data/LOCK", cause);
+//! assert_eq!(error.to_string(), "storage io: cannot open data/LOCK: permission denied");
+//! assert!(error.source().is_none());
+//! let cause = error.source.as_ref().and_then(|source| source.downcast_ref::<std::io::Error>());
+//! assert_eq!(cause.map(|cause| cause.kind()), Some(std::io::ErrorKind::PermissionDenied));
+//! ```
 
+use std::error::Error;
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 pub use crate::types::errors::{EndpointError, FailureKind, InvalidTransaction, ParseIdError};
-use crate::types::{Cursor, PeerId, TransactionId, WallTime};
+use crate::types::{Cursor, PeerId, Refusal, TransactionId, WallTime};
 
 /// Cause of an error of a port: whatever the adapter had.
-pub type Source = Box<dyn std::error::Error + Send + Sync + 'static>;
+pub type Source = Box<dyn Error + Send + Sync + 'static>;
 
 /// Reason why a configuration cannot be used. Nothing was started; a retry is of no use.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -49,12 +70,12 @@ pub enum ConfigError {
 #[non_exhaustive]
 pub enum IdentityError {
     /// The file could not be read, created or protected. A retry helps once that is mended.
-    #[error("key file {path}: {source}")]
+    #[error("{}", whole(&format!("key file {}", path.display()), Some(r#source)))]
     Io {
         /// Path of the key file.
         path: PathBuf,
         /// Error of the operating system.
-        source: std::io::Error,
+        r#source: std::io::Error,
     },
     /// The file is not a PEM-encoded PKCS#8 Ed25519 private key, and was left as it is.
     #[error("key file {path} is not a PKCS#8 Ed25519 private key in PEM")]
@@ -69,16 +90,15 @@ pub enum IdentityError {
 
 /// Reason why a transport operation failed.
 #[derive(Debug, thiserror::Error)]
-#[error("{kind}: {message}")]
+#[error("{}", whole(message, cause(r#source.as_deref())))]
 #[non_exhaustive]
 pub struct TransportError {
     /// The kind of failure: what the node decides by.
     pub kind: FailureKind,
-    /// The description of what happened, for people.
+    /// The description of what happened, for people, without its cause.
     pub message: String,
     /// The cause, where there is one.
-    #[source]
-    pub source: Option<Source>,
+    pub r#source: Option<Source>,
 }
 
 impl TransportError {
@@ -131,16 +151,15 @@ impl StoreErrorKind {
 
 /// Reason why a storage operation failed. The operation had no effect.
 #[derive(Debug, thiserror::Error)]
-#[error("storage {}: {message}", kind.as_str())]
+#[error("storage {}: {}", kind.as_str(), whole(message, cause(r#source.as_deref())))]
 #[non_exhaustive]
 pub struct StoreError {
     /// The kind of failure: what the node decides by.
     pub kind: StoreErrorKind,
-    /// The description of what happened, for people.
+    /// The description of what happened, for people, without its cause.
     pub message: String,
     /// The cause, where there is one.
-    #[source]
-    pub source: Option<Source>,
+    pub r#source: Option<Source>,
 }
 
 impl StoreError {
@@ -157,16 +176,21 @@ impl StoreError {
     ) -> Self {
         Self { kind, message: message.into(), source: Some(source.into()) }
     }
+
+    /// Returns what happened and its causes, without the kind.
+    pub(crate) fn reason(&self) -> String {
+        whole(&self.message, cause(self.source.as_deref()))
+    }
 }
 
 /// Reason why a prober has no answer. A retry later may help.
 #[derive(Debug, thiserror::Error)]
-#[error("{kind}: {message}")]
+#[error("{message}")]
 #[non_exhaustive]
 pub struct ProbeError {
     /// The kind of failure.
     pub kind: FailureKind,
-    /// The description of what happened, for people.
+    /// The description of what happened and why, for people.
     pub message: String,
 }
 
@@ -190,25 +214,25 @@ pub enum StartError {
         /// Text that was given as an endpoint.
         text: String,
         /// Reason why the text is no endpoint.
-        source: EndpointError,
+        r#source: EndpointError,
     },
     /// Listening failed; a retry helps once the port is free.
-    #[error("cannot listen on {address}: {source}")]
+    #[error("{}", naming(&format!("cannot listen on {address}"), address, r#source))]
     Listen {
         /// Address that was to be listened on.
         address: SocketAddr,
         /// Error of the transport.
-        source: TransportError,
+        r#source: TransportError,
     },
     /// The built-in transport could not be made of this identity; no retry helps.
     #[error("cannot set up the transport: {source}")]
     Transport {
         /// Error of the transport.
-        source: TransportError,
+        r#source: TransportError,
     },
     /// A store could not be read; a retry helps once that is mended.
     #[error("cannot restore: {0}")]
-    Store(#[from] StoreError),
+    Store(StoreError),
     /// Neither a transport was given nor is one built in; no retry helps.
     #[error("no transport: give one to the builder or build with the feature `grpc`")]
     NoTransport,
@@ -229,7 +253,9 @@ pub enum StartError {
 #[non_exhaustive]
 pub enum PublishError {
     /// The payload is above the configured maximum; no retry helps.
-    #[error("payload of {size} bytes is above the maximum of {limit}")]
+    #[error(
+        "payload of {size} bytes is above the maximum of {limit} (gossip.max_transaction_size)"
+    )]
     TooLarge {
         /// Number of bytes in the payload.
         size: u64,
@@ -248,16 +274,39 @@ pub enum PublishError {
         /// The end of its life, by its header and the retention.
         expires: WallTime,
     },
+    /// More payloads at once than [`publish_many`](crate::PeerNode::publish_many) takes; hand them over
+    /// in parts.
+    #[error("more than {max_count} payloads at once, or more than {max_bytes} bytes together")]
+    TooMany {
+        /// Maximum number of payloads.
+        max_count: usize,
+        /// Maximum number of bytes of all payloads together.
+        max_bytes: usize,
+    },
+    /// The node's own validator did not accept the transaction, or one of those that were published
+    /// together. A retry helps where the validator would decide differently by then.
+    #[error("the node's own validator {}", if *reason == Refusal::Rejected { "rejected it" } else { "ignored it" })]
+    NotValid {
+        /// [`Refusal::Rejected`], or [`Refusal::Ignored`]: also where the validator did not answer
+        /// within 10 s, or panicked.
+        reason: Refusal,
+    },
     /// Too many own transactions wait for copies or are dead letters; a retry helps once some are
-    /// confirmed, or dead letters were deleted.
-    #[error("the outbox is full: {limit} transactions wait for copies or are dead letters")]
+    /// confirmed, or dead letters were deleted. Of those that were published together all count.
+    #[error(
+        "the outbox is full: {limit} transactions (outbox.max_entries) wait for copies or are dead \
+         letters"
+    )]
     QueueFull {
         /// Configured capacity, in entries.
         limit: u32,
     },
     /// Own transactions have their share of the store (`gossip.max_origin_share`); a retry helps
     /// once some have expired.
-    #[error("own transactions take up {used} bytes of the store, their share is {limit}")]
+    #[error(
+        "own transactions take up {used} bytes of the store, their share is {limit} \
+         (gossip.max_origin_share)"
+    )]
     OverShare {
         /// Bytes that they take up.
         used: u64,
@@ -266,7 +315,9 @@ pub enum PublishError {
     },
     /// Own transactions are as many as `gossip.max_origin_rate` allows; a retry helps once some
     /// have expired.
-    #[error("{used} own transactions are retained, the rate allows {limit}")]
+    #[error(
+        "{used} own transactions are retained, the rate allows {limit} (gossip.max_origin_rate)"
+    )]
     OverRate {
         /// Own transactions that are retained.
         used: u64,
@@ -345,6 +396,18 @@ pub enum RedeliverError {
     /// The node is shut down; dead letters stay in its outbox.
     #[error("the node is shut down")]
     Closed,
+}
+
+impl From<StoreError> for StartError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<StoreError> for BanError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
 }
 
 impl From<NodeClosed> for DeadLetterError {
@@ -431,7 +494,7 @@ pub enum BanError {
     /// The ban could not be written; see the kind of the error. The ban holds in this process, and
     /// is written as soon as that works; a restart before then forgets it.
     #[error("not kept for the next start: {0}")]
-    Store(#[from] StoreError),
+    Store(StoreError),
     /// The node is shut down; the ban may have been kept.
     #[error("the node is shut down")]
     Closed,
@@ -445,12 +508,14 @@ pub enum ConnectError {
     #[error(transparent)]
     Address(#[from] EndpointError),
     /// The transport failed; see its kind.
-    #[error("cannot reach {address}: {kind}")]
+    #[error("{}", naming(&format!("cannot reach {address}"), address, reason))]
     Dial {
         /// The address that was dialled.
         address: String,
         /// The kind of failure.
         kind: FailureKind,
+        /// The text of the transport's error, for people.
+        reason: String,
     },
     /// The link was refused by one side.
     #[error("refused: {0}")]
@@ -497,3 +562,33 @@ pub struct ShutdownReport {
     /// or when this node is back.
     pub undrained: Vec<PeerId>,
 }
+
+/// Returns `message` and every cause from `first` on, joined by `: `. A cause whose words stand there
+/// already is left out: many errors say what their own source says.
+fn whole(message: &str, first: Option<&(dyn Error + 'static)>) -> String {
+    let mut text = message.to_owned();
+    for cause in std::iter::successors(first, |cause| (*cause).source()) {
+        let words = cause.to_string();
+        if !text.contains(&words) {
+            text.push_str(if text.is_empty() { "" } else { ": " });
+            text.push_str(&words);
+        }
+    }
+    text
+}
+
+fn cause<'a>(
+    source: Option<&'a (dyn Error + Send + Sync + 'static)>,
+) -> Option<&'a (dyn Error + 'static)> {
+    source.map(|source| source as _)
+}
+
+/// Returns `reason` where it names the address by itself, and what failed and the reason elsewhere:
+/// transports of the host's own say what they like.
+fn naming(failed: &str, address: &impl fmt::Display, reason: &impl fmt::Display) -> String {
+    let reason = reason.to_string();
+    if reason.contains(&address.to_string()) { reason } else { format!("{failed}: {reason}") }
+}
+
+#[cfg(test)]
+mod tests;

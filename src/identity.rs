@@ -17,9 +17,11 @@ use crate::types::{
     TransactionId, sign_batch,
 };
 
-/// PKCS#8 version 1 (RFC 5958) around a 32-byte Ed25519 seed (RFC 8410). Version 2, which adds
-/// the public key, is not read by OpenSSL 3.0.
+/// PKCS#8 version 1 (RFC 5958) around a 32-byte Ed25519 seed (RFC 8410), as it is written here.
+/// Version 2, which adds the public key, is read too, and not written: OpenSSL 3.0 cannot read it.
 const PKCS8_PREFIX: &[u8; 16] = b"\x30\x2e\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x70\x04\x22\x04\x20";
+/// Algorithm of a key: Ed25519, without parameters (RFC 8410).
+const ED25519: &[u8] = b"\x06\x03\x2b\x65\x70";
 const PEM_BEGIN: &str = "-----BEGIN PRIVATE KEY-----";
 const PEM_END: &str = "-----END PRIVATE KEY-----";
 
@@ -58,7 +60,8 @@ impl Identity {
     }
 
     /// Reads the key file, or makes a key and writes it with mode 0600. The file is PEM-encoded
-    /// PKCS#8, as `openssl genpkey -algorithm ed25519` writes it. Missing parent folders are made.
+    /// PKCS#8, as `openssl genpkey -algorithm ed25519` writes it (version 1) or as ring and rcgen do
+    /// (version 2, with the public key). Missing parent folders are made.
     ///
     /// # Errors
     /// [`IdentityError`]; an existing file is never overwritten, whatever is in it.
@@ -158,8 +161,70 @@ impl Identity {
         let (body, _) = rest.split_once(PEM_END)?;
         let body: String = body.split_ascii_whitespace().collect();
         let der = STANDARD.decode(body).ok()?;
-        let seed = der.strip_prefix(PKCS8_PREFIX.as_slice())?;
-        Some(Self::from_seed(seed.try_into().ok()?))
+        Self::from_pkcs8(&der)
+    }
+
+    /// Reads PKCS#8 of version 1 or 2. A public key beside the private one must belong to it.
+    fn from_pkcs8(der: &[u8]) -> Option<Self> {
+        let mut key = Der(Der(der).only(Der::SEQUENCE)?);
+        let has_public = match key.take(Der::INTEGER)? {
+            [0] => false,
+            [1] => true,
+            _ => return None,
+        };
+        if key.take(Der::SEQUENCE)? != ED25519 {
+            return None;
+        }
+        let seed = Der(key.take(Der::OCTET_STRING)?).only(Der::OCTET_STRING)?;
+        let identity = Self::from_seed(seed.try_into().ok()?);
+        let _attributes = key.take(Der::ATTRIBUTES);
+        if has_public && !key.0.is_empty() {
+            // Old versions of ring wrapped the bit string once more.
+            let wrapped =
+                key.take(Der::WRAPPED_PUBLIC_KEY).map(|inner| Der(inner).only(Der::BIT_STRING));
+            let public = wrapped.unwrap_or_else(|| key.take(Der::PUBLIC_KEY))?;
+            let (unused_bits, public) = public.split_first()?;
+            if *unused_bits != 0 || public != identity.peer_id.as_bytes() {
+                return None;
+            }
+        }
+        key.0.is_empty().then_some(identity)
+    }
+}
+
+/// Elements of DER, one after another.
+struct Der<'a>(&'a [u8]);
+
+impl<'a> Der<'a> {
+    const INTEGER: u8 = 0x02;
+    const BIT_STRING: u8 = 0x03;
+    const OCTET_STRING: u8 = 0x04;
+    const SEQUENCE: u8 = 0x30;
+    const PUBLIC_KEY: u8 = 0x81;
+    const ATTRIBUTES: u8 = 0xa0;
+    const WRAPPED_PUBLIC_KEY: u8 = 0xa1;
+
+    /// Takes the content of the next element, if it has this tag.
+    fn take(&mut self, tag: u8) -> Option<&'a [u8]> {
+        let rest = self.0.strip_prefix(&[tag])?;
+        let (length, rest) = match rest {
+            [length @ 0..=0x7f, rest @ ..] | [0x81, length @ 0x80..=0xff, rest @ ..] => {
+                (usize::from(*length), rest)
+            }
+            [0x82, high @ 1..=0xff, low, rest @ ..] => {
+                (usize::from(u16::from_be_bytes([*high, *low])), rest)
+            }
+            _ => return None,
+        };
+        let (content, rest) = rest.split_at_checked(length)?;
+        self.0 = rest;
+        Some(content)
+    }
+
+    /// Returns the content of the only element.
+    fn only(mut self, tag: u8) -> Option<&'a [u8]> {
+        let content = self.take(tag)?;
+        self.0.is_empty().then_some(content)
     }
 }
 
@@ -226,6 +291,60 @@ mod tests {
             assert!(matches!(error, IdentityError::Format { .. }), "{error}");
             assert_eq!(fs::read(&path).unwrap(), content);
         }
+    }
+
+    /// RFC 8410, section 10.3: with the public key and an attribute.
+    const VERSION_2: &str = "-----BEGIN PRIVATE KEY-----
+MHICAQEwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC
+oB8wHQYKKoZIhvcNAQkJFDEPDA1DdXJkbGUgQ2hhaXJzgSEAGb9ECWmEzf6FQbrB
+Z9w7lshQhqowtrbLDFw4rXAxZuE=
+-----END PRIVATE KEY-----
+";
+
+    /// A version 2 key around `seed` that ends with these bytes.
+    fn version_2(seed: [u8; 32], end: &[u8]) -> Vec<u8> {
+        let mut der = [PKCS8_PREFIX.as_slice(), &seed, end].concat();
+        der[1] = u8::try_from(der.len() - 2).unwrap();
+        der[4] = 1;
+        der
+    }
+
+    #[test]
+    fn keys_of_other_libraries_are_read() {
+        let read = Identity::from_pem(VERSION_2).unwrap();
+        let public = "19bf44096984cdfe8541bac167dc3b96c85086aa30b6b6cb0c5c38ad703166e1";
+        assert_eq!(read.peer_id().to_string(), public);
+        let ours = Identity::from_seed([3; 32]);
+        let public = ours.peer_id();
+        let implicit = [b"\x81\x21\0".as_slice(), public.as_bytes()].concat();
+        let wrapped = [b"\xa1\x23\x03\x21\0".as_slice(), public.as_bytes()].concat();
+        for der in [
+            ours.to_pkcs8(),
+            version_2([3; 32], b""),
+            version_2([3; 32], &implicit),
+            version_2([3; 32], &wrapped),
+        ] {
+            let read = Identity::from_pkcs8(&der).map(|read| read.peer_id());
+            assert_eq!(read, Some(public), "{der:02x?}");
+            for end in 0..der.len() {
+                assert!(Identity::from_pkcs8(&der[..end]).is_none(), "{end} of {der:02x?}");
+            }
+        }
+        let of_another = version_2([4; 32], &implicit);
+        let trailing = version_2([3; 32], &[implicit.as_slice(), b"\0"].concat());
+        let mut as_version_1 = version_2([3; 32], &implicit);
+        as_version_1[4] = 0;
+        for der in [of_another, trailing, as_version_1] {
+            assert!(Identity::from_pkcs8(&der).is_none(), "{der:02x?}");
+        }
+    }
+
+    #[cfg(feature = "grpc")]
+    #[test]
+    fn a_key_of_rcgen_is_read() {
+        let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+        let read = Identity::from_pkcs8(&key.serialize_der()).unwrap();
+        assert_eq!(read.peer_id().as_bytes(), key.public_key_raw());
     }
 
     #[test]

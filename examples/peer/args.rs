@@ -8,8 +8,11 @@ use sorcha_peer::nat::StunProber;
 use sorcha_peer::{Cursor, Endpoint, StartAt, Topic};
 use tracing_subscriber::filter::Targets;
 
+use crate::listen::ListenOn;
+
 /// A whole sorcha-peer node as a program: JSON lines in on stdin, JSON lines out on stdout, logs
 /// on stderr.
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 #[derive(Debug, Parser)]
 #[command(after_help = crate::CONTRACT)]
 pub(crate) struct Args {
@@ -19,13 +22,14 @@ pub(crate) struct Args {
     /// Keep nothing beyond this process, the key neither (the default without --data-dir).
     #[arg(long)]
     pub(crate) memory: bool,
-    /// Where to listen; port 0 picks a free one [default: 0.0.0.0:5001].
-    #[arg(long, value_name = "ADDR:PORT")]
-    pub(crate) listen: Option<SocketAddr>,
+    /// Where to listen: an IP address, or a name of this machine; port 0 picks a free one
+    /// [default: 0.0.0.0:5001].
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) listen: Option<ListenOn>,
     /// An address under which others reach this node; repeatable, best first.
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) advertise: Vec<Endpoint>,
-    /// A first contact; repeatable.
+    /// A first contact; port 5001 where none is given; repeatable.
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) bootstrap: Vec<Endpoint>,
     /// Name of the network [default: sorcha].
@@ -44,8 +48,8 @@ pub(crate) struct Args {
     /// No TLS; on loopback only, unless the configuration file says more.
     #[arg(long)]
     pub(crate) plaintext: bool,
-    /// Where to serve the admin pages (not available yet).
-    #[arg(long, value_name = "ADDR:PORT")]
+    /// Where to serve the admin pages, once there are any.
+    #[arg(long, value_name = "ADDR:PORT", hide = true)]
     pub(crate) admin: Option<SocketAddr>,
     /// A STUN server to learn the outside address from; repeatable.
     #[arg(long, value_name = "HOST:PORT", value_parser = StunProber::new)]
@@ -56,7 +60,11 @@ pub(crate) struct Args {
     /// Deliver payloads too, in base64.
     #[arg(long)]
     pub(crate) payloads: bool,
-    /// What to log: a level, `target=level`, or several with commas.
+    /// Deliver payloads as text, where they are UTF-8.
+    #[arg(long)]
+    pub(crate) text: bool,
+    /// What to log on stderr: a level, `target=level`, or several with commas. Lines that nobody reads
+    /// are dropped and counted.
     #[arg(long, value_name = "FILTER", default_value = "warn")]
     pub(crate) log: Targets,
 }
@@ -65,8 +73,11 @@ pub(crate) struct Args {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Kind {
     GrpcStream,
+    #[value(hide = true)]
     Websocket,
+    #[value(hide = true)]
     GrpcUnary,
+    #[value(hide = true)]
     Rest,
 }
 

@@ -7,12 +7,12 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures::FutureExt;
-use serde_json::Value;
 use sha2::{Digest, Sha256};
 use sorcha_peer::error::SubscribeError;
 use sorcha_peer::types::LinkStatus;
 use sorcha_peer::{Delivery, Event, Events, Item, Mode, PeerNode, StartAt, Subscription, Topic};
 
+use crate::input::Ref;
 use crate::output::{Line, Out};
 
 /// Delay after the log could not be read.
@@ -56,9 +56,9 @@ async fn report(event: Event, mode: &mut Mode, out: &Out) {
         Event::Replicated { id, peers, .. } => Line::Replicated { id, peers },
         Event::Renewed { id, renewed_as, .. } => Line::Renewed { id, renewed_as },
         Event::AddressObserved { address, prober, .. } => Line::Reachability { address, prober },
-        Event::StorageFailed { message, .. } => Line::error(Value::Null, &message),
+        Event::StorageFailed { message, .. } => Line::error(Ref::NONE, &message),
         Event::Lagged { missed, .. } => {
-            Line::error(Value::Null, &format!("{missed} events of the node were missed"))
+            Line::error(Ref::NONE, &format!("{missed} events of the node were missed"))
         }
         // Not part of the contract.
         other => return tracing::info!(event = ?other, "node event"),
@@ -69,7 +69,16 @@ async fn report(event: Event, mode: &mut Mode, out: &Out) {
 /// Deliveries as the command line wants them.
 pub(crate) struct Deliveries {
     subscription: Subscription,
-    payloads: bool,
+    content: Content,
+}
+
+/// What is told of a payload, beside its hash.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Content {
+    /// Tell the payload in base64.
+    pub(crate) base64: bool,
+    /// Tell the payload as text, where it is UTF-8.
+    pub(crate) text: bool,
 }
 
 impl Deliveries {
@@ -79,13 +88,13 @@ impl Deliveries {
         node: &PeerNode,
         topics: &[Topic],
         from: StartAt,
-        payloads: bool,
+        content: Content,
     ) -> Result<Self, SubscribeError> {
         let subscription = match topics {
             [] => node.subscribe_all(from).await?,
             topics => node.subscribe_topics(topics.iter().map(Topic::as_str), from).await?,
         };
-        Ok(Self { subscription, payloads })
+        Ok(Self { subscription, content })
     }
 
     /// Delivers until the node is shut down and everything it accepted was delivered.
@@ -95,7 +104,7 @@ impl Deliveries {
                 Item::Delivery(delivery) => out.line(self.delivered(&delivery)).await,
                 Item::Gap { after, until } => out.line(Line::Gap { after, until }).await,
                 Item::Failed(error) => {
-                    out.line(Line::error(Value::Null, &error)).await;
+                    out.line(Line::error(Ref::NONE, &error)).await;
                     tokio::time::sleep(PAUSE).await;
                 }
                 _ => {}
@@ -106,6 +115,7 @@ impl Deliveries {
     fn delivered(&self, delivery: &Delivery) -> Line {
         let transaction = &delivery.transaction;
         let payload = transaction.payload();
+        let text = std::str::from_utf8(payload).ok().filter(|_| self.content.text);
         Line::Delivered {
             id: transaction.id(),
             topic: transaction.topic().clone(),
@@ -115,7 +125,8 @@ impl Deliveries {
             size: payload.len(),
             sha256: hex(&Sha256::digest(payload)),
             cursor: delivery.cursor,
-            payload: self.payloads.then(|| STANDARD.encode(payload)),
+            payload: self.content.base64.then(|| STANDARD.encode(payload)),
+            text: text.map(str::to_owned),
         }
     }
 }

@@ -1,26 +1,51 @@
 //! What comes in: one JSON object a line.
+//!
+//! A line is read as the raw text of its fields. The `ref` stays that text and is echoed as it came,
+//! whatever number, nesting or escape is in it; the other fields are parsed for their operation, where
+//! a field that the operation does not know is an error and nesting is bounded.
 
+use std::fmt;
 use std::io::{self, BufRead, Read};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use serde::Deserialize;
-use serde_json::Value;
+use serde::de::value::MapDeserializer;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::value::RawValue;
 use sorcha_peer::{PeerId, TransactionId};
 use tokio::sync::mpsc;
 
 /// Maximum number of bytes of a line; larger payloads go in by `file`.
 const MAX_LINE: usize = 64 << 20;
+/// Maximum number of fields of a line, beside its `ref`.
+const MAX_FIELDS: usize = 32;
 /// Maximum number of requests read ahead.
 const READ_AHEAD: usize = 64;
+
+/// The `ref` of a request as JSON text, or none. Cloning shares it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Ref(Option<Arc<RawValue>>);
+
+impl Ref {
+    /// The `ref` of what answers no request; `null`.
+    pub(crate) const NONE: Self = Self(None);
+}
+
+impl Serialize for Ref {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.as_deref().serialize(serializer)
+    }
+}
 
 /// One line, understood or not.
 #[derive(Debug)]
 pub(crate) struct Request {
-    /// Echoed by the answer; null where the line has none.
-    pub(crate) r#ref: Value,
+    /// Echoed by the answer.
+    pub(crate) r#ref: Ref,
     /// Bytes of the line.
     pub(crate) size: usize,
     /// Operation to carry out, or what is wrong with the line.
@@ -29,7 +54,7 @@ pub(crate) struct Request {
 
 /// Every operation of the contract.
 #[derive(Debug, Deserialize)]
-#[serde(tag = "op", rename_all = "snake_case")]
+#[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
 pub(crate) enum Op {
     Publish(Publish),
     PublishRandom {
@@ -37,12 +62,9 @@ pub(crate) enum Op {
         size: usize,
         count: u64,
     },
-    Stats,
-    Peers,
-    Explain {
-        #[serde(rename = "id")]
-        _id: TransactionId,
-    },
+    // With braces, since serde denies no fields to a variant without.
+    Stats {},
+    Peers {},
     Connect {
         address: String,
     },
@@ -68,7 +90,7 @@ pub(crate) enum Op {
     DeleteDeadLetter {
         id: TransactionId,
     },
-    Shutdown,
+    Shutdown {},
 }
 
 /// Dead letters in one answer where no other limit is given.
@@ -92,6 +114,7 @@ pub(crate) enum Payload {
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Draft {
     topic: String,
     text: Option<String>,
@@ -145,25 +168,70 @@ fn read_request(input: &mut impl BufRead) -> io::Result<Option<Request>> {
     if line.len() > MAX_LINE && !line.ends_with(b"\n") {
         input.skip_until(b'\n')?;
         let op = Err(format!("the line is longer than {MAX_LINE} bytes"));
-        return Ok(Some(Request { r#ref: Value::Null, size: 0, op }));
+        return Ok(Some(Request { r#ref: Ref::NONE, size: 0, op }));
     }
     Ok(Some(parse(&line)))
 }
 
 fn parse(line: &[u8]) -> Request {
     let size = line.len();
-    let mut value = match serde_json::from_slice::<Value>(line) {
-        Ok(value) => value,
+    let fields = match serde_json::from_slice::<Fields<'_>>(line) {
+        Ok(fields) => fields,
         Err(error) => {
-            let op = Err(format!("not JSON: {error}"));
-            return Request { r#ref: Value::Null, size, op };
+            let what = if error.is_data() { "not a request" } else { "not JSON" };
+            return Request { r#ref: Ref::NONE, size, op: Err(format!("{what}: {error}")) };
         }
     };
-    let r#ref = value.as_object_mut().and_then(|o| o.remove("ref")).unwrap_or_default();
-    let op = if value.is_object() {
-        serde_json::from_value(value).map_err(|error| error.to_string())
-    } else {
-        Err("a line is one JSON object".to_owned())
-    };
-    Request { r#ref, size, op }
+    Request { op: fields.op(), r#ref: fields.r#ref, size }
+}
+
+/// The fields of a line, none of them parsed.
+#[derive(Default)]
+struct Fields<'a> {
+    r#ref: Ref,
+    others: Vec<(String, &'a RawValue)>,
+    /// There are more than are kept.
+    too_many: bool,
+}
+
+impl Fields<'_> {
+    fn op(&self) -> Result<Op, String> {
+        if self.too_many {
+            return Err(format!("more than {MAX_FIELDS} fields"));
+        }
+        let fields = self.others.iter().map(|(name, value)| (name.as_str(), *value));
+        Op::deserialize(MapDeserializer::<_, serde_json::Error>::new(fields))
+            .map_err(|error| error.to_string())
+    }
+}
+
+impl<'de> Deserialize<'de> for Fields<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(FieldsVisitor)
+    }
+}
+
+struct FieldsVisitor;
+
+impl<'de> Visitor<'de> for FieldsVisitor {
+    type Value = Fields<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("one JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut fields = Fields::default();
+        while let Some(name) = map.next_key::<String>()? {
+            let value = map.next_value::<&RawValue>()?;
+            if name == "ref" {
+                fields.r#ref = Ref(Some(value.to_owned().into()));
+            } else if fields.others.len() < MAX_FIELDS {
+                fields.others.push((name, value));
+            } else {
+                fields.too_many = true;
+            }
+        }
+        Ok(fields)
+    }
 }

@@ -17,12 +17,15 @@
 //! * `publish` hands transactions to the node in the order of the lines, and answers each when it
 //!   is durable.
 //! * `feed` reports what the node does by itself: events and deliveries.
+//! * `logs` writes logs, which nobody has to read.
 //! * Everything that waits is bounded in bytes or number. A driver that does not read stdout is
 //!   waited for, and after 64 MiB of lines the program stops reading its input.
 
 mod args;
 mod feed;
 mod input;
+mod listen;
+mod logs;
 mod output;
 mod publish;
 mod session;
@@ -33,9 +36,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use serde_json::Value;
 
 use args::Args;
+use input::Ref;
+use logs::Logs;
 use output::{Line, Out};
 use session::End;
 use signals::Signals;
@@ -51,32 +55,34 @@ const CONTRACT: &str = r#"LINES IN (one JSON object each, at most 64 MiB; "ref" 
   {"op":"dead_letters","ref":R[,"after":SEQ][,"limit":N]}
   {"op":"redeliver","ref":R,"id":I}         {"op":"delete_dead_letter","ref":R,"id":I}
   {"op":"shutdown","ref":R}
-  explain: not available yet
 
-ANSWERS (every line in gets exactly one, which echoes its "ref"; null where it has none):
+ANSWERS (every line in gets exactly one, which echoes its "ref" as it was written; null where it
+has none):
   published {ref,id}                   once it is durable; accepted in the order of the lines,
                                        answered in any order
   published {ref,id,ids,count,failed}  to publish_random: the last id, all ids in order, how many,
                                        and how many failed (with the first "error"). While the
-                                       outbox is full and peers are linked, it waits up to 30 s
+                                       outbox is full and peers are linked, it waits up to 30 s;
+                                       up to 64 are published together, all or none
   publish_failed {ref,error}           nothing was published; where the node stops in this moment,
                                        the error says that it may have been
   stats {ref,…}, peers {ref,peers}     with `[gossip] role = "edge"` in --config, the node
                                        carries the topics of --topic, those in `[gossip] topics` and
-                                       those that peers behind it want: see topics_carried, stands_in
+                                       those that peers behind it want: see topics_carried, stands_in;
+                                       log_lines_dropped are lines of --log that nobody read
   dead_letters {ref,dead_letters}      own transactions that no peer took, in the order of publishing:
                                        [{seq,id,topic,size,created,expires,reason,since}], at most
                                        "limit" (1000) above "after"; empty: there are no more
   ok {ref,op,peer}                     connect, disconnect, ban, unban
   ok {ref,op,id}                       redeliver (a new id if it had expired), delete_dead_letter
   ok {ref,op,unconfirmed,unflushed}    shutdown; the last line of all
-  error {ref,error}                    bad JSON, not UTF-8, unknown operation, wrong field, line too
-                                       long, or what went wrong
+  error {ref,error}                    bad JSON, not UTF-8, unknown operation or field, wrong field,
+                                       line too long, or what went wrong
 
 EVENTS:
   ready {peer_id,listen,admin}         the first line of all
   mode {mode}                          offline, degraded or online; once at the start, then changes
-  delivered {id,topic,origin,from,hops,size,sha256,cursor[,payload]}
+  delivered {id,topic,origin,from,hops,size,sha256,cursor[,payload][,text]}
                                        own transactions too ("from" is null), each once
   gap {after,until}                    cursors whose transactions are no longer retained
   replicated {id,peers}                so many other nodes have stored this own transaction
@@ -86,29 +92,43 @@ EVENTS:
   reachability {address,prober}        what a STUN server saw
   error {ref:null,error}               events missed, storage failed, or the reason for status 1
 
-STATUS: 0 after shutdown, end of input (what was read is done first), SIGTERM or SIGINT; 1 if the
-node could not start or stdout was closed; 2 for a wrong command line."#;
+STATUS: 0 after shutdown, end of input (what was read is done first), SIGTERM, SIGINT or SIGHUP; 1 if
+the node could not start or stdout was closed; 2 for a wrong command line."#;
 
 /// Maximum time for the last lines to be written.
 const MAX_LAST_LINES: Duration = Duration::from_secs(5);
+/// Maximum time for the last lines of the log to be written.
+const MAX_LAST_LOGS: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let logs = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    tracing_subscriber::registry().with(logs).with(args.log.clone()).init();
+    let logs = Logs::start();
+    // Nothing of this program waits for a reader of stderr.
+    let of_panics = logs.clone();
+    std::panic::set_hook(Box::new(move |panic| of_panics.line(format!("{panic}\n").as_bytes())));
+    let layer =
+        tracing_subscriber::fmt::layer().log_internal_errors(false).with_writer(logs.clone());
+    tracing_subscriber::registry().with(layer).with(args.log.clone()).init();
+    let code = serve(&args, &logs);
+    logs.finish(MAX_LAST_LOGS);
+    code
+}
+
+fn serve(args: &Args, logs: &Logs) -> ExitCode {
+    let tell = |error: &dyn std::fmt::Display| logs.line(format!("peer: {error}\n").as_bytes());
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("peer: {error}");
+            tell(&error);
             return ExitCode::FAILURE;
         }
     };
     let code = runtime.block_on(async {
         let out = Out::start();
-        let ended = run(&args, &out).await;
+        let ended = run(args, &out, logs).await;
         if let Err(error) = &ended {
-            eprintln!("peer: {error}");
-            out.line(Line::error(Value::Null, error)).await;
+            tell(error);
+            out.line(Line::error(Ref::NONE, error)).await;
         }
         out.finish(MAX_LAST_LINES).await;
         match ended {
@@ -121,8 +141,12 @@ fn main() -> ExitCode {
     code
 }
 
-async fn run(args: &Args, out: &Out) -> Result<End, Box<dyn std::error::Error + Send + Sync>> {
+async fn run(
+    args: &Args,
+    out: &Out,
+    logs: &Logs,
+) -> Result<End, Box<dyn std::error::Error + Send + Sync>> {
     let signals = Signals::new()?;
     let running = setup::start(args).await?;
-    session::run(args, running, input::read_stdin(), signals, out).await
+    session::run(args, running, input::read_stdin(), signals, out, logs).await
 }

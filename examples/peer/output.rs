@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
-use serde_json::Value;
 use sorcha_peer::error::ShutdownReport;
 use sorcha_peer::types::{CloseReason, Direction, LinkStatus, WallTime};
 use sorcha_peer::{Cursor, DeadLetter, Mode, PeerId, Stats, Topic, TransactionId, TransportKind};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+
+use crate::input::Ref;
 
 /// Maximum number of bytes of lines that wait for a reader of stdout. Above it the program waits
 /// too: it delivers nothing more and reads no further input.
@@ -27,19 +28,19 @@ pub(crate) enum Line {
     },
     /// The answer to what has no event of its own.
     Ok {
-        r#ref: Value,
+        r#ref: Ref,
         op: &'static str,
         #[serde(flatten)]
         result: Done,
     },
     Published {
-        r#ref: Value,
+        r#ref: Ref,
         id: TransactionId,
     },
     /// The answer to `publish_random`.
     #[serde(rename = "published")]
     PublishedAll {
-        r#ref: Value,
+        r#ref: Ref,
         id: Option<TransactionId>,
         ids: Vec<TransactionId>,
         count: usize,
@@ -48,7 +49,7 @@ pub(crate) enum Line {
         error: Option<String>,
     },
     PublishFailed {
-        r#ref: Value,
+        r#ref: Ref,
         error: String,
     },
     Replicated {
@@ -70,6 +71,8 @@ pub(crate) enum Line {
         cursor: Cursor,
         #[serde(skip_serializing_if = "Option::is_none")]
         payload: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        text: Option<String>,
     },
     Gap {
         after: Cursor,
@@ -93,20 +96,21 @@ pub(crate) enum Line {
         prober: String,
     },
     Stats {
-        r#ref: Value,
+        r#ref: Ref,
         #[serde(flatten)]
         stats: Box<Stats>,
+        log_lines_dropped: u64,
     },
     DeadLetters {
-        r#ref: Value,
+        r#ref: Ref,
         dead_letters: Vec<Dead>,
     },
     Peers {
-        r#ref: Value,
+        r#ref: Ref,
         peers: Vec<LinkStatus>,
     },
     Error {
-        r#ref: Value,
+        r#ref: Ref,
         error: String,
     },
 }
@@ -150,8 +154,8 @@ pub(crate) enum Done {
 }
 
 impl Line {
-    /// An error that answers the line with this `ref`, or none (`null`).
-    pub(crate) fn error(r#ref: Value, error: &impl ToString) -> Self {
+    /// An error that answers the line with this `ref`, or none.
+    pub(crate) fn error(r#ref: Ref, error: &impl ToString) -> Self {
         Self::Error { r#ref, error: error.to_string() }
     }
 }

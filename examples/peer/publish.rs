@@ -8,20 +8,21 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde_json::Value;
 use sorcha_peer::error::PublishError;
-use sorcha_peer::{Mode, PeerNode, TransactionId};
+use sorcha_peer::{Mode, PeerNode, Receipt, TransactionId};
 use tokio::io::AsyncReadExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::input::{Payload, Publish};
+use crate::input::{Payload, Publish, Ref};
 use crate::output::{Line, Out};
 
 /// Maximum number of transactions handed to the node and not yet answered: fewer than its command queue holds, so
 /// that handing over never waits and the order of the lines is the order of acceptance.
 const UNDER_WAY: usize = 256;
+/// Maximum number of random payloads that are published together.
+const BATCH: usize = 64;
 /// Maximum number of bytes of lines that wait, and of payloads that are under way; one larger than
 /// this goes alone.
 const MAX_BYTES: usize = 64 << 20;
@@ -39,7 +40,7 @@ pub(crate) enum Job {
 
 /// The queue in front of the publisher, bounded by bytes.
 pub(crate) struct PublishQueue {
-    jobs: mpsc::UnboundedSender<(Value, Job, OwnedSemaphorePermit)>,
+    jobs: mpsc::UnboundedSender<(Ref, Job, OwnedSemaphorePermit)>,
     bytes: Arc<Semaphore>,
 }
 
@@ -55,7 +56,7 @@ impl PublishQueue {
     }
 
     /// Queues a job whose line has `size` bytes; waits while too much is queued.
-    pub(crate) async fn push(&self, r#ref: Value, job: Job, size: usize) {
+    pub(crate) async fn push(&self, r#ref: Ref, job: Job, size: usize) {
         // A line holds somewhat more than its bytes.
         if let Some(room) = take_bytes(&self.bytes, size + 256).await {
             let _ = self.jobs.send((r#ref, job, room));
@@ -78,7 +79,7 @@ struct Publisher {
 }
 
 impl Publisher {
-    async fn run(self, mut queue: mpsc::UnboundedReceiver<(Value, Job, OwnedSemaphorePermit)>) {
+    async fn run(self, mut queue: mpsc::UnboundedReceiver<(Ref, Job, OwnedSemaphorePermit)>) {
         while let Some((r#ref, job, room)) = queue.recv().await {
             match job {
                 Job::One(publish) => self.one(r#ref, publish, room).await,
@@ -93,7 +94,7 @@ impl Publisher {
     }
 
     /// Publishes one transaction; a task of its own answers once it is durable.
-    async fn one(&self, r#ref: Value, publish: Publish, room: OwnedSemaphorePermit) {
+    async fn one(&self, r#ref: Ref, publish: Publish, room: OwnedSemaphorePermit) {
         let payload = match publish.payload {
             Payload::Here(payload) => Ok(payload),
             Payload::File(path) => read_file(&path, self.max_payload)
@@ -118,7 +119,7 @@ impl Publisher {
 
     /// Publishes `count` random payloads and sums up. While the outbox is full and peers are there
     /// to empty it, it waits for them.
-    async fn random(&self, r#ref: Value, topic: String, size: usize, count: u64) -> Line {
+    async fn random(&self, r#ref: Ref, topic: String, size: usize, count: u64) -> Line {
         if count > MAX_COUNT {
             let error = format!("count is {count}, allowed is up to {MAX_COUNT}");
             return Line::PublishFailed { r#ref, error };
@@ -128,17 +129,19 @@ impl Publisher {
             return Line::PublishFailed { r#ref, error: error.to_string() };
         }
         let topic: Arc<str> = topic.into();
-        let mut under_way = VecDeque::with_capacity(UNDER_WAY);
-        let mut tally = Tally::default();
-        for _ in 0..count {
-            if under_way.len() == UNDER_WAY {
+        let batch = (MAX_BYTES / UNDER_WAY / size.max(1)).clamp(1, BATCH);
+        let most = UNDER_WAY / batch;
+        let mut under_way = VecDeque::with_capacity(most);
+        let (mut tally, mut left) = (Tally::default(), count);
+        while left > 0 && !tally.hopeless {
+            if under_way.len() == most {
                 tally.add(under_way.pop_front()).await;
+                continue;
             }
-            if tally.hopeless {
-                break;
-            }
-            let work = publish_random(self.node.clone(), Arc::clone(&topic), size);
-            under_way.push_back(self.hand_over(size, work).await);
+            let some = usize::try_from(left).map_or(batch, |left| left.min(batch));
+            left -= some as u64;
+            let work = publish_random(self.node.clone(), Arc::clone(&topic), size, some);
+            under_way.push_back(self.hand_over(size.saturating_mul(some), work).await);
         }
         while !under_way.is_empty() {
             tally.add(under_way.pop_front()).await;
@@ -170,30 +173,38 @@ impl Publisher {
     }
 }
 
-/// Publishes one random payload; while the outbox is full and peers are there to empty it, it
-/// tries again.
-async fn publish_random(node: PeerNode, topic: Arc<str>, size: usize) -> Outcome {
-    let mut payload = vec![0; size];
-    getrandom::fill(&mut payload).map_err(|error| Failure::Hopeless(error.to_string()))?;
-    let payload = Bytes::from(payload);
+/// Publishes random payloads together; while the outbox is full and peers are there to empty it, it
+/// tries again. In the end as many are published as the outbox has room for.
+async fn publish_random(node: PeerNode, topic: Arc<str>, size: usize, count: usize) -> Outcome {
+    let mut random = vec![0; size * count];
+    if let Err(error) = getrandom::fill(&mut random) {
+        return vec![Err(Failure::Hopeless(error.to_string()))];
+    }
+    let random = Bytes::from(random);
+    let payloads: Vec<_> = (0..count).map(|n| random.slice(n * size..(n + 1) * size)).collect();
     let since = Instant::now();
     loop {
-        match node.publish(&topic, payload.clone()).await {
-            Ok(receipt) => return Ok(receipt.id()),
+        match node.publish_many(&topic, payloads.iter().cloned()).await {
+            Ok(receipts) => return receipts.iter().map(|receipt| Ok(receipt.id())).collect(),
             Err(PublishError::QueueFull { .. })
                 if node.mode() != Mode::Offline && since.elapsed() < PATIENCE =>
             {
                 tokio::time::sleep(PAUSE).await;
             }
-            Err(error @ PublishError::QueueFull { .. }) => {
-                return Err(Failure::Once(error.to_string()));
-            }
-            Err(error) => return Err(Failure::Hopeless(error.to_string())),
+            Err(PublishError::QueueFull { .. }) => break,
+            Err(error) => return vec![Err(Failure::Hopeless(error.to_string()))],
         }
     }
+    let results = node.publish_each(&topic, payloads).await;
+    let outcome = |result: Result<Receipt, PublishError>| match result {
+        Ok(receipt) => Ok(receipt.id()),
+        Err(error @ PublishError::QueueFull { .. }) => Err(Failure::Once(error.to_string())),
+        Err(error) => Err(Failure::Hopeless(error.to_string())),
+    };
+    results.into_iter().map(outcome).collect()
 }
 
-type Outcome = Result<TransactionId, Failure>;
+type Outcome = Vec<Result<TransactionId, Failure>>;
 
 /// Reason why a random payload was not published.
 enum Failure {
@@ -214,17 +225,24 @@ struct Tally {
 impl Tally {
     async fn add(&mut self, next: Option<JoinHandle<Outcome>>) {
         let Some(next) = next else { return };
-        let failed = match next.await {
-            Ok(Ok(id)) => return self.ids.push(id),
-            Ok(Err(failed)) => failed,
-            Err(error) => Failure::Hopeless(error.to_string()),
-        };
-        self.hopeless |= matches!(failed, Failure::Hopeless(_));
-        let (Failure::Once(error) | Failure::Hopeless(error)) = failed;
-        self.error.get_or_insert(error);
+        let outcome = next.await;
+        let outcome =
+            outcome.unwrap_or_else(|error| vec![Err(Failure::Hopeless(error.to_string()))]);
+        for result in outcome {
+            let failed = match result {
+                Ok(id) => {
+                    self.ids.push(id);
+                    continue;
+                }
+                Err(failed) => failed,
+            };
+            self.hopeless |= matches!(failed, Failure::Hopeless(_));
+            let (Failure::Once(error) | Failure::Hopeless(error)) = failed;
+            self.error.get_or_insert(error);
+        }
     }
 
-    fn into_line(self, r#ref: Value, wanted: u64) -> Line {
+    fn into_line(self, r#ref: Ref, wanted: u64) -> Line {
         match self.error {
             Some(error) if self.ids.is_empty() => Line::PublishFailed { r#ref, error },
             error => Line::PublishedAll {

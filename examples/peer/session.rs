@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
 use sorcha_peer::PeerNode;
 use sorcha_peer::error::{BanError, ConnectError, DeadLetterError, NodeClosed, RedeliverError};
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::args::Args;
-use crate::feed::{Deliveries, report_events};
-use crate::input::{Op, Request};
+use crate::feed::{Content, Deliveries, report_events};
+use crate::input::{Op, Ref, Request};
+use crate::logs::Logs;
 use crate::output::{Dead, Done, Line, Out};
 use crate::publish::{Job, PublishQueue};
 use crate::setup::Running;
@@ -31,10 +31,10 @@ const MAX_LAST_LINES: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) enum End {
     /// `shutdown`, with its `ref`.
-    Shutdown(Value),
+    Shutdown(Ref),
     /// The end of input.
     Input,
-    /// SIGTERM or SIGINT.
+    /// SIGTERM, SIGINT or SIGHUP.
     Signal,
     /// The end of stdout: nobody reads it.
     Output,
@@ -47,10 +47,12 @@ pub(crate) async fn run(
     mut requests: mpsc::Receiver<Request>,
     mut signals: Signals,
     out: &Out,
+    logs: &Logs,
 ) -> Result<End, Box<dyn std::error::Error + Send + Sync>> {
     let Running { node, storage, max_payload } = running;
     let events = node.events();
-    let deliveries = Deliveries::open(&node, &args.topic, args.from, args.payloads).await?;
+    let content = Content { base64: args.payloads, text: args.text };
+    let deliveries = Deliveries::open(&node, &args.topic, args.from, content).await?;
     let (peer_id, listen) = (node.peer_id(), node.listen_addr());
     out.line(Line::Ready { peer_id, listen, admin: None }).await;
 
@@ -58,7 +60,8 @@ pub(crate) async fn run(
     feeds.spawn(report_events(events, node.clone(), out.clone()));
     feeds.spawn(deliveries.run(out.clone()));
     let (queue, publisher) = PublishQueue::start(node.clone(), max_payload, out.clone());
-    let mut session = Session { node, queue, in_flight: JoinSet::new(), out: out.clone() };
+    let (out, logs) = (out.clone(), logs.clone());
+    let mut session = Session { node, queue, in_flight: JoinSet::new(), out, logs };
     let end = session.serve(&mut requests, &mut signals).await;
     session.finish(&end, publisher, feeds, &mut signals).await;
     if let Some(storage) = storage {
@@ -73,6 +76,7 @@ struct Session {
     /// Operations under way; each writes its answer by itself.
     in_flight: JoinSet<()>,
     out: Out,
+    logs: Logs,
 }
 
 impl Session {
@@ -110,14 +114,15 @@ impl Session {
                 let job = Job::Random { topic, size: bytes, count };
                 self.queue.push(r#ref, job, size).await;
             }
-            Ok(Op::Shutdown) => return Some(End::Shutdown(r#ref)),
+            Ok(Op::Shutdown {}) => return Some(End::Shutdown(r#ref)),
             Ok(op) => {
                 while self.in_flight.len() >= MAX_IN_FLIGHT {
                     self.in_flight.join_next().await;
                 }
                 while self.in_flight.try_join_next().is_some() {}
-                let (node, out) = (self.node.clone(), self.out.clone());
-                self.in_flight.spawn(async move { out.line(answer(&node, op, r#ref).await).await });
+                let (node, out, logs) = (self.node.clone(), self.out.clone(), self.logs.clone());
+                self.in_flight
+                    .spawn(async move { out.line(answer(&node, &logs, op, r#ref).await).await });
             }
             Err(error) => self.out.line(Line::error(r#ref, &error)).await,
         }
@@ -132,7 +137,7 @@ impl Session {
         mut feeds: JoinSet<()>,
         signals: &mut Signals,
     ) {
-        let Self { node, queue, mut in_flight, out } = self;
+        let Self { node, queue, mut in_flight, out, logs: _ } = self;
         drop(queue);
         let mut published = false;
         if matches!(end, End::Shutdown(_) | End::Input) {
@@ -163,19 +168,23 @@ impl Session {
 }
 
 /// Carries out an operation and says how it went.
-async fn answer(node: &PeerNode, op: Op, r#ref: Value) -> Line {
-    match perform(node, op, &r#ref).await {
+async fn answer(node: &PeerNode, logs: &Logs, op: Op, r#ref: Ref) -> Line {
+    match perform(node, logs, op, &r#ref).await {
         Ok(line) => line,
         Err(error) => Line::error(r#ref, &error),
     }
 }
 
-async fn perform(node: &PeerNode, op: Op, r#ref: &Value) -> Result<Line, Failure> {
+async fn perform(node: &PeerNode, logs: &Logs, op: Op, r#ref: &Ref) -> Result<Line, Failure> {
     let done = |op, peer| Line::Ok { r#ref: r#ref.clone(), op, result: Done::Peer { peer } };
     let kept = |op, id| Line::Ok { r#ref: r#ref.clone(), op, result: Done::Transaction { id } };
     Ok(match op {
-        Op::Stats => Line::Stats { r#ref: r#ref.clone(), stats: node.stats().await?.into() },
-        Op::Peers => Line::Peers { r#ref: r#ref.clone(), peers: node.peers().await? },
+        Op::Stats {} => Line::Stats {
+            r#ref: r#ref.clone(),
+            stats: node.stats().await?.into(),
+            log_lines_dropped: logs.dropped(),
+        },
+        Op::Peers {} => Line::Peers { r#ref: r#ref.clone(), peers: node.peers().await? },
         Op::Connect { address } => done("connect", node.connect(&address).await?),
         Op::Disconnect { peer } => {
             node.disconnect(peer).await?;
@@ -203,9 +212,8 @@ async fn perform(node: &PeerNode, op: Op, r#ref: &Value) -> Result<Line, Failure
             node.delete_dead_letter(id).await?;
             kept("delete_dead_letter", id)
         }
-        // The last three never come here: `Session::dispatch` sees to them.
-        Op::Explain { .. } | Op::Publish(_) | Op::PublishRandom { .. } | Op::Shutdown => {
-            return Err(Failure::NotYet);
+        Op::Publish(_) | Op::PublishRandom { .. } | Op::Shutdown {} => {
+            unreachable!("`Session::dispatch` sees to these")
         }
     })
 }
@@ -213,8 +221,6 @@ async fn perform(node: &PeerNode, op: Op, r#ref: &Value) -> Result<Line, Failure
 /// Reason why an operation was not carried out.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
-    #[error("not available yet")]
-    NotYet,
     #[error(transparent)]
     Ban(#[from] BanError),
     #[error(transparent)]

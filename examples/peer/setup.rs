@@ -22,7 +22,10 @@ pub(crate) async fn start(args: &Args) -> Result<Running, Error> {
     if let Some(address) = args.admin {
         tracing::warn!(%address, "--admin is not available yet: nothing is served");
     }
-    let config = configure(args)?;
+    let config = configure(args).await?;
+    for endpoint in &config.discovery.bootstrap {
+        tracing::info!(%endpoint, "bootstrap peer");
+    }
     let max_payload = config.gossip.max_transaction_size;
     let mut builder = PeerNode::builder().config(config);
     let mut storage = None;
@@ -43,10 +46,10 @@ pub(crate) async fn start(args: &Args) -> Result<Running, Error> {
 }
 
 /// The configuration file, with the flags on top.
-fn configure(args: &Args) -> Result<Config, Error> {
+async fn configure(args: &Args) -> Result<Config, Error> {
     let mut config = args.config.as_deref().map_or_else(|| Ok(Config::default()), read_config)?;
-    if let Some(address) = args.listen {
-        config.listen.address = Some(address);
+    if let Some(listen) = &args.listen {
+        config.listen.address = Some(listen.resolve().await?);
     }
     if !args.advertise.is_empty() {
         config.listen.advertise.clone_from(&args.advertise);

@@ -10,9 +10,9 @@
 //! How a node is started stands in `swarm`, how it is published and listened to in this file; `check`
 //! counts what arrives, `files` finds and reads files, the rest is for show.
 //!
-//! Ends with status 0 when everything that could be published arrived, also if that was nothing; 1
-//! when something did not arrive, arrived twice or changed, or the nodes could not start; 2 for a
-//! wrong command line; 128 and its number for a signal. The data directories are removed in each case.
+//! Ends with status 0 when everything that could be published arrived; 1 when something did not arrive,
+//! arrived twice or changed, there was nothing to publish, or the nodes could not start; 2 for a wrong
+//! command line; 128 and its number for a signal. The data directories are removed in each case.
 
 mod check;
 #[path = "../common/mod.rs"]

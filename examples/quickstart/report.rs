@@ -95,7 +95,7 @@ impl Report {
             let line = serde_json::to_string(&self).expect("plain data");
             let _ = writeln!(std::io::stdout(), "{line}");
         } else if self.transactions == 0 {
-            let _ = writeln!(std::io::stdout(), "{sentence}");
+            let _ = writeln!(std::io::stderr(), "{sentence}");
         } else {
             let _ = writeln!(std::io::stdout(), "{}\n{sentence}", self.table());
         }
@@ -103,7 +103,8 @@ impl Report {
     }
 
     fn is_good(&self) -> bool {
-        self.missing == 0 && self.duplicates == 0 && self.corrupt == 0
+        let is_complete = self.missing == 0 && self.duplicates == 0 && self.corrupt == 0;
+        self.transactions > 0 && is_complete
     }
 
     /// Says what happened, and what to try next.
@@ -119,16 +120,16 @@ impl Report {
             );
         }
         if self.transactions == 0 {
-            let skipped = if skipped.is_empty() { " There is no file." } else { &skipped };
+            let nothing = if skipped.is_empty() { ": there is no file." } else { "." };
             return format!(
-                "Nothing to publish.{skipped} Next: give a folder that has files \
+                "Nothing to publish{nothing}{skipped} Next: give a folder that has files \
                  (`cargo run --release --example quickstart -- PATH`)."
             );
         }
         if !self.is_good() {
             return format!(
-                "Something went wrong: of {} from {} nodes, {} deliveries are missing, {} came twice \
-                 and {} were changed.{skipped} Next: run it again with RUST_LOG=sorcha_peer=debug and \
+                "Not every node has every file once and unchanged: of {}, published by {} nodes, {} \
+                 deliveries are missing, {} came twice and {} were changed.{skipped} Next: run it again with RUST_LOG=sorcha_peer=debug and \
                  report what you see.",
                 files(self.transactions),
                 self.nodes,
@@ -138,8 +139,8 @@ impl Report {
             );
         }
         format!(
-            "{} published by {} nodes reached every node once and unchanged, in {:.1} s.{skipped} \
-             Next: a folder of your own (`-- PATH --nodes 20`), a publisher that is killed while \
+            "Every node has every file once and unchanged: {}, published by {} nodes, in {:.1} \
+             s.{skipped} Next: a folder of your own (`-- PATH --nodes 20`), a publisher that is killed while \
              offline (`cargo run --release --example offline`), or a node inside a web service \
              (`--example embed`).",
             files(self.transactions),

@@ -94,8 +94,9 @@ impl GossipConfig {
         within("gossip.max_spill_bytes", self.max_spill_bytes, 0..=1024 * KIB * MIB)?;
         within("gossip.cache_bytes", self.cache_bytes, MIB..=16 * KIB * MIB)?;
         within("gossip.topics (entries)", self.topics.len(), 0..=MAX_INTERESTS)?;
-        let longest = self.topics.iter().map(String::len).max().unwrap_or(0);
-        within("gossip.topics (bytes)", longest, 0..=MAX_TOPIC_BYTES)?;
+        for topic in &self.topics {
+            within("gossip.topics (bytes)", topic.len(), 1..=MAX_TOPIC_BYTES)?;
+        }
         let (interval, hot) = (self.reconcile_interval, self.reconcile_hot_window);
         within_span("gossip.reconcile_interval", interval, millis(100)..=secs(3600))?;
         within_span("gossip.reconcile_hot_window", hot, secs(10).max(interval)..=secs(3600))?;

@@ -14,7 +14,25 @@ use super::sections::{
 /// Configuration of a node: one section per concern. It is read once, when the node starts.
 ///
 /// In TOML each field is a table: `[gossip]`, `[outbox]`, …; what is left out has its default, and an
-/// unknown name is an error.
+/// unknown name is an error:
+///
+/// ```toml
+/// [network]
+/// name = "orders-prod"
+///
+/// [listen]
+/// address = "0.0.0.0:5001"
+/// advertise = ["peer1.example.com:5001"]
+///
+/// [discovery]
+/// bootstrap = ["peer0.example.com:5001"] # port 5001 where none is given
+///
+/// [gossip]
+/// retention = "6h" # default 1h
+/// ```
+///
+/// The crate `toml` reads that (`toml::from_str`), serde everything alike. Whatever it comes from, it is
+/// checked when the node starts:
 ///
 /// ```
 /// use sorcha_peer::Config;

@@ -25,6 +25,19 @@ use super::start::{Capacities, Parts};
 const MEMORY_LOG: u64 = (1 << 30) + (1 << 20);
 
 /// Stores of a node; what is `None` is kept in memory and gone with the node.
+///
+/// A store that comes with several at once is made into this, as `SqliteStorage` is. To take some of
+/// them, set the others back or give the stores to the builder one by one:
+///
+/// ```
+/// use std::sync::Arc;
+/// use sorcha_peer::store::MemoryQueue;
+/// use sorcha_peer::{PeerNode, Storage};
+///
+/// let mut storage = Storage::default();
+/// storage.queue = Some(Arc::new(MemoryQueue::new(1_000))); // room for 1,000 own transactions
+/// let builder = PeerNode::builder().storage(storage);
+/// ```
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Storage {
@@ -49,6 +62,30 @@ impl From<SqliteStorage> for Storage {
 
 /// Description of a node. What is not set has a default; nothing panics for being unset, and what does
 /// not parse is an error of [`PeerNodeBuilder::start`], with the text that was given.
+///
+/// ```
+/// use std::time::Duration;
+/// use sorcha_peer::{Config, Identity, PeerNode};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let mut config = Config::lan(); // or from a file: `Config` derives serde
+/// config.gossip.retention = Duration::from_hours(6);
+/// let node = PeerNode::builder()
+///     .config(config) // first: what follows wins over it
+///     .identity(Identity::generate()?)
+///     .network("orders-prod")
+///     .listen("127.0.0.1:0")
+///     .bootstrap(["peer0.example.com:5001", "peer1.example.com:5001"])
+///     .start()
+///     .await?;
+/// assert!(node.listen_addr().is_some());
+///
+/// let refused = PeerNode::builder().listen("nowhere").start().await;
+/// assert!(refused.unwrap_err().to_string().contains("\"nowhere\""));
+/// # Ok(())
+/// # }
+/// ```
 pub struct PeerNodeBuilder {
     config: Config,
     identity: Option<Identity>,
@@ -103,7 +140,7 @@ impl PeerNodeBuilder {
     pub fn listen(mut self, address: &str) -> Self {
         match address.parse::<SocketAddr>() {
             Ok(address) => self.config.listen.address = Some(address),
-            Err(_) => self.refuse(address, EndpointError::Host(address.to_owned())),
+            Err(_) => self.refuse(address, EndpointError::Listen(address.to_owned())),
         }
         self
     }

@@ -1,22 +1,24 @@
 //! Messages between handles, driver and workers.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 
-use crate::error::{DeadLetterError, StoreError};
+use crate::error::{DeadLetterError, StoreError, StoreErrorKind, TransportError};
 use crate::ports::{Ban, RawLink};
-use crate::protocol::{ConnectFailure, DialId, Input, PublishRefusal};
+use crate::protocol::{ConnectFailure, DialId, Input, PublishRefusal, Ticket};
 use crate::types::{
-    Endpoint, Header, LinkStatus, Mode, PeerId, PublishStatus, Stats, Transaction, TransactionId,
+    Endpoint, Header, LinkStatus, Mode, PeerId, PublishStatus, Refusal, Stats, Transaction,
+    TransactionId,
 };
 
 /// Request of a handle to the driver.
 pub(super) enum Command {
     Connect {
         endpoint: Endpoint,
-        reply: oneshot::Sender<Result<PeerId, ConnectFailure>>,
+        reply: oneshot::Sender<Result<PeerId, Unconnected>>,
     },
     Disconnect {
         peer: PeerId,
@@ -61,23 +63,54 @@ pub(super) enum Completion {
     Inputs(Vec<Input>),
     /// A link that a transport opened.
     Linked { raw: RawLink, dial: Option<DialId> },
+    /// No link: what the transport said.
+    NotDialled { dial: DialId, error: TransportError },
+    /// Results of storing, in order.
+    Stored(Vec<(Ticket, Result<(), StoreFailure>)>),
 }
 
-/// Transaction to be signed and published.
+/// Reason for which a call of the host opened no link.
+#[derive(Debug)]
+pub(super) struct Unconnected {
+    pub(super) failure: ConnectFailure,
+    /// The text of the transport's error, where one was the reason.
+    pub(super) reason: Option<String>,
+}
+
+/// Error of a store for all whom it concerns.
+#[derive(Debug, Clone)]
+pub(super) struct StoreFailure {
+    pub(super) kind: StoreErrorKind,
+    reason: Arc<str>,
+}
+
+impl From<&StoreError> for StoreFailure {
+    fn from(error: &StoreError) -> Self {
+        Self { kind: error.kind, reason: error.reason().into() }
+    }
+}
+
+impl StoreFailure {
+    /// Returns the error again. `consequence` says what it means for who is told.
+    pub(super) fn to_error(&self, consequence: &str) -> StoreError {
+        StoreError::new(self.kind, format!("{consequence}: {}", self.reason))
+    }
+}
+
+/// Transactions to be signed and published, all or none.
 #[derive(Debug)]
 pub(super) struct Draft {
-    pub(super) header: Header,
-    pub(super) payload: Bytes,
-    /// Entry of the outbox whose place this transaction takes.
+    pub(super) parts: Vec<(Header, Bytes)>,
+    /// Entry of the outbox whose place the only transaction takes.
     pub(super) renews: Option<TransactionId>,
     pub(super) reply: oneshot::Sender<PublishAnswer>,
 }
 
-/// Signed transaction to be published.
+/// Signed transactions to be published, all or none.
 #[derive(Debug)]
 pub(super) struct SignedDraft {
-    pub(super) transaction: Transaction,
-    /// Entry of the outbox whose place this transaction takes.
+    pub(super) transactions: Vec<Transaction>,
+    /// Entry of the outbox whose place the only transaction takes.
     pub(super) renews: Option<TransactionId>,
     pub(super) reply: oneshot::Sender<PublishAnswer>,
 }
@@ -85,19 +118,24 @@ pub(super) struct SignedDraft {
 /// Answer to a publish.
 pub(super) type PublishAnswer = Result<Published, Unpublished>;
 
-/// A transaction that outbox and log have.
+/// Transactions that outbox and log have.
 #[derive(Debug)]
 pub(super) struct Published {
-    pub(super) id: TransactionId,
-    /// True: this call published the transaction, and not an earlier one.
+    /// True: this call published the transactions. False: one of them was published by an earlier
+    /// call, and nothing was done.
     pub(super) is_new: bool,
-    pub(super) status: watch::Receiver<PublishStatus>,
+    /// Each in the order of publishing, with its status.
+    pub(super) entries: Vec<(TransactionId, watch::Receiver<PublishStatus>)>,
 }
 
 /// Reason for which there is no receipt.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(super) enum Unpublished {
     Refused(PublishRefusal),
+    /// The node's own validator did not accept a transaction.
+    NotValid(Refusal),
+    /// The store failed, and this is what it said.
+    NotStored(StoreFailure),
     /// The node ended before the store had answered.
     Unsettled,
 }

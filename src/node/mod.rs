@@ -11,6 +11,7 @@ mod clock;
 mod driver;
 mod handle;
 mod hashing;
+mod late_news;
 mod messages;
 mod restore;
 mod start;

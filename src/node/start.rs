@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -24,12 +25,14 @@ use crate::types::{Cursor, Endpoint, Event, TransactionId};
 use super::clock::{PublishClock, wall_now};
 use super::driver::{Driver, Effects, Mailboxes, OwnRecord, StoreQueue};
 use super::handle::{DurableNames, Inner, MAX_EVENTS_BEHIND, PeerNode};
+use super::late_news::LateNews;
 use super::messages::{Completion, Draft, NodeState, SignedDraft};
 use super::restore::Stores;
 use super::store_lease::HeldLeases;
 use super::subscribed_topics::SubscribedTopics;
 use super::workers::known_signatures::KnownSignatures;
 use super::workers::log_backfill::LogBackfill;
+use super::workers::own_validator::OwnValidator;
 use super::workers::peer_writer::PeerWriter;
 use super::workers::republisher::Republisher;
 use super::workers::store_health::{Health, run_to_end};
@@ -93,6 +96,7 @@ struct Shared {
     drafts: mpsc::Sender<Draft>,
     events: broadcast::Sender<Event>,
     newest: watch::Sender<Cursor>,
+    late_news: Arc<LateNews>,
     health: Arc<Health>,
     clock: Arc<PublishClock>,
 }
@@ -108,6 +112,9 @@ struct Jobs {
 struct Sources {
     drafts: mpsc::Receiver<Draft>,
     publishes: mpsc::Sender<Vec<SignedDraft>>,
+    /// Own publishes for the validator, and its way to the driver.
+    judged: Option<(mpsc::Receiver<Vec<SignedDraft>>, mpsc::Sender<Vec<SignedDraft>>)>,
+    refused_publishes: Arc<AtomicU64>,
     renewals: mpsc::Receiver<TransactionId>,
     unlogged: VecDeque<TransactionId>,
     listeners: Vec<Box<dyn Listener>>,
@@ -209,12 +216,18 @@ impl Parts {
             done,
             drafts,
             newest: watch::Sender::new(newest),
+            late_news: Arc::default(),
             health: Arc::new(Health::new(events.clone())),
             events,
             clock: Arc::default(),
         };
         let (commands, command_box) = mpsc::channel(MAX_COMMANDS);
         let (publishes, publish_box) = mpsc::channel(MAX_BATCHES);
+        // With a validator it stands in between.
+        let (to_judge, judge_box) = mpsc::channel(MAX_BATCHES);
+        let judged = self.validator.is_some().then_some(judge_box);
+        let to_judge = if judged.is_some() { to_judge } else { publishes.clone() };
+        let refused_publishes = Arc::default();
         let (inbound, inbound_box) = mpsc::channel(MAX_INBOUND);
         let (checks, check_box) = mpsc::channel(self.capacities.checks);
         let (piece_checks, piece_check_box) = mpsc::channel(self.capacities.checks);
@@ -228,15 +241,17 @@ impl Parts {
             listening,
             runtime: Handle::current(),
             clock: Arc::clone(&shared.clock),
-            publishes: publishes.clone(),
+            publishes: to_judge.clone(),
             commands,
             drafts: shared.drafts.clone(),
             events: shared.events.downgrade(),
             _handles: handles,
             lagged: Arc::default(),
+            refused_publishes: Arc::clone(&refused_publishes),
             queue: Arc::clone(&self.queue),
             log: Arc::clone(&self.log),
             newest: shared.newest.subscribe(),
+            late_news: Arc::clone(&shared.late_news),
             subscribed: SubscribedTopics::default(),
             names: DurableNames::default(),
             failing: shared.health.watch().subscribe(),
@@ -266,8 +281,16 @@ impl Parts {
             record,
             _leases: leases,
         };
-        let sources =
-            Sources { drafts: draft_box, publishes, renewals: renewal_box, unlogged, listeners };
+        let to_driver = publishes;
+        let sources = Sources {
+            drafts: draft_box,
+            publishes: to_judge,
+            judged: judged.map(|judged| (judged, to_driver)),
+            refused_publishes,
+            renewals: renewal_box,
+            unlogged,
+            listeners,
+        };
         self.spawn_sources(&shared, sources, &mut effects);
         let mail = Mailboxes {
             completions,
@@ -299,6 +322,7 @@ impl Parts {
             queue: Arc::clone(&self.queue),
             log: Arc::clone(&self.log),
             newest: shared.newest.clone(),
+            late_news: Arc::clone(&shared.late_news),
             health: Arc::clone(&shared.health),
             done: done(),
             refused: Mutex::default(),
@@ -324,6 +348,18 @@ impl Parts {
         };
         let (identity, policy) = (self.identity.clone(), self.config.network.signatures);
         spawn(signer::run(sources.drafts, identity, policy, sources.publishes).boxed());
+        if let Some(validator) = self.validator.clone()
+            && let Some((judged, to_driver)) = sources.judged
+        {
+            let max_len = Some(self.config.gossip.eager_limit);
+            let own = OwnValidator {
+                max_len: max_len.filter(|_| !validator.judges_large()),
+                validator,
+                origin: self.identity.peer_id(),
+                refused: sources.refused_publishes,
+            };
+            spawn(own.run(judged, to_driver).boxed());
+        }
         let retention = self.config.gossip.retention;
         let republisher = Republisher {
             origin: self.identity.peer_id(),

@@ -14,6 +14,32 @@ use crate::error::ProbeError;
 ///
 /// Probers run when the node starts, once, all beside each other. One that fails or takes longer than 10 s
 /// is logged and left alone.
+///
+/// ```
+/// use std::net::SocketAddr;
+/// use async_trait::async_trait;
+/// use sorcha_peer::error::{FailureKind, ProbeError};
+/// use sorcha_peer::ports::NatProber;
+///
+/// /// Takes the address that the platform puts into the environment.
+/// #[derive(Debug)]
+/// struct FromEnvironment;
+///
+/// #[async_trait]
+/// impl NatProber for FromEnvironment {
+///     fn name(&self) -> &str {
+///         "environment"
+///     }
+///
+///     async fn probe(&self) -> Result<SocketAddr, ProbeError> {
+///         let address = std::env::var("PUBLIC_ADDRESS");
+///         address.ok().and_then(|text| text.parse().ok()).ok_or_else(|| {
+///             ProbeError::new(FailureKind::Unreachable, "PUBLIC_ADDRESS has no address")
+///         })
+///     }
+/// }
+/// # let _ = FromEnvironment.name();
+/// ```
 #[async_trait]
 pub trait NatProber: fmt::Debug + Send + Sync + 'static {
     /// Name of the prober in events and logs.

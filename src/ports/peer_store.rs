@@ -11,6 +11,18 @@ use async_trait::async_trait;
 /// The node loads once, when it starts, and then writes one call after the other, what has gathered since
 /// the last. There is no time limit. What could not be written is tried again, together with what has come
 /// since. Who loses peers starts from its bootstrap peers; who loses bans lets those peers in again.
+///
+/// An implementation checks itself with the crate's suite:
+///
+/// ```
+/// use sorcha_peer::store::MemoryPeerStore;
+/// use sorcha_peer::testing;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// testing::peer_store(&MemoryPeerStore::new()).await; // panics with what is wrong
+/// # }
+/// ```
 #[async_trait]
 pub trait PeerStore: fmt::Debug + Send + Sync + 'static {
     /// Peers and bans that are kept; of the peers, those that were up most recently first.

@@ -72,6 +72,29 @@ impl QueueSize {
 /// Wrong ways to implement it: returning from `append` before the entries would survive a crash;
 /// dropping old entries to make room; treating a repeated id as an error. States and removals may
 /// be lost in a power failure (an entry is then tried once more), entries may not.
+///
+/// ```
+/// use sorcha_peer::ports::{EntryFilter, TransactionQueue};
+/// use sorcha_peer::store::MemoryQueue;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # use sorcha_peer::types::{Header, WallTime};
+/// # let (created, expires) = (WallTime::from_millis(1), WallTime::from_millis(2));
+/// # let identity = sorcha_peer::Identity::generate()?;
+/// # let (topic, payload) = ("orders".parse()?, bytes::Bytes::from_static(b"one widget"));
+/// # let header = Header::new(topic, identity.peer_id(), created, expires, &payload);
+/// # let transaction = identity.sign_transaction(header, payload)?;
+/// let queue = MemoryQueue::new(100); // entries at most
+/// let seqs = queue.append(std::slice::from_ref(&transaction)).await?;
+/// assert_eq!(queue.append(std::slice::from_ref(&transaction)).await?, seqs, "once for each id");
+/// let waiting = queue.load(EntryFilter::Waiting, None, 10, 1 << 20).await?;
+/// assert_eq!(waiting[0].transaction.id(), transaction.id());
+/// queue.remove(&[transaction.id()]).await?;
+/// assert_eq!(queue.size().await?.waiting, 0);
+/// # Ok(())
+/// # }
+/// ```
 #[async_trait]
 pub trait TransactionQueue: fmt::Debug + Send + Sync + 'static {
     /// Appends in order, all or none, and returns each entry's sequence number once all would

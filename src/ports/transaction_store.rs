@@ -37,10 +37,15 @@ pub struct Page {
     pub entries: Vec<LogEntry>,
     /// The cursor up to which everything was looked at: where to go on, also when nothing matched.
     pub next: Cursor,
-    /// The last cursor of those after the asked-for one that are no longer there; `None` when none are.
+    /// The highest cursor, above the asked-for one and up to `next`, whose entry was of the asked-for
+    /// topic and was removed or cannot be read; `None` where all that were there are on the page. Entries
+    /// of the page may stand on both sides of it.
     ///
-    /// A store must not be silent about a loss. Where a store no longer knows better, it may report
-    /// a loss that the asked-for topic did not suffer; that should be rare.
+    /// A store must not be silent about a loss, however long ago that was and also after a restart. It
+    /// need not keep every removed cursor for that: the highest of each topic is enough, for as long as
+    /// the store lives. Where a store no longer knows better, it may report a loss that the asked-for
+    /// topic did not suffer; that should be rare. The stores of this crate keep the highest of 4,096
+    /// topics, and one for all others.
     pub gap_until: Option<Cursor>,
     /// The last entry of this stretch that is retained and cannot be read, which is among what
     /// `gap_until` tells of; `None` when all can.
@@ -83,6 +88,33 @@ impl Usage {
 /// and peers read at any time. There is no time limit: while an `append` is under way nothing is accepted
 /// from peers beyond a bound, and they feel it as back-pressure. What an `append` was refused for is
 /// fetched again later.
+///
+/// ```
+/// use sorcha_peer::Cursor;
+/// use sorcha_peer::ports::{NewEntry, TransactionStore};
+/// use sorcha_peer::store::MemoryTransactionStore;
+/// use sorcha_peer::types::WallTime;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # use sorcha_peer::types::Header;
+/// # let (created, expires) = (WallTime::from_millis(1), WallTime::from_millis(2));
+/// # let identity = sorcha_peer::Identity::generate()?;
+/// # let (topic, payload) = ("orders".parse()?, bytes::Bytes::from_static(b"one widget"));
+/// # let header = Header::new(topic, identity.peer_id(), created, expires, &payload);
+/// # let transaction = identity.sign_transaction(header, payload)?;
+/// let log = MemoryTransactionStore::new(Some(1 << 20)); // bytes at most
+/// let entry = NewEntry::new(transaction, None, 0, WallTime::from_millis(1000));
+/// let cursors = log.append(&[entry]).await?;
+/// let page = log.read(None, Cursor::default(), 10, 1 << 20).await?;
+/// assert_eq!((page.entries.len(), page.next, page.gap_until), (1, cursors[0], None));
+///
+/// log.expire(WallTime::from_millis(2000)).await?;
+/// let page = log.read(None, Cursor::default(), 10, 1 << 20).await?;
+/// assert_eq!((page.entries.len(), page.gap_until), (0, Some(cursors[0])), "the loss is told");
+/// # Ok(())
+/// # }
+/// ```
 #[async_trait]
 pub trait TransactionStore: fmt::Debug + Send + Sync + 'static {
     /// Appends in order, all or none, and returns each entry's cursor once all would survive

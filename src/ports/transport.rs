@@ -35,6 +35,14 @@ pub struct RawLink {
     pub sink: FrameSink,
     /// The frames from the peer.
     pub stream: FrameStream,
+    /// Value that both ends of this link have and no other link ever has, such as keying material
+    /// that TLS exports (RFC 9266); `None` where there is none. With
+    /// [`Trust::Secret`](crate::config::Trust) a link without one is refused, since a proof could be
+    /// taken from one link to another.
+    pub binding: Option<[u8; 32]>,
+    /// True: the remote's key is certified by the CA of [`Trust::Ca`](crate::config::Trust). With
+    /// that trust a link without it is refused.
+    pub certified: bool,
 }
 
 impl RawLink {
@@ -46,7 +54,14 @@ impl RawLink {
         sink: FrameSink,
         stream: FrameStream,
     ) -> Self {
-        Self { remote, kind, address, sink, stream }
+        Self { remote, kind, address, sink, stream, binding: None, certified: false }
+    }
+
+    /// The same link, bound by a value that both of its ends have and no other link ever has.
+    #[must_use]
+    pub fn with_binding(mut self, binding: [u8; 32]) -> Self {
+        self.binding = Some(binding);
+        self
     }
 }
 
@@ -70,6 +85,30 @@ impl fmt::Debug for RawLink {
 ///
 /// Wrong ways to implement it: believing an id that the remote merely states; returning from
 /// `dial` before the remote's identity is proven; buffering without bound in the sink.
+///
+/// `examples/custom_transport.rs` is one over plain TCP. What a node does with a transport, by hand:
+///
+/// ```
+/// use futures::{SinkExt, StreamExt};
+/// use sorcha_peer::ports::{Accepted, Transport};
+/// use sorcha_peer::transport::MemoryNetwork;
+/// use sorcha_peer::{Endpoint, Identity};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let network = MemoryNetwork::new();
+/// let (here, there) = (Identity::generate()?.peer_id(), Identity::generate()?.peer_id());
+/// let mut listener = network.transport(there).listen("127.0.0.1:5001".parse()?).await?;
+///
+/// let endpoint = Endpoint::from(listener.local_addr());
+/// let mut ours = network.transport(here).dial(&endpoint, Some(there)).await?;
+/// let Accepted::Link(mut theirs) = listener.accept().await else { panic!("no link") };
+/// assert_eq!((ours.remote, theirs.remote), (there, here), "both are proven");
+/// ours.sink.send("a frame".into()).await?;
+/// assert_eq!(theirs.stream.next().await.transpose()?, Some("a frame".into()));
+/// # Ok(())
+/// # }
+/// ```
 #[async_trait]
 pub trait Transport: fmt::Debug + Send + Sync + 'static {
     /// Kind of the transport, which events and figures show.

@@ -13,8 +13,8 @@ impl Protocol {
         match input {
             Input::Timeout => {}
             Input::Record(record) => self.on_record(record),
-            Input::LinkOpened { link, remote, kind, address, dial } => {
-                self.on_link_opened(link, remote, kind, address, dial);
+            Input::LinkOpened { link, remote, kind, address, dial, assurance } => {
+                self.on_link_opened(link, remote, kind, address, dial, assurance);
             }
             Input::DialFailed { dial, reason } => self.membership.on_dial_failed(
                 &mut self.env,
@@ -29,8 +29,8 @@ impl Protocol {
             Input::Malformed { link } => self.violation(link),
             Input::Overrun { link } => self.close(link, CloseReason::SlowPeer),
             Input::Sent { link, weight, bytes } => self.on_sent(link, weight, bytes),
-            Input::Publish { call, transaction, renews } => {
-                self.on_publish(call, transaction, renews);
+            Input::Publish { call, transactions, renews } => {
+                self.on_publish(call, transactions, renews);
             }
             Input::NotRenewed { id, removed } => self.on_not_renewed(id, removed),
             Input::Stored { ticket, result } => self.on_stored(ticket, result),

@@ -32,7 +32,7 @@ pub(super) const MAX_STORING: u64 = 8192;
 pub(super) enum Task {
     Verify { link: Option<LinkId>, from: PeerId, transaction: Transaction, hop: u16 },
     Records { source: PeerId, scope: AddressScope, relays: Vec<PeerId> },
-    StoreOwn { transaction: Transaction, renews: Option<TransactionId> },
+    StoreOwn { transactions: Vec<Transaction>, renews: Option<TransactionId> },
     StoreForeign { id: TransactionId, origin: PeerId },
     Load { ids: Vec<TransactionId> },
     Head { link: LinkId, from: PeerId, id: TransactionId, signature: Signature },

@@ -25,6 +25,16 @@ pub struct Ticket(pub u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CallId(pub u64);
 
+/// What a transport vouches for, of one link, beyond the id of its peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Assurance {
+    /// Value that both ends of this link have and no other link ever has, where there is one: what
+    /// is proven about it is proven for this link alone.
+    pub binding: Option<[u8; 32]>,
+    /// True: the peer's key is certified by the CA that the node trusts.
+    pub certified: bool,
+}
+
 /// Content of the stores when the node started.
 #[derive(Debug, Clone, Default)]
 pub struct Restored {
@@ -129,6 +139,8 @@ pub enum Input {
         address: Option<SocketAddr>,
         /// The dial that made it; `None` for an accepted one.
         dial: Option<DialId>,
+        /// What the transport vouches for beyond the peer id.
+        assurance: Assurance,
     },
     /// A dial failed.
     DialFailed {
@@ -177,14 +189,14 @@ pub enum Input {
         /// Length of the frame in bytes.
         bytes: usize,
     },
-    /// The host publishes.
+    /// The host publishes: all of these, or none.
     Publish {
         /// Caller that waits for [`Output::Published`].
         call: CallId,
-        /// The transaction, signed by this node.
-        transaction: Transaction,
-        /// The outbox entry that the transaction takes the place of, if [`Output::Renew`] asked for
-        /// it.
+        /// The transactions, signed by this node, in the order of publishing; at least one.
+        transactions: Vec<Transaction>,
+        /// The outbox entry that the only transaction takes the place of, if [`Output::Renew`]
+        /// asked for it.
         renews: Option<TransactionId>,
     },
     /// [`Output::Renew`] could not be carried out: nothing was published.
@@ -194,7 +206,7 @@ pub enum Input {
         /// The outbox does not have it.
         removed: bool,
     },
-    /// [`Output::Store`] is done.
+    /// [`Output::Store`] or [`Output::StoreOwn`] is done.
     Stored {
         /// The ticket of that output.
         ticket: Ticket,
@@ -403,15 +415,24 @@ pub enum Output {
         /// Records to be checked.
         records: Vec<PeerRecord>,
     },
-    /// Keep a transaction (`own`: in the outbox first, then in the log); answer with
-    /// [`Input::Stored`] when it is safe. Done in the order given.
+    /// Keep a transaction of another origin in the log; answer with [`Input::Stored`] when it is
+    /// safe. Done in the order given, also beside [`Output::StoreOwn`].
     Store {
         /// Comes back with the answer.
         ticket: Ticket,
         /// The transaction, and how long it is kept.
         entry: NewEntry,
-        /// True: the transaction belongs into the outbox.
-        own: bool,
+        /// True: the transaction was offered as news. What a comparison found or its origin
+        /// replayed may be of any age.
+        is_news: bool,
+    },
+    /// Keep transactions of this node, all or none, in the outbox first and then in the log;
+    /// answer with [`Input::Stored`] when all are safe.
+    StoreOwn {
+        /// Comes back with the answer.
+        ticket: Ticket,
+        /// The transactions in the order of publishing, and how long each is kept.
+        entries: Vec<NewEntry>,
     },
     /// Take confirmed transactions out of the outbox.
     Confirmed {
@@ -464,8 +485,8 @@ pub enum Output {
     Published {
         /// Caller that waits for the answer.
         call: CallId,
-        /// True for a new transaction, false for one that was published before; or the reason of
-        /// the refusal.
+        /// True for new transactions; false where one of them was published before, so that
+        /// nothing was done; or the reason of the refusal.
         result: Result<bool, PublishRefusal>,
     },
     /// Answer a `connect`.

@@ -79,8 +79,8 @@ use timers::Timer;
 #[doc(hidden)]
 pub use gauges::Gauge;
 pub use io::{
-    CallId, ConnectFailure, DialId, GivenUp, Input, Judgement, LinkView, Output, PartialOp,
-    PublishRefusal, Queued, Restored, Ticket,
+    Assurance, CallId, ConnectFailure, DialId, GivenUp, Input, Judgement, LinkView, Output,
+    PartialOp, PublishRefusal, Queued, Restored, Ticket,
 };
 #[cfg(feature = "node")]
 pub(crate) use outbox::RENEWALS;

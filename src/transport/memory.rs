@@ -225,13 +225,13 @@ fn link(
     let alive = Arc::new(());
     let (to_owner, at_owner, there) = direction(&alive);
     let (to_dialler, at_dialler, back) = direction(&alive);
+    let mut random = [0; 32];
+    // Without random bytes nobody can prove anything on this link, and it is refused by who asks.
+    let binding = getrandom::fill(&mut random).ok().map(|()| random);
     let cable = Cable { pair, directions: [there, back], alive: Arc::downgrade(&alive) };
-    let end = |remote, address, sink, stream| RawLink {
-        remote,
-        kind: TransportKind::Memory,
-        address,
-        sink,
-        stream,
+    let end = |remote, address, sink, stream| {
+        let link = RawLink::new(remote, TransportKind::Memory, address, sink, stream);
+        RawLink { binding, ..link }
     };
     let ours = end(owner, Some(target), to_owner, at_dialler);
     // The dialler has no address of its own.

@@ -3,7 +3,7 @@
 //!
 //! Contract: both sides present exactly one certificate with an Ed25519 key; its names, dates,
 //! issuer and own signature mean nothing and are not looked at. After a handshake, [`proven`]
-//! gives the key that signed it. A dial that expects a peer id aborts the handshake on any other
+//! gives the key that signed it, and a value that binds what is said later to this session. A dial that expects a peer id aborts the handshake on any other
 //! key. Sessions are never resumed, so that every connection proves the key anew. Who may
 //! connect is not decided here but by the node, which can say why it refuses.
 
@@ -17,8 +17,9 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, Serve
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{NoServerSessionStorage, ParsedCertificate};
 use rustls::{
-    AlertDescription, CertificateError, CipherSuite, ClientConfig, DigitallySignedStruct,
-    DistinguishedName, Error, OtherError, PeerMisbehaved, ServerConfig, SignatureScheme,
+    AlertDescription, CertificateError, CipherSuite, ClientConfig, ConnectionCommon,
+    DigitallySignedStruct, DistinguishedName, Error, OtherError, PeerMisbehaved, ServerConfig,
+    SignatureScheme,
 };
 
 use crate::error::{FailureKind, TransportError};
@@ -33,6 +34,8 @@ pub(super) const READ_BUFFER_BYTES: usize = 16 * 1024;
 const AES_128: CipherSuite = CipherSuite::TLS13_AES_128_GCM_SHA256;
 /// The only protocol that is negotiated: HTTP/2.
 const ALPN_H2: &[u8] = b"h2";
+/// Label of the keying material that a link is bound by (RFC 8446, section 7.5).
+const BINDING_LABEL: &[u8] = b"EXPORTER-sorcha-peer-link";
 /// `SubjectPublicKeyInfo` of an Ed25519 key (RFC 8410, section 4) up to the key itself. DER leaves
 /// no other way to write it.
 const ED25519_SPKI_PREFIX: &[u8; 12] = b"\x30\x2a\x30\x05\x06\x03\x2b\x65\x70\x03\x21\x00";
@@ -100,14 +103,31 @@ impl TlsIdentity {
     }
 }
 
-/// The peer id that a completed handshake proved.
+/// What a completed handshake proved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Proven {
+    /// Key that signed the handshake.
+    pub(super) peer: PeerId,
+    /// Keying material of this session, which both ends have and nobody else can know.
+    pub(super) binding: [u8; 32],
+}
+
+/// What a completed handshake proved.
 ///
 /// # Errors
 /// `Identity` when the certificates are not what the verifier lets through, so never after a
 /// handshake with the configurations of [`TlsIdentity`].
-pub(super) fn proven(
-    certificates: Option<&[CertificateDer<'_>]>,
-) -> Result<PeerId, TransportError> {
+pub(super) fn proven<D>(connection: &ConnectionCommon<D>) -> Result<Proven, TransportError> {
+    let peer = key_shown(connection.peer_certificates())?;
+    let exported = connection.export_keying_material([0; 32], BINDING_LABEL, None);
+    let binding = exported.map_err(|source| {
+        TransportError::with_source(FailureKind::Identity, "no keying material", source)
+    })?;
+    Ok(Proven { peer, binding })
+}
+
+/// Key in the certificate that was shown.
+fn key_shown(certificates: Option<&[CertificateDer<'_>]>) -> Result<PeerId, TransportError> {
     let identity = |source| {
         TransportError::with_source(FailureKind::Identity, "no usable certificate", source)
     };
@@ -309,10 +329,11 @@ mod tests {
     fn a_certificate_carries_the_peer_id_and_nothing_else_passes() {
         let identity = Identity::from_seed([7; 32]);
         let (certificate, _) = self_signed(&identity).unwrap();
-        assert_eq!(proven(Some(std::slice::from_ref(&certificate))).unwrap(), identity.peer_id());
+        let shown = key_shown(Some(std::slice::from_ref(&certificate))).unwrap();
+        assert_eq!(shown, identity.peer_id());
         let twice = [certificate.clone(), certificate.clone()];
         for bad in [None, Some(&[][..]), Some(&twice[..])] {
-            assert_eq!(proven(bad).unwrap_err().kind, FailureKind::Identity);
+            assert_eq!(key_shown(bad).unwrap_err().kind, FailureKind::Identity);
         }
         for cut in 0..certificate.len() {
             let cut = CertificateDer::from(&certificate[..cut]);

@@ -220,6 +220,9 @@ pub enum EndpointError {
     /// Neither an IP address nor a DNS name.
     #[error("{0:?} is neither an IP address nor a DNS name")]
     Host(String),
+    /// Not an address to listen on: names are for dialling.
+    #[error("{0:?} is not an IP address and a port, such as 0.0.0.0:5001 or [::]:5001")]
+    Listen(String),
 }
 
 impl FromStr for Endpoint {

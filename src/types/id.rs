@@ -27,6 +27,9 @@ pub enum ParseIdError {
         /// The limit it exceeds.
         limit: usize,
     },
+    /// The topic name is empty.
+    #[error("the topic is empty: give it a name of 1 to 255 bytes")]
+    EmptyTopic,
 }
 
 macro_rules! id32 {
@@ -128,7 +131,7 @@ id32! {
     TransactionId
 }
 
-/// The name of a topic: up to 255 bytes of UTF-8. Empty is the default topic.
+/// The name of a topic: 1 to 255 bytes of UTF-8.
 ///
 /// Cheap to clone; compares and orders by its text.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -138,8 +141,16 @@ impl Topic {
     /// Checks the length and makes a topic.
     ///
     /// # Errors
-    /// [`ParseIdError::TopicTooLong`] above 255 bytes.
+    /// [`ParseIdError::EmptyTopic`] for no byte, [`ParseIdError::TopicTooLong`] above 255.
     pub fn new(name: &str) -> Result<Self, ParseIdError> {
+        if name.is_empty() {
+            return Err(ParseIdError::EmptyTopic);
+        }
+        Self::of_header(name)
+    }
+
+    /// Makes a topic of what a header says. Without a name too: earlier versions published so.
+    pub(crate) fn of_header(name: &str) -> Result<Self, ParseIdError> {
         if name.len() > MAX_TOPIC_BYTES {
             return Err(ParseIdError::TopicTooLong { length: name.len(), limit: MAX_TOPIC_BYTES });
         }
@@ -239,7 +250,8 @@ mod tests {
 
     #[test]
     fn topics_are_bounded() {
-        assert!(Topic::new("").is_ok());
+        assert_eq!(Topic::new(""), Err(ParseIdError::EmptyTopic));
+        assert!(Topic::of_header("").is_ok());
         assert!(Topic::new(&"t".repeat(255)).is_ok());
         assert!(Topic::new(&"t".repeat(256)).is_err());
     }

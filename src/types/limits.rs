@@ -23,5 +23,9 @@ pub const MAX_TOPIC_BYTES: usize = 255;
 /// Maximum length of a network name, in bytes of UTF-8.
 pub const MAX_NETWORK_BYTES: usize = 64;
 
+/// Maximum number of proofs of membership in one hello: a secret that is in use, and the one that
+/// takes its place.
+pub const MAX_PROOFS: usize = 2;
+
 /// Size of one piece of a large payload, in bytes: the most that control ever waits behind.
 pub const PIECE_BYTES: usize = 64 * 1024;

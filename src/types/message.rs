@@ -51,6 +51,9 @@ pub struct Hello {
     pub owes: bool,
     /// The sender's clock as it reads it, uncorrected; `None` where it does not say.
     pub clock: Option<WallTime>,
+    /// Proofs that the sender knows a secret of the network, one for each secret, at most
+    /// [`super::MAX_PROOFS`].
+    pub proofs: Vec<[u8; 32]>,
 }
 
 /// Announcement of one transaction.
@@ -248,7 +251,7 @@ impl Message {
         const ID: usize = 34;
         let topics = |i: &Interest| 8 * i.topics.as_ref().map_or(0, Vec::len);
         8 + match self {
-            Self::Hello(hello) => 400 + topics(&hello.interest),
+            Self::Hello(hello) => 400 + topics(&hello.interest) + 34 * hello.proofs.len(),
             Self::Interest(interest) => 16 + topics(interest),
             Self::Goodbye { .. }
             | Self::Ping { .. }

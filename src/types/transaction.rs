@@ -87,7 +87,7 @@ impl Header {
             return Err(bad);
         }
         let topic = std::str::from_utf8(topic).map_err(|_| bad)?;
-        let topic = Topic::new(topic).map_err(|_| bad)?;
+        let topic = Topic::of_header(topic).map_err(|_| bad)?;
         Ok(Self { topic, origin, created, expires, payload_len, payload_hash })
     }
 }

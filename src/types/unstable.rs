@@ -5,7 +5,7 @@ pub use super::endpoint::AddressScope;
 pub use super::head::Head;
 pub use super::interest::{Interest, MAX_DEPTH, MAX_INTERESTS, NOWHERE};
 pub use super::limits::{
-    MAX_ENDPOINTS, MAX_IDS_PER_MESSAGE, MAX_MESSAGES_PER_FRAME, MAX_NETWORK_BYTES,
+    MAX_ENDPOINTS, MAX_IDS_PER_MESSAGE, MAX_MESSAGES_PER_FRAME, MAX_NETWORK_BYTES, MAX_PROOFS,
     MAX_RECORDS_PER_MESSAGE, MAX_TOPIC_BYTES, PIECE_BYTES,
 };
 pub use super::link::LinkId;

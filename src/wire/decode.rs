@@ -9,9 +9,10 @@ use super::convert::{exactly, ip_of, kind, reason_of, refusal_of, signature_of};
 use crate::types::{
     Announcement, Bound, Endpoint, Features, Head, Hello, Interest, MAX_ENDPOINTS,
     MAX_HEADER_BYTES, MAX_IDS_PER_MESSAGE, MAX_IDS_PER_RECONCILE, MAX_INTERESTS, MAX_NETWORK_BYTES,
-    MAX_PROOF_BYTES, MAX_RANGES, MAX_RANGES_PER_MESSAGE, MAX_RECORDS_PER_MESSAGE, Message, NOWHERE,
-    Offer, PIECE_BYTES, PeerId, PeerRecord, Piece, PieceRange, Range, RangeContent, Reconcile,
-    RecordDraft, Refusal, Reservation, TopicKey, Transaction, TransactionId, WallTime,
+    MAX_PROOF_BYTES, MAX_PROOFS, MAX_RANGES, MAX_RANGES_PER_MESSAGE, MAX_RECORDS_PER_MESSAGE,
+    Message, NOWHERE, Offer, PIECE_BYTES, PeerId, PeerRecord, Piece, PieceRange, Range,
+    RangeContent, Reconcile, RecordDraft, Refusal, Reservation, TopicKey, Transaction,
+    TransactionId, WallTime,
 };
 
 /// Longest text of an endpoint: a name of 253 bytes with a dot at its end, a colon, five digits.
@@ -202,6 +203,7 @@ fn hello(body: &[u8]) -> Result<Hello, WireError> {
     let (mut version_min, mut version_max) = (0, 0);
     let (mut features, mut incarnation, mut max_transaction) = (0, 0, 0);
     let (mut owes, mut clock) = (false, 0);
+    let mut proofs = Vec::new();
     for field in Fields(body) {
         let (number, value) = field?;
         match number {
@@ -216,6 +218,10 @@ fn hello(body: &[u8]) -> Result<Hello, WireError> {
             9 => wanted = Some(value.bytes("interest")?),
             11 => owes = value.uint("owes")? != 0,
             12 => clock = value.uint("clock_ms")?,
+            13 => {
+                WireError::bound("proofs", proofs.len() + 1, MAX_PROOFS)?;
+                proofs.push(exactly("proof", value.bytes("proof")?, "32")?);
+            }
             _ => {}
         }
     }
@@ -232,6 +238,7 @@ fn hello(body: &[u8]) -> Result<Hello, WireError> {
         interest: wanted.map_or(Ok(Interest::default()), interest)?,
         owes,
         clock: clock_of(clock),
+        proofs,
     })
 }
 

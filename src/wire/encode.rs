@@ -191,6 +191,9 @@ impl Body for Hello {
         }
         uint(out, 11, u64::from(self.owes));
         uint(out, 12, self.clock.map_or(0, WallTime::as_millis));
+        for proof in &self.proofs {
+            bytes(out, 13, proof);
+        }
     }
 }
 

@@ -6,6 +6,7 @@ mod bad_input;
 mod hostile;
 mod lifecycle;
 mod outbox;
+mod publish_many;
 #[cfg(feature = "sqlite")]
 mod quota;
 #[cfg(feature = "sqlite")]
@@ -15,6 +16,7 @@ mod republish;
 #[cfg(feature = "sqlite")]
 mod spill;
 mod spread;
+mod start_at_now;
 #[cfg(feature = "sqlite")]
 mod topics;
 mod validators;

@@ -105,8 +105,8 @@ async fn an_edge_remembers_topics_over_a_restart_and_a_durable_subscription_coun
 
     publish(&relay, "red", 3, 301).await;
     let (edge, storage) = open().await;
-    let mut reds = edge.subscribe("red", StartAt::Now).await.expect("a subscription");
-    for _ in 0..3 {
+    let mut reds = edge.subscribe("red", StartAt::Earliest).await.expect("a subscription");
+    for _ in 0..8 {
         next(&mut reds).await;
     }
     let c = counters(&edge).await;

@@ -328,3 +328,26 @@ fn a_consumer_that_was_killed_goes_on_after_its_cursor() {
     let lines = consumer.finish();
     assert_eq!(delivered(&lines), BTreeSet::from([second.as_str().unwrap().to_owned()]));
 }
+
+#[test]
+fn what_was_published_together_is_there_together_or_not_at_all() {
+    const TOGETHER: u64 = 64;
+    let dir = tempfile::tempdir().unwrap();
+    for round in 0..4 {
+        // Each time a little later in the work.
+        let dir = dir.path().join(round.to_string());
+        let flags = ["--data-dir", dir.to_str().unwrap(), "--from", "earliest"];
+        let mut peer = Peer::start(flags);
+        peer.count_deliveries();
+        let op = json!({ "op": "publish_random", "topic": "t", "size": 1000, "count": 9600 });
+        peer.send(op);
+        let seen = peer.wait_for_count(1 + 200 * round).len() as u64;
+        peer.kill();
+
+        let stats = Peer::start(flags).ask(json!({ "op": "stats" }));
+        let (queued, retained) =
+            (stats["outbox"].as_u64().unwrap(), stats["retained"].as_u64().unwrap());
+        assert!(queued >= seen && queued == retained, "{seen} delivered, {stats}");
+        assert_eq!(queued % TOGETHER, 0, "{queued} are in the outbox");
+    }
+}

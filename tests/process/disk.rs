@@ -112,7 +112,8 @@ fn a_full_disk_refuses_and_is_used_again_when_there_is_room() {
         disk.set(Fault::Full);
         for _ in 0..4 {
             let error = refusal(&mut peer);
-            assert!(error.contains("full"), "{error}");
+            assert!(error.contains("storage full: the transaction was not stored"), "{error}");
+            assert!(error.contains("database or disk is full"), "{error}");
         }
         assert!(wait_for_failure(&mut peer).contains("full"));
         disk.set(Fault::None);
@@ -159,7 +160,8 @@ fn what_could_not_be_synced_is_not_accepted_also_after_a_kill() {
         let mut accepted = publish(&mut peer, 20);
         disk.set(Fault::Sync);
         for _ in 0..3 {
-            refusal(&mut peer);
+            let error = refusal(&mut peer);
+            assert!(error.contains("tx_queue.db") && error.contains("disk I/O error"), "{error}");
         }
         assert!(wait_for_failure(&mut peer).contains("tx_queue.db"));
         if !killed {

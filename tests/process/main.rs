@@ -6,6 +6,7 @@ mod peer;
 mod crash;
 #[cfg(target_os = "linux")]
 mod disk;
+mod logs;
 mod peer_program;
 mod quickstart;
 mod swarm;

@@ -5,16 +5,21 @@
 
 use std::collections::BTreeSet;
 
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
 use serde_json::{Value, json};
 
-use crate::peer::{Peer, delivered, of, sha256, text};
+use crate::peer::{Peer, delivered, example, of, sha256, text};
 
 #[test]
 fn two_processes_find_each_other_and_deliver_once() {
     let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
     let dir = |i: usize| dirs[i].path().to_str().unwrap();
     let mut a = Peer::start(["--data-dir", dir(0)]);
-    let mut b = Peer::start(["--data-dir", dir(1), "--bootstrap", &a.listen, "--payloads"]);
+    let flags = ["--data-dir", dir(1), "--bootstrap", &a.listen, "--payloads", "--text"];
+    let mut b = Peer::start(flags);
 
     let up = b.wait("peer_up", |line| line["peer"] == a.id);
     assert_eq!(up["transport"], "grpc-stream");
@@ -31,24 +36,31 @@ fn two_processes_find_each_other_and_deliver_once() {
     assert_eq!(got["hops"], 1);
     assert_eq!(got["size"], 6);
     assert_eq!(got["sha256"], sha256(b"from a"));
-    assert_eq!(got["payload"], "ZnJvbSBh");
+    assert_eq!((&got["payload"], &got["text"]), (&json!("ZnJvbSBh"), &json!("from a")));
     let own = a.wait_for_delivery(&there);
     assert_eq!(own["from"], Value::Null);
     assert_eq!(own["hops"], 0);
     assert_eq!(own["sha256"], got["sha256"]);
-    assert!(own.get("payload").is_none(), "payloads only where they are asked for");
+    for field in ["payload", "text"] {
+        assert!(own.get(field).is_none(), "{field} only where it is asked for");
+    }
     a.wait("replicated", |line| line["id"] == there && line["peers"] == 1);
 
+    let no_text = b.ask(json!({ "op": "publish", "topic": "orders", "base64": "/w==" }));
+    let no_text = b.wait_for_delivery(&no_text["id"]);
+    assert_eq!((&no_text["payload"], no_text.get("text")), (&json!("/w=="), None));
     let back = b.publish("orders", "from b");
     a.wait_for_delivery(&back);
     let peers = a.ask(json!({ "op": "peers" }));
     assert_eq!(peers["peers"][0]["peer"], b.id);
     let stats = a.ask(json!({ "op": "stats" }));
     assert_eq!(stats["links"], 1);
-    assert_eq!(stats["counters"]["transactions_accepted"], 1);
+    assert_eq!(stats["counters"]["transactions_accepted"], 2);
+    assert_eq!(stats["log_lines_dropped"], 0);
 
     let b_id = b.id.clone();
-    let all: BTreeSet<_> = [&there, &back].map(|id| id.as_str().unwrap().to_owned()).into();
+    let all: BTreeSet<_> =
+        [&there, &no_text["id"], &back].map(|id| id.as_str().unwrap().to_owned()).into();
     assert_eq!(delivered(&b.finish()), all);
     a.wait("peer_down", |line| line["peer"] == b_id && line["reason"] == "shutdown");
     assert_eq!(delivered(&a.finish()), all);
@@ -61,22 +73,22 @@ fn a_killed_process_finds_its_way_back_without_bootstrap() {
     let mut a = Peer::in_memory();
     let mut b = Peer::start(data.into_iter().chain(["--bootstrap", &a.listen]));
     b.wait("peer_up", |line| line["peer"] == a.id);
-    let first = a.publish("", "before");
+    let first = a.publish("t", "before");
     b.wait_for_delivery(&first);
     // Its own work makes sure that what it knows of `a` is on the disk.
-    let second = b.publish("", "before, too");
+    let second = b.publish("t", "before, too");
     a.wait_for_delivery(&second);
     let id = b.id.clone();
     b.kill();
 
-    let third = a.publish("", "while it was away");
+    let third = a.publish("t", "while it was away");
     // A new port: only `b` can find `a`, not the other way round.
     let mut b = Peer::start(data.into_iter().chain(["--from", "earliest"]));
     assert_eq!(b.id, id, "the key is kept");
     let up = b.wait("peer_up", |line| line["peer"] == a.id);
     assert_eq!(up["direction"], "outbound");
     b.wait_for_delivery(&third);
-    let fourth = b.publish("", "after");
+    let fourth = b.publish("t", "after");
     a.wait_for_delivery(&fourth);
     delivered(&b.finish());
     assert_eq!(delivered(&a.finish()).len(), 4);
@@ -116,12 +128,24 @@ fn dead_letters_are_listed_even_where_there_are_none() {
 #[test]
 fn bad_lines_are_answered_and_the_program_lives() {
     let mut peer = Peer::in_memory();
+    let nested = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+    let deep = format!(r#"{{"op":"publish","ref":7,"topic":{nested}}}"#);
+    let mut many = r#"{"op":"stats","ref":7"#.to_owned();
+    for n in 0..32 {
+        write!(many, r#","f{n}":{n}"#).unwrap();
+    }
+    many.push('}');
     for (line, said) in [
         ("", "not JSON"),
         ("{", "not JSON"),
         ("[1]", "one JSON object"),
         (r#"{"ref":7}"#, "missing field `op`"),
         (r#"{"op":"dance","ref":7}"#, "unknown variant `dance`"),
+        (r#"{"op":"stats","ref":7,"later":1}"#, "unknown field `later`"),
+        (r#"{"op":"publish","ref":7,"topic":"t","txt":"x"}"#, "unknown field `txt`"),
+        (r#"{"op":"peers","ref":7,"of":"t"}"#, "unknown field `of`"),
+        (&deep, "recursion limit"),
+        (&many, "more than 32 fields"),
         (r#"{"op":"publish","ref":7,"text":"x"}"#, "missing field `topic`"),
         (r#"{"op":"publish","ref":7,"topic":"t"}"#, "exactly one of"),
         (r#"{"op":"publish","ref":7,"topic":"t","text":"x","file":"y"}"#, "exactly one of"),
@@ -146,10 +170,10 @@ fn bad_lines_are_answered_and_the_program_lives() {
     peer.write(&vec![b' '; (64 << 20) + 1]);
     peer.write(b"\n");
     peer.wait("error", |line| line["error"].as_str().unwrap().contains("longer than"));
-    assert_eq!(peer.ask(json!({ "op": "stats", "later": "fields" }))["event"], "stats");
     let (long, missing) = ("t".repeat(256), "/does/not/exist");
     for line in [
         json!({ "op": "publish", "topic": long, "text": "x" }),
+        json!({ "op": "publish", "topic": "", "text": "x" }),
         json!({ "op": "publish", "topic": "t", "file": missing }),
         json!({ "op": "publish", "topic": "t", "file": "/dev/zero" }),
         json!({ "op": "publish_random", "topic": "t", "size": 1_u64 << 40, "count": 1 }),
@@ -158,8 +182,79 @@ fn bad_lines_are_answered_and_the_program_lives() {
         assert_eq!(peer.ask(line)["event"], "publish_failed");
     }
     let lines = peer.finish();
-    assert_eq!(of(&lines, "error").len(), 16);
+    assert_eq!(of(&lines, "error").len(), 21);
     assert_eq!(of(&lines, "delivered").len(), 0);
+    let failed: Vec<_> = of(&lines, "publish_failed").iter().map(|f| text(f, "error")).collect();
+    assert!(failed[1].contains("the topic is empty"), "{failed:?}");
+}
+
+#[test]
+fn refs_are_echoed_as_they_were_written() {
+    let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+    let refs = [
+        "18446744073709551616",
+        "-1E400",
+        "1.00000000000000000001",
+        "-0",
+        r#""\u00e9 \ud800 \/""#,
+        r#"{ "b" : [ 1 ,2 ], "a":{}, "a":null }"#,
+        "true",
+        &deep,
+    ];
+    let mut lines = String::new();
+    for r#ref in refs {
+        for rest in
+            [r#""op":"stats""#, r#""op":"dance""#, r#""op":"publish","topic":"t","text":"x""#]
+        {
+            writeln!(lines, r#"{{"ref":{ref},{rest}}}"#).unwrap();
+        }
+    }
+    let answers = answers_to(&lines);
+    for r#ref in refs {
+        let echo = format!(r#""ref":{ref},"#);
+        let echoes: Vec<_> = answers.iter().filter(|line| line.contains(&echo)).collect();
+        let of = |event: &str| echoes.iter().filter(|line| line.contains(event)).count();
+        let events = [r#""event":"stats""#, r#""event":"error""#, r#""event":"published""#].map(of);
+        assert_eq!(events, [1, 1, 1], "{ref:.60}");
+    }
+}
+
+/// Lines out for these lines in, as they were written.
+fn answers_to(lines: &str) -> Vec<String> {
+    let mut child = Command::new(example("peer"))
+        .args(["--memory", "--listen", "127.0.0.1:0"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let lines = lines.to_owned();
+    let writer = std::thread::spawn(move || stdin.write_all(lines.as_bytes()).unwrap());
+    let output = child.wait_with_output().unwrap();
+    writer.join().unwrap();
+    assert!(output.status.success());
+    String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn the_help_lists_what_there_is() {
+    let output = Command::new(example("peer")).arg("--help").output().unwrap();
+    let help = String::from_utf8(output.stdout).unwrap();
+    assert!(help.contains("--listen") && help.contains("grpc-stream"), "{help}");
+    for missing in ["not available", "--admin", "websocket", "explain"] {
+        assert!(!help.contains(missing), "{missing}: {help}");
+    }
+}
+
+#[test]
+fn a_name_of_this_machine_is_listened_on() {
+    let a = Peer::start(["--memory", "--listen", "localhost:0"]);
+    assert!(a.listen.starts_with("127.0.0.1:"), "{}", a.listen);
+    let port = a.listen.rsplit_once(':').unwrap().1;
+    let mut b = Peer::start(["--memory", "--bootstrap", &format!("localhost:{port}")]);
+    b.wait("peer_up", |line| line["peer"] == a.id);
+    b.finish();
+    a.finish();
 }
 
 #[test]
@@ -260,14 +355,19 @@ fn peers_are_connected_banned_and_let_in_again() {
 
 #[test]
 fn signals_end_it_well() {
-    for name in ["TERM", "INT"] {
-        let mut peer = Peer::in_memory();
+    let mut other = Peer::in_memory();
+    for name in ["TERM", "INT", "HUP"] {
+        let mut peer = Peer::start(["--memory", "--bootstrap", &other.listen]);
+        peer.wait("peer_up", |_| true);
         peer.publish("t", "x");
         peer.signal(name);
+        let of_peer = |line: &Value| line["peer"] == peer.id;
+        let down = other.wait("peer_down", of_peer);
+        assert_eq!(down["reason"], "shutdown", "{name}: a goodbye");
         // Its input stays open.
         let (lines, status, log) = peer.end();
         assert_eq!(status, Some(0), "{name}: {log}");
-        assert_eq!(of(&lines, "delivered").len(), 1);
+        assert!(!of(&lines, "delivered").is_empty());
     }
 }
 
@@ -291,6 +391,7 @@ fn what_cannot_start_says_why() {
     let typo = file("typo.toml", "[gossip]\nfanuot = 4");
     let range = file("range.toml", "[gossip]\nfanout = 400");
     let taken = Peer::in_memory();
+    let in_use = format!("peer: cannot listen on {}: Address already in use", taken.listen);
     for (flags, status, said) in [
         (vec!["--transports", "rest"], 1, "grpc-stream"),
         (vec!["--config", &typo], 1, "fanuot"),
@@ -303,7 +404,10 @@ fn what_cannot_start_says_why() {
         (vec!["--transports", "pigeon"], 2, "grpc-stream"),
         (vec!["--memory", "--data-dir", "x"], 2, "--data-dir"),
         (vec!["--listen", "nowhere"], 2, "--listen"),
-        (vec!["--listen", &taken.listen], 1, "cannot listen on"),
+        (vec!["--listen", "http://localhost:1"], 2, "localhost:5001"),
+        (vec!["--listen", "localhost:66000"], 2, "localhost:5001"),
+        (vec!["--listen", "no-such-host.invalid:0"], 1, "--listen no-such-host.invalid:0"),
+        (vec!["--listen", &taken.listen], 1, &in_use),
     ] {
         let (lines, code, log) = Peer::spawn(&flags).end();
         assert_eq!(code, Some(status), "{flags:?}: {log}");

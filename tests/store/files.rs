@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -54,6 +54,54 @@ async fn one_storage_is_one_node_s_at_a_time() {
     }
     node.shutdown(Duration::ZERO).await.unwrap();
     start().await.unwrap();
+}
+
+/// A directory below `top` whose path has this many bytes.
+fn deep(top: &Path, length: usize) -> PathBuf {
+    let mut path = fs::canonicalize(top).unwrap();
+    while path.as_os_str().len() < length {
+        let left = length - path.as_os_str().len() - 1;
+        // One byte is no room for the next separator and a name.
+        let name = if left > 200 { 100 } else { left };
+        path.push("d".repeat(name));
+    }
+    assert_eq!(path.as_os_str().len(), length);
+    path
+}
+
+#[tokio::test]
+async fn a_path_that_is_too_long_is_refused_by_its_length() {
+    let top = tempfile::tempdir().unwrap();
+    let longest = deep(top.path(), 488);
+    let storage = SqliteStorage::open(&longest).await.unwrap();
+    storage.transaction_store().append(&[entry(1)]).await.unwrap();
+    storage.close().await;
+    let too_long = deep(top.path(), 489);
+    let error = SqliteStorage::open(&too_long).await.unwrap_err().to_string();
+    assert!(error.contains("489 bytes") && error.contains("at most 488"), "{error}");
+    assert!(!too_long.exists(), "nothing is left behind");
+    // The files would stand behind the link.
+    let link = top.path().join("link");
+    fs::create_dir_all(&too_long).unwrap();
+    std::os::unix::fs::symlink(&too_long, &link).unwrap();
+    let error = SqliteStorage::open(&link).await.unwrap_err().to_string();
+    assert!(error.contains("489 bytes"), "{error}");
+}
+
+#[tokio::test]
+async fn what_the_operating_system_says_is_in_the_error() {
+    let top = tempfile::tempdir().unwrap();
+    let file = top.path().join("file");
+    fs::write(&file, "").unwrap();
+    let error = SqliteStorage::open(file.join("data")).await.unwrap_err().to_string();
+    assert!(error.contains("Not a directory (os error 20)"), "{error}");
+    for name in FILES {
+        let dir = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink(name, dir.path().join(name)).unwrap();
+        let error = SqliteStorage::open(dir.path()).await.unwrap_err().to_string();
+        assert!(error.contains(name) && error.contains("symbolic links (os error 40)"), "{error}");
+        assert_eq!(error.matches("unable to open").count(), 1, "{error}");
+    }
 }
 
 #[tokio::test]

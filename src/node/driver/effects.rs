@@ -94,12 +94,13 @@ impl Effects {
                 Ok(Ok(raw)) => Completion::Linked { raw, dial: Some(dial) },
                 Ok(Err(error)) => {
                     tracing::debug!(target: "sorcha_peer::overlay", %endpoint, %error, "dial failed");
-                    Completion::Inputs(vec![Input::DialFailed { dial, reason: error.kind }])
+                    Completion::NotDialled { dial, error }
                 }
-                Err(_) => Completion::Inputs(vec![Input::DialFailed {
-                    dial,
-                    reason: FailureKind::Timeout,
-                }]),
+                Err(_) => {
+                    let message = format!("no link with {endpoint} within {timeout:?}");
+                    let error = TransportError::new(FailureKind::Timeout, message);
+                    Completion::NotDialled { dial, error }
+                }
             };
             let _ = done.send(completion).await;
         });

@@ -22,11 +22,14 @@ use tokio::time::Instant;
 use crate::error::{DeadLetterError, ShutdownReport};
 use crate::identity::Identity;
 use crate::ports::RawLink;
-use crate::protocol::{CallId, ConnectFailure, DialId, Input, LinkView, Protocol, PublishRefusal};
-use crate::types::{LinkId, LinkState, LinkStatus, MonoTime, PeerId, TransactionId};
+use crate::protocol::{Assurance, CallId, DialId, Input, LinkView, Protocol, PublishRefusal};
+use crate::types::{LinkId, LinkState, LinkStatus, MonoTime, PeerId, Transaction, TransactionId};
 
 use super::clock::wall_now;
-use super::messages::{Command, Completion, NodeState, PublishAnswer, PublishReply, SignedDraft};
+use super::messages::{
+    Command, Completion, NodeState, PublishAnswer, PublishReply, SignedDraft, StoreFailure,
+    Unconnected,
+};
 use super::subscribed_topics::TopicCounts;
 use link::LinkHandle;
 use status_table::StatusTable;
@@ -47,8 +50,16 @@ pub(super) const MAX_WIND_UP: Duration = WIND_UP_TIMEOUT.saturating_mul(2);
 
 /// Call that waits for the protocol's answer.
 enum Call {
-    Publish(TransactionId, PublishReply),
-    Connect(oneshot::Sender<Result<PeerId, ConnectFailure>>),
+    Publish(Vec<TransactionId>, PublishReply),
+    Connect(oneshot::Sender<Result<PeerId, Unconnected>>),
+}
+
+/// Errors behind the input that is being handled. The protocol decides by their kind; whom it refuses
+/// something for it is told the rest too.
+#[derive(Debug, Default)]
+struct Causes {
+    dial: Option<String>,
+    store: Option<StoreFailure>,
 }
 
 /// The receiving ends of the driver's channels.
@@ -81,6 +92,7 @@ pub(super) struct Driver {
     follow_ups: VecDeque<Input>,
     /// Number of checks that no verifier took since there was last room for some.
     refused_checks: u64,
+    causes: Causes,
     next_link: u64,
     next_call: u64,
     /// Time when a shutdown that was asked for stops waiting.
@@ -110,6 +122,7 @@ impl Driver {
             answers: Vec::new(),
             follow_ups: VecDeque::new(),
             refused_checks: 0,
+            causes: Causes::default(),
             next_link: 0,
             next_call: 0,
             stop_at: None,
@@ -198,6 +211,20 @@ impl Driver {
                 self.answer();
             }
             Completion::Linked { raw, dial } => self.open(raw, dial),
+            Completion::NotDialled { dial, error } => {
+                self.causes.dial = Some(error.to_string());
+                self.feed(Input::DialFailed { dial, reason: error.kind });
+                self.causes.dial = None;
+            }
+            Completion::Stored(results) => {
+                for (ticket, result) in results {
+                    self.causes.store = result.err();
+                    let result = self.causes.store.as_ref().map_or(Ok(()), |e| Err(e.kind));
+                    self.feed(Input::Stored { ticket, result });
+                }
+                self.causes.store = None;
+                self.answer();
+            }
         }
     }
 
@@ -212,9 +239,10 @@ impl Driver {
         self.next_link += 1;
         let link = LinkId(self.next_link);
         let (remote, kind, address) = (raw.remote, raw.kind, raw.address);
+        let assurance = Assurance { binding: raw.binding, certified: raw.certified };
         let (inbound, done) = self.effects.link_channels();
         self.links.insert(link, LinkHandle::spawn(link, raw, inbound, done));
-        self.feed(Input::LinkOpened { link, remote, kind, address, dial });
+        self.feed(Input::LinkOpened { link, remote, kind, address, dial, assurance });
     }
 
     /// Handles one input, then does everything that comes of it.
@@ -228,14 +256,15 @@ impl Driver {
         self.protocol.handle(now, wall_now(), input);
     }
 
-    fn publish(&mut self, SignedDraft { transaction, renews, reply }: SignedDraft) {
+    fn publish(&mut self, SignedDraft { transactions, renews, reply }: SignedDraft) {
         if self.stop_at.is_some() {
             let _ = reply.send(Err(PublishRefusal::Closed.into()));
             return;
         }
         let reply = PublishReply::new(reply);
-        let call = self.enter(Call::Publish(transaction.id(), reply));
-        self.feed(Input::Publish { call, transaction, renews });
+        let ids = transactions.iter().map(Transaction::id).collect();
+        let call = self.enter(Call::Publish(ids, reply));
+        self.feed(Input::Publish { call, transactions, renews });
     }
 
     fn command(&mut self, command: Command) {

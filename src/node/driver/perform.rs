@@ -2,14 +2,14 @@
 
 use std::net::IpAddr;
 
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
-use crate::node::messages::{NodeState, OutboxSettled, Published};
+use crate::node::messages::{NodeState, OutboxSettled, Published, Unconnected, Unpublished};
 use crate::node::workers::piece_verifier::PieceCheck;
-use crate::node::workers::store_writer::StoreOp;
+use crate::node::workers::store_writer::{Source, StoreOp};
 use crate::node::workers::verifier::TransactionCheck;
-use crate::protocol::{Input, Output, Ticket};
-use crate::types::{Event, PublishState, TransactionId};
+use crate::protocol::{Input, Output, PublishRefusal, Ticket};
+use crate::types::{Event, PublishState, PublishStatus, TransactionId};
 
 use super::{Call, Driver};
 
@@ -61,8 +61,12 @@ impl Driver {
             Output::VerifyRecords { ticket, records } => {
                 self.effects.verify_records(ticket, records);
             }
-            Output::Store { ticket, entry, own } => {
-                self.store(StoreOp::Store { ticket, entry, own });
+            Output::Store { ticket, entry, is_news } => {
+                let source = Source::Peer { is_news };
+                self.store(StoreOp::Store { ticket, entries: vec![entry], source });
+            }
+            Output::StoreOwn { ticket, entries } => {
+                self.store(StoreOp::Store { ticket, entries, source: Source::Own });
             }
             Output::Confirmed { ids, forgotten } => {
                 for id in &ids {
@@ -91,25 +95,21 @@ impl Driver {
             Output::SaveBan(ban) => self.effects.peers.set_ban(ban.peer, Some(ban)),
             Output::LiftBan(peer) => self.effects.peers.set_ban(peer, None),
             Output::Published { call, result } => {
-                if let Some(Call::Publish(id, reply)) = self.calls.remove(&call) {
+                if let Some(Call::Publish(ids, reply)) = self.calls.remove(&call) {
                     let answer = match result {
-                        Ok(true) => {
-                            let status = self.statuses.watch(id);
-                            Ok(Published { id, is_new: true, status })
+                        Ok(is_new) => {
+                            let watched = ids.into_iter().map(|id| (id, self.watch(id, is_new)));
+                            Ok(Published { is_new, entries: watched.collect() })
                         }
-                        Ok(false) => {
-                            let known = self.protocol.publish_status(&id);
-                            let status = self.statuses.watch_again(id, known);
-                            Ok(Published { id, is_new: false, status })
-                        }
-                        Err(refusal) => Err(refusal.into()),
+                        Err(refusal) => Err(self.unpublished(refusal)),
                     };
                     self.answers.push((reply, answer));
                 }
             }
             Output::Connected { call, result } => {
                 if let Some(Call::Connect(reply)) = self.calls.remove(&call) {
-                    let _ = reply.send(result);
+                    let reason = self.causes.dial.clone();
+                    let _ = reply.send(result.map_err(|failure| Unconnected { failure, reason }));
                 }
             }
             Output::Observed { address } => self.observe(address),
@@ -121,6 +121,22 @@ impl Driver {
                 self.sign_record();
             }
             Output::Emit(event) => self.emit(event),
+        }
+    }
+
+    /// Watches the status of a transaction that was published just now, or before.
+    fn watch(&mut self, id: TransactionId, is_new: bool) -> watch::Receiver<PublishStatus> {
+        if is_new {
+            return self.statuses.watch(id);
+        }
+        let known = self.protocol.publish_status(&id);
+        self.statuses.watch_again(id, known)
+    }
+
+    fn unpublished(&self, refusal: PublishRefusal) -> Unpublished {
+        match (refusal, &self.causes.store) {
+            (PublishRefusal::Store(_), Some(failure)) => Unpublished::NotStored(failure.clone()),
+            _ => refusal.into(),
         }
     }
 
@@ -192,6 +208,8 @@ impl Driver {
             state.clock_offset_ms = stats.clock_off.then_some(stats.clock_offset_ms);
             match event {
                 Event::DialFailed { address, reason } => {
+                    let cause = self.causes.dial.as_ref();
+                    let reason = cause.map_or_else(|| reason.to_string(), String::clone);
                     state.hint = Some(format!("dialling {address} failed: {reason}"));
                 }
                 Event::LinkRefused { address, reason, .. } => {

@@ -14,6 +14,30 @@ pub(in crate::node) const MAX_EVENTS_BEHIND: usize = 4096;
 ///
 /// A host that falls more than 4096 events behind gets [`Event::Lagged`] with the number it missed,
 /// and goes on from there.
+///
+/// ```
+/// use std::time::Duration;
+/// use sorcha_peer::{Event, PeerNode};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let node = PeerNode::builder().listen("127.0.0.1:0").start().await?;
+/// let mut events = node.events();
+/// let watcher = tokio::spawn(async move {
+///     while let Some(event) = events.next().await {
+///         match event {
+///             Event::PeerUp { peer, .. } => println!("linked with {peer}"),
+///             Event::DeadLettered { id, reason, .. } => eprintln!("nobody takes {id}: {reason}"),
+///             Event::StorageFailed { message, .. } => eprintln!("storage: {message}"),
+///             _ => {}
+///         }
+///     }
+/// });
+/// node.shutdown(Duration::from_secs(1)).await?;
+/// watcher.await?; // the events end with the node
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Events {
     events: broadcast::Receiver<Event>,

@@ -1,10 +1,14 @@
 //! Handles of the host on a node: the node itself, receipts, subscriptions and events.
 
+// The docs list what a node can do in the order of these three.
+mod publish;
+
+mod peer_node;
+
 mod dead_letters;
+
 mod durable;
 mod events;
-mod peer_node;
-mod publish;
 mod receipt;
 mod subscription;
 

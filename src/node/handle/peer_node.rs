@@ -15,7 +15,8 @@ use crate::error::{
     SubscribeError,
 };
 use crate::identity::Identity;
-use crate::node::clock::{PublishClock, wall_now};
+use crate::node::clock::PublishClock;
+use crate::node::late_news::LateNews;
 use crate::node::messages::{Command, Draft, NodeState, SignedDraft};
 use crate::node::subscribed_topics::{SubscribedTopics, TopicSelection};
 use crate::ports::{Ban, TransactionQueue, TransactionStore};
@@ -24,7 +25,7 @@ use crate::types::{Cursor, Endpoint, Event, LinkStatus, Mode, PeerId, Stats, Top
 
 use super::durable::{DurableNames, DurableSubscription};
 use super::events::Events;
-use super::subscription::{StartAt, Subscription};
+use super::subscription::{Since, StartAt, Subscription};
 
 /// State of a node that its handles share.
 pub(in crate::node) struct Inner {
@@ -42,10 +43,13 @@ pub(in crate::node) struct Inner {
     pub(in crate::node) _handles: Arc<()>,
     /// Number of events that slow readers missed.
     pub(in crate::node) lagged: Arc<AtomicU64>,
+    /// Own transactions that the validator did not accept.
+    pub(in crate::node) refused_publishes: Arc<AtomicU64>,
     pub(in crate::node) queue: Arc<dyn TransactionQueue>,
     pub(in crate::node) log: Arc<dyn TransactionStore>,
     pub(in crate::node) newest: watch::Receiver<Cursor>,
     /// Topics of the subscriptions that live.
+    pub(in crate::node) late_news: Arc<LateNews>,
     pub(in crate::node) subscribed: SubscribedTopics,
     /// Durable subscriptions that live.
     pub(in crate::node) names: DurableNames,
@@ -105,42 +109,7 @@ pub struct PeerNode(pub(in crate::node) Arc<Inner>);
 pub struct WeakPeerNode(Weak<Inner>);
 
 impl PeerNode {
-    /// Id of this node: the public key of its [`Identity`].
-    pub fn peer_id(&self) -> PeerId {
-        self.0.identity.peer_id()
-    }
-
-    /// Socket address that the node listens on, with the port that was picked where 0 was asked for; `None`
-    /// when it only dials out.
-    pub fn listen_addr(&self) -> Option<SocketAddr> {
-        self.0.listening
-    }
-
-    /// Connection of the node to its network, as it is now. Does not wait.
-    pub fn mode(&self) -> Mode {
-        self.0.state.borrow().mode.unwrap_or(Mode::Offline)
-    }
-
-    /// Reason why storage fails, from the moment when it does until an operation on it works again;
-    /// `None` while all is well. Meanwhile [`PeerNode::wait_ready`] waits, and every `publish` is
-    /// tried and refused with [`PublishError::Store`], unless it is the store of peers alone that
-    /// fails.
-    pub fn storage_failure(&self) -> Option<StoreErrorKind> {
-        *self.0.failing.borrow()
-    }
-
-    /// Number of milliseconds from this machine's clock to the time on which most peers agree, while they
-    /// find the clock off by more than `network.max_clock_skew`; `None` while it is right, and while too
-    /// few peers are linked to tell. Does not wait.
-    ///
-    /// Meanwhile the node goes by the peers' time: what it publishes is dated by that and spreads as
-    /// usual. A health check should show it all the same, for the clock is to be set right. Changes come
-    /// as [`Event::ClockOff`] and [`Event::ClockRight`].
-    pub fn clock_offset_ms(&self) -> Option<i64> {
-        self.0.state.borrow().clock_offset_ms
-    }
-
-    /// Subscribes to one topic, a name of at most 255 bytes; the empty one is a topic like others.
+    /// Subscribes to one topic, a name of 1 to 255 bytes.
     ///
     /// Any number of subscriptions may live, also to the same topic; each gets everything. On an edge the
     /// subscription makes the node carry the topic for as long as it lives. The call reads the newest
@@ -270,8 +239,46 @@ impl PeerNode {
             return Err(SubscribeError::Closed);
         }
         let (log, newest) = (Arc::clone(&self.0.log), self.0.newest.clone());
+        let inner = &self.0;
+        let since = (start == StartAt::Now)
+            .then(|| Since::now(Arc::clone(&inner.clock), Arc::clone(&inner.late_news)));
         let topics = self.0.subscribed.enter(topics);
-        Subscription::new(log, newest, topics, start).await
+        Ok(Subscription::new(log, newest, topics, start).await?.leave_out_before(since))
+    }
+
+    /// Id of this node: the public key of its [`Identity`].
+    pub fn peer_id(&self) -> PeerId {
+        self.0.identity.peer_id()
+    }
+
+    /// Socket address that the node listens on, with the port that was picked where 0 was asked for; `None`
+    /// when it only dials out.
+    pub fn listen_addr(&self) -> Option<SocketAddr> {
+        self.0.listening
+    }
+
+    /// Connection of the node to its network, as it is now. Does not wait.
+    pub fn mode(&self) -> Mode {
+        self.0.state.borrow().mode.unwrap_or(Mode::Offline)
+    }
+
+    /// Reason why storage fails, from the moment when it does until an operation on it works again;
+    /// `None` while all is well. Meanwhile [`PeerNode::wait_ready`] waits, and every `publish` is
+    /// tried and refused with [`PublishError::Store`], unless it is the store of peers alone that
+    /// fails.
+    pub fn storage_failure(&self) -> Option<StoreErrorKind> {
+        *self.0.failing.borrow()
+    }
+
+    /// Number of milliseconds from this machine's clock to the time on which most peers agree, while they
+    /// find the clock off by more than `network.max_clock_skew`; `None` while it is right, and while too
+    /// few peers are linked to tell. Does not wait.
+    ///
+    /// Meanwhile the node goes by the peers' time: what it publishes is dated by that and spreads as
+    /// usual. A health check should show it all the same, for the clock is to be set right. Changes come
+    /// as [`Event::ClockOff`] and [`Event::ClockRight`].
+    pub fn clock_offset_ms(&self) -> Option<i64> {
+        self.0.state.borrow().clock_offset_ms
     }
 
     /// Events from now on. Any number may listen; each gets all.
@@ -303,6 +310,7 @@ impl PeerNode {
         self.command(Command::Stats { reply }).await?;
         let mut stats = answer.await.map_err(|_| NodeClosed)?;
         stats.counters.events_lagged += self.0.lagged.load(Ordering::Relaxed);
+        stats.counters.publishes_refused += self.0.refused_publishes.load(Ordering::Relaxed);
         Ok(stats)
     }
 
@@ -360,10 +368,15 @@ impl PeerNode {
         let (reply, answer) = oneshot::channel();
         let address = endpoint.to_string();
         self.command(Command::Connect { endpoint, reply }).await?;
-        answer.await.map_err(|_| ConnectError::Closed)?.map_err(|failure| match failure {
-            ConnectFailure::Dial(kind) => ConnectError::Dial { address, kind },
-            ConnectFailure::Refused(reason) => ConnectError::Refused(reason),
-            ConnectFailure::Closed => ConnectError::Closed,
+        answer.await.map_err(|_| ConnectError::Closed)?.map_err(|unconnected| {
+            match unconnected.failure {
+                ConnectFailure::Dial(kind) => {
+                    let reason = unconnected.reason.unwrap_or_else(|| kind.to_string());
+                    ConnectError::Dial { address, kind, reason }
+                }
+                ConnectFailure::Refused(reason) => ConnectError::Refused(reason),
+                ConnectFailure::Closed => ConnectError::Closed,
+            }
         })
     }
 
@@ -390,7 +403,7 @@ impl PeerNode {
         duration: Option<Duration>,
         reason: &str,
     ) -> Result<(), BanError> {
-        let until = duration.map(|d| wall_now().plus(d));
+        let until = duration.map(|d| self.0.clock.now().plus(d));
         let (reply, answer) = oneshot::channel();
         let ban = Ban { peer, until, reason: reason.to_owned() };
         self.command(Command::Ban { ban, reply }).await?;

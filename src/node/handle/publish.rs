@@ -1,4 +1,4 @@
-//! Publishing, once or repeatably.
+//! Publishing: one or many, once or repeatably.
 
 use std::time::Duration;
 
@@ -9,28 +9,33 @@ use crate::config::SignaturePolicy;
 use crate::error::{PublishError, StoreError};
 use crate::node::clock::wall_now;
 use crate::node::hashing::hash;
-use crate::node::messages::{Draft, Published, SignedDraft, Unpublished};
+use crate::node::messages::{Draft, PublishAnswer, Published, SignedDraft, Unpublished};
 use crate::protocol::PublishRefusal;
 use crate::types::{Header, InvalidTransaction, Signature, Topic, Transaction};
 
 use super::peer_node::PeerNode;
 use super::receipt::{Outcome, Receipt};
 
+/// Maximum number of payloads of one [`PeerNode::publish_many`], and of their bytes together.
+const MAX_MANY: (usize, usize) = (4096, 32 << 20);
+
 impl PeerNode {
-    /// Publishes a payload under a topic, a name of at most 255 bytes; the payload may have up to
+    /// Publishes a payload under a topic, a name of 1 to 255 bytes; the payload may have up to
     /// `gossip.max_transaction_size` bytes (10 MiB by default), or none. `Ok` means that the node's outbox and
     /// log have it; it is delivered to this node's own subscribers too, and to every other node sooner or
     /// later. Works offline.
     ///
     /// Publishing takes as long as the store takes to make the transaction durable; publishes that
     /// run at the same time share that, so have many under way rather than one after the other
-    /// where they are many.
+    /// where they are many, or hand them over together ([`PeerNode::publish_many`]).
     ///
     /// Two publishes of the same bytes are two transactions. A payload above 256 KiB is hashed on
     /// another thread, so of publishes that run at the same time a small one may come before an
     /// earlier large one; publishes that are awaited one after the other keep their order. Not
     /// cancel safe in one respect: a future dropped before it is ready may or may not have
     /// published.
+    ///
+    /// A node that has a [`Validator`](crate::ports::Validator) asks it first.
     ///
     /// # Errors
     /// [`PublishError`]; nothing was stored or sent, except where it is
@@ -40,23 +45,142 @@ impl PeerNode {
         topic: &str,
         payload: impl Into<Bytes>,
     ) -> Result<Receipt, PublishError> {
-        let payload = payload.into();
-        let make_header = self.header(topic, &payload)?;
-        let hashed = hash(&self.0.runtime, payload.len(), make_header).await;
-        let mut header = hashed.ok_or(PublishError::Closed)?;
+        let mut receipts = self.publish_all(topic, vec![payload.into()]).await?;
+        receipts.pop().ok_or(PublishError::Closed)
+    }
+
+    /// Publishes many payloads under one topic, all or none: the outbox takes them in one durable
+    /// commit, so that also after `kill -9` in the middle either all are there or none is (given a
+    /// store that keeps its promise, as `SQLite` does). One receipt for each, in the order of the
+    /// payloads, which is the order of publishing; no payload is none, and no receipt.
+    ///
+    /// At most 4,096 payloads of 32 MiB together; a single one may be larger, as for
+    /// [`PeerNode::publish`]. One call costs one sync however many they are: a task that hands over 64
+    /// at a time publishes about as fast as 64 tasks. Where some of them may fail without the others,
+    /// take [`PeerNode::publish_each`].
+    ///
+    /// Not cancel safe in one respect: a future dropped before it is ready has published all or none.
+    ///
+    /// ```
+    /// use sorcha_peer::PeerNode;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let node = PeerNode::builder().listen("127.0.0.1:0").start().await?;
+    /// let receipts = node.publish_many("orders", ["one widget", "two gadgets"]).await?;
+    /// assert_eq!(receipts.len(), 2);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`PublishError`] for the first reason that keeps any of them from being published, such as
+    /// [`PublishError::QueueFull`] where the outbox has no room for all, and
+    /// [`PublishError::TooMany`]. Nothing was stored or sent, except where it is
+    /// [`PublishError::Unsettled`]: then all were, or none.
+    pub async fn publish_many<I>(
+        &self,
+        topic: &str,
+        payloads: I,
+    ) -> Result<Vec<Receipt>, PublishError>
+    where
+        I: IntoIterator,
+        I::Item: Into<Bytes>,
+    {
+        let (max_count, max_bytes) = MAX_MANY;
+        let payloads = payloads.into_iter().map(Into::into);
+        // One more shows that there are too many; the rest of them is not looked at.
+        let payloads: Vec<Bytes> = payloads.take(max_count + 1).collect();
+        let bytes = payloads.iter().map(Bytes::len).fold(0, usize::saturating_add);
+        if payloads.len() > max_count || (payloads.len() > 1 && bytes > max_bytes) {
+            return Err(PublishError::TooMany { max_count, max_bytes });
+        }
+        if payloads.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.publish_all(topic, payloads).await
+    }
+
+    /// Publishes many payloads under one topic, each for itself: one result for each, in their
+    /// order. What is accepted keeps that order, payloads above 256 KiB included, and neighbours share
+    /// a commit. Any number of any size; all of them are in memory meanwhile. Not cancel safe: a future
+    /// dropped before it is ready may have published any of them.
+    ///
+    /// # Errors
+    /// Those of [`PeerNode::publish`], for each.
+    pub async fn publish_each<I>(
+        &self,
+        topic: &str,
+        payloads: I,
+    ) -> Vec<Result<Receipt, PublishError>>
+    where
+        I: IntoIterator,
+        I::Item: Into<Bytes>,
+    {
+        let payloads: Vec<Bytes> = payloads.into_iter().map(Into::into).collect();
+        let mut under_way = Vec::with_capacity(payloads.len());
+        for payload in payloads {
+            under_way.push(self.hand_over(topic, vec![payload]).await);
+        }
+        let mut results = Vec::with_capacity(under_way.len());
+        for handed in under_way {
+            let receipts = match handed {
+                Ok(handed) => self.receipts(handed).await,
+                Err(error) => Err(error),
+            };
+            let receipt = receipts.and_then(|mut all| all.pop().ok_or(PublishError::Closed));
+            results.push(receipt);
+        }
+        results
+    }
+
+    async fn publish_all(
+        &self,
+        topic: &str,
+        payloads: Vec<Bytes>,
+    ) -> Result<Vec<Receipt>, PublishError> {
+        let handed = self.hand_over(topic, payloads).await?;
+        self.receipts(handed).await
+    }
+
+    /// Makes headers and puts all into the queue to the signer.
+    async fn hand_over(
+        &self,
+        topic: &str,
+        payloads: Vec<Bytes>,
+    ) -> Result<HandedOver, PublishError> {
+        let bytes = payloads.iter().map(Bytes::len).fold(0, usize::saturating_add);
+        let make_parts = self.parts(topic, payloads)?;
+        let parts = hash(&self.0.runtime, bytes, make_parts).await;
+        self.queue(parts.ok_or(PublishError::Closed)?).await
+    }
+
+    async fn queue(&self, parts: Vec<(Header, Bytes)>) -> Result<HandedOver, PublishError> {
+        let (reply, answer) = oneshot::channel();
+        let draft = Draft { parts: parts.clone(), renews: None, reply };
+        self.0.drafts.send(draft).await.map_err(|_| PublishError::Closed)?;
+        Ok(HandedOver { parts, answer })
+    }
+
+    /// Waits until what was handed over is durable.
+    async fn receipts(&self, mut handed: HandedOver) -> Result<Vec<Receipt>, PublishError> {
         loop {
-            let (reply, answer) = oneshot::channel();
-            let (payload, renews) = (payload.clone(), None);
-            let draft = Draft { header: header.clone(), payload, renews, reply };
-            self.0.drafts.send(draft).await.map_err(|_| PublishError::Closed)?;
-            match answer.await.map_err(|_| PublishError::Closed)? {
-                Ok(Published { id, is_new: true, status }) => {
-                    let receipt = Receipt::new(id, Outcome::Published, status);
-                    return Ok(receipt.dated_off(self.clock_offset_ms()));
+            match handed.answer.await.map_err(|_| PublishError::Closed)? {
+                Ok(Published { is_new: true, entries }) => {
+                    let off = self.clock_offset_ms();
+                    let receipt =
+                        |(id, status)| Receipt::new(id, Outcome::Published, status).dated_off(off);
+                    return Ok(entries.into_iter().map(receipt).collect());
                 }
                 // An earlier process of this identity published the same bytes at the same time.
                 Ok(Published { is_new: false, .. }) => {
-                    header.expires = header.expires.plus(Duration::from_millis(1));
+                    let mut parts = handed.parts;
+                    // Beyond those of the earlier process, which were as many perhaps.
+                    let step = Duration::from_millis(parts.len() as u64);
+                    for (header, _) in &mut parts {
+                        header.expires = header.expires.plus(step);
+                    }
+                    handed = self.queue(parts).await?;
                 }
                 Err(unpublished) => return Err(publish_error(unpublished)),
             }
@@ -95,8 +219,8 @@ impl PeerNode {
         topic: &str,
         payload: impl Into<Bytes>,
     ) -> Result<Transaction, PublishError> {
-        let payload = payload.into();
-        let header = self.header(topic, &payload)?();
+        let mut parts = self.parts(topic, vec![payload.into()])?();
+        let (header, payload) = parts.pop().ok_or(PublishError::Closed)?;
         match self.0.config.network.signatures {
             SignaturePolicy::Required => self.0.identity.sign_transaction(header, payload),
             SignaturePolicy::Off => Transaction::new(header, Signature::None, payload),
@@ -117,15 +241,13 @@ impl PeerNode {
     ) -> Result<Receipt, PublishError> {
         self.check_prepared(&transaction).await?;
         let (reply, answer) = oneshot::channel();
-        let signed = SignedDraft { transaction, renews: None, reply };
+        let signed = SignedDraft { transactions: vec![transaction], renews: None, reply };
         self.0.publishes.send(vec![signed]).await.map_err(|_| PublishError::Closed)?;
-        match answer.await.map_err(|_| PublishError::Closed)? {
-            Ok(Published { id, is_new, status }) => {
-                let outcome = if is_new { Outcome::Published } else { Outcome::AlreadyPublished };
-                Ok(Receipt::new(id, outcome, status))
-            }
-            Err(unpublished) => Err(publish_error(unpublished)),
-        }
+        let answer = answer.await.map_err(|_| PublishError::Closed)?;
+        let Published { is_new, mut entries } = answer.map_err(publish_error)?;
+        let outcome = if is_new { Outcome::Published } else { Outcome::AlreadyPublished };
+        let (id, status) = entries.pop().ok_or(PublishError::Closed)?;
+        Ok(Receipt::new(id, outcome, status))
     }
 
     async fn check_prepared(&self, transaction: &Transaction) -> Result<(), PublishError> {
@@ -147,35 +269,52 @@ impl PeerNode {
         Ok(())
     }
 
-    /// Checks what a new transaction is to be made of, and returns what makes its header: that hashes
-    /// the payload.
-    fn header(
+    /// Checks what new transactions are to be made of, and returns what makes their headers: that
+    /// hashes the payloads.
+    fn parts(
         &self,
         topic: &str,
-        payload: &Bytes,
-    ) -> Result<impl FnOnce() -> Header + Send + use<>, PublishError> {
+        payloads: Vec<Bytes>,
+    ) -> Result<impl FnOnce() -> Vec<(Header, Bytes)> + Send + use<>, PublishError> {
         let topic = Topic::new(topic)?;
-        let (size, limit) = (payload.len() as u64, self.0.config.gossip.max_transaction_size);
-        if size > limit {
+        let limit = self.0.config.gossip.max_transaction_size;
+        let mut sizes = payloads.iter().map(|payload| payload.len() as u64);
+        if let Some(size) = sizes.find(|size| *size > limit) {
             return Err(PublishError::TooLarge { size, limit });
         }
         let retention = self.0.config.gossip.retention;
-        let (created, expires) = self.0.clock.times(wall_now(), retention);
-        let (origin, payload) = (self.peer_id(), payload.clone());
-        Ok(move || Header::new(topic, origin, created, expires, &payload))
+        let times = |_: &Bytes| self.0.clock.times(wall_now(), retention);
+        let times: Vec<_> = payloads.iter().map(times).collect();
+        let origin = self.peer_id();
+        Ok(move || {
+            let part = |((created, expires), payload): (_, Bytes)| {
+                (Header::new(topic.clone(), origin, created, expires, &payload), payload)
+            };
+            times.into_iter().zip(payloads).map(part).collect()
+        })
     }
 }
 
+/// Transactions on their way to the signer, and the answer that is to come.
+struct HandedOver {
+    parts: Vec<(Header, Bytes)>,
+    answer: oneshot::Receiver<PublishAnswer>,
+}
+
 fn publish_error(unpublished: Unpublished) -> PublishError {
-    let Unpublished::Refused(refusal) = unpublished else { return PublishError::Unsettled };
+    const CONSEQUENCE: &str = "the transaction was not stored";
+    let refusal = match unpublished {
+        Unpublished::Refused(refusal) => refusal,
+        Unpublished::NotStored(failure) => return failure.to_error(CONSEQUENCE).into(),
+        Unpublished::NotValid(reason) => return PublishError::NotValid { reason },
+        Unpublished::Unsettled => return PublishError::Unsettled,
+    };
     match refusal {
         PublishRefusal::TooLarge { size, limit } => PublishError::TooLarge { size, limit },
         PublishRefusal::QueueFull { limit } => PublishError::QueueFull { limit },
         PublishRefusal::OverShare { used, limit } => PublishError::OverShare { used, limit },
         PublishRefusal::OverRate { used, limit } => PublishError::OverRate { used, limit },
-        PublishRefusal::Store(kind) => {
-            PublishError::Store(StoreError::new(kind, "the transaction was not stored"))
-        }
+        PublishRefusal::Store(kind) => PublishError::Store(StoreError::new(kind, CONSEQUENCE)),
         PublishRefusal::Closed => PublishError::Closed,
     }
 }

@@ -18,6 +18,27 @@ pub enum Outcome {
 
 /// Proof that `publish` accepted a transaction, and a view of how far it got. Dropping it changes
 /// nothing.
+///
+/// ```
+/// use std::time::Duration;
+/// use sorcha_peer::{PeerNode, PublishState};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let node = PeerNode::builder().listen("127.0.0.1:0").start().await?;
+/// let receipt = node.publish("orders", "one widget").await?;
+/// println!("{} is safe here", receipt.id());
+///
+/// // Wait for two other nodes to store it, but not for ever.
+/// match tokio::time::timeout(Duration::from_millis(10), receipt.replicated(2)).await {
+///     Ok(Ok(())) => println!("two others have it"),
+///     Ok(Err(error)) => eprintln!("it did not spread: {error}"),
+///     Err(_) => println!("{} others have it so far; the node goes on", receipt.copies()),
+/// }
+/// assert_eq!(receipt.status().state, PublishState::Waiting);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Receipt {
     id: TransactionId,

@@ -9,9 +9,11 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::error::{StoreError, StoreErrorKind, SubscribeError};
+use crate::node::clock::PublishClock;
+use crate::node::late_news::LateNews;
 use crate::node::subscribed_topics::TopicsGuard;
 use crate::ports::{LogEntry, Page, TransactionStore};
-use crate::types::{Cursor, PeerId, Transaction};
+use crate::types::{Cursor, PeerId, Transaction, WallTime};
 
 /// Maximum number of transactions and bytes that are read ahead.
 const READ_AHEAD: (usize, usize) = (256, 1 << 20);
@@ -23,9 +25,17 @@ const RETRY_DELAY: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StartAt {
-    /// At what is accepted after the call to `subscribe` returned. On an edge
-    /// ([`Role::Edge`](crate::config::Role)) that did not carry the topic before, that is also what
-    /// others retain of it.
+    /// At what is new after the call to `subscribe` returned. Left out is what was created before,
+    /// by the clock of its origin, and comes later all the same because this node had to catch up with
+    /// others: by a comparison, on an edge also of a topic that it did not carry before, or from the
+    /// outbox of an origin that was cut off. What comes as news is delivered whatever its
+    /// origin's clock says: pushed to this node, or announced and no older than
+    /// [`max_clock_skew`](crate::config::NetworkConfig::max_clock_skew). So nothing is missed that was
+    /// published after the call, unless all of this holds: its origin's clock is slow, it was published
+    /// within that span after the call, and it came by catching up.
+    ///
+    /// A [durable subscription](crate::PeerNode::subscribe_durable) begins at the place in the log and
+    /// leaves nothing out that is accepted after it.
     Now,
     /// At the oldest transaction that is retained. An edge fetches what others retain of a topic
     /// that it did not carry before; transactions come as they are accepted.
@@ -74,6 +84,30 @@ pub enum Item {
 ///
 /// It reads the log by cursor: a slow reader slows nobody, misses nothing inside the retention
 /// window, and gets an explicit [`Item::Gap`] beyond it.
+///
+/// ```
+/// use sorcha_peer::{Item, PeerNode, StartAt};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let node = PeerNode::builder().listen("127.0.0.1:0").start().await?;
+/// node.publish("orders", "one widget").await?;
+///
+/// let mut orders = node.subscribe("orders", StartAt::Earliest).await?;
+/// while let Some(item) = orders.next().await {
+///     match item {
+///         Item::Delivery(delivery) => {
+///             println!("{}: {} bytes", delivery.cursor, delivery.transaction.payload().len());
+///             break; // keep `delivery.cursor` and go on with `StartAt::After` after a restart
+///         }
+///         Item::Gap { .. } => eprintln!("something was dropped before it could be delivered"),
+///         Item::Failed(error) => eprintln!("{error}; the next call tries again"),
+///         _ => {}
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
 pub struct Subscription {
     log: Arc<dyn TransactionStore>,
     newest: watch::Receiver<Cursor>,
@@ -85,9 +119,42 @@ pub struct Subscription {
     tell_gap: bool,
     /// True: the log had given out no cursor when the subscription began.
     log_was_empty: bool,
+    /// Time before which everything is history that is left out, if any is.
+    since: Option<Since>,
     ahead: VecDeque<Item>,
     after_failure: AfterFailure,
     ended: bool,
+}
+
+/// Beginning of a subscription, in time.
+#[derive(Debug)]
+pub(super) struct Since {
+    wall: WallTime,
+    at: Instant,
+    clock: Arc<PublishClock>,
+    late_news: Arc<LateNews>,
+}
+
+impl Since {
+    pub(super) fn now(clock: Arc<PublishClock>, late_news: Arc<LateNews>) -> Self {
+        let (wall, at) = (clock.now(), Instant::now());
+        late_news.expect(wall);
+        Self { wall, at, clock, late_news }
+    }
+
+    /// Returns the beginning as the clock shows it by now. A clock that was ahead and is right again
+    /// must not make history of what is new.
+    fn time(&self) -> WallTime {
+        self.wall.min(self.clock.now().minus(self.at.elapsed()))
+    }
+
+    /// Reports whether an entry of the log is history.
+    fn is_before(&self, LogEntry { cursor, entry }: &LogEntry) -> bool {
+        // What is its own is as new as its place in the log says.
+        entry.from.is_some()
+            && entry.transaction.header().created < self.time()
+            && !self.late_news.contains(*cursor)
+    }
 }
 
 /// Step that a failed read leaves to be taken before the next.
@@ -123,10 +190,17 @@ impl Subscription {
             position,
             tell_gap,
             log_was_empty,
+            since: None,
             ahead: VecDeque::new(),
             after_failure: AfterFailure::Nothing,
             ended: false,
         })
+    }
+
+    /// Leaves out history that comes late, as from a peer that is compared with.
+    pub(super) fn leave_out_before(mut self, since: Option<Since>) -> Self {
+        self.since = since;
+        self
     }
 
     /// Waits for the next item; `None` once the node is shut down and everything accepted was delivered, or
@@ -222,7 +296,8 @@ impl Subscription {
         // ends early says itself how far it came.
         self.position = if page.next > self.position { page.next } else { newest };
         let topics = self.topics.topics();
-        let wanted = |e: &LogEntry| topics.contains(e.entry.transaction.topic());
+        let is_history = |e: &LogEntry| self.since.as_ref().is_some_and(|s| s.is_before(e));
+        let wanted = |e: &LogEntry| topics.contains(e.entry.transaction.topic()) && !is_history(e);
         self.ahead.extend(page.entries.into_iter().filter(wanted).map(|e| {
             Item::Delivery(Delivery {
                 cursor: e.cursor,

@@ -3,6 +3,7 @@
 
 pub(super) mod known_signatures;
 pub(super) mod log_backfill;
+pub(super) mod own_validator;
 pub(super) mod peer_writer;
 pub(super) mod piece_verifier;
 pub(super) mod republisher;

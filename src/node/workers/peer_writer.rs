@@ -107,7 +107,7 @@ impl PeerWriter {
             }
             for reply in waiting {
                 let told = result.as_ref().map(drop);
-                let _ = reply.send(told.map_err(|e| StoreError::new(e.kind, e.message.clone())));
+                let _ = reply.send(told.map_err(|e| StoreError::new(e.kind, e.reason())));
             }
             if let Err(error) = result {
                 if ops.closed {

@@ -79,7 +79,7 @@ impl Republisher {
         let header = hash(&Handle::current(), payload.len(), make_header).await;
         let header = header.ok_or(Failure::Later)?;
         let (reply, answer) = oneshot::channel();
-        let draft = Draft { header, payload, renews: Some(id), reply };
+        let draft = Draft { parts: vec![(header, payload)], renews: Some(id), reply };
         self.drafts.send(draft).await.map_err(|_| Failure::Later)?;
         Ok(answer)
     }

@@ -1,7 +1,8 @@
 //! Signing of publishes, in bursts.
 //!
 //! Publishes wait in the order of their calls. Those that wait at a moment or are about to come, up to
-//! 64, are signed together and handed on together: a burst costs one signature, and a lone publish is
+//! 64 calls, are signed together, 64 transactions under one signature, and handed on
+//! together: a burst costs one signature, and a lone publish is
 //! signed by itself at once. The order stays the same on the way to the driver.
 
 use bytes::Bytes;
@@ -26,23 +27,60 @@ pub(in crate::node) async fn run(
         gather(&mut drafts, &mut batch, MAX_BATCH).await;
         // Who gave up before the signature has not published.
         batch.retain(|draft| !draft.reply.is_closed());
-        let (replies, parts): (Vec<_>, Vec<_>) =
-            batch.drain(..).map(|d| ((d.reply, d.renews), (d.header, d.payload))).unzip();
-        let signed = match policy {
-            SignaturePolicy::Required => identity.sign_transactions(parts),
-            SignaturePolicy::Off => unsigned(parts),
-        };
-        let Ok(transactions) = signed else {
+        let (mut replies, mut parts) = (Vec::with_capacity(batch.len()), Vec::new());
+        for draft in batch.drain(..) {
+            replies.push((draft.parts.len(), draft.renews, draft.reply));
+            parts.extend(draft.parts);
+        }
+        let Some(transactions) = sign_all(&identity, policy, parts).await else {
             // The headers were made of these payloads and name this node.
             tracing::error!(target: "sorcha_peer::node", "a publish could not be signed");
             continue;
         };
-        let signed = transactions.into_iter().zip(replies);
-        let signed =
-            signed.map(|(transaction, (reply, renews))| SignedDraft { transaction, renews, reply });
+        let mut transactions = transactions.into_iter();
+        let signed = replies.into_iter().map(|(count, renews, reply)| {
+            let transactions = transactions.by_ref().take(count).collect();
+            SignedDraft { transactions, renews, reply }
+        });
         if publishes.send(signed.collect()).await.is_err() {
             return;
         }
+    }
+}
+
+/// Signs parts, with one signature for each 64: in place where they are no more than that, and on
+/// a blocking thread otherwise. `None` where they cannot be signed.
+async fn sign_all(
+    identity: &Identity,
+    policy: SignaturePolicy,
+    parts: Vec<(Header, Bytes)>,
+) -> Option<Vec<Transaction>> {
+    if parts.len() <= MAX_BATCH {
+        return sign(identity, policy, parts).ok();
+    }
+    let identity = identity.clone();
+    let sign_each = move || {
+        let mut signed = Vec::with_capacity(parts.len());
+        let mut parts = parts.into_iter();
+        loop {
+            let some: Vec<_> = parts.by_ref().take(MAX_BATCH).collect();
+            if some.is_empty() {
+                return Some(signed);
+            }
+            signed.extend(sign(&identity, policy, some).ok()?);
+        }
+    };
+    tokio::task::spawn_blocking(sign_each).await.ok()?
+}
+
+fn sign(
+    identity: &Identity,
+    policy: SignaturePolicy,
+    parts: Vec<(Header, Bytes)>,
+) -> Result<Vec<Transaction>, InvalidTransaction> {
+    match policy {
+        SignaturePolicy::Required => identity.sign_transactions(parts),
+        SignaturePolicy::Off => unsigned(parts),
     }
 }
 

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 
 use crate::error::{StoreError, StoreErrorKind};
+use crate::node::messages::StoreFailure;
 
 /// Number of entries in a row that do not fit before the rest is refused.
 const MAX_MISFITS: usize = 8;
@@ -17,7 +18,7 @@ const MAX_MISFITS: usize = 8;
 pub(super) struct SplitOnFull {
     tries: VecDeque<Range<usize>>,
     misfits: usize,
-    refused: Vec<(usize, StoreErrorKind)>,
+    refused: Vec<(usize, StoreFailure)>,
 }
 
 impl SplitOnFull {
@@ -40,22 +41,22 @@ impl SplitOnFull {
             self.misfits = 0;
             return true;
         };
-        let kind = error.kind;
-        if kind == StoreErrorKind::Full && tried.len() > 1 {
+        if error.kind == StoreErrorKind::Full && tried.len() > 1 {
             self.tries.extend(tried.map(|at| at..at + 1));
             return false;
         }
         self.misfits += 1;
-        self.refused.extend(tried.map(|at| (at, kind)));
+        let failure = StoreFailure::from(error);
+        self.refused.extend(tried.map(|at| (at, failure.clone())));
         if self.misfits >= MAX_MISFITS {
             let rest = self.tries.drain(..).flatten();
-            self.refused.extend(rest.map(|at| (at, kind)));
+            self.refused.extend(rest.map(|at| (at, failure.clone())));
         }
         true
     }
 
     /// Returns the indices in the batch of what was refused, each with the reason.
-    pub(super) fn refused(self) -> Vec<(usize, StoreErrorKind)> {
+    pub(super) fn refused(self) -> Vec<(usize, StoreFailure)> {
         self.refused
     }
 }
@@ -94,7 +95,7 @@ mod tests {
         assert_eq!(split.next(), Some(0..3));
         assert!(split.note(&Err(StoreError::new(StoreErrorKind::Io, "broken"))));
         assert_eq!(split.next(), None);
-        let refused: Vec<_> = (0..3).map(|at| (at, StoreErrorKind::Io)).collect();
-        assert_eq!(split.refused(), refused);
+        let refused: Vec<_> = split.refused().into_iter().map(|(at, f)| (at, f.kind)).collect();
+        assert_eq!(refused, [0, 1, 2].map(|at| (at, StoreErrorKind::Io)));
     }
 }

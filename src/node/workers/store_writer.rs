@@ -2,7 +2,8 @@
 //!
 //! The writer takes what waits, up to a bound, and stores neighbours together: group commit without
 //! added delay. Own transactions go to the outbox first and to the log then, and only afterwards is
-//! anybody told that they are safe. The outbox takes one batch while the log takes an earlier one
+//! anybody told that they are safe. Each operation is stored whole or not at all: a store that has no room
+//! for all that waits is given one operation after the other. The outbox takes one batch while the log takes an earlier one
 //! and one more may wait between them; results come in order.
 //!
 //! A store that fails or panics costs the operation, never the writer: whoever waits is told, the
@@ -14,13 +15,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::error::{DeadLetterError, StoreError, StoreErrorKind};
-use crate::node::messages::{Completion, OutboxSettled};
+use crate::error::{DeadLetterError, StoreError};
+use crate::node::late_news::LateNews;
+use crate::node::messages::{Completion, OutboxSettled, StoreFailure};
 use crate::ports::{TransactionQueue, TransactionStore};
 use crate::protocol::{Input, PartialOp, Ticket};
-use crate::types::{
-    Cursor, EntryState, NewEntry, Piece, Transaction, TransactionId, WallTime, verify_piece,
-};
+use crate::types::{Cursor, EntryState, NewEntry, Piece, TransactionId, WallTime, verify_piece};
 
 use super::gather::gather;
 use super::split_on_full::SplitOnFull;
@@ -35,10 +35,11 @@ const MAX_BATCH_BYTES: usize = 32 << 20;
 /// Operation on stored transactions.
 #[derive(Debug)]
 pub(in crate::node) enum StoreOp {
+    /// Stores all of the entries or none.
     Store {
         ticket: Ticket,
-        entry: NewEntry,
-        own: bool,
+        entries: Vec<NewEntry>,
+        source: Source,
     },
     Confirmed {
         ids: Vec<TransactionId>,
@@ -57,11 +58,21 @@ pub(in crate::node) enum StoreOp {
     },
 }
 
+/// Source of what is to be stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::node) enum Source {
+    /// This node: into the outbox, and then into the log.
+    Own,
+    /// A peer, which offered it as news, or had it for longer.
+    Peer { is_news: bool },
+}
+
 /// Writer of transactions.
 pub(in crate::node) struct StoreWriter {
     pub(in crate::node) queue: Arc<dyn TransactionQueue>,
     pub(in crate::node) log: Arc<dyn TransactionStore>,
     pub(in crate::node) newest: watch::Sender<Cursor>,
+    pub(in crate::node) late_news: Arc<LateNews>,
     pub(in crate::node) health: Arc<Health>,
     pub(in crate::node) done: mpsc::Sender<Completion>,
     /// Transactions that were refused because the log failed, and are still in the outbox because that
@@ -69,30 +80,34 @@ pub(in crate::node) struct StoreWriter {
     pub(in crate::node) refused: Mutex<BTreeSet<TransactionId>>,
 }
 
-/// Transactions that a store refused, each with the reason.
-type Refused = HashMap<TransactionId, StoreErrorKind>;
+/// Operations that a store refused, each with the reason.
+type Refused = HashMap<Ticket, StoreFailure>;
 
 /// Batch that the outbox has taken, apart from what it refused, and the log has not yet.
 type Enqueued = (Batch, Refused);
 
-/// Entry to be stored.
+/// Entries to be stored, all or none.
 #[derive(Debug)]
 struct ToStore {
     ticket: Ticket,
-    entry: NewEntry,
-    own: bool,
+    entries: Vec<NewEntry>,
+    source: Source,
 }
 
 impl ToStore {
-    fn id(&self) -> TransactionId {
-        self.entry.transaction.id()
+    fn is_own(&self) -> bool {
+        self.source == Source::Own
+    }
+
+    fn ids(&self) -> impl Iterator<Item = TransactionId> {
+        self.entries.iter().map(|entry| entry.transaction.id())
     }
 }
 
 /// Operations that are done together.
 #[derive(Debug, Default)]
 struct Batch {
-    entries: Vec<ToStore>,
+    stores: Vec<ToStore>,
     bytes: usize,
     confirmed: Vec<TransactionId>,
     states: Vec<(TransactionId, EntryState)>,
@@ -106,9 +121,10 @@ impl Batch {
     fn fill(&mut self, ops: &mut VecDeque<StoreOp>) {
         while let Some(op) = ops.pop_front() {
             match op {
-                StoreOp::Store { ticket, entry, own } => {
-                    self.bytes += entry.transaction.payload().len();
-                    self.entries.push(ToStore { ticket, entry, own });
+                StoreOp::Store { ticket, entries, source } => {
+                    self.bytes +=
+                        entries.iter().map(|e| e.transaction.payload().len()).sum::<usize>();
+                    self.stores.push(ToStore { ticket, entries, source });
                     if self.bytes > MAX_BATCH_BYTES {
                         return;
                     }
@@ -132,16 +148,15 @@ impl Batch {
 
     /// Returns whether there is nothing in the batch for the log.
     fn is_done(&self) -> bool {
-        self.entries.is_empty() && self.expire.is_none() && self.partials.is_empty()
+        self.stores.is_empty() && self.expire.is_none() && self.partials.is_empty()
+    }
+
+    fn own(&self) -> impl Iterator<Item = &ToStore> {
+        self.stores.iter().filter(|to_store| to_store.is_own())
     }
 
     fn has_own(&self, id: &TransactionId) -> bool {
-        self.entries.iter().any(|entry| entry.own && entry.id() == *id)
-    }
-
-    fn own(&self) -> Vec<Transaction> {
-        let own = self.entries.iter().filter(|entry| entry.own);
-        own.map(|own| own.entry.transaction.clone()).collect()
+        self.own().any(|own| own.ids().any(|own| own == *id))
     }
 }
 
@@ -179,7 +194,9 @@ impl StoreWriter {
             }
             let refused = self.enqueue(&batch).await;
             // What the host has published again, and is taken this time, is to stay.
-            self.refused().retain(|id| refused.contains_key(id) || !batch.has_own(id));
+            let taken = batch.own().filter(|own| !refused.contains_key(&own.ticket));
+            let taken: BTreeSet<_> = taken.flat_map(ToStore::ids).collect();
+            self.refused().retain(|id| !taken.contains(id));
             self.settle(settle).await;
             if !batch.is_done() {
                 // It is taken for as long as there is anything.
@@ -190,15 +207,17 @@ impl StoreWriter {
 
     /// Appends own transactions to the outbox.
     async fn enqueue(&self, batch: &Batch) -> Refused {
-        let own = batch.own();
+        let own: Vec<_> = batch.own().collect();
         let mut split = SplitOnFull::new(own.len());
         while let Some(some) = split.next() {
-            let result = guarded(self.queue.append(&own[some])).await.map(drop);
+            let entries = own[some].iter().flat_map(|own| &own.entries);
+            let transactions: Vec<_> = entries.map(|entry| entry.transaction.clone()).collect();
+            let result = guarded(self.queue.append(&transactions)).await.map(drop);
             if split.note(&result) {
                 self.health.note(StoreName::Queue, &result);
             }
         }
-        split.refused().into_iter().map(|(at, kind)| (own[at].id(), kind)).collect()
+        split.refused().into_iter().map(|(at, failure)| (own[at].ticket, failure)).collect()
     }
 
     /// Removes transactions from the outbox; one that stays is sent once more after a restart.
@@ -249,27 +268,22 @@ impl StoreWriter {
     /// Puts a batch into the log and tells who waits.
     async fn append_all(&self, batch: Batch, refused: Refused) {
         // A full or broken outbox refuses own transactions; others' are still stored.
-        let is_refused = |to_store: &ToStore| to_store.own && refused.contains_key(&to_store.id());
-        let entries = batch.entries.iter().filter(|to_store| !is_refused(to_store));
-        let entries: Vec<_> = entries.map(|to_store| to_store.entry.clone()).collect();
-        let unlogged = self.append(&entries).await;
+        let wanted = batch.stores.iter().filter(|to_store| !refused.contains_key(&to_store.ticket));
+        let unlogged = self.append(&wanted.collect::<Vec<_>>()).await;
         if !unlogged.is_empty() {
-            let own = batch.entries.iter().filter(|to_store| to_store.own).map(ToStore::id);
-            let ids: Vec<_> = own.filter(|id| unlogged.contains_key(id)).collect();
+            let own = batch.own().filter(|own| unlogged.contains_key(&own.ticket));
+            let ids: Vec<_> = own.flat_map(ToStore::ids).collect();
             if self.remove(&ids).await.is_err() {
                 self.refused().extend(ids);
             }
         }
-        let stored = |to_store: &ToStore| {
-            let id = to_store.id();
-            let by_outbox = refused.get(&id).filter(|_| to_store.own);
-            let reason = by_outbox.or_else(|| unlogged.get(&id));
-            let result = reason.map_or(Ok(()), |kind| Err(*kind));
-            Input::Stored { ticket: to_store.ticket, result }
+        let stored = |&ToStore { ticket, .. }: &ToStore| {
+            let reason = refused.get(&ticket).or_else(|| unlogged.get(&ticket));
+            (ticket, reason.map_or(Ok(()), |failure| Err(failure.clone())))
         };
-        if !batch.entries.is_empty() {
-            let inputs = batch.entries.iter().map(stored).collect();
-            let _ = self.done.send(Completion::Inputs(inputs)).await;
+        if !batch.stores.is_empty() {
+            let results = batch.stores.iter().map(stored).collect();
+            let _ = self.done.send(Completion::Stored(results)).await;
         }
         for op in batch.partials {
             self.partial(op).await;
@@ -323,11 +337,15 @@ impl StoreWriter {
     }
 
     /// Puts entries into the log.
-    async fn append(&self, entries: &[NewEntry]) -> Refused {
-        let mut split = SplitOnFull::new(entries.len());
+    async fn append(&self, stores: &[&ToStore]) -> Refused {
+        let mut split = SplitOnFull::new(stores.len());
         while let Some(some) = split.next() {
-            let result = guarded(self.log.append(&entries[some])).await;
+            let some = &stores[some];
+            let entries = some.iter().flat_map(|to_store| &to_store.entries).cloned();
+            let result = guarded(self.log.append(&entries.collect::<Vec<_>>())).await;
             let last = result.as_ref().ok().and_then(|cursors| cursors.iter().max().copied());
+            // Before anybody reads them.
+            self.note_late_news(some, result.as_deref().unwrap_or_default());
             let result = result.map(drop);
             if split.note(&result) {
                 self.health.note(StoreName::Log, &result);
@@ -340,8 +358,17 @@ impl StoreWriter {
                 });
             }
         }
-        let id = |at: usize| entries[at].transaction.id();
-        split.refused().into_iter().map(|(at, kind)| (id(at), kind)).collect()
+        split.refused().into_iter().map(|(at, failure)| (stores[at].ticket, failure)).collect()
+    }
+
+    /// Notes the cursors of news, for subscriptions that would take it for history.
+    fn note_late_news(&self, stores: &[&ToStore], cursors: &[Cursor]) {
+        let entries = stores.iter().flat_map(|s| s.entries.iter().map(|entry| (s.source, entry)));
+        for ((source, entry), cursor) in entries.zip(cursors) {
+            if source == (Source::Peer { is_news: true }) {
+                self.late_news.note(entry.transaction.header().created, *cursor);
+            }
+        }
     }
 }
 

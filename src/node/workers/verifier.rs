@@ -28,7 +28,7 @@ const MAX_INLINE_CHECKS: usize = 2;
 /// Maximum number of payload bytes that are checked on the spot.
 const MAX_INLINE_BYTES: usize = 64 * 1024;
 /// Maximum number of validator calls under way at once.
-const MAX_VALIDATING: usize = 256;
+pub(super) const MAX_VALIDATING: usize = 256;
 /// Maximum time of a validator call; after it the transaction is judged again later, a few times.
 const VALIDATOR_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -146,17 +146,24 @@ async fn validate(
     if result != Some(Ok(())) {
         return verdict(&check, result);
     }
-    let call = AssertUnwindSafe(validator.validate(&check.transaction, &check.from)).catch_unwind();
-    let judgement = match tokio::time::timeout(VALIDATOR_TIMEOUT, call).await {
-        Ok(Ok(verdict)) => Judgement::Verdict(verdict),
-        Ok(Err(_)) => {
-            // The host's bug must not end the checking of everything else.
-            tracing::error!(target: "sorcha_peer::node", id = %check.transaction.id(), "the validator panicked");
-            Judgement::Verdict(Verdict::Ignore)
-        }
-        Err(_) => Judgement::TimedOut,
-    };
+    let verdict = ask(&*validator, &check.transaction, &check.from).await;
+    let judgement = verdict.map_or(Judgement::TimedOut, Judgement::Verdict);
     Input::Verified { ticket: check.ticket, judgement }
+}
+
+/// Asks the validator; `None` where it does not answer in time.
+pub(super) async fn ask(
+    validator: &dyn Validator,
+    transaction: &Transaction,
+    from: &PeerId,
+) -> Option<Verdict> {
+    let call = AssertUnwindSafe(validator.validate(transaction, from)).catch_unwind();
+    let answer = tokio::time::timeout(VALIDATOR_TIMEOUT, call).await.ok()?;
+    Some(answer.unwrap_or_else(|_| {
+        // The host's bug must not end the checking of everything else.
+        tracing::error!(target: "sorcha_peer::node", id = %transaction.id(), "the validator panicked");
+        Verdict::Ignore
+    }))
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use crate::protocol::log::{Entry, Excess, OWN};
 use crate::protocol::spread::{BACKFILL_AFTER, Provenance};
 use crate::types::{Header, NewEntry, PeerId, Refusal, TopicKey, Transaction, TransactionId};
 
-use super::table::Holds;
+use super::table::{Arrival, Holds};
 
 impl Protocol {
     /// Takes a verified transaction into the log and offers it to everybody.
@@ -84,6 +84,8 @@ impl Protocol {
         let asked = pending.as_ref().is_some_and(|p| p.asked_of.is_some() || p.large.is_some());
         let replayed = pending.as_ref().is_some_and(|p| p.ordered.is_some());
         let old = transaction.header().created.plus(BACKFILL_AFTER) < self.env.wall;
+        let arrival = pending.as_ref().map_or(Arrival::Pushed, |p| p.arrival);
+        let is_news = self.is_news(transaction.header(), arrival);
         let (sources, large) = pending.map(|p| (p.sources, p.large)).unwrap_or_default();
         // Who only has the header is told once more when all is here.
         let holders = sources.iter().filter(|s| s.holds == Holds::All && !s.guessed);
@@ -102,7 +104,7 @@ impl Protocol {
             hop,
             Some(Provenance { known, is_backfill, ingress, stored_upstream }),
         );
-        self.store_foreign(from, transaction, hop);
+        self.store_foreign(from, transaction, hop, is_news);
         for (child, _) in large.map(|large| large.children).unwrap_or_default() {
             self.serve(child);
         }
@@ -125,7 +127,18 @@ impl Protocol {
         self.forget_passed();
     }
 
-    fn store_foreign(&mut self, from: PeerId, transaction: &Transaction, hops: u16) {
+    /// Reports whether a transaction was offered as news. Its announcer may have found it by a
+    /// comparison itself: then it is news if it is no older than clocks may differ.
+    fn is_news(&self, header: &Header, arrival: Arrival) -> bool {
+        let skew = self.env.config.network.max_clock_skew;
+        match arrival {
+            Arrival::Pushed => true,
+            Arrival::Announced => header.created.plus(skew) >= self.env.wall,
+            Arrival::Found => false,
+        }
+    }
+
+    fn store_foreign(&mut self, from: PeerId, transaction: &Transaction, hops: u16, is_news: bool) {
         let entry = NewEntry {
             keep_until: self.env.keep_until(transaction.header()),
             transaction: transaction.clone(),
@@ -135,7 +148,7 @@ impl Protocol {
         self.env.storing.enter(1);
         let (id, origin) = (transaction.id(), transaction.origin());
         let ticket = self.env.ticket(Task::StoreForeign { id, origin });
-        self.env.push(Output::Store { ticket, entry, own: false });
+        self.env.push(Output::Store { ticket, entry, is_news });
     }
 
     pub(in crate::protocol) fn on_stored(
@@ -144,13 +157,17 @@ impl Protocol {
         result: Result<(), StoreErrorKind>,
     ) {
         let Some(task) = self.env.tickets.remove(&ticket) else { return };
-        self.env.storing.leave(1);
+        let count = match &task {
+            Task::StoreOwn { transactions, .. } => transactions.len() as u64,
+            _ => 1,
+        };
+        self.env.storing.leave(count);
         if result.is_err() {
             self.env.counters.storage_failures += 1;
         }
         match task {
-            Task::StoreOwn { transaction, renews } => {
-                self.on_own_stored(&transaction, renews, result);
+            Task::StoreOwn { transactions, renews } => {
+                self.on_own_stored(&transactions, renews, result);
             }
             Task::StoreForeign { id, origin } if result.is_ok() => {
                 if let Some(size) = self.log.note_stored(&id) {

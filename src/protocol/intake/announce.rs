@@ -28,7 +28,7 @@ use crate::protocol::guard::Work;
 use crate::protocol::timers::Timer;
 use crate::types::{Announcement, LinkId, PeerId, Refusal, Transaction, TransactionId};
 
-use super::table::{Holds, Pending, Stage};
+use super::table::{Arrival, Holds, Pending, Stage};
 
 /// Maximum number of ids being fetched at once; at about 250 bytes each, 16 MiB.
 pub(in crate::protocol) const MAX_PENDING: usize = 65_536;
@@ -62,6 +62,10 @@ impl Protocol {
                     self.try_again_for_origin(&a.id);
                 }
                 self.hear(link, &a);
+                let is_replay = a.hop == 0 && self.is_replayed(link);
+                if !is_replay && let Some(pending) = self.intake.pending.get_mut(&a.id) {
+                    pending.note_arrival(Arrival::Announced);
+                }
                 if a.hop == 0 {
                     self.join_inflow(link, &a.id);
                     self.repeat_refusal(link, &a.id);
@@ -256,7 +260,13 @@ impl Protocol {
         }
         self.env.counters.payloads_received += 1;
         self.note_early(link, &id);
+        // One that was asked for may answer late.
+        let never_asked = |p: &Pending| p.asked_of.is_none() && p.turns == 0;
+        let is_unasked = !asked && self.intake.pending.get(&id).is_none_or(never_asked);
         self.verify(link, transaction, hop);
+        if is_unasked && let Some(pending) = self.intake.pending.get_mut(&id) {
+            pending.note_arrival(Arrival::Pushed);
+        }
         if hop == 0 {
             self.join_inflow(link, &id);
         }

@@ -19,4 +19,4 @@ pub(super) use announce::MAX_PENDING;
 pub(super) use request::{MAX_ASKED, Requests};
 #[cfg(any(test, feature = "sim"))]
 pub(super) use table::MAX_REFUSED;
-pub(super) use table::{Holds, Intake, Pending, Source, Stage};
+pub(super) use table::{Arrival, Holds, Intake, Pending, Source, Stage};

@@ -59,6 +59,17 @@ pub(in crate::protocol) enum Stage {
     Storing,
 }
 
+/// Way in which an id was heard of, from the weakest sign of something new to the surest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::protocol) enum Arrival {
+    /// Found by a comparison, or replayed by its origin: of any age.
+    Found,
+    /// Announced: new to the announcer, which may have found it by a comparison.
+    Announced,
+    /// Pushed unasked: what is old never is.
+    Pushed,
+}
+
 /// Share of a payload that a source says it has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::protocol) enum Holds {
@@ -91,6 +102,7 @@ pub(in crate::protocol) struct Pending {
     pub(in crate::protocol) stage: Stage,
     pub(in crate::protocol) size: u64,
     pub(in crate::protocol) heard_at: MonoTime,
+    pub(in crate::protocol) arrival: Arrival,
     /// Peer whose share of the table the id takes up.
     pub(in crate::protocol) heard_from: Option<PeerId>,
     pub(in crate::protocol) sources: Vec<Source>,
@@ -114,6 +126,7 @@ impl Pending {
             stage,
             size,
             heard_at: now,
+            arrival: Arrival::Found,
             heard_from: None,
             sources: Vec::new(),
             asked_of: None,
@@ -124,6 +137,11 @@ impl Pending {
             ordered: None,
             deferred: None,
         }
+    }
+
+    /// Notes in which way the id was heard of once more.
+    pub(in crate::protocol) fn note_arrival(&mut self, arrival: Arrival) {
+        self.arrival = self.arrival.max(arrival);
     }
 
     /// Returns the origin, as far as it is known and not only said.

@@ -34,7 +34,7 @@
 
 use crate::config::Auto;
 use crate::protocol::guard::Work;
-use crate::protocol::intake::{Holds, Pending, Stage};
+use crate::protocol::intake::{Arrival, Holds, Pending, Stage};
 use crate::protocol::io::{Output, Ticket};
 use crate::protocol::{Protocol, env::Task};
 use crate::types::{
@@ -183,6 +183,9 @@ impl Protocol {
         let Some(pending) = self.intake.pending.get_mut(&id) else { return };
         let holds = if offer.complete { Holds::All } else { Holds::Nothing };
         pending.add_source(link, now, Some(offer.place), holds);
+        if !asked {
+            pending.note_arrival(Arrival::Announced);
+        }
         let heard = pending.stage == Stage::Heard;
         if offer.hop == 0 {
             self.join_inflow(link, &id);

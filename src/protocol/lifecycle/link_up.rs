@@ -22,7 +22,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::protocol::Protocol;
 use crate::protocol::intake::Requests;
-use crate::protocol::io::{DialId, Output};
+use crate::protocol::io::{Assurance, DialId, Output};
 use crate::protocol::large::PieceRate;
 use crate::protocol::link::{Batch, Established, Link, Pinger};
 use crate::protocol::membership::ask_for_peers;
@@ -44,6 +44,7 @@ impl Protocol {
         kind: TransportKind,
         address: Option<SocketAddr>,
         dial: Option<DialId>,
+        assurance: Assurance,
     ) {
         let endpoint = dial.and_then(|d| self.membership.dials.get(&d)).map(|d| d.endpoint.clone());
         let direction = if dial.is_some() { Direction::Outbound } else { Direction::Inbound };
@@ -61,6 +62,7 @@ impl Protocol {
             address,
             endpoint,
             dial,
+            assurance,
             owes,
             head: self.log.head(),
             opened: now,
@@ -299,6 +301,7 @@ impl Protocol {
             interest: self.spread.carrying.ours().clone(),
             owes,
             clock: self.env.clock.told(),
+            proofs: Vec::new(),
         }))
     }
 

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::protocol::intake::Requests;
-use crate::protocol::io::DialId;
+use crate::protocol::io::{Assurance, DialId};
 use crate::protocol::large::PieceRate;
 use crate::protocol::reconcile::Repair;
 use crate::protocol::serve::ServeQueue;
@@ -28,6 +28,9 @@ pub(in crate::protocol) struct Link {
     /// Endpoint that we dialled.
     pub(in crate::protocol) endpoint: Option<Endpoint>,
     pub(in crate::protocol) dial: Option<DialId>,
+    /// What the transport vouches for beyond the peer id.
+    #[expect(dead_code, reason = "admission by secret comes next")]
+    pub(in crate::protocol) assurance: Assurance,
     /// True: our hello says that we owe the peer something.
     pub(in crate::protocol) owes: bool,
     /// Head of the log when the link was opened.

@@ -28,7 +28,10 @@ fn a_comparison_gives_nothing_of_the_outbox_up() {
     let (one, _) = (node.meet(secs(1), 3), node.meet(secs(1), 4));
     let transaction = signed(1, 500, 1);
     let id = transaction.id();
-    node.feed(secs(1), Input::Publish { call: CallId(1), transaction, renews: None });
+    node.feed(
+        secs(1),
+        Input::Publish { call: CallId(1), transactions: vec![transaction], renews: None },
+    );
     node.hear(secs(1), one, vec![Message::Stored(vec![id])]);
     node.wake(secs(11));
     assert!(node.protocol.contains(&id), "housekeeping has looked, and it was too early");

@@ -88,7 +88,7 @@ fn a_peer_that_changes_its_mind_all_the_time_is_heard_now_and_then() {
     // What it said last counts in the end.
     let publish = |node: &mut SingleNode, now, n| {
         let (call, renews) = (crate::protocol::CallId(1), None);
-        node.feed(now, Input::Publish { call, transaction: signed(1, 500, n), renews });
+        node.feed(now, Input::Publish { call, transactions: vec![signed(1, 500, n)], renews });
         let said = node.said_to(peer);
         said.iter().any(|m| matches!(m, Message::Push { .. } | Message::Announce(_)))
     };

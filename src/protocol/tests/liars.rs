@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use crate::config::Config;
 use crate::identity::Identity;
-use crate::protocol::{Input, Judgement, Queued, Restored};
+use crate::protocol::{Assurance, Input, Judgement, Queued, Restored};
 use crate::types::{
     ALL_PIECES, Announcement, Bound, Head, Header, LinkId, Message, Offer, PIECE_BYTES, Piece,
     PieceRange, Proofs, Range, RangeContent, Reconcile, Reservation, Signature, Topic, Transaction,
@@ -270,7 +270,11 @@ fn proof_of_a_lie_closes_every_link_of_the_liar() {
     let second = LinkId(77);
     let remote = Identity::from_seed([LIAR; 32]).peer_id();
     let kind = TransportKind::Memory;
-    node.feed(now, Input::LinkOpened { link: second, remote, kind, address: None, dial: None });
+    let assurance = Assurance::default();
+    node.feed(
+        now,
+        Input::LinkOpened { link: second, remote, kind, address: None, dial: None, assurance },
+    );
     let forged = Head::from_parts(
         signed(LIAR, 20_000, 1).header_bytes().clone(),
         Signature::Ed25519([7; 64]),

@@ -5,6 +5,7 @@ mod clocks;
 mod gates;
 mod greedy;
 mod liars;
+mod news;
 mod outbox;
 mod pair;
 mod property;

@@ -8,7 +8,7 @@ use crate::Identity;
 use crate::config::{Config, Role};
 use crate::error::StoreErrorKind;
 use crate::protocol::{
-    CallId, ConnectFailure, DialId, Input, Judgement, Output, Protocol, Restored, Ticket,
+    Assurance, CallId, ConnectFailure, DialId, Input, Judgement, Output, Protocol, Restored, Ticket,
 };
 use crate::testing::cases::{Random, for_all};
 use crate::types::{
@@ -77,6 +77,7 @@ pub(in crate::protocol) fn hello(n: u8) -> Message {
         interest: Interest::default(),
         owes: n % 2 == 1,
         clock: clock(n),
+        proofs: Vec::new(),
     }))
 }
 
@@ -228,7 +229,8 @@ impl Chaos {
                 let remote = identity(b % 8).peer_id();
                 let address = Some("10.1.2.3:4".parse().unwrap());
                 let link = LinkId(self.next_link);
-                Input::LinkOpened { link, remote, kind: TransportKind::Memory, address, dial }
+                let (kind, assurance) = (TransportKind::Memory, Assurance::default());
+                Input::LinkOpened { link, remote, kind, address, dial, assurance }
             }
             3 => Input::DialFailed { dial: self.dials.pop()?, reason: FailureKind::Timeout },
             4 => Input::LinkClosed { link },
@@ -236,7 +238,9 @@ impl Chaos {
             6 => Input::Sent { link, weight: usize::from(b) * 1000, bytes: 10 },
             7 => Input::Publish {
                 call: CallId(1),
-                transaction: transaction(b % 16, false),
+                transactions: (0..=b % 3)
+                    .map(|n| transaction(b.wrapping_add(n) % 16, false))
+                    .collect(),
                 renews: None,
             },
             8..11 => {
@@ -332,7 +336,9 @@ impl Chaos {
             match output {
                 Output::Dial { dial, .. } => self.dials.push(dial),
                 Output::Verify { ticket, .. } => drop(self.tickets.insert(ticket, false)),
-                Output::Store { ticket, .. } => drop(self.tickets.insert(ticket, true)),
+                Output::Store { ticket, .. } | Output::StoreOwn { ticket, .. } => {
+                    self.tickets.insert(ticket, true);
+                }
                 Output::VerifyHead { ticket, .. } => drop(self.checks.insert(ticket, Check::Head)),
                 Output::VerifyPiece { ticket, .. } => {
                     drop(self.checks.insert(ticket, Check::Piece));

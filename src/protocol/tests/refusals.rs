@@ -13,7 +13,10 @@ use super::{Duration, secs};
 fn publish(node: &mut SingleNode, now: Duration) -> TransactionId {
     let transaction = signed(1, 500, 1);
     let id = transaction.id();
-    node.feed(now, Input::Publish { call: CallId(1), transaction, renews: None });
+    node.feed(
+        now,
+        Input::Publish { call: CallId(1), transactions: vec![transaction], renews: None },
+    );
     id
 }
 

@@ -3,8 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::config::Config;
+use crate::error::StoreErrorKind;
 use crate::identity::Identity;
-use crate::protocol::{Input, Judgement, Output, Protocol, Restored, Ticket};
+use crate::protocol::{
+    Assurance, Input, Judgement, Output, Protocol, PublishRefusal, Restored, Ticket,
+};
 use crate::types::{
     Cursor, Event, Features, Head, Header, Hello, IndexEntry, Interest, LinkId, Message, MonoTime,
     PeerId, PeerRecord, Proofs, RecordDraft, Signature, Topic, TopicKey, Transaction,
@@ -64,6 +67,12 @@ pub(super) struct SingleNode {
     /// What the next hello of a peer says of its clock.
     pub(super) peer_clock: Option<WallTime>,
     pub(super) events: Vec<Event>,
+    /// What the store was given of other origins, and whether it was news.
+    pub(super) stored: Vec<(TransactionId, bool)>,
+    /// Answer of the store to own transactions.
+    pub(super) store_own: Result<(), StoreErrorKind>,
+    /// Answers to publishes.
+    pub(super) published: Vec<Result<bool, PublishRefusal>>,
 }
 
 impl SingleNode {
@@ -93,6 +102,9 @@ impl SingleNode {
             announced: BTreeSet::new(),
             peer_clock: None,
             events: Vec::new(),
+            stored: Vec::new(),
+            store_own: Ok(()),
+            published: Vec::new(),
         }
     }
 
@@ -101,7 +113,8 @@ impl SingleNode {
         let dial = dialled.then_some(crate::protocol::DialId(77));
         let remote = Identity::from_seed([n; 32]).peer_id();
         let kind = TransportKind::Memory;
-        self.feed(now, Input::LinkOpened { link, remote, kind, address: None, dial });
+        let assurance = Assurance::default();
+        self.feed(now, Input::LinkOpened { link, remote, kind, address: None, dial, assurance });
     }
 
     /// The same, with a hello.
@@ -125,6 +138,7 @@ impl SingleNode {
             interest: Interest::default(),
             owes,
             clock: self.peer_clock,
+            proofs: Vec::new(),
         };
         self.hear(now, link, vec![Message::Hello(Box::new(hello))]);
         link
@@ -213,9 +227,14 @@ impl SingleNode {
                         let proofs = Proofs::of(transaction.payload());
                         todo.push_back(self.checked(ticket, Input::Proved { ticket, proofs }));
                     }
-                    Output::Store { ticket, .. } => {
+                    Output::Store { ticket, entry, is_news } => {
+                        self.stored.push((entry.transaction.id(), is_news));
                         todo.push_back(Input::Stored { ticket, result: Ok(()) });
                     }
+                    Output::StoreOwn { ticket, .. } => {
+                        todo.push_back(Input::Stored { ticket, result: self.store_own });
+                    }
+                    Output::Published { result, .. } => self.published.push(result),
                     Output::Load { ticket, ids } => {
                         let found = ids.iter().map(|id| self.table.get(id).cloned());
                         let transactions = found.collect();

@@ -3,7 +3,7 @@
 use crate::protocol::Ticket;
 use crate::sim::id_map::IdMap;
 use crate::sim::node_set::NodeSet;
-use crate::types::{RangeContent, Reconcile, TransactionId};
+use crate::types::{NewEntry, RangeContent, Reconcile, TransactionId};
 
 /// Pairs of node and transaction, one bit each.
 #[derive(Debug, Default)]
@@ -37,6 +37,14 @@ impl Marks {
 
 /// Transactions that completions will come back for.
 pub(super) type Waiting = IdMap<(usize, Ticket), TransactionId>;
+
+/// Transactions that the store is taking, all of a ticket together.
+pub(super) type Storing = IdMap<(usize, Ticket), Vec<TransactionId>>;
+
+/// Ids of own transactions that the store is to take.
+pub(super) fn ids_of(entries: &[NewEntry]) -> Vec<TransactionId> {
+    entries.iter().map(|entry| entry.transaction.id()).collect()
+}
 
 /// Ids that a reconciliation message lists.
 pub(super) fn listed(ranges: &Reconcile) -> Vec<TransactionId> {

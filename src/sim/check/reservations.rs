@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::protocol::{Input, Output};
-use crate::types::{LinkId, Message, PeerId, PieceRange, TransactionId};
+use crate::types::{LinkId, Message, NewEntry, PeerId, PieceRange, TransactionId};
 
 use super::checker::{Checker, Seen};
 use crate::sim::link_id::{link_of, pipe_of};
@@ -61,9 +61,12 @@ impl ReservationTable {
                 }
             }
             Seen::Output { node, output: Output::Store { entry, .. } } => {
-                let key = (*node, entry.transaction.id());
-                self.open.remove(&key);
-                self.received_pieces.remove(&key);
+                self.forget(*node, entry);
+            }
+            Seen::Output { node, output: Output::StoreOwn { entries, .. } } => {
+                for entry in entries {
+                    self.forget(*node, entry);
+                }
             }
             Seen::Output { node, output: Output::Send { link, message } } => {
                 return self.sent(*node, *link, message);
@@ -71,6 +74,13 @@ impl ReservationTable {
             _ => {}
         }
         None
+    }
+
+    /// A node is through with a transaction.
+    fn forget(&mut self, node: usize, entry: &NewEntry) {
+        let key = (node, entry.transaction.id());
+        self.open.remove(&key);
+        self.received_pieces.remove(&key);
     }
 
     /// One end of a link is closed: nothing is reserved on it, and nothing accepted.

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::checker::{Checker, Seen};
-use super::marks::{Marks, Waiting};
+use super::marks::{Marks, Storing, ids_of};
 use crate::protocol::{CallId, Input, Output};
 use crate::sim::id_map::IdMap;
-use crate::types::TransactionId;
+use crate::types::{Transaction, TransactionId};
 
 /// Checks that what is accepted and unexpired is at every node that is connected to a holder and
 /// carries its topic, and that what was promised is somewhere.
@@ -42,7 +42,7 @@ impl Checker for NoLoss {
 /// Each id is put into a node's log at most once.
 #[derive(Debug, Default)]
 pub struct AtMostOnce {
-    under_way: Waiting,
+    under_way: Storing,
     /// Stored or about to be.
     in_log: Marks,
 }
@@ -59,20 +59,27 @@ impl Checker for AtMostOnce {
                 self.in_log.restart(*node, stored);
                 0
             }
-            Seen::Output { node, output: Output::Store { ticket, entry, own } } => {
+            Seen::Output { node, output: Output::Store { ticket, entry, .. } } => {
                 let id = entry.transaction.id();
-                // Publishing what also came back from peers is stored again to be in the outbox.
-                if !self.in_log.insert(*node, id) && !own {
+                if !self.in_log.insert(*node, id) {
                     found.push(format!("node {node} stores {id} again"));
                 }
-                self.under_way.insert((*node, *ticket), id);
+                self.under_way.insert((*node, *ticket), vec![id]);
+                1
+            }
+            Seen::Output { node, output: Output::StoreOwn { ticket, entries } } => {
+                let ids = ids_of(entries);
+                for id in &ids {
+                    // Publishing what also came back from peers stores it again, for the outbox.
+                    self.in_log.insert(*node, *id);
+                }
+                self.under_way.insert((*node, *ticket), ids);
                 1
             }
             Seen::Input { node, input: Input::Stored { ticket, result } } => {
-                if let Some(id) = self.under_way.remove(&(*node, *ticket))
-                    && result.is_err()
-                {
-                    self.in_log.remove(*node, &id);
+                let ids = self.under_way.remove(&(*node, *ticket)).unwrap_or_default();
+                for id in ids.iter().filter(|_| result.is_err()) {
+                    self.in_log.remove(*node, id);
                 }
                 0
             }
@@ -84,8 +91,8 @@ impl Checker for AtMostOnce {
 /// `publish` is answered with Ok only for what the store has; what it was refused is not stored.
 #[derive(Debug, Default)]
 pub struct StoreBeforePublished {
-    calls: IdMap<(usize, CallId), TransactionId>,
-    under_way: Waiting,
+    calls: IdMap<(usize, CallId), Vec<TransactionId>>,
+    under_way: Storing,
     stored: Marks,
 }
 
@@ -101,26 +108,36 @@ impl Checker for StoreBeforePublished {
                 self.under_way.retain(|(n, _), _| n != node);
                 self.stored.restart(*node, stored);
             }
-            Seen::Input { node, input: Input::Publish { call, transaction, .. } } => {
-                self.calls.insert((*node, *call), transaction.id());
+            Seen::Input { node, input: Input::Publish { call, transactions, .. } } => {
+                let ids = transactions.iter().map(Transaction::id).collect();
+                self.calls.insert((*node, *call), ids);
             }
             Seen::Output { node, output: Output::Store { ticket, entry, .. } } => {
-                self.under_way.insert((*node, *ticket), entry.transaction.id());
+                self.under_way.insert((*node, *ticket), vec![entry.transaction.id()]);
+            }
+            Seen::Output { node, output: Output::StoreOwn { ticket, entries } } => {
+                self.under_way.insert((*node, *ticket), ids_of(entries));
             }
             Seen::Input { node, input: Input::Stored { ticket, result } } => {
-                if let Some(id) = self.under_way.remove(&(*node, *ticket))
-                    && result.is_ok()
-                {
+                let ids = self.under_way.remove(&(*node, *ticket)).unwrap_or_default();
+                for id in ids.into_iter().filter(|_| result.is_ok()) {
                     self.stored.insert(*node, id);
                 }
             }
             Seen::Output { node, output: Output::Published { call, result } } => {
-                let Some(id) = self.calls.remove(&(*node, *call)) else {
+                let Some(ids) = self.calls.remove(&(*node, *call)) else {
                     found.push(format!("node {node} answers {call:?}, which nobody asked"));
                     return 1;
                 };
-                if result.is_ok() && !self.stored.contains(*node, &id) {
-                    found.push(format!("node {node} said Ok to {id}, which is not stored"));
+                // Ok(false) is about one of them.
+                let is_stored = |id: &TransactionId| self.stored.contains(*node, id);
+                let is_true = match result {
+                    Ok(true) => ids.iter().all(is_stored),
+                    Ok(false) => ids.iter().any(is_stored),
+                    Err(_) => true,
+                };
+                if !is_true {
+                    found.push(format!("node {node} said Ok to {ids:?}, which is not stored"));
                 }
                 return 1;
             }

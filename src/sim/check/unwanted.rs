@@ -50,8 +50,10 @@ impl Checker for Unwanted {
                     side.hear(message);
                 }
             }
-            Seen::Input { input: Input::Publish { transaction, .. }, .. } => {
-                self.topics.insert(transaction.id(), TopicKey::of(transaction.topic()));
+            Seen::Input { input: Input::Publish { transactions, .. }, .. } => {
+                for transaction in transactions {
+                    self.topics.insert(transaction.id(), TopicKey::of(transaction.topic()));
+                }
             }
             Seen::Output { node, output: Output::Send { link, message } } => {
                 self.note_topics(message);

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::checker::{Checker, Seen};
-use super::marks::{Marks, Waiting, listed};
+use super::marks::{Marks, Storing, Waiting, ids_of, listed};
 use crate::protocol::{Input, Judgement, Output, Ticket};
 use crate::sim::id_map::IdMap;
 use crate::types::{Message, TransactionId, Verdict, pieces_of};
@@ -21,7 +21,7 @@ pub struct VerifyBeforeForward {
     right: IdMap<(usize, TransactionId), BTreeSet<u32>>,
     /// Number of pieces of each payload.
     counts: IdMap<TransactionId, u64>,
-    storing: Waiting,
+    storing: Storing,
     good: Marks,
 }
 
@@ -70,8 +70,8 @@ impl Checker for VerifyBeforeForward {
                     self.note_whole(*node, piece.id, u64::MAX);
                 }
             }
-            Seen::Output { node, output: Output::Store { ticket, entry, own: true } } => {
-                self.storing.insert((*node, *ticket), entry.transaction.id());
+            Seen::Output { node, output: Output::StoreOwn { ticket, entries } } => {
+                self.storing.insert((*node, *ticket), ids_of(entries));
             }
             Seen::Input { node, input: Input::Verified { ticket, judgement } } => {
                 if let Some(id) = self.verifying.remove(&(*node, *ticket))
@@ -81,7 +81,7 @@ impl Checker for VerifyBeforeForward {
                 }
             }
             Seen::Input { node, input: Input::Stored { ticket, result: Ok(()) } } => {
-                if let Some(id) = self.storing.remove(&(*node, *ticket)) {
+                for id in self.storing.remove(&(*node, *ticket)).unwrap_or_default() {
                     self.good.insert(*node, id);
                 }
             }

@@ -8,7 +8,7 @@ use super::super::check::*;
 use super::*;
 use crate::Identity;
 use crate::error::StoreErrorKind;
-use crate::protocol::{CallId, Input, Judgement, LinkView, Output, Ticket};
+use crate::protocol::{Assurance, CallId, Input, Judgement, LinkView, Output, Ticket};
 use crate::types::{
     ALL_PIECES, Announcement, Ban, Bound, Direction, FEATURES, Head, Header, Hello, Interest,
     LinkId, Message, NewEntry, Offer, PIECE_BYTES, PeerId, PeerRecord, Piece, PieceRange, Range,
@@ -28,7 +28,15 @@ fn transaction() -> Transaction {
 fn store(ticket: u64, own: bool) -> Output {
     let keep_until = WallTime::from_millis(1000);
     let entry = NewEntry { transaction: transaction(), from: None, hops: 0, keep_until };
-    Output::Store { ticket: Ticket(ticket), entry, own }
+    if own {
+        Output::StoreOwn { ticket: Ticket(ticket), entries: vec![entry] }
+    } else {
+        Output::Store { ticket: Ticket(ticket), entry, is_news: true }
+    }
+}
+
+fn publish() -> Input {
+    Input::Publish { call: CallId(1), transactions: vec![transaction()], renews: None }
 }
 
 fn stored(ticket: u64, result: Result<(), StoreErrorKind>) -> Input {
@@ -95,7 +103,7 @@ fn at_most_once() {
 
 #[test]
 fn store_before_published() {
-    let publish = Input::Publish { call: CallId(1), transaction: transaction(), renews: None };
+    let publish = publish();
     let answer = Output::Published { call: CallId(1), result: Ok(true) };
     let (store, good) = (store(1, true), stored(1, Ok(())));
     let bad = stored(1, Err(StoreErrorKind::Io));
@@ -189,6 +197,7 @@ mod triangle {
             interest: Interest::default(),
             owes: false,
             clock: None,
+            proofs: Vec::new(),
         }))
     }
 
@@ -222,7 +231,8 @@ mod triangle {
         for (of, to) in [(0, 1), (1, 0), (0, 2), (2, 0), (1, 2), (2, 1)] {
             let remote = record(to).peer();
             let (link, kind, address) = (end(of, to), TransportKind::Memory, None);
-            let opened = Input::LinkOpened { link, remote, kind, address, dial: None };
+            let assurance = Assurance::default();
+            let opened = Input::LinkOpened { link, remote, kind, address, dial: None, assurance };
             all.push((of, Ok(opened)));
             all.push((of, Err(Output::Send { link, message: hello(of) })));
         }
@@ -315,7 +325,8 @@ fn bounded() {
 
 fn opened() -> Input {
     let (remote, kind) = (PeerId::from_bytes([7; 32]), TransportKind::Memory);
-    Input::LinkOpened { link: LINK, remote, kind, address: None, dial: None }
+    let assurance = Assurance::default();
+    Input::LinkOpened { link: LINK, remote, kind, address: None, dial: None, assurance }
 }
 
 #[test]
@@ -403,7 +414,7 @@ fn unwanted() {
         link: LINK,
         message: Message::Announce(vec![Announcement { id, size: 1, hop: 0 }]),
     };
-    let publish = Input::Publish { call: CallId(1), transaction: transaction(), renews: None };
+    let publish = publish();
     for sent in [&push(), &announce] {
         let not = theirs(2, 0, Some(&[other]));
         assert!(check(&[given(&publish), given(&not), done(sent)]));
@@ -447,6 +458,7 @@ fn a_replay_without_end_or_with_two_bites() {
             interest: Interest::default(),
             owes,
             clock: None,
+            proofs: Vec::new(),
         }))
     };
     let opened = opened();

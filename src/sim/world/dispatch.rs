@@ -55,9 +55,9 @@ impl World {
                 self.feed_run(node, boot, Input::Verified { ticket, judgement });
             }
             Event::Completed { node, boot, input } => self.feed_run(node, boot, *input),
-            Event::Stored { node, boot, ticket, entry, own } => {
+            Event::Stored { node, boot, ticket, entries } => {
                 if self.is_running(node, boot) {
-                    self.on_stored(node, ticket, *entry, own);
+                    self.on_stored(node, ticket, entries);
                 }
             }
             Event::Partial { node, boot, op } => {
@@ -200,10 +200,13 @@ impl World {
                 let forged = all - valid.len();
                 self.complete_later(node, Input::RecordsVerified { ticket, valid, forged });
             }
-            Output::Store { ticket, entry, own } => {
+            Output::Store { ticket, entry, .. } => {
                 let at = self.after_store(node);
-                let entry = Box::new(entry);
-                self.schedule(at, Event::Stored { node, boot, ticket, entry, own });
+                self.schedule(at, Event::Stored { node, boot, ticket, entries: vec![entry] });
+            }
+            Output::StoreOwn { ticket, entries } => {
+                let at = self.after_store(node);
+                self.schedule(at, Event::Stored { node, boot, ticket, entries });
             }
             Output::Load { ticket, ids } => {
                 let at = self.now + self.config.store_delay;
@@ -258,7 +261,8 @@ impl World {
         let n = &mut self.nodes[node];
         n.next_call += 1;
         let call = crate::protocol::CallId(n.next_call);
-        self.complete_later(node, Input::Publish { call, transaction, renews: Some(id) });
+        let transactions = vec![transaction];
+        self.complete_later(node, Input::Publish { call, transactions, renews: Some(id) });
     }
 
     /// Time at which a node's store is through with what it has to do and one thing more.
@@ -341,17 +345,27 @@ impl World {
         *self.checked.entry(key).or_insert_with(|| record.verify())
     }
 
-    fn on_stored(&mut self, node: usize, ticket: Ticket, mut entry: NewEntry, own: bool) {
+    fn on_stored(&mut self, node: usize, ticket: Ticket, entries: Vec<NewEntry>) {
         let n = &mut self.nodes[node];
-        let size = entry.transaction.header().payload_len;
+        let size: u64 = entries.iter().map(|e| e.transaction.header().payload_len).sum();
         let full = n.options.store_bytes.filter(|most| n.store.bytes(None) + size > *most);
         if let Some(kind) = n.store_error.or(full.map(|_| StoreErrorKind::Full)) {
             self.faults.stores_failed += 1;
             self.feed(node, Input::Stored { ticket, result: Err(kind) });
             return;
         }
+        for entry in entries {
+            self.keep(node, entry);
+        }
+        self.feed(node, Input::Stored { ticket, result: Ok(()) });
+    }
+
+    /// Puts an entry into a node's store.
+    fn keep(&mut self, node: usize, mut entry: NewEntry) {
+        let n = &mut self.nodes[node];
         let (id, size) = (entry.transaction.id(), entry.transaction.header().payload_len);
         let (from, hops, keep_until) = (entry.from, entry.hops, entry.keep_until);
+        let own = from.is_none();
         if own {
             n.promised.insert(id);
             self.figures.published += 1;
@@ -367,6 +381,5 @@ impl World {
             }
             self.coverage.stored(id, size, keep_until, node);
         }
-        self.feed(node, Input::Stored { ticket, result: Ok(()) });
     }
 }

@@ -16,7 +16,7 @@ pub(super) enum Event {
     Arrived { pipe: u64, side: usize, frame: Frame },
     Ended { pipe: u64, side: usize },
     Verified { node: usize, boot: u64, ticket: Ticket, judgement: Judgement },
-    Stored { node: usize, boot: u64, ticket: Ticket, entry: Box<NewEntry>, own: bool },
+    Stored { node: usize, boot: u64, ticket: Ticket, entries: Vec<NewEntry> },
     Loaded { node: usize, boot: u64, ticket: Ticket, ids: Vec<TransactionId> },
     Renewed { node: usize, boot: u64 },
     Partial { node: usize, boot: u64, op: Box<PartialOp> },

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::protocol::{DialId, Input};
+use crate::protocol::{Assurance, DialId, Input};
 use crate::types::{Endpoint, FailureKind, LinkId, Message, PeerId, TransportKind};
 
 use super::World;
@@ -14,7 +14,7 @@ use super::node::Deferred;
 use super::pipe::{Arrival, End, Frame, Pipe, WINDOW, is_framing, payload_of};
 use super::tamper::{hearsay, tamper};
 use crate::sim::config::Behaviour;
-use crate::sim::link_id::{link_of, pipe_of};
+use crate::sim::link_id::{binding_of, link_of, pipe_of};
 
 /// Delay after which a dial to an address that answers nothing fails.
 const BLACK_HOLE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -100,7 +100,12 @@ impl World {
             _ => self.nodes[other].source_address(),
         };
         let kind = TransportKind::Memory;
-        self.feed_run(node, boot, Input::LinkOpened { link, remote, kind, address, dial });
+        let assurance = Assurance { binding: Some(binding_of(pipe)), certified: false };
+        self.feed_run(
+            node,
+            boot,
+            Input::LinkOpened { link, remote, kind, address, dial, assurance },
+        );
     }
 
     /// Takes what a protocol sends.

@@ -283,11 +283,18 @@ impl World {
 
     /// Publishes a given transaction.
     pub fn publish_transaction(&mut self, node: usize, transaction: Transaction) {
-        self.coverage.published(&transaction, self.now);
+        self.publish_many(node, vec![transaction]);
+    }
+
+    /// Publishes given transactions: all of them or none.
+    pub fn publish_many(&mut self, node: usize, transactions: Vec<Transaction>) {
+        for transaction in &transactions {
+            self.coverage.published(transaction, self.now);
+        }
         let n = &mut self.nodes[node];
         n.next_call += 1;
         let call = CallId(n.next_call);
-        self.feed(node, Input::Publish { call, transaction, renews: None });
+        self.feed(node, Input::Publish { call, transactions, renews: None });
     }
 
     /// Sets what a node's host subscribes to, also after a restart; `None` is everything. Without

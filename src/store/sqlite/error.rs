@@ -1,6 +1,14 @@
 //! What errors of `SQLite` mean, and what is damage.
 
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::path::Path;
+
 use crate::error::{Source, StoreError, StoreErrorKind};
+
+/// Primary result codes of `SQLite` that leave the reason to the operating system.
+const READ_ONLY: u32 = 8;
+const CANNOT_OPEN: u32 = 14;
 
 /// Maximum of a number that only rises.
 const MAX_COUNTER: u64 = 1 << 62;
@@ -41,7 +49,28 @@ pub(super) fn explain(name: &str, error: sqlx::Error) -> StoreError {
         sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => StoreErrorKind::Corrupt,
         _ => StoreErrorKind::Io,
     };
-    StoreError::with_source(kind, format!("{name}: {error}"), error)
+    let message = format!("{name}: {error}");
+    match system_error(name, &error) {
+        Some(cause) => StoreError::with_source(kind, message, cause),
+        None => StoreError::with_source(kind, message, error),
+    }
+}
+
+/// Returns what the operating system says to opening or making the file `name`, where `SQLite` says
+/// only that it cannot: permission denied, a read-only file system, a directory in its place.
+fn system_error(name: &str, error: &sqlx::Error) -> Option<io::Error> {
+    let code = error.as_database_error()?.code()?.parse::<u32>().ok()? & 0xff;
+    if !matches!(code, READ_ONLY | CANNOT_OPEN) {
+        return None;
+    }
+    let path = Path::new(name);
+    let probe = path.with_extension("probe");
+    match File::create_new(&probe) {
+        Ok(_) => fs::remove_file(&probe).err(),
+        Err(error) => return Some(error),
+    }
+    .or_else(|| OpenOptions::new().read(true).write(true).open(path).err())
+    .filter(|error| error.kind() != io::ErrorKind::NotFound)
 }
 
 #[cfg(test)]

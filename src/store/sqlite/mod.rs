@@ -13,7 +13,7 @@ mod queue;
 mod tombstones;
 
 use std::fs;
-use std::path::Path;
+use std::path::{self, Path};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,11 +21,14 @@ use self::dir_lock::DirLock;
 use self::log::{Limits, SqliteLog};
 use self::peers::SqlitePeerStore;
 use self::queue::SqliteQueue;
-use crate::error::StoreError;
+use crate::error::{StoreError, StoreErrorKind};
 use crate::ports::{PeerStore, TransactionQueue, TransactionStore};
 
 /// The files, in the order in which they are made.
 const FILES: [&str; 3] = ["peers.db", "tx_queue.db", "transactions.db"];
+/// Maximum number of bytes of the path of a file, with symbolic links resolved: what `SQLite` is built
+/// for on Unix, less the end that it gives to the name of a journal.
+const MAX_PATH_BYTES: usize = 512 - "-journal".len();
 
 /// Bounds of a [`SqliteStorage`].
 #[derive(Debug, Clone)]
@@ -123,7 +126,8 @@ impl SqliteStorage {
     /// By [kind](crate::error::StoreErrorKind): `Locked` while another holds the directory,
     /// `Corrupt` or `Version` for a file that is damaged or newer than this crate (nothing of it is
     /// changed or lost; where the damage is deep inside, `SQLite` may have moved what its `-wal`
-    /// held into it), `Full`, and `Io` for all else.
+    /// held into it), `Full`, and `Io` for all else, also for a path of more than 488 bytes (with
+    /// symbolic links resolved; Unix), which `SQLite` cannot open.
     pub async fn open(dir: impl AsRef<Path>) -> Result<Self, StoreError> {
         Self::open_with(dir, SqliteOptions::default()).await
     }
@@ -138,6 +142,7 @@ impl SqliteStorage {
         options: SqliteOptions,
     ) -> Result<Self, StoreError> {
         let dir = dir.as_ref();
+        check_path(dir)?;
         let lock = Arc::new(DirLock::acquire(dir)?);
         whole(dir, lock.is_complete())?;
         if FILES.iter().any(|file| !dir.join(file).exists()) {
@@ -180,6 +185,23 @@ impl SqliteStorage {
         self.queue.close().await;
         self.log.close().await;
         self.lock.release();
+    }
+}
+
+/// Refuses a directory whose files `SQLite` could not open for the length of their names.
+fn check_path(dir: &Path) -> Result<(), StoreError> {
+    let full = fs::canonicalize(dir).or_else(|_| path::absolute(dir));
+    let longest = FILES.map(str::len).into_iter().max().unwrap_or_default() + 1;
+    let max = MAX_PATH_BYTES - longest;
+    match full.map(|full| full.as_os_str().len()) {
+        Ok(length) if cfg!(unix) && length > max => {
+            let message = format!(
+                "the path of the data directory has {length} bytes, SQLite takes at most {max}: {}",
+                dir.display()
+            );
+            Err(StoreError::new(StoreErrorKind::Io, message))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -29,8 +29,9 @@ use super::service::Service;
 use super::shared::{Security, Shared, TARGET};
 use crate::error::{FailureKind, TransportError};
 use crate::ports::{Accepted, Listener, RawLink};
+use crate::transport::tls::Proven;
 use crate::transport::{tcp, tls};
-use crate::types::{PeerId, TransportKind};
+use crate::types::TransportKind;
 
 /// Maximum number of streams that a peer may have open at once on one connection: its link, and a
 /// few calls.
@@ -161,8 +162,8 @@ async fn handshake(
                 .accept(stream)
                 .await
                 .map_err(|e| failure::from_tls("the TLS handshake failed", e))?;
-            let remote = tls::proven(stream.get_ref().1.peer_certificates())?;
-            open(shared, stream, address, Some(remote)).await
+            let proven = tls::proven(stream.get_ref().1)?;
+            open(shared, stream, address, Some(proven)).await
         }
         Security::Plaintext => open(shared, stream, address, None).await,
     }
@@ -173,7 +174,7 @@ async fn open<S>(
     shared: &Shared,
     stream: S,
     address: SocketAddr,
-    proven: Option<PeerId>,
+    proven: Option<Proven>,
 ) -> Result<RawLink, TransportError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -200,17 +201,14 @@ where
             });
         }
     };
-    let remote = proven.or(opened.claim).ok_or_else(|| {
+    let remote = proven.map(|proven| proven.peer).or(opened.claim).ok_or_else(|| {
         TransportError::new(FailureKind::Protocol, "the remote states no peer id")
     })?;
     tokio::spawn(driver.run(ended, http2::Connection::graceful_shutdown));
-    Ok(RawLink {
-        remote,
-        kind: TransportKind::GrpcStream,
-        address: Some(address),
-        sink: Box::pin(sink),
-        stream: Box::pin(LinkStream::new(opened.incoming, halves)),
-    })
+    let stream = Box::pin(LinkStream::new(opened.incoming, halves));
+    let kind = TransportKind::GrpcStream;
+    let link = RawLink::new(remote, kind, Some(address), Box::pin(sink), stream);
+    Ok(RawLink { binding: proven.map(|proven| proven.binding), ..link })
 }
 
 fn at_least_one(limit: u32) -> usize {

@@ -115,6 +115,10 @@ pub struct Hello {
     /// 0 where it does not say.
     #[prost(uint64, tag = "12")]
     pub clock_ms: u64,
+    /// That the sender knows a secret of the network, for this connection alone: 32 bytes for each
+    /// secret that it knows, at most 2. See src/config/secret.rs.
+    #[prost(bytes = "bytes", repeated, tag = "13")]
+    pub proofs: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
 }
 /// What a node wants of others. See src/protocol/spread/interest.rs.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

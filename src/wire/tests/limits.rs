@@ -7,7 +7,7 @@ use super::{id, model, push, record};
 use crate::types::{
     Announcement, InvalidTransaction, MAX_ENDPOINTS, MAX_FRAME_BYTES, MAX_HEADER_BYTES,
     MAX_IDS_PER_MESSAGE, MAX_IDS_PER_RECONCILE, MAX_INTERESTS, MAX_MESSAGES_PER_FRAME,
-    MAX_NETWORK_BYTES, MAX_PROOF_BYTES, MAX_RANGES, MAX_RANGES_PER_MESSAGE,
+    MAX_NETWORK_BYTES, MAX_PROOF_BYTES, MAX_PROOFS, MAX_RANGES, MAX_RANGES_PER_MESSAGE,
     MAX_RECORDS_PER_MESSAGE, Message, PIECE_BYTES, PieceRange, Range, RangeContent, Reconcile,
     Refusal, Reservation,
 };
@@ -87,6 +87,18 @@ fn texts_are_bounded_and_checked() {
     let observed = Bytes::from_static(b"12345");
     let error = refusal(Kind::Hello(gossip::Hello { observed, ..hello.clone() }));
     assert!(matches!(error, WireError::Length { what: "observed address", actual: 5, .. }));
+
+    let proofs = |lengths: &[usize]| {
+        let proofs = lengths.iter().map(|length| vec![7; *length].into()).collect();
+        refusal(Kind::Hello(gossip::Hello { proofs, ..hello.clone() }))
+    };
+    over(&proofs(&[32; MAX_PROOFS + 1]), "proofs", MAX_PROOFS);
+    for length in [0, 31, 33, 4096] {
+        let error = proofs(&[length]);
+        assert!(
+            matches!(error, WireError::Length { what: "proof", actual, .. } if actual == length)
+        );
+    }
 
     let interest = |topics: Bytes| {
         let interest = Some(gossip::Interest { topics, ..Default::default() });

@@ -73,6 +73,7 @@ fn examples() -> Vec<Message> {
             interest: Interest::default(),
             owes: true,
             clock: None,
+            proofs: Vec::new(),
         })),
         Message::Goodbye {
             reason: CloseReason::TooManyLinks,
@@ -139,6 +140,7 @@ fn examples() -> Vec<Message> {
             clock: Some(WallTime::from_millis(1_700_000_000_000)),
             ..plain_hello()
         })),
+        Message::Hello(Box::new(Hello { proofs: vec![[11; 32], [12; 32]], ..plain_hello() })),
         Message::Refused {
             list: vec![(id(11), Refusal::Skewed), (id(12), Refusal::WrongSignature)],
             clock: Some(WallTime::from_millis(1_700_000_000_000)),
@@ -160,6 +162,7 @@ fn plain_hello() -> Hello {
         interest: Interest::default(),
         owes: false,
         clock: None,
+        proofs: Vec::new(),
     }
 }
 

@@ -10,8 +10,9 @@ use super::model;
 use crate::testing::cases::{Random, for_all};
 use crate::types::{
     Announcement, Bound, Endpoint, Features, Head, Header, Hello, Host, Interest, MAX_FRAME_BYTES,
-    Message, NOWHERE, Offer, PeerId, PeerRecord, Piece, PieceRange, Range, RangeContent, Reconcile,
-    RecordDraft, Reservation, Signature, Topic, TopicKey, Transaction, TransactionId, WallTime,
+    MAX_PROOFS, Message, NOWHERE, Offer, PeerId, PeerRecord, Piece, PieceRange, Range,
+    RangeContent, Reconcile, RecordDraft, Reservation, Signature, Topic, TopicKey, Transaction,
+    TransactionId, WallTime,
 };
 use crate::wire::convert::{REASONS, REFUSALS};
 use crate::wire::generated::gossip;
@@ -94,6 +95,7 @@ fn hello(random: &mut Random) -> Hello {
         owes: random.bool(),
         // 0 is "not said".
         clock: random.option(|random| wall(random).plus(Duration::from_millis(1))),
+        proofs: random.list(0..MAX_PROOFS as u64 + 1, Random::bytes),
     }
 }
 
