@@ -15,6 +15,8 @@ use super::sections::{
     MINUTE, NetworkConfig, OutboxConfig, OverlayConfig,
 };
 
+const DAY: Duration = Duration::from_hours(24);
+
 impl NetworkConfig {
     pub(super) fn validate(&self) -> Result<(), ConfigError> {
         within("network.name (bytes)", self.name.len(), 1..=MAX_NETWORK_BYTES)?;
@@ -85,7 +87,7 @@ impl GossipConfig {
         within_auto("gossip.fanout", self.fanout, 2..=20)?;
         within_auto("gossip.rounds", self.rounds, 1..=10)?;
         within_auto("gossip.ttl", self.ttl, 1..=64)?;
-        within_span("gossip.retention", self.retention, secs(300)..=secs(86_400))?;
+        within_span("gossip.retention", self.retention, secs(300)..=30 * DAY)?;
         within("gossip.max_transaction_size", self.max_transaction_size, KIB..=1024 * MIB)?;
         within("gossip.max_origin_share", self.max_origin_share, 1..=100)?;
         within("gossip.max_origin_rate", self.max_origin_rate, 0..=60_000_000)?;

@@ -164,7 +164,8 @@ pub struct GossipConfig {
     /// Number of hops after which a transaction is only announced. Default automatic, range 1 to 64.
     pub ttl: Auto,
     /// Time for which transactions are kept and served, from their creation; one that expires earlier
-    /// goes then. Default 3600 s, range 300 s to 86400 s.
+    /// goes then. Default 1 h, range 5 min to 30 days. The store's bound in bytes and the memory set the
+    /// limit, about 90 bytes for each that is retained: see the guide's page on storage.
     #[serde(with = "span")]
     pub retention: Duration,
     /// Maximum length of a payload in bytes; longer ones are refused, own and others'. Default 10 MiB, range 1 KiB to 1 GiB.

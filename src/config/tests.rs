@@ -70,6 +70,7 @@ fn every_range_bites() {
         ("gossip.rounds", |c| c.gossip.rounds = Auto::Fixed(0)),
         ("gossip.ttl", |c| c.gossip.ttl = Auto::Fixed(0)),
         ("gossip.retention", |c| c.gossip.retention = secs(299)),
+        ("gossip.retention", |c| c.gossip.retention = secs(30 * 86_400 + 1)),
         ("gossip.max_transaction_size", |c| c.gossip.max_transaction_size = 1),
         ("gossip.max_origin_share", |c| c.gossip.max_origin_share = 0),
         ("gossip.max_origin_rate", |c| c.gossip.max_origin_rate = u32::MAX),
@@ -94,6 +95,19 @@ fn every_range_bites() {
         assert!(error.starts_with(field), "{field}: {error}");
         assert!(error.contains("allowed is"), "{field}: {error}");
     }
+}
+
+#[test]
+fn retention_goes_from_five_minutes_to_thirty_days() {
+    let read = |retention| {
+        let config = json!({ "gossip": { "retention": retention } });
+        let config = serde_json::from_value::<Config>(config).unwrap();
+        config.validate().map(|()| config.gossip.retention)
+    };
+    assert_eq!(read("5m"), Ok(secs(300)));
+    assert_eq!(read("30days"), Ok(secs(30 * 86_400)));
+    let error = read("31d").unwrap_err().to_string();
+    assert_eq!(error, "gossip.retention is 1month 13h 26m 24s, allowed is 5m to 30days");
 }
 
 #[test]

@@ -16,12 +16,13 @@ impl Protocol {
             Input::LinkOpened { link, remote, kind, address, dial, assurance } => {
                 self.on_link_opened(link, remote, kind, address, dial, assurance);
             }
-            Input::DialFailed { dial, reason } => self.membership.on_dial_failed(
+            Input::DialFailed { dial, reason, detail } => self.membership.on_dial_failed(
                 &mut self.env,
                 &self.links,
                 &self.guard,
                 dial,
                 reason,
+                detail,
             ),
             Input::HandshakeFailed { address, reason } => self.on_handshake_failed(address, reason),
             Input::LinkClosed { link } => self.on_link_closed(link),

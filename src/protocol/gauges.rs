@@ -57,6 +57,7 @@ impl Protocol {
             gauge("promises", self.guard.promises.len(), guard::MAX_PROMISES),
             gauge("doubted peers", self.guard.reputation.doubted(), guard::MAX_SCORES),
             gauge("limited peers", self.guard.rate_limits.len(), guard::MAX_PEERS),
+            gauge("incarnations", self.guard.twins.seen(), guard::MAX_SEEN),
             gauge(
                 "book",
                 self.membership.book.known.len(),

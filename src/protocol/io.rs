@@ -148,6 +148,8 @@ pub enum Input {
         dial: DialId,
         /// The kind of failure.
         reason: FailureKind,
+        /// The failure in words, for the log.
+        detail: String,
     },
     /// A connection failed before it was authenticated.
     HandshakeFailed {
@@ -441,6 +443,14 @@ pub enum Output {
         /// Transactions confirmed long ago of which no more copies are counted from now on.
         forgotten: Vec<TransactionId>,
     },
+    /// So many other nodes have an own transaction by now, which left the outbox before: for who waits
+    /// for more copies than that takes.
+    Copied {
+        /// Id of the transaction.
+        id: TransactionId,
+        /// Number of other nodes that have confirmed it up to now.
+        peers: u32,
+    },
     /// Publish an entry of the outbox anew, with times of now; answer with [`Input::Publish`], or with
     /// [`Input::NotRenewed`] when there is nothing to publish.
     Renew {
@@ -553,6 +563,17 @@ pub enum ConnectFailure {
     Refused(CloseReason),
     /// The node is going down.
     Closed,
+}
+
+impl ConnectFailure {
+    /// Returns the name of the reason, as in events and logs.
+    pub(in crate::protocol) fn as_str(self) -> &'static str {
+        match self {
+            Self::Dial(kind) => kind.as_str(),
+            Self::Refused(reason) => reason.as_str(),
+            Self::Closed => "closed",
+        }
+    }
 }
 
 /// A link as the core keeps it, for status reports.

@@ -286,7 +286,7 @@ impl Protocol {
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         Stats {
             peer_id: self.env.me,
-            mode: self.membership.mode,
+            mode: self.membership.connection.mode,
             uptime_s: self.env.now.as_duration().as_secs(),
             links: count(self.links.up_count()),
             handshakes: count(self.links.hello_count()),

@@ -232,6 +232,8 @@ pub struct NodeOptions {
     pub region: Option<usize>,
     /// Payload bytes that its store takes; what does not fit fails as full.
     pub store_bytes: Option<u64>,
+    /// Node whose identity it has as well, as after a data directory was copied.
+    pub twin_of: Option<usize>,
 }
 
 impl NodeOptions {
@@ -243,6 +245,11 @@ impl NodeOptions {
     /// A node behind NAT.
     pub fn hidden() -> Self {
         Self { hidden: true, ..Self::default() }
+    }
+
+    /// A node with the identity of another.
+    pub fn twin_of(node: usize) -> Self {
+        Self { twin_of: Some(node), ..Self::default() }
     }
 
     /// A node that misbehaves.

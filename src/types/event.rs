@@ -11,9 +11,11 @@ use super::{CloseReason, Direction, FailureKind, PeerId, TransactionId, Transpor
 pub enum Mode {
     /// No link at all.
     Offline,
-    /// Fewer links than `min_healthy_peers`.
+    /// Fewer links than `min_healthy_peers`, and there are peers that this node is not linked with.
     Degraded,
-    /// Enough links.
+    /// At least `min_healthy_peers` links, or links with all peers there are: those that can be dialled,
+    /// or were linked in the last 10 minutes. A node that knows few peers is online 5 s after it is
+    /// linked with them.
     Online,
 }
 
@@ -95,7 +97,8 @@ pub enum Event {
         /// Kind of the failure.
         reason: FailureKind,
     },
-    /// A link was refused, by this node or by the peer, before its hello was through.
+    /// A link was refused, by this node or by the peer, before its hello was through. A peer that has no
+    /// room (`TooManyLinks`) is tried again: each gets a turn.
     #[non_exhaustive]
     LinkRefused {
         /// The peer that the handshake proved.
@@ -104,6 +107,16 @@ pub enum Event {
         address: Option<String>,
         /// Reason for which either side closed the link.
         reason: CloseReason,
+    },
+    /// Two processes use one identity, as after a data directory was copied: their links replace each
+    /// other. Told of the node's own and of peers', at most once a minute for each.
+    #[non_exhaustive]
+    IdentityInUse {
+        /// The id that both prove: the node's own, or that of a peer.
+        peer: PeerId,
+        /// The address of the link that showed it, as `host:port`: where the peer came from or was
+        /// dialled, or the peer at which the node's own link was taken over.
+        address: Option<String>,
     },
     /// A peer passed on peer records that their subjects have not signed.
     #[non_exhaustive]
@@ -121,7 +134,7 @@ pub enum Event {
         /// Reason of the refusal.
         reason: Refusal,
     },
-    /// A dial attempt failed and will be repeated with back-off.
+    /// A dial attempt failed and will be repeated with back-off. Told once for each attempt.
     #[non_exhaustive]
     DialFailed {
         /// The address that was dialled, as `host:port`.
@@ -142,7 +155,9 @@ pub enum Event {
         /// True: the edge carries every topic from now on.
         stands_in: bool,
     },
-    /// One of the node's own transactions is now stored by one other node more.
+    /// One of the node's own transactions is now stored by one other node more. Told until enough
+    /// have it (`outbox.min_copies`) and it leaves the outbox; further copies are counted by its
+    /// [`Receipt`](crate::Receipt).
     #[non_exhaustive]
     Replicated {
         /// Id of the transaction.

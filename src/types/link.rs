@@ -40,7 +40,8 @@ pub enum CloseReason {
     Banned,
     /// A node dialled its own address.
     SelfDial,
-    /// No room for another link; other peers are named in peer exchange.
+    /// No room for another link; other peers are named in peer exchange. Also said to a peer whose
+    /// link gives way to that of another.
     TooManyLinks,
     /// The hello did not come in time, or was not the first message.
     HandshakeTimeout,

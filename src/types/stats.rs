@@ -138,8 +138,12 @@ counters! {
     links_refused_full,
     /// Links closed: hello late or missing.
     links_refused_timeout,
+    /// Links closed to make room for a newcomer.
+    links_evicted,
     /// Links replaced by a newer one of the same peer.
     links_replaced,
+    /// Times when an identity, this node's or a peer's, was seen in use by two processes at once.
+    identities_in_use,
     /// Links opened, hello included.
     links_opened,
     /// Links closed after their hello.

@@ -46,7 +46,7 @@ async fn a_node_that_is_not_ready_says_what_stands_in_the_way() {
     event(&mut events, "a failed dial", |e| matches!(e, Event::DialFailed { .. }).then_some(()))
         .await;
     let told = hint(&astray).await;
-    assert!(told.contains(&closed) && told.contains("unreachable"), "{told}");
+    assert!(told.contains(&closed) && told.contains("refused"), "{told}");
 
     let stranger = start(builder().network("other").bootstrap([address(&alone)])).await;
     let mut events = stranger.events();

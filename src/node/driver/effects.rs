@@ -92,10 +92,7 @@ impl Effects {
             let walk = walk_ladder(&transports, &endpoint, expected);
             let completion = match tokio::time::timeout(timeout, walk).await {
                 Ok(Ok(raw)) => Completion::Linked { raw, dial: Some(dial) },
-                Ok(Err(error)) => {
-                    tracing::debug!(target: "sorcha_peer::overlay", %endpoint, %error, "dial failed");
-                    Completion::NotDialled { dial, error }
-                }
+                Ok(Err(error)) => Completion::NotDialled { dial, error },
                 Err(_) => {
                     let message = format!("no link with {endpoint} within {timeout:?}");
                     let error = TransportError::new(FailureKind::Timeout, message);

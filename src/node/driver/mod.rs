@@ -212,8 +212,9 @@ impl Driver {
             }
             Completion::Linked { raw, dial } => self.open(raw, dial),
             Completion::NotDialled { dial, error } => {
-                self.causes.dial = Some(error.to_string());
-                self.feed(Input::DialFailed { dial, reason: error.kind });
+                let detail = error.to_string();
+                self.causes.dial = Some(detail.clone());
+                self.feed(Input::DialFailed { dial, reason: error.kind, detail });
                 self.causes.dial = None;
             }
             Completion::Stored(results) => {

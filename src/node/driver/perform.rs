@@ -77,6 +77,7 @@ impl Driver {
                 }
                 self.store(StoreOp::Confirmed { ids });
             }
+            Output::Copied { id, peers } => self.statuses.copied(&id, peers),
             Output::Renew { id } => {
                 if self.effects.renewals.try_send(id).is_err() {
                     self.follow_ups.push_back(Input::NotRenewed { id, removed: false });
@@ -192,6 +193,7 @@ impl Driver {
             | Event::ModeChanged { .. }
             | Event::DialFailed { .. }
             | Event::LinkRefused { .. }
+            | Event::IdentityInUse { .. }
             | Event::RecordRefused { .. }
             | Event::ClockOff { .. }
             | Event::ClockRight => self.refresh_state(&event),
@@ -215,6 +217,10 @@ impl Driver {
                 Event::LinkRefused { address, reason, .. } => {
                     let address = address.as_deref().unwrap_or("a peer");
                     state.hint = Some(format!("the link with {address} was refused: {reason}"));
+                }
+                Event::IdentityInUse { peer, .. } if *peer == stats.peer_id => {
+                    let hint = "another process has this node's identity, and takes its links over";
+                    state.hint = Some(hint.to_owned());
                 }
                 _ => {}
             }

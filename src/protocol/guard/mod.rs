@@ -10,6 +10,7 @@
 mod promises;
 mod rate_limits;
 mod reputation;
+mod twins;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -21,12 +22,16 @@ use crate::types::{Ban, MonoTime, PeerId, WallTime};
 use promises::Promises;
 use rate_limits::RateLimits;
 use reputation::Reputation;
+use twins::Twins;
 
 #[cfg(any(test, feature = "sim"))]
 pub(super) use promises::MAX_PROMISES;
 #[cfg(any(test, feature = "sim"))]
 pub(super) use rate_limits::MAX_PEERS;
 pub(super) use rate_limits::{OPEN, Work};
+pub(super) use twins::Finding;
+#[cfg(any(test, feature = "sim"))]
+pub(super) use twins::MAX_SEEN;
 
 /// Time for which proof of misbehaviour blocks a peer.
 const BLOCK: Duration = Duration::from_mins(10);
@@ -49,6 +54,7 @@ pub(super) struct Guard {
     pub(super) reputation: Reputation,
     pub(super) rate_limits: RateLimits,
     pub(super) promises: Promises,
+    pub(super) twins: Twins,
 }
 
 impl Guard {

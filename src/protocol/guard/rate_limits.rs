@@ -171,7 +171,8 @@ impl Guard {
         work: Work,
         count: usize,
     ) -> bool {
-        let Some(peer) = links.peer_of(link) else { return false };
+        // Also before the hello: who is sent away for want of room is told of others.
+        let Some(peer) = links.all.get(&link).map(|l| l.remote) else { return false };
         let allowed = self.rate_limits.take(peer, work, count as u64, env.now);
         if !allowed {
             env.counters.refused_rate += count as u64;

@@ -92,8 +92,10 @@ impl Protocol {
         let known = holders.filter_map(|s| self.links.slot_of(s.link)).fold(0, |m, s| m | 1 << s);
         let link = self.links.by_peer.get(&from).copied();
         let stored_upstream = link.is_some_and(|link| self.is_uphill(link));
+        let now = self.env.now;
         let ingress = link.and_then(|link| self.links.up(link)).map_or(OWN, |up| {
             up.taken += transaction.header().payload_len;
+            up.merit.note(now);
             up.slot
         });
         let hop = hop.saturating_add(1);
@@ -112,6 +114,9 @@ impl Protocol {
 
     /// Returns the refusal of a transaction whose origin has all it may have.
     pub(super) fn over_bounds(&self, header: &Header) -> Option<Refusal> {
+        if self.log.is_full() {
+            return Some(Refusal::OverRate);
+        }
         let excess = self.log.quota.excess(&header.origin, (0, 0), header.payload_len)?;
         Some(match excess {
             Excess::Bytes { .. } => Refusal::OverShare,

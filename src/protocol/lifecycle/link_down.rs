@@ -82,7 +82,8 @@ impl Protocol {
         }
         tracing::info!(target: "sorcha_peer::link", peer = %l.remote, %reason, "peer down");
         self.env.emit(Event::PeerDown { peer: l.remote, reason });
-        self.membership.note_peer_down(&mut self.env, &l.remote, cause);
+        let lived = self.env.now.since(up.since);
+        self.membership.note_peer_down(&mut self.env, &l.remote, lived, cause);
         self.settle_interest();
         self.links_changed();
     }
@@ -102,6 +103,9 @@ impl Protocol {
         }
         if !was_up && reason != CloseReason::Replaced {
             self.env.emit(event);
+        }
+        if reason == CloseReason::Replaced {
+            self.note_taken_over(link);
         }
         self.env.push(Output::Close { link });
         // A peer may send us away for a while, not for ever.

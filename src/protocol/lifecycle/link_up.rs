@@ -2,16 +2,17 @@
 //!
 //! ```text
 //! opened ──refused──► Goodbye, closed
-//!    │ Hello sent, timer set
+//!    │ Hello sent by who dialled, timer set
 //!    ▼
-//!  hello ──late, wrong, not first──► Goodbye, closed
-//!    │ Hello received and acceptable
+//!  hello ──late, wrong, not first, no place──► Goodbye, closed
+//!    │ Hello received and acceptable; who accepted sends its own
 //!    ▼
 //!   up ──Goodbye, silence, violation, replaced──► closed
 //! ```
 //!
 //! Only a completed hello makes a link: with TLS 1.3 a dialler whose key is refused learns it with
-//! the first read. One link per peer: the newest authenticated one wins, so a restarted peer is
+//! the first read. Who accepts says hello second, which costs no time, since the dialler's comes with
+//! the end of the handshake: so who is refused never takes the link for one. One link per peer: the newest authenticated one wins, so a restarted peer is
 //! never refused as its own ghost. Two links that both processes opened at each other at the same
 //! moment would each be "newest" on one side; of those, both sides keep the one that the smaller
 //! peer id dialled.
@@ -24,7 +25,7 @@ use crate::protocol::Protocol;
 use crate::protocol::intake::Requests;
 use crate::protocol::io::{Assurance, DialId, Output};
 use crate::protocol::large::PieceRate;
-use crate::protocol::link::{Batch, Established, Link, Pinger};
+use crate::protocol::link::{Batch, Established, Link, Merit, Pinger};
 use crate::protocol::membership::ask_for_peers;
 use crate::protocol::outbox::ReplayCursor;
 use crate::protocol::reconcile::Repair;
@@ -53,7 +54,6 @@ impl Protocol {
             return;
         }
         let linked = dial.is_some() && self.dialled_already(&remote);
-        let owes = self.owes();
         let opened = Link {
             id: link,
             remote,
@@ -63,7 +63,7 @@ impl Protocol {
             endpoint,
             dial,
             assurance,
-            owes,
+            owes: false,
             head: self.log.head(),
             opened: now,
             said: self.spread.carrying.ours().clone(),
@@ -84,6 +84,18 @@ impl Protocol {
             return;
         }
         self.env.timers.set(Timer::Hello(link), now + self.env.config.connection.handshake_timeout);
+        if direction == Direction::Outbound {
+            self.say_hello(link);
+        }
+    }
+
+    /// Says hello, and remembers what it said.
+    fn say_hello(&mut self, link: LinkId) {
+        let (owes, head) = (self.owes(), self.log.head());
+        let said = self.spread.carrying.ours().clone();
+        let Some(l) = self.links.all.get_mut(&link) else { return };
+        (l.owes, l.head, l.said) = (owes, head, said);
+        let address = l.address;
         let hello = self.hello(address, owes);
         self.send(link, hello);
     }
@@ -104,19 +116,18 @@ impl Protocol {
             Message::Hello(hello) => self.on_hello(link, &hello),
             Message::Goodbye { reason, retry_after } => self.on_goodbye(link, reason, retry_after),
             // A full node names others before it says goodbye.
-            Message::Peers { records, relays } => self.membership.on_peers(
-                &mut self.env,
-                &mut self.links,
-                &mut self.guard,
-                link,
-                records,
-                relays,
-            ),
+            Message::Peers { records, relays } if self.is_dialled(link) => self
+                .membership
+                .on_peers(&mut self.env, &mut self.links, &mut self.guard, link, records, relays),
             _ => {
                 self.env.counters.refused_malformed += 1;
                 self.refuse(link, CloseReason::Violation);
             }
         }
+    }
+
+    fn is_dialled(&self, link: LinkId) -> bool {
+        self.links.all.get(&link).is_some_and(|l| l.direction == Direction::Outbound)
     }
 
     fn on_hello(&mut self, link: LinkId, hello: &Hello) {
@@ -142,20 +153,20 @@ impl Protocol {
             return;
         }
         // What takes over from an older link of the same peer needs no room of its own.
-        let inbound = self.links.count(Direction::Inbound);
-        let most = self.env.config.overlay.max_inbound as usize;
-        // Room for relays is kept: the network hangs together by them.
-        let crowded = !hello.interest.is_relay() && self.links.edges_inbound() >= most - most / 4;
-        let full = inbound >= most || crowded;
-        if direction == Direction::Inbound && full && !linked {
+        let newcomer = direction == Direction::Inbound && !linked;
+        if newcomer && !self.has_place(link, hello.interest.is_relay()) {
             self.membership.tell_peers(&mut self.env, &mut self.links, &self.guard, link, &remote);
             self.refuse(link, CloseReason::TooManyLinks);
             return;
         }
-        match self.links.take_slot(link) {
-            Some(slot) => self.bring_up(link, slot, hello),
-            None => self.refuse(link, CloseReason::TooManyLinks),
+        let Some(slot) = self.links.take_slot(link) else {
+            self.refuse(link, CloseReason::TooManyLinks);
+            return;
+        };
+        if direction == Direction::Inbound {
+            self.say_hello(link);
         }
+        self.bring_up(link, slot, hello);
     }
 
     /// Decides between a new link and an older one to the same peer; `false` when the new one lost
@@ -209,6 +220,7 @@ impl Protocol {
             serve: ServeQueue::default(),
             pieces: PieceRate::default(),
             taken: 0,
+            merit: Merit::new(now),
             told_peers: None,
             told_clock: None,
         });
@@ -223,6 +235,7 @@ impl Protocol {
             "peer up"
         );
         self.env.emit(Event::PeerUp { peer: remote, transport: kind, address, direction });
+        self.look_for_twins(link, remote, hello.incarnation);
         let uphill = self.is_uphill(link);
         if let Some(up) = self.links.up(link) {
             up.interest.uphill = uphill;

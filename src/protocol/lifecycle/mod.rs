@@ -15,6 +15,7 @@
 //!
 //! Tested by: `sim::tests::faults`, `sim::tests::topics`.
 
+mod admission;
 mod clock;
 mod link_down;
 mod link_up;
@@ -63,7 +64,7 @@ impl Protocol {
 
     /// Links came or went.
     fn links_changed(&mut self) {
-        self.membership.update_mode(&mut self.env, &self.links);
+        self.membership.update_mode(&mut self.env, &self.links, &self.guard);
         self.recheck_outbox();
         self.maintain();
     }

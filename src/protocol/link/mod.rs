@@ -7,6 +7,7 @@
 //! Tested by: `protocol::tests::property`, `sim::tests::faults`.
 
 mod batch;
+mod eviction;
 mod liveness;
 mod state;
 
@@ -19,6 +20,7 @@ use crate::protocol::io::Output;
 use crate::types::{Direction, LinkId, Message, MonoTime, PIECE_BYTES, PeerId};
 
 pub(super) use batch::Batch;
+pub(super) use eviction::{Candidate, Evictions, Merit, choose};
 pub(super) use liveness::Pinger;
 pub(super) use state::{CloseCause, Established, Link};
 
@@ -49,6 +51,8 @@ pub(super) struct Links {
     pub(super) leader: u64,
     /// Links for which too much waits.
     pub(super) overfull: BTreeSet<LinkId>,
+    /// Links that had to give way to others.
+    pub(super) evictions: Evictions,
 }
 
 impl Links {
@@ -96,6 +100,11 @@ impl Links {
     /// Returns the peer of a link, when the link is up.
     pub(super) fn peer_of(&self, link: LinkId) -> Option<PeerId> {
         self.all.get(&link).filter(|l| l.up.is_some()).map(|l| l.remote)
+    }
+
+    /// Reports whether every slot has an owner.
+    pub(super) fn is_full(&self) -> bool {
+        self.slots.len() >= usize::from(MAX_SLOTS)
     }
 
     /// Takes a free slot.

@@ -15,7 +15,7 @@ use crate::types::{
     CloseReason, Direction, Endpoint, Interest, LinkId, MonoTime, PeerId, TransportKind,
 };
 
-use super::{Batch, Pinger};
+use super::{Batch, Merit, Pinger};
 
 /// State of one link.
 #[derive(Debug)]
@@ -74,6 +74,8 @@ pub(in crate::protocol) struct Established {
     pub(in crate::protocol) pieces: PieceRate,
     /// Payload bytes of transactions accepted from this peer.
     pub(in crate::protocol) taken: u64,
+    /// Number of transactions accepted from this peer, faded.
+    pub(in crate::protocol) merit: Merit,
     /// Time when the peer was last told which peers we know.
     pub(in crate::protocol) told_peers: Option<MonoTime>,
     /// Time when the peer was last told our clock, after the hello.

@@ -123,6 +123,11 @@ impl Log {
         self.live
     }
 
+    /// Reports whether nothing more can be told apart until the oldest entry goes.
+    pub(super) fn is_full(&self) -> bool {
+        self.records.is_spanned()
+    }
+
     /// The oldest sequence number that may still hold an entry.
     pub(super) fn base(&self) -> u64 {
         self.records.base()

@@ -18,6 +18,10 @@ pub(in crate::protocol) const OWN: u8 = 64;
 const CHUNK: usize = 1024;
 const _: () = assert!(size_of::<Record>() == 56, "resident for each retained transaction");
 
+/// Milliseconds by which a transaction may expire before its creation, by a clock that is ahead: half a
+/// day, which leaves 49 days for the time after it.
+const BEFORE: u32 = 43_200_000;
+
 /// Bit of `Record::mark`, above those of the state: our own store has the transaction.
 const STORED: u8 = 8;
 /// Bit of `Record::mark`: a peer that is nearer to a relay has the transaction.
@@ -48,8 +52,8 @@ pub(in crate::protocol) enum State {
 pub(in crate::protocol) struct Record {
     pub(in crate::protocol) id: TransactionId,
     pub(in crate::protocol) created: WallTime,
-    /// Milliseconds from creation until it may go.
-    retention: i32,
+    /// Milliseconds from `BEFORE` ahead of creation until it may go: 30 days do not fit with a sign.
+    life: u32,
     /// Payload bytes; the largest allowed is 1 GiB.
     pub(in crate::protocol) size: u32,
     /// Hops from its origin as far as one byte tells; 0 where this node published it.
@@ -72,12 +76,12 @@ impl Record {
         created: WallTime,
         keep_until: WallTime,
     ) -> Self {
-        let retention = i128::from(keep_until.as_millis()) - i128::from(created.as_millis());
-        let most = if retention < 0 { i32::MIN } else { i32::MAX };
+        let life = u64::from(BEFORE).saturating_add(keep_until.as_millis());
+        let life = life.saturating_sub(created.as_millis());
         Self {
             id,
             created,
-            retention: i32::try_from(retention).unwrap_or(most),
+            life: u32::try_from(life).unwrap_or(u32::MAX),
             size: 0,
             hop: 0,
             origin: NOBODY,
@@ -155,9 +159,8 @@ impl Record {
 
     /// Returns the time when the transaction may go.
     pub(in crate::protocol) fn keep_until(&self) -> WallTime {
-        WallTime::from_millis(
-            self.created.as_millis().saturating_add_signed(i64::from(self.retention)),
-        )
+        let life = i64::from(self.life) - i64::from(BEFORE);
+        WallTime::from_millis(self.created.as_millis().saturating_add_signed(life))
     }
 
     /// Returns the key in the order of reconciliation.
@@ -219,6 +222,12 @@ impl Records {
     pub(in crate::protocol) fn at_mut(&mut self, seq: u64) -> Option<&mut Record> {
         let at = usize::try_from(seq.checked_sub(self.base)?).ok()?;
         self.chunks.get_mut(at / CHUNK)?.as_mut()?.records.get_mut(at % CHUNK)
+    }
+
+    /// Reports whether positions may soon not tell records apart: from the oldest to the newest there
+    /// are about as many as have 32 bits.
+    pub(super) fn is_spanned(&self) -> bool {
+        self.head - self.base >= u64::from(u32::MAX) - (1 << 20)
     }
 
     /// The record at a position that is known to hold one.

@@ -12,8 +12,13 @@ use std::time::Duration;
 
 use crate::types::{Endpoint, MonoTime, PeerId, PeerRecord, StoredPeer, WallTime};
 
+use super::notice::Notice;
+
 /// Maximum number of own addresses remembered.
 const MAX_OWN: usize = 64;
+/// Time for which a link has to live to count as a success: what breaks sooner is dialled again ever
+/// more rarely, as what cannot be reached at all.
+const STEADY: Duration = Duration::from_secs(20);
 
 /// Topics that a peer carries, as far as is known. The peer's own word counts more than what others
 /// say.
@@ -42,6 +47,10 @@ pub(in crate::protocol) struct Known {
     pub(in crate::protocol) kind: Kind,
     /// Peer that told us; `None` for the peer itself, a store or the host.
     pub(in crate::protocol) source: Option<PeerId>,
+    /// Links in a row that ended soon, less one for each `STEADY` that a later one lived.
+    pub(super) short_links: u32,
+    /// Time when its last link ended.
+    pub(super) gone: Option<MonoTime>,
 }
 
 impl Known {
@@ -55,6 +64,8 @@ impl Known {
             next: MonoTime::ZERO,
             kind: Kind::Unknown,
             source,
+            short_links: 0,
+            gone: None,
         }
     }
 
@@ -86,6 +97,9 @@ pub(in crate::protocol) struct Bootstrap {
     pub(super) failures: u32,
     pub(in crate::protocol) next: MonoTime,
     pub(super) dialling: bool,
+    /// The same as of a known peer, for one that the book has no room for.
+    pub(super) short_links: u32,
+    pub(super) notice: Notice,
 }
 
 /// Result of noting a record.
@@ -123,6 +137,8 @@ impl AddressBook {
             failures: 0,
             next: MonoTime::ZERO,
             dialling: false,
+            short_links: 0,
+            notice: Notice::default(),
         });
         let max = max as usize;
         let known = restored.into_iter().take(max).map(|stored| {
@@ -136,6 +152,8 @@ impl AddressBook {
                 next: MonoTime::ZERO,
                 kind: Kind::Unknown,
                 source: None,
+                short_links: 0,
+                gone: None,
             };
             (stored.peer, known)
         });
@@ -255,6 +273,32 @@ impl AddressBook {
     /// Reports whether there are edges, as far as is known.
     pub(super) fn is_mixed(&self) -> bool {
         self.known.values().any(|known| known.kind == Kind::Edge)
+    }
+
+    /// The link of a peer ended after it had `lived`; returns how many ended soon, in a row.
+    pub(super) fn note_down(&mut self, peer: &PeerId, lived: Duration, now: MonoTime) -> u32 {
+        let steady = u32::try_from(lived.as_secs() / STEADY.as_secs()).unwrap_or(u32::MAX);
+        let is_short = u32::from(steady == 0);
+        let count = |links: &mut u32| {
+            *links = links.saturating_sub(steady).saturating_add(is_short);
+            *links
+        };
+        let theirs = |b: &&mut Bootstrap| b.peer == Some(*peer);
+        let at_bootstrap = self.bootstrap.iter_mut().filter(theirs);
+        let most = at_bootstrap.map(|b| count(&mut b.short_links)).max();
+        let known = self.known.get_mut(peer).map(|known| {
+            known.gone = Some(now);
+            count(&mut known.short_links)
+        });
+        known.or(most).unwrap_or(is_short)
+    }
+
+    /// A dial of an address failed: whoever is thought to be there is tried elsewhere next.
+    pub(super) fn note_address_failed(&mut self, endpoint: &Endpoint, next: MonoTime) {
+        for known in self.known.values_mut().filter(|k| k.endpoint() == Some(endpoint)) {
+            known.failures = known.failures.saturating_add(1);
+            known.next = known.next.max(next);
+        }
     }
 
     /// A dial of this peer failed.

@@ -1,10 +1,13 @@
 //! Which peers there are and which of them to be linked with.
 //!
-//! `address_book` knows who is where, `peer_exchange` learns of more, `overlay` dials.
+//! `address_book` knows who is where, `peer_exchange` learns of more, `overlay` dials, `mode` judges what
+//! came of it, `notice` says what did not.
 //!
 //! Tested by: `sim::tests::faults`, `sim::tests::worlds`.
 
 mod address_book;
+mod mode;
+mod notice;
 mod overlay;
 mod peer_exchange;
 
@@ -12,9 +15,11 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::protocol::gate::Gate;
 use crate::protocol::io::DialId;
-use crate::types::{Mode, PeerId, PeerRecord};
+use crate::types::{PeerId, PeerRecord};
 
 pub(super) use address_book::AddressBook;
+use mode::Connection;
+use notice::Notice;
 pub(super) use overlay::Dial;
 pub(super) use peer_exchange::ask_for_peers;
 
@@ -28,7 +33,9 @@ pub(super) struct Membership {
     next_dial: u64,
     /// Peers whose link broke, the latest last.
     dropped_peers: VecDeque<PeerId>,
-    pub(super) mode: Mode,
+    pub(super) connection: Connection,
+    /// Peers from the book that cannot be linked with while links are missing.
+    refusals: Notice,
     /// Number of times peers were asked for because links are missing.
     needy_turns: u32,
     /// Answers whose signatures are being checked.
@@ -43,7 +50,8 @@ impl Membership {
             dials: BTreeMap::new(),
             next_dial: 0,
             dropped_peers: VecDeque::new(),
-            mode: Mode::Offline,
+            connection: Connection::default(),
+            refusals: Notice::default(),
             needy_turns: 0,
             checking_records: Gate::default(),
         }

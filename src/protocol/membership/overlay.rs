@@ -3,7 +3,8 @@
 //! `maintain` is called whenever something changed and whenever a back-off ends. It dials while
 //! fewer than `dial_target` links are outbound or fewer than `min_links` are up, preferring address
 //! groups that no other outbound link is in, else at random. With fewer than `min_healthy_peers`
-//! links the bootstrap peers are dialled again, for ever. All delays have full jitter.
+//! links the bootstrap peers are dialled again, for ever. All delays have full jitter, and double with
+//! each failure in a row and with each link in a row that ended soon after it came up.
 //!
 //! A peer whose link broke is dialled again for ever, one at a time, also when there are enough links
 //! by then: halves of a network that were apart for long have refilled their links from within, and
@@ -31,7 +32,7 @@ use crate::types::{
 };
 
 use super::Membership;
-use super::address_book::{Kind, backoff};
+use super::address_book::{Bootstrap, Kind, Known, backoff};
 
 /// Purpose of a dial: on whose behalf it is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +67,8 @@ struct Missing {
 pub(in crate::protocol) struct Dial {
     pub(in crate::protocol) endpoint: Endpoint,
     purpose: Purpose,
+    /// Failure of the transport in words, once it failed.
+    failure: String,
 }
 
 impl Membership {
@@ -74,6 +77,7 @@ impl Membership {
         if env.shutting_down {
             return;
         }
+        self.update_mode(env, links, guard);
         let mut room =
             (env.config.discovery.max_concurrent as usize).saturating_sub(self.dials.len());
         self.maintain_bootstrap(env, links, &mut room);
@@ -142,8 +146,7 @@ impl Membership {
     }
 
     fn maintain_bootstrap(&mut self, env: &mut Env, links: &Links, room: &mut usize) {
-        let wanted = links.up_count() < env.config.discovery.min_healthy_peers as usize;
-        if !wanted {
+        if !are_bootstraps_wanted(env, links) {
             return;
         }
         let mut started = false;
@@ -214,18 +217,36 @@ impl Membership {
             })
             .chain(links.all.values().map(|l| l.remote))
             .collect();
-        let eligible = |(peer, known): (&PeerId, &super::address_book::Known)| {
-            let endpoint = known.endpoint()?;
-            let free = *peer != env.me
-                && known.next <= env.now
+        // A bootstrap peer is dialled as that, and not once more as a peer of the book.
+        let as_bootstrap = |endpoint: &Endpoint| {
+            are_bootstraps_wanted(env, links)
+                && self.book.bootstrap.iter().any(|b| b.endpoint == *endpoint)
+        };
+        let eligible = |(peer, known): (&PeerId, &Known)| {
+            let endpoint = self.may_dial(env, guard, peer, known)?;
+            let free = known.next <= env.now
                 && !dialling.contains(peer)
-                && !guard.is_banned(peer, env.corroborated())
-                && env.config.network.trust.allows(peer)
-                && !self.book.is_own(endpoint)
+                && !as_bootstrap(endpoint)
                 && !self.dials.values().any(|d| d.endpoint == *endpoint);
             free.then(|| (*peer, endpoint.clone()))
         };
         self.book.known.iter().filter_map(eligible).collect()
+    }
+
+    /// Returns where a known peer is to be dialled next, if it may be dialled at all.
+    pub(super) fn may_dial<'a>(
+        &self,
+        env: &Env,
+        guard: &Guard,
+        peer: &PeerId,
+        known: &'a Known,
+    ) -> Option<&'a Endpoint> {
+        let endpoint = known.endpoint()?;
+        let may = *peer != env.me
+            && !guard.is_banned(peer, env.corroborated())
+            && env.config.network.trust.allows(peer)
+            && !self.book.is_own(endpoint);
+        may.then_some(endpoint)
     }
 
     fn outbound_groups(&self, links: &Links) -> BTreeSet<u64> {
@@ -243,7 +264,8 @@ impl Membership {
         self.next_dial += 1;
         let dial = DialId(self.next_dial);
         env.counters.dials_started += 1;
-        self.dials.insert(dial, Dial { endpoint: endpoint.clone(), purpose });
+        self.dials
+            .insert(dial, Dial { endpoint: endpoint.clone(), purpose, failure: String::new() });
         env.push(Output::Dial { dial, endpoint, expected });
     }
 
@@ -269,14 +291,16 @@ impl Membership {
         guard: &Guard,
         dial: DialId,
         reason: FailureKind,
+        detail: String,
     ) {
-        let Some(d) = self.dials.get(&dial) else { return };
+        let Some(d) = self.dials.get_mut(&dial) else { return };
         let address = d.endpoint.to_string();
+        d.failure = detail;
         let peer = match d.purpose {
             Purpose::Peer(peer) => peer,
             _ => env.me,
         };
-        tracing::debug!(target: "sorcha_peer::overlay", %address, %reason, "dial failed");
+        tracing::debug!(target: "sorcha_peer::overlay", %address, %reason, failure = d.failure, "dial failed");
         env.emit(Event::DialFailed { address, reason });
         self.finish_dial(env, Some(dial), &peer, Err(ConnectFailure::Dial(reason)), Duration::ZERO);
         self.maintain(env, links, guard);
@@ -315,14 +339,19 @@ impl Membership {
         if failed {
             env.counters.dials_failed += 1;
         }
+        self.say_how_it_went(env, &dial, result);
         match dial.purpose {
             Purpose::Host(call) => {
                 let result = result.map(|()| *remote);
                 env.push(Output::Connected { call, result });
             }
             Purpose::Bootstrap(at) => {
-                let failures = self.book.bootstrap.get(at).map_or(0, |b| b.failures);
+                let count = |b: &Bootstrap| b.failures.saturating_add(b.short_links);
+                let failures = self.book.bootstrap.get(at).map_or(0, count);
                 let next = next_attempt(env, failures, retry);
+                if failed {
+                    self.book.note_address_failed(&dial.endpoint, next);
+                }
                 if let Some(b) = self.book.bootstrap.get_mut(at) {
                     b.dialling = false;
                     if answered {
@@ -334,12 +363,42 @@ impl Membership {
                 }
             }
             Purpose::Peer(peer) if failed => {
-                let failures = self.book.known.get(&peer).map_or(0, |k| k.failures);
+                let count = |k: &Known| k.failures.saturating_add(k.short_links);
+                let failures = self.book.known.get(&peer).map_or(0, count);
                 let next = next_attempt(env, failures, retry);
                 self.book.note_failure(&peer, next);
                 self.forget_hopeless(env, &peer);
             }
             Purpose::Peer(_) => {}
+        }
+    }
+
+    /// Says that a bootstrap peer cannot be linked with, or nobody else while links are missing: at
+    /// once, and then rarely. What a host configured wrong must not look like an empty network.
+    fn say_how_it_went(&mut self, env: &Env, dial: &Dial, result: Result<(), ConnectFailure>) {
+        let is_bootstrap = matches!(dial.purpose, Purpose::Bootstrap(_));
+        let notice = match dial.purpose {
+            Purpose::Bootstrap(at) => self.book.bootstrap.get_mut(at).map(|b| &mut b.notice),
+            Purpose::Peer(_) => Some(&mut self.refusals),
+            Purpose::Host(_) => None,
+        };
+        let Some(notice) = notice else { return };
+        let why = match result {
+            // A list of all nodes may hold this one.
+            Err(ConnectFailure::Closed | ConnectFailure::Refused(CloseReason::SelfDial)) => return,
+            Ok(()) => return notice.succeed(),
+            Err(why) => why,
+        };
+        // Of peers from the book it is no news that some cannot be reached.
+        let is_worth = is_bootstrap
+            || self.connection.mode != Mode::Online && matches!(why, ConnectFailure::Refused(_));
+        if let Some(failures) = is_worth.then(|| notice.fail(why, env.now)).flatten() {
+            tracing::warn!(
+                target: "sorcha_peer::overlay",
+                address = %dial.endpoint, reason = why.as_str(), failure = dial.failure, failures,
+                "{}",
+                if is_bootstrap { "no link with a bootstrap peer" } else { "a peer refuses the link" }
+            );
         }
     }
 
@@ -350,7 +409,7 @@ impl Membership {
         let hopeless = self.book.known.get(peer).is_some_and(|k| k.failures >= limit);
         let bootstrap = self.book.bootstrap.iter().any(|b| b.peer == Some(*peer));
         let spared = bootstrap || self.dropped_peers.contains(peer);
-        if hopeless && !spared && self.mode == Mode::Online {
+        if hopeless && !spared && self.connection.has(env.config.discovery.min_healthy_peers) {
             self.book.known.remove(peer);
             env.push(Output::ForgetPeer(*peer));
         }
@@ -381,9 +440,11 @@ impl Membership {
         &mut self,
         env: &mut Env,
         peer: &PeerId,
+        lived: Duration,
         cause: CloseCause,
     ) {
-        let next = next_attempt(env, 0, cause.retry());
+        let short_links = self.book.note_down(peer, lived, env.now);
+        let next = next_attempt(env, short_links.saturating_sub(1), cause.retry());
         self.book.postpone(peer, next);
         if matches!(cause, CloseCause::Transport | CloseCause::Ours(CloseReason::Unresponsive)) {
             self.note_dropped(peer);
@@ -404,23 +465,6 @@ impl Membership {
         }
     }
 
-    /// Links came or went: the mode follows from their number.
-    pub(in crate::protocol) fn update_mode(&mut self, env: &mut Env, links: &Links) {
-        let links = links.up_count();
-        let mode = if links == 0 {
-            Mode::Offline
-        } else if links < env.config.discovery.min_healthy_peers as usize {
-            Mode::Degraded
-        } else {
-            Mode::Online
-        };
-        if mode != self.mode {
-            self.mode = mode;
-            tracing::info!(target: "sorcha_peer::overlay", ?mode, links, "mode changed");
-            env.emit(Event::ModeChanged { mode });
-        }
-    }
-
     /// Wakes up when the next back-off ends.
     fn arm_overlay(&mut self, env: &mut Env) {
         let now = env.now;
@@ -430,6 +474,11 @@ impl Membership {
             env.timers.set_earlier(Timer::Overlay, next);
         }
     }
+}
+
+/// Reports whether there are so few links that bootstrap peers are dialled.
+fn are_bootstraps_wanted(env: &Env, links: &Links) -> bool {
+    links.up_count() < env.config.discovery.min_healthy_peers as usize
 }
 
 /// Returns when to dial again after so many failures in a row.

@@ -92,6 +92,9 @@ impl Protocol {
         if self.env.shutting_down {
             return Some(PublishRefusal::Closed);
         }
+        if self.log.is_full() {
+            return Some(PublishRefusal::Store(StoreErrorKind::Full));
+        }
         let limit = self.env.config.gossip.max_transaction_size;
         let sizes = || transactions.iter().map(|transaction| transaction.header().payload_len);
         if let Some(size) = sizes().find(|size| *size > limit) {

@@ -31,7 +31,11 @@ impl Protocol {
             }
             let Some(peers) = self.outbox.confirm(id, peer) else { continue };
             let needed = self.copies_needed(id, alike);
-            self.env.emit(Event::Replicated { id: *id, peers });
+            if self.outbox.contains(id) {
+                self.env.emit(Event::Replicated { id: *id, peers });
+            } else {
+                self.env.push(Output::Copied { id: *id, peers });
+            }
             if let Some(slot) = slot {
                 self.log.note_known(id, slot);
             }

@@ -232,7 +232,11 @@ impl Chaos {
                 let (kind, assurance) = (TransportKind::Memory, Assurance::default());
                 Input::LinkOpened { link, remote, kind, address, dial, assurance }
             }
-            3 => Input::DialFailed { dial: self.dials.pop()?, reason: FailureKind::Timeout },
+            3 => Input::DialFailed {
+                dial: self.dials.pop()?,
+                reason: FailureKind::Timeout,
+                detail: String::new(),
+            },
             4 => Input::LinkClosed { link },
             5 => Input::Malformed { link },
             6 => Input::Sent { link, weight: usize::from(b) * 1000, bytes: 10 },

@@ -25,6 +25,24 @@ fn record(n: u8) -> PeerRecord {
     identity.sign_record(RecordDraft { peer, seq: 1, issued, endpoints: Vec::new() })
 }
 
+/// The hello of the `n`-th peer.
+pub(super) fn greeting(n: u8) -> Hello {
+    Hello {
+        network: Config::lan().network.name,
+        version_min: 1,
+        version_max: 1,
+        features: Features(0),
+        incarnation: 1,
+        max_transaction: 1 << 30,
+        record: record(n),
+        observed: None,
+        interest: Interest::default(),
+        owes: false,
+        clock: None,
+        proofs: Vec::new(),
+    }
+}
+
 /// The `n`-th transaction, created `age` milliseconds before the start.
 pub(super) fn transaction(n: u32, age: u64) -> Transaction {
     let created = WallTime::from_millis(START - age);
@@ -66,13 +84,15 @@ pub(super) struct SingleNode {
     pub(super) announced: BTreeSet<TransactionId>,
     /// What the next hello of a peer says of its clock.
     pub(super) peer_clock: Option<WallTime>,
-    pub(super) events: Vec<Event>,
     /// What the store was given of other origins, and whether it was news.
     pub(super) stored: Vec<(TransactionId, bool)>,
     /// Answer of the store to own transactions.
     pub(super) store_own: Result<(), StoreErrorKind>,
     /// Answers to publishes.
     pub(super) published: Vec<Result<bool, PublishRefusal>>,
+    pub(super) events: Vec<Event>,
+    /// Copies counted of what had left the outbox.
+    pub(super) copied: Vec<u32>,
 }
 
 impl SingleNode {
@@ -101,10 +121,11 @@ impl SingleNode {
             breaks: 0,
             announced: BTreeSet::new(),
             peer_clock: None,
-            events: Vec::new(),
             stored: Vec::new(),
             store_own: Ok(()),
             published: Vec::new(),
+            events: Vec::new(),
+            copied: Vec::new(),
         }
     }
 
@@ -126,20 +147,7 @@ impl SingleNode {
     pub(super) fn meet_on(&mut self, now: Duration, n: u8, link: u64, owes: bool) -> LinkId {
         let link = LinkId(link);
         self.link_up(now, link, true, n);
-        let hello = Hello {
-            network: Config::lan().network.name,
-            version_min: 1,
-            version_max: 1,
-            features: Features(0),
-            incarnation: 1,
-            max_transaction: 1 << 30,
-            record: record(n),
-            observed: None,
-            interest: Interest::default(),
-            owes,
-            clock: self.peer_clock,
-            proofs: Vec::new(),
-        };
+        let hello = Hello { owes, clock: self.peer_clock, ..greeting(n) };
         self.hear(now, link, vec![Message::Hello(Box::new(hello))]);
         link
     }
@@ -211,7 +219,6 @@ impl SingleNode {
                         todo.push_back(self.checked(ticket, Input::Verified { ticket, judgement }));
                     }
                     Output::Close { link } => self.closed.push(link),
-                    Output::Emit(event) => self.events.push(event),
                     Output::VerifyPiece { ticket, root, len, piece } => {
                         let valid =
                             verify_piece(&root, len, piece.index, &piece.bytes, &piece.proof);
@@ -235,6 +242,8 @@ impl SingleNode {
                         todo.push_back(Input::Stored { ticket, result: self.store_own });
                     }
                     Output::Published { result, .. } => self.published.push(result),
+                    Output::Emit(event) => self.events.push(event),
+                    Output::Copied { peers, .. } => self.copied.push(peers),
                     Output::Load { ticket, ids } => {
                         let found = ids.iter().map(|id| self.table.get(id).cloned());
                         let transactions = found.collect();

@@ -7,6 +7,7 @@
 mod checkers;
 mod clocks;
 mod faults;
+mod full_hubs;
 mod full_stores;
 mod hostile;
 mod large;
@@ -15,17 +16,23 @@ mod outbox_replay;
 mod repair;
 mod replay;
 mod scenarios;
+mod small_networks;
 mod spill;
 mod spread;
 mod topics;
+mod twins;
 mod worlds;
 
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use super::check::{Checker, Seen};
 use super::*;
 use crate::config::Trust;
+use crate::protocol::Output;
+use crate::types::Event;
 
 const fn secs(s: u64) -> Duration {
     Duration::from_secs(s)
@@ -91,4 +98,36 @@ fn allowed(config: WorldConfig, mut nodes: Vec<NodeOptions>, links: &[(usize, us
         options.config = Some(own);
     }
     World::with_nodes(config, nodes)
+}
+
+/// Events of all nodes, in order.
+#[derive(Debug, Clone, Default)]
+struct Recorder(Arc<Mutex<Vec<(usize, Event)>>>);
+
+impl Recorder {
+    /// Records from now on.
+    fn of(world: &mut World) -> Self {
+        let recorder = Self::default();
+        world.add_checker(Box::new(recorder.clone()));
+        recorder
+    }
+
+    /// Returns what `pick` takes of the events of a node.
+    fn of_node<T>(&self, node: usize, pick: impl Fn(&Event) -> Option<T>) -> Vec<T> {
+        let events = self.0.lock().unwrap();
+        events.iter().filter(|(of, _)| *of == node).filter_map(|(_, event)| pick(event)).collect()
+    }
+}
+
+impl Checker for Recorder {
+    fn name(&self) -> &'static str {
+        "recorder"
+    }
+
+    fn look(&mut self, seen: &Seen<'_>, _: &mut Vec<String>) -> u64 {
+        if let Seen::Output { node, output: Output::Emit(event) } = seen {
+            self.0.lock().unwrap().push((*node, (*event).clone()));
+        }
+        0
+    }
 }

@@ -35,7 +35,8 @@ impl World {
             }
             Event::DialFailed { node, boot, dial, reason } => {
                 self.faults.dials_failed += 1;
-                self.feed_run(node, boot, Input::DialFailed { dial, reason });
+                let detail = String::new();
+                self.feed_run(node, boot, Input::DialFailed { dial, reason, detail });
             }
             Event::Opened { pipe, side, dial } => self.on_opened(pipe, side, dial),
             Event::Uplink { node, boot } => {
@@ -240,6 +241,7 @@ impl World {
             Output::SaveBan(ban) => self.nodes[node].store.save_ban(ban),
             Output::LiftBan(peer) => self.nodes[node].store.lift_ban(&peer),
             Output::Published { .. }
+            | Output::Copied { .. }
             | Output::Connected { .. }
             | Output::Observed { .. }
             | Output::Emit(_) => {}

@@ -45,7 +45,8 @@ impl World {
         let stored: Vec<TransactionId> = restored.index.iter().map(|e| e.id).collect();
         let blank = restored.peers.is_empty() && stored.is_empty();
         let config = n.config.clone();
-        let incarnation = n.boot;
+        // Of two with one identity each has its own.
+        let incarnation = n.boot + if n.options.twin_of.is_some() { 1 << 32 } else { 0 };
         let protocol = Protocol::new(&config, incarnation, record.clone(), seed, restored);
         n.protocol = Some(protocol);
         self.show(&Seen::Started { node, stored: &stored, blank });

@@ -89,7 +89,8 @@ impl World {
             }
             if let Some(dial) = dial {
                 let reason = FailureKind::Closed;
-                self.feed_run(node, boot, Input::DialFailed { dial, reason });
+                let detail = String::new();
+                self.feed_run(node, boot, Input::DialFailed { dial, reason, detail });
             }
             return;
         }

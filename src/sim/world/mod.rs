@@ -168,7 +168,9 @@ impl World {
             self.edges.push(index);
         }
         self.addresses.insert(node.endpoint.clone(), index);
-        self.by_peer.insert(node.peer_id(), index);
+        if node.options.twin_of.is_none() {
+            self.by_peer.insert(node.peer_id(), index);
+        }
         self.latencies.add(&mut self.rng, node.options.region);
         self.nodes.push(node);
         index

@@ -93,7 +93,7 @@ pub(super) struct Node {
 impl Node {
     pub(super) fn new(seed: u64, index: usize, config: Config, options: NodeOptions) -> Self {
         Self {
-            identity: identity(seed, index),
+            identity: identity(seed, options.twin_of.unwrap_or(index)),
             config,
             endpoint: endpoint(index),
             options,

@@ -154,6 +154,22 @@ mod tests {
     }
 
     #[test]
+    fn thirty_days_are_kept_little_longer_than_they_must() {
+        let (retention, width) = (30 * 86_400_000, Duration::from_mins(5));
+        let mut all = Generations::default();
+        let mut latest = 0;
+        for now in (0..3 * retention).step_by(600_000) {
+            let ends = put(&mut all, WallTime::from_millis(now + retention), width);
+            latest = latest.max(ends - now);
+            for number in all.ended(WallTime::from_millis(now)) {
+                all.all.remove(&number);
+            }
+            assert!(all.all.len() < MAX_GENERATIONS);
+        }
+        assert!(latest <= retention / 100 * 107, "kept for {latest} ms");
+    }
+
+    #[test]
     fn generations_are_bounded_and_never_end_early() {
         let mut all = Generations::default();
         let width = Duration::from_millis(10);

@@ -1,0 +1,93 @@
+//! Who gets a place: a newcomer beyond what there is room for, and a process that has a peer's identity.
+//!
+//! Tested by: `sim::tests::full_hubs`, `sim::tests::twins`.
+
+use crate::protocol::Protocol;
+use crate::protocol::guard::Finding;
+use crate::protocol::link::{Candidate, Link, choose};
+use crate::types::{CloseReason, Direction, Endpoint, Event, LinkId, PeerId};
+
+impl Protocol {
+    /// Reports whether there is a place for a peer that dialled us and is not linked yet; if need be
+    /// another one gives way.
+    pub(super) fn has_place(&mut self, link: LinkId, is_relay: bool) -> bool {
+        let most = self.env.config.overlay.max_inbound as usize;
+        // Room for relays is kept: the network hangs together by them.
+        let crowded = !is_relay && self.links.edges_inbound() >= most - most / 4;
+        let full = self.links.count(Direction::Inbound) >= most || self.links.is_full();
+        if !full && !crowded {
+            return true;
+        }
+        most > 0 && self.evict_for(link, crowded)
+    }
+
+    /// Closes the link that gives way to a newcomer, if one does now; of edges alone if they take up
+    /// what there is for them.
+    fn evict_for(&mut self, newcomer: LinkId, only_edges: bool) -> bool {
+        let now = self.env.now;
+        let Some(peer) = self.links.all.get(&newcomer).map(|l| l.remote) else { return false };
+        if !self.links.evictions.may_evict_for(&peer, now) {
+            return false;
+        }
+        let inbound = self.links.all.values().filter(|l| l.direction == Direction::Inbound);
+        let candidate = |l: &Link| {
+            let up = l.up.as_ref().filter(|up| !only_edges || !up.interest.theirs.is_relay())?;
+            Some(Candidate {
+                link: l.id,
+                group: self.group_of(l.id),
+                age: now.since(up.since),
+                merit: up.merit.points(now),
+                rtt: up.pinger.rtt,
+                is_replaying: self.is_replaying(l),
+            })
+        };
+        let candidates: Vec<_> = inbound.filter_map(candidate).collect();
+        let victim = choose(&candidates, self.group_of(newcomer));
+        let Some((victim, peer)) = victim.and_then(|link| Some((link, self.links.peer_of(link)?)))
+        else {
+            return false;
+        };
+        self.links.evictions.note(peer, now);
+        self.env.counters.links_evicted += 1;
+        self.close(victim, CloseReason::TooManyLinks);
+        true
+    }
+
+    /// Returns the address group of a peer; those without an address are one group.
+    fn group_of(&self, link: LinkId) -> u64 {
+        let address = self.links.all.get(&link).and_then(|l| l.address);
+        address.map_or(0, |address| Endpoint::from(address).group())
+    }
+
+    /// A link with a peer is up: tells of two processes that come in turns.
+    pub(super) fn look_for_twins(&mut self, link: LinkId, peer: PeerId, incarnation: u64) {
+        let finding = self.guard.twins.note_up(peer, incarnation, self.env.now);
+        self.note_twins(finding, link, peer);
+    }
+
+    /// A peer says that another connection has taken an own link over: tells if that was none of ours.
+    pub(super) fn note_taken_over(&mut self, link: LinkId) {
+        let Some(l) = self.links.all.get(&link).filter(|l| l.up.is_some()) else { return };
+        let ours = |other: &Link| other.remote == l.remote && other.id != link;
+        if !self.links.all.values().any(ours) {
+            let finding = self.guard.twins.note_taken_over(self.env.now);
+            self.note_twins(finding, link, self.env.me);
+        }
+    }
+
+    fn note_twins(&mut self, finding: Finding, link: LinkId, peer: PeerId) {
+        if finding == Finding::Single {
+            return;
+        }
+        self.env.counters.identities_in_use += 1;
+        if finding == Finding::Tell {
+            let address = self.links.all.get(&link).and_then(|l| l.shown_address());
+            tracing::warn!(
+                target: "sorcha_peer::guard",
+                %peer, address = address.as_deref(), own = peer == self.env.me,
+                "two processes have the same identity: was a data directory copied?"
+            );
+            self.env.emit(Event::IdentityInUse { peer, address });
+        }
+    }
+}
