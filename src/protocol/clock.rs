@@ -23,7 +23,8 @@
 //! again. Time that a peer confirmed before the leap, continued, is one more vote against the new
 //! reading, which has one for itself. Until the answers are there, for `ASKING` at most, `wall` goes on as if nothing had happened.
 //!
-//! **What is corroborated.** It starts with the newest time in the store, goes on with monotonic time,
+//! **What is corroborated.** It starts with the newest time in the store at which others' transactions
+//! were created (or own ones, where there are no others), goes on with monotonic time,
 //! and may exceed that by `max_clock_skew`. It follows `wall` once a peer's vote has confirmed it, or once
 //! the reading has kept pace with monotonic time for the retention (10 min at least) and no peer
 //! objects: by then all that was retained at the beginning has expired by monotonic time alone, so
@@ -48,6 +49,8 @@ const ASKING: Duration = Duration::from_secs(10);
 const MIN_EVEN: Duration = Duration::from_mins(10);
 /// Change of a correction that is too small to matter, in milliseconds: round trips are in it.
 const NEGLIGIBLE: u64 = 1000;
+/// Minimum time between two samples of one peer's clock.
+const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 /// Age at which what a peer said is asked for anew: two clocks drift apart by half a second in it.
 const SAMPLE_AGE: Duration = Duration::from_hours(1);
 
@@ -104,6 +107,8 @@ pub(super) struct Clock {
     /// True: the reading leapt after the anchor was set.
     has_leapt: bool,
     anchor: Anchor,
+    /// Time of the newest own transaction in the store at the start.
+    newest_own: WallTime,
     samples: BTreeMap<LinkId, Sample>,
     standing: Standing,
     /// Milliseconds from the reading to `wall`.
@@ -125,6 +130,7 @@ impl Clock {
             even_since: MonoTime::ZERO,
             has_leapt: false,
             anchor: Anchor::default(),
+            newest_own: WallTime::default(),
             samples: BTreeMap::new(),
             standing: Standing::Unknown,
             correction: 0,
@@ -133,9 +139,11 @@ impl Clock {
         }
     }
 
-    /// Notes a time that an earlier run knew; before the first reading.
-    pub(super) fn note_stored(&mut self, wall: WallTime) {
-        self.anchor.wall = self.anchor.wall.max(wall);
+    /// Notes when something in the store was created; before the first reading. What is our own was
+    /// dated by a clock that may have been wrong, and counts only where there is nothing else.
+    pub(super) fn note_stored(&mut self, created: WallTime, is_own: bool) {
+        let newest = if is_own { &mut self.newest_own } else { &mut self.anchor.wall };
+        *newest = created.max(*newest);
     }
 
     /// Takes a reading; `true` when the clock has leapt.
@@ -144,9 +152,9 @@ impl Clock {
         (self.now, self.reading) = (now, reading);
         if !std::mem::replace(&mut self.is_started, true) {
             self.even_since = now;
-            if self.anchor.wall == WallTime::default() {
-                self.anchor.wall = reading;
-            }
+            let known = [self.anchor.wall, self.newest_own, reading];
+            let known = known.into_iter().find(|wall| *wall != WallTime::default());
+            self.anchor.wall = known.unwrap_or_default();
             self.anchor.at = now;
             return false;
         }
@@ -200,9 +208,15 @@ impl Clock {
         self.correction
     }
 
-    /// Notes what the clock of a peer reads now.
-    pub(super) fn note_sample(&mut self, link: LinkId, group: u64, clock: WallTime) {
+    /// Notes what the clock of a peer reads now; `false` where it said so a moment ago, since each word
+    /// costs a judgement.
+    pub(super) fn note_sample(&mut self, link: LinkId, group: u64, clock: WallTime) -> bool {
+        let is_new = |s: &Sample| self.is_fresh(s) && self.now.since(s.at) < SAMPLE_EVERY;
+        if self.samples.get(&link).is_some_and(is_new) {
+            return false;
+        }
         self.samples.insert(link, Sample { group, at: self.now, clock });
+        true
     }
 
     pub(super) fn forget_sample(&mut self, link: LinkId) {
@@ -374,7 +388,7 @@ mod tests {
 
         fn stored(ahead: i64, newest: Option<WallTime>) -> Self {
             let mut clock = Clock::new(&Config::lan());
-            newest.into_iter().for_each(|newest| clock.note_stored(newest));
+            newest.into_iter().for_each(|newest| clock.note_stored(newest, false));
             let mut bench = Self { clock, now: Duration::ZERO, ahead };
             bench.pass(0);
             bench
@@ -392,7 +406,7 @@ mod tests {
 
         fn hear(&mut self, link: u64, group: u64, off: i64) {
             let clock = shift(self.truth(), off);
-            self.clock.note_sample(LinkId(link), group, clock);
+            assert!(self.clock.note_sample(LinkId(link), group, clock));
             self.clock.judge();
         }
 
@@ -517,6 +531,24 @@ mod tests {
     }
 
     #[test]
+    fn a_peer_that_says_its_clock_all_the_time_is_heard_once_a_second() {
+        let mut bench = Bench::new(0);
+        bench.hear(1, 1, 0);
+        for _ in 0..100 {
+            assert!(!bench.clock.note_sample(LinkId(1), 1, WallTime::from_millis(7)));
+        }
+        bench.pass(1);
+        bench.hear(1, 1, 0);
+        // What was dated by a wrong clock of our own says nothing where others' is there.
+        let mut clock = Clock::new(&Config::lan());
+        clock.note_stored(WallTime::from_millis(START + 10 * 365 * 86_400_000), true);
+        clock.note_stored(WallTime::from_millis(START), false);
+        let day = Duration::from_hours(24);
+        clock.read(MonoTime::ZERO, WallTime::from_millis(START).plus(day));
+        assert!(clock.settled() <= WallTime::from_millis(START).plus(Duration::from_mins(2)));
+    }
+
+    #[test]
     fn what_was_off_stays_so_while_nobody_is_there() {
         let mut bench = Bench::new(HOUR);
         bench.hear(1, 1, 0);
@@ -537,7 +569,7 @@ mod tests {
         for reading in ends {
             for (first, second) in ends.into_iter().zip(ends.into_iter().rev()) {
                 let mut clock = Clock::new(&Config::lan());
-                clock.note_stored(WallTime::from_millis(second));
+                clock.note_stored(WallTime::from_millis(second), reading % 2 == 0);
                 let at = |s| MonoTime::from_duration(Duration::from_secs(s));
                 clock.read(at(1), WallTime::from_millis(first));
                 clock.read(at(2), WallTime::from_millis(reading));

@@ -309,8 +309,8 @@ impl Protocol {
 
 /// Learns from what is stored what time it was.
 fn note_stored(env: &mut Env, index: &[IndexEntry]) {
-    if let Some(newest) = index.iter().map(|entry| entry.created).max() {
-        env.clock.note_stored(newest);
+    for entry in index {
+        env.clock.note_stored(entry.created, entry.hops == 0);
     }
 }
 

@@ -31,8 +31,9 @@ impl Protocol {
     pub(super) fn note_clock(&mut self, link: LinkId, clock: Option<WallTime>) {
         let (Some(clock), Some(l)) = (clock, self.links.all.get(&link)) else { return };
         let group = l.address.map_or(0, |address| Endpoint::from(address).group());
-        self.env.clock.note_sample(link, group, clock);
-        self.judge_clock();
+        if self.env.clock.note_sample(link, group, clock) {
+            self.judge_clock();
+        }
     }
 
     /// A peer refused these, which it takes for ours, and says what its clock reads.

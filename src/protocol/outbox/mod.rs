@@ -199,6 +199,11 @@ impl Outbox {
         self.copies(id) > 0
     }
 
+    /// Reports whether a transaction left the outbox a while ago because enough peers have it.
+    fn is_finished(&self, id: &TransactionId) -> bool {
+        self.finished.contains_key(id)
+    }
+
     fn copies(&self, id: &TransactionId) -> u32 {
         let copies = self.entries.get(id).map_or(0, |entry| entry.peers().len());
         u32::try_from(copies).unwrap_or(u32::MAX)

@@ -45,15 +45,16 @@ impl Protocol {
         let skew = self.env.config.network.max_clock_skew;
         let from = Bound::at(self.env.wall.plus(skew + Duration::from_millis(1)));
         let future = self.log.range(from, Bound::MAX, &Scope::ALL).filter(|r| r.is_own());
-        let waits = |id: &TransactionId| {
-            self.outbox.is_waiting(id) && !self.outbox.is_stale(id) && !self.outbox.has_copies(id)
-        };
-        let future = future.map(|r| r.id).filter(waits);
         let mut future: Vec<_> =
-            future.filter_map(|id| Some((self.log.seq_of(&id)?, id))).collect();
+            future.filter_map(|r| Some((self.log.seq_of(&r.id)?, r.id))).collect();
         // In the order of publishing.
         future.sort_unstable();
         for (_, id) in &future {
+            let is_taken = self.outbox.has_copies(id) || self.outbox.is_finished(id);
+            if is_taken || self.outbox.is_dead(id) {
+                continue;
+            }
+            // Without an entry it was published anew by an earlier run.
             self.log.withdraw(id);
             self.outbox.set_stale(id);
         }
