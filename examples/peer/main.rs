@@ -112,7 +112,10 @@ fn main() -> ExitCode {
     let logs = Logs::start();
     // Nothing of this program waits for a reader of stderr.
     let of_panics = logs.clone();
-    std::panic::set_hook(Box::new(move |panic| of_panics.line(format!("{panic}\n").as_bytes())));
+    std::panic::set_hook(Box::new(move |panic| {
+        of_panics.line(format!("{panic}\n").as_bytes());
+        of_panics.finish(MAX_LAST_LOGS);
+    }));
     let layer =
         tracing_subscriber::fmt::layer().log_internal_errors(false).with_writer(logs.clone());
     tracing_subscriber::registry().with(layer).with(args.log.clone()).init();

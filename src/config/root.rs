@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::ConfigError;
 
+pub use super::invite::Invite;
+pub use super::secret::NetworkSecret;
 use super::sections::{
     ConnectionConfig, DiscoveryConfig, GossipConfig, ListenConfig, LivenessConfig, MINUTE,
     NetworkConfig, OutboxConfig, OverlayConfig,

@@ -1,12 +1,14 @@
 //! The sections and their defaults.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::types::Endpoint;
+use crate::types::{Endpoint, PeerId};
 
-use super::choice::{AddressPolicy, Auto, Role, SignaturePolicy, Trust};
+use super::Trust;
+use super::choice::{AddressPolicy, Auto, Role, SignaturePolicy};
 
 pub(super) const KIB: u64 = 1024;
 pub(super) const MIB: u64 = 1024 * KIB;
@@ -22,7 +24,8 @@ pub struct NetworkConfig {
     pub name: String,
     /// Signatures of transactions by their origin: required or not. Default required.
     pub signatures: SignaturePolicy,
-    /// Peers that may have a link with this node, whoever dialled. Default anybody who proves a key.
+    /// Peers that may have a link with this node, whoever dialled. Default anybody who proves a key: see
+    /// [`Trust`] for how to write the others.
     pub trust: Trust,
     /// Maximum distance between a transaction's creation time and this node's clock at which it is
     /// still pushed; a transaction beyond is refused. Also the distance from most peers' clocks at which this
@@ -66,6 +69,9 @@ pub struct DiscoveryConfig {
     /// DNS name is resolved to all its addresses, again at every attempt. Default none: then others have to
     /// dial this node.
     pub bootstrap: Vec<Endpoint>,
+    /// Peers that must answer at these addresses, whoever says to dial them: a dial that finds another
+    /// key there is given up before anything is said. As an invite has them. Default none.
+    pub pins: BTreeMap<Endpoint, PeerId>,
     /// Interval at which peers are asked for peers. Default 15 min, range 1 min to 24 h.
     #[serde(with = "span")]
     pub refresh_interval: Duration,
@@ -267,6 +273,7 @@ impl Default for DiscoveryConfig {
     fn default() -> Self {
         Self {
             bootstrap: Vec::new(),
+            pins: BTreeMap::new(),
             refresh_interval: 15 * MINUTE,
             max_peers: 1000,
             min_healthy_peers: 5,

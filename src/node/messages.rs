@@ -52,6 +52,10 @@ pub(super) enum Command {
     Stats {
         reply: oneshot::Sender<Stats>,
     },
+    /// Asks for the addresses in the node's own record.
+    Addresses {
+        reply: oneshot::Sender<Vec<Endpoint>>,
+    },
     Shutdown {
         deadline: Duration,
     },

@@ -13,7 +13,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{Instrument, Span};
 
-use crate::config::{Config, SignaturePolicy};
+use crate::config::{Config, SignaturePolicy, Trust};
 use crate::error::{FailureKind, StartError, StoreError};
 use crate::identity::Identity;
 use crate::ports::{
@@ -128,6 +128,7 @@ impl Parts {
         let (restored, unlogged) = stores.restore().await?;
         let newest = self.log.newest().await?;
         let (listeners, listening) = self.listen().await?;
+        self.warn_of_openness(listening);
         let record = self.own_record(listening);
         let restored = Restored { spare_places: Some(spare), ..restored };
         let mut protocol = self.protocol(&record, restored);
@@ -181,6 +182,20 @@ impl Parts {
         }
         let listening = listeners.first().map(|listener| listener.local_addr());
         Ok((listeners, listening))
+    }
+
+    /// Says once that anybody may join, where more than this machine could.
+    fn warn_of_openness(&self, listening: Option<SocketAddr>) {
+        let network = &self.config.network;
+        if let (Trust::Open, Some(address)) = (&network.trust, listening)
+            && !address.ip().is_loopback()
+        {
+            tracing::warn!(
+                target: "sorcha_peer::node", %address, network = network.name,
+                "open: anybody who can reach this address and knows the network's name may join, \
+                 read and publish; set network.trust, for instance to a secret"
+            );
+        }
     }
 
     fn own_record(&self, listening: Option<SocketAddr>) -> OwnRecord {

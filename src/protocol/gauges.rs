@@ -58,6 +58,7 @@ impl Protocol {
             gauge("doubted peers", self.guard.reputation.doubted(), guard::MAX_SCORES),
             gauge("limited peers", self.guard.rate_limits.len(), guard::MAX_PEERS),
             gauge("incarnations", self.guard.twins.seen(), guard::MAX_SEEN),
+            gauge("hosts of strangers", self.guard.strangers.len(), guard::MAX_HOSTS),
             gauge(
                 "book",
                 self.membership.book.known.len(),

@@ -119,7 +119,8 @@ impl Protocol {
         let (least, spare) = (config.outbox.min_copies, restored.spare_places);
         let outbox = Outbox::restore(restored.outbox, least, spare, &mut rng);
         let discovery = &config.discovery;
-        let book = AddressBook::new(&discovery.bootstrap, discovery.max_peers, restored.peers);
+        let book = AddressBook::new(&discovery.bootstrap, discovery.max_peers, restored.peers)
+            .pinned(&discovery.pins);
         let (intake, serving) = (Intake::new(&mut rng), Serving::new(&mut rng));
         let refresh = rng.about(discovery.refresh_interval);
         let mut env = Env::new(config, record.peer(), incarnation, rng);

@@ -124,12 +124,16 @@ counters! {
     handshakes_failed,
     /// Connections refused before TLS because too many handshakes were under way.
     handshakes_shed,
+    /// Times when an address was left alone for a minute, because of all the strangers that came from it.
+    addresses_shunned,
     /// Links refused: another network.
     links_refused_network,
     /// Links refused: no common wire version.
     links_refused_version,
     /// Links refused: not on the allow-list.
     links_refused_not_allowed,
+    /// Links refused: the peer proved no membership.
+    links_refused_not_member,
     /// Links refused: banned.
     links_refused_banned,
     /// Links refused: our own address.

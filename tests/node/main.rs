@@ -5,6 +5,7 @@ mod common;
 mod bad_input;
 mod hostile;
 mod lifecycle;
+mod members;
 mod outbox;
 mod publish_many;
 #[cfg(feature = "sqlite")]

@@ -7,8 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use sorcha_peer::error::ReplicationError;
 use sorcha_peer::types::unstable::{Announcement, Hello, Message};
-use sorcha_peer::types::{PublishState, Refusal};
-use sorcha_peer::{Event, PeerId, Transaction, Validator, Verdict};
+use sorcha_peer::types::Refusal;
+use sorcha_peer::{Event, PeerId, PublishState, Transaction, Validator, Verdict};
 
 use crate::common::raw::{RawPeer, hello, now};
 use crate::common::{address, builder, event, identity, ready, soon, start, start_alone, until};

@@ -304,6 +304,10 @@ impl Driver {
             Command::Stats { reply } => {
                 let _ = reply.send(self.protocol.stats());
             }
+            Command::Addresses { reply } => {
+                let own = self.effects.record.draft(self.identity.peer_id(), wall_now());
+                let _ = reply.send(own.endpoints);
+            }
             Command::Shutdown { deadline } => self.stop(deadline),
         }
     }

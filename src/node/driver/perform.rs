@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use tokio::sync::{oneshot, watch};
 
+use crate::error::naming;
 use crate::node::messages::{NodeState, OutboxSettled, Published, Unconnected, Unpublished};
 use crate::node::workers::piece_verifier::PieceCheck;
 use crate::node::workers::store_writer::{Source, StoreOp};
@@ -117,6 +118,9 @@ impl Driver {
             Output::CorrectClock { correction_ms } => {
                 self.effects.clock.correct(correction_ms);
             }
+            Output::Shun { address, time } => {
+                self.effects.transports.iter().for_each(|t| t.shun(address, time));
+            }
             Output::RenewRecord => {
                 self.effects.record.renew();
                 self.sign_record();
@@ -212,7 +216,8 @@ impl Driver {
                 Event::DialFailed { address, reason } => {
                     let cause = self.causes.dial.as_ref();
                     let reason = cause.map_or_else(|| reason.to_string(), String::clone);
-                    state.hint = Some(format!("dialling {address} failed: {reason}"));
+                    state.hint =
+                        Some(naming(&format!("dialling {address} failed"), address, &reason));
                 }
                 Event::LinkRefused { address, reason, .. } => {
                     let address = address.as_deref().unwrap_or("a peer");

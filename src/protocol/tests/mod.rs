@@ -6,6 +6,7 @@ mod clocks;
 mod gates;
 mod greedy;
 mod liars;
+mod members;
 mod news;
 mod outbox;
 mod pair;

@@ -244,6 +244,7 @@ impl World {
             | Output::Copied { .. }
             | Output::Connected { .. }
             | Output::Observed { .. }
+            | Output::Shun { .. }
             | Output::Emit(_) => {}
         }
     }

@@ -117,7 +117,7 @@ fn interest(random: &mut Random) -> Interest {
 fn transaction(random: &mut Random) -> Transaction {
     let payload = if random.bool() { 0..64 } else { 0..20_000 };
     let payload = random.list(payload, Random::u8);
-    let topic = random.text(0..256, &['a', 'q', 'z', '/']);
+    let topic = random.text(1..256, &['a', 'q', 'z', '/']);
     let topic = Topic::new(&topic).unwrap();
     let header = Header::new(topic, peer(random), wall(random), wall(random), &payload);
     Transaction::new(header, signature(random), Bytes::from(payload)).unwrap()
