@@ -5,8 +5,9 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use super::WireError;
-use super::decode::{self, Fields};
+use super::decode;
 use super::encode::{self, Body};
+use super::fields::Fields;
 use crate::types::{
     MAX_FRAME_BYTES, MAX_IDS_PER_MESSAGE, MAX_MESSAGES_PER_FRAME, MAX_RECORDS_PER_MESSAGE, Message,
 };

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use sorcha_peer::error::ReplicationError;
-use sorcha_peer::types::unstable::{Announcement, Hello, Message};
 use sorcha_peer::types::Refusal;
+use sorcha_peer::types::unstable::{Announcement, Hello, Message};
 use sorcha_peer::{Event, PeerId, PublishState, Transaction, Validator, Verdict};
 
 use crate::common::raw::{RawPeer, hello, now};
