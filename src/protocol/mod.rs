@@ -48,6 +48,7 @@ mod lifecycle;
 mod link;
 mod log;
 mod membership;
+mod memory;
 mod outbox;
 mod reconcile;
 mod rng;
@@ -114,14 +115,15 @@ impl Protocol {
     ) -> Self {
         let mut rng = Rng::new(seed);
         let quota = Quota::new(bounds(restored.max_bytes, config));
-        let mut log = Log::new(&mut rng, config.gossip.cache_bytes, quota);
+        let mut log = Log::new(&mut rng, config.shares().cache, quota);
         restore(&mut log, &restored.index);
         let (least, spare) = (config.outbox.min_copies, restored.spare_places);
         let outbox = Outbox::restore(restored.outbox, least, spare, &mut rng);
         let discovery = &config.discovery;
         let book = AddressBook::new(&discovery.bootstrap, discovery.max_peers, restored.peers)
             .pinned(&discovery.pins);
-        let (intake, serving) = (Intake::new(&mut rng), Serving::new(&mut rng));
+        let shares = config.shares();
+        let (intake, serving) = (Intake::new(&mut rng), Serving::new(&mut rng, shares.proofs));
         let refresh = rng.about(discovery.refresh_interval);
         let mut env = Env::new(config, record.peer(), incarnation, rng);
         env.validating = restored.validating;
@@ -169,6 +171,7 @@ impl Protocol {
         }
         loop {
             self.admit_waiting();
+            self.serve_in_line();
             self.say_interest();
             self.drain_dirty();
             if !self.close_overfull() {
@@ -303,6 +306,8 @@ impl Protocol {
             clock_off: self.env.clock.standing() == clock::Standing::Off,
             clock_offset_ms: self.env.clock.distance().map_or(0, |(offset, _)| offset),
             clock_votes: count(self.env.clock.distance().map_or(0, |(_, votes)| votes)),
+            memory: self.memory().map(|(owner, held, _)| (owner.to_owned(), held)).into(),
+            memory_limits: self.memory().map(|(owner, _, most)| (owner.to_owned(), most)).into(),
             counters: self.env.counters.clone(),
         }
     }

@@ -2,6 +2,7 @@
 //! are tested by the simulator (`src/sim/tests`).
 
 mod admission;
+mod budget;
 mod clocks;
 mod gates;
 mod greedy;

@@ -82,6 +82,8 @@ pub(super) struct SingleNode {
     /// Links that take what is sent, and never say so.
     pub(super) stuck: BTreeSet<LinkId>,
     pub(super) judged: u64,
+    /// Stores that wait for the test, where they do not succeed at once.
+    pub(super) unstored: Option<Vec<Ticket>>,
     /// Checks that will break off.
     pub(super) breaks: u32,
     pub(super) announced: BTreeSet<TransactionId>,
@@ -122,6 +124,7 @@ impl SingleNode {
             shunned: Vec::new(),
             stuck: BTreeSet::new(),
             judged: 0,
+            unstored: None,
             breaks: 0,
             announced: BTreeSet::new(),
             peer_clock: None,
@@ -244,6 +247,10 @@ impl SingleNode {
                         todo.push_back(Input::Stored { ticket, result: Ok(()) });
                     }
                     Output::StoreOwn { ticket, .. } => {
+                        if let Some(unstored) = &mut self.unstored {
+                            unstored.push(ticket);
+                            continue;
+                        }
                         todo.push_back(Input::Stored { ticket, result: self.store_own });
                     }
                     Output::Published { result, .. } => self.published.push(result),
