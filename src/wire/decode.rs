@@ -6,7 +6,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::WireError;
 use super::convert::{exactly, ip_of, kind, reason_of, refusal_of, signature_of};
-use super::fields::{Fields, Value};
+use super::fields::Fields;
 use crate::types::{
     Announcement, Bound, Endpoint, Features, Head, Hello, Interest, MAX_ENDPOINTS,
     MAX_HEADER_BYTES, MAX_IDS_PER_MESSAGE, MAX_IDS_PER_RECONCILE, MAX_INTERESTS, MAX_NETWORK_BYTES,
