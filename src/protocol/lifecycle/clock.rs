@@ -94,7 +94,8 @@ impl Protocol {
         self.env.push(Output::CorrectClock { correction_ms });
         let skew = self.env.config.network.max_clock_skew;
         if !self.membership.record.is_current(self.env.wall, skew) {
-            self.env.push(Output::RenewRecord);
+            let above = self.membership.record.seq();
+            self.env.push(Output::RenewRecord { above });
         }
         let (standing, told) = (self.env.clock.standing(), self.env.clock.told_off);
         let moved =

@@ -89,6 +89,8 @@ pub(super) struct SingleNode {
     pub(super) announced: BTreeSet<TransactionId>,
     /// What the next hello of a peer says of its clock.
     pub(super) peer_clock: Option<WallTime>,
+    /// Dials, answers to the host, and changes of the own record.
+    pub(super) outside: Vec<Output>,
     /// What the store was given of other origins, and whether it was news.
     pub(super) stored: Vec<(TransactionId, bool)>,
     /// Answer of the store to own transactions.
@@ -128,6 +130,7 @@ impl SingleNode {
             breaks: 0,
             announced: BTreeSet::new(),
             peer_clock: None,
+            outside: Vec::new(),
             stored: Vec::new(),
             store_own: Ok(()),
             published: Vec::new(),
@@ -261,6 +264,10 @@ impl SingleNode {
                         let transactions = found.collect();
                         todo.push_back(Input::Loaded { ticket, transactions });
                     }
+                    asked @ (Output::Dial { .. }
+                    | Output::Connected { .. }
+                    | Output::OwnAddresses { .. }
+                    | Output::RenewRecord { .. }) => self.outside.push(asked),
                     _ => {}
                 }
             }
