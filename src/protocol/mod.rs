@@ -51,6 +51,7 @@ mod membership;
 mod memory;
 mod outbox;
 mod reconcile;
+mod restored;
 mod rng;
 mod serve;
 mod spread;
@@ -80,11 +81,12 @@ use timers::Timer;
 #[doc(hidden)]
 pub use gauges::Gauge;
 pub use io::{
-    Assurance, CallId, ConnectFailure, DialId, GivenUp, Input, Judgement, LinkView, Output,
-    PartialOp, PublishRefusal, Queued, Restored, Ticket,
+    Assurance, CallId, ConnectFailure, DialId, Input, Judgement, LinkView, Output, PartialOp,
+    PublishRefusal, Ticket,
 };
 #[cfg(feature = "node")]
 pub(crate) use outbox::RENEWALS;
+pub use restored::{GivenUp, Queued, Restored};
 
 /// The whole protocol state of one node.
 #[derive(Debug)]

@@ -15,7 +15,7 @@
 use std::time::Duration;
 
 use crate::protocol::id_map::Positions;
-use crate::protocol::io::GivenUp;
+use crate::protocol::restored::GivenUp;
 use crate::protocol::rng::Rng;
 use crate::types::{PeerId, Refusal, TransactionId};
 

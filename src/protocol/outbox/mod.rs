@@ -44,7 +44,8 @@ mod rounds;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use crate::protocol::io::{CallId, GivenUp, Queued};
+use crate::protocol::io::CallId;
+use crate::protocol::restored::{GivenUp, Queued};
 use crate::protocol::rng::Rng;
 use crate::types::{MonoTime, PeerId, PublishState, PublishStatus, TransactionId};
 

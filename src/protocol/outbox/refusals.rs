@@ -11,7 +11,8 @@
 //! Tested by: `sim::tests::clocks`, `protocol::tests::refusals`.
 
 use crate::protocol::Protocol;
-use crate::protocol::io::{GivenUp, Output};
+use crate::protocol::io::Output;
+use crate::protocol::restored::GivenUp;
 use crate::types::{EntryState, Event, LinkId, PeerId, Refusal, TransactionId};
 
 use super::Outbox;

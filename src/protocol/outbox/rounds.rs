@@ -5,7 +5,8 @@
 use std::time::Duration;
 
 use crate::protocol::Protocol;
-use crate::protocol::io::{GivenUp, Output};
+use crate::protocol::io::Output;
+use crate::protocol::restored::GivenUp;
 use crate::protocol::timers::Timer;
 use crate::types::{Announcement, EntryState, Event, LinkId, PublishStatus, TransactionId};
 
