@@ -315,6 +315,7 @@ impl Parts {
             tasks: JoinSet::new(),
             sources: JoinSet::new(),
             workers,
+            clock: Arc::clone(&shared.clock),
             record,
             _leases: leases,
         };
