@@ -302,6 +302,7 @@ impl Parts {
             tasks: JoinSet::new(),
             sources: JoinSet::new(),
             workers,
+            clock: Arc::clone(&shared.clock),
             record,
             _leases: leases,
         };

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::error::{StoreError, StoreErrorKind, SubscribeError};
-use crate::node::clock::wall_now;
+use crate::node::clock::PublishClock;
 use crate::node::late_news::LateNews;
 use crate::node::subscribed_topics::TopicsGuard;
 use crate::ports::{LogEntry, Page, TransactionStore};
@@ -133,20 +133,21 @@ pub struct Subscription {
 pub(super) struct Since {
     wall: WallTime,
     at: Instant,
+    clock: Arc<PublishClock>,
     late_news: Arc<LateNews>,
 }
 
 impl Since {
-    pub(super) fn now(late_news: Arc<LateNews>) -> Self {
-        let (wall, at) = (wall_now(), Instant::now());
+    pub(super) fn now(clock: Arc<PublishClock>, late_news: Arc<LateNews>) -> Self {
+        let (wall, at) = (clock.now(), Instant::now());
         late_news.expect(wall);
-        Self { wall, at, late_news }
+        Self { wall, at, clock, late_news }
     }
 
     /// Returns the beginning as the clock shows it by now. A clock that was ahead and is right again
     /// must not make history of what is new.
     fn time(&self) -> WallTime {
-        self.wall.min(wall_now().minus(self.at.elapsed()))
+        self.wall.min(self.clock.now().minus(self.at.elapsed()))
     }
 
     /// Reports whether an entry of the log is history.

@@ -37,6 +37,7 @@ impl Protocol {
     /// Takes a link that is closed or closing out of every table.
     fn forget_link(&mut self, link: LinkId, cause: CloseCause) {
         let Some(l) = self.links.remove(link) else { return };
+        self.env.clock.forget_sample(link);
         let (hello, ping, pong) = (Timer::Hello(link), Timer::Ping(link), Timer::Pong(link));
         for timer in [hello, ping, pong, Timer::Drain(link), Timer::Replay(link)] {
             self.env.timers.cancel(timer);
