@@ -82,14 +82,25 @@ has none):
 
 EVENTS:
   ready {peer_id,listen,admin}         the first line of all
-  mode {mode}                          offline, degraded or online; once at the start, then changes
+  mode {mode}                          offline, degraded or online; once at the start, then changes;
+                                       online also when linked with all of a few peers, after 5 s
   delivered {id,topic,origin,from,hops,size,sha256,cursor[,payload][,text]}
                                        own transactions too ("from" is null), each once
   gap {after,until}                    cursors whose transactions are no longer retained
-  replicated {id,peers}                so many other nodes have stored this own transaction
-  renewed {id,renewed_as}              this own transaction expired before any other node had it, and
-                                       was published anew
+  replicated {id,peers}                so many other nodes have stored this own transaction; until it
+                                       is enough (`[outbox] min_copies`, 2)
+  renewed {id,renewed_as}              this own transaction expired before any other node had it, or
+                                       was dated by a wrong clock, and was published anew
+  refused {id,peer,reason}             a peer does not take this own transaction, which still waits:
+                                       skewed, expired, over_share or over_rate for now; rejected,
+                                       ignored or too_large for good
+  dead_lettered {id,reason}            this own transaction was given up: see dead_letters
+  clock_off {offset_ms,peers}          most peers agree on a time that is so far from this machine's
+                                       clock; it is used instead of it (see clock_offset_ms in stats)
+  clock_right {}                       the clock was off and is right again
   peer_up {peer,transport,address,direction}, peer_down {peer,reason}
+  identity_in_use {peer,address}       two processes have this peer id, as after a data directory was
+                                       copied; "peer" may be this node's own
   reachability {address,prober}        what a STUN server saw
   error {ref:null,error}               events missed, storage failed, or the reason for status 1
 

@@ -6,12 +6,14 @@ mod bad_input;
 mod hostile;
 mod lifecycle;
 mod members;
+mod membership;
 #[cfg(feature = "sqlite")]
 mod memory;
 mod outbox;
 mod publish_many;
 #[cfg(feature = "sqlite")]
 mod quota;
+mod refusals;
 #[cfg(feature = "sqlite")]
 mod repeat;
 #[cfg(feature = "sqlite")]
