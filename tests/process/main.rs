@@ -3,10 +3,12 @@
 
 mod peer;
 
+mod chat;
 mod crash;
 #[cfg(target_os = "linux")]
 mod disk;
 mod logs;
+mod members;
 mod peer_program;
 mod quickstart;
 mod swarm;
