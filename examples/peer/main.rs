@@ -69,6 +69,7 @@ has none):
   stats {ref,…}, peers {ref,peers}     with `[gossip] role = "edge"` in --config, the node
                                        carries the topics of --topic, those in `[gossip] topics` and
                                        those that peers behind it want: see topics_carried, stands_in;
+                                       memory and memory_limits: bytes by owner;
                                        log_lines_dropped are lines of --log that nobody read
   invite {ref,invite}                  one line for --join of a newcomer: network, addresses, the id that
                                        must answer there, and the network's secret, if it has one

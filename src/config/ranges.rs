@@ -94,9 +94,7 @@ impl GossipConfig {
         within("gossip.max_origin_share", self.max_origin_share, 1..=100)?;
         within("gossip.max_origin_rate", self.max_origin_rate, 0..=60_000_000)?;
         within("gossip.eager_limit", self.eager_limit, 0..=PIECE_BYTES as u64)?;
-        within("gossip.max_assembly_bytes", self.max_assembly_bytes, MIB..=16 * KIB * MIB)?;
         within("gossip.max_spill_bytes", self.max_spill_bytes, 0..=1024 * KIB * MIB)?;
-        within("gossip.cache_bytes", self.cache_bytes, MIB..=16 * KIB * MIB)?;
         within("gossip.topics (entries)", self.topics.len(), 0..=MAX_INTERESTS)?;
         for topic in &self.topics {
             within("gossip.topics (bytes)", topic.len(), 1..=MAX_TOPIC_BYTES)?;

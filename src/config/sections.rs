@@ -9,6 +9,7 @@ use crate::types::{Endpoint, PeerId};
 
 use super::Trust;
 use super::choice::{AddressPolicy, Auto, Role, SignaturePolicy};
+use super::memory::{bytes, bytes_if_set};
 
 pub(super) const KIB: u64 = 1024;
 pub(super) const MIB: u64 = 1024 * KIB;
@@ -191,16 +192,21 @@ pub struct GossipConfig {
     /// True: frames may be compressed where that shrinks them. Default true. Without effect yet: no
     /// compression is negotiated by this wire version.
     pub compression: bool,
-    /// Maximum number of bytes of large payloads being received at once; further ones wait. Default 64 MiB,
-    /// range 1 MiB to 16 GiB; one larger payload alone may always be received.
-    pub max_assembly_bytes: u64,
+    /// Maximum number of bytes of large payloads being received at once; further ones wait, and one larger
+    /// payload alone may always be received. Default `None`, which is a quarter of
+    /// [`LimitsConfig::memory`]; range 1 MiB to half of that, and with `cache_bytes` to three
+    /// quarters. In TOML a number or text such as `"64 MiB"`.
+    #[serde(with = "bytes_if_set")]
+    pub max_assembly_bytes: Option<u64>,
     /// Maximum number of bytes of large payloads on their way in that the store keeps when they make no progress
     /// and their memory is needed; the oldest go first. Default 1 GiB, range 0 to 1 TiB; 0 keeps
     /// them in memory.
     pub max_spill_bytes: u64,
     /// Maximum number of bytes of memory for recent payloads that may be asked for; about 400 bytes are counted for each
-    /// beside its own. Default 16 MiB, range 1 MiB to 16 GiB.
-    pub cache_bytes: u64,
+    /// beside its own. Default `None`, which is a sixteenth of [`LimitsConfig::memory`]; range 1 MiB
+    /// to half of that. In TOML a number or text such as `"16 MiB"`.
+    #[serde(with = "bytes_if_set")]
+    pub cache_bytes: Option<u64>,
     /// Part of the node in carrying topics. Default relay; see [`Role`].
     pub role: Role,
     /// Topics that an edge carries without a subscriber; without effect on a relay. Default none, at
@@ -241,6 +247,21 @@ pub struct OutboxConfig {
     /// and well (answer, and take what is sent), as many as are, and one at least. Default 2, range 1
     /// to 16.
     pub min_copies: u32,
+}
+
+/// Section `[limits]`: what the node takes of its machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct LimitsConfig {
+    /// Number of bytes of memory for payloads and caches, which the node divides among all that holds
+    /// some: payloads being published, received, checked, stored and served, and the caches of the
+    /// stores. While a share is used up, what needs more of it waits. Not part of it: code, the
+    /// index of what is retained, a fixed amount for each link, and stores that keep everything in memory. Default
+    /// 256 MiB, range 16 MiB to 1 TiB, not below 4 times [`GossipConfig::max_transaction_size`]. In
+    /// TOML a number or text such as `"64 MiB"`.
+    #[serde(with = "bytes")]
+    pub memory: u64,
 }
 
 impl Default for NetworkConfig {
@@ -332,9 +353,9 @@ impl Default for GossipConfig {
             max_origin_rate: 0,
             eager_limit: 16 * KIB,
             compression: true,
-            max_assembly_bytes: 64 * MIB,
+            max_assembly_bytes: None,
             max_spill_bytes: 1024 * MIB,
-            cache_bytes: 16 * MIB,
+            cache_bytes: None,
             role: Role::Relay,
             topics: Vec::new(),
             reconcile_interval: Duration::from_secs(10),
@@ -347,6 +368,12 @@ impl Default for GossipConfig {
 impl Default for OutboxConfig {
     fn default() -> Self {
         Self { max_entries: 10_000, max_retries: 5, persistent: true, min_copies: 2 }
+    }
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        Self { memory: 256 * MIB }
     }
 }
 

@@ -14,6 +14,7 @@ mod hashing;
 mod late_news;
 mod messages;
 mod restore;
+mod room;
 mod start;
 mod store_lease;
 mod subscribed_topics;

@@ -23,11 +23,12 @@ use crate::protocol::{Protocol, RENEWALS, Restored};
 use crate::types::{Cursor, Endpoint, Event, TransactionId};
 
 use super::clock::{PublishClock, wall_now};
-use super::driver::{Driver, Effects, Mailboxes, OwnRecord, StoreQueue};
+use super::driver::{Driver, Effects, Inbound, Mailboxes, OwnRecord, StoreQueue};
 use super::handle::{DurableNames, Inner, MAX_EVENTS_BEHIND, PeerNode};
 use super::late_news::LateNews;
 use super::messages::{Completion, Draft, NodeState, SignedDraft};
 use super::restore::Stores;
+use super::room::Room;
 use super::store_lease::HeldLeases;
 use super::subscribed_topics::SubscribedTopics;
 use super::workers::known_signatures::KnownSignatures;
@@ -94,6 +95,8 @@ struct Shared {
     span: Span,
     done: mpsc::Sender<Completion>,
     drafts: mpsc::Sender<Draft>,
+    /// Room for payloads that are being published.
+    publish_room: Room,
     events: broadcast::Sender<Event>,
     newest: watch::Sender<Cursor>,
     late_news: Arc<LateNews>,
@@ -124,6 +127,7 @@ impl Parts {
     pub(super) async fn start(mut self) -> Result<PeerNode, StartError> {
         let (leases, handles) = HeldLeases::take(&*self.queue, &*self.log).await?;
         let spare = self.divide_queue().await?;
+        self.limit_stores().await;
         let stores = self.stores();
         let (restored, unlogged) = stores.restore().await?;
         let newest = self.log.newest().await?;
@@ -164,6 +168,13 @@ impl Parts {
         let entries = &mut self.config.outbox.max_entries;
         *entries = u32::try_from(usable).unwrap_or(u32::MAX).min(*entries);
         Ok(usize::try_from(capacity - u64::from(*entries)).unwrap_or(usize::MAX))
+    }
+
+    /// Tells the stores what memory they may hold. The log has more to hold than the outbox.
+    async fn limit_stores(&self) {
+        let memory = self.config.shares().stores;
+        self.log.limit_memory(memory / 4 * 3).await;
+        self.queue.limit_memory(memory / 4).await;
     }
 
     /// Listens with every transport that can; the first address is the node's.
@@ -230,6 +241,7 @@ impl Parts {
             span: tracing::info_span!(target: "sorcha_peer::node", "peer_node", peer = %peer.short()),
             done,
             drafts,
+            publish_room: Room::new(self.config.shares().publishes),
             newest: watch::Sender::new(newest),
             late_news: Arc::default(),
             health: Arc::new(Health::new(events.clone())),
@@ -250,6 +262,8 @@ impl Parts {
         let (renewals, renewal_box) = mpsc::channel(RENEWALS);
         let state = watch::Sender::new(NodeState::default());
         let ended = watch::Sender::new(None);
+        let shares = self.config.shares();
+        let publish_room = shared.publish_room.clone();
         let inner = Inner {
             identity: self.identity.clone(),
             config: self.config.clone(),
@@ -259,6 +273,7 @@ impl Parts {
             publishes: to_judge.clone(),
             commands,
             drafts: shared.drafts.clone(),
+            publish_room: publish_room.clone(),
             events: shared.events.downgrade(),
             _handles: handles,
             lagged: Arc::default(),
@@ -288,7 +303,9 @@ impl Parts {
             renewals,
             peers,
             done: shared.done.clone(),
-            inbound,
+            inbound: Inbound { channel: inbound, room: Room::new(shares.inbound) },
+            publish_room,
+            store_memory: shares.stores,
             tasks: JoinSet::new(),
             sources: JoinSet::new(),
             workers,
@@ -339,6 +356,7 @@ impl Parts {
             late_news: Arc::clone(&shared.late_news),
             health: Arc::clone(&shared.health),
             done: done(),
+            most_bytes: usize::try_from(self.config.shares().storing / 4).unwrap_or(usize::MAX),
             refused: Mutex::default(),
         };
         let failing = shared.health.watch();
@@ -381,6 +399,7 @@ impl Parts {
             clock: Arc::clone(&shared.clock),
             retention,
             drafts: shared.drafts.clone(),
+            room: shared.publish_room.clone(),
             done: shared.done.clone(),
         };
         spawn(republisher.run(sources.renewals).boxed());

@@ -1,5 +1,7 @@
 //! Figures. Counters only rise; everything that is refused, dropped or shed has one.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Direction, Mode, PeerId, TransportKind};
@@ -307,6 +309,18 @@ pub struct Stats {
     /// True: the node is an edge that stands in for a relay, because it knows no way to one.
     #[serde(default)]
     pub stands_in: bool,
+    /// Number of bytes of memory that payloads and caches take, by owner: `assemblies` (large payloads
+    /// on their way in), `cache` (recent payloads), `checks`, `deferred` (replayed outboxes),
+    /// `inbound` (frames not handled yet), `links` (what waits for peers), `proofs`, `publishes` (not
+    /// taken yet), `serving` (read for peers), `storing` (on the way to the stores), `stores` (caches of
+    /// the stores). What two owners share counts for both.
+    #[serde(default)]
+    pub memory: BTreeMap<String, u64>,
+    /// Number of bytes that each owner in `memory` may take: its share of
+    /// [`LimitsConfig::memory`](crate::config::LimitsConfig::memory), and for `links` the sum of their
+    /// bounds. One payload alone may take more than the share of its owner.
+    #[serde(default)]
+    pub memory_limits: BTreeMap<String, u64>,
     /// Counts since the start.
     pub counters: Counters,
 }

@@ -6,6 +6,8 @@ mod bad_input;
 mod hostile;
 mod lifecycle;
 mod members;
+#[cfg(feature = "sqlite")]
+mod memory;
 mod outbox;
 mod publish_many;
 #[cfg(feature = "sqlite")]

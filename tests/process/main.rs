@@ -8,6 +8,8 @@ mod crash;
 #[cfg(target_os = "linux")]
 mod disk;
 mod logs;
+#[cfg(target_os = "linux")]
+mod memory;
 mod members;
 mod peer_program;
 mod quickstart;

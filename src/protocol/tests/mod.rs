@@ -2,6 +2,7 @@
 //! are tested by the simulator (`src/sim/tests`).
 
 mod admission;
+mod budget;
 mod gates;
 mod greedy;
 mod liars;

@@ -82,6 +82,8 @@ pub(super) struct SingleNode {
     /// Links that take what is sent, and never say so.
     pub(super) stuck: BTreeSet<LinkId>,
     pub(super) judged: u64,
+    /// Stores that wait for the test, where they do not succeed at once.
+    pub(super) unstored: Option<Vec<Ticket>>,
     /// Checks that will break off.
     pub(super) breaks: u32,
     pub(super) announced: BTreeSet<TransactionId>,
@@ -120,6 +122,7 @@ impl SingleNode {
             shunned: Vec::new(),
             stuck: BTreeSet::new(),
             judged: 0,
+            unstored: None,
             breaks: 0,
             announced: BTreeSet::new(),
             stored: Vec::new(),
@@ -241,6 +244,10 @@ impl SingleNode {
                         todo.push_back(Input::Stored { ticket, result: Ok(()) });
                     }
                     Output::StoreOwn { ticket, .. } => {
+                        if let Some(unstored) = &mut self.unstored {
+                            unstored.push(ticket);
+                            continue;
+                        }
                         todo.push_back(Input::Stored { ticket, result: self.store_own });
                     }
                     Output::Published { result, .. } => self.published.push(result),
