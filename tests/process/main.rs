@@ -8,9 +8,9 @@ mod crash;
 #[cfg(target_os = "linux")]
 mod disk;
 mod logs;
+mod members;
 #[cfg(target_os = "linux")]
 mod memory;
-mod members;
 mod peer_program;
 mod quickstart;
 mod swarm;
