@@ -91,6 +91,10 @@ pub(crate) enum Line {
     Mode {
         mode: Mode,
     },
+    IdentityInUse {
+        peer: PeerId,
+        address: Option<String>,
+    },
     Reachability {
         address: String,
         prober: String,

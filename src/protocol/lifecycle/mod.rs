@@ -76,8 +76,14 @@ impl Protocol {
         valid: Vec<PeerRecord>,
         forged: usize,
     ) {
-        let (env, guard) = (&mut self.env, &self.guard);
-        let teller = self.membership.on_records_verified(env, guard, ticket, valid, forged);
+        let teller = self.membership.on_records_verified(
+            &mut self.env,
+            &mut self.links,
+            &self.guard,
+            ticket,
+            valid,
+            forged,
+        );
         let Some(teller) = teller else { return };
         if forged > 0 {
             self.punish(&teller, "forged peer record");
@@ -153,6 +159,7 @@ impl Protocol {
             self.make_use_of_expired();
         }
         self.expire_bans();
+        self.membership.settle_own_record(&mut self.env);
         self.renew_stale();
         self.expire_partials();
         self.settle_promises();
