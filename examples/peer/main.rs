@@ -91,8 +91,15 @@ EVENTS:
   gap {after,until}                    cursors whose transactions are no longer retained
   replicated {id,peers}                so many other nodes have stored this own transaction; until it
                                        is enough (`[outbox] min_copies`, 2)
-  renewed {id,renewed_as}              this own transaction expired before any other node had it, and
-                                       was published anew
+  renewed {id,renewed_as}              this own transaction expired before any other node had it, or
+                                       was dated by a wrong clock, and was published anew
+  refused {id,peer,reason}             a peer does not take this own transaction, which still waits:
+                                       skewed, expired, over_share or over_rate for now; rejected,
+                                       ignored or too_large for good
+  dead_lettered {id,reason}            this own transaction was given up: see dead_letters
+  clock_off {offset_ms,peers}          most peers agree on a time that is so far from this machine's
+                                       clock; it is used instead of it (see clock_offset_ms in stats)
+  clock_right {}                       the clock was off and is right again
   peer_up {peer,transport,address,direction}, peer_down {peer,reason}
   identity_in_use {peer,address}       two processes have this peer id, as after a data directory was
                                        copied; "peer" may be this node's own
