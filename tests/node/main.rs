@@ -13,6 +13,7 @@ mod outbox;
 mod publish_many;
 #[cfg(feature = "sqlite")]
 mod quota;
+mod refusals;
 #[cfg(feature = "sqlite")]
 mod repeat;
 #[cfg(feature = "sqlite")]

@@ -4,6 +4,7 @@
 mod addresses;
 mod admission;
 mod budget;
+mod clocks;
 mod gates;
 mod greedy;
 mod liars;
@@ -12,6 +13,7 @@ mod news;
 mod outbox;
 mod pair;
 mod property;
+mod refusals;
 mod single_node;
 
 use std::time::Duration;
