@@ -30,6 +30,12 @@ pub(crate) async fn start(args: &Args) -> Result<Running, Error> {
     }
     let (max_payload, memory) = (config.gossip.max_transaction_size, config.limits.memory);
     let mut builder = PeerNode::builder().config(config);
+    if let Some(invite) = &args.join {
+        builder = builder.join(invite);
+    }
+    for path in &args.secret_file {
+        builder = builder.secret_file(path);
+    }
     let mut storage = None;
     if let Some(dir) = &args.data_dir {
         // The key first: where it cannot be made, no databases are left behind.
