@@ -145,13 +145,24 @@ impl Env {
         ticket
     }
 
-    /// Reports whether checks and stores keep up, so that more may be taken from peers.
-    pub(super) fn has_room(&self) -> bool {
-        let within = |bytes: Gate, share| bytes.level() < self.bound(share);
+    /// Reports whether checks and stores keep up, so that more may be taken from peers, while
+    /// buffers for `assembling` bytes are taken. What is being stored may have the room that no buffer
+    /// takes: payloads go from one to the other.
+    pub(super) fn has_room(&self, assembling: u64) -> bool {
+        let arriving = self.storing_bytes.level().saturating_add(assembling);
         self.verifying.level() < MAX_VERIFYING
-            && within(self.verifying_bytes, self.shares.checks)
+            && self.verifying_bytes.level() < self.bound(self.shares.checks)
             && self.storing.level() < MAX_STORING
-            && within(self.storing_bytes, self.shares.storing)
+            && arriving < self.bound(self.shares.assemblies.saturating_add(self.shares.storing))
+    }
+
+    /// Reports whether a buffer of `size` bytes may be taken beside those for `assembling` bytes, as far
+    /// as the store keeps up. Large payloads wait before all else does, so that a slow store keeps no
+    /// peer from being heard.
+    pub(super) fn may_assemble(&self, size: u64, assembling: u64) -> bool {
+        let arriving = self.storing_bytes.level().saturating_add(assembling);
+        let most = self.shares.assemblies.saturating_add(self.shares.storing / 2);
+        arriving == 0 || arriving.saturating_add(size) <= most
     }
 
     /// Returns the bytes at which an owner of memory is full: one payload alone fills no share, or

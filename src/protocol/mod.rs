@@ -207,7 +207,7 @@ impl Protocol {
     /// completions and time should be: that is how checks and disks slow down peers instead of
     /// filling memory.
     pub fn has_room(&self) -> bool {
-        self.env.has_room()
+        self.env.has_room(self.assemblies.bytes.level())
     }
 
     /// Counts since the start.

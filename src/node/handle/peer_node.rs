@@ -230,7 +230,8 @@ impl PeerNode {
         let lease = self.0.names.lease(name)?;
         let (log, newest) = (Arc::clone(&self.0.log), self.0.newest.clone());
         let topics = self.0.subscribed.enter(topics);
-        DurableSubscription::new(log, newest, lease, topics, start).await
+        let memory = self.0.config.limits.memory;
+        DurableSubscription::new(log, newest, lease, topics, start, memory).await
     }
 
     async fn subscription(
@@ -246,7 +247,8 @@ impl PeerNode {
         let since = (start == StartAt::Now)
             .then(|| Since::now(Arc::clone(&inner.clock), Arc::clone(&inner.late_news)));
         let topics = self.0.subscribed.enter(topics);
-        Ok(Subscription::new(log, newest, topics, start).await?.leave_out_before(since))
+        let subscription = Subscription::new(log, newest, topics, start).await?;
+        Ok(subscription.within(self.0.config.limits.memory).leave_out_before(since))
     }
 
     /// Id of this node: the public key of its [`Identity`].

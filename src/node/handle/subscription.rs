@@ -15,7 +15,7 @@ use crate::node::subscribed_topics::TopicsGuard;
 use crate::ports::{LogEntry, Page, TransactionStore};
 use crate::types::{Cursor, PeerId, Transaction, WallTime};
 
-/// Maximum number of transactions and bytes that are read ahead.
+/// Maximum number of transactions that are read ahead, and of their bytes where the node has memory for that.
 const READ_AHEAD: (usize, usize) = (256, 1 << 20);
 
 /// Delay before a read that failed is tried again.
@@ -121,6 +121,8 @@ pub struct Subscription {
     log_was_empty: bool,
     /// Time before which everything is history that is left out, if any is.
     since: Option<Since>,
+    /// Maximum number of bytes that are read ahead, beyond the first transaction.
+    max_ahead: usize,
     ahead: VecDeque<Item>,
     after_failure: AfterFailure,
     ended: bool,
@@ -191,6 +193,7 @@ impl Subscription {
             tell_gap,
             log_was_empty,
             since: None,
+            max_ahead: READ_AHEAD.1,
             ahead: VecDeque::new(),
             after_failure: AfterFailure::Nothing,
             ended: false,
@@ -200,6 +203,13 @@ impl Subscription {
     /// Leaves out history that comes late, as from a peer that is compared with.
     pub(super) fn leave_out_before(mut self, since: Option<Since>) -> Self {
         self.since = since;
+        self
+    }
+
+    /// Reads ahead what a node may that has `memory` bytes.
+    pub(super) fn within(mut self, memory: u64) -> Self {
+        let part = usize::try_from(memory / 256).unwrap_or(usize::MAX);
+        self.max_ahead = part.min(READ_AHEAD.1);
         self
     }
 
@@ -257,10 +267,10 @@ impl Subscription {
 
     async fn read(&mut self, newest: Cursor) {
         let (topic, after) = (self.topics.topics().single(), self.position);
-        let mut page = self.log.read(topic, after, READ_AHEAD.0, READ_AHEAD.1).await;
+        let mut page = self.log.read(topic, after, READ_AHEAD.0, self.max_ahead).await;
         if page.as_ref().is_err_and(|error| error.kind == StoreErrorKind::Corrupt) {
             // Not all of it: what stands before the damage is delivered.
-            page = self.log.read(topic, after, 1, READ_AHEAD.1).await;
+            page = self.log.read(topic, after, 1, self.max_ahead).await;
         }
         let error = match page {
             Ok(page) => return self.append_page(page, newest),

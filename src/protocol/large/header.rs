@@ -25,8 +25,8 @@
 //! there is one reservation at most: what several parents are asked for is disjoint, and what is
 //! asked elsewhere was taken back before on the same link.
 //!
-//! Bounds: buffers of payloads on their way in take at most `gossip.max_assembly_bytes` together
-//! (one larger payload alone may exceed that); what finds no room waits in a queue of ids, and who makes
+//! Bounds: buffers of payloads on their way in take at most `Shares::assemblies` together, and with
+//! what is being stored little more (one larger payload alone may exceed that); what finds no room waits in a queue of ids, and who makes
 //! no progress meanwhile makes way (`large::spill`). Each payload is put together in one buffer of its final
 //! size.
 //!

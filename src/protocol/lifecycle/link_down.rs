@@ -140,7 +140,7 @@ impl Protocol {
 
     pub(in crate::protocol) fn on_pong_overdue(&mut self, link: LinkId) {
         let max_missed = self.env.config.liveness.max_missed;
-        if !self.env.has_room() {
+        if !self.env.has_room(self.assemblies.bytes.level()) {
             // We are the ones who do not read.
             self.env.timers.set(Timer::Pong(link), self.env.now + self.env.config.liveness.timeout);
             return;

@@ -104,7 +104,7 @@ impl Protocol {
     }
 
     pub(in crate::protocol) fn on_hello_timeout(&mut self, link: LinkId) {
-        if !self.env.has_room() {
+        if !self.env.has_room(self.assemblies.bytes.level()) {
             // We are the ones who do not read.
             let again = self.env.now + self.env.config.connection.handshake_timeout;
             self.env.timers.set(Timer::Hello(link), again);
@@ -353,8 +353,8 @@ impl Protocol {
         } else {
             self.env.counters.handshakes_failed += 1;
         }
-        if let (FailureKind::Identity, Some(address)) = (reason, address) {
-            self.note_stranger(address.ip());
+        if reason == FailureKind::Identity {
+            self.note_unproven(address);
         }
         self.env.emit(Event::HandshakeRefused { address: address.map(|a| a.to_string()), reason });
     }

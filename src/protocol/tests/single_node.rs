@@ -247,6 +247,10 @@ impl SingleNode {
                     }
                     Output::Store { ticket, entry, is_news } => {
                         self.stored.push((entry.transaction.id(), is_news));
+                        if let Some(unstored) = &mut self.unstored {
+                            unstored.push(ticket);
+                            continue;
+                        }
                         todo.push_back(Input::Stored { ticket, result: Ok(()) });
                     }
                     Output::StoreOwn { ticket, .. } => {
