@@ -104,7 +104,7 @@ pub struct OverlayConfig {
     pub min_links: u32,
     /// Maximum number of links accepted from others; 0 accepts none. When they are taken, a newcomer wins
     /// the place of the least useful one of the most crowded address group: one in 2 s at most, none in
-    /// its first 30 s, and never one of the quarter that has lived longest. Default 48, range 0 to 48.
+    /// its first 30 s, and never one of the quarter that has lived longest. Default 48, range 0 to 112.
     pub max_inbound: u32,
     /// Delay before a lost peer is dialled again for the first time; it doubles with each failure, and with
     /// each link that ended within 20 s, with jitter. Default 1 s, range 10 ms to 60 s.
