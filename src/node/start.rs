@@ -24,9 +24,10 @@ use crate::types::{Cursor, Endpoint, Event, TransactionId};
 
 use super::clock::{PublishClock, wall_now};
 use super::driver::{Driver, Effects, Mailboxes, OwnRecord, StoreQueue};
-use super::handle::{DurableNames, Inner, MAX_EVENTS_BEHIND, PeerNode};
+use super::handle::{DurableNames, Inner, LogNews, MAX_EVENTS_BEHIND, PeerNode};
 use super::late_news::LateNews;
 use super::messages::{Completion, Draft, NodeState, SignedDraft};
+use super::past::{self, AllMissed};
 use super::restore::Stores;
 use super::store_lease::HeldLeases;
 use super::subscribed_topics::SubscribedTopics;
@@ -85,6 +86,7 @@ struct Opened {
     listeners: Vec<Box<dyn Listener>>,
     listening: Option<SocketAddr>,
     newest: Cursor,
+    missed: AllMissed,
     /// Own transactions for which the log had no room.
     unlogged: VecDeque<TransactionId>,
 }
@@ -97,6 +99,7 @@ struct Shared {
     events: broadcast::Sender<Event>,
     newest: watch::Sender<Cursor>,
     late_news: Arc<LateNews>,
+    missed: watch::Sender<AllMissed>,
     health: Arc<Health>,
     clock: Arc<PublishClock>,
 }
@@ -127,6 +130,7 @@ impl Parts {
         let stores = self.stores();
         let (restored, unlogged) = stores.restore().await?;
         let newest = self.log.newest().await?;
+        let missed = past::load_missed(&*self.log).await?;
         let (listeners, listening) = self.listen().await?;
         let record = self.own_record(listening);
         let restored = Restored { spare_places: Some(spare), ..restored };
@@ -140,6 +144,7 @@ impl Parts {
             listeners,
             listening,
             newest,
+            missed,
             unlogged,
         }))
     }
@@ -205,8 +210,17 @@ impl Parts {
 
     /// Sets the tasks going.
     fn assemble(self, opened: Opened) -> PeerNode {
-        let Opened { leases, handles, protocol, record, listeners, listening, newest, unlogged } =
-            opened;
+        let Opened {
+            leases,
+            handles,
+            protocol,
+            record,
+            listeners,
+            listening,
+            newest,
+            missed,
+            unlogged,
+        } = opened;
         let peer = self.identity.peer_id();
         let (done, completions) = mpsc::channel(MAX_COMPLETIONS);
         let (drafts, draft_box) = mpsc::channel(MAX_COMMANDS);
@@ -217,6 +231,7 @@ impl Parts {
             drafts,
             newest: watch::Sender::new(newest),
             late_news: Arc::default(),
+            missed: watch::Sender::new(missed),
             health: Arc::new(Health::new(events.clone())),
             events,
             clock: Arc::default(),
@@ -250,7 +265,7 @@ impl Parts {
             refused_publishes: Arc::clone(&refused_publishes),
             queue: Arc::clone(&self.queue),
             log: Arc::clone(&self.log),
-            newest: shared.newest.subscribe(),
+            news: LogNews { newest: shared.newest.subscribe(), missed: shared.missed.subscribe() },
             late_news: Arc::clone(&shared.late_news),
             subscribed: SubscribedTopics::default(),
             names: DurableNames::default(),
@@ -322,6 +337,7 @@ impl Parts {
             log: Arc::clone(&self.log),
             newest: shared.newest.clone(),
             late_news: Arc::clone(&shared.late_news),
+            missed: shared.missed.clone(),
             health: Arc::clone(&shared.health),
             done: done(),
             refused: Mutex::default(),

@@ -55,6 +55,10 @@ pub struct Restored {
     pub spare_places: Option<usize>,
     /// The host's validator judges payloads before anything of them is passed on.
     pub validating: bool,
+    /// What earlier runs noted last with [`Output::SavePast`]: time since which the node was whole.
+    pub whole_since: Option<WallTime>,
+    /// The same: time until which the node was whole; `None` where it was never linked.
+    pub whole_until: Option<WallTime>,
 }
 
 /// An own transaction that an earlier run left in the outbox.
@@ -476,6 +480,13 @@ pub enum Output {
     Expire {
         /// The time now.
         now: WallTime,
+    },
+    /// Remember since when the node has all that others knew, and until when.
+    SavePast {
+        /// Time since which everything retained is here.
+        since: WallTime,
+        /// Time until which that is so; `None` for a node that was never linked.
+        until: Option<WallTime>,
     },
     /// Remember a peer.
     SavePeer(Box<StoredPeer>),

@@ -138,7 +138,7 @@ impl Protocol {
             serving,
             outbox,
             replays: Replays::default(),
-            repairs: Repairs::default(),
+            repairs: Repairs::restored(restored.whole_since, restored.whole_until),
         }
     }
 
@@ -153,6 +153,7 @@ impl Protocol {
         let first = self.env.is_first();
         self.env.note_time(now, wall);
         if first {
+            self.begin_past();
             self.check_restored();
         }
         self.route(input);

@@ -181,6 +181,8 @@ counters! {
     frame_bytes_received,
     /// Transactions forgotten because they expired.
     transactions_expired,
+    /// Absences after which something may be missing for good.
+    histories_missed,
     /// Storage operations that failed.
     storage_failures,
     /// Events that a slow host missed.

@@ -6,6 +6,7 @@ mod bad_input;
 mod hostile;
 mod lifecycle;
 mod outbox;
+mod past;
 mod publish_many;
 #[cfg(feature = "sqlite")]
 mod quota;

@@ -21,11 +21,11 @@ use crate::node::messages::{Command, Draft, NodeState, SignedDraft};
 use crate::node::subscribed_topics::{SubscribedTopics, TopicSelection};
 use crate::ports::{Ban, TransactionQueue, TransactionStore};
 use crate::protocol::ConnectFailure;
-use crate::types::{Cursor, Endpoint, Event, LinkStatus, Mode, PeerId, Stats, Topic};
+use crate::types::{Endpoint, Event, LinkStatus, Mode, PeerId, Stats, Topic};
 
 use super::durable::{DurableNames, DurableSubscription};
 use super::events::Events;
-use super::subscription::{Since, StartAt, Subscription};
+use super::subscription::{LogNews, Since, StartAt, Subscription};
 
 /// State of a node that its handles share.
 pub(in crate::node) struct Inner {
@@ -47,7 +47,7 @@ pub(in crate::node) struct Inner {
     pub(in crate::node) refused_publishes: Arc<AtomicU64>,
     pub(in crate::node) queue: Arc<dyn TransactionQueue>,
     pub(in crate::node) log: Arc<dyn TransactionStore>,
-    pub(in crate::node) newest: watch::Receiver<Cursor>,
+    pub(in crate::node) news: LogNews,
     /// Topics of the subscriptions that live.
     pub(in crate::node) late_news: Arc<LateNews>,
     pub(in crate::node) subscribed: SubscribedTopics,
@@ -206,7 +206,7 @@ impl PeerNode {
     }
 
     /// Forgets a durable subscription; an unknown name is no error. At most
-    /// [`MAX_CURSORS`](crate::ports::MAX_CURSORS) names are kept.
+    /// [`MAX_CURSORS`](crate::ports::MAX_CURSORS) names are kept, five of them for the node itself.
     ///
     /// # Errors
     /// [`SubscribeError::InUse`] while it is subscribed; [`SubscribeError::Store`].
@@ -225,9 +225,9 @@ impl PeerNode {
             return Err(SubscribeError::Closed);
         }
         let lease = self.0.names.lease(name)?;
-        let (log, newest) = (Arc::clone(&self.0.log), self.0.newest.clone());
+        let (log, news) = (Arc::clone(&self.0.log), self.0.news.clone());
         let topics = self.0.subscribed.enter(topics);
-        DurableSubscription::new(log, newest, lease, topics, start).await
+        DurableSubscription::new(log, news, lease, topics, start).await
     }
 
     async fn subscription(
@@ -238,10 +238,10 @@ impl PeerNode {
         if self.is_closed() {
             return Err(SubscribeError::Closed);
         }
-        let (log, newest) = (Arc::clone(&self.0.log), self.0.newest.clone());
+        let (log, news) = (Arc::clone(&self.0.log), self.0.news.clone());
         let since = (start == StartAt::Now).then(|| Since::now(Arc::clone(&self.0.late_news)));
         let topics = self.0.subscribed.enter(topics);
-        Ok(Subscription::new(log, newest, topics, start).await?.leave_out_before(since))
+        Ok(Subscription::new(log, news, topics, start).await?.leave_out_before(since))
     }
 
     /// Id of this node: the public key of its [`Identity`].

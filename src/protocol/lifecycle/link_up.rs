@@ -215,7 +215,7 @@ impl Protocol {
             pinger: Pinger::new(nonce, now),
             interest: PeerInterest::new(hello.interest.clone()),
             feed: Feed::new(head, ReplayCursor::new(all, head, l.owes, now)),
-            repair: Repair::default(),
+            repair: Repair::new(hello.complete_since),
             requests: Requests::new(now),
             serve: ServeQueue::default(),
             pieces: PieceRate::default(),
@@ -312,6 +312,7 @@ impl Protocol {
             interest: self.spread.carrying.ours().clone(),
             owes,
             clock: Some(self.env.wall).filter(|wall| *wall != WallTime::default()),
+            complete_since: self.complete_since(),
             proofs: Vec::new(),
         }))
     }

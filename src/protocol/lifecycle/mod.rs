@@ -62,6 +62,7 @@ impl Protocol {
 
     /// Links came or went.
     fn links_changed(&mut self) {
+        self.watch_past();
         self.membership.update_mode(&mut self.env, &self.links, &self.guard);
         self.recheck_outbox();
         self.maintain();
@@ -150,6 +151,7 @@ impl Protocol {
         if is_time_sound {
             self.make_use_of_expired();
         }
+        self.judge_past();
         self.expire_bans();
         self.renew_stale();
         self.expire_partials();

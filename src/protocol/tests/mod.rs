@@ -8,6 +8,7 @@ mod liars;
 mod news;
 mod outbox;
 mod pair;
+mod past;
 mod property;
 mod single_node;
 

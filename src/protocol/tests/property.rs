@@ -67,6 +67,7 @@ pub(in crate::protocol) fn hello(n: u8) -> Message {
         owes: n % 2 == 1,
         clock: None,
         proofs: Vec::new(),
+        complete_since: None,
     }))
 }
 

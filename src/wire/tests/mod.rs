@@ -72,6 +72,7 @@ fn examples() -> Vec<Message> {
             interest: Interest::default(),
             owes: true,
             clock: None,
+            complete_since: None,
             proofs: Vec::new(),
         })),
         Message::Goodbye {
@@ -140,6 +141,10 @@ fn examples() -> Vec<Message> {
             ..plain_hello()
         })),
         Message::Hello(Box::new(Hello { proofs: vec![[11; 32], [12; 32]], ..plain_hello() })),
+        Message::Hello(Box::new(Hello {
+            complete_since: Some(WallTime::from_millis(1_700_000_000_000)),
+            ..plain_hello()
+        })),
     ]
 }
 
@@ -157,6 +162,7 @@ fn plain_hello() -> Hello {
         interest: Interest::default(),
         owes: false,
         clock: None,
+        complete_since: None,
         proofs: Vec::new(),
     }
 }
