@@ -29,6 +29,9 @@ use std::time::Duration;
 pub use crate::types::errors::{EndpointError, FailureKind, InvalidTransaction, ParseIdError};
 use crate::types::{Cursor, PeerId, Refusal, TransactionId, WallTime};
 
+/// Maximum number of characters that one cause takes up in the text of an error.
+const MAX_CAUSE_CHARS: usize = 1024;
+
 /// Cause of an error of a port: whatever the adapter had.
 pub type Source = Box<dyn Error + Send + Sync + 'static>;
 
@@ -57,6 +60,12 @@ pub enum ConfigError {
         /// Address that was to be listened on.
         address: SocketAddr,
     },
+    /// Links without TLS, on which nothing that this kind of trust asks for could be proven.
+    #[error("network.trust is {trust}, which cannot be proven with network.plaintext")]
+    PlaintextTrust {
+        /// Kind of trust, in words.
+        trust: &'static str,
+    },
     /// An advertised address that nobody can dial.
     #[error("listen.advertise has {endpoint}, which nobody can dial")]
     Advertise {
@@ -65,7 +74,7 @@ pub enum ConfigError {
     },
 }
 
-/// Reason why a key file could not be used. A file that exists is never overwritten.
+/// Reason why a key or a secret could not be used. A file that exists is never overwritten.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum IdentityError {
@@ -82,6 +91,24 @@ pub enum IdentityError {
     Format {
         /// Path of the key file.
         path: PathBuf,
+    },
+    /// The file with a network's secret could not be read or made. A retry helps once that is mended.
+    #[error("{}", whole(&format!("network secret {}", path.display()), Some(r#source)))]
+    SecretFile {
+        /// Path of the file.
+        path: PathBuf,
+        /// Error of the operating system.
+        r#source: std::io::Error,
+    },
+    /// A network's secret that is too short to be safe, or too long; no retry helps.
+    #[error("a network secret has {min} to {max} bytes, this one has {length}")]
+    SecretLength {
+        /// Length of the secret in bytes; of a file, as far as it was read.
+        length: usize,
+        /// Smallest allowed length.
+        min: usize,
+        /// Largest allowed length.
+        max: usize,
     },
     /// The operating system gave no random bytes.
     #[error("no random bytes from the operating system")]
@@ -151,7 +178,7 @@ impl StoreErrorKind {
 
 /// Reason why a storage operation failed. The operation had no effect.
 #[derive(Debug, thiserror::Error)]
-#[error("storage {}: {}", kind.as_str(), whole(message, cause(r#source.as_deref())))]
+#[error("storage {}: {}", kind.as_str(), self.reason())]
 #[non_exhaustive]
 pub struct StoreError {
     /// The kind of failure: what the node decides by.
@@ -525,7 +552,7 @@ pub enum ConnectError {
     Closed,
 }
 
-/// Reason why the node is not ready. The node goes on trying.
+/// Reason why the node is not ready, or cannot invite. The node goes on trying.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReadyError {
@@ -541,6 +568,9 @@ pub enum ReadyError {
         /// The most recent thing that went wrong, or what to configure.
         hint: String,
     },
+    /// The node listens nowhere and advertises nothing, so that an invite would name no address.
+    #[error("nobody can dial this node: listen, or set listen.advertise")]
+    NoAddress,
     /// The node is shut down.
     #[error("the node is shut down")]
     Closed,
@@ -568,13 +598,30 @@ pub struct ShutdownReport {
 fn whole(message: &str, first: Option<&(dyn Error + 'static)>) -> String {
     let mut text = message.to_owned();
     for cause in std::iter::successors(first, |cause| (*cause).source()) {
-        let words = cause.to_string();
+        let words = printable(&cause.to_string());
         if !text.contains(&words) {
             text.push_str(if text.is_empty() { "" } else { ": " });
             text.push_str(&words);
         }
     }
     text
+}
+
+/// Returns the words of a cause as one line of bounded length: some of them come from a peer.
+fn printable(words: &str) -> String {
+    let mut line = String::new();
+    for (at, character) in words.chars().enumerate() {
+        if at == MAX_CAUSE_CHARS {
+            line.push('…');
+            break;
+        }
+        if character.is_control() {
+            line.extend(character.escape_default());
+        } else {
+            line.push(character);
+        }
+    }
+    line
 }
 
 fn cause<'a>(
@@ -585,7 +632,11 @@ fn cause<'a>(
 
 /// Returns `reason` where it names the address by itself, and what failed and the reason elsewhere:
 /// transports of the host's own say what they like.
-fn naming(failed: &str, address: &impl fmt::Display, reason: &impl fmt::Display) -> String {
+pub(crate) fn naming(
+    failed: &str,
+    address: &impl fmt::Display,
+    reason: &impl fmt::Display,
+) -> String {
     let reason = reason.to_string();
     if reason.contains(&address.to_string()) { reason } else { format!("{failed}: {reason}") }
 }

@@ -144,7 +144,7 @@ mod wire;
 #[cfg(feature = "unstable-core")]
 pub mod wire;
 
-pub use config::root::Config;
+pub use config::root::{Config, Invite, NetworkSecret};
 pub use identity::Identity;
 #[cfg(feature = "node")]
 pub use node::{

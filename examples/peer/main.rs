@@ -69,6 +69,7 @@ has none):
   stats {ref,…}, peers {ref,peers}     with `[gossip] role = "edge"` in --config, the node
                                        carries the topics of --topic, those in `[gossip] topics` and
                                        those that peers behind it want: see topics_carried, stands_in;
+                                       memory and memory_limits: bytes by owner;
                                        log_lines_dropped are lines of --log that nobody read
   dead_letters {ref,dead_letters}      own transactions that no peer took, in the order of publishing:
                                        [{seq,id,topic,size,created,expires,reason,since}], at most
@@ -107,7 +108,10 @@ fn main() -> ExitCode {
     let logs = Logs::start();
     // Nothing of this program waits for a reader of stderr.
     let of_panics = logs.clone();
-    std::panic::set_hook(Box::new(move |panic| of_panics.line(format!("{panic}\n").as_bytes())));
+    std::panic::set_hook(Box::new(move |panic| {
+        of_panics.line(format!("{panic}\n").as_bytes());
+        of_panics.finish(MAX_LAST_LOGS);
+    }));
     let layer =
         tracing_subscriber::fmt::layer().log_internal_errors(false).with_writer(logs.clone());
     tracing_subscriber::registry().with(layer).with(args.log.clone()).init();

@@ -23,9 +23,12 @@ use crate::output::{Line, Out};
 const UNDER_WAY: usize = 256;
 /// Maximum number of random payloads that are published together.
 const BATCH: usize = 64;
-/// Maximum number of bytes of lines that wait, and of payloads that are under way; one larger than
-/// this goes alone.
-const MAX_BYTES: usize = 64 << 20;
+/// Maximum number of bytes of lines that wait, and of payloads that are under way, where the node has
+/// memory for that; one larger than this goes alone.
+const MAX_BYTES: u64 = 64 << 20;
+/// Part of the node's memory that each of these may take: less than its publishes may, so that
+/// the order of the lines stays.
+const PART: u64 = 10;
 /// Maximum number of transactions of one `publish_random`.
 const MAX_COUNT: u64 = 1_000_000;
 /// Delay before `publish_random` tries a full outbox again, and the maximum time that it does so.
@@ -41,16 +44,41 @@ pub(crate) enum Job {
 /// The queue in front of the publisher, bounded by bytes.
 pub(crate) struct PublishQueue {
     jobs: mpsc::UnboundedSender<(Ref, Job, OwnedSemaphorePermit)>,
-    bytes: Arc<Semaphore>,
+    bytes: Room,
+}
+
+/// Room for a number of bytes.
+#[derive(Clone)]
+struct Room {
+    free: Arc<Semaphore>,
+    size: u32,
+}
+
+impl Room {
+    fn new(bytes: u64) -> Self {
+        let size = u32::try_from(bytes).unwrap_or(u32::MAX);
+        Self { free: Arc::new(Semaphore::new(size as usize)), size }
+    }
+
+    /// Waits for room for `bytes`, or for all of it.
+    async fn take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(self.size);
+        Arc::clone(&self.free).acquire_many_owned(bytes).await.ok()
+    }
 }
 
 impl PublishQueue {
     /// Starts a publisher, which ends when the queue is dropped and everything is answered.
-    pub(crate) fn start(node: PeerNode, max_payload: u64, out: Out) -> (Self, JoinHandle<()>) {
+    pub(crate) fn start(
+        node: PeerNode,
+        max_payload: u64,
+        memory: u64,
+        out: Out,
+    ) -> (Self, JoinHandle<()>) {
         #[expect(clippy::disallowed_methods, reason = "`bytes` bounds it, in bytes")]
         let (jobs, queue) = mpsc::unbounded_channel();
-        let bytes = Arc::new(Semaphore::new(MAX_BYTES));
-        let room = Arc::new(Semaphore::new(MAX_BYTES));
+        let part = MAX_BYTES.min(memory / PART);
+        let (bytes, room) = (Room::new(part), Room::new(part));
         let publisher = Publisher { node, max_payload, out, room };
         (Self { jobs, bytes }, tokio::spawn(publisher.run(queue)))
     }
@@ -58,16 +86,10 @@ impl PublishQueue {
     /// Queues a job whose line has `size` bytes; waits while too much is queued.
     pub(crate) async fn push(&self, r#ref: Ref, job: Job, size: usize) {
         // A line holds somewhat more than its bytes.
-        if let Some(room) = take_bytes(&self.bytes, size + 256).await {
+        if let Some(room) = self.bytes.take(size + 256).await {
             let _ = self.jobs.send((r#ref, job, room));
         }
     }
-}
-
-/// Waits for room for `size` bytes.
-async fn take_bytes(room: &Arc<Semaphore>, size: usize) -> Option<OwnedSemaphorePermit> {
-    let permits = u32::try_from(size.min(MAX_BYTES)).ok()?;
-    Arc::clone(room).acquire_many_owned(permits).await.ok()
 }
 
 struct Publisher {
@@ -75,7 +97,7 @@ struct Publisher {
     max_payload: u64,
     out: Out,
     /// Room for transactions under way, in bytes; none takes less than its share of [`UNDER_WAY`].
-    room: Arc<Semaphore>,
+    room: Room,
 }
 
 impl Publisher {
@@ -90,7 +112,7 @@ impl Publisher {
             }
         }
         // There is all the room again once nothing is under way.
-        take_bytes(&self.room, MAX_BYTES).await;
+        self.room.take(usize::MAX).await;
     }
 
     /// Publishes one transaction; a task of its own answers once it is durable.
@@ -129,7 +151,7 @@ impl Publisher {
             return Line::PublishFailed { r#ref, error: error.to_string() };
         }
         let topic: Arc<str> = topic.into();
-        let batch = (MAX_BYTES / UNDER_WAY / size.max(1)).clamp(1, BATCH);
+        let batch = (self.room.size as usize / UNDER_WAY / size.max(1)).clamp(1, BATCH);
         let most = UNDER_WAY / batch;
         let mut under_way = VecDeque::with_capacity(most);
         let (mut tally, mut left) = (Tally::default(), count);
@@ -156,7 +178,7 @@ impl Publisher {
         size: usize,
         work: impl Future<Output = T> + Send + 'static,
     ) -> JoinHandle<T> {
-        let room = take_bytes(&self.room, size.max(MAX_BYTES / UNDER_WAY)).await;
+        let room = self.room.take(size.max(self.room.size as usize / UNDER_WAY)).await;
         // Unconstrained: tokio's budget must not end this poll before the queue has it.
         let mut work = Box::pin(tokio::task::unconstrained(async move {
             let done = work.await;

@@ -49,7 +49,7 @@ pub(crate) async fn run(
     out: &Out,
     logs: &Logs,
 ) -> Result<End, Box<dyn std::error::Error + Send + Sync>> {
-    let Running { node, storage, max_payload } = running;
+    let Running { node, storage, max_payload, memory } = running;
     let events = node.events();
     let content = Content { base64: args.payloads, text: args.text };
     let deliveries = Deliveries::open(&node, &args.topic, args.from, content).await?;
@@ -59,7 +59,7 @@ pub(crate) async fn run(
     let mut feeds = JoinSet::new();
     feeds.spawn(report_events(events, node.clone(), out.clone()));
     feeds.spawn(deliveries.run(out.clone()));
-    let (queue, publisher) = PublishQueue::start(node.clone(), max_payload, out.clone());
+    let (queue, publisher) = PublishQueue::start(node.clone(), max_payload, memory, out.clone());
     let (out, logs) = (out.clone(), logs.clone());
     let mut session = Session { node, queue, in_flight: JoinSet::new(), out, logs };
     let end = session.serve(&mut requests, &mut signals).await;

@@ -12,6 +12,8 @@ pub(crate) struct Running {
     pub(crate) node: PeerNode,
     pub(crate) storage: Option<SqliteStorage>,
     pub(crate) max_payload: u64,
+    /// Memory of the node, in bytes.
+    pub(crate) memory: u64,
 }
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -26,7 +28,7 @@ pub(crate) async fn start(args: &Args) -> Result<Running, Error> {
     for endpoint in &config.discovery.bootstrap {
         tracing::info!(%endpoint, "bootstrap peer");
     }
-    let max_payload = config.gossip.max_transaction_size;
+    let (max_payload, memory) = (config.gossip.max_transaction_size, config.limits.memory);
     let mut builder = PeerNode::builder().config(config);
     let mut storage = None;
     if let Some(dir) = &args.data_dir {
@@ -42,7 +44,7 @@ pub(crate) async fn start(args: &Args) -> Result<Running, Error> {
     for prober in &args.stun {
         builder = builder.nat_prober(Arc::new(prober.clone()));
     }
-    Ok(Running { node: builder.start().await?, storage, max_payload })
+    Ok(Running { node: builder.start().await?, storage, max_payload, memory })
 }
 
 /// The configuration file, with the flags on top.

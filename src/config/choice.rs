@@ -1,10 +1,6 @@
 //! Settings that are one of a few words.
 
-use std::collections::BTreeSet;
-
 use serde::{Deserialize, Serialize};
-
-use crate::types::PeerId;
 
 /// Setting that is worked out unless it is given. Exhaustive on purpose: there is no third way to
 /// set a number.
@@ -78,31 +74,6 @@ pub enum SignaturePolicy {
     Required,
     /// Signatures are optional; for a mesh whose members trust each other.
     Off,
-}
-
-/// Peers that may have a link with this node.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "mode")]
-#[non_exhaustive]
-pub enum Trust {
-    /// Anybody who proves a key.
-    #[default]
-    Open,
-    /// Only these peers; others are refused after their handshake, with a reason, and never dialled.
-    AllowList {
-        /// Ids of the peers.
-        peers: BTreeSet<PeerId>,
-    },
-}
-
-impl Trust {
-    /// Reports whether `peer` may be talked to.
-    pub fn allows(&self, peer: &PeerId) -> bool {
-        match self {
-            Self::Open => true,
-            Self::AllowList { peers } => peers.contains(peer),
-        }
-    }
 }
 
 /// Policy on addresses that others tell: which of them are stored and dialled. What the host configured is

@@ -5,16 +5,24 @@
 //! the field, the value and the range, never a silent correction.
 
 mod choice;
+mod invite;
+mod memory;
 mod ranges;
 pub(crate) mod root;
+mod secret;
 mod sections;
 #[cfg(test)]
 mod tests;
+mod trust;
 
-pub use choice::{AddressPolicy, Auto, Role, SignaturePolicy, Trust};
+pub use choice::{AddressPolicy, Auto, Role, SignaturePolicy};
+pub(crate) use memory::Shares;
 #[cfg_attr(not(feature = "node"), allow(unused_imports))]
-pub(crate) use root::Config;
+pub(crate) use root::{Config, Invite, NetworkSecret};
+#[cfg_attr(not(any(test, feature = "node", feature = "unstable-core")), allow(unused_imports))]
+pub(crate) use secret::Claim;
 pub use sections::{
-    ConnectionConfig, DiscoveryConfig, GossipConfig, ListenConfig, LivenessConfig, NetworkConfig,
-    OutboxConfig, OverlayConfig,
+    ConnectionConfig, DiscoveryConfig, GossipConfig, LimitsConfig, ListenConfig, LivenessConfig,
+    NetworkConfig, OutboxConfig, OverlayConfig,
 };
+pub use trust::Trust;

@@ -20,7 +20,8 @@ const DAY: Duration = Duration::from_hours(24);
 impl NetworkConfig {
     pub(super) fn validate(&self) -> Result<(), ConfigError> {
         within("network.name (bytes)", self.name.len(), 1..=MAX_NETWORK_BYTES)?;
-        within_span("network.max_clock_skew", self.max_clock_skew, secs(1)..=secs(3600))
+        within_span("network.max_clock_skew", self.max_clock_skew, secs(1)..=secs(3600))?;
+        self.trust.validate(self.plaintext)
     }
 }
 
@@ -40,6 +41,7 @@ impl ListenConfig {
 impl DiscoveryConfig {
     pub(super) fn validate(&self) -> Result<(), ConfigError> {
         within_span("discovery.refresh_interval", self.refresh_interval, MINUTE..=secs(86_400))?;
+        within("discovery.pins (entries)", self.pins.len(), 0..=1024)?;
         within("discovery.max_peers", self.max_peers, 10..=10_000)?;
         within("discovery.min_healthy_peers", self.min_healthy_peers, 1..=100)?;
         within("discovery.unhealthy_after", self.unhealthy_after, 1..=100)?;
@@ -92,9 +94,7 @@ impl GossipConfig {
         within("gossip.max_origin_share", self.max_origin_share, 1..=100)?;
         within("gossip.max_origin_rate", self.max_origin_rate, 0..=60_000_000)?;
         within("gossip.eager_limit", self.eager_limit, 0..=PIECE_BYTES as u64)?;
-        within("gossip.max_assembly_bytes", self.max_assembly_bytes, MIB..=16 * KIB * MIB)?;
         within("gossip.max_spill_bytes", self.max_spill_bytes, 0..=1024 * KIB * MIB)?;
-        within("gossip.cache_bytes", self.cache_bytes, MIB..=16 * KIB * MIB)?;
         within("gossip.topics (entries)", self.topics.len(), 0..=MAX_INTERESTS)?;
         for topic in &self.topics {
             within("gossip.topics (bytes)", topic.len(), 1..=MAX_TOPIC_BYTES)?;
@@ -116,7 +116,7 @@ impl OutboxConfig {
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "numbers, at every call")]
-fn within<T: PartialOrd + Display>(
+pub(super) fn within<T: PartialOrd + Display>(
     field: &'static str,
     value: T,
     range: RangeInclusive<T>,

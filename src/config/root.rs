@@ -6,9 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::ConfigError;
 
+pub use super::invite::Invite;
+pub use super::secret::NetworkSecret;
 use super::sections::{
-    ConnectionConfig, DiscoveryConfig, GossipConfig, ListenConfig, LivenessConfig, MINUTE,
-    NetworkConfig, OutboxConfig, OverlayConfig,
+    ConnectionConfig, DiscoveryConfig, GossipConfig, LimitsConfig, ListenConfig, LivenessConfig,
+    MINUTE, NetworkConfig, OutboxConfig, OverlayConfig,
 };
 
 /// Configuration of a node: one section per concern. It is read once, when the node starts.
@@ -62,6 +64,8 @@ pub struct Config {
     pub gossip: GossipConfig,
     /// Own transactions until others have them.
     pub outbox: OutboxConfig,
+    /// Memory of the node.
+    pub limits: LimitsConfig,
 }
 
 impl Config {
@@ -90,6 +94,7 @@ impl Config {
         self.connection.validate()?;
         self.gossip.validate()?;
         self.outbox.validate()?;
+        self.validate_memory()?;
         match self.listen.address {
             Some(addr)
                 if self.network.plaintext

@@ -1,12 +1,15 @@
 //! The sections and their defaults.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::types::Endpoint;
+use crate::types::{Endpoint, PeerId};
 
-use super::choice::{AddressPolicy, Auto, Role, SignaturePolicy, Trust};
+use super::Trust;
+use super::choice::{AddressPolicy, Auto, Role, SignaturePolicy};
+use super::memory::{bytes, bytes_if_set};
 
 pub(super) const KIB: u64 = 1024;
 pub(super) const MIB: u64 = 1024 * KIB;
@@ -22,7 +25,8 @@ pub struct NetworkConfig {
     pub name: String,
     /// Signatures of transactions by their origin: required or not. Default required.
     pub signatures: SignaturePolicy,
-    /// Peers that may have a link with this node, whoever dialled. Default anybody who proves a key.
+    /// Peers that may have a link with this node, whoever dialled. Default anybody who proves a key: see
+    /// [`Trust`] for how to write the others.
     pub trust: Trust,
     /// Maximum distance between a transaction's creation time and this node's clock at which it is
     /// still pushed; a transaction beyond is refused. Default 2 min, range 1 s to 1 h.
@@ -65,6 +69,9 @@ pub struct DiscoveryConfig {
     /// DNS name is resolved to all its addresses, again at every attempt. Default none: then others have to
     /// dial this node.
     pub bootstrap: Vec<Endpoint>,
+    /// Peers that must answer at these addresses, whoever says to dial them: a dial that finds another
+    /// key there is given up before anything is said. As an invite has them. Default none.
+    pub pins: BTreeMap<Endpoint, PeerId>,
     /// Interval at which peers are asked for peers. Default 15 min, range 1 min to 24 h.
     #[serde(with = "span")]
     pub refresh_interval: Duration,
@@ -185,16 +192,21 @@ pub struct GossipConfig {
     /// True: frames may be compressed where that shrinks them. Default true. Without effect yet: no
     /// compression is negotiated by this wire version.
     pub compression: bool,
-    /// Maximum number of bytes of large payloads being received at once; further ones wait. Default 64 MiB,
-    /// range 1 MiB to 16 GiB; one larger payload alone may always be received.
-    pub max_assembly_bytes: u64,
+    /// Maximum number of bytes of large payloads being received at once; further ones wait, and one larger
+    /// payload alone may always be received. Default `None`, which is a quarter of
+    /// [`LimitsConfig::memory`]; range 1 MiB to half of that, and with `cache_bytes` to three
+    /// quarters. In TOML a number or text such as `"64 MiB"`.
+    #[serde(with = "bytes_if_set")]
+    pub max_assembly_bytes: Option<u64>,
     /// Maximum number of bytes of large payloads on their way in that the store keeps when they make no progress
     /// and their memory is needed; the oldest go first. Default 1 GiB, range 0 to 1 TiB; 0 keeps
     /// them in memory.
     pub max_spill_bytes: u64,
     /// Maximum number of bytes of memory for recent payloads that may be asked for; about 400 bytes are counted for each
-    /// beside its own. Default 16 MiB, range 1 MiB to 16 GiB.
-    pub cache_bytes: u64,
+    /// beside its own. Default `None`, which is a sixteenth of [`LimitsConfig::memory`]; range 1 MiB
+    /// to half of that. In TOML a number or text such as `"16 MiB"`.
+    #[serde(with = "bytes_if_set")]
+    pub cache_bytes: Option<u64>,
     /// Part of the node in carrying topics. Default relay; see [`Role`].
     pub role: Role,
     /// Topics that an edge carries without a subscriber; without effect on a relay. Default none, at
@@ -237,6 +249,21 @@ pub struct OutboxConfig {
     pub min_copies: u32,
 }
 
+/// Section `[limits]`: what the node takes of its machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct LimitsConfig {
+    /// Number of bytes of memory for payloads and caches, which the node divides among all that holds
+    /// some: payloads being published, received, checked, stored and served, and the caches of the
+    /// stores. While a share is used up, what needs more of it waits. Not part of it: code, the
+    /// index of what is retained, a fixed amount for each link, and stores that keep everything in memory. Default
+    /// 256 MiB, range 16 MiB to 1 TiB, not below 4 times [`GossipConfig::max_transaction_size`]. In
+    /// TOML a number or text such as `"64 MiB"`.
+    #[serde(with = "bytes")]
+    pub memory: u64,
+}
+
 impl Default for NetworkConfig {
     fn default() -> Self {
         Self {
@@ -266,6 +293,7 @@ impl Default for DiscoveryConfig {
     fn default() -> Self {
         Self {
             bootstrap: Vec::new(),
+            pins: BTreeMap::new(),
             refresh_interval: 15 * MINUTE,
             max_peers: 1000,
             min_healthy_peers: 5,
@@ -325,9 +353,9 @@ impl Default for GossipConfig {
             max_origin_rate: 0,
             eager_limit: 16 * KIB,
             compression: true,
-            max_assembly_bytes: 64 * MIB,
+            max_assembly_bytes: None,
             max_spill_bytes: 1024 * MIB,
-            cache_bytes: 16 * MIB,
+            cache_bytes: None,
             role: Role::Relay,
             topics: Vec::new(),
             reconcile_interval: Duration::from_secs(10),
@@ -340,6 +368,12 @@ impl Default for GossipConfig {
 impl Default for OutboxConfig {
     fn default() -> Self {
         Self { max_entries: 10_000, max_retries: 5, persistent: true, min_copies: 2 }
+    }
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        Self { memory: 256 * MIB }
     }
 }
 

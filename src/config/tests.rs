@@ -75,9 +75,9 @@ fn every_range_bites() {
         ("gossip.max_origin_share", |c| c.gossip.max_origin_share = 0),
         ("gossip.max_origin_rate", |c| c.gossip.max_origin_rate = u32::MAX),
         ("gossip.eager_limit", |c| c.gossip.eager_limit = 65_537),
-        ("gossip.max_assembly_bytes", |c| c.gossip.max_assembly_bytes = 1),
+        ("gossip.max_assembly_bytes", |c| c.gossip.max_assembly_bytes = Some(1)),
         ("gossip.max_spill_bytes", |c| c.gossip.max_spill_bytes = u64::MAX),
-        ("gossip.cache_bytes", |c| c.gossip.cache_bytes = 1),
+        ("gossip.cache_bytes", |c| c.gossip.cache_bytes = Some(1)),
         ("gossip.topics", |c| c.gossip.topics = vec![String::new(); 257]),
         ("gossip.topics", |c| c.gossip.topics = vec!["t".repeat(256)]),
         ("gossip.reconcile_interval", |c| c.gossip.reconcile_interval = millis(1)),
@@ -87,6 +87,7 @@ fn every_range_bites() {
         ("outbox.max_entries", |c| c.outbox.max_entries = 99),
         ("outbox.max_retries", |c| c.outbox.max_retries = 0),
         ("outbox.min_copies", |c| c.outbox.min_copies = 0),
+        ("limits.memory", |c| c.limits.memory = 1),
     ];
     for (field, spoil) in cases {
         let mut config = Config::default();

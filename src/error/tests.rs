@@ -61,6 +61,7 @@ fn plain(samples: &mut Samples) {
             min: "1".to_owned(),
             max: "64".to_owned(),
         },
+        PlaintextTrust => ConfigError::PlaintextTrust { trust: "a secret" },
         PlaintextBeyondLoopback => ConfigError::PlaintextBeyondLoopback { address: address() },
         Advertise => ConfigError::Advertise { endpoint: "0.0.0.0:1".to_owned() },
     );
@@ -77,6 +78,11 @@ fn plain(samples: &mut Samples) {
         NotHex => ParseIdError::NotHex { length: 1 },
         TopicTooLong => ParseIdError::TopicTooLong { length: 256, limit: 255 },
         EmptyTopic => ParseIdError::EmptyTopic,
+        InvitePrefix => ParseIdError::InvitePrefix,
+        InviteTooLong => ParseIdError::InviteTooLong { length: 9, limit: 8 },
+        InviteDamaged => ParseIdError::InviteDamaged,
+        InviteVersion => ParseIdError::InviteVersion { version: 2, known: 1 },
+        InvitePart => ParseIdError::InvitePart { part: "address" },
     );
     add!(samples, InvalidTransaction:
         Header => InvalidTransaction::Header,
@@ -100,6 +106,7 @@ fn plain(samples: &mut Samples) {
             waited: Duration::from_secs(1),
             hint: CAUSE.to_owned(),
         },
+        NoAddress => ReadyError::NoAddress,
         Closed => ReadyError::Closed,
     );
     samples.0.push(("NodeClosed", Box::new(NodeClosed)));
@@ -120,6 +127,11 @@ fn with_causes(samples: &mut Samples) {
     add!(samples, IdentityError:
         Io => identity(),
         Format => IdentityError::Format { path: "data/node.key".into() },
+        SecretFile => IdentityError::SecretFile {
+            path: "data/network.secret".into(),
+            source: io::Error::other(Layer(innermost())),
+        },
+        SecretLength => IdentityError::SecretLength { length: 5, min: 16, max: 256 },
         Random => IdentityError::Random,
     );
     let scheme = EndpointError::Scheme(CAUSE.to_owned());
@@ -236,6 +248,15 @@ fn a_cause_is_in_the_text_once_also_where_somebody_walks_the_chain() {
         }
     }
     assert!(with_cause > 25, "{with_cause}");
+}
+
+#[test]
+fn words_of_a_peer_are_one_line_of_bounded_length() {
+    let hostile = "\r\n\u{1b}[2J ok\0".to_owned() + &"é".repeat(100_000);
+    let error = TransportError::with_source(FailureKind::Refused, "no stream", hostile);
+    let text = error.to_string();
+    assert!(text.starts_with(r"no stream: \r\n\u{1b}[2J ok\u{0}éé"), "{text}");
+    assert!(!text.contains(char::is_control) && text.chars().count() < 1100, "{}", text.len());
 }
 
 #[test]

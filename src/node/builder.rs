@@ -2,9 +2,10 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::config::Config;
+use crate::config::{Config, Invite, NetworkSecret, Trust};
 use crate::error::{EndpointError, StartError};
 use crate::identity::Identity;
 use crate::ports::{
@@ -131,6 +132,61 @@ impl PeerNodeBuilder {
     #[must_use]
     pub fn network(mut self, name: impl Into<String>) -> Self {
         self.config.network.name = name.into();
+        self
+    }
+
+    /// Sets who may join: see [`Trust`]. Default: [`Trust::Open`], which lets in anybody who can reach the
+    /// node and knows the network's name.
+    #[must_use]
+    pub fn trust(mut self, trust: Trust) -> Self {
+        self.config.network.trust = trust;
+        self
+    }
+
+    /// Lets in only who knows this secret of the network, or another that was given so; at most two
+    /// together, so that a network can move from one to the next. Replaces another kind of trust.
+    #[must_use]
+    pub fn secret(mut self, secret: NetworkSecret) -> Self {
+        self.config.network.trust.add_secret(secret);
+        self
+    }
+
+    /// Lets in only who knows the secret in this file, as [`PeerNodeBuilder::secret`] does; read by
+    /// [`PeerNodeBuilder::start`], in the way of [`NetworkSecret::load`]. `openssl rand -hex 32` makes
+    /// the content of such a file, and so does [`NetworkSecret::save`].
+    #[must_use]
+    pub fn secret_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.config.network.trust.add_secret_file(path.into());
+        self
+    }
+
+    /// Joins the network of an invite: takes over its name and its secret, if it has one, and adds its
+    /// addresses to the first contacts, at which only the peer that the invite names may answer. Call it
+    /// after [`PeerNodeBuilder::config`]; what is set later replaces what the invite says.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use sorcha_peer::{Invite, NetworkSecret, PeerNode};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let first = PeerNode::builder()
+    ///     .network("shop")
+    ///     .secret(NetworkSecret::generate()?)
+    ///     .listen("127.0.0.1:0")
+    ///     .start()
+    ///     .await?;
+    /// let text = first.invite().await?.to_string(); // "sorcha:…", to be passed on in confidence
+    ///
+    /// let invite: Invite = text.parse()?;
+    /// let second = PeerNode::builder().listen("127.0.0.1:0").join(&invite).start().await?;
+    /// second.wait_ready(1, Duration::from_secs(10)).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn join(mut self, invite: &Invite) -> Self {
+        invite.apply(&mut self.config);
         self
     }
 
@@ -269,12 +325,13 @@ impl PeerNodeBuilder {
     }
 
     /// Decides what was left open.
-    pub(super) fn parts(self) -> Result<Parts, StartError> {
+    pub(super) fn parts(mut self) -> Result<Parts, StartError> {
         if let Some(error) = self.error {
             return Err(error);
         }
         tokio::runtime::Handle::try_current().map_err(|_| StartError::NoRuntime)?;
         self.config.validate()?;
+        self.config.network.trust.read_files()?;
         let identity = self.identity.map_or_else(Identity::generate, Ok)?;
         let seed = self.seed.map_or_else(random_seed, Ok)?;
         Ok(Parts {

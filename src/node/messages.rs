@@ -14,6 +14,8 @@ use crate::types::{
     TransactionId,
 };
 
+use super::room::Taken;
+
 /// Request of a handle to the driver.
 pub(super) enum Command {
     Connect {
@@ -52,6 +54,10 @@ pub(super) enum Command {
     Stats {
         reply: oneshot::Sender<Stats>,
     },
+    /// Asks for the addresses in the node's own record.
+    Addresses {
+        reply: oneshot::Sender<Vec<Endpoint>>,
+    },
     Shutdown {
         deadline: Duration,
     },
@@ -61,6 +67,8 @@ pub(super) enum Command {
 pub(super) enum Completion {
     /// Inputs of the protocol, in order.
     Inputs(Vec<Input>),
+    /// Input that a frame of a link is, and room for the frame.
+    Frame { input: Input, room: Taken },
     /// A link that a transport opened.
     Linked { raw: RawLink, dial: Option<DialId> },
     /// No link: what the transport said.
@@ -104,6 +112,8 @@ pub(super) struct Draft {
     /// Entry of the outbox whose place the only transaction takes.
     pub(super) renews: Option<TransactionId>,
     pub(super) reply: oneshot::Sender<PublishAnswer>,
+    /// Room for the payload, until the protocol has it.
+    pub(super) room: Taken,
 }
 
 /// Signed transactions to be published, all or none.
@@ -113,6 +123,8 @@ pub(super) struct SignedDraft {
     /// Entry of the outbox whose place the only transaction takes.
     pub(super) renews: Option<TransactionId>,
     pub(super) reply: oneshot::Sender<PublishAnswer>,
+    /// Room for the payload, until the protocol has it.
+    pub(super) room: Taken,
 }
 
 /// Answer to a publish.

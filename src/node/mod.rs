@@ -15,6 +15,7 @@ mod late_news;
 mod messages;
 mod past;
 mod restore;
+mod room;
 mod start;
 mod store_lease;
 mod subscribed_topics;

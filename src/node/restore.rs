@@ -18,7 +18,7 @@ use super::workers::log_backfill::own_entry;
 /// Maximum number of entries read at once.
 const MAX_PAGE: usize = 1024;
 /// Maximum number of bytes of payload read at once.
-const MAX_PAGE_BYTES: usize = 16 << 20;
+const MAX_PAGE_BYTES: usize = 2 << 20;
 
 /// Stores of a node that starts.
 pub(super) struct Stores {

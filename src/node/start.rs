@@ -13,7 +13,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{Instrument, Span};
 
-use crate::config::{Config, SignaturePolicy};
+use crate::config::{Config, SignaturePolicy, Trust};
 use crate::error::{FailureKind, StartError, StoreError};
 use crate::identity::Identity;
 use crate::ports::{
@@ -23,12 +23,13 @@ use crate::protocol::{Protocol, RENEWALS, Restored};
 use crate::types::{Cursor, Endpoint, Event, TransactionId};
 
 use super::clock::{PublishClock, wall_now};
-use super::driver::{Driver, Effects, Mailboxes, OwnRecord, StoreQueue};
+use super::driver::{Driver, Effects, Inbound, Mailboxes, OwnRecord, StoreQueue};
 use super::handle::{DurableNames, Inner, LogNews, MAX_EVENTS_BEHIND, PeerNode};
 use super::late_news::LateNews;
 use super::messages::{Completion, Draft, NodeState, SignedDraft};
 use super::past::{self, AllMissed};
 use super::restore::Stores;
+use super::room::Room;
 use super::store_lease::HeldLeases;
 use super::subscribed_topics::SubscribedTopics;
 use super::workers::known_signatures::KnownSignatures;
@@ -96,6 +97,8 @@ struct Shared {
     span: Span,
     done: mpsc::Sender<Completion>,
     drafts: mpsc::Sender<Draft>,
+    /// Room for payloads that are being published.
+    publish_room: Room,
     events: broadcast::Sender<Event>,
     newest: watch::Sender<Cursor>,
     late_news: Arc<LateNews>,
@@ -127,11 +130,13 @@ impl Parts {
     pub(super) async fn start(mut self) -> Result<PeerNode, StartError> {
         let (leases, handles) = HeldLeases::take(&*self.queue, &*self.log).await?;
         let spare = self.divide_queue().await?;
+        self.limit_stores().await;
         let stores = self.stores();
         let (restored, unlogged) = stores.restore().await?;
         let newest = self.log.newest().await?;
         let missed = past::load_missed(&*self.log).await?;
         let (listeners, listening) = self.listen().await?;
+        self.warn_of_openness(listening);
         let record = self.own_record(listening);
         let restored = Restored { spare_places: Some(spare), ..restored };
         let mut protocol = self.protocol(&record, restored);
@@ -170,6 +175,13 @@ impl Parts {
         Ok(usize::try_from(capacity - u64::from(*entries)).unwrap_or(usize::MAX))
     }
 
+    /// Tells the stores what memory they may hold. The log has more to hold than the outbox.
+    async fn limit_stores(&self) {
+        let memory = self.config.shares().stores;
+        self.log.limit_memory(memory / 4 * 3).await;
+        self.queue.limit_memory(memory / 4).await;
+    }
+
     /// Listens with every transport that can; the first address is the node's.
     async fn listen(&self) -> Result<(Vec<Box<dyn Listener>>, Option<SocketAddr>), StartError> {
         let Some(mut address) = self.config.listen.address else { return Ok((Vec::new(), None)) };
@@ -186,6 +198,20 @@ impl Parts {
         }
         let listening = listeners.first().map(|listener| listener.local_addr());
         Ok((listeners, listening))
+    }
+
+    /// Says once that anybody may join, where more than this machine could.
+    fn warn_of_openness(&self, listening: Option<SocketAddr>) {
+        let network = &self.config.network;
+        if let (Trust::Open, Some(address)) = (&network.trust, listening)
+            && !address.ip().is_loopback()
+        {
+            tracing::warn!(
+                target: "sorcha_peer::node", %address, network = network.name,
+                "open: anybody who can reach this address and knows the network's name may join, \
+                 read and publish; set network.trust, for instance to a secret"
+            );
+        }
     }
 
     fn own_record(&self, listening: Option<SocketAddr>) -> OwnRecord {
@@ -229,6 +255,7 @@ impl Parts {
             span: tracing::info_span!(target: "sorcha_peer::node", "peer_node", peer = %peer.short()),
             done,
             drafts,
+            publish_room: Room::new(self.config.shares().publishes),
             newest: watch::Sender::new(newest),
             late_news: Arc::default(),
             missed: watch::Sender::new(missed),
@@ -250,6 +277,8 @@ impl Parts {
         let (renewals, renewal_box) = mpsc::channel(RENEWALS);
         let state = watch::Sender::new(NodeState::default());
         let ended = watch::Sender::new(None);
+        let shares = self.config.shares();
+        let publish_room = shared.publish_room.clone();
         let inner = Inner {
             identity: self.identity.clone(),
             config: self.config.clone(),
@@ -259,6 +288,7 @@ impl Parts {
             publishes: to_judge.clone(),
             commands,
             drafts: shared.drafts.clone(),
+            publish_room: publish_room.clone(),
             events: shared.events.downgrade(),
             _handles: handles,
             lagged: Arc::default(),
@@ -288,7 +318,9 @@ impl Parts {
             renewals,
             peers,
             done: shared.done.clone(),
-            inbound,
+            inbound: Inbound { channel: inbound, room: Room::new(shares.inbound) },
+            publish_room,
+            store_memory: shares.stores,
             tasks: JoinSet::new(),
             sources: JoinSet::new(),
             workers,
@@ -340,6 +372,7 @@ impl Parts {
             missed: shared.missed.clone(),
             health: Arc::clone(&shared.health),
             done: done(),
+            most_bytes: usize::try_from(self.config.shares().storing / 4).unwrap_or(usize::MAX),
             refused: Mutex::default(),
         };
         let failing = shared.health.watch();
@@ -382,6 +415,7 @@ impl Parts {
             clock: Arc::clone(&shared.clock),
             retention,
             drafts: shared.drafts.clone(),
+            room: shared.publish_room.clone(),
             done: shared.done.clone(),
         };
         spawn(republisher.run(sources.renewals).boxed());

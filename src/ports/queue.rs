@@ -132,6 +132,19 @@ pub trait TransactionQueue: fmt::Debug + Send + Sync + 'static {
         None
     }
 
+    /// Tells the queue how much memory it may hold beside what it was asked for, in bytes: its share of
+    /// [`LimitsConfig::memory`](crate::config::LimitsConfig::memory). Called once, when a node starts. The
+    /// default does nothing, as a queue that keeps everything in memory must.
+    async fn limit_memory(&self, bytes: u64) {
+        let _ = bytes;
+    }
+
+    /// Number of bytes of memory that the queue holds within that limit, about; 0, the default, where
+    /// that is not known. Must not wait.
+    fn memory(&self) -> u64 {
+        0
+    }
+
     /// Number of entries and the most that fit. Asked once, when a node starts.
     async fn size(&self) -> Result<QueueSize, StoreError>;
 

@@ -169,6 +169,18 @@ pub trait TransactionStore: fmt::Debug + Send + Sync + 'static {
         None
     }
 
+    /// Tells the store how much memory it may hold beside what it was asked for, as
+    /// [`TransactionQueue::limit_memory`](super::TransactionQueue::limit_memory).
+    async fn limit_memory(&self, bytes: u64) {
+        let _ = bytes;
+    }
+
+    /// Number of bytes of memory that the store holds within that limit, as
+    /// [`TransactionQueue::memory`](super::TransactionQueue::memory).
+    fn memory(&self) -> u64 {
+        0
+    }
+
     /// Size of the log. Asked once, when a node starts.
     async fn usage(&self) -> Result<Usage, StoreError>;
 

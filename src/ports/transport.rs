@@ -1,8 +1,9 @@
 //! Ways to carry frames between two processes.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -135,6 +136,15 @@ pub trait Transport: fmt::Debug + Send + Sync + 'static {
     /// [`FailureKind::Unsupported`](crate::error::FailureKind::Unsupported) when this transport
     /// never listens.
     async fn listen(&self, bind: SocketAddr) -> Result<Box<dyn Listener>, TransportError>;
+
+    /// Leaves a host alone that strangers come from: for `time` from now, listeners refuse connections
+    /// from there before any handshake, as [`FailureKind::Refused`](crate::error::FailureKind::Refused).
+    /// A host is one IPv4 address or one IPv6 /64. What is open stays open. Does not wait.
+    ///
+    /// By default nothing is done: then the node refuses the links.
+    fn shun(&self, address: IpAddr, time: Duration) {
+        let _ = (address, time);
+    }
 }
 
 /// Connection or failure that came in at a [`Listener`].

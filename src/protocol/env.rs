@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use crate::config::{Config, SignaturePolicy};
+use crate::config::{Config, Shares, SignaturePolicy};
 use crate::types::{
     AddressScope, Counters, Event, Header, LinkId, MonoTime, PeerId, Piece, Signature, Transaction,
     TransactionId, WallTime,
@@ -23,8 +23,6 @@ use super::timers::Timers;
 const SECOND_LOOK: Duration = Duration::from_mins(1);
 /// Maximum number of transactions being checked; above it no more input from peers should be read.
 pub(super) const MAX_VERIFYING: u64 = 4096;
-/// Maximum bytes of payloads being checked; above them no more input from peers should be read.
-const MAX_VERIFYING_BYTES: u64 = 64 << 20;
 /// Maximum number of entries on their way to the store; above it no more input from peers should be
 /// read.
 pub(super) const MAX_STORING: u64 = 8192;
@@ -35,7 +33,7 @@ pub(super) enum Task {
     Verify { link: Option<LinkId>, from: PeerId, transaction: Transaction, hop: u16 },
     Records { source: PeerId, scope: AddressScope, relays: Vec<PeerId> },
     StoreOwn { transactions: Vec<Transaction>, renews: Option<TransactionId> },
-    StoreForeign { id: TransactionId, origin: PeerId },
+    StoreForeign { id: TransactionId, origin: PeerId, size: u64 },
     Load { ids: Vec<TransactionId> },
     Head { link: LinkId, from: PeerId, id: TransactionId, signature: Signature },
     Piece { link: LinkId, from: PeerId, piece: Piece },
@@ -48,6 +46,8 @@ pub(super) enum Task {
 #[derive(Debug)]
 pub(super) struct Env {
     pub(super) config: Config,
+    /// Bytes that the owners of memory may hold.
+    pub(super) shares: Shares,
     pub(super) me: PeerId,
     pub(super) incarnation: u64,
     pub(super) now: MonoTime,
@@ -65,8 +65,9 @@ pub(super) struct Env {
     /// Checks under way, and their bytes.
     pub(super) verifying: Gate,
     pub(super) verifying_bytes: Gate,
-    /// Entries on their way to the store.
+    /// Entries on their way to the store, and the bytes of their payloads.
     pub(super) storing: Gate,
+    pub(super) storing_bytes: Gate,
     pub(super) shutting_down: bool,
     /// The host judges payloads before they are passed on.
     pub(super) validating: bool,
@@ -76,6 +77,7 @@ impl Env {
     pub(super) fn new(config: &Config, me: PeerId, incarnation: u64, rng: Rng) -> Self {
         Self {
             config: config.clone(),
+            shares: config.shares(),
             me,
             incarnation,
             now: MonoTime::ZERO,
@@ -91,6 +93,7 @@ impl Env {
             verifying: Gate::default(),
             verifying_bytes: Gate::default(),
             storing: Gate::default(),
+            storing_bytes: Gate::default(),
             shutting_down: false,
             validating: false,
         }
@@ -156,8 +159,16 @@ impl Env {
 
     /// Reports whether checks and stores keep up, so that more may be taken from peers.
     pub(super) fn has_room(&self) -> bool {
+        let within = |bytes: Gate, share| bytes.level() < self.bound(share);
         self.verifying.level() < MAX_VERIFYING
-            && self.verifying_bytes.level() < MAX_VERIFYING_BYTES
+            && within(self.verifying_bytes, self.shares.checks)
             && self.storing.level() < MAX_STORING
+            && within(self.storing_bytes, self.shares.storing)
+    }
+
+    /// Returns the bytes at which an owner of memory is full: one payload alone fills no share, or
+    /// a slow check of it would keep all peers waiting.
+    pub(super) fn bound(&self, share: u64) -> u64 {
+        share.max(self.config.gossip.max_transaction_size.saturating_add(1))
     }
 }

@@ -17,17 +17,6 @@ pub struct Gauge {
 }
 
 impl Protocol {
-    fn assembling(&self) -> usize {
-        usize::try_from(self.assemblies.bytes.level()).unwrap_or(usize::MAX)
-    }
-
-    /// Returns the bound of buffers: one payload alone may be larger than the budget.
-    fn assembly_bound(&self) -> usize {
-        let gossip = &self.env.config.gossip;
-        let bound = gossip.max_assembly_bytes.max(gossip.max_transaction_size);
-        usize::try_from(bound).unwrap_or(usize::MAX)
-    }
-
     /// Every table and queue that grows, with the bound that it must keep.
     #[doc(hidden)]
     pub fn gauges(&self) -> Vec<Gauge> {
@@ -38,8 +27,14 @@ impl Protocol {
         let [spilling, spilled] = self.assemblies.spills.sizes();
         let count = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
         let gauge = |name, value, bound| Gauge { name, value, bound };
-        let (deferred, deferred_bound) =
-            self.replays.deferred(self.env.config.gossip.max_transaction_size);
+        let (shares, largest) = (&self.env.shares, self.env.config.gossip.max_transaction_size);
+        // One payload alone may be larger than the share.
+        let share = |name, value, share: u64, largest: u64| {
+            gauge(name, count(value), count(share.max(largest)))
+        };
+        let one_deferred = outbox::Replays::weight_of(largest);
+        // What is under way when the gates close still comes.
+        let under_way = self.env.bound(shares.checks) + shares.assemblies.max(largest);
         vec![
             gauge("pending", self.intake.pending.len(), intake::MAX_PENDING + count(MAX_STORING)),
             gauge("unwanted", self.log.refused_len(), log::MAX_REFUSED),
@@ -47,17 +42,26 @@ impl Protocol {
             gauge("sessions", count(self.repairs.running.level()), count(reconcile::MAX_RUNNING)),
             gauge("ranges of a session", most(&up(|u| u.repair.ranges())), reconcile::MAX_RANGES),
             gauge("refused", self.intake.refused_len(), intake::MAX_REFUSED),
-            gauge("bytes of buffers", self.assembling(), self.assembly_bound()),
+            share("bytes of buffers", self.assemblies.bytes.level(), shares.assemblies, largest),
+            share(
+                "bytes being stored",
+                self.env.storing_bytes.level(),
+                self.env.bound(shares.storing) + under_way,
+                largest,
+            ),
+            share("bytes held for peers", self.serving.held.bytes(), shares.serving, largest),
+            share("bytes of the cache", self.log.cached_bytes(), shares.cache, 2 * largest),
             gauge("being spilled", spilling, count(large::MAX_WRITES)),
             gauge("spilled", spilled, large::MAX_KEPT),
-            gauge("bytes of proofs", self.serving.proofs.bytes(), serve::MAX_PROOF_CACHE),
+            share("bytes of proofs", self.serving.proofs.bytes(), shares.proofs, 0),
             gauge("waiting for room", self.assemblies.waiting.len(), intake::MAX_PENDING),
-            gauge("bytes deferred", deferred, deferred_bound),
+            share("bytes deferred", self.replays.deferred_bytes(), shares.deferred, one_deferred),
             gauge("order of a replay", self.replays.longest(), outbox::MAX_ORDER),
             gauge("promises", self.guard.promises.len(), guard::MAX_PROMISES),
             gauge("doubted peers", self.guard.reputation.doubted(), guard::MAX_SCORES),
             gauge("limited peers", self.guard.rate_limits.len(), guard::MAX_PEERS),
             gauge("incarnations", self.guard.twins.seen(), guard::MAX_SEEN),
+            gauge("hosts of strangers", self.guard.strangers.len(), guard::MAX_HOSTS),
             gauge(
                 "book",
                 self.membership.book.known.len(),

@@ -516,6 +516,14 @@ pub enum Output {
         /// Address of this node as the peer sees it.
         address: std::net::IpAddr,
     },
+    /// Leave a host alone that strangers come from: refuse what comes from there before any
+    /// handshake, where a transport can.
+    Shun {
+        /// Address of the host; all of its /64 where it is IPv6.
+        address: std::net::IpAddr,
+        /// Time from now.
+        time: Duration,
+    },
     /// Sign the node's own record anew, with a higher sequence number and the time now; answer with
     /// [`Input::Record`].
     RenewRecord,

@@ -47,6 +47,7 @@ mod lifecycle;
 mod link;
 mod log;
 mod membership;
+mod memory;
 mod outbox;
 mod reconcile;
 mod rng;
@@ -113,13 +114,15 @@ impl Protocol {
     ) -> Self {
         let mut rng = Rng::new(seed);
         let quota = Quota::new(bounds(restored.max_bytes, config));
-        let mut log = Log::new(&mut rng, config.gossip.cache_bytes, quota);
+        let mut log = Log::new(&mut rng, config.shares().cache, quota);
         restore(&mut log, &restored.index);
         let (least, spare) = (config.outbox.min_copies, restored.spare_places);
         let outbox = Outbox::restore(restored.outbox, least, spare, &mut rng);
         let discovery = &config.discovery;
-        let book = AddressBook::new(&discovery.bootstrap, discovery.max_peers, restored.peers);
-        let (intake, serving) = (Intake::new(&mut rng), Serving::new(&mut rng));
+        let book = AddressBook::new(&discovery.bootstrap, discovery.max_peers, restored.peers)
+            .pinned(&discovery.pins);
+        let shares = config.shares();
+        let (intake, serving) = (Intake::new(&mut rng), Serving::new(&mut rng, shares.proofs));
         let refresh = rng.about(discovery.refresh_interval);
         let mut env = Env::new(config, record.peer(), incarnation, rng);
         env.validating = restored.validating;
@@ -164,6 +167,7 @@ impl Protocol {
         }
         loop {
             self.admit_waiting();
+            self.serve_in_line();
             self.say_interest();
             self.drain_dirty();
             if !self.close_overfull() {
@@ -295,6 +299,8 @@ impl Protocol {
             carries_all: self.spread.carrying.ours().topics.is_none(),
             topics_carried: count(self.spread.carrying.ours().topics.as_ref().map_or(0, Vec::len)),
             stands_in: self.spread.carrying.stands_in(),
+            memory: self.memory().map(|(owner, held, _)| (owner.to_owned(), held)).into(),
+            memory_limits: self.memory().map(|(owner, _, most)| (owner.to_owned(), most)).into(),
             counters: self.env.counters.clone(),
         }
     }

@@ -195,7 +195,7 @@ impl ScenarioConfig {
             // What a node remembers of others is most of what it needs, ten thousand times over.
             node.discovery.max_peers = 100;
             // Disks share their copies, memories do not.
-            node.gossip.cache_bytes = 256 * 1024;
+            node.gossip.cache_bytes = Some(256 * 1024);
         }
         Self {
             scenario,

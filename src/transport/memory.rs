@@ -193,10 +193,12 @@ impl Transport for MemoryTransport {
         }
         let (cable, ours, theirs) = link(pair, self.peer_id, owner, target);
         // The sender is not cloned: every clone would add room to the queue.
-        let sent = hub.listener(target).map(|bound| bound.queue.try_send(theirs));
+        let send = |bound: &mut BoundListener| {
+            bound.queue.try_send(theirs).map_err(mpsc::TrySendError::into_send_error)
+        };
+        let sent = hub.listener(target).map(send);
         if let Some(Err(error)) = sent {
             let message = format!("the backlog of {target} is full");
-            let error = error.into_send_error();
             return Err(TransportError::with_source(FailureKind::Refused, message, error));
         }
         hub.cables.retain(|cable| cable.alive.strong_count() > 0);

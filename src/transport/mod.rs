@@ -7,6 +7,8 @@
 //!
 //! Each passes the suite in [`crate::testing::transport`], as should a transport of your own.
 
+#[cfg(feature = "grpc")]
+mod ca;
 mod channel;
 #[cfg(feature = "grpc")]
 mod grpc;

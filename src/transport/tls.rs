@@ -1,13 +1,15 @@
 //! Mutual TLS 1.3 in which the certificate is only an envelope: the peer id is the Ed25519 key in
 //! it, proven by the handshake's signature.
 //!
-//! Contract: both sides present exactly one certificate with an Ed25519 key; its names, dates,
-//! issuer and own signature mean nothing and are not looked at. After a handshake, [`proven`]
+//! Contract: without a CA both sides present exactly one certificate with an Ed25519 key; its names,
+//! dates, issuer and own signature mean nothing and are not looked at. With one, the certificates are
+//! those that it issued: see [`Ca`]. After a handshake, [`proven`]
 //! gives the key that signed it, and a value that binds what is said later to this session. A dial that expects a peer id aborts the handshake on any other
 //! key. Sessions are never resumed, so that every connection proves the key anew. Who may
 //! connect is not decided here but by the node, which can say why it refuses.
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use rustls::client::Resumption;
@@ -17,11 +19,11 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, Serve
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{NoServerSessionStorage, ParsedCertificate};
 use rustls::{
-    AlertDescription, CertificateError, CipherSuite, ClientConfig, ConnectionCommon,
-    DigitallySignedStruct, DistinguishedName, Error, OtherError, PeerMisbehaved, ServerConfig,
-    SignatureScheme,
+    AlertDescription, CipherSuite, ClientConfig, ConnectionCommon, DigitallySignedStruct,
+    DistinguishedName, Error, PeerMisbehaved, ServerConfig, SignatureScheme,
 };
 
+use super::ca::{Ca, Side, refused};
 use crate::error::{FailureKind, TransportError};
 use crate::identity::Identity;
 use crate::types::PeerId;
@@ -46,14 +48,19 @@ pub(super) struct TlsIdentity {
     server: Arc<ServerConfig>,
     client: ClientConfig,
     provider: Arc<CryptoProvider>,
+    ca: Option<Arc<Ca>>,
 }
 
 impl TlsIdentity {
-    /// Makes a self-signed certificate for the key.
+    /// Makes a self-signed certificate for the key or, where files of CA and certificates are given,
+    /// takes that.
     ///
     /// # Errors
-    /// `Local` when the cryptographic library refuses.
-    pub(super) fn new(identity: &Identity) -> Result<Self, TransportError> {
+    /// `Local` when the cryptographic library refuses, or a file cannot be used.
+    pub(super) fn new(
+        identity: &Identity,
+        certified: Option<(&Path, &Path)>,
+    ) -> Result<Self, TransportError> {
         let local = |source: Box<dyn std::error::Error + Send + Sync>| {
             TransportError::with_source(FailureKind::Local, "cannot set up TLS", source)
         };
@@ -63,13 +70,27 @@ impl TlsIdentity {
         provider.cipher_suites.sort_by_key(|suite| suite.suite() != AES_128);
         let provider = Arc::new(provider);
         let (certificate, key) = self_signed(identity).map_err(|e| local(e.into()))?;
+        let ca = match certified {
+            None => None,
+            Some((roots, chain)) => {
+                let algorithms = provider.signature_verification_algorithms;
+                Some(Arc::new(Ca::load(roots, chain, algorithms)?))
+            }
+        };
+        let chain = ca.as_ref().map_or_else(|| vec![certificate], |ca| ca.chain().to_vec());
+        let shown = key_shown(Some(&chain)).ok();
+        if shown != Some(identity.peer_id()) {
+            let message = format!("the certificate is not for the key of {}", identity.peer_id());
+            return Err(TransportError::new(FailureKind::Local, message));
+        }
+        let verifier = || Arc::new(KeyVerifier::new(&provider, ca.clone(), None));
         let versions = [&rustls::version::TLS13];
 
         let mut server = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&versions)
             .map_err(|e| local(e.into()))?
-            .with_client_cert_verifier(Arc::new(KeyVerifier::new(&provider, None)))
-            .with_single_cert(vec![certificate.clone()], key.clone_key())
+            .with_client_cert_verifier(verifier())
+            .with_single_cert(chain.clone(), key.clone_key())
             .map_err(|e| local(e.into()))?;
         server.alpn_protocols = vec![ALPN_H2.to_vec()];
         server.session_storage = Arc::new(NoServerSessionStorage {});
@@ -79,16 +100,16 @@ impl TlsIdentity {
             .with_protocol_versions(&versions)
             .map_err(|e| local(e.into()))?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(KeyVerifier::new(&provider, None)))
-            .with_client_auth_cert(vec![certificate], key)
+            .with_custom_certificate_verifier(verifier())
+            .with_client_auth_cert(chain, key)
             .map_err(|e| local(e.into()))?;
         client.alpn_protocols = vec![ALPN_H2.to_vec()];
         client.resumption = Resumption::disabled();
 
-        Ok(Self { server: Arc::new(server), client, provider })
+        Ok(Self { server: Arc::new(server), client, provider, ca })
     }
 
-    /// Configuration for accepting; any key that is proven will do.
+    /// Configuration for accepting; any key that is proven will do, or any that is certified.
     pub(super) fn server_config(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.server)
     }
@@ -97,9 +118,25 @@ impl TlsIdentity {
     /// certificate is shown.
     pub(super) fn client_config(&self, expected: Option<PeerId>) -> Arc<ClientConfig> {
         let mut config = self.client.clone();
-        let verifier = KeyVerifier::new(&self.provider, expected);
+        let verifier = KeyVerifier::new(&self.provider, self.ca.clone(), expected);
         config.dangerous().set_certificate_verifier(Arc::new(verifier));
         Arc::new(config)
+    }
+
+    /// What a completed handshake with one of these configurations proved.
+    ///
+    /// # Errors
+    /// `Identity` when the certificates are not what the verifier lets through, so never.
+    pub(super) fn proven<D>(
+        &self,
+        connection: &ConnectionCommon<D>,
+    ) -> Result<Proven, TransportError> {
+        let peer = key_shown(connection.peer_certificates())?;
+        let exported = connection.export_keying_material([0; 32], BINDING_LABEL, None);
+        let binding = exported.map_err(|source| {
+            TransportError::with_source(FailureKind::Identity, "no keying material", source)
+        })?;
+        Ok(Proven { peer, binding, certified: self.ca.is_some() })
     }
 }
 
@@ -110,20 +147,8 @@ pub(super) struct Proven {
     pub(super) peer: PeerId,
     /// Keying material of this session, which both ends have and nobody else can know.
     pub(super) binding: [u8; 32],
-}
-
-/// What a completed handshake proved.
-///
-/// # Errors
-/// `Identity` when the certificates are not what the verifier lets through, so never after a
-/// handshake with the configurations of [`TlsIdentity`].
-pub(super) fn proven<D>(connection: &ConnectionCommon<D>) -> Result<Proven, TransportError> {
-    let peer = key_shown(connection.peer_certificates())?;
-    let exported = connection.export_keying_material([0; 32], BINDING_LABEL, None);
-    let binding = exported.map_err(|source| {
-        TransportError::with_source(FailureKind::Identity, "no keying material", source)
-    })?;
-    Ok(Proven { peer, binding })
+    /// True: a CA that this node trusts has certified the key.
+    pub(super) certified: bool,
 }
 
 /// Key in the certificate that was shown.
@@ -132,7 +157,7 @@ fn key_shown(certificates: Option<&[CertificateDer<'_>]>) -> Result<PeerId, Tran
         TransportError::with_source(FailureKind::Identity, "no usable certificate", source)
     };
     match certificates {
-        Some([certificate]) => key_of(certificate).map_err(identity),
+        Some([certificate, ..]) => key_of(certificate).map_err(identity),
         _ => Err(identity(Error::NoCertificatesPresented)),
     }
 }
@@ -156,6 +181,8 @@ fn tls_failure_kind(error: &Error) -> FailureKind {
             A::BadCertificate
             | A::UnsupportedCertificate
             | A::CertificateUnknown
+            | A::CertificateExpired
+            | A::CertificateRevoked
             | A::CertificateRequired
             | A::UnknownCA
             | A::AccessDenied
@@ -197,32 +224,32 @@ fn key_of(certificate: &CertificateDer<'_>) -> Result<PeerId, Error> {
     }
 }
 
-fn refused(why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
-    let why: Box<dyn std::error::Error + Send + Sync> = why.into();
-    Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::from(why))))
-}
-
 /// Verifies that the other side holds the key in its certificate, on either side.
 #[derive(Debug)]
 struct KeyVerifier {
     algorithms: WebPkiSupportedAlgorithms,
+    ca: Option<Arc<Ca>>,
     expected: Option<PeerId>,
 }
 
 impl KeyVerifier {
-    fn new(provider: &CryptoProvider, expected: Option<PeerId>) -> Self {
-        Self { algorithms: provider.signature_verification_algorithms, expected }
+    fn new(provider: &CryptoProvider, ca: Option<Arc<Ca>>, expected: Option<PeerId>) -> Self {
+        Self { algorithms: provider.signature_verification_algorithms, ca, expected }
     }
 
     fn check(
         &self,
         certificate: &CertificateDer<'_>,
         others: &[CertificateDer<'_>],
+        now: UnixTime,
+        side: Side,
     ) -> Result<(), Error> {
-        if !others.is_empty() {
-            return Err(refused("more than one certificate"));
-        }
         let found = key_of(certificate)?;
+        match &self.ca {
+            Some(ca) => ca.check(certificate, others, now, side)?,
+            None if !others.is_empty() => return Err(refused("more than one certificate")),
+            None => {}
+        }
         match self.expected {
             Some(expected) if expected != found => {
                 Err(refused(format!("expected peer {expected}, found {found}")))
@@ -256,9 +283,10 @@ impl ServerCertVerifier for KeyVerifier {
         intermediates: &[CertificateDer<'_>],
         _server_name: &ServerName<'_>,
         _ocsp_response: &[u8],
-        _now: UnixTime,
+        now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        self.check(end_entity, intermediates).map(|()| ServerCertVerified::assertion())
+        self.check(end_entity, intermediates, now, Side::Listener)
+            .map(|()| ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -293,9 +321,10 @@ impl ClientCertVerifier for KeyVerifier {
         &self,
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
-        _now: UnixTime,
+        now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        self.check(end_entity, intermediates).map(|()| ClientCertVerified::assertion())
+        self.check(end_entity, intermediates, now, Side::Dialler)
+            .map(|()| ClientCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -331,8 +360,7 @@ mod tests {
         let (certificate, _) = self_signed(&identity).unwrap();
         let shown = key_shown(Some(std::slice::from_ref(&certificate))).unwrap();
         assert_eq!(shown, identity.peer_id());
-        let twice = [certificate.clone(), certificate.clone()];
-        for bad in [None, Some(&[][..]), Some(&twice[..])] {
+        for bad in [None, Some(&[][..])] {
             assert_eq!(key_shown(bad).unwrap_err().kind, FailureKind::Identity);
         }
         for cut in 0..certificate.len() {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{MAX_TOPIC_BYTES, hex};
 
-/// Reason why a text is not an id or a name.
+/// Reason why a text is not an id, a name or an invite.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ParseIdError {
@@ -30,6 +30,34 @@ pub enum ParseIdError {
     /// The topic name is empty.
     #[error("the topic is empty: give it a name of 1 to 255 bytes")]
     EmptyTopic,
+    /// The text is no invite: it does not begin with `sorcha:`.
+    #[error("an invite begins with \"sorcha:\"")]
+    InvitePrefix,
+    /// The invite is longer than any can be.
+    #[error("an invite of {length} bytes is longer than {limit}")]
+    InviteTooLong {
+        /// Length of the text in bytes.
+        length: usize,
+        /// The limit it exceeds.
+        limit: usize,
+    },
+    /// Characters of the invite are missing, added or changed.
+    #[error("the invite is damaged: copy it again, whole")]
+    InviteDamaged,
+    /// The invite was made by a newer version of this crate, in a way that this one does not know.
+    #[error("the invite is of version {version}, known is {known}")]
+    InviteVersion {
+        /// Version of the invite.
+        version: u8,
+        /// Newest version that is known.
+        known: u8,
+    },
+    /// A part of the invite is missing, there too often, or not what it should be.
+    #[error("the invite has no usable {part}")]
+    InvitePart {
+        /// Part that is wrong: network, peer, address or secret.
+        part: &'static str,
+    },
 }
 
 macro_rules! id32 {

@@ -36,6 +36,9 @@ pub enum CloseReason {
     WrongVersion,
     /// The peer is not on the allow-list.
     NotAllowed,
+    /// The peer did not prove that it is a member: it knows no secret of the network, or has no
+    /// certificate of its CA.
+    NotMember,
     /// The peer is banned.
     Banned,
     /// A node dialled its own address.
@@ -65,6 +68,7 @@ impl CloseReason {
             Self::WrongNetwork => "wrong_network",
             Self::WrongVersion => "wrong_version",
             Self::NotAllowed => "not_allowed",
+            Self::NotMember => "not_member",
             Self::Banned => "banned",
             Self::SelfDial => "self_dial",
             Self::TooManyLinks => "too_many_links",

@@ -4,6 +4,7 @@
 //! Nothing in here does I/O, reads a clock or is async. Every id is `Ord`, so that the protocol
 //! core can keep it in ordered maps and stay deterministic.
 
+mod buffer;
 mod encoding;
 mod endpoint;
 mod event;
@@ -30,6 +31,7 @@ mod unstable;
 #[cfg(feature = "unstable-core")]
 pub mod unstable;
 
+pub(crate) use buffer::payload_buffer;
 pub use endpoint::Host;
 pub use event::Refusal;
 pub use link::{CloseReason, Direction};

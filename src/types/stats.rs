@@ -1,5 +1,7 @@
 //! Figures. Counters only rise; everything that is refused, dropped or shed has one.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Direction, Mode, PeerId, TransportKind};
@@ -122,12 +124,16 @@ counters! {
     handshakes_failed,
     /// Connections refused before TLS because too many handshakes were under way.
     handshakes_shed,
+    /// Times when an address was left alone for a minute, because of all the strangers that came from it.
+    addresses_shunned,
     /// Links refused: another network.
     links_refused_network,
     /// Links refused: no common wire version.
     links_refused_version,
     /// Links refused: not on the allow-list.
     links_refused_not_allowed,
+    /// Links refused: the peer proved no membership.
+    links_refused_not_member,
     /// Links refused: banned.
     links_refused_banned,
     /// Links refused: our own address.
@@ -305,6 +311,18 @@ pub struct Stats {
     /// True: the node is an edge that stands in for a relay, because it knows no way to one.
     #[serde(default)]
     pub stands_in: bool,
+    /// Number of bytes of memory that payloads and caches take, by owner: `assemblies` (large payloads
+    /// on their way in), `cache` (recent payloads), `checks`, `deferred` (replayed outboxes),
+    /// `inbound` (frames not handled yet), `links` (what waits for peers), `proofs`, `publishes` (not
+    /// taken yet), `serving` (read for peers), `storing` (on the way to the stores), `stores` (caches of
+    /// the stores). What two owners share counts for both.
+    #[serde(default)]
+    pub memory: BTreeMap<String, u64>,
+    /// Number of bytes that each owner in `memory` may take: its share of
+    /// [`LimitsConfig::memory`](crate::config::LimitsConfig::memory), and for `links` the sum of their
+    /// bounds. One payload alone may take more than the share of its owner.
+    #[serde(default)]
+    pub memory_limits: BTreeMap<String, u64>,
     /// Counts since the start.
     pub counters: Counters,
 }

@@ -36,7 +36,7 @@ pub(super) mod kind {
 
 /// The code of each reason, in `Goodbye`. Codes are never reused; 10 is free, since
 /// no version has sent it.
-pub(super) const REASONS: [(u32, CloseReason); 14] = [
+pub(super) const REASONS: [(u32, CloseReason); 15] = [
     (0, CloseReason::TransportClosed),
     (1, CloseReason::Shutdown),
     (2, CloseReason::Requested),
@@ -51,6 +51,7 @@ pub(super) const REASONS: [(u32, CloseReason); 14] = [
     (12, CloseReason::Violation),
     (13, CloseReason::Unresponsive),
     (14, CloseReason::SlowPeer),
+    (15, CloseReason::NotMember),
 ];
 
 /// The code of a reason.

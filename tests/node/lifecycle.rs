@@ -46,7 +46,10 @@ async fn a_node_that_is_not_ready_says_what_stands_in_the_way() {
     event(&mut events, "a failed dial", |e| matches!(e, Event::DialFailed { .. }).then_some(()))
         .await;
     let told = hint(&astray).await;
-    assert!(told.contains(&closed) && told.contains("refused"), "{told}");
+    let wanted = format!("cannot connect to {closed}: Connection refused");
+    assert!(told.starts_with(&wanted), "{told}");
+    let error = alone.connect(&closed).await.unwrap_err().to_string();
+    assert!(error.starts_with(&wanted), "{error}");
 
     let stranger = start(builder().network("other").bootstrap([address(&alone)])).await;
     let mut events = stranger.events();

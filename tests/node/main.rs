@@ -5,6 +5,9 @@ mod common;
 mod bad_input;
 mod hostile;
 mod lifecycle;
+mod members;
+#[cfg(feature = "sqlite")]
+mod memory;
 mod outbox;
 mod past;
 mod publish_many;

@@ -13,7 +13,7 @@ const PIECES: u32 = 10;
 
 async fn start_on(dir: &Path) -> (PeerNode, SqliteStorage) {
     // Room for one of them.
-    let config = config_with(|c| c.gossip.max_assembly_bytes = 1 << 20);
+    let config = config_with(|c| c.gossip.max_assembly_bytes = Some(1 << 20));
     let storage = SqliteStorage::open(dir).await.unwrap();
     let builder = builder().config(config).identity(identity(1)).storage(storage.clone());
     (start(builder).await, storage)

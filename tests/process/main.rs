@@ -7,6 +7,8 @@ mod crash;
 #[cfg(target_os = "linux")]
 mod disk;
 mod logs;
+#[cfg(target_os = "linux")]
+mod memory;
 mod peer_program;
 mod quickstart;
 mod swarm;

@@ -1,6 +1,8 @@
 //! The transports and the STUN prober, without a node above them.
 
 #[cfg(feature = "grpc")]
+mod ca;
+#[cfg(feature = "grpc")]
 mod grpc;
 mod memory;
 #[cfg(feature = "grpc")]

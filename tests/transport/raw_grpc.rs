@@ -28,6 +28,8 @@ pub(crate) enum Certificate {
     Ecdsa,
     /// Certificate that a node shows.
     Of(Identity),
+    /// Certificates for the key of this node, and of those who issued them.
+    Chain(Identity, Vec<CertificateDer<'static>>),
 }
 
 /// TLS, whoever the server is.
@@ -50,6 +52,9 @@ pub(crate) async fn tls(
         Certificate::Of(identity) => {
             let (certificate, key) = of(identity);
             config.with_client_auth_cert(vec![certificate], key).unwrap()
+        }
+        Certificate::Chain(identity, chain) => {
+            config.with_client_auth_cert(chain.clone(), of(identity).1).unwrap()
         }
     };
     config.alpn_protocols = vec![alpn.to_vec()];

@@ -8,6 +8,7 @@ use tokio::task::JoinSet;
 
 use crate::error::{FailureKind, TransportError};
 use crate::node::messages::Completion;
+use crate::node::room::Room;
 use crate::node::store_lease::HeldLeases;
 use crate::node::workers::peer_writer::PeerWriter;
 use crate::node::workers::piece_verifier::PieceCheck;
@@ -15,10 +16,18 @@ use crate::node::workers::store_health::guarded;
 use crate::node::workers::verifier::TransactionCheck;
 use crate::ports::{Accepted, Listener, RawLink, TransactionQueue, TransactionStore, Transport};
 use crate::protocol::{DialId, Input, Ticket};
-use crate::types::{Endpoint, Event, PeerId, PeerRecord, Transaction, TransactionId};
+use crate::types::{Endpoint, Event, PeerId, PeerRecord, Stats, Transaction, TransactionId};
 
 use super::own_record::OwnRecord;
 use super::store_queue::StoreQueue;
+
+/// Channel to the driver for what comes from peers, bounded by number and by bytes.
+#[derive(Clone)]
+pub(in crate::node) struct Inbound {
+    pub(in crate::node) channel: mpsc::Sender<Completion>,
+    /// Room for frames that were read and not handled.
+    pub(in crate::node) room: Room,
+}
 
 /// Channels and tasks of the driver's effects.
 pub(in crate::node) struct Effects {
@@ -34,7 +43,11 @@ pub(in crate::node) struct Effects {
     pub(in crate::node) renewals: mpsc::Sender<TransactionId>,
     pub(in crate::node) peers: Arc<PeerWriter>,
     pub(in crate::node) done: mpsc::Sender<Completion>,
-    pub(in crate::node) inbound: mpsc::Sender<Completion>,
+    pub(in crate::node) inbound: Inbound,
+    /// Room for payloads that are being published.
+    pub(in crate::node) publish_room: Room,
+    /// Number of bytes that the stores may hold.
+    pub(in crate::node) store_memory: u64,
     /// Dials, loads and record checks under way.
     pub(in crate::node) tasks: JoinSet<()>,
     /// Tasks that bring in new work: accepting, probing, signing, republishing, and the backfill of the
@@ -48,10 +61,22 @@ pub(in crate::node) struct Effects {
 }
 
 impl Effects {
-    pub(in crate::node) fn link_channels(
-        &self,
-    ) -> (mpsc::Sender<Completion>, mpsc::Sender<Completion>) {
+    pub(in crate::node) fn link_channels(&self) -> (Inbound, mpsc::Sender<Completion>) {
         (self.inbound.clone(), self.done.clone())
+    }
+
+    /// Adds the memory that is held outside the protocol.
+    pub(in crate::node) fn add_memory(&self, stats: &mut Stats) {
+        let (publishes, inbound) = (&self.publish_room, &self.inbound.room);
+        let stores = self.log.memory().saturating_add(self.queue.memory());
+        for (owner, held, most) in [
+            ("publishes", publishes.taken(), publishes.size()),
+            ("inbound", inbound.taken(), inbound.size()),
+            ("stores", stores, self.store_memory),
+        ] {
+            stats.memory.insert(owner.to_owned(), held);
+            stats.memory_limits.insert(owner.to_owned(), most);
+        }
     }
 
     /// Returns whether writer and verifiers have taken most of what they were given.
@@ -137,7 +162,7 @@ impl Effects {
 
     /// Hands over what listeners accept, until they close.
     pub(in crate::node) fn accept_from(&mut self, mut listener: Box<dyn Listener>) {
-        let inbound = self.inbound.clone();
+        let inbound = self.inbound.channel.clone();
         self.sources.spawn(async move {
             loop {
                 let completion = match listener.accept().await {

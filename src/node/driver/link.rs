@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
@@ -13,6 +14,8 @@ use crate::ports::{FrameSink, FrameStream, RawLink};
 use crate::protocol::Input;
 use crate::types::{LinkId, Message};
 use crate::wire::{FrameEncoder, decode_frame};
+
+use super::effects::Inbound;
 
 /// Maximum number of messages waiting for one link. The protocol stops at 256 KiB; only tiny messages
 /// could be so many, and a peer that provokes thousands of them without reading is cut off.
@@ -35,11 +38,11 @@ impl LinkHandle {
     pub(super) fn spawn(
         link: LinkId,
         raw: RawLink,
-        inbound: mpsc::Sender<Completion>,
+        inbound: Inbound,
         done: mpsc::Sender<Completion>,
     ) -> Self {
         let (queue, waiting) = mpsc::channel(MAX_QUEUED);
-        let ended = inbound.clone();
+        let ended = inbound.channel.clone();
         let writer = tokio::spawn(async move {
             if write(link, waiting, raw.sink, &done).await.is_err() {
                 let _ = ended.send(Completion::Inputs(vec![Input::LinkClosed { link }])).await;
@@ -122,8 +125,9 @@ async fn write(
     }
 }
 
-async fn read(link: LinkId, mut stream: FrameStream, inbound: mpsc::Sender<Completion>) {
+async fn read(link: LinkId, mut stream: FrameStream, inbound: Inbound) {
     while let Some(frame) = stream.next().await {
+        let size = frame.as_ref().map_or(0, Bytes::len);
         let input = match frame {
             Ok(frame) => {
                 let bytes = frame.len();
@@ -144,10 +148,11 @@ async fn read(link: LinkId, mut stream: FrameStream, inbound: mpsc::Sender<Compl
                 }
             }
         };
-        if inbound.send(Completion::Inputs(vec![input])).await.is_err() {
+        let room = inbound.room.take(size).await;
+        if inbound.channel.send(Completion::Frame { input, room }).await.is_err() {
             return;
         }
     }
     // On the same channel as the frames, so that nothing that was read is overtaken.
-    let _ = inbound.send(Completion::Inputs(vec![Input::LinkClosed { link }])).await;
+    let _ = inbound.channel.send(Completion::Inputs(vec![Input::LinkClosed { link }])).await;
 }

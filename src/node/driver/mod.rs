@@ -34,7 +34,7 @@ use super::subscribed_topics::TopicCounts;
 use link::LinkHandle;
 use status_table::StatusTable;
 
-pub(super) use effects::Effects;
+pub(super) use effects::{Effects, Inbound};
 pub(super) use own_record::OwnRecord;
 pub(super) use store_queue::StoreQueue;
 
@@ -210,6 +210,10 @@ impl Driver {
                 }
                 self.answer();
             }
+            Completion::Frame { input, room: _room } => {
+                self.feed(input);
+                self.answer();
+            }
             Completion::Linked { raw, dial } => self.open(raw, dial),
             Completion::NotDialled { dial, error } => {
                 let detail = error.to_string();
@@ -257,7 +261,9 @@ impl Driver {
         self.protocol.handle(now, wall_now(), input);
     }
 
-    fn publish(&mut self, SignedDraft { transactions, renews, reply }: SignedDraft) {
+    fn publish(&mut self, signed: SignedDraft) {
+        // The room is given back at the end, when the protocol counts the payloads.
+        let SignedDraft { transactions, renews, reply, room: _room } = signed;
         if self.stop_at.is_some() {
             let _ = reply.send(Err(PublishRefusal::Closed.into()));
             return;
@@ -302,7 +308,13 @@ impl Driver {
                 let _ = reply.send(self.peers());
             }
             Command::Stats { reply } => {
-                let _ = reply.send(self.protocol.stats());
+                let mut stats = self.protocol.stats();
+                self.effects.add_memory(&mut stats);
+                let _ = reply.send(stats);
+            }
+            Command::Addresses { reply } => {
+                let own = self.effects.record.draft(self.identity.peer_id(), wall_now());
+                let _ = reply.send(own.endpoints);
             }
             Command::Shutdown { deadline } => self.stop(deadline),
         }

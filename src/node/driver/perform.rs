@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use tokio::sync::{oneshot, watch};
 
+use crate::error::naming;
 use crate::node::clock::wall_now;
 use crate::node::messages::{NodeState, OutboxSettled, Published, Unconnected, Unpublished};
 use crate::node::workers::piece_verifier::PieceCheck;
@@ -116,6 +117,9 @@ impl Driver {
                 }
             }
             Output::Observed { address } => self.observe(address),
+            Output::Shun { address, time } => {
+                self.effects.transports.iter().for_each(|t| t.shun(address, time));
+            }
             Output::RenewRecord => {
                 self.effects.record.renew();
                 self.sign_record();
@@ -210,7 +214,8 @@ impl Driver {
                 Event::DialFailed { address, reason } => {
                     let cause = self.causes.dial.as_ref();
                     let reason = cause.map_or_else(|| reason.to_string(), String::clone);
-                    state.hint = Some(format!("dialling {address} failed: {reason}"));
+                    state.hint =
+                        Some(naming(&format!("dialling {address} failed"), address, &reason));
                 }
                 Event::LinkRefused { address, reason, .. } => {
                     let address = address.as_deref().unwrap_or("a peer");

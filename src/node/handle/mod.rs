@@ -9,6 +9,7 @@ mod dead_letters;
 
 mod durable;
 mod events;
+mod invite;
 mod receipt;
 mod subscription;
 

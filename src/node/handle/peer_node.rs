@@ -18,6 +18,7 @@ use crate::identity::Identity;
 use crate::node::clock::{PublishClock, wall_now};
 use crate::node::late_news::LateNews;
 use crate::node::messages::{Command, Draft, NodeState, SignedDraft};
+use crate::node::room::Room;
 use crate::node::subscribed_topics::{SubscribedTopics, TopicSelection};
 use crate::ports::{Ban, TransactionQueue, TransactionStore};
 use crate::protocol::ConnectFailure;
@@ -38,6 +39,8 @@ pub(in crate::node) struct Inner {
     pub(in crate::node) publishes: mpsc::Sender<Vec<SignedDraft>>,
     pub(in crate::node) commands: mpsc::Sender<Command>,
     pub(in crate::node) drafts: mpsc::Sender<Draft>,
+    /// Room for payloads that are being published.
+    pub(in crate::node) publish_room: Room,
     pub(in crate::node) events: broadcast::WeakSender<Event>,
     /// Shows that there are handles, as long as this lives.
     pub(in crate::node) _handles: Arc<()>,

@@ -10,6 +10,7 @@ use crate::error::{PublishError, StoreError};
 use crate::node::clock::wall_now;
 use crate::node::hashing::hash;
 use crate::node::messages::{Draft, PublishAnswer, Published, SignedDraft, Unpublished};
+use crate::node::room::Taken;
 use crate::protocol::PublishRefusal;
 use crate::types::{Header, InvalidTransaction, Signature, Topic, Transaction};
 
@@ -27,7 +28,10 @@ impl PeerNode {
     ///
     /// Publishing takes as long as the store takes to make the transaction durable; publishes that
     /// run at the same time share that, so have many under way rather than one after the other
-    /// where they are many, or hand them over together ([`PeerNode::publish_many`]).
+    /// where they are many, or hand them over together ([`PeerNode::publish_many`]). Of large
+    /// payloads, only as many as their share of the node's memory holds are handed over at once, an eighth
+    /// of [`LimitsConfig::memory`](crate::config::LimitsConfig::memory) or one payload; others wait for their
+    /// turn, in the order of the calls.
     ///
     /// Two publishes of the same bytes are two transactions. A payload above 256 KiB is hashed on
     /// another thread, so of publishes that run at the same time a small one may come before an
@@ -54,8 +58,9 @@ impl PeerNode {
     /// store that keeps its promise, as `SQLite` does). One receipt for each, in the order of the
     /// payloads, which is the order of publishing; no payload is none, and no receipt.
     ///
-    /// At most 4,096 payloads of 32 MiB together; a single one may be larger, as for
-    /// [`PeerNode::publish`]. One call costs one sync however many they are: a task that hands over 64
+    /// At most 4,096 payloads of 32 MiB together, or of an eighth of
+    /// [`LimitsConfig::memory`](crate::config::LimitsConfig::memory) where that is less; a single one may
+    /// be larger, as for [`PeerNode::publish`]. One call costs one sync however many they are: a task that hands over 64
     /// at a time publishes about as fast as 64 tasks. Where some of them may fail without the others,
     /// take [`PeerNode::publish_each`].
     ///
@@ -88,6 +93,8 @@ impl PeerNode {
         I::Item: Into<Bytes>,
     {
         let (max_count, max_bytes) = MAX_MANY;
+        let share = usize::try_from(self.0.publish_room.size()).unwrap_or(usize::MAX);
+        let max_bytes = max_bytes.min(share);
         let payloads = payloads.into_iter().map(Into::into);
         // One more shows that there are too many; the rest of them is not looked at.
         let payloads: Vec<Bytes> = payloads.take(max_count + 1).collect();
@@ -151,13 +158,18 @@ impl PeerNode {
     ) -> Result<HandedOver, PublishError> {
         let bytes = payloads.iter().map(Bytes::len).fold(0, usize::saturating_add);
         let make_parts = self.parts(topic, payloads)?;
+        let room = self.0.publish_room.take(bytes).await;
         let parts = hash(&self.0.runtime, bytes, make_parts).await;
-        self.queue(parts.ok_or(PublishError::Closed)?).await
+        self.queue(parts.ok_or(PublishError::Closed)?, room).await
     }
 
-    async fn queue(&self, parts: Vec<(Header, Bytes)>) -> Result<HandedOver, PublishError> {
+    async fn queue(
+        &self,
+        parts: Vec<(Header, Bytes)>,
+        room: Taken,
+    ) -> Result<HandedOver, PublishError> {
         let (reply, answer) = oneshot::channel();
-        let draft = Draft { parts: parts.clone(), renews: None, reply };
+        let draft = Draft { parts: parts.clone(), renews: None, reply, room };
         self.0.drafts.send(draft).await.map_err(|_| PublishError::Closed)?;
         Ok(HandedOver { parts, answer })
     }
@@ -178,7 +190,9 @@ impl PeerNode {
                     for (header, _) in &mut parts {
                         header.expires = header.expires.plus(step);
                     }
-                    handed = self.queue(parts).await?;
+                    let bytes = parts.iter().map(|(_, payload)| payload.len()).sum();
+                    let room = self.0.publish_room.take(bytes).await;
+                    handed = self.queue(parts, room).await?;
                 }
                 Err(unpublished) => return Err(publish_error(unpublished)),
             }
@@ -239,7 +253,8 @@ impl PeerNode {
     ) -> Result<Receipt, PublishError> {
         self.check_prepared(&transaction).await?;
         let (reply, answer) = oneshot::channel();
-        let signed = SignedDraft { transactions: vec![transaction], renews: None, reply };
+        let room = self.0.publish_room.take(transaction.payload().len()).await;
+        let signed = SignedDraft { transactions: vec![transaction], renews: None, reply, room };
         self.0.publishes.send(vec![signed]).await.map_err(|_| PublishError::Closed)?;
         let answer = answer.await.map_err(|_| PublishError::Closed)?;
         let Published { is_new, mut entries } = answer.map_err(publish_error)?;

@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::node::clock::{PublishClock, wall_now};
 use crate::node::hashing::hash;
 use crate::node::messages::{Completion, Draft, PublishAnswer};
+use crate::node::room::Room;
 use crate::ports::TransactionQueue;
 use crate::protocol::{Input, RENEWALS};
 use crate::types::{Header, PeerId, TransactionId};
@@ -23,6 +24,8 @@ pub(in crate::node) struct Republisher {
     pub(in crate::node) clock: Arc<PublishClock>,
     pub(in crate::node) retention: Duration,
     pub(in crate::node) drafts: mpsc::Sender<Draft>,
+    /// Room for payloads that are being published.
+    pub(in crate::node) room: Room,
     pub(in crate::node) done: mpsc::Sender<Completion>,
 }
 
@@ -73,13 +76,14 @@ impl Republisher {
             }
         };
         let (created, expires) = self.clock.times(wall_now(), self.retention);
+        let room = self.room.take(old.payload().len()).await;
         let (topic, payload) = (old.header().topic.clone(), old.payload().clone());
         let (origin, hashed) = (self.origin, payload.clone());
         let make_header = move || Header::new(topic, origin, created, expires, &hashed);
         let header = hash(&Handle::current(), payload.len(), make_header).await;
         let header = header.ok_or(Failure::Later)?;
         let (reply, answer) = oneshot::channel();
-        let draft = Draft { parts: vec![(header, payload)], renews: Some(id), reply };
+        let draft = Draft { parts: vec![(header, payload)], renews: Some(id), reply, room };
         self.drafts.send(draft).await.map_err(|_| Failure::Later)?;
         Ok(answer)
     }

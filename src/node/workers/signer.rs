@@ -29,7 +29,7 @@ pub(in crate::node) async fn run(
         batch.retain(|draft| !draft.reply.is_closed());
         let (mut replies, mut parts) = (Vec::with_capacity(batch.len()), Vec::new());
         for draft in batch.drain(..) {
-            replies.push((draft.parts.len(), draft.renews, draft.reply));
+            replies.push((draft.parts.len(), draft.renews, draft.reply, draft.room));
             parts.extend(draft.parts);
         }
         let Some(transactions) = sign_all(&identity, policy, parts).await else {
@@ -38,9 +38,9 @@ pub(in crate::node) async fn run(
             continue;
         };
         let mut transactions = transactions.into_iter();
-        let signed = replies.into_iter().map(|(count, renews, reply)| {
+        let signed = replies.into_iter().map(|(count, renews, reply, room)| {
             let transactions = transactions.by_ref().take(count).collect();
-            SignedDraft { transactions, renews, reply }
+            SignedDraft { transactions, renews, reply, room }
         });
         if publishes.send(signed.collect()).await.is_err() {
             return;

@@ -31,8 +31,6 @@ use super::store_health::{Health, StoreName, guarded};
 /// Maximum number of operations taken at once: enough that the cost of a commit is small beside that
 /// of its rows, few enough that outbox, log and publishers have something to do at the same time.
 const MAX_BATCH: usize = 256;
-/// Maximum number of payload bytes in one commit, beyond the first.
-const MAX_BATCH_BYTES: usize = 32 << 20;
 
 /// Operation on stored transactions.
 #[derive(Debug)]
@@ -87,6 +85,8 @@ pub(in crate::node) struct StoreWriter {
     pub(in crate::node) missed: watch::Sender<AllMissed>,
     pub(in crate::node) health: Arc<Health>,
     pub(in crate::node) done: mpsc::Sender<Completion>,
+    /// Maximum number of payload bytes in one commit, beyond the first.
+    pub(in crate::node) most_bytes: usize,
     /// Transactions that were refused because the log failed, and are still in the outbox because that
     /// failed too.
     pub(in crate::node) refused: Mutex<BTreeSet<TransactionId>>,
@@ -132,14 +132,14 @@ struct Batch {
 
 impl Batch {
     /// Takes operations while they fit.
-    fn fill(&mut self, ops: &mut VecDeque<StoreOp>) {
+    fn fill(&mut self, ops: &mut VecDeque<StoreOp>, most_bytes: usize) {
         while let Some(op) = ops.pop_front() {
             match op {
                 StoreOp::Store { ticket, entries, source } => {
                     self.bytes +=
                         entries.iter().map(|e| e.transaction.payload().len()).sum::<usize>();
                     self.stores.push(ToStore { ticket, entries, source });
-                    if self.bytes > MAX_BATCH_BYTES {
+                    if self.bytes > most_bytes {
                         return;
                     }
                 }
@@ -153,7 +153,7 @@ impl Batch {
                         self.bytes += partial.pieces.iter().map(|p| p.bytes.len()).sum::<usize>();
                     }
                     self.partials.push(op);
-                    if self.bytes > MAX_BATCH_BYTES {
+                    if self.bytes > most_bytes {
                         return;
                     }
                 }
@@ -203,7 +203,7 @@ impl StoreWriter {
                 left.extend(taken.drain(..));
             }
             let mut batch = Batch::default();
-            batch.fill(&mut left);
+            batch.fill(&mut left, self.most_bytes);
             let settle = std::mem::take(&mut batch.settle);
             // Removals first: they make room for what comes.
             self.update(&batch.states).await;

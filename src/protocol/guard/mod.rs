@@ -10,6 +10,7 @@
 mod promises;
 mod rate_limits;
 mod reputation;
+mod strangers;
 mod twins;
 
 use std::collections::BTreeMap;
@@ -22,6 +23,7 @@ use crate::types::{Ban, MonoTime, PeerId, WallTime};
 use promises::Promises;
 use rate_limits::RateLimits;
 use reputation::Reputation;
+use strangers::Strangers;
 use twins::Twins;
 
 #[cfg(any(test, feature = "sim"))]
@@ -29,6 +31,9 @@ pub(super) use promises::MAX_PROMISES;
 #[cfg(any(test, feature = "sim"))]
 pub(super) use rate_limits::MAX_PEERS;
 pub(super) use rate_limits::{OPEN, Work};
+#[cfg(any(test, feature = "sim"))]
+pub(super) use strangers::MAX_HOSTS;
+pub(super) use strangers::host_of;
 pub(super) use twins::Finding;
 #[cfg(any(test, feature = "sim"))]
 pub(super) use twins::MAX_SEEN;
@@ -55,6 +60,7 @@ pub(super) struct Guard {
     pub(super) rate_limits: RateLimits,
     pub(super) promises: Promises,
     pub(super) twins: Twins,
+    pub(super) strangers: Strangers,
 }
 
 impl Guard {

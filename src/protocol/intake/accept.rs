@@ -150,9 +150,11 @@ impl Protocol {
             from: Some(from),
             hops,
         };
+        let size = transaction.header().payload_len;
         self.env.storing.enter(1);
+        self.env.storing_bytes.enter(size);
         let (id, origin) = (transaction.id(), transaction.origin());
-        let ticket = self.env.ticket(Task::StoreForeign { id, origin });
+        let ticket = self.env.ticket(Task::StoreForeign { id, origin, size });
         self.env.push(Output::Store { ticket, entry, is_news });
     }
 
@@ -162,11 +164,16 @@ impl Protocol {
         result: Result<(), StoreErrorKind>,
     ) {
         let Some(task) = self.env.tickets.remove(&ticket) else { return };
-        let count = match &task {
-            Task::StoreOwn { transactions, .. } => transactions.len() as u64,
-            _ => 1,
+        let (count, bytes) = match &task {
+            Task::StoreOwn { transactions, .. } => {
+                let sizes = transactions.iter().map(|t| t.header().payload_len);
+                (transactions.len() as u64, sizes.sum())
+            }
+            Task::StoreForeign { size, .. } => (1, *size),
+            _ => (1, 0),
         };
         self.env.storing.leave(count);
+        self.env.storing_bytes.leave(bytes);
         if result.is_err() {
             self.env.counters.storage_failures += 1;
         }
@@ -174,7 +181,7 @@ impl Protocol {
             Task::StoreOwn { transactions, renews } => {
                 self.on_own_stored(&transactions, renews, result);
             }
-            Task::StoreForeign { id, origin } if result.is_ok() => {
+            Task::StoreForeign { id, origin, .. } if result.is_ok() => {
                 if let Some(size) = self.log.note_stored(&id) {
                     self.intake.retry.note_saved(size, self.env.now);
                 }

@@ -14,8 +14,8 @@ use crate::protocol::intake::Stage;
 use crate::protocol::io::{Output, Ticket};
 use crate::protocol::{Protocol, env::Task};
 use crate::types::{
-    LinkId, Message, MonoTime, Piece, PieceSet, Proofs, Refusal, TransactionId, piece_len,
-    pieces_of,
+    LinkId, Message, MonoTime, Piece, PieceSet, Proofs, Refusal, TransactionId, payload_buffer,
+    piece_len, pieces_of,
 };
 
 /// The payload as far as it is here.
@@ -66,7 +66,7 @@ impl Assembly {
     /// The whole payload, once all pieces are here, and its proofs. Each piece goes as soon as it is
     /// copied, so that there is never much more than one payload.
     fn into_payload(self) -> (Bytes, Vec<Bytes>) {
-        let mut payload = Vec::with_capacity(self.pieces.iter().map(Bytes::len).sum());
+        let mut payload = payload_buffer(self.pieces.iter().map(Bytes::len).sum());
         for piece in self.pieces {
             payload.extend_from_slice(&piece);
         }
@@ -258,7 +258,7 @@ impl Protocol {
         if large.assembly.is_some() || large.coming.is_some() {
             return large.coming.is_none();
         }
-        if !self.assemblies.bytes.has_room(size, self.env.config.gossip.max_assembly_bytes) {
+        if !self.assemblies.bytes.has_room(size, self.env.shares.assemblies) {
             if !std::mem::replace(&mut large.waiting, true) {
                 self.assemblies.waiting.push_back(*id);
             }
@@ -295,7 +295,7 @@ impl Protocol {
 
     /// Lets in what waits for room, at the end of a turn; who makes no progress makes way.
     pub(in crate::protocol) fn admit_waiting(&mut self) {
-        let budget = self.env.config.gossip.max_assembly_bytes;
+        let budget = self.env.shares.assemblies;
         while let Some(id) = self.assemblies.waiting.front().copied() {
             let Some(pending) = self.intake.pending.get_mut(&id) else {
                 self.assemblies.waiting.pop_front();

@@ -148,7 +148,7 @@ impl Protocol {
             }
             return true;
         }
-        let (spills, budget) = (&self.assemblies.spills, self.env.config.gossip.max_assembly_bytes);
+        let (spills, budget) = (&self.assemblies.spills, self.env.shares.assemblies);
         let staying = self.assemblies.bytes.level().saturating_sub(spills.leaving.level());
         let enough = staying == 0 || staying.saturating_add(size) <= budget;
         if enough || spills.writes.level() >= MAX_WRITES {

@@ -72,8 +72,9 @@ impl Protocol {
             progress: now,
             up: None,
         };
+        let reason = self.refuse_before_hello(&remote).or_else(|| self.refuse_channel(&opened));
         self.links.all.insert(link, opened);
-        if let Some(reason) = self.refuse_before_hello(&remote) {
+        if let Some(reason) = reason {
             self.refuse(link, reason);
             return;
         }
@@ -96,7 +97,8 @@ impl Protocol {
         let Some(l) = self.links.all.get_mut(&link) else { return };
         (l.owes, l.head, l.said) = (owes, head, said);
         let address = l.address;
-        let hello = self.hello(address, owes);
+        let proofs = self.own_proofs(link);
+        let hello = self.hello(address, owes, proofs);
         self.send(link, hello);
     }
 
@@ -133,7 +135,9 @@ impl Protocol {
     fn on_hello(&mut self, link: LinkId, hello: &Hello) {
         let Some(l) = self.links.all.get(&link) else { return };
         let (remote, direction) = (l.remote, l.direction);
-        let reason = if hello.network != self.env.config.network.name {
+        let reason = if !self.is_member(link, hello) {
+            Some(CloseReason::NotMember)
+        } else if hello.network != self.env.config.network.name {
             Some(CloseReason::WrongNetwork)
         } else if hello.version_min > WIRE_VERSION_MAX || hello.version_max < WIRE_VERSION_MIN {
             Some(CloseReason::WrongVersion)
@@ -273,6 +277,7 @@ impl Protocol {
         }
         tracing::info!(target: "sorcha_peer::link", peer = %l.remote, %reason, "link refused");
         self.env.emit(event);
+        self.note_refused(link, reason);
         self.close(link, reason);
     }
 
@@ -290,8 +295,6 @@ impl Protocol {
             Some(CloseReason::SelfDial)
         } else if self.guard.is_banned(remote, self.env.wall) {
             Some(CloseReason::Banned)
-        } else if !self.env.config.network.trust.allows(remote) {
-            Some(CloseReason::NotAllowed)
         } else if self.links.hello_count() > self.env.config.listen.max_handshakes as usize {
             Some(CloseReason::TooManyLinks)
         } else {
@@ -299,7 +302,12 @@ impl Protocol {
         }
     }
 
-    pub(in crate::protocol) fn hello(&self, address: Option<SocketAddr>, owes: bool) -> Message {
+    pub(super) fn hello(
+        &self,
+        address: Option<SocketAddr>,
+        owes: bool,
+        proofs: Vec<[u8; 32]>,
+    ) -> Message {
         Message::Hello(Box::new(Hello {
             network: self.env.config.network.name.clone(),
             version_min: WIRE_VERSION_MIN,
@@ -313,7 +321,7 @@ impl Protocol {
             owes,
             clock: Some(self.env.wall).filter(|wall| *wall != WallTime::default()),
             complete_since: self.complete_since(),
-            proofs: Vec::new(),
+            proofs,
         }))
     }
 
@@ -334,6 +342,9 @@ impl Protocol {
         } else {
             self.env.counters.handshakes_failed += 1;
         }
+        if let (FailureKind::Identity, Some(address)) = (reason, address) {
+            self.note_stranger(address.ip());
+        }
         self.env.emit(Event::HandshakeRefused { address: address.map(|a| a.to_string()), reason });
     }
 }
@@ -344,6 +355,7 @@ fn counter_of(counters: &mut Counters, reason: CloseReason) -> Option<&mut u64> 
         CloseReason::WrongNetwork => &mut counters.links_refused_network,
         CloseReason::WrongVersion => &mut counters.links_refused_version,
         CloseReason::NotAllowed => &mut counters.links_refused_not_allowed,
+        CloseReason::NotMember => &mut counters.links_refused_not_member,
         CloseReason::Banned => &mut counters.links_refused_banned,
         CloseReason::SelfDial => &mut counters.links_refused_self,
         CloseReason::TooManyLinks => &mut counters.links_refused_full,

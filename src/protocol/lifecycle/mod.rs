@@ -5,6 +5,7 @@
 //!
 //! | what happened | who is told |
 //! |---|---|
+//! | a link was opened, a hello came | `trust`: who may have it; `admission`: is there a place |
 //! | a hello was accepted | `link_up` |
 //! | a link ended, whoever ended it | `link_down` |
 //! | some of a queue left | `on_sent`: reconcile, spread, serve |
@@ -17,6 +18,7 @@
 mod admission;
 mod link_down;
 mod link_up;
+mod trust;
 
 use std::time::Duration;
 

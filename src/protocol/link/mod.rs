@@ -12,10 +12,12 @@ mod liveness;
 mod state;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::protocol::Protocol;
 use crate::protocol::env::Env;
+use crate::protocol::guard::host_of;
 use crate::protocol::io::Output;
 use crate::types::{Direction, LinkId, Message, MonoTime, PIECE_BYTES, PeerId};
 
@@ -62,6 +64,14 @@ impl Links {
 
     pub(super) fn hello_count(&self) -> usize {
         self.all.len() - self.by_peer.len()
+    }
+
+    /// Number of accepted links from the host of `ip` that are not through their hello.
+    pub(super) fn hello_count_from(&self, ip: IpAddr) -> usize {
+        let host = host_of(ip);
+        let from = |l: &&Link| l.address.is_some_and(|address| host_of(address.ip()) == host);
+        let inbound = |l: &&Link| l.up.is_none() && l.direction == Direction::Inbound;
+        self.all.values().filter(inbound).filter(from).count()
     }
 
     pub(super) fn count(&self, direction: Direction) -> usize {

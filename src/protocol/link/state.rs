@@ -29,11 +29,10 @@ pub(in crate::protocol) struct Link {
     pub(in crate::protocol) endpoint: Option<Endpoint>,
     pub(in crate::protocol) dial: Option<DialId>,
     /// What the transport vouches for beyond the peer id.
-    #[expect(dead_code, reason = "admission by secret comes next")]
     pub(in crate::protocol) assurance: Assurance,
     /// True: our hello says that we owe the peer something.
     pub(in crate::protocol) owes: bool,
-    /// Head of the log when the link was opened.
+    /// Head of the log when we said hello.
     pub(in crate::protocol) head: u64,
     pub(in crate::protocol) opened: MonoTime,
     /// Interest that the peer was last told of.

@@ -335,6 +335,11 @@ impl Log {
         }
     }
 
+    /// Returns the number of bytes of payloads in memory.
+    pub(super) fn cached_bytes(&self) -> u64 {
+        self.cached_bytes
+    }
+
     /// Puts a payload into memory.
     fn cache(&mut self, transaction: &Transaction) {
         let id = transaction.id();

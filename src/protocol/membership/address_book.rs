@@ -94,6 +94,8 @@ pub(in crate::protocol) struct Bootstrap {
     pub(in crate::protocol) endpoint: Endpoint,
     /// Peer that answered there last.
     pub(in crate::protocol) peer: Option<PeerId>,
+    /// Peer that must answer there.
+    pub(super) pin: Option<PeerId>,
     pub(super) failures: u32,
     pub(in crate::protocol) next: MonoTime,
     pub(super) dialling: bool,
@@ -134,6 +136,7 @@ impl AddressBook {
         let bootstrap = unique.into_iter().map(|endpoint| Bootstrap {
             endpoint,
             peer: None,
+            pin: None,
             failures: 0,
             next: MonoTime::ZERO,
             dialling: false,
@@ -164,6 +167,14 @@ impl AddressBook {
             evicted: Vec::new(),
             max,
         }
+    }
+
+    /// The same book, with the peers that must answer at some addresses.
+    pub(in crate::protocol) fn pinned(mut self, pins: &BTreeMap<Endpoint, PeerId>) -> Self {
+        for b in &mut self.bootstrap {
+            b.pin = pins.get(&b.endpoint).copied();
+        }
+        self
     }
 
     pub(in crate::protocol) fn note_own(&mut self, endpoint: Endpoint) {

@@ -152,17 +152,18 @@ impl Membership {
         let mut started = false;
         for at in 0..self.book.bootstrap.len() {
             let b = &self.book.bootstrap[at];
-            let linked = b.peer.is_some_and(|p| links.by_peer.contains_key(&p));
-            if *room == 0 || b.dialling || linked || b.next > env.now {
+            let linked = b.pin.or(b.peer).is_some_and(|p| links.by_peer.contains_key(&p));
+            let own = b.pin == Some(env.me);
+            if *room == 0 || b.dialling || linked || own || b.next > env.now {
                 continue;
             }
             if self.book.is_own(&b.endpoint) {
                 continue;
             }
-            let endpoint = b.endpoint.clone();
+            let (endpoint, pin) = (b.endpoint.clone(), b.pin);
             self.book.bootstrap[at].dialling = true;
-            // No id is pinned: the address is what the host trusts, and its peer may have a new key.
-            self.start_dial(env, endpoint, None, Purpose::Bootstrap(at));
+            // Without a pin the address is what the host trusts, and its peer may have a new key.
+            self.start_dial(env, endpoint, pin, Purpose::Bootstrap(at));
             *room -= 1;
             started = true;
         }
@@ -281,7 +282,8 @@ impl Membership {
             env.push(Output::Connected { call, result });
             return;
         }
-        self.start_dial(env, endpoint, None, Purpose::Host(call));
+        let pin = env.config.discovery.pins.get(&endpoint).copied();
+        self.start_dial(env, endpoint, pin, Purpose::Host(call));
     }
 
     pub(in crate::protocol) fn on_dial_failed(

@@ -65,6 +65,8 @@ impl Protocol {
         };
         let entries = transactions.iter().map(entry).collect();
         self.env.storing.enter(transactions.len() as u64);
+        let sizes = transactions.iter().map(|transaction| transaction.header().payload_len);
+        self.env.storing_bytes.enter(sizes.sum());
         let ticket = self.env.ticket(Task::StoreOwn { transactions, renews });
         self.env.push(Output::StoreOwn { ticket, entries });
     }

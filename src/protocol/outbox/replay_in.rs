@@ -27,7 +27,8 @@
 //! While a replay runs on a link, neither side opens a comparison on it (`reconcile`).
 //!
 //! Bounds: `WINDOW` entries and `WINDOW_BYTES` (beyond the first) are announced and not confirmed on
-//! a link; `MAX_DEFERRED` bytes (beyond the first) are deferred for an origin and `MAX_DEFERRED_IN_ALL` together.
+//! a link; `MAX_DEFERRED` bytes (beyond the first) are deferred for an origin, and `Shares::deferred`
+//! for all together, which one alone may exceed.
 //! An origin that goes beyond its window, that joins `MAX_ORDER` ids, or that is silent for `STALL`, has
 //! its inflow ended: what was deferred is taken, and what comes is taken as it comes. An origin orders what
 //! is its own, and nothing else: an id that another one announced is let go when it turns out whose
@@ -55,8 +56,6 @@ pub(in crate::protocol) const MAX_ORDER: usize = 4 * WINDOW;
 /// Number of bytes that a deferred entry counts beside its payload, so that small ones are bounded
 /// too.
 const OVERHEAD: u64 = 2048;
-/// Maximum bytes deferred for all origins.
-const MAX_DEFERRED_IN_ALL: u64 = 64 << 20;
 
 /// Inflow from an origin that came back with transactions that wait for copies.
 #[derive(Debug)]
@@ -100,12 +99,15 @@ pub(in crate::protocol) struct Replays {
 }
 
 impl Replays {
-    /// Bytes deferred, and the most that may be: one payload of each origin may be larger than the rest.
+    /// Bytes deferred for all origins.
+    pub(in crate::protocol) fn deferred_bytes(&self) -> u64 {
+        self.deferred_bytes.level()
+    }
+
+    /// Returns what one payload of this size counts while it is deferred.
     #[cfg(any(test, feature = "sim"))]
-    pub(in crate::protocol) fn deferred(&self, largest: u64) -> (usize, usize) {
-        let bound = MAX_DEFERRED_IN_ALL + (largest + OVERHEAD) * self.by_origin.len() as u64;
-        let count = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
-        (count(self.deferred_bytes.level()), count(bound))
+    pub(in crate::protocol) fn weight_of(size: u64) -> u64 {
+        size.saturating_add(OVERHEAD)
     }
 
     /// Ids in the longest order.
@@ -236,7 +238,8 @@ impl Protocol {
     ) -> bool {
         let (id, header) = (transaction.id(), transaction.header());
         let (origin, size) = (header.origin, weight(transaction));
-        let in_all = self.replays.deferred_bytes.level();
+        let share = self.env.shares.deferred;
+        let has_room = self.replays.deferred_bytes.has_room(size, share);
         self.leave_foreign_order(&id, &origin);
         let Some(inflow) = self.replays.get_mut(&origin) else { return false };
         let Some(pending) = self.intake.pending.get_mut(&id) else { return false };
@@ -248,9 +251,7 @@ impl Protocol {
         if !ordered && (!inflow.more || header.created < inflow.latest) {
             return false;
         }
-        let full = inflow.deferred_bytes.level() + size > MAX_DEFERRED
-            || in_all + size > MAX_DEFERRED_IN_ALL;
-        if full && !inflow.deferred_bytes.is_empty() {
+        if !has_room || !inflow.deferred_bytes.has_room(size, MAX_DEFERRED) {
             if ordered {
                 self.end_inflow(&origin);
                 return false;

@@ -10,8 +10,11 @@
 //! who has got it from here. Who comes back with `force` is served. What is still on its way here is
 //! promised only to peers of a higher rank in the order of reservations (see `large`).
 //!
+//! What is read from the store for peers is held within a share of the node's memory (see `held`).
+//!
 //! Tested by: `sim::tests::large`.
 
+mod held;
 mod proof_cache;
 mod request;
 mod work;
@@ -22,12 +25,11 @@ use crate::protocol::gate::Gate;
 use crate::protocol::id_map::IdMap;
 use crate::protocol::io::Ticket;
 use crate::protocol::rng::Rng;
-use crate::types::{PieceSet, Proofs, Transaction, TransactionId};
+use crate::types::{PieceSet, Proofs, TransactionId};
 
+use held::{Claim, HeldPayloads};
 use proof_cache::ProofCache;
 
-#[cfg(any(test, feature = "sim"))]
-pub(super) use proof_cache::MAX_PROOF_CACHE;
 #[cfg(any(test, feature = "sim"))]
 pub(super) use request::MAX_SERVING;
 
@@ -38,6 +40,8 @@ pub(super) struct Serving {
     pub(super) proofs: ProofCache,
     /// Payloads whose proofs are being made.
     proving: BTreeMap<TransactionId, Ticket>,
+    /// Payloads read from the store for peers that asked.
+    pub(super) held: HeldPayloads,
     /// Transactions that are being read from the store for peers that asked.
     loads: BTreeMap<TransactionId, Ticket>,
     /// Number of peers that are being served pieces of an id.
@@ -47,10 +51,12 @@ pub(super) struct Serving {
 }
 
 impl Serving {
-    pub(super) fn new(rng: &mut Rng) -> Self {
+    /// `most_proofs`: bytes of proofs that are kept.
+    pub(super) fn new(rng: &mut Rng, most_proofs: u64) -> Self {
         Self {
-            proofs: ProofCache::default(),
+            proofs: ProofCache::new(most_proofs),
             proving: BTreeMap::new(),
+            held: HeldPayloads::default(),
             loads: BTreeMap::new(),
             children: IdMap::new(rng),
             reserved: Gate::default(),
@@ -72,15 +78,15 @@ pub(super) struct Serve {
     pub(super) id: TransactionId,
     /// Pieces that are asked for of a large payload.
     pub(super) parts: Option<Parts>,
-    /// Kept from the first piece to the last, so that it is read once.
-    pub(super) payload: Option<Transaction>,
+    /// Share in a payload that is held for peers, so that it is read once for all of its pieces.
+    pub(super) claim: Option<Claim>,
     /// Set while the payload is being read from the store, or its proofs made.
     loading: Option<Ticket>,
 }
 
 impl Serve {
     pub(super) fn new(id: TransactionId) -> Self {
-        Self { id, parts: None, payload: None, loading: None }
+        Self { id, parts: None, claim: None, loading: None }
     }
 }
 

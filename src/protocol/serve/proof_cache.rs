@@ -7,23 +7,25 @@ use std::collections::{BTreeMap, VecDeque};
 use crate::types::{Proofs, TransactionId};
 
 /// Proofs of payloads that peers may ask for.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(in crate::protocol) struct ProofCache {
     kept: BTreeMap<TransactionId, Proofs>,
     order: VecDeque<TransactionId>,
-    bytes: usize,
+    bytes: u64,
+    /// Maximum of `bytes`: 4 MiB are the proofs of 64 payloads of 10 MiB.
+    most: u64,
 }
 
-/// Maximum bytes of proofs that are kept: those of 4 GiB of payloads in pieces of 10 MiB.
-pub(in crate::protocol) const MAX_PROOF_CACHE: usize = 32 << 20;
-
 impl ProofCache {
+    pub(super) fn new(most: u64) -> Self {
+        Self { kept: BTreeMap::new(), order: VecDeque::new(), bytes: 0, most }
+    }
+
     pub(in crate::protocol) fn get(&self, id: &TransactionId) -> Option<Proofs> {
         self.kept.get(id).cloned()
     }
 
-    #[cfg(any(test, feature = "sim"))]
-    pub(in crate::protocol) fn bytes(&self) -> usize {
+    pub(in crate::protocol) fn bytes(&self) -> u64 {
         self.bytes
     }
 
@@ -31,13 +33,14 @@ impl ProofCache {
         if proofs.pieces() < 2 || self.kept.contains_key(&id) {
             return;
         }
-        self.bytes += proofs.bytes();
+        self.bytes += proofs.bytes() as u64;
         self.kept.insert(id, proofs);
         self.order.push_back(id);
-        while self.bytes > MAX_PROOF_CACHE
+        while self.bytes > self.most
             && let Some(oldest) = self.order.pop_front()
         {
-            self.bytes -= self.kept.remove(&oldest).map_or(0, |proofs| proofs.bytes());
+            let gone = self.kept.remove(&oldest).map_or(0, |proofs| proofs.bytes() as u64);
+            self.bytes = self.bytes.saturating_sub(gone);
         }
     }
 }

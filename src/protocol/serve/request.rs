@@ -193,6 +193,9 @@ impl Protocol {
 
     /// A peer is no longer served something.
     pub(in crate::protocol) fn note_served_out(&mut self, link: LinkId, serve: &Serve) {
+        if let Some(claim) = serve.claim {
+            self.serving.held.release(&serve.id, claim);
+        }
         let Some(parts) = &serve.parts else { return };
         self.serving.reserved.leave(u64::from(parts.wanted.count()));
         self.count_child(&serve.id, false);

@@ -2,11 +2,16 @@
 //!
 //! Tested by: `sim::tests::large`, `sim::tests::spread`.
 
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
 use crate::protocol::intake::Pending;
 use crate::protocol::io::{Output, Ticket};
 use crate::protocol::large::is_passed_on;
 use crate::protocol::log::Record;
 use crate::protocol::serve::{Parts, Serve};
+use crate::protocol::timers::Timer;
 use crate::protocol::{Protocol, env::Task};
 use crate::types::{
     Head, LinkId, Message, Offer, PIECE_BYTES, Piece, Proofs, Transaction, TransactionId, piece_len,
@@ -17,12 +22,16 @@ use crate::types::{
 const READ_AHEAD: usize = 2 * LOT;
 /// Maximum number of small payloads read at once.
 const LOT: usize = 128;
-/// Maximum number of large payloads read ahead from the store for one peer.
-const LARGE_AHEAD: usize = 16;
+/// Maximum number of large payloads read ahead from the store for one peer: one is read while
+/// another is sent.
+const LARGE_AHEAD: usize = 2;
 /// Maximum bytes of small payloads read at once, beyond the first.
 const LOT_BYTES: u64 = 1 << 20;
 /// Maximum number of payloads whose proofs are being made at once; others wait for their turn.
-const MAX_PROVING: usize = 64;
+const MAX_PROVING: usize = 16;
+/// Number of pieces from which on the last is sent as a copy: a slice would keep the whole payload
+/// in memory for as long as a slow peer needs to take it.
+const COPY_LAST_OF: u32 = 4;
 
 /// The next thing to do for a link.
 enum Step {
@@ -37,31 +46,57 @@ enum Step {
 impl Protocol {
     /// Sends what a peer asked for as far as its queue has room.
     pub(in crate::protocol) fn serve(&mut self, link: LinkId) {
+        self.serve_while_writable(link);
+    }
+
+    /// Serves those that wait for memory, as far as there is some, at the end of a turn.
+    pub(in crate::protocol) fn serve_in_line(&mut self) {
+        let now = self.env.now;
+        let Some(due) = self.serving.held.next_try(now) else { return };
+        if due > now {
+            return self.env.timers.set_earlier(Timer::Room, due);
+        }
+        while let Some(link) = self.serving.held.first_in_line() {
+            if self.serve_while_writable(link) {
+                break;
+            }
+            // It has found room, or cannot take anything now: others are not kept waiting by that.
+            self.serving.held.leave_line(link);
+        }
+        if let Some(due) = self.serving.held.next_try(now) {
+            self.env.timers.set_earlier(Timer::Room, due);
+        }
+    }
+
+    /// Serves a link; `true` when it waits for memory.
+    fn serve_while_writable(&mut self, link: LinkId) -> bool {
+        let mut starved = false;
         while self.is_writable(link) {
-            let Some((at, step)) = self.next_step(link) else { return };
+            let Some((at, step)) = self.next_step(link, !starved) else { break };
             match step {
                 Step::Gone => {
-                    let Some(id) = self.end_serving(link, at) else { return };
+                    let Some(id) = self.end_serving(link, at) else { break };
                     self.answer_missing(link, id);
                 }
                 Step::Whole(transaction) => self.serve_whole(link, at, transaction),
-                Step::Load => self.load(link, at),
+                Step::Load => starved |= !self.load(link, at),
                 Step::Prove(transaction) => self.prove(link, at, transaction),
                 Step::Head(head, complete) => self.serve_head(link, at, *head, complete),
                 Step::Piece(index) => {
                     if !self.serve_piece(link, at, index) {
-                        return;
+                        break;
                     }
                 }
             }
         }
+        starved
     }
 
     /// The first thing on a link's list for which something can be done now.
-    fn next_step(&mut self, link: LinkId) -> Option<(usize, Step)> {
+    fn next_step(&mut self, link: LinkId, may_load: bool) -> Option<(usize, Step)> {
         let (log, pending, proofs_kept) =
             (&mut self.log, &self.intake.pending, &self.serving.proofs);
-        let proving = &self.serving.proving;
+        let (proving, held) = (&self.serving.proving, &mut self.serving.held);
         let up = self.links.up(link)?;
         // Small ones are sent in the order of asking, which is that of their origin's publishing.
         let mut blocked = false;
@@ -83,9 +118,10 @@ impl Protocol {
                     _ => return Some((at, Step::Gone)),
                 }
             }
-            let payload = serve.payload.clone().or_else(|| log.payload(&serve.id).cloned());
+            let payload = held.get(&serve.id).or_else(|| log.payload(&serve.id)).cloned();
             let Some(transaction) = payload else {
-                if at >= READ_AHEAD || serve.parts.is_some() && at >= LARGE_AHEAD {
+                let far = at >= READ_AHEAD || serve.parts.is_some() && at >= LARGE_AHEAD;
+                if far || !may_load {
                     blocked |= serve.parts.is_none();
                     continue;
                 }
@@ -102,7 +138,7 @@ impl Protocol {
             }
             if parts.proofs.is_none() {
                 parts.proofs = if parts.wanted.len() == 1 {
-                    Some(Proofs::collected(vec![bytes::Bytes::new()]))
+                    Some(Proofs::collected(vec![Bytes::new()]))
                 } else {
                     proofs_kept.get(&serve.id)
                 };
@@ -113,7 +149,7 @@ impl Protocol {
                 }
                 return Some((at, Step::Prove(transaction)));
             }
-            serve.payload = Some(transaction);
+            serve.claim = serve.claim.or_else(|| held.join(&serve.id));
             return Some((at, parts.wanted.first_of(None).map_or(Step::Gone, Step::Piece)));
         }
         None
@@ -151,6 +187,7 @@ impl Protocol {
         self.note_replay_served(link);
         self.send(link, Message::Piece(piece));
         self.serving.reserved.leave(1);
+        self.serving.held.note_use(&id, self.env.now);
         let Some(parts) = self.parts(link, at) else { return true };
         parts.wanted.remove(index);
         parts.sent.insert(index);
@@ -168,17 +205,21 @@ impl Protocol {
 
     /// A piece with its proof, if there is room for it on the link.
     fn piece(&mut self, link: LinkId, at: usize, index: u32, queued_bytes: usize) -> Option<Piece> {
-        let pending = &self.intake.pending;
+        let (pending, log, held) = (&self.intake.pending, &self.log, &self.serving.held);
         let serve = self.links.up(link)?.serve.entries.get(at)?;
         let start = index as usize * PIECE_BYTES;
         let fits = |len: usize| queued_bytes == 0 || queued_bytes + len <= PIECE_BYTES;
-        if let Some(transaction) = &serve.payload {
+        if let Some(transaction) = held.get(&serve.id).or_else(|| log.payload(&serve.id)) {
             let payload = transaction.payload();
             let len = piece_len(payload.len() as u64, index);
-            let proof = serve.parts.as_ref()?.proofs.as_ref()?.get(index);
-            let piece =
-                || Piece { id: serve.id, index, bytes: payload.slice(start..start + len), proof };
-            return fits(len).then(piece);
+            let parts = serve.parts.as_ref()?;
+            let proof = parts.proofs.as_ref()?.get(index);
+            let is_last = parts.wanted.count() == 1 && parts.wanted.len() >= COPY_LAST_OF;
+            let bytes = || {
+                let bytes = payload.slice(start..start + len);
+                if is_last { Bytes::copy_from_slice(&bytes) } else { bytes }
+            };
+            return fits(len).then(|| Piece { id: serve.id, index, bytes: bytes(), proof });
         }
         let pending = pending.get(&serve.id)?;
         let assembly = pending.large.as_ref()?.assembly.as_ref()?;
@@ -189,34 +230,40 @@ impl Protocol {
         self.links.up(link)?.serve.entries.get_mut(at)?.parts.as_mut()
     }
 
-    /// Has what is at `at` read from the store, and what small ones follow with it.
-    fn load(&mut self, link: LinkId, at: usize) {
-        let (log, loads) = (&self.log, &self.serving.loads);
-        let Some(up) = self.links.up(link) else { return };
-        let Some(first) = up.serve.entries.get_mut(at) else { return };
+    /// Has what is at `at` read from the store, and what small ones follow with it; `false` when
+    /// there is no memory for that now.
+    fn load(&mut self, link: LinkId, at: usize) -> bool {
+        let (log, loads, held) = (&self.log, &self.serving.loads, &self.serving.held);
+        let Some(up) = self.links.up(link) else { return true };
+        let Some(first) = up.serve.entries.get_mut(at) else { return true };
         if let Some(under_way) = loads.get(&first.id) {
             first.loading = Some(*under_way);
-            return;
+            return true;
         }
         let single = first.parts.is_some();
-        let (mut ids, mut indices, mut bytes) = (Vec::new(), Vec::new(), 0);
+        let (mut ids, mut indices, mut sizes, mut bytes) = (Vec::new(), Vec::new(), Vec::new(), 0);
         let lot = if single { 1 } else { LOT };
         for (index, serve) in up.serve.entries.iter().enumerate().skip(at).take(lot) {
             let size = log.find(&serve.id).map_or(0, |entry| u64::from(entry.size));
             let ready = serve.loading.is_some()
-                || serve.payload.is_some()
+                || held.get(&serve.id).is_some()
                 || log.payload(&serve.id).is_some()
                 || loads.contains_key(&serve.id)
                 || !log.contains(&serve.id);
             if ready || serve.parts.is_some() != single {
                 continue;
             }
-            bytes += size;
-            if bytes > LOT_BYTES && !ids.is_empty() {
+            if bytes + size > LOT_BYTES && !ids.is_empty() {
                 break;
             }
+            bytes += size;
             ids.push(serve.id);
             indices.push(index);
+            sizes.push(size);
+        }
+        let (share, now) = (self.env.shares.serving, self.env.now);
+        if !self.serving.held.make_room(link, bytes, share, now) {
+            return false;
         }
         let ticket = self.env.ticket(Task::Load { ids: ids.clone() });
         for index in indices {
@@ -224,10 +271,12 @@ impl Protocol {
                 serve.loading = Some(ticket);
             }
         }
-        for id in &ids {
+        for (id, size) in ids.iter().zip(sizes) {
             self.serving.loads.insert(*id, ticket);
+            self.serving.held.begin(*id, size, now);
         }
         self.env.push(Output::Load { ticket, ids });
+        true
     }
 
     fn set_loading(&mut self, link: LinkId, at: usize, ticket: Ticket) {
@@ -250,22 +299,28 @@ impl Protocol {
                 None => missing.push(*id),
             }
         }
-        let read = |id: &TransactionId| {
-            ids.iter().position(|i| i == id).and_then(|at| loaded.get(at)?.clone())
-        };
+        let mut users: BTreeMap<TransactionId, usize> = BTreeMap::new();
+        let mut waiting = Vec::new();
         for link in self.links.up_ids() {
             let Some(up) = self.links.up(link) else { continue };
             let waits = |s: &&mut Serve| s.loading == Some(ticket);
-            let mut waited = false;
-            for serve in up.serve.entries.iter_mut().take(READ_AHEAD + LOT).filter(waits) {
+            let before = users.values().sum::<usize>();
+            for serve in up.serve.entries.iter_mut().filter(waits) {
                 // Whatever has to leave the cache before it is sent.
-                (serve.loading, serve.payload) = (None, read(&serve.id));
-                waited = true;
+                (serve.loading, serve.claim) = (None, self.serving.held.claim(&serve.id));
+                *users.entry(serve.id).or_default() += 1;
             }
-            if waited {
-                self.answer_gone(link, &missing);
-                self.serve(link);
+            if users.values().sum::<usize>() > before {
+                waiting.push(link);
             }
+        }
+        for (id, transaction) in ids.iter().zip(loaded) {
+            let users = users.get(id).copied().unwrap_or_default();
+            self.serving.held.arrive(*id, transaction.clone(), users, self.env.now);
+        }
+        for link in waiting {
+            self.answer_gone(link, &missing);
+            self.serve(link);
         }
     }
 

@@ -2,9 +2,11 @@
 //! are tested by the simulator (`src/sim/tests`).
 
 mod admission;
+mod budget;
 mod gates;
 mod greedy;
 mod liars;
+mod members;
 mod news;
 mod outbox;
 mod pair;

@@ -1,6 +1,7 @@
 //! One core, and nothing around it but a test that says what its peers say.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
 
 use crate::config::Config;
 use crate::error::StoreErrorKind;
@@ -18,7 +19,7 @@ use super::*;
 
 pub(super) const START: u64 = 1_700_000_000_000;
 
-fn record(n: u8) -> PeerRecord {
+pub(super) fn record(n: u8) -> PeerRecord {
     let identity = Identity::from_seed([n; 32]);
     let issued = WallTime::from_millis(START);
     let peer = identity.peer_id();
@@ -77,9 +78,13 @@ pub(super) struct SingleNode {
     pub(super) sent: VecDeque<(LinkId, Message)>,
     pub(super) heads: VecDeque<(Ticket, Head)>,
     pub(super) closed: Vec<LinkId>,
+    /// Hosts that are to be left alone.
+    pub(super) shunned: Vec<IpAddr>,
     /// Links that take what is sent, and never say so.
     pub(super) stuck: BTreeSet<LinkId>,
     pub(super) judged: u64,
+    /// Stores that wait for the test, where they do not succeed at once.
+    pub(super) unstored: Option<Vec<Ticket>>,
     /// Checks that will break off.
     pub(super) breaks: u32,
     pub(super) announced: BTreeSet<TransactionId>,
@@ -115,8 +120,10 @@ impl SingleNode {
             sent: VecDeque::new(),
             heads: VecDeque::new(),
             closed: Vec::new(),
+            shunned: Vec::new(),
             stuck: BTreeSet::new(),
             judged: 0,
+            unstored: None,
             breaks: 0,
             announced: BTreeSet::new(),
             stored: Vec::new(),
@@ -231,6 +238,7 @@ impl SingleNode {
                         todo.push_back(self.checked(ticket, Input::Verified { ticket, judgement }));
                     }
                     Output::Close { link } => self.closed.push(link),
+                    Output::Shun { address, .. } => self.shunned.push(address),
                     Output::VerifyPiece { ticket, root, len, piece } => {
                         let valid =
                             verify_piece(&root, len, piece.index, &piece.bytes, &piece.proof);
@@ -251,6 +259,10 @@ impl SingleNode {
                         todo.push_back(Input::Stored { ticket, result: Ok(()) });
                     }
                     Output::StoreOwn { ticket, .. } => {
+                        if let Some(unstored) = &mut self.unstored {
+                            unstored.push(ticket);
+                            continue;
+                        }
                         todo.push_back(Input::Stored { ticket, result: self.store_own });
                     }
                     Output::Published { result, .. } => self.published.push(result),

@@ -237,7 +237,7 @@ fn a_restart_in_the_middle_starts_anew_and_ends_well() {
 #[test]
 fn many_at_once_stay_within_the_room_for_them() {
     let mut config = Config::lan();
-    config.gossip.max_assembly_bytes = 2 << 20;
+    config.gossip.max_assembly_bytes = Some(2 << 20);
     let mut world = overlay(uplinked(1, 5).node(config));
     for n in 0..24 {
         world.publish_random(n % 5, MIB - n);
@@ -247,6 +247,21 @@ fn many_at_once_stay_within_the_room_for_them() {
     // The gauges are held against their bounds by a checker.
     settle(&mut world, secs(120));
     assert!((0..5).all(|n| world.deliveries(n).len() == 25));
+}
+
+#[test]
+fn a_small_memory_is_enough_for_both_ways_at_once() {
+    let mut config = Config::lan();
+    config.limits.memory = 16 << 20;
+    config.gossip.max_transaction_size = 4 << 20;
+    config.validate().unwrap();
+    let mut world = overlay(uplinked(1, 5).node(config));
+    for n in 0..20 {
+        world.publish_random(n % 5, 4 * MIB - n);
+    }
+    // The gauges are held against their bounds by a checker.
+    settle(&mut world, secs(300));
+    assert!((0..5).all(|n| world.deliveries(n).len() == 20));
 }
 
 #[test]

@@ -98,6 +98,14 @@ fn what_is_missing_in_the_end_is_a_problem() {
 }
 
 #[test]
+fn churn_in_a_network_with_a_secret() {
+    good(Scenario::Churn, |config| {
+        let secret = crate::config::NetworkSecret::new([7; 32]).unwrap();
+        config.node.network.trust = crate::config::Trust::secret(secret);
+    });
+}
+
+#[test]
 fn names_are_read_as_they_are_written() {
     for scenario in Scenario::ALL {
         assert_eq!(scenario.to_string().parse(), Ok(scenario));

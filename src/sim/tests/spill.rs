@@ -15,7 +15,7 @@ const PIECES: u64 = 16;
 /// other.
 fn star(seed: u64, spills: bool) -> World {
     let mut config = Config::lan();
-    config.gossip.max_assembly_bytes = 3 << 20;
+    config.gossip.max_assembly_bytes = Some(3 << 20);
     if !spills {
         config.gossip.max_spill_bytes = 0;
     }

@@ -241,6 +241,7 @@ impl World {
             | Output::Copied { .. }
             | Output::Connected { .. }
             | Output::Observed { .. }
+            | Output::Shun { .. }
             | Output::Emit(_) => {}
         }
     }

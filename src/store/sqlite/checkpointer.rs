@@ -42,7 +42,8 @@ pub(super) enum Lazy {
 impl Checkpointer {
     pub(super) fn new(options: SqliteConnectOptions, enough: u32) -> Self {
         Self {
-            options,
+            // It reads the log past the cache.
+            options: options.pragma("cache_size", "-64"),
             enough: u64::from(enough),
             written: AtomicU64::default(),
             running: AtomicBool::default(),

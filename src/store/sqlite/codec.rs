@@ -13,7 +13,9 @@ use bytes::Bytes;
 use crate::error::Source;
 use crate::ports::{IndexEntry, LogEntry, NewEntry};
 use crate::store::limits::stored_size;
-use crate::types::{Cursor, PeerId, Signature, TopicKey, Transaction, TransactionId, WallTime};
+use crate::types::{
+    Cursor, Header, PeerId, Signature, TopicKey, Transaction, TransactionId, WallTime,
+};
 
 const FORMAT: u8 = 1;
 /// Number of bytes of an index entry.
@@ -68,6 +70,20 @@ pub(super) fn transaction(mut head: &[u8], payload: Vec<u8>) -> Result<Transacti
         Transaction::from_parts(header, Signature::from_bytes(signature)?, payload.into())?;
     transaction.verify_payload()?;
     Ok(transaction)
+}
+
+/// Number of bytes of the payload that belongs to a head.
+pub(super) fn payload_len(mut head: &[u8]) -> Result<u64, Source> {
+    let [_format] = next(&mut head)?;
+    let length = usize::from(u16::from_le_bytes(next(&mut head)?));
+    let header = head.get(length..).ok_or("a head is cut short")?;
+    Ok(Header::from_bytes(header)?.payload_len)
+}
+
+/// Number of bytes of the payload that belongs to a head of the log.
+pub(super) fn payload_len_of_log_head(mut head: &[u8]) -> Result<u64, Source> {
+    log_prefix(&mut head)?;
+    payload_len(head)
 }
 
 /// The id in a head of the log, without its payload.
@@ -251,7 +267,7 @@ fn next<const N: usize>(at: &mut &[u8]) -> Result<[u8; N], Source> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{Header, Topic};
+    use crate::types::Topic;
 
     fn entry(signature: Signature, from: Option<PeerId>) -> NewEntry {
         let payload = Bytes::from_static(b"payload");
@@ -272,6 +288,7 @@ mod tests {
                 let back = log_entry(5, &head, b"payload".to_vec()).unwrap();
                 assert_eq!(back, LogEntry { cursor: Cursor(5), entry: entry.clone() });
                 assert_eq!(id_of_log_head(&head).unwrap(), entry.transaction.id());
+                assert_eq!(payload_len_of_log_head(&head).unwrap(), 7);
                 assert!(log_entry(5, &head, b"paYload".to_vec()).is_err(), "a flipped bit");
                 for cut in 0..head.len() {
                     assert!(log_entry(5, &head[..cut], b"payload".to_vec()).is_err(), "{cut}");

@@ -175,6 +175,15 @@ impl Database {
         ConnectionGuard { guard, name: &self.name, checkpointer: None }.roll_back().await;
     }
 
+    /// Sets the memory for pages, in KiB.
+    pub(super) async fn set_cache(&self, kib: u32) {
+        if let Ok(mut conn) = self.lock().await
+            && let Err(error) = conn.execute_raw(format!("PRAGMA cache_size = -{kib}")).await
+        {
+            tracing::warn!(target: "sorcha_peer::store", %error, "the page cache keeps its size");
+        }
+    }
+
     /// Checkpointer of the write-ahead log; `None` where the file is only read.
     #[cfg(test)]
     pub(super) fn checkpointer(&self) -> Option<&Checkpointer> {
@@ -246,6 +255,10 @@ pub(super) struct ConnectionGuard<'a> {
 }
 
 impl ConnectionGuard<'_> {
+    pub(super) fn name(&self) -> &str {
+        self.name
+    }
+
     fn connection(&mut self) -> Result<&mut OpenConnection, StoreError> {
         self.guard.as_mut().ok_or_else(|| explain(self.name, sqlx::Error::PoolClosed))
     }

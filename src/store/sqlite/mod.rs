@@ -10,6 +10,7 @@ mod log;
 mod peers;
 mod query;
 mod queue;
+mod slices;
 mod tombstones;
 
 use std::fs;

@@ -40,7 +40,7 @@ pub(super) async fn dial(
     let (stream, address) = tcp::connect(endpoint, shared.options.connect_timeout).await?;
     let limit = shared.options.handshake_timeout;
     let handshake = async {
-        let (remote, binding, (sink, stream)) = match &shared.security {
+        let (remote, proven, (sink, stream)) = match &shared.security {
             Security::Tls(identity) => {
                 let config = identity.client_config(expected);
                 let name = server_name(endpoint, address.ip());
@@ -50,8 +50,8 @@ pub(super) async fn dial(
                     .connect(name, stream)
                     .await
                     .map_err(|e| failure::from_tls("the TLS handshake failed", e))?;
-                let proven = tls::proven(stream.get_ref().1)?;
-                (proven.peer, Some(proven.binding), open(endpoint, stream, None).await?.1)
+                let proven = identity.proven(stream.get_ref().1)?;
+                (proven.peer, Some(proven), open(endpoint, stream, None).await?.1)
             }
             Security::Plaintext => {
                 let (claim, halves) =
@@ -63,7 +63,8 @@ pub(super) async fn dial(
         tracing::debug!(target: TARGET, peer = %remote, %address, %kind, "dialled");
         let (sink, stream) = (Box::pin(sink), Box::pin(stream));
         let link = RawLink::new(remote, kind, Some(address), sink, stream);
-        Ok(RawLink { binding, ..link })
+        let certified = proven.is_some_and(|proven| proven.certified);
+        Ok(RawLink { binding: proven.map(|proven| proven.binding), certified, ..link })
     };
     let result = timeout(limit, handshake).await.unwrap_or_else(|elapsed| {
         let message = format!("{endpoint} did not complete the handshake within {limit:?}");

@@ -1,6 +1,7 @@
 //! From what hyper, h2, tonic, rustls and the operating system say to a [`FailureKind`].
 
 use std::error::Error;
+use std::fmt;
 use std::io;
 
 use tonic::{Code, Status};
@@ -15,7 +16,27 @@ pub(super) fn from_status(message: &str, status: Status) -> TransportError {
         (None, code) => kind_of_code(code),
         (Some(source), _) => kind_of(source),
     };
-    TransportError::with_source(kind, message, status)
+    TransportError::with_source(kind, message, Answer(status))
+}
+
+/// A status as a cause: what it says, and what lies under it as its source. By itself a status says the
+/// latter too, in the words of `Debug`.
+#[derive(Debug)]
+struct Answer(Status);
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.message() {
+            "" => f.write_str(self.0.code().description()),
+            message => f.write_str(message),
+        }
+    }
+}
+
+impl Error for Answer {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.0.source()
+    }
 }
 
 /// Error of a connection that ended.
@@ -69,5 +90,23 @@ fn h2_kind(error: &h2::Error) -> FailureKind {
         }
         Some(Reason::REFUSED_STREAM | Reason::ENHANCE_YOUR_CALM) => FailureKind::Refused,
         Some(_) => FailureKind::Protocol,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_lies_under_a_status_is_said_once() {
+        let reset = io::Error::from_raw_os_error(104);
+        let words = reset.to_string();
+        let mut status = Status::unknown("h2 protocol error");
+        status.set_source(std::sync::Arc::new(reset));
+        let text = from_status("the stream was not opened", status).to_string();
+        assert_eq!(text, format!("the stream was not opened: h2 protocol error: {words}"));
+        let text = from_status("the stream was not opened", Status::new(Code::Unavailable, ""));
+        let wanted = "the stream was not opened: The service is currently unavailable";
+        assert_eq!(text.to_string(), wanted);
     }
 }

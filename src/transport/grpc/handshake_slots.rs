@@ -43,7 +43,7 @@ impl Drop for HandshakeSlot {
 }
 
 /// Address that counts as one host: an IPv4 address, or the /64 of an IPv6 address.
-fn host_of(ip: IpAddr) -> IpAddr {
+pub(super) fn host_of(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V4(v4) => v4.into(),
         IpAddr::V6(v6) => {

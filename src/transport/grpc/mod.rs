@@ -13,16 +13,20 @@ mod options;
 mod server;
 mod service;
 mod shared;
+mod shunned_hosts;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
 pub use self::options::GrpcOptions;
 use self::shared::{Security, Shared, TARGET};
+use self::shunned_hosts::ShunnedHosts;
 use super::tls::TlsIdentity;
-use crate::error::TransportError;
+use crate::error::{FailureKind, TransportError};
 use crate::identity::Identity;
 use crate::ports::{Listener, RawLink, Transport};
 use crate::types::{Endpoint, PeerId, TransportKind};
@@ -65,8 +69,10 @@ impl GrpcTransport {
     ///
     /// # Errors
     /// [`FailureKind::Local`](crate::error::FailureKind::Local) when the cryptographic library
-    /// cannot make a certificate for the key; no retry helps.
+    /// cannot make a certificate for the key, or a file of certificates cannot be used; no retry helps.
     pub fn new(identity: Identity, options: GrpcOptions) -> Result<Self, TransportError> {
+        let certified = certified(&options)?;
+        let shunned = ShunnedHosts::default();
         let security = if options.plaintext {
             tracing::warn!(
                 target: TARGET,
@@ -75,9 +81,9 @@ impl GrpcTransport {
             );
             Security::Plaintext
         } else {
-            Security::Tls(Box::new(TlsIdentity::new(&identity)?))
+            Security::Tls(Box::new(TlsIdentity::new(&identity, certified)?))
         };
-        Ok(Self { shared: Arc::new(Shared { identity, options, security }) })
+        Ok(Self { shared: Arc::new(Shared { identity, options, security, shunned }) })
     }
 }
 
@@ -99,4 +105,19 @@ impl Transport for GrpcTransport {
         let listener = server::GrpcListener::bind(Arc::clone(&self.shared), bind).await?;
         Ok(Box::new(listener))
     }
+
+    fn shun(&self, address: IpAddr, time: Duration) {
+        self.shared.shunned.add(address, time);
+    }
+}
+
+/// The files of CA and certificates, where there are both.
+fn certified(options: &GrpcOptions) -> Result<Option<(&Path, &Path)>, TransportError> {
+    let why = match (&options.ca_file, &options.certificate_file) {
+        (None, None) => return Ok(None),
+        (Some(_), Some(_)) if options.plaintext => "certificates cannot be shown in plaintext",
+        (Some(ca), Some(certificate)) => return Ok(Some((ca, certificate))),
+        _ => "a CA and the certificate of this node go together",
+    };
+    Err(TransportError::new(FailureKind::Local, why))
 }

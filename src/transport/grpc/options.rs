@@ -1,8 +1,9 @@
 //! Settings of the gRPC transport.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::config::Config;
+use crate::config::{Config, Trust};
 
 /// Settings of a [`GrpcTransport`](super::GrpcTransport).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,17 +23,31 @@ pub struct GrpcOptions {
     /// No TLS: peer ids are what the peers claim. Only for tests, and for a mesh that
     /// authenticates below. Default false.
     pub plaintext: bool,
+    /// PEM file of the CAs that must have certified the key of each peer; together with
+    /// `certificate_file`. Default none.
+    pub ca_file: Option<PathBuf>,
+    /// PEM file with the certificate of this node's key, then those between it and the CA. Default none:
+    /// a certificate that the node signs itself and that means nothing.
+    pub certificate_file: Option<PathBuf>,
 }
 
 impl GrpcOptions {
     /// The settings that a node with this configuration uses.
     pub fn from_config(config: &Config) -> Self {
+        let (ca_file, certificate_file) = match &config.network.trust {
+            Trust::Ca { ca_file, certificate_file } => {
+                (Some(ca_file.clone()), Some(certificate_file.clone()))
+            }
+            _ => (None, None),
+        };
         Self {
             connect_timeout: config.connection.connect_timeout,
             handshake_timeout: config.connection.handshake_timeout,
             max_handshakes: config.listen.max_handshakes,
             max_handshakes_per_ip: config.listen.max_handshakes_per_ip,
             plaintext: config.network.plaintext,
+            ca_file,
+            certificate_file,
         }
     }
 }

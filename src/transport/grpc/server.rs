@@ -2,7 +2,8 @@
 //!
 //! Contract: each accepted connection is a task in the listener's set until its link is open, at
 //! most `handshake_timeout` later, and at most `max_handshakes` of them exist, of which at most
-//! `max_handshakes_per_ip` from one address; connections beyond are closed unread. A task's result
+//! `max_handshakes_per_ip` from one address; connections beyond, and those from a shunned host, are
+//! closed unread. A task's result
 //! is what `accept` returns, so nothing is queued apart from the tasks themselves. Dropping the
 //! listener drops the socket and the set at once; open links have tasks of their own.
 
@@ -74,6 +75,9 @@ impl GrpcListener {
             let message = format!("{limit} handshakes {whose}are under way");
             TransportError::new(FailureKind::Refused, message)
         };
+        if self.shared.shunned.contains(address.ip()) {
+            return Err(TransportError::new(FailureKind::Refused, "strangers come from this host"));
+        }
         let options = &self.shared.options;
         if self.handshakes.len() >= at_least_one(options.max_handshakes) {
             return Err(refused(options.max_handshakes, ""));
@@ -162,7 +166,7 @@ async fn handshake(
                 .accept(stream)
                 .await
                 .map_err(|e| failure::from_tls("the TLS handshake failed", e))?;
-            let proven = tls::proven(stream.get_ref().1)?;
+            let proven = identity.proven(stream.get_ref().1)?;
             open(shared, stream, address, Some(proven)).await
         }
         Security::Plaintext => open(shared, stream, address, None).await,
@@ -208,7 +212,8 @@ where
     let stream = Box::pin(LinkStream::new(opened.incoming, halves));
     let kind = TransportKind::GrpcStream;
     let link = RawLink::new(remote, kind, Some(address), Box::pin(sink), stream);
-    Ok(RawLink { binding: proven.map(|proven| proven.binding), ..link })
+    let certified = proven.is_some_and(|proven| proven.certified);
+    Ok(RawLink { binding: proven.map(|proven| proven.binding), certified, ..link })
 }
 
 fn at_least_one(limit: u32) -> usize {

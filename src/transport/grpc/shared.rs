@@ -1,6 +1,7 @@
 //! What dialling and accepting have in common.
 
 use super::options::GrpcOptions;
+use super::shunned_hosts::ShunnedHosts;
 use crate::identity::Identity;
 use crate::transport::tls::TlsIdentity;
 
@@ -13,6 +14,7 @@ pub(super) struct Shared {
     pub(super) identity: Identity,
     pub(super) options: GrpcOptions,
     pub(super) security: Security,
+    pub(super) shunned: ShunnedHosts,
 }
 
 /// Way in which the other side is known.

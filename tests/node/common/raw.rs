@@ -41,6 +41,11 @@ impl RawPeer {
         Ok(Self { identity, link, inbox: VecDeque::new() })
     }
 
+    /// A connection that came in by other means.
+    pub(crate) fn on(identity: Identity, link: RawLink) -> Self {
+        Self { identity, link, inbox: VecDeque::new() }
+    }
+
     /// A link whose hello is through.
     pub(crate) async fn join(identity: Identity, node: &PeerNode) -> Self {
         let greeting = hello(&identity);

@@ -9,7 +9,7 @@
 //!
 //! One connection writes, two read, so that neither waits for the other, and one more moves the
 //! write-ahead log (see `checkpointer`). Memory: the connections' page caches, about 3 bytes an id
-//! (see `keys`), and the last 4 MiB appended (see `recent`).
+//! (see `keys`), and what was appended last, up to 4 MiB (see `recent`).
 
 mod generations;
 mod keys;
@@ -48,14 +48,18 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/log/1.sql"),
     include_str!("../migrations/log/2.sql"),
     include_str!("../migrations/log/3.sql"),
+    include_str!("../migrations/log/4.sql"),
 ];
+/// Memory that the log takes where nobody limits it, and the most that it takes: with more, nothing is
+/// quicker.
+const MEMORY: Memory = Memory { recent: 4 << 20, writer_kib: 8192, reader_kib: 2048 };
 const WRITER: Setup = Setup {
     synchronous: SqliteSynchronous::Normal,
     page_size: 8192,
-    cache_kib: 8192,
+    cache_kib: MEMORY.writer_kib,
     checkpoint_pages: 2000,
 };
-const READER: Setup = Setup { cache_kib: 2048, ..WRITER };
+const READER: Setup = Setup { cache_kib: MEMORY.reader_kib, ..WRITER };
 const READERS: usize = 2;
 
 /// Keeps accepted transactions in a file.
@@ -68,6 +72,7 @@ pub(super) struct SqliteLog {
     generations: RwLock<Generations>,
     lookaround: Mutex<LookaroundCache>,
     recent: Mutex<Recent>,
+    memory: Mutex<Memory>,
     limits: Limits,
     parts: Insert,
     /// Keys the filters: who does not know it cannot make ids that collide.
@@ -75,6 +80,40 @@ pub(super) struct SqliteLog {
     lease: StoreLease,
     /// The directory stays ours while its files are open.
     _lock: Arc<DirLock>,
+}
+
+/// Memory of a log, by what it is for.
+#[derive(Debug, Clone, Copy)]
+struct Memory {
+    /// Bytes of what was appended last.
+    recent: usize,
+    /// Page cache of the connection that writes, in KiB.
+    writer_kib: u32,
+    /// Page cache of each that reads, in KiB.
+    reader_kib: u32,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        MEMORY
+    }
+}
+
+impl Memory {
+    /// Divides a number of bytes.
+    fn within(bytes: u64) -> Self {
+        let kib = |bytes: u64| u32::try_from(bytes >> 10).unwrap_or(u32::MAX);
+        Self {
+            recent: usize::try_from(bytes / 4).unwrap_or(usize::MAX).min(MEMORY.recent),
+            writer_kib: kib(bytes / 2).min(MEMORY.writer_kib),
+            reader_kib: kib(bytes / 4 / READERS as u64).min(MEMORY.reader_kib),
+        }
+    }
+
+    /// Bytes of all page caches, which fill as the file is used.
+    fn pages(self) -> u64 {
+        (u64::from(self.writer_kib) + READERS as u64 * u64::from(self.reader_kib)) << 10
+    }
 }
 
 /// Bounds of a log.
@@ -124,6 +163,7 @@ impl SqliteLog {
             generations: RwLock::default(),
             lookaround: Mutex::default(),
             recent: Mutex::default(),
+            memory: Mutex::default(),
             limits,
             parts: Insert::new("INSERT INTO keys (part, first, places) VALUES", 3),
             seed: seed()?,
@@ -158,6 +198,11 @@ impl SqliteLog {
     }
 }
 
+/// Table of the slices of a generation.
+fn slices_of(generation: u32) -> String {
+    format!("s_{generation}")
+}
+
 /// Locked for moments only.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -184,6 +229,21 @@ fn clock() -> u64 {
 impl TransactionStore for SqliteLog {
     async fn append(&self, entries: &[NewEntry]) -> Result<Vec<Cursor>, StoreError> {
         self.append_all(entries).await
+    }
+
+    async fn limit_memory(&self, bytes: u64) {
+        let memory = Memory::within(bytes);
+        locked(&self.recent).limit(memory.recent);
+        self.writer.set_cache(memory.writer_kib).await;
+        for reader in &self.readers {
+            reader.set_cache(memory.reader_kib).await;
+        }
+        *locked(&self.memory) = memory;
+    }
+
+    fn memory(&self) -> u64 {
+        let recent = locked(&self.recent).bytes() as u64;
+        recent.saturating_add(locked(&self.memory).pages())
     }
 
     async fn get(&self, id: &TransactionId) -> Result<Option<Transaction>, StoreError> {

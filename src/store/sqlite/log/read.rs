@@ -7,13 +7,14 @@ use sqlx::{AssertSqlSafe, Row};
 
 use super::keys::Candidates;
 use super::lookaround_cache::MIN_IDS;
-use super::{SqliteLog, locked};
+use super::{SqliteLog, locked, slices_of};
 use crate::error::{Source, StoreError, StoreErrorKind};
 use crate::ports::{IndexEntry, LogEntry, Page};
 use crate::store::sqlite::codec::{self, Location, Slot};
 use crate::store::sqlite::database::ConnectionGuard;
 use crate::store::sqlite::error::damaged;
 use crate::store::sqlite::query::json;
+use crate::store::sqlite::slices;
 use crate::types::{Cursor, Topic, TopicKey, Transaction, TransactionId};
 
 /// Number of index entries looked at in one call.
@@ -184,16 +185,36 @@ impl SqliteLog {
         };
         let mut entries = Vec::with_capacity(rows.len());
         for row in rows {
-            match entry_of(&row) {
+            match self.entry_of(conn, generation, row).await {
                 Ok(entry) => entries.push(entry),
+                // Its payload was dropped meanwhile, with all of the generation.
+                Err(error) if no_table(&error) => {}
+                Err(error) if error.kind != StoreErrorKind::Corrupt => return Err(error),
                 Err(error) => {
-                    let error = damaged(self.writer.name(), error);
                     tracing::error!(target: "sorcha_peer::store", %error, "a damaged entry is skipped");
                     damage = Some(error);
                 }
             }
         }
         Ok((entries, damage))
+    }
+
+    /// Entry of a row, with the payload from its slices where it stands there.
+    async fn entry_of(
+        &self,
+        conn: &mut ConnectionGuard<'_>,
+        generation: u32,
+        row: SqliteRow,
+    ) -> Result<LogEntry, StoreError> {
+        let wrong = |error| damaged(self.writer.name(), error);
+        let (cursor, head, mut payload) = parts_of(&row).map_err(wrong)?;
+        // One of the two copies of a payload less.
+        drop(row);
+        let len = codec::payload_len_of_log_head(&head).map_err(wrong)?;
+        if payload.is_empty() && len > 0 {
+            payload = slices::read(conn, &slices_of(generation), cursor, len).await?;
+        }
+        codec::log_entry(cursor, &head, payload).map_err(wrong)
     }
 
     /// Rows that can still be read where a page of the file is damaged.
@@ -378,9 +399,10 @@ fn part_of(row: &SqliteRow) -> Result<(u64, Vec<Location>), Source> {
     Ok((part, codec::decode_locations(row.try_get("places")?)?))
 }
 
-fn entry_of(row: &SqliteRow) -> Result<LogEntry, Source> {
+/// Cursor, head and payload of a row.
+fn parts_of(row: &SqliteRow) -> Result<(u64, Vec<u8>, Vec<u8>), Source> {
     let cursor = row.try_get::<i64, _>("cursor")?.cast_unsigned();
-    codec::log_entry(cursor, row.try_get("head")?, row.try_get("payload")?)
+    Ok((cursor, row.try_get("head")?, row.try_get("payload")?))
 }
 
 /// A generation that was dropped between a look into memory and one into the file.

@@ -9,30 +9,51 @@ use std::collections::VecDeque;
 use crate::ports::{LogEntry, Page};
 use crate::types::{Cursor, Topic};
 
-/// Maximum number of bytes kept.
-const MAX_BYTES: usize = 4 << 20;
 /// Number of bytes that an entry costs besides its payload.
 const OVERHEAD: usize = 256;
 
 /// The end of the log.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Recent {
     start: u64,
     entries: VecDeque<LogEntry>,
     bytes: usize,
+    /// Maximum of `bytes`.
+    most: usize,
+}
+
+impl Default for Recent {
+    fn default() -> Self {
+        Self { start: 0, entries: VecDeque::new(), bytes: 0, most: super::MEMORY.recent }
+    }
 }
 
 impl Recent {
     /// Forgets everything; what follows has higher cursors than `start`.
     pub(super) fn restart(&mut self, start: u64) {
-        *self = Self { start, ..Self::default() };
+        *self = Self { start, most: self.most, ..Self::default() };
+    }
+
+    /// Sets the maximum number of bytes kept.
+    pub(super) fn limit(&mut self, most: usize) {
+        self.most = most;
+        self.trim();
+    }
+
+    /// Returns the number of bytes kept.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Adds what was appended.
     pub(super) fn add(&mut self, entry: LogEntry) {
         self.bytes += cost(&entry);
         self.entries.push_back(entry);
-        while self.bytes > MAX_BYTES
+        self.trim();
+    }
+
+    fn trim(&mut self) {
+        while self.bytes > self.most
             && let Some(oldest) = self.entries.pop_front()
         {
             self.bytes = self.bytes.saturating_sub(cost(&oldest));
@@ -127,11 +148,11 @@ mod tests {
         for cursor in 1..100 {
             recent.add(entry(cursor, "a", 1 << 20));
         }
-        assert!(recent.bytes <= MAX_BYTES && recent.entries.len() == 3);
+        assert!(recent.bytes <= recent.most && recent.entries.len() == 3);
         assert_eq!(recent.page(None, Cursor(95), 9, usize::MAX), None);
         let end = recent.page(None, Cursor(96), 9, usize::MAX);
         assert_eq!(cursors(end), Some((vec![97, 98, 99], 99)));
-        recent.add(entry(100, "a", MAX_BYTES));
+        recent.add(entry(100, "a", recent.most));
         assert_eq!((recent.entries.len(), recent.bytes, recent.start), (0, 0, 100));
     }
 }

@@ -342,3 +342,91 @@ async fn a_dropped_append_happens_whole_or_not_at_all() {
         assert_eq!(all.len() as u64, count);
     }
 }
+
+async fn count(log: &SqliteLog, of: &str) -> Option<i64> {
+    let count = sqlx::AssertSqlSafe(format!("SELECT count(*) FROM {of}"));
+    log.writer.lock().await.unwrap().ask(sqlx::query(count)).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_large_payload_comes_back_and_goes_with_its_generation() {
+    let dir = tempfile::tempdir().unwrap();
+    let sizes = [10, 700_000, 0, 256 << 10, 1_000_000, 20];
+    let all: Vec<_> = (0..).zip(sizes).map(|(n, size)| entry(n, size, 1000)).collect();
+    let ids: Vec<_> = all.iter().map(|entry| entry.transaction.id()).collect();
+    let log = open_at(dir.path(), 0).await;
+    let cursors = log.append(&all).await.unwrap();
+    // One generation has both kinds, another only small ones.
+    log.append(&[entry(9, 10, 50_000)]).await.unwrap();
+    assert_eq!(log.append(&all).await.unwrap(), cursors, "they are known");
+    log.close().await;
+    drop(log);
+
+    let log = open_at(dir.path(), 0).await;
+    assert_eq!(count(&log, "s_1").await, Some(3 + 4), "slices of two of them");
+    for (id, entry) in ids.iter().zip(&all) {
+        assert!(log.get(id).await.unwrap().as_ref() == Some(&entry.transaction));
+    }
+    let found = log.get_many(&ids).await.unwrap();
+    assert!(found.iter().flatten().eq(all.iter().map(|entry| &entry.transaction)));
+    let page = log.page(None, Cursor(0), 99, usize::MAX).await.unwrap();
+    assert!(page.entries[..6].iter().map(|e| &e.entry).eq(&all));
+
+    let damage = "DELETE FROM s_1 WHERE owner = (SELECT min(owner) FROM s_1) AND slice = 1";
+    log.writer.lock().await.unwrap().execute_raw(damage.to_owned()).await.unwrap();
+    assert_eq!(log.get(&ids[1]).await.unwrap_err().kind, StoreErrorKind::Corrupt);
+    let found = log.get_many(&ids).await.unwrap();
+    assert_eq!(
+        found.iter().map(Option::is_some).collect::<Vec<_>>(),
+        [true, false, true, true, true, true]
+    );
+    let page = log.page(None, Cursor(0), 99, usize::MAX).await.unwrap();
+    assert_eq!((page.entries.len(), page.damaged_until), (6, Some(cursors[1])));
+
+    assert_eq!(log.drop_ended(WallTime::from_millis(2000)).await.unwrap(), 6);
+    assert_eq!(count(&log, "sqlite_schema WHERE name GLOB 's_[0-9]*'").await, Some(0));
+    assert_eq!(log.get(&ids[4]).await.unwrap(), None);
+    assert_eq!(log.drop_ended(WallTime::from_millis(60_000)).await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn a_dropped_append_of_large_payloads_happens_whole_or_not_at_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open_at(dir.path(), 0).await;
+    let mut dropped = 0;
+    for round in 0..30u64 {
+        let entries: Vec<_> = (0..2).map(|n| entry(round * 2 + n, 600_000, 1)).collect();
+        {
+            let mut append = std::pin::pin!(log.append_all(&entries));
+            let mut done = false;
+            for _ in 0..round {
+                done = done || woken(append.as_mut()).await.is_some();
+            }
+            dropped += u32::from(!done && futures::poll!(append.as_mut()).is_pending());
+        }
+        log.append_all(&entries).await.unwrap();
+        assert_eq!(log.usage().await.unwrap().entries, 2 * (round + 1));
+    }
+    assert!(dropped > 5, "{dropped}");
+    assert_eq!(count(&log, "s_1").await, Some(30 * 2 * 3));
+    let page = log.page(None, Cursor(0), 99, usize::MAX).await.unwrap();
+    assert_eq!((page.entries.len(), page.damaged_until), (60, None));
+}
+
+#[tokio::test]
+async fn memory_is_kept_to_what_it_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open_at(dir.path(), 0).await;
+    let usual = log.memory();
+    assert_eq!(usual, MEMORY.pages());
+    log.append(&[entry(0, 1 << 20, 1)]).await.unwrap();
+    assert!(log.memory() > usual + (1 << 20), "what was appended last");
+    log.limit_memory(1 << 20).await;
+    assert!(log.memory() <= 1 << 20, "{}", log.memory());
+    let size = sqlx::query("SELECT cache_size FROM pragma_cache_size");
+    assert_eq!(log.writer.lock().await.unwrap().ask::<i64>(size).await.unwrap(), Some(-512));
+    let page = log.read(None, Cursor(0), 9, 9).await.unwrap();
+    assert_eq!(page.entries.len(), 1, "from the file");
+    log.limit_memory(u64::MAX).await;
+    assert_eq!(log.memory(), usual, "more is of no use");
+}

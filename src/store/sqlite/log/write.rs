@@ -1,14 +1,14 @@
 //! Changing the log: appending, dropping generations, and taking stock when a file is opened or a
 //! change ended in doubt.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use sqlx::{AssertSqlSafe, Row};
 
 use super::generations::{Generation, Generations};
 use super::keys::{self, Draft, Run};
 use super::read::block_of;
-use super::{SqliteLog, State, locked};
+use super::{SqliteLog, State, locked, slices_of};
 use crate::error::{Source, StoreError, StoreErrorKind};
 use crate::ports::{LogEntry, NewEntry};
 use crate::store::gap_index::GapIndex;
@@ -18,6 +18,7 @@ use crate::store::sqlite::codec::{self, Slot, clamped};
 use crate::store::sqlite::database::ConnectionGuard;
 use crate::store::sqlite::error::{changed_nothing, checked_counter, damaged, explain};
 use crate::store::sqlite::query::{Insert, json};
+use crate::store::sqlite::slices;
 use crate::types::{Cursor, TransactionId, WallTime};
 
 /// Maximum number of index entries in one row.
@@ -350,7 +351,9 @@ impl SqliteLog {
     ) -> Result<(), StoreError> {
         let lease = (plan.next > state.leased).then_some(plan.next.saturating_add(LEASED_CURSORS));
         let bulk = self.bulk_of(plan).map_err(|e| explain(self.writer.name(), e))?;
-        if lease.is_none() && !state.strict && plan.made.is_empty() && plan.run.is_none() {
+        let has_slices = plan.new.iter().any(|(_, e)| slices::is_sliced(e.transaction.payload()));
+        let is_plain = plan.made.is_empty() && plan.run.is_none() && !has_slices;
+        if lease.is_none() && !state.strict && is_plain {
             return conn.run_bulk(bulk).await;
         }
         // A lease must survive a power failure before a cursor of it is given out.
@@ -366,6 +369,9 @@ impl SqliteLog {
         }
         if let Some(lease) = lease {
             set(conn, "leased", lease).await?;
+        }
+        if has_slices {
+            write_slices(conn, plan).await?;
         }
         conn.run_bulk_within(bulk).await?;
         if let Some(run) = &plan.run {
@@ -409,7 +415,7 @@ impl SqliteLog {
                 number: slot.shown.cursor.0,
                 id: None,
                 head: codec::log_head(entry),
-                payload: entry.transaction.payload(),
+                payload: slices::inline(entry.transaction.payload()),
             });
             bulk.insert(&format!("g_{generation} (cursor, head, payload)"), rows)?;
         }
@@ -485,7 +491,8 @@ impl SqliteLog {
         conn.execute(sqlx::query("DELETE FROM blocks WHERE ends <= ?").bind(until)).await?;
         for number in ended {
             conn.execute_raw(format!(
-                "DROP TABLE g_{number}; DELETE FROM generations WHERE generation = {number}"
+                "DROP TABLE g_{number}; DROP TABLE IF EXISTS s_{number}; \
+                 DELETE FROM generations WHERE generation = {number}"
             ))
             .await?;
         }
@@ -513,6 +520,22 @@ impl SqliteLog {
         conn.commit().await?;
         Ok(gaps)
     }
+}
+
+/// Writes the payloads that are too large for a row.
+async fn write_slices(conn: &mut ConnectionGuard<'_>, plan: &Plan<'_>) -> Result<(), StoreError> {
+    let mut made = BTreeSet::new();
+    for (slot, entry) in &plan.new {
+        let payload = entry.transaction.payload();
+        if slices::is_sliced(payload) {
+            let table = slices_of(slot.generation);
+            if made.insert(slot.generation) {
+                conn.execute_raw(slices::make(&table)).await?;
+            }
+            slices::write(conn, &table, slot.shown.cursor.0, payload).await?;
+        }
+    }
+    Ok(())
 }
 
 async fn make_generation(

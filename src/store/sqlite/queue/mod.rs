@@ -16,6 +16,7 @@ mod tests;
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use async_trait::async_trait;
 use sqlx::sqlite::{SqliteRow, SqliteSynchronous};
@@ -28,12 +29,16 @@ use super::database::{ConnectionGuard, Database, Setup};
 use super::dir_lock::DirLock;
 use super::error::{changed_nothing, checked_counter, damaged, explain};
 use super::query::{Insert, json};
+use super::slices;
 use super::tombstones::Tombstones;
 use crate::error::{StoreError, StoreErrorKind};
 use crate::ports::{EntryFilter, EntryState, OutboxEntry, QueueSize, StoreLease, TransactionQueue};
 use crate::types::{Transaction, TransactionId};
 
-const MIGRATIONS: &[&str] = &[include_str!("../migrations/queue/1.sql")];
+const MIGRATIONS: &[&str] =
+    &[include_str!("../migrations/queue/1.sql"), include_str!("../migrations/queue/2.sql")];
+/// Table of the payloads that are too large for a row.
+const SLICES: &str = "slices";
 const SETUP: Setup = Setup {
     synchronous: SqliteSynchronous::Full,
     page_size: 8192,
@@ -49,6 +54,8 @@ pub(super) struct SqliteQueue {
     database: Arc<Database>,
     state: Mutex<State>,
     capacity: u64,
+    /// Memory for pages, in KiB.
+    cache_kib: AtomicU32,
     replace: Insert,
     lease: StoreLease,
     /// The directory stays ours while its files are open.
@@ -77,6 +84,7 @@ impl SqliteQueue {
             database: Arc::new(Database::open(path, MIGRATIONS, SETUP).await?),
             state: Mutex::default(),
             capacity,
+            cache_kib: AtomicU32::new(SETUP.cache_kib),
             replace: Insert::new(
                 "INSERT OR REPLACE INTO states (seq, attempts, due, reason, since) VALUES",
                 5,
@@ -115,7 +123,18 @@ impl SqliteQueue {
         let mut bulk = BulkInsert::default();
         let filled = Self::fill(&mut bulk, rows, lease);
         filled.map_err(|e| explain(self.database.name(), e))?;
-        conn.run_bulk(bulk).await?;
+        let large = rows.iter().filter(|(_, t)| slices::is_sliced(t.payload()));
+        let large: Vec<_> = large.collect();
+        if large.is_empty() {
+            conn.run_bulk(bulk).await?;
+        } else {
+            conn.begin().await?;
+            for (seq, transaction) in large {
+                slices::write(conn, SLICES, *seq, transaction.payload()).await?;
+            }
+            conn.run_bulk_within(bulk).await?;
+            conn.commit().await?;
+        }
         state.leased = lease.unwrap_or(state.leased);
         Ok(())
     }
@@ -129,7 +148,7 @@ impl SqliteQueue {
             number: *seq,
             id: Some(*transaction.id().as_bytes()),
             head: codec::head(transaction),
-            payload: transaction.payload(),
+            payload: slices::inline(transaction.payload()),
         };
         bulk.insert("outbox (seq, id, head, payload)", rows.iter().map(row))?;
         if let Some(lease) = lease {
@@ -167,7 +186,7 @@ impl SqliteQueue {
         let result = conn.execute_raw(format!(
             "PRAGMA synchronous = FULL; BEGIN IMMEDIATE; \
              DELETE FROM outbox WHERE seq IN ({seqs}); DELETE FROM states WHERE seq IN ({seqs}); \
-             COMMIT"
+             DELETE FROM slices WHERE owner IN ({seqs}); COMMIT"
         ));
         let result = result.await;
         if result.is_ok() {
@@ -272,6 +291,7 @@ fn removal(candidates: &[u64], ids: &[TransactionId]) -> String {
         "PRAGMA synchronous = NORMAL; BEGIN IMMEDIATE; \
          DELETE FROM outbox WHERE seq IN ({seqs}) AND id IN ({ids}); SELECT changes(); \
          DELETE FROM states WHERE seq IN ({seqs}) AND seq NOT IN (SELECT seq FROM outbox); \
+         DELETE FROM slices WHERE owner IN ({seqs}) AND owner NOT IN (SELECT seq FROM outbox); \
          COMMIT; PRAGMA synchronous = FULL"
     )
 }
@@ -400,8 +420,10 @@ impl TransactionQueue for SqliteQueue {
             "SELECT outbox.seq, head, payload, attempts, due, reason, since \
              FROM outbox LEFT JOIN states USING (seq) WHERE outbox.seq = ?",
         );
-        let rows = conn.fetch_all(one.bind(seq.cast_signed())).await?;
-        rows.first().map(|row| self.entry(row)).transpose()
+        match conn.fetch_all(one.bind(seq.cast_signed())).await?.pop() {
+            Some(row) => self.entry(&mut conn, row).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     async fn load(
@@ -429,9 +451,25 @@ impl TransactionQueue for SqliteQueue {
             return Ok(Vec::new());
         };
         let rows = conn.fetch_all(sqlx::query(rows).bind(after).bind(last)).await?;
+        let mut entries = Vec::with_capacity(rows.len());
+        for row in rows {
+            let entry = self.entry(&mut conn, row).await?;
+            if !tombstones.has(entry.seq) {
+                entries.push(entry);
+            }
+        }
         conn.commit().await?;
-        let entries = rows.iter().map(|row| self.entry(row));
-        entries.filter(|e| !e.as_ref().is_ok_and(|e| tombstones.has(e.seq))).collect()
+        Ok(entries)
+    }
+
+    async fn limit_memory(&self, bytes: u64) {
+        let kib = u32::try_from(bytes >> 10).unwrap_or(u32::MAX).min(SETUP.cache_kib);
+        self.database.set_cache(kib).await;
+        self.cache_kib.store(kib, Ordering::Relaxed);
+    }
+
+    fn memory(&self) -> u64 {
+        u64::from(self.cache_kib.load(Ordering::Relaxed)) << 10
     }
 
     fn lease(&self) -> Option<&StoreLease> {
@@ -484,8 +522,21 @@ impl SqliteQueue {
         StoreError::new(StoreErrorKind::Full, message)
     }
 
-    fn entry(&self, row: &SqliteRow) -> Result<OutboxEntry, StoreError> {
-        rows::entry(row).map_err(|e| damaged(self.database.name(), e))
+    /// Entry of a row, with the payload from its slices where it stands there.
+    async fn entry(
+        &self,
+        conn: &mut ConnectionGuard<'_>,
+        row: SqliteRow,
+    ) -> Result<OutboxEntry, StoreError> {
+        let wrong = |error| damaged(self.database.name(), error);
+        let mut stored = rows::stored(&row).map_err(wrong)?;
+        // One of the two copies of a payload less.
+        drop(row);
+        let len = codec::payload_len(&stored.head).map_err(wrong)?;
+        if stored.payload.is_empty() && len > 0 {
+            stored.payload = slices::read(conn, SLICES, stored.seq, len).await?;
+        }
+        stored.into_entry().map_err(wrong)
     }
 }
 

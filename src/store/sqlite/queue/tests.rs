@@ -167,3 +167,42 @@ async fn appends_are_synced_also_after_a_removal_that_failed() {
     drop(conn);
     assert_eq!(queue.load(EntryFilter::All, None, 9, 99).await.unwrap()[0].transaction, all[2]);
 }
+
+#[tokio::test]
+async fn a_large_payload_comes_back_and_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("q.db");
+    let lock = Arc::new(DirLock::acquire(dir.path()).unwrap());
+    let queue = SqliteQueue::open(&path, 1000, Arc::clone(&lock)).await.unwrap();
+    let sizes = [10, 700_000, 0, 256 << 10, 1_000_000, 20];
+    let all: Vec<_> = (0..).zip(sizes).map(|(n, size)| transaction(n, size)).collect();
+    let ids: Vec<_> = all.iter().map(Transaction::id).collect();
+    let seqs = queue.append(&all).await.unwrap();
+    assert_eq!(queue.append(&all).await.unwrap(), seqs, "they are known");
+    queue.close().await;
+    let queue = SqliteQueue::open(&path, 1000, lock).await.unwrap();
+    for (id, transaction) in ids.iter().zip(&all) {
+        assert!(queue.get(id).await.unwrap().map(|e| e.transaction).as_ref() == Some(transaction));
+    }
+    let loaded = async |filter, after, bytes| {
+        let entries = queue.load(filter, after, 99, bytes).await.unwrap();
+        entries.into_iter().map(|entry| entry.transaction).collect::<Vec<_>>()
+    };
+    assert!(loaded(EntryFilter::All, None, usize::MAX).await == all);
+    assert!(loaded(EntryFilter::Waiting, Some(seqs[0]), 700_000).await == all[1..3], "bytes count");
+    let dead = EntryState::Dead { reason: "no".into(), since: WallTime::default() };
+    queue.update(&[(ids[4], dead)]).await.unwrap();
+    assert!(loaded(EntryFilter::Dead, None, 1).await == all[4..5]);
+
+    let slices = async || {
+        let count = sqlx::query("SELECT count(*) FROM slices");
+        queue.database.lock().await.unwrap().ask::<i64>(count).await.unwrap()
+    };
+    assert_eq!(slices().await, Some(3 + 4));
+    run(&queue, "DELETE FROM slices WHERE slice = 2").await;
+    let error = queue.get(&ids[1]).await.unwrap_err();
+    assert_eq!(error.kind, StoreErrorKind::Corrupt, "{error}");
+    queue.remove(&ids).await.unwrap();
+    assert_eq!(slices().await, Some(0));
+    assert_eq!(queue.size().await.unwrap().waiting, 0);
+}
