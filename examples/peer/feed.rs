@@ -56,6 +56,7 @@ async fn report(event: Event, mode: &mut Mode, out: &Out) {
         Event::Replicated { id, peers, .. } => Line::Replicated { id, peers },
         Event::Renewed { id, renewed_as, .. } => Line::Renewed { id, renewed_as },
         Event::AddressObserved { address, prober, .. } => Line::Reachability { address, prober },
+        Event::IdentityInUse { peer, address, .. } => Line::IdentityInUse { peer, address },
         Event::StorageFailed { message, .. } => Line::error(Ref::NONE, &message),
         Event::Lagged { missed, .. } => {
             Line::error(Ref::NONE, &format!("{missed} events of the node were missed"))

@@ -82,16 +82,20 @@ has none):
 
 EVENTS:
   ready {peer_id,listen,admin}         the first line of all
-  mode {mode}                          offline, degraded or online; once at the start, then changes
+  mode {mode}                          offline, degraded or online; once at the start, then changes;
+                                       online also when linked with all of a few peers, after 5 s
   delivered {id,topic,origin,from,hops,size,sha256,cursor[,payload][,text]}
                                        own transactions too ("from" is null), each once
   gap {after,until[,missed]}           cursors whose transactions are no longer retained; with missed
                                        {from,until}: what was created between these times (ms) is
                                        gone everywhere, since the node was away for too long
-  replicated {id,peers}                so many other nodes have stored this own transaction
+  replicated {id,peers}                so many other nodes have stored this own transaction; until it
+                                       is enough (`[outbox] min_copies`, 2)
   renewed {id,renewed_as}              this own transaction expired before any other node had it, and
                                        was published anew
   peer_up {peer,transport,address,direction}, peer_down {peer,reason}
+  identity_in_use {peer,address}       two processes have this peer id, as after a data directory was
+                                       copied; "peer" may be this node's own
   reachability {address,prober}        what a STUN server saw
   error {ref:null,error}               events missed, storage failed, or the reason for status 1
 

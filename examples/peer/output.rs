@@ -100,6 +100,10 @@ pub(crate) enum Line {
     Mode {
         mode: Mode,
     },
+    IdentityInUse {
+        peer: PeerId,
+        address: Option<String>,
+    },
     Reachability {
         address: String,
         prober: String,

@@ -77,8 +77,8 @@ pub struct DiscoveryConfig {
     pub refresh_interval: Duration,
     /// Maximum number of peers remembered. Default 1000, range 10 to 10000.
     pub max_peers: u32,
-    /// Number of links below which the node is degraded and goes back to its bootstrap peers. Default 5,
-    /// range 1 to 100.
+    /// Number of links below which the node goes back to its bootstrap peers, and is degraded unless it is
+    /// linked with all peers there are; see [`Mode`](crate::Mode). Default 5, range 1 to 100.
     pub min_healthy_peers: u32,
     /// Number of failures in a row after which a peer counts as unhealthy. Default 3, range 1 to 100.
     pub unhealthy_after: u32,
@@ -101,10 +101,12 @@ pub struct OverlayConfig {
     /// Number of links, dialled and accepted together, below which the node dials more. Default 8, range
     /// 1 to 63, not below `dial_target`.
     pub min_links: u32,
-    /// Maximum number of links accepted from others; 0 accepts none. Default 48, range 0 to 48.
+    /// Maximum number of links accepted from others; 0 accepts none. When they are taken, a newcomer wins
+    /// the place of the least useful one of the most crowded address group: one in 2 s at most, none in
+    /// its first 30 s, and never one of the quarter that has lived longest. Default 48, range 0 to 48.
     pub max_inbound: u32,
-    /// Delay before a lost peer is dialled again for the first time; it doubles with each failure, with
-    /// jitter. Default 1 s, range 10 ms to 60 s.
+    /// Delay before a lost peer is dialled again for the first time; it doubles with each failure, and with
+    /// each link that ended within 20 s, with jitter. Default 1 s, range 10 ms to 60 s.
     #[serde(with = "span")]
     pub redial_min: Duration,
     /// Maximum of that delay. Default 60 s, range `redial_min` to 1 h.

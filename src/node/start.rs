@@ -1,6 +1,6 @@
 //! Start of a node: reads its stores, listens, and sets its tasks going.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
@@ -20,7 +20,7 @@ use crate::ports::{
     Listener, NatProber, PeerStore, TransactionQueue, TransactionStore, Transport, Validator,
 };
 use crate::protocol::{Protocol, RENEWALS, Restored};
-use crate::types::{Cursor, Endpoint, Event, TransactionId};
+use crate::types::{Cursor, Event, PeerRecord, TransactionId, canonical};
 
 use super::clock::{PublishClock, wall_now};
 use super::driver::{Driver, Effects, Inbound, Mailboxes, OwnRecord, StoreQueue};
@@ -37,7 +37,7 @@ use super::workers::log_backfill::LogBackfill;
 use super::workers::own_validator::OwnValidator;
 use super::workers::peer_writer::PeerWriter;
 use super::workers::republisher::Republisher;
-use super::workers::store_health::{Health, run_to_end};
+use super::workers::store_health::{Health, guarded, run_to_end};
 use super::workers::store_writer::{StoreOp, StoreWriter};
 use super::workers::{piece_verifier, signer, verifier};
 
@@ -132,14 +132,14 @@ impl Parts {
         let spare = self.divide_queue().await?;
         self.limit_stores().await;
         let stores = self.stores();
-        let (restored, unlogged) = stores.restore().await?;
+        let (mut restored, unlogged) = stores.restore().await?;
         let newest = self.log.newest().await?;
         let missed = past::load_missed(&*self.log).await?;
         let (listeners, listening) = self.listen().await?;
         self.warn_of_openness(listening);
-        let record = self.own_record(listening);
+        let (record, signed) = self.own_record(listening, &mut restored).await;
         let restored = Restored { spare_places: Some(spare), ..restored };
-        let mut protocol = self.protocol(&record, restored);
+        let mut protocol = self.protocol(signed, restored);
         stores.restore_index(&mut protocol).await?;
         Ok(self.assemble(Opened {
             leases,
@@ -214,24 +214,30 @@ impl Parts {
         }
     }
 
-    fn own_record(&self, listening: Option<SocketAddr>) -> OwnRecord {
+    /// Signs the node's own record above that of the earlier run, and notes that it did.
+    async fn own_record(
+        &self,
+        listening: Option<SocketAddr>,
+        restored: &mut Restored,
+    ) -> (OwnRecord, PeerRecord) {
+        let (me, now) = (self.identity.peer_id(), wall_now());
+        let at = restored.peers.iter().position(|stored| stored.peer == me);
+        let earlier = at.map(|at| restored.peers.remove(at));
         let advertise = &self.config.listen.advertise;
-        let (endpoints, learn_port) = match listening {
-            _ if !advertise.is_empty() => (advertise.clone(), None),
-            Some(address) if address.ip().is_unspecified() => (Vec::new(), Some(address.port())),
-            Some(address) => (vec![Endpoint::from(address)], None),
-            None => (Vec::new(), None),
-        };
-        let seq = wall_now().as_millis();
-        OwnRecord { seq, learn_port, endpoints, learned: BTreeSet::new() }
+        let record = OwnRecord::new(advertise, listening, earlier.as_ref(), now);
+        let (stored, signed) = record.sign(&self.identity, now);
+        if let Err(error) = guarded(self.peers.upsert(&[stored])).await {
+            // The next record is stored in any case, and others say what they have.
+            tracing::warn!(target: "sorcha_peer::store", %error, "the own record was not written");
+        }
+        (record, signed)
     }
 
-    fn protocol(&self, record: &OwnRecord, restored: Restored) -> Protocol {
+    fn protocol(&self, record: PeerRecord, restored: Restored) -> Protocol {
         let now = wall_now();
-        let signed = self.identity.sign_record(record.draft(self.identity.peer_id(), now));
         let validating = self.validator.as_ref().is_some_and(|v| v.judges_large());
         let restored = Restored { validating, ..restored };
-        Protocol::new(&self.config, now.as_millis(), signed, self.seed, restored)
+        Protocol::new(&self.config, now.as_millis(), record, self.seed, restored)
     }
 
     /// Sets the tasks going.
@@ -436,6 +442,7 @@ async fn probe(prober: Arc<dyn NatProber>, events: broadcast::Sender<Event>) {
     let name = prober.name().to_owned();
     match tokio::time::timeout(PROBE_TIMEOUT, prober.probe()).await {
         Ok(Ok(address)) => {
+            let address = canonical(address);
             tracing::info!(target: "sorcha_peer::nat", prober = %name, %address, "address observed");
             let address = address.to_string();
             let _ = events.send(Event::AddressObserved { address, prober: name });

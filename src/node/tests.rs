@@ -1,4 +1,8 @@
-//! Tests of what cannot be reached from outside: queues that overrun.
+//! Tests of what cannot be reached from outside: queues that overrun, and names that stand for several
+//! addresses.
+
+#[cfg(feature = "grpc")]
+mod addresses;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -115,8 +115,10 @@ pub trait Transport: fmt::Debug + Send + Sync + 'static {
     /// Kind of the transport, which events and figures show.
     fn kind(&self) -> TransportKind;
 
-    /// Opens a link to `endpoint`, which is an IP address or a DNS name with a port. A DNS name resolves to all its addresses, anew at every call. With
-    /// `expected`, a remote that proves another id is
+    /// Opens a link to `endpoint`, which is an IP address or a DNS name with a port. A DNS name
+    /// resolves to all its addresses, anew at every call, and the link is to the first of them at which
+    /// a peer has proven its id: one that answers and is no peer, or falls silent, is left for the
+    /// next. With `expected`, a remote that proves another id is
     /// [`FailureKind::Identity`](crate::error::FailureKind::Identity).
     ///
     /// Cancel safe: a dropped future leaves no connection behind.
@@ -128,6 +130,25 @@ pub trait Transport: fmt::Debug + Send + Sync + 'static {
         endpoint: &Endpoint,
         expected: Option<PeerId>,
     ) -> Result<RawLink, TransportError>;
+
+    /// Opens a link like [`Transport::dial`], but to none of the addresses in `avoid`: they were reached
+    /// lately and are not what is looked for, though the name stands for them too. Default: leaves
+    /// nothing out, which is right for a transport that knows no names.
+    ///
+    /// Cancel safe, as `dial`.
+    ///
+    /// # Errors
+    /// Those of `dial`, and [`FailureKind::NoneLeft`](crate::error::FailureKind::NoneLeft) when the
+    /// name stands for no other address.
+    async fn dial_avoiding(
+        &self,
+        endpoint: &Endpoint,
+        expected: Option<PeerId>,
+        avoid: &[SocketAddr],
+    ) -> Result<RawLink, TransportError> {
+        let _ = avoid;
+        self.dial(endpoint, expected).await
+    }
 
     /// Listens on `bind`; port 0 picks a free one.
     ///

@@ -2,7 +2,7 @@
 //!
 //! Tested by: `protocol::tests::property`.
 
-use crate::types::{CloseReason, LinkId, Message};
+use crate::types::{CloseReason, LinkId, Message, canonical};
 
 use super::Protocol;
 use super::io::Input;
@@ -14,6 +14,7 @@ impl Protocol {
             Input::Timeout => {}
             Input::Record(record) => self.on_record(record),
             Input::LinkOpened { link, remote, kind, address, dial, assurance } => {
+                let address = address.map(canonical);
                 self.on_link_opened(link, remote, kind, address, dial, assurance);
             }
             Input::DialFailed { dial, reason, detail } => self.membership.on_dial_failed(
@@ -24,7 +25,9 @@ impl Protocol {
                 reason,
                 detail,
             ),
-            Input::HandshakeFailed { address, reason } => self.on_handshake_failed(address, reason),
+            Input::HandshakeFailed { address, reason } => {
+                self.on_handshake_failed(address.map(canonical), reason);
+            }
             Input::LinkClosed { link } => self.on_link_closed(link),
             Input::Received { link, messages, bytes } => self.on_received(link, messages, bytes),
             Input::Malformed { link } => self.violation(link),

@@ -3,7 +3,9 @@
 //! Tested by: `sim::tests::checkers`.
 
 use super::env::{MAX_STORING, MAX_VERIFYING};
-use super::{Protocol, guard, intake, large, link, log, outbox, reconcile, serve, spread};
+use super::{
+    Protocol, guard, intake, large, link, log, membership, outbox, reconcile, serve, spread,
+};
 
 /// A size inside a node and the bound that it must not exceed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +28,7 @@ impl Protocol {
             |of: fn(&link::Established) -> usize| move |l: &link::Link| l.up.as_ref().map_or(0, of);
         let [spilling, spilled] = self.assemblies.spills.sizes();
         let count = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+        let [names, addresses, own] = self.membership.dead_ends.sizes();
         let gauge = |name, value, bound| Gauge { name, value, bound };
         let (shares, largest) = (&self.env.shares, self.env.config.gossip.max_transaction_size);
         // One payload alone may be larger than the share.
@@ -67,6 +70,10 @@ impl Protocol {
                 self.membership.book.known.len(),
                 self.env.config.discovery.max_peers as usize,
             ),
+            gauge("names with dead ends", names, membership::MAX_NAMES),
+            gauge("dead ends of a name", addresses, membership::MAX_ADDRESSES),
+            gauge("own addresses", own, membership::MAX_OWN),
+            gauge("votes", self.membership.own_addresses.votes(), membership::MAX_VOTES),
             gauge("dials", self.membership.dials.len(), 1024),
             gauge("links", self.links.up_count(), usize::from(link::MAX_SLOTS)),
             gauge("outbox", self.outbox.len(), self.env.config.outbox.max_entries as usize),

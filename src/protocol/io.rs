@@ -3,7 +3,7 @@
 //! Tested by: `protocol::tests::property`.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::error::StoreErrorKind;
@@ -357,6 +357,9 @@ pub enum Output {
         endpoint: Endpoint,
         /// Peer that must be there, where that is known.
         expected: Option<PeerId>,
+        /// Addresses that are left out of those that a name stands for; a dial for which no other is
+        /// left fails with [`FailureKind::NoneLeft`].
+        avoid: Vec<SocketAddr>,
     },
     /// Queue a message on a link; answer with [`Input::Sent`] when it leaves for the wire.
     Send {
@@ -511,22 +514,25 @@ pub enum Output {
         /// The peer there, or why not.
         result: Result<PeerId, ConnectFailure>,
     },
-    /// A peer sees this node come from here.
-    Observed {
-        /// Address of this node as the peer sees it.
-        address: std::net::IpAddr,
+    /// Peers see this node come from other addresses than before; answer with [`Input::Record`] if
+    /// that makes a new record.
+    OwnAddresses {
+        /// Addresses of this node as peers see them, best first.
+        addresses: Vec<IpAddr>,
+    },
+    /// Sign the node's own record anew, with the time now; answer with [`Input::Record`].
+    RenewRecord {
+        /// Number that the new one exceeds, besides all of this node's earlier ones.
+        above: u64,
     },
     /// Leave a host alone that strangers come from: refuse what comes from there before any
     /// handshake, where a transport can.
     Shun {
         /// Address of the host; all of its /64 where it is IPv6.
-        address: std::net::IpAddr,
+        address: IpAddr,
         /// Time from now.
         time: Duration,
     },
-    /// Sign the node's own record anew, with a higher sequence number and the time now; answer with
-    /// [`Input::Record`].
-    RenewRecord,
     /// Tell the host.
     Emit(Event),
 }

@@ -14,6 +14,8 @@ mod channel;
 mod grpc;
 mod memory;
 #[cfg(feature = "grpc")]
+mod race;
+#[cfg(feature = "grpc")]
 mod tcp;
 #[cfg(feature = "grpc")]
 mod tls;

@@ -1,22 +1,18 @@
-//! TCP as every transport here wants it: all addresses of a name, no delay, keep-alive.
+//! TCP as every transport here wants it: the addresses of a name, no delay, keep-alive.
 
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use futures::StreamExt;
-use futures::stream::FuturesUnordered;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpStream, lookup_host};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use crate::error::{FailureKind, TransportError};
-use crate::types::{Endpoint, Host};
+use crate::types::{Endpoint, Host, canonical};
 
-/// Delay before the next address of a name is tried beside the ones under way (RFC 8305).
-const STAGGER: Duration = Duration::from_millis(250);
-/// Maximum number of addresses of a name that are tried.
-const MAX_ADDRESSES: usize = 16;
+/// Maximum number of addresses of a name that are tried in one dial.
+const MAX_ADDRESSES: usize = 32;
 /// Delay, and then interval, at which the kernel asks a silent connection whether the other side is
 /// still there. The node has pings of its own; this one frees sockets of connections that never
 /// became links.
@@ -26,26 +22,90 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 #[cfg(target_os = "linux")]
 const UNSENT_LOW_WATER: u32 = 128 * 1024;
 
-/// Connects to the first address of `endpoint` that answers. Names are resolved anew at every
-/// call.
+/// Source of the addresses of names.
+#[derive(Debug, Clone, Default)]
+pub(super) enum Names {
+    /// The operating system.
+    #[default]
+    System,
+    /// A table, for tests.
+    #[cfg(test)]
+    Table(std::collections::BTreeMap<String, Vec<std::net::IpAddr>>),
+}
+
+/// Time that a dial has for name resolution and TCP.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limit {
+    span: Duration,
+    until: Instant,
+}
+
+impl Limit {
+    pub(super) fn from_now(span: Duration) -> Self {
+        Self { span, until: Instant::now() + span }
+    }
+
+    async fn keep<T>(
+        self,
+        endpoint: &Endpoint,
+        work: impl Future<Output = Result<T, TransportError>>,
+    ) -> Result<T, TransportError> {
+        timeout_at(self.until, work).await.unwrap_or_else(|elapsed| {
+            let message = format!("no connection to {endpoint} within {:?}", self.span);
+            Err(TransportError::with_source(FailureKind::Timeout, message, elapsed))
+        })
+    }
+}
+
+/// Returns the addresses to be tried, in order: those of `endpoint`, without those to `avoid`. Names
+/// are resolved anew at every call.
+///
+/// # Errors
+/// `Unreachable`, `Timeout`, or `NoneLeft` when all are to be avoided.
+pub(super) async fn resolve(
+    names: &Names,
+    endpoint: &Endpoint,
+    avoid: &[SocketAddr],
+    limit: Limit,
+) -> Result<Vec<SocketAddr>, TransportError> {
+    let found = limit.keep(endpoint, lookup(names, endpoint)).await?;
+    let mut addresses: Vec<SocketAddr> = Vec::with_capacity(found.len());
+    for address in found.into_iter().map(canonical) {
+        if !avoid.contains(&address) && !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    if addresses.is_empty() {
+        let message = format!("no other address of {endpoint} is left");
+        return Err(TransportError::new(FailureKind::NoneLeft, message));
+    }
+    addresses.truncate(MAX_ADDRESSES);
+    Ok(alternate_families(addresses))
+}
+
+/// Connects to one address of `endpoint`.
 ///
 /// Cancel safe: no attempt outlives the future.
 ///
 /// # Errors
-/// `Unreachable`, `Timeout` after `limit` for all of it, or `Local`.
+/// `Unreachable`, `Timeout`, or `Local`.
 pub(super) async fn connect(
     endpoint: &Endpoint,
-    limit: Duration,
-) -> Result<(TcpStream, SocketAddr), TransportError> {
-    let deadline = Instant::now() + limit;
-    let connected = async {
-        let addresses = resolve(endpoint).await?;
-        connect_first(endpoint, addresses).await
+    address: SocketAddr,
+    limit: Limit,
+) -> Result<TcpStream, TransportError> {
+    let connecting = async {
+        let connected = async {
+            let stream = TcpStream::connect(address).await?;
+            tune(&stream)?;
+            Ok(stream)
+        };
+        connected.await.map_err(|error: io::Error| {
+            let message = format!("cannot connect to {endpoint}");
+            TransportError::with_source(connect_failure(&error), message, error)
+        })
     };
-    timeout_at(deadline, connected).await.unwrap_or_else(|elapsed| {
-        let message = format!("no connection to {endpoint} within {limit:?}");
-        Err(TransportError::with_source(FailureKind::Timeout, message, elapsed))
-    })
+    limit.keep(endpoint, connecting).await
 }
 
 /// Sets what every connection needs, accepted ones too.
@@ -59,21 +119,30 @@ pub(super) fn tune(stream: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-async fn resolve(endpoint: &Endpoint) -> Result<Vec<SocketAddr>, TransportError> {
-    let name = match endpoint.host() {
+async fn lookup(names: &Names, endpoint: &Endpoint) -> Result<Vec<SocketAddr>, TransportError> {
+    let (name, port) = match endpoint.host() {
         Host::Ip(ip) => return Ok(vec![SocketAddr::new(*ip, endpoint.port())]),
-        Host::Name(name) => name,
+        Host::Name(name) => (name, endpoint.port()),
     };
-    let found = lookup_host((name.as_str(), endpoint.port())).await.map_err(|source| {
-        let message = format!("cannot resolve {name}");
-        TransportError::with_source(FailureKind::Unreachable, message, source)
-    })?;
-    let found: Vec<_> = found.take(MAX_ADDRESSES).collect();
+    let found: Vec<_> = match names {
+        Names::System => lookup_host((name.as_str(), port))
+            .await
+            .map_err(|source| {
+                let message = format!("cannot resolve {name}");
+                TransportError::with_source(FailureKind::Unreachable, message, source)
+            })?
+            .collect(),
+        #[cfg(test)]
+        Names::Table(table) => {
+            let found = table.get(name).into_iter().flatten();
+            found.map(|ip| SocketAddr::new(*ip, port)).collect()
+        }
+    };
     if found.is_empty() {
         let message = format!("{name} has no addresses");
         return Err(TransportError::new(FailureKind::Unreachable, message));
     }
-    Ok(alternate_families(found))
+    Ok(found)
 }
 
 /// Keeps the resolver's order within a family and its favourite first, but never tries one family
@@ -90,37 +159,6 @@ fn alternate_families(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
         ordered.extend(second.next());
     }
     ordered
-}
-
-async fn connect_first(
-    endpoint: &Endpoint,
-    addresses: Vec<SocketAddr>,
-) -> Result<(TcpStream, SocketAddr), TransportError> {
-    let mut waiting = addresses.into_iter();
-    let mut attempts = FuturesUnordered::new();
-    let mut last_error = None;
-    loop {
-        if let Some(address) = waiting.next() {
-            attempts.push(async move {
-                let stream = TcpStream::connect(address).await?;
-                tune(&stream)?;
-                Ok((stream, address))
-            });
-        }
-        tokio::select! {
-            done = attempts.next() => match done {
-                Some(Ok(connected)) => return Ok(connected),
-                Some(Err(error)) => last_error = Some(error),
-                None => break,
-            },
-            () = sleep(STAGGER), if waiting.len() > 0 => {}
-        }
-    }
-    let message = format!("cannot connect to {endpoint}");
-    Err(match last_error {
-        Some(error) => TransportError::with_source(connect_failure(&error), message, error),
-        None => TransportError::new(FailureKind::Unreachable, message),
-    })
 }
 
 fn connect_failure(error: &io::Error) -> FailureKind {

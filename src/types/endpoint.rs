@@ -75,13 +75,15 @@ pub enum AddressScope {
 /// It is read from `host:port`, `1.2.3.4:port`, `[v6]:port`, and URLs with the schemes `http`, `https`,
 /// `grpc`, `grpcs`, `ws` and `wss` without path, query or user; an IPv6 address stands in brackets. Without a
 /// port, a URL means its scheme's port (80 or 443) and anything else means [`Endpoint::DEFAULT_PORT`]. The
-/// scheme is not kept: every link is dialled directly and is mutual TLS.
+/// scheme is not kept: every link is dialled directly and is mutual TLS. An IPv4 address that is written as
+/// an IPv6 one (`[::ffff:1.2.3.4]`) is the IPv4 address, so that one place has one spelling.
 ///
 /// ```
 /// use sorcha_peer::Endpoint;
 /// let e: Endpoint = "https://peer0.example.com:5001".parse()?;
 /// assert_eq!(e.to_string(), "peer0.example.com:5001");
 /// assert_eq!("[2001:db8::1]:7".parse::<Endpoint>()?.to_string(), "[2001:db8::1]:7");
+/// assert_eq!("[::ffff:192.0.2.1]:7".parse::<Endpoint>()?.to_string(), "192.0.2.1:7");
 /// assert!("2001:db8::1".parse::<Endpoint>().is_err());
 /// # Ok::<(), sorcha_peer::error::EndpointError>(())
 /// ```
@@ -95,11 +97,15 @@ impl Endpoint {
     /// Port that is meant where none is given.
     pub const DEFAULT_PORT: u16 = 5001;
 
-    /// An endpoint from its parts.
+    /// An endpoint from its parts. An IPv4-mapped IPv6 address becomes the IPv4 address.
     ///
     /// # Errors
     /// [`EndpointError`] when the name is not a DNS name or the port is 0.
     pub fn new(host: Host, port: u16) -> Result<Self, EndpointError> {
+        Ok(Self::spelled(host, port)?.to_canonical())
+    }
+
+    fn spelled(host: Host, port: u16) -> Result<Self, EndpointError> {
         if port == 0 {
             return Err(EndpointError::Port);
         }
@@ -107,6 +113,23 @@ impl Endpoint {
             check_name(name)?;
         }
         Ok(Self { host, port })
+    }
+
+    /// Reads an endpoint of a signed record, whose spelling is part of what is signed: an IPv4-mapped
+    /// address stays one until [`Endpoint::to_canonical`].
+    pub(crate) fn parse_signed(text: &str) -> Result<Self, EndpointError> {
+        let (host, port) = parts(text)?;
+        Self::spelled(host, port)
+    }
+
+    /// The same place in the one spelling that is compared, stored and dialled.
+    #[must_use]
+    pub(crate) fn to_canonical(&self) -> Self {
+        let host = match &self.host {
+            Host::Ip(ip) => Host::Ip(ip.to_canonical()),
+            Host::Name(name) => Host::Name(name.clone()),
+        };
+        Self { host, port: self.port }
     }
 
     /// Returns the host.
@@ -134,6 +157,11 @@ impl Endpoint {
             Host::Name(_) => AddressScope::Public,
             Host::Ip(ip) => AddressScope::of(*ip),
         }
+    }
+
+    /// Reports whether the host is a name, which may stand for several addresses.
+    pub(crate) fn is_name(&self) -> bool {
+        matches!(self.host, Host::Name(_))
     }
 
     /// Address group: the /16 of an IPv4 address, the /32 of an IPv6 address, a hash of a
@@ -229,33 +257,49 @@ impl FromStr for Endpoint {
     type Err = EndpointError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let text = text.trim();
-        if text.is_empty() {
-            return Err(EndpointError::Empty);
-        }
-        let (rest, default_port) = match text.split_once("://") {
-            Some((scheme, rest)) => {
-                let port = match scheme.to_ascii_lowercase().as_str() {
-                    "http" | "grpc" | "ws" => 80,
-                    "https" | "grpcs" | "wss" => 443,
-                    _ => return Err(EndpointError::Scheme(scheme.to_owned())),
-                };
-                (rest.strip_suffix('/').unwrap_or(rest), port)
-            }
-            None => (text, Self::DEFAULT_PORT),
-        };
-        if rest.contains(['/', '?', '#', '@']) {
-            return Err(EndpointError::Trailing(text.to_owned()));
-        }
-        let (host, port) = split_port(rest)?;
-        let port = match port {
-            Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => {
-                digits.parse().map_err(|_| EndpointError::Port)?
-            }
-            Some(_) => return Err(EndpointError::Port),
-            None => default_port,
-        };
+        let (host, port) = parts(text)?;
         Self::new(host, port)
+    }
+}
+
+/// Host and port of a text, without a look at either.
+fn parts(text: &str) -> Result<(Host, u16), EndpointError> {
+    let text = text.trim();
+    if text.is_empty() {
+        return Err(EndpointError::Empty);
+    }
+    let (rest, default_port) = match text.split_once("://") {
+        Some((scheme, rest)) => {
+            let port = match scheme.to_ascii_lowercase().as_str() {
+                "http" | "grpc" | "ws" => 80,
+                "https" | "grpcs" | "wss" => 443,
+                _ => return Err(EndpointError::Scheme(scheme.to_owned())),
+            };
+            (rest.strip_suffix('/').unwrap_or(rest), port)
+        }
+        None => (text, Endpoint::DEFAULT_PORT),
+    };
+    if rest.contains(['/', '?', '#', '@']) {
+        return Err(EndpointError::Trailing(text.to_owned()));
+    }
+    let (host, port) = split_port(rest)?;
+    let port = match port {
+        Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => {
+            digits.parse().map_err(|_| EndpointError::Port)?
+        }
+        Some(_) => return Err(EndpointError::Port),
+        None => default_port,
+    };
+    Ok((host, port))
+}
+
+/// The socket address in the one spelling that is compared and shown: an IPv4-mapped IPv6 address is the
+/// IPv4 address.
+pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
+    match address.ip().to_canonical() {
+        // What else an IPv6 socket address holds, the scope of a link-local one, stays.
+        IpAddr::V6(_) => address,
+        v4 @ IpAddr::V4(_) => SocketAddr::new(v4, address.port()),
     }
 }
 
@@ -310,7 +354,7 @@ fn check_name(name: &str) -> Result<(), EndpointError> {
 impl From<SocketAddr> for Endpoint {
     /// Keeps a port of 0, which only ever stands in a bind address.
     fn from(addr: SocketAddr) -> Self {
-        Self { host: Host::Ip(addr.ip()), port: addr.port() }
+        Self { host: Host::Ip(addr.ip().to_canonical()), port: addr.port() }
     }
 }
 
@@ -339,6 +383,7 @@ impl<'de> Deserialize<'de> for Endpoint {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::cases::for_all;
 
     #[test]
     fn the_usual_spellings_parse() {
@@ -355,6 +400,39 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Endpoint>().unwrap().to_string(), shown, "{text}");
         }
+    }
+
+    /// However an address comes in, it is the same one: in text, from a socket, from its parts, and out
+    /// of a signed record, whose signature still holds.
+    #[test]
+    fn one_place_has_one_spelling() {
+        for_all(200, |random| {
+            let octets: [u8; 4] = std::array::from_fn(|_| random.u8());
+            let (v4, port) = (Ipv4Addr::from(octets), random.u16().max(1));
+            let mapped = v4.to_ipv6_mapped();
+            let plain = SocketAddr::new(v4.into(), port);
+            let wanted: Endpoint = plain.into();
+            let [a, b, c, d] = mapped.segments()[4..] else { unreachable!() };
+            for text in [
+                format!("{v4}:{port}"),
+                format!("[{mapped}]:{port}"),
+                format!("[0:0:0:0:{a:x}:{b:x}:{c:X}:{d:04x}]:{port}"),
+                format!("grpc://[::FFFF:{v4}]:{port}/"),
+            ] {
+                let parsed: Endpoint = text.parse().unwrap();
+                assert_eq!(parsed, wanted, "{text}");
+                let signed = Endpoint::parse_signed(&text).unwrap();
+                assert_eq!(signed.to_canonical(), wanted, "{text}");
+            }
+            let socket = SocketAddr::new(mapped.into(), port);
+            assert_eq!(Endpoint::from(socket), wanted);
+            assert_eq!(Endpoint::new(Host::Ip(mapped.into()), port).unwrap(), wanted);
+            assert_eq!((canonical(socket), canonical(plain)), (plain, plain));
+            assert_eq!(Endpoint::from(socket).group(), wanted.group());
+            assert_eq!(Endpoint::from(socket).scope(), wanted.scope());
+            let v6: SocketAddr = "[2001:db8::1]:9".parse().unwrap();
+            assert_eq!(canonical(v6), v6);
+        });
     }
 
     #[test]

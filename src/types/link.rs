@@ -110,6 +110,8 @@ pub enum FailureKind {
     Unsupported,
     /// The local operating system refused (port in use, no file descriptors).
     Local,
+    /// The name stands for no other addresses than those that were to be left out.
+    NoneLeft,
 }
 
 impl FailureKind {
@@ -125,6 +127,7 @@ impl FailureKind {
             Self::Closed => "closed",
             Self::Unsupported => "unsupported",
             Self::Local => "local",
+            Self::NoneLeft => "none_left",
         }
     }
 }

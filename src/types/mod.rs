@@ -69,6 +69,7 @@ pub(crate) mod ports {
     pub use super::peer::{Ban, StoredPeer};
 }
 
+pub(crate) use endpoint::canonical;
 pub(crate) use piece_set::PieceSet;
 pub(crate) use signature::{Signed, sign_batch};
 #[cfg(feature = "node")]

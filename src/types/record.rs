@@ -56,7 +56,7 @@ impl RecordDraft {
         for _ in 0..count {
             let length = usize::from(u16::from_le_bytes(take(&mut bytes)?));
             let (text, rest) = bytes.split_at_checked(length)?;
-            endpoints.push(std::str::from_utf8(text).ok()?.parse().ok()?);
+            endpoints.push(Endpoint::parse_signed(std::str::from_utf8(text).ok()?).ok()?);
             bytes = rest;
         }
         bytes.is_empty().then_some(Self { peer, seq, issued, endpoints })
@@ -101,6 +101,19 @@ impl PeerRecord {
         &self.draft.endpoints
     }
 
+    /// Where to dial, best first: the addresses in the one spelling that is compared, each once. What is
+    /// signed keeps the spelling of its subject.
+    pub(crate) fn places(&self) -> Vec<Endpoint> {
+        let mut places: Vec<Endpoint> = Vec::with_capacity(self.draft.endpoints.len());
+        for endpoint in &self.draft.endpoints {
+            let place = endpoint.to_canonical();
+            if !places.contains(&place) {
+                places.push(place);
+            }
+        }
+        places
+    }
+
     /// The bytes in which a peer store may keep it: what is signed, then the signature (64).
     pub fn to_bytes(&self) -> Vec<u8> {
         [&*self.draft.to_bytes(), &self.signature].concat()
@@ -135,6 +148,7 @@ impl PeerRecord {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identity::Identity;
 
     #[test]
     fn a_record_is_read_as_it_was_written_and_not_otherwise() {
@@ -150,5 +164,18 @@ mod tests {
             }
             assert_eq!(PeerRecord::from_bytes(&[&bytes[..], &[0]].concat()), None);
         }
+    }
+
+    /// A node of an earlier version may have signed an IPv4-mapped address.
+    #[test]
+    fn a_mapped_address_is_dialled_as_what_it_is_and_still_signed() {
+        let identity = Identity::from_seed([7; 32]);
+        let signed = |text| Endpoint::parse_signed(text).unwrap();
+        let endpoints = vec![signed("[::ffff:10.0.0.1]:9"), signed("10.0.0.1:9"), signed("h:1")];
+        let (peer, issued) = (identity.peer_id(), WallTime::from_millis(9));
+        let record = identity.sign_record(RecordDraft { peer, seq: 3, issued, endpoints });
+        let record = PeerRecord::from_bytes(&record.to_bytes()).unwrap();
+        assert!(record.verify());
+        assert_eq!(record.places(), ["10.0.0.1:9".parse().unwrap(), "h:1".parse().unwrap()]);
     }
 }

@@ -339,7 +339,7 @@ fn record(body: &[u8]) -> Result<PeerRecord, WireError> {
             4 => {
                 let bytes = value.bytes("endpoint")?;
                 WireError::bound("endpoint (bytes)", bytes.len(), MAX_ENDPOINT_BYTES)?;
-                endpoints.push(text("endpoint", bytes)?.parse::<Endpoint>()?);
+                endpoints.push(Endpoint::parse_signed(text("endpoint", bytes)?)?);
             }
             5 => signature = value.bytes("record signature")?,
             _ => {}

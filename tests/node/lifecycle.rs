@@ -8,10 +8,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::future::join_all;
 use sorcha_peer::error::{PublishError, ReadyError, StartError, StoreErrorKind};
-use sorcha_peer::ports::TransactionQueue;
-use sorcha_peer::store::{MemoryQueue, MemoryTransactionStore};
-use sorcha_peer::types::unstable::{Announcement, Message};
-use sorcha_peer::types::{CloseReason, Direction, Refusal};
+use sorcha_peer::ports::{PeerStore, StoredPeer, TransactionQueue};
+use sorcha_peer::store::{MemoryPeerStore, MemoryQueue, MemoryTransactionStore};
+use sorcha_peer::types::unstable::{Announcement, Message, RecordDraft};
+use sorcha_peer::types::{CloseReason, Direction, Refusal, WallTime};
 use sorcha_peer::{
     Event, Mode, PeerId, PeerNode, PeerNodeBuilder, StartAt, Transaction, TransactionId, Validator,
     Verdict,
@@ -364,5 +364,33 @@ mod with_files {
         let after =
             until(node, "both are counted", |s| s.counters.links_refused_banned >= before + 2);
         assert_eq!(after.await.links, 0);
+    }
+}
+
+/// The order of a node's records is kept in its store, whatever the clock says.
+#[tokio::test]
+async fn each_run_signs_its_record_above_that_of_the_last() {
+    let (store, me) = (Arc::new(MemoryPeerStore::new()), identity(77));
+    let own = async || {
+        let (kept, _) = store.load().await.unwrap();
+        let own = kept.into_iter().find(|stored| stored.peer == me.peer_id());
+        own.expect("the own record").record.expect("a record").seq()
+    };
+    // An earlier run's clock was a century ahead.
+    let (peer, ahead) = (me.peer_id(), WallTime::from_millis(4_900_000_000_000));
+    let (seq, endpoints) = (ahead.as_millis(), Vec::new());
+    let draft = RecordDraft { peer, seq, issued: ahead, endpoints };
+    let mut earlier = StoredPeer::new(peer);
+    earlier.record = Some(draft.sign_with(|message| me.sign(message)));
+    store.upsert(&[earlier]).await.unwrap();
+    let mut last = seq;
+    for _ in 0..2 {
+        let peers: Arc<dyn PeerStore> = store.clone();
+        let node = start(builder().identity(me.clone()).peer_store(peers)).await;
+        let seq = own().await;
+        assert!(seq > last, "{seq} after {last}");
+        assert_eq!(stats(&node).await.known_peers, 0, "it is no peer of its own");
+        stop(&node).await;
+        last = seq;
     }
 }

@@ -6,6 +6,7 @@ mod bad_input;
 mod hostile;
 mod lifecycle;
 mod members;
+mod membership;
 #[cfg(feature = "sqlite")]
 mod memory;
 mod outbox;

@@ -263,7 +263,8 @@ async fn figures_are_plausible_and_travel_as_json() {
     let receipt = a.publish("t", noise(1, 1000)).await.unwrap();
     soon("a copy", receipt.replicated(1)).await.unwrap();
     let seen = until(&b, "a round trip is measured", |s| s.retained == 1).await;
-    assert_eq!((seen.peer_id, seen.mode), (b.peer_id(), Mode::Degraded));
+    assert_eq!(seen.peer_id, b.peer_id());
+    assert_ne!(seen.mode, Mode::Offline);
     assert_eq!((seen.links, seen.handshakes, seen.known_peers), (1, 0, 1));
     assert_eq!((seen.outbox, seen.fetching, seen.banned_peers), (0, 0, 0));
     let c = &seen.counters;

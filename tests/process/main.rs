@@ -3,6 +3,7 @@
 
 mod peer;
 
+mod bootstrap;
 mod crash;
 #[cfg(target_os = "linux")]
 mod disk;

@@ -1,5 +1,6 @@
 //! Work that the driver sets going: dials, loads, checks of records, and the channels to the workers.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -108,11 +109,17 @@ impl Effects {
         self.tasks.spawn(task);
     }
 
-    pub(super) fn dial(&mut self, dial: DialId, endpoint: Endpoint, expected: Option<PeerId>) {
+    pub(super) fn dial(
+        &mut self,
+        dial: DialId,
+        endpoint: Endpoint,
+        expected: Option<PeerId>,
+        avoid: Vec<SocketAddr>,
+    ) {
         let transports = self.transports.clone();
         let (done, timeout) = (self.done.clone(), self.dial_timeout);
         self.spawn(async move {
-            let walk = walk_ladder(&transports, &endpoint, expected);
+            let walk = walk_ladder(&transports, &endpoint, expected, &avoid);
             let completion = match tokio::time::timeout(timeout, walk).await {
                 Ok(Ok(raw)) => Completion::Linked { raw, dial: Some(dial) },
                 Ok(Err(error)) => Completion::NotDialled { dial, error },
@@ -205,10 +212,16 @@ async fn walk_ladder(
     transports: &[Arc<dyn Transport>],
     endpoint: &Endpoint,
     expected: Option<PeerId>,
+    avoid: &[SocketAddr],
 ) -> Result<RawLink, TransportError> {
     let mut last = TransportError::new(FailureKind::Unsupported, "no transport can dial this");
     for transport in transports {
-        match transport.dial(endpoint, expected).await {
+        let dialled = if avoid.is_empty() {
+            transport.dial(endpoint, expected).await
+        } else {
+            transport.dial_avoiding(endpoint, expected, avoid).await
+        };
+        match dialled {
             Ok(raw) => return Ok(raw),
             Err(error) => last = error,
         }

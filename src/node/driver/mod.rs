@@ -313,8 +313,7 @@ impl Driver {
                 let _ = reply.send(stats);
             }
             Command::Addresses { reply } => {
-                let own = self.effects.record.draft(self.identity.peer_id(), wall_now());
-                let _ = reply.send(own.endpoints);
+                let _ = reply.send(self.effects.record.endpoints().to_vec());
             }
             Command::Shutdown { deadline } => self.stop(deadline),
         }

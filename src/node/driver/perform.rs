@@ -1,7 +1,5 @@
 //! Doing what the protocol asks for, one output after the other.
 
-use std::net::IpAddr;
-
 use tokio::sync::{oneshot, watch};
 
 use crate::error::naming;
@@ -29,8 +27,8 @@ impl Driver {
 
     fn perform(&mut self, output: Output) {
         match output {
-            Output::Dial { dial, endpoint, expected } => {
-                self.effects.dial(dial, endpoint, expected);
+            Output::Dial { dial, endpoint, expected, avoid } => {
+                self.effects.dial(dial, endpoint, expected, avoid);
             }
             Output::Send { link, message } => {
                 let refused = self.links.get(&link).is_some_and(|l| !l.send(message));
@@ -116,12 +114,16 @@ impl Driver {
                     let _ = reply.send(result.map_err(|failure| Unconnected { failure, reason }));
                 }
             }
-            Output::Observed { address } => self.observe(address),
+            Output::OwnAddresses { addresses } => {
+                if self.effects.record.learn(&addresses) {
+                    self.sign_record();
+                }
+            }
             Output::Shun { address, time } => {
                 self.effects.transports.iter().for_each(|t| t.shun(address, time));
             }
-            Output::RenewRecord => {
-                self.effects.record.renew();
+            Output::RenewRecord { above } => {
+                self.effects.record.renew(above);
                 self.sign_record();
             }
             Output::Emit(event) => self.emit(event),
@@ -230,15 +232,9 @@ impl Driver {
         });
     }
 
-    fn observe(&mut self, address: IpAddr) {
-        if self.effects.record.learn(address) {
-            self.sign_record();
-        }
-    }
-
     fn sign_record(&mut self) {
-        let draft = self.effects.record.draft(self.identity.peer_id(), wall_now());
-        let record = self.identity.sign_record(draft);
+        let (stored, record) = self.effects.record.sign(&self.identity, wall_now());
+        self.effects.peers.save(Box::new(stored));
         self.follow_ups.push_back(Input::Record(record));
     }
 }

@@ -51,6 +51,7 @@ impl Protocol {
             &mut self.env,
             l.dial,
             &l.remote,
+            l.address,
             Err(ConnectFailure::Refused(reason)),
             cause.retry(),
         );
@@ -96,10 +97,8 @@ impl Protocol {
         let Some(l) = self.links.all.get(&link) else { return };
         let event = Event::LinkRefused { peer: l.remote, address: l.shown_address(), reason };
         let was_up = l.up.is_some();
-        // A refusal names what is wrong with us or with the address; the peer is not at fault.
-        if let (CloseReason::SelfDial, Some(endpoint)) = (reason, l.endpoint.clone()) {
-            self.membership.book.note_own(endpoint);
-        }
+        // A refusal names what is wrong with us or with the address; the peer is not at fault. That we
+        // dialled ourselves is proven by our own key at the other end, and not by what is said there.
         if !was_up && reason != CloseReason::Replaced {
             self.env.emit(event);
         }

@@ -23,7 +23,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::protocol::Protocol;
 use crate::protocol::intake::Requests;
-use crate::protocol::io::{Assurance, DialId, Output};
+use crate::protocol::io::{Assurance, DialId};
 use crate::protocol::large::PieceRate;
 use crate::protocol::link::{Batch, Established, Link, Merit, Pinger};
 use crate::protocol::membership::ask_for_peers;
@@ -53,7 +53,8 @@ impl Protocol {
         if self.links.all.contains_key(&link) {
             return;
         }
-        let linked = dial.is_some() && self.dialled_already(&remote);
+        let linked = dial.is_some() && self.dialled_already(&remote)
+            || self.membership.is_sought_no_more(&self.links, dial, &remote);
         let opened = Link {
             id: link,
             remote,
@@ -256,7 +257,7 @@ impl Protocol {
             Vec::new(),
         );
         if let Some(address) = hello.observed {
-            self.note_observed(address, direction);
+            self.note_observed(remote, address, direction);
         }
         self.ping(link);
         ask_for_peers(&mut self.env, &mut self.links, link);
@@ -268,15 +269,23 @@ impl Protocol {
     /// Closes a link that is not up, says so, and counts it.
     pub(in crate::protocol) fn refuse(&mut self, link: LinkId, reason: CloseReason) {
         let Some(l) = self.links.all.get(&link) else { return };
-        if let (CloseReason::SelfDial, Some(endpoint)) = (reason, l.endpoint.clone()) {
-            self.membership.book.note_own(endpoint);
+        let is_own = reason == CloseReason::SelfDial;
+        let dialled = l.endpoint.as_ref().filter(|_| is_own);
+        let address = dialled.and_then(|e| l.address.or_else(|| e.socket_addr()));
+        if let Some(address) = address {
+            self.membership.dead_ends.note_own(address, self.env.now);
         }
         let event = Event::LinkRefused { peer: l.remote, address: l.shown_address(), reason };
         if let Some(counter) = counter_of(&mut self.env.counters, reason) {
             *counter += 1;
         }
-        tracing::info!(target: "sorcha_peer::link", peer = %l.remote, %reason, "link refused");
-        self.env.emit(event);
+        if is_own && l.endpoint.is_none() {
+            // The other end of our own dial, which is told of there.
+            tracing::debug!(target: "sorcha_peer::link", "dialled by this node itself");
+        } else {
+            tracing::info!(target: "sorcha_peer::link", peer = %l.remote, %reason, "link refused");
+            self.env.emit(event);
+        }
         self.note_refused(link, reason);
         self.close(link, reason);
     }
@@ -325,10 +334,11 @@ impl Protocol {
         }))
     }
 
-    pub(in crate::protocol) fn note_observed(&mut self, address: IpAddr, direction: Direction) {
+    /// Takes in from where a peer sees this node come.
+    fn note_observed(&mut self, peer: PeerId, address: IpAddr, direction: Direction) {
         // Only where we dialled: a peer that dialled us already knows an address of ours.
         if direction == Direction::Outbound {
-            self.env.push(Output::Observed { address });
+            self.membership.on_observed(&mut self.env, peer, address.to_canonical());
         }
     }
 

@@ -77,8 +77,14 @@ impl Protocol {
         valid: Vec<PeerRecord>,
         forged: usize,
     ) {
-        let (env, guard) = (&mut self.env, &self.guard);
-        let teller = self.membership.on_records_verified(env, guard, ticket, valid, forged);
+        let teller = self.membership.on_records_verified(
+            &mut self.env,
+            &mut self.links,
+            &self.guard,
+            ticket,
+            valid,
+            forged,
+        );
         let Some(teller) = teller else { return };
         if forged > 0 {
             self.punish(&teller, "forged peer record");
@@ -155,6 +161,7 @@ impl Protocol {
         }
         self.judge_past();
         self.expire_bans();
+        self.membership.settle_own_record(&mut self.env);
         self.renew_stale();
         self.expire_partials();
         self.settle_promises();

@@ -2,10 +2,14 @@
 //!
 //! Heard never overwrites verified: the address at which a peer last answered is kept apart from
 //! what records say, and a record is believed only with its subject's signature and a higher
-//! sequence number. Bootstrap peers are never forgotten. One source fills at most a quarter of the
-//! book, so a hostile peer cannot crowd out what others told us.
+//! sequence number than any that was believed before. One exception: what the subject itself says
+//! on its own link, where the transport has proven its key, is believed whatever its number, so that
+//! a node whose numbers fell back (a lost disk) is found where it is. The higher record stays the
+//! one that others' word must exceed, and the subject is told of it and signs anew above it.
+//! Bootstrap peers are never forgotten. One source fills at most a quarter of the book, so a hostile
+//! peer cannot crowd out what others told us.
 //!
-//! Tested by: the tests below, `sim::tests::hostile`.
+//! Tested by: the tests below, `sim::tests::hostile`, `sim::tests::addresses`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -14,8 +18,6 @@ use crate::types::{Endpoint, MonoTime, PeerId, PeerRecord, StoredPeer, WallTime}
 
 use super::notice::Notice;
 
-/// Maximum number of own addresses remembered.
-const MAX_OWN: usize = 64;
 /// Time for which a link has to live to count as a success: what breaks sooner is dialled again ever
 /// more rarely, as what cannot be reached at all.
 const STEADY: Duration = Duration::from_secs(20);
@@ -37,9 +39,15 @@ pub(in crate::protocol) enum Kind {
 #[derive(Debug, Clone)]
 pub(in crate::protocol) struct Known {
     pub(in crate::protocol) record: Option<PeerRecord>,
+    /// A record with a higher number than the present one, which its subject itself took back.
+    outranked: Option<Box<PeerRecord>>,
+    /// The highest number that the subject itself has said on the link that it has now.
+    said: u64,
     /// The record's endpoints that the address policy lets us dial.
     pub(super) dialable: Vec<Endpoint>,
     verified: Option<Endpoint>,
+    /// True: the subject has named other addresses since it was reached at `verified`.
+    moved: bool,
     pub(super) last_up: Option<WallTime>,
     pub(super) failures: u32,
     /// Earliest time of the next dial.
@@ -57,8 +65,11 @@ impl Known {
     fn new(source: Option<PeerId>) -> Self {
         Self {
             record: None,
+            outranked: None,
+            said: 0,
             dialable: Vec::new(),
             verified: None,
+            moved: false,
             last_up: None,
             failures: 0,
             next: MonoTime::ZERO,
@@ -69,12 +80,40 @@ impl Known {
         }
     }
 
-    /// Returns the endpoint to try next: where the peer last answered, then each address of its
-    /// record in turn.
-    pub(in crate::protocol) fn endpoint(&self) -> Option<&Endpoint> {
-        let all: Vec<_> = self.verified.iter().chain(&self.dialable).collect();
+    /// Returns the endpoint to try next, of those that `may` be dialled: where the peer last answered,
+    /// then each address of its record in turn, in its order; where the peer has named others since it
+    /// answered, those first.
+    pub(in crate::protocol) fn endpoint(
+        &self,
+        may: impl Fn(&Endpoint) -> bool,
+    ) -> Option<&Endpoint> {
+        let verified = self.verified.iter();
+        let named = self.dialable.iter().filter(|e| self.verified.as_ref() != Some(e));
+        let mut all: Vec<_> = if self.moved {
+            named.chain(verified).collect()
+        } else {
+            verified.chain(named).collect()
+        };
+        all.retain(|endpoint| may(endpoint));
         let turn = (self.failures as usize).checked_rem(all.len())?;
-        Some(all[turn])
+        all.get(turn).copied()
+    }
+
+    /// The number that others' word must exceed.
+    fn highest(&self) -> Option<u64> {
+        let present = self.record.as_ref().map(PeerRecord::seq);
+        present.max(self.outranked.as_ref().map(|record| record.seq()))
+    }
+
+    /// Takes over a record.
+    fn take(&mut self, record: PeerRecord, dialable: Vec<Endpoint>) {
+        if let Some(verified) = self.verified.as_ref().filter(|verified| !verified.is_name()) {
+            // Signed anew with the same addresses, it says nothing new of where the peer is.
+            self.moved |= self.dialable != dialable && !dialable.is_empty();
+            self.moved &= !dialable.contains(verified);
+        }
+        self.dialable = dialable;
+        self.record = Some(record);
     }
 
     pub(super) fn to_stored(&self, peer: PeerId) -> StoredPeer {
@@ -111,6 +150,8 @@ pub(super) enum Noted {
     New,
     /// A newer record of a known peer.
     Updated,
+    /// A record with a lower number, by the word of its subject: which is told of the higher.
+    Corrected,
     /// Known already: the record holds nothing new.
     Old,
     /// Dropped: there was no room.
@@ -121,7 +162,6 @@ pub(super) enum Noted {
 pub(in crate::protocol) struct AddressBook {
     pub(in crate::protocol) known: BTreeMap<PeerId, Known>,
     pub(in crate::protocol) bootstrap: Vec<Bootstrap>,
-    pub(in crate::protocol) own: BTreeSet<Endpoint>,
     evicted: Vec<PeerId>,
     max: usize,
 }
@@ -147,26 +187,15 @@ impl AddressBook {
         let known = restored.into_iter().take(max).map(|stored| {
             let known = Known {
                 // Stored records were filtered when they were heard.
-                dialable: stored.record.iter().flat_map(|r| r.draft.endpoints.clone()).collect(),
+                dialable: stored.record.iter().flat_map(PeerRecord::places).collect(),
                 record: stored.record,
-                verified: stored.verified,
+                verified: stored.verified.map(|endpoint| endpoint.to_canonical()),
                 last_up: stored.last_up,
-                failures: 0,
-                next: MonoTime::ZERO,
-                kind: Kind::Unknown,
-                source: None,
-                short_links: 0,
-                gone: None,
+                ..Known::new(None)
             };
             (stored.peer, known)
         });
-        Self {
-            known: known.collect(),
-            bootstrap: bootstrap.collect(),
-            own: BTreeSet::new(),
-            evicted: Vec::new(),
-            max,
-        }
+        Self { known: known.collect(), bootstrap: bootstrap.collect(), evicted: Vec::new(), max }
     }
 
     /// The same book, with the peers that must answer at some addresses.
@@ -177,41 +206,57 @@ impl AddressBook {
         self
     }
 
-    pub(in crate::protocol) fn note_own(&mut self, endpoint: Endpoint) {
-        if self.own.len() < MAX_OWN {
-            self.own.insert(endpoint);
-        }
-    }
-
-    pub(in crate::protocol) fn is_own(&self, endpoint: &Endpoint) -> bool {
-        self.own.contains(endpoint)
-    }
-
-    /// Notes a verified record; `dialable` are its endpoints that policy allows.
+    /// Notes a verified record; `dialable` are its endpoints that policy allows. Without a `source` it
+    /// is the subject itself that says so, on the link that it has.
     pub(super) fn note_record(
         &mut self,
         record: PeerRecord,
         dialable: Vec<Endpoint>,
         source: Option<PeerId>,
     ) -> Noted {
-        let peer = record.peer();
+        let (peer, seq) = (record.peer(), record.seq());
         if let Some(known) = self.known.get_mut(&peer) {
-            let old = known.record.as_ref().map(|r| r.draft.seq);
-            if old.is_some_and(|old| old >= record.draft.seq) {
+            let exceeds = known.highest().is_none_or(|highest| highest < seq);
+            if source.is_none() {
+                let is_repeated = known.record.as_ref() == Some(&record);
+                // Checked in any order, what was said first may come last.
+                if known.said > seq || (is_repeated && !exceeds) {
+                    known.said = known.said.max(seq);
+                    return Noted::Old;
+                }
+                known.said = seq;
+            } else if !exceeds {
                 return Noted::Old;
             }
-            known.dialable = dialable;
-            known.record = Some(record);
-            return Noted::Updated;
+            if exceeds {
+                known.outranked = None;
+            } else if let Some(higher) = known.record.take()
+                && known.outranked.is_none()
+            {
+                known.outranked = Some(Box::new(higher));
+            }
+            known.take(record, dialable);
+            return if exceeds { Noted::Updated } else { Noted::Corrected };
         }
         if self.share_is_used_up(source) || !self.make_room() {
             return Noted::Shed;
         }
         let mut known = Known::new(source);
-        known.record = Some(record);
-        known.dialable = dialable;
+        known.take(record, dialable);
+        if source.is_none() {
+            known.said = seq;
+        }
         self.known.insert(peer, known);
         Noted::New
+    }
+
+    /// Returns a record that a linked peer does not know of or has forgotten, though it has signed it:
+    /// one with a higher number than it says itself.
+    pub(super) fn unknown_to_subject(&self, peer: &PeerId) -> Option<&PeerRecord> {
+        let known = self.known.get(peer)?;
+        let highest = known.outranked.as_deref().or(known.record.as_ref())?;
+        let is_news = highest.seq() > known.said || known.outranked.is_some();
+        is_news.then_some(highest)
     }
 
     fn share_is_used_up(&self, source: Option<PeerId>) -> bool {
@@ -233,7 +278,7 @@ impl AddressBook {
             .map(|(id, _)| *id);
         // Else who only ever dialled us: it comes back by itself, if at all.
         let worst = worst.or_else(|| {
-            let useless = self.known.iter().filter(|(_, k)| k.endpoint().is_none());
+            let useless = self.known.iter().filter(|(_, k)| k.endpoint(|_| true).is_none());
             useless.min_by_key(|(_, k)| k.last_up).map(|(id, _)| *id)
         });
         let Some(worst) = worst else { return false };
@@ -256,8 +301,11 @@ impl AddressBook {
         known.last_up = Some(wall);
         known.failures = 0;
         known.source = None;
+        // A new link is a new word: a process that lost its numbers begins again.
+        known.said = 0;
         if let Some(endpoint) = endpoint {
             known.verified = Some(endpoint.clone());
+            known.moved = false;
             for b in self.bootstrap.iter_mut().filter(|b| b.endpoint == *endpoint) {
                 b.peer = Some(peer);
                 b.failures = 0;
@@ -306,7 +354,7 @@ impl AddressBook {
 
     /// A dial of an address failed: whoever is thought to be there is tried elsewhere next.
     pub(super) fn note_address_failed(&mut self, endpoint: &Endpoint, next: MonoTime) {
-        for known in self.known.values_mut().filter(|k| k.endpoint() == Some(endpoint)) {
+        for known in self.known.values_mut().filter(|k| k.endpoint(|_| true) == Some(endpoint)) {
             known.failures = known.failures.saturating_add(1);
             known.next = known.next.max(next);
         }
@@ -357,10 +405,71 @@ mod tests {
     #[test]
     fn a_lower_sequence_number_never_replaces_a_higher() {
         let mut book = AddressBook::new(&[], 10, Vec::new());
-        assert_eq!(note(&mut book, record(1, 5), None), Noted::New);
-        assert_eq!(note(&mut book, record(1, 4), None), Noted::Old);
-        assert_eq!(note(&mut book, record(1, 5), None), Noted::Old);
-        assert_eq!(note(&mut book, record(1, 6), None), Noted::Updated);
+        let teller = Some(PeerId::from_bytes([9; 32]));
+        assert_eq!(note(&mut book, record(1, 5), teller), Noted::New);
+        assert_eq!(note(&mut book, record(1, 4), teller), Noted::Old);
+        assert_eq!(note(&mut book, record(1, 5), teller), Noted::Old);
+        assert_eq!(note(&mut book, record(1, 6), teller), Noted::Updated);
+    }
+
+    #[test]
+    fn the_subject_itself_takes_a_higher_number_back_and_nobody_else() {
+        let mut book = AddressBook::new(&[], 10, Vec::new());
+        let (peer, teller) = (record(1, 1).peer(), Some(PeerId::from_bytes([9; 32])));
+        let wall = WallTime::from_millis(1);
+        let present = |book: &AddressBook| book.known[&peer].record.as_ref().map(PeerRecord::seq);
+        note(&mut book, record(1, 50), teller);
+        book.note_up(peer, None, wall);
+        assert_eq!(note(&mut book, record(1, 3), None), Noted::Corrected);
+        assert_eq!(present(&book), Some(3));
+        assert_eq!(book.unknown_to_subject(&peer).map(PeerRecord::seq), Some(50));
+        // What was taken back does not come back by others, nor what lies between.
+        for seq in [2, 3, 4, 49, 50] {
+            assert_eq!(note(&mut book, record(1, seq), teller), Noted::Old, "{seq}");
+        }
+        assert_eq!(note(&mut book, record(1, 2), None), Noted::Old, "said before, checked later");
+        assert_eq!(note(&mut book, record(1, 4), None), Noted::Corrected);
+        assert_eq!(book.unknown_to_subject(&peer).map(PeerRecord::seq), Some(50));
+        // Told of it, the subject signs above.
+        assert_eq!(note(&mut book, record(1, 51), None), Noted::Updated);
+        assert_eq!(book.unknown_to_subject(&peer), None);
+        assert_eq!(note(&mut book, record(1, 60), teller), Noted::Updated);
+        assert_eq!(book.unknown_to_subject(&peer).map(PeerRecord::seq), Some(60));
+        // On its next link it begins anew, with whatever number.
+        book.note_up(peer, None, wall);
+        assert_eq!(note(&mut book, record(1, 7), None), Noted::Corrected);
+        assert_eq!(note(&mut book, record(1, 7), None), Noted::Old);
+    }
+
+    #[test]
+    fn a_peer_that_moved_is_sought_where_it_says() {
+        let mut book = AddressBook::new(&[], 10, Vec::new());
+        let identity = Identity::from_seed([1; 32]);
+        let peer = identity.peer_id();
+        let say = |book: &mut AddressBook, seq, places: &[&str]| {
+            let endpoints = places.iter().map(|text| text.parse().unwrap()).collect();
+            let issued = WallTime::from_millis(1);
+            let record = identity.sign_record(RecordDraft { peer, seq, issued, endpoints });
+            note(book, record, Some(PeerId::from_bytes([9; 32])));
+        };
+        let next = |book: &AddressBook| book.known[&peer].endpoint(|_| true).unwrap().to_string();
+        say(&mut book, 1, &["10.0.0.2:1", "10.0.0.3:1"]);
+        assert_eq!(next(&book), "10.0.0.2:1");
+        book.note_up(peer, Some(&"10.0.0.3:1".parse().unwrap()), WallTime::from_millis(1));
+        assert_eq!(next(&book), "10.0.0.3:1", "where it answered");
+        say(&mut book, 2, &["10.0.0.2:1", "10.0.0.3:1"]);
+        assert_eq!(next(&book), "10.0.0.3:1");
+        say(&mut book, 3, &["10.0.0.4:1", "10.0.0.2:1"]);
+        assert_eq!(next(&book), "10.0.0.4:1", "it is elsewhere");
+        say(&mut book, 4, &["10.0.0.4:1", "10.0.0.2:1"]);
+        assert_eq!(next(&book), "10.0.0.4:1");
+        book.note_failure(&peer, MonoTime::ZERO);
+        assert_eq!(next(&book), "10.0.0.2:1");
+        book.note_failure(&peer, MonoTime::ZERO);
+        assert_eq!(next(&book), "10.0.0.3:1", "last of all");
+        let here = "10.0.0.3:1".parse().unwrap();
+        let known = &book.known[&peer];
+        assert_eq!(known.endpoint(|e| *e != here).unwrap().to_string(), "10.0.0.4:1");
     }
 
     #[test]

@@ -1,27 +1,38 @@
 //! Which peers there are and which of them to be linked with.
 //!
-//! `address_book` knows who is where, `peer_exchange` learns of more, `overlay` dials, `mode` judges what
-//! came of it, `notice` says what did not.
+//! `address_book` knows who is where, `peer_exchange` learns of more, `overlay` decides whom to dial,
+//! `dials` how; `mode` judges what came of it, `notice` says what did not; `dead_ends` are addresses
+//! that led nowhere, `own_addresses` where peers see this node.
 //!
 //! Tested by: `sim::tests::faults`, `sim::tests::worlds`.
 
 mod address_book;
+mod dead_ends;
+mod dials;
 mod mode;
 mod notice;
 mod overlay;
+mod own_addresses;
 mod peer_exchange;
 
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::protocol::gate::Gate;
 use crate::protocol::io::DialId;
-use crate::types::{PeerId, PeerRecord};
+use crate::types::{MonoTime, PeerId, PeerRecord};
 
 pub(super) use address_book::AddressBook;
+#[cfg(any(test, feature = "sim"))]
+pub(super) use dead_ends::{MAX_ADDRESSES, MAX_NAMES, MAX_OWN};
+#[cfg(any(test, feature = "sim"))]
+pub(super) use own_addresses::MAX_VOTES;
+pub(super) use peer_exchange::ask_for_peers;
+
+use dead_ends::DeadEnds;
+use dials::Dial;
 use mode::Connection;
 use notice::Notice;
-pub(super) use overlay::Dial;
-pub(super) use peer_exchange::ask_for_peers;
+use own_addresses::OwnAddresses;
 
 /// Peers that are known and dials under way, and how well this node is connected.
 #[derive(Debug)]
@@ -31,6 +42,12 @@ pub(super) struct Membership {
     pub(super) book: AddressBook,
     pub(super) dials: BTreeMap<DialId, Dial>,
     next_dial: u64,
+    pub(super) dead_ends: DeadEnds,
+    pub(super) own_addresses: OwnAddresses,
+    /// The highest number of an own record that others hold and this run did not give out, and the
+    /// earliest time to sign above it.
+    outranked_by: Option<u64>,
+    next_outranking: MonoTime,
     /// Peers whose link broke, the latest last.
     dropped_peers: VecDeque<PeerId>,
     pub(super) connection: Connection,
@@ -49,6 +66,10 @@ impl Membership {
             book,
             dials: BTreeMap::new(),
             next_dial: 0,
+            dead_ends: DeadEnds::default(),
+            own_addresses: OwnAddresses::default(),
+            outranked_by: None,
+            next_outranking: MonoTime::ZERO,
             dropped_peers: VecDeque::new(),
             connection: Connection::default(),
             refusals: Notice::default(),

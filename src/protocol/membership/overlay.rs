@@ -4,7 +4,9 @@
 //! fewer than `dial_target` links are outbound or fewer than `min_links` are up, preferring address
 //! groups that no other outbound link is in, else at random. With fewer than `min_healthy_peers`
 //! links the bootstrap peers are dialled again, for ever. All delays have full jitter, and double with
-//! each failure in a row and with each link in a row that ended soon after it came up.
+//! each failure in a row and with each link in a row that ended soon after it came up. A bootstrap name
+//! that leads to a linked peer is dialled for further ones: it may be all that several parts of a network
+//! have in common.
 //!
 //! A peer whose link broke is dialled again for ever, one at a time, also when there are enough links
 //! by then: halves of a network that were apart for long have refilled their links from within, and
@@ -20,6 +22,7 @@
 //! Tested by: `sim::tests::faults`, `sim::tests::topics`.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::protocol::env::Env;
@@ -33,17 +36,8 @@ use crate::types::{
 
 use super::Membership;
 use super::address_book::{Bootstrap, Kind, Known, backoff};
-
-/// Purpose of a dial: on whose behalf it is made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Purpose {
-    /// A peer from the book.
-    Peer(PeerId),
-    /// A bootstrap peer, by position.
-    Bootstrap(usize),
-    /// The host asked.
-    Host(CallId),
-}
+use super::dead_ends::OWN_FOR;
+use super::dials::{Dial, Purpose, Walk};
 
 /// Maximum number of peers remembered whose link broke.
 const MAX_DROPPED: usize = 32;
@@ -60,15 +54,6 @@ struct Missing {
     any: usize,
     /// Links to peers that may be relays.
     spare: usize,
-}
-
-/// A dial under way, until its link's hello is through.
-#[derive(Debug)]
-pub(in crate::protocol) struct Dial {
-    pub(in crate::protocol) endpoint: Endpoint,
-    purpose: Purpose,
-    /// Failure of the transport in words, once it failed.
-    failure: String,
 }
 
 impl Membership {
@@ -109,7 +94,7 @@ impl Membership {
         candidates.retain(|(peer, _)| was_dropped(peer));
         if !candidates.is_empty() {
             let (peer, endpoint) = candidates.swap_remove(env.rng.below(candidates.len()));
-            self.start_dial(env, endpoint, Some(peer), Purpose::Peer(peer));
+            self.attempt(env, endpoint, Purpose::Peer(peer), Walk::default());
         }
     }
 
@@ -154,18 +139,23 @@ impl Membership {
             let b = &self.book.bootstrap[at];
             let linked = b.pin.or(b.peer).is_some_and(|p| links.by_peer.contains_key(&p));
             let own = b.pin == Some(env.me);
-            if *room == 0 || b.dialling || linked || own || b.next > env.now {
+            let may_lead_further = linked && b.endpoint.is_name() && b.pin.is_none();
+            let is_done = linked && !may_lead_further;
+            if *room == 0 || b.dialling || is_done || own || b.next > env.now {
                 continue;
             }
-            if self.book.is_own(&b.endpoint) {
+            if let Some(until) = self.dead_ends.own_until(&b.endpoint, env.now) {
+                self.book.bootstrap[at].next = until;
                 continue;
             }
             let (endpoint, pin) = (b.endpoint.clone(), b.pin);
+            let linked = may_lead_further.then(|| self.linked_addresses(links));
             self.book.bootstrap[at].dialling = true;
             // Without a pin the address is what the host trusts, and its peer may have a new key.
-            self.start_dial(env, endpoint, pin, Purpose::Bootstrap(at));
+            let walk = Walk { pin, linked, ..Walk::default() };
+            self.attempt(env, endpoint, Purpose::Bootstrap(at), walk);
             *room -= 1;
-            started = true;
+            started |= !may_lead_further;
         }
         if started {
             env.counters.bootstraps_started += 1;
@@ -200,7 +190,7 @@ impl Membership {
                 Kind::Edge => missing.any,
             };
             if dialled < most.min(missing.relays).min(room) {
-                self.start_dial(env, endpoint, Some(peer), Purpose::Peer(peer));
+                self.attempt(env, endpoint, Purpose::Peer(peer), Walk::default());
                 dialled += 1;
             }
         }
@@ -242,32 +232,17 @@ impl Membership {
         peer: &PeerId,
         known: &'a Known,
     ) -> Option<&'a Endpoint> {
-        let endpoint = known.endpoint()?;
+        let is_other = |e: &Endpoint| self.dead_ends.own_until(e, env.now).is_none();
+        let endpoint = known.endpoint(is_other)?;
         let may = *peer != env.me
             && !guard.is_banned(peer, env.wall)
-            && env.config.network.trust.allows(peer)
-            && !self.book.is_own(endpoint);
+            && env.config.network.trust.allows(peer);
         may.then_some(endpoint)
     }
 
     fn outbound_groups(&self, links: &Links) -> BTreeSet<u64> {
         let linked = links.all.values().filter_map(|l| l.endpoint.as_ref());
         linked.chain(self.dials.values().map(|d| &d.endpoint)).map(Endpoint::group).collect()
-    }
-
-    fn start_dial(
-        &mut self,
-        env: &mut Env,
-        endpoint: Endpoint,
-        expected: Option<PeerId>,
-        purpose: Purpose,
-    ) {
-        self.next_dial += 1;
-        let dial = DialId(self.next_dial);
-        env.counters.dials_started += 1;
-        self.dials
-            .insert(dial, Dial { endpoint: endpoint.clone(), purpose, failure: String::new() });
-        env.push(Output::Dial { dial, endpoint, expected });
     }
 
     /// The host wants a link.
@@ -283,7 +258,7 @@ impl Membership {
             return;
         }
         let pin = env.config.discovery.pins.get(&endpoint).copied();
-        self.start_dial(env, endpoint, pin, Purpose::Host(call));
+        self.attempt(env, endpoint, Purpose::Host(call), Walk { pin, ..Walk::default() });
     }
 
     pub(in crate::protocol) fn on_dial_failed(
@@ -295,16 +270,22 @@ impl Membership {
         reason: FailureKind,
         detail: String,
     ) {
-        let Some(d) = self.dials.get_mut(&dial) else { return };
-        let address = d.endpoint.to_string();
+        let Some(mut d) = self.dials.remove(&dial) else { return };
+        if d.walk.skips_failed && d.walk.tried.is_empty() && !env.shutting_down {
+            // What failed at an earlier time may be well by now.
+            self.dead_ends.forget(&d.endpoint);
+            self.attempt(env, d.endpoint, d.purpose, d.walk);
+            return;
+        }
         d.failure = detail;
-        let peer = match d.purpose {
-            Purpose::Peer(peer) => peer,
-            _ => env.me,
-        };
-        tracing::debug!(target: "sorcha_peer::overlay", %address, %reason, failure = d.failure, "dial failed");
-        env.emit(Event::DialFailed { address, reason });
-        self.finish_dial(env, Some(dial), &peer, Err(ConnectFailure::Dial(reason)), Duration::ZERO);
+        // What led astray was told when it did, and that there is nobody else is no failure.
+        if d.walk.refused.is_none() && reason != FailureKind::NoneLeft && !d.walk.seeks_further() {
+            let address = d.endpoint.to_string();
+            tracing::debug!(target: "sorcha_peer::overlay", %address, %reason, failure = d.failure, "dial failed");
+            env.emit(Event::DialFailed { address, reason });
+        }
+        let failure = d.walk.refused.map_or(ConnectFailure::Dial(reason), ConnectFailure::Refused);
+        self.end_dial(env, &d, None, Err(failure));
         self.maintain(env, links, guard);
     }
 
@@ -317,57 +298,97 @@ impl Membership {
         result: Result<(), ConnectFailure>,
     ) {
         let Some(l) = links.all.get(&link) else { return };
-        let (dial, remote) = (l.dial, l.remote);
-        self.finish_dial(env, dial, &remote, result, Duration::ZERO);
+        let (dial, remote, address) = (l.dial, l.remote, l.address);
+        self.finish_dial(env, dial, &remote, address, result, Duration::ZERO);
     }
 
-    /// Ends a dial, well or badly; `retry` is how long the peer wants us to stay away.
+    /// Ends a dial whose link led to `remote`, well or badly, unless there are other addresses to be
+    /// tried; `retry` is how long the peer wants us to stay away.
     pub(in crate::protocol) fn finish_dial(
         &mut self,
         env: &mut Env,
         dial: Option<DialId>,
         remote: &PeerId,
+        address: Option<SocketAddr>,
         result: Result<(), ConnectFailure>,
         retry: Duration,
     ) {
-        let Some(dial) = dial.and_then(|d| self.dials.remove(&d)) else { return };
+        let Some(mut dial) = dial.and_then(|d| self.dials.remove(&d)) else { return };
+        let name = dial.endpoint.is_name().then_some(&dial.endpoint);
+        match (&result, address, name) {
+            (Ok(()), Some(address), Some(name)) => self.dead_ends.note_good(name, address),
+            (Err(ConnectFailure::Refused(reason)), Some(address), Some(name)) => {
+                let further = dial.walk.seeks_further() && *reason == CloseReason::Replaced;
+                let astray = further || Self::leads_astray(&dial, *reason);
+                if astray {
+                    self.dead_ends.note_failed(name, address, env.now);
+                }
+                if astray && dial.walk.leave(address, *reason, retry) && !env.shutting_down {
+                    self.attempt(env, dial.endpoint, dial.purpose, dial.walk);
+                    return;
+                }
+            }
+            _ => {}
+        }
+        dial.walk.retry = dial.walk.retry.max(retry);
         // Replaced: the peer is linked, only not over this connection.
         let result = match result {
             Err(ConnectFailure::Refused(CloseReason::Replaced)) => Ok(()),
             other => other,
         };
-        let failed = result.is_err();
-        let answered = !matches!(result, Err(ConnectFailure::Dial(_) | ConnectFailure::Closed));
-        if failed {
+        self.end_dial(env, &dial, Some(*remote), result);
+    }
+
+    /// Draws the consequences of a dial that has ended; `remote` is the peer that its link led to.
+    fn end_dial(
+        &mut self,
+        env: &mut Env,
+        dial: &Dial,
+        remote: Option<PeerId>,
+        result: Result<(), ConnectFailure>,
+    ) {
+        let (failed, further) = (result.is_err(), dial.walk.seeks_further());
+        if failed && !further {
             env.counters.dials_failed += 1;
         }
-        self.say_how_it_went(env, &dial, result);
+        self.say_how_it_went(env, dial, result);
         match dial.purpose {
             Purpose::Host(call) => {
-                let result = result.map(|()| *remote);
+                // Without a peer it failed.
+                let result = result.map(|()| remote.unwrap_or(env.me));
                 env.push(Output::Connected { call, result });
             }
             Purpose::Bootstrap(at) => {
                 let count = |b: &Bootstrap| b.failures.saturating_add(b.short_links);
                 let failures = self.book.bootstrap.get(at).map_or(0, count);
-                let next = next_attempt(env, failures, retry);
-                if failed {
+                let next = if further {
+                    // There is a link: no hurry.
+                    let pause = env.config.overlay.redial_max;
+                    env.now + pause / 2 + env.rng.jitter(pause)
+                } else if remote == Some(env.me) && !dial.endpoint.is_name() {
+                    env.now + OWN_FOR
+                } else {
+                    next_attempt(env, failures, dial.walk.retry)
+                };
+                if failed && !further {
                     self.book.note_address_failed(&dial.endpoint, next);
                 }
                 if let Some(b) = self.book.bootstrap.get_mut(at) {
                     b.dialling = false;
-                    if answered {
+                    if let Some(remote) = remote.filter(|_| !(further && failed)) {
                         // Also when it was refused: who is there was proven.
-                        b.peer = Some(*remote);
+                        b.peer = Some(remote);
                     }
-                    b.failures = if failed { failures.saturating_add(1) } else { 0 };
+                    if !further {
+                        b.failures = if failed { failures.saturating_add(1) } else { 0 };
+                    }
                     b.next = next;
                 }
             }
             Purpose::Peer(peer) if failed => {
                 let count = |k: &Known| k.failures.saturating_add(k.short_links);
                 let failures = self.book.known.get(&peer).map_or(0, count);
-                let next = next_attempt(env, failures, retry);
+                let next = next_attempt(env, failures, dial.walk.retry);
                 self.book.note_failure(&peer, next);
                 self.forget_hopeless(env, &peer);
             }
@@ -386,8 +407,14 @@ impl Membership {
         };
         let Some(notice) = notice else { return };
         let why = match result {
+            // Beyond the peer that is linked there need be nobody.
+            _ if dial.walk.seeks_further() => return,
             // A list of all nodes may hold this one.
-            Err(ConnectFailure::Closed | ConnectFailure::Refused(CloseReason::SelfDial)) => return,
+            Err(
+                ConnectFailure::Closed
+                | ConnectFailure::Refused(CloseReason::SelfDial)
+                | ConnectFailure::Dial(FailureKind::NoneLeft),
+            ) => return,
             Ok(()) => return notice.succeed(),
             Err(why) => why,
         };
@@ -448,6 +475,7 @@ impl Membership {
         let short_links = self.book.note_down(peer, lived, env.now);
         let next = next_attempt(env, short_links.saturating_sub(1), cause.retry());
         self.book.postpone(peer, next);
+        self.own_addresses.note_down(peer, env.now);
         if matches!(cause, CloseCause::Transport | CloseCause::Ours(CloseReason::Unresponsive)) {
             self.note_dropped(peer);
         }

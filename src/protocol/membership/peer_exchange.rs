@@ -2,10 +2,13 @@
 //! and one is asked again and again (with growing pauses) while links are missing and nobody is
 //! left to dial. Every node's own record travels in its hello, which is how it registers.
 //!
-//! Only records that their subject signed are believed or passed on, at most 32 at a time.
+//! Only records that their subject signed are believed or passed on, at most 32 at a time. A linked
+//! subject that says less than it has signed before is shown that record, and signs a new one above
+//! it: what it has signed itself is the furthest that its number can be pushed.
 //!
-//! Tested by: the tests below, `sim::tests::hostile`.
+//! Tested by: the tests below, `sim::tests::hostile`, `sim::tests::addresses`.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::config::AddressPolicy;
@@ -31,6 +34,9 @@ const RENEW_AFTER: Duration = Duration::from_millis(RECORD_LIFETIME_MS / 4);
 /// Maximum number of answers whose signatures are being checked at once; each holds at most 32
 /// records.
 const MAX_CHECKING: u64 = 64;
+/// Minimum time between two records signed because others hold one with a higher number. Two
+/// processes with one identity outdo each other.
+const OUTRANK_AT_MOST_EVERY: Duration = Duration::from_secs(10);
 /// Number of links asked at a refresh.
 const ASK_AT_REFRESH: usize = 3;
 
@@ -46,8 +52,11 @@ impl Membership {
         for link in asked.into_iter().take(ASK_AT_REFRESH) {
             ask_for_peers(env, links, link);
         }
-        if self.record.draft.issued.plus(RENEW_AFTER) <= env.wall {
-            env.push(Output::RenewRecord);
+        let issued = self.record.draft.issued;
+        // From a clock that was ahead, it would be passed on by nobody for as long.
+        let is_early = issued > env.wall.plus(env.config.network.max_clock_skew);
+        if is_early || issued.plus(RENEW_AFTER) <= env.wall {
+            env.push(Output::RenewRecord { above: self.record.seq() });
         }
         let interval = env.rng.about(env.config.discovery.refresh_interval);
         env.timers.set(Timer::Refresh, env.now + interval);
@@ -149,12 +158,17 @@ impl Membership {
             self.book.hear_of_relay(peer);
         }
         env.counters.records_received += records.len() as u64;
+        let teller = links.peer_of(link);
         let (wall, skew) = (env.wall, env.config.network.max_clock_skew);
         let news = |r: &PeerRecord| {
+            if r.peer() == env.me {
+                return r.seq() >= self.record.seq() && *r != self.record;
+            }
             let known = self.book.known.get(&r.peer()).and_then(|k| k.record.as_ref());
-            r.peer() != env.me
-                && r.is_current(wall, skew)
-                && known.is_none_or(|old| old.draft.seq < r.draft.seq)
+            if teller == Some(r.peer()) {
+                return known != Some(r);
+            }
+            r.is_current(wall, skew) && known.is_none_or(|old| old.seq() < r.seq())
         };
         let (fresh, stale): (Vec<_>, Vec<_>) = records.into_iter().partition(news);
         env.counters.records_ignored += stale.len() as u64;
@@ -194,6 +208,7 @@ impl Membership {
     pub(in crate::protocol) fn on_records_verified(
         &mut self,
         env: &mut Env,
+        links: &mut Links,
         guard: &Guard,
         ticket: Ticket,
         valid: Vec<PeerRecord>,
@@ -204,7 +219,7 @@ impl Membership {
         };
         self.checking_records.leave(1);
         for record in valid {
-            self.note_record(env, guard, record, &source, scope);
+            self.note_record(env, links, guard, record, &source, scope);
         }
         for peer in relays {
             self.book.hear_of_relay(&peer);
@@ -219,32 +234,91 @@ impl Membership {
     fn note_record(
         &mut self,
         env: &mut Env,
+        links: &mut Links,
         guard: &Guard,
         record: PeerRecord,
         source: &PeerId,
         scope: AddressScope,
     ) {
         let peer = record.peer();
-        if peer == env.me || guard.is_banned(&peer, env.wall) {
+        if peer == env.me {
+            self.note_own_record(env, &record);
+            return;
+        }
+        if guard.is_banned(&peer, env.wall) {
             env.counters.records_ignored += 1;
             return;
         }
         let policy = env.config.discovery.addresses;
-        let endpoints = &record.draft.endpoints;
-        let believed = |e: &&Endpoint| policy_allows(policy, scope, e) && !self.book.is_own(e);
-        let dialable: Vec<_> = endpoints.iter().filter(believed).cloned().collect();
-        if dialable.len() < endpoints.len() {
+        let places = record.places();
+        let allowed = |e: &&Endpoint| policy_allows(policy, scope, e);
+        let dialable: Vec<_> = places.iter().filter(allowed).cloned().collect();
+        if dialable.len() < places.len() {
             env.counters.records_ignored += 1;
         }
         let told_by = (peer != *source).then_some(*source);
-        match self.book.note_record(record, dialable, told_by) {
+        let noted = self.book.note_record(record, dialable, told_by);
+        match noted {
             Noted::New => {
                 self.needy_turns = 0;
                 self.save_peer(env, &peer);
             }
-            Noted::Updated => self.save_peer(env, &peer),
+            Noted::Updated | Noted::Corrected => self.save_peer(env, &peer),
             Noted::Old => {}
             Noted::Shed => env.counters.records_shed += 1,
+        }
+        let by_subject = told_by.is_none();
+        if (by_subject || noted == Noted::Updated)
+            && let Some(link) = links.by_peer.get(&peer).copied()
+            && let Some(higher) = self.book.unknown_to_subject(&peer)
+        {
+            let records = vec![higher.clone()];
+            links.send(env, link, Message::Peers { records, relays: 0 });
+        }
+    }
+
+    /// Takes in a record of this node that it did not sign in this run.
+    fn note_own_record(&mut self, env: &mut Env, record: &PeerRecord) {
+        if record.seq() >= self.record.seq() && *record != self.record {
+            self.outranked_by = self.outranked_by.max(Some(record.seq()));
+            self.outrank(env);
+        }
+    }
+
+    /// Has the node's own record signed above what others hold, now or later.
+    fn outrank(&mut self, env: &mut Env) {
+        let above = self.outranked_by.filter(|above| *above >= self.record.seq());
+        if env.now < self.next_outranking {
+            return;
+        }
+        self.outranked_by = None;
+        if let Some(above) = above {
+            self.next_outranking = env.now + OUTRANK_AT_MOST_EVERY;
+            tracing::info!(
+                target: "sorcha_peer::overlay",
+                above,
+                "signing the own record anew: others hold one with a higher number"
+            );
+            env.push(Output::RenewRecord { above });
+        }
+    }
+
+    /// A dialled peer says from where it sees this node come.
+    pub(in crate::protocol) fn on_observed(
+        &mut self,
+        env: &mut Env,
+        peer: PeerId,
+        address: IpAddr,
+    ) {
+        self.own_addresses.note_vote(peer, address, env.now);
+        self.settle_own_record(env);
+    }
+
+    /// Brings the node's own record up to date with what peers say of it.
+    pub(in crate::protocol) fn settle_own_record(&mut self, env: &mut Env) {
+        self.outrank(env);
+        if let Some(addresses) = self.own_addresses.changed(env.now) {
+            env.push(Output::OwnAddresses { addresses });
         }
     }
 }

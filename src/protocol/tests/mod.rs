@@ -1,6 +1,7 @@
 //! Single cores: each test says, message by message, what the peers of one core say. Whole networks
 //! are tested by the simulator (`src/sim/tests`).
 
+mod addresses;
 mod admission;
 mod budget;
 mod gates;

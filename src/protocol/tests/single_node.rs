@@ -88,6 +88,8 @@ pub(super) struct SingleNode {
     /// Checks that will break off.
     pub(super) breaks: u32,
     pub(super) announced: BTreeSet<TransactionId>,
+    /// Dials, answers to the host, and changes of the own record.
+    pub(super) outside: Vec<Output>,
     /// What the store was given of other origins, and whether it was news.
     pub(super) stored: Vec<(TransactionId, bool)>,
     /// Answer of the store to own transactions.
@@ -126,6 +128,7 @@ impl SingleNode {
             unstored: None,
             breaks: 0,
             announced: BTreeSet::new(),
+            outside: Vec::new(),
             stored: Vec::new(),
             store_own: Ok(()),
             published: Vec::new(),
@@ -273,6 +276,10 @@ impl SingleNode {
                         let transactions = found.collect();
                         todo.push_back(Input::Loaded { ticket, transactions });
                     }
+                    asked @ (Output::Dial { .. }
+                    | Output::Connected { .. }
+                    | Output::OwnAddresses { .. }
+                    | Output::RenewRecord { .. }) => self.outside.push(asked),
                     _ => {}
                 }
             }

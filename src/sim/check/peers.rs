@@ -1,16 +1,35 @@
 //! The checkers of peers: their records, their links, and their bans.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::checker::{Checker, Seen};
-use crate::protocol::Output;
+use crate::protocol::{Input, Output};
 use crate::sim::id_map::IdMap;
-use crate::types::PeerId;
+use crate::types::{LinkId, Message, PeerId};
 
-/// A peer record with a lower sequence number never replaces a higher one.
+/// A peer record with a lower sequence number never replaces a higher one, unless the peer itself
+/// sent it on a link of its own. What was ever the highest still bounds what comes from others.
 #[derive(Debug, Default)]
 pub struct RecordsMonotone {
     newest: IdMap<(usize, PeerId), u64>,
+    /// Peers at the other ends of links.
+    remotes: BTreeMap<(usize, LinkId), PeerId>,
+    /// Numbers that peers themselves said on their links, by the node that they said it to.
+    said: BTreeSet<(usize, PeerId, u64)>,
+}
+
+impl RecordsMonotone {
+    fn note_said(&mut self, node: usize, link: LinkId, message: &Message) {
+        let Some(remote) = self.remotes.get(&(node, link)) else { return };
+        let records = match message {
+            Message::Hello(hello) => std::slice::from_ref(&hello.record),
+            Message::Peers { records, .. } => records,
+            _ => return,
+        };
+        for own in records.iter().filter(|record| record.peer() == *remote) {
+            self.said.insert((node, *remote, own.seq()));
+        }
+    }
 }
 
 impl Checker for RecordsMonotone {
@@ -20,8 +39,20 @@ impl Checker for RecordsMonotone {
 
     fn look(&mut self, seen: &Seen<'_>, found: &mut Vec<String>) -> u64 {
         match seen {
-            Seen::Started { node, blank: true, .. } => {
-                self.newest.retain(|(n, _), _| n != node);
+            Seen::Started { node, blank, .. } => {
+                self.remotes.retain(|(n, _), _| n != node);
+                self.said.retain(|(n, ..)| n != node);
+                if *blank {
+                    self.newest.retain(|(n, _), _| n != node);
+                }
+            }
+            Seen::Input { node, input: Input::LinkOpened { link, remote, .. } } => {
+                self.remotes.insert((*node, *link), *remote);
+            }
+            Seen::Input { node, input: Input::Received { link, messages, .. } } => {
+                for message in messages {
+                    self.note_said(*node, *link, message);
+                }
             }
             Seen::Output { node, output: Output::ForgetPeer(peer) } => {
                 self.newest.remove(&(*node, *peer));
@@ -29,10 +60,11 @@ impl Checker for RecordsMonotone {
             Seen::Output { node, output: Output::SavePeer(saved) } => {
                 let Some(record) = &saved.record else { return 0 };
                 let (peer, seq) = (saved.peer, record.draft.seq);
-                let old = self.newest.insert((*node, peer), seq);
-                if old.is_some_and(|old| old > seq) {
-                    found.push(format!("node {node}: record {seq} of {peer} after {old:?}"));
+                let newest = self.newest.entry((*node, peer)).or_insert(seq);
+                if seq < *newest && !self.said.contains(&(*node, peer, seq)) {
+                    found.push(format!("node {node}: record {seq} of {peer} after {newest}"));
                 }
+                *newest = seq.max(*newest);
                 return 1;
             }
             _ => {}

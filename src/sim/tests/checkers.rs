@@ -358,6 +358,26 @@ fn records_monotone() {
     let (old, new) = (save(4), save(5));
     assert!(bites(RecordsMonotone::default(), &[done(&new), done(&old)]));
     assert!(!bites(RecordsMonotone::default(), &[done(&old), done(&new), done(&new)]));
+    // The peer itself may take a number back, on a link of its own, and nobody else for it.
+    let said = |by: u8, seq| {
+        let (me, remote) = (Identity::from_seed([1; 32]), Identity::from_seed([by; 32]).peer_id());
+        let issued = WallTime::from_millis(1);
+        let draft = RecordDraft { peer: me.peer_id(), seq, issued, endpoints: Vec::new() };
+        let records = vec![me.sign_record(draft)];
+        let messages = vec![Message::Peers { records, relays: 0 }];
+        let (link, kind) = (LinkId(1), TransportKind::Memory);
+        let (address, dial, assurance) = (None, None, Assurance::default());
+        let opened = Input::LinkOpened { link, remote, kind, address, dial, assurance };
+        (opened, Input::Received { link, messages, bytes: 1 })
+    };
+    let ((opened, by_itself), (other, by_other)) = (said(1, 4), said(2, 4));
+    let excused = [done(&new), given(&opened), given(&by_itself), done(&old)];
+    assert!(!bites(RecordsMonotone::default(), &excused));
+    let hearsay = [done(&new), given(&other), given(&by_other), done(&old)];
+    assert!(bites(RecordsMonotone::default(), &hearsay));
+    let between = save(3);
+    let back = [&excused[..], &[done(&between)]].concat();
+    assert!(bites(RecordsMonotone::default(), &back), "lower than ever, and not said");
 }
 
 #[test]

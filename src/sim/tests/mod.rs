@@ -4,6 +4,7 @@
 //! so in release, where a seed costs a tenth. In debug a band is half as wide. A failure names the
 //! scenario and the seed.
 
+mod addresses;
 mod checkers;
 mod faults;
 mod full_hubs;

@@ -9,7 +9,7 @@ use crate::types::{
     Verdict, verify_piece,
 };
 
-use super::event::Event;
+use super::event::{DialTarget, Event};
 use super::node::{Deferred, Delivery};
 use super::pipe::Arrival;
 use super::{LIFETIME, MAX_WATCHED, World};
@@ -31,7 +31,7 @@ impl World {
                 }
             }
             Event::Dialled { node, boot, dial, to } => {
-                self.on_dialled(node, boot, dial, &to.0, to.1);
+                self.on_dialled(node, boot, dial, &to);
             }
             Event::DialFailed { node, boot, dial, reason } => {
                 self.faults.dials_failed += 1;
@@ -71,8 +71,10 @@ impl World {
                     self.resume(node);
                 }
             }
-            Event::Renewed { node, boot } => {
+            Event::Renewed { node, boot, above } => {
                 if self.is_running(node, boot) {
+                    let n = &mut self.nodes[node];
+                    n.record_seq = n.record_seq.max(above);
                     let record = self.nodes[node].sign_record(self.now);
                     self.feed(node, Input::Record(record));
                 }
@@ -168,10 +170,10 @@ impl World {
     fn perform(&mut self, node: usize, output: Output) {
         let boot = self.nodes[node].boot;
         match output {
-            Output::Dial { dial, endpoint, expected } => {
+            Output::Dial { dial, endpoint, expected, avoid } => {
                 let to = self.addresses.get(&endpoint).copied().unwrap_or(node);
                 let at = self.now + self.travel(node, to);
-                let to = Box::new((endpoint, expected));
+                let to = Box::new(DialTarget { endpoint, expected, avoid });
                 self.schedule(at, Event::Dialled { node, boot, dial, to });
             }
             Output::Send { link, message } => self.send(node, link, message),
@@ -226,9 +228,9 @@ impl World {
                     self.coverage.removed(&id, node);
                 }
             }
-            Output::RenewRecord => {
+            Output::RenewRecord { above } => {
                 let at = self.now + self.config.verify_delay;
-                self.schedule(at, Event::Renewed { node, boot });
+                self.schedule(at, Event::Renewed { node, boot, above });
             }
             Output::SavePast { since, until } => {
                 self.nodes[node].store.save_past(since, until);
@@ -240,7 +242,7 @@ impl World {
             Output::Published { .. }
             | Output::Copied { .. }
             | Output::Connected { .. }
-            | Output::Observed { .. }
+            | Output::OwnAddresses { .. }
             | Output::Shun { .. }
             | Output::Emit(_) => {}
         }

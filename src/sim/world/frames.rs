@@ -6,10 +6,10 @@
 use std::time::Duration;
 
 use crate::protocol::{Assurance, DialId, Input};
-use crate::types::{Endpoint, FailureKind, LinkId, Message, PeerId, TransportKind};
+use crate::types::{FailureKind, LinkId, Message, TransportKind};
 
 use super::World;
-use super::event::Event;
+use super::event::{DialTarget, Event};
 use super::node::Deferred;
 use super::pipe::{Arrival, End, Frame, Pipe, WINDOW, is_framing, payload_of};
 use super::tamper::{hearsay, tamper};
@@ -26,18 +26,20 @@ const CRAWL: Duration = Duration::from_secs(1);
 const MAX_DELAY: Duration = Duration::from_secs(1);
 
 impl World {
-    pub(super) fn on_dialled(
-        &mut self,
-        node: usize,
-        boot: u64,
-        dial: DialId,
-        to: &Endpoint,
-        expected: Option<PeerId>,
-    ) {
+    pub(super) fn on_dialled(&mut self, node: usize, boot: u64, dial: DialId, to: &DialTarget) {
         if !self.is_running(node, boot) {
             return;
         }
-        let target = self.addresses.get(to).copied();
+        let target = match self.names.get(&to.endpoint) {
+            None => self.addresses.get(&to.endpoint).copied(),
+            Some(_) => match self.winner(node, to) {
+                None => {
+                    let (reason, detail) = (FailureKind::NoneLeft, String::new());
+                    return self.feed(node, Input::DialFailed { dial, reason, detail });
+                }
+                winner => winner,
+            },
+        };
         let travel = self.travel(node, target.unwrap_or(node));
         let failed = |reason| Event::DialFailed { node, boot, dial, reason };
         let Some(target) = target else {
@@ -49,11 +51,29 @@ impl World {
             self.schedule(self.now + BLACK_HOLE_TIMEOUT, failed(FailureKind::Timeout));
         } else if t.protocol.is_none() {
             self.schedule(self.now + travel, failed(FailureKind::Unreachable));
-        } else if expected.is_some_and(|id| id != t.peer_id()) {
+        } else if to.expected.is_some_and(|id| id != t.peer_id()) {
             self.schedule(self.now + travel, failed(FailureKind::Identity));
         } else {
             self.open_pipe(node, target, dial, travel);
         }
+    }
+
+    /// Node that wins the race over the addresses of a name: the first that answers as who is expected,
+    /// else the first of all; `None` when there is none but those to avoid.
+    fn winner(&self, dialler: usize, to: &DialTarget) -> Option<usize> {
+        let left = self.names.get(&to.endpoint).into_iter().flatten().copied().filter(|node| {
+            let address = self.nodes[*node].endpoint.socket_addr();
+            address.is_some_and(|address| !to.avoid.contains(&address))
+        });
+        let left: Vec<usize> = left.collect();
+        let answers = |node: &&usize| {
+            let n = &self.nodes[**node];
+            n.protocol.is_some()
+                && !n.options.hidden
+                && n.partition == self.nodes[dialler].partition
+                && to.expected.is_none_or(|id| id == n.peer_id())
+        };
+        left.iter().find(answers).or(left.first()).copied()
     }
 
     /// TLS 1.3 over TCP: the dialler is through after two round trips, the other half a one later.

@@ -62,6 +62,8 @@ pub struct World {
     /// Nodes that carry only some topics.
     edges: Vec<usize>,
     addresses: BTreeMap<Endpoint, usize>,
+    /// Nodes that names stand for, in the order of the resolver's answer.
+    names: BTreeMap<Endpoint, Vec<usize>>,
     by_peer: IdMap<PeerId, usize>,
     pipes: Pipes,
     latencies: Latencies,
@@ -96,6 +98,7 @@ impl World {
             nodes: Vec::new(),
             edges: Vec::new(),
             addresses: BTreeMap::new(),
+            names: BTreeMap::new(),
             by_peer: IdMap::default(),
             pipes: Pipes::default(),
             latencies: Latencies::new(config.latency.clone(), config.jitter_percent),
@@ -199,6 +202,28 @@ impl World {
     /// Endpoint at which a node can be dialled.
     pub fn endpoint(&self, node: usize) -> Endpoint {
         self.nodes[node].endpoint.clone()
+    }
+
+    /// Lets a name stand for the addresses of these nodes, in this order, for everybody.
+    pub fn name(&mut self, name: Endpoint, nodes: &[usize]) {
+        self.names.insert(name, nodes.to_vec());
+    }
+
+    /// Moves a node to an address of its own that it did not have before. Its links live on; it is
+    /// dialled there and sees its next record say so.
+    pub fn relocate(&mut self, node: usize) {
+        let n = &mut self.nodes[node];
+        self.addresses.remove(&n.endpoint);
+        let (host, port) = (n.endpoint.host().clone(), n.endpoint.port());
+        n.endpoint = Endpoint::new(host, port.wrapping_add(1).max(1))
+            .unwrap_or_else(|_| unreachable!("an address with a port is an endpoint"));
+        self.addresses.insert(n.endpoint.clone(), node);
+    }
+
+    /// Lets the records that a node signs next have the numbers after `seq`, as when a disk or a clock
+    /// was set back.
+    pub fn set_record_seq(&mut self, node: usize, seq: u64) {
+        self.nodes[node].record_seq = seq;
     }
 
     /// The protocol of a node; `None` while it is down.
@@ -398,6 +423,11 @@ impl World {
     /// The sequence number of the record of `of` that a node's disk has.
     pub fn record_seq(&self, node: usize, of: usize) -> Option<u64> {
         self.nodes[node].store.record_seq(&self.peer_id(of))
+    }
+
+    /// The addresses in the record of `of` that a node's disk has, best first.
+    pub fn record_endpoints(&self, node: usize, of: usize) -> Vec<Endpoint> {
+        self.nodes[node].store.record_endpoints(&self.peer_id(of))
     }
 
     /// Number of links of a node.

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use crate::protocol::{GivenUp, Queued, Restored};
 use crate::types::{
-    Ban, Cursor, EntryState, IndexEntry, KeptPartial, NewEntry, Partial, PeerId, Piece, StoredPeer,
-    TopicKey, Transaction, TransactionId, WallTime,
+    Ban, Cursor, Endpoint, EntryState, IndexEntry, KeptPartial, NewEntry, Partial, PeerId, Piece,
+    StoredPeer, TopicKey, Transaction, TransactionId, WallTime,
 };
 
 use crate::sim::id_map::IdMap;
@@ -144,6 +144,11 @@ impl Store {
 
     pub(super) fn record_seq(&self, peer: &PeerId) -> Option<u64> {
         Some(self.peers.get(peer)?.record.as_ref()?.draft.seq)
+    }
+
+    pub(super) fn record_endpoints(&self, peer: &PeerId) -> Vec<Endpoint> {
+        let record = self.peers.get(peer).and_then(|stored| stored.record.as_ref());
+        record.map(|record| record.draft.endpoints.clone()).unwrap_or_default()
     }
 
     pub(super) fn forget_peer(&mut self, peer: &PeerId) {

@@ -168,7 +168,7 @@ fn lines(endpoints: &[Endpoint]) -> String {
 }
 
 fn endpoints(lines: &str) -> Result<Vec<Endpoint>, Source> {
-    Ok(lines.lines().map(str::parse).collect::<Result<_, _>>()?)
+    Ok(lines.lines().map(Endpoint::parse_signed).collect::<Result<_, _>>()?)
 }
 
 #[cfg(test)]

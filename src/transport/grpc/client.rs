@@ -1,10 +1,11 @@
 //! Dialling: one TCP connection, one HTTP/2 connection, one stream.
 //!
-//! Contract: `connect_timeout` bounds resolution and TCP, `handshake_timeout` all that follows.
-//! Until the link is returned, everything hangs on the future of [`dial`]; dropped, it takes the
-//! connection with it.
+//! Contract: all addresses of a name are raced up to the open stream of a peer that has proven its id.
+//! `connect_timeout` bounds resolution and TCP, of all addresses together, `handshake_timeout` all that
+//! follows, of each. Until the link is returned, everything hangs on the future of [`dial`]; dropped, it
+//! takes its connections with it.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::task::{Context, Poll};
 
 use futures::future::BoxFuture;
@@ -28,16 +29,35 @@ use super::shared::{Security, Shared, TARGET};
 use super::{failure, service};
 use crate::error::{FailureKind, TransportError};
 use crate::ports::RawLink;
+use crate::transport::race::race;
 use crate::transport::{tcp, tls};
 use crate::types::{Endpoint, Host, MAX_FRAME_BYTES, PeerId, TransportKind};
 
-/// Opens a link; see [`Transport::dial`](crate::ports::Transport::dial).
+/// Opens a link; see [`Transport::dial_avoiding`](crate::ports::Transport::dial_avoiding).
 pub(super) async fn dial(
     shared: &Shared,
     endpoint: &Endpoint,
     expected: Option<PeerId>,
+    avoid: &[SocketAddr],
 ) -> Result<RawLink, TransportError> {
-    let (stream, address) = tcp::connect(endpoint, shared.options.connect_timeout).await?;
+    let limit = tcp::Limit::from_now(shared.options.connect_timeout);
+    let addresses = tcp::resolve(&shared.names, endpoint, avoid, limit).await?;
+    race(addresses, |address| {
+        // Boxed, since what is under way is large and there may be many.
+        Box::pin(dial_address(shared, endpoint, address, expected, limit))
+    })
+    .await
+}
+
+/// Opens a link to one address.
+async fn dial_address(
+    shared: &Shared,
+    endpoint: &Endpoint,
+    address: SocketAddr,
+    expected: Option<PeerId>,
+    limit: tcp::Limit,
+) -> Result<RawLink, TransportError> {
+    let stream = tcp::connect(endpoint, address, limit).await?;
     let limit = shared.options.handshake_timeout;
     let handshake = async {
         let (remote, proven, (sink, stream)) = match &shared.security {

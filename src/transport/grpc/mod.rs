@@ -14,6 +14,8 @@ mod server;
 mod service;
 mod shared;
 mod shunned_hosts;
+#[cfg(test)]
+mod tests;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -25,6 +27,7 @@ use async_trait::async_trait;
 pub use self::options::GrpcOptions;
 use self::shared::{Security, Shared, TARGET};
 use self::shunned_hosts::ShunnedHosts;
+use super::tcp::Names;
 use super::tls::TlsIdentity;
 use crate::error::{FailureKind, TransportError};
 use crate::identity::Identity;
@@ -83,7 +86,22 @@ impl GrpcTransport {
         } else {
             Security::Tls(Box::new(TlsIdentity::new(&identity, certified)?))
         };
-        Ok(Self { shared: Arc::new(Shared { identity, options, security, shunned }) })
+        let names = Names::default();
+        Ok(Self { shared: Arc::new(Shared { identity, options, security, shunned, names }) })
+    }
+
+    /// A transport for which a name stands for these addresses.
+    #[cfg(test)]
+    pub(crate) fn with_name(
+        identity: Identity,
+        options: GrpcOptions,
+        name: &str,
+        addresses: &[IpAddr],
+    ) -> Result<Self, TransportError> {
+        let Self { shared } = Self::new(identity, options)?;
+        let mut shared = Arc::into_inner(shared).expect("nobody else has it yet");
+        shared.names = Names::Table([(name.to_owned(), addresses.to_vec())].into());
+        Ok(Self { shared: Arc::new(shared) })
     }
 }
 
@@ -98,7 +116,16 @@ impl Transport for GrpcTransport {
         endpoint: &Endpoint,
         expected: Option<PeerId>,
     ) -> Result<RawLink, TransportError> {
-        client::dial(&self.shared, endpoint, expected).await
+        client::dial(&self.shared, endpoint, expected, &[]).await
+    }
+
+    async fn dial_avoiding(
+        &self,
+        endpoint: &Endpoint,
+        expected: Option<PeerId>,
+        avoid: &[SocketAddr],
+    ) -> Result<RawLink, TransportError> {
+        client::dial(&self.shared, endpoint, expected, avoid).await
     }
 
     async fn listen(&self, bind: SocketAddr) -> Result<Box<dyn Listener>, TransportError> {
