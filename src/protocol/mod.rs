@@ -79,9 +79,10 @@ use timers::Timer;
 #[doc(hidden)]
 pub use gauges::Gauge;
 pub use io::{
-    Assurance, CallId, ConnectFailure, DialId, GivenUp, Input, Judgement, LinkView, Output,
-    PartialOp, PublishRefusal, Queued, Restored, Ticket,
+    Assurance, CallId, ConnectFailure, DialId, GivenUp, Input, Judgement, Output, PartialOp,
+    PublishRefusal, Queued, Restored, Ticket,
 };
+pub use link::LinkView;
 #[cfg(feature = "node")]
 pub(crate) use outbox::RENEWALS;
 

@@ -10,6 +10,7 @@ mod batch;
 mod eviction;
 mod liveness;
 mod state;
+mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -25,6 +26,7 @@ pub(super) use batch::Batch;
 pub(super) use eviction::{Candidate, Evictions, Merit, choose};
 pub(super) use liveness::Pinger;
 pub(super) use state::{CloseCause, Established, Link};
+pub use view::LinkView;
 
 /// Maximum number of links: one bit each in a log entry.
 pub(super) const MAX_SLOTS: u8 = 64;
