@@ -236,7 +236,7 @@ pub enum StartError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// An address given to the builder does not parse; no retry helps.
-    #[error("address {text:?}: {source}")]
+    #[error("{}", naming(&format!("address {text:?}"), &format!("{text:?}"), r#source))]
     Address {
         /// Text that was given as an endpoint.
         text: String,

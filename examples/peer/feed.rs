@@ -55,6 +55,10 @@ async fn report(event: Event, mode: &mut Mode, out: &Out) {
         }
         Event::Replicated { id, peers, .. } => Line::Replicated { id, peers },
         Event::Renewed { id, renewed_as, .. } => Line::Renewed { id, renewed_as },
+        Event::PublishRefused { id, peer, reason, .. } => Line::Refused { id, peer, reason },
+        Event::DeadLettered { id, reason, .. } => Line::DeadLettered { id, reason },
+        Event::ClockOff { offset_ms, peers, .. } => Line::ClockOff { offset_ms, peers },
+        Event::ClockRight => Line::ClockRight,
         Event::AddressObserved { address, prober, .. } => Line::Reachability { address, prober },
         Event::IdentityInUse { peer, address, .. } => Line::IdentityInUse { peer, address },
         Event::StorageFailed { message, .. } => Line::error(Ref::NONE, &message),

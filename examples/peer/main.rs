@@ -54,7 +54,7 @@ const CONTRACT: &str = r#"LINES IN (one JSON object each, at most 64 MiB; "ref" 
   {"op":"ban","ref":R,"peer":P,"reason":…}  {"op":"unban","ref":R,"peer":P}
   {"op":"dead_letters","ref":R[,"after":SEQ][,"limit":N]}
   {"op":"redeliver","ref":R,"id":I}         {"op":"delete_dead_letter","ref":R,"id":I}
-  {"op":"shutdown","ref":R}
+  {"op":"invite","ref":R}                   {"op":"shutdown","ref":R}
 
 ANSWERS (every line in gets exactly one, which echoes its "ref" as it was written; null where it
 has none):
@@ -71,6 +71,8 @@ has none):
                                        those that peers behind it want: see topics_carried, stands_in;
                                        memory and memory_limits: bytes by owner;
                                        log_lines_dropped are lines of --log that nobody read
+  invite {ref,invite}                  one line for --join of a newcomer: network, addresses, the id that
+                                       must answer there, and the network's secret, if it has one
   dead_letters {ref,dead_letters}      own transactions that no peer took, in the order of publishing:
                                        [{seq,id,topic,size,created,expires,reason,since}], at most
                                        "limit" (1000) above "after"; empty: there are no more
@@ -91,8 +93,15 @@ EVENTS:
                                        gone everywhere, since the node was away for too long
   replicated {id,peers}                so many other nodes have stored this own transaction; until it
                                        is enough (`[outbox] min_copies`, 2)
-  renewed {id,renewed_as}              this own transaction expired before any other node had it, and
-                                       was published anew
+  renewed {id,renewed_as}              this own transaction expired before any other node had it, or
+                                       was dated by a wrong clock, and was published anew
+  refused {id,peer,reason}             a peer does not take this own transaction, which still waits:
+                                       skewed, expired, over_share or over_rate for now; rejected,
+                                       ignored or too_large for good
+  dead_lettered {id,reason}            this own transaction was given up: see dead_letters
+  clock_off {offset_ms,peers}          most peers agree on a time that is so far from this machine's
+                                       clock; it is used instead of it (see clock_offset_ms in stats)
+  clock_right {}                       the clock was off and is right again
   peer_up {peer,transport,address,direction}, peer_down {peer,reason}
   identity_in_use {peer,address}       two processes have this peer id, as after a data directory was
                                        copied; "peer" may be this node's own

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use sorcha_peer::error::ShutdownReport;
-use sorcha_peer::types::{CloseReason, Direction, LinkStatus, WallTime};
+use sorcha_peer::types::{CloseReason, Direction, LinkStatus, Refusal, WallTime};
 use sorcha_peer::{Cursor, DeadLetter, Mode, PeerId, Stats, Topic, TransactionId, TransportKind};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
@@ -67,6 +67,20 @@ pub(crate) enum Line {
         id: TransactionId,
         renewed_as: TransactionId,
     },
+    Refused {
+        id: TransactionId,
+        peer: PeerId,
+        reason: Refusal,
+    },
+    DeadLettered {
+        id: TransactionId,
+        reason: String,
+    },
+    ClockOff {
+        offset_ms: i64,
+        peers: u32,
+    },
+    ClockRight,
     Delivered {
         id: TransactionId,
         topic: Topic,
@@ -113,6 +127,10 @@ pub(crate) enum Line {
         #[serde(flatten)]
         stats: Box<Stats>,
         log_lines_dropped: u64,
+    },
+    Invite {
+        r#ref: Ref,
+        invite: String,
     },
     DeadLetters {
         r#ref: Ref,

@@ -100,7 +100,7 @@ impl Config {
     pub(super) fn validate_memory(&self) -> Result<(), ConfigError> {
         let (memory, gossip) = (self.limits.memory, &self.gossip);
         let largest = gossip.max_transaction_size.saturating_mul(LARGEST_PAYLOADS);
-        if memory < MIN_MEMORY || memory > MAX_MEMORY || memory < largest {
+        if !(MIN_MEMORY.max(largest)..=MAX_MEMORY).contains(&memory) {
             let min = if largest > MIN_MEMORY {
                 format!("{largest} ({LARGEST_PAYLOADS} times gossip.max_transaction_size)")
             } else {

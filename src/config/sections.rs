@@ -29,7 +29,8 @@ pub struct NetworkConfig {
     /// [`Trust`] for how to write the others.
     pub trust: Trust,
     /// Maximum distance between a transaction's creation time and this node's clock at which it is
-    /// still pushed; a transaction beyond is refused. Default 2 min, range 1 s to 1 h.
+    /// still pushed; a transaction beyond is refused. Also the distance from most peers' clocks at which this
+    /// machine's counts as off. Default 2 min, range 1 s to 1 h.
     #[serde(with = "span")]
     pub max_clock_skew: Duration,
     /// True: links are without TLS, so that a peer is whoever it claims to be: for tests and for a

@@ -268,6 +268,13 @@ fn what_failed_is_said_once_beside_the_cause() {
     let wanted = format!("cannot listen on 127.0.0.1:5001: {CAUSE}");
     assert_eq!(listen("cannot listen on 127.0.0.1:5001"), wanted);
     assert_eq!(listen("no"), format!("cannot listen on 127.0.0.1:5001: no: {CAUSE}"));
+    let address = |text: &str| {
+        let source = text.parse::<crate::types::Endpoint>().unwrap_err();
+        StartError::Address { text: text.to_owned(), source }.to_string()
+    };
+    assert_eq!(address("a:1/b"), "only host and port are allowed in \"a:1/b\"");
+    let port = "address \"a:0\": the port must be a number from 1 to 65535";
+    assert_eq!(address("a:0"), port);
     assert_eq!(
         StartError::from(store()).to_string(),
         format!("cannot restore: storage io: cannot open data/LOCK: the disk said no: {CAUSE}")

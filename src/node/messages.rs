@@ -193,6 +193,8 @@ pub(super) type PeersWritten = Result<(), StoreError>;
 pub(super) struct NodeState {
     pub(super) mode: Option<Mode>,
     pub(super) links: u32,
+    /// Number of milliseconds by which the machine's clock is off, while it is.
+    pub(super) clock_offset_ms: Option<i64>,
     /// The latest dial or link that failed, for the host to read.
     pub(super) hint: Option<String>,
 }

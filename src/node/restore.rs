@@ -33,8 +33,7 @@ impl Stores {
     /// the log has no room, in the order of publishing.
     pub(super) async fn restore(&self) -> Result<(Restored, VecDeque<TransactionId>), StoreError> {
         let (peers, bans) = self.peers.load().await?;
-        // Makes room for what follows.
-        unless_full(self.log.expire(wall_now()).await)?;
+        // Nothing expires yet: what time it is the protocol judges, from what is stored and from peers.
         let (outbox, unlogged) = self.restore_outbox().await?;
         let max_bytes = self.log.usage().await?.max_bytes;
         let partials = self.log.partials().await?;

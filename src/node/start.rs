@@ -253,22 +253,9 @@ impl Parts {
             missed,
             unlogged,
         } = opened;
-        let peer = self.identity.peer_id();
         let (done, completions) = mpsc::channel(MAX_COMPLETIONS);
         let (drafts, draft_box) = mpsc::channel(MAX_COMMANDS);
-        let (events, _) = broadcast::channel(MAX_EVENTS_BEHIND);
-        let shared = Shared {
-            span: tracing::info_span!(target: "sorcha_peer::node", "peer_node", peer = %peer.short()),
-            done,
-            drafts,
-            publish_room: Room::new(self.config.shares().publishes),
-            newest: watch::Sender::new(newest),
-            late_news: Arc::default(),
-            missed: watch::Sender::new(missed),
-            health: Arc::new(Health::new(events.clone())),
-            events,
-            clock: Arc::default(),
-        };
+        let shared = self.share(done, drafts, newest, missed);
         let (commands, command_box) = mpsc::channel(MAX_COMMANDS);
         let (publishes, publish_box) = mpsc::channel(MAX_BATCHES);
         // With a validator it stands in between.
@@ -284,7 +271,6 @@ impl Parts {
         let state = watch::Sender::new(NodeState::default());
         let ended = watch::Sender::new(None);
         let shares = self.config.shares();
-        let publish_room = shared.publish_room.clone();
         let inner = Inner {
             identity: self.identity.clone(),
             config: self.config.clone(),
@@ -294,7 +280,7 @@ impl Parts {
             publishes: to_judge.clone(),
             commands,
             drafts: shared.drafts.clone(),
-            publish_room: publish_room.clone(),
+            publish_room: shared.publish_room.clone(),
             events: shared.events.downgrade(),
             _handles: handles,
             lagged: Arc::default(),
@@ -325,11 +311,12 @@ impl Parts {
             peers,
             done: shared.done.clone(),
             inbound: Inbound { channel: inbound, room: Room::new(shares.inbound) },
-            publish_room,
+            publish_room: shared.publish_room.clone(),
             store_memory: shares.stores,
             tasks: JoinSet::new(),
             sources: JoinSet::new(),
             workers,
+            clock: Arc::clone(&shared.clock),
             record,
             _leases: leases,
         };
@@ -351,11 +338,35 @@ impl Parts {
             inbound: inbound_box,
             subscribed: inner.subscribed.watch(),
         };
-        let span = shared.span;
+        let (span, peer) = (shared.span, self.identity.peer_id());
         tracing::info!(target: "sorcha_peer::node", parent: &span, %peer, ?listening, "node started");
         let driver = Driver::new(self.identity, protocol, state, effects, ended);
         tokio::spawn(driver.run(mail).instrument(span));
         PeerNode(Arc::new(inner))
+    }
+
+    /// Makes what driver, workers and handles share.
+    fn share(
+        &self,
+        done: mpsc::Sender<Completion>,
+        drafts: mpsc::Sender<Draft>,
+        newest: Cursor,
+        missed: AllMissed,
+    ) -> Shared {
+        let peer = self.identity.peer_id().short();
+        let (events, _) = broadcast::channel(MAX_EVENTS_BEHIND);
+        Shared {
+            span: tracing::info_span!(target: "sorcha_peer::node", "peer_node", %peer),
+            done,
+            drafts,
+            publish_room: Room::new(self.config.shares().publishes),
+            newest: watch::Sender::new(newest),
+            late_news: Arc::default(),
+            missed: watch::Sender::new(missed),
+            health: Arc::new(Health::new(events.clone())),
+            events,
+            clock: Arc::default(),
+        }
     }
 
     /// Spawns verifiers and writers.

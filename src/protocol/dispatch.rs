@@ -147,6 +147,7 @@ impl Protocol {
             Message::Receiving { id, place } => self.on_receiving(link, &id, place),
             Message::Interest(interest) => self.on_interest(link, interest),
             Message::Flushed => self.on_flushed(link),
+            Message::Refused { list, clock } => self.on_refused_by_peer(link, &list, clock),
         }
     }
 }

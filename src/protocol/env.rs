@@ -6,7 +6,6 @@
 //! Tested by: `protocol::tests::gates`, `sim::tests::faults`.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::Duration;
 
 use crate::config::{Config, Shares, SignaturePolicy};
 use crate::types::{
@@ -14,13 +13,12 @@ use crate::types::{
     TransactionId, WallTime,
 };
 
+use super::clock::Clock;
 use super::gate::Gate;
 use super::io::{Output, Ticket};
 use super::rng::Rng;
 use super::timers::Timers;
 
-/// Time for which nothing expires after a leap of the wall clock: it may be put right again.
-const SECOND_LOOK: Duration = Duration::from_mins(1);
 /// Maximum number of transactions being checked; above it no more input from peers should be read.
 pub(super) const MAX_VERIFYING: u64 = 4096;
 /// Maximum number of entries on their way to the store; above it no more input from peers should be
@@ -51,11 +49,9 @@ pub(super) struct Env {
     pub(super) me: PeerId,
     pub(super) incarnation: u64,
     pub(super) now: MonoTime,
+    /// Time by which things are admissible, signed and published: see `clock`.
     pub(super) wall: WallTime,
-    /// True: there was an input.
-    started: bool,
-    /// Time when the wall clock last went ahead by more than clocks may differ.
-    leapt: Option<MonoTime>,
+    pub(super) clock: Clock,
     pub(super) rng: Rng,
     pub(super) timers: Timers,
     pub(super) out: VecDeque<Output>,
@@ -82,8 +78,7 @@ impl Env {
             incarnation,
             now: MonoTime::ZERO,
             wall: WallTime::default(),
-            started: false,
-            leapt: None,
+            clock: Clock::new(config),
             rng,
             timers: Timers::default(),
             out: VecDeque::new(),
@@ -99,34 +94,27 @@ impl Env {
         }
     }
 
-    /// Takes over the times of an input.
-    pub(super) fn note_time(&mut self, now: MonoTime, wall: WallTime) {
-        let now = self.now.max(now);
-        let (expected, skew) =
-            (self.wall.plus(now.since(self.now)), self.config.network.max_clock_skew);
-        if self.is_first() {
-            // Nothing is known of the clock yet.
-        } else if wall > expected.plus(skew) {
-            self.leapt = Some(now);
-        } else if wall.plus(skew) < expected {
-            self.leapt = None;
-        }
-        (self.now, self.wall, self.started) = (now, wall, true);
+    /// Takes over the times of an input; `true` when the wall clock has leapt.
+    pub(super) fn note_time(&mut self, now: MonoTime, reading: WallTime) -> bool {
+        self.now = self.now.max(now);
+        let has_leapt = self.clock.read(self.now, reading);
+        self.wall = self.clock.wall();
+        has_leapt
     }
 
     /// Reports whether there was no input yet.
     pub(super) fn is_first(&self) -> bool {
-        !self.started
+        !self.clock.is_started()
     }
 
-    /// Reports whether the wall clock went ahead of time a moment ago: what has expired since then
-    /// may have done so by mistake, and to forget cannot be undone.
-    pub(super) fn is_time_doubtful(&mut self) -> bool {
-        let doubtful = self.leapt.is_some_and(|leapt| self.now.since(leapt) < SECOND_LOOK);
-        if !doubtful {
-            self.leapt = None;
-        }
-        doubtful
+    /// Returns the time by which transactions are forgotten; never ahead of `wall`.
+    pub(super) fn settled(&self) -> WallTime {
+        self.clock.settled()
+    }
+
+    /// Returns the time by which bans end; never ahead of `wall`.
+    pub(super) fn corroborated(&self) -> WallTime {
+        self.clock.corroborated()
     }
 
     /// Returns the time when every node may forget a transaction.
@@ -157,13 +145,24 @@ impl Env {
         ticket
     }
 
-    /// Reports whether checks and stores keep up, so that more may be taken from peers.
-    pub(super) fn has_room(&self) -> bool {
-        let within = |bytes: Gate, share| bytes.level() < self.bound(share);
+    /// Reports whether checks and stores keep up, so that more may be taken from peers, while
+    /// buffers for `assembling` bytes are taken. What is being stored may have the room that no buffer
+    /// takes: payloads go from one to the other.
+    pub(super) fn has_room(&self, assembling: u64) -> bool {
+        let arriving = self.storing_bytes.level().saturating_add(assembling);
         self.verifying.level() < MAX_VERIFYING
-            && within(self.verifying_bytes, self.shares.checks)
+            && self.verifying_bytes.level() < self.bound(self.shares.checks)
             && self.storing.level() < MAX_STORING
-            && within(self.storing_bytes, self.shares.storing)
+            && arriving < self.bound(self.shares.assemblies.saturating_add(self.shares.storing))
+    }
+
+    /// Reports whether a buffer of `size` bytes may be taken beside those for `assembling` bytes, as far
+    /// as the store keeps up. Large payloads wait before all else does, so that a slow store keeps no
+    /// peer from being heard.
+    pub(super) fn may_assemble(&self, size: u64, assembling: u64) -> bool {
+        let arriving = self.storing_bytes.level().saturating_add(assembling);
+        let most = self.shares.assemblies.saturating_add(self.shares.storing / 2);
+        arriving == 0 || arriving.saturating_add(size) <= most
     }
 
     /// Returns the bytes at which an owner of memory is full: one payload alone fills no share, or

@@ -36,8 +36,9 @@ impl Protocol {
             gauge(name, count(value), count(share.max(largest)))
         };
         let one_deferred = outbox::Replays::weight_of(largest);
-        // What is under way when the gates close still comes.
-        let under_way = self.env.bound(shares.checks) + shares.assemblies.max(largest);
+        // What is being checked when the gates close still comes.
+        let arriving = self.env.bound(shares.assemblies + shares.storing);
+        let arriving = arriving + self.env.bound(shares.checks) + largest;
         vec![
             gauge("pending", self.intake.pending.len(), intake::MAX_PENDING + count(MAX_STORING)),
             gauge("unwanted", self.log.refused_len(), log::MAX_REFUSED),
@@ -46,12 +47,7 @@ impl Protocol {
             gauge("ranges of a session", most(&up(|u| u.repair.ranges())), reconcile::MAX_RANGES),
             gauge("refused", self.intake.refused_len(), intake::MAX_REFUSED),
             share("bytes of buffers", self.assemblies.bytes.level(), shares.assemblies, largest),
-            share(
-                "bytes being stored",
-                self.env.storing_bytes.level(),
-                self.env.bound(shares.storing) + under_way,
-                largest,
-            ),
+            share("bytes being stored", self.env.storing_bytes.level(), arriving, largest),
             share("bytes held for peers", self.serving.held.bytes(), shares.serving, largest),
             share("bytes of the cache", self.log.cached_bytes(), shares.cache, 2 * largest),
             gauge("being spilled", spilling, count(large::MAX_WRITES)),

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use crate::error::StoreErrorKind;
 use crate::types::{
-    Ban, CloseReason, Endpoint, EntryState, Event, FailureKind, Head, IndexEntry,
-    InvalidTransaction, KeptPartial, LinkId, Message, NewEntry, Partial, PeerId, PeerRecord, Piece,
-    Proofs, StoredPeer, TopicKey, Transaction, TransactionId, TransportKind, Verdict, WallTime,
+    Ban, CloseReason, Endpoint, EntryState, Event, FailureKind, Head, InvalidTransaction, LinkId,
+    Message, NewEntry, Partial, PeerId, PeerRecord, Piece, Proofs, StoredPeer, TopicKey,
+    Transaction, TransactionId, TransportKind, Verdict, WallTime,
 };
 
 /// Names a dial attempt; minted by the core.
@@ -33,76 +33,6 @@ pub struct Assurance {
     pub binding: Option<[u8; 32]>,
     /// True: the peer's key is certified by the CA that the node trusts.
     pub certified: bool,
-}
-
-/// Content of the stores when the node started.
-#[derive(Debug, Clone, Default)]
-pub struct Restored {
-    /// Peers of earlier runs.
-    pub peers: Vec<StoredPeer>,
-    /// Bans of earlier runs.
-    pub bans: Vec<Ban>,
-    /// Retained transactions, in cursor order, or the first of them: see `Protocol::restore`.
-    pub index: Vec<IndexEntry>,
-    /// Entries that are still in the outbox.
-    pub outbox: Vec<Queued>,
-    /// Maximum bytes that the store takes, if it has a bound: what shares of origins are of.
-    pub max_bytes: Option<u64>,
-    /// Partial payloads, oldest first; `None` when the store keeps none.
-    pub partials: Option<Vec<KeptPartial>>,
-    /// Entries that the stored outbox has room for beyond `max_entries`, for what is published
-    /// anew; `None` is without a bound. One entry is tried in any case.
-    pub spare_places: Option<usize>,
-    /// The host's validator judges payloads before anything of them is passed on.
-    pub validating: bool,
-    /// What earlier runs noted last with [`Output::SavePast`]: time since which the node was whole.
-    pub whole_since: Option<WallTime>,
-    /// The same: time until which the node was whole; `None` where it was never linked.
-    pub whole_until: Option<WallTime>,
-}
-
-/// An own transaction that an earlier run left in the outbox.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Queued {
-    /// The id of the entry.
-    pub id: TransactionId,
-    /// Rounds without any taker.
-    pub attempts: u32,
-    /// Reason why the entry is a dead letter, if it is one.
-    pub dead: Option<GivenUp>,
-    /// The log had no room for the transaction, which comes with [`Input::Relogged`].
-    pub unlogged: bool,
-}
-
-/// Reason why an entry was given up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum GivenUp {
-    /// Taken by nobody in all rounds.
-    NoTaker,
-    /// Confirmed by fewer peers than it takes, in the time until expiry.
-    Expired,
-    /// Payload larger than this node takes by now, of an entry that was to be published anew.
-    TooLarge,
-    /// Given up for a reason that an earlier version of this crate says.
-    Otherwise,
-}
-
-impl GivenUp {
-    /// Returns the reason in words, as hosts read it.
-    pub fn reason(self) -> &'static str {
-        match self {
-            Self::NoTaker => "no linked peer took it",
-            Self::Expired => "it expired before enough peers had stored it",
-            Self::TooLarge => "it is larger than gossip.max_transaction_size allows by now",
-            Self::Otherwise => "it was given up in an earlier run",
-        }
-    }
-
-    /// Reads the reason from its words, as they were stored.
-    pub fn of(reason: &str) -> Self {
-        let all = [Self::NoTaker, Self::Expired, Self::TooLarge];
-        all.into_iter().find(|why| why.reason() == reason).unwrap_or(Self::Otherwise)
-    }
 }
 
 /// Result of the check of a transaction.
@@ -524,6 +454,11 @@ pub enum Output {
     RenewRecord {
         /// Number that the new one exceeds, besides all of this node's earlier ones.
         above: u64,
+    },
+    /// Add this to the machine's clock for what is signed and published from now on.
+    CorrectClock {
+        /// Number of milliseconds to add; 0 is none.
+        correction_ms: i64,
     },
     /// Leave a host alone that strangers come from: refuse what comes from there before any
     /// handshake, where a transport can.

@@ -33,6 +33,7 @@
 //!
 //! Tested by: `protocol::tests::property`, `sim::tests::replay`.
 
+mod clock;
 mod dispatch;
 mod env;
 mod gate;
@@ -50,6 +51,7 @@ mod membership;
 mod memory;
 mod outbox;
 mod reconcile;
+mod restored;
 mod rng;
 mod serve;
 mod spread;
@@ -79,12 +81,13 @@ use timers::Timer;
 #[doc(hidden)]
 pub use gauges::Gauge;
 pub use io::{
-    Assurance, CallId, ConnectFailure, DialId, GivenUp, Input, Judgement, Output, PartialOp,
-    PublishRefusal, Queued, Restored, Ticket,
+    Assurance, CallId, ConnectFailure, DialId, Input, Judgement, Output, PartialOp, PublishRefusal,
+    Ticket,
 };
 pub use link::LinkView;
 #[cfg(feature = "node")]
 pub(crate) use outbox::RENEWALS;
+pub use restored::{GivenUp, Queued, Restored};
 
 /// The whole protocol state of one node.
 #[derive(Debug)]
@@ -127,6 +130,7 @@ impl Protocol {
         let refresh = rng.about(discovery.refresh_interval);
         let mut env = Env::new(config, record.peer(), incarnation, rng);
         env.validating = restored.validating;
+        note_stored(&mut env, &restored.index);
         env.timers.set(Timer::Overlay, MonoTime::ZERO);
         env.timers.set(Timer::Expire, MonoTime::ZERO + EXPIRE_EVERY);
         env.timers.set(Timer::Refresh, MonoTime::ZERO + refresh);
@@ -148,6 +152,7 @@ impl Protocol {
 
     /// Takes in more of what was retained when the node started, in cursor order; before any input.
     pub fn restore(&mut self, index: &[IndexEntry]) {
+        note_stored(&mut self.env, index);
         restore(&mut self.log, index);
     }
 
@@ -155,7 +160,9 @@ impl Protocol {
     /// may jump.
     pub fn handle(&mut self, now: MonoTime, wall: WallTime, input: Input) {
         let first = self.env.is_first();
-        self.env.note_time(now, wall);
+        if self.env.note_time(now, wall) {
+            self.on_clock_leapt();
+        }
         if first {
             self.begin_past();
             self.check_restored();
@@ -202,7 +209,7 @@ impl Protocol {
     /// completions and time should be: that is how checks and disks slow down peers instead of
     /// filling memory.
     pub fn has_room(&self) -> bool {
-        self.env.has_room()
+        self.env.has_room(self.assemblies.bytes.level())
     }
 
     /// Counts since the start.
@@ -292,7 +299,7 @@ impl Protocol {
             links: count(self.links.up_count()),
             handshakes: count(self.links.hello_count()),
             known_peers: count(self.membership.book.known.len()),
-            banned_peers: count(self.guard.banned_count(self.env.wall)),
+            banned_peers: count(self.guard.banned_count(self.env.corroborated())),
             retained: self.log.len() as u64,
             outbox: (self.outbox.len() - self.outbox.dead()) as u64,
             dead_letters: self.outbox.dead() as u64,
@@ -300,10 +307,20 @@ impl Protocol {
             carries_all: self.spread.carrying.ours().topics.is_none(),
             topics_carried: count(self.spread.carrying.ours().topics.as_ref().map_or(0, Vec::len)),
             stands_in: self.spread.carrying.stands_in(),
+            clock_off: self.env.clock.standing() == clock::Standing::Off,
+            clock_offset_ms: self.env.clock.distance().map_or(0, |(offset, _)| offset),
+            clock_votes: count(self.env.clock.distance().map_or(0, |(_, votes)| votes)),
             memory: self.memory().map(|(owner, held, _)| (owner.to_owned(), held)).into(),
             memory_limits: self.memory().map(|(owner, _, most)| (owner.to_owned(), most)).into(),
             counters: self.env.counters.clone(),
         }
+    }
+}
+
+/// Learns from what is stored what time it was.
+fn note_stored(env: &mut Env, index: &[IndexEntry]) {
+    for entry in index {
+        env.clock.note_stored(entry.created, entry.hops == 0);
     }
 }
 

@@ -50,6 +50,8 @@ pub struct Faults {
     pub messages_tampered: u64,
     /// Times a full node did not take a frame.
     pub frames_deferred: u64,
+    /// Clocks set while the world ran.
+    pub clocks_set: u64,
 }
 
 /// Figures of a run; `serde` for comparing runs.

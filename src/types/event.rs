@@ -194,6 +194,28 @@ pub enum Event {
         /// Time from which on everything that is retained is here.
         until: WallTime,
     },
+    /// A peer refused one of the node's own transactions, which stays in the outbox. Told once for each
+    /// transaction and reason.
+    #[non_exhaustive]
+    PublishRefused {
+        /// Id of the transaction.
+        id: TransactionId,
+        /// The peer that refused it.
+        peer: PeerId,
+        /// Reason that the peer gives.
+        reason: Refusal,
+    },
+    /// The clock of this machine is off: most peers, of different address groups, agree on a time that is
+    /// further than `max_clock_skew` from it. The node goes by their time until its clock is right.
+    #[non_exhaustive]
+    ClockOff {
+        /// Number of milliseconds from this machine's clock to the peers' time.
+        offset_ms: i64,
+        /// Number of votes: groups of addresses, or peers where all are of one group.
+        peers: u32,
+    },
+    /// The clock of this machine was off, and is right again.
+    ClockRight,
     /// A NAT prober saw the node under this address. Nothing else follows: the node advertises what
     /// the host advertises.
     #[non_exhaustive]

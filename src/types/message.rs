@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Bound, CloseReason, Head, Interest, PeerRecord, PieceRange, Reconcile, Transaction,
+    Bound, CloseReason, Head, Interest, PeerRecord, PieceRange, Reconcile, Refusal, Transaction,
     TransactionId, WallTime,
 };
 
@@ -207,6 +207,14 @@ pub enum Message {
     Interest(Interest),
     /// End of the replay of my outbox: what of mine waited for copies has been announced.
     Flushed,
+    /// Refusal of what you published and sent or announced to me, with my clock. A refusal that names
+    /// nothing only tells the clock, and asks for yours.
+    Refused {
+        /// The transactions, at most [`super::MAX_IDS_PER_MESSAGE`], each with the reason.
+        list: Vec<(TransactionId, Refusal)>,
+        /// The sender's clock as it reads it, uncorrected; `None` where it does not say.
+        clock: Option<WallTime>,
+    },
 }
 
 impl Message {
@@ -236,6 +244,7 @@ impl Message {
             Self::Receiving { .. } => "receiving",
             Self::Interest(_) => "interest",
             Self::Flushed => "flushed",
+            Self::Refused { .. } => "refused",
         }
     }
 
@@ -261,6 +270,7 @@ impl Message {
             | Self::Early(ids)
             | Self::Stored(ids)
             | Self::Busy(ids) => ID * ids.len(),
+            Self::Refused { list, .. } => 8 + (ID + 1) * list.len(),
             Self::Receiving { .. } => ID + 4,
             Self::Offer(offer) => {
                 offer.head.header_bytes().len() + offer.head.signature().as_bytes().len() + 16

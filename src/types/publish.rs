@@ -1,6 +1,6 @@
 //! How far a published transaction got.
 
-use super::TransactionId;
+use super::{Refusal, TransactionId};
 
 /// Status of a transaction that this node has published.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -15,6 +15,9 @@ pub struct PublishStatus {
     /// True: `copies` is final because this node no longer counts; the transaction left the outbox
     /// in an earlier run, or long ago.
     pub settled: bool,
+    /// Reason that a peer gave most recently for not taking it, while it waits or is a dead letter. A
+    /// peer may take later what it refuses for a clock, a share or a rate.
+    pub refused: Option<Refusal>,
     /// The id under which it was published anew, because it had expired before any other node had
     /// it; the rest of the status is about that one then.
     pub renewed_as: Option<TransactionId>,

@@ -46,6 +46,8 @@ counters! {
     outbox_retries,
     /// Own transactions that became dead letters.
     dead_letters,
+    /// Refusals of own transactions that peers told, one for each peer and time.
+    refusals_received,
     /// Own transactions that expired before anybody had them, and were published anew.
     transactions_renewed,
     /// Payload bytes accepted, own and others'.
@@ -189,6 +191,8 @@ counters! {
     transactions_expired,
     /// Absences after which something may be missing for good.
     histories_missed,
+    /// Times the clock of this machine leapt, by more than `max_clock_skew` beside monotonic time.
+    clock_leaps,
     /// Storage operations that failed.
     storage_failures,
     /// Events that a slow host missed.
@@ -311,6 +315,17 @@ pub struct Stats {
     /// True: the node is an edge that stands in for a relay, because it knows no way to one.
     #[serde(default)]
     pub stands_in: bool,
+    /// True: most peers agree that the clock of this machine is off by more than `max_clock_skew`; the
+    /// node goes by theirs.
+    #[serde(default)]
+    pub clock_off: bool,
+    /// Number of milliseconds from this machine's clock to the median of its peers' clocks; 0 while no
+    /// peer has said its own.
+    #[serde(default)]
+    pub clock_offset_ms: i64,
+    /// Number of votes in that median: groups of addresses, or peers where all are of one group.
+    #[serde(default)]
+    pub clock_votes: u32,
     /// Number of bytes of memory that payloads and caches take, by owner: `assemblies` (large payloads
     /// on their way in), `cache` (recent payloads), `checks`, `deferred` (replayed outboxes),
     /// `inbound` (frames not handled yet), `links` (what waits for peers), `proofs`, `publishes` (not

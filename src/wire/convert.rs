@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::WireError;
-use crate::types::{CloseReason, Signature};
+use crate::types::{CloseReason, Refusal, Signature};
 
 /// Field numbers of the `oneof` in `Message`.
 pub(super) mod kind {
@@ -30,8 +30,9 @@ pub(super) mod kind {
     pub(crate) const RECEIVING: u32 = 22;
     pub(crate) const INTEREST: u32 = 23;
     pub(crate) const FLUSHED: u32 = 25;
+    pub(crate) const REFUSED: u32 = 26;
     /// The highest that this version knows.
-    pub(crate) const LAST: u32 = FLUSHED;
+    pub(crate) const LAST: u32 = REFUSED;
 }
 
 /// The code of each reason, in `Goodbye`. Codes are never reused; 10 is free, since
@@ -66,6 +67,33 @@ pub(super) fn reason_of(code: u64) -> CloseReason {
         .iter()
         .find(|(c, _)| u64::from(*c) == code)
         .map_or(CloseReason::TransportClosed, |(_, reason)| *reason)
+}
+
+/// The code of each reason, in `Refused`. Codes are never reused.
+pub(super) const REFUSALS: [(u32, Refusal); 10] = [
+    (0, Refusal::Ignored),
+    (1, Refusal::Skewed),
+    (2, Refusal::Expired),
+    (3, Refusal::TooLarge),
+    (4, Refusal::OverShare),
+    (5, Refusal::OverRate),
+    (6, Refusal::Unwanted),
+    (7, Refusal::Rejected),
+    (8, Refusal::WrongHash),
+    (9, Refusal::WrongSignature),
+];
+
+/// The code of a refusal.
+pub(super) fn refusal_code(refusal: Refusal) -> u32 {
+    REFUSALS.iter().find(|(_, r)| *r == refusal).map_or(0, |(code, _)| *code)
+}
+
+/// The refusal of a code. One that a newer version added reads as a peer that does not want it.
+pub(super) fn refusal_of(code: u64) -> Refusal {
+    REFUSALS
+        .iter()
+        .find(|(c, _)| u64::from(*c) == code)
+        .map_or(Refusal::Ignored, |(_, refusal)| *refusal)
 }
 
 /// Hands the bytes of an address to `to`: 4 or 16, or none.

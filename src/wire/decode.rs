@@ -5,156 +5,19 @@ use std::time::Duration;
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::WireError;
-use super::convert::{exactly, ip_of, kind, reason_of, signature_of};
+use super::convert::{exactly, ip_of, kind, reason_of, refusal_of, signature_of};
+use super::fields::Fields;
 use crate::types::{
     Announcement, Bound, Endpoint, Features, Head, Hello, Interest, MAX_ENDPOINTS,
     MAX_HEADER_BYTES, MAX_IDS_PER_MESSAGE, MAX_IDS_PER_RECONCILE, MAX_INTERESTS, MAX_NETWORK_BYTES,
     MAX_PROOF_BYTES, MAX_PROOFS, MAX_RANGES, MAX_RANGES_PER_MESSAGE, MAX_RECORDS_PER_MESSAGE,
     Message, NOWHERE, Offer, PIECE_BYTES, PeerId, PeerRecord, Piece, PieceRange, Range,
-    RangeContent, Reconcile, RecordDraft, Reservation, TopicKey, Transaction, TransactionId,
-    WallTime,
+    RangeContent, Reconcile, RecordDraft, Refusal, Reservation, TopicKey, Transaction,
+    TransactionId, WallTime,
 };
 
 /// Longest text of an endpoint: a name of 253 bytes with a dot at its end, a colon, five digits.
 const MAX_ENDPOINT_BYTES: usize = 260;
-
-/// Value that a field holds.
-#[derive(Clone, Copy)]
-pub(super) enum Value<'a> {
-    Varint(u64),
-    Fixed64(u64),
-    Bytes(&'a [u8]),
-    /// A type that no field of ours has.
-    Foreign,
-}
-
-/// Reads one field after another; ends after an error.
-#[derive(Clone)]
-pub(super) struct Fields<'a>(pub(super) &'a [u8]);
-
-impl<'a> Iterator for Fields<'a> {
-    type Item = Result<(u32, Value<'a>), WireError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.0.is_empty() {
-            return None;
-        }
-        let field = self.field();
-        if field.is_err() {
-            self.0 = &[];
-        }
-        Some(field)
-    }
-}
-
-impl<'a> Fields<'a> {
-    fn field(&mut self) -> Result<(u32, Value<'a>), WireError> {
-        let key = self.varint()?;
-        let number = u32::try_from(key >> 3)
-            .ok()
-            .filter(|number| (1..1 << 29).contains(number))
-            .ok_or(WireError::Protobuf("a field number out of range"))?;
-        let value = match key & 7 {
-            0 => Value::Varint(self.varint()?),
-            1 => Value::Fixed64(u64::from_le_bytes(self.array()?)),
-            2 => {
-                let length = usize::try_from(self.varint()?).unwrap_or(usize::MAX);
-                Value::Bytes(self.take(length)?)
-            }
-            5 => {
-                self.take(4)?;
-                Value::Foreign
-            }
-            _ => return Err(WireError::Protobuf("a wire type that is not in use")),
-        };
-        Ok((number, value))
-    }
-
-    fn varint(&mut self) -> Result<u64, WireError> {
-        let mut value = 0u64;
-        for shift in (0..64).step_by(7) {
-            let (&byte, rest) = self.0.split_first().ok_or(CUT_SHORT)?;
-            self.0 = rest;
-            if shift == 63 && byte > 1 {
-                break;
-            }
-            value |= u64::from(byte & 0x7f) << shift;
-            if byte < 0x80 {
-                return Ok(value);
-            }
-        }
-        Err(WireError::Protobuf("a number of more than 64 bits"))
-    }
-
-    fn take(&mut self, length: usize) -> Result<&'a [u8], WireError> {
-        let (taken, rest) = self.0.split_at_checked(length).ok_or(CUT_SHORT)?;
-        self.0 = rest;
-        Ok(taken)
-    }
-
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], WireError> {
-        let (taken, rest) = self.0.split_first_chunk::<N>().ok_or(CUT_SHORT)?;
-        self.0 = rest;
-        Ok(*taken)
-    }
-}
-
-const CUT_SHORT: WireError = WireError::Protobuf("cut short");
-
-impl<'a> Value<'a> {
-    pub(super) fn bytes(self, what: &'static str) -> Result<&'a [u8], WireError> {
-        match self {
-            Self::Bytes(bytes) => Ok(bytes),
-            _ => Err(WireError::WireType { what }),
-        }
-    }
-
-    fn uint(self, what: &'static str) -> Result<u64, WireError> {
-        match self {
-            Self::Varint(value) => Ok(value),
-            _ => Err(WireError::WireType { what }),
-        }
-    }
-
-    fn uint32(self, what: &'static str) -> Result<u32, WireError> {
-        self.at_most(what, u64::from(u32::MAX)).map(|v| u32::try_from(v).unwrap_or(u32::MAX))
-    }
-
-    fn hop(self) -> Result<u16, WireError> {
-        self.at_most("hop", u64::from(u16::MAX)).map(|v| u16::try_from(v).unwrap_or(u16::MAX))
-    }
-
-    fn at_most(self, what: &'static str, limit: u64) -> Result<u64, WireError> {
-        let actual = self.uint(what)?;
-        if actual <= limit { Ok(actual) } else { Err(WireError::Limit { what, actual, limit }) }
-    }
-
-    fn fixed64(self, what: &'static str) -> Result<u64, WireError> {
-        match self {
-            Self::Fixed64(value) => Ok(value),
-            _ => Err(WireError::WireType { what }),
-        }
-    }
-
-    /// Hands every number of a repeated field to `each`, packed or not.
-    fn each(
-        self,
-        what: &'static str,
-        mut each: impl FnMut(Value<'a>) -> Result<(), WireError>,
-    ) -> Result<(), WireError> {
-        match self {
-            Self::Varint(_) => each(self),
-            Self::Bytes(bytes) => {
-                let mut numbers = Fields(bytes);
-                while !numbers.0.is_empty() {
-                    each(Value::Varint(numbers.varint()?))?;
-                }
-                Ok(())
-            }
-            _ => Err(WireError::WireType { what }),
-        }
-    }
-}
 
 /// Reads the body of one entry of a frame; `None` for a kind that this version does not know.
 /// `frame` is what `body` is a part of.
@@ -192,6 +55,7 @@ pub(super) fn message(frame: &Bytes, body: &[u8]) -> Result<Option<Message>, Wir
         kind::RECEIVING => receiving(body)?,
         kind::INTEREST => Message::Interest(interest(body)?),
         kind::FLUSHED => Message::Flushed,
+        kind::REFUSED => refused(body)?,
         _ => return Ok(None),
     }))
 }
@@ -375,6 +239,26 @@ fn announcements(body: &[u8]) -> Result<Vec<Announcement>, WireError> {
         _ if hops != ids => Err(WireError::Unequal { what: "hops", ids }),
         _ => Ok(list),
     }
+}
+
+fn refused(body: &[u8]) -> Result<Message, WireError> {
+    let mut list: Vec<_> = ids(body)?.map(|id| (id, Refusal::Ignored)).collect();
+    let ids = list.len();
+    let (mut reasons, mut clock) = (0, 0);
+    for field in Fields(body) {
+        match field? {
+            (2, value) => value.each("reasons", |reason| {
+                at(&mut list, &mut reasons, "reasons")?.1 = refusal_of(reason.uint("reason")?);
+                Ok(())
+            })?,
+            (3, value) => clock = value.uint("clock_ms")?,
+            _ => {}
+        }
+    }
+    if reasons != ids {
+        return Err(WireError::Unequal { what: "reasons", ids });
+    }
+    Ok(Message::Refused { list, clock: time_of(clock) })
 }
 
 fn id_list(body: &[u8]) -> Result<Vec<TransactionId>, WireError> {

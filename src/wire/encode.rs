@@ -3,10 +3,10 @@
 //! Every body is written by one function, run twice: over [`Count`] for its length, then over the
 //! buffer. So lengths and bytes cannot disagree, and the buffer is allocated once, at its size.
 
-use super::convert::{kind, reason_code, with_ip_bytes};
+use super::convert::{kind, reason_code, refusal_code, with_ip_bytes};
 use crate::types::{
     Announcement, Bound, Hello, Interest, Message, Offer, PeerRecord, Piece, Range, RangeContent,
-    Reconcile, Reservation, Transaction, TransactionId, WallTime,
+    Reconcile, Refusal, Reservation, Transaction, TransactionId, WallTime,
 };
 
 const VARINT: u32 = 0;
@@ -169,6 +169,9 @@ impl Body for Message {
             }
             Self::Interest(interest) => nested(out, kind::INTEREST, interest),
             Self::Flushed => nested(out, kind::FLUSHED, &Numbers([])),
+            Self::Refused { list, clock } => {
+                nested(out, kind::REFUSED, &Refused { list, clock: *clock });
+            }
         }
     }
 }
@@ -192,6 +195,19 @@ impl Body for Hello {
             bytes(out, 13, proof);
         }
         uint(out, 14, self.complete_since.map_or(0, WallTime::as_millis));
+    }
+}
+
+struct Refused<'a> {
+    list: &'a [(TransactionId, Refusal)],
+    clock: Option<WallTime>,
+}
+
+impl Body for Refused<'_> {
+    fn write(&self, out: &mut impl Out) {
+        ids(out, 1, self.list.iter().map(|(id, _)| id));
+        packed(out, 2, self.list.iter().map(|(_, reason)| u64::from(refusal_code(*reason))));
+        uint(out, 3, self.clock.map_or(0, WallTime::as_millis));
     }
 }
 

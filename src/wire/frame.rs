@@ -5,8 +5,9 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use super::WireError;
-use super::decode::{self, Fields};
+use super::decode;
 use super::encode::{self, Body};
+use super::fields::Fields;
 use crate::types::{
     MAX_FRAME_BYTES, MAX_IDS_PER_MESSAGE, MAX_MESSAGES_PER_FRAME, MAX_RECORDS_PER_MESSAGE, Message,
 };
@@ -155,6 +156,7 @@ fn is_over_limit(message: &Message) -> bool {
         | Message::Early(list)
         | Message::Stored(list)
         | Message::Busy(list) => list.len() > MAX_IDS_PER_MESSAGE,
+        Message::Refused { list, .. } => list.len() > MAX_IDS_PER_MESSAGE,
         _ => false,
     }
 }
@@ -180,6 +182,9 @@ fn split_excess(message: &mut Message) -> Option<Message> {
         Message::Early(list) => Some(Message::Early(list.split_off(IDS))),
         Message::Stored(list) => Some(Message::Stored(list.split_off(IDS))),
         Message::Busy(list) => Some(Message::Busy(list.split_off(IDS))),
+        Message::Refused { list, clock } => {
+            Some(Message::Refused { list: list.split_off(IDS), clock: *clock })
+        }
         _ => None,
     }
 }

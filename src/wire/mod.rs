@@ -9,6 +9,7 @@
 mod convert;
 mod decode;
 mod encode;
+mod fields;
 mod frame;
 pub(crate) mod generated;
 #[cfg(test)]

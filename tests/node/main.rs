@@ -14,6 +14,7 @@ mod past;
 mod publish_many;
 #[cfg(feature = "sqlite")]
 mod quota;
+mod refusals;
 #[cfg(feature = "sqlite")]
 mod repeat;
 #[cfg(feature = "sqlite")]

@@ -8,6 +8,7 @@ use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinSet;
 
 use crate::error::{FailureKind, TransportError};
+use crate::node::clock::PublishClock;
 use crate::node::messages::Completion;
 use crate::node::room::Room;
 use crate::node::store_lease::HeldLeases;
@@ -56,6 +57,7 @@ pub(in crate::node) struct Effects {
     pub(in crate::node) sources: JoinSet<()>,
     /// Verifiers and writers. Ended last, when they have done everything.
     pub(in crate::node) workers: JoinSet<()>,
+    pub(in crate::node) clock: Arc<PublishClock>,
     pub(in crate::node) record: OwnRecord,
     /// Leases, given up when the writers are through.
     pub(in crate::node) _leases: HeldLeases,

@@ -3,7 +3,6 @@
 use tokio::sync::{oneshot, watch};
 
 use crate::error::naming;
-use crate::node::clock::wall_now;
 use crate::node::messages::{NodeState, OutboxSettled, Published, Unconnected, Unpublished};
 use crate::node::workers::piece_verifier::PieceCheck;
 use crate::node::workers::store_writer::{Source, StoreOp};
@@ -114,6 +113,9 @@ impl Driver {
                     let _ = reply.send(result.map_err(|failure| Unconnected { failure, reason }));
                 }
             }
+            Output::CorrectClock { correction_ms } => {
+                self.effects.clock.correct(correction_ms);
+            }
             Output::OwnAddresses { addresses } => {
                 if self.effects.record.learn(&addresses) {
                     self.sign_record();
@@ -195,13 +197,16 @@ impl Driver {
             Event::DeadLettered { id, reason } => {
                 self.statuses.set_state(id, PublishState::DeadLetter { reason: reason.clone() });
             }
+            Event::PublishRefused { id, reason, .. } => self.statuses.refused(id, *reason),
             Event::PeerUp { .. }
             | Event::PeerDown { .. }
             | Event::ModeChanged { .. }
             | Event::DialFailed { .. }
             | Event::LinkRefused { .. }
             | Event::IdentityInUse { .. }
-            | Event::RecordRefused { .. } => self.refresh_state(&event),
+            | Event::RecordRefused { .. }
+            | Event::ClockOff { .. }
+            | Event::ClockRight => self.refresh_state(&event),
             _ => {}
         }
         self.effects.emit(event);
@@ -212,6 +217,7 @@ impl Driver {
         self.state.send_modify(|state: &mut NodeState| {
             state.mode = Some(stats.mode);
             state.links = stats.links;
+            state.clock_offset_ms = stats.clock_off.then_some(stats.clock_offset_ms);
             match event {
                 Event::DialFailed { address, reason } => {
                     let cause = self.causes.dial.as_ref();
@@ -233,7 +239,8 @@ impl Driver {
     }
 
     fn sign_record(&mut self) {
-        let (stored, record) = self.effects.record.sign(&self.identity, wall_now());
+        let now = self.effects.clock.now();
+        let (stored, record) = self.effects.record.sign(&self.identity, now);
         self.effects.peers.save(Box::new(stored));
         self.follow_ups.push_back(Input::Record(record));
     }

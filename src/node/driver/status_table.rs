@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use tokio::sync::watch;
 
-use crate::types::{PublishState, PublishStatus, TransactionId};
+use crate::types::{PublishState, PublishStatus, Refusal, TransactionId};
 
 /// Table of the publishes whose status somebody watches.
 #[derive(Debug, Default)]
@@ -56,10 +56,14 @@ impl StatusTable {
         });
     }
 
+    pub(super) fn refused(&mut self, id: &TransactionId, reason: Refusal) {
+        self.update(id, |status| status.refused = Some(reason));
+    }
+
     /// Moves whoever waits for `old` to `new`.
     pub(super) fn renewed(&mut self, old: &TransactionId, new: TransactionId) {
         if let Some(sender) = self.watched.remove(old) {
-            sender.send_modify(|status| status.renewed_as = Some(new));
+            sender.send_modify(|status| (status.renewed_as, status.refused) = (Some(new), None));
             self.watched.insert(new, sender);
         }
     }
@@ -106,7 +110,7 @@ mod tests {
     async fn a_receipt_of_what_was_published_before_knows_how_far_it_got() {
         let mut table = StatusTable::default();
         let status =
-            |copies, state, settled| PublishStatus { copies, state, settled, renewed_as: None };
+            |copies, state, settled| PublishStatus { copies, state, settled, ..Default::default() };
         let confirmed = |copies| status(copies, PublishState::Confirmed, false);
         let given_up = PublishState::DeadLetter { reason: "nobody took it".to_owned() };
         let first = receipt(1, table.watch_again(id(1), confirmed(2)));

@@ -3,7 +3,6 @@
 use tokio::sync::oneshot;
 
 use crate::error::{DeadLetterError, RedeliverError};
-use crate::node::clock::wall_now;
 use crate::node::messages::{Command, OutboxSettled};
 use crate::ports::EntryFilter;
 use crate::types::{EntryState, Transaction, TransactionId, WallTime};
@@ -55,7 +54,8 @@ impl PeerNode {
     }
 
     /// Takes a dead letter back, as one does when what kept it from spreading is mended: it waits for
-    /// copies again, with all its attempts. One that has expired is published anew, under a new id, which the receipt names; the dead letter is then
+    /// copies again, with all its attempts. One that has expired, or was dated
+    /// by a clock that was ahead, is published anew, under a new id, which the receipt names; the dead letter is then
     /// deleted. Not cancel safe in one respect: a future dropped before it is ready may have
     /// published anew and not have deleted.
     ///
@@ -64,8 +64,10 @@ impl PeerNode {
     pub async fn redeliver(&self, id: TransactionId) -> Result<Receipt, RedeliverError> {
         let transaction = self.dead_letter(id).await?;
         let header = transaction.header();
-        let retained = header.created.plus(self.0.config.gossip.retention);
-        if header.expires.min(retained) > wall_now() {
+        let (now, config) = (self.0.clock.now(), &self.0.config);
+        let retained = header.created.plus(config.gossip.retention);
+        let is_due = header.created <= now.plus(config.network.max_clock_skew);
+        if is_due && header.expires.min(retained) > now {
             let (reply, answer) = oneshot::channel();
             let revive = Command::Redeliver { id, reply };
             self.command(revive).await?;

@@ -38,10 +38,12 @@ impl DurableSubscription {
         lease: NameLease,
         topics: TopicsGuard,
         start: StartAt,
+        memory: u64,
     ) -> Result<Self, SubscribeError> {
         let saved = log.load_cursor(&lease.name).await?;
         let from_saved = saved.map_or(start, StartAt::After);
         let items = Subscription::new(Arc::clone(&log), news, topics, from_saved).await?;
+        let items = items.within(memory);
         let position = if let Some(cursor) = saved {
             cursor
         } else {

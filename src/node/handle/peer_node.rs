@@ -15,7 +15,7 @@ use crate::error::{
     SubscribeError,
 };
 use crate::identity::Identity;
-use crate::node::clock::{PublishClock, wall_now};
+use crate::node::clock::PublishClock;
 use crate::node::late_news::LateNews;
 use crate::node::messages::{Command, Draft, NodeState, SignedDraft};
 use crate::node::room::Room;
@@ -230,7 +230,8 @@ impl PeerNode {
         let lease = self.0.names.lease(name)?;
         let (log, news) = (Arc::clone(&self.0.log), self.0.news.clone());
         let topics = self.0.subscribed.enter(topics);
-        DurableSubscription::new(log, news, lease, topics, start).await
+        let memory = self.0.config.limits.memory;
+        DurableSubscription::new(log, news, lease, topics, start, memory).await
     }
 
     async fn subscription(
@@ -242,9 +243,12 @@ impl PeerNode {
             return Err(SubscribeError::Closed);
         }
         let (log, news) = (Arc::clone(&self.0.log), self.0.news.clone());
-        let since = (start == StartAt::Now).then(|| Since::now(Arc::clone(&self.0.late_news)));
+        let inner = &self.0;
+        let since = (start == StartAt::Now)
+            .then(|| Since::now(Arc::clone(&inner.clock), Arc::clone(&inner.late_news)));
         let topics = self.0.subscribed.enter(topics);
-        Ok(Subscription::new(log, news, topics, start).await?.leave_out_before(since))
+        let subscription = Subscription::new(log, news, topics, start).await?;
+        Ok(subscription.within(self.0.config.limits.memory).leave_out_before(since))
     }
 
     /// Id of this node: the public key of its [`Identity`].
@@ -269,6 +273,17 @@ impl PeerNode {
     /// fails.
     pub fn storage_failure(&self) -> Option<StoreErrorKind> {
         *self.0.failing.borrow()
+    }
+
+    /// Number of milliseconds from this machine's clock to the time on which most peers agree, while they
+    /// find the clock off by more than `network.max_clock_skew`; `None` while it is right, and while too
+    /// few peers are linked to tell. Does not wait.
+    ///
+    /// Meanwhile the node goes by the peers' time: what it publishes is dated by that and spreads as
+    /// usual. A health check should show it all the same, for the clock is to be set right. Changes come
+    /// as [`Event::ClockOff`] and [`Event::ClockRight`].
+    pub fn clock_offset_ms(&self) -> Option<i64> {
+        self.0.state.borrow().clock_offset_ms
     }
 
     /// Events from now on. Any number may listen; each gets all.
@@ -393,7 +408,7 @@ impl PeerNode {
         duration: Option<Duration>,
         reason: &str,
     ) -> Result<(), BanError> {
-        let until = duration.map(|d| wall_now().plus(d));
+        let until = duration.map(|d| self.0.clock.now().plus(d));
         let (reply, answer) = oneshot::channel();
         let ban = Ban { peer, until, reason: reason.to_owned() };
         self.command(Command::Ban { ban, reply }).await?;

@@ -179,7 +179,9 @@ impl PeerNode {
         loop {
             match handed.answer.await.map_err(|_| PublishError::Closed)? {
                 Ok(Published { is_new: true, entries }) => {
-                    let receipt = |(id, status)| Receipt::new(id, Outcome::Published, status);
+                    let off = self.clock_offset_ms();
+                    let receipt =
+                        |(id, status)| Receipt::new(id, Outcome::Published, status).dated_off(off);
                     return Ok(entries.into_iter().map(receipt).collect());
                 }
                 // An earlier process of this identity published the same bytes at the same time.
@@ -274,7 +276,7 @@ impl PeerNode {
         let check = move || checked.verify(required);
         let valid = hash(&self.0.runtime, transaction.payload().len(), check).await;
         valid.ok_or(PublishError::Closed)?.map_err(PublishError::Invalid)?;
-        let now = wall_now();
+        let now = self.0.clock.now();
         let end = header.expires.min(header.created.plus(config.gossip.retention));
         if end <= now || header.created > now.plus(config.network.max_clock_skew) {
             return Err(PublishError::Expired { expires: end });

@@ -44,6 +44,7 @@ pub struct Receipt {
     id: TransactionId,
     outcome: Outcome,
     status: watch::Receiver<PublishStatus>,
+    clock_offset_ms: Option<i64>,
 }
 
 impl Receipt {
@@ -52,7 +53,12 @@ impl Receipt {
         outcome: Outcome,
         status: watch::Receiver<PublishStatus>,
     ) -> Self {
-        Self { id, outcome, status }
+        Self { id, outcome, status, clock_offset_ms: None }
+    }
+
+    /// The clock of this machine was found off by so much when the transaction was dated.
+    pub(in crate::node) fn dated_off(self, clock_offset_ms: Option<i64>) -> Self {
+        Self { clock_offset_ms, ..self }
     }
 
     /// Id of the transaction.
@@ -63,6 +69,13 @@ impl Receipt {
     /// Outcome of the call: tells whether it published the transaction.
     pub fn outcome(&self) -> Outcome {
         self.outcome
+    }
+
+    /// Number of milliseconds from this machine's clock to the peers' time, if the clock was found off when
+    /// the transaction was published: it was dated by the peers' time. See
+    /// [`PeerNode::clock_offset_ms`](super::PeerNode::clock_offset_ms).
+    pub fn clock_offset_ms(&self) -> Option<i64> {
+        self.clock_offset_ms
     }
 
     /// Number of other nodes that have confirmed that they stored the transaction.

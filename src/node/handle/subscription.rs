@@ -10,14 +10,14 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::error::{StoreError, StoreErrorKind, SubscribeError};
-use crate::node::clock::wall_now;
+use crate::node::clock::PublishClock;
 use crate::node::late_news::LateNews;
 use crate::node::past::{AllMissed, Missed};
 use crate::node::subscribed_topics::TopicsGuard;
 use crate::ports::{LogEntry, Page, TransactionStore};
 use crate::types::{Cursor, PeerId, Transaction, WallTime};
 
-/// Maximum number of transactions and bytes that are read ahead.
+/// Maximum number of transactions that are read ahead, and of their bytes where the node has memory for that.
 const READ_AHEAD: (usize, usize) = (256, 1 << 20);
 
 /// Delay before a read that failed is tried again.
@@ -133,6 +133,8 @@ pub struct Subscription {
     log_was_empty: bool,
     /// Time before which everything is history that is left out, if any is.
     since: Option<Since>,
+    /// Maximum number of bytes that are read ahead, beyond the first transaction.
+    max_ahead: usize,
     ahead: VecDeque<Item>,
     after_failure: AfterFailure,
     ended: bool,
@@ -161,20 +163,21 @@ impl LogNews {
 pub(super) struct Since {
     wall: WallTime,
     at: Instant,
+    clock: Arc<PublishClock>,
     late_news: Arc<LateNews>,
 }
 
 impl Since {
-    pub(super) fn now(late_news: Arc<LateNews>) -> Self {
-        let (wall, at) = (wall_now(), Instant::now());
+    pub(super) fn now(clock: Arc<PublishClock>, late_news: Arc<LateNews>) -> Self {
+        let (wall, at) = (clock.now(), Instant::now());
         late_news.expect(wall);
-        Self { wall, at, late_news }
+        Self { wall, at, clock, late_news }
     }
 
     /// Returns the beginning as the clock shows it by now. A clock that was ahead and is right again
     /// must not make history of what is new.
     fn time(&self) -> WallTime {
-        self.wall.min(wall_now().minus(self.at.elapsed()))
+        self.wall.min(self.clock.now().minus(self.at.elapsed()))
     }
 
     /// Reports whether an entry of the log is history.
@@ -224,6 +227,7 @@ impl Subscription {
             tell_gap,
             log_was_empty,
             since: None,
+            max_ahead: READ_AHEAD.1,
             ahead: VecDeque::new(),
             after_failure: AfterFailure::Nothing,
             ended: false,
@@ -233,6 +237,13 @@ impl Subscription {
     /// Leaves out history that comes late, as from a peer that is compared with.
     pub(super) fn leave_out_before(mut self, since: Option<Since>) -> Self {
         self.since = since;
+        self
+    }
+
+    /// Reads ahead what a node may that has `memory` bytes.
+    pub(super) fn within(mut self, memory: u64) -> Self {
+        let part = usize::try_from(memory / 256).unwrap_or(usize::MAX);
+        self.max_ahead = part.min(READ_AHEAD.1);
         self
     }
 
@@ -305,10 +316,10 @@ impl Subscription {
 
     async fn read(&mut self, newest: Cursor) {
         let (topic, after) = (self.topics.topics().single(), self.position);
-        let mut page = self.log.read(topic, after, READ_AHEAD.0, READ_AHEAD.1).await;
+        let mut page = self.log.read(topic, after, READ_AHEAD.0, self.max_ahead).await;
         if page.as_ref().is_err_and(|error| error.kind == StoreErrorKind::Corrupt) {
             // Not all of it: what stands before the damage is delivered.
-            page = self.log.read(topic, after, 1, READ_AHEAD.1).await;
+            page = self.log.read(topic, after, 1, self.max_ahead).await;
         }
         let error = match page {
             Ok(page) => return self.append_page(page, newest),

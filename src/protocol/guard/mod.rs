@@ -135,7 +135,7 @@ impl Guard {
 
 impl Protocol {
     pub(super) fn expire_bans(&mut self) {
-        for peer in self.guard.expire(self.env.wall) {
+        for peer in self.guard.expire(self.env.corroborated()) {
             self.env.push(Output::LiftBan(peer));
         }
     }

@@ -73,7 +73,7 @@ impl Protocol {
         let pending = self.remove_pending(&id);
         self.absolve(pending.as_ref());
         let link = self.links.by_peer.get(&from).copied();
-        self.refuse_transaction(link, &id, reason);
+        self.refuse_publish_of(link, hop, &id, reason);
         self.turn_away(id, header);
     }
 

@@ -68,6 +68,7 @@ impl Protocol {
                 }
                 if a.hop == 0 {
                     self.join_inflow(link, &a.id);
+                    self.repeat_refusal(link, &a.id);
                 }
             }
         }
@@ -79,7 +80,7 @@ impl Protocol {
             return;
         }
         if a.size > self.env.config.gossip.max_transaction_size {
-            self.refuse_transaction(link, &a.id, Refusal::TooLarge);
+            self.refuse_publish_of(link, a.hop, &a.id, Refusal::TooLarge);
             return;
         }
         if !self.make_pending(link, a.id, a.size) {

@@ -8,7 +8,7 @@ use crate::protocol::id_map::IdMap;
 use crate::protocol::large::Large;
 use crate::protocol::outbox::Deferred;
 use crate::protocol::rng::Rng;
-use crate::types::{LinkId, MonoTime, PeerId, TransactionId};
+use crate::types::{LinkId, MonoTime, PeerId, Refusal, TransactionId};
 
 use super::store_retry::StoreRetry;
 
@@ -184,10 +184,10 @@ impl Pending {
     }
 }
 
-/// The latest few ids of some kind.
+/// The latest few ids that were refused, and why.
 #[derive(Debug)]
 pub(in crate::protocol) struct RecentIds {
-    ids: IdMap<()>,
+    ids: IdMap<Refusal>,
     /// Ids in the order in which they came, the oldest first.
     order: VecDeque<TransactionId>,
 }
@@ -197,8 +197,8 @@ impl RecentIds {
         Self { ids: IdMap::new(rng), order: VecDeque::new() }
     }
 
-    pub(in crate::protocol) fn add(&mut self, id: TransactionId) {
-        if self.ids.insert(id, ()).is_some() {
+    pub(in crate::protocol) fn add(&mut self, id: TransactionId, reason: Refusal) {
+        if self.ids.insert(id, reason).is_some() {
             return;
         }
         self.order.push_back(id);
@@ -211,6 +211,10 @@ impl RecentIds {
 
     pub(super) fn contains(&self, id: &TransactionId) -> bool {
         self.ids.contains(id)
+    }
+
+    pub(super) fn reason(&self, id: &TransactionId) -> Option<Refusal> {
+        self.ids.get(id).copied()
     }
 
     #[cfg(any(test, feature = "sim"))]

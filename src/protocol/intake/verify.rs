@@ -30,7 +30,7 @@ impl Protocol {
         let inadmissible = self.inadmissible(transaction.header());
         if let Some(reason) = inadmissible.filter(|reason| !reason.is_for_now()) {
             self.remove_pending(&id);
-            self.refuse_transaction(link, &id, reason);
+            self.refuse_publish_of(link, hop, &id, reason);
             if reason == Refusal::Skewed {
                 self.want_later(link, transaction.header().created);
             }
@@ -38,8 +38,8 @@ impl Protocol {
         }
         if !self.is_welcome(link, &id, transaction.header()) {
             self.remove_pending(&id);
-            self.intake.unwanted.add(id);
-            self.refuse_transaction(link, &id, Refusal::Unwanted);
+            self.intake.unwanted.add(id, Refusal::Unwanted);
+            self.refuse_publish_of(link, hop, &id, Refusal::Unwanted);
             return;
         }
         let Some(from) = self.links.all.get(&link).map(|l| l.remote) else { return };
@@ -127,11 +127,11 @@ impl Protocol {
         let pending = self.remove_pending(&id);
         self.absolve(pending.as_ref().filter(|_| refusal == Refusal::Ignored));
         self.forget_partial(&id);
-        self.intake.refused.add(id);
+        self.intake.refused.add(id, refusal);
         let keep_until = self.env.keep_until(transaction.header());
         self.log.refuse(id, transaction.header(), keep_until, self.env.now);
         self.forget_passed();
-        self.refuse_transaction(link, &id, refusal);
+        self.refuse_publish_of(link, hop, &id, refusal);
         if refusal == Refusal::Rejected {
             self.note_reject(&from);
         }
@@ -199,6 +199,29 @@ impl Protocol {
         }
         self.punish(from, "forged transaction");
         self.ask(id);
+    }
+
+    /// Refuses a transaction, and tells the peer why if it is the one that published it.
+    pub(in crate::protocol) fn refuse_publish_of(
+        &mut self,
+        link: impl Into<Option<LinkId>>,
+        hop: u16,
+        id: &TransactionId,
+        reason: Refusal,
+    ) {
+        let link = link.into();
+        self.refuse_transaction(link, id, reason);
+        if let Some(link) = link.filter(|_| hop == 0) {
+            self.tell_refused(link, *id, reason);
+        }
+    }
+
+    /// Tells who published a transaction, and offers it again, why it was refused before.
+    pub(in crate::protocol) fn repeat_refusal(&mut self, link: LinkId, id: &TransactionId) {
+        let reason = self.intake.refused.reason(id).or_else(|| self.log.refusal(id));
+        if let Some(reason) = reason {
+            self.tell_refused(link, *id, reason);
+        }
     }
 
     pub(in crate::protocol) fn refuse_transaction(

@@ -258,7 +258,9 @@ impl Protocol {
         if large.assembly.is_some() || large.coming.is_some() {
             return large.coming.is_none();
         }
-        if !self.assemblies.bytes.has_room(size, self.env.shares.assemblies) {
+        let assembling = self.assemblies.bytes;
+        let has_room = assembling.has_room(size, self.env.shares.assemblies);
+        if !has_room || !self.env.may_assemble(size, assembling.level()) {
             if !std::mem::replace(&mut large.waiting, true) {
                 self.assemblies.waiting.push_back(*id);
             }
@@ -301,8 +303,12 @@ impl Protocol {
                 self.assemblies.waiting.pop_front();
                 continue;
             };
-            let size = pending.size;
-            if !self.assemblies.bytes.has_room(size, budget) {
+            let (size, assembling) = (pending.size, self.assemblies.bytes);
+            if !self.env.may_assemble(size, assembling.level()) {
+                // For the store.
+                return;
+            }
+            if !assembling.has_room(size, budget) {
                 if !self.make_room(size) {
                     return;
                 }

@@ -25,8 +25,8 @@
 //! there is one reservation at most: what several parents are asked for is disjoint, and what is
 //! asked elsewhere was taken back before on the same link.
 //!
-//! Bounds: buffers of payloads on their way in take at most `gossip.max_assembly_bytes` together
-//! (one larger payload alone may exceed that); what finds no room waits in a queue of ids, and who makes
+//! Bounds: buffers of payloads on their way in take at most `Shares::assemblies` together, and with
+//! what is being stored little more (one larger payload alone may exceed that); what finds no room waits in a queue of ids, and who makes
 //! no progress meanwhile makes way (`large::spill`). Each payload is put together in one buffer of its final
 //! size.
 //!
@@ -151,20 +151,23 @@ impl Protocol {
             self.try_again_for_origin(&id);
         }
         if self.is_refused(&id) {
+            if offer.hop == 0 {
+                self.repeat_refusal(link, &id);
+            }
             return;
         }
         // What is refused for now is remembered, so it has to be real: its signature comes first.
         let inadmissible = self.inadmissible(offer.head.header());
         if let Some(reason) = inadmissible.filter(|reason| !reason.is_for_now()) {
-            self.drop_inadmissible(link, &id, reason);
+            self.drop_inadmissible(link, offer.hop, &id, reason);
             if reason == Refusal::Skewed {
                 self.want_retry();
             }
             return;
         }
         if !self.is_welcome(link, &id, offer.head.header()) {
-            self.intake.unwanted.add(id);
-            self.drop_inadmissible(link, &id, Refusal::Unwanted);
+            self.intake.unwanted.add(id, Refusal::Unwanted);
+            self.drop_inadmissible(link, offer.hop, &id, Refusal::Unwanted);
             return;
         }
         let size = offer.head.header().payload_len;
@@ -271,6 +274,7 @@ impl Protocol {
         };
         self.env.verifying.leave(1);
         let large = self.intake.pending.get(&id).and_then(|p| p.large.as_ref());
+        let large_hop = large.map_or(u16::MAX, |large| large.hop);
         let checked = large.and_then(|l| l.head.as_ref()).filter(|h| *h.signature() == signature);
         let Some(head) = checked.cloned() else {
             // Of a fetch that has ended, or begun anew with another header.
@@ -285,7 +289,8 @@ impl Protocol {
             return;
         }
         if let Some(reason) = self.inadmissible(head.header()) {
-            self.drop_inadmissible(link, &id, reason);
+            let hop = large_hop.saturating_sub(1);
+            self.drop_inadmissible(link, hop, &id, reason);
             if reason.is_for_now() {
                 self.give_back(&from, Work::Head, 1);
                 self.turn_away(id, head.header());
@@ -320,12 +325,12 @@ impl Protocol {
     }
 
     /// A header that is not taken here because of what it says, which is what its id commits to.
-    fn drop_inadmissible(&mut self, link: LinkId, id: &TransactionId, reason: Refusal) {
+    fn drop_inadmissible(&mut self, link: LinkId, hop: u16, id: &TransactionId, reason: Refusal) {
         if self.intake.pending.get(id).is_some_and(|p| p.stage == Stage::Heard) {
             let pending = self.remove_pending(id);
             self.absolve(pending.as_ref().filter(|_| reason.is_for_now()));
         }
-        self.refuse_transaction(link, id, reason);
+        self.refuse_publish_of(link, hop, id, reason);
     }
 
     /// Undoes what a header began whose sender vouched for a wrong signature.

@@ -297,10 +297,10 @@ impl Protocol {
     }
 
     pub(in crate::protocol) fn expire_partials(&mut self) {
-        let wall = self.env.wall;
+        let settled = self.env.settled();
         let kept = &mut self.assemblies.spills.kept;
         let expired: Vec<_> =
-            kept.extract_if(.., |_, k| k.until <= wall).map(|(id, _)| id).collect();
+            kept.extract_if(.., |_, k| k.until <= settled).map(|(id, _)| id).collect();
         if !expired.is_empty() {
             self.drop_partials(expired);
         }

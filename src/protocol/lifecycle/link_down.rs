@@ -37,6 +37,7 @@ impl Protocol {
     /// Takes a link that is closed or closing out of every table.
     fn forget_link(&mut self, link: LinkId, cause: CloseCause) {
         let Some(l) = self.links.remove(link) else { return };
+        self.env.clock.forget_sample(link);
         let (hello, ping, pong) = (Timer::Hello(link), Timer::Ping(link), Timer::Pong(link));
         for timer in [hello, ping, pong, Timer::Drain(link), Timer::Replay(link)] {
             self.env.timers.cancel(timer);
@@ -139,7 +140,7 @@ impl Protocol {
 
     pub(in crate::protocol) fn on_pong_overdue(&mut self, link: LinkId) {
         let max_missed = self.env.config.liveness.max_missed;
-        if !self.env.has_room() {
+        if !self.env.has_room(self.assemblies.bytes.level()) {
             // We are the ones who do not read.
             self.env.timers.set(Timer::Pong(link), self.env.now + self.env.config.liveness.timeout);
             return;

@@ -34,7 +34,7 @@ use crate::protocol::spread::{Feed, PeerInterest};
 use crate::protocol::timers::Timer;
 use crate::types::{
     CloseReason, Counters, Direction, Event, FEATURES, FailureKind, Hello, LinkId, Message, PeerId,
-    TransportKind, WIRE_VERSION_MAX, WIRE_VERSION_MIN, WallTime,
+    TransportKind, WIRE_VERSION_MAX, WIRE_VERSION_MIN,
 };
 
 impl Protocol {
@@ -104,7 +104,7 @@ impl Protocol {
     }
 
     pub(in crate::protocol) fn on_hello_timeout(&mut self, link: LinkId) {
-        if !self.env.has_room() {
+        if !self.env.has_room(self.assemblies.bytes.level()) {
             // We are the ones who do not read.
             let again = self.env.now + self.env.config.connection.handshake_timeout;
             self.env.timers.set(Timer::Hello(link), again);
@@ -227,6 +227,7 @@ impl Protocol {
             taken: 0,
             merit: Merit::new(now),
             told_peers: None,
+            told_clock: None,
         });
         let (remote, kind, direction, address) = (l.remote, l.kind, l.direction, l.shown_address());
         self.links.by_peer.insert(remote, link);
@@ -259,6 +260,7 @@ impl Protocol {
         if let Some(address) = hello.observed {
             self.note_observed(remote, address, direction);
         }
+        self.note_clock(link, hello.clock);
         self.ping(link);
         ask_for_peers(&mut self.env, &mut self.links, link);
         self.need_everything(link, direction == Direction::Outbound);
@@ -302,7 +304,7 @@ impl Protocol {
             Some(CloseReason::Shutdown)
         } else if *remote == self.env.me {
             Some(CloseReason::SelfDial)
-        } else if self.guard.is_banned(remote, self.env.wall) {
+        } else if self.guard.is_banned(remote, self.env.corroborated()) {
             Some(CloseReason::Banned)
         } else if self.links.hello_count() > self.env.config.listen.max_handshakes as usize {
             Some(CloseReason::TooManyLinks)
@@ -328,7 +330,7 @@ impl Protocol {
             observed: address.map(|a| a.ip()),
             interest: self.spread.carrying.ours().clone(),
             owes,
-            clock: Some(self.env.wall).filter(|wall| *wall != WallTime::default()),
+            clock: self.env.clock.told(),
             complete_since: self.complete_since(),
             proofs,
         }))
@@ -352,8 +354,8 @@ impl Protocol {
         } else {
             self.env.counters.handshakes_failed += 1;
         }
-        if let (FailureKind::Identity, Some(address)) = (reason, address) {
-            self.note_stranger(address.ip());
+        if reason == FailureKind::Identity {
+            self.note_unproven(address);
         }
         self.env.emit(Event::HandshakeRefused { address: address.map(|a| a.to_string()), reason });
     }

@@ -12,10 +12,12 @@
 //! | a peer wants something else | `adopt_interest`: membership, spread, outbox |
 //! | links came or went | `links_changed`: the host, outbox, membership |
 //! | ten seconds passed | `on_expire`: everybody who forgets |
+//! | a clock was told, or leapt | `clock`: peers, the host, outbox |
 //!
 //! Tested by: `sim::tests::faults`, `sim::tests::topics`.
 
 mod admission;
+mod clock;
 mod link_down;
 mod link_up;
 mod trust;
@@ -152,13 +154,12 @@ impl Protocol {
     }
 
     pub(super) fn on_expire(&mut self) {
-        let is_time_sound = self.forget_expired();
+        self.judge_clock();
+        self.forget_expired();
         let own = self.log.take_expired_own();
         // Noted before the store forgets them, so that a crash between the two loses no dead letter.
         self.bury_expired(&own);
-        if is_time_sound {
-            self.make_use_of_expired();
-        }
+        self.make_use_of_expired();
         self.judge_past();
         self.expire_bans();
         self.membership.settle_own_record(&mut self.env);

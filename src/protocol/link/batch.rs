@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use crate::protocol::Protocol;
 use crate::protocol::timers::Timer;
-use crate::types::{Announcement, LinkId, MAX_IDS_PER_MESSAGE, Message, MonoTime, TransactionId};
+use crate::types::{
+    Announcement, LinkId, MAX_IDS_PER_MESSAGE, Message, MonoTime, Refusal, TransactionId,
+};
 
 /// Maximum delay of small messages that wait for others.
 const DRAIN_AFTER: Duration = Duration::from_millis(5);
@@ -29,6 +31,7 @@ pub(in crate::protocol) struct Batch {
     pub(in crate::protocol) early: Vec<TransactionId>,
     pub(in crate::protocol) stored: Vec<TransactionId>,
     pub(in crate::protocol) busy: Vec<TransactionId>,
+    pub(in crate::protocol) refused: Vec<(TransactionId, Refusal)>,
     drained: Option<MonoTime>,
 }
 
@@ -45,6 +48,7 @@ impl Batch {
             + self.early.len()
             + self.stored.len()
             + self.busy.len()
+            + self.refused.len()
     }
 }
 
@@ -93,6 +97,22 @@ impl Protocol {
             for part in ids.chunks(MAX_IDS_PER_MESSAGE) {
                 self.send(link, wrap(part.to_vec()));
             }
+        }
+        let clock = self.env.clock.told();
+        for part in batch.refused.chunks(MAX_IDS_PER_MESSAGE) {
+            self.send(link, Message::Refused { list: part.to_vec(), clock });
+        }
+    }
+
+    /// Tells who published a transaction why we do not take it.
+    pub(in crate::protocol) fn tell_refused(
+        &mut self,
+        link: LinkId,
+        id: TransactionId,
+        reason: Refusal,
+    ) {
+        if let Some(batch) = self.links.batch(link) {
+            batch.refused.push((id, reason));
         }
     }
 

@@ -77,6 +77,8 @@ pub(in crate::protocol) struct Established {
     pub(in crate::protocol) merit: Merit,
     /// Time when the peer was last told which peers we know.
     pub(in crate::protocol) told_peers: Option<MonoTime>,
+    /// Time when the peer was last told our clock, after the hello.
+    pub(in crate::protocol) told_clock: Option<MonoTime>,
 }
 
 /// Cause that ended a link.

@@ -27,7 +27,7 @@ use std::time::Duration;
 use crate::protocol::id_map::{IdMap, Positions};
 use crate::protocol::rng::Rng;
 use crate::types::{
-    Bound, Header, MonoTime, PeerId, TopicKey, Transaction, TransactionId, WallTime,
+    Bound, Header, MonoTime, PeerId, Refusal, TopicKey, Transaction, TransactionId, WallTime,
 };
 
 use range_index::{RangeIndex, Sum};
@@ -148,6 +148,15 @@ impl Log {
         record.is_some_and(|r| !matches!(r.state(), State::Live | State::Dead))
     }
 
+    /// Returns why an id that is remembered is not kept, as far as that concerns its origin.
+    pub(super) fn refusal(&self, id: &TransactionId) -> Option<Refusal> {
+        match self.position(id).and_then(|at| self.records.record(at))?.state() {
+            State::Refused => Some(Refusal::Ignored),
+            State::OverShare => Some(Refusal::OverShare),
+            State::Unsaved | State::Live | State::Dead => None,
+        }
+    }
+
     pub(super) fn at(&self, seq: u64) -> Option<&Record> {
         self.records.at(seq).filter(|r| r.state() == State::Live)
     }
@@ -250,19 +259,31 @@ impl Log {
 
     /// An entry could not be stored: it is not kept, and not asked for until it is let go.
     pub(super) fn note_unsaved(&mut self, id: &TransactionId) {
+        if self.set_aside(id, State::Unsaved) {
+            self.unsaved += 1;
+        }
+    }
+
+    /// An own entry is published under another id: it is neither offered nor taken back.
+    pub(super) fn withdraw(&mut self, id: &TransactionId) {
+        self.set_aside(id, State::Refused);
+    }
+
+    /// Only remembers an entry from now on, or not even that where too many are; whether it does.
+    fn set_aside(&mut self, id: &TransactionId, state: State) -> bool {
         if self.refused >= MAX_REFUSED {
             self.remove(id);
-            return;
+            return false;
         }
-        let Some(record) = self.find_mut(id) else { return };
-        record.set_state(State::Unsaved);
+        let Some(record) = self.find_mut(id) else { return false };
+        record.set_state(state);
         let (origin, size) = (record.origin, record.size);
         self.quota.refund(origin, size);
         self.live -= 1;
         self.refused += 1;
-        self.unsaved += 1;
         self.drop_payload(id);
         self.trim_cache();
+        true
     }
 
     /// Lets one be taken again that could not be stored; whether it is one.

@@ -235,7 +235,7 @@ impl Membership {
         let is_other = |e: &Endpoint| self.dead_ends.own_until(e, env.now).is_none();
         let endpoint = known.endpoint(is_other)?;
         let may = *peer != env.me
-            && !guard.is_banned(peer, env.wall)
+            && !guard.is_banned(peer, env.corroborated())
             && env.config.network.trust.allows(peer);
         may.then_some(endpoint)
     }

@@ -124,7 +124,7 @@ impl Membership {
                 && k.failures < env.config.discovery.unhealthy_after
                 && !record.draft.endpoints.is_empty()
                 && record.is_current(wall, skew)
-                && !guard.is_banned(id, wall);
+                && !guard.is_banned(id, env.corroborated());
             good.then(|| (k.kind, record.clone()))
         };
         let mut known: Vec<_> = self.book.known.iter().filter_map(worth).collect();
@@ -160,6 +160,9 @@ impl Membership {
         env.counters.records_received += records.len() as u64;
         let teller = links.peer_of(link);
         let (wall, skew) = (env.wall, env.config.network.max_clock_skew);
+        // Of a node whose clock is wrong every record seems to be, and without more peers it would
+        // never find out.
+        let theirs = env.clock.second_opinion(link);
         let news = |r: &PeerRecord| {
             if r.peer() == env.me {
                 return r.seq() >= self.record.seq() && *r != self.record;
@@ -168,7 +171,9 @@ impl Membership {
             if teller == Some(r.peer()) {
                 return known != Some(r);
             }
-            r.is_current(wall, skew) && known.is_none_or(|old| old.seq() < r.seq())
+            let is_current =
+                r.is_current(wall, skew) || theirs.is_some_and(|t| r.is_current(t, skew));
+            is_current && known.is_none_or(|old| old.seq() < r.seq())
         };
         let (fresh, stale): (Vec<_>, Vec<_>) = records.into_iter().partition(news);
         env.counters.records_ignored += stale.len() as u64;
@@ -245,7 +250,7 @@ impl Membership {
             self.note_own_record(env, &record);
             return;
         }
-        if guard.is_banned(&peer, env.wall) {
+        if guard.is_banned(&peer, env.corroborated()) {
             env.counters.records_ignored += 1;
             return;
         }

@@ -8,20 +8,22 @@
 //! Invariants: `index` finds exactly the entries that there are; an entry is in the heap if, and
 //! only if, it has a `due`; no entry in the heap is due before the one above it.
 //!
-//! Resident are at most 80 bytes an entry beside who confirmed it (a test counts them).
+//! Resident are at most 80 bytes an entry beside what peers said of it (a test counts them).
 //!
 //! Tested by: the tests below.
 
 use std::time::Duration;
 
 use crate::protocol::id_map::Positions;
-use crate::protocol::io::GivenUp;
+use crate::protocol::restored::GivenUp;
 use crate::protocol::rng::Rng;
-use crate::types::{PeerId, TransactionId};
+use crate::types::{PeerId, Refusal, TransactionId};
 
 /// Number of entries in one chunk: 56 KiB.
 const CHUNK: usize = 1024;
 const _: () = assert!(size_of::<Entry>() == 56, "resident for each entry");
+/// Maximum number of peers remembered that refused an entry for good: as many as there are links.
+const MAX_REFUSING: usize = 64;
 /// Number that stands for no slot in the heap.
 const NOWHERE: u32 = u32::MAX;
 
@@ -48,12 +50,24 @@ pub(in crate::protocol) struct Entry {
     /// True: a peer asked for the transaction in this round.
     pub(in crate::protocol) wanted: bool,
     pub(super) status: EntryStatus,
-    /// Peers that confirmed; most entries wait for the first.
-    copies: Option<Box<Copies>>,
+    /// What peers said; most entries wait for the first word.
+    feedback: Option<Box<Feedback>>,
 }
 
+/// What peers said of an entry.
 #[derive(Debug, Default)]
-struct Copies(Vec<PeerId>);
+struct Feedback {
+    /// Peers that confirmed.
+    confirmed: Vec<PeerId>,
+    /// Peers that refused it for good, the latest last.
+    refused: Vec<PeerId>,
+    /// The latest reason of a refusal.
+    reason: Option<Refusal>,
+    /// True: refused for now in this round.
+    is_put_off: bool,
+    /// Rounds in which it was.
+    put_offs: u8,
+}
 
 impl Entry {
     fn new(id: TransactionId) -> Self {
@@ -65,7 +79,7 @@ impl Entry {
             excused: 0,
             wanted: false,
             status: EntryStatus::Open,
-            copies: None,
+            feedback: None,
         }
     }
 
@@ -89,15 +103,69 @@ impl Entry {
 
     /// Returns the peers that confirmed.
     pub(in crate::protocol) fn peers(&self) -> &[PeerId] {
-        self.copies.as_ref().map_or(&[], |copies| &copies.0)
-    }
-
-    pub(super) fn peers_mut(&mut self) -> &mut Vec<PeerId> {
-        &mut self.copies.get_or_insert_default().0
+        self.feedback.as_ref().map_or(&[], |feedback| &feedback.confirmed)
     }
 
     pub(super) fn into_peers(self) -> Vec<PeerId> {
-        self.copies.map(|copies| copies.0).unwrap_or_default()
+        self.feedback.map(|feedback| feedback.confirmed).unwrap_or_default()
+    }
+
+    /// Returns the peers that refused it for good.
+    pub(super) fn refusing(&self) -> &[PeerId] {
+        self.feedback.as_ref().map_or(&[], |feedback| &feedback.refused)
+    }
+
+    /// Returns the latest reason of a refusal.
+    pub(super) fn refusal(&self) -> Option<Refusal> {
+        self.feedback.as_ref()?.reason
+    }
+
+    /// Notes a confirmation; `false` for one that is not new.
+    pub(super) fn note_confirmed(&mut self, peer: PeerId) -> bool {
+        let feedback = self.feedback.get_or_insert_default();
+        feedback.refused.retain(|refusing| *refusing != peer);
+        let is_new = !feedback.confirmed.contains(&peer);
+        if is_new {
+            feedback.confirmed.push(peer);
+        }
+        is_new
+    }
+
+    /// Notes a refusal, for good or for now; `true` when its reason is another than the latest.
+    pub(super) fn note_refused(&mut self, peer: PeerId, reason: Refusal, for_good: bool) -> bool {
+        let feedback = self.feedback.get_or_insert_default();
+        if !for_good {
+            feedback.is_put_off = true;
+        } else if !feedback.refused.contains(&peer) {
+            if feedback.refused.len() >= MAX_REFUSING {
+                feedback.refused.remove(0);
+            }
+            feedback.refused.push(peer);
+        }
+        feedback.reason.replace(reason) != Some(reason)
+    }
+
+    /// Ends a round; whether it does not count because a peer refused the entry for now.
+    pub(super) fn take_put_off(&mut self) -> bool {
+        let Some(feedback) = &mut self.feedback else { return false };
+        let is_put_off = std::mem::take(&mut feedback.is_put_off);
+        if is_put_off {
+            feedback.put_offs = feedback.put_offs.saturating_add(1);
+        }
+        is_put_off
+    }
+
+    /// Returns how many rounds it was put off.
+    pub(super) fn put_offs(&self) -> u8 {
+        self.feedback.as_ref().map_or(0, |feedback| feedback.put_offs)
+    }
+
+    /// Forgets who refused it: it is to be offered as for the first time.
+    pub(super) fn forget_refusals(&mut self) {
+        if let Some(feedback) = &mut self.feedback {
+            feedback.refused.clear();
+            (feedback.is_put_off, feedback.put_offs, feedback.reason) = (false, 0, None);
+        }
     }
 }
 

@@ -4,9 +4,10 @@
 //! published ──► waiting ──enough confirmed──► finished (still counted for receipts for a while)
 //!                │   ▲ │
 //!   no taker in  │   │ ├──expired, too few have it──► dead
-//!   max_retries  │   │ └──expired, nobody has it──► stale ──a link──► published anew (`republish`)
-//!   rounds       │   └─somebody confirmed, or the host asked
-//!                └──► dead
+//!   max_retries  │   │ └──expired or from the future, nobody has it──► stale ──a link──► published
+//!   rounds, or   │   │                                                  anew (`republish`)
+//!   refused by   │   └─somebody confirmed, or the host asked
+//!   all          └──► dead
 //! ```
 //!
 //! An entry leaves the outbox when `min_copies` peers (or all that are linked and well, if fewer)
@@ -19,6 +20,11 @@
 //! and taken back as soon as a peer confirms it or the host asks for it. Dead letters count towards
 //! the bound of the outbox, so it cannot grow by them.
 //!
+//! A peer that does not take an entry says why (`refusals`). A refusal for now, such as for a clock or
+//! for want of room, makes the round no attempt; the rounds become longer all the same. A peer that
+//! refused for good is not asked again and no copy is expected of it; when all that are linked did,
+//! the entry is a dead letter at once.
+//!
 //! Only linked peers count that take the topic: edges that do not want it are not asked, and while
 //! nobody takes it there is no attempt.
 //!
@@ -29,6 +35,7 @@
 
 mod entries;
 mod publish;
+mod refusals;
 mod replay_in;
 mod replay_out;
 mod republish;
@@ -37,7 +44,8 @@ mod rounds;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use crate::protocol::io::{CallId, GivenUp, Queued};
+use crate::protocol::io::CallId;
+use crate::protocol::restored::{GivenUp, Queued};
 use crate::protocol::rng::Rng;
 use crate::types::{MonoTime, PeerId, PublishState, PublishStatus, TransactionId};
 
@@ -115,6 +123,8 @@ pub(super) struct Outbox {
     pub(super) restored: Vec<TransactionId>,
     /// Peers that had to confirm an entry when that was last looked at.
     copies_wanted: u32,
+    /// True: once it is known what time it is, what nobody admits is to be published anew.
+    pub(super) is_redating: bool,
 }
 
 impl Outbox {
@@ -141,6 +151,7 @@ impl Outbox {
             renewals: spare_places.unwrap_or(RENEWALS).clamp(1, RENEWALS),
             restored: queued.iter().filter(waits).map(|q| q.id).collect(),
             copies_wanted: min_copies,
+            is_redating: true,
         };
         for Queued { id, attempts, dead, .. } in queued {
             outbox.insert(id, FIRST_ROUND);
@@ -186,7 +197,17 @@ impl Outbox {
     }
 
     fn has_copies(&self, id: &TransactionId) -> bool {
-        self.entries.get(id).is_some_and(|entry| !entry.peers().is_empty())
+        self.copies(id) > 0
+    }
+
+    /// Reports whether a transaction left the outbox a while ago because enough peers have it.
+    fn is_finished(&self, id: &TransactionId) -> bool {
+        self.finished.contains_key(id)
+    }
+
+    fn copies(&self, id: &TransactionId) -> u32 {
+        let copies = self.entries.get(id).map_or(0, |entry| entry.peers().len());
+        u32::try_from(copies).unwrap_or(u32::MAX)
     }
 
     /// Marks an entry stale: it has expired, and nobody has it.
@@ -271,6 +292,7 @@ impl Outbox {
         if dead {
             if let Some(entry) = self.entries.get_mut(id) {
                 (entry.attempts, entry.excused, entry.status) = (0, 0, EntryStatus::Open);
+                entry.forget_refusals();
             }
             self.wait(id, due);
         }
@@ -296,7 +318,9 @@ impl Outbox {
     fn count_round(&mut self, id: &TransactionId, offered: bool) -> u32 {
         let Some(entry) = self.entries.get_mut(id) else { return 0 };
         let wanted = std::mem::take(&mut entry.wanted);
-        if wanted && entry.excused < MAX_EXCUSED {
+        if entry.take_put_off() {
+            // It will be taken when a clock is right, or when there is room.
+        } else if wanted && entry.excused < MAX_EXCUSED {
             entry.excused += 1;
         } else if offered && entry.peers().is_empty() {
             entry.attempts = entry.attempts.saturating_add(1);
@@ -312,10 +336,10 @@ impl Outbox {
 
     /// Notes a confirmation; how many there are now, unless this one is not new.
     fn confirm(&mut self, id: &TransactionId, peer: PeerId) -> Option<u32> {
-        let peers = match self.entries.get_mut(id) {
-            Some(entry) => entry.peers_mut(),
-            None => self.finished.get_mut(id)?,
-        };
+        if let Some(entry) = self.entries.get_mut(id) {
+            return entry.note_confirmed(peer).then(|| entry.peers().len().try_into().ok())?;
+        }
+        let peers = self.finished.get_mut(id)?;
         if peers.contains(&peer) {
             return None;
         }
@@ -342,6 +366,7 @@ impl Outbox {
         let mut status = PublishStatus::default();
         if let Some(entry) = self.entries.get(id) {
             status.copies = count(entry.peers());
+            status.refused = entry.refusal();
             if let EntryStatus::Dead(why) = entry.status {
                 status.state = PublishState::DeadLetter { reason: why.reason().to_owned() };
             }

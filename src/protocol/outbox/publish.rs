@@ -161,6 +161,11 @@ impl Protocol {
 
     fn accept_own(&mut self, transaction: &Transaction) {
         let id = transaction.id();
+        let skew = self.env.config.network.max_clock_skew;
+        if transaction.header().created > self.env.wall.plus(skew) {
+            // The clock was set back since it was dated.
+            self.outbox.is_redating = true;
+        }
         if self.log.note_stored(&id).is_none() {
             self.append(transaction, 0, None);
         } else if let Some(entry) = self.log.find_mut(&id) {

@@ -1,4 +1,4 @@
-//! Own transactions that expired before anybody had them.
+//! Own transactions that expired before anybody had them, or are dated in the future.
 //!
 //! `publish` has promised them, however long the node is alone. So they stay in the outbox, stale:
 //! out of the log, offered to nobody, their rounds at a standstill. As soon as there is a link each
@@ -8,13 +8,20 @@
 //! published by now. It is stored before the old one is removed:
 //! a crash between the two leaves both, and the old one is published anew once more.
 //!
+//! The same happens to what is from the future: published while the clock was ahead, so that nobody
+//! admits it before its time has come. That is looked for when peers agree on what time it is, after
+//! their judgement or the clock has changed; one sweep at most every ten seconds.
+//!
 //! At most `RENEWALS` are under way at once, and no more than the outbox has room for.
 //!
 //! Tested by: `sim::tests::outbox`, `protocol::tests::outbox`.
 
+use std::time::Duration;
+
 use crate::protocol::Protocol;
 use crate::protocol::io::Output;
-use crate::types::{Event, TransactionId};
+use crate::protocol::log::Scope;
+use crate::types::{Bound, Event, TransactionId};
 
 /// Maximum number of renewals under way at once.
 pub(crate) const RENEWALS: usize = 256;
@@ -30,6 +37,31 @@ impl Protocol {
             self.outbox.renewing += 1;
             self.env.push(Output::Renew { id });
         }
+    }
+
+    /// It is known what time it is: what waits for copies and is from the future is published anew, and
+    /// what peers put off is offered again.
+    pub(in crate::protocol) fn redate(&mut self) {
+        let skew = self.env.config.network.max_clock_skew;
+        let from = Bound::at(self.env.wall.plus(skew + Duration::from_millis(1)));
+        let future = self.log.range(from, Bound::MAX, &Scope::ALL).filter(|r| r.is_own());
+        let mut future: Vec<_> =
+            future.filter_map(|r| Some((self.log.seq_of(&r.id)?, r.id))).collect();
+        // In the order of publishing.
+        future.sort_unstable();
+        for (_, id) in &future {
+            let is_taken = self.outbox.has_copies(id) || self.outbox.is_finished(id);
+            if is_taken || self.outbox.is_dead(id) {
+                continue;
+            }
+            // Without an entry it was published anew by an earlier run.
+            self.log.withdraw(id);
+            self.outbox.set_stale(id);
+        }
+        let online = self.outbox.clock.at(self.env.now);
+        self.outbox.end_put_offs(online);
+        self.arm_outbox();
+        self.renew_stale();
     }
 
     /// `new` is stored in place of `old`.

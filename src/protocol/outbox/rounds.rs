@@ -5,7 +5,8 @@
 use std::time::Duration;
 
 use crate::protocol::Protocol;
-use crate::protocol::io::{GivenUp, Output};
+use crate::protocol::io::Output;
+use crate::protocol::restored::GivenUp;
 use crate::protocol::timers::Timer;
 use crate::types::{Announcement, EntryState, Event, LinkId, PublishStatus, TransactionId};
 
@@ -53,12 +54,16 @@ impl Protocol {
 
     /// Returns how many peers have to confirm an entry: as many of those that are well as take its
     /// topic.
-    fn copies_needed(&self, id: &TransactionId, of_all: Option<u32>) -> u32 {
-        if let Some(needed) = of_all {
+    pub(super) fn copies_needed(&self, id: &TransactionId, of_all: Option<u32>) -> u32 {
+        let refusing = self.outbox.refusing(id);
+        if let Some(needed) = of_all.filter(|_| refusing.is_empty()) {
             return needed;
         }
         let record = self.log.find(id);
-        let takes = |link: &LinkId| record.is_none_or(|record| self.takes(*link, record));
+        let takes = |link: &LinkId| {
+            record.is_none_or(|record| self.takes(*link, record))
+                && self.links.peer_of(*link).is_none_or(|peer| !refusing.contains(&peer))
+        };
         self.enough(self.links.well(self.env.now).filter(takes).count())
     }
 
@@ -77,7 +82,7 @@ impl Protocol {
     }
 
     /// Returns how many have to confirm any entry, where every linked peer takes every topic.
-    fn needed_of_all(&self) -> Option<u32> {
+    pub(super) fn needed_of_all(&self) -> Option<u32> {
         self.peers_take_all().then(|| self.enough(self.links.well(self.env.now).count()))
     }
 
@@ -92,7 +97,7 @@ impl Protocol {
         self.env.config.outbox.min_copies.min(takers.max(1))
     }
 
-    fn leave_outbox(&mut self, ids: Vec<TransactionId>) {
+    pub(super) fn leave_outbox(&mut self, ids: Vec<TransactionId>) {
         if !ids.is_empty() {
             self.env.counters.transactions_replicated += ids.len() as u64;
             let forgotten = std::mem::take(&mut self.outbox.forgotten);
@@ -128,7 +133,7 @@ impl Protocol {
         self.arm_outbox();
     }
 
-    fn arm_outbox(&mut self) {
+    pub(super) fn arm_outbox(&mut self) {
         let (Some(due), true) = (self.outbox.next_due(), self.outbox.clock.is_running()) else {
             self.env.timers.cancel(Timer::Outbox);
             return;
@@ -145,6 +150,10 @@ impl Protocol {
         let due = self.outbox.take_due(online, TURN.0);
         let more = due.len() == TURN.0;
         for id in due {
+            if let Some(state) = self.bury_refused(&id) {
+                states.push((id, state));
+                continue;
+            }
             let offered = self.offer_again(&id);
             let retries = self.env.config.outbox.max_retries;
             let attempts = self.outbox.count_round(&id, offered);
@@ -152,7 +161,8 @@ impl Protocol {
                 states.push((id, self.bury(&id, GivenUp::NoTaker)));
                 continue;
             }
-            let longest = FIRST_ROUND.saturating_mul(1 << attempts.min(16)).min(LONGEST_ROUND);
+            let doublings = self.outbox.doublings(&id).min(16);
+            let longest = FIRST_ROUND.saturating_mul(1 << doublings).min(LONGEST_ROUND);
             // Never at once: what was offered a moment ago may be on its way.
             let delay = FIRST_ROUND / 5 + self.env.rng.jitter(longest);
             self.outbox.wait(&id, online + delay);
@@ -183,7 +193,9 @@ impl Protocol {
             let replay = l.up.as_ref().and_then(|up| up.feed.replay.as_ref());
             let coming = replay.is_some_and(|replay| replay.covers(seq));
             // A slow peer is not told twice: its cursor comes to it.
-            let told = self.outbox.has_confirmed(id, &l.remote) || coming;
+            let answered = self.outbox.has_confirmed(id, &l.remote)
+                || self.outbox.refusing(id).contains(&l.remote);
+            let told = answered || coming;
             if !takes || told || !self.may_pump(link) {
                 continue;
             }
@@ -198,7 +210,7 @@ impl Protocol {
         offered
     }
 
-    fn bury(&mut self, id: &TransactionId, why: GivenUp) -> EntryState {
+    pub(super) fn bury(&mut self, id: &TransactionId, why: GivenUp) -> EntryState {
         self.outbox.bury(id, why);
         self.env.counters.dead_letters += 1;
         let reason = why.reason().to_owned();

@@ -108,7 +108,8 @@ impl Protocol {
 
     /// Looks whether an absence is over, and notes that the node is whole.
     pub(in crate::protocol) fn judge_past(&mut self) {
-        if self.env.is_time_doubtful() {
+        if self.env.corroborated() < self.env.wall {
+            // By a clock that nobody confirms any span could be told.
             return;
         }
         let (now, wall) = (self.env.now, self.env.wall);

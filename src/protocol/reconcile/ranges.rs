@@ -46,7 +46,10 @@ impl Draft {
 impl Protocol {
     /// Reports whether a peer should be told of an entry.
     pub(super) fn is_worth_listing(&self, record: &Record, limit: u64) -> bool {
-        record.keep_until() > self.env.wall.plus(FADING) && u64::from(record.size) <= limit
+        let skew = self.env.config.network.max_clock_skew;
+        record.keep_until() > self.env.wall.plus(FADING)
+            && record.created <= self.env.wall.plus(skew)
+            && u64::from(record.size) <= limit
     }
 
     /// Returns what is compared on a link: what both sides said they want.

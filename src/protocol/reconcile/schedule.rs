@@ -257,26 +257,21 @@ impl Protocol {
     pub(super) fn tidy(&mut self) {
         if self.env.now.since(self.repairs.expired) >= PAUSE {
             self.repairs.expired = self.env.now;
-            if self.forget_expired() {
-                self.make_use_of_expired();
-            }
+            self.forget_expired();
+            self.make_use_of_expired();
         }
     }
 
-    /// Forgets what has expired; `false` when the time is doubtful. What of it was our own waits for
-    /// `lifecycle::on_expire`, so that a comparison gives nothing of the outbox up.
-    pub(in crate::protocol) fn forget_expired(&mut self) -> bool {
-        if self.env.is_time_doubtful() {
-            return false;
-        }
-        self.env.counters.transactions_expired += self.log.expire(self.env.wall);
-        true
+    /// Forgets what has expired. What of it was our own waits for `lifecycle::on_expire`, so that a
+    /// comparison gives nothing of the outbox up.
+    pub(in crate::protocol) fn forget_expired(&mut self) {
+        self.env.counters.transactions_expired += self.log.expire(self.env.settled());
     }
 
     /// Has the store forget what has expired, and asks again for what there is room for now.
     pub(in crate::protocol) fn make_use_of_expired(&mut self) {
         // Also when nothing went here: a store may keep entries longer, and lets them go later.
-        self.env.push(Output::Expire { now: self.env.wall });
+        self.env.push(Output::Expire { now: self.env.settled() });
         if self.log.forget_turned_away() {
             self.repair_everywhere();
         }

@@ -3,7 +3,7 @@
 
 use crate::config::Config;
 use crate::protocol::{CallId, Input};
-use crate::types::{LinkId, Message, Transaction};
+use crate::types::{Head, LinkId, Message, Offer, PIECE_BYTES, Piece, Proofs, Transaction};
 
 use super::liars::{gauge, reservation, signed};
 use super::single_node::SingleNode;
@@ -11,7 +11,8 @@ use super::*;
 
 const MIB: usize = 1 << 20;
 
-/// A node with 16 MiB: one and a half of them for what peers read, three for what is being stored.
+/// A node with 16 MiB: one and a half of them for what peers read, four for what is put together,
+/// three for what is being stored.
 fn config(largest: u64) -> Config {
     let mut config = Config::lan();
     config.limits.memory = 16 << 20;
@@ -108,12 +109,13 @@ fn publish(node: &mut SingleNode, n: u8, size: usize) {
 fn what_is_being_stored_closes_the_door_and_opens_it() {
     let mut node = SingleNode::new(1, &config(2 << 20), Vec::new());
     node.unstored = Some(Vec::new());
-    publish(&mut node, 0, MIB);
-    publish(&mut node, 1, MIB);
-    assert!(node.protocol.has_room());
-    publish(&mut node, 2, MIB);
-    assert!(!node.protocol.has_room(), "as much as may be");
-    assert_eq!(node.protocol.stats().memory["storing"], 3 << 20);
+    for n in 0..6 {
+        publish(&mut node, n, MIB);
+        assert!(node.protocol.has_room());
+    }
+    publish(&mut node, 6, MIB);
+    assert!(!node.protocol.has_room(), "as much as may be stored and put together");
+    assert_eq!(node.protocol.stats().memory["storing"], 7 << 20);
     let tickets = node.unstored.take().unwrap();
     for ticket in tickets {
         node.feed(secs(1), Input::Stored { ticket, result: Ok(()) });
@@ -125,13 +127,60 @@ fn what_is_being_stored_closes_the_door_and_opens_it() {
 #[test]
 fn one_payload_alone_closes_no_door() {
     let largest = 4 << 20;
-    let mut node = SingleNode::new(1, &config(largest), Vec::new());
-    assert!(node.protocol.stats().memory_limits["storing"] < largest);
+    let mut config = config(largest);
+    config.gossip.max_assembly_bytes = Some(1 << 20);
+    let mut node = SingleNode::new(1, &config, Vec::new());
+    let limits = node.protocol.stats().memory_limits;
     node.unstored = Some(Vec::new());
     publish(&mut node, 0, 4 * MIB);
-    assert!(node.protocol.has_room());
-    publish(&mut node, 1, 1);
-    assert!(!node.protocol.has_room());
+    assert!(node.protocol.has_room(), "{limits:?}");
+    publish(&mut node, 1, MIB);
+    assert!(!node.protocol.has_room(), "{limits:?}");
+}
+
+fn offer(transaction: &Transaction) -> Message {
+    let head = Head::of(transaction);
+    Message::Offer(Box::new(Offer { head, hop: 0, place: 0, complete: true }))
+}
+
+fn is_reserved(said: &[Message], transaction: &Transaction) -> bool {
+    said.iter().any(
+        |m| matches!(m, Message::Reserve(r) if r.id == transaction.id() && !r.ranges.is_empty()),
+    )
+}
+
+fn send_all(node: &mut SingleNode, link: LinkId, transaction: &Transaction) {
+    let proofs = Proofs::of(transaction.payload());
+    for (index, bytes) in (0..).zip(transaction.payload().chunks(PIECE_BYTES)) {
+        let bytes = bytes::Bytes::copy_from_slice(bytes);
+        let piece = Piece { id: transaction.id(), index, bytes, proof: proofs.get(index) };
+        node.hear(secs(1), link, vec![Message::Piece(piece)]);
+    }
+}
+
+#[test]
+fn large_payloads_wait_for_a_slow_store_and_nothing_else_does() {
+    let mut node = SingleNode::new(1, &config(2 << 20), Vec::new());
+    node.unstored = Some(Vec::new());
+    let link = node.meet(secs(1), 9);
+    // Four MiB may be put together, and three be stored: the sixth would be more than half of those.
+    let all: Vec<_> = (0..7).map(|n| signed(9, MIB, n)).collect();
+    let mut taken = 0;
+    for payload in &all {
+        node.hear(secs(1), link, vec![offer(payload)]);
+        node.check_heads(secs(1));
+        if !is_reserved(&node.said_to(link), payload) {
+            break;
+        }
+        send_all(&mut node, link, payload);
+        taken += 1;
+    }
+    assert_eq!(taken, 5);
+    assert!(node.protocol.has_room(), "peers are heard");
+    assert_eq!(node.protocol.stats().memory["storing"], 5 << 20);
+    let ticket = node.unstored.as_mut().unwrap().remove(0);
+    node.feed(secs(1), Input::Stored { ticket, result: Ok(()) });
+    assert!(is_reserved(&node.said_to(link), &all[5]), "there is room again");
 }
 
 #[test]

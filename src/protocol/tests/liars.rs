@@ -471,9 +471,9 @@ fn a_clock_that_leaps_ahead_and_is_put_right_forgets_nothing() {
         node.feed(now, Input::Timeout);
     }
     assert_eq!(node.protocol.stats().retained, 100);
-    // A clock that stays there was right.
-    for _ in 0..100 {
-        now += secs(1);
+    // A clock that stays there is obeyed in the end, though nobody confirms it.
+    for _ in 0..400 {
+        now += secs(10);
         node.feed_at(now, now + leap, Input::Timeout);
     }
     assert_eq!(node.protocol.stats().retained, 0);

@@ -4,6 +4,7 @@
 mod addresses;
 mod admission;
 mod budget;
+mod clocks;
 mod gates;
 mod greedy;
 mod liars;
@@ -13,6 +14,7 @@ mod outbox;
 mod pair;
 mod past;
 mod property;
+mod refusals;
 mod single_node;
 
 use std::time::Duration;

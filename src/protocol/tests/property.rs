@@ -14,7 +14,7 @@ use crate::testing::cases::{Random, for_all};
 use crate::types::{
     Announcement, Ban, Bound, CloseReason, FEATURES, FailureKind, Head, Header, Hello, Interest,
     LinkId, Message, MonoTime, NOWHERE, Offer, PeerId, PeerRecord, Piece, PieceRange, Proofs,
-    Range, RangeContent, Reconcile, RecordDraft, Reservation, Signature, Topic, TopicKey,
+    Range, RangeContent, Reconcile, RecordDraft, Refusal, Reservation, Signature, Topic, TopicKey,
     Transaction, TransactionId, TransportKind, Verdict, WallTime,
 };
 
@@ -53,6 +53,17 @@ fn record(n: u8) -> PeerRecord {
     })
 }
 
+/// A clock that is about right, or at an end of its type, or not said.
+fn clock(n: u8) -> Option<WallTime> {
+    match n % 8 {
+        0 => None,
+        1 => Some(WallTime::from_millis(u64::MAX - u64::from(n))),
+        2 => Some(WallTime::from_millis(u64::from(n))),
+        3 => Some(WallTime::from_millis(START * u64::from(n))),
+        _ => Some(WallTime::from_millis(START).plus(secs(u64::from(n)))),
+    }
+}
+
 pub(in crate::protocol) fn hello(n: u8) -> Message {
     Message::Hello(Box::new(Hello {
         network: if n == 255 { "other" } else { "sorcha" }.to_owned(),
@@ -65,7 +76,7 @@ pub(in crate::protocol) fn hello(n: u8) -> Message {
         observed: None,
         interest: Interest::default(),
         owes: n % 2 == 1,
-        clock: None,
+        clock: clock(n),
         proofs: Vec::new(),
         complete_since: None,
     }))
@@ -118,7 +129,14 @@ fn message(step: Step) -> Message {
         14 => Message::Stored(vec![id(b)]),
         15 if a < 90 => Message::Busy(vec![id(b)]),
         15 if a < 200 => Message::Receiving { id: id(b), place: u32::from(a) },
-        15 => Message::Flushed,
+        15 if a < 230 => Message::Flushed,
+        15 => {
+            let reasons =
+                [Refusal::Skewed, Refusal::Rejected, Refusal::TooLarge, Refusal::Unwanted];
+            let reason = reasons[usize::from(a % 4)];
+            let list = (0..b % 3).map(|n| (id(b.wrapping_add(n)), reason)).collect();
+            Message::Refused { list, clock: clock(a) }
+        }
         16 if a < 128 => Message::Ask(Box::new(ranges(a, b))),
         16 => Message::Answer(Box::new(ranges(a, b))),
         17 => Message::Yours { lower: bound(a), upper: bound(b) },

@@ -88,6 +88,8 @@ pub(super) struct SingleNode {
     /// Checks that will break off.
     pub(super) breaks: u32,
     pub(super) announced: BTreeSet<TransactionId>,
+    /// What the next hello of a peer says of its clock.
+    pub(super) peer_clock: Option<WallTime>,
     /// Dials, answers to the host, and changes of the own record.
     pub(super) outside: Vec<Output>,
     /// What the store was given of other origins, and whether it was news.
@@ -128,6 +130,7 @@ impl SingleNode {
             unstored: None,
             breaks: 0,
             announced: BTreeSet::new(),
+            peer_clock: None,
             outside: Vec::new(),
             stored: Vec::new(),
             store_own: Ok(()),
@@ -169,7 +172,7 @@ impl SingleNode {
     pub(super) fn meet_on(&mut self, now: Duration, n: u8, link: u64, owes: bool) -> LinkId {
         let link = LinkId(link);
         self.link_up(now, link, true, n);
-        let hello = Hello { owes, ..greeting(n) };
+        let hello = Hello { owes, clock: self.peer_clock, ..greeting(n) };
         self.hear(now, link, vec![Message::Hello(Box::new(hello))]);
         link
     }
@@ -259,6 +262,10 @@ impl SingleNode {
                     }
                     Output::Store { ticket, entry, is_news } => {
                         self.stored.push((entry.transaction.id(), is_news));
+                        if let Some(unstored) = &mut self.unstored {
+                            unstored.push(ticket);
+                            continue;
+                        }
                         todo.push_back(Input::Stored { ticket, result: Ok(()) });
                     }
                     Output::StoreOwn { ticket, .. } => {

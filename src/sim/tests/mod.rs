@@ -6,6 +6,7 @@
 
 mod addresses;
 mod checkers;
+mod clocks;
 mod faults;
 mod full_hubs;
 mod full_stores;

@@ -278,7 +278,8 @@ fn frames_that_vanished_are_made_up_for() {
 #[test]
 fn what_comes_from_the_future_is_taken_when_its_time_has_come() {
     // It was asked for again in every round, or only minutes after it had become admissible.
-    let nodes = [80_000, -70_000, -70_000].map(NodeOptions::skewed).to_vec();
+    // Two only: of three, the one whose clock is ahead would know it.
+    let nodes = [80_000, -70_000].map(NodeOptions::skewed).to_vec();
     let mut world = World::with_nodes(WorldConfig::new(1, 0), nodes);
     world.run_for(secs(5));
     let id = world.publish_random(0, 300);
@@ -287,7 +288,7 @@ fn what_comes_from_the_future_is_taken_when_its_time_has_come() {
     let refused = world.report().counters.refused_skewed;
     // The origin offers it again, too, less and less often.
     assert!((2..=14).contains(&refused), "{refused} times in 25 s");
-    assert!(world.run_until(|w| w.holders(&id) == 3, secs(12)), "{:?}", world.report());
+    assert!(world.run_until(|w| w.holders(&id) == 2, secs(12)), "{:?}", world.report());
 }
 
 /// Two linked nodes of which the second is only the mouth of this test.

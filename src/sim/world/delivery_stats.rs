@@ -16,8 +16,15 @@ pub(super) struct Coverage {
     /// Set once a store has it.
     pub(super) keep_until: Option<WallTime>,
     pub(super) holders: NodeSet,
+    is_withdrawn: bool,
     /// One copy of its bytes for all disks that hold them: thousands of nodes fit into memory.
     whole: Option<Transaction>,
+}
+
+impl Coverage {
+    fn is_live(&self, now: WallTime) -> bool {
+        !self.is_withdrawn && self.keep_until.is_some_and(|until| until > now)
+    }
 }
 
 /// Coverage of all transactions that were ever published.
@@ -68,6 +75,18 @@ impl CoverageTable {
         }
     }
 
+    /// Its publisher has published it anew, under another id: nobody needs it.
+    pub(super) fn withdrawn(&mut self, id: &TransactionId) {
+        if let Some(coverage) = self.0.get_mut(id) {
+            coverage.is_withdrawn = true;
+        }
+    }
+
+    /// Whether a transaction is to be kept at `now` and was not published anew.
+    pub(super) fn is_live(&self, id: &TransactionId, now: WallTime) -> bool {
+        self.0.get(id).is_some_and(|coverage| coverage.is_live(now))
+    }
+
     pub(super) fn disk_lost(&mut self, node: usize) {
         self.0.values_mut().for_each(|s| {
             s.holders.remove(node);
@@ -88,7 +107,7 @@ impl CoverageTable {
         &self,
         now: WallTime,
     ) -> impl Iterator<Item = (&TransactionId, &Coverage)> {
-        self.0.iter().filter(move |(_, s)| s.keep_until.is_some_and(|until| until > now))
+        self.0.iter().filter(move |(_, coverage)| coverage.is_live(now))
     }
 }
 

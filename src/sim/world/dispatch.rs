@@ -216,7 +216,10 @@ impl World {
                 self.schedule(at, Event::Loaded { node, boot, ticket, ids });
             }
             Output::Renew { id } => self.renew(node, id),
-            Output::Renewed { id, .. } => self.nodes[node].store.confirm(&[id]),
+            Output::Renewed { id, .. } => {
+                self.nodes[node].store.confirm(&[id]);
+                self.coverage.withdrawn(&id);
+            }
             Output::Partial(op) => {
                 let at = self.after_store(node);
                 self.schedule(at, Event::Partial { node, boot, op: Box::new(op) });
@@ -227,6 +230,9 @@ impl World {
                 for id in self.nodes[node].store.expire(now) {
                     self.coverage.removed(&id, node);
                 }
+            }
+            Output::CorrectClock { correction_ms } => {
+                self.nodes[node].correction_ms = correction_ms;
             }
             Output::RenewRecord { above } => {
                 let at = self.now + self.config.verify_delay;
@@ -255,7 +261,7 @@ impl World {
             return self.complete_later(node, Input::NotRenewed { id, removed: true });
         };
         let (topic, payload) = (old.topic().as_str().to_owned(), old.payload().clone());
-        let wall = n.wall(self.now);
+        let wall = n.dated(self.now);
         // Transactions of one moment differ in when they expire.
         let expires = wall.plus(LIFETIME + Duration::from_millis(n.next_call % 1000));
         let transaction = self.transaction(node, &topic, &payload, wall, expires);

@@ -39,6 +39,7 @@ impl World {
         n.boot += 1;
         n.vanished = false;
         n.started = now;
+        n.correction_ms = 0;
         let record = n.sign_record(now);
         let restored = n.store.restored(n.options.store_bytes);
         let stored: Vec<TransactionId> = restored.index.iter().map(|e| e.id).collect();
@@ -193,6 +194,14 @@ impl World {
             let peer = self.peer_id(node);
             self.show(&Seen::Hostile { peer });
         }
+    }
+
+    /// Sets a node's clock, also while the node runs: from now on it is ahead of the true time by so many
+    /// milliseconds, or behind it.
+    pub fn set_clock(&mut self, node: usize, skew_ms: i64) {
+        let n = &mut self.nodes[node];
+        self.faults.clocks_set += u64::from(n.options.clock_skew_ms != skew_ms);
+        n.options.clock_skew_ms = skew_ms;
     }
 
     /// Counts a node's latencies apart from those of the others, because it is the one that a fault

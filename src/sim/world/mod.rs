@@ -275,7 +275,7 @@ impl World {
 
     /// Makes, signs and publishes a transaction; returns its id, whatever becomes of it.
     pub fn publish(&mut self, node: usize, topic: &str, payload: &[u8]) -> TransactionId {
-        let wall = self.nodes[node].wall(self.now);
+        let wall = self.nodes[node].dated(self.now);
         let transaction = self.transaction(node, topic, payload, wall, wall.plus(LIFETIME));
         let id = transaction.id();
         self.publish_transaction(node, transaction);

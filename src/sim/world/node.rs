@@ -50,6 +50,8 @@ pub(super) struct Node {
     pub(super) config: Config,
     pub(super) endpoint: Endpoint,
     pub(super) record_seq: u64,
+    /// Milliseconds that the protocol has added to the clock.
+    pub(super) correction_ms: i64,
     /// `None` while the node is down.
     pub(super) protocol: Option<Protocol>,
     /// Counts starts: what was meant for an earlier run is dropped.
@@ -96,6 +98,7 @@ impl Node {
             endpoint: endpoint(index),
             options,
             record_seq: 0,
+            correction_ms: 0,
             protocol: None,
             boot: 0,
             started: Duration::ZERO,
@@ -134,9 +137,12 @@ impl Node {
     }
 
     pub(super) fn wall(&self, now: Duration) -> WallTime {
-        let wall = WallTime::from_millis(EPOCH_MS).plus(now);
-        let skew = Duration::from_millis(self.options.clock_skew_ms.unsigned_abs());
-        if self.options.clock_skew_ms < 0 { wall.minus(skew) } else { wall.plus(skew) }
+        shifted(true_wall(now), self.options.clock_skew_ms)
+    }
+
+    /// Time by which the node dates what it signs and publishes.
+    pub(super) fn dated(&self, now: Duration) -> WallTime {
+        shifted(self.wall(now), self.correction_ms)
     }
 
     /// Signs a new record.
@@ -146,7 +152,7 @@ impl Node {
         self.identity.sign_record(RecordDraft {
             peer: self.peer_id(),
             seq: self.record_seq,
-            issued: self.wall(now),
+            issued: self.dated(now),
             endpoints,
         })
     }
@@ -180,6 +186,16 @@ impl Node {
         let address = self.endpoint.socket_addr()?;
         Some(SocketAddr::new(address.ip(), 40_000))
     }
+}
+
+/// Time that a clock shows which is right.
+pub(super) fn true_wall(now: Duration) -> WallTime {
+    WallTime::from_millis(EPOCH_MS).plus(now)
+}
+
+fn shifted(wall: WallTime, by_ms: i64) -> WallTime {
+    let span = Duration::from_millis(by_ms.unsigned_abs());
+    if by_ms < 0 { wall.minus(span) } else { wall.plus(span) }
 }
 
 /// The identity of a node, the same in every run of a seed.

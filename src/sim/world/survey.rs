@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::World;
 use super::delivery_stats::{Coverage, Figures};
+use super::node::{Node, true_wall};
 use crate::protocol::{LinkView, Protocol};
 use crate::sim::check::Holdings;
 use crate::sim::node_set::NodeSet;
@@ -17,13 +18,15 @@ use crate::types::{Counters, TopicKey, TransactionId, WallTime};
 impl World {
     /// Holdings of every running honest node, for the checkers.
     pub(super) fn holdings(&self) -> Vec<Holdings> {
-        let groups = self.groups();
+        let (groups, latest) = (self.groups(), self.latest_wall());
         let holding = |node: usize| {
             let n = &self.nodes[node];
-            let stored: BTreeSet<_> = n.store.unexpired(n.wall(self.now)).collect();
+            let live = |id: &TransactionId| self.coverage.is_live(id, latest);
+            let stored: BTreeSet<_> = n.store.unexpired(latest).filter(live).collect();
             // What was promised and has expired since is no promise any more.
             let live = |id: &&TransactionId| {
-                stored.contains(id) || self.coverage.holders(id).is_some_and(|h| !h.is_empty())
+                let held = self.coverage.holders(id).is_some_and(|h| !h.is_empty());
+                stored.contains(*id) || held && live(id)
             };
             let promised = n.promised.iter().filter(live).copied().collect();
             let not_carried = self.not_carried(node);
@@ -58,10 +61,11 @@ impl World {
         self.running().filter(|n| self.nodes[*n].is_honest())
     }
 
-    /// The latest that any clock says: what is not expired by it is expired nowhere.
+    /// The latest that any clock says that is right enough: what is not expired by it is expired nowhere.
     fn latest_wall(&self) -> WallTime {
-        let ahead = self.nodes.iter().map(|n| n.wall(self.now)).max();
-        ahead.unwrap_or_default()
+        let truth = true_wall(self.now);
+        let right = |n: &&Node| n.wall(self.now) <= truth.plus(n.config.network.max_clock_skew);
+        self.nodes.iter().filter(right).map(|n| n.wall(self.now)).max().unwrap_or(truth)
     }
 
     /// Number of (accepted and unexpired transaction, running honest node) pairs are not there yet.

@@ -1,6 +1,6 @@
 //! What errors of `SQLite` mean, and what is damage.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
@@ -57,7 +57,8 @@ pub(super) fn explain(name: &str, error: sqlx::Error) -> StoreError {
 }
 
 /// Returns what the operating system says to opening or making the file `name`, where `SQLite` says
-/// only that it cannot: permission denied, a read-only file system, a directory in its place.
+/// only that it cannot: permission denied, a read-only file system, a loop of links. The file is not
+/// opened for that: closing it would take the locks away that `SQLite` has on it in this process.
 fn system_error(name: &str, error: &sqlx::Error) -> Option<io::Error> {
     let code = error.as_database_error()?.code()?.parse::<u32>().ok()? & 0xff;
     if !matches!(code, READ_ONLY | CANNOT_OPEN) {
@@ -69,7 +70,11 @@ fn system_error(name: &str, error: &sqlx::Error) -> Option<io::Error> {
         Ok(_) => fs::remove_file(&probe).err(),
         Err(error) => return Some(error),
     }
-    .or_else(|| OpenOptions::new().read(true).write(true).open(path).err())
+    .or_else(|| match fs::metadata(path) {
+        Ok(found) if found.permissions().readonly() => Some(io::ErrorKind::PermissionDenied.into()),
+        Ok(_) => None,
+        Err(error) => Some(error),
+    })
     .filter(|error| error.kind() != io::ErrorKind::NotFound)
 }
 

@@ -10,7 +10,7 @@ pub struct Frame {
 pub struct Message {
     #[prost(
         oneof = "message::Kind",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 16, 17, 18, 19, 20, 21, 22, 23, 25"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 16, 17, 18, 19, 20, 21, 22, 23, 25, 26"
     )]
     pub kind: ::core::option::Option<message::Kind>,
 }
@@ -75,6 +75,9 @@ pub mod message {
         /// What the sender owes (see its hello) has been announced.
         #[prost(message, tag = "25")]
         Flushed(super::Flushed),
+        /// Why the receiver's own transactions are not taken.
+        #[prost(message, tag = "26")]
+        Refused(super::Refused),
     }
 }
 /// Who the sender is.
@@ -143,6 +146,20 @@ pub struct Interest {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Flushed {}
+/// Parallel lists of equal length. Without any id it only tells the clock, and asks for the
+/// receiver's.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Refused {
+    /// Ids one after the other, 32 bytes each, no separators.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub ids: ::prost::bytes::Bytes,
+    /// See src/wire/convert.rs; unknown codes mean the same as 0.
+    #[prost(uint32, repeated, tag = "2")]
+    pub reasons: ::prost::alloc::vec::Vec<u32>,
+    /// As in Hello.
+    #[prost(uint64, tag = "3")]
+    pub clock_ms: u64,
+}
 /// The last message on a link.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Goodbye {

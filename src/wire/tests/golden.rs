@@ -2,11 +2,11 @@
 //! run now would not understand it.
 
 use super::examples;
-use crate::types::CloseReason;
-use crate::wire::convert::{REASONS, reason_code, reason_of};
+use crate::types::{CloseReason, Refusal};
+use crate::wire::convert::{REASONS, REFUSALS, reason_code, reason_of, refusal_code, refusal_of};
 use crate::wire::{decode_frame, encode_frame};
 
-const GOLDEN: [(&str, &str); 29] = [
+const GOLDEN: [(&str, &str); 30] = [
     (
         "hello",
         "\
@@ -176,6 +176,13 @@ const GOLDEN: [(&str, &str); 29] = [
          95ffbc31\
          ",
     ),
+    (
+        "refused",
+        "\
+         0a50d2014d0a400b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0c0c0c0c0c\
+         0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c120201091880d095ffbc31\
+         ",
+    ),
 ];
 
 #[test]
@@ -191,6 +198,10 @@ fn the_encoding_of_every_kind_is_locked() {
 
 #[test]
 fn every_reason_has_a_code_of_its_own() {
+    for (code, refusal) in REFUSALS {
+        assert_eq!((refusal_of(u64::from(code)), refusal_code(refusal)), (refusal, code));
+    }
+    assert_eq!(refusal_of(u64::MAX), Refusal::Ignored, "of a later version");
     for (code, reason) in REASONS {
         assert_eq!(reason_of(u64::from(code)), reason);
         assert_eq!(reason_code(reason), code);

@@ -9,7 +9,7 @@ use crate::types::{
     MAX_IDS_PER_MESSAGE, MAX_IDS_PER_RECONCILE, MAX_INTERESTS, MAX_MESSAGES_PER_FRAME,
     MAX_NETWORK_BYTES, MAX_PROOF_BYTES, MAX_PROOFS, MAX_RANGES, MAX_RANGES_PER_MESSAGE,
     MAX_RECORDS_PER_MESSAGE, Message, PIECE_BYTES, PieceRange, Range, RangeContent, Reconcile,
-    Reservation,
+    Refusal, Reservation,
 };
 use crate::wire::generated::gossip::{self, message::Kind};
 use crate::wire::{WireError, decode_frame, encode_frame};
@@ -58,6 +58,8 @@ fn lists_are_bounded() {
         |n| Message::Early(vec![id(1); n]),
         |n| Message::Stored(vec![id(1); n]),
     ];
+    let refused = |n| Message::Refused { list: vec![(id(1), Refusal::Skewed); n], clock: None };
+    let lists = lists.into_iter().chain([refused as fn(usize) -> Message]);
     for list in lists {
         assert!(decode_frame(encode_frame(&[list(LIMIT)])).is_ok());
         let error = decode_frame(encode_frame(&[list(LIMIT + 1)])).unwrap_err();
@@ -193,6 +195,9 @@ fn parallel_lists_agree() {
     assert_eq!(announce(64, 1, 2), WireError::Unequal { what: "sizes", ids: 2 });
     assert_eq!(announce(64, 2, 0), WireError::Unequal { what: "hops", ids: 2 });
     assert_eq!(announce(0, 1, 1), WireError::Unequal { what: "sizes", ids: 0 });
+    let ids = Bytes::from(vec![1; 64]);
+    let error = refusal(Kind::Refused(gossip::Refused { ids, reasons: vec![1], clock_ms: 0 }));
+    assert_eq!(error, WireError::Unequal { what: "reasons", ids: 2 });
     // Other encoders may write repeated numbers one by one: frame { announce { .. } }.
     let mut body = vec![0x0a, 32];
     body.extend_from_slice(id(1).as_bytes());

@@ -14,7 +14,8 @@ use crate::identity::Identity;
 use crate::types::{
     ALL_PIECES, Announcement, Bound, CloseReason, FEATURES, Head, Header, Hello, Interest, Message,
     NOWHERE, Offer, PeerId, PeerRecord, Piece, PieceRange, Range, RangeContent, Reconcile,
-    RecordDraft, Reservation, Signature, Topic, TopicKey, Transaction, TransactionId, WallTime,
+    RecordDraft, Refusal, Reservation, Signature, Topic, TopicKey, Transaction, TransactionId,
+    WallTime,
 };
 
 fn id(fill: u8) -> TransactionId {
@@ -145,6 +146,10 @@ fn examples() -> Vec<Message> {
             complete_since: Some(WallTime::from_millis(1_700_000_000_000)),
             ..plain_hello()
         })),
+        Message::Refused {
+            list: vec![(id(11), Refusal::Skewed), (id(12), Refusal::WrongSignature)],
+            clock: Some(WallTime::from_millis(1_700_000_000_000)),
+        },
     ]
 }
 

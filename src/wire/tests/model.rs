@@ -6,7 +6,7 @@ use crate::types::{
     Hello, Interest, Message, PeerRecord, Range, RangeContent, Reconcile, Signature, TransactionId,
     WallTime,
 };
-use crate::wire::convert::reason_code;
+use crate::wire::convert::{reason_code, refusal_code};
 use crate::wire::generated::gossip::{self, message::Kind};
 
 pub(super) fn frame(messages: &[Message]) -> gossip::Frame {
@@ -74,6 +74,11 @@ fn kind(message: &Message) -> Kind {
             Kind::Receiving(gossip::Receiving { id: ids([*id]), place: *place })
         }
         Message::Flushed => Kind::Flushed(gossip::Flushed {}),
+        Message::Refused { list, clock } => Kind::Refused(gossip::Refused {
+            ids: ids(list.iter().map(|(id, _)| *id)),
+            reasons: list.iter().map(|(_, reason)| refusal_code(*reason)).collect(),
+            clock_ms: clock.map_or(0, WallTime::as_millis),
+        }),
         Message::Ask(ranges) => Kind::Ask(reconcile(ranges)),
         Message::Answer(ranges) => Kind::Answer(reconcile(ranges)),
         Message::Yours { lower, upper } => Kind::Yours(gossip::Yours {

@@ -14,7 +14,7 @@ use crate::types::{
     RangeContent, Reconcile, RecordDraft, Reservation, Signature, Topic, TopicKey, Transaction,
     TransactionId, WallTime,
 };
-use crate::wire::convert::REASONS;
+use crate::wire::convert::{REASONS, REFUSALS};
 use crate::wire::generated::gossip;
 use crate::wire::{decode_frame, encode_frame};
 
@@ -118,7 +118,7 @@ fn interest(random: &mut Random) -> Interest {
 fn transaction(random: &mut Random) -> Transaction {
     let payload = if random.bool() { 0..64 } else { 0..20_000 };
     let payload = random.list(payload, Random::u8);
-    let topic = random.text(0..256, &['a', 'q', 'z', '/']);
+    let topic = random.text(1..256, &['a', 'q', 'z', '/']);
     let topic = Topic::new(&topic).unwrap();
     let header = Header::new(topic, peer(random), wall(random), wall(random), &payload);
     Transaction::new(header, signature(random), Bytes::from(payload)).unwrap()
@@ -182,7 +182,7 @@ fn message(random: &mut Random) -> Message {
         size: random.number(),
         hop: random.u16(),
     };
-    match random.within(0..23) {
+    match random.within(0..24) {
         0 => Message::Hello(Box::new(hello(random))),
         1 => Message::Goodbye {
             reason: REASONS[random.index(REASONS.len())].1,
@@ -208,6 +208,11 @@ fn message(random: &mut Random) -> Message {
         19 => Message::Reserve(reservation(random)),
         20 => Message::Busy(ids(random)),
         21 => Message::Receiving { id: id(random), place: random.u32() },
+        22 => Message::Refused {
+            list: random
+                .list(0..40, |random| (id(random), REFUSALS[random.index(REFUSALS.len())].1)),
+            clock: random.option(|random| wall(random).plus(Duration::from_millis(1))),
+        },
         _ => Message::Flushed,
     }
 }
@@ -319,6 +324,7 @@ fn ids_in(message: &Message) -> usize {
         | Message::Early(list)
         | Message::Stored(list)
         | Message::Busy(list) => list.len(),
+        Message::Refused { list, .. } => list.len(),
         _ => 0,
     }
 }
