@@ -119,6 +119,17 @@ pub enum Input {
         /// Length of the frame in bytes.
         bytes: usize,
     },
+    /// [`Output::Measure`] is done.
+    Measured {
+        /// Number of the link.
+        link: LinkId,
+        /// Bytes read since the link opened, those of frames that are not complete too; 0 where the
+        /// transport cannot tell.
+        received: u64,
+        /// Bytes that the operating system took from the transport since the link opened; 0 where
+        /// the transport cannot tell.
+        taken: u64,
+    },
     /// The host publishes: all of these, or none.
     Publish {
         /// Caller that waits for [`Output::Published`].
@@ -297,6 +308,11 @@ pub enum Output {
         link: LinkId,
         /// Message to be queued.
         message: Message,
+    },
+    /// Say what the transport of a link has carried by now; answer with [`Input::Measured`].
+    Measure {
+        /// Number of the link.
+        link: LinkId,
     },
     /// Send what is queued, then close. Nothing of this link is expected any more.
     Close {

@@ -280,6 +280,8 @@ impl Protocol {
                 rtt: up.pinger.rtt,
                 age: self.env.now.since(up.since),
                 queued_bytes: l.queued_bytes,
+                under_way_bytes: up.budget.under_way(),
+                rate: up.budget.rate(),
                 lag: self.log.head().saturating_sub(up.feed.cursor),
                 in_debt: up.feed.debt.is_some(),
                 depth: up.interest.theirs.depth,

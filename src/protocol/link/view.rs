@@ -1,4 +1,6 @@
-//! What a link looks like from outside.
+//! How a link is shown to people.
+//!
+//! Tested by: `protocol::tests::thin`.
 
 use std::time::Duration;
 
@@ -25,6 +27,10 @@ pub struct LinkView {
     pub age: Duration,
     /// Bytes waiting to be sent.
     pub queued_bytes: usize,
+    /// Bytes handed out that have not arrived, as far as the peer has said.
+    pub under_way_bytes: u64,
+    /// Bytes per second that the link carries, once measured.
+    pub rate: Option<u64>,
     /// Accepted transactions not yet offered to it.
     pub lag: u64,
     /// True: the peer is too slow for what is new. What the peer is skipped for is compared and

@@ -16,6 +16,7 @@ mod past;
 mod property;
 mod refusals;
 mod single_node;
+mod thin;
 
 use std::time::Duration;
 
