@@ -67,8 +67,9 @@ pub struct ListenConfig {
 #[non_exhaustive]
 pub struct DiscoveryConfig {
     /// First contacts, in every form that [`Endpoint`] reads; never forgotten, and dialled for ever. A
-    /// DNS name is resolved to all its addresses, again at every attempt. Default none: then others have to
-    /// dial this node.
+    /// DNS name is resolved to all its addresses, again at every attempt, and leads to the first at which a
+    /// peer of this network answers; this node may be among them. Default none: then others have to dial
+    /// this node.
     pub bootstrap: Vec<Endpoint>,
     /// Peers that must answer at these addresses, whoever says to dial them: a dial that finds another
     /// key there is given up before anything is said. As an invite has them. Default none.
@@ -124,7 +125,8 @@ pub struct LivenessConfig {
     /// 30 s, range 50 ms to 1 h.
     #[serde(with = "span")]
     pub interval: Duration,
-    /// Time that a peer has to answer a ping. Default 5 s, range 50 ms to 120 s.
+    /// Time that a peer has to answer a ping, beside what the bytes before the ping take. A link that
+    /// carries bytes is alive, however long the answer takes. Default 5 s, range 50 ms to 120 s.
     #[serde(with = "span")]
     pub timeout: Duration,
     /// Number of answers missed in a row after which a peer is down and the link closed. Default 2, range 1 to 10.

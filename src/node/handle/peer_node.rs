@@ -22,11 +22,11 @@ use crate::node::room::Room;
 use crate::node::subscribed_topics::{SubscribedTopics, TopicSelection};
 use crate::ports::{Ban, TransactionQueue, TransactionStore};
 use crate::protocol::ConnectFailure;
-use crate::types::{Cursor, Endpoint, Event, LinkStatus, Mode, PeerId, Stats, Topic};
+use crate::types::{Endpoint, Event, LinkStatus, Mode, PeerId, Stats, Topic};
 
 use super::durable::{DurableNames, DurableSubscription};
 use super::events::Events;
-use super::subscription::{Since, StartAt, Subscription};
+use super::subscription::{LogNews, Since, StartAt, Subscription};
 
 /// State of a node that its handles share.
 pub(in crate::node) struct Inner {
@@ -50,7 +50,7 @@ pub(in crate::node) struct Inner {
     pub(in crate::node) refused_publishes: Arc<AtomicU64>,
     pub(in crate::node) queue: Arc<dyn TransactionQueue>,
     pub(in crate::node) log: Arc<dyn TransactionStore>,
-    pub(in crate::node) newest: watch::Receiver<Cursor>,
+    pub(in crate::node) news: LogNews,
     /// Topics of the subscriptions that live.
     pub(in crate::node) late_news: Arc<LateNews>,
     pub(in crate::node) subscribed: SubscribedTopics,
@@ -209,7 +209,7 @@ impl PeerNode {
     }
 
     /// Forgets a durable subscription; an unknown name is no error. At most
-    /// [`MAX_CURSORS`](crate::ports::MAX_CURSORS) names are kept.
+    /// [`MAX_CURSORS`](crate::ports::MAX_CURSORS) names are kept, five of them for the node itself.
     ///
     /// # Errors
     /// [`SubscribeError::InUse`] while it is subscribed; [`SubscribeError::Store`].
@@ -228,10 +228,10 @@ impl PeerNode {
             return Err(SubscribeError::Closed);
         }
         let lease = self.0.names.lease(name)?;
-        let (log, newest) = (Arc::clone(&self.0.log), self.0.newest.clone());
+        let (log, news) = (Arc::clone(&self.0.log), self.0.news.clone());
         let topics = self.0.subscribed.enter(topics);
         let memory = self.0.config.limits.memory;
-        DurableSubscription::new(log, newest, lease, topics, start, memory).await
+        DurableSubscription::new(log, news, lease, topics, start, memory).await
     }
 
     async fn subscription(
@@ -242,12 +242,12 @@ impl PeerNode {
         if self.is_closed() {
             return Err(SubscribeError::Closed);
         }
-        let (log, newest) = (Arc::clone(&self.0.log), self.0.newest.clone());
+        let (log, news) = (Arc::clone(&self.0.log), self.0.news.clone());
         let inner = &self.0;
         let since = (start == StartAt::Now)
             .then(|| Since::now(Arc::clone(&inner.clock), Arc::clone(&inner.late_news)));
         let topics = self.0.subscribed.enter(topics);
-        let subscription = Subscription::new(log, newest, topics, start).await?;
+        let subscription = Subscription::new(log, news, topics, start).await?;
         Ok(subscription.within(self.0.config.limits.memory).leave_out_before(since))
     }
 
@@ -357,12 +357,15 @@ impl PeerNode {
 
     /// Opens a link to an address now, whatever the overlay would do by itself, and returns the id that the
     /// peer proved. `address` is what [`Endpoint`] reads: `host:port`, `1.2.3.4:port`, `[v6]:port`, a URL
-    /// without a path; the port is 5001 where none is given. A DNS name is resolved to all its addresses.
+    /// without a path; the port is 5001 where none is given. A DNS name is resolved to all its addresses, and
+    /// leads to the first at which a peer of this network answers; see the guide's
+    /// [paths](crate::guide::paths).
     ///
-    /// The call takes `connection.connect_timeout` and `connection.handshake_timeout` for the
-    /// connection (40 s by default) and the latter once more for the hello, at the most. A peer
-    /// that is linked already keeps one link, as a rule the new one. Dials by this call are not
-    /// counted against `discovery.max_concurrent`.
+    /// The dial is made at once, whatever was found at the address before, and is not counted against
+    /// `discovery.max_concurrent`. It takes `connection.connect_timeout` and
+    /// `connection.handshake_timeout` for the connection (40 s by default) and the latter once more for
+    /// the hello, at the most; and as long again for each address of a name whose peer is refused or
+    /// refuses. A peer that is linked already keeps one link, as a rule the new one.
     ///
     /// A future dropped before it is ready does not end the dial: the link may come up.
     ///
