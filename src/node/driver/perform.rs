@@ -96,6 +96,7 @@ impl Driver {
             Output::Partial(op) => self.store(StoreOp::Partial(op)),
             Output::Expire { now } => self.store(StoreOp::Expire { now }),
             Output::Load { ticket, ids } => self.effects.load(ticket, ids),
+            Output::SavePast { since, until } => self.store(StoreOp::SavePast { since, until }),
             Output::SavePeer(peer) => self.effects.peers.save(peer),
             Output::ForgetPeer(peer) => self.effects.peers.forget(peer),
             Output::SaveBan(ban) => self.effects.peers.set_ban(ban.peer, Some(ban)),
@@ -197,6 +198,9 @@ impl Driver {
     fn emit(&mut self, event: Event) {
         match &event {
             Event::Replicated { id, peers } => self.statuses.copied(id, *peers),
+            Event::HistoryMissed { from, until } => {
+                self.store(StoreOp::Missed { span: *from..*until });
+            }
             Event::DeadLettered { id, reason } => {
                 self.statuses.set_state(id, PublishState::DeadLetter { reason: reason.clone() });
             }
