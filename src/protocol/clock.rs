@@ -46,7 +46,7 @@ use crate::config::Config;
 use crate::types::{LinkId, MonoTime, WallTime};
 
 /// Time after a leap during which the answers of peers are waited for.
-const ASKING: Duration = Duration::from_secs(10);
+const ASKING: Duration = Duration::from_secs(30);
 /// Minimum time for which a clock that nobody confirms has to run evenly before it is obeyed.
 const MIN_EVEN: Duration = Duration::from_mins(10);
 /// Change of a correction that is too small to matter, in milliseconds: round trips are in it.
