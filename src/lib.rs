@@ -67,6 +67,8 @@
 //!
 //! # What holds
 //!
+//! - Who may join is yours to say ([`config::Trust`]): who knows a secret of the network, peers on a
+//!   list, keys that a CA certified, or anybody.
 //! - Every link is mutual TLS 1.3, and the [`PeerId`] is the key that the handshake proved. Nothing
 //!   is forwarded, announced or delivered before its hash and signature verified and the host's
 //!   [validator](Validator) accepted it.

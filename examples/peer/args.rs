@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
 use sorcha_peer::nat::StunProber;
-use sorcha_peer::{Cursor, Endpoint, StartAt, Topic};
+use sorcha_peer::{Cursor, Endpoint, Invite, StartAt, Topic};
 use tracing_subscriber::filter::Targets;
 
 use crate::listen::ListenOn;
@@ -35,6 +35,14 @@ pub(crate) struct Args {
     /// Name of the network [default: sorcha].
     #[arg(long, value_name = "NAME")]
     pub(crate) network: Option<String>,
+    /// Let in only who knows the secret in this file; repeatable once, for the move from one secret to
+    /// the next. `openssl rand -hex 32` makes a good one.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) secret_file: Vec<PathBuf>,
+    /// Join the network of this invite, which another node gave by the operation `invite`; or of the
+    /// invite in this file, since others on this machine may see a command line.
+    #[arg(long, value_name = "INVITE|FILE", conflicts_with = "network", value_parser = invite)]
+    pub(crate) join: Option<Invite>,
     /// Deliver this topic; repeatable. Without it, all topics. Where the configuration says
     /// `[gossip] role = "edge"`, the node is sent nothing else.
     #[arg(long, value_name = "NAME")]
@@ -79,6 +87,14 @@ pub(crate) enum Kind {
     GrpcUnary,
     #[value(hide = true)]
     Rest,
+}
+
+fn invite(text: &str) -> Result<Invite, String> {
+    if text.trim_start().starts_with("sorcha:") {
+        return text.parse().map_err(|error| format!("{error}"));
+    }
+    let read = std::fs::read_to_string(text).map_err(|error| error.to_string())?;
+    read.parse().map_err(|error| format!("{error}"))
 }
 
 fn start(text: &str) -> Result<StartAt, String> {

@@ -119,6 +119,10 @@ pub(crate) enum Line {
         stats: Box<Stats>,
         log_lines_dropped: u64,
     },
+    Invite {
+        r#ref: Ref,
+        invite: String,
+    },
     DeadLetters {
         r#ref: Ref,
         dead_letters: Vec<Dead>,

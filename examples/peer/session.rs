@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use sorcha_peer::PeerNode;
-use sorcha_peer::error::{BanError, ConnectError, DeadLetterError, NodeClosed, RedeliverError};
+use sorcha_peer::error::{
+    BanError, ConnectError, DeadLetterError, NodeClosed, ReadyError, RedeliverError,
+};
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -185,6 +187,10 @@ async fn perform(node: &PeerNode, logs: &Logs, op: Op, r#ref: &Ref) -> Result<Li
             log_lines_dropped: logs.dropped(),
         },
         Op::Peers {} => Line::Peers { r#ref: r#ref.clone(), peers: node.peers().await? },
+        Op::Invite {} => {
+            let invite = node.invite().await?.to_string();
+            Line::Invite { r#ref: r#ref.clone(), invite }
+        }
         Op::Connect { address } => done("connect", node.connect(&address).await?),
         Op::Disconnect { peer } => {
             node.disconnect(peer).await?;
@@ -227,6 +233,8 @@ enum Failure {
     Connect(#[from] ConnectError),
     #[error(transparent)]
     DeadLetter(#[from] DeadLetterError),
+    #[error(transparent)]
+    Invite(#[from] ReadyError),
     #[error(transparent)]
     Redeliver(#[from] RedeliverError),
     #[error(transparent)]

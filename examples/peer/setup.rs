@@ -30,6 +30,12 @@ pub(crate) async fn start(args: &Args) -> Result<Running, Error> {
     }
     let (max_payload, memory) = (config.gossip.max_transaction_size, config.limits.memory);
     let mut builder = PeerNode::builder().config(config);
+    if let Some(invite) = &args.join {
+        builder = builder.join(invite);
+    }
+    for path in &args.secret_file {
+        builder = builder.secret_file(path);
+    }
     let mut storage = None;
     if let Some(dir) = &args.data_dir {
         // First of all: opening takes the lock that keeps others out of the directory.

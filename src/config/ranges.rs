@@ -54,7 +54,7 @@ impl OverlayConfig {
     pub(super) fn validate(&self) -> Result<(), ConfigError> {
         within("overlay.dial_target", self.dial_target, 1..=15)?;
         within("overlay.min_links", self.min_links, self.dial_target..=63)?;
-        within("overlay.max_inbound", self.max_inbound, 0..=48)?;
+        within("overlay.max_inbound", self.max_inbound, 0..=112)?;
         within_span("overlay.redial_min", self.redial_min, millis(10)..=secs(60))?;
         within_span("overlay.redial_max", self.redial_max, self.redial_min..=secs(3600))
     }

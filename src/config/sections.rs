@@ -67,8 +67,9 @@ pub struct ListenConfig {
 #[non_exhaustive]
 pub struct DiscoveryConfig {
     /// First contacts, in every form that [`Endpoint`] reads; never forgotten, and dialled for ever. A
-    /// DNS name is resolved to all its addresses, again at every attempt. Default none: then others have to
-    /// dial this node.
+    /// DNS name is resolved to all its addresses, again at every attempt, and leads to the first at which a
+    /// peer of this network answers; this node may be among them. Default none: then others have to dial
+    /// this node.
     pub bootstrap: Vec<Endpoint>,
     /// Peers that must answer at these addresses, whoever says to dial them: a dial that finds another
     /// key there is given up before anything is said. As an invite has them. Default none.
@@ -104,7 +105,7 @@ pub struct OverlayConfig {
     pub min_links: u32,
     /// Maximum number of links accepted from others; 0 accepts none. When they are taken, a newcomer wins
     /// the place of the least useful one of the most crowded address group: one in 2 s at most, none in
-    /// its first 30 s, and never one of the quarter that has lived longest. Default 48, range 0 to 48.
+    /// its first 30 s, and never one of the quarter that has lived longest. Default 48, range 0 to 112.
     pub max_inbound: u32,
     /// Delay before a lost peer is dialled again for the first time; it doubles with each failure, and with
     /// each link that ended within 20 s, with jitter. Default 1 s, range 10 ms to 60 s.

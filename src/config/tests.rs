@@ -53,7 +53,7 @@ fn every_range_bites() {
         ("discovery.max_concurrent", |c| c.discovery.max_concurrent = 51),
         ("overlay.dial_target", |c| c.overlay.dial_target = 0),
         ("overlay.min_links", |c| c.overlay.min_links = 2),
-        ("overlay.max_inbound", |c| c.overlay.max_inbound = 49),
+        ("overlay.max_inbound", |c| c.overlay.max_inbound = 113),
         ("overlay.redial_min", |c| c.overlay.redial_min = secs(0)),
         ("overlay.redial_max", |c| c.overlay.redial_max = millis(10)),
         ("liveness.interval", |c| c.liveness.interval = secs(0)),

@@ -61,8 +61,9 @@ impl Ca {
         let ca = Self { roots, chain, algorithms };
         if let Some((leaf, others)) = ca.chain.split_first() {
             for side in [Side::Dialler, Side::Listener] {
-                ca.check(leaf, others, UnixTime::now(), side)
-                    .map_err(|source| unusable(certificate_file, "accepted by this CA", source))?;
+                ca.path(leaf, others, UnixTime::now(), side).map_err(|source| {
+                    unusable(certificate_file, "what this CA certified", source)
+                })?;
             }
         }
         Ok(ca)
@@ -84,14 +85,24 @@ impl Ca {
         if others.len() >= MAX_CHAIN {
             return Err(refused(format!("more than {MAX_CHAIN} certificates")));
         }
+        self.path(leaf, others, now, side).map_err(refusal)
+    }
+
+    /// Finds a path from a certificate to a CA.
+    fn path(
+        &self,
+        leaf: &CertificateDer<'_>,
+        others: &[CertificateDer<'_>],
+        now: UnixTime,
+        side: Side,
+    ) -> Result<(), webpki::Error> {
         let usage = match side {
             Side::Dialler => KeyUsage::client_auth(),
             Side::Listener => KeyUsage::server_auth(),
         };
-        let leaf = EndEntityCert::try_from(leaf).map_err(refusal)?;
+        let leaf = EndEntityCert::try_from(leaf)?;
         leaf.verify_for_usage(self.algorithms.all, &self.roots, others, now, usage, None, None)
             .map(drop)
-            .map_err(refusal)
     }
 }
 

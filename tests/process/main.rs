@@ -4,10 +4,12 @@
 mod peer;
 
 mod bootstrap;
+mod chat;
 mod crash;
 #[cfg(target_os = "linux")]
 mod disk;
 mod logs;
+mod members;
 #[cfg(target_os = "linux")]
 mod memory;
 mod peer_program;

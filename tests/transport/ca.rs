@@ -247,8 +247,8 @@ async fn own_files_that_nobody_would_accept_are_refused_at_the_start() {
     });
     for (why, chain) in [
         ("UnknownIssuer", vec![other.plain(&me)]),
-        ("Expired", vec![past]),
-        ("InvalidPurpose", vec![for_servers]),
+        ("CertExpired", vec![past]),
+        ("RequiredEkuNotFound", vec![for_servers]),
         ("not for the key", vec![root.plain(&identity(9))]),
         ("0 certificates", vec![]),
         ("5 certificates", vec![good.clone(); 5]),

@@ -353,8 +353,8 @@ impl Protocol {
         } else {
             self.env.counters.handshakes_failed += 1;
         }
-        if let (FailureKind::Identity, Some(address)) = (reason, address) {
-            self.note_stranger(address.ip());
+        if reason == FailureKind::Identity {
+            self.note_unproven(address);
         }
         self.env.emit(Event::HandshakeRefused { address: address.map(|a| a.to_string()), reason });
     }

@@ -14,7 +14,7 @@
 //!
 //! Tested by: `protocol::tests::members`, `tests/node/members.rs`.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::config::{Claim, Trust};
 use crate::protocol::Protocol;
@@ -36,12 +36,6 @@ impl Protocol {
             _ => true,
         };
         if !proven {
-            if trust.secrets().is_some() {
-                tracing::warn!(
-                    target: "sorcha_peer::link", transport = %link.kind,
-                    "this transport gives no channel binding: no secret can be proven over it"
-                );
-            }
             return Some(CloseReason::NotMember);
         }
         let from = link.address.filter(|_| link.direction == Direction::Inbound)?.ip();
@@ -91,14 +85,19 @@ impl Protocol {
         if l.direction == Direction::Outbound {
             return;
         }
-        let (peer, address) = (l.remote, l.address);
+        let (peer, address, is_bound) = (l.remote, l.address, l.assurance.binding.is_some());
         if let R::NotMember | R::NotAllowed = reason
             && let Some(count) = self.guard.strangers.warning(self.env.now)
         {
             let address = address.map(tracing::field::display);
             tracing::warn!(
                 target: "sorcha_peer::link", %peer, address, %reason, count,
-                "link refused to a stranger; if it is none, compare network.trust of both sides"
+                "link refused to a stranger; {}",
+                if is_bound || self.env.config.network.trust.secrets().is_none() {
+                    "if it is none, compare network.trust of both sides"
+                } else {
+                    "its transport gives no channel binding, over which a secret could be proven"
+                }
             );
         }
         if let R::NotMember | R::NotAllowed | R::Violation | R::Banned | R::HandshakeTimeout =
@@ -109,8 +108,23 @@ impl Protocol {
         }
     }
 
+    /// A connection from this address showed no usable key or, where a CA is trusted, no certificate
+    /// of it.
+    pub(super) fn note_unproven(&mut self, address: Option<SocketAddr>) {
+        let Some(address) = address else { return };
+        if let Trust::Ca { .. } = self.env.config.network.trust
+            && let Some(count) = self.guard.strangers.warning(self.env.now)
+        {
+            tracing::warn!(
+                target: "sorcha_peer::link", %address, count,
+                "no certificate of the CA was shown; if this is no stranger, compare network.trust"
+            );
+        }
+        self.note_stranger(address.ip());
+    }
+
     /// A stranger came from this address.
-    pub(super) fn note_stranger(&mut self, address: IpAddr) {
+    fn note_stranger(&mut self, address: IpAddr) {
         if let Some(time) = self.guard.strangers.note(address, self.env.now) {
             self.env.counters.addresses_shunned += 1;
             tracing::info!(target: "sorcha_peer::link", %address, ?time, "address shunned");

@@ -1,6 +1,6 @@
 //! The links and what waits on them.
 //!
-//! A link is in its hello (`up` is `None`) or established. An established one owns one of 64 slots,
+//! A link is in its hello (`up` is `None`) or established. An established one owns one of 128 slots,
 //! so that what a peer is known to have is one bit in each log entry. What was handed to the driver
 //! and has not left for the wire is counted in `queued_bytes`.
 //!
@@ -27,7 +27,7 @@ pub(super) use liveness::Pinger;
 pub(super) use state::{CloseCause, Established, Link};
 
 /// Maximum number of links: one bit each in a log entry.
-pub(super) const MAX_SLOTS: u8 = 64;
+pub(super) const MAX_SLOTS: u8 = 128;
 /// Number of queued bytes above which nothing but control is added: the peer is slow for the moment
 /// and its cursor waits. Four pieces; at 50 Mbit/s about 40 ms.
 pub(super) const HIGH_WATER: usize = 256 * 1024;

@@ -62,7 +62,7 @@ pub(super) struct Entry {
     pub(super) created: WallTime,
     pub(super) keep_until: WallTime,
     /// Link slots whose peer is known to have it.
-    pub(super) known: u64,
+    pub(super) known: u128,
     /// Slot of the link it came on, or `OWN`.
     pub(super) ingress: u8,
     /// The payload, while it is in memory.
@@ -73,7 +73,7 @@ pub(super) struct Entry {
 #[derive(Debug, Clone, Copy)]
 struct Recent {
     /// Link slots whose peer is known to have it.
-    known: u64,
+    known: u128,
     accepted: MonoTime,
 }
 
@@ -232,7 +232,7 @@ impl Log {
             let mut record = Record::new(id, header.created, keep_until);
             record.set_state(State::Refused);
             record.topic = self.topics.enter(TopicKey::of(&header.topic));
-            self.insert(record, Recent { known: u64::MAX, accepted: now });
+            self.insert(record, Recent { known: u128::MAX, accepted: now });
             self.refused += 1;
         }
     }
@@ -252,7 +252,7 @@ impl Log {
             record.topic = self.topics.enter(TopicKey::of(&header.topic));
             record.origin = self.quota.enter(&header.origin);
             self.quota.turn_away(record.origin, true);
-            self.insert(record, Recent { known: u64::MAX, accepted: now });
+            self.insert(record, Recent { known: u128::MAX, accepted: now });
             self.refused += 1;
         }
     }
@@ -503,7 +503,7 @@ impl Log {
 
     /// A link slot has a new owner: nothing is known of that peer.
     pub(super) fn clear_slot(&mut self, slot: u8) {
-        let keep = !(1u64 << slot);
+        let keep = !(1u128 << slot);
         for recent in &mut self.recent {
             recent.known &= keep;
         }

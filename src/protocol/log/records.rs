@@ -13,7 +13,7 @@ use crate::types::{Bound, TransactionId, WallTime};
 use super::quota::NOBODY;
 
 /// Number that stands for the link that an own transaction came on.
-pub(in crate::protocol) const OWN: u8 = 64;
+pub(in crate::protocol) const OWN: u8 = 128;
 /// Number of records in one chunk: 56 KiB.
 const CHUNK: usize = 1024;
 const _: () = assert!(size_of::<Record>() == 56, "resident for each retained transaction");

@@ -22,7 +22,7 @@ fn entry(n: u32, created: u64, keep_until: u64) -> Entry {
         stored_upstream: false,
         created: WallTime::from_millis(created),
         keep_until: WallTime::from_millis(keep_until),
-        known: u64::MAX,
+        known: u128::MAX,
         ingress: OWN,
         cached: None,
     }

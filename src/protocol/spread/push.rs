@@ -78,7 +78,7 @@ impl Feed {
 #[derive(Debug, Clone, Copy)]
 pub(in crate::protocol) struct Provenance {
     /// Link slots whose peer is known to have it.
-    pub(in crate::protocol) known: u64,
+    pub(in crate::protocol) known: u128,
     /// True: others are probably at it as well, since it is a repair, or part of a replay.
     pub(in crate::protocol) is_backfill: bool,
     /// Slot of the link it came on.

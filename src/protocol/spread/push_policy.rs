@@ -35,7 +35,7 @@ const MIN_OF_ORIGIN: u8 = 8;
 /// Maximum number of origins remembered; the least recently heard of is forgotten first.
 pub(in crate::protocol) const MAX_ORIGINS: usize = 256;
 /// Maximum number of links.
-const SLOTS: usize = 64;
+const SLOTS: usize = 128;
 
 #[derive(Debug, Clone, Copy)]
 struct Estimate {
@@ -68,7 +68,29 @@ impl Estimate {
     }
 }
 
-type Row = Box<[Estimate; SLOTS]>;
+/// Estimates by slot, as far as slots were used: hopeful beyond.
+#[derive(Debug, Clone, Default)]
+struct Row(Vec<Estimate>);
+
+impl Row {
+    fn get(&self, slot: usize) -> Estimate {
+        self.0.get(slot).copied().unwrap_or(Estimate::HOPEFUL)
+    }
+
+    /// Returns the estimate of a slot to be changed.
+    fn at(&mut self, slot: usize) -> &mut Estimate {
+        if self.0.len() <= slot {
+            self.0.resize(slot + 1, Estimate::HOPEFUL);
+        }
+        &mut self.0[slot]
+    }
+
+    fn clear(&mut self, slot: usize) {
+        if let Some(estimate) = self.0.get_mut(slot) {
+            *estimate = Estimate::HOPEFUL;
+        }
+    }
+}
 
 #[derive(Debug)]
 struct Origin {
@@ -79,7 +101,7 @@ struct Origin {
 /// Estimates of where pushing pays, as learned so far.
 #[derive(Debug)]
 pub(in crate::protocol) struct PushPolicy {
-    links: [Estimate; SLOTS],
+    links: Row,
     /// Estimates by the slot that a transaction came on, as far as any did.
     ingress: Vec<Option<Row>>,
     origins: BTreeMap<PeerId, Origin>,
@@ -112,7 +134,7 @@ pub(in crate::protocol) enum Lesson {
 impl PushPolicy {
     pub(in crate::protocol) fn new() -> Self {
         Self {
-            links: [Estimate::HOPEFUL; SLOTS],
+            links: Row::default(),
             ingress: vec![None; SLOTS + 1],
             origins: BTreeMap::new(),
             clock: 0,
@@ -129,7 +151,7 @@ impl PushPolicy {
         let size = i64::try_from(size).unwrap_or(i64::MAX / i64::from(ONE) / 2);
         let threshold = size.saturating_mul(i64::from(ONE)) / (size + 2355);
         let threshold = threshold.clamp(i64::from(ONE) * 4 / 10, i64::from(ONE) * 95 / 100);
-        let own = self.origins.get(&route.origin).map(|o| o.links[index(route.slot)]);
+        let own = self.origins.get(&route.origin).map(|o| o.links.get(index(route.slot)));
         let known = own.filter(|e| e.samples >= MIN_OF_ORIGIN);
         let estimate = known.unwrap_or_else(|| self.unknown_origin(route));
         i64::from(estimate.p) >= threshold
@@ -138,12 +160,12 @@ impl PushPolicy {
     /// Returns the estimate of a link for an origin of which nothing is known.
     fn unknown_origin(&self, route: &Route) -> Estimate {
         let slot = index(route.slot);
-        let row = self.ingress[row_of(route.ingress)].as_ref().map(|row| row[slot]);
+        let row = self.ingress[row_of(route.ingress)].as_ref().map(|row| row.get(slot));
         if route.ingress == OWN {
             // Nobody can have had it sooner, so other origins tell nothing.
             return row.unwrap_or(Estimate::HOPEFUL);
         }
-        row.filter(|e| e.samples >= MIN_SAMPLES).unwrap_or(self.links[slot])
+        row.filter(|e| e.samples >= MIN_SAMPLES).unwrap_or(self.links.get(slot))
     }
 
     pub(super) fn note(&mut self, route: &Route, lesson: Lesson) {
@@ -158,16 +180,16 @@ impl PushPolicy {
                 let slot = u8::try_from(slot).unwrap_or_default();
                 Estimate { p: self.unknown_origin(&Route { slot, ..*route }).p, samples: 0 }
             };
-            let links = Box::new(std::array::from_fn(guess));
+            // Slots beyond were never used: nothing is known of them.
+            let links = Row((0..self.links.0.len()).map(guess).collect());
             self.origins.insert(route.origin, Origin { links, last_used: clock });
         }
         let by_origin = self.origins.get_mut(&route.origin).map(|o| {
             o.last_used = clock;
-            &mut o.links[slot]
+            o.links.at(slot)
         });
-        let row = self.ingress[row_of(route.ingress)]
-            .get_or_insert_with(|| Box::new([Estimate::HOPEFUL; SLOTS]));
-        for estimate in by_origin.into_iter().chain([&mut row[slot], &mut self.links[slot]]) {
+        let row = self.ingress[row_of(route.ingress)].get_or_insert_default();
+        for estimate in by_origin.into_iter().chain([row.at(slot), self.links.at(slot)]) {
             match lesson {
                 Lesson::Pushed => estimate.pushed(),
                 Lesson::Announced => estimate.announced(),
@@ -187,11 +209,11 @@ impl PushPolicy {
         let slot = index(slot);
         self.ingress[slot] = None;
         for row in self.ingress.iter_mut().flatten() {
-            row[slot] = Estimate::HOPEFUL;
+            row.clear(slot);
         }
-        self.links[slot] = Estimate::HOPEFUL;
+        self.links.clear(slot);
         for origin in self.origins.values_mut() {
-            origin.links[slot] = Estimate::HOPEFUL;
+            origin.links.clear(slot);
         }
     }
 

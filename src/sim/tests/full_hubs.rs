@@ -86,6 +86,25 @@ fn a_crowd_of_newcomers_takes_no_more_than_its_share_of_time() {
 }
 
 #[test]
+fn a_hub_may_have_more_than_a_hundred_places() {
+    let mut config = Config::lan();
+    config.overlay.max_inbound = 112;
+    let mut nodes = vec![NodeOptions::with_config(config)];
+    nodes.extend((0..112).map(|_| NodeOptions::hidden()));
+    let config = WorldConfig::new(1, 0).verification(Verification::Trusted);
+    let mut world = World::with_nodes(config, nodes);
+    assert!(world.run_until(|w| w.links(0) == 112, secs(30)), "{}", world.links(0));
+    let ids: Vec<_> = [1, 112].map(|leaf| world.publish_random(leaf, 500)).into();
+    assert!(world.run_until(|w| ids.iter().all(|id| w.holders(id) == 113), secs(5)));
+    // What each is known to have is told apart, also beyond the 64th.
+    world.run_for(secs(60));
+    assert_eq!(world.report().counters.links_evicted, 0);
+    let redundancy = world.report().redundancy;
+    assert!(redundancy < 1.5, "{redundancy}");
+    world.assert_clean();
+}
+
+#[test]
 fn what_we_dialled_never_gives_way() {
     let mut config = Config::lan();
     config.overlay.max_inbound = 1;

@@ -1,0 +1,94 @@
+//! The `chat` example as two people use it, through pipes.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{self, Receiver};
+
+use crate::peer::{HANG, example};
+
+struct Chat {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    lines: Receiver<String>,
+    invite: String,
+}
+
+impl Chat {
+    fn start(flags: &[&str]) -> Self {
+        let mut child = Command::new(example("chat"))
+            .args(flags)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        #[expect(clippy::disallowed_methods, reason = "a program that is not read would block")]
+        let (sender, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in stdout.lines() {
+                let _ = sender.send(line.unwrap());
+            }
+        });
+        let stdin = child.stdin.take();
+        let mut chat = Self { child, stdin, lines, invite: String::new() };
+        let first = chat.next();
+        chat.invite = first.strip_prefix("invite: ").expect("an invite comes first").to_owned();
+        chat
+    }
+
+    fn next(&mut self) -> String {
+        self.lines.recv_timeout(HANG).expect("a line")
+    }
+
+    fn say(&mut self, line: &str) {
+        writeln!(self.stdin.as_mut().unwrap(), "{line}").unwrap();
+    }
+
+    /// The next line, without who said it.
+    fn hears(&mut self) -> String {
+        let line = self.next();
+        let (who, said) = line.split_once(": ").expect("somebody said it");
+        assert_eq!(who.len(), 8, "{line}");
+        said.to_owned()
+    }
+
+    fn end(mut self) {
+        self.stdin = None;
+        assert!(self.child.wait().unwrap().success());
+        assert!(self.lines.iter().next().is_none(), "nothing else was shown");
+    }
+}
+
+impl Drop for Chat {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn lines_typed_on_one_side_appear_on_the_other() {
+    let mut first = Chat::start(&[]);
+    first.say("is anybody there?");
+    let mut second = Chat::start(&[&first.invite]);
+    assert_eq!(second.hears(), "is anybody there?", "what was said before is there");
+    second.say("yes \u{1b}[31m, me");
+    assert_eq!(first.hears(), "yes [31m, me", "without what a terminal obeys");
+    // Whom the second invites is in the same chat.
+    let mut third = Chat::start(&[&second.invite]);
+    third.say("and me");
+    assert_eq!((first.hears(), second.hears()), ("and me".to_owned(), "and me".to_owned()));
+    let heard = [third.hears(), third.hears()];
+    assert!(heard.contains(&"is anybody there?".to_owned()), "{heard:?}");
+    for chat in [third, second, first] {
+        chat.end();
+    }
+}
+
+#[test]
+fn a_damaged_invite_is_named() {
+    let output = Command::new(example("chat")).arg("sorcha:AQAE").output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("the invite is damaged"), "{said}");
+}
