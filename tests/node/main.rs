@@ -22,6 +22,7 @@ mod republish;
 mod spill;
 mod spread;
 mod start_at_now;
+mod thin;
 #[cfg(feature = "sqlite")]
 mod topics;
 mod validators;

@@ -10,6 +10,7 @@ use crate::node::workers::verifier::TransactionCheck;
 use crate::protocol::{Input, Output, PublishRefusal, Ticket};
 use crate::types::{Event, PublishState, PublishStatus, TransactionId};
 
+use super::link::LinkHandle;
 use super::{Call, Driver};
 
 impl Driver {
@@ -34,6 +35,11 @@ impl Driver {
                 if refused && let Some(handle) = self.links.remove(&link) {
                     handle.abort();
                     self.follow_ups.push_back(Input::Overrun { link });
+                }
+            }
+            Output::Measure { link } => {
+                if let Some((received, taken)) = self.links.get(&link).map(LinkHandle::traffic) {
+                    self.follow_ups.push_back(Input::Measured { link, received, taken });
                 }
             }
             Output::Close { link } => {

@@ -8,7 +8,7 @@
 //! | a link was opened, a hello came | `trust`: who may have it; `admission`: is there a place |
 //! | a hello was accepted | `link_up` |
 //! | a link ended, whoever ended it | `link_down` |
-//! | some of a queue left | `on_sent`: reconcile, spread, serve |
+//! | some of a queue left, or has arrived | `resume`: reconcile, spread, serve |
 //! | a peer wants something else | `adopt_interest`: membership, spread, outbox |
 //! | links came or went | `links_changed`: the host, outbox, membership |
 //! | ten seconds passed | `on_expire`: everybody who forgets |
@@ -44,7 +44,14 @@ impl Protocol {
         let Some(l) = self.links.all.get_mut(&link) else { return };
         l.queued_bytes = l.queued_bytes.saturating_sub(weight);
         l.progress = now;
-        let empty = l.queued_bytes == 0;
+        self.resume(link);
+    }
+
+    /// Goes on with what waits for room on a link.
+    pub(super) fn resume(&mut self, link: LinkId) {
+        let now = self.env.now;
+        let Some(l) = self.links.all.get(&link) else { return };
+        let empty = l.queued_bytes == 0 && l.is_writable(now);
         self.answer_waiting(link);
         if empty {
             self.end_debt(link);

@@ -15,6 +15,7 @@ mod pair;
 mod property;
 mod refusals;
 mod single_node;
+mod thin;
 
 use std::time::Duration;
 

@@ -87,6 +87,10 @@ pub(super) struct SingleNode {
     /// Checks that will break off.
     pub(super) breaks: u32,
     pub(super) announced: BTreeSet<TransactionId>,
+    /// Links whose pings are answered by hand.
+    pub(super) mute: BTreeSet<LinkId>,
+    /// Bytes that the transport of every link says to have read and written.
+    pub(super) traffic: (u64, u64),
     /// What the next hello of a peer says of its clock.
     pub(super) peer_clock: Option<WallTime>,
     /// Dials, answers to the host, and changes of the own record.
@@ -129,6 +133,8 @@ impl SingleNode {
             unstored: None,
             breaks: 0,
             announced: BTreeSet::new(),
+            mute: BTreeSet::new(),
+            traffic: (0, 0),
             peer_clock: None,
             outside: Vec::new(),
             stored: Vec::new(),
@@ -209,7 +215,9 @@ impl SingleNode {
                 match output {
                     Output::Send { link, message } => {
                         let weight = message.weight();
-                        if let Message::Ping { nonce } = message {
+                        if let Message::Ping { nonce } = message
+                            && !self.mute.contains(&link)
+                        {
                             let messages = vec![Message::Pong { nonce }];
                             todo.push_back(Input::Received { link, messages, bytes: weight });
                         }
@@ -227,6 +235,10 @@ impl SingleNode {
                         let judgement = (self.verdict)(&transaction);
                         self.table.insert(transaction.id(), transaction);
                         todo.push_back(self.checked(ticket, Input::Verified { ticket, judgement }));
+                    }
+                    Output::Measure { link } => {
+                        let (received, taken) = self.traffic;
+                        todo.push_back(Input::Measured { link, received, taken });
                     }
                     Output::Close { link } => self.closed.push(link),
                     Output::Shun { address, .. } => self.shunned.push(address),

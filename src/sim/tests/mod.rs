@@ -20,6 +20,7 @@ mod scenarios;
 mod small_networks;
 mod spill;
 mod spread;
+mod thin;
 mod topics;
 mod twins;
 mod worlds;

@@ -106,6 +106,7 @@ impl World {
         self.digest_event(node, &input);
         let watched = self.is_watched(node);
         if watched {
+            self.show(&Seen::Time { now: self.now });
             self.show(&Seen::Input { node, input: &input });
         }
         let n = &mut self.nodes[node];
@@ -177,6 +178,7 @@ impl World {
                 self.schedule(at, Event::Dialled { node, boot, dial, to });
             }
             Output::Send { link, message } => self.send(node, link, message),
+            Output::Measure { link } => self.measure(node, link),
             Output::Close { link } => self.close(node, link),
             Output::Verify { ticket, transaction, proven, .. } => {
                 let judgement = self.judge(&transaction, proven);
