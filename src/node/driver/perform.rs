@@ -12,6 +12,7 @@ use crate::node::workers::verifier::TransactionCheck;
 use crate::protocol::{Input, Output, PublishRefusal, Ticket};
 use crate::types::{Event, PublishState, PublishStatus, TransactionId};
 
+use super::link::LinkHandle;
 use super::{Call, Driver};
 
 impl Driver {
@@ -36,6 +37,11 @@ impl Driver {
                 if refused && let Some(handle) = self.links.remove(&link) {
                     handle.abort();
                     self.follow_ups.push_back(Input::Overrun { link });
+                }
+            }
+            Output::Measure { link } => {
+                if let Some((received, taken)) = self.links.get(&link).map(LinkHandle::traffic) {
+                    self.follow_ups.push_back(Input::Measured { link, received, taken });
                 }
             }
             Output::Close { link } => {
@@ -92,6 +98,7 @@ impl Driver {
             Output::Partial(op) => self.store(StoreOp::Partial(op)),
             Output::Expire { now } => self.store(StoreOp::Expire { now }),
             Output::Load { ticket, ids } => self.effects.load(ticket, ids),
+            Output::SavePast { since, until } => self.store(StoreOp::SavePast { since, until }),
             Output::SavePeer(peer) => self.effects.peers.save(peer),
             Output::ForgetPeer(peer) => self.effects.peers.forget(peer),
             Output::SaveBan(ban) => self.effects.peers.set_ban(ban.peer, Some(ban)),
@@ -188,6 +195,9 @@ impl Driver {
     fn emit(&mut self, event: Event) {
         match &event {
             Event::Replicated { id, peers } => self.statuses.copied(id, *peers),
+            Event::HistoryMissed { from, until } => {
+                self.store(StoreOp::Missed { span: *from..*until });
+            }
             Event::DeadLettered { id, reason } => {
                 self.statuses.set_state(id, PublishState::DeadLetter { reason: reason.clone() });
             }
