@@ -430,6 +430,13 @@ pub enum Output {
         /// The time now.
         now: WallTime,
     },
+    /// Remember since when the node has all that others knew, and until when.
+    SavePast {
+        /// Time since which everything retained is here.
+        since: WallTime,
+        /// Time until which that is so; `None` for a node that was never linked.
+        until: Option<WallTime>,
+    },
     /// Remember a peer.
     SavePeer(Box<StoredPeer>),
     /// Forget a peer.

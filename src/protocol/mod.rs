@@ -146,7 +146,7 @@ impl Protocol {
             serving,
             outbox,
             replays: Replays::default(),
-            repairs: Repairs::default(),
+            repairs: Repairs::restored(restored.whole_since, restored.whole_until),
         }
     }
 
@@ -164,6 +164,7 @@ impl Protocol {
             self.on_clock_leapt();
         }
         if first {
+            self.begin_past();
             self.check_restored();
         }
         self.route(input);

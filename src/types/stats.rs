@@ -189,6 +189,8 @@ counters! {
     frame_bytes_received,
     /// Transactions forgotten because they expired.
     transactions_expired,
+    /// Absences after which something may be missing for good.
+    histories_missed,
     /// Times the clock of this machine leapt, by more than `max_clock_skew` beside monotonic time.
     clock_leaps,
     /// Storage operations that failed.

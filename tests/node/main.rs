@@ -10,6 +10,7 @@ mod membership;
 #[cfg(feature = "sqlite")]
 mod memory;
 mod outbox;
+mod past;
 mod publish_many;
 #[cfg(feature = "sqlite")]
 mod quota;

@@ -221,7 +221,7 @@ impl Protocol {
             pinger: Pinger::default(),
             interest: PeerInterest::new(hello.interest.clone()),
             feed: Feed::new(head, ReplayCursor::new(all, head, l.owes, now)),
-            repair: Repair::default(),
+            repair: Repair::new(hello.complete_since),
             requests: Requests::new(now),
             serve: ServeQueue::default(),
             pieces: PieceRate::default(),
@@ -332,6 +332,7 @@ impl Protocol {
             interest: self.spread.carrying.ours().clone(),
             owes,
             clock: self.env.clock.told(),
+            complete_since: self.complete_since(),
             proofs,
         }))
     }
@@ -357,7 +358,11 @@ impl Protocol {
         if reason == FailureKind::Identity {
             self.note_unproven(address);
         }
-        self.env.emit(Event::HandshakeRefused { address: address.map(|a| a.to_string()), reason });
+        // A flood from one host must not push other events out of the host's sight.
+        if reason != FailureKind::Refused || !self.is_shunned(address) {
+            let address = address.map(|a| a.to_string());
+            self.env.emit(Event::HandshakeRefused { address, reason });
+        }
     }
 }
 

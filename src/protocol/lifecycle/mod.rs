@@ -73,6 +73,7 @@ impl Protocol {
 
     /// Links came or went.
     fn links_changed(&mut self) {
+        self.watch_past();
         self.membership.update_mode(&mut self.env, &self.links, &self.guard);
         self.recheck_outbox();
         self.maintain();
@@ -166,6 +167,7 @@ impl Protocol {
         // Noted before the store forgets them, so that a crash between the two loses no dead letter.
         self.bury_expired(&own);
         self.make_use_of_expired();
+        self.judge_past();
         self.expire_bans();
         self.membership.settle_own_record(&mut self.env);
         self.renew_stale();

@@ -12,6 +12,7 @@ mod members;
 mod news;
 mod outbox;
 mod pair;
+mod past;
 mod property;
 mod refusals;
 mod single_node;

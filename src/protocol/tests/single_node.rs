@@ -40,6 +40,7 @@ pub(super) fn greeting(n: u8) -> Hello {
         interest: Interest::default(),
         owes: false,
         clock: None,
+        complete_since: None,
         proofs: Vec::new(),
     }
 }
@@ -157,6 +158,20 @@ impl SingleNode {
     /// The same, with a hello.
     pub(super) fn meet(&mut self, now: Duration, n: u8) -> LinkId {
         self.meet_on(now, n, u64::from(n), false)
+    }
+
+    /// The same with a peer that says since when it is whole.
+    pub(super) fn meet_whole(
+        &mut self,
+        now: Duration,
+        n: u8,
+        complete_since: Option<WallTime>,
+    ) -> LinkId {
+        let link = LinkId(u64::from(n));
+        self.link_up(now, link, true, n);
+        let hello = Hello { complete_since, ..greeting(n) };
+        self.hear(now, link, vec![Message::Hello(Box::new(hello))]);
+        link
     }
 
     /// The same on a link of this number, with a peer that owes something or not.

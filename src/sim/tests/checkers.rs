@@ -198,6 +198,7 @@ mod triangle {
             owes: false,
             clock: None,
             proofs: Vec::new(),
+            complete_since: None,
         }))
     }
 
@@ -495,6 +496,7 @@ fn a_replay_without_end_or_with_two_bites() {
             owes,
             clock: None,
             proofs: Vec::new(),
+            complete_since: None,
         }))
     };
     let opened = opened();

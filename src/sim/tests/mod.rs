@@ -14,6 +14,7 @@ mod hostile;
 mod large;
 mod outbox;
 mod outbox_replay;
+mod past;
 mod repair;
 mod replay;
 mod scenarios;

@@ -240,6 +240,9 @@ impl World {
                 let at = self.now + self.config.verify_delay;
                 self.schedule(at, Event::Renewed { node, boot, above });
             }
+            Output::SavePast { since, until } => {
+                self.nodes[node].store.save_past(since, until);
+            }
             Output::SavePeer(peer) => self.nodes[node].store.save_peer(*peer),
             Output::ForgetPeer(peer) => self.nodes[node].store.forget_peer(&peer),
             Output::SaveBan(ban) => self.nodes[node].store.save_ban(ban),

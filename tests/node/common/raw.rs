@@ -164,6 +164,7 @@ pub(crate) fn hello(identity: &Identity) -> Hello {
         interest: Interest::default(),
         owes: false,
         clock: None,
+        complete_since: None,
         proofs: Vec::new(),
     }
 }
