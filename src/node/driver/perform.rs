@@ -8,7 +8,7 @@ use crate::node::workers::piece_verifier::PieceCheck;
 use crate::node::workers::store_writer::{Source, StoreOp};
 use crate::node::workers::verifier::TransactionCheck;
 use crate::protocol::{Input, Output, PublishRefusal, Ticket};
-use crate::types::{Event, PublishState, PublishStatus, TransactionId};
+use crate::types::{Event, LinkId, Message, PublishState, PublishStatus, TransactionId};
 
 use super::{Call, Driver};
 
@@ -29,13 +29,7 @@ impl Driver {
             Output::Dial { dial, endpoint, expected, avoid } => {
                 self.effects.dial(dial, endpoint, expected, avoid);
             }
-            Output::Send { link, message } => {
-                let refused = self.links.get(&link).is_some_and(|l| !l.send(message));
-                if refused && let Some(handle) = self.links.remove(&link) {
-                    handle.abort();
-                    self.follow_ups.push_back(Input::Overrun { link });
-                }
-            }
+            Output::Send { link, message } => self.send(link, message),
             Output::Close { link } => {
                 while self.closing.try_join_next().is_some() {}
                 if let Some(handle) = self.links.remove(&link) {
@@ -144,6 +138,15 @@ impl Driver {
         match (refusal, &self.causes.store) {
             (PublishRefusal::Store(_), Some(failure)) => Unpublished::NotStored(failure.clone()),
             _ => refusal.into(),
+        }
+    }
+
+    /// Queues a message on a link; one that has no room for it is ended.
+    fn send(&mut self, link: LinkId, message: Message) {
+        let refused = self.links.get(&link).is_some_and(|l| !l.send(message));
+        if refused && let Some(handle) = self.links.remove(&link) {
+            handle.abort();
+            self.follow_ups.push_back(Input::Overrun { link });
         }
     }
 

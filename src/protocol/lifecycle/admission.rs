@@ -81,7 +81,7 @@ impl Protocol {
         }
         self.env.counters.identities_in_use += 1;
         if finding == Finding::Tell {
-            let address = self.links.all.get(&link).and_then(|l| l.shown_address());
+            let address = self.links.all.get(&link).and_then(Link::shown_address);
             tracing::warn!(
                 target: "sorcha_peer::guard",
                 %peer, address = address.as_deref(), own = peer == self.env.me,
