@@ -67,8 +67,9 @@ pub struct ListenConfig {
 #[non_exhaustive]
 pub struct DiscoveryConfig {
     /// First contacts, in every form that [`Endpoint`] reads; never forgotten, and dialled for ever. A
-    /// DNS name is resolved to all its addresses, again at every attempt. Default none: then others have to
-    /// dial this node.
+    /// DNS name is resolved to all its addresses, again at every attempt, and leads to the first at which a
+    /// peer of this network answers; this node may be among them. Default none: then others have to dial
+    /// this node.
     pub bootstrap: Vec<Endpoint>,
     /// Peers that must answer at these addresses, whoever says to dial them: a dial that finds another
     /// key there is given up before anything is said. As an invite has them. Default none.

@@ -357,12 +357,15 @@ impl PeerNode {
 
     /// Opens a link to an address now, whatever the overlay would do by itself, and returns the id that the
     /// peer proved. `address` is what [`Endpoint`] reads: `host:port`, `1.2.3.4:port`, `[v6]:port`, a URL
-    /// without a path; the port is 5001 where none is given. A DNS name is resolved to all its addresses.
+    /// without a path; the port is 5001 where none is given. A DNS name is resolved to all its addresses, and
+    /// leads to the first at which a peer of this network answers; see the guide's
+    /// [paths](crate::guide::paths).
     ///
-    /// The call takes `connection.connect_timeout` and `connection.handshake_timeout` for the
-    /// connection (40 s by default) and the latter once more for the hello, at the most. A peer
-    /// that is linked already keeps one link, as a rule the new one. Dials by this call are not
-    /// counted against `discovery.max_concurrent`.
+    /// The dial is made at once, whatever was found at the address before, and is not counted against
+    /// `discovery.max_concurrent`. It takes `connection.connect_timeout` and
+    /// `connection.handshake_timeout` for the connection (40 s by default) and the latter once more for
+    /// the hello, at the most; and as long again for each address of a name whose peer is refused or
+    /// refuses. A peer that is linked already keeps one link, as a rule the new one.
     ///
     /// A future dropped before it is ready does not end the dial: the link may come up.
     ///

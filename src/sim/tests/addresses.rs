@@ -22,7 +22,7 @@ fn by_name(seed: u64, others: &[Config], count: usize) -> World {
 
 #[test]
 fn nodes_that_share_one_name_come_together() {
-    // Each resolver answers with the asker first: every first address is the asker itself.
+    // Every resolver answers with the asker's own address first.
     seeds("one name", 4, |seed| {
         let mut world = by_name(seed, &[], 3);
         world.name(name(), &[0, 1, 2]);

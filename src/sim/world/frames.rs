@@ -65,7 +65,8 @@ impl World {
             let address = self.nodes[*node].endpoint.socket_addr();
             address.is_some_and(|address| !to.avoid.contains(&address))
         });
-        let left: Vec<usize> = left.collect();
+        let mut left: Vec<usize> = left.collect();
+        left.sort_by_key(|node| *node != dialler);
         let answers = |node: &&usize| {
             let n = &self.nodes[**node];
             n.protocol.is_some()

@@ -62,7 +62,7 @@ pub struct World {
     /// Nodes that carry only some topics.
     edges: Vec<usize>,
     addresses: BTreeMap<Endpoint, usize>,
-    /// Nodes that names stand for, in the order of the resolver's answer.
+    /// Nodes that names stand for.
     names: BTreeMap<Endpoint, Vec<usize>>,
     by_peer: IdMap<PeerId, usize>,
     pipes: Pipes,
@@ -204,7 +204,8 @@ impl World {
         self.nodes[node].endpoint.clone()
     }
 
-    /// Lets a name stand for the addresses of these nodes, in this order, for everybody.
+    /// Lets a name stand for the addresses of these nodes, in this order; but who is among them gets its
+    /// own address first, as from the resolvers of many systems.
     pub fn name(&mut self, name: Endpoint, nodes: &[usize]) {
         self.names.insert(name, nodes.to_vec());
     }
