@@ -67,6 +67,7 @@ impl Node {
                 owes: false,
                 clock: None,
                 proofs: Vec::new(),
+                complete_since: None,
             }));
             node.take(Input::Received { link, messages: vec![hello], bytes: 300 });
         }

@@ -13,7 +13,7 @@ use sorcha_peer::types::LinkStatus;
 use sorcha_peer::{Delivery, Event, Events, Item, Mode, PeerNode, StartAt, Subscription, Topic};
 
 use crate::input::Ref;
-use crate::output::{Line, Out};
+use crate::output::{Line, Missed, Out};
 
 /// Delay after the log could not be read.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -107,7 +107,10 @@ impl Deliveries {
         while let Some(item) = self.subscription.next().await {
             match item {
                 Item::Delivery(delivery) => out.line(self.delivered(&delivery)).await,
-                Item::Gap { after, until } => out.line(Line::Gap { after, until }).await,
+                Item::Gap { after, until, span, .. } => {
+                    let missed = span.map(|span| Missed { from: span.start, until: span.end });
+                    out.line(Line::Gap { after, until, missed }).await;
+                }
                 Item::Failed(error) => {
                     out.line(Line::error(Ref::NONE, &error)).await;
                     tokio::time::sleep(PAUSE).await;

@@ -88,7 +88,9 @@ EVENTS:
                                        online also when linked with all of a few peers, after 5 s
   delivered {id,topic,origin,from,hops,size,sha256,cursor[,payload][,text]}
                                        own transactions too ("from" is null), each once
-  gap {after,until}                    cursors whose transactions are no longer retained
+  gap {after,until[,missed]}           cursors whose transactions are no longer retained; with missed
+                                       {from,until}: what was created between these times (ms) is
+                                       gone everywhere, since the node was away for too long
   replicated {id,peers}                so many other nodes have stored this own transaction; until it
                                        is enough (`[outbox] min_copies`, 2)
   renewed {id,renewed_as}              this own transaction expired before any other node had it, or

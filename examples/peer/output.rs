@@ -17,6 +17,13 @@ use crate::input::Ref;
 /// too: it delivers nothing more and reads no further input.
 const MAX_WAITING: u32 = 64 << 20;
 
+/// Creation times of what may be missing for good.
+#[derive(Debug, Serialize)]
+pub(crate) struct Missed {
+    pub(crate) from: WallTime,
+    pub(crate) until: WallTime,
+}
+
 /// Every line of the contract; the variant's name is the value of `event`.
 #[derive(Debug, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
@@ -91,6 +98,8 @@ pub(crate) enum Line {
     Gap {
         after: Cursor,
         until: Cursor,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        missed: Option<Missed>,
     },
     PeerUp {
         peer: PeerId,

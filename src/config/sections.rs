@@ -125,7 +125,8 @@ pub struct LivenessConfig {
     /// 30 s, range 50 ms to 1 h.
     #[serde(with = "span")]
     pub interval: Duration,
-    /// Time that a peer has to answer a ping. Default 5 s, range 50 ms to 120 s.
+    /// Time that a peer has to answer a ping, beside what the bytes before the ping take. A link that
+    /// carries bytes is alive, however long the answer takes. Default 5 s, range 50 ms to 120 s.
     #[serde(with = "span")]
     pub timeout: Duration,
     /// Number of answers missed in a row after which a peer is down and the link closed. Default 2, range 1 to 10.

@@ -13,6 +13,7 @@ mod handle;
 mod hashing;
 mod late_news;
 mod messages;
+mod past;
 mod restore;
 mod room;
 mod start;

@@ -12,6 +12,7 @@ use crate::protocol::{GivenUp, Protocol, Queued, Restored};
 use crate::types::{Cursor, TransactionId};
 
 use super::clock::wall_now;
+use super::past;
 use super::workers::log_backfill::own_entry;
 
 /// Maximum number of entries read at once.
@@ -36,7 +37,18 @@ impl Stores {
         let (outbox, unlogged) = self.restore_outbox().await?;
         let max_bytes = self.log.usage().await?.max_bytes;
         let partials = self.log.partials().await?;
-        Ok((Restored { peers, bans, outbox, max_bytes, partials, ..Restored::default() }, unlogged))
+        let (whole_since, whole_until) = past::load(&*self.log).await?;
+        let restored = Restored {
+            peers,
+            bans,
+            outbox,
+            max_bytes,
+            partials,
+            whole_since,
+            whole_until,
+            ..Restored::default()
+        };
+        Ok((restored, unlogged))
     }
 
     /// Tells the protocol what is retained, a page at a time: all at once would take more memory for

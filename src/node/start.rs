@@ -24,9 +24,10 @@ use crate::types::{Cursor, Event, PeerRecord, TransactionId, canonical};
 
 use super::clock::{PublishClock, wall_now};
 use super::driver::{Driver, Effects, Inbound, Mailboxes, OwnRecord, StoreQueue};
-use super::handle::{DurableNames, Inner, MAX_EVENTS_BEHIND, PeerNode};
+use super::handle::{DurableNames, Inner, LogNews, MAX_EVENTS_BEHIND, PeerNode};
 use super::late_news::LateNews;
 use super::messages::{Completion, Draft, NodeState, SignedDraft};
+use super::past::{self, AllMissed};
 use super::restore::Stores;
 use super::room::Room;
 use super::store_lease::HeldLeases;
@@ -86,6 +87,7 @@ struct Opened {
     listeners: Vec<Box<dyn Listener>>,
     listening: Option<SocketAddr>,
     newest: Cursor,
+    missed: AllMissed,
     /// Own transactions for which the log had no room.
     unlogged: VecDeque<TransactionId>,
 }
@@ -100,6 +102,7 @@ struct Shared {
     events: broadcast::Sender<Event>,
     newest: watch::Sender<Cursor>,
     late_news: Arc<LateNews>,
+    missed: watch::Sender<AllMissed>,
     health: Arc<Health>,
     clock: Arc<PublishClock>,
 }
@@ -131,6 +134,7 @@ impl Parts {
         let stores = self.stores();
         let (mut restored, unlogged) = stores.restore().await?;
         let newest = self.log.newest().await?;
+        let missed = past::load_missed(&*self.log).await?;
         let (listeners, listening) = self.listen().await?;
         self.warn_of_openness(listening);
         let (record, signed) = self.own_record(listening, &mut restored).await;
@@ -145,6 +149,7 @@ impl Parts {
             listeners,
             listening,
             newest,
+            missed,
             unlogged,
         }))
     }
@@ -237,11 +242,20 @@ impl Parts {
 
     /// Sets the tasks going.
     fn assemble(self, opened: Opened) -> PeerNode {
-        let Opened { leases, handles, protocol, record, listeners, listening, newest, unlogged } =
-            opened;
+        let Opened {
+            leases,
+            handles,
+            protocol,
+            record,
+            listeners,
+            listening,
+            newest,
+            missed,
+            unlogged,
+        } = opened;
         let (done, completions) = mpsc::channel(MAX_COMPLETIONS);
         let (drafts, draft_box) = mpsc::channel(MAX_COMMANDS);
-        let shared = self.share(done, drafts, newest);
+        let shared = self.share(done, drafts, newest, missed);
         let (commands, command_box) = mpsc::channel(MAX_COMMANDS);
         let (publishes, publish_box) = mpsc::channel(MAX_BATCHES);
         // With a validator it stands in between.
@@ -273,7 +287,7 @@ impl Parts {
             refused_publishes: Arc::clone(&refused_publishes),
             queue: Arc::clone(&self.queue),
             log: Arc::clone(&self.log),
-            newest: shared.newest.subscribe(),
+            news: LogNews { newest: shared.newest.subscribe(), missed: shared.missed.subscribe() },
             late_news: Arc::clone(&shared.late_news),
             subscribed: SubscribedTopics::default(),
             names: DurableNames::default(),
@@ -337,6 +351,7 @@ impl Parts {
         done: mpsc::Sender<Completion>,
         drafts: mpsc::Sender<Draft>,
         newest: Cursor,
+        missed: AllMissed,
     ) -> Shared {
         let peer = self.identity.peer_id().short();
         let (events, _) = broadcast::channel(MAX_EVENTS_BEHIND);
@@ -347,6 +362,7 @@ impl Parts {
             publish_room: Room::new(self.config.shares().publishes),
             newest: watch::Sender::new(newest),
             late_news: Arc::default(),
+            missed: watch::Sender::new(missed),
             health: Arc::new(Health::new(events.clone())),
             events,
             clock: Arc::default(),
@@ -370,6 +386,7 @@ impl Parts {
             log: Arc::clone(&self.log),
             newest: shared.newest.clone(),
             late_news: Arc::clone(&shared.late_news),
+            missed: shared.missed.clone(),
             health: Arc::clone(&shared.health),
             done: done(),
             most_bytes: usize::try_from(self.config.shares().storing / 4).unwrap_or(usize::MAX),

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -36,6 +38,13 @@ pub struct RawLink {
     pub sink: FrameSink,
     /// The frames from the peer.
     pub stream: FrameStream,
+    /// Count of bytes read from the connection, raised as they come, long before their frame is
+    /// complete; `None` where the transport cannot tell. A peer whose large frame takes its time on
+    /// a thin link is known to live by it.
+    pub received: Option<Arc<AtomicU64>>,
+    /// Count of bytes that the operating system took for the connection, raised as it takes them;
+    /// `None` where the transport cannot tell.
+    pub taken: Option<Arc<AtomicU64>>,
     /// Value that both ends of this link have and no other link ever has, such as keying material
     /// that TLS exports (RFC 9266); `None` where there is none. With
     /// [`Trust::Secret`](crate::config::Trust) a link without one is refused, since a proof could be
@@ -47,7 +56,8 @@ pub struct RawLink {
 }
 
 impl RawLink {
-    /// A link to `remote`, which the transport has proven.
+    /// A link to `remote`, which the transport has proven. It counts no bytes: set
+    /// [`RawLink::received`] and [`RawLink::taken`] where that is known.
     pub fn new(
         remote: PeerId,
         kind: TransportKind,
@@ -55,7 +65,17 @@ impl RawLink {
         sink: FrameSink,
         stream: FrameStream,
     ) -> Self {
-        Self { remote, kind, address, sink, stream, binding: None, certified: false }
+        Self {
+            remote,
+            kind,
+            address,
+            sink,
+            stream,
+            binding: None,
+            certified: false,
+            received: None,
+            taken: None,
+        }
     }
 
     /// The same link, bound by a value that both of its ends have and no other link ever has.

@@ -61,6 +61,7 @@ impl Protocol {
                     self.close(link, CloseReason::Requested);
                 }
             }
+            Input::Measured { link, received, taken } => self.on_traffic(link, received, taken),
             Input::Subscribed { topics } => self.on_subscribed(topics),
             Input::Redeliver(id) => self.on_redeliver(id),
             Input::DropDeadLetter(id) => self.on_drop_dead(&id),
@@ -114,7 +115,11 @@ impl Protocol {
             Message::Hello(_) => self.violation(link),
             Message::Goodbye { reason, retry_after } => self.on_goodbye(link, reason, retry_after),
             Message::Ping { nonce } => self.send(link, Message::Pong { nonce }),
-            Message::Pong { nonce } => self.on_pong(link, nonce),
+            Message::Pong { nonce } => {
+                if self.on_pong(link, nonce) {
+                    self.resume(link);
+                }
+            }
             Message::PeersRequest { max } => self.membership.on_peers_request(
                 &mut self.env,
                 &mut self.links,

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use crate::error::StoreErrorKind;
 use crate::types::{
-    Ban, CloseReason, Direction, Endpoint, EntryState, Event, FailureKind, Head,
-    InvalidTransaction, LinkId, Message, NewEntry, Partial, PeerId, PeerRecord, Piece, Proofs,
-    StoredPeer, TopicKey, Transaction, TransactionId, TransportKind, Verdict, WallTime,
+    Ban, CloseReason, Endpoint, EntryState, Event, FailureKind, Head, InvalidTransaction, LinkId,
+    Message, NewEntry, Partial, PeerId, PeerRecord, Piece, Proofs, StoredPeer, TopicKey,
+    Transaction, TransactionId, TransportKind, Verdict, WallTime,
 };
 
 /// Names a dial attempt; minted by the core.
@@ -118,6 +118,17 @@ pub enum Input {
         weight: usize,
         /// Length of the frame in bytes.
         bytes: usize,
+    },
+    /// [`Output::Measure`] is done.
+    Measured {
+        /// Number of the link.
+        link: LinkId,
+        /// Bytes read since the link opened, those of frames that are not complete too; 0 where the
+        /// transport cannot tell.
+        received: u64,
+        /// Bytes that the operating system took from the transport since the link opened; 0 where
+        /// the transport cannot tell.
+        taken: u64,
     },
     /// The host publishes: all of these, or none.
     Publish {
@@ -298,6 +309,11 @@ pub enum Output {
         /// Message to be queued.
         message: Message,
     },
+    /// Say what the transport of a link has carried by now; answer with [`Input::Measured`].
+    Measure {
+        /// Number of the link.
+        link: LinkId,
+    },
     /// Send what is queued, then close. Nothing of this link is expected any more.
     Close {
         /// Number of the link.
@@ -414,6 +430,13 @@ pub enum Output {
         /// The time now.
         now: WallTime,
     },
+    /// Remember since when the node has all that others knew, and until when.
+    SavePast {
+        /// Time since which everything retained is here.
+        since: WallTime,
+        /// Time until which that is so; `None` for a node that was never linked.
+        until: Option<WallTime>,
+    },
     /// Remember a peer.
     SavePeer(Box<StoredPeer>),
     /// Forget a peer.
@@ -516,37 +539,4 @@ impl ConnectFailure {
             Self::Closed => "closed",
         }
     }
-}
-
-/// A link as the core keeps it, for status reports.
-#[derive(Debug, Clone)]
-pub struct LinkView {
-    /// Number of the link.
-    pub link: LinkId,
-    /// The peer at its other end.
-    pub peer: PeerId,
-    /// Transport that carries the link.
-    pub kind: TransportKind,
-    /// Address of the peer as text.
-    pub address: Option<String>,
-    /// Side that dialled.
-    pub direction: Direction,
-    /// True: the peer missed an answer.
-    pub suspect: bool,
-    /// Smoothed round-trip time, once measured.
-    pub rtt: Option<Duration>,
-    /// Time since the link came up.
-    pub age: Duration,
-    /// Bytes waiting to be sent.
-    pub queued_bytes: usize,
-    /// Accepted transactions not yet offered to it.
-    pub lag: u64,
-    /// True: the peer is too slow for what is new. What the peer is skipped for is compared and
-    /// repaid as soon as it takes what waits for it.
-    pub in_debt: bool,
-    /// Links from the peer to the nearest relay, as it says; 0 for a relay and for who stands in for
-    /// one.
-    pub depth: u8,
-    /// True: the peer is a relay, and carries every topic by configuration.
-    pub relay: bool,
 }

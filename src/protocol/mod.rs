@@ -81,9 +81,10 @@ use timers::Timer;
 #[doc(hidden)]
 pub use gauges::Gauge;
 pub use io::{
-    Assurance, CallId, ConnectFailure, DialId, Input, Judgement, LinkView, Output, PartialOp,
-    PublishRefusal, Ticket,
+    Assurance, CallId, ConnectFailure, DialId, Input, Judgement, Output, PartialOp, PublishRefusal,
+    Ticket,
 };
+pub use link::LinkView;
 #[cfg(feature = "node")]
 pub(crate) use outbox::RENEWALS;
 pub use restored::{GivenUp, Queued, Restored};
@@ -145,7 +146,7 @@ impl Protocol {
             serving,
             outbox,
             replays: Replays::default(),
-            repairs: Repairs::default(),
+            repairs: Repairs::restored(restored.whole_since, restored.whole_until),
         }
     }
 
@@ -163,6 +164,7 @@ impl Protocol {
             self.on_clock_leapt();
         }
         if first {
+            self.begin_past();
             self.check_restored();
         }
         self.route(input);
@@ -278,6 +280,8 @@ impl Protocol {
                 rtt: up.pinger.rtt,
                 age: self.env.now.since(up.since),
                 queued_bytes: l.queued_bytes,
+                under_way_bytes: up.budget.under_way(),
+                rate: up.budget.rate(),
                 lag: self.log.head().saturating_sub(up.feed.cursor),
                 in_debt: up.feed.debt.is_some(),
                 depth: up.interest.theirs.depth,

@@ -2,7 +2,7 @@
 //!
 //! Tested by: `protocol::tests::outbox`, `sim::tests::outbox`.
 
-use crate::types::{Ban, IndexEntry, KeptPartial, StoredPeer, TransactionId};
+use crate::types::{Ban, IndexEntry, KeptPartial, StoredPeer, TransactionId, WallTime};
 
 /// Content of the stores when the node started.
 #[derive(Debug, Clone, Default)]
@@ -24,6 +24,10 @@ pub struct Restored {
     pub spare_places: Option<usize>,
     /// The host's validator judges payloads before anything of them is passed on.
     pub validating: bool,
+    /// What earlier runs noted last with `Output::SavePast`: time since which the node was whole.
+    pub whole_since: Option<WallTime>,
+    /// The same: time until which the node was whole; `None` where it was never linked.
+    pub whole_until: Option<WallTime>,
 }
 
 /// An own transaction that an earlier run left in the outbox.

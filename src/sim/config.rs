@@ -107,6 +107,9 @@ pub struct WorldConfig {
     pub uplink: Option<u64>,
     /// Bytes per second that a node takes.
     pub downlink: Option<u64>,
+    /// Bytes per link that are taken from a node before the uplink has room for them, as transports
+    /// and kernels do: to the node they have left.
+    pub buffers: usize,
     /// True: a frame carries all that waits (up to a quarter of a MiB); false: one message.
     pub batching: bool,
     /// Way in which transactions are checked.
@@ -135,6 +138,7 @@ impl WorldConfig {
             jitter_percent: 20,
             uplink: None,
             downlink: None,
+            buffers: 0,
             batching: true,
             verification: Verification::Real,
             verify_delay: Duration::from_micros(50),
@@ -191,6 +195,13 @@ impl WorldConfig {
     #[must_use]
     pub fn store_delay(mut self, store_delay: Duration) -> Self {
         self.store_delay = store_delay;
+        self
+    }
+
+    /// Sets the bytes per link that are taken from a node before the uplink has room for them.
+    #[must_use]
+    pub fn buffers(mut self, bytes: usize) -> Self {
+        self.buffers = bytes;
         self
     }
 

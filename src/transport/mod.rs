@@ -14,6 +14,8 @@ mod channel;
 mod grpc;
 mod memory;
 #[cfg(feature = "grpc")]
+mod metered;
+#[cfg(feature = "grpc")]
 mod race;
 #[cfg(feature = "grpc")]
 mod tcp;

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{CloseReason, Direction, FailureKind, PeerId, TransactionId, TransportKind};
+use super::{CloseReason, Direction, FailureKind, PeerId, TransactionId, TransportKind, WallTime};
 
 /// Connection of the node to its network. Exhaustive on purpose: a node is in one of these modes,
 /// and a match needs no other arm.
@@ -182,6 +182,17 @@ pub enum Event {
         id: TransactionId,
         /// The id under which it goes on.
         renewed_as: TransactionId,
+    },
+    /// The node was linked with nobody for so long that what others published meanwhile is gone
+    /// everywhere, as far as its peers know: what was created in this span may be missing here for good.
+    /// Each subscription gets an `Item::Gap` with the span. Told once for each absence, some 30 s after
+    /// the first link came up.
+    #[non_exhaustive]
+    HistoryMissed {
+        /// Time when the absence began, or up to a minute before where the node was killed.
+        from: WallTime,
+        /// Time from which on everything that is retained is here.
+        until: WallTime,
     },
     /// A peer refused one of the node's own transactions, which stays in the outbox. Told once for each
     /// transaction and reason.

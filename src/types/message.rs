@@ -51,6 +51,8 @@ pub struct Hello {
     pub owes: bool,
     /// The sender's clock as it reads it, uncorrected; `None` where it does not say.
     pub clock: Option<WallTime>,
+    /// The time since which the sender's log has all that it knows of; `None` where it does not say.
+    pub complete_since: Option<WallTime>,
     /// Proofs that the sender knows a secret of the network, one for each secret, at most
     /// [`super::MAX_PROOFS`].
     pub proofs: Vec<[u8; 32]>,

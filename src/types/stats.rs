@@ -189,6 +189,8 @@ counters! {
     frame_bytes_received,
     /// Transactions forgotten because they expired.
     transactions_expired,
+    /// Absences after which something may be missing for good.
+    histories_missed,
     /// Times the clock of this machine leapt, by more than `max_clock_skew` beside monotonic time.
     clock_leaps,
     /// Storage operations that failed.
@@ -261,6 +263,12 @@ pub struct LinkStatus {
     pub connected_s: u64,
     /// Number of bytes waiting to be sent.
     pub queued_bytes: u64,
+    /// Number of bytes sent of which the peer has not said that they arrived.
+    #[serde(default)]
+    pub under_way_bytes: u64,
+    /// Number of bytes in a second that the link carried when there was much to send; 0 until measured.
+    #[serde(default)]
+    pub bytes_per_second: u64,
     /// Number of transactions that still have to be announced or pushed to the peer.
     #[serde(rename = "behind")]
     pub lag: u64,

@@ -65,7 +65,7 @@ fn hello(body: &[u8]) -> Result<Hello, WireError> {
     let mut wanted = None;
     let (mut version_min, mut version_max) = (0, 0);
     let (mut features, mut incarnation, mut max_transaction) = (0, 0, 0);
-    let (mut owes, mut clock) = (false, 0);
+    let (mut owes, mut clock, mut complete_since) = (false, 0, 0);
     let mut proofs = Vec::new();
     for field in Fields(body) {
         let (number, value) = field?;
@@ -85,6 +85,7 @@ fn hello(body: &[u8]) -> Result<Hello, WireError> {
                 WireError::bound("proofs", proofs.len() + 1, MAX_PROOFS)?;
                 proofs.push(exactly("proof", value.bytes("proof")?, "32")?);
             }
+            14 => complete_since = value.uint("complete_since_ms")?,
             _ => {}
         }
     }
@@ -100,13 +101,14 @@ fn hello(body: &[u8]) -> Result<Hello, WireError> {
         observed: ip_of(observed)?,
         interest: wanted.map_or(Ok(Interest::default()), interest)?,
         owes,
-        clock: clock_of(clock),
+        clock: time_of(clock),
+        complete_since: time_of(complete_since),
         proofs,
     })
 }
 
-/// Reads the clock of a peer: 0 says nothing.
-fn clock_of(millis: u64) -> Option<WallTime> {
+/// Reads a time that a peer tells: 0 says nothing.
+fn time_of(millis: u64) -> Option<WallTime> {
     (millis != 0).then(|| WallTime::from_millis(millis))
 }
 
@@ -256,7 +258,7 @@ fn refused(body: &[u8]) -> Result<Message, WireError> {
     if reasons != ids {
         return Err(WireError::Unequal { what: "reasons", ids });
     }
-    Ok(Message::Refused { list, clock: clock_of(clock) })
+    Ok(Message::Refused { list, clock: time_of(clock) })
 }
 
 fn id_list(body: &[u8]) -> Result<Vec<TransactionId>, WireError> {

@@ -194,6 +194,7 @@ impl Body for Hello {
         for proof in &self.proofs {
             bytes(out, 13, proof);
         }
+        uint(out, 14, self.complete_since.map_or(0, WallTime::as_millis));
     }
 }
 

@@ -10,6 +10,7 @@ mod membership;
 #[cfg(feature = "sqlite")]
 mod memory;
 mod outbox;
+mod past;
 mod publish_many;
 #[cfg(feature = "sqlite")]
 mod quota;
@@ -22,6 +23,7 @@ mod republish;
 mod spill;
 mod spread;
 mod start_at_now;
+mod thin;
 #[cfg(feature = "sqlite")]
 mod topics;
 mod validators;

@@ -175,7 +175,9 @@ async fn a_gap_is_told_under_a_name_and_acknowledging_it_skips_nothing() {
     log.expire(WallTime::from_millis(u64::MAX)).await.unwrap();
     publish(&node, "t", &["4"]).await;
     let mut items = node.subscribe_durable("a", "t", StartAt::Earliest).await.unwrap();
-    let Item::Gap { after, until } = item(&mut items).await else { panic!("no gap") };
+    let Item::Gap { after, until, span: None, .. } = item(&mut items).await else {
+        panic!("no gap")
+    };
     assert_eq!((after, until), (first, Cursor(first.0 + 2)));
     items.ack(until).await.unwrap();
     drop(items);
@@ -316,7 +318,7 @@ async fn damage_is_told_skipped_and_does_not_stop_a_subscriber() {
     let gap = async |items: &mut DurableSubscription| {
         let Item::Failed(error) = item(items).await else { panic!("damage is told") };
         assert_eq!(error.kind, StoreErrorKind::Corrupt);
-        let Item::Gap { after, until } = item(items).await else { panic!("and skipped") };
+        let Item::Gap { after, until, .. } = item(items).await else { panic!("and skipped") };
         assert_eq!(until, Cursor(after.0 + 1));
         until
     };

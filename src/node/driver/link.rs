@@ -1,6 +1,8 @@
 //! The two tasks of a link: one writes what waits as frames, one reads and decodes.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -31,6 +33,9 @@ pub(super) struct LinkHandle {
     queue: mpsc::Sender<Message>,
     writer: JoinHandle<()>,
     reader: JoinHandle<()>,
+    /// Bytes that the transport has read and written, where it counts them.
+    received: Option<Arc<AtomicU64>>,
+    taken: Option<Arc<AtomicU64>>,
 }
 
 impl LinkHandle {
@@ -42,6 +47,7 @@ impl LinkHandle {
         done: mpsc::Sender<Completion>,
     ) -> Self {
         let (queue, waiting) = mpsc::channel(MAX_QUEUED);
+        let (received, taken) = (raw.received, raw.taken);
         let ended = inbound.channel.clone();
         let writer = tokio::spawn(async move {
             if write(link, waiting, raw.sink, &done).await.is_err() {
@@ -49,7 +55,15 @@ impl LinkHandle {
             }
         });
         let reader = tokio::spawn(read(link, raw.stream, inbound));
-        Self { queue, writer, reader }
+        Self { queue, writer, reader, received, taken }
+    }
+
+    /// Returns the bytes that the transport has read and written by now.
+    pub(super) fn traffic(&self) -> (u64, u64) {
+        let read = |count: &Option<Arc<AtomicU64>>| {
+            count.as_ref().map_or(0, |count| count.load(Ordering::Relaxed))
+        };
+        (read(&self.received), read(&self.taken))
     }
 
     /// Queues a message; `false` where the link cannot take it.
@@ -60,7 +74,7 @@ impl LinkHandle {
     /// Lets what is queued leave, for a while, then closes. Reading goes on meanwhile, so that the
     /// transport is not reset under what is still to be sent.
     pub(super) fn close(self, closing: &mut JoinSet<()>) {
-        let Self { queue, mut writer, reader } = self;
+        let Self { queue, mut writer, reader, .. } = self;
         drop(queue);
         closing.spawn(async move {
             let guard = AbortOnDrop(vec![writer.abort_handle(), reader.abort_handle()]);

@@ -336,6 +336,8 @@ impl Driver {
             rtt_us: view.rtt.map_or(0, |rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
             connected_s: view.age.as_secs(),
             queued_bytes: view.queued_bytes as u64,
+            under_way_bytes: view.under_way_bytes,
+            bytes_per_second: view.rate.unwrap_or(0),
             lag: view.lag,
             in_debt: view.in_debt,
             depth: view.depth,

@@ -10,6 +10,7 @@ use crate::node::workers::verifier::TransactionCheck;
 use crate::protocol::{Input, Output, PublishRefusal, Ticket};
 use crate::types::{Event, LinkId, Message, PublishState, PublishStatus, TransactionId};
 
+use super::link::LinkHandle;
 use super::{Call, Driver};
 
 impl Driver {
@@ -30,6 +31,7 @@ impl Driver {
                 self.effects.dial(dial, endpoint, expected, avoid);
             }
             Output::Send { link, message } => self.send(link, message),
+            Output::Measure { link } => self.measure(link),
             Output::Close { link } => {
                 while self.closing.try_join_next().is_some() {}
                 if let Some(handle) = self.links.remove(&link) {
@@ -84,6 +86,7 @@ impl Driver {
             Output::Partial(op) => self.store(StoreOp::Partial(op)),
             Output::Expire { now } => self.store(StoreOp::Expire { now }),
             Output::Load { ticket, ids } => self.effects.load(ticket, ids),
+            Output::SavePast { since, until } => self.store(StoreOp::SavePast { since, until }),
             Output::SavePeer(peer) => self.effects.peers.save(peer),
             Output::ForgetPeer(peer) => self.effects.peers.forget(peer),
             Output::SaveBan(ban) => self.effects.peers.set_ban(ban.peer, Some(ban)),
@@ -150,6 +153,13 @@ impl Driver {
         }
     }
 
+    /// Tells the protocol what a link has carried.
+    fn measure(&mut self, link: LinkId) {
+        if let Some((received, taken)) = self.links.get(&link).map(LinkHandle::traffic) {
+            self.follow_ups.push_back(Input::Measured { link, received, taken });
+        }
+    }
+
     fn check_piece(&mut self, check: PieceCheck) {
         let ticket = check.ticket();
         if self.effects.piece_checks.try_send(check).is_err() {
@@ -193,6 +203,9 @@ impl Driver {
     fn emit(&mut self, event: Event) {
         match &event {
             Event::Replicated { id, peers } => self.statuses.copied(id, *peers),
+            Event::HistoryMissed { from, until } => {
+                self.store(StoreOp::Missed { span: *from..*until });
+            }
             Event::DeadLettered { id, reason } => {
                 self.statuses.set_state(id, PublishState::DeadLetter { reason: reason.clone() });
             }

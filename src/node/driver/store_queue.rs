@@ -56,6 +56,8 @@ impl StoreQueue {
             StoreOp::Confirmed { .. }
             | StoreOp::UpdateOutbox { .. }
             | StoreOp::Expire { .. }
+            | StoreOp::SavePast { .. }
+            | StoreOp::Missed { .. }
             | StoreOp::Partial(PartialOp::Drop { .. })
             | StoreOp::Settle { .. } => {
                 if reason == StoreErrorKind::Full {

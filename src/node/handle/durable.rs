@@ -4,14 +4,13 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::watch;
-
 use crate::error::{AckError, SubscribeError};
+use crate::node::past::RESERVED;
 use crate::node::subscribed_topics::TopicsGuard;
 use crate::ports::TransactionStore;
 use crate::types::Cursor;
 
-use super::subscription::{Item, StartAt, Subscription};
+use super::subscription::{Item, LogNews, StartAt, Subscription};
 
 /// Maximum length of the name of a durable subscription, in bytes.
 const MAX_NAME: usize = 255;
@@ -35,7 +34,7 @@ pub struct DurableSubscription {
 impl DurableSubscription {
     pub(super) async fn new(
         log: Arc<dyn TransactionStore>,
-        newest: watch::Receiver<Cursor>,
+        news: LogNews,
         lease: NameLease,
         topics: TopicsGuard,
         start: StartAt,
@@ -43,7 +42,7 @@ impl DurableSubscription {
     ) -> Result<Self, SubscribeError> {
         let saved = log.load_cursor(&lease.name).await?;
         let from_saved = saved.map_or(start, StartAt::After);
-        let items = Subscription::new(Arc::clone(&log), newest, topics, from_saved).await?;
+        let items = Subscription::new(Arc::clone(&log), news, topics, from_saved).await?;
         let items = items.within(memory);
         let position = if let Some(cursor) = saved {
             cursor
@@ -125,7 +124,7 @@ pub(in crate::node) struct DurableNames(Arc<Mutex<BTreeSet<String>>>);
 impl DurableNames {
     /// Takes a name until the lease is dropped.
     pub(super) fn lease(&self, name: &str) -> Result<NameLease, SubscribeError> {
-        if name.is_empty() || name.len() > MAX_NAME {
+        if name.is_empty() || name.len() > MAX_NAME || name.starts_with(RESERVED) {
             return Err(SubscribeError::Name { length: name.len(), max: MAX_NAME });
         }
         if !self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned()) {

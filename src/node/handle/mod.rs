@@ -23,3 +23,4 @@ pub use subscription::{Delivery, Item, StartAt, Subscription};
 pub(super) use durable::DurableNames;
 pub(super) use events::MAX_EVENTS_BEHIND;
 pub(super) use peer_node::Inner;
+pub(super) use subscription::LogNews;

@@ -22,11 +22,11 @@ use crate::node::room::Room;
 use crate::node::subscribed_topics::{SubscribedTopics, TopicSelection};
 use crate::ports::{Ban, TransactionQueue, TransactionStore};
 use crate::protocol::ConnectFailure;
-use crate::types::{Cursor, Endpoint, Event, LinkStatus, Mode, PeerId, Stats, Topic};
+use crate::types::{Endpoint, Event, LinkStatus, Mode, PeerId, Stats, Topic};
 
 use super::durable::{DurableNames, DurableSubscription};
 use super::events::Events;
-use super::subscription::{Since, StartAt, Subscription};
+use super::subscription::{LogNews, Since, StartAt, Subscription};
 
 /// State of a node that its handles share.
 pub(in crate::node) struct Inner {
@@ -50,7 +50,7 @@ pub(in crate::node) struct Inner {
     pub(in crate::node) refused_publishes: Arc<AtomicU64>,
     pub(in crate::node) queue: Arc<dyn TransactionQueue>,
     pub(in crate::node) log: Arc<dyn TransactionStore>,
-    pub(in crate::node) newest: watch::Receiver<Cursor>,
+    pub(in crate::node) news: LogNews,
     /// Topics of the subscriptions that live.
     pub(in crate::node) late_news: Arc<LateNews>,
     pub(in crate::node) subscribed: SubscribedTopics,
@@ -209,7 +209,7 @@ impl PeerNode {
     }
 
     /// Forgets a durable subscription; an unknown name is no error. At most
-    /// [`MAX_CURSORS`](crate::ports::MAX_CURSORS) names are kept.
+    /// [`MAX_CURSORS`](crate::ports::MAX_CURSORS) names are kept, five of them for the node itself.
     ///
     /// # Errors
     /// [`SubscribeError::InUse`] while it is subscribed; [`SubscribeError::Store`].
@@ -228,10 +228,10 @@ impl PeerNode {
             return Err(SubscribeError::Closed);
         }
         let lease = self.0.names.lease(name)?;
-        let (log, newest) = (Arc::clone(&self.0.log), self.0.newest.clone());
+        let (log, news) = (Arc::clone(&self.0.log), self.0.news.clone());
         let topics = self.0.subscribed.enter(topics);
         let memory = self.0.config.limits.memory;
-        DurableSubscription::new(log, newest, lease, topics, start, memory).await
+        DurableSubscription::new(log, news, lease, topics, start, memory).await
     }
 
     async fn subscription(
@@ -242,12 +242,12 @@ impl PeerNode {
         if self.is_closed() {
             return Err(SubscribeError::Closed);
         }
-        let (log, newest) = (Arc::clone(&self.0.log), self.0.newest.clone());
+        let (log, news) = (Arc::clone(&self.0.log), self.0.news.clone());
         let inner = &self.0;
         let since = (start == StartAt::Now)
             .then(|| Since::now(Arc::clone(&inner.clock), Arc::clone(&inner.late_news)));
         let topics = self.0.subscribed.enter(topics);
-        let subscription = Subscription::new(log, newest, topics, start).await?;
+        let subscription = Subscription::new(log, news, topics, start).await?;
         Ok(subscription.within(self.0.config.limits.memory).leave_out_before(since))
     }
 

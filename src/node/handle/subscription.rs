@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use tokio::time::Instant;
 use crate::error::{StoreError, StoreErrorKind, SubscribeError};
 use crate::node::clock::PublishClock;
 use crate::node::late_news::LateNews;
+use crate::node::past::{AllMissed, Missed};
 use crate::node::subscribed_topics::TopicsGuard;
 use crate::ports::{LogEntry, Page, TransactionStore};
 use crate::types::{Cursor, PeerId, Transaction, WallTime};
@@ -68,11 +70,19 @@ pub enum Item {
     Delivery(Delivery),
     /// Between `after` and `until` are transactions that are no longer retained, or damaged, and
     /// were not delivered. Transactions of that stretch that can still be read follow.
+    ///
+    /// With a `span` it tells of what never was in the log: the node was away for so long that what
+    /// was created in this span is gone everywhere, as far as its peers know
+    /// ([`Event::HistoryMissed`](crate::Event::HistoryMissed)). Both cursors are then the one that was the
+    /// newest when that was found out, or a later one; whoever subscribes after it is told as well.
+    #[non_exhaustive]
     Gap {
         /// The last cursor before the gap.
         after: Cursor,
         /// The last cursor inside it.
         until: Cursor,
+        /// Creation times of what may be missing for good.
+        span: Option<Range<WallTime>>,
     },
     /// The log could not be read. The subscription goes on with the next call, after a pause of a
     /// second; it ends where the log was closed. What is damaged is skipped: a gap follows.
@@ -110,7 +120,9 @@ pub enum Item {
 /// ```
 pub struct Subscription {
     log: Arc<dyn TransactionStore>,
-    newest: watch::Receiver<Cursor>,
+    news: LogNews,
+    /// Number of the last span that was told, or is not to be.
+    told_missed: u64,
     /// Keeps the node carrying these topics.
     topics: TopicsGuard,
     /// Cursor up to which everything was read.
@@ -126,6 +138,24 @@ pub struct Subscription {
     ahead: VecDeque<Item>,
     after_failure: AfterFailure,
     ended: bool,
+}
+
+/// Changes of the log that subscriptions wait for.
+#[derive(Debug, Clone)]
+pub(in crate::node) struct LogNews {
+    pub(in crate::node) newest: watch::Receiver<Cursor>,
+    pub(in crate::node) missed: watch::Receiver<AllMissed>,
+}
+
+impl LogNews {
+    /// Waits for a change; `false` when there are no more. Cancel safe.
+    async fn changed(&mut self) -> bool {
+        tokio::select! {
+            biased;
+            newest = self.newest.changed() => newest.is_ok(),
+            missed = self.missed.changed() => missed.is_ok(),
+        }
+    }
 }
 
 /// Beginning of a subscription, in time.
@@ -170,7 +200,7 @@ enum AfterFailure {
 impl Subscription {
     pub(super) async fn new(
         log: Arc<dyn TransactionStore>,
-        newest: watch::Receiver<Cursor>,
+        news: LogNews,
         topics: TopicsGuard,
         start: StartAt,
     ) -> Result<Self, SubscribeError> {
@@ -185,9 +215,13 @@ impl Subscription {
             return Err(SubscribeError::Cursor { cursor: position, newest: last });
         }
         let tell_gap = start != StartAt::Earliest;
+        // What was missed before it began is no matter of a subscription that begins now.
+        let is_old = |missed: &&Missed| start == StartAt::Now || missed.at < position;
+        let told = news.missed.borrow().iter().filter(is_old).map(|missed| missed.number).max();
         Ok(Self {
             log,
-            newest,
+            news,
+            told_missed: told.unwrap_or_default(),
             topics,
             position,
             tell_gap,
@@ -228,7 +262,10 @@ impl Subscription {
                 }
                 AfterFailure::End => return None,
             }
-            let newest = *self.newest.borrow_and_update();
+            if let Some(gap) = self.next_missed() {
+                return Some(gap);
+            }
+            let newest = *self.news.newest.borrow_and_update();
             if self.log_was_empty && newest > Cursor::default() {
                 self.log_was_empty = false;
                 if newest < self.position {
@@ -243,8 +280,20 @@ impl Subscription {
             if self.ended {
                 return None;
             }
-            self.ended = self.newest.changed().await.is_err();
+            self.ended = !self.news.changed().await;
         }
+    }
+
+    /// Returns the gap of a span that was missed, once everything before it was delivered.
+    fn next_missed(&mut self) -> Option<Item> {
+        let all = self.news.missed.borrow_and_update();
+        let next = all.iter().find(|missed| missed.number > self.told_missed)?;
+        if next.at > self.position {
+            return None;
+        }
+        self.told_missed = next.number;
+        let (after, until) = (self.position, self.position);
+        Some(Item::Gap { after, until, span: Some(next.span.clone()) })
     }
 
     /// Returns the cursor up to which everything was read.
@@ -279,7 +328,7 @@ impl Subscription {
         match error.kind {
             StoreErrorKind::Corrupt => {
                 let until = self.end_of_damage(newest).await;
-                self.ahead.extend([Item::Failed(error), Item::Gap { after, until }]);
+                self.ahead.extend([Item::Failed(error), Item::Gap { after, until, span: None }]);
                 (self.position, self.tell_gap) = (until, true);
                 return;
             }
@@ -299,7 +348,7 @@ impl Subscription {
     fn append_page(&mut self, page: Page, newest: Cursor) {
         let gap_until = if self.tell_gap { page.gap_until } else { page.damaged_until };
         if let Some(until) = gap_until {
-            self.ahead.push_back(Item::Gap { after: self.position, until });
+            self.ahead.push_back(Item::Gap { after: self.position, until, span: None });
         }
         self.tell_gap = true;
         // What was the newest before the read was looked at when there is nothing more; a page that

@@ -11,6 +11,7 @@
 //! again with the next operation.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -18,6 +19,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::error::{DeadLetterError, StoreError};
 use crate::node::late_news::LateNews;
 use crate::node::messages::{Completion, OutboxSettled, StoreFailure};
+use crate::node::past::{self, AllMissed};
 use crate::ports::{TransactionQueue, TransactionStore};
 use crate::protocol::{Input, PartialOp, Ticket};
 use crate::types::{Cursor, EntryState, NewEntry, Piece, TransactionId, WallTime, verify_piece};
@@ -48,6 +50,15 @@ pub(in crate::node) enum StoreOp {
     Expire {
         now: WallTime,
     },
+    /// Notes since when and until when the node is whole.
+    SavePast {
+        since: WallTime,
+        until: Option<WallTime>,
+    },
+    /// Notes and tells a span that was missed.
+    Missed {
+        span: Range<WallTime>,
+    },
     Partial(PartialOp),
     /// Answered when everything before it is done to the outbox, and `remove` is removed from it.
     Settle {
@@ -71,6 +82,7 @@ pub(in crate::node) struct StoreWriter {
     pub(in crate::node) log: Arc<dyn TransactionStore>,
     pub(in crate::node) newest: watch::Sender<Cursor>,
     pub(in crate::node) late_news: Arc<LateNews>,
+    pub(in crate::node) missed: watch::Sender<AllMissed>,
     pub(in crate::node) health: Arc<Health>,
     pub(in crate::node) done: mpsc::Sender<Completion>,
     /// Maximum number of payload bytes in one commit, beyond the first.
@@ -113,6 +125,8 @@ struct Batch {
     states: Vec<(TransactionId, EntryState)>,
     expire: Option<WallTime>,
     partials: Vec<PartialOp>,
+    past: Option<(WallTime, Option<WallTime>)>,
+    missed: Vec<Range<WallTime>>,
     settle: Vec<(Option<TransactionId>, oneshot::Sender<OutboxSettled>)>,
 }
 
@@ -131,6 +145,8 @@ impl Batch {
                 }
                 StoreOp::Confirmed { ids } => self.confirmed.extend(ids),
                 StoreOp::UpdateOutbox { states } => self.states.extend(states),
+                StoreOp::SavePast { since, until } => self.past = Some((since, until)),
+                StoreOp::Missed { span } => self.missed.push(span),
                 StoreOp::Expire { now } => self.expire = self.expire.max(Some(now)),
                 StoreOp::Partial(op) => {
                     if let PartialOp::Spill { partial, .. } = &op {
@@ -148,7 +164,11 @@ impl Batch {
 
     /// Returns whether there is nothing in the batch for the log.
     fn is_done(&self) -> bool {
-        self.stores.is_empty() && self.expire.is_none() && self.partials.is_empty()
+        self.stores.is_empty()
+            && self.expire.is_none()
+            && self.partials.is_empty()
+            && self.past.is_none()
+            && self.missed.is_empty()
     }
 
     fn own(&self) -> impl Iterator<Item = &ToStore> {
@@ -288,6 +308,12 @@ impl StoreWriter {
         for op in batch.partials {
             self.partial(op).await;
         }
+        for span in batch.missed {
+            self.note_missed(span).await;
+        }
+        if let Some((since, until)) = batch.past {
+            note_unsaved(&guarded(past::save(&*self.log, since, until)).await);
+        }
         if let Some(now) = batch.expire {
             let result = guarded(self.log.expire(now)).await;
             // That there was nothing to drop does not show that the log works.
@@ -296,6 +322,13 @@ impl StoreWriter {
             }
             self.probe(StoreName::Log, self.log.probe()).await;
         }
+    }
+
+    /// Tells subscriptions of a span that was missed.
+    async fn note_missed(&self, span: Range<WallTime>) {
+        let at = *self.newest.borrow();
+        note_unsaved(&guarded(past::save_missed(&*self.log, at, &span)).await);
+        self.missed.send_modify(|all| past::add_missed(all, at, span));
     }
 
     /// Finds out whether a store that failed works again. A host that waits for the node to be ready
@@ -369,6 +402,13 @@ impl StoreWriter {
                 self.late_news.note(entry.transaction.header().created, *cursor);
             }
         }
+    }
+}
+
+/// Logs that a note of the past was not kept: after a restart the node knows less of what it missed.
+fn note_unsaved(result: &Result<(), StoreError>) {
+    if let Err(error) = result {
+        tracing::warn!(target: "sorcha_peer::store", %error, "a note of the past is not kept");
     }
 }
 

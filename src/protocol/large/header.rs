@@ -91,6 +91,8 @@ pub(super) struct Parent {
     pub(in crate::protocol) wanted: Option<PieceSet>,
     /// Time when the parent was asked or last sent a piece.
     pub(in crate::protocol) last: MonoTime,
+    /// The same, whatever time it was given since.
+    pub(super) since: MonoTime,
     /// True: the parent has sent a piece.
     pub(super) served: bool,
     /// True: the parent was given more time only because nobody else has more.
@@ -106,7 +108,7 @@ impl Parent {
         now: MonoTime,
         whole: bool,
     ) -> Self {
-        Self { link, wanted, last: now, served: false, overdue: false, whole }
+        Self { link, wanted, last: now, since: now, served: false, overdue: false, whole }
     }
 }
 

@@ -6,7 +6,8 @@
 //! pieces at its measured rate is given up: what it owes is taken back and asked elsewhere. When all
 //! who announced have failed, all other links are asked in turn, which serve only if they have
 //! everything, unless all that is known is what one peer announced; then all again, more patiently. After `MAX_TURNS` the id is left to the next
-//! announcement; what is there of its payload is kept for `PARK`, unless the room is needed.
+//! announcement; what is there of its payload is kept for `PARK`, unless the room is needed. The only
+//! source is waited for while its link carries bytes: a piece takes its time on a thin one.
 //!
 //! Tested by: `sim::tests::large`, `protocol::tests::liars`.
 
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use crate::protocol::Protocol;
 use crate::protocol::intake::{Holds, MAX_ASKED, Source, Stage};
+use crate::protocol::io::Output;
 use crate::protocol::link::Links;
 use crate::protocol::timers::Timer;
 use crate::types::{
@@ -38,6 +40,9 @@ const PATIENT: u32 = 2;
 /// Number of times the patience with the only source is doubled before links are asked that did not
 /// announce the payload.
 const LONGER: u32 = 3;
+/// Maximum time without a piece for which the only source is waited for while its link carries bytes:
+/// a piece each way at 1 kB/s.
+const THIN: Duration = Duration::from_secs(128);
 /// Time for which a partial payload that nobody serves is kept.
 const PARK: Duration = Duration::from_mins(1);
 
@@ -388,10 +393,13 @@ impl Protocol {
             fit && rank_towards(s, large, me, links).is_some()
         };
         let alone = !pending.sources.iter().any(other) && !large.asked_unannounced.contains(&link);
-        if !alone || pending.turns >= LONGER {
+        if !alone || pending.turns >= LONGER && !is_carried(parent, links, now) {
             return false;
         }
-        pending.turns += 1;
+        if pending.turns < LONGER {
+            pending.turns += 1;
+        }
+        self.env.push(Output::Measure { link });
         if let Some(parent) = large.parents.iter_mut().find(|p| p.link == link) {
             (parent.last, parent.overdue) = (now, true);
         }
@@ -483,7 +491,8 @@ impl Protocol {
         pending.turns = 0;
         let Some(large) = &mut pending.large else { return };
         if let Some(parent) = large.parents.iter_mut().find(|p| p.link == link) {
-            (parent.last, parent.served, parent.overdue) = (now, true, false);
+            (parent.last, parent.since) = (now, now);
+            (parent.served, parent.overdue) = (true, false);
         }
         self.stripe(id);
         self.set_watch(id);
@@ -522,6 +531,14 @@ impl Protocol {
             self.drive(id);
         }
     }
+}
+
+/// Reports whether a piece may be on its way over a thin link: bytes came in when it was last looked,
+/// or bulk of ours stands before what was asked.
+fn is_carried(parent: &Parent, links: &Links, now: MonoTime) -> bool {
+    let up = links.all.get(&parent.link).and_then(|l| l.up.as_ref());
+    now.since(parent.since) < THIN
+        && up.is_some_and(|up| up.pinger.came >= parent.last || up.budget.has_bulk())
 }
 
 /// The rank from which pieces may be reserved from a source, if there is one: see `large`.

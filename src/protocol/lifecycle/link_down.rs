@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::protocol::Protocol;
 use crate::protocol::guard::Work;
 use crate::protocol::io::{ConnectFailure, Output};
-use crate::protocol::link::{CloseCause, Link};
+use crate::protocol::link::{CloseCause, Link, Verdict};
 use crate::protocol::timers::Timer;
 use crate::types::{Ban, CloseReason, Event, LinkId, Message, PeerId};
 
@@ -128,10 +128,10 @@ impl Protocol {
     }
 
     pub(in crate::protocol) fn on_ping_due(&mut self, link: LinkId) {
+        let (now, slow_after) = (self.env.now, self.env.config.liveness.slow_after);
         let Some(l) = self.links.all.get(&link) else { return };
-        if l.queued_bytes > 0
-            && self.env.now.since(l.progress) > self.env.config.liveness.slow_after
-        {
+        let stuck = l.queued_bytes > 0 && now.since(l.progress) > slow_after;
+        if stuck || l.up.as_ref().is_some_and(|up| up.budget.is_stuck(slow_after, now)) {
             self.close(link, CloseReason::SlowPeer);
         } else {
             self.ping(link);
@@ -139,23 +139,33 @@ impl Protocol {
     }
 
     pub(in crate::protocol) fn on_pong_overdue(&mut self, link: LinkId) {
-        let max_missed = self.env.config.liveness.max_missed;
         if !self.env.has_room(self.assemblies.bytes.level()) {
             // We are the ones who do not read.
             self.env.timers.set(Timer::Pong(link), self.env.now + self.env.config.liveness.timeout);
             return;
         }
         let Some(l) = self.links.all.get_mut(&link) else { return };
-        let (peer, heard) = (l.remote, l.heard);
+        let heard = l.heard;
         let Some(up) = &mut l.up else { return };
-        if !up.pinger.outstanding || heard > up.pinger.sent {
+        if up.pinger.outstanding.is_none_or(|ping| heard > ping.at()) {
             up.pinger.missed = 0;
             return;
         }
+        self.doubt_link(link);
+    }
+
+    /// The transport says what it has carried by now.
+    pub(in crate::protocol) fn on_traffic(&mut self, link: LinkId, received: u64, taken: u64) {
+        if self.on_measured(link, received, taken) == Verdict::Alive {
+            return;
+        }
+        let max_missed = self.env.config.liveness.max_missed;
+        let Some(l) = self.links.all.get_mut(&link) else { return };
+        let peer = l.remote;
+        let Some(up) = &mut l.up else { return };
         up.pinger.missed += 1;
-        let missed = up.pinger.missed;
         self.env.counters.pings_missed += 1;
-        if missed >= max_missed {
+        if up.pinger.missed >= max_missed {
             self.close(link, CloseReason::Unresponsive);
             return;
         }

@@ -25,7 +25,7 @@ use crate::protocol::Protocol;
 use crate::protocol::intake::Requests;
 use crate::protocol::io::{Assurance, DialId};
 use crate::protocol::large::PieceRate;
-use crate::protocol::link::{Batch, Established, Link, Merit, Pinger};
+use crate::protocol::link::{Batch, Established, Link, Merit, Pinger, SendBudget};
 use crate::protocol::membership::ask_for_peers;
 use crate::protocol::outbox::ReplayCursor;
 use crate::protocol::reconcile::Repair;
@@ -217,10 +217,11 @@ impl Protocol {
             incarnation: hello.incarnation,
             max_transaction: hello.max_transaction,
             batch: Batch::default(),
-            pinger: Pinger::new(nonce, now),
+            budget: SendBudget::new(nonce),
+            pinger: Pinger::default(),
             interest: PeerInterest::new(hello.interest.clone()),
             feed: Feed::new(head, ReplayCursor::new(all, head, l.owes, now)),
-            repair: Repair::default(),
+            repair: Repair::new(hello.complete_since),
             requests: Requests::new(now),
             serve: ServeQueue::default(),
             pieces: PieceRate::default(),
@@ -331,6 +332,7 @@ impl Protocol {
             interest: self.spread.carrying.ours().clone(),
             owes,
             clock: self.env.clock.told(),
+            complete_since: self.complete_since(),
             proofs,
         }))
     }

@@ -8,7 +8,7 @@
 //! | a link was opened, a hello came | `trust`: who may have it; `admission`: is there a place |
 //! | a hello was accepted | `link_up` |
 //! | a link ended, whoever ended it | `link_down` |
-//! | some of a queue left | `on_sent`: reconcile, spread, serve |
+//! | some of a queue left, or has arrived | `resume`: reconcile, spread, serve |
 //! | a peer wants something else | `adopt_interest`: membership, spread, outbox |
 //! | links came or went | `links_changed`: the host, outbox, membership |
 //! | ten seconds passed | `on_expire`: everybody who forgets |
@@ -44,7 +44,14 @@ impl Protocol {
         let Some(l) = self.links.all.get_mut(&link) else { return };
         l.queued_bytes = l.queued_bytes.saturating_sub(weight);
         l.progress = now;
-        let empty = l.queued_bytes == 0;
+        self.resume(link);
+    }
+
+    /// Goes on with what waits for room on a link.
+    pub(super) fn resume(&mut self, link: LinkId) {
+        let now = self.env.now;
+        let Some(l) = self.links.all.get(&link) else { return };
+        let empty = l.queued_bytes == 0 && l.is_writable(now);
         self.answer_waiting(link);
         if empty {
             self.end_debt(link);
@@ -66,6 +73,7 @@ impl Protocol {
 
     /// Links came or went.
     fn links_changed(&mut self) {
+        self.watch_past();
         self.membership.update_mode(&mut self.env, &self.links, &self.guard);
         self.recheck_outbox();
         self.maintain();
@@ -159,6 +167,7 @@ impl Protocol {
         // Noted before the store forgets them, so that a crash between the two loses no dead letter.
         self.bury_expired(&own);
         self.make_use_of_expired();
+        self.judge_past();
         self.expire_bans();
         self.membership.settle_own_record(&mut self.env);
         self.renew_stale();

@@ -2,14 +2,17 @@
 //!
 //! A link is in its hello (`up` is `None`) or established. An established one owns one of 128 slots,
 //! so that what a peer is known to have is one bit in each log entry. What was handed to the driver
-//! and has not left for the wire is counted in `queued_bytes`.
+//! and has not left for the wire is counted in `queued_bytes`; what has not
+//! arrived, in `budget`.
 //!
 //! Tested by: `protocol::tests::property`, `sim::tests::faults`.
 
 mod batch;
+mod budget;
 mod eviction;
 mod liveness;
 mod state;
+mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -22,9 +25,11 @@ use crate::protocol::io::Output;
 use crate::types::{Direction, LinkId, Message, MonoTime, PIECE_BYTES, PeerId};
 
 pub(super) use batch::Batch;
+pub(super) use budget::SendBudget;
 pub(super) use eviction::{Candidate, Evictions, Merit, choose};
-pub(super) use liveness::Pinger;
+pub(super) use liveness::{Pinger, Verdict};
 pub(super) use state::{CloseCause, Established, Link};
+pub use view::LinkView;
 
 /// Maximum number of links: one bit each in a log entry.
 pub(super) const MAX_SLOTS: u8 = 128;
@@ -143,11 +148,27 @@ impl Links {
         if l.queued_bytes == 0 {
             l.progress = env.now;
         }
-        l.queued_bytes += message.weight();
+        let weight = message.weight();
+        l.queued_bytes += weight;
         if l.queued_bytes > MAX_QUEUED - MAX_MESSAGE {
             self.overfull.insert(link);
         }
+        let wants_mark = l.up.as_mut().is_some_and(|up| {
+            up.budget.hand(&message, weight, env.now);
+            up.budget.wants_mark(env.now)
+        });
         env.push(Output::Send { link, message });
+        if wants_mark {
+            self.mark(env, link);
+        }
+    }
+
+    /// Places a mark behind what was handed out on a link, if none is out.
+    fn mark(&mut self, env: &mut Env, link: LinkId) {
+        let Some(up) = self.up(link).filter(|up| !up.budget.is_marked()) else { return };
+        let nonce = up.budget.place_mark(env.now);
+        env.counters.pings_sent += 1;
+        self.send(env, link, Message::Ping { nonce });
     }
 
     /// The batch of a link that is up; it will be looked at when the turn ends.
@@ -164,17 +185,19 @@ impl Protocol {
         self.links.send(&mut self.env, link, message);
     }
 
-    /// Reports whether log entries may be offered on a link: less is queued while bulk waits for
-    /// its turn.
+    /// Reports whether log entries may be offered on a link: fewer are queued and under way while
+    /// bulk waits for its turn.
     pub(super) fn may_pump(&self, link: LinkId) -> bool {
-        let limit = |up: &Established| {
-            if up.serve.entries.is_empty() { HIGH_WATER } else { PIECE_BYTES / 2 }
-        };
-        self.links.all.get(&link).is_some_and(|l| l.queued_bytes < l.up.as_ref().map_or(0, limit))
+        let Some(l) = self.links.all.get(&link) else { return false };
+        l.up.as_ref().is_some_and(|up| {
+            let beside_bulk = !up.serve.entries.is_empty();
+            let limit = if beside_bulk { PIECE_BYTES / 2 } else { HIGH_WATER };
+            l.queued_bytes < limit && up.budget.has_room(beside_bulk, self.env.now)
+        })
     }
 
     /// Reports whether a link may be given more than control.
     pub(super) fn is_writable(&self, link: LinkId) -> bool {
-        self.links.all.get(&link).is_some_and(|l| l.queued_bytes < HIGH_WATER)
+        self.links.all.get(&link).is_some_and(|l| l.is_writable(self.env.now))
     }
 }

@@ -15,7 +15,7 @@ use crate::types::{
     CloseReason, Direction, Endpoint, Interest, LinkId, MonoTime, PeerId, TransportKind,
 };
 
-use super::{Batch, Merit, Pinger};
+use super::{Batch, HIGH_WATER, Merit, Pinger, SendBudget};
 
 /// State of one link.
 #[derive(Debug)]
@@ -46,6 +46,12 @@ pub(in crate::protocol) struct Link {
 }
 
 impl Link {
+    /// Reports whether the link may be given more than control.
+    pub(in crate::protocol) fn is_writable(&self, now: MonoTime) -> bool {
+        let has_room = |up: &Established| up.budget.has_room(false, now);
+        self.queued_bytes < HIGH_WATER && self.up.as_ref().is_none_or(has_room)
+    }
+
     /// Returns the address for people: where we dialled, else where the link came from.
     pub(in crate::protocol) fn shown_address(&self) -> Option<String> {
         match (&self.endpoint, self.address) {
@@ -64,6 +70,7 @@ pub(in crate::protocol) struct Established {
     pub(in crate::protocol) incarnation: u64,
     pub(in crate::protocol) max_transaction: u64,
     pub(in crate::protocol) batch: Batch,
+    pub(in crate::protocol) budget: SendBudget,
     pub(in crate::protocol) pinger: Pinger,
     pub(in crate::protocol) interest: PeerInterest,
     pub(in crate::protocol) feed: Feed,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::protocol::Protocol;
 use crate::protocol::io::Output;
+use crate::protocol::link::Established;
 use crate::protocol::restored::GivenUp;
 use crate::protocol::timers::Timer;
 use crate::types::{Announcement, EntryState, Event, LinkId, PublishStatus, TransactionId};
@@ -17,6 +18,9 @@ const LONGEST_ROUND: Duration = Duration::from_mins(5);
 /// Maximum number of entries looked at in one turn, and delay until the next: what is announced can
 /// leave between.
 const TURN: (usize, Duration) = (1024, Duration::from_millis(1));
+
+/// Maximum number of payloads owed to a peer among which an entry is looked for.
+const LOOK: usize = 64;
 
 impl Protocol {
     /// A peer has stored these of ours.
@@ -192,11 +196,13 @@ impl Protocol {
                 && self.takes(link, &entry);
             let replay = l.up.as_ref().and_then(|up| up.feed.replay.as_ref());
             let coming = replay.is_some_and(|replay| replay.covers(seq));
+            // Who has asked for it gets it, however long that takes on a thin link.
+            let asked = |up: &Established| up.serve.entries.iter().take(LOOK).any(|s| s.id == *id);
             // A slow peer is not told twice: its cursor comes to it.
             let answered = self.outbox.has_confirmed(id, &l.remote)
                 || self.outbox.refusing(id).contains(&l.remote);
             let told = answered || coming;
-            if !takes || told || !self.may_pump(link) {
+            if !takes || told || l.up.as_ref().is_some_and(asked) || !self.may_pump(link) {
                 continue;
             }
             if let Some(batch) = self.links.batch(link) {

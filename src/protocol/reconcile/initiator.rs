@@ -377,6 +377,7 @@ impl Protocol {
         let pause = if repair.fruitless > 0 { repair.backoff() } else { PAUSE };
         repair.not_before = repair.not_before.max(now + pause.min(RETRY_MOST));
         repair.firm &= repair.need.is_some();
+        repair.is_compared |= session.needed && repair.need.is_none();
         self.env.counters.reconcile_finished += 1;
         if let Some(Window { lower, upper }) = session.lacking {
             self.send(link, Message::Yours { lower, upper });

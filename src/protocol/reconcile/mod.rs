@@ -49,9 +49,12 @@
 //! though the sets differ (an oversized transaction, another validator, a liar) come ever more
 //! rarely, up to 10 min.
 //!
+//! What was missed for good is told by `past`.
+//!
 //! Tested by: `sim::tests::repair`, `protocol::tests::pair`.
 
 mod initiator;
+mod past;
 mod ranges;
 mod responder;
 mod schedule;
@@ -59,9 +62,10 @@ mod schedule;
 use std::time::Duration;
 
 use crate::protocol::gate::Gate;
-use crate::types::{Bound, MonoTime};
+use crate::types::{Bound, MonoTime, WallTime};
 
 use initiator::Session;
+use past::Past;
 use ranges::Draft;
 use responder::PeerSession;
 
@@ -138,9 +142,18 @@ pub(super) struct Repair {
     paced: MonoTime,
     session: Option<Session>,
     peer_session: PeerSession,
+    /// Time since which the peer said to be whole.
+    complete_since: Option<WallTime>,
+    /// True: everything was compared with the peer since the link came up.
+    is_compared: bool,
 }
 
 impl Repair {
+    /// State of a new link, whose peer said since when it is whole.
+    pub(super) fn new(complete_since: Option<WallTime>) -> Self {
+        Self { complete_since, ..Self::default() }
+    }
+
     pub(super) fn is_running(&self) -> bool {
         self.session.is_some()
     }
@@ -167,4 +180,12 @@ pub(super) struct Repairs {
     /// The last routine comparison that was due was left out.
     left_out: bool,
     expired: MonoTime,
+    pub(super) past: Past,
+}
+
+impl Repairs {
+    /// Takes up what an earlier run noted of the past.
+    pub(super) fn restored(since: Option<WallTime>, until: Option<WallTime>) -> Self {
+        Self { past: Past::restored(since, until), ..Self::default() }
+    }
 }

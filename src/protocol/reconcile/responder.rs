@@ -217,6 +217,7 @@ impl Protocol {
         };
         if !up.repair.firm {
             up.repair.need.take_if(covered);
+            up.repair.is_compared |= up.repair.need.is_none();
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::protocol::Protocol;
 use crate::protocol::io::Output;
-use crate::protocol::link::{HIGH_WATER, Link};
+use crate::protocol::link::Link;
 use crate::protocol::timers::Timer;
 use crate::types::{Bound, LinkId, MonoTime, WallTime};
 
@@ -162,7 +162,7 @@ impl Protocol {
         while self.repairs.running.level() < MAX_RUNNING {
             let busy = self.is_pulling();
             let ready = |l: &&Link| {
-                l.queued_bytes < HIGH_WATER
+                l.is_writable(now)
                     && !self.is_replaying(l)
                     && l.up.as_ref().is_some_and(|up| {
                         let repair = &up.repair;
@@ -218,7 +218,7 @@ impl Protocol {
         };
         self.repairs.hot = now + self.soon(interval);
         let idle = |l: &&Link| {
-            l.queued_bytes < HIGH_WATER
+            l.is_writable(now)
                 && !self.is_replaying(l)
                 && l.up.as_ref().is_some_and(|up| {
                     let repair = &up.repair;

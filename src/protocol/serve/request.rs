@@ -34,7 +34,8 @@ impl Protocol {
                 self.answer_missing(link, *id);
                 continue;
             };
-            if up.serve.entries.iter().take(64).any(|s| s.id == *id) {
+            let is_coming = up.budget.coming(id).any(|piece| piece.is_none());
+            if is_coming || up.serve.entries.iter().take(64).any(|s| s.id == *id) {
                 continue;
             }
             let mut serve = Serve::new(*id);
@@ -90,6 +91,16 @@ impl Protocol {
             // It is on its way already.
             return;
         } else {
+            let mut parts = Parts::new(wanted, r.head);
+            for index in up.budget.coming(&r.id).flatten() {
+                parts.wanted.remove(index);
+                parts.sent.insert(index);
+            }
+            let wanted = &parts.wanted;
+            if wanted.is_empty() && !r.head {
+                // It was taken back and asked for again while all of it is under way.
+                return;
+            }
             let children = self.serving.children.get(&r.id).copied().unwrap_or(0);
             let little = wanted.len() <= MAX_LITTLE
                 && self.serving.reserved.level() + u64::from(wanted.count()) <= ALLOWANCE;
@@ -100,7 +111,7 @@ impl Protocol {
             }
             let mut serve = Serve::new(r.id);
             self.serving.reserved.enter(u64::from(wanted.count()));
-            serve.parts = Some(Parts::new(wanted, r.head));
+            serve.parts = Some(parts);
             up.serve.entries.push_back(serve);
             self.count_child(&r.id, true);
             if let Some(large) = self.intake.pending.get_mut(&r.id).and_then(|p| p.large.as_mut()) {

@@ -70,9 +70,10 @@ impl Protocol {
 
     /// Serves a link; `true` when it waits for memory.
     fn serve_while_writable(&mut self, link: LinkId) -> bool {
-        let mut starved = false;
-        while self.is_writable(link) {
-            let Some((at, step)) = self.next_step(link, !starved) else { break };
+        // Whole ones do not wait for a piece that has no room.
+        let (mut starved, mut bulk) = (false, true);
+        while self.is_writable(link) && (bulk || self.may_pump(link)) {
+            let Some((at, step)) = self.next_step(link, !starved, bulk) else { break };
             match step {
                 Step::Gone => {
                     let Some(id) = self.end_serving(link, at) else { break };
@@ -82,18 +83,15 @@ impl Protocol {
                 Step::Load => starved |= !self.load(link, at),
                 Step::Prove(transaction) => self.prove(link, at, transaction),
                 Step::Head(head, complete) => self.serve_head(link, at, *head, complete),
-                Step::Piece(index) => {
-                    if !self.serve_piece(link, at, index) {
-                        break;
-                    }
-                }
+                Step::Piece(index) => bulk = self.serve_piece(link, at, index),
             }
         }
         starved
     }
 
-    /// The first thing on a link's list for which something can be done now.
-    fn next_step(&mut self, link: LinkId, may_load: bool) -> Option<(usize, Step)> {
+    /// The first thing on a link's list for which something can be done now; without `bulk`, of
+    /// what is sent whole.
+    fn next_step(&mut self, link: LinkId, may_load: bool, bulk: bool) -> Option<(usize, Step)> {
         let (log, pending, proofs_kept) =
             (&mut self.log, &self.intake.pending, &self.serving.proofs);
         let (proving, held) = (&self.serving.proving, &mut self.serving.held);
@@ -101,6 +99,9 @@ impl Protocol {
         // Small ones are sent in the order of asking, which is that of their origin's publishing.
         let mut blocked = false;
         for (at, serve) in up.serve.entries.iter_mut().enumerate() {
+            if !bulk && serve.parts.is_some() {
+                continue;
+            }
             if serve.loading.is_some() {
                 blocked |= serve.parts.is_none();
                 continue;
@@ -177,10 +178,13 @@ impl Protocol {
         self.send(link, Message::Offer(Box::new(Offer { head, hop, place: rank, complete })));
     }
 
-    /// Sends one piece; `false` when one still waits.
+    /// Sends one piece; `false` when one still waits, here or on its way.
     fn serve_piece(&mut self, link: LinkId, at: usize, index: u32) -> bool {
         let queued_bytes = self.links.all.get(&link).map_or(0, |l| l.queued_bytes);
         let Some(piece) = self.piece(link, at, index, queued_bytes) else { return false };
+        if !self.takes_piece(link, piece.bytes.len()) {
+            return false;
+        }
         let id = piece.id;
         self.env.counters.pieces_sent += 1;
         self.env.counters.payload_bytes_sent += piece.bytes.len() as u64;

@@ -12,9 +12,11 @@ mod members;
 mod news;
 mod outbox;
 mod pair;
+mod past;
 mod property;
 mod refusals;
 mod single_node;
+mod thin;
 
 use std::time::Duration;
 

@@ -78,6 +78,7 @@ pub(in crate::protocol) fn hello(n: u8) -> Message {
         owes: n % 2 == 1,
         clock: clock(n),
         proofs: Vec::new(),
+        complete_since: None,
     }))
 }
 

@@ -40,6 +40,7 @@ pub(super) fn greeting(n: u8) -> Hello {
         interest: Interest::default(),
         owes: false,
         clock: None,
+        complete_since: None,
         proofs: Vec::new(),
     }
 }
@@ -87,6 +88,10 @@ pub(super) struct SingleNode {
     /// Checks that will break off.
     pub(super) breaks: u32,
     pub(super) announced: BTreeSet<TransactionId>,
+    /// Links whose pings are answered by hand.
+    pub(super) mute: BTreeSet<LinkId>,
+    /// Bytes that the transport of every link says to have read and written.
+    pub(super) traffic: (u64, u64),
     /// What the next hello of a peer says of its clock.
     pub(super) peer_clock: Option<WallTime>,
     /// Dials, answers to the host, and changes of the own record.
@@ -129,6 +134,8 @@ impl SingleNode {
             unstored: None,
             breaks: 0,
             announced: BTreeSet::new(),
+            mute: BTreeSet::new(),
+            traffic: (0, 0),
             peer_clock: None,
             outside: Vec::new(),
             stored: Vec::new(),
@@ -151,6 +158,20 @@ impl SingleNode {
     /// The same, with a hello.
     pub(super) fn meet(&mut self, now: Duration, n: u8) -> LinkId {
         self.meet_on(now, n, u64::from(n), false)
+    }
+
+    /// The same with a peer that says since when it is whole.
+    pub(super) fn meet_whole(
+        &mut self,
+        now: Duration,
+        n: u8,
+        complete_since: Option<WallTime>,
+    ) -> LinkId {
+        let link = LinkId(u64::from(n));
+        self.link_up(now, link, true, n);
+        let hello = Hello { complete_since, ..greeting(n) };
+        self.hear(now, link, vec![Message::Hello(Box::new(hello))]);
+        link
     }
 
     /// The same on a link of this number, with a peer that owes something or not.
@@ -209,7 +230,9 @@ impl SingleNode {
                 match output {
                     Output::Send { link, message } => {
                         let weight = message.weight();
-                        if let Message::Ping { nonce } = message {
+                        if let Message::Ping { nonce } = message
+                            && !self.mute.contains(&link)
+                        {
                             let messages = vec![Message::Pong { nonce }];
                             todo.push_back(Input::Received { link, messages, bytes: weight });
                         }
@@ -227,6 +250,10 @@ impl SingleNode {
                         let judgement = (self.verdict)(&transaction);
                         self.table.insert(transaction.id(), transaction);
                         todo.push_back(self.checked(ticket, Input::Verified { ticket, judgement }));
+                    }
+                    Output::Measure { link } => {
+                        let (received, taken) = self.traffic;
+                        todo.push_back(Input::Measured { link, received, taken });
                     }
                     Output::Close { link } => self.closed.push(link),
                     Output::Shun { address, .. } => self.shunned.push(address),

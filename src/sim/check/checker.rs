@@ -44,6 +44,11 @@ pub enum Seen<'a> {
         /// True: the disk is empty because the node is new or the disk was lost.
         blank: bool,
     },
+    /// Time has passed; what is seen next happens now.
+    Time {
+        /// Simulated time.
+        now: Duration,
+    },
     /// A node is given something.
     Input {
         /// Number of the node.

@@ -198,6 +198,7 @@ mod triangle {
             owes: false,
             clock: None,
             proofs: Vec::new(),
+            complete_since: None,
         }))
     }
 
@@ -338,6 +339,20 @@ fn control_first() {
     assert!(bites(ControlFirst::default(), &[given(&opened), done(&full), done(&small)]));
     let spaced = [given(&opened), done(&full), given(&sent), done(&full)];
     assert!(!bites(ControlFirst::default(), &spaced));
+    // It has left, and is under way for long.
+    let ping = Output::Send { link: LINK, message: Message::Ping { nonce: 9 } };
+    let got = |messages| Input::Received { link: LINK, messages, bytes: 1 };
+    let pong = got(vec![Message::Pong { nonce: 9 }]);
+    let later = |between: &[Seen<'_>]| {
+        let first = [given(&opened), done(&full), given(&sent), done(&ping)];
+        let last = [Seen::Time { now: secs(9) }, done(&full)];
+        bites(ControlFirst::default(), &[&first, between, &last].concat())
+    };
+    assert!(later(&[]));
+    assert!(!later(&[given(&pong)]), "the peer has it");
+    let other_end = LinkId(LINK.0 - 1);
+    let arrived = Input::Received { link: other_end, messages: vec![message.clone()], bytes: 1 };
+    assert!(!later(&[Seen::Input { node: 1, input: &arrived }]), "it has arrived");
 }
 
 #[test]
@@ -391,6 +406,8 @@ fn one_link_per_peer() {
         rtt: None,
         age: Duration::ZERO,
         queued_bytes: 0,
+        under_way_bytes: 0,
+        rate: None,
         lag: 0,
         in_debt: false,
         depth: 0,
@@ -479,6 +496,7 @@ fn a_replay_without_end_or_with_two_bites() {
             owes,
             clock: None,
             proofs: Vec::new(),
+            complete_since: None,
         }))
     };
     let opened = opened();

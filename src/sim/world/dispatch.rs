@@ -106,6 +106,7 @@ impl World {
         self.digest_event(node, &input);
         let watched = self.is_watched(node);
         if watched {
+            self.show(&Seen::Time { now: self.now });
             self.show(&Seen::Input { node, input: &input });
         }
         let n = &mut self.nodes[node];
@@ -177,6 +178,7 @@ impl World {
                 self.schedule(at, Event::Dialled { node, boot, dial, to });
             }
             Output::Send { link, message } => self.send(node, link, message),
+            Output::Measure { link } => self.measure(node, link),
             Output::Close { link } => self.close(node, link),
             Output::Verify { ticket, transaction, proven, .. } => {
                 let judgement = self.judge(&transaction, proven);
@@ -237,6 +239,9 @@ impl World {
             Output::RenewRecord { above } => {
                 let at = self.now + self.config.verify_delay;
                 self.schedule(at, Event::Renewed { node, boot, above });
+            }
+            Output::SavePast { since, until } => {
+                self.nodes[node].store.save_past(since, until);
             }
             Output::SavePeer(peer) => self.nodes[node].store.save_peer(*peer),
             Output::ForgetPeer(peer) => self.nodes[node].store.forget_peer(&peer),

@@ -153,8 +153,20 @@ impl World {
         if !end.open {
             return;
         }
-        end.queue.push_back((weight, message));
+        end.push(weight, message);
+        self.fill_buffer(pipe, side);
         self.wake_end(pipe, side);
+    }
+
+    /// Takes from a node what the buffers of a link have room for.
+    fn fill_buffer(&mut self, pipe: u64, side: usize) {
+        let Some(p) = self.pipes.get_mut(pipe) else { return };
+        let end = &mut p.ends[side];
+        let weight = end.buffer(self.config.buffers);
+        if weight > 0 {
+            let (node, boot, link) = (end.node, end.boot, end.link);
+            self.due_now.push_back(Event::Sent { node, boot, link, weight, bytes: 0 });
+        }
     }
 
     /// Lets an end take its turn at the uplink if it has something to send.
@@ -229,6 +241,27 @@ impl World {
         }
     }
 
+    /// Says what a link has carried by now, of the frame that crawls over it too.
+    pub(super) fn measure(&mut self, node: usize, link: LinkId) {
+        let (pipe, side) = pipe_of(link);
+        let Some(p) = self.pipes.get(pipe) else { return };
+        let (here, there) = (&p.ends[side], &p.ends[1 - side]);
+        let apart = self.nodes[here.node].partition != self.nodes[there.node].partition;
+        let crawled = |from: &End, from_side: usize| match &self.nodes[from.node].crawling {
+            Some((at, crawls, frame)) if (*at, *crawls) == (pipe, from_side) && !apart => {
+                let n = &self.nodes[from.node];
+                let left = n.uplink_free.saturating_sub(self.now).as_nanos();
+                let left = left * u128::from(n.uplink.unwrap_or(0)) / 1_000_000_000;
+                (frame.bytes as u64).saturating_sub(u64::try_from(left).unwrap_or(u64::MAX))
+            }
+            _ => 0,
+        };
+        let received = here.received + if here.void { 0 } else { crawled(there, 1 - side) };
+        let taken = here.taken + crawled(here, side);
+        let (boot, input) = (here.boot, Input::Measured { link, received, taken });
+        self.schedule(self.now, Event::Completed { node, boot, input: Box::new(input) });
+    }
+
     /// The uplink of a node is not what it was: what crawls leaves at the new pace.
     pub(super) fn repace(&mut self, node: usize, old: Option<u64>) {
         let n = &mut self.nodes[node];
@@ -260,11 +293,12 @@ impl World {
 
     /// A frame goes onto the uplink, which is free again when all of it has left.
     fn depart(&mut self, pipe: u64, side: usize, mut frame: Frame) {
-        let Some(p) = self.pipes.get(pipe) else { return };
-        let end = &p.ends[side];
-        let (node, boot, link, open) = (end.node, end.boot, end.link, end.open);
+        let Some(p) = self.pipes.get_mut(pipe) else { return };
         let other = p.ends[1 - side].node;
-        let (weight, bytes) = (frame.weight, frame.bytes);
+        let end = &mut p.ends[side];
+        end.taken += frame.bytes as u64;
+        let (node, boot, link, open) = (end.node, end.boot, end.link, end.open);
+        let (weight, bytes) = (end.left(frame.weight), frame.bytes);
         let payload: usize = frame.messages.iter().map(payload_of).sum();
         self.figures.payload_sent += payload as u64;
         self.figures.control_sent += bytes.saturating_sub(payload) as u64;
@@ -277,6 +311,7 @@ impl World {
             } else {
                 self.due_now.push_back(sent);
             }
+            self.fill_buffer(pipe, side);
         }
         let loss = self.config.loss;
         if self.rng.chance(loss.reset) {
@@ -369,7 +404,8 @@ impl World {
         let sender = &mut p.ends[1 - side];
         sender.in_flight = sender.in_flight.saturating_sub(frame.bytes);
         let from = sender.node;
-        let end = &p.ends[side];
+        let end = &mut p.ends[side];
+        end.received += frame.bytes as u64;
         let (node, boot, link, open) = (end.node, end.boot, end.link, end.open);
         self.wake_end(pipe, 1 - side);
         self.transmit(from);

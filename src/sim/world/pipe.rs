@@ -29,10 +29,17 @@ pub(super) struct End {
     pub(super) void: bool,
     /// Messages with their weight; `None` for what its node believes to send.
     pub(super) queue: VecDeque<(usize, Option<Message>)>,
+    /// Weight at the front of the queue that its node believes to have left.
+    buffered: usize,
+    /// Weight behind that.
+    waiting: usize,
     /// True: the end waits for its turn at the uplink.
     pub(super) ready: bool,
     /// Bytes on their way to the other end.
     pub(super) in_flight: usize,
+    /// Bytes of frames that have arrived here, and of those that have left from here.
+    pub(super) received: u64,
+    pub(super) taken: u64,
     /// Time at which the latest frame to this end arrives: frames do not overtake each other.
     pub(super) last_arrival: Duration,
     /// Arrivals that a partition holds back from this end.
@@ -50,11 +57,37 @@ impl End {
             closing: false,
             void: false,
             queue: VecDeque::new(),
+            buffered: 0,
+            waiting: 0,
             ready: false,
             in_flight: 0,
+            received: 0,
+            taken: 0,
             last_arrival: Duration::ZERO,
             held_back: VecDeque::new(),
         }
+    }
+
+    /// Puts a message into the queue; `None` for what its node believes to send.
+    pub(super) fn push(&mut self, weight: usize, message: Option<Message>) {
+        self.queue.push_back((weight, message));
+        self.waiting += weight;
+    }
+
+    /// Takes what fits into buffers of this size; returns its weight.
+    pub(super) fn buffer(&mut self, size: usize) -> usize {
+        let fits = self.waiting.min(size.saturating_sub(self.buffered));
+        self.buffered += fits;
+        self.waiting -= fits;
+        fits
+    }
+
+    /// So much has left; returns the weight that its node does not know of.
+    pub(super) fn left(&mut self, weight: usize) -> usize {
+        let known = self.buffered.min(weight);
+        self.buffered -= known;
+        self.waiting -= self.waiting.min(weight - known);
+        weight - known
     }
 
     /// Says whether a piece of a large payload is next.

@@ -29,6 +29,8 @@ pub(super) struct Store {
     appended: u64,
     peers: BTreeMap<PeerId, StoredPeer>,
     bans: BTreeMap<PeerId, Ban>,
+    /// Times since which and until which the node was whole.
+    past: (Option<WallTime>, Option<WallTime>),
     /// Partial payloads, oldest first.
     partials: Vec<Partial>,
 }
@@ -132,6 +134,10 @@ impl Store {
         }
     }
 
+    pub(super) fn save_past(&mut self, since: WallTime, until: Option<WallTime>) {
+        self.past = (Some(since), until);
+    }
+
     pub(super) fn save_peer(&mut self, peer: StoredPeer) {
         self.peers.insert(peer.peer, peer);
     }
@@ -186,6 +192,8 @@ impl Store {
             index: self.log.iter().map(entry).collect(),
             outbox: outbox.into_iter().map(|kept| kept.queued).collect(),
             max_bytes,
+            whole_since: self.past.0,
+            whole_until: self.past.1,
             partials: Some(
                 self.partials
                     .iter()

@@ -29,6 +29,7 @@ use super::shared::{Security, Shared, TARGET};
 use super::{failure, service};
 use crate::error::{FailureKind, TransportError};
 use crate::ports::RawLink;
+use crate::transport::metered::Metered;
 use crate::transport::race::race;
 use crate::transport::{tcp, tls};
 use crate::types::{Endpoint, Host, MAX_FRAME_BYTES, PeerId, TransportKind};
@@ -58,6 +59,7 @@ async fn dial_address(
     limit: tcp::Limit,
 ) -> Result<RawLink, TransportError> {
     let stream = tcp::connect(endpoint, address, limit).await?;
+    let (stream, traffic) = Metered::new(stream);
     let limit = shared.options.handshake_timeout;
     let handshake = async {
         let (remote, proven, (sink, stream)) = match &shared.security {
@@ -84,7 +86,9 @@ async fn dial_address(
         let (sink, stream) = (Box::pin(sink), Box::pin(stream));
         let link = RawLink::new(remote, kind, Some(address), sink, stream);
         let certified = proven.is_some_and(|proven| proven.certified);
-        Ok(RawLink { binding: proven.map(|proven| proven.binding), certified, ..link })
+        let binding = proven.map(|proven| proven.binding);
+        let (received, taken) = (Some(traffic.received), Some(traffic.taken));
+        Ok(RawLink { received, taken, binding, certified, ..link })
     };
     let result = timeout(limit, handshake).await.unwrap_or_else(|elapsed| {
         let message = format!("{endpoint} did not complete the handshake within {limit:?}");

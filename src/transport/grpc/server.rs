@@ -30,6 +30,7 @@ use super::service::Service;
 use super::shared::{Security, Shared, TARGET};
 use crate::error::{FailureKind, TransportError};
 use crate::ports::{Accepted, Listener, RawLink};
+use crate::transport::metered::{Metered, Traffic};
 use crate::transport::tls::Proven;
 use crate::transport::{tcp, tls};
 use crate::types::TransportKind;
@@ -159,6 +160,7 @@ async fn handshake(
     tcp::tune(&stream).map_err(|source| {
         TransportError::with_source(FailureKind::Closed, "cannot set socket options", source)
     })?;
+    let (stream, traffic) = Metered::new(stream);
     match &shared.security {
         Security::Tls(identity) => {
             let stream = BufReader::with_capacity(tls::READ_BUFFER_BYTES, stream);
@@ -167,9 +169,9 @@ async fn handshake(
                 .await
                 .map_err(|e| failure::from_tls("the TLS handshake failed", e))?;
             let proven = identity.proven(stream.get_ref().1)?;
-            open(shared, stream, address, Some(proven)).await
+            open(shared, stream, traffic, address, Some(proven)).await
         }
-        Security::Plaintext => open(shared, stream, address, None).await,
+        Security::Plaintext => open(shared, stream, traffic, address, None).await,
     }
 }
 
@@ -177,6 +179,7 @@ async fn handshake(
 async fn open<S>(
     shared: &Shared,
     stream: S,
+    traffic: Traffic,
     address: SocketAddr,
     proven: Option<Proven>,
 ) -> Result<RawLink, TransportError>
@@ -213,7 +216,9 @@ where
     let kind = TransportKind::GrpcStream;
     let link = RawLink::new(remote, kind, Some(address), Box::pin(sink), stream);
     let certified = proven.is_some_and(|proven| proven.certified);
-    Ok(RawLink { binding: proven.map(|proven| proven.binding), certified, ..link })
+    let binding = proven.map(|proven| proven.binding);
+    let (received, taken) = (Some(traffic.received), Some(traffic.taken));
+    Ok(RawLink { received, taken, binding, certified, ..link })
 }
 
 fn at_least_one(limit: u32) -> usize {

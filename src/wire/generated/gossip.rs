@@ -119,6 +119,10 @@ pub struct Hello {
     /// secret that it knows, at most 2. See src/config/secret.rs.
     #[prost(bytes = "bytes", repeated, tag = "13")]
     pub proofs: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+    /// Of what was created after this time and is retained, the sender has all that it could know of:
+    /// milliseconds since 1970; 0 where it does not say.
+    #[prost(uint64, tag = "14")]
+    pub complete_since_ms: u64,
 }
 /// What a node wants of others. See src/protocol/spread/interest.rs.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

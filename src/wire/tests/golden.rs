@@ -6,7 +6,7 @@ use crate::types::{CloseReason, Refusal};
 use crate::wire::convert::{REASONS, REFUSALS, reason_code, reason_of, refusal_code, refusal_of};
 use crate::wire::{decode_frame, encode_frame};
 
-const GOLDEN: [(&str, &str); 29] = [
+const GOLDEN: [(&str, &str); 30] = [
     (
         "hello",
         "\
@@ -165,6 +165,15 @@ const GOLDEN: [(&str, &str); 29] = [
          05f99e50efc76e4f4ad562995ab2a61b9fe221e0baedba6f465c946debb0d4cf31b0d0f6444cabda086a200b\
          0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b6a200c0c0c0c0c0c0c0c0c0c0c\
          0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c\
+         ",
+    ),
+    (
+        "hello",
+        "\
+         0a85010a82010a016e10011801280130013a6e0a20ed4928c628d1c2c6eae90338905995612959273a5c63f9\
+         3636c14614ac8737d110ac021880d095ffbc312a404eb5dc9fe2f51453e2bba5ded470e1f17d26d09e27b72a\
+         05f99e50efc76e4f4ad562995ab2a61b9fe221e0baedba6f465c946debb0d4cf31b0d0f6444cabda087080d0\
+         95ffbc31\
          ",
     ),
     (

@@ -73,6 +73,7 @@ fn examples() -> Vec<Message> {
             interest: Interest::default(),
             owes: true,
             clock: None,
+            complete_since: None,
             proofs: Vec::new(),
         })),
         Message::Goodbye {
@@ -141,6 +142,10 @@ fn examples() -> Vec<Message> {
             ..plain_hello()
         })),
         Message::Hello(Box::new(Hello { proofs: vec![[11; 32], [12; 32]], ..plain_hello() })),
+        Message::Hello(Box::new(Hello {
+            complete_since: Some(WallTime::from_millis(1_700_000_000_000)),
+            ..plain_hello()
+        })),
         Message::Refused {
             list: vec![(id(11), Refusal::Skewed), (id(12), Refusal::WrongSignature)],
             clock: Some(WallTime::from_millis(1_700_000_000_000)),
@@ -162,6 +167,7 @@ fn plain_hello() -> Hello {
         interest: Interest::default(),
         owes: false,
         clock: None,
+        complete_since: None,
         proofs: Vec::new(),
     }
 }

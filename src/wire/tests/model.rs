@@ -142,6 +142,7 @@ fn hello(hello: &Hello) -> gossip::Hello {
         interest: (hello.interest != Interest::default()).then(|| interest(&hello.interest)),
         owes: hello.owes,
         clock_ms: hello.clock.map_or(0, WallTime::as_millis),
+        complete_since_ms: hello.complete_since.map_or(0, WallTime::as_millis),
         proofs: hello.proofs.iter().map(|proof| Bytes::copy_from_slice(proof)).collect(),
     }
 }

@@ -95,6 +95,7 @@ fn hello(random: &mut Random) -> Hello {
         owes: random.bool(),
         // 0 is "not said".
         clock: random.option(|random| wall(random).plus(Duration::from_millis(1))),
+        complete_since: random.option(|random| wall(random).plus(Duration::from_millis(1))),
         proofs: random.list(0..MAX_PROOFS as u64 + 1, Random::bytes),
     }
 }

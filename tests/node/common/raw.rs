@@ -77,13 +77,18 @@ impl RawPeer {
         soon("a frame leaves", self.link.sink.send(frame)).await
     }
 
-    /// The next message; `None` once the node has closed the link.
+    /// The next message; `None` once the node has closed the link. Pings are answered: bulk comes
+    /// as its arrival is confirmed.
     pub(crate) async fn next(&mut self) -> Option<Message> {
         while self.inbox.is_empty() {
             let frame = soon("a frame", self.link.stream.next()).await?.ok()?;
             self.inbox.extend(decode_frame(frame).expect("a node's frame"));
         }
-        self.inbox.pop_front()
+        let message = self.inbox.pop_front();
+        if let Some(Message::Ping { nonce }) = message {
+            self.send(&[Message::Pong { nonce }]).await;
+        }
+        message
     }
 
     /// The first message that `is_it`; what comes before is skipped.
@@ -159,6 +164,7 @@ pub(crate) fn hello(identity: &Identity) -> Hello {
         interest: Interest::default(),
         owes: false,
         clock: None,
+        complete_since: None,
         proofs: Vec::new(),
     }
 }
