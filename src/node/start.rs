@@ -114,12 +114,15 @@ struct Jobs {
     store: mpsc::Receiver<StoreOp>,
 }
 
+/// Drafts on their way to the validator, and from there to the driver.
+type JudgedDrafts = (mpsc::Receiver<Vec<SignedDraft>>, mpsc::Sender<Vec<SignedDraft>>);
+
 /// Receiving ends of the channels to the tasks that bring in new work.
 struct Sources {
     drafts: mpsc::Receiver<Draft>,
     publishes: mpsc::Sender<Vec<SignedDraft>>,
     /// Own publishes for the validator, and its way to the driver.
-    judged: Option<(mpsc::Receiver<Vec<SignedDraft>>, mpsc::Sender<Vec<SignedDraft>>)>,
+    judged: Option<JudgedDrafts>,
     refused_publishes: Arc<AtomicU64>,
     renewals: mpsc::Receiver<TransactionId>,
     unlogged: VecDeque<TransactionId>,

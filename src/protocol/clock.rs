@@ -14,7 +14,9 @@
 //! address group have one vote together, their median; where all are of one group, as on one LAN,
 //! each has its own. The clock is off when more than half of the votes lie within `max_clock_skew` of
 //! each other and further than that from the reading, and there are at least two of them, or three
-//! where so many vote. It is right when more than half of the votes are within `max_clock_skew`. Where
+//! where so many vote. Where three groups that we dialled ourselves say their clocks, only they vote:
+//! anybody can come in from as many groups as they own, but has few of the places that we choose. It is
+//! right when more than half of the votes are within `max_clock_skew`. Where
 //! neither holds, the verdict before stays. So a few peers that lie change nothing, however far from
 //! the truth they are.
 //!
@@ -49,6 +51,8 @@ const ASKING: Duration = Duration::from_secs(10);
 const MIN_EVEN: Duration = Duration::from_mins(10);
 /// Change of a correction that is too small to matter, in milliseconds: round trips are in it.
 const NEGLIGIBLE: u64 = 1000;
+/// Number of votes of peers that we dialled from which on only they count.
+const MIN_DIALLED: usize = 3;
 /// Minimum time between two samples of one peer's clock.
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 /// Age at which what a peer said is asked for anew: two clocks drift apart by half a second in it.
@@ -75,6 +79,8 @@ enum Verdict {
 #[derive(Debug, Clone, Copy)]
 struct Sample {
     group: u64,
+    /// True: we dialled that peer.
+    is_dialled: bool,
     at: MonoTime,
     clock: WallTime,
 }
@@ -210,12 +216,18 @@ impl Clock {
 
     /// Notes what the clock of a peer reads now; `false` where it said so a moment ago, since each word
     /// costs a judgement.
-    pub(super) fn note_sample(&mut self, link: LinkId, group: u64, clock: WallTime) -> bool {
+    pub(super) fn note_sample(
+        &mut self,
+        link: LinkId,
+        group: u64,
+        is_dialled: bool,
+        clock: WallTime,
+    ) -> bool {
         let is_new = |s: &Sample| self.is_fresh(s) && self.now.since(s.at) < SAMPLE_EVERY;
         if self.samples.get(&link).is_some_and(is_new) {
             return false;
         }
-        self.samples.insert(link, Sample { group, at: self.now, clock });
+        self.samples.insert(link, Sample { group, is_dialled, at: self.now, clock });
         true
     }
 
@@ -316,8 +328,13 @@ impl Clock {
     /// The distances of the peers' clocks from the reading, in milliseconds: one vote a group, or one
     /// a peer where all are of one group.
     fn votes(&self) -> Vec<i64> {
+        let dialled = self.votes_of(|sample| sample.is_dialled);
+        if dialled.len() >= MIN_DIALLED { dialled } else { self.votes_of(|_| true) }
+    }
+
+    fn votes_of(&self, counts: impl Fn(&Sample) -> bool) -> Vec<i64> {
         let mut groups: BTreeMap<u64, Vec<i64>> = BTreeMap::new();
-        for sample in self.samples.values().filter(|sample| self.is_fresh(sample)) {
+        for sample in self.samples.values().filter(|s| self.is_fresh(s) && counts(s)) {
             let clock = sample.clock.plus(self.now.since(sample.at));
             groups.entry(sample.group).or_default().push(between(self.reading, clock));
         }
@@ -406,7 +423,7 @@ mod tests {
 
         fn hear(&mut self, link: u64, group: u64, off: i64) {
             let clock = shift(self.truth(), off);
-            assert!(self.clock.note_sample(LinkId(link), group, clock));
+            assert!(self.clock.note_sample(LinkId(link), group, false, clock));
             self.clock.judge();
         }
 
@@ -458,6 +475,23 @@ mod tests {
         }
         bench.hear(3, 3, 0);
         assert_eq!((bench.clock.standing(), bench.error()), (Standing::Right, 0));
+    }
+
+    #[test]
+    fn who_only_comes_in_cannot_outvote_those_whom_we_chose() {
+        for (crowd, truth) in [(DAY, 0), (0, DAY)] {
+            let mut bench = Bench::new(0);
+            for link in 0..40 {
+                let clock = shift(bench.truth(), crowd);
+                bench.clock.note_sample(LinkId(100 + link), 100 + link, false, clock);
+            }
+            for link in 0..3 {
+                let clock = shift(bench.truth(), truth);
+                bench.clock.note_sample(LinkId(link), link, true, clock);
+            }
+            bench.clock.judge();
+            assert_eq!(bench.error(), truth / SECOND);
+        }
     }
 
     #[test]
@@ -535,7 +569,7 @@ mod tests {
         let mut bench = Bench::new(0);
         bench.hear(1, 1, 0);
         for _ in 0..100 {
-            assert!(!bench.clock.note_sample(LinkId(1), 1, WallTime::from_millis(7)));
+            assert!(!bench.clock.note_sample(LinkId(1), 1, false, WallTime::from_millis(7)));
         }
         bench.pass(1);
         bench.hear(1, 1, 0);
@@ -574,7 +608,7 @@ mod tests {
                 clock.read(at(1), WallTime::from_millis(first));
                 clock.read(at(2), WallTime::from_millis(reading));
                 for (link, said) in [(1, first), (2, second), (3, first)] {
-                    clock.note_sample(LinkId(link), link, WallTime::from_millis(said));
+                    clock.note_sample(LinkId(link), link, link == 2, WallTime::from_millis(said));
                     clock.judge();
                 }
                 clock.read(MonoTime::from_duration(Duration::MAX), WallTime::from_millis(second));

@@ -272,7 +272,8 @@ async fn cancelled_dial_leaves_nothing(dialler: &Node, listener: &Node, bind: So
     }
 }
 
-/// Several links between the same two nodes are independent.
+/// Several links between the same two nodes are independent: each has its own frames and, where the
+/// transport gives one, its own binding, which both ends see.
 ///
 /// # Panics
 /// When they are not.
@@ -296,14 +297,17 @@ async fn many_links_at_once(dialler: &Node, listener: &Node, bind: SocketAddr) {
         links
     };
     let (dialled, mut accepted) = join(dials, accepts).await;
-    let mut seen = BTreeSet::new();
+    let dialled: Vec<_> = dialled.into_iter().map(|link| link.expect("a link")).collect();
+    let (mut seen, mut bindings) = (BTreeSet::new(), BTreeSet::new());
     for link in &mut accepted {
         let got = link.stream.next().await.expect("a frame, not the end").expect("a frame");
         let which = (0..LINKS).find(|&i| got == pattern(i, 10_000)).expect("a frame of ours");
         assert!(seen.insert(which), "frame {which} came twice");
-    }
-    for link in dialled {
-        assert_eq!(link.expect("a link").remote, listener.id);
+        assert_eq!(dialled[which].remote, listener.id);
+        assert_eq!(dialled[which].binding, link.binding, "both ends have the same binding");
+        if let Some(binding) = link.binding {
+            assert!(bindings.insert(binding), "two links have the same binding");
+        }
     }
 }
 

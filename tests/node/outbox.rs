@@ -84,6 +84,8 @@ async fn what_no_peer_takes_is_listed_and_taken_back_or_deleted() {
 
     // The peer has refused these for good; another one takes them.
     let other = start_beside(&node).await;
+    // Else all that are linked would refuse it once more.
+    ready(&node, 2).await;
     let receipt = node.redeliver(published[0]).await.unwrap();
     assert_eq!(receipt.id(), published[0], "it has not expired");
     soon("a taker", receipt.replicated(1)).await.unwrap();

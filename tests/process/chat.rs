@@ -32,7 +32,8 @@ impl Chat {
         let stdin = child.stdin.take();
         let mut chat = Self { child, stdin, lines, invite: String::new() };
         let first = chat.next();
-        chat.invite = first.strip_prefix("invite: ").expect("an invite comes first").to_owned();
+        let invite = first.strip_prefix("invite: ").expect("an invite comes first");
+        invite.clone_into(&mut chat.invite);
         chat
     }
 

@@ -1,5 +1,7 @@
 //! Doing what the protocol asks for, one output after the other.
 
+use std::net::IpAddr;
+
 use tokio::sync::{oneshot, watch};
 
 use crate::error::naming;
@@ -7,7 +9,7 @@ use crate::node::messages::{NodeState, OutboxSettled, Published, Unconnected, Un
 use crate::node::workers::piece_verifier::PieceCheck;
 use crate::node::workers::store_writer::{Source, StoreOp};
 use crate::node::workers::verifier::TransactionCheck;
-use crate::protocol::{Input, Output, PublishRefusal, Ticket};
+use crate::protocol::{CallId, Input, Output, PublishRefusal, Ticket};
 use crate::types::{Event, LinkId, Message, PublishState, PublishStatus, TransactionId};
 
 use super::link::LinkHandle;
@@ -91,18 +93,7 @@ impl Driver {
             Output::ForgetPeer(peer) => self.effects.peers.forget(peer),
             Output::SaveBan(ban) => self.effects.peers.set_ban(ban.peer, Some(ban)),
             Output::LiftBan(peer) => self.effects.peers.set_ban(peer, None),
-            Output::Published { call, result } => {
-                if let Some(Call::Publish(ids, reply)) = self.calls.remove(&call) {
-                    let answer = match result {
-                        Ok(is_new) => {
-                            let watched = ids.into_iter().map(|id| (id, self.watch(id, is_new)));
-                            Ok(Published { is_new, entries: watched.collect() })
-                        }
-                        Err(refusal) => Err(self.unpublished(refusal)),
-                    };
-                    self.answers.push((reply, answer));
-                }
-            }
+            Output::Published { call, result } => self.answer_publish(call, result),
             Output::Connected { call, result } => {
                 if let Some(Call::Connect(reply)) = self.calls.remove(&call) {
                     let reason = self.causes.dial.clone();
@@ -112,11 +103,7 @@ impl Driver {
             Output::CorrectClock { correction_ms } => {
                 self.effects.clock.correct(correction_ms);
             }
-            Output::OwnAddresses { addresses } => {
-                if self.effects.record.learn(&addresses) {
-                    self.sign_record();
-                }
-            }
+            Output::OwnAddresses { addresses } => self.learn_addresses(&addresses),
             Output::Shun { address, time } => {
                 self.effects.transports.iter().for_each(|t| t.shun(address, time));
             }
@@ -126,6 +113,18 @@ impl Driver {
             }
             Output::Emit(event) => self.emit(event),
         }
+    }
+
+    fn answer_publish(&mut self, call: CallId, result: Result<bool, PublishRefusal>) {
+        let Some(Call::Publish(ids, reply)) = self.calls.remove(&call) else { return };
+        let answer = match result {
+            Ok(is_new) => {
+                let watched = ids.into_iter().map(|id| (id, self.watch(id, is_new)));
+                Ok(Published { is_new, entries: watched.collect() })
+            }
+            Err(refusal) => Err(self.unpublished(refusal)),
+        };
+        self.answers.push((reply, answer));
     }
 
     /// Watches the status of a transaction that was published just now, or before.
@@ -248,6 +247,12 @@ impl Driver {
                 _ => {}
             }
         });
+    }
+
+    fn learn_addresses(&mut self, addresses: &[IpAddr]) {
+        if self.effects.record.learn(addresses) {
+            self.sign_record();
+        }
     }
 
     fn sign_record(&mut self) {

@@ -19,7 +19,7 @@ use std::time::Duration;
 use crate::protocol::Protocol;
 use crate::protocol::clock::Standing;
 use crate::protocol::io::Output;
-use crate::types::{Endpoint, Event, LinkId, Message, Refusal, TransactionId, WallTime};
+use crate::types::{Direction, Endpoint, Event, LinkId, Message, Refusal, TransactionId, WallTime};
 
 /// Minimum time between two notices on a link.
 const TELL_EVERY: Duration = Duration::from_secs(10);
@@ -31,7 +31,8 @@ impl Protocol {
     pub(super) fn note_clock(&mut self, link: LinkId, clock: Option<WallTime>) {
         let (Some(clock), Some(l)) = (clock, self.links.all.get(&link)) else { return };
         let group = l.address.map_or(0, |address| Endpoint::from(address).group());
-        if self.env.clock.note_sample(link, group, clock) {
+        let is_dialled = l.direction == Direction::Outbound;
+        if self.env.clock.note_sample(link, group, is_dialled, clock) {
             self.judge_clock();
         }
     }

@@ -358,7 +358,11 @@ impl Protocol {
         if reason == FailureKind::Identity {
             self.note_unproven(address);
         }
-        self.env.emit(Event::HandshakeRefused { address: address.map(|a| a.to_string()), reason });
+        // A flood from one host must not push other events out of the host's sight.
+        if reason != FailureKind::Refused || !self.is_shunned(address) {
+            let address = address.map(|a| a.to_string());
+            self.env.emit(Event::HandshakeRefused { address, reason });
+        }
     }
 }
 

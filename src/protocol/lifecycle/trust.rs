@@ -10,7 +10,8 @@
 //! Who dials speaks first. Whom it dialled says nothing before that proof, neither hello nor name nor
 //! peers, and then proves itself in its own hello. A stranger is told that it is no member, and nothing
 //! else: not whether it guessed the network's name. What it says before a hello is not looked at.
-//! Strangers are counted by address (`guard::strangers`).
+//! Strangers are counted by address (`guard::strangers`), and one host's silent ones take up at most
+//! half of the places for handshakes.
 //!
 //! Tested by: `protocol::tests::members`, `tests/node/members.rs`.
 
@@ -37,6 +38,9 @@ impl Protocol {
         };
         if !proven {
             return Some(CloseReason::NotMember);
+        }
+        if *trust == Trust::Open {
+            return None;
         }
         let from = link.address.filter(|_| link.direction == Direction::Inbound)?.ip();
         let crowd = (self.env.config.listen.max_handshakes as usize).div_ceil(2);
@@ -100,8 +104,7 @@ impl Protocol {
                 }
             );
         }
-        if let R::NotMember | R::NotAllowed | R::Violation | R::Banned | R::HandshakeTimeout =
-            reason
+        if let R::NotMember | R::NotAllowed | R::Violation | R::Banned = reason
             && let Some(address) = address
         {
             self.note_stranger(address.ip());
@@ -123,8 +126,16 @@ impl Protocol {
         self.note_stranger(address.ip());
     }
 
-    /// A stranger came from this address.
+    /// Reports whether it is no news that a connection from this address was refused.
+    pub(super) fn is_shunned(&self, address: Option<SocketAddr>) -> bool {
+        address.is_some_and(|a| self.guard.strangers.is_shunned(a.ip(), self.env.now))
+    }
+
+    /// A stranger came from this address. Where anybody may join, nobody is one.
     fn note_stranger(&mut self, address: IpAddr) {
+        if self.env.config.network.trust == Trust::Open {
+            return;
+        }
         if let Some(time) = self.guard.strangers.note(address, self.env.now) {
             self.env.counters.addresses_shunned += 1;
             tracing::info!(target: "sorcha_peer::link", %address, ?time, "address shunned");

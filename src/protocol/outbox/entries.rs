@@ -23,7 +23,7 @@ use crate::types::{PeerId, Refusal, TransactionId};
 const CHUNK: usize = 1024;
 const _: () = assert!(size_of::<Entry>() == 56, "resident for each entry");
 /// Maximum number of peers remembered that refused an entry for good: as many as there are links.
-const MAX_REFUSING: usize = 64;
+const MAX_REFUSING: usize = crate::protocol::link::MAX_SLOTS as usize;
 /// Number that stands for no slot in the heap.
 const NOWHERE: u32 = u32::MAX;
 

@@ -6,7 +6,7 @@
 //! linked peer that takes its topic has said so, and one that lies has others overrule it. Neither
 //! makes anything be published anew: that goes by the time on which peers agree (`republish`).
 //!
-//! Bounds: 64 peers an entry; a refusal of what is not in the outbox changes nothing.
+//! Bounds: as many peers an entry as there are links; a refusal of what is not in the outbox changes nothing.
 //!
 //! Tested by: `sim::tests::clocks`, `protocol::tests::refusals`.
 
