@@ -1,10 +1,11 @@
 //! The node's key pair: what its peer id is, and what signs its transactions and records.
 
 use std::fmt;
-use std::fs::{self, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -24,6 +25,12 @@ const PKCS8_PREFIX: &[u8; 16] = b"\x30\x2e\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x
 const ED25519: &[u8] = b"\x06\x03\x2b\x65\x70";
 const PEM_BEGIN: &str = "-----BEGIN PRIVATE KEY-----";
 const PEM_END: &str = "-----END PRIVATE KEY-----";
+/// Maximum number of bytes of a key file that are looked at.
+const MAX_FILE_BYTES: u64 = 64 * 1024;
+/// Number of times that an empty key file is looked at again: another process may be about to fill it.
+const MAX_LOOKS: u32 = 50;
+/// Time between two looks.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
 
 /// An Ed25519 key pair. Cloning shares it; `Debug` shows the public half only.
 ///
@@ -61,7 +68,11 @@ impl Identity {
 
     /// Reads the key file, or makes a key and writes it with mode 0600. The file is PEM-encoded
     /// PKCS#8, as `openssl genpkey -algorithm ed25519` writes it (version 1) or as ring and rcgen do
-    /// (version 2, with the public key). Missing parent folders are made.
+    /// (version 2, with the public key). Missing parent folders are made, with mode 0700. The file
+    /// system needs no hard links. Of processes that start together all use the same key.
+    ///
+    /// Blocks the thread for a moment; for up to a second where the file is empty, since another process
+    /// may be about to fill it.
     ///
     /// # Errors
     /// [`IdentityError`]; an existing file is never overwritten, whatever is in it.
@@ -71,21 +82,20 @@ impl Identity {
         if let Some(found) = read(path)? {
             return Ok(found);
         }
-        if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent).map_err(io)?;
-        }
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let parent = parent.unwrap_or(Path::new("."));
+        make_private_dir(parent).map_err(io)?;
         let made = Self::generate()?;
-        // Written aside and linked into place, so that a crash leaves no half a key and of two
-        // processes that start together both use the same one.
-        let aside = path.with_extension(format!("new-{}", std::process::id()));
+        // Written aside and put into place whole, so that a crash leaves no half a key.
+        let aside = path.with_extension(format!("new-{}", made.peer_id));
         let written = write_private(&aside, made.to_pem().as_bytes());
-        let linked = written.and_then(|()| fs::hard_link(&aside, path));
-        let removed = fs::remove_file(&aside);
-        match linked {
-            Ok(()) => removed.map_err(io).map(|()| made),
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => read(path)?.ok_or_else(|| io(e)),
-            Err(e) => Err(io(e)),
-        }
+        let placed = written.and_then(|()| place(&aside, path));
+        let _ = fs::remove_file(&aside);
+        placed.map_err(io)?;
+        // The name of the file is to survive a power failure too. Not every file system can sync that.
+        let _ = File::open(parent).and_then(|parent| parent.sync_all());
+        // What stands there counts: of two processes that start together both use the same key.
+        read(path)?.ok_or_else(|| io(io::ErrorKind::NotFound.into()))
     }
 
     /// The public key, which is the peer id.
@@ -236,20 +246,54 @@ impl fmt::Debug for Identity {
 
 /// Reads a key file; `None` where there is none.
 fn read(path: &Path) -> Result<Option<Identity>, IdentityError> {
-    let file = match fs::File::open(path) {
-        Ok(file) => file,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => return Err(IdentityError::Io { path: path.to_owned(), source }),
-    };
-    let mut text = String::new();
-    match file.take(64 * 1024).read_to_string(&mut text) {
-        Ok(_) => {}
-        Err(e) if e.kind() == io::ErrorKind::InvalidData => text.clear(),
-        Err(source) => return Err(IdentityError::Io { path: path.to_owned(), source }),
+    let io = |source| IdentityError::Io { path: path.to_owned(), source };
+    let mut looks = 0..MAX_LOOKS;
+    loop {
+        let file = match File::open(path) {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(io(e)),
+        };
+        let mut bytes = Vec::new();
+        file.take(MAX_FILE_BYTES).read_to_end(&mut bytes).map_err(io)?;
+        if bytes.is_empty() && looks.next().is_some() {
+            std::thread::sleep(BETWEEN_LOOKS);
+            continue;
+        }
+        let identity = std::str::from_utf8(&bytes).ok().and_then(Identity::from_pem);
+        return identity.map(Some).ok_or_else(|| IdentityError::Format { path: path.to_owned() });
     }
-    Identity::from_pem(&text)
-        .map(Some)
-        .ok_or_else(|| IdentityError::Format { path: path.to_owned() })
+}
+
+/// Puts the file `aside` at `path`, unless there is one already: that one stays.
+fn place(aside: &Path, path: &Path) -> io::Result<()> {
+    match fs::hard_link(aside, path) {
+        Ok(()) => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        // Many file systems have no links, and each says so in another way.
+        Err(_) => place_by_rename(aside, path),
+    }
+}
+
+/// Puts a file into place without a link: takes the name with an empty file, which one process alone
+/// can make, and replaces that. Others wait for it to be filled. A crash right between leaves it empty.
+fn place_by_rename(aside: &Path, path: &Path) -> io::Result<()> {
+    match File::create_new(path) {
+        Ok(_) => {}
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+        Err(e) => return Err(e),
+    }
+    fs::rename(aside, path).inspect_err(|_| {
+        let _ = fs::remove_file(path);
+    })
+}
+
+fn make_private_dir(dir: &Path) -> io::Result<()> {
+    let mut builder = DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(dir)
 }
 
 fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -279,6 +323,31 @@ mod tests {
             assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         }
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn who_starts_together_has_the_same_key() {
+        type Place = fn(&Path, &Path) -> io::Result<()>;
+        for place in [place as Place, place_by_rename] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("node.key");
+            let start = std::sync::Barrier::new(8);
+            let one = |n: u8| {
+                let aside = path.with_extension(n.to_string());
+                let key = Identity::from_seed([n; 32]);
+                write_private(&aside, key.to_pem().as_bytes()).unwrap();
+                start.wait();
+                place(&aside, &path).unwrap();
+                let _ = fs::remove_file(&aside);
+                read(&path).unwrap().unwrap().peer_id()
+            };
+            let found = std::thread::scope(|scope| {
+                let threads = [1, 2, 3, 4, 5, 6, 7, 8].map(|n| scope.spawn(move || one(n)));
+                threads.map(|thread| thread.join().unwrap())
+            });
+            assert_eq!(found, [found[0]; 8]);
+            assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        }
     }
 
     #[test]

@@ -38,11 +38,10 @@ pub(crate) async fn start(args: &Args) -> Result<Running, Error> {
     }
     let mut storage = None;
     if let Some(dir) = &args.data_dir {
-        // First of all: opening takes the lock that keeps others out of the directory.
+        // The key first: where it cannot be made, no databases are left behind.
+        let identity = Identity::load_or_create(dir.join("node.key"))?;
         let opened = SqliteStorage::open(dir).await?;
-        builder = builder
-            .identity(Identity::load_or_create(dir.join("node.key"))?)
-            .storage(opened.clone());
+        builder = builder.identity(identity).storage(opened.clone());
         storage = Some(opened);
     } else if !args.memory {
         tracing::warn!("no --data-dir: key, peers and transactions end with this process");

@@ -27,6 +27,8 @@ enum Fault {
     Room(u32),
     /// Every sync.
     Sync,
+    /// Every hard link: this file system has none.
+    Links,
 }
 
 impl Disk {
@@ -55,6 +57,7 @@ impl Disk {
             Fault::Full => "enospc".to_owned(),
             Fault::Room(bytes) => format!("room {bytes}"),
             Fault::Sync => "eio".to_owned(),
+            Fault::Links => "nolink".to_owned(),
         };
         let new = self.dir.path().join("control.new");
         std::fs::write(&new, mode).unwrap();
@@ -64,7 +67,11 @@ impl Disk {
 
     /// A process on this disk.
     fn start(&self, flags: &[&str]) -> Peer {
-        self.set(Fault::None);
+        self.start_with(Fault::None, flags)
+    }
+
+    fn start_with(&self, fault: Fault, flags: &[&str]) -> Peer {
+        self.set(fault);
         let data = self.data();
         let flags = ["--data-dir", data.to_str().unwrap()].into_iter().chain(flags.iter().copied());
         let control = self.control();
@@ -173,6 +180,31 @@ fn what_could_not_be_synced_is_not_accepted_also_after_a_kill() {
         peer.kill();
         assert_eq!(disk.read(), accepted, "what was accepted, and nothing else");
     }
+}
+
+#[test]
+fn a_file_system_without_hard_links_is_as_good() {
+    let disk = Disk::new();
+    let mut peer = disk.start_with(Fault::Links, &[]);
+    let id = peer.id.clone();
+    let accepted = publish(&mut peer, 3);
+    peer.kill();
+    let files = std::fs::read_dir(disk.data()).unwrap().map(|file| file.unwrap().file_name());
+    let left: Vec<_> = files.filter(|name| name.to_string_lossy().contains("new-")).collect();
+    assert!(left.is_empty(), "{left:?}");
+    assert_eq!(disk.start_with(Fault::Links, &[]).id, id, "the key is the same again");
+    assert_eq!(disk.read(), accepted);
+}
+
+#[test]
+fn a_start_without_a_key_leaves_no_databases() {
+    let disk = Disk::new();
+    std::fs::create_dir(disk.data()).unwrap();
+    std::fs::write(disk.data().join("node.key"), "no key").unwrap();
+    let peer = Peer::spawn(["--data-dir", disk.data().to_str().unwrap()]);
+    let (_, status, stderr) = peer.end();
+    assert!(status == Some(1) && stderr.contains("node.key"), "{status:?} {stderr}");
+    assert_eq!(std::fs::read_dir(disk.data()).unwrap().count(), 1, "the key alone");
 }
 
 #[test]

@@ -1,8 +1,9 @@
 /* Makes writes to a database fail in a running process (LD_PRELOAD). The file named by DISK_FAULTS
  * says what fails at this moment: "enospc" is every write and every growth, "room N" is every write that
- * makes a file longer once all files together have grown by N bytes, "eio" is every sync; any other
- * content is no fault. Only files with ".db" in their name are concerned, not standard output,
- * sockets or the key. Linux with glibc. */
+ * makes a file longer once all files together have grown by N bytes, "eio" is every sync, "stuck" makes
+ * every sync wait for as long as it is said, "nolink" is every hard link; any other content is no fault.
+ * Links apart, only files with ".db" in their name are concerned, not standard output, sockets or the
+ * key. Linux with glibc. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -14,36 +15,59 @@
 #include <sys/types.h>
 #include <unistd.h>
 
-/* What is said at this moment of the file behind `fd`. Leaves errno alone. */
-static void said(int fd, char text[4096])
+/* What is said at this moment. Leaves errno alone. */
+static void said(char text[4096])
 {
 	int before = errno;
 	const char *control = getenv("DISK_FAULTS");
+	int file = control ? open(control, O_RDONLY | O_CLOEXEC) : -1;
+	ssize_t length = file < 0 ? 0 : read(file, text, 4095);
+	text[length > 0 ? length : 0] = 0;
+	if (file >= 0)
+		close(file);
+	errno = before;
+}
+
+/* What is said at this moment of the file behind `fd`. Leaves errno alone. */
+static void said_of(int fd, char text[4096])
+{
+	int before = errno;
 	char link[64];
-	ssize_t length = 0;
+	ssize_t length;
 
 	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
-	text[0] = 0;
-	if (control && (length = readlink(link, text, 4095)) > 0) {
-		text[length] = 0;
-		const char *name = strrchr(text, '/');
-		int file = -1;
-		if (name && strstr(name, ".db"))
-			file = open(control, O_RDONLY | O_CLOEXEC);
-		length = file < 0 ? 0 : read(file, text, 4095);
-		text[length > 0 ? length : 0] = 0;
-		if (file >= 0)
-			close(file);
-	}
+	length = readlink(link, text, 4095);
+	text[length > 0 ? length : 0] = 0;
 	errno = before;
+	const char *name = strrchr(text, '/');
+	if (name && strstr(name, ".db"))
+		said(text);
+	else
+		text[0] = 0;
 }
 
 /* Whether `mode` is switched on for the file behind `fd`. */
 static int fails(int fd, const char *mode)
 {
 	char text[4096];
-	said(fd, text);
+	said_of(fd, text);
 	return strncmp(text, mode, strlen(mode)) == 0;
+}
+
+/* Whether a sync fails; one that is stuck waits before. */
+static int sync_fails(int fd)
+{
+	while (fails(fd, "stuck"))
+		usleep(2000);
+	return fails(fd, "eio");
+}
+
+/* Whether there are no hard links. */
+static int has_no_links(void)
+{
+	char text[4096];
+	said(text);
+	return strncmp(text, "nolink", 6) == 0;
 }
 
 /* Whether there is no room for the file behind `fd` to be `end` bytes long. */
@@ -53,7 +77,7 @@ static int is_full(int fd, off64_t end)
 	char text[4096];
 	struct stat64 now;
 	long room;
-	said(fd, text);
+	said_of(fd, text);
 	if (strncmp(text, "enospc", 6) == 0)
 		return 1;
 	if (sscanf(text, "room %ld", &room) != 1 || fstat64(fd, &now) != 0 || end <= now.st_size)
@@ -83,8 +107,11 @@ WRAP(ssize_t, pwrite, (int fd, const void *bytes, size_t length, off_t at), (fd,
      is_full(fd, at + (off64_t)length), ENOSPC)
 WRAP(ssize_t, pwrite64, (int fd, const void *bytes, size_t length, off64_t at),
      (fd, bytes, length, at), is_full(fd, at + (off64_t)length), ENOSPC)
-WRAP(int, fsync, (int fd), (fd), fails(fd, "eio"), EIO)
-WRAP(int, fdatasync, (int fd), (fd), fails(fd, "eio"), EIO)
+WRAP(int, fsync, (int fd), (fd), sync_fails(fd), EIO)
+WRAP(int, fdatasync, (int fd), (fd), sync_fails(fd), EIO)
+WRAP(int, link, (const char *old, const char *new), (old, new), has_no_links(), EPERM)
+WRAP(int, linkat, (int from, const char *old, int to, const char *new, int flags),
+     (from, old, to, new, flags), has_no_links(), EPERM)
 
 /* Only growing needs room. */
 int ftruncate64(int fd, off64_t length)

@@ -432,3 +432,63 @@ async fn a_flipped_bit_is_found_where_it_is_read() {
     let error = storage.queue().load(EntryFilter::All, None, 9, usize::MAX).await.unwrap_err();
     assert_eq!(error.kind, StoreErrorKind::Corrupt, "{error}");
 }
+
+/// Variable in which the next test's process finds its directory.
+const PRIVATE: &str = "SORCHA_PRIVATE";
+
+/// A process has one umask for all its threads, so each has a process of its own.
+#[tokio::test]
+async fn what_is_made_is_its_owner_s_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    use std::process::Command;
+
+    if let Some(dir) = std::env::var_os(PRIVATE) {
+        let dir = Path::new(&dir).join("above/data");
+        let identity = Identity::load_or_create(dir.join("keys/node.key")).unwrap();
+        let storage = SqliteStorage::open(&dir).await.unwrap();
+        let node = alone(&identity).storage(storage).start().await.unwrap();
+        node.publish("t", "text").await.unwrap();
+        // Without a goodbye: the files beside the databases stay.
+        std::process::exit(0);
+    }
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    for umask in ["022", "000", "077"] {
+        let top = tempfile::tempdir().unwrap();
+        let mut child = Command::new("sh");
+        child.args(["-c", &format!("umask {umask}; exec \"$@\""), "sh"]);
+        child.arg(std::env::current_exe().unwrap());
+        child.args(["--exact", "files::what_is_made_is_its_owner_s_alone"]);
+        let done = child.env(PRIVATE, top.path()).output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        let data = top.path().join("above/data");
+        for dir in [&top.path().join("above"), &data, &data.join("keys")] {
+            assert_eq!(mode(dir), 0o700, "{} under {umask}", dir.display());
+        }
+        let mut files: Vec<_> =
+            fs::read_dir(&data).unwrap().map(|file| file.unwrap().path()).collect();
+        files.retain(|path| path.is_file());
+        files.push(data.join("keys/node.key"));
+        for path in &files {
+            assert_eq!(mode(path), 0o600, "{} under {umask}", path.display());
+        }
+        let names: Vec<_> = files.iter().map(|path| path.to_str().unwrap()).collect();
+        let count = |end| names.iter().filter(|name| name.ends_with(end)).count();
+        let found = [".db", "-wal", "-shm", ".gone", "LOCK"].map(count);
+        assert_eq!(found, [3, 3, 3, 1, 1], "{files:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_others_may_read_stays_so() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    SqliteStorage::open(dir.path()).await.unwrap().close().await;
+    let paths = FILES.map(|file| dir.path().join(file));
+    for path in &paths {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap();
+    }
+    SqliteStorage::open(dir.path()).await.unwrap().close().await;
+    for path in &paths {
+        assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o644);
+    }
+}

@@ -20,6 +20,7 @@ use tokio::sync::{Mutex, MutexGuard};
 use super::bulk_insert::BulkInsert;
 use super::checkpointer::{AUTOMATIC, Checkpointer};
 use super::error::{damaged, explain};
+use super::private_files;
 use super::query::Query;
 use crate::error::{StoreError, StoreErrorKind};
 
@@ -97,6 +98,7 @@ impl Database {
     ) -> Result<Self, StoreError> {
         let known = Self::look(path, migrations.len(), setup).await?;
         let options = setup.options(path);
+        private_files::make_database(path);
         let mut database = Self::connect(path, options.clone().create_if_missing(true)).await?;
         database.checkpointer = Some(Checkpointer::new(options, setup.checkpoint_pages));
         let prepared = async { database.lock().await?.prepare(migrations, known).await };

@@ -1,9 +1,10 @@
 //! The lock on a directory of stores: one process at a time.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io::{Seek, Write};
 use std::path::{Path, PathBuf};
 
+use super::private_files;
 use crate::error::{StoreError, StoreErrorKind};
 
 /// Holds a directory; gives it free when dropped.
@@ -25,9 +26,9 @@ impl DirLock {
             };
             StoreError::with_source(kind, format!("cannot {what} {}", path.display()), e)
         };
-        fs::create_dir_all(dir).map_err(|e| io("make the directory of", e))?;
+        private_files::make_dir(dir).map_err(|e| io("make the directory of", e))?;
         // The file stays when the lock is given free: removing it would race with the next owner.
-        let mut options = OpenOptions::new();
+        let mut options = private_files::options();
         options.read(true).write(true).create(true).truncate(false);
         let file = options.open(&path).map_err(|e| io("open", e))?;
         match file.try_lock() {

@@ -8,6 +8,7 @@ mod dir_lock;
 mod error;
 mod log;
 mod peers;
+mod private_files;
 mod query;
 mod queue;
 mod slices;
@@ -89,6 +90,12 @@ impl SqliteOptions {
 /// advisory lock, for as long as this or any store from it lives. Cloning shares it, and one node
 /// at a time can be started on it.
 ///
+/// On Unix, what is made has mode 0600, and a directory 0700, whatever the umask is. What is there
+/// already keeps its mode; where other users can read it, a warning says so.
+///
+/// No hard links are needed. The file system has to have locks (`flock`, and those of `fcntl` for
+/// `SQLite`), shared mappings and `fsync`; one that lacks them is refused with what it said.
+///
 /// While they are open, and after a crash, part of what is in a file stands in a second one beside
 /// it, with `-wal` at the end of its name. Copy, move or delete the two together only: `SQLite`
 /// cannot tell that one is missing, and what it held is gone.
@@ -145,6 +152,7 @@ impl SqliteStorage {
         let dir = dir.as_ref();
         check_path(dir)?;
         let lock = Arc::new(DirLock::acquire(dir)?);
+        private_files::warn_of_readers(dir, &FILES);
         whole(dir, lock.is_complete())?;
         if FILES.iter().any(|file| !dir.join(file).exists()) {
             lock.note_complete(false);

@@ -7,9 +7,11 @@
 //! used again, so what the file says of rows that went since, or by damage, names nothing.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
+
+use super::private_files;
 
 /// Maximum number of rows: many times those of one commit.
 const MAX_ROWS: usize = 4096;
@@ -104,7 +106,7 @@ impl Tombstones {
         }
         // Always as long, in the room that it has.
         bytes.resize(MAX_ROWS * ROW_BYTES, 0);
-        let mut options = OpenOptions::new();
+        let mut options = private_files::options();
         let mut file = options.write(true).create(true).truncate(false).open(&self.path)?;
         file.write_all(&bytes)?;
         file.sync_data()
