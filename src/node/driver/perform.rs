@@ -1,5 +1,7 @@
 //! Doing what the protocol asks for, one output after the other.
 
+use std::net::IpAddr;
+
 use tokio::sync::{oneshot, watch};
 
 use crate::error::naming;
@@ -111,11 +113,7 @@ impl Driver {
             Output::CorrectClock { correction_ms } => {
                 self.effects.clock.correct(correction_ms);
             }
-            Output::OwnAddresses { addresses } => {
-                if self.effects.record.learn(&addresses) {
-                    self.sign_record();
-                }
-            }
+            Output::OwnAddresses { addresses } => self.learn_addresses(&addresses),
             Output::Shun { address, time } => {
                 self.effects.transports.iter().for_each(|t| t.shun(address, time));
             }
@@ -243,6 +241,12 @@ impl Driver {
                 _ => {}
             }
         });
+    }
+
+    fn learn_addresses(&mut self, addresses: &[IpAddr]) {
+        if self.effects.record.learn(addresses) {
+            self.sign_record();
+        }
     }
 
     fn sign_record(&mut self) {
