@@ -3,10 +3,12 @@
 use std::collections::VecDeque;
 
 use super::{id, push, record};
+use crate::identity::Identity;
 use crate::types::{
-    Announcement, MAX_FRAME_BYTES, MAX_IDS_PER_MESSAGE, MAX_MESSAGES_PER_FRAME, Message,
+    Announcement, Endpoint, MAX_FRAME_BYTES, MAX_IDS_PER_MESSAGE, MAX_MESSAGES_PER_FRAME, Message,
+    RecordDraft, WallTime,
 };
-use crate::wire::{FrameEncoder, WireError, decode_frame};
+use crate::wire::{FrameEncoder, WireError, decode_frame, encode_frame};
 
 /// Empties a queue into frames; checks what is said of each.
 fn drain(queue: &mut VecDeque<Message>, budget: usize) -> Vec<Vec<Message>> {
@@ -124,4 +126,19 @@ fn a_small_transaction_does_not_pin_its_frame() {
         unreachable!()
     };
     assert!(frame.as_ptr_range().contains(&transaction.payload().as_ptr()));
+}
+
+/// An earlier version may have signed an IPv4-mapped address, and others pass its record on.
+#[test]
+fn a_record_is_spelled_as_it_was_signed() {
+    let identity = Identity::from_seed([3; 32]);
+    let (peer, issued) = (identity.peer_id(), WallTime::from_millis(1));
+    let endpoints = vec![Endpoint::parse_signed("[::ffff:10.0.0.1]:7").unwrap()];
+    let record = identity.sign_record(RecordDraft { peer, seq: 1, issued, endpoints });
+    let sent = vec![Message::Peers { records: vec![record], relays: 0 }];
+    let got = decode_frame(encode_frame(&sent)).unwrap();
+    assert_eq!(got, sent);
+    let Some(Message::Peers { records, .. }) = got.first() else { panic!("{got:?}") };
+    assert!(records[0].verify());
+    assert_eq!(records[0].places(), ["10.0.0.1:7".parse().unwrap()]);
 }
