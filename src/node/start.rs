@@ -324,11 +324,10 @@ impl Parts {
             record,
             _leases: leases,
         };
-        let to_driver = publishes;
         let sources = Sources {
             drafts: draft_box,
             publishes: to_judge,
-            judged: judged.map(|judged| (judged, to_driver)),
+            judged: judged.map(|judged| (judged, publishes)),
             refused_publishes,
             renewals: renewal_box,
             unlogged,

@@ -143,16 +143,16 @@ pub async fn transaction_queue(queue: &dyn TransactionQueue, max_entries: usize)
 
     let rest: Vec<_> = (10..).take(max_entries - 4).map(|n| transaction("queue", n)).collect();
     queue.append(&rest).await.expect("there is room up to the bound");
-    let [d, e] = [4, 5].map(|n| transaction("queue", n));
-    let error = queue.append(&[d.clone(), e.clone()]).await.expect_err("the bound holds");
+    let [fits, over] = [4, 5].map(|n| transaction("queue", n));
+    let error = queue.append(&[fits.clone(), over.clone()]).await.expect_err("the bound holds");
     assert_eq!(error.kind, StoreErrorKind::Full, "the error says so: {error}");
     assert_eq!(
-        queue.get(&d.id()).await.expect("get"),
+        queue.get(&fits.id()).await.expect("get"),
         None,
         "refused is refused, in all its parts"
     );
-    queue.append(&[d]).await.expect("one place is left");
-    let error = queue.append(&[a.clone(), e]).await.expect_err("the bound holds");
+    queue.append(&[fits]).await.expect("one place is left");
+    let error = queue.append(&[a.clone(), over]).await.expect_err("the bound holds");
     assert_eq!(error.kind, StoreErrorKind::Full, "the error says so: {error}");
     queue.append(std::slice::from_ref(&a)).await.expect("what is there needs no room");
     queue.remove(&[a.id(), a.id()]).await.expect("entries are removed");

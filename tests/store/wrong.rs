@@ -403,7 +403,7 @@ struct Once(tokio::sync::Mutex<bool>);
 
 #[async_trait]
 impl NatProber for Once {
-    fn name(&self) -> &str {
+    fn name(&self) -> &'static str {
         "once"
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use futures::{SinkExt, TryStreamExt};
+use futures::{SinkExt, StreamExt, TryStreamExt};
 use sorcha_peer::error::{FailureKind, TransportError};
 use sorcha_peer::ports::{Accepted, Listener, MAX_FRAME_BYTES, RawLink, Transport};
 use sorcha_peer::testing::transport::{Node, conformance};
@@ -102,9 +102,14 @@ impl Framed {
         let kind = TransportKind::Custom;
         let link = if flaw == Flaw::Unbounded {
             let (sender, frames) = futures::channel::mpsc::unbounded::<Bytes>();
-            tokio::spawn(futures::StreamExt::forward(futures::StreamExt::map(frames, Ok), sink));
-            let sink =
-                sender.sink_map_err(|e| TransportError::new(FailureKind::Closed, e.to_string()));
+            tokio::spawn(frames.map(Ok).forward(sink));
+            let sink = sender
+                .sink_map_err(|e| TransportError::new(FailureKind::Closed, e.to_string()))
+                .with(|frame: Bytes| async move {
+                    let fits = frame.len() <= MAX_FRAME_BYTES;
+                    let error = || TransportError::new(FailureKind::Malformed, "oversize");
+                    fits.then_some(frame).ok_or_else(error)
+                });
             RawLink::new(remote, kind, Some(address), Box::pin(sink), Box::pin(reader))
         } else {
             RawLink::new(remote, kind, Some(address), Box::pin(sink), Box::pin(reader))
