@@ -13,7 +13,7 @@ use std::task::Poll;
 
 use futures::future::{Either, join, select, try_join};
 
-use crate::ports::{Accepted, RawLink};
+use crate::ports::Accepted;
 use crate::types::Endpoint;
 
 use super::transport::{Node, accept, assert_open, connect_among, listen, yield_now};
@@ -154,14 +154,16 @@ async fn silent_clients_delay_nobody(
     let mut silent: Vec<_> = silent.into_iter().map(nonblocking).collect();
     let endpoint = Endpoint::from(socket.local_addr());
     let dial = dialler.transport.dial(&endpoint, Some(listener.id));
-    let (dialled, first) = join(dial, socket.accept()).await;
-    let theirs: RawLink = match first {
-        Accepted::Link(link) => link,
-        Accepted::Failed { error, .. } => {
-            panic!("a client that says nothing was waited for before another was served: {error}")
+    let first = async {
+        match socket.accept().await {
+            Accepted::Link(link) => link,
+            Accepted::Failed { error, .. } => panic!(
+                "a client that says nothing was waited for before another was served: {error}"
+            ),
+            Accepted::Closed => panic!("the listener closed by itself"),
         }
-        Accepted::Closed => panic!("the listener closed by itself"),
     };
+    let (dialled, theirs) = join(dial, first).await;
     let ended = silent.iter_mut().filter_map(|client| is_ended(client).then_some(())).count();
     assert_eq!(ended, 0, "clients that say nothing were waited for before another was served");
     let ours = dialled.unwrap_or_else(|e| panic!("a dial beside silent clients failed: {e}"));

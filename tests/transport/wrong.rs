@@ -243,7 +243,10 @@ async fn verdict(flaw: Flaw) -> Option<String> {
     let suite = tokio::spawn(async move {
         conformance(&dialler, &listener, "127.0.0.1:0".parse().unwrap()).await;
     });
-    let panicked = suite.await.err()?.into_panic();
+    let Ok(suite) = tokio::time::timeout(Duration::from_secs(60), suite).await else {
+        return Some("it hangs".to_owned());
+    };
+    let panicked = suite.err()?.into_panic();
     let text = panicked.downcast_ref::<String>().cloned();
     Some(
         text.or_else(|| panicked.downcast_ref::<&str>().map(|&t| t.to_owned())).unwrap_or_default(),
