@@ -45,6 +45,7 @@ const PARTS: u64 = ASSEMBLIES
 
 /// Number of bytes that each owner may hold. An owner of payloads may always hold one, however
 /// large.
+#[cfg_attr(not(feature = "node"), allow(dead_code))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Shares {
     /// Buffers of large payloads on their way in.

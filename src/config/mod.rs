@@ -6,6 +6,7 @@
 
 mod choice;
 mod invite;
+#[cfg_attr(not(any(test, feature = "node", feature = "unstable-core")), allow(dead_code))]
 mod memory;
 mod ranges;
 pub(crate) mod root;
@@ -16,6 +17,7 @@ mod tests;
 mod trust;
 
 pub use choice::{AddressPolicy, Auto, Role, SignaturePolicy};
+#[cfg_attr(not(any(test, feature = "node", feature = "unstable-core")), allow(unused_imports))]
 pub(crate) use memory::Shares;
 #[cfg_attr(not(feature = "node"), allow(unused_imports))]
 pub(crate) use root::{Config, Invite, NetworkSecret};

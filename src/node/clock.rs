@@ -75,7 +75,7 @@ mod tests {
 
     #[test]
     fn what_is_published_is_dated_by_the_corrected_clock() {
-        let (clock, retention) = (PublishClock::default(), Duration::from_secs(60));
+        let (clock, retention) = (PublishClock::default(), Duration::from_mins(1));
         let created = |now| clock.times(WallTime::from_millis(now), retention).0.as_millis();
         assert_eq!(created(5000), 5000);
         clock.correct(-3000);

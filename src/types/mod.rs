@@ -4,6 +4,10 @@
 //! Nothing in here does I/O, reads a clock or is async. Every id is `Ord`, so that the protocol
 //! core can keep it in ordered maps and stay deterministic.
 
+#[cfg_attr(
+    not(any(test, feature = "node", feature = "unstable-core", feature = "sqlite")),
+    allow(dead_code)
+)]
 mod buffer;
 mod encoding;
 mod endpoint;
@@ -31,6 +35,10 @@ mod unstable;
 #[cfg(feature = "unstable-core")]
 pub mod unstable;
 
+#[cfg_attr(
+    not(any(test, feature = "node", feature = "unstable-core", feature = "sqlite")),
+    allow(unused_imports)
+)]
 pub(crate) use buffer::payload_buffer;
 pub use endpoint::Host;
 pub use event::Refusal;

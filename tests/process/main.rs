@@ -5,6 +5,8 @@ mod peer;
 
 mod bootstrap;
 mod chat;
+#[cfg(target_os = "linux")]
+mod clock;
 mod crash;
 #[cfg(target_os = "linux")]
 mod disk;

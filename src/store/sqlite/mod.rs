@@ -100,7 +100,10 @@ impl SqliteOptions {
 /// it, with `-wal` at the end of its name. Copy, move or delete the two together only: `SQLite`
 /// cannot tell that one is missing, and what it held is gone.
 ///
-/// A payload has to stay somewhat below 1,000,000,000 bytes, which is `SQLite`'s bound for a row.
+/// A payload of more than 256 KiB stands in slices of its own rows, so that writing and reading it take
+/// memory for a few slices and not for several copies of it. The node tells the files how much memory
+/// they may take for pages: their share of
+/// [`LimitsConfig::memory`](crate::config::LimitsConfig::memory).
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), sorcha_peer::error::StoreError> {

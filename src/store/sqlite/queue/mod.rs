@@ -71,6 +71,8 @@ struct State {
     in_sync: bool,
     /// True: commits may have been left without `FULL`.
     relaxed: bool,
+    /// True: there may be slices.
+    has_slices: bool,
     tombstones: Tombstones,
 }
 
@@ -128,6 +130,7 @@ impl SqliteQueue {
         if large.is_empty() {
             conn.run_bulk(bulk).await?;
         } else {
+            state.has_slices = true;
             conn.begin().await?;
             for (seq, transaction) in large {
                 slices::write(conn, SLICES, *seq, transaction.payload()).await?;
@@ -251,6 +254,8 @@ async fn reload(conn: &mut ConnectionGuard<'_>, state: &mut State) -> Result<(),
     let leased = checked_counter(leased.unwrap_or_default());
     state.leased = leased.map_err(|e| damaged("the outbox", e))?;
     state.next = state.next.max(newest + 1);
+    let slices: Option<i64> = conn.ask(sqlx::query("SELECT EXISTS (SELECT 1 FROM slices)")).await?;
+    state.has_slices = slices != Some(0);
     state.known = known;
     state.in_sync = true;
     Ok(())
@@ -284,15 +289,22 @@ async fn find(
 
 /// Takes out those of the candidates whose whole id is asked for; says how many. Whoever waits for
 /// confirmations makes thousands of these a second, so nothing is read before.
-fn removal(candidates: &[u64], ids: &[TransactionId]) -> String {
+fn removal(candidates: &[u64], ids: &[TransactionId], has_slices: bool) -> String {
     let seqs = listed(candidates);
     let ids = ids.iter().map(|id| format!("x'{id}'")).collect::<Vec<_>>().join(",");
+    let of_slices = if has_slices {
+        format!(
+            "DELETE FROM slices \
+             WHERE owner IN ({seqs}) AND owner NOT IN (SELECT seq FROM outbox); "
+        )
+    } else {
+        String::new()
+    };
     format!(
         "PRAGMA synchronous = NORMAL; BEGIN IMMEDIATE; \
          DELETE FROM outbox WHERE seq IN ({seqs}) AND id IN ({ids}); SELECT changes(); \
          DELETE FROM states WHERE seq IN ({seqs}) AND seq NOT IN (SELECT seq FROM outbox); \
-         DELETE FROM slices WHERE owner IN ({seqs}) AND owner NOT IN (SELECT seq FROM outbox); \
-         COMMIT; PRAGMA synchronous = FULL"
+         {of_slices}COMMIT; PRAGMA synchronous = FULL"
     )
 }
 
@@ -383,7 +395,7 @@ impl TransactionQueue for SqliteQueue {
         }
         (state.in_sync, state.relaxed) = (false, true);
         conn.set_in_transaction(true)?;
-        let result = conn.ask_raw(removal(&candidates, ids)).await;
+        let result = conn.ask_raw(removal(&candidates, ids, state.has_slices)).await;
         if result.is_ok() {
             conn.set_in_transaction(false)?;
             state.relaxed = false;
