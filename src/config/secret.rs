@@ -99,7 +99,8 @@ impl NetworkSecret {
         Self::new(content.strip_suffix(b"\r").unwrap_or(content))
     }
 
-    /// Writes the secret and a line break to a new file of mode 0600.
+    /// Writes the secret and a line break to a new file of mode 0600. A file that could not be written
+    /// whole is removed.
     ///
     /// # Errors
     /// [`IdentityError::SecretFile`]; a file that exists is left as it is.
@@ -115,8 +116,11 @@ impl NetworkSecret {
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         let mut file = options.open(path)?;
-        file.write_all(&[&self.bytes, b"\n".as_slice()].concat())?;
-        file.sync_all()
+        let written = file.write_all(&[&self.bytes, b"\n".as_slice()].concat());
+        // Half a secret would be another one.
+        written.and_then(|()| file.sync_all()).inspect_err(|_| {
+            let _ = std::fs::remove_file(path);
+        })
     }
 
     pub(super) fn as_bytes(&self) -> &[u8] {

@@ -173,6 +173,16 @@ async fn a_node_that_nobody_can_dial_does_not_invite() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_invite_has_what_is_advertised_in_that_order() {
+    let advertised = ["10.0.0.1:7", "peer0.example.com:8"];
+    let node = advertised.iter().fold(builder(), |node, address| node.advertise(address));
+    let node = start(node).await;
+    let invite = node.invite().await.unwrap();
+    let named: Vec<_> = invite.contacts().map(|(address, _)| address.to_string()).collect();
+    assert_eq!((named, invite.has_secret()), (advertised.map(str::to_owned).to_vec(), false));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_invite_from_every_address_has_one_that_leads_here() {
     let node = start(member(&secret()).listen("0.0.0.0:0")).await;
     let invite = node.invite().await.unwrap();

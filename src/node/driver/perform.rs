@@ -10,7 +10,7 @@ use crate::node::workers::piece_verifier::PieceCheck;
 use crate::node::workers::store_writer::{Source, StoreOp};
 use crate::node::workers::verifier::TransactionCheck;
 use crate::protocol::{CallId, Input, Output, PublishRefusal, Ticket};
-use crate::types::{Event, PublishState, PublishStatus, TransactionId};
+use crate::types::{Event, LinkId, Message, PublishState, PublishStatus, TransactionId};
 
 use super::link::LinkHandle;
 use super::{Call, Driver};
@@ -32,18 +32,8 @@ impl Driver {
             Output::Dial { dial, endpoint, expected, avoid } => {
                 self.effects.dial(dial, endpoint, expected, avoid);
             }
-            Output::Send { link, message } => {
-                let refused = self.links.get(&link).is_some_and(|l| !l.send(message));
-                if refused && let Some(handle) = self.links.remove(&link) {
-                    handle.abort();
-                    self.follow_ups.push_back(Input::Overrun { link });
-                }
-            }
-            Output::Measure { link } => {
-                if let Some((received, taken)) = self.links.get(&link).map(LinkHandle::traffic) {
-                    self.follow_ups.push_back(Input::Measured { link, received, taken });
-                }
-            }
+            Output::Send { link, message } => self.send(link, message),
+            Output::Measure { link } => self.measure(link),
             Output::Close { link } => {
                 while self.closing.try_join_next().is_some() {}
                 if let Some(handle) = self.links.remove(&link) {
@@ -150,6 +140,22 @@ impl Driver {
         match (refusal, &self.causes.store) {
             (PublishRefusal::Store(_), Some(failure)) => Unpublished::NotStored(failure.clone()),
             _ => refusal.into(),
+        }
+    }
+
+    /// Queues a message on a link; one that has no room for it is ended.
+    fn send(&mut self, link: LinkId, message: Message) {
+        let refused = self.links.get(&link).is_some_and(|l| !l.send(message));
+        if refused && let Some(handle) = self.links.remove(&link) {
+            handle.abort();
+            self.follow_ups.push_back(Input::Overrun { link });
+        }
+    }
+
+    /// Tells the protocol what a link has carried.
+    fn measure(&mut self, link: LinkId) {
+        if let Some((received, taken)) = self.links.get(&link).map(LinkHandle::traffic) {
+            self.follow_ups.push_back(Input::Measured { link, received, taken });
         }
     }
 

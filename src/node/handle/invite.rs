@@ -42,6 +42,7 @@ impl PeerNode {
             } else if addresses.is_empty() {
                 addresses.push(listening.into());
             }
+            addresses.sort_by_key(|address| std::cmp::Reverse(address.scope()));
         }
         let mut unique: Vec<Endpoint> = Vec::with_capacity(addresses.len());
         for address in addresses {
@@ -49,7 +50,6 @@ impl PeerNode {
                 unique.push(address);
             }
         }
-        unique.sort_by_key(|address| std::cmp::Reverse(address.scope()));
         if unique.is_empty() {
             return Err(ReadyError::NoAddress);
         }

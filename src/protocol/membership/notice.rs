@@ -28,9 +28,8 @@ impl Notice {
     pub(super) fn fail(&mut self, why: ConnectFailure, now: MonoTime) -> Option<u64> {
         self.failures = self.failures.saturating_add(1);
         let is_due = |(at, old): (MonoTime, ConnectFailure)| {
-            let is_news = old != why || self.times == 0;
             let again = AGAIN.saturating_mul(1 << self.times.saturating_sub(1).min(16)).min(MOST);
-            now.since(at) >= if is_news { LEAST } else { again }
+            now.since(at) >= if old == why { again } else { LEAST }
         };
         if !self.said.is_none_or(is_due) {
             return None;
@@ -41,9 +40,10 @@ impl Notice {
         Some(self.failures)
     }
 
-    /// It works: the next failure is news.
+    /// It works: the next failure is the first in a row, and for the same reason it is said as soon as a
+    /// second one would be. Who gets a turn now and then is not told each time that it has to wait.
     pub(super) fn succeed(&mut self) {
-        (self.failures, self.times) = (0, 0);
+        (self.failures, self.times) = (0, self.times.min(1));
     }
 }
 
@@ -70,16 +70,18 @@ mod tests {
     }
 
     #[test]
-    fn another_reason_is_news_and_so_is_a_failure_after_success() {
+    fn another_reason_is_news_and_turns_are_said_rarely() {
         let mut notice = Notice::default();
         assert_eq!(notice.fail(UNREACHABLE, at(0)), Some(1));
         assert_eq!(notice.fail(STRANGER, at(1)), None, "not at every turn");
         assert_eq!(notice.fail(STRANGER, at(60)), Some(3));
         assert_eq!(notice.fail(STRANGER, at(130)), None);
         notice.succeed();
-        assert_eq!(notice.fail(STRANGER, at(131)), Some(1));
-        notice.succeed();
-        assert_eq!(notice.fail(STRANGER, at(132)), None, "links that come and go");
-        assert_eq!(notice.fail(STRANGER, at(191)), Some(2));
+        assert_eq!(notice.fail(UNREACHABLE, at(131)), Some(1));
+        for turn in 1..6 {
+            notice.succeed();
+            assert_eq!(notice.fail(UNREACHABLE, at(132 + 300 * turn - 2)), None);
+            assert_eq!(notice.fail(UNREACHABLE, at(132 + 300 * turn)), Some(2), "of turns too");
+        }
     }
 }
