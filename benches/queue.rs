@@ -5,7 +5,8 @@
 //! memory and at start)
 //!
 //! A node without peers publishes 1 KiB payloads with 1, 8, 64 and 512 publishers at once, each
-//! waiting for its publish before the next: signing, core, outbox (`synchronous = FULL`), log. The
+//! waiting for its publish before the next: signing, core, outbox (`synchronous = FULL`), log. One task
+//! that hands over 64 at a time (`publish_many`) comes to at least half of what 64 publishers do. The
 //! floor, on the same disk and within seconds:
 //!
 //! - `fdatasync`: 4 KiB written over and over into the same file, a sync after each (what a commit
@@ -49,6 +50,8 @@ use tokio::runtime::Runtime;
 use tokio::time::Instant;
 
 const PUBLISHERS: [usize; 4] = [1, 8, 64, 512];
+/// Number of payloads that one task hands over at a time.
+const TOGETHER: usize = 64;
 const PAYLOAD: usize = 1024;
 const ROWS: usize = 512;
 const STATEMENT: usize = 64;
@@ -117,6 +120,18 @@ impl Alone {
         };
         let counts = join_all((0..publishers).map(|_| publisher())).await;
         counts.into_iter().map(|count| count.expect("a publisher")).sum()
+    }
+
+    /// Publishes per second of one task that hands over so many at a time, over about `span`.
+    async fn rate_together(&self, together: usize, span: Duration) -> f64 {
+        self.publish(256, warm() / 256, Duration::MAX).await;
+        let (start, mut count) = (Instant::now(), 0);
+        let payload = Bytes::from(vec![7; PAYLOAD]);
+        while start.elapsed() < span && count + together <= OUTBOX - WARM {
+            let many = std::iter::repeat_n(payload.clone(), together);
+            count += self.node.publish_many("bench", many).await.expect("accepted").len();
+        }
+        count as f64 / start.elapsed().as_secs_f64()
     }
 
     async fn end(self) {
@@ -334,6 +349,7 @@ fn main() {
     let picked: Vec<usize> = std::env::args().filter_map(|word| word.parse().ok()).collect();
     let picked = if picked.is_empty() { PUBLISHERS.to_vec() } else { picked };
     let mut rates = vec![Vec::new(); policies.len() * picked.len()];
+    let mut together = vec![Vec::new(); policies.len()];
     for _ in 0..rounds {
         over.push(syncs(&below, span, false));
         grown.push(syncs(&below, span, true));
@@ -349,6 +365,14 @@ fn main() {
                 rate
             }));
         }
+        for (rates, (_, policy)) in together.iter_mut().zip(policies) {
+            rates.push(runtime.block_on(async {
+                let alone = Alone::new(&below, policy).await;
+                let rate = alone.rate_together(TOGETHER, span).await;
+                alone.end().await;
+                rate
+            }));
+        }
     }
     let middle = |rates: &[f64]| median(rates, |rate| *rate);
     let (over, grown) = (middle(&over), middle(&grown));
@@ -356,7 +380,7 @@ fn main() {
     println!("fdatasync: {over:.0}/s over the same pages, {grown:.0}/s of a growing file");
     println!("raw insert, one row a commit: {single:.0}/s; of fdatasync {:.2}", single / over);
     println!("raw insert, {ROWS} rows of {PAYLOAD} B a commit: {raw:.0}/s");
-    let mut rates = rates.into_iter();
+    let (mut rates, mut together) = (rates.into_iter(), together.into_iter());
     for (name, _) in policies {
         for publishers in &picked {
             let rate = middle(&rates.next().unwrap_or_default());
@@ -368,5 +392,10 @@ fn main() {
                 rate / raw,
             );
         }
+        let rate = middle(&together.next().unwrap_or_default());
+        println!(
+            "publish {name}, one task, {TOGETHER} together: {rate:>6.0}/s; of raw insert {:.3} (many)",
+            rate / raw
+        );
     }
 }

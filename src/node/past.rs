@@ -1,8 +1,8 @@
 //! What the core notes of the past, in the log's store, and the spans that were missed.
 //!
 //! The notes stand under names of cursors that no durable subscription can have. A store keeps each
-//! cursor at its highest, which is right for all of them: times go on. Of the spans the latest is
-//! kept for later runs.
+//! cursor at its highest, which is right for times that go on; where peers make a node whole for
+//! longer, they do so again after its restart. Of the spans the latest is kept for later runs.
 
 use std::ops::Range;
 
@@ -10,13 +10,13 @@ use crate::error::StoreError;
 use crate::ports::TransactionStore;
 use crate::types::{Cursor, WallTime};
 
-/// First byte of the names below, and of no durable subscription's.
-pub(super) const RESERVED: char = '\0';
-const SINCE: &str = "\0whole-since";
-const UNTIL: &str = "\0whole-until";
-const MISSED_FROM: &str = "\0missed-from";
-const MISSED_UNTIL: &str = "\0missed-until";
-const MISSED_AT: &str = "\0missed-at";
+/// Beginning of the names below, and of no durable subscription's.
+pub(super) const RESERVED: &str = "sorcha-peer/";
+const SINCE: &str = "sorcha-peer/whole-since";
+const UNTIL: &str = "sorcha-peer/whole-until";
+const MISSED_FROM: &str = "sorcha-peer/missed-from";
+const MISSED_UNTIL: &str = "sorcha-peer/missed-until";
+const MISSED_AT: &str = "sorcha-peer/missed-at";
 
 /// Maximum number of spans that are remembered; beyond it the two oldest are told as one.
 const MAX_MISSED: usize = 16;

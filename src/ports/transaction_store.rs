@@ -244,5 +244,6 @@ pub trait TransactionStore: fmt::Debug + Send + Sync + 'static {
     }
 }
 
-/// Maximum number of named cursors that a log keeps.
+/// Maximum number of named cursors that a log keeps. The node has five of its own among them, under names
+/// that begin with `sorcha-peer/`.
 pub const MAX_CURSORS: usize = 1024;

@@ -40,7 +40,7 @@ async fn each_subscription_gets_a_gap_with_the_span_and_so_does_the_next_process
     // Of an earlier process, which ended three hours ago.
     let log = Arc::new(MemoryTransactionStore::new(None));
     let away = now().minus(3 * HOUR);
-    for name in ["\0whole-since", "\0whole-until"] {
+    for name in ["sorcha-peer/whole-since", "sorcha-peer/whole-until"] {
         log.save_cursor(name, Cursor(away.as_millis())).await.unwrap();
     }
     let start_again = || {
@@ -100,6 +100,7 @@ async fn each_subscription_gets_a_gap_with_the_span_and_so_does_the_next_process
 async fn names_of_the_node_are_no_subscription_s() {
     let network = MemoryNetwork::new();
     let node = start(builder(&network, 1)).await;
-    let refused = node.subscribe_durable("\0whole-until", "t", StartAt::Now).await.unwrap_err();
+    let refused =
+        node.subscribe_durable("sorcha-peer/whole-until", "t", StartAt::Now).await.unwrap_err();
     assert!(matches!(refused, SubscribeError::Name { .. }), "{refused}");
 }

@@ -79,7 +79,7 @@ async fn an_edge_fetches_the_history_of_a_new_topic_and_does_not_deliver_it() {
 fn slow(origin: &Identity, behind: Duration, payload: &[u8]) -> Transaction {
     let mut header = raw::header(origin, payload);
     header.created = WallTime::from_millis(raw::now().as_millis()).minus(behind);
-    header.expires = header.created.plus(Duration::from_secs(3600));
+    header.expires = header.created.plus(Duration::from_hours(1));
     raw::signed(origin, &header, payload)
 }
 

@@ -159,7 +159,8 @@ impl PeerNode {
     /// Subscribes to one topic under a name whose position the store keeps: after the last
     /// acknowledged delivery, or, where the name is new, from `start`.
     ///
-    /// The name, of 1 to 255 bytes, stands for a position in the log and not for a topic: a host that
+    /// The name, of 1 to 255 bytes that do not begin with `sorcha-peer/`, stands for a position in the log and
+    /// not for a topic: a host that
     /// subscribes the name to another topic goes on at the same position. One name has one subscription at
     /// a time. A dropped future leaves the name free, and perhaps its position kept.
     ///

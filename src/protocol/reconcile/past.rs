@@ -58,8 +58,8 @@ pub(in crate::protocol) struct Past {
 struct Away {
     /// Time when it began.
     from: WallTime,
-    /// Times when the first link of now came up.
-    linked: Option<(MonoTime, WallTime)>,
+    /// Time when the first link of now came up.
+    linked: Option<MonoTime>,
 }
 
 impl Past {
@@ -91,18 +91,20 @@ impl Protocol {
     /// Links came or went.
     pub(in crate::protocol) fn watch_past(&mut self) {
         let (now, wall) = (self.env.now, self.env.wall);
+        let is_sure = self.env.corroborated() == wall;
         let is_linked = self.links.up_count() > 0;
         let past = &mut self.repairs.past;
-        match &mut past.away {
-            Some(away) if is_linked => drop(away.linked.get_or_insert((now, wall))),
-            Some(away) => away.linked = None,
+        match (&mut past.away, past.until) {
+            (Some(away), _) if is_linked => away.linked = away.linked.or(Some(now)),
+            (Some(away), _) => away.linked = None,
             // Who was never linked has missed nothing.
-            None if !is_linked && past.until.is_some() => {
-                past.until = Some(wall);
-                past.away = Some(Away { from: wall, linked: None });
+            (None, Some(noted)) if !is_linked => {
+                let from = if is_sure { wall } else { noted };
+                past.until = Some(from);
+                past.away = Some(Away { from, linked: None });
                 self.save_past();
             }
-            None => {}
+            (None, _) => {}
         }
     }
 
@@ -124,7 +126,9 @@ impl Protocol {
         }
         let retention = self.env.config.gossip.retention;
         let past = &mut self.repairs.past;
-        if let Some(Away { from, linked: Some((linked, began)) }) = past.away {
+        if let Some(Away { from, linked: Some(linked) }) = past.away {
+            // By the clock of now: that of then may have been wrong.
+            let began = wall.minus(now.since(linked));
             let others = said.filter(|said| *said > from.plus(SLACK)).unwrap_or_default();
             let gone = others.max(began.minus(retention));
             let waited = now.since(linked);
