@@ -301,8 +301,8 @@ mod tests {
             assert_eq!(read(damaged), E::InviteDamaged, "{damaged}");
         }
         assert_eq!(read(&text(2, &[])), E::InviteVersion { version: 2, known: VERSION });
-        let (network, address): ((u8, &[u8]), (u8, &[u8])) =
-            ((NETWORK, b"n"), (ADDRESS, b"localhost:1"));
+        let network: (u8, &[u8]) = (NETWORK, b"n");
+        let address: (u8, &[u8]) = (ADDRESS, b"localhost:1");
         let secret: (u8, &[u8]) = (SECRET, b"0123456789abcdef");
         for (part, parts) in [
             ("network", vec![address]),

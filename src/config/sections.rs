@@ -131,8 +131,9 @@ pub struct LivenessConfig {
     pub timeout: Duration,
     /// Number of answers missed in a row after which a peer is down and the link closed. Default 2, range 1 to 10.
     pub max_missed: u32,
-    /// Time after which a peer that takes nothing of what waits for it is disconnected. Default
-    /// 60 s, range 1 s to 1 h.
+    /// Time after which a peer that takes nothing of what waits for it is disconnected. A peer that
+    /// answers and does not say that what was sent has arrived has two minutes more for each 64 KiB.
+    /// Default 60 s, range 1 s to 1 h.
     #[serde(with = "span")]
     pub slow_after: Duration,
 }

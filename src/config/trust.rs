@@ -86,6 +86,7 @@ impl Trust {
     }
 
     /// Adds a secret: to those that are there, or in place of another kind of trust.
+    #[cfg_attr(not(any(test, feature = "node")), allow(dead_code))]
     pub(crate) fn add_secret(&mut self, secret: NetworkSecret) {
         match self {
             Self::Secret { secrets, .. } => secrets.push(secret),
@@ -94,6 +95,7 @@ impl Trust {
     }
 
     /// Adds a file with a secret, as [`Trust::add_secret`] does.
+    #[cfg_attr(not(any(test, feature = "node")), allow(dead_code))]
     pub(crate) fn add_secret_file(&mut self, path: PathBuf) {
         match self {
             Self::Secret { files, .. } => files.push(path),
@@ -102,6 +104,7 @@ impl Trust {
     }
 
     /// Reads the files with secrets.
+    #[cfg_attr(not(any(test, feature = "node")), allow(dead_code))]
     pub(crate) fn read_files(&mut self) -> Result<(), IdentityError> {
         if let Self::Secret { secrets, files } = self {
             let read = files.iter().map(NetworkSecret::load).collect::<Result<Vec<_>, _>>()?;

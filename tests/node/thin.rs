@@ -32,7 +32,7 @@ struct ThinPipe {
 }
 
 impl ThinPipe {
-    async fn before(node: &PeerNode) -> Self {
+    fn before(node: &PeerNode) -> Self {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(BUFFER).unwrap();
         socket.set_send_buffer_size(BUFFER).unwrap();
@@ -92,7 +92,7 @@ async fn thin_pair() -> (PeerNode, PeerNode, ThinPipe) {
         })
     };
     let near = start(PeerNode::builder().config(hasty())).await;
-    let pipe = ThinPipe::before(&near).await;
+    let pipe = ThinPipe::before(&near);
     let far = hasty();
     // Not by the record of the other node: there is no way around the pipe.
     let builder = PeerNode::builder().config(far).bootstrap([pipe.address.to_string()]);

@@ -66,18 +66,24 @@ fn a_process_whose_clock_is_wrong_says_so_and_what_it_publishes_arrives() {
     let mut wrong = clock.start(&flags);
     wait_off(&mut wrong, -3600);
     let id = wrong.publish("orders", "an hour ahead");
-    others.iter_mut().for_each(|peer| drop(peer.wait_for_delivery(&id)));
+    for peer in &mut others {
+        peer.wait_for_delivery(&id);
+    }
     // It is set right, and leaps by a day while the process runs.
     clock.set(0);
     wrong.wait("clock_right", |_| true);
     clock.set(86_400);
     wait_off(&mut wrong, -86_400);
     let id = wrong.publish("orders", "a day ahead");
-    others.iter_mut().for_each(|peer| drop(peer.wait_for_delivery(&id)));
+    for peer in &mut others {
+        peer.wait_for_delivery(&id);
+    }
     clock.set(0);
     let id = others[0].publish("orders", "in time");
     let mut all: Vec<_> = others.into_iter().chain([wrong]).collect();
-    all.iter_mut().for_each(|peer| drop(peer.wait_for_delivery(&id)));
+    for peer in &mut all {
+        peer.wait_for_delivery(&id);
+    }
     for peer in all {
         assert_eq!(of(&peer.finish(), "delivered").len(), 3, "each once");
     }

@@ -294,7 +294,7 @@ fn what_was_published_offline_is_delivered_after_a_kill() {
         .collect();
     alone.kill();
 
-    let mut reader = Peer::in_memory();
+    let mut reader = Peer::start(["--memory", "--from", "earliest"]);
     let mut again = Peer::start(data);
     let answer = again.ask(json!({ "op": "connect", "address": reader.listen }));
     assert_eq!(answer["event"], "ok", "{answer}");

@@ -35,6 +35,7 @@ pub(in crate::protocol) struct Strangers {
 }
 
 impl Strangers {
+    #[cfg(any(test, feature = "sim"))]
     pub(in crate::protocol) fn len(&self) -> usize {
         self.hosts.len()
     }

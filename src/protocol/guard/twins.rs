@@ -125,6 +125,7 @@ fn tell(told: &mut Option<MonoTime>, now: MonoTime) -> Finding {
 
 #[cfg(test)]
 mod tests {
+    use super::Finding::{Single, Tell, Twins as Known};
     use super::*;
 
     fn at(s: u64) -> MonoTime {
@@ -142,7 +143,6 @@ mod tests {
         }
         // Another process, with the directory of the last.
         let found = [200, 99, 200, 99, 200].map(|n| twins.note_up(peer, n, at(400)));
-        use Finding::{Single, Tell, Twins as Known};
         assert_eq!(found, [Single, Single, Tell, Known, Known]);
         assert_eq!(twins.note_up(peer, 99, at(459)), Known, "once a minute");
         assert_eq!(twins.note_up(peer, 200, at(460)), Tell);
@@ -156,7 +156,6 @@ mod tests {
             assert_eq!(twins.note_taken_over(at(301 * n)), Finding::Single);
         }
         let found = [0, 1, 2, 62].map(|s| twins.note_taken_over(at(9000 + s)));
-        use Finding::{Single, Tell};
         assert_eq!(found, [Single, Single, Tell, Tell]);
         assert_eq!(twins.taken_over.len(), TAKEN_OVER);
     }

@@ -52,7 +52,8 @@ impl Protocol {
             &mut self.env,
             l.dial,
             &l.remote,
-            l.address,
+            // That there is no room here is no fault of the address.
+            l.address.filter(|_| cause != CloseCause::Ours(CloseReason::TooManyLinks)),
             Err(ConnectFailure::Refused(reason)),
             cause.retry(),
         );

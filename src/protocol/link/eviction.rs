@@ -154,7 +154,9 @@ mod tests {
         assert_eq!(choose(&all, 99), Some(LinkId(6)), "one in its grace stays");
         all[3].merit = 4;
         assert_eq!(choose(&all, 99), Some(LinkId(3)), "the least useful of the rest");
-        all.iter_mut().for_each(|link| link.age = secs(10));
+        for link in &mut all {
+            link.age = secs(10);
+        }
         assert_eq!(choose(&all, 99), None, "all of them have just come");
         assert_eq!(choose(&[], 99), None);
         assert_eq!(choose(&links(1), 99), Some(LinkId(0)), "a single place rotates as well");
@@ -185,7 +187,9 @@ mod tests {
     #[test]
     fn a_replay_is_not_cut_short_if_others_are_there() {
         let mut all = links(4);
-        all.iter_mut().for_each(|link| link.is_replaying = true);
+        for link in &mut all {
+            link.is_replaying = true;
+        }
         assert!(choose(&all, 99).is_some(), "all say so");
         all[2].is_replaying = false;
         all[2].merit = 1000;

@@ -271,7 +271,8 @@ impl Membership {
         detail: String,
     ) {
         let Some(mut d) = self.dials.remove(&dial) else { return };
-        if d.walk.skips_failed && d.walk.tried.is_empty() && !env.shutting_down {
+        let is_wanted = !d.walk.seeks_further() && !env.shutting_down;
+        if d.walk.skips_failed && d.walk.tried.is_empty() && is_wanted {
             // What failed at an earlier time may be well by now.
             self.dead_ends.forget(&d.endpoint);
             self.attempt(env, d.endpoint, d.purpose, d.walk);

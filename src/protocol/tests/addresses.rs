@@ -301,6 +301,11 @@ fn a_name_that_led_to_a_peer_is_dialled_for_further_ones() {
     let link = d.leads_to(dial, 4, at(4));
     d.says_hello(link, greeting(4));
     assert_eq!(d.links(), [peer(2), peer(4)]);
+    // Nobody is called again where the linked ones were found.
+    let (dial, avoid) = d.next_dial(secs(20));
+    assert!([2, 3, 4].iter().all(|n| avoid.contains(&at(*n))));
+    d.fails(dial, FailureKind::NoneLeft);
+    d.no_dial(secs(4));
     assert_eq!(d.failures(), Vec::<String>::new(), "nothing failed");
 }
 

@@ -88,7 +88,7 @@ fn an_incarnation_that_comes_back_is_a_second_process() {
     dialled_by(&mut node, secs(4), 2, 4, 9);
     assert_eq!(twins(&node), [node_id(2)]);
     for link in 5..30 {
-        dialled_by(&mut node, secs(link), 2, link, [9, 7][link as usize % 2]);
+        dialled_by(&mut node, secs(link), 2, link, if link % 2 == 0 { 9 } else { 7 });
     }
     assert_eq!(twins(&node).len(), 1, "once a minute");
     assert!(node.protocol.counters().identities_in_use > 20);

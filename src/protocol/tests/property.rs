@@ -200,6 +200,8 @@ struct Chaos {
     tickets: BTreeMap<Ticket, bool>,
     loads: BTreeMap<Ticket, usize>,
     checks: BTreeMap<Ticket, Check>,
+    /// Nonces of pings that were not answered, by their link.
+    pings: BTreeMap<LinkId, u64>,
 }
 
 /// A check that is under way.
@@ -215,8 +217,23 @@ impl Chaos {
         config.gossip.role = role;
         let protocol = Protocol::new(&config, 1, record(7), [1; 32], Restored::default());
         let (dials, tickets, loads) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
-        let (now, checks) = (Duration::ZERO, BTreeMap::new());
-        Self { protocol, now, next_link: 0, dials, tickets, loads, checks }
+        let (now, checks, pings) = (Duration::ZERO, BTreeMap::new(), BTreeMap::new());
+        Self { protocol, now, next_link: 0, dials, tickets, loads, checks, pings }
+    }
+
+    /// What a link says of how it goes: in true and in false.
+    fn progress(&mut self, link: LinkId, Step { a, b, .. }: Step) -> Option<Input> {
+        Some(match b {
+            0..32 => {
+                let (received, taken) = (u64::MAX >> (b * 2), u64::from(a) << b);
+                Input::Measured { link, received, taken }
+            }
+            32..128 => {
+                let (link, nonce) = self.pings.pop_first()?;
+                Input::Received { link, messages: vec![Message::Pong { nonce }], bytes: 10 }
+            }
+            _ => Input::Sent { link, weight: usize::from(b) * 1000, bytes: 10 },
+        })
     }
 
     fn input(&mut self, step: Step) -> Option<Input> {
@@ -240,7 +257,7 @@ impl Chaos {
             },
             4 => Input::LinkClosed { link },
             5 => Input::Malformed { link },
-            6 => Input::Sent { link, weight: usize::from(b) * 1000, bytes: 10 },
+            6 => return self.progress(link, step),
             7 => Input::Publish {
                 call: CallId(1),
                 transactions: (0..=b % 3)
@@ -340,6 +357,9 @@ impl Chaos {
         while let Some(output) = self.protocol.poll_output() {
             match output {
                 Output::Dial { dial, .. } => self.dials.push(dial),
+                Output::Send { link, message: Message::Ping { nonce } } => {
+                    self.pings.insert(link, nonce);
+                }
                 Output::Verify { ticket, .. } => drop(self.tickets.insert(ticket, false)),
                 Output::Store { ticket, .. } | Output::StoreOwn { ticket, .. } => {
                     self.tickets.insert(ticket, true);

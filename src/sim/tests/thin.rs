@@ -20,7 +20,7 @@ fn thin(seed: u64, rate: u64) -> World {
 fn slowest(world: &World, published: &[(TransactionId, Duration)]) -> Duration {
     let took = |(id, at): &(TransactionId, Duration)| {
         let delivery = world.deliveries(1).iter().find(|d| d.id == *id).expect("it arrived");
-        delivery.at - *at
+        delivery.at.saturating_sub(*at)
     };
     published.iter().map(took).max().expect("something was published")
 }

@@ -101,7 +101,7 @@ fn a_peer_that_is_gone_is_dialled_once_at_a_time_and_told_once() {
             world.run_for(millis(100));
             if failed(&world) != last {
                 assert_eq!(failed(&world), last + 1);
-                shortest = shortest.min(world.now() - at);
+                shortest = shortest.min(world.now().saturating_sub(at));
                 (last, at) = (failed(&world), world.now());
             }
         }
