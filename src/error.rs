@@ -357,9 +357,11 @@ pub enum PublishError {
     /// The node is shutting down or gone; no retry helps.
     #[error("the node is shut down")]
     Closed,
-    /// The node ended before the store had answered. The transaction may have been stored; then the
-    /// next start delivers and spreads it. Publishing the same again may make two of it.
-    #[error("the node was shut down before the store had answered; it may have been stored")]
+    /// The store had the transaction and did not answer: the node ended, or no step of the store has
+    /// ended for 4 s, as on a disk that hangs. The transaction may be stored; then it is delivered and
+    /// spread once the store goes on, or by the next start. Publishing the same again may make two of it,
+    /// except with [`publish_prepared`](crate::PeerNode::publish_prepared).
+    #[error("the store has not answered in time; the transaction may have been stored")]
     Unsettled,
 }
 

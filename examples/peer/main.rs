@@ -65,7 +65,7 @@ has none):
                                        outbox is full and peers are linked, it waits up to 30 s;
                                        up to 64 are published together, all or none
   publish_failed {ref,error}           nothing was published; where the node stops in this moment,
-                                       the error says that it may have been
+                                       or the disk hangs, the error says that it may have been
   stats {ref,…}, peers {ref,peers}     with `[gossip] role = "edge"` in --config, the node
                                        carries the topics of --topic, those in `[gossip] topics` and
                                        those that peers behind it want: see topics_carried, stands_in;

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -31,9 +31,10 @@ const MAX_BYTES: u64 = 64 << 20;
 const PART: u64 = 10;
 /// Maximum number of transactions of one `publish_random`.
 const MAX_COUNT: u64 = 1_000_000;
-/// Delay before `publish_random` tries a full outbox again, and the maximum time that it does so.
+/// Delay before `publish_random` tries a full outbox again, and the maximum time that it does so while
+/// nothing is accepted: each line has an answer soon, also where peers cannot empty the outbox.
 const PAUSE: Duration = Duration::from_millis(20);
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Work that one line asks for.
 pub(crate) enum Job {
@@ -155,6 +156,7 @@ impl Publisher {
         let most = UNDER_WAY / batch;
         let mut under_way = VecDeque::with_capacity(most);
         let (mut tally, mut left) = (Tally::default(), count);
+        let accepted = Arc::new(Mutex::new(Instant::now()));
         while left > 0 && !tally.hopeless {
             if under_way.len() == most {
                 tally.add(under_way.pop_front()).await;
@@ -162,7 +164,8 @@ impl Publisher {
             }
             let some = usize::try_from(left).map_or(batch, |left| left.min(batch));
             left -= some as u64;
-            let work = publish_random(self.node.clone(), Arc::clone(&topic), size, some);
+            let (node, topic) = (self.node.clone(), Arc::clone(&topic));
+            let work = publish_random(node, topic, size, some, Arc::clone(&accepted));
             under_way.push_back(self.hand_over(size.saturating_mul(some), work).await);
         }
         while !under_way.is_empty() {
@@ -196,20 +199,32 @@ impl Publisher {
 }
 
 /// Publishes random payloads together; while the outbox is full and peers are there to empty it, it
-/// tries again. In the end as many are published as the outbox has room for.
-async fn publish_random(node: PeerNode, topic: Arc<str>, size: usize, count: usize) -> Outcome {
+/// tries again, unless nothing was `accepted` for too long, by any task of the same line. In the end as
+/// many are published as the outbox has room for.
+async fn publish_random(
+    node: PeerNode,
+    topic: Arc<str>,
+    size: usize,
+    count: usize,
+    accepted: Arc<Mutex<Instant>>,
+) -> Outcome {
     let mut random = vec![0; size * count];
     if let Err(error) = getrandom::fill(&mut random) {
         return vec![Err(Failure::Hopeless(error.to_string()))];
     }
     let random = Bytes::from(random);
     let payloads: Vec<_> = (0..count).map(|n| random.slice(n * size..(n + 1) * size)).collect();
-    let since = Instant::now();
+    let waited = || accepted.lock().map_or(PATIENCE, |latest| latest.elapsed());
     loop {
         match node.publish_many(&topic, payloads.iter().cloned()).await {
-            Ok(receipts) => return receipts.iter().map(|receipt| Ok(receipt.id())).collect(),
+            Ok(receipts) => {
+                if let Ok(mut latest) = accepted.lock() {
+                    *latest = Instant::now();
+                }
+                return receipts.iter().map(|receipt| Ok(receipt.id())).collect();
+            }
             Err(PublishError::QueueFull { .. })
-                if node.mode() != Mode::Offline && since.elapsed() < PATIENCE =>
+                if node.mode() != Mode::Offline && waited() < PATIENCE =>
             {
                 tokio::time::sleep(PAUSE).await;
             }

@@ -148,7 +148,7 @@ pub(super) enum Unpublished {
     NotValid(Refusal),
     /// The store failed, and this is what it said.
     NotStored(StoreFailure),
-    /// The node ended before the store had answered.
+    /// The store had not answered when the node ended, or counted as stuck.
     Unsettled,
 }
 

@@ -23,7 +23,7 @@ use crate::protocol::{Protocol, RENEWALS, Restored};
 use crate::types::{Cursor, Event, PeerRecord, TransactionId, canonical};
 
 use super::clock::{PublishClock, wall_now};
-use super::driver::{Driver, Effects, Inbound, Mailboxes, OwnRecord, StoreQueue};
+use super::driver::{Driver, Effects, Inbound, Mailboxes, OwnRecord, StallWatch, StoreQueue};
 use super::handle::{DurableNames, Inner, LogNews, MAX_EVENTS_BEHIND, PeerNode};
 use super::late_news::LateNews;
 use super::messages::{Completion, Draft, NodeState, SignedDraft};
@@ -310,6 +310,7 @@ impl Parts {
             checks,
             piece_checks,
             store: StoreQueue::new(store),
+            stall: StallWatch::new(Arc::clone(&shared.health)),
             renewals,
             peers,
             done: shared.done.clone(),
@@ -323,11 +324,10 @@ impl Parts {
             record,
             _leases: leases,
         };
-        let to_driver = publishes;
         let sources = Sources {
             drafts: draft_box,
             publishes: to_judge,
-            judged: judged.map(|judged| (judged, to_driver)),
+            judged: judged.map(|judged| (judged, publishes)),
             refused_publishes,
             renewals: renewal_box,
             unlogged,

@@ -65,8 +65,9 @@ impl QueueSize {
 /// states since.
 ///
 /// The node calls what changes something one at a time, in the order of what happened, and reads at
-/// any time beside that. There is no time limit: while a call is under way publishes wait, and the
-/// node goes on with everything else. Any error is kept apart from the transaction: the call is
+/// any time beside that. A call may take as long as it needs: publishes wait for it, for up to 4 s, are
+/// answered with [`Unsettled`](crate::error::PublishError::Unsettled) then, and refused until it has ended;
+/// the node goes on with everything else. Any error is kept apart from the transaction: the call is
 /// tried again later or the publish refused, and the node goes on.
 ///
 /// Wrong ways to implement it: returning from `append` before the entries would survive a crash;

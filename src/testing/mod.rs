@@ -5,7 +5,9 @@
 
 #[cfg(test)]
 pub(crate) mod cases;
+mod dropped;
 mod stores;
+mod strangers;
 
 pub use stores::{
     nat_prober, peer_store, peer_store_durability, transaction_queue, transaction_queue_durability,

@@ -16,6 +16,8 @@ use crate::types::{
     WallTime,
 };
 
+use super::dropped;
+
 /// Checks what every [`PeerStore`] does. `store` must be empty.
 ///
 /// # Panics
@@ -51,6 +53,7 @@ pub async fn peer_store(store: &dyn PeerStore) {
     store.remove(&gone).await.expect("removing again is no error");
     expected.retain(|peer| !gone.contains(&peer.peer));
     same_peers(&store.load().await.expect("peers load").0, &expected);
+    dropped::upserts(store, [3, 4, 5].map(stored_peer)).await;
     bans_of(store).await;
     same_peers(&store.load().await.expect("peers load").0, &expected);
 }
@@ -111,6 +114,7 @@ pub async fn transaction_queue(queue: &dyn TransactionQueue, max_entries: usize)
     assert_eq!(found, [], "the queue is not empty");
     let size = queue.size().await.expect("size");
     assert_eq!((size.waiting, size.dead, size.capacity), (0, 0, max_entries as u64));
+    dropped::outbox_appends(queue, |n| transaction("dropped", n)).await;
     let [a, b, c] = [1, 2, 3].map(|n| transaction("queue", n));
     queue.remove(&[a.id()]).await.expect("removing an unknown id is no error");
     queue.probe().await.expect("nothing keeps it from taking an entry");
@@ -137,10 +141,18 @@ pub async fn transaction_queue(queue: &dyn TransactionQueue, max_entries: usize)
     assert_eq!(part, all[1..2], "at most `max_entries`, after `after`");
     kinds_of_entries(queue, &all).await;
 
-    let rest: Vec<_> = (10..).take(max_entries - 3).map(|n| transaction("queue", n)).collect();
+    let rest: Vec<_> = (10..).take(max_entries - 4).map(|n| transaction("queue", n)).collect();
     queue.append(&rest).await.expect("there is room up to the bound");
-    let over = [a.clone(), transaction("queue", 4)];
-    let error = queue.append(&over).await.expect_err("the bound holds");
+    let [fits, over] = [4, 5].map(|n| transaction("queue", n));
+    let error = queue.append(&[fits.clone(), over.clone()]).await.expect_err("the bound holds");
+    assert_eq!(error.kind, StoreErrorKind::Full, "the error says so: {error}");
+    assert_eq!(
+        queue.get(&fits.id()).await.expect("get"),
+        None,
+        "refused is refused, in all its parts"
+    );
+    queue.append(&[fits]).await.expect("one place is left");
+    let error = queue.append(&[a.clone(), over]).await.expect_err("the bound holds");
     assert_eq!(error.kind, StoreErrorKind::Full, "the error says so: {error}");
     queue.append(std::slice::from_ref(&a)).await.expect("what is there needs no room");
     queue.remove(&[a.id(), a.id()]).await.expect("entries are removed");
@@ -300,6 +312,7 @@ pub async fn transaction_store(store: &dyn TransactionStore, grace: Duration) {
     named_cursors(store).await;
     partial_payloads(store).await;
     expiry(store, &all, apart).await;
+    dropped::log_appends(store, |n| new_entry("dropped", n)).await;
 }
 
 async fn named_cursors(store: &dyn TransactionStore) {
@@ -540,7 +553,7 @@ pub async fn transaction_store_durability(open: impl AsyncFn() -> Arc<dyn Transa
 /// When `prober` does otherwise.
 pub async fn nat_prober(prober: &dyn NatProber) {
     assert!(!prober.name().is_empty(), "a prober has a name");
-    drop(prober.probe());
+    dropped::drop_after(1, prober.probe()).await;
     let first = prober.probe().await.expect("a reachable server answers");
     assert!(!first.ip().is_unspecified() && first.port() != 0, "{first} is no address");
     let (a, b) = futures::future::join(prober.probe(), prober.probe()).await;

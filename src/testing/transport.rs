@@ -11,7 +11,10 @@
 //! ```
 //!
 //! The suite knows no runtime: it is a future that panics with what is wrong. It has no time-outs
-//! either, so put one around it; a transport that hangs hangs it.
+//! either, so put one around it; a transport that hangs hangs it. Where the transport is over TCP, the
+//! suite also plays a stranger who says nothing, and one who plays back what another said: neither may
+//! be taken for a peer, nor delay one. What the suite cannot see from outside is that a stream refuses a
+//! frame above the maximum *before* buffering it: a sink of the same transport sends none.
 
 use std::collections::BTreeSet;
 use std::future::poll_fn;
@@ -27,6 +30,8 @@ use crate::error::{FailureKind, TransportError};
 use crate::ports::{Accepted, FrameSink, Listener, RawLink, Transport};
 use crate::types::{Endpoint, MAX_FRAME_BYTES, PeerId};
 
+use super::strangers;
+
 /// A transport under test and the id that it proves to others.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -35,12 +40,20 @@ pub struct Node {
     pub transport: Box<dyn Transport>,
     /// The id that peers must see.
     pub id: PeerId,
+    /// False: the transport states ids and proves none, and says so to its users.
+    pub proves_ids: bool,
 }
 
 impl Node {
     /// A transport that proves `id` to others.
     pub fn new(id: PeerId, transport: impl Transport) -> Self {
-        Self { transport: Box::new(transport), id }
+        Self { transport: Box::new(transport), id, proves_ids: true }
+    }
+
+    /// Makes a node of a transport that is meant to prove nothing, as one for tests, or for paths that
+    /// something else protects. What the suite asks of proofs is left out.
+    pub fn unproven(id: PeerId, transport: impl Transport) -> Self {
+        Self { proves_ids: false, ..Self::new(id, transport) }
     }
 }
 
@@ -59,6 +72,7 @@ const MAX_FAILURES: usize = 64;
 /// When the transport does not do what the port demands; the message says what.
 pub async fn conformance(dialler: &Node, listener: &Node, bind: SocketAddr) {
     frames_arrive_whole_and_in_order(dialler, listener, bind).await;
+    strangers::conformance(dialler, listener, bind).await;
     largest_frame_passes_and_larger_is_refused(dialler, listener, bind).await;
     slow_reader_holds_the_writer_back(dialler, listener, bind).await;
     dropped_sink_ends_one_direction(dialler, listener, bind).await;
@@ -67,6 +81,7 @@ pub async fn conformance(dialler: &Node, listener: &Node, bind: SocketAddr) {
     closed_port_is_unreachable(dialler, listener, bind).await;
     taken_address_is_a_local_failure(listener, bind).await;
     cancelled_dial_leaves_nothing(dialler, listener, bind).await;
+    dropped_accept_loses_nothing(dialler, listener, bind).await;
     many_links_at_once(dialler, listener, bind).await;
     links_outlive_their_listener(dialler, listener, bind).await;
 }
@@ -272,6 +287,39 @@ async fn cancelled_dial_leaves_nothing(dialler: &Node, listener: &Node, bind: So
     }
 }
 
+/// A call of `accept` that is dropped, at whatever point, takes no connection with it.
+///
+/// # Panics
+/// When it does.
+async fn dropped_accept_loses_nothing(dialler: &Node, listener: &Node, bind: SocketAddr) {
+    const LOST: &str = "a call of `accept` that was dropped took a connection with it";
+    let mut socket = listen(listener, bind).await;
+    let endpoint = Endpoint::from(socket.local_addr());
+    let mut dial = pin!(dialler.transport.dial(&endpoint, Some(listener.id)));
+    let (mut ours, mut theirs) = (None, None);
+    while ours.is_none() || theirs.is_none() {
+        if ours.is_none()
+            && let Poll::Ready(link) = poll_fn(|cx| Poll::Ready(dial.as_mut().poll(cx))).await
+        {
+            ours = Some(link.unwrap_or_else(|error| panic!("{LOST}: {error}")));
+        }
+        if theirs.is_none() {
+            // Polled once, and dropped.
+            let mut accept = pin!(socket.accept());
+            match poll_fn(|cx| Poll::Ready(accept.as_mut().poll(cx))).await {
+                Poll::Ready(Accepted::Link(link)) => theirs = Some(link),
+                Poll::Ready(Accepted::Failed { error, .. }) => panic!("{LOST}: {error}"),
+                Poll::Ready(Accepted::Closed) => panic!("the listener closed by itself"),
+                Poll::Pending => {}
+            }
+        }
+        yield_now().await;
+    }
+    if let (Some(ours), Some(theirs)) = (ours, theirs) {
+        assert_open(ours, theirs).await;
+    }
+}
+
 /// Several links between the same two nodes are independent: each has its own frames and, where the
 /// transport gives one, its own binding, which both ends see.
 ///
@@ -350,7 +398,7 @@ pub async fn assert_open(mut a: RawLink, mut b: RawLink) {
     }
 }
 
-async fn listen(node: &Node, bind: SocketAddr) -> Box<dyn Listener> {
+pub(super) async fn listen(node: &Node, bind: SocketAddr) -> Box<dyn Listener> {
     let listener = node.transport.listen(bind).await.expect("a free port");
     assert_ne!(listener.local_addr().port(), 0, "the address must be the one really bound");
     listener
@@ -376,7 +424,7 @@ async fn connect(
 }
 
 /// A link, where links of dials that were cancelled may come in first and go to `strays`.
-async fn connect_among(
+pub(super) async fn connect_among(
     dialler: &Node,
     listener: &Node,
     socket: &mut Box<dyn Listener>,
@@ -450,7 +498,7 @@ async fn assert_closes(sink: &mut FrameSink) {
 }
 
 /// Lets others run, whatever the runtime.
-async fn yield_now() {
+pub(super) async fn yield_now() {
     let mut yielded = false;
     poll_fn(|cx| {
         if std::mem::replace(&mut yielded, true) {

@@ -27,6 +27,8 @@ enum Fault {
     Room(u32),
     /// Every sync.
     Sync,
+    /// Every sync waits for as long as this lasts.
+    Stuck,
     /// Every hard link: this file system has none.
     Links,
 }
@@ -57,6 +59,7 @@ impl Disk {
             Fault::Full => "enospc".to_owned(),
             Fault::Room(bytes) => format!("room {bytes}"),
             Fault::Sync => "eio".to_owned(),
+            Fault::Stuck => "stuck".to_owned(),
             Fault::Links => "nolink".to_owned(),
         };
         let new = self.dir.path().join("control.new");
@@ -183,6 +186,26 @@ fn what_could_not_be_synced_is_not_accepted_also_after_a_kill() {
 }
 
 #[test]
+fn who_publishes_on_a_disk_that_hangs_is_answered() {
+    let disk = Disk::new();
+    let mut peer = disk.start(&[]);
+    let mut accepted = publish(&mut peer, 3);
+    disk.set(Fault::Stuck);
+    let answer = peer.ask(json!({ "op": "publish", "topic": "t", "text": "in its hands" }));
+    let error = text(&answer, "error");
+    assert!(error.contains("may have been stored"), "{error}");
+    let error = refusal(&mut peer);
+    assert!(error.contains("was not stored") && error.contains("has not answered"), "{error}");
+    assert!(wait_for_failure(&mut peer).contains("has not answered"));
+    disk.set(Fault::None);
+    let late = peer.wait("delivered", |line| !accepted.contains(line["id"].as_str().unwrap()));
+    accepted.insert(text(&late, "id"));
+    accepted.append(&mut publish(&mut peer, 3));
+    peer.kill();
+    assert_eq!(disk.read(), accepted, "what was accepted, what may have been, and nothing else");
+}
+
+#[test]
 fn a_file_system_without_hard_links_is_as_good() {
     let disk = Disk::new();
     let mut peer = disk.start_with(Fault::Links, &[]);
@@ -194,6 +217,28 @@ fn a_file_system_without_hard_links_is_as_good() {
     assert!(left.is_empty(), "{left:?}");
     assert_eq!(disk.start_with(Fault::Links, &[]).id, id, "the key is the same again");
     assert_eq!(disk.read(), accepted);
+}
+
+#[test]
+fn files_that_others_can_read_are_named_at_the_start() {
+    use std::os::unix::fs::PermissionsExt;
+    let disk = Disk::new();
+    let data = disk.data();
+    std::fs::create_dir(&data).unwrap();
+    let flags = || ["--data-dir", data.to_str().unwrap()];
+    let open = |path: &Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    open(&data, 0o755);
+    let said = || {
+        let mut peer = Peer::start(flags());
+        peer.stdin = None;
+        peer.end().2
+    };
+    assert!(!said().contains("other users"), "what is made is private");
+    open(&data.join("peers.db"), 0o644);
+    let told = said();
+    assert!(told.contains("other users") && told.contains("peers.db"), "{told}");
 }
 
 #[test]

@@ -10,3 +10,4 @@ mod faults;
 mod files;
 #[cfg(all(feature = "node", feature = "sqlite"))]
 mod subscriptions;
+mod wrong;

@@ -9,3 +9,4 @@ mod memory;
 mod raw_grpc;
 #[cfg(feature = "stun")]
 mod stun;
+mod wrong;

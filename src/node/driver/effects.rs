@@ -21,6 +21,7 @@ use crate::protocol::{DialId, Input, Ticket};
 use crate::types::{Endpoint, Event, PeerId, PeerRecord, Stats, Transaction, TransactionId};
 
 use super::own_record::OwnRecord;
+use super::stall::StallWatch;
 use super::store_queue::StoreQueue;
 
 /// Channel to the driver for what comes from peers, bounded by number and by bytes.
@@ -41,6 +42,7 @@ pub(in crate::node) struct Effects {
     pub(in crate::node) checks: mpsc::Sender<TransactionCheck>,
     pub(in crate::node) piece_checks: mpsc::Sender<PieceCheck>,
     pub(in crate::node) store: StoreQueue,
+    pub(in crate::node) stall: StallWatch,
     /// Entries of the outbox to be published anew.
     pub(in crate::node) renewals: mpsc::Sender<TransactionId>,
     pub(in crate::node) peers: Arc<PeerWriter>,

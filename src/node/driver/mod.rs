@@ -9,6 +9,7 @@ mod effects;
 mod link;
 mod own_record;
 mod perform;
+mod stall;
 mod status_table;
 mod store_queue;
 
@@ -28,7 +29,7 @@ use crate::types::{LinkId, LinkState, LinkStatus, MonoTime, PeerId, Transaction,
 use super::clock::wall_now;
 use super::messages::{
     Command, Completion, NodeState, PublishAnswer, PublishReply, SignedDraft, StoreFailure,
-    Unconnected,
+    Unconnected, Unpublished,
 };
 use super::subscribed_topics::TopicCounts;
 use link::LinkHandle;
@@ -36,6 +37,7 @@ use status_table::StatusTable;
 
 pub(super) use effects::{Effects, Inbound};
 pub(super) use own_record::OwnRecord;
+pub(super) use stall::StallWatch;
 pub(super) use store_queue::StoreQueue;
 
 /// Maximum number of completions taken in one go before the select is asked again.
@@ -137,6 +139,10 @@ impl Driver {
         loop {
             self.carry_out();
             self.answer();
+            if self.effects.stall.begins() {
+                // Dropped, they say that the transaction may be stored.
+                self.calls.retain(|_, call| !matches!(call, Call::Publish(..)));
+            }
             if self.effects.has_room() {
                 self.note_room();
             }
@@ -148,6 +154,8 @@ impl Driver {
                 timer.as_mut().reset(due);
             }
             let room = self.has_room();
+            // Where the stores are stuck there is no room, and publishes are to be refused.
+            let publishes = room || self.effects.stall.is_stuck();
             tokio::select! {
                 biased;
                 () = self.effects.store.can_flush(), if self.effects.store.is_waiting() => {
@@ -166,7 +174,7 @@ impl Driver {
                     let topics = mail.subscribed.borrow_and_update().topics();
                     self.feed(Input::Subscribed { topics });
                 }
-                Some(batch) = mail.publishes.recv(), if room => {
+                Some(batch) = mail.publishes.recv(), if publishes => {
                     for signed in batch {
                         self.publish(signed);
                     }
@@ -222,6 +230,7 @@ impl Driver {
                 self.causes.dial = None;
             }
             Completion::Stored(results) => {
+                self.effects.stall.note_results(results.len());
                 for (ticket, result) in results {
                     self.causes.store = result.err();
                     let result = self.causes.store.as_ref().map_or(Ok(()), |e| Err(e.kind));
@@ -266,6 +275,10 @@ impl Driver {
         let SignedDraft { transactions, renews, reply, room: _room } = signed;
         if self.stop_at.is_some() {
             let _ = reply.send(Err(PublishRefusal::Closed.into()));
+            return;
+        }
+        if let Some(failure) = self.effects.stall.refusal() {
+            let _ = reply.send(Err(Unpublished::NotStored(failure)));
             return;
         }
         let reply = PublishReply::new(reply);
@@ -364,7 +377,8 @@ impl Driver {
         let far = Duration::from_hours(1);
         let due = self.protocol.poll_timeout().map_or(far, MonoTime::as_duration);
         let due = self.started + due;
-        self.stop_at.map_or(due, |until| due.min(until))
+        let due = self.stop_at.map_or(due, |until| due.min(until));
+        self.effects.stall.deadline().map_or(due, |stuck| due.min(stuck))
     }
 
     /// Waits for the answers to publishes whose transaction is being stored. A publisher without one

@@ -186,7 +186,12 @@ impl Driver {
     }
 
     fn store(&mut self, op: StoreOp) {
-        self.follow_ups.extend(self.effects.store.push(op));
+        let has_result = matches!(op, StoreOp::Store { .. });
+        let refused = self.effects.store.push(op);
+        if has_result && refused.is_none() {
+            self.effects.stall.note_given();
+        }
+        self.follow_ups.extend(refused);
     }
 
     /// Answers once the stored outbox is as the protocol has it now, and without `remove`. A dropped

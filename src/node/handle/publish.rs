@@ -28,7 +28,9 @@ impl PeerNode {
     ///
     /// Publishing takes as long as the store takes to make the transaction durable; publishes that
     /// run at the same time share that, so have many under way rather than one after the other
-    /// where they are many, or hand them over together ([`PeerNode::publish_many`]). Of large
+    /// where they are many, or hand them over together ([`PeerNode::publish_many`]). A store of which no
+    /// step ends for 4 s is waited for no longer: the answer is [`PublishError::Unsettled`] for what it has,
+    /// and [`PublishError::Store`] at once for what comes while it hangs. Of large
     /// payloads, only as many as their share of the node's memory holds are handed over at once, an eighth
     /// of [`LimitsConfig::memory`](crate::config::LimitsConfig::memory) or one payload; others wait for their
     /// turn, in the order of the calls.

@@ -1,10 +1,11 @@
 //! Health of the stores: which of them fail.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use futures::FutureExt;
 use tokio::sync::{broadcast, watch};
+use tokio::time::Instant;
 
 use crate::error::{StoreError, StoreErrorKind};
 use crate::types::Event;
@@ -35,13 +36,24 @@ pub(in crate::node) struct Health {
     /// The failure of a store, until that store works again.
     failing: watch::Sender<Option<StoreErrorKind>>,
     events: broadcast::Sender<Event>,
+    record: Mutex<Record>,
+}
+
+#[derive(Debug)]
+struct Record {
     /// Number of failures in a row of each store, and the kind of the last.
-    rows: Mutex<[(u32, Option<StoreErrorKind>); 3]>,
+    rows: [(u32, Option<StoreErrorKind>); 3],
+    /// True: the writer waits for a step that takes too long.
+    is_stuck: bool,
+    /// Time when the writer's latest step ended.
+    latest_step: Instant,
 }
 
 impl Health {
     pub(in crate::node) fn new(events: broadcast::Sender<Event>) -> Self {
-        Self { failing: watch::Sender::new(None), events, rows: Mutex::default() }
+        let record =
+            Record { rows: Default::default(), is_stuck: false, latest_step: Instant::now() };
+        Self { failing: watch::Sender::new(None), events, record: Mutex::new(record) }
     }
 
     /// Returns the sender of the failure: to read it, and to set it when the writer has ended.
@@ -50,14 +62,13 @@ impl Health {
     }
 
     pub(super) fn is_failing(&self, store: StoreName) -> bool {
-        let rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
-        rows[store as usize].0 > 0
+        self.lock().rows[store as usize].0 > 0
     }
 
     /// Takes the result of an operation. The first failure of a kind is told; the same again is not.
     pub(in crate::node) fn note<T>(&self, store: StoreName, result: &Result<T, StoreError>) {
-        let mut rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
-        let row = &mut rows[store as usize];
+        let mut record = self.lock();
+        let row = &mut record.rows[store as usize];
         match result {
             Ok(_) => *row = (0, None),
             Err(error) => {
@@ -68,11 +79,41 @@ impl Health {
                 }
             }
         }
+        self.show(&record);
+    }
+
+    /// Notes that a step of the writer has ended.
+    pub(super) fn note_step(&self) {
+        self.lock().latest_step = Instant::now();
+    }
+
+    /// Returns the time when the writer's latest step ended, or the start.
+    pub(in crate::node) fn latest_step(&self) -> Instant {
+        self.lock().latest_step
+    }
+
+    /// Notes that the writer is stuck, with what is told of it, or goes on.
+    pub(in crate::node) fn note_stuck(&self, error: Option<&StoreError>) {
+        let mut record = self.lock();
+        record.is_stuck = error.is_some();
+        if let Some(error) = error {
+            self.tell(error.to_string());
+        }
+        self.show(&record);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Record> {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Shows the failure, where there is one.
+    fn show(&self, record: &Record) {
         let failed = |(count, kind): &(u32, Option<StoreErrorKind>)| {
             let slow = matches!(kind, Some(StoreErrorKind::Full | StoreErrorKind::Locked));
             kind.filter(|_| !slow || *count >= MAX_PASSING_FAILURES)
         };
-        let failing = rows.iter().find_map(failed);
+        let stuck = record.is_stuck.then_some(StoreErrorKind::Io);
+        let failing = stuck.or_else(|| record.rows.iter().find_map(failed));
         self.failing.send_if_modified(|before| {
             let recovered = before.is_some() && failing.is_none();
             if recovered {

@@ -193,6 +193,16 @@ impl StoreWriter {
         futures::future::join(self.run_outbox(ops, to_log), log_half).await;
     }
 
+    /// Does one step of a store, whose end shows that the store is not stuck.
+    async fn step<T>(
+        &self,
+        operation: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let result = guarded(operation).await;
+        self.health.note_step();
+        result
+    }
+
     /// Does all that is for the outbox, and hands on what is for the log.
     async fn run_outbox(&self, mut ops: mpsc::Receiver<StoreOp>, to_log: mpsc::Sender<Enqueued>) {
         let mut taken = Vec::with_capacity(MAX_BATCH);
@@ -232,7 +242,7 @@ impl StoreWriter {
         while let Some(some) = split.next() {
             let entries = own[some].iter().flat_map(|own| &own.entries);
             let transactions: Vec<_> = entries.map(|entry| entry.transaction.clone()).collect();
-            let result = guarded(self.queue.append(&transactions)).await.map(drop);
+            let result = self.step(self.queue.append(&transactions)).await.map(drop);
             if split.note(&result) {
                 self.health.note(StoreName::Queue, &result);
             }
@@ -245,7 +255,7 @@ impl StoreWriter {
         if ids.is_empty() {
             return Ok(());
         }
-        let result = guarded(self.queue.remove(ids)).await;
+        let result = self.step(self.queue.remove(ids)).await;
         self.health.note(StoreName::Queue, &result);
         result
     }
@@ -280,7 +290,7 @@ impl StoreWriter {
     /// Writes the states of outbox entries; a state that is not written costs one attempt more.
     async fn update(&self, states: &[(TransactionId, EntryState)]) {
         if !states.is_empty() {
-            let result = guarded(self.queue.update(states)).await;
+            let result = self.step(self.queue.update(states)).await;
             self.health.note(StoreName::Queue, &result);
         }
     }
@@ -312,10 +322,10 @@ impl StoreWriter {
             self.note_missed(span).await;
         }
         if let Some((since, until)) = batch.past {
-            note_unsaved(&guarded(past::save(&*self.log, since, until)).await);
+            note_unsaved(&self.step(past::save(&*self.log, since, until)).await);
         }
         if let Some(now) = batch.expire {
-            let result = guarded(self.log.expire(now)).await;
+            let result = self.step(self.log.expire(now)).await;
             // That there was nothing to drop does not show that the log works.
             if !matches!(result, Ok(0)) {
                 self.health.note(StoreName::Log, &result);
@@ -327,7 +337,7 @@ impl StoreWriter {
     /// Tells subscriptions of a span that was missed.
     async fn note_missed(&self, span: Range<WallTime>) {
         let at = *self.newest.borrow();
-        note_unsaved(&guarded(past::save_missed(&*self.log, at, &span)).await);
+        note_unsaved(&self.step(past::save_missed(&*self.log, at, &span)).await);
         self.missed.send_modify(|all| past::add_missed(all, at, span));
     }
 
@@ -335,7 +345,7 @@ impl StoreWriter {
     /// publishes nothing by which that would be seen.
     async fn probe(&self, store: StoreName, probe: impl Future<Output = Result<bool, StoreError>>) {
         if self.health.is_failing(store) {
-            let result = guarded(probe).await;
+            let result = self.step(probe).await;
             if !matches!(result, Ok(false)) {
                 self.health.note(store, &result);
             }
@@ -347,11 +357,11 @@ impl StoreWriter {
     async fn partial(&self, op: PartialOp) {
         let (input, result) = match op {
             PartialOp::Spill { ticket, partial, max_bytes } => {
-                let result = guarded(self.log.put_partial(&partial, max_bytes)).await;
+                let result = self.step(self.log.put_partial(&partial, max_bytes)).await;
                 (Some(Input::Spilled { ticket, kept: result.is_ok() }), result)
             }
             PartialOp::Unspill { ticket, id, root, len } => {
-                match guarded(self.log.get_partial(&id)).await {
+                match self.step(self.log.get_partial(&id)).await {
                     Ok(pieces) => {
                         let pieces = drop_damaged(pieces, root, len).await;
                         (Some(Input::Unspilled { ticket, pieces }), Ok(()))
@@ -359,7 +369,7 @@ impl StoreWriter {
                     Err(e) => (Some(Input::Unspilled { ticket, pieces: Vec::new() }), Err(e)),
                 }
             }
-            PartialOp::Drop { ids } => (None, guarded(self.log.remove_partials(&ids)).await),
+            PartialOp::Drop { ids } => (None, self.step(self.log.remove_partials(&ids)).await),
         };
         if let Err(error) = result {
             tracing::warn!(target: "sorcha_peer::store", %error, "partial payloads are not kept");
@@ -375,7 +385,7 @@ impl StoreWriter {
         while let Some(some) = split.next() {
             let some = &stores[some];
             let entries = some.iter().flat_map(|to_store| &to_store.entries).cloned();
-            let result = guarded(self.log.append(&entries.collect::<Vec<_>>())).await;
+            let result = self.step(self.log.append(&entries.collect::<Vec<_>>())).await;
             let last = result.as_ref().ok().and_then(|cursors| cursors.iter().max().copied());
             // Before anybody reads them.
             self.note_late_news(some, result.as_deref().unwrap_or_default());
