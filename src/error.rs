@@ -301,7 +301,7 @@ pub enum PublishError {
         /// The end of its life, by its header and the retention.
         expires: WallTime,
     },
-    /// More payloads at once than [`publish_many`](crate::PeerNode::publish_many) takes; hand them over
+    /// More payloads at once than `PeerNode::publish_many` takes; hand them over
     /// in parts.
     #[error("more than {max_count} payloads at once, or more than {max_bytes} bytes together")]
     TooMany {
@@ -360,7 +360,7 @@ pub enum PublishError {
     /// The store had the transaction and did not answer: the node ended, or no step of the store has
     /// ended for 4 s, as on a disk that hangs. The transaction may be stored; then it is delivered and
     /// spread once the store goes on, or by the next start. Publishing the same again may make two of it,
-    /// except with [`publish_prepared`](crate::PeerNode::publish_prepared).
+    /// except with `PeerNode::publish_prepared`.
     #[error("the store has not answered in time; the transaction may have been stored")]
     Unsettled,
 }

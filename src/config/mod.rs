@@ -10,6 +10,7 @@ mod invite;
 mod memory;
 mod ranges;
 pub(crate) mod root;
+#[cfg_attr(not(any(test, feature = "node", feature = "unstable-core")), allow(dead_code))]
 mod secret;
 mod sections;
 #[cfg(test)]

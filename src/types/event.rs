@@ -157,7 +157,7 @@ pub enum Event {
     },
     /// One of the node's own transactions is now stored by one other node more. Told until enough
     /// have it (`outbox.min_copies`) and it leaves the outbox; further copies are counted by its
-    /// [`Receipt`](crate::Receipt).
+    /// `Receipt`.
     #[non_exhaustive]
     Replicated {
         /// Id of the transaction.
