@@ -8,6 +8,8 @@ mod conformance;
 mod faults;
 #[cfg(all(unix, feature = "node", feature = "sqlite"))]
 mod files;
+#[cfg(feature = "node")]
+mod hanging;
 #[cfg(all(feature = "node", feature = "sqlite"))]
 mod subscriptions;
 mod wrong;

@@ -3,7 +3,7 @@
 //! A disk may hang for as long as it likes. Then nobody waits for it: publishes that it has are answered
 //! with "unsettled", later ones are refused before it gets them, until it has stored something again.
 //!
-//! Tested by: `tests/store/faults.rs`, `tests/process/disk.rs`.
+//! Tested by: `tests/store/hanging.rs`, `tests/process/disk.rs`.
 
 use std::sync::Arc;
 use std::time::Duration;

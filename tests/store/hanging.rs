@@ -1,0 +1,116 @@
+//! Stores that hang: publishes are answered all the same, and what is said of them holds afterwards.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sorcha_peer::error::{PublishError, StoreError, StoreErrorKind};
+use sorcha_peer::ports::{
+    EntryFilter, EntryState, NewEntry, OutboxEntry, QueueSize, TransactionQueue, TransactionStore,
+};
+use sorcha_peer::store::{MemoryQueue, MemoryTransactionStore};
+use sorcha_peer::{Cursor, Event, Identity, Transaction, TransactionId};
+
+use crate::hooked::{Hooked, Hooks, alone, delivered};
+
+/// Waits while it is shut.
+#[derive(Debug, Default)]
+struct Door(tokio::sync::watch::Sender<bool>);
+
+impl Door {
+    fn shut(&self, is_shut: bool) {
+        self.0.send_replace(is_shut);
+    }
+
+    async fn pass(&self) {
+        self.0.subscribe().wait_for(|is_shut| !is_shut).await.expect("its sender is here");
+    }
+}
+
+#[async_trait]
+impl Hooks for Door {
+    async fn append(
+        &self,
+        log: &MemoryTransactionStore,
+        entries: &[NewEntry],
+    ) -> Result<Vec<Cursor>, StoreError> {
+        self.pass().await;
+        log.append(entries).await
+    }
+}
+
+/// An outbox behind a door.
+#[derive(Debug)]
+struct Behind(MemoryQueue, Door);
+
+#[async_trait]
+impl TransactionQueue for Behind {
+    async fn append(&self, transactions: &[Transaction]) -> Result<Vec<u64>, StoreError> {
+        self.1.pass().await;
+        self.0.append(transactions).await
+    }
+    async fn update(&self, states: &[(TransactionId, EntryState)]) -> Result<(), StoreError> {
+        self.0.update(states).await
+    }
+    async fn remove(&self, ids: &[TransactionId]) -> Result<(), StoreError> {
+        self.0.remove(ids).await
+    }
+    async fn get(&self, id: &TransactionId) -> Result<Option<OutboxEntry>, StoreError> {
+        self.0.get(id).await
+    }
+    async fn load(
+        &self,
+        filter: EntryFilter,
+        after: Option<u64>,
+        max_entries: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<OutboxEntry>, StoreError> {
+        self.0.load(filter, after, max_entries, max_bytes).await
+    }
+    async fn size(&self) -> Result<QueueSize, StoreError> {
+        self.0.size().await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_hangs_is_waited_for_no_longer_than_it_may() {
+    for is_log in [true, false] {
+        let log = Hooked::new(Door::default());
+        let queue = Arc::new(Behind(MemoryQueue::new(10_000), Door::default()));
+        let door = if is_log { &log.hooks } else { &queue.1 };
+        let identity = Identity::generate().unwrap();
+        let builder = alone(&identity).transaction_store(log.clone()).queue(queue.clone());
+        let node = builder.start().await.unwrap();
+        let mut events = node.events();
+        node.publish("t", "before").await.unwrap();
+        door.shut(true);
+        let since = tokio::time::Instant::now();
+        // More than the store is given at once: what it has not is refused for good.
+        let many = (0..3000).map(|n| node.publish("t", n.to_string()));
+        let answers = futures::future::join_all(many).await;
+        assert!(since.elapsed() <= Duration::from_secs(5), "{:?}", since.elapsed());
+        let unsettled = answers.iter().filter(|a| matches!(a, Err(PublishError::Unsettled)));
+        let unsettled = unsettled.count();
+        let refused = answers.iter().filter(|answer| match answer {
+            Err(PublishError::Store(e)) => e.to_string().contains("has not answered"),
+            _ => false,
+        });
+        assert_eq!((unsettled + refused.count(), unsettled > 0), (3000, true));
+        match node.publish("t", "refused").await {
+            Err(PublishError::Store(error)) => assert_eq!(error.kind, StoreErrorKind::Io),
+            other => panic!("must be refused: {other:?}"),
+        }
+        assert!(since.elapsed() <= Duration::from_secs(5), "at once");
+        assert_eq!(node.storage_failure(), Some(StoreErrorKind::Io));
+        while !matches!(events.next().await, Some(Event::StorageFailed { .. })) {}
+        door.shut(false);
+        node.wait_ready(0, Duration::from_mins(1)).await.expect("it goes on");
+        assert_eq!(node.storage_failure(), None);
+        node.publish("t", "after").await.unwrap();
+        // All that was accepted or may have been, and nothing else.
+        let found = delivered(&node, unsettled + 2).await;
+        assert_eq!(found.last().map(String::as_str), Some("after"));
+        assert_eq!(log.usage().await.unwrap().entries, unsettled as u64 + 2);
+        node.shutdown(Duration::ZERO).await.unwrap();
+    }
+}
