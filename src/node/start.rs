@@ -240,7 +240,10 @@ impl Parts {
         let now = wall_now();
         let validating = self.validator.as_ref().is_some_and(|v| v.judges_large());
         let restored = Restored { validating, ..restored };
-        Protocol::new(&self.config, now.as_millis(), record, self.seed, restored)
+        // It rises with each start, and of two that start in one millisecond it differs.
+        let [low, high, ..] = self.seed;
+        let incarnation = now.as_millis() << 16 | u64::from(u16::from_le_bytes([low, high]));
+        Protocol::new(&self.config, incarnation, record, self.seed, restored)
     }
 
     /// Sets the tasks going.

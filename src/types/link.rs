@@ -43,6 +43,8 @@ pub enum CloseReason {
     Banned,
     /// A node dialled its own address.
     SelfDial,
+    /// Another process has the identity of the node that says it.
+    IdentityInUse,
     /// No room for another link; other peers are named in peer exchange. Also said to a peer whose
     /// link gives way to that of another.
     TooManyLinks,
@@ -71,6 +73,7 @@ impl CloseReason {
             Self::NotMember => "not_member",
             Self::Banned => "banned",
             Self::SelfDial => "self_dial",
+            Self::IdentityInUse => "identity_in_use",
             Self::TooManyLinks => "too_many_links",
             Self::HandshakeTimeout => "handshake_timeout",
             Self::Violation => "violation",

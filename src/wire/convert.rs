@@ -37,7 +37,7 @@ pub(super) mod kind {
 
 /// The code of each reason, in `Goodbye`. Codes are never reused; 10 is free, since
 /// no version has sent it.
-pub(super) const REASONS: [(u32, CloseReason); 15] = [
+pub(super) const REASONS: [(u32, CloseReason); 16] = [
     (0, CloseReason::TransportClosed),
     (1, CloseReason::Shutdown),
     (2, CloseReason::Requested),
@@ -53,6 +53,7 @@ pub(super) const REASONS: [(u32, CloseReason); 15] = [
     (13, CloseReason::Unresponsive),
     (14, CloseReason::SlowPeer),
     (15, CloseReason::NotMember),
+    (16, CloseReason::IdentityInUse),
 ];
 
 /// The code of a reason.

@@ -1,7 +1,7 @@
 //! Which links a node has and what it says of those that it has not: places, identities, modes.
 //! What takes time is simulated: `src/sim/tests/{full_hubs,twins,small_networks}.rs`.
 
-use sorcha_peer::error::ReadyError;
+use sorcha_peer::error::{ConnectError, ReadyError};
 use sorcha_peer::types::CloseReason;
 use sorcha_peer::{Event, Mode, PeerId, PeerNode};
 
@@ -9,6 +9,13 @@ use crate::common::{
     address, assert_spreads, builder, config_with, counters, event, identity, link_refusal,
     linked_pair, ready, start, start_alone, start_with, stop,
 };
+
+fn in_use(event: &Event) -> Option<PeerId> {
+    match event {
+        Event::IdentityInUse { peer, .. } => Some(*peer),
+        _ => None,
+    }
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_nodes_with_one_identity_are_told_and_so_is_who_sees_both() {
@@ -20,12 +27,6 @@ async fn two_nodes_with_one_identity_are_told_and_so_is_who_sees_both() {
     let mut of_first = first.events();
     let second = start(twin()).await;
     let mut of_second = second.events();
-    let in_use = |event: &Event| -> Option<PeerId> {
-        match event {
-            Event::IdentityInUse { peer, .. } => Some(*peer),
-            _ => None,
-        }
-    };
     for events in [&mut at_hub, &mut of_first, &mut of_second] {
         let peer = event(events, "two with one identity", in_use).await;
         assert_eq!(peer, first.peer_id());
@@ -35,6 +36,35 @@ async fn two_nodes_with_one_identity_are_told_and_so_is_who_sees_both() {
     stop(&second).await;
     ready(&first, 1).await;
     assert_spreads(&hub, &first).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_nodes_with_one_identity_that_dial_each_other_are_told() {
+    // Each took the other for itself, and said nothing.
+    let twin = || builder().identity(identity(5));
+    let first = start(twin()).await;
+    let mut of_first = first.events();
+    let second = start(twin().bootstrap([address(&first)])).await;
+    let mut of_second = second.events();
+    let error = first.connect(&address(&second)).await.unwrap_err();
+    assert!(matches!(error, ConnectError::Refused(CloseReason::IdentityInUse)), "{error}");
+    let error = second.connect(&address(&first)).await.unwrap_err();
+    assert!(matches!(error, ConnectError::Refused(CloseReason::IdentityInUse)), "{error}");
+    for (node, events) in [(&first, &mut of_first), (&second, &mut of_second)] {
+        let peer = event(events, "two with one identity", in_use).await;
+        assert_eq!(peer, first.peer_id());
+        let refused = link_refusal(events, CloseReason::IdentityInUse).await;
+        assert_eq!(refused, first.peer_id());
+        let seen = counters(node).await;
+        assert!(seen.identities_in_use >= 2, "met as who dials and as who is dialled");
+        assert_eq!((seen.links_refused_self, seen.links_opened), (0, 0));
+        let error = node.wait_ready(1, std::time::Duration::from_millis(1)).await.unwrap_err();
+        let ReadyError::Timeout { hint, .. } = error else { panic!("{error}") };
+        assert!(hint.contains("identity"), "{hint}");
+    }
+    // The key of the one at an address says nothing of the address.
+    let error = first.connect(&address(&first)).await.unwrap_err();
+    assert!(matches!(error, ConnectError::Refused(CloseReason::SelfDial)), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

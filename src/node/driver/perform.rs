@@ -10,10 +10,15 @@ use crate::node::workers::piece_verifier::PieceCheck;
 use crate::node::workers::store_writer::{Source, StoreOp};
 use crate::node::workers::verifier::TransactionCheck;
 use crate::protocol::{CallId, Input, Output, PublishRefusal, Ticket};
-use crate::types::{Event, LinkId, Message, PublishState, PublishStatus, TransactionId};
+use crate::types::{
+    CloseReason, Event, LinkId, Message, PublishState, PublishStatus, TransactionId,
+};
 
 use super::link::LinkHandle;
 use super::{Call, Driver};
+
+/// Hint of a node whose key another process has.
+const IN_USE: &str = "another process has this node's identity, and takes its links over";
 
 impl Driver {
     /// Does everything that the protocol has asked for, also in answer to what comes of that.
@@ -241,13 +246,15 @@ impl Driver {
                     state.hint =
                         Some(naming(&format!("dialling {address} failed"), address, &reason));
                 }
+                Event::LinkRefused { reason, .. } if *reason == CloseReason::IdentityInUse => {
+                    state.hint = Some(IN_USE.to_owned());
+                }
                 Event::LinkRefused { address, reason, .. } => {
                     let address = address.as_deref().unwrap_or("a peer");
                     state.hint = Some(format!("the link with {address} was refused: {reason}"));
                 }
                 Event::IdentityInUse { peer, .. } if *peer == stats.peer_id => {
-                    let hint = "another process has this node's identity, and takes its links over";
-                    state.hint = Some(hint.to_owned());
+                    state.hint = Some(IN_USE.to_owned());
                 }
                 _ => {}
             }

@@ -4,12 +4,12 @@
 //! A peer that sees both knows: an incarnation rises with each start, so one that was followed by
 //! another and is back belongs to a process that never stopped. A restart shows each incarnation
 //! once. One of the two knows by its links: peers replace them, and none of its own has taken their
-//! place.
+//! place. And when the two meet each other, their hellos tell: one key, two incarnations.
 //!
 //! Bounds: `MAX_SEEN` peers, the one that was silent longest is forgotten first; `MAX_EARLIER`
 //! incarnations of each.
 //!
-//! Tested by: the tests below, `sim::tests::twins`.
+//! Tested by: the tests below, `sim::tests::twins`, `protocol::tests::admission`.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -97,6 +97,11 @@ impl Twins {
         if self.taken_over.len() < TAKEN_OVER {
             return Finding::Single;
         }
+        tell(&mut self.told, now)
+    }
+
+    /// Another process with our own key was met.
+    pub(in crate::protocol) fn note_met(&mut self, now: MonoTime) -> Finding {
         tell(&mut self.told, now)
     }
 

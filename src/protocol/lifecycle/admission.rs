@@ -1,6 +1,6 @@
 //! Who gets a place: a newcomer beyond what there is room for, and a process that has a peer's identity.
 //!
-//! Tested by: `sim::tests::full_hubs`, `sim::tests::twins`.
+//! Tested by: `sim::tests::full_hubs`, `sim::tests::twins`, `protocol::tests::admission`.
 
 use crate::protocol::Protocol;
 use crate::protocol::guard::Finding;
@@ -57,6 +57,31 @@ impl Protocol {
     fn group_of(&self, link: LinkId) -> u64 {
         let address = self.links.all.get(&link).and_then(|l| l.address);
         address.map_or(0, |address| Endpoint::from(address).group())
+    }
+
+    /// Somebody with our own key says hello: this very process, which dialled itself, or another one.
+    pub(super) fn on_own_hello(&mut self, link: LinkId, direction: Direction, incarnation: u64) {
+        if direction == Direction::Inbound {
+            // Who dialled finds out by it as well.
+            self.say_hello(link);
+        }
+        if incarnation == self.env.incarnation {
+            self.refuse(link, CloseReason::SelfDial);
+        } else {
+            self.refuse_twin(link);
+        }
+    }
+
+    /// Somebody with our own key takes us for itself before it has said hello. This process says hello
+    /// first, so that is another one, of a version that does not ask.
+    pub(super) fn on_mistaken(&mut self, link: LinkId) {
+        self.refuse_twin(link);
+    }
+
+    fn refuse_twin(&mut self, link: LinkId) {
+        let finding = self.guard.twins.note_met(self.env.now);
+        self.note_twins(finding, link, self.env.me);
+        self.refuse(link, CloseReason::IdentityInUse);
     }
 
     /// A link with a peer is up: tells of two processes that come in turns.

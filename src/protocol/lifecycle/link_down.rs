@@ -97,10 +97,15 @@ impl Protocol {
         retry: Duration,
     ) {
         let Some(l) = self.links.all.get(&link) else { return };
+        if l.remote == self.env.me && reason == CloseReason::SelfDial {
+            self.on_mistaken(link);
+            return;
+        }
         let event = Event::LinkRefused { peer: l.remote, address: l.shown_address(), reason };
         let was_up = l.up.is_some();
         // A refusal names what is wrong with us or with the address; the peer is not at fault. That we
-        // dialled ourselves is proven by our own key at the other end, and not by what is said there.
+        // dialled ourselves is proven by our own key and our incarnation at the other end, and not by
+        // what is said there.
         if !was_up && reason != CloseReason::Replaced {
             self.env.emit(event);
         }

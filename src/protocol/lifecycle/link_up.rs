@@ -17,7 +17,11 @@
 //! moment would each be "newest" on one side; of those, both sides keep the one that the smaller
 //! peer id dialled.
 //!
-//! Tested by: `sim::tests::faults`, `sim::tests::hostile`, `protocol::tests::liars`.
+//! Our own key at the other end is this very process, or another one that has our key: the hellos tell
+//! by their incarnations (`admission`). Such a link never comes up.
+//!
+//! Tested by: `sim::tests::faults`, `sim::tests::hostile`, `protocol::tests::liars`,
+//! `protocol::tests::admission`.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -53,7 +57,8 @@ impl Protocol {
         if self.links.all.contains_key(&link) {
             return;
         }
-        let linked = dial.is_some() && self.dialled_already(&remote)
+        let is_own = remote == self.env.me;
+        let linked = dial.is_some() && !is_own && self.dialled_already(&remote)
             || self.membership.is_sought_no_more(&self.links, dial, &remote);
         let opened = Link {
             id: link,
@@ -73,7 +78,9 @@ impl Protocol {
             progress: now,
             up: None,
         };
-        let reason = self.refuse_before_hello(&remote).or_else(|| self.refuse_channel(&opened));
+        let reason = self.refuse_before_hello(&remote);
+        // Who is there with our own key is asked in any case.
+        let reason = reason.or_else(|| (!is_own).then(|| self.refuse_channel(&opened)).flatten());
         self.links.all.insert(link, opened);
         if let Some(reason) = reason {
             self.refuse(link, reason);
@@ -92,7 +99,7 @@ impl Protocol {
     }
 
     /// Says hello, and remembers what it said.
-    fn say_hello(&mut self, link: LinkId) {
+    pub(super) fn say_hello(&mut self, link: LinkId) {
         let (owes, head) = (self.owes(), self.log.head());
         let said = self.spread.carrying.ours().clone();
         let Some(l) = self.links.all.get_mut(&link) else { return };
@@ -136,6 +143,10 @@ impl Protocol {
     fn on_hello(&mut self, link: LinkId, hello: &Hello) {
         let Some(l) = self.links.all.get(&link) else { return };
         let (remote, direction) = (l.remote, l.direction);
+        if remote == self.env.me {
+            self.on_own_hello(link, direction, hello.incarnation);
+            return;
+        }
         let reason = if !self.is_member(link, hello) {
             Some(CloseReason::NotMember)
         } else if hello.network != self.env.config.network.name {
@@ -303,8 +314,6 @@ impl Protocol {
     pub(in crate::protocol) fn refuse_before_hello(&self, remote: &PeerId) -> Option<CloseReason> {
         if self.env.shutting_down {
             Some(CloseReason::Shutdown)
-        } else if *remote == self.env.me {
-            Some(CloseReason::SelfDial)
         } else if self.guard.is_banned(remote, self.env.corroborated()) {
             Some(CloseReason::Banned)
         } else if self.links.hello_count() > self.env.config.listen.max_handshakes as usize {

@@ -349,6 +349,8 @@ impl Membership {
         result: Result<(), ConnectFailure>,
     ) {
         let (failed, further) = (result.is_err(), dial.walk.seeks_further());
+        let is_own =
+            result == Err(ConnectFailure::Refused(CloseReason::SelfDial)) && remote == Some(env.me);
         if failed && !further {
             env.counters.dials_failed += 1;
         }
@@ -366,7 +368,7 @@ impl Membership {
                     // There is a link: no hurry.
                     let pause = env.config.overlay.redial_max;
                     env.now + pause / 2 + env.rng.jitter(pause)
-                } else if remote == Some(env.me) && !dial.endpoint.is_name() {
+                } else if is_own && !dial.endpoint.is_name() {
                     env.now + OWN_FOR
                 } else {
                     next_attempt(env, failures, dial.walk.retry)

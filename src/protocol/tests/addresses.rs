@@ -110,6 +110,12 @@ impl Dialler {
         link
     }
 
+    /// The dial leads to this very process, at `at(1)`.
+    fn leads_home(&mut self, dial: DialId) {
+        let link = self.leads_to(dial, ME, at(1));
+        self.says_hello(link, greeting(ME));
+    }
+
     fn says(&mut self, link: LinkId, message: Message) {
         self.node.hear(self.now, link, vec![message]);
     }
@@ -213,7 +219,7 @@ fn a_transport_that_leaves_nothing_out_is_not_asked_for_ever() {
 fn we_ourselves_at_one_address_are_no_verdict_about_its_name() {
     let mut d = Dialler::new(NAME);
     let (dial, _) = d.next_dial(Duration::ZERO);
-    d.leads_to(dial, ME, at(1));
+    d.leads_home(dial);
     let (dial, avoid) = d.next_dial(Duration::ZERO);
     assert_eq!(avoid, [at(1)]);
     d.fails(dial, FailureKind::NoneLeft);
@@ -230,13 +236,27 @@ fn we_ourselves_at_one_address_are_no_verdict_about_its_name() {
 fn an_own_address_is_one_for_a_while() {
     let mut d = Dialler::new("10.0.0.1:5001");
     let (dial, _) = d.next_dial(Duration::ZERO);
-    d.leads_to(dial, ME, at(1));
+    d.leads_home(dial);
     assert_eq!(d.failures(), ["self_dial"]);
     d.no_dial(secs(119));
     let (dial, _) = d.next_dial(secs(2));
     let link = d.leads_to(dial, 2, at(1));
     d.says_hello(link, greeting(2));
     assert_eq!(d.links(), [peer(2)], "somebody else lives there by now");
+}
+
+#[test]
+fn where_a_twin_is_there_is_no_own_address() {
+    let mut d = Dialler::new("10.0.0.1:5001");
+    let (dial, _) = d.next_dial(Duration::ZERO);
+    let link = d.leads_to(dial, ME, at(1));
+    assert_eq!(d.failures(), [""; 0], "not before it said who it is");
+    d.says_hello(link, Hello { incarnation: 2, ..greeting(ME) });
+    assert_eq!(d.failures(), ["identity_in_use"]);
+    let (dial, _) = d.next_dial(secs(3));
+    let link = d.leads_to(dial, 2, at(1));
+    d.says_hello(link, greeting(2));
+    assert_eq!(d.links(), [peer(2)], "the twin is gone");
 }
 
 #[test]
@@ -253,17 +273,17 @@ fn only_our_own_key_proves_that_we_dialled_ourselves() {
 fn a_dial_by_hand_is_made_at_once_and_goes_on_to_the_next_address() {
     let mut d = Dialler::new("10.0.0.1:5001");
     let (dial, _) = d.next_dial(Duration::ZERO);
-    d.leads_to(dial, ME, at(1));
+    d.leads_home(dial);
     d.connect("10.0.0.1:5001");
     let (dial, _) = d.next_dial(Duration::ZERO);
-    d.leads_to(dial, ME, at(1));
+    d.leads_home(dial);
     let refused = Err(ConnectFailure::Refused(CloseReason::SelfDial));
     assert_eq!(d.answers(), [refused]);
 
     d.connect(NAME);
     let (dial, avoid) = d.next_dial(Duration::ZERO);
     assert_eq!(avoid, [], "what was once so may be otherwise");
-    d.leads_to(dial, ME, at(1));
+    d.leads_home(dial);
     let (dial, avoid) = d.next_dial(Duration::ZERO);
     assert_eq!((avoid, d.answers()), (vec![at(1)], Vec::new()));
     d.fails(dial, FailureKind::NoneLeft);
@@ -272,7 +292,7 @@ fn a_dial_by_hand_is_made_at_once_and_goes_on_to_the_next_address() {
     d.connect(NAME);
     let (dial, avoid) = d.next_dial(Duration::ZERO);
     assert_eq!(avoid, []);
-    d.leads_to(dial, ME, at(1));
+    d.leads_home(dial);
     let (dial, _) = d.next_dial(Duration::ZERO);
     let link = d.leads_to(dial, 2, at(2));
     d.says_hello(link, greeting(2));

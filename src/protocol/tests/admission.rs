@@ -117,6 +117,69 @@ fn links_that_peers_replace_by_none_of_ours_tell_of_a_second_process() {
 }
 
 #[test]
+fn a_twin_that_is_met_is_told_at_either_end() {
+    // It was taken for the node itself, and nothing was said.
+    for dialled in [true, false] {
+        let mut node = node();
+        let meet = |node: &mut SingleNode, at: u64| {
+            let link = LinkId(at);
+            node.link_up(secs(at), link, dialled, 1);
+            let hello = Hello { incarnation: 2, ..greeting(1) };
+            node.hear(secs(at), link, vec![Message::Hello(Box::new(hello))]);
+            let said = node.said_to(link);
+            let [Message::Hello(_), Message::Goodbye { reason, .. }] = &said[..] else {
+                panic!("{said:?}")
+            };
+            assert_eq!(*reason, CloseReason::IdentityInUse, "the twin learns both");
+            assert_eq!(node.closed.last(), Some(&link));
+        };
+        for at in 1..=61 {
+            meet(&mut node, at);
+        }
+        assert_eq!(twins(&node), [node_id(1); 2], "once a minute");
+        let counters = node.protocol.counters();
+        assert_eq!((counters.identities_in_use, counters.links_refused_self), (61, 0));
+        assert_eq!((counters.links_opened, node.protocol.stats().links), (0, 0));
+    }
+}
+
+#[test]
+fn a_twin_of_a_version_that_does_not_ask_is_one() {
+    for dialled in [true, false] {
+        let mut node = node();
+        node.link_up(Duration::ZERO, LinkId(1), dialled, 1);
+        let (reason, retry_after) = (CloseReason::SelfDial, Duration::ZERO);
+        node.hear(Duration::ZERO, LinkId(1), vec![Message::Goodbye { reason, retry_after }]);
+        assert_eq!(twins(&node), [node_id(1)]);
+        assert_eq!(node.closed, [LinkId(1)]);
+    }
+}
+
+#[test]
+fn a_node_that_dials_itself_is_no_twin() {
+    let mut node = node();
+    let (there, here) = (LinkId(1), LinkId(2));
+    node.link_up(Duration::ZERO, there, true, 1);
+    node.link_up(Duration::ZERO, here, false, 1);
+    assert_eq!(node.said_to(here), [], "not before who dialled");
+    for (from, to) in [(there, here), (here, there), (there, here)] {
+        let said = node.said_to(from);
+        node.hear(Duration::ZERO, to, said);
+    }
+    assert_eq!(node.closed, [here, there]);
+    assert_eq!(twins(&node), []);
+    let counters = node.protocol.counters();
+    assert_eq!((counters.links_refused_self, counters.identities_in_use), (2, 0));
+    let refused = |e: &&Event| matches!(e, Event::LinkRefused { .. });
+    assert_eq!(node.events.iter().filter(refused).count(), 1, "{:?}", node.events);
+    // Its own key and no word is no reason to wait for ever.
+    node.link_up(secs(1), LinkId(3), true, 1);
+    node.wake(secs(60));
+    assert_eq!(node.closed, [here, there, LinkId(3)]);
+    assert_eq!(twins(&node), []);
+}
+
+#[test]
 fn copies_are_told_until_there_are_enough_and_counted_afterwards() {
     // Whoever came later confirmed everything that was there, with an event for each.
     let mut node = node();

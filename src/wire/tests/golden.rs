@@ -206,6 +206,7 @@ fn every_reason_has_a_code_of_its_own() {
         assert_eq!(reason_of(u64::from(code)), reason);
         assert_eq!(reason_code(reason), code);
     }
+    assert_eq!(reason_code(CloseReason::IdentityInUse), 16);
     assert_eq!(reason_of(10), CloseReason::TransportClosed);
     assert_eq!(reason_of(u64::MAX), CloseReason::TransportClosed);
 }
