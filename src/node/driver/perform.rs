@@ -10,7 +10,7 @@ use crate::node::workers::piece_verifier::PieceCheck;
 use crate::node::workers::store_writer::{Source, StoreOp};
 use crate::node::workers::verifier::TransactionCheck;
 use crate::protocol::{CallId, Input, Output, PublishRefusal, Ticket};
-use crate::types::{Event, LinkId, Message, PublishState, PublishStatus, TransactionId};
+use crate::types::{Direction, Event, LinkId, Message, PublishState, PublishStatus, TransactionId};
 
 use super::link::LinkHandle;
 use super::{Call, Driver};
@@ -241,7 +241,8 @@ impl Driver {
                     state.hint =
                         Some(naming(&format!("dialling {address} failed"), address, &reason));
                 }
-                Event::LinkRefused { address, reason, .. } => {
+                // Who came by itself says nothing of what this node waits for.
+                Event::LinkRefused { address, direction: Direction::Outbound, reason, .. } => {
                     let address = address.as_deref().unwrap_or("a peer");
                     state.hint = Some(format!("the link with {address} was refused: {reason}"));
                 }
