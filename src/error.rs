@@ -101,8 +101,13 @@ pub enum IdentityError {
         r#source: std::io::Error,
     },
     /// A network's secret that is too short to be safe, or too long; no retry helps.
-    #[error("a network secret has {min} to {max} bytes, this one has {length}")]
+    #[error(
+        "a network secret has {min} to {max} bytes, {} has {length}",
+        path.as_ref().map_or("this one".into(), |path| path.display().to_string())
+    )]
     SecretLength {
+        /// File that holds the secret, where one does.
+        path: Option<PathBuf>,
         /// Length of the secret in bytes; of a file, as far as it was read.
         length: usize,
         /// Smallest allowed length.
