@@ -529,6 +529,9 @@ pub enum BanError {
     /// is written as soon as that works; a restart before then forgets it.
     #[error("not kept for the next start: {0}")]
     Store(StoreError),
+    /// The id is that of the node itself; nothing changed, and no retry helps.
+    #[error("a node cannot ban itself")]
+    Itself,
     /// The node is shut down; the ban may have been kept.
     #[error("the node is shut down")]
     Closed,

@@ -211,6 +211,7 @@ fn of_operations(samples: &mut Samples) {
     );
     add!(samples, BanError:
         Store => BanError::from(store()),
+        Itself => BanError::Itself,
         Closed => BanError::Closed,
     );
 }
