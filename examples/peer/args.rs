@@ -71,7 +71,7 @@ pub(crate) struct Args {
     /// Deliver payloads as text, where they are UTF-8.
     #[arg(long)]
     pub(crate) text: bool,
-    /// What to log on stderr: a level, `target=level`, or several with commas. Lines that nobody reads
+    /// What to log on stderr: a level, `target=level`, or several with commas. Lines that nobody takes
     /// are dropped and counted.
     #[arg(long, value_name = "FILTER", default_value = "warn")]
     pub(crate) log: Targets,

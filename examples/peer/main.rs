@@ -70,7 +70,7 @@ has none):
                                        carries the topics of --topic, those in `[gossip] topics` and
                                        those that peers behind it want: see topics_carried, stands_in;
                                        memory and memory_limits: bytes by owner;
-                                       log_lines_dropped are lines of --log that nobody read
+                                       log_lines_dropped are lines of --log that nobody took
   invite {ref,invite}                  one line for --join of a newcomer: network, addresses, the id that
                                        must answer there, and the network's secret, if it has one
   dead_letters {ref,dead_letters}      own transactions that no peer took, in the order of publishing:

@@ -99,7 +99,7 @@ impl NetworkSecret {
         Self::new(content.strip_suffix(b"\r").unwrap_or(content))
     }
 
-    /// Writes the secret and a line break to a new file of mode 0600. A file that could not be written
+    /// Writes the secret and a line break, which [`load`](Self::load) takes off again, to a new file of mode 0600. A file that could not be written
     /// whole is removed.
     ///
     /// # Errors
@@ -116,7 +116,9 @@ impl NetworkSecret {
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         let mut file = options.open(path)?;
-        let written = file.write_all(&[&self.bytes, b"\n".as_slice()].concat());
+        // A `\r` before the `\n` is read as part of the line break.
+        let line_break: &[u8] = if self.bytes.ends_with(b"\r") { b"\r\n" } else { b"\n" };
+        let written = file.write_all(&[&self.bytes, line_break].concat());
         // Half a secret would be another one.
         written.and_then(|()| file.sync_all()).inspect_err(|_| {
             let _ = std::fs::remove_file(path);
@@ -243,15 +245,27 @@ mod tests {
         assert!(matches!(wanted.save(&path), Err(IdentityError::SecretFile { .. })));
         let missing = NetworkSecret::load(dir.path().join("none")).unwrap_err();
         assert!(matches!(missing, IdentityError::SecretFile { .. }), "{missing}");
-        let ends_in_a_break = NetworkSecret::new("0123456789abcdef\n").unwrap();
-        let other = dir.path().join("other");
-        ends_in_a_break.save(&other).unwrap();
-        assert_eq!(NetworkSecret::load(&other).unwrap(), ends_in_a_break);
-        #[cfg(unix)]
+    }
+
+    #[test]
+    fn what_was_saved_is_loaded_whatever_its_last_bytes_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let ends = ["", "x", "\0", "\r", "\n", "\r\n", "\n\r", "\r\r", "\n\n", "\r\r\n", "\r\n\r"];
+        // Of the greatest length as well.
+        for (start, end) in [16, NetworkSecret::MAX_BYTES].iter().flat_map(|n| ends.map(|e| (n, e)))
         {
-            use std::os::unix::fs::PermissionsExt;
-            let mode = std::fs::metadata(&other).unwrap().permissions().mode();
-            assert_eq!(mode & 0o777, 0o600);
+            let text = format!("{}{end}", "s".repeat(start - end.len()));
+            let saved = NetworkSecret::new(text).unwrap();
+            let path = dir.path().join("secret");
+            saved.save(&path).unwrap();
+            assert_eq!(NetworkSecret::load(&path).unwrap().as_bytes(), saved.as_bytes(), "{end:?}");
+            #[cfg(unix)]
+            {
+                use std::os::unix::fs::PermissionsExt;
+                let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+                assert_eq!(mode & 0o777, 0o600);
+            }
+            std::fs::remove_file(&path).unwrap();
         }
     }
 }
