@@ -167,7 +167,7 @@ fn write(
             *is_torn = *last != b'\n';
         }
         let lost = text.get(written.max(lines_at)..told_at).unwrap_or_default();
-        let lines = lost.iter().filter(|byte| **byte == b'\n').count() as u64;
+        let lines = lost.split_inclusive(|byte| *byte == b'\n').count() as u64;
         return Err(Refused { why, lines });
     }
     *is_torn = false;

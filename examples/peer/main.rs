@@ -35,8 +35,6 @@ mod signals;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser;
-
 use args::Args;
 use input::Ref;
 use logs::Logs;
@@ -117,7 +115,7 @@ const MAX_LAST_LINES: Duration = Duration::from_secs(5);
 const MAX_LAST_LOGS: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args = Args::read();
     let logs = Logs::start();
     // Nothing of this program waits for a reader of stderr.
     let of_panics = logs.clone();

@@ -92,7 +92,7 @@ fn a_damaged_invite_is_refused_with_the_reason_and_is_not_shown() {
     let first = Chat::start(&[]);
     // A piece that begins with a hyphen would be an option.
     let is_start = |at: &usize| first.invite[*at..].starts_with(char::is_alphanumeric);
-    let middle = (first.invite.len() / 2..).find(is_start).unwrap();
+    let middle = (first.invite.len() / 2..first.invite.len()).find(is_start).unwrap();
     let (start, end) = first.invite.split_at(middle);
     let letters = first.invite.strip_prefix("sorcha:").unwrap();
     for (damaged, reason) in [
