@@ -14,7 +14,9 @@ use std::io::BufRead;
 use std::time::Duration;
 
 use anyhow::Context;
-use clap::Parser;
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
+use sorcha_peer::error::ParseIdError;
 use sorcha_peer::{Invite, Item, NetworkSecret, PeerNode, StartAt};
 use tokio::sync::mpsc;
 
@@ -28,30 +30,41 @@ const GOODBYE: Duration = Duration::from_secs(5);
 /// Chats with everybody who has the invite.
 #[derive(Debug, Parser)]
 struct Args {
-    /// Invite into a chat; without one a new chat begins.
-    invite: Option<Invite>,
+    /// Invite into a chat; without one a new chat begins. Its pieces, where it was broken into several,
+    /// are put together.
+    invite: Vec<String>,
     /// Address to listen on; port 0 picks a free one. Only this machine reaches the default.
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:0")]
     listen: String,
 }
 
+impl Args {
+    fn invite(&self) -> Result<Option<Invite>, ParseIdError> {
+        let text = self.invite.concat();
+        if self.invite.is_empty() { Ok(None) } else { text.parse().map(Some) }
+    }
+}
+
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
+    // Not by clap, which would show the text: most of a damaged invite is still the secret.
+    let refuse = |why| Args::command().error(ErrorKind::ValueValidation, why).exit();
+    let invite = args.invite().unwrap_or_else(refuse);
     let runtime = tokio::runtime::Runtime::new()?;
-    let ended = runtime.block_on(chat(&args));
+    let ended = runtime.block_on(chat(&args.listen, invite.as_ref()));
     // The thread that reads stdin may never come back.
     runtime.shutdown_background();
     ended
 }
 
-async fn chat(args: &Args) -> anyhow::Result<()> {
-    let builder = PeerNode::builder().listen(&args.listen);
-    let builder = match &args.invite {
+async fn chat(listen: &str, invite: Option<&Invite>) -> anyhow::Result<()> {
+    let builder = PeerNode::builder().listen(listen);
+    let builder = match invite {
         Some(invite) => builder.join(invite),
         None => builder.network("chat").secret(NetworkSecret::generate()?),
     };
     let node = builder.start().await?;
-    if args.invite.is_some() {
+    if invite.is_some() {
         node.wait_ready(1, PATIENCE).await.context("nobody of this chat can be reached")?;
     }
     println!("invite: {}", node.invite().await?);

@@ -101,8 +101,13 @@ pub enum IdentityError {
         r#source: std::io::Error,
     },
     /// A network's secret that is too short to be safe, or too long; no retry helps.
-    #[error("a network secret has {min} to {max} bytes, this one has {length}")]
+    #[error(
+        "a network secret has {min} to {max} bytes, {} has {length}",
+        path.as_ref().map_or("this one".into(), |path| path.display().to_string())
+    )]
     SecretLength {
+        /// File that holds the secret, where one does.
+        path: Option<PathBuf>,
         /// Length of the secret in bytes; of a file, as far as it was read.
         length: usize,
         /// Smallest allowed length.
@@ -524,6 +529,9 @@ pub enum BanError {
     /// is written as soon as that works; a restart before then forgets it.
     #[error("not kept for the next start: {0}")]
     Store(StoreError),
+    /// The id is that of the node itself; nothing changed, and no retry helps.
+    #[error("a node cannot ban itself")]
+    Itself,
     /// The node is shut down; the ban may have been kept.
     #[error("the node is shut down")]
     Closed,

@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Parser, ValueEnum};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, ValueEnum};
 use sorcha_peer::nat::StunProber;
 use sorcha_peer::{Cursor, Endpoint, Invite, StartAt, Topic};
 use tracing_subscriber::filter::Targets;
@@ -41,8 +42,11 @@ pub(crate) struct Args {
     pub(crate) secret_file: Vec<PathBuf>,
     /// Join the network of this invite, which another node gave by the operation `invite`; or of the
     /// invite in this file, since others on this machine may see a command line.
-    #[arg(long, value_name = "INVITE|FILE", conflicts_with = "network", value_parser = invite)]
-    pub(crate) join: Option<Invite>,
+    #[arg(long, value_name = "INVITE|FILE", conflicts_with = "network")]
+    join: Option<String>,
+    /// What `join` says.
+    #[arg(skip)]
+    pub(crate) invite: Option<Invite>,
     /// Deliver this topic; repeatable. Without it, all topics. Where the configuration says
     /// `[gossip] role = "edge"`, the node is sent nothing else.
     #[arg(long, value_name = "NAME")]
@@ -71,10 +75,23 @@ pub(crate) struct Args {
     /// Deliver payloads as text, where they are UTF-8.
     #[arg(long)]
     pub(crate) text: bool,
-    /// What to log on stderr: a level, `target=level`, or several with commas. Lines that nobody reads
+    /// What to log on stderr: a level, `target=level`, or several with commas. Lines that nobody takes
     /// are dropped and counted.
     #[arg(long, value_name = "FILTER", default_value = "warn")]
     pub(crate) log: Targets,
+}
+
+impl Args {
+    /// Reads the command line; ends the process where it is wrong.
+    pub(crate) fn read() -> Self {
+        let mut args = Self::parse();
+        // Not by clap, which would show the text: most of a damaged invite is still the secret.
+        if let Some(text) = args.join.take() {
+            let refuse = |why| Self::command().error(ErrorKind::ValueValidation, why).exit();
+            args.invite = Some(invite(&text).unwrap_or_else(refuse));
+        }
+        args
+    }
 }
 
 /// The transports by name.
@@ -89,12 +106,16 @@ pub(crate) enum Kind {
     Rest,
 }
 
+/// Reads an invite or the file that holds it. Errors say nothing of the text: what is taken for the
+/// name of a file may be an invite without its beginning.
 fn invite(text: &str) -> Result<Invite, String> {
     if text.trim_start().starts_with("sorcha:") {
-        return text.parse().map_err(|error| format!("{error}"));
+        return text.parse().map_err(|error| format!("--join: {error}"));
     }
-    let read = std::fs::read_to_string(text).map_err(|error| error.to_string())?;
-    read.parse().map_err(|error| format!("{error}"))
+    let read = std::fs::read_to_string(text).map_err(|error| {
+        format!("--join: no invite, which begins with `sorcha:`, and no file: {error}")
+    })?;
+    read.parse().map_err(|error| format!("--join: in the file: {error}"))
 }
 
 fn start(text: &str) -> Result<StartAt, String> {

@@ -1,6 +1,12 @@
 //! Checks of the configuration in TOML, as `--config` reads it. The program itself is the example
 //! `peer`.
 
+// The tests of an example's own modules run here: the example itself is built as a program.
+#[cfg(test)]
+#[path = "logs.rs"]
+#[expect(dead_code, reason = "the program uses all of it")]
+mod logs;
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -56,6 +62,9 @@ mod tests {
             assert_eq!(toml::from_str::<Config>(&written).unwrap().network.trust, wanted);
         }
         let error = read("\"opne\"").unwrap_err();
-        assert!(error.contains("trust is \"opne\"") && error.contains("secret_file"), "{error}");
+        assert!(
+            error.contains("trust is another word") && error.contains("secret_file"),
+            "{error}"
+        );
     }
 }

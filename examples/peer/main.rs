@@ -35,8 +35,6 @@ mod signals;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser;
-
 use args::Args;
 use input::Ref;
 use logs::Logs;
@@ -70,7 +68,7 @@ has none):
                                        carries the topics of --topic, those in `[gossip] topics` and
                                        those that peers behind it want: see topics_carried, stands_in;
                                        memory and memory_limits: bytes by owner;
-                                       log_lines_dropped are lines of --log that nobody read
+                                       log_lines_dropped are lines of --log that nobody took
   invite {ref,invite}                  one line for --join of a newcomer: network, addresses, the id that
                                        must answer there, and the network's secret, if it has one
   dead_letters {ref,dead_letters}      own transactions that no peer took, in the order of publishing:
@@ -117,7 +115,7 @@ const MAX_LAST_LINES: Duration = Duration::from_secs(5);
 const MAX_LAST_LOGS: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args = Args::read();
     let logs = Logs::start();
     // Nothing of this program waits for a reader of stderr.
     let of_panics = logs.clone();

@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use sorcha_peer::{Config, Identity, PeerNode, SqliteStorage};
+use sorcha_peer::config::Trust;
+use sorcha_peer::{Config, Identity, Invite, PeerNode, SqliteStorage};
 
 use crate::args::{Args, Kind};
 
@@ -29,8 +30,9 @@ pub(crate) async fn start(args: &Args) -> Result<Running, Error> {
         tracing::info!(%endpoint, "bootstrap peer");
     }
     let (max_payload, memory) = (config.gossip.max_transaction_size, config.limits.memory);
+    warn_of_replaced(&config.network.trust, args);
     let mut builder = PeerNode::builder().config(config);
-    if let Some(invite) = &args.join {
+    if let Some(invite) = &args.invite {
         builder = builder.join(invite);
     }
     for path in &args.secret_file {
@@ -71,10 +73,32 @@ async fn configure(args: &Args) -> Result<Config, Error> {
     Ok(config)
 }
 
+/// Warns where flags replace the trust of the configuration file.
+fn warn_of_replaced(configured: &Trust, args: &Args) {
+    let by_invite = args.invite.as_ref().is_some_and(Invite::has_secret);
+    let by = match configured {
+        Trust::Open => return,
+        _ if by_invite => "--join",
+        // A secret more is not in place of another.
+        Trust::Secret { .. } => return,
+        _ if !args.secret_file.is_empty() => "--secret-file",
+        _ => return,
+    };
+    tracing::warn!("{by} replaces the `trust` of --config, which has no effect");
+}
+
 fn read_config(path: &Path) -> Result<Config, Error> {
-    let named = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-    let text = std::fs::read_to_string(path).map_err(|error| named(&error))?;
-    Ok(toml::from_str(&text).map_err(|error| named(&error))?)
+    let shown = path.display();
+    let text = std::fs::read_to_string(path).map_err(|error| format!("{shown}: {error}"))?;
+    // Without the line itself, which may hold a secret.
+    let placed = |error: toml::de::Error| {
+        let start = error.span().map_or(0, |span| span.start);
+        let before = text.get(..start).unwrap_or_default();
+        let line = before.matches('\n').count() + 1;
+        let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
+        format!("{shown}, line {line}, column {column}: {}", error.message())
+    };
+    Ok(toml::from_str(&text).map_err(placed)?)
 }
 
 /// Only gRPC streams are there so far; what else is asked for is passed over, aloud.

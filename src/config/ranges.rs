@@ -141,9 +141,33 @@ fn within_span(
     if range.contains(&value) {
         return Ok(());
     }
-    let show = |d: Duration| humantime::format_duration(d).to_string();
     let (min, max) = range.into_inner();
-    Err(ConfigError::OutOfRange { field, value: show(value), min: show(min), max: show(max) })
+    Err(ConfigError::OutOfRange {
+        field,
+        value: in_one_unit(value),
+        min: in_one_unit(min),
+        max: in_one_unit(max),
+    })
+}
+
+/// Writes a time in the largest unit that divides it, as the configuration reads it: months and years
+/// have no length that a reader knows.
+fn in_one_unit(time: Duration) -> String {
+    const UNITS: [(u128, &str); 6] = [
+        (86_400_000_000_000, "days"),
+        (3_600_000_000_000, "h"),
+        (60_000_000_000, "m"),
+        (1_000_000_000, "s"),
+        (1_000_000, "ms"),
+        (1000, "us"),
+    ];
+    let nanos = time.as_nanos();
+    match UNITS.iter().find(|(unit, _)| nanos.is_multiple_of(*unit)) {
+        _ if nanos == 0 => "0s".to_owned(),
+        Some((unit, "days")) if nanos == *unit => "1day".to_owned(),
+        Some((unit, name)) => format!("{}{name}", nanos / unit),
+        None => format!("{nanos}ns"),
+    }
 }
 
 fn within_auto(

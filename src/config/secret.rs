@@ -62,9 +62,14 @@ impl NetworkSecret {
     /// # Errors
     /// [`IdentityError::SecretLength`] below 16 and above 256 bytes.
     pub fn new(bytes: impl AsRef<[u8]>) -> Result<Self, IdentityError> {
-        let bytes = bytes.as_ref();
+        Self::of(bytes.as_ref(), None)
+    }
+
+    /// The secret of bytes that stand in the file `path`, where they do.
+    fn of(bytes: &[u8], path: Option<&Path>) -> Result<Self, IdentityError> {
         if !(Self::MIN_BYTES..=Self::MAX_BYTES).contains(&bytes.len()) {
             return Err(IdentityError::SecretLength {
+                path: path.map(Path::to_owned),
                 length: bytes.len(),
                 min: Self::MIN_BYTES,
                 max: Self::MAX_BYTES,
@@ -83,7 +88,8 @@ impl NetworkSecret {
         Self::new(URL_SAFE_NO_PAD.encode(random))
     }
 
-    /// Reads a secret from a file. All of its bytes count, but for one line break at the end.
+    /// Reads a secret from a file. All of its bytes count, but for one line break at the end. A file that
+    /// other users can read or change is warned of in the log.
     ///
     /// # Errors
     /// [`IdentityError::SecretFile`] when the file cannot be read, [`IdentityError::SecretLength`]
@@ -93,13 +99,16 @@ impl NetworkSecret {
         let mut bytes = Vec::new();
         let most = Self::MAX_BYTES as u64 + 3;
         File::open(path)
-            .and_then(|file| file.take(most).read_to_end(&mut bytes))
+            .and_then(|file| {
+                warn_of_others(&file, path);
+                file.take(most).read_to_end(&mut bytes)
+            })
             .map_err(|source| IdentityError::SecretFile { path: path.to_owned(), source })?;
         let content = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
-        Self::new(content.strip_suffix(b"\r").unwrap_or(content))
+        Self::of(content.strip_suffix(b"\r").unwrap_or(content), Some(path))
     }
 
-    /// Writes the secret and a line break to a new file of mode 0600. A file that could not be written
+    /// Writes the secret and a line break, which [`load`](Self::load) takes off again, to a new file of mode 0600. A file that could not be written
     /// whole is removed.
     ///
     /// # Errors
@@ -116,7 +125,9 @@ impl NetworkSecret {
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         let mut file = options.open(path)?;
-        let written = file.write_all(&[&self.bytes, b"\n".as_slice()].concat());
+        // A `\r` before the `\n` is read as part of the line break.
+        let line_break: &[u8] = if self.bytes.ends_with(b"\r") { b"\r\n" } else { b"\n" };
+        let written = file.write_all(&[&self.bytes, line_break].concat());
         // Half a secret would be another one.
         written.and_then(|()| file.sync_all()).inspect_err(|_| {
             let _ = std::fs::remove_file(path);
@@ -142,6 +153,21 @@ impl fmt::Debug for NetworkSecret {
         f.write_str("NetworkSecret(…)")
     }
 }
+
+/// Warns where other users than its owner and group have rights to a file.
+#[cfg(unix)]
+fn warn_of_others(file: &File, path: &Path) {
+    use std::os::unix::fs::MetadataExt;
+    if file.metadata().is_ok_and(|found| found.is_file() && found.mode() & 0o007 != 0) {
+        tracing::warn!(
+            target: "sorcha_peer::config", path = %path.display(),
+            "other users of this machine have rights to a network secret: chmod go= would keep them out"
+        );
+    }
+}
+
+#[cfg(not(unix))]
+fn warn_of_others(_: &File, _: &Path) {}
 
 /// Claim of membership: what a proof is about.
 #[derive(Debug, Clone, Copy)]
@@ -239,19 +265,32 @@ mod tests {
             std::fs::write(&path, text).unwrap();
             let error = NetworkSecret::load(&path).unwrap_err();
             assert!(matches!(error, IdentityError::SecretLength { .. }), "{error}");
+            assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
         }
         assert!(matches!(wanted.save(&path), Err(IdentityError::SecretFile { .. })));
         let missing = NetworkSecret::load(dir.path().join("none")).unwrap_err();
         assert!(matches!(missing, IdentityError::SecretFile { .. }), "{missing}");
-        let ends_in_a_break = NetworkSecret::new("0123456789abcdef\n").unwrap();
-        let other = dir.path().join("other");
-        ends_in_a_break.save(&other).unwrap();
-        assert_eq!(NetworkSecret::load(&other).unwrap(), ends_in_a_break);
-        #[cfg(unix)]
+    }
+
+    #[test]
+    fn what_was_saved_is_loaded_whatever_its_last_bytes_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let ends = ["", "x", "\0", "\r", "\n", "\r\n", "\n\r", "\r\r", "\n\n", "\r\r\n", "\r\n\r"];
+        // Of the greatest length as well.
+        for (start, end) in [16, NetworkSecret::MAX_BYTES].iter().flat_map(|n| ends.map(|e| (n, e)))
         {
-            use std::os::unix::fs::PermissionsExt;
-            let mode = std::fs::metadata(&other).unwrap().permissions().mode();
-            assert_eq!(mode & 0o777, 0o600);
+            let text = format!("{}{end}", "s".repeat(start - end.len()));
+            let saved = NetworkSecret::new(text).unwrap();
+            let path = dir.path().join("secret");
+            saved.save(&path).unwrap();
+            assert_eq!(NetworkSecret::load(&path).unwrap().as_bytes(), saved.as_bytes(), "{end:?}");
+            #[cfg(unix)]
+            {
+                use std::os::unix::fs::PermissionsExt;
+                let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+                assert_eq!(mode & 0o777, 0o600);
+            }
+            std::fs::remove_file(&path).unwrap();
         }
     }
 }

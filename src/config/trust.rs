@@ -211,7 +211,8 @@ impl<'de> Deserialize<'de> for Trust {
             fn visit_str<E: serde::de::Error>(self, word: &str) -> Result<Trust, E> {
                 match word {
                     "open" => Ok(Trust::Open),
-                    _ => Err(E::custom(format!("trust is {word:?}, expected {FORMS}"))),
+                    // Without the word: who takes this for the place of a secret has written one.
+                    _ => Err(E::custom(format!("trust is another word, expected {FORMS}"))),
                 }
             }
 

@@ -131,7 +131,12 @@ fn with_causes(samples: &mut Samples) {
             path: "data/network.secret".into(),
             source: io::Error::other(Layer(innermost())),
         },
-        SecretLength => IdentityError::SecretLength { length: 5, min: 16, max: 256 },
+        SecretLength => IdentityError::SecretLength {
+            path: Some("data/network.secret".into()),
+            length: 5,
+            min: 16,
+            max: 256,
+        },
         Random => IdentityError::Random,
     );
     let scheme = EndpointError::Scheme(CAUSE.to_owned());
@@ -206,6 +211,7 @@ fn of_operations(samples: &mut Samples) {
     );
     add!(samples, BanError:
         Store => BanError::from(store()),
+        Itself => BanError::Itself,
         Closed => BanError::Closed,
     );
 }

@@ -30,7 +30,9 @@
 //! and may exceed that by `max_clock_skew`. It follows `wall` once a peer's vote has confirmed it, or once
 //! the reading has kept pace with monotonic time for the retention (10 min at least) and no peer
 //! objects: by then all that was retained at the beginning has expired by monotonic time alone, so
-//! that no more is ever kept than two retentions bring. `settled` stays behind by a 32nd of the
+//! that no more is ever kept than two retentions bring. While peers say that it is later than the own
+//! clock reads, it follows them only after that long too: a few of them may be liars, and what was
+//! forgotten does not come back. `settled` stays behind by a 32nd of the
 //! retention, at most by `max_clock_skew`, so that an id is known for longer than its transaction is
 //! admissible, also after a small step back.
 //!
@@ -100,6 +102,16 @@ impl Anchor {
     }
 }
 
+/// Verdict of peers that it is later than the own clock reads.
+#[derive(Debug, Clone, Copy)]
+struct Lead {
+    since: MonoTime,
+    /// Milliseconds by which it is later.
+    amount: i64,
+    /// What was corroborated when they began to say so.
+    before: Anchor,
+}
+
 #[derive(Debug)]
 pub(super) struct Clock {
     skew: Duration,
@@ -119,6 +131,7 @@ pub(super) struct Clock {
     standing: Standing,
     /// Milliseconds from the reading to `wall`.
     correction: i64,
+    lead: Option<Lead>,
     /// Correction that the host was told of, while the clock is off.
     pub(super) told_off: Option<i64>,
     /// Time of the latest warning.
@@ -140,6 +153,7 @@ impl Clock {
             samples: BTreeMap::new(),
             standing: Standing::Unknown,
             correction: 0,
+            lead: None,
             told_off: None,
             warned: None,
         }
@@ -197,7 +211,13 @@ impl Clock {
 
     /// Returns `wall` as far as it is corroborated.
     pub(super) fn corroborated(&self) -> WallTime {
-        self.wall().min(self.anchor.continued(self.now).plus(self.skew))
+        let known = self.wall().min(self.anchor.continued(self.now).plus(self.skew));
+        match &self.lead {
+            Some(lead) if self.now.since(lead.since) < self.patience() => {
+                known.min(self.reading.max(lead.before.continued(self.now)))
+            }
+            _ => known,
+        }
     }
 
     /// Returns the time by which transactions are forgotten.
@@ -263,6 +283,7 @@ impl Clock {
     /// Judges anew; `true` when standing or correction are others than before.
     pub(super) fn judge(&mut self) -> bool {
         let before = (self.standing, self.correction);
+        let corroborated = self.corroborated();
         match self.verdict() {
             Some(Verdict::Right) => {
                 self.correction = 0;
@@ -278,7 +299,25 @@ impl Clock {
             None if self.standing == Standing::Unknown => self.obey_in_time(),
             None => {}
         }
+        self.note_lead(corroborated);
         before != (self.standing, self.correction)
+    }
+
+    fn note_lead(&mut self, corroborated: WallTime) {
+        if self.standing != Standing::Off || self.correction <= 0 {
+            self.lead = None;
+            return;
+        }
+        let amount = self.correction;
+        if self.lead.is_none_or(|lead| self.is_far(amount.saturating_sub(lead.amount))) {
+            let before = Anchor { at: self.now, wall: corroborated, is_confirmed: false };
+            self.lead = Some(Lead { since: self.now, amount, before });
+        }
+    }
+
+    /// Returns the time after which what cannot be checked is obeyed.
+    fn patience(&self) -> Duration {
+        self.retention.max(MIN_EVEN)
     }
 
     /// Without a verdict a reading that leapt is believed after a while, and obeyed long after.
@@ -287,7 +326,7 @@ impl Clock {
         if even >= ASKING {
             self.correction = 0;
         }
-        if even >= self.retention.max(MIN_EVEN) {
+        if even >= self.patience() {
             let is_confirmed = false;
             self.anchor = Anchor { at: self.now, wall: self.wall(), is_confirmed };
             self.has_leapt = false;
@@ -526,6 +565,29 @@ mod tests {
         assert_eq!(bench.error(), 8 * 3600, "which is right");
         assert_eq!(bench.clock.standing(), Standing::Right);
         assert!(bench.settled() > 7 * 3600);
+    }
+
+    #[test]
+    fn liars_that_say_it_is_later_make_nothing_forgotten_before_the_retention_is_over() {
+        let mut bench = Bench::new(0);
+        bench.pass(600);
+        for liar in 1..=2 {
+            bench.hear(liar, liar, 10 * YEAR);
+        }
+        assert_eq!((bench.clock.standing(), bench.settled() <= 0), (Standing::Off, true));
+        bench.pass(3000);
+        for liar in 1..=2 {
+            bench.hear(liar, liar, 10 * YEAR);
+        }
+        assert!(bench.settled() <= 0);
+        // Nobody has contradicted them by then.
+        bench.pass(600);
+        assert!(bench.settled() > 9 * YEAR / SECOND);
+        // Further lies begin anew.
+        for liar in 1..=2 {
+            bench.hear(liar, liar, 20 * YEAR);
+        }
+        assert!(bench.settled() < 11 * YEAR / SECOND);
     }
 
     #[test]

@@ -172,6 +172,12 @@ pub(super) fn failure_kind(error: &io::Error) -> FailureKind {
     }
 }
 
+/// Reports whether the remote gave up, and said why.
+pub(super) fn is_alert(error: &io::Error) -> bool {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
+    matches!(inner, Some(Error::AlertReceived(_)))
+}
+
 fn tls_failure_kind(error: &Error) -> FailureKind {
     use AlertDescription as A;
     match error {

@@ -105,6 +105,8 @@ pub enum Event {
         peer: PeerId,
         /// The address that was dialled or that the peer came from, where known.
         address: Option<String>,
+        /// Side that opened the link.
+        direction: Direction,
         /// Reason for which either side closed the link.
         reason: CloseReason,
     },

@@ -37,5 +37,6 @@ fn a_name_that_does_not_resolve_is_said() {
 fn another_network_is_said() {
     let other = Peer::start(["--memory", "--network", "other"]);
     let mut peer = Peer::start(["--memory", "--bootstrap", &other.listen]);
-    logged(&mut peer, &["WARN", TOLD, &other.listen, "wrong_network"]);
+    let log = logged(&mut peer, &["WARN", TOLD, &other.listen, "wrong_network"]);
+    assert!(!log.contains("failure=\"\""), "no words, no field: {log}");
 }

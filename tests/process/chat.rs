@@ -87,9 +87,32 @@ fn lines_typed_on_one_side_appear_on_the_other() {
 }
 
 #[test]
-fn a_damaged_invite_is_named() {
-    let output = Command::new(example("chat")).arg("sorcha:AQAE").output().unwrap();
-    assert_eq!(output.status.code(), Some(2));
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert!(said.contains("the invite is damaged"), "{said}");
+fn a_damaged_invite_is_refused_with_the_reason_and_is_not_shown() {
+    // It was shown whole, with the secret in it.
+    let first = Chat::start(&[]);
+    // A piece that begins with a hyphen would be an option.
+    let is_start = |at: &usize| first.invite[*at..].starts_with(char::is_alphanumeric);
+    let middle = (first.invite.len() / 2..first.invite.len()).find(is_start).unwrap();
+    let (start, end) = first.invite.split_at(middle);
+    let letters = first.invite.strip_prefix("sorcha:").unwrap();
+    for (damaged, reason) in [
+        (vec![start], "the invite is damaged"),
+        (vec![start, "A", end], "the invite is damaged"),
+        (vec![letters], "sorcha:"),
+    ] {
+        let output = Command::new(example("chat")).args(&damaged).output().unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        assert_eq!(output.stdout, b"");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains(reason), "{said}");
+        // No piece of it either.
+        let text = letters.as_bytes();
+        let shown = text.windows(8).find(|piece| said.contains(str::from_utf8(piece).unwrap()));
+        assert_eq!(shown, None, "{said}");
+    }
+    // What a mail has broken into two is whole again.
+    let second = Chat::start(&[start, end]);
+    for chat in [second, first] {
+        chat.end();
+    }
 }

@@ -1,6 +1,7 @@
 //! Programs of a network with a secret, and one that does not know it.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use serde_json::json;
 use sorcha_peer::NetworkSecret;
@@ -65,7 +66,81 @@ fn an_invite_lets_a_newcomer_in() {
         let mut newcomer = Peer::start(["--memory", "--join", source]);
         newcomer.wait("peer_up", |line| line["peer"] == first.id.as_str());
     }
-    let (_, status, log) = Peer::spawn(["--memory", "--join", "sorcha:AQAE"]).end();
-    assert_eq!(status, Some(2), "{log}");
-    assert!(log.contains("the invite is damaged"), "{log}");
+    // Most of a damaged invite is still the secret.
+    let (cut, headless) = (&invite[..invite.len() - 1], &invite[1..]);
+    fs::write(&file, cut).unwrap();
+    let damaged = "the invite is damaged";
+    for (source, said) in [(cut, damaged), (headless, "no file"), (file.to_str().unwrap(), damaged)]
+    {
+        let (_, status, log) = Peer::spawn(["--memory", "--join", source]).end();
+        assert_eq!(status, Some(2), "{log}");
+        assert!(log.contains(said) && !log.contains(&invite[20..40]), "{log}");
+    }
+}
+
+#[test]
+fn a_secret_in_the_configuration_file_is_not_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("peer.toml");
+    for (trust, said) in [
+        ("{ secret = \"hunter2\" }", "unknown field `secret`"),
+        ("\"hunter2\"", "trust is another word"),
+        ("{ secret_file = \"hunter2\", secret_file = \"hunter2\" }", "duplicate key"),
+    ] {
+        fs::write(&path, format!("# peer\n[network]\ntrust = {trust}\n")).unwrap();
+        let flags = ["--memory", "--config", path.to_str().unwrap()];
+        let (lines, status, log) = Peer::spawn(flags).end();
+        assert_eq!(status, Some(1), "{log}");
+        for told in [&text(&lines[0], "error"), &log] {
+            assert!(told.contains(said) && told.contains("peer.toml, line 3, column "), "{told}");
+            assert!(!told.contains("hunter2"), "{told}");
+        }
+    }
+}
+
+#[test]
+fn a_secret_file_is_named_where_it_is_too_short_and_warned_of_where_others_read_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("network.secret");
+    let flags = ["--memory", "--secret-file", path.to_str().unwrap()];
+    fs::write(&path, "").unwrap();
+    let (lines, status, log) = Peer::spawn(flags).end();
+    assert_eq!(status, Some(1), "{log}");
+    assert!(text(&lines[0], "error").contains("network.secret has 0"), "{lines:?}");
+    fs::write(&path, "0123456789abcdef").unwrap();
+    for (mode, times) in [(0o600, 0), (0o640, 0), (0o604, 1)] {
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        let mut peer = Peer::start(flags);
+        peer.stdin = None;
+        let (_, _, log) = peer.end();
+        assert_eq!(log.matches("rights to a network secret").count(), times, "{mode:o}: {log}");
+    }
+}
+
+#[test]
+fn flags_that_replace_the_trust_of_the_file_are_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("network.secret");
+    NetworkSecret::generate().unwrap().save(&path).unwrap();
+    let secret = path.to_str().unwrap();
+    let mut first = Peer::start(["--memory", "--secret-file", secret]);
+    let invite = text(&first.ask(json!({ "op": "invite" })), "invite");
+    let config = dir.path().join("peer.toml");
+    let allow = format!("allow = [\"{}\"]", first.id);
+    let file = format!("secret_file = {secret:?}");
+    for (trust, flag, value, times) in [
+        (&allow, "--secret-file", secret, 1),
+        (&allow, "--join", invite.as_str(), 1),
+        (&file, "--join", invite.as_str(), 1),
+        (&file, "--topic", "t", 0),
+    ] {
+        fs::write(&config, format!("[network]\ntrust = {{ {trust} }}\n")).unwrap();
+        let mut peer = Peer::start(["--memory", "--config", config.to_str().unwrap(), flag, value]);
+        peer.stdin = None;
+        let (_, status, log) = peer.end();
+        assert_eq!(status, Some(0), "{log}");
+        let told = format!("{flag} replaces the `trust` of --config");
+        assert_eq!(log.matches(&told).count(), times, "{trust}: {log}");
+    }
+    first.finish();
 }

@@ -130,6 +130,7 @@ fn bad_lines_are_answered_and_the_program_lives() {
     let mut peer = Peer::in_memory();
     let nested = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
     let deep = format!(r#"{{"op":"publish","ref":7,"topic":{nested}}}"#);
+    let own = json!({ "op": "ban", "ref": 7, "peer": peer.id }).to_string();
     let mut many = r#"{"op":"stats","ref":7"#.to_owned();
     for n in 0..32 {
         write!(many, r#","f{n}":{n}"#).unwrap();
@@ -152,6 +153,7 @@ fn bad_lines_are_answered_and_the_program_lives() {
         (r#"{"op":"publish","ref":7,"topic":"t","base64":"?"}"#, "base64"),
         (r#"{"op":"publish_random","ref":7,"topic":"t","size":-1,"count":1}"#, "-1"),
         (r#"{"op":"ban","ref":7,"peer":"12"}"#, "64 hexadecimal digits"),
+        (&own, "cannot ban itself"),
         (r#"{"op":"connect","ref":7,"address":"a:b:c"}"#, "port"),
         (r#"{"op":"dead_letters","ref":7,"limit":-1}"#, "-1"),
         (r#"{"op":"redeliver","ref":7,"id":"12"}"#, "64 hexadecimal digits"),
@@ -182,7 +184,7 @@ fn bad_lines_are_answered_and_the_program_lives() {
         assert_eq!(peer.ask(line)["event"], "publish_failed");
     }
     let lines = peer.finish();
-    assert_eq!(of(&lines, "error").len(), 21);
+    assert_eq!(of(&lines, "error").len(), 22);
     assert_eq!(of(&lines, "delivered").len(), 0);
     let failed: Vec<_> = of(&lines, "publish_failed").iter().map(|f| text(f, "error")).collect();
     assert!(failed[1].contains("the topic is empty"), "{failed:?}");

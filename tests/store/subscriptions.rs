@@ -2,18 +2,21 @@
 //! whose pages end early.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use sorcha_peer::error::{AckError, StoreError, StoreErrorKind, SubscribeError};
-use sorcha_peer::ports::{LogEntry, Page, TransactionStore};
+use sorcha_peer::ports::{LogEntry, NewEntry, Page, TransactionStore};
 use sorcha_peer::store::MemoryTransactionStore;
+use sorcha_peer::transport::MemoryNetwork;
 use sorcha_peer::types::WallTime;
 use sorcha_peer::{
-    Cursor, Delivery, DurableSubscription, Identity, Item, PeerNode, SqliteStorage, StartAt, Topic,
+    Cursor, Delivery, DurableSubscription, Identity, Item, PeerNode, SqliteStorage, StartAt,
+    Subscription, Topic,
 };
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::hooked::{Hooked, Hooks, alone};
@@ -328,4 +331,73 @@ async fn damage_is_told_skipped_and_does_not_stop_a_subscriber() {
     items.ack(until).await.unwrap();
     publish(&node, "t", &["4"]).await;
     assert_eq!(payloads(&mut items, 1).await, ["4"]);
+}
+
+/// Keeps the answer to an append that is done back, when it is told to.
+#[derive(Debug, Default)]
+struct SlowAnswer {
+    is_due: AtomicBool,
+    stored: Notify,
+    go_on: Notify,
+}
+
+#[async_trait]
+impl Hooks for SlowAnswer {
+    async fn append(
+        &self,
+        log: &MemoryTransactionStore,
+        entries: &[NewEntry],
+    ) -> Result<Vec<Cursor>, StoreError> {
+        let cursors = log.append(entries).await?;
+        if !entries.is_empty() && self.is_due.swap(false, Ordering::SeqCst) {
+            self.stored.notify_one();
+            self.go_on.notified().await;
+        }
+        Ok(cursors)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn news_that_looks_old_is_delivered_when_it_is_read_before_the_node_knows_that_it_is_stored()
+{
+    let log = Hooked::new(SlowAnswer::default());
+    let network = MemoryNetwork::new();
+    let on = |n: u8| {
+        let identity = Identity::from_seed([n; 32]);
+        let transport = Arc::new(network.transport(identity.peer_id()));
+        PeerNode::builder().transport(transport).identity(identity)
+    };
+    let node = on(1).transaction_store(log.clone()).listen("10.0.0.1:1").start().await.unwrap();
+    let origin = on(2).dial_only().start().await.unwrap();
+    origin.connect("10.0.0.1:1").await.unwrap();
+    // Behind what the two compare when they meet.
+    let mut all = node.subscribe_all(StartAt::Earliest).await.unwrap();
+    origin.publish("t", "0").await.unwrap();
+    let text = async |items: &mut Subscription| {
+        let item = tokio::time::timeout(HANG, items.next()).await.expect("an item in time");
+        let Some(Item::Delivery(d)) = item else { panic!("no delivery: {item:?}") };
+        String::from_utf8(d.transaction.payload().to_vec()).unwrap()
+    };
+    assert_eq!(text(&mut all).await, "0");
+    // As from a slow clock: dated before the subscriptions and published after they began.
+    let news = ["1", "2", "3"].map(|name| origin.prepare("t", name).unwrap());
+    let late = news[2].header().created.plus(Duration::from_millis(20));
+    while origin.prepare("t", "").unwrap().header().created < late {
+        tokio::task::yield_now().await;
+    }
+    let [mut early, mut items] = [
+        node.subscribe("t", StartAt::Now).await.unwrap(),
+        node.subscribe("t", StartAt::Now).await.unwrap(),
+    ];
+    let [first, second, third] = news;
+    origin.publish_prepared(first).await.unwrap();
+    assert_eq!(text(&mut early).await, "1");
+    log.hooks.is_due.store(true, Ordering::SeqCst);
+    origin.publish_prepared(second).await.unwrap();
+    tokio::time::timeout(HANG, log.hooks.stored.notified()).await.expect("stored in time");
+    assert_eq!(text(&mut items).await, "1", "read while the second was there");
+    log.hooks.go_on.notify_one();
+    origin.publish_prepared(third).await.unwrap();
+    assert_eq!(text(&mut items).await, "2");
+    assert_eq!(text(&mut items).await, "3");
 }

@@ -88,7 +88,7 @@ impl Framed {
             let binding = match flaw {
                 Flaw::OneBinding => [7; 32],
                 Flaw::TwoBindings => *ours.last_chunk().unwrap(),
-                _ => blake3_of(&[first, second].concat()),
+                _ => digest(&[first, second].concat()),
             };
             (remote, binding)
         };
@@ -119,7 +119,7 @@ impl Framed {
     }
 }
 
-fn blake3_of(bytes: &[u8]) -> [u8; 32] {
+fn digest(bytes: &[u8]) -> [u8; 32] {
     use sha2::Digest;
     sha2::Sha256::digest(bytes).into()
 }

@@ -322,6 +322,8 @@ impl Driver {
             }
             Command::Stats { reply } => {
                 let mut stats = self.protocol.stats();
+                // Since the core's last input an idle node has grown older.
+                stats.uptime_s = self.started.elapsed().as_secs();
                 self.effects.add_memory(&mut stats);
                 let _ = reply.send(stats);
             }

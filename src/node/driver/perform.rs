@@ -11,7 +11,7 @@ use crate::node::workers::store_writer::{Source, StoreOp};
 use crate::node::workers::verifier::TransactionCheck;
 use crate::protocol::{CallId, Input, Output, PublishRefusal, Ticket};
 use crate::types::{
-    CloseReason, Event, LinkId, Message, PublishState, PublishStatus, TransactionId,
+    CloseReason, Direction, Event, LinkId, Message, PublishState, PublishStatus, TransactionId,
 };
 
 use super::link::LinkHandle;
@@ -249,7 +249,8 @@ impl Driver {
                 Event::LinkRefused { reason, .. } if *reason == CloseReason::IdentityInUse => {
                     state.hint = Some(IN_USE.to_owned());
                 }
-                Event::LinkRefused { address, reason, .. } => {
+                // Who came by itself says nothing of what this node waits for.
+                Event::LinkRefused { address, direction: Direction::Outbound, reason, .. } => {
                     let address = address.as_deref().unwrap_or("a peer");
                     state.hint = Some(format!("the link with {address} was refused: {reason}"));
                 }

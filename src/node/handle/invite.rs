@@ -26,7 +26,9 @@ impl PeerNode {
     /// The addresses are those that are advertised; where none are, the one that is listened on; and
     /// where that is unspecified (`0.0.0.0`), those that peers see and the machine's own, loopback
     /// last. An invite is good while one of them leads to this node with the key that it has now. With an
-    /// allow-list the newcomer has to be listed as well, and with a CA it needs a certificate.
+    /// allow-list the newcomer has to be listed as well, with a CA it needs a certificate, and where this
+    /// node has no TLS ([`plaintext`](crate::config::NetworkConfig::plaintext)) it must do without too:
+    /// an invite says none of that.
     ///
     /// # Errors
     /// [`ReadyError::NoAddress`] when nobody can dial this node, [`ReadyError::Closed`].

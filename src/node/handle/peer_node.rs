@@ -412,6 +412,9 @@ impl PeerNode {
         duration: Option<Duration>,
         reason: &str,
     ) -> Result<(), BanError> {
+        if peer == self.peer_id() {
+            return Err(BanError::Itself);
+        }
         let until = duration.map(|d| self.0.clock.now().plus(d));
         let (reply, answer) = oneshot::channel();
         let ban = Ban { peer, until, reason: reason.to_owned() };

@@ -345,7 +345,10 @@ impl Subscription {
         next.first().map_or(newest, |entry| entry.cursor)
     }
 
-    fn append_page(&mut self, page: Page, newest: Cursor) {
+    fn append_page(&mut self, mut page: Page, newest: Cursor) {
+        if self.since.is_some() {
+            cut(&mut page, newest);
+        }
         let gap_until = if self.tell_gap { page.gap_until } else { page.damaged_until };
         if let Some(until) = gap_until {
             self.ahead.push_back(Item::Gap { after: self.position, until, span: None });
@@ -366,6 +369,15 @@ impl Subscription {
             })
         }));
     }
+}
+
+/// Takes off a page what the store had before the node said so: whether that came as news is noted only
+/// then. It is on the next page.
+fn cut(page: &mut Page, newest: Cursor) {
+    page.entries.retain(|entry| entry.cursor <= newest);
+    page.next = page.next.min(newest);
+    page.gap_until = page.gap_until.map(|until| until.min(newest));
+    page.damaged_until = page.damaged_until.map(|until| until.min(newest));
 }
 
 impl fmt::Debug for Subscription {

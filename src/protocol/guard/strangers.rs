@@ -82,10 +82,12 @@ impl Strangers {
     }
 }
 
-/// Address that counts as one host: an IPv4 address, or the /64 of an IPv6 address.
+/// Address that counts as one host: an IPv4 address, or the /64 of an IPv6 address. All hosts of all
+/// attached links share the /64 of link-local addresses, so of these each is one.
 pub(in crate::protocol) fn host_of(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V4(v4) => v4.into(),
+        IpAddr::V6(v6) if v6.is_unicast_link_local() => v6.into(),
         IpAddr::V6(v6) => {
             let [a, b, c, d, ..] = v6.segments();
             Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
@@ -123,6 +125,9 @@ mod tests {
         let shunned = (0..33).any(|n| strangers.note(ip(n), at(1)).is_some());
         assert!(shunned && strangers.is_shunned(ip(999), at(2)));
         assert!(!strangers.is_shunned([0x2001, 0xdb8, 0, 2, 0, 0, 0, 1].into(), at(2)));
+        let local = |n: u16| IpAddr::from([0xfe80, 0, 0, 0, 0, 0, 0, n]);
+        assert!((0..33).any(|_| strangers.note(local(1), at(1)).is_some()));
+        assert!(!strangers.is_shunned(local(2), at(2)));
     }
 
     #[test]

@@ -4,7 +4,8 @@
 //! A peer that sees both knows: an incarnation rises with each start, so one that was followed by
 //! another and is back belongs to a process that never stopped. A restart shows each incarnation
 //! once. One of the two knows by its links: peers replace them, and none of its own has taken their
-//! place. And when the two meet each other, their hellos tell: one key, two incarnations.
+//! place. The word of one peer is not enough for that while there are others to say so too.
+//! And when the two meet each other, their hellos tell: one key, two incarnations.
 //!
 //! Bounds: `MAX_SEEN` peers, the one that was silent longest is forgotten first; `MAX_EARLIER`
 //! incarnations of each.
@@ -49,11 +50,20 @@ struct Incarnations {
     told: Option<MonoTime>,
 }
 
+/// An own link that was taken over, as its peer says.
+#[derive(Debug)]
+struct TakenOver {
+    at: MonoTime,
+    peer: PeerId,
+    /// No other peer was linked then.
+    is_only: bool,
+}
+
 /// Incarnations that peers came with, and the own links that were taken over.
 #[derive(Debug, Default)]
 pub(in crate::protocol) struct Twins {
     seen: BTreeMap<PeerId, Incarnations>,
-    taken_over: VecDeque<MonoTime>,
+    taken_over: VecDeque<TakenOver>,
     told: Option<MonoTime>,
 }
 
@@ -87,14 +97,20 @@ impl Twins {
         tell(&mut seen.told, now)
     }
 
-    /// A peer replaced an own link, and none of this process has taken its place.
-    pub(in crate::protocol) fn note_taken_over(&mut self, now: MonoTime) -> Finding {
-        self.taken_over.retain(|at| now.since(*at) < WINDOW);
+    /// A peer replaced an own link, and none of this process has taken its place. `is_only`: no other
+    /// peer is linked.
+    pub(in crate::protocol) fn note_taken_over(
+        &mut self,
+        peer: PeerId,
+        is_only: bool,
+        now: MonoTime,
+    ) -> Finding {
+        self.taken_over.retain(|one| now.since(one.at) < WINDOW);
         if self.taken_over.len() >= TAKEN_OVER {
             self.taken_over.pop_front();
         }
-        self.taken_over.push_back(now);
-        if self.taken_over.len() < TAKEN_OVER {
+        self.taken_over.push_back(TakenOver { at: now, peer, is_only });
+        if self.taken_over.len() < TAKEN_OVER || !self.is_agreed(&peer, now) {
             return Finding::Single;
         }
         tell(&mut self.told, now)
@@ -103,6 +119,16 @@ impl Twins {
     /// Another process with our own key was met.
     pub(in crate::protocol) fn note_met(&mut self, now: MonoTime) -> Finding {
         tell(&mut self.told, now)
+    }
+
+    /// Reports whether a second peer says what `peer` says, or there was none that could.
+    fn is_agreed(&self, peer: &PeerId, now: MonoTime) -> bool {
+        let is_other_seen = || {
+            let is_recent = |seen: &Incarnations| now.since(seen.touched) < WINDOW;
+            self.seen.iter().any(|(other, seen)| other != peer && is_recent(seen))
+        };
+        self.taken_over.iter().any(|one| one.peer != *peer)
+            || self.taken_over.iter().all(|one| one.is_only) && !is_other_seen()
     }
 
     #[cfg(any(test, feature = "sim"))]
@@ -156,13 +182,37 @@ mod tests {
 
     #[test]
     fn links_taken_over_now_and_then_mean_nothing() {
+        let peer = PeerId::from_bytes([1; 32]);
         let mut twins = Twins::default();
         for n in 0..20 {
-            assert_eq!(twins.note_taken_over(at(301 * n)), Finding::Single);
+            assert_eq!(twins.note_taken_over(peer, true, at(301 * n)), Finding::Single);
         }
-        let found = [0, 1, 2, 62].map(|s| twins.note_taken_over(at(9000 + s)));
+        let found = [0, 1, 2, 62].map(|s| twins.note_taken_over(peer, true, at(9000 + s)));
         assert_eq!(found, [Single, Single, Tell, Tell]);
         assert_eq!(twins.taken_over.len(), TAKEN_OVER);
+    }
+
+    #[test]
+    fn one_peer_among_others_is_not_believed_alone() {
+        let [liar, other] = [1, 2].map(|n| PeerId::from_bytes([n; 32]));
+        // Another peer is linked, at least once.
+        for linked in [[false; 3], [false, true, true], [true, true, false]] {
+            let mut twins = Twins::default();
+            let found = [0, 1, 2].map(|n| twins.note_taken_over(liar, linked[n], at(n as u64)));
+            assert_eq!(found, [Single; 3]);
+            assert_eq!(twins.note_taken_over(other, false, at(3)), Tell, "two say so");
+        }
+        // Another one came a while ago, and is gone.
+        let mut twins = Twins::default();
+        twins.note_up(other, 1, at(0));
+        twins.note_up(liar, 1, at(0));
+        let found = [597, 598, 599].map(|s| twins.note_taken_over(liar, true, at(s)));
+        assert_eq!(found, [Single; 3]);
+        assert_eq!(
+            twins.note_taken_over(liar, true, at(600)),
+            Tell,
+            "nobody else is left to say so"
+        );
     }
 
     #[test]

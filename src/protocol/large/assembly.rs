@@ -6,7 +6,7 @@
 //! nobody else the link. Only what was checked is kept, counted as progress and passed on. Only the
 //! last piece may be short, so that crumbs do not pass for progress.
 //!
-//! Tested by: `sim::tests::large`, `protocol::tests::liars`.
+//! Tested by: `sim::tests::large`, `protocol::tests::liars`, `protocol::tests::budget`.
 
 use bytes::Bytes;
 
@@ -304,15 +304,16 @@ impl Protocol {
                 continue;
             };
             let (size, assembling) = (pending.size, self.assemblies.bytes);
-            if !self.env.may_assemble(size, assembling.level()) {
-                // For the store.
-                return;
-            }
+            // Before the store is waited for: buffers count there too, and it empties none of them.
             if !assembling.has_room(size, budget) {
                 if !self.make_room(size) {
                     return;
                 }
                 continue;
+            }
+            if !self.env.may_assemble(size, assembling.level()) {
+                // For the store.
+                return;
             }
             self.assemblies.waiting.pop_front();
             if let Some(large) = &mut pending.large {

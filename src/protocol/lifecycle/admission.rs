@@ -95,7 +95,9 @@ impl Protocol {
         let Some(l) = self.links.all.get(&link).filter(|l| l.up.is_some()) else { return };
         let ours = |other: &Link| other.remote == l.remote && other.id != link;
         if !self.links.all.values().any(ours) {
-            let finding = self.guard.twins.note_taken_over(self.env.now);
+            let (peer, now) = (l.remote, self.env.now);
+            let is_only = self.links.all.values().all(|l| l.remote == peer || l.up.is_none());
+            let finding = self.guard.twins.note_taken_over(peer, is_only, now);
             self.note_twins(finding, link, self.env.me);
         }
     }

@@ -101,7 +101,8 @@ impl Protocol {
             self.on_mistaken(link);
             return;
         }
-        let event = Event::LinkRefused { peer: l.remote, address: l.shown_address(), reason };
+        let (peer, direction, address) = (l.remote, l.direction, l.shown_address());
+        let event = Event::LinkRefused { peer, address, direction, reason };
         let was_up = l.up.is_some();
         // A refusal names what is wrong with us or with the address; the peer is not at fault. That we
         // dialled ourselves is proven by our own key and our incarnation at the other end, and not by

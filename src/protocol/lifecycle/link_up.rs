@@ -125,7 +125,9 @@ impl Protocol {
         match message {
             Message::Hello(hello) => self.on_hello(link, &hello),
             Message::Goodbye { reason, retry_after } => self.on_goodbye(link, reason, retry_after),
-            // A full node names others before it says goodbye.
+            // A full node names others before it says goodbye, and has not proven that it is a member.
+            Message::Peers { .. }
+                if self.is_dialled(link) && self.env.config.network.trust.secrets().is_some() => {}
             Message::Peers { records, relays } if self.is_dialled(link) => self
                 .membership
                 .on_peers(&mut self.env, &mut self.links, &mut self.guard, link, records, relays),
@@ -289,7 +291,8 @@ impl Protocol {
         if let Some(address) = address {
             self.membership.dead_ends.note_own(address, self.env.now);
         }
-        let event = Event::LinkRefused { peer: l.remote, address: l.shown_address(), reason };
+        let (peer, direction, address) = (l.remote, l.direction, l.shown_address());
+        let event = Event::LinkRefused { peer, address, direction, reason };
         if let Some(counter) = counter_of(&mut self.env.counters, reason) {
             *counter += 1;
         }
@@ -316,8 +319,6 @@ impl Protocol {
             Some(CloseReason::Shutdown)
         } else if self.guard.is_banned(remote, self.env.corroborated()) {
             Some(CloseReason::Banned)
-        } else if self.links.hello_count() > self.env.config.listen.max_handshakes as usize {
-            Some(CloseReason::TooManyLinks)
         } else {
             None
         }

@@ -9,9 +9,11 @@
 //!
 //! Who dials speaks first. Whom it dialled says nothing before that proof, neither hello nor name nor
 //! peers, and then proves itself in its own hello. A stranger is told that it is no member, and nothing
-//! else: not whether it guessed the network's name. What it says before a hello is not looked at.
-//! Strangers are counted by address (`guard::strangers`), and one host's silent ones take up at most
-//! half of the places for handshakes.
+//! else: not whether it guessed the network's name. What it says before a hello is not looked at, on
+//! a link that we dialled neither where a secret has to be proven.
+//! Strangers, silent ones too, are counted by address (`guard::strangers`). Whatever the trust, one
+//! host's silent ones take up at most half of the places for handshakes, and all of them together
+//! keep nobody out whom this node dials.
 //!
 //! Tested by: `protocol::tests::members`, `tests/node/members.rs`.
 
@@ -39,12 +41,15 @@ impl Protocol {
         if !proven {
             return Some(CloseReason::NotMember);
         }
-        if *trust == Trust::Open {
+        // Whom this node dials takes no place that a stranger could have taken up.
+        if link.direction == Direction::Outbound {
             return None;
         }
-        let from = link.address.filter(|_| link.direction == Direction::Inbound)?.ip();
-        let crowd = (self.env.config.listen.max_handshakes as usize).div_ceil(2);
-        let full = shunned(from) || self.links.hello_count_from(from) >= crowd;
+        let most = self.env.config.listen.max_handshakes as usize;
+        let crowd = |ip| self.links.hello_count_from(ip) >= most.div_ceil(2);
+        let from = link.address.map(|address| address.ip());
+        let full = from.is_some_and(|ip| shunned(ip) || crowd(ip))
+            || self.links.inbound_hello_count() >= most;
         full.then_some(CloseReason::TooManyLinks)
     }
 
@@ -104,7 +109,8 @@ impl Protocol {
                 }
             );
         }
-        if let R::NotMember | R::NotAllowed | R::Violation | R::Banned = reason
+        if let R::NotMember | R::NotAllowed | R::Violation | R::Banned | R::HandshakeTimeout =
+            reason
             && let Some(address) = address
         {
             self.note_stranger(address.ip());

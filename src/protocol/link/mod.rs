@@ -71,6 +71,12 @@ impl Links {
         self.all.len() - self.by_peer.len()
     }
 
+    /// Number of accepted links that are not through their hello.
+    pub(super) fn inbound_hello_count(&self) -> usize {
+        let waiting = |l: &&Link| l.up.is_none() && l.direction == Direction::Inbound;
+        self.all.values().filter(waiting).count()
+    }
+
     /// Number of accepted links from the host of `ip` that are not through their hello.
     pub(super) fn hello_count_from(&self, ip: IpAddr) -> usize {
         let host = host_of(ip);

@@ -53,6 +53,13 @@ pub(in crate::protocol) struct Dial {
     pub(super) failure: String,
 }
 
+impl Dial {
+    /// Failure of the transport in words, where there are any: refusals have none.
+    pub(super) fn shown_failure(&self) -> Option<&str> {
+        Some(self.failure.as_str()).filter(|words| !words.is_empty())
+    }
+}
+
 /// State of a dial over its attempts.
 #[derive(Debug, Default)]
 pub(super) struct Walk {

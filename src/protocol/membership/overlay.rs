@@ -282,7 +282,7 @@ impl Membership {
         // What led astray was told when it did, and that there is nobody else is no failure.
         if d.walk.refused.is_none() && reason != FailureKind::NoneLeft && !d.walk.seeks_further() {
             let address = d.endpoint.to_string();
-            tracing::debug!(target: "sorcha_peer::overlay", %address, %reason, failure = d.failure, "dial failed");
+            tracing::debug!(target: "sorcha_peer::overlay", %address, %reason, failure = d.shown_failure(), "dial failed");
             env.emit(Event::DialFailed { address, reason });
         }
         let failure = d.walk.refused.map_or(ConnectFailure::Dial(reason), ConnectFailure::Refused);
@@ -427,7 +427,7 @@ impl Membership {
         if let Some(failures) = is_worth.then(|| notice.fail(why, env.now)).flatten() {
             tracing::warn!(
                 target: "sorcha_peer::overlay",
-                address = %dial.endpoint, reason = why.as_str(), failure = dial.failure, failures,
+                address = %dial.endpoint, reason = why.as_str(), failure = dial.shown_failure(), failures,
                 "{}",
                 if is_bootstrap { "no link with a bootstrap peer" } else { "a peer refuses the link" }
             );

@@ -58,10 +58,26 @@ impl Protocol {
             self.log.withdraw(id);
             self.outbox.set_stale(id);
         }
+        self.redate_overdue();
         let online = self.outbox.clock.at(self.env.now);
         self.outbox.end_put_offs(online);
         self.arm_outbox();
         self.renew_stale();
+    }
+
+    /// What waits for copies and is too old for everybody else is published anew, although it may be
+    /// long before this node forgets it: that waits until the time is beyond doubt.
+    fn redate_overdue(&mut self) {
+        let until = Bound::at(self.env.wall.minus(self.env.config.gossip.retention));
+        let overdue = self.log.range(Bound::MIN, until, &Scope::ALL).filter(|r| r.is_own());
+        let mut overdue: Vec<_> =
+            overdue.filter_map(|r| Some((self.log.seq_of(&r.id)?, r.id))).collect();
+        overdue.retain(|(_, id)| self.outbox.is_waiting(id) && !self.outbox.has_copies(id));
+        overdue.sort_unstable();
+        for (_, id) in &overdue {
+            self.log.withdraw(id);
+            self.outbox.set_stale(id);
+        }
     }
 
     /// `new` is stored in place of `old`.

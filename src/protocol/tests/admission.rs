@@ -105,6 +105,17 @@ fn links_that_peers_replace_by_none_of_ours_tell_of_a_second_process() {
         node.hear(secs(n), link, vec![replaced()]);
     }
     assert_eq!(twins(&node), [node_id(1)], "of its own");
+    // Among others, one peer alone is not believed.
+    let mut node = self::node();
+    let other = node.meet_on(Duration::ZERO, 3, 100, false);
+    for n in 1..=20u64 {
+        let link = node.meet_on(secs(n), 2, n, false);
+        node.hear(secs(n), link, vec![replaced()]);
+    }
+    assert_eq!(twins(&node), []);
+    assert_eq!(node.protocol.counters().identities_in_use, 0);
+    node.hear(secs(21), other, vec![replaced()]);
+    assert_eq!(twins(&node), [node_id(1)], "two say so");
     // Of two own links to one peer, one is replaced by the other.
     let mut node = self::node();
     for n in (1..=20u64).step_by(2) {

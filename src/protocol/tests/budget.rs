@@ -2,7 +2,7 @@
 //! is counted is what is held.
 
 use crate::config::Config;
-use crate::protocol::{CallId, Input};
+use crate::protocol::{CallId, Input, Restored};
 use crate::types::{Head, LinkId, Message, Offer, PIECE_BYTES, Piece, Proofs, Transaction};
 
 use super::liars::{gauge, reservation, signed};
@@ -181,6 +181,30 @@ fn large_payloads_wait_for_a_slow_store_and_nothing_else_does() {
     let ticket = node.unstored.as_mut().unwrap().remove(0);
     node.feed(secs(1), Input::Stored { ticket, result: Ok(()) });
     assert!(is_reserved(&node.said_to(link), &all[5]), "there is room again");
+}
+
+#[test]
+fn payloads_that_do_not_come_make_way_for_one_that_does_where_the_store_is_empty() {
+    let restored = Restored { partials: Some(Vec::new()), ..Restored::default() };
+    let mut node = SingleNode::restored(1, &config(4 << 20), Vec::new(), restored);
+    let (stalling, honest) = (node.meet(secs(1), 9), node.meet(secs(1), 8));
+    // Each takes all that may be put together, and two are more than may be together with a store.
+    let stalled = [signed(9, 4 * MIB, 0), signed(9, 4 * MIB, 1)];
+    let payload = signed(8, MIB, 2);
+    node.hear(secs(1), stalling, stalled.iter().map(offer).collect());
+    node.check_heads(secs(1));
+    assert!(is_reserved(&node.said_to(stalling), &stalled[0]));
+    node.hear(secs(1), honest, vec![offer(&payload)]);
+    node.check_heads(secs(1));
+    assert!(!is_reserved(&node.said_to(honest), &payload), "waits for room");
+    let mut said = Vec::new();
+    // Five seconds without a piece for each of the two.
+    for now in 2..=12 {
+        node.hear(secs(now), stalling, vec![Message::Ping { nonce: now }]);
+        node.wake(secs(now));
+        said.extend(node.said_to(honest));
+    }
+    assert!(is_reserved(&said, &payload), "{:?}", node.protocol.stats().memory);
 }
 
 #[test]

@@ -313,6 +313,52 @@ fn silent_strangers_of_one_host_leave_room_for_others() {
 }
 
 #[test]
+fn silent_strangers_keep_nobody_out_whom_the_node_dials() {
+    for trust in [Trust::Open, config(&[1]).network.trust] {
+        let mut config = Config::lan();
+        (config.network.trust, config.listen.max_handshakes) = (trust, 8);
+        let mut node = SingleNode::new(ME, &config, Vec::new());
+        for at in 0..20 {
+            let from = address(u8::try_from(at % 4).unwrap());
+            open(&mut node, Duration::ZERO, LinkId(at), Some(from), 9);
+        }
+        assert_eq!(node.closed.len(), 12, "all places are taken");
+        let (link, remote, kind) = (LinkId(99), id(PEER), TransportKind::Memory);
+        let (dial, assurance) =
+            (Some(DialId(7)), Assurance { binding: Some(BINDING), certified: false });
+        let address = Some(address(8));
+        node.feed(
+            Duration::ZERO,
+            Input::LinkOpened { link, remote, kind, address, dial, assurance },
+        );
+        assert!(matches!(node.said_to(link)[..], [Message::Hello(_)]));
+    }
+}
+
+#[test]
+fn silent_strangers_are_shunned_as_loud_ones_are() {
+    let mut node = SingleNode::new(ME, &config(&[1]), Vec::new());
+    for at in 0..40 {
+        open(&mut node, Duration::ZERO, LinkId(at), Some(address(9)), 9);
+    }
+    node.feed(secs(60), Input::Timeout);
+    assert_eq!(node.shunned, [address(9).ip()]);
+}
+
+#[test]
+fn names_of_a_dialled_stranger_are_not_looked_at() {
+    let mut node = SingleNode::new(ME, &config(&[1]), Vec::new());
+    let (remote, kind, dial) = (id(PEER), TransportKind::Memory, Some(DialId(7)));
+    let assurance = Assurance { binding: Some(BINDING), certified: false };
+    let opened = Input::LinkOpened { link: LINK, remote, kind, address: None, dial, assurance };
+    node.feed(Duration::ZERO, opened);
+    let names = Message::Peers { records: vec![record(3), record(4)], relays: 2 };
+    node.hear(Duration::ZERO, LINK, vec![names]);
+    assert_eq!(node.protocol.counters().records_received, 0);
+    assert_eq!(goodbyes(&node.said_to(LINK)), []);
+}
+
+#[test]
 fn at_an_address_of_an_invite_only_its_peer_may_answer() {
     let (pinned, own, free) = ("192.0.2.1:1", "192.0.2.2:2", "192.0.2.3:3");
     let mut config = Config::lan();

@@ -49,6 +49,13 @@ pub(super) fn from_tls(message: &str, error: io::Error) -> TransportError {
     TransportError::with_source(tls::failure_kind(&error), message, error)
 }
 
+/// Error of a TLS handshake that was accepted. An alert of the dialler is its verdict on us: it proves
+/// nothing false of itself, as one that shows no usable key does.
+pub(super) fn from_accepted_tls(message: &str, error: io::Error) -> TransportError {
+    let kind = if tls::is_alert(&error) { FailureKind::Closed } else { tls::failure_kind(&error) };
+    TransportError::with_source(kind, message, error)
+}
+
 /// The kind that a status code of the remote stands for.
 fn kind_of_code(code: Code) -> FailureKind {
     match code {

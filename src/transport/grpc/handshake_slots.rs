@@ -46,6 +46,7 @@ impl Drop for HandshakeSlot {
 pub(super) fn host_of(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V4(v4) => v4.into(),
+        IpAddr::V6(v6) if v6.is_unicast_link_local() => v6.into(),
         IpAddr::V6(v6) => {
             let [a, b, c, d, ..] = v6.segments();
             Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()

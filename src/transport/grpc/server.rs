@@ -167,7 +167,7 @@ async fn handshake(
             let stream = TlsAcceptor::from(identity.server_config())
                 .accept(stream)
                 .await
-                .map_err(|e| failure::from_tls("the TLS handshake failed", e))?;
+                .map_err(|e| failure::from_accepted_tls("the TLS handshake failed", e))?;
             let proven = identity.proven(stream.get_ref().1)?;
             open(shared, stream, traffic, address, Some(proven)).await
         }
