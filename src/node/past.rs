@@ -1,8 +1,10 @@
 //! What the core notes of the past, in the log's store, and the spans that were missed.
 //!
 //! The notes stand under names of cursors that no durable subscription can have. A store keeps each
-//! cursor at its highest, which is right for times that go on; where peers make a node whole for
-//! longer, they do so again after its restart. Of the spans the latest is kept for later runs.
+//! cursor at its highest. That is right for the time since when a node is whole, which peers make
+//! earlier again after a restart, and not for the time until when: a clock that was ahead would hide
+//! every absence until then, so that note is made anew where it goes back. Of the spans the latest is kept
+//! for later runs.
 
 use std::ops::Range;
 
@@ -53,10 +55,11 @@ pub(super) async fn save(
     until: Option<WallTime>,
 ) -> Result<(), StoreError> {
     log.save_cursor(SINCE, Cursor(since.as_millis())).await?;
-    match until {
-        Some(until) => log.save_cursor(UNTIL, Cursor(until.as_millis())).await,
-        None => Ok(()),
+    let Some(until) = until else { return Ok(()) };
+    if load_time(log, UNTIL).await?.is_some_and(|noted| noted > until) {
+        log.remove_cursor(UNTIL).await?;
     }
+    log.save_cursor(UNTIL, Cursor(until.as_millis())).await
 }
 
 /// Notes a span for later runs. Its place comes last: without it there is none.
@@ -107,6 +110,8 @@ mod tests {
         assert_eq!(load_missed(log).await.unwrap(), []);
         save(log, at(5), None).await.unwrap();
         assert_eq!(load(log).await.unwrap(), (Some(at(5)), None));
+        // The clock was ahead.
+        save(log, at(5), Some(at(90))).await.unwrap();
         save(log, at(5), Some(at(9))).await.unwrap();
         save_missed(log, Cursor(7), &(at(9)..at(20))).await.unwrap();
     }

@@ -14,7 +14,7 @@
 //! address group have one vote together, their median; where all are of one group, as on one LAN,
 //! each has its own. The clock is off when more than half of the votes lie within `max_clock_skew` of
 //! each other and further than that from the reading, and there are at least two of them, or three
-//! where so many vote. Where three groups that we dialled ourselves say their clocks, only they vote:
+//! where so many vote. Where the peers that we dialled ourselves have three votes, only they vote:
 //! anybody can come in from as many groups as they own, but has few of the places that we choose. It is
 //! right when more than half of the votes are within `max_clock_skew`. Where
 //! neither holds, the verdict before stays. So a few peers that lie change nothing, however far from

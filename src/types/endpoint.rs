@@ -187,6 +187,24 @@ impl Endpoint {
     }
 }
 
+/// Address that counts as one host: an IPv4 address, or the /64 of an IPv6 address, the least that
+/// its owner has. All hosts of all attached links share the /64 of link-local addresses, so of these
+/// each is one.
+#[cfg_attr(
+    not(any(test, feature = "node", feature = "grpc", feature = "unstable-core")),
+    allow(dead_code)
+)]
+pub(crate) fn host_of(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V4(v4) => v4.into(),
+        IpAddr::V6(v6) if v6.is_unicast_link_local() => v6.into(),
+        IpAddr::V6(v6) => {
+            let [a, b, c, d, ..] = v6.segments();
+            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
+        }
+    }
+}
+
 impl AddressScope {
     /// Scope of one IP address.
     pub fn of(ip: IpAddr) -> Self {

@@ -41,6 +41,11 @@ pub mod unstable;
 )]
 pub(crate) use buffer::payload_buffer;
 pub use endpoint::Host;
+#[cfg_attr(
+    not(any(test, feature = "node", feature = "grpc", feature = "unstable-core")),
+    allow(unused_imports)
+)]
+pub(crate) use endpoint::host_of;
 pub use event::Refusal;
 pub use link::{CloseReason, Direction};
 pub use record::PeerRecord;

@@ -10,8 +10,7 @@ use sorcha_peer::error::{
     BanError, PublishError, ReadyError, StartError, StoreError, StoreErrorKind,
 };
 use sorcha_peer::ports::{
-    Ban, EntryFilter, EntryState, NewEntry, OutboxEntry, PeerStore, QueueSize, StoredPeer,
-    TransactionQueue, TransactionStore,
+    Ban, EntryFilter, NewEntry, PeerStore, StoredPeer, TransactionQueue, TransactionStore,
 };
 use sorcha_peer::store::{MemoryPeerStore, MemoryQueue, MemoryTransactionStore};
 use sorcha_peer::transport::MemoryNetwork;
@@ -22,6 +21,7 @@ use sorcha_peer::{
 use tokio::sync::Notify;
 
 use crate::hooked::{Hooked, Hooks, alone, delivered};
+use crate::hooked_queue::{HookedQueue, QueueHooks};
 
 /// Fails when it is told to.
 #[derive(Debug, Default)]
@@ -130,45 +130,21 @@ async fn a_log_that_works_again_is_found_to_do_so_while_nobody_publishes() {
     node.shutdown(Duration::ZERO).await.unwrap();
 }
 
-/// An outbox that lets nothing go while it is told to.
-#[derive(Debug)]
-struct Sticky(MemoryQueue, Fault);
-
+/// Lets nothing go while it is told to.
 #[async_trait]
-impl TransactionQueue for Sticky {
-    async fn append(&self, transactions: &[Transaction]) -> Result<Vec<u64>, StoreError> {
-        self.0.append(transactions).await
-    }
-    async fn update(&self, states: &[(TransactionId, EntryState)]) -> Result<(), StoreError> {
-        self.0.update(states).await
-    }
-    async fn remove(&self, ids: &[TransactionId]) -> Result<(), StoreError> {
-        if self.1.0.load(Ordering::SeqCst) == IO {
+impl QueueHooks for Fault {
+    async fn remove(&self, queue: &MemoryQueue, ids: &[TransactionId]) -> Result<(), StoreError> {
+        if self.0.load(Ordering::SeqCst) == IO {
             return Err(StoreError::new(StoreErrorKind::Io, "told to"));
         }
-        self.0.remove(ids).await
-    }
-    async fn get(&self, id: &TransactionId) -> Result<Option<OutboxEntry>, StoreError> {
-        self.0.get(id).await
-    }
-    async fn load(
-        &self,
-        filter: EntryFilter,
-        after: Option<u64>,
-        max_entries: usize,
-        max_bytes: usize,
-    ) -> Result<Vec<OutboxEntry>, StoreError> {
-        self.0.load(filter, after, max_entries, max_bytes).await
-    }
-    async fn size(&self) -> Result<QueueSize, StoreError> {
-        self.0.size().await
+        queue.remove(ids).await
     }
 }
 
 #[tokio::test]
 async fn a_host_s_store_is_one_node_s_at_a_time_where_it_hands_out_a_lease() {
     let log = Hooked::new(Fault::default());
-    let queue = Arc::new(Sticky(MemoryQueue::new(100), Fault::default()));
+    let queue = Arc::new(HookedQueue::new(100, Fault::default()));
     let identity = Identity::generate().unwrap();
     let on_log = || alone(&identity).transaction_store(log.clone()).start();
     let node = on_log().await.unwrap();
@@ -188,18 +164,18 @@ async fn a_host_s_store_is_one_node_s_at_a_time_where_it_hands_out_a_lease() {
 #[tokio::test]
 async fn what_was_refused_leaves_the_outbox_as_soon_as_that_lets_it_go() {
     let log = Hooked::new(Fault::default());
-    let queue = Arc::new(Sticky(MemoryQueue::new(100), Fault::default()));
+    let queue = Arc::new(HookedQueue::new(100, Fault::default()));
     let identity = Identity::generate().unwrap();
     let builder = alone(&identity).transaction_store(log.clone()).queue(queue.clone());
     let node = builder.start().await.unwrap();
     log.hooks.set(IO);
-    queue.1.set(IO);
+    queue.hooks.set(IO);
     assert_eq!(refusal(&node).await, StoreErrorKind::Io);
     assert_eq!(queue.size().await.unwrap().waiting, 1, "the next process would deliver it");
     log.hooks.set(NONE);
     node.publish("t", "while it is stuck").await.unwrap();
     assert_eq!(queue.size().await.unwrap().waiting, 2);
-    queue.1.set(NONE);
+    queue.hooks.set(NONE);
     node.publish("t", "later").await.unwrap();
     let left = queue.load(EntryFilter::All, None, 100, usize::MAX).await.unwrap();
     let texts: Vec<_> = left.iter().map(|e| e.transaction.payload().clone()).collect();

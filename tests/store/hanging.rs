@@ -5,13 +5,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use sorcha_peer::error::{PublishError, StoreError, StoreErrorKind};
-use sorcha_peer::ports::{
-    EntryFilter, EntryState, NewEntry, OutboxEntry, QueueSize, TransactionQueue, TransactionStore,
-};
+use sorcha_peer::ports::{NewEntry, TransactionQueue, TransactionStore};
 use sorcha_peer::store::{MemoryQueue, MemoryTransactionStore};
-use sorcha_peer::{Cursor, Event, Identity, Transaction, TransactionId};
+use sorcha_peer::{Cursor, Event, Identity, Transaction};
 
 use crate::hooked::{Hooked, Hooks, alone, delivered};
+use crate::hooked_queue::{HookedQueue, QueueHooks};
 
 /// Waits while it is shut.
 #[derive(Debug, Default)]
@@ -39,36 +38,15 @@ impl Hooks for Door {
     }
 }
 
-/// An outbox behind a door.
-#[derive(Debug)]
-struct Behind(MemoryQueue, Door);
-
 #[async_trait]
-impl TransactionQueue for Behind {
-    async fn append(&self, transactions: &[Transaction]) -> Result<Vec<u64>, StoreError> {
-        self.1.pass().await;
-        self.0.append(transactions).await
-    }
-    async fn update(&self, states: &[(TransactionId, EntryState)]) -> Result<(), StoreError> {
-        self.0.update(states).await
-    }
-    async fn remove(&self, ids: &[TransactionId]) -> Result<(), StoreError> {
-        self.0.remove(ids).await
-    }
-    async fn get(&self, id: &TransactionId) -> Result<Option<OutboxEntry>, StoreError> {
-        self.0.get(id).await
-    }
-    async fn load(
+impl QueueHooks for Door {
+    async fn append(
         &self,
-        filter: EntryFilter,
-        after: Option<u64>,
-        max_entries: usize,
-        max_bytes: usize,
-    ) -> Result<Vec<OutboxEntry>, StoreError> {
-        self.0.load(filter, after, max_entries, max_bytes).await
-    }
-    async fn size(&self) -> Result<QueueSize, StoreError> {
-        self.0.size().await
+        queue: &MemoryQueue,
+        transactions: &[Transaction],
+    ) -> Result<Vec<u64>, StoreError> {
+        self.pass().await;
+        queue.append(transactions).await
     }
 }
 
@@ -76,8 +54,8 @@ impl TransactionQueue for Behind {
 async fn a_store_that_hangs_is_waited_for_no_longer_than_it_may() {
     for is_log in [true, false] {
         let log = Hooked::new(Door::default());
-        let queue = Arc::new(Behind(MemoryQueue::new(10_000), Door::default()));
-        let door = if is_log { &log.hooks } else { &queue.1 };
+        let queue = Arc::new(HookedQueue::new(10_000, Door::default()));
+        let door = if is_log { &log.hooks } else { &queue.hooks };
         let identity = Identity::generate().unwrap();
         let builder = alone(&identity).transaction_store(log.clone()).queue(queue.clone());
         let node = builder.start().await.unwrap();

@@ -2,6 +2,7 @@
 
 #[cfg(feature = "node")]
 mod hooked;
+mod hooked_queue;
 
 mod conformance;
 #[cfg(feature = "node")]

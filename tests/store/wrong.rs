@@ -15,6 +15,8 @@ use sorcha_peer::store::{MemoryPeerStore, MemoryQueue, MemoryTransactionStore};
 use sorcha_peer::types::{Header, Signature, WallTime};
 use sorcha_peer::{Cursor, PeerId, Topic, Transaction, TransactionId, Validator, Verdict, testing};
 
+use crate::hooked_queue::{HookedQueue, QueueHooks};
+
 /// Returns what a suite says, if it says anything.
 async fn verdict(suite: impl Future<Output = ()> + Send + 'static) -> Option<String> {
     let panicked = tokio::spawn(suite).await.err()?.into_panic();
@@ -57,86 +59,85 @@ enum QueueFlaw {
     RefusesUnknown,
 }
 
-#[derive(Debug)]
-struct WrongQueue(MemoryQueue, QueueFlaw);
-
 const MAX_ENTRIES: usize = 20;
 
 #[async_trait]
-impl TransactionQueue for WrongQueue {
-    async fn append(&self, transactions: &[Transaction]) -> Result<Vec<u64>, StoreError> {
-        match self.1 {
+impl QueueHooks for QueueFlaw {
+    async fn append(
+        &self,
+        queue: &MemoryQueue,
+        transactions: &[Transaction],
+    ) -> Result<Vec<u64>, StoreError> {
+        match *self {
             QueueFlaw::RefusesRepeats | QueueFlaw::RenumbersRepeats => {
                 for transaction in transactions {
-                    if self.0.get(&transaction.id()).await?.is_some() {
-                        if self.1 == QueueFlaw::RefusesRepeats {
+                    if queue.get(&transaction.id()).await?.is_some() {
+                        if *self == QueueFlaw::RefusesRepeats {
                             return Err(refused());
                         }
-                        self.0.remove(&[transaction.id()]).await?;
+                        queue.remove(&[transaction.id()]).await?;
                     }
                 }
             }
             QueueFlaw::DropsHalf => {
                 let mut seqs = Vec::new();
                 for transaction in transactions {
-                    seqs.extend(self.0.append(std::slice::from_ref(transaction)).await?);
+                    seqs.extend(queue.append(std::slice::from_ref(transaction)).await?);
                     tokio::task::yield_now().await;
                 }
                 return Ok(seqs);
             }
             _ => {}
         }
-        let result = self.0.append(transactions).await;
-        match self.1 {
+        let result = queue.append(transactions).await;
+        match *self {
             QueueFlaw::DropsOld if result.is_err() => {
-                let old = self.0.load(EntryFilter::All, None, transactions.len(), 1 << 20).await?;
+                let old = queue.load(EntryFilter::All, None, transactions.len(), 1 << 20).await?;
                 let old: Vec<_> = old.iter().map(|entry| entry.transaction.id()).collect();
-                self.0.remove(&old).await?;
-                self.0.append(transactions).await
+                queue.remove(&old).await?;
+                queue.append(transactions).await
             }
             QueueFlaw::TakesPart if result.is_err() => {
                 for transaction in transactions {
-                    let _ = self.0.append(std::slice::from_ref(transaction)).await;
+                    let _ = queue.append(std::slice::from_ref(transaction)).await;
                 }
                 result
             }
             _ => result,
         }
     }
-    async fn update(&self, states: &[(TransactionId, EntryState)]) -> Result<(), StoreError> {
-        if self.1 == QueueFlaw::RefusesUnknown {
+    async fn update(
+        &self,
+        queue: &MemoryQueue,
+        states: &[(TransactionId, EntryState)],
+    ) -> Result<(), StoreError> {
+        if *self == QueueFlaw::RefusesUnknown {
             for (id, _) in states {
-                self.0.get(id).await?.ok_or_else(refused)?;
+                queue.get(id).await?.ok_or_else(refused)?;
             }
         }
-        self.0.update(states).await
-    }
-    async fn remove(&self, ids: &[TransactionId]) -> Result<(), StoreError> {
-        self.0.remove(ids).await
-    }
-    async fn get(&self, id: &TransactionId) -> Result<Option<OutboxEntry>, StoreError> {
-        self.0.get(id).await
+        queue.update(states).await
     }
     async fn load(
         &self,
+        queue: &MemoryQueue,
         filter: EntryFilter,
         after: Option<u64>,
-        max_entries: usize,
-        max_bytes: usize,
+        room: (usize, usize),
     ) -> Result<Vec<OutboxEntry>, StoreError> {
-        let filter = match (self.1, filter) {
+        let filter = match (*self, filter) {
             (QueueFlaw::OneKind, EntryFilter::Waiting) => EntryFilter::All,
             _ => filter,
         };
-        let max_bytes = if self.1 == QueueFlaw::LargePages { usize::MAX } else { max_bytes };
-        let mut found = self.0.load(filter, after, max_entries, max_bytes).await?;
-        if self.1 == QueueFlaw::OrderOfStates {
+        let max_bytes = if *self == QueueFlaw::LargePages { usize::MAX } else { room.1 };
+        let mut found = queue.load(filter, after, room.0, max_bytes).await?;
+        if *self == QueueFlaw::OrderOfStates {
             found.sort_by_key(|entry| matches!(entry.state, EntryState::Dead { .. }));
         }
         Ok(found)
     }
-    async fn size(&self) -> Result<QueueSize, StoreError> {
-        let size = self.0.size().await?;
+    async fn size(&self, queue: &MemoryQueue) -> Result<QueueSize, StoreError> {
+        let size = queue.size().await?;
         Ok(QueueSize::new(size.waiting, size.dead, MAX_ENTRIES as u64))
     }
 }
@@ -156,7 +157,7 @@ async fn wrong_queues_are_found() {
         (QueueFlaw::RefusesUnknown, "an unknown id is no error"),
     ] {
         let room = if flaw == QueueFlaw::NoBound { 1000 } else { MAX_ENTRIES };
-        let queue = WrongQueue(MemoryQueue::new(room), flaw);
+        let queue = HookedQueue::new(room, flaw);
         let said = verdict(async move { testing::transaction_queue(&queue, MAX_ENTRIES).await });
         assert_said(flaw, said.await.as_deref(), words);
     }

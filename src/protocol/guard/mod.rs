@@ -33,7 +33,6 @@ pub(super) use rate_limits::MAX_PEERS;
 pub(super) use rate_limits::{OPEN, Work};
 #[cfg(any(test, feature = "sim"))]
 pub(super) use strangers::MAX_HOSTS;
-pub(super) use strangers::host_of;
 pub(super) use twins::Finding;
 #[cfg(any(test, feature = "sim"))]
 pub(super) use twins::MAX_SEEN;

@@ -3,16 +3,15 @@
 //! A stranger who may not join costs a handshake to find out. So each refusal counts against the
 //! address that it came from, and an address with more than 32 at once, or 30 a minute for long, is
 //! *shunned* for a minute: what comes from there meanwhile is refused before any handshake, by
-//! transports that can. Links that are up stay. A host is one IPv4 address or one IPv6 /64, the least
-//! that its owner has.
+//! transports that can. Links that are up stay. What counts as one host is what `host_of` says.
 //!
 //! Tested by: the tests below, `protocol::tests::members`.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::types::MonoTime;
+use crate::types::{MonoTime, host_of};
 
 /// Time in which one refusal is forgotten.
 const FORGET_ONE: Duration = Duration::from_secs(2);
@@ -78,19 +77,6 @@ impl Strangers {
             if let Some(first) = first {
                 self.hosts.remove(&first);
             }
-        }
-    }
-}
-
-/// Address that counts as one host: an IPv4 address, or the /64 of an IPv6 address. All hosts of all
-/// attached links share the /64 of link-local addresses, so of these each is one.
-pub(in crate::protocol) fn host_of(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
-        IpAddr::V4(v4) => v4.into(),
-        IpAddr::V6(v6) if v6.is_unicast_link_local() => v6.into(),
-        IpAddr::V6(v6) => {
-            let [a, b, c, d, ..] = v6.segments();
-            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
         }
     }
 }

@@ -20,9 +20,8 @@ use std::time::Duration;
 
 use crate::protocol::Protocol;
 use crate::protocol::env::Env;
-use crate::protocol::guard::host_of;
 use crate::protocol::io::Output;
-use crate::types::{Direction, LinkId, Message, MonoTime, PIECE_BYTES, PeerId};
+use crate::types::{Direction, LinkId, Message, MonoTime, PIECE_BYTES, PeerId, host_of};
 
 pub(super) use batch::Batch;
 pub(super) use budget::SendBudget;

@@ -37,7 +37,8 @@ impl Outbox {
     /// Notes a refusal; whether its reason is news, or `None` where nothing waits to be taken.
     fn note_refused(&mut self, id: &TransactionId, peer: PeerId, reason: Refusal) -> Option<bool> {
         let entry = self.entries.get_mut(id).filter(|entry| entry.has_round())?;
-        if entry.peers().contains(&peer) {
+        // Once for good is enough, whatever it says later.
+        if entry.peers().contains(&peer) || entry.refusing().contains(&peer) {
             return None;
         }
         Some(entry.note_refused(peer, reason, is_for_good(reason)))

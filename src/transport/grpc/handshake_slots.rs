@@ -1,8 +1,10 @@
 //! Bounds of the handshakes from one address.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::types::host_of;
 
 /// Handshakes under way for each address. Holds no address without one.
 #[derive(Debug, Default)]
@@ -38,18 +40,6 @@ impl Drop for HandshakeSlot {
             if *count == 0 {
                 counts.remove(&self.key);
             }
-        }
-    }
-}
-
-/// Address that counts as one host: an IPv4 address, or the /64 of an IPv6 address.
-pub(super) fn host_of(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
-        IpAddr::V4(v4) => v4.into(),
-        IpAddr::V6(v6) if v6.is_unicast_link_local() => v6.into(),
-        IpAddr::V6(v6) => {
-            let [a, b, c, d, ..] = v6.segments();
-            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
         }
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::handshake_slots::host_of;
+use crate::types::host_of;
 
 /// Maximum number of hosts that are remembered; the node knows no more.
 const MAX_HOSTS: usize = 4096;
