@@ -22,6 +22,10 @@ use super::notice::Notice;
 /// more rarely, as what cannot be reached at all.
 const STEADY: Duration = Duration::from_secs(20);
 
+/// Short links that are counted at most: with six doublings the delay of 1 s is at its longest, and
+/// further ones would only take longer to be made up for.
+const MAX_SHORT_LINKS: u32 = 7;
+
 /// Topics that a peer carries, as far as is known. The peer's own word counts more than what others
 /// say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -339,7 +343,7 @@ impl AddressBook {
         let steady = u32::try_from(lived.as_secs() / STEADY.as_secs()).unwrap_or(u32::MAX);
         let is_short = u32::from(steady == 0);
         let count = |links: &mut u32| {
-            *links = links.saturating_sub(steady).saturating_add(is_short);
+            *links = links.saturating_sub(steady).saturating_add(is_short).min(MAX_SHORT_LINKS);
             *links
         };
         let theirs = |b: &&mut Bootstrap| b.peer == Some(*peer);

@@ -35,7 +35,7 @@ use crate::types::{
 };
 
 use super::Membership;
-use super::address_book::{Bootstrap, Kind, Known, backoff};
+use super::address_book::{Kind, Known, backoff};
 use super::dead_ends::OWN_FOR;
 use super::dials::{Dial, Purpose, Walk};
 
@@ -362,8 +362,8 @@ impl Membership {
                 env.push(Output::Connected { call, result });
             }
             Purpose::Bootstrap(at) => {
-                let count = |b: &Bootstrap| b.failures.saturating_add(b.short_links);
-                let failures = self.book.bootstrap.get(at).map_or(0, count);
+                let (failures, short_links) =
+                    self.book.bootstrap.get(at).map_or((0, 0), |b| (b.failures, b.short_links));
                 let next = if further {
                     // There is a link: no hurry.
                     let pause = env.config.overlay.redial_max;
@@ -371,7 +371,7 @@ impl Membership {
                 } else if is_own && !dial.endpoint.is_name() {
                     env.now + OWN_FOR
                 } else {
-                    next_attempt(env, failures, dial.walk.retry)
+                    next_attempt(env, failures.saturating_add(short_links), dial.walk.retry)
                 };
                 if failed && !further {
                     self.book.note_address_failed(&dial.endpoint, next);
