@@ -23,7 +23,9 @@ use crate::protocol::{Protocol, RENEWALS, Restored};
 use crate::types::{Cursor, Event, PeerRecord, TransactionId, canonical};
 
 use super::clock::{PublishClock, wall_now};
-use super::driver::{Dials, Driver, Effects, Inbound, Mailboxes, OwnRecord, StallWatch, StoreQueue};
+use super::driver::{
+    Dials, Driver, Effects, Inbound, Mailboxes, OwnRecord, StallWatch, StoreQueue,
+};
 use super::handle::{DurableNames, Inner, LogNews, MAX_EVENTS_BEHIND, PeerNode};
 use super::late_news::LateNews;
 use super::messages::{Completion, Draft, NodeState, SignedDraft};

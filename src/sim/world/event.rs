@@ -4,9 +4,7 @@ use std::net::SocketAddr;
 
 use super::pipe::Frame;
 use crate::protocol::{DialId, Input, Judgement, PartialOp, Ticket};
-use crate::types::{
-    Endpoint, FailureKind, LinkId, NewEntry, PeerId, TransactionId, TransportKind,
-};
+use crate::types::{Endpoint, FailureKind, LinkId, NewEntry, PeerId, TransactionId, TransportKind};
 
 /// Place that a node dials, and whom it expects there.
 #[derive(Debug)]

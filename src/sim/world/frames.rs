@@ -126,7 +126,8 @@ impl World {
             return;
         }
         end.open = true;
-        let is_given_up = |dial| self.nodes[node].boot == boot && !self.nodes[node].dials.remove(&dial);
+        let is_given_up =
+            |dial| self.nodes[node].boot == boot && !self.nodes[node].dials.remove(&dial);
         if dial.is_some_and(is_given_up) {
             self.close(node, link);
             self.transmit(node);
