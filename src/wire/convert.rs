@@ -31,8 +31,10 @@ pub(super) mod kind {
     pub(crate) const INTEREST: u32 = 23;
     pub(crate) const FLUSHED: u32 = 25;
     pub(crate) const REFUSED: u32 = 26;
+    pub(crate) const PROBE: u32 = 27;
+    pub(crate) const PROBED: u32 = 28;
     /// The highest that this version knows.
-    pub(crate) const LAST: u32 = REFUSED;
+    pub(crate) const LAST: u32 = PROBED;
 }
 
 /// The code of each reason, in `Goodbye`. Codes are never reused; 10 is free, since

@@ -124,6 +124,10 @@ fn transaction(random: &mut Random) -> Transaction {
     Transaction::new(header, signature(random), Bytes::from(payload)).unwrap()
 }
 
+fn probe_payload(random: &mut Random) -> Bytes {
+    random.list(0..600, Random::u8).into()
+}
+
 fn piece(random: &mut Random) -> Piece {
     Piece {
         id: id(random),
@@ -182,7 +186,7 @@ fn message(random: &mut Random) -> Message {
         size: random.number(),
         hop: random.u16(),
     };
-    match random.within(0..24) {
+    match random.within(0..26) {
         0 => Message::Hello(Box::new(hello(random))),
         1 => Message::Goodbye {
             reason: REASONS[random.index(REASONS.len())].1,
@@ -212,6 +216,16 @@ fn message(random: &mut Random) -> Message {
             list: random
                 .list(0..40, |random| (id(random), REFUSALS[random.index(REFUSALS.len())].1)),
             clock: random.option(|random| wall(random).plus(Duration::from_millis(1))),
+        },
+        23 => Message::Probe {
+            nonce: random.number(),
+            payload: probe_payload(random),
+            wants: random.within(0..65_537),
+        },
+        24 => Message::Probed {
+            nonce: random.number(),
+            received: random.u32(),
+            payload: probe_payload(random),
         },
         _ => Message::Flushed,
     }
