@@ -172,6 +172,7 @@ impl Body for Message {
             Self::Refused { list, clock } => {
                 nested(out, kind::REFUSED, &Refused { list, clock: *clock });
             }
+            Self::Switch { step } => nested(out, kind::SWITCH, &Numbers([u64::from(*step)])),
         }
     }
 }
@@ -195,6 +196,7 @@ impl Body for Hello {
             bytes(out, 13, proof);
         }
         uint(out, 14, self.complete_since.map_or(0, WallTime::as_millis));
+        uint(out, 15, u64::from(self.takes_over));
     }
 }
 

@@ -96,6 +96,7 @@ fn hello(random: &mut Random) -> Hello {
         // 0 is "not said".
         clock: random.option(|random| wall(random).plus(Duration::from_millis(1))),
         complete_since: random.option(|random| wall(random).plus(Duration::from_millis(1))),
+        takes_over: random.bool(),
         proofs: random.list(0..MAX_PROOFS as u64 + 1, Random::bytes),
     }
 }
@@ -182,7 +183,7 @@ fn message(random: &mut Random) -> Message {
         size: random.number(),
         hop: random.u16(),
     };
-    match random.within(0..24) {
+    match random.within(0..25) {
         0 => Message::Hello(Box::new(hello(random))),
         1 => Message::Goodbye {
             reason: REASONS[random.index(REASONS.len())].1,
@@ -213,6 +214,7 @@ fn message(random: &mut Random) -> Message {
                 .list(0..40, |random| (id(random), REFUSALS[random.index(REFUSALS.len())].1)),
             clock: random.option(|random| wall(random).plus(Duration::from_millis(1))),
         },
+        23 => Message::Switch { step: random.u32() },
         _ => Message::Flushed,
     }
 }
