@@ -153,6 +153,7 @@ impl Protocol {
             Message::Interest(interest) => self.on_interest(link, interest),
             Message::Flushed => self.on_flushed(link),
             Message::Refused { list, clock } => self.on_refused_by_peer(link, &list, clock),
+            Message::Probe { .. } | Message::Probed { .. } => self.env.counters.probes_refused += 1,
         }
     }
 }

@@ -218,6 +218,25 @@ pub enum Message {
         /// The sender's clock as it reads it, uncorrected; `None` where it does not say.
         clock: Option<WallTime>,
     },
+    /// Probe: a test of the link, to be answered with [`Message::Probed`]. One with many bytes, either
+    /// way, is bulk.
+    Probe {
+        /// The number that the answer returns.
+        nonce: u64,
+        /// Bytes that mean nothing, at most [`super::PIECE_BYTES`].
+        payload: Bytes,
+        /// Number of bytes that the answer is to carry, at most [`super::PIECE_BYTES`].
+        wants: u32,
+    },
+    /// Answer to [`Message::Probe`].
+    Probed {
+        /// The nonce of the probe.
+        nonce: u64,
+        /// Number of bytes in the payload of the probe.
+        received: u32,
+        /// Bytes that mean nothing: as many as the probe wants.
+        payload: Bytes,
+    },
     /// Step of a handover between two connections: see `protocol::link::handover`.
     Switch {
         /// Number of the step.
@@ -253,6 +272,8 @@ impl Message {
             Self::Interest(_) => "interest",
             Self::Flushed => "flushed",
             Self::Refused { .. } => "refused",
+            Self::Probe { .. } => "probe",
+            Self::Probed { .. } => "probed",
             Self::Switch { .. } => "switch",
         }
     }
@@ -282,6 +303,7 @@ impl Message {
             | Self::Busy(ids) => ID * ids.len(),
             Self::Refused { list, .. } => 8 + (ID + 1) * list.len(),
             Self::Receiving { .. } => ID + 4,
+            Self::Probe { payload, .. } | Self::Probed { payload, .. } => 20 + payload.len(),
             Self::Offer(offer) => {
                 offer.head.header_bytes().len() + offer.head.signature().as_bytes().len() + 16
             }

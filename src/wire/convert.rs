@@ -31,6 +31,8 @@ pub(super) mod kind {
     pub(crate) const INTEREST: u32 = 23;
     pub(crate) const FLUSHED: u32 = 25;
     pub(crate) const REFUSED: u32 = 26;
+    pub(crate) const PROBE: u32 = 27;
+    pub(crate) const PROBED: u32 = 28;
     pub(crate) const SWITCH: u32 = 29;
     /// The highest that this version knows.
     pub(crate) const LAST: u32 = SWITCH;

@@ -56,6 +56,8 @@ pub(super) fn message(frame: &Bytes, body: &[u8]) -> Result<Option<Message>, Wir
         kind::INTEREST => Message::Interest(interest(body)?),
         kind::FLUSHED => Message::Flushed,
         kind::REFUSED => refused(body)?,
+        kind::PROBE => probe(frame, body)?,
+        kind::PROBED => probed(frame, body)?,
         kind::SWITCH => switch(body)?,
         _ => return Ok(None),
     }))
@@ -272,6 +274,35 @@ fn refused(body: &[u8]) -> Result<Message, WireError> {
         return Err(WireError::Unequal { what: "reasons", ids });
     }
     Ok(Message::Refused { list, clock: time_of(clock) })
+}
+
+fn probe(frame: &Bytes, body: &[u8]) -> Result<Message, WireError> {
+    let (mut nonce, mut payload, mut wants) = (0, &[][..], 0);
+    for field in Fields(body) {
+        match field? {
+            (1, value) => nonce = value.fixed64("nonce")?,
+            (2, value) => payload = value.bytes("payload")?,
+            (3, value) => wants = value.at_most("wanted bytes", PIECE_BYTES as u64)?,
+            _ => {}
+        }
+    }
+    WireError::bound("probe (bytes)", payload.len(), PIECE_BYTES)?;
+    let wants = u32::try_from(wants).unwrap_or(u32::MAX);
+    Ok(Message::Probe { nonce, payload: frame.slice_ref(payload), wants })
+}
+
+fn probed(frame: &Bytes, body: &[u8]) -> Result<Message, WireError> {
+    let (mut nonce, mut received, mut payload) = (0, 0, &[][..]);
+    for field in Fields(body) {
+        match field? {
+            (1, value) => nonce = value.fixed64("nonce")?,
+            (2, value) => received = value.uint32("received bytes")?,
+            (3, value) => payload = value.bytes("payload")?,
+            _ => {}
+        }
+    }
+    WireError::bound("probe (bytes)", payload.len(), PIECE_BYTES)?;
+    Ok(Message::Probed { nonce, received, payload: frame.slice_ref(payload) })
 }
 
 fn id_list(body: &[u8]) -> Result<Vec<TransactionId>, WireError> {

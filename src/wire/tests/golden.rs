@@ -6,7 +6,7 @@ use crate::types::{CloseReason, Refusal};
 use crate::wire::convert::{REASONS, REFUSALS, reason_code, reason_of, refusal_code, refusal_of};
 use crate::wire::{decode_frame, encode_frame};
 
-const GOLDEN: [(&str, &str); 32] = [
+const GOLDEN: [(&str, &str); 34] = [
     (
         "hello",
         "\
@@ -183,6 +183,8 @@ const GOLDEN: [(&str, &str); 32] = [
          0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c120201091880d095ffbc31\
          ",
     ),
+    ("probe", "0a16da0113090700000000000000120570726f626518ac02"),
+    ("probed", "0a16e2011309070000000000000010051a0670726f626564"),
     (
         "hello",
         "\

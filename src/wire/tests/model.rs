@@ -79,6 +79,14 @@ fn kind(message: &Message) -> Kind {
             reasons: list.iter().map(|(_, reason)| refusal_code(*reason)).collect(),
             clock_ms: clock.map_or(0, WallTime::as_millis),
         }),
+        Message::Probe { nonce, payload, wants } => {
+            Kind::Probe(gossip::Probe { nonce: *nonce, payload: payload.clone(), wants: *wants })
+        }
+        Message::Probed { nonce, received, payload } => Kind::Probed(gossip::Probed {
+            nonce: *nonce,
+            received: *received,
+            payload: payload.clone(),
+        }),
         Message::Switch { step } => Kind::Switch(gossip::Switch { step: *step }),
         Message::Ask(ranges) => Kind::Ask(reconcile(ranges)),
         Message::Answer(ranges) => Kind::Answer(reconcile(ranges)),

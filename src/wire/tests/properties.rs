@@ -125,6 +125,10 @@ fn transaction(random: &mut Random) -> Transaction {
     Transaction::new(header, signature(random), Bytes::from(payload)).unwrap()
 }
 
+fn probe_payload(random: &mut Random) -> Bytes {
+    random.list(0..600, Random::u8).into()
+}
+
 fn piece(random: &mut Random) -> Piece {
     Piece {
         id: id(random),
@@ -183,7 +187,7 @@ fn message(random: &mut Random) -> Message {
         size: random.number(),
         hop: random.u16(),
     };
-    match random.within(0..25) {
+    match random.within(0..27) {
         0 => Message::Hello(Box::new(hello(random))),
         1 => Message::Goodbye {
             reason: REASONS[random.index(REASONS.len())].1,
@@ -214,7 +218,17 @@ fn message(random: &mut Random) -> Message {
                 .list(0..40, |random| (id(random), REFUSALS[random.index(REFUSALS.len())].1)),
             clock: random.option(|random| wall(random).plus(Duration::from_millis(1))),
         },
-        23 => Message::Switch { step: random.u32() },
+        23 => Message::Probe {
+            nonce: random.number(),
+            payload: probe_payload(random),
+            wants: random.within(0..65_537),
+        },
+        24 => Message::Probed {
+            nonce: random.number(),
+            received: random.u32(),
+            payload: probe_payload(random),
+        },
+        25 => Message::Switch { step: random.u32() },
         _ => Message::Flushed,
     }
 }
