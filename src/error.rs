@@ -72,6 +72,14 @@ pub enum ConfigError {
         /// Advertised address, as it was given.
         endpoint: String,
     },
+    /// A proxy that cannot be used, or a rule on where it is not.
+    #[error("{field} {reason}")]
+    Proxy {
+        /// Section and name of the field.
+        field: &'static str,
+        /// What is wrong with it, without credentials.
+        reason: String,
+    },
 }
 
 /// Reason why a key or a secret could not be used. A file that exists is never overwritten.
