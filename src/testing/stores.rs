@@ -40,8 +40,7 @@ pub async fn peer_store(store: &dyn PeerStore) {
     assert_eq!(times(&found), times(&expected), "peers must come most recently up first");
     same_peers(&found, &expected);
 
-    let bare =
-        StoredPeer { failures: 9, ..StoredPeer::new(many[0].peer) };
+    let bare = StoredPeer { failures: 9, ..StoredPeer::new(many[0].peer) };
     let twice = [stored_peer(2), bare.clone(), StoredPeer { failures: 5, ..stored_peer(2) }];
     store.upsert(&twice).await.expect("one peer twice is no error");
     expected.retain(|peer| ![peer_id(1), peer_id(2)].contains(&peer.peer));

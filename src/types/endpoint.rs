@@ -42,8 +42,14 @@ impl TransportKind {
 
     /// Finds the kind by its name.
     pub(crate) fn named(name: &str) -> Option<Self> {
-        let all =
-            [Self::GrpcStream, Self::WebSocket, Self::GrpcUnary, Self::Rest, Self::Memory, Self::Custom];
+        let all = [
+            Self::GrpcStream,
+            Self::WebSocket,
+            Self::GrpcUnary,
+            Self::Rest,
+            Self::Memory,
+            Self::Custom,
+        ];
         all.into_iter().find(|kind| kind.as_str() == name)
     }
 }

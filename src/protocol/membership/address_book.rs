@@ -14,9 +14,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::types::{
-    Endpoint, MonoTime, PeerId, PeerRecord, StoredPeer, TransportKind, WallTime,
-};
+use crate::types::{Endpoint, MonoTime, PeerId, PeerRecord, StoredPeer, TransportKind, WallTime};
 
 use super::notice::Notice;
 

@@ -35,7 +35,9 @@ use std::time::Duration;
 use crate::protocol::env::Env;
 use crate::protocol::io::{CallId, ConnectFailure, DialId, Output};
 use crate::protocol::timers::Timer;
-use crate::types::{CloseReason, Endpoint, Event, FailureKind, LinkId, MonoTime, PeerId, TransportKind};
+use crate::types::{
+    CloseReason, Endpoint, Event, FailureKind, LinkId, MonoTime, PeerId, TransportKind,
+};
 
 use super::Membership;
 use super::dials::{Dial, MAX_TRIED, Purpose, Trail};
@@ -142,7 +144,12 @@ impl Walk {
     }
 
     /// Notes an address that led elsewhere, and what its peer said; silence is one rung's alone.
-    pub(super) fn note_astray(&mut self, address: SocketAddr, reason: CloseReason, retry: Duration) {
+    pub(super) fn note_astray(
+        &mut self,
+        address: SocketAddr,
+        reason: CloseReason,
+        retry: Duration,
+    ) {
         self.retry = self.retry.max(retry);
         if is_verdict(reason) && self.astray.len() < MAX_TRIED && !self.astray.contains(&address) {
             self.astray.push(address);
@@ -285,14 +292,16 @@ impl Membership {
         let passes = |failure: &Failure| {
             matches!(failure.why, ConnectFailure::Dial(FailureKind::Closed | FailureKind::Refused))
         };
-        let is_wanted = !env.shutting_down && !walk.seeks_further() && walk.purpose != Purpose::Host;
+        let is_wanted =
+            !env.shutting_down && !walk.seeks_further() && walk.purpose != Purpose::Host;
         let may = is_wanted && walk.retries > 0 && walk.failure.as_ref().is_some_and(passes);
         if !may || !self.retry_budget.take(env.now) {
             return false;
         }
         env.counters.walks_retried += 1;
         let config = &env.config.connection;
-        let (delay, bound) = (config.retry_delay, config.connect_timeout + config.handshake_timeout);
+        let (delay, bound) =
+            (config.retry_delay, config.connect_timeout + config.handshake_timeout);
         (walk.queue, walk.failure) = (queue, None);
         walk.retries -= 1;
         walk.next = env.now + env.rng.jitter(delay);

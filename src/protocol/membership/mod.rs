@@ -77,11 +77,7 @@ pub(super) struct Membership {
 }
 
 impl Membership {
-    pub(super) fn new(
-        record: PeerRecord,
-        book: AddressBook,
-        kinds: Vec<TransportKind>,
-    ) -> Self {
+    pub(super) fn new(record: PeerRecord, book: AddressBook, kinds: Vec<TransportKind>) -> Self {
         let mut rungs = Vec::new();
         for kind in kinds {
             if !rungs.contains(&kind) {

@@ -28,8 +28,8 @@ impl Membership {
         let (failed, further) = (result.is_err(), walk.seeks_further());
         let remote = result.as_ref().map_or_else(|failure| failure.remote, |peer| Some(*peer));
         let why = result.as_ref().err().map(|failure| failure.why);
-        let is_own = why == Some(ConnectFailure::Refused(CloseReason::SelfDial))
-            && remote == Some(env.me);
+        let is_own =
+            why == Some(ConnectFailure::Refused(CloseReason::SelfDial)) && remote == Some(env.me);
         env.counters.walks_failed += u64::from(failed && !further);
         self.say_how_it_went(env, walk, &result);
         let next = match walk.purpose {
@@ -130,7 +130,12 @@ impl Membership {
                     env.counters.breakers_opened += 1;
                     let (peer, address) = self.shown(&key);
                     tracing::info!(target: "sorcha_peer::overlay", peer = peer.map(tracing::field::display), address = address.as_deref(), failures, "breaker opened");
-                    env.emit(Event::BreakerOpened { peer, address, failures, reset_s: reset.as_secs() });
+                    env.emit(Event::BreakerOpened {
+                        peer,
+                        address,
+                        failures,
+                        reset_s: reset.as_secs(),
+                    });
                 }
             }
         }
@@ -169,7 +174,9 @@ impl Membership {
         let mut keys = vec![Key::Peer(*peer)];
         let known = self.book.known.get(peer);
         let theirs = |endpoint: &&_| {
-            let at_bootstrap = |b: &super::address_book::Bootstrap| b.peer == Some(*peer) && b.endpoint == **endpoint;
+            let at_bootstrap = |b: &super::address_book::Bootstrap| {
+                b.peer == Some(*peer) && b.endpoint == **endpoint
+            };
             known.is_some_and(|known| known.is_at(endpoint))
                 || self.book.bootstrap.iter().any(at_bootstrap)
         };

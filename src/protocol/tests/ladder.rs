@@ -2,9 +2,7 @@
 
 use crate::config::Config;
 use crate::identity::Identity;
-use crate::protocol::{
-    Assurance, CallId, ConnectFailure, DialId, Input, Output, Restored,
-};
+use crate::protocol::{Assurance, CallId, ConnectFailure, DialId, Input, Output, Restored};
 use crate::types::{
     CloseReason, Endpoint, Event, FailureKind, Hello, LinkId, Message, PeerId, StoredPeer,
     TransportKind, WallTime,
@@ -452,7 +450,10 @@ fn a_rung_that_worked_in_an_earlier_run_is_tried_first() {
     stored.last_up = Some(WallTime::from_millis(1));
     let mut c = Climber::new(&[], |_| {}, vec![stored]);
     let begun = c.pass(secs(2));
-    assert_eq!(begun.iter().map(|(_, d)| d.rung).collect::<Vec<_>>(), [Rest, GrpcStream, WebSocket]);
+    assert_eq!(
+        begun.iter().map(|(_, d)| d.rung).collect::<Vec<_>>(),
+        [Rest, GrpcStream, WebSocket]
+    );
     let saved = |c: &mut Climber| {
         c.take(|output| match output {
             Output::SavePeer(saved) => Some((saved.verified.clone(), saved.rung)),

@@ -15,7 +15,8 @@ use crate::ports::{Ban, PeerStore, StoredPeer};
 use crate::store::limits::truncated_reason;
 use crate::types::{Endpoint, PeerId, PeerRecord, RecordDraft, TransportKind};
 
-const MIGRATIONS: &[&str] = &[include_str!("migrations/peers/1.sql"), include_str!("migrations/peers/2.sql")];
+const MIGRATIONS: &[&str] =
+    &[include_str!("migrations/peers/1.sql"), include_str!("migrations/peers/2.sql")];
 
 /// Maximum number of rows in one statement. A statement costs about 40 us whatever it does;
 /// `SQLite` takes 32766 parameters in one.
