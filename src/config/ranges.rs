@@ -80,7 +80,11 @@ impl ConnectionConfig {
         within("connection.max_retries", self.max_retries, 1..=10)?;
         within_span("connection.retry_delay", self.retry_delay, secs(1)..=secs(60))?;
         within("connection.breaker_threshold", self.breaker_threshold, 3..=20)?;
-        within_span("connection.breaker_reset", self.breaker_reset, MINUTE..=30 * MINUTE)
+        within_span("connection.breaker_reset", self.breaker_reset, MINUTE..=30 * MINUTE)?;
+        within_span("connection.upgrade_interval", self.upgrade_interval, secs(10)..=DAY)?;
+        self.max_link_age.map_or(Ok(()), |age| {
+            within_span("connection.max_link_age", age, MINUTE..=DAY)
+        })
     }
 }
 

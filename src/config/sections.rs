@@ -162,6 +162,14 @@ pub struct ConnectionConfig {
     /// Without effect while there is one rung.
     #[serde(with = "span")]
     pub breaker_reset: Duration,
+    /// Time between two looks whether a linked peer can be reached over a transport that is preferred to
+    /// the one in use; the link then goes over to it without a break. Default 5 min, range 10 s to 1 day.
+    #[serde(with = "span")]
+    pub upgrade_interval: Duration,
+    /// Age at which a link that this node dialled goes over to another connection, without a break: for
+    /// proxies that cut connections which are older. Default none, range 1 min to 1 day.
+    #[serde(with = "optional_span")]
+    pub max_link_age: Option<Duration>,
 }
 
 /// Section `[gossip]`: what is carried, and how it spreads. `fanout`, `rounds` and `ttl` change latency and cost, never the set of
@@ -343,6 +351,8 @@ impl Default for ConnectionConfig {
             retry_delay: Duration::from_secs(5),
             breaker_threshold: 5,
             breaker_reset: 5 * MINUTE,
+            upgrade_interval: 5 * MINUTE,
+            max_link_age: None,
         }
     }
 }
@@ -397,5 +407,30 @@ mod span {
         let text = String::deserialize(from)?;
         humantime::parse_duration(&text)
             .map_err(|e| serde::de::Error::custom(format!("{text:?} is no duration: {e}")))
+    }
+}
+
+/// Durations that may be absent, as text in serde.
+mod optional_span {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(transparent)]
+    struct Span(#[serde(with = "super::span")] Duration);
+
+    #[expect(clippy::ref_option, reason = "serde calls it so")]
+    pub(super) fn serialize<S: Serializer>(
+        span: &Option<Duration>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        span.map(Span).serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<Duration>, D::Error> {
+        Ok(Option::<Span>::deserialize(from)?.map(|span| span.0))
     }
 }
