@@ -37,9 +37,7 @@ use crate::protocol::Protocol;
 use crate::protocol::io::{DialId, Output};
 use crate::protocol::link::{Attempt, CloseCause, Established, Handover, Link, Stage, Why};
 use crate::protocol::timers::Timer;
-use crate::types::{
-    CloseReason, Direction, Event, FailureKind, Hello, LinkId, Message, PeerId,
-};
+use crate::types::{CloseReason, Direction, Event, FailureKind, Hello, LinkId, Message, PeerId};
 
 /// The last on the old connection, of who dialled the new one.
 const LAST_OF_DIALLER: u32 = 1;
@@ -321,7 +319,8 @@ impl Protocol {
     /// Closes the connection that a link has left.
     fn leave_wire(&mut self, wire: LinkId) {
         let (reason, retry_after) = (CloseReason::Moved, Duration::ZERO);
-        self.env.push(Output::Send { link: wire, message: Message::Goodbye { reason, retry_after } });
+        self.env
+            .push(Output::Send { link: wire, message: Message::Goodbye { reason, retry_after } });
         self.env.push(Output::Close { link: wire });
     }
 

@@ -39,7 +39,8 @@ impl Protocol {
         let Some(l) = self.links.remove(link) else { return };
         self.env.clock.forget_sample(link);
         let (hello, ping, pong) = (Timer::Hello(link), Timer::Ping(link), Timer::Pong(link));
-        let (drain, replay, move_) = (Timer::Drain(link), Timer::Replay(link), Timer::Handover(link));
+        let (drain, replay, move_) =
+            (Timer::Drain(link), Timer::Replay(link), Timer::Handover(link));
         for timer in [hello, ping, pong, drain, replay, move_] {
             self.env.timers.cancel(timer);
         }

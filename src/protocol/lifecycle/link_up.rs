@@ -29,7 +29,9 @@ use crate::protocol::Protocol;
 use crate::protocol::intake::Requests;
 use crate::protocol::io::{Assurance, DialId};
 use crate::protocol::large::PieceRate;
-use crate::protocol::link::{Batch, Established, Link, Merit, Pinger, Plan, SendBudget, Succession};
+use crate::protocol::link::{
+    Batch, Established, Link, Merit, Pinger, Plan, SendBudget, Succession,
+};
 use crate::protocol::membership::ask_for_peers;
 use crate::protocol::outbox::ReplayCursor;
 use crate::protocol::reconcile::Repair;
@@ -61,8 +63,9 @@ impl Protocol {
         }
         let is_own = remote == self.env.me;
         let takes_over = attempt.as_ref().and_then(|a| self.heir_of(link, a, &remote));
-        let linked = dial.is_some() && takes_over.is_none() && !is_own && self.dialled_already(&remote)
-            || self.membership.is_sought_no_more(&self.links, dial, &remote);
+        let linked =
+            dial.is_some() && takes_over.is_none() && !is_own && self.dialled_already(&remote)
+                || self.membership.is_sought_no_more(&self.links, dial, &remote);
         let opened = Link {
             id: link,
             wire: link,

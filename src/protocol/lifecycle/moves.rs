@@ -27,7 +27,8 @@ impl Protocol {
     pub(super) fn plan_moves(&mut self, link: LinkId) {
         let now = self.env.now;
         let Some(l) = self.links.all.get(&link) else { return };
-        let Some(endpoint) = l.endpoint.clone().filter(|_| l.direction == Direction::Outbound) else {
+        let Some(endpoint) = l.endpoint.clone().filter(|_| l.direction == Direction::Outbound)
+        else {
             return;
         };
         let (kind, since) = (l.kind, l.connected);
@@ -124,14 +125,11 @@ impl Protocol {
         let own = l.endpoint.as_ref()?;
         let now = self.rank(l.kind, own)?;
         let places = || [own].into_iter().chain(self.membership.book.places(&l.remote));
-        let at = |rung: TransportKind| {
-            places().map(move |e| (e.clone(), rung))
-        };
+        let at = |rung: TransportKind| places().map(move |e| (e.clone(), rung));
         let ways = self.membership.rungs.iter().flat_map(|rung| at(*rung));
         let ranked = ways.filter_map(|way| Some((self.rank(way.1, &way.0)?, way)));
-        let better = ranked.filter(|(rank, way)| {
-            *rank < now && self.links.failed_ways.may_try(way, self.env.now)
-        });
+        let better = ranked
+            .filter(|(rank, way)| *rank < now && self.links.failed_ways.may_try(way, self.env.now));
         better.min_by_key(|(rank, _)| *rank).map(|(_, way)| way)
     }
 
@@ -145,7 +143,8 @@ impl Protocol {
     /// A link that this node dialled has ended: learns at what connections are cut.
     pub(super) fn note_cut(&mut self, l: &Link, cause: CloseCause) {
         let now = self.env.now;
-        let Some(endpoint) = l.endpoint.as_ref().filter(|_| l.direction == Direction::Outbound) else {
+        let Some(endpoint) = l.endpoint.as_ref().filter(|_| l.direction == Direction::Outbound)
+        else {
             return;
         };
         if cause != CloseCause::Transport || l.up.is_none() {

@@ -58,7 +58,8 @@ impl Cuts {
     ) -> Option<Why> {
         self.0.retain(|_, place| now.since(place.at) < KEPT);
         if !self.0.contains_key(&way) && self.0.len() >= MAX_PLACES {
-            let oldest = self.0.iter().min_by_key(|(_, place)| place.at).map(|(way, _)| way.clone());
+            let oldest =
+                self.0.iter().min_by_key(|(_, place)| place.at).map(|(way, _)| way.clone());
             oldest.and_then(|way| self.0.remove(&way));
         }
         let latest = (age, sent);
@@ -152,7 +153,8 @@ mod tests {
     #[test]
     fn what_differs_shows_nothing() {
         let mut cuts = Cuts::default();
-        for (n, (age, sent)) in [(5, 3 * MIB), (60, MIB), (7, 4 * MIB), (1, 5), (1, 6)].iter().enumerate()
+        for (n, (age, sent)) in
+            [(5, 3 * MIB), (60, MIB), (7, 4 * MIB), (1, 5), (1, 6)].iter().enumerate()
         {
             let found = cuts.note(way(0), (secs(*age), *sent), at(100 * n as u64));
             assert_eq!(found, None, "{n}");

@@ -36,9 +36,9 @@ pub(super) use handover::{Attempt, Handover, Stage, Succession, Why};
 pub(super) use liveness::{Pinger, Verdict};
 pub(super) use state::{CloseCause, Established, Link};
 pub use view::LinkView;
-pub(super) use ways::{FailedWays, Plan};
 #[cfg(any(test, feature = "sim"))]
 pub(super) use ways::MAX_FAILED;
+pub(super) use ways::{FailedWays, Plan};
 
 /// Maximum number of links: one bit each in a log entry.
 pub(super) const MAX_SLOTS: u8 = 128;

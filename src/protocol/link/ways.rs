@@ -19,10 +19,16 @@ pub(in crate::protocol) const MAX_FAILED: usize = 256;
 pub(in crate::protocol) struct FailedWays(BTreeMap<(Endpoint, TransportKind), (u32, MonoTime)>);
 
 impl FailedWays {
-    pub(in crate::protocol) fn note(&mut self, way: (Endpoint, TransportKind), interval: Duration, now: MonoTime) {
+    pub(in crate::protocol) fn note(
+        &mut self,
+        way: (Endpoint, TransportKind),
+        interval: Duration,
+        now: MonoTime,
+    ) {
         self.0.retain(|_, (_, next)| now < *next + MAX_PAUSE);
         if self.0.len() >= MAX_FAILED && !self.0.contains_key(&way) {
-            let first = self.0.iter().min_by_key(|(_, (_, next))| *next).map(|(way, _)| way.clone());
+            let first =
+                self.0.iter().min_by_key(|(_, (_, next))| *next).map(|(way, _)| way.clone());
             first.and_then(|way| self.0.remove(&way));
         }
         let (count, next) = self.0.entry(way).or_insert((0, now));
@@ -30,7 +36,11 @@ impl FailedWays {
         (*count, *next) = (count.saturating_add(1), now + pause);
     }
 
-    pub(in crate::protocol) fn may_try(&self, way: &(Endpoint, TransportKind), now: MonoTime) -> bool {
+    pub(in crate::protocol) fn may_try(
+        &self,
+        way: &(Endpoint, TransportKind),
+        now: MonoTime,
+    ) -> bool {
         self.0.get(way).is_none_or(|(_, next)| *next <= now)
     }
 

@@ -100,7 +100,9 @@ impl Duo {
             if !is_framing(&message) {
                 self.said[side].push(message.clone());
             }
-            let Some(wire) = self.wires.get_mut(&link).filter(|wire| wire.open[side]) else { continue };
+            let Some(wire) = self.wires.get_mut(&link).filter(|wire| wire.open[side]) else {
+                continue;
+            };
             let at = self.now + wire.delay;
             wire.under_way[1 - side].push_back((at, Some(message)));
         }
@@ -309,7 +311,8 @@ fn a_link_is_rotated_before_it_is_too_old_and_loses_nothing() {
     for _ in 0..10 {
         ids.extend(duo.talk(secs(3)));
         duo.run(secs(27));
-        let ages = duo.nodes[0].protocol.links.all.values().map(|l| duo.now - l.connected.as_duration());
+        let ages =
+            duo.nodes[0].protocol.links.all.values().map(|l| duo.now - l.connected.as_duration());
         assert!(ages.max() <= Some(secs(61)), "{:?}", duo.changes(0));
     }
     let by_age = duo.changes(0).iter().filter(|(.., why)| *why == "max link age").count();
