@@ -380,6 +380,8 @@ impl fmt::Debug for ConnectionConfig {
             retry_delay,
             breaker_threshold,
             breaker_reset,
+            upgrade_interval,
+            max_link_age,
             proxy,
             no_proxy,
         } = self;
@@ -390,6 +392,8 @@ impl fmt::Debug for ConnectionConfig {
             .field("retry_delay", retry_delay)
             .field("breaker_threshold", breaker_threshold)
             .field("breaker_reset", breaker_reset)
+            .field("upgrade_interval", upgrade_interval)
+            .field("max_link_age", max_link_age)
             .field("proxy", &proxy.as_deref().map(without_credentials))
             .field("no_proxy", no_proxy)
             .finish()
