@@ -83,6 +83,12 @@ impl Trail {
 }
 
 impl Membership {
+    /// Returns the number of a new dial.
+    pub(in crate::protocol) fn mint_dial(&mut self) -> DialId {
+        self.next_dial += 1;
+        DialId(self.next_dial)
+    }
+
     /// Begins a dial, or makes its next attempt.
     pub(super) fn attempt(&mut self, env: &mut Env, id: WalkId, entry: Entry, mut trail: Trail) {
         let Some(walk) = self.walks.get_mut(&id) else { return };
@@ -103,8 +109,7 @@ impl Membership {
                 self.dead_ends.own(env.now).chain(linked).for_each(add);
             }
         }
-        self.next_dial += 1;
-        let dial = DialId(self.next_dial);
+        let dial = self.mint_dial();
         env.counters.dials_started += 1;
         let (expected, started) = (walk.expected(), env.now);
         walk.dials.insert(dial);
