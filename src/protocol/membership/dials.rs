@@ -91,6 +91,7 @@ impl Membership {
 
     /// Begins a dial, or makes its next attempt.
     pub(super) fn attempt(&mut self, env: &mut Env, id: WalkId, entry: Entry, mut trail: Trail) {
+        let dial = self.mint_dial();
         let Some(walk) = self.walks.get_mut(&id) else { return };
         let Entry { endpoint, rung } = entry;
         let mut avoid = trail.tried.clone();
@@ -109,7 +110,6 @@ impl Membership {
                 self.dead_ends.own(env.now).chain(linked).for_each(add);
             }
         }
-        let dial = self.mint_dial();
         env.counters.dials_started += 1;
         let (expected, started) = (walk.expected(), env.now);
         walk.dials.insert(dial);
