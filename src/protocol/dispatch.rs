@@ -98,6 +98,9 @@ impl Protocol {
         self.env.counters.frames_received += 1;
         self.env.counters.frame_bytes_received += bytes as u64;
         let now = self.env.now;
+        if let Some(up) = self.links.up(link) {
+            up.quality.note_received(bytes, now);
+        }
         for message in messages {
             // An earlier message of the frame may have closed the link.
             let Some(l) = self.links.all.get_mut(&link) else { return };

@@ -57,6 +57,7 @@ impl Protocol {
             share("bytes deferred", self.replays.deferred_bytes(), shares.deferred, one_deferred),
             gauge("order of a replay", self.replays.longest(), outbox::MAX_ORDER),
             gauge("clocks of peers", self.env.clock.sampled().len(), usize::from(link::MAX_SLOTS)),
+            gauge("links that are gone", self.links.recent.len(), link::MAX_RECENT),
             gauge("promises", self.guard.promises.len(), guard::MAX_PROMISES),
             gauge("doubted peers", self.guard.reputation.doubted(), guard::MAX_SCORES),
             gauge("limited peers", self.guard.rate_limits.len(), guard::MAX_PEERS),

@@ -50,6 +50,7 @@ pub use event::Refusal;
 pub use link::{CloseReason, Direction};
 pub use record::PeerRecord;
 pub use signature::{BatchSignature, Signature};
+pub(crate) use stats::rating_of;
 pub use stats::{Counters, LinkState, LinkStatus};
 pub use time::WallTime;
 pub use transaction::Header;

@@ -1,5 +1,6 @@
 //! The host's handle on a node.
 
+use std::cmp::Reverse;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -305,6 +306,20 @@ impl PeerNode {
         let (reply, answer) = oneshot::channel();
         self.command(Command::Peers { reply }).await?;
         answer.await.map_err(|_| NodeClosed)
+    }
+
+    /// Lists up to `count` linked peers by the quality of their links, the best first; of equals the one
+    /// with the shorter round trip. Peers that have not answered a ping yet are left out, and so are
+    /// those that only failed. Waits as [`PeerNode::peers`] does.
+    ///
+    /// # Errors
+    /// [`NodeClosed`].
+    pub async fn best_peers(&self, count: usize) -> Result<Vec<LinkStatus>, NodeClosed> {
+        let mut peers = self.peers().await?;
+        peers.retain(|peer| peer.quality > 0);
+        peers.sort_by_key(|peer| (Reverse(peer.quality), peer.rtt_us, peer.peer));
+        peers.truncate(count);
+        Ok(peers)
     }
 
     /// Figures of the node: every counter and the present sizes. Waits as [`PeerNode::peers`] does.

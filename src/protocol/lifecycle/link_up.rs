@@ -220,6 +220,7 @@ impl Protocol {
         }
         let all = self.outflow().unwrap_or(head);
         let nonce = self.env.rng.next_u64();
+        let known = self.links.all.get(&link).map(|l| self.links.recent.take(&l.remote, now));
         let Some(l) = self.links.all.get_mut(&link) else { return };
         // What was accepted since our hello said that nothing is owed is the first of what follows, and
         // not behind it.
@@ -232,6 +233,7 @@ impl Protocol {
             batch: Batch::default(),
             budget: SendBudget::new(nonce),
             pinger: Pinger::default(),
+            quality: known.unwrap_or_default(),
             interest: PeerInterest::new(hello.interest.clone()),
             feed: Feed::new(head, ReplayCursor::new(all, head, l.owes, now)),
             repair: Repair::new(hello.complete_since),

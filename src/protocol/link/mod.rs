@@ -11,6 +11,7 @@ mod batch;
 mod budget;
 mod eviction;
 mod liveness;
+mod quality;
 mod state;
 mod view;
 
@@ -27,6 +28,9 @@ pub(super) use batch::Batch;
 pub(super) use budget::SendBudget;
 pub(super) use eviction::{Candidate, Evictions, Merit, choose};
 pub(super) use liveness::{Pinger, Verdict};
+#[cfg(any(test, feature = "sim"))]
+pub(super) use quality::MAX_RECENT;
+pub(super) use quality::{Quality, RecentQuality};
 pub(super) use state::{CloseCause, Established, Link};
 pub use view::LinkView;
 
@@ -59,6 +63,8 @@ pub(super) struct Links {
     pub(super) overfull: BTreeSet<LinkId>,
     /// Links that had to give way to others.
     pub(super) evictions: Evictions,
+    /// What links have done that are gone.
+    pub(super) recent: RecentQuality,
 }
 
 impl Links {

@@ -15,7 +15,7 @@ use crate::types::{
     CloseReason, Direction, Endpoint, Interest, LinkId, MonoTime, PeerId, TransportKind,
 };
 
-use super::{Batch, HIGH_WATER, Merit, Pinger, SendBudget};
+use super::{Batch, HIGH_WATER, Merit, Pinger, Quality, SendBudget};
 
 /// State of one link.
 #[derive(Debug)]
@@ -72,6 +72,7 @@ pub(in crate::protocol) struct Established {
     pub(in crate::protocol) batch: Batch,
     pub(in crate::protocol) budget: SendBudget,
     pub(in crate::protocol) pinger: Pinger,
+    pub(in crate::protocol) quality: Quality,
     pub(in crate::protocol) interest: PeerInterest,
     pub(in crate::protocol) feed: Feed,
     pub(in crate::protocol) repair: Repair,

@@ -439,8 +439,7 @@ impl Membership {
     fn forget_hopeless(&mut self, env: &mut Env, peer: &PeerId) {
         let limit = env.config.discovery.forget_after;
         let hopeless = self.book.known.get(peer).is_some_and(|k| k.failures >= limit);
-        let bootstrap = self.book.bootstrap.iter().any(|b| b.peer == Some(*peer));
-        let spared = bootstrap || self.dropped_peers.contains(peer);
+        let spared = self.book.is_bootstrap(peer) || self.dropped_peers.contains(peer);
         if hopeless && !spared && self.connection.has(env.config.discovery.min_healthy_peers) {
             self.book.known.remove(peer);
             env.push(Output::ForgetPeer(*peer));

@@ -14,6 +14,7 @@ mod outbox;
 mod pair;
 mod past;
 mod property;
+mod quality;
 mod refusals;
 mod single_node;
 mod thin;
