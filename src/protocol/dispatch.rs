@@ -115,7 +115,7 @@ impl Protocol {
 
     fn on_message(&mut self, link: LinkId, message: Message) {
         match message {
-            Message::Hello(_) => self.violation(link),
+            Message::Hello(_) | Message::Switch { .. } => self.violation(link),
             Message::Goodbye { reason, retry_after } => self.on_goodbye(link, reason, retry_after),
             Message::Ping { nonce } => self.send(link, Message::Pong { nonce }),
             Message::Pong { nonce } => {

@@ -53,6 +53,9 @@ pub struct Hello {
     pub clock: Option<WallTime>,
     /// The time since which the sender's log has all that it knows of; `None` where it does not say.
     pub complete_since: Option<WallTime>,
+    /// True, from who dialled: this connection is to take over from the one that the two have. From
+    /// who was dialled: agreed.
+    pub takes_over: bool,
     /// Proofs that the sender knows a secret of the network, one for each secret, at most
     /// [`super::MAX_PROOFS`].
     pub proofs: Vec<[u8; 32]>,
@@ -234,6 +237,11 @@ pub enum Message {
         /// Bytes that mean nothing: as many as the probe wants.
         payload: Bytes,
     },
+    /// Step of a handover between two connections: see `protocol::link::handover`.
+    Switch {
+        /// Number of the step.
+        step: u32,
+    },
 }
 
 impl Message {
@@ -266,6 +274,7 @@ impl Message {
             Self::Refused { .. } => "refused",
             Self::Probe { .. } => "probe",
             Self::Probed { .. } => "probed",
+            Self::Switch { .. } => "switch",
         }
     }
 
@@ -280,6 +289,7 @@ impl Message {
             | Self::Ping { .. }
             | Self::Pong { .. }
             | Self::PeersRequest { .. }
+            | Self::Switch { .. }
             | Self::Flushed => 12,
             Self::Ask(ranges) | Self::Answer(ranges) => ranges.weight(),
             Self::Yours { .. } => 28,

@@ -58,6 +58,7 @@ pub(super) fn message(frame: &Bytes, body: &[u8]) -> Result<Option<Message>, Wir
         kind::REFUSED => refused(body)?,
         kind::PROBE => probe(frame, body)?,
         kind::PROBED => probed(frame, body)?,
+        kind::SWITCH => switch(body)?,
         _ => return Ok(None),
     }))
 }
@@ -68,7 +69,7 @@ fn hello(body: &[u8]) -> Result<Hello, WireError> {
     let (mut version_min, mut version_max) = (0, 0);
     let (mut features, mut incarnation, mut max_transaction) = (0, 0, 0);
     let (mut owes, mut clock, mut complete_since) = (false, 0, 0);
-    let mut proofs = Vec::new();
+    let (mut proofs, mut takes_over) = (Vec::new(), false);
     for field in Fields(body) {
         let (number, value) = field?;
         match number {
@@ -88,6 +89,7 @@ fn hello(body: &[u8]) -> Result<Hello, WireError> {
                 proofs.push(exactly("proof", value.bytes("proof")?, "32")?);
             }
             14 => complete_since = value.uint("complete_since_ms")?,
+            15 => takes_over = value.uint("takes_over")? != 0,
             _ => {}
         }
     }
@@ -105,6 +107,7 @@ fn hello(body: &[u8]) -> Result<Hello, WireError> {
         owes,
         clock: time_of(clock),
         complete_since: time_of(complete_since),
+        takes_over,
         proofs,
     })
 }
@@ -112,6 +115,16 @@ fn hello(body: &[u8]) -> Result<Hello, WireError> {
 /// Reads a time that a peer tells: 0 says nothing.
 fn time_of(millis: u64) -> Option<WallTime> {
     (millis != 0).then(|| WallTime::from_millis(millis))
+}
+
+fn switch(body: &[u8]) -> Result<Message, WireError> {
+    let mut step = 0;
+    for field in Fields(body) {
+        if let (1, value) = field? {
+            step = value.uint32("step")?;
+        }
+    }
+    Ok(Message::Switch { step })
 }
 
 fn goodbye(body: &[u8]) -> Result<Message, WireError> {

@@ -178,6 +178,7 @@ impl Body for Message {
             Self::Probed { nonce, received, payload } => {
                 nested(out, kind::PROBED, &Probed { nonce: *nonce, received: *received, payload });
             }
+            Self::Switch { step } => nested(out, kind::SWITCH, &Numbers([u64::from(*step)])),
         }
     }
 }
@@ -201,6 +202,7 @@ impl Body for Hello {
             bytes(out, 13, proof);
         }
         uint(out, 14, self.complete_since.map_or(0, WallTime::as_millis));
+        uint(out, 15, u64::from(self.takes_over));
     }
 }
 

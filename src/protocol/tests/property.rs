@@ -79,6 +79,7 @@ pub(in crate::protocol) fn hello(n: u8) -> Message {
         clock: clock(n),
         proofs: Vec::new(),
         complete_since: None,
+        takes_over: false,
     }))
 }
 

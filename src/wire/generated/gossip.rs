@@ -10,7 +10,7 @@ pub struct Frame {
 pub struct Message {
     #[prost(
         oneof = "message::Kind",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 16, 17, 18, 19, 20, 21, 22, 23, 25, 26, 27, 28"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 16, 17, 18, 19, 20, 21, 22, 23, 25, 26, 27, 28, 29"
     )]
     pub kind: ::core::option::Option<message::Kind>,
 }
@@ -83,6 +83,9 @@ pub mod message {
         Probe(super::Probe),
         #[prost(message, tag = "28")]
         Probed(super::Probed),
+        /// Where a link goes over to another connection.
+        #[prost(message, tag = "29")]
+        Switch(super::Switch),
     }
 }
 /// Who the sender is.
@@ -128,6 +131,10 @@ pub struct Hello {
     /// milliseconds since 1970; 0 where it does not say.
     #[prost(uint64, tag = "14")]
     pub complete_since_ms: u64,
+    /// By who dialled: this connection is to take over from the one that the two have. In the answer:
+    /// agreed. See src/protocol/link/handover.rs.
+    #[prost(bool, tag = "15")]
+    pub takes_over: bool,
 }
 /// What a node wants of others. See src/protocol/spread/interest.rs.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -151,6 +158,13 @@ pub struct Interest {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Flushed {}
+/// A step of a handover between two connections.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Switch {
+    /// See src/protocol/link/handover.rs.
+    #[prost(uint32, tag = "1")]
+    pub step: u32,
+}
 /// Parallel lists of equal length. Without any id it only tells the clock, and asks for the
 /// receiver's.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

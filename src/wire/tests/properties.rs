@@ -96,6 +96,7 @@ fn hello(random: &mut Random) -> Hello {
         // 0 is "not said".
         clock: random.option(|random| wall(random).plus(Duration::from_millis(1))),
         complete_since: random.option(|random| wall(random).plus(Duration::from_millis(1))),
+        takes_over: random.bool(),
         proofs: random.list(0..MAX_PROOFS as u64 + 1, Random::bytes),
     }
 }
@@ -186,7 +187,7 @@ fn message(random: &mut Random) -> Message {
         size: random.number(),
         hop: random.u16(),
     };
-    match random.within(0..26) {
+    match random.within(0..27) {
         0 => Message::Hello(Box::new(hello(random))),
         1 => Message::Goodbye {
             reason: REASONS[random.index(REASONS.len())].1,
@@ -227,6 +228,7 @@ fn message(random: &mut Random) -> Message {
             received: random.u32(),
             payload: probe_payload(random),
         },
+        25 => Message::Switch { step: random.u32() },
         _ => Message::Flushed,
     }
 }
