@@ -56,6 +56,7 @@ impl Protocol {
             Input::Connect { call, endpoint } => {
                 self.membership.on_connect(&mut self.env, call, endpoint);
             }
+            Input::TestPeer { call, peer } => self.on_test_peer(call, peer),
             Input::Disconnect { peer } => {
                 if let Some(link) = self.links.by_peer.get(&peer).copied() {
                     self.close(link, CloseReason::Requested);
@@ -91,6 +92,7 @@ impl Protocol {
             Timer::Expire => self.on_expire(),
             Timer::Outbox => self.on_outbox_due(),
             Timer::Interest => self.on_interest_due(),
+            Timer::Tests => self.on_tests_due(),
         }
     }
 
@@ -156,7 +158,12 @@ impl Protocol {
             Message::Interest(interest) => self.on_interest(link, interest),
             Message::Flushed => self.on_flushed(link),
             Message::Refused { list, clock } => self.on_refused_by_peer(link, &list, clock),
-            Message::Probe { .. } | Message::Probed { .. } => self.env.counters.probes_refused += 1,
+            Message::Probe { nonce, payload, wants } => {
+                self.on_probe(link, nonce, &payload, wants);
+            }
+            Message::Probed { nonce, received, payload } => {
+                self.on_probed(link, nonce, received, payload.len());
+            }
         }
     }
 }

@@ -77,6 +77,7 @@ impl Protocol {
             gauge("outbox", self.outbox.len(), self.env.config.outbox.max_entries as usize),
             gauge("bytes queued on a link", most(&|l| l.queued_bytes), link::MAX_QUEUED),
             gauge("asked of a link", most(&up(|u| u.requests.in_flight.len())), intake::MAX_ASKED),
+            gauge("probes of a link", most(&up(|u| u.probing.owed.len())), link::MAX_OWED),
             gauge("served to a link", most(&up(|u| u.serve.entries.len())), serve::MAX_SERVING),
             gauge(
                 "backlog of a link",

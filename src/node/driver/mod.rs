@@ -21,11 +21,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::error::{DeadLetterError, ShutdownReport};
+use crate::error::{DeadLetterError, ShutdownReport, TestError};
 use crate::identity::Identity;
 use crate::ports::RawLink;
 use crate::protocol::{Assurance, CallId, DialId, Input, LinkView, Protocol, PublishRefusal};
-use crate::types::{LinkId, LinkState, LinkStatus, MonoTime, PeerId, Transaction, TransactionId};
+use crate::types::{
+    LinkId, LinkState, LinkStatus, MonoTime, PeerId, PeerTest, Transaction, TransactionId,
+};
 
 use super::clock::wall_now;
 use super::messages::{
@@ -56,6 +58,7 @@ pub(super) const MAX_WIND_UP: Duration = WIND_UP_TIMEOUT.saturating_mul(2);
 enum Call {
     Publish(Vec<TransactionId>, PublishReply),
     Connect(oneshot::Sender<Result<PeerId, Unconnected>>),
+    Test(oneshot::Sender<Result<PeerTest, TestError>>),
 }
 
 /// Errors behind the input that is being handled. The protocol decides by their kind; whom it refuses
@@ -301,6 +304,10 @@ impl Driver {
             Command::Connect { endpoint, reply } => {
                 let call = self.enter(Call::Connect(reply));
                 self.feed(Input::Connect { call, endpoint });
+            }
+            Command::TestPeer { peer, reply } => {
+                let call = self.enter(Call::Test(reply));
+                self.feed(Input::TestPeer { call, peer });
             }
             Command::Disconnect { peer } => self.feed(Input::Disconnect { peer }),
             Command::Ban { ban, reply } => {

@@ -13,7 +13,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use crate::config::Config;
 use crate::error::{
     BanError, ConnectError, NodeClosed, PublishError, ReadyError, ShutdownReport, StoreErrorKind,
-    SubscribeError,
+    SubscribeError, TestError,
 };
 use crate::identity::Identity;
 use crate::node::clock::PublishClock;
@@ -23,7 +23,7 @@ use crate::node::room::Room;
 use crate::node::subscribed_topics::{SubscribedTopics, TopicSelection};
 use crate::ports::{Ban, TransactionQueue, TransactionStore};
 use crate::protocol::ConnectFailure;
-use crate::types::{Endpoint, Event, LinkStatus, Mode, PeerId, Stats, Topic};
+use crate::types::{Endpoint, Event, LinkStatus, Mode, PeerId, PeerTest, Stats, Topic};
 
 use super::durable::{DurableNames, DurableSubscription};
 use super::events::Events;
@@ -404,6 +404,24 @@ impl PeerNode {
         })
     }
 
+    /// Measures the link to a peer now: five pings one after the other, and then 256 KiB each way, in
+    /// pieces of 64 KiB. The pieces wait behind what else there is to be sent, so a test delays nothing
+    /// by more than one of them, and of a busy link it shows what is left. It takes as long as that
+    /// does, and 30 s at the most. A link is tested once in 10 s, and four of them at once; the peer
+    /// answers no more.
+    ///
+    /// What [`PeerNode::peers`] says of a link is free: it comes from what goes over it anyway.
+    ///
+    /// A future dropped before it is ready does not end the test.
+    ///
+    /// # Errors
+    /// [`TestError`].
+    pub async fn test_peer(&self, peer: PeerId) -> Result<PeerTest, TestError> {
+        let (reply, answer) = oneshot::channel();
+        self.command(Command::TestPeer { peer, reply }).await?;
+        answer.await.map_err(|_| TestError::Closed)?
+    }
+
     /// Ends the link to a peer; one that is not linked is no error. The overlay may open a link again;
     /// [`PeerNode::ban`] prevents that. Returns when the node has taken the command, before the link is
     /// gone.
@@ -495,6 +513,12 @@ impl From<NodeClosed> for PublishError {
 }
 
 impl From<NodeClosed> for BanError {
+    fn from(_: NodeClosed) -> Self {
+        Self::Closed
+    }
+}
+
+impl From<NodeClosed> for TestError {
     fn from(_: NodeClosed) -> Self {
         Self::Closed
     }

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use crate::error::TestError;
 use crate::protocol::Protocol;
 use crate::protocol::guard::Work;
 use crate::protocol::io::{ConnectFailure, Output};
@@ -76,6 +77,10 @@ impl Protocol {
             quality.note_silence(now);
         }
         self.links.recent.keep(l.remote, quality, now);
+        if let Some(test) = &up.probing.test {
+            let result = Err(TestError::NotLinked);
+            self.env.push(Output::Tested { call: test.call, result });
+        }
         if up.repair.is_running() {
             self.repairs.running.leave(1);
             self.env.counters.reconcile_broken_off += 1;

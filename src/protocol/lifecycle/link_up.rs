@@ -29,7 +29,7 @@ use crate::protocol::Protocol;
 use crate::protocol::intake::Requests;
 use crate::protocol::io::{Assurance, DialId};
 use crate::protocol::large::PieceRate;
-use crate::protocol::link::{Batch, Established, Link, Merit, Pinger, SendBudget};
+use crate::protocol::link::{Batch, Established, Link, Merit, Pinger, Probing, SendBudget};
 use crate::protocol::membership::ask_for_peers;
 use crate::protocol::outbox::ReplayCursor;
 use crate::protocol::reconcile::Repair;
@@ -234,6 +234,7 @@ impl Protocol {
             budget: SendBudget::new(nonce),
             pinger: Pinger::default(),
             quality: known.unwrap_or_default(),
+            probing: Probing::default(),
             interest: PeerInterest::new(hello.interest.clone()),
             feed: Feed::new(head, ReplayCursor::new(all, head, l.owes, now)),
             repair: Repair::new(hello.complete_since),

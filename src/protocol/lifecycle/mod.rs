@@ -11,6 +11,7 @@
 //! | some of a queue left, or has arrived | `resume`: reconcile, spread, serve |
 //! | a peer wants something else | `adopt_interest`: membership, spread, outbox |
 //! | links came or went | `links_changed`: the host, outbox, membership |
+//! | the host or a peer tests a link | `probing` |
 //! | ten seconds passed | `on_expire`: everybody who forgets |
 //! | a clock was told, or leapt | `clock`: peers, the host, outbox |
 //!
@@ -20,6 +21,7 @@ mod admission;
 mod clock;
 mod link_down;
 mod link_up;
+mod probing;
 mod trust;
 
 use std::time::Duration;
@@ -69,6 +71,8 @@ impl Protocol {
             self.pump(link);
             self.serve(link);
         }
+        self.answer_probes(link);
+        self.go_on_testing(link);
     }
 
     /// Links came or went.

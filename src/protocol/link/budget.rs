@@ -132,6 +132,10 @@ impl SendBudget {
                 (piece.id, Some(piece.index))
             }
             Message::Push { transaction, .. } => (transaction.id(), None),
+            Message::Probe { payload, .. } | Message::Probed { payload, .. } => {
+                self.handed.bulk += payload.len() as u64;
+                return;
+            }
             _ => return,
         };
         if self.named.len() >= MAX_NAMED {

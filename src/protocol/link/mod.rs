@@ -11,6 +11,7 @@ mod batch;
 mod budget;
 mod eviction;
 mod liveness;
+mod probing;
 mod quality;
 mod state;
 mod view;
@@ -28,6 +29,7 @@ pub(super) use batch::Batch;
 pub(super) use budget::SendBudget;
 pub(super) use eviction::{Candidate, Evictions, Merit, choose};
 pub(super) use liveness::{Pinger, Verdict};
+pub(super) use probing::{MAX_OWED, NextProbe, Probing, Test};
 #[cfg(any(test, feature = "sim"))]
 pub(super) use quality::MAX_RECENT;
 pub(super) use quality::{Quality, RecentQuality};

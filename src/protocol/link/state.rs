@@ -15,7 +15,7 @@ use crate::types::{
     CloseReason, Direction, Endpoint, Interest, LinkId, MonoTime, PeerId, TransportKind,
 };
 
-use super::{Batch, HIGH_WATER, Merit, Pinger, Quality, SendBudget};
+use super::{Batch, HIGH_WATER, Merit, Pinger, Probing, Quality, SendBudget};
 
 /// State of one link.
 #[derive(Debug)]
@@ -73,6 +73,7 @@ pub(in crate::protocol) struct Established {
     pub(in crate::protocol) budget: SendBudget,
     pub(in crate::protocol) pinger: Pinger,
     pub(in crate::protocol) quality: Quality,
+    pub(in crate::protocol) probing: Probing,
     pub(in crate::protocol) interest: PeerInterest,
     pub(in crate::protocol) feed: Feed,
     pub(in crate::protocol) repair: Repair,

@@ -13,6 +13,7 @@ mod news;
 mod outbox;
 mod pair;
 mod past;
+mod probes;
 mod property;
 mod quality;
 mod refusals;

@@ -298,6 +298,7 @@ impl SingleNode {
                     }
                     asked @ (Output::Dial { .. }
                     | Output::Connected { .. }
+                    | Output::Tested { .. }
                     | Output::OwnAddresses { .. }
                     | Output::RenewRecord { .. }) => self.outside.push(asked),
                     _ => {}
