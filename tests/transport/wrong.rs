@@ -198,7 +198,7 @@ impl Listener for Listening {
         self.socket.local_addr().unwrap()
     }
 
-    async fn Node::accept(&mut self) -> Accepted {
+    async fn accept(&mut self) -> Accepted {
         let Self { socket, framed, handshakes } = self;
         let flaw = framed.flaw;
         let mut under_way = UnderWay { handshakes, is_lost: flaw == Flaw::DropsWithAccept };
