@@ -116,7 +116,7 @@ impl Protocol {
         self.env.counters.frames_received += 1;
         self.env.counters.frame_bytes_received += bytes as u64;
         let now = self.env.now;
-        if let Some(up) = self.links.up(link) {
+        if let Some(up) = self.links.link_of(wire).and_then(|link| self.links.up(link)) {
             up.quality.note_received(bytes, now);
         }
         for message in messages {
