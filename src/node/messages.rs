@@ -26,6 +26,9 @@ pub(super) enum Command {
         peer: PeerId,
         reply: oneshot::Sender<Result<PeerTest, TestError>>,
     },
+    ResetBreaker {
+        peer: PeerId,
+    },
     Disconnect {
         peer: PeerId,
     },

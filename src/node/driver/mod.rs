@@ -309,6 +309,7 @@ impl Driver {
                 let call = self.enter(Call::Test(reply));
                 self.feed(Input::TestPeer { call, peer });
             }
+            Command::ResetBreaker { peer } => self.feed(Input::ResetBreaker { peer }),
             Command::Disconnect { peer } => self.feed(Input::Disconnect { peer }),
             Command::Ban { ban, reply } => {
                 self.feed(Input::Ban(ban));
