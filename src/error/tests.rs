@@ -69,6 +69,8 @@ fn plain(samples: &mut Samples) {
         Empty => EndpointError::Empty,
         Scheme => EndpointError::Scheme(CAUSE.to_owned()),
         Trailing => EndpointError::Trailing(CAUSE.to_owned()),
+        Path => EndpointError::Path(CAUSE.to_owned()),
+        Pin => EndpointError::Pin(CAUSE.to_owned()),
         Port => EndpointError::Port,
         Unbracketed => EndpointError::Unbracketed(CAUSE.to_owned()),
         Host => EndpointError::Host(CAUSE.to_owned()),

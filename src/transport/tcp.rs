@@ -2,11 +2,13 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpStream, lookup_host};
-use tokio::time::{Instant, timeout_at};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::error::{FailureKind, TransportError};
 use crate::types::{Endpoint, Host, canonical};
@@ -34,19 +36,50 @@ pub(super) enum Names {
 }
 
 /// Time that a dial has for name resolution and TCP.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Limit {
     span: Duration,
     until: Instant,
+    /// Told by [`connect`]; each attempt has its own.
+    connected: Arc<Notify>,
 }
 
 impl Limit {
     pub(super) fn from_now(span: Duration) -> Self {
-        Self { span, until: Instant::now() + span }
+        Self { span, until: Instant::now() + span, connected: Arc::default() }
+    }
+
+    /// The same time for one of several attempts.
+    pub(super) fn attempt(&self) -> Self {
+        Self { connected: Arc::default(), ..*self }
+    }
+
+    /// Does `work`, which has `span` from when its TCP connection is there.
+    ///
+    /// # Errors
+    /// `Timeout`, or those of `work`.
+    pub(super) async fn then<T>(
+        &self,
+        endpoint: &Endpoint,
+        span: Duration,
+        work: impl Future<Output = Result<T, TransportError>>,
+    ) -> Result<T, TransportError> {
+        let late = async {
+            self.connected.notified().await;
+            sleep(span).await;
+        };
+        tokio::select! {
+            biased;
+            done = work => done,
+            () = late => {
+                let message = format!("{endpoint} did not complete the handshake within {span:?}");
+                Err(TransportError::new(FailureKind::Timeout, message))
+            }
+        }
     }
 
     async fn keep<T>(
-        self,
+        &self,
         endpoint: &Endpoint,
         work: impl Future<Output = Result<T, TransportError>>,
     ) -> Result<T, TransportError> {
@@ -66,7 +99,7 @@ pub(super) async fn resolve(
     names: &Names,
     endpoint: &Endpoint,
     avoid: &[SocketAddr],
-    limit: Limit,
+    limit: &Limit,
 ) -> Result<Vec<SocketAddr>, TransportError> {
     let found = limit.keep(endpoint, lookup(names, endpoint)).await?;
     let mut addresses: Vec<SocketAddr> = Vec::with_capacity(found.len());
@@ -92,7 +125,7 @@ pub(super) async fn resolve(
 pub(super) async fn connect(
     endpoint: &Endpoint,
     address: SocketAddr,
-    limit: Limit,
+    limit: &Limit,
 ) -> Result<TcpStream, TransportError> {
     let connecting = async {
         let connected = async {
@@ -105,7 +138,9 @@ pub(super) async fn connect(
             TransportError::with_source(connect_failure(&error), message, error)
         })
     };
-    limit.keep(endpoint, connecting).await
+    let stream = limit.keep(endpoint, connecting).await?;
+    limit.connected.notify_one();
+    Ok(stream)
 }
 
 /// Sets what every connection needs, accepted ones too.

@@ -17,7 +17,7 @@ use crate::types::{
 };
 
 /// Longest text of an endpoint: a name of 253 bytes with a dot at its end, a colon, five digits.
-const MAX_ENDPOINT_BYTES: usize = 260;
+const MAX_ENDPOINT_BYTES: usize = 512;
 
 /// Reads the body of one entry of a frame; `None` for a kind that this version does not know.
 /// `frame` is what `body` is a part of.
