@@ -112,7 +112,7 @@ impl Protocol {
 
     fn on_message(&mut self, link: LinkId, message: Message) {
         match message {
-            Message::Hello(_) => self.violation(link),
+            Message::Hello(_) | Message::Switch { .. } => self.violation(link),
             Message::Goodbye { reason, retry_after } => self.on_goodbye(link, reason, retry_after),
             Message::Ping { nonce } => self.send(link, Message::Pong { nonce }),
             Message::Pong { nonce } => {
@@ -153,6 +153,7 @@ impl Protocol {
             Message::Interest(interest) => self.on_interest(link, interest),
             Message::Flushed => self.on_flushed(link),
             Message::Refused { list, clock } => self.on_refused_by_peer(link, &list, clock),
+            Message::Probe { .. } | Message::Probed { .. } => self.env.counters.probes_refused += 1,
         }
     }
 }

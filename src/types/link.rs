@@ -45,6 +45,8 @@ pub enum CloseReason {
     SelfDial,
     /// Another process has the identity of the node that says it.
     IdentityInUse,
+    /// The link goes on over another connection of the same peer.
+    Moved,
     /// No room for another link; other peers are named in peer exchange. Also said to a peer whose
     /// link gives way to that of another.
     TooManyLinks,
@@ -74,6 +76,7 @@ impl CloseReason {
             Self::Banned => "banned",
             Self::SelfDial => "self_dial",
             Self::IdentityInUse => "identity_in_use",
+            Self::Moved => "moved",
             Self::TooManyLinks => "too_many_links",
             Self::HandshakeTimeout => "handshake_timeout",
             Self::Violation => "violation",

@@ -179,6 +179,8 @@ counters! {
     pings_sent,
     /// Pings that were not answered in time.
     pings_missed,
+    /// Probes of peers that were not answered, because there were too many, and answers to none of ours.
+    probes_refused,
     /// Frames sent.
     frames_sent,
     /// Frames received.

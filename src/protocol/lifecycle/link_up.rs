@@ -343,6 +343,7 @@ impl Protocol {
             owes,
             clock: self.env.clock.told(),
             complete_since: self.complete_since(),
+            takes_over: false,
             proofs,
         }))
     }

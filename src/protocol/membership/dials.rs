@@ -130,7 +130,8 @@ impl Membership {
         };
         let (failure, to) = (String::new(), endpoint.clone());
         self.dials.insert(dial, Dial { endpoint: to, purpose, walk, failure });
-        env.push(Output::Dial { dial, endpoint, expected, avoid });
+        let rung = self.rungs[0];
+        env.push(Output::Dial { dial, endpoint, rung, expected, avoid });
     }
 
     /// Reports whether a link's peer is not what its dial is for, since it is linked already.
