@@ -280,7 +280,9 @@ fn what_failed_is_said_once_beside_the_cause() {
         let source = text.parse::<crate::types::Endpoint>().unwrap_err();
         StartError::Address { text: text.to_owned(), source }.to_string()
     };
-    assert_eq!(address("a:1/b"), "only host and port are allowed in \"a:1/b\"");
+    let wanted =
+        "only host and port are allowed in \"a:1/b\", and a path with http, https, ws or wss";
+    assert_eq!(address("a:1/b"), wanted);
     let port = "address \"a:0\": the port must be a number from 1 to 65535";
     assert_eq!(address("a:0"), port);
     assert_eq!(

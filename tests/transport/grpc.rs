@@ -161,33 +161,19 @@ async fn tls_against_plaintext_is_a_protocol_error_on_both_sides() {
     server.serves().await;
 }
 
+/// TLS does without, since what stands in front of a node has none that counts.
 #[tokio::test]
-async fn a_client_with_an_unusable_certificate_is_refused() {
-    let mut server = Server::start(GrpcOptions::default()).await;
-    let attack = async {
-        // With TLS 1.3 the client only learns of it when it reads.
-        if let Ok(mut tls) = raw_grpc::tls(server.address, &Certificate::Ecdsa, b"h2").await {
-            let mut byte = [0];
-            assert!(!matches!(tls.read(&mut byte).await, Ok(1..)));
-        }
-    };
-    let ((), accepted) = in_time(join(attack, server.listener.accept())).await;
-    let Accepted::Failed { error, .. } = accepted else { panic!("{accepted:?}") };
-    assert_eq!(error.kind, FailureKind::Identity, "{error:?}");
-    server.serves().await;
-}
-
-/// TLS does without, since what stands in front of a node has none.
-#[tokio::test]
-async fn a_client_without_a_certificate_gets_no_link() {
+async fn a_client_without_a_usable_certificate_gets_no_link() {
     let mut server = Server::start(GrpcOptions::default()).await;
     let address = server.address;
-    let attack = async {
-        let mut peer = Peer::connect_with(address, &Certificate::None).await;
-        assert_eq!(peer.status(LINK_PATH).await, "16");
-    };
-    let ((), failure) = in_time(join(attack, server.failure())).await;
-    assert_eq!(failure, FailureKind::Identity);
+    for certificate in [Certificate::None, Certificate::Ecdsa] {
+        let attack = async {
+            let mut peer = Peer::connect_with(address, &certificate).await;
+            assert_eq!(peer.status(LINK_PATH).await, "16");
+        };
+        let ((), failure) = in_time(join(attack, server.failure())).await;
+        assert_eq!(failure, FailureKind::Identity, "{certificate:?}");
+    }
     server.serves().await;
 }
 

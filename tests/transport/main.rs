@@ -7,6 +7,8 @@ mod grpc;
 mod memory;
 #[cfg(feature = "grpc")]
 mod raw_grpc;
+#[cfg(feature = "grpc")]
+mod rungs;
 #[cfg(feature = "stun")]
 mod stun;
 mod wrong;

@@ -6,7 +6,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::join;
 use futures::{SinkExt, StreamExt};
+use rustls::SignatureScheme;
+use rustls::client::ResolvesClientCert;
 use rustls::pki_types::ServerName;
+use rustls::sign::CertifiedKey;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio_rustls::TlsConnector;
 
@@ -93,6 +96,19 @@ async fn another_peer_than_expected_is_told_apart() {
     }
 }
 
+#[derive(Debug)]
+struct NoCertificate;
+
+impl ResolvesClientCert for NoCertificate {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        None
+    }
+
+    fn has_certs(&self) -> bool {
+        false
+    }
+}
+
 /// A session that proves the right key and was made for something else, and one that proves none.
 #[tokio::test]
 async fn only_a_session_for_a_pipe_counts() {
@@ -102,7 +118,7 @@ async fn only_a_session_for_a_pipe_counts() {
     let mut no_protocol = (*tls.pipe_client(None)).clone();
     no_protocol.alpn_protocols.clear();
     let mut nobody = (*tls.pipe_client(None)).clone();
-    nobody.client_auth_cert_resolver = Arc::new(rustls::client::X);
+    nobody.client_auth_cert_resolver = Arc::new(NoCertificate);
     for (config, kind) in [
         (direct, FailureKind::Protocol),
         (Arc::new(no_protocol), FailureKind::Protocol),

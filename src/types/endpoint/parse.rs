@@ -19,9 +19,7 @@ pub enum EndpointError {
     #[error("unknown scheme {0:?}: use http, https, grpc, grpcs, ws or wss, or none")]
     Scheme(String),
     /// A user or a query, or a path where no HTTP is spoken.
-    #[error(
-        "{0:?} has parts that no address has: a user, a query, or a path without http, https, ws or wss"
-    )]
+    #[error("only host and port are allowed in {0:?}, and a path with http, https, ws or wss")]
     Trailing(String),
     /// A path that is too long or holds what may be read in two ways.
     #[error(
