@@ -11,6 +11,8 @@
 mod ca;
 mod channel;
 #[cfg(feature = "grpc")]
+mod connect;
+#[cfg(feature = "grpc")]
 mod failure;
 #[cfg(feature = "grpc")]
 mod grpc;

@@ -4,7 +4,7 @@
 //! at the endpoint speaks it; who the peer is, the session inside the pipe proves.
 
 use std::io::{self, IoSlice};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -84,7 +84,7 @@ pub(in crate::transport) async fn connect(
     limit: &tcp::Limit,
     alpn: Alpn,
 ) -> Result<(OuterStream, Traffic), TransportError> {
-    let stream = tcp::connect(endpoint, address, limit).await?;
+    let stream = tcp::connect(&shared.routes, endpoint, address, limit).await?;
     let (stream, traffic) = Metered::new(stream);
     let plain = match endpoint.scheme() {
         Scheme::Http | Scheme::Ws => true,
@@ -101,7 +101,7 @@ pub(in crate::transport) async fn connect(
     // rustls asks for 4 KiB at a time; the buffer turns that into fewer system calls.
     let stream = BufReader::with_capacity(READ_BUFFER_BYTES, stream);
     let stream = TlsConnector::from(Arc::clone(config))
-        .connect(server_name(endpoint, address.ip()), stream)
+        .connect(server_name(endpoint), stream)
         .await
         .map_err(|e| failure::from_tls("the TLS handshake failed", e))?;
     match stream.get_ref().1.alpn_protocol() {
@@ -117,12 +117,13 @@ pub(in crate::transport) async fn connect(
 }
 
 /// The name that the TLS greeting carries, which proxies route by; peers ignore it.
-pub(super) fn server_name(endpoint: &Endpoint, ip: IpAddr) -> ServerName<'static> {
-    let by_name = match endpoint.host() {
-        Host::Name(name) => ServerName::try_from(name.clone()).ok(),
-        Host::Ip(_) => None,
-    };
-    by_name.unwrap_or_else(|| ServerName::IpAddress(ip.into()))
+pub(super) fn server_name(endpoint: &Endpoint) -> ServerName<'static> {
+    match endpoint.host() {
+        Host::Ip(ip) => ServerName::IpAddress((*ip).into()),
+        // What resolves and is no server name, say by an underscore, is greeted by no name that means anything.
+        Host::Name(name) => ServerName::try_from(name.clone())
+            .unwrap_or_else(|_| ServerName::IpAddress(Ipv4Addr::UNSPECIFIED.into())),
+    }
 }
 
 impl AsyncRead for OuterStream {

@@ -5,8 +5,9 @@ use std::path::Path;
 
 use super::outer::OuterTls;
 use super::port::ShunnedHosts;
-use super::tcp::Names;
+use super::tcp::Routes;
 use super::tls::TlsIdentity;
+use crate::config::Proxy;
 use crate::error::{FailureKind, TransportError};
 use crate::identity::Identity;
 use crate::types::PeerId;
@@ -22,7 +23,7 @@ pub(super) struct Shared {
     pub(super) security: Security,
     pub(super) outer: OuterTls,
     pub(super) shunned: ShunnedHosts,
-    pub(super) names: Names,
+    pub(super) routes: Routes,
 }
 
 impl Shared {
@@ -41,8 +42,9 @@ impl Shared {
             Security::Tls(Box::new(TlsIdentity::new(&identity, certified)?))
         };
         let outer = OuterTls::new()?;
-        let (shunned, names) = (ShunnedHosts::default(), Names::default());
-        Ok(Self { identity, options, security, outer, shunned, names })
+        let routes = Routes { proxy: proxy(&options)?, ..Routes::default() };
+        let shunned = ShunnedHosts::default();
+        Ok(Self { identity, options, security, outer, shunned, routes })
     }
 }
 
@@ -85,4 +87,15 @@ fn certified(options: &GrpcOptions) -> Result<Option<(&Path, &Path)>, TransportE
         _ => "a CA and the certificate of this node go together",
     };
     Err(TransportError::new(FailureKind::Local, why))
+}
+
+/// The proxy that peers are dialled through, where there is one.
+fn proxy(options: &GrpcOptions) -> Result<Option<Proxy>, TransportError> {
+    let read = |url: &String| Proxy::new(url, &options.no_proxy);
+    options
+        .proxy
+        .as_ref()
+        .map(read)
+        .transpose()
+        .map_err(|error| TransportError::new(FailureKind::Local, error.to_string()))
 }

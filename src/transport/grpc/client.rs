@@ -44,19 +44,22 @@ pub(in crate::transport) async fn dial(
     if !endpoint.is_direct() {
         return dial_pipe(shared, endpoint, address, expected, limit).await;
     }
-    let stream = tcp::connect(endpoint, address, limit).await?;
+    let stream = tcp::connect(&shared.routes, endpoint, address, limit).await?;
     let (stream, traffic) = Metered::new(stream);
-    let way = Way { kind: TransportKind::GrpcStream, address: Some(address), traffic };
+    let address = shared.routes.remote(endpoint, address);
+    let way = Way { kind: TransportKind::GrpcStream, address, traffic };
     match &shared.security {
         Security::Tls(identity) => {
             let config = identity.client_config(expected);
-            let name = server_name(endpoint, address.ip());
+            let name = server_name(endpoint);
             // rustls asks for 4 KiB at a time; the buffer turns that into fewer system calls.
             let stream = BufReader::with_capacity(tls::READ_BUFFER_BYTES, stream);
-            let stream = TlsConnector::from(config)
-                .connect(name, stream)
-                .await
-                .map_err(|e| failure::from_tls("the TLS handshake failed", e))?;
+            let stream = TlsConnector::from(config).connect(name, stream).await.map_err(
+                |error| match shared.routes.proxy(endpoint) {
+                    Some(proxy) => failure::from_tunnelled_tls(proxy, error),
+                    None => failure::from_tls("the TLS handshake failed", error),
+                },
+            )?;
             let proven = identity.proven(stream.get_ref().1)?;
             let (_, (sink, stream)) = open(endpoint, stream, None).await?;
             Ok(service::link(sink, stream, proven.peer, way, Some(proven)))

@@ -31,7 +31,7 @@ pub(super) async fn dial(
     // What stands between has an address that says nothing of the peer's.
     let avoid = if endpoint.is_direct() { avoid } else { &[] };
     let limit = tcp::Limit::from_now(shared.options.connect_timeout);
-    let addresses = tcp::resolve(&shared.names, endpoint, avoid, &limit).await?;
+    let addresses = tcp::resolve(&shared.routes, endpoint, avoid, &limit).await?;
     race(addresses, |address| {
         // Boxed, since what is under way is large and there may be many.
         Box::pin(dial_address(shared, rung, endpoint, address, expected, limit.attempt()))

@@ -28,8 +28,6 @@ pub(super) use self::pipe::{PIPE_PATH, serve_pipe};
 pub(super) use self::service::{LINK_PATH, LinkOffer, Opened, serve_link};
 use super::port::PortListener;
 use super::shared::Shared;
-#[cfg(test)]
-use super::tcp::Names;
 use crate::error::{FailureKind, TransportError};
 use crate::identity::Identity;
 use crate::ports::{Listener, RawLink, Transport};
@@ -74,7 +72,8 @@ impl GrpcTransport {
     ///
     /// # Errors
     /// [`FailureKind::Local`](crate::error::FailureKind::Local) when the cryptographic library
-    /// cannot make a certificate for the key, or a file of certificates cannot be used; no retry helps.
+    /// cannot make a certificate for the key, or a file of certificates or the proxy cannot be used; no
+    /// retry helps.
     pub fn new(identity: Identity, options: GrpcOptions) -> Result<Self, TransportError> {
         let shared = Shared::new(identity, options)?;
         Ok(Self { shared: Arc::new(shared), rung: TransportKind::GrpcStream })
@@ -105,7 +104,8 @@ impl GrpcTransport {
     ) -> Result<Self, TransportError> {
         let Self { shared, rung } = Self::new(identity, options)?;
         let mut shared = Arc::into_inner(shared).expect("nobody else has it yet");
-        shared.names = Names::Table([(name.to_owned(), addresses.to_vec())].into());
+        shared.routes.names =
+            super::tcp::Names::Table([(name.to_owned(), addresses.to_vec())].into());
         Ok(Self { shared: Arc::new(shared), rung })
     }
 }
