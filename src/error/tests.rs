@@ -165,6 +165,10 @@ fn with_causes(samples: &mut Samples) {
         Address => ConnectError::from(EndpointError::Scheme(CAUSE.to_owned())),
         Dial => dial(echo()),
         Refused => ConnectError::Refused(CloseReason::Banned),
+        BreakerOpen => ConnectError::BreakerOpen {
+            address: CAUSE.to_owned(),
+            retry_in: Duration::from_secs(9),
+        },
         Closed => ConnectError::Closed,
     );
     samples.0.push(("StartError", Box::new(listen("no"))));

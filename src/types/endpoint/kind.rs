@@ -37,6 +37,19 @@ impl TransportKind {
             Self::Custom => "custom",
         }
     }
+
+    /// Finds the kind by its name.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        let all = [
+            Self::GrpcStream,
+            Self::WebSocket,
+            Self::GrpcUnary,
+            Self::Rest,
+            Self::Memory,
+            Self::Custom,
+        ];
+        all.into_iter().find(|kind| kind.as_str() == name)
+    }
 }
 
 impl fmt::Display for TransportKind {
