@@ -1,6 +1,7 @@
 //! The sections and their defaults.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -10,6 +11,7 @@ use crate::types::{Endpoint, PeerId};
 use super::Trust;
 use super::choice::{AddressPolicy, Auto, Role, SignaturePolicy};
 use super::memory::{bytes, bytes_if_set};
+use super::proxy::{local_hosts, without_credentials};
 
 pub(super) const KIB: u64 = 1024;
 pub(super) const MIB: u64 = 1024 * KIB;
@@ -138,8 +140,8 @@ pub struct LivenessConfig {
     pub slow_after: Duration,
 }
 
-/// Section `[connection]`: dialling peers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Section `[connection]`: dialling peers. `Debug` does not show the credentials of the proxy.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct ConnectionConfig {
@@ -162,6 +164,15 @@ pub struct ConnectionConfig {
     /// Without effect while there is one rung.
     #[serde(with = "span")]
     pub breaker_reset: Duration,
+    /// HTTP proxy that opens a tunnel (`CONNECT`) for every connection that is dialled, as
+    /// `http://[user:password@]host[:port]`, port 80 where none is given; what is not a letter or digit in user and
+    /// password is percent-encoded. Names of peers are then resolved by the proxy. Serde writes it with the
+    /// password. Default none.
+    pub proxy: Option<String>,
+    /// Hosts that are dialled without the proxy, at most 256: a name, which stands for all below it too
+    /// (`example.com`), an IP address, a network (`10.0.0.0/8`), or `*`; each may have a `:port`. They
+    /// are compared with endpoints as they are written. Default `localhost`, `127.0.0.0/8` and `::1`.
+    pub no_proxy: Vec<String>,
 }
 
 /// Section `[gossip]`: what is carried, and how it spreads. `fanout`, `rounds` and `ttl` change latency and cost, never the set of
@@ -343,7 +354,35 @@ impl Default for ConnectionConfig {
             retry_delay: Duration::from_secs(5),
             breaker_threshold: 5,
             breaker_reset: 5 * MINUTE,
+            proxy: None,
+            no_proxy: local_hosts(),
         }
+    }
+}
+
+impl fmt::Debug for ConnectionConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Without `..`, so that a new field is not left out.
+        let Self {
+            connect_timeout,
+            handshake_timeout,
+            max_retries,
+            retry_delay,
+            breaker_threshold,
+            breaker_reset,
+            proxy,
+            no_proxy,
+        } = self;
+        f.debug_struct("ConnectionConfig")
+            .field("connect_timeout", connect_timeout)
+            .field("handshake_timeout", handshake_timeout)
+            .field("max_retries", max_retries)
+            .field("retry_delay", retry_delay)
+            .field("breaker_threshold", breaker_threshold)
+            .field("breaker_reset", breaker_reset)
+            .field("proxy", &proxy.as_deref().map(without_credentials))
+            .field("no_proxy", no_proxy)
+            .finish()
     }
 }
 

@@ -121,6 +121,24 @@ fn plaintext_beyond_loopback_needs_a_word() {
 }
 
 #[test]
+fn a_proxy_is_checked_and_its_password_not_shown() {
+    let mut config = Config::default();
+    config.connection.proxy = Some("http://user:hunter2@proxy.corp:3128".to_owned());
+    config.validate().unwrap();
+    let shown = format!("{config:?}");
+    assert!(shown.contains("http://***@proxy.corp:3128") && !shown.contains("hunter2"), "{shown}");
+    let json = serde_json::to_string(&config).unwrap();
+    assert_eq!(serde_json::from_str::<Config>(&json).unwrap(), config);
+    config.connection.no_proxy.push("no host".to_owned());
+    assert!(matches!(config.validate(), Err(ConfigError::Proxy { .. })));
+    config.connection.proxy = None;
+    assert!(matches!(config.validate(), Err(ConfigError::Proxy { .. })));
+    config.connection.no_proxy.clear();
+    config.connection.proxy = Some("socks5://proxy.corp:1080".to_owned());
+    assert!(matches!(config.validate(), Err(ConfigError::Proxy { .. })));
+}
+
+#[test]
 fn an_address_nobody_can_dial_is_not_advertised() {
     let mut config = Config::default();
     config.listen.advertise = vec!["0.0.0.0:5001".parse().unwrap()];

@@ -102,13 +102,14 @@ pub enum FailureKind {
     Unreachable,
     /// No answer within the time allowed.
     Timeout,
-    /// TLS failed, or the remote proved another identity than expected.
+    /// TLS failed, or the remote proved another identity than expected; by way of a proxy also where that
+    /// answers in the remote's place.
     Identity,
     /// The remote speaks something else (plaintext against TLS, another protocol).
     Protocol,
     /// A frame above the limit, or one that does not parse.
     Malformed,
-    /// The remote refused: too many handshakes or connections.
+    /// The remote refused: too many handshakes or connections; or a proxy before it did.
     Refused,
     /// The link was closed by either side.
     Closed,

@@ -272,7 +272,7 @@ impl Protocol {
             Vec::new(),
         );
         if let Some(address) = hello.observed {
-            self.note_observed(remote, address, direction);
+            self.note_observed(link, remote, address);
         }
         self.note_clock(link, hello.clock);
         self.ping(link);
@@ -349,9 +349,11 @@ impl Protocol {
     }
 
     /// Takes in from where a peer sees this node come.
-    fn note_observed(&mut self, peer: PeerId, address: IpAddr, direction: Direction) {
-        // Only where we dialled: a peer that dialled us already knows an address of ours.
-        if direction == Direction::Outbound {
+    fn note_observed(&mut self, link: LinkId, peer: PeerId, address: IpAddr) {
+        // Only where we dialled: a peer that dialled us already knows an address of ours. Where the
+        // peer's address is unknown, a proxy stands between, and the peer sees that.
+        let is_direct = |l: &Link| l.direction == Direction::Outbound && l.address.is_some();
+        if self.links.all.get(&link).is_some_and(is_direct) {
             self.membership.on_observed(&mut self.env, peer, address.to_canonical());
         }
     }
