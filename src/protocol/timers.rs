@@ -4,17 +4,22 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::membership::WalkId;
 use crate::types::{LinkId, MonoTime, PeerId, TransactionId};
 
 /// A timer. Each exists at most once; setting it again moves it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Timer {
+    /// The next entry of a walk is due, or a hello has been waited for long enough.
+    Walk(WalkId),
     /// A link's hello is overdue.
     Hello(LinkId),
     /// Time to ping a link.
     Ping(LinkId),
     /// A pong is overdue.
     Pong(LinkId),
+    /// A step of a handover is overdue, or another connection is to be looked for.
+    Handover(LinkId),
     /// Small messages of a link have waited long enough.
     Drain(LinkId),
     /// Ask for a transaction, or ask somebody else.

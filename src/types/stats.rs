@@ -148,6 +148,14 @@ counters! {
     links_evicted,
     /// Links replaced by a newer one of the same peer.
     links_replaced,
+    /// Links that went over to another connection, with all that they had.
+    handovers,
+    /// Connections that were to take a link over and could not be had, or did not come to it.
+    handovers_failed,
+    /// Connections of peers that were to take a link over, out of turn.
+    handovers_refused,
+    /// Bounds that were found at which connections are cut on the way.
+    link_limits_found,
     /// Times when an identity, this node's or a peer's, was seen in use by two processes at once.
     identities_in_use,
     /// Links opened, hello included.
@@ -160,10 +168,28 @@ counters! {
     links_closed_unresponsive,
     /// Links closed because the peer did not take what was sent.
     links_closed_slow,
-    /// Dial attempts.
+    /// Dial attempts, of an endpoint by a transport.
     dials_started,
     /// Dial attempts that failed.
     dials_failed,
+    /// Dial attempts given up, since another one led to the peer or the peer dialled us.
+    dials_cancelled,
+    /// Walks down the ladder: all dial attempts that lead to one peer together.
+    walks_started,
+    /// Walks that led to nobody.
+    walks_failed,
+    /// Walks that led to nobody for a passing reason and began anew.
+    walks_retried,
+    /// Walks that led to a peer by another transport than the best.
+    walks_fallback,
+    /// Circuit breakers that opened, or stayed open since their probe failed.
+    breakers_opened,
+    /// Probes let through by open circuit breakers.
+    breaker_probes,
+    /// Circuit breakers that closed.
+    breakers_closed,
+    /// Calls of `connect` refused since the circuit breaker was open.
+    connects_refused_breaker,
     /// Times the node went back to its bootstrap peers.
     bootstraps_started,
     /// Peer records heard.
@@ -303,6 +329,9 @@ pub struct Stats {
     pub handshakes: u32,
     /// Number of peers in the address book.
     pub known_peers: u32,
+    /// Number of circuit breakers that are open or half-open: peers and addresses that are left alone
+    /// for a while.
+    pub open_breakers: u32,
     /// Number of peers under a ban.
     pub banned_peers: u32,
     /// Number of transactions retained in the log.

@@ -7,6 +7,8 @@ mod budget;
 mod clocks;
 mod gates;
 mod greedy;
+mod handover;
+mod ladder;
 mod liars;
 mod members;
 mod news;
