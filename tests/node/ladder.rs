@@ -124,7 +124,8 @@ impl Climber {
 
     /// The transport of the link with a peer.
     async fn rung_to(&self, peer: PeerId) -> TransportKind {
-        let is_there = |peers: &[sorcha_peer::types::LinkStatus]| peers.iter().any(|p| p.peer == peer);
+        let is_there =
+            |peers: &[sorcha_peer::types::LinkStatus]| peers.iter().any(|p| p.peer == peer);
         let peers = until_peers(&self.node, "a link", is_there).await;
         peers.iter().find(|p| p.peer == peer).expect("a link").transport
     }
