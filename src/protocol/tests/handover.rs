@@ -48,6 +48,11 @@ fn config() -> Config {
     let mut config = Config::lan();
     config.connection.upgrade_interval = secs(10);
     config.overlay.redial_min = millis(10);
+    // What is lost stays lost.
+    config.gossip.retention = secs(7200);
+    config.gossip.reconcile_hot_window = secs(3600);
+    (config.gossip.reconcile_interval, config.gossip.reconcile_full_interval) =
+        (secs(3600), secs(3600));
     config
 }
 
@@ -512,9 +517,6 @@ fn what_a_silent_peer_is_told_waits_and_is_bounded() {
 fn no_side_of_an_idle_link_is_silent_for_long() {
     let mut config = config();
     (config.liveness.interval, config.liveness.slow_after) = (secs(3600), secs(3600));
-    (config.gossip.reconcile_interval, config.gossip.reconcile_full_interval) = (secs(3600), secs(3600));
-    config.gossip.reconcile_hot_window = secs(3600);
-    config.gossip.retention = secs(7200);
     let mut duo = Duo::new(&config, &[FIRST]);
     duo.run(secs(10));
     let before = [0, 1].map(|side| duo.said[side].len());
