@@ -79,7 +79,9 @@ impl Checker for InOrder {
         }
         match seen {
             // A goodbye on a connection that is left is for whoever is still there.
-            Seen::Output { output: Output::Send { message: Message::Goodbye { .. }, .. }, .. } => 0,
+            Seen::Output {
+                output: Output::Send { message: Message::Goodbye { .. }, .. }, ..
+            } => 0,
             Seen::Output { output: Output::Send { link, message }, .. } => {
                 self.under_way.entry(*link).or_default().push_back(print(message));
                 1
@@ -91,7 +93,9 @@ impl Checker for InOrder {
                     let said = said.and_then(VecDeque::pop_front);
                     if said != Some(print(message)) {
                         let kind = message.kind();
-                        found.push(format!("node {node}: {kind} on {link:?}, where {said:?} was due"));
+                        found.push(format!(
+                            "node {node}: {kind} on {link:?}, where {said:?} was due"
+                        ));
                     }
                 }
                 messages.len() as u64

@@ -618,4 +618,3 @@ fn a_replay_is_followed_to_another_connection() {
     assert!(check(&[done(&left), done(&afresh), calm]), "a link of its own has its own");
     assert!(!check(&[done(&left), done(&afresh), done(&flushed), calm]));
 }
-
