@@ -37,6 +37,16 @@ fn talk(world: &mut World, seconds: u64) {
     }
 }
 
+/// Every node publishes 60 KB a second.
+fn burst(world: &mut World, times: usize) {
+    for _ in 0..times {
+        for at in 0..40 * world.len() {
+            world.publish_random(at % world.len(), 3000);
+        }
+        world.run_for(secs(2));
+    }
+}
+
 #[test]
 fn rotated_links_lose_double_and_reorder_nothing() {
     seeds("rotation", 4, |seed| {
@@ -77,19 +87,9 @@ fn links_go_over_before_a_proxy_cuts_them_for_their_bytes() {
     seeds("cut by bytes", 2, |seed| {
         let proxies = Proxies::by_bytes(MIB as u64);
         let mut world = ordered(WorldConfig::new(seed, 3).proxies(proxies));
-        for _ in 0..30 {
-            for node in 0..3 {
-                (0..40).for_each(|_| drop(world.publish_random(node, 3000)));
-            }
-            world.run_for(secs(2));
-        }
+        burst(&mut world, 30);
         let before = world.report().counters;
-        for _ in 0..30 {
-            for node in 0..3 {
-                (0..40).for_each(|_| drop(world.publish_random(node, 3000)));
-            }
-            world.run_for(secs(2));
-        }
+        burst(&mut world, 30);
         let after = world.report().counters;
         let cut = after.links_closed - before.links_closed;
         let moved = after.handovers - before.handovers;

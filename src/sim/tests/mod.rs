@@ -12,6 +12,7 @@ mod full_hubs;
 mod full_stores;
 mod handover;
 mod hostile;
+mod ladder;
 mod large;
 mod outbox;
 mod outbox_replay;
