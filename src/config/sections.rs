@@ -51,6 +51,11 @@ pub struct ListenConfig {
     /// Socket address to listen on, as `ip:port` (`[v6]:port`), no name; port 0 picks a free one; `None`
     /// dials out only. Default `0.0.0.0:5001`.
     pub address: Option<std::net::SocketAddr>,
+    /// Socket address on which this node also takes what a proxy in front of it passes on: HTTP/1.1 and HTTP/2 in clear
+    /// text; port 0 picks a free one. Peers prove their keys inside what the proxy carries, so nothing is lost by the clear text,
+    /// and any address will do. The proxy hides who connects, so limits for one address, such as
+    /// `max_handshakes_per_ip`, do not apply there: let nobody but the proxy reach it. Default none.
+    pub http: Option<std::net::SocketAddr>,
     /// Addresses under which others reach this node, in every form that [`Endpoint`] reads, best first,
     /// at most 16; none with port 0 or an address that nobody can dial. Default none: then the listening
     /// address is advertised where it is a concrete one, and otherwise the IP addresses that peers see,
@@ -308,6 +313,7 @@ impl Default for ListenConfig {
         let any = std::net::Ipv4Addr::UNSPECIFIED;
         Self {
             address: Some((any, Endpoint::DEFAULT_PORT).into()),
+            http: None,
             advertise: Vec::new(),
             max_handshakes: 256,
             max_handshakes_per_ip: 32,
