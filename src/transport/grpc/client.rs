@@ -86,19 +86,21 @@ async fn dial_pipe(
     tokio::spawn(driver.run_while(ended));
     let (sender, chunks) = pipe::chunks();
     let path = format!("{}{PIPE_PATH}", endpoint.path());
-    let response = Grpc::with_origin(Requests(requests), origin(endpoint)?)
-        .max_decoding_message_size(pipe::MAX_MESSAGE_BYTES)
-        .streaming(tonic::Request::new(chunks), path_and_query(endpoint, path)?, pipe::ChunkCodec)
-        .await
-        .map_err(|status| failure::from_status("the stream was not opened", status))?;
-    let pipe = pipe::GrpcPipe::new(response.into_inner(), sender, alive);
+    let path = path_and_query(endpoint, path)?;
+    let mut grpc = Grpc::with_origin(Requests(requests), origin(endpoint)?)
+        .max_decoding_message_size(pipe::MAX_MESSAGE_BYTES);
+    let answer = async move {
+        let answer = grpc.streaming(tonic::Request::new(chunks), path, pipe::ChunkCodec).await;
+        answer.map(tonic::Response::into_inner)
+    };
+    let pipe = pipe::GrpcPipe::asked(Box::pin(answer), sender, alive);
     // The address is that of what stands between.
     let way = Way { kind: TransportKind::GrpcStream, address: None, traffic };
     crate::transport::pipe::dial(shared, pipe, way, expected).await
 }
 
 /// HTTP/2 on an open connection.
-async fn handshake<S: Pipe>(
+pub(in crate::transport) async fn handshake<S: Pipe>(
     stream: S,
 ) -> Result<(http2::SendRequest<Body>, Driver<Http2<S>>), TransportError> {
     let spawner = Spawner::default();
@@ -112,7 +114,7 @@ async fn handshake<S: Pipe>(
     Ok((requests, Driver::new(connection, spawner)))
 }
 
-type Http2<S> = http2::Connection<TokioIo<S>, Body, Spawner>;
+pub(in crate::transport) type Http2<S> = http2::Connection<TokioIo<S>, Body, Spawner>;
 
 type LinkHalves = (LinkSink, LinkStream);
 
@@ -142,7 +144,7 @@ async fn open(
 }
 
 /// Scheme and authority of a request.
-fn origin(endpoint: &Endpoint) -> Result<Uri, TransportError> {
+pub(in crate::transport) fn origin(endpoint: &Endpoint) -> Result<Uri, TransportError> {
     let (host, port) = (endpoint.host(), endpoint.port());
     let origin = match endpoint.scheme() {
         Scheme::Https if port == 443 => format!("https://{host}"),
@@ -153,7 +155,10 @@ fn origin(endpoint: &Endpoint) -> Result<Uri, TransportError> {
     Uri::try_from(origin).map_err(|e| unsayable(endpoint, e))
 }
 
-fn path_and_query(endpoint: &Endpoint, path: String) -> Result<PathAndQuery, TransportError> {
+pub(in crate::transport) fn path_and_query(
+    endpoint: &Endpoint,
+    path: String,
+) -> Result<PathAndQuery, TransportError> {
     PathAndQuery::try_from(path).map_err(|e| unsayable(endpoint, e))
 }
 
@@ -163,7 +168,7 @@ fn unsayable(endpoint: &Endpoint, source: InvalidUri) -> TransportError {
 }
 
 /// Service that tonic sends a request through.
-struct Requests(http2::SendRequest<Body>);
+pub(in crate::transport) struct Requests(pub(in crate::transport) http2::SendRequest<Body>);
 
 impl tower_service::Service<http::Request<Body>> for Requests {
     type Response = http::Response<Incoming>;
