@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
@@ -18,6 +18,7 @@ use sorcha_peer::{Endpoint, Identity, TransportKind};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 /// Ends a test that hangs; no test waits for it.
 const HANG: Duration = Duration::from_mins(3);
@@ -507,7 +508,7 @@ async fn what_makes_no_sense_is_refused_by_name_and_changes_nothing() {
         client.write(head.as_bytes()).await;
         for _ in 0..5 {
             let _ = client.0.write_all(b"10000\r\n").await;
-            let _ = client.0.write_all(&[0; 0x10000]).await;
+            let _ = client.0.write_all(&vec![0; 0x10000]).await;
             let _ = client.0.write_all(b"\r\n").await;
         }
         client.answer("POST").await.assert_problem(413);
