@@ -164,6 +164,14 @@ pub struct ConnectionConfig {
     /// Without effect while there is one rung.
     #[serde(with = "span")]
     pub breaker_reset: Duration,
+    /// Time between two looks whether a linked peer can be reached over a transport that is preferred to
+    /// the one in use; the link then goes over to it without a break. Default 5 min, range 10 s to 1 day.
+    #[serde(with = "span")]
+    pub upgrade_interval: Duration,
+    /// Age at which a link that this node dialled goes over to another connection, without a break: for
+    /// proxies that cut connections which are older. Default none, range 1 min to 1 day.
+    #[serde(with = "optional_span")]
+    pub max_link_age: Option<Duration>,
     /// HTTP proxy that opens a tunnel (`CONNECT`) for every connection that is dialled, as
     /// `http://[user:password@]host[:port]`, port 80 where none is given; what is not a letter or digit in user and
     /// password is percent-encoded. Names of peers are then resolved by the proxy. Serde writes it with the
@@ -354,6 +362,8 @@ impl Default for ConnectionConfig {
             retry_delay: Duration::from_secs(5),
             breaker_threshold: 5,
             breaker_reset: 5 * MINUTE,
+            upgrade_interval: 5 * MINUTE,
+            max_link_age: None,
             proxy: None,
             no_proxy: local_hosts(),
         }
@@ -370,6 +380,8 @@ impl fmt::Debug for ConnectionConfig {
             retry_delay,
             breaker_threshold,
             breaker_reset,
+            upgrade_interval,
+            max_link_age,
             proxy,
             no_proxy,
         } = self;
@@ -380,6 +392,8 @@ impl fmt::Debug for ConnectionConfig {
             .field("retry_delay", retry_delay)
             .field("breaker_threshold", breaker_threshold)
             .field("breaker_reset", breaker_reset)
+            .field("upgrade_interval", upgrade_interval)
+            .field("max_link_age", max_link_age)
             .field("proxy", &proxy.as_deref().map(without_credentials))
             .field("no_proxy", no_proxy)
             .finish()
@@ -436,5 +450,30 @@ mod span {
         let text = String::deserialize(from)?;
         humantime::parse_duration(&text)
             .map_err(|e| serde::de::Error::custom(format!("{text:?} is no duration: {e}")))
+    }
+}
+
+/// Durations that may be absent, as text in serde.
+mod optional_span {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(transparent)]
+    struct Span(#[serde(with = "super::span")] Duration);
+
+    #[expect(clippy::ref_option, reason = "serde calls it so")]
+    pub(super) fn serialize<S: Serializer>(
+        span: &Option<Duration>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        span.map(Span).serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<Duration>, D::Error> {
+        Ok(Option::<Span>::deserialize(from)?.map(|span| span.0))
     }
 }

@@ -66,6 +66,8 @@ fn every_range_bites() {
         ("connection.retry_delay", |c| c.connection.retry_delay = secs(61)),
         ("connection.breaker_threshold", |c| c.connection.breaker_threshold = 2),
         ("connection.breaker_reset", |c| c.connection.breaker_reset = secs(59)),
+        ("connection.upgrade_interval", |c| c.connection.upgrade_interval = secs(9)),
+        ("connection.max_link_age", |c| c.connection.max_link_age = Some(secs(59))),
         ("gossip.fanout", |c| c.gossip.fanout = Auto::Fixed(21)),
         ("gossip.rounds", |c| c.gossip.rounds = Auto::Fixed(0)),
         ("gossip.ttl", |c| c.gossip.ttl = Auto::Fixed(0)),

@@ -42,7 +42,7 @@ pub(super) struct Membership {
     pub(super) book: AddressBook,
     pub(super) dials: BTreeMap<DialId, Dial>,
     /// Transports to dial with, the best first; at least one.
-    rungs: Vec<TransportKind>,
+    pub(super) rungs: Vec<TransportKind>,
     next_dial: u64,
     pub(super) dead_ends: DeadEnds,
     pub(super) own_addresses: OwnAddresses,
