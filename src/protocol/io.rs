@@ -6,10 +6,10 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use crate::error::StoreErrorKind;
+use crate::error::{StoreErrorKind, TestError};
 use crate::types::{
     Ban, CloseReason, Endpoint, EntryState, Event, FailureKind, Head, InvalidTransaction, LinkId,
-    Message, NewEntry, Partial, PeerId, PeerRecord, Piece, Proofs, StoredPeer, TopicKey,
+    Message, NewEntry, Partial, PeerId, PeerRecord, PeerTest, Piece, Proofs, StoredPeer, TopicKey,
     Transaction, TransactionId, TransportKind, Verdict, WallTime,
 };
 
@@ -228,6 +228,18 @@ pub enum Input {
         call: CallId,
         /// Address to dial.
         endpoint: Endpoint,
+    },
+    /// The host wants the link to a peer measured.
+    TestPeer {
+        /// Caller that waits for [`Output::Tested`].
+        call: CallId,
+        /// Peer at the other end.
+        peer: PeerId,
+    },
+    /// The host wants a peer's breaker closed.
+    ResetBreaker {
+        /// Peer whose breaker is closed.
+        peer: PeerId,
     },
     /// The host ends the link to a peer.
     Disconnect {
@@ -467,6 +479,15 @@ pub enum Output {
         call: CallId,
         /// The peer there, or why not.
         result: Result<PeerId, ConnectFailure>,
+        /// The failure in the transport's words, where it said some.
+        detail: String,
+    },
+    /// Answer a test.
+    Tested {
+        /// Caller that waits for the answer.
+        call: CallId,
+        /// What the test has found, or why it found nothing.
+        result: Result<PeerTest, TestError>,
     },
     /// Peers see this node come from other addresses than before; answer with [`Input::Record`] if
     /// that makes a new record.
@@ -534,6 +555,11 @@ pub enum ConnectFailure {
     Dial(FailureKind),
     /// The link was refused by one side.
     Refused(CloseReason),
+    /// The breaker is open: nothing was dialled, since lately nothing answered.
+    BreakerOpen {
+        /// Time until it is worth another try.
+        left: Duration,
+    },
     /// The node is going down.
     Closed,
 }
@@ -544,6 +570,7 @@ impl ConnectFailure {
         match self {
             Self::Dial(kind) => kind.as_str(),
             Self::Refused(reason) => reason.as_str(),
+            Self::BreakerOpen { .. } => "breaker_open",
             Self::Closed => "closed",
         }
     }

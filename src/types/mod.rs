@@ -21,6 +21,7 @@ mod link;
 mod log;
 mod message;
 mod peer;
+mod peer_test;
 mod piece_set;
 mod publish;
 mod reconcile;
@@ -41,6 +42,8 @@ pub mod unstable;
 )]
 pub(crate) use buffer::payload_buffer;
 pub use endpoint::Host;
+#[cfg_attr(not(any(test, feature = "grpc")), allow(unused_imports))]
+pub(crate) use endpoint::Scheme;
 #[cfg_attr(
     not(any(test, feature = "node", feature = "grpc", feature = "unstable-core")),
     allow(unused_imports)
@@ -48,8 +51,10 @@ pub use endpoint::Host;
 pub(crate) use endpoint::host_of;
 pub use event::Refusal;
 pub use link::{CloseReason, Direction};
+pub use peer_test::PeerTest;
 pub use record::PeerRecord;
 pub use signature::{BatchSignature, Signature};
+pub(crate) use stats::rating_of;
 pub use stats::{Counters, LinkState, LinkStatus};
 pub use time::WallTime;
 pub use transaction::Header;

@@ -168,10 +168,28 @@ counters! {
     links_closed_unresponsive,
     /// Links closed because the peer did not take what was sent.
     links_closed_slow,
-    /// Dial attempts.
+    /// Dial attempts, of an endpoint by a transport.
     dials_started,
     /// Dial attempts that failed.
     dials_failed,
+    /// Dial attempts given up, since another one led to the peer or the peer dialled us.
+    dials_cancelled,
+    /// Walks down the ladder: all dial attempts that lead to one peer together.
+    walks_started,
+    /// Walks that led to nobody.
+    walks_failed,
+    /// Walks that led to nobody for a passing reason and began anew.
+    walks_retried,
+    /// Walks that led to a peer by another transport than the best.
+    walks_fallback,
+    /// Circuit breakers that opened, or stayed open since their probe failed.
+    breakers_opened,
+    /// Probes let through by open circuit breakers.
+    breaker_probes,
+    /// Circuit breakers that closed.
+    breakers_closed,
+    /// Calls of `connect` refused since the circuit breaker was open.
+    connects_refused_breaker,
     /// Times the node went back to its bootstrap peers.
     bootstraps_started,
     /// Peer records heard.
@@ -187,6 +205,8 @@ counters! {
     pings_sent,
     /// Pings that were not answered in time.
     pings_missed,
+    /// Probes of peers that were answered: tests of the link.
+    probes_answered,
     /// Probes of peers that were not answered, because there were too many, and answers to none of ours.
     probes_refused,
     /// Frames sent.
@@ -269,6 +289,20 @@ pub struct LinkStatus {
     pub state: LinkState,
     /// The smoothed round-trip time in microseconds; 0 until measured.
     pub rtt_us: u64,
+    /// The mean deviation of round trips from the smoothed one, in microseconds.
+    #[serde(default)]
+    pub jitter_us: u64,
+    /// The score of the link from 0 to 100, from what went over it anyway; 0 until measured. See
+    /// [`LinkStatus::rating`], and the guide's [operating](crate::guide::operating).
+    #[serde(default)]
+    pub quality: u8,
+    /// Percentage of the transactions asked of the peer lately that it served; `None` where nothing was
+    /// asked.
+    #[serde(default)]
+    pub served_percent: Option<u8>,
+    /// Percentage of the payloads that came over the link lately and were new; `None` where none came.
+    #[serde(default)]
+    pub first_percent: Option<u8>,
     /// Number of seconds since the hello.
     pub connected_s: u64,
     /// Number of bytes waiting to be sent.
@@ -279,6 +313,9 @@ pub struct LinkStatus {
     /// Number of bytes in a second that the link carried when there was much to send; 0 until measured.
     #[serde(default)]
     pub bytes_per_second: u64,
+    /// Number of bytes in a second that came in over the link while much did; 0 until measured.
+    #[serde(default)]
+    pub incoming_bytes_per_second: u64,
     /// Number of transactions that still have to be announced or pushed to the peer.
     #[serde(rename = "behind")]
     pub lag: u64,
@@ -293,6 +330,24 @@ pub struct LinkStatus {
     /// True: the peer is a relay, and carries every topic by configuration.
     #[serde(default)]
     pub relay: bool,
+}
+
+impl LinkStatus {
+    /// Returns the rating of the link by its quality: `excellent` from 80 on, `good` from 60, `fair` from
+    /// 40, else `poor`; `unknown` before the first ping is answered.
+    pub fn rating(&self) -> &'static str {
+        if self.rtt_us == 0 && self.quality == 0 { "unknown" } else { rating_of(self.quality) }
+    }
+}
+
+/// Returns the rating of a score.
+pub(crate) const fn rating_of(score: u8) -> &'static str {
+    match score {
+        80.. => "excellent",
+        60.. => "good",
+        40.. => "fair",
+        _ => "poor",
+    }
 }
 
 /// Snapshot of a node, as `PeerNode::stats` gives it.
@@ -311,6 +366,9 @@ pub struct Stats {
     pub handshakes: u32,
     /// Number of peers in the address book.
     pub known_peers: u32,
+    /// Number of circuit breakers that are open or half-open: peers and addresses that are left alone
+    /// for a while.
+    pub open_breakers: u32,
     /// Number of peers under a ban.
     pub banned_peers: u32,
     /// Number of transactions retained in the log.
@@ -342,6 +400,9 @@ pub struct Stats {
     /// Number of votes in that median: groups of addresses, or peers where all are of one group.
     #[serde(default)]
     pub clock_votes: u32,
+    /// Number of links by their rating ([`LinkStatus::rating`]); those not measured yet are not counted.
+    #[serde(default)]
+    pub ratings: BTreeMap<String, u32>,
     /// Number of bytes of memory that payloads and caches take, by owner: `assemblies` (large payloads
     /// on their way in), `cache` (recent payloads), `checks`, `deferred` (replayed outboxes),
     /// `inbound` (frames not handled yet), `links` (what waits for peers), `proofs`, `publishes` (not

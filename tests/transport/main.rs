@@ -4,6 +4,8 @@
 mod ca;
 #[cfg(feature = "grpc")]
 mod connect;
+#[cfg(feature = "rest")]
+mod exchange;
 #[cfg(feature = "grpc")]
 mod grpc;
 #[cfg(feature = "grpc")]
@@ -11,6 +13,8 @@ mod http_proxy;
 mod memory;
 #[cfg(feature = "grpc")]
 mod raw_grpc;
+#[cfg(feature = "grpc")]
+mod rungs;
 #[cfg(feature = "stun")]
 mod stun;
 mod wrong;

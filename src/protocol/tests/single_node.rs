@@ -297,7 +297,10 @@ impl SingleNode {
                         todo.push_back(Input::Loaded { ticket, transactions });
                     }
                     asked @ (Output::Dial { .. }
+                    | Output::CancelDial { .. }
+                    | Output::SavePeer(_)
                     | Output::Connected { .. }
+                    | Output::Tested { .. }
                     | Output::OwnAddresses { .. }
                     | Output::RenewRecord { .. }) => self.outside.push(asked),
                     _ => {}
