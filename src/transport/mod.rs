@@ -21,6 +21,8 @@ mod race;
 mod tcp;
 #[cfg(feature = "grpc")]
 mod tls;
+#[cfg(feature = "websocket")]
+mod websocket;
 
 #[cfg(feature = "grpc")]
 pub use grpc::{GrpcOptions, GrpcTransport};
