@@ -68,6 +68,7 @@ impl Node {
                 clock: None,
                 proofs: Vec::new(),
                 complete_since: None,
+                takes_over: false,
             }));
             node.take(Input::Received { link, messages: vec![hello], bytes: 300 });
         }

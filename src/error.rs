@@ -20,12 +20,13 @@
 //! assert_eq!(cause.map(|cause| cause.kind()), Some(std::io::ErrorKind::PermissionDenied));
 //! ```
 
+mod start;
+
 use std::error::Error;
 use std::fmt;
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
+pub use self::start::{ConfigError, IdentityError, StartError};
 pub use crate::types::errors::{EndpointError, FailureKind, InvalidTransaction, ParseIdError};
 use crate::types::{Cursor, PeerId, Refusal, TransactionId, WallTime};
 
@@ -34,91 +35,6 @@ const MAX_CAUSE_CHARS: usize = 1024;
 
 /// Cause of an error of a port: whatever the adapter had.
 pub type Source = Box<dyn Error + Send + Sync + 'static>;
-
-/// Reason why a configuration cannot be used. Nothing was started; a retry is of no use.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ConfigError {
-    /// A value outside its range.
-    #[error("{field} is {value}, allowed is {min} to {max}")]
-    OutOfRange {
-        /// Section and name of the field.
-        field: &'static str,
-        /// The value found.
-        value: String,
-        /// Smallest allowed value.
-        min: String,
-        /// Largest allowed value.
-        max: String,
-    },
-    /// Plaintext on an address that others can reach.
-    #[error(
-        "plaintext on {address} would let anybody in: listen on loopback, or set \
-         network.allow_plaintext_beyond_loopback"
-    )]
-    PlaintextBeyondLoopback {
-        /// Address that was to be listened on.
-        address: SocketAddr,
-    },
-    /// Links without TLS, on which nothing that this kind of trust asks for could be proven.
-    #[error("network.trust is {trust}, which cannot be proven with network.plaintext")]
-    PlaintextTrust {
-        /// Kind of trust, in words.
-        trust: &'static str,
-    },
-    /// An advertised address that nobody can dial.
-    #[error("listen.advertise has {endpoint}, which nobody can dial")]
-    Advertise {
-        /// Advertised address, as it was given.
-        endpoint: String,
-    },
-}
-
-/// Reason why a key or a secret could not be used. A file that exists is never overwritten.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum IdentityError {
-    /// The file could not be read, created or protected. A retry helps once that is mended.
-    #[error("{}", whole(&format!("key file {}", path.display()), Some(r#source)))]
-    Io {
-        /// Path of the key file.
-        path: PathBuf,
-        /// Error of the operating system.
-        r#source: std::io::Error,
-    },
-    /// The file is not a PEM-encoded PKCS#8 Ed25519 private key, and was left as it is.
-    #[error("key file {path} is not a PKCS#8 Ed25519 private key in PEM")]
-    Format {
-        /// Path of the key file.
-        path: PathBuf,
-    },
-    /// The file with a network's secret could not be read or made. A retry helps once that is mended.
-    #[error("{}", whole(&format!("network secret {}", path.display()), Some(r#source)))]
-    SecretFile {
-        /// Path of the file.
-        path: PathBuf,
-        /// Error of the operating system.
-        r#source: std::io::Error,
-    },
-    /// A network's secret that is too short to be safe, or too long; no retry helps.
-    #[error(
-        "a network secret has {min} to {max} bytes, {} has {length}",
-        path.as_ref().map_or("this one".into(), |path| path.display().to_string())
-    )]
-    SecretLength {
-        /// File that holds the secret, where one does.
-        path: Option<PathBuf>,
-        /// Length of the secret in bytes; of a file, as far as it was read.
-        length: usize,
-        /// Smallest allowed length.
-        min: usize,
-        /// Largest allowed length.
-        max: usize,
-    },
-    /// The operating system gave no random bytes.
-    #[error("no random bytes from the operating system")]
-    Random,
-}
 
 /// Reason why a transport operation failed.
 #[derive(Debug, thiserror::Error)]
@@ -231,52 +147,6 @@ impl ProbeError {
     pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
         Self { kind, message: message.into() }
     }
-}
-
-/// Reason why a node did not start. Nothing keeps running.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StartError {
-    /// The configuration is wrong; no retry helps.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// An address given to the builder does not parse; no retry helps.
-    #[error("{}", naming(&format!("address {text:?}"), &format!("{text:?}"), r#source))]
-    Address {
-        /// Text that was given as an endpoint.
-        text: String,
-        /// Reason why the text is no endpoint.
-        r#source: EndpointError,
-    },
-    /// Listening failed; a retry helps once the port is free.
-    #[error("{}", naming(&format!("cannot listen on {address}"), address, r#source))]
-    Listen {
-        /// Address that was to be listened on.
-        address: SocketAddr,
-        /// Error of the transport.
-        r#source: TransportError,
-    },
-    /// The built-in transport could not be made of this identity; no retry helps.
-    #[error("cannot set up the transport: {source}")]
-    Transport {
-        /// Error of the transport.
-        r#source: TransportError,
-    },
-    /// A store could not be read; a retry helps once that is mended.
-    #[error("cannot restore: {0}")]
-    Store(StoreError),
-    /// Neither a transport was given nor is one built in; no retry helps.
-    #[error("no transport: give one to the builder or build with the feature `grpc`")]
-    NoTransport,
-    /// No identity was given and none could be made.
-    #[error(transparent)]
-    Identity(#[from] IdentityError),
-    /// The operating system gave no random bytes.
-    #[error("no random bytes from the operating system")]
-    Random,
-    /// Called outside a tokio runtime; no retry helps.
-    #[error("a node must be started inside a tokio runtime")]
-    NoRuntime,
 }
 
 /// Reason why a transaction was not accepted. Nothing was stored or sent, except where a variant says

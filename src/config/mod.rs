@@ -8,6 +8,7 @@ mod choice;
 mod invite;
 #[cfg_attr(not(any(test, feature = "node", feature = "unstable-core")), allow(dead_code))]
 mod memory;
+mod proxy;
 mod ranges;
 pub(crate) mod root;
 #[cfg_attr(not(any(test, feature = "node", feature = "unstable-core")), allow(dead_code))]
@@ -20,6 +21,8 @@ mod trust;
 pub use choice::{AddressPolicy, Auto, Role, SignaturePolicy};
 #[cfg_attr(not(any(test, feature = "node", feature = "unstable-core")), allow(unused_imports))]
 pub(crate) use memory::Shares;
+#[cfg_attr(not(all(feature = "node", feature = "grpc")), allow(unused_imports))]
+pub(crate) use proxy::{Proxy, of_environment, without_credentials};
 #[cfg_attr(not(feature = "node"), allow(unused_imports))]
 pub(crate) use root::{Config, Invite, NetworkSecret};
 #[cfg_attr(not(any(test, feature = "node", feature = "unstable-core")), allow(unused_imports))]

@@ -10,6 +10,7 @@ use crate::types::{
 };
 
 use super::choice::Auto;
+use super::proxy::{Proxy, check_rules};
 use super::sections::{
     ConnectionConfig, DiscoveryConfig, GossipConfig, KIB, ListenConfig, LivenessConfig, MIB,
     MINUTE, NetworkConfig, OutboxConfig, OverlayConfig,
@@ -80,7 +81,15 @@ impl ConnectionConfig {
         within("connection.max_retries", self.max_retries, 1..=10)?;
         within_span("connection.retry_delay", self.retry_delay, secs(1)..=secs(60))?;
         within("connection.breaker_threshold", self.breaker_threshold, 3..=20)?;
-        within_span("connection.breaker_reset", self.breaker_reset, MINUTE..=30 * MINUTE)
+        within_span("connection.breaker_reset", self.breaker_reset, MINUTE..=30 * MINUTE)?;
+        within_span("connection.upgrade_interval", self.upgrade_interval, secs(10)..=DAY)?;
+        if let Some(age) = self.max_link_age {
+            within_span("connection.max_link_age", age, MINUTE..=DAY)?;
+        }
+        match &self.proxy {
+            Some(url) => Proxy::new(url, &self.no_proxy).map(drop),
+            None => check_rules(&self.no_proxy),
+        }
     }
 }
 

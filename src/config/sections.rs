@@ -1,6 +1,7 @@
 //! The sections and their defaults.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -10,6 +11,7 @@ use crate::types::{Endpoint, PeerId};
 use super::Trust;
 use super::choice::{AddressPolicy, Auto, Role, SignaturePolicy};
 use super::memory::{bytes, bytes_if_set};
+use super::proxy::{local_hosts, without_credentials};
 
 pub(super) const KIB: u64 = 1024;
 pub(super) const MIB: u64 = 1024 * KIB;
@@ -138,8 +140,8 @@ pub struct LivenessConfig {
     pub slow_after: Duration,
 }
 
-/// Section `[connection]`: dialling peers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Section `[connection]`: dialling peers. `Debug` does not show the credentials of the proxy.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct ConnectionConfig {
@@ -162,6 +164,23 @@ pub struct ConnectionConfig {
     /// Without effect while there is one rung.
     #[serde(with = "span")]
     pub breaker_reset: Duration,
+    /// Time between two looks whether a linked peer can be reached over a transport that is preferred to
+    /// the one in use; the link then goes over to it without a break. Default 5 min, range 10 s to 1 day.
+    #[serde(with = "span")]
+    pub upgrade_interval: Duration,
+    /// Age at which a link that this node dialled goes over to another connection, without a break: for
+    /// proxies that cut connections which are older. Default none, range 1 min to 1 day.
+    #[serde(with = "optional_span")]
+    pub max_link_age: Option<Duration>,
+    /// HTTP proxy that opens a tunnel (`CONNECT`) for every connection that is dialled, as
+    /// `http://[user:password@]host[:port]`, port 80 where none is given; what is not a letter or digit in user and
+    /// password is percent-encoded. Names of peers are then resolved by the proxy. Serde writes it with the
+    /// password. Default none.
+    pub proxy: Option<String>,
+    /// Hosts that are dialled without the proxy, at most 256: a name, which stands for all below it too
+    /// (`example.com`), an IP address, a network (`10.0.0.0/8`), or `*`; each may have a `:port`. They
+    /// are compared with endpoints as they are written. Default `localhost`, `127.0.0.0/8` and `::1`.
+    pub no_proxy: Vec<String>,
 }
 
 /// Section `[gossip]`: what is carried, and how it spreads. `fanout`, `rounds` and `ttl` change latency and cost, never the set of
@@ -343,7 +362,41 @@ impl Default for ConnectionConfig {
             retry_delay: Duration::from_secs(5),
             breaker_threshold: 5,
             breaker_reset: 5 * MINUTE,
+            upgrade_interval: 5 * MINUTE,
+            max_link_age: None,
+            proxy: None,
+            no_proxy: local_hosts(),
         }
+    }
+}
+
+impl fmt::Debug for ConnectionConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Without `..`, so that a new field is not left out.
+        let Self {
+            connect_timeout,
+            handshake_timeout,
+            max_retries,
+            retry_delay,
+            breaker_threshold,
+            breaker_reset,
+            upgrade_interval,
+            max_link_age,
+            proxy,
+            no_proxy,
+        } = self;
+        f.debug_struct("ConnectionConfig")
+            .field("connect_timeout", connect_timeout)
+            .field("handshake_timeout", handshake_timeout)
+            .field("max_retries", max_retries)
+            .field("retry_delay", retry_delay)
+            .field("breaker_threshold", breaker_threshold)
+            .field("breaker_reset", breaker_reset)
+            .field("upgrade_interval", upgrade_interval)
+            .field("max_link_age", max_link_age)
+            .field("proxy", &proxy.as_deref().map(without_credentials))
+            .field("no_proxy", no_proxy)
+            .finish()
     }
 }
 
@@ -397,5 +450,30 @@ mod span {
         let text = String::deserialize(from)?;
         humantime::parse_duration(&text)
             .map_err(|e| serde::de::Error::custom(format!("{text:?} is no duration: {e}")))
+    }
+}
+
+/// Durations that may be absent, as text in serde.
+mod optional_span {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(transparent)]
+    struct Span(#[serde(with = "super::span")] Duration);
+
+    #[expect(clippy::ref_option, reason = "serde calls it so")]
+    pub(super) fn serialize<S: Serializer>(
+        span: &Option<Duration>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        span.map(Span).serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<Duration>, D::Error> {
+        Ok(Option::<Span>::deserialize(from)?.map(|span| span.0))
     }
 }

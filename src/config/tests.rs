@@ -66,6 +66,8 @@ fn every_range_bites() {
         ("connection.retry_delay", |c| c.connection.retry_delay = secs(61)),
         ("connection.breaker_threshold", |c| c.connection.breaker_threshold = 2),
         ("connection.breaker_reset", |c| c.connection.breaker_reset = secs(59)),
+        ("connection.upgrade_interval", |c| c.connection.upgrade_interval = secs(9)),
+        ("connection.max_link_age", |c| c.connection.max_link_age = Some(secs(59))),
         ("gossip.fanout", |c| c.gossip.fanout = Auto::Fixed(21)),
         ("gossip.rounds", |c| c.gossip.rounds = Auto::Fixed(0)),
         ("gossip.ttl", |c| c.gossip.ttl = Auto::Fixed(0)),
@@ -118,6 +120,24 @@ fn plaintext_beyond_loopback_needs_a_word() {
     assert!(matches!(config.validate(), Err(ConfigError::PlaintextBeyondLoopback { .. })));
     config.network.allow_plaintext_beyond_loopback = true;
     config.validate().unwrap();
+}
+
+#[test]
+fn a_proxy_is_checked_and_its_password_not_shown() {
+    let mut config = Config::default();
+    config.connection.proxy = Some("http://user:hunter2@proxy.corp:3128".to_owned());
+    config.validate().unwrap();
+    let shown = format!("{config:?}");
+    assert!(shown.contains("http://***@proxy.corp:3128") && !shown.contains("hunter2"), "{shown}");
+    let json = serde_json::to_string(&config).unwrap();
+    assert_eq!(serde_json::from_str::<Config>(&json).unwrap(), config);
+    config.connection.no_proxy.push("no host".to_owned());
+    assert!(matches!(config.validate(), Err(ConfigError::Proxy { .. })));
+    config.connection.proxy = None;
+    assert!(matches!(config.validate(), Err(ConfigError::Proxy { .. })));
+    config.connection.no_proxy.clear();
+    config.connection.proxy = Some("socks5://proxy.corp:1080".to_owned());
+    assert!(matches!(config.validate(), Err(ConfigError::Proxy { .. })));
 }
 
 #[test]

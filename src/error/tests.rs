@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::net::SocketAddr;
 
 use super::*;
 use crate::types::CloseReason;
@@ -64,6 +65,7 @@ fn plain(samples: &mut Samples) {
         PlaintextTrust => ConfigError::PlaintextTrust { trust: "a secret" },
         PlaintextBeyondLoopback => ConfigError::PlaintextBeyondLoopback { address: address() },
         Advertise => ConfigError::Advertise { endpoint: "0.0.0.0:1".to_owned() },
+        Proxy => ConfigError::Proxy { field: "connection.proxy", reason: CAUSE.to_owned() },
     );
     add!(samples, EndpointError:
         Empty => EndpointError::Empty,

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::config::{Config, Invite, NetworkSecret, Trust};
+use crate::config::{Config, Invite, NetworkSecret, Trust, of_environment};
 use crate::error::{EndpointError, StartError};
 use crate::identity::Identity;
 use crate::ports::{
@@ -296,6 +296,27 @@ impl PeerNodeBuilder {
     #[must_use]
     pub fn validator(mut self, validator: Arc<dyn Validator>) -> Self {
         self.validator = Some(validator);
+        self
+    }
+
+    /// Sets the HTTP proxy that every peer is dialled through, as `http://[user:password@]host[:port]`:
+    /// see [`ConnectionConfig::proxy`](crate::config::ConnectionConfig). Hosts that
+    /// `connection.no_proxy` names, by default those of this machine, are dialled directly.
+    #[must_use]
+    pub fn proxy(mut self, url: impl Into<String>) -> Self {
+        self.config.connection.proxy = Some(url.into());
+        self
+    }
+
+    /// Takes the HTTP proxy from the environment, as other programs do: `HTTPS_PROXY`, or else
+    /// `ALL_PROXY`, in lower case first, and adds the hosts in `NO_PROXY` to those that are dialled
+    /// directly. Without such a variable nothing changes, and without this call none is looked at.
+    #[must_use]
+    pub fn proxy_from_env(mut self) -> Self {
+        let (url, direct) = of_environment(|name| std::env::var(name).ok());
+        let connection = &mut self.config.connection;
+        connection.proxy = url.or(connection.proxy.take());
+        connection.no_proxy.extend(direct);
         self
     }
 

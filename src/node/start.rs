@@ -23,7 +23,9 @@ use crate::protocol::{Protocol, RENEWALS, Restored};
 use crate::types::{Cursor, Event, PeerRecord, TransactionId, canonical};
 
 use super::clock::{PublishClock, wall_now};
-use super::driver::{Driver, Effects, Inbound, Mailboxes, OwnRecord, StallWatch, StoreQueue};
+use super::driver::{
+    Dials, Driver, Effects, Inbound, Mailboxes, OwnRecord, StallWatch, StoreQueue,
+};
 use super::handle::{DurableNames, Inner, LogNews, MAX_EVENTS_BEHIND, PeerNode};
 use super::late_news::LateNews;
 use super::messages::{Completion, Draft, NodeState, SignedDraft};
@@ -239,7 +241,8 @@ impl Parts {
     fn protocol(&self, record: PeerRecord, restored: Restored) -> Protocol {
         let now = wall_now();
         let validating = self.validator.as_ref().is_some_and(|v| v.judges_large());
-        let restored = Restored { validating, ..restored };
+        let rungs = self.transports.iter().map(|t| t.kind()).collect();
+        let restored = Restored { validating, rungs, ..restored };
         // It rises with each start, and of two that start in one millisecond it differs.
         let [low, high, ..] = self.seed;
         let incarnation = now.as_millis() << 16 | u64::from(u16::from_le_bytes([low, high]));
@@ -304,9 +307,9 @@ impl Parts {
         let jobs = Jobs { checks: check_box, piece_checks: piece_check_box, store: store_box };
         let (workers, peers) = self.spawn_workers(&shared, jobs);
         let connection = &self.config.connection;
+        let dial_timeout = connection.connect_timeout + connection.handshake_timeout;
         let mut effects = Effects {
-            dial_timeout: connection.connect_timeout + connection.handshake_timeout,
-            transports: self.transports.clone(),
+            dials: Dials::new(self.transports.clone(), dial_timeout, shared.done.clone()),
             log: Arc::clone(&self.log),
             queue: Arc::clone(&self.queue),
             events: shared.events.clone(),

@@ -32,7 +32,8 @@ pub struct RawLink {
     pub remote: PeerId,
     /// The kind of transport that carries it.
     pub kind: TransportKind,
-    /// The remote socket address, where there is one.
+    /// The remote socket address, where there is one; `None` where a proxy stands between, whose address
+    /// is not the peer's.
     pub address: Option<SocketAddr>,
     /// The frames to the peer.
     pub sink: FrameSink,

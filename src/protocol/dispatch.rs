@@ -17,21 +17,27 @@ impl Protocol {
                 let address = address.map(canonical);
                 self.on_link_opened(link, remote, kind, address, dial, assurance);
             }
-            Input::DialFailed { dial, reason, detail } => self.membership.on_dial_failed(
-                &mut self.env,
-                &self.links,
-                &self.guard,
-                dial,
-                reason,
-                detail,
-            ),
+            Input::DialFailed { dial, reason, detail } => {
+                if !self.on_heir_not_dialled(dial, reason) {
+                    self.membership.on_dial_failed(
+                        &mut self.env,
+                        &self.links,
+                        &self.guard,
+                        dial,
+                        reason,
+                        detail,
+                    );
+                }
+            }
             Input::HandshakeFailed { address, reason } => {
                 self.on_handshake_failed(address.map(canonical), reason);
             }
-            Input::LinkClosed { link } => self.on_link_closed(link),
+            Input::LinkClosed { link } => self.with_link(link, Self::on_link_closed),
             Input::Received { link, messages, bytes } => self.on_received(link, messages, bytes),
-            Input::Malformed { link } => self.violation(link),
-            Input::Overrun { link } => self.close(link, CloseReason::SlowPeer),
+            Input::Malformed { link } => self.with_link(link, Self::violation),
+            Input::Overrun { link } => {
+                self.with_link(link, |core, link| core.close(link, CloseReason::SlowPeer));
+            }
             Input::Sent { link, weight, bytes } => self.on_sent(link, weight, bytes),
             Input::Publish { call, transactions, renews } => {
                 self.on_publish(call, transactions, renews);
@@ -61,7 +67,9 @@ impl Protocol {
                     self.close(link, CloseReason::Requested);
                 }
             }
-            Input::Measured { link, received, taken } => self.on_traffic(link, received, taken),
+            Input::Measured { link, received, taken } => {
+                self.with_link(link, |core, link| core.on_traffic(link, received, taken));
+            }
             Input::Subscribed { topics } => self.on_subscribed(topics),
             Input::Redeliver(id) => self.on_redeliver(id),
             Input::DropDeadLetter(id) => self.on_drop_dead(&id),
@@ -77,6 +85,7 @@ impl Protocol {
             Timer::Ping(link) => self.on_ping_due(link),
             Timer::Pong(link) => self.on_pong_overdue(link),
             Timer::Drain(link) => self.drain(link),
+            Timer::Handover(link) => self.on_handover_due(link),
             Timer::Fetch(id) => self.on_fetch_due(&id),
             Timer::Replay(link) => self.on_replay_due(link),
             Timer::Inflow(peer) => self.on_inflow_due(peer),
@@ -94,12 +103,21 @@ impl Protocol {
         }
     }
 
-    fn on_received(&mut self, link: LinkId, messages: Vec<Message>, bytes: usize) {
+    /// Does something about the link that a connection carries, if it still carries one.
+    fn with_link(&mut self, wire: LinkId, act: impl FnOnce(&mut Self, LinkId)) {
+        if let Some(link) = self.links.link_of(wire) {
+            act(self, link);
+        }
+    }
+
+    fn on_received(&mut self, wire: LinkId, messages: Vec<Message>, bytes: usize) {
         self.env.counters.frames_received += 1;
         self.env.counters.frame_bytes_received += bytes as u64;
         let now = self.env.now;
         for message in messages {
-            // An earlier message of the frame may have closed the link.
+            // An earlier message of the frame may have closed the link, or was the first after a
+            // handover.
+            let Some(link) = self.links.link_of(wire) else { return };
             let Some(l) = self.links.all.get_mut(&link) else { return };
             l.heard = now;
             if l.up.is_some() {
@@ -113,6 +131,7 @@ impl Protocol {
     fn on_message(&mut self, link: LinkId, message: Message) {
         match message {
             Message::Hello(_) => self.violation(link),
+            Message::Switch { step } => self.on_switch(link, step),
             Message::Goodbye { reason, retry_after } => self.on_goodbye(link, reason, retry_after),
             Message::Ping { nonce } => self.send(link, Message::Pong { nonce }),
             Message::Pong { nonce } => {
@@ -153,6 +172,7 @@ impl Protocol {
             Message::Interest(interest) => self.on_interest(link, interest),
             Message::Flushed => self.on_flushed(link),
             Message::Refused { list, clock } => self.on_refused_by_peer(link, &list, clock),
+            Message::Probe { .. } | Message::Probed { .. } => self.env.counters.probes_refused += 1,
         }
     }
 }

@@ -296,11 +296,19 @@ pub enum Output {
         dial: DialId,
         /// Address to dial.
         endpoint: Endpoint,
+        /// Transport to dial with.
+        rung: TransportKind,
         /// Peer that must be there, where that is known.
         expected: Option<PeerId>,
         /// Addresses that are left out of those that a name stands for; a dial for which no other is
         /// left fails with [`FailureKind::NoneLeft`].
         avoid: Vec<SocketAddr>,
+    },
+    /// Give a dial up: nothing of it is expected any more, and a link that it has made meanwhile is
+    /// closed unseen.
+    CancelDial {
+        /// Number of the dial.
+        dial: DialId,
     },
     /// Queue a message on a link; answer with [`Input::Sent`] when it leaves for the wire.
     Send {

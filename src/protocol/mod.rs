@@ -137,7 +137,7 @@ impl Protocol {
         Self {
             env,
             links: Links::default(),
-            membership: Membership::new(record, book),
+            membership: Membership::new(record, book, restored.rungs),
             guard: Guard::new(restored.bans),
             log,
             spread: Spread::new(&config.gossip),

@@ -2,9 +2,11 @@
 //!
 //! Tested by: `protocol::tests::outbox`, `sim::tests::outbox`.
 
-use crate::types::{Ban, IndexEntry, KeptPartial, StoredPeer, TransactionId, WallTime};
+use crate::types::{
+    Ban, IndexEntry, KeptPartial, StoredPeer, TransactionId, TransportKind, WallTime,
+};
 
-/// Content of the stores when the node started.
+/// Content of the stores when the node started, and what it can do.
 #[derive(Debug, Clone, Default)]
 pub struct Restored {
     /// Peers of earlier runs.
@@ -24,6 +26,8 @@ pub struct Restored {
     pub spare_places: Option<usize>,
     /// The host's validator judges payloads before anything of them is passed on.
     pub validating: bool,
+    /// Transports that peers are dialled with, the best first; none is the gRPC stream alone.
+    pub rungs: Vec<TransportKind>,
     /// What earlier runs noted last with `Output::SavePast`: time since which the node was whole.
     pub whole_since: Option<WallTime>,
     /// The same: time until which the node was whole; `None` where it was never linked.

@@ -15,6 +15,8 @@ pub(super) enum Timer {
     Ping(LinkId),
     /// A pong is overdue.
     Pong(LinkId),
+    /// A step of a handover is overdue, or another connection is to be looked for.
+    Handover(LinkId),
     /// Small messages of a link have waited long enough.
     Drain(LinkId),
     /// Ask for a transaction, or ask somebody else.

@@ -11,6 +11,8 @@
 mod ca;
 mod channel;
 #[cfg(feature = "grpc")]
+mod connect;
+#[cfg(feature = "grpc")]
 mod grpc;
 mod memory;
 #[cfg(feature = "grpc")]

@@ -1,4 +1,5 @@
-//! TCP as every transport here wants it: the addresses of a name, no delay, keep-alive.
+//! TCP as every transport here wants it: the addresses of a name, or the tunnel of a proxy, no delay,
+//! keep-alive.
 
 use std::io;
 use std::net::SocketAddr;
@@ -8,6 +9,8 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, timeout_at};
 
+use super::connect;
+use crate::config::Proxy;
 use crate::error::{FailureKind, TransportError};
 use crate::types::{Endpoint, Host, canonical};
 
@@ -31,6 +34,25 @@ pub(super) enum Names {
     /// A table, for tests.
     #[cfg(test)]
     Table(std::collections::BTreeMap<String, Vec<std::net::IpAddr>>),
+}
+
+/// Ways to endpoints: their addresses, or the proxy that is asked for a tunnel to them.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Routes {
+    pub(super) names: Names,
+    pub(super) proxy: Option<Proxy>,
+}
+
+impl Routes {
+    /// The proxy that this is dialled by way of, if it is.
+    pub(super) fn proxy(&self, endpoint: &Endpoint) -> Option<&Proxy> {
+        self.proxy.as_ref().filter(|proxy| proxy.carries(endpoint))
+    }
+
+    /// The peer's address, of one that was dialled; unknown where a proxy stands between.
+    pub(super) fn remote(&self, endpoint: &Endpoint, dialled: SocketAddr) -> Option<SocketAddr> {
+        self.proxy(endpoint).is_none().then_some(dialled)
+    }
 }
 
 /// Time that a dial has for name resolution and TCP.
@@ -57,18 +79,23 @@ impl Limit {
     }
 }
 
-/// Returns the addresses to be tried, in order: those of `endpoint`, without those to `avoid`. Names
-/// are resolved anew at every call.
+/// Returns the addresses to be dialled, in order: those of `endpoint`, without those to `avoid`, or all
+/// of its proxy. Names are resolved anew at every call.
 ///
 /// # Errors
 /// `Unreachable`, `Timeout`, or `NoneLeft` when all are to be avoided.
 pub(super) async fn resolve(
-    names: &Names,
+    routes: &Routes,
     endpoint: &Endpoint,
     avoid: &[SocketAddr],
     limit: Limit,
 ) -> Result<Vec<SocketAddr>, TransportError> {
-    let found = limit.keep(endpoint, lookup(names, endpoint)).await?;
+    // No address of a proxy is one of a peer that was to be left out.
+    let (dialled, avoid) = match routes.proxy(endpoint) {
+        Some(proxy) => (proxy.endpoint(), &[][..]),
+        None => (endpoint, avoid),
+    };
+    let found = limit.keep(endpoint, lookup(&routes.names, dialled)).await?;
     let mut addresses: Vec<SocketAddr> = Vec::with_capacity(found.len());
     for address in found.into_iter().map(canonical) {
         if !avoid.contains(&address) && !addresses.contains(&address) {
@@ -83,27 +110,36 @@ pub(super) async fn resolve(
     Ok(alternate_families(addresses))
 }
 
-/// Connects to one address of `endpoint`.
+/// Connects to `endpoint` by one of the addresses that [`resolve`] gave.
 ///
 /// Cancel safe: no attempt outlives the future.
 ///
 /// # Errors
-/// `Unreachable`, `Timeout`, or `Local`.
+/// `Unreachable`, `Timeout`, or `Local`; those of [`connect::tunnel`] by way of a proxy.
 pub(super) async fn connect(
+    routes: &Routes,
     endpoint: &Endpoint,
     address: SocketAddr,
     limit: Limit,
 ) -> Result<TcpStream, TransportError> {
+    let proxy = routes.proxy(endpoint);
     let connecting = async {
         let connected = async {
             let stream = TcpStream::connect(address).await?;
             tune(&stream)?;
             Ok(stream)
         };
-        connected.await.map_err(|error: io::Error| {
-            let message = format!("cannot connect to {endpoint}");
+        let mut stream = connected.await.map_err(|error: io::Error| {
+            let message = match proxy {
+                Some(proxy) => format!("cannot connect to the proxy {}", proxy.endpoint()),
+                None => format!("cannot connect to {endpoint}"),
+            };
             TransportError::with_source(connect_failure(&error), message, error)
-        })
+        })?;
+        if let Some(proxy) = proxy {
+            connect::tunnel(&mut stream, proxy, endpoint).await?;
+        }
+        Ok(stream)
     };
     limit.keep(endpoint, connecting).await
 }

@@ -172,6 +172,24 @@ pub(super) fn failure_kind(error: &io::Error) -> FailureKind {
     }
 }
 
+/// Reports whether the remote speaks TLS, and not as peers do: it proves another key or none, or shares
+/// no version or algorithm with us.
+pub(super) fn is_of_another(error: &io::Error) -> bool {
+    use AlertDescription as A;
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
+    matches!(
+        inner,
+        Some(
+            Error::InvalidCertificate(_)
+                | Error::NoCertificatesPresented
+                | Error::PeerIncompatible(_)
+                | Error::AlertReceived(
+                    A::HandshakeFailure | A::ProtocolVersion | A::InsufficientSecurity
+                )
+        )
+    )
+}
+
 /// Reports whether the remote gave up, and said why.
 pub(super) fn is_alert(error: &io::Error) -> bool {
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());

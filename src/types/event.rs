@@ -82,6 +82,19 @@ pub enum Event {
         /// Cause that ended the link.
         reason: CloseReason,
     },
+    /// A link goes on over another connection, with all that it had.
+    #[non_exhaustive]
+    TransportChanged {
+        /// The peer at its other end.
+        peer: PeerId,
+        /// The transport that carried it.
+        from: TransportKind,
+        /// The transport that carries it now; the same where only the connection is another one.
+        to: TransportKind,
+        /// Reason in words: `upgrade`, `max link age`, `proxy body limit`, `proxy time limit`, or `peer`
+        /// where that has the reason.
+        reason: String,
+    },
     /// A peer missed an answer; one more and it is down.
     #[non_exhaustive]
     PeerSuspected {

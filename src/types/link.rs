@@ -45,6 +45,8 @@ pub enum CloseReason {
     SelfDial,
     /// Another process has the identity of the node that says it.
     IdentityInUse,
+    /// The link goes on over another connection of the same peer.
+    Moved,
     /// No room for another link; other peers are named in peer exchange. Also said to a peer whose
     /// link gives way to that of another.
     TooManyLinks,
@@ -74,6 +76,7 @@ impl CloseReason {
             Self::Banned => "banned",
             Self::SelfDial => "self_dial",
             Self::IdentityInUse => "identity_in_use",
+            Self::Moved => "moved",
             Self::TooManyLinks => "too_many_links",
             Self::HandshakeTimeout => "handshake_timeout",
             Self::Violation => "violation",
@@ -99,13 +102,14 @@ pub enum FailureKind {
     Unreachable,
     /// No answer within the time allowed.
     Timeout,
-    /// TLS failed, or the remote proved another identity than expected.
+    /// TLS failed, or the remote proved another identity than expected; by way of a proxy also where that
+    /// answers in the remote's place.
     Identity,
     /// The remote speaks something else (plaintext against TLS, another protocol).
     Protocol,
     /// A frame above the limit, or one that does not parse.
     Malformed,
-    /// The remote refused: too many handshakes or connections.
+    /// The remote refused: too many handshakes or connections; or a proxy before it did.
     Refused,
     /// The link was closed by either side.
     Closed,

@@ -53,6 +53,9 @@ pub struct Hello {
     pub clock: Option<WallTime>,
     /// The time since which the sender's log has all that it knows of; `None` where it does not say.
     pub complete_since: Option<WallTime>,
+    /// True, from who dialled: this connection is to take over from the one that the two have. From
+    /// who was dialled: agreed.
+    pub takes_over: bool,
     /// Proofs that the sender knows a secret of the network, one for each secret, at most
     /// [`super::MAX_PROOFS`].
     pub proofs: Vec<[u8; 32]>,
@@ -215,6 +218,30 @@ pub enum Message {
         /// The sender's clock as it reads it, uncorrected; `None` where it does not say.
         clock: Option<WallTime>,
     },
+    /// Probe: a test of the link, to be answered with [`Message::Probed`]. One with many bytes, either
+    /// way, is bulk.
+    Probe {
+        /// The number that the answer returns.
+        nonce: u64,
+        /// Bytes that mean nothing, at most [`super::PIECE_BYTES`].
+        payload: Bytes,
+        /// Number of bytes that the answer is to carry, at most [`super::PIECE_BYTES`].
+        wants: u32,
+    },
+    /// Answer to [`Message::Probe`].
+    Probed {
+        /// The nonce of the probe.
+        nonce: u64,
+        /// Number of bytes in the payload of the probe.
+        received: u32,
+        /// Bytes that mean nothing: as many as the probe wants.
+        payload: Bytes,
+    },
+    /// Step of a handover between two connections: see `protocol::link::handover`.
+    Switch {
+        /// Number of the step.
+        step: u32,
+    },
 }
 
 impl Message {
@@ -245,6 +272,9 @@ impl Message {
             Self::Interest(_) => "interest",
             Self::Flushed => "flushed",
             Self::Refused { .. } => "refused",
+            Self::Probe { .. } => "probe",
+            Self::Probed { .. } => "probed",
+            Self::Switch { .. } => "switch",
         }
     }
 
@@ -259,6 +289,7 @@ impl Message {
             | Self::Ping { .. }
             | Self::Pong { .. }
             | Self::PeersRequest { .. }
+            | Self::Switch { .. }
             | Self::Flushed => 12,
             Self::Ask(ranges) | Self::Answer(ranges) => ranges.weight(),
             Self::Yours { .. } => 28,
@@ -272,6 +303,7 @@ impl Message {
             | Self::Busy(ids) => ID * ids.len(),
             Self::Refused { list, .. } => 8 + (ID + 1) * list.len(),
             Self::Receiving { .. } => ID + 4,
+            Self::Probe { payload, .. } | Self::Probed { payload, .. } => 20 + payload.len(),
             Self::Offer(offer) => {
                 offer.head.header_bytes().len() + offer.head.signature().as_bytes().len() + 16
             }

@@ -148,6 +148,14 @@ counters! {
     links_evicted,
     /// Links replaced by a newer one of the same peer.
     links_replaced,
+    /// Links that went over to another connection, with all that they had.
+    handovers,
+    /// Connections that were to take a link over and could not be had, or did not come to it.
+    handovers_failed,
+    /// Connections of peers that were to take a link over, out of turn.
+    handovers_refused,
+    /// Bounds that were found at which connections are cut on the way.
+    link_limits_found,
     /// Times when an identity, this node's or a peer's, was seen in use by two processes at once.
     identities_in_use,
     /// Links opened, hello included.
@@ -179,6 +187,8 @@ counters! {
     pings_sent,
     /// Pings that were not answered in time.
     pings_missed,
+    /// Probes of peers that were not answered, because there were too many, and answers to none of ours.
+    probes_refused,
     /// Frames sent.
     frames_sent,
     /// Frames received.

@@ -31,13 +31,16 @@ pub(super) mod kind {
     pub(crate) const INTEREST: u32 = 23;
     pub(crate) const FLUSHED: u32 = 25;
     pub(crate) const REFUSED: u32 = 26;
+    pub(crate) const PROBE: u32 = 27;
+    pub(crate) const PROBED: u32 = 28;
+    pub(crate) const SWITCH: u32 = 29;
     /// The highest that this version knows.
-    pub(crate) const LAST: u32 = REFUSED;
+    pub(crate) const LAST: u32 = SWITCH;
 }
 
 /// The code of each reason, in `Goodbye`. Codes are never reused; 10 is free, since
 /// no version has sent it.
-pub(super) const REASONS: [(u32, CloseReason); 16] = [
+pub(super) const REASONS: [(u32, CloseReason); 17] = [
     (0, CloseReason::TransportClosed),
     (1, CloseReason::Shutdown),
     (2, CloseReason::Requested),
@@ -54,6 +57,7 @@ pub(super) const REASONS: [(u32, CloseReason); 16] = [
     (14, CloseReason::SlowPeer),
     (15, CloseReason::NotMember),
     (16, CloseReason::IdentityInUse),
+    (17, CloseReason::Moved),
 ];
 
 /// The code of a reason.

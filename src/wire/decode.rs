@@ -56,6 +56,9 @@ pub(super) fn message(frame: &Bytes, body: &[u8]) -> Result<Option<Message>, Wir
         kind::INTEREST => Message::Interest(interest(body)?),
         kind::FLUSHED => Message::Flushed,
         kind::REFUSED => refused(body)?,
+        kind::PROBE => probe(frame, body)?,
+        kind::PROBED => probed(frame, body)?,
+        kind::SWITCH => switch(body)?,
         _ => return Ok(None),
     }))
 }
@@ -66,7 +69,7 @@ fn hello(body: &[u8]) -> Result<Hello, WireError> {
     let (mut version_min, mut version_max) = (0, 0);
     let (mut features, mut incarnation, mut max_transaction) = (0, 0, 0);
     let (mut owes, mut clock, mut complete_since) = (false, 0, 0);
-    let mut proofs = Vec::new();
+    let (mut proofs, mut takes_over) = (Vec::new(), false);
     for field in Fields(body) {
         let (number, value) = field?;
         match number {
@@ -86,6 +89,7 @@ fn hello(body: &[u8]) -> Result<Hello, WireError> {
                 proofs.push(exactly("proof", value.bytes("proof")?, "32")?);
             }
             14 => complete_since = value.uint("complete_since_ms")?,
+            15 => takes_over = value.uint("takes_over")? != 0,
             _ => {}
         }
     }
@@ -103,6 +107,7 @@ fn hello(body: &[u8]) -> Result<Hello, WireError> {
         owes,
         clock: time_of(clock),
         complete_since: time_of(complete_since),
+        takes_over,
         proofs,
     })
 }
@@ -110,6 +115,16 @@ fn hello(body: &[u8]) -> Result<Hello, WireError> {
 /// Reads a time that a peer tells: 0 says nothing.
 fn time_of(millis: u64) -> Option<WallTime> {
     (millis != 0).then(|| WallTime::from_millis(millis))
+}
+
+fn switch(body: &[u8]) -> Result<Message, WireError> {
+    let mut step = 0;
+    for field in Fields(body) {
+        if let (1, value) = field? {
+            step = value.uint32("step")?;
+        }
+    }
+    Ok(Message::Switch { step })
 }
 
 fn goodbye(body: &[u8]) -> Result<Message, WireError> {
@@ -259,6 +274,35 @@ fn refused(body: &[u8]) -> Result<Message, WireError> {
         return Err(WireError::Unequal { what: "reasons", ids });
     }
     Ok(Message::Refused { list, clock: time_of(clock) })
+}
+
+fn probe(frame: &Bytes, body: &[u8]) -> Result<Message, WireError> {
+    let (mut nonce, mut payload, mut wants) = (0, &[][..], 0);
+    for field in Fields(body) {
+        match field? {
+            (1, value) => nonce = value.fixed64("nonce")?,
+            (2, value) => payload = value.bytes("payload")?,
+            (3, value) => wants = value.at_most("wanted bytes", PIECE_BYTES as u64)?,
+            _ => {}
+        }
+    }
+    WireError::bound("probe (bytes)", payload.len(), PIECE_BYTES)?;
+    let wants = u32::try_from(wants).unwrap_or(u32::MAX);
+    Ok(Message::Probe { nonce, payload: frame.slice_ref(payload), wants })
+}
+
+fn probed(frame: &Bytes, body: &[u8]) -> Result<Message, WireError> {
+    let (mut nonce, mut received, mut payload) = (0, 0, &[][..]);
+    for field in Fields(body) {
+        match field? {
+            (1, value) => nonce = value.fixed64("nonce")?,
+            (2, value) => received = value.uint32("received bytes")?,
+            (3, value) => payload = value.bytes("payload")?,
+            _ => {}
+        }
+    }
+    WireError::bound("probe (bytes)", payload.len(), PIECE_BYTES)?;
+    Ok(Message::Probed { nonce, received, payload: frame.slice_ref(payload) })
 }
 
 fn id_list(body: &[u8]) -> Result<Vec<TransactionId>, WireError> {

@@ -172,6 +172,13 @@ impl Body for Message {
             Self::Refused { list, clock } => {
                 nested(out, kind::REFUSED, &Refused { list, clock: *clock });
             }
+            Self::Probe { nonce, payload, wants } => {
+                nested(out, kind::PROBE, &Probe { nonce: *nonce, payload, wants: *wants });
+            }
+            Self::Probed { nonce, received, payload } => {
+                nested(out, kind::PROBED, &Probed { nonce: *nonce, received: *received, payload });
+            }
+            Self::Switch { step } => nested(out, kind::SWITCH, &Numbers([u64::from(*step)])),
         }
     }
 }
@@ -195,6 +202,35 @@ impl Body for Hello {
             bytes(out, 13, proof);
         }
         uint(out, 14, self.complete_since.map_or(0, WallTime::as_millis));
+        uint(out, 15, u64::from(self.takes_over));
+    }
+}
+
+struct Probe<'a> {
+    nonce: u64,
+    payload: &'a [u8],
+    wants: u32,
+}
+
+impl Body for Probe<'_> {
+    fn write(&self, out: &mut impl Out) {
+        fixed64(out, 1, self.nonce);
+        bytes(out, 2, self.payload);
+        uint(out, 3, u64::from(self.wants));
+    }
+}
+
+struct Probed<'a> {
+    nonce: u64,
+    received: u32,
+    payload: &'a [u8],
+}
+
+impl Body for Probed<'_> {
+    fn write(&self, out: &mut impl Out) {
+        fixed64(out, 1, self.nonce);
+        uint(out, 2, u64::from(self.received));
+        bytes(out, 3, self.payload);
     }
 }
 

@@ -3,7 +3,10 @@
 mod common;
 
 mod bad_input;
+mod forward_proxy;
 mod hostile;
+#[path = "../transport/http_proxy.rs"]
+mod http_proxy;
 mod lifecycle;
 mod members;
 mod membership;

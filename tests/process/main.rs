@@ -14,6 +14,8 @@ mod logs;
 mod members;
 #[cfg(target_os = "linux")]
 mod memory;
+#[cfg(target_os = "linux")]
+mod natlab;
 mod peer_program;
 mod quickstart;
 mod swarm;

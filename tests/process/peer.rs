@@ -59,13 +59,22 @@ impl Peer {
         flags: impl IntoIterator<Item = S>,
         environment: &[(&str, &Path)],
     ) -> Self {
+        let mut command = Command::new(example("peer"));
+        command.envs(environment.iter().copied());
+        Self::spawn_by(command, flags)
+    }
+
+    /// The same by this command, to which the flags are added.
+    pub(crate) fn spawn_by<S: AsRef<OsStr>>(
+        mut command: Command,
+        flags: impl IntoIterator<Item = S>,
+    ) -> Self {
         let flags: Vec<_> = flags.into_iter().collect();
         let listens = flags.iter().any(|flag| flag.as_ref() == "--listen");
         let default: &[&str] = if listens { &[] } else { &["--listen", "127.0.0.1:0"] };
-        let mut child = Command::new(example("peer"))
+        let mut child = command
             .args(default)
             .args(flags)
-            .envs(environment.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -3,7 +3,11 @@
 #[cfg(feature = "grpc")]
 mod ca;
 #[cfg(feature = "grpc")]
+mod connect;
+#[cfg(feature = "grpc")]
 mod grpc;
+#[cfg(feature = "grpc")]
+mod http_proxy;
 mod memory;
 #[cfg(feature = "grpc")]
 mod raw_grpc;

@@ -1,13 +1,10 @@
-//! Work that the driver sets going: dials, loads, checks of records, and the channels to the workers.
+//! Work that the driver sets going: loads, checks of records, and the channels to the workers.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinSet;
 
-use crate::error::{FailureKind, TransportError};
 use crate::node::clock::PublishClock;
 use crate::node::messages::Completion;
 use crate::node::room::Room;
@@ -16,10 +13,11 @@ use crate::node::workers::peer_writer::PeerWriter;
 use crate::node::workers::piece_verifier::PieceCheck;
 use crate::node::workers::store_health::guarded;
 use crate::node::workers::verifier::TransactionCheck;
-use crate::ports::{Accepted, Listener, RawLink, TransactionQueue, TransactionStore, Transport};
-use crate::protocol::{DialId, Input, Ticket};
-use crate::types::{Endpoint, Event, PeerId, PeerRecord, Stats, Transaction, TransactionId};
+use crate::ports::{Accepted, Listener, TransactionQueue, TransactionStore};
+use crate::protocol::{Input, Ticket};
+use crate::types::{Event, PeerRecord, Stats, Transaction, TransactionId};
 
+use super::dials::Dials;
 use super::own_record::OwnRecord;
 use super::stall::StallWatch;
 use super::store_queue::StoreQueue;
@@ -34,8 +32,7 @@ pub(in crate::node) struct Inbound {
 
 /// Channels and tasks of the driver's effects.
 pub(in crate::node) struct Effects {
-    pub(in crate::node) transports: Vec<Arc<dyn Transport>>,
-    pub(in crate::node) dial_timeout: Duration,
+    pub(in crate::node) dials: Dials,
     pub(in crate::node) log: Arc<dyn TransactionStore>,
     pub(in crate::node) queue: Arc<dyn TransactionQueue>,
     pub(in crate::node) events: broadcast::Sender<Event>,
@@ -52,7 +49,7 @@ pub(in crate::node) struct Effects {
     pub(in crate::node) publish_room: Room,
     /// Number of bytes that the stores may hold.
     pub(in crate::node) store_memory: u64,
-    /// Dials, loads and record checks under way.
+    /// Loads and record checks under way.
     pub(in crate::node) tasks: JoinSet<()>,
     /// Tasks that bring in new work: accepting, probing, signing, republishing, and the backfill of the
     /// log. Ended first.
@@ -94,6 +91,7 @@ impl Effects {
 
     /// Ends dials and listeners; their ports are free when this returns.
     pub(in crate::node) async fn stop_listening(&mut self) {
+        self.dials.abort_all();
         self.tasks.abort_all();
         self.sources.shutdown().await;
     }
@@ -111,30 +109,6 @@ impl Effects {
     pub(super) fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {
         while self.tasks.try_join_next().is_some() {}
         self.tasks.spawn(task);
-    }
-
-    pub(super) fn dial(
-        &mut self,
-        dial: DialId,
-        endpoint: Endpoint,
-        expected: Option<PeerId>,
-        avoid: Vec<SocketAddr>,
-    ) {
-        let transports = self.transports.clone();
-        let (done, timeout) = (self.done.clone(), self.dial_timeout);
-        self.spawn(async move {
-            let walk = walk_ladder(&transports, &endpoint, expected, &avoid);
-            let completion = match tokio::time::timeout(timeout, walk).await {
-                Ok(Ok(raw)) => Completion::Linked { raw, dial: Some(dial) },
-                Ok(Err(error)) => Completion::NotDialled { dial, error },
-                Err(_) => {
-                    let message = format!("no link with {endpoint} within {timeout:?}");
-                    let error = TransportError::new(FailureKind::Timeout, message);
-                    Completion::NotDialled { dial, error }
-                }
-            };
-            let _ = done.send(completion).await;
-        });
     }
 
     pub(super) fn load(&mut self, ticket: Ticket, ids: Vec<TransactionId>) {
@@ -209,26 +183,4 @@ async fn load_each(log: &dyn TransactionStore, ids: &[TransactionId]) -> Vec<Opt
         found.push(guarded(log.get(id)).await.unwrap_or_default());
     }
     found
-}
-
-/// Tries the transports in the order of preference.
-async fn walk_ladder(
-    transports: &[Arc<dyn Transport>],
-    endpoint: &Endpoint,
-    expected: Option<PeerId>,
-    avoid: &[SocketAddr],
-) -> Result<RawLink, TransportError> {
-    let mut last = TransportError::new(FailureKind::Unsupported, "no transport can dial this");
-    for transport in transports {
-        let dialled = if avoid.is_empty() {
-            transport.dial(endpoint, expected).await
-        } else {
-            transport.dial_avoiding(endpoint, expected, avoid).await
-        };
-        match dialled {
-            Ok(raw) => return Ok(raw),
-            Err(error) => last = error,
-        }
-    }
-    Err(last)
 }

@@ -5,6 +5,7 @@
 //! input). Local work is finished before new work is taken: while the protocol or the workers have no
 //! room, neither publishes nor frames are read. Handling is synchronous; the select is the only await.
 
+mod dials;
 mod effects;
 mod link;
 mod own_record;
@@ -35,6 +36,7 @@ use super::subscribed_topics::TopicCounts;
 use link::LinkHandle;
 use status_table::StatusTable;
 
+pub(super) use dials::Dials;
 pub(super) use effects::{Effects, Inbound};
 pub(super) use own_record::OwnRecord;
 pub(super) use stall::StallWatch;
@@ -222,8 +224,15 @@ impl Driver {
                 self.feed(input);
                 self.answer();
             }
-            Completion::Linked { raw, dial } => self.open(raw, dial),
+            Completion::Linked { raw, dial } => {
+                if dial.is_none_or(|dial| self.effects.dials.finish(dial)) {
+                    self.open(raw, dial);
+                }
+            }
             Completion::NotDialled { dial, error } => {
+                if !self.effects.dials.finish(dial) {
+                    return;
+                }
                 let detail = error.to_string();
                 self.causes.dial = Some(detail.clone());
                 self.feed(Input::DialFailed { dial, reason: error.kind, detail });

@@ -14,6 +14,7 @@ use crate::types::{
     CloseReason, Direction, Event, LinkId, Message, PublishState, PublishStatus, TransactionId,
 };
 
+use super::dials::DialTarget;
 use super::link::LinkHandle;
 use super::{Call, Driver};
 
@@ -34,9 +35,11 @@ impl Driver {
 
     fn perform(&mut self, output: Output) {
         match output {
-            Output::Dial { dial, endpoint, expected, avoid } => {
-                self.effects.dial(dial, endpoint, expected, avoid);
+            Output::Dial { dial, endpoint, rung, expected, avoid } => {
+                let target = DialTarget { endpoint, rung, expected, avoid };
+                self.effects.dials.start(dial, target);
             }
+            Output::CancelDial { dial } => self.effects.dials.cancel(dial),
             Output::Send { link, message } => self.send(link, message),
             Output::Measure { link } => self.measure(link),
             Output::Close { link } => {
@@ -110,7 +113,7 @@ impl Driver {
             }
             Output::OwnAddresses { addresses } => self.learn_addresses(&addresses),
             Output::Shun { address, time } => {
-                self.effects.transports.iter().for_each(|t| t.shun(address, time));
+                self.effects.dials.transports().iter().for_each(|t| t.shun(address, time));
             }
             Output::RenewRecord { above } => {
                 self.effects.record.renew(above);

@@ -15,7 +15,6 @@ use std::time::Duration;
 
 use crate::protocol::Protocol;
 use crate::protocol::intake::{Holds, MAX_ASKED, Source, Stage};
-use crate::protocol::io::Output;
 use crate::protocol::link::Links;
 use crate::protocol::timers::Timer;
 use crate::types::{
@@ -399,7 +398,7 @@ impl Protocol {
         if pending.turns < LONGER {
             pending.turns += 1;
         }
-        self.env.push(Output::Measure { link });
+        self.links.measure(&mut self.env, link);
         if let Some(parent) = large.parents.iter_mut().find(|p| p.link == link) {
             (parent.last, parent.overdue) = (now, true);
         }

@@ -30,7 +30,8 @@ impl Protocol {
     /// A peer says what its clock reads.
     pub(super) fn note_clock(&mut self, link: LinkId, clock: Option<WallTime>) {
         let (Some(clock), Some(l)) = (clock, self.links.all.get(&link)) else { return };
-        let group = l.address.map_or(0, |address| Endpoint::from(address).group());
+        let endpoint = l.address.map(Endpoint::from);
+        let group = endpoint.as_ref().or(l.endpoint.as_ref()).map_or(0, Endpoint::group);
         let is_dialled = l.direction == Direction::Outbound;
         if self.env.clock.note_sample(link, group, is_dialled, clock) {
             self.judge_clock();

@@ -14,13 +14,13 @@ use crate::types::{Ban, CloseReason, Event, LinkId, Message, PeerId};
 impl Protocol {
     /// Says why and closes.
     pub(in crate::protocol) fn close(&mut self, link: LinkId, reason: CloseReason) {
-        if !self.links.all.contains_key(&link) {
-            return;
+        let Some(wire) = self.links.wire_of(link) else { return };
+        if !self.stop_holding(link) {
+            self.drain(link);
         }
-        self.drain(link);
         let retry_after = self.retry_hint(reason);
         self.send(link, Message::Goodbye { reason, retry_after });
-        self.env.push(Output::Close { link });
+        self.env.push(Output::Close { link: wire });
         self.forget_link(link, CloseCause::Ours(reason));
     }
 
@@ -35,19 +35,26 @@ impl Protocol {
     }
 
     /// Takes a link that is closed or closing out of every table.
-    fn forget_link(&mut self, link: LinkId, cause: CloseCause) {
+    pub(super) fn forget_link(&mut self, link: LinkId, cause: CloseCause) {
         let Some(l) = self.links.remove(link) else { return };
         self.env.clock.forget_sample(link);
         let (hello, ping, pong) = (Timer::Hello(link), Timer::Ping(link), Timer::Pong(link));
-        for timer in [hello, ping, pong, Timer::Drain(link), Timer::Replay(link)] {
+        let (drain, replay, move_) =
+            (Timer::Drain(link), Timer::Replay(link), Timer::Handover(link));
+        for timer in [hello, ping, pong, drain, replay, move_] {
             self.env.timers.cancel(timer);
         }
+        self.end_succession(link, l.succession.heir, cause);
         self.after_link(&l, cause);
     }
 
     /// Does what follows the end of a link, whoever ended it.
     fn after_link(&mut self, l: &Link, cause: CloseCause) {
         let reason = cause.reason();
+        self.note_cut(l, cause);
+        if let Some(handover) = &l.takes_over {
+            self.lose_heir(l, handover);
+        }
         self.membership.finish_dial(
             &mut self.env,
             l.dial,
@@ -96,6 +103,10 @@ impl Protocol {
         reason: CloseReason,
         retry: Duration,
     ) {
+        if self.is_left_behind(link, reason) {
+            self.outlives_wire(link);
+            return;
+        }
         let Some(l) = self.links.all.get(&link) else { return };
         if l.remote == self.env.me && reason == CloseReason::SelfDial {
             self.on_mistaken(link);
@@ -103,7 +114,7 @@ impl Protocol {
         }
         let (peer, direction, address) = (l.remote, l.direction, l.shown_address());
         let event = Event::LinkRefused { peer, address, direction, reason };
-        let was_up = l.up.is_some();
+        let (was_up, wire) = (l.up.is_some() || l.takes_over.is_some(), l.wire);
         // A refusal names what is wrong with us or with the address; the peer is not at fault. That we
         // dialled ourselves is proven by our own key and our incarnation at the other end, and not by
         // what is said there.
@@ -113,14 +124,16 @@ impl Protocol {
         if reason == CloseReason::Replaced {
             self.note_taken_over(link);
         }
-        self.env.push(Output::Close { link });
+        self.env.push(Output::Close { link: wire });
         // A peer may send us away for a while, not for ever.
         let retry = retry.min(self.env.config.overlay.redial_max * 10);
         self.forget_link(link, CloseCause::Theirs(reason, retry));
     }
 
     pub(in crate::protocol) fn on_link_closed(&mut self, link: LinkId) {
-        self.forget_link(link, CloseCause::Transport);
+        if !self.outlives_wire(link) {
+            self.forget_link(link, CloseCause::Transport);
+        }
     }
 
     /// Ends a link whose peer sent what no well-behaved peer sends.
@@ -137,6 +150,10 @@ impl Protocol {
     pub(in crate::protocol) fn on_ping_due(&mut self, link: LinkId) {
         let (now, slow_after) = (self.env.now, self.env.config.liveness.slow_after);
         let Some(l) = self.links.all.get(&link) else { return };
+        if l.succession.is_held() {
+            self.env.timers.set(Timer::Ping(link), now + self.env.config.liveness.timeout);
+            return;
+        }
         let stuck = l.queued_bytes > 0 && now.since(l.progress) > slow_after;
         if stuck || l.up.as_ref().is_some_and(|up| up.budget.is_stuck(slow_after, now)) {
             self.close(link, CloseReason::SlowPeer);
@@ -146,8 +163,9 @@ impl Protocol {
     }
 
     pub(in crate::protocol) fn on_pong_overdue(&mut self, link: LinkId) {
-        if !self.env.has_room(self.assemblies.bytes.level()) {
-            // We are the ones who do not read.
+        let is_held = self.links.all.get(&link).is_some_and(|l| l.succession.is_held());
+        if is_held || !self.env.has_room(self.assemblies.bytes.level()) {
+            // We are the ones who do not ask, or do not read.
             self.env.timers.set(Timer::Pong(link), self.env.now + self.env.config.liveness.timeout);
             return;
         }

@@ -29,7 +29,9 @@ use crate::protocol::Protocol;
 use crate::protocol::intake::Requests;
 use crate::protocol::io::{Assurance, DialId};
 use crate::protocol::large::PieceRate;
-use crate::protocol::link::{Batch, Established, Link, Merit, Pinger, SendBudget};
+use crate::protocol::link::{
+    Batch, Established, Link, Merit, Pinger, Plan, SendBudget, Succession,
+};
 use crate::protocol::membership::ask_for_peers;
 use crate::protocol::outbox::ReplayCursor;
 use crate::protocol::reconcile::Repair;
@@ -51,17 +53,22 @@ impl Protocol {
         dial: Option<DialId>,
         assurance: Assurance,
     ) {
+        let attempt = dial.and_then(|dial| self.links.attempts.remove(&dial));
         let endpoint = dial.and_then(|d| self.membership.dials.get(&d)).map(|d| d.endpoint.clone());
+        let endpoint = attempt.as_ref().map(|attempt| attempt.endpoint.clone()).or(endpoint);
         let direction = if dial.is_some() { Direction::Outbound } else { Direction::Inbound };
         let now = self.env.now;
         if self.links.all.contains_key(&link) {
             return;
         }
         let is_own = remote == self.env.me;
-        let linked = dial.is_some() && !is_own && self.dialled_already(&remote)
-            || self.membership.is_sought_no_more(&self.links, dial, &remote);
+        let takes_over = attempt.as_ref().and_then(|a| self.heir_of(link, a, &remote));
+        let linked =
+            dial.is_some() && takes_over.is_none() && !is_own && self.dialled_already(&remote)
+                || self.membership.is_sought_no_more(&self.links, dial, &remote);
         let opened = Link {
             id: link,
+            wire: link,
             remote,
             kind,
             direction,
@@ -72,10 +79,15 @@ impl Protocol {
             owes: false,
             head: self.log.head(),
             opened: now,
+            connected: now,
+            wire_bytes: 0,
+            plan: Plan::default(),
             said: self.spread.carrying.ours().clone(),
             heard: now,
             queued_bytes: 0,
             progress: now,
+            succession: Succession::default(),
+            takes_over,
             up: None,
         };
         let reason = self.refuse_before_hello(&remote);
@@ -104,9 +116,9 @@ impl Protocol {
         let said = self.spread.carrying.ours().clone();
         let Some(l) = self.links.all.get_mut(&link) else { return };
         (l.owes, l.head, l.said) = (owes, head, said);
-        let address = l.address;
+        let (address, takes_over) = (l.address, l.takes_over.is_some());
         let proofs = self.own_proofs(link);
-        let hello = self.hello(address, owes, proofs);
+        let hello = self.hello(address, owes, takes_over, proofs);
         self.send(link, hello);
     }
 
@@ -122,6 +134,10 @@ impl Protocol {
 
     /// The first message on a link.
     pub(in crate::protocol) fn on_first_message(&mut self, link: LinkId, message: Message) {
+        if let Some(stage) = self.links.agreed(link) {
+            self.on_early_message(link, stage, message);
+            return;
+        }
         match message {
             Message::Hello(hello) => self.on_hello(link, &hello),
             Message::Goodbye { reason, retry_after } => self.on_goodbye(link, reason, retry_after),
@@ -164,6 +180,9 @@ impl Protocol {
         };
         if let Some(reason) = reason {
             self.refuse(link, reason);
+            return;
+        }
+        if self.begin_handover(link, hello) {
             return;
         }
         let linked = self.links.by_peer.contains_key(&remote);
@@ -210,7 +229,7 @@ impl Protocol {
         true
     }
 
-    fn bring_up(&mut self, link: LinkId, slot: u8, hello: &Hello) {
+    pub(super) fn bring_up(&mut self, link: LinkId, slot: u8, hello: &Hello) {
         let now = self.env.now;
         self.log.clear_slot(slot);
         self.spread.policy.clear_slot(slot);
@@ -272,12 +291,13 @@ impl Protocol {
             Vec::new(),
         );
         if let Some(address) = hello.observed {
-            self.note_observed(remote, address, direction);
+            self.note_observed(link, remote, address);
         }
         self.note_clock(link, hello.clock);
         self.ping(link);
         ask_for_peers(&mut self.env, &mut self.links, link);
         self.need_everything(link, direction == Direction::Outbound);
+        self.plan_moves(link);
         self.links_changed();
         self.pump(link);
     }
@@ -328,6 +348,7 @@ impl Protocol {
         &self,
         address: Option<SocketAddr>,
         owes: bool,
+        takes_over: bool,
         proofs: Vec<[u8; 32]>,
     ) -> Message {
         Message::Hello(Box::new(Hello {
@@ -343,14 +364,17 @@ impl Protocol {
             owes,
             clock: self.env.clock.told(),
             complete_since: self.complete_since(),
+            takes_over,
             proofs,
         }))
     }
 
     /// Takes in from where a peer sees this node come.
-    fn note_observed(&mut self, peer: PeerId, address: IpAddr, direction: Direction) {
-        // Only where we dialled: a peer that dialled us already knows an address of ours.
-        if direction == Direction::Outbound {
+    fn note_observed(&mut self, link: LinkId, peer: PeerId, address: IpAddr) {
+        // Only where we dialled: a peer that dialled us already knows an address of ours. Where the
+        // peer's address is unknown, a proxy stands between, and the peer sees that.
+        let is_direct = |l: &Link| l.direction == Direction::Outbound && l.address.is_some();
+        if self.links.all.get(&link).is_some_and(is_direct) {
             self.membership.on_observed(&mut self.env, peer, address.to_canonical());
         }
     }

@@ -8,6 +8,7 @@
 //! | a link was opened, a hello came | `trust`: who may have it; `admission`: is there a place |
 //! | a hello was accepted | `link_up` |
 //! | a link ended, whoever ended it | `link_down` |
+//! | a link goes over to another connection | `moves`: when, `handover`: how |
 //! | some of a queue left, or has arrived | `resume`: reconcile, spread, serve |
 //! | a peer wants something else | `adopt_interest`: membership, spread, outbox |
 //! | links came or went | `links_changed`: the host, outbox, membership |
@@ -18,8 +19,10 @@
 
 mod admission;
 mod clock;
+mod handover;
 mod link_down;
 mod link_up;
+mod moves;
 mod trust;
 
 use std::time::Duration;
@@ -41,9 +44,11 @@ impl Protocol {
         self.env.counters.frames_sent += 1;
         self.env.counters.frame_bytes_sent += bytes as u64;
         let now = self.env.now;
+        let Some(link) = self.links.link_of(link) else { return };
         let Some(l) = self.links.all.get_mut(&link) else { return };
         l.queued_bytes = l.queued_bytes.saturating_sub(weight);
         l.progress = now;
+        self.note_wire_bytes(link, bytes);
         self.resume(link);
     }
 

@@ -178,6 +178,17 @@ impl SendBudget {
         Mark { nonce, at, upto: self.handed, bytes: self.under_way() }
     }
 
+    /// Another connection carries the link from now on: the way there is another one.
+    pub(in crate::protocol) fn note_moved(&mut self) {
+        self.least = Duration::MAX;
+    }
+
+    /// Returns how long what is under way takes to arrive, as far as is known.
+    pub(in crate::protocol) fn delay(&self, now: MonoTime) -> Duration {
+        let here = self.here(0, now);
+        self.due(&here).since(now)
+    }
+
     /// Reports whether a mark is out.
     pub(super) fn is_marked(&self) -> bool {
         self.mark.is_some()

@@ -14,7 +14,6 @@
 use std::time::Duration;
 
 use crate::protocol::Protocol;
-use crate::protocol::io::Output;
 use crate::protocol::timers::Timer;
 use crate::types::{LinkId, Message, MonoTime};
 
@@ -46,6 +45,13 @@ pub(in crate::protocol) struct Pinger {
     pub(in crate::protocol) rtt: Option<Duration>,
 }
 
+impl Pinger {
+    /// Another connection carries the link, which has carried nothing yet.
+    pub(in crate::protocol) fn note_moved(&mut self) {
+        (self.judging, self.received, self.taken) = (false, 0, 0);
+    }
+}
+
 /// Verdict on a ping whose answer is overdue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::protocol) enum Verdict {
@@ -65,7 +71,7 @@ impl Protocol {
         up.pinger.judging = false;
         self.env.counters.pings_sent += 1;
         self.send(link, Message::Ping { nonce });
-        self.env.push(Output::Measure { link });
+        self.links.measure(&mut self.env, link);
         let liveness = &self.env.config.liveness;
         // At each ping it is also looked whether the peer takes anything.
         let interval = self.env.rng.about(liveness.interval.min(liveness.slow_after));
@@ -111,7 +117,7 @@ impl Protocol {
             self.wait_for_pong(link, due);
         } else {
             up.pinger.judging = true;
-            self.env.push(Output::Measure { link });
+            self.links.measure(&mut self.env, link);
         }
     }
 

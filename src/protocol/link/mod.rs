@@ -9,10 +9,13 @@
 
 mod batch;
 mod budget;
+mod cuts;
 mod eviction;
+mod handover;
 mod liveness;
 mod state;
 mod view;
+mod ways;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -20,15 +23,22 @@ use std::time::Duration;
 
 use crate::protocol::Protocol;
 use crate::protocol::env::Env;
-use crate::protocol::io::Output;
+use crate::protocol::io::{DialId, Output};
 use crate::types::{Direction, LinkId, Message, MonoTime, PIECE_BYTES, PeerId, host_of};
 
 pub(super) use batch::Batch;
 pub(super) use budget::SendBudget;
+pub(super) use cuts::Cuts;
+#[cfg(any(test, feature = "sim"))]
+pub(super) use cuts::MAX_PLACES;
 pub(super) use eviction::{Candidate, Evictions, Merit, choose};
+pub(super) use handover::{Attempt, Handover, Stage, Succession, Why};
 pub(super) use liveness::{Pinger, Verdict};
 pub(super) use state::{CloseCause, Established, Link};
 pub use view::LinkView;
+#[cfg(any(test, feature = "sim"))]
+pub(super) use ways::MAX_FAILED;
+pub(super) use ways::{FailedWays, Plan};
 
 /// Maximum number of links: one bit each in a log entry.
 pub(super) const MAX_SLOTS: u8 = 128;
@@ -49,6 +59,14 @@ const STUCK: Duration = Duration::from_secs(5);
 pub(super) struct Links {
     pub(super) all: BTreeMap<LinkId, Link>,
     pub(super) by_peer: BTreeMap<PeerId, LinkId>,
+    /// Links by the connection that carries them, where that is not the one they came up on.
+    pub(super) wires: BTreeMap<LinkId, LinkId>,
+    /// Dials of connections that are to take over links.
+    pub(super) attempts: BTreeMap<DialId, Attempt>,
+    /// Ways that failed lately.
+    pub(super) failed_ways: FailedWays,
+    /// What something on the way cuts connections at.
+    pub(super) cuts: Cuts,
     /// Owners of the slots.
     slots: BTreeMap<u8, LinkId>,
     /// Links whose batch changed in this turn.
@@ -138,6 +156,7 @@ impl Links {
         let removed = self.all.remove(&link)?;
         self.dirty.remove(&link);
         self.overfull.remove(&link);
+        self.wires.remove(&removed.wire);
         if let Some(up) = &removed.up {
             self.slots.remove(&up.slot);
             if self.by_peer.get(&removed.remote) == Some(&link) {
@@ -162,9 +181,29 @@ impl Links {
             up.budget.hand(&message, weight, env.now);
             up.budget.wants_mark(env.now)
         });
-        env.push(Output::Send { link, message });
+        match l.succession.keep(message) {
+            Ok(true) => {}
+            Ok(false) => {
+                self.overfull.insert(link);
+            }
+            Err(message) => env.push(Output::Send { link: l.wire, message }),
+        }
         if wants_mark {
             self.mark(env, link);
+        }
+    }
+
+    /// Hands a message to the driver for the connection that carries a link now, whatever waits.
+    pub(super) fn send_at_once(&mut self, env: &mut Env, link: LinkId, message: Message) {
+        let Some(l) = self.all.get_mut(&link) else { return };
+        l.queued_bytes += message.weight();
+        env.push(Output::Send { link: l.wire, message });
+    }
+
+    /// Asks what the transport of a link has carried.
+    pub(super) fn measure(&self, env: &mut Env, link: LinkId) {
+        if let Some(link) = self.wire_of(link) {
+            env.push(Output::Measure { link });
         }
     }
 

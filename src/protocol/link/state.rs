@@ -15,12 +15,14 @@ use crate::types::{
     CloseReason, Direction, Endpoint, Interest, LinkId, MonoTime, PeerId, TransportKind,
 };
 
-use super::{Batch, HIGH_WATER, Merit, Pinger, SendBudget};
+use super::{Batch, HIGH_WATER, Handover, Merit, Pinger, Plan, SendBudget, Succession};
 
 /// State of one link.
 #[derive(Debug)]
 pub(in crate::protocol) struct Link {
     pub(in crate::protocol) id: LinkId,
+    /// Connection that carries it: its number is that of the link, until another one takes over.
+    pub(in crate::protocol) wire: LinkId,
     pub(in crate::protocol) remote: PeerId,
     pub(in crate::protocol) kind: TransportKind,
     pub(in crate::protocol) direction: Direction,
@@ -35,6 +37,11 @@ pub(in crate::protocol) struct Link {
     /// Head of the log when we said hello.
     pub(in crate::protocol) head: u64,
     pub(in crate::protocol) opened: MonoTime,
+    /// Time when the connection that carries it was opened, and the bytes that it has sent.
+    pub(in crate::protocol) connected: MonoTime,
+    pub(in crate::protocol) wire_bytes: u64,
+    /// Times at which another connection is looked for.
+    pub(in crate::protocol) plan: Plan,
     /// Interest that the peer was last told of.
     pub(in crate::protocol) said: Interest,
     pub(in crate::protocol) heard: MonoTime,
@@ -42,6 +49,9 @@ pub(in crate::protocol) struct Link {
     pub(in crate::protocol) queued_bytes: usize,
     /// Time when the queue last moved or was empty.
     pub(in crate::protocol) progress: MonoTime,
+    pub(in crate::protocol) succession: Succession,
+    /// Link that this connection is to take over.
+    pub(in crate::protocol) takes_over: Option<Handover>,
     pub(in crate::protocol) up: Option<Established>,
 }
 

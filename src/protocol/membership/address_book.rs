@@ -356,6 +356,11 @@ impl AddressBook {
         known.or(most).unwrap_or(is_short)
     }
 
+    /// Lists where a peer can be dialled, as far as is known.
+    pub(in crate::protocol) fn places(&self, peer: &PeerId) -> impl Iterator<Item = &Endpoint> {
+        self.known.get(peer).into_iter().flat_map(|known| &known.dialable)
+    }
+
     /// A dial of an address failed: whoever is thought to be there is tried elsewhere next.
     pub(super) fn note_address_failed(&mut self, endpoint: &Endpoint, next: MonoTime) {
         for known in self.known.values_mut().filter(|k| k.endpoint(|_| true) == Some(endpoint)) {

@@ -100,6 +100,12 @@ impl Walk {
 }
 
 impl Membership {
+    /// Returns the number of a new dial.
+    pub(in crate::protocol) fn mint_dial(&mut self) -> DialId {
+        self.next_dial += 1;
+        DialId(self.next_dial)
+    }
+
     /// Begins a dial, or makes its next attempt.
     pub(super) fn attempt(
         &mut self,
@@ -121,8 +127,7 @@ impl Membership {
                 }
             }
         }
-        self.next_dial += 1;
-        let dial = DialId(self.next_dial);
+        let dial = self.mint_dial();
         env.counters.dials_started += 1;
         let expected = match purpose {
             Purpose::Peer(peer) => Some(peer),
@@ -130,7 +135,8 @@ impl Membership {
         };
         let (failure, to) = (String::new(), endpoint.clone());
         self.dials.insert(dial, Dial { endpoint: to, purpose, walk, failure });
-        env.push(Output::Dial { dial, endpoint, expected, avoid });
+        let rung = self.rungs[0];
+        env.push(Output::Dial { dial, endpoint, rung, expected, avoid });
     }
 
     /// Reports whether a link's peer is not what its dial is for, since it is linked already.

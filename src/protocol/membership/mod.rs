@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::protocol::gate::Gate;
 use crate::protocol::io::DialId;
-use crate::types::{MonoTime, PeerId, PeerRecord};
+use crate::types::{MonoTime, PeerId, PeerRecord, TransportKind};
 
 pub(super) use address_book::AddressBook;
 #[cfg(any(test, feature = "sim"))]
@@ -41,6 +41,8 @@ pub(super) struct Membership {
     pub(super) record: PeerRecord,
     pub(super) book: AddressBook,
     pub(super) dials: BTreeMap<DialId, Dial>,
+    /// Transports to dial with, the best first; at least one.
+    pub(super) rungs: Vec<TransportKind>,
     next_dial: u64,
     pub(super) dead_ends: DeadEnds,
     pub(super) own_addresses: OwnAddresses,
@@ -60,11 +62,19 @@ pub(super) struct Membership {
 }
 
 impl Membership {
-    pub(super) fn new(record: PeerRecord, book: AddressBook) -> Self {
+    pub(super) fn new(
+        record: PeerRecord,
+        book: AddressBook,
+        mut rungs: Vec<TransportKind>,
+    ) -> Self {
+        if rungs.is_empty() {
+            rungs.push(TransportKind::GrpcStream);
+        }
         Self {
             record,
             book,
             dials: BTreeMap::new(),
+            rungs,
             next_dial: 0,
             dead_ends: DeadEnds::default(),
             own_addresses: OwnAddresses::default(),

@@ -460,6 +460,13 @@ impl Membership {
         self.save_peer(env, peer);
     }
 
+    /// Another connection carries a link: that way works.
+    pub(in crate::protocol) fn note_moved(&mut self, env: &mut Env, links: &Links, link: LinkId) {
+        let Some(l) = links.all.get(&link) else { return };
+        self.book.note_up(l.remote, l.endpoint.as_ref(), env.wall);
+        self.save_peer(env, &l.remote);
+    }
+
     /// The peer of a link said what it carries.
     pub(in crate::protocol) fn note_kind(&mut self, links: &Links, link: LinkId) {
         let Some(l) = links.all.get(&link) else { return };

@@ -203,7 +203,11 @@ impl Membership {
         let Some(l) = links.all.get(&link) else { return };
         self.checking_records.enter(1);
         // What to believe depends on where the teller is; a transport without addresses is local.
-        let scope = l.address.map_or(AddressScope::Loopback, |a| AddressScope::of(a.ip()));
+        let scope = match (l.address, &l.endpoint) {
+            (Some(address), _) => AddressScope::of(address.ip()),
+            (None, Some(endpoint)) => endpoint.scope(),
+            (None, None) => AddressScope::Loopback,
+        };
         let source = l.remote;
         let ticket = env.ticket(Task::Records { source, scope, relays });
         env.push(Output::VerifyRecords { ticket, records });

@@ -100,11 +100,11 @@ impl Dialler {
         taken
     }
 
-    /// The dial leads to a peer.
-    fn leads_to(&mut self, dial: DialId, n: u8, address: SocketAddr) -> LinkId {
+    /// The dial leads to a peer, at this address as far as that is known.
+    fn leads_to(&mut self, dial: DialId, n: u8, address: impl Into<Option<SocketAddr>>) -> LinkId {
         self.next_link += 1;
         let (link, remote, kind) = (LinkId(self.next_link), peer(n), TransportKind::GrpcStream);
-        let (address, dial, assurance) = (Some(address), Some(dial), Assurance::default());
+        let (address, dial, assurance) = (address.into(), Some(dial), Assurance::default());
         let opened = Input::LinkOpened { link, remote, kind, address, dial, assurance };
         self.node.feed(self.now, opened);
         link
@@ -357,6 +357,34 @@ fn own_addresses_are_what_linked_peers_see_in_their_one_spelling() {
     d.node.feed(d.now, opened);
     d.says_hello(link, Hello { observed: "192.0.2.9".parse().ok(), ..greeting(3) });
     assert_eq!(own_addresses(&mut d), Vec::<Vec<IpAddr>>::new());
+}
+
+#[test]
+fn behind_a_proxy_nobody_sees_where_this_node_is_and_a_name_is_no_place_on_this_machine() {
+    let mut d = Dialler::new(NAME);
+    let (dial, _) = d.next_dial(Duration::ZERO);
+    let link = d.leads_to(dial, 2, None);
+    d.says_hello(link, Hello { observed: "192.0.2.1".parse().ok(), ..greeting(2) });
+    assert_eq!(d.links(), [peer(2)]);
+    assert_eq!(own_addresses(&mut d), Vec::<Vec<IpAddr>>::new(), "that is the proxy's");
+    d.says(link, peers(vec![record(3, 1, "127.0.0.1:22")]));
+    assert_eq!(d.node.protocol.counters().records_ignored, 1);
+    d.says(link, peers(vec![record(3, 2, "198.51.100.1:22")]));
+    assert_eq!(d.node.protocol.counters().records_ignored, 1);
+}
+
+#[test]
+fn a_name_that_leads_astray_by_way_of_a_proxy_is_not_dialled_all_the_time() {
+    let mut d = Dialler::new(NAME);
+    let (dial, _) = d.next_dial(Duration::ZERO);
+    let link = d.leads_to(dial, 2, None);
+    d.says_hello(link, foreign(2));
+    assert_eq!(d.dials(), [], "nothing can be left out");
+    let (dial, avoid) = d.next_dial(secs(10));
+    assert_eq!(avoid, []);
+    let link = d.leads_to(dial, ME, None);
+    d.says_hello(link, greeting(ME));
+    assert_eq!(d.dials(), []);
 }
 
 fn record(n: u8, seq: u64, endpoint: &str) -> PeerRecord {

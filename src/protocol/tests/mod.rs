@@ -7,6 +7,7 @@ mod budget;
 mod clocks;
 mod gates;
 mod greedy;
+mod handover;
 mod liars;
 mod members;
 mod news;

@@ -79,6 +79,7 @@ pub(in crate::protocol) fn hello(n: u8) -> Message {
         clock: clock(n),
         proofs: Vec::new(),
         complete_since: None,
+        takes_over: false,
     }))
 }
 
@@ -130,6 +131,14 @@ fn message(step: Step) -> Message {
         15 if a < 90 => Message::Busy(vec![id(b)]),
         15 if a < 200 => Message::Receiving { id: id(b), place: u32::from(a) },
         15 if a < 230 => Message::Flushed,
+        15 if a < 240 => {
+            let (payload, wants) = (Bytes::from(vec![0; usize::from(b)]), 300 * u32::from(a % 2));
+            Message::Probe { nonce: u64::from(b % 4), payload, wants }
+        }
+        15 if a < 245 => {
+            let payload = Bytes::from(vec![0; usize::from(b)]);
+            Message::Probed { nonce: u64::from(b % 4), received: u32::from(b), payload }
+        }
         15 => {
             let reasons =
                 [Refusal::Skewed, Refusal::Rejected, Refusal::TooLarge, Refusal::Unwanted];

@@ -41,6 +41,7 @@ pub(super) fn greeting(n: u8) -> Hello {
         owes: false,
         clock: None,
         complete_since: None,
+        takes_over: false,
         proofs: Vec::new(),
     }
 }

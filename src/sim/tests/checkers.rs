@@ -199,6 +199,7 @@ mod triangle {
             clock: None,
             proofs: Vec::new(),
             complete_since: None,
+            takes_over: false,
         }))
     }
 
@@ -497,6 +498,7 @@ fn a_replay_without_end_or_with_two_bites() {
             clock: None,
             proofs: Vec::new(),
             complete_since: None,
+            takes_over: false,
         }))
     };
     let opened = opened();

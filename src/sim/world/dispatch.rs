@@ -34,9 +34,9 @@ impl World {
                 self.on_dialled(node, boot, dial, &to);
             }
             Event::DialFailed { node, boot, dial, reason } => {
-                self.faults.dials_failed += 1;
-                let detail = String::new();
-                self.feed_run(node, boot, Input::DialFailed { dial, reason, detail });
+                if self.is_running(node, boot) {
+                    self.fail_dial(node, dial, reason);
+                }
             }
             Event::Opened { pipe, side, dial } => self.on_opened(pipe, side, dial),
             Event::Uplink { node, boot } => {
@@ -171,11 +171,15 @@ impl World {
     fn perform(&mut self, node: usize, output: Output) {
         let boot = self.nodes[node].boot;
         match output {
-            Output::Dial { dial, endpoint, expected, avoid } => {
+            Output::Dial { dial, endpoint, rung, expected, avoid } => {
                 let to = self.addresses.get(&endpoint).copied().unwrap_or(node);
                 let at = self.now + self.travel(node, to);
-                let to = Box::new(DialTarget { endpoint, expected, avoid });
+                let to = Box::new(DialTarget { endpoint, rung, expected, avoid });
+                self.nodes[node].dials.insert(dial);
                 self.schedule(at, Event::Dialled { node, boot, dial, to });
+            }
+            Output::CancelDial { dial } => {
+                self.nodes[node].dials.remove(&dial);
             }
             Output::Send { link, message } => self.send(node, link, message),
             Output::Measure { link } => self.measure(node, link),

@@ -4,12 +4,13 @@ use std::net::SocketAddr;
 
 use super::pipe::Frame;
 use crate::protocol::{DialId, Input, Judgement, PartialOp, Ticket};
-use crate::types::{Endpoint, FailureKind, LinkId, NewEntry, PeerId, TransactionId};
+use crate::types::{Endpoint, FailureKind, LinkId, NewEntry, PeerId, TransactionId, TransportKind};
 
 /// Place that a node dials, and whom it expects there.
 #[derive(Debug)]
 pub(super) struct DialTarget {
     pub(super) endpoint: Endpoint,
+    pub(super) rung: TransportKind,
     pub(super) expected: Option<PeerId>,
     pub(super) avoid: Vec<SocketAddr>,
 }

@@ -94,6 +94,7 @@ impl World {
         self.earlier.add(protocol.counters());
         n.boot += 1;
         n.wake = None;
+        n.dials.clear();
         n.deferred.clear();
         n.ready.clear();
         n.ready_bulk.clear();

@@ -27,16 +27,13 @@ const MAX_DELAY: Duration = Duration::from_secs(1);
 
 impl World {
     pub(super) fn on_dialled(&mut self, node: usize, boot: u64, dial: DialId, to: &DialTarget) {
-        if !self.is_running(node, boot) {
+        if !self.is_running(node, boot) || !self.nodes[node].dials.contains(&dial) {
             return;
         }
         let target = match self.names.get(&to.endpoint) {
             None => self.addresses.get(&to.endpoint).copied(),
             Some(_) => match self.winner(node, to) {
-                None => {
-                    let (reason, detail) = (FailureKind::NoneLeft, String::new());
-                    return self.feed(node, Input::DialFailed { dial, reason, detail });
-                }
+                None => return self.fail_dial(node, dial, FailureKind::NoneLeft),
                 winner => winner,
             },
         };
@@ -54,7 +51,16 @@ impl World {
         } else if to.expected.is_some_and(|id| id != t.peer_id()) {
             self.schedule(self.now + travel, failed(FailureKind::Identity));
         } else {
-            self.open_pipe(node, target, dial, travel);
+            self.open_pipe(node, target, (dial, to.rung), travel);
+        }
+    }
+
+    /// A dial has failed, unless its node has given it up.
+    pub(super) fn fail_dial(&mut self, node: usize, dial: DialId, reason: FailureKind) {
+        if self.nodes[node].dials.remove(&dial) {
+            self.faults.dials_failed += u64::from(reason != FailureKind::NoneLeft);
+            let detail = String::new();
+            self.feed(node, Input::DialFailed { dial, reason, detail });
         }
     }
 
@@ -78,7 +84,13 @@ impl World {
     }
 
     /// TLS 1.3 over TCP: the dialler is through after two round trips, the other half a one later.
-    fn open_pipe(&mut self, from: usize, to: usize, dial: DialId, travel: Duration) {
+    fn open_pipe(
+        &mut self,
+        from: usize,
+        to: usize,
+        (dial, rung): (DialId, TransportKind),
+        travel: Duration,
+    ) {
         let pipe = self.pipes.next();
         let end = |world: &mut Self, node: usize, side: usize| {
             let n = &mut world.nodes[node];
@@ -91,14 +103,14 @@ impl World {
         let here = self.now + travel * 2;
         ends[0].last_arrival = here;
         ends[1].last_arrival = there;
-        self.pipes.add(Pipe { ends, broken: false });
+        self.pipes.add(Pipe { ends, rung, broken: false });
         self.schedule(here, Event::Opened { pipe, side: 0, dial: Some(dial) });
         self.schedule(there, Event::Opened { pipe, side: 1, dial: None });
     }
 
     pub(super) fn on_opened(&mut self, pipe: u64, side: usize, dial: Option<DialId>) {
         let Some(p) = self.pipes.get_mut(pipe) else { return };
-        let broken = p.broken;
+        let (broken, kind) = (p.broken, p.rung);
         let other = p.ends[1 - side].node;
         let end = &mut p.ends[side];
         let (node, boot, link) = (end.node, end.boot, end.link);
@@ -108,20 +120,24 @@ impl World {
             if self.nodes[node].boot == boot {
                 self.nodes[node].links.remove(&link);
             }
-            if let Some(dial) = dial {
-                let reason = FailureKind::Closed;
-                let detail = String::new();
-                self.feed_run(node, boot, Input::DialFailed { dial, reason, detail });
+            if let Some(dial) = dial.filter(|_| self.is_running(node, boot)) {
+                self.fail_dial(node, dial, FailureKind::Closed);
             }
             return;
         }
         end.open = true;
+        let is_given_up =
+            |dial| self.nodes[node].boot == boot && !self.nodes[node].dials.remove(&dial);
+        if dial.is_some_and(is_given_up) {
+            self.close(node, link);
+            self.transmit(node);
+            return;
+        }
         let remote = self.peer_id(other);
         let address = match side {
             0 => self.nodes[other].endpoint.socket_addr(),
             _ => self.nodes[other].source_address(),
         };
-        let kind = TransportKind::Memory;
         let assurance = Assurance { binding: Some(binding_of(pipe)), certified: false };
         self.feed_run(
             node,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::config::{Config, Role};
 use crate::error::StoreErrorKind;
 use crate::identity::Identity;
-use crate::protocol::Protocol;
+use crate::protocol::{DialId, Protocol};
 use crate::types::{
     Cursor, Endpoint, Host, LinkId, MonoTime, PeerId, PeerRecord, RecordDraft, Topic, TopicKey,
     TransactionId, WallTime,
@@ -61,6 +61,8 @@ pub(super) struct Node {
     pub(super) store_free: Duration,
     pub(super) store_error: Option<StoreErrorKind>,
     pub(super) next_call: u64,
+    /// Dials under way that it has not given up.
+    pub(super) dials: BTreeSet<DialId>,
     /// Links that it was told of or is about to be, and has not closed.
     pub(super) links: BTreeSet<LinkId>,
     pub(super) wake: Option<Duration>,
@@ -106,6 +108,7 @@ impl Node {
             store_free: Duration::ZERO,
             store_error: None,
             next_call: 0,
+            dials: BTreeSet::new(),
             links: BTreeSet::new(),
             wake: None,
             deferred: VecDeque::new(),

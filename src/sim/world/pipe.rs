@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::types::{LinkId, Message};
+use crate::types::{LinkId, Message, TransportKind};
 
 /// Maximum number of bytes on their way in one direction; then the sender waits, as TCP does.
 pub(super) const WINDOW: usize = 1 << 20;
@@ -148,6 +148,7 @@ pub(super) enum Arrival {
 #[derive(Debug)]
 pub(super) struct Pipe {
     pub(super) ends: [End; 2],
+    pub(super) rung: TransportKind,
     /// Broken: whatever is on its way is lost.
     pub(super) broken: bool,
 }

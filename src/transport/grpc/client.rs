@@ -42,7 +42,7 @@ pub(super) async fn dial(
     avoid: &[SocketAddr],
 ) -> Result<RawLink, TransportError> {
     let limit = tcp::Limit::from_now(shared.options.connect_timeout);
-    let addresses = tcp::resolve(&shared.names, endpoint, avoid, limit).await?;
+    let addresses = tcp::resolve(&shared.routes, endpoint, avoid, limit).await?;
     race(addresses, |address| {
         // Boxed, since what is under way is large and there may be many.
         Box::pin(dial_address(shared, endpoint, address, expected, limit))
@@ -58,7 +58,7 @@ async fn dial_address(
     expected: Option<PeerId>,
     limit: tcp::Limit,
 ) -> Result<RawLink, TransportError> {
-    let stream = tcp::connect(endpoint, address, limit).await?;
+    let stream = tcp::connect(&shared.routes, endpoint, address, limit).await?;
     let (stream, traffic) = Metered::new(stream);
     let limit = shared.options.handshake_timeout;
     let handshake = async {
@@ -68,10 +68,13 @@ async fn dial_address(
                 let name = server_name(endpoint, address.ip());
                 // rustls asks for 4 KiB at a time; the buffer turns that into fewer system calls.
                 let stream = BufReader::with_capacity(tls::READ_BUFFER_BYTES, stream);
-                let stream = TlsConnector::from(config)
-                    .connect(name, stream)
-                    .await
-                    .map_err(|e| failure::from_tls("the TLS handshake failed", e))?;
+                let stream =
+                    TlsConnector::from(config).connect(name, stream).await.map_err(|error| {
+                        match shared.routes.proxy(endpoint) {
+                            Some(proxy) => failure::from_tunnelled_tls(proxy, error),
+                            None => failure::from_tls("the TLS handshake failed", error),
+                        }
+                    })?;
                 let proven = identity.proven(stream.get_ref().1)?;
                 (proven.peer, Some(proven), open(endpoint, stream, None).await?.1)
             }
@@ -84,7 +87,8 @@ async fn dial_address(
         let kind = TransportKind::GrpcStream;
         tracing::debug!(target: TARGET, peer = %remote, %address, %kind, "dialled");
         let (sink, stream) = (Box::pin(sink), Box::pin(stream));
-        let link = RawLink::new(remote, kind, Some(address), sink, stream);
+        let at = shared.routes.remote(endpoint, address);
+        let link = RawLink::new(remote, kind, at, sink, stream);
         let certified = proven.is_some_and(|proven| proven.certified);
         let binding = proven.map(|proven| proven.binding);
         let (received, taken) = (Some(traffic.received), Some(traffic.taken));

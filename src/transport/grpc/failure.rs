@@ -6,6 +6,7 @@ use std::io;
 
 use tonic::{Code, Status};
 
+use crate::config::Proxy;
 use crate::error::{FailureKind, TransportError};
 use crate::transport::tls;
 
@@ -47,6 +48,17 @@ pub(super) fn from_hyper(message: &str, error: hyper::Error) -> TransportError {
 /// Error of a TLS handshake.
 pub(super) fn from_tls(message: &str, error: io::Error) -> TransportError {
     TransportError::with_source(tls::failure_kind(&error), message, error)
+}
+
+/// Error of a TLS handshake in a tunnel. What no peer would say or show is said by the proxy itself.
+pub(super) fn from_tunnelled_tls(proxy: &Proxy, error: io::Error) -> TransportError {
+    let proxy = proxy.endpoint();
+    if tls::is_of_another(&error) {
+        let message =
+            format!("somebody else answers for the peer: the proxy {proxy} may intercept TLS");
+        return TransportError::with_source(FailureKind::Identity, message, error);
+    }
+    from_tls(&format!("the TLS handshake by way of the proxy {proxy} failed"), error)
 }
 
 /// Error of a TLS handshake that was accepted. An alert of the dialler is its verdict on us: it proves

@@ -27,8 +27,9 @@ use async_trait::async_trait;
 pub use self::options::GrpcOptions;
 use self::shared::{Security, Shared, TARGET};
 use self::shunned_hosts::ShunnedHosts;
-use super::tcp::Names;
+use super::tcp::Routes;
 use super::tls::TlsIdentity;
+use crate::config::Proxy;
 use crate::error::{FailureKind, TransportError};
 use crate::identity::Identity;
 use crate::ports::{Listener, RawLink, Transport};
@@ -72,7 +73,8 @@ impl GrpcTransport {
     ///
     /// # Errors
     /// [`FailureKind::Local`](crate::error::FailureKind::Local) when the cryptographic library
-    /// cannot make a certificate for the key, or a file of certificates cannot be used; no retry helps.
+    /// cannot make a certificate for the key, or a file of certificates or the proxy cannot be used; no
+    /// retry helps.
     pub fn new(identity: Identity, options: GrpcOptions) -> Result<Self, TransportError> {
         let certified = certified(&options)?;
         let shunned = ShunnedHosts::default();
@@ -86,8 +88,9 @@ impl GrpcTransport {
         } else {
             Security::Tls(Box::new(TlsIdentity::new(&identity, certified)?))
         };
-        let names = Names::default();
-        Ok(Self { shared: Arc::new(Shared { identity, options, security, shunned, names }) })
+        let proxy = proxy(&options)?;
+        let routes = Routes { proxy, ..Routes::default() };
+        Ok(Self { shared: Arc::new(Shared { identity, options, security, shunned, routes }) })
     }
 
     /// A transport for which a name stands for these addresses.
@@ -100,7 +103,8 @@ impl GrpcTransport {
     ) -> Result<Self, TransportError> {
         let Self { shared } = Self::new(identity, options)?;
         let mut shared = Arc::into_inner(shared).expect("nobody else has it yet");
-        shared.names = Names::Table([(name.to_owned(), addresses.to_vec())].into());
+        shared.routes.names =
+            super::tcp::Names::Table([(name.to_owned(), addresses.to_vec())].into());
         Ok(Self { shared: Arc::new(shared) })
     }
 }
@@ -147,4 +151,15 @@ fn certified(options: &GrpcOptions) -> Result<Option<(&Path, &Path)>, TransportE
         _ => "a CA and the certificate of this node go together",
     };
     Err(TransportError::new(FailureKind::Local, why))
+}
+
+/// The proxy that peers are dialled through, where there is one.
+fn proxy(options: &GrpcOptions) -> Result<Option<Proxy>, TransportError> {
+    let read = |url: &String| Proxy::new(url, &options.no_proxy);
+    options
+        .proxy
+        .as_ref()
+        .map(read)
+        .transpose()
+        .map_err(|error| TransportError::new(FailureKind::Local, error.to_string()))
 }

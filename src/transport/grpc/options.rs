@@ -1,12 +1,14 @@
 //! Settings of the gRPC transport.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::config::{Config, Trust};
+use crate::config::{Config, Trust, without_credentials};
 
-/// Settings of a [`GrpcTransport`](super::GrpcTransport).
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Settings of a [`GrpcTransport`](super::GrpcTransport). `Debug` does not show the credentials of the
+/// proxy.
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GrpcOptions {
     /// Time for name resolution and TCP together when dialling. Default 30 s.
@@ -29,6 +31,11 @@ pub struct GrpcOptions {
     /// PEM file with the certificate of this node's key, then those between it and the CA. Default none:
     /// a certificate that the node signs itself and that means nothing.
     pub certificate_file: Option<PathBuf>,
+    /// HTTP proxy that peers are dialled through: see
+    /// [`ConnectionConfig::proxy`](crate::config::ConnectionConfig). Default none.
+    pub proxy: Option<String>,
+    /// Hosts that are dialled without it. Default those of this machine.
+    pub no_proxy: Vec<String>,
 }
 
 impl GrpcOptions {
@@ -48,7 +55,37 @@ impl GrpcOptions {
             plaintext: config.network.plaintext,
             ca_file,
             certificate_file,
+            proxy: config.connection.proxy.clone(),
+            no_proxy: config.connection.no_proxy.clone(),
         }
+    }
+}
+
+impl fmt::Debug for GrpcOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Without `..`, so that a new field is not left out.
+        let Self {
+            connect_timeout,
+            handshake_timeout,
+            max_handshakes,
+            max_handshakes_per_ip,
+            plaintext,
+            ca_file,
+            certificate_file,
+            proxy,
+            no_proxy,
+        } = self;
+        f.debug_struct("GrpcOptions")
+            .field("connect_timeout", connect_timeout)
+            .field("handshake_timeout", handshake_timeout)
+            .field("max_handshakes", max_handshakes)
+            .field("max_handshakes_per_ip", max_handshakes_per_ip)
+            .field("plaintext", plaintext)
+            .field("ca_file", ca_file)
+            .field("certificate_file", certificate_file)
+            .field("proxy", &proxy.as_deref().map(without_credentials))
+            .field("no_proxy", no_proxy)
+            .finish()
     }
 }
 

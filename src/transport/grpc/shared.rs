@@ -3,7 +3,7 @@
 use super::options::GrpcOptions;
 use super::shunned_hosts::ShunnedHosts;
 use crate::identity::Identity;
-use crate::transport::tcp::Names;
+use crate::transport::tcp::Routes;
 use crate::transport::tls::TlsIdentity;
 
 /// The tracing target of all transports.
@@ -16,7 +16,7 @@ pub(super) struct Shared {
     pub(super) options: GrpcOptions,
     pub(super) security: Security,
     pub(super) shunned: ShunnedHosts,
-    pub(super) names: Names,
+    pub(super) routes: Routes,
 }
 
 /// Way in which the other side is known.

@@ -10,7 +10,7 @@ pub struct Frame {
 pub struct Message {
     #[prost(
         oneof = "message::Kind",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 16, 17, 18, 19, 20, 21, 22, 23, 25, 26"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 16, 17, 18, 19, 20, 21, 22, 23, 25, 26, 27, 28, 29"
     )]
     pub kind: ::core::option::Option<message::Kind>,
 }
@@ -78,6 +78,14 @@ pub mod message {
         /// Why the receiver's own transactions are not taken.
         #[prost(message, tag = "26")]
         Refused(super::Refused),
+        /// Test of the link, and its answer. See src/protocol/link/probing.rs.
+        #[prost(message, tag = "27")]
+        Probe(super::Probe),
+        #[prost(message, tag = "28")]
+        Probed(super::Probed),
+        /// Where a link goes over to another connection.
+        #[prost(message, tag = "29")]
+        Switch(super::Switch),
     }
 }
 /// Who the sender is.
@@ -123,6 +131,10 @@ pub struct Hello {
     /// milliseconds since 1970; 0 where it does not say.
     #[prost(uint64, tag = "14")]
     pub complete_since_ms: u64,
+    /// By who dialled: this connection is to take over from the one that the two have. In the answer:
+    /// agreed. See src/protocol/link/handover.rs.
+    #[prost(bool, tag = "15")]
+    pub takes_over: bool,
 }
 /// What a node wants of others. See src/protocol/spread/interest.rs.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -146,6 +158,13 @@ pub struct Interest {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Flushed {}
+/// A step of a handover between two connections.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Switch {
+    /// See src/protocol/link/handover.rs.
+    #[prost(uint32, tag = "1")]
+    pub step: u32,
+}
 /// Parallel lists of equal length. Without any id it only tells the clock, and asks for the
 /// receiver's.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -212,6 +231,30 @@ pub struct Record {
     /// Ed25519: 64 bytes.
     #[prost(bytes = "bytes", tag = "5")]
     pub signature: ::prost::bytes::Bytes,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Probe {
+    /// Chosen by who asks.
+    #[prost(fixed64, tag = "1")]
+    pub nonce: u64,
+    /// Bytes that mean nothing, at most 65536.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub payload: ::prost::bytes::Bytes,
+    /// So many bytes are wanted in the payload of the answer, at most 65536.
+    #[prost(uint32, tag = "3")]
+    pub wants: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Probed {
+    /// The nonce of the probe.
+    #[prost(fixed64, tag = "1")]
+    pub nonce: u64,
+    /// Bytes in the payload of the probe.
+    #[prost(uint32, tag = "2")]
+    pub received: u32,
+    /// Bytes that mean nothing: as many as the probe wants.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub payload: ::prost::bytes::Bytes,
 }
 /// Ids one after the other, 32 bytes each, no separators.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

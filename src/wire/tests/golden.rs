@@ -6,7 +6,7 @@ use crate::types::{CloseReason, Refusal};
 use crate::wire::convert::{REASONS, REFUSALS, reason_code, reason_of, refusal_code, refusal_of};
 use crate::wire::{decode_frame, encode_frame};
 
-const GOLDEN: [(&str, &str); 30] = [
+const GOLDEN: [(&str, &str); 34] = [
     (
         "hello",
         "\
@@ -183,6 +183,17 @@ const GOLDEN: [(&str, &str); 30] = [
          0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c120201091880d095ffbc31\
          ",
     ),
+    ("probe", "0a16da0113090700000000000000120570726f626518ac02"),
+    ("probed", "0a16e2011309070000000000000010051a0670726f626564"),
+    (
+        "hello",
+        "\
+         0a7f0a7d0a016e10011801280130013a6e0a20ed4928c628d1c2c6eae90338905995612959273a5c63f9\
+         3636c14614ac8737d110ac021880d095ffbc312a404eb5dc9fe2f51453e2bba5ded470e1f17d26d09e27b72a\
+         05f99e50efc76e4f4ad562995ab2a61b9fe221e0baedba6f465c946debb0d4cf31b0d0f6444cabda087801\
+         ",
+    ),
+    ("switch", "0a05ea01020803"),
 ];
 
 #[test]
@@ -207,6 +218,7 @@ fn every_reason_has_a_code_of_its_own() {
         assert_eq!(reason_code(reason), code);
     }
     assert_eq!(reason_code(CloseReason::IdentityInUse), 16);
+    assert_eq!(reason_code(CloseReason::Moved), 17);
     assert_eq!(reason_of(10), CloseReason::TransportClosed);
     assert_eq!(reason_of(u64::MAX), CloseReason::TransportClosed);
 }

@@ -154,6 +154,14 @@ fn parts_of_transactions_are_bounded_and_checked() {
     let error = refusal(Kind::Piece(gossip::Piece { proof, ..piece }));
     over(&error, "proof (bytes)", MAX_PROOF_BYTES);
 
+    let payload = Bytes::from(vec![0; PIECE_BYTES + 1]);
+    let probe = gossip::Probe { payload: payload.clone(), ..Default::default() };
+    over(&refusal(Kind::Probe(probe)), "probe (bytes)", PIECE_BYTES);
+    let probe = gossip::Probe { wants: 65_537, ..Default::default() };
+    over(&refusal(Kind::Probe(probe)), "wanted bytes", PIECE_BYTES);
+    let probed = gossip::Probed { payload, ..Default::default() };
+    over(&refusal(Kind::Probed(probed)), "probe (bytes)", PIECE_BYTES);
+
     let Kind::Offer(offer) = generated(super::offer("t", false)) else { unreachable!() };
     let offered = |offer| refusal(Kind::Offer(offer));
     let header = Bytes::from(vec![0; MAX_HEADER_BYTES + 1]);

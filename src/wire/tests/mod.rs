@@ -74,6 +74,7 @@ fn examples() -> Vec<Message> {
             owes: true,
             clock: None,
             complete_since: None,
+            takes_over: false,
             proofs: Vec::new(),
         })),
         Message::Goodbye {
@@ -150,6 +151,10 @@ fn examples() -> Vec<Message> {
             list: vec![(id(11), Refusal::Skewed), (id(12), Refusal::WrongSignature)],
             clock: Some(WallTime::from_millis(1_700_000_000_000)),
         },
+        Message::Probe { nonce: 7, payload: Bytes::from_static(b"probe"), wants: 300 },
+        Message::Probed { nonce: 7, received: 5, payload: Bytes::from_static(b"probed") },
+        Message::Hello(Box::new(Hello { takes_over: true, ..plain_hello() })),
+        Message::Switch { step: 3 },
     ]
 }
 
@@ -168,6 +173,7 @@ fn plain_hello() -> Hello {
         owes: false,
         clock: None,
         complete_since: None,
+        takes_over: false,
         proofs: Vec::new(),
     }
 }

@@ -79,6 +79,15 @@ fn kind(message: &Message) -> Kind {
             reasons: list.iter().map(|(_, reason)| refusal_code(*reason)).collect(),
             clock_ms: clock.map_or(0, WallTime::as_millis),
         }),
+        Message::Probe { nonce, payload, wants } => {
+            Kind::Probe(gossip::Probe { nonce: *nonce, payload: payload.clone(), wants: *wants })
+        }
+        Message::Probed { nonce, received, payload } => Kind::Probed(gossip::Probed {
+            nonce: *nonce,
+            received: *received,
+            payload: payload.clone(),
+        }),
+        Message::Switch { step } => Kind::Switch(gossip::Switch { step: *step }),
         Message::Ask(ranges) => Kind::Ask(reconcile(ranges)),
         Message::Answer(ranges) => Kind::Answer(reconcile(ranges)),
         Message::Yours { lower, upper } => Kind::Yours(gossip::Yours {
@@ -143,6 +152,7 @@ fn hello(hello: &Hello) -> gossip::Hello {
         owes: hello.owes,
         clock_ms: hello.clock.map_or(0, WallTime::as_millis),
         complete_since_ms: hello.complete_since.map_or(0, WallTime::as_millis),
+        takes_over: hello.takes_over,
         proofs: hello.proofs.iter().map(|proof| Bytes::copy_from_slice(proof)).collect(),
     }
 }

@@ -96,6 +96,7 @@ fn hello(random: &mut Random) -> Hello {
         // 0 is "not said".
         clock: random.option(|random| wall(random).plus(Duration::from_millis(1))),
         complete_since: random.option(|random| wall(random).plus(Duration::from_millis(1))),
+        takes_over: random.bool(),
         proofs: random.list(0..MAX_PROOFS as u64 + 1, Random::bytes),
     }
 }
@@ -122,6 +123,10 @@ fn transaction(random: &mut Random) -> Transaction {
     let topic = Topic::new(&topic).unwrap();
     let header = Header::new(topic, peer(random), wall(random), wall(random), &payload);
     Transaction::new(header, signature(random), Bytes::from(payload)).unwrap()
+}
+
+fn probe_payload(random: &mut Random) -> Bytes {
+    random.list(0..600, Random::u8).into()
 }
 
 fn piece(random: &mut Random) -> Piece {
@@ -182,7 +187,7 @@ fn message(random: &mut Random) -> Message {
         size: random.number(),
         hop: random.u16(),
     };
-    match random.within(0..24) {
+    match random.within(0..27) {
         0 => Message::Hello(Box::new(hello(random))),
         1 => Message::Goodbye {
             reason: REASONS[random.index(REASONS.len())].1,
@@ -213,6 +218,17 @@ fn message(random: &mut Random) -> Message {
                 .list(0..40, |random| (id(random), REFUSALS[random.index(REFUSALS.len())].1)),
             clock: random.option(|random| wall(random).plus(Duration::from_millis(1))),
         },
+        23 => Message::Probe {
+            nonce: random.number(),
+            payload: probe_payload(random),
+            wants: random.within(0..65_537),
+        },
+        24 => Message::Probed {
+            nonce: random.number(),
+            received: random.u32(),
+            payload: probe_payload(random),
+        },
+        25 => Message::Switch { step: random.u32() },
         _ => Message::Flushed,
     }
 }

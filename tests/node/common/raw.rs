@@ -165,6 +165,7 @@ pub(crate) fn hello(identity: &Identity) -> Hello {
         owes: false,
         clock: None,
         complete_since: None,
+        takes_over: false,
         proofs: Vec::new(),
     }
 }
