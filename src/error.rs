@@ -427,6 +427,15 @@ pub enum ConnectError {
     /// The link was refused by one side.
     #[error("refused: {0}")]
     Refused(crate::types::CloseReason),
+    /// Nothing was dialled: nobody answered there `connection.breaker_threshold` times in a row, by any
+    /// transport. It is tried again later; `PeerNode::reset_breaker` lets it be tried at once.
+    #[error("{address} did not answer lately; it is tried again in {retry_in:?}")]
+    BreakerOpen {
+        /// The address that was to be dialled.
+        address: String,
+        /// Time until a call dials again, as far as is known.
+        retry_in: Duration,
+    },
     /// The node is shut down.
     #[error("the node is shut down")]
     Closed,

@@ -51,6 +51,11 @@ pub struct ListenConfig {
     /// Socket address to listen on, as `ip:port` (`[v6]:port`), no name; port 0 picks a free one; `None`
     /// dials out only. Default `0.0.0.0:5001`.
     pub address: Option<std::net::SocketAddr>,
+    /// Socket address on which this node also takes what a proxy in front of it passes on: HTTP/1.1 and HTTP/2 in clear
+    /// text; port 0 picks a free one. Peers prove their keys inside what the proxy carries, so nothing is lost by the clear text,
+    /// and any address will do. The proxy hides who connects, so limits for one address, such as
+    /// `max_handshakes_per_ip`, do not apply there: let nobody but the proxy reach it. Default none.
+    pub http: Option<std::net::SocketAddr>,
     /// Addresses under which others reach this node, in every form that [`Endpoint`] reads, best first,
     /// at most 16; none with port 0 or an address that nobody can dial. Default none: then the listening
     /// address is advertised where it is a concrete one, and otherwise the IP addresses that peers see,
@@ -151,17 +156,21 @@ pub struct ConnectionConfig {
     /// Maximum time for TLS and hello together. Default 10 s, range 100 ms to 60 s.
     #[serde(with = "span")]
     pub handshake_timeout: Duration,
-    /// Number of attempts at an operation on one rung of the ladder. Default 3, range 1 to 10. Without effect
-    /// while there is one rung.
+    /// Number of times that the node goes down the ladder of transports again, where all of them failed
+    /// since connections broke or the peer refused them for the moment, before that counts as a failure:
+    /// towards the back-off of [`OverlayConfig`], the circuit breaker and forgetting. A call of
+    /// `connect` is answered at once instead. Default 3, range 1 to 10; all peers together, 30 in a minute.
     pub max_retries: u32,
-    /// Delay between these attempts. Default 5 s, range 1 s to 60 s. Without effect while there is one rung.
+    /// Maximum delay before that, drawn anew each time between none and this. Default 5 s, range 1 s to
+    /// 60 s.
     #[serde(with = "span")]
     pub retry_delay: Duration,
-    /// Number of failed walks down the ladder that open a peer's circuit breaker. Default 5, range 3 to 20.
-    /// Without effect while there is one rung: dials back off instead.
+    /// Number of failed walks in a row, each by all transports to all addresses, that open a peer's circuit
+    /// breaker. A peer that answers and refuses is no failure. Default 5, range 3 to 20.
     pub breaker_threshold: u32,
-    /// Time after which an open breaker lets one probe through. Default 5 min, range 1 to 30 min.
-    /// Without effect while there is one rung.
+    /// Time after which an open breaker lets one probe through. With fewer links than
+    /// [`DiscoveryConfig::min_healthy_peers`] the probe is made as soon as the back-off of
+    /// [`OverlayConfig`] ends. Default 5 min, range 1 to 30 min.
     #[serde(with = "span")]
     pub breaker_reset: Duration,
     /// Time between two looks whether a linked peer can be reached over a transport that is preferred to
@@ -214,9 +223,6 @@ pub struct GossipConfig {
     /// Maximum length in bytes of a payload that is pushed unasked; longer ones are large and travel in
     /// pieces of 64 KiB that are asked for. Default 16 KiB, range 0 to 64 KiB.
     pub eager_limit: u64,
-    /// True: frames may be compressed where that shrinks them. Default true. Without effect yet: no
-    /// compression is negotiated by this wire version.
-    pub compression: bool,
     /// Maximum number of bytes of large payloads being received at once; further ones wait, and one larger
     /// payload alone may always be received. Default `None`, which is a quarter of
     /// [`LimitsConfig::memory`]; range 1 MiB to half of that, and with `cache_bytes` to three
@@ -307,6 +313,7 @@ impl Default for ListenConfig {
         let any = std::net::Ipv4Addr::UNSPECIFIED;
         Self {
             address: Some((any, Endpoint::DEFAULT_PORT).into()),
+            http: None,
             advertise: Vec::new(),
             max_handshakes: 256,
             max_handshakes_per_ip: 32,
@@ -411,7 +418,6 @@ impl Default for GossipConfig {
             max_origin_share: 50,
             max_origin_rate: 0,
             eager_limit: 16 * KIB,
-            compression: true,
             max_assembly_bytes: None,
             max_spill_bytes: 1024 * MIB,
             cache_bytes: None,

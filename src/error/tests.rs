@@ -71,6 +71,8 @@ fn plain(samples: &mut Samples) {
         Empty => EndpointError::Empty,
         Scheme => EndpointError::Scheme(CAUSE.to_owned()),
         Trailing => EndpointError::Trailing(CAUSE.to_owned()),
+        Path => EndpointError::Path(CAUSE.to_owned()),
+        Pin => EndpointError::Pin(CAUSE.to_owned()),
         Port => EndpointError::Port,
         Unbracketed => EndpointError::Unbracketed(CAUSE.to_owned()),
         Host => EndpointError::Host(CAUSE.to_owned()),
@@ -163,6 +165,10 @@ fn with_causes(samples: &mut Samples) {
         Address => ConnectError::from(EndpointError::Scheme(CAUSE.to_owned())),
         Dial => dial(echo()),
         Refused => ConnectError::Refused(CloseReason::Banned),
+        BreakerOpen => ConnectError::BreakerOpen {
+            address: CAUSE.to_owned(),
+            retry_in: Duration::from_secs(9),
+        },
         Closed => ConnectError::Closed,
     );
     samples.0.push(("StartError", Box::new(listen("no"))));
@@ -280,7 +286,9 @@ fn what_failed_is_said_once_beside_the_cause() {
         let source = text.parse::<crate::types::Endpoint>().unwrap_err();
         StartError::Address { text: text.to_owned(), source }.to_string()
     };
-    assert_eq!(address("a:1/b"), "only host and port are allowed in \"a:1/b\"");
+    let wanted =
+        "only host and port are allowed in \"a:1/b\", and a path with http, https, ws or wss";
+    assert_eq!(address("a:1/b"), wanted);
     let port = "address \"a:0\": the port must be a number from 1 to 65535";
     assert_eq!(address("a:0"), port);
     assert_eq!(

@@ -22,6 +22,9 @@ pub(super) enum Command {
         endpoint: Endpoint,
         reply: oneshot::Sender<Result<PeerId, Unconnected>>,
     },
+    ResetBreaker {
+        peer: PeerId,
+    },
     Disconnect {
         peer: PeerId,
     },

@@ -307,6 +307,7 @@ impl Parts {
         let jobs = Jobs { checks: check_box, piece_checks: piece_check_box, store: store_box };
         let (workers, peers) = self.spawn_workers(&shared, jobs);
         let connection = &self.config.connection;
+        let may_hang = self.queue.may_hang() || self.log.may_hang();
         let dial_timeout = connection.connect_timeout + connection.handshake_timeout;
         let mut effects = Effects {
             dials: Dials::new(self.transports.clone(), dial_timeout, shared.done.clone()),
@@ -316,7 +317,7 @@ impl Parts {
             checks,
             piece_checks,
             store: StoreQueue::new(store),
-            stall: StallWatch::new(Arc::clone(&shared.health)),
+            stall: StallWatch::new(Arc::clone(&shared.health), may_hang),
             renewals,
             peers,
             done: shared.done.clone(),

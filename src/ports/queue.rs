@@ -133,6 +133,13 @@ pub trait TransactionQueue: fmt::Debug + Send + Sync + 'static {
         None
     }
 
+    /// True, the default: an operation may wait for something that hangs, such as a disk, and a node
+    /// waits no longer than it says above. False for a queue in this process's memory, which is only as
+    /// slow as the process itself.
+    fn may_hang(&self) -> bool {
+        true
+    }
+
     /// Tells the queue how much memory it may hold beside what it was asked for, in bytes: its share of
     /// [`LimitsConfig::memory`](crate::config::LimitsConfig::memory). Called once, when a node starts. The
     /// default does nothing, as a queue that keeps everything in memory must.

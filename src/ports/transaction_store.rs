@@ -169,6 +169,12 @@ pub trait TransactionStore: fmt::Debug + Send + Sync + 'static {
         None
     }
 
+    /// True, the default: an operation may wait for something that hangs, as
+    /// [`TransactionQueue::may_hang`](super::TransactionQueue::may_hang).
+    fn may_hang(&self) -> bool {
+        true
+    }
+
     /// Tells the store how much memory it may hold beside what it was asked for, as
     /// [`TransactionQueue::limit_memory`](super::TransactionQueue::limit_memory).
     async fn limit_memory(&self, bytes: u64) {

@@ -213,6 +213,11 @@ pub trait Listener: fmt::Debug + Send {
     /// Address that is bound; its port is the one that was picked where 0 was asked for.
     fn local_addr(&self) -> SocketAddr;
 
+    /// Address that is bound for what a proxy in front passes on, where there is one.
+    fn http_addr(&self) -> Option<SocketAddr> {
+        None
+    }
+
     /// Next connection. The node calls it from one task, one call at a time. Handshakes run concurrently, boxed in time and bounded in number
     /// inside the listener, so that a stalled or hostile client never delays another.
     ///

@@ -60,7 +60,11 @@ impl Protocol {
             Input::Spilled { ticket, kept } => self.on_spilled(ticket, kept),
             Input::Unspilled { ticket, pieces } => self.on_unspilled(ticket, pieces),
             Input::Connect { call, endpoint } => {
-                self.membership.on_connect(&mut self.env, call, endpoint);
+                self.membership.on_connect(&mut self.env, &self.links, call, endpoint);
+            }
+            Input::ResetBreaker { peer } => {
+                self.membership.on_reset_breaker(&mut self.env, &peer);
+                self.maintain();
             }
             Input::Disconnect { peer } => {
                 if let Some(link) = self.links.by_peer.get(&peer).copied() {
@@ -81,6 +85,7 @@ impl Protocol {
 
     pub(in crate::protocol) fn fire(&mut self, timer: Timer) {
         match timer {
+            Timer::Walk(walk) => self.on_walk_due(walk),
             Timer::Hello(link) => self.on_hello_timeout(link),
             Timer::Ping(link) => self.on_ping_due(link),
             Timer::Pong(link) => self.on_pong_overdue(link),

@@ -7,6 +7,9 @@ use super::{
     Protocol, guard, intake, large, link, log, membership, outbox, reconcile, serve, spread,
 };
 
+/// Number of walks that is more than the node begins by itself, and a host at a time.
+const MAX_WALKS: usize = 1024;
+
 /// A size inside a node and the bound that it must not exceed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Gauge {
@@ -29,6 +32,7 @@ impl Protocol {
         let [spilling, spilled] = self.assemblies.spills.sizes();
         let count = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
         let [names, addresses, own] = self.membership.dead_ends.sizes();
+        let [walks, breakers] = self.membership.ladder_sizes();
         let gauge = |name, value, bound| Gauge { name, value, bound };
         let (shares, largest) = (&self.env.shares, self.env.config.gossip.max_transaction_size);
         // One payload alone may be larger than the share.
@@ -71,7 +75,9 @@ impl Protocol {
             gauge("dead ends of a name", addresses, membership::MAX_ADDRESSES),
             gauge("own addresses", own, membership::MAX_OWN),
             gauge("votes", self.membership.own_addresses.votes(), membership::MAX_VOTES),
-            gauge("dials", self.membership.dials.len(), 1024),
+            gauge("walks", walks, MAX_WALKS),
+            gauge("dials", self.membership.dials.len(), MAX_WALKS * membership::MAX_ENTRIES),
+            gauge("breakers", breakers, membership::MAX_BREAKERS),
             gauge("dials for links", self.links.attempts.len(), usize::from(link::MAX_SLOTS)),
             gauge("bounds of connections", self.links.cuts.len(), link::MAX_PLACES),
             gauge("ways that failed", self.links.failed_ways.len(), link::MAX_FAILED),

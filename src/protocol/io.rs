@@ -229,6 +229,11 @@ pub enum Input {
         /// Address to dial.
         endpoint: Endpoint,
     },
+    /// The host wants a peer's breaker closed.
+    ResetBreaker {
+        /// Peer whose breaker is closed.
+        peer: PeerId,
+    },
     /// The host ends the link to a peer.
     Disconnect {
         /// Peer whose link ends.
@@ -467,6 +472,8 @@ pub enum Output {
         call: CallId,
         /// The peer there, or why not.
         result: Result<PeerId, ConnectFailure>,
+        /// The failure in the transport's words, where it said some.
+        detail: String,
     },
     /// Peers see this node come from other addresses than before; answer with [`Input::Record`] if
     /// that makes a new record.
@@ -534,6 +541,11 @@ pub enum ConnectFailure {
     Dial(FailureKind),
     /// The link was refused by one side.
     Refused(CloseReason),
+    /// The breaker is open: nothing was dialled, since lately nothing answered.
+    BreakerOpen {
+        /// Time until it is worth another try.
+        left: Duration,
+    },
     /// The node is going down.
     Closed,
 }
@@ -544,6 +556,7 @@ impl ConnectFailure {
         match self {
             Self::Dial(kind) => kind.as_str(),
             Self::Refused(reason) => reason.as_str(),
+            Self::BreakerOpen { .. } => "breaker_open",
             Self::Closed => "closed",
         }
     }

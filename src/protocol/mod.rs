@@ -301,6 +301,7 @@ impl Protocol {
             links: count(self.links.up_count()),
             handshakes: count(self.links.hello_count()),
             known_peers: count(self.membership.book.known.len()),
+            open_breakers: count(self.membership.open_breakers()),
             banned_peers: count(self.guard.banned_count(self.env.corroborated())),
             retained: self.log.len() as u64,
             outbox: (self.outbox.len() - self.outbox.dead()) as u64,

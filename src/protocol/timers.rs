@@ -4,11 +4,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::membership::WalkId;
 use crate::types::{LinkId, MonoTime, PeerId, TransactionId};
 
 /// A timer. Each exists at most once; setting it again moves it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Timer {
+    /// The next entry of a walk is due, or a hello has been waited for long enough.
+    Walk(WalkId),
     /// A link's hello is overdue.
     Hello(LinkId),
     /// Time to ping a link.

@@ -13,7 +13,7 @@ use crate::ports::{
 };
 use crate::types::{
     Cursor, Endpoint, Header, PeerId, Piece, RecordDraft, Signature, Topic, TopicKey, Transaction,
-    WallTime,
+    TransportKind, WallTime,
 };
 
 use super::dropped;
@@ -40,8 +40,7 @@ pub async fn peer_store(store: &dyn PeerStore) {
     assert_eq!(times(&found), times(&expected), "peers must come most recently up first");
     same_peers(&found, &expected);
 
-    let bare =
-        StoredPeer { record: None, verified: None, last_up: None, failures: 9, ..many[0].clone() };
+    let bare = StoredPeer { failures: 9, ..StoredPeer::new(many[0].peer) };
     let twice = [stored_peer(2), bare.clone(), StoredPeer { failures: 5, ..stored_peer(2) }];
     store.upsert(&twice).await.expect("one peer twice is no error");
     expected.retain(|peer| ![peer_id(1), peer_id(2)].contains(&peer.peer));
@@ -596,6 +595,7 @@ fn stored_peer(n: u8) -> StoredPeer {
         peer: peer_id(n),
         record: Some(record),
         verified: (!n.is_multiple_of(4)).then_some(ip),
+        rung: [None, Some(TransportKind::WebSocket), Some(TransportKind::Rest)][usize::from(n % 3)],
         last_up: (!n.is_multiple_of(3))
             .then(|| WallTime::from_millis(u64::from(n) * 37 % 101 * 256 + u64::from(n))),
         failures: u32::from(n),

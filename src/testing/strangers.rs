@@ -149,7 +149,7 @@ async fn silent_clients_delay_nobody(
     let mut socket = listen(listener, bind).await;
     let mut silent: Vec<_> = (0..SILENT).map(|_| connect(socket.local_addr())).collect();
     for client in silent.iter_mut().skip(SILENT / 2) {
-        client.write_all(&said[..said.len() / 2]).expect("a new connection takes some bytes");
+        client.write_all(&said[..said.len() / 8]).expect("a new connection takes some bytes");
     }
     let mut silent: Vec<_> = silent.into_iter().map(nonblocking).collect();
     let endpoint = Endpoint::from(socket.local_addr());

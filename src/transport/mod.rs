@@ -13,12 +13,22 @@ mod channel;
 #[cfg(feature = "grpc")]
 mod connect;
 #[cfg(feature = "grpc")]
+mod failure;
+#[cfg(feature = "grpc")]
 mod grpc;
 mod memory;
 #[cfg(feature = "grpc")]
 mod metered;
 #[cfg(feature = "grpc")]
+mod outer;
+#[cfg(feature = "grpc")]
+mod pipe;
+#[cfg(feature = "grpc")]
+mod port;
+#[cfg(feature = "grpc")]
 mod race;
+#[cfg(feature = "grpc")]
+mod shared;
 #[cfg(feature = "grpc")]
 mod tcp;
 #[cfg(feature = "grpc")]

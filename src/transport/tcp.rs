@@ -3,11 +3,13 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpStream, lookup_host};
-use tokio::time::{Instant, timeout_at};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::connect;
 use crate::config::Proxy;
@@ -56,19 +58,50 @@ impl Routes {
 }
 
 /// Time that a dial has for name resolution and TCP.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Limit {
     span: Duration,
     until: Instant,
+    /// Told by [`connect`]; each attempt has its own.
+    connected: Arc<Notify>,
 }
 
 impl Limit {
     pub(super) fn from_now(span: Duration) -> Self {
-        Self { span, until: Instant::now() + span }
+        Self { span, until: Instant::now() + span, connected: Arc::default() }
+    }
+
+    /// The same time for one of several attempts.
+    pub(super) fn attempt(&self) -> Self {
+        Self { connected: Arc::default(), ..*self }
+    }
+
+    /// Does `work`, which has `span` from when its TCP connection is there.
+    ///
+    /// # Errors
+    /// `Timeout`, or those of `work`.
+    pub(super) async fn then<T>(
+        &self,
+        endpoint: &Endpoint,
+        span: Duration,
+        work: impl Future<Output = Result<T, TransportError>>,
+    ) -> Result<T, TransportError> {
+        let late = async {
+            self.connected.notified().await;
+            sleep(span).await;
+        };
+        tokio::select! {
+            biased;
+            done = work => done,
+            () = late => {
+                let message = format!("{endpoint} did not complete the handshake within {span:?}");
+                Err(TransportError::new(FailureKind::Timeout, message))
+            }
+        }
     }
 
     async fn keep<T>(
-        self,
+        &self,
         endpoint: &Endpoint,
         work: impl Future<Output = Result<T, TransportError>>,
     ) -> Result<T, TransportError> {
@@ -88,7 +121,7 @@ pub(super) async fn resolve(
     routes: &Routes,
     endpoint: &Endpoint,
     avoid: &[SocketAddr],
-    limit: Limit,
+    limit: &Limit,
 ) -> Result<Vec<SocketAddr>, TransportError> {
     // No address of a proxy is one of a peer that was to be left out.
     let (dialled, avoid) = match routes.proxy(endpoint) {
@@ -120,7 +153,7 @@ pub(super) async fn connect(
     routes: &Routes,
     endpoint: &Endpoint,
     address: SocketAddr,
-    limit: Limit,
+    limit: &Limit,
 ) -> Result<TcpStream, TransportError> {
     let proxy = routes.proxy(endpoint);
     let connecting = async {
@@ -141,7 +174,9 @@ pub(super) async fn connect(
         }
         Ok(stream)
     };
-    limit.keep(endpoint, connecting).await
+    let stream = limit.keep(endpoint, connecting).await?;
+    limit.connected.notify_one();
+    Ok(stream)
 }
 
 /// Sets what every connection needs, accepted ones too.

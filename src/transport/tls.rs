@@ -17,7 +17,8 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::server::{NoServerSessionStorage, ParsedCertificate};
+use rustls::server::{ClientHello, NoServerSessionStorage, ParsedCertificate, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
 use rustls::{
     AlertDescription, CipherSuite, ClientConfig, ConnectionCommon, DigitallySignedStruct,
     DistinguishedName, Error, PeerMisbehaved, ServerConfig, SignatureScheme,
@@ -34,8 +35,12 @@ use crate::types::PeerId;
 pub(super) const READ_BUFFER_BYTES: usize = 16 * 1024;
 
 const AES_128: CipherSuite = CipherSuite::TLS13_AES_128_GCM_SHA256;
-/// The only protocol that is negotiated: HTTP/2.
-const ALPN_H2: &[u8] = b"h2";
+/// Protocol of a connection: HTTP/2.
+pub(super) const ALPN_H2: &[u8] = b"h2";
+/// Protocol of a connection: HTTP/1.1.
+pub(super) const ALPN_HTTP1: &[u8] = b"http/1.1";
+/// Protocol of a session inside a pipe: frames.
+pub(super) const ALPN_PIPE: &[u8] = b"sorcha-pipe";
 /// Label of the keying material that a link is bound by (RFC 8446, section 7.5).
 const BINDING_LABEL: &[u8] = b"EXPORTER-sorcha-peer-link";
 /// `SubjectPublicKeyInfo` of an Ed25519 key (RFC 8410, section 4) up to the key itself. DER leaves
@@ -46,6 +51,7 @@ const ED25519_SPKI_PREFIX: &[u8; 12] = b"\x30\x2a\x30\x05\x06\x03\x2b\x65\x70\x0
 #[derive(Debug)]
 pub(super) struct TlsIdentity {
     server: Arc<ServerConfig>,
+    pipe_server: Arc<ServerConfig>,
     client: ClientConfig,
     provider: Arc<CryptoProvider>,
     ca: Option<Arc<Ca>>,
@@ -83,50 +89,87 @@ impl TlsIdentity {
             let message = format!("the certificate is not for the key of {}", identity.peer_id());
             return Err(TransportError::new(FailureKind::Local, message));
         }
-        let verifier = || Arc::new(KeyVerifier::new(&provider, ca.clone(), None));
+        let verifier = |is_optional| {
+            Arc::new(KeyVerifier { is_optional, ..KeyVerifier::new(&provider, ca.clone()) })
+        };
         let versions = [&rustls::version::TLS13];
+        let certified = |chain, key: &PrivateKeyDer<'static>| {
+            let key = provider.key_provider.load_private_key(key.clone_key())?;
+            Ok::<_, Error>(Arc::new(CertifiedKey::new(chain, key)))
+        };
+        let ours = certified(chain.clone(), &key).map_err(|e| local(e.into()))?;
+        let (envelope, envelope_key) = ecdsa().map_err(|e| local(e.into()))?;
+        let others = certified(vec![envelope], &envelope_key).map_err(|e| local(e.into()))?;
 
         let mut server = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&versions)
             .map_err(|e| local(e.into()))?
-            .with_client_cert_verifier(verifier())
-            .with_single_cert(chain.clone(), key.clone_key())
-            .map_err(|e| local(e.into()))?;
-        server.alpn_protocols = vec![ALPN_H2.to_vec()];
+            .with_client_cert_verifier(verifier(true))
+            .with_cert_resolver(Arc::new(Certificates { ours, others }));
+        server.alpn_protocols = vec![ALPN_H2.to_vec(), ALPN_HTTP1.to_vec()];
         server.session_storage = Arc::new(NoServerSessionStorage {});
         server.send_tls13_tickets = 0;
+
+        let mut pipe_server = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_protocol_versions(&versions)
+            .map_err(|e| local(e.into()))?
+            .with_client_cert_verifier(verifier(false))
+            .with_single_cert(chain.clone(), key.clone_key())
+            .map_err(|e| local(e.into()))?;
+        pipe_server.alpn_protocols = vec![ALPN_PIPE.to_vec()];
+        pipe_server.session_storage = Arc::new(NoServerSessionStorage {});
+        pipe_server.send_tls13_tickets = 0;
 
         let mut client = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&versions)
             .map_err(|e| local(e.into()))?
             .dangerous()
-            .with_custom_certificate_verifier(verifier())
+            .with_custom_certificate_verifier(verifier(false))
             .with_client_auth_cert(chain, key)
             .map_err(|e| local(e.into()))?;
         client.alpn_protocols = vec![ALPN_H2.to_vec()];
         client.resumption = Resumption::disabled();
 
-        Ok(Self { server: Arc::new(server), client, provider, ca })
+        let (server, pipe_server) = (Arc::new(server), Arc::new(pipe_server));
+        Ok(Self { server, pipe_server, client, provider, ca })
     }
 
-    /// Configuration for accepting; any key that is proven will do, or any that is certified.
+    /// Configuration for accepting a connection: a certificate need not be shown, since what
+    /// stands in front of this node has none; any key that is proven will do, or any that is certified.
     pub(super) fn server_config(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.server)
+    }
+
+    /// Configuration for accepting inside a pipe: a certificate must be shown.
+    pub(super) fn pipe_server(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.pipe_server)
     }
 
     /// Configuration for dialling. With `expected`, any other key ends the handshake before our
     /// certificate is shown.
     pub(super) fn client_config(&self, expected: Option<PeerId>) -> Arc<ClientConfig> {
-        let mut config = self.client.clone();
-        let verifier = KeyVerifier::new(&self.provider, self.ca.clone(), expected);
-        config.dangerous().set_certificate_verifier(Arc::new(verifier));
+        Arc::new(self.client(expected))
+    }
+
+    /// The same inside a pipe.
+    pub(super) fn pipe_client(&self, expected: Option<PeerId>) -> Arc<ClientConfig> {
+        let mut config = self.client(expected);
+        config.alpn_protocols = vec![ALPN_PIPE.to_vec()];
         Arc::new(config)
+    }
+
+    fn client(&self, expected: Option<PeerId>) -> ClientConfig {
+        let mut config = self.client.clone();
+        let verifier =
+            KeyVerifier { expected, ..KeyVerifier::new(&self.provider, self.ca.clone()) };
+        config.dangerous().set_certificate_verifier(Arc::new(verifier));
+        config
     }
 
     /// What a completed handshake with one of these configurations proved.
     ///
     /// # Errors
-    /// `Identity` when the certificates are not what the verifier lets through, so never.
+    /// `Identity` when no certificate was shown.
     pub(super) fn proven<D>(
         &self,
         connection: &ConnectionCommon<D>,
@@ -164,8 +207,12 @@ fn key_shown(certificates: Option<&[CertificateDer<'_>]>) -> Result<PeerId, Tran
 
 /// Meaning of a failed handshake, or of an alert later on.
 pub(super) fn failure_kind(error: &io::Error) -> FailureKind {
-    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
-    match inner {
+    let inner = error.get_ref();
+    // What carries a pipe has its own errors.
+    if let Some(error) = inner.and_then(|inner| inner.downcast_ref::<TransportError>()) {
+        return error.kind;
+    }
+    match inner.and_then(|inner| inner.downcast_ref::<Error>()) {
         Some(error) => tls_failure_kind(error),
         None if error.kind() == io::ErrorKind::TimedOut => FailureKind::Timeout,
         None => FailureKind::Closed,
@@ -232,6 +279,31 @@ fn self_signed(
     Ok((certificate.self_signed(&pair)?.der().clone(), key.into()))
 }
 
+/// A certificate that means nothing, for whoever cannot read ours.
+fn ecdsa() -> Result<(CertificateDer<'static>, PrivateKeyDer<'static>), rcgen::Error> {
+    let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
+    let certificate = rcgen::CertificateParams::new(["sorcha-peer".to_owned()])?;
+    let key = PrivatePkcs8KeyDer::from(pair.serialize_der());
+    Ok((certificate.self_signed(&pair)?.der().clone(), key.into()))
+}
+
+/// Certificates that a listener shows.
+#[derive(Debug)]
+struct Certificates {
+    /// That of the node's key, for peers.
+    ours: Arc<CertifiedKey>,
+    /// One that everybody can read, for what stands in front of this node.
+    others: Arc<CertifiedKey>,
+}
+
+impl ResolvesServerCert for Certificates {
+    /// Peers ask for Ed25519 and nothing else; many who offer it among others cannot use it.
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let is_peer = hello.signature_schemes() == [SignatureScheme::ED25519];
+        Some(Arc::clone(if is_peer { &self.ours } else { &self.others }))
+    }
+}
+
 /// The Ed25519 key of a certificate.
 fn key_of(certificate: &CertificateDer<'_>) -> Result<PeerId, Error> {
     let parsed = ParsedCertificate::try_from(certificate)?;
@@ -254,11 +326,14 @@ struct KeyVerifier {
     algorithms: WebPkiSupportedAlgorithms,
     ca: Option<Arc<Ca>>,
     expected: Option<PeerId>,
+    /// Whether a dialler may show none.
+    is_optional: bool,
 }
 
 impl KeyVerifier {
-    fn new(provider: &CryptoProvider, ca: Option<Arc<Ca>>, expected: Option<PeerId>) -> Self {
-        Self { algorithms: provider.signature_verification_algorithms, ca, expected }
+    fn new(provider: &CryptoProvider, ca: Option<Arc<Ca>>) -> Self {
+        let algorithms = provider.signature_verification_algorithms;
+        Self { algorithms, ca, expected: None, is_optional: false }
     }
 
     fn check(
@@ -339,6 +414,10 @@ impl ServerCertVerifier for KeyVerifier {
 impl ClientCertVerifier for KeyVerifier {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        !self.is_optional
     }
 
     fn verify_client_cert(

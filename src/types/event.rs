@@ -149,13 +149,46 @@ pub enum Event {
         /// Reason of the refusal.
         reason: Refusal,
     },
-    /// A dial attempt failed and will be repeated with back-off. Told once for each attempt.
+    /// A dial attempt failed: another transport or address is tried, and all of them again with
+    /// back-off. Told once for each attempt.
     #[non_exhaustive]
     DialFailed {
         /// The address that was dialled, as `host:port`.
         address: String,
+        /// The transport that was tried.
+        transport: TransportKind,
         /// Kind of the failure.
         reason: FailureKind,
+    },
+    /// A peer, or whoever is at an address, could not be reached by any transport
+    /// `connection.breaker_threshold` times in a row, or once more by the probe: nothing is dialled there
+    /// for a while.
+    #[non_exhaustive]
+    BreakerOpened {
+        /// The peer, where it is known.
+        peer: Option<PeerId>,
+        /// The address, where the breaker is that of an address.
+        address: Option<String>,
+        /// Number of failures in a row.
+        failures: u32,
+        /// Number of seconds until it is probed, at the latest.
+        reset_s: u64,
+    },
+    /// The one probe of an open circuit breaker is under way.
+    #[non_exhaustive]
+    BreakerHalfOpen {
+        /// The peer, where it is known.
+        peer: Option<PeerId>,
+        /// The address, where the breaker is that of an address.
+        address: Option<String>,
+    },
+    /// A peer answered or dialled this node, or the host said so: it is dialled as any other.
+    #[non_exhaustive]
+    BreakerClosed {
+        /// The peer, where it is known.
+        peer: Option<PeerId>,
+        /// The address, where the breaker is that of an address.
+        address: Option<String>,
     },
     /// The mode changed.
     #[non_exhaustive]

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Endpoint, PeerId, PeerRecord, WallTime};
+use super::{Endpoint, PeerId, PeerRecord, TransportKind, WallTime};
 
 /// Peer as it is remembered over restarts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,6 +14,8 @@ pub struct StoredPeer {
     pub record: Option<PeerRecord>,
     /// The address at which the peer last answered, if it was ever dialled.
     pub verified: Option<Endpoint>,
+    /// The transport by which it answered there.
+    pub rung: Option<TransportKind>,
     /// The time at which a link to the peer was last up.
     pub last_up: Option<WallTime>,
     /// Number of dials that failed since.
@@ -24,7 +26,7 @@ impl StoredPeer {
     /// Makes the entry of a peer of which nothing is known but its id. The fields are public: set
     /// what else is known.
     pub fn new(peer: PeerId) -> Self {
-        Self { peer, record: None, verified: None, last_up: None, failures: 0 }
+        Self { peer, record: None, verified: None, rung: None, last_up: None, failures: 0 }
     }
 }
 

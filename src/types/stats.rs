@@ -168,10 +168,28 @@ counters! {
     links_closed_unresponsive,
     /// Links closed because the peer did not take what was sent.
     links_closed_slow,
-    /// Dial attempts.
+    /// Dial attempts, of an endpoint by a transport.
     dials_started,
     /// Dial attempts that failed.
     dials_failed,
+    /// Dial attempts given up, since another one led to the peer or the peer dialled us.
+    dials_cancelled,
+    /// Walks down the ladder: all dial attempts that lead to one peer together.
+    walks_started,
+    /// Walks that led to nobody.
+    walks_failed,
+    /// Walks that led to nobody for a passing reason and began anew.
+    walks_retried,
+    /// Walks that led to a peer by another transport than the best.
+    walks_fallback,
+    /// Circuit breakers that opened, or stayed open since their probe failed.
+    breakers_opened,
+    /// Probes let through by open circuit breakers.
+    breaker_probes,
+    /// Circuit breakers that closed.
+    breakers_closed,
+    /// Calls of `connect` refused since the circuit breaker was open.
+    connects_refused_breaker,
     /// Times the node went back to its bootstrap peers.
     bootstraps_started,
     /// Peer records heard.
@@ -311,6 +329,9 @@ pub struct Stats {
     pub handshakes: u32,
     /// Number of peers in the address book.
     pub known_peers: u32,
+    /// Number of circuit breakers that are open or half-open: peers and addresses that are left alone
+    /// for a while.
+    pub open_breakers: u32,
     /// Number of peers under a ban.
     pub banned_peers: u32,
     /// Number of transactions retained in the log.

@@ -16,8 +16,9 @@ use crate::types::{
     TransactionId, WallTime,
 };
 
-/// Longest text of an endpoint: a name of 253 bytes with a dot at its end, a colon, five digits.
-const MAX_ENDPOINT_BYTES: usize = 260;
+/// Maximum length of an endpoint's text: a scheme, a name of 254 bytes, a port, a path of 128 bytes, and room for
+/// what later versions add.
+const MAX_ENDPOINT_BYTES: usize = 512;
 
 /// Reads the body of one entry of a frame; `None` for a kind that this version does not know.
 /// `frame` is what `body` is a part of.

@@ -29,7 +29,11 @@ const SERVICES: [(&str, &str, &[&str]); 4] = [
             "StreamTransaction(TransactionRequest) stream TransactionChunk",
         ],
     ),
-    ("sorcha.peer.gossip.v1", "PeerGossip", &["Link(stream Frame) stream Frame"]),
+    (
+        "sorcha.peer.gossip.v1",
+        "PeerGossip",
+        &["Link(stream Frame) stream Frame", "Pipe(stream Chunk) stream Chunk"],
+    ),
 ];
 
 /// Message, then its fields as `type name number`.

@@ -11,6 +11,8 @@ mod http_proxy;
 mod memory;
 #[cfg(feature = "grpc")]
 mod raw_grpc;
+#[cfg(feature = "grpc")]
+mod rungs;
 #[cfg(feature = "stun")]
 mod stun;
 mod wrong;

@@ -89,8 +89,11 @@ pub(crate) struct Peer {
 
 impl Peer {
     pub(crate) async fn connect(address: SocketAddr, identity: &Identity) -> Self {
-        let certificate = Certificate::Of(identity.clone());
-        let tls = tls(address, &certificate, b"h2").await.unwrap();
+        Self::connect_with(address, &Certificate::Of(identity.clone())).await
+    }
+
+    pub(crate) async fn connect_with(address: SocketAddr, certificate: &Certificate) -> Self {
+        let tls = tls(address, certificate, b"h2").await.unwrap();
         let (requests, connection) = h2::client::handshake(tls).await.unwrap();
         let connection = tokio::spawn(async move {
             let _ = connection.await;

@@ -302,6 +302,7 @@ impl Driver {
                 let call = self.enter(Call::Connect(reply));
                 self.feed(Input::Connect { call, endpoint });
             }
+            Command::ResetBreaker { peer } => self.feed(Input::ResetBreaker { peer }),
             Command::Disconnect { peer } => self.feed(Input::Disconnect { peer }),
             Command::Ban { ban, reply } => {
                 self.feed(Input::Ban(ban));

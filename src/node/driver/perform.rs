@@ -102,9 +102,9 @@ impl Driver {
             Output::SaveBan(ban) => self.effects.peers.set_ban(ban.peer, Some(ban)),
             Output::LiftBan(peer) => self.effects.peers.set_ban(peer, None),
             Output::Published { call, result } => self.answer_publish(call, result),
-            Output::Connected { call, result } => {
+            Output::Connected { call, result, detail } => {
                 if let Some(Call::Connect(reply)) = self.calls.remove(&call) {
-                    let reason = self.causes.dial.clone();
+                    let reason = Some(detail).filter(|words| !words.is_empty());
                     let _ = reply.send(result.map_err(|failure| Unconnected { failure, reason }));
                 }
             }
@@ -243,7 +243,7 @@ impl Driver {
             state.links = stats.links;
             state.clock_offset_ms = stats.clock_off.then_some(stats.clock_offset_ms);
             match event {
-                Event::DialFailed { address, reason } => {
+                Event::DialFailed { address, reason, .. } => {
                     let cause = self.causes.dial.as_ref();
                     let reason = cause.map_or_else(|| reason.to_string(), String::clone);
                     state.hint =

@@ -21,6 +21,8 @@ const MAX_STEP: Duration = Duration::from_secs(4);
 #[derive(Debug)]
 pub(in crate::node) struct StallWatch {
     health: Arc<Health>,
+    /// False: nothing that is stored waits for a disk, and a late step says only that the process is slow.
+    may_hang: bool,
     /// Number of operations whose results are to come.
     owed: u64,
     /// Time of the latest results, or of the first operation after there was none.
@@ -29,8 +31,9 @@ pub(in crate::node) struct StallWatch {
 }
 
 impl StallWatch {
-    pub(in crate::node) fn new(health: Arc<Health>) -> Self {
-        Self { health, owed: 0, since: Instant::now(), is_stuck: false }
+    /// A watch over stores that `may_hang`, or over such that cannot, for which it does nothing.
+    pub(in crate::node) fn new(health: Arc<Health>, may_hang: bool) -> Self {
+        Self { health, may_hang, owed: 0, since: Instant::now(), is_stuck: false }
     }
 
     /// Notes that an operation was given to the writer, which will have a result.
@@ -53,7 +56,7 @@ impl StallWatch {
     /// Returns the time at which the stores count as stuck, unless a step ends before.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let latest = || self.since.max(self.health.latest_step());
-        (self.owed > 0 && !self.is_stuck).then(|| latest() + MAX_STEP)
+        (self.may_hang && self.owed > 0 && !self.is_stuck).then(|| latest() + MAX_STEP)
     }
 
     /// Returns whether the stores count as stuck from now on, and did not before.
@@ -79,4 +82,21 @@ impl StallWatch {
 fn error() -> StoreError {
     let message = format!("the store has not answered for {} s", MAX_STEP.as_secs());
     StoreError::new(StoreErrorKind::Io, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_late_step_is_told_of_stores_that_may_hang_and_of_no_others() {
+        for may_hang in [true, false] {
+            let (events, _) = tokio::sync::broadcast::channel(4);
+            let mut watch = StallWatch::new(Arc::new(Health::new(events)), may_hang);
+            watch.note_given();
+            tokio::time::advance(MAX_STEP).await;
+            assert_eq!((watch.begins(), watch.is_stuck()), (may_hang, may_hang));
+            assert_eq!(watch.refusal().is_some(), may_hang);
+        }
+    }
 }

@@ -362,11 +362,13 @@ impl PeerNode {
     /// leads to the first at which a peer of this network answers; see the guide's
     /// [paths](crate::guide::paths).
     ///
-    /// The dial is made at once, whatever was found at the address before, and is not counted against
+    /// Every transport is tried, one after the other half a second apart, what worked last first. The
+    /// dial is made at once, whatever was found at the address before, unless nobody answered there
+    /// several times in a row ([`ConnectError::BreakerOpen`]), and is not counted against
     /// `discovery.max_concurrent`. It takes `connection.connect_timeout` and
     /// `connection.handshake_timeout` for the connection (40 s by default) and the latter once more for
-    /// the hello, at the most; and as long again for each address of a name whose peer is refused or
-    /// refuses. A peer that is linked already keeps one link, as a rule the new one.
+    /// the hello, as a rule; longer where a name stands for several addresses whose peers refuse. Calls for one
+    /// address at a time share one dial. A peer that is linked already keeps one link, as a rule the new one.
     ///
     /// A future dropped before it is ready does not end the dial: the link may come up.
     ///
@@ -384,9 +386,21 @@ impl PeerNode {
                     ConnectError::Dial { address, kind, reason }
                 }
                 ConnectFailure::Refused(reason) => ConnectError::Refused(reason),
+                ConnectFailure::BreakerOpen { left } => {
+                    ConnectError::BreakerOpen { address, retry_in: left }
+                }
                 ConnectFailure::Closed => ConnectError::Closed,
             }
         })
+    }
+
+    /// Closes the circuit breaker of a peer: what could not be reached is dialled again at once, by the
+    /// node itself and by [`PeerNode::connect`]. A breaker that is closed is no error.
+    ///
+    /// # Errors
+    /// [`NodeClosed`].
+    pub async fn reset_breaker(&self, peer: PeerId) -> Result<(), NodeClosed> {
+        self.command(Command::ResetBreaker { peer }).await
     }
 
     /// Ends the link to a peer; one that is not linked is no error. The overlay may open a link again;

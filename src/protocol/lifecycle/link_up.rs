@@ -32,7 +32,7 @@ use crate::protocol::large::PieceRate;
 use crate::protocol::link::{
     Batch, Established, Link, Merit, Pinger, Plan, SendBudget, Succession,
 };
-use crate::protocol::membership::ask_for_peers;
+use crate::protocol::membership::{PATIENCE, WalkId, ask_for_peers};
 use crate::protocol::outbox::ReplayCursor;
 use crate::protocol::reconcile::Repair;
 use crate::protocol::serve::ServeQueue;
@@ -107,6 +107,26 @@ impl Protocol {
         self.env.timers.set(Timer::Hello(link), now + self.env.config.connection.handshake_timeout);
         if direction == Direction::Outbound {
             self.say_hello(link);
+        }
+        if let Some(dial) = dial {
+            self.membership.note_opened(&mut self.env, dial, link);
+        }
+    }
+
+    /// The next entry of a walk is due, or a peer has been silent too long while one waits.
+    pub(in crate::protocol) fn on_walk_due(&mut self, walk: WalkId) {
+        let late = self.membership.silent_link(walk, self.env.now);
+        if late.is_some() && !self.env.has_room(self.assemblies.bytes.level()) {
+            // We are the ones who do not read.
+            self.env.timers.set(Timer::Walk(walk), self.env.now + PATIENCE);
+            return;
+        }
+        if let Some(link) = late {
+            self.refuse(link, CloseReason::HandshakeTimeout);
+        }
+        self.membership.go_on(&mut self.env, walk);
+        if self.membership.is_over(walk) {
+            self.maintain();
         }
     }
 

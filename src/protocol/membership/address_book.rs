@@ -14,7 +14,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::types::{Endpoint, MonoTime, PeerId, PeerRecord, StoredPeer, WallTime};
+use crate::types::{Endpoint, MonoTime, PeerId, PeerRecord, StoredPeer, TransportKind, WallTime};
 
 use super::notice::Notice;
 
@@ -50,6 +50,8 @@ pub(in crate::protocol) struct Known {
     /// The record's endpoints that the address policy lets us dial.
     pub(super) dialable: Vec<Endpoint>,
     verified: Option<Endpoint>,
+    /// Transport by which it last answered there.
+    rung: Option<TransportKind>,
     /// True: the subject has named other addresses since it was reached at `verified`.
     moved: bool,
     pub(super) last_up: Option<WallTime>,
@@ -73,6 +75,7 @@ impl Known {
             said: 0,
             dialable: Vec::new(),
             verified: None,
+            rung: None,
             moved: false,
             last_up: None,
             failures: 0,
@@ -84,13 +87,18 @@ impl Known {
         }
     }
 
-    /// Returns the endpoint to try next, of those that `may` be dialled: where the peer last answered,
-    /// then each address of its record in turn, in its order; where the peer has named others since it
-    /// answered, those first.
+    /// Returns the endpoint to try next, of those that `may` be dialled.
     pub(in crate::protocol) fn endpoint(
         &self,
         may: impl Fn(&Endpoint) -> bool,
     ) -> Option<&Endpoint> {
+        self.endpoints(may).first().copied()
+    }
+
+    /// Returns the endpoints to try next, of those that `may` be dialled: where the peer last answered,
+    /// then the addresses of its record in its order; where the peer has named others since it
+    /// answered, those first. After each failure another one is the first.
+    pub(super) fn endpoints(&self, may: impl Fn(&Endpoint) -> bool) -> Vec<&Endpoint> {
         let verified = self.verified.iter();
         let named = self.dialable.iter().filter(|e| self.verified.as_ref() != Some(e));
         let mut all: Vec<_> = if self.moved {
@@ -99,8 +107,20 @@ impl Known {
             verified.chain(named).collect()
         };
         all.retain(|endpoint| may(endpoint));
-        let turn = (self.failures as usize).checked_rem(all.len())?;
-        all.get(turn).copied()
+        if let Some(turn) = (self.failures as usize).checked_rem(all.len()) {
+            all.rotate_left(turn);
+        }
+        all
+    }
+
+    /// Returns where it last answered, and by which transport.
+    pub(super) fn worked(&self) -> Option<(Endpoint, TransportKind)> {
+        Some((self.verified.clone()?, self.rung?))
+    }
+
+    /// Reports whether it answered at an endpoint, or says that it is there.
+    pub(super) fn is_at(&self, endpoint: &Endpoint) -> bool {
+        self.verified.as_ref() == Some(endpoint) || self.dialable.contains(endpoint)
     }
 
     /// The number that others' word must exceed.
@@ -125,6 +145,7 @@ impl Known {
             peer,
             record: self.record.clone(),
             verified: self.verified.clone(),
+            rung: self.rung,
             last_up: self.last_up,
             failures: self.failures,
         }
@@ -137,6 +158,8 @@ pub(in crate::protocol) struct Bootstrap {
     pub(in crate::protocol) endpoint: Endpoint,
     /// Peer that answered there last.
     pub(in crate::protocol) peer: Option<PeerId>,
+    /// Transport by which it answered.
+    rung: Option<TransportKind>,
     /// Peer that must answer there.
     pub(super) pin: Option<PeerId>,
     pub(super) failures: u32,
@@ -180,6 +203,7 @@ impl AddressBook {
         let bootstrap = unique.into_iter().map(|endpoint| Bootstrap {
             endpoint,
             peer: None,
+            rung: None,
             pin: None,
             failures: 0,
             next: MonoTime::ZERO,
@@ -194,6 +218,7 @@ impl AddressBook {
                 dialable: stored.record.iter().flat_map(PeerRecord::places).collect(),
                 record: stored.record,
                 verified: stored.verified.map(|endpoint| endpoint.to_canonical()),
+                rung: stored.rung,
                 last_up: stored.last_up,
                 ..Known::new(None)
             };
@@ -296,8 +321,13 @@ impl AddressBook {
         std::mem::take(&mut self.evicted)
     }
 
-    /// The peer of this link is there, reached at `endpoint` if we dialled it.
-    pub(super) fn note_up(&mut self, peer: PeerId, endpoint: Option<&Endpoint>, wall: WallTime) {
+    /// The peer of this link is there, reached at an endpoint by a transport if we dialled it.
+    pub(super) fn note_up(
+        &mut self,
+        peer: PeerId,
+        dialled: Option<(&Endpoint, TransportKind)>,
+        wall: WallTime,
+    ) {
         if !self.known.contains_key(&peer) && !self.make_room() {
             return;
         }
@@ -307,14 +337,23 @@ impl AddressBook {
         known.source = None;
         // A new link is a new word: a process that lost its numbers begins again.
         known.said = 0;
-        if let Some(endpoint) = endpoint {
+        if let Some((endpoint, rung)) = dialled {
             known.verified = Some(endpoint.clone());
+            known.rung = Some(rung);
             known.moved = false;
             for b in self.bootstrap.iter_mut().filter(|b| b.endpoint == *endpoint) {
                 b.peer = Some(peer);
+                b.rung = Some(rung);
                 b.failures = 0;
             }
         }
+    }
+
+    /// Returns the transport by which somebody last answered at an address.
+    pub(super) fn worked_at(&self, endpoint: &Endpoint) -> Option<TransportKind> {
+        let at_bootstrap = self.bootstrap.iter().find(|b| b.endpoint == *endpoint);
+        let known = || self.known.values().find(|k| k.verified.as_ref() == Some(endpoint))?.rung;
+        at_bootstrap.and_then(|b| b.rung).or_else(known)
     }
 
     /// A peer said what it is.
@@ -464,7 +503,8 @@ mod tests {
         let next = |book: &AddressBook| book.known[&peer].endpoint(|_| true).unwrap().to_string();
         say(&mut book, 1, &["10.0.0.2:1", "10.0.0.3:1"]);
         assert_eq!(next(&book), "10.0.0.2:1");
-        book.note_up(peer, Some(&"10.0.0.3:1".parse().unwrap()), WallTime::from_millis(1));
+        let there = "10.0.0.3:1".parse().unwrap();
+        book.note_up(peer, Some((&there, TransportKind::GrpcStream)), WallTime::from_millis(1));
         assert_eq!(next(&book), "10.0.0.3:1", "where it answered");
         say(&mut book, 2, &["10.0.0.2:1", "10.0.0.3:1"]);
         assert_eq!(next(&book), "10.0.0.3:1");

@@ -1,4 +1,5 @@
-//! Dials: one attempt at an endpoint, or several, each at other addresses.
+//! Dials: one entry of a walk, which is one attempt at an endpoint by one transport, or several, each at
+//! other addresses.
 //!
 //! The transport races the addresses of a name up to a proven peer. Whether that is the peer that was
 //! looked for shows only after the hello, so a dial goes on there: an address that leads to another
@@ -23,16 +24,20 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::protocol::env::Env;
-use crate::protocol::io::{CallId, DialId, Output};
+use crate::protocol::guard::Guard;
+use crate::protocol::io::{ConnectFailure, DialId, Output};
 use crate::protocol::link::Links;
-use crate::types::{CloseReason, Endpoint, PeerId};
+use crate::types::{
+    CloseReason, Endpoint, Event, FailureKind, LinkId, MonoTime, PeerId, TransportKind,
+};
 
 use super::Membership;
+use super::ladder::{Entry, Failure, Walk, WalkId};
 
 /// Maximum number of addresses that one dial is led to.
-const MAX_TRIED: usize = 16;
+pub(super) const MAX_TRIED: usize = 16;
 
-/// Purpose of a dial: on whose behalf it is made.
+/// Purpose of a walk: on whose behalf it is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
     /// A peer from the book.
@@ -40,58 +45,36 @@ pub(super) enum Purpose {
     /// A bootstrap peer, by position.
     Bootstrap(usize),
     /// The host asked.
-    Host(CallId),
+    Host,
 }
 
 /// A dial under way, until its link's hello is through.
 #[derive(Debug)]
 pub(in crate::protocol) struct Dial {
+    pub(super) walk: WalkId,
     pub(in crate::protocol) endpoint: Endpoint,
-    pub(super) purpose: Purpose,
-    pub(super) walk: Walk,
-    /// Failure of the transport in words, once it failed.
-    pub(super) failure: String,
+    pub(super) rung: TransportKind,
+    pub(super) trail: Trail,
+    pub(super) started: MonoTime,
+    /// Link that it has led to, and since when.
+    pub(super) link: Option<(LinkId, MonoTime)>,
 }
 
-impl Dial {
-    /// Failure of the transport in words, where there are any: refusals have none.
-    pub(super) fn shown_failure(&self) -> Option<&str> {
-        Some(self.failure.as_str()).filter(|words| !words.is_empty())
-    }
-}
-
-/// State of a dial over its attempts.
+/// Addresses of a name that a dial has been led to.
 #[derive(Debug, Default)]
-pub(super) struct Walk {
-    /// Peer that must be there, as far as the host said whom it means.
-    pub(super) pin: Option<PeerId>,
+pub(super) struct Trail {
     /// Addresses that this dial was led to and left.
     pub(super) tried: Vec<SocketAddr>,
-    /// Addresses of peers that are linked, when only further peers are sought.
-    pub(super) linked: Option<Vec<SocketAddr>>,
     /// Addresses that failed at an earlier time are left out.
     pub(super) skips_failed: bool,
     /// Reason for which the last of `tried` was left.
     pub(super) refused: Option<CloseReason>,
-    /// Time for which those who refused want us to stay away.
-    pub(super) retry: Duration,
 }
 
-impl Walk {
-    /// Reports whether only peers are sought that are not linked yet.
-    pub(super) fn seeks_further(&self) -> bool {
-        self.linked.is_some()
-    }
-
+impl Trail {
     /// Takes the address that was refused; `false` when the dial ends here.
-    pub(super) fn leave(
-        &mut self,
-        address: SocketAddr,
-        reason: CloseReason,
-        retry: Duration,
-    ) -> bool {
+    fn leave(&mut self, address: SocketAddr, reason: CloseReason) -> bool {
         self.refused = Some(reason);
-        self.retry = self.retry.max(retry);
         // Some transports do not know how to leave an address out.
         let goes_on = self.tried.len() < MAX_TRIED && !self.tried.contains(&address);
         self.tried.push(address);
@@ -107,36 +90,143 @@ impl Membership {
     }
 
     /// Begins a dial, or makes its next attempt.
-    pub(super) fn attempt(
-        &mut self,
-        env: &mut Env,
-        endpoint: Endpoint,
-        purpose: Purpose,
-        mut walk: Walk,
-    ) {
-        let mut avoid = walk.tried.clone();
-        if endpoint.is_name() && !matches!(purpose, Purpose::Host(_)) {
-            let failed = self.dead_ends.failed(&endpoint, env.now);
-            let failed: Vec<_> = failed.filter(|address| !avoid.contains(address)).collect();
-            walk.skips_failed = !failed.is_empty();
-            avoid.extend(failed);
-            let linked = walk.linked.iter().flatten().copied();
-            for address in self.dead_ends.own(env.now).chain(linked) {
-                if !avoid.contains(&address) {
-                    avoid.push(address);
-                }
+    pub(super) fn attempt(&mut self, env: &mut Env, id: WalkId, entry: Entry, mut trail: Trail) {
+        let dial = self.mint_dial();
+        let Some(walk) = self.walks.get_mut(&id) else { return };
+        let Entry { endpoint, rung } = entry;
+        let mut avoid = trail.tried.clone();
+        let mut add = |address: SocketAddr| {
+            if !avoid.contains(&address) {
+                avoid.push(address);
+            }
+        };
+        if endpoint.is_name() {
+            walk.astray.iter().copied().for_each(&mut add);
+            if walk.purpose != Purpose::Host {
+                let mut failed = self.dead_ends.failed(&endpoint, env.now).peekable();
+                let is_new = |address: &SocketAddr| !trail.tried.contains(address);
+                trail.skips_failed = failed.by_ref().filter(is_new).map(&mut add).count() > 0;
+                let linked = walk.route.linked.iter().flatten().copied();
+                self.dead_ends.own(env.now).chain(linked).for_each(add);
             }
         }
-        let dial = self.mint_dial();
         env.counters.dials_started += 1;
-        let expected = match purpose {
-            Purpose::Peer(peer) => Some(peer),
-            Purpose::Bootstrap(_) | Purpose::Host(_) => walk.pin,
-        };
-        let (failure, to) = (String::new(), endpoint.clone());
-        self.dials.insert(dial, Dial { endpoint: to, purpose, walk, failure });
-        let rung = self.rungs[0];
+        let (expected, started) = (walk.expected(), env.now);
+        walk.dials.insert(dial);
+        let to = endpoint.clone();
+        self.dials.insert(dial, Dial { walk: id, endpoint: to, rung, trail, started, link: None });
         env.push(Output::Dial { dial, endpoint, rung, expected, avoid });
+    }
+
+    /// Ends a dial; what its walk makes of that is the caller's business.
+    fn take_dial(&mut self, dial: DialId) -> Option<Dial> {
+        let taken = self.dials.remove(&dial)?;
+        if let Some(walk) = self.walks.get_mut(&taken.walk) {
+            walk.dials.remove(&dial);
+        }
+        Some(taken)
+    }
+
+    /// A dial has led to a link, whose hello is still to come.
+    pub(in crate::protocol) fn note_opened(&mut self, env: &mut Env, dial: DialId, link: LinkId) {
+        let Some(d) = self.dials.get_mut(&dial) else { return };
+        d.link = Some((link, env.now));
+        let walk = d.walk;
+        self.go_on(env, walk);
+    }
+
+    pub(in crate::protocol) fn on_dial_failed(
+        &mut self,
+        env: &mut Env,
+        links: &Links,
+        guard: &Guard,
+        dial: DialId,
+        reason: FailureKind,
+        detail: String,
+    ) {
+        let Some(d) = self.take_dial(dial) else { return };
+        let Some(walk) = self.walks.get(&d.walk) else { return };
+        let is_wanted = !walk.seeks_further() && !env.shutting_down;
+        if d.trail.skips_failed && d.trail.tried.is_empty() && is_wanted {
+            // What failed at an earlier time may be well by now.
+            self.dead_ends.forget(&d.endpoint);
+            let entry = Entry { endpoint: d.endpoint, rung: d.rung };
+            self.attempt(env, d.walk, entry, d.trail);
+            return;
+        }
+        // What led astray was told when it did, and that there is nobody else is no failure.
+        let is_told = d.trail.refused.is_some() || reason == FailureKind::NoneLeft;
+        if !is_told && !walk.seeks_further() {
+            let (address, transport) = (d.endpoint.to_string(), d.rung);
+            let failure = Some(detail.as_str()).filter(|words| !words.is_empty());
+            tracing::debug!(target: "sorcha_peer::overlay", %address, %transport, %reason, failure, "dial failed");
+            env.emit(Event::DialFailed { address, transport, reason });
+        }
+        let why = d.trail.refused.map_or(ConnectFailure::Dial(reason), ConnectFailure::Refused);
+        self.entry_failed(env, &d, Failure { why, detail, remote: None }, Duration::ZERO);
+        self.maintain(env, links, guard);
+    }
+
+    /// A link's dial has done its work.
+    pub(in crate::protocol) fn finish_dial_of(
+        &mut self,
+        env: &mut Env,
+        links: &Links,
+        link: LinkId,
+        result: Result<(), ConnectFailure>,
+    ) {
+        let Some(l) = links.all.get(&link) else { return };
+        let (dial, remote, address) = (l.dial, l.remote, l.address);
+        self.finish_dial(env, dial, &remote, address, result, Duration::ZERO);
+    }
+
+    /// Ends a dial whose link led to `remote`, well or badly, unless there are other addresses to be
+    /// tried; `retry` is how long the peer wants us to stay away.
+    pub(in crate::protocol) fn finish_dial(
+        &mut self,
+        env: &mut Env,
+        dial: Option<DialId>,
+        remote: &PeerId,
+        address: Option<SocketAddr>,
+        result: Result<(), ConnectFailure>,
+        retry: Duration,
+    ) {
+        let Some(mut dial) = dial.and_then(|d| self.take_dial(d)) else { return };
+        let is_greeting = self.end_of_patience(dial.walk).is_some();
+        let Some(walk) = self.walks.get_mut(&dial.walk) else { return };
+        let is_replaced = result == Err(ConnectFailure::Refused(CloseReason::Replaced));
+        let further = walk.seeks_further();
+        if is_replaced && !further && is_greeting {
+            // A link of this walk is before it, and may still fail.
+            walk.put_back(Entry { endpoint: dial.endpoint, rung: dial.rung });
+            self.go_on(env, dial.walk);
+            return;
+        }
+        let name = dial.endpoint.is_name().then_some(&dial.endpoint);
+        match (&result, address, name) {
+            (Ok(()), Some(address), Some(name)) => self.dead_ends.note_good(name, address),
+            (Err(ConnectFailure::Refused(reason)), Some(address), Some(name)) => {
+                let astray = further && is_replaced || leads_astray(walk, *reason);
+                if astray {
+                    self.dead_ends.note_failed(name, address, env.now);
+                    walk.note_astray(address, *reason, retry);
+                }
+                if astray && dial.trail.leave(address, *reason) && !env.shutting_down {
+                    let entry = Entry { endpoint: dial.endpoint, rung: dial.rung };
+                    self.attempt(env, dial.walk, entry, dial.trail);
+                    return;
+                }
+            }
+            _ => {}
+        }
+        match result {
+            // Replaced: the peer is linked, only not over this connection.
+            Err(why) if !is_replaced => {
+                let (detail, remote) = (String::new(), Some(*remote));
+                self.entry_failed(env, &dial, Failure { why, detail, remote }, retry);
+            }
+            _ => self.won(env, &dial, *remote),
+        }
     }
 
     /// Reports whether a link's peer is not what its dial is for, since it is linked already.
@@ -146,8 +236,8 @@ impl Membership {
         dial: Option<DialId>,
         peer: &PeerId,
     ) -> bool {
-        let dial = dial.and_then(|dial| self.dials.get(&dial));
-        dial.is_some_and(|d| d.walk.seeks_further()) && links.by_peer.contains_key(peer)
+        let walk = dial.and_then(|dial| self.walks.get(&self.dials.get(&dial)?.walk));
+        walk.is_some_and(Walk::seeks_further) && links.by_peer.contains_key(peer)
     }
 
     /// Returns the addresses at which linked peers can be reached, as far as is known.
@@ -157,17 +247,18 @@ impl Membership {
         let dialled = links.all.values().filter(|l| l.endpoint.is_some()).filter_map(|l| l.address);
         dialled.chain(named.filter_map(Endpoint::socket_addr)).collect()
     }
+}
 
-    /// An attempt was led to an address whose peer is not what was looked for; `true` when that says
-    /// something about the address, and not about the peer or about us.
-    pub(super) fn leads_astray(dial: &Dial, reason: CloseReason) -> bool {
-        use CloseReason as R;
-        let is_expected = matches!(dial.purpose, Purpose::Peer(_)) || dial.walk.pin.is_some();
-        match reason {
-            R::Requested | R::Replaced => false,
-            // It is the peer, and its word holds wherever it is reached.
-            _ if is_expected => matches!(reason, R::TransportClosed | R::HandshakeTimeout),
-            _ => true,
+/// An attempt was led to an address whose peer is not what was looked for; `true` when that says
+/// something about the address, and not about the peer or about us.
+fn leads_astray(walk: &Walk, reason: CloseReason) -> bool {
+    use CloseReason as R;
+    match reason {
+        R::Requested | R::Replaced => false,
+        // It is the peer, and its word holds wherever it is reached.
+        _ if walk.expected().is_some() => {
+            matches!(reason, R::TransportClosed | R::HandshakeTimeout)
         }
+        _ => true,
     }
 }

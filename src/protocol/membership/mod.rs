@@ -1,16 +1,20 @@
 //! Which peers there are and which of them to be linked with.
 //!
 //! `address_book` knows who is where, `peer_exchange` learns of more, `overlay` decides whom to dial,
-//! `dials` how; `mode` judges what came of it, `notice` says what did not; `dead_ends` are addresses
+//! `ladder` and `dials` how; `outcome` draws the consequences, `breaker` leaves alone for a while who
+//! cannot be reached; `mode` judges what came of it, `notice` says what did not; `dead_ends` are addresses
 //! that led nowhere, `own_addresses` where peers see this node.
 //!
 //! Tested by: `sim::tests::faults`, `sim::tests::worlds`.
 
 mod address_book;
+mod breaker;
 mod dead_ends;
 mod dials;
+mod ladder;
 mod mode;
 mod notice;
+mod outcome;
 mod overlay;
 mod own_addresses;
 mod peer_exchange;
@@ -23,13 +27,20 @@ use crate::types::{MonoTime, PeerId, PeerRecord, TransportKind};
 
 pub(super) use address_book::AddressBook;
 #[cfg(any(test, feature = "sim"))]
+pub(super) use breaker::MAX_BREAKERS;
+#[cfg(any(test, feature = "sim"))]
 pub(super) use dead_ends::{MAX_ADDRESSES, MAX_NAMES, MAX_OWN};
+#[cfg(any(test, feature = "sim"))]
+pub(super) use ladder::MAX_ENTRIES;
+pub(super) use ladder::{PATIENCE, WalkId};
 #[cfg(any(test, feature = "sim"))]
 pub(super) use own_addresses::MAX_VOTES;
 pub(super) use peer_exchange::ask_for_peers;
 
+use breaker::Breakers;
 use dead_ends::DeadEnds;
 use dials::Dial;
+use ladder::{RetryBudget, Walk};
 use mode::Connection;
 use notice::Notice;
 use own_addresses::OwnAddresses;
@@ -44,6 +55,10 @@ pub(super) struct Membership {
     /// Transports to dial with, the best first; at least one.
     pub(super) rungs: Vec<TransportKind>,
     next_dial: u64,
+    walks: BTreeMap<WalkId, Walk>,
+    next_walk: u64,
+    retry_budget: RetryBudget,
+    breakers: Breakers,
     pub(super) dead_ends: DeadEnds,
     pub(super) own_addresses: OwnAddresses,
     /// The highest number of an own record that others hold and this run did not give out, and the
@@ -62,11 +77,13 @@ pub(super) struct Membership {
 }
 
 impl Membership {
-    pub(super) fn new(
-        record: PeerRecord,
-        book: AddressBook,
-        mut rungs: Vec<TransportKind>,
-    ) -> Self {
+    pub(super) fn new(record: PeerRecord, book: AddressBook, kinds: Vec<TransportKind>) -> Self {
+        let mut rungs = Vec::new();
+        for kind in kinds {
+            if !rungs.contains(&kind) {
+                rungs.push(kind);
+            }
+        }
         if rungs.is_empty() {
             rungs.push(TransportKind::GrpcStream);
         }
@@ -76,6 +93,10 @@ impl Membership {
             dials: BTreeMap::new(),
             rungs,
             next_dial: 0,
+            walks: BTreeMap::new(),
+            next_walk: 0,
+            retry_budget: RetryBudget::default(),
+            breakers: Breakers::default(),
             dead_ends: DeadEnds::default(),
             own_addresses: OwnAddresses::default(),
             outranked_by: None,
@@ -86,5 +107,21 @@ impl Membership {
             needy_turns: 0,
             checking_records: Gate::default(),
         }
+    }
+
+    /// Reports whether a walk has ended.
+    pub(super) fn is_over(&self, walk: WalkId) -> bool {
+        !self.walks.contains_key(&walk)
+    }
+
+    /// Number of breakers that are not closed.
+    pub(super) fn open_breakers(&self) -> usize {
+        self.breakers.open()
+    }
+
+    /// Numbers of walks and of breakers.
+    #[cfg(any(test, feature = "sim"))]
+    pub(super) fn ladder_sizes(&self) -> [usize; 2] {
+        [self.walks.len(), self.breakers.len()]
     }
 }

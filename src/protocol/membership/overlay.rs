@@ -22,22 +22,21 @@
 //! Tested by: `sim::tests::faults`, `sim::tests::topics`.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::protocol::env::Env;
 use crate::protocol::guard::Guard;
-use crate::protocol::io::{CallId, ConnectFailure, DialId, Output};
+use crate::protocol::io::{CallId, ConnectFailure, Output};
 use crate::protocol::link::{CloseCause, Link, Links};
 use crate::protocol::timers::Timer;
-use crate::types::{
-    CloseReason, Direction, Endpoint, Event, FailureKind, LinkId, Mode, MonoTime, PeerId,
-};
+use crate::types::{CloseReason, Direction, Endpoint, LinkId, PeerId};
 
 use super::Membership;
-use super::address_book::{Kind, Known, backoff};
-use super::dead_ends::OWN_FOR;
-use super::dials::{Dial, Purpose, Walk};
+use super::address_book::{Kind, Known};
+use super::breaker::Key;
+use super::dials::Purpose;
+use super::ladder::{Route, Walk};
+use super::outcome::next_attempt;
 
 /// Maximum number of peers remembered whose link broke.
 const MAX_DROPPED: usize = 32;
@@ -64,7 +63,7 @@ impl Membership {
         }
         self.update_mode(env, links, guard);
         let mut room =
-            (env.config.discovery.max_concurrent as usize).saturating_sub(self.dials.len());
+            (env.config.discovery.max_concurrent as usize).saturating_sub(self.dialling());
         self.maintain_bootstrap(env, links, &mut room);
         let missing = self.missing_links(env, links);
         if missing.relays > 0 {
@@ -75,7 +74,7 @@ impl Membership {
         } else if room > 0 {
             self.dial_dropped(env, links, guard);
         }
-        self.arm_overlay(env);
+        self.arm_overlay(env, links);
     }
 
     /// Dials one of those whose link broke.
@@ -83,18 +82,18 @@ impl Membership {
         let overlay = &env.config.overlay;
         let enough = 2 * overlay.dial_target.max(overlay.min_links) as usize;
         let was_dropped = |peer: &PeerId| self.dropped_peers.contains(peer);
-        let under_way = |d: &Dial| matches!(d.purpose, Purpose::Peer(peer) if was_dropped(&peer));
+        let under_way = |w: &Walk| matches!(w.purpose, Purpose::Peer(peer) if was_dropped(&peer));
         if self.dropped_peers.is_empty()
             || links.up_count() >= enough
-            || self.dials.values().any(under_way)
+            || self.walks.values().any(under_way)
         {
             return;
         }
         let mut candidates = self.candidates(env, links, guard);
         candidates.retain(|(peer, _)| was_dropped(peer));
         if !candidates.is_empty() {
-            let (peer, endpoint) = candidates.swap_remove(env.rng.below(candidates.len()));
-            self.attempt(env, endpoint, Purpose::Peer(peer), Walk::default());
+            let (peer, _) = candidates.swap_remove(env.rng.below(candidates.len()));
+            self.walk_to(env, peer);
         }
     }
 
@@ -112,7 +111,7 @@ impl Membership {
     fn missing_links(&self, env: &Env, links: &Links) -> Missing {
         let overlay = &env.config.overlay;
         let (target, least) = (overlay.dial_target as usize, overlay.min_links as usize);
-        let dials = self.dials.len();
+        let dials = self.dialling();
         let relays = |up: &&Link| up.up.as_ref().is_some_and(|up| up.interest.theirs.is_relay());
         let ups = || links.all.values().filter(|l| l.up.is_some());
         let outbound = |l: &&Link| l.direction == Direction::Outbound;
@@ -149,11 +148,18 @@ impl Membership {
                 continue;
             }
             let (endpoint, pin) = (b.endpoint.clone(), b.pin);
-            let linked = may_lead_further.then(|| self.linked_addresses(links));
-            self.book.bootstrap[at].dialling = true;
             // Without a pin the address is what the host trusts, and its peer may have a new key.
-            let walk = Walk { pin, linked, ..Walk::default() };
-            self.attempt(env, endpoint, Purpose::Bootstrap(at), walk);
+            let route = Route {
+                worked: self.book.worked_at(&endpoint).map(|rung| (endpoint.clone(), rung)),
+                endpoints: vec![endpoint],
+                pin,
+                linked: may_lead_further.then(|| self.linked_addresses(links)),
+            };
+            if !self.may_walk(env, links, Purpose::Bootstrap(at), &route) {
+                continue;
+            }
+            self.book.bootstrap[at].dialling = true;
+            self.walk(env, Purpose::Bootstrap(at), route, None);
             *room -= 1;
             started |= !may_lead_further;
         }
@@ -178,19 +184,19 @@ impl Membership {
             candidates.into_iter().partition(|(_, endpoint)| groups.insert(endpoint.group()));
         let kind = |peer: &PeerId| self.book.known.get(peer).map_or(Kind::Unknown, |k| k.kind);
         let mut ranked: Vec<_> =
-            fresh.into_iter().chain(rest).map(|(peer, at)| (kind(&peer), peer, at)).collect();
+            fresh.into_iter().chain(rest).map(|(peer, _)| (kind(&peer), peer)).collect();
         if self.book.is_mixed() {
             ranked.sort_by_key(|(kind, ..)| *kind);
         }
         let mut dialled = 0;
-        for (kind, peer, endpoint) in ranked {
+        for (kind, peer) in ranked {
             let most = match kind {
                 Kind::Relay | Kind::Hearsay => missing.relays,
                 Kind::Unknown => missing.any.max(missing.spare),
                 Kind::Edge => missing.any,
             };
             if dialled < most.min(missing.relays).min(room) {
-                self.attempt(env, endpoint, Purpose::Peer(peer), Walk::default());
+                self.walk_to(env, peer);
                 dialled += 1;
             }
         }
@@ -199,26 +205,27 @@ impl Membership {
 
     fn candidates(&self, env: &Env, links: &Links, guard: &Guard) -> Vec<(PeerId, Endpoint)> {
         let dialling: BTreeSet<PeerId> = self
-            .dials
+            .walks
             .values()
-            .filter_map(|d| match d.purpose {
+            .filter_map(|w| match w.purpose {
                 Purpose::Peer(peer) => Some(peer),
                 Purpose::Bootstrap(at) => self.book.bootstrap.get(at)?.peer,
-                Purpose::Host(_) => None,
+                Purpose::Host => None,
             })
             .chain(links.all.values().map(|l| l.remote))
             .collect();
+        let is_needy = are_bootstraps_wanted(env, links);
         // A bootstrap peer is dialled as that, and not once more as a peer of the book.
         let as_bootstrap = |endpoint: &Endpoint| {
-            are_bootstraps_wanted(env, links)
-                && self.book.bootstrap.iter().any(|b| b.endpoint == *endpoint)
+            is_needy && self.book.bootstrap.iter().any(|b| b.endpoint == *endpoint)
         };
         let eligible = |(peer, known): (&PeerId, &Known)| {
             let endpoint = self.may_dial(env, guard, peer, known)?;
             let free = known.next <= env.now
                 && !dialling.contains(peer)
                 && !as_bootstrap(endpoint)
-                && !self.dials.values().any(|d| d.endpoint == *endpoint);
+                && !self.walks.values().any(|w| w.route.endpoints.contains(endpoint))
+                && self.breakers.admit(&Key::Peer(*peer), env.now, is_needy).is_ok();
             free.then(|| (*peer, endpoint.clone()))
         };
         self.book.known.iter().filter_map(eligible).collect()
@@ -232,218 +239,80 @@ impl Membership {
         peer: &PeerId,
         known: &'a Known,
     ) -> Option<&'a Endpoint> {
-        let is_other = |e: &Endpoint| self.dead_ends.own_until(e, env.now).is_none();
-        let endpoint = known.endpoint(is_other)?;
+        let endpoint = known.endpoint(|e| self.dead_ends.own_until(e, env.now).is_none())?;
         let may = *peer != env.me
             && !guard.is_banned(peer, env.corroborated())
             && env.config.network.trust.allows(peer);
         may.then_some(endpoint)
     }
 
-    fn outbound_groups(&self, links: &Links) -> BTreeSet<u64> {
-        let linked = links.all.values().filter_map(|l| l.endpoint.as_ref());
-        linked.chain(self.dials.values().map(|d| &d.endpoint)).map(Endpoint::group).collect()
+    /// Begins a walk to a peer from the book, at all its endpoints.
+    fn walk_to(&mut self, env: &mut Env, peer: PeerId) {
+        let Some(known) = self.book.known.get(&peer) else { return };
+        let is_other = |e: &Endpoint| self.dead_ends.own_until(e, env.now).is_none();
+        let route = Route {
+            endpoints: known.endpoints(is_other).into_iter().cloned().collect(),
+            worked: known.worked(),
+            ..Route::default()
+        };
+        self.walk(env, Purpose::Peer(peer), route, None);
     }
 
-    /// The host wants a link.
+    /// Reports whether a walk's breaker lets it through.
+    fn may_walk(&self, env: &Env, links: &Links, purpose: Purpose, route: &Route) -> bool {
+        let is_needy = are_bootstraps_wanted(env, links);
+        let key = self.key_of(purpose, route);
+        key.is_none_or(|key| self.breakers.admit(&key, env.now, is_needy).is_ok())
+    }
+
+    fn outbound_groups(&self, links: &Links) -> BTreeSet<u64> {
+        let linked = links.all.values().filter_map(|l| l.endpoint.as_ref());
+        linked.chain(self.walks.values().filter_map(Walk::endpoint)).map(Endpoint::group).collect()
+    }
+
+    /// The host wants a link. Of calls for one address all have the answer of one walk.
     pub(in crate::protocol) fn on_connect(
         &mut self,
         env: &mut Env,
+        links: &Links,
         call: CallId,
         endpoint: Endpoint,
     ) {
+        let refuse = |env: &mut Env, why| {
+            env.push(Output::Connected { call, result: Err(why), detail: String::new() });
+        };
         if env.shutting_down {
-            let result = Err(ConnectFailure::Closed);
-            env.push(Output::Connected { call, result });
+            return refuse(env, ConnectFailure::Closed);
+        }
+        let wanted = |w: &&mut Walk| w.purpose == Purpose::Host && w.endpoint() == Some(&endpoint);
+        if let Some(walk) = self.walks.values_mut().find(wanted) {
+            walk.callers.push(call);
             return;
         }
-        let pin = env.config.discovery.pins.get(&endpoint).copied();
-        self.attempt(env, endpoint, Purpose::Host(call), Walk { pin, ..Walk::default() });
-    }
-
-    pub(in crate::protocol) fn on_dial_failed(
-        &mut self,
-        env: &mut Env,
-        links: &Links,
-        guard: &Guard,
-        dial: DialId,
-        reason: FailureKind,
-        detail: String,
-    ) {
-        let Some(mut d) = self.dials.remove(&dial) else { return };
-        let is_wanted = !d.walk.seeks_further() && !env.shutting_down;
-        if d.walk.skips_failed && d.walk.tried.is_empty() && is_wanted {
-            // What failed at an earlier time may be well by now.
-            self.dead_ends.forget(&d.endpoint);
-            self.attempt(env, d.endpoint, d.purpose, d.walk);
-            return;
-        }
-        d.failure = detail;
-        // What led astray was told when it did, and that there is nobody else is no failure.
-        if d.walk.refused.is_none() && reason != FailureKind::NoneLeft && !d.walk.seeks_further() {
-            let address = d.endpoint.to_string();
-            tracing::debug!(target: "sorcha_peer::overlay", %address, %reason, failure = d.shown_failure(), "dial failed");
-            env.emit(Event::DialFailed { address, reason });
-        }
-        let failure = d.walk.refused.map_or(ConnectFailure::Dial(reason), ConnectFailure::Refused);
-        self.end_dial(env, &d, None, Err(failure));
-        self.maintain(env, links, guard);
-    }
-
-    /// A link's dial has done its work.
-    pub(in crate::protocol) fn finish_dial_of(
-        &mut self,
-        env: &mut Env,
-        links: &Links,
-        link: LinkId,
-        result: Result<(), ConnectFailure>,
-    ) {
-        let Some(l) = links.all.get(&link) else { return };
-        let (dial, remote, address) = (l.dial, l.remote, l.address);
-        self.finish_dial(env, dial, &remote, address, result, Duration::ZERO);
-    }
-
-    /// Ends a dial whose link led to `remote`, well or badly, unless there are other addresses to be
-    /// tried; `retry` is how long the peer wants us to stay away.
-    pub(in crate::protocol) fn finish_dial(
-        &mut self,
-        env: &mut Env,
-        dial: Option<DialId>,
-        remote: &PeerId,
-        address: Option<SocketAddr>,
-        result: Result<(), ConnectFailure>,
-        retry: Duration,
-    ) {
-        let Some(mut dial) = dial.and_then(|d| self.dials.remove(&d)) else { return };
-        let name = dial.endpoint.is_name().then_some(&dial.endpoint);
-        match (&result, address, name) {
-            (Ok(()), Some(address), Some(name)) => self.dead_ends.note_good(name, address),
-            (Err(ConnectFailure::Refused(reason)), Some(address), Some(name)) => {
-                let further = dial.walk.seeks_further() && *reason == CloseReason::Replaced;
-                let astray = further || Self::leads_astray(&dial, *reason);
-                if astray {
-                    self.dead_ends.note_failed(name, address, env.now);
-                }
-                if astray && dial.walk.leave(address, *reason, retry) && !env.shutting_down {
-                    self.attempt(env, dial.endpoint, dial.purpose, dial.walk);
-                    return;
-                }
-            }
-            _ => {}
-        }
-        dial.walk.retry = dial.walk.retry.max(retry);
-        // Replaced: the peer is linked, only not over this connection.
-        let result = match result {
-            Err(ConnectFailure::Refused(CloseReason::Replaced)) => Ok(()),
-            other => other,
+        let route = Route {
+            pin: env.config.discovery.pins.get(&endpoint).copied(),
+            worked: self.book.worked_at(&endpoint).map(|rung| (endpoint.clone(), rung)),
+            endpoints: vec![endpoint],
+            linked: None,
         };
-        self.end_dial(env, &dial, Some(*remote), result);
-    }
-
-    /// Draws the consequences of a dial that has ended; `remote` is the peer that its link led to.
-    fn end_dial(
-        &mut self,
-        env: &mut Env,
-        dial: &Dial,
-        remote: Option<PeerId>,
-        result: Result<(), ConnectFailure>,
-    ) {
-        let (failed, further) = (result.is_err(), dial.walk.seeks_further());
-        let is_own =
-            result == Err(ConnectFailure::Refused(CloseReason::SelfDial)) && remote == Some(env.me);
-        if failed && !further {
-            env.counters.dials_failed += 1;
-        }
-        self.say_how_it_went(env, dial, result);
-        match dial.purpose {
-            Purpose::Host(call) => {
-                // Without a peer it failed.
-                let result = result.map(|()| remote.unwrap_or(env.me));
-                env.push(Output::Connected { call, result });
+        let is_needy = are_bootstraps_wanted(env, links);
+        let key = self.key_of(Purpose::Host, &route);
+        let admitted = key.map_or(Ok(()), |key| self.breakers.admit(&key, env.now, is_needy));
+        match admitted {
+            Ok(()) => self.walk(env, Purpose::Host, route, Some(call)),
+            Err(left) => {
+                env.counters.connects_refused_breaker += 1;
+                refuse(env, ConnectFailure::BreakerOpen { left });
             }
-            Purpose::Bootstrap(at) => {
-                let (failures, short_links) =
-                    self.book.bootstrap.get(at).map_or((0, 0), |b| (b.failures, b.short_links));
-                let next = if further {
-                    // There is a link: no hurry.
-                    let pause = env.config.overlay.redial_max;
-                    env.now + pause / 2 + env.rng.jitter(pause)
-                } else if is_own && !dial.endpoint.is_name() {
-                    env.now + OWN_FOR
-                } else {
-                    next_attempt(env, failures.saturating_add(short_links), dial.walk.retry)
-                };
-                if failed && !further {
-                    self.book.note_address_failed(&dial.endpoint, next);
-                }
-                if let Some(b) = self.book.bootstrap.get_mut(at) {
-                    b.dialling = false;
-                    if let Some(remote) = remote.filter(|_| !(further && failed)) {
-                        // Also when it was refused: who is there was proven.
-                        b.peer = Some(remote);
-                    }
-                    if !further {
-                        b.failures = if failed { failures.saturating_add(1) } else { 0 };
-                    }
-                    b.next = next;
-                }
-            }
-            Purpose::Peer(peer) if failed => {
-                let count = |k: &Known| k.failures.saturating_add(k.short_links);
-                let failures = self.book.known.get(&peer).map_or(0, count);
-                let next = next_attempt(env, failures, dial.walk.retry);
-                self.book.note_failure(&peer, next);
-                self.forget_hopeless(env, &peer);
-            }
-            Purpose::Peer(_) => {}
         }
     }
 
-    /// Says that a bootstrap peer cannot be linked with, or nobody else while links are missing: at
-    /// once, and then rarely. What a host configured wrong must not look like an empty network.
-    fn say_how_it_went(&mut self, env: &Env, dial: &Dial, result: Result<(), ConnectFailure>) {
-        let is_bootstrap = matches!(dial.purpose, Purpose::Bootstrap(_));
-        let notice = match dial.purpose {
-            Purpose::Bootstrap(at) => self.book.bootstrap.get_mut(at).map(|b| &mut b.notice),
-            Purpose::Peer(_) => Some(&mut self.refusals),
-            Purpose::Host(_) => None,
-        };
-        let Some(notice) = notice else { return };
-        let why = match result {
-            // Beyond the peer that is linked there need be nobody.
-            _ if dial.walk.seeks_further() => return,
-            // A list of all nodes may hold this one.
-            Err(
-                ConnectFailure::Closed
-                | ConnectFailure::Refused(CloseReason::SelfDial)
-                | ConnectFailure::Dial(FailureKind::NoneLeft),
-            ) => return,
-            Ok(()) => return notice.succeed(),
-            Err(why) => why,
-        };
-        // Of peers from the book it is no news that some cannot be reached.
-        let is_worth = is_bootstrap
-            || self.connection.mode != Mode::Online && matches!(why, ConnectFailure::Refused(_));
-        if let Some(failures) = is_worth.then(|| notice.fail(why, env.now)).flatten() {
-            tracing::warn!(
-                target: "sorcha_peer::overlay",
-                address = %dial.endpoint, reason = why.as_str(), failure = dial.shown_failure(), failures,
-                "{}",
-                if is_bootstrap { "no link with a bootstrap peer" } else { "a peer refuses the link" }
-            );
-        }
-    }
-
-    /// Drops a peer that failed too often, but only while we are well connected: when we are the
-    /// ones who are cut off, everybody fails, and nobody may be forgotten.
-    fn forget_hopeless(&mut self, env: &mut Env, peer: &PeerId) {
-        let limit = env.config.discovery.forget_after;
-        let hopeless = self.book.known.get(peer).is_some_and(|k| k.failures >= limit);
-        let bootstrap = self.book.bootstrap.iter().any(|b| b.peer == Some(*peer));
-        let spared = bootstrap || self.dropped_peers.contains(peer);
-        if hopeless && !spared && self.connection.has(env.config.discovery.min_healthy_peers) {
-            self.book.known.remove(peer);
-            env.push(Output::ForgetPeer(*peer));
+    /// The host says that a peer may be there again, whatever its breaker says.
+    pub(in crate::protocol) fn on_reset_breaker(&mut self, env: &mut Env, peer: &PeerId) {
+        self.close_breakers_of(env, peer);
+        self.book.postpone(peer, env.now);
+        for b in self.book.bootstrap.iter_mut().filter(|b| b.pin.or(b.peer) == Some(*peer)) {
+            b.next = env.now;
         }
     }
 
@@ -454,8 +323,10 @@ impl Membership {
         link: LinkId,
         peer: &PeerId,
     ) {
-        let endpoint = links.all.get(&link).and_then(|l| l.endpoint.clone());
-        self.book.note_up(*peer, endpoint.as_ref(), env.wall);
+        let Some(l) = links.all.get(&link) else { return };
+        self.book.note_up(*peer, l.endpoint.as_ref().map(|e| (e, l.kind)), env.wall);
+        self.close_breakers_of(env, peer);
+        self.end_walks_to(env, peer, l.dial);
         self.dropped_peers.retain(|dropped| dropped != peer);
         self.save_peer(env, peer);
     }
@@ -463,7 +334,7 @@ impl Membership {
     /// Another connection carries a link: that way works.
     pub(in crate::protocol) fn note_moved(&mut self, env: &mut Env, links: &Links, link: LinkId) {
         let Some(l) = links.all.get(&link) else { return };
-        self.book.note_up(l.remote, l.endpoint.as_ref(), env.wall);
+        self.book.note_up(l.remote, l.endpoint.as_ref().map(|e| (e, l.kind)), env.wall);
         self.save_peer(env, &l.remote);
     }
 
@@ -506,11 +377,13 @@ impl Membership {
     }
 
     /// Wakes up when the next back-off ends.
-    fn arm_overlay(&mut self, env: &mut Env) {
+    fn arm_overlay(&mut self, env: &mut Env, links: &Links) {
         let now = env.now;
+        let breakers = self.breakers.next(now, are_bootstraps_wanted(env, links));
         let known = self.book.known.values().map(|k| k.next);
         let bootstrap = self.book.bootstrap.iter().filter(|b| !b.dialling).map(|b| b.next);
-        if let Some(next) = known.chain(bootstrap).filter(|at| *at > now).min() {
+        let all = known.chain(bootstrap).chain(breakers);
+        if let Some(next) = all.filter(|at| *at > now).min() {
             env.timers.set_earlier(Timer::Overlay, next);
         }
     }
@@ -519,12 +392,4 @@ impl Membership {
 /// Reports whether there are so few links that bootstrap peers are dialled.
 fn are_bootstraps_wanted(env: &Env, links: &Links) -> bool {
     links.up_count() < env.config.discovery.min_healthy_peers as usize
-}
-
-/// Returns when to dial again after so many failures in a row.
-fn next_attempt(env: &mut Env, failures: u32, at_least: Duration) -> MonoTime {
-    let overlay = &env.config.overlay;
-    let ceiling = backoff(failures, overlay.redial_min, overlay.redial_max);
-    // A floor of a tenth keeps a refused connection from being repeated in a busy loop.
-    env.now + at_least + ceiling / 10 + env.rng.jitter(ceiling)
 }

@@ -8,6 +8,7 @@ mod clocks;
 mod gates;
 mod greedy;
 mod handover;
+mod ladder;
 mod liars;
 mod members;
 mod news;

@@ -297,6 +297,8 @@ impl SingleNode {
                         todo.push_back(Input::Loaded { ticket, transactions });
                     }
                     asked @ (Output::Dial { .. }
+                    | Output::CancelDial { .. }
+                    | Output::SavePeer(_)
                     | Output::Connected { .. }
                     | Output::OwnAddresses { .. }
                     | Output::RenewRecord { .. }) => self.outside.push(asked),

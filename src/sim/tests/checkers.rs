@@ -363,11 +363,8 @@ fn records_monotone() {
         let issued = WallTime::from_millis(1);
         let draft = RecordDraft { peer: me.peer_id(), seq, issued, endpoints: Vec::new() };
         Output::SavePeer(Box::new(StoredPeer {
-            peer: me.peer_id(),
             record: Some(me.sign_record(draft)),
-            verified: None,
-            last_up: None,
-            failures: 0,
+            ..StoredPeer::new(me.peer_id())
         }))
     };
     let (old, new) = (save(4), save(5));

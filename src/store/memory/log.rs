@@ -176,6 +176,10 @@ impl TransactionStore for MemoryTransactionStore {
         Some(&self.lease)
     }
 
+    fn may_hang(&self) -> bool {
+        false
+    }
+
     async fn usage(&self) -> Result<Usage, StoreError> {
         let log = lock(&self.state);
         let entries = log.entries.len() as u64;

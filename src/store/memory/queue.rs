@@ -107,6 +107,10 @@ impl TransactionQueue for MemoryQueue {
         Some(&self.lease)
     }
 
+    fn may_hang(&self) -> bool {
+        false
+    }
+
     async fn size(&self) -> Result<QueueSize, StoreError> {
         let outbox = lock(&self.state);
         let dead = outbox.entries.values().filter(|e| kind(&e.state) == EntryFilter::Dead).count();

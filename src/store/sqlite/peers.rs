@@ -13,9 +13,10 @@ use super::dir_lock::DirLock;
 use crate::error::{Source, StoreError};
 use crate::ports::{Ban, PeerStore, StoredPeer};
 use crate::store::limits::truncated_reason;
-use crate::types::{Endpoint, PeerId, PeerRecord, RecordDraft};
+use crate::types::{Endpoint, PeerId, PeerRecord, RecordDraft, TransportKind};
 
-const MIGRATIONS: &[&str] = &[include_str!("migrations/peers/1.sql")];
+const MIGRATIONS: &[&str] =
+    &[include_str!("migrations/peers/1.sql"), include_str!("migrations/peers/2.sql")];
 
 /// Maximum number of rows in one statement. A statement costs about 40 us whatever it does;
 /// `SQLite` takes 32766 parameters in one.
@@ -78,7 +79,8 @@ impl PeerStore for SqlitePeerStore {
                     .push_bind(peer.record.as_ref().map(|record| record.signature.to_vec()))
                     .push_bind(peer.verified.as_ref().map(Endpoint::to_string))
                     .push_bind(peer.last_up.map(signed))
-                    .push_bind(i64::from(peer.failures));
+                    .push_bind(i64::from(peer.failures))
+                    .push_bind(peer.rung.map(TransportKind::as_str));
             });
             conn.execute(insert.build()).await?;
         }
@@ -150,6 +152,8 @@ fn peer_of(row: &SqliteRow) -> Result<StoredPeer, Source> {
         peer,
         record,
         verified: verified.map(str::parse).transpose()?,
+        // One that this version does not know is as good as none.
+        rung: row.try_get::<Option<&str>, _>("rung")?.and_then(TransportKind::named),
         last_up: row.try_get::<Option<i64>, _>("last_up")?.map(wall_time),
         failures: row.try_get::<i64, _>("failures")?.try_into()?,
     })
@@ -184,7 +188,7 @@ mod tests {
     fn peer(n: u8) -> StoredPeer {
         let peer = PeerId::from_bytes([n; 32]);
         let verified = Some("10.0.0.1:1".parse().unwrap());
-        StoredPeer { peer, record: None, verified, last_up: None, failures: 0 }
+        StoredPeer { verified, ..StoredPeer::new(peer) }
     }
 
     #[tokio::test]

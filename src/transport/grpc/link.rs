@@ -24,17 +24,17 @@ use tokio::time::timeout;
 use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::{Status, Streaming};
 
-use super::failure;
 use crate::error::TransportError;
 use crate::transport::channel::{ChannelSink, channel};
+use crate::transport::failure;
 
 /// Number of bytes that HTTP/2 holds for a stream before the sink is no longer ready.
-pub(super) const SEND_BUFFER_BYTES: usize = 128 * 1024;
+pub(in crate::transport) const SEND_BUFFER_BYTES: usize = 128 * 1024;
 /// Maximum number of bytes of a decoded header block; ours are below 1 KiB.
-pub(super) const MAX_HEADER_BYTES: u32 = 8 * 1024;
+pub(in crate::transport) const MAX_HEADER_BYTES: u32 = 8 * 1024;
 /// Maximum number of bytes of an HTTP/2 data frame that is accepted. Room for a piece of bulk or a
 /// batch in one, which takes a quarter of the system calls of the default of 16 KiB.
-pub(super) const HTTP2_FRAME_BYTES: u32 = 72 * 1024;
+pub(in crate::transport) const HTTP2_FRAME_BYTES: u32 = 72 * 1024;
 /// Number of frames between the sink and HTTP/2. More would only be more for control to wait
 /// behind.
 const FRAMES_IN_FLIGHT: usize = 2;
@@ -91,20 +91,20 @@ impl Decoder for RawCodec {
 }
 
 /// Small first buffers: most links are quiet most of the time.
-fn buffer_settings() -> BufferSettings {
+pub(super) fn buffer_settings() -> BufferSettings {
     BufferSettings::new(4 * 1024, 64 * 1024)
 }
 
 /// State that the two halves of a link share. Tells the task when both are dropped.
 #[derive(Debug)]
-pub(super) struct Halves {
+pub(in crate::transport) struct Halves {
     ended: Option<oneshot::Sender<Leftover>>,
     leftover: Mutex<Leftover>,
 }
 
 /// The receiving stream of a link whose halves are dropped. The stream must live on until what was
 /// sent is on its way: HTTP/2 throws away what is queued for a stream that nobody holds.
-pub(super) type Leftover = Option<Streaming<Bytes>>;
+pub(in crate::transport) type Leftover = Option<Streaming<Bytes>>;
 
 impl Drop for Halves {
     fn drop(&mut self) {
@@ -117,22 +117,22 @@ impl Drop for Halves {
 }
 
 /// The sending half of a link.
-pub(super) type LinkSink = ChannelSink<Arc<Halves>>;
+pub(in crate::transport) type LinkSink = ChannelSink<Arc<Halves>>;
 
 /// Parts of a link before its stream is open.
-pub(super) struct Outgoing {
+pub(in crate::transport) struct Outgoing {
     /// The sending half.
-    pub(super) sink: LinkSink,
+    pub(in crate::transport) sink: LinkSink,
     /// Frames that the sink is given.
-    pub(super) frames: mpsc::Receiver<Bytes>,
+    pub(in crate::transport) frames: mpsc::Receiver<Bytes>,
     /// Share of the receiving half.
-    pub(super) halves: Arc<Halves>,
+    pub(in crate::transport) halves: Arc<Halves>,
     /// End of the link, for the task: resolves when both halves are dropped.
-    pub(super) ended: oneshot::Receiver<Leftover>,
+    pub(in crate::transport) ended: oneshot::Receiver<Leftover>,
 }
 
 impl Outgoing {
-    pub(super) fn new() -> Self {
+    pub(in crate::transport) fn new() -> Self {
         let (sender, ended) = oneshot::channel();
         let halves = Arc::new(Halves { ended: Some(sender), leftover: Mutex::default() });
         let (sink, frames) = channel(FRAMES_IN_FLIGHT, Arc::clone(&halves));
@@ -178,7 +178,7 @@ impl Drop for LinkStream {
 
 /// Collects the futures that hyper wants to run beside a connection.
 #[derive(Clone, Default)]
-pub(super) struct Spawner {
+pub(in crate::transport) struct Spawner {
     /// Emptied by the [`Driver`] in the same poll in which hyper fills it.
     spawned: Arc<Mutex<Vec<BoxFuture<'static, ()>>>>,
 }
@@ -198,7 +198,7 @@ impl Spawner {
 
 /// A hyper connection together with everything it spawned. Completes when all of it is done, with
 /// the connection's result.
-pub(super) struct Driver<C> {
+pub(in crate::transport) struct Driver<C> {
     connection: Pin<Box<C>>,
     outcome: Option<hyper::Result<()>>,
     spawner: Spawner,
@@ -206,7 +206,7 @@ pub(super) struct Driver<C> {
 }
 
 impl<C: Future<Output = hyper::Result<()>>> Driver<C> {
-    pub(super) fn new(connection: C, spawner: Spawner) -> Self {
+    pub(in crate::transport) fn new(connection: C, spawner: Spawner) -> Self {
         Self {
             connection: Box::pin(connection),
             outcome: None,
@@ -217,7 +217,7 @@ impl<C: Future<Output = hyper::Result<()>>> Driver<C> {
 
     /// Drives until the contract at the top of this file says otherwise. `goodbye` starts an
     /// orderly end.
-    pub(super) async fn run(
+    pub(in crate::transport) async fn run(
         mut self,
         ended: oneshot::Receiver<Leftover>,
         goodbye: impl FnOnce(Pin<&mut C>) + Send,
@@ -228,10 +228,27 @@ impl<C: Future<Output = hyper::Result<()>>> Driver<C> {
             _ = &mut self => return,
             leftover = ended => leftover.unwrap_or_default(),
         };
+        self.goodbye(goodbye);
+        let _ = timeout(LINGER, join(drain(leftover), self)).await;
+    }
+
+    /// Drives until the connection is over or, once `alive` is dropped, for [`LINGER`] more.
+    pub(super) async fn run_while(mut self, alive: oneshot::Receiver<()>)
+    where
+        C: Send,
+    {
+        tokio::select! {
+            _ = &mut self => return,
+            _ = alive => {}
+        }
+        let _ = timeout(LINGER, self).await;
+    }
+
+    /// Starts an orderly end.
+    pub(in crate::transport) fn goodbye(&mut self, goodbye: impl FnOnce(Pin<&mut C>)) {
         if self.outcome.is_none() {
             goodbye(self.connection.as_mut());
         }
-        let _ = timeout(LINGER, join(drain(leftover), self)).await;
     }
 }
 

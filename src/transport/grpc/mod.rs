@@ -6,30 +6,28 @@
 //! closed by this module.
 
 mod client;
-mod failure;
-mod handshake_slots;
+mod dial;
 mod link;
 mod options;
-mod server;
+mod pipe;
 mod service;
-mod shared;
-mod shunned_hosts;
 #[cfg(test)]
 mod tests;
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 
+pub(super) use self::link::{
+    Driver, HTTP2_FRAME_BYTES, MAX_HEADER_BYTES, Outgoing, SEND_BUFFER_BYTES, Spawner,
+};
 pub use self::options::GrpcOptions;
-use self::shared::{Security, Shared, TARGET};
-use self::shunned_hosts::ShunnedHosts;
-use super::tcp::Routes;
-use super::tls::TlsIdentity;
-use crate::config::Proxy;
+pub(super) use self::pipe::{PIPE_PATH, serve_pipe};
+pub(super) use self::service::{LINK_PATH, LinkOffer, Opened, serve_link};
+use super::port::PortListener;
+use super::shared::Shared;
 use crate::error::{FailureKind, TransportError};
 use crate::identity::Identity;
 use crate::ports::{Listener, RawLink, Transport};
@@ -66,6 +64,7 @@ use crate::types::{Endpoint, PeerId, TransportKind};
 #[derive(Debug, Clone)]
 pub struct GrpcTransport {
     shared: Arc<Shared>,
+    rung: TransportKind,
 }
 
 impl GrpcTransport {
@@ -76,21 +75,23 @@ impl GrpcTransport {
     /// cannot make a certificate for the key, or a file of certificates or the proxy cannot be used; no
     /// retry helps.
     pub fn new(identity: Identity, options: GrpcOptions) -> Result<Self, TransportError> {
-        let certified = certified(&options)?;
-        let shunned = ShunnedHosts::default();
-        let security = if options.plaintext {
-            tracing::warn!(
-                target: TARGET,
-                peer = %identity.peer_id(),
-                "plaintext: peers are whoever they claim to be"
-            );
-            Security::Plaintext
-        } else {
-            Security::Tls(Box::new(TlsIdentity::new(&identity, certified)?))
-        };
-        let proxy = proxy(&options)?;
-        let routes = Routes { proxy, ..Routes::default() };
-        Ok(Self { shared: Arc::new(Shared { identity, options, security, shunned, routes }) })
+        let shared = Shared::new(identity, options)?;
+        Ok(Self { shared: Arc::new(shared), rung: TransportKind::GrpcStream })
+    }
+
+    /// The same transport, dialling in another way: same identity, same options. Whichever listens serves
+    /// them all.
+    ///
+    /// # Errors
+    /// [`FailureKind::Unsupported`](crate::error::FailureKind::Unsupported) for a way that is not built in.
+    pub fn rung(&self, kind: TransportKind) -> Result<Self, TransportError> {
+        match kind {
+            TransportKind::GrpcStream => Ok(Self { shared: Arc::clone(&self.shared), rung: kind }),
+            _ => {
+                let message = format!("{kind} is not built in");
+                Err(TransportError::new(FailureKind::Unsupported, message))
+            }
+        }
     }
 
     /// A transport for which a name stands for these addresses.
@@ -101,18 +102,18 @@ impl GrpcTransport {
         name: &str,
         addresses: &[IpAddr],
     ) -> Result<Self, TransportError> {
-        let Self { shared } = Self::new(identity, options)?;
+        let Self { shared, rung } = Self::new(identity, options)?;
         let mut shared = Arc::into_inner(shared).expect("nobody else has it yet");
         shared.routes.names =
             super::tcp::Names::Table([(name.to_owned(), addresses.to_vec())].into());
-        Ok(Self { shared: Arc::new(shared) })
+        Ok(Self { shared: Arc::new(shared), rung })
     }
 }
 
 #[async_trait]
 impl Transport for GrpcTransport {
     fn kind(&self) -> TransportKind {
-        TransportKind::GrpcStream
+        self.rung
     }
 
     async fn dial(
@@ -120,7 +121,7 @@ impl Transport for GrpcTransport {
         endpoint: &Endpoint,
         expected: Option<PeerId>,
     ) -> Result<RawLink, TransportError> {
-        client::dial(&self.shared, endpoint, expected, &[]).await
+        dial::dial(&self.shared, self.rung, endpoint, expected, &[]).await
     }
 
     async fn dial_avoiding(
@@ -129,37 +130,15 @@ impl Transport for GrpcTransport {
         expected: Option<PeerId>,
         avoid: &[SocketAddr],
     ) -> Result<RawLink, TransportError> {
-        client::dial(&self.shared, endpoint, expected, avoid).await
+        dial::dial(&self.shared, self.rung, endpoint, expected, avoid).await
     }
 
     async fn listen(&self, bind: SocketAddr) -> Result<Box<dyn Listener>, TransportError> {
-        let listener = server::GrpcListener::bind(Arc::clone(&self.shared), bind).await?;
+        let listener = PortListener::bind(Arc::clone(&self.shared), bind).await?;
         Ok(Box::new(listener))
     }
 
     fn shun(&self, address: IpAddr, time: Duration) {
         self.shared.shunned.add(address, time);
     }
-}
-
-/// The files of CA and certificates, where there are both.
-fn certified(options: &GrpcOptions) -> Result<Option<(&Path, &Path)>, TransportError> {
-    let why = match (&options.ca_file, &options.certificate_file) {
-        (None, None) => return Ok(None),
-        (Some(_), Some(_)) if options.plaintext => "certificates cannot be shown in plaintext",
-        (Some(ca), Some(certificate)) => return Ok(Some((ca, certificate))),
-        _ => "a CA and the certificate of this node go together",
-    };
-    Err(TransportError::new(FailureKind::Local, why))
-}
-
-/// The proxy that peers are dialled through, where there is one.
-fn proxy(options: &GrpcOptions) -> Result<Option<Proxy>, TransportError> {
-    let read = |url: &String| Proxy::new(url, &options.no_proxy);
-    options
-        .proxy
-        .as_ref()
-        .map(read)
-        .transpose()
-        .map_err(|error| TransportError::new(FailureKind::Local, error.to_string()))
 }

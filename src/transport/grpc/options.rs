@@ -1,6 +1,7 @@
 //! Settings of the gRPC transport.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -22,6 +23,9 @@ pub struct GrpcOptions {
     /// The same for one IPv4 address or one IPv6 /64, the least that an IPv6 host owns. Default
     /// 32, at least 1.
     pub max_handshakes_per_ip: u32,
+    /// Socket address on which a listener also serves what a proxy in front passes on: HTTP/1.1 and HTTP/2 in
+    /// clear text. What runs inside is as safe as on the other port. Default none.
+    pub http: Option<SocketAddr>,
     /// No TLS: peer ids are what the peers claim. Only for tests, and for a mesh that
     /// authenticates below. Default false.
     pub plaintext: bool,
@@ -52,6 +56,7 @@ impl GrpcOptions {
             handshake_timeout: config.connection.handshake_timeout,
             max_handshakes: config.listen.max_handshakes,
             max_handshakes_per_ip: config.listen.max_handshakes_per_ip,
+            http: config.listen.http,
             plaintext: config.network.plaintext,
             ca_file,
             certificate_file,
@@ -69,6 +74,7 @@ impl fmt::Debug for GrpcOptions {
             handshake_timeout,
             max_handshakes,
             max_handshakes_per_ip,
+            http,
             plaintext,
             ca_file,
             certificate_file,
@@ -80,6 +86,7 @@ impl fmt::Debug for GrpcOptions {
             .field("handshake_timeout", handshake_timeout)
             .field("max_handshakes", max_handshakes)
             .field("max_handshakes_per_ip", max_handshakes_per_ip)
+            .field("http", http)
             .field("plaintext", plaintext)
             .field("ca_file", ca_file)
             .field("certificate_file", certificate_file)

@@ -1,16 +1,13 @@
-//! What a connection may ask for: the routes, and the one that becomes a link.
+//! Requests that become links.
 //!
-//! Contract: the first request for [`LINK_PATH`] is answered at once and its stream handed to
-//! whoever made the [`Service`]; a second one on the same connection is refused. Every other path
-//! is answered as unimplemented.
+//! Contract: a request for [`LINK_PATH`] with an offer is answered at once and its stream handed to
+//! whoever made the offer; without, a second one on the same connection, it is refused.
 
-use std::convert::Infallible;
 use std::future::{Ready, ready};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::channel::mpsc;
-use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{Map, StreamExt};
 use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
@@ -20,68 +17,73 @@ use tonic::metadata::MetadataMap;
 use tonic::server::{Grpc, StreamingService};
 use tonic::{Status, Streaming};
 
-use super::link::RawCodec;
-use super::shared::TARGET;
+use super::link::{Halves, LinkSink, LinkStream, RawCodec};
+use crate::ports::RawLink;
+use crate::transport::pipe::Way;
+use crate::transport::tls::Proven;
 use crate::types::{MAX_FRAME_BYTES, PeerId};
 
 /// The method whose stream is a link.
-pub(super) const LINK_PATH: &str = "/sorcha.peer.gossip.v1.PeerGossip/Link";
+pub(in crate::transport) const LINK_PATH: &str = "/sorcha.peer.gossip.v1.PeerGossip/Link";
 /// The header in which a peer states its id where nothing proves it.
 const CLAIM_HEADER: &str = "x-sorcha-peer-id";
 
 /// Parts of an opened stream.
-pub(super) struct Opened {
+pub(in crate::transport) struct Opened {
     /// Frames from the peer.
-    pub(super) incoming: Streaming<Bytes>,
+    incoming: Streaming<Bytes>,
     /// Peer id that the peer states.
-    pub(super) claim: Option<PeerId>,
+    pub(in crate::transport) claim: Option<PeerId>,
 }
 
-/// Serves one connection.
-#[derive(Clone)]
-pub(super) struct Service {
-    offer: Arc<Mutex<Option<LinkOffer>>>,
+impl Opened {
+    /// The link that the stream is.
+    pub(in crate::transport) fn into_link(
+        self,
+        sink: LinkSink,
+        halves: Arc<Halves>,
+        remote: PeerId,
+        way: Way,
+        proven: Option<Proven>,
+    ) -> RawLink {
+        link(sink, LinkStream::new(self.incoming, halves), remote, way, proven)
+    }
+}
+
+/// A link of the two halves of a stream.
+pub(super) fn link(
+    sink: LinkSink,
+    stream: LinkStream,
+    remote: PeerId,
+    way: Way,
+    proven: Option<Proven>,
+) -> RawLink {
+    let link = RawLink::new(remote, way.kind, way.address, Box::pin(sink), Box::pin(stream));
+    let certified = proven.is_some_and(|proven| proven.certified);
+    let binding = proven.map(|proven| proven.binding);
+    let (received, taken) = (Some(way.traffic.received), Some(way.traffic.taken));
+    RawLink { received, taken, binding, certified, ..link }
 }
 
 /// Answer to the first stream, given once.
-struct LinkOffer {
+pub(in crate::transport) struct LinkOffer {
     opened: oneshot::Sender<Opened>,
     outgoing: mpsc::Receiver<Bytes>,
     claim: Option<PeerId>,
 }
 
-impl Service {
-    /// A service that sends `outgoing` over the stream and, where `claim` is given, states it.
-    pub(super) fn new(
+impl LinkOffer {
+    /// An offer to send `outgoing` over the stream and, where `claim` is given, to state it.
+    pub(in crate::transport) fn new(
         outgoing: mpsc::Receiver<Bytes>,
         claim: Option<PeerId>,
     ) -> (Self, oneshot::Receiver<Opened>) {
         let (opened, result) = oneshot::channel();
-        let offer = LinkOffer { opened, outgoing, claim };
-        (Self { offer: Arc::new(Mutex::new(Some(offer))) }, result)
+        (Self { opened, outgoing, claim }, result)
     }
 
-    /// The table of routes.
-    async fn route(self, request: Request<Incoming>) -> Response<Body> {
-        match request.uri().path() {
-            LINK_PATH => {
-                Grpc::new(RawCodec)
-                    .max_decoding_message_size(MAX_FRAME_BYTES)
-                    .streaming(self, request)
-                    .await
-            }
-            path => {
-                tracing::debug!(target: TARGET, path, "no such method");
-                Status::unimplemented("no such method").into_http()
-            }
-        }
-    }
-
-    fn open(&self, request: tonic::Request<Streaming<Bytes>>) -> OpenResult {
-        let offer = self.offer.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(LinkOffer { opened, outgoing, claim: ours }) = offer else {
-            return Err(Status::resource_exhausted("a connection carries one link"));
-        };
+    fn open(self, request: tonic::Request<Streaming<Bytes>>) -> OpenResult {
+        let Self { opened, outgoing, claim: ours } = self;
         let claim = claimed(request.metadata());
         let accepted = opened.send(Opened { incoming: request.into_inner(), claim });
         accepted.map_err(|_| Status::cancelled("too late"))?;
@@ -94,26 +96,33 @@ impl Service {
     }
 }
 
-impl hyper::service::Service<Request<Incoming>> for Service {
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
-
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
-        self.clone().route(request).map(Ok).boxed()
-    }
+/// Answers a request for a link.
+pub(in crate::transport) async fn serve_link(
+    request: Request<Incoming>,
+    offer: Option<LinkOffer>,
+) -> Response<Body> {
+    Grpc::new(RawCodec)
+        .max_decoding_message_size(MAX_FRAME_BYTES)
+        .streaming(Offer(offer), request)
+        .await
 }
+
+/// Service of one request.
+struct Offer(Option<LinkOffer>);
 
 type OutgoingFrames = Map<mpsc::Receiver<Bytes>, fn(Bytes) -> Result<Bytes, Status>>;
 type OpenResult = Result<tonic::Response<OutgoingFrames>, Status>;
 
-impl StreamingService<Bytes> for Service {
+impl StreamingService<Bytes> for Offer {
     type Response = Bytes;
     type ResponseStream = OutgoingFrames;
     type Future = Ready<OpenResult>;
 
     fn call(&mut self, request: tonic::Request<Streaming<Bytes>>) -> Self::Future {
-        ready(self.open(request))
+        ready(match self.0.take() {
+            Some(offer) => offer.open(request),
+            None => Err(Status::resource_exhausted("a connection carries one link")),
+        })
     }
 }
 

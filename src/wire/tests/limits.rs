@@ -112,8 +112,8 @@ fn texts_are_bounded_and_checked() {
 
     let own = hello.record.unwrap();
     let peers = |record| refusal(Kind::Peers(gossip::Peers { records: vec![record], relays: 0 }));
-    let endpoints = vec![format!("{}:1", "h".repeat(300))];
-    over(&peers(gossip::Record { endpoints, ..own.clone() }), "endpoint (bytes)", 260);
+    let endpoints = vec![format!("{}:1", "h".repeat(600))];
+    over(&peers(gossip::Record { endpoints, ..own.clone() }), "endpoint (bytes)", 512);
     let endpoints = vec!["host:0".to_owned()];
     let error = peers(gossip::Record { endpoints, ..own.clone() });
     assert!(matches!(error, WireError::Endpoint(_)), "{error}");

@@ -6,9 +6,9 @@ use std::io;
 
 use tonic::{Code, Status};
 
+use super::tls;
 use crate::config::Proxy;
 use crate::error::{FailureKind, TransportError};
-use crate::transport::tls;
 
 /// Error of a stream that ended or was not opened.
 pub(super) fn from_status(message: &str, status: Status) -> TransportError {
@@ -42,11 +42,21 @@ impl Error for Answer {
 
 /// Error of a connection that ended.
 pub(super) fn from_hyper(message: &str, error: hyper::Error) -> TransportError {
-    TransportError::with_source(kind_of(&error), message, error)
+    let kind = match () {
+        () if error.is_parse() => FailureKind::Protocol,
+        () if error.is_timeout() => FailureKind::Timeout,
+        () => kind_of(&error),
+    };
+    TransportError::with_source(kind, message, error)
 }
 
 /// Error of a TLS handshake.
 pub(super) fn from_tls(message: &str, error: io::Error) -> TransportError {
+    TransportError::with_source(tls::failure_kind(&error), message, error)
+}
+
+/// Error of a byte stream.
+pub(super) fn from_io(message: &str, error: io::Error) -> TransportError {
     TransportError::with_source(tls::failure_kind(&error), message, error)
 }
 

@@ -14,12 +14,12 @@ const MAX_HOSTS: usize = 4096;
 
 /// Hosts whose connections are refused unread, each until some time.
 #[derive(Debug, Default)]
-pub(super) struct ShunnedHosts {
+pub(in crate::transport) struct ShunnedHosts {
     until: Mutex<HashMap<IpAddr, Instant>>,
 }
 
 impl ShunnedHosts {
-    pub(super) fn add(&self, ip: IpAddr, time: Duration) {
+    pub(in crate::transport) fn add(&self, ip: IpAddr, time: Duration) {
         let now = Instant::now();
         let mut until = self.until.lock().unwrap_or_else(PoisonError::into_inner);
         if until.len() >= MAX_HOSTS {

@@ -1,0 +1,273 @@
+//! A pipe over one gRPC stream, for endpoints at which something stands between: an HTTP/2 proxy, an ingress, a mesh.
+//!
+//! Contract: each message is a chunk of the pipe, of no meaning in itself and at most [`CHUNK_BYTES`]; the end
+//! of a stream is the end of its direction. On a dialler's side the connection is the pipe's own and ends with it; on the
+//! listener's, others may share it.
+
+use std::future::{Ready, ready};
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use futures::StreamExt;
+use futures::channel::mpsc;
+use futures::stream::Map;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tonic::body::Body;
+use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::server::{Grpc, StreamingService};
+use tonic::{Status, Streaming};
+
+use super::link::buffer_settings;
+use crate::transport::failure;
+use crate::transport::metered::Metered;
+use crate::transport::pipe::Way;
+use crate::transport::port::{Busy, Inlet};
+use crate::types::TransportKind;
+
+/// The method whose stream is a pipe.
+pub(in crate::transport) const PIPE_PATH: &str = "/sorcha.peer.gossip.v1.PeerGossip/Pipe";
+/// Maximum number of bytes in one message.
+const CHUNK_BYTES: usize = 64 * 1024;
+/// Maximum size of a message: a chunk, its tag, its length.
+pub(super) const MAX_MESSAGE_BYTES: usize = CHUNK_BYTES + 8;
+/// Number of chunks between the pipe and HTTP/2.
+const CHUNKS_IN_FLIGHT: usize = 1;
+/// Tag of the one field, the bytes of a chunk.
+const TAG: u8 = 1 << 3 | 2;
+
+/// A pipe, which keeps `K` for as long as it lives itself.
+#[derive(Debug)]
+pub(super) struct GrpcPipe<K> {
+    incoming: Option<Streaming<Bytes>>,
+    chunk: Bytes,
+    outgoing: mpsc::Sender<Bytes>,
+    _alive: K,
+}
+
+impl<K> GrpcPipe<K> {
+    pub(super) fn new(incoming: Streaming<Bytes>, outgoing: mpsc::Sender<Bytes>, alive: K) -> Self {
+        Self { incoming: Some(incoming), chunk: Bytes::new(), outgoing, _alive: alive }
+    }
+}
+
+/// Way of chunks from a pipe into a request or a response.
+pub(super) fn chunks() -> (mpsc::Sender<Bytes>, mpsc::Receiver<Bytes>) {
+    // The channel has room for one item for each sender on top of what is asked for.
+    mpsc::channel(CHUNKS_IN_FLIGHT - 1)
+}
+
+/// Answers a request for a pipe, and makes a link of it.
+pub(in crate::transport) async fn serve_pipe(
+    request: Request<Incoming>,
+    inlet: &Inlet,
+) -> Response<Body> {
+    let service = Service { inlet: inlet.clone(), busy: inlet.begin() };
+    let mut grpc = Grpc::new(ChunkCodec).max_decoding_message_size(MAX_MESSAGE_BYTES);
+    grpc.streaming(service.into_once(), request).await
+}
+
+/// Service of one request.
+struct Service {
+    inlet: Inlet,
+    busy: Busy,
+}
+
+impl Service {
+    fn into_once(self) -> Once {
+        Once(Some(self))
+    }
+}
+
+struct Once(Option<Service>);
+
+type Outgoing = Map<mpsc::Receiver<Bytes>, fn(Bytes) -> Result<Bytes, Status>>;
+type OpenResult = Result<tonic::Response<Outgoing>, Status>;
+
+impl StreamingService<Bytes> for Once {
+    type Response = Bytes;
+    type ResponseStream = Outgoing;
+    type Future = Ready<OpenResult>;
+
+    fn call(&mut self, request: tonic::Request<Streaming<Bytes>>) -> Self::Future {
+        let Some(Service { inlet, busy }) = self.0.take() else {
+            return ready(Err(Status::internal("a request is answered once")));
+        };
+        let (sender, chunks) = chunks();
+        let pipe = GrpcPipe::new(request.into_inner(), sender, busy);
+        // Others may be on this connection, so the pipe counts its own bytes.
+        let (pipe, traffic) = Metered::new(pipe);
+        let way = Way { kind: TransportKind::GrpcStream, address: inlet.peer_address(), traffic };
+        if !inlet.pipe(pipe, way) {
+            return ready(Err(Status::resource_exhausted("too many handshakes are under way")));
+        }
+        let outgoing: Outgoing = chunks.map(Ok);
+        ready(Ok(tonic::Response::new(outgoing)))
+    }
+}
+
+impl<K: Unpin> AsyncRead for GrpcPipe<K> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        while self.chunk.is_empty() {
+            let Some(incoming) = &mut self.incoming else { return Poll::Ready(Ok(())) };
+            match ready!(incoming.poll_next_unpin(cx)) {
+                Some(Ok(chunk)) => self.chunk = chunk,
+                Some(Err(status)) => {
+                    self.incoming = None;
+                    let error = failure::from_status("the stream broke", status);
+                    return Poll::Ready(Err(io::Error::other(error)));
+                }
+                None => self.incoming = None,
+            }
+        }
+        let taken = self.chunk.len().min(buf.remaining());
+        buf.put_slice(&self.chunk[..taken]);
+        self.chunk.advance(taken);
+        Poll::Ready(Ok(()))
+    }
+}
+
+fn closed(source: mpsc::SendError) -> io::Error {
+    io::Error::new(io::ErrorKind::BrokenPipe, source)
+}
+
+impl<K: Unpin> AsyncWrite for GrpcPipe<K> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(buf)])
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        ready!(self.outgoing.poll_ready(cx)).map_err(closed)?;
+        let total = bufs.iter().fold(0, |sum: usize, buf| sum.saturating_add(buf.len()));
+        let size = total.min(CHUNK_BYTES);
+        if size == 0 {
+            return Poll::Ready(Ok(0));
+        }
+        let mut chunk = BytesMut::with_capacity(size);
+        for buf in bufs {
+            let taken = buf.len().min(size - chunk.len());
+            chunk.extend_from_slice(&buf[..taken]);
+        }
+        self.outgoing.start_send(chunk.freeze()).map_err(closed)?;
+        Poll::Ready(Ok(size))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    /// Nothing is held back here.
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.outgoing.close_channel();
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Chunks as messages with one field of bytes.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct ChunkCodec;
+
+impl Codec for ChunkCodec {
+    type Encode = Bytes;
+    type Decode = Bytes;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        *self
+    }
+
+    fn decoder(&mut self) -> Self {
+        *self
+    }
+}
+
+impl Encoder for ChunkCodec {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn encode(&mut self, chunk: Bytes, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        out.put_u8(TAG);
+        prost::encoding::encode_varint(chunk.len() as u64, out);
+        out.put(chunk);
+        Ok(())
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        buffer_settings()
+    }
+}
+
+impl Decoder for ChunkCodec {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn decode(&mut self, message: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
+        // Shares the receive buffer instead of copying.
+        let mut message = message.copy_to_bytes(message.remaining());
+        decode(&mut message).map(Some)
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        buffer_settings()
+    }
+}
+
+/// The chunk of a message, empty where it has none.
+fn decode(message: &mut Bytes) -> Result<Bytes, Status> {
+    let wrong = || Status::invalid_argument("not a chunk of a pipe");
+    let mut chunk = Bytes::new();
+    while message.has_remaining() {
+        if message[0] == TAG {
+            message.advance(1);
+            let length = prost::encoding::decode_varint(message).map_err(|_| wrong())?;
+            let length = usize::try_from(length).map_err(|_| wrong())?;
+            if length > message.len() {
+                return Err(wrong());
+            }
+            chunk = message.split_to(length);
+        } else {
+            // Fields to come.
+            let (tag, kind) = prost::encoding::decode_key(message).map_err(|_| wrong())?;
+            let context = prost::encoding::DecodeContext::default();
+            prost::encoding::skip_field(kind, tag, message, context).map_err(|_| wrong())?;
+        }
+    }
+    Ok(chunk)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_are_messages_of_one_field() {
+        let read = |bytes: &[u8]| decode(&mut Bytes::copy_from_slice(bytes));
+        assert_eq!(read(b"").unwrap(), "");
+        assert_eq!(read(b"\x0a\x03abc").unwrap(), "abc");
+        assert_eq!(read(b"\x0a\x83\x00abc").unwrap(), "abc");
+        assert_eq!(read(b"\x10\x07\x0a\x01a\x1a\x02xx").unwrap(), "a");
+        for wrong in [&b"\x0a\x04abc"[..], b"\x0a", b"\x0a\xff", b"\x0b", b"\x00", b"\x10"] {
+            assert_eq!(read(wrong).unwrap_err().code(), tonic::Code::InvalidArgument, "{wrong:?}");
+        }
+    }
+}

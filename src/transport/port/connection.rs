@@ -1,0 +1,154 @@
+//! One accepted connection: what is spoken on it, and how long it lives.
+//!
+//! Contract: a connection that has served its first request lives on while requests are under way on it or pipes run through it,
+//! and [`IDLE`] beyond; with a request under way, [`STALLED`] without a byte in either direction ends it. Their number is bounded, in all
+//! and for each host. When the listener is gone, a connection ends with the last of its pipes.
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::io::BufReader;
+use tokio::net::TcpStream;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_rustls::TlsAcceptor;
+
+use super::inlet::{Inlet, Port};
+use super::slots::Slot;
+use super::sniff::{Sniffed, is_http2};
+use super::{http1, http2};
+use crate::error::{FailureKind, TransportError};
+use crate::ports::RawLink;
+use crate::transport::metered::Metered;
+use crate::transport::shared::{Security, TARGET};
+use crate::transport::tls::{ALPN_H2, ALPN_HTTP1, Proven};
+use crate::transport::{failure, tcp, tls};
+
+/// Time for which a connection without work is kept, at least; at most twice that.
+const IDLE: Duration = Duration::from_secs(10);
+/// Number of times [`IDLE`] after which one is closed on which a request is under way and nothing moves.
+const STALLED: u32 = 3;
+
+/// What a connection says of its dialler.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Dialler {
+    /// The key that its handshake proved.
+    Proven(Proven),
+    /// Nothing: only what runs in a pipe can.
+    Unknown,
+    /// Nothing, and a peer is whoever it claims to be.
+    Believed,
+}
+
+/// Brings a connection to its link or its first request; `None`: it serves requests from now on.
+///
+/// # Errors
+/// Reason for which there is neither.
+pub(super) async fn handshake(
+    port: Arc<Port>,
+    stream: TcpStream,
+    address: SocketAddr,
+    slot: Slot,
+) -> Result<Option<RawLink>, TransportError> {
+    tcp::tune(&stream).map_err(|source| {
+        TransportError::with_source(FailureKind::Closed, "cannot set socket options", source)
+    })?;
+    let (stream, traffic) = Metered::new(stream);
+    let shared = Arc::clone(&port.shared);
+    let is_proxied = port.is_proxied;
+    let (inlet, first) = Inlet::new(port, address, traffic, slot);
+    let nothing = |e| failure::from_io("the connection ended before it said anything", e);
+    match &shared.security {
+        Security::Tls(identity) if !is_proxied => {
+            let stream = BufReader::with_capacity(tls::READ_BUFFER_BYTES, stream);
+            let stream = TlsAcceptor::from(identity.server_config())
+                .accept(stream)
+                .await
+                .map_err(|e| failure::from_accepted_tls("the TLS handshake failed", e))?;
+            let connection = stream.get_ref().1;
+            let dialler = match connection.peer_certificates() {
+                Some(_) => Dialler::Proven(identity.proven(connection)?),
+                None => Dialler::Unknown,
+            };
+            match connection.alpn_protocol() {
+                Some(ALPN_H2) => http2::serve(inlet, first, Sniffed::unread(stream), dialler).await,
+                Some(ALPN_HTTP1) => http1::serve(inlet, first, Sniffed::unread(stream)).await,
+                _ => match is_http2(stream).await.map_err(nothing)? {
+                    (true, stream) => http2::serve(inlet, first, stream, dialler).await,
+                    (false, stream) => http1::serve(inlet, first, stream).await,
+                },
+            }
+        }
+        security => {
+            let dialler = match security {
+                Security::Tls(_) => Dialler::Unknown,
+                Security::Plaintext => Dialler::Believed,
+            };
+            match is_http2(stream).await.map_err(nothing)? {
+                (true, stream) => http2::serve(inlet, first, stream, dialler).await,
+                (false, stream) => http1::serve(inlet, first, stream).await,
+            }
+        }
+    }
+}
+
+/// Lets a connection that has served its first request go on, in a task of its own.
+///
+/// # Errors
+/// `Refused` where there are too many.
+pub(super) fn go_on<C>(
+    inlet: Inlet,
+    connection: C,
+    goodbye: impl FnOnce(Pin<&mut C>) + Send + 'static,
+) -> Result<(), TransportError>
+where
+    C: Future<Output = hyper::Result<()>> + Send + 'static,
+{
+    let served = inlet.port().served_slot(inlet.ip()).map_err(|full| {
+        let message = format!("no room for another connection with requests: {full:?}");
+        TransportError::new(FailureKind::Refused, message)
+    })?;
+    drop(inlet.take_slot());
+    tokio::spawn(async move {
+        let _served = served;
+        let mut connection = Box::pin(connection);
+        tokio::select! {
+            over = &mut connection => {
+                if let Err(error) = over {
+                    tracing::debug!(target: TARGET, %error, "a connection broke");
+                }
+                return;
+            }
+            () = idle(&inlet) => {}
+        }
+        goodbye(connection.as_mut());
+        // What is left is the goodbye.
+        let _ = tokio::time::timeout(IDLE, connection).await;
+    });
+    Ok(())
+}
+
+/// Waits until the connection has no reason to live.
+async fn idle(inlet: &Inlet) {
+    let mut tick = interval(IDLE);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    tick.tick().await;
+    let results = &inlet.port().results;
+    let (mut moved, mut quiet) = (0, 0);
+    loop {
+        tokio::select! {
+            () = results.closed(), if !inlet.is_busy() => return,
+            _ = tick.tick() => {}
+        }
+        let traffic = inlet.traffic();
+        let now = traffic.received.load(Ordering::Relaxed) + traffic.taken.load(Ordering::Relaxed);
+        quiet = if now == moved { quiet + 1 } else { 0 };
+        moved = now;
+        let too_long = if inlet.is_busy() { STALLED } else { 1 };
+        if quiet >= too_long || (results.is_closed() && !inlet.is_busy()) {
+            return;
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! What a connection that serves requests may make of them: links.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+
+use super::slots::{Full, Most, Slot, Slots};
+use crate::error::{FailureKind, TransportError};
+use crate::ports::RawLink;
+use crate::transport::metered::Traffic;
+use crate::transport::pipe::{self, Pipe, Way};
+use crate::transport::shared::Shared;
+use crate::types::TransportKind;
+
+/// Maximum number of connections of a port that serve requests and are no links.
+const MAX_SERVED: u32 = 512;
+/// Maximum number of those from one host.
+const MAX_SERVED_OF_HOST: u32 = 64;
+
+/// Address of a handshake inside a pipe, and what came of it.
+pub(super) type Handshaken = (Option<SocketAddr>, Result<RawLink, TransportError>);
+
+/// State that all connections of a port share.
+#[derive(Debug)]
+pub(super) struct Port {
+    pub(super) shared: Arc<Shared>,
+    /// True: a proxy stands before it, and the address of a connection is the proxy's.
+    pub(super) is_proxied: bool,
+    /// Where handshakes in pipes tell what came of them; closed when the listener is gone.
+    pub(super) results: mpsc::Sender<Handshaken>,
+    handshakes: Arc<Slots>,
+    served: Arc<Slots>,
+}
+
+impl Port {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        is_proxied: bool,
+        results: mpsc::Sender<Handshaken>,
+    ) -> Self {
+        Self { shared, is_proxied, results, handshakes: Arc::default(), served: Arc::default() }
+    }
+
+    pub(super) fn handshake_slot(&self, ip: IpAddr) -> Result<Slot, Full> {
+        let options = &self.shared.options;
+        let of_host = (!self.is_proxied).then_some(options.max_handshakes_per_ip);
+        Slots::enter(&self.handshakes, ip, Most { total: options.max_handshakes, of_host })
+    }
+
+    /// Room for a connection that serves requests.
+    pub(super) fn served_slot(&self, ip: IpAddr) -> Result<Slot, Full> {
+        let of_host = (!self.is_proxied).then_some(MAX_SERVED_OF_HOST);
+        Slots::enter(&self.served, ip, Most { total: MAX_SERVED, of_host })
+    }
+}
+
+/// Way from a served request to a link, for one connection.
+#[derive(Debug, Clone)]
+pub(in crate::transport) struct Inlet(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    port: Arc<Port>,
+    address: SocketAddr,
+    traffic: Traffic,
+    /// Of the connection's handshake, until the first request was answered.
+    slot: Mutex<Option<Slot>>,
+    /// Taken by the first request.
+    first: Mutex<Option<oneshot::Sender<()>>>,
+    /// Requests under way, and links that the connection carries.
+    busy: AtomicUsize,
+}
+
+/// Reason for a connection to live: a request under way, or a link.
+#[derive(Debug)]
+pub(in crate::transport) struct Busy(Inlet);
+
+impl Inlet {
+    /// The inlet of a connection, and what tells of its first request.
+    pub(super) fn new(
+        port: Arc<Port>,
+        address: SocketAddr,
+        traffic: Traffic,
+        slot: Slot,
+    ) -> (Self, oneshot::Receiver<()>) {
+        let (first, served) = oneshot::channel();
+        let (slot, first) = (Mutex::new(Some(slot)), Mutex::new(Some(first)));
+        let busy = AtomicUsize::new(0);
+        (Self(Arc::new(Inner { port, address, traffic, slot, first, busy })), served)
+    }
+
+    /// State of the transport.
+    pub(in crate::transport) fn shared(&self) -> &Arc<Shared> {
+        &self.0.port.shared
+    }
+
+    /// What is known of a pipe that has this connection for itself.
+    pub(in crate::transport) fn way(&self, kind: TransportKind) -> Way {
+        Way { kind, address: self.peer_address(), traffic: self.0.traffic.clone() }
+    }
+
+    /// Socket address of the dialler, as far as is known: a proxy hides it.
+    pub(in crate::transport) fn peer_address(&self) -> Option<SocketAddr> {
+        (!self.0.port.is_proxied).then_some(self.0.address)
+    }
+
+    /// Socket address at the other end of the connection, whoever that is.
+    pub(in crate::transport) fn remote(&self) -> SocketAddr {
+        self.0.address
+    }
+
+    /// Notes a request that this port answers. While what is returned lives, so does the connection.
+    pub(in crate::transport) fn begin(&self) -> Busy {
+        self.0.busy.fetch_add(1, Ordering::Relaxed);
+        if let Some(first) = self.0.first.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            // Nobody listens where the connection is over.
+            let _ = first.send(());
+        }
+        Busy(self.clone())
+    }
+
+    /// Makes a link of a pipe, or a failure, in a task of its own and within the bounds of handshakes; the
+    /// listener tells of it. `false`: there is no room, and the pipe is dropped.
+    pub(in crate::transport) fn pipe(&self, pipe: impl Pipe, way: Way) -> bool {
+        let slot = self.take_slot();
+        let slot = match slot.map_or_else(|| self.port().handshake_slot(self.ip()), Ok) {
+            Ok(slot) => slot,
+            Err(full) => {
+                tracing::debug!(target: crate::transport::shared::TARGET, ?full, "no room");
+                return false;
+            }
+        };
+        let port = Arc::clone(self.port());
+        let address = self.peer_address();
+        tokio::spawn(async move {
+            let _slot = slot;
+            let limit = port.shared.options.handshake_timeout;
+            let handshake = timeout(limit, pipe::accept(&port.shared, pipe, way));
+            let result = tokio::select! {
+                biased;
+                () = port.results.closed() => return,
+                result = handshake => result.unwrap_or_else(|elapsed| {
+                    let message = format!("no proof from the peer within {limit:?}");
+                    Err(TransportError::with_source(FailureKind::Timeout, message, elapsed))
+                }),
+            };
+            // An error means that the listener is gone, and what it would have got.
+            let _ = port.results.send((address, result)).await;
+        });
+        true
+    }
+
+    pub(super) fn port(&self) -> &Arc<Port> {
+        &self.0.port
+    }
+
+    pub(super) fn ip(&self) -> IpAddr {
+        self.0.address.ip()
+    }
+
+    pub(super) fn traffic(&self) -> &Traffic {
+        &self.0.traffic
+    }
+
+    pub(super) fn is_busy(&self) -> bool {
+        self.0.busy.load(Ordering::Relaxed) > 0
+    }
+
+    /// The slot of the connection's handshake, if it still has it.
+    pub(super) fn take_slot(&self) -> Option<Slot> {
+        self.0.slot.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.0.busy.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,101 @@
+//! What dialling and accepting have in common, whatever the transport.
+
+use super::GrpcOptions;
+use std::path::Path;
+
+use super::outer::OuterTls;
+use super::port::ShunnedHosts;
+use super::tcp::Routes;
+use super::tls::TlsIdentity;
+use crate::config::Proxy;
+use crate::error::{FailureKind, TransportError};
+use crate::identity::Identity;
+use crate::types::PeerId;
+
+/// The tracing target of all transports.
+pub(super) const TARGET: &str = "sorcha_peer::transport";
+
+/// State that dials, listeners and links of a transport share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) identity: Identity,
+    pub(super) options: GrpcOptions,
+    pub(super) security: Security,
+    pub(super) outer: OuterTls,
+    pub(super) shunned: ShunnedHosts,
+    pub(super) routes: Routes,
+}
+
+impl Shared {
+    /// # Errors
+    /// `Local` when the cryptographic library refuses, or a file cannot be used.
+    pub(super) fn new(identity: Identity, options: GrpcOptions) -> Result<Self, TransportError> {
+        let certified = certified(&options)?;
+        let security = if options.plaintext {
+            tracing::warn!(
+                target: TARGET,
+                peer = %identity.peer_id(),
+                "plaintext: peers are whoever they claim to be"
+            );
+            Security::Plaintext
+        } else {
+            Security::Tls(Box::new(TlsIdentity::new(&identity, certified)?))
+        };
+        let outer = OuterTls::new()?;
+        let routes = Routes { proxy: proxy(&options)?, ..Routes::default() };
+        let shunned = ShunnedHosts::default();
+        Ok(Self { identity, options, security, outer, shunned, routes })
+    }
+}
+
+/// Way in which the other side is known.
+#[derive(Debug)]
+pub(super) enum Security {
+    /// Known by the key that its handshake proved.
+    Tls(Box<TlsIdentity>),
+    /// Known by what the peer says.
+    Plaintext,
+}
+
+/// Takes a peer at its word, where nothing proves it.
+///
+/// # Errors
+/// `Protocol` without a word, `Identity` where somebody else is expected.
+pub(super) fn check_claim(
+    claim: Option<PeerId>,
+    expected: Option<PeerId>,
+) -> Result<PeerId, TransportError> {
+    let Some(claim) = claim else {
+        let message = "the remote states no peer id";
+        return Err(TransportError::new(FailureKind::Protocol, message));
+    };
+    match expected {
+        Some(expected) if expected != claim => {
+            let message = format!("expected peer {expected}, found {claim}");
+            Err(TransportError::new(FailureKind::Identity, message))
+        }
+        _ => Ok(claim),
+    }
+}
+
+/// The files of CA and certificates, where there are both.
+fn certified(options: &GrpcOptions) -> Result<Option<(&Path, &Path)>, TransportError> {
+    let why = match (&options.ca_file, &options.certificate_file) {
+        (None, None) => return Ok(None),
+        (Some(_), Some(_)) if options.plaintext => "certificates cannot be shown in plaintext",
+        (Some(ca), Some(certificate)) => return Ok(Some((ca, certificate))),
+        _ => "a CA and the certificate of this node go together",
+    };
+    Err(TransportError::new(FailureKind::Local, why))
+}
+
+/// The proxy that peers are dialled through, where there is one.
+fn proxy(options: &GrpcOptions) -> Result<Option<Proxy>, TransportError> {
+    let read = |url: &String| Proxy::new(url, &options.no_proxy);
+    options
+        .proxy
+        .as_ref()
+        .map(read)
+        .transpose()
+        .map_err(|error| TransportError::new(FailureKind::Local, error.to_string()))
+}

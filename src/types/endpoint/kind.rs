@@ -1,0 +1,59 @@
+//! Kinds of transports.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Kind of a transport, in the default order of preference. Only those that exist are built in: see
+/// [`crate::transport`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum TransportKind {
+    /// One bidirectional gRPC stream.
+    GrpcStream,
+    /// WebSocket binary messages.
+    #[serde(rename = "websocket")]
+    WebSocket,
+    /// A byte pipe over unary gRPC calls.
+    GrpcUnary,
+    /// A byte pipe over plain HTTP requests.
+    Rest,
+    /// Inside this process.
+    Memory,
+    /// A transport brought by the host application.
+    Custom,
+}
+
+impl TransportKind {
+    /// Name of the kind in configuration, events and statistics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::GrpcStream => "grpc-stream",
+            Self::WebSocket => "websocket",
+            Self::GrpcUnary => "grpc-unary",
+            Self::Rest => "rest",
+            Self::Memory => "memory",
+            Self::Custom => "custom",
+        }
+    }
+
+    /// Finds the kind by its name.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        let all = [
+            Self::GrpcStream,
+            Self::WebSocket,
+            Self::GrpcUnary,
+            Self::Rest,
+            Self::Memory,
+            Self::Custom,
+        ];
+        all.into_iter().find(|kind| kind.as_str() == name)
+    }
+}
+
+impl fmt::Display for TransportKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
