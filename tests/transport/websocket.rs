@@ -1,5 +1,6 @@
-//! The WebSocket rung over real sockets: the suite, by every way an endpoint may name; clients and
-//! servers that do it wrong, by hand and with other people's libraries.
+//! The WebSocket rung over real sockets: clients and servers that do it wrong, by hand and with other
+//! people's libraries. After each of them, the listener must serve the next. The suite stands in
+//! `rungs`.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -7,14 +8,14 @@ use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::time::Duration;
 
-use async_trait::async_trait;
+use futures::StreamExt;
 use futures::future::join;
 use sorcha_peer::error::{FailureKind, TransportError};
-use sorcha_peer::ports::{Accepted, Listener, RawLink, Transport};
-use sorcha_peer::testing::transport::{Node, accept, assert_open, conformance};
+use sorcha_peer::ports::{Accepted, Listener, Transport};
+use sorcha_peer::testing::transport::{accept, assert_open};
 use sorcha_peer::transport::{GrpcOptions, GrpcTransport};
-use sorcha_peer::{Endpoint, Identity, PeerId, TransportKind};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use sorcha_peer::{Endpoint, Identity, TransportKind};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
 use tokio_rustls::client::TlsStream;
@@ -44,137 +45,6 @@ fn transport(seed: u8, options: &GrpcOptions) -> GrpcTransport {
 
 async fn in_time<T>(work: impl Future<Output = T>) -> T {
     tokio::time::timeout(HANG, work).await.expect("the test hangs")
-}
-
-/// The rung, dialling addresses by another form of endpoint, and listening for those.
-#[derive(Debug)]
-struct Via {
-    seed: u8,
-    options: GrpcOptions,
-    /// What stands before and behind the address.
-    form: (&'static str, &'static str),
-    /// Listens for what a proxy in front passes on.
-    behind_proxy: bool,
-}
-
-impl Via {
-    fn node(seed: u8, options: &GrpcOptions, form: (&'static str, &'static str)) -> Node {
-        let behind_proxy = ["ws://", "http://"].contains(&form.0);
-        let id = identity(seed).peer_id();
-        Node::new(id, Self { seed, options: options.clone(), form, behind_proxy })
-    }
-
-    fn inner(&self) -> GrpcTransport {
-        transport(self.seed, &self.options)
-    }
-}
-
-#[async_trait]
-impl Transport for Via {
-    fn kind(&self) -> TransportKind {
-        TransportKind::WebSocket
-    }
-
-    async fn dial(
-        &self,
-        endpoint: &Endpoint,
-        expected: Option<PeerId>,
-    ) -> Result<RawLink, TransportError> {
-        let address = endpoint.socket_addr().unwrap();
-        let endpoint: Endpoint =
-            format!("{}{address}{}", self.form.0, self.form.1).parse().unwrap();
-        self.inner().dial(&endpoint, expected).await
-    }
-
-    async fn listen(&self, bind: SocketAddr) -> Result<Box<dyn Listener>, TransportError> {
-        if !self.behind_proxy {
-            return self.inner().listen(bind).await;
-        }
-        let mut address = bind;
-        if bind.port() == 0 {
-            address = TcpListener::bind(bind).await.unwrap().local_addr().unwrap();
-        }
-        let mut options = self.options.clone();
-        options.http = Some(address);
-        let listener = transport(self.seed, &options).listen(any_port()).await?;
-        Ok(Box::new(Behind { listener, address }))
-    }
-}
-
-/// A listener known by the address that a proxy passes on to.
-#[derive(Debug)]
-struct Behind {
-    listener: Box<dyn Listener>,
-    address: SocketAddr,
-}
-
-#[async_trait]
-impl Listener for Behind {
-    fn local_addr(&self) -> SocketAddr {
-        self.address
-    }
-
-    async fn accept(&mut self) -> Accepted {
-        self.listener.accept().await
-    }
-}
-
-#[tokio::test]
-async fn it_conforms() {
-    let options = GrpcOptions::default();
-    let node = |seed| Node::new(identity(seed).peer_id(), transport(seed, &options));
-    in_time(conformance(&node(1), &node(2), any_port())).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn it_conforms_on_several_threads() {
-    let options = GrpcOptions::default();
-    let node = |seed| Node::new(identity(seed).peer_id(), transport(seed, &options));
-    in_time(conformance(&node(1), &node(2), any_port())).await;
-}
-
-#[tokio::test]
-async fn it_conforms_in_plaintext() {
-    let mut options = GrpcOptions::default();
-    options.plaintext = true;
-    let node = |seed| Node::unproven(identity(seed).peer_id(), transport(seed, &options));
-    in_time(conformance(&node(1), &node(2), any_port())).await;
-}
-
-#[tokio::test]
-async fn it_conforms_by_way_of_tls_of_somebody_else() {
-    let options = GrpcOptions::default();
-    for form in [("wss://", "/some/where"), ("https://", "")] {
-        let node = |seed| Via::node(seed, &options, form);
-        in_time(conformance(&node(1), &node(2), any_port())).await;
-    }
-}
-
-#[tokio::test]
-async fn it_conforms_by_way_of_clear_text() {
-    let options = GrpcOptions::default();
-    for form in [("ws://", ""), ("http://", "/some/where")] {
-        let node = |seed| Via::node(seed, &options, form);
-        in_time(conformance(&node(1), &node(2), any_port())).await;
-    }
-}
-
-#[tokio::test]
-async fn an_endpoint_with_a_scheme_says_nothing_of_the_address_of_the_peer() {
-    let mut server = Server::start(GrpcOptions::default()).await;
-    let address = server.address;
-    for (form, known) in [(address.to_string(), Some(address)), (format!("wss://{address}"), None)]
-    {
-        let client = transport(1, &server.options);
-        let endpoint: Endpoint = form.parse().unwrap();
-        let dial = client.dial(&endpoint, Some(identity(2).peer_id()));
-        let (dialled, accepted) = in_time(join(dial, accept(&mut server.listener))).await;
-        let dialled = dialled.unwrap();
-        assert_eq!((dialled.kind, dialled.address), (TransportKind::WebSocket, known));
-        assert_eq!(accepted.kind, TransportKind::WebSocket);
-        assert!(dialled.binding.is_some());
-        in_time(assert_open(dialled, accepted)).await;
-    }
 }
 
 /// A listener under attack, which belongs to the node with seed 2.
@@ -433,7 +303,6 @@ async fn a_peer_that_breaks_the_rules_of_frames_is_not_blamed_for_it() {
     let (dialled, accepted) = in_time(join(dial, accept(&mut server.listener))).await;
     cut.send(()).unwrap();
     for mut link in [dialled.unwrap(), accepted] {
-        use futures::StreamExt as _;
         let error = in_time(link.stream.next()).await.unwrap().unwrap_err();
         assert_eq!(error.kind, FailureKind::Protocol, "{error}");
         assert!(in_time(link.stream.next()).await.is_none());
@@ -444,8 +313,10 @@ async fn a_peer_that_breaks_the_rules_of_frames_is_not_blamed_for_it() {
 /// Runs a client of another library, where that is installed, and compares what it saw.
 async fn independent(program: &str, script: &str, library: &str, seen: &[&str]) {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/transport/clients");
-    let installed = std::env::var_os("SORCHA_CLIENTS")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/clients"), PathBuf::from);
+    let installed = std::env::var_os("SORCHA_CLIENTS").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("target/clients"),
+        PathBuf::from,
+    );
     let command = |argument: &str| {
         let mut command = Command::new(program);
         command.arg(tests.join(script)).arg(argument).kill_on_drop(true);

@@ -13,6 +13,8 @@ use crate::ports::RawLink;
 use crate::transport::race::race;
 use crate::transport::shared::{Shared, TARGET};
 use crate::transport::tcp;
+#[cfg(feature = "websocket")]
+use crate::transport::websocket;
 use crate::types::{Endpoint, PeerId, TransportKind};
 
 /// Opens a link; see [`Transport::dial_avoiding`](crate::ports::Transport::dial_avoiding).
@@ -64,6 +66,10 @@ async fn dial_address(
         match rung {
             TransportKind::GrpcStream => {
                 client::dial(shared, endpoint, address, expected, &limit).await
+            }
+            #[cfg(feature = "websocket")]
+            TransportKind::WebSocket => {
+                websocket::dial(shared, endpoint, address, expected, &limit).await
             }
             _ => {
                 let message = format!("{rung} is not built in");

@@ -156,7 +156,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for MessagePipe<S> {
         if !self.is_closed {
             ready!(self.as_mut().poll_flush(cx))?;
             self.is_closed = true;
-            ready!(self.state.poll_open(cx))?.start_send(close(CloseCode::Normal, "")).map_err(lost)?;
+            ready!(self.state.poll_open(cx))?
+                .start_send(close(CloseCode::Normal, ""))
+                .map_err(lost)?;
         }
         self.poll_flush(cx)
     }
