@@ -21,12 +21,14 @@
 //! ```
 
 mod start;
+mod test;
 
 use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
 pub use self::start::{ConfigError, IdentityError, StartError};
+pub use self::test::TestError;
 pub use crate::types::errors::{EndpointError, FailureKind, InvalidTransaction, ParseIdError};
 use crate::types::{Cursor, PeerId, Refusal, TransactionId, WallTime};
 

@@ -161,6 +161,13 @@ fn with_causes(samples: &mut Samples) {
         kind: reason.kind,
         reason: reason.to_string(),
     };
+    add!(samples, TestError:
+        Unknown => TestError::Unknown,
+        NotLinked => TestError::NotLinked,
+        Busy => TestError::Busy,
+        TimedOut => TestError::TimedOut,
+        Closed => TestError::Closed,
+    );
     add!(samples, ConnectError:
         Address => ConnectError::from(EndpointError::Scheme(CAUSE.to_owned())),
         Dial => dial(echo()),

@@ -6,12 +6,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 
-use crate::error::{DeadLetterError, StoreError, StoreErrorKind, TransportError};
+use crate::error::{DeadLetterError, StoreError, StoreErrorKind, TestError, TransportError};
 use crate::ports::{Ban, RawLink};
 use crate::protocol::{ConnectFailure, DialId, Input, PublishRefusal, Ticket};
 use crate::types::{
-    Endpoint, Header, LinkStatus, Mode, PeerId, PublishStatus, Refusal, Stats, Transaction,
-    TransactionId,
+    Endpoint, Header, LinkStatus, Mode, PeerId, PeerTest, PublishStatus, Refusal, Stats,
+    Transaction, TransactionId,
 };
 
 use super::room::Taken;
@@ -21,6 +21,10 @@ pub(super) enum Command {
     Connect {
         endpoint: Endpoint,
         reply: oneshot::Sender<Result<PeerId, Unconnected>>,
+    },
+    TestPeer {
+        peer: PeerId,
+        reply: oneshot::Sender<Result<PeerTest, TestError>>,
     },
     ResetBreaker {
         peer: PeerId,

@@ -66,6 +66,7 @@ impl Protocol {
                 self.membership.on_reset_breaker(&mut self.env, &peer);
                 self.maintain();
             }
+            Input::TestPeer { call, peer } => self.on_test_peer(call, peer),
             Input::Disconnect { peer } => {
                 if let Some(link) = self.links.by_peer.get(&peer).copied() {
                     self.close(link, CloseReason::Requested);
@@ -105,6 +106,7 @@ impl Protocol {
             Timer::Expire => self.on_expire(),
             Timer::Outbox => self.on_outbox_due(),
             Timer::Interest => self.on_interest_due(),
+            Timer::Tests => self.on_tests_due(),
         }
     }
 
@@ -119,6 +121,9 @@ impl Protocol {
         self.env.counters.frames_received += 1;
         self.env.counters.frame_bytes_received += bytes as u64;
         let now = self.env.now;
+        if let Some(up) = self.links.link_of(wire).and_then(|link| self.links.up(link)) {
+            up.quality.note_received(bytes, now);
+        }
         for message in messages {
             // An earlier message of the frame may have closed the link, or was the first after a
             // handover.
@@ -177,7 +182,12 @@ impl Protocol {
             Message::Interest(interest) => self.on_interest(link, interest),
             Message::Flushed => self.on_flushed(link),
             Message::Refused { list, clock } => self.on_refused_by_peer(link, &list, clock),
-            Message::Probe { .. } | Message::Probed { .. } => self.env.counters.probes_refused += 1,
+            Message::Probe { nonce, payload, wants } => {
+                self.on_probe(link, nonce, &payload, wants);
+            }
+            Message::Probed { nonce, received, payload } => {
+                self.on_probed(link, nonce, received, payload.len());
+            }
         }
     }
 }

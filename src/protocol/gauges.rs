@@ -61,6 +61,7 @@ impl Protocol {
             share("bytes deferred", self.replays.deferred_bytes(), shares.deferred, one_deferred),
             gauge("order of a replay", self.replays.longest(), outbox::MAX_ORDER),
             gauge("clocks of peers", self.env.clock.sampled().len(), usize::from(link::MAX_SLOTS)),
+            gauge("links that are gone", self.links.recent.len(), link::MAX_RECENT),
             gauge("promises", self.guard.promises.len(), guard::MAX_PROMISES),
             gauge("doubted peers", self.guard.reputation.doubted(), guard::MAX_SCORES),
             gauge("limited peers", self.guard.rate_limits.len(), guard::MAX_PEERS),
@@ -85,6 +86,7 @@ impl Protocol {
             gauge("outbox", self.outbox.len(), self.env.config.outbox.max_entries as usize),
             gauge("bytes queued on a link", most(&|l| l.queued_bytes), link::MAX_QUEUED),
             gauge("asked of a link", most(&up(|u| u.requests.in_flight.len())), intake::MAX_ASKED),
+            gauge("probes of a link", most(&up(|u| u.probing.owed.len())), link::MAX_OWED),
             gauge("served to a link", most(&up(|u| u.serve.entries.len())), serve::MAX_SERVING),
             gauge(
                 "backlog of a link",

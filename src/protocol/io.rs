@@ -6,10 +6,10 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use crate::error::StoreErrorKind;
+use crate::error::{StoreErrorKind, TestError};
 use crate::types::{
     Ban, CloseReason, Endpoint, EntryState, Event, FailureKind, Head, InvalidTransaction, LinkId,
-    Message, NewEntry, Partial, PeerId, PeerRecord, Piece, Proofs, StoredPeer, TopicKey,
+    Message, NewEntry, Partial, PeerId, PeerRecord, PeerTest, Piece, Proofs, StoredPeer, TopicKey,
     Transaction, TransactionId, TransportKind, Verdict, WallTime,
 };
 
@@ -228,6 +228,13 @@ pub enum Input {
         call: CallId,
         /// Address to dial.
         endpoint: Endpoint,
+    },
+    /// The host wants the link to a peer measured.
+    TestPeer {
+        /// Caller that waits for [`Output::Tested`].
+        call: CallId,
+        /// Peer at the other end.
+        peer: PeerId,
     },
     /// The host wants a peer's breaker closed.
     ResetBreaker {
@@ -474,6 +481,13 @@ pub enum Output {
         result: Result<PeerId, ConnectFailure>,
         /// The failure in the transport's words, where it said some.
         detail: String,
+    },
+    /// Answer a test.
+    Tested {
+        /// Caller that waits for the answer.
+        call: CallId,
+        /// What the test has found, or why it found nothing.
+        result: Result<PeerTest, TestError>,
     },
     /// Peers see this node come from other addresses than before; answer with [`Input::Record`] if
     /// that makes a new record.

@@ -59,8 +59,12 @@ mod spread;
 mod tests;
 mod timers;
 
+use std::collections::BTreeMap;
+
 use crate::config::Config;
-use crate::types::{Counters, IndexEntry, MonoTime, PeerRecord, Stats, TransactionId, WallTime};
+use crate::types::{
+    Counters, IndexEntry, MonoTime, PeerRecord, Stats, TransactionId, WallTime, rating_of,
+};
 
 use env::Env;
 use guard::Guard;
@@ -268,6 +272,7 @@ impl Protocol {
 
     /// The links that are up.
     pub fn links(&self) -> Vec<LinkView> {
+        let now = self.env.now;
         let view = |l: &link::Link| {
             let up = l.up.as_ref()?;
             Some(LinkView {
@@ -278,10 +283,15 @@ impl Protocol {
                 direction: l.direction,
                 suspect: up.pinger.missed > 0,
                 rtt: up.pinger.rtt,
-                age: self.env.now.since(up.since),
+                jitter: up.quality.jitter(),
+                score: up.score(now),
+                served_percent: up.quality.served_percent(now),
+                first_percent: up.quality.first_percent(now),
+                age: now.since(up.since),
                 queued_bytes: l.queued_bytes,
                 under_way_bytes: up.budget.under_way(),
                 rate: up.budget.rate(),
+                inflow: up.quality.inflow().max(up.pieces.measured()),
                 lag: self.log.head().saturating_sub(up.feed.cursor),
                 in_debt: up.feed.debt.is_some(),
                 depth: up.interest.theirs.depth,
@@ -289,6 +299,16 @@ impl Protocol {
             })
         };
         self.links.all.values().filter_map(view).collect()
+    }
+
+    /// Returns the number of links of each rating.
+    fn ratings(&self) -> BTreeMap<String, u32> {
+        let mut ratings = BTreeMap::new();
+        let ups = self.links.all.values().filter_map(|l| l.up.as_ref());
+        for score in ups.filter_map(|up| up.score(self.env.now)) {
+            *ratings.entry(rating_of(score).to_owned()).or_default() += 1;
+        }
+        ratings
     }
 
     /// A snapshot of everything that is counted.
@@ -313,6 +333,7 @@ impl Protocol {
             clock_off: self.env.clock.standing() == clock::Standing::Off,
             clock_offset_ms: self.env.clock.distance().map_or(0, |(offset, _)| offset),
             clock_votes: count(self.env.clock.distance().map_or(0, |(_, votes)| votes)),
+            ratings: self.ratings(),
             memory: self.memory().map(|(owner, held, _)| (owner.to_owned(), held)).into(),
             memory_limits: self.memory().map(|(owner, _, most)| (owner.to_owned(), most)).into(),
             counters: self.env.counters.clone(),

@@ -44,6 +44,8 @@ pub(super) enum Timer {
     Outbox,
     /// Tell peers what is wanted, or stand in for a relay.
     Interest,
+    /// An answer in the test of a link is overdue.
+    Tests,
 }
 
 /// Timers by due time and by name.

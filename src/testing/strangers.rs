@@ -16,7 +16,7 @@ use futures::future::{Either, join, select, try_join};
 use crate::ports::Accepted;
 use crate::types::Endpoint;
 
-use super::transport::{Node, accept, assert_open, connect_among, listen, yield_now};
+use super::transport::{Node, connect_among, listen, yield_now};
 
 /// Number of clients that say nothing, or not all.
 const SILENT: usize = 4;
@@ -55,7 +55,7 @@ async fn record(dialler: &Node, listener: &Node, bind: SocketAddr) -> Option<See
     let target = socket.local_addr();
     let met = {
         let dial = dialler.transport.dial(&endpoint, Some(listener.id));
-        let accepted = async { Ok(accept(&mut socket).await) };
+        let accepted = async { Ok(Node::accept(&mut socket).await) };
         let relay = poll_fn(|cx| {
             if relayed.is_none()
                 && let Ok((near, _)) = stage.accept()
@@ -167,7 +167,7 @@ async fn silent_clients_delay_nobody(
     let ended = silent.iter_mut().filter_map(|client| is_ended(client).then_some(())).count();
     assert_eq!(ended, 0, "clients that say nothing were waited for before another was served");
     let ours = dialled.unwrap_or_else(|e| panic!("a dial beside silent clients failed: {e}"));
-    assert_open(ours, theirs).await;
+    Node::assert_open(ours, theirs).await;
 }
 
 /// What a dialler said in another handshake proves nothing.
@@ -188,7 +188,7 @@ async fn replayed_dialler_is_nobody(
     // The second comes long after the stranger.
     for _ in 0..2 {
         let (ours, theirs) = connect_among(dialler, listener, &mut socket, &mut strays).await;
-        assert_open(ours, theirs).await;
+        Node::assert_open(ours, theirs).await;
         yield_now().await;
     }
     let named: Vec<_> = strays.iter().map(|link| link.remote).collect();

@@ -55,6 +55,35 @@ impl Node {
     pub fn unproven(id: PeerId, transport: impl Transport) -> Self {
         Self { proves_ids: false, ..Self::new(id, transport) }
     }
+
+    /// The next link that comes in; connections that fail meanwhile are skipped.
+    ///
+    /// # Panics
+    /// When the listener closes, or after many failures.
+    pub async fn accept(listener: &mut Box<dyn Listener>) -> RawLink {
+        for _ in 0..MAX_FAILURES {
+            match listener.accept().await {
+                Accepted::Link(link) => return link,
+                Accepted::Failed { .. } => {}
+                Accepted::Closed => panic!("the listener closed by itself"),
+            }
+        }
+        panic!("{MAX_FAILURES} connections failed in a row");
+    }
+
+    /// Frames pass both ways.
+    ///
+    /// # Panics
+    /// When they do not.
+    pub async fn assert_open(mut a: RawLink, mut b: RawLink) {
+        for i in 0..2 {
+            let frame = pattern(i, 3000);
+            let (sent, got) = join(a.sink.send(frame.clone()), b.stream.next()).await;
+            sent.expect("an open link takes a frame");
+            assert!(got.expect("an open link").expect("a frame") == frame, "frame {i} changed");
+            std::mem::swap(&mut a, &mut b);
+        }
+    }
 }
 
 /// Most bytes that a transport may take for a peer that reads nothing: its own buffers, the
@@ -234,7 +263,7 @@ async fn unexpected_identity_is_refused(dialler: &Node, listener: &Node, bind: S
     assert_eq!(error.kind, FailureKind::Identity, "{error}");
     // The listener is none the worse for it.
     let (a, b) = connect(dialler, listener, &mut socket).await;
-    assert_open(a, b).await;
+    Node::assert_open(a, b).await;
 }
 
 /// Nobody listens: `Unreachable`.
@@ -280,7 +309,7 @@ async fn cancelled_dial_leaves_nothing(dialler: &Node, listener: &Node, bind: So
         }
         let mut kept = Vec::new();
         let (a, b) = connect_among(dialler, listener, &mut socket, &mut kept).await;
-        assert_open(a, b).await;
+        Node::assert_open(a, b).await;
         for mut stray in kept {
             assert_ended(stray.stream.next().await);
         }
@@ -316,7 +345,7 @@ async fn dropped_accept_loses_nothing(dialler: &Node, listener: &Node, bind: Soc
         yield_now().await;
     }
     if let (Some(ours), Some(theirs)) = (ours, theirs) {
-        assert_open(ours, theirs).await;
+        Node::assert_open(ours, theirs).await;
     }
 }
 
@@ -340,7 +369,7 @@ async fn many_links_at_once(dialler: &Node, listener: &Node, bind: SocketAddr) {
     let accepts = async {
         let mut links = Vec::new();
         while links.len() < LINKS {
-            links.push(accept(&mut socket).await);
+            links.push(Node::accept(&mut socket).await);
         }
         links
     };
@@ -366,36 +395,7 @@ async fn many_links_at_once(dialler: &Node, listener: &Node, bind: SocketAddr) {
 async fn links_outlive_their_listener(dialler: &Node, listener: &Node, bind: SocketAddr) {
     let (a, b, socket) = open(dialler, listener, bind).await;
     drop(socket);
-    assert_open(a, b).await;
-}
-
-/// The next link that comes in; connections that fail meanwhile are skipped.
-///
-/// # Panics
-/// When the listener closes, or after many failures.
-pub async fn accept(listener: &mut Box<dyn Listener>) -> RawLink {
-    for _ in 0..MAX_FAILURES {
-        match listener.accept().await {
-            Accepted::Link(link) => return link,
-            Accepted::Failed { .. } => {}
-            Accepted::Closed => panic!("the listener closed by itself"),
-        }
-    }
-    panic!("{MAX_FAILURES} connections failed in a row");
-}
-
-/// Frames pass both ways.
-///
-/// # Panics
-/// When they do not.
-pub async fn assert_open(mut a: RawLink, mut b: RawLink) {
-    for i in 0..2 {
-        let frame = pattern(i, 3000);
-        let (sent, got) = join(a.sink.send(frame.clone()), b.stream.next()).await;
-        sent.expect("an open link takes a frame");
-        assert!(got.expect("an open link").expect("a frame") == frame, "frame {i} changed");
-        std::mem::swap(&mut a, &mut b);
-    }
+    Node::assert_open(a, b).await;
 }
 
 pub(super) async fn listen(node: &Node, bind: SocketAddr) -> Box<dyn Listener> {
@@ -440,7 +440,7 @@ pub(super) async fn connect_among(
     };
     let find = async {
         loop {
-            let mut link = accept(socket).await;
+            let mut link = Node::accept(socket).await;
             match link.stream.next().await {
                 Some(Ok(greeting)) if greeting == GREETING => return link,
                 _ => strays.push(link),

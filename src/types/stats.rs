@@ -205,6 +205,8 @@ counters! {
     pings_sent,
     /// Pings that were not answered in time.
     pings_missed,
+    /// Probes of peers that were answered: tests of the link.
+    probes_answered,
     /// Probes of peers that were not answered, because there were too many, and answers to none of ours.
     probes_refused,
     /// Frames sent.
@@ -287,6 +289,20 @@ pub struct LinkStatus {
     pub state: LinkState,
     /// The smoothed round-trip time in microseconds; 0 until measured.
     pub rtt_us: u64,
+    /// The mean deviation of round trips from the smoothed one, in microseconds.
+    #[serde(default)]
+    pub jitter_us: u64,
+    /// The score of the link from 0 to 100, from what went over it anyway; 0 until measured. See
+    /// [`LinkStatus::rating`], and the guide's [operating](crate::guide::operating).
+    #[serde(default)]
+    pub quality: u8,
+    /// Percentage of the transactions asked of the peer lately that it served; `None` where nothing was
+    /// asked.
+    #[serde(default)]
+    pub served_percent: Option<u8>,
+    /// Percentage of the payloads that came over the link lately and were new; `None` where none came.
+    #[serde(default)]
+    pub first_percent: Option<u8>,
     /// Number of seconds since the hello.
     pub connected_s: u64,
     /// Number of bytes waiting to be sent.
@@ -297,6 +313,9 @@ pub struct LinkStatus {
     /// Number of bytes in a second that the link carried when there was much to send; 0 until measured.
     #[serde(default)]
     pub bytes_per_second: u64,
+    /// Number of bytes in a second that came in over the link while much did; 0 until measured.
+    #[serde(default)]
+    pub incoming_bytes_per_second: u64,
     /// Number of transactions that still have to be announced or pushed to the peer.
     #[serde(rename = "behind")]
     pub lag: u64,
@@ -311,6 +330,24 @@ pub struct LinkStatus {
     /// True: the peer is a relay, and carries every topic by configuration.
     #[serde(default)]
     pub relay: bool,
+}
+
+impl LinkStatus {
+    /// Returns the rating of the link by its quality: `excellent` from 80 on, `good` from 60, `fair` from
+    /// 40, else `poor`; `unknown` before the first ping is answered.
+    pub fn rating(&self) -> &'static str {
+        if self.rtt_us == 0 && self.quality == 0 { "unknown" } else { rating_of(self.quality) }
+    }
+}
+
+/// Returns the rating of a score.
+pub(crate) const fn rating_of(score: u8) -> &'static str {
+    match score {
+        80.. => "excellent",
+        60.. => "good",
+        40.. => "fair",
+        _ => "poor",
+    }
 }
 
 /// Snapshot of a node, as `PeerNode::stats` gives it.
@@ -363,6 +400,9 @@ pub struct Stats {
     /// Number of votes in that median: groups of addresses, or peers where all are of one group.
     #[serde(default)]
     pub clock_votes: u32,
+    /// Number of links by their rating ([`LinkStatus::rating`]); those not measured yet are not counted.
+    #[serde(default)]
+    pub ratings: BTreeMap<String, u32>,
     /// Number of bytes of memory that payloads and caches take, by owner: `assemblies` (large payloads
     /// on their way in), `cache` (recent payloads), `checks`, `deferred` (replayed outboxes),
     /// `inbound` (frames not handled yet), `links` (what waits for peers), `proofs`, `publishes` (not

@@ -15,6 +15,7 @@ mod memory;
 mod outbox;
 mod past;
 mod publish_many;
+mod quality;
 #[cfg(feature = "sqlite")]
 mod quota;
 mod refusals;

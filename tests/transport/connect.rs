@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::future::join;
 use sorcha_peer::error::{FailureKind, TransportError};
 use sorcha_peer::ports::{RawLink, Transport};
-use sorcha_peer::testing::transport::{Node, accept, assert_open, conformance};
+use sorcha_peer::testing::transport::{Node, conformance};
 use sorcha_peer::transport::{GrpcOptions, GrpcTransport};
 use sorcha_peer::{Endpoint, Identity};
 use tokio::net::{TcpListener, TcpStream};
@@ -61,7 +61,7 @@ async fn link(options: &GrpcOptions, host: &str) -> (RawLink, RawLink) {
     let endpoint = format!("{host}:{}", listener.local_addr().port()).parse().unwrap();
     let client = transport(1, options);
     let dial = client.dial(&endpoint, Some(identity(2).peer_id()));
-    let (dialled, accepted) = in_time(join(dial, accept(&mut listener))).await;
+    let (dialled, accepted) = in_time(join(dial, Node::accept(&mut listener))).await;
     (dialled.unwrap(), accepted)
 }
 
@@ -82,7 +82,7 @@ async fn the_proxy_resolves_the_name_and_is_not_taken_for_the_peer() {
     // What is to be left out are addresses of peers.
     let avoid = [proxy.address];
     let dial = client.dial_avoiding(&endpoint, Some(identity(2).peer_id()), &avoid);
-    let (dialled, accepted) = in_time(join(dial, accept(&mut listener))).await;
+    let (dialled, accepted) = in_time(join(dial, Node::accept(&mut listener))).await;
     let dialled = dialled.unwrap();
     assert_eq!((dialled.remote, dialled.address), (identity(2).peer_id(), None));
     assert_eq!(
@@ -92,7 +92,7 @@ async fn the_proxy_resolves_the_name_and_is_not_taken_for_the_peer() {
              Proxy-Authorization: Basic dXNlcjpwQHNz\r\n\r\n"
         )]
     );
-    in_time(assert_open(dialled, accepted)).await;
+    in_time(Node::assert_open(dialled, accepted)).await;
 }
 
 #[tokio::test]
@@ -102,7 +102,7 @@ async fn what_the_rules_name_is_dialled_directly() {
     options.no_proxy = GrpcOptions::default().no_proxy;
     let (dialled, accepted) = link(&options, "127.0.0.1").await;
     assert!(dialled.address.is_some());
-    in_time(assert_open(dialled, accepted)).await;
+    in_time(Node::assert_open(dialled, accepted)).await;
     assert_eq!(proxy.heads(), Vec::<String>::new());
 }
 
@@ -254,10 +254,10 @@ async fn squid_opens_the_tunnel_and_refuses_what_its_rules_forbid() {
     // The name is squid's to resolve.
     let (client, endpoint) = (transport(1, &options), format!("localhost:{port}").parse().unwrap());
     let dial = client.dial(&endpoint, Some(identity(2).peer_id()));
-    let (dialled, accepted) = in_time(join(dial, accept(&mut listener))).await;
+    let (dialled, accepted) = in_time(join(dial, Node::accept(&mut listener))).await;
     let dialled = dialled.unwrap();
     assert_eq!(dialled.address, None);
-    in_time(assert_open(dialled, accepted)).await;
+    in_time(Node::assert_open(dialled, accepted)).await;
     let error = failure(&options, "localhost:9").await;
     assert_eq!(error.kind, FailureKind::Refused, "{error}");
     assert!(error.to_string().contains("403"), "{error}");

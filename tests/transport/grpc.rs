@@ -9,7 +9,7 @@ use futures::future::join;
 use futures::{SinkExt, StreamExt};
 use sorcha_peer::error::FailureKind;
 use sorcha_peer::ports::{Accepted, Listener, MAX_FRAME_BYTES, RawLink, Transport};
-use sorcha_peer::testing::transport::{Node, accept, assert_open, conformance};
+use sorcha_peer::testing::transport::{Node, conformance};
 use sorcha_peer::transport::{GrpcOptions, GrpcTransport};
 use sorcha_peer::{Config, Endpoint, Identity};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -83,7 +83,7 @@ impl Server {
             let stream = peer.open(LINK_PATH).await;
             (peer, stream)
         };
-        let ((peer, stream), link) = in_time(join(client, accept(&mut self.listener))).await;
+        let ((peer, stream), link) = in_time(join(client, Node::accept(&mut self.listener))).await;
         (peer, stream, link)
     }
 
@@ -92,9 +92,9 @@ impl Server {
         let client = transport(9, &self.options);
         let endpoint = Endpoint::from(self.address);
         let dial = client.dial(&endpoint, Some(identity(2).peer_id()));
-        let (dialled, accepted) = in_time(join(dial, accept(&mut self.listener))).await;
+        let (dialled, accepted) = in_time(join(dial, Node::accept(&mut self.listener))).await;
         assert_eq!(accepted.remote, identity(9).peer_id());
-        in_time(assert_open(dialled.unwrap(), accepted)).await;
+        in_time(Node::assert_open(dialled.unwrap(), accepted)).await;
     }
 }
 
@@ -134,8 +134,8 @@ async fn a_name_is_dialled_at_all_its_addresses() {
     let endpoint: Endpoint = format!("localhost:{}", server.address.port()).parse().unwrap();
     let client = transport(1, &GrpcOptions::default());
     let dial = client.dial(&endpoint, None);
-    let (dialled, accepted) = in_time(join(dial, accept(&mut server.listener))).await;
-    in_time(assert_open(dialled.unwrap(), accepted)).await;
+    let (dialled, accepted) = in_time(join(dial, Node::accept(&mut server.listener))).await;
+    in_time(Node::assert_open(dialled.unwrap(), accepted)).await;
 }
 
 #[tokio::test]
@@ -288,7 +288,7 @@ async fn other_methods_are_unimplemented_and_one_connection_is_one_link() {
         (peer, first)
     };
     // The connection is driven by its link, so the link is kept while the client goes on.
-    let (mut client, link) = in_time(join(client, accept(&mut server.listener))).await;
+    let (mut client, link) = in_time(join(client, Node::accept(&mut server.listener))).await;
     assert_eq!(link.remote, identity(1).peer_id());
     client.1.send(Bytes::from_static(b"\0\0\0\0\x02hi"), false);
     let (_sink, mut stream) = (link.sink, link.stream);
@@ -356,7 +356,7 @@ async fn no_task_outlives_its_link() {
     let mut links = Vec::new();
     for _ in 0..3 {
         let dial = client.dial(&endpoint, None);
-        let (dialled, accepted) = in_time(join(dial, accept(&mut server.listener))).await;
+        let (dialled, accepted) = in_time(join(dial, Node::accept(&mut server.listener))).await;
         links.extend([dialled.unwrap(), accepted]);
     }
     assert_eq!(alive() - before, links.len());

@@ -21,11 +21,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::error::{DeadLetterError, ShutdownReport};
+use crate::error::{DeadLetterError, ShutdownReport, TestError};
 use crate::identity::Identity;
 use crate::ports::RawLink;
 use crate::protocol::{Assurance, CallId, DialId, Input, LinkView, Protocol, PublishRefusal};
-use crate::types::{LinkId, LinkState, LinkStatus, MonoTime, PeerId, Transaction, TransactionId};
+use crate::types::{
+    LinkId, LinkState, LinkStatus, MonoTime, PeerId, PeerTest, Transaction, TransactionId,
+};
 
 use super::clock::wall_now;
 use super::messages::{
@@ -56,6 +58,7 @@ pub(super) const MAX_WIND_UP: Duration = WIND_UP_TIMEOUT.saturating_mul(2);
 enum Call {
     Publish(Vec<TransactionId>, PublishReply),
     Connect(oneshot::Sender<Result<PeerId, Unconnected>>),
+    Test(oneshot::Sender<Result<PeerTest, TestError>>),
 }
 
 /// Errors behind the input that is being handled. The protocol decides by their kind; whom it refuses
@@ -302,6 +305,10 @@ impl Driver {
                 let call = self.enter(Call::Connect(reply));
                 self.feed(Input::Connect { call, endpoint });
             }
+            Command::TestPeer { peer, reply } => {
+                let call = self.enter(Call::Test(reply));
+                self.feed(Input::TestPeer { call, peer });
+            }
             Command::ResetBreaker { peer } => self.feed(Input::ResetBreaker { peer }),
             Command::Disconnect { peer } => self.feed(Input::Disconnect { peer }),
             Command::Ban { ban, reply } => {
@@ -359,10 +366,15 @@ impl Driver {
             direction: view.direction,
             state: if view.suspect { LinkState::Suspect } else { LinkState::Up },
             rtt_us: view.rtt.map_or(0, |rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
+            jitter_us: u64::try_from(view.jitter.as_micros()).unwrap_or(u64::MAX),
+            quality: view.score.unwrap_or(0),
+            served_percent: view.served_percent,
+            first_percent: view.first_percent,
             connected_s: view.age.as_secs(),
             queued_bytes: view.queued_bytes as u64,
             under_way_bytes: view.under_way_bytes,
             bytes_per_second: view.rate.unwrap_or(0),
+            incoming_bytes_per_second: view.inflow.unwrap_or(0),
             lag: view.lag,
             in_debt: view.in_debt,
             depth: view.depth,

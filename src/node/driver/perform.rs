@@ -108,6 +108,11 @@ impl Driver {
                     let _ = reply.send(result.map_err(|failure| Unconnected { failure, reason }));
                 }
             }
+            Output::Tested { call, result } => {
+                if let Some(Call::Test(reply)) = self.calls.remove(&call) {
+                    let _ = reply.send(result);
+                }
+            }
             Output::CorrectClock { correction_ms } => {
                 self.effects.clock.correct(correction_ms);
             }

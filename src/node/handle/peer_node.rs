@@ -1,5 +1,6 @@
 //! The host's handle on a node.
 
+use std::cmp::Reverse;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,7 +13,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use crate::config::Config;
 use crate::error::{
     BanError, ConnectError, NodeClosed, PublishError, ReadyError, ShutdownReport, StoreErrorKind,
-    SubscribeError,
+    SubscribeError, TestError,
 };
 use crate::identity::Identity;
 use crate::node::clock::PublishClock;
@@ -22,7 +23,7 @@ use crate::node::room::Room;
 use crate::node::subscribed_topics::{SubscribedTopics, TopicSelection};
 use crate::ports::{Ban, TransactionQueue, TransactionStore};
 use crate::protocol::ConnectFailure;
-use crate::types::{Endpoint, Event, LinkStatus, Mode, PeerId, Stats, Topic};
+use crate::types::{Endpoint, Event, LinkStatus, Mode, PeerId, PeerTest, Stats, Topic};
 
 use super::durable::{DurableNames, DurableSubscription};
 use super::events::Events;
@@ -307,6 +308,20 @@ impl PeerNode {
         answer.await.map_err(|_| NodeClosed)
     }
 
+    /// Lists up to `count` linked peers by the quality of their links, the best first; of equals the one
+    /// with the shorter round trip. Peers that have not answered a ping yet are left out, and so are
+    /// those that only failed. Waits as [`PeerNode::peers`] does.
+    ///
+    /// # Errors
+    /// [`NodeClosed`].
+    pub async fn best_peers(&self, count: usize) -> Result<Vec<LinkStatus>, NodeClosed> {
+        let mut peers = self.peers().await?;
+        peers.retain(|peer| peer.quality > 0);
+        peers.sort_by_key(|peer| (Reverse(peer.quality), peer.rtt_us, peer.peer));
+        peers.truncate(count);
+        Ok(peers)
+    }
+
     /// Figures of the node: every counter and the present sizes. Waits as [`PeerNode::peers`] does.
     ///
     /// # Errors
@@ -392,6 +407,24 @@ impl PeerNode {
                 ConnectFailure::Closed => ConnectError::Closed,
             }
         })
+    }
+
+    /// Measures the link to a peer now: five pings one after the other, and then 256 KiB each way, in
+    /// pieces of 64 KiB. The pieces wait behind what else there is to be sent, so a test delays nothing
+    /// by more than one of them, and of a busy link it shows what is left. It takes as long as that
+    /// does, and 30 s at the most. A link is tested once in 10 s, and four of them at once; the peer
+    /// answers no more.
+    ///
+    /// What [`PeerNode::peers`] says of a link is free: it comes from what goes over it anyway.
+    ///
+    /// A future dropped before it is ready does not end the test.
+    ///
+    /// # Errors
+    /// [`TestError`].
+    pub async fn test_peer(&self, peer: PeerId) -> Result<PeerTest, TestError> {
+        let (reply, answer) = oneshot::channel();
+        self.command(Command::TestPeer { peer, reply }).await?;
+        answer.await.map_err(|_| TestError::Closed)?
     }
 
     /// Closes the circuit breaker of a peer: what could not be reached is dialled again at once, by the
@@ -494,6 +527,12 @@ impl From<NodeClosed> for PublishError {
 }
 
 impl From<NodeClosed> for BanError {
+    fn from(_: NodeClosed) -> Self {
+        Self::Closed
+    }
+}
+
+impl From<NodeClosed> for TestError {
     fn from(_: NodeClosed) -> Self {
         Self::Closed
     }

@@ -42,14 +42,23 @@ pub(in crate::protocol) enum Work {
     Session,
     /// A byte of answers in such comparisons.
     Answer,
+    /// A KiB of probes and of answers to them.
+    Probe,
 }
 
 /// Number of tokens that opening a comparison costs.
 pub(in crate::protocol) const OPEN: u64 = 5;
 
 impl Work {
-    const ALL: [Self; 6] =
-        [Self::Id, Self::Head, Self::Record, Self::Interest, Self::Session, Self::Answer];
+    const ALL: [Self; 7] = [
+        Self::Id,
+        Self::Head,
+        Self::Record,
+        Self::Interest,
+        Self::Session,
+        Self::Answer,
+        Self::Probe,
+    ];
 
     /// Tokens in a full bucket, and how many come in a second.
     const fn rate(self) -> (u64, u64) {
@@ -65,6 +74,8 @@ impl Work {
             Self::Session => (8 * OPEN, 1),
             // 1 MiB a minute.
             Self::Answer => (2 << 20, (1 << 20) / 60),
+            // Two tests in a row, and then one in 9 s.
+            Self::Probe => (1200, 64),
         }
     }
 }

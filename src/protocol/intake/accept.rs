@@ -87,6 +87,7 @@ impl Protocol {
         let arrival = pending.as_ref().map_or(Arrival::Pushed, |p| p.arrival);
         let is_news = self.is_news(transaction.header(), arrival);
         let (sources, large) = pending.map(|p| (p.sources, p.large)).unwrap_or_default();
+        let in_pieces = large.is_some();
         // Who only has the header is told once more when all is here.
         let holders = sources.iter().filter(|s| s.holds == Holds::All && !s.guessed);
         let known = holders.filter_map(|s| self.links.slot_of(s.link)).fold(0, |m, s| m | 1 << s);
@@ -96,6 +97,9 @@ impl Protocol {
         let ingress = link.and_then(|link| self.links.up(link)).map_or(OWN, |up| {
             up.taken += transaction.header().payload_len;
             up.merit.note(now);
+            if in_pieces {
+                up.quality.note_payload(true, now);
+            }
             up.slot
         });
         let hop = hop.saturating_add(1);

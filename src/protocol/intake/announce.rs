@@ -206,6 +206,7 @@ impl Protocol {
                 let unannounced =
                     pending.large.as_ref().is_some_and(|l| l.asked_unannounced.contains(&link));
                 if !unannounced {
+                    self.links.note_service(link, false, self.env.now);
                     pending.sources.retain(|s| s.link != link);
                 }
                 pending.asked_of = None;
@@ -229,6 +230,9 @@ impl Protocol {
         self.forget_promise(link, &id);
         self.note_answer(link, &id, transaction.header().payload_len);
         let asked = self.end_parent(link, &id, false) || self.forget_request(link, &id);
+        if asked {
+            self.links.note_service(link, true, self.env.now);
+        }
         self.env.counters.payload_bytes_received += transaction.header().payload_len;
         let Some(slot) = self.links.slot_of(link) else { return };
         let known = match (self.log.find(&id), self.intake.pending.get_mut(&id)) {
@@ -247,6 +251,9 @@ impl Protocol {
                 self.join_inflow(link, &id);
             }
             self.env.counters.duplicates_received += 1;
+            if !asked {
+                self.links.note_payload(link, false, self.env.now);
+            }
             if !asked && let Some(batch) = self.links.batch(link) {
                 batch.duplicate.push(id);
             }
@@ -259,6 +266,7 @@ impl Protocol {
             return;
         }
         self.env.counters.payloads_received += 1;
+        self.links.note_payload(link, true, self.env.now);
         self.note_early(link, &id);
         // One that was asked for may answer late.
         let never_asked = |p: &Pending| p.asked_of.is_none() && p.turns == 0;

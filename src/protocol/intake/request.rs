@@ -10,7 +10,7 @@
 //! What one peer is asked at once is bounded by what it answered a moment ago, so that a slow one is
 //! never asked for much; the rest waits in that link's backlog.
 //!
-//! Tested by: the tests below, `protocol::tests::liars`.
+//! Tested by: the tests below, `protocol::tests::liars`, `protocol::tests::quality`.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
@@ -134,6 +134,7 @@ impl Protocol {
                 pending.asked_of = None;
             }
             self.env.counters.wants_timed_out += 1;
+            self.links.note_service(link, false, self.env.now);
             if let Some(peer) = self.links.peer_of(link) {
                 self.guard.reputation.doubt(peer, self.env.now);
             }
@@ -193,7 +194,9 @@ impl Protocol {
             links.peer_of(s.link).is_some_and(good)
         };
         let untried = || pending.sources.iter().filter(|s| !s.tried);
-        let next = untried().find(|s| reliable(s)).or_else(|| untried().next());
+        let sound = |s: &&Source| reliable(s) && !links.is_poor(s.link, now);
+        let next = untried().find(sound).or_else(|| untried().find(|s| reliable(s)));
+        let next = next.or_else(|| untried().next());
         let Some(link) = next.map(|s| s.link).filter(|_| turns < MAX_TURNS) else {
             self.give_up(id);
             return;

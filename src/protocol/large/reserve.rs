@@ -160,7 +160,9 @@ impl Protocol {
             let up = links.all.get(&s.link).and_then(|l| l.up.as_ref());
             up.is_some_and(|up| up.requests.in_flight.len() >= MAX_ASKED)
         };
-        let order = |s: &&Source| (full(s), !reliable(s), doubted(s), s.busy.is_some(), waits(s));
+        let poor = |s: &Source| links.is_poor(s.link, now);
+        let order =
+            |s: &&Source| (full(s), !reliable(s), doubted(s), poor(s), s.busy.is_some(), waits(s));
         let best = pending.sources.iter().filter(open).filter(free).min_by_key(order);
         let soonest = pending.sources.iter().filter(open).filter_map(|s| s.busy).min();
         if let Some(best) = best {
@@ -433,6 +435,7 @@ impl Protocol {
         if parent.is_some_and(|p| p.whole && !p.served)
             && let Some(peer) = self.links.peer_of(link)
         {
+            self.links.note_service(link, false, self.env.now);
             self.guard.reputation.doubt(peer, self.env.now);
         }
     }
@@ -490,6 +493,9 @@ impl Protocol {
         pending.turns = 0;
         let Some(large) = &mut pending.large else { return };
         if let Some(parent) = large.parents.iter_mut().find(|p| p.link == link) {
+            if !parent.served {
+                self.links.note_service(link, true, now);
+            }
             (parent.last, parent.since) = (now, now);
             (parent.served, parent.overdue) = (true, false);
         }

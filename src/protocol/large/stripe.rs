@@ -66,6 +66,11 @@ impl PieceRate {
         (self.since, self.bytes) = (None, 0);
     }
 
+    /// Returns the measured rate.
+    pub(in crate::protocol) fn measured(&self) -> Option<u64> {
+        self.rate
+    }
+
     pub(in crate::protocol) fn rate(&self) -> u64 {
         self.rate.unwrap_or(DEFAULT_RATE).max(u64::from(LEAST_RATE))
     }
@@ -106,7 +111,8 @@ impl Protocol {
             idle && !parents.iter().any(|p| p.link == s.link)
                 && peer.is_some_and(|peer| self.guard.reputation.is_reliable(&peer, now))
         };
-        let Some(link) = pending.sources.iter().find(fit).map(|s| s.link) else { return };
+        let fit = pending.sources.iter().filter(fit).map(|s| s.link);
+        let Some(link) = fit.min_by_key(|link| links.is_poor(*link, now)) else { return };
         let owes = |p: &Parent| p.wanted.as_ref().map_or(0, PieceSet::count);
         let slow = large.parents.iter_mut().filter(|p| p.whole).max_by_key(|p| owes(p));
         let Some(slow) = slow.filter(|p| p.served) else { return };

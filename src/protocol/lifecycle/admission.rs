@@ -38,6 +38,8 @@ impl Protocol {
                 age: now.since(up.since),
                 merit: up.merit.points(now),
                 rtt: up.pinger.rtt,
+                score: up.score(now),
+                is_bootstrap: self.membership.book.is_bootstrap(&l.remote),
                 is_replaying: self.is_replaying(l),
             })
         };

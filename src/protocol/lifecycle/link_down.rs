@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use crate::error::TestError;
 use crate::protocol::Protocol;
 use crate::protocol::guard::Work;
 use crate::protocol::io::{ConnectFailure, Output};
@@ -70,6 +71,23 @@ impl Protocol {
             return;
         };
         self.env.counters.links_closed += 1;
+        let (mut quality, now) = (up.quality, self.env.now);
+        // Of a link that the peer replaces, it has seen the break before us, unless both dialled at once.
+        let is_broken = match cause {
+            CloseCause::Ours(CloseReason::Replaced) => {
+                now.since(up.since) > self.env.config.connection.handshake_timeout
+            }
+            CloseCause::Ours(CloseReason::Unresponsive) | CloseCause::Transport => true,
+            _ => false,
+        };
+        if is_broken {
+            quality.note_silence(now);
+        }
+        self.links.recent.keep(l.remote, quality, now);
+        if let Some(test) = &up.probing.test {
+            let result = Err(TestError::NotLinked);
+            self.env.push(Output::Tested { call: test.call, result });
+        }
         if up.repair.is_running() {
             self.repairs.running.leave(1);
             self.env.counters.reconcile_broken_off += 1;
@@ -189,6 +207,7 @@ impl Protocol {
         let peer = l.remote;
         let Some(up) = &mut l.up else { return };
         up.pinger.missed += 1;
+        up.quality.note_silence(self.env.now);
         self.env.counters.pings_missed += 1;
         if up.pinger.missed >= max_missed {
             self.close(link, CloseReason::Unresponsive);

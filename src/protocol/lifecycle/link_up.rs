@@ -30,7 +30,7 @@ use crate::protocol::intake::Requests;
 use crate::protocol::io::{Assurance, DialId};
 use crate::protocol::large::PieceRate;
 use crate::protocol::link::{
-    Batch, Established, Link, Merit, Pinger, Plan, SendBudget, Succession,
+    Batch, Established, Link, Merit, Pinger, Plan, Probing, SendBudget, Succession,
 };
 use crate::protocol::membership::{PATIENCE, WalkId, ask_for_peers};
 use crate::protocol::outbox::ReplayCursor;
@@ -259,6 +259,7 @@ impl Protocol {
         }
         let all = self.outflow().unwrap_or(head);
         let nonce = self.env.rng.next_u64();
+        let known = self.links.all.get(&link).map(|l| self.links.recent.take(&l.remote, now));
         let Some(l) = self.links.all.get_mut(&link) else { return };
         // What was accepted since our hello said that nothing is owed is the first of what follows, and
         // not behind it.
@@ -271,6 +272,8 @@ impl Protocol {
             batch: Batch::default(),
             budget: SendBudget::new(nonce),
             pinger: Pinger::default(),
+            quality: known.unwrap_or_default(),
+            probing: Probing::default(),
             interest: PeerInterest::new(hello.interest.clone()),
             feed: Feed::new(head, ReplayCursor::new(all, head, l.owes, now)),
             repair: Repair::new(hello.complete_since),

@@ -12,6 +12,7 @@
 //! | some of a queue left, or has arrived | `resume`: reconcile, spread, serve |
 //! | a peer wants something else | `adopt_interest`: membership, spread, outbox |
 //! | links came or went | `links_changed`: the host, outbox, membership |
+//! | the host or a peer tests a link | `probing` |
 //! | ten seconds passed | `on_expire`: everybody who forgets |
 //! | a clock was told, or leapt | `clock`: peers, the host, outbox |
 //!
@@ -23,6 +24,7 @@ mod handover;
 mod link_down;
 mod link_up;
 mod moves;
+mod probing;
 mod trust;
 
 use std::time::Duration;
@@ -74,6 +76,8 @@ impl Protocol {
             self.pump(link);
             self.serve(link);
         }
+        self.answer_probes(link);
+        self.go_on_testing(link);
     }
 
     /// Links came or went.

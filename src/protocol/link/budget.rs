@@ -99,6 +99,8 @@ pub(in crate::protocol) struct SendBudget {
     next: u64,
     /// Measured bytes per second; 0 before the first measurement.
     rate: u64,
+    /// Time when a mark last took longer than `TARGET`.
+    late_at: Option<MonoTime>,
 }
 
 impl SendBudget {
@@ -114,6 +116,7 @@ impl SendBudget {
             placed: None,
             next: nonce,
             rate: 0,
+            late_at: None,
         }
     }
 
@@ -129,6 +132,10 @@ impl SendBudget {
                 (piece.id, Some(piece.index))
             }
             Message::Push { transaction, .. } => (transaction.id(), None),
+            Message::Probe { payload, .. } | Message::Probed { payload, .. } => {
+                self.handed.bulk += payload.len() as u64;
+                return;
+            }
             _ => return,
         };
         if self.named.len() >= MAX_NAMED {
@@ -180,7 +187,7 @@ impl SendBudget {
 
     /// Another connection carries the link from now on: the way there is another one.
     pub(in crate::protocol) fn note_moved(&mut self) {
-        self.least = Duration::MAX;
+        (self.least, self.late_at) = (Duration::MAX, None);
     }
 
     /// Returns how long what is under way takes to arrive, as far as is known.
@@ -220,7 +227,9 @@ impl SendBudget {
                 per_second(bytes, span.saturating_sub(way).max(span / MAX_GROWTH))
             };
             let shown = shown(bytes, now.since(self.since)).min(shown(mark.bytes, took));
-            let most = if took > TARGET { per_second(bytes, took) } else { u64::MAX };
+            let is_late = took > TARGET;
+            self.late_at = if is_late { Some(now) } else { self.late_at };
+            let most = if is_late { per_second(bytes, took) } else { u64::MAX };
             self.rate = self.rate.min(most).max(shown);
         }
         self.arrived.all = self.arrived.all.max(mark.upto.all);
@@ -240,6 +249,11 @@ impl SendBudget {
     /// Returns the bytes per second that the link carries; `None` before that was measured.
     pub(in crate::protocol) fn rate(&self) -> Option<u64> {
         (self.rate > 0).then_some(self.rate)
+    }
+
+    /// Returns the time when the link last carried what it was handed too slowly.
+    pub(super) fn late_at(&self) -> Option<MonoTime> {
+        self.late_at
     }
 
     /// Returns the bytes that may be under way, of bulk and of the rest each.

@@ -10,8 +10,9 @@
 //! - Of the rest the most crowded address group gives way, the newcomer counted: k groups never push
 //!   out more than they would get in an even share.
 //! - Within these a link whose peer replays its outbox stays if others are there.
+//! - So does the link of a bootstrap peer.
 //! - Then the link goes that was least useful lately (transactions that it was the first to bring), of
-//!   equals the slower one, of equals the younger one.
+//!   equals the one of the lowest quality in steps of 20, then the slower one, then the younger one.
 //!
 //! Tested by: the tests below, `sim::tests::full_hubs`.
 
@@ -29,6 +30,8 @@ const GRACE: Duration = Duration::from_secs(30);
 const ELDERS: usize = 4;
 /// Round-trip times of one step count as equal.
 const RTT_STEP: Duration = Duration::from_millis(50);
+/// Scores of one step count as equal.
+const SCORE_STEP: u8 = 20;
 /// Time in which what a peer has brought loses half its weight.
 const HALF_LIFE: Duration = Duration::from_mins(5);
 
@@ -44,8 +47,12 @@ pub(in crate::protocol) struct Candidate {
     pub(in crate::protocol) merit: u32,
     /// Smoothed round-trip time, once measured.
     pub(in crate::protocol) rtt: Option<Duration>,
+    /// Score of the link, once measured.
+    pub(in crate::protocol) score: Option<u8>,
     /// True: the peer is replaying its outbox.
     pub(in crate::protocol) is_replaying: bool,
+    /// True: the peer is one of those that this node joins by.
+    pub(in crate::protocol) is_bootstrap: bool,
 }
 
 /// Chooses the link that gives way to a newcomer from `group`; `None` where each has a right to stay.
@@ -61,14 +68,18 @@ pub(in crate::protocol) fn choose(candidates: &[Candidate], group: u64) -> Optio
     let is_crowded = |c: &&Candidate| crowds.get(&c.group) == Some(&largest);
     let mut eligible: Vec<_> =
         rest.into_iter().filter(|c| c.age >= GRACE).filter(is_crowded).collect();
-    if eligible.iter().any(|c| !c.is_replaying) {
-        eligible.retain(|c| !c.is_replaying);
+    for stays in [|c: &Candidate| c.is_bootstrap, |c: &Candidate| c.is_replaying] {
+        if eligible.iter().any(|c| !stays(c)) {
+            eligible.retain(|c| !stays(c));
+        }
     }
+    let steps = |c: &Candidate| c.score.unwrap_or(0) / SCORE_STEP;
     let slowness = |c: &Candidate| {
         let rtt = c.rtt.unwrap_or(Duration::MAX);
         rtt.as_millis() / RTT_STEP.as_millis()
     };
-    let worst = eligible.into_iter().min_by_key(|c| (c.merit, Reverse(slowness(c)), c.age, c.link));
+    let order = |c: &&Candidate| (c.merit, steps(c), Reverse(slowness(c)), c.age, c.link);
+    let worst = eligible.into_iter().min_by_key(order);
     worst.map(|c| c.link)
 }
 
@@ -132,7 +143,9 @@ mod tests {
             age: Duration::from_secs(HOUR),
             merit: 5,
             rtt: Some(Duration::from_millis(20)),
+            score: Some(75),
             is_replaying: false,
+            is_bootstrap: false,
         };
         (0..count).map(link).collect()
     }
@@ -194,6 +207,30 @@ mod tests {
         all[2].is_replaying = false;
         all[2].merit = 1000;
         assert_eq!(choose(&all, 99), Some(LinkId(2)));
+    }
+
+    #[test]
+    fn a_bootstrap_peer_is_the_last_to_go() {
+        let mut all = links(4);
+        for link in &mut all[..3] {
+            link.is_replaying = true;
+        }
+        all[3].is_bootstrap = true;
+        assert_eq!(choose(&all, 99), Some(LinkId(1)), "rather one that replays");
+        all[1..3].iter_mut().for_each(|link| link.is_bootstrap = true);
+        assert_eq!(choose(&all, 99), Some(LinkId(3)), "all that may go are of that kind");
+    }
+
+    #[test]
+    fn of_equals_the_poorer_link_goes() {
+        let mut all = links(8);
+        all[4].score = Some(62);
+        assert_eq!(choose(&all, 99), Some(LinkId(2)), "of one step");
+        all[4].score = Some(59);
+        all[5].rtt = Some(Duration::from_millis(300));
+        assert_eq!(choose(&all, 99), Some(LinkId(4)));
+        all[4].merit = 6;
+        assert_eq!(choose(&all, 99), Some(LinkId(5)), "a useful one stays");
     }
 
     #[test]

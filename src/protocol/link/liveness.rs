@@ -91,6 +91,7 @@ impl Protocol {
         if let Some(ping) = up.pinger.outstanding.take_if(|ping| ping.is(nonce)) {
             up.pinger.missed = 0;
             let sample = now.since(ping.at());
+            up.quality.note_pong(sample, up.pinger.rtt, now);
             // RFC 6298: the smoothed value moves by an eighth.
             up.pinger.rtt = Some(up.pinger.rtt.map_or(sample, |rtt| (rtt * 7 + sample) / 8));
             up.budget.note_arrival(&ping, now);

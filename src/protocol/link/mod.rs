@@ -13,6 +13,8 @@ mod cuts;
 mod eviction;
 mod handover;
 mod liveness;
+mod probing;
+mod quality;
 mod state;
 mod view;
 mod ways;
@@ -34,6 +36,10 @@ pub(super) use cuts::MAX_PLACES;
 pub(super) use eviction::{Candidate, Evictions, Merit, choose};
 pub(super) use handover::{Attempt, Handover, Stage, Succession, Why};
 pub(super) use liveness::{Pinger, Verdict};
+pub(super) use probing::{MAX_OWED, NextProbe, Probing, Test};
+#[cfg(any(test, feature = "sim"))]
+pub(super) use quality::MAX_RECENT;
+pub(super) use quality::{Quality, RecentQuality};
 pub(super) use state::{CloseCause, Established, Link};
 pub use view::LinkView;
 #[cfg(any(test, feature = "sim"))]
@@ -77,6 +83,8 @@ pub(super) struct Links {
     pub(super) overfull: BTreeSet<LinkId>,
     /// Links that had to give way to others.
     pub(super) evictions: Evictions,
+    /// What links have done that are gone.
+    pub(super) recent: RecentQuality,
 }
 
 impl Links {

@@ -15,7 +15,9 @@ use crate::types::{
     CloseReason, Direction, Endpoint, Interest, LinkId, MonoTime, PeerId, TransportKind,
 };
 
-use super::{Batch, HIGH_WATER, Handover, Merit, Pinger, Plan, SendBudget, Succession};
+use super::{
+    Batch, HIGH_WATER, Handover, Merit, Pinger, Plan, Probing, Quality, SendBudget, Succession,
+};
 
 /// State of one link.
 #[derive(Debug)]
@@ -82,6 +84,8 @@ pub(in crate::protocol) struct Established {
     pub(in crate::protocol) batch: Batch,
     pub(in crate::protocol) budget: SendBudget,
     pub(in crate::protocol) pinger: Pinger,
+    pub(in crate::protocol) quality: Quality,
+    pub(in crate::protocol) probing: Probing,
     pub(in crate::protocol) interest: PeerInterest,
     pub(in crate::protocol) feed: Feed,
     pub(in crate::protocol) repair: Repair,

@@ -23,6 +23,14 @@ pub struct LinkView {
     pub suspect: bool,
     /// Smoothed round-trip time, once measured.
     pub rtt: Option<Duration>,
+    /// Mean deviation of the round trips.
+    pub jitter: Duration,
+    /// Score from 0 to 100, once measured.
+    pub score: Option<u8>,
+    /// Share of what was asked of the peer lately that it served.
+    pub served_percent: Option<u8>,
+    /// Share of the payloads that came over the link lately and were new.
+    pub first_percent: Option<u8>,
     /// Time since the link came up.
     pub age: Duration,
     /// Bytes waiting to be sent.
@@ -31,6 +39,8 @@ pub struct LinkView {
     pub under_way_bytes: u64,
     /// Bytes per second that the link carries, once measured.
     pub rate: Option<u64>,
+    /// Bytes per second that came in while much did, once measured.
+    pub inflow: Option<u64>,
     /// Accepted transactions not yet offered to it.
     pub lag: u64,
     /// True: the peer is too slow for what is new. What the peer is skipped for is compared and

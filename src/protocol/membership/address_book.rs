@@ -227,6 +227,11 @@ impl AddressBook {
         Self { known: known.collect(), bootstrap: bootstrap.collect(), evicted: Vec::new(), max }
     }
 
+    /// Reports whether a peer is one of those that this node joins by.
+    pub(in crate::protocol) fn is_bootstrap(&self, peer: &PeerId) -> bool {
+        self.bootstrap.iter().any(|b| b.peer.or(b.pin) == Some(*peer))
+    }
+
     /// The same book, with the peers that must answer at some addresses.
     pub(in crate::protocol) fn pinned(mut self, pins: &BTreeMap<Endpoint, PeerId>) -> Self {
         for b in &mut self.bootstrap {

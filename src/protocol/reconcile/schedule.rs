@@ -173,7 +173,13 @@ impl Protocol {
                             && (repair.owed || !busy)
                     })
             };
-            let ready: Vec<_> = self.links.all.values().filter(ready).map(|l| l.id).collect();
+            let mut ready: Vec<_> = self.links.all.values().filter(ready).map(|l| l.id).collect();
+            // Those over poor links wait their turn. What is routine goes to all alike, so that nobody
+            // is left out for good.
+            let sound = |link: &LinkId| !self.links.is_poor(*link, now);
+            if ready.iter().any(sound) {
+                ready.retain(sound);
+            }
             if ready.is_empty() {
                 return;
             }

@@ -307,6 +307,9 @@ impl Chaos {
                 reason: "é".repeat(600),
             }),
             13 => Input::Unban(PeerId::from_bytes([b; 32])),
+            14 if a.is_multiple_of(2) => {
+                Input::TestPeer { call: CallId(3), peer: identity(b % 8).peer_id() }
+            }
             14 => Input::Disconnect { peer: identity(b % 8).peer_id() },
             15 => Input::Connect { call: CallId(2), endpoint: "10.0.0.9:1".parse().unwrap() },
             16 => Input::RecordsVerified {

@@ -300,6 +300,7 @@ impl SingleNode {
                     | Output::CancelDial { .. }
                     | Output::SavePeer(_)
                     | Output::Connected { .. }
+                    | Output::Tested { .. }
                     | Output::OwnAddresses { .. }
                     | Output::RenewRecord { .. }) => self.outside.push(asked),
                     _ => {}

@@ -96,6 +96,15 @@ impl ControlFirst {
                     return Some(format!("node {node}: {bulk} {age:?} on {link:?}"));
                 }
             }
+            Message::Probe { payload, .. } | Message::Probed { payload, .. }
+                if !payload.is_empty() =>
+            {
+                waits.bulk.push_back((waits.enqueued, payload.len()));
+                let bulk: usize = waits.bulk.iter().map(|(_, bulk)| bulk).sum();
+                if bulk > PIECE_BYTES {
+                    return Some(format!("node {node}: {bulk} bytes of bulk wait on {link:?}"));
+                }
+            }
             _ => {}
         }
         None

@@ -15,6 +15,7 @@ mod large;
 mod outbox;
 mod outbox_replay;
 mod past;
+mod quality;
 mod repair;
 mod replay;
 mod scenarios;

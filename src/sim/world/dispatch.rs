@@ -254,6 +254,7 @@ impl World {
             Output::Published { .. }
             | Output::Copied { .. }
             | Output::Connected { .. }
+            | Output::Tested { .. }
             | Output::OwnAddresses { .. }
             | Output::Shun { .. }
             | Output::Emit(_) => {}
