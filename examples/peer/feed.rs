@@ -48,6 +48,14 @@ async fn report(event: Event, mode: &mut Mode, out: &Out) {
             Line::PeerUp { peer, transport, address, direction }
         }
         Event::PeerDown { peer, reason, .. } => Line::PeerDown { peer, reason },
+        Event::TransportChanged { peer, from, to, reason, .. } => {
+            Line::TransportChanged { peer, from, to, reason }
+        }
+        Event::BreakerOpened { peer, address, failures, reset_s, .. } => {
+            Line::BreakerOpened { peer, address, failures, reset_s }
+        }
+        Event::BreakerHalfOpen { peer, address, .. } => Line::BreakerHalfOpen { peer, address },
+        Event::BreakerClosed { peer, address, .. } => Line::BreakerClosed { peer, address },
         Event::ModeChanged { mode: new, .. } if new == *mode => return,
         Event::ModeChanged { mode: new, .. } => {
             *mode = new;

@@ -80,6 +80,12 @@ pub(crate) enum Op {
     Unban {
         peer: PeerId,
     },
+    TestPeer {
+        peer: PeerId,
+    },
+    ResetBreaker {
+        peer: PeerId,
+    },
     DeadLetters {
         after: Option<u64>,
         #[serde(default = "page")]

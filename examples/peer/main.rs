@@ -50,6 +50,7 @@ const CONTRACT: &str = r#"LINES IN (one JSON object each, at most 64 MiB; "ref" 
   {"op":"stats","ref":R}                    {"op":"peers","ref":R}
   {"op":"connect","ref":R,"address":A}      {"op":"disconnect","ref":R,"peer":P}
   {"op":"ban","ref":R,"peer":P,"reason":…}  {"op":"unban","ref":R,"peer":P}
+  {"op":"test_peer","ref":R,"peer":P}       {"op":"reset_breaker","ref":R,"peer":P}
   {"op":"dead_letters","ref":R[,"after":SEQ][,"limit":N]}
   {"op":"redeliver","ref":R,"id":I}         {"op":"delete_dead_letter","ref":R,"id":I}
   {"op":"invite","ref":R}                   {"op":"shutdown","ref":R}
@@ -74,7 +75,8 @@ has none):
   dead_letters {ref,dead_letters}      own transactions that no peer took, in the order of publishing:
                                        [{seq,id,topic,size,created,expires,reason,since}], at most
                                        "limit" (1000) above "after"; empty: there are no more
-  ok {ref,op,peer}                     connect, disconnect, ban, unban
+  tested {ref,peer,rtt_min_us,…}       a link measured now: five pings, and 256 KiB each way
+  ok {ref,op,peer}                     connect, disconnect, ban, unban, reset_breaker
   ok {ref,op,id}                       redeliver (a new id if it had expired), delete_dead_letter
   ok {ref,op,unconfirmed,unflushed}    shutdown; the last line of all
   error {ref,error}                    bad JSON, not UTF-8, unknown operation or field, wrong field,
@@ -101,6 +103,12 @@ EVENTS:
                                        clock; it is used instead of it (see clock_offset_ms in stats)
   clock_right {}                       the clock was off and is right again
   peer_up {peer,transport,address,direction}, peer_down {peer,reason}
+  transport_changed {peer,from,to,reason}
+                                       the link goes on over another connection, nothing lost: upgrade,
+                                       max link age, proxy body limit, proxy time limit, or peer
+  breaker_opened {peer,address,failures,reset_s}, breaker_half_open, breaker_closed {peer,address}
+                                       who cannot be reached is left alone for so long, but for a
+                                       probe; "peer" or "address" is null
   identity_in_use {peer,address}       two processes have this peer id, as after a data directory was
                                        copied; "peer" may be this node's own
   reachability {address,prober}        what a STUN server saw

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use sorcha_peer::error::ShutdownReport;
-use sorcha_peer::types::{CloseReason, Direction, LinkStatus, Refusal, WallTime};
+use sorcha_peer::types::{CloseReason, Direction, LinkStatus, PeerTest, Refusal, WallTime};
 use sorcha_peer::{Cursor, DeadLetter, Mode, PeerId, Stats, Topic, TransactionId, TransportKind};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
@@ -111,6 +111,26 @@ pub(crate) enum Line {
         peer: PeerId,
         reason: CloseReason,
     },
+    TransportChanged {
+        peer: PeerId,
+        from: TransportKind,
+        to: TransportKind,
+        reason: String,
+    },
+    BreakerOpened {
+        peer: Option<PeerId>,
+        address: Option<String>,
+        failures: u32,
+        reset_s: u64,
+    },
+    BreakerHalfOpen {
+        peer: Option<PeerId>,
+        address: Option<String>,
+    },
+    BreakerClosed {
+        peer: Option<PeerId>,
+        address: Option<String>,
+    },
     Mode {
         mode: Mode,
     },
@@ -139,6 +159,11 @@ pub(crate) enum Line {
     Peers {
         r#ref: Ref,
         peers: Vec<LinkStatus>,
+    },
+    Tested {
+        r#ref: Ref,
+        #[serde(flatten)]
+        test: PeerTest,
     },
     Error {
         r#ref: Ref,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sorcha_peer::PeerNode;
 use sorcha_peer::error::{
-    BanError, ConnectError, DeadLetterError, NodeClosed, ReadyError, RedeliverError,
+    BanError, ConnectError, DeadLetterError, NodeClosed, ReadyError, RedeliverError, TestError,
 };
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
@@ -204,6 +204,13 @@ async fn perform(node: &PeerNode, logs: &Logs, op: Op, r#ref: &Ref) -> Result<Li
             node.unban(peer).await?;
             done("unban", peer)
         }
+        Op::TestPeer { peer } => {
+            Line::Tested { r#ref: r#ref.clone(), test: node.test_peer(peer).await? }
+        }
+        Op::ResetBreaker { peer } => {
+            node.reset_breaker(peer).await?;
+            done("reset_breaker", peer)
+        }
         Op::DeadLetters { after, limit } => {
             let page = node.dead_letters(after, limit.min(MAX_PAGE)).await?;
             let dead_letters = page.into_iter().map(Dead::from).collect();
@@ -237,6 +244,8 @@ enum Failure {
     Invite(#[from] ReadyError),
     #[error(transparent)]
     Redeliver(#[from] RedeliverError),
+    #[error(transparent)]
+    Test(#[from] TestError),
     #[error(transparent)]
     Closed(#[from] NodeClosed),
 }

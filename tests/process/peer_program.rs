@@ -67,6 +67,26 @@ fn two_processes_find_each_other_and_deliver_once() {
 }
 
 #[test]
+fn a_link_is_measured_when_asked() {
+    let mut a = Peer::in_memory();
+    let mut b = Peer::start(["--memory", "--bootstrap", &a.listen]);
+    b.wait("peer_up", |line| line["peer"] == a.id);
+    let tested = b.ask(json!({ "op": "test_peer", "peer": a.id }));
+    assert_eq!((&tested["event"], &tested["peer"]), (&json!("tested"), &json!(a.id)));
+    assert_eq!((&tested["sent"], &tested["lost"]), (&json!(5), &json!(0)));
+    for figure in ["rtt_avg_us", "bytes_per_second", "incoming_bytes_per_second"] {
+        assert!(tested[figure].as_u64().unwrap() > 0, "{figure}: {tested}");
+    }
+    for (peer, why) in [(b.id.clone(), "known"), ("00".repeat(32), "known")] {
+        let refused = b.ask(json!({ "op": "test_peer", "peer": peer }));
+        assert_eq!(refused["event"], "error");
+        assert!(refused["error"].as_str().unwrap().contains(why), "{refused}");
+    }
+    let reset = a.ask(json!({ "op": "reset_breaker", "peer": b.id }));
+    assert_eq!((&reset["event"], &reset["op"]), (&json!("ok"), &json!("reset_breaker")));
+}
+
+#[test]
 fn a_killed_process_finds_its_way_back_without_bootstrap() {
     let dir = tempfile::tempdir().unwrap();
     let data = ["--data-dir", dir.path().to_str().unwrap()];

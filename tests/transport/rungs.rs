@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use futures::future::join;
 use sorcha_peer::error::{FailureKind, TransportError};
 use sorcha_peer::ports::{Accepted, Listener, RawLink, Transport};
-use sorcha_peer::testing::transport::{Node, accept, assert_open, conformance};
+use sorcha_peer::testing::transport::{Node, conformance};
 use sorcha_peer::transport::{GrpcOptions, GrpcTransport};
 use sorcha_peer::{Endpoint, Identity, PeerId, TransportKind};
 
@@ -138,13 +138,13 @@ async fn conforms(rung: TransportKind, way: Way, plaintext: bool) {
     let mut socket = listener.transport.listen(any_port()).await.unwrap();
     let endpoint = Endpoint::from(socket.local_addr());
     let dial = dialler.transport.dial(&endpoint, Some(listener.id));
-    let (dialled, accepted) = in_time(join(dial, accept(&mut socket))).await;
+    let (dialled, accepted) = in_time(join(dial, Node::accept(&mut socket))).await;
     let dialled = dialled.unwrap();
     assert_eq!((dialled.kind, accepted.kind), (rung, rung));
     let direct = matches!(way, Way::Direct);
     assert_eq!(dialled.address.is_some(), direct, "of the peer, and not of what stands between");
     assert_eq!(accepted.address.is_some(), !way.is_proxied());
-    in_time(assert_open(dialled, accepted)).await;
+    in_time(Node::assert_open(dialled, accepted)).await;
 }
 
 #[tokio::test]
