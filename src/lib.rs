@@ -110,6 +110,7 @@
 //! | `grpc` | yes | gRPC streams over mutual TLS (rustls with ring; needs a C compiler) |
 //! | `websocket` | yes | the same links by way of a WebSocket, for paths that carry HTTP/1.1 alone |
 //! | `sqlite` | yes | peers, outbox and log in `SQLite` files (bundled; needs a C compiler) |
+//! | `rest` | yes | links over plain HTTP requests, a rung of the gRPC transport |
 //! | `stun` | yes | the STUN prober |
 //! | `sim` | no | the network simulator, and `unstable-core`; not covered by semver |
 //! | `unstable-core` | no | the protocol core and the types of the wire; not covered by semver |

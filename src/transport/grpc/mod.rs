@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+pub(super) use self::client::{Requests, handshake, origin, path_and_query};
 pub(super) use self::link::{
     Driver, HTTP2_FRAME_BYTES, MAX_HEADER_BYTES, Outgoing, SEND_BUFFER_BYTES, Spawner,
 };
@@ -86,9 +87,11 @@ impl GrpcTransport {
     /// [`FailureKind::Unsupported`](crate::error::FailureKind::Unsupported) for a way that is not built in.
     pub fn rung(&self, kind: TransportKind) -> Result<Self, TransportError> {
         match kind {
-            TransportKind::GrpcStream => {}
+            TransportKind::GrpcStream | TransportKind::GrpcUnary => {}
             #[cfg(feature = "websocket")]
             TransportKind::WebSocket => {}
+            #[cfg(feature = "rest")]
+            TransportKind::Rest => {}
             _ => {
                 let message = format!("{kind} is not built in");
                 return Err(TransportError::new(FailureKind::Unsupported, message));
