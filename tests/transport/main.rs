@@ -17,4 +17,6 @@ mod raw_grpc;
 mod rungs;
 #[cfg(feature = "stun")]
 mod stun;
+#[cfg(feature = "websocket")]
+mod websocket;
 mod wrong;
