@@ -10,6 +10,7 @@ mod forward_proxy;
 mod hostile;
 #[path = "../transport/http_proxy.rs"]
 mod http_proxy;
+mod ladder;
 mod lifecycle;
 mod members;
 mod membership;

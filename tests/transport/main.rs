@@ -19,4 +19,6 @@ mod raw_grpc;
 mod rungs;
 #[cfg(feature = "stun")]
 mod stun;
+#[cfg(feature = "websocket")]
+mod websocket;
 mod wrong;
