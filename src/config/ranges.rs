@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::error::ConfigError;
 use crate::types::{
     AddressScope, Endpoint, MAX_INTERESTS, MAX_NETWORK_BYTES, MAX_TOPIC_BYTES, PIECE_BYTES,
+    TransportKind,
 };
 
 use super::choice::Auto;
@@ -71,6 +72,14 @@ impl LivenessConfig {
 }
 
 impl ConnectionConfig {
+    /// The built-in transports, the preferred first.
+    pub(crate) const TRANSPORTS: [TransportKind; 4] = [
+        TransportKind::GrpcStream,
+        TransportKind::WebSocket,
+        TransportKind::GrpcUnary,
+        TransportKind::Rest,
+    ];
+
     pub(super) fn validate(&self) -> Result<(), ConfigError> {
         within_span("connection.connect_timeout", self.connect_timeout, secs(5)..=secs(120))?;
         within_span(
@@ -85,6 +94,11 @@ impl ConnectionConfig {
         within_span("connection.upgrade_interval", self.upgrade_interval, secs(10)..=DAY)?;
         if let Some(age) = self.max_link_age {
             within_span("connection.max_link_age", age, MINUTE..=DAY)?;
+        }
+        for (at, kind) in self.transports.iter().enumerate() {
+            if !Self::TRANSPORTS.contains(kind) || self.transports[..at].contains(kind) {
+                return Err(ConfigError::Transports { kind: *kind });
+            }
         }
         match &self.proxy {
             Some(url) => Proxy::new(url, &self.no_proxy).map(drop),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::types::{Endpoint, PeerId};
+use crate::types::{Endpoint, PeerId, TransportKind};
 
 use super::Trust;
 use super::choice::{AddressPolicy, Auto, Role, SignaturePolicy};
@@ -156,6 +156,10 @@ pub struct ConnectionConfig {
     /// Maximum time for TLS and hello together. Default 10 s, range 100 ms to 60 s.
     #[serde(with = "span")]
     pub handshake_timeout: Duration,
+    /// Transports by which this node dials, the preferred first; whoever dials it may use any. Default
+    /// empty, which is all that are built in: gRPC stream, WebSocket, gRPC unary, REST. Without effect
+    /// where the host gives transports of its own.
+    pub transports: Vec<TransportKind>,
     /// Number of times that the node goes down the ladder of transports again, where all of them failed
     /// since connections broke or the peer refused them for the moment, before that counts as a failure:
     /// towards the back-off of [`OverlayConfig`], the circuit breaker and forgetting. A call of
@@ -369,6 +373,7 @@ impl Default for ConnectionConfig {
             retry_delay: Duration::from_secs(5),
             breaker_threshold: 5,
             breaker_reset: 5 * MINUTE,
+            transports: Vec::new(),
             upgrade_interval: 5 * MINUTE,
             max_link_age: None,
             proxy: None,
@@ -383,6 +388,7 @@ impl fmt::Debug for ConnectionConfig {
         let Self {
             connect_timeout,
             handshake_timeout,
+            transports,
             max_retries,
             retry_delay,
             breaker_threshold,
@@ -395,6 +401,7 @@ impl fmt::Debug for ConnectionConfig {
         f.debug_struct("ConnectionConfig")
             .field("connect_timeout", connect_timeout)
             .field("handshake_timeout", handshake_timeout)
+            .field("transports", transports)
             .field("max_retries", max_retries)
             .field("retry_delay", retry_delay)
             .field("breaker_threshold", breaker_threshold)

@@ -146,3 +146,19 @@ fn an_address_nobody_can_dial_is_not_advertised() {
     config.listen.advertise = vec!["0.0.0.0:5001".parse().unwrap()];
     assert!(matches!(config.validate(), Err(ConfigError::Advertise { .. })));
 }
+
+#[test]
+fn transports_are_those_of_the_crate_and_each_once() {
+    let read = |names: &[&str]| {
+        let config = json!({ "connection": { "transports": names } });
+        serde_json::from_value::<Config>(config).map(|config| config.validate())
+    };
+    for good in [&[][..], &["rest"], &["websocket", "grpc-stream", "grpc-unary", "rest"]] {
+        assert_eq!(read(good).unwrap(), Ok(()), "{good:?}");
+    }
+    for bad in [&["rest", "rest"][..], &["memory"], &["custom", "rest"]] {
+        let error = read(bad).unwrap().unwrap_err();
+        assert!(matches!(error, ConfigError::Transports { .. }), "{bad:?}: {error}");
+    }
+    assert!(read(&["pigeon"]).is_err());
+}

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::config::{Config, Invite, NetworkSecret, Trust, of_environment};
+use crate::config::{Config, ConnectionConfig, Invite, NetworkSecret, Trust, of_environment};
 use crate::error::{EndpointError, StartError};
 use crate::identity::Identity;
 use crate::ports::{
@@ -15,7 +15,7 @@ use crate::protocol::RENEWALS;
 #[cfg(feature = "sqlite")]
 use crate::store::sqlite::SqliteStorage;
 use crate::store::{MemoryPeerStore, MemoryQueue, MemoryTransactionStore};
-use crate::types::Endpoint;
+use crate::types::{Endpoint, TransportKind};
 
 use super::handle::PeerNode;
 use super::start::{Capacities, Parts};
@@ -274,8 +274,16 @@ impl PeerNodeBuilder {
         self
     }
 
-    /// Adds a way to reach peers; repeatable: each dial tries them in this order. Default: gRPC streams over
-    /// mutual TLS.
+    /// Sets the built-in transports by which this node dials, the preferred first, as
+    /// [`ConnectionConfig::transports`](crate::config::ConnectionConfig::transports). Default: all.
+    #[must_use]
+    pub fn transports(mut self, kinds: impl IntoIterator<Item = TransportKind>) -> Self {
+        self.config.connection.transports = kinds.into_iter().collect();
+        self
+    }
+
+    /// Adds a way to reach peers, in place of the built-in ones; repeatable, the preferred first. Each
+    /// is told to listen on the node's address, so of several one at most should.
     #[must_use]
     pub fn transport(mut self, transport: Arc<dyn Transport>) -> Self {
         self.transports.push(transport);
@@ -404,15 +412,30 @@ fn transports(
     {
         use crate::transport::{GrpcOptions, GrpcTransport};
         let options = GrpcOptions::from_config(config);
-        let transport = GrpcTransport::new(identity.clone(), options)
-            .map_err(|source| StartError::Transport { source })?;
-        Ok(vec![Arc::new(transport)])
+        let unusable = |source| StartError::Transport { source };
+        let port = GrpcTransport::new(identity.clone(), options).map_err(unusable)?;
+        let wanted = &config.connection.transports;
+        if !wanted.is_empty() {
+            let rung = |kind| port.rung(kind).map_err(unusable);
+            return Ok(rungs(wanted.iter().copied().map(rung).collect::<Result<_, _>>()?));
+        }
+        let all = ConnectionConfig::TRANSPORTS.into_iter();
+        Ok(rungs(all.filter_map(|kind| port.rung(kind).ok()).collect()))
     }
     #[cfg(not(feature = "grpc"))]
     {
         let _ = (identity, config);
         Err(StartError::NoTransport)
     }
+}
+
+/// The transports of one port, of which the first listens for all.
+#[cfg(feature = "grpc")]
+fn rungs(transports: Vec<crate::transport::GrpcTransport>) -> Vec<Arc<dyn Transport>> {
+    let mut transports = transports.into_iter();
+    let first = transports.next().map(|first| Arc::new(first) as Arc<dyn Transport>);
+    let others = transports.map(|other| Arc::new(other.dial_only()) as Arc<dyn Transport>);
+    first.into_iter().chain(others).collect()
 }
 
 impl PeerNode {

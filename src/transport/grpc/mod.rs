@@ -65,6 +65,8 @@ use crate::types::{Endpoint, PeerId, TransportKind};
 pub struct GrpcTransport {
     shared: Arc<Shared>,
     rung: TransportKind,
+    /// False: another transport of the node listens, on the same port.
+    listens: bool,
 }
 
 impl GrpcTransport {
@@ -76,7 +78,7 @@ impl GrpcTransport {
     /// retry helps.
     pub fn new(identity: Identity, options: GrpcOptions) -> Result<Self, TransportError> {
         let shared = Shared::new(identity, options)?;
-        Ok(Self { shared: Arc::new(shared), rung: TransportKind::GrpcStream })
+        Ok(Self { shared: Arc::new(shared), rung: TransportKind::GrpcStream, listens: true })
     }
 
     /// The same transport, dialling in another way: same identity, same options. Whichever listens serves
@@ -86,12 +88,18 @@ impl GrpcTransport {
     /// [`FailureKind::Unsupported`](crate::error::FailureKind::Unsupported) for a way that is not built in.
     pub fn rung(&self, kind: TransportKind) -> Result<Self, TransportError> {
         match kind {
-            TransportKind::GrpcStream => Ok(Self { shared: Arc::clone(&self.shared), rung: kind }),
+            TransportKind::GrpcStream => Ok(Self { rung: kind, ..self.clone() }),
             _ => {
                 let message = format!("{kind} is not built in");
                 Err(TransportError::new(FailureKind::Unsupported, message))
             }
         }
+    }
+
+    /// The same transport, for a node that listens by another one of the same port.
+    #[cfg(feature = "node")]
+    pub(crate) fn dial_only(self) -> Self {
+        Self { listens: false, ..self }
     }
 
     /// A transport for which a name stands for these addresses.
@@ -102,11 +110,11 @@ impl GrpcTransport {
         name: &str,
         addresses: &[IpAddr],
     ) -> Result<Self, TransportError> {
-        let Self { shared, rung } = Self::new(identity, options)?;
+        let Self { shared, rung, listens } = Self::new(identity, options)?;
         let mut shared = Arc::into_inner(shared).expect("nobody else has it yet");
         shared.routes.names =
             super::tcp::Names::Table([(name.to_owned(), addresses.to_vec())].into());
-        Ok(Self { shared: Arc::new(shared), rung })
+        Ok(Self { shared: Arc::new(shared), rung, listens })
     }
 }
 
@@ -134,6 +142,10 @@ impl Transport for GrpcTransport {
     }
 
     async fn listen(&self, bind: SocketAddr) -> Result<Box<dyn Listener>, TransportError> {
+        if !self.listens {
+            let message = "another transport of this node listens";
+            return Err(TransportError::new(FailureKind::Unsupported, message));
+        }
         let listener = PortListener::bind(Arc::clone(&self.shared), bind).await?;
         Ok(Box::new(listener))
     }
