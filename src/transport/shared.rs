@@ -1,8 +1,11 @@
 //! What dialling and accepting have in common, whatever the transport.
 
+use std::sync::Arc;
+
 use super::GrpcOptions;
 use std::path::Path;
 
+use super::exchange::Sessions;
 use super::outer::OuterTls;
 use super::port::ShunnedHosts;
 use super::tcp::Routes;
@@ -24,6 +27,8 @@ pub(super) struct Shared {
     pub(super) outer: OuterTls,
     pub(super) shunned: ShunnedHosts,
     pub(super) routes: Routes,
+    /// Sessions of exchanges that listeners serve, whichever port their requests come to.
+    pub(super) sessions: Arc<Sessions>,
 }
 
 impl Shared {
@@ -43,8 +48,8 @@ impl Shared {
         };
         let outer = OuterTls::new()?;
         let routes = Routes { proxy: proxy(&options)?, ..Routes::default() };
-        let shunned = ShunnedHosts::default();
-        Ok(Self { identity, options, security, outer, shunned, routes })
+        let (shunned, sessions) = (ShunnedHosts::default(), Arc::default());
+        Ok(Self { identity, options, security, outer, shunned, routes, sessions })
     }
 }
 
