@@ -1,5 +1,6 @@
 //! The range of every setting.
 
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -72,14 +73,6 @@ impl LivenessConfig {
 }
 
 impl ConnectionConfig {
-    /// The built-in transports, the preferred first.
-    pub(crate) const TRANSPORTS: [TransportKind; 4] = [
-        TransportKind::GrpcStream,
-        TransportKind::WebSocket,
-        TransportKind::GrpcUnary,
-        TransportKind::Rest,
-    ];
-
     pub(super) fn validate(&self) -> Result<(), ConfigError> {
         within_span("connection.connect_timeout", self.connect_timeout, secs(5)..=secs(120))?;
         within_span(
@@ -87,6 +80,18 @@ impl ConnectionConfig {
             self.handshake_timeout,
             millis(100)..=secs(60),
         )?;
+        let mut named = BTreeSet::new();
+        for kind in &self.transports {
+            let is_rung = !matches!(kind, TransportKind::Memory | TransportKind::Custom);
+            if !is_rung || !named.insert(kind) {
+                return Err(ConfigError::OutOfRange {
+                    field: "connection.transports",
+                    value: kind.to_string(),
+                    min: "grpc-stream".to_owned(),
+                    max: "rest".to_owned(),
+                });
+            }
+        }
         within("connection.max_retries", self.max_retries, 1..=10)?;
         within_span("connection.retry_delay", self.retry_delay, secs(1)..=secs(60))?;
         within("connection.breaker_threshold", self.breaker_threshold, 3..=20)?;
@@ -94,11 +99,6 @@ impl ConnectionConfig {
         within_span("connection.upgrade_interval", self.upgrade_interval, secs(10)..=DAY)?;
         if let Some(age) = self.max_link_age {
             within_span("connection.max_link_age", age, MINUTE..=DAY)?;
-        }
-        for (at, kind) in self.transports.iter().enumerate() {
-            if !Self::TRANSPORTS.contains(kind) || self.transports[..at].contains(kind) {
-                return Err(ConfigError::Transports { kind: *kind });
-            }
         }
         match &self.proxy {
             Some(url) => Proxy::new(url, &self.no_proxy).map(drop),

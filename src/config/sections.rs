@@ -150,16 +150,17 @@ pub struct LivenessConfig {
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct ConnectionConfig {
+    /// Transports that peers are dialled with, the best first: the rungs of the ladder. Default empty,
+    /// which is all that are built in: `grpc-stream`, `websocket`, `grpc-unary`, `rest`. Each at most
+    /// once. Without effect where the builder is given transports. Whatever is dialled with, all that
+    /// are built in are served.
+    pub transports: Vec<TransportKind>,
     /// Maximum time for name resolution and TCP. Default 30 s, range 5 s to 120 s.
     #[serde(with = "span")]
     pub connect_timeout: Duration,
     /// Maximum time for TLS and hello together. Default 10 s, range 100 ms to 60 s.
     #[serde(with = "span")]
     pub handshake_timeout: Duration,
-    /// Transports by which this node dials, the preferred first; whoever dials it may use any. Default
-    /// empty, which is all that are built in: gRPC stream, WebSocket, gRPC unary, REST. Without effect
-    /// where the host gives transports of its own.
-    pub transports: Vec<TransportKind>,
     /// Number of times that the node goes down the ladder of transports again, where all of them failed
     /// since connections broke or the peer refused them for the moment, before that counts as a failure:
     /// towards the back-off of [`OverlayConfig`], the circuit breaker and forgetting. A call of
@@ -367,13 +368,13 @@ impl Default for LivenessConfig {
 impl Default for ConnectionConfig {
     fn default() -> Self {
         Self {
+            transports: Vec::new(),
             connect_timeout: Duration::from_secs(30),
             handshake_timeout: Duration::from_secs(10),
             max_retries: 3,
             retry_delay: Duration::from_secs(5),
             breaker_threshold: 5,
             breaker_reset: 5 * MINUTE,
-            transports: Vec::new(),
             upgrade_interval: 5 * MINUTE,
             max_link_age: None,
             proxy: None,
@@ -386,9 +387,9 @@ impl fmt::Debug for ConnectionConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Without `..`, so that a new field is not left out.
         let Self {
+            transports,
             connect_timeout,
             handshake_timeout,
-            transports,
             max_retries,
             retry_delay,
             breaker_threshold,
@@ -399,9 +400,9 @@ impl fmt::Debug for ConnectionConfig {
             no_proxy,
         } = self;
         f.debug_struct("ConnectionConfig")
+            .field("transports", transports)
             .field("connect_timeout", connect_timeout)
             .field("handshake_timeout", handshake_timeout)
-            .field("transports", transports)
             .field("max_retries", max_retries)
             .field("retry_delay", retry_delay)
             .field("breaker_threshold", breaker_threshold)

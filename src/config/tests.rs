@@ -3,6 +3,7 @@ use serde_json::json;
 use super::ranges::{millis, secs};
 use super::*;
 use crate::error::ConfigError;
+use crate::types::TransportKind;
 
 #[test]
 fn the_defaults_are_those_that_users_know() {
@@ -62,6 +63,10 @@ fn every_range_bites() {
         ("liveness.slow_after", |c| c.liveness.slow_after = secs(0)),
         ("connection.connect_timeout", |c| c.connection.connect_timeout = secs(4)),
         ("connection.handshake_timeout", |c| c.connection.handshake_timeout = secs(61)),
+        ("connection.transports", |c| {
+            c.connection.transports = vec![TransportKind::Rest, TransportKind::Rest];
+        }),
+        ("connection.transports", |c| c.connection.transports = vec![TransportKind::Memory]),
         ("connection.max_retries", |c| c.connection.max_retries = 11),
         ("connection.retry_delay", |c| c.connection.retry_delay = secs(61)),
         ("connection.breaker_threshold", |c| c.connection.breaker_threshold = 2),
@@ -145,20 +150,4 @@ fn an_address_nobody_can_dial_is_not_advertised() {
     let mut config = Config::default();
     config.listen.advertise = vec!["0.0.0.0:5001".parse().unwrap()];
     assert!(matches!(config.validate(), Err(ConfigError::Advertise { .. })));
-}
-
-#[test]
-fn transports_are_those_of_the_crate_and_each_once() {
-    let read = |names: &[&str]| {
-        let config = json!({ "connection": { "transports": names } });
-        serde_json::from_value::<Config>(config).map(|config| config.validate())
-    };
-    for good in [&[][..], &["rest"], &["websocket", "grpc-stream", "grpc-unary", "rest"]] {
-        assert_eq!(read(good).unwrap(), Ok(()), "{good:?}");
-    }
-    for bad in [&["rest", "rest"][..], &["memory"], &["custom", "rest"]] {
-        let error = read(bad).unwrap().unwrap_err();
-        assert!(matches!(error, ConfigError::Transports { .. }), "{bad:?}: {error}");
-    }
-    assert!(read(&["pigeon"]).is_err());
 }

@@ -3,8 +3,6 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use crate::types::TransportKind;
-
 use super::{EndpointError, StoreError, TransportError, naming, whole};
 
 /// Reason why a configuration cannot be used. Nothing was started; a retry is of no use.
@@ -22,15 +20,6 @@ pub enum ConfigError {
         min: String,
         /// Largest allowed value.
         max: String,
-    },
-    /// `connection.transports` names a transport twice, or one that is not built in.
-    #[error(
-        "connection.transports: {kind} is named twice, or none of grpc-stream, websocket, \
-         grpc-unary and rest"
-    )]
-    Transports {
-        /// The transport.
-        kind: TransportKind,
     },
     /// Plaintext on an address that others can reach.
     #[error(

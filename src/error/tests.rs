@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use super::*;
-use crate::types::{CloseReason, TransportKind};
+use crate::types::CloseReason;
 
 /// Words of the innermost cause, which nothing else says.
 const CAUSE: &str = "Read-only file system (os error 30)";
@@ -64,7 +64,6 @@ fn plain(samples: &mut Samples) {
         },
         PlaintextTrust => ConfigError::PlaintextTrust { trust: "a secret" },
         PlaintextBeyondLoopback => ConfigError::PlaintextBeyondLoopback { address: address() },
-        Transports => ConfigError::Transports { kind: TransportKind::Memory },
         Advertise => ConfigError::Advertise { endpoint: "0.0.0.0:1".to_owned() },
         Proxy => ConfigError::Proxy { field: "connection.proxy", reason: CAUSE.to_owned() },
     );

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::config::{Config, ConnectionConfig, Invite, NetworkSecret, Trust, of_environment};
+use crate::config::{Config, Invite, NetworkSecret, Trust, of_environment};
 use crate::error::{EndpointError, StartError};
 use crate::identity::Identity;
 use crate::ports::{
@@ -274,16 +274,19 @@ impl PeerNodeBuilder {
         self
     }
 
-    /// Sets the built-in transports by which this node dials, the preferred first, as
-    /// [`ConnectionConfig::transports`](crate::config::ConnectionConfig::transports). Default: all.
+    /// Sets the transports to dial with, the best first; see [`ConnectionConfig::transports`]. Default: all
+    /// that are built in.
+    ///
+    /// [`ConnectionConfig::transports`]: crate::config::ConnectionConfig::transports
     #[must_use]
     pub fn transports(mut self, kinds: impl IntoIterator<Item = TransportKind>) -> Self {
         self.config.connection.transports = kinds.into_iter().collect();
         self
     }
 
-    /// Adds a way to reach peers, in place of the built-in ones; repeatable, the preferred first. Each
-    /// is told to listen on the node's address, so of several one at most should.
+    /// Adds a way to reach peers of the host's own, in place of those of
+    /// [`PeerNodeBuilder::transports`]; repeatable: each dial tries them in this order, half a second
+    /// apart. Of several of one kind each is tried when the one before has failed.
     #[must_use]
     pub fn transport(mut self, transport: Arc<dyn Transport>) -> Self {
         self.transports.push(transport);
@@ -363,8 +366,10 @@ impl PeerNodeBuilder {
         self.config.network.trust.read_files()?;
         let identity = self.identity.map_or_else(Identity::generate, Ok)?;
         let seed = self.seed.map_or_else(random_seed, Ok)?;
+        let (transports, listening) = transports(self.transports, &identity, &self.config)?;
         Ok(Parts {
-            transports: transports(self.transports, &identity, &self.config)?,
+            transports,
+            listening,
             peers: self.storage.peers.unwrap_or_else(|| Arc::new(MemoryPeerStore::new())),
             queue: self.storage.queue.unwrap_or_else(|| {
                 // The protocol keeps to the bound; what is published anew stands beside the old.
@@ -400,42 +405,41 @@ fn random_seed() -> Result<[u8; 32], StartError> {
     Ok(seed)
 }
 
+/// Transports that peers are dialled with, and those that listen.
+type Ways = (Vec<Arc<dyn Transport>>, Vec<Arc<dyn Transport>>);
+
 fn transports(
     given: Vec<Arc<dyn Transport>>,
     identity: &Identity,
     config: &Config,
-) -> Result<Vec<Arc<dyn Transport>>, StartError> {
+) -> Result<Ways, StartError> {
     if !given.is_empty() {
-        return Ok(given);
+        return Ok((given.clone(), given));
     }
     #[cfg(feature = "grpc")]
     {
         use crate::transport::{GrpcOptions, GrpcTransport};
         let options = GrpcOptions::from_config(config);
-        let unusable = |source| StartError::Transport { source };
-        let port = GrpcTransport::new(identity.clone(), options).map_err(unusable)?;
-        let wanted = &config.connection.transports;
-        if !wanted.is_empty() {
-            let rung = |kind| port.rung(kind).map_err(unusable);
-            return Ok(rungs(wanted.iter().copied().map(rung).collect::<Result<_, _>>()?));
+        let transport = GrpcTransport::new(identity.clone(), options)
+            .map_err(|source| StartError::Transport { source })?;
+        let kinds = &config.connection.transports;
+        let mut rungs: Vec<Arc<dyn Transport>> = Vec::new();
+        for kind in if kinds.is_empty() { &TransportKind::LADDER[..] } else { kinds } {
+            match transport.rung(*kind) {
+                Ok(rung) => rungs.push(Arc::new(rung)),
+                // Named by nobody and not built in.
+                Err(_) if kinds.is_empty() => {}
+                Err(source) => return Err(StartError::Transport { source }),
+            }
         }
-        let all = ConnectionConfig::TRANSPORTS.into_iter();
-        Ok(rungs(all.filter_map(|kind| port.rung(kind).ok()).collect()))
+        // One port serves them all.
+        Ok((rungs, vec![Arc::new(transport)]))
     }
     #[cfg(not(feature = "grpc"))]
     {
         let _ = (identity, config);
         Err(StartError::NoTransport)
     }
-}
-
-/// The transports of one port, of which the first listens for all.
-#[cfg(feature = "grpc")]
-fn rungs(transports: Vec<crate::transport::GrpcTransport>) -> Vec<Arc<dyn Transport>> {
-    let mut transports = transports.into_iter();
-    let first = transports.next().map(|first| Arc::new(first) as Arc<dyn Transport>);
-    let others = transports.map(|other| Arc::new(other.dial_only()) as Arc<dyn Transport>);
-    first.into_iter().chain(others).collect()
 }
 
 impl PeerNode {

@@ -235,7 +235,7 @@ impl AddressBook {
     /// The same book, with the peers that must answer at some addresses.
     pub(in crate::protocol) fn pinned(mut self, pins: &BTreeMap<Endpoint, PeerId>) -> Self {
         for b in &mut self.bootstrap {
-            b.pin = pins.get(&b.endpoint).copied();
+            b.pin = b.endpoint.pin().or_else(|| pins.get(&b.endpoint).copied());
         }
         self
     }

@@ -66,8 +66,6 @@ use crate::types::{Endpoint, PeerId, TransportKind};
 pub struct GrpcTransport {
     shared: Arc<Shared>,
     rung: TransportKind,
-    /// False: another transport of the node listens, on the same port.
-    listens: bool,
 }
 
 impl GrpcTransport {
@@ -79,7 +77,7 @@ impl GrpcTransport {
     /// retry helps.
     pub fn new(identity: Identity, options: GrpcOptions) -> Result<Self, TransportError> {
         let shared = Shared::new(identity, options)?;
-        Ok(Self { shared: Arc::new(shared), rung: TransportKind::GrpcStream, listens: true })
+        Ok(Self { shared: Arc::new(shared), rung: TransportKind::GrpcStream })
     }
 
     /// The same transport, dialling in another way: same identity, same options. Whichever listens serves
@@ -89,22 +87,17 @@ impl GrpcTransport {
     /// [`FailureKind::Unsupported`](crate::error::FailureKind::Unsupported) for a way that is not built in.
     pub fn rung(&self, kind: TransportKind) -> Result<Self, TransportError> {
         match kind {
+            TransportKind::GrpcStream | TransportKind::GrpcUnary => {}
+            #[cfg(feature = "websocket")]
+            TransportKind::WebSocket => {}
             #[cfg(feature = "rest")]
-            TransportKind::Rest => Ok(Self { rung: kind, ..self.clone() }),
-            TransportKind::GrpcStream | TransportKind::GrpcUnary => {
-                Ok(Self { rung: kind, ..self.clone() })
-            }
+            TransportKind::Rest => {}
             _ => {
                 let message = format!("{kind} is not built in");
-                Err(TransportError::new(FailureKind::Unsupported, message))
+                return Err(TransportError::new(FailureKind::Unsupported, message));
             }
         }
-    }
-
-    /// The same transport, for a node that listens by another one of the same port.
-    #[cfg(feature = "node")]
-    pub(crate) fn dial_only(self) -> Self {
-        Self { listens: false, ..self }
+        Ok(Self { shared: Arc::clone(&self.shared), rung: kind })
     }
 
     /// A transport for which a name stands for these addresses.
@@ -115,11 +108,11 @@ impl GrpcTransport {
         name: &str,
         addresses: &[IpAddr],
     ) -> Result<Self, TransportError> {
-        let Self { shared, rung, listens } = Self::new(identity, options)?;
+        let Self { shared, rung } = Self::new(identity, options)?;
         let mut shared = Arc::into_inner(shared).expect("nobody else has it yet");
         shared.routes.names =
             super::tcp::Names::Table([(name.to_owned(), addresses.to_vec())].into());
-        Ok(Self { shared: Arc::new(shared), rung, listens })
+        Ok(Self { shared: Arc::new(shared), rung })
     }
 }
 
@@ -147,10 +140,6 @@ impl Transport for GrpcTransport {
     }
 
     async fn listen(&self, bind: SocketAddr) -> Result<Box<dyn Listener>, TransportError> {
-        if !self.listens {
-            let message = "another transport of this node listens";
-            return Err(TransportError::new(FailureKind::Unsupported, message));
-        }
         let listener = PortListener::bind(Arc::clone(&self.shared), bind).await?;
         Ok(Box::new(listener))
     }
