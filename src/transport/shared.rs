@@ -2,6 +2,7 @@
 
 use super::GrpcOptions;
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::outer::OuterTls;
 use super::port::ShunnedHosts;
@@ -10,7 +11,7 @@ use super::tls::TlsIdentity;
 use crate::config::Proxy;
 use crate::error::{FailureKind, TransportError};
 use crate::identity::Identity;
-use crate::types::PeerId;
+use crate::types::{PeerId, TransportKind};
 
 /// The tracing target of all transports.
 pub(super) const TARGET: &str = "sorcha_peer::transport";
@@ -23,6 +24,8 @@ pub(super) struct Shared {
     pub(super) security: Security,
     pub(super) outer: OuterTls,
     pub(super) shunned: ShunnedHosts,
+    /// The rung that listens, while it does: it does so for all.
+    pub(super) listening: Mutex<Weak<TransportKind>>,
     pub(super) routes: Routes,
 }
 
@@ -43,8 +46,25 @@ impl Shared {
         };
         let outer = OuterTls::new()?;
         let routes = Routes { proxy: proxy(&options)?, ..Routes::default() };
-        let shunned = ShunnedHosts::default();
-        Ok(Self { identity, options, security, outer, shunned, routes })
+        let (shunned, listening) = (ShunnedHosts::default(), Mutex::default());
+        Ok(Self { identity, options, security, outer, shunned, listening, routes })
+    }
+
+    /// Notes that a rung listens, for as long as what is returned lives.
+    ///
+    /// # Errors
+    /// `Unsupported` where another does, since that one does it for all.
+    pub(super) fn listen(&self, rung: TransportKind) -> Result<Arc<TransportKind>, TransportError> {
+        let mut listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(other) = listening.upgrade()
+            && *other != rung
+        {
+            let message = format!("the port of {other} is that of {rung}, too");
+            return Err(TransportError::new(FailureKind::Unsupported, message));
+        }
+        let ours = Arc::new(rung);
+        *listening = Arc::downgrade(&ours);
+        Ok(ours)
     }
 }
 
