@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::config::Config;
+use crate::types::TransportKind;
 
 /// Time that a frame travels between two nodes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,6 +77,55 @@ impl Loss {
     }
 }
 
+/// Transport that the nodes of a world dial with, and what it costs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Rung {
+    /// Kind of the transport.
+    pub kind: TransportKind,
+    /// Number of round trips that it takes to open a connection, beside those of TCP and TLS.
+    pub round_trips: u32,
+    /// Time that each frame takes besides its way.
+    pub delay: Duration,
+    /// Number of bytes that a frame costs besides its messages.
+    pub overhead: usize,
+}
+
+impl Rung {
+    /// A rung that costs what a gRPC stream does: HTTP/2 and TLS.
+    pub fn new(kind: TransportKind) -> Self {
+        Self { kind, round_trips: 0, delay: Duration::ZERO, overhead: 40 }
+    }
+
+    /// The rungs that a node has by default, about as costly as they are: those below the first run TLS
+    /// inside of what they are given, and those below the second are requests, of which each waits for
+    /// the one before.
+    pub fn ladder() -> Vec<Self> {
+        let rung = |kind, round_trips, delay_ms, overhead| {
+            let delay = Duration::from_millis(delay_ms);
+            Self { kind, round_trips, delay, overhead }
+        };
+        vec![
+            rung(TransportKind::GrpcStream, 0, 0, 40),
+            rung(TransportKind::WebSocket, 2, 0, 60),
+            rung(TransportKind::GrpcUnary, 3, 10, 200),
+            rung(TransportKind::Rest, 3, 15, 600),
+        ]
+    }
+}
+
+/// What happens to a dial by a rung for which the way is closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Obstacle {
+    /// Nothing answers.
+    BlackHole,
+    /// Something answers that it does not do that.
+    Refuses,
+    /// A connection comes about and nothing passes.
+    Silent,
+}
+
 /// A world to be built. Start from [`WorldConfig::new`] and change what matters.
 ///
 /// ```
@@ -97,6 +147,8 @@ pub struct WorldConfig {
     pub nodes: usize,
     /// Configuration of every node; bootstrap peers come from `topology`.
     pub node: Config,
+    /// Transports that nodes dial with, the best first. By default one, in memory.
+    pub rungs: Vec<Rung>,
     /// Nodes that each node knows at the start.
     pub topology: Topology,
     /// Time that a frame travels between two nodes.
@@ -133,6 +185,7 @@ impl WorldConfig {
             seed,
             nodes,
             node: Config::lan(),
+            rungs: vec![Rung::new(TransportKind::Memory)],
             topology: Topology::OneBootstrap,
             latency: Latency::Fixed(Duration::from_millis(20)),
             jitter_percent: 20,
@@ -153,6 +206,13 @@ impl WorldConfig {
     #[must_use]
     pub fn node(mut self, node: Config) -> Self {
         self.node = node;
+        self
+    }
+
+    /// Sets what nodes dial with, the best first.
+    #[must_use]
+    pub fn rungs(mut self, rungs: Vec<Rung>) -> Self {
+        self.rungs = rungs;
         self
     }
 

@@ -55,7 +55,9 @@ mod scenario_run;
 mod tests;
 mod world;
 
-pub use config::{Behaviour, Latency, Loss, NodeOptions, Topology, Verification, WorldConfig};
+pub use config::{
+    Behaviour, Latency, Loss, NodeOptions, Obstacle, Rung, Topology, Verification, WorldConfig,
+};
 pub use report::{Faults, Quantiles, Report};
 pub use scenario::{Hops, Scenario, ScenarioConfig, ScenarioReport, UnknownScenario};
 pub use world::{Delivery, Disk, World};

@@ -38,6 +38,8 @@ pub struct Faults {
     pub restarts: u64,
     /// Dials that failed.
     pub dials_failed: u64,
+    /// Dials by a rung for which the way was closed.
+    pub dials_obstructed: u64,
     /// Nodes that nobody can dial.
     pub nodes_hidden: u64,
     /// Times a node was slowed down.

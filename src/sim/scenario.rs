@@ -24,8 +24,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
+use crate::types::TransportKind;
 
-use super::config::{Latency, Loss, Topology, Verification, WorldConfig};
+use super::config::{Latency, Loss, Rung, Topology, Verification, WorldConfig};
 use super::report::{Faults, Quantiles};
 
 /// Maximum time for everything to be everywhere after the fault has ended.
@@ -35,7 +36,7 @@ pub(super) const PARTITION: Duration = Duration::from_mins(1);
 /// Number of bytes per second that a node sends: 50 Mbit/s.
 const UPLINK: u64 = 50_000_000 / 8;
 
-/// Kind of traffic, and what goes wrong meanwhile. The last eight spread small transactions of
+/// Kind of traffic, and what goes wrong meanwhile. The last nine spread small transactions of
 /// random origins, so that [`Scenario::Random`] is what they compare with.
 ///
 /// Measured with seed 1: payload copies for each delivery, and p50 / p95 / max in mean round trips
@@ -90,11 +91,15 @@ pub enum Scenario {
     Slow,
     /// A tenth of the nodes announce whatever they hear of and serve nothing, to the end.
     Stall,
+    /// A third of the nodes are behind proxies that close their connections when the first transaction
+    /// is published and let other rungs than the first through from then on: of three such proxies one
+    /// swallows what it does not let through, one refuses it, and one passes nothing on.
+    Proxies,
 }
 
 impl Scenario {
     /// All scenarios, in the order of reports.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Recurring,
         Self::Random,
         Self::Mid,
@@ -106,6 +111,7 @@ impl Scenario {
         Self::Late,
         Self::Slow,
         Self::Stall,
+        Self::Proxies,
     ];
 
     /// Name in commands and reports.
@@ -122,6 +128,7 @@ impl Scenario {
             Self::Late => "late",
             Self::Slow => "slow",
             Self::Stall => "stall",
+            Self::Proxies => "proxies",
         }
     }
 }
@@ -213,9 +220,10 @@ impl ScenarioConfig {
         }
     }
 
-    /// Number of nodes that the fault strikes: a tenth, at least one.
+    /// Number of nodes that the fault strikes: a tenth or a third, at least one.
     pub(super) fn struck(&self) -> usize {
-        (self.nodes / 10).max(1)
+        let part = if self.scenario == Scenario::Proxies { 3 } else { 10 };
+        (self.nodes / part).max(1)
     }
 
     pub(super) fn dials(&self) -> usize {
@@ -232,9 +240,18 @@ impl ScenarioConfig {
             .latency(Latency::Regions)
             .topology(Topology::Random(self.dials()))
             .uplink(UPLINK)
+            .rungs(self.rungs())
             .node(node)
             .verification(self.verification)
             .checks(self.checks)
+    }
+
+    fn rungs(&self) -> Vec<Rung> {
+        if self.scenario == Scenario::Proxies {
+            Rung::ladder()
+        } else {
+            vec![Rung::new(TransportKind::Memory)]
+        }
     }
 
     pub(super) fn loss(&self) -> Loss {

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use super::config::{Behaviour, NodeOptions};
+use super::config::{Behaviour, NodeOptions, Obstacle};
 use super::report::{Faults, Quantiles};
 use super::rng::SimRng;
 use super::scenario::{Hops, PARTITION, PATIENCE, Scenario, ScenarioConfig, ScenarioReport};
 use super::world::{Disk, World};
+use crate::types::TransportKind;
 
 /// Time until links are up and the first answers are in.
 const FORMATION: Duration = Duration::from_secs(20);
@@ -57,7 +58,10 @@ impl ScenarioRun {
             }
         }
         let world = World::with_nodes(config.world(), options);
-        let strikes = matches!(config.scenario, Scenario::Churn | Scenario::Slow | Scenario::Stall);
+        let strikes = matches!(
+            config.scenario,
+            Scenario::Churn | Scenario::Slow | Scenario::Stall | Scenario::Proxies
+        );
         let struck = if strikes { rng.sample(nodes, config.struck()) } else { Vec::new() };
         let mut origins = rng.sample(nodes, nodes);
         origins.retain(|node| !struck.contains(node));
@@ -142,6 +146,10 @@ impl ScenarioRun {
                 let uplink = self.world.config.uplink;
                 self.each_struck(|world, node| world.throttle(node, uplink, None));
             }
+            Scenario::Proxies => {
+                self.close_first_rung();
+                self.publish(count, interval);
+            }
             Scenario::Stall => {
                 self.each_struck(|world, node| world.set_behaviour(node, Behaviour::Stalling));
                 self.publish(count, interval);
@@ -159,6 +167,18 @@ impl ScenarioRun {
             self.world.set_aside(*node, true);
             strike(&mut self.world, *node);
         }
+    }
+
+    /// Lets proxies stand before nodes that let nothing of the first rung through, neither way.
+    fn close_first_rung(&mut self) {
+        let obstacles = [Obstacle::BlackHole, Obstacle::Refuses, Obstacle::Silent];
+        let mut next = obstacles.into_iter().cycle();
+        self.each_struck(|world, node| {
+            let obstacle = next.next();
+            world.obstruct(Some(node), None, TransportKind::GrpcStream, obstacle);
+            world.obstruct(None, Some(node), TransportKind::GrpcStream, obstacle);
+            world.reset_links_of(node);
+        });
     }
 
     fn churn(&mut self, count: usize, interval: Duration) {
@@ -274,6 +294,7 @@ fn struck(config: &ScenarioConfig, faults: &Faults) -> bool {
         Scenario::Late => faults.nodes_joined_late > 0,
         Scenario::Slow => faults.nodes_slowed > 0,
         Scenario::Stall => faults.messages_tampered > 0,
+        Scenario::Proxies => faults.dials_obstructed > 0 && faults.links_reset > 0,
         _ => true,
     }
 }

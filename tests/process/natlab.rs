@@ -56,6 +56,31 @@ fn deliver_both_ways(a: &mut Peer, b: &mut Peer) {
     a.wait_for_delivery(&from_b);
 }
 
+/// One host sees nothing but an HTTP/1.1 proxy, whatever it dials.
+fn behind_an_http_proxy(flags: &[&str], rung: &str) {
+    let Some(lab) = Lab::up("http1-only,none") else { return };
+    let listen = ["--listen", "203.0.113.33:5001", "--http", "203.0.113.33:5080"];
+    let mut b = lab.peer("hostB", listen);
+    let dial = ["--listen", "0.0.0.0:0", "--bootstrap", "http://203.0.113.33:5080"];
+    let mut a = lab.peer("hostA", dial.into_iter().chain(flags.iter().copied()));
+    let up = a.wait("peer_up", |line| line["peer"] == b.id.as_str());
+    assert_eq!(up["transport"], rung, "{up}");
+    b.wait("peer_up", |line| line["peer"] == a.id.as_str());
+    deliver_both_ways(&mut a, &mut b);
+    a.finish();
+    b.finish();
+}
+
+#[test]
+fn behind_a_proxy_for_http_1_the_ladder_finds_websocket() {
+    behind_an_http_proxy(&[], "websocket");
+}
+
+#[test]
+fn behind_a_proxy_for_http_1_rest_passes_too() {
+    behind_an_http_proxy(&["--transports", "rest"], "rest");
+}
+
 #[test]
 fn behind_firewalls_that_drop_udp_peers_meet_at_a_public_one() {
     let Some(lab) = Lab::up("blocked-udp") else { return };

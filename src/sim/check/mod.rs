@@ -2,6 +2,7 @@
 //! given and does. Each has a test that shows it a violation and sees it bite.
 
 mod bounds;
+mod breakers;
 mod checker;
 mod marks;
 mod outbox_replay;
@@ -15,6 +16,7 @@ mod verification;
 use std::collections::BTreeSet;
 
 pub use bounds::{Bounded, ControlFirst};
+pub use breakers::BreakersHold;
 pub use checker::{Checker, Holdings, Seen, Violation};
 pub use outbox_replay::ReplayEndsOnce;
 pub use peers::{NoBanForLoss, OneLinkPerPeer, RecordsMonotone};
@@ -39,6 +41,7 @@ pub fn all(hostile: BTreeSet<PeerId>) -> Vec<Box<dyn Checker>> {
         Box::new(ControlFirst::default()),
         Box::new(RecordsMonotone::default()),
         Box::new(OneLinkPerPeer),
+        Box::new(BreakersHold::default()),
         Box::new(NoBanForLoss { hostile }),
         Box::new(Unwanted::default()),
         Box::new(ReplayEndsOnce::default()),

@@ -8,7 +8,7 @@ use super::super::check::*;
 use super::*;
 use crate::Identity;
 use crate::error::StoreErrorKind;
-use crate::protocol::{Assurance, CallId, Input, Judgement, LinkView, Output, Ticket};
+use crate::protocol::{Assurance, CallId, DialId, Input, Judgement, LinkView, Output, Ticket};
 use crate::types::{
     ALL_PIECES, Announcement, Ban, Bound, Direction, FEATURES, Head, Header, Hello, Interest,
     LinkId, Message, NewEntry, Offer, PIECE_BYTES, PeerId, PeerRecord, Piece, PieceRange, Range,
@@ -420,6 +420,46 @@ fn one_link_per_peer() {
         |links: &[LinkView]| bites(OneLinkPerPeer, &[Seen::Turn { node: 0, links, gauges: &[] }]);
     assert!(turn(&[link(1, 7), link(2, 7)]));
     assert!(!turn(&[link(1, 7), link(2, 8)]));
+}
+
+#[test]
+fn breakers_hold() {
+    let peer = PeerId::from_bytes([7; 32]);
+    let (whose, address) = (Some(peer), None::<String>);
+    let opened = || {
+        let (peer, address) = (whose, address.clone());
+        Output::Emit(Event::BreakerOpened { peer, address, failures: 5, reset_s: 300 })
+    };
+    let half_open = Output::Emit(Event::BreakerHalfOpen { peer: whose, address: address.clone() });
+    let closed = Output::Emit(Event::BreakerClosed { peer: whose, address: address.clone() });
+    let dial = Output::Dial {
+        dial: DialId(1),
+        endpoint: "10.0.0.1:1".parse().unwrap(),
+        rung: TransportKind::Memory,
+        expected: whose,
+        avoid: Vec::new(),
+    };
+    let (open, is_dialled) = (opened(), Input::LinkClosed { link: LINK });
+    let late = Input::DialFailed {
+        dial: DialId(1),
+        reason: crate::types::FailureKind::Timeout,
+        detail: String::new(),
+    };
+    let sign = Input::Received { link: LINK, messages: Vec::new(), bytes: 1 };
+    let check = |seen: &[Seen<'_>]| bites(BreakersHold::default(), seen);
+    let (probes, closes) = (done(&half_open), done(&closed));
+    assert!(check(&[done(&open), done(&dial)]), "dialled while it is open");
+    assert!(check(&[done(&open), probes, probes]), "two probes");
+    assert!(check(&[probes]), "a probe of a closed one");
+    assert!(check(&[done(&open), given(&late), closes]), "half-open was skipped");
+    assert!(check(&[done(&open), done(&open)]), "it opened without a probe");
+    assert!(check(&[closes]), "what is closed closes");
+    let good = [done(&open), probes, done(&dial), done(&open), probes, done(&dial), closes];
+    assert!(!check(&good));
+    assert!(!check(&[done(&open), given(&sign), closes, done(&dial)]), "the peer dialled");
+    let restarted = Seen::Started { node: 0, stored: &[], blank: false };
+    assert!(!check(&[done(&open), restarted, done(&dial)]), "a breaker is of one run");
+    assert!(!check(&[given(&is_dialled), done(&dial)]));
 }
 
 #[test]

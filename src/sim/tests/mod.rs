@@ -11,6 +11,7 @@ mod faults;
 mod full_hubs;
 mod full_stores;
 mod hostile;
+mod ladder;
 mod large;
 mod outbox;
 mod outbox_replay;

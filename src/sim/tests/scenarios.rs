@@ -35,6 +35,7 @@ scenarios! {
     late: Late,
     slow: Slow,
     stall: Stall,
+    proxies: Proxies,
 }
 
 #[test]

@@ -41,7 +41,8 @@ impl World {
         n.started = now;
         n.correction_ms = 0;
         let record = n.sign_record(now);
-        let restored = n.store.restored(n.options.store_bytes);
+        let mut restored = n.store.restored(n.options.store_bytes);
+        restored.rungs = self.config.rungs.iter().map(|rung| rung.kind).collect();
         let stored: Vec<TransactionId> = restored.index.iter().map(|e| e.id).collect();
         let blank = restored.peers.is_empty() && stored.is_empty();
         let config = n.config.clone();

@@ -13,7 +13,7 @@ use super::event::{DialTarget, Event};
 use super::node::Deferred;
 use super::pipe::{Arrival, End, Frame, Pipe, WINDOW, is_framing, payload_of};
 use super::tamper::{hearsay, tamper};
-use crate::sim::config::Behaviour;
+use crate::sim::config::{Behaviour, Obstacle};
 use crate::sim::link_id::{binding_of, link_of, pipe_of};
 
 /// Delay after which a dial to an address that answers nothing fails.
@@ -51,8 +51,32 @@ impl World {
         } else if to.expected.is_some_and(|id| id != t.peer_id()) {
             self.schedule(self.now + travel, failed(FailureKind::Identity));
         } else {
-            self.open_pipe(node, target, (dial, to.rung), travel);
+            let obstacle = self.obstacle(node, target, to.rung);
+            self.faults.dials_obstructed += u64::from(obstacle.is_some());
+            match obstacle {
+                None => self.open_pipe(node, target, (dial, to.rung), travel),
+                Some(Obstacle::BlackHole) => {
+                    self.schedule(self.now + BLACK_HOLE_TIMEOUT, failed(FailureKind::Timeout));
+                }
+                Some(Obstacle::Refuses) => {
+                    self.schedule(self.now + travel, failed(FailureKind::Protocol));
+                }
+                Some(Obstacle::Silent) => {
+                    self.open_pipe(node, target, (dial, to.rung), travel);
+                    self.silence(self.pipes.last());
+                }
+            }
         }
+    }
+
+    /// Lets nothing pass over a connection that is being opened.
+    fn silence(&mut self, pipe: u64) {
+        let Some(p) = self.pipes.get_mut(pipe) else { return };
+        p.silent = true;
+        let there = &mut p.ends[1];
+        there.opening = false;
+        let (node, link) = (there.node, there.link);
+        self.nodes[node].links.remove(&link);
     }
 
     /// A dial has failed, unless its node has given it up.
@@ -83,7 +107,8 @@ impl World {
         left.iter().find(answers).or(left.first()).copied()
     }
 
-    /// TLS 1.3 over TCP: the dialler is through after two round trips, the other half a one later.
+    /// TLS 1.3 over TCP: the dialler is through after two round trips, the other half a one later. What
+    /// runs TLS inside of something else takes longer.
     fn open_pipe(
         &mut self,
         from: usize,
@@ -99,19 +124,24 @@ impl World {
             End::new(node, n.boot, link)
         };
         let mut ends = [end(self, from, 0), end(self, to, 1)];
-        let there = self.now + travel * 3;
-        let here = self.now + travel * 2;
+        let rung = self.rung(rung);
+        let inner = travel * 2 * rung.round_trips;
+        let there = self.now + inner + travel * 3;
+        let here = self.now + inner + travel * 2;
         ends[0].last_arrival = here;
         ends[1].last_arrival = there;
-        self.pipes.add(Pipe { ends, rung, broken: false });
+        self.pipes.add(Pipe { ends, rung, silent: false, broken: false });
         self.schedule(here, Event::Opened { pipe, side: 0, dial: Some(dial) });
         self.schedule(there, Event::Opened { pipe, side: 1, dial: None });
     }
 
     pub(super) fn on_opened(&mut self, pipe: u64, side: usize, dial: Option<DialId>) {
         let Some(p) = self.pipes.get_mut(pipe) else { return };
-        let (broken, kind) = (p.broken, p.rung);
+        let (broken, kind) = (p.broken, p.rung.kind);
         let other = p.ends[1 - side].node;
+        if p.silent && side == 1 {
+            return;
+        }
         let end = &mut p.ends[side];
         let (node, boot, link) = (end.node, end.boot, end.link);
         end.opening = false;
@@ -230,13 +260,13 @@ impl World {
             let next = n.ready.pop_front().or_else(|| n.ready_bulk.pop_front());
             let Some((pipe, side)) = next else { return };
             let Some(p) = self.pipes.get_mut(pipe) else { continue };
-            let broken = p.broken;
+            let (broken, overhead) = (p.broken, p.rung.overhead);
             let end = &mut p.ends[side];
             end.ready = false;
             if end.in_flight >= WINDOW && !end.closing {
                 continue;
             }
-            let Some(frame) = end.next_frame(self.config.batching) else {
+            let Some(frame) = end.next_frame(self.config.batching, overhead) else {
                 if end.closing {
                     self.hang_up(pipe, side);
                 }
@@ -351,7 +381,8 @@ impl World {
     /// A frame is on its way.
     fn travels(&mut self, pipe: u64, side: usize, from: usize, to: usize, frame: Frame) {
         let loss = self.config.loss;
-        let mut at = self.nodes[from].uplink_free.max(self.now) + self.travel(from, to);
+        let delay = self.pipes.get(pipe).map_or(Duration::ZERO, |p| p.rung.delay);
+        let mut at = self.nodes[from].uplink_free.max(self.now) + self.travel(from, to) + delay;
         if let Some(rate) = self.nodes[to].downlink {
             let free = &mut self.nodes[to].downlink_free;
             *free = at.max(*free) + transfer(frame.bytes, rate);
@@ -392,6 +423,10 @@ impl World {
                 return;
             }
         };
+        if p.silent {
+            self.faults.frames_into_void += 1;
+            return;
+        }
         if p.ends[side].void {
             self.faults.frames_into_void += 1;
             let back = !self.nodes[here].vanished;

@@ -9,6 +9,7 @@ mod faults;
 mod frames;
 mod latency;
 mod node;
+mod obstacles;
 mod pipe;
 mod store;
 mod survey;
@@ -27,6 +28,7 @@ pub use self::faults::Disk;
 use self::latency::Latencies;
 pub use self::node::Delivery;
 use self::node::{Node, endpoint};
+use self::obstacles::Obstruction;
 use self::pipe::Pipes;
 use super::check::{self, Checker, Seen, Violation};
 use super::config::{NodeOptions, Topology, WorldConfig};
@@ -67,6 +69,7 @@ pub struct World {
     by_peer: IdMap<PeerId, usize>,
     pipes: Pipes,
     latencies: Latencies,
+    obstructions: Vec<Obstruction>,
     forged: BTreeSet<TransactionId>,
     /// Signatures that were checked, so that equal ones are checked once.
     checked: IdMap<[u8; 64], bool>,
@@ -102,6 +105,7 @@ impl World {
             by_peer: IdMap::default(),
             pipes: Pipes::default(),
             latencies: Latencies::new(config.latency.clone(), config.jitter_percent),
+            obstructions: Vec::new(),
             forged: BTreeSet::new(),
             checked: IdMap::default(),
             checkers: Vec::new(),

@@ -3,14 +3,13 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::types::{LinkId, Message, TransportKind};
+use crate::sim::config::Rung;
+use crate::types::{LinkId, Message};
 
 /// Maximum number of bytes on their way in one direction; then the sender waits, as TCP does.
 pub(super) const WINDOW: usize = 1 << 20;
 /// Maximum number of bytes of a frame of more than one message.
 const MAX_FRAME_WEIGHT: usize = 64 * 1024;
-/// Number of bytes that a frame costs besides its messages: gRPC, HTTP/2, TLS.
-const FRAME_OVERHEAD: usize = 40;
 
 /// One end of a pipe.
 #[derive(Debug)]
@@ -97,7 +96,7 @@ impl End {
 
     /// Takes what the next frame carries. A piece travels alone, so that nothing small has to wait
     /// for the rest of its frame.
-    pub(super) fn next_frame(&mut self, batching: bool) -> Option<Frame> {
+    pub(super) fn next_frame(&mut self, batching: bool, overhead: usize) -> Option<Frame> {
         let bulk = self.bulk_is_next();
         let (mut weight, first) = self.queue.pop_front()?;
         let mut messages: Vec<_> = first.into_iter().collect();
@@ -111,7 +110,7 @@ impl End {
             weight += next;
             messages.extend(message);
         }
-        Some(Frame { messages, weight, bytes: weight + FRAME_OVERHEAD })
+        Some(Frame { messages, weight, bytes: weight + overhead })
     }
 }
 
@@ -148,7 +147,9 @@ pub(super) enum Arrival {
 #[derive(Debug)]
 pub(super) struct Pipe {
     pub(super) ends: [End; 2],
-    pub(super) rung: TransportKind,
+    pub(super) rung: Rung,
+    /// Something in between takes what is sent and passes nothing on.
+    pub(super) silent: bool,
     /// Broken: whatever is on its way is lost.
     pub(super) broken: bool,
 }
@@ -161,6 +162,11 @@ impl Pipes {
     /// The number that the next pipe will have.
     pub(super) fn next(&self) -> u64 {
         self.0.len() as u64 + 1
+    }
+
+    /// The number of the latest pipe.
+    pub(super) fn last(&self) -> u64 {
+        self.0.len() as u64
     }
 
     pub(super) fn add(&mut self, pipe: Pipe) {

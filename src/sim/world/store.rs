@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::protocol::{GivenUp, Queued, Restored};
 use crate::types::{
     Ban, Cursor, Endpoint, EntryState, IndexEntry, KeptPartial, NewEntry, Partial, PeerId, Piece,
-    StoredPeer, TopicKey, Transaction, TransactionId, TransportKind, WallTime,
+    StoredPeer, TopicKey, Transaction, TransactionId, WallTime,
 };
 
 use crate::sim::id_map::IdMap;
@@ -192,7 +192,6 @@ impl Store {
             index: self.log.iter().map(entry).collect(),
             outbox: outbox.into_iter().map(|kept| kept.queued).collect(),
             max_bytes,
-            rungs: vec![TransportKind::Memory],
             whole_since: self.past.0,
             whole_until: self.past.1,
             partials: Some(

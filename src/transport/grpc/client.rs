@@ -86,12 +86,14 @@ async fn dial_pipe(
     tokio::spawn(driver.run_while(ended));
     let (sender, chunks) = pipe::chunks();
     let path = format!("{}{PIPE_PATH}", endpoint.path());
-    let response = Grpc::with_origin(Requests(requests), origin(endpoint)?)
-        .max_decoding_message_size(pipe::MAX_MESSAGE_BYTES)
-        .streaming(tonic::Request::new(chunks), path_and_query(endpoint, path)?, pipe::ChunkCodec)
-        .await
-        .map_err(|status| failure::from_status("the stream was not opened", status))?;
-    let pipe = pipe::GrpcPipe::new(response.into_inner(), sender, alive);
+    let path = path_and_query(endpoint, path)?;
+    let mut grpc = Grpc::with_origin(Requests(requests), origin(endpoint)?)
+        .max_decoding_message_size(pipe::MAX_MESSAGE_BYTES);
+    let answer = async move {
+        let answer = grpc.streaming(tonic::Request::new(chunks), path, pipe::ChunkCodec).await;
+        answer.map(tonic::Response::into_inner)
+    };
+    let pipe = pipe::GrpcPipe::asked(Box::pin(answer), sender, alive);
     // The address is that of what stands between.
     let way = Way { kind: TransportKind::GrpcStream, address: None, traffic };
     crate::transport::pipe::dial(shared, pipe, way, expected).await

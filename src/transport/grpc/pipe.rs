@@ -12,6 +12,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures::StreamExt;
 use futures::channel::mpsc;
+use futures::future::BoxFuture;
 use futures::stream::Map;
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -22,6 +23,7 @@ use tonic::server::{Grpc, StreamingService};
 use tonic::{Status, Streaming};
 
 use super::link::buffer_settings;
+use crate::error::TransportError;
 use crate::transport::failure;
 use crate::transport::metered::Metered;
 use crate::transport::pipe::Way;
@@ -40,17 +42,58 @@ const CHUNKS_IN_FLIGHT: usize = 1;
 const TAG: u8 = 1 << 3 | 2;
 
 /// A pipe, which keeps `K` for as long as it lives itself.
-#[derive(Debug)]
 pub(super) struct GrpcPipe<K> {
-    incoming: Option<Streaming<Bytes>>,
+    incoming: Inward,
     chunk: Bytes,
     outgoing: mpsc::Sender<Bytes>,
     _alive: K,
 }
 
+/// The direction that is read.
+enum Inward {
+    Asked(Answer),
+    Open(Streaming<Bytes>),
+    Over,
+}
+
+/// The answer to a request, which does not leave before this is polled.
+pub(super) type Answer = BoxFuture<'static, Result<Streaming<Bytes>, Status>>;
+
 impl<K> GrpcPipe<K> {
-    pub(super) fn new(incoming: Streaming<Bytes>, outgoing: mpsc::Sender<Bytes>, alive: K) -> Self {
-        Self { incoming: Some(incoming), chunk: Bytes::new(), outgoing, _alive: alive }
+    /// A dialler's pipe. The first read sends the request and what was written by then. Written to has to be
+    /// without waiting for an answer: nginx holds its beginning back until the peer says more.
+    pub(super) fn asked(answer: Answer, outgoing: mpsc::Sender<Bytes>, alive: K) -> Self {
+        Self { incoming: Inward::Asked(answer), chunk: Bytes::new(), outgoing, _alive: alive }
+    }
+
+    fn accepted(incoming: Streaming<Bytes>, outgoing: mpsc::Sender<Bytes>, alive: K) -> Self {
+        Self { incoming: Inward::Open(incoming), chunk: Bytes::new(), outgoing, _alive: alive }
+    }
+
+    /// The next chunk, none after the last.
+    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, TransportError>> {
+        loop {
+            match &mut self.incoming {
+                Inward::Over => return Poll::Ready(Ok(None)),
+                Inward::Asked(answer) => match ready!(answer.as_mut().poll(cx)) {
+                    Ok(incoming) => self.incoming = Inward::Open(incoming),
+                    Err(status) => {
+                        self.incoming = Inward::Over;
+                        let error = failure::from_status("the stream was not opened", status);
+                        return Poll::Ready(Err(error));
+                    }
+                },
+                Inward::Open(incoming) => {
+                    let next = ready!(incoming.poll_next_unpin(cx)).transpose();
+                    if !matches!(next, Ok(Some(_))) {
+                        self.incoming = Inward::Over;
+                    }
+                    let next =
+                        next.map_err(|status| failure::from_status("the stream broke", status));
+                    return Poll::Ready(next);
+                }
+            }
+        }
     }
 }
 
@@ -97,7 +140,7 @@ impl StreamingService<Bytes> for Once {
             return ready(Err(Status::internal("a request is answered once")));
         };
         let (sender, chunks) = chunks();
-        let pipe = GrpcPipe::new(request.into_inner(), sender, busy.with_pipe());
+        let pipe = GrpcPipe::accepted(request.into_inner(), sender, busy.with_pipe());
         // Others may be on this connection, so the pipe counts its own bytes.
         let (pipe, traffic) = Metered::new(pipe);
         let way = Way { kind: TransportKind::GrpcStream, address: inlet.peer_address(), traffic };
@@ -116,15 +159,9 @@ impl<K: Unpin> AsyncRead for GrpcPipe<K> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         while self.chunk.is_empty() {
-            let Some(incoming) = &mut self.incoming else { return Poll::Ready(Ok(())) };
-            match ready!(incoming.poll_next_unpin(cx)) {
-                Some(Ok(chunk)) => self.chunk = chunk,
-                Some(Err(status)) => {
-                    self.incoming = None;
-                    let error = failure::from_status("the stream broke", status);
-                    return Poll::Ready(Err(io::Error::other(error)));
-                }
-                None => self.incoming = None,
+            match ready!(self.poll_chunk(cx)).map_err(io::Error::other)? {
+                Some(chunk) => self.chunk = chunk,
+                None => return Poll::Ready(Ok(())),
             }
         }
         let taken = self.chunk.len().min(buf.remaining());
