@@ -188,7 +188,7 @@ mod tests {
         store.upsert(&[peer(1), peer(2), peer(3), peer(4), peer(5)]).await.unwrap();
         let spoil = "UPDATE peers SET failures = -1 WHERE substr(peer, 1, 1) = x'03'; \
                      UPDATE peers SET seq = 1 WHERE substr(peer, 1, 1) = x'04'; \
-                     UPDATE peers SET seq = 1, issued = 1, endpoints = 'a:0', \
+                     UPDATE peers SET seq = 1, issued = 1, endpoints = 'a 0', \
                      signature = zeroblob(64) WHERE substr(peer, 1, 1) = x'05'; \
                      UPDATE peers SET verified = 'no address' WHERE substr(peer, 1, 1) = x'02'; \
                      INSERT INTO peers (peer, failures) VALUES (x'06', 0); \
