@@ -109,6 +109,7 @@
 //! | `node` | yes | the tokio driver and `PeerNode` |
 //! | `grpc` | yes | gRPC streams over mutual TLS (rustls with ring; needs a C compiler) |
 //! | `sqlite` | yes | peers, outbox and log in `SQLite` files (bundled; needs a C compiler) |
+//! | `rest` | yes | links over plain HTTP requests, a rung of the gRPC transport |
 //! | `stun` | yes | the STUN prober |
 //! | `sim` | no | the network simulator, and `unstable-core`; not covered by semver |
 //! | `unstable-core` | no | the protocol core and the types of the wire; not covered by semver |

@@ -20,6 +20,8 @@ use super::transport::{Node, connect_among, listen, yield_now};
 
 /// Number of clients that say nothing, or not all.
 const SILENT: usize = 4;
+/// Most bytes that such a client says: less than the first step of any handshake.
+const MAX_SAID: usize = 48;
 /// Maximum number of bytes of a handshake that are kept, in each direction.
 const MAX_RECORDED: usize = 1 << 20;
 
@@ -45,26 +47,31 @@ struct Seen {
     from_listener: Vec<u8>,
 }
 
-/// Opens a link through a relay that listens in; `None` where the transport does not come by.
+/// Opens a link through a relay that listens in on its first connection; `None` where the transport does
+/// not come by.
 async fn record(dialler: &Node, listener: &Node, bind: SocketAddr) -> Option<Seen> {
     let mut socket = listen(listener, bind).await;
     let stage = stage(bind)?;
     let endpoint = Endpoint::from(stage.local_addr().ok()?);
-    let mut relayed: Option<(TcpStream, TcpStream)> = None;
+    let mut relayed: Vec<(TcpStream, TcpStream)> = Vec::new();
+    let mut unseen = Vec::new();
     let mut seen = Seen::default();
     let target = socket.local_addr();
     let met = {
         let dial = dialler.transport.dial(&endpoint, Some(listener.id));
         let accepted = async { Ok(Node::accept(&mut socket).await) };
         let relay = poll_fn(|cx| {
-            if relayed.is_none()
-                && let Ok((near, _)) = stage.accept()
-            {
-                relayed = Some((nonblocking(near), nonblocking(connect(target))));
+            if let Ok((near, _)) = stage.accept() {
+                relayed.push((nonblocking(near), nonblocking(connect(target))));
             }
-            if let Some((near, far)) = &mut relayed {
+            if let Some(((near, far), others)) = relayed.split_first_mut() {
                 copy(near, far, &mut seen.from_dialler);
                 copy(far, near, &mut seen.from_listener);
+                for (near, far) in others {
+                    unseen.clear();
+                    copy(near, far, &mut unseen);
+                    copy(far, near, &mut unseen);
+                }
             }
             cx.waker().wake_by_ref();
             Poll::<Infallible>::Pending
@@ -75,8 +82,8 @@ async fn record(dialler: &Node, listener: &Node, bind: SocketAddr) -> Option<See
         }
     };
     match met {
-        Ok(_) if relayed.is_some() => Some(seen),
-        Err(error) if relayed.is_some() => panic!("a dial through a relay failed: {error}"),
+        Ok(_) if !relayed.is_empty() => Some(seen),
+        Err(error) if !relayed.is_empty() => panic!("a dial through a relay failed: {error}"),
         _ => None,
     }
 }
@@ -149,7 +156,9 @@ async fn silent_clients_delay_nobody(
     let mut socket = listen(listener, bind).await;
     let mut silent: Vec<_> = (0..SILENT).map(|_| connect(socket.local_addr())).collect();
     for client in silent.iter_mut().skip(SILENT / 2) {
-        client.write_all(&said[..said.len() / 8]).expect("a new connection takes some bytes");
+        client
+            .write_all(&said[..MAX_SAID.min(said.len() / 2)])
+            .expect("a new connection takes some bytes");
     }
     let mut silent: Vec<_> = silent.into_iter().map(nonblocking).collect();
     let endpoint = Endpoint::from(socket.local_addr());

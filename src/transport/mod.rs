@@ -13,6 +13,8 @@ mod channel;
 #[cfg(feature = "grpc")]
 mod connect;
 #[cfg(feature = "grpc")]
+mod exchange;
+#[cfg(feature = "grpc")]
 mod failure;
 #[cfg(feature = "grpc")]
 mod grpc;

@@ -1,9 +1,10 @@
 //! What dialling and accepting have in common, whatever the transport.
 
-use super::GrpcOptions;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use super::GrpcOptions;
+use super::exchange::Sessions;
 use super::outer::OuterTls;
 use super::port::ShunnedHosts;
 use super::tcp::Routes;
@@ -27,6 +28,8 @@ pub(super) struct Shared {
     /// The rung that listens, while it does: it does so for all.
     pub(super) listening: Mutex<Weak<TransportKind>>,
     pub(super) routes: Routes,
+    /// Sessions of exchanges that listeners serve, whichever port their requests come to.
+    pub(super) sessions: Arc<Sessions>,
 }
 
 impl Shared {
@@ -47,7 +50,8 @@ impl Shared {
         let outer = OuterTls::new()?;
         let routes = Routes { proxy: proxy(&options)?, ..Routes::default() };
         let (shunned, listening) = (ShunnedHosts::default(), Mutex::default());
-        Ok(Self { identity, options, security, outer, shunned, listening, routes })
+        let sessions = Arc::default();
+        Ok(Self { identity, options, security, outer, shunned, listening, routes, sessions })
     }
 
     /// Notes that a rung listens, for as long as what is returned lives.

@@ -32,7 +32,11 @@ const SERVICES: [(&str, &str, &[&str]); 4] = [
     (
         "sorcha.peer.gossip.v1",
         "PeerGossip",
-        &["Link(stream Frame) stream Frame", "Pipe(stream Chunk) stream Chunk"],
+        &[
+            "Link(stream Frame) stream Frame",
+            "Pipe(stream Chunk) stream Chunk",
+            "Exchange(ExchangeRequest) ExchangeResponse",
+        ],
     ),
 ];
 

@@ -4,6 +4,8 @@
 mod ca;
 #[cfg(feature = "grpc")]
 mod connect;
+#[cfg(feature = "rest")]
+mod exchange;
 #[cfg(feature = "grpc")]
 mod grpc;
 #[cfg(feature = "grpc")]

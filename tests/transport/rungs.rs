@@ -139,6 +139,36 @@ async fn grpc_conforms_by_way_of_clear_text_in_plaintext() {
 }
 
 #[tokio::test]
+async fn calls_conform() {
+    for plaintext in [false, true] {
+        conforms(TransportKind::GrpcUnary, Way::Direct, plaintext).await;
+    }
+}
+
+#[tokio::test]
+async fn calls_conform_by_way_of_others() {
+    for way in [Way::Https, Way::Http] {
+        conforms(TransportKind::GrpcUnary, way, false).await;
+    }
+}
+
+#[cfg(feature = "rest")]
+#[tokio::test]
+async fn plain_requests_conform() {
+    for plaintext in [false, true] {
+        conforms(TransportKind::Rest, Way::Direct, plaintext).await;
+    }
+}
+
+#[cfg(feature = "rest")]
+#[tokio::test]
+async fn plain_requests_conform_by_way_of_others() {
+    for way in [Way::Https, Way::Http] {
+        conforms(TransportKind::Rest, way, false).await;
+    }
+}
+
+#[tokio::test]
 async fn an_endpoint_is_dialled_by_the_rungs_it_is_for_and_leads_to_its_peer_only() {
     let options = GrpcOptions::default();
     let listener = node(2, TransportKind::GrpcStream, Way::Direct, &options);

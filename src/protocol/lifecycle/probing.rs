@@ -18,8 +18,6 @@ use crate::types::{LinkId, Message, PIECE_BYTES, PeerId};
 
 /// Maximum number of tests at once.
 const MAX_TESTS: usize = 4;
-/// Bytes that mean nothing.
-const NOTHING: [u8; PIECE_BYTES] = [0; PIECE_BYTES];
 
 impl Protocol {
     /// The host wants a link measured.
@@ -160,5 +158,5 @@ impl Protocol {
 
 /// Returns so many bytes that mean nothing.
 fn nothing(bytes: usize) -> Bytes {
-    Bytes::from_static(&NOTHING).slice(..bytes.min(PIECE_BYTES))
+    vec![0; bytes.min(PIECE_BYTES)].into()
 }

@@ -159,7 +159,7 @@ impl Test {
             Stage::Sending => self.sent_rate = self.sent_rate.max(self.rate(carried, took)),
             // All were asked for at once, so each has brought those before it too.
             Stage::Fetching => {
-                self.fetched_rate = self.fetched_rate.max(self.rate(self.bytes, took))
+                self.fetched_rate = self.fetched_rate.max(self.rate(self.bytes, took));
             }
         }
         self.advance(now);

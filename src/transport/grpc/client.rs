@@ -100,7 +100,7 @@ async fn dial_pipe(
 }
 
 /// HTTP/2 on an open connection.
-async fn handshake<S: Pipe>(
+pub(in crate::transport) async fn handshake<S: Pipe>(
     stream: S,
 ) -> Result<(http2::SendRequest<Body>, Driver<Http2<S>>), TransportError> {
     let spawner = Spawner::default();
@@ -115,7 +115,7 @@ async fn handshake<S: Pipe>(
     Ok((requests, Driver::new(connection, spawner)))
 }
 
-type Http2<S> = http2::Connection<TokioIo<S>, Body, Spawner>;
+pub(in crate::transport) type Http2<S> = http2::Connection<TokioIo<S>, Body, Spawner>;
 
 type LinkHalves = (LinkSink, LinkStream);
 
@@ -145,7 +145,7 @@ async fn open(
 }
 
 /// Scheme and authority of a request.
-fn origin(endpoint: &Endpoint) -> Result<Uri, TransportError> {
+pub(in crate::transport) fn origin(endpoint: &Endpoint) -> Result<Uri, TransportError> {
     let (host, port) = (endpoint.host(), endpoint.port());
     let origin = match endpoint.scheme() {
         Scheme::Https if port == 443 => format!("https://{host}"),
@@ -156,7 +156,10 @@ fn origin(endpoint: &Endpoint) -> Result<Uri, TransportError> {
     Uri::try_from(origin).map_err(|e| unsayable(endpoint, e))
 }
 
-fn path_and_query(endpoint: &Endpoint, path: String) -> Result<PathAndQuery, TransportError> {
+pub(in crate::transport) fn path_and_query(
+    endpoint: &Endpoint,
+    path: String,
+) -> Result<PathAndQuery, TransportError> {
     PathAndQuery::try_from(path).map_err(|e| unsayable(endpoint, e))
 }
 
@@ -166,7 +169,7 @@ fn unsayable(endpoint: &Endpoint, source: InvalidUri) -> TransportError {
 }
 
 /// Service that tonic sends a request through.
-struct Requests(http2::SendRequest<Body>);
+pub(in crate::transport) struct Requests(pub(in crate::transport) http2::SendRequest<Body>);
 
 impl tower_service::Service<http::Request<Body>> for Requests {
     type Response = http::Response<Incoming>;

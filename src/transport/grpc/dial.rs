@@ -6,10 +6,12 @@
 //! takes its connections with it.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use super::client;
 use crate::error::{FailureKind, TransportError};
 use crate::ports::RawLink;
+use crate::transport::exchange::{self, Face};
 use crate::transport::race::race;
 use crate::transport::shared::{Shared, TARGET};
 use crate::transport::tcp;
@@ -17,7 +19,7 @@ use crate::types::{Endpoint, PeerId, TransportKind};
 
 /// Opens a link; see [`Transport::dial_avoiding`](crate::ports::Transport::dial_avoiding).
 pub(super) async fn dial(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     rung: TransportKind,
     endpoint: &Endpoint,
     expected: Option<PeerId>,
@@ -52,7 +54,7 @@ fn both(endpoint: &Endpoint, expected: Option<PeerId>) -> Result<Option<PeerId>,
 
 /// Opens a link to one address.
 async fn dial_address(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     rung: TransportKind,
     endpoint: &Endpoint,
     address: SocketAddr,
@@ -64,6 +66,15 @@ async fn dial_address(
         match rung {
             TransportKind::GrpcStream => {
                 client::dial(shared, endpoint, address, expected, &limit).await
+            }
+            TransportKind::GrpcUnary => {
+                Box::pin(exchange::dial(shared, endpoint, address, expected, &limit, Face::Unary))
+                    .await
+            }
+            #[cfg(feature = "rest")]
+            TransportKind::Rest => {
+                Box::pin(exchange::dial(shared, endpoint, address, expected, &limit, Face::Rest))
+                    .await
             }
             _ => {
                 let message = format!("{rung} is not built in");

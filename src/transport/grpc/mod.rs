@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+pub(super) use self::client::{Requests, handshake, origin, path_and_query};
 pub(super) use self::link::{
     CONNECTION_WINDOW, Driver, HTTP2_FRAME_BYTES, MAX_HEADER_BYTES, Outgoing, SEND_BUFFER_BYTES,
     Spawner,
@@ -87,7 +88,11 @@ impl GrpcTransport {
     /// [`FailureKind::Unsupported`](crate::error::FailureKind::Unsupported) for a way that is not built in.
     pub fn rung(&self, kind: TransportKind) -> Result<Self, TransportError> {
         match kind {
-            TransportKind::GrpcStream => Ok(Self { shared: Arc::clone(&self.shared), rung: kind }),
+            #[cfg(feature = "rest")]
+            TransportKind::Rest => Ok(Self { shared: Arc::clone(&self.shared), rung: kind }),
+            TransportKind::GrpcStream | TransportKind::GrpcUnary => {
+                Ok(Self { shared: Arc::clone(&self.shared), rung: kind })
+            }
             _ => {
                 let message = format!("{kind} is not built in");
                 Err(TransportError::new(FailureKind::Unsupported, message))

@@ -20,6 +20,8 @@ use super::connection::go_on;
 use super::inlet::Inlet;
 use crate::error::{FailureKind, TransportError};
 use crate::ports::RawLink;
+#[cfg(feature = "rest")]
+use crate::transport::exchange;
 use crate::transport::failure;
 use crate::transport::pipe::Pipe;
 use crate::transport::shared::TARGET;
@@ -75,8 +77,16 @@ struct Service {
 
 impl Service {
     /// The table of paths.
+    #[allow(
+        clippy::unused_async,
+        reason = "some features bring paths, and without them there is none"
+    )]
     async fn route(self, request: Request<Incoming>) -> Response<Body> {
         let path = request.uri().path();
+        #[cfg(feature = "rest")]
+        if exchange::is_rest(path) {
+            return exchange::serve_rest(request, &self.inlet).await;
+        }
         tracing::debug!(target: TARGET, path, remote = %self.inlet.remote(), "no such path");
         not_found()
     }

@@ -20,6 +20,7 @@ use super::connection::{Dialler, go_on};
 use super::inlet::Inlet;
 use crate::error::{FailureKind, TransportError};
 use crate::ports::RawLink;
+use crate::transport::exchange::{self, EXCHANGE_PATH};
 use crate::transport::failure;
 use crate::transport::grpc::{
     CONNECTION_WINDOW, Driver, HTTP2_FRAME_BYTES, LINK_PATH, LinkOffer, MAX_HEADER_BYTES, Opened,
@@ -140,6 +141,8 @@ impl Service {
             }
         } else if path.ends_with(PIPE_PATH) {
             serve_pipe(request, &self.inlet).await
+        } else if path.ends_with(EXCHANGE_PATH) {
+            exchange::serve_unary(request, &self.inlet).await
         } else {
             tracing::debug!(target: TARGET, path, "no such method");
             Status::unimplemented("no such method").into_http()

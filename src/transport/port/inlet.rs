@@ -170,6 +170,13 @@ impl Inlet {
         true
     }
 
+    /// Tells the listener of a request that was refused, as of a connection that was.
+    pub(in crate::transport) fn refused(&self, why: &'static str) {
+        let error = TransportError::new(FailureKind::Refused, why);
+        // What a listener that is behind has to tell already is enough of a flood.
+        let _ = self.port().results.try_send((self.peer_address(), Err(error)));
+    }
+
     pub(super) fn port(&self) -> &Arc<Port> {
         &self.0.port
     }

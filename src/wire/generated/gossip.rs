@@ -415,3 +415,68 @@ pub struct Yours {
     #[prost(bytes = "bytes", tag = "4")]
     pub upper_id: ::prost::bytes::Bytes,
 }
+/// One call of an exchange. It proves nothing: what does is TLS between the peers, inside of the pipe.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExchangeRequest {
+    /// Name of the session, 16 bytes that only its two ends know. Empty: a session is opened.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub session: ::prost::bytes::Bytes,
+    /// Position up to which the client has what the server sent. The end of a direction counts as one
+    /// position behind its last byte, here and below.
+    #[prost(uint64, tag = "2")]
+    pub ack: u64,
+    #[prost(oneof = "exchange_request::Ask", tags = "3, 4, 5")]
+    pub ask: ::core::option::Option<exchange_request::Ask>,
+}
+/// Nested message and enum types in `ExchangeRequest`.
+pub mod exchange_request {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Ask {
+        #[prost(message, tag = "3")]
+        Send(super::ExchangeChunk),
+        #[prost(message, tag = "4")]
+        Poll(super::ExchangePoll),
+        #[prost(message, tag = "5")]
+        Close(super::ExchangeClose),
+    }
+}
+/// Bytes of one direction of the pipe.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExchangeChunk {
+    /// Position of the first byte.
+    #[prost(uint64, tag = "1")]
+    pub offset: u64,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub data: ::prost::bytes::Bytes,
+    /// True: the direction ends behind these bytes.
+    #[prost(bool, tag = "3")]
+    pub end: bool,
+}
+/// Asks for bytes, and is held for a while where there are none.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExchangePoll {
+    /// Most bytes that are wanted.
+    #[prost(uint32, tag = "1")]
+    pub limit: u32,
+    /// Time for which the call may be held, in milliseconds; 10 s at most.
+    #[prost(uint32, tag = "2")]
+    pub wait_ms: u32,
+}
+/// Ends the session.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExchangeClose {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExchangeResponse {
+    /// Name of the session that was opened.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub session: ::prost::bytes::Bytes,
+    /// Position up to which the server has what the client sent.
+    #[prost(uint64, tag = "2")]
+    pub ack: u64,
+    /// The answer to a poll.
+    #[prost(message, optional, tag = "3")]
+    pub chunk: ::core::option::Option<ExchangeChunk>,
+    /// True: the server reads no more.
+    #[prost(bool, tag = "4")]
+    pub gone: bool,
+}

@@ -19,7 +19,8 @@ pub(crate) mod discovery;
 #[rustfmt::skip]
 pub(crate) mod transaction;
 
-/// Frames are written and read by hand; these types are what tests hold that against.
-#[cfg(test)]
+/// Frames are written and read by hand, and these types are what tests hold that against. The calls of an
+/// exchange are theirs.
+#[cfg(any(test, feature = "grpc"))]
 #[rustfmt::skip]
 pub(crate) mod gossip;

@@ -1,0 +1,689 @@
+//! Links over requests, gRPC calls and plain ones: paths that cut every connection, and what hostile or
+//! broken clients ask for. That they pass the suite, `rungs` shows.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures::{SinkExt, StreamExt};
+use sorcha_peer::error::FailureKind;
+use sorcha_peer::ports::{Accepted, Listener, RawLink, Transport};
+use sorcha_peer::testing::transport::Node;
+use sorcha_peer::transport::{GrpcOptions, GrpcTransport};
+use sorcha_peer::{Endpoint, Identity, TransportKind};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+
+/// Ends a test that hangs; no test waits for it.
+const HANG: Duration = Duration::from_mins(3);
+const RUNGS: [TransportKind; 2] = [TransportKind::GrpcUnary, TransportKind::Rest];
+const BASE: &str = "/sorcha/v1/exchange";
+
+fn identity(seed: u8) -> Identity {
+    Identity::from_seed([seed; 32])
+}
+
+fn any_port() -> SocketAddr {
+    "127.0.0.1:0".parse().unwrap()
+}
+
+fn plaintext() -> GrpcOptions {
+    let mut options = GrpcOptions::default();
+    options.plaintext = true;
+    options
+}
+
+fn transport(seed: u8, options: &GrpcOptions, rung: TransportKind) -> GrpcTransport {
+    GrpcTransport::new(identity(seed), options.clone()).unwrap().rung(rung).unwrap()
+}
+
+async fn in_time<T>(work: impl Future<Output = T>) -> T {
+    tokio::time::timeout(HANG, work).await.expect("the test hangs")
+}
+
+/// A link by this rung.
+async fn link(
+    rung: TransportKind,
+    listener: &mut Box<dyn Listener>,
+    endpoint: SocketAddr,
+) -> (RawLink, RawLink) {
+    let dialler = transport(1, &GrpcOptions::default(), rung);
+    let endpoint = Endpoint::from(endpoint);
+    let dial = dialler.dial(&endpoint, Some(identity(2).peer_id()));
+    let (dialled, accepted) = in_time(futures::future::join(dial, Node::accept(listener))).await;
+    let dialled = dialled.unwrap();
+    (dialled, accepted)
+}
+
+/// What a path does to each of its connections.
+#[derive(Debug, Clone, Copy)]
+enum Cut {
+    /// Ends it after so many bytes from the client.
+    Bytes(usize),
+    /// Ends it after so long.
+    Time(Duration),
+}
+
+/// A path to `server` that cuts every connection.
+async fn cutting_path(server: SocketAddr, cut: Cut, tasks: &mut JoinSet<()>) -> SocketAddr {
+    let socket = TcpListener::bind(any_port()).await.unwrap();
+    let address = socket.local_addr().unwrap();
+    tasks.spawn(async move {
+        let mut connections = JoinSet::new();
+        while let Ok((mut client, _)) = socket.accept().await {
+            connections.spawn(async move {
+                let mut server = TcpStream::connect(server).await.unwrap();
+                match cut {
+                    Cut::Time(span) => {
+                        let both = tokio::io::copy_bidirectional(&mut client, &mut server);
+                        let _ = tokio::time::timeout(span, both).await;
+                    }
+                    Cut::Bytes(bytes) => {
+                        let (from, mut to) = client.split();
+                        let (mut back, mut on) = server.split();
+                        let mut from = from.take(bytes as u64);
+                        tokio::select! {
+                            _ = tokio::io::copy(&mut from, &mut on) => {}
+                            _ = tokio::io::copy(&mut back, &mut to) => {}
+                        }
+                    }
+                }
+                // A reset, so that nothing that is under way arrives.
+                let _ = client.set_zero_linger();
+                let _ = server.set_zero_linger();
+            });
+        }
+    });
+    address
+}
+
+fn frame(seed: usize, bytes: usize) -> Bytes {
+    (0..bytes).map(|at| (seed.wrapping_mul(31) ^ at ^ (at >> 8)).to_le_bytes()[0]).collect()
+}
+
+/// Sends frames of many sizes both ways, each of which must arrive once and in order.
+async fn talk(links: (RawLink, RawLink), rounds: usize) {
+    let sizes = [0, 1, 100, 5_000, 64 * 1024];
+    let mut tasks = JoinSet::new();
+    let (a, b) = links;
+    for (mut sink, mut stream, seed) in [(a.sink, b.stream, 1), (b.sink, a.stream, 2)] {
+        tasks.spawn(async move {
+            let send = async {
+                for round in 0..rounds {
+                    sink.send(frame(seed + round, sizes[round % sizes.len()])).await.unwrap();
+                }
+            };
+            let receive = async {
+                for round in 0..rounds {
+                    let got = stream.next().await.expect("no end yet").unwrap();
+                    let wanted = frame(seed + round, sizes[round % sizes.len()]);
+                    assert!(got == wanted, "frame {round} of {seed}");
+                }
+            };
+            futures::future::join(send, receive).await;
+        });
+    }
+    in_time(tasks.join_all()).await;
+}
+
+#[tokio::test]
+async fn paths_that_cut_every_connection_lose_and_double_nothing() {
+    // Each is enough for a handshake, and for a few requests.
+    let cuts = [Cut::Bytes(300_000), Cut::Bytes(20_000), Cut::Time(Duration::from_secs(2))];
+    for rung in RUNGS {
+        for cut in cuts {
+            let mut tasks = JoinSet::new();
+            let server = transport(2, &GrpcOptions::default(), TransportKind::GrpcStream);
+            let mut listener = server.listen(any_port()).await.unwrap();
+            let path = cutting_path(listener.local_addr(), cut, &mut tasks).await;
+            let links = link(rung, &mut listener, path).await;
+            beside(&mut listener, talk(links, 100)).await;
+        }
+    }
+}
+
+/// A proxy for calls, which says goodbye to each connection after `most` of them, as nginx does after 1000,
+/// and counts the connections.
+async fn polite_proxy(
+    server: SocketAddr,
+    most: usize,
+    tasks: &mut JoinSet<()>,
+) -> (SocketAddr, Arc<AtomicUsize>) {
+    let socket = TcpListener::bind(any_port()).await.unwrap();
+    let address = socket.local_addr().unwrap();
+    let connections = Arc::<AtomicUsize>::default();
+    let count = Arc::clone(&connections);
+    tasks.spawn(async move {
+        let mut serving = JoinSet::new();
+        while let Ok((near, _)) = socket.accept().await {
+            count.fetch_add(1, Ordering::Relaxed);
+            let far = TcpStream::connect(server).await.unwrap();
+            serving.spawn(async move {
+                let (requests, far) = h2::client::handshake(far).await.unwrap();
+                let mut calls = JoinSet::new();
+                calls.spawn(async move { drop(far.await) });
+                let mut near = h2::server::handshake(near).await.unwrap();
+                for number in 1.. {
+                    let Some(Ok((request, answer))) = near.accept().await else { break };
+                    calls.spawn(pass_on(requests.clone(), request, answer));
+                    if number == most {
+                        near.graceful_shutdown();
+                    }
+                }
+            });
+        }
+    });
+    (address, connections)
+}
+
+/// Passes one call on, whole.
+async fn pass_on(
+    mut far: h2::client::SendRequest<Bytes>,
+    request: http::Request<h2::RecvStream>,
+    mut answer: h2::server::SendResponse<Bytes>,
+) {
+    let (head, mut body) = request.into_parts();
+    let bytes = whole(&mut body).await;
+    let request = http::Request::from_parts(head, ());
+    let (response, mut send) = far.send_request(request, false).unwrap();
+    let _ = send.send_data(bytes, true);
+    // A client that is gone takes its calls along.
+    let Ok(response) = response.await else { return };
+    let (head, mut body) = response.into_parts();
+    let bytes = whole(&mut body).await;
+    let trailers = body.trailers().await.ok().flatten();
+    let Ok(mut send) = answer.send_response(http::Response::from_parts(head, ()), false) else {
+        return;
+    };
+    let _ = send.send_data(bytes, trailers.is_none());
+    if let Some(trailers) = trailers {
+        let _ = send.send_trailers(trailers);
+    }
+}
+
+async fn whole(body: &mut h2::RecvStream) -> Bytes {
+    let mut bytes = Vec::new();
+    while let Some(Ok(data)) = body.data().await {
+        let _ = body.flow_control().release_capacity(data.len());
+        bytes.extend_from_slice(&data);
+    }
+    bytes.into()
+}
+
+#[tokio::test]
+async fn a_goodbye_of_a_proxy_is_followed_by_the_next_connection() {
+    let mut tasks = JoinSet::new();
+    let (mut listener, address) = believing().await;
+    let (proxy, connections) = polite_proxy(address, 7, &mut tasks).await;
+    let dialler = transport(1, &plaintext(), TransportKind::GrpcUnary);
+    let endpoint = Endpoint::from(proxy);
+    let dial = dialler.dial(&endpoint, Some(identity(2).peer_id()));
+    let (dialled, accepted) =
+        in_time(futures::future::join(dial, Node::accept(&mut listener))).await;
+    beside(&mut listener, talk((dialled.unwrap(), accepted), 200)).await;
+    assert!(connections.load(Ordering::Relaxed) > 3, "{connections:?}");
+}
+
+/// One call by hand, and its status, with what the answer holds.
+async fn call(calls: &mut h2::client::SendRequest<Bytes>, message: &[u8]) -> (String, Vec<u8>) {
+    let request = http::Request::post("http://x/a/sorcha.peer.gossip.v1.PeerGossip/Exchange")
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(())
+        .unwrap();
+    let (response, mut body) = calls.send_request(request, false).unwrap();
+    let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+    let _ = body.send_data([&[0], &length[..], message].concat().into(), true);
+    let response = in_time(response).await.unwrap();
+    let status = response.headers().get("grpc-status").cloned();
+    let mut body = response.into_body();
+    let bytes = whole(&mut body).await.to_vec();
+    let status = match status {
+        Some(status) => status,
+        None => body.trailers().await.unwrap().unwrap()["grpc-status"].clone(),
+    };
+    (status.to_str().unwrap().to_owned(), bytes.get(5..).unwrap_or_default().to_vec())
+}
+
+#[tokio::test]
+async fn calls_that_make_no_sense_are_refused_by_code() {
+    let (mut listener, address) = believing().await;
+    let work = async {
+        let stream = TcpStream::connect(address).await.unwrap();
+        let (mut calls, connection) = h2::client::handshake(stream).await.unwrap();
+        let _connection = tokio::spawn(async move { drop(connection.await) });
+        let (status, answer) = call(&mut calls, b"").await;
+        assert_eq!((status.as_str(), &answer[..2]), ("0", &b"\x0a\x10"[..]));
+        let of_session = |rest: &[u8]| [&answer[..18], rest].concat();
+        let most = b"\x10\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01";
+        let (poll, close) = (b"\x22\x00", b"\x2a\x00");
+        let cases = [
+            ("a guess", [&b"\x0a\x10"[..], &[7; 16], poll].concat(), "5"),
+            ("a short name", [&b"\x0a\x03abc"[..], poll].concat(), "3"),
+            ("no name", poll.to_vec(), "3"),
+            ("nothing asked", of_session(b""), "3"),
+            ("a gap", of_session(b"\x1a\x05\x08\x05\x12\x01x"), "9"),
+            ("a foreign acknowledgement", of_session(&[&most[..], poll].concat()), "9"),
+            ("no message", vec![0xff; 20], "13"),
+            ("too much", vec![0; 300_000], "11"),
+            ("a send", of_session(b"\x1a\x03\x12\x01x"), "0"),
+            ("the end", of_session(close), "0"),
+            ("what is behind it", of_session(poll), "5"),
+        ];
+        for (name, message, wanted) in cases {
+            let mut status = call(&mut calls, &message).await.0;
+            // The session is forgotten soon after its end, and nothing is said of it until then.
+            while name == "what is behind it" && status == "0" {
+                status = call(&mut calls, &message).await.0;
+            }
+            assert_eq!(status, wanted, "{name}");
+        }
+    };
+    beside(&mut listener, work).await;
+}
+
+/// An answer as it stands on the wire.
+#[derive(Debug)]
+struct Answer {
+    status: u16,
+    head: String,
+    body: Vec<u8>,
+}
+
+impl Answer {
+    fn header(&self, name: &str) -> Option<&str> {
+        let mut lines = self.head.lines();
+        lines
+            .find_map(|line| line.split_once(": ").filter(|(found, _)| *found == name))
+            .map(|l| l.1)
+    }
+
+    /// Checks that the answer is a problem document with this status.
+    fn assert_problem(&self, status: u16) {
+        assert_eq!(self.status, status, "{self:?}");
+        assert_eq!(self.header("content-type"), Some("application/problem+json"));
+        assert_eq!(self.header("cache-control"), Some("no-store"));
+        let document: serde_json::Value = serde_json::from_slice(&self.body).unwrap();
+        assert_eq!(document["status"], status);
+        assert!(document["detail"].as_str().is_some_and(|detail| !detail.is_empty()));
+    }
+}
+
+/// One connection that speaks HTTP/1.1 by hand.
+struct Client(BufReader<TcpStream>);
+
+impl Client {
+    async fn connect(address: SocketAddr) -> Self {
+        Self(BufReader::new(TcpStream::connect(address).await.unwrap()))
+    }
+
+    async fn write(&mut self, bytes: &[u8]) {
+        self.0.write_all(bytes).await.unwrap();
+    }
+
+    async fn request(&mut self, method: &str, path: &str, body: &[u8]) -> Answer {
+        let length = body.len();
+        let head =
+            format!("{method} {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n");
+        self.write(head.as_bytes()).await;
+        // Where a request is refused unread, the connection may be over by now.
+        let _ = self.0.write_all(body).await;
+        self.answer(method).await
+    }
+
+    async fn answer(&mut self, method: &str) -> Answer {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(in_time(self.0.read_u8()).await.expect("an answer"));
+        }
+        let head = String::from_utf8(head).unwrap().to_ascii_lowercase();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        let mut answer = Answer { status, head, body: Vec::new() };
+        let length = answer.header("content-length").map_or(0, |length| length.parse().unwrap());
+        if method != "HEAD" {
+            answer.body.resize(length, 0);
+            in_time(self.0.read_exact(&mut answer.body)).await.unwrap();
+        }
+        answer
+    }
+
+    /// Opens a session, and gives the path below which its requests lie.
+    async fn open(&mut self) -> String {
+        let answer = self.request("POST", &format!("{BASE}/open"), b"").await;
+        assert_eq!(answer.status, 201, "{answer:?}");
+        let session = String::from_utf8(answer.body).unwrap();
+        assert!(session.len() == 32 && session.bytes().all(|b| b.is_ascii_hexdigit()), "{session}");
+        format!("{BASE}/{session}")
+    }
+}
+
+/// A node with seed 2 that believes what peers say, so that a client by hand can be one.
+async fn believing() -> (Box<dyn Listener>, SocketAddr) {
+    let server = transport(2, &plaintext(), TransportKind::GrpcStream);
+    let listener = server.listen(any_port()).await.unwrap();
+    let address = listener.local_addr();
+    (listener, address)
+}
+
+/// Accepts for as long as a client does something.
+async fn beside<T>(listener: &mut Box<dyn Listener>, work: impl Future<Output = T>) -> T {
+    let accept = async {
+        loop {
+            let _ = listener.accept().await;
+        }
+    };
+    tokio::select! {
+        done = in_time(work) => done,
+        () = accept => unreachable!("it accepts for ever"),
+    }
+}
+
+#[tokio::test]
+async fn a_client_by_hand_has_a_link() {
+    let (mut listener, address) = believing().await;
+    let mut client = Client::connect(address).await;
+    let (session, mut link) = futures::future::join(
+        async {
+            let session = client.open().await;
+            let mut hello = identity(1).peer_id().as_bytes().to_vec();
+            hello.extend_from_slice(b"\0\0\0\x03abc");
+            // The end of one request is the beginning of another, and both overlap.
+            let path = format!("{session}/send?offset=0&ack=0");
+            let sent = client.request("POST", &path, &hello[..20]).await;
+            assert_eq!(sent.header("sorcha-ack"), Some("20"));
+            let path = format!("{session}/send?offset=10&ack=0");
+            let sent = client.request("POST", &path, &hello[10..]).await;
+            assert_eq!(sent.header("sorcha-ack"), Some("39"));
+            session
+        },
+        Node::accept(&mut listener),
+    )
+    .await;
+    assert_eq!((link.remote, link.kind), (identity(1).peer_id(), TransportKind::Rest));
+    assert_eq!(in_time(link.stream.next()).await.unwrap().unwrap(), "abc");
+    link.sink.send("answer".into()).await.unwrap();
+    let mut got = Vec::new();
+    while got.len() < 32 + 4 + 6 {
+        let (method, ack) = (if got.is_empty() { "GET" } else { "POST" }, got.len());
+        let answer =
+            client.request(method, &format!("{session}/poll?ack={ack}&limit=5"), b"").await;
+        assert_eq!(answer.header("sorcha-offset"), Some(ack.to_string().as_str()));
+        assert!(answer.body.len() <= 5);
+        got.extend(answer.body);
+    }
+    assert_eq!(got[..32], *identity(2).peer_id().as_bytes());
+    assert_eq!(&got[32..], b"\0\0\0\x06answer");
+
+    // What is acknowledged is not sent again, and nothing but that is forgotten.
+    let again = client.request("POST", &format!("{session}/poll?ack=0&wait=0"), b"").await;
+    assert_eq!((again.status, again.body.len() <= 5), (200, true));
+    let empty = client.request("POST", &format!("{session}/poll?ack=42&wait=0"), b"").await;
+    assert_eq!((empty.status, empty.body.len()), (200, 0));
+    let closed = client.request("POST", &format!("{session}/close"), b"").await;
+    assert_eq!(closed.status, 204);
+    let last = in_time(link.stream.next()).await;
+    assert!(last.is_none_or(|last| last.is_err()), "a closed session ends its link");
+}
+
+#[tokio::test]
+async fn what_makes_no_sense_is_refused_by_name_and_changes_nothing() {
+    let (mut listener, address) = believing().await;
+    let work = async {
+        let mut keeper = Client::connect(address).await;
+        let session = keeper.open().await;
+        let guessed = format!("{BASE}/{}", "0".repeat(32));
+        let most = u64::MAX;
+        let no_path = ["open/", "opens", "", "close", "send", "00/send", "../../x/send"];
+        for path in no_path {
+            let mut client = Client::connect(address).await;
+            client.request("POST", &format!("{BASE}/{path}"), b"").await.assert_problem(404);
+        }
+        for action in ["send?offset=0&ack=0", "poll?ack=0", "close", "poll?ack=x", "send"] {
+            let mut client = Client::connect(address).await;
+            let answer = client.request("POST", &format!("{guessed}/{action}"), b"abc").await;
+            answer.assert_problem(404);
+            assert_eq!(answer.header("sorcha-refusal"), Some("no-session"));
+        }
+        let queries = [
+            "send",
+            "send?offset=0",
+            "send?ack=0",
+            "send?offset=-1&ack=0",
+            "send?offset=0&ack=1e3",
+            "send?offset=0x0&ack=0",
+            "send?offset=18446744073709551616&ack=0",
+            "send?offset=0&offset=0&ack=0",
+            "poll",
+            "poll?ack=",
+            "poll?ack=+1",
+            "poll?ack=0&wait=soon",
+            "poll?ack=0&limit=-5",
+        ];
+        for query in queries {
+            keeper.request("POST", &format!("{session}/{query}"), b"").await.assert_problem(400);
+        }
+        let conflicts = [
+            (format!("send?offset={most}&ack=0"), "gap"),
+            (format!("send?offset={most}&ack=0&end=1"), "gap"),
+            ("send?offset=1&ack=0".to_owned(), "gap"),
+            (format!("send?offset=0&ack={most}"), "foreign-ack"),
+            ("send?offset=0&ack=33".to_owned(), "foreign-ack"),
+            (format!("poll?ack={most}"), "foreign-ack"),
+        ];
+        for (query, name) in conflicts {
+            let mut client = Client::connect(address).await;
+            let answer = client.request("POST", &format!("{session}/{query}"), b"x").await;
+            answer.assert_problem(409);
+            assert_eq!(answer.header("sorcha-refusal"), Some(name), "{query}");
+        }
+        let methods = [
+            ("GET", "open", "POST"),
+            ("PUT", "open", "POST"),
+            ("OPTIONS", "open", "POST"),
+            ("HEAD", "open", "POST"),
+            ("GET", "send?offset=0&ack=0", "POST"),
+            ("DELETE", "poll?ack=0", "GET, POST"),
+            ("HEAD", "poll?ack=0", "GET, POST"),
+            ("GET", "close", "POST"),
+        ];
+        for (method, action, allowed) in methods {
+            let mut client = Client::connect(address).await;
+            let below = if action == "open" { BASE } else { &session };
+            let answer = client.request(method, &format!("{below}/{action}"), b"").await;
+            assert_eq!(answer.status, 405, "{method} {action}");
+            assert_eq!(answer.header("allow"), Some(allowed.to_ascii_lowercase().as_str()));
+        }
+        // Too much, said at once and found out.
+        let send = format!("{session}/send?offset=0&ack=0");
+        let mut client = Client::connect(address).await;
+        client.request("POST", &send, &vec![0; 256 * 1024 + 1]).await.assert_problem(413);
+        let mut client = Client::connect(address).await;
+        let head = format!("POST {send} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n");
+        client.write(head.as_bytes()).await;
+        for _ in 0..5 {
+            let _ = client.0.write_all(b"10000\r\n").await;
+            let _ = client.0.write_all(&[0; 0x10000]).await;
+            let _ = client.0.write_all(b"\r\n").await;
+        }
+        client.answer("POST").await.assert_problem(413);
+        // The session is as it was.
+        let sent = keeper.request("POST", &send, b"all the same").await;
+        assert_eq!((sent.status, sent.header("sorcha-ack")), (200, Some("12")));
+    };
+    beside(&mut listener, work).await;
+}
+
+#[tokio::test]
+async fn a_send_without_end_makes_way_for_the_next() {
+    let (mut listener, address) = believing().await;
+    let work = async {
+        let (mut keeper, mut stuck) =
+            (Client::connect(address).await, Client::connect(address).await);
+        let session = keeper.open().await;
+        let send = format!("{session}/send?offset=0&ack=0");
+        let head = format!("POST {send} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n");
+        stuck.write(head.as_bytes()).await;
+        stuck.write(b"3\r\nabc\r\n").await;
+        // Where the stuck one is the newer, as the server sees it, the client repeats.
+        let mut ack = None;
+        while ack.as_deref() != Some("4") {
+            let sent = keeper.request("POST", &send, b"xyzw").await;
+            assert_eq!(sent.status, 200);
+            ack = sent.header("sorcha-ack").map(str::to_owned);
+        }
+        stuck.write(b"0\r\n\r\n").await;
+        let late = stuck.answer("POST").await;
+        assert_eq!(late.status, 200, "{late:?}");
+        let again = keeper.request("POST", &send, b"xyzw").await;
+        assert_eq!(again.header("sorcha-ack"), Some("4"), "nothing of the stuck one was taken");
+    };
+    beside(&mut listener, work).await;
+}
+
+#[tokio::test]
+async fn ten_thousand_sessions_from_one_host_are_few() {
+    let (mut listener, address) = believing().await;
+    let work = async {
+        let mut client = Client::connect(address).await;
+        let mut opened = 0;
+        for _ in 0..10_000 {
+            let answer = client.request("POST", &format!("{BASE}/open"), b"").await;
+            match answer.status {
+                201 => opened += 1,
+                _ => answer.assert_problem(429),
+            }
+        }
+        assert_eq!(opened, GrpcOptions::default().max_handshakes_per_ip);
+    };
+    beside(&mut listener, work).await;
+}
+
+#[tokio::test]
+async fn polls_that_are_never_read_hold_the_writer_back() {
+    let (mut listener, address) = believing().await;
+    let mut client = Client::connect(address).await;
+    let open = async {
+        let session = client.open().await;
+        let hello = *identity(1).peer_id().as_bytes();
+        client.request("POST", &format!("{session}/send?offset=0&ack=0"), &hello).await;
+        session
+    };
+    let (session, mut link) = futures::future::join(open, Node::accept(&mut listener)).await;
+    let mut deaf = Vec::new();
+    for _ in 0..20 {
+        let mut client = Client::connect(address).await;
+        let head = format!("GET {session}/poll?ack=0 HTTP/1.1\r\nhost: x\r\n\r\n");
+        client.write(head.as_bytes()).await;
+        deaf.push(client);
+    }
+    let mut taken = 0;
+    let write = async {
+        loop {
+            link.sink.send(frame(taken, 64 * 1024)).await.unwrap();
+            taken += 1;
+        }
+    };
+    assert!(tokio::time::timeout(Duration::from_secs(2), write).await.is_err());
+    assert!((1..=12).contains(&taken), "{taken} frames of 64 KiB are taken");
+    // The session goes on with the first who listens.
+    let answer = client.request("GET", &format!("{session}/poll?ack=0"), b"").await;
+    assert_eq!(answer.body[..32], *identity(2).peer_id().as_bytes());
+}
+
+#[tokio::test]
+async fn a_dial_of_what_knows_no_exchange_is_unsupported_or_refused() {
+    let mut tasks = JoinSet::new();
+    let answers: [(&'static [u8], FailureKind); 4] = [
+        (b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n", FailureKind::Unsupported),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello", FailureKind::Unsupported),
+        (b"HTTP/1.1 429 Too Many Requests\r\ncontent-length: 0\r\n\r\n", FailureKind::Refused),
+        (b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\n\r\n", FailureKind::Unreachable),
+    ];
+    for (answer, kind) in answers {
+        let socket = TcpListener::bind(any_port()).await.unwrap();
+        let endpoint = Endpoint::from(socket.local_addr().unwrap());
+        tasks.spawn(async move {
+            let (mut stream, _) = socket.accept().await.unwrap();
+            let _ = stream.read(&mut [0; 1024]).await;
+            let _ = stream.write_all(answer).await;
+            let _ = stream.read(&mut [0; 1024]).await;
+        });
+        let dial = transport(1, &plaintext(), TransportKind::Rest).dial(&endpoint, None).await;
+        assert_eq!(dial.unwrap_err().kind, kind);
+    }
+}
+
+#[tokio::test]
+async fn a_dropped_link_ends_its_session_soon() {
+    for rung in RUNGS {
+        let server = transport(2, &GrpcOptions::default(), TransportKind::GrpcStream);
+        let mut listener = server.listen(any_port()).await.unwrap();
+        let address = listener.local_addr();
+        let (dialled, mut accepted) = link(rung, &mut listener, address).await;
+        let dropped = Instant::now();
+        drop(dialled);
+        let last = in_time(accepted.stream.next()).await;
+        assert!(last.is_none_or(|last| last.is_err()));
+        assert!(dropped.elapsed() < Duration::from_secs(5), "{rung}: {:?}", dropped.elapsed());
+    }
+}
+
+#[tokio::test]
+async fn an_independent_client_is_answered_in_words() {
+    if Command::new("curl").arg("--version").output().is_err() {
+        eprintln!("SKIPPED: there is no curl");
+        return;
+    }
+    let server = transport(2, &GrpcOptions::default(), TransportKind::GrpcStream);
+    let mut listener = server.listen(any_port()).await.unwrap();
+    let url = format!("https://{}{BASE}", listener.local_addr());
+    let curl = |arguments: &[&str]| {
+        let mut command = tokio::process::Command::new("curl");
+        command.args(["-sSk", "--http1.1", "--max-time", "60", "-w", "\n%{http_code}"]);
+        command.args(arguments);
+        async move {
+            let output = in_time(command.output()).await.unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            String::from_utf8_lossy(&output.stdout).into_owned()
+        }
+    };
+    let work = async {
+        let opened = curl(&["-X", "POST", &format!("{url}/open")]).await;
+        let (session, status) = opened.split_once('\n').unwrap();
+        assert_eq!(status, "201");
+        let send = format!("{url}/{session}/send?offset=0&ack=0");
+        assert_eq!(curl(&["--data-binary", "no TLS at all", &send]).await, "\n200");
+        // The alert with which the handshake in the pipe ends.
+        let polled = curl(&["-X", "POST", &format!("{url}/{session}/poll?ack=0")]).await;
+        assert!(polled.starts_with('\u{15}') && polled.ends_with("200"), "{polled:?}");
+        let gap =
+            curl(&["--data-binary", "x", &format!("{url}/{session}/send?offset=99&ack=0")]).await;
+        assert!(gap.contains("still to come") && gap.ends_with("409"), "{gap}");
+        let guessed = format!("{url}/{}/poll?ack=0", "7".repeat(32));
+        let unknown = curl(&[&guessed]).await;
+        assert!(unknown.contains("no such session") && unknown.ends_with("404"), "{unknown}");
+        let method = curl(&["-X", "PUT", &format!("{url}/open")]).await;
+        assert!(method.ends_with("405"), "{method}");
+    };
+    let mut failures = BTreeSet::new();
+    let accepting = async {
+        loop {
+            match listener.accept().await {
+                Accepted::Failed { error, .. } => failures.insert(error.kind),
+                other => panic!("{other:?}"),
+            };
+        }
+    };
+    tokio::select! {
+        () = work => {}
+        () = accepting => unreachable!("it accepts for ever"),
+    }
+    // What is no TLS in the pipe, and the requests that were refused.
+    let told = [FailureKind::Protocol, FailureKind::Refused];
+    assert!(told.iter().all(|kind| failures.contains(kind)), "{failures:?}");
+}
