@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::types::Endpoint;
+use crate::types::{Endpoint, TransportKind};
 
 use super::Trust;
 use super::choice::{AddressPolicy, Auto, Role, SignaturePolicy};
@@ -147,6 +147,11 @@ pub struct LivenessConfig {
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct ConnectionConfig {
+    /// Transports that peers are dialled with, the best first: the rungs of the ladder. Default empty,
+    /// which is all that are built in: `grpc-stream`, `websocket`, `grpc-unary`, `rest`. Each at most
+    /// once. Without effect where the builder is given transports. Whatever is dialled with, all that
+    /// are built in are served.
+    pub transports: Vec<TransportKind>,
     /// Maximum time for name resolution and TCP. Default 30 s, range 5 s to 120 s.
     #[serde(with = "span")]
     pub connect_timeout: Duration,
@@ -359,6 +364,7 @@ impl Default for LivenessConfig {
 impl Default for ConnectionConfig {
     fn default() -> Self {
         Self {
+            transports: Vec::new(),
             connect_timeout: Duration::from_secs(30),
             handshake_timeout: Duration::from_secs(10),
             max_retries: 3,
@@ -377,6 +383,7 @@ impl fmt::Debug for ConnectionConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Without `..`, so that a new field is not left out.
         let Self {
+            transports,
             connect_timeout,
             handshake_timeout,
             max_retries,
@@ -389,6 +396,7 @@ impl fmt::Debug for ConnectionConfig {
             no_proxy,
         } = self;
         f.debug_struct("ConnectionConfig")
+            .field("transports", transports)
             .field("connect_timeout", connect_timeout)
             .field("handshake_timeout", handshake_timeout)
             .field("max_retries", max_retries)

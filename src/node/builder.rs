@@ -15,7 +15,7 @@ use crate::protocol::RENEWALS;
 #[cfg(feature = "sqlite")]
 use crate::store::sqlite::SqliteStorage;
 use crate::store::{MemoryPeerStore, MemoryQueue, MemoryTransactionStore};
-use crate::types::Endpoint;
+use crate::types::{Endpoint, TransportKind};
 
 use super::handle::PeerNode;
 use super::start::{Capacities, Parts};
@@ -286,8 +286,19 @@ impl PeerNodeBuilder {
         self
     }
 
-    /// Adds a way to reach peers; repeatable: each dial tries them in this order. Default: gRPC streams over
-    /// mutual TLS.
+    /// Sets the transports to dial with, the best first; see [`ConnectionConfig::transports`]. Default: all
+    /// that are built in.
+    ///
+    /// [`ConnectionConfig::transports`]: crate::config::ConnectionConfig::transports
+    #[must_use]
+    pub fn transports(mut self, kinds: impl IntoIterator<Item = TransportKind>) -> Self {
+        self.config.connection.transports = kinds.into_iter().collect();
+        self
+    }
+
+    /// Adds a way to reach peers of the host's own, in place of those of
+    /// [`PeerNodeBuilder::transports`]; repeatable: each dial tries them in this order, half a second
+    /// apart. Of several of one kind each is tried when the one before has failed.
     #[must_use]
     pub fn transport(mut self, transport: Arc<dyn Transport>) -> Self {
         self.transports.push(transport);
@@ -367,8 +378,10 @@ impl PeerNodeBuilder {
         self.config.network.trust.read_files()?;
         let identity = self.identity.map_or_else(Identity::generate, Ok)?;
         let seed = self.seed.map_or_else(random_seed, Ok)?;
+        let (transports, listening) = transports(self.transports, &identity, &self.config)?;
         Ok(Parts {
-            transports: transports(self.transports, &identity, &self.config)?,
+            transports,
+            listening,
             peers: self.storage.peers.unwrap_or_else(|| Arc::new(MemoryPeerStore::new())),
             queue: self.storage.queue.unwrap_or_else(|| {
                 // The protocol keeps to the bound; what is published anew stands beside the old.
@@ -404,13 +417,16 @@ fn random_seed() -> Result<[u8; 32], StartError> {
     Ok(seed)
 }
 
+/// Transports that peers are dialled with, and those that listen.
+type Ways = (Vec<Arc<dyn Transport>>, Vec<Arc<dyn Transport>>);
+
 fn transports(
     given: Vec<Arc<dyn Transport>>,
     identity: &Identity,
     config: &Config,
-) -> Result<Vec<Arc<dyn Transport>>, StartError> {
+) -> Result<Ways, StartError> {
     if !given.is_empty() {
-        return Ok(given);
+        return Ok((given.clone(), given));
     }
     #[cfg(feature = "grpc")]
     {
@@ -418,7 +434,18 @@ fn transports(
         let options = GrpcOptions::from_config(config);
         let transport = GrpcTransport::new(identity.clone(), options)
             .map_err(|source| StartError::Transport { source })?;
-        Ok(vec![Arc::new(transport)])
+        let kinds = &config.connection.transports;
+        let mut rungs: Vec<Arc<dyn Transport>> = Vec::new();
+        for kind in if kinds.is_empty() { &TransportKind::LADDER[..] } else { kinds } {
+            match transport.rung(*kind) {
+                Ok(rung) => rungs.push(Arc::new(rung)),
+                // Named by nobody and not built in.
+                Err(_) if kinds.is_empty() => {}
+                Err(source) => return Err(StartError::Transport { source }),
+            }
+        }
+        // One port serves them all.
+        Ok((rungs, vec![Arc::new(transport)]))
     }
     #[cfg(not(feature = "grpc"))]
     {

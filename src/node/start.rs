@@ -55,7 +55,10 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) struct Parts {
     pub(super) config: Config,
     pub(super) identity: Identity,
+    /// Transports to dial with, the best first.
     pub(super) transports: Vec<Arc<dyn Transport>>,
+    /// Transports to listen with.
+    pub(super) listening: Vec<Arc<dyn Transport>>,
     pub(super) peers: Arc<dyn PeerStore>,
     pub(super) queue: Arc<dyn TransactionQueue>,
     pub(super) log: Arc<dyn TransactionStore>,
@@ -191,7 +194,7 @@ impl Parts {
     async fn listen(&self) -> Result<(Vec<Box<dyn Listener>>, Option<SocketAddr>), StartError> {
         let Some(mut address) = self.config.listen.address else { return Ok((Vec::new(), None)) };
         let mut listeners: Vec<Box<dyn Listener>> = Vec::new();
-        for transport in &self.transports {
+        for transport in &self.listening {
             match transport.listen(address).await {
                 Ok(listener) => {
                     address = listener.local_addr();

@@ -275,7 +275,7 @@ impl Protocol {
         let view = |l: &link::Link| {
             let up = l.up.as_ref()?;
             Some(LinkView {
-                link: l.id,
+                link: l.wire,
                 peer: l.remote,
                 kind: l.kind,
                 address: l.shown_address(),

@@ -172,6 +172,8 @@ pub struct WorldConfig {
     pub store_delay: Duration,
     /// Frames lost by chance.
     pub loss: Loss,
+    /// Proxies between the nodes, which cut what they carry.
+    pub proxies: Proxies,
     /// True: every input and output goes into [`World::digest`](super::World::digest).
     pub digest: bool,
     /// True: the checkers look at every input and output.
@@ -197,6 +199,7 @@ impl WorldConfig {
             verify_delay: Duration::from_micros(50),
             store_delay: Duration::from_micros(500),
             loss: Loss::default(),
+            proxies: Proxies::default(),
             digest: false,
             checks: true,
         }
@@ -272,6 +275,13 @@ impl WorldConfig {
         self
     }
 
+    /// Sets what proxies between the nodes cut.
+    #[must_use]
+    pub fn proxies(mut self, proxies: Proxies) -> Self {
+        self.proxies = proxies;
+        self
+    }
+
     /// Sets whether everything goes into the digest.
     #[must_use]
     pub fn digest(mut self, digest: bool) -> Self {
@@ -284,6 +294,28 @@ impl WorldConfig {
     pub fn checks(mut self, checks: bool) -> Self {
         self.checks = checks;
         self
+    }
+}
+
+/// What proxies between the nodes cut, whatever is on its way.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Proxies {
+    /// Age at which a connection is cut.
+    pub max_age: Option<Duration>,
+    /// Bytes from who dialled after which a connection is cut.
+    pub max_bytes: Option<u64>,
+}
+
+impl Proxies {
+    /// Cut every connection that is so old.
+    pub fn by_age(max_age: Duration) -> Self {
+        Self { max_age: Some(max_age), ..Self::default() }
+    }
+
+    /// Cut every connection on which who dialled has sent so much, as a stock nginx does.
+    pub fn by_bytes(max_bytes: u64) -> Self {
+        Self { max_bytes: Some(max_bytes), ..Self::default() }
     }
 }
 

@@ -56,7 +56,8 @@ mod tests;
 mod world;
 
 pub use config::{
-    Behaviour, Latency, Loss, NodeOptions, Obstacle, Rung, Topology, Verification, WorldConfig,
+    Behaviour, Latency, Loss, NodeOptions, Obstacle, Proxies, Rung, Topology, Verification,
+    WorldConfig,
 };
 pub use report::{Faults, Quantiles, Report};
 pub use scenario::{Hops, Scenario, ScenarioConfig, ScenarioReport, UnknownScenario};

@@ -176,7 +176,7 @@ impl Protocol {
         if stuck || l.up.as_ref().is_some_and(|up| up.budget.is_stuck(slow_after, now)) {
             self.close(link, CloseReason::SlowPeer);
         } else {
-            self.ping(link);
+            self.ping_if_due(link);
         }
     }
 

@@ -84,6 +84,7 @@ impl Protocol {
             plan: Plan::default(),
             said: self.spread.carrying.ours().clone(),
             heard: now,
+            spoke: now,
             queued_bytes: 0,
             progress: now,
             succession: Succession::default(),

@@ -125,7 +125,9 @@ impl Protocol {
         let own = l.endpoint.as_ref()?;
         let now = self.rank(l.kind, own)?;
         let places = || [own].into_iter().chain(self.membership.book.places(&l.remote));
-        let at = |rung: TransportKind| places().map(move |e| (e.clone(), rung));
+        let at = |rung: TransportKind| {
+            places().filter(move |e| e.carries(rung)).map(move |e| (e.clone(), rung))
+        };
         let ways = self.membership.rungs.iter().flat_map(|rung| at(*rung));
         let ranked = ways.filter_map(|way| Some((self.rank(way.1, &way.0)?, way)));
         let better = ranked

@@ -1,6 +1,7 @@
 //! Who is still there.
 //!
-//! Each link is pinged once per interval, or per `slow_after` if that is less. Any frame that arrives after the ping was sent counts as
+//! Each link is pinged once per interval, or per `slow_after` if that is less, and when nothing was said
+//! on it for [`QUIET`], since what stands on the way counts silence, each way by itself. Any frame that arrives after the ping was sent counts as
 //! an answer, so a peer that is merely busy sending is not suspected. A ping is judged against what
 //! stands before it: only when the time for that and `timeout` are over, and then only if the
 //! transport says that nothing has moved since the last look. A link that carries bytes is alive,
@@ -21,6 +22,9 @@ use super::budget::Mark;
 
 /// Time by which the verdict on a ping precedes the next one, which would excuse it.
 const VERDICT_FIRST: Duration = Duration::from_millis(1);
+/// Time without a word of ours after which one is said, whatever the interval. Proxies give up
+/// connections that were silent for 30 s or more.
+pub(in crate::protocol) const QUIET: Duration = Duration::from_secs(20);
 /// Minimum number of bytes, taken by the transport between two looks, that are a move: pings to a
 /// peer that is gone are taken too.
 const MIN_TAKEN: u64 = 4 << 10;
@@ -81,7 +85,35 @@ impl Protocol {
             up.pinger.next = next;
         }
         self.env.timers.set(Timer::Pong(link), now + timeout);
-        self.env.timers.set(Timer::Ping(link), next);
+        self.arm_ping(link);
+    }
+
+    /// Sets the time to look again whether a ping is due.
+    fn arm_ping(&mut self, link: LinkId) {
+        let now = self.env.now;
+        let Some(l) = self.links.all.get(&link) else { return };
+        let Some(up) = &l.up else { return };
+        let at = up.pinger.next.min(l.spoke + QUIET);
+        self.env.timers.set(Timer::Ping(link), if at > now { at } else { now + QUIET });
+    }
+
+    /// Pings a link for which it is time, or says something where nothing was said for long.
+    pub(in crate::protocol) fn ping_if_due(&mut self, link: LinkId) {
+        let now = self.env.now;
+        let Some(l) = self.links.all.get(&link) else { return };
+        let Some(up) = &l.up else { return };
+        let (is_due, is_quiet) = (up.pinger.next <= now, l.spoke + QUIET <= now);
+        if is_due || is_quiet && up.pinger.outstanding.is_none() {
+            self.ping(link);
+            return;
+        }
+        if is_quiet {
+            // The answer to the ping that is out stays awaited.
+            let nonce = self.env.rng.next_u64();
+            self.env.counters.pings_sent += 1;
+            self.send(link, Message::Ping { nonce });
+        }
+        self.arm_ping(link);
     }
 
     /// Takes a pong; `true` when it says that something has arrived.
@@ -159,9 +191,8 @@ impl Protocol {
     fn wait_for_pong(&mut self, link: LinkId, due: MonoTime) {
         let Some(up) = self.links.up(link) else { return };
         up.pinger.next = up.pinger.next.max(due + VERDICT_FIRST);
-        let next = up.pinger.next;
         self.env.timers.set(Timer::Pong(link), due);
-        self.env.timers.set(Timer::Ping(link), next);
+        self.arm_ping(link);
     }
 
     /// Round-trip time to assume for a link: measured, or a wide-area guess.

@@ -194,7 +194,10 @@ impl Links {
             Ok(false) => {
                 self.overfull.insert(link);
             }
-            Err(message) => env.push(Output::Send { link: l.wire, message }),
+            Err(message) => {
+                l.spoke = env.now;
+                env.push(Output::Send { link: l.wire, message });
+            }
         }
         if wants_mark {
             self.mark(env, link);

@@ -47,6 +47,8 @@ pub(in crate::protocol) struct Link {
     /// Interest that the peer was last told of.
     pub(in crate::protocol) said: Interest,
     pub(in crate::protocol) heard: MonoTime,
+    /// Time when something was last handed to the connection.
+    pub(in crate::protocol) spoke: MonoTime,
     /// Bytes handed over and not yet on the wire.
     pub(in crate::protocol) queued_bytes: usize,
     /// Time when the queue last moved or was empty.

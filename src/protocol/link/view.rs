@@ -9,7 +9,7 @@ use crate::types::{Direction, LinkId, PeerId, TransportKind};
 /// A link as the core keeps it, for status reports.
 #[derive(Debug, Clone)]
 pub struct LinkView {
-    /// Number of the link.
+    /// Number of the connection that carries the link.
     pub link: LinkId,
     /// The peer at its other end.
     pub peer: PeerId,

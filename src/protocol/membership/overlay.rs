@@ -239,19 +239,26 @@ impl Membership {
         peer: &PeerId,
         known: &'a Known,
     ) -> Option<&'a Endpoint> {
-        let endpoint = known.endpoint(|e| self.dead_ends.own_until(e, env.now).is_none())?;
+        let endpoint = known.endpoint(|e| self.is_worth_dialling(env, peer, e))?;
         let may = *peer != env.me
             && !guard.is_banned(peer, env.corroborated())
             && env.config.network.trust.allows(peer);
         may.then_some(endpoint)
     }
 
+    /// Reports whether an endpoint may lead to a peer, as far as is known, and by some rung.
+    fn is_worth_dialling(&self, env: &Env, peer: &PeerId, endpoint: &Endpoint) -> bool {
+        self.dead_ends.own_until(endpoint, env.now).is_none()
+            && self.rungs.iter().any(|rung| endpoint.carries(*rung))
+            && endpoint.pin().is_none_or(|pin| pin == *peer)
+    }
+
     /// Begins a walk to a peer from the book, at all its endpoints.
     fn walk_to(&mut self, env: &mut Env, peer: PeerId) {
         let Some(known) = self.book.known.get(&peer) else { return };
-        let is_other = |e: &Endpoint| self.dead_ends.own_until(e, env.now).is_none();
+        let is_worth = |e: &Endpoint| self.is_worth_dialling(env, &peer, e);
         let route = Route {
-            endpoints: known.endpoints(is_other).into_iter().cloned().collect(),
+            endpoints: known.endpoints(is_worth).into_iter().cloned().collect(),
             worked: known.worked(),
             ..Route::default()
         };

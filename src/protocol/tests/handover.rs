@@ -48,6 +48,11 @@ fn config() -> Config {
     let mut config = Config::lan();
     config.connection.upgrade_interval = secs(10);
     config.overlay.redial_min = millis(10);
+    // What is lost stays lost.
+    config.gossip.retention = secs(7200);
+    config.gossip.reconcile_hot_window = secs(3600);
+    (config.gossip.reconcile_interval, config.gossip.reconcile_full_interval) =
+        (secs(3600), secs(3600));
     config
 }
 
@@ -506,4 +511,25 @@ fn what_a_silent_peer_is_told_waits_and_is_bounded() {
     assert!(node.closed.contains(&link) && node.closed.contains(&heir), "so much it may be");
     let last = node.sent.iter().rfind(|(to, _)| *to == link).map(|(_, message)| message);
     assert!(matches!(last, Some(Message::Goodbye { reason: CloseReason::SlowPeer, .. })));
+}
+
+#[test]
+fn no_side_of_an_idle_link_is_silent_for_long() {
+    let mut config = config();
+    (config.liveness.interval, config.liveness.slow_after) = (secs(3600), secs(3600));
+    let mut duo = Duo::new(&config, &[FIRST]);
+    duo.run(secs(10));
+    let before = [0, 1].map(|side| duo.said[side].len());
+    let minutes = 10;
+    for _ in 0..minutes * 3 {
+        let spoken = [0, 1].map(|side| duo.said[side].len());
+        duo.run(secs(20) + duo.delay);
+        for side in [0, 1] {
+            assert!(duo.said[side].len() > spoken[side], "a proxy would have taken it for dead");
+        }
+    }
+    for side in [0, 1] {
+        let said = duo.said[side].len() - before[side];
+        assert!(said <= minutes * 9 + 9, "{said}: not more than is needed");
+    }
 }

@@ -139,7 +139,12 @@ impl Checker for ControlFirst {
     }
 
     fn look(&mut self, seen: &Seen<'_>, found: &mut Vec<String>) -> u64 {
-        self.queues.follow(seen);
+        if let Some((node, link)) = self.queues.follow(seen)
+            && let Some(waits) = self.queues.get_mut(node, link)
+        {
+            // All that was handed out before has arrived.
+            *waits = Waits::default();
+        }
         match seen {
             Seen::Time { now } => self.now = *now,
             Seen::Output { node, output: Output::Send { link, message } } => {

@@ -4,6 +4,7 @@
 mod bounds;
 mod breakers;
 mod checker;
+mod handover;
 mod marks;
 mod outbox_replay;
 mod peers;
@@ -18,6 +19,7 @@ use std::collections::BTreeSet;
 pub use bounds::{Bounded, ControlFirst};
 pub use breakers::BreakersHold;
 pub use checker::{Checker, Holdings, Seen, Violation};
+pub use handover::InOrder;
 pub use outbox_replay::ReplayEndsOnce;
 pub use peers::{NoBanForLoss, OneLinkPerPeer, RecordsMonotone};
 pub use reservations::{OneParent, ReservationAcyclic};

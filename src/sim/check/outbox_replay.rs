@@ -9,6 +9,9 @@ use crate::types::{LinkId, Message};
 use super::checker::{Checker, Seen};
 use super::per_link::PerLink;
 
+/// The step after which a connection is a link of its own after all.
+const AFRESH: u32 = 4;
+
 /// One end of a link.
 #[derive(Debug, Default)]
 struct ReplayState {
@@ -16,6 +19,8 @@ struct ReplayState {
     owes: bool,
     /// True: the peer has said hello as well.
     up: bool,
+    /// Both hellos say that the connection takes over, so it is no link of its own.
+    is_heir: bool,
     ended: bool,
 }
 
@@ -32,9 +37,15 @@ impl Checker for ReplayEndsOnce {
         self.0.follow(seen);
         match seen {
             Seen::Input { node, input: Input::Received { link, messages, .. } } => {
-                let hello = messages.iter().any(|m| matches!(m, Message::Hello(_)));
-                if let Some(state) = self.0.get_mut(*node, *link) {
-                    state.up |= hello;
+                let Some(state) = self.0.get_mut(*node, *link) else { return 0 };
+                for message in messages {
+                    match message {
+                        Message::Hello(hello) => {
+                            (state.up, state.is_heir) = (true, hello.takes_over);
+                        }
+                        Message::Switch { step: AFRESH } => state.is_heir = false,
+                        _ => {}
+                    }
                 }
             }
             Seen::Output { node, output: Output::Send { link, message } } => {
@@ -44,7 +55,7 @@ impl Checker for ReplayEndsOnce {
                 let running: BTreeSet<_> = nodes.iter().map(|n| n.node).collect();
                 let ours = self.0.iter().filter(|((node, _), _)| running.contains(node));
                 for ((node, link), state) in ours {
-                    if state.owes && state.up && !state.ended {
+                    if state.owes && state.up && !state.is_heir && !state.ended {
                         found.push(format!("node {node}: a replay without end on {link:?}"));
                     }
                 }
@@ -66,7 +77,11 @@ impl ReplayEndsOnce {
     ) -> u64 {
         let Some(state) = self.0.get_mut(node, link) else { return 0 };
         match message {
-            Message::Hello(hello) => state.owes = hello.owes,
+            Message::Hello(hello) => {
+                state.owes = hello.owes;
+                state.is_heir &= hello.takes_over;
+            }
+            Message::Switch { step: AFRESH } => state.is_heir = false,
             Message::Flushed => {
                 if !state.owes || std::mem::replace(&mut state.ended, true) {
                     found.push(format!(

@@ -6,7 +6,7 @@ use crate::protocol::{Input, Output};
 use crate::types::{LinkId, Message, NewEntry, PeerId, PieceRange, TransactionId};
 
 use super::checker::{Checker, Seen};
-use crate::sim::link_id::{link_of, pipe_of};
+use super::handover::{Successions, other_end};
 
 /// A reservation that is not fulfilled.
 #[derive(Debug, Clone)]
@@ -28,6 +28,7 @@ type Opens = BTreeMap<LinkId, Open>;
 /// reservation ends with its link, at whichever end that is noticed first.
 #[derive(Debug, Default)]
 struct ReservationTable {
+    successions: Successions,
     /// Node at an end, and peer at the other.
     ends: BTreeMap<LinkId, (usize, PeerId)>,
     nodes: BTreeMap<PeerId, usize>,
@@ -41,6 +42,13 @@ struct ReservationTable {
 impl ReservationTable {
     /// Takes note; the reservation that was just made, if one was.
     fn note(&mut self, seen: &Seen<'_>) -> Option<(usize, TransactionId, LinkId)> {
+        if let Some((node, from, to)) = self.successions.note(seen) {
+            for opens in self.of(node) {
+                if let Some(open) = opens.remove(&from) {
+                    opens.insert(to, open);
+                }
+            }
+        }
         match seen {
             Seen::Started { node, .. } => {
                 let ends = self.ends.iter().filter(|(_, (n, _))| n == node);
@@ -196,12 +204,6 @@ impl ReservationTable {
         }
         false
     }
-}
-
-/// The end of a link at the other node.
-fn other_end(link: LinkId) -> LinkId {
-    let (pipe, side) = pipe_of(link);
-    link_of(pipe, 1 - side)
 }
 
 /// Checks that each piece has one reservation at most.

@@ -561,3 +561,100 @@ fn a_replay_without_end_or_with_two_bites() {
     let closed = Output::Close { link: LINK };
     assert!(!check(&owes, &[done(&closed), calm]));
 }
+
+/// Ends of two connections between nodes 0 and 1: the old one, and the one that takes over.
+const OLD: [LinkId; 2] = [LinkId(2), LinkId(3)];
+const NEW: [LinkId; 2] = [LinkId(4), LinkId(5)];
+
+#[test]
+fn in_order() {
+    let opened = |link| {
+        let (kind, assurance) = (TransportKind::Memory, Assurance::default());
+        let remote = PeerId::from_bytes([7; 32]);
+        Input::LinkOpened { link, remote, kind, address: None, dial: None, assurance }
+    };
+    let says = |link, message| Output::Send { link, message };
+    let hears = |link, message| Input::Received { link, messages: vec![message], bytes: 9 };
+    let ping = |nonce| Message::Ping { nonce };
+    let step = |step| Message::Switch { step };
+    // Node 0 says three things, the last two around a change of the connection.
+    let said = [
+        says(OLD[0], ping(1)),
+        says(OLD[0], ping(2)),
+        says(OLD[0], step(1)),
+        says(NEW[0], step(3)),
+        says(NEW[0], ping(3)),
+    ];
+    let heard = [
+        hears(OLD[1], ping(1)),
+        hears(OLD[1], ping(2)),
+        hears(OLD[1], step(1)),
+        hears(NEW[1], step(3)),
+        hears(NEW[1], ping(3)),
+    ];
+    let opens = [OLD, NEW].map(|ends| ends.map(opened));
+    let check = |order: &[usize]| {
+        let ends = opens.iter().flat_map(|ends| [(0, &ends[0]), (1, &ends[1])]);
+        let mut seen: Vec<_> = ends.map(|(node, input)| Seen::Input { node, input }).collect();
+        seen.extend(said.iter().map(|output| Seen::Output { node: 0, output }));
+        seen.extend(order.iter().map(|at| Seen::Input { node: 1, input: &heard[*at] }));
+        bites(InOrder::default(), &seen)
+    };
+    assert!(!check(&[0, 1, 2, 3, 4]));
+    assert!(check(&[1, 0, 2, 3, 4]), "out of order");
+    assert!(check(&[0, 2, 3, 4]), "lost on the way");
+    assert!(check(&[0, 1, 1, 2, 3, 4]), "twice");
+    assert!(check(&[0, 1, 3, 4]), "the last on the old connection has not come");
+    assert!(check(&[0, 1, 2, 4, 3]), "the new one begins too early");
+}
+
+#[test]
+fn a_replay_is_followed_to_another_connection() {
+    let opened = |link| {
+        let (kind, assurance) = (TransportKind::Memory, Assurance::default());
+        let remote = PeerId::from_bytes([7; 32]);
+        Input::LinkOpened { link, remote, kind, address: None, dial: None, assurance }
+    };
+    let hello = |takes_over| {
+        let identity = Identity::from_seed([3; 32]);
+        let (peer, issued) = (identity.peer_id(), WallTime::from_millis(1));
+        let draft = RecordDraft { peer, seq: 1, issued, endpoints: Vec::new() };
+        Message::Hello(Box::new(Hello {
+            network: String::new(),
+            version_min: 1,
+            version_max: 1,
+            features: FEATURES,
+            incarnation: 1,
+            max_transaction: 1,
+            record: identity.sign_record(draft),
+            observed: None,
+            interest: Interest::default(),
+            owes: true,
+            clock: None,
+            proofs: Vec::new(),
+            complete_since: None,
+            takes_over,
+        }))
+    };
+    let says = |link, message| Output::Send { link, message };
+    let hears = |link, message| Input::Received { link, messages: vec![message], bytes: 9 };
+    let [old, new] = [OLD[0], NEW[0]].map(opened);
+    let up = [says(OLD[0], hello(false)), says(NEW[0], hello(true))];
+    let theirs = [hears(OLD[0], hello(false)), hears(NEW[0], hello(true))];
+    let (goes_on, afresh) = (Message::Switch { step: 3 }, Message::Switch { step: 4 });
+    let (goes_on, afresh) = (says(NEW[0], goes_on), says(NEW[0], afresh));
+    let left = Output::Close { link: OLD[0] };
+    let flushed = says(NEW[0], Message::Flushed);
+    let nodes = [holds(0, 0, false, false)];
+    let calm = Seen::Calm { nodes: &nodes };
+    let begin = [given(&old), done(&up[0]), given(&theirs[0])];
+    let asked = [given(&new), done(&up[1]), given(&theirs[1])];
+    let check = |rest: &[Seen<'_>]| {
+        let seen: Vec<_> = begin.iter().chain(&asked).chain(rest).copied().collect();
+        bites(ReplayEndsOnce::default(), &seen)
+    };
+    assert!(!check(&[done(&goes_on), done(&left), done(&flushed), calm]));
+    assert!(check(&[done(&goes_on), done(&left), calm]), "it goes on there, without end");
+    assert!(check(&[done(&left), done(&afresh), calm]), "a link of its own has its own");
+    assert!(!check(&[done(&left), done(&afresh), done(&flushed), calm]));
+}

@@ -10,6 +10,7 @@ mod clocks;
 mod faults;
 mod full_hubs;
 mod full_stores;
+mod handover;
 mod hostile;
 mod ladder;
 mod large;

@@ -51,6 +51,7 @@ impl World {
             Event::Arrived { pipe, side, frame } => {
                 self.arrive(pipe, side, Arrival::Frame(frame));
             }
+            Event::Cut { pipe } => self.cut(pipe),
             Event::Ended { pipe, side } => self.arrive(pipe, side, Arrival::Ended),
             Event::Verified { node, boot, ticket, judgement } => {
                 self.feed_run(node, boot, Input::Verified { ticket, judgement });

@@ -26,6 +26,7 @@ pub(super) enum Event {
     Sent { node: usize, boot: u64, link: LinkId, weight: usize, bytes: usize },
     Arrived { pipe: u64, side: usize, frame: Frame },
     Ended { pipe: u64, side: usize },
+    Cut { pipe: u64 },
     Verified { node: usize, boot: u64, ticket: Ticket, judgement: Judgement },
     Stored { node: usize, boot: u64, ticket: Ticket, entries: Vec<NewEntry> },
     Loaded { node: usize, boot: u64, ticket: Ticket, ids: Vec<TransactionId> },

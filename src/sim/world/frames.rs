@@ -131,6 +131,9 @@ impl World {
         ends[0].last_arrival = here;
         ends[1].last_arrival = there;
         self.pipes.add(Pipe { ends, rung, silent: false, broken: false });
+        if let Some(age) = self.config.proxies.max_age {
+            self.schedule(here + age, Event::Cut { pipe });
+        }
         self.schedule(here, Event::Opened { pipe, side: 0, dial: Some(dial) });
         self.schedule(there, Event::Opened { pipe, side: 1, dial: None });
     }
@@ -457,6 +460,11 @@ impl World {
         let from = sender.node;
         let end = &mut p.ends[side];
         end.received += frame.bytes as u64;
+        let most = self.config.proxies.max_bytes.filter(|_| side == 1);
+        if most.is_some_and(|most| end.received > most) {
+            self.reset(pipe);
+            return;
+        }
         let (node, boot, link, open) = (end.node, end.boot, end.link, end.open);
         self.wake_end(pipe, 1 - side);
         self.transmit(from);
@@ -508,6 +516,14 @@ impl World {
         let over = |p: &mut Pipe| p.ends.iter().all(|end| !end.open && !end.opening);
         if self.pipes.get_mut(pipe).is_some_and(over) {
             self.pipes.remove(pipe);
+        }
+    }
+
+    /// A proxy cuts a pipe that has not ended before.
+    pub(super) fn cut(&mut self, pipe: u64) {
+        let is_open = |p: &Pipe| !p.broken && p.ends.iter().all(|end| end.open);
+        if self.pipes.get(pipe).is_some_and(is_open) {
+            self.reset(pipe);
         }
     }
 
