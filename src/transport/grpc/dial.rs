@@ -71,7 +71,7 @@ async fn dial_address(
             }
             #[cfg(feature = "websocket")]
             TransportKind::WebSocket => {
-                websocket::dial(shared, endpoint, address, expected, &limit).await
+                Box::pin(websocket::dial(shared, endpoint, address, expected, &limit)).await
             }
             TransportKind::GrpcUnary => {
                 Box::pin(exchange::dial(shared, endpoint, address, expected, &limit, Face::Unary))

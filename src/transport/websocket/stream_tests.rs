@@ -45,7 +45,7 @@ fn frame(to: Role, first: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![first];
     let mask_bit = if masked { 0x80 } else { 0 };
     match u16::try_from(payload.len()) {
-        Ok(length) if length < 126 => frame.push(mask_bit | payload.len() as u8),
+        Ok(length) if length < 126 => frame.push(mask_bit | u8::try_from(length).unwrap()),
         Ok(length) => {
             frame.push(mask_bit | 126);
             frame.extend(length.to_be_bytes());
@@ -83,7 +83,7 @@ async fn read_frame(raw: &mut (impl AsyncRead + Unpin)) -> (u8, Vec<u8>) {
 }
 
 fn pattern(bytes: usize) -> Vec<u8> {
-    (0..bytes).map(|i| (i * i / 7 + i) as u8).collect()
+    (0..bytes).map(|i| u8::try_from((i * i / 7 + i) % 256).unwrap()).collect()
 }
 
 #[tokio::test]
