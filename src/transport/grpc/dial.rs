@@ -67,7 +67,7 @@ async fn dial_address(
     let dialling = async {
         match rung {
             TransportKind::GrpcStream => {
-                client::dial(shared, endpoint, address, expected, &limit).await
+                Box::pin(client::dial(shared, endpoint, address, expected, &limit)).await
             }
             #[cfg(feature = "websocket")]
             TransportKind::WebSocket => {
