@@ -311,9 +311,8 @@ impl Parts {
         let (workers, peers) = self.spawn_workers(&shared, jobs);
         let connection = &self.config.connection;
         let may_hang = self.queue.may_hang() || self.log.may_hang();
-        let dial_timeout = connection.connect_timeout + connection.handshake_timeout;
         let mut effects = Effects {
-            dials: Dials::new(self.transports.clone(), dial_timeout, shared.done.clone()),
+            dials: Dials::new(self.transports.clone(), connection, shared.done.clone()),
             log: Arc::clone(&self.log),
             queue: Arc::clone(&self.queue),
             events: shared.events.clone(),

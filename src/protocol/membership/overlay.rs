@@ -36,7 +36,7 @@ use super::address_book::{Kind, Known};
 use super::breaker::Key;
 use super::dials::Purpose;
 use super::ladder::{Route, Walk};
-use super::outcome::next_attempt;
+use super::outcome::{key_of, next_attempt};
 
 /// Maximum number of peers remembered whose link broke.
 const MAX_DROPPED: usize = 32;
@@ -268,7 +268,7 @@ impl Membership {
     /// Reports whether a walk's breaker lets it through.
     fn may_walk(&self, env: &Env, links: &Links, purpose: Purpose, route: &Route) -> bool {
         let is_needy = are_bootstraps_wanted(env, links);
-        let key = self.key_of(purpose, route);
+        let key = key_of(purpose, route);
         key.is_none_or(|key| self.breakers.admit(&key, env.now, is_needy).is_ok())
     }
 
@@ -303,7 +303,7 @@ impl Membership {
             linked: None,
         };
         let is_needy = are_bootstraps_wanted(env, links);
-        let key = self.key_of(Purpose::Host, &route);
+        let key = key_of(Purpose::Host, &route);
         let admitted = key.map_or(Ok(()), |key| self.breakers.admit(&key, env.now, is_needy));
         match admitted {
             Ok(()) => self.walk(env, Purpose::Host, route, Some(call)),
