@@ -4,6 +4,7 @@ mod common;
 
 mod bad_input;
 mod forward_proxy;
+mod handover;
 mod hostile;
 #[path = "../transport/http_proxy.rs"]
 mod http_proxy;
