@@ -158,7 +158,7 @@ mod tests {
     fn what_differs_shows_nothing() {
         let mut cuts = Cuts::default();
         for (n, (age, sent)) in
-            [(5, 3 * MIB), (60, MIB), (7, 4 * MIB), (1, 5), (1, 6)].iter().enumerate()
+            [(5, 3 * MIB), (60, MIB), (7, 4 * MIB), (1, 5), (0, 6)].iter().enumerate()
         {
             let found = cuts.note(way(0), (1, secs(*age), *sent), at(100 * n as u64));
             assert_eq!(found, None, "{n}");
