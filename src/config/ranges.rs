@@ -1,5 +1,6 @@
 //! The range of every setting.
 
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -7,6 +8,7 @@ use std::time::Duration;
 use crate::error::ConfigError;
 use crate::types::{
     AddressScope, Endpoint, MAX_INTERESTS, MAX_NETWORK_BYTES, MAX_TOPIC_BYTES, PIECE_BYTES,
+    TransportKind,
 };
 
 use super::choice::Auto;
@@ -42,7 +44,6 @@ impl ListenConfig {
 impl DiscoveryConfig {
     pub(super) fn validate(&self) -> Result<(), ConfigError> {
         within_span("discovery.refresh_interval", self.refresh_interval, MINUTE..=secs(86_400))?;
-        within("discovery.pins (entries)", self.pins.len(), 0..=1024)?;
         within("discovery.max_peers", self.max_peers, 10..=10_000)?;
         within("discovery.min_healthy_peers", self.min_healthy_peers, 1..=100)?;
         within("discovery.unhealthy_after", self.unhealthy_after, 1..=100)?;
@@ -78,6 +79,18 @@ impl ConnectionConfig {
             self.handshake_timeout,
             millis(100)..=secs(60),
         )?;
+        let mut named = BTreeSet::new();
+        for kind in &self.transports {
+            let is_rung = !matches!(kind, TransportKind::Memory | TransportKind::Custom);
+            if !is_rung || !named.insert(kind) {
+                return Err(ConfigError::OutOfRange {
+                    field: "connection.transports",
+                    value: kind.to_string(),
+                    min: "grpc-stream".to_owned(),
+                    max: "rest".to_owned(),
+                });
+            }
+        }
         within("connection.max_retries", self.max_retries, 1..=10)?;
         within_span("connection.retry_delay", self.retry_delay, secs(1)..=secs(60))?;
         within("connection.breaker_threshold", self.breaker_threshold, 3..=20)?;

@@ -3,6 +3,7 @@ use serde_json::json;
 use super::ranges::{millis, secs};
 use super::*;
 use crate::error::ConfigError;
+use crate::types::TransportKind;
 
 #[test]
 fn the_defaults_are_those_that_users_know() {
@@ -62,6 +63,10 @@ fn every_range_bites() {
         ("liveness.slow_after", |c| c.liveness.slow_after = secs(0)),
         ("connection.connect_timeout", |c| c.connection.connect_timeout = secs(4)),
         ("connection.handshake_timeout", |c| c.connection.handshake_timeout = secs(61)),
+        ("connection.transports", |c| {
+            c.connection.transports = vec![TransportKind::Rest, TransportKind::Rest];
+        }),
+        ("connection.transports", |c| c.connection.transports = vec![TransportKind::Memory]),
         ("connection.max_retries", |c| c.connection.max_retries = 11),
         ("connection.retry_delay", |c| c.connection.retry_delay = secs(61)),
         ("connection.breaker_threshold", |c| c.connection.breaker_threshold = 2),

@@ -15,7 +15,7 @@ use crate::protocol::RENEWALS;
 #[cfg(feature = "sqlite")]
 use crate::store::sqlite::SqliteStorage;
 use crate::store::{MemoryPeerStore, MemoryQueue, MemoryTransactionStore};
-use crate::types::Endpoint;
+use crate::types::{Endpoint, TransportKind};
 
 use super::handle::PeerNode;
 use super::start::{Capacities, Parts};
@@ -201,6 +201,18 @@ impl PeerNodeBuilder {
         self
     }
 
+    /// Sets the socket address on which a proxy in front of the node reaches it, beside the one of
+    /// [`PeerNodeBuilder::listen`]: HTTP in clear text, inside which peers prove their keys all the same. Nobody but the proxy
+    /// should reach it: see [`ListenConfig::http`](crate::config::ListenConfig). Default none.
+    #[must_use]
+    pub fn listen_http(mut self, address: &str) -> Self {
+        match address.parse::<SocketAddr>() {
+            Ok(address) => self.config.listen.http = Some(address),
+            Err(_) => self.refuse(address, EndpointError::Listen(address.to_owned())),
+        }
+        self
+    }
+
     /// Makes the node dial out only: it listens nowhere, and misses nothing by that.
     #[must_use]
     pub fn dial_only(mut self) -> Self {
@@ -274,8 +286,19 @@ impl PeerNodeBuilder {
         self
     }
 
-    /// Adds a way to reach peers; repeatable: each dial tries them in this order. Default: gRPC streams over
-    /// mutual TLS.
+    /// Sets the transports to dial with, the best first; see [`ConnectionConfig::transports`]. Default: all
+    /// that are built in.
+    ///
+    /// [`ConnectionConfig::transports`]: crate::config::ConnectionConfig::transports
+    #[must_use]
+    pub fn transports(mut self, kinds: impl IntoIterator<Item = TransportKind>) -> Self {
+        self.config.connection.transports = kinds.into_iter().collect();
+        self
+    }
+
+    /// Adds a way to reach peers of the host's own, in place of those of
+    /// [`PeerNodeBuilder::transports`]; repeatable: each dial tries them in this order, half a second
+    /// apart. Of several of one kind each is tried when the one before has failed.
     #[must_use]
     pub fn transport(mut self, transport: Arc<dyn Transport>) -> Self {
         self.transports.push(transport);
@@ -355,8 +378,10 @@ impl PeerNodeBuilder {
         self.config.network.trust.read_files()?;
         let identity = self.identity.map_or_else(Identity::generate, Ok)?;
         let seed = self.seed.map_or_else(random_seed, Ok)?;
+        let (transports, listening) = transports(self.transports, &identity, &self.config)?;
         Ok(Parts {
-            transports: transports(self.transports, &identity, &self.config)?,
+            transports,
+            listening,
             peers: self.storage.peers.unwrap_or_else(|| Arc::new(MemoryPeerStore::new())),
             queue: self.storage.queue.unwrap_or_else(|| {
                 // The protocol keeps to the bound; what is published anew stands beside the old.
@@ -392,13 +417,16 @@ fn random_seed() -> Result<[u8; 32], StartError> {
     Ok(seed)
 }
 
+/// Transports that peers are dialled with, and those that listen.
+type Ways = (Vec<Arc<dyn Transport>>, Vec<Arc<dyn Transport>>);
+
 fn transports(
     given: Vec<Arc<dyn Transport>>,
     identity: &Identity,
     config: &Config,
-) -> Result<Vec<Arc<dyn Transport>>, StartError> {
+) -> Result<Ways, StartError> {
     if !given.is_empty() {
-        return Ok(given);
+        return Ok((given.clone(), given));
     }
     #[cfg(feature = "grpc")]
     {
@@ -406,7 +434,18 @@ fn transports(
         let options = GrpcOptions::from_config(config);
         let transport = GrpcTransport::new(identity.clone(), options)
             .map_err(|source| StartError::Transport { source })?;
-        Ok(vec![Arc::new(transport)])
+        let kinds = &config.connection.transports;
+        let mut rungs: Vec<Arc<dyn Transport>> = Vec::new();
+        for kind in if kinds.is_empty() { &TransportKind::LADDER[..] } else { kinds } {
+            match transport.rung(*kind) {
+                Ok(rung) => rungs.push(Arc::new(rung)),
+                // Named by nobody and not built in.
+                Err(_) if kinds.is_empty() => {}
+                Err(source) => return Err(StartError::Transport { source }),
+            }
+        }
+        // One port serves them all.
+        Ok((rungs, vec![Arc::new(transport)]))
     }
     #[cfg(not(feature = "grpc"))]
     {

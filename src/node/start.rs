@@ -55,7 +55,10 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) struct Parts {
     pub(super) config: Config,
     pub(super) identity: Identity,
+    /// Transports to dial with, the best first.
     pub(super) transports: Vec<Arc<dyn Transport>>,
+    /// Transports to listen with.
+    pub(super) listening: Vec<Arc<dyn Transport>>,
     pub(super) peers: Arc<dyn PeerStore>,
     pub(super) queue: Arc<dyn TransactionQueue>,
     pub(super) log: Arc<dyn TransactionStore>,
@@ -191,7 +194,7 @@ impl Parts {
     async fn listen(&self) -> Result<(Vec<Box<dyn Listener>>, Option<SocketAddr>), StartError> {
         let Some(mut address) = self.config.listen.address else { return Ok((Vec::new(), None)) };
         let mut listeners: Vec<Box<dyn Listener>> = Vec::new();
-        for transport in &self.transports {
+        for transport in &self.listening {
             match transport.listen(address).await {
                 Ok(listener) => {
                     address = listener.local_addr();
@@ -284,6 +287,7 @@ impl Parts {
             identity: self.identity.clone(),
             config: self.config.clone(),
             listening,
+            listening_http: listeners.iter().find_map(|listener| listener.http_addr()),
             runtime: Handle::current(),
             clock: Arc::clone(&shared.clock),
             publishes: to_judge.clone(),
@@ -308,9 +312,8 @@ impl Parts {
         let (workers, peers) = self.spawn_workers(&shared, jobs);
         let connection = &self.config.connection;
         let may_hang = self.queue.may_hang() || self.log.may_hang();
-        let dial_timeout = connection.connect_timeout + connection.handshake_timeout;
         let mut effects = Effects {
-            dials: Dials::new(self.transports.clone(), dial_timeout, shared.done.clone()),
+            dials: Dials::new(self.transports.clone(), connection, shared.done.clone()),
             log: Arc::clone(&self.log),
             queue: Arc::clone(&self.queue),
             events: shared.events.clone(),

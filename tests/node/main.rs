@@ -3,11 +3,15 @@
 mod common;
 
 mod bad_input;
+#[cfg(feature = "rest")]
+#[path = "../transport/cutting_path.rs"]
+mod cutting_path;
 mod forward_proxy;
 mod handover;
 mod hostile;
 #[path = "../transport/http_proxy.rs"]
 mod http_proxy;
+mod ladder;
 mod lifecycle;
 mod members;
 mod membership;
@@ -24,6 +28,8 @@ mod refusals;
 mod repeat;
 #[cfg(feature = "sqlite")]
 mod republish;
+#[cfg(feature = "rest")]
+mod requests;
 #[cfg(feature = "sqlite")]
 mod spill;
 mod spread;

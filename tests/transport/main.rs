@@ -5,6 +5,8 @@ mod ca;
 #[cfg(feature = "grpc")]
 mod connect;
 #[cfg(feature = "rest")]
+mod cutting_path;
+#[cfg(feature = "rest")]
 mod exchange;
 #[cfg(feature = "grpc")]
 mod grpc;
@@ -12,9 +14,13 @@ mod grpc;
 mod http_proxy;
 mod memory;
 #[cfg(feature = "grpc")]
+mod port;
+#[cfg(feature = "grpc")]
 mod raw_grpc;
 #[cfg(feature = "grpc")]
 mod rungs;
 #[cfg(feature = "stun")]
 mod stun;
+#[cfg(feature = "websocket")]
+mod websocket;
 mod wrong;

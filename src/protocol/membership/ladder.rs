@@ -22,7 +22,7 @@
 //!
 //! What says something about the peer and not about the way ends the walk, or its entries at that
 //! endpoint: a refusal, a wrong key inside a pipe (outside of one, something on the way may have put
-//! in its own), and that nothing listens there at all. A walk that failed only since connections broke
+//! in its own), and that nothing listens there at all, unless a proxy says so. A walk that failed only since connections broke
 //! or were refused for the moment goes down the ladder again, `connection.max_retries` times at most,
 //! and as often as [`RETRIES_A_MINUTE`] lets all walks together.
 //!
@@ -41,6 +41,7 @@ use crate::types::{
 
 use super::Membership;
 use super::dials::{Dial, MAX_TRIED, Purpose, Trail};
+use super::outcome::key_of;
 
 /// Time between the starts of two entries of a walk.
 pub(in crate::protocol) const STAGGER: Duration = Duration::from_millis(500);
@@ -166,8 +167,11 @@ impl Walk {
                 }
                 true
             }
-            ConnectFailure::Dial(FailureKind::Identity) => dial.rung != TransportKind::GrpcStream,
-            ConnectFailure::Dial(FailureKind::Unreachable | FailureKind::NoneLeft) => true,
+            ConnectFailure::Dial(FailureKind::Identity) => {
+                !dial.endpoint.is_direct() || dial.rung != TransportKind::GrpcStream
+            }
+            ConnectFailure::Dial(FailureKind::Unreachable) => dial.endpoint.is_direct(),
+            ConnectFailure::Dial(FailureKind::NoneLeft) => true,
             _ => false,
         };
         if is_over {
@@ -227,7 +231,7 @@ impl Membership {
             route,
         };
         env.counters.walks_started += 1;
-        if let Some(key) = self.key_of(purpose, &walk.route)
+        if let Some(key) = key_of(purpose, &walk.route)
             && self.breakers.begin(&key, id, walk.until)
         {
             env.counters.breaker_probes += 1;
@@ -244,7 +248,8 @@ impl Membership {
         let places = &route.endpoints[..route.endpoints.len().min(most)];
         let at = |rung: &TransportKind| {
             let rung = *rung;
-            places.iter().map(move |e| Entry { endpoint: e.clone(), rung })
+            let by_it = places.iter().filter(move |endpoint| endpoint.carries(rung));
+            by_it.map(move |endpoint| Entry { endpoint: endpoint.clone(), rung })
         };
         let mut all: VecDeque<_> = self.rungs.iter().flat_map(at).collect();
         all.truncate(MAX_ENTRIES);
@@ -265,11 +270,12 @@ impl Membership {
         if env.shutting_down || env.now > walk.until {
             walk.queue.clear();
         }
-        if greeting.is_none() && env.now >= walk.next {
-            if let Some(entry) = walk.queue.pop_front() {
-                walk.next = env.now + STAGGER;
-                self.attempt(env, id, entry, Trail::default());
-            }
+        if greeting.is_none()
+            && env.now >= walk.next
+            && let Some(entry) = walk.queue.pop_front()
+        {
+            walk.next = env.now + STAGGER;
+            self.attempt(env, id, entry, Trail::default());
         }
         let Some(walk) = self.walks.get_mut(&id) else { return };
         if walk.dials.is_empty() && walk.queue.is_empty() && !self.begin_anew(env, id) {
@@ -347,9 +353,9 @@ impl Membership {
     fn give_up(&mut self, env: &mut Env, id: WalkId) {
         let Some(mut walk) = self.walks.remove(&id) else { return };
         env.timers.cancel(Timer::Walk(id));
-        let failure = walk.failure.take().unwrap_or(Failure {
+        let failure = walk.failure.take().unwrap_or_else(|| Failure {
             why: ConnectFailure::Dial(FailureKind::Unsupported),
-            detail: String::new(),
+            detail: "no transport of this node can dial it".to_owned(),
             remote: None,
         });
         self.end_walk(env, id, &walk, Err(failure));

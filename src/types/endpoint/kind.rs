@@ -26,6 +26,10 @@ pub enum TransportKind {
 }
 
 impl TransportKind {
+    /// The kinds that reach peers over a network, the best first.
+    pub(crate) const LADDER: [Self; 4] =
+        [Self::GrpcStream, Self::WebSocket, Self::GrpcUnary, Self::Rest];
+
     /// Name of the kind in configuration, events and statistics.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -39,16 +43,10 @@ impl TransportKind {
     }
 
     /// Finds the kind by its name.
+    #[cfg_attr(not(feature = "sqlite"), allow(dead_code))]
     pub(crate) fn named(name: &str) -> Option<Self> {
-        let all = [
-            Self::GrpcStream,
-            Self::WebSocket,
-            Self::GrpcUnary,
-            Self::Rest,
-            Self::Memory,
-            Self::Custom,
-        ];
-        all.into_iter().find(|kind| kind.as_str() == name)
+        let mut all = Self::LADDER.into_iter().chain([Self::Memory, Self::Custom]);
+        all.find(|kind| kind.as_str() == name)
     }
 }
 
