@@ -11,6 +11,8 @@ mod handover;
 mod hostile;
 #[path = "../transport/http_proxy.rs"]
 mod http_proxy;
+#[cfg(feature = "websocket")]
+mod ingress;
 mod ladder;
 mod lifecycle;
 mod members;
