@@ -17,6 +17,9 @@ use crate::error::{FailureKind, TransportError};
 
 /// Delay before the next address of a name is tried beside the ones under way (RFC 8305).
 const STAGGER: Duration = Duration::from_millis(250);
+/// Maximum number of attempts under way: whoever gives a name many addresses does not choose how many
+/// sockets that takes here.
+const MAX_UNDER_WAY: usize = 12;
 
 /// Returns what the first attempt that succeeds gives.
 ///
@@ -35,7 +38,9 @@ where
     let mut under_way = FuturesUnordered::new();
     let mut failure = TransportError::new(FailureKind::NoneLeft, "there is no address to dial");
     loop {
-        if let Some(address) = waiting.next() {
+        if under_way.len() < MAX_UNDER_WAY
+            && let Some(address) = waiting.next()
+        {
             under_way.push(attempt(address));
         }
         tokio::select! {
@@ -45,7 +50,7 @@ where
                 Some(Err(_)) => {}
                 None => return Err(failure),
             },
-            () = sleep(STAGGER), if waiting.len() > 0 => {}
+            () = sleep(STAGGER), if waiting.len() > 0 && under_way.len() < MAX_UNDER_WAY => {}
         }
     }
 }

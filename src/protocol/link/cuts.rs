@@ -21,6 +21,9 @@ use super::Why;
 pub(in crate::protocol) const MAX_PLACES: usize = 64;
 /// Time for which a bound is kept to.
 const KEPT: Duration = Duration::from_hours(1);
+/// Least of that for a bound in time, which is kept to for 64 times its age: a short one may have been
+/// two mishaps, and costs much.
+const KEPT_AGE: Duration = Duration::from_mins(5);
 /// Least and most of what may be a bound.
 const BYTES: std::ops::RangeInclusive<u64> = 64 << 10..=1 << 32;
 const AGES: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=KEPT;
@@ -91,8 +94,12 @@ impl Cuts {
         rung: TransportKind,
         now: MonoTime,
     ) -> Bound {
-        let place = self.0.get(&(endpoint.clone(), rung));
-        place.filter(|place| now.since(place.at) < KEPT).map_or(Bound::default(), |p| p.bound)
+        let Some(place) = self.0.get(&(endpoint.clone(), rung)) else { return Bound::default() };
+        let since = now.since(place.at);
+        Bound {
+            bytes: place.bound.bytes.filter(|_| since < KEPT),
+            age: place.bound.age.filter(|age| since < (*age * 64).clamp(KEPT_AGE, KEPT)),
+        }
     }
 
     #[cfg(any(test, feature = "sim"))]

@@ -47,8 +47,11 @@ use super::outcome::key_of;
 pub(in crate::protocol) const STAGGER: Duration = Duration::from_millis(500);
 /// Time that a peer has for its hello while other entries wait, at the least.
 pub(in crate::protocol) const PATIENCE: Duration = Duration::from_secs(1);
-/// Maximum number of entries of a walk, and so of its dials under way.
+/// Maximum number of entries of a walk.
 pub(in crate::protocol) const MAX_ENTRIES: usize = 16;
+/// Maximum number of dials of a walk that are under way: whoever signs a record does not choose how many
+/// sockets it takes here.
+const MAX_DIALS: usize = 6;
 /// Maximum number of walks in a minute that go down the ladder again without counting as failed.
 const RETRIES_A_MINUTE: u32 = 30;
 
@@ -271,6 +274,7 @@ impl Membership {
             walk.queue.clear();
         }
         if greeting.is_none()
+            && walk.dials.len() < MAX_DIALS
             && env.now >= walk.next
             && let Some(entry) = walk.queue.pop_front()
         {
@@ -283,7 +287,8 @@ impl Membership {
             return;
         }
         let Some(walk) = self.walks.get(&id) else { return };
-        if walk.queue.is_empty() {
+        // With as many dials as there may be, the end of one goes on.
+        if walk.queue.is_empty() || walk.dials.len() >= MAX_DIALS {
             env.timers.cancel(Timer::Walk(id));
         } else {
             env.timers.set(Timer::Walk(id), greeting.unwrap_or(walk.next));

@@ -346,6 +346,7 @@ fn policy_allows(policy: AddressPolicy, teller: AddressScope, endpoint: &Endpoin
     match policy {
         _ if scope == AddressScope::Unusable || endpoint.port() == 0 => false,
         AddressPolicy::Any => true,
+        _ if teller == AddressScope::Public && endpoint.may_lead_inside() => false,
         AddressPolicy::Public => scope == AddressScope::Public,
         AddressPolicy::Auto => scope >= teller,
     }
@@ -369,5 +370,17 @@ mod tests {
         assert!(allows(AddressPolicy::Auto, S::Loopback, "127.0.0.1:1"));
         assert!(!allows(AddressPolicy::Any, S::Loopback, "224.0.0.1:1"));
         assert!(!allows(AddressPolicy::Public, S::Loopback, "127.0.0.1:1"));
+        for (text, from_afar) in [
+            ("https://peer.example.com/a", true),
+            ("peer.example.com:1", true),
+            ("http://peer.example.com/a", false),
+            ("ws://8.8.8.8", false),
+            ("https://intranet./a", false),
+        ] {
+            for policy in [AddressPolicy::Auto, AddressPolicy::Public] {
+                assert_eq!(allows(policy, S::Public, text), from_afar, "{text}");
+            }
+            assert!(allows(AddressPolicy::Auto, S::Private, text), "{text}");
+        }
     }
 }

@@ -144,12 +144,13 @@ async fn idle(inlet: &Inlet) {
         }
         let traffic = inlet.traffic();
         let now = traffic.received.load(Ordering::Relaxed) + traffic.taken.load(Ordering::Relaxed);
-        quiet = if now == moved { quiet + 1 } else { 0 };
+        // Bytes alone are no reason to live: they may be pings.
+        quiet = if now == moved || !inlet.is_busy() { quiet + 1 } else { 0 };
         moved = now;
         let is_over = match () {
             () if inlet.has_pipes() => false,
             () if inlet.is_busy() => quiet >= STALLED,
-            () => quiet > 0 || results.is_closed(),
+            () => quiet > 1 || results.is_closed(),
         };
         if is_over {
             return;

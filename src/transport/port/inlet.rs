@@ -27,6 +27,9 @@ const MAX_READING_OF_HOST: u32 = 16;
 /// Address of a handshake inside a pipe, and what came of it.
 pub(super) type Handshaken = (Option<SocketAddr>, Result<RawLink, TransportError>);
 
+/// Maximum number of refused requests of a connection that the listener is told of.
+const MAX_REFUSALS_TOLD: usize = 16;
+
 /// State that all connections of a port share.
 #[derive(Debug)]
 pub(super) struct Port {
@@ -76,6 +79,8 @@ struct Inner {
     slot: Mutex<Option<Slot>>,
     /// Taken by the first request.
     first: Mutex<Option<oneshot::Sender<()>>>,
+    /// Requests that were refused.
+    refusals: AtomicUsize,
     /// Requests under way.
     requests: AtomicUsize,
     /// Pipes that the connection carries.
@@ -110,8 +115,8 @@ impl Inlet {
     ) -> (Self, oneshot::Receiver<()>) {
         let (first, served) = oneshot::channel();
         let (slot, first) = (Mutex::new(Some(slot)), Mutex::new(Some(first)));
-        let (requests, pipes) = <(AtomicUsize, AtomicUsize)>::default();
-        let inner = Inner { port, address, traffic, slot, first, requests, pipes };
+        let (refusals, requests, pipes) = <(AtomicUsize, AtomicUsize, AtomicUsize)>::default();
+        let inner = Inner { port, address, traffic, slot, first, refusals, requests, pipes };
         (Self(Arc::new(inner)), served)
     }
 
@@ -148,6 +153,10 @@ impl Inlet {
     /// Makes a link of a pipe, or a failure, in a task of its own and within the bounds of handshakes; the
     /// listener tells of it. `false`: there is no room, and the pipe is dropped.
     pub(in crate::transport) fn pipe(&self, pipe: impl Pipe, way: Way) -> bool {
+        if self.peer_address().is_some_and(|from| self.shared().shunned.contains(from.ip())) {
+            self.refused("strangers come from this host");
+            return false;
+        }
         let slot = self.take_slot();
         let slot = match slot.map_or_else(|| self.port().handshake_slot(self.ip()), Ok) {
             Ok(slot) => slot,
@@ -185,7 +194,11 @@ impl Inlet {
     }
 
     /// Tells the listener of a request that was refused, as of a connection that was.
+    /// Of one connection, so many: a request costs who asks much less than it costs to tell of it.
     pub(in crate::transport) fn refused(&self, why: &'static str) {
+        if self.0.refusals.fetch_add(1, Ordering::Relaxed) >= MAX_REFUSALS_TOLD {
+            return;
+        }
         let error = TransportError::new(FailureKind::Refused, why);
         // What a listener that is behind has to tell already is enough of a flood.
         let _ = self.port().results.try_send((self.peer_address(), Err(error)));

@@ -154,6 +154,18 @@ impl Endpoint {
         self.scheme == Scheme::Direct
     }
 
+    /// Reports whether it may lead requests of anybody's choice to what is not meant to be reached from
+    /// afar: in clear text, or to a name that only a network's own resolver knows.
+    pub(crate) fn may_lead_inside(&self) -> bool {
+        let is_local =
+            matches!(&self.host, Host::Name(name) if !name.trim_end_matches('.').contains('.'));
+        match self.scheme {
+            Scheme::Direct => false,
+            Scheme::Http | Scheme::Ws => true,
+            Scheme::Https | Scheme::Wss => is_local,
+        }
+    }
+
     /// Reports whether a transport of this kind may dial it.
     #[cfg_attr(not(any(test, feature = "node", feature = "grpc")), allow(dead_code))]
     pub(crate) fn carries(&self, kind: TransportKind) -> bool {
@@ -354,7 +366,7 @@ mod tests {
         let long = format!("/{}", "a".repeat(128));
         for path in [
             "//", "/a//b", "/.", "/..", "/a/../b", "/a b", "/a\\", "/ä", "/a;b", "/a:b", "/%2",
-            "/%zz", "/a\r\nb", &long,
+            "/%zz", "/%2e%2E", "/%2f", "/a%00", "/%3F", "/%+1", "/a\r\nb", &long,
         ] {
             assert!(matches!(parse(&format!("https://h{path}")), E::Path(_)), "{path}");
         }

@@ -114,16 +114,20 @@ fn check_path(path: &str) -> Result<(), EndpointError> {
         let escapes = segment.split('%').skip(1);
         !matches!(segment, "" | "." | "..")
             && segment.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~%".contains(&b))
-            && escapes.into_iter().all(|rest| {
-                rest.as_bytes()
-                    .first_chunk::<2>()
-                    .is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit))
-            })
+            && escapes.into_iter().all(|rest| rest.get(..2).is_some_and(is_plain_escape))
     };
     if path.len() <= MAX_PATH_BYTES && path.split('/').skip(1).all(fits) {
         return Ok(());
     }
     Err(EndpointError::Path(path.to_owned()))
+}
+
+/// Reports whether two digits stand for a byte that means nothing in a path: some on the way route by
+/// what is escaped.
+fn is_plain_escape(hex: &str) -> bool {
+    let is_hex = hex.bytes().all(|b| b.is_ascii_hexdigit());
+    let byte = u8::from_str_radix(hex, 16).ok().filter(|_| is_hex);
+    byte.is_some_and(|byte| byte > b' ' && byte != 0x7f && !b"./\\?#%;".contains(&byte))
 }
 
 fn split_port(rest: &str) -> Result<(Host, Option<&str>), EndpointError> {
