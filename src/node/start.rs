@@ -287,6 +287,7 @@ impl Parts {
             identity: self.identity.clone(),
             config: self.config.clone(),
             listening,
+            listening_http: listeners.iter().find_map(|listener| listener.http_addr()),
             runtime: Handle::current(),
             clock: Arc::clone(&shared.clock),
             publishes: to_judge.clone(),

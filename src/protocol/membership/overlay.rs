@@ -291,13 +291,17 @@ impl Membership {
         if env.shutting_down {
             return refuse(env, ConnectFailure::Closed);
         }
-        let wanted = |w: &&mut Walk| w.purpose == Purpose::Host && w.endpoint() == Some(&endpoint);
+        let (pin, endpoint) = (endpoint.pin(), endpoint.with_pin(None));
+        let pin = pin.or_else(|| self.book.pin_at(&endpoint));
+        let wanted = |w: &&mut Walk| {
+            w.purpose == Purpose::Host && w.endpoint() == Some(&endpoint) && w.route.pin == pin
+        };
         if let Some(walk) = self.walks.values_mut().find(wanted) {
             walk.callers.push(call);
             return;
         }
         let route = Route {
-            pin: endpoint.pin().or_else(|| env.config.discovery.pins.get(&endpoint).copied()),
+            pin,
             worked: self.book.worked_at(&endpoint).map(|rung| (endpoint.clone(), rung)),
             endpoints: vec![endpoint],
             linked: None,
