@@ -476,13 +476,18 @@ fn all_addresses_of_a_peer_are_one_queue_by_the_best_rung_first() {
     stored.record = Some(identity.sign_record(draft));
     stored.verified = Some(THERE.parse().unwrap());
     let mut c = Climber::new(&[], |_| {}, vec![stored]);
-    let begun = c.pass(secs(9));
+    let mut begun = c.pass(secs(9));
+    assert!(begun.windows(2).all(|pair| pair[1].0.abs_diff(pair[0].0) == millis(500)));
+    assert_eq!(begun.len(), 6, "no more are under way at once");
+    for ended in 0..3 {
+        c.fails(&begun[ended].1, FailureKind::Closed);
+        begun.push((c.now, c.dial()));
+    }
     let ways: Vec<_> = begun.iter().map(|(_, d)| (d.rung, d.place.as_str())).collect();
     let places = [THERE, "10.0.0.3:1", "10.0.0.4:1"];
     let expected: Vec<_> =
         [GrpcStream, WebSocket, Rest].iter().flat_map(|r| places.map(|p| (*r, p))).collect();
     assert_eq!(ways, expected);
-    assert!(begun.windows(2).all(|pair| pair[1].0.abs_diff(pair[0].0) == millis(500)));
 }
 
 #[test]

@@ -136,7 +136,7 @@ async fn idle(inlet: &Inlet) {
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     tick.tick().await;
     let results = &inlet.port().results;
-    let (mut moved, mut quiet) = (0, 0);
+    let (mut moved, mut quiet, mut idle) = (0, 0, 0);
     loop {
         tokio::select! {
             () = results.closed(), if !inlet.is_busy() => return,
@@ -144,13 +144,14 @@ async fn idle(inlet: &Inlet) {
         }
         let traffic = inlet.traffic();
         let now = traffic.received.load(Ordering::Relaxed) + traffic.taken.load(Ordering::Relaxed);
-        // Bytes alone are no reason to live: they may be pings.
-        quiet = if now == moved || !inlet.is_busy() { quiet + 1 } else { 0 };
+        quiet = if now == moved { quiet + 1 } else { 0 };
+        idle = if inlet.is_busy() { 0 } else { idle + 1 };
         moved = now;
         let is_over = match () {
             () if inlet.has_pipes() => false,
             () if inlet.is_busy() => quiet >= STALLED,
-            () => quiet > 1 || results.is_closed(),
+            // Bytes alone are no reason to live: they may be pings.
+            () => quiet > 0 || idle > 1 || results.is_closed(),
         };
         if is_over {
             return;
@@ -195,6 +196,16 @@ mod tests {
             ended.ok().map(|()| start.elapsed().as_secs() / IDLE.as_secs())
         };
         assert_eq!(spans(100).await, Some(1), "nothing to do");
+        let pings = async {
+            loop {
+                sleep(IDLE / 2).await;
+                traffic.received.fetch_add(17, Ordering::Relaxed);
+            }
+        };
+        let pinged = async {
+            tokio::select! { spans = spans(100) => spans, () = pings => None }
+        };
+        assert_eq!(pinged.await, Some(2), "nothing to do but to answer pings");
         let request = inlet.begin();
         assert_eq!(spans(100).await, Some(u64::from(STALLED)), "a request that does not move");
         let moving = async {

@@ -310,7 +310,7 @@ mod tests {
             ("GRPCS://h", "h:443"),
             ("https://host:9/", "https://host:9"),
             ("https://H:443/", "https://h"),
-            ("HTTPS://h:5001/a/B-c.d_e~1%2f/", "https://h:5001/a/B-c.d_e~1%2f"),
+            ("HTTPS://h:5001/a/B-c.d_e~1%c3/", "https://h:5001/a/B-c.d_e~1%c3"),
             ("wss://h", "wss://h"),
             ("ws://h:443", "ws://h:443"),
             ("http://[2001:db8::2]", "http://[2001:db8::2]"),
