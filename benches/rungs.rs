@@ -1,4 +1,4 @@
-//! Each rung of the ladder beside the others and beside a raw tonic stream.
+//! Each rung of the ladder, by each outside that it may have, beside the others and beside a raw tonic stream.
 //!
 //! `cargo bench --bench rungs` (`-- --quick` for a short run, words to pick rungs)
 //!
@@ -9,6 +9,10 @@
 //! stream. All rows take turns within a round and ratios are of one round: the machine may be noisy,
 //! ratios are less so.
 //!
+//! `direct` dials `host:port` as peers dial each other: the gRPC stream in its one TLS, every other rung in
+//! one TLS for the outside and another, end to end, within. `https` and `http` are what a proxy dials
+//! behind which a node listens, without the proxy: encrypted outside or plain, and end to end within.
+//!
 //! The raw stream is tonic's client and server over hyper and TLS 1.3, as they come.
 
 mod raw_tonic;
@@ -17,9 +21,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
-use sorcha_peer::ports::{Accepted, FrameSink, FrameStream, Transport};
+use sorcha_peer::error::FailureKind;
+use sorcha_peer::ports::{Accepted, FrameSink, FrameStream, Listener, Transport};
 use sorcha_peer::transport::{GrpcOptions, GrpcTransport};
-use sorcha_peer::{Endpoint, Identity};
+use sorcha_peer::{Endpoint, Identity, TransportKind};
 use sorcha_peer_benches::{cpu_seconds, is_smoke, median};
 use tokio::runtime::Runtime;
 use tokio::time::Instant;
@@ -30,39 +35,63 @@ const BATCH_BYTES: usize = 8 << 20;
 /// The row that nothing of ours is in.
 const RAW: &str = "raw tonic stream";
 /// The row that the others are compared with.
-const DIRECT: &str = "grpc-stream";
+const DIRECT: &str = "grpc-stream direct";
+const RUNGS: [TransportKind; 4] = [
+    TransportKind::GrpcStream,
+    TransportKind::WebSocket,
+    TransportKind::GrpcUnary,
+    TransportKind::Rest,
+];
+const OUTSIDES: [&str; 3] = ["direct", "https", "http"];
 
 /// One direction of an open link.
 struct Path {
-    name: &'static str,
+    name: String,
     sink: FrameSink,
     stream: FrameStream,
-    /// Halves that nothing travels on; dropped, they would end the link.
-    _idle: Option<(FrameSink, FrameStream)>,
+    _idle: Option<Idle>,
+}
+
+/// What nothing travels on; dropped, it would end the link.
+type Idle = (Box<dyn Listener>, FrameSink, FrameStream);
+
+fn parse(text: &str) -> Endpoint {
+    text.parse().expect("an endpoint")
 }
 
 impl Path {
     /// The raw stream.
     async fn raw() -> Self {
         let (sink, stream) = raw_tonic::open().await;
-        Self { name: RAW, sink, stream, _idle: None }
+        Self { name: RAW.to_owned(), sink, stream, _idle: None }
     }
 
-    /// A link over our own transport.
-    async fn open(name: &'static str) -> Self {
+    /// A link over our own transport; `None` where the rung is not built in.
+    async fn open(rung: TransportKind, outside: &str) -> Option<Self> {
+        let name = format!("{rung} {outside}");
+        let loopback = "127.0.0.1:0".parse().expect("an address");
+        let mut options = GrpcOptions::default();
+        options.http = Some(loopback);
         let transport = || {
             let identity = Identity::generate().expect("random bytes");
-            GrpcTransport::new(identity, GrpcOptions::default()).expect("a transport")
+            GrpcTransport::new(identity, options.clone()).expect("a transport")
         };
-        let (server, client) = (transport(), transport());
-        let bind = "127.0.0.1:0".parse().expect("an address");
-        let mut listener = server.listen(bind).await.expect("a listener");
-        let endpoint = Endpoint::from(listener.local_addr());
+        let client = match transport().rung(rung) {
+            Err(error) if error.kind == FailureKind::Unsupported => return None,
+            client => client.expect("a transport"),
+        };
+        let mut listener = transport().listen(loopback).await.expect("a listener");
+        let endpoint = match outside {
+            "direct" => Endpoint::from(listener.local_addr()),
+            "https" => parse(&format!("https://{}", listener.local_addr())),
+            _ => parse(&format!("http://{}", listener.http_addr().expect("an address"))),
+        };
         let (accepted, dialled) = futures::join!(listener.accept(), client.dial(&endpoint, None));
         let Accepted::Link(accepted) = accepted else { panic!("{name}: {accepted:?}") };
         let dialled = dialled.unwrap_or_else(|error| panic!("{name}: {error}"));
         let (sink, stream) = (dialled.sink, accepted.stream);
-        Self { name, sink, stream, _idle: Some((accepted.sink, dialled.stream)) }
+        let idle = Some((listener, accepted.sink, dialled.stream));
+        Some(Self { name, sink, stream, _idle: idle })
     }
 
     /// Sends frames and receives them.
@@ -106,12 +135,18 @@ struct Figures {
     cpu: f64,
 }
 
-/// The paths that are built in, the raw stream first.
+/// The paths that are built in, the raw stream first and the direct one second.
 async fn paths(picked: &[String]) -> Vec<Path> {
-    let is_picked =
-        |name: &str| picked.is_empty() || picked.iter().any(|word| name.contains(&**word));
-    let mut paths = vec![Path::raw().await, Path::open(DIRECT).await];
-    paths.retain(|path| path.name == RAW || path.name == DIRECT || is_picked(path.name));
+    let mut paths = vec![Path::raw().await];
+    for rung in RUNGS {
+        for outside in OUTSIDES {
+            let name = format!("{rung} {outside}");
+            let is_picked = picked.is_empty() || picked.iter().any(|word| name.contains(&**word));
+            if name == DIRECT || is_picked {
+                paths.extend(Path::open(rung, outside).await);
+            }
+        }
+    }
     paths
 }
 

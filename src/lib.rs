@@ -108,6 +108,7 @@
 //! |---|---|---|
 //! | `node` | yes | the tokio driver and `PeerNode` |
 //! | `grpc` | yes | gRPC streams over mutual TLS (rustls with ring; needs a C compiler) |
+//! | `websocket` | yes | the same links by way of a WebSocket, for paths that carry HTTP/1.1 alone |
 //! | `sqlite` | yes | peers, outbox and log in `SQLite` files (bundled; needs a C compiler) |
 //! | `rest` | yes | links over plain HTTP requests, a rung of the gRPC transport |
 //! | `stun` | yes | the STUN prober |

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, ValueEnum};
 use sorcha_peer::nat::StunProber;
-use sorcha_peer::{Cursor, Endpoint, Invite, StartAt, Topic};
+use sorcha_peer::{Cursor, Endpoint, Invite, StartAt, Topic, TransportKind};
 use tracing_subscriber::filter::Targets;
 
 use crate::listen::ListenOn;
@@ -28,10 +28,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) listen: Option<ListenOn>,
     /// An address under which others reach this node; repeatable, best first.
-    #[arg(long, value_name = "HOST:PORT")]
+    #[arg(long, value_name = "ADDRESS")]
     pub(crate) advertise: Vec<Endpoint>,
-    /// A first contact; port 5001 where none is given; repeatable.
-    #[arg(long, value_name = "HOST:PORT")]
+    /// A first contact; port 5001 where none is given; repeatable. Addresses are `host:port`, behind a
+    /// proxy `https://host/path`, `http://…` or `wss://…`, each also with `#PEER_ID` for who must answer.
+    #[arg(long, value_name = "ADDRESS")]
     pub(crate) bootstrap: Vec<Endpoint>,
     /// Name of the network [default: sorcha].
     #[arg(long, value_name = "NAME")]
@@ -54,9 +55,16 @@ pub(crate) struct Args {
     /// Where deliveries start: `now`, `earliest`, or after a cursor of an earlier delivery.
     #[arg(long, value_name = "now|earliest|CURSOR", default_value = "now", value_parser = start)]
     pub(crate) from: StartAt,
-    /// Transports in the order of preference, separated by commas [default: all there are].
+    /// Transports to dial with, the preferred first, separated by commas [default: all].
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
-    pub(crate) transports: Vec<Kind>,
+    transports: Vec<Kind>,
+    /// Where to take what an HTTP proxy in front passes on: HTTP/1.1 and HTTP/2 in clear text, peers'
+    /// proofs inside it; port 0 picks a free one, which the log tells at level info.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) http: Option<SocketAddr>,
+    /// Dial by way of this HTTP proxy (CONNECT), as `http://[user:password@]host:port`.
+    #[arg(long, value_name = "URL")]
+    pub(crate) proxy: Option<String>,
     /// No TLS; on loopback only, unless the configuration file says more.
     #[arg(long)]
     pub(crate) plaintext: bool,
@@ -92,18 +100,31 @@ impl Args {
         }
         args
     }
+
+    /// The transports to dial with; none stands for all.
+    pub(crate) fn transports(&self) -> Vec<TransportKind> {
+        self.transports.iter().copied().map(TransportKind::from).collect()
+    }
 }
 
 /// The transports by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Kind {
+enum Kind {
     GrpcStream,
-    #[value(hide = true)]
     Websocket,
-    #[value(hide = true)]
     GrpcUnary,
-    #[value(hide = true)]
     Rest,
+}
+
+impl From<Kind> for TransportKind {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::GrpcStream => Self::GrpcStream,
+            Kind::Websocket => Self::WebSocket,
+            Kind::GrpcUnary => Self::GrpcUnary,
+            Kind::Rest => Self::Rest,
+        }
+    }
 }
 
 /// Reads an invite or the file that holds it. Errors say nothing of the text: what is taken for the

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use sorcha_peer::config::Trust;
 use sorcha_peer::{Config, Identity, Invite, PeerNode, SqliteStorage};
 
-use crate::args::{Args, Kind};
+use crate::args::Args;
 
 /// A running node and what belongs to it.
 pub(crate) struct Running {
@@ -21,7 +21,6 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 
 /// Starts the node that `args` describe.
 pub(crate) async fn start(args: &Args) -> Result<Running, Error> {
-    check_transports(&args.transports)?;
     if let Some(address) = args.admin {
         tracing::warn!(%address, "--admin is not available yet: nothing is served");
     }
@@ -69,6 +68,16 @@ async fn configure(args: &Args) -> Result<Config, Error> {
     if let Some(name) = &args.network {
         config.network.name.clone_from(name);
     }
+    if args.http.is_some() {
+        config.listen.http = args.http;
+    }
+    let transports = args.transports();
+    if !transports.is_empty() {
+        config.connection.transports = transports;
+    }
+    if args.proxy.is_some() {
+        config.connection.proxy.clone_from(&args.proxy);
+    }
     config.network.plaintext |= args.plaintext;
     Ok(config)
 }
@@ -99,15 +108,4 @@ fn read_config(path: &Path) -> Result<Config, Error> {
         format!("{shown}, line {line}, column {column}: {}", error.message())
     };
     Ok(toml::from_str(&text).map_err(placed)?)
-}
-
-/// Only gRPC streams are there so far; what else is asked for is passed over, aloud.
-fn check_transports(wanted: &[Kind]) -> Result<(), Error> {
-    for kind in wanted.iter().filter(|kind| **kind != Kind::GrpcStream) {
-        tracing::warn!(transport = ?kind, "this transport is not available yet");
-    }
-    if wanted.is_empty() || wanted.contains(&Kind::GrpcStream) {
-        return Ok(());
-    }
-    Err("none of the transports in --transports is available yet, only grpc-stream is".into())
 }

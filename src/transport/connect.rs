@@ -119,9 +119,8 @@ fn parse_head(head: &[u8]) -> Result<(u16, String), &'static str> {
         return Err("its answer has too many header fields");
     }
     let line = line.strip_suffix(b"\r").unwrap_or(line);
-    let rest = match line.strip_prefix(b"HTTP/1.") {
-        Some([b'0' | b'1', b' ', rest @ ..]) => rest,
-        _ => return Err("its answer is not HTTP/1"),
+    let Some([b'0' | b'1', b' ', rest @ ..]) = line.strip_prefix(b"HTTP/1.") else {
+        return Err("its answer is not HTTP/1");
     };
     let (digits, reason) = rest.split_at(rest.len().min(3));
     let is_status = digits.len() == 3 && digits.iter().all(u8::is_ascii_digit);

@@ -35,6 +35,8 @@ mod shared;
 mod tcp;
 #[cfg(feature = "grpc")]
 mod tls;
+#[cfg(feature = "websocket")]
+mod websocket;
 
 #[cfg(feature = "grpc")]
 pub use grpc::{GrpcOptions, GrpcTransport};

@@ -116,6 +116,15 @@ pub(in crate::transport) async fn connect(
     Ok((OuterStream::Tls(Box::new(stream)), traffic))
 }
 
+/// Host of a request, with the port where it is not the scheme's own.
+pub(super) fn authority(endpoint: &Endpoint) -> String {
+    let (host, port) = (endpoint.host(), endpoint.port());
+    match (endpoint.scheme(), port) {
+        (Scheme::Http | Scheme::Ws, 80) | (Scheme::Https | Scheme::Wss, 443) => host.to_string(),
+        _ => format!("{host}:{port}"),
+    }
+}
+
 /// The name that the TLS greeting carries, which proxies route by; peers ignore it.
 pub(super) fn server_name(endpoint: &Endpoint) -> ServerName<'static> {
     match endpoint.host() {

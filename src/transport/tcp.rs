@@ -53,7 +53,7 @@ impl Routes {
 
     /// The peer's address, of one that was dialled; unknown where a proxy stands between.
     pub(super) fn remote(&self, endpoint: &Endpoint, dialled: SocketAddr) -> Option<SocketAddr> {
-        self.proxy(endpoint).is_none().then_some(dialled)
+        (endpoint.is_direct() && self.proxy(endpoint).is_none()).then_some(dialled)
     }
 }
 

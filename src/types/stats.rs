@@ -293,7 +293,7 @@ pub struct LinkStatus {
     #[serde(default)]
     pub jitter_us: u64,
     /// The score of the link from 0 to 100, from what went over it anyway; 0 until measured. See
-    /// [`LinkStatus::rating`], and the guide's [operating](crate::guide::operating).
+    /// [`LinkStatus::rating`], and the page on operating in the guide.
     #[serde(default)]
     pub quality: u8,
     /// Percentage of the transactions asked of the peer lately that it served; `None` where nothing was

@@ -3,6 +3,9 @@
 mod common;
 
 mod bad_input;
+#[cfg(feature = "rest")]
+#[path = "../transport/cutting_path.rs"]
+mod cutting_path;
 mod forward_proxy;
 mod hostile;
 #[path = "../transport/http_proxy.rs"]
@@ -24,6 +27,8 @@ mod refusals;
 mod repeat;
 #[cfg(feature = "sqlite")]
 mod republish;
+#[cfg(feature = "rest")]
+mod requests;
 #[cfg(feature = "sqlite")]
 mod spill;
 mod spread;

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
@@ -18,6 +18,9 @@ use sorcha_peer::{Endpoint, Identity, TransportKind};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::cutting_path::{Cut, cutting_path};
 
 /// Ends a test that hangs; no test waits for it.
 const HANG: Duration = Duration::from_mins(3);
@@ -58,48 +61,6 @@ async fn link(
     let (dialled, accepted) = in_time(futures::future::join(dial, Node::accept(listener))).await;
     let dialled = dialled.unwrap();
     (dialled, accepted)
-}
-
-/// What a path does to each of its connections.
-#[derive(Debug, Clone, Copy)]
-enum Cut {
-    /// Ends it after so many bytes from the client.
-    Bytes(usize),
-    /// Ends it after so long.
-    Time(Duration),
-}
-
-/// A path to `server` that cuts every connection.
-async fn cutting_path(server: SocketAddr, cut: Cut, tasks: &mut JoinSet<()>) -> SocketAddr {
-    let socket = TcpListener::bind(any_port()).await.unwrap();
-    let address = socket.local_addr().unwrap();
-    tasks.spawn(async move {
-        let mut connections = JoinSet::new();
-        while let Ok((mut client, _)) = socket.accept().await {
-            connections.spawn(async move {
-                let mut server = TcpStream::connect(server).await.unwrap();
-                match cut {
-                    Cut::Time(span) => {
-                        let both = tokio::io::copy_bidirectional(&mut client, &mut server);
-                        let _ = tokio::time::timeout(span, both).await;
-                    }
-                    Cut::Bytes(bytes) => {
-                        let (from, mut to) = client.split();
-                        let (mut back, mut on) = server.split();
-                        let mut from = from.take(bytes as u64);
-                        tokio::select! {
-                            _ = tokio::io::copy(&mut from, &mut on) => {}
-                            _ = tokio::io::copy(&mut back, &mut to) => {}
-                        }
-                    }
-                }
-                // A reset, so that nothing that is under way arrives.
-                let _ = client.set_zero_linger();
-                let _ = server.set_zero_linger();
-            });
-        }
-    });
-    address
 }
 
 fn frame(seed: usize, bytes: usize) -> Bytes {
@@ -507,7 +468,7 @@ async fn what_makes_no_sense_is_refused_by_name_and_changes_nothing() {
         client.write(head.as_bytes()).await;
         for _ in 0..5 {
             let _ = client.0.write_all(b"10000\r\n").await;
-            let _ = client.0.write_all(&[0; 0x10000]).await;
+            let _ = client.0.write_all(&vec![0; 0x10000]).await;
             let _ = client.0.write_all(b"\r\n").await;
         }
         client.answer("POST").await.assert_problem(413);

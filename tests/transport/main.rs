@@ -5,6 +5,8 @@ mod ca;
 #[cfg(feature = "grpc")]
 mod connect;
 #[cfg(feature = "rest")]
+mod cutting_path;
+#[cfg(feature = "rest")]
 mod exchange;
 #[cfg(feature = "grpc")]
 mod grpc;
@@ -17,4 +19,6 @@ mod raw_grpc;
 mod rungs;
 #[cfg(feature = "stun")]
 mod stun;
+#[cfg(feature = "websocket")]
+mod websocket;
 mod wrong;

@@ -31,6 +31,26 @@ enum Way {
     Https,
     /// `http://host:port/path`, at the port for proxies.
     Http,
+    /// `wss://host:port/path`.
+    #[cfg(feature = "websocket")]
+    Wss,
+    /// `ws://host:port`, at the port for proxies.
+    #[cfg(feature = "websocket")]
+    Ws,
+}
+
+impl Way {
+    /// Whether it leads to the port for proxies.
+    fn is_proxied(self) -> bool {
+        match self {
+            Self::Direct | Self::Https => false,
+            Self::Http => true,
+            #[cfg(feature = "websocket")]
+            Self::Wss => false,
+            #[cfg(feature = "websocket")]
+            Self::Ws => true,
+        }
+    }
 }
 
 /// A transport that dials addresses in one way.
@@ -53,6 +73,10 @@ impl Via {
             Way::Direct => endpoint.to_string(),
             Way::Https => format!("https://{endpoint}/a/b"),
             Way::Http => format!("http://{endpoint}/a"),
+            #[cfg(feature = "websocket")]
+            Way::Wss => format!("wss://{endpoint}/a/b"),
+            #[cfg(feature = "websocket")]
+            Way::Ws => format!("ws://{endpoint}"),
         };
         text.parse().unwrap()
     }
@@ -74,7 +98,7 @@ impl Transport for Via {
 
     async fn listen(&self, bind: SocketAddr) -> Result<Box<dyn Listener>, TransportError> {
         let mut options = self.options.clone();
-        if let Way::Http = self.way {
+        if self.way.is_proxied() {
             options.http = Some(bind);
             let inner = self.transport(options).listen(any_port()).await?;
             return Ok(Box::new(AtHttp(inner)));
@@ -119,7 +143,7 @@ async fn conforms(rung: TransportKind, way: Way, plaintext: bool) {
     assert_eq!((dialled.kind, accepted.kind), (rung, rung));
     let direct = matches!(way, Way::Direct);
     assert_eq!(dialled.address.is_some(), direct, "of the peer, and not of what stands between");
-    assert_eq!(accepted.address.is_some(), !matches!(way, Way::Http));
+    assert_eq!(accepted.address.is_some(), !way.is_proxied());
     in_time(Node::assert_open(dialled, accepted)).await;
 }
 
@@ -136,6 +160,39 @@ async fn grpc_conforms_by_way_of_clear_text() {
 #[tokio::test]
 async fn grpc_conforms_by_way_of_clear_text_in_plaintext() {
     conforms(TransportKind::GrpcStream, Way::Http, true).await;
+}
+
+#[cfg(feature = "websocket")]
+#[tokio::test]
+async fn websocket_conforms() {
+    conforms(TransportKind::WebSocket, Way::Direct, false).await;
+}
+
+#[cfg(feature = "websocket")]
+#[tokio::test(flavor = "multi_thread")]
+async fn websocket_conforms_on_several_threads() {
+    conforms(TransportKind::WebSocket, Way::Direct, false).await;
+}
+
+#[cfg(feature = "websocket")]
+#[tokio::test]
+async fn websocket_conforms_in_plaintext() {
+    conforms(TransportKind::WebSocket, Way::Direct, true).await;
+    conforms(TransportKind::WebSocket, Way::Ws, true).await;
+}
+
+#[cfg(feature = "websocket")]
+#[tokio::test]
+async fn websocket_conforms_by_way_of_tls_of_somebody_else() {
+    conforms(TransportKind::WebSocket, Way::Https, false).await;
+    conforms(TransportKind::WebSocket, Way::Wss, false).await;
+}
+
+#[cfg(feature = "websocket")]
+#[tokio::test]
+async fn websocket_conforms_by_way_of_clear_text() {
+    conforms(TransportKind::WebSocket, Way::Http, false).await;
+    conforms(TransportKind::WebSocket, Way::Ws, false).await;
 }
 
 #[tokio::test]

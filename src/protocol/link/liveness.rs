@@ -10,7 +10,7 @@
 //! answers but takes nothing of what waits for it is disconnected after `slow_after`, and catches
 //! up when it returns.
 //!
-//! Tested by: `protocol::tests::thin`, `sim::tests::thin`, `sim::tests::faults`.
+//! Tested by: the tests below, `protocol::tests::thin`, `sim::tests::thin`, `sim::tests::faults`.
 
 use std::time::Duration;
 
@@ -47,6 +47,8 @@ pub(in crate::protocol) struct Pinger {
     pub(in crate::protocol) missed: u32,
     /// Smoothed round-trip time.
     pub(in crate::protocol) rtt: Option<Duration>,
+    /// True: that is of an earlier connection of the link.
+    is_rtt_old: bool,
 }
 
 impl Pinger {
@@ -58,6 +60,17 @@ impl Pinger {
     /// Another connection carries the link, which has carried nothing yet.
     pub(in crate::protocol) fn note_moved(&mut self) {
         (self.judging, self.received, self.taken) = (false, 0, 0);
+        self.is_rtt_old = true;
+    }
+
+    /// Takes a round trip, and returns the smoothed value that it adds to, if there is one of this
+    /// connection.
+    fn note_sample(&mut self, sample: Duration) -> Option<Duration> {
+        let is_old = std::mem::take(&mut self.is_rtt_old);
+        let smoothed = self.rtt.filter(|_| !is_old);
+        // RFC 6298: the smoothed value moves by an eighth.
+        self.rtt = Some(smoothed.map_or(sample, |rtt| (rtt * 7 + sample) / 8));
+        smoothed
     }
 }
 
@@ -128,9 +141,8 @@ impl Protocol {
         if let Some(ping) = up.pinger.outstanding.take_if(|ping| ping.is(nonce)) {
             up.pinger.missed = 0;
             let sample = now.since(ping.at());
-            up.quality.note_pong(sample, up.pinger.rtt, now);
-            // RFC 6298: the smoothed value moves by an eighth.
-            up.pinger.rtt = Some(up.pinger.rtt.map_or(sample, |rtt| (rtt * 7 + sample) / 8));
+            let smoothed = up.pinger.note_sample(sample);
+            up.quality.note_pong(sample, smoothed, now);
             up.budget.note_arrival(&ping, now);
             self.env.timers.cancel(Timer::Pong(link));
         } else if !up.budget.on_pong(nonce, now) {
@@ -205,5 +217,24 @@ impl Protocol {
         const GUESS: Duration = Duration::from_millis(130);
         let up = self.links.all.get(&link).and_then(|l| l.up.as_ref());
         up.and_then(|up| up.pinger.rtt).unwrap_or(GUESS)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn round_trips_of_another_connection_begin_anew() {
+        let ms = Duration::from_millis;
+        let mut pinger = Pinger::default();
+        assert_eq!(pinger.note_sample(ms(800)), None);
+        assert_eq!(pinger.note_sample(ms(400)), Some(ms(800)));
+        assert_eq!(pinger.rtt, Some(ms(750)));
+        pinger.note_moved();
+        assert_eq!(pinger.rtt, Some(ms(750)), "until there is a better one");
+        assert_eq!(pinger.note_sample(ms(20)), None);
+        assert_eq!(pinger.rtt, Some(ms(20)));
+        assert_eq!(pinger.note_sample(ms(28)), Some(ms(20)));
     }
 }

@@ -84,9 +84,7 @@ pub(super) async fn dial(
         }
     };
     let (pipe, traffic) = opened?;
-    // Any other address is that of what stands between.
     let address = route.shared.routes.remote(&route.endpoint, address);
-    let address = address.filter(|_| route.endpoint.is_direct());
     pipe::dial(&route.shared, pipe, Way { kind, address, traffic }, expected).await
 }
 

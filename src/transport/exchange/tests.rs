@@ -169,7 +169,7 @@ async fn a_reader_that_stops_holds_the_writer_back_and_keeps_the_session() {
             if client_writes { (client, server) } else { (server, client) };
         let data = pattern(1, 100_000);
         let mut written = 0;
-        while let Ok(done) = timeout(Duration::from_secs(60), writer.write(&data)).await {
+        while let Ok(done) = timeout(Duration::from_mins(1), writer.write(&data)).await {
             written += done.unwrap();
         }
         assert!(written <= 2 * MAX_BUFFERED_BYTES, "{written}");
@@ -206,7 +206,7 @@ async fn a_session_without_requests_ends_and_its_client_is_told() {
     let error = timeout(HANG, server.read(&mut read)).await.unwrap().unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
     assert!(timeout(HANG, client.read(&mut read)).await.unwrap().is_err());
-    assert!(began.elapsed() < Duration::from_secs(120), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_mins(2), "{:?}", began.elapsed());
     assert_eq!(sessions.counts().0, 0);
 }
 

@@ -15,6 +15,8 @@ use crate::transport::exchange::{self, Face};
 use crate::transport::race::race;
 use crate::transport::shared::{Shared, TARGET};
 use crate::transport::tcp;
+#[cfg(feature = "websocket")]
+use crate::transport::websocket;
 use crate::types::{Endpoint, PeerId, TransportKind};
 
 /// Opens a link; see [`Transport::dial_avoiding`](crate::ports::Transport::dial_avoiding).
@@ -66,6 +68,10 @@ async fn dial_address(
         match rung {
             TransportKind::GrpcStream => {
                 client::dial(shared, endpoint, address, expected, &limit).await
+            }
+            #[cfg(feature = "websocket")]
+            TransportKind::WebSocket => {
+                websocket::dial(shared, endpoint, address, expected, &limit).await
             }
             TransportKind::GrpcUnary => {
                 Box::pin(exchange::dial(shared, endpoint, address, expected, &limit, Face::Unary))

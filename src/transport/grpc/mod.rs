@@ -87,16 +87,17 @@ impl GrpcTransport {
     /// [`FailureKind::Unsupported`](crate::error::FailureKind::Unsupported) for a way that is not built in.
     pub fn rung(&self, kind: TransportKind) -> Result<Self, TransportError> {
         match kind {
+            TransportKind::GrpcStream | TransportKind::GrpcUnary => {}
+            #[cfg(feature = "websocket")]
+            TransportKind::WebSocket => {}
             #[cfg(feature = "rest")]
-            TransportKind::Rest => Ok(Self { shared: Arc::clone(&self.shared), rung: kind }),
-            TransportKind::GrpcStream | TransportKind::GrpcUnary => {
-                Ok(Self { shared: Arc::clone(&self.shared), rung: kind })
-            }
+            TransportKind::Rest => {}
             _ => {
                 let message = format!("{kind} is not built in");
-                Err(TransportError::new(FailureKind::Unsupported, message))
+                return Err(TransportError::new(FailureKind::Unsupported, message));
             }
         }
+        Ok(Self { shared: Arc::clone(&self.shared), rung: kind })
     }
 
     /// A transport for which a name stands for these addresses.

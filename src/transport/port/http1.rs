@@ -25,6 +25,8 @@ use crate::transport::exchange;
 use crate::transport::failure;
 use crate::transport::pipe::Pipe;
 use crate::transport::shared::TARGET;
+#[cfg(feature = "websocket")]
+use crate::transport::websocket;
 
 /// Maximum number of headers of a request.
 const MAX_HEADERS: usize = 64;
@@ -41,7 +43,7 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// `Protocol` where nothing that is asked for exists; that of the connection where it broke.
 pub(super) async fn serve(
     inlet: Inlet,
-    first: oneshot::Receiver<()>,
+    mut first: oneshot::Receiver<()>,
     stream: impl Pipe,
 ) -> Result<Option<RawLink>, TransportError> {
     let service = Service { inlet: inlet.clone() };
@@ -55,11 +57,15 @@ pub(super) async fn serve(
         .with_upgrades();
     tokio::select! {
         biased;
-        Ok(()) = first => {
+        Ok(()) = &mut first => {
             go_on(inlet, connection, http1::UpgradeableConnection::graceful_shutdown)?;
             Ok(None)
         }
         over = &mut connection => {
+            // An upgrade is the first request and the end of HTTP at once.
+            if first.try_recv().is_ok() {
+                return Ok(None);
+            }
             let message = "no request that is served here";
             Err(match over {
                 Ok(()) => TransportError::new(FailureKind::Protocol, message),
@@ -83,6 +89,11 @@ impl Service {
     )]
     async fn route(self, request: Request<Incoming>) -> Response<Body> {
         let path = request.uri().path();
+        // A proxy may put a path of its own in front.
+        #[cfg(feature = "websocket")]
+        if path.ends_with(websocket::PATH) {
+            return websocket::serve(request, &self.inlet);
+        }
         #[cfg(feature = "rest")]
         if exchange::is_rest(path) {
             return exchange::serve_rest(request, &self.inlet).await;
