@@ -84,9 +84,10 @@ impl LinkHandle {
         self.traffic.read()
     }
 
-    /// Queues a message; `false` where the link cannot take it.
+    /// Queues a message; `false` where there is no room for it. On a link that broke it is lost: the end
+    /// of that is told, or is about to be.
     pub(super) fn send(&self, message: Message) -> bool {
-        self.queue.try_send(message).is_ok()
+        !matches!(self.queue.try_send(message), Err(mpsc::error::TrySendError::Full(_)))
     }
 
     /// Lets what is queued leave, for a while, then closes. Reading goes on meanwhile, so that the
