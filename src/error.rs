@@ -431,7 +431,7 @@ pub enum ConnectError {
     Refused(crate::types::CloseReason),
     /// Nothing was dialled: nobody answered there `connection.breaker_threshold` times in a row, by any
     /// transport. It is tried again later; `PeerNode::reset_breaker` lets it be tried at once.
-    #[error("{address} did not answer lately; it is tried again in {retry_in:?}")]
+    #[error("{address} did not answer lately; it is tried again in {} s", retry_in.as_secs() + 1)]
     BreakerOpen {
         /// The address that was to be dialled.
         address: String,

@@ -62,7 +62,7 @@ impl Invite {
         let contacts = addresses.iter().take(MAX_ENDPOINTS);
         Self {
             network: config.network.name.clone(),
-            contacts: contacts.map(|address| (address.clone(), Some(peer))).collect(),
+            contacts: contacts.map(|address| (address.with_pin(None), Some(peer))).collect(),
             secrets: config.network.trust.secrets().unwrap_or_default().to_vec(),
         }
     }
@@ -92,12 +92,10 @@ impl Invite {
         }
         let discovery = &mut config.discovery;
         for (address, peer) in &self.contacts {
-            if !discovery.bootstrap.contains(address) {
-                discovery.bootstrap.push(address.clone());
-            }
-            if let Some(peer) = peer {
-                discovery.pins.insert(address.clone(), *peer);
-            }
+            let contact = address.with_pin(*peer);
+            // Whoever else was to answer there, the invite knows better.
+            discovery.bootstrap.retain(|known| known.with_pin(None) != *address);
+            discovery.bootstrap.push(contact);
         }
     }
 
@@ -264,8 +262,8 @@ mod tests {
         assert_eq!(joined.network.name, "shop");
         assert_eq!(joined.network.trust.secrets().unwrap().len(), 2);
         assert_eq!(joined.discovery.bootstrap.len(), 2);
-        let pins: Vec<_> = joined.discovery.pins.values().collect();
-        assert_eq!(pins, [&PeerId::from_bytes([7; 32]); 2]);
+        let pins: Vec<_> = joined.discovery.bootstrap.iter().map(Endpoint::pin).collect();
+        assert_eq!(pins, [Some(PeerId::from_bytes([7; 32])); 2]);
     }
 
     #[test]

@@ -44,7 +44,6 @@ impl ListenConfig {
 impl DiscoveryConfig {
     pub(super) fn validate(&self) -> Result<(), ConfigError> {
         within_span("discovery.refresh_interval", self.refresh_interval, MINUTE..=secs(86_400))?;
-        within("discovery.pins (entries)", self.pins.len(), 0..=1024)?;
         within("discovery.max_peers", self.max_peers, 10..=10_000)?;
         within("discovery.min_healthy_peers", self.min_healthy_peers, 1..=100)?;
         within("discovery.unhealthy_after", self.unhealthy_after, 1..=100)?;

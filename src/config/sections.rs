@@ -1,12 +1,11 @@
 //! The sections and their defaults.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::types::{Endpoint, PeerId, TransportKind};
+use crate::types::{Endpoint, TransportKind};
 
 use super::Trust;
 use super::choice::{AddressPolicy, Auto, Role, SignaturePolicy};
@@ -54,7 +53,7 @@ pub struct ListenConfig {
     /// Socket address on which this node also takes what a proxy in front of it passes on: HTTP/1.1 and HTTP/2 in clear
     /// text; port 0 picks a free one. Peers prove their keys inside what the proxy carries, so nothing is lost by the clear text,
     /// and any address will do. The proxy hides who connects, so limits for one address, such as
-    /// `max_handshakes_per_ip`, do not apply there: let nobody but the proxy reach it. Default none.
+    /// `max_handshakes_per_ip`, do not apply there: let nobody but the proxy reach it. Only beside `address`. Default none.
     pub http: Option<std::net::SocketAddr>,
     /// Addresses under which others reach this node, in every form that [`Endpoint`] reads, best first,
     /// at most 16; none with port 0 or an address that nobody can dial. Default none: then the listening
@@ -76,11 +75,9 @@ pub struct DiscoveryConfig {
     /// First contacts, in every form that [`Endpoint`] reads; never forgotten, and dialled for ever. A
     /// DNS name is resolved to all its addresses, again at every attempt, and leads to the first at which a
     /// peer of this network answers; this node may be among them. Default none: then others have to dial
-    /// this node.
+    /// this node. With `#` and a peer id behind it, only that peer may answer: a dial that finds another key
+    /// there is given up before anything is said. So an invite has them.
     pub bootstrap: Vec<Endpoint>,
-    /// Peers that must answer at these addresses, whoever says to dial them: a dial that finds another
-    /// key there is given up before anything is said. As an invite has them. Default none.
-    pub pins: BTreeMap<Endpoint, PeerId>,
     /// Interval at which peers are asked for peers. Default 15 min, range 1 min to 24 h.
     #[serde(with = "span")]
     pub refresh_interval: Duration,
@@ -330,7 +327,6 @@ impl Default for DiscoveryConfig {
     fn default() -> Self {
         Self {
             bootstrap: Vec::new(),
-            pins: BTreeMap::new(),
             refresh_interval: 15 * MINUTE,
             max_peers: 1000,
             min_healthy_peers: 5,

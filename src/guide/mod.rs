@@ -11,7 +11,7 @@
 //! | [Storage and durability](storage) | What survives a crash, and how do I bring my own database? |
 //! | [Security](security) | Who may join, what can a hostile peer do, what is not protected? |
 //! | [Operating](operating) | What do I watch, what do events and errors tell me to do? |
-//! | [Paths and proxies](paths) | Which connections work, which do not yet? |
+//! | [Paths and proxies](paths) | Which connections work, and what about proxies? |
 //! | [Reachability](reachability) | Which addresses do others dial, and what about NAT? |
 //! | [Tuning](tuning) | Which setting changes what? |
 //! | [Testing with the simulator](testing) | How do I test my network without one? |

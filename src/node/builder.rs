@@ -201,6 +201,18 @@ impl PeerNodeBuilder {
         self
     }
 
+    /// Sets the socket address on which a proxy in front of the node reaches it, beside the one of
+    /// [`PeerNodeBuilder::listen`]: HTTP in clear text, inside which peers prove their keys all the same. Nobody but the proxy
+    /// should reach it: see [`ListenConfig::http`](crate::config::ListenConfig). Default none.
+    #[must_use]
+    pub fn listen_http(mut self, address: &str) -> Self {
+        match address.parse::<SocketAddr>() {
+            Ok(address) => self.config.listen.http = Some(address),
+            Err(_) => self.refuse(address, EndpointError::Listen(address.to_owned())),
+        }
+        self
+    }
+
     /// Makes the node dial out only: it listens nowhere, and misses nothing by that.
     #[must_use]
     pub fn dial_only(mut self) -> Self {

@@ -287,6 +287,7 @@ impl Parts {
             identity: self.identity.clone(),
             config: self.config.clone(),
             listening,
+            listening_http: listeners.iter().find_map(|listener| listener.http_addr()),
             runtime: Handle::current(),
             clock: Arc::clone(&shared.clock),
             publishes: to_judge.clone(),
@@ -311,9 +312,8 @@ impl Parts {
         let (workers, peers) = self.spawn_workers(&shared, jobs);
         let connection = &self.config.connection;
         let may_hang = self.queue.may_hang() || self.log.may_hang();
-        let dial_timeout = connection.connect_timeout + connection.handshake_timeout;
         let mut effects = Effects {
-            dials: Dials::new(self.transports.clone(), dial_timeout, shared.done.clone()),
+            dials: Dials::new(self.transports.clone(), connection, shared.done.clone()),
             log: Arc::clone(&self.log),
             queue: Arc::clone(&self.queue),
             events: shared.events.clone(),

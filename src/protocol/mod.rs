@@ -127,8 +127,7 @@ impl Protocol {
         let (least, spare) = (config.outbox.min_copies, restored.spare_places);
         let outbox = Outbox::restore(restored.outbox, least, spare, &mut rng);
         let discovery = &config.discovery;
-        let book = AddressBook::new(&discovery.bootstrap, discovery.max_peers, restored.peers)
-            .pinned(&discovery.pins);
+        let book = AddressBook::new(&discovery.bootstrap, discovery.max_peers, restored.peers);
         let shares = config.shares();
         let (intake, serving) = (Intake::new(&mut rng), Serving::new(&mut rng, shares.proofs));
         let refresh = rng.about(discovery.refresh_interval);

@@ -1,10 +1,9 @@
 //! What dialling and accepting have in common, whatever the transport.
 
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::GrpcOptions;
-use std::path::Path;
-
 use super::exchange::Sessions;
 use super::outer::OuterTls;
 use super::port::ShunnedHosts;
@@ -13,7 +12,7 @@ use super::tls::TlsIdentity;
 use crate::config::Proxy;
 use crate::error::{FailureKind, TransportError};
 use crate::identity::Identity;
-use crate::types::PeerId;
+use crate::types::{PeerId, TransportKind};
 
 /// The tracing target of all transports.
 pub(super) const TARGET: &str = "sorcha_peer::transport";
@@ -26,6 +25,8 @@ pub(super) struct Shared {
     pub(super) security: Security,
     pub(super) outer: OuterTls,
     pub(super) shunned: ShunnedHosts,
+    /// The rung that listens, while it does: it does so for all.
+    pub(super) listening: Mutex<Weak<TransportKind>>,
     pub(super) routes: Routes,
     /// Sessions of exchanges that listeners serve, whichever port their requests come to.
     pub(super) sessions: Arc<Sessions>,
@@ -48,8 +49,26 @@ impl Shared {
         };
         let outer = OuterTls::new()?;
         let routes = Routes { proxy: proxy(&options)?, ..Routes::default() };
-        let (shunned, sessions) = (ShunnedHosts::default(), Arc::default());
-        Ok(Self { identity, options, security, outer, shunned, routes, sessions })
+        let (shunned, listening) = (ShunnedHosts::default(), Mutex::default());
+        let sessions = Arc::default();
+        Ok(Self { identity, options, security, outer, shunned, listening, routes, sessions })
+    }
+
+    /// Notes that a rung listens, for as long as what is returned lives.
+    ///
+    /// # Errors
+    /// `Unsupported` where another does, since that one does it for all.
+    pub(super) fn listen(&self, rung: TransportKind) -> Result<Arc<TransportKind>, TransportError> {
+        let mut listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(other) = listening.upgrade()
+            && *other != rung
+        {
+            let message = format!("the port of {other} is that of {rung}, too");
+            return Err(TransportError::new(FailureKind::Unsupported, message));
+        }
+        let ours = Arc::new(rung);
+        *listening = Arc::downgrade(&ours);
+        Ok(ours)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Peer record: where a peer can be dialled, signed by that peer.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -30,42 +31,28 @@ impl RecordDraft {
     /// The bytes that are signed: domain tag, peer, seq, issued, endpoint count, then each
     /// endpoint as text with a 16-bit length. Integers little-endian.
     pub fn to_bytes(&self) -> Bytes {
-        let mut out = BytesMut::with_capacity(65 + 32 * self.endpoints.len());
+        let texts: Vec<_> = self.endpoints.iter().map(|e| Cow::Owned(e.to_string())).collect();
+        self.bytes_with(&texts)
+    }
+
+    fn bytes_with(&self, texts: &[Cow<'_, str>]) -> Bytes {
+        let mut out = BytesMut::with_capacity(65 + 32 * texts.len());
         out.put_slice(TAG);
         out.put_slice(self.peer.as_bytes());
         out.put_u64_le(self.seq);
         out.put_u64_le(self.issued.as_millis());
-        out.put_u8(u8::try_from(self.endpoints.len()).unwrap_or(u8::MAX));
-        for endpoint in &self.endpoints {
-            let text = endpoint.to_string();
+        out.put_u8(u8::try_from(texts.len()).unwrap_or(u8::MAX));
+        for text in texts {
             out.put_u16_le(u16::try_from(text.len()).unwrap_or(u16::MAX));
             out.put_slice(text.as_bytes());
         }
         out.freeze()
     }
 
-    fn from_bytes(mut bytes: &[u8]) -> Option<Self> {
-        if take(&mut bytes)? != *TAG {
-            return None;
-        }
-        let peer = PeerId::from_bytes(take(&mut bytes)?);
-        let seq = u64::from_le_bytes(take(&mut bytes)?);
-        let issued = WallTime::from_millis(u64::from_le_bytes(take(&mut bytes)?));
-        let [count] = take(&mut bytes)?;
-        let mut endpoints = Vec::new();
-        for _ in 0..count {
-            let length = usize::from(u16::from_le_bytes(take(&mut bytes)?));
-            let (text, rest) = bytes.split_at_checked(length)?;
-            endpoints.push(Endpoint::parse_signed(std::str::from_utf8(text).ok()?).ok()?);
-            bytes = rest;
-        }
-        bytes.is_empty().then_some(Self { peer, seq, issued, endpoints })
-    }
-
     /// The record that `sign` makes of this by signing [`RecordDraft::to_bytes`].
     pub fn sign_with(self, sign: impl FnOnce(&[u8]) -> [u8; 64]) -> PeerRecord {
         let signature = sign(&self.to_bytes());
-        PeerRecord { draft: self, signature }
+        PeerRecord { draft: self, spelled: None, signature }
     }
 }
 
@@ -79,13 +66,49 @@ fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
 /// [`PeerRecord::verify`] agrees.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerRecord {
-    /// Content of the record.
+    /// Content of the record, as far as this version reads it.
     pub(crate) draft: RecordDraft,
-    /// Ed25519 by the peer itself over [`RecordDraft::to_bytes`].
+    /// The endpoints as they are signed, where they are spelled otherwise than here, or some of them are of a
+    /// form that this version does not know.
+    spelled: Option<Box<[String]>>,
+    /// Ed25519 by the peer itself over [`RecordDraft::to_bytes`], with the endpoints as it spelled them.
     pub(crate) signature: [u8; 64],
 }
 
 impl PeerRecord {
+    /// The record with these endpoints. A text that this version does not know is kept, since it is signed, and
+    /// otherwise passed over. `None`: a text holds what no endpoint ever will.
+    pub(crate) fn read(
+        peer: PeerId,
+        seq: u64,
+        issued: WallTime,
+        texts: &[&str],
+        signature: [u8; 64],
+    ) -> Option<Self> {
+        let fits = |text: &&str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic());
+        if !texts.iter().all(fits) {
+            return None;
+        }
+        let endpoints: Vec<Endpoint> = texts.iter().filter_map(|text| text.parse().ok()).collect();
+        let is_as_here = endpoints.len() == texts.len()
+            && endpoints.iter().zip(texts).all(|(endpoint, text)| endpoint.to_string() == *text);
+        let spelled = (!is_as_here).then(|| texts.iter().map(|&text| text.to_owned()).collect());
+        let draft = RecordDraft { peer, seq, issued, endpoints };
+        Some(Self { draft, spelled, signature })
+    }
+
+    /// The endpoints as they are signed.
+    pub(crate) fn texts(&self) -> Vec<Cow<'_, str>> {
+        match &self.spelled {
+            Some(texts) => texts.iter().map(|text| Cow::Borrowed(text.as_str())).collect(),
+            None => self.draft.endpoints.iter().map(|e| Cow::Owned(e.to_string())).collect(),
+        }
+    }
+
+    fn signed_bytes(&self) -> Bytes {
+        self.draft.bytes_with(&self.texts())
+    }
+
     /// The peer whose record it is.
     pub fn peer(&self) -> PeerId {
         self.draft.peer
@@ -101,12 +124,12 @@ impl PeerRecord {
         &self.draft.endpoints
     }
 
-    /// Where to dial, best first: the addresses in the one spelling that is compared, each once. What is
-    /// signed keeps the spelling of its subject.
+    /// Where to dial, best first: each address once, and whoever it says must answer there, the subject
+    /// must.
     pub(crate) fn places(&self) -> Vec<Endpoint> {
         let mut places: Vec<Endpoint> = Vec::with_capacity(self.draft.endpoints.len());
         for endpoint in &self.draft.endpoints {
-            let place = endpoint.to_canonical();
+            let place = endpoint.with_pin(None);
             if !places.contains(&place) {
                 places.push(place);
             }
@@ -116,14 +139,29 @@ impl PeerRecord {
 
     /// The bytes in which a peer store may keep it: what is signed, then the signature (64).
     pub fn to_bytes(&self) -> Vec<u8> {
-        [&*self.draft.to_bytes(), &self.signature].concat()
+        [&*self.signed_bytes(), &self.signature].concat()
     }
 
     /// Reads what [`PeerRecord::to_bytes`] gave; `None` for any other bytes. Whether the subject has
     /// signed it is for [`PeerRecord::verify`] to say.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let (draft, signature) = bytes.split_last_chunk()?;
-        Some(Self { draft: RecordDraft::from_bytes(draft)?, signature: *signature })
+        let (mut bytes, signature) = bytes.split_last_chunk()?;
+        if take(&mut bytes)? != *TAG {
+            return None;
+        }
+        let peer = PeerId::from_bytes(take(&mut bytes)?);
+        let seq = u64::from_le_bytes(take(&mut bytes)?);
+        let issued = WallTime::from_millis(u64::from_le_bytes(take(&mut bytes)?));
+        let [count] = take(&mut bytes)?;
+        let mut texts = Vec::new();
+        for _ in 0..count {
+            let length = usize::from(u16::from_le_bytes(take(&mut bytes)?));
+            let (text, rest) = bytes.split_at_checked(length)?;
+            texts.push(std::str::from_utf8(text).ok()?);
+            bytes = rest;
+        }
+        let record = Self::read(peer, seq, issued, &texts, *signature)?;
+        bytes.is_empty().then_some(record)
     }
 
     /// Reports whether the subject itself signed this record, and the record names no more than 16
@@ -133,8 +171,8 @@ impl PeerRecord {
             return false;
         };
         let signature = ed25519_dalek::Signature::from_bytes(&self.signature);
-        self.draft.endpoints.len() <= MAX_ENDPOINTS
-            && key.verify_strict(&self.draft.to_bytes(), &signature).is_ok()
+        self.texts().len() <= MAX_ENDPOINTS
+            && key.verify_strict(&self.signed_bytes(), &signature).is_ok()
     }
 
     /// Reports whether the record may still be passed on at `now`: not expired, and not issued
@@ -166,16 +204,28 @@ mod tests {
         }
     }
 
-    /// A node of an earlier version may have signed an IPv4-mapped address.
+    /// A node of another version may spell an address in another way, or know forms that this one does not.
     #[test]
-    fn a_mapped_address_is_dialled_as_what_it_is_and_still_signed() {
+    fn what_is_not_known_is_passed_over_and_still_signed() {
         let identity = Identity::from_seed([7; 32]);
-        let signed = |text| Endpoint::parse_signed(text).unwrap();
-        let endpoints = vec![signed("[::ffff:10.0.0.1]:9"), signed("10.0.0.1:9"), signed("h:1")];
         let (peer, issued) = (identity.peer_id(), WallTime::from_millis(9));
-        let record = identity.sign_record(RecordDraft { peer, seq: 3, issued, endpoints });
-        let record = PeerRecord::from_bytes(&record.to_bytes()).unwrap();
-        assert!(record.verify());
-        assert_eq!(record.places(), ["10.0.0.1:9".parse().unwrap(), "h:1".parse().unwrap()]);
+        let pinned = format!("h:1#{peer}");
+        let texts =
+            ["[::ffff:10.0.0.1]:9", "quic://h:1", "10.0.0.1:9", "https://h:443/", "h:1", &pinned];
+        let signed = RecordDraft { peer, seq: 3, issued, endpoints: Vec::new() }
+            .bytes_with(&texts.map(Cow::Borrowed));
+        let record = PeerRecord::read(peer, 3, issued, &texts, identity.sign(&signed)).unwrap();
+        let again = PeerRecord::from_bytes(&record.to_bytes()).unwrap();
+        assert_eq!(again, record);
+        assert!(again.verify());
+        assert_eq!(again.texts(), texts);
+        let places: Vec<_> = again.places().iter().map(ToString::to_string).collect();
+        assert_eq!(places, ["10.0.0.1:9", "https://h", "h:1"]);
+        let mut other = record;
+        other.spelled = None;
+        assert!(!other.verify());
+        for wrong in ["", " h:1", "h:1\n", "h\u{e9}:1", "h:1\u{7f}"] {
+            assert_eq!(PeerRecord::read(peer, 3, issued, &[wrong], [0; 64]), None, "{wrong:?}");
+        }
     }
 }

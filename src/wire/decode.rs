@@ -8,12 +8,11 @@ use super::WireError;
 use super::convert::{exactly, ip_of, kind, reason_of, refusal_of, signature_of};
 use super::fields::Fields;
 use crate::types::{
-    Announcement, Bound, Endpoint, Features, Head, Hello, Interest, MAX_ENDPOINTS,
-    MAX_HEADER_BYTES, MAX_IDS_PER_MESSAGE, MAX_IDS_PER_RECONCILE, MAX_INTERESTS, MAX_NETWORK_BYTES,
-    MAX_PROOF_BYTES, MAX_PROOFS, MAX_RANGES, MAX_RANGES_PER_MESSAGE, MAX_RECORDS_PER_MESSAGE,
-    Message, NOWHERE, Offer, PIECE_BYTES, PeerId, PeerRecord, Piece, PieceRange, Range,
-    RangeContent, Reconcile, RecordDraft, Refusal, Reservation, TopicKey, Transaction,
-    TransactionId, WallTime,
+    Announcement, Bound, Features, Head, Hello, Interest, MAX_ENDPOINTS, MAX_HEADER_BYTES,
+    MAX_IDS_PER_MESSAGE, MAX_IDS_PER_RECONCILE, MAX_INTERESTS, MAX_NETWORK_BYTES, MAX_PROOF_BYTES,
+    MAX_PROOFS, MAX_RANGES, MAX_RANGES_PER_MESSAGE, MAX_RECORDS_PER_MESSAGE, Message, NOWHERE,
+    Offer, PIECE_BYTES, PeerId, PeerRecord, Piece, PieceRange, Range, RangeContent, Reconcile,
+    Refusal, Reservation, TopicKey, Transaction, TransactionId, WallTime,
 };
 
 /// Maximum length of an endpoint's text: a scheme, a name of 254 bytes, a port, a path of 128 bytes, and room for
@@ -219,7 +218,7 @@ fn record(body: &[u8]) -> Result<PeerRecord, WireError> {
             4 => {
                 let bytes = value.bytes("endpoint")?;
                 WireError::bound("endpoint (bytes)", bytes.len(), MAX_ENDPOINT_BYTES)?;
-                endpoints.push(Endpoint::parse_signed(text("endpoint", bytes)?)?);
+                endpoints.push(text("endpoint", bytes)?);
             }
             5 => signature = value.bytes("record signature")?,
             _ => {}
@@ -227,10 +226,9 @@ fn record(body: &[u8]) -> Result<PeerRecord, WireError> {
     }
     let peer = PeerId::from_bytes(exactly("peer id", peer, "32")?);
     let issued = WallTime::from_millis(issued);
-    Ok(PeerRecord {
-        draft: RecordDraft { peer, seq, issued, endpoints },
-        signature: exactly("record signature", signature, "64")?,
-    })
+    let signature = exactly("record signature", signature, "64")?;
+    PeerRecord::read(peer, seq, issued, &endpoints, signature)
+        .ok_or(WireError::Text { what: "endpoint" })
 }
 
 fn announcements(body: &[u8]) -> Result<Vec<Announcement>, WireError> {

@@ -252,8 +252,8 @@ impl Body for PeerRecord {
         bytes(out, 1, self.draft.peer.as_bytes());
         uint(out, 2, self.draft.seq);
         uint(out, 3, self.draft.issued.as_millis());
-        for endpoint in &self.draft.endpoints {
-            bytes(out, 4, endpoint.to_string().as_bytes());
+        for text in self.texts() {
+            bytes(out, 4, text.as_bytes());
         }
         bytes(out, 5, &self.signature);
     }

@@ -17,7 +17,7 @@ mod tests;
 
 pub use frame::{Encoded, FrameEncoder, decode_frame, encode_frame};
 
-use crate::types::{EndpointError, InvalidTransaction};
+use crate::types::InvalidTransaction;
 
 /// Reason why bytes from a peer are not a frame. The whole frame is refused: nothing of it was used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -78,9 +78,6 @@ pub enum WireError {
     /// Bytes that are no protobuf at all.
     #[error("not protobuf: {0}")]
     Protobuf(&'static str),
-    /// A record names an address that nobody can dial.
-    #[error(transparent)]
-    Endpoint(#[from] EndpointError),
     /// A transaction whose header or length is wrong.
     #[error(transparent)]
     Transaction(#[from] InvalidTransaction),

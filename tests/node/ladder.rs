@@ -1,6 +1,6 @@
 //! The ladder of a node over real sockets: rungs that fail in each way, and peers that are gone.
 //!
-//! Rungs are real dials behind a gate, which closes as a test wants. What takes minutes is simulated
+//! Rungs are the real ones behind a gate, which closes as a test wants. What takes minutes is simulated
 //! (`src/sim/tests/ladder.rs`), what takes exact times is said to one core
 //! (`src/protocol/tests/ladder.rs`).
 
@@ -61,11 +61,7 @@ impl Transport for Gated {
         match [Gate::Open, Gate::BlackHole, Gate::Refuses, Gate::Silent][usize::from(gate)] {
             Gate::BlackHole => std::future::pending().await,
             Gate::Refuses => Err(TransportError::new(FailureKind::Protocol, "not here")),
-            Gate::Open => {
-                let mut raw = self.inner.dial(at, peer).await?;
-                raw.kind = self.kind;
-                Ok(raw)
-            }
+            Gate::Open => self.inner.dial(at, peer).await,
             Gate::Silent => {
                 let raw = self.inner.dial(at, peer).await?;
                 let address = raw.address;
@@ -111,7 +107,7 @@ impl Climber {
             gates.map(|gate| Arc::new(AtomicU8::new(gate as u8))).into_iter().collect();
         for (kind, gate) in LADDER.into_iter().zip(&gates) {
             let (gate, dials) = (Arc::clone(gate), Arc::clone(&dials));
-            let inner = inner.clone();
+            let inner = inner.rung(kind).expect("a rung that is built in");
             builder = builder.transport(Arc::new(Gated { inner, kind, gate, dials }));
         }
         Self { node: start(builder.config(config)).await, gates, dials }
@@ -296,4 +292,28 @@ async fn thousands_of_calls_at_once_for_one_address_are_one_dial() {
     // The first come in one walk; whoever calls after its end begins another.
     let walks = stats(&c.node).await.counters.walks_started;
     assert!(walks <= 3, "{walks}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_rung_alone_carries_a_node() {
+    for kind in LADDER {
+        let peer = start_alone().await;
+        let only = PeerNode::builder().config(config()).transports([kind]).dial_only();
+        let node = start(only.bootstrap([address(&peer)])).await;
+        ready(&node, 1).await;
+        let seen = node.peers().await.unwrap();
+        assert_eq!((seen.len(), seen[0].transport), (1, kind));
+        let shown = peer.peers().await.unwrap();
+        assert_eq!(shown[0].transport, kind, "both ends say so");
+        assert_spreads(&node, &peer).await;
+        stop(&node).await;
+        stop(&peer).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transport_that_is_named_and_not_there_ends_the_start() {
+    let error = PeerNode::builder().config(config()).transports([TransportKind::Custom]);
+    let error = error.start().await.unwrap_err().to_string();
+    assert!(error.starts_with("connection.transports is custom"), "{error}");
 }

@@ -10,6 +10,8 @@ mod forward_proxy;
 mod hostile;
 #[path = "../transport/http_proxy.rs"]
 mod http_proxy;
+#[cfg(feature = "websocket")]
+mod ingress;
 mod ladder;
 mod lifecycle;
 mod members;

@@ -14,6 +14,8 @@ mod grpc;
 mod http_proxy;
 mod memory;
 #[cfg(feature = "grpc")]
+mod port;
+#[cfg(feature = "grpc")]
 mod raw_grpc;
 #[cfg(feature = "grpc")]
 mod rungs;

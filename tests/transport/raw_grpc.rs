@@ -11,6 +11,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, ServerConfig, SignatureScheme};
 use sorcha_peer::Identity;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_rustls::client::TlsStream;
@@ -57,7 +58,7 @@ pub(crate) async fn tls(
             config.with_client_auth_cert(chain.clone(), of(identity).1).unwrap()
         }
     };
-    config.alpn_protocols = vec![alpn.to_vec()];
+    config.alpn_protocols = (!alpn.is_empty()).then(|| alpn.to_vec()).into_iter().collect();
     let tcp = TcpStream::connect(address).await?;
     let name = ServerName::IpAddress(address.ip().into());
     TlsConnector::from(Arc::new(config)).connect(name, tcp).await
@@ -93,8 +94,20 @@ impl Peer {
     }
 
     pub(crate) async fn connect_with(address: SocketAddr, certificate: &Certificate) -> Self {
-        let tls = tls(address, certificate, b"h2").await.unwrap();
-        let (requests, connection) = h2::client::handshake(tls).await.unwrap();
+        Self::connect_by(address, certificate, b"h2").await
+    }
+
+    pub(crate) async fn connect_by(
+        address: SocketAddr,
+        certificate: &Certificate,
+        alpn: &[u8],
+    ) -> Self {
+        Self::over(tls(address, certificate, alpn).await.unwrap()).await
+    }
+
+    /// HTTP/2 over an open connection.
+    pub(crate) async fn over(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Self {
+        let (requests, connection) = h2::client::handshake(stream).await.unwrap();
         let connection = tokio::spawn(async move {
             let _ = connection.await;
         });

@@ -42,14 +42,11 @@ enum Way {
 impl Way {
     /// Whether it leads to the port for proxies.
     fn is_proxied(self) -> bool {
-        match self {
-            Self::Direct | Self::Https => false,
-            Self::Http => true,
-            #[cfg(feature = "websocket")]
-            Self::Wss => false,
-            #[cfg(feature = "websocket")]
-            Self::Ws => true,
+        #[cfg(feature = "websocket")]
+        if matches!(self, Self::Ws) {
+            return true;
         }
+        matches!(self, Self::Http)
     }
 }
 

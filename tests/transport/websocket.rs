@@ -269,7 +269,7 @@ async fn what_answers_and_is_no_node_is_told_apart() {
         assert_eq!(error.kind, kind, "{}: {error}", String::from_utf8_lossy(answer));
     }
     // A head without end, and one with too many headers.
-    let long = [&b"HTTP/1.1 101 "[..], &[b'x'; 100_000]].concat().leak();
+    let long = [&b"HTTP/1.1 101 "[..], &b"x".repeat(100_000)].concat().leak();
     let many = ["HTTP/1.1 101 X\r\n", &"a: b\r\n".repeat(200), "\r\n"].concat().leak();
     for answer in [&*long, many.as_bytes()] {
         let endpoint: Endpoint = format!("ws://{}", answers(answer).await).parse().unwrap();

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 
+use crate::config::ConnectionConfig;
 use crate::error::{FailureKind, TransportError};
 use crate::node::messages::Completion;
 use crate::ports::{RawLink, Transport};
@@ -35,9 +36,10 @@ pub(in crate::node) struct Dials {
 impl Dials {
     pub(in crate::node) fn new(
         transports: Vec<Arc<dyn Transport>>,
-        timeout: Duration,
+        config: &ConnectionConfig,
         done: mpsc::Sender<Completion>,
     ) -> Self {
+        let timeout = config.connect_timeout + config.handshake_timeout;
         let (under_way, tasks) = (HashMap::new(), JoinSet::new());
         Self { transports, timeout, done, under_way, tasks }
     }

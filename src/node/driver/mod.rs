@@ -191,7 +191,7 @@ impl Driver {
                 () = &mut timer => self.feed(Input::Timeout),
             }
         }
-        self.wind_up(mail).await;
+        Box::pin(self.wind_up(mail)).await;
     }
 
     /// Returns whether new work may be taken; completions and time always are.

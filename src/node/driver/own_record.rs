@@ -33,7 +33,10 @@ impl OwnRecord {
         now: WallTime,
     ) -> Self {
         let (endpoints, learn_port) = match listening {
-            _ if !advertise.is_empty() => (advertise.to_vec(), None),
+            // Who must answer there is who signs.
+            _ if !advertise.is_empty() => {
+                (advertise.iter().map(|endpoint| endpoint.with_pin(None)).collect(), None)
+            }
             Some(address) if address.ip().is_unspecified() => (Vec::new(), Some(address.port())),
             Some(address) => (vec![Endpoint::from(address)], None),
             None => (Vec::new(), None),

@@ -34,6 +34,7 @@ pub(in crate::node) struct Inner {
     pub(in crate::node) identity: Identity,
     pub(in crate::node) config: Config,
     pub(in crate::node) listening: Option<SocketAddr>,
+    pub(in crate::node) listening_http: Option<SocketAddr>,
     /// Runtime of the node: a handle may be used from another one, or from none.
     pub(in crate::node) runtime: Handle,
     pub(in crate::node) clock: Arc<PublishClock>,
@@ -262,6 +263,12 @@ impl PeerNode {
     /// when it only dials out.
     pub fn listen_addr(&self) -> Option<SocketAddr> {
         self.0.listening
+    }
+
+    /// Socket address for what a proxy in front passes on, with the port that was picked where 0 was asked
+    /// for; `None` where [`PeerNodeBuilder::listen_http`](crate::PeerNodeBuilder::listen_http) asked for none.
+    pub fn http_addr(&self) -> Option<SocketAddr> {
+        self.0.listening_http
     }
 
     /// Connection of the node to its network, as it is now. Does not wait.

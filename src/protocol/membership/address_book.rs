@@ -11,7 +11,7 @@
 //!
 //! Tested by: the tests below, `sim::tests::hostile`, `sim::tests::addresses`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::types::{Endpoint, MonoTime, PeerId, PeerRecord, StoredPeer, TransportKind, WallTime};
@@ -199,12 +199,16 @@ impl AddressBook {
         max: u32,
         restored: Vec<StoredPeer>,
     ) -> Self {
-        let unique: BTreeSet<_> = bootstrap.iter().cloned().collect();
-        let bootstrap = unique.into_iter().map(|endpoint| Bootstrap {
+        let mut unique: BTreeMap<Endpoint, Option<PeerId>> = BTreeMap::new();
+        for endpoint in bootstrap {
+            let pin = unique.entry(endpoint.with_pin(None)).or_default();
+            *pin = pin.or(endpoint.pin());
+        }
+        let bootstrap = unique.into_iter().map(|(endpoint, pin)| Bootstrap {
             endpoint,
             peer: None,
             rung: None,
-            pin: None,
+            pin,
             failures: 0,
             next: MonoTime::ZERO,
             dialling: false,
@@ -217,7 +221,7 @@ impl AddressBook {
                 // Stored records were filtered when they were heard.
                 dialable: stored.record.iter().flat_map(PeerRecord::places).collect(),
                 record: stored.record,
-                verified: stored.verified.map(|endpoint| endpoint.to_canonical()),
+                verified: stored.verified.map(|endpoint| endpoint.to_canonical().with_pin(None)),
                 rung: stored.rung,
                 last_up: stored.last_up,
                 ..Known::new(None)
@@ -232,12 +236,9 @@ impl AddressBook {
         self.bootstrap.iter().any(|b| b.peer.or(b.pin) == Some(*peer))
     }
 
-    /// The same book, with the peers that must answer at some addresses.
-    pub(in crate::protocol) fn pinned(mut self, pins: &BTreeMap<Endpoint, PeerId>) -> Self {
-        for b in &mut self.bootstrap {
-            b.pin = b.endpoint.pin().or_else(|| pins.get(&b.endpoint).copied());
-        }
-        self
+    /// The peer that must answer at an address, as configured.
+    pub(super) fn pin_at(&self, endpoint: &Endpoint) -> Option<PeerId> {
+        self.bootstrap.iter().find(|b| b.endpoint == *endpoint)?.pin
     }
 
     /// Notes a verified record; `dialable` are its endpoints that policy allows. Without a `source` it

@@ -41,6 +41,7 @@ use crate::types::{
 
 use super::Membership;
 use super::dials::{Dial, MAX_TRIED, Purpose, Trail};
+use super::outcome::key_of;
 
 /// Time between the starts of two entries of a walk.
 pub(in crate::protocol) const STAGGER: Duration = Duration::from_millis(500);
@@ -230,7 +231,7 @@ impl Membership {
             route,
         };
         env.counters.walks_started += 1;
-        if let Some(key) = self.key_of(purpose, &walk.route)
+        if let Some(key) = key_of(purpose, &walk.route)
             && self.breakers.begin(&key, id, walk.until)
         {
             env.counters.breaker_probes += 1;
@@ -274,11 +275,12 @@ impl Membership {
         if env.shutting_down || env.now > walk.until {
             walk.queue.clear();
         }
-        if greeting.is_none() && env.now >= walk.next {
-            if let Some(entry) = walk.queue.pop_front() {
-                walk.next = env.now + STAGGER;
-                self.attempt(env, id, entry, Trail::default());
-            }
+        if greeting.is_none()
+            && env.now >= walk.next
+            && let Some(entry) = walk.queue.pop_front()
+        {
+            walk.next = env.now + STAGGER;
+            self.attempt(env, id, entry, Trail::default());
         }
         let Some(walk) = self.walks.get_mut(&id) else { return };
         if walk.dials.is_empty() && walk.queue.is_empty() && !self.begin_anew(env, id) {

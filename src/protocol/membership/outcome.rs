@@ -104,7 +104,7 @@ impl Membership {
         why: Option<ConnectFailure>,
         next: MonoTime,
     ) {
-        let Some(key) = self.key_of(walk.purpose, &walk.route) else { return };
+        let Some(key) = key_of(walk.purpose, &walk.route) else { return };
         match why {
             // Nobody was asked, or nobody is to blame.
             _ if env.shutting_down => self.breakers.give_up(&key, id, env.now),
@@ -138,15 +138,6 @@ impl Membership {
                     });
                 }
             }
-        }
-    }
-
-    /// Returns whose breaker a walk is subject to.
-    pub(super) fn key_of(&self, purpose: Purpose, route: &Route) -> Option<Key> {
-        let place = || route.endpoints.first().cloned().map(Key::Place);
-        match purpose {
-            Purpose::Peer(peer) => Some(Key::Peer(peer)),
-            Purpose::Bootstrap(_) | Purpose::Host => route.pin.map(Key::Peer).or_else(place),
         }
     }
 
@@ -245,4 +236,13 @@ pub(super) fn next_attempt(env: &mut Env, failures: u32, at_least: Duration) -> 
     let ceiling = backoff(failures, overlay.redial_min, overlay.redial_max);
     // A floor of a tenth keeps a refused connection from being repeated in a busy loop.
     env.now + at_least + ceiling / 10 + env.rng.jitter(ceiling)
+}
+
+/// Returns whose breaker a walk is subject to.
+pub(super) fn key_of(purpose: Purpose, route: &Route) -> Option<Key> {
+    let place = || route.endpoints.first().cloned().map(Key::Place);
+    match purpose {
+        Purpose::Peer(peer) => Some(Key::Peer(peer)),
+        Purpose::Bootstrap(_) | Purpose::Host => route.pin.map(Key::Peer).or_else(place),
+    }
 }

@@ -36,7 +36,7 @@ use super::address_book::{Kind, Known};
 use super::breaker::Key;
 use super::dials::Purpose;
 use super::ladder::{Route, Walk};
-use super::outcome::next_attempt;
+use super::outcome::{key_of, next_attempt};
 
 /// Maximum number of peers remembered whose link broke.
 const MAX_DROPPED: usize = 32;
@@ -268,7 +268,7 @@ impl Membership {
     /// Reports whether a walk's breaker lets it through.
     fn may_walk(&self, env: &Env, links: &Links, purpose: Purpose, route: &Route) -> bool {
         let is_needy = are_bootstraps_wanted(env, links);
-        let key = self.key_of(purpose, route);
+        let key = key_of(purpose, route);
         key.is_none_or(|key| self.breakers.admit(&key, env.now, is_needy).is_ok())
     }
 
@@ -291,19 +291,23 @@ impl Membership {
         if env.shutting_down {
             return refuse(env, ConnectFailure::Closed);
         }
-        let wanted = |w: &&mut Walk| w.purpose == Purpose::Host && w.endpoint() == Some(&endpoint);
+        let (pin, endpoint) = (endpoint.pin(), endpoint.with_pin(None));
+        let pin = pin.or_else(|| self.book.pin_at(&endpoint));
+        let wanted = |w: &&mut Walk| {
+            w.purpose == Purpose::Host && w.endpoint() == Some(&endpoint) && w.route.pin == pin
+        };
         if let Some(walk) = self.walks.values_mut().find(wanted) {
             walk.callers.push(call);
             return;
         }
         let route = Route {
-            pin: endpoint.pin().or_else(|| env.config.discovery.pins.get(&endpoint).copied()),
+            pin,
             worked: self.book.worked_at(&endpoint).map(|rung| (endpoint.clone(), rung)),
             endpoints: vec![endpoint],
             linked: None,
         };
         let is_needy = are_bootstraps_wanted(env, links);
-        let key = self.key_of(Purpose::Host, &route);
+        let key = key_of(Purpose::Host, &route);
         let admitted = key.map_or(Ok(()), |key| self.breakers.admit(&key, env.now, is_needy));
         match admitted {
             Ok(()) => self.walk(env, Purpose::Host, route, Some(call)),

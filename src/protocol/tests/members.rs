@@ -6,7 +6,7 @@ use crate::Identity;
 use crate::config::{Claim, Config, NetworkSecret, Trust};
 use crate::protocol::{Assurance, DialId, Input, Output, Protocol, Restored};
 use crate::types::{
-    CloseReason, Hello, LinkId, Message, MonoTime, PeerId, TransportKind, WallTime,
+    CloseReason, Endpoint, Hello, LinkId, Message, MonoTime, PeerId, TransportKind, WallTime,
 };
 
 use super::single_node::{START, SingleNode, record};
@@ -362,11 +362,10 @@ fn names_of_a_dialled_stranger_are_not_looked_at() {
 fn at_an_address_of_an_invite_only_its_peer_may_answer() {
     let (pinned, own, free) = ("192.0.2.1:1", "192.0.2.2:2", "192.0.2.3:3");
     let mut config = Config::lan();
-    for text in [pinned, own, free] {
-        config.discovery.bootstrap.push(text.parse().unwrap());
+    for (text, pin) in [(pinned, Some(PEER)), (own, Some(ME)), (free, None)] {
+        let endpoint: Endpoint = text.parse().unwrap();
+        config.discovery.bootstrap.push(endpoint.with_pin(pin.map(id)));
     }
-    config.discovery.pins =
-        [(pinned.parse().unwrap(), id(PEER)), (own.parse().unwrap(), id(ME))].into();
     let mut node = Protocol::new(&config, 1, record(ME), [1; 32], Restored::default());
     node.handle(MonoTime::ZERO, WallTime::from_millis(START), Input::Timeout);
     let mut dialled = Vec::new();

@@ -13,7 +13,7 @@ use super::dir_lock::DirLock;
 use crate::error::{Source, StoreError};
 use crate::ports::{Ban, PeerStore, StoredPeer};
 use crate::store::limits::truncated_reason;
-use crate::types::{Endpoint, PeerId, PeerRecord, RecordDraft, TransportKind};
+use crate::types::{Endpoint, PeerId, PeerRecord, TransportKind};
 
 const MIGRATIONS: &[&str] =
     &[include_str!("migrations/peers/1.sql"), include_str!("migrations/peers/2.sql")];
@@ -75,7 +75,7 @@ impl PeerStore for SqlitePeerStore {
                 row.push_bind(peer.peer.as_bytes().to_vec())
                     .push_bind(draft.map(|draft| draft.seq.cast_signed()))
                     .push_bind(draft.map(|draft| signed(draft.issued)))
-                    .push_bind(draft.map(|draft| lines(&draft.endpoints)))
+                    .push_bind(peer.record.as_ref().map(|record| record.texts().join("\n")))
                     .push_bind(peer.record.as_ref().map(|record| record.signature.to_vec()))
                     .push_bind(peer.verified.as_ref().map(Endpoint::to_string))
                     .push_bind(peer.last_up.map(signed))
@@ -137,15 +137,13 @@ fn peer_of(row: &SqliteRow) -> Result<StoredPeer, Source> {
     let peer = PeerId::from_bytes(row.try_get::<&[u8], _>("peer")?.try_into()?);
     let record = match row.try_get::<Option<i64>, _>("seq")? {
         None => None,
-        Some(seq) => Some(PeerRecord {
-            draft: RecordDraft {
-                peer,
-                seq: seq.cast_unsigned(),
-                issued: wall_time(row.try_get("issued")?),
-                endpoints: endpoints(row.try_get("endpoints")?)?,
-            },
-            signature: row.try_get::<&[u8], _>("signature")?.try_into()?,
-        }),
+        Some(seq) => {
+            let issued = wall_time(row.try_get("issued")?);
+            let texts: Vec<_> = row.try_get::<&str, _>("endpoints")?.lines().collect();
+            let signature = row.try_get::<&[u8], _>("signature")?.try_into()?;
+            let record = PeerRecord::read(peer, seq.cast_unsigned(), issued, &texts, signature);
+            Some(record.ok_or("a text that is no endpoint")?)
+        }
     };
     let verified = row.try_get::<Option<&str>, _>("verified")?;
     Ok(StoredPeer {
@@ -165,14 +163,6 @@ fn ban_of(row: &SqliteRow) -> Result<Ban, Source> {
         until: row.try_get::<Option<i64>, _>("until")?.map(wall_time),
         reason: row.try_get("reason")?,
     })
-}
-
-fn lines(endpoints: &[Endpoint]) -> String {
-    endpoints.iter().map(Endpoint::to_string).collect::<Vec<_>>().join("\n")
-}
-
-fn endpoints(lines: &str) -> Result<Vec<Endpoint>, Source> {
-    Ok(lines.lines().map(Endpoint::parse_signed).collect::<Result<_, _>>()?)
 }
 
 #[cfg(test)]
@@ -198,7 +188,7 @@ mod tests {
         store.upsert(&[peer(1), peer(2), peer(3), peer(4), peer(5)]).await.unwrap();
         let spoil = "UPDATE peers SET failures = -1 WHERE substr(peer, 1, 1) = x'03'; \
                      UPDATE peers SET seq = 1 WHERE substr(peer, 1, 1) = x'04'; \
-                     UPDATE peers SET seq = 1, issued = 1, endpoints = 'a:0', \
+                     UPDATE peers SET seq = 1, issued = 1, endpoints = 'a 0', \
                      signature = zeroblob(64) WHERE substr(peer, 1, 1) = x'05'; \
                      UPDATE peers SET verified = 'no address' WHERE substr(peer, 1, 1) = x'02'; \
                      INSERT INTO peers (peer, failures) VALUES (x'06', 0); \

@@ -19,8 +19,8 @@ use tonic::body::Body;
 use tonic::client::Grpc;
 
 use super::link::{
-    Driver, HTTP2_FRAME_BYTES, LinkSink, LinkStream, MAX_HEADER_BYTES, Outgoing, RawCodec,
-    SEND_BUFFER_BYTES, Spawner,
+    CONNECTION_WINDOW, Driver, HTTP2_FRAME_BYTES, LinkSink, LinkStream, MAX_HEADER_BYTES, Outgoing,
+    RawCodec, SEND_BUFFER_BYTES, Spawner,
 };
 use super::pipe::{self, PIPE_PATH};
 use super::service::{self, LINK_PATH};
@@ -105,6 +105,7 @@ pub(in crate::transport) async fn handshake<S: Pipe>(
 ) -> Result<(http2::SendRequest<Body>, Driver<Http2<S>>), TransportError> {
     let spawner = Spawner::default();
     let (requests, connection) = http2::Builder::new(spawner.clone())
+        .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(HTTP2_FRAME_BYTES)
         .max_header_list_size(MAX_HEADER_BYTES)
         .max_send_buf_size(SEND_BUFFER_BYTES)

@@ -67,11 +67,11 @@ async fn dial_address(
     let dialling = async {
         match rung {
             TransportKind::GrpcStream => {
-                client::dial(shared, endpoint, address, expected, &limit).await
+                Box::pin(client::dial(shared, endpoint, address, expected, &limit)).await
             }
             #[cfg(feature = "websocket")]
             TransportKind::WebSocket => {
-                websocket::dial(shared, endpoint, address, expected, &limit).await
+                Box::pin(websocket::dial(shared, endpoint, address, expected, &limit)).await
             }
             TransportKind::GrpcUnary => {
                 Box::pin(exchange::dial(shared, endpoint, address, expected, &limit, Face::Unary))

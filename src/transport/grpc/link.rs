@@ -35,6 +35,10 @@ pub(in crate::transport) const MAX_HEADER_BYTES: u32 = 8 * 1024;
 /// Maximum number of bytes of an HTTP/2 data frame that is accepted. Room for a piece of bulk or a
 /// batch in one, which takes a quarter of the system calls of the default of 16 KiB.
 pub(in crate::transport) const HTTP2_FRAME_BYTES: u32 = 72 * 1024;
+/// Number of bytes that the streams of a connection together may send ahead. Half of it is also what h2 lets small
+/// data frames cost that nobody reads, each 256 bytes: here 16,000 of them, before it takes them for an attack
+/// and ends the connection.
+pub(in crate::transport) const CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;
 /// Number of frames between the sink and HTTP/2. More would only be more for control to wait
 /// behind.
 const FRAMES_IN_FLIGHT: usize = 2;

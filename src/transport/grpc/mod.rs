@@ -22,7 +22,8 @@ use async_trait::async_trait;
 
 pub(super) use self::client::{Requests, handshake, origin, path_and_query};
 pub(super) use self::link::{
-    Driver, HTTP2_FRAME_BYTES, MAX_HEADER_BYTES, Outgoing, SEND_BUFFER_BYTES, Spawner,
+    CONNECTION_WINDOW, Driver, HTTP2_FRAME_BYTES, MAX_HEADER_BYTES, Outgoing, SEND_BUFFER_BYTES,
+    Spawner,
 };
 pub use self::options::GrpcOptions;
 pub(super) use self::pipe::{PIPE_PATH, serve_pipe};
@@ -80,8 +81,8 @@ impl GrpcTransport {
         Ok(Self { shared: Arc::new(shared), rung: TransportKind::GrpcStream })
     }
 
-    /// The same transport, dialling in another way: same identity, same options. Whichever listens serves
-    /// them all.
+    /// The same transport, dialling in another way: same identity, same options. Whichever listens first serves
+    /// them all, on one port, and while it does the others never listen.
     ///
     /// # Errors
     /// [`FailureKind::Unsupported`](crate::error::FailureKind::Unsupported) for a way that is not built in.
@@ -140,7 +141,7 @@ impl Transport for GrpcTransport {
     }
 
     async fn listen(&self, bind: SocketAddr) -> Result<Box<dyn Listener>, TransportError> {
-        let listener = PortListener::bind(Arc::clone(&self.shared), bind).await?;
+        let listener = PortListener::bind(Arc::clone(&self.shared), self.rung, bind).await?;
         Ok(Box::new(listener))
     }
 

@@ -140,7 +140,7 @@ impl StreamingService<Bytes> for Once {
             return ready(Err(Status::internal("a request is answered once")));
         };
         let (sender, chunks) = chunks();
-        let pipe = GrpcPipe::accepted(request.into_inner(), sender, busy);
+        let pipe = GrpcPipe::accepted(request.into_inner(), sender, busy.with_pipe());
         // Others may be on this connection, so the pipe counts its own bytes.
         let (pipe, traffic) = Metered::new(pipe);
         let way = Way { kind: TransportKind::GrpcStream, address: inlet.peer_address(), traffic };

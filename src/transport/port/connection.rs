@@ -1,7 +1,7 @@
 //! One accepted connection: what is spoken on it, and how long it lives.
 //!
 //! Contract: a connection that has served its first request lives on while requests are under way on it or pipes run through it,
-//! and [`IDLE`] beyond; with a request under way, [`STALLED`] without a byte in either direction ends it. Their number is bounded, in all
+//! and [`IDLE`] beyond; with requests alone under way, [`STALLED`] without a byte in either direction ends it. Their number is bounded, in all
 //! and for each host. When the listener is gone, a connection ends with the last of its pipes.
 
 use std::net::SocketAddr;
@@ -146,9 +146,87 @@ async fn idle(inlet: &Inlet) {
         let now = traffic.received.load(Ordering::Relaxed) + traffic.taken.load(Ordering::Relaxed);
         quiet = if now == moved { quiet + 1 } else { 0 };
         moved = now;
-        let too_long = if inlet.is_busy() { STALLED } else { 1 };
-        if quiet >= too_long || (results.is_closed() && !inlet.is_busy()) {
+        let is_over = match () {
+            () if inlet.has_pipes() => false,
+            () if inlet.is_busy() => quiet >= STALLED,
+            () => quiet > 0 || results.is_closed(),
+        };
+        if is_over {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use tokio::sync::mpsc;
+    use tokio::time::{Instant, sleep, timeout};
+
+    use super::*;
+    use crate::identity::Identity;
+    use crate::transport::GrpcOptions;
+    use crate::transport::metered::Traffic;
+    use crate::transport::shared::Shared;
+
+    fn port() -> (Arc<Port>, mpsc::Receiver<super::super::inlet::Handshaken>) {
+        let options = GrpcOptions { plaintext: true, ..GrpcOptions::default() };
+        let shared = Shared::new(Identity::from_seed([1; 32]), options).unwrap();
+        let (results, told) = mpsc::channel(1);
+        (Arc::new(Port::new(Arc::new(shared), false, results)), told)
+    }
+
+    fn inlet(port: &Arc<Port>, traffic: Traffic) -> Inlet {
+        let address: SocketAddr = "192.0.2.1:7".parse().unwrap();
+        let slot = port.handshake_slot(address.ip()).unwrap();
+        Inlet::new(Arc::clone(port), address, traffic, slot).0
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_lives_for_its_work_and_a_little_longer() {
+        let (port, told) = port();
+        let traffic = Traffic::default();
+        let inlet = inlet(&port, traffic.clone());
+        let spans = async |limit: u32| {
+            let start = Instant::now();
+            let ended = timeout(IDLE * limit, idle(&inlet)).await;
+            ended.ok().map(|()| start.elapsed().as_secs() / IDLE.as_secs())
+        };
+        assert_eq!(spans(100).await, Some(1), "nothing to do");
+        let request = inlet.begin();
+        assert_eq!(spans(100).await, Some(u64::from(STALLED)), "a request that does not move");
+        let moving = async {
+            loop {
+                sleep(IDLE).await;
+                traffic.received.fetch_add(1, Ordering::Relaxed);
+            }
+        };
+        let moves = async {
+            tokio::select! { spans = spans(100) => spans, () = moving => None }
+        };
+        assert_eq!(moves.await, None, "a request that moves");
+        let pipe = request.with_pipe();
+        assert_eq!(spans(1000).await, None, "a pipe that is quiet");
+        drop(told);
+        assert_eq!(spans(100).await, None, "a pipe without a listener");
+        drop(pipe);
+        assert_eq!(spans(100).await, Some(0), "nothing to do, and no listener");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn served_connections_of_a_host_are_bounded_and_idle_ones_give_way() {
+        let (port, _told) = port();
+        let go_on = || go_on(inlet(&port, Traffic::default()), pending(), |_| ());
+        let mut admitted = 0;
+        while go_on().is_ok() {
+            admitted += 1;
+            assert!(admitted < 1000, "without bound");
+        }
+        assert_eq!(go_on().unwrap_err().kind, FailureKind::Refused);
+        assert!(admitted > 8);
+        // The goodbye may take as long as being idle.
+        sleep(IDLE * 3).await;
+        assert!(go_on().is_ok());
     }
 }

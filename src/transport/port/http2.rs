@@ -23,8 +23,8 @@ use crate::ports::RawLink;
 use crate::transport::exchange::{self, EXCHANGE_PATH};
 use crate::transport::failure;
 use crate::transport::grpc::{
-    Driver, HTTP2_FRAME_BYTES, LINK_PATH, LinkOffer, MAX_HEADER_BYTES, Opened, Outgoing, PIPE_PATH,
-    SEND_BUFFER_BYTES, Spawner, serve_link, serve_pipe,
+    CONNECTION_WINDOW, Driver, HTTP2_FRAME_BYTES, LINK_PATH, LinkOffer, MAX_HEADER_BYTES, Opened,
+    Outgoing, PIPE_PATH, SEND_BUFFER_BYTES, Spawner, serve_link, serve_pipe,
 };
 use crate::transport::pipe::Pipe;
 use crate::transport::shared::TARGET;
@@ -34,9 +34,9 @@ use crate::transport::shared::TARGET;
 const MAX_STREAMS: u32 = 8;
 /// The same for a proxy, which sends the pipes of many peers over one connection.
 const MAX_PROXY_STREAMS: u32 = 64;
-/// Bytes of a stream that a proxy may send ahead. All streams together may fill the connection's window, so that
+/// Bytes of a stream that a proxy may send ahead. All streams together just fill the connection's window, so that
 /// one that is not read never holds up another.
-const PROXY_STREAM_WINDOW: u32 = 128 * 1024;
+const PROXY_STREAM_WINDOW: u32 = CONNECTION_WINDOW / MAX_PROXY_STREAMS;
 
 /// Serves requests until the first that this port answers, and makes the link that it asks for or lets the
 /// connection go on.
@@ -64,6 +64,7 @@ pub(super) async fn serve(
     let spawner = Spawner::default();
     let mut builder = http2::Builder::new(spawner.clone());
     builder
+        .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(HTTP2_FRAME_BYTES)
         .max_header_list_size(MAX_HEADER_BYTES)
         .max_send_buf_size(SEND_BUFFER_BYTES);
@@ -72,8 +73,7 @@ pub(super) async fn serve(
     } else {
         builder
             .max_concurrent_streams(MAX_PROXY_STREAMS)
-            .initial_stream_window_size(PROXY_STREAM_WINDOW)
-            .initial_connection_window_size(MAX_PROXY_STREAMS * PROXY_STREAM_WINDOW);
+            .initial_stream_window_size(PROXY_STREAM_WINDOW);
     }
     let connection = builder.serve_connection(TokioIo::new(stream), service);
     let mut driver = Driver::new(connection, spawner);

@@ -70,13 +70,29 @@ struct Inner {
     slot: Mutex<Option<Slot>>,
     /// Taken by the first request.
     first: Mutex<Option<oneshot::Sender<()>>>,
-    /// Requests under way, and links that the connection carries.
-    busy: AtomicUsize,
+    /// Requests under way.
+    requests: AtomicUsize,
+    /// Pipes that the connection carries.
+    pipes: AtomicUsize,
 }
 
-/// Reason for a connection to live: a request under way, or a link.
+/// Reason for a connection to live: a request under way, or a pipe.
 #[derive(Debug)]
-pub(in crate::transport) struct Busy(Inlet);
+pub(in crate::transport) struct Busy {
+    inlet: Inlet,
+    is_pipe: bool,
+}
+
+impl Busy {
+    /// The request is a pipe, which may be as quiet as it likes.
+    pub(in crate::transport) fn with_pipe(mut self) -> Self {
+        if !self.is_pipe {
+            self.inlet.0.pipes.fetch_add(1, Ordering::Relaxed);
+            self.is_pipe = true;
+        }
+        self
+    }
+}
 
 impl Inlet {
     /// The inlet of a connection, and what tells of its first request.
@@ -88,8 +104,9 @@ impl Inlet {
     ) -> (Self, oneshot::Receiver<()>) {
         let (first, served) = oneshot::channel();
         let (slot, first) = (Mutex::new(Some(slot)), Mutex::new(Some(first)));
-        let busy = AtomicUsize::new(0);
-        (Self(Arc::new(Inner { port, address, traffic, slot, first, busy })), served)
+        let (requests, pipes) = <(AtomicUsize, AtomicUsize)>::default();
+        let inner = Inner { port, address, traffic, slot, first, requests, pipes };
+        (Self(Arc::new(inner)), served)
     }
 
     /// State of the transport.
@@ -114,12 +131,12 @@ impl Inlet {
 
     /// Notes a request that this port answers. While what is returned lives, so does the connection.
     pub(in crate::transport) fn begin(&self) -> Busy {
-        self.0.busy.fetch_add(1, Ordering::Relaxed);
+        self.0.requests.fetch_add(1, Ordering::Relaxed);
         if let Some(first) = self.0.first.lock().unwrap_or_else(PoisonError::into_inner).take() {
             // Nobody listens where the connection is over.
             let _ = first.send(());
         }
-        Busy(self.clone())
+        Busy { inlet: self.clone(), is_pipe: false }
     }
 
     /// Makes a link of a pipe, or a failure, in a task of its own and within the bounds of handshakes; the
@@ -173,7 +190,11 @@ impl Inlet {
     }
 
     pub(super) fn is_busy(&self) -> bool {
-        self.0.busy.load(Ordering::Relaxed) > 0
+        self.0.requests.load(Ordering::Relaxed) > 0
+    }
+
+    pub(super) fn has_pipes(&self) -> bool {
+        self.0.pipes.load(Ordering::Relaxed) > 0
     }
 
     /// The slot of the connection's handshake, if it still has it.
@@ -184,6 +205,9 @@ impl Inlet {
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.0.busy.fetch_sub(1, Ordering::Relaxed);
+        if self.is_pipe {
+            self.inlet.0.pipes.fetch_sub(1, Ordering::Relaxed);
+        }
+        self.inlet.0.requests.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -38,6 +38,7 @@ use self::slots::Full;
 use super::shared::{Shared, TARGET};
 use crate::error::{FailureKind, TransportError};
 use crate::ports::{Accepted, Listener, RawLink};
+use crate::types::TransportKind;
 
 /// Delay after the operating system refused to accept, which it does again at once while, say, no
 /// file descriptors are left.
@@ -52,6 +53,7 @@ pub(in crate::transport) struct PortListener {
     proxied: Option<Socket>,
     handshakes: JoinSet<(Option<SocketAddr>, Result<Option<RawLink>, TransportError>)>,
     in_pipes: mpsc::Receiver<Handshaken>,
+    _listening: Arc<TransportKind>,
     /// The last accept failed: pause before the next.
     pausing: bool,
 }
@@ -88,8 +90,10 @@ impl Socket {
 impl PortListener {
     pub(in crate::transport) async fn bind(
         shared: Arc<Shared>,
+        rung: TransportKind,
         bind: SocketAddr,
     ) -> Result<Self, TransportError> {
+        let listening = shared.listen(rung)?;
         let (results, in_pipes) = mpsc::channel(RESULTS);
         let port = |is_proxied| Port::new(Arc::clone(&shared), is_proxied, results.clone());
         let direct = Socket::bind(bind, port(false)).await?;
@@ -97,7 +101,8 @@ impl PortListener {
             None => None,
             Some(bind) => Some(Socket::bind(bind, port(true)).await?),
         };
-        Ok(Self { direct, proxied, handshakes: JoinSet::new(), in_pipes, pausing: false })
+        let handshakes = JoinSet::new();
+        Ok(Self { direct, proxied, handshakes, in_pipes, _listening: listening, pausing: false })
     }
 
     /// Starts a handshake, or says why there is none.

@@ -170,7 +170,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> MessagePipe<S> {
         let mut socket = ready!(self.state.poll_open(cx))?;
         // Also pongs, which the socket does not count when it says that it is ready.
         ready!(socket.as_mut().poll_flush(cx)).map_err(lost)?;
-        let message = Message::Binary(self.outgoing.split().freeze());
+        // Memory goes with the message: most links are quiet most of the time.
+        let message = Message::Binary(mem::take(&mut self.outgoing).freeze());
         Poll::Ready(socket.start_send(message).map_err(lost))
     }
 

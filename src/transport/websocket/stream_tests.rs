@@ -45,13 +45,13 @@ fn frame(to: Role, first: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![first];
     let mask_bit = if masked { 0x80 } else { 0 };
     match u16::try_from(payload.len()) {
-        Ok(length) if length < 126 => frame.push(mask_bit | payload.len() as u8),
+        Ok(length) if length < 126 => frame.push(mask_bit | u8::try_from(length).unwrap()),
         Ok(length) => {
-            frame.push(mask_bit | 126);
+            frame.push(mask_bit | 0x7e);
             frame.extend(length.to_be_bytes());
         }
         Err(_) => {
-            frame.push(mask_bit | 127);
+            frame.push(mask_bit | 0x7f);
             frame.extend((payload.len() as u64).to_be_bytes());
         }
     }
@@ -83,7 +83,7 @@ async fn read_frame(raw: &mut (impl AsyncRead + Unpin)) -> (u8, Vec<u8>) {
 }
 
 fn pattern(bytes: usize) -> Vec<u8> {
-    (0..bytes).map(|i| (i * i / 7 + i) as u8).collect()
+    (0..bytes).map(|i| u8::try_from((i * i / 7 + i) % 256).unwrap()).collect()
 }
 
 #[tokio::test]
@@ -212,7 +212,7 @@ async fn pings_without_end_to_a_writer_that_is_held_back_cost_no_data() {
     let (a, raw) = duplex(1000);
     let mut pipe = pipe(a, Role::Server);
     let (mut from_pipe, mut to_pipe) = split(raw);
-    pipe.write_all(&[4; 70_000]).await.unwrap();
+    pipe.write_all(&vec![4; 70_000]).await.unwrap();
     let ping = frame(Role::Server, FINAL | PING, &[1; 125]);
     for _ in 0..1000 {
         let mut byte = [0];
@@ -230,7 +230,7 @@ async fn pings_without_end_to_a_writer_that_is_held_back_cost_no_data() {
     }
     let (mut reader, mut writer) = split(pipe);
     let write = async {
-        writer.write_all(&[5; 70_000]).await.unwrap();
+        writer.write_all(&vec![5; 70_000]).await.unwrap();
         writer.shutdown().await.unwrap();
     };
     let mut data = Vec::new();
@@ -247,7 +247,7 @@ async fn pings_without_end_to_a_writer_that_is_held_back_cost_no_data() {
     let mut rest = [0];
     let (read, ()) = join(reader.read(&mut rest), join(write, collect).map(|_| ())).await;
     assert_eq!(read.unwrap(), 0);
-    assert!(data == [[4; 70_000], [5; 70_000]].concat(), "{} bytes", data.len());
+    assert!(data == [vec![4; 70_000], vec![5; 70_000]].concat(), "{} bytes", data.len());
 }
 
 #[tokio::test]
@@ -300,7 +300,7 @@ fn against_the_rules(role: Role) -> Vec<(&'static str, Vec<u8>, u16)> {
         ("compressed", good(FINAL | 0x40 | BINARY, b"abc"), 1002),
         ("reserved bits", good(FINAL | 0x30 | BINARY, b"abc"), 1002),
         ("a reserved kind of data", good(FINAL | 3, b"abc"), 1002),
-        ("a reserved kind of control", good(FINAL | 11, b"abc"), 1002),
+        ("a reserved kind of control", good(FINAL | 0xb, b"abc"), 1002),
         ("a long ping", good(FINAL | PING, &[0; 126]), 1002),
         ("a ping in parts", good(PING, b"abc"), 1002),
         ("a close frame of one byte", good(FINAL | CLOSE, b"a"), 1002),

@@ -47,14 +47,6 @@ impl FromStr for Endpoint {
     type Err = EndpointError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(Self::parse_signed(text)?.to_canonical())
-    }
-}
-
-impl Endpoint {
-    /// Reads an endpoint of a signed record, whose spelling is part of what is signed: an IPv4-mapped
-    /// address stays one until [`Endpoint::to_canonical`].
-    pub(crate) fn parse_signed(text: &str) -> Result<Self, EndpointError> {
         let text = text.trim();
         if text.is_empty() {
             return Err(EndpointError::Empty);
@@ -85,7 +77,8 @@ impl Endpoint {
             None => usual_port,
         };
         check(&host, port)?;
-        Ok(Self { host, port, scheme, more: More::of(path.to_owned(), pin) })
+        let more = More::of(path.to_owned(), pin);
+        Ok(Self { host, port, scheme, more }.to_canonical())
     }
 }
 

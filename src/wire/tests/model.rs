@@ -1,5 +1,7 @@
 //! Messages as the types generated from the proto: what the hand-written code must agree with.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 
 use crate::types::{
@@ -173,7 +175,7 @@ fn record(record: &PeerRecord) -> gossip::Record {
         peer: Bytes::copy_from_slice(record.draft.peer.as_bytes()),
         seq: record.draft.seq,
         issued: record.draft.issued.as_millis(),
-        endpoints: record.draft.endpoints.iter().map(ToString::to_string).collect(),
+        endpoints: record.texts().into_iter().map(Cow::into_owned).collect(),
         signature: Bytes::copy_from_slice(&record.signature),
     }
 }

@@ -70,15 +70,13 @@ fn endpoint(random: &mut Random) -> Endpoint {
 }
 
 fn record(random: &mut Random) -> PeerRecord {
-    PeerRecord {
-        draft: RecordDraft {
-            peer: peer(random),
-            seq: random.number(),
-            issued: wall(random),
-            endpoints: random.list(0..17, endpoint),
-        },
-        signature: random.bytes(),
-    }
+    let draft = RecordDraft {
+        peer: peer(random),
+        seq: random.number(),
+        issued: wall(random),
+        endpoints: random.list(0..17, endpoint),
+    };
+    draft.sign_with(|_| random.bytes())
 }
 
 fn hello(random: &mut Random) -> Hello {
