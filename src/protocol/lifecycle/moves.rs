@@ -146,14 +146,13 @@ impl Protocol {
         else {
             return;
         };
-        if cause != CloseCause::Transport || l.up.is_none() {
-            return;
-        }
+        let Some(up) = l.up.as_ref().filter(|_| cause == CloseCause::Transport) else { return };
         // What was handed out may wait in buffers of this side still.
-        let taken = l.up.as_ref().map_or(0, |up| up.pinger.taken());
+        let taken = up.pinger.taken();
         let sent = if taken > 0 { taken } else { l.wire_bytes };
         let (age, kind) = (now.since(l.connected), l.kind);
-        let found = self.membership.cuts.note((endpoint.clone(), kind), (age, sent), now);
+        let shown = (up.incarnation, age, sent);
+        let found = self.membership.cuts.note((endpoint.clone(), kind), shown, now);
         if let Some(why) = found {
             self.env.counters.link_limits_found += 1;
             tracing::warn!(
