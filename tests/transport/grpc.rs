@@ -215,6 +215,27 @@ async fn silent_connections_of_one_host_do_not_stop_another() {
     server.serves().await;
 }
 
+/// A link is a handshake no more: others from its host may come for as long as it lives.
+#[tokio::test]
+async fn a_link_gives_the_place_of_its_handshake_back() {
+    for mut options in [GrpcOptions::default(), plaintext()] {
+        options.max_handshakes = 1;
+        options.max_handshakes_per_ip = 1;
+        let mut server = Server::start(options.clone()).await;
+        let mut open = Vec::new();
+        for peer in 1..4 {
+            let client = transport(peer, &options);
+            let endpoint = Endpoint::from(server.address);
+            let dial = client.dial(&endpoint, None);
+            let (dialled, accepted) = in_time(join(dial, Node::accept(&mut server.listener))).await;
+            open.push((dialled.unwrap(), accepted));
+        }
+        for (dialled, accepted) in open {
+            in_time(Node::assert_open(dialled, accepted)).await;
+        }
+    }
+}
+
 #[tokio::test]
 async fn silent_connections_are_dropped_in_time() {
     let mut server = Server::start(impatient()).await;

@@ -149,11 +149,10 @@ impl Protocol {
         else {
             return;
         };
-        if cause != CloseCause::Transport || l.up.is_none() {
-            return;
-        }
+        let Some(up) = l.up.as_ref().filter(|_| cause == CloseCause::Transport) else { return };
         let (age, sent, kind) = (now.since(l.connected), l.wire_bytes, l.kind);
-        let found = self.links.cuts.note((endpoint.clone(), kind), (age, sent), now);
+        let shown = (up.incarnation, age, sent);
+        let found = self.links.cuts.note((endpoint.clone(), kind), shown, now);
         if let Some(why) = found {
             self.env.counters.link_limits_found += 1;
             tracing::warn!(

@@ -4,7 +4,8 @@
 //! A stock nginx resets a stream when its request body has had 1 MiB, and other proxies and load
 //! balancers when it has lived for so long. Two connections in a row that ended by themselves having
 //! sent nearly the same, near a power of two or ten, show the former; two of nearly the same age the
-//! latter. The bound is then kept to for [`KEPT`], by going over to another connection before it. A wrong
+//! latter. Both were to the same process of the peer, since one that ends takes its connections with it.
+//! The bound is then kept to for [`KEPT`], by going over to another connection before it. A wrong
 //! guess costs a connection now and then.
 //!
 //! Tested by: the tests below.
@@ -22,7 +23,7 @@ pub(in crate::protocol) const MAX_PLACES: usize = 64;
 const KEPT: Duration = Duration::from_hours(1);
 /// Least and most of what may be a bound.
 const BYTES: std::ops::RangeInclusive<u64> = 64 << 10..=1 << 32;
-const AGES: std::ops::RangeInclusive<Duration> = Duration::from_secs(2)..=KEPT;
+const AGES: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=KEPT;
 /// Two values within this part of the larger are nearly the same.
 const NEARLY: u64 = 8;
 
@@ -37,8 +38,8 @@ pub(in crate::protocol) struct Bound {
 
 #[derive(Debug)]
 struct Place {
-    /// Age and bytes of the latest connection that was cut.
-    latest: (Duration, u64),
+    /// Incarnation of the peer, age and bytes, of the latest connection that was cut.
+    latest: (u64, Duration, u64),
     at: MonoTime,
     bound: Bound,
 }
@@ -53,7 +54,7 @@ impl Cuts {
     pub(in crate::protocol) fn note(
         &mut self,
         way: (Endpoint, TransportKind),
-        (age, sent): (Duration, u64),
+        (incarnation, age, sent): (u64, Duration, u64),
         now: MonoTime,
     ) -> Option<Why> {
         self.0.retain(|_, place| now.since(place.at) < KEPT);
@@ -62,11 +63,14 @@ impl Cuts {
                 self.0.iter().min_by_key(|(_, place)| place.at).map(|(way, _)| way.clone());
             oldest.and_then(|way| self.0.remove(&way));
         }
-        let latest = (age, sent);
-        let fresh = Place { latest: (Duration::ZERO, 0), at: now, bound: Bound::default() };
+        let latest = (incarnation, age, sent);
+        let fresh = Place { latest: (0, Duration::ZERO, 0), at: now, bound: Bound::default() };
         let place = self.0.entry(way).or_insert(fresh);
-        let (age_before, sent_before) = std::mem::replace(&mut place.latest, latest);
+        let (before, age_before, sent_before) = std::mem::replace(&mut place.latest, latest);
         place.at = now;
+        if before != incarnation {
+            return None;
+        }
         let millis = |age: Duration| u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
         let (least, least_age) = (sent.min(sent_before), age.min(age_before));
         if BYTES.contains(&least) && are_near(sent, sent_before) && is_round(sent) {
@@ -131,9 +135,9 @@ mod tests {
     fn two_connections_cut_after_the_same_bytes_show_a_bound() {
         let mut cuts = Cuts::default();
         let (endpoint, rung) = way(0);
-        assert_eq!(cuts.note(way(0), (secs(9), MIB + 30_000), at(10)), None, "once is chance");
+        assert_eq!(cuts.note(way(0), (1, secs(9), MIB + 30_000), at(10)), None, "once is chance");
         assert_eq!(cuts.bound(&endpoint, rung, at(10)), Bound::default());
-        assert_eq!(cuts.note(way(0), (secs(90), MIB - 8_000), at(99)), Some(Why::BodyLimit));
+        assert_eq!(cuts.note(way(0), (1, secs(90), MIB - 8_000), at(99)), Some(Why::BodyLimit));
         let bound = cuts.bound(&endpoint, rung, at(100));
         assert_eq!(bound, Bound { bytes: Some((MIB - 8_000) / 8 * 5), age: None });
         assert_eq!(cuts.bound(&endpoint, TransportKind::WebSocket, at(100)), Bound::default());
@@ -144,8 +148,8 @@ mod tests {
     fn two_connections_cut_at_the_same_age_show_a_bound() {
         let mut cuts = Cuts::default();
         let (endpoint, rung) = way(0);
-        assert_eq!(cuts.note(way(0), (secs(5), 700), at(10)), None);
-        assert_eq!(cuts.note(way(0), (secs(5), 90_000), at(16)), Some(Why::TimeLimit));
+        assert_eq!(cuts.note(way(0), (1, secs(5), 700), at(10)), None);
+        assert_eq!(cuts.note(way(0), (1, secs(5), 90_000), at(16)), Some(Why::TimeLimit));
         let age = Some(Duration::from_millis(3125));
         assert_eq!(cuts.bound(&endpoint, rung, at(16)), Bound { bytes: None, age });
     }
@@ -154,21 +158,25 @@ mod tests {
     fn what_differs_shows_nothing() {
         let mut cuts = Cuts::default();
         for (n, (age, sent)) in
-            [(5, 3 * MIB), (60, MIB), (7, 4 * MIB), (1, 5), (1, 6)].iter().enumerate()
+            [(5, 3 * MIB), (60, MIB), (7, 4 * MIB), (1, 5), (0, 6)].iter().enumerate()
         {
-            let found = cuts.note(way(0), (secs(*age), *sent), at(100 * n as u64));
+            let found = cuts.note(way(0), (1, secs(*age), *sent), at(100 * n as u64));
             assert_eq!(found, None, "{n}");
         }
+        // The peer has restarted.
+        assert_eq!(cuts.note(way(2), (1, secs(9), MIB), at(1000)), None);
+        assert_eq!(cuts.note(way(2), (2, secs(9), MIB), at(1010)), None);
+        assert_eq!(cuts.note(way(2), (2, secs(9), MIB), at(1020)), Some(Why::BodyLimit));
         // The same amount, and none that anybody would configure.
-        assert_eq!(cuts.note(way(1), (secs(5), 1_500_000), at(1000)), None);
-        assert_eq!(cuts.note(way(1), (secs(50), 1_500_000), at(1001)), None);
+        assert_eq!(cuts.note(way(1), (1, secs(5), 1_500_000), at(1000)), None);
+        assert_eq!(cuts.note(way(1), (1, secs(50), 1_500_000), at(1001)), None);
     }
 
     #[test]
     fn few_places_are_remembered() {
         let mut cuts = Cuts::default();
         for n in 0..1000 {
-            cuts.note(way(n), (secs(5), 700), at(10 + n / 100));
+            cuts.note(way(n), (1, secs(5), 700), at(10 + n / 100));
         }
         assert_eq!(cuts.len(), MAX_PLACES);
     }

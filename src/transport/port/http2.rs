@@ -106,6 +106,8 @@ pub(super) async fn serve(
     let remote = proven.map(|proven| proven.peer).or(opened.claim).ok_or_else(|| {
         TransportError::new(FailureKind::Protocol, "the remote states no peer id")
     })?;
+    // The handshake is over; the service keeps the inlet for as long as the link lives.
+    drop(inlet.take_slot());
     tokio::spawn(driver.run(ended, http2::Connection::graceful_shutdown));
     let way = inlet.way(crate::types::TransportKind::GrpcStream);
     Ok(Some(opened.into_link(sink, halves, remote, way, proven)))
