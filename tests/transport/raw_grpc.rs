@@ -5,15 +5,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use h2::SendStream;
-use h2::client::SendRequest;
+use h2::client::{ResponseFuture, SendRequest};
 use http::{HeaderMap, Request};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, ServerConfig, SignatureScheme};
 use sorcha_peer::Identity;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
@@ -82,6 +82,36 @@ pub(crate) async fn ecdsa_server() -> (SocketAddr, JoinHandle<()>) {
     (address, task)
 }
 
+/// A TLS server with an ECDSA key that passes all it reads on to `target`, in a TLS of its own, until the
+/// tasks are dropped.
+pub(crate) async fn interceptor(target: SocketAddr) -> (SocketAddr, JoinSet<()>) {
+    let (certificate, key) = ecdsa();
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .unwrap();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        let mut connections = JoinSet::new();
+        while let Ok((tcp, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            connections.spawn(async move {
+                let Ok(mut inside) = acceptor.accept(tcp).await else { return };
+                let alpn = inside.get_ref().1.alpn_protocol().unwrap_or(b"http/1.1").to_vec();
+                let mut outside = tls(target, &Certificate::None, &alpn).await.unwrap();
+                let _ = copy_bidirectional(&mut inside, &mut outside).await;
+            });
+        }
+    });
+    (address, tasks)
+}
+
 /// An HTTP/2 connection with a proper certificate.
 pub(crate) struct Peer {
     requests: SendRequest<Bytes>,
@@ -128,14 +158,21 @@ impl Peer {
     }
 
     async fn request(&mut self, path: &str) -> (HeaderMap, SendStream<Bytes>) {
-        let request = Request::post(format!("http://x{path}"))
-            .header("content-type", "application/grpc")
-            .header("te", "trailers")
-            .body(())
-            .unwrap();
-        let (response, frames) = self.requests.send_request(request, false).unwrap();
+        let (response, frames) = self.requests.send_request(call(path), false).unwrap();
         (response.await.unwrap().headers().clone(), frames)
     }
+
+    /// Opens a stream and waits for nothing.
+    pub(crate) fn begin(&mut self, path: &str) -> (ResponseFuture, RawStream) {
+        let (response, frames) = self.requests.send_request(call(path), false).unwrap();
+        (response, RawStream { frames })
+    }
+}
+
+fn call(path: &str) -> Request<()> {
+    let request = Request::post(format!("http://x{path}"));
+    let request = request.header("content-type", "application/grpc").header("te", "trailers");
+    request.body(()).unwrap()
 }
 
 impl Drop for Peer {
