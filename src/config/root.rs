@@ -95,15 +95,11 @@ impl Config {
         self.gossip.validate()?;
         self.outbox.validate()?;
         self.validate_memory()?;
-        match self.listen.address {
-            Some(addr)
-                if self.network.plaintext
-                    && !addr.ip().is_loopback()
-                    && !self.network.allow_plaintext_beyond_loopback =>
-            {
-                Err(ConfigError::PlaintextBeyondLoopback { address: addr })
-            }
-            _ => Ok(()),
+        let may = !self.network.plaintext || self.network.allow_plaintext_beyond_loopback;
+        let mut listening = [self.listen.address, self.listen.http].into_iter().flatten();
+        match listening.find(|address| !may && !address.ip().is_loopback()) {
+            Some(address) => Err(ConfigError::PlaintextBeyondLoopback { address }),
+            None => Ok(()),
         }
     }
 }

@@ -123,6 +123,11 @@ fn plaintext_beyond_loopback_needs_a_word() {
     let mut config = Config::default();
     config.network.plaintext = true;
     assert!(matches!(config.validate(), Err(ConfigError::PlaintextBeyondLoopback { .. })));
+    // A proxy in front believes nobody more.
+    config.listen.address = Some("127.0.0.1:5001".parse().unwrap());
+    config.validate().unwrap();
+    config.listen.http = Some("0.0.0.0:8080".parse().unwrap());
+    assert!(matches!(config.validate(), Err(ConfigError::PlaintextBeyondLoopback { .. })));
     config.network.allow_plaintext_beyond_loopback = true;
     config.validate().unwrap();
 }

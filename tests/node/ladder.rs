@@ -7,7 +7,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::{SinkExt, StreamExt};
@@ -15,6 +15,7 @@ use sorcha_peer::error::{ConnectError, FailureKind, TransportError};
 use sorcha_peer::ports::{FrameSink, FrameStream, Listener, RawLink, Transport};
 use sorcha_peer::transport::{GrpcOptions, GrpcTransport};
 use sorcha_peer::{Config, Endpoint, Event, PeerId, PeerNode, TransportKind};
+use tokio::time::Instant;
 
 use crate::common::{
     address, assert_spreads, config, config_with, event, identity, ready, start, start_alone,

@@ -21,6 +21,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::cutting_path::{Cut, cutting_path};
+use crate::raw_grpc::Peer;
 
 /// Ends a test that hangs; no test waits for it.
 const HANG: Duration = Duration::from_mins(3);
@@ -520,6 +521,35 @@ async fn ten_thousand_sessions_from_one_host_are_few() {
             }
         }
         assert_eq!(opened, GrpcOptions::default().max_handshakes_per_ip);
+    };
+    beside(&mut listener, work).await;
+}
+
+#[tokio::test]
+async fn calls_whose_message_never_ends_are_few() {
+    const EXCHANGE: &str = "/sorcha.peer.gossip.v1.PeerGossip/Exchange";
+    let (mut listener, address) = believing().await;
+    let work = async {
+        let mut client = Peer::over(TcpStream::connect(address).await.unwrap()).await;
+        let begun: Vec<_> = (0..16)
+            .map(|_| {
+                let mut call = client.begin(EXCHANGE);
+                call.1.send(Bytes::from_static(&[0, 0, 3, 0, 0, 7]), false);
+                call
+            })
+            .collect();
+        assert_eq!(client.status(EXCHANGE).await, "8", "one more is refused at once");
+        // An empty message opens a session as soon as others have ended.
+        drop(begun);
+        loop {
+            let (response, mut call) = client.begin(EXCHANGE);
+            call.send(Bytes::from_static(&[0; 5]), true);
+            let response = response.await.unwrap();
+            match response.headers().get("grpc-status") {
+                None => break,
+                Some(status) => assert_eq!(status, "8"),
+            }
+        }
     };
     beside(&mut listener, work).await;
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use h2::SendStream;
-use h2::client::SendRequest;
+use h2::client::{ResponseFuture, SendRequest};
 use http::{HeaderMap, Request};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
@@ -128,14 +128,21 @@ impl Peer {
     }
 
     async fn request(&mut self, path: &str) -> (HeaderMap, SendStream<Bytes>) {
-        let request = Request::post(format!("http://x{path}"))
-            .header("content-type", "application/grpc")
-            .header("te", "trailers")
-            .body(())
-            .unwrap();
-        let (response, frames) = self.requests.send_request(request, false).unwrap();
+        let (response, frames) = self.requests.send_request(call(path), false).unwrap();
         (response.await.unwrap().headers().clone(), frames)
     }
+
+    /// Opens a stream and waits for nothing.
+    pub(crate) fn begin(&mut self, path: &str) -> (ResponseFuture, RawStream) {
+        let (response, frames) = self.requests.send_request(call(path), false).unwrap();
+        (response, RawStream { frames })
+    }
+}
+
+fn call(path: &str) -> Request<()> {
+    let request = Request::post(format!("http://x{path}"));
+    let request = request.header("content-type", "application/grpc").header("te", "trailers");
+    request.body(()).unwrap()
 }
 
 impl Drop for Peer {

@@ -46,10 +46,12 @@ impl Protocol {
             return None;
         }
         let most = self.env.config.listen.max_handshakes as usize;
-        let crowd = |ip| self.links.hello_count_from(ip) >= most.div_ceil(2);
         let from = link.address.map(|address| address.ip());
-        let full = from.is_some_and(|ip| shunned(ip) || crowd(ip))
-            || self.links.inbound_hello_count() >= most;
+        // All that come by a proxy in front of this node count as one host.
+        let is_crowd = (from.is_some() || link.kind.is_network())
+            && self.links.hello_count_from(from) >= most.div_ceil(2);
+        let full =
+            is_crowd || from.is_some_and(shunned) || self.links.inbound_hello_count() >= most;
         full.then_some(CloseReason::TooManyLinks)
     }
 

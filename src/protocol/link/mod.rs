@@ -103,9 +103,9 @@ impl Links {
     }
 
     /// Number of accepted links from the host of `ip` that are not through their hello.
-    pub(super) fn hello_count_from(&self, ip: IpAddr) -> usize {
-        let host = host_of(ip);
-        let from = |l: &&Link| l.address.is_some_and(|address| host_of(address.ip()) == host);
+    pub(super) fn hello_count_from(&self, ip: Option<IpAddr>) -> usize {
+        let host = ip.map(host_of);
+        let from = |l: &&Link| l.address.map(|address| host_of(address.ip())) == host;
         let inbound = |l: &&Link| l.up.is_none() && l.direction == Direction::Inbound;
         self.all.values().filter(inbound).filter(from).count()
     }

@@ -202,10 +202,12 @@ impl Membership {
         }
         let Some(l) = links.all.get(&link) else { return };
         self.checking_records.enter(1);
-        // What to believe depends on where the teller is; a transport without addresses is local.
+        // What to believe depends on where the teller is. A proxy in front of this node hides that, and
+        // a transport of another kind without addresses is local.
         let scope = match (l.address, &l.endpoint) {
             (Some(address), _) => AddressScope::of(address.ip()),
             (None, Some(endpoint)) => endpoint.scope(),
+            (None, None) if l.kind.is_network() => AddressScope::Public,
             (None, None) => AddressScope::Loopback,
         };
         let source = l.remote;

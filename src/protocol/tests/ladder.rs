@@ -229,7 +229,7 @@ fn rungs_start_half_a_second_apart_and_the_first_accepted_hello_wins() {
     c.node.feed(c.now, Input::LinkClosed { link });
     let again = c.pass(c.now + secs(5));
     assert_eq!(again[0].1.rung, WebSocket);
-    assert_eq!((again[1].1.rung, again[1].0 - again[0].0), (GrpcStream, millis(500)));
+    assert_eq!((again[1].1.rung, again[1].0.abs_diff(again[0].0)), (GrpcStream, millis(500)));
 }
 
 #[test]
@@ -436,7 +436,7 @@ fn a_node_without_links_probes_early_and_one_that_has_some_does_not() {
             c.fails(&dial, FailureKind::Timeout);
         }
     }
-    let gaps: Vec<_> = starts.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    let gaps: Vec<_> = starts.windows(2).map(|pair| pair[1].abs_diff(pair[0])).collect();
     assert!(gaps.iter().all(|gap| *gap <= secs(70)), "as the back-off says: {gaps:?}");
     assert!(starts.len() > 15, "{starts:?}");
     let (probes, opened) = (c.count("breaker_probes"), c.count("breakers_opened"));
@@ -482,7 +482,7 @@ fn all_addresses_of_a_peer_are_one_queue_by_the_best_rung_first() {
     let expected: Vec<_> =
         [GrpcStream, WebSocket, Rest].iter().flat_map(|r| places.map(|p| (*r, p))).collect();
     assert_eq!(ways, expected);
-    assert!(begun.windows(2).all(|pair| pair[1].0 - pair[0].0 == millis(500)));
+    assert!(begun.windows(2).all(|pair| pair[1].0.abs_diff(pair[0].0) == millis(500)));
 }
 
 #[test]

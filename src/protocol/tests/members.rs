@@ -256,6 +256,26 @@ fn a_stranger_takes_no_place_and_learns_nothing_of_a_full_node() {
 }
 
 #[test]
+fn those_behind_a_proxy_take_half_of_the_places_for_hellos() {
+    let mut config = config(&[1]);
+    config.listen.max_handshakes = 4;
+    let mut node = SingleNode::new(ME, &config, Vec::new());
+    let assurance = Assurance { binding: Some(BINDING), ..Assurance::default() };
+    let kind = TransportKind::WebSocket;
+    for (n, refused) in [(3, false), (4, false), (5, true)] {
+        let (link, remote) = (LinkId(n.into()), id(n));
+        let opened = Input::LinkOpened { link, remote, kind, address: None, dial: None, assurance };
+        node.feed(Duration::ZERO, opened);
+        let said = goodbyes(&node.said_to(link));
+        assert_eq!(said == [CloseReason::TooManyLinks], refused, "{n}: {said:?}");
+    }
+    open(&mut node, Duration::ZERO, LINK, Some(address(1)), PEER);
+    node.hear(Duration::ZERO, LINK, vec![member(PEER, 1)]);
+    assert_eq!(goodbyes(&node.said_to(LINK)), []);
+    assert_eq!(node.protocol.stats().links, 1);
+}
+
+#[test]
 fn without_a_channel_binding_nothing_can_be_proven() {
     let mut node = SingleNode::new(ME, &config(&[1]), Vec::new());
     open_with(&mut node, Duration::ZERO, LINK, None, PEER, Assurance::default());

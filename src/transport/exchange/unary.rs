@@ -24,7 +24,7 @@ use super::sessions::Kind;
 use super::{Answer, Ask, NO_PART, NO_ROOM, NO_SESSION, Request, Route, SessionId};
 use crate::error::{FailureKind, TransportError};
 use crate::transport::outer::Alpn;
-use crate::transport::port::Inlet;
+use crate::transport::port::{Inlet, Slot};
 use crate::transport::{failure, grpc, tcp};
 use crate::types::TransportKind;
 use crate::wire::generated::gossip::{
@@ -44,9 +44,13 @@ pub(in crate::transport) async fn serve(
     request: http::Request<Incoming>,
     inlet: &Inlet,
 ) -> http::Response<Body> {
+    let Some(reading) = inlet.reading() else {
+        inlet.refused(NO_ROOM);
+        return Status::resource_exhausted(NO_ROOM).into_http();
+    };
     let mut grpc = tonic::server::Grpc::new(ProstCodec::default())
         .max_decoding_message_size(MAX_MESSAGE_BYTES);
-    let call = grpc.unary(Call { inlet: inlet.clone() }, request);
+    let call = grpc.unary(Call { inlet: inlet.clone(), reading: Some(reading) }, request);
     let late = |_| Status::deadline_exceeded("the call took too long").into_http();
     timeout(CALL_TIME, call).await.unwrap_or_else(late)
 }
@@ -54,6 +58,8 @@ pub(in crate::transport) async fn serve(
 /// One call that is served.
 struct Call {
     inlet: Inlet,
+    /// Held until the message is complete.
+    reading: Option<Slot>,
 }
 
 impl tonic::server::UnaryService<ExchangeRequest> for Call {
@@ -61,6 +67,7 @@ impl tonic::server::UnaryService<ExchangeRequest> for Call {
     type Future = BoxFuture<'static, Result<tonic::Response<ExchangeResponse>, Status>>;
 
     fn call(&mut self, request: tonic::Request<ExchangeRequest>) -> Self::Future {
+        drop(self.reading.take());
         let inlet = self.inlet.clone();
         async move {
             let answer = answer(&inlet, request.into_inner()).await;

@@ -19,6 +19,10 @@ use crate::types::TransportKind;
 const MAX_SERVED: u32 = 512;
 /// Maximum number of those from one host.
 const MAX_SERVED_OF_HOST: u32 = 64;
+/// Maximum number of calls whose message is being read, each of a quarter MiB at most.
+const MAX_READING: u32 = 128;
+/// Maximum number of those from one host.
+const MAX_READING_OF_HOST: u32 = 16;
 
 /// Address of a handshake inside a pipe, and what came of it.
 pub(super) type Handshaken = (Option<SocketAddr>, Result<RawLink, TransportError>);
@@ -33,6 +37,7 @@ pub(super) struct Port {
     pub(super) results: mpsc::Sender<Handshaken>,
     handshakes: Arc<Slots>,
     served: Arc<Slots>,
+    reading: Arc<Slots>,
 }
 
 impl Port {
@@ -41,7 +46,8 @@ impl Port {
         is_proxied: bool,
         results: mpsc::Sender<Handshaken>,
     ) -> Self {
-        Self { shared, is_proxied, results, handshakes: Arc::default(), served: Arc::default() }
+        let (handshakes, served, reading) = (Arc::default(), Arc::default(), Arc::default());
+        Self { shared, is_proxied, results, handshakes, served, reading }
     }
 
     pub(super) fn handshake_slot(&self, ip: IpAddr) -> Result<Slot, Full> {
@@ -168,6 +174,14 @@ impl Inlet {
             let _ = port.results.send((address, result)).await;
         });
         true
+    }
+
+    /// Room for the message of a call, until that is complete: whoever calls may be a stranger. `None`: there
+    /// is none.
+    pub(in crate::transport) fn reading(&self) -> Option<Slot> {
+        let port = self.port();
+        let of_host = (!port.is_proxied).then_some(MAX_READING_OF_HOST);
+        Slots::enter(&port.reading, self.ip(), Most { total: MAX_READING, of_host }).ok()
     }
 
     /// Tells the listener of a request that was refused, as of a connection that was.

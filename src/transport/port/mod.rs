@@ -35,6 +35,7 @@ pub(in crate::transport) use self::inlet::{Busy, Inlet};
 use self::inlet::{Handshaken, Port};
 pub(in crate::transport) use self::shunned_hosts::ShunnedHosts;
 use self::slots::Full;
+pub(in crate::transport) use self::slots::Slot;
 use super::shared::{Shared, TARGET};
 use crate::error::{FailureKind, TransportError};
 use crate::ports::{Accepted, Listener, RawLink};

@@ -35,7 +35,7 @@ pub(super) enum Full {
 
 /// Permission for one; given back when dropped.
 #[derive(Debug)]
-pub(super) struct Slot {
+pub(in crate::transport) struct Slot {
     slots: Arc<Slots>,
     /// The host, where it counts.
     host: Option<IpAddr>,

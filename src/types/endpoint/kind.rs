@@ -30,6 +30,11 @@ impl TransportKind {
     pub(crate) const LADDER: [Self; 4] =
         [Self::GrpcStream, Self::WebSocket, Self::GrpcUnary, Self::Rest];
 
+    /// Reports whether the kind reaches peers over a network by itself.
+    pub(crate) fn is_network(self) -> bool {
+        Self::LADDER.contains(&self)
+    }
+
     /// Name of the kind in configuration, events and statistics.
     pub const fn as_str(self) -> &'static str {
         match self {
