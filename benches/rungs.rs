@@ -96,15 +96,16 @@ impl Path {
 
     /// Sends frames and receives them.
     async fn pass(&mut self, frame: &Bytes, count: usize) {
-        let Self { sink, stream, .. } = self;
+        let Self { name, sink, stream, .. } = self;
         let send = async {
             for _ in 0..count {
-                sink.send(frame.clone()).await.expect("sent");
+                sink.send(frame.clone()).await.unwrap_or_else(|error| panic!("{name}: {error}"));
             }
         };
         let receive = async {
             for _ in 0..count {
-                let got = stream.next().await.expect("a frame").expect("a frame");
+                let got = stream.next().await.unwrap_or_else(|| panic!("{name}: the end"));
+                let got = got.unwrap_or_else(|error| panic!("{name}: {error}"));
                 assert_eq!(got.len(), frame.len());
             }
         };

@@ -9,7 +9,7 @@ use sorcha_peer::error::{FailureKind, TransportError};
 use sorcha_peer::ports::{RawLink, Transport};
 use sorcha_peer::testing::transport::{Node, conformance};
 use sorcha_peer::transport::{GrpcOptions, GrpcTransport};
-use sorcha_peer::{Endpoint, Identity};
+use sorcha_peer::{Endpoint, Identity, TransportKind};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::http_proxy::{HttpProxy, Manner};
@@ -93,6 +93,57 @@ async fn the_proxy_resolves_the_name_and_is_not_taken_for_the_peer() {
         )]
     );
     in_time(Node::assert_open(dialled, accepted)).await;
+}
+
+/// The rungs that are built in.
+fn rungs() -> Vec<TransportKind> {
+    use TransportKind as K;
+    let any = transport(1, &GrpcOptions::default());
+    let all = [K::GrpcStream, K::WebSocket, K::GrpcUnary, K::Rest];
+    all.into_iter().filter(|rung| any.rung(*rung).is_ok()).collect()
+}
+
+#[tokio::test]
+async fn every_rung_goes_by_way_of_the_proxy() {
+    for rung in rungs() {
+        let mut listener = transport(2, &GrpcOptions::default()).listen(any_port()).await.unwrap();
+        let proxy = HttpProxy::with_name(NAME, listener.local_addr()).await;
+        let client = transport(1, &by_way_of(&proxy.address.to_string())).rung(rung).unwrap();
+        let endpoint = format!("{NAME}:5001").parse().unwrap();
+        let dial = client.dial(&endpoint, Some(identity(2).peer_id()));
+        let (dialled, accepted) = in_time(join(dial, Node::accept(&mut listener))).await;
+        let dialled = dialled.unwrap_or_else(|error| panic!("{rung}: {error}"));
+        assert_eq!((dialled.kind, dialled.address), (rung, None));
+        in_time(Node::assert_open(dialled, accepted)).await;
+        let heads = proxy.heads();
+        let asked = |head: &String| head.starts_with(&format!("CONNECT {NAME}:5001 "));
+        assert!(!heads.is_empty() && heads.iter().all(asked), "{rung}: {heads:?}");
+    }
+}
+
+#[tokio::test]
+async fn where_a_proxy_intercepts_tls_pipes_still_lead_to_the_peer() {
+    for rung in rungs() {
+        let mut listener = transport(2, &GrpcOptions::default()).listen(any_port()).await.unwrap();
+        let (interceptor, _tasks) = raw_grpc::interceptor(listener.local_addr()).await;
+        let proxy = HttpProxy::with_name(NAME, interceptor).await;
+        let client = transport(1, &by_way_of(&proxy.address.to_string())).rung(rung).unwrap();
+        let endpoint = format!("{NAME}:5001").parse().unwrap();
+        let dial = client.dial(&endpoint, Some(identity(2).peer_id()));
+        if rung == TransportKind::GrpcStream {
+            let error = in_time(dial).await.unwrap_err();
+            assert_eq!(error.kind, FailureKind::Identity, "{error}");
+            assert!(error.to_string().contains("may intercept TLS"), "{error}");
+            continue;
+        }
+        let (dialled, accepted) = in_time(join(dial, Node::accept(&mut listener))).await;
+        let dialled = dialled.unwrap_or_else(|error| panic!("{rung}: {error}"));
+        assert_eq!(
+            (dialled.remote, accepted.remote),
+            (identity(2).peer_id(), identity(1).peer_id())
+        );
+        in_time(Node::assert_open(dialled, accepted)).await;
+    }
 }
 
 #[tokio::test]

@@ -11,9 +11,9 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, ServerConfig, SignatureScheme};
 use sorcha_peer::Identity;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
@@ -80,6 +80,36 @@ pub(crate) async fn ecdsa_server() -> (SocketAddr, JoinHandle<()>) {
         let _ = TlsAcceptor::from(Arc::new(config)).accept(tcp).await;
     });
     (address, task)
+}
+
+/// A TLS server with an ECDSA key that passes all it reads on to `target`, in a TLS of its own, until the
+/// tasks are dropped.
+pub(crate) async fn interceptor(target: SocketAddr) -> (SocketAddr, JoinSet<()>) {
+    let (certificate, key) = ecdsa();
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .unwrap();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        let mut connections = JoinSet::new();
+        while let Ok((tcp, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            connections.spawn(async move {
+                let Ok(mut inside) = acceptor.accept(tcp).await else { return };
+                let alpn = inside.get_ref().1.alpn_protocol().unwrap_or(b"http/1.1").to_vec();
+                let mut outside = tls(target, &Certificate::None, &alpn).await.unwrap();
+                let _ = copy_bidirectional(&mut inside, &mut outside).await;
+            });
+        }
+    });
+    (address, tasks)
 }
 
 /// An HTTP/2 connection with a proper certificate.

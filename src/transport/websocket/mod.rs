@@ -53,8 +53,7 @@ pub(super) async fn dial(
 ) -> Result<RawLink, TransportError> {
     let (stream, traffic) = outer::connect(shared, endpoint, address, limit, Alpn::Http1).await?;
     let pipe = open(endpoint, stream).await?;
-    // What stands between has an address that says nothing of the peer's.
-    let address = if endpoint.is_direct() { shared.routes.remote(endpoint, address) } else { None };
+    let address = shared.routes.remote(endpoint, address);
     let way = Way { kind: TransportKind::WebSocket, address, traffic };
     pipe::dial(shared, pipe, way, expected).await
 }
