@@ -36,11 +36,14 @@ impl Protocol {
         let aged = self.env.config.connection.max_link_age;
         let aged = aged.map(|age| (since + age / 5 * 4 + self.env.rng.jitter(age / 5), Why::Age));
         let cut = bound.age.map(|age| (since + age, Why::TimeLimit));
+        let upgrade = if self.is_best(kind, &endpoint) {
+            None
+        } else {
+            let soon = SOON.min(self.env.config.connection.upgrade_interval);
+            Some(now + self.env.rng.about(soon))
+        };
         let plan = Plan {
-            upgrade: self.is_best(kind, &endpoint).then_some(None).unwrap_or_else(|| {
-                let soon = SOON.min(self.env.config.connection.upgrade_interval);
-                Some(now + self.env.rng.about(soon))
-            }),
+            upgrade,
             rotate: aged.into_iter().chain(cut).min_by_key(|(at, _)| *at),
             bytes: bound.bytes,
         };
@@ -83,7 +86,7 @@ impl Protocol {
         let better = may.then(|| self.better_way(link)).flatten();
         let interval = self.env.config.connection.upgrade_interval;
         if let Some((_, why)) = rotates {
-            plan.rotate = Some((now + RETRY.max(self.pause_of(why)), why));
+            plan.rotate = Some((now + pause_of(why), why));
         }
         if plan.upgrade.as_ref().is_some_and(is_due) {
             plan.upgrade = Some(now + if may { self.env.rng.about(interval) } else { RETRY });
@@ -96,14 +99,7 @@ impl Protocol {
         }
     }
 
-    /// Returns the time between two tries to rotate a link.
-    fn pause_of(&self, why: Why) -> Duration {
-        match why {
-            Why::Age => SOON,
-            _ => RETRY,
-        }
-    }
-
+    /// Returns how far down the ladder a way is.
     fn rank(&self, rung: TransportKind, endpoint: &Endpoint) -> Option<usize> {
         self.membership.rank(rung, endpoint, self.env.now)
     }
@@ -161,5 +157,13 @@ impl Protocol {
                 "connections are cut on the way: another one takes over before that from now on"
             );
         }
+    }
+}
+
+/// Returns the time between two tries to rotate a link.
+fn pause_of(why: Why) -> Duration {
+    match why {
+        Why::Age => SOON,
+        _ => RETRY,
     }
 }

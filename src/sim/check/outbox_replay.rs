@@ -14,6 +14,7 @@ const AFRESH: u32 = 4;
 
 /// One end of a link.
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "they are independent of each other")]
 struct ReplayState {
     /// The hello said that something is owed.
     owes: bool,
