@@ -280,8 +280,7 @@ impl Parts {
         let (piece_checks, piece_check_box) = mpsc::channel(self.capacities.checks);
         let (store, store_box) = mpsc::channel(self.capacities.store_ops);
         let (renewals, renewal_box) = mpsc::channel(RENEWALS);
-        let state = watch::Sender::new(NodeState::default());
-        let ended = watch::Sender::new(None);
+        let (state, ended) = (watch::Sender::new(NodeState::default()), watch::Sender::new(None));
         let shares = self.config.shares();
         let inner = Inner {
             identity: self.identity.clone(),

@@ -80,7 +80,7 @@ impl Protocol {
             gauge("dials", self.membership.dials.len(), MAX_WALKS * membership::MAX_ENTRIES),
             gauge("breakers", breakers, membership::MAX_BREAKERS),
             gauge("dials for links", self.links.attempts.len(), usize::from(link::MAX_SLOTS)),
-            gauge("bounds of connections", self.links.cuts.len(), link::MAX_PLACES),
+            gauge("bounds of connections", self.membership.cuts.len(), link::MAX_PLACES),
             gauge("ways that failed", self.links.failed_ways.len(), link::MAX_FAILED),
             gauge("links", self.links.up_count(), usize::from(link::MAX_SLOTS)),
             gauge("outbox", self.outbox.len(), self.env.config.outbox.max_entries as usize),

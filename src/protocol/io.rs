@@ -119,7 +119,7 @@ pub enum Input {
         /// Length of the frame in bytes.
         bytes: usize,
     },
-    /// [`Output::Measure`] is done.
+    /// [`Output::Measure`] is done, or a link ends, which is told next.
     Measured {
         /// Number of the link.
         link: LinkId,

@@ -117,6 +117,7 @@ pub(in crate::transport) async fn connect(
 }
 
 /// Host of a request, with the port where it is not the scheme's own.
+#[cfg(feature = "websocket")]
 pub(super) fn authority(endpoint: &Endpoint) -> String {
     let (host, port) = (endpoint.host(), endpoint.port());
     match (endpoint.scheme(), port) {

@@ -33,9 +33,30 @@ pub(super) struct LinkHandle {
     queue: mpsc::Sender<Message>,
     writer: JoinHandle<()>,
     reader: JoinHandle<()>,
-    /// Bytes that the transport has read and written, where it counts them.
+    traffic: Traffic,
+}
+
+/// Bytes that a transport has read and written, where it counts them.
+#[derive(Debug, Clone)]
+struct Traffic {
     received: Option<Arc<AtomicU64>>,
     taken: Option<Arc<AtomicU64>>,
+}
+
+impl Traffic {
+    fn read(&self) -> (u64, u64) {
+        let read = |count: &Option<Arc<AtomicU64>>| {
+            count.as_ref().map_or(0, |count| count.load(Ordering::Relaxed))
+        };
+        (read(&self.received), read(&self.taken))
+    }
+
+    /// The end of a link, and what it has carried by then.
+    fn ended(&self, link: LinkId) -> Completion {
+        let (received, taken) = self.read();
+        let measured = Input::Measured { link, received, taken };
+        Completion::Inputs(vec![measured, Input::LinkClosed { link }])
+    }
 }
 
 impl LinkHandle {
@@ -47,28 +68,26 @@ impl LinkHandle {
         done: mpsc::Sender<Completion>,
     ) -> Self {
         let (queue, waiting) = mpsc::channel(MAX_QUEUED);
-        let (received, taken) = (raw.received, raw.taken);
-        let ended = inbound.channel.clone();
+        let traffic = Traffic { received: raw.received, taken: raw.taken };
+        let (ended, at_end) = (inbound.channel.clone(), traffic.clone());
         let writer = tokio::spawn(async move {
             if write(link, waiting, raw.sink, &done).await.is_err() {
-                let _ = ended.send(Completion::Inputs(vec![Input::LinkClosed { link }])).await;
+                let _ = ended.send(at_end.ended(link)).await;
             }
         });
-        let reader = tokio::spawn(read(link, raw.stream, inbound));
-        Self { queue, writer, reader, received, taken }
+        let reader = tokio::spawn(read(link, raw.stream, inbound, traffic.clone()));
+        Self { queue, writer, reader, traffic }
     }
 
     /// Returns the bytes that the transport has read and written by now.
     pub(super) fn traffic(&self) -> (u64, u64) {
-        let read = |count: &Option<Arc<AtomicU64>>| {
-            count.as_ref().map_or(0, |count| count.load(Ordering::Relaxed))
-        };
-        (read(&self.received), read(&self.taken))
+        self.traffic.read()
     }
 
-    /// Queues a message; `false` where the link cannot take it.
+    /// Queues a message; `false` where there is no room for it. On a link that broke it is lost: the end
+    /// of that is told, or is about to be.
     pub(super) fn send(&self, message: Message) -> bool {
-        self.queue.try_send(message).is_ok()
+        !matches!(self.queue.try_send(message), Err(mpsc::error::TrySendError::Full(_)))
     }
 
     /// Lets what is queued leave, for a while, then closes. Reading goes on meanwhile, so that the
@@ -139,7 +158,7 @@ async fn write(
     }
 }
 
-async fn read(link: LinkId, mut stream: FrameStream, inbound: Inbound) {
+async fn read(link: LinkId, mut stream: FrameStream, inbound: Inbound, traffic: Traffic) {
     while let Some(frame) = stream.next().await {
         let size = frame.as_ref().map_or(0, Bytes::len);
         let input = match frame {
@@ -168,5 +187,5 @@ async fn read(link: LinkId, mut stream: FrameStream, inbound: Inbound) {
         }
     }
     // On the same channel as the frames, so that nothing that was read is overtaken.
-    let _ = inbound.channel.send(Completion::Inputs(vec![Input::LinkClosed { link }])).await;
+    let _ = inbound.channel.send(traffic.ended(link)).await;
 }

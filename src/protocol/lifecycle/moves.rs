@@ -32,7 +32,7 @@ impl Protocol {
             return;
         };
         let (kind, since) = (l.kind, l.connected);
-        let bound = self.links.cuts.bound(&endpoint, kind, now);
+        let bound = self.membership.cuts.bound(&endpoint, kind, now);
         let aged = self.env.config.connection.max_link_age;
         let aged = aged.map(|age| (since + age / 5 * 4 + self.env.rng.jitter(age / 5), Why::Age));
         let cut = bound.age.map(|age| (since + age, Why::TimeLimit));
@@ -104,11 +104,8 @@ impl Protocol {
         }
     }
 
-    /// Returns how far down the ladder a way is.
     fn rank(&self, rung: TransportKind, endpoint: &Endpoint) -> Option<usize> {
-        let at = self.membership.rungs.iter().position(|known| *known == rung)?;
-        let bound = self.links.cuts.bound(endpoint, rung, self.env.now);
-        Some(2 * at + if bound.bytes.is_some() { 3 } else { 0 })
+        self.membership.rank(rung, endpoint, self.env.now)
     }
 
     /// Reports whether no other transport is preferred to this one.
@@ -150,9 +147,12 @@ impl Protocol {
             return;
         };
         let Some(up) = l.up.as_ref().filter(|_| cause == CloseCause::Transport) else { return };
-        let (age, sent, kind) = (now.since(l.connected), l.wire_bytes, l.kind);
+        // What was handed out may wait in buffers of this side still.
+        let taken = up.pinger.taken();
+        let sent = if taken > 0 { taken } else { l.wire_bytes };
+        let (age, kind) = (now.since(l.connected), l.kind);
         let shown = (up.incarnation, age, sent);
-        let found = self.links.cuts.note((endpoint.clone(), kind), shown, now);
+        let found = self.membership.cuts.note((endpoint.clone(), kind), shown, now);
         if let Some(why) = found {
             self.env.counters.link_limits_found += 1;
             tracing::warn!(

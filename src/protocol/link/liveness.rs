@@ -52,6 +52,11 @@ pub(in crate::protocol) struct Pinger {
 }
 
 impl Pinger {
+    /// Returns the bytes that the transport had written at the last look; 0 where it cannot tell.
+    pub(in crate::protocol) fn taken(&self) -> u64 {
+        self.taken
+    }
+
     /// Another connection carries the link, which has carried nothing yet.
     pub(in crate::protocol) fn note_moved(&mut self) {
         (self.judging, self.received, self.taken) = (false, 0, 0);

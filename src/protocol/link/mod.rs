@@ -71,8 +71,6 @@ pub(super) struct Links {
     pub(super) attempts: BTreeMap<DialId, Attempt>,
     /// Ways that failed lately.
     pub(super) failed_ways: FailedWays,
-    /// What something on the way cuts connections at.
-    pub(super) cuts: Cuts,
     /// Owners of the slots.
     slots: BTreeMap<u8, LinkId>,
     /// Links whose batch changed in this turn.

@@ -220,7 +220,7 @@ impl Membership {
         let walk = Walk {
             purpose,
             callers: caller.into_iter().collect(),
-            queue: self.entries(&route),
+            queue: self.entries(&route, env.now),
             dials: BTreeSet::new(),
             next: env.now,
             until: env.now + config.connect_timeout + config.handshake_timeout,
@@ -243,7 +243,7 @@ impl Membership {
     }
 
     /// The ways of a route, in the order in which they are tried.
-    fn entries(&self, route: &Route) -> VecDeque<Entry> {
+    fn entries(&self, route: &Route, now: MonoTime) -> VecDeque<Entry> {
         let most = (MAX_ENTRIES / self.rungs.len().max(1)).max(1);
         let places = &route.endpoints[..route.endpoints.len().min(most)];
         let at = |rung: &TransportKind| {
@@ -251,9 +251,14 @@ impl Membership {
             let by_it = places.iter().filter(move |endpoint| endpoint.carries(rung));
             by_it.map(move |endpoint| Entry { endpoint: endpoint.clone(), rung })
         };
-        let mut all: VecDeque<_> = self.rungs.iter().flat_map(at).collect();
+        let mut all: Vec<_> = self.rungs.iter().flat_map(at).collect();
         all.truncate(MAX_ENTRIES);
-        if let Some((endpoint, rung)) = &route.worked
+        all.sort_by_key(|entry| self.rank(entry.rung, &entry.endpoint, now));
+        let mut all = VecDeque::from(all);
+        let is_whole = |(endpoint, rung): &&(Endpoint, _)| {
+            self.cuts.bound(endpoint, *rung, now).bytes.is_none()
+        };
+        if let Some((endpoint, rung)) = route.worked.as_ref().filter(is_whole)
             && let Some(at) = all.iter().position(|e| (&e.endpoint, &e.rung) == (endpoint, rung))
             && let Some(entry) = all.remove(at)
         {
@@ -293,7 +298,7 @@ impl Membership {
     /// Lets a walk go down the ladder once more if that may help; `false` when it has failed.
     fn begin_anew(&mut self, env: &mut Env, id: WalkId) -> bool {
         let Some(route) = self.walks.get(&id).map(|walk| walk.route.clone()) else { return false };
-        let queue = self.entries(&route);
+        let queue = self.entries(&route, env.now);
         let Some(walk) = self.walks.get_mut(&id) else { return false };
         let passes = |failure: &Failure| {
             matches!(failure.why, ConnectFailure::Dial(FailureKind::Closed | FailureKind::Refused))

@@ -23,7 +23,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::protocol::gate::Gate;
 use crate::protocol::io::DialId;
-use crate::types::{MonoTime, PeerId, PeerRecord, TransportKind};
+use crate::protocol::link::Cuts;
+use crate::types::{Endpoint, MonoTime, PeerId, PeerRecord, TransportKind};
 
 pub(super) use address_book::AddressBook;
 #[cfg(any(test, feature = "sim"))]
@@ -54,6 +55,8 @@ pub(super) struct Membership {
     pub(super) dials: BTreeMap<DialId, Dial>,
     /// Transports to dial with, the best first; at least one.
     pub(super) rungs: Vec<TransportKind>,
+    /// What something on the way cuts connections at.
+    pub(super) cuts: Cuts,
     next_dial: u64,
     walks: BTreeMap<WalkId, Walk>,
     next_walk: u64,
@@ -92,6 +95,7 @@ impl Membership {
             book,
             dials: BTreeMap::new(),
             rungs,
+            cuts: Cuts::default(),
             next_dial: 0,
             walks: BTreeMap::new(),
             next_walk: 0,
@@ -107,6 +111,19 @@ impl Membership {
             needy_turns: 0,
             checking_records: Gate::default(),
         }
+    }
+
+    /// Returns how far down the ladder a way is: one whose connections are cut after so many bytes comes
+    /// behind the next rung.
+    pub(in crate::protocol) fn rank(
+        &self,
+        rung: TransportKind,
+        endpoint: &Endpoint,
+        now: MonoTime,
+    ) -> Option<usize> {
+        let at = self.rungs.iter().position(|known| *known == rung)?;
+        let is_cut = self.cuts.bound(endpoint, rung, now).bytes.is_some();
+        Some(2 * at + if is_cut { 3 } else { 0 })
     }
 
     /// Reports whether a walk has ended.

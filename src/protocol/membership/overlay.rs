@@ -291,7 +291,7 @@ impl Membership {
         if env.shutting_down {
             return refuse(env, ConnectFailure::Closed);
         }
-        let (pin, endpoint) = (endpoint.pin(), endpoint.with_pin(None));
+        let (endpoint, pin) = endpoint.split_pin();
         let pin = pin.or_else(|| self.book.pin_at(&endpoint));
         let wanted = |w: &&mut Walk| {
             w.purpose == Purpose::Host && w.endpoint() == Some(&endpoint) && w.route.pin == pin

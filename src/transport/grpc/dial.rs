@@ -88,7 +88,7 @@ async fn dial_address(
             }
         }
     };
-    let result = limit.then(endpoint, handshake_limit, dialling).await;
+    let result = Box::pin(limit.then(endpoint, handshake_limit, dialling)).await;
     match &result {
         Ok(link) => {
             tracing::debug!(target: TARGET, peer = %link.remote, %address, kind = %rung, "dialled");

@@ -52,7 +52,7 @@ pub(super) struct GrpcPipe<K> {
 /// The direction that is read.
 enum Inward {
     Asked(Answer),
-    Open(Streaming<Bytes>),
+    Open(Box<Streaming<Bytes>>),
     Over,
 }
 
@@ -67,7 +67,12 @@ impl<K> GrpcPipe<K> {
     }
 
     fn accepted(incoming: Streaming<Bytes>, outgoing: mpsc::Sender<Bytes>, alive: K) -> Self {
-        Self { incoming: Inward::Open(incoming), chunk: Bytes::new(), outgoing, _alive: alive }
+        Self {
+            incoming: Inward::Open(Box::new(incoming)),
+            chunk: Bytes::new(),
+            outgoing,
+            _alive: alive,
+        }
     }
 
     /// The next chunk, none after the last.
@@ -76,7 +81,7 @@ impl<K> GrpcPipe<K> {
             match &mut self.incoming {
                 Inward::Over => return Poll::Ready(Ok(None)),
                 Inward::Asked(answer) => match ready!(answer.as_mut().poll(cx)) {
-                    Ok(incoming) => self.incoming = Inward::Open(incoming),
+                    Ok(incoming) => self.incoming = Inward::Open(Box::new(incoming)),
                     Err(status) => {
                         self.incoming = Inward::Over;
                         let error = failure::from_status("the stream was not opened", status);

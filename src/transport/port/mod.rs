@@ -52,7 +52,7 @@ const RESULTS: usize = 16;
 pub(in crate::transport) struct PortListener {
     direct: Socket,
     proxied: Option<Socket>,
-    handshakes: JoinSet<(Option<SocketAddr>, Result<Option<RawLink>, TransportError>)>,
+    handshakes: JoinSet<Done>,
     in_pipes: mpsc::Receiver<Handshaken>,
     _listening: Arc<TransportKind>,
     /// The last accept failed: pause before the next.

@@ -123,6 +123,14 @@ impl Endpoint {
         Self { more: More::of(self.path().to_owned(), pin), ..self.clone() }
     }
 
+    /// The same place for any peer, and the one that alone may answer there.
+    #[cfg_attr(not(any(test, feature = "node", feature = "unstable-core")), allow(dead_code))]
+    pub(crate) fn split_pin(mut self) -> (Self, Option<PeerId>) {
+        let pin = self.more.as_mut().and_then(|more| more.pin.take());
+        self.more = self.more.filter(|more| !more.path.is_empty());
+        (self, pin)
+    }
+
     /// Returns the host.
     pub fn host(&self) -> &Host {
         &self.host
