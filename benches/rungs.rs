@@ -22,7 +22,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
 use sorcha_peer::error::FailureKind;
-use sorcha_peer::ports::{Accepted, FrameSink, FrameStream, Listener, Transport};
+use sorcha_peer::ports::{Accepted, FrameSink, FrameStream, Transport};
 use sorcha_peer::transport::{GrpcOptions, GrpcTransport};
 use sorcha_peer::{Endpoint, Identity, TransportKind};
 use sorcha_peer_benches::{cpu_seconds, is_smoke, median};
@@ -53,7 +53,7 @@ struct Path {
 }
 
 /// What nothing travels on; dropped, it would end the link.
-type Idle = (Box<dyn Listener>, FrameSink, FrameStream);
+type Idle = (FrameSink, FrameStream);
 
 fn parse(text: &str) -> Endpoint {
     text.parse().expect("an endpoint")
@@ -90,7 +90,9 @@ impl Path {
         let Accepted::Link(accepted) = accepted else { panic!("{name}: {accepted:?}") };
         let dialled = dialled.unwrap_or_else(|error| panic!("{name}: {error}"));
         let (sink, stream) = (dialled.sink, accepted.stream);
-        let idle = Some((listener, accepted.sink, dialled.stream));
+        // REST makes further connections for its link.
+        tokio::spawn(async move { while !matches!(listener.accept().await, Accepted::Closed) {} });
+        let idle = Some((accepted.sink, dialled.stream));
         Some(Self { name, sink, stream, _idle: idle })
     }
 
