@@ -42,7 +42,7 @@ pub mod unstable;
 )]
 pub(crate) use buffer::payload_buffer;
 pub use endpoint::Host;
-#[cfg_attr(not(any(test, feature = "grpc")), allow(unused_imports))]
+#[cfg_attr(not(feature = "grpc"), allow(unused_imports))]
 pub(crate) use endpoint::Scheme;
 #[cfg_attr(
     not(any(test, feature = "node", feature = "grpc", feature = "unstable-core")),

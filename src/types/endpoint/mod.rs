@@ -142,7 +142,7 @@ impl Endpoint {
     }
 
     /// Way in which the host is spoken to.
-    #[cfg_attr(not(any(test, feature = "grpc")), allow(dead_code))]
+    #[cfg_attr(not(feature = "grpc"), allow(dead_code))]
     pub(crate) fn scheme(&self) -> Scheme {
         self.scheme
     }
