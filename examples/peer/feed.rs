@@ -12,6 +12,7 @@ use sorcha_peer::error::SubscribeError;
 use sorcha_peer::types::LinkStatus;
 use sorcha_peer::{Delivery, Event, Events, Item, Mode, PeerNode, StartAt, Subscription, Topic};
 
+use crate::breakers::Breakers;
 use crate::input::Ref;
 use crate::output::{Line, Missed, Out};
 
@@ -20,7 +21,12 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// Reports events until the node is shut down, beginning with the state it is in: what happened
 /// before `events` was made is not among them.
-pub(crate) async fn report_events(mut events: Events, node: PeerNode, out: Out) {
+pub(crate) async fn report_events(
+    mut events: Events,
+    node: PeerNode,
+    breakers: Breakers,
+    out: Out,
+) {
     let mut mode = node.mode();
     out.line(Line::Mode { mode }).await;
     let links = node.peers().await.unwrap_or_default();
@@ -31,6 +37,7 @@ pub(crate) async fn report_events(mut events: Events, node: PeerNode, out: Out) 
         if let Event::PeerUp { peer, .. } | Event::PeerDown { peer, .. } = &event {
             told.insert(*peer);
         }
+        breakers.note(&event);
         report(event, &mut mode, &out).await;
     }
     for link in links.into_iter().filter(|link| !told.contains(&link.peer)) {
@@ -38,6 +45,7 @@ pub(crate) async fn report_events(mut events: Events, node: PeerNode, out: Out) 
         out.line(Line::PeerUp { peer, transport, address, direction }).await;
     }
     while let Some(event) = events.next().await {
+        breakers.note(&event);
         report(event, &mut mode, &out).await;
     }
 }

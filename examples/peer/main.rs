@@ -22,6 +22,7 @@
 //!   waited for, and after 64 MiB of lines the program stops reading its input.
 
 mod args;
+mod breakers;
 mod feed;
 mod input;
 mod listen;
@@ -65,7 +66,10 @@ has none):
                                        up to 64 are published together, all or none
   publish_failed {ref,error}           nothing was published; where the node stops in this moment,
                                        or the disk hangs, the error says that it may have been
-  stats {ref,…}, peers {ref,peers}     with `[gossip] role = "edge"` in --config, the node
+  peers {ref,peers,breakers}           peers are links: transport, rtt_us, quality (0 to 100), rating, …;
+                                       breakers [{peer,address,state,failures,retry_s}] are of those
+                                       who cannot be reached: open, or half_open while one probe runs
+  stats {ref,…}                        with `[gossip] role = "edge"` in --config, the node
                                        carries the topics of --topic, those in `[gossip] topics` and
                                        those that peers behind it want: see topics_carried, stands_in;
                                        memory and memory_limits: bytes by owner;

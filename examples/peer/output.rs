@@ -11,6 +11,7 @@ use sorcha_peer::types::{CloseReason, Direction, LinkStatus, PeerTest, Refusal, 
 use sorcha_peer::{Cursor, DeadLetter, Mode, PeerId, Stats, Topic, TransactionId, TransportKind};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
+use crate::breakers::Breaker;
 use crate::input::Ref;
 
 /// Maximum number of bytes of lines that wait for a reader of stdout. Above it the program waits
@@ -158,7 +159,9 @@ pub(crate) enum Line {
     },
     Peers {
         r#ref: Ref,
-        peers: Vec<LinkStatus>,
+        peers: Vec<Linked>,
+        /// Who cannot be reached and is left alone for a while.
+        breakers: Vec<Breaker>,
     },
     Tested {
         r#ref: Ref,
@@ -169,6 +172,21 @@ pub(crate) enum Line {
         r#ref: Ref,
         error: String,
     },
+}
+
+/// A linked peer: its circuit breaker is closed for as long as it is linked.
+#[derive(Debug, Serialize)]
+pub(crate) struct Linked {
+    #[serde(flatten)]
+    link: LinkStatus,
+    rating: &'static str,
+    breaker: &'static str,
+}
+
+impl From<LinkStatus> for Linked {
+    fn from(link: LinkStatus) -> Self {
+        Self { rating: link.rating(), breaker: "closed", link }
+    }
 }
 
 /// One dead letter; times in milliseconds of the Unix epoch.

@@ -10,10 +10,11 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::args::Args;
+use crate::breakers::Breakers;
 use crate::feed::{Content, Deliveries, report_events};
 use crate::input::{Op, Ref, Request};
 use crate::logs::Logs;
-use crate::output::{Dead, Done, Line, Out};
+use crate::output::{Dead, Done, Line, Linked, Out};
 use crate::publish::{Job, PublishQueue};
 use crate::setup::Running;
 use crate::signals::Signals;
@@ -59,11 +60,13 @@ pub(crate) async fn run(
     out.line(Line::Ready { peer_id, listen, admin: None }).await;
 
     let mut feeds = JoinSet::new();
-    feeds.spawn(report_events(events, node.clone(), out.clone()));
+    let breakers = Breakers::default();
+    feeds.spawn(report_events(events, node.clone(), breakers.clone(), out.clone()));
     feeds.spawn(deliveries.run(out.clone()));
     let (queue, publisher) = PublishQueue::start(node.clone(), max_payload, memory, out.clone());
     let (out, logs) = (out.clone(), logs.clone());
-    let mut session = Session { node, queue, in_flight: JoinSet::new(), out, logs };
+    let known = Known { logs, breakers };
+    let mut session = Session { node, queue, in_flight: JoinSet::new(), out, known };
     let end = session.serve(&mut requests, &mut signals).await;
     session.finish(&end, publisher, feeds, &mut signals).await;
     if let Some(storage) = storage {
@@ -78,7 +81,14 @@ struct Session {
     /// Operations under way; each writes its answer by itself.
     in_flight: JoinSet<()>,
     out: Out,
+    known: Known,
+}
+
+/// What answers tell that the node does not know.
+#[derive(Clone)]
+struct Known {
     logs: Logs,
+    breakers: Breakers,
 }
 
 impl Session {
@@ -122,9 +132,9 @@ impl Session {
                     self.in_flight.join_next().await;
                 }
                 while self.in_flight.try_join_next().is_some() {}
-                let (node, out, logs) = (self.node.clone(), self.out.clone(), self.logs.clone());
+                let (node, out, known) = (self.node.clone(), self.out.clone(), self.known.clone());
                 self.in_flight
-                    .spawn(async move { out.line(answer(&node, &logs, op, r#ref).await).await });
+                    .spawn(async move { out.line(answer(&node, &known, op, r#ref).await).await });
             }
             Err(error) => self.out.line(Line::error(r#ref, &error)).await,
         }
@@ -139,7 +149,7 @@ impl Session {
         mut feeds: JoinSet<()>,
         signals: &mut Signals,
     ) {
-        let Self { node, queue, mut in_flight, out, logs: _ } = self;
+        let Self { node, queue, mut in_flight, out, known: _ } = self;
         drop(queue);
         let mut published = false;
         if matches!(end, End::Shutdown(_) | End::Input) {
@@ -170,23 +180,26 @@ impl Session {
 }
 
 /// Carries out an operation and says how it went.
-async fn answer(node: &PeerNode, logs: &Logs, op: Op, r#ref: Ref) -> Line {
-    match perform(node, logs, op, &r#ref).await {
+async fn answer(node: &PeerNode, known: &Known, op: Op, r#ref: Ref) -> Line {
+    match perform(node, known, op, &r#ref).await {
         Ok(line) => line,
         Err(error) => Line::error(r#ref, &error),
     }
 }
 
-async fn perform(node: &PeerNode, logs: &Logs, op: Op, r#ref: &Ref) -> Result<Line, Failure> {
+async fn perform(node: &PeerNode, known: &Known, op: Op, r#ref: &Ref) -> Result<Line, Failure> {
     let done = |op, peer| Line::Ok { r#ref: r#ref.clone(), op, result: Done::Peer { peer } };
     let kept = |op, id| Line::Ok { r#ref: r#ref.clone(), op, result: Done::Transaction { id } };
     Ok(match op {
         Op::Stats {} => Line::Stats {
             r#ref: r#ref.clone(),
             stats: node.stats().await?.into(),
-            log_lines_dropped: logs.dropped(),
+            log_lines_dropped: known.logs.dropped(),
         },
-        Op::Peers {} => Line::Peers { r#ref: r#ref.clone(), peers: node.peers().await? },
+        Op::Peers {} => {
+            let peers = node.peers().await?.into_iter().map(Linked::from).collect();
+            Line::Peers { r#ref: r#ref.clone(), peers, breakers: known.breakers.list() }
+        }
         Op::Invite {} => {
             let invite = node.invite().await?.to_string();
             Line::Invite { r#ref: r#ref.clone(), invite }

@@ -53,6 +53,8 @@ fn two_processes_find_each_other_and_deliver_once() {
     a.wait_for_delivery(&back);
     let peers = a.ask(json!({ "op": "peers" }));
     assert_eq!(peers["peers"][0]["peer"], b.id);
+    assert_eq!(peers["peers"][0]["breaker"], "closed");
+    assert_eq!(peers["breakers"], json!([]));
     let stats = a.ask(json!({ "op": "stats" }));
     assert_eq!(stats["links"], 1);
     assert_eq!(stats["counters"]["transactions_accepted"], 2);
@@ -84,6 +86,23 @@ fn a_link_is_measured_when_asked() {
     }
     let reset = a.ask(json!({ "op": "reset_breaker", "peer": b.id }));
     assert_eq!((&reset["event"], &reset["op"]), (&json!("ok"), &json!("reset_breaker")));
+}
+
+#[test]
+fn who_cannot_be_reached_is_listed_with_its_breaker() {
+    let mut peer = Peer::in_memory();
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let connect = json!({ "op": "connect", "address": closed.to_string() });
+    for _ in 0..5 {
+        assert_eq!(peer.ask(connect.clone())["event"], "error");
+    }
+    peer.wait("breaker_opened", |line| line["address"] == closed.to_string());
+    let refused = peer.ask(connect);
+    assert!(refused["error"].as_str().unwrap().contains("did not answer lately"), "{refused}");
+    let breakers = &peer.ask(json!({ "op": "peers" }))["breakers"];
+    assert_eq!(breakers[0]["address"], closed.to_string(), "{breakers}");
+    assert_eq!((&breakers[0]["state"], &breakers[0]["peer"]), (&json!("open"), &Value::Null));
+    assert_eq!(breakers[0]["failures"], 5);
 }
 
 #[test]
