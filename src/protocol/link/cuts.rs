@@ -25,7 +25,7 @@ const KEPT: Duration = Duration::from_hours(1);
 /// two mishaps, and costs much.
 const KEPT_AGE: Duration = Duration::from_mins(5);
 /// Least and most of what may be a bound.
-const BYTES: std::ops::RangeInclusive<u64> = 64 << 10..=1 << 32;
+const BYTES: std::ops::RangeInclusive<u64> = 256 << 10..=1 << 32;
 const AGES: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=KEPT;
 /// Two values within this part of the larger are nearly the same.
 const NEARLY: u64 = 8;
@@ -76,11 +76,18 @@ impl Cuts {
         }
         let millis = |age: Duration| u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
         let (least, least_age) = (sent.min(sent_before), age.min(age_before));
-        if BYTES.contains(&least) && are_near(sent, sent_before) && is_round(sent) {
+        let is_size = BYTES.contains(&least) && are_near(sent, sent_before) && is_round(sent);
+        let is_age = AGES.contains(&least_age) && are_near(millis(age), millis(age_before));
+        // Of an even flow both are nearly the same: what cuts is what differs less.
+        let apart =
+            |a: u64, b: u64| (u128::from(a.abs_diff(b)) << 64) / u128::from(a.max(b).max(1));
+        if is_size
+            && (!is_age || apart(sent, sent_before) <= apart(millis(age), millis(age_before)))
+        {
             place.bound.bytes = Some(least / 8 * 5);
             return Some(Why::BodyLimit);
         }
-        if AGES.contains(&least_age) && are_near(millis(age), millis(age_before)) {
+        if is_age {
             place.bound.age = Some(least_age / 8 * 5);
             return Some(Why::TimeLimit);
         }
@@ -157,6 +164,9 @@ mod tests {
         let (endpoint, rung) = way(0);
         assert_eq!(cuts.note(way(0), (1, secs(5), 700), at(10)), None);
         assert_eq!(cuts.note(way(0), (1, secs(5), 90_000), at(16)), Some(Why::TimeLimit));
+        // An even flow through a proxy that cuts by age sends about the same each time.
+        assert_eq!(cuts.note(way(7), (1, secs(5), MIB), at(20)), None);
+        assert_eq!(cuts.note(way(7), (1, secs(5), MIB + 9_000), at(26)), Some(Why::TimeLimit));
         let age = Some(Duration::from_millis(3125));
         assert_eq!(cuts.bound(&endpoint, rung, at(16)), Bound { bytes: None, age });
     }
