@@ -281,8 +281,10 @@ fn answers_to(lines: &str) -> Vec<String> {
 fn the_help_lists_what_there_is() {
     let output = Command::new(example("peer")).arg("--help").output().unwrap();
     let help = String::from_utf8(output.stdout).unwrap();
-    assert!(help.contains("--listen") && help.contains("grpc-stream"), "{help}");
-    for missing in ["not available", "--admin", "websocket", "explain"] {
+    for there in ["--listen", "--http", "grpc-stream", "websocket", "grpc-unary", "rest"] {
+        assert!(help.contains(there), "{there}: {help}");
+    }
+    for missing in ["not available", "--admin", "explain"] {
         assert!(!help.contains(missing), "{missing}: {help}");
     }
 }
@@ -434,7 +436,7 @@ fn what_cannot_start_says_why() {
     let taken = Peer::in_memory();
     let in_use = format!("peer: cannot listen on {}: Address already in use", taken.listen);
     for (flags, status, said) in [
-        (vec!["--transports", "rest"], 1, "grpc-stream"),
+        (vec!["--transports", "rest,rest"], 1, "rest is named twice"),
         (vec!["--config", &typo], 1, "fanuot"),
         (vec!["--config", &range], 1, "gossip.fanout"),
         (vec!["--config", "/does/not/exist"], 1, "/does/not/exist"),
