@@ -436,7 +436,7 @@ fn what_cannot_start_says_why() {
     let taken = Peer::in_memory();
     let in_use = format!("peer: cannot listen on {}: Address already in use", taken.listen);
     for (flags, status, said) in [
-        (vec!["--transports", "rest,rest"], 1, "rest is named twice"),
+        (vec!["--transports", "rest,rest"], 1, "connection.transports"),
         (vec!["--config", &typo], 1, "fanuot"),
         (vec!["--config", &range], 1, "gossip.fanout"),
         (vec!["--config", "/does/not/exist"], 1, "/does/not/exist"),
