@@ -73,8 +73,10 @@ fn links_that_end_soon_are_dialled_ever_more_rarely() {
         };
         let early = cut(&mut world, 60);
         let late = cut(&mut world, 600);
+        // What is cut within its hello is dialled again up to three times before it counts as one
+        // failure.
         assert!(
-            (5..=40).contains(&early) && late <= 60,
+            (5..=40).contains(&early) && late <= 90,
             "{early} dials in a minute, {late} in the ten after"
         );
         // A link that lives makes up for them.
