@@ -5,8 +5,8 @@
 //! balancers when it has lived for so long. Two connections in a row that ended by themselves having
 //! sent nearly the same, near a power of two or ten, show the former; two of nearly the same age the
 //! latter. Both were to the same process of the peer, since one that ends takes its connections with it.
-//! The bound is then kept to for [`KEPT`], by going over to another connection before it. A wrong
-//! guess costs a connection now and then.
+//! The bound is then kept to for [`KEPT`], one in time for a while of its own, by going over to another
+//! connection before it. A wrong guess costs a connection now and then.
 //!
 //! Tested by: the tests below.
 
