@@ -18,6 +18,8 @@ mod exchange;
 mod failure;
 #[cfg(feature = "grpc")]
 mod grpc;
+#[cfg(feature = "health")]
+mod health;
 mod memory;
 #[cfg(feature = "grpc")]
 mod metered;
@@ -40,6 +42,4 @@ mod websocket;
 
 #[cfg(feature = "grpc")]
 pub use grpc::{GrpcOptions, GrpcTransport};
-#[cfg(feature = "grpc")]
-pub(crate) use port::{Guest, Visitor};
 pub use memory::{MemoryNetwork, MemoryTransport};

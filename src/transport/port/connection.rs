@@ -163,7 +163,7 @@ async fn idle(inlet: &Inlet) {
     let mut crowd = inlet.crowd();
     loop {
         tokio::select! {
-            () = results.closed(), if !inlet.is_busy() => return,
+            () = results.closed(), if !inlet.is_busy() || inlet.is_guest() => return,
             () = inlet.crowded(&mut crowd) => return,
             _ = tick.tick() => {}
         }

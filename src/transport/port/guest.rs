@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -29,11 +29,7 @@ pub(crate) trait Guest: Send + Sync + fmt::Debug {
 
     /// Answers a request. The future is dropped where the client is gone; it and the body that it returns run in the task
     /// of the connection, so neither may block. Time and size of the request's body are the callee's to bound.
-    fn call(
-        &self,
-        request: Request<Body>,
-        visitor: Visitor,
-    ) -> BoxFuture<'static, Response<Body>>;
+    fn call(&self, request: Request<Body>, visitor: Visitor) -> BoxFuture<'static, Response<Body>>;
 }
 
 /// Who sends a request.
@@ -53,18 +49,18 @@ pub(crate) struct Visitor {
 
 /// Those who answer on the ports of one transport.
 #[derive(Debug, Default)]
-pub(in crate::transport) struct Guests(OnceLock<Arc<dyn Guest>>);
+pub(in crate::transport) struct Guests(RwLock<Vec<Arc<dyn Guest>>>);
 
 impl Guests {
-    /// Sets who answers. Only the first call counts.
-    pub(in crate::transport) fn set(&self, guest: Arc<dyn Guest>) {
-        let is_first = self.0.set(guest).is_ok();
-        debug_assert!(is_first, "a transport has one guest");
+    #[cfg(any(test, feature = "health"))]
+    pub(in crate::transport) fn add(&self, guest: Arc<dyn Guest>) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).push(guest);
     }
 
     /// The one that answers requests for a path.
-    pub(super) fn find(&self, path: &str) -> Option<&Arc<dyn Guest>> {
-        self.0.get().filter(|guest| guest.serves(path))
+    pub(super) fn find(&self, path: &str) -> Option<Arc<dyn Guest>> {
+        let guests = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        guests.iter().find(|guest| guest.serves(path)).cloned()
     }
 }
 

@@ -106,7 +106,7 @@ impl Service {
         if exchange::is_rest(path) {
             return exchange::serve_rest(request, &self.inlet).await;
         }
-        if let Some(guest) = self.inlet.shared().guests.find(path).cloned() {
+        if let Some(guest) = self.inlet.shared().guests.find(path) {
             let visitor = guest::visitor(&self.inlet, self.proven, false);
             return guest::serve(&*guest, request, visitor, &self.inlet).await;
         }

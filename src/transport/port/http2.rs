@@ -152,7 +152,7 @@ impl Service {
             serve_pipe(request, &self.inlet).await
         } else if path.ends_with(EXCHANGE_PATH) {
             exchange::serve_unary(request, &self.inlet).await
-        } else if let Some(guest) = self.inlet.shared().guests.find(path).cloned() {
+        } else if let Some(guest) = self.inlet.shared().guests.find(path) {
             let visitor = guest::visitor(&self.inlet, self.proven, true);
             guest::serve(&*guest, request, visitor, &self.inlet).await
         } else {

@@ -99,10 +99,10 @@ pub(super) enum First {
 
 /// Room of a connection that serves requests.
 #[derive(Debug)]
-enum Room {
+struct Room {
     /// It has served nothing but guests.
-    Guest(Slot),
-    Peer { _slot: Slot },
+    is_guest: bool,
+    _slot: Slot,
 }
 
 /// Way from a served request to a link, for one connection.
@@ -198,10 +198,10 @@ impl Inlet {
             let mut room = self.room();
             // A proxy may send peers and guests over one connection. Where there is no room for the former it stays
             // one of the latter, and bounded.
-            if let Some(Room::Guest(_)) = &*room
+            if room.as_ref().is_some_and(|room| room.is_guest)
                 && let Ok(slot) = self.port().served_slot(self.ip())
             {
-                *room = Some(Room::Peer { _slot: slot });
+                *room = Some(Room { is_guest: false, _slot: slot });
             }
         }
         self.tell_first(First::Served);
@@ -216,7 +216,7 @@ impl Inlet {
         if is_new {
             match self.port().guest_slot(self.ip()) {
                 Ok(slot) => {
-                    self.room().get_or_insert(Room::Guest(slot));
+                    self.room().get_or_insert(Room { is_guest: true, _slot: slot });
                 }
                 Err(_) => {
                     self.tell_first(First::Refused);
@@ -249,7 +249,8 @@ impl Inlet {
     pub(super) fn settle(&self) -> Result<Settled, Full> {
         let mut room = self.room();
         if room.is_none() {
-            *room = Some(Room::Peer { _slot: self.port().served_slot(self.ip())? });
+            let slot = self.port().served_slot(self.ip())?;
+            *room = Some(Room { is_guest: false, _slot: slot });
         }
         drop(room);
         drop(self.take_slot());
@@ -258,7 +259,7 @@ impl Inlet {
 
     /// Reports whether the connection has served nothing but guests.
     pub(super) fn is_guest(&self) -> bool {
-        matches!(*self.room(), Some(Room::Guest(_)))
+        self.room().as_ref().is_some_and(|room| room.is_guest)
     }
 
     /// Waits until idle guests are to make room, and this connection could.
