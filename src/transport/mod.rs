@@ -40,4 +40,6 @@ mod websocket;
 
 #[cfg(feature = "grpc")]
 pub use grpc::{GrpcOptions, GrpcTransport};
+#[cfg(feature = "grpc")]
+pub(crate) use port::{Guest, Visitor};
 pub use memory::{MemoryNetwork, MemoryTransport};

@@ -28,7 +28,7 @@ pub(super) use self::link::{
 pub use self::options::GrpcOptions;
 pub(super) use self::pipe::{PIPE_PATH, serve_pipe};
 pub(super) use self::service::{LINK_PATH, LinkOffer, Opened, serve_link};
-use super::port::PortListener;
+use super::port::{Guest, PortListener};
 use super::shared::Shared;
 use crate::error::{FailureKind, TransportError};
 use crate::identity::Identity;
@@ -99,6 +99,12 @@ impl GrpcTransport {
             }
         }
         Ok(Self { shared: Arc::clone(&self.shared), rung: kind })
+    }
+
+    /// Sets who answers, on the ports of this transport and of all its rungs, HTTP requests that are nothing of a
+    /// link. Called once, before anything listens.
+    pub(crate) fn set_guest(&self, guest: Arc<dyn Guest>) {
+        self.shared.guests.set(guest);
     }
 
     /// A transport for which a name stands for these addresses.

@@ -13,6 +13,7 @@
 //! of a host nor shunning apply there.
 
 mod connection;
+mod guest;
 mod http1;
 mod http2;
 mod inlet;
@@ -31,6 +32,8 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{sleep, timeout};
 
+pub(in crate::transport) use self::guest::Guests;
+pub(crate) use self::guest::{Guest, Visitor};
 pub(in crate::transport) use self::inlet::{Busy, Inlet};
 use self::inlet::{Handshaken, Port};
 pub(in crate::transport) use self::shunned_hosts::ShunnedHosts;
