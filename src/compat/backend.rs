@@ -7,7 +7,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::error::{PublishError, StoreError};
-use crate::types::{Cursor, Endpoint, Mode, PeerId, Transaction, TransactionId, WallTime};
+use crate::types::{
+    Cursor, Endpoint, LinkStatus, Mode, PeerId, Stats, Transaction, TransactionId, WallTime,
+};
 
 /// Peer that the node knows, with an address.
 #[derive(Debug, Clone)]
@@ -62,6 +64,9 @@ pub(crate) trait Backend: Send + Sync + fmt::Debug + 'static {
 
     /// Connection of the node to its network; `None` once the node is stopping.
     fn mode(&self) -> Option<Mode>;
+
+    /// Figures of the node and its links; `None` once the node is stopping.
+    async fn status(&self) -> Option<(Stats, Vec<LinkStatus>)>;
 
     /// Peers that are linked, and known ones with an address.
     async fn peers(&self) -> Vec<KnownPeer>;

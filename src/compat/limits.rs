@@ -7,6 +7,13 @@ use crate::transport::Visitor;
 #[derive(Debug)]
 pub(crate) struct Permit(());
 
+impl Permit {
+    /// Counts more bytes of the same request, sent or received.
+    pub(crate) fn grow(&mut self, bytes: u64) -> Result<(), Refusal> {
+        todo!()
+    }
+}
+
 impl Ops {
     /// Lets a request in, of this many bytes as far as known, or says when to come again. Each face calls
     /// it before anything else, and keeps the permit until the answer is sent; for a stream, once

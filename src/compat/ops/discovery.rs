@@ -7,6 +7,15 @@ use crate::wire::generated::discovery::{
     PingResponse, RegisterPeerRequest, RegisterPeerResponse,
 };
 
+/// What `register_peer` says.
+pub(crate) const REGISTERED: &str = "Peer registered successfully";
+pub(crate) const INVALID_ID: &str = "Invalid peer ID";
+pub(crate) const INVALID_ADDRESS: &str = "Invalid peer address";
+pub(crate) const INVALID_PORT: &str = "Invalid peer port";
+pub(crate) const INVALID_PROTOCOLS: &str = "Invalid peer protocols";
+pub(crate) const ID_IN_USE: &str = "Peer ID is in use";
+pub(crate) const LIST_FULL: &str = "Peer list is full";
+
 impl Ops {
     /// Lists peers: linked ones, known ones, registered ones, without the caller.
     pub(crate) async fn peer_list(
