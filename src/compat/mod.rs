@@ -16,6 +16,7 @@
 mod backend;
 mod client;
 mod fetch;
+mod grpc;
 mod hashes;
 mod limits;
 mod notify;

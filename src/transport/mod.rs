@@ -43,3 +43,5 @@ mod websocket;
 #[cfg(feature = "grpc")]
 pub use grpc::{GrpcOptions, GrpcTransport};
 pub use memory::{MemoryNetwork, MemoryTransport};
+#[cfg(feature = "compat")]
+pub(crate) use port::{Guest, Visitor};
