@@ -23,6 +23,8 @@ mod health;
 mod memory;
 #[cfg(feature = "grpc")]
 mod metered;
+#[cfg(feature = "compat")]
+mod outbound;
 #[cfg(feature = "grpc")]
 mod outer;
 #[cfg(feature = "grpc")]
@@ -43,5 +45,7 @@ mod websocket;
 #[cfg(feature = "grpc")]
 pub use grpc::{GrpcOptions, GrpcTransport};
 pub use memory::{MemoryNetwork, MemoryTransport};
+#[cfg(feature = "compat")]
+pub(crate) use outbound::{Http2, Outbound};
 #[cfg(feature = "compat")]
 pub(crate) use port::{Guest, Visitor};

@@ -5,7 +5,7 @@
 //! the header that says so, and so is a method that does not exist. A call has [`READ_TIME`] to bring its message, and the time that the
 //! client gives it for all. Answers are sent as fast as the client reads and made no faster.
 //!
-//! Tested by: `compat::grpc::tests`.
+//! Tested by: `compat::tests::grpc`.
 
 mod conversation;
 mod incoming;
@@ -34,7 +34,7 @@ use self::status::status_of;
 use super::limits::Permit;
 use super::ops::{Ops, Refusal};
 use crate::transport::Visitor;
-use crate::wire::generated::transaction::{TransactionRequest, TransactionResponse};
+use crate::wire::generated::transaction::TransactionResponse;
 
 /// Time for the one message of a call to come.
 const READ_TIME: Duration = Duration::from_secs(30);
@@ -77,8 +77,7 @@ impl GrpcFace {
                 Ok(begun) => begun,
                 Err(refused) => return *refused,
             };
-            let late = begun.deadline.map(|(_, deadline)| deadline);
-            match late {
+            match begun.deadline {
                 None => this.route(request, begun).await,
                 Some(deadline) => timeout_at(deadline, this.route(request, begun))
                     .await
@@ -115,7 +114,8 @@ impl GrpcFace {
             let response = self.reflection.call(Request::from_parts(head, body)).await;
             return response.map(|body| outgoing::keeping(body, permit));
         }
-        let Some((service, method)) = path[SERVICES.len()..].split_once('/') else {
+        let names = path.strip_prefix(SERVICES).and_then(|names| names.split_once('/'));
+        let Some((service, method)) = names else {
             return no_method().into_http();
         };
         match (service, method) {
@@ -139,8 +139,7 @@ impl GrpcFace {
             ("communication.PeerCommunication", "Stream") => {
                 let Call { visitor, deadline, permit } = call;
                 let incoming = Incoming::new(body, carrying);
-                let deadline = deadline.map(|(_, deadline)| deadline);
-                let conversation = Conversation::new(self.ops, visitor, incoming, permit, deadline);
+                let conversation = Conversation::new(ops.clone(), visitor, incoming, permit, deadline);
                 answer_with(conversation)
             }
             ("transaction.TransactionDistribution", "NotifyTransaction") => {
@@ -160,8 +159,8 @@ impl GrpcFace {
 /// A call that was let in.
 struct Call {
     visitor: Visitor,
-    /// Time that the client gives it, and when that is over.
-    deadline: Option<(Duration, Instant)>,
+    /// When the time is over that the client gives it.
+    deadline: Option<Instant>,
     permit: Permit,
 }
 
@@ -202,38 +201,33 @@ impl Call {
         }
     }
 
-    async fn get_transaction(mut self, ops: &Ops, body: Body) -> Response<Body> {
-        let found = async {
-            let request: TransactionRequest = self.message(body, MAX_MESSAGE_BYTES, |_| true).await?;
-            let found = find(ops, &request).await?;
-            let transaction_hash = request.transaction_hash;
-            let Some(payload) = found else {
-                return Ok(TransactionResponse { transaction_hash, ..TransactionResponse::default() });
-            };
-            self.permit.grow(payload.len() as u64).map_err(status_of)?;
-            Ok(TransactionResponse { transaction_hash, transaction_data: payload, found: true })
-        };
-        match found.await {
-            Ok(message) => answer(&message, self.permit),
-            Err(status) => Status::into_http(status),
+    async fn get_transaction(self, ops: &Ops, body: Body) -> Response<Body> {
+        match self.find(ops, body).await {
+            Ok((message, call)) => answer(&message, call.permit),
+            Err(status) => status.into_http(),
         }
     }
 
-    async fn stream_transaction(mut self, ops: &Ops, body: Body) -> Response<Body> {
-        let found = async {
-            let request: TransactionRequest = self.message(body, MAX_MESSAGE_BYTES, |_| true).await?;
-            let found = find(ops, &request).await?;
-            let payload = found.ok_or_else(|| Status::not_found("no such transaction is here"))?;
-            self.permit.grow(payload.len() as u64).map_err(status_of)?;
-            Ok((request.transaction_hash, payload))
-        };
-        match found.await {
-            Ok((hash, payload)) => {
-                let deadline = self.deadline.map(|(_, deadline)| deadline);
-                answer_with(Chunks::new(hash, payload, self.permit, deadline))
+    async fn stream_transaction(self, ops: &Ops, body: Body) -> Response<Body> {
+        match self.find(ops, body).await {
+            Ok((TransactionResponse { found: false, .. }, _)) => {
+                Status::not_found("no such transaction is here").into_http()
             }
-            Err(status) => Status::into_http(status),
+            Ok((message, call)) => {
+                let TransactionResponse { transaction_hash, transaction_data, .. } = message;
+                let (permit, deadline) = (call.permit, call.deadline);
+                answer_with(Chunks::new(transaction_hash, transaction_data, permit, deadline))
+            }
+            Err(status) => status.into_http(),
         }
+    }
+
+    /// What is asked for, counted as sent.
+    async fn find(mut self, ops: &Ops, body: Body) -> Result<(TransactionResponse, Self), Status> {
+        let request = self.message(body, MAX_MESSAGE_BYTES, |_| true).await?;
+        let response = ops.answer(request).await.map_err(status_of)?;
+        self.permit.grow(response.transaction_data.len() as u64).map_err(status_of)?;
+        Ok((response, self))
     }
 
     /// The one message of a call, and the end of the request.
@@ -258,12 +252,6 @@ impl Call {
         }
         Q::decode(bytes).map_err(|_| incoming::malformed())
     }
-}
-
-async fn find(ops: &Ops, request: &TransactionRequest) -> Result<Option<bytes::Bytes>, Status> {
-    let topic = Some(request.register_id.as_str()).filter(|topic| !topic.is_empty());
-    let found = ops.find(&request.transaction_hash, topic).await.map_err(status_of)?;
-    Ok(found.map(|found| found.payload))
 }
 
 fn no_method() -> Status {
@@ -311,12 +299,12 @@ fn check_encoding(headers: &HeaderMap) -> Result<(), Status> {
 }
 
 /// Time that a client gives its call: at most eight digits and a unit.
-fn deadline(headers: &HeaderMap) -> Result<Option<(Duration, Instant)>, Status> {
+fn deadline(headers: &HeaderMap) -> Result<Option<Instant>, Status> {
     let Some(value) = headers.get("grpc-timeout") else { return Ok(None) };
     let time = time_of(value.as_bytes());
     let time = time.ok_or_else(|| Status::invalid_argument("grpc-timeout is no time"))?;
     // What is too long to be added is no limit.
-    Ok(Instant::now().checked_add(time).map(|deadline| (time, deadline)))
+    Ok(Instant::now().checked_add(time))
 }
 
 fn time_of(text: &[u8]) -> Option<Duration> {

@@ -107,6 +107,11 @@ impl GrpcTransport {
         Ok(Self { shared: Arc::clone(&self.shared), rung: kind })
     }
 
+    #[cfg(feature = "compat")]
+    pub(in crate::transport) fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
+    }
+
     /// Adds who answers, on the ports of this transport and of all its rungs, HTTP requests that are nothing of a
     /// link. Called before anything listens.
     #[cfg(any(test, feature = "health", feature = "compat"))]
