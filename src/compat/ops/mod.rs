@@ -5,7 +5,11 @@
 
 mod communication;
 mod discovery;
+mod overview;
 mod transaction;
+
+pub(super) use self::discovery::{ID_IN_USE, LIST_FULL};
+pub(super) use self::overview::Overview;
 
 use std::sync::Arc;
 use std::time::Duration;
