@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::sync::watch;
 
 use crate::error::{PublishError, StoreError};
+use crate::ports::Page;
 use crate::types::{
     Cursor, Endpoint, LinkStatus, Mode, PeerId, Stats, Transaction, TransactionId, WallTime,
 };
@@ -26,15 +28,6 @@ pub(crate) struct KnownPeer {
     pub(crate) last_seen: WallTime,
 }
 
-/// Stretch of the retained log.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct LogPage {
-    /// Transactions, in the order of the log.
-    pub(crate) transactions: Vec<Transaction>,
-    /// Cursor to go on from; the asked-for one where there is nothing more.
-    pub(crate) next: Cursor,
-}
-
 /// Reason why no handler of the host answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum HandlerFailure {
@@ -48,7 +41,7 @@ pub(crate) enum HandlerFailure {
         limit: u64,
     },
     /// The handler refused, or failed, or was too slow.
-    Failed(String),
+    Failed,
     /// The node is shut down.
     Closed,
 }
@@ -79,10 +72,13 @@ pub(crate) trait Backend: Send + Sync + fmt::Debug + 'static {
 
     /// Reads the retained log after a cursor, at most this many transactions; beyond the first, at most
     /// this many bytes of payload.
-    async fn page(&self, after: Cursor, entries: usize, bytes: usize) -> Result<LogPage, StoreError>;
+    async fn page(&self, after: Cursor, entries: usize, bytes: usize) -> Result<Page, StoreError>;
 
-    /// Waits until the log has something after a cursor; ends also when the node does.
-    async fn news(&self, after: Cursor);
+    /// The newest cursor of the log, as it changes; `None` once the node is stopping.
+    fn news(&self) -> Option<watch::Receiver<Cursor>>;
+
+    /// Reports whether an endpoint is one of this node's own.
+    fn is_own(&self, endpoint: &Endpoint) -> bool;
 
     /// Hands a request to the host's handler of a protocol.
     async fn request(

@@ -378,7 +378,12 @@ impl PeerNodeBuilder {
         self.config.network.trust.read_files()?;
         let identity = self.identity.map_or_else(Identity::generate, Ok)?;
         let seed = self.seed.map_or_else(random_seed, Ok)?;
-        let (transports, listening) = transports(self.transports, &identity, &self.config)?;
+        let Ways {
+            dialling: transports,
+            listening,
+            #[cfg(feature = "compat")]
+            compat,
+        } = ways(self.transports, &identity, &self.config)?;
         Ok(Parts {
             transports,
             listening,
@@ -397,6 +402,8 @@ impl PeerNodeBuilder {
             identity,
             seed,
             capacities: Capacities::default(),
+            #[cfg(feature = "compat")]
+            compat,
         })
     }
 
@@ -417,16 +424,30 @@ fn random_seed() -> Result<[u8; 32], StartError> {
     Ok(seed)
 }
 
-/// Transports that peers are dialled with, and those that listen.
-type Ways = (Vec<Arc<dyn Transport>>, Vec<Arc<dyn Transport>>);
+/// Transports, and who else is served by them.
+struct Ways {
+    /// Transports that peers are dialled with.
+    dialling: Vec<Arc<dyn Transport>>,
+    listening: Vec<Arc<dyn Transport>>,
+    #[cfg(feature = "compat")]
+    compat: Option<super::start::Compat>,
+}
 
-fn transports(
+fn ways(
     given: Vec<Arc<dyn Transport>>,
     identity: &Identity,
     config: &Config,
 ) -> Result<Ways, StartError> {
     if !given.is_empty() {
-        return Ok((given.clone(), given));
+        if config.compat.enabled {
+            return Err(StartError::CompatTransport);
+        }
+        return Ok(Ways {
+            dialling: given.clone(),
+            listening: given,
+            #[cfg(feature = "compat")]
+            compat: None,
+        });
     }
     #[cfg(feature = "grpc")]
     {
@@ -445,13 +466,40 @@ fn transports(
             }
         }
         // One port serves them all.
-        Ok((rungs, vec![Arc::new(transport)]))
+        #[cfg(feature = "compat")]
+        let compat = config.compat.enabled.then(|| compat(&transport, identity, config));
+        Ok(Ways {
+            dialling: rungs,
+            listening: vec![Arc::new(transport)],
+            #[cfg(feature = "compat")]
+            compat,
+        })
     }
     #[cfg(not(feature = "grpc"))]
     {
         let _ = (identity, config);
         Err(StartError::NoTransport)
     }
+}
+
+/// Has clients of the original served on the ports of a transport.
+#[cfg(feature = "compat")]
+fn compat(
+    transport: &crate::transport::GrpcTransport,
+    identity: &Identity,
+    config: &Config,
+) -> super::start::Compat {
+    let backend = super::compat::NodeBackend::new(identity.peer_id());
+    let settings = crate::compat::Settings {
+        compat: config.compat.clone(),
+        max_transaction_size: config.gossip.max_transaction_size,
+        addresses: config.discovery.addresses,
+        max_listed: config.discovery.max_peers,
+    };
+    let node: Arc<dyn crate::compat::Backend> = Arc::clone(&backend) as _;
+    let ops = crate::compat::Ops::new(settings, node, transport.outbound());
+    transport.set_guest(Arc::new(ops.clone()));
+    super::start::Compat { ops, backend }
 }
 
 impl PeerNode {

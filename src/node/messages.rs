@@ -9,6 +9,8 @@ use tokio::sync::{oneshot, watch};
 use crate::error::{DeadLetterError, StoreError, StoreErrorKind, TestError, TransportError};
 use crate::ports::{Ban, RawLink};
 use crate::protocol::{ConnectFailure, DialId, Input, PublishRefusal, Ticket};
+#[cfg(feature = "compat")]
+use crate::types::WallTime;
 use crate::types::{
     Endpoint, Header, LinkStatus, Mode, PeerId, PeerTest, PublishStatus, Refusal, Stats,
     Transaction, TransactionId,
@@ -60,6 +62,12 @@ pub(super) enum Command {
     },
     Stats {
         reply: oneshot::Sender<Stats>,
+    },
+    /// Asks for the peers of the address book: where each is dialled first, when it was linked last, and
+    /// whether it is a first contact.
+    #[cfg(feature = "compat")]
+    KnownPeers {
+        reply: oneshot::Sender<Vec<(PeerId, Endpoint, Option<WallTime>, bool)>>,
     },
     /// Asks for the addresses in the node's own record.
     Addresses {

@@ -66,6 +66,16 @@ pub(super) struct Parts {
     pub(super) validator: Option<Arc<dyn Validator>>,
     pub(super) seed: [u8; 32],
     pub(super) capacities: Capacities,
+    /// Service for clients of the original, where it is asked for.
+    #[cfg(feature = "compat")]
+    pub(super) compat: Option<Compat>,
+}
+
+/// Service for clients of the original, and the node as it sees it.
+#[cfg(feature = "compat")]
+pub(super) struct Compat {
+    pub(super) ops: crate::compat::Ops,
+    pub(super) backend: Arc<super::compat::NodeBackend>,
 }
 
 /// Capacities of the channels to the workers: all that the protocol may have under way, and as much
@@ -306,6 +316,8 @@ impl Parts {
             failing: shared.health.watch().subscribe(),
             state: state.subscribe(),
             ended: ended.subscribe(),
+            #[cfg(feature = "compat")]
+            compat: self.compat.as_ref().map(|compat| compat.ops.clone()),
         };
         let jobs = Jobs { checks: check_box, piece_checks: piece_check_box, store: store_box };
         let (workers, peers) = self.spawn_workers(&shared, jobs);
@@ -350,11 +362,17 @@ impl Parts {
             inbound: inbound_box,
             subscribed: inner.subscribed.watch(),
         };
+        let node = PeerNode(Arc::new(inner));
+        #[cfg(feature = "compat")]
+        if let Some(compat) = self.compat {
+            compat.backend.attach(&node);
+            effects.sources.spawn(compat.ops.run().instrument(shared.span.clone()));
+        }
         let (span, peer) = (shared.span, self.identity.peer_id());
         tracing::info!(target: "sorcha_peer::node", parent: &span, %peer, ?listening, "node started");
         let driver = Driver::new(self.identity, protocol, state, effects, ended);
         tokio::spawn(driver.run(mail).instrument(span));
-        PeerNode(Arc::new(inner))
+        node
     }
 
     /// Makes what driver, workers and handles share.

@@ -21,6 +21,8 @@ mod grpc;
 mod memory;
 #[cfg(feature = "grpc")]
 mod metered;
+#[cfg(feature = "compat")]
+mod outbound;
 #[cfg(feature = "grpc")]
 mod outer;
 #[cfg(feature = "grpc")]
@@ -40,6 +42,8 @@ mod websocket;
 
 #[cfg(feature = "grpc")]
 pub use grpc::{GrpcOptions, GrpcTransport};
+pub use memory::{MemoryNetwork, MemoryTransport};
+#[cfg(feature = "compat")]
+pub(crate) use outbound::{Http2, Outbound};
 #[cfg(feature = "grpc")]
 pub(crate) use port::{Guest, Visitor};
-pub use memory::{MemoryNetwork, MemoryTransport};

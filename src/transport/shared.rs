@@ -53,7 +53,17 @@ impl Shared {
         let routes = Routes { proxy: proxy(&options)?, ..Routes::default() };
         let (shunned, listening) = (ShunnedHosts::default(), Mutex::default());
         let (sessions, guests) = (Arc::default(), Guests::default());
-        Ok(Self { identity, options, security, outer, shunned, listening, routes, sessions, guests })
+        Ok(Self {
+            identity,
+            options,
+            security,
+            outer,
+            shunned,
+            listening,
+            routes,
+            sessions,
+            guests,
+        })
     }
 
     /// Notes that a rung listens, for as long as what is returned lives.

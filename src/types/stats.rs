@@ -260,6 +260,40 @@ counters! {
     reconcile_missing_here,
     /// Ids that reconciliation found missing at a peer and announced to it.
     reconcile_missing_there,
+    /// Requests of clients of the original that were let in, messages of streams included.
+    compat_requests,
+    /// Requests of such clients that were refused because their address had its share.
+    compat_requests_refused,
+    /// Registrations of such clients that were taken, hearsay included.
+    compat_registrations,
+    /// Registrations of such clients that were refused.
+    compat_registrations_refused,
+    /// Clients that were dropped from the list because they did not answer.
+    compat_peers_dropped,
+    /// Pings of registered clients.
+    compat_pings_sent,
+    /// Pings of registered clients that were not answered.
+    compat_pings_missed,
+    /// Messages of such clients, single and in streams.
+    compat_messages,
+    /// Notifications of transactions by such clients.
+    compat_notifications_received,
+    /// Transactions of such clients that were promised to be fetched.
+    compat_fetches_started,
+    /// Promised transactions that were not fetched or not published.
+    compat_fetches_failed,
+    /// Payloads fetched that were others than were told of.
+    compat_fetched_wrong,
+    /// Transactions published for such clients.
+    compat_published,
+    /// Notifications that registered clients took.
+    compat_notifications_sent,
+    /// Notifications that did not reach a registered client.
+    compat_notifications_failed,
+    /// Notifications dropped because too many waited for a client.
+    compat_notifications_dropped,
+    /// Transactions that are no longer found by the hash of their payload, because there were too many.
+    compat_hashes_forgotten,
 }
 
 /// State of a link.
@@ -415,6 +449,12 @@ pub struct Stats {
     /// bounds. One payload alone may take more than the share of its owner.
     #[serde(default)]
     pub memory_limits: BTreeMap<String, u64>,
+    /// Number of clients of the original that are registered and answer.
+    #[serde(default)]
+    pub compat_peers: u32,
+    /// Number of transactions that such clients find by the hash of their payload.
+    #[serde(default)]
+    pub compat_hashes: u64,
     /// Counts since the start.
     pub counters: Counters,
 }

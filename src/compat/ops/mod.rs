@@ -4,11 +4,10 @@
 //! sentence for the client, and nothing that a client says is an error of this node.
 
 mod communication;
-mod discovery;
+pub(super) mod discovery;
 mod overview;
 mod transaction;
 
-pub(super) use self::discovery::{ID_IN_USE, LIST_FULL};
 pub(super) use self::overview::Overview;
 
 use std::sync::Arc;
@@ -16,7 +15,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::types::{Topic, TransactionId, WallTime};
+use crate::types::{PeerId, Topic, TransactionId, WallTime};
+
+/// Maximum number of characters of a client's id.
+const MAX_ID_CHARS: usize = 64;
 
 /// Reason why an operation was not done, for the face to say in its own terms. Each text is a sentence
 /// for the client, in ASCII and of at most 256 bytes, and shows nothing of what it was sent.
@@ -66,16 +68,49 @@ pub(crate) struct Ops(pub(super) Arc<super::Shared>);
 impl Ops {
     /// Most bytes of payload that a transaction may have: what a face bounds a body by.
     pub(crate) fn max_transaction_size(&self) -> u64 {
-        todo!()
+        self.0.settings.max_transaction_size
     }
 
-    /// Topic that an empty one stands for.
+    /// Topic that an empty one stands for where something is published.
     pub(crate) fn default_topic(&self) -> &str {
-        todo!()
+        &self.0.settings.compat.default_topic
     }
 
-    /// This node's clock.
+    /// Time by the node's clock.
     pub(crate) fn now(&self) -> WallTime {
-        todo!()
+        self.0.backend.now()
     }
+
+    /// Id of the node.
+    pub(crate) fn peer_id(&self) -> PeerId {
+        self.0.backend.peer_id()
+    }
+
+    /// Id of a peer of this network, or of this node.
+    async fn native(&self, id: &str) -> Option<PeerId> {
+        let id: PeerId = id.parse().ok()?;
+        let is_native =
+            id == self.peer_id() || self.0.peers().await.iter().any(|peer| peer.peer == id);
+        is_native.then_some(id)
+    }
+
+    /// Checks an id by which a client calls itself, where it does.
+    fn check_caller(id: &str, field: &str) -> Result<(), Refusal> {
+        if id.is_empty() || is_id(id) {
+            return Ok(());
+        }
+        Err(Refusal::Invalid(format!(
+            "{field} is not 1 to 64 characters without control characters"
+        )))
+    }
+}
+
+/// Reports whether a text may be the id of a client.
+fn is_id(text: &str) -> bool {
+    is_plain(text, MAX_ID_CHARS) && !text.is_empty()
+}
+
+/// Reports whether a text has at most so many characters, none of them a control character.
+fn is_plain(text: &str, most: usize) -> bool {
+    text.len() <= 4 * most && text.chars().count() <= most && !text.chars().any(char::is_control)
 }

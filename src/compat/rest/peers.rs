@@ -9,7 +9,7 @@ use super::json::{Fields, refused, text_of};
 use super::problem::Problem;
 use super::text::Query;
 use super::{Call, respond_json};
-use crate::compat::ops::{ID_IN_USE, LIST_FULL};
+use crate::compat::ops::discovery::{ID_IN_USE, LIST_FULL};
 use crate::wire::generated::communication::{MessageType, PeerMessage};
 use crate::wire::generated::discovery::{
     PeerInfo, PeerListRequest, PeerStatus, PingRequest, RegisterPeerRequest,

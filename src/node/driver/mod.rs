@@ -344,6 +344,10 @@ impl Driver {
                 self.effects.add_memory(&mut stats);
                 let _ = reply.send(stats);
             }
+            #[cfg(feature = "compat")]
+            Command::KnownPeers { reply } => {
+                let _ = reply.send(self.protocol.known_peers());
+            }
             Command::Addresses { reply } => {
                 let _ = reply.send(self.effects.record.endpoints().to_vec());
             }

@@ -63,6 +63,9 @@ pub(in crate::node) struct Inner {
     pub(in crate::node) state: watch::Receiver<NodeState>,
     /// Report of the shutdown, once it is through.
     pub(in crate::node) ended: watch::Receiver<Option<ShutdownReport>>,
+    /// Service for clients of the original, where there is one.
+    #[cfg(feature = "compat")]
+    pub(in crate::node) compat: Option<crate::compat::Ops>,
 }
 
 /// Handle of a running node. Cloning shares the node; when the last clone is dropped the node says
@@ -339,6 +342,10 @@ impl PeerNode {
         let mut stats = answer.await.map_err(|_| NodeClosed)?;
         stats.counters.events_lagged += self.0.lagged.load(Ordering::Relaxed);
         stats.counters.publishes_refused += self.0.refused_publishes.load(Ordering::Relaxed);
+        #[cfg(feature = "compat")]
+        if let Some(compat) = &self.0.compat {
+            compat.add_to(&mut stats);
+        }
         Ok(stats)
     }
 
@@ -511,7 +518,7 @@ impl PeerNode {
     }
 
     /// Returns whether the node has stopped, or is about to.
-    fn is_closed(&self) -> bool {
+    pub(in crate::node) fn is_closed(&self) -> bool {
         self.0.commands.is_closed()
     }
 

@@ -101,6 +101,11 @@ impl GrpcTransport {
         Ok(Self { shared: Arc::clone(&self.shared), rung: kind })
     }
 
+    #[cfg(feature = "compat")]
+    pub(in crate::transport) fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
+    }
+
     /// Sets who answers, on the ports of this transport and of all its rungs, HTTP requests that are nothing of a
     /// link. Called once, before anything listens.
     pub(crate) fn set_guest(&self, guest: Arc<dyn Guest>) {
