@@ -113,6 +113,7 @@
 //! | `rest` | yes | links over plain HTTP requests, a rung of the gRPC transport |
 //! | `compat` | no | the original's gRPC services and REST paths, for its clients: see [`config::CompatConfig`] |
 //! | `stun` | yes | the STUN prober |
+//! | `health` | yes | the standard health service of gRPC on the node's port |
 //! | `sim` | no | the network simulator, and `unstable-core`; not covered by semver |
 //! | `unstable-core` | no | the protocol core and the types of the wire; not covered by semver |
 //!

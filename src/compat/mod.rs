@@ -21,6 +21,7 @@ mod limits;
 mod notify;
 mod ops;
 mod registry;
+mod rest;
 #[cfg(test)]
 mod tests;
 
@@ -147,15 +148,15 @@ impl Ops {
 }
 
 impl Guest for Ops {
-    fn serves(&self, _path: &str) -> bool {
-        false
+    fn serves(&self, path: &str) -> bool {
+        rest::serves(path)
     }
 
     fn call(
         &self,
-        _request: Request<Body>,
-        _visitor: Visitor,
+        request: Request<Body>,
+        visitor: Visitor,
     ) -> BoxFuture<'static, Response<Body>> {
-        Box::pin(async { Response::new(Body::empty()) })
+        Box::pin(rest::serve(self.clone(), request, visitor))
     }
 }

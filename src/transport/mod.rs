@@ -18,6 +18,8 @@ mod exchange;
 mod failure;
 #[cfg(feature = "grpc")]
 mod grpc;
+#[cfg(feature = "health")]
+mod health;
 mod memory;
 #[cfg(feature = "grpc")]
 mod metered;
@@ -45,5 +47,5 @@ pub use grpc::{GrpcOptions, GrpcTransport};
 pub use memory::{MemoryNetwork, MemoryTransport};
 #[cfg(feature = "compat")]
 pub(crate) use outbound::{Http2, Outbound};
-#[cfg(feature = "grpc")]
+#[cfg(feature = "compat")]
 pub(crate) use port::{Guest, Visitor};

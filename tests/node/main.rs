@@ -8,6 +8,8 @@ mod bad_input;
 mod cutting_path;
 mod forward_proxy;
 mod handover;
+#[cfg(feature = "health")]
+mod health;
 mod hostile;
 #[path = "../transport/http_proxy.rs"]
 mod http_proxy;
@@ -32,6 +34,8 @@ mod repeat;
 mod republish;
 #[cfg(feature = "rest")]
 mod requests;
+#[cfg(feature = "compat")]
+mod rest;
 #[cfg(feature = "sqlite")]
 mod spill;
 mod spread;
