@@ -130,6 +130,8 @@ pub mod error;
 #[cfg(all(doc, feature = "node", feature = "grpc", feature = "sqlite", feature = "stun"))]
 pub mod guide;
 mod identity;
+#[cfg(feature = "node")]
+mod monitor;
 pub mod nat;
 #[cfg(feature = "node")]
 mod node;

@@ -69,6 +69,10 @@ pub(super) enum Command {
     KnownPeers {
         reply: oneshot::Sender<Vec<(PeerId, Endpoint, Option<WallTime>, bool)>>,
     },
+    /// Asks for figures and links of one instant.
+    Overview {
+        reply: oneshot::Sender<(Stats, Vec<LinkStatus>)>,
+    },
     /// Asks for the addresses in the node's own record.
     Addresses {
         reply: oneshot::Sender<Vec<Endpoint>>,
