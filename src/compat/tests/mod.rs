@@ -2,6 +2,7 @@
 
 mod fetches;
 mod fields;
+mod grpc;
 mod node;
 pub(crate) mod old_peer;
 
