@@ -166,11 +166,7 @@ impl Guest for Faces {
         self.grpc.serves(path) || rest::serves(path)
     }
 
-    fn call(
-        &self,
-        request: Request<Body>,
-        visitor: Visitor,
-    ) -> BoxFuture<'static, Response<Body>> {
+    fn call(&self, request: Request<Body>, visitor: Visitor) -> BoxFuture<'static, Response<Body>> {
         if self.grpc.serves(request.uri().path()) {
             return self.grpc.call(request, visitor);
         }

@@ -77,7 +77,9 @@ impl Incoming {
             match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
                 None => self.is_over = true,
                 // The client is gone, or its proxy.
-                Some(Err(_)) => return Poll::Ready(Err(Status::cancelled("the request broke off"))),
+                Some(Err(_)) => {
+                    return Poll::Ready(Err(Status::cancelled("the request broke off")));
+                }
                 Some(Ok(frame)) => {
                     // Trailers say nothing here.
                     if let Ok(bytes) = frame.into_data() {
@@ -89,7 +91,10 @@ impl Incoming {
     }
 
     /// Takes the prefix of a message, and returns its length.
-    fn begin(&mut self, admit: &mut dyn FnMut(u64) -> Result<(), Refusal>) -> Result<usize, Status> {
+    fn begin(
+        &mut self,
+        admit: &mut dyn FnMut(u64) -> Result<(), Refusal>,
+    ) -> Result<usize, Status> {
         let compressed = self.read.get_u8();
         let length = self.read.get_u32();
         if compressed != 0 {
