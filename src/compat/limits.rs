@@ -285,7 +285,7 @@ mod tests {
         assert_eq!(seconds(table.admit(HOST, 0, now)), 10);
         table.admit(host(1), 0, now).unwrap();
         table.admit(HOST, 0, now + Duration::from_secs(11)).unwrap();
-        assert_eq!(seconds(table.admit(HOST, 0, now + Duration::from_secs(11))), 10);
+        assert_eq!(seconds(table.admit(HOST, 0, now + Duration::from_secs(11))), 9);
     }
 
     #[test]

@@ -22,6 +22,7 @@ mod limits;
 mod notify;
 mod ops;
 mod registry;
+mod rest;
 #[cfg(test)]
 mod tests;
 
@@ -147,16 +148,28 @@ impl Ops {
     }
 }
 
-impl Guest for Ops {
-    fn serves(&self, _path: &str) -> bool {
-        false
+/// All that is served to clients of the original.
+#[derive(Debug)]
+pub(crate) struct Faces {
+    ops: Ops,
+    grpc: grpc::GrpcFace,
+}
+
+impl Faces {
+    pub(crate) fn new(ops: Ops) -> Self {
+        Self { grpc: grpc::GrpcFace::new(ops.clone()), ops }
+    }
+}
+
+impl Guest for Faces {
+    fn serves(&self, path: &str) -> bool {
+        self.grpc.serves(path) || rest::serves(path)
     }
 
-    fn call(
-        &self,
-        _request: Request<Body>,
-        _visitor: Visitor,
-    ) -> BoxFuture<'static, Response<Body>> {
-        Box::pin(async { Response::new(Body::empty()) })
+    fn call(&self, request: Request<Body>, visitor: Visitor) -> BoxFuture<'static, Response<Body>> {
+        if self.grpc.serves(request.uri().path()) {
+            return self.grpc.call(request, visitor);
+        }
+        Box::pin(rest::serve(self.ops.clone(), request, visitor))
     }
 }

@@ -519,7 +519,7 @@ fn compat(
     };
     let node: Arc<dyn crate::compat::Backend> = Arc::clone(&backend) as _;
     let ops = crate::compat::Ops::new(settings, node, transport.outbound());
-    transport.set_guest(Arc::new(ops.clone()));
+    transport.set_guest(Arc::new(crate::compat::Faces::new(ops.clone())));
     super::start::Compat { ops, backend }
 }
 

@@ -83,7 +83,11 @@ impl Backend for NodeBackend {
 
     async fn status(&self) -> Option<(Stats, Vec<LinkStatus>)> {
         let node = self.node()?;
-        Some((node.stats().await.ok()?, node.peers().await.ok()?))
+        let (reply, answer) = oneshot::channel();
+        node.command(Command::Overview { reply }).await.ok()?;
+        let (mut stats, links) = answer.await.ok()?;
+        node.add_own_counts(&mut stats);
+        Some((stats, links))
     }
 
     async fn peers(&self) -> Vec<KnownPeer> {

@@ -63,15 +63,15 @@ pub(super) enum Command {
     Stats {
         reply: oneshot::Sender<Stats>,
     },
-    /// Asks for figures and links of one instant.
-    Overview {
-        reply: oneshot::Sender<(Stats, Vec<LinkStatus>)>,
-    },
     /// Asks for the peers of the address book: where each is dialled first, when it was linked last, and
     /// whether it is a first contact.
     #[cfg(feature = "compat")]
     KnownPeers {
         reply: oneshot::Sender<Vec<(PeerId, Endpoint, Option<WallTime>, bool)>>,
+    },
+    /// Asks for figures and links of one instant.
+    Overview {
+        reply: oneshot::Sender<(Stats, Vec<LinkStatus>)>,
     },
     /// Asks for the addresses in the node's own record.
     Addresses {

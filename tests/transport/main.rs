@@ -5,6 +5,8 @@ mod ca;
 #[cfg(feature = "grpc")]
 mod certificates;
 #[cfg(feature = "grpc")]
+mod common;
+#[cfg(feature = "grpc")]
 mod connect;
 #[cfg(feature = "rest")]
 mod cutting_path;

@@ -139,7 +139,8 @@ impl GrpcFace {
             ("communication.PeerCommunication", "Stream") => {
                 let Call { visitor, deadline, permit } = call;
                 let incoming = Incoming::new(body, carrying);
-                let conversation = Conversation::new(ops.clone(), visitor, incoming, permit, deadline);
+                let conversation =
+                    Conversation::new(ops.clone(), visitor, incoming, permit, deadline);
                 answer_with(conversation)
             }
             ("transaction.TransactionDistribution", "NotifyTransaction") => {

@@ -103,7 +103,9 @@ mod tests {
         assert!(!is_modest_registration(&large));
         assert!(is_modest_exchange(&large), "the field means something else there");
         // Whatever it is, it is looked at no further than it goes.
-        for garbage in [&b""[..], b"\xff", &[0xff; 20], b"\x0a\xff\xff\xff\xff\x0f", b"\x0b", b"\x12\x02\x08"] {
+        for garbage in
+            [&b""[..], b"\xff", &[0xff; 20], b"\x0a\xff\xff\xff\xff\x0f", b"\x0b", b"\x12\x02\x08"]
+        {
             assert!(is_modest_exchange(garbage), "{garbage:?}");
         }
     }

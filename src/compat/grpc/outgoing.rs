@@ -5,8 +5,8 @@ use std::task::{Context, Poll};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::FutureExt;
-use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::Response;
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::body::{Frame, SizeHint};
 use prost::Message;
 use tokio::time::{Instant, Sleep, sleep_until};

@@ -13,9 +13,10 @@ pub(super) fn status_of(refusal: Refusal) -> Status {
         Refusal::Precondition(text) => (Code::FailedPrecondition, text),
         Refusal::Unavailable(text) => (Code::Unavailable, text),
         Refusal::Denied(text) => (Code::PermissionDenied, text),
-        Refusal::TooLarge { size, limit } => {
-            (Code::ResourceExhausted, format!("{size} bytes are more than the {limit} that are taken"))
-        }
+        Refusal::TooLarge { size, limit } => (
+            Code::ResourceExhausted,
+            format!("{size} bytes are more than the {limit} that are taken"),
+        ),
         Refusal::Busy { retry_after } => {
             let mut status = Status::resource_exhausted("too much was asked for; come again later");
             let seconds = retry_after.as_millis().div_ceil(1000).max(1);

@@ -5,7 +5,10 @@
 
 mod communication;
 pub(super) mod discovery;
+mod overview;
 mod transaction;
+
+pub(super) use self::overview::Overview;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -3,6 +3,7 @@
 mod fetches;
 mod fields;
 mod grpc;
+mod network;
 mod node;
 pub(crate) mod old_peer;
 

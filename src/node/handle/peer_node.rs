@@ -345,7 +345,7 @@ impl PeerNode {
     }
 
     /// Adds what handles count and the driver does not know.
-    pub(super) fn add_own_counts(&self, stats: &mut Stats) {
+    pub(in crate::node) fn add_own_counts(&self, stats: &mut Stats) {
         stats.counters.events_lagged += self.0.lagged.load(Ordering::Relaxed);
         stats.counters.publishes_refused += self.0.refused_publishes.load(Ordering::Relaxed);
         #[cfg(feature = "compat")]

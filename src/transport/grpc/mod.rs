@@ -6,6 +6,7 @@
 //! closed by this module.
 
 mod client;
+mod codec;
 mod dial;
 mod link;
 mod options;
