@@ -7,11 +7,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::join;
+use sorcha_peer::Endpoint;
 use sorcha_peer::error::FailureKind;
 use sorcha_peer::ports::{Accepted, Listener, Transport};
 use sorcha_peer::testing::transport::Node;
 use sorcha_peer::transport::{GrpcOptions, GrpcTransport};
-use sorcha_peer::Endpoint;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
