@@ -7,6 +7,7 @@ mod bad_input;
 #[path = "../transport/cutting_path.rs"]
 mod cutting_path;
 mod forward_proxy;
+mod goaway;
 mod handover;
 #[cfg(feature = "health")]
 mod health;
