@@ -10,6 +10,8 @@ mod collector;
 mod cutting_path;
 mod forward_proxy;
 mod handover;
+#[cfg(feature = "health")]
+mod health;
 mod hostile;
 #[path = "../transport/http_proxy.rs"]
 mod http_proxy;

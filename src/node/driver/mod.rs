@@ -391,6 +391,7 @@ impl Driver {
     }
 
     fn stop(&mut self, deadline: Duration) {
+        self.effects.is_running.send_replace(false);
         let until = Instant::now() + deadline.min(MAX_DEADLINE);
         self.stop_at = Some(self.stop_at.map_or(until, |earlier| earlier.min(until)));
     }
