@@ -283,8 +283,8 @@ pub struct OutboxConfig {
 }
 
 /// Section `[messages]`: requests to single peers, and those of peers. Bodies that are on their way or
-/// handled take at most 8 times `max_bytes` of memory in all, or 32 MiB where that is more; that is no part of
-/// [`LimitsConfig::memory`].
+/// handled take at most 8 times `max_bytes` of memory, or 32 MiB where that is more, for own requests and
+/// as much for those of peers; that is no part of [`LimitsConfig::memory`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]

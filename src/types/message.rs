@@ -280,7 +280,7 @@ pub enum Message {
     /// Request to the receiver alone, with the first bytes of its body. The others follow in
     /// [`Message::BodyPart`].
     Request {
-        /// Number that the sender has chosen, and that no other request of the sender has while the link lives.
+        /// Number that the sender has chosen, above 0; it rises with every request while the link lives.
         id: u64,
         /// Name of what is asked for.
         protocol: String,
