@@ -212,7 +212,7 @@ impl PeerNode {
     }
 
     /// Forgets a durable subscription; an unknown name is no error. At most
-    /// [`MAX_CURSORS`](crate::ports::MAX_CURSORS) names are kept, five of them for the node itself.
+    /// [`Page::MAX_CURSORS`](crate::ports::Page::MAX_CURSORS) names are kept, five of them for the node itself.
     ///
     /// # Errors
     /// [`SubscribeError::InUse`] while it is subscribed; [`SubscribeError::Store`].
