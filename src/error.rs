@@ -20,6 +20,7 @@
 //! assert_eq!(cause.map(|cause| cause.kind()), Some(std::io::ErrorKind::PermissionDenied));
 //! ```
 
+mod request;
 mod start;
 mod test;
 
@@ -27,6 +28,7 @@ use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
+pub use self::request::RequestError;
 pub use self::start::{ConfigError, IdentityError, StartError};
 pub use self::test::TestError;
 pub use crate::types::errors::{EndpointError, FailureKind, InvalidTransaction, ParseIdError};

@@ -85,7 +85,7 @@ use timers::Timer;
 #[doc(hidden)]
 pub use gauges::Gauge;
 pub use io::{
-    Assurance, CallId, ConnectFailure, DialId, Input, Judgement, Output, PartialOp, PublishRefusal,
+    AnswerRefusal, Assurance, CallId, ConnectFailure, DialId, Input, Judgement, Output, PartialOp, PublishRefusal,
     Ticket,
 };
 pub use link::LinkView;

@@ -29,3 +29,9 @@ pub const MAX_PROOFS: usize = 2;
 
 /// Size of one piece of a large payload, in bytes: the most that control ever waits behind.
 pub const PIECE_BYTES: usize = 64 * 1024;
+
+/// Maximum length of the name of a protocol that requests are for, in bytes.
+pub const MAX_PROTOCOL_BYTES: usize = 128;
+
+/// Maximum length of the reason in the answer to a request, in bytes of UTF-8.
+pub const MAX_REASON_BYTES: usize = 256;
