@@ -153,7 +153,7 @@ pub use identity::Identity;
 #[cfg(feature = "node")]
 pub use node::{
     DeadLetter, Delivery, DurableSubscription, Events, Item, Outcome, PeerNode, PeerNodeBuilder,
-    Receipt, StartAt, Storage, Subscription, WeakPeerNode,
+    Receipt, Request, StartAt, Storage, Subscription, WeakPeerNode,
 };
 pub use ports::validator::{AcceptAll, Validator};
 #[cfg(feature = "sqlite")]
