@@ -1,4 +1,7 @@
-//! A bidirectional tonic stream over hyper and TLS 1.3, with the settings that they come with.
+//! A bidirectional tonic stream, and unary calls, over hyper and TLS 1.3, with the settings that they come
+//! with.
+
+mod unary;
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
@@ -25,16 +28,43 @@ use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::{Status, Streaming};
 
 const NAME: &str = "localhost";
+const ORIGIN: &str = "http://localhost";
 /// Maximum number of bytes of a message.
 const MAX_BYTES: usize = 1 << 20;
 
+pub(crate) use unary::Unary;
+
 /// Opens a stream; returns what goes in at the client and what comes out at the server.
 pub(crate) async fn open() -> (FrameSink, FrameStream) {
+    let (incoming, opened) = oneshot::channel();
+    let service = Service { incoming: Arc::new(Mutex::new(Some(incoming))) };
+    let requests = connect(service).await;
+    let (sink, frames) = mpsc::channel::<Bytes>(1);
+    let mut client = tonic::client::Grpc::with_origin(requests, Uri::from_static(ORIGIN));
+    let path = PathAndQuery::from_static("/raw.Stream/Open");
+    let answer = client.streaming(tonic::Request::new(frames), path, Raw).await.expect("an answer");
+    let stream = opened.await.expect("a stream");
+    let error = |message: String| TransportError::new(FailureKind::Closed, message);
+    let sink = sink.sink_map_err(move |e| error(e.to_string()));
+    // The answer has to live as long as the stream.
+    let answer = answer.into_inner();
+    let stream = stream.map_err(move |status| {
+        let _ = &answer;
+        error(status.to_string())
+    });
+    (Box::pin(sink), Box::pin(stream))
+}
+
+/// Serves one connection by `service`, and opens it.
+async fn connect<S>(service: S) -> Requests
+where
+    S: hyper::service::Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>,
+    S: Send + 'static,
+    S::Future: Send + 'static,
+{
     let (server, client) = tls();
     let socket = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = socket.local_addr().expect("an address");
-    let (incoming, opened) = oneshot::channel();
-    let service = Service { incoming: Arc::new(Mutex::new(Some(incoming))) };
     tokio::spawn(async move {
         let (tcp, _) = socket.accept().await.expect("a connection");
         tcp.set_nodelay(true).expect("an option");
@@ -49,21 +79,7 @@ pub(crate) async fn open() -> (FrameSink, FrameStream) {
     let connection = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
     let (requests, connection) = connection.handshake(TokioIo::new(tls)).await.expect("HTTP/2");
     tokio::spawn(connection);
-    let (sink, frames) = mpsc::channel::<Bytes>(1);
-    let origin = Uri::from_static("http://localhost");
-    let mut client = tonic::client::Grpc::with_origin(Requests(requests), origin);
-    let path = PathAndQuery::from_static("/raw.Stream/Open");
-    let answer = client.streaming(tonic::Request::new(frames), path, Raw).await.expect("an answer");
-    let stream = opened.await.expect("a stream");
-    let error = |message: String| TransportError::new(FailureKind::Closed, message);
-    let sink = sink.sink_map_err(move |e| error(e.to_string()));
-    // The answer has to live as long as the stream.
-    let answer = answer.into_inner();
-    let stream = stream.map_err(move |status| {
-        let _ = &answer;
-        error(status.to_string())
-    });
-    (Box::pin(sink), Box::pin(stream))
+    Requests(requests)
 }
 
 /// Both ends of a TLS that trust each other.
@@ -165,6 +181,7 @@ impl hyper::service::Service<Request<Incoming>> for Service {
 }
 
 /// Service that tonic sends a request through.
+#[derive(Clone)]
 struct Requests(SendRequest<Body>);
 
 impl tower_service::Service<Request<Body>> for Requests {

@@ -89,8 +89,8 @@ use timers::Timer;
 #[doc(hidden)]
 pub use gauges::Gauge;
 pub use io::{
-    AnswerRefusal, Assurance, CallId, ConnectFailure, DialId, Input, Judgement, Output, PartialOp, PublishRefusal,
-    Ticket,
+    AnswerRefusal, Assurance, CallId, ConnectFailure, DialId, Input, Judgement, Output, PartialOp,
+    PublishRefusal, Ticket,
 };
 pub use link::LinkView;
 #[cfg(feature = "node")]

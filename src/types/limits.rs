@@ -3,7 +3,7 @@
 
 /// Maximum length of a frame in bytes. One frame carries at most one piece of bulk (64 KiB) or a
 /// batch of small transactions; 1 MiB leaves room for both.
-pub const MAX_FRAME_BYTES: usize = 1 << 20;
+pub(crate) const MAX_FRAME_BYTES: usize = 1 << 20;
 
 /// Maximum number of messages in one frame.
 pub const MAX_MESSAGES_PER_FRAME: usize = 4096;

@@ -10,9 +10,10 @@ use super::fields::Fields;
 use crate::types::{
     Announcement, Bound, Features, Head, Hello, Interest, MAX_ENDPOINTS, MAX_HEADER_BYTES,
     MAX_IDS_PER_MESSAGE, MAX_IDS_PER_RECONCILE, MAX_INTERESTS, MAX_NETWORK_BYTES, MAX_PROOF_BYTES,
-    MAX_PROOFS, MAX_PROTOCOL_BYTES, MAX_RANGES, MAX_RANGES_PER_MESSAGE, MAX_REASON_BYTES, MAX_RECORDS_PER_MESSAGE, Message, NOWHERE,
-    Offer, PIECE_BYTES, PeerId, PeerRecord, Piece, PieceRange, Range, RangeContent, Reconcile,
-    Refusal, Reservation, TopicKey, Transaction, TransactionId, WallTime, is_protocol_name,
+    MAX_PROOFS, MAX_PROTOCOL_BYTES, MAX_RANGES, MAX_RANGES_PER_MESSAGE, MAX_REASON_BYTES,
+    MAX_RECORDS_PER_MESSAGE, Message, NOWHERE, Offer, PIECE_BYTES, PeerId, PeerRecord, Piece,
+    PieceRange, Range, RangeContent, Reconcile, Refusal, Reservation, TopicKey, Transaction,
+    TransactionId, WallTime, is_protocol_name,
 };
 
 /// Maximum length of an endpoint's text: a scheme, a name of 254 bytes, a port, a path of 128 bytes, and room for

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
 use sorcha_peer::error::FailureKind;
 use sorcha_peer::ports::{Accepted, Listener, RawLink, Transport};
-use sorcha_peer::testing::transport::Node;
+use sorcha_peer::testing::TransportNode;
 use sorcha_peer::transport::{GrpcOptions, GrpcTransport};
 use sorcha_peer::{Endpoint, Identity, TransportKind};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
@@ -59,7 +59,8 @@ async fn link(
     let dialler = transport(1, &GrpcOptions::default(), rung);
     let endpoint = Endpoint::from(endpoint);
     let dial = dialler.dial(&endpoint, Some(identity(2).peer_id()));
-    let (dialled, accepted) = in_time(futures::future::join(dial, Node::accept(listener))).await;
+    let (dialled, accepted) =
+        in_time(futures::future::join(dial, TransportNode::accept(listener))).await;
     let dialled = dialled.unwrap();
     (dialled, accepted)
 }
@@ -186,7 +187,7 @@ async fn a_goodbye_of_a_proxy_is_followed_by_the_next_connection() {
     let endpoint = Endpoint::from(proxy);
     let dial = dialler.dial(&endpoint, Some(identity(2).peer_id()));
     let (dialled, accepted) =
-        in_time(futures::future::join(dial, Node::accept(&mut listener))).await;
+        in_time(futures::future::join(dial, TransportNode::accept(&mut listener))).await;
     beside(&mut listener, talk((dialled.unwrap(), accepted), 200)).await;
     assert!(connections.load(Ordering::Relaxed) > 3, "{connections:?}");
 }
@@ -363,7 +364,7 @@ async fn a_client_by_hand_has_a_link() {
             assert_eq!(sent.header("sorcha-ack"), Some("39"));
             session
         },
-        Node::accept(&mut listener),
+        TransportNode::accept(&mut listener),
     )
     .await;
     assert_eq!((link.remote, link.kind), (identity(1).peer_id(), TransportKind::Rest));
@@ -564,7 +565,8 @@ async fn polls_that_are_never_read_hold_the_writer_back() {
         client.request("POST", &format!("{session}/send?offset=0&ack=0"), &hello).await;
         session
     };
-    let (session, mut link) = futures::future::join(open, Node::accept(&mut listener)).await;
+    let (session, mut link) =
+        futures::future::join(open, TransportNode::accept(&mut listener)).await;
     let mut deaf = Vec::new();
     for _ in 0..20 {
         let mut client = Client::connect(address).await;

@@ -12,7 +12,7 @@ use futures::StreamExt;
 use futures::future::join;
 use sorcha_peer::error::{FailureKind, TransportError};
 use sorcha_peer::ports::{Accepted, Listener, Transport};
-use sorcha_peer::testing::transport::Node;
+use sorcha_peer::testing::TransportNode;
 use sorcha_peer::transport::{GrpcOptions, GrpcTransport};
 use sorcha_peer::{Endpoint, Identity, TransportKind};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
@@ -82,7 +82,7 @@ impl Server {
         let (dialled, accepted) = in_time(join(dial, self.listener.accept())).await;
         let Accepted::Link(accepted) = accepted else { panic!("no link: {accepted:?}") };
         assert_eq!(accepted.remote, identity(9).peer_id());
-        in_time(Node::assert_open(dialled.unwrap(), accepted)).await;
+        in_time(TransportNode::assert_open(dialled.unwrap(), accepted)).await;
     }
 
     /// Sends this as it is and reads the head of the answer.
@@ -300,7 +300,8 @@ async fn a_peer_that_breaks_the_rules_of_frames_is_not_blamed_for_it() {
     let client = transport(1, &server.options);
     let endpoint: Endpoint = format!("ws://{endpoint}").parse().unwrap();
     let dial = client.dial(&endpoint, Some(identity(2).peer_id()));
-    let (dialled, accepted) = in_time(join(dial, Node::accept(&mut server.listener))).await;
+    let (dialled, accepted) =
+        in_time(join(dial, TransportNode::accept(&mut server.listener))).await;
     cut.send(()).unwrap();
     for mut link in [dialled.unwrap(), accepted] {
         let error = in_time(link.stream.next()).await.unwrap().unwrap_err();
