@@ -248,14 +248,19 @@ impl Protocol {
 
     /// Sees to links that requests wait for, and ends those for which there is no way.
     pub(super) fn settle_waiting(&mut self) {
+        self.fail_unreached();
         let peers: Vec<_> = self.messages.waiting.keys().copied().collect();
         for peer in peers {
-            let reached =
-                self.membership.reach(&mut self.env, &self.links, &self.guard, &peer);
+            let reached = self.membership.reach(&mut self.env, &self.links, &self.guard, &peer);
             if let Err(reason) = reached {
                 self.fail_waiting(&peer, &reason);
             }
         }
+        // Of those that were begun just now some may have failed already.
+        self.fail_unreached();
+    }
+
+    fn fail_unreached(&mut self) {
         for (peer, reason) in self.membership.take_unreached() {
             self.fail_waiting(&peer, &reason);
         }
