@@ -378,7 +378,10 @@ fn bytes_of_own_requests_are_bounded() {
     assert!(told.iter().all(|t| matches!(t, Told::Answered(_, Err(RequestError::Busy)))));
     assert_eq!(asker.node.protocol.messages.held(), [MAX_HELD, 0]);
     let stats = asker.node.protocol.stats();
-    assert_eq!((stats.memory["requests"], stats.memory_limits["requests"]), (MAX_HELD, 2 * MAX_HELD));
+    assert_eq!(
+        (stats.memory["requests"], stats.memory_limits["requests"]),
+        (MAX_HELD, 2 * MAX_HELD)
+    );
     // One piece is on its way, and no more.
     let parts = asker.said(link);
     assert!(matches!(&parts[..], [Message::Request { body, .. }] if body.len() == PIECE_BYTES));
@@ -837,7 +840,10 @@ fn bytes_of_requests_of_peers_are_bounded_and_shared() {
     assert_eq!(asker.node.protocol.messages.sums(), [own, theirs]);
     for link in &links {
         let said = asker.said(*link);
-        assert!(said.iter().all(|m| matches!(m, Message::Response { status: ResponseStatus::Busy, .. })));
+        assert!(
+            said.iter()
+                .all(|m| matches!(m, Message::Response { status: ResponseStatus::Busy, .. }))
+        );
         busy.insert(*link, said.len());
     }
     assert!(busy.values().sum::<usize>() > 40, "{busy:?}");

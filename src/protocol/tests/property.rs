@@ -8,14 +8,15 @@ use crate::Identity;
 use crate::config::{Config, Role};
 use crate::error::StoreErrorKind;
 use crate::protocol::{
-    AnswerRefusal, Assurance, CallId, ConnectFailure, DialId, Input, Judgement, Output, Protocol, Restored, Ticket,
+    AnswerRefusal, Assurance, CallId, ConnectFailure, DialId, Input, Judgement, Output, Protocol,
+    Restored, Ticket,
 };
 use crate::testing::cases::{Random, for_all};
 use crate::types::{
     Announcement, Ban, Bound, CloseReason, FEATURES, FailureKind, Head, Header, Hello, Interest,
     LinkId, Message, MonoTime, NOWHERE, Offer, PeerId, PeerRecord, Piece, PieceRange, Proofs,
-    Range, RangeContent, Reconcile, RecordDraft, Refusal, Reservation, ResponseStatus, Signature, Topic, TopicKey,
-    Transaction, TransactionId, TransportKind, Verdict, WallTime,
+    Range, RangeContent, Reconcile, RecordDraft, Refusal, Reservation, ResponseStatus, Signature,
+    Topic, TopicKey, Transaction, TransactionId, TransportKind, Verdict, WallTime,
 };
 
 use super::*;
@@ -163,11 +164,18 @@ fn message(step: Step) -> Message {
 /// What is said of a few requests, in any order.
 fn talk(a: u8, b: u8) -> Message {
     let (id, size) = (u64::from(a % 16), u64::from(b % 64) << (a % 20));
-    let body = Bytes::from(vec![a; usize::try_from(size.min(70_000)).unwrap() / usize::from(1 + b % 3)]);
+    let body =
+        Bytes::from(vec![a; usize::try_from(size.min(70_000)).unwrap() / usize::from(1 + b % 3)]);
     match b % 5 {
         0 | 1 => {
             let protocol = if a.is_multiple_of(7) { "other" } else { "p" }.to_owned();
-            Message::Request { id: u64::from(a), protocol, size, timeout_ms: 100 * u32::from(b), body }
+            Message::Request {
+                id: u64::from(a),
+                protocol,
+                size,
+                timeout_ms: 100 * u32::from(b),
+                body,
+            }
         }
         2 => {
             let status = if a < 200 { ResponseStatus::Done } else { ResponseStatus::Refused };
@@ -370,7 +378,10 @@ impl Chaos {
             29 | 30 => {
                 let ticket = self.requests.pop_first()?;
                 let body = Bytes::from(vec![0; usize::from(b) << (a % 13)]);
-                Input::Answer { ticket, result: if b < 200 { Ok(body) } else { Err(AnswerRefusal::Failed) } }
+                Input::Answer {
+                    ticket,
+                    result: if b < 200 { Ok(body) } else { Err(AnswerRefusal::Failed) },
+                }
             }
             22 => {
                 let topics = if a < 50 { None } else { interest(a, b).topics };

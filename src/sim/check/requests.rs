@@ -103,7 +103,9 @@ impl RequestsOnce {
                 let made = self.made.entry(print).or_default();
                 made.handled += 1;
                 if made.is_handled_too_often() {
-                    found.push(format!("node {node}: handles what was not asked, or not sent, or twice"));
+                    found.push(format!(
+                        "node {node}: handles what was not asked, or not sent, or twice"
+                    ));
                 }
                 self.handled.insert((node, *ticket), (print, self.now + *within));
             }
@@ -127,7 +129,9 @@ impl RequestsOnce {
         found: &mut Vec<String>,
     ) {
         let Some(open) = self.open.remove(&(node, call)) else {
-            found.push(format!("node {node}: {call:?} is answered twice, or after it was cancelled"));
+            found.push(format!(
+                "node {node}: {call:?} is answered twice, or after it was cancelled"
+            ));
             return;
         };
         let made = self.made.entry(open.print).or_default();

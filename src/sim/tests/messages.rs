@@ -32,7 +32,8 @@ struct Dice(u64);
 
 impl Dice {
     fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         usize::try_from(self.0 >> 33).unwrap() % bound
     }
 }
@@ -117,7 +118,8 @@ fn asking_world(config: WorldConfig, delay: Duration) -> World {
     }
     // Until everybody has heard of everybody.
     let knows_all = |w: &World| {
-        (0..w.len()).all(|n| w.protocol(n).is_none_or(|p| p.stats().known_peers as usize >= w.len() - 1))
+        (0..w.len())
+            .all(|n| w.protocol(n).is_none_or(|p| p.stats().known_peers as usize >= w.len() - 1))
     };
     assert!(world.run_until_every(secs(1), knows_all, secs(600)), "{:?}", world.report());
     world
@@ -138,7 +140,8 @@ fn whoever_is_asked_answers_linked_or_not() {
         let (mut asking, mut unlinked) = (Asking::new(seed), 0);
         for _ in 0..200 {
             let (from, _) = asking.ask_somebody(&mut world, secs(20));
-            unlinked += u64::from(!(0..world.len()).all(|to| to == from || linked(&world, from, to)));
+            unlinked +=
+                u64::from(!(0..world.len()).all(|to| to == from || linked(&world, from, to)));
             world.run_for(millis(100));
         }
         world.run_for(secs(21));
@@ -232,13 +235,14 @@ fn bodies_and_payloads_take_turns_on_a_thin_way() {
     let mut payloads = vec![world.publish_random(0, 2 * MIB), world.publish_random(0, 2 * MIB)];
     world.run_for(millis(500));
     let (mut asking, began) = (Asking::new(1), world.now());
-    (0..4).for_each(|_| drop(asking.ask(&mut world, 0, 1, MIB, secs(60))));
+    for _ in 0..4 {
+        asking.ask(&mut world, 0, 1, MIB, secs(60));
+    }
     payloads.push(world.publish_random(0, MIB));
     let mut ended = [None, None];
     let both = world.run_until(
         |w| {
-            let done =
-                [w.answers(0).len() == 4, payloads.iter().all(|id| w.holders(id) == 2)];
+            let done = [w.answers(0).len() == 4, payloads.iter().all(|id| w.holders(id) == 2)];
             for (ended, _) in ended.iter_mut().zip(done).filter(|(_, done)| *done) {
                 ended.get_or_insert(w.now() - began);
             }

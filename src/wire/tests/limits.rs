@@ -8,8 +8,8 @@ use crate::types::{
     Announcement, InvalidTransaction, MAX_ENDPOINTS, MAX_FRAME_BYTES, MAX_HEADER_BYTES,
     MAX_IDS_PER_MESSAGE, MAX_IDS_PER_RECONCILE, MAX_INTERESTS, MAX_MESSAGES_PER_FRAME,
     MAX_NETWORK_BYTES, MAX_PROOF_BYTES, MAX_PROOFS, MAX_PROTOCOL_BYTES, MAX_RANGES,
-    MAX_RANGES_PER_MESSAGE, MAX_REASON_BYTES, MAX_RECORDS_PER_MESSAGE, Message, PIECE_BYTES, PieceRange, Range, RangeContent, Reconcile,
-    Refusal, Reservation, ResponseStatus,
+    MAX_RANGES_PER_MESSAGE, MAX_REASON_BYTES, MAX_RECORDS_PER_MESSAGE, Message, PIECE_BYTES,
+    PieceRange, Range, RangeContent, Reconcile, Refusal, Reservation, ResponseStatus,
 };
 use crate::wire::generated::gossip::{self, message::Kind};
 use crate::wire::{WireError, decode_frame, encode_frame};
@@ -303,10 +303,10 @@ fn requests_and_answers_are_bounded_and_checked() {
     over(&refusal(Kind::BodyPart(part)), "part (bytes)", PIECE_BYTES);
     // Of a later version: a status that is not known is a failure, and other fields are skipped.
     let response = gossip::Response { status: 77, ..Default::default() };
-    let frame = gossip::Frame {
-        messages: vec![gossip::Message { kind: Some(Kind::Response(response)) }],
-    };
-    let [Message::Response { status, .. }] = &decode_frame(frame.encode_to_vec().into()).unwrap()[..]
+    let frame =
+        gossip::Frame { messages: vec![gossip::Message { kind: Some(Kind::Response(response)) }] };
+    let [Message::Response { status, .. }] =
+        &decode_frame(frame.encode_to_vec().into()).unwrap()[..]
     else {
         unreachable!()
     };

@@ -14,8 +14,8 @@ use crate::identity::Identity;
 use crate::types::{
     ALL_PIECES, Announcement, Bound, CloseReason, FEATURES, Head, Header, Hello, Interest, Message,
     NOWHERE, Offer, PeerId, PeerRecord, Piece, PieceRange, Range, RangeContent, Reconcile,
-    RecordDraft, Refusal, Reservation, ResponseStatus, Signature, Topic, TopicKey, Transaction, TransactionId,
-    WallTime,
+    RecordDraft, Refusal, Reservation, ResponseStatus, Signature, Topic, TopicKey, Transaction,
+    TransactionId, WallTime,
 };
 
 fn id(fill: u8) -> TransactionId {

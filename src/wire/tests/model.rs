@@ -106,14 +106,10 @@ fn kind(message: &Message) -> Kind {
             body: body.clone(),
             reason: reason.clone(),
         }),
-        Message::BodyPart { id, of_answer, data } => Kind::BodyPart(gossip::BodyPart {
-            id: *id,
-            of_answer: *of_answer,
-            data: data.clone(),
-        }),
-        Message::CancelRequest { id } => {
-            Kind::CancelRequest(gossip::CancelRequest { id: *id })
+        Message::BodyPart { id, of_answer, data } => {
+            Kind::BodyPart(gossip::BodyPart { id: *id, of_answer: *of_answer, data: data.clone() })
         }
+        Message::CancelRequest { id } => Kind::CancelRequest(gossip::CancelRequest { id: *id }),
         Message::Ask(ranges) => Kind::Ask(reconcile(ranges)),
         Message::Answer(ranges) => Kind::Answer(reconcile(ranges)),
         Message::Yours { lower, upper } => Kind::Yours(gossip::Yours {
