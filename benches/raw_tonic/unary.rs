@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 use tonic::Status;
 use tonic::body::Body;
 
-use super::{MAX_BYTES, ORIGIN, Raw, Requests, connect};
+use super::{MAX_BYTES, Messages, ORIGIN, Requests, connect};
 
 /// Client of an echo. Cloning shares the connection.
 #[derive(Clone)]
@@ -25,7 +25,7 @@ impl Unary {
         let mut client = tonic::client::Grpc::with_origin(self.0.clone(), Uri::from_static(ORIGIN));
         client.ready().await.expect("a connection");
         let path = PathAndQuery::from_static("/raw.Unary/Echo");
-        let answer = client.unary(tonic::Request::new(body), path, Raw).await;
+        let answer = client.unary(tonic::Request::new(body), path, Messages::default()).await;
         answer.expect("an answer").into_inner()
     }
 }
@@ -49,7 +49,8 @@ impl hyper::service::Service<Request<Incoming>> for Echo {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         async move {
-            let mut grpc = tonic::server::Grpc::new(Raw).max_decoding_message_size(MAX_BYTES);
+            let mut grpc =
+                tonic::server::Grpc::new(Messages::default()).max_decoding_message_size(MAX_BYTES);
             Ok(grpc.unary(Self, request).await)
         }
         .boxed()

@@ -4,7 +4,8 @@
 
 use super::env::{MAX_STORING, MAX_VERIFYING};
 use super::{
-    Protocol, guard, intake, large, link, log, membership, messages, outbox, reconcile, serve, spread,
+    Protocol, guard, intake, large, link, log, membership, messages, outbox, reconcile, serve,
+    spread,
 };
 
 /// Number of walks that is more than the node begins by itself, and a host at a time.
@@ -107,7 +108,11 @@ impl Protocol {
             gauge("topics", self.log.topics.len(), usize::from(u16::MAX)),
             gauge("origins learned", self.spread.policy.origins(), spread::MAX_ORIGINS),
             gauge("timers", self.env.timers.len(), intake::MAX_PENDING + 1024),
-            gauge("tickets", self.env.tickets.len(), 4 * count(MAX_VERIFYING) + count(MAX_STORING) + of_peers),
+            gauge(
+                "tickets",
+                self.env.tickets.len(),
+                4 * count(MAX_VERIFYING) + count(MAX_STORING) + of_peers,
+            ),
         ]
     }
 }

@@ -32,16 +32,16 @@ use crate::protocol::large::PieceRate;
 use crate::protocol::link::{
     Batch, Established, Link, Merit, Pinger, Plan, Probing, SendBudget, Succession,
 };
-use crate::protocol::messages::Conversation;
 use crate::protocol::membership::{PATIENCE, WalkId, ask_for_peers};
+use crate::protocol::messages::Conversation;
 use crate::protocol::outbox::ReplayCursor;
 use crate::protocol::reconcile::Repair;
 use crate::protocol::serve::ServeQueue;
 use crate::protocol::spread::{Feed, PeerInterest};
 use crate::protocol::timers::Timer;
 use crate::types::{
-    CloseReason, Counters, Direction, Event, FEATURES, FailureKind, Features, Hello, LinkId, Message, PeerId,
-    TransportKind, WIRE_VERSION_MAX, WIRE_VERSION_MIN,
+    CloseReason, Counters, Direction, Event, FEATURES, FailureKind, Features, Hello, LinkId,
+    Message, PeerId, TransportKind, WIRE_VERSION_MAX, WIRE_VERSION_MIN,
 };
 
 impl Protocol {

@@ -87,8 +87,8 @@ impl Protocol {
         size: u64,
     ) -> Result<(), RequestError> {
         let (messages, limit) = (&self.messages, self.messages.config.max_bytes);
-        let is_known = self.links.by_peer.contains_key(peer)
-            || self.membership.book.known.contains_key(peer);
+        let is_known =
+            self.links.by_peer.contains_key(peer) || self.membership.book.known.contains_key(peer);
         let is_busy = messages.calls.len() >= MAX_CALLS
             || messages.calls.contains_key(&call)
             || !messages.own_bytes.has_room(size, messages.max_held());
@@ -112,8 +112,7 @@ impl Protocol {
     /// Asks on a link what waited for one.
     pub(super) fn ask_on(&mut self, link: LinkId, number: CallId) {
         let now = self.env.now;
-        let (Some(call), Some(up)) =
-            (self.messages.calls.get_mut(&number), self.links.up(link))
+        let (Some(call), Some(up)) = (self.messages.calls.get_mut(&number), self.links.up(link))
         else {
             return;
         };
@@ -265,7 +264,8 @@ impl Protocol {
     pub(super) fn on_answer_part(&mut self, link: LinkId, id: u64, part: &Bytes) {
         let number = self.messages.asked.get(&(link, id)).copied();
         let state = number.and_then(|number| Some(&self.messages.calls.get(&number)?.state));
-        let (Some(number), Some(State::Asked { answer: Some(answer), .. })) = (number, state) else {
+        let (Some(number), Some(State::Asked { answer: Some(answer), .. })) = (number, state)
+        else {
             self.env.counters.messages_unexpected += 1;
             return;
         };

@@ -202,8 +202,7 @@ impl Protocol {
         let Some(waiting) = self.messages.waiting.remove(&peer) else { return };
         let target = self.env.config.overlay.dial_target as usize;
         let is_beyond = self.links.count(Direction::Outbound) > target;
-        let is_ours =
-            self.links.all.get(&link).is_some_and(|l| l.direction == Direction::Outbound);
+        let is_ours = self.links.all.get(&link).is_some_and(|l| l.direction == Direction::Outbound);
         if let Some(up) = self.links.up(link) {
             up.messages.is_errand = is_ours && is_beyond;
         }
@@ -220,9 +219,8 @@ impl Protocol {
                 || self.messages.asked.range((*link, 0)..=(*link, u64::MAX)).next().is_some()
         };
         let ups = self.links.all.values().filter_map(|l| Some((l.id, l.up.as_ref()?)));
-        let errands = ups.filter(|(link, up)| {
-            up.messages.is_errand && *link != newest && !is_busy(link, up)
-        });
+        let errands =
+            ups.filter(|(link, up)| up.messages.is_errand && *link != newest && !is_busy(link, up));
         let mut errands: Vec<_> = errands.map(|(link, up)| (up.messages.used, link)).collect();
         errands.sort_unstable();
         let excess = errands.len().saturating_sub(MAX_ERRANDS);
@@ -248,14 +246,19 @@ impl Protocol {
 
     /// Sees to links that requests wait for, and ends those for which there is no way.
     pub(super) fn settle_waiting(&mut self) {
+        self.fail_unreached();
         let peers: Vec<_> = self.messages.waiting.keys().copied().collect();
         for peer in peers {
-            let reached =
-                self.membership.reach(&mut self.env, &self.links, &self.guard, &peer);
+            let reached = self.membership.reach(&mut self.env, &self.links, &self.guard, &peer);
             if let Err(reason) = reached {
                 self.fail_waiting(&peer, &reason);
             }
         }
+        // Of those that were begun just now some may have failed already.
+        self.fail_unreached();
+    }
+
+    fn fail_unreached(&mut self) {
         for (peer, reason) in self.membership.take_unreached() {
             self.fail_waiting(&peer, &reason);
         }
@@ -278,11 +281,7 @@ impl Protocol {
         }
     }
 
-    fn answered(
-        &mut self,
-        call: CallId,
-        result: Result<Bytes, RequestError>,
-    ) {
+    fn answered(&mut self, call: CallId, result: Result<Bytes, RequestError>) {
         if result.is_ok() {
             self.env.counters.requests_answered += 1;
         } else {
