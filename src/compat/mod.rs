@@ -152,11 +152,7 @@ impl Guest for Ops {
         rest::serves(path)
     }
 
-    fn call(
-        &self,
-        request: Request<Body>,
-        visitor: Visitor,
-    ) -> BoxFuture<'static, Response<Body>> {
+    fn call(&self, request: Request<Body>, visitor: Visitor) -> BoxFuture<'static, Response<Body>> {
         Box::pin(rest::serve(self.clone(), request, visitor))
     }
 }

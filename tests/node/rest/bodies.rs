@@ -20,8 +20,10 @@ async fn small() -> Server {
 #[tokio::test]
 async fn chunks_are_one_body() {
     let server = small().await;
-    let words = format!("{PUBLISH}connection: close\r\ntransfer-encoding: chunked\r\n\r\n\
-                         3\r\nabc\r\n2;x=y\r\nde\r\n0\r\nx-trailer: 1\r\n\r\n");
+    let words = format!(
+        "{PUBLISH}connection: close\r\ntransfer-encoding: chunked\r\n\r\n\
+                         3\r\nabc\r\n2;x=y\r\nde\r\n0\r\nx-trailer: 1\r\n\r\n"
+    );
     let answer = parse(&say(server.http, words.as_bytes()).await, "POST");
     assert_eq!(answer.status, 201, "{answer:?}");
     let id = answer.json()["transactionId"].as_str().unwrap().to_owned();
@@ -29,12 +31,16 @@ async fn chunks_are_one_body() {
     assert_eq!(server.ask(Ask::get(&path)).await.body, "abcde");
 
     let chunk = format!("8000\r\n{}\r\n", "x".repeat(32 * KIB));
-    let words = format!("{PUBLISH}transfer-encoding: chunked\r\n\r\n{}0\r\n\r\n", chunk.repeat(3));
+    let words = format!(
+        "{PUBLISH}connection: close\r\ntransfer-encoding: chunked\r\n\r\n{}0\r\n\r\n",
+        chunk.repeat(3)
+    );
     let answer = parse(&say(server.http, words.as_bytes()).await, "POST");
     assert_eq!(answer.status, 413);
     assert!(answer.problem("/api/v1/transactions").contains("65536"));
 
-    let words = format!("{PUBLISH}transfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n");
+    let words =
+        format!("{PUBLISH}connection: close\r\ntransfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n");
     assert_eq!(parse(&say(server.http, words.as_bytes()).await, "POST").status, 415);
     server.stop().await;
 }
@@ -48,8 +54,10 @@ async fn a_body_that_is_too_large_is_refused_before_it_is_sent() {
         ("application/json", "/api/v1/peers/register", 2 * KIB * KIB),
     ] {
         let expecting = |len: usize| {
-            format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: {kind}\r\n\
-                     content-length: {len}\r\nexpect: 100-continue\r\nconnection: close\r\n\r\n")
+            format!(
+                "POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: {kind}\r\n\
+                     content-length: {len}\r\nexpect: 100-continue\r\nconnection: close\r\n\r\n"
+            )
         };
         let mut stream = TcpStream::connect(server.http).await.unwrap();
         stream.write_all(expecting(limit + KIB).as_bytes()).await.unwrap();
@@ -104,7 +112,8 @@ async fn requests_may_come_in_one_go_and_one_after_the_other() {
     let answers = String::from_utf8(say(server.http, words.as_bytes()).await).unwrap();
     let statuses: Vec<&str> = answers.matches("HTTP/1.1 ").collect();
     assert_eq!(statuses.len(), 4, "{answers}");
-    let places = ["HTTP/1.1 201 ", "HTTP/1.1 200 ", "HTTP/1.1 404 "].map(|status| answers.find(status));
+    let places =
+        ["HTTP/1.1 201 ", "HTTP/1.1 200 ", "HTTP/1.1 404 "].map(|status| answers.find(status));
     assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{answers}");
 
     let old = say(server.http, b"GET /api/v1/peers/ping HTTP/1.0\r\n\r\n").await;

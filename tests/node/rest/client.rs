@@ -146,7 +146,8 @@ async fn ask_http2(server: SocketAddr, ask: Ask<'_>) -> Answer {
     let (client, connection) = h2::client::handshake(stream).await.unwrap();
     let mut task = JoinSet::new();
     task.spawn(connection);
-    let mut request = Request::builder().method(ask.method).uri(format!("http://{server}{}", ask.path));
+    let mut request =
+        Request::builder().method(ask.method).uri(format!("http://{server}{}", ask.path));
     for (name, value) in ask.headers {
         request = request.header(*name, *value);
     }

@@ -17,7 +17,8 @@ fn payload() -> (Vec<u8>, Vec<u8>) {
         let hash = Sha256::digest(&payload).to_vec();
         (payload, hash)
     });
-    let wanted = |hash: &[u8]| STANDARD.encode(hash).contains('/') && STANDARD.encode(hash).contains('+');
+    let wanted =
+        |hash: &[u8]| STANDARD.encode(hash).contains('/') && STANDARD.encode(hash).contains('+');
     hashed.find(|(_, hash)| wanted(hash)).unwrap()
 }
 
@@ -82,7 +83,8 @@ async fn what_is_published_reaches_subscribers_and_twice_is_two() {
     let server = Server::start().await;
     let mut orders = server.node.subscribe("orders & more", StartAt::Earliest).await.unwrap();
     let raw = Ask { body: b"one", ..Ask::new("POST", "/api/transaction?topic=orders+%26%20more") };
-    let json = Ask::json("/api/v1/transactions", r#"{"topic":"orders & more","payload":"b25l","x":1}"#);
+    let json =
+        Ask::json("/api/v1/transactions", r#"{"topic":"orders & more","payload":"b25l","x":1}"#);
     let mut ids = Vec::new();
     for asked in [raw, raw.with(&BYTES), json] {
         let answer = server.ask_both(asked).await;

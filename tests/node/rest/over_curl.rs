@@ -12,7 +12,7 @@ async fn curl(arguments: &[&str]) -> String {
     command.args(arguments);
     let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap();
     let output = output.expect("curl is installed");
-    assert!(output.status.success(), "{output:?}");
+    assert!(output.status.success(), "{arguments:?}: {output:?}");
     String::from_utf8(output.stdout).unwrap()
 }
 
@@ -32,7 +32,8 @@ async fn curl_is_served_over_tls_and_without() {
         assert!(list.starts_with(&format!("{line}200")) && list.ends_with("\r\n\r\n[]"), "{list}");
         let bytes = "content-type: application/octet-stream";
         let publish = url("/api/v1/transactions?topic=t");
-        let published = curl(&[version, "-H", bytes, "--data-binary", "0123456789", &publish]).await;
+        let published =
+            curl(&[version, "-H", bytes, "--data-binary", "0123456789", &publish]).await;
         assert!(published.starts_with(&format!("{line}201")), "{published}");
         let location = published.lines().find_map(|line| {
             let (name, value) = line.split_once(": ")?;

@@ -33,24 +33,37 @@ async fn every_path_takes_its_methods_and_names_them_for_others() {
         paths.push((format!("{prefix}/notify"), WRITE));
         paths.push((format!("{prefix}/{id}"), READ));
     }
-    for (path, allow) in paths.iter().flat_map(|(path, allow)| [(path.clone(), allow), (format!("{path}/"), allow)]) {
+    for (path, allow) in
+        paths.iter().flat_map(|(path, allow)| [(path.clone(), allow), (format!("{path}/"), allow)])
+    {
         for method in METHODS {
             let asked = Ask::new(method, &path);
             let answer = server.ask_both(asked).await;
             let is_allowed = allow.split(", ").any(|known| known == method);
             match method {
                 "OPTIONS" => {
-                    assert_eq!((answer.status, answer.header("allow")), (204, Some(*allow)), "{path}");
+                    assert_eq!(
+                        (answer.status, answer.header("allow")),
+                        (204, Some(*allow)),
+                        "{path}"
+                    );
                 }
                 _ if !is_allowed => {
-                    assert_eq!((answer.status, answer.header("allow")), (405, Some(*allow)), "{asked:?}");
+                    assert_eq!(
+                        (answer.status, answer.header("allow")),
+                        (405, Some(*allow)),
+                        "{asked:?}"
+                    );
                     if method != "HEAD" {
                         answer.problem(&path);
                     }
                 }
                 "POST" if path.contains("ping") => assert_eq!(answer.status, 200, "{path}"),
                 // Without what belongs into it.
-                "POST" if allow == &WRITE && !path.contains("transaction") || path.contains("notify") => {
+                "POST"
+                    if allow == &WRITE && !path.contains("transaction")
+                        || path.contains("notify") =>
+                {
                     assert_eq!(answer.status, 400, "{path}");
                     assert!(answer.problem(&path).contains("empty"));
                 }
@@ -67,11 +80,21 @@ async fn every_path_takes_its_methods_and_names_them_for_others() {
             // Times, and what was published meanwhile, have lengths of their own.
             if path.contains(&id) || path.contains("list") {
                 assert_eq!(head.headers, get.headers, "{path}");
-                assert_eq!(head.header("content-length"), Some(get.body.len().to_string().as_str()));
+                assert_eq!(
+                    head.header("content-length"),
+                    Some(get.body.len().to_string().as_str())
+                );
             }
         }
     }
-    for path in ["/api/v1", "/api/", "/api/v2/peers", "/api/peers//", "/api/health/x", "/api/transactions//"] {
+    for path in [
+        "/api/v1",
+        "/api/",
+        "/api/v2/peers",
+        "/api/peers//",
+        "/api/health/x",
+        "/api/transactions//",
+    ] {
         let answer = server.ask_both(Ask::get(path)).await;
         assert_eq!(answer.status, 404, "{path}");
         answer.problem(path);
@@ -86,7 +109,8 @@ async fn peers_are_listed_and_counted_as_they_are() {
     let other = start_beside(&server.node).await;
     ready(&server.node, 1).await;
     ready(&other, 1).await;
-    until_peers(&server.node, "a measured link", |links| links.iter().any(|link| link.rtt_us > 0)).await;
+    until_peers(&server.node, "a measured link", |links| links.iter().any(|link| link.rtt_us > 0))
+        .await;
     let (id, address) = (other.peer_id().to_string(), address(&other));
     let (host, port) = address.rsplit_once(':').unwrap();
     let listed = async || server.ask_both(Ask::get("/api/v1/peers/list")).await.json();
@@ -106,7 +130,8 @@ async fn peers_are_listed_and_counted_as_they_are() {
     assert!(peer["supportedProtocols"].is_array());
     let without = format!("/api/peer/list?requestingPeerId={id}&maxPeers=50");
     assert_eq!(server.ask(Ask::get(&without)).await.json(), json!([]));
-    for path in ["list?maxPeers=", "list?maxPeers=0", "list?maxPeers=-5", "list?maxPeers=1&x=1&x=2"] {
+    for path in ["list?maxPeers=", "list?maxPeers=0", "list?maxPeers=-5", "list?maxPeers=1&x=1&x=2"]
+    {
         let path = format!("/api/peers/{path}");
         assert_eq!(server.ask(Ask::get(&path)).await.json().as_array().unwrap().len(), 1, "{path}");
     }
@@ -122,10 +147,19 @@ async fn peers_are_listed_and_counted_as_they_are() {
     assert_eq!(health["healthPercentage"], 100.0);
     let stats = server.ask(Ask::get("/api/peers/stats")).await.json();
     for (part, keys) in [
-        ("peerStats", "totalPeers healthyPeers unhealthyPeers seedNodes averageLatencyMs totalFailures"),
-        ("qualityStats", "totalTrackedPeers excellentPeers goodPeers fairPeers poorPeers averageQualityScore"),
+        (
+            "peerStats",
+            "totalPeers healthyPeers unhealthyPeers seedNodes averageLatencyMs totalFailures",
+        ),
+        (
+            "qualityStats",
+            "totalTrackedPeers excellentPeers goodPeers fairPeers poorPeers averageQualityScore",
+        ),
         ("queueStats", "queueSize"),
-        ("circuitBreakerStats", "totalCircuitBreakers openCircuits halfOpenCircuits closedCircuits"),
+        (
+            "circuitBreakerStats",
+            "totalCircuitBreakers openCircuits halfOpenCircuits closedCircuits",
+        ),
     ] {
         for key in keys.split(' ') {
             assert!(stats[part][key].is_number(), "{part} {key}: {stats}");

@@ -114,16 +114,36 @@ async fn fields_are_named_where_they_are_wrong() {
             (400, "port has to be", register(r#"{"peerId":"a","address":"b","port":1.5}"#)),
             (400, "port", register(r#"{"peerId":"a","address":"b","port":4294967297}"#)),
             (400, "peerId has to be", register(r#"{"peerId":1,"address":"b","port":1}"#)),
-            (400, "supportedProtocols", register(r#"{"peerId":"a","address":"b","port":1,"supportedProtocols":"Rest"}"#)),
-            (400, "supportedProtocols", register(r#"{"peerId":"a","address":"b","port":1,"supportedProtocols":[1]}"#)),
+            (
+                400,
+                "supportedProtocols",
+                register(r#"{"peerId":"a","address":"b","port":1,"supportedProtocols":"Rest"}"#),
+            ),
+            (
+                400,
+                "supportedProtocols",
+                register(r#"{"peerId":"a","address":"b","port":1,"supportedProtocols":[1]}"#),
+            ),
             (400, "Invalid peer ID", register(r#"{"peerId":"","address":"127.0.0.1","port":1}"#)),
             (400, "Invalid peer ID", register(&own)),
             (400, "Invalid peer ID", register(&long)),
             (400, "Invalid peer address", register(r#"{"peerId":"a","address":"","port":1}"#)),
             (400, "Invalid peer address", register(r#"{"peerId":"a","address":"a b","port":1}"#)),
-            (400, "Invalid peer port", register(r#"{"peerId":"a","address":"127.0.0.1","port":0}"#)),
-            (400, "Invalid peer port", register(r#"{"peerId":"a","address":"127.0.0.1","port":-1}"#)),
-            (400, "Invalid peer port", register(r#"{"peerId":"a","address":"127.0.0.1","port":65536}"#)),
+            (
+                400,
+                "Invalid peer port",
+                register(r#"{"peerId":"a","address":"127.0.0.1","port":0}"#),
+            ),
+            (
+                400,
+                "Invalid peer port",
+                register(r#"{"peerId":"a","address":"127.0.0.1","port":-1}"#),
+            ),
+            (
+                400,
+                "Invalid peer port",
+                register(r#"{"peerId":"a","address":"127.0.0.1","port":65536}"#),
+            ),
             (400, "transactionHash is missing", notify(r#"{"senderPeerId":"a"}"#)),
             (400, "senderPeerId is missing", notify(r#"{"transactionId":"a"}"#)),
             (400, "dataSize", notify(r#"{"transactionId":"a","originPeerId":"b","dataSize":"1"}"#)),
@@ -132,7 +152,11 @@ async fn fields_are_named_where_they_are_wrong() {
             (400, "payload is not in Base64", publish(r#"{"payload":"?"}"#)),
             (400, "different topics", publish(r#"{"topic":"u","payload":""}"#)),
             (400, "topic has to be", publish(r#"{"topic":1,"payload":""}"#)),
-            (400, "messageType", Ask::json("/api/peer/message", r#"{"messageType":"x","payload":""}"#)),
+            (
+                400,
+                "messageType",
+                Ask::json("/api/peer/message", r#"{"messageType":"x","payload":""}"#),
+            ),
             (400, "line 1", Ask::json("/api/peer/message", "{x")),
             (409, "", Ask::json("/api/peer/message", "[1]")),
             (400, "peerId", Ask::json("/api/peers/ping", r#"{"peerId":1}"#)),
@@ -152,7 +176,11 @@ async fn a_message_reaches_the_handler_of_its_type() {
     for protocol in ["sorcha.message.0", "sorcha.message.4"] {
         let told = told.clone();
         let handler = move |request: sorcha_peer::Request| {
-            let seen = (request.protocol().to_owned(), request.caller().to_owned(), request.body().clone());
+            let seen = (
+                request.protocol().to_owned(),
+                request.caller().to_owned(),
+                request.body().clone(),
+            );
             let sent = told.send(seen);
             async move { sent.map(|()| bytes::Bytes::new()).map_err(|e| e.to_string()) }
         };
@@ -160,12 +188,17 @@ async fn a_message_reaches_the_handler_of_its_type() {
     }
     let free = r#"{"senderPeerId":"me","x":[1]}"#;
     let typed = r#"{"senderPeerId":"me","messageType":"PeerStatusUpdate","payload":"aGk="}"#;
-    for (protocol, body, seen) in [("sorcha.message.0", free, free), ("sorcha.message.4", typed, "hi")] {
+    for (protocol, body, seen) in
+        [("sorcha.message.0", free, free), ("sorcha.message.4", typed, "hi")]
+    {
         let answer = server.ask(Ask::json("/api/peer/message", body)).await;
         assert_eq!(answer.status, 200, "{answer:?}");
         assert_eq!(answer.json()["received"], true);
         let heard = soon("the message", heard.recv()).await.unwrap();
-        assert_eq!((heard.0.as_str(), heard.1.as_str(), &heard.2[..]), (protocol, "me", seen.as_bytes()));
+        assert_eq!(
+            (heard.0.as_str(), heard.1.as_str(), &heard.2[..]),
+            (protocol, "me", seen.as_bytes())
+        );
     }
     server.stop().await;
 }
