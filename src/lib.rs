@@ -114,6 +114,7 @@
 //! | `compat` | no | the original's gRPC services and REST paths, for its clients: see [`config::CompatConfig`] |
 //! | `stun` | yes | the STUN prober |
 //! | `health` | yes | the standard health service of gRPC on the node's port |
+//! | `metrics` | no | `PeerNode::metrics_collector`, for a registry of `prometheus-client` 0.26; not covered by semver |
 //! | `sim` | no | the network simulator, and `unstable-core`; not covered by semver |
 //! | `unstable-core` | no | the protocol core and the types of the wire; not covered by semver |
 //!

@@ -16,6 +16,7 @@
 mod backend;
 mod client;
 mod fetch;
+mod grpc;
 mod hashes;
 mod limits;
 mod notify;
@@ -147,12 +148,28 @@ impl Ops {
     }
 }
 
-impl Guest for Ops {
+/// All that is served to clients of the original.
+#[derive(Debug)]
+pub(crate) struct Faces {
+    ops: Ops,
+    grpc: grpc::GrpcFace,
+}
+
+impl Faces {
+    pub(crate) fn new(ops: Ops) -> Self {
+        Self { grpc: grpc::GrpcFace::new(ops.clone()), ops }
+    }
+}
+
+impl Guest for Faces {
     fn serves(&self, path: &str) -> bool {
-        rest::serves(path)
+        self.grpc.serves(path) || rest::serves(path)
     }
 
     fn call(&self, request: Request<Body>, visitor: Visitor) -> BoxFuture<'static, Response<Body>> {
-        Box::pin(rest::serve(self.clone(), request, visitor))
+        if self.grpc.serves(request.uri().path()) {
+            return self.grpc.call(request, visitor);
+        }
+        Box::pin(rest::serve(self.ops.clone(), request, visitor))
     }
 }

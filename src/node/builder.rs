@@ -27,9 +27,14 @@ use super::start::{Capacities, Parts};
 /// are refused until old ones expire; nothing accepted is dropped.
 const MEMORY_LOG: u64 = (1 << 30) + (1 << 20);
 
-/// Service of peers, as the health service names it.
+/// Services as the health service names them: that of peers, then those of the original's clients.
 #[cfg(feature = "health")]
-const GOSSIP_SERVICE: &str = "sorcha.peer.gossip.v1.PeerGossip";
+const SERVICES: &[&str] = &[
+    "sorcha.peer.gossip.v1.PeerGossip",
+    "sorcha.peer.discovery.PeerDiscovery",
+    "sorcha.peer.communication.PeerCommunication",
+    "sorcha.peer.transaction.TransactionDistribution",
+];
 
 /// Stores of a node; what is `None` is kept in memory and gone with the node.
 ///
@@ -465,7 +470,10 @@ fn ways(
         let transport = GrpcTransport::new(identity.clone(), options)
             .map_err(|source| StartError::Transport { source })?;
         #[cfg(feature = "health")]
-        transport.serve_health(is_running, &[GOSSIP_SERVICE]);
+        transport.serve_health(
+            is_running,
+            if config.compat.enabled { SERVICES } else { &SERVICES[..1] },
+        );
         #[cfg(not(feature = "health"))]
         drop(is_running);
         let kinds = &config.connection.transports;
@@ -511,7 +519,7 @@ fn compat(
     };
     let node: Arc<dyn crate::compat::Backend> = Arc::clone(&backend) as _;
     let ops = crate::compat::Ops::new(settings, node, transport.outbound());
-    transport.set_guest(Arc::new(ops.clone()));
+    transport.set_guest(Arc::new(crate::compat::Faces::new(ops.clone())));
     super::start::Compat { ops, backend }
 }
 

@@ -121,7 +121,11 @@ impl Ops {
         Err(Refusal::NotFound("the recipient is not known".to_owned()))
     }
 
-    async fn answer(&self, request: TransactionRequest) -> Result<TransactionResponse, Refusal> {
+    /// Answers a request for a transaction.
+    pub(crate) async fn answer(
+        &self,
+        request: TransactionRequest,
+    ) -> Result<TransactionResponse, Refusal> {
         let TransactionRequest { transaction_hash, requesting_peer_id, register_id } = request;
         Self::check_caller(&requesting_peer_id, "requesting_peer_id")?;
         let found = self.find(&transaction_hash, Some(&register_id)).await?;

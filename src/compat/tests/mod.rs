@@ -2,6 +2,8 @@
 
 mod fetches;
 mod fields;
+mod grpc;
+mod network;
 mod node;
 pub(crate) mod old_peer;
 

@@ -33,7 +33,7 @@ pub(super) use self::pipe::{PIPE_PATH, serve_pipe};
 pub(super) use self::service::{LINK_PATH, LinkOffer, Opened, serve_link};
 #[cfg(feature = "health")]
 use super::health::Health;
-#[cfg(any(test, feature = "health"))]
+#[cfg(any(test, feature = "health", feature = "compat"))]
 use super::port::Guest;
 use super::port::PortListener;
 use super::shared::Shared;
