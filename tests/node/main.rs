@@ -3,6 +3,8 @@
 mod common;
 
 mod bad_input;
+#[cfg(feature = "metrics")]
+mod collector;
 #[cfg(feature = "rest")]
 #[path = "../transport/cutting_path.rs"]
 mod cutting_path;
