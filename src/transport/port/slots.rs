@@ -112,7 +112,7 @@ mod tests {
         let fullest = |ip: &str| slots.fullest(ip.parse().unwrap());
         assert_eq!(fullest("1.2.3.6"), "1.2.3.4".parse().ok());
         assert_eq!((fullest("1.2.3.4"), three.len()), (None, 3));
-        drop((three, last));
+        drop(three);
         assert_eq!(fullest("1.2.3.6"), None);
         let unknown = Most { total: 3, of_host: None };
         let proxied = [(); 2].map(|()| Slots::enter(&slots, "1.2.3.7".parse().unwrap(), unknown));
