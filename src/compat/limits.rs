@@ -240,6 +240,21 @@ impl Permit {
     }
 }
 
+#[cfg(test)]
+impl Permit {
+    /// A permit of the only request there is.
+    pub(super) fn alone(config: &CompatConfig) -> Self {
+        let limits = Limits::new(config);
+        let key = Key::Proxy;
+        limits.table().admit(key, 0, Instant::now()).unwrap();
+        Self { table: limits.0, key, held: 0 }
+    }
+
+    pub(super) fn held(&self) -> u64 {
+        self.held
+    }
+}
+
 impl Drop for Permit {
     fn drop(&mut self) {
         lock(&self.table).each(self.key, |account| {
@@ -403,7 +418,7 @@ mod tests {
     fn a_permit_gives_its_place_back() {
         let (limits, now) = limits();
         limits.table().admit(HOST, 1, now).unwrap();
-        let permit = Permit { table: Arc::clone(&limits.0), key: HOST };
+        let permit = Permit { table: Arc::clone(&limits.0), key: HOST, held: 0 };
         assert_eq!(limits.table().all.under_way, 1);
         drop(permit);
         assert_eq!(limits.table().all.under_way, 0);

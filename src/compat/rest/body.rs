@@ -128,3 +128,82 @@ impl Body for Sending {
         SizeHint::with_exact(self.bytes.as_ref().map_or(0, Bytes::len) as u64)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc;
+    use tokio::time::sleep;
+
+    use super::*;
+    use crate::config::CompatConfig;
+
+    /// A body that comes in pieces, and breaks off with an empty one.
+    struct Pieces(mpsc::Receiver<Bytes>);
+
+    impl Body for Pieces {
+        type Data = Bytes;
+        type Error = ();
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, ()>>> {
+            let frame = |bytes: Bytes| {
+                if bytes.is_empty() { Err(()) } else { Ok(Frame::data(bytes)) }
+            };
+            self.0.poll_recv(cx).map(|bytes| bytes.map(frame))
+        }
+    }
+
+    /// Reads a body of which so many bytes come each second, `count` times.
+    async fn read_slowly(bytes: usize, count: u32, limit: u64) -> (Result<usize, u16>, u64, u64) {
+        let (pieces, body) = mpsc::channel(1);
+        let mut permit = Permit::alone(&CompatConfig::default());
+        let start = Instant::now();
+        let sending = async move {
+            for _ in 0..count {
+                sleep(Duration::from_secs(1)).await;
+                // Whoever refuses hears no more.
+                let _ = pieces.send(vec![7; bytes].into()).await;
+            }
+        };
+        let read = read(Pieces(body), limit, &mut permit);
+        let (read, ()) = tokio::join!(
+            async {
+                let read = read.await;
+                let read = read.map(|bytes| bytes.len()).map_err(|problem| problem.status.as_u16());
+                (read, start.elapsed().as_secs())
+            },
+            sending
+        );
+        (read.0, read.1, permit.held())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_may_take_its_time_while_enough_of_it_comes() {
+        let (kib, mib) = (1024, 1024 * 1024);
+        assert_eq!(read_slowly(32 * kib, 100, mib * 9).await, (Ok(3200 * kib), 100, 3200 << 10));
+        assert_eq!(read_slowly(1, 100, mib * 9).await, (Err(408), 20, 19));
+        assert_eq!(read_slowly(8 * kib, 100, mib * 9).await.0, Err(408));
+        assert_eq!(read_slowly(32 * kib, 100, 64 * 1024).await, (Err(413), 3, 64 << 10));
+        assert_eq!(read_slowly(0, 1, mib).await, (Err(400), 1, 0), "it breaks off");
+        assert_eq!(read_slowly(0, 0, mib).await, (Ok(0), 0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_refused_is_read_on_for_a_moment() {
+        let (pieces, body) = mpsc::channel(1000);
+        let start = Instant::now();
+        drain(Pieces(body)).await;
+        assert_eq!(start.elapsed(), DRAIN_TIME, "nothing comes");
+        assert!(pieces.is_closed());
+
+        let (pieces, body) = mpsc::channel(1000);
+        for _ in 0..1000 {
+            pieces.try_send(vec![7; 1024].into()).unwrap();
+        }
+        let start = Instant::now();
+        drain(Pieces(body)).await;
+        assert!(start.elapsed() < DRAIN_TIME, "too much comes");
+    }
+}
