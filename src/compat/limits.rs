@@ -21,7 +21,8 @@ use crate::types::host_of;
 /// Number of addresses' worth that all addresses have together.
 const ALL: f64 = 10.0;
 /// Maximum number of requests being answered, for one address and in all.
-const MAX_UNDER_WAY: (u32, u32) = (64, 512);
+/// More than the messages of one stream that may be unanswered.
+const MAX_UNDER_WAY: (u32, u32) = (256, 1024);
 /// Maximum number of bytes kept for requests being answered, for one address and in all.
 const MAX_HELD: (u64, u64) = (64 << 20, 256 << 20);
 /// Maximum number of addresses that are counted. Those that had nothing for a minute give way.

@@ -6,10 +6,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use super::clock::wall_now;
-use super::handle::{PeerNode, WeakPeerNode};
+use super::handle::{PeerNode, Request, WeakPeerNode};
+use super::handlers::answer;
 use super::messages::Command;
 use crate::compat::{Backend, HandlerFailure, KnownPeer};
 use crate::error::{PublishError, StoreError, StoreErrorKind};
@@ -18,15 +21,21 @@ use crate::types::{
     Cursor, Endpoint, LinkStatus, Mode, PeerId, Stats, Transaction, TransactionId, WallTime,
 };
 
+/// Maximum number of requests of clients that handlers are at work on; those of peers are counted apart.
+const MAX_HANDLING: usize = 64;
+
 /// A node that is set once it runs, and not kept alive by its clients.
 pub(super) struct NodeBackend {
     peer_id: PeerId,
     node: OnceLock<WeakPeerNode>,
+    /// Places for handlers at work.
+    handling: Semaphore,
 }
 
 impl NodeBackend {
     pub(super) fn new(peer_id: PeerId) -> Arc<Self> {
-        Arc::new(Self { peer_id, node: OnceLock::new() })
+        let handling = Semaphore::new(MAX_HANDLING);
+        Arc::new(Self { peer_id, node: OnceLock::new(), handling })
     }
 
     /// Sets the node. Only the first call counts.
@@ -134,8 +143,23 @@ impl Backend for NodeBackend {
         caller: &str,
         within: Duration,
     ) -> Result<Bytes, HandlerFailure> {
-        let _ = (protocol, body, caller, within);
-        Err(HandlerFailure::NotServed)
+        let node = self.node().filter(|node| !node.is_closed()).ok_or(HandlerFailure::Closed)?;
+        let handler = node.0.handlers.get(protocol).ok_or(HandlerFailure::NotServed)?;
+        let limit = node.0.config.messages.max_bytes;
+        if body.len() as u64 > limit {
+            return Err(HandlerFailure::TooLarge { limit });
+        }
+        let _place = self.handling.try_acquire().map_err(|_| HandlerFailure::Busy)?;
+        let within = within.min(node.0.config.messages.timeout);
+        drop(node);
+        let request = Request::of_client(caller.to_owned(), protocol.to_owned(), body, within);
+        // A task of its own, as for peers: a handler that blocks holds up no connection.
+        let mut task = JoinSet::new();
+        task.spawn(answer(handler, request));
+        match timeout(within, task.join_next()).await {
+            Ok(Some(Ok(Ok(body)))) => Ok(body),
+            _ => Err(HandlerFailure::Failed),
+        }
     }
 }
 

@@ -12,6 +12,7 @@ mod clock;
 mod compat;
 mod driver;
 mod handle;
+mod handlers;
 mod hashing;
 mod late_news;
 mod messages;
@@ -28,6 +29,6 @@ mod tests;
 
 pub use builder::{PeerNodeBuilder, Storage};
 pub use handle::{
-    DeadLetter, Delivery, DurableSubscription, Events, Item, Outcome, PeerNode, Receipt, StartAt,
-    Subscription, WeakPeerNode,
+    DeadLetter, Delivery, DurableSubscription, Events, Item, Outcome, PeerNode, Receipt, Request,
+    StartAt, Subscription, WeakPeerNode,
 };

@@ -24,11 +24,12 @@ use crate::types::{Cursor, Event, PeerRecord, TransactionId, canonical};
 
 use super::clock::{PublishClock, wall_now};
 use super::driver::{
-    Dials, Driver, Effects, Inbound, Mailboxes, OwnRecord, StallWatch, StoreQueue,
+    Dials, Driver, Effects, HandlerTasks, Inbound, Mailboxes, OwnRecord, StallWatch, StoreQueue,
 };
 use super::handle::{DurableNames, Inner, LogNews, MAX_EVENTS_BEHIND, PeerNode};
+use super::handlers::Handlers;
 use super::late_news::LateNews;
-use super::messages::{Completion, Draft, NodeState, SignedDraft};
+use super::messages::{CallIds, Completion, Draft, NodeState, SignedDraft};
 use super::past::{self, AllMissed};
 use super::restore::Stores;
 use super::room::Room;
@@ -294,6 +295,7 @@ impl Parts {
         let (renewals, renewal_box) = mpsc::channel(RENEWALS);
         let (state, ended) = (watch::Sender::new(NodeState::default()), watch::Sender::new(None));
         let shares = self.config.shares();
+        let (call_ids, handlers) = (CallIds::default(), Arc::<Handlers>::default());
         let inner = Inner {
             identity: self.identity.clone(),
             config: self.config.clone(),
@@ -303,6 +305,8 @@ impl Parts {
             clock: Arc::clone(&shared.clock),
             publishes: to_judge.clone(),
             commands,
+            call_ids: call_ids.clone(),
+            handlers: Arc::clone(&handlers),
             drafts: shared.drafts.clone(),
             publish_room: shared.publish_room.clone(),
             events: shared.events.downgrade(),
@@ -340,6 +344,7 @@ impl Parts {
             inbound: Inbound { channel: inbound, room: Room::new(shares.inbound) },
             publish_room: shared.publish_room.clone(),
             store_memory: shares.stores,
+            handlers: HandlerTasks::new(handlers, shared.done.clone()),
             tasks: JoinSet::new(),
             sources: JoinSet::new(),
             workers,
@@ -374,7 +379,7 @@ impl Parts {
         let (span, peer) = (shared.span, self.identity.peer_id());
         tracing::info!(target: "sorcha_peer::node", parent: &span, %peer, ?listening, "node started");
         self.is_running.send_replace(true);
-        let driver = Driver::new(self.identity, protocol, state, effects, ended);
+        let driver = Driver::new(self.identity, protocol, state, effects, call_ids, ended);
         tokio::spawn(driver.run(mail).instrument(span));
         node
     }

@@ -15,14 +15,14 @@ use crate::error::TransportError;
 use crate::types::{Endpoint, PeerId, TransportKind};
 
 /// Sending half of a link. One item is one frame, at most
-/// [`MAX_FRAME_BYTES`](crate::types::MAX_FRAME_BYTES) long; frames arrive whole, in order, once, or
+/// [`RawLink::MAX_FRAME_BYTES`] long; frames arrive whole, in order, once, or
 /// the link ends. `poll_ready` must apply back-pressure: so the node learns that a peer is slow.
 /// Dropping the sink closes this direction.
 pub type FrameSink = Pin<Box<dyn Sink<Bytes, Error = TransportError> + Send>>;
 
 /// Receiving half of a link. The stream ends after the peer closed its direction, and yields an
 /// error last when the transport broke. A stream must refuse a frame above
-/// [`MAX_FRAME_BYTES`](crate::types::MAX_FRAME_BYTES) *before* buffering it.
+/// [`RawLink::MAX_FRAME_BYTES`] *before* buffering it.
 pub type FrameStream = Pin<Box<dyn Stream<Item = Result<Bytes, TransportError>> + Send>>;
 
 /// Open link as a transport hands it over, before the node's own hello.
@@ -51,12 +51,20 @@ pub struct RawLink {
     /// [`Trust::Secret`](crate::config::Trust) a link without one is refused, since a proof could be
     /// taken from one link to another.
     pub binding: Option<[u8; 32]>,
+    /// Notice that what carries the link takes nothing new any more and is about to be closed, though the
+    /// link goes on until then, as HTTP/2 says by GOAWAY; `None` where the transport cannot tell. The node
+    /// that dialled then goes over to another connection, and the end of this one is no failure. It has to
+    /// be cheap to poll: that happens with every frame.
+    pub leaving: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     /// True: the remote's key is certified by the CA of [`Trust::Ca`](crate::config::Trust). With
     /// that trust a link without it is refused.
     pub certified: bool,
 }
 
 impl RawLink {
+    /// Maximum number of bytes in a frame.
+    pub const MAX_FRAME_BYTES: usize = crate::types::MAX_FRAME_BYTES;
+
     /// A link to `remote`, which the transport has proven. It counts no bytes: set
     /// [`RawLink::received`] and [`RawLink::taken`] where that is known.
     pub fn new(
@@ -74,6 +82,7 @@ impl RawLink {
             stream,
             binding: None,
             certified: false,
+            leaving: None,
             received: None,
             taken: None,
         }

@@ -27,6 +27,8 @@
 //!              ├──► serve ──► peers        what they ask for
 //!              ├──► reconcile ◄──► peers   what one of two lacks
 //!              └──► outbox ──► peers       own entries until enough others have them
+//!
+//!   messages ◄──► peers                    what one asks another, and no one else
 //! ```
 //!
 //! Who may call whom is a table in `tests/repo/calls.rs`.
@@ -49,6 +51,7 @@ mod link;
 mod log;
 mod membership;
 mod memory;
+mod messages;
 mod outbox;
 mod reconcile;
 mod restored;
@@ -75,6 +78,7 @@ use lifecycle::EXPIRE_EVERY;
 use link::Links;
 use log::{Log, Quota};
 use membership::{AddressBook, Membership};
+use messages::Messages;
 use outbox::{Outbox, Replays};
 use reconcile::Repairs;
 use rng::Rng;
@@ -86,8 +90,8 @@ use timers::Timer;
 #[doc(hidden)]
 pub use gauges::Gauge;
 pub use io::{
-    Assurance, CallId, ConnectFailure, DialId, Input, Judgement, Output, PartialOp, PublishRefusal,
-    Ticket,
+    AnswerRefusal, Assurance, CallId, ConnectFailure, DialId, Input, Judgement, Output, PartialOp,
+    PublishRefusal, Ticket,
 };
 pub use link::LinkView;
 #[cfg(feature = "node")]
@@ -109,6 +113,7 @@ pub struct Protocol {
     outbox: Outbox,
     replays: Replays,
     repairs: Repairs,
+    messages: Messages,
 }
 
 impl Protocol {
@@ -151,6 +156,7 @@ impl Protocol {
             outbox,
             replays: Replays::default(),
             repairs: Repairs::restored(restored.whole_since, restored.whole_until),
+            messages: Messages::new(&config.messages),
         }
     }
 
@@ -180,6 +186,7 @@ impl Protocol {
         loop {
             self.admit_waiting();
             self.serve_in_line();
+            self.settle_waiting();
             self.say_interest();
             self.drain_dirty();
             if !self.close_overfull() {
@@ -259,6 +266,7 @@ impl Protocol {
                 && l.up.as_ref().is_none_or(|up| {
                     up.feed.cursor >= self.log.head()
                         && up.serve.entries.is_empty()
+                        && !up.messages.is_sending()
                         && up.requests.backlog.is_empty()
                         && up.feed.debt.is_none()
                 })

@@ -160,6 +160,8 @@ counters! {
     handovers_failed,
     /// Connections of peers that were to take a link over, out of turn.
     handovers_refused,
+    /// Connections of links that were about to be closed by the other end, or by a proxy, which said so.
+    connections_leaving,
     /// Bounds that were found at which connections are cut on the way.
     link_limits_found,
     /// Times when an identity, this node's or a peer's, was seen in use by two processes at once.
@@ -215,6 +217,34 @@ counters! {
     probes_answered,
     /// Probes of peers that were not answered, because there were too many, and answers to none of ours.
     probes_refused,
+    /// Requests that the host made to single peers.
+    requests_made,
+    /// Own requests that were answered.
+    requests_answered,
+    /// Own requests that ended with an error.
+    requests_failed,
+    /// Own requests that the caller gave up.
+    requests_cancelled,
+    /// Requests of peers.
+    requests_received,
+    /// Requests of peers that a handler answered.
+    requests_served,
+    /// Requests of peers that a handler refused, or that it failed at.
+    requests_refused,
+    /// Requests of peers for what nobody serves here.
+    requests_not_served,
+    /// Requests of peers that were refused because there were too many, or too many bytes of them.
+    requests_busy,
+    /// Requests of peers that were refused for their size.
+    requests_too_large,
+    /// Requests of peers that were cancelled, ran out of time, or lost their link.
+    requests_given_up,
+    /// Answers of handlers that were dropped: too large, or too many bytes of them being sent.
+    answers_shed,
+    /// Parts, answers and cancellations that belong to no request; some may be of one that is over.
+    messages_unexpected,
+    /// Links closed that were dialled for requests alone, for want of use.
+    errands_ended,
     /// Frames sent.
     frames_sent,
     /// Frames received.

@@ -9,6 +9,7 @@ mod collector;
 #[path = "../transport/cutting_path.rs"]
 mod cutting_path;
 mod forward_proxy;
+mod goaway;
 mod handover;
 #[cfg(feature = "health")]
 mod health;
@@ -23,6 +24,7 @@ mod members;
 mod membership;
 #[cfg(feature = "sqlite")]
 mod memory;
+mod messages;
 mod outbox;
 mod past;
 mod publish_many;

@@ -12,6 +12,8 @@ use crate::config::Config;
 use crate::identity::Identity;
 use crate::transport::{GrpcOptions, GrpcTransport, Http2, Outbound};
 use crate::types::TransactionId;
+use crate::wire::generated::communication::PeerMessage;
+use crate::wire::generated::communication::peer_communication_client::PeerCommunicationClient;
 use crate::wire::generated::discovery::peer_discovery_client::PeerDiscoveryClient;
 use crate::wire::generated::discovery::{PeerListRequest, PingRequest};
 use crate::wire::generated::transaction::transaction_distribution_client::TransactionDistributionClient;
@@ -88,6 +90,29 @@ async fn a_client_that_registered_and_two_native_nodes_share_what_is_published()
     assert!(answer.will_request && !answer.already_known);
     assert_eq!(next(&mut at_first).await, payload);
     assert_eq!(next(&mut at_second).await, payload);
+
+    // Messages reach the handlers of requests.
+    let handler = |request: crate::Request| async move {
+        let caller = format!("{} {:?}", request.caller(), request.peer());
+        Ok([caller.as_bytes(), b": ", request.body()].concat().into())
+    };
+    first.handle_requests("sorcha.message.4", handler).unwrap();
+    let mut communication = PeerCommunicationClient::with_origin(plain.requests(), plain.origin());
+    let message = |message_type| PeerMessage {
+        sender_peer_id: client.id.clone(),
+        message_type,
+        payload: "well".into(),
+        ..PeerMessage::default()
+    };
+    let update = message(4);
+    assert!(communication.send_message(update.clone()).await.unwrap().into_inner().received);
+    let ack = communication.send_message(message(0)).await.unwrap().into_inner();
+    assert!(!ack.received, "nobody serves it");
+    let messages = futures::stream::iter([message(0), update]);
+    let mut answers = communication.stream(messages).await.unwrap().into_inner();
+    let answer = answers.message().await.unwrap().expect("an answer");
+    assert_eq!((answer.message_type, &answer.payload[..]), (4, &b"python-1 None: well"[..]));
+    assert_eq!(answers.message().await.unwrap(), None);
 
     // Published at the other node, told to the client, and fetched by it.
     second.publish("orders", "two widgets").await.unwrap();

@@ -88,6 +88,7 @@ impl Protocol {
             let result = Err(TestError::NotLinked);
             self.env.push(Output::Tested { call: test.call, result });
         }
+        self.end_conversation(l.id);
         if up.repair.is_running() {
             self.repairs.running.leave(1);
             self.env.counters.reconcile_broken_off += 1;
@@ -150,7 +151,8 @@ impl Protocol {
 
     pub(in crate::protocol) fn on_link_closed(&mut self, link: LinkId) {
         if !self.outlives_wire(link) {
-            self.forget_link(link, CloseCause::Transport);
+            let cause = self.links.all.get(&link).map(CloseCause::of_transport);
+            self.forget_link(link, cause.unwrap_or(CloseCause::Transport));
         }
     }
 

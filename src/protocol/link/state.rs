@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::protocol::intake::Requests;
 use crate::protocol::io::{Assurance, DialId};
 use crate::protocol::large::PieceRate;
+use crate::protocol::messages::Conversation;
 use crate::protocol::reconcile::Repair;
 use crate::protocol::serve::ServeQueue;
 use crate::protocol::spread::{Feed, PeerInterest};
@@ -42,6 +43,8 @@ pub(in crate::protocol) struct Link {
     /// Time when the connection that carries it was opened, and the bytes that it has sent.
     pub(in crate::protocol) connected: MonoTime,
     pub(in crate::protocol) wire_bytes: u64,
+    /// Time when the connection said that it is about to be closed.
+    pub(in crate::protocol) leaving: Option<MonoTime>,
     /// Times at which another connection is looked for.
     pub(in crate::protocol) plan: Plan,
     /// Interest that the peer was last told of.
@@ -94,6 +97,7 @@ pub(in crate::protocol) struct Established {
     pub(in crate::protocol) requests: Requests,
     pub(in crate::protocol) serve: ServeQueue,
     pub(in crate::protocol) pieces: PieceRate,
+    pub(in crate::protocol) messages: Conversation,
     /// Payload bytes of transactions accepted from this peer.
     pub(in crate::protocol) taken: u64,
     /// Number of transactions accepted from this peer, faded.
@@ -113,14 +117,21 @@ pub(in crate::protocol) enum CloseCause {
     Theirs(CloseReason, Duration),
     /// The transport broke.
     Transport,
+    /// The transport closed the connection, as it had said before.
+    Left,
 }
 
 impl CloseCause {
     pub(in crate::protocol) fn reason(self) -> CloseReason {
         match self {
             Self::Ours(reason) | Self::Theirs(reason, _) => reason,
-            Self::Transport => CloseReason::TransportClosed,
+            Self::Transport | Self::Left => CloseReason::TransportClosed,
         }
+    }
+
+    /// Cause of the end of a connection that nobody closed here.
+    pub(in crate::protocol) fn of_transport(link: &Link) -> Self {
+        if link.leaving.is_some() { Self::Left } else { Self::Transport }
     }
 
     /// Returns how long the peer asked us to stay away.
