@@ -23,8 +23,8 @@ const DRAINED_BYTES: u64 = 256 * 1024;
 /// Time that reading them may take.
 const DRAIN_TIME: Duration = Duration::from_millis(500);
 
-/// Reads a body of at most `limit` bytes, and no more of a larger one. What was announced of it is known to
-/// the permit; what goes beyond is told to it before it is kept.
+/// Reads a body of at most `limit` bytes, and no more of a larger one. Each piece is told to the permit before
+/// it is kept; what a header announces is not believed.
 ///
 /// # Errors
 /// 413, 408, 429, and 400 for a body that breaks off.
@@ -32,13 +32,11 @@ pub(super) async fn read<B>(mut body: B, limit: u64, permit: &mut Permit) -> Res
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    let announced = body.size_hint().lower();
-    if announced > limit {
+    if body.size_hint().lower() > limit {
         return Err(Problem::too_large(limit));
     }
     let start = Instant::now();
-    let (mut first, mut rest, mut len, mut admitted) =
-        (Bytes::new(), BytesMut::new(), 0, announced);
+    let (mut first, mut rest, mut len) = (Bytes::new(), BytesMut::new(), 0);
     loop {
         let deadline = start + BODY_TIME + Duration::from_secs(len / MIN_BYTES_PER_SECOND);
         let frame = timeout_at(deadline, poll_fn(|cx| Pin::new(&mut body).poll_frame(cx))).await;
@@ -54,14 +52,7 @@ where
         if len > limit {
             return Err(Problem::too_large(limit));
         }
-        match len.saturating_sub(admitted) {
-            0 => permit.hold(bytes.len() as u64)?,
-            more => {
-                permit.hold(bytes.len() as u64 - more)?;
-                permit.grow(more)?;
-                admitted = len;
-            }
-        }
+        permit.grow(bytes.len() as u64)?;
         // Most bodies come in one piece, which is taken as it is.
         if first.is_empty() && rest.is_empty() {
             first = bytes;
