@@ -549,9 +549,7 @@ async fn many_requests_leave_nothing_behind() {
     }
     assert_eq!(answered.len(), 320);
     for node in [&a, &b] {
-        let ended = |stats: &sorcha_peer::Stats| {
-            stats.memory.get("messages").is_none_or(|bytes| *bytes == 0)
-        };
+        let ended = |stats: &sorcha_peer::Stats| stats.memory["requests"] == 0;
         until(node, "no body is held", ended).await;
     }
     assert_eq!(stats(&b).await.memory.len(), before.len());
