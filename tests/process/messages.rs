@@ -9,8 +9,9 @@ fn a_process_asks_another_and_is_answered() {
     let mut a = Peer::start(["--memory", "--serve", "echo", "--serve", "also.this"]);
     let mut b = Peer::start(["--memory", "--bootstrap", &a.listen]);
     b.wait("peer_up", |line| line["peer"] == a.id);
+    let a_id = a.id.clone();
     let ask = |protocol: &str, what: Value| {
-        let mut line = json!({ "op": "request", "peer": a.id, "protocol": protocol });
+        let mut line = json!({ "op": "request", "peer": a_id, "protocol": protocol });
         line.as_object_mut().unwrap().extend(what.as_object().unwrap().clone());
         line
     };
