@@ -114,6 +114,7 @@
 //! | `rest` | yes | links over plain HTTP requests, a rung of the gRPC transport |
 //! | `stun` | yes | the STUN prober |
 //! | `health` | yes | the standard health service of gRPC on the node's port |
+//! | `metrics` | no | `PeerNode::metrics_collector`, for a registry of `prometheus-client` 0.26; not covered by semver |
 //! | `sim` | no | the network simulator, and `unstable-core`; not covered by semver |
 //! | `unstable-core` | no | the protocol core and the types of the wire; not covered by semver |
 //!

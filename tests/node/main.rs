@@ -3,10 +3,13 @@
 mod common;
 
 mod bad_input;
+#[cfg(feature = "metrics")]
+mod collector;
 #[cfg(feature = "rest")]
 #[path = "../transport/cutting_path.rs"]
 mod cutting_path;
 mod forward_proxy;
+mod goaway;
 mod handover;
 #[cfg(feature = "health")]
 mod health;

@@ -7,8 +7,9 @@ use std::time::Duration;
 use crate::error::TestError;
 use crate::protocol::Protocol;
 use crate::protocol::guard::Work;
-use crate::protocol::io::{ConnectFailure, Output};
+use crate::protocol::io::Output;
 use crate::protocol::link::{CloseCause, Link, Verdict};
+use crate::protocol::refusal::ConnectFailure;
 use crate::protocol::timers::Timer;
 use crate::types::{Ban, CloseReason, Event, LinkId, Message, PeerId};
 
@@ -151,7 +152,8 @@ impl Protocol {
 
     pub(in crate::protocol) fn on_link_closed(&mut self, link: LinkId) {
         if !self.outlives_wire(link) {
-            self.forget_link(link, CloseCause::Transport);
+            let cause = self.links.all.get(&link).map(CloseCause::of_transport);
+            self.forget_link(link, cause.unwrap_or(CloseCause::Transport));
         }
     }
 
