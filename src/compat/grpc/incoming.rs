@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
-use hyper::body::Body as _;
+use hyper::body::{Body as _, Frame};
 use tonic::Status;
 use tonic::body::Body;
 
@@ -69,11 +69,16 @@ impl Incoming {
     /// Waits for the end of a request all of whose messages were read.
     ///
     /// # Errors
-    /// What comes instead.
-    pub(super) async fn end(&mut self, admission: &mut dyn Admission) -> Result<(), Status> {
-        match self.message(admission).await? {
-            None => Ok(()),
-            Some(_) => Err(Status::invalid_argument("the call has more than one message")),
+    /// What comes instead, of which nothing is kept.
+    pub(super) async fn end(&mut self) -> Result<(), Status> {
+        loop {
+            if !self.read.is_empty() {
+                return Err(Status::invalid_argument("the call has more than one message"));
+            }
+            match poll_fn(|cx| Pin::new(&mut self.body).poll_frame(cx)).await {
+                None => return Ok(()),
+                Some(frame) => self.keep(frame)?,
+            }
         }
     }
 
@@ -116,6 +121,16 @@ impl Incoming {
                 }
             }
         }
+    }
+
+    fn keep(&mut self, frame: Result<Frame<Bytes>, Status>) -> Result<(), Status> {
+        // The client is gone, or its proxy.
+        let frame = frame.map_err(|_| Status::cancelled("the request broke off"))?;
+        // Trailers say nothing here.
+        if let Ok(bytes) = frame.into_data() {
+            self.read.extend_from_slice(&bytes);
+        }
+        Ok(())
     }
 
     /// The length in the prefix of a message that may come.

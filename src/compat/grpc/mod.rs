@@ -249,7 +249,7 @@ impl Call {
         let read = async {
             let bytes = incoming.message(&mut self.permit).await?;
             let bytes = bytes.ok_or_else(|| Status::invalid_argument("the call has no message"))?;
-            incoming.end(&mut self.permit).await?;
+            incoming.end().await?;
             Ok(bytes)
         };
         let late = |_| Err(Status::deadline_exceeded("the message did not come in time"));
