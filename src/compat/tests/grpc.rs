@@ -20,7 +20,7 @@ use super::node::FakeNode;
 use super::*;
 use crate::compat::grpc::GrpcFace;
 use crate::compat::hashes;
-use crate::ports::{Listener, Transport};
+use crate::ports::Transport;
 use crate::transport::Guest;
 use crate::wire::generated::communication::{MessageAck, MessageType, PeerMessage};
 use crate::wire::generated::discovery::{
