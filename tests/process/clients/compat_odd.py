@@ -311,18 +311,22 @@ def odd_peers(node, host):
         others = [name for name in listed() if name != own.name]
         node.holds(f"who never answered is not listed: {others}", not others)
         hashes = []
-        for way in own.ways:
-            size = (2 << 20) + 5 if way in ("gap", "endless", "nothing") else 300
-            hash = own.offered(way, size)
+
+        def offer(way, hash):
+            size = own.asked_for[hash][1]
             note = t.TransactionNotification(transaction_hash=hash, sender_peer_id=own.name, transaction_size=size)
-            ack = transaction.NotifyTransaction(note, timeout=client.PATIENCE)
+            return transaction.NotifyTransaction(note, timeout=client.PATIENCE)
+
+        for way in own.ways:
+            hash = own.offered(way, (2 << 20) + 5 if way in ("gap", "endless", "nothing") else 300)
+            ack = offer(way, hash)
             node.holds(f"offer of {way}: {ack}", ack.will_request)
             hashes.append((way, hash))
         for way, hash in hashes:
-            # Who is asked again was not believed.
-            least = 1 if way in ("endless", "silence") else 2
             asked = lambda: [request for _, request in own.calls if getattr(request, "transaction_hash", None) == hash]
-            client.until(lambda: len(asked()) >= least, f"asked {least} times for {way}")
+            # Who offers again is asked again once nothing came of the first time.
+            again = lambda: way == "silence" or (offer(way, hash).will_request and len(asked()) > 1)
+            client.until(lambda: asked() and again(), f"asked again for {way}")
         for way, hash in hashes:
             request = t.TransactionRequest(transaction_hash=hash)
             found = transaction.GetTransaction(request, timeout=client.PATIENCE).found
