@@ -20,15 +20,15 @@
 //! assert_eq!(cause.map(|cause| cause.kind()), Some(std::io::ErrorKind::PermissionDenied));
 //! ```
 
+mod peer_test;
 mod start;
-mod test;
 
 use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
+pub use self::peer_test::TestError;
 pub use self::start::{ConfigError, IdentityError, StartError};
-pub use self::test::TestError;
 pub use crate::types::errors::{EndpointError, FailureKind, InvalidTransaction, ParseIdError};
 use crate::types::{Cursor, PeerId, Refusal, TransactionId, WallTime};
 

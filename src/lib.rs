@@ -112,6 +112,7 @@
 //! | `sqlite` | yes | peers, outbox and log in `SQLite` files (bundled; needs a C compiler) |
 //! | `rest` | yes | links over plain HTTP requests, a rung of the gRPC transport |
 //! | `stun` | yes | the STUN prober |
+//! | `health` | yes | the standard health service of gRPC on the node's port |
 //! | `sim` | no | the network simulator, and `unstable-core`; not covered by semver |
 //! | `unstable-core` | no | the protocol core and the types of the wire; not covered by semver |
 //!
@@ -126,6 +127,8 @@ pub mod error;
 #[cfg(all(doc, feature = "node", feature = "grpc", feature = "sqlite", feature = "stun"))]
 pub mod guide;
 mod identity;
+#[cfg(feature = "node")]
+mod monitor;
 pub mod nat;
 #[cfg(feature = "node")]
 mod node;

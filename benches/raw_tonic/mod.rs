@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
-use bytes::{Buf, BufMut, Bytes};
+use bytes::Bytes;
 use futures::channel::{mpsc, oneshot};
 use futures::future::{BoxFuture, FutureExt};
 use futures::stream::Pending;
@@ -21,12 +21,15 @@ use sorcha_peer::ports::{FrameSink, FrameStream};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tonic::body::Body;
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::{Status, Streaming};
+use tonic_prost::ProstCodec;
 
 const NAME: &str = "localhost";
 /// Maximum number of bytes of a message.
 const MAX_BYTES: usize = 1 << 20;
+
+/// Messages with one field of bytes.
+type Messages = ProstCodec<Bytes, Bytes>;
 
 /// Opens a stream; returns what goes in at the client and what comes out at the server.
 pub(crate) async fn open() -> (FrameSink, FrameStream) {
@@ -53,7 +56,10 @@ pub(crate) async fn open() -> (FrameSink, FrameStream) {
     let origin = Uri::from_static("http://localhost");
     let mut client = tonic::client::Grpc::with_origin(Requests(requests), origin);
     let path = PathAndQuery::from_static("/raw.Stream/Open");
-    let answer = client.streaming(tonic::Request::new(frames), path, Raw).await.expect("an answer");
+    let answer = client
+        .streaming(tonic::Request::new(frames), path, Messages::default())
+        .await
+        .expect("an answer");
     let stream = opened.await.expect("a stream");
     let error = |message: String| TransportError::new(FailureKind::Closed, message);
     let sink = sink.sink_map_err(move |e| error(e.to_string()));
@@ -91,44 +97,6 @@ fn tls() -> (TlsAcceptor, TlsConnector) {
     (TlsAcceptor::from(Arc::new(server)), TlsConnector::from(Arc::new(client)))
 }
 
-/// Passes messages through as they are.
-#[derive(Debug, Clone, Copy)]
-struct Raw;
-
-impl Codec for Raw {
-    type Encode = Bytes;
-    type Decode = Bytes;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        *self
-    }
-
-    fn decoder(&mut self) -> Self {
-        *self
-    }
-}
-
-impl Encoder for Raw {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn encode(&mut self, frame: Bytes, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        out.put(frame);
-        Ok(())
-    }
-}
-
-impl Decoder for Raw {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn decode(&mut self, buffered: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
-        Ok(Some(buffered.copy_to_bytes(buffered.remaining())))
-    }
-}
-
 /// Hands over the one stream that it is asked for, and answers nothing on it.
 #[derive(Clone)]
 struct Service {
@@ -157,7 +125,8 @@ impl hyper::service::Service<Request<Incoming>> for Service {
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let service = self.clone();
         async move {
-            let mut grpc = tonic::server::Grpc::new(Raw).max_decoding_message_size(MAX_BYTES);
+            let mut grpc =
+                tonic::server::Grpc::new(Messages::default()).max_decoding_message_size(MAX_BYTES);
             Ok(grpc.streaming(service, request).await)
         }
         .boxed()

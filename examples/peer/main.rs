@@ -54,7 +54,8 @@ const CONTRACT: &str = r#"LINES IN (one JSON object each, at most 64 MiB; "ref" 
   {"op":"test_peer","ref":R,"peer":P}       {"op":"reset_breaker","ref":R,"peer":P}
   {"op":"dead_letters","ref":R[,"after":SEQ][,"limit":N]}
   {"op":"redeliver","ref":R,"id":I}         {"op":"delete_dead_letter","ref":R,"id":I}
-  {"op":"invite","ref":R}                   {"op":"shutdown","ref":R}
+  {"op":"invite","ref":R}                   {"op":"metrics","ref":R}
+  {"op":"shutdown","ref":R}
 
 ANSWERS (every line in gets exactly one, which echoes its "ref" as it was written; null where it
 has none):
@@ -74,6 +75,7 @@ has none):
                                        those that peers behind it want: see topics_carried, stands_in;
                                        memory and memory_limits: bytes by owner;
                                        log_lines_dropped are lines of --log that nobody took
+  metrics {ref,text}                   the figures as Prometheus reads them (text format 0.0.4)
   invite {ref,invite}                  one line for --join of a newcomer: network, addresses, the id that
                                        must answer there, and the network's secret, if it has one
   dead_letters {ref,dead_letters}      own transactions that no peer took, in the order of publishing:

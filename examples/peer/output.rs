@@ -149,6 +149,10 @@ pub(crate) enum Line {
         stats: Box<Stats>,
         log_lines_dropped: u64,
     },
+    Metrics {
+        r#ref: Ref,
+        text: String,
+    },
     Invite {
         r#ref: Ref,
         invite: String,

@@ -200,6 +200,7 @@ async fn perform(node: &PeerNode, known: &Known, op: Op, r#ref: &Ref) -> Result<
             let peers = node.peers().await?.into_iter().map(Linked::from).collect();
             Line::Peers { r#ref: r#ref.clone(), peers, breakers: known.breakers.list() }
         }
+        Op::Metrics {} => Line::Metrics { r#ref: r#ref.clone(), text: node.metrics_text().await? },
         Op::Invite {} => {
             let invite = node.invite().await?.to_string();
             Line::Invite { r#ref: r#ref.clone(), invite }

@@ -81,14 +81,13 @@ impl ConnectionConfig {
         )?;
         let mut named = BTreeSet::new();
         for kind in &self.transports {
-            let is_rung = !matches!(kind, TransportKind::Memory | TransportKind::Custom);
-            if !is_rung || !named.insert(kind) {
-                return Err(ConfigError::OutOfRange {
-                    field: "connection.transports",
-                    value: kind.to_string(),
-                    min: "grpc-stream".to_owned(),
-                    max: "rest".to_owned(),
-                });
+            let (field, value) = ("connection.transports", kind.to_string());
+            if matches!(kind, TransportKind::Memory | TransportKind::Custom) {
+                let (min, max) = ("grpc-stream".to_owned(), "rest".to_owned());
+                return Err(ConfigError::OutOfRange { field, value, min, max });
+            }
+            if !named.insert(kind) {
+                return Err(ConfigError::Repeated { field, value });
             }
         }
         within("connection.max_retries", self.max_retries, 1..=10)?;

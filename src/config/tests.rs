@@ -63,9 +63,6 @@ fn every_range_bites() {
         ("liveness.slow_after", |c| c.liveness.slow_after = secs(0)),
         ("connection.connect_timeout", |c| c.connection.connect_timeout = secs(4)),
         ("connection.handshake_timeout", |c| c.connection.handshake_timeout = secs(61)),
-        ("connection.transports", |c| {
-            c.connection.transports = vec![TransportKind::Rest, TransportKind::Rest];
-        }),
         ("connection.transports", |c| c.connection.transports = vec![TransportKind::Memory]),
         ("connection.max_retries", |c| c.connection.max_retries = 11),
         ("connection.retry_delay", |c| c.connection.retry_delay = secs(61)),
@@ -103,6 +100,16 @@ fn every_range_bites() {
         assert!(error.starts_with(field), "{field}: {error}");
         assert!(error.contains("allowed is"), "{field}: {error}");
     }
+}
+
+#[test]
+fn a_transport_is_named_once() {
+    let mut config = Config::default();
+    config.connection.transports = vec![TransportKind::Rest, TransportKind::GrpcStream];
+    config.validate().unwrap();
+    config.connection.transports.push(TransportKind::Rest);
+    let error = config.validate().unwrap_err().to_string();
+    assert_eq!(error, "connection.transports names rest more than once");
 }
 
 #[test]

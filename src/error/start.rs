@@ -21,6 +21,14 @@ pub enum ConfigError {
         /// Largest allowed value.
         max: String,
     },
+    /// A list that names one thing twice.
+    #[error("{field} names {value} more than once")]
+    Repeated {
+        /// Section and name of the field.
+        field: &'static str,
+        /// What is named again.
+        value: String,
+    },
     /// Plaintext on an address that others can reach.
     #[error(
         "plaintext on {address} would let anybody in: listen on loopback, or set \

@@ -62,6 +62,10 @@ fn plain(samples: &mut Samples) {
             min: "1".to_owned(),
             max: "64".to_owned(),
         },
+        Repeated => ConfigError::Repeated {
+            field: "connection.transports",
+            value: "rest".to_owned(),
+        },
         PlaintextTrust => ConfigError::PlaintextTrust { trust: "a secret" },
         PlaintextBeyondLoopback => ConfigError::PlaintextBeyondLoopback { address: address() },
         Advertise => ConfigError::Advertise { endpoint: "0.0.0.0:1".to_owned() },

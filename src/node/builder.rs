@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use tokio::sync::watch;
+
 use crate::config::{Config, Invite, NetworkSecret, Trust, of_environment};
 use crate::error::{EndpointError, StartError};
 use crate::identity::Identity;
@@ -24,6 +26,10 @@ use super::start::{Capacities, Parts};
 /// large payloads take that fill the half which one origin may have. When it is full, new transactions
 /// are refused until old ones expire; nothing accepted is dropped.
 const MEMORY_LOG: u64 = (1 << 30) + (1 << 20);
+
+/// Service of peers, as the health service names it.
+#[cfg(feature = "health")]
+const GOSSIP_SERVICE: &str = "sorcha.peer.gossip.v1.PeerGossip";
 
 /// Stores of a node; what is `None` is kept in memory and gone with the node.
 ///
@@ -378,7 +384,9 @@ impl PeerNodeBuilder {
         self.config.network.trust.read_files()?;
         let identity = self.identity.map_or_else(Identity::generate, Ok)?;
         let seed = self.seed.map_or_else(random_seed, Ok)?;
-        let (transports, listening) = transports(self.transports, &identity, &self.config)?;
+        let (is_running, running) = watch::channel(false);
+        let (transports, listening) =
+            transports(self.transports, &identity, &self.config, running)?;
         Ok(Parts {
             transports,
             listening,
@@ -396,6 +404,7 @@ impl PeerNodeBuilder {
             config: self.config,
             identity,
             seed,
+            is_running,
             capacities: Capacities::default(),
         })
     }
@@ -424,6 +433,7 @@ fn transports(
     given: Vec<Arc<dyn Transport>>,
     identity: &Identity,
     config: &Config,
+    is_running: watch::Receiver<bool>,
 ) -> Result<Ways, StartError> {
     if !given.is_empty() {
         return Ok((given.clone(), given));
@@ -434,6 +444,10 @@ fn transports(
         let options = GrpcOptions::from_config(config);
         let transport = GrpcTransport::new(identity.clone(), options)
             .map_err(|source| StartError::Transport { source })?;
+        #[cfg(feature = "health")]
+        transport.serve_health(is_running, &[GOSSIP_SERVICE]);
+        #[cfg(not(feature = "health"))]
+        drop(is_running);
         let kinds = &config.connection.transports;
         let mut rungs: Vec<Arc<dyn Transport>> = Vec::new();
         for kind in if kinds.is_empty() { &TransportKind::LADDER[..] } else { kinds } {
@@ -449,7 +463,7 @@ fn transports(
     }
     #[cfg(not(feature = "grpc"))]
     {
-        let _ = (identity, config);
+        let _ = (identity, config, is_running);
         Err(StartError::NoTransport)
     }
 }

@@ -61,6 +61,10 @@ pub(super) enum Command {
     Stats {
         reply: oneshot::Sender<Stats>,
     },
+    /// Asks for figures and links of one instant.
+    Overview {
+        reply: oneshot::Sender<(Stats, Vec<LinkStatus>)>,
+    },
     /// Asks for the addresses in the node's own record.
     Addresses {
         reply: oneshot::Sender<Vec<Endpoint>>,

@@ -65,6 +65,8 @@ pub(super) struct Parts {
     pub(super) probers: Vec<Arc<dyn NatProber>>,
     pub(super) validator: Option<Arc<dyn Validator>>,
     pub(super) seed: [u8; 32],
+    /// Where it is told whether the node runs: from its start to the beginning of its shutdown.
+    pub(super) is_running: watch::Sender<bool>,
     pub(super) capacities: Capacities,
 }
 
@@ -331,6 +333,7 @@ impl Parts {
             workers,
             clock: Arc::clone(&shared.clock),
             record,
+            is_running: self.is_running.clone(),
             _leases: leases,
         };
         let sources = Sources {
@@ -352,6 +355,7 @@ impl Parts {
         };
         let (span, peer) = (shared.span, self.identity.peer_id());
         tracing::info!(target: "sorcha_peer::node", parent: &span, %peer, ?listening, "node started");
+        self.is_running.send_replace(true);
         let driver = Driver::new(self.identity, protocol, state, effects, ended);
         tokio::spawn(driver.run(mail).instrument(span));
         PeerNode(Arc::new(inner))

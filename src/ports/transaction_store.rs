@@ -187,7 +187,7 @@ pub trait TransactionStore: fmt::Debug + Send + Sync + 'static {
         0
     }
 
-    /// Size of the log. Asked once, when a node starts.
+    /// Size of the log. Asked when a node starts, and whenever its metrics are.
     async fn usage(&self) -> Result<Usage, StoreError>;
 
     /// Reports whether the store works again after a failure, as

@@ -18,6 +18,8 @@ mod exchange;
 mod failure;
 #[cfg(feature = "grpc")]
 mod grpc;
+#[cfg(feature = "health")]
+mod health;
 mod memory;
 #[cfg(feature = "grpc")]
 mod metered;

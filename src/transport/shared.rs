@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use super::GrpcOptions;
 use super::exchange::Sessions;
 use super::outer::OuterTls;
-use super::port::ShunnedHosts;
+use super::port::{Guests, ShunnedHosts};
 use super::tcp::Routes;
 use super::tls::TlsIdentity;
 use crate::config::Proxy;
@@ -30,6 +30,8 @@ pub(super) struct Shared {
     pub(super) routes: Routes,
     /// Sessions of exchanges that listeners serve, whichever port their requests come to.
     pub(super) sessions: Arc<Sessions>,
+    /// Who answers what is nothing of a link.
+    pub(super) guests: Guests,
 }
 
 impl Shared {
@@ -50,8 +52,18 @@ impl Shared {
         let outer = OuterTls::new()?;
         let routes = Routes { proxy: proxy(&options)?, ..Routes::default() };
         let (shunned, listening) = (ShunnedHosts::default(), Mutex::default());
-        let sessions = Arc::default();
-        Ok(Self { identity, options, security, outer, shunned, listening, routes, sessions })
+        let (sessions, guests) = (Arc::default(), Guests::default());
+        Ok(Self {
+            identity,
+            options,
+            security,
+            outer,
+            shunned,
+            listening,
+            routes,
+            sessions,
+            guests,
+        })
     }
 
     /// Notes that a rung listens, for as long as what is returned lives.

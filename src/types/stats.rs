@@ -7,20 +7,26 @@ use serde::{Deserialize, Serialize};
 use super::{Direction, Mode, PeerId, TransportKind};
 
 macro_rules! counters {
-    ($($(#[$doc:meta])* $name:ident,)*) => {
+    ($($(#[doc = $doc:literal])* $name:ident,)*) => {
         /// Counts since the node started, always on. Of a number of transactions, links, messages, bytes
         /// or times, as each name says.
         #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
         #[serde(default)]
         #[non_exhaustive]
         pub struct Counters {
-            $($(#[$doc])* pub $name: u64,)*
+            $($(#[doc = $doc])* pub $name: u64,)*
         }
 
         impl Counters {
             /// Every counter with its name, in declaration order.
             pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
                 [$((stringify!($name), self.$name),)*].into_iter()
+            }
+
+            /// What each counter counts, in the order of [`Counters::iter`].
+            #[cfg(feature = "node")]
+            pub(crate) fn descriptions() -> impl Iterator<Item = &'static str> {
+                [$(concat!($($doc),*),)*].into_iter().map(str::trim)
             }
 
             /// Adds `other` to each counter.

@@ -8,6 +8,8 @@ mod bad_input;
 mod cutting_path;
 mod forward_proxy;
 mod handover;
+#[cfg(feature = "health")]
+mod health;
 mod hostile;
 #[path = "../transport/http_proxy.rs"]
 mod http_proxy;

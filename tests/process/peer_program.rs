@@ -69,6 +69,34 @@ fn two_processes_find_each_other_and_deliver_once() {
 }
 
 #[test]
+fn metrics_are_the_figures_and_name_nobody() {
+    let mut a = Peer::in_memory();
+    let mut b = Peer::start(["--memory", "--bootstrap", &a.listen]);
+    b.wait("peer_up", |line| line["peer"] == a.id);
+    let there = a.publish("orders", "from a");
+    b.wait_for_delivery(&there);
+    let metrics = b.ask(json!({ "op": "metrics" }));
+    assert_eq!(metrics["event"], "metrics");
+    let text = metrics["text"].as_str().unwrap();
+    for line in [
+        "# TYPE sorcha_peer_transactions_accepted_total counter",
+        "sorcha_peer_transactions_accepted_total 1",
+        "sorcha_peer_links{transport=\"grpc-stream\",direction=\"outbound\"} 1",
+        "sorcha_peer_mode{mode=\"offline\"} 0",
+        "sorcha_peer_log_transactions 1",
+    ] {
+        assert!(text.lines().any(|there| there == line), "{line}: {text}");
+    }
+    for private in [a.id.as_str(), &b.id, &a.listen, there.as_str().unwrap(), "orders"] {
+        assert!(!text.contains(private), "{private}: {text}");
+    }
+    let error = b.ask(json!({ "op": "metrics", "peer": a.id }));
+    assert_eq!(error["event"], "error", "{error}");
+    b.finish();
+    a.finish();
+}
+
+#[test]
 fn a_link_is_measured_when_asked() {
     let mut a = Peer::in_memory();
     let mut b = Peer::start(["--memory", "--bootstrap", &a.listen]);

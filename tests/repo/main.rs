@@ -2,4 +2,6 @@
 
 mod calls;
 mod layering;
+#[cfg(feature = "node")]
+mod metrics;
 mod public_api;

@@ -2,9 +2,7 @@
 //! with what is wrong with it.
 
 use std::fs;
-use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -19,22 +17,8 @@ use sorcha_peer::{Endpoint, Identity};
 use tempfile::TempDir;
 use tokio::io::AsyncReadExt;
 
+use crate::common::{any_port, identity, in_time};
 use crate::raw_grpc::{Certificate, tls};
-
-/// Ends a test that hangs; no test waits for it.
-const HANG: Duration = Duration::from_mins(2);
-
-fn identity(seed: u8) -> Identity {
-    Identity::from_seed([seed; 32])
-}
-
-fn any_port() -> SocketAddr {
-    "127.0.0.1:0".parse().unwrap()
-}
-
-async fn in_time<T>(work: impl Future<Output = T>) -> T {
-    tokio::time::timeout(HANG, work).await.expect("the test hangs")
-}
 
 /// Somebody who issues certificates.
 struct Authority {

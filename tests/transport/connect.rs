@@ -9,25 +9,16 @@ use sorcha_peer::error::{FailureKind, TransportError};
 use sorcha_peer::ports::{RawLink, Transport};
 use sorcha_peer::testing::transport::{Node, conformance};
 use sorcha_peer::transport::{GrpcOptions, GrpcTransport};
-use sorcha_peer::{Endpoint, Identity, TransportKind};
+use sorcha_peer::{Endpoint, TransportKind};
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::common::{any_port, dial, identity, in_time, node, transport};
 use crate::http_proxy::{HttpProxy, Manner};
 use crate::raw_grpc;
 
-/// Ends a test that hangs; no test waits for it.
-const HANG: Duration = Duration::from_mins(2);
 /// Time for tests in which a time-out is what is waited for.
 const SOON: Duration = Duration::from_millis(300);
 const NAME: &str = "peer.example.com";
-
-fn identity(seed: u8) -> Identity {
-    Identity::from_seed([seed; 32])
-}
-
-fn any_port() -> SocketAddr {
-    "127.0.0.1:0".parse().unwrap()
-}
 
 /// Dials all by way of a proxy, this machine too.
 fn by_way_of(proxy: &str) -> GrpcOptions {
@@ -35,18 +26,6 @@ fn by_way_of(proxy: &str) -> GrpcOptions {
     options.proxy = Some(proxy.to_owned());
     options.no_proxy.clear();
     options
-}
-
-fn transport(seed: u8, options: &GrpcOptions) -> GrpcTransport {
-    GrpcTransport::new(identity(seed), options.clone()).unwrap()
-}
-
-fn node(seed: u8, options: &GrpcOptions) -> Node {
-    Node::new(identity(seed).peer_id(), transport(seed, options))
-}
-
-async fn in_time<T>(work: impl Future<Output = T>) -> T {
-    tokio::time::timeout(HANG, work).await.expect("the test hangs")
 }
 
 /// Dials by way of a proxy and fails.
@@ -59,10 +38,7 @@ async fn failure(options: &GrpcOptions, endpoint: &str) -> TransportError {
 async fn link(options: &GrpcOptions, host: &str) -> (RawLink, RawLink) {
     let mut listener = transport(2, &GrpcOptions::default()).listen(any_port()).await.unwrap();
     let endpoint = format!("{host}:{}", listener.local_addr().port()).parse().unwrap();
-    let client = transport(1, options);
-    let dial = client.dial(&endpoint, Some(identity(2).peer_id()));
-    let (dialled, accepted) = in_time(join(dial, Node::accept(&mut listener))).await;
-    (dialled.unwrap(), accepted)
+    dial(&transport(1, options), &endpoint, &mut listener).await
 }
 
 #[tokio::test]

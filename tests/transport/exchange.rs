@@ -13,55 +13,27 @@ use futures::{SinkExt, StreamExt};
 use sorcha_peer::error::FailureKind;
 use sorcha_peer::ports::{Accepted, Listener, RawLink, Transport};
 use sorcha_peer::testing::transport::Node;
-use sorcha_peer::transport::{GrpcOptions, GrpcTransport};
-use sorcha_peer::{Endpoint, Identity, TransportKind};
+use sorcha_peer::transport::GrpcOptions;
+use sorcha_peer::{Endpoint, TransportKind};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::common::{any_port, dial, identity, in_time, plaintext, rung, transport};
 use crate::cutting_path::{Cut, cutting_path};
 use crate::raw_grpc::Peer;
 
-/// Ends a test that hangs; no test waits for it.
-const HANG: Duration = Duration::from_mins(3);
 const RUNGS: [TransportKind; 2] = [TransportKind::GrpcUnary, TransportKind::Rest];
 const BASE: &str = "/sorcha/v1/exchange";
 
-fn identity(seed: u8) -> Identity {
-    Identity::from_seed([seed; 32])
-}
-
-fn any_port() -> SocketAddr {
-    "127.0.0.1:0".parse().unwrap()
-}
-
-fn plaintext() -> GrpcOptions {
-    let mut options = GrpcOptions::default();
-    options.plaintext = true;
-    options
-}
-
-fn transport(seed: u8, options: &GrpcOptions, rung: TransportKind) -> GrpcTransport {
-    GrpcTransport::new(identity(seed), options.clone()).unwrap().rung(rung).unwrap()
-}
-
-async fn in_time<T>(work: impl Future<Output = T>) -> T {
-    tokio::time::timeout(HANG, work).await.expect("the test hangs")
-}
-
 /// A link by this rung.
 async fn link(
-    rung: TransportKind,
+    kind: TransportKind,
     listener: &mut Box<dyn Listener>,
-    endpoint: SocketAddr,
+    address: SocketAddr,
 ) -> (RawLink, RawLink) {
-    let dialler = transport(1, &GrpcOptions::default(), rung);
-    let endpoint = Endpoint::from(endpoint);
-    let dial = dialler.dial(&endpoint, Some(identity(2).peer_id()));
-    let (dialled, accepted) = in_time(futures::future::join(dial, Node::accept(listener))).await;
-    let dialled = dialled.unwrap();
-    (dialled, accepted)
+    dial(&rung(1, &GrpcOptions::default(), kind), &Endpoint::from(address), listener).await
 }
 
 fn frame(seed: usize, bytes: usize) -> Bytes {
@@ -100,7 +72,7 @@ async fn paths_that_cut_every_connection_lose_and_double_nothing() {
     for rung in RUNGS {
         for cut in cuts {
             let mut tasks = JoinSet::new();
-            let server = transport(2, &GrpcOptions::default(), TransportKind::GrpcStream);
+            let server = transport(2, &GrpcOptions::default());
             let mut listener = server.listen(any_port()).await.unwrap();
             let path = cutting_path(listener.local_addr(), cut, &mut tasks).await;
             let links = link(rung, &mut listener, path).await;
@@ -182,12 +154,9 @@ async fn a_goodbye_of_a_proxy_is_followed_by_the_next_connection() {
     let mut tasks = JoinSet::new();
     let (mut listener, address) = believing().await;
     let (proxy, connections) = polite_proxy(address, 7, &mut tasks).await;
-    let dialler = transport(1, &plaintext(), TransportKind::GrpcUnary);
-    let endpoint = Endpoint::from(proxy);
-    let dial = dialler.dial(&endpoint, Some(identity(2).peer_id()));
-    let (dialled, accepted) =
-        in_time(futures::future::join(dial, Node::accept(&mut listener))).await;
-    beside(&mut listener, talk((dialled.unwrap(), accepted), 200)).await;
+    let dialler = rung(1, &plaintext(), TransportKind::GrpcUnary);
+    let links = dial(&dialler, &Endpoint::from(proxy), &mut listener).await;
+    beside(&mut listener, talk(links, 200)).await;
     assert!(connections.load(Ordering::Relaxed) > 3, "{connections:?}");
 }
 
@@ -326,7 +295,7 @@ impl Client {
 
 /// A node with seed 2 that believes what peers say, so that a client by hand can be one.
 async fn believing() -> (Box<dyn Listener>, SocketAddr) {
-    let server = transport(2, &plaintext(), TransportKind::GrpcStream);
+    let server = transport(2, &plaintext());
     let listener = server.listen(any_port()).await.unwrap();
     let address = listener.local_addr();
     (listener, address)
@@ -604,7 +573,7 @@ async fn a_dial_of_what_knows_no_exchange_is_unsupported_or_refused() {
             let _ = stream.write_all(answer).await;
             let _ = stream.read(&mut [0; 1024]).await;
         });
-        let dial = transport(1, &plaintext(), TransportKind::Rest).dial(&endpoint, None).await;
+        let dial = rung(1, &plaintext(), TransportKind::Rest).dial(&endpoint, None).await;
         assert_eq!(dial.unwrap_err().kind, kind);
     }
 }
@@ -612,7 +581,7 @@ async fn a_dial_of_what_knows_no_exchange_is_unsupported_or_refused() {
 #[tokio::test]
 async fn a_dropped_link_ends_its_session_soon() {
     for rung in RUNGS {
-        let server = transport(2, &GrpcOptions::default(), TransportKind::GrpcStream);
+        let server = transport(2, &GrpcOptions::default());
         let mut listener = server.listen(any_port()).await.unwrap();
         let address = listener.local_addr();
         let (dialled, mut accepted) = link(rung, &mut listener, address).await;
@@ -630,7 +599,7 @@ async fn an_independent_client_is_answered_in_words() {
         eprintln!("SKIPPED: there is no curl");
         return;
     }
-    let server = transport(2, &GrpcOptions::default(), TransportKind::GrpcStream);
+    let server = transport(2, &GrpcOptions::default());
     let mut listener = server.listen(any_port()).await.unwrap();
     let url = format!("https://{}{BASE}", listener.local_addr());
     let curl = |arguments: &[&str]| {

@@ -7,32 +7,19 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::join;
+use sorcha_peer::Endpoint;
 use sorcha_peer::error::FailureKind;
 use sorcha_peer::ports::{Accepted, Listener, Transport};
 use sorcha_peer::testing::transport::Node;
 use sorcha_peer::transport::{GrpcOptions, GrpcTransport};
-use sorcha_peer::{Endpoint, Identity};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::common::{HANG, any_port, identity, in_time};
 use crate::raw_grpc::{self, Certificate, LINK_PATH, Peer};
 
-/// Ends a test that hangs; no test waits for it.
-const HANG: Duration = Duration::from_mins(2);
 /// Time for tests in which a time-out is what is waited for.
 const SOON: Duration = Duration::from_millis(300);
-
-fn any_port() -> SocketAddr {
-    "127.0.0.1:0".parse().unwrap()
-}
-
-fn identity(seed: u8) -> Identity {
-    Identity::from_seed([seed; 32])
-}
-
-async fn in_time<T>(work: impl Future<Output = T>) -> T {
-    tokio::time::timeout(HANG, work).await.expect("the test hangs")
-}
 
 struct Server {
     listener: Box<dyn Listener>,

@@ -1,7 +1,6 @@
 //! Ways to a peer on which something stands between: the suite for each, on both ports.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::future::join;
@@ -11,16 +10,7 @@ use sorcha_peer::testing::transport::{Node, conformance};
 use sorcha_peer::transport::{GrpcOptions, GrpcTransport};
 use sorcha_peer::{Endpoint, Identity, PeerId, TransportKind};
 
-/// Ends a test that hangs; no test waits for it.
-const HANG: Duration = Duration::from_mins(2);
-
-fn any_port() -> SocketAddr {
-    "127.0.0.1:0".parse().unwrap()
-}
-
-async fn in_time<T>(work: impl Future<Output = T>) -> T {
-    tokio::time::timeout(HANG, work).await.expect("the test hangs")
-}
+use crate::common::{any_port, identity, in_time};
 
 /// Spelling of an endpoint, and the port that is dialled by it.
 #[derive(Debug, Clone, Copy)]
@@ -120,7 +110,7 @@ impl Listener for AtHttp {
 }
 
 fn node(seed: u8, rung: TransportKind, way: Way, options: &GrpcOptions) -> Node {
-    let identity = Identity::from_seed([seed; 32]);
+    let identity = identity(seed);
     let id = identity.peer_id();
     let via = Via { identity, options: options.clone(), rung, way };
     if options.plaintext { Node::unproven(id, via) } else { Node::new(id, via) }
@@ -231,12 +221,12 @@ async fn an_endpoint_is_dialled_by_the_rungs_it_is_for_and_leads_to_its_peer_onl
     tokio::spawn(async move {
         while let Accepted::Link(_) | Accepted::Failed { .. } = socket.accept().await {}
     });
-    let client = GrpcTransport::new(Identity::from_seed([1; 32]), options).unwrap();
+    let client = GrpcTransport::new(identity(1), options).unwrap();
     let dial = async |text: String, expected| {
         let endpoint: Endpoint = text.parse().unwrap();
         in_time(client.dial(&endpoint, expected)).await
     };
-    let other = Identity::from_seed([3; 32]).peer_id();
+    let other = identity(3).peer_id();
     for place in [address.to_string(), format!("https://{address}/x")] {
         let (right, wrong) = (format!("{place}#{}", listener.id), format!("{place}#{other}"));
         assert_eq!(dial(right.clone(), None).await.unwrap().remote, listener.id);

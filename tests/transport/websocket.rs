@@ -2,109 +2,48 @@
 //! people's libraries. After each of them, the listener must serve the next. The suite stands in
 //! `rungs`.
 
-use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::pin::pin;
 use std::time::Duration;
 
 use futures::StreamExt;
 use futures::future::join;
-use sorcha_peer::error::{FailureKind, TransportError};
-use sorcha_peer::ports::{Accepted, Listener, Transport};
-use sorcha_peer::testing::transport::Node;
+use sorcha_peer::error::FailureKind;
+use sorcha_peer::ports::Transport;
 use sorcha_peer::transport::{GrpcOptions, GrpcTransport};
-use sorcha_peer::{Endpoint, Identity, TransportKind};
+use sorcha_peer::{Endpoint, TransportKind};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
 use tokio_rustls::client::TlsStream;
 
+use crate::common::{HANG, Server, any_port, dial, impatient, in_time, rung};
 use crate::raw_grpc::{self, Certificate};
 
-/// Ends a test that hangs; no test waits for it.
-const HANG: Duration = Duration::from_mins(2);
 /// A request that is upgraded.
 const GOOD: &str = "GET /sorcha/v1/ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n\
     Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
     Sec-WebSocket-Protocol: sorcha.gossip.v1\r\n\r\n";
 
-fn identity(seed: u8) -> Identity {
-    Identity::from_seed([seed; 32])
+async fn serve(options: GrpcOptions) -> Server {
+    Server::with_rung(options, TransportKind::WebSocket).await
 }
 
-fn any_port() -> SocketAddr {
-    "127.0.0.1:0".parse().unwrap()
+fn dialler(options: &GrpcOptions) -> GrpcTransport {
+    rung(1, options, TransportKind::WebSocket)
 }
 
-fn transport(seed: u8, options: &GrpcOptions) -> GrpcTransport {
-    let transport = GrpcTransport::new(identity(seed), options.clone()).unwrap();
-    transport.rung(TransportKind::WebSocket).unwrap()
-}
-
-async fn in_time<T>(work: impl Future<Output = T>) -> T {
-    tokio::time::timeout(HANG, work).await.expect("the test hangs")
-}
-
-/// A listener under attack, which belongs to the node with seed 2.
-struct Server {
-    listener: Box<dyn Listener>,
-    address: SocketAddr,
-    options: GrpcOptions,
-    /// Failures that came in while something else was waited for.
-    failures: VecDeque<TransportError>,
-}
-
-impl Server {
-    async fn start(options: GrpcOptions) -> Self {
-        let listener = transport(2, &options).listen(any_port()).await.unwrap();
-        Self { address: listener.local_addr(), listener, options, failures: VecDeque::new() }
-    }
-
-    /// The next failure.
-    async fn failure(&mut self) -> TransportError {
-        if let Some(failure) = self.failures.pop_front() {
-            return failure;
-        }
-        match in_time(self.listener.accept()).await {
-            Accepted::Failed { error, .. } => error,
-            other => panic!("expected a failure, got {other:?}"),
-        }
-    }
-
-    /// A well-behaved peer gets through, and nothing else has come in.
-    async fn serves(mut self) {
-        assert!(self.failures.is_empty(), "{:?}", self.failures);
-        let client = transport(9, &self.options);
-        let endpoint = Endpoint::from(self.address);
-        let dial = client.dial(&endpoint, Some(identity(2).peer_id()));
-        let (dialled, accepted) = in_time(join(dial, self.listener.accept())).await;
-        let Accepted::Link(accepted) = accepted else { panic!("no link: {accepted:?}") };
-        assert_eq!(accepted.remote, identity(9).peer_id());
-        in_time(Node::assert_open(dialled.unwrap(), accepted)).await;
-    }
-
-    /// Sends this as it is and reads the head of the answer.
-    async fn ask(&mut self, request: &str) -> (TlsStream<TcpStream>, String) {
-        let address = self.address;
-        let client = async {
-            let mut tls = raw_grpc::tls(address, &Certificate::None, b"http/1.1").await.unwrap();
-            tls.write_all(request.as_bytes()).await.unwrap();
-            let head = read_head(&mut tls).await;
-            (tls, head)
-        };
-        let mut client = pin!(in_time(client));
-        loop {
-            tokio::select! {
-                answer = &mut client => return answer,
-                accepted = self.listener.accept() => match accepted {
-                    Accepted::Failed { error, .. } => self.failures.push_back(error),
-                    other => panic!("expected an answer, got {other:?}"),
-                },
-            }
-        }
-    }
+/// Sends this as it is and reads the head of the answer.
+async fn ask(server: &mut Server, request: &str) -> (TlsStream<TcpStream>, String) {
+    let address = server.address;
+    let client = async {
+        let mut tls = raw_grpc::tls(address, &Certificate::None, b"http/1.1").await.unwrap();
+        tls.write_all(request.as_bytes()).await.unwrap();
+        let head = read_head(&mut tls).await;
+        (tls, head)
+    };
+    server.beside(client).await
 }
 
 async fn read_head(stream: &mut (impl AsyncRead + Unpin)) -> String {
@@ -142,7 +81,7 @@ async fn close_code(stream: &mut (impl AsyncRead + Unpin)) -> u16 {
 
 #[tokio::test]
 async fn requests_that_are_no_upgrade_are_refused_for_their_reason() {
-    let mut server = Server::start(GrpcOptions::default()).await;
+    let mut server = serve(GrpcOptions::default()).await;
     let without = |line: &str| {
         let lines = GOOD.split_inclusive("\r\n");
         lines.filter(|given| !given.starts_with(line)).collect::<String>()
@@ -163,7 +102,7 @@ async fn requests_that_are_no_upgrade_are_refused_for_their_reason() {
         (GOOD.replace("Host: x", "Host: x\r\nTransfer-Encoding: chunked"), "400"),
         (GOOD.replace("/sorcha/v1/ws", "/sorcha/v2/ws"), "404"),
     ] {
-        let (_tls, head) = server.ask(&request).await;
+        let (_tls, head) = ask(&mut server, &request).await;
         // An answer has the version of its request.
         assert_eq!(head.split(' ').nth(1), Some(status), "{request}{head}");
         let head = head.to_ascii_lowercase();
@@ -176,7 +115,7 @@ async fn requests_that_are_no_upgrade_are_refused_for_their_reason() {
 
 #[tokio::test]
 async fn what_is_no_frame_or_no_tls_is_refused_with_a_close_frame() {
-    let mut server = Server::start(GrpcOptions::default()).await;
+    let mut server = serve(GrpcOptions::default()).await;
     let unmasked = vec![0x82, 1, b'x'];
     let long = [&[0x82, 0xff][..], &u64::MAX.to_be_bytes(), &[0; 4]].concat();
     for (what, sent, code) in [
@@ -188,7 +127,7 @@ async fn what_is_no_frame_or_no_tls_is_refused_with_a_close_frame() {
         ("a message longer than memory", long, 1009),
         ("garbage in a proper message", frame(0x82, &[7; 99]), 1000),
     ] {
-        let (mut tls, head) = server.ask(GOOD).await;
+        let (mut tls, head) = ask(&mut server, GOOD).await;
         assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
         assert!(head.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), "{head}");
         tls.write_all(&sent).await.unwrap();
@@ -201,10 +140,8 @@ async fn what_is_no_frame_or_no_tls_is_refused_with_a_close_frame() {
 
 #[tokio::test]
 async fn one_that_upgrades_and_says_nothing_is_dropped_in_time() {
-    let mut options = GrpcOptions::default();
-    options.handshake_timeout = Duration::from_millis(300);
-    let mut server = Server::start(options).await;
-    let (mut tls, head) = server.ask(GOOD).await;
+    let mut server = serve(impatient(Duration::from_millis(300))).await;
+    let (mut tls, head) = ask(&mut server, GOOD).await;
     assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
     let (told, failure) = join(close_code(&mut tls), server.failure()).await;
     assert_eq!((told, failure.kind), (1000, FailureKind::Timeout), "{failure}");
@@ -212,13 +149,12 @@ async fn one_that_upgrades_and_says_nothing_is_dropped_in_time() {
 
 #[tokio::test]
 async fn upgrades_beyond_the_number_of_handshakes_are_refused() {
-    let mut options = GrpcOptions::default();
-    options.handshake_timeout = HANG;
+    let mut options = impatient(HANG);
     options.max_handshakes = 3;
-    let mut server = Server::start(options).await;
+    let mut server = serve(options).await;
     let mut silent = Vec::new();
     for _ in 0..3 {
-        let (tls, head) = server.ask(GOOD).await;
+        let (tls, head) = ask(&mut server, GOOD).await;
         assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
         silent.push(tls);
     }
@@ -253,7 +189,7 @@ async fn what_answers_and_is_no_node_is_told_apart() {
     const WRONG: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\
         Connection: Upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\
         Sec-WebSocket-Protocol: sorcha.gossip.v1\r\n\r\n";
-    let client = transport(1, &GrpcOptions::default());
+    let client = dialler(&GrpcOptions::default());
     for (answer, kind) in [
         (&b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"[..], FailureKind::Unsupported),
         (b"HTTP/1.1 404 Not Found\r\n\r\n", FailureKind::Unsupported),
@@ -281,7 +217,7 @@ async fn what_answers_and_is_no_node_is_told_apart() {
 #[tokio::test]
 async fn a_peer_that_breaks_the_rules_of_frames_is_not_blamed_for_it() {
     // A relay that lets a link come about and then puts a frame of its own in.
-    let mut server = Server::start(GrpcOptions::default()).await;
+    let mut server = serve(GrpcOptions::default()).await;
     let relay = TcpListener::bind(any_port()).await.unwrap();
     let (endpoint, target) = (relay.local_addr().unwrap(), server.address);
     let (cut, cutting) = tokio::sync::oneshot::channel();
@@ -297,12 +233,11 @@ async fn a_peer_that_breaks_the_rules_of_frames_is_not_blamed_for_it() {
             }
         }
     });
-    let client = transport(1, &server.options);
+    let client = dialler(&server.options);
     let endpoint: Endpoint = format!("ws://{endpoint}").parse().unwrap();
-    let dial = client.dial(&endpoint, Some(identity(2).peer_id()));
-    let (dialled, accepted) = in_time(join(dial, Node::accept(&mut server.listener))).await;
+    let (dialled, accepted) = dial(&client, &endpoint, &mut server.listener).await;
     cut.send(()).unwrap();
-    for mut link in [dialled.unwrap(), accepted] {
+    for mut link in [dialled, accepted] {
         let error = in_time(link.stream.next()).await.unwrap().unwrap_err();
         assert_eq!(error.kind, FailureKind::Protocol, "{error}");
         assert!(in_time(link.stream.next()).await.is_none());
@@ -330,18 +265,10 @@ async fn independent(program: &str, script: &str, library: &str, seen: &[&str]) 
         eprintln!("SKIPPED: {program} with {library} is not here; `.ci/run` installs it");
         return;
     }
-    let mut server = Server::start(GrpcOptions::default()).await;
+    let mut server = serve(GrpcOptions::default()).await;
     let port = server.address.port().to_string();
-    let mut running = pin!(in_time(command(&port).output()));
-    let output = loop {
-        tokio::select! {
-            output = &mut running => break output.unwrap(),
-            accepted = server.listener.accept() => match accepted {
-                Accepted::Failed { error, .. } => server.failures.push_back(error),
-                other => panic!("a stranger made a link: {other:?}"),
-            },
-        }
-    };
+    let mut running = command(&port);
+    let output = server.beside(running.output()).await.unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     let errors = String::from_utf8_lossy(&output.stderr);
     assert_eq!(said.lines().collect::<Vec<_>>(), seen, "{errors}");

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::node::clock::PublishClock;
@@ -58,6 +58,8 @@ pub(in crate::node) struct Effects {
     pub(in crate::node) workers: JoinSet<()>,
     pub(in crate::node) clock: Arc<PublishClock>,
     pub(in crate::node) record: OwnRecord,
+    /// Whether the node runs, and is not about to end.
+    pub(in crate::node) is_running: watch::Sender<bool>,
     /// Leases, given up when the writers are through.
     pub(in crate::node) _leases: HeldLeases,
 }

@@ -26,7 +26,7 @@ use crate::identity::Identity;
 use crate::ports::RawLink;
 use crate::protocol::{Assurance, CallId, DialId, Input, LinkView, Protocol, PublishRefusal};
 use crate::types::{
-    LinkId, LinkState, LinkStatus, MonoTime, PeerId, PeerTest, Transaction, TransactionId,
+    LinkId, LinkState, LinkStatus, MonoTime, PeerId, PeerTest, Stats, Transaction, TransactionId,
 };
 
 use super::clock::wall_now;
@@ -338,11 +338,10 @@ impl Driver {
                 let _ = reply.send(self.peers());
             }
             Command::Stats { reply } => {
-                let mut stats = self.protocol.stats();
-                // Since the core's last input an idle node has grown older.
-                stats.uptime_s = self.started.elapsed().as_secs();
-                self.effects.add_memory(&mut stats);
-                let _ = reply.send(stats);
+                let _ = reply.send(self.stats());
+            }
+            Command::Overview { reply } => {
+                let _ = reply.send((self.stats(), self.peers()));
             }
             Command::Addresses { reply } => {
                 let _ = reply.send(self.effects.record.endpoints().to_vec());
@@ -356,6 +355,14 @@ impl Driver {
         let call = CallId(self.next_call);
         self.calls.insert(call, waiting);
         call
+    }
+
+    fn stats(&self) -> Stats {
+        let mut stats = self.protocol.stats();
+        // Since the core's last input an idle node has grown older.
+        stats.uptime_s = self.started.elapsed().as_secs();
+        self.effects.add_memory(&mut stats);
+        stats
     }
 
     fn peers(&self) -> Vec<LinkStatus> {
@@ -384,6 +391,7 @@ impl Driver {
     }
 
     fn stop(&mut self, deadline: Duration) {
+        self.effects.is_running.send_replace(false);
         let until = Instant::now() + deadline.min(MAX_DEADLINE);
         self.stop_at = Some(self.stop_at.map_or(until, |earlier| earlier.min(until)));
     }

@@ -10,6 +10,7 @@ mod dead_letters;
 mod durable;
 mod events;
 mod invite;
+mod metrics;
 mod receipt;
 mod subscription;
 

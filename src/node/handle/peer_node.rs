@@ -337,9 +337,14 @@ impl PeerNode {
         let (reply, answer) = oneshot::channel();
         self.command(Command::Stats { reply }).await?;
         let mut stats = answer.await.map_err(|_| NodeClosed)?;
+        self.add_own_counts(&mut stats);
+        Ok(stats)
+    }
+
+    /// Adds what handles count and the driver does not know.
+    pub(super) fn add_own_counts(&self, stats: &mut Stats) {
         stats.counters.events_lagged += self.0.lagged.load(Ordering::Relaxed);
         stats.counters.publishes_refused += self.0.refused_publishes.load(Ordering::Relaxed);
-        Ok(stats)
     }
 
     /// Waits until `links` links are up and storage works, for `timeout` at the most; with 0 links for the

@@ -18,9 +18,10 @@ use tokio_rustls::TlsConnector;
 use tonic::body::Body;
 use tonic::client::Grpc;
 
+use super::codec::BytesCodec;
 use super::link::{
     CONNECTION_WINDOW, Driver, HTTP2_FRAME_BYTES, LinkSink, LinkStream, MAX_HEADER_BYTES, Outgoing,
-    RawCodec, SEND_BUFFER_BYTES, Spawner,
+    SEND_BUFFER_BYTES, Spawner,
 };
 use super::pipe::{self, PIPE_PATH};
 use super::service::{self, LINK_PATH};
@@ -90,7 +91,7 @@ async fn dial_pipe(
     let mut grpc = Grpc::with_origin(Requests(requests), origin(endpoint)?)
         .max_decoding_message_size(pipe::MAX_MESSAGE_BYTES);
     let answer = async move {
-        let answer = grpc.streaming(tonic::Request::new(chunks), path, pipe::ChunkCodec).await;
+        let answer = grpc.streaming(tonic::Request::new(chunks), path, BytesCodec::Field).await;
         answer.map(tonic::Response::into_inner)
     };
     let pipe = pipe::GrpcPipe::asked(Box::pin(answer), sender, alive);
@@ -136,7 +137,7 @@ async fn open(
     }
     let response = Grpc::with_origin(Requests(requests), origin(endpoint)?)
         .max_decoding_message_size(MAX_FRAME_BYTES)
-        .streaming(request, PathAndQuery::from_static(LINK_PATH), RawCodec)
+        .streaming(request, PathAndQuery::from_static(LINK_PATH), BytesCodec::Bare)
         .await
         .map_err(|status| failure::from_status("the stream was not opened", status))?;
     let claim = service::claimed(response.metadata());

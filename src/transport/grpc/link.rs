@@ -1,5 +1,5 @@
-//! What both ends of a link have in common: the codec, the two halves, and the one task that
-//! drives their connection.
+//! What both ends of a link have in common: the two halves, and the one task that drives their
+//! connection.
 //!
 //! Contract of the task: everything that hyper would spawn for a connection runs inside it, so
 //! that ending it ends all of it and a frame wakes one task, not three. It ends
@@ -14,15 +14,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf, BufMut, Bytes};
+use bytes::Bytes;
 use futures::channel::mpsc;
 use futures::future::{BoxFuture, join};
 use futures::stream::FuturesUnordered;
 use futures::{Stream, StreamExt};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
-use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
-use tonic::{Status, Streaming};
+use tonic::Streaming;
 
 use crate::error::TransportError;
 use crate::transport::channel::{ChannelSink, channel};
@@ -46,58 +45,6 @@ const FRAMES_IN_FLIGHT: usize = 2;
 const LINGER: Duration = Duration::from_secs(1);
 /// Maximum number of bytes that a peer may still send meanwhile; about what was under way.
 const DRAIN_BYTES: usize = 2 * 1024 * 1024;
-
-/// Passes frames through as they are.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct RawCodec;
-
-impl Codec for RawCodec {
-    type Encode = Bytes;
-    type Decode = Bytes;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        *self
-    }
-
-    fn decoder(&mut self) -> Self {
-        *self
-    }
-}
-
-impl Encoder for RawCodec {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn encode(&mut self, frame: Bytes, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        out.put(frame);
-        Ok(())
-    }
-
-    fn buffer_settings(&self) -> BufferSettings {
-        buffer_settings()
-    }
-}
-
-impl Decoder for RawCodec {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn decode(&mut self, buffered: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
-        // Shares the receive buffer instead of copying.
-        Ok(Some(buffered.copy_to_bytes(buffered.remaining())))
-    }
-
-    fn buffer_settings(&self) -> BufferSettings {
-        buffer_settings()
-    }
-}
-
-/// Small first buffers: most links are quiet most of the time.
-pub(super) fn buffer_settings() -> BufferSettings {
-    BufferSettings::new(4 * 1024, 64 * 1024)
-}
 
 /// State that the two halves of a link share. Tells the task when both are dropped.
 #[derive(Debug)]

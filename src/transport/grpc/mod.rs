@@ -6,6 +6,7 @@
 //! closed by this module.
 
 mod client;
+mod codec;
 mod dial;
 mod link;
 mod options;
@@ -19,6 +20,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+#[cfg(feature = "health")]
+use tokio::sync::watch;
 
 pub(super) use self::client::{Requests, handshake, origin, path_and_query};
 pub(super) use self::link::{
@@ -28,6 +31,10 @@ pub(super) use self::link::{
 pub use self::options::GrpcOptions;
 pub(super) use self::pipe::{PIPE_PATH, serve_pipe};
 pub(super) use self::service::{LINK_PATH, LinkOffer, Opened, serve_link};
+#[cfg(feature = "health")]
+use super::health::Health;
+#[cfg(any(test, feature = "health"))]
+use super::port::Guest;
 use super::port::PortListener;
 use super::shared::Shared;
 use crate::error::{FailureKind, TransportError};
@@ -99,6 +106,24 @@ impl GrpcTransport {
             }
         }
         Ok(Self { shared: Arc::clone(&self.shared), rung: kind })
+    }
+
+    /// Adds who answers, on the ports of this transport and of all its rungs, HTTP requests that are nothing of a
+    /// link. Called before anything listens.
+    #[cfg(any(test, feature = "health"))]
+    pub(crate) fn set_guest(&self, guest: Arc<dyn Guest>) {
+        self.shared.guests.add(guest);
+    }
+
+    /// Has the standard health service answer there: for the node and these services, which run while
+    /// `is_running` says so.
+    #[cfg(feature = "health")]
+    pub(crate) fn serve_health(
+        &self,
+        is_running: watch::Receiver<bool>,
+        services: &'static [&'static str],
+    ) {
+        self.set_guest(Arc::new(Health::new(is_running, services)));
     }
 
     /// A transport for which a name stands for these addresses.

@@ -9,7 +9,7 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use futures::StreamExt;
 use futures::channel::mpsc;
 use futures::future::BoxFuture;
@@ -18,15 +18,14 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tonic::body::Body;
-use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::server::{Grpc, StreamingService};
 use tonic::{Status, Streaming};
 
-use super::link::buffer_settings;
+use super::codec::BytesCodec;
 use crate::error::TransportError;
 use crate::transport::failure;
 use crate::transport::metered::Metered;
-use crate::transport::pipe::Way;
+use crate::transport::pipe::{self, Way};
 use crate::transport::port::{Busy, Inlet};
 use crate::types::TransportKind;
 
@@ -38,8 +37,6 @@ const CHUNK_BYTES: usize = 64 * 1024;
 pub(super) const MAX_MESSAGE_BYTES: usize = CHUNK_BYTES + 8;
 /// Number of chunks between the pipe and HTTP/2.
 const CHUNKS_IN_FLIGHT: usize = 1;
-/// Tag of the one field, the bytes of a chunk.
-const TAG: u8 = 1 << 3 | 2;
 
 /// A pipe, which keeps `K` for as long as it lives itself.
 pub(super) struct GrpcPipe<K> {
@@ -114,7 +111,7 @@ pub(in crate::transport) async fn serve_pipe(
     inlet: &Inlet,
 ) -> Response<Body> {
     let service = Service { inlet: inlet.clone(), busy: inlet.begin() };
-    let mut grpc = Grpc::new(ChunkCodec).max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let mut grpc = Grpc::new(BytesCodec::Field).max_decoding_message_size(MAX_MESSAGE_BYTES);
     grpc.streaming(service.into_once(), request).await
 }
 
@@ -195,15 +192,10 @@ impl<K: Unpin> AsyncWrite for GrpcPipe<K> {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         ready!(self.outgoing.poll_ready(cx)).map_err(closed)?;
-        let total = bufs.iter().fold(0, |sum: usize, buf| sum.saturating_add(buf.len()));
-        let size = total.min(CHUNK_BYTES);
+        let mut chunk = BytesMut::new();
+        let size = pipe::gather(&mut chunk, bufs, CHUNK_BYTES);
         if size == 0 {
             return Poll::Ready(Ok(0));
-        }
-        let mut chunk = BytesMut::with_capacity(size);
-        for buf in bufs {
-            let taken = buf.len().min(size - chunk.len());
-            chunk.extend_from_slice(&buf[..taken]);
         }
         self.outgoing.start_send(chunk.freeze()).map_err(closed)?;
         Poll::Ready(Ok(size))
@@ -221,95 +213,5 @@ impl<K: Unpin> AsyncWrite for GrpcPipe<K> {
     fn poll_shutdown(mut self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.outgoing.close_channel();
         Poll::Ready(Ok(()))
-    }
-}
-
-/// Chunks as messages with one field of bytes.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct ChunkCodec;
-
-impl Codec for ChunkCodec {
-    type Encode = Bytes;
-    type Decode = Bytes;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        *self
-    }
-
-    fn decoder(&mut self) -> Self {
-        *self
-    }
-}
-
-impl Encoder for ChunkCodec {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn encode(&mut self, chunk: Bytes, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        out.put_u8(TAG);
-        prost::encoding::encode_varint(chunk.len() as u64, out);
-        out.put(chunk);
-        Ok(())
-    }
-
-    fn buffer_settings(&self) -> BufferSettings {
-        buffer_settings()
-    }
-}
-
-impl Decoder for ChunkCodec {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn decode(&mut self, message: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
-        // Shares the receive buffer instead of copying.
-        let mut message = message.copy_to_bytes(message.remaining());
-        decode(&mut message).map(Some)
-    }
-
-    fn buffer_settings(&self) -> BufferSettings {
-        buffer_settings()
-    }
-}
-
-/// The chunk of a message, empty where it has none.
-fn decode(message: &mut Bytes) -> Result<Bytes, Status> {
-    let wrong = || Status::invalid_argument("not a chunk of a pipe");
-    let mut chunk = Bytes::new();
-    while message.has_remaining() {
-        if message[0] == TAG {
-            message.advance(1);
-            let length = prost::encoding::decode_varint(message).map_err(|_| wrong())?;
-            let length = usize::try_from(length).map_err(|_| wrong())?;
-            if length > message.len() {
-                return Err(wrong());
-            }
-            chunk = message.split_to(length);
-        } else {
-            // Fields to come.
-            let (tag, kind) = prost::encoding::decode_key(message).map_err(|_| wrong())?;
-            let context = prost::encoding::DecodeContext::default();
-            prost::encoding::skip_field(kind, tag, message, context).map_err(|_| wrong())?;
-        }
-    }
-    Ok(chunk)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn chunks_are_messages_of_one_field() {
-        let read = |bytes: &[u8]| decode(&mut Bytes::copy_from_slice(bytes));
-        assert_eq!(read(b"").unwrap(), "");
-        assert_eq!(read(b"\x0a\x03abc").unwrap(), "abc");
-        assert_eq!(read(b"\x0a\x83\x00abc").unwrap(), "abc");
-        assert_eq!(read(b"\x10\x07\x0a\x01a\x1a\x02xx").unwrap(), "a");
-        for wrong in [&b"\x0a\x04abc"[..], b"\x0a", b"\x0a\xff", b"\x0b", b"\x00", b"\x10"] {
-            assert_eq!(read(wrong).unwrap_err().code(), tonic::Code::InvalidArgument, "{wrong:?}");
-        }
     }
 }

@@ -17,7 +17,8 @@ use tonic::metadata::MetadataMap;
 use tonic::server::{Grpc, StreamingService};
 use tonic::{Status, Streaming};
 
-use super::link::{Halves, LinkSink, LinkStream, RawCodec};
+use super::codec::BytesCodec;
+use super::link::{Halves, LinkSink, LinkStream};
 use crate::ports::RawLink;
 use crate::transport::pipe::Way;
 use crate::transport::tls::Proven;
@@ -101,7 +102,7 @@ pub(in crate::transport) async fn serve_link(
     request: Request<Incoming>,
     offer: Option<LinkOffer>,
 ) -> Response<Body> {
-    Grpc::new(RawCodec)
+    Grpc::new(BytesCodec::Bare)
         .max_decoding_message_size(MAX_FRAME_BYTES)
         .streaming(Offer(offer), request)
         .await

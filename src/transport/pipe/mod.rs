@@ -9,8 +9,10 @@ mod frames;
 #[cfg(test)]
 mod tests;
 
+use std::io::IoSlice;
 use std::net::SocketAddr;
 
+use bytes::BytesMut;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
@@ -31,6 +33,23 @@ pub(in crate::transport) trait Pipe:
 }
 
 impl<P: AsyncRead + AsyncWrite + Unpin + Send + 'static> Pipe for P {}
+
+/// Appends what is to be written to a message, which has at most `most` bytes then. Returns how many it took.
+pub(in crate::transport) fn gather(
+    message: &mut BytesMut,
+    bufs: &[IoSlice<'_>],
+    most: usize,
+) -> usize {
+    let before = message.len();
+    let room = most.saturating_sub(before);
+    let offered = bufs.iter().fold(0, |sum: usize, buf| sum.saturating_add(buf.len()));
+    message.reserve(offered.min(room));
+    for buf in bufs {
+        let left = room - (message.len() - before);
+        message.extend_from_slice(&buf[..buf.len().min(left)]);
+    }
+    message.len() - before
+}
 
 /// What is known of a pipe.
 #[derive(Debug, Clone)]

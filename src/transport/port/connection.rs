@@ -30,6 +30,12 @@ use crate::transport::{failure, tcp, tls};
 const IDLE: Duration = Duration::from_secs(10);
 /// Number of times [`IDLE`] after which one is closed on which a request is under way and nothing moves.
 const STALLED: u32 = 3;
+/// Number of times [`IDLE`] for which a connection of guests is kept without a request: longer than common
+/// clients keep one.
+const GUEST_IDLE: u32 = 7;
+/// Number of times [`IDLE`] after which one is closed on which a request is under way and nothing moves. Guests wait for
+/// news on open streams.
+const GUEST_STALLED: u32 = 60;
 
 /// What a connection says of its dialler.
 #[derive(Debug, Clone, Copy)]
@@ -40,6 +46,15 @@ pub(super) enum Dialler {
     Unknown,
     /// Nothing, and a peer is whoever it claims to be.
     Believed,
+}
+
+impl Dialler {
+    pub(super) fn proven(self) -> Option<Proven> {
+        match self {
+            Self::Proven(proven) => Some(proven),
+            Self::Unknown | Self::Believed => None,
+        }
+    }
 }
 
 /// Brings a connection to its link or its first request; `None`: it serves requests from now on.
@@ -74,10 +89,12 @@ pub(super) async fn handshake(
             };
             match connection.alpn_protocol() {
                 Some(ALPN_H2) => http2::serve(inlet, first, Sniffed::unread(stream), dialler).await,
-                Some(ALPN_HTTP1) => http1::serve(inlet, first, Sniffed::unread(stream)).await,
+                Some(ALPN_HTTP1) => {
+                    http1::serve(inlet, first, Sniffed::unread(stream), dialler).await
+                }
                 _ => match is_http2(stream).await.map_err(nothing)? {
                     (true, stream) => http2::serve(inlet, first, stream, dialler).await,
-                    (false, stream) => http1::serve(inlet, first, stream).await,
+                    (false, stream) => http1::serve(inlet, first, stream, dialler).await,
                 },
             }
         }
@@ -88,7 +105,7 @@ pub(super) async fn handshake(
             };
             match is_http2(stream).await.map_err(nothing)? {
                 (true, stream) => http2::serve(inlet, first, stream, dialler).await,
-                (false, stream) => http1::serve(inlet, first, stream).await,
+                (false, stream) => http1::serve(inlet, first, stream, dialler).await,
             }
         }
     }
@@ -106,13 +123,12 @@ pub(super) fn go_on<C>(
 where
     C: Future<Output = hyper::Result<()>> + Send + 'static,
 {
-    let served = inlet.port().served_slot(inlet.ip()).map_err(|full| {
+    let settled = inlet.settle().map_err(|full| {
         let message = format!("no room for another connection with requests: {full:?}");
         TransportError::new(FailureKind::Refused, message)
     })?;
-    drop(inlet.take_slot());
     tokio::spawn(async move {
-        let _served = served;
+        let _settled = settled;
         let mut connection = Box::pin(connection);
         tokio::select! {
             over = &mut connection => {
@@ -130,28 +146,40 @@ where
     Ok(())
 }
 
+/// Answers the request that there was no room for, which is the last.
+pub(super) async fn turn_away(connection: impl Future) -> TransportError {
+    // The caller bounds the time.
+    connection.await;
+    TransportError::new(FailureKind::Refused, "no room for another guest")
+}
+
 /// Waits until the connection has no reason to live.
 async fn idle(inlet: &Inlet) {
     let mut tick = interval(IDLE);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     tick.tick().await;
     let results = &inlet.port().results;
-    let (mut moved, mut quiet, mut idle) = (0, 0, 0);
+    let (mut moved, mut begun, mut quiet, mut idle) = (0, 0, 0, 0);
+    let mut crowd = inlet.crowd();
     loop {
         tokio::select! {
-            () = results.closed(), if !inlet.is_busy() => return,
+            () = results.closed(), if !inlet.is_busy() || inlet.is_guest() => return,
+            () = inlet.crowded(&mut crowd) => return,
             _ = tick.tick() => {}
         }
         let traffic = inlet.traffic();
         let now = traffic.received.load(Ordering::Relaxed) + traffic.taken.load(Ordering::Relaxed);
         quiet = if now == moved { quiet + 1 } else { 0 };
-        idle = if inlet.is_busy() { 0 } else { idle + 1 };
-        moved = now;
+        let served = inlet.begun();
+        idle = if inlet.is_busy() || served != begun { 0 } else { idle + 1 };
+        (moved, begun) = (now, served);
         let is_over = match () {
             () if inlet.has_pipes() => false,
+            () if inlet.is_guest() && inlet.is_busy() => quiet >= GUEST_STALLED,
+            () if inlet.is_guest() => idle >= GUEST_IDLE || results.is_closed(),
             () if inlet.is_busy() => quiet >= STALLED,
             // Bytes alone are no reason to live: they may be pings.
-            () => quiet > 0 || idle > 1 || results.is_closed(),
+            () => quiet > 0 && idle > 0 || idle > 1 || results.is_closed(),
         };
         if is_over {
             return;

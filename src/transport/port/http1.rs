@@ -1,8 +1,8 @@
 //! HTTP/1.1 on a served connection.
 //!
-//! Contract: at most [`MAX_HEADERS`] headers of [`MAX_HEADER_BYTES`] in all, complete within the time of a handshake; a path that is
-//! not served is answered with 404 and the end of the connection. What hyper finds malformed, it
-//! answers with 400 or 431 and the same.
+//! Contract: at most [`MAX_HEADERS`] headers of [`MAX_HEADER_BYTES`] in all, complete within the time of a handshake for the first
+//! request, and of idling for those that follow; a path that is not served is answered with 404 and the end of
+//! the connection. What hyper finds malformed, it answers with 400 or 431 and the same.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -16,8 +16,9 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::oneshot;
 use tonic::body::Body;
 
-use super::connection::go_on;
-use super::inlet::Inlet;
+use super::connection::{Dialler, go_on, turn_away};
+use super::guest;
+use super::inlet::{First, Inlet};
 use crate::error::{FailureKind, TransportError};
 use crate::ports::RawLink;
 #[cfg(feature = "rest")]
@@ -25,6 +26,7 @@ use crate::transport::exchange;
 use crate::transport::failure;
 use crate::transport::pipe::Pipe;
 use crate::transport::shared::TARGET;
+use crate::transport::tls::Proven;
 #[cfg(feature = "websocket")]
 use crate::transport::websocket;
 
@@ -34,8 +36,9 @@ const MAX_HEADERS: usize = 64;
 const MAX_HEADER_BYTES: usize = 8 * 1024;
 /// Maximum number of bytes that are buffered in each direction.
 const BUFFER_BYTES: usize = 64 * 1024;
-/// Time for a request's head to be complete.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time for a request's head to be complete, from the end of the request before it: more than a connection may be
+/// idle, so that it ends in good order.
+const HEADER_TIMEOUT: Duration = Duration::from_mins(2);
 
 /// Serves requests until the first that this port answers; the rest in a task of its own.
 ///
@@ -43,10 +46,11 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// `Protocol` where nothing that is asked for exists; that of the connection where it broke.
 pub(super) async fn serve(
     inlet: Inlet,
-    mut first: oneshot::Receiver<()>,
+    mut first: oneshot::Receiver<First>,
     stream: impl Pipe,
+    dialler: Dialler,
 ) -> Result<Option<RawLink>, TransportError> {
-    let service = Service { inlet: inlet.clone() };
+    let service = Service { inlet: inlet.clone(), proven: dialler.proven() };
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
@@ -55,23 +59,29 @@ pub(super) async fn serve(
         .max_buf_size(BUFFER_BYTES)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
-    tokio::select! {
+    let first = tokio::select! {
         biased;
-        Ok(()) = &mut first => {
+        Ok(first) = &mut first => first,
+        over = &mut connection => match first.try_recv() {
+            // An upgrade is the first request and the end of HTTP at once.
+            Ok(First::Served) => return Ok(None),
+            Ok(First::Refused) => First::Refused,
+            Err(_) => {
+                let message = "no request that is served here";
+                return Err(match over {
+                    Ok(()) => TransportError::new(FailureKind::Protocol, message),
+                    Err(error) => failure::from_hyper(message, error),
+                });
+            }
+        }
+    };
+    match first {
+        First::Served => {
             go_on(inlet, connection, http1::UpgradeableConnection::graceful_shutdown)?;
             Ok(None)
         }
-        over = &mut connection => {
-            // An upgrade is the first request and the end of HTTP at once.
-            if first.try_recv().is_ok() {
-                return Ok(None);
-            }
-            let message = "no request that is served here";
-            Err(match over {
-                Ok(()) => TransportError::new(FailureKind::Protocol, message),
-                Err(error) => failure::from_hyper(message, error),
-            })
-        }
+        // The answer says that it is the last.
+        First::Refused => Err(turn_away(connection).await),
     }
 }
 
@@ -79,14 +89,12 @@ pub(super) async fn serve(
 #[derive(Debug, Clone)]
 struct Service {
     inlet: Inlet,
+    /// What the handshake proved.
+    proven: Option<Proven>,
 }
 
 impl Service {
     /// The table of paths.
-    #[allow(
-        clippy::unused_async,
-        reason = "some features bring paths, and without them there is none"
-    )]
     async fn route(self, request: Request<Incoming>) -> Response<Body> {
         let path = request.uri().path();
         // A proxy may put a path of its own in front.
@@ -97,6 +105,10 @@ impl Service {
         #[cfg(feature = "rest")]
         if exchange::is_rest(path) {
             return exchange::serve_rest(request, &self.inlet).await;
+        }
+        if let Some(guest) = self.inlet.shared().guests.find(path) {
+            let visitor = guest::visitor(&self.inlet, self.proven, false);
+            return guest::serve(&*guest, request, visitor, &self.inlet).await;
         }
         tracing::debug!(target: TARGET, path, remote = %self.inlet.remote(), "no such path");
         not_found()

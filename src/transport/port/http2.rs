@@ -2,7 +2,8 @@
 //!
 //! Contract: a direct connection becomes the link that its first request for [`LINK_PATH`] asks for, driven by the link's own
 //! task. That takes a dialler that has proven who it is, and is refused otherwise. Every other path that is
-//! served leaves the connection as it is, for more of them; what is not served is answered as unimplemented.
+//! served leaves the connection as it is, for more of them, and no link comes of it any more; what is not served is
+//! answered as unimplemented.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,8 +17,9 @@ use tokio::sync::oneshot;
 use tonic::Status;
 use tonic::body::Body;
 
-use super::connection::{Dialler, go_on};
-use super::inlet::Inlet;
+use super::connection::{Dialler, go_on, turn_away};
+use super::guest;
+use super::inlet::{First, Inlet};
 use crate::error::{FailureKind, TransportError};
 use crate::ports::RawLink;
 use crate::transport::exchange::{self, EXCHANGE_PATH};
@@ -28,6 +30,7 @@ use crate::transport::grpc::{
 };
 use crate::transport::pipe::Pipe;
 use crate::transport::shared::TARGET;
+use crate::transport::tls::Proven;
 
 /// Maximum number of streams that a peer may have open at once on one connection: its link, and a
 /// few calls.
@@ -45,7 +48,7 @@ const PROXY_STREAM_WINDOW: u32 = CONNECTION_WINDOW / MAX_PROXY_STREAMS;
 /// `Identity` where a link is asked for without a proof; that of the connection where it broke.
 pub(super) async fn serve(
     inlet: Inlet,
-    first: oneshot::Receiver<()>,
+    first: oneshot::Receiver<First>,
     stream: impl Pipe,
     dialler: Dialler,
 ) -> Result<Option<RawLink>, TransportError> {
@@ -60,7 +63,8 @@ pub(super) async fn serve(
         Dialler::Unknown => Link::Refused(refused),
         Dialler::Proven(_) | Dialler::Believed => Link::Offered(offer),
     };
-    let service = Service { inlet: inlet.clone(), link: Arc::new(Mutex::new(Some(link))) };
+    let link = Arc::new(Mutex::new(Some(link)));
+    let service = Service { inlet: inlet.clone(), proven: dialler.proven(), link };
     let spawner = Spawner::default();
     let mut builder = http2::Builder::new(spawner.clone());
     builder
@@ -80,7 +84,11 @@ pub(super) async fn serve(
     let opened: Opened = tokio::select! {
         biased;
         Ok(opened) = &mut opened => opened,
-        Ok(()) = first => {
+        Ok(first) = first => {
+            if first == First::Refused {
+                driver.goodbye(http2::Connection::graceful_shutdown);
+                return Err(turn_away(driver).await);
+            }
             go_on(inlet, driver, |driver| driver.get_mut().goodbye(http2::Connection::graceful_shutdown))?;
             return Ok(None);
         }
@@ -99,10 +107,7 @@ pub(super) async fn serve(
             });
         }
     };
-    let proven = match dialler {
-        Dialler::Proven(proven) => Some(proven),
-        Dialler::Unknown | Dialler::Believed => None,
-    };
+    let proven = dialler.proven();
     let remote = proven.map(|proven| proven.peer).or(opened.claim).ok_or_else(|| {
         TransportError::new(FailureKind::Protocol, "the remote states no peer id")
     })?;
@@ -123,6 +128,8 @@ enum Link {
 #[derive(Clone)]
 struct Service {
     inlet: Inlet,
+    /// What the handshake proved.
+    proven: Option<Proven>,
     link: Arc<Mutex<Option<Link>>>,
 }
 
@@ -145,6 +152,9 @@ impl Service {
             serve_pipe(request, &self.inlet).await
         } else if path.ends_with(EXCHANGE_PATH) {
             exchange::serve_unary(request, &self.inlet).await
+        } else if let Some(guest) = self.inlet.shared().guests.find(path) {
+            let visitor = guest::visitor(&self.inlet, self.proven, true);
+            guest::serve(&*guest, request, visitor, &self.inlet).await
         } else {
             tracing::debug!(target: TARGET, path, "no such method");
             Status::unimplemented("no such method").into_http()

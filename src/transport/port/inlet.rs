@@ -1,10 +1,10 @@
 //! What a connection that serves requests may make of them: links.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 use super::slots::{Full, Most, Slot, Slots};
@@ -13,7 +13,7 @@ use crate::ports::RawLink;
 use crate::transport::metered::Traffic;
 use crate::transport::pipe::{self, Pipe, Way};
 use crate::transport::shared::Shared;
-use crate::types::TransportKind;
+use crate::types::{TransportKind, host_of};
 
 /// Maximum number of connections of a port that serve requests and are no links.
 const MAX_SERVED: u32 = 512;
@@ -23,6 +23,11 @@ const MAX_SERVED_OF_HOST: u32 = 64;
 const MAX_READING: u32 = 128;
 /// Maximum number of those from one host.
 const MAX_READING_OF_HOST: u32 = 16;
+
+/// Maximum number of connections of a port that serve guests alone.
+const MAX_GUESTS: u32 = 256;
+/// Maximum number of those from one host.
+const MAX_GUESTS_OF_HOST: u32 = 64;
 
 /// Address of a handshake inside a pipe, and what came of it.
 pub(super) type Handshaken = (Option<SocketAddr>, Result<RawLink, TransportError>);
@@ -40,7 +45,10 @@ pub(super) struct Port {
     pub(super) results: mpsc::Sender<Handshaken>,
     handshakes: Arc<Slots>,
     served: Arc<Slots>,
+    guests: Arc<Slots>,
     reading: Arc<Slots>,
+    /// Whom there was no room for as a guest: a host, or anybody. Idle guests give way to them.
+    crowd: watch::Sender<Option<IpAddr>>,
 }
 
 impl Port {
@@ -49,8 +57,9 @@ impl Port {
         is_proxied: bool,
         results: mpsc::Sender<Handshaken>,
     ) -> Self {
-        let (handshakes, served, reading) = (Arc::default(), Arc::default(), Arc::default());
-        Self { shared, is_proxied, results, handshakes, served, reading }
+        let [handshakes, served, guests, reading] = <[Arc<Slots>; 4]>::default();
+        let crowd = watch::Sender::new(None);
+        Self { shared, is_proxied, results, handshakes, served, guests, reading, crowd }
     }
 
     pub(super) fn handshake_slot(&self, ip: IpAddr) -> Result<Slot, Full> {
@@ -60,10 +69,40 @@ impl Port {
     }
 
     /// Room for a connection that serves requests.
-    pub(super) fn served_slot(&self, ip: IpAddr) -> Result<Slot, Full> {
+    fn served_slot(&self, ip: IpAddr) -> Result<Slot, Full> {
         let of_host = (!self.is_proxied).then_some(MAX_SERVED_OF_HOST);
         Slots::enter(&self.served, ip, Most { total: MAX_SERVED, of_host })
     }
+
+    /// Room for a connection that serves guests alone. Without, idle ones are asked to give way.
+    fn guest_slot(&self, ip: IpAddr) -> Result<Slot, Full> {
+        let of_host = (!self.is_proxied).then_some(MAX_GUESTS_OF_HOST);
+        let slot = Slots::enter(&self.guests, ip, Most { total: MAX_GUESTS, of_host });
+        if let Err(full) = &slot {
+            self.crowd.send_replace(match full {
+                Full::Total(_) => None,
+                Full::OfHost(_) => Some(host_of(ip)),
+            });
+        }
+        slot
+    }
+}
+
+/// What the first request made of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum First {
+    /// One that serves requests.
+    Served,
+    /// One too many: the answer is the last.
+    Refused,
+}
+
+/// Room of a connection that serves requests.
+#[derive(Debug)]
+struct Room {
+    /// It has served nothing but guests.
+    is_guest: bool,
+    _slot: Slot,
 }
 
 /// Way from a served request to a link, for one connection.
@@ -77,8 +116,12 @@ struct Inner {
     traffic: Traffic,
     /// Of the connection's handshake, until the first request was answered.
     slot: Mutex<Option<Slot>>,
+    /// Of the connection from then on.
+    room: Mutex<Option<Room>>,
     /// Taken by the first request.
-    first: Mutex<Option<oneshot::Sender<()>>>,
+    first: Mutex<Option<oneshot::Sender<First>>>,
+    /// Requests that were served.
+    begun: AtomicU64,
     /// Requests that were refused.
     refusals: AtomicUsize,
     /// Requests under way.
@@ -112,11 +155,20 @@ impl Inlet {
         address: SocketAddr,
         traffic: Traffic,
         slot: Slot,
-    ) -> (Self, oneshot::Receiver<()>) {
+    ) -> (Self, oneshot::Receiver<First>) {
         let (first, served) = oneshot::channel();
-        let (slot, first) = (Mutex::new(Some(slot)), Mutex::new(Some(first)));
-        let (refusals, requests, pipes) = <(AtomicUsize, AtomicUsize, AtomicUsize)>::default();
-        let inner = Inner { port, address, traffic, slot, first, refusals, requests, pipes };
+        let inner = Inner {
+            port,
+            address,
+            traffic,
+            slot: Mutex::new(Some(slot)),
+            room: Mutex::default(),
+            first: Mutex::new(Some(first)),
+            begun: AtomicU64::default(),
+            refusals: AtomicUsize::default(),
+            requests: AtomicUsize::default(),
+            pipes: AtomicUsize::default(),
+        };
         (Self(Arc::new(inner)), served)
     }
 
@@ -142,12 +194,98 @@ impl Inlet {
 
     /// Notes a request that this port answers. While what is returned lives, so does the connection.
     pub(in crate::transport) fn begin(&self) -> Busy {
+        {
+            let mut room = self.room();
+            // A proxy may send peers and guests over one connection. Where there is no room for the former it stays
+            // one of the latter, and bounded.
+            if room.as_ref().is_some_and(|room| room.is_guest)
+                && let Ok(slot) = self.port().served_slot(self.ip())
+            {
+                *room = Some(Room { is_guest: false, _slot: slot });
+            }
+        }
+        self.tell_first(First::Served);
+        self.busy()
+    }
+
+    /// Notes a request for a guest, likewise; `None`: there is no room, and the connection ends if that was its
+    /// first.
+    pub(super) fn begin_as_guest(&self) -> Option<Busy> {
+        // Whoever has no slot of a handshake any more has been given room, or is a link.
+        let is_new = self.0.first.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+        if is_new {
+            match self.port().guest_slot(self.ip()) {
+                Ok(slot) => {
+                    self.room().get_or_insert(Room { is_guest: true, _slot: slot });
+                }
+                Err(_) => {
+                    self.tell_first(First::Refused);
+                    return None;
+                }
+            }
+        }
+        self.tell_first(First::Served);
+        Some(self.busy())
+    }
+
+    fn busy(&self) -> Busy {
+        self.0.begun.fetch_add(1, Ordering::Relaxed);
         self.0.requests.fetch_add(1, Ordering::Relaxed);
+        Busy { inlet: self.clone(), is_pipe: false }
+    }
+
+    fn tell_first(&self, what: First) {
         if let Some(first) = self.0.first.lock().unwrap_or_else(PoisonError::into_inner).take() {
             // Nobody listens where the connection is over.
-            let _ = first.send(());
+            let _ = first.send(what);
         }
-        Busy { inlet: self.clone(), is_pipe: false }
+    }
+
+    /// Takes room for a connection that goes on after its first request, where it has none, for the slot of its
+    /// handshake.
+    ///
+    /// # Errors
+    /// The bound that leaves no room.
+    pub(super) fn settle(&self) -> Result<Settled, Full> {
+        let mut room = self.room();
+        if room.is_none() {
+            let slot = self.port().served_slot(self.ip())?;
+            *room = Some(Room { is_guest: false, _slot: slot });
+        }
+        drop(room);
+        drop(self.take_slot());
+        Ok(Settled(self.clone()))
+    }
+
+    /// Reports whether the connection has served nothing but guests.
+    pub(super) fn is_guest(&self) -> bool {
+        self.room().as_ref().is_some_and(|room| room.is_guest)
+    }
+
+    /// Waits until idle guests are to make room, and this connection could.
+    pub(super) async fn crowded(&self, crowd: &mut watch::Receiver<Option<IpAddr>>) {
+        let ours = host_of(self.ip());
+        while crowd.changed().await.is_ok() {
+            let wanted = *crowd.borrow_and_update();
+            if wanted.is_none_or(|host| host == ours) && self.is_guest() && !self.is_busy() {
+                return;
+            }
+        }
+        std::future::pending().await
+    }
+
+    /// News of whom there was no room for.
+    pub(super) fn crowd(&self) -> watch::Receiver<Option<IpAddr>> {
+        self.port().crowd.subscribe()
+    }
+
+    /// Number of requests that were served.
+    pub(super) fn begun(&self) -> u64 {
+        self.0.begun.load(Ordering::Relaxed)
+    }
+
+    fn room(&self) -> MutexGuard<'_, Option<Room>> {
+        self.0.room.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes a link of a pipe, or a failure, in a task of its own and within the bounds of handshakes; the
@@ -227,6 +365,17 @@ impl Inlet {
     /// The slot of the connection's handshake, if it still has it.
     pub(super) fn take_slot(&self) -> Option<Slot> {
         self.0.slot.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// Room that a connection has while this lives.
+#[derive(Debug)]
+pub(super) struct Settled(Inlet);
+
+impl Drop for Settled {
+    fn drop(&mut self) {
+        // What still holds the inlet may outlive the connection.
+        self.0.room().take();
     }
 }
 

@@ -5,7 +5,7 @@
 //! pipes, and at most `max_handshakes_per_ip` from one host; connections beyond, and those from a shunned host, are
 //! closed unread. What a task or the handshake in a pipe results in is what `accept` returns; of the
 //! latter a few wait, each in its slot. Connections that go on after their first request are bounded by
-//! themselves: see [`connection`]. Dropping the listener drops the sockets and all that
+//! themselves: see [`connection`]. Requests that are nothing of a link, [`Guest`]s answer. Dropping the listener drops the sockets and all that
 //! is no link; open links have tasks of their own.
 //!
 //! One port serves all: TLS with ALPN `h2` or `http/1.1`, and what offers none is told by its first bytes. Behind the other
@@ -13,12 +13,15 @@
 //! of a host nor shunning apply there.
 
 mod connection;
+mod guest;
 mod http1;
 mod http2;
 mod inlet;
 mod shunned_hosts;
 mod slots;
 mod sniff;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::net::SocketAddr;
@@ -31,6 +34,8 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{sleep, timeout};
 
+pub(in crate::transport) use self::guest::Guests;
+pub(crate) use self::guest::{Guest, Visitor};
 pub(in crate::transport) use self::inlet::{Busy, Inlet};
 use self::inlet::{Handshaken, Port};
 pub(in crate::transport) use self::shunned_hosts::ShunnedHosts;

@@ -33,6 +33,7 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 use crate::error::{FailureKind, TransportError};
+use crate::transport::pipe::gather;
 
 /// Maximum number of bytes that one message of ours carries: a piece of bulk and what TLS adds to it.
 const MESSAGE_BYTES: usize = 72 * 1024;
@@ -131,14 +132,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for MessagePipe<S> {
         if self.outgoing.len() >= MESSAGE_BYTES {
             ready!(self.poll_send(cx))?;
         }
-        let before = self.outgoing.len();
-        let offered: usize = bufs.iter().map(|buf| buf.len()).sum();
-        self.outgoing.reserve(offered.min(MESSAGE_BYTES - before));
-        for buf in bufs {
-            let room = MESSAGE_BYTES - self.outgoing.len();
-            self.outgoing.extend_from_slice(&buf[..buf.len().min(room)]);
-        }
-        Poll::Ready(Ok(self.outgoing.len() - before))
+        Poll::Ready(Ok(gather(&mut self.outgoing, bufs, MESSAGE_BYTES)))
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -47,11 +47,16 @@ impl TransportKind {
         }
     }
 
+    /// Iterates over all kinds.
+    #[cfg_attr(not(any(feature = "sqlite", feature = "node")), allow(dead_code))]
+    pub(crate) fn all() -> impl Iterator<Item = Self> {
+        Self::LADDER.into_iter().chain([Self::Memory, Self::Custom])
+    }
+
     /// Finds the kind by its name.
     #[cfg_attr(not(feature = "sqlite"), allow(dead_code))]
     pub(crate) fn named(name: &str) -> Option<Self> {
-        let mut all = Self::LADDER.into_iter().chain([Self::Memory, Self::Custom]);
-        all.find(|kind| kind.as_str() == name)
+        Self::all().find(|kind| kind.as_str() == name)
     }
 }
 

@@ -1,0 +1,426 @@
+//! Metrics: the figures of a node as text that Prometheus reads (exposition format 0.0.4).
+//!
+//! A family is one name with its help, its type and its samples. Families are the same whatever the node
+//! has met, and stand in one order. Labels are from closed sets: no id, no address and no topic is one, so
+//! a node with a thousand links has as many series as one with none, and never more than 400.
+//!
+//! Every counter of [`Counters`] is a family by itself, except that those which begin alike and go on with
+//! a reason are one family with that label. A new counter needs nothing here.
+//!
+//! Tested by: the tests below, `repo::metrics`.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt::{self, Display, Write as _};
+
+use crate::types::{Counters, Direction, LinkState, LinkStatus, Mode, Stats, TransportKind};
+
+const PREFIX: &str = "sorcha_peer_";
+
+/// Beginnings of counters that are one family: what it is called, and its help. The rest of the
+/// counter's name is the label `reason`.
+const BY_REASON: [(&str, &str, &str); 2] = [
+    ("links_refused_", "links_refused", "Links refused in the hello, by reason."),
+    (
+        "refused_",
+        "refused",
+        "Transactions refused or dropped, and messages and ids of peers refused (malformed, rate), by reason.",
+    ),
+];
+
+const MODES: [(Mode, &str); 3] =
+    [(Mode::Offline, "offline"), (Mode::Degraded, "degraded"), (Mode::Online, "online")];
+const DIRECTIONS: [(Direction, &str); 2] =
+    [(Direction::Outbound, "outbound"), (Direction::Inbound, "inbound")];
+const RATINGS: [&str; 5] = ["excellent", "good", "fair", "poor", "unknown"];
+
+/// Everything that metrics are made of, of one instant.
+#[derive(Debug)]
+pub(crate) struct Snapshot {
+    pub(crate) stats: Stats,
+    pub(crate) links: Vec<LinkStatus>,
+    pub(crate) storage_fails: bool,
+    /// Number of entries that the outbox may have.
+    pub(crate) outbox_limit: u64,
+    /// Bytes of the log, and how many it may have; `None` where the store did not say.
+    pub(crate) log_bytes: Option<(u64, Option<u64>)>,
+}
+
+/// Writes the metrics of a node.
+pub(crate) fn text(of: &Snapshot) -> String {
+    let mut text = String::with_capacity(32 << 10);
+    for family in families(of) {
+        // Writing to a string does not fail.
+        let _ = write!(text, "{family}");
+    }
+    text
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Counter,
+    Gauge,
+}
+
+type Label = (&'static str, Cow<'static, str>);
+
+/// A name with its samples.
+#[derive(Debug)]
+struct Family {
+    /// Without the prefix of all.
+    name: Cow<'static, str>,
+    kind: Kind,
+    help: &'static str,
+    samples: Vec<(Vec<Label>, f64)>,
+}
+
+impl Family {
+    fn gauge(name: &'static str, help: &'static str) -> Self {
+        Self { name: name.into(), kind: Kind::Gauge, help, samples: Vec::new() }
+    }
+
+    /// Adds the sample without labels, if there is a value.
+    fn with(mut self, value: impl Into<Option<f64>>) -> Self {
+        self.samples.extend(value.into().map(|value| (Vec::new(), value)));
+        self
+    }
+
+    /// Adds a sample for each value of one label.
+    fn by<V: Into<Cow<'static, str>>>(
+        mut self,
+        label: &'static str,
+        samples: impl IntoIterator<Item = (V, f64)>,
+    ) -> Self {
+        let samples = samples.into_iter();
+        self.samples.extend(samples.map(|(of, value)| (vec![(label, of.into())], value)));
+        self
+    }
+}
+
+impl Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = &self.name;
+        let kind = match self.kind {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+        };
+        writeln!(f, "# HELP {PREFIX}{name} {}", escaped(self.help, false))?;
+        writeln!(f, "# TYPE {PREFIX}{name} {kind}")?;
+        for (labels, value) in &self.samples {
+            write!(f, "{PREFIX}{name}")?;
+            for (at, (label, of)) in labels.iter().enumerate() {
+                let before = if at == 0 { '{' } else { ',' };
+                write!(f, "{before}{label}=\"{}\"", escaped(of, true))?;
+            }
+            writeln!(f, "{} {value}", if labels.is_empty() { "" } else { "}" })?;
+        }
+        Ok(())
+    }
+}
+
+/// Escapes what would end a line or, where that is `quoted`, a label's value.
+fn escaped(text: &str, quoted: bool) -> Cow<'_, str> {
+    if !text.contains(['\\', '\n', '"']) {
+        return text.into();
+    }
+    let text = text.replace('\\', r"\\").replace('\n', r"\n");
+    if quoted { text.replace('"', "\\\"").into() } else { text.into() }
+}
+
+fn families(of: &Snapshot) -> Vec<Family> {
+    let mut all = state(&of.stats, of.storage_fails);
+    all.extend(links(&of.links));
+    all.extend(holdings(of));
+    all.extend(counters(&of.stats.counters));
+    all
+}
+
+/// What the node is, and whom it knows.
+fn state(stats: &Stats, storage_fails: bool) -> Vec<Family> {
+    let gauge = Family::gauge;
+    let modes = MODES.map(|(mode, name)| (name, flag(stats.mode == mode)));
+    let offset = stats.clock_offset_ms as f64 / 1000.0;
+    vec![
+        gauge("info", "Version of the library; always 1.")
+            .by("version", [(env!("CARGO_PKG_VERSION"), 1.0)]),
+        gauge("uptime_seconds", "Time since the node started.").with(stats.uptime_s as f64),
+        gauge("mode", "Connection to the network: 1 for the present mode, 0 for the others.")
+            .by("mode", modes),
+        gauge("storage_failing", "1 while storage fails.").with(flag(storage_fails)),
+        gauge("known_peers", "Peers in the address book.").with(f64::from(stats.known_peers)),
+        gauge("banned_peers", "Peers under a ban.").with(f64::from(stats.banned_peers)),
+        gauge("open_breakers", "Circuit breakers that are open or half-open.")
+            .with(f64::from(stats.open_breakers)),
+        gauge("handshakes_under_way", "Connections still in their hello.")
+            .with(f64::from(stats.handshakes)),
+        gauge("clock_off", "1 while most peers find the clock of this machine off.")
+            .with(flag(stats.clock_off)),
+        gauge(
+            "clock_offset_seconds",
+            "Time from this machine's clock to the median of its peers'.",
+        )
+        .with(offset),
+        gauge("clock_votes", "Votes in that median.").with(f64::from(stats.clock_votes)),
+        gauge("carries_all_topics", "1 while the node carries every topic.")
+            .with(flag(stats.carries_all)),
+        gauge("topics_carried", "Topics that the node carries, where it does not carry all.")
+            .with(f64::from(stats.topics_carried)),
+        gauge("stands_in_for_relay", "1 while the node is an edge that stands in for a relay.")
+            .with(flag(stats.stands_in)),
+    ]
+}
+
+/// The links, together.
+fn links(links: &[LinkStatus]) -> Vec<Family> {
+    let gauge = Family::gauge;
+    let number =
+        |fits: &dyn Fn(&LinkStatus) -> bool| links.iter().filter(|l| fits(l)).count() as f64;
+    let sum = |of: fn(&LinkStatus) -> u64| links.iter().map(of).sum::<u64>() as f64;
+    let mut per_rung = gauge("links", "Links whose hello is through, by rung and by who dialled.");
+    for transport in TransportKind::all() {
+        per_rung.samples.extend(DIRECTIONS.map(|(direction, name)| {
+            let labels = vec![("transport", transport.as_str().into()), ("direction", name.into())];
+            let fits = |l: &LinkStatus| l.transport == transport && l.direction == direction;
+            (labels, number(&fits))
+        }));
+    }
+    let ratings = RATINGS.map(|rating| (rating, number(&|l| l.rating() == rating)));
+    let mut trips: Vec<_> = links.iter().map(|l| l.rtt_us).filter(|rtt| *rtt > 0).collect();
+    trips.sort_unstable();
+    let seconds = |rtt: Option<&u64>| rtt.map(|rtt| *rtt as f64 / 1e6);
+    vec![
+        per_rung,
+        gauge("links_rated", "Links by the rating of their quality.").by("rating", ratings),
+        gauge("links_suspect", "Links whose peer missed an answer.")
+            .with(number(&|l| l.state == LinkState::Suspect)),
+        gauge("links_in_debt", "Links whose peer is too slow for what is new.")
+            .with(number(&|l| l.in_debt)),
+        gauge("links_to_relays", "Links whose peer is a relay.").with(number(&|l| l.relay)),
+        gauge(
+            "links_round_trip_median_seconds",
+            "Median of the links' round trips; none until measured.",
+        )
+        .with(seconds(trips.get(trips.len() / 2))),
+        gauge(
+            "links_round_trip_longest_seconds",
+            "Longest of the links' round trips; none until measured.",
+        )
+        .with(seconds(trips.last())),
+        gauge("links_queued_bytes", "Bytes that wait to be sent, on all links.")
+            .with(sum(|l| l.queued_bytes)),
+        gauge(
+            "links_unconfirmed_bytes",
+            "Bytes sent whose arrival no peer has told yet, on all links.",
+        )
+        .with(sum(|l| l.under_way_bytes)),
+        gauge(
+            "links_lag_transactions",
+            "Transactions still to be announced or pushed, over all links.",
+        )
+        .with(sum(|l| l.lag)),
+        gauge("links_longest_lag_transactions", "The same for the link that has the most.")
+            .with(links.iter().map(|l| l.lag).max().unwrap_or(0) as f64),
+    ]
+}
+
+/// What the node keeps: outbox, log and memory.
+fn holdings(of: &Snapshot) -> Vec<Family> {
+    let (gauge, stats) = (Family::gauge, &of.stats);
+    let by_owner = |bytes: &BTreeMap<String, u64>| -> Vec<(String, f64)> {
+        bytes.iter().map(|(owner, bytes)| (owner.clone(), *bytes as f64)).collect()
+    };
+    let log_bytes = of.log_bytes.map(|(bytes, _)| bytes as f64);
+    let log_limit = of.log_bytes.and_then(|(_, limit)| limit).map(|limit| limit as f64);
+    vec![
+        gauge("outbox_transactions", "Own transactions not yet confirmed by enough peers.")
+            .with(stats.outbox as f64),
+        gauge("outbox_dead_letters", "Own transactions that were given up and are kept.")
+            .with(stats.dead_letters as f64),
+        gauge("outbox_limit_transactions", "What both together may be.")
+            .with(of.outbox_limit as f64),
+        gauge("log_transactions", "Transactions retained in the log.").with(stats.retained as f64),
+        gauge(
+            "log_bytes",
+            "Bytes of headers and payloads in the log; none while the store does not say.",
+        )
+        .with(log_bytes),
+        gauge("log_limit_bytes", "What they may be; none where there is no bound.").with(log_limit),
+        gauge("fetches_under_way", "Transactions being fetched.").with(stats.fetching as f64),
+        gauge("memory_bytes", "Memory of payloads and caches, by owner.")
+            .by("owner", by_owner(&stats.memory)),
+        gauge("memory_limit_bytes", "What each owner may take.")
+            .by("owner", by_owner(&stats.memory_limits)),
+    ]
+}
+
+fn counters(counters: &Counters) -> Vec<Family> {
+    let mut all: Vec<Family> = Vec::new();
+    for ((counter, value), help) in counters.iter().zip(Counters::descriptions()) {
+        let group = BY_REASON.iter().find_map(|(beginning, family, help)| {
+            Some((*family, *help, counter.strip_prefix(beginning)?))
+        });
+        let (name, help, reason) = match group {
+            Some((family, help, reason)) => (total(family), help, Some(reason)),
+            None => (total(counter), help, None),
+        };
+        let labels = reason.map(|reason| ("reason", reason.into())).into_iter().collect();
+        let sample = (labels, value as f64);
+        if let Some(family) = all.iter_mut().find(|family| family.name == name) {
+            family.samples.push(sample);
+        } else {
+            let samples = vec![sample];
+            all.push(Family { name: name.into(), kind: Kind::Counter, help, samples });
+        }
+    }
+    all
+}
+
+/// Name of a counter by convention: the unit last, then `total`.
+fn total(counter: &str) -> String {
+    match counter.split_once("bytes_") {
+        Some((before, after)) => format!("{before}{after}_bytes_total"),
+        None => format!("{counter}_total"),
+    }
+}
+
+fn flag(holds: bool) -> f64 {
+    f64::from(u8::from(holds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    use serde_json::json;
+
+    use crate::types::PeerId;
+
+    const MAX_SERIES: usize = 400;
+
+    fn link(n: u64) -> LinkStatus {
+        let kinds: Vec<_> = TransportKind::all().collect();
+        let is_odd = n % 2 == 1;
+        let mut id = [0; 32];
+        id[..8].copy_from_slice(&n.to_le_bytes());
+        LinkStatus {
+            peer: PeerId::from_bytes(id),
+            transport: kinds[usize::try_from(n).unwrap() % kinds.len()],
+            address: Some(format!("198.51.100.{}:5001", n % 250)),
+            direction: if is_odd { Direction::Inbound } else { Direction::Outbound },
+            state: if is_odd { LinkState::Suspect } else { LinkState::Up },
+            rtt_us: n * 1000,
+            jitter_us: 0,
+            quality: u8::try_from(n % 101).unwrap(),
+            served_percent: None,
+            first_percent: None,
+            connected_s: 1,
+            queued_bytes: 10,
+            under_way_bytes: 1,
+            bytes_per_second: 0,
+            incoming_bytes_per_second: 0,
+            lag: n,
+            in_debt: false,
+            depth: 0,
+            relay: is_odd,
+        }
+    }
+
+    fn snapshot(links: u64) -> Snapshot {
+        let owners = ["assemblies", "cache", "checks", "deferred", "inbound", "links", "proofs"];
+        let bytes: serde_json::Map<_, _> =
+            owners.iter().map(|owner| ((*owner).to_owned(), json!(7))).collect();
+        let stats = json!({
+            "peer_id": "5f".repeat(32), "mode": "degraded", "uptime_s": 3, "links": links,
+            "handshakes": 0, "known_peers": 9, "open_breakers": 0, "banned_peers": 0, "retained": 4,
+            "outbox": 2, "dead_letters": 1, "fetching": 0, "clock_offset_ms": -1500,
+            "memory": bytes, "memory_limits": bytes,
+            "counters": { "refused_expired": 3, "payload_bytes_sent": 5, "links_refused_full": 6 },
+        });
+        Snapshot {
+            stats: serde_json::from_value(stats).unwrap(),
+            links: (0..links).map(link).collect(),
+            storage_fails: false,
+            outbox_limit: 100,
+            log_bytes: Some((u64::from(u32::MAX) + 1, None)),
+        }
+    }
+
+    #[test]
+    fn names_follow_the_conventions() {
+        for (counter, name) in [
+            ("payload_bytes_accepted", "payload_accepted_bytes_total"),
+            ("reconcile_bytes_sent", "reconcile_sent_bytes_total"),
+            ("links_opened", "links_opened_total"),
+        ] {
+            assert_eq!(total(counter), name);
+        }
+    }
+
+    #[test]
+    fn samples_are_what_the_figures_are() {
+        let text = text(&snapshot(3));
+        for line in [
+            "# TYPE sorcha_peer_refused_total counter",
+            "sorcha_peer_refused_total{reason=\"expired\"} 3",
+            "sorcha_peer_links_refused_total{reason=\"full\"} 6",
+            "# HELP sorcha_peer_payload_sent_bytes_total Payload bytes sent.",
+            "sorcha_peer_payload_sent_bytes_total 5",
+            "sorcha_peer_mode{mode=\"degraded\"} 1",
+            "sorcha_peer_mode{mode=\"online\"} 0",
+            "sorcha_peer_links{transport=\"grpc-stream\",direction=\"outbound\"} 1",
+            "sorcha_peer_links{transport=\"websocket\",direction=\"inbound\"} 1",
+            "sorcha_peer_links{transport=\"websocket\",direction=\"outbound\"} 0",
+            "sorcha_peer_links_rated{rating=\"poor\"} 2",
+            "sorcha_peer_links_rated{rating=\"unknown\"} 1",
+            "sorcha_peer_links_round_trip_median_seconds 0.002",
+            "sorcha_peer_links_queued_bytes 30",
+            "sorcha_peer_links_lag_transactions 3",
+            "sorcha_peer_links_longest_lag_transactions 2",
+            "sorcha_peer_clock_offset_seconds -1.5",
+            "sorcha_peer_log_bytes 4294967296",
+            "sorcha_peer_memory_bytes{owner=\"cache\"} 7",
+        ] {
+            assert!(text.lines().any(|there| there == line), "{line}: {text}");
+        }
+        assert!(!text.contains("\nsorcha_peer_log_limit_bytes "), "there is no bound");
+    }
+
+    #[test]
+    fn every_counter_is_there_once_under_a_name_of_its_own() {
+        let families = families(&snapshot(0));
+        let counters = families.iter().filter(|f| f.kind == Kind::Counter);
+        let samples: usize = counters.clone().map(|f| f.samples.len()).sum();
+        assert_eq!(samples, Counters::default().iter().count());
+        for family in counters {
+            assert!(!family.help.is_empty() && family.help.ends_with('.'), "{}", family.name);
+        }
+        // Other formats leave `_total` out of a family's name, and a gauge must not be called that.
+        let base = |f: &Family| f.name.trim_end_matches("_total").to_owned();
+        let names: BTreeSet<_> = families.iter().map(base).collect();
+        assert_eq!(names.len(), families.len());
+    }
+
+    #[test]
+    fn a_thousand_links_are_no_more_series_than_one_and_none_is_named() {
+        let [one, many] = [1, 1000].map(|links| text(&snapshot(links)));
+        let series = |text: &str| text.lines().filter(|line| !line.starts_with('#')).count();
+        // Round trips have none until one is measured; the first link has none.
+        assert_eq!(series(&one) + 2, series(&many));
+        assert!(series(&many) <= MAX_SERIES, "{} series", series(&many));
+        assert!(!many.contains("198.51.100.") && !many.contains(&"5f".repeat(32)));
+        let names = |text: &str| -> Vec<String> {
+            text.lines().filter(|l| l.starts_with("# TYPE")).map(str::to_owned).collect()
+        };
+        assert_eq!(names(&one), names(&many), "the same families in the same order");
+    }
+
+    #[test]
+    fn what_would_end_a_line_or_a_value_is_escaped() {
+        let family = Family { help: "a \\ \"b\"\nc", ..Family::gauge("x", "") };
+        let family = family.by("of", [("a \\ \"b\"\nc", 0.5)]);
+        let wanted = "# HELP sorcha_peer_x a \\\\ \"b\"\\nc\n# TYPE sorcha_peer_x gauge\n\
+            sorcha_peer_x{of=\"a \\\\ \\\"b\\\"\\nc\"} 0.5\n";
+        assert_eq!(family.to_string(), wanted);
+    }
+}

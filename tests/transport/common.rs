@@ -1,0 +1,124 @@
+//! What the tests of transports have in common: nodes by a seed, and a listener under attack.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::time::Duration;
+
+use futures::future::join;
+use sorcha_peer::error::TransportError;
+use sorcha_peer::ports::{Accepted, Listener, RawLink, Transport};
+use sorcha_peer::testing::transport::Node;
+use sorcha_peer::transport::{GrpcOptions, GrpcTransport};
+use sorcha_peer::{Endpoint, Identity, TransportKind};
+
+/// Ends a test that hangs; no test waits for it.
+pub(crate) const HANG: Duration = Duration::from_mins(3);
+
+pub(crate) fn identity(seed: u8) -> Identity {
+    Identity::from_seed([seed; 32])
+}
+
+pub(crate) fn any_port() -> SocketAddr {
+    "127.0.0.1:0".parse().unwrap()
+}
+
+pub(crate) async fn in_time<T>(work: impl Future<Output = T>) -> T {
+    tokio::time::timeout(HANG, work).await.expect("the test hangs")
+}
+
+pub(crate) fn plaintext() -> GrpcOptions {
+    let mut options = GrpcOptions::default();
+    options.plaintext = true;
+    options
+}
+
+/// Options of who waits for a handshake no longer than this.
+pub(crate) fn impatient(handshake_timeout: Duration) -> GrpcOptions {
+    let mut options = GrpcOptions::default();
+    options.handshake_timeout = handshake_timeout;
+    options
+}
+
+/// The gRPC stream of a node.
+pub(crate) fn transport(seed: u8, options: &GrpcOptions) -> GrpcTransport {
+    rung(seed, options, TransportKind::GrpcStream)
+}
+
+/// A transport of a node.
+pub(crate) fn rung(seed: u8, options: &GrpcOptions, rung: TransportKind) -> GrpcTransport {
+    GrpcTransport::new(identity(seed), options.clone()).unwrap().rung(rung).unwrap()
+}
+
+/// The gRPC stream of a node, for the suite.
+pub(crate) fn node(seed: u8, options: &GrpcOptions) -> Node {
+    Node::new(identity(seed).peer_id(), transport(seed, options))
+}
+
+/// Dials the node with seed 2 at an endpoint, and accepts that.
+pub(crate) async fn dial(
+    dialler: &GrpcTransport,
+    endpoint: &Endpoint,
+    listener: &mut Box<dyn Listener>,
+) -> (RawLink, RawLink) {
+    let dialled = dialler.dial(endpoint, Some(identity(2).peer_id()));
+    let (dialled, accepted) = in_time(join(dialled, Node::accept(listener))).await;
+    (dialled.unwrap(), accepted)
+}
+
+/// A listener under attack, which belongs to the node with seed 2.
+pub(crate) struct Server {
+    pub(crate) listener: Box<dyn Listener>,
+    pub(crate) address: SocketAddr,
+    pub(crate) options: GrpcOptions,
+    /// Rung that well-behaved peers dial by.
+    rung: TransportKind,
+    /// Failures that came in while something else was waited for.
+    failures: VecDeque<TransportError>,
+}
+
+impl Server {
+    pub(crate) async fn start(options: GrpcOptions) -> Self {
+        Self::with_rung(options, TransportKind::GrpcStream).await
+    }
+
+    pub(crate) async fn with_rung(options: GrpcOptions, kind: TransportKind) -> Self {
+        let listener = rung(2, &options, kind).listen(any_port()).await.unwrap();
+        let (address, failures) = (listener.local_addr(), VecDeque::new());
+        Self { listener, address, options, rung: kind, failures }
+    }
+
+    /// The next failure.
+    pub(crate) async fn failure(&mut self) -> TransportError {
+        if let Some(failure) = self.failures.pop_front() {
+            return failure;
+        }
+        match in_time(self.listener.accept()).await {
+            Accepted::Failed { error, .. } => error,
+            other => panic!("expected a failure, got {other:?}"),
+        }
+    }
+
+    /// Accepts for as long as a stranger does something, of which failures may come and no link.
+    pub(crate) async fn beside<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(in_time(work));
+        loop {
+            tokio::select! {
+                done = &mut work => return done,
+                accepted = self.listener.accept() => match accepted {
+                    Accepted::Failed { error, .. } => self.failures.push_back(error),
+                    other => panic!("a stranger made a link: {other:?}"),
+                },
+            }
+        }
+    }
+
+    /// A well-behaved peer gets through, and nothing else has come in.
+    pub(crate) async fn serves(mut self) {
+        assert!(self.failures.is_empty(), "{:?}", self.failures);
+        let (client, endpoint) = (rung(9, &self.options, self.rung), Endpoint::from(self.address));
+        let (dialled, accepted) = dial(&client, &endpoint, &mut self.listener).await;
+        assert_eq!(accepted.remote, identity(9).peer_id());
+        in_time(Node::assert_open(dialled, accepted)).await;
+    }
+}
