@@ -303,9 +303,9 @@ def registrations_that_cannot_be_are_refused(w):
         (dict(peer_id=w.node), "Invalid peer ID"),
         (dict(address=""), "Invalid peer address"),
         (dict(address="no host name"), "Invalid peer address"),
-        (dict(port=0), "Invalid port"),
-        (dict(port=-1), "Invalid port"),
-        (dict(port=65536), "Invalid port"),
+        (dict(port=0), "Invalid peer port"),
+        (dict(port=-1), "Invalid peer port"),
+        (dict(port=65536), "Invalid peer port"),
     ]:
         answer = w.register(w.own.info(**changes))
         expect((answer.success, answer.message), (False, message), f"answer to {changes}")

@@ -225,8 +225,8 @@ const steps = {
       [{ peer_id: "x".repeat(65) }, "Invalid peer ID"],
       [{ peer_id: node }, "Invalid peer ID"],
       [{ address: "" }, "Invalid peer address"],
-      [{ port: 0 }, "Invalid port"],
-      [{ port: 65536 }, "Invalid port"],
+      [{ port: 0 }, "Invalid peer port"],
+      [{ port: 65536 }, "Invalid peer port"],
     ]) {
       assert.deepEqual(await register(own.info(changes)), { success: false, message });
     }
