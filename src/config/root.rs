@@ -6,11 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::ConfigError;
 
+use super::compat::CompatConfig;
 pub use super::invite::Invite;
 pub use super::secret::NetworkSecret;
 use super::sections::{
     ConnectionConfig, DiscoveryConfig, GossipConfig, LimitsConfig, ListenConfig, LivenessConfig,
-    MINUTE, NetworkConfig, OutboxConfig, OverlayConfig,
+    MINUTE, MessagesConfig, NetworkConfig, OutboxConfig, OverlayConfig,
 };
 
 /// Configuration of a node: one section per concern. It is read once, when the node starts.
@@ -64,8 +65,12 @@ pub struct Config {
     pub gossip: GossipConfig,
     /// Own transactions until others have them.
     pub outbox: OutboxConfig,
+    /// Requests to single peers, and those of peers.
+    pub messages: MessagesConfig,
     /// Memory of the node.
     pub limits: LimitsConfig,
+    /// Service for clients of the original system.
+    pub compat: CompatConfig,
 }
 
 impl Config {
@@ -94,7 +99,9 @@ impl Config {
         self.connection.validate()?;
         self.gossip.validate()?;
         self.outbox.validate()?;
+        self.messages.validate()?;
         self.validate_memory()?;
+        self.compat.validate(&self.network)?;
         let may = !self.network.plaintext || self.network.allow_plaintext_beyond_loopback;
         let mut listening = [self.listen.address, self.listen.http].into_iter().flatten();
         match listening.find(|address| !may && !address.ip().is_loopback()) {

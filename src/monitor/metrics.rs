@@ -15,7 +15,7 @@ use std::fmt::{self, Display, Write as _};
 
 use crate::types::{Counters, Direction, LinkState, LinkStatus, Mode, Stats, TransportKind};
 
-const PREFIX: &str = "sorcha_peer_";
+pub(super) const PREFIX: &str = "sorcha_peer_";
 
 /// Beginnings of counters that are one family: what it is called, and its help. The rest of the
 /// counter's name is the label `reason`.
@@ -57,21 +57,21 @@ pub(crate) fn text(of: &Snapshot) -> String {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     Counter,
     Gauge,
 }
 
-type Label = (&'static str, Cow<'static, str>);
+pub(super) type Label = (&'static str, Cow<'static, str>);
 
 /// A name with its samples.
 #[derive(Debug)]
-struct Family {
+pub(super) struct Family {
     /// Without the prefix of all.
-    name: Cow<'static, str>,
-    kind: Kind,
-    help: &'static str,
-    samples: Vec<(Vec<Label>, f64)>,
+    pub(super) name: Cow<'static, str>,
+    pub(super) kind: Kind,
+    pub(super) help: &'static str,
+    pub(super) samples: Vec<(Vec<Label>, f64)>,
 }
 
 impl Family {
@@ -127,7 +127,7 @@ fn escaped(text: &str, quoted: bool) -> Cow<'_, str> {
     if quoted { text.replace('"', "\\\"").into() } else { text.into() }
 }
 
-fn families(of: &Snapshot) -> Vec<Family> {
+pub(super) fn families(of: &Snapshot) -> Vec<Family> {
     let mut all = state(&of.stats, of.storage_fails);
     all.extend(links(&of.links));
     all.extend(holdings(of));
@@ -151,6 +151,10 @@ fn state(stats: &Stats, storage_fails: bool) -> Vec<Family> {
         gauge("banned_peers", "Peers under a ban.").with(f64::from(stats.banned_peers)),
         gauge("open_breakers", "Circuit breakers that are open or half-open.")
             .with(f64::from(stats.open_breakers)),
+        gauge("compat_peers", "Clients of the original that are registered and answer.")
+            .with(f64::from(stats.compat_peers)),
+        gauge("compat_hashes", "Transactions that clients of the original find by their hash.")
+            .with(stats.compat_hashes as f64),
         gauge("handshakes_under_way", "Connections still in their hello.")
             .with(f64::from(stats.handshakes)),
         gauge("clock_off", "1 while most peers find the clock of this machine off.")
@@ -287,16 +291,13 @@ fn flag(holds: bool) -> f64 {
     f64::from(u8::from(holds))
 }
 
+/// Figures for tests.
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::collections::BTreeSet;
-
+pub(super) mod testing {
     use serde_json::json;
 
+    use super::*;
     use crate::types::PeerId;
-
-    const MAX_SERIES: usize = 400;
 
     fn link(n: u64) -> LinkStatus {
         let kinds: Vec<_> = TransportKind::all().collect();
@@ -326,7 +327,7 @@ mod tests {
         }
     }
 
-    fn snapshot(links: u64) -> Snapshot {
+    pub(crate) fn snapshot(links: u64) -> Snapshot {
         let owners = ["assemblies", "cache", "checks", "deferred", "inbound", "links", "proofs"];
         let bytes: serde_json::Map<_, _> =
             owners.iter().map(|owner| ((*owner).to_owned(), json!(7))).collect();
@@ -345,6 +346,15 @@ mod tests {
             log_bytes: Some((u64::from(u32::MAX) + 1, None)),
         }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::snapshot;
+    use super::*;
+    use std::collections::BTreeSet;
+
+    const MAX_SERIES: usize = 400;
 
     #[test]
     fn names_follow_the_conventions() {

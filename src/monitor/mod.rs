@@ -1,5 +1,9 @@
 //! What a node shows of itself to those who operate it.
 
+#[cfg(feature = "metrics")]
+mod collector;
 mod metrics;
 
+#[cfg(feature = "metrics")]
+pub(crate) use collector::LatestFigures;
 pub(crate) use metrics::{Snapshot, text};

@@ -1,14 +1,21 @@
 //! Messages between handles, driver and workers.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 
-use crate::error::{DeadLetterError, StoreError, StoreErrorKind, TestError, TransportError};
+use crate::error::{
+    DeadLetterError, RequestError, StoreError, StoreErrorKind, TestError, TransportError,
+};
 use crate::ports::{Ban, RawLink};
-use crate::protocol::{ConnectFailure, DialId, Input, PublishRefusal, Ticket};
+use crate::protocol::{
+    AnswerRefusal, CallId, ConnectFailure, DialId, Input, PublishRefusal, Ticket,
+};
+#[cfg(feature = "compat")]
+use crate::types::WallTime;
 use crate::types::{
     Endpoint, Header, LinkStatus, Mode, PeerId, PeerTest, PublishStatus, Refusal, Stats,
     Transaction, TransactionId,
@@ -25,6 +32,11 @@ pub(super) enum Command {
     TestPeer {
         peer: PeerId,
         reply: oneshot::Sender<Result<PeerTest, TestError>>,
+    },
+    Request(Box<Ask>),
+    /// The caller of a request waits no more.
+    CancelRequest {
+        call: CallId,
     },
     ResetBreaker {
         peer: PeerId,
@@ -61,6 +73,12 @@ pub(super) enum Command {
     Stats {
         reply: oneshot::Sender<Stats>,
     },
+    /// Asks for the peers of the address book: where each is dialled first, when it was linked last, and
+    /// whether it is a first contact.
+    #[cfg(feature = "compat")]
+    KnownPeers {
+        reply: oneshot::Sender<Vec<(PeerId, Endpoint, Option<WallTime>, bool)>>,
+    },
     /// Asks for figures and links of one instant.
     Overview {
         reply: oneshot::Sender<(Stats, Vec<LinkStatus>)>,
@@ -74,6 +92,28 @@ pub(super) enum Command {
     },
 }
 
+/// Source of the numbers of calls, one for a node. Cloning shares it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct CallIds(Arc<AtomicU64>);
+
+impl CallIds {
+    pub(super) fn next(&self) -> CallId {
+        CallId(self.0.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// Request of the host to a peer.
+#[derive(Debug)]
+pub(super) struct Ask {
+    /// Number by which the request can be taken back.
+    pub(super) call: CallId,
+    pub(super) peer: PeerId,
+    pub(super) protocol: String,
+    pub(super) body: Bytes,
+    pub(super) within: Duration,
+    pub(super) reply: oneshot::Sender<Result<Bytes, RequestError>>,
+}
+
 /// Report of a worker or a link to the driver.
 pub(super) enum Completion {
     /// Inputs of the protocol, in order.
@@ -84,6 +124,8 @@ pub(super) enum Completion {
     Linked { raw: RawLink, dial: Option<DialId> },
     /// No link: what the transport said.
     NotDialled { dial: DialId, error: TransportError },
+    /// What a handler has answered to a peer's request.
+    Handled { ticket: Ticket, result: Result<Bytes, AnswerRefusal> },
     /// Results of storing, in order.
     Stored(Vec<(Ticket, Result<(), StoreFailure>)>),
 }

@@ -8,8 +8,11 @@
 
 mod builder;
 mod clock;
+#[cfg(feature = "compat")]
+mod compat;
 mod driver;
 mod handle;
+mod handlers;
 mod hashing;
 mod late_news;
 mod messages;
@@ -26,6 +29,6 @@ mod tests;
 
 pub use builder::{PeerNodeBuilder, Storage};
 pub use handle::{
-    DeadLetter, Delivery, DurableSubscription, Events, Item, Outcome, PeerNode, Receipt, StartAt,
-    Subscription, WeakPeerNode,
+    DeadLetter, Delivery, DurableSubscription, Events, Item, Outcome, PeerNode, Receipt, Request,
+    StartAt, Subscription, WeakPeerNode,
 };

@@ -24,11 +24,12 @@ use crate::types::{Cursor, Event, PeerRecord, TransactionId, canonical};
 
 use super::clock::{PublishClock, wall_now};
 use super::driver::{
-    Dials, Driver, Effects, Inbound, Mailboxes, OwnRecord, StallWatch, StoreQueue,
+    Dials, Driver, Effects, HandlerTasks, Inbound, Mailboxes, OwnRecord, StallWatch, StoreQueue,
 };
 use super::handle::{DurableNames, Inner, LogNews, MAX_EVENTS_BEHIND, PeerNode};
+use super::handlers::Handlers;
 use super::late_news::LateNews;
-use super::messages::{Completion, Draft, NodeState, SignedDraft};
+use super::messages::{CallIds, Completion, Draft, NodeState, SignedDraft};
 use super::past::{self, AllMissed};
 use super::restore::Stores;
 use super::room::Room;
@@ -68,6 +69,16 @@ pub(super) struct Parts {
     /// Where it is told whether the node runs: from its start to the beginning of its shutdown.
     pub(super) is_running: watch::Sender<bool>,
     pub(super) capacities: Capacities,
+    /// Service for clients of the original, where it is asked for.
+    #[cfg(feature = "compat")]
+    pub(super) compat: Option<Compat>,
+}
+
+/// Service for clients of the original, and the node as it sees it.
+#[cfg(feature = "compat")]
+pub(super) struct Compat {
+    pub(super) ops: crate::compat::Ops,
+    pub(super) backend: Arc<super::compat::NodeBackend>,
 }
 
 /// Capacities of the channels to the workers: all that the protocol may have under way, and as much
@@ -284,6 +295,7 @@ impl Parts {
         let (renewals, renewal_box) = mpsc::channel(RENEWALS);
         let (state, ended) = (watch::Sender::new(NodeState::default()), watch::Sender::new(None));
         let shares = self.config.shares();
+        let (call_ids, handlers) = (CallIds::default(), Arc::<Handlers>::default());
         let inner = Inner {
             identity: self.identity.clone(),
             config: self.config.clone(),
@@ -293,6 +305,8 @@ impl Parts {
             clock: Arc::clone(&shared.clock),
             publishes: to_judge.clone(),
             commands,
+            call_ids: call_ids.clone(),
+            handlers: Arc::clone(&handlers),
             drafts: shared.drafts.clone(),
             publish_room: shared.publish_room.clone(),
             events: shared.events.downgrade(),
@@ -308,6 +322,8 @@ impl Parts {
             failing: shared.health.watch().subscribe(),
             state: state.subscribe(),
             ended: ended.subscribe(),
+            #[cfg(feature = "compat")]
+            compat: self.compat.as_ref().map(|compat| compat.ops.clone()),
         };
         let jobs = Jobs { checks: check_box, piece_checks: piece_check_box, store: store_box };
         let (workers, peers) = self.spawn_workers(&shared, jobs);
@@ -328,6 +344,7 @@ impl Parts {
             inbound: Inbound { channel: inbound, room: Room::new(shares.inbound) },
             publish_room: shared.publish_room.clone(),
             store_memory: shares.stores,
+            handlers: HandlerTasks::new(handlers, shared.done.clone()),
             tasks: JoinSet::new(),
             sources: JoinSet::new(),
             workers,
@@ -353,12 +370,18 @@ impl Parts {
             inbound: inbound_box,
             subscribed: inner.subscribed.watch(),
         };
+        let node = PeerNode(Arc::new(inner));
+        #[cfg(feature = "compat")]
+        if let Some(compat) = self.compat {
+            compat.backend.attach(&node);
+            effects.sources.spawn(compat.ops.run().instrument(shared.span.clone()));
+        }
         let (span, peer) = (shared.span, self.identity.peer_id());
         tracing::info!(target: "sorcha_peer::node", parent: &span, %peer, ?listening, "node started");
         self.is_running.send_replace(true);
-        let driver = Driver::new(self.identity, protocol, state, effects, ended);
+        let driver = Driver::new(self.identity, protocol, state, effects, call_ids, ended);
         tokio::spawn(driver.run(mail).instrument(span));
-        PeerNode(Arc::new(inner))
+        node
     }
 
     /// Makes what driver, workers and handles share.

@@ -6,7 +6,9 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use crate::error::{StoreErrorKind, TestError};
+use bytes::Bytes;
+
+use crate::error::{RequestError, StoreErrorKind, TestError};
 use crate::types::{
     Ban, CloseReason, Endpoint, EntryState, Event, FailureKind, Head, InvalidTransaction, LinkId,
     Message, NewEntry, Partial, PeerId, PeerRecord, PeerTest, Piece, Proofs, StoredPeer, TopicKey,
@@ -246,6 +248,34 @@ pub enum Input {
         /// Peer whose link ends.
         peer: PeerId,
     },
+    /// The host asks one peer.
+    Request {
+        /// Caller that waits for [`Output::Answered`]; of no other request that is not answered.
+        call: CallId,
+        /// Peer that is asked.
+        peer: PeerId,
+        /// Name of what is asked for.
+        protocol: String,
+        /// Body of the request.
+        body: Bytes,
+        /// Time that the caller waits, at most 10 min.
+        within: Duration,
+    },
+    /// The host does not wait for the answer to a request any more: there will be no [`Output::Answered`].
+    CancelRequest {
+        /// Caller that waited.
+        call: CallId,
+    },
+    /// The host's handlers have changed.
+    Serving(BTreeSet<String>),
+    /// [`Output::Requested`] is done; one of which [`Output::RequestCancelled`] was told is not answered
+    /// to anybody.
+    Answer {
+        /// The ticket of that output.
+        ticket: Ticket,
+        /// The body of the answer, or why there is none.
+        result: Result<Bytes, AnswerRefusal>,
+    },
     /// The host's subscriptions have changed.
     Subscribed {
         /// The topics of all live subscriptions; `None` when one is to everything.
@@ -261,6 +291,19 @@ pub enum Input {
     Unban(PeerId),
     /// The node is going down: no new links, no new transactions, goodbye to all.
     Shutdown,
+}
+
+/// Reason why a handler has no answer to a peer's request, in the core's words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AnswerRefusal {
+    /// No handler of the protocol is left.
+    NotServed,
+    /// Too many handlers run; none has seen the request.
+    Busy,
+    /// The handler refused for this reason, of which the first 256 bytes are told.
+    Refused(String),
+    /// The handler failed, or had no answer in time.
+    Failed,
 }
 
 /// Reason why `publish` was refused, in the core's words.
@@ -488,6 +531,31 @@ pub enum Output {
         call: CallId,
         /// What the test has found, or why it found nothing.
         result: Result<PeerTest, TestError>,
+    },
+    /// Have a peer's request handled; answer with [`Input::Answer`], also where that is refused.
+    Requested {
+        /// Comes back with the answer.
+        ticket: Ticket,
+        /// Peer that asks.
+        peer: PeerId,
+        /// Name of what is asked for: one of the last [`Input::Serving`].
+        protocol: String,
+        /// Body of the request.
+        body: Bytes,
+        /// Time that the peer still waits.
+        within: Duration,
+    },
+    /// Break the handling of a request off: nobody waits for the answer any more.
+    RequestCancelled {
+        /// The ticket of [`Output::Requested`].
+        ticket: Ticket,
+    },
+    /// Answer the host's request.
+    Answered {
+        /// Caller that waits for the answer.
+        call: CallId,
+        /// The body of the answer, or why there is none.
+        result: Result<Bytes, RequestError>,
     },
     /// Peers see this node come from other addresses than before; answer with [`Input::Record`] if
     /// that makes a new record.

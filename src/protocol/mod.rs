@@ -27,6 +27,8 @@
 //!              ├──► serve ──► peers        what they ask for
 //!              ├──► reconcile ◄──► peers   what one of two lacks
 //!              └──► outbox ──► peers       own entries until enough others have them
+//!
+//!   messages ◄──► peers                    what one asks another, and no one else
 //! ```
 //!
 //! Who may call whom is a table in `tests/repo/calls.rs`.
@@ -49,6 +51,7 @@ mod link;
 mod log;
 mod membership;
 mod memory;
+mod messages;
 mod outbox;
 mod reconcile;
 mod restored;
@@ -63,7 +66,8 @@ use std::collections::BTreeMap;
 
 use crate::config::Config;
 use crate::types::{
-    Counters, IndexEntry, MonoTime, PeerRecord, Stats, TransactionId, WallTime, rating_of,
+    Counters, Endpoint, IndexEntry, MonoTime, PeerId, PeerRecord, Stats, TransactionId, WallTime,
+    rating_of,
 };
 
 use env::Env;
@@ -74,6 +78,7 @@ use lifecycle::EXPIRE_EVERY;
 use link::Links;
 use log::{Log, Quota};
 use membership::{AddressBook, Membership};
+use messages::Messages;
 use outbox::{Outbox, Replays};
 use reconcile::Repairs;
 use rng::Rng;
@@ -85,8 +90,8 @@ use timers::Timer;
 #[doc(hidden)]
 pub use gauges::Gauge;
 pub use io::{
-    Assurance, CallId, ConnectFailure, DialId, Input, Judgement, Output, PartialOp, PublishRefusal,
-    Ticket,
+    AnswerRefusal, Assurance, CallId, ConnectFailure, DialId, Input, Judgement, Output, PartialOp,
+    PublishRefusal, Ticket,
 };
 pub use link::LinkView;
 #[cfg(feature = "node")]
@@ -108,6 +113,7 @@ pub struct Protocol {
     outbox: Outbox,
     replays: Replays,
     repairs: Repairs,
+    messages: Messages,
 }
 
 impl Protocol {
@@ -150,6 +156,7 @@ impl Protocol {
             outbox,
             replays: Replays::default(),
             repairs: Repairs::restored(restored.whole_since, restored.whole_until),
+            messages: Messages::new(&config.messages),
         }
     }
 
@@ -179,6 +186,7 @@ impl Protocol {
         loop {
             self.admit_waiting();
             self.serve_in_line();
+            self.settle_waiting();
             self.say_interest();
             self.drain_dirty();
             if !self.close_overfull() {
@@ -258,6 +266,7 @@ impl Protocol {
                 && l.up.as_ref().is_none_or(|up| {
                     up.feed.cursor >= self.log.head()
                         && up.serve.entries.is_empty()
+                        && !up.messages.is_sending()
                         && up.requests.backlog.is_empty()
                         && up.feed.debt.is_none()
                 })
@@ -300,6 +309,17 @@ impl Protocol {
         self.links.all.values().filter_map(view).collect()
     }
 
+    /// Lists the peers of the address book with where each is dialled first, when it was linked last, and
+    /// whether it is a first contact.
+    pub fn known_peers(&self) -> Vec<(PeerId, Endpoint, Option<WallTime>, bool)> {
+        let book = &self.membership.book;
+        let known = book.known.iter().filter_map(|(peer, known)| {
+            let endpoint = known.endpoint(|_| true)?.clone();
+            Some((*peer, endpoint, known.last_up(), book.is_bootstrap(peer)))
+        });
+        known.collect()
+    }
+
     /// Returns the number of links of each rating.
     fn ratings(&self) -> BTreeMap<String, u32> {
         let mut ratings = BTreeMap::new();
@@ -335,6 +355,9 @@ impl Protocol {
             ratings: self.ratings(),
             memory: self.memory().map(|(owner, held, _)| (owner.to_owned(), held)).into(),
             memory_limits: self.memory().map(|(owner, _, most)| (owner.to_owned(), most)).into(),
+            // Counted outside the core.
+            compat_peers: 0,
+            compat_hashes: 0,
             counters: self.env.counters.clone(),
         }
     }

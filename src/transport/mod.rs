@@ -5,7 +5,7 @@
 //! | `GrpcTransport` | `grpc` | mutual TLS 1.3, Ed25519 | one gRPC stream per connection; by way of a proxy, a pipe in one, in which the TLS runs |
 //! | [`MemoryTransport`] | – | given by the test | a channel inside this process |
 //!
-//! Each passes the suite in [`crate::testing::transport`], as should a transport of your own.
+//! Each passes the suite in [`crate::testing::transport()`], as should a transport of your own.
 
 #[cfg(feature = "grpc")]
 mod ca;
@@ -18,11 +18,15 @@ mod exchange;
 mod failure;
 #[cfg(feature = "grpc")]
 mod grpc;
+#[cfg(feature = "grpc")]
+mod guest_certificate;
 #[cfg(feature = "health")]
 mod health;
 mod memory;
 #[cfg(feature = "grpc")]
 mod metered;
+#[cfg(feature = "compat")]
+mod outbound;
 #[cfg(feature = "grpc")]
 mod outer;
 #[cfg(feature = "grpc")]
@@ -43,3 +47,7 @@ mod websocket;
 #[cfg(feature = "grpc")]
 pub use grpc::{GrpcOptions, GrpcTransport};
 pub use memory::{MemoryNetwork, MemoryTransport};
+#[cfg(feature = "compat")]
+pub(crate) use outbound::{Http2, Outbound};
+#[cfg(feature = "compat")]
+pub(crate) use port::{Guest, Visitor};

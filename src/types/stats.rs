@@ -215,6 +215,34 @@ counters! {
     probes_answered,
     /// Probes of peers that were not answered, because there were too many, and answers to none of ours.
     probes_refused,
+    /// Requests that the host made to single peers.
+    requests_made,
+    /// Own requests that were answered.
+    requests_answered,
+    /// Own requests that ended with an error.
+    requests_failed,
+    /// Own requests that the caller gave up.
+    requests_cancelled,
+    /// Requests of peers.
+    requests_received,
+    /// Requests of peers that a handler answered.
+    requests_served,
+    /// Requests of peers that a handler refused, or that it failed at.
+    requests_refused,
+    /// Requests of peers for what nobody serves here.
+    requests_not_served,
+    /// Requests of peers that were refused because there were too many, or too many bytes of them.
+    requests_busy,
+    /// Requests of peers that were refused for their size.
+    requests_too_large,
+    /// Requests of peers that were cancelled, ran out of time, or lost their link.
+    requests_given_up,
+    /// Answers of handlers that were dropped: too large, or too many bytes of them being sent.
+    answers_shed,
+    /// Parts, answers and cancellations that belong to no request; some may be of one that is over.
+    messages_unexpected,
+    /// Links closed that were dialled for requests alone, for want of use.
+    errands_ended,
     /// Frames sent.
     frames_sent,
     /// Frames received.
@@ -266,6 +294,40 @@ counters! {
     reconcile_missing_here,
     /// Ids that reconciliation found missing at a peer and announced to it.
     reconcile_missing_there,
+    /// Requests of the original's clients that were let in, messages of streams included.
+    compat_requests,
+    /// Requests of the original's clients that were refused because their address had its share.
+    compat_requests_refused,
+    /// Registrations of the original's clients that were taken, hearsay included.
+    compat_registrations,
+    /// Registrations of the original's clients that were refused.
+    compat_registrations_refused,
+    /// Clients of the original that were dropped from the list because they did not answer.
+    compat_peers_dropped,
+    /// Pings of registered clients of the original.
+    compat_pings_sent,
+    /// Pings that registered clients of the original did not answer.
+    compat_pings_missed,
+    /// Messages from clients of the original, single and in streams.
+    compat_messages,
+    /// Notifications of transactions by clients of the original.
+    compat_notifications_received,
+    /// Transactions of the original's clients that were promised to be fetched.
+    compat_fetches_started,
+    /// Transactions that were promised to be fetched from the original's clients, and were not published.
+    compat_fetches_failed,
+    /// Payloads fetched from the original's clients that were others than they had told of.
+    compat_fetched_wrong,
+    /// Transactions published for the original's clients.
+    compat_published,
+    /// Notifications that registered clients of the original took.
+    compat_notifications_sent,
+    /// Notifications that did not reach a registered client of the original.
+    compat_notifications_failed,
+    /// Notifications dropped because too many waited for a client of the original.
+    compat_notifications_dropped,
+    /// Transactions that the original's clients no longer find by hash, because there were too many.
+    compat_hashes_forgotten,
 }
 
 /// State of a link.
@@ -421,6 +483,12 @@ pub struct Stats {
     /// bounds. One payload alone may take more than the share of its owner.
     #[serde(default)]
     pub memory_limits: BTreeMap<String, u64>,
+    /// Number of clients of the original that are registered and answer.
+    #[serde(default)]
+    pub compat_peers: u32,
+    /// Number of transactions that such clients find by the hash of their payload.
+    #[serde(default)]
+    pub compat_hashes: u64,
     /// Counts since the start.
     pub counters: Counters,
 }

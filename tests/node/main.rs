@@ -3,6 +3,8 @@
 mod common;
 
 mod bad_input;
+#[cfg(feature = "metrics")]
+mod collector;
 #[cfg(feature = "rest")]
 #[path = "../transport/cutting_path.rs"]
 mod cutting_path;
@@ -21,6 +23,7 @@ mod members;
 mod membership;
 #[cfg(feature = "sqlite")]
 mod memory;
+mod messages;
 mod outbox;
 mod past;
 mod publish_many;
@@ -34,6 +37,8 @@ mod repeat;
 mod republish;
 #[cfg(feature = "rest")]
 mod requests;
+#[cfg(feature = "compat")]
+mod rest;
 #[cfg(feature = "sqlite")]
 mod spill;
 mod spread;

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
 use sorcha_peer::error::FailureKind;
 use sorcha_peer::ports::{Accepted, Listener, RawLink, Transport};
-use sorcha_peer::testing::transport::Node;
+use sorcha_peer::testing::TransportNode;
 use sorcha_peer::transport::GrpcOptions;
 use sorcha_peer::{Endpoint, TransportKind};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
@@ -332,7 +332,7 @@ async fn a_client_by_hand_has_a_link() {
             assert_eq!(sent.header("sorcha-ack"), Some("39"));
             session
         },
-        Node::accept(&mut listener),
+        TransportNode::accept(&mut listener),
     )
     .await;
     assert_eq!((link.remote, link.kind), (identity(1).peer_id(), TransportKind::Rest));
@@ -533,7 +533,8 @@ async fn polls_that_are_never_read_hold_the_writer_back() {
         client.request("POST", &format!("{session}/send?offset=0&ack=0"), &hello).await;
         session
     };
-    let (session, mut link) = futures::future::join(open, Node::accept(&mut listener)).await;
+    let (session, mut link) =
+        futures::future::join(open, TransportNode::accept(&mut listener)).await;
     let mut deaf = Vec::new();
     for _ in 0..20 {
         let mut client = Client::connect(address).await;

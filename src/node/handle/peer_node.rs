@@ -17,8 +17,9 @@ use crate::error::{
 };
 use crate::identity::Identity;
 use crate::node::clock::PublishClock;
+use crate::node::handlers::Handlers;
 use crate::node::late_news::LateNews;
-use crate::node::messages::{Command, Draft, NodeState, SignedDraft};
+use crate::node::messages::{CallIds, Command, Draft, NodeState, SignedDraft};
 use crate::node::room::Room;
 use crate::node::subscribed_topics::{SubscribedTopics, TopicSelection};
 use crate::ports::{Ban, TransactionQueue, TransactionStore};
@@ -40,6 +41,8 @@ pub(in crate::node) struct Inner {
     pub(in crate::node) clock: Arc<PublishClock>,
     pub(in crate::node) publishes: mpsc::Sender<Vec<SignedDraft>>,
     pub(in crate::node) commands: mpsc::Sender<Command>,
+    pub(in crate::node) call_ids: CallIds,
+    pub(in crate::node) handlers: Arc<Handlers>,
     pub(in crate::node) drafts: mpsc::Sender<Draft>,
     /// Room for payloads that are being published.
     pub(in crate::node) publish_room: Room,
@@ -63,6 +66,9 @@ pub(in crate::node) struct Inner {
     pub(in crate::node) state: watch::Receiver<NodeState>,
     /// Report of the shutdown, once it is through.
     pub(in crate::node) ended: watch::Receiver<Option<ShutdownReport>>,
+    /// Service for clients of the original, where there is one.
+    #[cfg(feature = "compat")]
+    pub(in crate::node) compat: Option<crate::compat::Ops>,
 }
 
 /// Handle of a running node. Cloning shares the node; when the last clone is dropped the node says
@@ -212,7 +218,7 @@ impl PeerNode {
     }
 
     /// Forgets a durable subscription; an unknown name is no error. At most
-    /// [`MAX_CURSORS`](crate::ports::MAX_CURSORS) names are kept, five of them for the node itself.
+    /// [`Page::MAX_CURSORS`](crate::ports::Page::MAX_CURSORS) names are kept, five of them for the node itself.
     ///
     /// # Errors
     /// [`SubscribeError::InUse`] while it is subscribed; [`SubscribeError::Store`].
@@ -342,9 +348,13 @@ impl PeerNode {
     }
 
     /// Adds what handles count and the driver does not know.
-    pub(super) fn add_own_counts(&self, stats: &mut Stats) {
+    pub(in crate::node) fn add_own_counts(&self, stats: &mut Stats) {
         stats.counters.events_lagged += self.0.lagged.load(Ordering::Relaxed);
         stats.counters.publishes_refused += self.0.refused_publishes.load(Ordering::Relaxed);
+        #[cfg(feature = "compat")]
+        if let Some(compat) = &self.0.compat {
+            compat.add_to(stats);
+        }
     }
 
     /// Waits until `links` links are up and storage works, for `timeout` at the most; with 0 links for the
@@ -516,7 +526,7 @@ impl PeerNode {
     }
 
     /// Returns whether the node has stopped, or is about to.
-    fn is_closed(&self) -> bool {
+    pub(in crate::node) fn is_closed(&self) -> bool {
         self.0.commands.is_closed()
     }
 

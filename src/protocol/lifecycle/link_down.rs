@@ -88,6 +88,7 @@ impl Protocol {
             let result = Err(TestError::NotLinked);
             self.env.push(Output::Tested { call: test.call, result });
         }
+        self.end_conversation(l.id);
         if up.repair.is_running() {
             self.repairs.running.leave(1);
             self.env.counters.reconcile_broken_off += 1;

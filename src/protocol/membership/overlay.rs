@@ -254,7 +254,7 @@ impl Membership {
     }
 
     /// Begins a walk to a peer from the book, at all its endpoints.
-    fn walk_to(&mut self, env: &mut Env, peer: PeerId) {
+    pub(super) fn walk_to(&mut self, env: &mut Env, peer: PeerId) {
         let Some(known) = self.book.known.get(&peer) else { return };
         let is_worth = |e: &Endpoint| self.is_worth_dialling(env, &peer, e);
         let route = Route {
@@ -401,6 +401,6 @@ impl Membership {
 }
 
 /// Reports whether there are so few links that bootstrap peers are dialled.
-fn are_bootstraps_wanted(env: &Env, links: &Links) -> bool {
+pub(super) fn are_bootstraps_wanted(env: &Env, links: &Links) -> bool {
     links.up_count() < env.config.discovery.min_healthy_peers as usize
 }

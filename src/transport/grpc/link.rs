@@ -184,7 +184,7 @@ impl<C: Future<Output = hyper::Result<()>>> Driver<C> {
     }
 
     /// Drives until the connection is over or, once `alive` is dropped, for [`LINGER`] more.
-    pub(super) async fn run_while(mut self, alive: oneshot::Receiver<()>)
+    pub(in crate::transport) async fn run_while(mut self, alive: oneshot::Receiver<()>)
     where
         C: Send,
     {

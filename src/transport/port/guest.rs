@@ -52,7 +52,7 @@ pub(crate) struct Visitor {
 pub(in crate::transport) struct Guests(RwLock<Vec<Arc<dyn Guest>>>);
 
 impl Guests {
-    #[cfg(any(test, feature = "health"))]
+    #[cfg(any(test, feature = "health", feature = "compat"))]
     pub(in crate::transport) fn add(&self, guest: Arc<dyn Guest>) {
         self.0.write().unwrap_or_else(PoisonError::into_inner).push(guest);
     }

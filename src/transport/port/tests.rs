@@ -162,7 +162,7 @@ async fn tls(address: SocketAddr, alpn: &[u8]) -> Box<dyn Stream> {
 
 /// TLS as peers speak it.
 async fn peer_tls(address: SocketAddr, alpn: &[u8]) -> Box<dyn Stream> {
-    let tls = TlsIdentity::new(&identity(1), None).unwrap();
+    let tls = TlsIdentity::new(&identity(1), None, &GrpcOptions::default()).unwrap();
     let mut config = ClientConfig::clone(&tls.client_config(None));
     config.alpn_protocols = vec![alpn.to_vec()];
     connect(address, config).await

@@ -1,0 +1,246 @@
+//! Transactions that clients were promised to be asked for.
+//!
+//! Contract: a promise is kept or counted as broken: the transaction is asked for up to [`ATTEMPTS`] times, of
+//! all that have it in turn, with a growing delay; what comes is checked, and published by this node. However many
+//! tell of a transaction, it is fetched once. At most [`MAX_WANTED`] are wanted at a time, and of those so many
+//! are under way that their payloads take at most [`MAX_BYTES`].
+//!
+//! Tested by: `compat::tests`.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use tokio::sync::Notify;
+use tokio::time::sleep;
+
+use super::Shared;
+use super::client::Wanted;
+use super::hashes::{self, Name};
+use crate::error::PublishError;
+
+const ATTEMPTS: u32 = 5;
+/// Delay before the second attempt; it doubles with each, with jitter.
+const FIRST_DELAY: Duration = Duration::from_millis(250);
+const MAX_WANTED: usize = 1024;
+/// Maximum number of clients that one transaction is asked of.
+const MAX_SOURCES: usize = 4;
+/// Maximum number of fetches under way.
+const MAX_UNDER_WAY: u64 = 8;
+const MAX_BYTES: u64 = 64 << 20;
+
+/// Promises that are open.
+#[derive(Debug, Default)]
+pub(super) struct Fetches {
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    wanted: HashMap<[u8; 32], Promise>,
+    waiting: VecDeque<[u8; 32]>,
+}
+
+#[derive(Debug, Clone)]
+struct Promise {
+    wanted: Wanted,
+    /// Topic under which it is published.
+    topic: String,
+    /// Clients that say they have it.
+    sources: Vec<String>,
+}
+
+impl Fetches {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Number of promises that are open.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.state().wanted.len()
+    }
+
+    /// Reports whether a transaction is wanted already.
+    pub(super) fn contains(&self, name: &Name) -> bool {
+        self.state().wanted.contains_key(name.bytes())
+    }
+
+    /// Promises to fetch a transaction of a client; false where too many are wanted.
+    pub(super) fn want(&self, name: &Name, wanted: Wanted, topic: String, source: &str) -> bool {
+        let mut state = self.state();
+        if let Some(promise) = state.wanted.get_mut(name.bytes()) {
+            let is_new = !promise.sources.iter().any(|known| known == source);
+            if is_new && promise.sources.len() < MAX_SOURCES {
+                promise.sources.push(source.to_owned());
+            }
+            return true;
+        }
+        if state.wanted.len() >= MAX_WANTED {
+            return false;
+        }
+        let promise = Promise { wanted, topic, sources: vec![source.to_owned()] };
+        state.wanted.insert(*name.bytes(), promise);
+        state.waiting.push_back(*name.bytes());
+        drop(state);
+        self.changed.notify_one();
+        true
+    }
+
+    fn promise(&self, sha: &[u8; 32]) -> Option<Promise> {
+        self.state().wanted.get(sha).cloned()
+    }
+
+    fn take_waiting(&self) -> Option<[u8; 32]> {
+        self.state().waiting.pop_front()
+    }
+}
+
+/// Keeps promises, until dropped.
+pub(super) async fn run(shared: &Shared) {
+    let size = shared.settings.max_transaction_size.max(1);
+    let most = (MAX_BYTES / size).clamp(1, MAX_UNDER_WAY);
+    let most = usize::try_from(most).unwrap_or(1);
+    let mut under_way = FuturesUnordered::new();
+    loop {
+        while under_way.len() < most
+            && let Some(sha) = shared.fetches.take_waiting()
+        {
+            under_way.push(keep(shared, sha));
+        }
+        tokio::select! {
+            Some(()) = under_way.next() => {}
+            () = shared.fetches.changed.notified(), if under_way.len() < most => {}
+        }
+    }
+}
+
+async fn keep(shared: &Shared, sha: [u8; 32]) {
+    let kept = Box::pin(fetch(shared, &sha)).await;
+    shared.count(|c| {
+        c.compat_fetches_started += 1;
+        c.compat_fetches_failed += u64::from(!kept);
+    });
+    shared.fetches.state().wanted.remove(&sha);
+}
+
+/// Fetches and publishes a transaction. Returns whether it is there.
+async fn fetch(shared: &Shared, sha: &[u8; 32]) -> bool {
+    let mut wrong: Vec<String> = Vec::new();
+    for attempt in 0..ATTEMPTS {
+        if attempt > 0 {
+            sleep(jittered(FIRST_DELAY * 2u32.pow(attempt - 1))).await;
+        }
+        let Some(promise) = shared.fetches.promise(sha) else { return false };
+        let honest: Vec<_> =
+            promise.sources.iter().filter(|source| !wrong.contains(source)).collect();
+        let Some(source) = honest.get(attempt as usize % honest.len().max(1)) else { return false };
+        let Some(payload) = ask(shared, &promise, source).await else { continue };
+        if promise.wanted.size.is_some_and(|size| size != payload.len() as u64)
+            || hashes::sha256(&payload).await != *sha
+        {
+            tracing::debug!(target: "sorcha_peer::compat", %source, "a payload is another than was told of");
+            shared.count(|c| c.compat_fetched_wrong += 1);
+            wrong.push((*source).clone());
+            continue;
+        }
+        return publish(shared, sha, &promise, payload).await;
+    }
+    false
+}
+
+async fn ask(shared: &Shared, promise: &Promise, source: &str) -> Option<Bytes> {
+    let target = shared.registry().answering(source)?;
+    let me = shared.backend.peer_id().to_string();
+    let max = shared.settings.max_transaction_size;
+    match shared.client.fetch(&target, &me, &promise.wanted, max).await {
+        Ok(payload) => payload,
+        Err(error) => {
+            tracing::debug!(target: "sorcha_peer::compat", %source, %error, "a transaction was not fetched");
+            None
+        }
+    }
+}
+
+async fn publish(shared: &Shared, sha: &[u8; 32], promise: &Promise, payload: Bytes) -> bool {
+    for attempt in 0..ATTEMPTS {
+        if attempt > 0 {
+            sleep(jittered(FIRST_DELAY * 4u32.pow(attempt))).await;
+        }
+        match shared.backend.publish(&promise.topic, payload.clone()).await {
+            Ok(id) => {
+                shared.hashes().learn(*sha, id, promise.sources.clone());
+                shared.count(|c| c.compat_published += 1);
+                return true;
+            }
+            // Such as a full outbox, whose entries leave it as peers confirm them.
+            Err(
+                error @ (PublishError::QueueFull { .. }
+                | PublishError::Store(_)
+                | PublishError::OverRate { .. }
+                | PublishError::OverShare { .. }),
+            ) => {
+                tracing::warn!(target: "sorcha_peer::compat", %error, "a fetched transaction waits");
+            }
+            Err(error) => {
+                tracing::warn!(target: "sorcha_peer::compat", %error, "a fetched transaction was not published");
+                return false;
+            }
+        }
+    }
+    false
+}
+
+/// A delay between half of it and all of it.
+fn jittered(delay: Duration) -> Duration {
+    let mut random = [0; 2];
+    // Without random bytes all wait as long, which does no harm.
+    let _ = getrandom::fill(&mut random);
+    let part = f64::from(u16::from_le_bytes(random)) / f64::from(u16::MAX);
+    delay.mul_f64(0.5 + part / 2.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn want(fetches: &Fetches, n: u16, source: &str) -> bool {
+        let mut bytes = [0; 32];
+        bytes[..2].copy_from_slice(&n.to_le_bytes());
+        let wanted = Wanted { hash: n.to_string(), register: String::new(), size: None };
+        fetches.want(&Name::Hex(bytes), wanted, "t".to_owned(), source)
+    }
+
+    #[test]
+    fn however_many_tell_of_it_a_transaction_is_wanted_once() {
+        let fetches = Fetches::default();
+        for n in 0..10 {
+            assert!(want(&fetches, 1, &format!("client {n}")));
+            assert!(want(&fetches, 1, "client 0"));
+        }
+        let sha = fetches.take_waiting().unwrap();
+        assert_eq!(fetches.take_waiting(), None);
+        let sources = fetches.promise(&sha).unwrap().sources;
+        assert_eq!(sources, ["client 0", "client 1", "client 2", "client 3"]);
+    }
+
+    #[test]
+    fn promises_are_bounded() {
+        let fetches = Fetches::default();
+        let made = (0..2000).filter(|n| want(&fetches, *n, "a")).count();
+        assert_eq!((made, fetches.len()), (MAX_WANTED, MAX_WANTED));
+        assert!(want(&fetches, 0, "b"), "what is wanted already costs nothing");
+    }
+
+    #[test]
+    fn a_delay_has_jitter_within_bounds() {
+        let delay = Duration::from_secs(1);
+        let drawn: Vec<_> = (0..100).map(|_| jittered(delay)).collect();
+        assert!(drawn.iter().all(|d| (delay / 2..=delay).contains(d)));
+        assert!(drawn.iter().any(|d| *d != drawn[0]));
+    }
+}

@@ -1,0 +1,155 @@
+//! REST face: JSON and bytes over plain HTTP requests.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `GET …/peers/list?requestingPeerId=&maxPeers=` | 200, peers |
+//! | `POST …/peers/register` | 200 |
+//! | `GET` or `POST …/peers/ping` | 200 |
+//! | `POST …/peers/message` | 200 |
+//! | `GET …/peers`, `…/peers/{id}`, `…/peers/health`, `…/peers/stats`, `/api/health` | 200, figures |
+//! | `POST …/transactions?topic=` and bytes, or JSON | 201, the id |
+//! | `POST …/transactions/notify` | 200 |
+//! | `GET …/transactions/{hash}` | 200, 206 or 304, the payload |
+//!
+//! Contract: below `/api/v1` and `/api`, with `peer` for `peers` and `transaction` for `transactions`, each path
+//! means the same. A path takes `OPTIONS`, and `HEAD` where it takes `GET`; other methods are answered with
+//! what it takes. Refusals are problem documents, and nothing that a request holds leads to a status of 500.
+//! A request has its place before its body is read; a body is bounded before it is kept.
+
+mod body;
+mod conditions;
+mod json;
+mod negotiation;
+mod overview;
+mod peers;
+mod problem;
+mod route;
+mod text;
+mod transactions;
+
+use bytes::Bytes;
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use hyper::body::Body as _;
+use tonic::body::Body;
+
+use self::body::Sending;
+use self::negotiation::{MediaType, accepted, same_site};
+use self::problem::Problem;
+use self::route::Route;
+pub(super) use self::route::is_for as serves;
+use self::text::Query;
+use super::{Ops, Permit};
+use crate::transport::Visitor;
+
+/// Media type of most answers.
+const JSON: &str = "application/json";
+/// Maximum number of bytes of a body in which no transaction comes.
+const MAX_JSON_BYTES: u64 = 2 * 1024 * 1024;
+
+/// Answers a request for a path that this face [serves].
+pub(super) async fn serve(ops: Ops, request: Request<Body>, visitor: Visitor) -> Response<Body> {
+    let is_head = request.method() == Method::HEAD;
+    let instance = request.uri().path().to_owned();
+    let admitted = ops.admit(&visitor, request.body().size_hint().lower());
+    let (reply, permit) = match admitted {
+        Ok(permit) => {
+            let mut call = Call { ops, visitor, permit };
+            let answer = call.answer(request).await;
+            (answer.unwrap_or_else(|problem| problem.into_reply(&instance)), Some(call.permit))
+        }
+        Err(refusal) => (Problem::from(refusal).into_reply(&instance), None),
+    };
+    let (mut head, bytes) = reply.into_parts();
+    head.headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if !matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+        head.headers.insert(CONTENT_LENGTH, bytes.len().into());
+    }
+    // The length is that of what GET answers with.
+    let bytes = if is_head { Bytes::new() } else { bytes };
+    Response::from_parts(head, Body::new(Sending::new(bytes, permit)))
+}
+
+/// One request that has its place.
+#[derive(Debug)]
+struct Call {
+    ops: Ops,
+    visitor: Visitor,
+    permit: Permit,
+}
+
+impl Call {
+    async fn answer(&mut self, request: Request<Body>) -> Result<Response<Bytes>, Problem> {
+        let nothing = || Problem::not_found("Nothing is served at this path");
+        let route = Route::of(request.uri().path())?.ok_or_else(nothing)?;
+        let (method, allow) = (request.method(), route.allow());
+        same_site(request.headers(), request.uri(), self.visitor.is_proxied)?;
+        if !allow.split(", ").any(|known| method == known) {
+            return Err(Problem::method(allow));
+        }
+        if method == Method::OPTIONS {
+            let mut reply = respond(StatusCode::NO_CONTENT, Bytes::new());
+            reply.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
+            return Ok(reply);
+        }
+        let query = Query::of(request.uri().query())?;
+        if let Route::Transaction(hash) = &route {
+            return self.transaction(hash, &query, request.method(), request.headers()).await;
+        }
+        accepted(request.headers(), JSON)?;
+        match route {
+            Route::List => self.list(&query).await,
+            Route::Ping if method == Method::POST => {
+                let body = self.json(request).await?;
+                self.ping_with(&body).await
+            }
+            Route::Ping => self.ping(query.text("peerId")?).await,
+            Route::Register => {
+                let body = self.json(request).await?;
+                self.register(&body).await
+            }
+            Route::Message => {
+                let body = self.json(request).await?;
+                self.message(body).await
+            }
+            Route::Notify => {
+                let body = self.json(request).await?;
+                self.notify(&body).await
+            }
+            Route::Publish => self.publish(&query, request).await,
+            Route::Health => self.health().await,
+            Route::Peers => self.peers().await,
+            Route::Peer(id) => self.peer(&id).await,
+            Route::PeersHealth => self.peers_health().await,
+            Route::PeersStats => self.peers_stats().await,
+            Route::Transaction(_) => Err(nothing()),
+        }
+    }
+
+    /// Body of a request that takes JSON.
+    async fn json(&mut self, request: Request<Body>) -> Result<Bytes, Problem> {
+        match MediaType::of(request.headers())? {
+            MediaType::Json => {}
+            // An empty body has no type, and is refused as such.
+            MediaType::Unknown if request.body().is_end_stream() => {}
+            MediaType::Unknown | MediaType::Bytes => {
+                let detail = "The body has to be application/json";
+                return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
+            }
+        }
+        body::read(request.into_body(), MAX_JSON_BYTES, &mut self.permit).await
+    }
+}
+
+fn respond(status: StatusCode, bytes: Bytes) -> Response<Bytes> {
+    let mut reply = Response::new(bytes);
+    *reply.status_mut() = status;
+    reply.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    reply
+}
+
+fn respond_json(status: StatusCode, value: &serde_json::Value) -> Response<Bytes> {
+    let mut reply = respond(status, value.to_string().into());
+    reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
+    reply
+}
