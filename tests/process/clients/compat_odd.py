@@ -242,6 +242,9 @@ def odd_calls(node):
         node.alive(path)
     for path in ["/sorcha.peer.discovery.PeerDiscovery/Nope", "/sorcha.peer.discovery.Nope/Ping", "/nope", "/"]:
         node.check(path, node.call(path, [b""], False), {Code.UNIMPLEMENTED})
+    for path, many in [("health.v1.Health/Check", False), ("reflection.v1.ServerReflection/ServerReflectionInfo", True)]:
+        for message in [b"\xff", b"\x0a\xff", b"\x0a\1\xff"]:
+            node.check(f"{path}: {message}", node.call(f"/grpc.{path}", [message], many), BROKEN)
     # Callers that give up at once, while their messages are on their way and after.
     for number in range(200):
         path = "/sorcha.peer.communication.PeerCommunication/Stream"
@@ -296,7 +299,12 @@ class OddPeer(client.OwnPeer):
             yield chunk
 
 
-def odd_peers(node, host):
+def listed(node):
+    discovery = client.d_grpc.PeerDiscoveryStub(node.channel)
+    return {peer.peer_id for peer in discovery.GetPeerList(d.PeerListRequest(), timeout=client.PATIENCE).peers}
+
+
+def odd_peers(node, host, before):
     """What registered peers answer when they are asked for what they offered."""
     options = argparse.Namespace(own_cert=None, own_key=None)
     own = OddPeer(options, f"odd-{os.getpid()}", host)
@@ -305,10 +313,8 @@ def odd_peers(node, host):
     try:
         answer = discovery.RegisterPeer(d.RegisterPeerRequest(peer_info=own.info()), timeout=client.PATIENCE)
         own.wait("Ping")
-        peers = lambda: discovery.GetPeerList(d.PeerListRequest(), timeout=client.PATIENCE).peers
-        listed = lambda: [peer.peer_id for peer in peers()]
-        client.until(lambda: own.name in listed(), f"listed ({answer.message})")
-        others = [name for name in listed() if name != own.name]
+        client.until(lambda: own.name in listed(node), f"listed ({answer.message})")
+        others = listed(node) - before - {own.name}
         node.holds(f"who never answered is not listed: {others}", not others)
         hashes = []
 
@@ -339,10 +345,11 @@ def odd_peers(node, host):
 
 def main():
     node = Node(sys.argv[1])
+    before = listed(node)
     every_field(node)
     noise(node)
     odd_calls(node)
-    odd_peers(node, "127.0.0.1")
+    odd_peers(node, "127.0.0.1", before)
     print(f"{node.count} cases, {node.wrong} wrong")
     node.channel.close()
     sys.exit(1 if node.wrong else 0)
