@@ -119,7 +119,8 @@ EVENTS:
   peer_up {peer,transport,address,direction}, peer_down {peer,reason}
   transport_changed {peer,from,to,reason}
                                        the link goes on over another connection, nothing lost: upgrade,
-                                       max link age, proxy body limit, proxy time limit, or peer
+                                       max link age, proxy body limit, proxy time limit,
+                                       closing, or peer
   breaker_opened {peer,address,failures,reset_s}, breaker_half_open, breaker_closed {peer,address}
                                        who cannot be reached is left alone for so long, but for a
                                        probe; "peer" or "address" is null

@@ -2,7 +2,8 @@
 //!
 //! Contract: a request is let in while its address has requests and bytes left of its minute, and while
 //! fewer than so many are being answered, for the address and in all. Bytes may be overdrawn by one request,
-//! which the next ones then wait for: how large one is shows only as it comes. What comes by way of a proxy has one
+//! which the next ones then wait for: how large one is shows only as it comes. Bytes that are kept for requests being
+//! answered are at most [`MAX_HELD`], or those of one request that holds more by itself. What comes by way of a proxy has one
 //! address for all, and [`ALL`] times as much, which is also what all addresses have together.
 
 use std::collections::HashMap;
@@ -20,7 +21,10 @@ use crate::types::host_of;
 /// Number of addresses' worth that all addresses have together.
 const ALL: f64 = 10.0;
 /// Maximum number of requests being answered, for one address and in all.
-const MAX_UNDER_WAY: (u32, u32) = (64, 512);
+/// More than the messages of one stream that may be unanswered.
+const MAX_UNDER_WAY: (u32, u32) = (256, 1024);
+/// Maximum number of bytes kept for requests being answered, for one address and in all.
+const MAX_HELD: (u64, u64) = (64 << 20, 256 << 20);
 /// Maximum number of addresses that are counted. Those that had nothing for a minute give way.
 const MAX_ADDRESSES: usize = 8192;
 const MINUTE: f64 = 60.0;
@@ -30,6 +34,8 @@ const MINUTE: f64 = 60.0;
 pub(crate) struct Permit {
     table: Arc<Mutex<Table>>,
     key: Key,
+    /// Number of bytes that are kept for the request.
+    held: u64,
 }
 
 /// Limits of all addresses.
@@ -67,6 +73,7 @@ struct Account {
     transactions: f64,
     at: Instant,
     under_way: u32,
+    held: u64,
 }
 
 impl Account {
@@ -79,6 +86,7 @@ impl Account {
             transactions: transactions * share,
             at: now,
             under_way: 0,
+            held: 0,
         }
     }
 
@@ -161,6 +169,18 @@ impl Table {
         if left.is_zero() { Ok(()) } else { Err(busy(left)) }
     }
 
+    /// Makes room for more bytes of a request that holds `own` already.
+    fn hold(&mut self, key: Key, own: u64, bytes: u64, now: Instant) -> Result<(), Refusal> {
+        let most = if key == Key::Proxy { MAX_HELD.1 } else { MAX_HELD.0 };
+        let of_address = self.account(key, now).map_or(0, |account| account.held);
+        let is_full = |held: u64, most: u64| held > own && held.saturating_add(bytes) > most;
+        if is_full(of_address, most) || is_full(self.all.held, MAX_HELD.1) {
+            return Err(busy(Duration::ZERO));
+        }
+        self.each(key, |account| account.held += bytes);
+        Ok(())
+    }
+
     fn transaction(&mut self, key: Key, now: Instant) -> Result<(), Refusal> {
         let rates = self.rates;
         let Some(account) = self.account(key, now) else { return Ok(()) };
@@ -207,9 +227,17 @@ impl Limits {
 }
 
 impl Permit {
-    /// Counts more bytes of the same request, sent or received.
+    /// Counts more bytes of the same request, sent or received, and holds them.
     pub(crate) fn grow(&mut self, bytes: u64) -> Result<(), Refusal> {
-        lock(&self.table).grow(self.key, bytes, Instant::now())
+        lock(&self.table).grow(self.key, bytes, Instant::now())?;
+        self.hold(bytes)
+    }
+
+    /// Makes room for bytes that are kept until the request is answered and were counted before.
+    pub(crate) fn hold(&mut self, bytes: u64) -> Result<(), Refusal> {
+        lock(&self.table).hold(self.key, self.held, bytes, Instant::now())?;
+        self.held += bytes;
+        Ok(())
     }
 }
 
@@ -217,6 +245,7 @@ impl Drop for Permit {
     fn drop(&mut self) {
         lock(&self.table).each(self.key, |account| {
             account.under_way = account.under_way.saturating_sub(1);
+            account.held = account.held.saturating_sub(self.held);
         });
     }
 }
@@ -234,7 +263,7 @@ impl Ops {
             Err(_) => c.compat_requests_refused += 1,
         });
         admitted?;
-        Ok(Permit { table: Arc::clone(&limits.0), key })
+        Ok(Permit { table: Arc::clone(&limits.0), key, held: 0 })
     }
 }
 
@@ -311,6 +340,32 @@ mod tests {
         }
         assert!(seconds(table.transaction(Key::Proxy, now)) > 0, "all have used up theirs");
         assert!(seconds(table.transaction(host(9), now)) > 0, "and so has who asks first");
+    }
+
+    #[test]
+    fn bytes_that_are_held_are_bounded_and_given_back() {
+        let (limits, now) = limits();
+        let mut table = limits.table();
+        let (most, all) = MAX_HELD;
+        for key in [HOST, host(1), Key::Proxy] {
+            table.admit(key, 0, now).unwrap();
+        }
+        table.hold(HOST, 0, most, now).unwrap();
+        assert_eq!(seconds(table.hold(HOST, 0, 1, now)), 1, "another request of the address");
+        table.hold(host(1), 0, most, now).unwrap();
+        table.hold(Key::Proxy, 0, all - 2 * most, now).unwrap();
+        assert_eq!(seconds(table.hold(host(1), most, 1, now)), 1, "another address");
+        table.each(HOST, |account| account.held -= most);
+        table.hold(host(1), most, 1, now).unwrap();
+        drop(table);
+
+        let permit = || Permit { table: Arc::clone(&limits.0), key: HOST, held: 0 };
+        let mut large = permit();
+        limits.table().each(host(1), |account| account.held = 0);
+        assert!(large.hold(2 * all).is_ok(), "one request alone");
+        assert!(permit().hold(1).is_err());
+        drop(large);
+        assert!(permit().hold(1).is_ok());
     }
 
     #[test]

@@ -51,6 +51,11 @@ pub struct RawLink {
     /// [`Trust::Secret`](crate::config::Trust) a link without one is refused, since a proof could be
     /// taken from one link to another.
     pub binding: Option<[u8; 32]>,
+    /// Notice that what carries the link takes nothing new any more and is about to be closed, though the
+    /// link goes on until then, as HTTP/2 says by GOAWAY; `None` where the transport cannot tell. The node
+    /// that dialled then goes over to another connection, and the end of this one is no failure. It has to
+    /// be cheap to poll: that happens with every frame.
+    pub leaving: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     /// True: the remote's key is certified by the CA of [`Trust::Ca`](crate::config::Trust). With
     /// that trust a link without it is refused.
     pub certified: bool,
@@ -77,6 +82,7 @@ impl RawLink {
             stream,
             binding: None,
             certified: false,
+            leaving: None,
             received: None,
             taken: None,
         }

@@ -33,6 +33,7 @@ impl Protocol {
                 self.on_handshake_failed(address.map(canonical), reason);
             }
             Input::LinkClosed { link } => self.with_link(link, Self::on_link_closed),
+            Input::Leaving { link } => self.with_link(link, Self::on_leaving),
             Input::Received { link, messages, bytes } => self.on_received(link, messages, bytes),
             Input::Malformed { link } => self.with_link(link, Self::violation),
             Input::Overrun { link } => {

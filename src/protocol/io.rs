@@ -93,6 +93,11 @@ pub enum Input {
         /// Number of the link.
         link: LinkId,
     },
+    /// The connection of a link takes nothing new any more, and is about to be closed.
+    Leaving {
+        /// Number of the link.
+        link: LinkId,
+    },
     /// A frame came and was decoded.
     Received {
         /// Number of the link that the frame came on.

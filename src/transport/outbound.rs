@@ -81,7 +81,7 @@ impl Outbound {
         let stream = self.connect(endpoint, Alpn::H2, may).await?;
         let (requests, driver) = grpc::handshake(stream).await?;
         let (alive, ended) = oneshot::channel();
-        tokio::spawn(driver.run_while(ended));
+        tokio::spawn(driver.run_while(ended, requests.clone()));
         Ok(Http2 { requests, origin: grpc::origin(endpoint)?, _alive: alive })
     }
 

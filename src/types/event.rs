@@ -91,8 +91,8 @@ pub enum Event {
         from: TransportKind,
         /// The transport that carries it now; the same where only the connection is another one.
         to: TransportKind,
-        /// Reason in words: `upgrade`, `max link age`, `proxy body limit`, `proxy time limit`, or `peer`
-        /// where that has the reason.
+        /// Reason in words: `upgrade`, `max link age`, `proxy body limit`, `proxy time limit`, `closing`
+        /// where the connection is about to be closed, or `peer` where that has the reason.
         reason: String,
     },
     /// A peer missed an answer; one more and it is down.

@@ -160,6 +160,8 @@ counters! {
     handovers_failed,
     /// Connections of peers that were to take a link over, out of turn.
     handovers_refused,
+    /// Connections of links that were about to be closed by the other end, or by a proxy, which said so.
+    connections_leaving,
     /// Bounds that were found at which connections are cut on the way.
     link_limits_found,
     /// Times when an identity, this node's or a peer's, was seen in use by two processes at once.

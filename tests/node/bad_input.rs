@@ -16,7 +16,7 @@ use sorcha_peer::transport::{GrpcOptions, GrpcTransport};
 use sorcha_peer::types::unstable::{Hello, Message};
 use sorcha_peer::types::{CloseReason, Counters, PeerRecord};
 use sorcha_peer::{Config, Endpoint, Event, Events, PeerId, PeerNode};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::common::raw::{RawPeer, hello};
@@ -138,6 +138,42 @@ async fn a_flood_of_handshakes_is_bounded_and_over_with_its_cause() {
     drop(flood);
     until(&node, "their places are free", |s| s.counters.handshakes_failed == u64::from(ROOM))
         .await;
+    assert_serves(&node).await;
+}
+
+#[cfg(all(feature = "rest", feature = "websocket"))]
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_that_lead_to_no_link_are_answered_told_and_counted() {
+    let node = start_with(|c| c.listen.http = Some(([127, 0, 0, 1], 0).into())).await;
+    let http = node.http_addr().expect("a port for proxies");
+    let mut events = node.events();
+    let upgrade = "GET /sorcha/v1/ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n\
+        Connection: Upgrade\r\nSec-WebSocket-Protocol: sorcha.gossip.v1\r\n";
+    let key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    let call = |path: &str| {
+        format!("POST /sorcha/v1/{path} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+    };
+    let guessed = "0".repeat(32);
+    let refused = [
+        (format!("{upgrade}Sec-WebSocket-Version: 13\r\n\r\n"), 400),
+        (format!("{upgrade}{key}Sec-WebSocket-Version: 8\r\n\r\n"), 426),
+        (format!("{upgrade}{key}Sec-WebSocket-Version: 13\r\nOrigin: https://x\r\n\r\n"), 403),
+        (call(&format!("exchange/{guessed}/poll?ack=0")), 404),
+        (call(&format!("exchange/{guessed}/send?offset=5&ack=0")), 404),
+        (call("elsewhere"), 404),
+    ];
+    for (number, (request, status)) in (1..).zip(refused) {
+        let mut stream = TcpStream::connect(http).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut head = [0; 12];
+        soon("an answer", stream.read_exact(&mut head)).await.unwrap();
+        assert_eq!(head, *format!("HTTP/1.1 {status}").as_bytes(), "{request}");
+        event(&mut events, "a refusal", |event| {
+            matches!(event, Event::HandshakeRefused { .. }).then_some(())
+        })
+        .await;
+        assert_eq!(counters(&node).await.handshakes_failed, number, "{request}");
+    }
     assert_serves(&node).await;
 }
 

@@ -49,7 +49,7 @@ impl CuttingProxy {
 }
 
 /// Publishes on both until `enough` says so; all of it arrives at both, once.
-async fn talk(nodes: [&PeerNode; 2], mut enough: impl AsyncFnMut() -> bool) {
+pub(crate) async fn talk(nodes: [&PeerNode; 2], mut enough: impl AsyncFnMut() -> bool) {
     let mut arriving: Vec<Subscription> = Vec::new();
     for node in nodes {
         arriving.push(node.subscribe("t", StartAt::Now).await.unwrap());

@@ -9,6 +9,7 @@ mod collector;
 #[path = "../transport/cutting_path.rs"]
 mod cutting_path;
 mod forward_proxy;
+mod goaway;
 mod handover;
 #[cfg(feature = "health")]
 mod health;

@@ -106,7 +106,10 @@ impl ServerCertVerifier for Curious {
 }
 
 /// The certificate that a client with these algorithms is shown.
-async fn shown(listener: &mut Box<dyn Listener>, schemes: &[SignatureScheme]) -> CertificateDer<'static> {
+async fn shown(
+    listener: &mut Box<dyn Listener>,
+    schemes: &[SignatureScheme],
+) -> CertificateDer<'static> {
     let curious = Arc::new(Curious { schemes: schemes.to_vec(), seen: Mutex::default() });
     connect(listener, "peer.example.com", Arc::clone(&curious) as _).await.unwrap();
     curious.seen.lock().unwrap().take().unwrap()
@@ -160,7 +163,9 @@ async fn the_made_one_is_for_the_names_of_the_node() {
         "127.0.0.1",
         "::1",
     ] {
-        connect(&mut listener, name, trusting(&root)).await.unwrap_or_else(|e| panic!("{name}: {e}"));
+        connect(&mut listener, name, trusting(&root))
+            .await
+            .unwrap_or_else(|e| panic!("{name}: {e}"));
     }
     for name in ["example.com", "192.0.2.8", "other.example.com"] {
         assert!(connect(&mut listener, name, trusting(&root)).await.is_err(), "{name}");

@@ -179,7 +179,10 @@ async fn a_proxy_that_never_comes_to_an_end_costs_the_connect_timeout_at_most() 
     ] {
         let proxy = HttpProxy::start(manner.clone()).await;
         let mut options = by_way_of(&proxy.address.to_string());
-        options.connect_timeout = SOON;
+        // What ends by itself has all the time that it takes on a busy machine.
+        if kind == K::Timeout {
+            options.connect_timeout = SOON;
+        }
         let error = failure(&options, "peer.example.com:5001").await;
         assert_eq!(error.kind, kind, "{manner:?}: {error}");
     }

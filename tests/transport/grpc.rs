@@ -13,6 +13,7 @@ use sorcha_peer::transport::GrpcOptions;
 use sorcha_peer::{Config, Endpoint};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::oneshot;
 
 use crate::common::{
     HANG, Server, any_port, identity, impatient, in_time, node, plaintext, transport,
@@ -303,6 +304,54 @@ async fn a_listener_that_expects_nobody_hears_of_a_dial_for_another() {
     assert_eq!(failure.kind, FailureKind::Closed);
     assert_eq!(dialled.unwrap_err().kind, FailureKind::Identity);
     server.serves().await;
+}
+
+/// A server that makes a link by hand: it says goodbye when it is told to, then a frame, and then gives the first frame
+/// that comes.
+async fn polite_server(
+    socket: TcpListener,
+    goodbye: oneshot::Receiver<()>,
+    frame: oneshot::Sender<Bytes>,
+) {
+    let (tcp, _) = socket.accept().await.unwrap();
+    let mut connection = h2::server::handshake(tcp).await.unwrap();
+    let (request, mut answer) = connection.accept().await.unwrap().unwrap();
+    let head = http::Response::builder().header("content-type", "application/grpc");
+    let head = head.header("x-sorcha-peer-id", identity(2).peer_id().to_string());
+    let mut sending = answer.send_response(head.body(()).unwrap(), false).unwrap();
+    tokio::select! {
+        more = connection.accept() => panic!("{more:?}"),
+        told = goodbye => told.unwrap(),
+    }
+    connection.graceful_shutdown();
+    sending.send_data(Bytes::from_static(b"\0\0\0\0\x02hi"), false).unwrap();
+    let mut body = request.into_body();
+    let receiving = async {
+        let bytes = body.data().await.unwrap().unwrap();
+        let _ = frame.send(bytes);
+    };
+    // Until the link is dropped.
+    join(async { while connection.accept().await.is_some() {} }, receiving).await;
+}
+
+#[tokio::test]
+async fn a_goodbye_is_told_and_the_link_goes_on() {
+    let socket = TcpListener::bind(any_port()).await.unwrap();
+    let endpoint = Endpoint::from(socket.local_addr().unwrap());
+    let ((say, told), (frame, got)) = (oneshot::channel(), oneshot::channel());
+    let server = tokio::spawn(polite_server(socket, told, frame));
+    let client = transport(1, &plaintext());
+    let dial = client.dial(&endpoint, Some(identity(2).peer_id()));
+    let mut link = in_time(dial).await.unwrap();
+    let mut leaving = link.leaving.take().expect("a notice");
+    assert!(futures::poll!(&mut leaving).is_pending());
+    say.send(()).unwrap();
+    in_time(leaving).await;
+    assert_eq!(in_time(link.stream.next()).await.unwrap().unwrap(), "hi");
+    link.sink.send("and hello".into()).await.unwrap();
+    assert_eq!(in_time(got).await.unwrap(), &b"\0\0\0\0\x09and hello"[..]);
+    drop(link);
+    in_time(server).await.unwrap();
 }
 
 /// Each link has one task on each side; none is left when the links are dropped, whether they

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 use hyper::body::{Body, Frame, SizeHint};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::problem::Problem;
 use crate::compat::Permit;
@@ -18,27 +18,30 @@ use crate::compat::Permit;
 const BODY_TIME: Duration = Duration::from_secs(20);
 /// Number of bytes in a second below which a body is too slow.
 const MIN_BYTES_PER_SECOND: u64 = 16 * 1024;
+/// Maximum number of bytes of a refused body that are read, and dropped.
+const DRAINED_BYTES: u64 = 256 * 1024;
+/// Time that reading them may take.
+const DRAIN_TIME: Duration = Duration::from_millis(500);
 
 /// Reads a body of at most `limit` bytes, and no more of a larger one. What was announced of it is known to
 /// the permit; what goes beyond is told to it before it is kept.
 ///
 /// # Errors
 /// 413, 408, 429, and 400 for a body that breaks off.
-pub(super) async fn read<B>(body: B, limit: u64, permit: &mut Permit) -> Result<Bytes, Problem>
+pub(super) async fn read<B>(mut body: B, limit: u64, permit: &mut Permit) -> Result<Bytes, Problem>
 where
-    B: Body<Data = Bytes>,
+    B: Body<Data = Bytes> + Unpin,
 {
     let announced = body.size_hint().lower();
     if announced > limit {
         return Err(Problem::too_large(limit));
     }
     let start = Instant::now();
-    let mut body = pin!(body);
     let (mut first, mut rest, mut len, mut admitted) =
         (Bytes::new(), BytesMut::new(), 0, announced);
     loop {
         let deadline = start + BODY_TIME + Duration::from_secs(len / MIN_BYTES_PER_SECOND);
-        let frame = timeout_at(deadline, poll_fn(|cx| body.as_mut().poll_frame(cx))).await;
+        let frame = timeout_at(deadline, poll_fn(|cx| Pin::new(&mut body).poll_frame(cx))).await;
         let Ok(frame) = frame else {
             let detail = "The body takes too long";
             return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, detail));
@@ -51,9 +54,13 @@ where
         if len > limit {
             return Err(Problem::too_large(limit));
         }
-        if let Some(more @ 1..) = len.checked_sub(admitted) {
-            permit.grow(more)?;
-            admitted = len;
+        match len.saturating_sub(admitted) {
+            0 => permit.hold(bytes.len() as u64)?,
+            more => {
+                permit.hold(bytes.len() as u64 - more)?;
+                permit.grow(more)?;
+                admitted = len;
+            }
         }
         // Most bodies come in one piece, which is taken as it is.
         if first.is_empty() && rest.is_empty() {
@@ -64,6 +71,29 @@ where
         }
     }
     Ok(if rest.is_empty() { first } else { rest.freeze() })
+}
+
+/// Reads on past what is refused, within bounds: clients that are still sending would else take the end of
+/// the stream for a failure, and the refusal would be lost.
+pub(super) async fn drain<B>(body: B)
+where
+    B: Body<Data = Bytes>,
+{
+    if body.size_hint().lower() > DRAINED_BYTES {
+        return;
+    }
+    let mut body = pin!(body);
+    let reading = async {
+        let mut len = 0;
+        while let Some(Ok(frame)) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
+            len += frame.data_ref().map_or(0, Bytes::len) as u64;
+            if len > DRAINED_BYTES {
+                break;
+            }
+        }
+    };
+    // What is late is left.
+    let _ = timeout(DRAIN_TIME, reading).await;
 }
 
 /// Body of an answer, which keeps the request's place until it is sent.

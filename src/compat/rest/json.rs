@@ -42,9 +42,6 @@ impl<'a> Fields<'a> {
     /// # Errors
     /// 400 with the place in the body where it is no JSON, or no object.
     pub(super) fn of(body: &'a [u8], names: &'static [&'static str]) -> Result<Self, Problem> {
-        if body.is_empty() {
-            return Err(Problem::invalid("The body is empty: it has to be a JSON object"));
-        }
         let mut deserializer = serde_json::Deserializer::from_str(text_of(body)?);
         let fields = deserializer.deserialize_map(Object(names));
         let fields = fields.and_then(|fields| deserializer.end().map(|()| fields));
@@ -145,6 +142,9 @@ fn wrong(name: &str, expected: &str, value: &Value<'_>) -> Problem {
 
 /// The text that a body has to be.
 pub(super) fn text_of(body: &[u8]) -> Result<&str, Problem> {
+    if body.is_empty() {
+        return Err(Problem::invalid("The body is empty: it has to be JSON"));
+    }
     std::str::from_utf8(body).map_err(|error| {
         let at = error.valid_up_to();
         Problem::invalid(format!("The body is no JSON: it is not UTF-8 (byte {at})"))

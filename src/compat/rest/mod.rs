@@ -28,7 +28,10 @@ mod text;
 mod transactions;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use http::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, X_CONTENT_TYPE_OPTIONS,
+};
+use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Body as _;
 use tonic::body::Body;
@@ -49,17 +52,21 @@ const MAX_JSON_BYTES: u64 = 2 * 1024 * 1024;
 
 /// Answers a request for a path that this face [serves].
 pub(super) async fn serve(ops: Ops, request: Request<Body>, visitor: Visitor) -> Response<Body> {
-    let is_head = request.method() == Method::HEAD;
-    let instance = request.uri().path().to_owned();
-    let admitted = ops.admit(&visitor, request.body().size_hint().lower());
-    let (reply, permit) = match admitted {
+    let (head, mut body) = request.into_parts();
+    let admitted = ops.admit(&visitor, body.size_hint().lower());
+    let (answer, permit) = match admitted {
         Ok(permit) => {
             let mut call = Call { ops, visitor, permit };
-            let answer = call.answer(request).await;
-            (answer.unwrap_or_else(|problem| problem.into_reply(&instance)), Some(call.permit))
+            (call.answer(&head, &mut body).await, Some(call.permit))
         }
-        Err(refusal) => (Problem::from(refusal).into_reply(&instance), None),
+        Err(refusal) => (Err(refusal.into()), None),
     };
+    // Who asked first whether to send it is told not to.
+    if !body.is_end_stream() && !head.headers.contains_key(EXPECT) {
+        body::drain(body).await;
+    }
+    let is_head = head.method == Method::HEAD;
+    let reply = answer.unwrap_or_else(|problem| problem.into_reply(head.uri.path()));
     let (mut head, bytes) = reply.into_parts();
     head.headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     if !matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
@@ -79,44 +86,44 @@ struct Call {
 }
 
 impl Call {
-    async fn answer(&mut self, request: Request<Body>) -> Result<Response<Bytes>, Problem> {
+    async fn answer(&mut self, head: &Parts, body: &mut Body) -> Result<Response<Bytes>, Problem> {
         let nothing = || Problem::not_found("Nothing is served at this path");
-        let route = Route::of(request.uri().path())?.ok_or_else(nothing)?;
-        let (method, allow) = (request.method(), route.allow());
-        same_site(request.headers(), request.uri(), self.visitor.is_proxied)?;
-        if !allow.split(", ").any(|known| method == known) {
+        let route = Route::of(head.uri.path())?.ok_or_else(nothing)?;
+        let allow = route.allow();
+        same_site(&head.headers, &head.uri, self.visitor.is_proxied)?;
+        if !allow.split(", ").any(|known| head.method == known) {
             return Err(Problem::method(allow));
         }
-        if method == Method::OPTIONS {
+        if head.method == Method::OPTIONS {
             let mut reply = respond(StatusCode::NO_CONTENT, Bytes::new());
             reply.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
             return Ok(reply);
         }
-        let query = Query::of(request.uri().query())?;
+        let query = Query::of(head.uri.query())?;
         if let Route::Transaction(hash) = &route {
-            return self.transaction(hash, &query, request.method(), request.headers()).await;
+            return self.transaction(hash, &query, head).await;
         }
-        accepted(request.headers(), JSON)?;
+        accepted(&head.headers, JSON)?;
         match route {
             Route::List => self.list(&query).await,
-            Route::Ping if method == Method::POST => {
-                let body = self.json(request).await?;
+            Route::Ping if head.method == Method::POST => {
+                let body = self.json(head, body).await?;
                 self.ping_with(&body).await
             }
             Route::Ping => self.ping(query.text("peerId")?).await,
             Route::Register => {
-                let body = self.json(request).await?;
+                let body = self.json(head, body).await?;
                 self.register(&body).await
             }
             Route::Message => {
-                let body = self.json(request).await?;
+                let body = self.json(head, body).await?;
                 self.message(body).await
             }
             Route::Notify => {
-                let body = self.json(request).await?;
+                let body = self.json(head, body).await?;
                 self.notify(&body).await
             }
-            Route::Publish => self.publish(&query, request).await,
+            Route::Publish => self.publish(&query, head, body).await,
             Route::Health => self.health().await,
             Route::Peers => self.peers().await,
             Route::Peer(id) => self.peer(&id).await,
@@ -127,17 +134,17 @@ impl Call {
     }
 
     /// Body of a request that takes JSON.
-    async fn json(&mut self, request: Request<Body>) -> Result<Bytes, Problem> {
-        match MediaType::of(request.headers())? {
+    async fn json(&mut self, head: &Parts, body: &mut Body) -> Result<Bytes, Problem> {
+        match MediaType::of(&head.headers)? {
             MediaType::Json => {}
             // An empty body has no type, and is refused as such.
-            MediaType::Unknown if request.body().is_end_stream() => {}
+            MediaType::Unknown if body.is_end_stream() => {}
             MediaType::Unknown | MediaType::Bytes => {
                 let detail = "The body has to be application/json";
                 return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
             }
         }
-        body::read(request.into_body(), MAX_JSON_BYTES, &mut self.permit).await
+        body::read(body, MAX_JSON_BYTES, &mut self.permit).await
     }
 }
 

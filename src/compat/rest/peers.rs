@@ -81,7 +81,11 @@ impl Call {
 
     /// Takes a message: as its fields say, or else the body itself.
     pub(super) async fn message(&self, body: Bytes) -> Result<Response<Bytes>, Problem> {
-        let message = message_of(body, i64::try_from(self.ops.now().as_millis() / 1000))?;
+        let mut message = message_of(body, i64::try_from(self.ops.now().as_millis() / 1000))?;
+        if message.sender_peer_id.is_empty() {
+            // Clients of the original do not say who they are here.
+            message.sender_peer_id = self.visitor.address.ip().to_string();
+        }
         let ack = self.ops.send_message(&self.visitor, message).await?;
         if !ack.received {
             let detail = "Nobody here makes use of such messages";
@@ -185,7 +189,7 @@ mod tests {
         }
         assert_eq!(message(r#"{"senderPeerId":"me","x":1}"#).unwrap().sender_peer_id, "me");
         for (body, words) in [
-            ("", "line 1"),
+            ("", "empty"),
             ("{", "too early"),
             (r#"{"messageType":4,"payload":"?"}"#, "payload"),
             (r#"{"messageType":4,"payload":7}"#, "payload"),

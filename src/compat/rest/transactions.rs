@@ -4,7 +4,8 @@ use bytes::Bytes;
 use http::header::{
     ACCEPT_RANGES, CACHE_CONTROL, CONTENT_RANGE, CONTENT_TYPE, ETAG, LAST_MODIFIED, LOCATION,
 };
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http::request::Parts;
+use http::{HeaderValue, Method, Response, StatusCode};
 use serde_json::json;
 use tonic::body::Body;
 
@@ -28,14 +29,15 @@ impl Call {
     pub(super) async fn publish(
         &mut self,
         query: &Query,
-        request: Request<Body>,
+        head: &Parts,
+        body: &mut Body,
     ) -> Result<Response<Bytes>, Problem> {
-        let media_type = MediaType::of(request.headers())?;
+        let media_type = MediaType::of(&head.headers)?;
         let (topic, max) = (query.text("topic")?, self.ops.max_transaction_size());
         let (topic, payload) = if media_type == MediaType::Json {
             let in_base64 = max.min(MAX_PAYLOAD_IN_JSON).div_ceil(3) * 4;
             let limit = in_base64 + AROUND_PAYLOAD;
-            let body = body::read(request.into_body(), limit, &mut self.permit).await?;
+            let body = body::read(body, limit, &mut self.permit).await?;
             let fields = Fields::of(&body, &["topic", "payload"])?;
             let said = fields.optional_text("topic")?.filter(|said| !said.is_empty());
             if topic.is_some() && said.is_some() && topic != said {
@@ -43,7 +45,7 @@ impl Call {
             }
             (said.or(topic).unwrap_or_default().to_owned(), fields.bytes("payload")?)
         } else {
-            let body = body::read(request.into_body(), max, &mut self.permit).await?;
+            let body = body::read(body, max, &mut self.permit).await?;
             (topic.unwrap_or_default().to_owned(), body)
         };
         let id = self.ops.publish(&self.visitor, &topic, payload).await?.to_string();
@@ -77,17 +79,16 @@ impl Call {
         &mut self,
         hash: &str,
         query: &Query,
-        method: &Method,
-        headers: &HeaderMap,
+        head: &Parts,
     ) -> Result<Response<Bytes>, Problem> {
         let topic = query.text("topic")?;
-        accepted(headers, BYTES)?;
+        accepted(&head.headers, BYTES)?;
         let found = self.ops.find(hash, topic).await?;
         let found = found.ok_or_else(|| Problem::not_found("The transaction is not here"))?;
         let validators = Validators::new(found.id.to_string(), found.created);
         let payload = found.payload;
         let len = payload.len();
-        let verdict = validators.judge(method, headers, len)?;
+        let verdict = validators.judge(&head.method, &head.headers, len)?;
         let mut reply = match verdict {
             Verdict::NotModified => respond(StatusCode::NOT_MODIFIED, Bytes::new()),
             Verdict::Send(Part::Whole) => respond(StatusCode::OK, payload),
@@ -100,7 +101,7 @@ impl Call {
                 reply
             }
         };
-        if method == Method::GET {
+        if head.method == Method::GET {
             self.permit.grow(reply.body().len() as u64)?;
         }
         let is_content = reply.status() != StatusCode::NOT_MODIFIED;

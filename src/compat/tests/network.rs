@@ -97,8 +97,7 @@ async fn a_client_that_registered_and_two_native_nodes_share_what_is_published()
         Ok([caller.as_bytes(), b": ", request.body()].concat().into())
     };
     first.handle_requests("sorcha.message.4", handler).unwrap();
-    let mut communication =
-        PeerCommunicationClient::with_origin(plain.requests(), plain.origin());
+    let mut communication = PeerCommunicationClient::with_origin(plain.requests(), plain.origin());
     let message = |message_type| PeerMessage {
         sender_peer_id: client.id.clone(),
         message_type,

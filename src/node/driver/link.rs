@@ -1,6 +1,7 @@
 //! The two tasks of a link: one writes what waits as frames, one reads and decodes.
 
 use std::collections::VecDeque;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -75,7 +76,7 @@ impl LinkHandle {
                 let _ = ended.send(at_end.ended(link)).await;
             }
         });
-        let reader = tokio::spawn(read(link, raw.stream, inbound, traffic.clone()));
+        let reader = tokio::spawn(read(link, raw.stream, raw.leaving, inbound, traffic.clone()));
         Self { queue, writer, reader, traffic }
     }
 
@@ -158,8 +159,37 @@ async fn write(
     }
 }
 
-async fn read(link: LinkId, mut stream: FrameStream, inbound: Inbound, traffic: Traffic) {
-    while let Some(frame) = stream.next().await {
+/// Notice of a transport that a connection is about to be closed.
+type Leaving = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+async fn notice(leaving: &mut Option<Leaving>) {
+    match leaving {
+        Some(leaving) => leaving.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn read(
+    link: LinkId,
+    mut stream: FrameStream,
+    mut leaving: Option<Leaving>,
+    inbound: Inbound,
+    traffic: Traffic,
+) {
+    loop {
+        let frame = tokio::select! {
+            biased;
+            () = notice(&mut leaving) => {
+                leaving = None;
+                let told = Completion::Inputs(vec![Input::Leaving { link }]);
+                if inbound.channel.send(told).await.is_err() {
+                    return;
+                }
+                continue;
+            }
+            frame = stream.next() => frame,
+        };
+        let Some(frame) = frame else { break };
         let size = frame.as_ref().map_or(0, Bytes::len);
         let input = match frame {
             Ok(frame) => {

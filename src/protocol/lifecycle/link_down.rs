@@ -151,7 +151,8 @@ impl Protocol {
 
     pub(in crate::protocol) fn on_link_closed(&mut self, link: LinkId) {
         if !self.outlives_wire(link) {
-            self.forget_link(link, CloseCause::Transport);
+            let cause = self.links.all.get(&link).map(CloseCause::of_transport);
+            self.forget_link(link, cause.unwrap_or(CloseCause::Transport));
         }
     }
 

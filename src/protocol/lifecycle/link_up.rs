@@ -82,6 +82,7 @@ impl Protocol {
             opened: now,
             connected: now,
             wire_bytes: 0,
+            leaving: None,
             plan: Plan::default(),
             said: self.spread.carrying.ours().clone(),
             heard: now,

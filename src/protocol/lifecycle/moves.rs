@@ -6,7 +6,9 @@
 //! ([`SOON`]) after it came up, then every `connection.upgrade_interval`. One that fails is left alone for
 //! longer each time. A link is *rotated* when its connection is as old as `connection.max_link_age` allows,
 //! or near a bound that earlier ones were cut at (`link::cuts`); a transport with a bound of bytes ranks
-//! behind the next one.
+//! behind the next one. So it is at once when its connection is about to be closed, and again after as long as
+//! that has been known where it fails: who says goodbye may let the link go on for hours. A goodbye in the first
+//! moment ([`GREETING`]) says no more than that the connection is for one request.
 //!
 //! Tested by: `protocol::tests::handover`, `sim::tests::handover`.
 
@@ -19,6 +21,8 @@ use crate::types::{Direction, Endpoint, LinkId, MonoTime, TransportKind};
 
 /// Time after which better transports are tried, when a link came up without them.
 const SOON: Duration = Duration::from_secs(30);
+/// Time from the opening of a connection in which nobody closes it for its age, or to make way for another process.
+const GREETING: Duration = Duration::from_secs(1);
 /// Time after which a handover that cannot be now is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -36,6 +40,7 @@ impl Protocol {
         let aged = self.env.config.connection.max_link_age;
         let aged = aged.map(|age| (since + age / 5 * 4 + self.env.rng.jitter(age / 5), Why::Age));
         let cut = bound.age.map(|age| (since + age, Why::TimeLimit));
+        let leaving = l.leaving.map(|_| (now, Why::Leaving));
         let upgrade = if self.is_best(kind, &endpoint) {
             None
         } else {
@@ -44,7 +49,7 @@ impl Protocol {
         };
         let plan = Plan {
             upgrade,
-            rotate: aged.into_iter().chain(cut).min_by_key(|(at, _)| *at),
+            rotate: leaving.into_iter().chain(aged).chain(cut).min_by_key(|(at, _)| *at),
             bytes: bound.bytes,
         };
         self.adopt_plan(link, plan);
@@ -71,10 +76,26 @@ impl Protocol {
         }
     }
 
+    /// The connection of a link is about to be closed.
+    pub(in crate::protocol) fn on_leaving(&mut self, link: LinkId) {
+        let now = self.env.now;
+        let Some(l) = self.links.all.get_mut(&link).filter(|l| l.leaving.is_none()) else { return };
+        if now.since(l.connected) < GREETING {
+            return;
+        }
+        l.leaving = Some(now);
+        self.env.counters.connections_leaving += 1;
+        if l.up.is_some() && l.direction == Direction::Outbound {
+            l.plan.rotate = Some((now, Why::Leaving));
+            self.env.timers.set(Timer::Handover(link), now);
+        }
+    }
+
     /// Looks for another connection for a link, if that is due.
     pub(super) fn look_for_better(&mut self, link: LinkId) {
         let now = self.env.now;
         let Some(l) = self.links.all.get(&link).filter(|l| l.up.is_some()) else { return };
+        let leaving = l.leaving;
         let (Some(endpoint), kind, mut plan) = (l.endpoint.clone(), l.kind, l.plan) else { return };
         let is_due = |at: &MonoTime| *at <= now;
         let rotates = plan.rotate.filter(|(at, _)| is_due(at));
@@ -86,7 +107,7 @@ impl Protocol {
         let better = may.then(|| self.better_way(link)).flatten();
         let interval = self.env.config.connection.upgrade_interval;
         if let Some((_, why)) = rotates {
-            plan.rotate = Some((now + pause_of(why), why));
+            plan.rotate = Some((now + pause_of(why, leaving, now), why));
         }
         if plan.upgrade.as_ref().is_some_and(is_due) {
             plan.upgrade = Some(now + if may { self.env.rng.about(interval) } else { RETRY });
@@ -161,9 +182,10 @@ impl Protocol {
 }
 
 /// Returns the time between two tries to rotate a link.
-fn pause_of(why: Why) -> Duration {
-    match why {
-        Why::Age => SOON,
+fn pause_of(why: Why, leaving: Option<MonoTime>, now: MonoTime) -> Duration {
+    match (why, leaving) {
+        (Why::Age, _) => SOON,
+        (Why::Leaving, Some(since)) => now.since(since).clamp(RETRY, SOON),
         _ => RETRY,
     }
 }

@@ -24,6 +24,8 @@ pub(in crate::protocol) enum Why {
     BodyLimit,
     /// Connections of this kind are cut after so much time.
     TimeLimit,
+    /// The connection is about to be closed.
+    Leaving,
     /// The peer has its reasons.
     Peer,
 }
@@ -36,6 +38,7 @@ impl Why {
             Self::Age => "max link age",
             Self::BodyLimit => "proxy body limit",
             Self::TimeLimit => "proxy time limit",
+            Self::Leaving => "closing",
             Self::Peer => "peer",
         }
     }

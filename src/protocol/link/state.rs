@@ -43,6 +43,8 @@ pub(in crate::protocol) struct Link {
     /// Time when the connection that carries it was opened, and the bytes that it has sent.
     pub(in crate::protocol) connected: MonoTime,
     pub(in crate::protocol) wire_bytes: u64,
+    /// Time when the connection said that it is about to be closed.
+    pub(in crate::protocol) leaving: Option<MonoTime>,
     /// Times at which another connection is looked for.
     pub(in crate::protocol) plan: Plan,
     /// Interest that the peer was last told of.
@@ -115,14 +117,21 @@ pub(in crate::protocol) enum CloseCause {
     Theirs(CloseReason, Duration),
     /// The transport broke.
     Transport,
+    /// The transport closed the connection, as it had said before.
+    Left,
 }
 
 impl CloseCause {
     pub(in crate::protocol) fn reason(self) -> CloseReason {
         match self {
             Self::Ours(reason) | Self::Theirs(reason, _) => reason,
-            Self::Transport => CloseReason::TransportClosed,
+            Self::Transport | Self::Left => CloseReason::TransportClosed,
         }
+    }
+
+    /// Cause of the end of a connection that nobody closed here.
+    pub(in crate::protocol) fn of_transport(link: &Link) -> Self {
+        if link.leaving.is_some() { Self::Left } else { Self::Transport }
     }
 
     /// Returns how long the peer asked us to stay away.

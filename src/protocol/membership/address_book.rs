@@ -20,7 +20,7 @@ use super::notice::Notice;
 
 /// Time for which a link has to live to count as a success: what breaks sooner is dialled again ever
 /// more rarely, as what cannot be reached at all.
-const STEADY: Duration = Duration::from_secs(20);
+pub(super) const STEADY: Duration = Duration::from_secs(20);
 
 /// Short links that are counted at most: with six doublings the delay of 1 s is at its longest, and
 /// further ones would only take longer to be made up for.

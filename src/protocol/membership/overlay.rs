@@ -32,7 +32,7 @@ use crate::protocol::timers::Timer;
 use crate::types::{CloseReason, Direction, Endpoint, LinkId, PeerId};
 
 use super::Membership;
-use super::address_book::{Kind, Known};
+use super::address_book::{Kind, Known, STEADY};
 use super::breaker::Key;
 use super::dials::Purpose;
 use super::ladder::{Route, Walk};
@@ -364,11 +364,21 @@ impl Membership {
         lived: Duration,
         cause: CloseCause,
     ) {
+        // What was to be closed says nothing of the peer, unless that is so again and again.
+        let is_due = cause == CloseCause::Left && lived >= env.config.overlay.redial_min;
+        let lived = if is_due { lived.max(STEADY) } else { lived };
         let short_links = self.book.note_down(peer, lived, env.now);
-        let next = next_attempt(env, short_links.saturating_sub(1), cause.retry());
+        let next = if is_due {
+            env.now
+        } else {
+            next_attempt(env, short_links.saturating_sub(1), cause.retry())
+        };
         self.book.postpone(peer, next);
         self.own_addresses.note_down(peer, env.now);
-        if matches!(cause, CloseCause::Transport | CloseCause::Ours(CloseReason::Unresponsive)) {
+        if matches!(
+            cause,
+            CloseCause::Transport | CloseCause::Left | CloseCause::Ours(CloseReason::Unresponsive)
+        ) {
             self.note_dropped(peer);
         }
         for at in 0..self.book.bootstrap.len() {

@@ -326,6 +326,59 @@ fn a_link_is_rotated_before_it_is_too_old_and_loses_nothing() {
     duo.assert_has_all(&ids);
 }
 
+#[test]
+fn a_link_leaves_a_connection_that_is_about_to_be_closed() {
+    let mut duo = Duo::new(&config(), &[FIRST]);
+    let first = duo.open_wires()[0];
+    // In the first moment it says only that the connection is for one request.
+    duo.feed(0, Input::Leaving { link: first });
+    let mut ids = duo.talk(secs(2));
+    assert_eq!(duo.changes(0), []);
+    duo.feed(0, Input::Leaving { link: first });
+    duo.feed(0, Input::Leaving { link: first });
+    ids.extend(duo.talk(secs(1)));
+    duo.run(secs(1));
+    assert_eq!(duo.changes(0), [(FIRST, FIRST, "closing")]);
+    assert_eq!(duo.changes(1), [(FIRST, FIRST, "peer")]);
+    assert!(!duo.open_wires().contains(&first));
+    assert_eq!((duo.count(0, is_up_or_down), duo.count(1, is_up_or_down)), (1, 1));
+    assert_eq!(duo.nodes[0].protocol.counters().connections_leaving, 1);
+    duo.assert_in_order();
+    duo.assert_has_all(&ids);
+    // The next one, and one that cannot be had: it is tried ever more rarely, and the link goes on.
+    let second = duo.open_wires()[0];
+    duo.works.clear();
+    let before = duo.nodes[0].protocol.counters().dials_started;
+    duo.feed(0, Input::Leaving { link: second });
+    duo.run(secs(120));
+    let dials = duo.nodes[0].protocol.counters().dials_started - before;
+    assert!((5..20).contains(&dials), "{dials}");
+    assert_eq!(duo.open_wires(), [second]);
+    duo.works.insert(FIRST);
+    duo.run(secs(40));
+    assert_eq!(duo.changes(0).len(), 2);
+}
+
+#[test]
+fn the_end_of_a_connection_that_was_to_be_closed_is_no_failure() {
+    for (says, is_back) in [(true, true), (false, false)] {
+        let mut config = config();
+        config.overlay.redial_min = secs(10);
+        let mut duo = Duo::new(&config, &[FIRST]);
+        duo.run(secs(30));
+        let wire = duo.open_wires()[0];
+        duo.works.clear();
+        if says {
+            duo.feed(0, Input::Leaving { link: wire });
+            duo.run(millis(50));
+        }
+        duo.works.insert(FIRST);
+        duo.cut(wire);
+        duo.run(millis(100));
+        assert_eq!(duo.up() == [1, 1], is_back);
+    }
+}
+
 /// Goes over from one connection to another while both talk, and does something `after` the dial.
 fn disturbed(after: Duration, disturb: impl FnOnce(&mut Duo)) -> Duo {
     let mut duo = Duo::new(&config(), &[SECOND]);

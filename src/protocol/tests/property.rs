@@ -294,6 +294,7 @@ impl Chaos {
                 reason: FailureKind::Timeout,
                 detail: String::new(),
             },
+            4 if a >= 250 => Input::Leaving { link },
             4 => Input::LinkClosed { link },
             5 => Input::Malformed { link },
             6 => return self.progress(link, step),

@@ -20,8 +20,8 @@ use tonic::client::Grpc;
 
 use super::codec::BytesCodec;
 use super::link::{
-    CONNECTION_WINDOW, Driver, HTTP2_FRAME_BYTES, LinkSink, LinkStream, MAX_HEADER_BYTES, Outgoing,
-    SEND_BUFFER_BYTES, Spawner,
+    CONNECTION_WINDOW, Driver, HTTP2_FRAME_BYTES, Leaving, LinkSink, LinkStream, MAX_HEADER_BYTES,
+    Outgoing, SEND_BUFFER_BYTES, Spawner,
 };
 use super::pipe::{self, PIPE_PATH};
 use super::service::{self, LINK_PATH};
@@ -62,13 +62,16 @@ pub(in crate::transport) async fn dial(
                 },
             )?;
             let proven = identity.proven(stream.get_ref().1)?;
-            let (_, (sink, stream)) = open(endpoint, stream, None).await?;
-            Ok(service::link(sink, stream, proven.peer, way, Some(proven)))
+            let Open { halves: (sink, stream), leaving, .. } = open(endpoint, stream, None).await?;
+            let link = service::link(sink, stream, proven.peer, way, Some(proven));
+            Ok(RawLink { leaving: Some(leaving), ..link })
         }
         Security::Plaintext => {
-            let (claim, (sink, stream)) =
-                open(endpoint, stream, Some(shared.identity.peer_id())).await?;
-            Ok(service::link(sink, stream, check_claim(claim, expected)?, way, None))
+            let own = Some(shared.identity.peer_id());
+            let Open { claim, halves: (sink, stream), leaving } =
+                open(endpoint, stream, own).await?;
+            let link = service::link(sink, stream, check_claim(claim, expected)?, way, None);
+            Ok(RawLink { leaving: Some(leaving), ..link })
         }
     }
 }
@@ -82,9 +85,10 @@ async fn dial_pipe(
     limit: &tcp::Limit,
 ) -> Result<RawLink, TransportError> {
     let (stream, traffic) = outer::connect(shared, endpoint, address, limit, Alpn::H2).await?;
-    let (requests, driver) = handshake(stream).await?;
+    let (requests, mut driver) = handshake(stream).await?;
     let (alive, ended) = oneshot::channel();
-    tokio::spawn(driver.run_while(ended));
+    let leaving = driver.leaving();
+    tokio::spawn(driver.run_while(ended, requests.clone()));
     let (sender, chunks) = pipe::chunks();
     let path = format!("{}{PIPE_PATH}", endpoint.path());
     let path = path_and_query(endpoint, path)?;
@@ -97,7 +101,8 @@ async fn dial_pipe(
     let pipe = pipe::GrpcPipe::asked(Box::pin(answer), sender, alive);
     // The address is that of what stands between.
     let way = Way { kind: TransportKind::GrpcStream, address: None, traffic };
-    crate::transport::pipe::dial(shared, pipe, way, expected).await
+    let link = crate::transport::pipe::dial(shared, pipe, way, expected).await?;
+    Ok(RawLink { leaving: Some(leaving), ..link })
 }
 
 /// HTTP/2 on an open connection.
@@ -118,18 +123,27 @@ pub(in crate::transport) async fn handshake<S: Pipe>(
 
 pub(in crate::transport) type Http2<S> = http2::Connection<TokioIo<S>, Body, Spawner>;
 
-type LinkHalves = (LinkSink, LinkStream);
+/// Open stream.
+struct Open {
+    /// Peer id that the remote claims.
+    claim: Option<PeerId>,
+    halves: (LinkSink, LinkStream),
+    leaving: Leaving,
+}
 
-/// HTTP/2 and the stream on an open connection; also gives the peer id that the remote claims.
+/// HTTP/2 and the stream on an open connection.
 async fn open(
     endpoint: &Endpoint,
     stream: impl Pipe,
     claim: Option<PeerId>,
-) -> Result<(Option<PeerId>, LinkHalves), TransportError> {
-    let (requests, driver) = handshake(stream).await?;
+) -> Result<Open, TransportError> {
+    let (requests, mut driver) = handshake(stream).await?;
     let Outgoing { sink, frames, halves, ended } = Outgoing::new();
-    // Without requests to come, hyper closes the connection after its last stream by itself.
-    tokio::spawn(driver.run(ended, |_| ()));
+    let leaving = driver.leaving();
+    // Without requests to come, hyper closes the connection after its last stream by itself. Until then it
+    // looks whether it could make one.
+    let kept = requests.clone();
+    tokio::spawn(driver.run(ended, move |_| drop(kept)));
 
     let mut request = tonic::Request::new(frames);
     if let Some(peer_id) = claim {
@@ -142,7 +156,7 @@ async fn open(
         .map_err(|status| failure::from_status("the stream was not opened", status))?;
     let claim = service::claimed(response.metadata());
     let stream = LinkStream::new(response.into_inner(), halves);
-    Ok((claim, (sink, stream)))
+    Ok(Open { claim, halves: (sink, stream), leaving })
 }
 
 /// Scheme and authority of a request.

@@ -7,6 +7,9 @@
 //! 2. when both halves of the link are dropped: frames that the sink took are still written, the
 //!    peer gets the chance to end its direction, HTTP/2 and TLS say goodbye, and after at most
 //!    [`LINGER`] the socket is closed regardless.
+//!
+//! A connection that takes no more requests while its streams live on (GOAWAY) says so: see
+//! [`Driver::leaving`].
 
 use std::future::Future;
 use std::pin::Pin;
@@ -45,6 +48,9 @@ const FRAMES_IN_FLIGHT: usize = 2;
 const LINGER: Duration = Duration::from_secs(1);
 /// Maximum number of bytes that a peer may still send meanwhile; about what was under way.
 const DRAIN_BYTES: usize = 2 * 1024 * 1024;
+
+/// Notice that a connection is about to be closed.
+pub(super) type Leaving = BoxFuture<'static, ()>;
 
 /// State that the two halves of a link share. Tells the task when both are dropped.
 #[derive(Debug)]
@@ -154,6 +160,7 @@ pub(in crate::transport) struct Driver<C> {
     outcome: Option<hyper::Result<()>>,
     spawner: Spawner,
     spawned: FuturesUnordered<BoxFuture<'static, ()>>,
+    leaving: Option<oneshot::Sender<()>>,
 }
 
 impl<C: Future<Output = hyper::Result<()>>> Driver<C> {
@@ -163,7 +170,20 @@ impl<C: Future<Output = hyper::Result<()>>> Driver<C> {
             outcome: None,
             spawner,
             spawned: FuturesUnordered::new(),
+            leaving: None,
         }
+    }
+
+    /// Resolves when a client's connection takes no more requests while its streams live on. It is taken for that
+    /// too once nobody holds its requests.
+    pub(super) fn leaving(&mut self) -> Leaving {
+        let (sender, told) = oneshot::channel();
+        self.leaving = Some(sender);
+        Box::pin(async move {
+            if told.await.is_err() {
+                std::future::pending().await
+            }
+        })
     }
 
     /// Drives until the contract at the top of this file says otherwise. `goodbye` starts an
@@ -183,14 +203,15 @@ impl<C: Future<Output = hyper::Result<()>>> Driver<C> {
         let _ = timeout(LINGER, join(drain(leftover), self)).await;
     }
 
-    /// Drives until the connection is over or, once `alive` is dropped, for [`LINGER`] more.
-    pub(in crate::transport) async fn run_while(mut self, alive: oneshot::Receiver<()>)
+    /// Drives until the connection is over or, once `alive` is dropped, for [`LINGER`] more. Then nobody asks
+    /// for more by `requests`.
+    pub(in crate::transport) async fn run_while<R: Send>(mut self, alive: oneshot::Receiver<()>, requests: R)
     where
         C: Send,
     {
         tokio::select! {
             _ = &mut self => return,
-            _ = alive => {}
+            _ = alive => drop(requests),
         }
         let _ = timeout(LINGER, self).await;
     }
@@ -234,6 +255,12 @@ impl<C: Future<Output = hyper::Result<()>>> Future for Driver<C> {
                 continue;
             }
             if !this.spawned.is_empty() {
+                if this.outcome.is_some()
+                    && let Some(leaving) = this.leaving.take()
+                {
+                    // Nobody listens where the link is over.
+                    let _ = leaving.send(());
+                }
                 return Poll::Pending;
             }
             return this.outcome.take().map_or(Poll::Pending, Poll::Ready);

@@ -31,12 +31,16 @@ async fn chunks_are_one_body() {
     assert_eq!(server.ask(Ask::get(&path)).await.body, "abcde");
 
     let chunk = format!("8000\r\n{}\r\n", "x".repeat(32 * KIB));
-    let words = format!("{PUBLISH}transfer-encoding: chunked\r\n\r\n{}0\r\n\r\n", chunk.repeat(3));
+    let words = format!(
+        "{PUBLISH}connection: close\r\ntransfer-encoding: chunked\r\n\r\n{}0\r\n\r\n",
+        chunk.repeat(3)
+    );
     let answer = parse(&say(server.http, words.as_bytes()).await, "POST");
     assert_eq!(answer.status, 413);
     assert!(answer.problem("/api/v1/transactions").contains("65536"));
 
-    let words = format!("{PUBLISH}transfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n");
+    let words =
+        format!("{PUBLISH}connection: close\r\ntransfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n");
     assert_eq!(parse(&say(server.http, words.as_bytes()).await, "POST").status, 415);
     server.stop().await;
 }

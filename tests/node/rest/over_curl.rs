@@ -12,7 +12,7 @@ async fn curl(arguments: &[&str]) -> String {
     command.args(arguments);
     let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap();
     let output = output.expect("curl is installed");
-    assert!(output.status.success(), "{output:?}");
+    assert!(output.status.success(), "{arguments:?}: {output:?}");
     String::from_utf8(output.stdout).unwrap()
 }
 
