@@ -170,9 +170,9 @@ class Rest:
         return content, answer
 
 
-def own_certificate(address):
+def place(address):
     host, _, port = address.rpartition(":")
-    return ssl.get_server_certificate((host.strip("[]"), int(port))).encode()
+    return host.strip("[]"), int(port)
 
 
 class Walk:
@@ -183,7 +183,8 @@ class Walk:
         settings = [("grpc.max_receive_message_length", 32 << 20), ("grpc.enable_http_proxy", 0)]
         if options.tls:
             # A self-made certificate is trusted as it is; its names must still be right.
-            root = Path(options.ca).read_bytes() if options.ca else own_certificate(options.address)
+            shown = lambda: ssl.get_server_certificate(place(options.address)).encode()
+            root = Path(options.ca).read_bytes() if options.ca else shown()
             if options.server_name:
                 settings.append(("grpc.ssl_target_name_override", options.server_name))
             self.channel = grpc.secure_channel(options.address, grpc.ssl_channel_credentials(root), settings)
@@ -192,8 +193,7 @@ class Walk:
         self.discovery = d_grpc.PeerDiscoveryStub(self.channel)
         self.communication = c_grpc.PeerCommunicationStub(self.channel)
         self.transaction = t_grpc.TransactionDistributionStub(self.channel)
-        host, _, port = options.address.rpartition(":")
-        with socket.create_connection((host.strip("[]"), int(port)), PATIENCE) as probe:
+        with socket.create_connection(place(options.address), PATIENCE) as probe:
             here = options.own or probe.getsockname()[0]
         self.own = OwnPeer(options, options.id, here)
         self.second = OwnPeer(options, f"{options.id}-2", here)
@@ -589,7 +589,10 @@ def main():
     parser.add_argument("--served", action="store_true", help="the node runs with --serve sorcha.message.4")
     parser.add_argument("--stay", action="store_true", help="be a peer until the input ends")
     options = parser.parse_args()
-    w = Walk(options)
+    try:
+        w = Walk(options)
+    except (OSError, ValueError) as error:
+        sys.exit(f"{options.address} cannot be reached: {error}")
     try:
         wrong = stay(w) if options.stay else walk(w)
     finally:
