@@ -1,9 +1,9 @@
 //! The stream of messages both ways.
 //!
 //! Contract: messages are taken in order and answered in that order; at most [`MAX_UNANSWERED`] at a time, and, beyond the
-//! first, of [`MAX_UNANSWERED_BYTES`] in all. Nothing is read while the client does not read. A message that is refused ends the
-//! stream with the status of that refusal, and so do [`MAX_IDLE`] without one. After the last message the answers are
-//! sent that are due.
+//! first, of [`MAX_UNANSWERED_BYTES`] in all. Nothing is read while the client does not read, and none while others of its address leave
+//! no room, as long as there is one to be answered. A message that is refused ends the stream with the status of that
+//! refusal, and so do [`MAX_IDLE`] without one. After the last message the answers are sent that are due.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -21,7 +21,7 @@ use super::outgoing::{Deadline, Messages, encode};
 use super::status::status_of;
 use super::too_late;
 use crate::compat::limits::Permit;
-use crate::compat::ops::Ops;
+use crate::compat::ops::{Ops, Refusal};
 use crate::transport::Visitor;
 use crate::wire::generated::communication::PeerMessage;
 
@@ -76,38 +76,46 @@ impl Conversation {
         }
     }
 
-    /// Takes messages while there is room for them.
+    /// Takes messages while there is room for them, and begins to answer them.
     fn take(&mut self, cx: &mut Context<'_>) {
         while let Some(incoming) = &mut self.incoming
             && self.unanswered.len() < MAX_UNANSWERED
             && (self.bytes < MAX_UNANSWERED_BYTES || self.unanswered.is_empty())
         {
-            let mut permit = None;
+            let (mut permit, mut is_busy) = (None, false);
             let (ops, visitor) = (&self.ops, self.visitor);
             let mut admit = |size| {
-                permit = Some(ops.admit(&visitor, size)?);
+                let admitted = ops.admit(&visitor, size);
+                is_busy = matches!(admitted, Err(Refusal::Busy { .. }));
+                permit = Some(admitted?);
                 Ok(())
             };
-            let answer = match incoming.poll_message(cx, &mut admit) {
+            let (bytes, answer) = match incoming.poll_message(cx, &mut admit) {
                 Poll::Pending => return,
                 Poll::Ready(Ok(None)) => {
                     self.incoming = None;
                     return;
                 }
-                Poll::Ready(Ok(Some(bytes))) => {
-                    self.idle.as_mut().reset(Instant::now() + MAX_IDLE);
-                    let size = bytes.len();
-                    (size, self.answering(bytes, permit))
-                }
+                // Each answer makes room.
+                Poll::Ready(Err(_)) if is_busy && self.is_at_work() => return,
                 Poll::Ready(Err(status)) => {
                     self.incoming = None;
                     (0, Answering::Done(Err(status)))
                 }
+                Poll::Ready(Ok(Some(bytes))) => {
+                    self.idle.as_mut().reset(Instant::now() + MAX_IDLE);
+                    (bytes.len(), self.answering(bytes, permit))
+                }
             };
-            let (bytes, answer) = answer;
             self.bytes += bytes;
             self.unanswered.push_back(Work { bytes, answer });
+            // Most are answered at once, and need no room any more.
+            self.work(cx);
         }
+    }
+
+    fn is_at_work(&self) -> bool {
+        self.unanswered.iter().any(|work| matches!(work.answer, Answering::Pending(_)))
     }
 
     fn answering(&self, bytes: Bytes, permit: Option<Permit>) -> Answering {
@@ -144,8 +152,8 @@ impl Messages for Conversation {
             return Poll::Ready(Some(Err(too_late())));
         }
         loop {
-            self.take(cx);
             self.work(cx);
+            self.take(cx);
             let Some(Work { bytes, answer }) = self.unanswered.pop_front() else { break };
             match answer {
                 Answering::Done(done) => {

@@ -33,10 +33,10 @@ impl Incoming {
     }
 
     /// The next message; `None` at the end of the request. `admit` is asked for its size before more than that of it is
-    /// held.
+    /// held; where it refuses, it may be asked again.
     ///
     /// # Errors
-    /// A request that is malformed or broken off, or a message that is too large or not admitted; none is read after it.
+    /// A request that is malformed or broken off, or a message that is too large or not admitted.
     pub(super) async fn message(
         &mut self,
         mut admit: impl FnMut(u64) -> Result<(), Refusal>,
@@ -63,6 +63,7 @@ impl Incoming {
         loop {
             if self.length.is_none() && self.read.len() >= PREFIX_BYTES {
                 self.length = Some(self.begin(admit)?);
+                self.read.advance(PREFIX_BYTES);
             }
             if let Some(length) = self.length
                 && self.read.len() >= length
@@ -90,13 +91,11 @@ impl Incoming {
         }
     }
 
-    /// Takes the prefix of a message, and returns its length.
-    fn begin(
-        &mut self,
-        admit: &mut dyn FnMut(u64) -> Result<(), Refusal>,
-    ) -> Result<usize, Status> {
-        let compressed = self.read.get_u8();
-        let length = self.read.get_u32();
+    /// The length in the prefix of a message that may come.
+    fn begin(&self, admit: &mut dyn FnMut(u64) -> Result<(), Refusal>) -> Result<usize, Status> {
+        let mut prefix = &self.read[..PREFIX_BYTES];
+        let compressed = prefix.get_u8();
+        let length = prefix.get_u32();
         if compressed != 0 {
             // No encoding was named that it could be in.
             return Err(Status::invalid_argument("messages are taken uncompressed"));
