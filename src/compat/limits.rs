@@ -37,7 +37,9 @@ const MINUTE: f64 = 60.0;
 pub(crate) struct Permit {
     table: Arc<Mutex<Table>>,
     key: Key,
-    /// Number of bytes that are kept for the request.
+    /// Number of bytes that were counted for the request.
+    charged: u64,
+    /// Number of bytes that are kept for it.
     held: u64,
 }
 
@@ -187,12 +189,17 @@ impl Table {
         self.all.bytes = (self.all.bytes - spent).max(-rate * ALL);
     }
 
-    fn grow(&mut self, key: Key, bytes: u64, now: Instant) -> Result<(), Refusal> {
+    /// Counts more bytes of a request of which `own` were counted before. Those are not held against it: a request that
+    /// was let in may overdraw its minute.
+    fn charge(&mut self, key: Key, own: u64, bytes: u64, now: Instant) -> Result<(), Refusal> {
         let rates = self.rates;
         let Some(account) = self.account(key, now) else { return Ok(()) };
-        let left = until(account.bytes, 1.0, rates.bytes * account.share);
+        let left = until(account.bytes + own as f64, 1.0, rates.bytes * account.share);
+        if !left.is_zero() {
+            return Err(busy(left));
+        }
         self.spend(key, bytes);
-        if left.is_zero() { Ok(()) } else { Err(busy(left)) }
+        Ok(())
     }
 
     /// Makes room for more bytes of a request that holds `own` already.
@@ -280,15 +287,37 @@ impl Drop for Handling {
 impl Permit {
     /// Counts more bytes of the same request, sent or received, and holds them.
     pub(crate) fn grow(&mut self, bytes: u64) -> Result<(), Refusal> {
-        lock(&self.table).grow(self.key, bytes, Instant::now())?;
+        self.charge(bytes)?;
         self.hold(bytes)
     }
 
-    /// Makes room for bytes that are kept until the request is answered and were counted before.
+    /// Counts more bytes of the same request, sent or received.
+    pub(crate) fn charge(&mut self, bytes: u64) -> Result<(), Refusal> {
+        lock(&self.table).charge(self.key, self.charged, bytes, Instant::now())?;
+        self.charged = self.charged.saturating_add(bytes);
+        Ok(())
+    }
+
+    /// Makes room for bytes that are kept until the request is answered.
     pub(crate) fn hold(&mut self, bytes: u64) -> Result<(), Refusal> {
         lock(&self.table).hold(self.key, self.held, bytes, Instant::now())?;
         self.held += bytes;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+impl Permit {
+    /// A permit of the only request there is.
+    pub(super) fn alone(config: &CompatConfig) -> Self {
+        let limits = Limits::new(config);
+        let key = Key::Proxy;
+        limits.table().admit(key, 0, Instant::now()).unwrap();
+        Self { table: limits.0, key, charged: 0, held: 0 }
+    }
+
+    pub(super) fn held(&self) -> u64 {
+        self.held
     }
 }
 
@@ -314,7 +343,7 @@ impl Ops {
             Err(_) => c.compat_requests_refused += 1,
         });
         admitted?;
-        Ok(Permit { table: Arc::clone(&limits.0), key, held: 0 })
+        Ok(Permit { table: Arc::clone(&limits.0), key, charged: bytes, held: 0 })
     }
 }
 
@@ -374,7 +403,8 @@ mod tests {
         let mut table = limits.table();
         table.admit(HOST, 12_000, now).unwrap();
         assert_eq!(seconds(table.admit(HOST, 0, now)), 61);
-        assert_eq!(seconds(table.grow(HOST, 100, now)), 61);
+        assert_eq!(seconds(table.charge(HOST, 0, 100, now)), 61);
+        table.charge(HOST, 12_000, 0, now).unwrap();
         table.admit(HOST, 0, now + Duration::from_secs(63)).unwrap();
         // A lie costs the liar a minute, and all others nothing.
         table.admit(host(1), u64::MAX, now).unwrap();
@@ -417,7 +447,7 @@ mod tests {
         table.hold(host(1), most, 1, now).unwrap();
         drop(table);
 
-        let permit = || Permit { table: Arc::clone(&limits.0), key: HOST, held: 0 };
+        let permit = || Permit { table: Arc::clone(&limits.0), key: HOST, charged: 0, held: 0 };
         let mut large = permit();
         limits.table().each(host(1), |account| account.held = 0);
         assert!(large.hold(2 * all).is_ok(), "one request alone");
@@ -467,7 +497,7 @@ mod tests {
     fn a_permit_gives_its_place_back() {
         let (limits, now) = limits();
         limits.table().admit(HOST, 1, now).unwrap();
-        let permit = Permit { table: Arc::clone(&limits.0), key: HOST, held: 0 };
+        let permit = Permit { table: Arc::clone(&limits.0), key: HOST, charged: 0, held: 0 };
         assert_eq!(limits.table().all.under_way, 1);
         drop(permit);
         assert_eq!(limits.table().all.under_way, 0);

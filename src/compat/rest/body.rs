@@ -23,8 +23,8 @@ const DRAINED_BYTES: u64 = 256 * 1024;
 /// Time that reading them may take.
 const DRAIN_TIME: Duration = Duration::from_millis(500);
 
-/// Reads a body of at most `limit` bytes, and no more of a larger one. What was announced of it is known to
-/// the permit; what goes beyond is told to it before it is kept.
+/// Reads a body of at most `limit` bytes, and no more of a larger one. Each piece is told to the permit before
+/// it is kept; what a header announces is not believed.
 ///
 /// # Errors
 /// 413, 408, 429, and 400 for a body that breaks off.
@@ -32,13 +32,11 @@ pub(super) async fn read<B>(mut body: B, limit: u64, permit: &mut Permit) -> Res
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    let announced = body.size_hint().lower();
-    if announced > limit {
+    if body.size_hint().lower() > limit {
         return Err(Problem::too_large(limit));
     }
     let start = Instant::now();
-    let (mut first, mut rest, mut len, mut admitted) =
-        (Bytes::new(), BytesMut::new(), 0, announced);
+    let (mut first, mut rest, mut len) = (Bytes::new(), BytesMut::new(), 0);
     loop {
         let deadline = start + BODY_TIME + Duration::from_secs(len / MIN_BYTES_PER_SECOND);
         let frame = timeout_at(deadline, poll_fn(|cx| Pin::new(&mut body).poll_frame(cx))).await;
@@ -54,14 +52,7 @@ where
         if len > limit {
             return Err(Problem::too_large(limit));
         }
-        match len.saturating_sub(admitted) {
-            0 => permit.hold(bytes.len() as u64)?,
-            more => {
-                permit.hold(bytes.len() as u64 - more)?;
-                permit.grow(more)?;
-                admitted = len;
-            }
-        }
+        permit.grow(bytes.len() as u64)?;
         // Most bodies come in one piece, which is taken as it is.
         if first.is_empty() && rest.is_empty() {
             first = bytes;
@@ -126,5 +117,84 @@ impl Body for Sending {
 
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(self.bytes.as_ref().map_or(0, Bytes::len) as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc;
+    use tokio::time::sleep;
+
+    use super::*;
+    use crate::config::CompatConfig;
+
+    /// A body that comes in pieces, and breaks off with an empty one.
+    struct Pieces(mpsc::Receiver<Bytes>);
+
+    impl Body for Pieces {
+        type Data = Bytes;
+        type Error = ();
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, ()>>> {
+            let frame = |bytes: Bytes| {
+                if bytes.is_empty() { Err(()) } else { Ok(Frame::data(bytes)) }
+            };
+            self.0.poll_recv(cx).map(|bytes| bytes.map(frame))
+        }
+    }
+
+    /// Reads a body of which so many bytes come each second, `count` times.
+    async fn read_slowly(bytes: usize, count: u32, limit: u64) -> (Result<usize, u16>, u64, u64) {
+        let (pieces, body) = mpsc::channel(1);
+        let mut permit = Permit::alone(&CompatConfig::default());
+        let start = Instant::now();
+        let sending = async move {
+            for _ in 0..count {
+                sleep(Duration::from_secs(1)).await;
+                // Whoever refuses hears no more.
+                let _ = pieces.send(vec![7; bytes].into()).await;
+            }
+        };
+        let read = read(Pieces(body), limit, &mut permit);
+        let (read, ()) = tokio::join!(
+            async {
+                let read = read.await;
+                let read = read.map(|bytes| bytes.len()).map_err(|problem| problem.status.as_u16());
+                (read, start.elapsed().as_secs())
+            },
+            sending
+        );
+        (read.0, read.1, permit.held())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_may_take_its_time_while_enough_of_it_comes() {
+        let (kib, mib) = (1024, 1024 * 1024);
+        assert_eq!(read_slowly(32 * kib, 100, mib * 9).await, (Ok(3200 * kib), 100, 3200 << 10));
+        assert_eq!(read_slowly(1, 100, mib * 9).await, (Err(408), 20, 19));
+        assert_eq!(read_slowly(8 * kib, 100, mib * 9).await.0, Err(408));
+        assert_eq!(read_slowly(32 * kib, 100, 64 * 1024).await, (Err(413), 3, 64 << 10));
+        assert_eq!(read_slowly(0, 1, mib).await, (Err(400), 1, 0), "it breaks off");
+        assert_eq!(read_slowly(0, 0, mib).await, (Ok(0), 0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_refused_is_read_on_for_a_moment() {
+        let (pieces, body) = mpsc::channel(1000);
+        let start = Instant::now();
+        drain(Pieces(body)).await;
+        assert_eq!(start.elapsed(), DRAIN_TIME, "nothing comes");
+        assert!(pieces.is_closed());
+
+        let (pieces, body) = mpsc::channel(1000);
+        for _ in 0..1000 {
+            pieces.try_send(vec![7; 1024].into()).unwrap();
+        }
+        let start = Instant::now();
+        drain(Pieces(body)).await;
+        assert!(start.elapsed() < DRAIN_TIME, "too much comes");
     }
 }

@@ -53,8 +53,7 @@ const MAX_JSON_BYTES: u64 = 2 * 1024 * 1024;
 /// Answers a request for a path that this face [serves].
 pub(super) async fn serve(ops: Ops, request: Request<Body>, visitor: Visitor) -> Response<Body> {
     let (head, mut body) = request.into_parts();
-    let admitted = ops.admit(&visitor, body.size_hint().lower());
-    let (answer, permit) = match admitted {
+    let (answer, permit) = match ops.admit(&visitor, 0) {
         Ok(permit) => {
             let mut call = Call { ops, visitor, permit };
             (call.answer(&head, &mut body).await, Some(call.permit))
@@ -100,12 +99,27 @@ impl Call {
             return Ok(reply);
         }
         let query = Query::of(head.uri.query())?;
-        if let Route::Transaction(hash) = &route {
-            return self.transaction(hash, &query, head).await;
+        let is_json = !matches!(route, Route::Transaction(_));
+        if is_json {
+            accepted(&head.headers, JSON)?;
         }
-        accepted(&head.headers, JSON)?;
+        let reply = self.reply(route, &query, head, body).await?;
+        // What was done is told whatever it costs.
+        if is_json && head.method != Method::POST {
+            self.permit.grow(reply.body().len() as u64)?;
+        }
+        Ok(reply)
+    }
+
+    async fn reply(
+        &mut self,
+        route: Route,
+        query: &Query,
+        head: &Parts,
+        body: &mut Body,
+    ) -> Result<Response<Bytes>, Problem> {
         match route {
-            Route::List => self.list(&query).await,
+            Route::List => self.list(query).await,
             Route::Ping if head.method == Method::POST => {
                 let body = self.json(head, body).await?;
                 self.ping_with(&body).await
@@ -123,13 +137,13 @@ impl Call {
                 let body = self.json(head, body).await?;
                 self.notify(&body).await
             }
-            Route::Publish => self.publish(&query, head, body).await,
+            Route::Publish => self.publish(query, head, body).await,
             Route::Health => self.health().await,
             Route::Peers => self.peers().await,
             Route::Peer(id) => self.peer(&id).await,
             Route::PeersHealth => self.peers_health().await,
             Route::PeersStats => self.peers_stats().await,
-            Route::Transaction(_) => Err(nothing()),
+            Route::Transaction(hash) => self.transaction(&hash, query, head).await,
         }
     }
 

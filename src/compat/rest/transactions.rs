@@ -21,6 +21,8 @@ use crate::wire::generated::transaction::TransactionNotification;
 const BYTES: &str = "application/octet-stream";
 /// Maximum number of bytes of a payload that comes in JSON; a larger one comes as it is.
 const MAX_PAYLOAD_IN_JSON: u64 = 16 * 1024 * 1024;
+/// Number of bytes read that count as one that is sent.
+const READ_PER_SENT: usize = 16;
 /// Maximum number of bytes of JSON around a payload.
 const AROUND_PAYLOAD: u64 = 64 * 1024;
 
@@ -88,6 +90,7 @@ impl Call {
         let validators = Validators::new(found.id.to_string(), found.created);
         let payload = found.payload;
         let len = payload.len();
+        self.permit.hold(len as u64)?;
         let verdict = validators.judge(&head.method, &head.headers, len)?;
         let mut reply = match verdict {
             Verdict::NotModified => respond(StatusCode::NOT_MODIFIED, Bytes::new()),
@@ -101,9 +104,9 @@ impl Call {
                 reply
             }
         };
-        if head.method == Method::GET {
-            self.permit.grow(reply.body().len() as u64)?;
-        }
+        // What is read and not sent has its price too.
+        let sent = if head.method == Method::GET { reply.body().len() } else { 0 };
+        self.permit.charge(sent.max(len / READ_PER_SENT) as u64)?;
         let is_content = reply.status() != StatusCode::NOT_MODIFIED;
         let headers = reply.headers_mut();
         headers.extend(validators.etag().map(|etag| (ETAG, etag)));

@@ -122,6 +122,22 @@ async fn requests_may_come_in_one_go_and_one_after_the_other() {
 }
 
 #[tokio::test]
+async fn what_a_header_announces_costs_nobody_anything() {
+    let server = small().await;
+    for path in ["/api/v1/transactions", "/api/peers/ping", "/api/peers/list", "/api/nothing"] {
+        let words = format!(
+            "POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
+             content-length: 9000000000000000000\r\nconnection: close\r\n\r\n"
+        );
+        let status = parse(&say(server.http, words.as_bytes()).await, "POST").status;
+        assert!([404, 405, 413].contains(&status), "{path}: {status}");
+    }
+    assert_eq!(server.ask_both(Ask::get("/api/health")).await.status, 200);
+    server.publish(b"after").await;
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn a_client_that_goes_away_leaves_nothing_behind() {
     let server = small().await;
     for _ in 0..20 {
