@@ -317,10 +317,13 @@ impl Parts {
         };
         let jobs = Jobs { checks: check_box, piece_checks: piece_check_box, store: store_box };
         let (workers, peers) = self.spawn_workers(&shared, jobs);
-        let connection = &self.config.connection;
         let may_hang = self.queue.may_hang() || self.log.may_hang();
         let mut effects = Effects {
-            dials: Dials::new(self.transports.clone(), connection, shared.done.clone()),
+            dials: Dials::new(
+                self.transports.clone(),
+                &self.config.connection,
+                shared.done.clone(),
+            ),
             log: Arc::clone(&self.log),
             queue: Arc::clone(&self.queue),
             events: shared.events.clone(),
@@ -362,10 +365,7 @@ impl Parts {
         };
         let node = PeerNode(Arc::new(inner));
         #[cfg(feature = "compat")]
-        if let Some(compat) = self.compat {
-            compat.backend.attach(&node);
-            effects.sources.spawn(compat.ops.run().instrument(shared.span.clone()));
-        }
+        serve_clients(self.compat, &node, &shared, &mut effects);
         let (span, peer) = (shared.span, self.identity.peer_id());
         tracing::info!(target: "sorcha_peer::node", parent: &span, %peer, ?listening, "node started");
         self.is_running.send_replace(true);
@@ -475,6 +475,15 @@ impl Parts {
             done: shared.done.clone(),
         };
         spawn(backfill.run().boxed());
+    }
+}
+
+/// Has clients of the original see the node, until it ends.
+#[cfg(feature = "compat")]
+fn serve_clients(compat: Option<Compat>, node: &PeerNode, shared: &Shared, effects: &mut Effects) {
+    if let Some(compat) = compat {
+        compat.backend.attach(node);
+        effects.sources.spawn(compat.ops.run().instrument(shared.span.clone()));
     }
 }
 

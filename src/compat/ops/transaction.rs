@@ -162,6 +162,7 @@ fn unread(error: StoreError) -> Refusal {
 }
 
 /// What a client is told of a transaction that was not published.
+#[expect(clippy::needless_pass_by_value, reason = "as `map_err` wants it")]
 fn unpublished(error: PublishError) -> Refusal {
     let unavailable = |text: &str| Refusal::Unavailable(text.to_owned());
     match error {
