@@ -281,7 +281,7 @@ impl Protocol {
         (old.wire, old.kind, old.direction) = (heir, new.kind, new.direction);
         (old.address, old.endpoint, old.assurance) = (new.address, new.endpoint, new.assurance);
         (old.dial, old.connected, old.wire_bytes) = (None, new.connected, new.wire_bytes);
-        old.leaving = new.leaving;
+        old.leaving = None;
         (old.heard, old.progress) = (now, now);
         old.succession.heir = None;
         old.succession.is_orphaned = false;

@@ -7,8 +7,8 @@
 //! longer each time. A link is *rotated* when its connection is as old as `connection.max_link_age` allows,
 //! or near a bound that earlier ones were cut at (`link::cuts`); a transport with a bound of bytes ranks
 //! behind the next one. So it is at once when its connection is about to be closed, and again after as long as
-//! that has been known where it fails: who says goodbye may let the link go on for hours. A goodbye in the first
-//! moment ([`GREETING`]) says no more than that the connection is for one request.
+//! that has been known where it fails: who says goodbye may let the link go on for hours. A goodbye before
+//! the link has come up says no more than that the connection is for one request.
 //!
 //! Tested by: `protocol::tests::handover`, `sim::tests::handover`.
 
@@ -21,8 +21,6 @@ use crate::types::{Direction, Endpoint, LinkId, MonoTime, TransportKind};
 
 /// Time after which better transports are tried, when a link came up without them.
 const SOON: Duration = Duration::from_secs(30);
-/// Time from the opening of a connection in which nobody closes it for its age, or to make way for another process.
-const GREETING: Duration = Duration::from_secs(1);
 /// Time after which a handover that cannot be now is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -40,7 +38,6 @@ impl Protocol {
         let aged = self.env.config.connection.max_link_age;
         let aged = aged.map(|age| (since + age / 5 * 4 + self.env.rng.jitter(age / 5), Why::Age));
         let cut = bound.age.map(|age| (since + age, Why::TimeLimit));
-        let leaving = l.leaving.map(|_| (now, Why::Leaving));
         let upgrade = if self.is_best(kind, &endpoint) {
             None
         } else {
@@ -49,7 +46,7 @@ impl Protocol {
         };
         let plan = Plan {
             upgrade,
-            rotate: leaving.into_iter().chain(aged).chain(cut).min_by_key(|(at, _)| *at),
+            rotate: aged.into_iter().chain(cut).min_by_key(|(at, _)| *at),
             bytes: bound.bytes,
         };
         self.adopt_plan(link, plan);
@@ -79,13 +76,13 @@ impl Protocol {
     /// The connection of a link is about to be closed.
     pub(in crate::protocol) fn on_leaving(&mut self, link: LinkId) {
         let now = self.env.now;
-        let Some(l) = self.links.all.get_mut(&link).filter(|l| l.leaving.is_none()) else { return };
-        if now.since(l.connected) < GREETING {
+        let Some(l) = self.links.all.get_mut(&link).filter(|l| l.up.is_some()) else { return };
+        if l.leaving.is_some() {
             return;
         }
         l.leaving = Some(now);
         self.env.counters.connections_leaving += 1;
-        if l.up.is_some() && l.direction == Direction::Outbound {
+        if l.direction == Direction::Outbound {
             l.plan.rotate = Some((now, Why::Leaving));
             self.env.timers.set(Timer::Handover(link), now);
         }
