@@ -51,7 +51,7 @@ const AFRESH: u32 = 4;
 /// Time for step 2 after step 1; twice that for the steps of who dialled.
 const STEP_TIMEOUT: Duration = Duration::from_secs(10);
 /// Minimum time between two handovers of a link.
-const HANDOVER_EVERY: Duration = Duration::from_secs(1);
+pub(super) const HANDOVER_EVERY: Duration = Duration::from_secs(1);
 
 impl Protocol {
     /// Reports whether a link may go over to another connection now.

@@ -19,6 +19,8 @@ use crate::protocol::link::{Attempt, CloseCause, Link, Plan, Why};
 use crate::protocol::timers::Timer;
 use crate::types::{Direction, Endpoint, LinkId, MonoTime, TransportKind};
 
+use super::handover::HANDOVER_EVERY;
+
 /// Time after which better transports are tried, when a link came up without them.
 const SOON: Duration = Duration::from_secs(30);
 /// Time after which a handover that cannot be now is tried again.
@@ -48,6 +50,7 @@ impl Protocol {
             upgrade,
             rotate: aged.into_iter().chain(cut).min_by_key(|(at, _)| *at),
             bytes: bound.bytes,
+            spent: None,
         };
         self.adopt_plan(link, plan);
     }
@@ -61,15 +64,17 @@ impl Protocol {
         }
     }
 
-    /// Counts what a connection has sent, and replaces it before it is cut for that.
+    /// Counts what a connection has sent, and replaces it before it is cut for that. Until then data waits, for a
+    /// while: what a flood brings meanwhile would be too much.
     pub(super) fn note_wire_bytes(&mut self, link: LinkId, bytes: usize) {
         let now = self.env.now;
         let Some(l) = self.links.all.get_mut(&link) else { return };
         l.wire_bytes = l.wire_bytes.saturating_add(bytes as u64);
         if l.plan.bytes.is_some_and(|most| l.wire_bytes >= most) {
-            l.plan.bytes = None;
-            l.plan.rotate = Some((now, Why::BodyLimit));
-            self.env.timers.set(Timer::Handover(link), now);
+            let due = l.succession.moved.map_or(now, |at| now.max(at + HANDOVER_EVERY));
+            (l.plan.bytes, l.plan.spent) = (None, Some(now));
+            l.plan.rotate = Some((due, Why::BodyLimit));
+            self.env.timers.set(Timer::Handover(link), due);
         }
     }
 
@@ -94,6 +99,12 @@ impl Protocol {
         let Some(l) = self.links.all.get(&link).filter(|l| l.up.is_some()) else { return };
         let leaving = l.leaving;
         let (Some(endpoint), kind, mut plan) = (l.endpoint.clone(), l.kind, l.plan) else { return };
+        if plan.spent.is_some() && !plan.holds(now) {
+            // It waits no longer.
+            plan.spent = None;
+            self.adopt_plan(link, plan);
+            self.resume(link);
+        }
         let is_due = |at: &MonoTime| *at <= now;
         let rotates = plan.rotate.filter(|(at, _)| is_due(at));
         if rotates.is_none() && !plan.upgrade.as_ref().is_some_and(is_due) {
