@@ -13,9 +13,12 @@
 //! one TLS for the outside and another, end to end, within. `https` and `http` are what a proxy dials
 //! behind which a node listens, without the proxy: encrypted outside or plain, and end to end within.
 //!
+//! With the word `request`, requests of one node to another are measured instead: see `requests`.
+//!
 //! The raw stream is tonic's client and server over hyper and TLS 1.3, as they come.
 
 mod raw_tonic;
+mod requests;
 
 use std::time::Duration;
 
@@ -138,14 +141,27 @@ struct Figures {
     cpu: f64,
 }
 
+/// Extent of a run.
+struct Run {
+    /// Words that pick rungs; none picks all.
+    picked: Vec<String>,
+    rounds: usize,
+    span: Duration,
+}
+
+impl Run {
+    fn picks(&self, name: &str) -> bool {
+        self.picked.is_empty() || self.picked.iter().any(|word| name.contains(&**word))
+    }
+}
+
 /// The paths that are built in, the raw stream first and the direct one second.
-async fn paths(picked: &[String]) -> Vec<Path> {
+async fn paths(run: &Run) -> Vec<Path> {
     let mut paths = vec![Path::raw().await];
     for rung in RUNGS {
         for outside in OUTSIDES {
             let name = format!("{rung} {outside}");
-            let is_picked = picked.is_empty() || picked.iter().any(|word| name.contains(&**word));
-            if name == DIRECT || is_picked {
+            if name == DIRECT || run.picks(&name) {
                 paths.extend(Path::open(rung, outside).await);
             }
         }
@@ -157,22 +173,34 @@ fn main() {
     let runtime = Runtime::new().expect("a runtime");
     let arguments: Vec<_> = std::env::args().skip(1).collect();
     let is_quick = arguments.iter().any(|argument| argument == "--quick");
-    let picked: Vec<_> = arguments.into_iter().filter(|a| !a.starts_with('-')).collect();
+    let mut picked: Vec<_> = arguments.into_iter().filter(|a| !a.starts_with('-')).collect();
+    let words = picked.len();
+    picked.retain(|word| word != "request");
+    let asks = picked.len() < words;
     let (rounds, span) = match (is_smoke(), is_quick) {
         (true, _) => (1, Duration::ZERO),
         (_, true) => (3, Duration::from_millis(500)),
         _ => (7, Duration::from_secs(1)),
     };
-    let mut paths = runtime.block_on(paths(&picked));
+    let run = Run { picked, rounds, span };
+    if asks {
+        requests::main(&runtime, &run);
+    } else {
+        frames(&runtime, &run);
+    }
+}
+
+fn frames(runtime: &Runtime, run: &Run) {
+    let mut paths = runtime.block_on(paths(run));
     println!(
         "{:<20} {:>6} {:>12} {:>8} {:>10} {:>12} {:>14}",
         "path", "frame", "messages/s", "MB/s", "CPU us", "to raw tonic", "to grpc-stream"
     );
     for (size, label) in SIZES {
         let mut rows = vec![Vec::new(); paths.len()];
-        for _ in 0..rounds {
+        for _ in 0..run.rounds {
             for (path, row) in paths.iter_mut().zip(&mut rows) {
-                row.push(runtime.block_on(path.measure(size, span)));
+                row.push(runtime.block_on(path.measure(size, run.span)));
             }
         }
         for (path, row) in paths.iter().zip(&rows) {

@@ -24,8 +24,8 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures::{SinkExt, TryStreamExt};
 use sorcha_peer::error::{FailureKind, TransportError};
-use sorcha_peer::ports::{Accepted, Listener, MAX_FRAME_BYTES, RawLink, Transport};
-use sorcha_peer::testing::transport::{Node, conformance};
+use sorcha_peer::ports::{Accepted, Listener, RawLink, Transport};
+use sorcha_peer::testing::{TransportNode, transport};
 use sorcha_peer::{Endpoint, Identity, Item, PeerId, PeerNode, StartAt, TransportKind};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
@@ -164,8 +164,8 @@ async fn shake_hands(
     if !remote.verify(&statement(!dialled, &theirs, &ours), &proof) {
         return Err(TransportError::new(FailureKind::Identity, "the peer did not prove its key"));
     }
-    reader.decoder_mut().set_max_frame_length(MAX_FRAME_BYTES);
-    writer.encoder_mut().set_max_frame_length(MAX_FRAME_BYTES);
+    reader.decoder_mut().set_max_frame_length(RawLink::MAX_FRAME_BYTES);
+    writer.encoder_mut().set_max_frame_length(RawLink::MAX_FRAME_BYTES);
     let sink = Box::pin(SinkExt::<Bytes>::sink_map_err(writer, closed));
     let stream = Box::pin(reader.map_ok(BytesMut::freeze).map_err(closed));
     Ok(RawLink::new(remote, TransportKind::Custom, Some(address), sink, stream))
@@ -208,11 +208,11 @@ async fn main() -> Result<(), Error> {
 
 /// Panics, and so fails, with what the transport does wrong.
 async fn conforms() -> Result<(), Error> {
-    let node = || -> Result<Node, Error> {
+    let node = || -> Result<TransportNode, Error> {
         let identity = Identity::generate()?;
-        Ok(Node::new(identity.peer_id(), FramedTcp { identity }))
+        Ok(TransportNode::new(identity.peer_id(), FramedTcp { identity }))
     };
-    conformance(&node()?, &node()?, "127.0.0.1:0".parse()?).await;
+    transport(&node()?, &node()?, "127.0.0.1:0".parse()?).await;
     Ok(())
 }
 

@@ -6,7 +6,7 @@
 //! (os error 13)` is what a host sees that prints the error and nothing else. In return
 //! [`Error::source`] of these errors gives nothing: a reporter that walks the chain would say a cause
 //! twice. A cause that a program wants to look at stands in the public field `source`, as the
-//! [`std::io::Error`] in [`IdentityError::Io`] and the [`Source`] in [`StoreError`].
+//! [`std::io::Error`] in [`IdentityError::Io`] and the box in [`StoreError`].
 //!
 //! ```
 //! use std::error::Error;
@@ -21,6 +21,7 @@
 //! ```
 
 mod peer_test;
+mod request;
 mod start;
 
 use std::error::Error;
@@ -28,6 +29,7 @@ use std::fmt;
 use std::time::Duration;
 
 pub use self::peer_test::TestError;
+pub use self::request::RequestError;
 pub use self::start::{ConfigError, IdentityError, StartError};
 pub use crate::types::errors::{EndpointError, FailureKind, InvalidTransaction, ParseIdError};
 use crate::types::{Cursor, PeerId, Refusal, TransactionId, WallTime};
@@ -36,7 +38,8 @@ use crate::types::{Cursor, PeerId, Refusal, TransactionId, WallTime};
 const MAX_CAUSE_CHARS: usize = 1024;
 
 /// Cause of an error of a port: whatever the adapter had.
-pub type Source = Box<dyn Error + Send + Sync + 'static>;
+#[cfg(feature = "sqlite")]
+pub(crate) type Source = Box<dyn Error + Send + Sync>;
 
 /// Reason why a transport operation failed.
 #[derive(Debug, thiserror::Error)]
@@ -48,7 +51,7 @@ pub struct TransportError {
     /// The description of what happened, for people, without its cause.
     pub message: String,
     /// The cause, where there is one.
-    pub r#source: Option<Source>,
+    pub r#source: Option<Box<dyn Error + Send + Sync>>,
 }
 
 impl TransportError {
@@ -61,7 +64,7 @@ impl TransportError {
     pub fn with_source(
         kind: FailureKind,
         message: impl Into<String>,
-        source: impl Into<Source>,
+        source: impl Into<Box<dyn Error + Send + Sync>>,
     ) -> Self {
         Self { kind, message: message.into(), source: Some(source.into()) }
     }
@@ -109,7 +112,7 @@ pub struct StoreError {
     /// The description of what happened, for people, without its cause.
     pub message: String,
     /// The cause, where there is one.
-    pub r#source: Option<Source>,
+    pub r#source: Option<Box<dyn Error + Send + Sync>>,
 }
 
 impl StoreError {
@@ -122,7 +125,7 @@ impl StoreError {
     pub fn with_source(
         kind: StoreErrorKind,
         message: impl Into<String>,
-        source: impl Into<Source>,
+        source: impl Into<Box<dyn Error + Send + Sync>>,
     ) -> Self {
         Self { kind, message: message.into(), source: Some(source.into()) }
     }

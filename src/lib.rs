@@ -5,7 +5,7 @@
     all(feature = "node", feature = "grpc", feature = "sqlite", feature = "stun"),
     doc = "**Read the [guide] first**: [getting started](guide::getting_started), \
            [guarantees and limits](guide::guarantees), [topics and roles](guide::topics), \
-           [storage](guide::storage), [security](guide::security), \
+           [messages](guide::messages), [storage](guide::storage), [security](guide::security), \
            [operating](guide::operating), [paths and proxies](guide::paths), \
            [reachability](guide::reachability), [tuning](guide::tuning), \
            [testing](guide::testing), [benchmarks](guide::benchmarks), \
@@ -21,7 +21,8 @@
 //! *transactions* (payloads of up to 10 MiB by default, under a topic, signed by their origin) spread
 //! to every peer, an outbox that survives being offline, and figures about all of it. The node runs
 //! in the host's tokio runtime and owns no globals: no subscriber, recorder, panic hook, crypto
-//! provider or runtime. Any number of nodes run in one process.
+//! provider or runtime. Any number of nodes run in one process. A host may also ask one peer: see
+//! `PeerNode::request`.
 //!
 //! ```
 //! # #[cfg(all(feature = "node", feature = "grpc"))]
@@ -94,7 +95,7 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | the root | what nearly every host needs: `PeerNode`, its builder, subscriptions, receipts, ids, transactions, events, [`Config`], [`Identity`], [`Validator`] |
+//! | the root | what nearly every host needs: `PeerNode`, its builder, subscriptions, receipts, requests, ids, transactions, events, [`Config`], [`Identity`], [`Validator`] |
 //! | [`config`] | every setting with its default and range |
 //! | [`error`] | an error enum for each operation |
 //! | [`types`] | plain data that is needed less often: headers, signatures, reasons, figures |
@@ -157,7 +158,7 @@ pub use identity::Identity;
 #[cfg(feature = "node")]
 pub use node::{
     DeadLetter, Delivery, DurableSubscription, Events, Item, Outcome, PeerNode, PeerNodeBuilder,
-    Receipt, StartAt, Storage, Subscription, WeakPeerNode,
+    Receipt, Request, StartAt, Storage, Subscription, WeakPeerNode,
 };
 pub use ports::validator::{AcceptAll, Validator};
 #[cfg(feature = "sqlite")]

@@ -1,4 +1,7 @@
-//! A bidirectional tonic stream over hyper and TLS 1.3, with the settings that they come with.
+//! A bidirectional tonic stream, and unary calls, over hyper and TLS 1.3, with the settings that they come
+//! with.
+
+mod unary;
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
@@ -25,36 +28,22 @@ use tonic::{Status, Streaming};
 use tonic_prost::ProstCodec;
 
 const NAME: &str = "localhost";
+const ORIGIN: &str = "http://localhost";
 /// Maximum number of bytes of a message.
 const MAX_BYTES: usize = 1 << 20;
+
+pub(crate) use unary::Unary;
 
 /// Messages with one field of bytes.
 type Messages = ProstCodec<Bytes, Bytes>;
 
 /// Opens a stream; returns what goes in at the client and what comes out at the server.
 pub(crate) async fn open() -> (FrameSink, FrameStream) {
-    let (server, client) = tls();
-    let socket = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let address = socket.local_addr().expect("an address");
     let (incoming, opened) = oneshot::channel();
     let service = Service { incoming: Arc::new(Mutex::new(Some(incoming))) };
-    tokio::spawn(async move {
-        let (tcp, _) = socket.accept().await.expect("a connection");
-        tcp.set_nodelay(true).expect("an option");
-        let tls = server.accept(tcp).await.expect("TLS");
-        let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-        let _ = connection.serve_connection(TokioIo::new(tls), service).await;
-    });
-    let tcp = TcpStream::connect(address).await.expect("a connection");
-    tcp.set_nodelay(true).expect("an option");
-    let name = ServerName::try_from(NAME).expect("a name");
-    let tls = client.connect(name, tcp).await.expect("TLS");
-    let connection = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
-    let (requests, connection) = connection.handshake(TokioIo::new(tls)).await.expect("HTTP/2");
-    tokio::spawn(connection);
+    let requests = connect(service).await;
     let (sink, frames) = mpsc::channel::<Bytes>(1);
-    let origin = Uri::from_static("http://localhost");
-    let mut client = tonic::client::Grpc::with_origin(Requests(requests), origin);
+    let mut client = tonic::client::Grpc::with_origin(requests, Uri::from_static(ORIGIN));
     let path = PathAndQuery::from_static("/raw.Stream/Open");
     let answer = client
         .streaming(tonic::Request::new(frames), path, Messages::default())
@@ -70,6 +59,33 @@ pub(crate) async fn open() -> (FrameSink, FrameStream) {
         error(status.to_string())
     });
     (Box::pin(sink), Box::pin(stream))
+}
+
+/// Serves one connection by `service`, and opens it.
+async fn connect<S>(service: S) -> Requests
+where
+    S: hyper::service::Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>,
+    S: Send + 'static,
+    S::Future: Send + 'static,
+{
+    let (server, client) = tls();
+    let socket = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = socket.local_addr().expect("an address");
+    tokio::spawn(async move {
+        let (tcp, _) = socket.accept().await.expect("a connection");
+        tcp.set_nodelay(true).expect("an option");
+        let tls = server.accept(tcp).await.expect("TLS");
+        let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        let _ = connection.serve_connection(TokioIo::new(tls), service).await;
+    });
+    let tcp = TcpStream::connect(address).await.expect("a connection");
+    tcp.set_nodelay(true).expect("an option");
+    let name = ServerName::try_from(NAME).expect("a name");
+    let tls = client.connect(name, tcp).await.expect("TLS");
+    let connection = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+    let (requests, connection) = connection.handshake(TokioIo::new(tls)).await.expect("HTTP/2");
+    tokio::spawn(connection);
+    Requests(requests)
 }
 
 /// Both ends of a TLS that trust each other.
@@ -134,6 +150,7 @@ impl hyper::service::Service<Request<Incoming>> for Service {
 }
 
 /// Service that tonic sends a request through.
+#[derive(Clone)]
 struct Requests(SendRequest<Body>);
 
 impl tower_service::Service<Request<Body>> for Requests {

@@ -55,6 +55,9 @@ pub(crate) struct Args {
     /// Where deliveries start: `now`, `earliest`, or after a cursor of an earlier delivery.
     #[arg(long, value_name = "now|earliest|CURSOR", default_value = "now", value_parser = start)]
     pub(crate) from: StartAt,
+    /// Answer requests of peers under this protocol with the same bytes; repeatable.
+    #[arg(long, value_name = "PROTOCOL")]
+    pub(crate) serve: Vec<String>,
     /// Transports to dial with, the preferred first, separated by commas [default: all].
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     transports: Vec<Kind>,

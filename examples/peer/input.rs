@@ -8,6 +8,7 @@ use std::fmt;
 use std::io::{self, BufRead, Read};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -87,6 +88,7 @@ pub(crate) enum Op {
     ResetBreaker {
         peer: PeerId,
     },
+    Request(Ask),
     DeadLetters {
         after: Option<u64>,
         #[serde(default = "page")]
@@ -136,15 +138,50 @@ impl TryFrom<Draft> for Publish {
     fn try_from(draft: Draft) -> Result<Self, Self::Error> {
         let payload = match (draft.text, draft.base64, draft.file) {
             (Some(text), None, None) => Payload::Here(text.into()),
-            (None, Some(text), None) => {
-                let decoded = STANDARD.decode(text).map_err(|error| format!("base64: {error}"))?;
-                Payload::Here(decoded.into())
-            }
+            (None, Some(text), None) => Payload::Here(decode(&text)?),
             (None, None, Some(path)) => Payload::File(path),
             _ => return Err("exactly one of text, base64 and file is needed".to_owned()),
         };
         Ok(Self { topic: draft.topic, payload })
     }
+}
+
+/// A request to one peer.
+#[derive(Debug, Deserialize)]
+#[serde(try_from = "AskDraft")]
+pub(crate) struct Ask {
+    pub(crate) peer: PeerId,
+    pub(crate) protocol: String,
+    pub(crate) body: Bytes,
+    pub(crate) time: Option<Duration>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AskDraft {
+    peer: PeerId,
+    protocol: String,
+    text: Option<String>,
+    base64: Option<String>,
+    timeout_ms: Option<u64>,
+}
+
+impl TryFrom<AskDraft> for Ask {
+    type Error = String;
+
+    fn try_from(draft: AskDraft) -> Result<Self, Self::Error> {
+        let body = match (draft.text, draft.base64) {
+            (Some(text), None) => text.into(),
+            (None, Some(text)) => decode(&text)?,
+            _ => return Err("exactly one of text and base64 is needed".to_owned()),
+        };
+        let time = draft.timeout_ms.map(Duration::from_millis);
+        Ok(Self { peer: draft.peer, protocol: draft.protocol, body, time })
+    }
+}
+
+fn decode(text: &str) -> Result<Bytes, String> {
+    STANDARD.decode(text).map(Bytes::from).map_err(|error| format!("base64: {error}"))
 }
 
 /// Reads stdin on a thread of its own, which nobody has to wait for when the program ends.

@@ -17,6 +17,7 @@
 //! * `publish` hands transactions to the node in the order of the lines, and answers each when it
 //!   is durable.
 //! * `feed` reports what the node does by itself: events and deliveries.
+//! * `requests` answers what peers ask.
 //! * `logs` writes logs, which nobody has to read.
 //! * Everything that waits is bounded in bytes or number. A driver that does not read stdout is
 //!   waited for, and after 64 MiB of lines the program stops reading its input.
@@ -29,6 +30,7 @@ mod listen;
 mod logs;
 mod output;
 mod publish;
+mod requests;
 mod session;
 mod setup;
 mod signals;
@@ -52,6 +54,7 @@ const CONTRACT: &str = r#"LINES IN (one JSON object each, at most 64 MiB; "ref" 
   {"op":"connect","ref":R,"address":A}      {"op":"disconnect","ref":R,"peer":P}
   {"op":"ban","ref":R,"peer":P,"reason":…}  {"op":"unban","ref":R,"peer":P}
   {"op":"test_peer","ref":R,"peer":P}       {"op":"reset_breaker","ref":R,"peer":P}
+  {"op":"request","ref":R,"peer":P,"protocol":N,"text"|"base64":…[,"timeout_ms":MS]}
   {"op":"dead_letters","ref":R[,"after":SEQ][,"limit":N]}
   {"op":"redeliver","ref":R,"id":I}         {"op":"delete_dead_letter","ref":R,"id":I}
   {"op":"invite","ref":R}                   {"op":"metrics","ref":R}
@@ -81,6 +84,9 @@ has none):
   dead_letters {ref,dead_letters}      own transactions that no peer took, in the order of publishing:
                                        [{seq,id,topic,size,created,expires,reason,since}], at most
                                        "limit" (1000) above "after"; empty: there are no more
+  response {ref,base64}                the peer's answer to request; error {ref,error} where there is none,
+                                       as when nobody there serves the protocol, within 30 s unless
+                                       "timeout_ms" says otherwise
   tested {ref,peer,rtt_min_us,…}       a link measured now: five pings, and 256 KiB each way
   ok {ref,op,peer}                     connect, disconnect, ban, unban, reset_breaker
   ok {ref,op,id}                       redeliver (a new id if it had expired), delete_dead_letter
@@ -97,6 +103,8 @@ EVENTS:
   gap {after,until[,missed]}           cursors whose transactions are no longer retained; with missed
                                        {from,until}: what was created between these times (ms) is
                                        gone everywhere, since the node was away for too long
+  requested {peer,protocol,size}       a peer's request under a protocol of --serve, which is answered with
+                                       the same bytes
   replicated {id,peers}                so many other nodes have stored this own transaction; until it
                                        is enough (`[outbox] min_copies`, 2)
   renewed {id,renewed_as}              this own transaction expired before any other node had it, or

@@ -167,6 +167,17 @@ pub(crate) enum Line {
         /// Who cannot be reached and is left alone for a while.
         breakers: Vec<Breaker>,
     },
+    /// The answer of a peer.
+    Response {
+        r#ref: Ref,
+        base64: String,
+    },
+    /// A peer's request that this node answers.
+    Requested {
+        peer: String,
+        protocol: String,
+        size: usize,
+    },
     Tested {
         r#ref: Ref,
         #[serde(flatten)]

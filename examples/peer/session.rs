@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use sorcha_peer::PeerNode;
 use sorcha_peer::error::{
-    BanError, ConnectError, DeadLetterError, NodeClosed, ReadyError, RedeliverError, TestError,
+    BanError, ConnectError, DeadLetterError, NodeClosed, ReadyError, RedeliverError, RequestError,
+    TestError,
 };
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
@@ -12,10 +15,11 @@ use tokio::task::{JoinHandle, JoinSet};
 use crate::args::Args;
 use crate::breakers::Breakers;
 use crate::feed::{Content, Deliveries, report_events};
-use crate::input::{Op, Ref, Request};
+use crate::input::{Ask, Op, Ref, Request};
 use crate::logs::Logs;
 use crate::output::{Dead, Done, Line, Linked, Out};
 use crate::publish::{Job, PublishQueue};
+use crate::requests::serve;
 use crate::setup::Running;
 use crate::signals::Signals;
 
@@ -56,6 +60,7 @@ pub(crate) async fn run(
     let events = node.events();
     let content = Content { base64: args.payloads, text: args.text };
     let deliveries = Deliveries::open(&node, &args.topic, args.from, content).await?;
+    serve(&node, &args.serve, out).map_err(|error| format!("--serve: {error}"))?;
     let (peer_id, listen) = (node.peer_id(), node.listen_addr());
     out.line(Line::Ready { peer_id, listen, admin: None }).await;
 
@@ -153,8 +158,14 @@ impl Session {
         drop(queue);
         let mut published = false;
         if matches!(end, End::Shutdown(_) | End::Input) {
+            let done = async {
+                let _ = (&mut publisher).await;
+                published = true;
+                // Whoever ends the program is not kept by what peers take time for.
+                while matches!(end, End::Input) && in_flight.join_next().await.is_some() {}
+            };
             tokio::select! {
-                _ = &mut publisher => published = true,
+                () = done => {}
                 () = signals.next() => {}
                 () = tokio::time::sleep(MAX_PUBLISH) => {}
             }
@@ -221,6 +232,13 @@ async fn perform(node: &PeerNode, known: &Known, op: Op, r#ref: &Ref) -> Result<
         Op::TestPeer { peer } => {
             Line::Tested { r#ref: r#ref.clone(), test: node.test_peer(peer).await? }
         }
+        Op::Request(Ask { peer, protocol, body, time }) => {
+            let answer = match time {
+                Some(time) => node.request_within(peer, &protocol, body, time).await?,
+                None => node.request(peer, &protocol, body).await?,
+            };
+            Line::Response { r#ref: r#ref.clone(), base64: STANDARD.encode(answer) }
+        }
         Op::ResetBreaker { peer } => {
             node.reset_breaker(peer).await?;
             done("reset_breaker", peer)
@@ -258,6 +276,8 @@ enum Failure {
     Invite(#[from] ReadyError),
     #[error(transparent)]
     Redeliver(#[from] RedeliverError),
+    #[error(transparent)]
+    Request(#[from] RequestError),
     #[error(transparent)]
     Test(#[from] TestError),
     #[error(transparent)]

@@ -29,6 +29,6 @@ pub(crate) use root::{Config, Invite, NetworkSecret};
 pub(crate) use secret::Claim;
 pub use sections::{
     ConnectionConfig, DiscoveryConfig, GossipConfig, LimitsConfig, ListenConfig, LivenessConfig,
-    NetworkConfig, OutboxConfig, OverlayConfig,
+    MessagesConfig, NetworkConfig, OutboxConfig, OverlayConfig,
 };
 pub use trust::Trust;

@@ -15,7 +15,7 @@ use super::choice::Auto;
 use super::proxy::{Proxy, check_rules};
 use super::sections::{
     ConnectionConfig, DiscoveryConfig, GossipConfig, KIB, ListenConfig, LivenessConfig, MIB,
-    MINUTE, NetworkConfig, OutboxConfig, OverlayConfig,
+    MINUTE, MessagesConfig, NetworkConfig, OutboxConfig, OverlayConfig,
 };
 
 const DAY: Duration = Duration::from_hours(24);
@@ -133,6 +133,14 @@ impl OutboxConfig {
         within("outbox.max_entries", self.max_entries, 100..=100_000)?;
         within("outbox.max_retries", self.max_retries, 1..=10)?;
         within("outbox.min_copies", self.min_copies, 1..=16)
+    }
+}
+
+impl MessagesConfig {
+    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+        within("messages.max_bytes", self.max_bytes, KIB..=16 * MIB)?;
+        within_span("messages.timeout", self.timeout, secs(1)..=10 * MINUTE)?;
+        within("messages.max_concurrent", self.max_concurrent, 1..=1024)
     }
 }
 

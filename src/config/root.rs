@@ -10,7 +10,7 @@ pub use super::invite::Invite;
 pub use super::secret::NetworkSecret;
 use super::sections::{
     ConnectionConfig, DiscoveryConfig, GossipConfig, LimitsConfig, ListenConfig, LivenessConfig,
-    MINUTE, NetworkConfig, OutboxConfig, OverlayConfig,
+    MINUTE, MessagesConfig, NetworkConfig, OutboxConfig, OverlayConfig,
 };
 
 /// Configuration of a node: one section per concern. It is read once, when the node starts.
@@ -64,6 +64,8 @@ pub struct Config {
     pub gossip: GossipConfig,
     /// Own transactions until others have them.
     pub outbox: OutboxConfig,
+    /// Requests to single peers, and those of peers.
+    pub messages: MessagesConfig,
     /// Memory of the node.
     pub limits: LimitsConfig,
 }
@@ -94,6 +96,7 @@ impl Config {
         self.connection.validate()?;
         self.gossip.validate()?;
         self.outbox.validate()?;
+        self.messages.validate()?;
         self.validate_memory()?;
         let may = !self.network.plaintext || self.network.allow_plaintext_beyond_loopback;
         let mut listening = [self.listen.address, self.listen.http].into_iter().flatten();

@@ -282,6 +282,26 @@ pub struct OutboxConfig {
     pub min_copies: u32,
 }
 
+/// Section `[messages]`: requests to single peers, and those of peers. Bodies that are on their way or
+/// handled take at most 8 times `max_bytes` of memory, or 32 MiB where that is more, for own requests and
+/// as much for those of peers; that is no part of [`LimitsConfig::memory`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct MessagesConfig {
+    /// Maximum length in bytes of the body of a request, and of that of an answer, sent or received. Default
+    /// 1 MiB, range 1 KiB to 16 MiB. In TOML a number or text such as `"4 MiB"`.
+    #[serde(with = "bytes")]
+    pub max_bytes: u64,
+    /// Time that a peer has for its answer where a call says nothing else, the dial of a peer without a
+    /// link included. Default 30 s, range 1 s to 10 min.
+    #[serde(with = "span")]
+    pub timeout: Duration,
+    /// Maximum number of requests of one peer that are received, handled and answered at once; all peers
+    /// together, 16 times as many. What is above it is refused. Default 16, range 1 to 1024.
+    pub max_concurrent: u32,
+}
+
 /// Section `[limits]`: what the node takes of its machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -437,6 +457,12 @@ impl Default for GossipConfig {
 impl Default for OutboxConfig {
     fn default() -> Self {
         Self { max_entries: 10_000, max_retries: 5, persistent: true, min_copies: 2 }
+    }
+}
+
+impl Default for MessagesConfig {
+    fn default() -> Self {
+        Self { max_bytes: MIB, timeout: Duration::from_secs(30), max_concurrent: 16 }
     }
 }
 

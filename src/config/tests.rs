@@ -91,6 +91,12 @@ fn every_range_bites() {
         ("outbox.max_entries", |c| c.outbox.max_entries = 99),
         ("outbox.max_retries", |c| c.outbox.max_retries = 0),
         ("outbox.min_copies", |c| c.outbox.min_copies = 0),
+        ("messages.max_bytes", |c| c.messages.max_bytes = 1023),
+        ("messages.max_bytes", |c| c.messages.max_bytes = (16 << 20) + 1),
+        ("messages.timeout", |c| c.messages.timeout = millis(999)),
+        ("messages.timeout", |c| c.messages.timeout = secs(601)),
+        ("messages.max_concurrent", |c| c.messages.max_concurrent = 0),
+        ("messages.max_concurrent", |c| c.messages.max_concurrent = 1025),
         ("limits.memory", |c| c.limits.memory = 1),
     ];
     for (field, spoil) in cases {

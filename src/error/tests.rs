@@ -172,6 +172,21 @@ fn with_causes(samples: &mut Samples) {
         TimedOut => TestError::TimedOut,
         Closed => TestError::Closed,
     );
+    add!(samples, RequestError:
+        UnknownPeer => RequestError::UnknownPeer,
+        NoWay => RequestError::NoWay { reason: CAUSE.to_owned() },
+        NotServed => RequestError::NotServed { protocol: "p".to_owned() },
+        Busy => RequestError::Busy,
+        TooLarge => RequestError::TooLarge { size: 2, limit: 1 },
+        TimedOut => RequestError::TimedOut { after: Duration::from_secs(1) },
+        LinkLost => RequestError::LinkLost { sent: true },
+        Refused => RequestError::Refused { reason: CAUSE.to_owned() },
+        Failed => RequestError::Failed,
+        ToSelf => RequestError::ToSelf,
+        InvalidProtocol => RequestError::InvalidProtocol,
+        ProtocolTaken => RequestError::ProtocolTaken { protocol: "p".to_owned() },
+        Closed => RequestError::Closed,
+    );
     add!(samples, ConnectError:
         Address => ConnectError::from(EndpointError::Scheme(CAUSE.to_owned())),
         Dial => dial(echo()),

@@ -8,6 +8,7 @@
 //! | [Getting started](getting_started) | How do I get two nodes to talk, and where do my files go? |
 //! | [Guarantees and limits](guarantees) | What may I rely on, and what not? |
 //! | [Topics and roles](topics) | Who gets what, from when on, and how do I resume? |
+//! | [Messages](messages) | How do I ask one peer, and answer what peers ask? |
 //! | [Storage and durability](storage) | What survives a crash, and how do I bring my own database? |
 //! | [Security](security) | Who may join, what can a hostile peer do, what is not protected? |
 //! | [Operating](operating) | What do I watch, what do events and errors tell me to do? |
@@ -28,6 +29,9 @@ pub mod guarantees {}
 
 #[doc = include_str!("topics.md")]
 pub mod topics {}
+
+#[doc = include_str!("messages.md")]
+pub mod messages {}
 
 #[doc = include_str!("storage.md")]
 pub mod storage {}

@@ -1,14 +1,19 @@
 //! Messages between handles, driver and workers.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 
-use crate::error::{DeadLetterError, StoreError, StoreErrorKind, TestError, TransportError};
+use crate::error::{
+    DeadLetterError, RequestError, StoreError, StoreErrorKind, TestError, TransportError,
+};
 use crate::ports::{Ban, RawLink};
-use crate::protocol::{ConnectFailure, DialId, Input, PublishRefusal, Ticket};
+use crate::protocol::{
+    AnswerRefusal, CallId, ConnectFailure, DialId, Input, PublishRefusal, Ticket,
+};
 use crate::types::{
     Endpoint, Header, LinkStatus, Mode, PeerId, PeerTest, PublishStatus, Refusal, Stats,
     Transaction, TransactionId,
@@ -25,6 +30,11 @@ pub(super) enum Command {
     TestPeer {
         peer: PeerId,
         reply: oneshot::Sender<Result<PeerTest, TestError>>,
+    },
+    Request(Box<Ask>),
+    /// The caller of a request waits no more.
+    CancelRequest {
+        call: CallId,
     },
     ResetBreaker {
         peer: PeerId,
@@ -74,6 +84,28 @@ pub(super) enum Command {
     },
 }
 
+/// Source of the numbers of calls, one for a node. Cloning shares it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct CallIds(Arc<AtomicU64>);
+
+impl CallIds {
+    pub(super) fn next(&self) -> CallId {
+        CallId(self.0.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// Request of the host to a peer.
+#[derive(Debug)]
+pub(super) struct Ask {
+    /// Number by which the request can be taken back.
+    pub(super) call: CallId,
+    pub(super) peer: PeerId,
+    pub(super) protocol: String,
+    pub(super) body: Bytes,
+    pub(super) within: Duration,
+    pub(super) reply: oneshot::Sender<Result<Bytes, RequestError>>,
+}
+
 /// Report of a worker or a link to the driver.
 pub(super) enum Completion {
     /// Inputs of the protocol, in order.
@@ -84,6 +116,8 @@ pub(super) enum Completion {
     Linked { raw: RawLink, dial: Option<DialId> },
     /// No link: what the transport said.
     NotDialled { dial: DialId, error: TransportError },
+    /// What a handler has answered to a peer's request.
+    Handled { ticket: Ticket, result: Result<Bytes, AnswerRefusal> },
     /// Results of storing, in order.
     Stored(Vec<(Ticket, Result<(), StoreFailure>)>),
 }

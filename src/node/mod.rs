@@ -10,6 +10,7 @@ mod builder;
 mod clock;
 mod driver;
 mod handle;
+mod handlers;
 mod hashing;
 mod late_news;
 mod messages;
@@ -26,6 +27,6 @@ mod tests;
 
 pub use builder::{PeerNodeBuilder, Storage};
 pub use handle::{
-    DeadLetter, Delivery, DurableSubscription, Events, Item, Outcome, PeerNode, Receipt, StartAt,
-    Subscription, WeakPeerNode,
+    DeadLetter, Delivery, DurableSubscription, Events, Item, Outcome, PeerNode, Receipt, Request,
+    StartAt, Subscription, WeakPeerNode,
 };

@@ -24,11 +24,12 @@ use crate::types::{Cursor, Event, PeerRecord, TransactionId, canonical};
 
 use super::clock::{PublishClock, wall_now};
 use super::driver::{
-    Dials, Driver, Effects, Inbound, Mailboxes, OwnRecord, StallWatch, StoreQueue,
+    Dials, Driver, Effects, HandlerTasks, Inbound, Mailboxes, OwnRecord, StallWatch, StoreQueue,
 };
 use super::handle::{DurableNames, Inner, LogNews, MAX_EVENTS_BEHIND, PeerNode};
+use super::handlers::Handlers;
 use super::late_news::LateNews;
-use super::messages::{Completion, Draft, NodeState, SignedDraft};
+use super::messages::{CallIds, Completion, Draft, NodeState, SignedDraft};
 use super::past::{self, AllMissed};
 use super::restore::Stores;
 use super::room::Room;
@@ -256,20 +257,10 @@ impl Parts {
 
     /// Sets the tasks going.
     fn assemble(self, opened: Opened) -> PeerNode {
-        let Opened {
-            leases,
-            handles,
-            protocol,
-            record,
-            listeners,
-            listening,
-            newest,
-            missed,
-            unlogged,
-        } = opened;
+        let listening = opened.listening;
         let (done, completions) = mpsc::channel(MAX_COMPLETIONS);
         let (drafts, draft_box) = mpsc::channel(MAX_COMMANDS);
-        let shared = self.share(done, drafts, newest, missed);
+        let shared = self.share(done, drafts, opened.newest, opened.missed);
         let (commands, command_box) = mpsc::channel(MAX_COMMANDS);
         let (publishes, publish_box) = mpsc::channel(MAX_BATCHES);
         // With a validator it stands in between.
@@ -284,19 +275,22 @@ impl Parts {
         let (renewals, renewal_box) = mpsc::channel(RENEWALS);
         let (state, ended) = (watch::Sender::new(NodeState::default()), watch::Sender::new(None));
         let shares = self.config.shares();
+        let (call_ids, handlers) = (CallIds::default(), Arc::<Handlers>::default());
         let inner = Inner {
             identity: self.identity.clone(),
             config: self.config.clone(),
             listening,
-            listening_http: listeners.iter().find_map(|listener| listener.http_addr()),
+            listening_http: opened.listeners.iter().find_map(|listener| listener.http_addr()),
             runtime: Handle::current(),
             clock: Arc::clone(&shared.clock),
             publishes: to_judge.clone(),
             commands,
+            call_ids: call_ids.clone(),
+            handlers: Arc::clone(&handlers),
             drafts: shared.drafts.clone(),
             publish_room: shared.publish_room.clone(),
             events: shared.events.downgrade(),
-            _handles: handles,
+            _handles: opened.handles,
             lagged: Arc::default(),
             refused_publishes: Arc::clone(&refused_publishes),
             queue: Arc::clone(&self.queue),
@@ -328,13 +322,14 @@ impl Parts {
             inbound: Inbound { channel: inbound, room: Room::new(shares.inbound) },
             publish_room: shared.publish_room.clone(),
             store_memory: shares.stores,
+            handlers: HandlerTasks::new(handlers, shared.done.clone()),
             tasks: JoinSet::new(),
             sources: JoinSet::new(),
             workers,
             clock: Arc::clone(&shared.clock),
-            record,
+            record: opened.record,
             is_running: self.is_running.clone(),
-            _leases: leases,
+            _leases: opened.leases,
         };
         let sources = Sources {
             drafts: draft_box,
@@ -342,8 +337,8 @@ impl Parts {
             judged: judged.map(|judged| (judged, publishes)),
             refused_publishes,
             renewals: renewal_box,
-            unlogged,
-            listeners,
+            unlogged: opened.unlogged,
+            listeners: opened.listeners,
         };
         self.spawn_sources(&shared, sources, &mut effects);
         let mail = Mailboxes {
@@ -356,7 +351,7 @@ impl Parts {
         let (span, peer) = (shared.span, self.identity.peer_id());
         tracing::info!(target: "sorcha_peer::node", parent: &span, %peer, ?listening, "node started");
         self.is_running.send_replace(true);
-        let driver = Driver::new(self.identity, protocol, state, effects, ended);
+        let driver = Driver::new(self.identity, opened.protocol, state, effects, call_ids, ended);
         tokio::spawn(driver.run(mail).instrument(span));
         PeerNode(Arc::new(inner))
     }

@@ -32,14 +32,13 @@ mod transport;
 pub(crate) mod validator;
 
 pub use crate::types::ports::{
-    Ban, EntryState, IndexEntry, KeptPartial, MAX_FRAME_BYTES, NewEntry, Partial, Piece,
-    StoredPeer, TopicKey,
+    Ban, EntryState, IndexEntry, KeptPartial, NewEntry, Partial, Piece, StoredPeer, TopicKey,
 };
 pub use nat_prober::NatProber;
 pub use peer_store::PeerStore;
 pub use queue::{EntryFilter, OutboxEntry, QueueSize, TransactionQueue};
 pub use store_lease::StoreLease;
-pub use transaction_store::{LogEntry, MAX_CURSORS, Page, TransactionStore, Usage};
+pub use transaction_store::{LogEntry, Page, TransactionStore, Usage};
 pub use transport::{Accepted, FrameSink, FrameStream, Listener, RawLink, Transport};
 pub(crate) use validator::Validator;
 

@@ -53,6 +53,10 @@ pub struct Page {
 }
 
 impl Page {
+    /// Maximum number of named cursors that a log keeps. The node has five of its own among them, under
+    /// names that begin with `sorcha-peer/`.
+    pub const MAX_CURSORS: usize = 1024;
+
     /// Makes a page without a loss. The fields of a page are public: set those that tell of one.
     pub fn new(entries: Vec<LogEntry>, next: Cursor) -> Self {
         Self { entries, next, gap_until: None, damaged_until: None }
@@ -211,7 +215,7 @@ pub trait TransactionStore: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// [`StoreErrorKind::Full`] for a new name beyond
-    /// [`MAX_CURSORS`].
+    /// [`Page::MAX_CURSORS`].
     async fn save_cursor(&self, name: &str, cursor: Cursor) -> Result<(), StoreError>;
 
     /// Forgets a named subscription; an unknown name is no error.
@@ -249,7 +253,3 @@ pub trait TransactionStore: fmt::Debug + Send + Sync + 'static {
         Ok(())
     }
 }
-
-/// Maximum number of named cursors that a log keeps. The node has five of its own among them, under names
-/// that begin with `sorcha-peer/`.
-pub const MAX_CURSORS: usize = 1024;

@@ -15,14 +15,14 @@ use crate::error::TransportError;
 use crate::types::{Endpoint, PeerId, TransportKind};
 
 /// Sending half of a link. One item is one frame, at most
-/// [`MAX_FRAME_BYTES`](crate::types::MAX_FRAME_BYTES) long; frames arrive whole, in order, once, or
+/// [`RawLink::MAX_FRAME_BYTES`] long; frames arrive whole, in order, once, or
 /// the link ends. `poll_ready` must apply back-pressure: so the node learns that a peer is slow.
 /// Dropping the sink closes this direction.
 pub type FrameSink = Pin<Box<dyn Sink<Bytes, Error = TransportError> + Send>>;
 
 /// Receiving half of a link. The stream ends after the peer closed its direction, and yields an
 /// error last when the transport broke. A stream must refuse a frame above
-/// [`MAX_FRAME_BYTES`](crate::types::MAX_FRAME_BYTES) *before* buffering it.
+/// [`RawLink::MAX_FRAME_BYTES`] *before* buffering it.
 pub type FrameStream = Pin<Box<dyn Stream<Item = Result<Bytes, TransportError>> + Send>>;
 
 /// Open link as a transport hands it over, before the node's own hello.
@@ -62,6 +62,9 @@ pub struct RawLink {
 }
 
 impl RawLink {
+    /// Maximum number of bytes in a frame.
+    pub const MAX_FRAME_BYTES: usize = crate::types::MAX_FRAME_BYTES;
+
     /// A link to `remote`, which the transport has proven. It counts no bytes: set
     /// [`RawLink::received`] and [`RawLink::taken`] where that is known.
     pub fn new(

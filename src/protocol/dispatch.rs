@@ -76,6 +76,12 @@ impl Protocol {
             Input::Measured { link, received, taken } => {
                 self.with_link(link, |core, link| core.on_traffic(link, received, taken));
             }
+            Input::Request { call, peer, protocol, body, within } => {
+                self.on_request(call, peer, protocol, body, within);
+            }
+            Input::CancelRequest { call } => self.on_cancel_call(call),
+            Input::Serving(protocols) => self.on_serving(protocols),
+            Input::Answer { ticket, result } => self.on_handled(ticket, result),
             Input::Subscribed { topics } => self.on_subscribed(topics),
             Input::Redeliver(id) => self.on_redeliver(id),
             Input::DropDeadLetter(id) => self.on_drop_dead(&id),
@@ -108,6 +114,7 @@ impl Protocol {
             Timer::Outbox => self.on_outbox_due(),
             Timer::Interest => self.on_interest_due(),
             Timer::Tests => self.on_tests_due(),
+            Timer::Messages => self.on_messages_due(),
         }
     }
 
@@ -189,6 +196,16 @@ impl Protocol {
             Message::Probed { nonce, received, payload } => {
                 self.on_probed(link, nonce, received, payload.len());
             }
+            Message::Request { id, protocol, size, timeout_ms, body } => {
+                self.on_request_of_peer(link, id, protocol, (size, timeout_ms), &body);
+            }
+            Message::Response { id, status, size, body, reason } => {
+                self.on_response(link, id, status, size, (body, &reason));
+            }
+            Message::BodyPart { id, of_answer, data } => {
+                self.on_body_part(link, id, of_answer, &data);
+            }
+            Message::CancelRequest { id } => self.on_cancel_of_peer(link, id),
         }
     }
 }

@@ -38,6 +38,7 @@ pub(super) enum Task {
     Prove { id: TransactionId },
     Spill { id: TransactionId, size: u64 },
     Unspill { id: TransactionId },
+    Request { link: LinkId, id: u64 },
 }
 
 /// The surroundings of a part.

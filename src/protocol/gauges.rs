@@ -4,7 +4,8 @@
 
 use super::env::{MAX_STORING, MAX_VERIFYING};
 use super::{
-    Protocol, guard, intake, large, link, log, membership, outbox, reconcile, serve, spread,
+    Protocol, guard, intake, large, link, log, membership, messages, outbox, reconcile, serve,
+    spread,
 };
 
 /// Number of walks that is more than the node begins by itself, and a host at a time.
@@ -43,6 +44,11 @@ impl Protocol {
         // What is being checked when the gates close still comes.
         let arriving = self.env.bound(shares.assemblies + shares.storing);
         let arriving = arriving + self.env.bound(shares.checks) + largest;
+        let [calls, received] = self.messages.sizes();
+        let [own_bytes, their_bytes] = self.messages.held();
+        let (held, of_peer) = (self.messages.max_held(), self.messages.max_received());
+        let of_peers = self.messages.max_received_in_all();
+        let bodies = messages::MAX_CALLS + of_peer;
         vec![
             gauge("pending", self.intake.pending.len(), intake::MAX_PENDING + count(MAX_STORING)),
             gauge("unwanted", self.log.refused_len(), log::MAX_REFUSED),
@@ -93,10 +99,20 @@ impl Protocol {
                 most(&up(|u| u.requests.backlog.len())),
                 intake::MAX_PENDING,
             ),
+            gauge("requests of the host", calls, messages::MAX_CALLS),
+            gauge("requests of peers", received, of_peers),
+            gauge("requests of a peer", most(&up(|u| u.messages.sizes()[1])), of_peer),
+            gauge("bodies sent on a link", most(&up(|u| u.messages.sizes()[0])), bodies),
+            share("bytes of own requests", own_bytes, held, 0),
+            share("bytes of peers' requests", their_bytes, held, 0),
             gauge("topics", self.log.topics.len(), usize::from(u16::MAX)),
             gauge("origins learned", self.spread.policy.origins(), spread::MAX_ORIGINS),
             gauge("timers", self.env.timers.len(), intake::MAX_PENDING + 1024),
-            gauge("tickets", self.env.tickets.len(), 4 * count(MAX_VERIFYING) + count(MAX_STORING)),
+            gauge(
+                "tickets",
+                self.env.tickets.len(),
+                4 * count(MAX_VERIFYING) + count(MAX_STORING) + of_peers,
+            ),
         ]
     }
 }

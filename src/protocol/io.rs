@@ -6,12 +6,16 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use crate::error::{StoreErrorKind, TestError};
+use bytes::Bytes;
+
+use crate::error::{RequestError, StoreErrorKind, TestError};
 use crate::types::{
-    Ban, CloseReason, Endpoint, EntryState, Event, FailureKind, Head, InvalidTransaction, LinkId,
-    Message, NewEntry, Partial, PeerId, PeerRecord, PeerTest, Piece, Proofs, StoredPeer, TopicKey,
+    Ban, Endpoint, EntryState, Event, FailureKind, Head, InvalidTransaction, LinkId, Message,
+    NewEntry, Partial, PeerId, PeerRecord, PeerTest, Piece, Proofs, StoredPeer, TopicKey,
     Transaction, TransactionId, TransportKind, Verdict, WallTime,
 };
+
+use super::refusal::{AnswerRefusal, ConnectFailure, PublishRefusal};
 
 /// Names a dial attempt; minted by the core.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -251,6 +255,34 @@ pub enum Input {
         /// Peer whose link ends.
         peer: PeerId,
     },
+    /// The host asks one peer.
+    Request {
+        /// Caller that waits for [`Output::Answered`]; of no other request that is not answered.
+        call: CallId,
+        /// Peer that is asked.
+        peer: PeerId,
+        /// Name of what is asked for.
+        protocol: String,
+        /// Body of the request.
+        body: Bytes,
+        /// Time that the caller waits, at most 10 min.
+        within: Duration,
+    },
+    /// The host does not wait for the answer to a request any more: there will be no [`Output::Answered`].
+    CancelRequest {
+        /// Caller that waited.
+        call: CallId,
+    },
+    /// The host's handlers have changed.
+    Serving(BTreeSet<String>),
+    /// [`Output::Requested`] is done; one of which [`Output::RequestCancelled`] was told is not answered
+    /// to anybody.
+    Answer {
+        /// The ticket of that output.
+        ticket: Ticket,
+        /// The body of the answer, or why there is none.
+        result: Result<Bytes, AnswerRefusal>,
+    },
     /// The host's subscriptions have changed.
     Subscribed {
         /// The topics of all live subscriptions; `None` when one is to everything.
@@ -266,41 +298,6 @@ pub enum Input {
     Unban(PeerId),
     /// The node is going down: no new links, no new transactions, goodbye to all.
     Shutdown,
-}
-
-/// Reason why `publish` was refused, in the core's words.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PublishRefusal {
-    /// Payload above the configured maximum.
-    TooLarge {
-        /// Bytes in the payload.
-        size: u64,
-        /// Maximum bytes in a payload.
-        limit: u64,
-    },
-    /// The outbox is full.
-    QueueFull {
-        /// Capacity of the outbox.
-        limit: u32,
-    },
-    /// Own transactions have their share of the store.
-    OverShare {
-        /// Bytes that own transactions take up.
-        used: u64,
-        /// Bytes that own transactions may take up.
-        limit: u64,
-    },
-    /// Own transactions are as many as the rate allows.
-    OverRate {
-        /// Number of own transactions that are retained.
-        used: u64,
-        /// Number that may be retained.
-        limit: u64,
-    },
-    /// The store refused.
-    Store(StoreErrorKind),
-    /// The node is going down.
-    Closed,
 }
 
 /// Action to be done outside, in this order.
@@ -494,6 +491,31 @@ pub enum Output {
         /// What the test has found, or why it found nothing.
         result: Result<PeerTest, TestError>,
     },
+    /// Have a peer's request handled; answer with [`Input::Answer`], also where that is refused.
+    Requested {
+        /// Comes back with the answer.
+        ticket: Ticket,
+        /// Peer that asks.
+        peer: PeerId,
+        /// Name of what is asked for: one of the last [`Input::Serving`].
+        protocol: String,
+        /// Body of the request.
+        body: Bytes,
+        /// Time that the peer still waits.
+        within: Duration,
+    },
+    /// Break the handling of a request off: nobody waits for the answer any more.
+    RequestCancelled {
+        /// The ticket of [`Output::Requested`].
+        ticket: Ticket,
+    },
+    /// Answer the host's request.
+    Answered {
+        /// Caller that waits for the answer.
+        call: CallId,
+        /// The body of the answer, or why there is none.
+        result: Result<Bytes, RequestError>,
+    },
     /// Peers see this node come from other addresses than before; answer with [`Input::Record`] if
     /// that makes a new record.
     OwnAddresses {
@@ -551,32 +573,4 @@ pub enum PartialOp {
         /// Ids of the transactions whose partial payloads go.
         ids: Vec<TransactionId>,
     },
-}
-
-/// Reason why a `connect` failed, in the core's words.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ConnectFailure {
-    /// The transport failed.
-    Dial(FailureKind),
-    /// The link was refused by one side.
-    Refused(CloseReason),
-    /// The breaker is open: nothing was dialled, since lately nothing answered.
-    BreakerOpen {
-        /// Time until it is worth another try.
-        left: Duration,
-    },
-    /// The node is going down.
-    Closed,
-}
-
-impl ConnectFailure {
-    /// Returns the name of the reason, as in events and logs.
-    pub(in crate::protocol) fn as_str(self) -> &'static str {
-        match self {
-            Self::Dial(kind) => kind.as_str(),
-            Self::Refused(reason) => reason.as_str(),
-            Self::BreakerOpen { .. } => "breaker_open",
-            Self::Closed => "closed",
-        }
-    }
 }

@@ -27,6 +27,8 @@
 //!              ├──► serve ──► peers        what they ask for
 //!              ├──► reconcile ◄──► peers   what one of two lacks
 //!              └──► outbox ──► peers       own entries until enough others have them
+//!
+//!   messages ◄──► peers                    what one asks another, and no one else
 //! ```
 //!
 //! Who may call whom is a table in `tests/repo/calls.rs`.
@@ -49,8 +51,10 @@ mod link;
 mod log;
 mod membership;
 mod memory;
+mod messages;
 mod outbox;
 mod reconcile;
+mod refusal;
 mod restored;
 mod rng;
 mod serve;
@@ -74,6 +78,7 @@ use lifecycle::EXPIRE_EVERY;
 use link::Links;
 use log::{Log, Quota};
 use membership::{AddressBook, Membership};
+use messages::Messages;
 use outbox::{Outbox, Replays};
 use reconcile::Repairs;
 use rng::Rng;
@@ -84,13 +89,11 @@ use timers::Timer;
 #[cfg(any(test, feature = "sim"))]
 #[doc(hidden)]
 pub use gauges::Gauge;
-pub use io::{
-    Assurance, CallId, ConnectFailure, DialId, Input, Judgement, Output, PartialOp, PublishRefusal,
-    Ticket,
-};
+pub use io::{Assurance, CallId, DialId, Input, Judgement, Output, PartialOp, Ticket};
 pub use link::LinkView;
 #[cfg(feature = "node")]
 pub(crate) use outbox::RENEWALS;
+pub use refusal::{AnswerRefusal, ConnectFailure, PublishRefusal};
 pub use restored::{GivenUp, Queued, Restored};
 
 /// The whole protocol state of one node.
@@ -108,6 +111,7 @@ pub struct Protocol {
     outbox: Outbox,
     replays: Replays,
     repairs: Repairs,
+    messages: Messages,
 }
 
 impl Protocol {
@@ -150,6 +154,7 @@ impl Protocol {
             outbox,
             replays: Replays::default(),
             repairs: Repairs::restored(restored.whole_since, restored.whole_until),
+            messages: Messages::new(&config.messages),
         }
     }
 
@@ -179,6 +184,7 @@ impl Protocol {
         loop {
             self.admit_waiting();
             self.serve_in_line();
+            self.settle_waiting();
             self.say_interest();
             self.drain_dirty();
             if !self.close_overfull() {
@@ -258,6 +264,7 @@ impl Protocol {
                 && l.up.as_ref().is_none_or(|up| {
                     up.feed.cursor >= self.log.head()
                         && up.serve.entries.is_empty()
+                        && !up.messages.is_sending()
                         && up.requests.backlog.is_empty()
                         && up.feed.debt.is_none()
                 })

@@ -46,6 +46,8 @@ pub(super) enum Timer {
     Interest,
     /// An answer in the test of a link is overdue.
     Tests,
+    /// The time of a request may be over.
+    Messages,
 }
 
 /// Timers by due time and by name.

@@ -61,4 +61,4 @@ pub use config::{
 };
 pub use report::{Faults, Quantiles, Report};
 pub use scenario::{Hops, Scenario, ScenarioConfig, ScenarioReport, UnknownScenario};
-pub use world::{Delivery, Disk, World};
+pub use world::{Delivery, Disk, Handler, World};

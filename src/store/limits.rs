@@ -1,7 +1,7 @@
 //! What every store of this crate bounds, and how it says so.
 
 use crate::error::{StoreError, StoreErrorKind};
-use crate::ports::{Ban, MAX_CURSORS};
+use crate::ports::{Ban, Page};
 use crate::types::Transaction;
 
 /// Maximum length of the reason of a ban, in characters.
@@ -14,7 +14,7 @@ pub(super) fn truncated_reason(ban: &Ban) -> &str {
 }
 
 pub(super) fn too_many_cursors() -> StoreError {
-    let message = format!("{MAX_CURSORS} named cursors are kept already");
+    let message = format!("{} named cursors are kept already", Page::MAX_CURSORS);
     StoreError::new(StoreErrorKind::Full, message)
 }
 

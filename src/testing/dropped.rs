@@ -8,7 +8,7 @@ use std::task::Poll;
 use crate::ports::{NewEntry, PeerStore, StoredPeer, TransactionQueue, TransactionStore};
 use crate::types::{Transaction, TransactionId};
 
-use super::transport::yield_now;
+use super::transports::yield_now;
 
 /// Numbers of times that a call is polled before it is dropped.
 const POLLS: [u64; 6] = [1, 2, 3, 5, 10, 50];

@@ -8,10 +8,10 @@ pub(crate) mod cases;
 mod dropped;
 mod stores;
 mod strangers;
+mod transports;
 
 pub use stores::{
     nat_prober, peer_store, peer_store_durability, transaction_queue, transaction_queue_durability,
     transaction_store, transaction_store_durability, validator,
 };
-
-pub mod transport;
+pub use transports::{TransportNode, transport};

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use crate::error::StoreErrorKind;
 use crate::identity::Identity;
 use crate::ports::{
-    Ban, EntryFilter, EntryState, KeptPartial, LogEntry, MAX_CURSORS, NatProber, NewEntry,
-    OutboxEntry, Partial, PeerStore, StoredPeer, TransactionQueue, TransactionStore, Validator,
+    Ban, EntryFilter, EntryState, KeptPartial, LogEntry, NatProber, NewEntry, OutboxEntry, Page,
+    Partial, PeerStore, StoredPeer, TransactionQueue, TransactionStore, Validator,
 };
 use crate::types::{
     Cursor, Endpoint, Header, PeerId, Piece, RecordDraft, Signature, Topic, TopicKey, Transaction,
@@ -331,7 +331,7 @@ async fn named_cursors(store: &dyn TransactionStore) {
     store.remove_cursor("a").await.expect("remove");
     assert_eq!(store.load_cursor("a").await.expect("load"), None, "what is removed is gone");
     assert_eq!(store.load_cursor("b").await.expect("load"), Some(Cursor(1)), "others stay");
-    for n in 1..MAX_CURSORS {
+    for n in 1..Page::MAX_CURSORS {
         store.save_cursor(&format!("name {n}"), Cursor(1)).await.expect("there is room");
     }
     let error = store.save_cursor("one more", Cursor(1)).await.expect_err("the bound holds");

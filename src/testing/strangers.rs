@@ -16,7 +16,7 @@ use futures::future::{Either, join, select, try_join};
 use crate::ports::Accepted;
 use crate::types::Endpoint;
 
-use super::transport::{Node, connect_among, listen, yield_now};
+use super::transports::{TransportNode, connect_among, listen, yield_now};
 
 /// Number of clients that say nothing, or not all.
 const SILENT: usize = 4;
@@ -29,7 +29,11 @@ const MAX_RECORDED: usize = 1 << 20;
 ///
 /// # Panics
 /// When the transport does not do what the port demands.
-pub(super) async fn conformance(dialler: &Node, listener: &Node, bind: SocketAddr) {
+pub(super) async fn conformance(
+    dialler: &TransportNode,
+    listener: &TransportNode,
+    bind: SocketAddr,
+) {
     let Some(seen) = record(dialler, listener, bind).await else { return };
     silent_listener_is_no_peer(dialler, listener, bind).await;
     silent_clients_delay_nobody(dialler, listener, bind, &seen.from_dialler).await;
@@ -49,7 +53,11 @@ struct Seen {
 
 /// Opens a link through a relay that listens in on its first connection; `None` where the transport does
 /// not come by.
-async fn record(dialler: &Node, listener: &Node, bind: SocketAddr) -> Option<Seen> {
+async fn record(
+    dialler: &TransportNode,
+    listener: &TransportNode,
+    bind: SocketAddr,
+) -> Option<Seen> {
     let mut socket = listen(listener, bind).await;
     let stage = stage(bind)?;
     let endpoint = Endpoint::from(stage.local_addr().ok()?);
@@ -59,7 +67,7 @@ async fn record(dialler: &Node, listener: &Node, bind: SocketAddr) -> Option<See
     let target = socket.local_addr();
     let met = {
         let dial = dialler.transport.dial(&endpoint, Some(listener.id));
-        let accepted = async { Ok(Node::accept(&mut socket).await) };
+        let accepted = async { Ok(TransportNode::accept(&mut socket).await) };
         let relay = poll_fn(|cx| {
             if let Ok((near, _)) = stage.accept() {
                 relayed.push((nonblocking(near), nonblocking(connect(target))));
@@ -92,7 +100,11 @@ async fn record(dialler: &Node, listener: &Node, bind: SocketAddr) -> Option<See
 ///
 /// # Panics
 /// When it is.
-async fn silent_listener_is_no_peer(dialler: &Node, listener: &Node, bind: SocketAddr) {
+async fn silent_listener_is_no_peer(
+    dialler: &TransportNode,
+    listener: &TransportNode,
+    bind: SocketAddr,
+) {
     let _: Option<()> = dial_stage(dialler, listener, bind, b"", "that says nothing").await;
 }
 
@@ -101,8 +113,8 @@ async fn silent_listener_is_no_peer(dialler: &Node, listener: &Node, bind: Socke
 /// # Panics
 /// When it does.
 async fn replayed_listener_is_nobody(
-    dialler: &Node,
-    listener: &Node,
+    dialler: &TransportNode,
+    listener: &TransportNode,
     bind: SocketAddr,
     said: &[u8],
 ) {
@@ -112,8 +124,8 @@ async fn replayed_listener_is_nobody(
 
 /// Dials somebody who says this much, and then closes.
 async fn dial_stage(
-    dialler: &Node,
-    listener: &Node,
+    dialler: &TransportNode,
+    listener: &TransportNode,
     bind: SocketAddr,
     said: &[u8],
     who: &str,
@@ -148,8 +160,8 @@ async fn dial_stage(
 /// # Panics
 /// When somebody else is served later.
 async fn silent_clients_delay_nobody(
-    dialler: &Node,
-    listener: &Node,
+    dialler: &TransportNode,
+    listener: &TransportNode,
     bind: SocketAddr,
     said: &[u8],
 ) {
@@ -176,7 +188,7 @@ async fn silent_clients_delay_nobody(
     let ended = silent.iter_mut().filter_map(|client| is_ended(client).then_some(())).count();
     assert_eq!(ended, 0, "clients that say nothing were waited for before another was served");
     let ours = dialled.unwrap_or_else(|e| panic!("a dial beside silent clients failed: {e}"));
-    Node::assert_open(ours, theirs).await;
+    TransportNode::assert_open(ours, theirs).await;
 }
 
 /// What a dialler said in another handshake proves nothing.
@@ -184,8 +196,8 @@ async fn silent_clients_delay_nobody(
 /// # Panics
 /// When it does.
 async fn replayed_dialler_is_nobody(
-    dialler: &Node,
-    listener: &Node,
+    dialler: &TransportNode,
+    listener: &TransportNode,
     bind: SocketAddr,
     said: &[u8],
 ) {
@@ -197,7 +209,7 @@ async fn replayed_dialler_is_nobody(
     // The second comes long after the stranger.
     for _ in 0..2 {
         let (ours, theirs) = connect_among(dialler, listener, &mut socket, &mut strays).await;
-        Node::assert_open(ours, theirs).await;
+        TransportNode::assert_open(ours, theirs).await;
         yield_now().await;
     }
     let named: Vec<_> = strays.iter().map(|link| link.remote).collect();

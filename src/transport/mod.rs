@@ -5,7 +5,7 @@
 //! | `GrpcTransport` | `grpc` | mutual TLS 1.3, Ed25519 | one gRPC stream per connection; by way of a proxy, a pipe in one, in which the TLS runs |
 //! | [`MemoryTransport`] | – | given by the test | a channel inside this process |
 //!
-//! Each passes the suite in [`crate::testing::transport`], as should a transport of your own.
+//! Each passes the suite in [`crate::testing::transport()`], as should a transport of your own.
 
 #[cfg(feature = "grpc")]
 mod ca;

@@ -3,7 +3,7 @@
 
 /// Maximum length of a frame in bytes. One frame carries at most one piece of bulk (64 KiB) or a
 /// batch of small transactions; 1 MiB leaves room for both.
-pub const MAX_FRAME_BYTES: usize = 1 << 20;
+pub(crate) const MAX_FRAME_BYTES: usize = 1 << 20;
 
 /// Maximum number of messages in one frame.
 pub const MAX_MESSAGES_PER_FRAME: usize = 4096;
@@ -29,3 +29,9 @@ pub const MAX_PROOFS: usize = 2;
 
 /// Size of one piece of a large payload, in bytes: the most that control ever waits behind.
 pub const PIECE_BYTES: usize = 64 * 1024;
+
+/// Maximum length of the name of a protocol that requests are for, in bytes.
+pub const MAX_PROTOCOL_BYTES: usize = 128;
+
+/// Maximum length of the reason in the answer to a request, in bytes of UTF-8.
+pub const MAX_REASON_BYTES: usize = 256;

@@ -22,8 +22,43 @@ pub const WIRE_VERSION_MAX: u32 = 1;
 #[serde(transparent)]
 pub struct Features(pub u64);
 
+impl Features {
+    /// Takes requests: messages 30 to 33.
+    pub const SERVES_REQUESTS: Self = Self(1);
+
+    /// Reports whether all of `others` are among these.
+    pub const fn has(self, others: Self) -> bool {
+        self.0 & others.0 == others.0
+    }
+}
+
 /// Abilities of this version.
-pub const FEATURES: Features = Features(0);
+pub const FEATURES: Features = Features::SERVES_REQUESTS;
+
+/// Result that the answer to a request begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum ResponseStatus {
+    /// The body follows.
+    Done,
+    /// Nobody serves the protocol.
+    NotServed,
+    /// Too much is under way; no handler saw the request.
+    Busy,
+    /// The body of the request is above the maximum, which is the reason, in decimal.
+    TooLarge,
+    /// The handler refused, for the reason that stands there.
+    Refused,
+    /// The handler failed, or had no answer in time.
+    Failed,
+}
+
+/// Reports whether a text may be the name of a protocol: 1 to [`super::MAX_PROTOCOL_BYTES`] printable ASCII
+/// characters without spaces.
+pub fn is_protocol_name(name: &str) -> bool {
+    (1..=super::MAX_PROTOCOL_BYTES).contains(&name.len())
+        && name.bytes().all(|byte| byte.is_ascii_graphic())
+}
 
 /// Hello: the first message on every link, in both directions.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -242,6 +277,47 @@ pub enum Message {
         /// Number of the step.
         step: u32,
     },
+    /// Request to the receiver alone, with the first bytes of its body. The others follow in
+    /// [`Message::BodyPart`].
+    Request {
+        /// Number that the sender has chosen, above 0; it rises with every request while the link lives.
+        id: u64,
+        /// Name of what is asked for.
+        protocol: String,
+        /// Length of the whole body in bytes.
+        size: u64,
+        /// Time that the sender still waits, in milliseconds; 0 where it does not say.
+        timeout_ms: u32,
+        /// The first bytes of the body, at most [`super::PIECE_BYTES`].
+        body: Bytes,
+    },
+    /// Answer to [`Message::Request`], with the first bytes of its body.
+    Response {
+        /// Number of the request.
+        id: u64,
+        /// Result: whether a body follows.
+        status: ResponseStatus,
+        /// Length of the whole body in bytes.
+        size: u64,
+        /// The first bytes of the body, at most [`super::PIECE_BYTES`].
+        body: Bytes,
+        /// Reason of a refusal, at most [`super::MAX_REASON_BYTES`].
+        reason: String,
+    },
+    /// The next bytes of the body of a request or of an answer.
+    BodyPart {
+        /// Number of the request.
+        id: u64,
+        /// True: the bytes belong to the answer.
+        of_answer: bool,
+        /// The bytes, at most [`super::PIECE_BYTES`].
+        data: Bytes,
+    },
+    /// Notice that the sender does not wait for the answer to a request any more.
+    CancelRequest {
+        /// Number of the request.
+        id: u64,
+    },
 }
 
 impl Message {
@@ -275,6 +351,10 @@ impl Message {
             Self::Probe { .. } => "probe",
             Self::Probed { .. } => "probed",
             Self::Switch { .. } => "switch",
+            Self::Request { .. } => "request",
+            Self::Response { .. } => "response",
+            Self::BodyPart { .. } => "body_part",
+            Self::CancelRequest { .. } => "cancel_request",
         }
     }
 
@@ -290,7 +370,11 @@ impl Message {
             | Self::Pong { .. }
             | Self::PeersRequest { .. }
             | Self::Switch { .. }
+            | Self::CancelRequest { .. }
             | Self::Flushed => 12,
+            Self::Request { protocol, body, .. } => 32 + protocol.len() + body.len(),
+            Self::Response { reason, body, .. } => 32 + reason.len() + body.len(),
+            Self::BodyPart { data, .. } => 20 + data.len(),
             Self::Ask(ranges) | Self::Answer(ranges) => ranges.weight(),
             Self::Yours { .. } => 28,
             Self::Peers { records, .. } => 200 * records.len(),

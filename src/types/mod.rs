@@ -81,13 +81,13 @@ pub(crate) mod errors {
 /// Names that hosts meet beside the ports.
 pub(crate) mod ports {
     pub use super::interest::TopicKey;
-    pub use super::limits::MAX_FRAME_BYTES;
     pub use super::log::{EntryState, IndexEntry, KeptPartial, NewEntry, Partial};
     pub use super::message::Piece;
     pub use super::peer::{Ban, StoredPeer};
 }
 
 pub(crate) use endpoint::canonical;
+pub(crate) use limits::MAX_FRAME_BYTES;
 pub(crate) use piece_set::PieceSet;
 pub(crate) use signature::{Signed, sign_batch};
 #[cfg(feature = "node")]

@@ -217,6 +217,34 @@ counters! {
     probes_answered,
     /// Probes of peers that were not answered, because there were too many, and answers to none of ours.
     probes_refused,
+    /// Requests that the host made to single peers.
+    requests_made,
+    /// Own requests that were answered.
+    requests_answered,
+    /// Own requests that ended with an error.
+    requests_failed,
+    /// Own requests that the caller gave up.
+    requests_cancelled,
+    /// Requests of peers.
+    requests_received,
+    /// Requests of peers that a handler answered.
+    requests_served,
+    /// Requests of peers that a handler refused, or that it failed at.
+    requests_refused,
+    /// Requests of peers for what nobody serves here.
+    requests_not_served,
+    /// Requests of peers that were refused because there were too many, or too many bytes of them.
+    requests_busy,
+    /// Requests of peers that were refused for their size.
+    requests_too_large,
+    /// Requests of peers that were cancelled, ran out of time, or lost their link.
+    requests_given_up,
+    /// Answers of handlers that were dropped: too large, or too many bytes of them being sent.
+    answers_shed,
+    /// Parts, answers and cancellations that belong to no request; some may be of one that is over.
+    messages_unexpected,
+    /// Links closed that were dialled for requests alone, for want of use.
+    errands_ended,
     /// Frames sent.
     frames_sent,
     /// Frames received.

@@ -6,12 +6,12 @@ pub use super::head::Head;
 pub use super::interest::{Interest, MAX_DEPTH, MAX_INTERESTS, NOWHERE};
 pub use super::limits::{
     MAX_ENDPOINTS, MAX_IDS_PER_MESSAGE, MAX_MESSAGES_PER_FRAME, MAX_NETWORK_BYTES, MAX_PROOFS,
-    MAX_RECORDS_PER_MESSAGE, MAX_TOPIC_BYTES, PIECE_BYTES,
+    MAX_PROTOCOL_BYTES, MAX_REASON_BYTES, MAX_RECORDS_PER_MESSAGE, MAX_TOPIC_BYTES, PIECE_BYTES,
 };
 pub use super::link::LinkId;
 pub use super::message::{
-    Announcement, FEATURES, Features, Hello, Message, Offer, Reservation, WIRE_VERSION_MAX,
-    WIRE_VERSION_MIN,
+    Announcement, FEATURES, Features, Hello, Message, Offer, Reservation, ResponseStatus,
+    WIRE_VERSION_MAX, WIRE_VERSION_MIN, is_protocol_name,
 };
 pub use super::piece_set::{ALL_PIECES, MAX_RANGES, PieceRange};
 pub use super::reconcile::{

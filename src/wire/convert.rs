@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::WireError;
-use crate::types::{CloseReason, Refusal, Signature};
+use crate::types::{CloseReason, Refusal, ResponseStatus, Signature};
 
 /// Field numbers of the `oneof` in `Message`.
 pub(super) mod kind {
@@ -34,8 +34,12 @@ pub(super) mod kind {
     pub(crate) const PROBE: u32 = 27;
     pub(crate) const PROBED: u32 = 28;
     pub(crate) const SWITCH: u32 = 29;
+    pub(crate) const REQUEST: u32 = 30;
+    pub(crate) const RESPONSE: u32 = 31;
+    pub(crate) const BODY_PART: u32 = 32;
+    pub(crate) const CANCEL_REQUEST: u32 = 33;
     /// The highest that this version knows.
-    pub(crate) const LAST: u32 = SWITCH;
+    pub(crate) const LAST: u32 = CANCEL_REQUEST;
 }
 
 /// The code of each reason, in `Goodbye`. Codes are never reused; 10 is free, since
@@ -99,6 +103,29 @@ pub(super) fn refusal_of(code: u64) -> Refusal {
         .iter()
         .find(|(c, _)| u64::from(*c) == code)
         .map_or(Refusal::Ignored, |(_, refusal)| *refusal)
+}
+
+/// The code of each status, in `Response`. Codes are never reused.
+pub(super) const STATUSES: [(u32, ResponseStatus); 6] = [
+    (0, ResponseStatus::Done),
+    (1, ResponseStatus::NotServed),
+    (2, ResponseStatus::Busy),
+    (3, ResponseStatus::TooLarge),
+    (4, ResponseStatus::Refused),
+    (5, ResponseStatus::Failed),
+];
+
+/// The code of a status.
+pub(super) fn status_code(status: ResponseStatus) -> u32 {
+    STATUSES.iter().find(|(_, s)| *s == status).map_or(5, |(code, _)| *code)
+}
+
+/// The status of a code. One that a newer version added reads as a failure.
+pub(super) fn status_of(code: u64) -> ResponseStatus {
+    STATUSES
+        .iter()
+        .find(|(c, _)| u64::from(*c) == code)
+        .map_or(ResponseStatus::Failed, |(_, status)| *status)
 }
 
 /// Hands the bytes of an address to `to`: 4 or 16, or none.

@@ -6,6 +6,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::WireError;
 use super::convert::{exactly, ip_of, kind, reason_of, refusal_of, signature_of};
+use super::decode_request;
 use super::fields::Fields;
 use crate::types::{
     Announcement, Bound, Features, Head, Hello, Interest, MAX_ENDPOINTS, MAX_HEADER_BYTES,
@@ -59,6 +60,10 @@ pub(super) fn message(frame: &Bytes, body: &[u8]) -> Result<Option<Message>, Wir
         kind::PROBE => probe(frame, body)?,
         kind::PROBED => probed(frame, body)?,
         kind::SWITCH => switch(body)?,
+        kind::REQUEST => decode_request::request(frame, body)?,
+        kind::RESPONSE => decode_request::response(frame, body)?,
+        kind::BODY_PART => decode_request::body_part(frame, body)?,
+        kind::CANCEL_REQUEST => decode_request::cancel_request(body)?,
         _ => return Ok(None),
     }))
 }
@@ -344,9 +349,7 @@ fn piece(frame: &Bytes, body: &[u8]) -> Result<Piece, WireError> {
     WireError::bound("piece (bytes)", data.len(), PIECE_BYTES)?;
     WireError::bound("proof (bytes)", proof.len(), MAX_PROOF_BYTES)?;
     let id = TransactionId::from_bytes(exactly("id", id, "32")?);
-    let bytes =
-        if is_most_of(data, frame) { frame.slice_ref(data) } else { Bytes::copy_from_slice(data) };
-    Ok(Piece { id, index, bytes, proof: Bytes::copy_from_slice(proof) })
+    Ok(Piece { id, index, bytes: slice(frame, data), proof: Bytes::copy_from_slice(proof) })
 }
 
 fn offer(body: &[u8]) -> Result<Offer, WireError> {
@@ -549,7 +552,7 @@ fn occurrences(body: &[u8], wanted: u32) -> Result<usize, WireError> {
     Ok(count)
 }
 
-fn text<'a>(what: &'static str, bytes: &'a [u8]) -> Result<&'a str, WireError> {
+pub(super) fn text<'a>(what: &'static str, bytes: &'a [u8]) -> Result<&'a str, WireError> {
     std::str::from_utf8(bytes).map_err(|_| WireError::Text { what })
 }
 
@@ -557,6 +560,11 @@ fn text<'a>(what: &'static str, bytes: &'a [u8]) -> Result<&'a str, WireError> {
 /// Anything smaller is copied: else one small transaction would keep a whole frame alive.
 fn is_most_of(part: &[u8], frame: &Bytes) -> bool {
     part.len() >= frame.len() / 2
+}
+
+/// Returns a part of a frame, which shares the memory of the frame where it makes up most of it.
+pub(super) fn slice(frame: &Bytes, part: &[u8]) -> Bytes {
+    if is_most_of(part, frame) { frame.slice_ref(part) } else { Bytes::copy_from_slice(part) }
 }
 
 /// Copies both into one allocation.

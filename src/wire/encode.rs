@@ -3,7 +3,7 @@
 //! Every body is written by one function, run twice: over [`Count`] for its length, then over the
 //! buffer. So lengths and bytes cannot disagree, and the buffer is allocated once, at its size.
 
-use super::convert::{kind, reason_code, refusal_code, with_ip_bytes};
+use super::convert::{kind, reason_code, refusal_code, status_code, with_ip_bytes};
 use crate::types::{
     Announcement, Bound, Hello, Interest, Message, Offer, PeerRecord, Piece, Range, RangeContent,
     Reconcile, Refusal, Reservation, Transaction, TransactionId, WallTime,
@@ -179,6 +179,21 @@ impl Body for Message {
                 nested(out, kind::PROBED, &Probed { nonce: *nonce, received: *received, payload });
             }
             Self::Switch { step } => nested(out, kind::SWITCH, &Numbers([u64::from(*step)])),
+            Self::Request { id, protocol, size, timeout_ms, body } => {
+                let timeout_ms = *timeout_ms;
+                let request = Request { id: *id, protocol, size: *size, timeout_ms, body };
+                nested(out, kind::REQUEST, &request);
+            }
+            Self::Response { id, status, size, body, reason } => {
+                let status = status_code(*status);
+                let response = Response { id: *id, status, size: *size, body, reason };
+                nested(out, kind::RESPONSE, &response);
+            }
+            Self::BodyPart { id, of_answer, data } => {
+                let part = BodyPart { id: *id, of_answer: *of_answer, data };
+                nested(out, kind::BODY_PART, &part);
+            }
+            Self::CancelRequest { id } => nested(out, kind::CANCEL_REQUEST, &Numbers([*id])),
         }
     }
 }
@@ -231,6 +246,56 @@ impl Body for Probed<'_> {
         fixed64(out, 1, self.nonce);
         uint(out, 2, u64::from(self.received));
         bytes(out, 3, self.payload);
+    }
+}
+
+struct Request<'a> {
+    id: u64,
+    protocol: &'a str,
+    size: u64,
+    timeout_ms: u32,
+    body: &'a [u8],
+}
+
+impl Body for Request<'_> {
+    fn write(&self, out: &mut impl Out) {
+        uint(out, 1, self.id);
+        bytes(out, 2, self.protocol.as_bytes());
+        uint(out, 3, self.size);
+        uint(out, 4, u64::from(self.timeout_ms));
+        bytes(out, 5, self.body);
+    }
+}
+
+struct Response<'a> {
+    id: u64,
+    status: u32,
+    size: u64,
+    body: &'a [u8],
+    reason: &'a str,
+}
+
+impl Body for Response<'_> {
+    fn write(&self, out: &mut impl Out) {
+        uint(out, 1, self.id);
+        uint(out, 2, u64::from(self.status));
+        uint(out, 3, self.size);
+        bytes(out, 4, self.body);
+        bytes(out, 5, self.reason.as_bytes());
+    }
+}
+
+struct BodyPart<'a> {
+    id: u64,
+    of_answer: bool,
+    data: &'a [u8],
+}
+
+impl Body for BodyPart<'_> {
+    fn write(&self, out: &mut impl Out) {
+        uint(out, 1, self.id);
+        uint(out, 2, u64::from(self.of_answer));
+        bytes(out, 3, self.data);
     }
 }
 

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures::future::join_all;
 use sorcha_peer::config::Trust;
 use sorcha_peer::error::{ConnectError, FailureKind};
-use sorcha_peer::ports::{MAX_FRAME_BYTES, Transport};
+use sorcha_peer::ports::{RawLink, Transport};
 use sorcha_peer::transport::{GrpcOptions, GrpcTransport};
 use sorcha_peer::types::unstable::{Hello, Message};
 use sorcha_peer::types::{CloseReason, Counters, PeerRecord};
@@ -306,7 +306,7 @@ async fn an_oversize_frame_is_refused_before_it_is_there() {
         prefix.extend(u32::try_from(length).unwrap().to_be_bytes());
         Bytes::from(prefix)
     };
-    for part in [prefix(greeting.len()), greeting, prefix(MAX_FRAME_BYTES + 1)] {
+    for part in [prefix(greeting.len()), greeting, prefix(RawLink::MAX_FRAME_BYTES + 1)] {
         frames.send_data(part, false).unwrap();
     }
     assert_eq!(down(&mut events, who).await, CloseReason::Violation);

@@ -24,6 +24,7 @@ mod members;
 mod membership;
 #[cfg(feature = "sqlite")]
 mod memory;
+mod messages;
 mod outbox;
 mod past;
 mod publish_many;

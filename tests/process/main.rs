@@ -14,6 +14,7 @@ mod logs;
 mod members;
 #[cfg(target_os = "linux")]
 mod memory;
+mod messages;
 #[cfg(target_os = "linux")]
 mod natlab;
 mod peer_program;

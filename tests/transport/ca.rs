@@ -11,7 +11,7 @@ use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, 
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use sorcha_peer::error::FailureKind;
 use sorcha_peer::ports::{Accepted, Transport};
-use sorcha_peer::testing::transport::{Node, conformance};
+use sorcha_peer::testing::{self, TransportNode};
 use sorcha_peer::transport::{GrpcOptions, GrpcTransport};
 use sorcha_peer::{Endpoint, Identity};
 use tempfile::TempDir;
@@ -114,8 +114,8 @@ async fn certified_peers_conform() {
     });
     let a = files.transport(1, &root, &[&a, &below.certificate]);
     let b = files.transport(2, &root, &[&b]);
-    let node = |seed, transport| Node::new(identity(seed).peer_id(), transport);
-    in_time(conformance(&node(1, a), &node(2, b), any_port())).await;
+    let node = |seed, transport| TransportNode::new(identity(seed).peer_id(), transport);
+    in_time(testing::transport(&node(1, a), &node(2, b), any_port())).await;
 }
 
 #[tokio::test]
@@ -169,11 +169,11 @@ async fn a_bad_certificate_is_refused_with_what_is_wrong() {
     let client = files.transport(1, &root, &[&root.plain(&me)]);
     let endpoint = Endpoint::from(address);
     let dial = client.dial(&endpoint, Some(identity(2).peer_id()));
-    let (dialled, accepted) = in_time(join(dial, Node::accept(&mut listener))).await;
+    let (dialled, accepted) = in_time(join(dial, TransportNode::accept(&mut listener))).await;
     let dialled = dialled.unwrap();
     assert!(dialled.certified && accepted.certified);
     assert!(dialled.binding.is_some() && dialled.binding == accepted.binding);
-    in_time(Node::assert_open(dialled, accepted)).await;
+    in_time(TransportNode::assert_open(dialled, accepted)).await;
 }
 
 #[tokio::test]
@@ -203,7 +203,7 @@ async fn without_a_ca_links_are_bound_and_not_certified() {
     let mut bindings = Vec::new();
     for _ in 0..2 {
         let dial = client.dial(&endpoint, None);
-        let (dialled, accepted) = in_time(join(dial, Node::accept(&mut listener))).await;
+        let (dialled, accepted) = in_time(join(dial, TransportNode::accept(&mut listener))).await;
         let dialled = dialled.unwrap();
         assert!(!dialled.certified && !accepted.certified);
         assert_eq!(dialled.binding, accepted.binding);

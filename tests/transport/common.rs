@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures::future::join;
 use sorcha_peer::error::TransportError;
 use sorcha_peer::ports::{Accepted, Listener, RawLink, Transport};
-use sorcha_peer::testing::transport::Node;
+use sorcha_peer::testing::TransportNode;
 use sorcha_peer::transport::{GrpcOptions, GrpcTransport};
 use sorcha_peer::{Endpoint, Identity, TransportKind};
 
@@ -51,8 +51,8 @@ pub(crate) fn rung(seed: u8, options: &GrpcOptions, rung: TransportKind) -> Grpc
 }
 
 /// The gRPC stream of a node, for the suite.
-pub(crate) fn node(seed: u8, options: &GrpcOptions) -> Node {
-    Node::new(identity(seed).peer_id(), transport(seed, options))
+pub(crate) fn node(seed: u8, options: &GrpcOptions) -> TransportNode {
+    TransportNode::new(identity(seed).peer_id(), transport(seed, options))
 }
 
 /// Dials the node with seed 2 at an endpoint, and accepts that.
@@ -62,7 +62,7 @@ pub(crate) async fn dial(
     listener: &mut Box<dyn Listener>,
 ) -> (RawLink, RawLink) {
     let dialled = dialler.dial(endpoint, Some(identity(2).peer_id()));
-    let (dialled, accepted) = in_time(join(dialled, Node::accept(listener))).await;
+    let (dialled, accepted) = in_time(join(dialled, TransportNode::accept(listener))).await;
     (dialled.unwrap(), accepted)
 }
 
@@ -119,6 +119,6 @@ impl Server {
         let (client, endpoint) = (rung(9, &self.options, self.rung), Endpoint::from(self.address));
         let (dialled, accepted) = dial(&client, &endpoint, &mut self.listener).await;
         assert_eq!(accepted.remote, identity(9).peer_id());
-        in_time(Node::assert_open(dialled, accepted)).await;
+        in_time(TransportNode::assert_open(dialled, accepted)).await;
     }
 }

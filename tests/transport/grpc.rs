@@ -7,8 +7,8 @@ use bytes::Bytes;
 use futures::future::join;
 use futures::{SinkExt, StreamExt};
 use sorcha_peer::error::FailureKind;
-use sorcha_peer::ports::{MAX_FRAME_BYTES, RawLink, Transport};
-use sorcha_peer::testing::transport::{Node, conformance};
+use sorcha_peer::ports::{RawLink, Transport};
+use sorcha_peer::testing::{self, TransportNode};
 use sorcha_peer::transport::GrpcOptions;
 use sorcha_peer::{Config, Endpoint};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -31,27 +31,28 @@ async fn raw_link(server: &mut Server) -> (Peer, RawStream, RawLink) {
         let stream = peer.open(LINK_PATH).await;
         (peer, stream)
     };
-    let ((peer, stream), link) = in_time(join(client, Node::accept(&mut server.listener))).await;
+    let ((peer, stream), link) =
+        in_time(join(client, TransportNode::accept(&mut server.listener))).await;
     (peer, stream, link)
 }
 
 #[tokio::test]
 async fn it_conforms() {
     let options = GrpcOptions::default();
-    in_time(conformance(&node(1, &options), &node(2, &options), any_port())).await;
+    in_time(testing::transport(&node(1, &options), &node(2, &options), any_port())).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_conforms_on_several_threads() {
     let options = GrpcOptions::default();
-    in_time(conformance(&node(1, &options), &node(2, &options), any_port())).await;
+    in_time(testing::transport(&node(1, &options), &node(2, &options), any_port())).await;
 }
 
 #[tokio::test]
 async fn it_conforms_in_plaintext() {
     let options = plaintext();
-    let node = |seed| Node::unproven(identity(seed).peer_id(), transport(seed, &options));
-    in_time(conformance(&node(1), &node(2), any_port())).await;
+    let node = |seed| TransportNode::unproven(identity(seed).peer_id(), transport(seed, &options));
+    in_time(testing::transport(&node(1), &node(2), any_port())).await;
 }
 
 #[test]
@@ -71,8 +72,9 @@ async fn a_name_is_dialled_at_all_its_addresses() {
     let endpoint: Endpoint = format!("localhost:{}", server.address.port()).parse().unwrap();
     let client = transport(1, &GrpcOptions::default());
     let dial = client.dial(&endpoint, None);
-    let (dialled, accepted) = in_time(join(dial, Node::accept(&mut server.listener))).await;
-    in_time(Node::assert_open(dialled.unwrap(), accepted)).await;
+    let (dialled, accepted) =
+        in_time(join(dial, TransportNode::accept(&mut server.listener))).await;
+    in_time(TransportNode::assert_open(dialled.unwrap(), accepted)).await;
 }
 
 #[tokio::test]
@@ -164,11 +166,12 @@ async fn a_link_gives_the_place_of_its_handshake_back() {
             let client = transport(peer, &options);
             let endpoint = Endpoint::from(server.address);
             let dial = client.dial(&endpoint, None);
-            let (dialled, accepted) = in_time(join(dial, Node::accept(&mut server.listener))).await;
+            let (dialled, accepted) =
+                in_time(join(dial, TransportNode::accept(&mut server.listener))).await;
             open.push((dialled.unwrap(), accepted));
         }
         for (dialled, accepted) in open {
-            in_time(Node::assert_open(dialled, accepted)).await;
+            in_time(TransportNode::assert_open(dialled, accepted)).await;
         }
     }
 }
@@ -246,7 +249,8 @@ async fn other_methods_are_unimplemented_and_one_connection_is_one_link() {
         (peer, first)
     };
     // The connection is driven by its link, so the link is kept while the client goes on.
-    let (mut client, link) = in_time(join(client, Node::accept(&mut server.listener))).await;
+    let (mut client, link) =
+        in_time(join(client, TransportNode::accept(&mut server.listener))).await;
     assert_eq!(link.remote, identity(1).peer_id());
     client.1.send(Bytes::from_static(b"\0\0\0\0\x02hi"), false);
     let (_sink, mut stream) = (link.sink, link.stream);
@@ -257,7 +261,7 @@ async fn other_methods_are_unimplemented_and_one_connection_is_one_link() {
 #[tokio::test]
 async fn malformed_messages_end_the_stream_with_their_kind() {
     let mut server = Server::start(GrpcOptions::default()).await;
-    let oversize = u32::try_from(MAX_FRAME_BYTES + 1).unwrap().to_be_bytes();
+    let oversize = u32::try_from(RawLink::MAX_FRAME_BYTES + 1).unwrap().to_be_bytes();
     let cases = [
         // Only the length is sent, so refusing means refusing before buffering.
         ([&[0][..], &oversize].concat(), false, FailureKind::Malformed),
@@ -362,7 +366,8 @@ async fn no_task_outlives_its_link() {
     let mut links = Vec::new();
     for _ in 0..3 {
         let dial = client.dial(&endpoint, None);
-        let (dialled, accepted) = in_time(join(dial, Node::accept(&mut server.listener))).await;
+        let (dialled, accepted) =
+            in_time(join(dial, TransportNode::accept(&mut server.listener))).await;
         links.extend([dialled.unwrap(), accepted]);
     }
     assert_eq!(alive() - before, links.len());

@@ -8,7 +8,7 @@ use futures::{SinkExt, StreamExt};
 use sorcha_peer::PeerId;
 use sorcha_peer::error::FailureKind;
 use sorcha_peer::ports::Transport;
-use sorcha_peer::testing::transport::{Node, conformance};
+use sorcha_peer::testing::{self, TransportNode};
 use sorcha_peer::transport::MemoryNetwork;
 
 const A: PeerId = PeerId::from_bytes([1; 32]);
@@ -21,8 +21,8 @@ fn any_port() -> SocketAddr {
 #[test]
 fn it_conforms() {
     let network = MemoryNetwork::new();
-    let node = |id| Node::new(id, network.transport(id));
-    block_on(conformance(&node(A), &node(B), any_port()));
+    let node = |id| TransportNode::new(id, network.transport(id));
+    block_on(testing::transport(&node(A), &node(B), any_port()));
 }
 
 #[test]
@@ -32,7 +32,7 @@ fn a_listener_on_all_addresses_is_found_and_keeps_the_port() {
         let (a, b) = (network.transport(A), network.transport(B));
         let mut listener = b.listen("0.0.0.0:7".parse().unwrap()).await.unwrap();
         let dialled = a.dial(&"10.1.2.3:7".parse().unwrap(), Some(B)).await.unwrap();
-        Node::assert_open(dialled, Node::accept(&mut listener).await).await;
+        TransportNode::assert_open(dialled, TransportNode::accept(&mut listener).await).await;
         let taken = a.listen("10.1.2.3:7".parse().unwrap()).await.unwrap_err();
         assert_eq!(taken.kind, FailureKind::Local);
         let name = a.dial(&"somewhere:7".parse().unwrap(), None).await.unwrap_err();
@@ -66,7 +66,7 @@ fn cut_links_end_and_restored_pairs_meet_again() {
         let mut listener = b.listen(any_port()).await.unwrap();
         let endpoint = listener.local_addr().into();
         let mut here = a.dial(&endpoint, None).await.unwrap();
-        let mut there = Node::accept(&mut listener).await;
+        let mut there = TransportNode::accept(&mut listener).await;
         here.sink.send(Bytes::from_static(b"lost")).await.unwrap();
 
         network.cut(B, A);
@@ -78,6 +78,6 @@ fn cut_links_end_and_restored_pairs_meet_again() {
 
         network.restore(A, B);
         let again = a.dial(&endpoint, None).await.unwrap();
-        Node::assert_open(again, Node::accept(&mut listener).await).await;
+        TransportNode::assert_open(again, TransportNode::accept(&mut listener).await).await;
     });
 }

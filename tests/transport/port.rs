@@ -10,7 +10,7 @@ use futures::future::join;
 use sorcha_peer::Endpoint;
 use sorcha_peer::error::FailureKind;
 use sorcha_peer::ports::{Accepted, Listener, Transport};
-use sorcha_peer::testing::transport::Node;
+use sorcha_peer::testing::TransportNode;
 use sorcha_peer::transport::{GrpcOptions, GrpcTransport};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -51,8 +51,9 @@ impl Server {
         let proxied: Endpoint = format!("http://{}", self.http()).parse().unwrap();
         for endpoint in [direct, proxied] {
             let dial = client.dial(&endpoint, Some(identity(2).peer_id()));
-            let (dialled, accepted) = in_time(join(dial, Node::accept(&mut self.listener))).await;
-            in_time(Node::assert_open(dialled.unwrap(), accepted)).await;
+            let (dialled, accepted) =
+                in_time(join(dial, TransportNode::accept(&mut self.listener))).await;
+            in_time(TransportNode::assert_open(dialled.unwrap(), accepted)).await;
         }
     }
 }
@@ -138,7 +139,7 @@ async fn http_in_tls_is_http_whether_it_was_negotiated_or_not() {
         let stream = peer.open(LINK_PATH).await;
         (peer, stream)
     };
-    let (_peer, link) = in_time(join(client, Node::accept(&mut server.listener))).await;
+    let (_peer, link) = in_time(join(client, TransportNode::accept(&mut server.listener))).await;
     assert_eq!(link.remote, identity(1).peer_id());
     server.serves().await;
 }
@@ -207,8 +208,9 @@ async fn behind_a_proxy_only_the_bound_for_all_holds() {
     let client = GrpcTransport::new(identity(9), GrpcOptions::default()).unwrap();
     let endpoint = Endpoint::from(server.listener.local_addr());
     let dial = client.dial(&endpoint, None);
-    let (dialled, accepted) = in_time(join(dial, Node::accept(&mut server.listener))).await;
-    in_time(Node::assert_open(dialled.unwrap(), accepted)).await;
+    let (dialled, accepted) =
+        in_time(join(dial, TransportNode::accept(&mut server.listener))).await;
+    in_time(TransportNode::assert_open(dialled.unwrap(), accepted)).await;
     drop(silent);
     for _ in 0..8 {
         assert_eq!(server.failure().await, (FailureKind::Closed, None));
@@ -227,7 +229,7 @@ async fn ten_thousand_small_frames_may_wait() {
         (peer, stream)
     };
     let ((_peer, mut raw), mut link) =
-        in_time(join(client, Node::accept(&mut server.listener))).await;
+        in_time(join(client, TransportNode::accept(&mut server.listener))).await;
     for _ in 0..10_000 {
         raw.send(Bytes::from_static(b"\0\0\0\0\x01x"), false);
     }

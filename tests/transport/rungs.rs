@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use futures::future::join;
 use sorcha_peer::error::{FailureKind, TransportError};
 use sorcha_peer::ports::{Accepted, Listener, RawLink, Transport};
-use sorcha_peer::testing::transport::{Node, conformance};
+use sorcha_peer::testing::{self, TransportNode};
 use sorcha_peer::transport::{GrpcOptions, GrpcTransport};
 use sorcha_peer::{Endpoint, Identity, PeerId, TransportKind};
 
@@ -109,29 +109,29 @@ impl Listener for AtHttp {
     }
 }
 
-fn node(seed: u8, rung: TransportKind, way: Way, options: &GrpcOptions) -> Node {
+fn node(seed: u8, rung: TransportKind, way: Way, options: &GrpcOptions) -> TransportNode {
     let identity = identity(seed);
     let id = identity.peer_id();
     let via = Via { identity, options: options.clone(), rung, way };
-    if options.plaintext { Node::unproven(id, via) } else { Node::new(id, via) }
+    if options.plaintext { TransportNode::unproven(id, via) } else { TransportNode::new(id, via) }
 }
 
 async fn conforms(rung: TransportKind, way: Way, plaintext: bool) {
     let mut options = GrpcOptions::default();
     options.plaintext = plaintext;
     let (dialler, listener) = (node(1, rung, way, &options), node(2, rung, way, &options));
-    in_time(conformance(&dialler, &listener, any_port())).await;
+    in_time(testing::transport(&dialler, &listener, any_port())).await;
     // Whatever path it takes, a link says by what it came.
     let mut socket = listener.transport.listen(any_port()).await.unwrap();
     let endpoint = Endpoint::from(socket.local_addr());
     let dial = dialler.transport.dial(&endpoint, Some(listener.id));
-    let (dialled, accepted) = in_time(join(dial, Node::accept(&mut socket))).await;
+    let (dialled, accepted) = in_time(join(dial, TransportNode::accept(&mut socket))).await;
     let dialled = dialled.unwrap();
     assert_eq!((dialled.kind, accepted.kind), (rung, rung));
     let direct = matches!(way, Way::Direct);
     assert_eq!(dialled.address.is_some(), direct, "of the peer, and not of what stands between");
     assert_eq!(accepted.address.is_some(), !way.is_proxied());
-    in_time(Node::assert_open(dialled, accepted)).await;
+    in_time(TransportNode::assert_open(dialled, accepted)).await;
 }
 
 #[tokio::test]

@@ -140,7 +140,7 @@ async fn what_is_no_frame_or_no_tls_is_refused_with_a_close_frame() {
 
 #[tokio::test]
 async fn one_that_upgrades_and_says_nothing_is_dropped_in_time() {
-    let mut server = serve(impatient(Duration::from_millis(300))).await;
+    let mut server = serve(impatient(Duration::from_secs(3))).await;
     let (mut tls, head) = ask(&mut server, GOOD).await;
     assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
     let (told, failure) = join(close_code(&mut tls), server.failure()).await;

@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures::{SinkExt, StreamExt, TryStreamExt};
 use sorcha_peer::error::{FailureKind, TransportError};
-use sorcha_peer::ports::{Accepted, Listener, MAX_FRAME_BYTES, RawLink, Transport};
-use sorcha_peer::testing::transport::{Node, conformance};
+use sorcha_peer::ports::{Accepted, Listener, RawLink, Transport};
+use sorcha_peer::testing::{self, TransportNode};
 use sorcha_peer::{Endpoint, Identity, PeerId, TransportKind};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -60,7 +60,8 @@ impl Framed {
         let flaw = self.flaw;
         let address = stream.peer_addr().map_err(closed)?;
         let (read, write) = stream.into_split();
-        let codec = LengthDelimitedCodec::builder().max_frame_length(MAX_FRAME_BYTES).new_codec();
+        let codec =
+            LengthDelimitedCodec::builder().max_frame_length(RawLink::MAX_FRAME_BYTES).new_codec();
         let mut reader = FramedRead::new(read, codec.clone());
         let mut writer = FramedWrite::new(write, codec);
         let mut ours = [0; 64];
@@ -107,7 +108,7 @@ impl Framed {
             let sink = sender
                 .sink_map_err(|e| TransportError::new(FailureKind::Closed, e.to_string()))
                 .with(|frame: Bytes| async move {
-                    let fits = frame.len() <= MAX_FRAME_BYTES;
+                    let fits = frame.len() <= RawLink::MAX_FRAME_BYTES;
                     let error = || TransportError::new(FailureKind::Malformed, "oversize");
                     fits.then_some(frame).ok_or_else(error)
                 });
@@ -238,11 +239,11 @@ impl Drop for UnderWay<'_> {
 async fn verdict(flaw: Flaw) -> Option<String> {
     let node = || {
         let identity = Identity::generate().unwrap();
-        Node::new(identity.peer_id(), Framed { identity, flaw })
+        TransportNode::new(identity.peer_id(), Framed { identity, flaw })
     };
     let (dialler, listener) = (node(), node());
     let suite = tokio::spawn(async move {
-        conformance(&dialler, &listener, "127.0.0.1:0".parse().unwrap()).await;
+        testing::transport(&dialler, &listener, "127.0.0.1:0".parse().unwrap()).await;
     });
     let Ok(suite) = tokio::time::timeout(Duration::from_mins(1), suite).await else {
         return Some("it hangs".to_owned());

@@ -19,6 +19,7 @@ use crate::types::{Event, PeerRecord, Stats, Transaction, TransactionId};
 
 use super::dials::Dials;
 use super::own_record::OwnRecord;
+use super::requests::HandlerTasks;
 use super::stall::StallWatch;
 use super::store_queue::StoreQueue;
 
@@ -49,6 +50,7 @@ pub(in crate::node) struct Effects {
     pub(in crate::node) publish_room: Room,
     /// Number of bytes that the stores may hold.
     pub(in crate::node) store_memory: u64,
+    pub(in crate::node) handlers: HandlerTasks,
     /// Loads and record checks under way.
     pub(in crate::node) tasks: JoinSet<()>,
     /// Tasks that bring in new work: accepting, probing, signing, republishing, and the backfill of the

@@ -10,6 +10,7 @@ mod effects;
 mod link;
 mod own_record;
 mod perform;
+mod requests;
 mod stall;
 mod status_table;
 mod store_queue;
@@ -17,11 +18,12 @@ mod store_queue;
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::error::{DeadLetterError, ShutdownReport, TestError};
+use crate::error::{DeadLetterError, RequestError, ShutdownReport, TestError};
 use crate::identity::Identity;
 use crate::ports::RawLink;
 use crate::protocol::{Assurance, CallId, DialId, Input, LinkView, Protocol, PublishRefusal};
@@ -31,8 +33,8 @@ use crate::types::{
 
 use super::clock::wall_now;
 use super::messages::{
-    Command, Completion, NodeState, PublishAnswer, PublishReply, SignedDraft, StoreFailure,
-    Unconnected, Unpublished,
+    CallIds, Command, Completion, NodeState, PublishAnswer, PublishReply, SignedDraft,
+    StoreFailure, Unconnected, Unpublished,
 };
 use super::subscribed_topics::TopicCounts;
 use link::LinkHandle;
@@ -41,6 +43,7 @@ use status_table::StatusTable;
 pub(super) use dials::Dials;
 pub(super) use effects::{Effects, Inbound};
 pub(super) use own_record::OwnRecord;
+pub(super) use requests::HandlerTasks;
 pub(super) use stall::StallWatch;
 pub(super) use store_queue::StoreQueue;
 
@@ -59,6 +62,7 @@ enum Call {
     Publish(Vec<TransactionId>, PublishReply),
     Connect(oneshot::Sender<Result<PeerId, Unconnected>>),
     Test(oneshot::Sender<Result<PeerTest, TestError>>),
+    Request(oneshot::Sender<Result<Bytes, RequestError>>),
 }
 
 /// Errors behind the input that is being handled. The protocol decides by their kind; whom it refuses
@@ -101,7 +105,7 @@ pub(super) struct Driver {
     refused_checks: u64,
     causes: Causes,
     next_link: u64,
-    next_call: u64,
+    call_ids: CallIds,
     /// Time when a shutdown that was asked for stops waiting.
     stop_at: Option<Instant>,
     /// Report of the shutdown, set when it is through.
@@ -114,6 +118,7 @@ impl Driver {
         protocol: Protocol,
         state: watch::Sender<NodeState>,
         effects: Effects,
+        call_ids: CallIds,
         ended: watch::Sender<Option<ShutdownReport>>,
     ) -> Self {
         Self {
@@ -131,7 +136,7 @@ impl Driver {
             refused_checks: 0,
             causes: Causes::default(),
             next_link: 0,
-            next_call: 0,
+            call_ids,
             stop_at: None,
             ended,
         }
@@ -224,6 +229,7 @@ impl Driver {
                 self.answer();
             }
             Completion::Frame { input, room: _room } => {
+                self.note_handlers();
                 self.feed(input);
                 self.answer();
             }
@@ -241,6 +247,7 @@ impl Driver {
                 self.feed(Input::DialFailed { dial, reason: error.kind, detail });
                 self.causes.dial = None;
             }
+            Completion::Handled { ticket, result } => self.handled(ticket, result),
             Completion::Stored(results) => {
                 self.effects.stall.note_results(results.len());
                 for (ticket, result) in results {
@@ -309,6 +316,8 @@ impl Driver {
                 let call = self.enter(Call::Test(reply));
                 self.feed(Input::TestPeer { call, peer });
             }
+            Command::Request(ask) => self.ask(*ask),
+            Command::CancelRequest { call } => self.cancel_request(call),
             Command::ResetBreaker { peer } => self.feed(Input::ResetBreaker { peer }),
             Command::Disconnect { peer } => self.feed(Input::Disconnect { peer }),
             Command::Ban { ban, reply } => {
@@ -351,8 +360,7 @@ impl Driver {
     }
 
     fn enter(&mut self, waiting: Call) -> CallId {
-        self.next_call += 1;
-        let call = CallId(self.next_call);
+        let call = self.call_ids.next();
         self.calls.insert(call, waiting);
         call
     }
@@ -394,6 +402,7 @@ impl Driver {
         self.effects.is_running.send_replace(false);
         let until = Instant::now() + deadline.min(MAX_DEADLINE);
         self.stop_at = Some(self.stop_at.map_or(until, |earlier| earlier.min(until)));
+        self.close_requests();
     }
 
     /// Returns whether a shutdown may go on: everything has left and is confirmed, nobody is there to
@@ -434,6 +443,10 @@ impl Driver {
             .filter(|l| l.queued_bytes > 0 || l.lag > 0 || l.in_debt);
         let undrained = undrained.map(|l| l.peer).collect();
         self.effects.stop_listening().await;
+        let handlers = self.effects.handlers.end();
+        if tokio::time::timeout(WIND_UP_TIMEOUT, handlers).await.is_err() {
+            tracing::warn!(target: "sorcha_peer::node", "a handler of requests blocks its thread");
+        }
         self.settle_publishes(&mut mail.completions).await;
         let report = ShutdownReport { undrained, unconfirmed: self.protocol.unconfirmed() };
         self.feed(Input::Shutdown);

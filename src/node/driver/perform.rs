@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use tokio::sync::{oneshot, watch};
 
 use crate::error::naming;
+use crate::node::handle::Request;
 use crate::node::messages::{NodeState, OutboxSettled, Published, Unconnected, Unpublished};
 use crate::node::workers::piece_verifier::PieceCheck;
 use crate::node::workers::store_writer::{Source, StoreOp};
@@ -113,6 +114,11 @@ impl Driver {
                     let _ = reply.send(result);
                 }
             }
+            Output::Requested { ticket, peer, protocol, body, within } => {
+                self.start_handler(ticket, Request::of_peer(peer, protocol, body, within));
+            }
+            Output::RequestCancelled { ticket } => self.cancel_handler(ticket),
+            Output::Answered { call, result } => self.answer_request(call, result),
             Output::CorrectClock { correction_ms } => {
                 self.effects.clock.correct(correction_ms);
             }

@@ -1,9 +1,11 @@
 //! Handles of the host on a node: the node itself, receipts, subscriptions and events.
 
-// The docs list what a node can do in the order of these three.
+// The docs list what a node can do in the order of these four.
 mod publish;
 
 mod peer_node;
+
+mod requests;
 
 mod dead_letters;
 
@@ -19,6 +21,7 @@ pub use durable::DurableSubscription;
 pub use events::Events;
 pub use peer_node::{PeerNode, WeakPeerNode};
 pub use receipt::{Outcome, Receipt};
+pub use requests::Request;
 pub use subscription::{Delivery, Item, StartAt, Subscription};
 
 pub(super) use durable::DurableNames;

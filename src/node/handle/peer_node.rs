@@ -17,8 +17,9 @@ use crate::error::{
 };
 use crate::identity::Identity;
 use crate::node::clock::PublishClock;
+use crate::node::handlers::Handlers;
 use crate::node::late_news::LateNews;
-use crate::node::messages::{Command, Draft, NodeState, SignedDraft};
+use crate::node::messages::{CallIds, Command, Draft, NodeState, SignedDraft};
 use crate::node::room::Room;
 use crate::node::subscribed_topics::{SubscribedTopics, TopicSelection};
 use crate::ports::{Ban, TransactionQueue, TransactionStore};
@@ -40,6 +41,8 @@ pub(in crate::node) struct Inner {
     pub(in crate::node) clock: Arc<PublishClock>,
     pub(in crate::node) publishes: mpsc::Sender<Vec<SignedDraft>>,
     pub(in crate::node) commands: mpsc::Sender<Command>,
+    pub(in crate::node) call_ids: CallIds,
+    pub(in crate::node) handlers: Arc<Handlers>,
     pub(in crate::node) drafts: mpsc::Sender<Draft>,
     /// Room for payloads that are being published.
     pub(in crate::node) publish_room: Room,
@@ -212,7 +215,7 @@ impl PeerNode {
     }
 
     /// Forgets a durable subscription; an unknown name is no error. At most
-    /// [`MAX_CURSORS`](crate::ports::MAX_CURSORS) names are kept, five of them for the node itself.
+    /// [`Page::MAX_CURSORS`](crate::ports::Page::MAX_CURSORS) names are kept, five of them for the node itself.
     ///
     /// # Errors
     /// [`SubscribeError::InUse`] while it is subscribed; [`SubscribeError::Store`].
@@ -516,7 +519,7 @@ impl PeerNode {
     }
 
     /// Returns whether the node has stopped, or is about to.
-    fn is_closed(&self) -> bool {
+    pub(super) fn is_closed(&self) -> bool {
         self.0.commands.is_closed()
     }
 

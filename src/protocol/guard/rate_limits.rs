@@ -44,13 +44,15 @@ pub(in crate::protocol) enum Work {
     Answer,
     /// A KiB of probes and of answers to them.
     Probe,
+    /// A request that no handler of the host answers: one that is refused, or given up.
+    Request,
 }
 
 /// Number of tokens that opening a comparison costs.
 pub(in crate::protocol) const OPEN: u64 = 5;
 
 impl Work {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Id,
         Self::Head,
         Self::Record,
@@ -58,6 +60,7 @@ impl Work {
         Self::Session,
         Self::Answer,
         Self::Probe,
+        Self::Request,
     ];
 
     /// Tokens in a full bucket, and how many come in a second.
@@ -76,6 +79,8 @@ impl Work {
             Self::Answer => (2 << 20, (1 << 20) / 60),
             // Two tests in a row, and then one in 9 s.
             Self::Probe => (1200, 64),
+            // As many as may be open, and what a caller does that gives up now and then.
+            Self::Request => (2048, 100),
         }
     }
 }

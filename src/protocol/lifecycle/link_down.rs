@@ -7,8 +7,9 @@ use std::time::Duration;
 use crate::error::TestError;
 use crate::protocol::Protocol;
 use crate::protocol::guard::Work;
-use crate::protocol::io::{ConnectFailure, Output};
+use crate::protocol::io::Output;
 use crate::protocol::link::{CloseCause, Link, Verdict};
+use crate::protocol::refusal::ConnectFailure;
 use crate::protocol::timers::Timer;
 use crate::types::{Ban, CloseReason, Event, LinkId, Message, PeerId};
 
@@ -88,6 +89,7 @@ impl Protocol {
             let result = Err(TestError::NotLinked);
             self.env.push(Output::Tested { call: test.call, result });
         }
+        self.end_conversation(l.id);
         if up.repair.is_running() {
             self.repairs.running.leave(1);
             self.env.counters.reconcile_broken_off += 1;

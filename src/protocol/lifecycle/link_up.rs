@@ -33,14 +33,15 @@ use crate::protocol::link::{
     Batch, Established, Link, Merit, Pinger, Plan, Probing, SendBudget, Succession,
 };
 use crate::protocol::membership::{PATIENCE, WalkId, ask_for_peers};
+use crate::protocol::messages::Conversation;
 use crate::protocol::outbox::ReplayCursor;
 use crate::protocol::reconcile::Repair;
 use crate::protocol::serve::ServeQueue;
 use crate::protocol::spread::{Feed, PeerInterest};
 use crate::protocol::timers::Timer;
 use crate::types::{
-    CloseReason, Counters, Direction, Event, FEATURES, FailureKind, Hello, LinkId, Message, PeerId,
-    TransportKind, WIRE_VERSION_MAX, WIRE_VERSION_MIN,
+    CloseReason, Counters, Direction, Event, FEATURES, FailureKind, Features, Hello, LinkId,
+    Message, PeerId, TransportKind, WIRE_VERSION_MAX, WIRE_VERSION_MIN,
 };
 
 impl Protocol {
@@ -282,6 +283,7 @@ impl Protocol {
             requests: Requests::new(now),
             serve: ServeQueue::default(),
             pieces: PieceRate::default(),
+            messages: Conversation::new(hello.features.has(Features::SERVES_REQUESTS), now),
             taken: 0,
             merit: Merit::new(now),
             told_peers: None,
@@ -324,6 +326,7 @@ impl Protocol {
         self.need_everything(link, direction == Direction::Outbound);
         self.plan_moves(link);
         self.links_changed();
+        self.begin_conversation(link);
         self.pump(link);
     }
 

@@ -70,14 +70,38 @@ impl Protocol {
             up.serve.bulk_first
         });
         if bulk_first {
-            self.serve(link);
+            self.send_bulk(link);
             self.pump(link);
         } else {
             self.pump(link);
-            self.serve(link);
+            self.send_bulk(link);
         }
         self.answer_probes(link);
         self.go_on_testing(link);
+    }
+
+    /// Sends pieces of transactions and bodies of requests, by turns.
+    fn send_bulk(&mut self, link: LinkId) {
+        let goes_first = |core: &mut Self, set: Option<bool>| {
+            core.links.up(link).is_some_and(|up| {
+                up.messages.goes_first = set.unwrap_or(up.messages.goes_first);
+                up.messages.goes_first
+            })
+        };
+        let queued = |core: &Self| core.links.all.get(&link).map_or(0, |l| l.queued_bytes);
+        if goes_first(self, None) {
+            if self.send_bodies(link) {
+                goes_first(self, Some(false));
+            }
+            self.serve(link);
+        } else {
+            let before = queued(self);
+            self.serve(link);
+            if queued(self) > before {
+                goes_first(self, Some(true));
+            }
+            self.send_bodies(link);
+        }
     }
 
     /// Links came or went.
@@ -164,6 +188,7 @@ impl Protocol {
 
     pub(super) fn on_shutdown(&mut self) {
         self.env.shutting_down = true;
+        self.end_calls();
         for link in self.links.all.keys().copied().collect::<Vec<_>>() {
             self.close(link, CloseReason::Shutdown);
         }

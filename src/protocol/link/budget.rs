@@ -136,6 +136,14 @@ impl SendBudget {
                 self.handed.bulk += payload.len() as u64;
                 return;
             }
+            Message::Request { body, .. } | Message::Response { body, .. } => {
+                self.handed.bulk += body.len() as u64;
+                return;
+            }
+            Message::BodyPart { data, .. } => {
+                self.handed.bulk += data.len() as u64;
+                return;
+            }
             _ => return,
         };
         if self.named.len() >= MAX_NAMED {

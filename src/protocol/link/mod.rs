@@ -243,7 +243,7 @@ impl Protocol {
     pub(super) fn may_pump(&self, link: LinkId) -> bool {
         let Some(l) = self.links.all.get(&link) else { return false };
         l.up.as_ref().is_some_and(|up| {
-            let beside_bulk = !up.serve.entries.is_empty();
+            let beside_bulk = !up.serve.entries.is_empty() || up.messages.is_sending();
             let limit = if beside_bulk { PIECE_BYTES / 2 } else { HIGH_WATER };
             let now = self.env.now;
             l.queued_bytes < limit && up.budget.has_room(beside_bulk, now) && !l.plan.holds(now)

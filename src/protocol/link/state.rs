@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::protocol::intake::Requests;
 use crate::protocol::io::{Assurance, DialId};
 use crate::protocol::large::PieceRate;
+use crate::protocol::messages::Conversation;
 use crate::protocol::reconcile::Repair;
 use crate::protocol::serve::ServeQueue;
 use crate::protocol::spread::{Feed, PeerInterest};
@@ -98,6 +99,7 @@ pub(in crate::protocol) struct Established {
     pub(in crate::protocol) requests: Requests,
     pub(in crate::protocol) serve: ServeQueue,
     pub(in crate::protocol) pieces: PieceRate,
+    pub(in crate::protocol) messages: Conversation,
     /// Payload bytes of transactions accepted from this peer.
     pub(in crate::protocol) taken: u64,
     /// Number of transactions accepted from this peer, faded.

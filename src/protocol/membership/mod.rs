@@ -2,7 +2,7 @@
 //!
 //! `address_book` knows who is where, `peer_exchange` learns of more, `overlay` decides whom to dial,
 //! `ladder` and `dials` how; `outcome` draws the consequences, `breaker` leaves alone for a while who
-//! cannot be reached; `mode` judges what came of it, `notice` says what did not; `dead_ends` are addresses
+//! cannot be reached; `reach` is for whom a request needs; `mode` judges what came of it, `notice` says what did not; `dead_ends` are addresses
 //! that led nowhere, `own_addresses` where peers see this node.
 //!
 //! Tested by: `sim::tests::faults`, `sim::tests::worlds`.
@@ -18,6 +18,7 @@ mod outcome;
 mod overlay;
 mod own_addresses;
 mod peer_exchange;
+mod reach;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -77,6 +78,8 @@ pub(super) struct Membership {
     needy_turns: u32,
     /// Answers whose signatures are being checked.
     checking_records: Gate,
+    /// Peers to whom a walk has failed in this turn, and why.
+    unreached: Vec<(PeerId, String)>,
 }
 
 impl Membership {
@@ -110,6 +113,7 @@ impl Membership {
             refusals: Notice::default(),
             needy_turns: 0,
             checking_records: Gate::default(),
+            unreached: Vec::new(),
         }
     }
 

@@ -6,7 +6,8 @@
 use std::time::Duration;
 
 use crate::protocol::env::Env;
-use crate::protocol::io::{ConnectFailure, Output};
+use crate::protocol::io::Output;
+use crate::protocol::refusal::ConnectFailure;
 use crate::types::{CloseReason, Event, FailureKind, Mode, MonoTime, PeerId};
 
 use super::Membership;
@@ -46,6 +47,9 @@ impl Membership {
                 self.end_bootstrap(env, at, walk, (failed, remote, is_own_address))
             }
             Purpose::Peer(peer) if failed => {
+                if let Err(failure) = &result {
+                    self.note_unreached(peer, failure);
+                }
                 let count = |k: &Known| k.failures.saturating_add(k.short_links);
                 let failures = self.book.known.get(&peer).map_or(0, count);
                 let next = next_attempt(env, failures, walk.retry);

@@ -26,8 +26,9 @@ use std::time::Duration;
 
 use crate::protocol::env::Env;
 use crate::protocol::guard::Guard;
-use crate::protocol::io::{CallId, ConnectFailure, Output};
+use crate::protocol::io::{CallId, Output};
 use crate::protocol::link::{CloseCause, Link, Links};
+use crate::protocol::refusal::ConnectFailure;
 use crate::protocol::timers::Timer;
 use crate::types::{CloseReason, Direction, Endpoint, LinkId, PeerId};
 
@@ -254,7 +255,7 @@ impl Membership {
     }
 
     /// Begins a walk to a peer from the book, at all its endpoints.
-    fn walk_to(&mut self, env: &mut Env, peer: PeerId) {
+    pub(super) fn walk_to(&mut self, env: &mut Env, peer: PeerId) {
         let Some(known) = self.book.known.get(&peer) else { return };
         let is_worth = |e: &Endpoint| self.is_worth_dialling(env, &peer, e);
         let route = Route {
@@ -411,6 +412,6 @@ impl Membership {
 }
 
 /// Reports whether there are so few links that bootstrap peers are dialled.
-fn are_bootstraps_wanted(env: &Env, links: &Links) -> bool {
+pub(super) fn are_bootstraps_wanted(env: &Env, links: &Links) -> bool {
     links.up_count() < env.config.discovery.min_healthy_peers as usize
 }

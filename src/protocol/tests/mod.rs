@@ -11,6 +11,7 @@ mod handover;
 mod ladder;
 mod liars;
 mod members;
+mod messages;
 mod news;
 mod outbox;
 mod pair;

@@ -8,14 +8,15 @@ use crate::Identity;
 use crate::config::{Config, Role};
 use crate::error::StoreErrorKind;
 use crate::protocol::{
-    Assurance, CallId, ConnectFailure, DialId, Input, Judgement, Output, Protocol, Restored, Ticket,
+    AnswerRefusal, Assurance, CallId, ConnectFailure, DialId, Input, Judgement, Output, Protocol,
+    Restored, Ticket,
 };
 use crate::testing::cases::{Random, for_all};
 use crate::types::{
     Announcement, Ban, Bound, CloseReason, FEATURES, FailureKind, Head, Header, Hello, Interest,
     LinkId, Message, MonoTime, NOWHERE, Offer, PeerId, PeerRecord, Piece, PieceRange, Proofs,
-    Range, RangeContent, Reconcile, RecordDraft, Refusal, Reservation, Signature, Topic, TopicKey,
-    Transaction, TransactionId, TransportKind, Verdict, WallTime,
+    Range, RangeContent, Reconcile, RecordDraft, Refusal, Reservation, ResponseStatus, Signature,
+    Topic, TopicKey, Transaction, TransactionId, TransportKind, Verdict, WallTime,
 };
 
 use super::*;
@@ -95,7 +96,7 @@ struct Step {
 fn message(step: Step) -> Message {
     let Step { kind, a, b, .. } = step;
     let large = b.is_multiple_of(5);
-    match kind % 21 {
+    match kind % 23 {
         0 | 1 => hello(b),
         2 => Message::Goodbye { reason: CloseReason::Shutdown, retry_after: secs(u64::from(b)) },
         3 => Message::Ping { nonce: u64::from(b) },
@@ -150,12 +151,38 @@ fn message(step: Step) -> Message {
         16 => Message::Answer(Box::new(ranges(a, b))),
         17 => Message::Yours { lower: bound(a), upper: bound(b) },
         18 | 19 => Message::Interest(interest(a, b)),
+        20 | 21 => talk(a, b),
         _ => {
             let head = Head::of(&transaction(b % 16, large));
             let (hop, complete) = (u16::from(a % 4), a % 3 == 0);
             let place = 100 * u32::from(hop);
             Message::Offer(Box::new(Offer { head, hop, place, complete }))
         }
+    }
+}
+
+/// What is said of a few requests, in any order.
+fn talk(a: u8, b: u8) -> Message {
+    let (id, size) = (u64::from(a % 16), u64::from(b % 64) << (a % 20));
+    let body =
+        Bytes::from(vec![a; usize::try_from(size.min(70_000)).unwrap() / usize::from(1 + b % 3)]);
+    match b % 5 {
+        0 | 1 => {
+            let protocol = if a.is_multiple_of(7) { "other" } else { "p" }.to_owned();
+            Message::Request {
+                id: u64::from(a),
+                protocol,
+                size,
+                timeout_ms: 100 * u32::from(b),
+                body,
+            }
+        }
+        2 => {
+            let status = if a < 200 { ResponseStatus::Done } else { ResponseStatus::Refused };
+            Message::Response { id, status, size, body, reason: "no".to_owned() }
+        }
+        3 => Message::BodyPart { id, of_answer: a.is_multiple_of(2), data: body },
+        _ => Message::CancelRequest { id },
     }
 }
 
@@ -209,6 +236,8 @@ struct Chaos {
     tickets: BTreeMap<Ticket, bool>,
     loads: BTreeMap<Ticket, usize>,
     checks: BTreeMap<Ticket, Check>,
+    /// Requests that are being handled.
+    requests: BTreeSet<Ticket>,
     /// Nonces of pings that were not answered, by their link.
     pings: BTreeMap<LinkId, u64>,
 }
@@ -227,7 +256,8 @@ impl Chaos {
         let protocol = Protocol::new(&config, 1, record(7), [1; 32], Restored::default());
         let (dials, tickets, loads) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
         let (now, checks, pings) = (Duration::ZERO, BTreeMap::new(), BTreeMap::new());
-        Self { protocol, now, next_link: 0, dials, tickets, loads, checks, pings }
+        let requests = BTreeSet::new();
+        Self { protocol, now, next_link: 0, dials, tickets, loads, checks, requests, pings }
     }
 
     /// What a link says of how it goes: in true and in false.
@@ -249,7 +279,7 @@ impl Chaos {
         let Step { kind, a, b, .. } = step;
         let link = LinkId(self.next_link.saturating_sub(u64::from(a % 6)));
         let ticket = self.tickets.keys().nth(usize::from(a) % self.tickets.len().max(1)).copied();
-        Some(match kind % 28 {
+        Some(match kind % 31 {
             0..3 => {
                 self.next_link += 1;
                 let dial = (a % 2 == 0).then(|| self.dials.pop()).flatten();
@@ -335,6 +365,25 @@ impl Chaos {
                     }
                 }
             }
+            28 => match b % 8 {
+                0 => Input::CancelRequest { call: CallId(u64::from(a % 8)) },
+                1 => Input::Serving(if a < 64 { BTreeSet::new() } else { ["p".to_owned()].into() }),
+                _ => Input::Request {
+                    call: CallId(u64::from(a % 8)),
+                    peer: identity(b % 9).peer_id(),
+                    protocol: "p".to_owned(),
+                    body: vec![0; usize::from(b) << (a % 12)].into(),
+                    within: millis(u64::from(a) * 50),
+                },
+            },
+            29 | 30 => {
+                let ticket = self.requests.pop_first()?;
+                let body = Bytes::from(vec![0; usize::from(b) << (a % 13)]);
+                Input::Answer {
+                    ticket,
+                    result: if b < 200 { Ok(body) } else { Err(AnswerRefusal::Failed) },
+                }
+            }
             22 => {
                 let topics = if a < 50 { None } else { interest(a, b).topics };
                 Input::Subscribed { topics: topics.map(|topics| topics.into_iter().collect()) }
@@ -383,6 +432,9 @@ impl Chaos {
                 }
                 Output::Prove { ticket, transaction } => {
                     drop(self.checks.insert(ticket, Check::Proofs(transaction)));
+                }
+                Output::Requested { ticket, .. } => {
+                    self.requests.insert(ticket);
                 }
                 Output::Load { ticket, ids } => drop(self.loads.insert(ticket, ids.len())),
                 Output::Connected { result: Err(ConnectFailure::Closed), .. } => unreachable!(),

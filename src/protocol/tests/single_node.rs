@@ -184,6 +184,15 @@ impl SingleNode {
         link
     }
 
+    /// A link with a peer that takes requests comes up.
+    pub(super) fn meet_asking(&mut self, now: Duration, n: u8) -> LinkId {
+        let link = LinkId(u64::from(n));
+        self.link_up(now, link, false, n);
+        let hello = Hello { features: Features::SERVES_REQUESTS, ..greeting(n) };
+        self.hear(now, link, vec![Message::Hello(Box::new(hello))]);
+        link
+    }
+
     pub(super) fn hear(&mut self, now: Duration, link: LinkId, messages: Vec<Message>) {
         let bytes = messages.iter().map(Message::weight).sum();
         self.feed(now, Input::Received { link, messages, bytes });
@@ -301,6 +310,9 @@ impl SingleNode {
                     | Output::SavePeer(_)
                     | Output::Connected { .. }
                     | Output::Tested { .. }
+                    | Output::Requested { .. }
+                    | Output::RequestCancelled { .. }
+                    | Output::Answered { .. }
                     | Output::OwnAddresses { .. }
                     | Output::RenewRecord { .. }) => self.outside.push(asked),
                     _ => {}

@@ -56,6 +56,8 @@ struct Waits {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Handed {
     Piece(TransactionId, u32),
+    /// Bytes of the body of a request, or of the answer to it.
+    Part(u64, bool),
     Ping(u64),
 }
 
@@ -67,11 +69,23 @@ impl Waits {
         }
     }
 
-    /// Returns the time when the oldest piece that is under way was handed out.
+    /// Returns the time when the oldest piece or part that is under way was handed out.
     fn oldest_piece(&self) -> Option<Duration> {
-        let piece = |handed: &Handed| matches!(handed, Handed::Piece(..));
+        let piece = |handed: &Handed| !matches!(handed, Handed::Ping(_));
         self.under_way.iter().find(|(_, handed)| piece(handed)).map(|(at, _)| *at)
     }
+}
+
+/// Returns what a message with bulk is told by, and the bytes of bulk in it.
+fn bulk_of(message: &Message) -> Option<(Handed, usize)> {
+    let (handed, bulk) = match message {
+        Message::Piece(piece) => (Handed::Piece(piece.id, piece.index), &piece.bytes),
+        Message::Request { id, body, .. } => (Handed::Part(*id, false), body),
+        Message::Response { id, body, .. } => (Handed::Part(*id, true), body),
+        Message::BodyPart { id, of_answer, data } => (Handed::Part(*id, *of_answer), data),
+        _ => return None,
+    };
+    (!bulk.is_empty()).then_some((handed, bulk.len()))
 }
 
 impl ControlFirst {
@@ -81,10 +95,10 @@ impl ControlFirst {
         waits.enqueued += message.weight();
         match message {
             Message::Ping { nonce } => waits.under_way.push_back((now, Handed::Ping(*nonce))),
-            Message::Piece(piece) => {
+            message if let Some((handed, bytes)) = bulk_of(message) => {
                 let oldest = waits.oldest_piece();
-                waits.under_way.push_back((now, Handed::Piece(piece.id, piece.index)));
-                waits.bulk.push_back((waits.enqueued, piece.bytes.len()));
+                waits.under_way.push_back((now, handed));
+                waits.bulk.push_back((waits.enqueued, bytes));
                 self.senders.insert(link, node);
                 let bulk: usize = waits.bulk.iter().map(|(_, bulk)| bulk).sum();
                 if bulk > PIECE_BYTES {
@@ -120,11 +134,11 @@ impl ControlFirst {
                         waits.arrived(Handed::Ping(*nonce));
                     }
                 }
-                Message::Piece(piece) => {
+                message if let Some((handed, _)) = bulk_of(message) => {
                     if let Some(sender) = self.senders.get(&theirs)
                         && let Some(waits) = self.queues.get_mut(*sender, theirs)
                     {
-                        waits.arrived(Handed::Piece(piece.id, piece.index));
+                        waits.arrived(handed);
                     }
                 }
                 _ => {}

@@ -127,6 +127,12 @@ fn print(message: &Message) -> Print {
             ids.iter().fold(0, |n, id| n << 1 ^ head(id.as_bytes()))
         }
         Message::Switch { step } => u64::from(*step),
+        Message::Request { id, .. }
+        | Message::Response { id, .. }
+        | Message::CancelRequest { id } => *id,
+        Message::BodyPart { id, of_answer, data } => {
+            id << 20 ^ u64::from(*of_answer) << 18 ^ data.len() as u64
+        }
         other => other.weight() as u64,
     };
     (message.kind(), number)

@@ -9,6 +9,7 @@ mod marks;
 mod outbox_replay;
 mod peers;
 mod per_link;
+mod requests;
 mod reservations;
 mod storage;
 mod unwanted;
@@ -22,6 +23,7 @@ pub use checker::{Checker, Holdings, Seen, Violation};
 pub use handover::InOrder;
 pub use outbox_replay::ReplayEndsOnce;
 pub use peers::{NoBanForLoss, OneLinkPerPeer, RecordsMonotone};
+pub use requests::RequestsOnce;
 pub use reservations::{OneParent, ReservationAcyclic};
 pub use storage::{AtMostOnce, NoLoss, StoreBeforePublished};
 pub use unwanted::Unwanted;
@@ -47,5 +49,6 @@ pub fn all(hostile: BTreeSet<PeerId>) -> Vec<Box<dyn Checker>> {
         Box::new(NoBanForLoss { hostile }),
         Box::new(Unwanted::default()),
         Box::new(ReplayEndsOnce::default()),
+        Box::new(RequestsOnce::default()),
     ]
 }

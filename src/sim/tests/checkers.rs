@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::super::check::*;
 use super::*;
 use crate::Identity;
-use crate::error::StoreErrorKind;
+use crate::error::{RequestError, StoreErrorKind};
 use crate::protocol::{Assurance, CallId, DialId, Input, Judgement, LinkView, Output, Ticket};
 use crate::types::{
     ALL_PIECES, Announcement, Ban, Bound, Direction, FEATURES, Head, Header, Hello, Interest,
@@ -354,6 +354,14 @@ fn control_first() {
     let other_end = LinkId(LINK.0 - 1);
     let arrived = Input::Received { link: other_end, messages: vec![message.clone()], bytes: 1 };
     assert!(!later(&[Seen::Input { node: 1, input: &arrived }]), "it has arrived");
+    // Bodies of requests count as pieces do.
+    let data = Bytes::from(vec![0; PIECE_BYTES]);
+    let part = Message::BodyPart { id: 1, of_answer: true, data };
+    let part = Output::Send { link: LINK, message: part };
+    assert!(bites(ControlFirst::default(), &[given(&opened), done(&full), done(&part)]));
+    assert!(bites(ControlFirst::default(), &[given(&opened), done(&part), done(&small)]));
+    let old = [given(&opened), done(&part), given(&sent), Seen::Time { now: secs(9) }, done(&full)];
+    assert!(bites(ControlFirst::default(), &old));
 }
 
 #[test]
@@ -657,4 +665,59 @@ fn a_replay_is_followed_to_another_connection() {
     assert!(check(&[done(&goes_on), done(&left), calm]), "it goes on there, without end");
     assert!(check(&[done(&left), done(&afresh), calm]), "a link of its own has its own");
     assert!(!check(&[done(&left), done(&afresh), done(&flushed), calm]));
+}
+
+#[test]
+fn requests_once() {
+    let body = Bytes::from_static(b"body");
+    let peer = PeerId::from_bytes([7; 32]);
+    let ask = |call: u64, body: &'static [u8]| Input::Request {
+        call: CallId(call),
+        peer,
+        protocol: "p".to_owned(),
+        body: Bytes::from_static(body),
+        within: secs(5),
+    };
+    let handle = |ticket, body: &'static [u8]| Output::Requested {
+        ticket: Ticket(ticket),
+        peer,
+        protocol: "p".to_owned(),
+        body: Bytes::from_static(body),
+        within: secs(5),
+    };
+    let says = |ticket, body: &'static [u8]| Input::Answer {
+        ticket: Ticket(ticket),
+        result: Ok(Bytes::from_static(body)),
+    };
+    let answered = |result| Output::Answered { call: CallId(1), result };
+    let (asked, cancel) = (ask(1, b"body"), Input::CancelRequest { call: CallId(1) });
+    let (good, other, twice) = (handle(1, b"body"), handle(1, b"bodY"), handle(2, b"body"));
+    let (said, whole) = (says(1, b"body"), answered(Ok(body)));
+    let false_one = answered(Ok(Bytes::from_static(b"bodies")));
+    let unsent = answered(Err(RequestError::LinkLost { sent: false }));
+    let gone = Output::RequestCancelled { ticket: Ticket(1) };
+    let check = |seen: &[Seen<'_>]| bites(RequestsOnce::default(), seen);
+    fn heard(input: &Input) -> Seen<'_> {
+        Seen::Input { node: 1, input }
+    }
+    fn does(output: &Output) -> Seen<'_> {
+        Seen::Output { node: 1, output }
+    }
+    let round = [given(&asked), does(&good), heard(&said)];
+    assert!(!check(&[&round[..], &[done(&whole)]].concat()));
+    assert!(check(&[&round[..], &[done(&whole), done(&whole)]].concat()), "two answers");
+    assert!(check(&[&round[..], &[given(&cancel), done(&whole)]].concat()), "cancelled");
+    assert!(check(&[&round[..], &[done(&false_one)]].concat()), "an answer that nobody gave");
+    assert!(check(&[given(&asked), does(&other)]), "another body");
+    assert!(check(&[&round[..], &[does(&twice)]].concat()), "handled twice");
+    assert!(check(&[given(&asked), done(&unsent), does(&good)]), "told that it was not sent");
+    assert!(check(&[&round[..2], &[done(&unsent)]].concat()), "the same, afterwards");
+    let later = [Seen::Time { now: secs(6) }, given(&cancel)];
+    assert!(check(&[&[given(&asked)], &later[..]].concat()), "not in its time");
+    assert!(!check(&[&[given(&asked), done(&unsent)], &later[..]].concat()));
+    assert!(check(&[&round[..2], &[Seen::Time { now: secs(6) }, heard(&said)]].concat()));
+    assert!(check(&[&round[..], &[does(&gone)]].concat()), "cancelled after its answer");
+    assert!(!check(&[&round[..2], &[does(&gone), heard(&said)]].concat()));
+    let hostile = Seen::Hostile { peer };
+    assert!(!check(&[hostile, given(&asked), does(&other), done(&false_one)]));
 }

@@ -14,6 +14,7 @@ mod handover;
 mod hostile;
 mod ladder;
 mod large;
+mod messages;
 mod outbox;
 mod outbox_replay;
 mod past;

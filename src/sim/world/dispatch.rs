@@ -252,7 +252,12 @@ impl World {
             Output::ForgetPeer(peer) => self.nodes[node].store.forget_peer(&peer),
             Output::SaveBan(ban) => self.nodes[node].store.save_ban(ban),
             Output::LiftBan(peer) => self.nodes[node].store.lift_ban(&peer),
-            Output::Published { .. }
+            Output::Requested { ticket, body, .. } => self.handle_request(node, ticket, &body),
+            Output::Answered { call, result } => {
+                self.nodes[node].host.answers.insert(call, result);
+            }
+            Output::RequestCancelled { .. }
+            | Output::Published { .. }
             | Output::Copied { .. }
             | Output::Connected { .. }
             | Output::Tested { .. }

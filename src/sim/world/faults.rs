@@ -56,6 +56,7 @@ impl World {
             let topics = self.nodes[node].subscribed.clone();
             self.feed(node, Input::Subscribed { topics });
         }
+        self.tell_serving(node);
     }
 
     /// Kills a node at once. The others see their links reset.

@@ -14,6 +14,7 @@ use crate::types::{
 };
 
 use super::pipe::Frame;
+use super::requests::HostState;
 use super::store::Store;
 use crate::sim::config::{Behaviour, NodeOptions};
 
@@ -90,6 +91,8 @@ pub(super) struct Node {
     pub(super) deliveries: Vec<Delivery>,
     pub(super) promised: BTreeSet<TransactionId>,
     pub(super) turns: u64,
+    /// What it asks of others, and they of it.
+    pub(super) host: HostState,
 }
 
 impl Node {
@@ -128,6 +131,7 @@ impl Node {
             deliveries: Vec::new(),
             promised: BTreeSet::new(),
             turns: 0,
+            host: HostState::default(),
         }
     }
 

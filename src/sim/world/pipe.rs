@@ -6,6 +6,9 @@ use std::time::Duration;
 use crate::sim::config::Rung;
 use crate::types::{LinkId, Message};
 
+/// Number of bytes from which on a part of a body travels alone.
+const BULK: usize = 16 * 1024;
+
 /// Maximum number of bytes on their way in one direction; then the sender waits, as TCP does.
 pub(super) const WINDOW: usize = 1 << 20;
 /// Maximum number of bytes of a frame of more than one message.
@@ -91,7 +94,13 @@ impl End {
 
     /// Says whether a piece of a large payload is next.
     pub(super) fn bulk_is_next(&self) -> bool {
-        matches!(self.queue.front(), Some((_, Some(Message::Piece(_)))))
+        let body = match self.queue.front() {
+            Some((_, Some(Message::Piece(_)))) => return true,
+            Some((_, Some(Message::Request { body, .. } | Message::Response { body, .. }))) => body,
+            Some((_, Some(Message::BodyPart { data, .. }))) => data,
+            _ => return false,
+        };
+        body.len() >= BULK
     }
 
     /// Takes what the next frame carries. A piece travels alone, so that nothing small has to wait

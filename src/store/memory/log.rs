@@ -13,8 +13,7 @@ use super::partials::Partials;
 use super::removed::Removed;
 use crate::error::{StoreError, StoreErrorKind};
 use crate::ports::{
-    IndexEntry, KeptPartial, LogEntry, MAX_CURSORS, NewEntry, Page, Partial, StoreLease,
-    TransactionStore, Usage,
+    IndexEntry, KeptPartial, LogEntry, NewEntry, Page, Partial, StoreLease, TransactionStore, Usage,
 };
 use crate::store::gap_index::GapIndex;
 use crate::store::limits::{stored_size, too_many_cursors};
@@ -194,7 +193,7 @@ impl TransactionStore for MemoryTransactionStore {
         let log = &mut *lock(&self.state);
         if let Some(saved) = log.cursors.get_mut(name) {
             *saved = cursor.max(*saved);
-        } else if log.cursors.len() < MAX_CURSORS {
+        } else if log.cursors.len() < Page::MAX_CURSORS {
             log.cursors.insert(name.to_owned(), cursor);
         } else {
             return Err(too_many_cursors());

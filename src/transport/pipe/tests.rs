@@ -15,7 +15,7 @@ use tokio_rustls::TlsConnector;
 
 use super::*;
 use crate::identity::Identity;
-use crate::testing::transport::Node;
+use crate::testing::TransportNode;
 use crate::transport::GrpcOptions;
 use crate::types::MAX_FRAME_BYTES;
 
@@ -77,7 +77,7 @@ async fn both_ends_are_proven_and_frames_pass_however_little_the_pipe_holds() {
         join(send, check).await;
         let long = Bytes::from(vec![0; MAX_FRAME_BYTES + 1]);
         assert_eq!(a.sink.send(long).await.unwrap_err().kind, FailureKind::Malformed);
-        Node::assert_open(a, b).await;
+        TransportNode::assert_open(a, b).await;
     }
 }
 

@@ -16,7 +16,7 @@ pub struct Frame {
 pub struct Message {
     #[prost(
         oneof = "message::Kind",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 16, 17, 18, 19, 20, 21, 22, 23, 25, 26, 27, 28, 29"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 16, 17, 18, 19, 20, 21, 22, 23, 25, 26, 27, 28, 29, 30, 31, 32, 33"
     )]
     pub kind: ::core::option::Option<message::Kind>,
 }
@@ -92,6 +92,15 @@ pub mod message {
         /// Where a link goes over to another connection.
         #[prost(message, tag = "29")]
         Switch(super::Switch),
+        /// What one peer asks of another, and no one else. See src/protocol/messages/mod.rs.
+        #[prost(message, tag = "30")]
+        Request(super::Request),
+        #[prost(message, tag = "31")]
+        Response(super::Response),
+        #[prost(message, tag = "32")]
+        BodyPart(super::BodyPart),
+        #[prost(message, tag = "33")]
+        CancelRequest(super::CancelRequest),
     }
 }
 /// Who the sender is.
@@ -103,7 +112,7 @@ pub struct Hello {
     pub version_min: u32,
     #[prost(uint32, tag = "3")]
     pub version_max: u32,
-    /// One bit each; unknown bits are ignored.
+    /// One bit each; unknown bits are ignored. Bit 0: takes requests.
     #[prost(uint64, tag = "4")]
     pub features: u64,
     /// Rises with every start of the sender's process.
@@ -261,6 +270,61 @@ pub struct Probed {
     /// Bytes that mean nothing: as many as the probe wants.
     #[prost(bytes = "bytes", tag = "3")]
     pub payload: ::prost::bytes::Bytes,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Request {
+    /// Chosen by who asks, above 0; rises with every request of the same side while the link lives.
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    /// 1 to 128 printable ASCII characters without spaces.
+    #[prost(string, tag = "2")]
+    pub protocol: ::prost::alloc::string::String,
+    /// Bytes of the whole body.
+    #[prost(uint64, tag = "3")]
+    pub size: u64,
+    /// Time that the asker still waits; 0 where it does not say.
+    #[prost(uint32, tag = "4")]
+    pub timeout_ms: u32,
+    /// The first bytes of the body, at most 65536; the others follow in parts.
+    #[prost(bytes = "bytes", tag = "5")]
+    pub body: ::prost::bytes::Bytes,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Response {
+    /// That of the request.
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    /// 0: done; 1: nobody serves it; 2: busy; 3: the request is too large, and the reason is the maximum in
+    /// decimal; 4: refused, for this reason; 5 and all others: failed.
+    #[prost(uint32, tag = "2")]
+    pub status: u32,
+    /// Bytes of the whole body.
+    #[prost(uint64, tag = "3")]
+    pub size: u64,
+    /// As in Request.
+    #[prost(bytes = "bytes", tag = "4")]
+    pub body: ::prost::bytes::Bytes,
+    /// At most 256 bytes.
+    #[prost(string, tag = "5")]
+    pub reason: ::prost::alloc::string::String,
+}
+/// The next bytes of a body, at most 65536.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BodyPart {
+    /// That of the request.
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    /// The body is that of the answer.
+    #[prost(bool, tag = "2")]
+    pub of_answer: bool,
+    #[prost(bytes = "bytes", tag = "3")]
+    pub data: ::prost::bytes::Bytes,
+}
+/// The answer is not waited for any more.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CancelRequest {
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
 }
 /// Ids one after the other, 32 bytes each, no separators.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -2,19 +2,22 @@
 //! run now would not understand it.
 
 use super::examples;
-use crate::types::{CloseReason, Refusal};
-use crate::wire::convert::{REASONS, REFUSALS, reason_code, reason_of, refusal_code, refusal_of};
+use crate::types::{CloseReason, Refusal, ResponseStatus};
+use crate::wire::convert::{
+    REASONS, REFUSALS, STATUSES, reason_code, reason_of, refusal_code, refusal_of, status_code,
+    status_of,
+};
 use crate::wire::{decode_frame, encode_frame};
 
-const GOLDEN: [(&str, &str); 34] = [
+const GOLDEN: [(&str, &str); 40] = [
     (
         "hello",
         "\
-         0ac2010abf010a0b6f72646572732d70726f64100118022880808080802030808080053a97010a20ed4928c6\
-         28d1c2c6eae90338905995612959273a5c63f93636c14614ac8737d110ac021880d095ffbc31221670656572\
-         312e6578616d706c652e636f6d3a35303031220f5b323030313a6462383a3a315d3a372a40b6955e5139117c\
-         20819122fe02fb2fbe6e5367284fee66fdea33252d38f2eae729c62998724e8f09ef823a709a92fde87ef1cc\
-         d680219fc09f054835b88b7b094204c00002015801\
+         0ac4010ac1010a0b6f72646572732d70726f641001180220012880808080802030808080053a97010a20ed49\
+         28c628d1c2c6eae90338905995612959273a5c63f93636c14614ac8737d110ac021880d095ffbc3122167065\
+         6572312e6578616d706c652e636f6d3a35303031220f5b323030313a6462383a3a315d3a372a40b6955e5139\
+         117c20819122fe02fb2fbe6e5367284fee66fdea33252d38f2eae729c62998724e8f09ef823a709a92fde87e\
+         f1ccd680219fc09f054835b88b7b094204c00002015801\
          ",
     ),
     ("goodbye", "0a081206080910b0ea01"),
@@ -133,10 +136,10 @@ const GOLDEN: [(&str, &str); 34] = [
     (
         "hello",
         "\
-         0a8d010a8a010a016e10011801280130013a6e0a20ed4928c628d1c2c6eae90338905995612959273a5c63f9\
-         3636c14614ac8737d110ac021880d095ffbc312a404eb5dc9fe2f51453e2bba5ded470e1f17d26d09e27b72a\
-         05f99e50efc76e4f4ad562995ab2a61b9fe221e0baedba6f465c946debb0d4cf31b0d0f6444cabda084a0d08\
-         091001190300000000000000\
+         0a8f010a8c010a016e100118012001280130013a6e0a20ed4928c628d1c2c6eae90338905995612959273a5c\
+         63f93636c14614ac8737d110ac021880d095ffbc312a404eb5dc9fe2f51453e2bba5ded470e1f17d26d09e27\
+         b72a05f99e50efc76e4f4ad562995ab2a61b9fe221e0baedba6f465c946debb0d4cf31b0d0f6444cabda084a\
+         0d08091001190300000000000000\
          ",
     ),
     (
@@ -151,29 +154,29 @@ const GOLDEN: [(&str, &str); 34] = [
     (
         "hello",
         "\
-         0a85010a82010a016e10011801280130013a6e0a20ed4928c628d1c2c6eae90338905995612959273a5c63f9\
-         3636c14614ac8737d110ac021880d095ffbc312a404eb5dc9fe2f51453e2bba5ded470e1f17d26d09e27b72a\
-         05f99e50efc76e4f4ad562995ab2a61b9fe221e0baedba6f465c946debb0d4cf31b0d0f6444cabda086080d0\
-         95ffbc31\
+         0a87010a84010a016e100118012001280130013a6e0a20ed4928c628d1c2c6eae90338905995612959273a5c\
+         63f93636c14614ac8737d110ac021880d095ffbc312a404eb5dc9fe2f51453e2bba5ded470e1f17d26d09e27\
+         b72a05f99e50efc76e4f4ad562995ab2a61b9fe221e0baedba6f465c946debb0d4cf31b0d0f6444cabda0860\
+         80d095ffbc31\
          ",
     ),
     (
         "hello",
         "\
-         0ac2010abf010a016e10011801280130013a6e0a20ed4928c628d1c2c6eae90338905995612959273a5c63f9\
-         3636c14614ac8737d110ac021880d095ffbc312a404eb5dc9fe2f51453e2bba5ded470e1f17d26d09e27b72a\
-         05f99e50efc76e4f4ad562995ab2a61b9fe221e0baedba6f465c946debb0d4cf31b0d0f6444cabda086a200b\
-         0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b6a200c0c0c0c0c0c0c0c0c0c0c\
-         0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c\
+         0ac4010ac1010a016e100118012001280130013a6e0a20ed4928c628d1c2c6eae90338905995612959273a5c\
+         63f93636c14614ac8737d110ac021880d095ffbc312a404eb5dc9fe2f51453e2bba5ded470e1f17d26d09e27\
+         b72a05f99e50efc76e4f4ad562995ab2a61b9fe221e0baedba6f465c946debb0d4cf31b0d0f6444cabda086a\
+         200b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b6a200c0c0c0c0c0c0c0c0c\
+         0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c\
          ",
     ),
     (
         "hello",
         "\
-         0a85010a82010a016e10011801280130013a6e0a20ed4928c628d1c2c6eae90338905995612959273a5c63f9\
-         3636c14614ac8737d110ac021880d095ffbc312a404eb5dc9fe2f51453e2bba5ded470e1f17d26d09e27b72a\
-         05f99e50efc76e4f4ad562995ab2a61b9fe221e0baedba6f465c946debb0d4cf31b0d0f6444cabda087080d0\
-         95ffbc31\
+         0a87010a84010a016e100118012001280130013a6e0a20ed4928c628d1c2c6eae90338905995612959273a5c\
+         63f93636c14614ac8737d110ac021880d095ffbc312a404eb5dc9fe2f51453e2bba5ded470e1f17d26d09e27\
+         b72a05f99e50efc76e4f4ad562995ab2a61b9fe221e0baedba6f465c946debb0d4cf31b0d0f6444cabda0870\
+         80d095ffbc31\
          ",
     ),
     (
@@ -188,12 +191,23 @@ const GOLDEN: [(&str, &str); 34] = [
     (
         "hello",
         "\
-         0a7f0a7d0a016e10011801280130013a6e0a20ed4928c628d1c2c6eae90338905995612959273a5c63f9\
-         3636c14614ac8737d110ac021880d095ffbc312a404eb5dc9fe2f51453e2bba5ded470e1f17d26d09e27b72a\
-         05f99e50efc76e4f4ad562995ab2a61b9fe221e0baedba6f465c946debb0d4cf31b0d0f6444cabda087801\
+         0a81010a7f0a016e100118012001280130013a6e0a20ed4928c628d1c2c6eae90338905995612959273a5c63\
+         f93636c14614ac8737d110ac021880d095ffbc312a404eb5dc9fe2f51453e2bba5ded470e1f17d26d09e27b7\
+         2a05f99e50efc76e4f4ad562995ab2a61b9fe221e0baedba6f465c946debb0d4cf31b0d0f6444cabda087801\
          ",
     ),
     ("switch", "0a05ea01020803"),
+    (
+        "request",
+        "\
+         0a23f2012008ac02120e6f72646572732e71756f74652f3118f0a20420b0ea012a0361736b\
+         ",
+    ),
+    ("response", "0a10fa010d08ac0218062206616e73776572"),
+    ("response", "0a11fa010e08ad0210032a0731303438353736"),
+    ("body_part", "0a0c82020908ac021a046d6f7265"),
+    ("body_part", "0a0e82020b080110011a056f66206974"),
+    ("cancel_request", "0a068a020308ac02"),
 ];
 
 #[test]
@@ -217,6 +231,10 @@ fn every_reason_has_a_code_of_its_own() {
         assert_eq!(reason_of(u64::from(code)), reason);
         assert_eq!(reason_code(reason), code);
     }
+    for (code, status) in STATUSES {
+        assert_eq!((status_of(u64::from(code)), status_code(status)), (status, code));
+    }
+    assert_eq!(status_of(u64::MAX), ResponseStatus::Failed, "of a later version");
     assert_eq!(reason_code(CloseReason::IdentityInUse), 16);
     assert_eq!(reason_code(CloseReason::Moved), 17);
     assert_eq!(reason_of(10), CloseReason::TransportClosed);

@@ -7,9 +7,9 @@ use super::{id, model, push, record};
 use crate::types::{
     Announcement, InvalidTransaction, MAX_ENDPOINTS, MAX_FRAME_BYTES, MAX_HEADER_BYTES,
     MAX_IDS_PER_MESSAGE, MAX_IDS_PER_RECONCILE, MAX_INTERESTS, MAX_MESSAGES_PER_FRAME,
-    MAX_NETWORK_BYTES, MAX_PROOF_BYTES, MAX_PROOFS, MAX_RANGES, MAX_RANGES_PER_MESSAGE,
-    MAX_RECORDS_PER_MESSAGE, Message, PIECE_BYTES, PieceRange, Range, RangeContent, Reconcile,
-    Refusal, Reservation,
+    MAX_NETWORK_BYTES, MAX_PROOF_BYTES, MAX_PROOFS, MAX_PROTOCOL_BYTES, MAX_RANGES,
+    MAX_RANGES_PER_MESSAGE, MAX_REASON_BYTES, MAX_RECORDS_PER_MESSAGE, Message, PIECE_BYTES,
+    PieceRange, Range, RangeContent, Reconcile, Refusal, Reservation, ResponseStatus,
 };
 use crate::wire::generated::gossip::{self, message::Kind};
 use crate::wire::{WireError, decode_frame, encode_frame};
@@ -270,4 +270,45 @@ fn ranges_are_bounded_and_in_order() {
     over(&spoiled(|r| r.kind = 3), "range kind", 2);
     let error = spoiled(|r| (r.kind, r.print) = (0, Bytes::from(vec![1; 15])));
     assert!(matches!(error, WireError::Length { what: "print", actual: 15, .. }), "{error}");
+}
+
+#[test]
+fn requests_and_answers_are_bounded_and_checked() {
+    let protocol = || "p".to_owned();
+    let request = gossip::Request { protocol: protocol(), ..Default::default() };
+    let asked = |request| refusal(Kind::Request(request));
+    let long = "p".repeat(MAX_PROTOCOL_BYTES + 1);
+    let error = asked(gossip::Request { protocol: long, ..Default::default() });
+    over(&error, "protocol (bytes)", MAX_PROTOCOL_BYTES);
+    for name in ["", " ", "a b", "tab\t", "p\u{e9}", "nul\0"] {
+        let error = asked(gossip::Request { protocol: name.to_owned(), ..Default::default() });
+        assert_eq!(error, WireError::Text { what: "protocol" }, "{name:?}");
+    }
+    let (large, size) = (Bytes::from(vec![0; PIECE_BYTES + 1]), u64::MAX);
+    let error = asked(gossip::Request { body: large.clone(), size, ..request.clone() });
+    over(&error, "part (bytes)", PIECE_BYTES);
+    let body = Bytes::from_static(b"four");
+    let error = asked(gossip::Request { body: body.clone(), size: 3, ..request.clone() });
+    over(&error, "part (bytes)", 3);
+
+    let answered = |response| refusal(Kind::Response(response));
+    let reason = "r".repeat(MAX_REASON_BYTES + 1);
+    let error = answered(gossip::Response { reason, ..Default::default() });
+    over(&error, "reason (bytes)", MAX_REASON_BYTES);
+    let error = answered(gossip::Response { body: large.clone(), size, ..Default::default() });
+    over(&error, "part (bytes)", PIECE_BYTES);
+    let error = answered(gossip::Response { body, size: 0, ..Default::default() });
+    over(&error, "part (bytes)", 0);
+    let part = gossip::BodyPart { data: large, ..Default::default() };
+    over(&refusal(Kind::BodyPart(part)), "part (bytes)", PIECE_BYTES);
+    // Of a later version: a status that is not known is a failure, and other fields are skipped.
+    let response = gossip::Response { status: 77, ..Default::default() };
+    let frame =
+        gossip::Frame { messages: vec![gossip::Message { kind: Some(Kind::Response(response)) }] };
+    let [Message::Response { status, .. }] =
+        &decode_frame(frame.encode_to_vec().into()).unwrap()[..]
+    else {
+        unreachable!()
+    };
+    assert_eq!(*status, ResponseStatus::Failed);
 }

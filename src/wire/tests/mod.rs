@@ -14,8 +14,8 @@ use crate::identity::Identity;
 use crate::types::{
     ALL_PIECES, Announcement, Bound, CloseReason, FEATURES, Head, Header, Hello, Interest, Message,
     NOWHERE, Offer, PeerId, PeerRecord, Piece, PieceRange, Range, RangeContent, Reconcile,
-    RecordDraft, Refusal, Reservation, Signature, Topic, TopicKey, Transaction, TransactionId,
-    WallTime,
+    RecordDraft, Refusal, Reservation, ResponseStatus, Signature, Topic, TopicKey, Transaction,
+    TransactionId, WallTime,
 };
 
 fn id(fill: u8) -> TransactionId {
@@ -155,6 +155,30 @@ fn examples() -> Vec<Message> {
         Message::Probed { nonce: 7, received: 5, payload: Bytes::from_static(b"probed") },
         Message::Hello(Box::new(Hello { takes_over: true, ..plain_hello() })),
         Message::Switch { step: 3 },
+        Message::Request {
+            id: 300,
+            protocol: "orders.quote/1".to_owned(),
+            size: 70_000,
+            timeout_ms: 30_000,
+            body: Bytes::from_static(b"ask"),
+        },
+        Message::Response {
+            id: 300,
+            status: ResponseStatus::Done,
+            size: 6,
+            body: Bytes::from_static(b"answer"),
+            reason: String::new(),
+        },
+        Message::Response {
+            id: 301,
+            status: ResponseStatus::TooLarge,
+            size: 0,
+            body: Bytes::new(),
+            reason: "1048576".to_owned(),
+        },
+        Message::BodyPart { id: 300, of_answer: false, data: Bytes::from_static(b"more") },
+        Message::BodyPart { id: 1, of_answer: true, data: Bytes::from_static(b"of it") },
+        Message::CancelRequest { id: 300 },
     ]
 }
 

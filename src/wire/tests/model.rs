@@ -8,7 +8,7 @@ use crate::types::{
     Hello, Interest, Message, PeerRecord, Range, RangeContent, Reconcile, Signature, TransactionId,
     WallTime,
 };
-use crate::wire::convert::{reason_code, refusal_code};
+use crate::wire::convert::{reason_code, refusal_code, status_code};
 use crate::wire::generated::gossip::{self, message::Kind};
 
 pub(super) fn frame(messages: &[Message]) -> gossip::Frame {
@@ -90,6 +90,26 @@ fn kind(message: &Message) -> Kind {
             payload: payload.clone(),
         }),
         Message::Switch { step } => Kind::Switch(gossip::Switch { step: *step }),
+        Message::Request { id, protocol, size, timeout_ms, body } => {
+            Kind::Request(gossip::Request {
+                id: *id,
+                protocol: protocol.clone(),
+                size: *size,
+                timeout_ms: *timeout_ms,
+                body: body.clone(),
+            })
+        }
+        Message::Response { id, status, size, body, reason } => Kind::Response(gossip::Response {
+            id: *id,
+            status: status_code(*status),
+            size: *size,
+            body: body.clone(),
+            reason: reason.clone(),
+        }),
+        Message::BodyPart { id, of_answer, data } => {
+            Kind::BodyPart(gossip::BodyPart { id: *id, of_answer: *of_answer, data: data.clone() })
+        }
+        Message::CancelRequest { id } => Kind::CancelRequest(gossip::CancelRequest { id: *id }),
         Message::Ask(ranges) => Kind::Ask(reconcile(ranges)),
         Message::Answer(ranges) => Kind::Answer(reconcile(ranges)),
         Message::Yours { lower, upper } => Kind::Yours(gossip::Yours {

@@ -14,7 +14,7 @@ use crate::types::{
     RangeContent, Reconcile, RecordDraft, Reservation, Signature, Topic, TopicKey, Transaction,
     TransactionId, WallTime,
 };
-use crate::wire::convert::{REASONS, REFUSALS};
+use crate::wire::convert::{REASONS, REFUSALS, STATUSES};
 use crate::wire::generated::gossip;
 use crate::wire::{decode_frame, encode_frame};
 
@@ -185,7 +185,7 @@ fn message(random: &mut Random) -> Message {
         size: random.number(),
         hop: random.u16(),
     };
-    match random.within(0..27) {
+    match random.within(0..31) {
         0 => Message::Hello(Box::new(hello(random))),
         1 => Message::Goodbye {
             reason: REASONS[random.index(REASONS.len())].1,
@@ -227,6 +227,32 @@ fn message(random: &mut Random) -> Message {
             payload: probe_payload(random),
         },
         25 => Message::Switch { step: random.u32() },
+        26 => {
+            let body = probe_payload(random);
+            Message::Request {
+                id: random.number(),
+                protocol: random.text(1..129, &['a', '~', '!', '/']),
+                size: body.len() as u64 + u64::from(random.u32()),
+                timeout_ms: random.u32(),
+                body,
+            }
+        }
+        27 => {
+            let body = probe_payload(random);
+            Message::Response {
+                id: random.number(),
+                status: STATUSES[random.index(STATUSES.len())].1,
+                size: body.len() as u64 + u64::from(random.u32()),
+                body,
+                reason: random.text(0..60, &['a', ' ', 'ß', '漢']),
+            }
+        }
+        28 => Message::BodyPart {
+            id: random.number(),
+            of_answer: random.bool(),
+            data: probe_payload(random),
+        },
+        29 => Message::CancelRequest { id: random.number() },
         _ => Message::Flushed,
     }
 }

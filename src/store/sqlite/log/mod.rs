@@ -38,8 +38,7 @@ use super::dir_lock::DirLock;
 use super::query::Insert;
 use crate::error::StoreError;
 use crate::ports::{
-    IndexEntry, KeptPartial, MAX_CURSORS, NewEntry, Page, Partial, StoreLease, TransactionStore,
-    Usage,
+    IndexEntry, KeptPartial, NewEntry, Page, Partial, StoreLease, TransactionStore, Usage,
 };
 use crate::store::limits::too_many_cursors;
 use crate::types::{Cursor, Piece, Topic, Transaction, TransactionId, WallTime};
@@ -315,7 +314,7 @@ impl TransactionStore for SqliteLog {
              OR (SELECT count(*) FROM cursors) < ?3 \
              ON CONFLICT DO UPDATE SET cursor = max(cursor, excluded.cursor)",
         );
-        let most = i64::try_from(MAX_CURSORS).unwrap_or(i64::MAX);
+        let most = i64::try_from(Page::MAX_CURSORS).unwrap_or(i64::MAX);
         let save = save.bind(name.to_owned()).bind(clamped(cursor.0)).bind(most);
         let state = &mut *self.state.lock().await;
         let mut conn = self.writer.lock().await?;

@@ -3,11 +3,11 @@
 //! ```
 //! # use sorcha_peer::PeerId;
 //! # use sorcha_peer::transport::MemoryNetwork;
-//! use sorcha_peer::testing::transport::{Node, conformance};
+//! use sorcha_peer::testing::{TransportNode, transport};
 //! let network = MemoryNetwork::new();
-//! let node = |id| Node::new(id, network.transport(id));
+//! let node = |id| TransportNode::new(id, network.transport(id));
 //! let (a, b) = (PeerId::from_bytes([1; 32]), PeerId::from_bytes([2; 32]));
-//! futures::executor::block_on(conformance(&node(a), &node(b), "127.0.0.1:0".parse().unwrap()));
+//! futures::executor::block_on(transport(&node(a), &node(b), "127.0.0.1:0".parse().unwrap()));
 //! ```
 //!
 //! The suite knows no runtime: it is a future that panics with what is wrong. It has no time-outs
@@ -35,7 +35,7 @@ use super::strangers;
 /// A transport under test and the id that it proves to others.
 #[derive(Debug)]
 #[non_exhaustive]
-pub struct Node {
+pub struct TransportNode {
     /// The transport.
     pub transport: Box<dyn Transport>,
     /// The id that peers must see.
@@ -44,7 +44,7 @@ pub struct Node {
     pub proves_ids: bool,
 }
 
-impl Node {
+impl TransportNode {
     /// A transport that proves `id` to others.
     pub fn new(id: PeerId, transport: impl Transport) -> Self {
         Self { transport: Box::new(transport), id, proves_ids: true }
@@ -99,7 +99,7 @@ const MAX_FAILURES: usize = 64;
 ///
 /// # Panics
 /// When the transport does not do what the port demands; the message says what.
-pub async fn conformance(dialler: &Node, listener: &Node, bind: SocketAddr) {
+pub async fn transport(dialler: &TransportNode, listener: &TransportNode, bind: SocketAddr) {
     frames_arrive_whole_and_in_order(dialler, listener, bind).await;
     strangers::conformance(dialler, listener, bind).await;
     largest_frame_passes_and_larger_is_refused(dialler, listener, bind).await;
@@ -120,7 +120,11 @@ pub async fn conformance(dialler: &Node, listener: &Node, bind: SocketAddr) {
 ///
 /// # Panics
 /// When they do not.
-async fn frames_arrive_whole_and_in_order(dialler: &Node, listener: &Node, bind: SocketAddr) {
+async fn frames_arrive_whole_and_in_order(
+    dialler: &TransportNode,
+    listener: &TransportNode,
+    bind: SocketAddr,
+) {
     let (a, b, _listener) = open(dialler, listener, bind).await;
     let frames: Vec<Bytes> =
         (0..200_usize).map(|i| pattern(i, [0, 1, 5, 1000, 16_384, 70_000][i % 6])).collect();
@@ -151,8 +155,8 @@ async fn frames_arrive_whole_and_in_order(dialler: &Node, listener: &Node, bind:
 /// # Panics
 /// When it is not so.
 async fn largest_frame_passes_and_larger_is_refused(
-    dialler: &Node,
-    listener: &Node,
+    dialler: &TransportNode,
+    listener: &TransportNode,
     bind: SocketAddr,
 ) {
     let (mut a, mut b, _listener) = open(dialler, listener, bind).await;
@@ -170,7 +174,11 @@ async fn largest_frame_passes_and_larger_is_refused(
 ///
 /// # Panics
 /// When the sink takes more.
-async fn slow_reader_holds_the_writer_back(dialler: &Node, listener: &Node, bind: SocketAddr) {
+async fn slow_reader_holds_the_writer_back(
+    dialler: &TransportNode,
+    listener: &TransportNode,
+    bind: SocketAddr,
+) {
     let (mut a, mut b, _listener) = open(dialler, listener, bind).await;
     let frame = pattern(7, 64 * 1024);
     let mut sent = 0;
@@ -209,7 +217,11 @@ async fn slow_reader_holds_the_writer_back(dialler: &Node, listener: &Node, bind
 ///
 /// # Panics
 /// When it does not.
-async fn dropped_sink_ends_one_direction(dialler: &Node, listener: &Node, bind: SocketAddr) {
+async fn dropped_sink_ends_one_direction(
+    dialler: &TransportNode,
+    listener: &TransportNode,
+    bind: SocketAddr,
+) {
     for dialler_drops in [true, false] {
         let (a, b, _listener) = open(dialler, listener, bind).await;
         let (mut dropper, mut other) = if dialler_drops { (a, b) } else { (b, a) };
@@ -237,7 +249,11 @@ async fn dropped_sink_ends_one_direction(dialler: &Node, listener: &Node, bind: 
 ///
 /// # Panics
 /// When it stays open.
-async fn dropped_link_ends_both_directions(dialler: &Node, listener: &Node, bind: SocketAddr) {
+async fn dropped_link_ends_both_directions(
+    dialler: &TransportNode,
+    listener: &TransportNode,
+    bind: SocketAddr,
+) {
     for dialler_drops in [true, false] {
         let (a, b, _listener) = open(dialler, listener, bind).await;
         let (mut dropper, mut other) = if dialler_drops { (a, b) } else { (b, a) };
@@ -255,7 +271,11 @@ async fn dropped_link_ends_both_directions(dialler: &Node, listener: &Node, bind
 ///
 /// # Panics
 /// When it does not.
-async fn unexpected_identity_is_refused(dialler: &Node, listener: &Node, bind: SocketAddr) {
+async fn unexpected_identity_is_refused(
+    dialler: &TransportNode,
+    listener: &TransportNode,
+    bind: SocketAddr,
+) {
     let mut socket = listen(listener, bind).await;
     let endpoint = Endpoint::from(socket.local_addr());
     let dial = dialler.transport.dial(&endpoint, Some(dialler.id));
@@ -263,14 +283,18 @@ async fn unexpected_identity_is_refused(dialler: &Node, listener: &Node, bind: S
     assert_eq!(error.kind, FailureKind::Identity, "{error}");
     // The listener is none the worse for it.
     let (a, b) = connect(dialler, listener, &mut socket).await;
-    Node::assert_open(a, b).await;
+    TransportNode::assert_open(a, b).await;
 }
 
 /// Nobody listens: `Unreachable`.
 ///
 /// # Panics
 /// When the dial ends otherwise.
-async fn closed_port_is_unreachable(dialler: &Node, listener: &Node, bind: SocketAddr) {
+async fn closed_port_is_unreachable(
+    dialler: &TransportNode,
+    listener: &TransportNode,
+    bind: SocketAddr,
+) {
     let socket = listen(listener, bind).await;
     let endpoint = Endpoint::from(socket.local_addr());
     drop(socket);
@@ -282,7 +306,7 @@ async fn closed_port_is_unreachable(dialler: &Node, listener: &Node, bind: Socke
 ///
 /// # Panics
 /// When it can.
-async fn taken_address_is_a_local_failure(listener: &Node, bind: SocketAddr) {
+async fn taken_address_is_a_local_failure(listener: &TransportNode, bind: SocketAddr) {
     let socket = listen(listener, bind).await;
     let again = listener.transport.listen(socket.local_addr()).await;
     let error = again.expect_err("the address is taken");
@@ -294,7 +318,11 @@ async fn taken_address_is_a_local_failure(listener: &Node, bind: SocketAddr) {
 ///
 /// # Panics
 /// When it does.
-async fn cancelled_dial_leaves_nothing(dialler: &Node, listener: &Node, bind: SocketAddr) {
+async fn cancelled_dial_leaves_nothing(
+    dialler: &TransportNode,
+    listener: &TransportNode,
+    bind: SocketAddr,
+) {
     let mut socket = listen(listener, bind).await;
     let endpoint = Endpoint::from(socket.local_addr());
     for polls in [1, 2, 3, 10] {
@@ -309,7 +337,7 @@ async fn cancelled_dial_leaves_nothing(dialler: &Node, listener: &Node, bind: So
         }
         let mut kept = Vec::new();
         let (a, b) = connect_among(dialler, listener, &mut socket, &mut kept).await;
-        Node::assert_open(a, b).await;
+        TransportNode::assert_open(a, b).await;
         for mut stray in kept {
             assert_ended(stray.stream.next().await);
         }
@@ -320,7 +348,11 @@ async fn cancelled_dial_leaves_nothing(dialler: &Node, listener: &Node, bind: So
 ///
 /// # Panics
 /// When it does.
-async fn dropped_accept_loses_nothing(dialler: &Node, listener: &Node, bind: SocketAddr) {
+async fn dropped_accept_loses_nothing(
+    dialler: &TransportNode,
+    listener: &TransportNode,
+    bind: SocketAddr,
+) {
     const LOST: &str = "a call of `accept` that was dropped took a connection with it";
     let mut socket = listen(listener, bind).await;
     let endpoint = Endpoint::from(socket.local_addr());
@@ -345,7 +377,7 @@ async fn dropped_accept_loses_nothing(dialler: &Node, listener: &Node, bind: Soc
         yield_now().await;
     }
     if let (Some(ours), Some(theirs)) = (ours, theirs) {
-        Node::assert_open(ours, theirs).await;
+        TransportNode::assert_open(ours, theirs).await;
     }
 }
 
@@ -354,7 +386,7 @@ async fn dropped_accept_loses_nothing(dialler: &Node, listener: &Node, bind: Soc
 ///
 /// # Panics
 /// When they are not.
-async fn many_links_at_once(dialler: &Node, listener: &Node, bind: SocketAddr) {
+async fn many_links_at_once(dialler: &TransportNode, listener: &TransportNode, bind: SocketAddr) {
     const LINKS: usize = 8;
     let mut socket = listen(listener, bind).await;
     let endpoint = Endpoint::from(socket.local_addr());
@@ -369,7 +401,7 @@ async fn many_links_at_once(dialler: &Node, listener: &Node, bind: SocketAddr) {
     let accepts = async {
         let mut links = Vec::new();
         while links.len() < LINKS {
-            links.push(Node::accept(&mut socket).await);
+            links.push(TransportNode::accept(&mut socket).await);
         }
         links
     };
@@ -392,13 +424,17 @@ async fn many_links_at_once(dialler: &Node, listener: &Node, bind: SocketAddr) {
 ///
 /// # Panics
 /// When it does.
-async fn links_outlive_their_listener(dialler: &Node, listener: &Node, bind: SocketAddr) {
+async fn links_outlive_their_listener(
+    dialler: &TransportNode,
+    listener: &TransportNode,
+    bind: SocketAddr,
+) {
     let (a, b, socket) = open(dialler, listener, bind).await;
     drop(socket);
-    Node::assert_open(a, b).await;
+    TransportNode::assert_open(a, b).await;
 }
 
-pub(super) async fn listen(node: &Node, bind: SocketAddr) -> Box<dyn Listener> {
+pub(super) async fn listen(node: &TransportNode, bind: SocketAddr) -> Box<dyn Listener> {
     let listener = node.transport.listen(bind).await.expect("a free port");
     assert_ne!(listener.local_addr().port(), 0, "the address must be the one really bound");
     listener
@@ -406,8 +442,8 @@ pub(super) async fn listen(node: &Node, bind: SocketAddr) -> Box<dyn Listener> {
 
 /// A fresh listener and a link to it: the dialler's end first.
 async fn open(
-    dialler: &Node,
-    listener: &Node,
+    dialler: &TransportNode,
+    listener: &TransportNode,
     bind: SocketAddr,
 ) -> (RawLink, RawLink, Box<dyn Listener>) {
     let mut socket = listen(listener, bind).await;
@@ -416,8 +452,8 @@ async fn open(
 }
 
 async fn connect(
-    dialler: &Node,
-    listener: &Node,
+    dialler: &TransportNode,
+    listener: &TransportNode,
     socket: &mut Box<dyn Listener>,
 ) -> (RawLink, RawLink) {
     connect_among(dialler, listener, socket, &mut Vec::new()).await
@@ -425,8 +461,8 @@ async fn connect(
 
 /// A link, where links of dials that were cancelled may come in first and go to `strays`.
 pub(super) async fn connect_among(
-    dialler: &Node,
-    listener: &Node,
+    dialler: &TransportNode,
+    listener: &TransportNode,
     socket: &mut Box<dyn Listener>,
     strays: &mut Vec<RawLink>,
 ) -> (RawLink, RawLink) {
@@ -440,7 +476,7 @@ pub(super) async fn connect_among(
     };
     let find = async {
         loop {
-            let mut link = Node::accept(socket).await;
+            let mut link = TransportNode::accept(socket).await;
             match link.stream.next().await {
                 Some(Ok(greeting)) if greeting == GREETING => return link,
                 _ => strays.push(link),
