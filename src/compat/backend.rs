@@ -33,8 +33,6 @@ pub(crate) struct KnownPeer {
 pub(crate) enum HandlerFailure {
     /// Nobody serves the protocol.
     NotServed,
-    /// Too many requests are being answered.
-    Busy,
     /// The body is above what is taken.
     TooLarge {
         /// Number of bytes that are taken.

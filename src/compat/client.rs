@@ -31,8 +31,9 @@ use crate::wire::generated::transaction::{TransactionNotification, TransactionRe
 const PING_TIMEOUT: Duration = Duration::from_millis(2400);
 /// Maximum time for telling of a transaction.
 const NOTIFY_TIMEOUT: Duration = Duration::from_secs(5);
-/// Maximum time for fetching a transaction.
+/// Maximum time for fetching a transaction, and for a piece of one, or one that is no larger than that.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(60);
+const PIECE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Maximum number of bytes of an answer that carries no transaction.
 const MAX_ANSWER: usize = 64 * 1024;
 /// Number of bytes that an answer with a transaction may have beside the payload.
@@ -90,7 +91,8 @@ pub(super) struct Wanted {
 pub(super) struct Client {
     outbound: Outbound,
     policy: AddressPolicy,
-    kept: Mutex<HashMap<Endpoint, (Arc<Http2>, Instant)>>,
+    /// By endpoint and the reach of who named it: a name may lead where only some may have it lead.
+    kept: Mutex<HashMap<(Endpoint, AddressScope), (Arc<Http2>, Instant)>>,
 }
 
 impl Way {
@@ -219,7 +221,11 @@ impl Client {
             if wanted.size.is_some_and(|size| size > STREAM_ABOVE) {
                 return stream(&mut client, request, max).await;
             }
-            match client.get_transaction(request).await {
+            let asked = client.get_transaction(request);
+            // One of unknown size may be large.
+            let time = if wanted.size.is_some() { PIECE_TIMEOUT } else { FETCH_TIMEOUT / 2 };
+            let Ok(answer) = timeout(time, asked).await else { return Err(silent()) };
+            match answer {
                 Ok(answer) => {
                     let answer = answer.into_inner();
                     Ok(answer.found.then_some(answer.transaction_data))
@@ -249,8 +255,13 @@ impl Client {
                 .await?;
         }
         succeeded(answer.0)?;
+        // A server that answers everything is no peer.
         let answer: Value = serde_json::from_slice(&answer.1).unwrap_or_default();
-        Ok(answer["peerId"].as_str().unwrap_or_default().to_owned())
+        match (answer["peerId"].as_str(), answer["alive"].as_bool()) {
+            (Some(id), alive) if alive != Some(false) => Ok(id.to_owned()),
+            (None, Some(true)) => Ok(String::new()),
+            _ => Err(Failure("what answers says nothing of being a peer".to_owned())),
+        }
     }
 
     async fn notify_rest(
@@ -322,35 +333,36 @@ impl Client {
 
     async fn connection(&self, target: &Target, way: Way) -> Result<Arc<Http2>, Failure> {
         let endpoint = target.by(way)?;
-        if let Some(kept) = self.kept(&endpoint) {
+        let place = (endpoint.clone(), target.scope);
+        if let Some(kept) = self.kept(&place) {
             return Ok(kept);
         }
         let opened = self.outbound.http2(&endpoint, self.may(target)).await.map_err(failure)?;
         let opened = Arc::new(opened);
-        self.keep(endpoint, Arc::clone(&opened));
+        self.keep(place, Arc::clone(&opened));
         Ok(opened)
     }
 
-    fn kept(&self, endpoint: &Endpoint) -> Option<Arc<Http2>> {
+    fn kept(&self, place: &(Endpoint, AddressScope)) -> Option<Arc<Http2>> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         kept.retain(|_, (connection, used)| {
             !connection.is_closed() && now.saturating_duration_since(*used) < KEPT_FOR
         });
-        let (connection, used) = kept.get_mut(endpoint)?;
+        let (connection, used) = kept.get_mut(place)?;
         *used = now;
         Some(Arc::clone(connection))
     }
 
-    fn keep(&self, endpoint: Endpoint, connection: Arc<Http2>) {
+    fn keep(&self, place: (Endpoint, AddressScope), connection: Arc<Http2>) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.len() >= MAX_KEPT {
             let oldest = kept.iter().min_by_key(|(_, (_, used))| *used);
-            if let Some(oldest) = oldest.map(|(endpoint, _)| endpoint.clone()) {
+            if let Some(oldest) = oldest.map(|(place, _)| place.clone()) {
                 kept.remove(&oldest);
             }
         }
-        kept.insert(endpoint, (connection, Instant::now()));
+        kept.insert(place, (connection, Instant::now()));
     }
 }
 
@@ -366,13 +378,17 @@ where
     T::ResponseBody: tonic::codegen::Body<Data = Bytes> + Send + 'static,
     <T::ResponseBody as tonic::codegen::Body>::Error: Into<tonic::codegen::StdError> + Send,
 {
-    let mut chunks = match client.stream_transaction(request).await {
+    let asked = timeout(PIECE_TIMEOUT, client.stream_transaction(request)).await;
+    let Ok(answer) = asked else { return Err(silent()) };
+    let mut chunks = match answer {
         Ok(answer) => answer.into_inner(),
         Err(status) if status.code() == Code::NotFound => return Ok(None),
         Err(status) => return Err(failure(status)),
     };
     let (mut payload, mut next, mut total) = (Vec::new(), 0, None);
-    while let Some(chunk) = chunks.next().await {
+    loop {
+        let Ok(chunk) = timeout(PIECE_TIMEOUT, chunks.next()).await else { return Err(silent()) };
+        let Some(chunk) = chunk else { break };
         let chunk = match chunk {
             Ok(chunk) => chunk,
             Err(status) if status.code() == Code::NotFound && next == 0 => return Ok(None),
@@ -394,6 +410,10 @@ where
         None => Ok(Some(Bytes::new())),
         Some(_) => Err(Failure("pieces are missing".to_owned())),
     }
+}
+
+fn silent() -> Failure {
+    Failure(format!("nothing came within {PIECE_TIMEOUT:?}"))
 }
 
 /// Reports whether an answer says that the path is none of the server's.

@@ -3,11 +3,11 @@
 //! Contract: a promise is kept or counted as broken: the transaction is asked for up to [`ATTEMPTS`] times, of
 //! all that have it in turn, with a growing delay; what comes is checked, and published by this node. However many
 //! tell of a transaction, it is fetched once. At most [`MAX_WANTED`] are wanted at a time, and of those so many
-//! are under way that their payloads take at most [`MAX_BYTES`].
+//! are under way that their payloads take at most [`MAX_BYTES`]; of one host few, so that a slow one holds up itself.
 //!
 //! Tested by: `compat::tests`.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -21,11 +21,15 @@ use super::Shared;
 use super::client::Wanted;
 use super::hashes::{self, Name};
 use crate::error::PublishError;
+use crate::types::Host;
 
 const ATTEMPTS: u32 = 5;
 /// Delay before the second attempt; it doubles with each, with jitter.
 const FIRST_DELAY: Duration = Duration::from_millis(250);
 const MAX_WANTED: usize = 1024;
+/// Maximum number of them that one host told of, and of those that are being fetched.
+const MAX_WANTED_OF_HOST: usize = 64;
+const MAX_UNDER_WAY_OF_HOST: usize = 2;
 /// Maximum number of clients that one transaction is asked of.
 const MAX_SOURCES: usize = 4;
 /// Maximum number of fetches under way.
@@ -52,6 +56,9 @@ struct Promise {
     topic: String,
     /// Clients that say they have it.
     sources: Vec<String>,
+    /// Host of the first of them.
+    host: Host,
+    is_under_way: bool,
 }
 
 impl Fetches {
@@ -71,7 +78,14 @@ impl Fetches {
     }
 
     /// Promises to fetch a transaction of a client; false where too many are wanted.
-    pub(super) fn want(&self, name: &Name, wanted: Wanted, topic: String, source: &str) -> bool {
+    pub(super) fn want(
+        &self,
+        name: &Name,
+        wanted: Wanted,
+        topic: String,
+        source: &str,
+        host: &Host,
+    ) -> bool {
         let mut state = self.state();
         if let Some(promise) = state.wanted.get_mut(name.bytes()) {
             let is_new = !promise.sources.iter().any(|known| known == source);
@@ -80,10 +94,12 @@ impl Fetches {
             }
             return true;
         }
-        if state.wanted.len() >= MAX_WANTED {
+        let of_host = state.wanted.values().filter(|promise| promise.host == *host).count();
+        if state.wanted.len() >= MAX_WANTED || of_host >= MAX_WANTED_OF_HOST {
             return false;
         }
-        let promise = Promise { wanted, topic, sources: vec![source.to_owned()] };
+        let sources = vec![source.to_owned()];
+        let promise = Promise { wanted, topic, sources, host: host.clone(), is_under_way: false };
         state.wanted.insert(*name.bytes(), promise);
         state.waiting.push_back(*name.bytes());
         drop(state);
@@ -95,8 +111,24 @@ impl Fetches {
         self.state().wanted.get(sha).cloned()
     }
 
+    /// Next promise to be kept, of a host that has room for one more; it is then under way.
     fn take_waiting(&self) -> Option<[u8; 32]> {
-        self.state().waiting.pop_front()
+        let state = &mut *self.state();
+        let mut of_host: BTreeMap<&Host, usize> = BTreeMap::new();
+        for promise in state.wanted.values().filter(|promise| promise.is_under_way) {
+            *of_host.entry(&promise.host).or_default() += 1;
+        }
+        let may = |sha: &[u8; 32]| {
+            state.wanted.get(sha).is_none_or(|promise| {
+                of_host.get(&promise.host).is_none_or(|count| *count < MAX_UNDER_WAY_OF_HOST)
+            })
+        };
+        let at = state.waiting.iter().position(may)?;
+        let sha = state.waiting.remove(at)?;
+        if let Some(promise) = state.wanted.get_mut(&sha) {
+            promise.is_under_way = true;
+        }
+        Some(sha)
     }
 }
 
@@ -209,10 +241,15 @@ mod tests {
     use super::*;
 
     fn want(fetches: &Fetches, n: u16, source: &str) -> bool {
+        want_at(fetches, n, source, n)
+    }
+
+    fn want_at(fetches: &Fetches, n: u16, source: &str, host: u16) -> bool {
         let mut bytes = [0; 32];
         bytes[..2].copy_from_slice(&n.to_le_bytes());
         let wanted = Wanted { hash: n.to_string(), register: String::new(), size: None };
-        fetches.want(&Name::Hex(bytes), wanted, "t".to_owned(), source)
+        let host = Host::Name(host.to_string());
+        fetches.want(&Name::Hex(bytes), wanted, "t".to_owned(), source, &host)
     }
 
     #[test]
@@ -234,6 +271,16 @@ mod tests {
         let made = (0..2000).filter(|n| want(&fetches, *n, "a")).count();
         assert_eq!((made, fetches.len()), (MAX_WANTED, MAX_WANTED));
         assert!(want(&fetches, 0, "b"), "what is wanted already costs nothing");
+    }
+
+    #[test]
+    fn a_host_that_is_slow_holds_up_itself() {
+        let fetches = Fetches::default();
+        let made = (0..100).filter(|n| want_at(&fetches, *n, "slow", 0)).count();
+        assert_eq!(made, MAX_WANTED_OF_HOST);
+        assert!(want_at(&fetches, 500, "quick", 1));
+        let taken = std::iter::from_fn(|| fetches.take_waiting()).count();
+        assert_eq!(taken, MAX_UNDER_WAY_OF_HOST + 1);
     }
 
     #[test]

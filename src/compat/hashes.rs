@@ -2,7 +2,8 @@
 //!
 //! Contract: the index is built by reading the retained log once, and follows it from then on. Until it has
 //! caught up, what is not in it may yet be in the log: [`Hashes::is_built`]. An entry is a few bytes
-//! of the hash and a cursor, so what is found by it is read and hashed again before it is believed. At most
+//! of the hash and of that of the topic, and a cursor, so what is found by it is read and hashed again before it
+//! is believed. At most
 //! [`MAX_ENTRIES`] are kept, the newest; an expired one goes when its time has come or it is looked up.
 //!
 //! Tested by: the tests below, `compat::tests`.
@@ -19,12 +20,14 @@ use tokio::time::{Instant, sleep};
 
 use super::{Shared, notify};
 use crate::ports::LogEntry;
-use crate::types::{Cursor, Transaction, TransactionId, WallTime};
+use crate::types::{Cursor, Topic, TopicKey, Transaction, TransactionId, WallTime};
 
-/// Maximum number of transactions that are indexed, at about 50 bytes each.
+/// Maximum number of transactions that are indexed, at about 70 bytes each.
 const MAX_ENTRIES: usize = 1_000_000;
 /// Maximum number of transactions that are read for one lookup: those with the same bytes, as a rule.
 const MAX_CANDIDATES: usize = 16;
+/// Maximum number of entries that are looked at for that.
+const MAX_LOOKED_AT: usize = 1024;
 /// Maximum number of transactions that are kept by their whole hash, since the log may not show them yet.
 const MAX_LEARNT: usize = 4096;
 /// Number of entries and of payload bytes that are read at a time.
@@ -81,10 +84,10 @@ struct Learnt {
 /// The index.
 #[derive(Debug, Default)]
 pub(super) struct Hashes {
-    /// First bytes of hashes, each with a cursor.
-    by_hash: BTreeSet<(u64, u64)>,
+    /// First bytes of hashes and of topics' keys, each with a cursor.
+    by_hash: BTreeSet<(u64, u64, u64)>,
     /// The same in the order of the log, with the time from which the entry may go.
-    by_cursor: VecDeque<(u64, u64, WallTime)>,
+    by_cursor: VecDeque<((u64, u64, u64), WallTime)>,
     learnt: HashMap<Sha, Learnt>,
     learnt_order: VecDeque<Sha>,
     is_built: bool,
@@ -102,10 +105,16 @@ impl Hashes {
     }
 
     /// Enters a transaction that stands in the log. Returns whether an older one had to go.
-    pub(super) fn enter(&mut self, sha: &Sha, cursor: Cursor, keep_until: WallTime) -> bool {
-        let short = short(sha);
-        if self.by_hash.insert((short, cursor.0)) {
-            self.by_cursor.push_back((short, cursor.0, keep_until));
+    pub(super) fn enter(
+        &mut self,
+        sha: &Sha,
+        topic: &Topic,
+        cursor: Cursor,
+        keep_until: WallTime,
+    ) -> bool {
+        let entry = (short(sha), key(topic), cursor.0);
+        if self.by_hash.insert(entry) {
+            self.by_cursor.push_back((entry, keep_until));
         }
         let is_full = self.by_cursor.len() > MAX_ENTRIES;
         if is_full {
@@ -136,28 +145,39 @@ impl Hashes {
         self.learnt.get(sha).map_or(&[], |learnt| &learnt.from)
     }
 
-    /// Cursors of transactions that may have this hash, the newest first.
-    pub(super) fn candidates(&self, sha: &Sha) -> Vec<Cursor> {
-        let short = short(sha);
-        let range = self.by_hash.range((short, 0)..=(short, u64::MAX));
-        range.rev().take(MAX_CANDIDATES).map(|(_, cursor)| Cursor(*cursor)).collect()
+    /// Cursors of transactions that may have this hash, and this topic where one is asked for, the newest
+    /// first.
+    pub(super) fn candidates(&self, sha: &Sha, topic: Option<&Topic>) -> Vec<Cursor> {
+        let (short, key) = (short(sha), topic.map(key));
+        let (first, last) = (key.unwrap_or(0), key.unwrap_or(u64::MAX));
+        let range = self.by_hash.range((short, first, 0)..=(short, last, u64::MAX));
+        let mut found: Vec<_> =
+            range.rev().take(MAX_LOOKED_AT).map(|(.., cursor)| Cursor(*cursor)).collect();
+        found.sort_unstable_by(|a, b| b.cmp(a));
+        found.truncate(MAX_CANDIDATES);
+        found
     }
 
     /// Forgets an entry that the log has no longer.
     pub(super) fn forget(&mut self, sha: &Sha, cursor: Cursor) {
-        self.by_hash.remove(&(short(sha), cursor.0));
+        let short = short(sha);
+        let range = self.by_hash.range((short, 0, 0)..=(short, u64::MAX, u64::MAX));
+        let gone = range.copied().take(MAX_LOOKED_AT).find(|(.., at)| *at == cursor.0);
+        if let Some(gone) = gone {
+            self.by_hash.remove(&gone);
+        }
     }
 
     /// Forgets, from the oldest on, what may go.
     fn expire(&mut self, now: WallTime) {
-        while self.by_cursor.front().is_some_and(|(.., keep_until)| *keep_until <= now) {
+        while self.by_cursor.front().is_some_and(|(_, keep_until)| *keep_until <= now) {
             self.forget_oldest();
         }
     }
 
     fn forget_oldest(&mut self) {
-        if let Some((short, cursor, _)) = self.by_cursor.pop_front() {
-            self.by_hash.remove(&(short, cursor));
+        if let Some((entry, _)) = self.by_cursor.pop_front() {
+            self.by_hash.remove(&entry);
         }
     }
 }
@@ -165,6 +185,11 @@ impl Hashes {
 fn short(sha: &Sha) -> u64 {
     let [a, b, c, d, e, f, g, h, ..] = *sha;
     u64::from_le_bytes([a, b, c, d, e, f, g, h])
+}
+
+/// Key of a topic.
+fn key(topic: &Topic) -> u64 {
+    TopicKey::of(topic).0
 }
 
 /// Hashes a payload, a large one on another thread.
@@ -179,16 +204,17 @@ pub(super) async fn sha256(payload: &Bytes) -> Sha {
     hashed.unwrap_or_else(|_| hash(payload))
 }
 
-/// Looks a transaction up by the hash of its payload; of several with the same bytes, the newest that
-/// `fits`.
+/// Looks a transaction up by the hash of its payload; of several with the same bytes, the newest of the topic
+/// that is asked for.
 pub(super) async fn find(
     shared: &Shared,
     sha: &Sha,
-    fits: impl Fn(&Transaction) -> bool,
+    topic: Option<&Topic>,
 ) -> Result<Option<Transaction>, crate::error::StoreError> {
+    let fits = |found: &Transaction| topic.is_none_or(|topic| found.header().topic == *topic);
     let (learnt, candidates) = {
         let hashes = shared.hashes();
-        (hashes.learnt(sha), hashes.candidates(sha))
+        (hashes.learnt(sha), hashes.candidates(sha, topic))
     };
     if let Some(id) = learnt
         && let Some(transaction) = shared.backend.get(id).await?
@@ -248,7 +274,8 @@ async fn enter(shared: &Shared, entries: Vec<LogEntry>) {
     for LogEntry { cursor, entry } in entries {
         let sha = sha256(entry.transaction.payload()).await;
         let mut hashes = shared.hashes();
-        let forgot = hashes.enter(&sha, cursor, entry.keep_until);
+        let forgot =
+            hashes.enter(&sha, &entry.transaction.header().topic, cursor, entry.keep_until);
         let is_news = hashes.is_built();
         drop(hashes);
         if forgot {
@@ -268,6 +295,10 @@ mod tests {
 
     fn sha(text: &str) -> Sha {
         Sha256::digest(text).into()
+    }
+
+    fn topic(name: &str) -> Topic {
+        Topic::new(name).unwrap()
     }
 
     #[test]
@@ -311,43 +342,55 @@ mod tests {
         let mut hashes = Hashes::default();
         for n in 1..=4 {
             let until = WallTime::from_millis(n * 10);
-            assert!(!hashes.enter(&sha("same"), Cursor(n), until));
+            assert!(!hashes.enter(&sha("same"), &topic("t"), Cursor(n), until));
         }
         let cursors = |hashes: &Hashes| -> Vec<u64> {
-            hashes.candidates(&sha("same")).iter().map(|cursor| cursor.0).collect()
+            hashes.candidates(&sha("same"), None).iter().map(|cursor| cursor.0).collect()
         };
         assert_eq!(cursors(&hashes), [4, 3, 2, 1]);
         hashes.expire(WallTime::from_millis(20));
         assert_eq!((cursors(&hashes), hashes.len()), (vec![4, 3], 2));
         hashes.forget(&sha("same"), Cursor(4));
         assert_eq!(cursors(&hashes), [3]);
-        assert!(hashes.candidates(&sha("other")).is_empty());
+        assert!(hashes.candidates(&sha("other"), None).is_empty());
+    }
+
+    #[test]
+    fn the_same_bytes_under_other_topics_hide_nothing() {
+        let mut hashes = Hashes::default();
+        hashes.enter(&sha("same"), &topic("wanted"), Cursor(1), LATE);
+        for n in 2..100 {
+            hashes.enter(&sha("same"), &topic(&n.to_string()), Cursor(n), LATE);
+        }
+        assert_eq!(hashes.candidates(&sha("same"), Some(&topic("wanted"))), [Cursor(1)]);
+        assert!(hashes.candidates(&sha("same"), Some(&topic("other"))).is_empty());
+        assert_eq!(hashes.candidates(&sha("same"), None)[0], Cursor(99));
     }
 
     #[test]
     fn the_index_holds_so_many_and_no_more() {
-        let mut hashes = Hashes::default();
+        let (mut hashes, topic) = (Hashes::default(), topic("t"));
         let at = |n: u64| {
             let mut sha = [0; 32];
             sha[..8].copy_from_slice(&n.to_le_bytes());
             sha
         };
         for n in 0..MAX_ENTRIES as u64 {
-            assert!(!hashes.enter(&at(n), Cursor(n), LATE));
+            assert!(!hashes.enter(&at(n), &topic, Cursor(n), LATE));
         }
-        assert!(hashes.enter(&at(u64::MAX), Cursor(u64::MAX), LATE));
+        assert!(hashes.enter(&at(u64::MAX), &topic, Cursor(u64::MAX), LATE));
         assert_eq!((hashes.len(), hashes.by_hash.len()), (MAX_ENTRIES, MAX_ENTRIES));
-        assert!(hashes.candidates(&at(0)).is_empty());
-        assert_eq!(hashes.candidates(&at(1)), [Cursor(1)]);
+        assert!(hashes.candidates(&at(0), None).is_empty());
+        assert_eq!(hashes.candidates(&at(1), None), [Cursor(1)]);
     }
 
     #[test]
     fn many_of_the_same_hash_cost_no_more_reads_than_a_few() {
         let mut hashes = Hashes::default();
         for n in 0..1000 {
-            hashes.enter(&sha("same"), Cursor(n), LATE);
+            hashes.enter(&sha("same"), &topic("t"), Cursor(n), LATE);
         }
-        let found = hashes.candidates(&sha("same"));
+        let found = hashes.candidates(&sha("same"), None);
         assert_eq!((found.len(), found[0]), (MAX_CANDIDATES, Cursor(999)));
     }
 

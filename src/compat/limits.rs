@@ -4,7 +4,8 @@
 //! fewer than so many are being answered, for the address and in all. Bytes may be overdrawn by one request,
 //! which the next ones then wait for: how large one is shows only as it comes. Bytes that are kept for requests being
 //! answered are at most [`MAX_HELD`], or those of one request that holds more by itself. What comes by way of a proxy has one
-//! address for all, and [`ALL`] times as much, which is also what all addresses have together.
+//! address for all, and half of what all addresses have together, which is [`ALL`] times as much. Nobody owes more than
+//! a minute's worth, whatever is announced.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -25,6 +26,8 @@ const ALL: f64 = 10.0;
 const MAX_UNDER_WAY: (u32, u32) = (256, 1024);
 /// Maximum number of bytes kept for requests being answered, for one address and in all.
 const MAX_HELD: (u64, u64) = (64 << 20, 256 << 20);
+/// Maximum number of requests that handlers are at work on, for one address and in all.
+const MAX_HANDLING: (u32, u32) = (16, 64);
 /// Maximum number of addresses that are counted. Those that had nothing for a minute give way.
 const MAX_ADDRESSES: usize = 8192;
 const MINUTE: f64 = 60.0;
@@ -38,6 +41,13 @@ pub(crate) struct Permit {
     charged: u64,
     /// Number of bytes that are kept for it.
     held: u64,
+}
+
+/// Place of a request among those that handlers are at work on; given back when dropped.
+#[derive(Debug)]
+pub(super) struct Handling {
+    table: Arc<Mutex<Table>>,
+    key: Key,
 }
 
 /// Limits of all addresses.
@@ -76,6 +86,8 @@ struct Account {
     at: Instant,
     under_way: u32,
     held: u64,
+    /// Number of requests that the host's handlers are at work on.
+    handling: u32,
 }
 
 impl Account {
@@ -89,6 +101,7 @@ impl Account {
             at: now,
             under_way: 0,
             held: 0,
+            handling: 0,
         }
     }
 
@@ -137,7 +150,7 @@ impl Table {
                 return None;
             }
         }
-        let share = if key == Key::Proxy { ALL } else { 1.0 };
+        let share = if key == Key::Proxy { ALL / 2.0 } else { 1.0 };
         let account = self.accounts.entry(key).or_insert_with(|| Account::new(&rates, share, now));
         account.refill(&rates, now);
         Some(account)
@@ -145,7 +158,7 @@ impl Table {
 
     fn admit(&mut self, key: Key, bytes: u64, now: Instant) -> Result<(), Refusal> {
         let rates = self.rates;
-        let most = if key == Key::Proxy { MAX_UNDER_WAY.1 } else { MAX_UNDER_WAY.0 };
+        let most = if key == Key::Proxy { MAX_UNDER_WAY.1 / 2 } else { MAX_UNDER_WAY.0 };
         let account = self.account(key, now).ok_or_else(|| busy(Duration::from_secs(10)))?;
         let (wait, under_way) = (account.wait(&rates), account.under_way);
         let wait = wait.max(self.all.wait(&rates));
@@ -157,10 +170,23 @@ impl Table {
         }
         self.each(key, |account| {
             account.requests -= 1.0;
-            account.bytes -= bytes as f64;
             account.under_way += 1;
         });
+        self.spend(key, bytes);
         Ok(())
+    }
+
+    /// Takes bytes from an address and from all, at most down to a minute's worth of the address below zero: so much
+    /// is announced by nobody who then sends it.
+    fn spend(&mut self, key: Key, bytes: u64) {
+        let rate = self.rates.bytes;
+        let mut spent = 0.0;
+        if let Some(account) = self.accounts.get_mut(&key) {
+            let left = (account.bytes - bytes as f64).max(-rate * account.share);
+            spent = (account.bytes - left).max(0.0);
+            account.bytes = left;
+        }
+        self.all.bytes = (self.all.bytes - spent).max(-rate * ALL);
     }
 
     /// Counts more bytes of a request of which `own` were counted before. Those are not held against it: a request that
@@ -172,13 +198,13 @@ impl Table {
         if !left.is_zero() {
             return Err(busy(left));
         }
-        self.each(key, |account| account.bytes -= bytes as f64);
+        self.spend(key, bytes);
         Ok(())
     }
 
     /// Makes room for more bytes of a request that holds `own` already.
     fn hold(&mut self, key: Key, own: u64, bytes: u64, now: Instant) -> Result<(), Refusal> {
-        let most = if key == Key::Proxy { MAX_HELD.1 } else { MAX_HELD.0 };
+        let most = if key == Key::Proxy { MAX_HELD.1 / 2 } else { MAX_HELD.0 };
         let of_address = self.account(key, now).map_or(0, |account| account.held);
         let is_full = |held: u64, most: u64| held > own && held.saturating_add(bytes) > most;
         if is_full(of_address, most) || is_full(self.all.held, MAX_HELD.1) {
@@ -200,6 +226,16 @@ impl Table {
             return Err(busy(wait));
         }
         self.each(key, |account| account.transactions -= 1.0);
+        Ok(())
+    }
+
+    fn handle(&mut self, key: Key, now: Instant) -> Result<(), Refusal> {
+        let most = if key == Key::Proxy { MAX_HANDLING.1 / 2 } else { MAX_HANDLING.0 };
+        let of_address = self.account(key, now).map_or(0, |account| account.handling);
+        if of_address >= most || self.all.handling >= MAX_HANDLING.1 {
+            return Err(busy(Duration::ZERO));
+        }
+        self.each(key, |account| account.handling += 1);
         Ok(())
     }
 
@@ -230,6 +266,21 @@ impl Limits {
     /// Counts a transaction that a visitor has published or fetched.
     pub(super) fn transaction(&self, visitor: &Visitor) -> Result<(), Refusal> {
         self.table().transaction(key(visitor), Instant::now())
+    }
+
+    /// Lets a request of a visitor be handled by the host.
+    pub(super) fn handling(&self, visitor: &Visitor) -> Result<Handling, Refusal> {
+        let key = key(visitor);
+        self.table().handle(key, Instant::now())?;
+        Ok(Handling { table: Arc::clone(&self.0), key })
+    }
+}
+
+impl Drop for Handling {
+    fn drop(&mut self) {
+        lock(&self.table).each(self.key, |account| {
+            account.handling = account.handling.saturating_sub(1);
+        });
     }
 }
 
@@ -355,21 +406,28 @@ mod tests {
         assert_eq!(seconds(table.charge(HOST, 0, 100, now)), 61);
         table.charge(HOST, 12_000, 0, now).unwrap();
         table.admit(HOST, 0, now + Duration::from_secs(63)).unwrap();
+        // A lie costs the liar a minute, and all others nothing.
+        table.admit(host(1), u64::MAX, now).unwrap();
+        assert_eq!(seconds(table.admit(host(1), 0, now)), 61);
+        table.admit(host(2), 1, now).unwrap();
     }
 
     #[test]
-    fn transactions_are_counted_apart_and_a_proxy_has_as_much_as_all() {
+    fn transactions_are_counted_apart_and_a_proxy_has_half_of_what_all_have() {
         let (limits, now) = limits();
         let mut table = limits.table();
         for _ in 0..2 {
             table.transaction(HOST, now).unwrap();
         }
         assert_eq!(seconds(table.transaction(HOST, now)), 30);
-        for _ in 0..18 {
+        for _ in 0..10 {
             table.transaction(Key::Proxy, now).unwrap();
         }
-        assert!(seconds(table.transaction(Key::Proxy, now)) > 0, "all have used up theirs");
-        assert!(seconds(table.transaction(host(9), now)) > 0, "and so has who asks first");
+        assert!(seconds(table.transaction(Key::Proxy, now)) > 0, "half of what all have");
+        for n in 0..8 {
+            table.transaction(host(n), now).unwrap();
+        }
+        assert!(seconds(table.transaction(host(9), now)) > 0, "all have used up theirs");
     }
 
     #[test]
@@ -409,6 +467,11 @@ mod tests {
         assert_eq!(seconds(table.admit(HOST, 0, now)), 1);
         done(&mut table, HOST);
         table.admit(HOST, 0, now).unwrap();
+        for _ in 0..MAX_HANDLING.0 {
+            table.handle(HOST, now).unwrap();
+        }
+        assert_eq!(seconds(table.handle(HOST, now)), 1);
+        table.handle(host(1), now).unwrap();
         for n in 0..MAX_UNDER_WAY.1 - MAX_UNDER_WAY.0 {
             table.admit(host(n as u16), 0, now).unwrap();
         }

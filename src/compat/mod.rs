@@ -46,7 +46,7 @@ use crate::types::{Counters, Stats};
 
 pub(crate) use self::backend::{Backend, HandlerFailure, KnownPeer};
 pub(crate) use self::limits::Permit;
-pub(crate) use self::ops::{Found, Ops, Refusal};
+pub(crate) use self::ops::{Ops, Refusal};
 
 /// Time for which a list of peers is good: the node is not asked for it at every request.
 const PEERS_KEPT: Duration = Duration::from_secs(1);

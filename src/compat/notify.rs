@@ -40,11 +40,12 @@ pub(super) fn tell(shared: &Shared, sha: &Sha, transaction: &Transaction) {
 pub(super) async fn run(shared: &Shared) {
     let mut under_way = FuturesUnordered::new();
     loop {
+        let now = Instant::now();
         while under_way.len() < MAX_UNDER_WAY {
-            let Some((entry, news)) = shared.registry().take_news(Instant::now()) else { break };
+            let Some((entry, news)) = shared.registry().take_news(now) else { break };
             under_way.push(send(shared, entry, news));
         }
-        let next = shared.registry().next_news().filter(|_| under_way.len() < MAX_UNDER_WAY);
+        let next = shared.registry().next_news(now).filter(|_| under_way.len() < MAX_UNDER_WAY);
         let later = async {
             match next {
                 Some(at) => sleep_until(at).await,

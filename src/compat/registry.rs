@@ -7,9 +7,14 @@
 //!   the old one does not answer. Anybody may say the id of another: whoever answers keeps it.
 //! - Where the list is full, one that has not answered for [`SILENT`] gives way, or one that never answered and
 //!   had the time to.
+//! - A place belongs to one id: another id at it is refused while the first answers, unless the same caller
+//!   registered that; once one answers, others at its place are gone. One host registers at most a sixteenth of the
+//!   list, and names as much in hearsay, where it is not this machine.
+//! - Pings are made by the time at which they are due, at most [`MAX_PINGS_OF_HOST`] of one host at a time.
 //! - Hearsay is a registration that nobody stands behind: it changes none that is there.
 //! - News for a client waits in a queue of [`MAX_NEWS`], of which the oldest go; after [`MAX_FAILURES`] in a row
-//!   that did not arrive, nothing is tried until it answers a ping.
+//!   that did not arrive, nothing is tried until it answers a ping. Those of one host, and those that the last did not
+//!   reach, are told few at a time.
 //!
 //! Tested by: the tests below, `compat::tests`.
 
@@ -28,7 +33,7 @@ use super::client::{Target, Way};
 use crate::types::{AddressScope, Endpoint, Host, WallTime};
 use crate::wire::generated::discovery::{PeerCapabilities, PeerInfo, PeerRegisterAdvertisement};
 
-use super::ops::discovery::{ID_IN_USE, LIST_FULL};
+use super::ops::discovery::{ADDRESS_IN_USE, ID_IN_USE, LIST_FULL};
 
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 /// Interval of the first pings, until one is answered.
@@ -40,8 +45,16 @@ const MAX_MISSES: u32 = 5;
 const SILENT: Duration = Duration::from_mins(10);
 /// Time that a registration has to answer for the first time before it gives way where the list is full.
 const FIRST_ANSWER: Duration = Duration::from_secs(10);
-/// Maximum number of pings under way.
+/// Number of pings in a row that are missed before anybody may take the id.
+const MAX_LAPSES: u32 = 3;
+/// Maximum number of pings under way, in all and of one host.
 const MAX_PINGS: usize = 32;
+const MAX_PINGS_OF_HOST: usize = 4;
+/// Number of registrations that one host may make, whatever the size of the list.
+const MIN_SHARE: usize = 8;
+/// Maximum number of clients of one host that are being told something, and of those that the last did not reach.
+const MAX_TOLD_OF_HOST: usize = 2;
+const MAX_TOLD_AGAIN: usize = 2;
 /// Maximum number of news that wait for one client.
 const MAX_NEWS: usize = 1024;
 /// Number of news in a row that did not arrive after which a client is left alone.
@@ -57,6 +70,8 @@ pub(super) struct Candidate {
     pub(super) endpoint: Endpoint,
     /// Address that it was said from; `None` where that says nothing: hearsay, or by way of a proxy.
     pub(super) caller: Option<IpAddr>,
+    /// Host that said it, of itself or of another; `None` by way of a proxy.
+    pub(super) by: Option<IpAddr>,
     /// Reach of that address: what the endpoint may resolve to.
     pub(super) scope: AddressScope,
     pub(super) protocols: Vec<String>,
@@ -85,6 +100,8 @@ struct Registered {
     misses: u32,
     /// Time of the next ping; `None` while one is under way.
     due: Option<Instant>,
+    /// Time of the last one.
+    pinged: Option<Instant>,
     news: VecDeque<Arc<News>>,
     is_told: bool,
     failures: u32,
@@ -108,12 +125,14 @@ pub(super) struct Registry {
     next: u64,
     /// Client that was told last: the one behind it is the next.
     told: String,
+    /// Those that are being told something: number, host, and whether the last did not reach it.
+    telling: Vec<(u64, Host, bool)>,
 }
 
 impl Registry {
     pub(super) fn new(max: u32) -> Self {
         let told = String::new();
-        Self { peers: BTreeMap::new(), max: max as usize, next: 0, told }
+        Self { peers: BTreeMap::new(), max: max as usize, next: 0, told, telling: Vec::new() }
     }
 
     /// Takes a registration.
@@ -126,19 +145,23 @@ impl Registry {
         now: Instant,
         wall: WallTime,
     ) -> Result<(), &'static str> {
+        self.take_place(&candidate)?;
         let Some(known) = self.peers.get_mut(&candidate.id) else {
             return self.add(candidate, now, wall);
         };
         let is_same_place = known.candidate.endpoint == candidate.endpoint;
         let is_same_caller =
             candidate.caller.is_some() && known.candidate.caller == candidate.caller;
-        if !is_same_caller && known.is_answering() {
+        if !is_same_caller && known.is_there() {
             // Who repeats the place of another does not become its owner by that.
             return if is_same_place { Ok(()) } else { Err(ID_IN_USE) };
         }
         if is_same_place {
             known.candidate = candidate;
-            known.due = known.due.map(|_| now);
+            if !known.is_answering() {
+                let soonest = known.pinged.map_or(now, |at| at + FIRST_INTERVAL);
+                known.due = known.due.map(|due| due.min(soonest));
+            }
             return Ok(());
         }
         self.peers.remove(&candidate.id);
@@ -147,9 +170,36 @@ impl Registry {
 
     /// Takes hearsay of a client that is unknown, while less than three quarters of the list are taken.
     pub(super) fn hear(&mut self, candidate: Candidate, now: Instant, wall: WallTime) -> bool {
-        let is_welcome =
-            self.peers.len() < self.max / 4 * 3 && !self.peers.contains_key(&candidate.id);
+        let is_known = self.peers.contains_key(&candidate.id)
+            || self.peers.values().any(|known| known.candidate.endpoint == candidate.endpoint);
+        let is_welcome = self.peers.len() < self.max / 4 * 3 && !is_known;
         is_welcome && self.add(candidate, now, wall).is_ok()
+    }
+
+    /// Has another id at the same place give way, or refuses.
+    fn take_place(&mut self, candidate: &Candidate) -> Result<(), &'static str> {
+        let at = |known: &&Registered| {
+            known.candidate.endpoint == candidate.endpoint && known.candidate.id != candidate.id
+        };
+        let Some(known) = self.peers.values().filter(at).find(|known| known.is_there()) else {
+            return Ok(());
+        };
+        let is_same_caller =
+            candidate.caller.is_some() && known.candidate.caller == candidate.caller;
+        if !is_same_caller {
+            return Err(ADDRESS_IN_USE);
+        }
+        // It calls itself otherwise by now, as after a restart.
+        let id = known.candidate.id.clone();
+        self.peers.remove(&id);
+        Ok(())
+    }
+
+    /// Reports whether a host has registered its share.
+    fn has_share(&self, candidate: &Candidate) -> bool {
+        let Some(host) = candidate.by.filter(|ip| !ip.is_loopback()) else { return false };
+        let share = (self.max / 16).max(MIN_SHARE);
+        self.peers.values().filter(|known| known.candidate.by == Some(host)).count() >= share
     }
 
     fn add(
@@ -158,6 +208,9 @@ impl Registry {
         now: Instant,
         wall: WallTime,
     ) -> Result<(), &'static str> {
+        if self.has_share(&candidate) {
+            return Err(LIST_FULL);
+        }
         if self.peers.len() >= self.max {
             let gives_way = |known: &&Registered| match known.answered {
                 Some((_, at)) => now.saturating_duration_since(at) >= SILENT,
@@ -175,6 +228,7 @@ impl Registry {
             last_seen: wall,
             misses: 0,
             due: Some(now),
+            pinged: None,
             news: VecDeque::new(),
             is_told: false,
             failures: 0,
@@ -215,19 +269,34 @@ impl Registry {
         }
     }
 
-    /// Registrations whose ping is due, at most so many; each is then under way.
+    /// Registrations whose ping is due, the longest overdue first, at most so many; each is then under way.
     fn take_due(&mut self, now: Instant, most: usize) -> Vec<Entry> {
-        let due = self.peers.values_mut().filter(|known| known.due.is_some_and(|due| due <= now));
+        let mut of_host: BTreeMap<Host, usize> = BTreeMap::new();
+        for known in self.peers.values().filter(|known| known.due.is_none()) {
+            *of_host.entry(known.host().clone()).or_default() += 1;
+        }
+        let mut due: Vec<_> = self
+            .peers
+            .values_mut()
+            .filter(|known| known.due.is_some_and(|due| due <= now))
+            .collect();
+        due.sort_unstable_by_key(|known| known.due);
+        let may = |known: &&mut Registered| {
+            let under_way = of_host.entry(known.host().clone()).or_default();
+            *under_way += 1;
+            *under_way <= MAX_PINGS_OF_HOST
+        };
         let take = |known: &mut Registered| {
             known.due = None;
+            known.pinged = Some(now);
             known.entry()
         };
-        due.take(most).map(take).collect()
+        due.into_iter().filter(may).take(most).map(take).collect()
     }
 
-    /// Time of the next ping.
-    fn next_due(&self) -> Option<Instant> {
-        self.peers.values().filter_map(|known| known.due).min()
+    /// Time of the next ping that is not due already.
+    fn next_due(&self, now: Instant) -> Option<Instant> {
+        self.peers.values().filter_map(|known| known.due).filter(|due| *due > now).min()
     }
 
     /// Notes that a ping was answered, or was not. Returns whether the registration is gone.
@@ -239,6 +308,9 @@ impl Registry {
             (known.misses, known.failures) = (0, 0);
             known.pause = now;
             known.due = Some(now + PING_INTERVAL);
+            let (number, endpoint) = (known.number, known.candidate.endpoint.clone());
+            self.peers
+                .retain(|_, other| other.number == number || other.candidate.endpoint != endpoint);
             return false;
         }
         known.misses += 1;
@@ -278,23 +350,33 @@ impl Registry {
     /// Next client to be told something, in turn; it is then being told.
     pub(super) fn take_news(&mut self, now: Instant) -> Option<(Entry, Arc<News>)> {
         let behind = (Bound::Excluded(self.told.clone()), Bound::Unbounded);
-        let ready = |known: &Registered| known.may_be_told() && known.pause <= now;
+        let again = self.telling.iter().filter(|(_, _, again)| *again).count();
+        let of_host = |host: &Host| self.telling.iter().filter(|(_, at, _)| at == host).count();
+        let ready = |known: &Registered| {
+            known.may_be_told()
+                && known.pause <= now
+                && (known.failures == 0 || again < MAX_TOLD_AGAIN)
+                && of_host(known.host()) < MAX_TOLD_OF_HOST
+        };
         let id = self.peers.range::<String, _>(behind).find(|(_, known)| ready(known));
         let id = id.or_else(|| self.peers.iter().find(|(_, known)| ready(known)))?.0.clone();
         let known = self.peers.get_mut(&id)?;
         let news = Arc::clone(known.news.front()?);
         known.is_told = true;
         self.told = id;
+        self.telling.push((known.number, known.host().clone(), known.failures > 0));
         Some((known.entry(), news))
     }
 
     /// Time when a client that is paused may be told something again.
-    pub(super) fn next_news(&self) -> Option<Instant> {
-        self.peers.values().filter(|known| known.may_be_told()).map(|known| known.pause).min()
+    pub(super) fn next_news(&self, now: Instant) -> Option<Instant> {
+        let paused = self.peers.values().filter(|known| known.may_be_told() && known.pause > now);
+        paused.map(|known| known.pause).min()
     }
 
     /// Notes that news arrived, or did not.
     pub(super) fn told(&mut self, entry: &Entry, news: &Arc<News>, arrived: bool, now: Instant) {
+        self.telling.retain(|(number, ..)| *number != entry.number);
         let Some(known) = self.current(entry) else { return };
         known.is_told = false;
         if arrived {
@@ -317,6 +399,16 @@ impl Registered {
     /// Reports whether it answered its last ping.
     fn is_answering(&self) -> bool {
         self.answered.is_some() && self.misses == 0
+    }
+
+    /// Reports whether it is there, though it may have missed a ping or two.
+    fn is_there(&self) -> bool {
+        self.answered.is_some() && self.misses < MAX_LAPSES
+    }
+
+    /// Host that it named.
+    fn host(&self) -> &Host {
+        self.candidate.endpoint.host()
     }
 
     fn may_be_told(&self) -> bool {
@@ -374,9 +466,10 @@ pub(super) fn seconds(time: WallTime) -> i64 {
 pub(super) async fn run(shared: &Shared) {
     let mut pings = FuturesUnordered::new();
     loop {
-        let due = shared.registry().take_due(Instant::now(), MAX_PINGS - pings.len());
+        let now = Instant::now();
+        let due = shared.registry().take_due(now, MAX_PINGS - pings.len());
         pings.extend(due.into_iter().map(|entry| ping(shared, entry)));
-        let next = shared.registry().next_due().filter(|_| pings.len() < MAX_PINGS);
+        let next = shared.registry().next_due(now).filter(|_| pings.len() < MAX_PINGS);
         let later = async {
             match next {
                 Some(at) => sleep_until(at).await,
@@ -430,6 +523,7 @@ mod tests {
             id: id.to_owned(),
             endpoint: format!("10.0.0.1:{port}").parse().unwrap(),
             caller,
+            by: caller,
             scope: AddressScope::Private,
             protocols: Vec::new(),
             capabilities: None,
@@ -438,8 +532,14 @@ mod tests {
     }
 
     fn answer(registry: &mut Registry, now: Instant) {
-        for entry in registry.take_due(now, 10_000) {
-            registry.pinged(&entry, Some(Way::H2c), now, WALL);
+        loop {
+            let due = registry.take_due(now, 10_000);
+            if due.is_empty() {
+                return;
+            }
+            for entry in due {
+                registry.pinged(&entry, Some(Way::H2c), now, WALL);
+            }
         }
     }
 
@@ -502,17 +602,19 @@ mod tests {
         let (mut registry, now) = (Registry::new(10), Instant::now());
         for n in 0..10u16 {
             let id = format!("client {n}");
-            registry.register(candidate(&id, n + 1, Some(1)), now, WALL).unwrap();
+            registry.register(candidate(&id, n + 1, Some((n / 8) as u8)), now, WALL).unwrap();
         }
-        let more = || candidate("more", 99, Some(1));
+        let share = registry.register(candidate("more", 99, Some(0)), now, WALL);
+        assert_eq!(share, Err(LIST_FULL), "a host has its share");
+        let more = || candidate("more", 99, Some(2));
         assert_eq!(registry.register(more(), now, WALL), Err(LIST_FULL));
         answer(&mut registry, now);
         let later = now + FIRST_ANSWER;
         assert_eq!(registry.register(more(), later, WALL), Err(LIST_FULL));
-        registry.register(candidate("client 3", 4, Some(1)), later, WALL).unwrap();
+        registry.register(candidate("client 3", 4, Some(0)), later, WALL).unwrap();
         registry.register(more(), now + SILENT, WALL).unwrap();
         registry
-            .register(candidate("last", 98, Some(1)), now + SILENT + FIRST_ANSWER, WALL)
+            .register(candidate("last", 98, Some(3)), now + SILENT + FIRST_ANSWER, WALL)
             .unwrap();
         assert!(registry.contains("more") && registry.peers.len() == 10);
     }
@@ -528,6 +630,51 @@ mod tests {
         });
         assert_eq!(heard.count(), 8);
         assert!(ids(&registry).is_empty());
+        assert!(!registry.hear(candidate("new", 10, None), now, WALL), "a place that is known");
+    }
+
+    #[test]
+    fn a_place_has_one_id() {
+        let (mut registry, now) = (Registry::new(100), Instant::now());
+        for id in ["a", "b"] {
+            registry.register(candidate(id, 1, Some(1)), now, WALL).unwrap();
+        }
+        let first = registry.take_due(now, 1).remove(0);
+        registry.pinged(&first, Some(Way::H2c), now, WALL);
+        assert_eq!(ids(&registry), [first.id], "whose ping was answered first");
+        assert_eq!(registry.peers.len(), 1);
+        let other = registry.register(candidate("c", 1, Some(2)), now, WALL);
+        assert_eq!(other, Err(ADDRESS_IN_USE));
+        registry.register(candidate("renamed", 1, Some(1)), now, WALL).unwrap();
+        answer(&mut registry, now);
+        assert_eq!(ids(&registry), ["renamed"]);
+    }
+
+    #[test]
+    fn pings_come_by_their_time_and_few_for_one_host() {
+        let (mut registry, mut now) = (Registry::new(1000), Instant::now());
+        for n in 0..40u16 {
+            let mut slow = candidate(&format!("! {n}"), n + 1, Some(1));
+            slow.by = None;
+            registry.register(slow, now, WALL).unwrap();
+        }
+        let mut other = candidate("z", 1, Some(2));
+        other.endpoint = "10.0.0.9:1".parse().unwrap();
+        registry.register(other, now, WALL).unwrap();
+        let due = registry.take_due(now, MAX_PINGS);
+        let of_other = due.iter().filter(|entry| entry.id == "z").count();
+        assert_eq!((due.len(), of_other), (MAX_PINGS_OF_HOST + 1, 1));
+        assert!(registry.take_due(now, MAX_PINGS).is_empty());
+        assert_eq!(registry.next_due(now), None, "an answer is what is waited for");
+        let first = due.iter().find(|entry| entry.id != "z").unwrap();
+        registry.pinged(first, None, now, WALL);
+        assert_eq!(registry.take_due(now, MAX_PINGS).len(), 1);
+        // Saying it again brings no ping forward.
+        now += Duration::from_secs(1);
+        let again = registry.peers[&first.id].candidate.clone();
+        registry.register(again, now, WALL).unwrap();
+        let due_at = registry.peers[&first.id].due.unwrap();
+        assert_eq!(due_at, now + FIRST_INTERVAL - Duration::from_secs(1));
     }
 
     #[test]
@@ -553,7 +700,9 @@ mod tests {
             if id == "unlisted" {
                 answer(&mut registry, now);
             }
-            registry.register(candidate(id, n as u16 + 1, Some(1)), now, WALL).unwrap();
+            let mut candidate = candidate(id, n as u16 + 1, Some(1));
+            candidate.endpoint = format!("10.0.0.{n}:1").parse().unwrap();
+            registry.register(candidate, now, WALL).unwrap();
         }
         assert_eq!(registry.tell(&news(1), &["b".to_owned()]), 0);
         let (first, one) = registry.take_news(now).unwrap();
@@ -571,9 +720,23 @@ mod tests {
             }
         }
         assert!(registry.take_news(now + SILENT).is_none(), "left alone");
-        assert_eq!(registry.next_news(), None);
+        assert_eq!(registry.next_news(now), None);
         registry.pinged(&failing.0, Some(Way::H2c), now, WALL);
         assert_eq!(registry.take_news(now).unwrap().0.id, "c");
+    }
+
+    #[test]
+    fn those_of_one_host_are_told_few_at_a_time() {
+        let (mut registry, now) = (Registry::new(100), Instant::now());
+        for n in 0..5u16 {
+            registry.register(candidate(&n.to_string(), n + 1, Some(1)), now, WALL).unwrap();
+        }
+        answer(&mut registry, now);
+        registry.tell(&news(1), &[]);
+        let taken: Vec<_> = std::iter::from_fn(|| registry.take_news(now)).collect();
+        assert_eq!((taken.len(), registry.next_news(now)), (MAX_TOLD_OF_HOST, None));
+        registry.told(&taken[0].0, &taken[0].1, true, now);
+        assert!(registry.take_news(now).is_some());
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -21,21 +21,15 @@ use crate::types::{
     Cursor, Endpoint, LinkStatus, Mode, PeerId, Stats, Transaction, TransactionId, WallTime,
 };
 
-/// Maximum number of requests of clients that handlers are at work on; those of peers are counted apart.
-const MAX_HANDLING: usize = 64;
-
 /// A node that is set once it runs, and not kept alive by its clients.
 pub(super) struct NodeBackend {
     peer_id: PeerId,
     node: OnceLock<WeakPeerNode>,
-    /// Places for handlers at work.
-    handling: Semaphore,
 }
 
 impl NodeBackend {
     pub(super) fn new(peer_id: PeerId) -> Arc<Self> {
-        let handling = Semaphore::new(MAX_HANDLING);
-        Arc::new(Self { peer_id, node: OnceLock::new(), handling })
+        Arc::new(Self { peer_id, node: OnceLock::new() })
     }
 
     /// Sets the node. Only the first call counts.
@@ -149,16 +143,19 @@ impl Backend for NodeBackend {
         if body.len() as u64 > limit {
             return Err(HandlerFailure::TooLarge { limit });
         }
-        let _place = self.handling.try_acquire().map_err(|_| HandlerFailure::Busy)?;
         let within = within.min(node.0.config.messages.timeout);
+        let mut ended = node.0.ended.clone();
         drop(node);
         let request = Request::of_client(caller.to_owned(), protocol.to_owned(), body, within);
         // A task of its own, as for peers: a handler that blocks holds up no connection.
         let mut task = JoinSet::new();
         task.spawn(answer(handler, request));
-        match timeout(within, task.join_next()).await {
-            Ok(Some(Ok(Ok(body)))) => Ok(body),
-            _ => Err(HandlerFailure::Failed),
+        tokio::select! {
+            handled = timeout(within, task.join_next()) => match handled {
+                Ok(Some(Ok(Ok(body)))) => Ok(body),
+                _ => Err(HandlerFailure::Failed),
+            },
+            _ = ended.changed() => Err(HandlerFailure::Closed),
         }
     }
 }

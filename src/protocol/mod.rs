@@ -54,6 +54,7 @@ mod memory;
 mod messages;
 mod outbox;
 mod reconcile;
+mod refusal;
 mod restored;
 mod rng;
 mod serve;
@@ -89,13 +90,11 @@ use timers::Timer;
 #[cfg(any(test, feature = "sim"))]
 #[doc(hidden)]
 pub use gauges::Gauge;
-pub use io::{
-    AnswerRefusal, Assurance, CallId, ConnectFailure, DialId, Input, Judgement, Output, PartialOp,
-    PublishRefusal, Ticket,
-};
+pub use io::{Assurance, CallId, DialId, Input, Judgement, Output, PartialOp, Ticket};
 pub use link::LinkView;
 #[cfg(feature = "node")]
 pub(crate) use outbox::RENEWALS;
+pub use refusal::{AnswerRefusal, ConnectFailure, PublishRefusal};
 pub use restored::{GivenUp, Queued, Restored};
 
 /// The whole protocol state of one node.

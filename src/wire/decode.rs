@@ -5,15 +5,15 @@ use std::time::Duration;
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::WireError;
-use super::convert::{exactly, ip_of, kind, reason_of, refusal_of, signature_of, status_of};
+use super::convert::{exactly, ip_of, kind, reason_of, refusal_of, signature_of};
+use super::decode_request;
 use super::fields::Fields;
 use crate::types::{
     Announcement, Bound, Features, Head, Hello, Interest, MAX_ENDPOINTS, MAX_HEADER_BYTES,
     MAX_IDS_PER_MESSAGE, MAX_IDS_PER_RECONCILE, MAX_INTERESTS, MAX_NETWORK_BYTES, MAX_PROOF_BYTES,
-    MAX_PROOFS, MAX_PROTOCOL_BYTES, MAX_RANGES, MAX_RANGES_PER_MESSAGE, MAX_REASON_BYTES,
-    MAX_RECORDS_PER_MESSAGE, Message, NOWHERE, Offer, PIECE_BYTES, PeerId, PeerRecord, Piece,
-    PieceRange, Range, RangeContent, Reconcile, Refusal, Reservation, TopicKey, Transaction,
-    TransactionId, WallTime, is_protocol_name,
+    MAX_PROOFS, MAX_RANGES, MAX_RANGES_PER_MESSAGE, MAX_RECORDS_PER_MESSAGE, Message, NOWHERE,
+    Offer, PIECE_BYTES, PeerId, PeerRecord, Piece, PieceRange, Range, RangeContent, Reconcile,
+    Refusal, Reservation, TopicKey, Transaction, TransactionId, WallTime,
 };
 
 /// Maximum length of an endpoint's text: a scheme, a name of 254 bytes, a port, a path of 128 bytes, and room for
@@ -60,10 +60,10 @@ pub(super) fn message(frame: &Bytes, body: &[u8]) -> Result<Option<Message>, Wir
         kind::PROBE => probe(frame, body)?,
         kind::PROBED => probed(frame, body)?,
         kind::SWITCH => switch(body)?,
-        kind::REQUEST => request(frame, body)?,
-        kind::RESPONSE => response(frame, body)?,
-        kind::BODY_PART => body_part(frame, body)?,
-        kind::CANCEL_REQUEST => cancel_request(body)?,
+        kind::REQUEST => decode_request::request(frame, body)?,
+        kind::RESPONSE => decode_request::response(frame, body)?,
+        kind::BODY_PART => decode_request::body_part(frame, body)?,
+        kind::CANCEL_REQUEST => decode_request::cancel_request(body)?,
         _ => return Ok(None),
     }))
 }
@@ -309,81 +309,6 @@ fn probed(frame: &Bytes, body: &[u8]) -> Result<Message, WireError> {
     Ok(Message::Probed { nonce, received, payload: frame.slice_ref(payload) })
 }
 
-fn request(frame: &Bytes, body: &[u8]) -> Result<Message, WireError> {
-    let (mut id, mut protocol, mut size) = (0, &[][..], 0);
-    let (mut timeout_ms, mut data) = (0, &[][..]);
-    for field in Fields(body) {
-        match field? {
-            (1, value) => id = value.uint("id")?,
-            (2, value) => protocol = value.bytes("protocol")?,
-            (3, value) => size = value.uint("size")?,
-            (4, value) => timeout_ms = value.uint32("timeout_ms")?,
-            (5, value) => data = value.bytes("body")?,
-            _ => {}
-        }
-    }
-    WireError::bound("protocol (bytes)", protocol.len(), MAX_PROTOCOL_BYTES)?;
-    let protocol = text("protocol", protocol)?;
-    if !is_protocol_name(protocol) {
-        return Err(WireError::Text { what: "protocol" });
-    }
-    let body = first_part(frame, data, size)?;
-    Ok(Message::Request { id, protocol: protocol.to_owned(), size, timeout_ms, body })
-}
-
-fn response(frame: &Bytes, body: &[u8]) -> Result<Message, WireError> {
-    let (mut id, mut code, mut size) = (0, 0, 0);
-    let (mut data, mut reason) = (&[][..], &[][..]);
-    for field in Fields(body) {
-        match field? {
-            (1, value) => id = value.uint("id")?,
-            (2, value) => code = value.uint("status")?,
-            (3, value) => size = value.uint("size")?,
-            (4, value) => data = value.bytes("body")?,
-            (5, value) => reason = value.bytes("reason")?,
-            _ => {}
-        }
-    }
-    WireError::bound("reason (bytes)", reason.len(), MAX_REASON_BYTES)?;
-    let reason = text("reason", reason)?.to_owned();
-    let body = first_part(frame, data, size)?;
-    Ok(Message::Response { id, status: status_of(code), size, body, reason })
-}
-
-fn body_part(frame: &Bytes, body: &[u8]) -> Result<Message, WireError> {
-    let (mut id, mut of_answer, mut data) = (0, false, &[][..]);
-    for field in Fields(body) {
-        match field? {
-            (1, value) => id = value.uint("id")?,
-            (2, value) => of_answer = value.uint("of_answer")? != 0,
-            (3, value) => data = value.bytes("part")?,
-            _ => {}
-        }
-    }
-    WireError::bound("part (bytes)", data.len(), PIECE_BYTES)?;
-    Ok(Message::BodyPart { id, of_answer, data: slice(frame, data) })
-}
-
-/// The first bytes of a body whose whole length is told.
-fn first_part(frame: &Bytes, data: &[u8], size: u64) -> Result<Bytes, WireError> {
-    WireError::bound("part (bytes)", data.len(), PIECE_BYTES)?;
-    let actual = data.len() as u64;
-    if actual > size {
-        return Err(WireError::Limit { what: "part (bytes)", actual, limit: size });
-    }
-    Ok(slice(frame, data))
-}
-
-fn cancel_request(body: &[u8]) -> Result<Message, WireError> {
-    let mut id = 0;
-    for field in Fields(body) {
-        if let (1, value) = field? {
-            id = value.uint("id")?;
-        }
-    }
-    Ok(Message::CancelRequest { id })
-}
-
 fn id_list(body: &[u8]) -> Result<Vec<TransactionId>, WireError> {
     Ok(ids(body)?.collect())
 }
@@ -627,7 +552,7 @@ fn occurrences(body: &[u8], wanted: u32) -> Result<usize, WireError> {
     Ok(count)
 }
 
-fn text<'a>(what: &'static str, bytes: &'a [u8]) -> Result<&'a str, WireError> {
+pub(super) fn text<'a>(what: &'static str, bytes: &'a [u8]) -> Result<&'a str, WireError> {
     std::str::from_utf8(bytes).map_err(|_| WireError::Text { what })
 }
 
@@ -638,7 +563,7 @@ fn is_most_of(part: &[u8], frame: &Bytes) -> bool {
 }
 
 /// Returns a part of a frame, which shares the memory of the frame where it makes up most of it.
-fn slice(frame: &Bytes, part: &[u8]) -> Bytes {
+pub(super) fn slice(frame: &Bytes, part: &[u8]) -> Bytes {
     if is_most_of(part, frame) { frame.slice_ref(part) } else { Bytes::copy_from_slice(part) }
 }
 

@@ -8,6 +8,7 @@
 
 mod convert;
 mod decode;
+mod decode_request;
 mod encode;
 mod fields;
 mod frame;

@@ -20,6 +20,7 @@ const MAY_CALL: &[(&str, &[&str])] = &[
             "lifecycle",
             "link",
             "membership",
+            "messages",
             "outbox",
             "reconcile",
             "serve",
@@ -44,12 +45,14 @@ const MAY_CALL: &[(&str, &[&str])] = &[
             "link",
             "log",
             "membership",
+            "messages",
             "outbox",
             "reconcile",
             "serve",
             "spread",
         ],
     ),
+    ("messages", &["guard", "lifecycle", "link", "membership"]),
     ("outbox", &["intake", "large", "link", "log", "reconcile", "spread"]),
     (
         "protocol",
@@ -62,6 +65,7 @@ const MAY_CALL: &[(&str, &[&str])] = &[
             "link",
             "log",
             "membership",
+            "messages",
             "outbox",
             "reconcile",
             "serve",
@@ -74,7 +78,7 @@ const MAY_CALL: &[(&str, &[&str])] = &[
 ];
 
 /// Entries of the table at most.
-const MOST_EDGES: usize = 74;
+const MOST_EDGES: usize = 81;
 
 /// The fields of `Protocol` that are the state of a folder, and that folder. What is not here belongs
 /// to all (`env`).
@@ -90,6 +94,7 @@ const PARTS: &[(&str, &str)] = &[
     ("outbox", "outbox"),
     ("replays", "outbox"),
     ("repairs", "reconcile"),
+    ("messages", "messages"),
 ];
 
 /// Methods called, by the calling and the called folder.

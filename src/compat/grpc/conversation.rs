@@ -1,14 +1,14 @@
 //! The stream of messages both ways.
 //!
 //! Contract: messages are taken in order and answered in that order; at most [`MAX_UNANSWERED`] at a time, and, beyond the
-//! first, of [`MAX_UNANSWERED_BYTES`] in all. Nothing is read while the client does not read, and none while others of its address leave
-//! no room, as long as there is one to be answered. A message that is refused ends the stream with the status of that
-//! refusal, and so do [`MAX_IDLE`] without one. After the last message the answers are sent that are due.
+//! first, of [`MAX_UNANSWERED_BYTES`] in all. Answers wait for the client to read them, and while those hold as much, none but the
+//! next is worked on. Nothing is read while the client does not read, and none while others of its address leave no room, as
+//! long as there is one to be answered. A message or an answer that is refused ends the stream with the status
+//! of that refusal, and so do ten minutes without one. After the last message the answers are sent that are due.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::task::{Context, Poll};
-use std::time::Duration;
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use futures::future::{BoxFuture, FutureExt};
@@ -16,10 +16,10 @@ use prost::Message;
 use tokio::time::{Instant, Sleep, sleep};
 use tonic::Status;
 
-use super::incoming::{Incoming, malformed};
+use super::incoming::{Admission, Incoming, malformed};
 use super::outgoing::{Deadline, Messages, encode};
 use super::status::status_of;
-use super::too_late;
+use super::{MAX_IDLE, too_late, too_quiet};
 use crate::compat::limits::Permit;
 use crate::compat::ops::{Ops, Refusal};
 use crate::transport::Visitor;
@@ -29,8 +29,6 @@ use crate::wire::generated::communication::PeerMessage;
 pub(super) const MAX_UNANSWERED: usize = 64;
 /// Maximum number of bytes of those, beyond the first.
 const MAX_UNANSWERED_BYTES: usize = 1024 * 1024;
-/// Time without a message after which the stream ends.
-const MAX_IDLE: Duration = Duration::from_mins(10);
 
 /// Answers of a stream.
 pub(super) struct Conversation {
@@ -39,7 +37,12 @@ pub(super) struct Conversation {
     /// None after the last message.
     incoming: Option<Incoming>,
     unanswered: VecDeque<Work>,
+    /// Place of the message that is coming.
+    coming: Option<Permit>,
+    /// Number of bytes of messages that are not answered.
     bytes: usize,
+    /// Number of bytes of answers that are not read.
+    made: usize,
     idle: Pin<Box<Sleep>>,
     deadline: Deadline,
     _permit: Permit,
@@ -49,6 +52,47 @@ pub(super) struct Conversation {
 struct Work {
     bytes: usize,
     answer: Answering,
+    /// Its place, kept until the client reads the answer.
+    permit: Option<Permit>,
+}
+
+impl Work {
+    /// Number of bytes of an answer that is there.
+    fn made(&self) -> usize {
+        match &self.answer {
+            Answering::Done(Ok(Some(answer))) => answer.len(),
+            _ => 0,
+        }
+    }
+}
+
+/// Lets the messages of a stream in, each with a place of its own.
+struct EachApart<'a> {
+    ops: &'a Ops,
+    visitor: Visitor,
+    coming: &'a mut Option<Permit>,
+    /// The last refusal was for want of room.
+    is_busy: bool,
+}
+
+impl EachApart<'_> {
+    fn note<T>(&mut self, result: Result<T, Refusal>) -> Result<T, Refusal> {
+        self.is_busy = matches!(result, Err(Refusal::Busy { .. }));
+        result
+    }
+}
+
+impl Admission for EachApart<'_> {
+    fn begin(&mut self) -> Result<(), Refusal> {
+        let admitted = self.ops.admit(&self.visitor, 0);
+        *self.coming = Some(self.note(admitted)?);
+        Ok(())
+    }
+
+    fn grow(&mut self, bytes: u64) -> Result<(), Refusal> {
+        let grown = self.coming.as_mut().map_or(Ok(()), |permit| permit.grow(bytes));
+        self.note(grown)
+    }
 }
 
 enum Answering {
@@ -69,7 +113,9 @@ impl Conversation {
             visitor,
             incoming: Some(incoming),
             unanswered: VecDeque::new(),
+            coming: None,
             bytes: 0,
+            made: 0,
             idle: Box::pin(sleep(MAX_IDLE)),
             deadline: Deadline::new(deadline),
             _permit: permit,
@@ -80,53 +126,42 @@ impl Conversation {
     fn take(&mut self, cx: &mut Context<'_>) {
         while let Some(incoming) = &mut self.incoming
             && self.unanswered.len() < MAX_UNANSWERED
-            && (self.bytes < MAX_UNANSWERED_BYTES || self.unanswered.is_empty())
+            && (self.bytes.max(self.made) < MAX_UNANSWERED_BYTES || self.unanswered.is_empty())
         {
-            let (mut permit, mut is_busy) = (None, false);
             let (ops, visitor) = (&self.ops, self.visitor);
-            let mut admit = |size| {
-                let admitted = ops.admit(&visitor, size);
-                is_busy = matches!(admitted, Err(Refusal::Busy { .. }));
-                permit = Some(admitted?);
-                Ok(())
-            };
-            let (bytes, answer) = match incoming.poll_message(cx, &mut admit) {
+            let mut each = EachApart { ops, visitor, coming: &mut self.coming, is_busy: false };
+            let read = incoming.poll_message(cx, &mut each);
+            let is_busy = each.is_busy;
+            let (bytes, answer) = match read {
                 Poll::Pending => return,
                 Poll::Ready(Ok(None)) => {
                     self.incoming = None;
                     return;
                 }
-                // Each answer makes room.
-                Poll::Ready(Err(_)) if is_busy && self.is_at_work() => return,
+                // Each answer that is read makes room.
+                Poll::Ready(Err(_)) if is_busy && !self.unanswered.is_empty() => return,
                 Poll::Ready(Err(status)) => {
                     self.incoming = None;
                     (0, Answering::Done(Err(status)))
                 }
                 Poll::Ready(Ok(Some(bytes))) => {
                     self.idle.as_mut().reset(Instant::now() + MAX_IDLE);
-                    (bytes.len(), self.answering(bytes, permit))
+                    (bytes.len(), self.answering(bytes))
                 }
             };
             self.bytes += bytes;
-            self.unanswered.push_back(Work { bytes, answer });
-            // Most are answered at once, and need no room any more.
+            self.unanswered.push_back(Work { bytes, answer, permit: self.coming.take() });
             self.work(cx);
         }
     }
 
-    fn is_at_work(&self) -> bool {
-        self.unanswered.iter().any(|work| matches!(work.answer, Answering::Pending(_)))
-    }
-
-    fn answering(&self, bytes: Bytes, permit: Option<Permit>) -> Answering {
-        let message = match PeerMessage::decode(bytes) {
-            Ok(message) => message,
-            Err(_) => return Answering::Done(Err(malformed())),
+    fn answering(&self, bytes: Bytes) -> Answering {
+        let Ok(message) = PeerMessage::decode(bytes) else {
+            return Answering::Done(Err(malformed()));
         };
         let (ops, visitor) = (self.ops.clone(), self.visitor);
         Answering::Pending(
             async move {
-                let _permit = permit;
                 let answer = ops.on_stream_message(&visitor, message).await.map_err(status_of)?;
                 Ok(answer.map(|answer| encode(&answer)))
             }
@@ -134,14 +169,21 @@ impl Conversation {
         )
     }
 
-    /// Lets all answers be worked on.
+    /// Lets answers be worked on: the next one, and others while those that are made leave room.
     fn work(&mut self, cx: &mut Context<'_>) {
-        for work in &mut self.unanswered {
-            if let Answering::Pending(answer) = &mut work.answer
-                && let Poll::Ready(done) = answer.poll_unpin(cx)
-            {
-                work.answer = Answering::Done(done);
+        for (nth, work) in self.unanswered.iter_mut().enumerate() {
+            if nth > 0 && self.made >= MAX_UNANSWERED_BYTES {
+                return;
             }
+            let Answering::Pending(answer) = &mut work.answer else { continue };
+            let Poll::Ready(mut done) = answer.poll_unpin(cx) else { continue };
+            if let (Ok(Some(answer)), Some(permit)) = (&done, &mut work.permit)
+                && let Err(refusal) = permit.grow(answer.len() as u64)
+            {
+                done = Err(status_of(refusal));
+            }
+            work.answer = Answering::Done(done);
+            self.made += work.made();
         }
     }
 }
@@ -154,28 +196,23 @@ impl Messages for Conversation {
         loop {
             self.work(cx);
             self.take(cx);
-            let Some(Work { bytes, answer }) = self.unanswered.pop_front() else { break };
-            match answer {
-                Answering::Done(done) => {
-                    self.bytes -= bytes;
-                    if let Some(answer) = done.transpose() {
-                        return Poll::Ready(Some(answer));
-                    }
-                }
-                pending @ Answering::Pending(_) => {
-                    self.unanswered.push_front(Work { bytes, answer: pending });
-                    return Poll::Pending;
-                }
+            let is_done = |work: &Work| matches!(work.answer, Answering::Done(_));
+            if self.unanswered.front().is_some_and(|work| !is_done(work)) {
+                return Poll::Pending;
+            }
+            let Some(work) = self.unanswered.pop_front() else { break };
+            self.bytes -= work.bytes;
+            self.made -= work.made();
+            if let Answering::Done(done) = work.answer
+                && let Some(answer) = done.transpose()
+            {
+                return Poll::Ready(Some(answer));
             }
         }
         if self.incoming.is_none() {
             return Poll::Ready(None);
         }
-        match self.idle.poll_unpin(cx) {
-            Poll::Ready(()) => {
-                Poll::Ready(Some(Err(Status::deadline_exceeded("no message came for ten minutes"))))
-            }
-            Poll::Pending => Poll::Pending,
-        }
+        ready!(self.idle.poll_unpin(cx));
+        Poll::Ready(Some(Err(too_quiet())))
     }
 }

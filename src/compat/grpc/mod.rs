@@ -28,7 +28,7 @@ use tonic::{Code, Status};
 use self::conversation::Conversation;
 use self::incoming::Incoming;
 use self::modest::{is_modest_exchange, is_modest_registration};
-use self::outgoing::{Chunks, answer, answer_with};
+use self::outgoing::{Chunks, answer, answer_with, keeping};
 use self::reflection::Reflection;
 use self::status::status_of;
 use super::limits::Permit;
@@ -36,6 +36,8 @@ use super::ops::{Ops, Refusal};
 use crate::transport::Visitor;
 use crate::wire::generated::transaction::TransactionResponse;
 
+/// Time without a message after which a stream ends.
+const MAX_IDLE: Duration = Duration::from_mins(10);
 /// Time for the one message of a call to come.
 const READ_TIME: Duration = Duration::from_secs(30);
 /// Maximum number of bytes of a message that carries no transaction.
@@ -93,7 +95,7 @@ impl GrpcFace {
         request: &Request<Body>,
         visitor: Visitor,
     ) -> Result<Call, Box<Response<Body>>> {
-        check_http(request, visitor).map_err(Box::new)?;
+        check_http(request, visitor)?;
         let deadline = deadline(request.headers()).map_err(|e| Box::new(e.into_http()))?;
         check_encoding(request.headers()).map_err(|e| Box::new(e.into_http()))?;
         let permit = self.ops.admit(&visitor, 0);
@@ -112,7 +114,7 @@ impl GrpcFace {
         if self.reflection.serves(path) {
             let permit = call.permit;
             let response = self.reflection.call(Request::from_parts(head, body)).await;
-            return response.map(|body| outgoing::keeping(body, permit));
+            return keeping(response, permit);
         }
         let names = path.strip_prefix(SERVICES).and_then(|names| names.split_once('/'));
         let Some((service, method)) = names else {
@@ -196,7 +198,11 @@ impl Call {
             Ok(request) => request,
             Err(status) => return status.into_http(),
         };
-        match work(request).await {
+        let answered = work(request).await.and_then(|message| {
+            self.permit.grow(message.encoded_len() as u64)?;
+            Ok(message)
+        });
+        match answered {
             Ok(message) => answer(&message, self.permit),
             Err(refusal) => status_of(refusal).into_http(),
         }
@@ -241,7 +247,7 @@ impl Call {
         let mut incoming = Incoming::new(body, max);
         let deadline = Instant::now() + READ_TIME;
         let read = async {
-            let bytes = incoming.message(|size| self.permit.grow(size)).await?;
+            let bytes = incoming.message(&mut self.permit).await?;
             let bytes = bytes.ok_or_else(|| Status::invalid_argument("the call has no message"))?;
             incoming.end().await?;
             Ok(bytes)
@@ -259,14 +265,18 @@ fn no_method() -> Status {
     Status::unimplemented("no such method")
 }
 
+fn too_quiet() -> Status {
+    Status::deadline_exceeded("no message came for ten minutes")
+}
+
 fn too_late() -> Status {
     Status::deadline_exceeded("the time that the client gave is over")
 }
 
 /// Refuses what is no call at all, in terms of HTTP.
-fn check_http(request: &Request<Body>, visitor: Visitor) -> Result<(), Response<Body>> {
+fn check_http(request: &Request<Body>, visitor: Visitor) -> Result<(), Box<Response<Body>>> {
     let refuse = |status| {
-        let mut response = Response::new(Body::empty());
+        let mut response = Box::new(Response::new(Body::empty()));
         *response.status_mut() = status;
         response
     };

@@ -45,6 +45,8 @@ impl<'a> Iterator for Fields<'a> {
             }
             1 => 8,
             2 => usize::try_from(self.varint()?).ok()?,
+            // What is in a group counts on the level of the group: it is skipped when it is decoded.
+            3 | 4 => return Some((number, &[])),
             5 => 4,
             _ => return None,
         };
@@ -102,6 +104,15 @@ mod tests {
         let large = RegisterPeerRequest { peer_info: Some(large) }.encode_to_vec();
         assert!(!is_modest_registration(&large));
         assert!(is_modest_exchange(&large), "the field means something else there");
+        // A group, which is skipped, hides nothing that follows, on either level.
+        let group = [0x7b, 0x7c];
+        let hidden = [&group[..], &many.encode_to_vec()].concat();
+        assert!(!is_modest_exchange(&hidden));
+        let inside = [&group[..], &[0x22, 0].repeat(MAX_FIELDS)].concat();
+        let mut outside = vec![0x12];
+        prost::encoding::encode_varint(inside.len() as u64, &mut outside);
+        outside.extend(inside);
+        assert!(!is_modest_exchange(&outside));
         // Whatever it is, it is looked at no further than it goes.
         for garbage in
             [&b""[..], b"\xff", &[0xff; 20], b"\x0a\xff\xff\xff\xff\x0f", b"\x0b", b"\x12\x02\x08"]

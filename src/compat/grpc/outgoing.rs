@@ -1,7 +1,7 @@
 //! Bodies of answers: messages, then trailers with the status.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::FutureExt;
@@ -9,12 +9,12 @@ use http::Response;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::body::{Frame, SizeHint};
 use prost::Message;
-use tokio::time::{Instant, Sleep, sleep_until};
-use tonic::Status;
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use tonic::body::Body;
+use tonic::{Code, Status};
 
 use super::incoming::PREFIX_BYTES;
-use super::too_late;
+use super::{MAX_IDLE, too_late, too_quiet};
 use crate::compat::limits::Permit;
 use crate::wire::generated::transaction::TransactionChunk;
 
@@ -40,9 +40,21 @@ pub(super) fn answer_with(messages: impl Messages) -> Response<Body> {
     response
 }
 
-/// A body that holds a permit until it is sent.
-pub(super) fn keeping(body: Body, permit: Permit) -> Body {
-    Body::new(Keeping { body, _permit: permit })
+/// An answer of another server, which holds a permit until it is sent and ends when it is idle. What that server
+/// calls an internal error, is one of the client's.
+pub(super) fn keeping(mut response: Response<Body>, permit: Permit) -> Response<Body> {
+    blame_client(response.headers_mut());
+    let idle = Box::pin(sleep(MAX_IDLE));
+    response.map(|body| Body::new(Keeping { body: Some(body), idle, _permit: permit }))
+}
+
+/// Says that what did not decode is the client's fault, where a codec says that it is ours.
+fn blame_client(headers: &mut HeaderMap) {
+    if let Some(code) = headers.get_mut("grpc-status")
+        && matches!(Code::from_bytes(code.as_bytes()), Code::Internal | Code::Unknown)
+    {
+        *code = HeaderValue::from(Code::InvalidArgument as u16);
+    }
 }
 
 /// A message and its prefix.
@@ -140,15 +152,13 @@ impl<M: Messages> hyper::body::Body for Answer<M> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let Some(messages) = &mut self.messages else { return Poll::Ready(None) };
-        let status = match std::task::ready!(messages.poll_next(cx)) {
+        let status = match ready!(messages.poll_next(cx)) {
             Some(Ok(message)) => return Poll::Ready(Some(Ok(Frame::data(message)))),
             Some(Err(status)) => status,
             None => Status::ok(""),
         };
         self.messages = None;
-        let mut trailers = HeaderMap::new();
-        let added = status.add_header(&mut trailers);
-        Poll::Ready(Some(added.map(|()| Frame::trailers(trailers))))
+        Poll::Ready(Some(trailers(&status)))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -157,7 +167,9 @@ impl<M: Messages> hyper::body::Body for Answer<M> {
 }
 
 struct Keeping {
-    body: Body,
+    /// None after the end.
+    body: Option<Body>,
+    idle: Pin<Box<Sleep>>,
     _permit: Permit,
 }
 
@@ -169,14 +181,37 @@ impl hyper::body::Body for Keeping {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        let frame = match Pin::new(body).poll_frame(cx) {
+            Poll::Ready(frame) => frame,
+            Poll::Pending => {
+                ready!(self.idle.poll_unpin(cx));
+                self.body = None;
+                return Poll::Ready(Some(trailers(&too_quiet())));
+            }
+        };
+        self.idle.as_mut().reset(Instant::now() + MAX_IDLE);
+        Poll::Ready(frame.map(|frame| {
+            frame.map(|mut frame| {
+                if let Some(trailers) = frame.trailers_mut() {
+                    blame_client(trailers);
+                }
+                frame
+            })
+        }))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.body.as_ref().is_none_or(hyper::body::Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.body.as_ref().map_or_else(SizeHint::default, hyper::body::Body::size_hint)
     }
+}
+
+fn trailers(status: &Status) -> Result<Frame<Bytes>, Status> {
+    let mut trailers = HeaderMap::new();
+    status.add_header(&mut trailers)?;
+    Ok(Frame::trailers(trailers))
 }

@@ -12,7 +12,6 @@ pub(super) fn status_of(refusal: Refusal) -> Status {
         Refusal::NotFound(text) => (Code::NotFound, text),
         Refusal::Precondition(text) => (Code::FailedPrecondition, text),
         Refusal::Unavailable(text) => (Code::Unavailable, text),
-        Refusal::Denied(text) => (Code::PermissionDenied, text),
         Refusal::TooLarge { size, limit } => (
             Code::ResourceExhausted,
             format!("{size} bytes are more than the {limit} that are taken"),

@@ -13,6 +13,7 @@ use super::{Ops, Refusal, is_id};
 use crate::compat::HandlerFailure;
 use crate::compat::registry::seconds;
 use crate::transport::Visitor;
+use crate::types::PeerId;
 use crate::wire::generated::communication::{MessageAck, MessageType, PeerMessage};
 use crate::wire::generated::transaction::{
     TransactionNotification, TransactionRequest, TransactionResponse,
@@ -20,8 +21,6 @@ use crate::wire::generated::transaction::{
 
 /// Time that a handler has.
 const HANDLER_TIME: Duration = Duration::from_secs(30);
-/// Time after which a client comes again where too many handlers are at work.
-const BUSY: Duration = Duration::from_secs(1);
 
 /// What became of a message.
 enum Taken {
@@ -99,7 +98,7 @@ impl Ops {
             }
             MessageType::Heartbeat => Ok(Taken::Used(Some(message.payload.clone()))),
             MessageType::PeerStatusUpdate | MessageType::Unknown => {
-                self.hand_over(kind, message).await
+                self.hand_over(visitor, kind, message).await
             }
         }
     }
@@ -110,6 +109,10 @@ impl Ops {
         if !is_id(sender) {
             let message = "sender_peer_id is not 1 to 64 characters without control characters";
             return Err(Refusal::Invalid(message.to_owned()));
+        }
+        if sender.parse::<PeerId>().is_ok() {
+            // 64 hex digits are a proven peer wherever the host sees them.
+            return Err(Refusal::Invalid("sender_peer_id has the form of a peer's id".to_owned()));
         }
         Self::check_caller(recipient, "recipient_peer_id")?;
         if recipient.is_empty() || recipient.parse() == Ok(self.peer_id()) {
@@ -135,7 +138,13 @@ impl Ops {
     }
 
     /// Hands a message to the host's handler, if there is one.
-    async fn hand_over(&self, kind: MessageType, message: &PeerMessage) -> Result<Taken, Refusal> {
+    async fn hand_over(
+        &self,
+        visitor: &Visitor,
+        kind: MessageType,
+        message: &PeerMessage,
+    ) -> Result<Taken, Refusal> {
+        let _place = self.0.limits.handling(visitor)?;
         let protocol = format!("sorcha.message.{}", i32::from(kind));
         let body = message.payload.clone();
         let size = body.len() as u64;
@@ -143,7 +152,6 @@ impl Ops {
         match self.0.backend.request(&protocol, body, caller, HANDLER_TIME).await {
             Ok(answer) => Ok(Taken::Used(Some(answer))),
             Err(HandlerFailure::NotServed | HandlerFailure::Failed) => Ok(Taken::Unused),
-            Err(HandlerFailure::Busy) => Err(Refusal::Busy { retry_after: BUSY }),
             Err(HandlerFailure::TooLarge { limit }) => Err(Refusal::TooLarge { size, limit }),
             Err(HandlerFailure::Closed) => {
                 Err(Refusal::Unavailable("the node is shutting down".to_owned()))

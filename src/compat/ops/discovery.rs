@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use prost::Message;
 use tokio::time::Instant;
 
 use super::{Ops, Refusal, is_id, is_plain};
@@ -9,7 +10,7 @@ use crate::compat::client::may_name;
 use crate::compat::registry::{Candidate, bare_host, seconds};
 use crate::compat::{KnownPeer, Shared};
 use crate::transport::Visitor;
-use crate::types::{AddressScope, Endpoint, Host, MAX_TOPIC_BYTES};
+use crate::types::{AddressScope, Endpoint, Host, MAX_TOPIC_BYTES, PeerId, host_of};
 use crate::wire::generated::discovery::{
     PeerCapabilities, PeerExchangeRequest, PeerExchangeResponse, PeerInfo, PeerListRequest,
     PeerListResponse, PeerStatus, PingRequest, PingResponse, RegisterPeerRequest,
@@ -23,14 +24,19 @@ pub(crate) const INVALID_ADDRESS: &str = "Invalid peer address";
 pub(crate) const INVALID_PORT: &str = "Invalid peer port";
 pub(crate) const INVALID_PROTOCOLS: &str = "Invalid peer protocols";
 pub(crate) const ID_IN_USE: &str = "Peer ID is in use";
+pub(crate) const ADDRESS_IN_USE: &str = "Peer address is in use";
 pub(crate) const LIST_FULL: &str = "Peer list is full";
 
 /// Number of peers in a list where the client wants no other.
 const USUAL_LIST: usize = 100;
 /// Maximum number of names in a list of a registration.
 const MAX_NAMES: usize = 64;
-/// Maximum number of characters of a protocol's name.
-const MAX_NAME_CHARS: usize = 64;
+/// Maximum number of bytes of a protocol's name.
+const MAX_NAME_BYTES: usize = 64;
+/// Maximum number of bytes of a registration.
+const MAX_INFO_BYTES: usize = 8 * 1024;
+/// Number of bytes of a list beyond which it is cut: clients of gRPC take 4 MiB.
+const MAX_LIST_BYTES: usize = 3 << 20;
 /// Maximum number of peers that a client may name in an exchange, and of them that are believed.
 const MAX_EXCHANGED: usize = 1000;
 const MAX_HEARD: usize = 16;
@@ -60,7 +66,7 @@ impl Ops {
         let Some(info) = request.peer_info else {
             return Err(Refusal::Invalid("peer_info is missing".to_owned()));
         };
-        let registered = match self.candidate(visitor, info).await {
+        let registered = match self.candidate(visitor, info) {
             Ok(candidate) => {
                 let now = self.now();
                 self.0.registry().register(candidate, Instant::now(), now)
@@ -114,7 +120,7 @@ impl Ops {
         self.touch(visitor, &request.peer_id);
         let others = request.known_peers.into_iter().filter(|info| info.peer_id != request.peer_id);
         for info in others.take(MAX_HEARD) {
-            if let Ok(candidate) = self.candidate(visitor, info).await {
+            if let Ok(candidate) = self.candidate(visitor, info) {
                 // Nobody stands behind what one says of another.
                 let candidate = Candidate { caller: None, ..candidate };
                 let now = self.now();
@@ -148,9 +154,11 @@ impl Ops {
         let mut total = natives.len();
         let mut peers: Vec<_> =
             natives.into_iter().take(max).map(|peer| native(&self.0, peer, now)).collect();
+        let mut bytes: usize = peers.iter().map(PeerInfo::encoded_len).sum();
         for info in self.0.registry().list().filter(|info| info.peer_id != caller) {
             total += 1;
-            if peers.len() < max {
+            bytes = bytes.saturating_add(info.encoded_len());
+            if peers.len() < max && bytes <= MAX_LIST_BYTES {
                 peers.push(info);
             }
         }
@@ -158,12 +166,9 @@ impl Ops {
     }
 
     /// Checks what a client says of itself or of another.
-    async fn candidate(
-        &self,
-        visitor: &Visitor,
-        info: PeerInfo,
-    ) -> Result<Candidate, &'static str> {
-        if !is_id(&info.peer_id) || self.native(&info.peer_id).await.is_some() {
+    fn candidate(&self, visitor: &Visitor, info: PeerInfo) -> Result<Candidate, &'static str> {
+        // An id that a peer may have, whether or not one is known that has it.
+        if !is_id(&info.peer_id) || info.peer_id.parse::<PeerId>().is_ok() {
             return Err(INVALID_ID);
         }
         let host = host(&info.address).ok_or(INVALID_ADDRESS)?;
@@ -176,11 +181,13 @@ impl Ops {
         }
         let names = &info.supported_protocols;
         let registers = &info.advertised_registers;
-        let is_name = |name: &String| is_plain(name, MAX_NAME_CHARS);
+        let is_name =
+            |name: &String| is_plain(name, MAX_NAME_BYTES) && name.len() <= MAX_NAME_BYTES;
         let fits = names.len() <= MAX_NAMES
             && names.iter().all(is_name)
             && registers.len() <= MAX_NAMES
-            && registers.iter().all(|register| register.register_id.len() <= MAX_TOPIC_BYTES);
+            && registers.iter().all(|register| register.register_id.len() <= MAX_TOPIC_BYTES)
+            && info.encoded_len() <= MAX_INFO_BYTES;
         if !fits {
             return Err(INVALID_PROTOCOLS);
         }
@@ -188,6 +195,7 @@ impl Ops {
             id: info.peer_id,
             endpoint,
             caller: caller(visitor),
+            by: caller(visitor).map(host_of),
             scope,
             protocols: info.supported_protocols,
             capabilities: info.capabilities,

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::types::{PeerId, Topic, TransactionId, WallTime};
+use crate::types::{PeerId, TransactionId, WallTime};
 
 /// Maximum number of characters of a client's id.
 const MAX_ID_CHARS: usize = 64;
@@ -44,8 +44,6 @@ pub(crate) enum Refusal {
     },
     /// Not for the moment: `UNAVAILABLE`, 503.
     Unavailable(String),
-    /// The client may not: `PERMISSION_DENIED`, 403.
-    Denied(String),
 }
 
 /// Transaction that was looked up.
@@ -53,8 +51,6 @@ pub(crate) enum Refusal {
 pub(crate) struct Found {
     /// Id of the transaction.
     pub(crate) id: TransactionId,
-    /// Topic of the transaction.
-    pub(crate) topic: Topic,
     /// Payload of the transaction.
     pub(crate) payload: Bytes,
     /// Time of the creation of the transaction, by its origin's clock.

@@ -40,10 +40,10 @@ impl Ops {
         if self.lookup(&name, None).await?.is_some() {
             return Ok(NotificationAck { already_known: true, will_request: false });
         }
-        let is_answering = self.0.registry().answering(&sender).is_some();
-        if size > self.max_transaction_size() || !is_answering {
+        let target = self.0.registry().answering(&sender);
+        let Some(target) = target.filter(|_| size <= self.max_transaction_size()) else {
             return Ok(NotificationAck { already_known: false, will_request: false });
-        }
+        };
         if !self.0.fetches.contains(&name) {
             self.0.limits.transaction(visitor)?;
         }
@@ -52,7 +52,8 @@ impl Ops {
             register: register_id,
             size: Some(size).filter(|size| *size > 0),
         };
-        let will_request = self.0.fetches.want(&name, wanted, topic.to_string(), &sender);
+        let (topic, host) = (topic.to_string(), target.endpoint.host());
+        let will_request = self.0.fetches.want(&name, wanted, topic, &sender, host);
         Ok(NotificationAck { already_known: false, will_request })
     }
 
@@ -74,7 +75,6 @@ impl Ops {
             let header = transaction.header();
             Found {
                 id: transaction.id(),
-                topic: header.topic.clone(),
                 payload: transaction.payload().clone(),
                 created: header.created,
             }
@@ -134,16 +134,16 @@ impl Ops {
         name: &Name,
         topic: Option<&Topic>,
     ) -> Result<Option<Transaction>, Refusal> {
-        let fits = |found: &Transaction| topic.is_none_or(|topic| found.header().topic == *topic);
         if let Name::Hex(bytes) = name {
             let id = TransactionId::from_bytes(*bytes);
             if let Some(found) = self.0.backend.get(id).await.map_err(unread)? {
-                return Ok(Some(found).filter(fits));
+                let is_other = topic.is_some_and(|topic| found.header().topic != *topic);
+                return Ok(Some(found).filter(|_| !is_other));
             }
         }
         // Asked before the log: what is entered meanwhile is found.
         let is_built = self.0.hashes().is_built();
-        match hashes::find(&self.0, name.bytes(), fits).await.map_err(unread)? {
+        match hashes::find(&self.0, name.bytes(), topic).await.map_err(unread)? {
             None if !is_built => Err(Refusal::Unavailable(BUILDING.to_owned())),
             found => Ok(found),
         }

@@ -9,7 +9,7 @@ use super::json::{Fields, refused, text_of};
 use super::problem::Problem;
 use super::text::Query;
 use super::{Call, respond_json};
-use crate::compat::ops::discovery::{ID_IN_USE, LIST_FULL};
+use crate::compat::ops::discovery::{ADDRESS_IN_USE, ID_IN_USE, LIST_FULL};
 use crate::wire::generated::communication::{MessageType, PeerMessage};
 use crate::wire::generated::discovery::{
     PeerInfo, PeerListRequest, PeerStatus, PingRequest, RegisterPeerRequest,
@@ -46,7 +46,7 @@ impl Call {
         }
         Err(match response.message.as_str() {
             LIST_FULL => Problem::unavailable(response.message),
-            ID_IN_USE => Problem::new(StatusCode::CONFLICT, response.message),
+            ID_IN_USE | ADDRESS_IN_USE => Problem::new(StatusCode::CONFLICT, response.message),
             _ => Problem::invalid(response.message),
         })
     }

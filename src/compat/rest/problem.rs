@@ -112,7 +112,6 @@ impl From<Refusal> for Problem {
             }
             Refusal::TooLarge { limit, .. } => Self::too_large(limit),
             Refusal::Unavailable(detail) => Self::unavailable(detail),
-            Refusal::Denied(detail) => Self::new(StatusCode::FORBIDDEN, detail),
         }
     }
 }
@@ -135,7 +134,6 @@ mod tests {
             (busy(2001), 429, Some("3")),
             (Refusal::TooLarge { size: 2, limit: 1 }, 413, None),
             (Refusal::Unavailable(text()), 503, Some("1")),
-            (Refusal::Denied(text()), 403, None),
         ] {
             let reply = Problem::from(refusal.clone()).into_reply("/api/v1/x");
             assert_eq!(reply.status(), status, "{refusal:?}");

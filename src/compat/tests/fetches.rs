@@ -154,7 +154,7 @@ async fn until_the_index_is_built_nobody_is_told_that_something_is_not_here() {
     let id = world.node.publish("t", Bytes::from_static(b"x")).await.unwrap();
     // The runtime has one thread, and the index has had no turn since.
     assert_eq!(world.ops.find(&id.to_string(), None).await.unwrap().unwrap().id, id);
-    world.ops.0.hashes().forget(&[0; 32], crate::types::Cursor(1));
+
     let world = world.built().await;
     assert_eq!(world.ops.find(&hex(b"x"), None).await.unwrap().unwrap().id, id);
     assert!(world.ops.find(&hex(b"y"), None).await.unwrap().is_none());

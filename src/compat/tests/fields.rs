@@ -22,11 +22,12 @@ use crate::wire::generated::transaction::{
 const SECONDS: i64 = 1_700_000_000;
 
 /// Ids that no client may have.
-fn bad_ids() -> [String; 6] {
+fn bad_ids() -> [String; 7] {
     let own = Identity::from_seed([1; 32]).peer_id().to_string();
     let [control, long] = ["a\nb".to_owned(), "é".repeat(65)];
     let huge = "x".repeat(1 << 20);
-    [String::new(), control, long, huge, own, FakeNode::peer().to_string().to_uppercase()]
+    let (peer, unknown) = (FakeNode::peer().to_string().to_uppercase(), "0".repeat(64));
+    [String::new(), control, long, huge, own, peer, unknown]
 }
 
 fn info() -> PeerInfo {
@@ -258,7 +259,7 @@ async fn lookups_and_publishes() {
     assert_eq!(refused, Err(Refusal::TooLarge { size: MAX_SIZE + 1, limit }));
     let empty = publish("", Vec::new()).await.unwrap();
     let found = world.ops.find(&empty.to_string(), None).await.unwrap().unwrap();
-    assert_eq!((found.topic.as_str(), found.payload.len()), ("default", 0));
+    assert_eq!((found.id, found.payload.len()), (empty, 0));
     assert!((NOW.as_millis()..NOW.as_millis() + 9).contains(&found.created.as_millis()));
     let second = publish("t", Vec::new()).await.unwrap();
     let sha = "E3B0C44298FC1C149AFBF4C8996FB92427AE41E4649B934CA495991B7852B855";
@@ -307,7 +308,9 @@ async fn received(world: &World, message: PeerMessage) -> Result<bool, Refusal> 
 async fn messages_by_who_they_are_from_and_for() {
     let world = World::new(settings());
     let heartbeat = || message(5, "");
-    for sender_peer_id in [String::new(), "a\n".to_owned(), "x".repeat(65)] {
+    let peers = [FakeNode::peer().to_string(), "AB".repeat(32)];
+    for sender_peer_id in [String::new(), "a\n".to_owned(), "x".repeat(65)].into_iter().chain(peers)
+    {
         is_invalid(received(&world, PeerMessage { sender_peer_id, ..heartbeat() }).await);
     }
     let to =
@@ -357,8 +360,6 @@ async fn messages_of_every_type() {
         assert_eq!(received(&world, message(number, "x")).await, Ok(false), "{number}");
     }
     assert_eq!(received(&world, message(0, "fail")).await, Ok(false));
-    let busy = Refusal::Busy { retry_after: Duration::from_secs(1) };
-    assert_eq!(received(&world, message(0, "busy")).await, Err(busy));
     let large = Refusal::TooLarge { size: 5, limit: 4 };
     assert_eq!(received(&world, message(0, "large")).await, Err(large));
     let closed = received(&world, message(0, "closed")).await;

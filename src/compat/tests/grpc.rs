@@ -20,7 +20,7 @@ use super::node::FakeNode;
 use super::*;
 use crate::compat::grpc::GrpcFace;
 use crate::compat::hashes;
-use crate::ports::{Listener, Transport};
+use crate::ports::Transport;
 use crate::transport::Guest;
 use crate::wire::generated::communication::{MessageAck, MessageType, PeerMessage};
 use crate::wire::generated::discovery::{
@@ -523,6 +523,34 @@ async fn a_stream_ends_with_what_is_refused_after_what_was_answered() {
     assert_eq!(code(&open.end().await), INVALID);
 }
 
+/// Answers that nobody reads are not made by the dozen, and each counts.
+#[tokio::test]
+async fn answers_that_are_not_read_are_few_and_counted() {
+    let mut few = settings();
+    few.compat.max_bytes_per_minute = 64 << 20;
+    let server = Server::start(few).await;
+    let client = server.client().await;
+    let from = visitor("192.0.2.1");
+    let payload = Bytes::from(vec![7; MAX_SIZE as usize]);
+    let id = server.world.ops.publish(&from, "t", payload.clone()).await.unwrap();
+    let request =
+        TransactionRequest { transaction_hash: id.to_string(), ..TransactionRequest::default() };
+    let one = message(MessageType::TransactionRequest.into(), request.encode_to_vec());
+    let all = framed(&one).repeat(64);
+    let mut open = client.open(STREAM, &[], all.into(), false).await;
+    let mut answers = 0;
+    while let Some(answer) = open.next().await {
+        let answer = PeerMessage::decode(answer).unwrap();
+        assert_eq!(answer.message_type, i32::from(MessageType::TransactionResponse));
+        let answer = TransactionResponse::decode(answer.payload).unwrap();
+        assert!(answer.found && answer.transaction_data == payload);
+        answers += 1;
+    }
+    assert_eq!(code(&open.end().await), EXHAUSTED);
+    // The one that overdraws is sent.
+    assert!((20..=24).contains(&answers), "{answers}");
+}
+
 #[tokio::test]
 async fn an_address_has_its_share() {
     let mut few = settings();
@@ -565,5 +593,8 @@ async fn reflection_shows_what_is_served() {
         }
         assert!(!holds(&answers[0], "gossip"));
         assert!(holds(&answers[1], "transaction_hash"));
+        for bad in [prefixed(0, b"\xff"), prefixed(1, b""), Bytes::from_static(b"\0\0\0\0\x05a")] {
+            assert_eq!(client.code(&path, bad).await, INVALID);
+        }
     }
 }

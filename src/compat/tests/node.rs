@@ -139,7 +139,6 @@ impl Backend for FakeNode {
                 Ok(body)
             }
             "sorcha.message.0" => match &body[..] {
-                b"busy" => Err(HandlerFailure::Busy),
                 b"large" => Err(HandlerFailure::TooLarge { limit: 4 }),
                 b"fail" => Err(HandlerFailure::Failed),
                 b"closed" => Err(HandlerFailure::Closed),

@@ -7,8 +7,9 @@ use std::time::Duration;
 use crate::error::TestError;
 use crate::protocol::Protocol;
 use crate::protocol::guard::Work;
-use crate::protocol::io::{ConnectFailure, Output};
+use crate::protocol::io::Output;
 use crate::protocol::link::{CloseCause, Link, Verdict};
+use crate::protocol::refusal::ConnectFailure;
 use crate::protocol::timers::Timer;
 use crate::types::{Ban, CloseReason, Event, LinkId, Message, PeerId};
 

@@ -25,8 +25,9 @@ use std::time::Duration;
 
 use crate::protocol::env::Env;
 use crate::protocol::guard::Guard;
-use crate::protocol::io::{ConnectFailure, DialId, Output};
+use crate::protocol::io::{DialId, Output};
 use crate::protocol::link::Links;
+use crate::protocol::refusal::ConnectFailure;
 use crate::types::{
     CloseReason, Endpoint, Event, FailureKind, LinkId, MonoTime, PeerId, TransportKind,
 };

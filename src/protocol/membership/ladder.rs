@@ -33,7 +33,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::protocol::env::Env;
-use crate::protocol::io::{CallId, ConnectFailure, DialId, Output};
+use crate::protocol::io::{CallId, DialId, Output};
+use crate::protocol::refusal::ConnectFailure;
 use crate::protocol::timers::Timer;
 use crate::types::{
     CloseReason, Endpoint, Event, FailureKind, LinkId, MonoTime, PeerId, TransportKind,

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::protocol::io::ConnectFailure;
+use crate::protocol::refusal::ConnectFailure;
 use crate::types::MonoTime;
 
 /// Minimum time between two sayings, whatever the reasons.

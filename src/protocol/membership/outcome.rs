@@ -6,7 +6,8 @@
 use std::time::Duration;
 
 use crate::protocol::env::Env;
-use crate::protocol::io::{ConnectFailure, Output};
+use crate::protocol::io::Output;
+use crate::protocol::refusal::ConnectFailure;
 use crate::types::{CloseReason, Event, FailureKind, Mode, MonoTime, PeerId};
 
 use super::Membership;

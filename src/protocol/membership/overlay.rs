@@ -26,8 +26,9 @@ use std::time::Duration;
 
 use crate::protocol::env::Env;
 use crate::protocol::guard::Guard;
-use crate::protocol::io::{CallId, ConnectFailure, Output};
+use crate::protocol::io::{CallId, Output};
 use crate::protocol::link::{CloseCause, Link, Links};
+use crate::protocol::refusal::ConnectFailure;
 use crate::protocol::timers::Timer;
 use crate::types::{CloseReason, Direction, Endpoint, LinkId, PeerId};
 

@@ -9,7 +9,8 @@ use bytes::Bytes;
 
 use crate::protocol::env::Task;
 use crate::protocol::guard::Work;
-use crate::protocol::io::{AnswerRefusal, Output, Ticket};
+use crate::protocol::io::{Output, Ticket};
+use crate::protocol::refusal::AnswerRefusal;
 use crate::protocol::timers::Timer;
 use crate::protocol::{Protocol, messages::Messages};
 use crate::types::{LinkId, MAX_REASON_BYTES, Message, MonoTime, PeerId, ResponseStatus};

@@ -11,8 +11,9 @@
 
 use crate::error::StoreErrorKind;
 use crate::protocol::intake::{Pending, Stage};
-use crate::protocol::io::{CallId, Output, PublishRefusal};
+use crate::protocol::io::{CallId, Output};
 use crate::protocol::log::{Excess, Record, cost};
+use crate::protocol::refusal::PublishRefusal;
 use crate::protocol::{Protocol, env::Task};
 use crate::types::{NewEntry, Transaction, TransactionId};
 

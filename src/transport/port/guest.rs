@@ -57,6 +57,11 @@ impl Guests {
         self.0.write().unwrap_or_else(PoisonError::into_inner).push(guest);
     }
 
+    /// Lets go of all, who may hold what holds the transport.
+    pub(super) fn clear(&self) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     /// The one that answers requests for a path.
     pub(super) fn find(&self, path: &str) -> Option<Arc<dyn Guest>> {
         let guests = self.0.read().unwrap_or_else(PoisonError::into_inner);
