@@ -122,7 +122,7 @@ impl Ops {
         for info in others.take(MAX_HEARD) {
             if let Ok(candidate) = self.candidate(visitor, info) {
                 // Nobody stands behind what one says of another.
-                let candidate = Candidate { caller: None, ..candidate };
+                let candidate = Candidate { caller: None, is_hearsay: true, ..candidate };
                 let now = self.now();
                 let heard = self.0.registry().hear(candidate, Instant::now(), now);
                 self.0.count(|c| c.compat_registrations += u64::from(heard));
@@ -195,6 +195,7 @@ impl Ops {
             id: info.peer_id,
             endpoint,
             caller: caller(visitor),
+            is_hearsay: false,
             by: caller(visitor).map(host_of),
             scope,
             protocols: info.supported_protocols,
