@@ -317,20 +317,15 @@ impl Parts {
         };
         let jobs = Jobs { checks: check_box, piece_checks: piece_check_box, store: store_box };
         let (workers, peers) = self.spawn_workers(&shared, jobs);
-        let may_hang = self.queue.may_hang() || self.log.may_hang();
         let mut effects = Effects {
-            dials: Dials::new(
-                self.transports.clone(),
-                &self.config.connection,
-                shared.done.clone(),
-            ),
+            dials: self.dials(&shared),
             log: Arc::clone(&self.log),
             queue: Arc::clone(&self.queue),
             events: shared.events.clone(),
             checks,
             piece_checks,
             store: StoreQueue::new(store),
-            stall: StallWatch::new(Arc::clone(&shared.health), may_hang),
+            stall: self.stall_watch(&shared),
             renewals,
             peers,
             done: shared.done.clone(),
@@ -372,6 +367,15 @@ impl Parts {
         let driver = Driver::new(self.identity, opened.protocol, state, effects, call_ids, ended);
         tokio::spawn(driver.run(mail).instrument(span));
         node
+    }
+
+    fn dials(&self, shared: &Shared) -> Dials {
+        Dials::new(self.transports.clone(), &self.config.connection, shared.done.clone())
+    }
+
+    fn stall_watch(&self, shared: &Shared) -> StallWatch {
+        let may_hang = self.queue.may_hang() || self.log.may_hang();
+        StallWatch::new(Arc::clone(&shared.health), may_hang)
     }
 
     /// Makes what driver, workers and handles share.

@@ -156,13 +156,13 @@ fn name(text: &str) -> Result<Name, Refusal> {
     Name::parse(text).ok_or_else(|| Refusal::Invalid(BAD_HASH.to_owned()))
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "as `map_err` wants it")]
 fn unread(error: StoreError) -> Refusal {
     tracing::warn!(target: "sorcha_peer::compat", %error, "the log cannot be read");
     Refusal::Unavailable("the log cannot be read".to_owned())
 }
 
 /// What a client is told of a transaction that was not published.
-#[expect(clippy::needless_pass_by_value, reason = "as `map_err` wants it")]
 fn unpublished(error: PublishError) -> Refusal {
     let unavailable = |text: &str| Refusal::Unavailable(text.to_owned());
     match error {
