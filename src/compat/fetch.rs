@@ -35,6 +35,8 @@ const MAX_SOURCES: usize = 4;
 /// Maximum number of fetches under way.
 const MAX_UNDER_WAY: u64 = 8;
 const MAX_BYTES: u64 = 64 << 20;
+/// Size of a payload below which it is copied out of the buffer that it came in.
+const COPY_BELOW: usize = 64 * 1024;
 
 /// Promises that are open.
 #[derive(Debug, Default)]
@@ -49,16 +51,29 @@ struct State {
     waiting: VecDeque<[u8; 32]>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Promise {
-    wanted: Wanted,
-    /// Topic under which it is published.
-    topic: String,
-    /// Clients that say they have it.
-    sources: Vec<String>,
-    /// Host of the first of them.
-    host: Host,
+    /// Clients that say they have it, in the order in which they said so.
+    sources: Vec<Source>,
     is_under_way: bool,
+}
+
+/// What one client says of a transaction. Another may say otherwise.
+#[derive(Debug, Clone)]
+pub(super) struct Source {
+    /// Id of the client.
+    pub(super) id: String,
+    pub(super) host: Host,
+    pub(super) wanted: Wanted,
+    /// Topic under which it is published.
+    pub(super) topic: String,
+}
+
+impl Promise {
+    /// Host of the first client.
+    fn host(&self) -> Option<&Host> {
+        self.sources.first().map(|source| &source.host)
+    }
 }
 
 impl Fetches {
@@ -77,29 +92,25 @@ impl Fetches {
         self.state().wanted.contains_key(name.bytes())
     }
 
-    /// Promises to fetch a transaction of a client; false where too many are wanted.
-    pub(super) fn want(
-        &self,
-        name: &Name,
-        wanted: Wanted,
-        topic: String,
-        source: &str,
-        host: &Host,
-    ) -> bool {
+    /// Promises to fetch a transaction of a client; false where too many are wanted, or too many have it.
+    pub(super) fn want(&self, name: &Name, source: Source) -> bool {
         let mut state = self.state();
         if let Some(promise) = state.wanted.get_mut(name.bytes()) {
-            let is_new = !promise.sources.iter().any(|known| known == source);
-            if is_new && promise.sources.len() < MAX_SOURCES {
-                promise.sources.push(source.to_owned());
+            if promise.sources.iter().any(|known| known.id == source.id) {
+                return true;
             }
-            return true;
+            let has_room = promise.sources.len() < MAX_SOURCES;
+            if has_room {
+                promise.sources.push(source);
+            }
+            return has_room;
         }
-        let of_host = state.wanted.values().filter(|promise| promise.host == *host).count();
+        let host = Some(&source.host);
+        let of_host = state.wanted.values().filter(|promise| promise.host() == host).count();
         if state.wanted.len() >= MAX_WANTED || of_host >= MAX_WANTED_OF_HOST {
             return false;
         }
-        let sources = vec![source.to_owned()];
-        let promise = Promise { wanted, topic, sources, host: host.clone(), is_under_way: false };
+        let promise = Promise { sources: vec![source], is_under_way: false };
         state.wanted.insert(*name.bytes(), promise);
         state.waiting.push_back(*name.bytes());
         drop(state);
@@ -107,8 +118,19 @@ impl Fetches {
         true
     }
 
-    fn promise(&self, sha: &[u8; 32]) -> Option<Promise> {
-        self.state().wanted.get(sha).cloned()
+    fn sources(&self, sha: &[u8; 32]) -> Vec<Source> {
+        self.state().wanted.get(sha).map(|promise| promise.sources.clone()).unwrap_or_default()
+    }
+
+    /// Closes a promise, unless a client is there that was not asked yet.
+    fn close(&self, sha: &[u8; 32], asked: &[String]) -> bool {
+        let mut state = self.state();
+        let is_new = |source: &Source| !asked.contains(&source.id);
+        let waits = state.wanted.get(sha).is_some_and(|promise| promise.sources.iter().any(is_new));
+        if !waits {
+            state.wanted.remove(sha);
+        }
+        !waits
     }
 
     /// Next promise to be kept, of a host that has room for one more; it is then under way.
@@ -116,12 +138,14 @@ impl Fetches {
         let state = &mut *self.state();
         let mut of_host: BTreeMap<&Host, usize> = BTreeMap::new();
         for promise in state.wanted.values().filter(|promise| promise.is_under_way) {
-            *of_host.entry(&promise.host).or_default() += 1;
+            if let Some(host) = promise.host() {
+                *of_host.entry(host).or_default() += 1;
+            }
         }
         let may = |sha: &[u8; 32]| {
-            state.wanted.get(sha).is_none_or(|promise| {
-                of_host.get(&promise.host).is_none_or(|count| *count < MAX_UNDER_WAY_OF_HOST)
-            })
+            let host = state.wanted.get(sha).and_then(Promise::host);
+            let under_way = host.and_then(|host| of_host.get(host));
+            under_way.is_none_or(|count| *count < MAX_UNDER_WAY_OF_HOST)
         };
         let at = state.waiting.iter().position(may)?;
         let sha = state.waiting.remove(at)?;
@@ -162,50 +186,74 @@ async fn keep(shared: &Shared, sha: [u8; 32]) {
 
 /// Fetches and publishes a transaction. Returns whether it is there.
 async fn fetch(shared: &Shared, sha: &[u8; 32]) -> bool {
-    let mut wrong: Vec<String> = Vec::new();
-    for attempt in 0..ATTEMPTS {
-        if attempt > 0 {
-            sleep(jittered(FIRST_DELAY * 2u32.pow(attempt - 1))).await;
+    let (mut asked, mut wrong): (Vec<String>, Vec<String>) = Default::default();
+    for attempt in 0.. {
+        if attempt >= ATTEMPTS && shared.fetches.close(sha, &asked) {
+            return false;
         }
-        let Some(promise) = shared.fetches.promise(sha) else { return false };
-        let honest: Vec<_> =
-            promise.sources.iter().filter(|source| !wrong.contains(source)).collect();
-        let Some(source) = honest.get(attempt as usize % honest.len().max(1)) else { return false };
-        let Some(payload) = ask(shared, &promise, source).await else { continue };
-        if promise.wanted.size.is_some_and(|size| size != payload.len() as u64)
+        if attempt > 0 {
+            let doublings = (attempt - 1).min(ATTEMPTS);
+            sleep(jittered(FIRST_DELAY * 2u32.pow(doublings))).await;
+        }
+        let sources = shared.fetches.sources(sha);
+        let honest: Vec<_> = sources.iter().filter(|source| !wrong.contains(&source.id)).collect();
+        // Who was not asked yet comes first, and then all in turn.
+        let new = honest.iter().find(|source| !asked.contains(&source.id));
+        let turn = attempt as usize % honest.len().max(1);
+        let Some(source) = new.or_else(|| honest.get(turn)) else {
+            if shared.fetches.close(sha, &asked) {
+                return false;
+            }
+            continue;
+        };
+        if !asked.contains(&source.id) {
+            asked.push(source.id.clone());
+        }
+        let Some(payload) = ask(shared, source).await else { continue };
+        if source.wanted.size.is_some_and(|size| size != payload.len() as u64)
             || hashes::sha256(&payload).await != *sha
         {
-            tracing::debug!(target: "sorcha_peer::compat", %source, "a payload is another than was told of");
+            let client = &source.id;
+            tracing::debug!(target: "sorcha_peer::compat", %client, "a payload is another than was told of");
             shared.count(|c| c.compat_fetched_wrong += 1);
-            wrong.push((*source).clone());
+            wrong.push(client.clone());
             continue;
         }
-        return publish(shared, sha, &promise, payload).await;
+        let from = sources.iter().map(|source| source.id.clone()).collect();
+        return publish(shared, sha, &source.topic, payload, from).await;
     }
     false
 }
 
-async fn ask(shared: &Shared, promise: &Promise, source: &str) -> Option<Bytes> {
-    let target = shared.registry().answering(source)?;
+async fn ask(shared: &Shared, source: &Source) -> Option<Bytes> {
+    let client = &source.id;
+    let target = shared.registry().answering(client)?;
     let me = shared.backend.peer_id().to_string();
     let max = shared.settings.max_transaction_size;
-    match shared.client.fetch(&target, &me, &promise.wanted, max).await {
+    match shared.client.fetch(&target, &me, &source.wanted, max).await {
         Ok(payload) => payload,
         Err(error) => {
-            tracing::debug!(target: "sorcha_peer::compat", %source, %error, "a transaction was not fetched");
+            tracing::debug!(target: "sorcha_peer::compat", %client, %error, "a transaction was not fetched");
             None
         }
     }
 }
 
-async fn publish(shared: &Shared, sha: &[u8; 32], promise: &Promise, payload: Bytes) -> bool {
+async fn publish(
+    shared: &Shared,
+    sha: &[u8; 32],
+    topic: &str,
+    payload: Bytes,
+    from: Vec<String>,
+) -> bool {
+    let payload = compact(payload);
     for attempt in 0..ATTEMPTS {
         if attempt > 0 {
             sleep(jittered(FIRST_DELAY * 4u32.pow(attempt))).await;
         }
-        match shared.backend.publish(&promise.topic, payload.clone()).await {
+        match shared.backend.publish(topic, payload.clone()).await {
             Ok(id) => {
-                shared.hashes().learn(*sha, id, promise.sources.clone());
+                shared.hashes().learn(*sha, id, from);
                 shared.count(|c| c.compat_published += 1);
                 return true;
             }
@@ -225,6 +273,11 @@ async fn publish(shared: &Shared, sha: &[u8; 32], promise: &Promise, payload: By
         }
     }
     false
+}
+
+/// A payload without the buffer that it was read into, which a small one would keep.
+pub(super) fn compact(payload: Bytes) -> Bytes {
+    if payload.len() < COPY_BELOW { Bytes::copy_from_slice(&payload) } else { payload }
 }
 
 /// A delay between half of it and all of it.
@@ -248,21 +301,24 @@ mod tests {
         let mut bytes = [0; 32];
         bytes[..2].copy_from_slice(&n.to_le_bytes());
         let wanted = Wanted { hash: n.to_string(), register: String::new(), size: None };
-        let host = Host::Name(host.to_string());
-        fetches.want(&Name::Hex(bytes), wanted, "t".to_owned(), source, &host)
+        let (id, host) = (source.to_owned(), Host::Name(host.to_string()));
+        fetches.want(&Name::Hex(bytes), Source { id, host, wanted, topic: "t".to_owned() })
     }
 
     #[test]
     fn however_many_tell_of_it_a_transaction_is_wanted_once() {
         let fetches = Fetches::default();
         for n in 0..10 {
-            assert!(want(&fetches, 1, &format!("client {n}")));
+            let is_promised = want(&fetches, 1, &format!("client {n}"));
+            assert_eq!(is_promised, n < MAX_SOURCES, "who will not be asked is promised nothing");
             assert!(want(&fetches, 1, "client 0"));
         }
         let sha = fetches.take_waiting().unwrap();
         assert_eq!(fetches.take_waiting(), None);
-        let sources = fetches.promise(&sha).unwrap().sources;
-        assert_eq!(sources, ["client 0", "client 1", "client 2", "client 3"]);
+        let ids: Vec<_> = fetches.sources(&sha).into_iter().map(|source| source.id).collect();
+        assert_eq!(ids, ["client 0", "client 1", "client 2", "client 3"]);
+        assert!(!fetches.close(&sha, &ids[..3]), "one was not asked yet");
+        assert!(fetches.close(&sha, &ids) && fetches.len() == 0);
     }
 
     #[test]

@@ -70,6 +70,8 @@ pub(super) struct Candidate {
     pub(super) endpoint: Endpoint,
     /// Address that it was said from; `None` where that says nothing: hearsay, or by way of a proxy.
     pub(super) caller: Option<IpAddr>,
+    /// True: somebody else said it.
+    pub(super) is_hearsay: bool,
     /// Host that said it, of itself or of another; `None` by way of a proxy.
     pub(super) by: Option<IpAddr>,
     /// Reach of that address: what the endpoint may resolve to.
@@ -152,7 +154,8 @@ impl Registry {
         let is_same_place = known.candidate.endpoint == candidate.endpoint;
         let is_same_caller =
             candidate.caller.is_some() && known.candidate.caller == candidate.caller;
-        if !is_same_caller && known.is_there() {
+        let is_hearsay = known.candidate.is_hearsay && !candidate.is_hearsay;
+        if !is_same_caller && !is_hearsay && known.is_there() {
             // Who repeats the place of another does not become its owner by that.
             return if is_same_place { Ok(()) } else { Err(ID_IN_USE) };
         }
@@ -186,7 +189,7 @@ impl Registry {
         };
         let is_same_caller =
             candidate.caller.is_some() && known.candidate.caller == candidate.caller;
-        if !is_same_caller {
+        if !is_same_caller && !known.candidate.is_hearsay {
             return Err(ADDRESS_IN_USE);
         }
         // It calls itself otherwise by now, as after a restart.
@@ -523,6 +526,7 @@ mod tests {
             id: id.to_owned(),
             endpoint: format!("10.0.0.1:{port}").parse().unwrap(),
             caller,
+            is_hearsay: false,
             by: caller,
             scope: AddressScope::Private,
             protocols: Vec::new(),
@@ -631,6 +635,11 @@ mod tests {
         assert_eq!(heard.count(), 8);
         assert!(ids(&registry).is_empty());
         assert!(!registry.hear(candidate("new", 10, None), now, WALL), "a place that is known");
+        let heard = Candidate { is_hearsay: true, ..candidate("squatted", 50, None) };
+        let mut registry = Registry::new(12);
+        assert!(registry.hear(heard, now, WALL));
+        answer(&mut registry, now);
+        registry.register(candidate("squatted", 51, Some(2)), now, WALL).unwrap();
     }
 
     #[test]

@@ -58,6 +58,7 @@ impl Ops {
     }
 
     /// Takes a registration, or says in the response why not.
+    #[expect(clippy::unused_async, reason = "as all operations are")]
     pub(crate) async fn register_peer(
         &self,
         visitor: &Visitor,
@@ -83,6 +84,7 @@ impl Ops {
     }
 
     /// Says that this node is there.
+    #[expect(clippy::unused_async, reason = "as all operations are")]
     pub(crate) async fn ping(
         &self,
         visitor: &Visitor,
@@ -122,7 +124,7 @@ impl Ops {
         for info in others.take(MAX_HEARD) {
             if let Ok(candidate) = self.candidate(visitor, info) {
                 // Nobody stands behind what one says of another.
-                let candidate = Candidate { caller: None, ..candidate };
+                let candidate = Candidate { caller: None, is_hearsay: true, ..candidate };
                 let now = self.now();
                 let heard = self.0.registry().hear(candidate, Instant::now(), now);
                 self.0.count(|c| c.compat_registrations += u64::from(heard));
@@ -195,6 +197,7 @@ impl Ops {
             id: info.peer_id,
             endpoint,
             caller: caller(visitor),
+            is_hearsay: false,
             by: caller(visitor).map(host_of),
             scope,
             protocols: info.supported_protocols,

@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use super::{Found, Ops, Refusal};
 use crate::compat::client::Wanted;
+use crate::compat::fetch::{Source, compact};
 use crate::compat::hashes::{self, Name};
 use crate::error::{PublishError, StoreError};
 use crate::transport::Visitor;
@@ -52,8 +53,9 @@ impl Ops {
             register: register_id,
             size: Some(size).filter(|size| *size > 0),
         };
-        let (topic, host) = (topic.to_string(), target.endpoint.host());
-        let will_request = self.0.fetches.want(&name, wanted, topic, &sender, host);
+        let (topic, host) = (topic.to_string(), target.endpoint.host().clone());
+        let source = Source { id: sender, host, wanted, topic };
+        let will_request = self.0.fetches.want(&name, source);
         Ok(NotificationAck { already_known: false, will_request })
     }
 
@@ -95,7 +97,7 @@ impl Ops {
         }
         self.0.limits.transaction(visitor)?;
         let sha = hashes::sha256(&payload).await;
-        let published = self.0.backend.publish(topic.as_str(), payload).await;
+        let published = self.0.backend.publish(topic.as_str(), compact(payload)).await;
         let id = published.map_err(unpublished)?;
         self.0.hashes().learn(sha, id, Vec::new());
         self.0.count(|c| c.compat_published += 1);
@@ -154,6 +156,7 @@ fn name(text: &str) -> Result<Name, Refusal> {
     Name::parse(text).ok_or_else(|| Refusal::Invalid(BAD_HASH.to_owned()))
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "as `map_err` wants it")]
 fn unread(error: StoreError) -> Refusal {
     tracing::warn!(target: "sorcha_peer::compat", %error, "the log cannot be read");
     Refusal::Unavailable("the log cannot be read".to_owned())
