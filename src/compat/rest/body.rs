@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use http::StatusCode;
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::task::JoinSet;
@@ -148,7 +148,9 @@ impl Body for Sending {
             let late = "the client takes too long";
             return Poll::Ready(Some(Err(io::Error::new(io::ErrorKind::TimedOut, late))));
         };
-        let piece = rest.bytes.split_to(rest.bytes.len().min(PIECE_BYTES));
+        // A copy: what the connection keeps does not hold on to the whole.
+        let piece = Bytes::copy_from_slice(&rest.bytes[..rest.bytes.len().min(PIECE_BYTES)]);
+        rest.bytes.advance(piece.len());
         if rest.bytes.is_empty() {
             *slot = None;
         }
