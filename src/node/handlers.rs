@@ -106,11 +106,9 @@ pub(super) async fn answer(handler: Handler, request: Request) -> Result<Bytes, 
     let protocol = request.protocol().to_owned();
     // The call itself may panic as well as what it returns.
     let handled = AssertUnwindSafe(async move { handler(request).await }).catch_unwind().await;
-    match handled {
-        Ok(result) => result.map_err(AnswerRefusal::Refused),
-        Err(_) => {
-            tracing::error!(target: "sorcha_peer::node", protocol, "a handler of requests panicked");
-            Err(AnswerRefusal::Failed)
-        }
-    }
+    let Ok(result) = handled else {
+        tracing::error!(target: "sorcha_peer::node", protocol, "a handler of requests panicked");
+        return Err(AnswerRefusal::Failed);
+    };
+    result.map_err(AnswerRefusal::Refused)
 }

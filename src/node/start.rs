@@ -257,20 +257,10 @@ impl Parts {
 
     /// Sets the tasks going.
     fn assemble(self, opened: Opened) -> PeerNode {
-        let Opened {
-            leases,
-            handles,
-            protocol,
-            record,
-            listeners,
-            listening,
-            newest,
-            missed,
-            unlogged,
-        } = opened;
+        let listening = opened.listening;
         let (done, completions) = mpsc::channel(MAX_COMPLETIONS);
         let (drafts, draft_box) = mpsc::channel(MAX_COMMANDS);
-        let shared = self.share(done, drafts, newest, missed);
+        let shared = self.share(done, drafts, opened.newest, opened.missed);
         let (commands, command_box) = mpsc::channel(MAX_COMMANDS);
         let (publishes, publish_box) = mpsc::channel(MAX_BATCHES);
         // With a validator it stands in between.
@@ -290,7 +280,7 @@ impl Parts {
             identity: self.identity.clone(),
             config: self.config.clone(),
             listening,
-            listening_http: listeners.iter().find_map(|listener| listener.http_addr()),
+            listening_http: opened.listeners.iter().find_map(|listener| listener.http_addr()),
             runtime: Handle::current(),
             clock: Arc::clone(&shared.clock),
             publishes: to_judge.clone(),
@@ -300,7 +290,7 @@ impl Parts {
             drafts: shared.drafts.clone(),
             publish_room: shared.publish_room.clone(),
             events: shared.events.downgrade(),
-            _handles: handles,
+            _handles: opened.handles,
             lagged: Arc::default(),
             refused_publishes: Arc::clone(&refused_publishes),
             queue: Arc::clone(&self.queue),
@@ -337,9 +327,9 @@ impl Parts {
             sources: JoinSet::new(),
             workers,
             clock: Arc::clone(&shared.clock),
-            record,
+            record: opened.record,
             is_running: self.is_running.clone(),
-            _leases: leases,
+            _leases: opened.leases,
         };
         let sources = Sources {
             drafts: draft_box,
@@ -347,8 +337,8 @@ impl Parts {
             judged: judged.map(|judged| (judged, publishes)),
             refused_publishes,
             renewals: renewal_box,
-            unlogged,
-            listeners,
+            unlogged: opened.unlogged,
+            listeners: opened.listeners,
         };
         self.spawn_sources(&shared, sources, &mut effects);
         let mail = Mailboxes {
@@ -361,7 +351,7 @@ impl Parts {
         let (span, peer) = (shared.span, self.identity.peer_id());
         tracing::info!(target: "sorcha_peer::node", parent: &span, %peer, ?listening, "node started");
         self.is_running.send_replace(true);
-        let driver = Driver::new(self.identity, protocol, state, effects, call_ids, ended);
+        let driver = Driver::new(self.identity, opened.protocol, state, effects, call_ids, ended);
         tokio::spawn(driver.run(mail).instrument(span));
         PeerNode(Arc::new(inner))
     }

@@ -6,14 +6,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sorcha_peer::error::{FailureKind, TransportError};
+use bytes::Bytes;
+use sorcha_peer::error::{FailureKind, RequestError, TransportError};
 use sorcha_peer::ports::{Listener, RawLink, Transport};
 use sorcha_peer::transport::{GrpcOptions, GrpcTransport};
 
-use sorcha_peer::{Endpoint, Event, PeerId, PeerNode, StartAt, Subscription, TransportKind};
+use sorcha_peer::{
+    Endpoint, Event, PeerId, PeerNode, Request, StartAt, Subscription, TransportKind,
+};
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
+use tokio::sync::Barrier;
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::common::{
     builder, config_with, counters, event, identity, ids, noise, ready, soon, start, start_alone,
@@ -123,6 +127,60 @@ impl Transport for Blocked {
     }
 }
 
+/// Asks for what is answered once somebody else waits at the gate.
+fn ask_and_wait(
+    asker: &PeerNode,
+    peer: &PeerNode,
+    gate: &Arc<Barrier>,
+) -> JoinHandle<Result<Bytes, RequestError>> {
+    let gate = Arc::clone(gate);
+    peer.handle_requests("wait", move |request: Request| {
+        let gate = Arc::clone(&gate);
+        async move {
+            gate.wait().await;
+            Ok(request.body().clone())
+        }
+    })
+    .unwrap();
+    let (asker, peer) = (asker.clone(), peer.peer_id());
+    tokio::spawn(async move { asker.request(peer, "wait", noise(3, 300_000)).await })
+}
+
+/// Requests one after the other, of several asked at once.
+struct Asking {
+    enough: Arc<AtomicBool>,
+    tasks: JoinSet<u64>,
+}
+
+impl Asking {
+    fn start(asker: &PeerNode, peer: &PeerNode) -> Self {
+        peer.handle_requests("echo", async |request: Request| Ok(request.body().clone())).unwrap();
+        let (enough, mut tasks) = (Arc::new(AtomicBool::new(false)), JoinSet::new());
+        for size in [100, 70_000, 200_000] {
+            let (asker, peer) = (asker.clone(), peer.peer_id());
+            let enough = Arc::clone(&enough);
+            tasks.spawn(async move {
+                let mut asked = 0;
+                while !enough.load(Ordering::SeqCst) {
+                    asked += 1;
+                    let body = noise(asked, size);
+                    let answer = asker.request(peer, "echo", body.clone()).await.unwrap();
+                    assert!(answer == body, "the answer to another request");
+                }
+                asked
+            });
+        }
+        Self { enough, tasks }
+    }
+
+    /// Checks that every request was answered.
+    async fn finish(self) {
+        self.enough.store(true, Ordering::SeqCst);
+        let asked = soon("answers", self.tasks.join_all()).await;
+        assert!(asked.iter().all(|asked| *asked > 1), "{asked:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_link_goes_back_to_the_better_transport_when_that_works() {
     let server = start_alone().await;
@@ -142,6 +200,8 @@ async fn a_link_goes_back_to_the_better_transport_when_that_works() {
     ready(&client, 1).await;
     assert_eq!(client.peers().await.unwrap()[0].transport, TransportKind::GrpcUnary);
     let (mut events, mut theirs) = (client.events(), server.events());
+    let gate = Arc::new(Barrier::new(2));
+    let (held, asking) = (ask_and_wait(&client, &server, &gate), Asking::start(&client, &server));
     blocked.open.store(true, Ordering::SeqCst);
     let enough = async || counters(&client).await.handovers > 0;
     soon("a handover", talk([&server, &client], enough)).await;
@@ -158,4 +218,8 @@ async fn a_link_goes_back_to_the_better_transport_when_that_works() {
         let peers = soon("an answer", node.peers()).await.unwrap();
         assert_eq!((peers.len(), peers[0].transport), (1, to));
     }
+    // What was asked before is answered after it, and what was asked meanwhile was answered.
+    gate.wait().await;
+    assert!(soon("an answer", held).await.unwrap().unwrap() == noise(3, 300_000));
+    asking.finish().await;
 }

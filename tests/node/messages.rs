@@ -57,6 +57,11 @@ impl Drop for Guard {
 /// Takes requests and answers none of them.
 fn hold(node: &PeerNode) -> mpsc::Receiver<Fate> {
     let (told, fates) = mpsc::channel(64);
+    hold_for(node, told);
+    fates
+}
+
+fn hold_for(node: &PeerNode, told: mpsc::Sender<Fate>) {
     node.handle_requests("hold", move |_| {
         let told = told.clone();
         async move {
@@ -66,7 +71,6 @@ fn hold(node: &PeerNode) -> mpsc::Receiver<Fate> {
         }
     })
     .unwrap();
-    fates
 }
 
 async fn expect(fates: &mut mpsc::Receiver<Fate>, fate: Fate) {
@@ -425,6 +429,43 @@ async fn a_handler_that_holds_a_weak_handle_lets_its_node_end() {
     .await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn own_requests_are_bounded_in_number() {
+    const MOST: usize = 1024;
+    let a = start_with(|c| c.messages.max_concurrent = 1024).await;
+    let b = start_beside(&a).await;
+    ready(&b, 1).await;
+    let (told, mut fates) = mpsc::channel(3 * MOST);
+    hold_for(&a, told);
+    let mut asked = JoinSet::new();
+    for _ in 0..MOST {
+        let (b, a) = (b.clone(), a.peer_id());
+        asked.spawn(async move { b.request(a, "hold", "").await });
+    }
+    for _ in 0..MOST {
+        expect(&mut fates, Fate::Started).await;
+    }
+    assert_eq!(b.request(a.peer_id(), "hold", "").await, Err(RequestError::Busy));
+    // All at once, more than the way to the node's driver has room for.
+    drop(asked);
+    for _ in 0..MOST {
+        expect(&mut fates, Fate::Dropped).await;
+    }
+    echo(&a);
+    assert_asks(&b, &a, 10).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_cannot_be_dialled_is_told_at_once() {
+    let server = start_alone().await;
+    let edge = start_dialler(TransportKind::GrpcStream, &server, Role::Edge).await;
+    let edge_id = edge.peer_id();
+    stop(&edge).await;
+    until_peers(&server, "the link ends", |peers| peers.is_empty()).await;
+    let answer = server.request(edge_id, "echo", "").await;
+    assert!(matches!(answer, Err(RequestError::NoWay { .. })), "{answer:?}");
+}
+
 /// A node with few links that knows more peers than it is linked with.
 fn frugal(contact: &PeerNode) -> PeerNodeBuilder {
     let config = config_with(|config| {
@@ -549,9 +590,7 @@ async fn many_requests_leave_nothing_behind() {
     }
     assert_eq!(answered.len(), 320);
     for node in [&a, &b] {
-        let ended = |stats: &sorcha_peer::Stats| {
-            stats.memory.get("messages").is_none_or(|bytes| *bytes == 0)
-        };
+        let ended = |stats: &sorcha_peer::Stats| stats.memory["requests"] == 0;
         until(node, "no body is held", ended).await;
     }
     assert_eq!(stats(&b).await.memory.len(), before.len());

@@ -67,7 +67,7 @@ impl Request {
     }
 
     /// Name of who asks: the id of the peer in hex, which is proven, or what a client says of itself, which is
-    /// not.
+    /// not. What a client says is never the hex of an id.
     pub fn caller(&self) -> &str {
         self.caller.get_or_init(|| self.peer.map(|peer| peer.to_string()).unwrap_or_default())
     }
