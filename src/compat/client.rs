@@ -32,7 +32,7 @@ const PING_TIMEOUT: Duration = Duration::from_millis(2400);
 /// Maximum time for telling of a transaction.
 const NOTIFY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum time for fetching a transaction, and for a piece of one, or one that is no larger than that.
-const FETCH_TIMEOUT: Duration = Duration::from_secs(60);
+const FETCH_TIMEOUT: Duration = Duration::from_mins(1);
 const PIECE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Maximum number of bytes of an answer that carries no transaction.
 const MAX_ANSWER: usize = 64 * 1024;
@@ -86,13 +86,15 @@ pub(super) struct Wanted {
     pub(super) size: Option<u64>,
 }
 
+type Place = (Endpoint, AddressScope);
+
 /// Calls, and the connections that are kept for them.
 #[derive(Debug)]
 pub(super) struct Client {
     outbound: Outbound,
     policy: AddressPolicy,
     /// By endpoint and the reach of who named it: a name may lead where only some may have it lead.
-    kept: Mutex<HashMap<(Endpoint, AddressScope), (Arc<Http2>, Instant)>>,
+    kept: Mutex<HashMap<Place, (Arc<Http2>, Instant)>>,
 }
 
 impl Way {
@@ -343,7 +345,7 @@ impl Client {
         Ok(opened)
     }
 
-    fn kept(&self, place: &(Endpoint, AddressScope)) -> Option<Arc<Http2>> {
+    fn kept(&self, place: &Place) -> Option<Arc<Http2>> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         kept.retain(|_, (connection, used)| {
@@ -354,7 +356,7 @@ impl Client {
         Some(Arc::clone(connection))
     }
 
-    fn keep(&self, place: (Endpoint, AddressScope), connection: Arc<Http2>) {
+    fn keep(&self, place: Place, connection: Arc<Http2>) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.len() >= MAX_KEPT {
             let oldest = kept.iter().min_by_key(|(_, (_, used))| *used);
@@ -439,7 +441,6 @@ fn escaped(text: &str) -> String {
     path
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "as `map_err` wants it")]
 fn failure(error: impl std::fmt::Display) -> Failure {
     Failure(error.to_string())
 }

@@ -183,8 +183,7 @@ impl Hashes {
 }
 
 fn short(sha: &Sha) -> u64 {
-    let [a, b, c, d, e, f, g, h, ..] = *sha;
-    u64::from_le_bytes([a, b, c, d, e, f, g, h])
+    sha.first_chunk().map_or(0, |first| u64::from_le_bytes(*first))
 }
 
 /// Key of a topic.

@@ -136,7 +136,8 @@ fn until(left: f64, wanted: f64, rate: f64) -> Duration {
 
 /// Refuses with a time to come again, in whole seconds as both faces say it.
 fn busy(wait: Duration) -> Refusal {
-    Refusal::Busy { retry_after: Duration::from_secs(wait.as_secs_f64().ceil().max(1.0) as u64) }
+    let begun = u64::from(wait.subsec_nanos() > 0);
+    Refusal::Busy { retry_after: Duration::from_secs((wait.as_secs() + begun).max(1)) }
 }
 
 impl Table {

@@ -23,6 +23,11 @@ use crate::types::{
 
 use super::room::Taken;
 
+/// Peer of the address book: its id, where it is dialled first, when it was linked last, and whether it is a
+/// first contact.
+#[cfg(feature = "compat")]
+pub(super) type BookEntry = (PeerId, Endpoint, Option<WallTime>, bool);
+
 /// Request of a handle to the driver.
 pub(super) enum Command {
     Connect {
@@ -73,11 +78,10 @@ pub(super) enum Command {
     Stats {
         reply: oneshot::Sender<Stats>,
     },
-    /// Asks for the peers of the address book: where each is dialled first, when it was linked last, and
-    /// whether it is a first contact.
+    /// Asks for the peers of the address book.
     #[cfg(feature = "compat")]
     KnownPeers {
-        reply: oneshot::Sender<Vec<(PeerId, Endpoint, Option<WallTime>, bool)>>,
+        reply: oneshot::Sender<Vec<BookEntry>>,
     },
     /// Asks for figures and links of one instant.
     Overview {

@@ -58,6 +58,7 @@ impl Ops {
     }
 
     /// Takes a registration, or says in the response why not.
+    #[expect(clippy::unused_async, reason = "as all operations are")]
     pub(crate) async fn register_peer(
         &self,
         visitor: &Visitor,
@@ -83,6 +84,7 @@ impl Ops {
     }
 
     /// Says that this node is there.
+    #[expect(clippy::unused_async, reason = "as all operations are")]
     pub(crate) async fn ping(
         &self,
         visitor: &Visitor,

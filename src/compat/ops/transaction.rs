@@ -156,6 +156,7 @@ fn name(text: &str) -> Result<Name, Refusal> {
     Name::parse(text).ok_or_else(|| Refusal::Invalid(BAD_HASH.to_owned()))
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "as `map_err` wants it")]
 fn unread(error: StoreError) -> Refusal {
     tracing::warn!(target: "sorcha_peer::compat", %error, "the log cannot be read");
     Refusal::Unavailable("the log cannot be read".to_owned())

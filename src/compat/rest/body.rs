@@ -1,23 +1,27 @@
-//! Bodies: read within bounds of size and time, and sent while the request keeps its place.
+//! Bodies: read and sent within bounds of size and time.
 
-use std::convert::Infallible;
 use std::future::poll_fn;
+use std::io;
 use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use http::StatusCode;
 use hyper::body::{Body, Frame, SizeHint};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::problem::Problem;
 use crate::compat::Permit;
 
-/// Time for a body to be complete, beyond what its bytes may take.
+/// Time for a body to be complete, in either direction, beyond what its bytes may take.
 const BODY_TIME: Duration = Duration::from_secs(20);
 /// Number of bytes in a second below which a body is too slow.
 const MIN_BYTES_PER_SECOND: u64 = 16 * 1024;
+/// Number of bytes of an answer that are handed out at a time.
+const PIECE_BYTES: usize = 64 * 1024;
 /// Maximum number of bytes of a refused body that are read, and dropped.
 const DRAINED_BYTES: u64 = 256 * 1024;
 /// Time that reading them may take.
@@ -87,43 +91,86 @@ where
     let _ = timeout(DRAIN_TIME, reading).await;
 }
 
-/// Body of an answer, which keeps the request's place until it is sent.
+/// Body of an answer, which keeps the request's place until it is handed to the connection.
+///
+/// A connection asks for no more while the client does not read. So what is left is not the body's alone: when its time is over
+/// it is dropped, with the place, and the body ends with an error.
 #[derive(Debug)]
 pub(super) struct Sending {
-    bytes: Option<Bytes>,
+    /// Number of bytes that were not handed out.
+    left: u64,
+    rest: Arc<Mutex<Option<Rest>>>,
+    /// What ends it in time.
+    _timer: JoinSet<()>,
+}
+
+/// Part of an answer that was not handed out.
+#[derive(Debug)]
+struct Rest {
+    bytes: Bytes,
     _permit: Option<Permit>,
 }
 
 impl Sending {
     pub(super) fn new(bytes: Bytes, permit: Option<Permit>) -> Self {
-        Self { bytes: (!bytes.is_empty()).then_some(bytes), _permit: permit }
+        let left = bytes.len() as u64;
+        let rest = (left > 0).then_some(Rest { bytes, _permit: permit });
+        let rest = Arc::new(Mutex::new(rest));
+        let mut timer = JoinSet::new();
+        if left > 0 {
+            let late = Arc::clone(&rest);
+            timer.spawn(async move {
+                sleep(BODY_TIME + Duration::from_secs(left / MIN_BYTES_PER_SECOND)).await;
+                drop(lock(&late).take());
+            });
+        }
+        Self { left, rest, _timer: timer }
     }
+}
+
+fn lock(rest: &Mutex<Option<Rest>>) -> MutexGuard<'_, Option<Rest>> {
+    rest.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Body for Sending {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = io::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Poll::Ready(self.bytes.take().map(|bytes| Ok(Frame::data(bytes))))
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        if self.left == 0 {
+            return Poll::Ready(None);
+        }
+        let mut slot = lock(&self.rest);
+        let Some(rest) = slot.as_mut() else {
+            let late = "the client takes too long";
+            return Poll::Ready(Some(Err(io::Error::new(io::ErrorKind::TimedOut, late))));
+        };
+        // A copy: what the connection keeps does not hold on to the whole.
+        let piece = Bytes::copy_from_slice(&rest.bytes[..rest.bytes.len().min(PIECE_BYTES)]);
+        rest.bytes.advance(piece.len());
+        if rest.bytes.is_empty() {
+            *slot = None;
+        }
+        drop(slot);
+        self.left -= piece.len() as u64;
+        Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.bytes.is_none()
+        self.left == 0
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.bytes.as_ref().map_or(0, Bytes::len) as u64)
+        SizeHint::with_exact(self.left)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use tokio::sync::mpsc;
-    use tokio::time::sleep;
 
     use super::*;
     use crate::config::CompatConfig;
@@ -196,5 +243,33 @@ mod tests {
         let start = Instant::now();
         drain(Pieces(body)).await;
         assert!(start.elapsed() < DRAIN_TIME, "too much comes");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_nobody_reads_is_dropped_in_time() {
+        let answer = || {
+            let permit = Permit::alone(&CompatConfig::default());
+            Sending::new(vec![7; 2 * PIECE_BYTES + 1].into(), Some(permit))
+        };
+        let read = async |sending: &mut Sending| {
+            let frame = poll_fn(|cx| Pin::new(&mut *sending).poll_frame(cx)).await;
+            frame.map(|frame| frame.map(|frame| frame.into_data().unwrap().len()))
+        };
+        let mut read_at_once = answer();
+        for len in [PIECE_BYTES, PIECE_BYTES, 1] {
+            assert!(lock(&read_at_once.rest).is_some());
+            assert_eq!(read(&mut read_at_once).await.unwrap().unwrap(), len);
+        }
+        assert!(lock(&read_at_once.rest).is_none(), "the place is given back");
+        assert!(read_at_once.is_end_stream() && read(&mut read_at_once).await.is_none());
+
+        let mut late = answer();
+        read(&mut late).await.unwrap().unwrap();
+        sleep(BODY_TIME).await;
+        assert!(lock(&late.rest).is_some());
+        sleep(BODY_TIME).await;
+        assert!(lock(&late.rest).is_none(), "the place is given back");
+        assert_eq!(late.size_hint().exact(), Some(PIECE_BYTES as u64 + 1));
+        read(&mut late).await.unwrap().unwrap_err();
     }
 }

@@ -24,7 +24,7 @@ impl Call {
         let status = match overview.stats.mode {
             Mode::Online => "healthy",
             Mode::Degraded => "degraded",
-            _ => "unhealthy",
+            Mode::Offline => "unhealthy",
         };
         let said = json!({
             "status": status,

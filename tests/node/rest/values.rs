@@ -168,7 +168,6 @@ async fn fields_are_named_where_they_are_wrong() {
     server.stop().await;
 }
 
-#[cfg(any())]
 #[tokio::test]
 async fn a_message_reaches_the_handler_of_its_type() {
     let server = Server::start().await;
