@@ -51,7 +51,7 @@ const AFRESH: u32 = 4;
 /// Time for step 2 after step 1; twice that for the steps of who dialled.
 const STEP_TIMEOUT: Duration = Duration::from_secs(10);
 /// Minimum time between two handovers of a link.
-const HANDOVER_EVERY: Duration = Duration::from_secs(1);
+pub(super) const HANDOVER_EVERY: Duration = Duration::from_secs(1);
 
 impl Protocol {
     /// Reports whether a link may go over to another connection now.
@@ -281,7 +281,7 @@ impl Protocol {
         (old.wire, old.kind, old.direction) = (heir, new.kind, new.direction);
         (old.address, old.endpoint, old.assurance) = (new.address, new.endpoint, new.assurance);
         (old.dial, old.connected, old.wire_bytes) = (None, new.connected, new.wire_bytes);
-        old.leaving = new.leaving;
+        old.leaving = None;
         (old.heard, old.progress) = (now, now);
         old.succession.heir = None;
         old.succession.is_orphaned = false;

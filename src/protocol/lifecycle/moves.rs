@@ -7,8 +7,8 @@
 //! longer each time. A link is *rotated* when its connection is as old as `connection.max_link_age` allows,
 //! or near a bound that earlier ones were cut at (`link::cuts`); a transport with a bound of bytes ranks
 //! behind the next one. So it is at once when its connection is about to be closed, and again after as long as
-//! that has been known where it fails: who says goodbye may let the link go on for hours. A goodbye in the first
-//! moment ([`GREETING`]) says no more than that the connection is for one request.
+//! that has been known where it fails: who says goodbye may let the link go on for hours. A goodbye before
+//! the link has come up says no more than that the connection is for one request.
 //!
 //! Tested by: `protocol::tests::handover`, `sim::tests::handover`.
 
@@ -19,10 +19,10 @@ use crate::protocol::link::{Attempt, CloseCause, Link, Plan, Why};
 use crate::protocol::timers::Timer;
 use crate::types::{Direction, Endpoint, LinkId, MonoTime, TransportKind};
 
+use super::handover::HANDOVER_EVERY;
+
 /// Time after which better transports are tried, when a link came up without them.
 const SOON: Duration = Duration::from_secs(30);
-/// Time from the opening of a connection in which nobody closes it for its age, or to make way for another process.
-const GREETING: Duration = Duration::from_secs(1);
 /// Time after which a handover that cannot be now is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -40,7 +40,6 @@ impl Protocol {
         let aged = self.env.config.connection.max_link_age;
         let aged = aged.map(|age| (since + age / 5 * 4 + self.env.rng.jitter(age / 5), Why::Age));
         let cut = bound.age.map(|age| (since + age, Why::TimeLimit));
-        let leaving = l.leaving.map(|_| (now, Why::Leaving));
         let upgrade = if self.is_best(kind, &endpoint) {
             None
         } else {
@@ -49,8 +48,9 @@ impl Protocol {
         };
         let plan = Plan {
             upgrade,
-            rotate: leaving.into_iter().chain(aged).chain(cut).min_by_key(|(at, _)| *at),
+            rotate: aged.into_iter().chain(cut).min_by_key(|(at, _)| *at),
             bytes: bound.bytes,
+            spent: None,
         };
         self.adopt_plan(link, plan);
     }
@@ -64,28 +64,30 @@ impl Protocol {
         }
     }
 
-    /// Counts what a connection has sent, and replaces it before it is cut for that.
+    /// Counts what a connection has sent, and replaces it before it is cut for that. Until then data waits, for a
+    /// while: what a flood brings meanwhile would be too much.
     pub(super) fn note_wire_bytes(&mut self, link: LinkId, bytes: usize) {
         let now = self.env.now;
         let Some(l) = self.links.all.get_mut(&link) else { return };
         l.wire_bytes = l.wire_bytes.saturating_add(bytes as u64);
         if l.plan.bytes.is_some_and(|most| l.wire_bytes >= most) {
-            l.plan.bytes = None;
-            l.plan.rotate = Some((now, Why::BodyLimit));
-            self.env.timers.set(Timer::Handover(link), now);
+            let due = l.succession.moved.map_or(now, |at| now.max(at + HANDOVER_EVERY));
+            (l.plan.bytes, l.plan.spent) = (None, Some(now));
+            l.plan.rotate = Some((due, Why::BodyLimit));
+            self.env.timers.set(Timer::Handover(link), due);
         }
     }
 
     /// The connection of a link is about to be closed.
     pub(in crate::protocol) fn on_leaving(&mut self, link: LinkId) {
         let now = self.env.now;
-        let Some(l) = self.links.all.get_mut(&link).filter(|l| l.leaving.is_none()) else { return };
-        if now.since(l.connected) < GREETING {
+        let Some(l) = self.links.all.get_mut(&link).filter(|l| l.up.is_some()) else { return };
+        if l.leaving.is_some() {
             return;
         }
         l.leaving = Some(now);
         self.env.counters.connections_leaving += 1;
-        if l.up.is_some() && l.direction == Direction::Outbound {
+        if l.direction == Direction::Outbound {
             l.plan.rotate = Some((now, Why::Leaving));
             self.env.timers.set(Timer::Handover(link), now);
         }
@@ -97,6 +99,12 @@ impl Protocol {
         let Some(l) = self.links.all.get(&link).filter(|l| l.up.is_some()) else { return };
         let leaving = l.leaving;
         let (Some(endpoint), kind, mut plan) = (l.endpoint.clone(), l.kind, l.plan) else { return };
+        if plan.spent.is_some() && !plan.holds(now) {
+            // It waits no longer.
+            plan.spent = None;
+            self.adopt_plan(link, plan);
+            self.resume(link);
+        }
         let is_due = |at: &MonoTime| *at <= now;
         let rotates = plan.rotate.filter(|(at, _)| is_due(at));
         if rotates.is_none() && !plan.upgrade.as_ref().is_some_and(is_due) {

@@ -245,7 +245,8 @@ impl Protocol {
         l.up.as_ref().is_some_and(|up| {
             let beside_bulk = !up.serve.entries.is_empty() || up.messages.is_sending();
             let limit = if beside_bulk { PIECE_BYTES / 2 } else { HIGH_WATER };
-            l.queued_bytes < limit && up.budget.has_room(beside_bulk, self.env.now)
+            let now = self.env.now;
+            l.queued_bytes < limit && up.budget.has_room(beside_bulk, now) && !l.plan.holds(now)
         })
     }
 

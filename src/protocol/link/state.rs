@@ -66,7 +66,9 @@ impl Link {
     /// Reports whether the link may be given more than control.
     pub(in crate::protocol) fn is_writable(&self, now: MonoTime) -> bool {
         let has_room = |up: &Established| up.budget.has_room(false, now);
-        self.queued_bytes < HIGH_WATER && self.up.as_ref().is_none_or(has_room)
+        self.queued_bytes < HIGH_WATER
+            && self.up.as_ref().is_none_or(has_room)
+            && !self.plan.holds(now)
     }
 
     /// Returns the address for people: where we dialled, else where the link came from.

@@ -57,9 +57,20 @@ pub(in crate::protocol) struct Plan {
     pub(in crate::protocol) rotate: Option<(MonoTime, Why)>,
     /// Number of bytes after which the connection is replaced.
     pub(in crate::protocol) bytes: Option<u64>,
+    /// Time since which it has had them.
+    pub(in crate::protocol) spent: Option<MonoTime>,
 }
 
+/// Time for which data waits on a connection that has had its bytes: more would cut it before another one takes
+/// over. After that it may be cut.
+const HOLD: Duration = Duration::from_secs(5);
+
 impl Plan {
+    /// Reports whether data waits for the connection that takes over.
+    pub(in crate::protocol) fn holds(&self, now: MonoTime) -> bool {
+        self.spent.is_some_and(|at| now.since(at) < HOLD)
+    }
+
     pub(in crate::protocol) fn next(&self) -> Option<MonoTime> {
         self.upgrade.into_iter().chain(self.rotate.map(|(at, _)| at)).min()
     }

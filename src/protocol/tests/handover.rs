@@ -330,10 +330,7 @@ fn a_link_is_rotated_before_it_is_too_old_and_loses_nothing() {
 fn a_link_leaves_a_connection_that_is_about_to_be_closed() {
     let mut duo = Duo::new(&config(), &[FIRST]);
     let first = duo.open_wires()[0];
-    // In the first moment it says only that the connection is for one request.
-    duo.feed(0, Input::Leaving { link: first });
     let mut ids = duo.talk(secs(2));
-    assert_eq!(duo.changes(0), []);
     duo.feed(0, Input::Leaving { link: first });
     duo.feed(0, Input::Leaving { link: first });
     ids.extend(duo.talk(secs(1)));
@@ -357,6 +354,20 @@ fn a_link_leaves_a_connection_that_is_about_to_be_closed() {
     duo.works.insert(FIRST);
     duo.run(secs(40));
     assert_eq!(duo.changes(0).len(), 2);
+}
+
+#[test]
+fn a_connection_for_one_request_is_not_about_to_be_closed() {
+    let mut node = SingleNode::new(1, &config(), Vec::new());
+    let link = LinkId(50);
+    node.link_up(secs(1), link, false, 3);
+    node.feed(secs(1), Input::Leaving { link });
+    node.hear(secs(1), link, vec![Message::Hello(Box::new(greeting(3)))]);
+    assert_eq!(node.protocol.links().len(), 1);
+    assert_eq!(node.protocol.counters().connections_leaving, 0);
+    node.feed(secs(2), Input::Leaving { link });
+    node.feed(secs(2), Input::Leaving { link });
+    assert_eq!(node.protocol.counters().connections_leaving, 1);
 }
 
 #[test]

@@ -98,3 +98,25 @@ fn links_go_over_before_a_proxy_cuts_them_for_their_bytes() {
         settle(&mut world, secs(120));
     });
 }
+
+#[test]
+fn a_flood_waits_for_the_next_connection() {
+    seeds("flood through a proxy that cuts by bytes", 2, |seed| {
+        let proxies = Proxies::by_bytes(MIB as u64);
+        let mut world = ordered(WorldConfig::new(seed, 2).proxies(proxies));
+        burst(&mut world, 30);
+        let before = world.report().counters;
+        for _ in 0..4 {
+            // Both, since only what goes to the proxy counts.
+            for at in 0..2000 {
+                world.publish_random(at % 2, 3000);
+            }
+            world.run_for(secs(10));
+        }
+        let after = world.report().counters;
+        let cut = after.links_closed - before.links_closed;
+        let moved = after.handovers - before.handovers;
+        assert!(moved >= 12 && moved > 8 * cut, "{moved} went over, {cut} were cut: {after:?}");
+        settle(&mut world, secs(120));
+    });
+}

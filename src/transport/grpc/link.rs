@@ -181,7 +181,7 @@ impl<C: Future<Output = hyper::Result<()>>> Driver<C> {
         self.leaving = Some(sender);
         Box::pin(async move {
             if told.await.is_err() {
-                std::future::pending().await
+                std::future::pending::<()>().await;
             }
         })
     }
