@@ -112,6 +112,7 @@
 //! | `websocket` | yes | the same links by way of a WebSocket, for paths that carry HTTP/1.1 alone |
 //! | `sqlite` | yes | peers, outbox and log in `SQLite` files (bundled; needs a C compiler) |
 //! | `rest` | yes | links over plain HTTP requests, a rung of the gRPC transport |
+//! | `compat` | no | the original's gRPC services and REST paths, for its clients: see [`config::CompatConfig`] |
 //! | `stun` | yes | the STUN prober |
 //! | `health` | yes | the standard health service of gRPC on the node's port |
 //! | `metrics` | no | `PeerNode::metrics_collector`, for a registry of `prometheus-client` 0.26; not covered by semver |
@@ -124,6 +125,8 @@
 // Without the core's feature its items are public in private modules, and no stable item may show one.
 #![cfg_attr(not(feature = "unstable-core"), allow(unreachable_pub), warn(unnameable_types))]
 
+#[cfg(feature = "compat")]
+mod compat;
 pub mod config;
 pub mod error;
 #[cfg(all(doc, feature = "node", feature = "grpc", feature = "sqlite", feature = "stun"))]

@@ -5,6 +5,7 @@
 //! the field, the value and the range, never a silent correction.
 
 mod choice;
+mod compat;
 mod invite;
 #[cfg_attr(not(any(test, feature = "node", feature = "unstable-core")), allow(dead_code))]
 mod memory;
@@ -19,6 +20,7 @@ mod tests;
 mod trust;
 
 pub use choice::{AddressPolicy, Auto, Role, SignaturePolicy};
+pub use compat::CompatConfig;
 #[cfg_attr(not(any(test, feature = "node", feature = "unstable-core")), allow(unused_imports))]
 pub(crate) use memory::Shares;
 #[cfg_attr(not(all(feature = "node", feature = "grpc")), allow(unused_imports))]

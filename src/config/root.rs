@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::ConfigError;
 
+use super::compat::CompatConfig;
 pub use super::invite::Invite;
 pub use super::secret::NetworkSecret;
 use super::sections::{
@@ -68,6 +69,8 @@ pub struct Config {
     pub messages: MessagesConfig,
     /// Memory of the node.
     pub limits: LimitsConfig,
+    /// Service for clients of the original system.
+    pub compat: CompatConfig,
 }
 
 impl Config {
@@ -98,6 +101,7 @@ impl Config {
         self.outbox.validate()?;
         self.messages.validate()?;
         self.validate_memory()?;
+        self.compat.validate(&self.network)?;
         let may = !self.network.plaintext || self.network.allow_plaintext_beyond_loopback;
         let mut listening = [self.listen.address, self.listen.http].into_iter().flatten();
         match listening.find(|address| !may && !address.ip().is_loopback()) {

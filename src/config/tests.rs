@@ -98,6 +98,11 @@ fn every_range_bites() {
         ("messages.max_concurrent", |c| c.messages.max_concurrent = 0),
         ("messages.max_concurrent", |c| c.messages.max_concurrent = 1025),
         ("limits.memory", |c| c.limits.memory = 1),
+        ("compat.default_topic", |c| c.compat.default_topic = String::new()),
+        ("compat.max_peers", |c| c.compat.max_peers = 9),
+        ("compat.max_requests_per_minute", |c| c.compat.max_requests_per_minute = 0),
+        ("compat.max_bytes_per_minute", |c| c.compat.max_bytes_per_minute = 1),
+        ("compat.max_transactions_per_minute", |c| c.compat.max_transactions_per_minute = 0),
     ];
     for (field, spoil) in cases {
         let mut config = Config::default();

@@ -50,6 +50,21 @@ pub enum ConfigError {
         /// Advertised address, as it was given.
         endpoint: String,
     },
+    /// Clients of the original system, who prove nothing, in a network that not everybody may join.
+    #[error(
+        "compat.enabled lets anybody who reaches the port publish in this node's name, and \
+         network.trust is not open: set compat.allow_anonymous if that is meant"
+    )]
+    CompatAnonymous,
+    /// Clients of the original system, in a build that does not serve them.
+    #[error("compat.enabled needs a build with the feature `compat`")]
+    CompatNotBuilt,
+    /// Certificate for clients of the original system without its key, or the other way round.
+    #[error("compat.certificate_file and compat.key_file go together: compat.{missing} is missing")]
+    CompatCertificate {
+        /// Name of the field that is missing.
+        missing: &'static str,
+    },
     /// A proxy that cannot be used, or a rule on where it is not.
     #[error("{field} {reason}")]
     Proxy {
@@ -138,6 +153,10 @@ pub enum StartError {
     /// A store could not be read; a retry helps once that is mended.
     #[error("cannot restore: {0}")]
     Store(StoreError),
+    /// Clients of the original system are to be served, and the host gave transports of its own, which
+    /// cannot: no retry helps.
+    #[error("compat.enabled needs the built-in transports, and others were given to the builder")]
+    CompatTransport,
     /// Neither a transport was given nor is one built in; no retry helps.
     #[error("no transport: give one to the builder or build with the feature `grpc`")]
     NoTransport,

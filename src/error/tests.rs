@@ -69,6 +69,9 @@ fn plain(samples: &mut Samples) {
         PlaintextTrust => ConfigError::PlaintextTrust { trust: "a secret" },
         PlaintextBeyondLoopback => ConfigError::PlaintextBeyondLoopback { address: address() },
         Advertise => ConfigError::Advertise { endpoint: "0.0.0.0:1".to_owned() },
+        CompatAnonymous => ConfigError::CompatAnonymous,
+        CompatNotBuilt => ConfigError::CompatNotBuilt,
+        CompatCertificate => ConfigError::CompatCertificate { missing: "key_file" },
         Proxy => ConfigError::Proxy { field: "connection.proxy", reason: CAUSE.to_owned() },
     );
     add!(samples, EndpointError:
@@ -155,6 +158,7 @@ fn with_causes(samples: &mut Samples) {
         Listen => listen("cannot listen on 127.0.0.1:5001"),
         Transport => StartError::Transport { source: echo() },
         Store => StartError::from(store()),
+        CompatTransport => StartError::CompatTransport,
         NoTransport => StartError::NoTransport,
         Identity => StartError::from(identity()),
         Random => StartError::Random,

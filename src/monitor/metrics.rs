@@ -151,6 +151,10 @@ fn state(stats: &Stats, storage_fails: bool) -> Vec<Family> {
         gauge("banned_peers", "Peers under a ban.").with(f64::from(stats.banned_peers)),
         gauge("open_breakers", "Circuit breakers that are open or half-open.")
             .with(f64::from(stats.open_breakers)),
+        gauge("compat_peers", "Clients of the original that are registered and answer.")
+            .with(f64::from(stats.compat_peers)),
+        gauge("compat_hashes", "Transactions that clients of the original find by their hash.")
+            .with(stats.compat_hashes as f64),
         gauge("handshakes_under_way", "Connections still in their hello.")
             .with(f64::from(stats.handshakes)),
         gauge("clock_off", "1 while most peers find the clock of this machine off.")

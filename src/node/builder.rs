@@ -27,9 +27,14 @@ use super::start::{Capacities, Parts};
 /// are refused until old ones expire; nothing accepted is dropped.
 const MEMORY_LOG: u64 = (1 << 30) + (1 << 20);
 
-/// Service of peers, as the health service names it.
+/// Services as the health service names them: that of peers, then those of the original's clients.
 #[cfg(feature = "health")]
-const GOSSIP_SERVICE: &str = "sorcha.peer.gossip.v1.PeerGossip";
+const SERVICES: &[&str] = &[
+    "sorcha.peer.gossip.v1.PeerGossip",
+    "sorcha.peer.discovery.PeerDiscovery",
+    "sorcha.peer.communication.PeerCommunication",
+    "sorcha.peer.transaction.TransactionDistribution",
+];
 
 /// Stores of a node; what is `None` is kept in memory and gone with the node.
 ///
@@ -385,8 +390,12 @@ impl PeerNodeBuilder {
         let identity = self.identity.map_or_else(Identity::generate, Ok)?;
         let seed = self.seed.map_or_else(random_seed, Ok)?;
         let (is_running, running) = watch::channel(false);
-        let (transports, listening) =
-            transports(self.transports, &identity, &self.config, running)?;
+        let Ways {
+            dialling: transports,
+            listening,
+            #[cfg(feature = "compat")]
+            compat,
+        } = ways(self.transports, &identity, &self.config, running)?;
         Ok(Parts {
             transports,
             listening,
@@ -406,6 +415,8 @@ impl PeerNodeBuilder {
             seed,
             is_running,
             capacities: Capacities::default(),
+            #[cfg(feature = "compat")]
+            compat,
         })
     }
 
@@ -426,17 +437,31 @@ fn random_seed() -> Result<[u8; 32], StartError> {
     Ok(seed)
 }
 
-/// Transports that peers are dialled with, and those that listen.
-type Ways = (Vec<Arc<dyn Transport>>, Vec<Arc<dyn Transport>>);
+/// Transports, and who else is served by them.
+struct Ways {
+    /// Transports that peers are dialled with.
+    dialling: Vec<Arc<dyn Transport>>,
+    listening: Vec<Arc<dyn Transport>>,
+    #[cfg(feature = "compat")]
+    compat: Option<super::start::Compat>,
+}
 
-fn transports(
+fn ways(
     given: Vec<Arc<dyn Transport>>,
     identity: &Identity,
     config: &Config,
     is_running: watch::Receiver<bool>,
 ) -> Result<Ways, StartError> {
     if !given.is_empty() {
-        return Ok((given.clone(), given));
+        if config.compat.enabled {
+            return Err(StartError::CompatTransport);
+        }
+        return Ok(Ways {
+            dialling: given.clone(),
+            listening: given,
+            #[cfg(feature = "compat")]
+            compat: None,
+        });
     }
     #[cfg(feature = "grpc")]
     {
@@ -445,7 +470,10 @@ fn transports(
         let transport = GrpcTransport::new(identity.clone(), options)
             .map_err(|source| StartError::Transport { source })?;
         #[cfg(feature = "health")]
-        transport.serve_health(is_running, &[GOSSIP_SERVICE]);
+        transport.serve_health(
+            is_running,
+            if config.compat.enabled { SERVICES } else { &SERVICES[..1] },
+        );
         #[cfg(not(feature = "health"))]
         drop(is_running);
         let kinds = &config.connection.transports;
@@ -459,13 +487,40 @@ fn transports(
             }
         }
         // One port serves them all.
-        Ok((rungs, vec![Arc::new(transport)]))
+        #[cfg(feature = "compat")]
+        let compat = config.compat.enabled.then(|| compat(&transport, identity, config));
+        Ok(Ways {
+            dialling: rungs,
+            listening: vec![Arc::new(transport)],
+            #[cfg(feature = "compat")]
+            compat,
+        })
     }
     #[cfg(not(feature = "grpc"))]
     {
         let _ = (identity, config, is_running);
         Err(StartError::NoTransport)
     }
+}
+
+/// Has clients of the original served on the ports of a transport.
+#[cfg(feature = "compat")]
+fn compat(
+    transport: &crate::transport::GrpcTransport,
+    identity: &Identity,
+    config: &Config,
+) -> super::start::Compat {
+    let backend = super::compat::NodeBackend::new(identity.peer_id());
+    let settings = crate::compat::Settings {
+        compat: config.compat.clone(),
+        max_transaction_size: config.gossip.max_transaction_size,
+        addresses: config.discovery.addresses,
+        max_listed: config.discovery.max_peers,
+    };
+    let node: Arc<dyn crate::compat::Backend> = Arc::clone(&backend) as _;
+    let ops = crate::compat::Ops::new(settings, node, transport.outbound());
+    transport.set_guest(Arc::new(crate::compat::Faces::new(ops.clone())));
+    super::start::Compat { ops, backend }
 }
 
 impl PeerNode {

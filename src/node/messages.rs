@@ -14,12 +14,19 @@ use crate::ports::{Ban, RawLink};
 use crate::protocol::{
     AnswerRefusal, CallId, ConnectFailure, DialId, Input, PublishRefusal, Ticket,
 };
+#[cfg(feature = "compat")]
+use crate::types::WallTime;
 use crate::types::{
     Endpoint, Header, LinkStatus, Mode, PeerId, PeerTest, PublishStatus, Refusal, Stats,
     Transaction, TransactionId,
 };
 
 use super::room::Taken;
+
+/// Peer of the address book: its id, where it is dialled first, when it was linked last, and whether it is a
+/// first contact.
+#[cfg(feature = "compat")]
+pub(super) type BookEntry = (PeerId, Endpoint, Option<WallTime>, bool);
 
 /// Request of a handle to the driver.
 pub(super) enum Command {
@@ -70,6 +77,11 @@ pub(super) enum Command {
     },
     Stats {
         reply: oneshot::Sender<Stats>,
+    },
+    /// Asks for the peers of the address book.
+    #[cfg(feature = "compat")]
+    KnownPeers {
+        reply: oneshot::Sender<Vec<BookEntry>>,
     },
     /// Asks for figures and links of one instant.
     Overview {

@@ -8,6 +8,8 @@
 
 mod builder;
 mod clock;
+#[cfg(feature = "compat")]
+mod compat;
 mod driver;
 mod handle;
 mod handlers;

@@ -69,6 +69,16 @@ pub(super) struct Parts {
     /// Where it is told whether the node runs: from its start to the beginning of its shutdown.
     pub(super) is_running: watch::Sender<bool>,
     pub(super) capacities: Capacities,
+    /// Service for clients of the original, where it is asked for.
+    #[cfg(feature = "compat")]
+    pub(super) compat: Option<Compat>,
+}
+
+/// Service for clients of the original, and the node as it sees it.
+#[cfg(feature = "compat")]
+pub(super) struct Compat {
+    pub(super) ops: crate::compat::Ops,
+    pub(super) backend: Arc<super::compat::NodeBackend>,
 }
 
 /// Capacities of the channels to the workers: all that the protocol may have under way, and as much
@@ -302,20 +312,20 @@ impl Parts {
             failing: shared.health.watch().subscribe(),
             state: state.subscribe(),
             ended: ended.subscribe(),
+            #[cfg(feature = "compat")]
+            compat: self.compat.as_ref().map(|compat| compat.ops.clone()),
         };
         let jobs = Jobs { checks: check_box, piece_checks: piece_check_box, store: store_box };
         let (workers, peers) = self.spawn_workers(&shared, jobs);
-        let connection = &self.config.connection;
-        let may_hang = self.queue.may_hang() || self.log.may_hang();
         let mut effects = Effects {
-            dials: Dials::new(self.transports.clone(), connection, shared.done.clone()),
+            dials: self.dials(&shared),
             log: Arc::clone(&self.log),
             queue: Arc::clone(&self.queue),
             events: shared.events.clone(),
             checks,
             piece_checks,
             store: StoreQueue::new(store),
-            stall: StallWatch::new(Arc::clone(&shared.health), may_hang),
+            stall: self.stall_watch(&shared),
             renewals,
             peers,
             done: shared.done.clone(),
@@ -348,12 +358,24 @@ impl Parts {
             inbound: inbound_box,
             subscribed: inner.subscribed.watch(),
         };
+        let node = PeerNode(Arc::new(inner));
+        #[cfg(feature = "compat")]
+        serve_clients(self.compat, &node, &shared, &mut effects);
         let (span, peer) = (shared.span, self.identity.peer_id());
         tracing::info!(target: "sorcha_peer::node", parent: &span, %peer, ?listening, "node started");
         self.is_running.send_replace(true);
         let driver = Driver::new(self.identity, opened.protocol, state, effects, call_ids, ended);
         tokio::spawn(driver.run(mail).instrument(span));
-        PeerNode(Arc::new(inner))
+        node
+    }
+
+    fn dials(&self, shared: &Shared) -> Dials {
+        Dials::new(self.transports.clone(), &self.config.connection, shared.done.clone())
+    }
+
+    fn stall_watch(&self, shared: &Shared) -> StallWatch {
+        let may_hang = self.queue.may_hang() || self.log.may_hang();
+        StallWatch::new(Arc::clone(&shared.health), may_hang)
     }
 
     /// Makes what driver, workers and handles share.
@@ -457,6 +479,15 @@ impl Parts {
             done: shared.done.clone(),
         };
         spawn(backfill.run().boxed());
+    }
+}
+
+/// Has clients of the original see the node, until it ends.
+#[cfg(feature = "compat")]
+fn serve_clients(compat: Option<Compat>, node: &PeerNode, shared: &Shared, effects: &mut Effects) {
+    if let Some(compat) = compat {
+        compat.backend.attach(node);
+        effects.sources.spawn(compat.ops.run().instrument(shared.span.clone()));
     }
 }
 

@@ -67,7 +67,8 @@ use std::collections::BTreeMap;
 
 use crate::config::Config;
 use crate::types::{
-    Counters, IndexEntry, MonoTime, PeerRecord, Stats, TransactionId, WallTime, rating_of,
+    Counters, Endpoint, IndexEntry, MonoTime, PeerId, PeerRecord, Stats, TransactionId, WallTime,
+    rating_of,
 };
 
 use env::Env;
@@ -307,6 +308,17 @@ impl Protocol {
         self.links.all.values().filter_map(view).collect()
     }
 
+    /// Lists the peers of the address book with where each is dialled first, when it was linked last, and
+    /// whether it is a first contact.
+    pub fn known_peers(&self) -> Vec<(PeerId, Endpoint, Option<WallTime>, bool)> {
+        let book = &self.membership.book;
+        let known = book.known.iter().filter_map(|(peer, known)| {
+            let endpoint = known.endpoint(|_| true)?.clone();
+            Some((*peer, endpoint, known.last_up(), book.is_bootstrap(peer)))
+        });
+        known.collect()
+    }
+
     /// Returns the number of links of each rating.
     fn ratings(&self) -> BTreeMap<String, u32> {
         let mut ratings = BTreeMap::new();
@@ -342,6 +354,9 @@ impl Protocol {
             ratings: self.ratings(),
             memory: self.memory().map(|(owner, held, _)| (owner.to_owned(), held)).into(),
             memory_limits: self.memory().map(|(owner, _, most)| (owner.to_owned(), most)).into(),
+            // Counted outside the core.
+            compat_peers: 0,
+            compat_hashes: 0,
             counters: self.env.counters.clone(),
         }
     }

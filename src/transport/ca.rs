@@ -106,7 +106,14 @@ impl Ca {
     }
 }
 
-fn read(path: &Path, most: usize) -> Result<Vec<CertificateDer<'static>>, TransportError> {
+/// The certificates in a PEM file, of which there is at least one.
+///
+/// # Errors
+/// `Local` when it cannot be read, or holds none or more than `most`.
+pub(super) fn read(
+    path: &Path,
+    most: usize,
+) -> Result<Vec<CertificateDer<'static>>, TransportError> {
     let shown = path.display();
     let pem = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
     let found = pem.map_err(|source| {

@@ -18,11 +18,15 @@ mod exchange;
 mod failure;
 #[cfg(feature = "grpc")]
 mod grpc;
+#[cfg(feature = "grpc")]
+mod guest_certificate;
 #[cfg(feature = "health")]
 mod health;
 mod memory;
 #[cfg(feature = "grpc")]
 mod metered;
+#[cfg(feature = "compat")]
+mod outbound;
 #[cfg(feature = "grpc")]
 mod outer;
 #[cfg(feature = "grpc")]
@@ -43,3 +47,7 @@ mod websocket;
 #[cfg(feature = "grpc")]
 pub use grpc::{GrpcOptions, GrpcTransport};
 pub use memory::{MemoryNetwork, MemoryTransport};
+#[cfg(feature = "compat")]
+pub(crate) use outbound::{Http2, Outbound};
+#[cfg(feature = "compat")]
+pub(crate) use port::{Guest, Visitor};

@@ -47,7 +47,7 @@ impl Shared {
             );
             Security::Plaintext
         } else {
-            Security::Tls(Box::new(TlsIdentity::new(&identity, certified)?))
+            Security::Tls(Box::new(TlsIdentity::new(&identity, certified, &options)?))
         };
         let outer = OuterTls::new()?;
         let routes = Routes { proxy: proxy(&options)?, ..Routes::default() };

@@ -25,6 +25,7 @@ use rustls::{
 };
 
 use super::ca::{Ca, Side, refused};
+use super::{GrpcOptions, guest_certificate};
 use crate::error::{FailureKind, TransportError};
 use crate::identity::Identity;
 use crate::types::PeerId;
@@ -59,13 +60,14 @@ pub(super) struct TlsIdentity {
 
 impl TlsIdentity {
     /// Makes a self-signed certificate for the key or, where files of CA and certificates are given,
-    /// takes that.
+    /// takes that. Others than peers are shown the certificate that `options` names.
     ///
     /// # Errors
     /// `Local` when the cryptographic library refuses, or a file cannot be used.
     pub(super) fn new(
         identity: &Identity,
         certified: Option<(&Path, &Path)>,
+        options: &GrpcOptions,
     ) -> Result<Self, TransportError> {
         let local = |source: Box<dyn std::error::Error + Send + Sync>| {
             TransportError::with_source(FailureKind::Local, "cannot set up TLS", source)
@@ -93,13 +95,9 @@ impl TlsIdentity {
             Arc::new(KeyVerifier { is_optional, ..KeyVerifier::new(&provider, ca.clone()) })
         };
         let versions = [&rustls::version::TLS13];
-        let certified = |chain, key: &PrivateKeyDer<'static>| {
-            let key = provider.key_provider.load_private_key(key.clone_key())?;
-            Ok::<_, Error>(Arc::new(CertifiedKey::new(chain, key)))
-        };
-        let ours = certified(chain.clone(), &key).map_err(|e| local(e.into()))?;
-        let (envelope, envelope_key) = ecdsa().map_err(|e| local(e.into()))?;
-        let others = certified(vec![envelope], &envelope_key).map_err(|e| local(e.into()))?;
+        let ours = CertifiedKey::from_der(chain.clone(), key.clone_key(), &provider);
+        let ours = Arc::new(ours.map_err(|e| local(e.into()))?);
+        let others = Arc::new(guest_certificate::certificate(options, &provider)?);
 
         let mut server = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&versions)
@@ -279,20 +277,12 @@ fn self_signed(
     Ok((certificate.self_signed(&pair)?.der().clone(), key.into()))
 }
 
-/// A certificate that means nothing, for whoever cannot read ours.
-fn ecdsa() -> Result<(CertificateDer<'static>, PrivateKeyDer<'static>), rcgen::Error> {
-    let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
-    let certificate = rcgen::CertificateParams::new(["sorcha-peer".to_owned()])?;
-    let key = PrivatePkcs8KeyDer::from(pair.serialize_der());
-    Ok((certificate.self_signed(&pair)?.der().clone(), key.into()))
-}
-
 /// Certificates that a listener shows.
 #[derive(Debug)]
 struct Certificates {
     /// That of the node's key, for peers.
     ours: Arc<CertifiedKey>,
-    /// One that everybody can read, for what stands in front of this node.
+    /// One that everybody can read, for guests and for what stands in front of this node.
     others: Arc<CertifiedKey>,
 }
 

@@ -296,6 +296,40 @@ counters! {
     reconcile_missing_here,
     /// Ids that reconciliation found missing at a peer and announced to it.
     reconcile_missing_there,
+    /// Requests of the original's clients that were let in, messages of streams included.
+    compat_requests,
+    /// Requests of the original's clients that were refused because their address had its share.
+    compat_requests_refused,
+    /// Registrations of the original's clients that were taken, hearsay included.
+    compat_registrations,
+    /// Registrations of the original's clients that were refused.
+    compat_registrations_refused,
+    /// Clients of the original that were dropped from the list because they did not answer.
+    compat_peers_dropped,
+    /// Pings of registered clients of the original.
+    compat_pings_sent,
+    /// Pings that registered clients of the original did not answer.
+    compat_pings_missed,
+    /// Messages from clients of the original, single and in streams.
+    compat_messages,
+    /// Notifications of transactions by clients of the original.
+    compat_notifications_received,
+    /// Transactions of the original's clients that were promised to be fetched.
+    compat_fetches_started,
+    /// Transactions that were promised to be fetched from the original's clients, and were not published.
+    compat_fetches_failed,
+    /// Payloads fetched from the original's clients that were others than they had told of.
+    compat_fetched_wrong,
+    /// Transactions published for the original's clients.
+    compat_published,
+    /// Notifications that registered clients of the original took.
+    compat_notifications_sent,
+    /// Notifications that did not reach a registered client of the original.
+    compat_notifications_failed,
+    /// Notifications dropped because too many waited for a client of the original.
+    compat_notifications_dropped,
+    /// Transactions that the original's clients no longer find by hash, because there were too many.
+    compat_hashes_forgotten,
 }
 
 /// State of a link.
@@ -451,6 +485,12 @@ pub struct Stats {
     /// bounds. One payload alone may take more than the share of its owner.
     #[serde(default)]
     pub memory_limits: BTreeMap<String, u64>,
+    /// Number of clients of the original that are registered and answer.
+    #[serde(default)]
+    pub compat_peers: u32,
+    /// Number of transactions that such clients find by the hash of their payload.
+    #[serde(default)]
+    pub compat_hashes: u64,
     /// Counts since the start.
     pub counters: Counters,
 }

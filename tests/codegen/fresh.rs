@@ -1,16 +1,20 @@
-//! The generated code is what the protos say.
+//! The generated code is what the protos say, and so are the descriptors that reflection shows.
 //!
-//! Regenerates it with protox, a protobuf compiler in Rust, and compares byte for byte. After a
+//! Regenerates both with protox, a protobuf compiler in Rust, and compares byte for byte. After a
 //! change to `proto/`, write it anew with
 //! `SORCHA_REGENERATE=1 cargo test -p sorcha-peer-codegen`.
 
 use std::fs;
 use std::path::Path;
 
+use protox::prost::Message;
+
 const GENERATED: &str = "src/wire/generated";
 const HEADER: &str = "\
 // Written by tests/codegen/fresh.rs from proto/; do not edit.
 ";
+/// Descriptors of the compatible services, without comments.
+const DESCRIPTORS: &str = "compat.bin";
 const COMPAT: [&str; 3] = [
     "sorcha/peer/discovery.proto",
     "sorcha/peer/communication.proto",
@@ -20,6 +24,11 @@ const COMPAT: [&str; 3] = [
 /// Writes what belongs into [`GENERATED`] into `dir`.
 fn generate(dir: &Path) {
     let compat = protox::compile(COMPAT, [super::PROTO]).expect("the compatible protos compile");
+    let mut bare = compat.clone();
+    for file in &mut bare.file {
+        file.source_code_info = None;
+    }
+    fs::write(dir.join(DESCRIPTORS), bare.encode_to_vec()).expect("room for the descriptors");
     let raw = dir.join("raw");
     fs::create_dir(&raw).expect("a fresh directory");
     let feature = "#[cfg(feature = \"grpc\")]";
@@ -67,16 +76,16 @@ fn the_committed_code_is_what_the_protos_say() {
     let mut names = Vec::new();
     for entry in fs::read_dir(dir.path()).expect("generated files") {
         let entry = entry.expect("a generated file");
-        let fresh = fs::read_to_string(entry.path()).expect("generated code");
+        let fresh = fs::read(entry.path()).expect("generated code");
         let path = committed.join(entry.file_name());
         if rewrite {
             fs::write(&path, &fresh).expect("a writable source tree");
         }
-        let found = fs::read_to_string(&path).unwrap_or_default();
+        let found = fs::read(&path).unwrap_or_default();
         assert!(found == fresh, "{} is stale: see the top of this test", path.display());
         names.push(entry.file_name());
     }
-    assert_eq!(names.len(), 4, "{names:?}");
+    assert_eq!(names.len(), 5, "{names:?}");
     for entry in fs::read_dir(&committed).expect("the committed code") {
         let name = entry.expect("a committed file").file_name();
         assert!(name == "mod.rs" || names.contains(&name), "{name:?} has no proto any more");

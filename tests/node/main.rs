@@ -38,6 +38,8 @@ mod repeat;
 mod republish;
 #[cfg(feature = "rest")]
 mod requests;
+#[cfg(feature = "compat")]
+mod rest;
 #[cfg(feature = "sqlite")]
 mod spill;
 mod spread;

@@ -3,6 +3,8 @@
 #[cfg(feature = "grpc")]
 mod ca;
 #[cfg(feature = "grpc")]
+mod certificates;
+#[cfg(feature = "grpc")]
 mod common;
 #[cfg(feature = "grpc")]
 mod connect;

@@ -352,6 +352,10 @@ impl Driver {
             Command::Overview { reply } => {
                 let _ = reply.send((self.stats(), self.peers()));
             }
+            #[cfg(feature = "compat")]
+            Command::KnownPeers { reply } => {
+                let _ = reply.send(self.protocol.known_peers());
+            }
             Command::Addresses { reply } => {
                 let _ = reply.send(self.effects.record.endpoints().to_vec());
             }

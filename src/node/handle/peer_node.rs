@@ -66,6 +66,9 @@ pub(in crate::node) struct Inner {
     pub(in crate::node) state: watch::Receiver<NodeState>,
     /// Report of the shutdown, once it is through.
     pub(in crate::node) ended: watch::Receiver<Option<ShutdownReport>>,
+    /// Service for clients of the original, where there is one.
+    #[cfg(feature = "compat")]
+    pub(in crate::node) compat: Option<crate::compat::Ops>,
 }
 
 /// Handle of a running node. Cloning shares the node; when the last clone is dropped the node says
@@ -345,9 +348,13 @@ impl PeerNode {
     }
 
     /// Adds what handles count and the driver does not know.
-    pub(super) fn add_own_counts(&self, stats: &mut Stats) {
+    pub(in crate::node) fn add_own_counts(&self, stats: &mut Stats) {
         stats.counters.events_lagged += self.0.lagged.load(Ordering::Relaxed);
         stats.counters.publishes_refused += self.0.refused_publishes.load(Ordering::Relaxed);
+        #[cfg(feature = "compat")]
+        if let Some(compat) = &self.0.compat {
+            compat.add_to(stats);
+        }
     }
 
     /// Waits until `links` links are up and storage works, for `timeout` at the most; with 0 links for the
@@ -519,7 +526,7 @@ impl PeerNode {
     }
 
     /// Returns whether the node has stopped, or is about to.
-    pub(super) fn is_closed(&self) -> bool {
+    pub(in crate::node) fn is_closed(&self) -> bool {
         self.0.commands.is_closed()
     }
 

@@ -50,6 +50,17 @@ impl Request {
         Self { protocol, body, peer: Some(peer), caller: OnceLock::new(), within }
     }
 
+    /// Request of a client of the original, who calls itself so.
+    #[cfg(feature = "compat")]
+    pub(in crate::node) fn of_client(
+        caller: String,
+        protocol: String,
+        body: Bytes,
+        within: Duration,
+    ) -> Self {
+        Self { protocol, body, peer: None, caller: caller.into(), within }
+    }
+
     /// Name of the protocol that is asked for.
     pub fn protocol(&self) -> &str {
         &self.protocol

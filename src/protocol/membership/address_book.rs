@@ -113,6 +113,11 @@ impl Known {
         all
     }
 
+    /// Returns when its link came up last.
+    pub(in crate::protocol) fn last_up(&self) -> Option<WallTime> {
+        self.last_up
+    }
+
     /// Returns where it last answered, and by which transport.
     pub(super) fn worked(&self) -> Option<(Endpoint, TransportKind)> {
         Some((self.verified.clone()?, self.rung?))

@@ -10,7 +10,7 @@ use hyper::body::{Body, Frame, SizeHint};
 
 /// Body that is there from the beginning.
 #[derive(Debug, Default)]
-pub(super) struct Whole(Option<Bytes>);
+pub(in crate::transport) struct Whole(Option<Bytes>);
 
 impl From<Bytes> for Whole {
     fn from(bytes: Bytes) -> Self {
@@ -40,13 +40,13 @@ impl Body for Whole {
 
 /// Reason why a body was not read to its end.
 #[derive(Debug)]
-pub(super) enum Unread<E> {
+pub(in crate::transport) enum Unread<E> {
     TooLarge,
     Broken(E),
 }
 
 /// Reads a body of at most `max` bytes, and no more of a larger one.
-pub(super) async fn read<B: Body<Data = Bytes>>(
+pub(in crate::transport) async fn read<B: Body<Data = Bytes>>(
     body: B,
     max: usize,
 ) -> Result<Bytes, Unread<B::Error>> {

@@ -24,6 +24,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(feature = "compat")]
+pub(super) use self::message::{Unread, Whole, read as read_body};
 #[cfg(feature = "rest")]
 pub(super) use self::rest::{is_for as is_rest, serve as serve_rest};
 use self::session::Chunk;

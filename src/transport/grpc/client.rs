@@ -184,7 +184,7 @@ fn unsayable(endpoint: &Endpoint, source: InvalidUri) -> TransportError {
 }
 
 /// Service that tonic sends a request through.
-pub(in crate::transport) struct Requests(pub(in crate::transport) http2::SendRequest<Body>);
+pub(crate) struct Requests(pub(in crate::transport) http2::SendRequest<Body>);
 
 impl tower_service::Service<http::Request<Body>> for Requests {
     type Response = http::Response<Incoming>;

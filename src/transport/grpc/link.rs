@@ -205,8 +205,11 @@ impl<C: Future<Output = hyper::Result<()>>> Driver<C> {
 
     /// Drives until the connection is over or, once `alive` is dropped, for [`LINGER`] more. Then nobody asks
     /// for more by `requests`.
-    pub(super) async fn run_while<R: Send>(mut self, alive: oneshot::Receiver<()>, requests: R)
-    where
+    pub(in crate::transport) async fn run_while<R: Send>(
+        mut self,
+        alive: oneshot::Receiver<()>,
+        requests: R,
+    ) where
         C: Send,
     {
         tokio::select! {

@@ -33,7 +33,7 @@ pub(super) use self::pipe::{PIPE_PATH, serve_pipe};
 pub(super) use self::service::{LINK_PATH, LinkOffer, Opened, serve_link};
 #[cfg(feature = "health")]
 use super::health::Health;
-#[cfg(any(test, feature = "health"))]
+#[cfg(any(test, feature = "health", feature = "compat"))]
 use super::port::Guest;
 use super::port::PortListener;
 use super::shared::Shared;
@@ -108,9 +108,14 @@ impl GrpcTransport {
         Ok(Self { shared: Arc::clone(&self.shared), rung: kind })
     }
 
+    #[cfg(feature = "compat")]
+    pub(in crate::transport) fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
+    }
+
     /// Adds who answers, on the ports of this transport and of all its rungs, HTTP requests that are nothing of a
     /// link. Called before anything listens.
-    #[cfg(any(test, feature = "health"))]
+    #[cfg(any(test, feature = "health", feature = "compat"))]
     pub(crate) fn set_guest(&self, guest: Arc<dyn Guest>) {
         self.shared.guests.add(guest);
     }

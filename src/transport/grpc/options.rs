@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::config::{Config, Trust, without_credentials};
+use crate::config::{Config, ListenConfig, Trust, without_credentials};
+use crate::types::Host;
 
 /// Settings of a [`GrpcTransport`](super::GrpcTransport). `Debug` does not show the credentials of the
 /// proxy.
@@ -35,6 +36,14 @@ pub struct GrpcOptions {
     /// PEM file with the certificate of this node's key, then those between it and the CA. Default none:
     /// a certificate that the node signs itself and that means nothing.
     pub certificate_file: Option<PathBuf>,
+    /// PEM file with the certificate that whoever is no peer is shown, such as clients of the original system and
+    /// proxies, then those between it and its CA; together with `guest_key_file`. Default none: a self-signed one.
+    pub guest_certificate_file: Option<PathBuf>,
+    /// PEM file with the key of that certificate. Default none.
+    pub guest_key_file: Option<PathBuf>,
+    /// Names and addresses of this node in that certificate where it is self-signed, beside those of the own machine.
+    /// Default none.
+    pub guest_names: Vec<String>,
     /// HTTP proxy that peers are dialled through: see
     /// [`ConnectionConfig::proxy`](crate::config::ConnectionConfig). Default none.
     pub proxy: Option<String>,
@@ -60,10 +69,24 @@ impl GrpcOptions {
             plaintext: config.network.plaintext,
             ca_file,
             certificate_file,
+            guest_certificate_file: config.compat.certificate_file.clone(),
+            guest_key_file: config.compat.key_file.clone(),
+            guest_names: names(&config.listen),
             proxy: config.connection.proxy.clone(),
             no_proxy: config.connection.no_proxy.clone(),
         }
     }
+}
+
+/// Names and addresses under which a node is reached, as far as its configuration says.
+fn names(listen: &ListenConfig) -> Vec<String> {
+    let advertised = listen.advertise.iter().map(|endpoint| match endpoint.host() {
+        Host::Ip(ip) => ip.to_string(),
+        Host::Name(name) => name.clone(),
+    });
+    let bound = [listen.address, listen.http].into_iter().flatten().map(|bound| bound.ip());
+    let bound = bound.filter(|ip| !ip.is_unspecified()).map(|ip| ip.to_string());
+    advertised.chain(bound).collect()
 }
 
 impl fmt::Debug for GrpcOptions {
@@ -78,6 +101,9 @@ impl fmt::Debug for GrpcOptions {
             plaintext,
             ca_file,
             certificate_file,
+            guest_certificate_file,
+            guest_key_file,
+            guest_names,
             proxy,
             no_proxy,
         } = self;
@@ -90,6 +116,9 @@ impl fmt::Debug for GrpcOptions {
             .field("plaintext", plaintext)
             .field("ca_file", ca_file)
             .field("certificate_file", certificate_file)
+            .field("guest_certificate_file", guest_certificate_file)
+            .field("guest_key_file", guest_key_file)
+            .field("guest_names", guest_names)
             .field("proxy", &proxy.as_deref().map(without_credentials))
             .field("no_proxy", no_proxy)
             .finish()

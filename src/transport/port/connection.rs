@@ -28,6 +28,8 @@ use crate::transport::{failure, tcp, tls};
 
 /// Time for which a connection without work is kept, at least; at most twice that.
 const IDLE: Duration = Duration::from_secs(10);
+/// Time to end for a guest that gives way.
+const EVICTED: Duration = Duration::from_secs(1);
 /// Number of times [`IDLE`] after which one is closed on which a request is under way and nothing moves.
 const STALLED: u32 = 3;
 /// Number of times [`IDLE`] for which a connection of guests is kept without a request: longer than common
@@ -130,18 +132,18 @@ where
     tokio::spawn(async move {
         let _settled = settled;
         let mut connection = Box::pin(connection);
-        tokio::select! {
+        let end = tokio::select! {
             over = &mut connection => {
                 if let Err(error) = over {
                     tracing::debug!(target: TARGET, %error, "a connection broke");
                 }
                 return;
             }
-            () = idle(&inlet) => {}
-        }
+            end = idle(&inlet) => end,
+        };
         goodbye(connection.as_mut());
         // What is left is the goodbye.
-        let _ = tokio::time::timeout(IDLE, connection).await;
+        let _ = tokio::time::timeout(end, connection).await;
     });
     Ok(())
 }
@@ -153,8 +155,8 @@ pub(super) async fn turn_away(connection: impl Future) -> TransportError {
     TransportError::new(FailureKind::Refused, "no room for another guest")
 }
 
-/// Waits until the connection has no reason to live.
-async fn idle(inlet: &Inlet) {
+/// Waits until the connection has no reason to live, and returns the time that it has to end.
+async fn idle(inlet: &Inlet) -> Duration {
     let mut tick = interval(IDLE);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     tick.tick().await;
@@ -163,8 +165,8 @@ async fn idle(inlet: &Inlet) {
     let mut crowd = inlet.crowd();
     loop {
         tokio::select! {
-            () = results.closed(), if !inlet.is_busy() || inlet.is_guest() => return,
-            () = inlet.crowded(&mut crowd) => return,
+            () = results.closed(), if !inlet.is_busy() || inlet.is_guest() => return IDLE,
+            () = inlet.crowded(&mut crowd) => return EVICTED,
             _ = tick.tick() => {}
         }
         let traffic = inlet.traffic();
@@ -173,6 +175,9 @@ async fn idle(inlet: &Inlet) {
         let served = inlet.begun();
         idle = if inlet.is_busy() || served != begun { 0 } else { idle + 1 };
         (moved, begun) = (now, served);
+        if inlet.is_unread() {
+            return EVICTED;
+        }
         let is_over = match () {
             () if inlet.has_pipes() => false,
             () if inlet.is_guest() && inlet.is_busy() => quiet >= GUEST_STALLED,
@@ -182,7 +187,7 @@ async fn idle(inlet: &Inlet) {
             () => quiet > 0 && idle > 0 || idle > 1 || results.is_closed(),
         };
         if is_over {
-            return;
+            return IDLE;
         }
     }
 }
@@ -221,7 +226,7 @@ mod tests {
         let spans = async |limit: u32| {
             let start = Instant::now();
             let ended = timeout(IDLE * limit, idle(&inlet)).await;
-            ended.ok().map(|()| start.elapsed().as_secs() / IDLE.as_secs())
+            ended.ok().map(|_| start.elapsed().as_secs() / IDLE.as_secs())
         };
         assert_eq!(spans(100).await, Some(1), "nothing to do");
         let request = inlet.begin();
@@ -256,7 +261,7 @@ mod tests {
             }
         };
         tokio::select! {
-            () = idle(&inlet) => {}
+            _ = idle(&inlet) => {}
             () = pings => {}
             () = sleep(IDLE * 3) => panic!("it lives on"),
         }

@@ -1,11 +1,13 @@
 //! What a connection that serves requests may make of them: links.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::slots::{Full, Most, Slot, Slots};
 use crate::error::{FailureKind, TransportError};
@@ -28,6 +30,10 @@ const MAX_READING_OF_HOST: u32 = 16;
 const MAX_GUESTS: u32 = 256;
 /// Maximum number of those from one host.
 const MAX_GUESTS_OF_HOST: u32 = 64;
+/// Maximum number of those that were told to leave and have not yet.
+const MAX_GUESTS_LEAVING: u32 = 32;
+/// Time for which those at work leave it to idle ones to give way.
+const IDLE_FIRST: Duration = Duration::from_millis(50);
 
 /// Address of a handshake inside a pipe, and what came of it.
 pub(super) type Handshaken = (Option<SocketAddr>, Result<RawLink, TransportError>);
@@ -47,8 +53,10 @@ pub(super) struct Port {
     served: Arc<Slots>,
     guests: Arc<Slots>,
     reading: Arc<Slots>,
-    /// Whom there was no room for as a guest: a host, or anybody. Idle guests give way to them.
-    crowd: watch::Sender<Option<IpAddr>>,
+    /// Guests that are to give way.
+    crowd: watch::Sender<Eviction>,
+    /// Number of the last eviction that a guest took upon itself.
+    evicted: AtomicU64,
 }
 
 impl Port {
@@ -58,8 +66,8 @@ impl Port {
         results: mpsc::Sender<Handshaken>,
     ) -> Self {
         let [handshakes, served, guests, reading] = <[Arc<Slots>; 4]>::default();
-        let crowd = watch::Sender::new(None);
-        Self { shared, is_proxied, results, handshakes, served, guests, reading, crowd }
+        let (crowd, evicted) = (watch::Sender::default(), AtomicU64::default());
+        Self { shared, is_proxied, results, handshakes, served, guests, reading, crowd, evicted }
     }
 
     pub(super) fn handshake_slot(&self, ip: IpAddr) -> Result<Slot, Full> {
@@ -74,18 +82,44 @@ impl Port {
         Slots::enter(&self.served, ip, Most { total: MAX_SERVED, of_host })
     }
 
-    /// Room for a connection that serves guests alone. Without, idle ones are asked to give way.
+    /// Room for a connection that serves guests alone. Where all of it is taken, the host that has most of it loses one to a
+    /// host that has less; where a host has its share, an idle one of its own.
     fn guest_slot(&self, ip: IpAddr) -> Result<Slot, Full> {
         let of_host = (!self.is_proxied).then_some(MAX_GUESTS_OF_HOST);
-        let slot = Slots::enter(&self.guests, ip, Most { total: MAX_GUESTS, of_host });
-        if let Err(full) = &slot {
-            self.crowd.send_replace(match full {
-                Full::Total(_) => None,
-                Full::OfHost(_) => Some(host_of(ip)),
-            });
-        }
-        slot
+        let enter = |total| Slots::enter(&self.guests, ip, Most { total, of_host });
+        enter(MAX_GUESTS).or_else(|full| match full {
+            Full::Total(_) => match self.guests.fullest(ip) {
+                Some(host) => {
+                    self.evict(Some(host), true);
+                    enter(MAX_GUESTS + MAX_GUESTS_LEAVING)
+                }
+                None => {
+                    self.evict(None, false);
+                    Err(full)
+                }
+            },
+            Full::OfHost(_) => {
+                self.evict(Some(host_of(ip)), false);
+                Err(full)
+            }
+        })
     }
+
+    fn evict(&self, host: Option<IpAddr>, is_forced: bool) {
+        self.crowd.send_modify(|eviction| {
+            *eviction = Eviction { number: eviction.number + 1, host, is_forced };
+        });
+    }
+}
+
+/// Call for one guest to give way.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Eviction {
+    number: u64,
+    /// Host of the guest; `None` for any.
+    host: Option<IpAddr>,
+    /// One that is at work goes where none is idle.
+    is_forced: bool,
 }
 
 /// What the first request made of a connection.
@@ -128,6 +162,8 @@ struct Inner {
     requests: AtomicUsize,
     /// Pipes that the connection carries.
     pipes: AtomicUsize,
+    /// Times by which frames of answers to guests are to be taken.
+    unread: Mutex<BTreeSet<(Instant, u64)>>,
 }
 
 /// Reason for a connection to live: a request under way, or a pipe.
@@ -168,6 +204,7 @@ impl Inlet {
             refusals: AtomicUsize::default(),
             requests: AtomicUsize::default(),
             pipes: AtomicUsize::default(),
+            unread: Mutex::default(),
         };
         (Self(Arc::new(inner)), served)
     }
@@ -214,15 +251,11 @@ impl Inlet {
         // Whoever has no slot of a handshake any more has been given room, or is a link.
         let is_new = self.0.first.lock().unwrap_or_else(PoisonError::into_inner).is_some();
         if is_new {
-            match self.port().guest_slot(self.ip()) {
-                Ok(slot) => {
-                    self.room().get_or_insert(Room { is_guest: true, _slot: slot });
-                }
-                Err(_) => {
-                    self.tell_first(First::Refused);
-                    return None;
-                }
-            }
+            let Ok(slot) = self.port().guest_slot(self.ip()) else {
+                self.tell_first(First::Refused);
+                return None;
+            };
+            self.room().get_or_insert(Room { is_guest: true, _slot: slot });
         }
         self.tell_first(First::Served);
         Some(self.busy())
@@ -262,21 +295,41 @@ impl Inlet {
         self.room().as_ref().is_some_and(|room| room.is_guest)
     }
 
-    /// Waits until idle guests are to make room, and this connection could.
-    pub(super) async fn crowded(&self, crowd: &mut watch::Receiver<Option<IpAddr>>) {
+    /// Waits until this connection is to make room for another guest.
+    pub(super) async fn crowded(&self, crowd: &mut watch::Receiver<Eviction>) {
         let ours = host_of(self.ip());
         while crowd.changed().await.is_ok() {
-            let wanted = *crowd.borrow_and_update();
-            if wanted.is_none_or(|host| host == ours) && self.is_guest() && !self.is_busy() {
+            let Eviction { number, host, is_forced } = *crowd.borrow_and_update();
+            if host.is_some_and(|host| host != ours) || !self.is_guest() {
+                continue;
+            }
+            if self.is_busy() {
+                if !is_forced {
+                    continue;
+                }
+                sleep(IDLE_FIRST).await;
+            }
+            if self.port().evicted.fetch_max(number, Ordering::Relaxed) < number {
                 return;
             }
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
-    /// News of whom there was no room for.
-    pub(super) fn crowd(&self) -> watch::Receiver<Option<IpAddr>> {
+    /// News of guests that are to give way.
+    pub(super) fn crowd(&self) -> watch::Receiver<Eviction> {
         self.port().crowd.subscribe()
+    }
+
+    /// Watch over one answer to a guest.
+    pub(super) fn unread(&self) -> Unread {
+        Unread { inlet: self.clone(), number: self.begun(), until: None }
+    }
+
+    /// Reports whether a frame of an answer was not taken in its time.
+    pub(super) fn is_unread(&self) -> bool {
+        let unread = self.0.unread.lock().unwrap_or_else(PoisonError::into_inner);
+        unread.first().is_some_and(|(until, _)| *until < Instant::now())
     }
 
     /// Number of requests that were served.
@@ -365,6 +418,35 @@ impl Inlet {
     /// The slot of the connection's handshake, if it still has it.
     pub(super) fn take_slot(&self) -> Option<Slot> {
         self.0.slot.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// Watch over one answer: whether the client takes it.
+#[derive(Debug)]
+pub(super) struct Unread {
+    inlet: Inlet,
+    /// Tells answers apart that are due at once; two of one number count as one.
+    number: u64,
+    until: Option<Instant>,
+}
+
+impl Unread {
+    /// Sets the time for the frame that was handed over; `None`: there is none.
+    pub(super) fn until(&mut self, time: Option<Duration>) {
+        let mut unread = self.inlet.0.unread.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(until) = self.until.take() {
+            unread.remove(&(until, self.number));
+        }
+        self.until = time.map(|time| Instant::now() + time);
+        if let Some(until) = self.until {
+            unread.insert((until, self.number));
+        }
+    }
+}
+
+impl Drop for Unread {
+    fn drop(&mut self) {
+        self.until(None);
     }
 }
 

@@ -5,7 +5,7 @@
 //! pipes, and at most `max_handshakes_per_ip` from one host; connections beyond, and those from a shunned host, are
 //! closed unread. What a task or the handshake in a pipe results in is what `accept` returns; of the
 //! latter a few wait, each in its slot. Connections that go on after their first request are bounded by
-//! themselves: see [`connection`]. Requests that are nothing of a link, [`Guest`]s answer. Dropping the listener drops the sockets and all that
+//! themselves: see [`connection`]. Requests that are nothing of a link, [`Guest`]s answer. Dropping the listener drops the sockets, the guests and all that
 //! is no link; open links have tasks of their own.
 //!
 //! One port serves all: TLS with ALPN `h2` or `http/1.1`, and what offers none is told by its first bytes. Behind the other
@@ -62,6 +62,12 @@ pub(in crate::transport) struct PortListener {
     _listening: Arc<TransportKind>,
     /// The last accept failed: pause before the next.
     pausing: bool,
+}
+
+impl Drop for PortListener {
+    fn drop(&mut self) {
+        self.direct.port.shared.guests.clear();
+    }
 }
 
 #[derive(Debug)]

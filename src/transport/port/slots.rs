@@ -62,6 +62,16 @@ impl Slots {
     }
 }
 
+impl Slots {
+    /// The host with most, where it has at least two more than another.
+    pub(super) fn fullest(&self, than: IpAddr) -> Option<IpAddr> {
+        let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = counts.of_host.get(&host_of(than)).copied().unwrap_or_default();
+        let (host, most) = counts.of_host.iter().max_by_key(|(host, count)| (**count, **host))?;
+        (*most >= own + 2).then_some(*host)
+    }
+}
+
 impl Drop for Slot {
     fn drop(&mut self) {
         let mut counts = self.slots.counts.lock().unwrap_or_else(PoisonError::into_inner);
@@ -95,6 +105,15 @@ mod tests {
         assert_eq!(enter("1.2.3.6").unwrap_err(), Full::Total(6));
         drop((both, v6, last));
         assert!(enter("1.2.3.4").is_ok());
+        let three = [(); 3].map(|()| {
+            let most = Most { total: 6, of_host: Some(3) };
+            Slots::enter(&slots, "1.2.3.4".parse().unwrap(), most)
+        });
+        let fullest = |ip: &str| slots.fullest(ip.parse().unwrap());
+        assert_eq!(fullest("1.2.3.6"), "1.2.3.4".parse().ok());
+        assert_eq!((fullest("1.2.3.4"), three.len()), (None, 3));
+        drop(three);
+        assert_eq!(fullest("1.2.3.6"), None);
         let unknown = Most { total: 3, of_host: None };
         let proxied = [(); 2].map(|()| Slots::enter(&slots, "1.2.3.7".parse().unwrap(), unknown));
         assert!(proxied.iter().all(Result::is_ok));

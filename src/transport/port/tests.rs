@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::StreamExt;
 use futures::future::{BoxFuture, FutureExt, join, join_all, pending};
 use h2::client::SendRequest;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
@@ -25,6 +26,8 @@ use crate::error::FailureKind;
 use crate::identity::Identity;
 use crate::ports::{Accepted, Listener, RawLink, Transport};
 use crate::transport::grpc::LINK_PATH;
+use crate::transport::metered::Traffic;
+use crate::transport::shared::Shared;
 use crate::transport::tls::TlsIdentity;
 use crate::transport::{GrpcOptions, GrpcTransport};
 use crate::types::Endpoint;
@@ -162,7 +165,7 @@ async fn tls(address: SocketAddr, alpn: &[u8]) -> Box<dyn Stream> {
 
 /// TLS as peers speak it.
 async fn peer_tls(address: SocketAddr, alpn: &[u8]) -> Box<dyn Stream> {
-    let tls = TlsIdentity::new(&identity(1), None).unwrap();
+    let tls = TlsIdentity::new(&identity(1), None, &GrpcOptions::default()).unwrap();
     let mut config = ClientConfig::clone(&tls.client_config(None));
     config.alpn_protocols = vec![alpn.to_vec()];
     connect(address, config).await
@@ -422,13 +425,65 @@ async fn guests_keep_no_peer_out() {
     };
     server.during_failures(Some(FailureKind::Refused), next).await;
     drop(busy);
-    // Idle ones give way.
+    // Idle ones give way, one to each.
     let (idle, _) = join(fill("/guest/x"), server.failure()).await;
-    for mut guest in idle {
-        guest.answer().await;
-        assert!(guest.is_over().await);
-    }
+    let next = async {
+        loop {
+            let mut guest = Http1(tls(address, b"http/1.1").await);
+            guest.say("GET /guest/x HTTP/1.1\r\nHost: x\r\n\r\n").await;
+            if guest.answer().await.0.starts_with("HTTP/1.1 200 ") {
+                break;
+            }
+        }
+    };
+    server.during_failures(Some(FailureKind::Refused), next).await;
+    drop(idle);
     server.serves_peers(&options).await;
+}
+
+/// Where hosts have taken all room, at work or not, the one with most gives way to a host that has less.
+#[tokio::test]
+async fn no_few_hosts_keep_all_guests_out() {
+    let plain = GrpcOptions { plaintext: true, ..GrpcOptions::default() };
+    let mut server = Server::start(plain.clone()).await;
+    let address = server.direct();
+    let from = async |last: u8| {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::from(([127, 0, 0, last], 0))).unwrap();
+        let mut guest = Http1(Box::new(socket.connect(address).await.unwrap()));
+        guest.say("GET /guest/x HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        let (head, _) = guest.answer().await;
+        (guest, head.starts_with("HTTP/1.1 200 "))
+    };
+    let work = async {
+        let mut busy = Vec::new();
+        for last in 1..=4 {
+            for _ in 0..64 {
+                let (mut guest, is_served) = from(last).await;
+                assert!(is_served);
+                guest.say("GET /guest/never HTTP/1.1\r\nHost: x\r\n\r\n").await;
+                busy.push(guest);
+            }
+        }
+        let mut honest = Vec::new();
+        for _ in 0..3 {
+            let (guest, is_served) = from(5).await;
+            assert!(is_served);
+            honest.push(guest);
+        }
+        // Three of the others are over, and nobody else.
+        let over = busy.iter_mut().map(|guest| guest.is_over().boxed());
+        let mut over = futures::stream::FuturesUnordered::from_iter(over);
+        for _ in 0..3 {
+            assert_eq!(over.next().await, Some(true));
+        }
+        for guest in &mut honest {
+            guest.say("GET /guest/x HTTP/1.1\r\nHost: x\r\n\r\n").await;
+            assert!(guest.answer().await.0.starts_with("HTTP/1.1 200 "));
+        }
+    };
+    server.during(work).await;
+    server.serves_peers(&plain).await;
 }
 
 /// Whoever does not end its first head is gone in time, and one that has been answered keeps no slot meanwhile.
@@ -466,6 +521,35 @@ async fn slow_heads_end() {
         }
     };
     server.during_failures(Some(FailureKind::Timeout), rest).await;
+}
+
+/// Two answers of one connection are told apart, and each frame that is taken gives time for the next.
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_not_read_is_seen() {
+    let options = GrpcOptions { plaintext: true, ..GrpcOptions::default() };
+    let shared = Arc::new(Shared::new(identity(2), options).unwrap());
+    let (results, _told) = tokio::sync::mpsc::channel(1);
+    let port = Arc::new(super::inlet::Port::new(shared, false, results));
+    let address: SocketAddr = "192.0.2.1:7".parse().unwrap();
+    let slot = port.handshake_slot(address.ip()).unwrap();
+    let (inlet, _first) = super::Inlet::new(port, address, Traffic::default(), slot);
+    let time = Some(Duration::from_secs(30));
+    let _busy = inlet.begin();
+    let mut one = inlet.unread();
+    let _busy = inlet.begin();
+    let mut other = inlet.unread();
+    one.until(time);
+    other.until(time);
+    tokio::time::advance(Duration::from_secs(31)).await;
+    assert!(inlet.is_unread());
+    one.until(None);
+    assert!(inlet.is_unread());
+    other.until(time);
+    assert!(!inlet.is_unread());
+    tokio::time::advance(Duration::from_secs(31)).await;
+    assert!(inlet.is_unread());
+    drop(other);
+    assert!(!inlet.is_unread());
 }
 
 #[tokio::test]
