@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use base64::Engine as _;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures::future::BoxFuture;
 use h2::client::SendRequest;
@@ -37,6 +38,9 @@ const SEND: &str = "communication.PeerCommunication/SendMessage";
 const STREAM: &str = "communication.PeerCommunication/Stream";
 const GET: &str = "transaction.TransactionDistribution/GetTransaction";
 const CHUNKS: &str = "transaction.TransactionDistribution/StreamTransaction";
+
+/// [`MAX_SIZE`], as the size of a buffer.
+const MAX_BYTES: usize = 3 << 20;
 
 const OK: &str = "0";
 const INVALID: &str = "3";
@@ -251,7 +255,7 @@ async fn every_method_answers() {
 async fn transactions_are_got_whole_and_in_chunks() {
     let server = Server::start(settings()).await;
     let client = server.client().await;
-    for size in [0, 1, 64 * 1024, 64 * 1024 + 1, MAX_SIZE as usize] {
+    for size in [0, 1, 64 * 1024, 64 * 1024 + 1, MAX_BYTES] {
         let payload = Bytes::from(vec![u8::try_from(size % 251).unwrap(); size]);
         let from = visitor("127.0.0.1");
         let id = server.world.ops.publish(&from, "t", payload.clone()).await.unwrap();
@@ -269,10 +273,8 @@ async fn transactions_are_got_whole_and_in_chunks() {
             chunks.into_iter().map(|chunk| TransactionChunk::decode(chunk).unwrap()).collect();
         assert_eq!(chunks.len(), size.div_ceil(64 * 1024).max(1));
         for (n, chunk) in chunks.iter().enumerate() {
-            assert_eq!(
-                (chunk.chunk_index as usize, chunk.total_chunks as usize),
-                (n, chunks.len())
-            );
+            let numbers = [chunk.chunk_index, chunk.total_chunks].map(usize::try_from);
+            assert_eq!(numbers, [Ok(n), Ok(chunks.len())]);
             assert_eq!(chunk.transaction_hash, request.transaction_hash);
         }
         let parts: Vec<_> = chunks.iter().map(|chunk| &chunk.chunk_data[..]).collect();
@@ -293,7 +295,7 @@ async fn who_does_not_read_is_not_sent_more_than_fits() {
     let server = Server::start(settings()).await;
     let client = server.client().await;
     let from = visitor("127.0.0.1");
-    let payload = Bytes::from(vec![1; MAX_SIZE as usize]);
+    let payload = Bytes::from(vec![1; MAX_BYTES]);
     let id = server.world.ops.publish(&from, "t", payload).await.unwrap();
     let request =
         TransactionRequest { transaction_hash: id.to_string(), ..TransactionRequest::default() };
@@ -397,12 +399,12 @@ async fn what_is_too_large_is_refused_before_it_comes() {
         assert_eq!(client.code(path, prefix(limit)).await, INVALID, "{path}: cut, not too large");
     }
     // The largest that is taken.
-    let payload = Bytes::from(vec![7; MAX_SIZE as usize]);
+    let payload = Bytes::from(vec![7; MAX_BYTES]);
     let from = visitor("127.0.0.1");
     server.world.ops.publish(&from, "t", payload.clone()).await.unwrap();
     let sha256 = hashes::sha256(&payload).await;
     let response = TransactionResponse {
-        transaction_hash: sha256.iter().map(|byte| format!("{byte:02x}")).collect(),
+        transaction_hash: base64::engine::general_purpose::STANDARD.encode(sha256),
         transaction_data: payload,
         found: true,
     };
@@ -531,7 +533,7 @@ async fn answers_that_are_not_read_are_few_and_counted() {
     let server = Server::start(few).await;
     let client = server.client().await;
     let from = visitor("192.0.2.1");
-    let payload = Bytes::from(vec![7; MAX_SIZE as usize]);
+    let payload = Bytes::from(vec![7; MAX_BYTES]);
     let id = server.world.ops.publish(&from, "t", payload.clone()).await.unwrap();
     let request =
         TransactionRequest { transaction_hash: id.to_string(), ..TransactionRequest::default() };

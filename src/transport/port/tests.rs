@@ -377,9 +377,8 @@ async fn http2_carries_many_streams_and_becomes_no_link() {
 /// One host may have few handshakes at once and as many guests as there can be, and its peers still get through.
 #[tokio::test]
 async fn guests_keep_no_peer_out() {
-    let mut options = GrpcOptions::default();
-    options.max_handshakes_per_ip = 2;
-    options.max_handshakes = 2;
+    let options =
+        GrpcOptions { max_handshakes: 2, max_handshakes_per_ip: 2, ..GrpcOptions::default() };
     let mut server = Server::start(options.clone()).await;
     let address = server.direct();
     let fill = async |path: &str| {
@@ -473,7 +472,7 @@ async fn no_few_hosts_keep_all_guests_out() {
         }
         // Three of the others are over, and nobody else.
         let over = busy.iter_mut().map(|guest| guest.is_over().boxed());
-        let mut over = futures::stream::FuturesUnordered::from_iter(over);
+        let mut over: futures::stream::FuturesUnordered<_> = over.collect();
         for _ in 0..3 {
             assert_eq!(over.next().await, Some(true));
         }
@@ -489,9 +488,8 @@ async fn no_few_hosts_keep_all_guests_out() {
 /// Whoever does not end its first head is gone in time, and one that has been answered keeps no slot meanwhile.
 #[tokio::test]
 async fn slow_heads_end() {
-    let mut options = GrpcOptions::default();
-    options.handshake_timeout = SOON;
-    options.max_handshakes_per_ip = 4;
+    let options =
+        GrpcOptions { handshake_timeout: SOON, max_handshakes_per_ip: 4, ..GrpcOptions::default() };
     let mut server = Server::start(options.clone()).await;
     let address = server.direct();
     let mut slow = Vec::new();
