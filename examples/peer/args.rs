@@ -71,6 +71,10 @@ pub(crate) struct Args {
     /// No TLS; on loopback only, unless the configuration file says more.
     #[arg(long)]
     pub(crate) plaintext: bool,
+    /// Serve clients of the original system too, who prove nothing: its gRPC services and REST paths, on
+    /// the port that peers use.
+    #[arg(long)]
+    pub(crate) compat: bool,
     /// Where to serve the admin pages, once there are any.
     #[arg(long, value_name = "ADDR:PORT", hide = true)]
     pub(crate) admin: Option<SocketAddr>,

@@ -79,6 +79,7 @@ async fn configure(args: &Args) -> Result<Config, Error> {
         config.connection.proxy.clone_from(&args.proxy);
     }
     config.network.plaintext |= args.plaintext;
+    config.compat.enabled |= args.compat;
     Ok(config)
 }
 

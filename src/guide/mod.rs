@@ -18,7 +18,7 @@
 //! | [Testing with the simulator](testing) | How do I test my network without one? |
 //! | [Benchmarks](benchmarks) | What does it cost, and how do I measure it myself? |
 //! | [Comparison](comparison) | When is something else the better choice? |
-//! | [Compatibility](compatibility) | What is reserved for clients of the original Sorcha? |
+//! | [Compatibility](compatibility) | How do clients of the original Sorcha talk to a node? |
 //! | [Glossary](glossary) | What does this word mean here? |
 
 #[doc = include_str!("getting_started.md")]

@@ -7,6 +7,7 @@ mod bootstrap;
 mod chat;
 #[cfg(target_os = "linux")]
 mod clock;
+mod compat;
 mod crash;
 #[cfg(target_os = "linux")]
 mod disk;

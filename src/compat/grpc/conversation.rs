@@ -1,18 +1,21 @@
 //! The stream of messages both ways.
 //!
 //! Contract: messages are taken in order and answered in that order; at most [`MAX_UNANSWERED`] at a time, and, beyond the
-//! first, of [`MAX_UNANSWERED_BYTES`] in all. Answers wait for the client to read them, and while those hold as much, none but the
-//! next is worked on. Nothing is read while the client does not read, and none while others of its address leave no room, as
-//! long as there is one to be answered. A message or an answer that is refused ends the stream with the status
-//! of that refusal, and so do ten minutes without one. After the last message the answers are sent that are due.
+//! first, of [`MAX_UNANSWERED_BYTES`] in all. Each is answered in a task of its own, at most [`MAX_AT_ONCE`] of them, since a body that
+//! the client does not read is not polled and whatever it had begun would hold what others wait for. Answers wait for the
+//! client to read them, and while those hold as much, none but the next is begun. Nothing is read while the client
+//! does not read, and none while others of its address leave no room, as long as there is one to be answered. A message or an
+//! answer that is refused ends the stream with the status of that refusal, and so do ten minutes without one. After the
+//! last message the answers are sent that are due.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use futures::future::{BoxFuture, FutureExt};
+use futures::future::FutureExt;
 use prost::Message;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, Sleep, sleep};
 use tonic::Status;
 
@@ -27,6 +30,8 @@ use crate::wire::generated::communication::PeerMessage;
 
 /// Maximum number of messages that are not answered yet.
 pub(super) const MAX_UNANSWERED: usize = 64;
+/// Maximum number of messages that are being answered.
+const MAX_AT_ONCE: usize = 4;
 /// Maximum number of bytes of those, beyond the first.
 const MAX_UNANSWERED_BYTES: usize = 1024 * 1024;
 
@@ -48,19 +53,35 @@ pub(super) struct Conversation {
     _permit: Permit,
 }
 
-/// A message that is being answered.
+/// A message that is not answered yet.
 struct Work {
     bytes: usize,
     answer: Answering,
-    /// Its place, kept until the client reads the answer.
-    permit: Option<Permit>,
+}
+
+/// Result of a message: the answer if there is one, and its place, which is kept until the client reads the answer.
+type Answered = (Result<Option<Bytes>, Status>, Option<Permit>);
+
+enum Answering {
+    Waiting(Box<PeerMessage>, Option<Permit>),
+    Begun(Task),
+    Done(Answered),
+}
+
+/// Task that ends with what waits for it.
+struct Task(JoinHandle<Answered>);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 impl Work {
     /// Number of bytes of an answer that is there.
     fn made(&self) -> usize {
         match &self.answer {
-            Answering::Done(Ok(Some(answer))) => answer.len(),
+            Answering::Done((Ok(Some(answer)), _)) => answer.len(),
             _ => 0,
         }
     }
@@ -93,11 +114,6 @@ impl Admission for EachApart<'_> {
         let grown = self.coming.as_mut().map_or(Ok(()), |permit| permit.grow(bytes));
         self.note(grown)
     }
-}
-
-enum Answering {
-    Pending(BoxFuture<'static, Result<Option<Bytes>, Status>>),
-    Done(Result<Option<Bytes>, Status>),
 }
 
 impl Conversation {
@@ -142,50 +158,65 @@ impl Conversation {
                 Poll::Ready(Err(_)) if is_busy && !self.unanswered.is_empty() => return,
                 Poll::Ready(Err(status)) => {
                     self.incoming = None;
-                    (0, Answering::Done(Err(status)))
+                    (0, Answering::Done((Err(status), None)))
                 }
                 Poll::Ready(Ok(Some(bytes))) => {
                     self.idle.as_mut().reset(Instant::now() + MAX_IDLE);
-                    (bytes.len(), self.answering(bytes))
+                    let size = bytes.len();
+                    let answer = match PeerMessage::decode(bytes) {
+                        Ok(message) => Answering::Waiting(Box::new(message), self.coming.take()),
+                        Err(_) => Answering::Done((Err(malformed()), None)),
+                    };
+                    (size, answer)
                 }
             };
             self.bytes += bytes;
-            self.unanswered.push_back(Work { bytes, answer, permit: self.coming.take() });
+            self.unanswered.push_back(Work { bytes, answer });
             self.work(cx);
         }
     }
 
-    fn answering(&self, bytes: Bytes) -> Answering {
-        let Ok(message) = PeerMessage::decode(bytes) else {
-            return Answering::Done(Err(malformed()));
-        };
-        let (ops, visitor) = (self.ops.clone(), self.visitor);
-        Answering::Pending(
-            async move {
-                let answer = ops.on_stream_message(&visitor, message).await.map_err(status_of)?;
-                Ok(answer.map(|answer| encode(&answer)))
-            }
-            .boxed(),
-        )
-    }
-
-    /// Lets answers be worked on: the next one, and others while those that are made leave room.
+    /// Takes what is answered, and begins more.
     fn work(&mut self, cx: &mut Context<'_>) {
+        let mut begun = 0;
         for (nth, work) in self.unanswered.iter_mut().enumerate() {
-            if nth > 0 && self.made >= MAX_UNANSWERED_BYTES {
-                return;
-            }
-            let Answering::Pending(answer) = &mut work.answer else { continue };
-            let Poll::Ready(mut done) = answer.poll_unpin(cx) else { continue };
-            if let (Ok(Some(answer)), Some(permit)) = (&done, &mut work.permit)
-                && let Err(refusal) = permit.grow(answer.len() as u64)
+            let has_room = nth == 0 || self.made < MAX_UNANSWERED_BYTES;
+            if let Answering::Waiting(message, permit) = &mut work.answer
+                && begun < MAX_AT_ONCE
+                && has_room
             {
-                done = Err(status_of(refusal));
+                let (message, permit) = (std::mem::take(&mut **message), permit.take());
+                let task = answer(self.ops.clone(), self.visitor, message, permit);
+                work.answer = Answering::Begun(Task(tokio::spawn(task)));
             }
-            work.answer = Answering::Done(done);
-            self.made += work.made();
+            let Answering::Begun(task) = &mut work.answer else { continue };
+            match task.0.poll_unpin(cx) {
+                Poll::Pending => begun += 1,
+                Poll::Ready(done) => {
+                    let failed = |_| (Err(Status::unavailable("there is no answer")), None);
+                    work.answer = Answering::Done(done.unwrap_or_else(failed));
+                    self.made += work.made();
+                }
+            }
         }
     }
+}
+
+/// Answers a message, and counts the answer.
+async fn answer(
+    ops: Ops,
+    visitor: Visitor,
+    message: PeerMessage,
+    mut permit: Option<Permit>,
+) -> Answered {
+    let answered = ops.on_stream_message(&visitor, message).await.and_then(|answer| {
+        let answer = answer.map(|answer| encode(&answer));
+        if let (Some(answer), Some(permit)) = (&answer, &mut permit) {
+            permit.grow(answer.len() as u64)?;
+        }
+        Ok(answer)
+    });
+    (answered.map_err(status_of), permit)
 }
 
 impl Messages for Conversation {
@@ -203,7 +234,7 @@ impl Messages for Conversation {
             let Some(work) = self.unanswered.pop_front() else { break };
             self.bytes -= work.bytes;
             self.made -= work.made();
-            if let Answering::Done(done) = work.answer
+            if let Answering::Done((done, _permit)) = work.answer
                 && let Some(answer) = done.transpose()
             {
                 return Poll::Ready(Some(answer));

@@ -23,7 +23,7 @@ const CHUNK_BYTES: usize = 64 * 1024;
 
 /// Messages of an answer, each made when the client is ready to read it.
 pub(super) trait Messages: Send + Unpin + 'static {
-    /// The next message; `None` at the end.
+    /// The next message, or a piece of it; `None` at the end.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Status>>>;
 }
 
@@ -74,8 +74,12 @@ struct One {
 }
 
 impl Messages for One {
+    /// In pieces: how fast the client reads is seen by them.
     fn poll_next(&mut self, _: &mut Context<'_>) -> Poll<Option<Result<Bytes, Status>>> {
-        Poll::Ready(self.message.take().map(Ok))
+        let Some(mut rest) = self.message.take() else { return Poll::Ready(None) };
+        let piece = rest.split_to(rest.len().min(CHUNK_BYTES));
+        self.message = Some(rest).filter(|rest| !rest.is_empty());
+        Poll::Ready(Some(Ok(piece)))
     }
 }
 

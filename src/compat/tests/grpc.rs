@@ -551,6 +551,25 @@ async fn answers_that_are_not_read_are_few_and_counted() {
     assert!((20..=24).contains(&answers), "{answers}");
 }
 
+/// What a message began goes on while the client does not read, so that others get what it holds.
+#[tokio::test]
+async fn a_message_is_answered_whether_or_not_the_client_reads() {
+    let server = Server::start(settings()).await;
+    let stream = TcpStream::connect(server.address).await.unwrap();
+    let mut builder = h2::client::Builder::new();
+    let builder = builder.initial_window_size(0);
+    let (requests, connection) = builder.handshake(stream).await.unwrap();
+    tokio::spawn(async move { drop(connection.await) });
+    let client = Client(requests);
+    let update = framed(&message(MessageType::PeerStatusUpdate.into(), vec![1; 1000]));
+    let _open = client.open(STREAM, &[], update.repeat(6).into(), false).await;
+    // The first waits for the window, and no more than may be at once are begun beside it.
+    until("they are handled", || server.world.node.handled.lock().unwrap().len() == 4).await;
+    let mut second = server.client().await.open(STREAM, &[], Bytes::new(), false).await;
+    second.send(framed(&message(MessageType::Heartbeat.into(), "1")), true);
+    assert!(second.next().await.is_some());
+}
+
 #[tokio::test]
 async fn an_address_has_its_share() {
     let mut few = settings();

@@ -80,7 +80,7 @@ impl Work {
             // Two tests in a row, and then one in 9 s.
             Self::Probe => (1200, 64),
             // As many as may be open, and what a caller does that gives up now and then.
-            Self::Request => (2048, 100),
+            Self::Request => (2048, 128),
         }
     }
 }

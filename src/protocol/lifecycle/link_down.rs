@@ -54,6 +54,7 @@ impl Protocol {
     fn after_link(&mut self, l: &Link, cause: CloseCause) {
         let reason = cause.reason();
         self.note_cut(l, cause);
+        self.end_conversation(l.id);
         if let Some(handover) = &l.takes_over {
             self.lose_heir(l, handover);
         }
@@ -89,7 +90,6 @@ impl Protocol {
             let result = Err(TestError::NotLinked);
             self.env.push(Output::Tested { call: test.call, result });
         }
-        self.end_conversation(l.id);
         if up.repair.is_running() {
             self.repairs.running.leave(1);
             self.env.counters.reconcile_broken_off += 1;

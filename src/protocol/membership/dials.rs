@@ -122,6 +122,7 @@ impl Membership {
     /// Ends a dial; what its walk makes of that is the caller's business.
     fn take_dial(&mut self, dial: DialId) -> Option<Dial> {
         let taken = self.dials.remove(&dial)?;
+        self.has_moved = true;
         if let Some(walk) = self.walks.get_mut(&taken.walk) {
             walk.dials.remove(&dial);
         }

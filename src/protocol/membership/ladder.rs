@@ -374,6 +374,7 @@ impl Membership {
 
     /// Gives up the dials of a walk that have not led to a link; they count as nothing.
     fn cancel_dials(&mut self, env: &mut Env, id: WalkId) {
+        self.has_moved = true;
         let Some(walk) = self.walks.get_mut(&id) else { return };
         let dials = &mut self.dials;
         walk.dials.retain(|dial| {

@@ -80,6 +80,8 @@ pub(super) struct Membership {
     checking_records: Gate,
     /// Peers to whom a walk has failed in this turn, and why.
     unreached: Vec<(PeerId, String)>,
+    /// True: dials or walks came to an end since somebody who waits for a link looked.
+    has_moved: bool,
 }
 
 impl Membership {
@@ -114,6 +116,7 @@ impl Membership {
             needy_turns: 0,
             checking_records: Gate::default(),
             unreached: Vec::new(),
+            has_moved: false,
         }
     }
 

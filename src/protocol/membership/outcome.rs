@@ -26,6 +26,7 @@ impl Membership {
         walk: &Walk,
         result: Result<PeerId, Failure>,
     ) {
+        self.has_moved = true;
         let (failed, further) = (result.is_err(), walk.seeks_further());
         let remote = result.as_ref().map_or_else(|failure| failure.remote, |peer| Some(*peer));
         let why = result.as_ref().err().map(|failure| failure.why);

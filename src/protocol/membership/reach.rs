@@ -75,6 +75,11 @@ impl Membership {
         self.unreached.push((peer, reason));
     }
 
+    /// Reports whether dials or walks came to an end since the last look.
+    pub(in crate::protocol) fn take_moved(&mut self) -> bool {
+        std::mem::take(&mut self.has_moved)
+    }
+
     /// Takes the peers to whom a walk has failed, and why.
     pub(in crate::protocol) fn take_unreached(&mut self) -> Vec<(PeerId, String)> {
         std::mem::take(&mut self.unreached)

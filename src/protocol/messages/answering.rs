@@ -58,8 +58,8 @@ enum Scarce {
 }
 
 impl Messages {
-    /// Returns the youngest request that is still being received of the link that has most, if that has so much
-    /// more than `link` that it would have no less if it gave way.
+    /// Returns the youngest request of the link that has most, if that has so much more than `link` that it would
+    /// have no less if it gave way. What the host is at stays.
     fn victim(&self, link: LinkId, scarce: Scarce) -> Option<(LinkId, u64)> {
         let part = |received: &Received| match scarce {
             Scarce::Requests => 1,
@@ -76,10 +76,19 @@ impl Messages {
         let own = parts.get(&link).copied().unwrap_or(0).saturating_add(wanted);
         let candidates = self.received.iter().filter_map(|(key, received)| {
             let of_link = parts.get(&key.0).copied().unwrap_or(0);
-            let gives = matches!(received.state, State::Receiving(_)) && part(received) > 0;
+            let gives = !matches!(received.state, State::Handled(_)) && part(received) > 0;
             (gives && of_link > own).then_some((of_link, *key))
         });
         candidates.max().map(|(_, key)| key)
+    }
+
+    /// Reports whether the bodies of the requests of a link may take so many bytes more: a quarter of all at
+    /// the most, or one body.
+    fn has_part_for(&self, link: LinkId, bytes: u64) -> bool {
+        let theirs = self.received.range((link, 0)..=(link, u64::MAX));
+        let of_requests = theirs.filter(|(_, r)| !matches!(r.state, State::Answering));
+        let held = of_requests.map(|(_, received)| received.held).sum::<u64>();
+        held + bytes <= (self.max_held() / 4).max(self.config.max_bytes)
     }
 }
 
@@ -150,8 +159,27 @@ impl Protocol {
     /// Lets another request give way to one of a link; `false` where none does.
     fn shed_for(&mut self, link: LinkId, scarce: Scarce) -> bool {
         let Some((of, id)) = self.messages.victim(link, scarce) else { return false };
+        let received = self.messages.received.get(&(of, id));
+        let is_done = received.is_some_and(|r| matches!(r.state, State::Answering));
         self.forget_received((of, id));
-        self.refuse_request(of, id, ResponseStatus::Busy, String::new());
+        // Who hears that nothing was done may ask once more.
+        if is_done {
+            self.env.counters.answers_shed += 1;
+            self.refuse_request(of, id, ResponseStatus::Failed, String::new());
+        } else {
+            self.refuse_request(of, id, ResponseStatus::Busy, String::new());
+        }
+        true
+    }
+
+    /// Makes room for bytes of a body of a link; `false` where there is none.
+    fn make_room_for(&mut self, link: LinkId, bytes: u64) -> bool {
+        let most = self.messages.max_held();
+        while !self.messages.their_bytes.has_room(bytes, most) {
+            if !self.shed_for(link, Scarce::Bytes(bytes)) {
+                return false;
+            }
+        }
         true
     }
 
@@ -195,13 +223,10 @@ impl Protocol {
             return;
         }
         let growth = body.growth(part.len()) as u64;
-        let most = self.messages.max_held();
-        while !self.messages.their_bytes.has_room(growth, most) {
-            if !self.shed_for(link, Scarce::Bytes(growth)) {
-                self.forget_received(key);
-                self.refuse_request(link, id, ResponseStatus::Busy, String::new());
-                return;
-            }
+        if !self.messages.has_part_for(link, growth) || !self.make_room_for(link, growth) {
+            self.forget_received(key);
+            self.refuse_request(link, id, ResponseStatus::Busy, String::new());
+            return;
         }
         let Some(received) = self.messages.received.get_mut(&key) else { return };
         let State::Receiving(body) = &mut received.state else { return };
@@ -237,7 +262,7 @@ impl Protocol {
         received.state = State::Answering;
         let peer = received.peer;
         self.give_back(&peer, Work::Request, 1);
-        match self.admit_answer(result) {
+        match self.admit_answer(link, result) {
             Ok(body) => {
                 self.env.counters.requests_served += 1;
                 let held = body.len() as u64;
@@ -260,13 +285,14 @@ impl Protocol {
     /// Reports whether the answer of the host may be sent, or what is said instead.
     fn admit_answer(
         &mut self,
+        link: LinkId,
         result: Result<Bytes, AnswerRefusal>,
     ) -> Result<Bytes, (ResponseStatus, String)> {
-        let (limit, most) = (self.messages.config.max_bytes, self.messages.max_held());
+        let limit = self.messages.config.max_bytes;
         let (status, reason) = match result {
             Ok(body) => {
                 let size = body.len() as u64;
-                if size <= limit && self.messages.their_bytes.has_room(size, most) {
+                if size <= limit && self.make_room_for(link, size) {
                     return Ok(body);
                 }
                 self.env.counters.answers_shed += 1;
@@ -298,13 +324,9 @@ impl Protocol {
         let now = self.env.now;
         let late = self.messages.received.iter().filter(|(_, received)| received.until <= now);
         for (link, id) in late.map(|(key, _)| *key).collect::<Vec<_>>() {
-            let received = self.messages.received.get(&(link, id));
-            let is_begun = received.is_some_and(|r| matches!(r.state, State::Answering));
             self.forget_received((link, id));
             self.env.counters.requests_given_up += 1;
-            if !is_begun {
-                self.refuse_request(link, id, ResponseStatus::Failed, String::new());
-            }
+            self.refuse_request(link, id, ResponseStatus::Failed, String::new());
         }
     }
 

@@ -76,6 +76,7 @@ impl Protocol {
             self.ask_on(link, call);
         } else {
             self.messages.waiting.entry(peer).or_default().push_back(call);
+            self.messages.is_unsettled = true;
         }
     }
 
@@ -237,7 +238,7 @@ impl Protocol {
         };
         let Some(call) = self.messages.calls.get_mut(&number) else { return };
         let State::Asked { answer, sent, .. } = &mut call.state else { return };
-        if answer.is_some() || !*sent {
+        if !*sent || answer.is_some() && status == ResponseStatus::Done {
             self.violation(link);
             return;
         }
@@ -275,7 +276,9 @@ impl Protocol {
         }
         let (growth, most) = (answer.growth(part.len()) as u64, self.messages.max_held());
         if !self.messages.own_bytes.has_room(growth, most) {
-            self.abandon_call(number, RequestError::Busy);
+            // The peer has done what it was asked: nobody may take it for refused.
+            self.env.counters.answers_shed += 1;
+            self.abandon_call(number, RequestError::Failed);
             return;
         }
         let Some(call) = self.messages.calls.get_mut(&number) else { return };

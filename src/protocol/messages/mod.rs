@@ -26,8 +26,10 @@
 //!
 //! Bounds: `MAX_CALLS` requests of the host; `messages.max_concurrent` of a peer and `IN_ALL` times as many of all,
 //! until their answers are handed out; bytes of bodies, of the host's and of peers' requests each
-//! `Messages::max_held`, a buffer being counted as it grows; a time of `MAX_TIME`. Where peers have taken all, the
-//! one that has most gives way to one that has less, as far as what it has is still being received.
+//! `Messages::max_held`, a buffer being counted as it grows, and of the bodies of one peer's requests a quarter of that;
+//! a time of `MAX_TIME`. Where peers have taken all, the one that has most gives way to one that has less, as far as
+//! what it has is being received, or an answer that it does not read: that is taken back by a refusal, also where it
+//! has begun. What the host is at stays.
 //!
 //! A peer without a link is dialled (`membership::reach`). Links beyond those that the overlay wants, which are there for
 //! requests alone, give way to each other, the one that was idle for longest first (`MAX_ERRANDS`).
@@ -82,6 +84,8 @@ pub(super) struct Messages {
     asked: BTreeMap<(LinkId, u64), CallId>,
     /// Those that wait for a link, in the order in which they came.
     waiting: BTreeMap<PeerId, VecDeque<CallId>>,
+    /// True: links came or went, or a request began to wait, since the last look at those that wait.
+    is_unsettled: bool,
     /// Requests of peers that are not over, by their numbers on the link.
     received: BTreeMap<(LinkId, u64), Received>,
     /// Bytes of bodies of the host's requests and their answers.
@@ -144,6 +148,7 @@ impl Messages {
             calls: BTreeMap::new(),
             asked: BTreeMap::new(),
             waiting: BTreeMap::new(),
+            is_unsettled: false,
             received: BTreeMap::new(),
             own_bytes: Gate::default(),
             their_bytes: Gate::default(),
@@ -198,6 +203,7 @@ impl Protocol {
 
     /// A link is up: what waits for it leaves.
     pub(super) fn begin_conversation(&mut self, link: LinkId) {
+        self.messages.is_unsettled = true;
         let Some(peer) = self.links.peer_of(link) else { return };
         let Some(waiting) = self.messages.waiting.remove(&peer) else { return };
         let target = self.env.config.overlay.dial_target as usize;
@@ -232,6 +238,7 @@ impl Protocol {
 
     /// A link has ended, and with it what was asked on it, both ways.
     pub(super) fn end_conversation(&mut self, link: LinkId) {
+        self.messages.is_unsettled = true;
         let all = (link, 0)..=(link, u64::MAX);
         let calls: Vec<_> = self.messages.asked.range(all.clone()).map(|(_, call)| *call).collect();
         for call in calls {
@@ -247,6 +254,10 @@ impl Protocol {
     /// Sees to links that requests wait for, and ends those for which there is no way.
     pub(super) fn settle_waiting(&mut self) {
         self.fail_unreached();
+        let has_moved = self.membership.take_moved();
+        if !std::mem::take(&mut self.messages.is_unsettled) && !has_moved {
+            return;
+        }
         let peers: Vec<_> = self.messages.waiting.keys().copied().collect();
         for peer in peers {
             let reached = self.membership.reach(&mut self.env, &self.links, &self.guard, &peer);

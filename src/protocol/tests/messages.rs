@@ -875,7 +875,9 @@ fn answers_in_parts_are_bounded_too() {
     assert!(own <= MAX_HELD, "{own}");
     let told = asker.told();
     assert_eq!(told.len(), 8);
-    assert!(told.iter().all(|t| matches!(t, Told::Answered(_, Err(RequestError::Busy)))));
+    // They were handled, so that they are not to be asked again as those are that were refused.
+    assert!(told.iter().all(|t| matches!(t, Told::Answered(_, Err(RequestError::Failed)))));
+    assert_eq!(asker.count().answers_shed, 8);
     assert_eq!(asker.said(link).len(), 8, "those are cancelled");
     for call in calls {
         asker.feed(Input::CancelRequest { call });
@@ -903,4 +905,102 @@ fn cancelled_and_refused_requests_cost_tokens_and_answered_ones_do_not() {
     assert_eq!(counters.requests_given_up + counters.requests_busy, 4000);
     assert!((2000..2200).contains(&counters.requests_given_up), "{}", counters.requests_given_up);
     assert_eq!(counters.refused_rate, counters.requests_busy);
+}
+
+#[test]
+fn an_answer_that_has_begun_is_taken_back_by_a_refusal() {
+    let mut asker = Asker::new();
+    let link = asker.meet(2);
+    let call = asker.ask(1, 2, "x");
+    let (id, ..) = joined(&asker.said(link));
+    asker.hear(link, done(id, 100, vec![0; 50]));
+    asker.hear(link, refused(id, ResponseStatus::Failed, ""));
+    assert_eq!(asker.failed(call), RequestError::Failed);
+    asker.hear(link, part(id, true, 50));
+    assert_eq!((asker.told(), asker.said(link)), (Vec::new(), Vec::new()));
+    assert!(asker.node.closed.is_empty());
+    asker.is_empty();
+}
+
+#[test]
+fn answers_that_are_not_read_make_room_for_those_that_are() {
+    let mut asker = Asker::new();
+    // Two peers take nothing of 16 answers of a MiB each, for as long as may be.
+    for n in [10, 11] {
+        let link = asker.meet(n);
+        asker.node.stuck.insert(link);
+        for id in 1..=16 {
+            let (protocol, body) = ("p".to_owned(), Bytes::new());
+            let ask = Message::Request { id, protocol, size: 0, timeout_ms: u32::MAX, body };
+            asker.hear(link, ask);
+            let (ticket, _) = asker.requested();
+            asker.answer(ticket, vec![0; MAX_BYTES]);
+        }
+    }
+    assert_eq!(asker.node.protocol.messages.held(), [0, MAX_HELD]);
+    assert_eq!(asker.count().answers_shed, 0);
+    let honest = asker.meet(2);
+    for id in 1..=8 {
+        asker.hear(honest, request(id, MAX_BYTES as u64, vec![1; PIECE_BYTES]));
+        (0..15).for_each(|_| asker.hear(honest, part(id, false, PIECE_BYTES)));
+        let (ticket, body) = asker.requested();
+        assert_eq!(body.len(), MAX_BYTES);
+        asker.answer(ticket, bytes(MAX_BYTES));
+        assert_eq!(joined(&asker.said(honest)).2.len(), MAX_BYTES);
+    }
+    // Room for two MiB was made once: for a request and its buffer, and the answer took its place.
+    let shed = asker.count().answers_shed;
+    assert!((1..=3).contains(&shed), "{shed}");
+    let told: Vec<_> = [10, 11].into_iter().flat_map(|n| asker.said(LinkId(n))).collect();
+    let failed =
+        |m: &&Message| matches!(m, Message::Response { status: ResponseStatus::Failed, .. });
+    assert_eq!(told.iter().filter(failed).count() as u64, shed);
+    assert!(asker.node.protocol.messages.held()[1] <= MAX_HELD);
+}
+
+#[test]
+fn bodies_of_one_peer_take_a_quarter_of_the_room() {
+    let mut asker = Asker::new();
+    let link = asker.meet(2);
+    for id in 1..=16 {
+        asker.hear(link, request(id, MAX_BYTES as u64, vec![0; PIECE_BYTES]));
+        (0..15).for_each(|_| asker.hear(link, part(id, false, PIECE_BYTES)));
+    }
+    assert_eq!(asker.told().len(), 8, "and the handlers keep them");
+    assert_eq!(asker.node.protocol.messages.held(), [0, MAX_HELD / 4]);
+    assert_eq!((asker.count().requests_busy, asker.said(link).len()), (8, 8));
+    assert_eq!(asker.node.protocol.messages.sums(), [0, MAX_HELD / 4]);
+}
+
+#[test]
+fn dials_for_requests_are_bounded_and_go_on_as_they_end() {
+    let peers = (20..60).map(|n| known(n, Some(&format!("10.0.{n}.2:5001")))).collect();
+    let mut asker = Asker::with(|c| c.discovery.max_concurrent = 3, peers);
+    let link = LinkId(9);
+    asker.node.link_up(START, link, true, 9);
+    let hello = Hello { features: Features::SERVES_REQUESTS, ..greeting(9) };
+    asker.hear(link, Message::Hello(Box::new(hello)));
+    asker.pass(secs(1));
+    for dial in asker.dials() {
+        let (reason, detail) = (FailureKind::Timeout, String::new());
+        asker.feed(Input::DialFailed { dial, reason, detail });
+    }
+    asker.pass(secs(100));
+    asker.dials();
+    for n in 20..60 {
+        asker.ask_within(u64::from(n), n, "x", secs(60));
+    }
+    let mut under_way = asker.dials();
+    assert_eq!(under_way.len(), 3, "as many as may be at once");
+    asker.hear(link, whole(1));
+    asker.ask_within(100, 59, "x", secs(60));
+    assert_eq!(asker.dials(), []);
+    // As soon as one ends, the next begins.
+    for ended in 0..20 {
+        let (dial, detail) = (under_way.remove(0), String::new());
+        asker.feed(Input::DialFailed { dial, reason: FailureKind::Unreachable, detail });
+        let begun = asker.dials();
+        assert_eq!(begun.len(), 1, "{ended}");
+        under_way.extend(begun);
+    }
 }

@@ -175,6 +175,9 @@ async fn idle(inlet: &Inlet) -> Duration {
         let served = inlet.begun();
         idle = if inlet.is_busy() || served != begun { 0 } else { idle + 1 };
         (moved, begun) = (now, served);
+        if inlet.is_unread() {
+            return EVICTED;
+        }
         let is_over = match () {
             () if inlet.has_pipes() => false,
             () if inlet.is_guest() && inlet.is_busy() => quiet >= GUEST_STALLED,

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -14,10 +15,12 @@ use hyper::body::{Frame, Incoming, SizeHint};
 use tonic::Status;
 use tonic::body::Body;
 
-use super::inlet::{Busy, Inlet};
+use super::inlet::{Busy, Inlet, Unread};
 use crate::transport::tls::Proven;
 use crate::types::PeerId;
 
+/// Time for the client to take a frame of an answer, and bytes of it a second beyond that.
+const TAKING: (Duration, u64) = (Duration::from_secs(30), 16 * 1024);
 /// Answer to a guest that there is no room for.
 const NO_ROOM: &str = "too many clients are connected";
 
@@ -91,7 +94,10 @@ pub(super) async fn serve(
         return no_room(&request, visitor.is_http2);
     };
     let response = guest.call(request.map(Body::new), visitor).await;
-    response.map(|body| Body::new(Attended { body, _busy: busy }))
+    // A proxy has many clients on one connection, and looks after itself.
+    let is_timed = !(visitor.is_proxied && visitor.is_http2);
+    let unread = is_timed.then(|| inlet.unread());
+    response.map(|body| Body::new(Attended { body, unread, _busy: busy }))
 }
 
 fn no_room(request: &Request<Incoming>, is_http2: bool) -> Response<Body> {
@@ -109,9 +115,10 @@ fn no_room(request: &Request<Incoming>, is_http2: bool) -> Response<Body> {
     response
 }
 
-/// Body of an answer, and the connection's reason to live.
+/// Body of an answer, and the connection's reason to live for as long as the client reads it.
 struct Attended {
     body: Body,
+    unread: Option<Unread>,
     _busy: Busy,
 }
 
@@ -123,7 +130,18 @@ impl hyper::body::Body for Attended {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        // It is asked for more when the client has taken enough of what came before.
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        if let Some(unread) = &mut self.unread {
+            unread.until(match &frame {
+                Poll::Ready(Some(Ok(frame))) => {
+                    let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
+                    Some(TAKING.0 + Duration::from_secs(bytes / TAKING.1))
+                }
+                _ => None,
+            });
+        }
+        frame
     }
 
     fn is_end_stream(&self) -> bool {

@@ -1,12 +1,13 @@
 //! What a connection that serves requests may make of them: links.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::slots::{Full, Most, Slot, Slots};
 use crate::error::{FailureKind, TransportError};
@@ -161,6 +162,8 @@ struct Inner {
     requests: AtomicUsize,
     /// Pipes that the connection carries.
     pipes: AtomicUsize,
+    /// Times by which frames of answers to guests are to be taken.
+    unread: Mutex<BTreeSet<(Instant, u64)>>,
 }
 
 /// Reason for a connection to live: a request under way, or a pipe.
@@ -201,6 +204,7 @@ impl Inlet {
             refusals: AtomicUsize::default(),
             requests: AtomicUsize::default(),
             pipes: AtomicUsize::default(),
+            unread: Mutex::default(),
         };
         (Self(Arc::new(inner)), served)
     }
@@ -317,6 +321,17 @@ impl Inlet {
         self.port().crowd.subscribe()
     }
 
+    /// Watch over one answer to a guest.
+    pub(super) fn unread(&self) -> Unread {
+        Unread { inlet: self.clone(), number: self.begun(), until: None }
+    }
+
+    /// Reports whether a frame of an answer was not taken in its time.
+    pub(super) fn is_unread(&self) -> bool {
+        let unread = self.0.unread.lock().unwrap_or_else(PoisonError::into_inner);
+        unread.first().is_some_and(|(until, _)| *until < Instant::now())
+    }
+
     /// Number of requests that were served.
     pub(super) fn begun(&self) -> u64 {
         self.0.begun.load(Ordering::Relaxed)
@@ -403,6 +418,35 @@ impl Inlet {
     /// The slot of the connection's handshake, if it still has it.
     pub(super) fn take_slot(&self) -> Option<Slot> {
         self.0.slot.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// Watch over one answer: whether the client takes it.
+#[derive(Debug)]
+pub(super) struct Unread {
+    inlet: Inlet,
+    /// Tells answers apart that are due at once; two of one number count as one.
+    number: u64,
+    until: Option<Instant>,
+}
+
+impl Unread {
+    /// Sets the time for the frame that was handed over; `None`: there is none.
+    pub(super) fn until(&mut self, time: Option<Duration>) {
+        let mut unread = self.inlet.0.unread.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(until) = self.until.take() {
+            unread.remove(&(until, self.number));
+        }
+        self.until = time.map(|time| Instant::now() + time);
+        if let Some(until) = self.until {
+            unread.insert((until, self.number));
+        }
+    }
+}
+
+impl Drop for Unread {
+    fn drop(&mut self) {
+        self.until(None);
     }
 }
 

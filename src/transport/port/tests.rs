@@ -26,6 +26,8 @@ use crate::error::FailureKind;
 use crate::identity::Identity;
 use crate::ports::{Accepted, Listener, RawLink, Transport};
 use crate::transport::grpc::LINK_PATH;
+use crate::transport::metered::Traffic;
+use crate::transport::shared::Shared;
 use crate::transport::tls::TlsIdentity;
 use crate::transport::{GrpcOptions, GrpcTransport};
 use crate::types::Endpoint;
@@ -519,6 +521,35 @@ async fn slow_heads_end() {
         }
     };
     server.during_failures(Some(FailureKind::Timeout), rest).await;
+}
+
+/// Two answers of one connection are told apart, and each frame that is taken gives time for the next.
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_not_read_is_seen() {
+    let options = GrpcOptions { plaintext: true, ..GrpcOptions::default() };
+    let shared = Arc::new(Shared::new(identity(2), options).unwrap());
+    let (results, _told) = tokio::sync::mpsc::channel(1);
+    let port = Arc::new(super::inlet::Port::new(shared, false, results));
+    let address: SocketAddr = "192.0.2.1:7".parse().unwrap();
+    let slot = port.handshake_slot(address.ip()).unwrap();
+    let (inlet, _first) = super::Inlet::new(port, address, Traffic::default(), slot);
+    let time = Some(Duration::from_secs(30));
+    let _busy = inlet.begin();
+    let mut one = inlet.unread();
+    let _busy = inlet.begin();
+    let mut other = inlet.unread();
+    one.until(time);
+    other.until(time);
+    tokio::time::advance(Duration::from_secs(31)).await;
+    assert!(inlet.is_unread());
+    one.until(None);
+    assert!(inlet.is_unread());
+    other.until(time);
+    assert!(!inlet.is_unread());
+    tokio::time::advance(Duration::from_secs(31)).await;
+    assert!(inlet.is_unread());
+    drop(other);
+    assert!(!inlet.is_unread());
 }
 
 #[tokio::test]

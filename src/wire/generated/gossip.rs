@@ -289,6 +289,8 @@ pub struct Request {
     #[prost(bytes = "bytes", tag = "5")]
     pub body: ::prost::bytes::Bytes,
 }
+/// One that refuses may also come after one that is done, and before all of its body: then that is taken
+/// back.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Response {
     /// That of the request.
