@@ -298,7 +298,9 @@ pub struct MessagesConfig {
     #[serde(with = "span")]
     pub timeout: Duration,
     /// Maximum number of requests of one peer that are received, handled and answered at once; all peers
-    /// together, 16 times as many. What is above it is refused. Default 16, range 1 to 1024.
+    /// together, 16 times as many. Of large bodies fewer: those of one peer's requests take a quarter of the
+    /// memory for peers' bodies, which is 8 of 1 MiB by default, and 2 of the largest size at least. What is
+    /// above it is refused. Default 16, range 1 to 1024.
     pub max_concurrent: u32,
 }
 

@@ -73,10 +73,10 @@ impl FrameEncoder {
         Self::default()
     }
 
-    /// Takes messages from the front of `queue`, in order, until the frame has `budget` bytes
-    /// (at most [`MAX_FRAME_BYTES`]) or the queue is empty. At least one message is taken, however
-    /// large, as long as it fits a frame at all. Neighbours of one kind are merged into one
-    /// message, and a list above its limit is split.
+    /// Takes messages from the front of `queue`, in order, until the frame has `budget` bytes (at most
+    /// [`RawLink::MAX_FRAME_BYTES`](crate::ports::RawLink::MAX_FRAME_BYTES)) or the queue is empty. At
+    /// least one message is taken, however large, as long as it fits a frame at all. Neighbours of one
+    /// kind are merged into one message, and a list above its limit is split.
     ///
     /// `None` when the queue is empty.
     ///
