@@ -269,6 +269,11 @@ impl Limits {
         self.table().transaction(key(visitor), Instant::now())
     }
 
+    /// Counts bytes that were read for a visitor and are not sent.
+    pub(super) fn read(&self, visitor: &Visitor, bytes: u64) -> Result<(), Refusal> {
+        self.table().charge(key(visitor), bytes, bytes, Instant::now())
+    }
+
     /// Lets a request of a visitor be handled by the host.
     pub(super) fn handling(&self, visitor: &Visitor) -> Result<Handling, Refusal> {
         let key = key(visitor);

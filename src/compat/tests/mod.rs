@@ -48,6 +48,7 @@ struct World {
     ops: Ops,
     node: Arc<FakeNode>,
     _running: tokio::task::JoinSet<()>,
+    _transport: GrpcTransport,
 }
 
 impl World {
@@ -58,7 +59,7 @@ impl World {
         let ops = Ops::new(settings, Arc::clone(&node) as _, transport.outbound());
         let mut running = tokio::task::JoinSet::new();
         running.spawn(ops.clone().run());
-        Self { ops, node, _running: running }
+        Self { ops, node, _running: running, _transport: transport }
     }
 
     /// Waits until the index has caught up.
