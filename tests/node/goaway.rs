@@ -18,10 +18,13 @@ use tokio::task::{AbortHandle, JoinSet};
 use crate::common::{builder, config_with, counters, event, ready, soon, start, stats};
 use crate::handover::talk;
 
+/// What lets a connection be told goodbye, and what ends it.
+type Connection = (oneshot::Sender<()>, AbortHandle);
+
 /// An HTTP/2 proxy that passes streams on as they come; ends when dropped.
 struct Proxy {
     address: SocketAddr,
-    connections: Arc<Mutex<Vec<(oneshot::Sender<()>, AbortHandle)>>>,
+    connections: Arc<Mutex<Vec<Connection>>>,
     _tasks: JoinSet<()>,
 }
 
@@ -46,7 +49,7 @@ impl Proxy {
     /// Says goodbye to the connections that there are, and gives what ends them.
     fn goodbye(&self) -> Vec<AbortHandle> {
         let all = std::mem::take(&mut *self.connections.lock().unwrap());
-        let told = |(goodbye, serving): (oneshot::Sender<()>, _)| {
+        let told = |(goodbye, serving): Connection| {
             let _ = goodbye.send(());
             serving
         };

@@ -461,7 +461,7 @@ async fn who_cannot_be_dialled_is_told_at_once() {
     let edge = start_dialler(TransportKind::GrpcStream, &server, Role::Edge).await;
     let edge_id = edge.peer_id();
     stop(&edge).await;
-    until_peers(&server, "the link ends", |peers| peers.is_empty()).await;
+    until_peers(&server, "the link ends", <[_]>::is_empty).await;
     let answer = server.request(edge_id, "echo", "").await;
     assert!(matches!(answer, Err(RequestError::NoWay { .. })), "{answer:?}");
 }

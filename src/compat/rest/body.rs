@@ -23,9 +23,9 @@ const MIN_BYTES_PER_SECOND: u64 = 16 * 1024;
 /// Number of bytes of an answer that are handed out at a time.
 const PIECE_BYTES: usize = 64 * 1024;
 /// Maximum number of bytes of a refused body that are read, and dropped.
-const DRAINED_BYTES: u64 = 256 * 1024;
+const DRAINED_BYTES: u64 = 1024 * 1024;
 /// Time that reading them may take.
-const DRAIN_TIME: Duration = Duration::from_millis(500);
+const DRAIN_TIME: Duration = Duration::from_secs(2);
 
 /// Reads a body of at most `limit` bytes, and no more of a larger one. Each piece is told to the permit before
 /// it is kept; what a header announces is not believed.
@@ -238,7 +238,7 @@ mod tests {
 
         let (pieces, body) = mpsc::channel(1000);
         for _ in 0..1000 {
-            pieces.try_send(vec![7; 1024].into()).unwrap();
+            pieces.try_send(vec![7; 2048].into()).unwrap();
         }
         let start = Instant::now();
         drain(Pieces(body)).await;

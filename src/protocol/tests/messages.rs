@@ -9,8 +9,8 @@ use crate::error::RequestError;
 use crate::identity::Identity;
 use crate::protocol::{AnswerRefusal, CallId, DialId, Input, Output, Restored, Ticket};
 use crate::types::{
-    Counters, FailureKind, Features, Hello, LinkId, Message, PIECE_BYTES, PeerId, ResponseStatus,
-    StoredPeer, WallTime,
+    Counters, FailureKind, Features, Hello, LinkId, Message, MonoTime, PIECE_BYTES, PeerId,
+    ResponseStatus, StoredPeer, WallTime,
 };
 
 use super::single_node::{SingleNode, greeting};
@@ -83,7 +83,7 @@ impl Asker {
     /// Lets time pass.
     fn pass(&mut self, span: Duration) {
         let end = self.now + span;
-        while let Some(at) = self.node.protocol.poll_timeout().map(|at| at.as_duration())
+        while let Some(at) = self.node.protocol.poll_timeout().map(MonoTime::as_duration)
             && at <= end
         {
             self.now = self.now.max(at);

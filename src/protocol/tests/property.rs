@@ -365,25 +365,7 @@ impl Chaos {
                     }
                 }
             }
-            28 => match b % 8 {
-                0 => Input::CancelRequest { call: CallId(u64::from(a % 8)) },
-                1 => Input::Serving(if a < 64 { BTreeSet::new() } else { ["p".to_owned()].into() }),
-                _ => Input::Request {
-                    call: CallId(u64::from(a % 8)),
-                    peer: identity(b % 9).peer_id(),
-                    protocol: "p".to_owned(),
-                    body: vec![0; usize::from(b) << (a % 12)].into(),
-                    within: millis(u64::from(a) * 50),
-                },
-            },
-            29 | 30 => {
-                let ticket = self.requests.pop_first()?;
-                let body = Bytes::from(vec![0; usize::from(b) << (a % 13)]);
-                Input::Answer {
-                    ticket,
-                    result: if b < 200 { Ok(body) } else { Err(AnswerRefusal::Failed) },
-                }
-            }
+            28..31 => return self.request(step),
             22 => {
                 let topics = if a < 50 { None } else { interest(a, b).topics };
                 Input::Subscribed { topics: topics.map(|topics| topics.into_iter().collect()) }
@@ -392,6 +374,28 @@ impl Chaos {
                 link,
                 messages: vec![message(step), message(Step { kind: b, a: kind, ..step })],
                 bytes: 100,
+            },
+        })
+    }
+
+    /// What the host asks of peers, and answers to them.
+    fn request(&mut self, Step { kind, a, b, .. }: Step) -> Option<Input> {
+        if kind % 31 > 28 {
+            let ticket = self.requests.pop_first()?;
+            let body = Bytes::from(vec![0; usize::from(b) << (a % 13)]);
+            let result = if b < 200 { Ok(body) } else { Err(AnswerRefusal::Failed) };
+            return Some(Input::Answer { ticket, result });
+        }
+        let call = CallId(u64::from(a % 8));
+        Some(match b % 8 {
+            0 => Input::CancelRequest { call },
+            1 => Input::Serving(if a < 64 { BTreeSet::new() } else { ["p".to_owned()].into() }),
+            _ => Input::Request {
+                call,
+                peer: identity(b % 9).peer_id(),
+                protocol: "p".to_owned(),
+                body: vec![0; usize::from(b) << (a % 12)].into(),
+                within: millis(u64::from(a) * 50),
             },
         })
     }

@@ -667,6 +667,15 @@ fn a_replay_is_followed_to_another_connection() {
     assert!(!check(&[done(&left), done(&afresh), done(&flushed), calm]));
 }
 
+/// What another node is given, and does.
+fn heard(input: &Input) -> Seen<'_> {
+    Seen::Input { node: 1, input }
+}
+
+fn does(output: &Output) -> Seen<'_> {
+    Seen::Output { node: 1, output }
+}
+
 #[test]
 fn requests_once() {
     let body = Bytes::from_static(b"body");
@@ -697,12 +706,6 @@ fn requests_once() {
     let unsent = answered(Err(RequestError::LinkLost { sent: false }));
     let gone = Output::RequestCancelled { ticket: Ticket(1) };
     let check = |seen: &[Seen<'_>]| bites(RequestsOnce::default(), seen);
-    fn heard(input: &Input) -> Seen<'_> {
-        Seen::Input { node: 1, input }
-    }
-    fn does(output: &Output) -> Seen<'_> {
-        Seen::Output { node: 1, output }
-    }
     let round = [given(&asked), does(&good), heard(&said)];
     assert!(!check(&[&round[..], &[done(&whole)]].concat()));
     assert!(check(&[&round[..], &[done(&whole), done(&whole)]].concat()), "two answers");

@@ -244,7 +244,7 @@ fn bodies_and_payloads_take_turns_on_a_thin_way() {
         |w| {
             let done = [w.answers(0).len() == 4, payloads.iter().all(|id| w.holders(id) == 2)];
             for (ended, _) in ended.iter_mut().zip(done).filter(|(_, done)| *done) {
-                ended.get_or_insert(w.now() - began);
+                ended.get_or_insert(w.now().saturating_sub(began));
             }
             done == [true, true]
         },

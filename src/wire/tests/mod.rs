@@ -60,6 +60,41 @@ fn record(endpoints: &[&str]) -> PeerRecord {
 
 /// One example of every kind.
 fn examples() -> Vec<Message> {
+    let mut examples = of_the_network();
+    examples.extend(of_requests());
+    examples
+}
+
+fn of_requests() -> [Message; 6] {
+    [
+        Message::Request {
+            id: 300,
+            protocol: "orders.quote/1".to_owned(),
+            size: 70_000,
+            timeout_ms: 30_000,
+            body: Bytes::from_static(b"ask"),
+        },
+        Message::Response {
+            id: 300,
+            status: ResponseStatus::Done,
+            size: 6,
+            body: Bytes::from_static(b"answer"),
+            reason: String::new(),
+        },
+        Message::Response {
+            id: 301,
+            status: ResponseStatus::TooLarge,
+            size: 0,
+            body: Bytes::new(),
+            reason: "1048576".to_owned(),
+        },
+        Message::BodyPart { id: 300, of_answer: false, data: Bytes::from_static(b"more") },
+        Message::BodyPart { id: 1, of_answer: true, data: Bytes::from_static(b"of it") },
+        Message::CancelRequest { id: 300 },
+    ]
+}
+
+fn of_the_network() -> Vec<Message> {
     vec![
         Message::Hello(Box::new(Hello {
             network: "orders-prod".to_owned(),
@@ -155,30 +190,6 @@ fn examples() -> Vec<Message> {
         Message::Probed { nonce: 7, received: 5, payload: Bytes::from_static(b"probed") },
         Message::Hello(Box::new(Hello { takes_over: true, ..plain_hello() })),
         Message::Switch { step: 3 },
-        Message::Request {
-            id: 300,
-            protocol: "orders.quote/1".to_owned(),
-            size: 70_000,
-            timeout_ms: 30_000,
-            body: Bytes::from_static(b"ask"),
-        },
-        Message::Response {
-            id: 300,
-            status: ResponseStatus::Done,
-            size: 6,
-            body: Bytes::from_static(b"answer"),
-            reason: String::new(),
-        },
-        Message::Response {
-            id: 301,
-            status: ResponseStatus::TooLarge,
-            size: 0,
-            body: Bytes::new(),
-            reason: "1048576".to_owned(),
-        },
-        Message::BodyPart { id: 300, of_answer: false, data: Bytes::from_static(b"more") },
-        Message::BodyPart { id: 1, of_answer: true, data: Bytes::from_static(b"of it") },
-        Message::CancelRequest { id: 300 },
     ]
 }
 

@@ -171,7 +171,7 @@ async fn fields_are_named_where_they_are_wrong() {
 #[tokio::test]
 async fn a_message_reaches_the_handler_of_its_type() {
     let server = Server::start().await;
-    let (told, mut heard) = tokio::sync::mpsc::unbounded_channel();
+    let (told, mut heard) = tokio::sync::mpsc::channel(4);
     for protocol in ["sorcha.message.0", "sorcha.message.4"] {
         let told = told.clone();
         let handler = move |request: sorcha_peer::Request| {
@@ -180,7 +180,7 @@ async fn a_message_reaches_the_handler_of_its_type() {
                 request.caller().to_owned(),
                 request.body().clone(),
             );
-            let sent = told.send(seen);
+            let sent = told.try_send(seen);
             async move { sent.map(|()| bytes::Bytes::new()).map_err(|e| e.to_string()) }
         };
         server.node.handle_requests(protocol, handler).unwrap();
