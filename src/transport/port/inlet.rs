@@ -88,16 +88,14 @@ impl Port {
         let of_host = (!self.is_proxied).then_some(MAX_GUESTS_OF_HOST);
         let enter = |total| Slots::enter(&self.guests, ip, Most { total, of_host });
         enter(MAX_GUESTS).or_else(|full| match full {
-            Full::Total(_) => match self.guests.fullest(ip) {
-                Some(host) => {
+            Full::Total(_) => {
+                if let Some(host) = self.guests.fullest(ip) {
                     self.evict(Some(host), true);
-                    enter(MAX_GUESTS + MAX_GUESTS_LEAVING)
+                    return enter(MAX_GUESTS + MAX_GUESTS_LEAVING);
                 }
-                None => {
-                    self.evict(None, false);
-                    Err(full)
-                }
-            },
+                self.evict(None, false);
+                Err(full)
+            }
             Full::OfHost(_) => {
                 self.evict(Some(host_of(ip)), false);
                 Err(full)
