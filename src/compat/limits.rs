@@ -363,6 +363,12 @@ fn key(visitor: &Visitor) -> Key {
 
 #[cfg(test)]
 mod tests {
+    #![allow(
+        clippy::cast_possible_truncation,
+        clippy::needless_pass_by_value,
+        reason = "numbers of tests are small"
+    )]
+
     use super::*;
 
     const HOST: Key = Key::Host(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST));

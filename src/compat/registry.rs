@@ -558,6 +558,12 @@ async fn ping(shared: &Shared, entry: Entry) {
 
 #[cfg(test)]
 mod tests {
+    #![allow(
+        clippy::cast_possible_truncation,
+        clippy::unnecessary_wraps,
+        reason = "numbers of tests are small"
+    )]
+
     use super::*;
 
     const WALL: WallTime = WallTime::from_millis(7000);

@@ -1,5 +1,13 @@
 //! Operations over a node that is made up, and clients that answer on real sockets.
 
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    clippy::format_collect,
+    reason = "numbers of tests are small"
+)]
+
 mod fetches;
 mod fields;
 mod grpc;
