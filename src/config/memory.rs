@@ -22,15 +22,16 @@ const MAX_MEMORY: u64 = 1024 * KIB * MIB;
 
 /// Parts of the memory that the owners have where no setting says otherwise; 64 in all.
 const ASSEMBLIES: u64 = 16;
-const CHECKS: u64 = 4;
-const STORING: u64 = 12;
+const CHECKS: u64 = 3;
+const STORING: u64 = 9;
 const CACHE: u64 = 4;
 const PROOFS: u64 = 1;
-const SERVING: u64 = 6;
-const DEFERRED: u64 = 4;
+const SERVING: u64 = 5;
+const DEFERRED: u64 = 3;
 const PUBLISHES: u64 = 8;
 const INBOUND: u64 = 2;
-const STORES: u64 = 7;
+const STORES: u64 = 5;
+const REQUESTS: u64 = 8;
 /// All of these.
 const PARTS: u64 = ASSEMBLIES
     + CHECKS
@@ -41,7 +42,8 @@ const PARTS: u64 = ASSEMBLIES
     + DEFERRED
     + PUBLISHES
     + INBOUND
-    + STORES;
+    + STORES
+    + REQUESTS;
 
 /// Number of bytes that each owner may hold. An owner of payloads may always hold one, however
 /// large.
@@ -68,6 +70,8 @@ pub(crate) struct Shares {
     pub(crate) inbound: u64,
     /// Caches of the stores.
     pub(crate) stores: u64,
+    /// Bodies of requests and of their answers, own and others' together.
+    pub(crate) requests: u64,
 }
 
 impl Config {
@@ -94,6 +98,7 @@ impl Config {
             publishes: share(PUBLISHES),
             inbound: share(INBOUND),
             stores: share(STORES),
+            requests: share(REQUESTS),
         }
     }
 
@@ -243,7 +248,7 @@ mod tests {
 
     fn sum(shares: &Shares) -> u64 {
         let Shares { assemblies, checks, storing, cache, proofs, .. } = *shares;
-        let Shares { serving, deferred, publishes, inbound, stores, .. } = *shares;
+        let Shares { serving, deferred, publishes, inbound, stores, requests, .. } = *shares;
         assemblies
             + checks
             + storing
@@ -254,6 +259,7 @@ mod tests {
             + publishes
             + inbound
             + stores
+            + requests
     }
 
     #[test]

@@ -283,8 +283,8 @@ pub struct OutboxConfig {
 }
 
 /// Section `[messages]`: requests to single peers, and those of peers. Bodies that are on their way or
-/// handled take at most 8 times `max_bytes` of memory, or 32 MiB where that is more, for own requests and
-/// as much for those of peers; that is no part of [`LimitsConfig::memory`].
+/// handled take at most a sixteenth of [`LimitsConfig::memory`] for own requests and as much for those of
+/// peers, or one body of the largest size where that is more.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
@@ -299,7 +299,7 @@ pub struct MessagesConfig {
     pub timeout: Duration,
     /// Maximum number of requests of one peer that are received, handled and answered at once; all peers
     /// together, 16 times as many. Of large bodies fewer: those of one peer's requests take a quarter of the
-    /// memory for peers' bodies, which is 8 of 1 MiB by default, and 2 of the largest size at least. What is
+    /// memory for peers' bodies, which is 4 of 1 MiB by default, and one of the largest size at least. What is
     /// above it is refused. Default 16, range 1 to 1024.
     pub max_concurrent: u32,
 }

@@ -155,7 +155,7 @@ impl Protocol {
             outbox,
             replays: Replays::default(),
             repairs: Repairs::restored(restored.whole_since, restored.whole_until),
-            messages: Messages::new(&config.messages),
+            messages: Messages::new(&config.messages, shares.requests),
         }
     }
 

@@ -63,10 +63,6 @@ use sending::Sending;
 pub(super) const MAX_CALLS: usize = 1024;
 /// Number of times that the requests of all peers may be as many as those of one.
 const IN_ALL: usize = 16;
-/// Number of largest bodies that may be held at once, for each side.
-const HELD_BODIES: u64 = 8;
-/// Least bound of bytes of bodies, for each side.
-const MIN_HELD: u64 = 32 << 20;
 /// Maximum time of a request.
 const MAX_TIME: Duration = Duration::from_mins(10);
 /// Maximum number of idle links beyond those of the overlay that were dialled for requests.
@@ -76,6 +72,8 @@ const MAX_ERRANDS: usize = 16;
 #[derive(Debug)]
 pub(super) struct Messages {
     config: MessagesConfig,
+    /// Bytes of bodies that may be held, those of both sides together.
+    share: u64,
     /// Protocols that the host serves.
     serving: BTreeSet<String>,
     /// Requests of the host that are not answered.
@@ -141,9 +139,10 @@ impl Conversation {
 }
 
 impl Messages {
-    pub(super) fn new(config: &MessagesConfig) -> Self {
+    pub(super) fn new(config: &MessagesConfig, share: u64) -> Self {
         Self {
             config: config.clone(),
+            share,
             serving: BTreeSet::new(),
             calls: BTreeMap::new(),
             asked: BTreeMap::new(),
@@ -155,9 +154,10 @@ impl Messages {
         }
     }
 
-    /// Returns the bytes of bodies that may be held, of the host's requests and of those of peers each.
+    /// Returns the bytes of bodies that may be held, of the host's requests and of those of peers each: half of the
+    /// share, and one body at the least.
     pub(super) fn max_held(&self) -> u64 {
-        self.config.max_bytes.saturating_mul(HELD_BODIES).max(MIN_HELD)
+        (self.share / 2).max(self.config.max_bytes)
     }
 
     /// Returns the bytes of bodies that are held.

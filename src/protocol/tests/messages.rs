@@ -48,6 +48,8 @@ impl Asker {
         let mut config = Config::lan();
         (config.overlay.dial_target, config.overlay.min_links) = (1, 1);
         config.discovery.min_healthy_peers = 1;
+        // Of that, half of an eighth is for each side.
+        config.limits.memory = 16 * MAX_HELD;
         tune(&mut config);
         let restored = Restored { peers, ..Restored::default() };
         let mut node = SingleNode::restored(1, &config, Vec::new(), restored);
