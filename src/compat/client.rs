@@ -145,6 +145,11 @@ impl Client {
         Self { outbound, policy, kept: Mutex::default() }
     }
 
+    /// Closes the connections that are kept.
+    pub(super) fn close(&self) {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     /// Asks whether somebody is there, by each way in turn. Returns the way and the id that answered.
     pub(super) async fn ping(&self, target: &Target, me: &str) -> Result<(Way, String), Failure> {
         let mut last = Failure("there is no way to ask".to_owned());

@@ -20,8 +20,8 @@ use tokio::time::sleep;
 use super::Shared;
 use super::client::Wanted;
 use super::hashes::{self, Name};
+use super::registry::Owner;
 use crate::error::PublishError;
-use crate::types::Host;
 
 const ATTEMPTS: u32 = 5;
 /// Delay before the second attempt; it doubles with each, with jitter.
@@ -63,16 +63,16 @@ struct Promise {
 pub(super) struct Source {
     /// Id of the client.
     pub(super) id: String,
-    pub(super) host: Host,
+    pub(super) owner: Owner,
     pub(super) wanted: Wanted,
     /// Topic under which it is published.
     pub(super) topic: String,
 }
 
 impl Promise {
-    /// Host of the first client.
-    fn host(&self) -> Option<&Host> {
-        self.sources.first().map(|source| &source.host)
+    /// Whose the first client is.
+    fn owner(&self) -> Option<&Owner> {
+        self.sources.first().map(|source| &source.owner)
     }
 }
 
@@ -105,9 +105,9 @@ impl Fetches {
             }
             return has_room;
         }
-        let host = Some(&source.host);
-        let of_host = state.wanted.values().filter(|promise| promise.host() == host).count();
-        if state.wanted.len() >= MAX_WANTED || of_host >= MAX_WANTED_OF_HOST {
+        let owner = Some(&source.owner);
+        let theirs = state.wanted.values().filter(|promise| promise.owner() == owner).count();
+        if state.wanted.len() >= MAX_WANTED || theirs >= MAX_WANTED_OF_HOST {
             return false;
         }
         let promise = Promise { sources: vec![source], is_under_way: false };
@@ -136,15 +136,15 @@ impl Fetches {
     /// Next promise to be kept, of a host that has room for one more; it is then under way.
     fn take_waiting(&self) -> Option<[u8; 32]> {
         let state = &mut *self.state();
-        let mut of_host: BTreeMap<&Host, usize> = BTreeMap::new();
+        let mut of_owner: BTreeMap<&Owner, usize> = BTreeMap::new();
         for promise in state.wanted.values().filter(|promise| promise.is_under_way) {
-            if let Some(host) = promise.host() {
-                *of_host.entry(host).or_default() += 1;
+            if let Some(owner) = promise.owner() {
+                *of_owner.entry(owner).or_default() += 1;
             }
         }
         let may = |sha: &[u8; 32]| {
-            let host = state.wanted.get(sha).and_then(Promise::host);
-            let under_way = host.and_then(|host| of_host.get(host));
+            let owner = state.wanted.get(sha).and_then(Promise::owner);
+            let under_way = owner.and_then(|owner| of_owner.get(owner));
             under_way.is_none_or(|count| *count < MAX_UNDER_WAY_OF_HOST)
         };
         let at = state.waiting.iter().position(may)?;
@@ -301,8 +301,9 @@ mod tests {
         let mut bytes = [0; 32];
         bytes[..2].copy_from_slice(&n.to_le_bytes());
         let wanted = Wanted { hash: n.to_string(), register: String::new(), size: None };
-        let (id, host) = (source.to_owned(), Host::Name(host.to_string()));
-        fetches.want(&Name::Hex(bytes), Source { id, host, wanted, topic: "t".to_owned() })
+        let [high, low] = host.to_be_bytes();
+        let (id, owner) = (source.to_owned(), Owner::Caller([10, 0, high, low].into()));
+        fetches.want(&Name::Hex(bytes), Source { id, owner, wanted, topic: "t".to_owned() })
     }
 
     #[test]

@@ -401,7 +401,7 @@ mod tests {
             bytes[..8].copy_from_slice(&n.to_le_bytes());
             bytes
         };
-        for n in 0..MAX_LEARNT as u64 + 1 {
+        for n in 0..=MAX_LEARNT as u64 {
             let from = vec!["a client".to_owned()];
             hashes.learn(id(n), TransactionId::from_bytes(id(n)), from);
         }

@@ -269,6 +269,11 @@ impl Limits {
         self.table().transaction(key(visitor), Instant::now())
     }
 
+    /// Counts bytes that were read for a visitor and are not sent.
+    pub(super) fn read(&self, visitor: &Visitor, bytes: u64) -> Result<(), Refusal> {
+        self.table().charge(key(visitor), bytes, bytes, Instant::now())
+    }
+
     /// Lets a request of a visitor be handled by the host.
     pub(super) fn handling(&self, visitor: &Visitor) -> Result<Handling, Refusal> {
         let key = key(visitor);
@@ -358,6 +363,12 @@ fn key(visitor: &Visitor) -> Key {
 
 #[cfg(test)]
 mod tests {
+    #![allow(
+        clippy::cast_possible_truncation,
+        clippy::needless_pass_by_value,
+        reason = "numbers of tests are small"
+    )]
+
     use super::*;
 
     const HOST: Key = Key::Host(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST));

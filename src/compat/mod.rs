@@ -108,6 +108,15 @@ impl Shared {
     }
 }
 
+/// Closes what is open to clients when the service ends, whoever still holds it.
+struct Closing<'a>(&'a Shared);
+
+impl Drop for Closing<'_> {
+    fn drop(&mut self) {
+        self.0.client.close();
+    }
+}
+
 impl Ops {
     /// Operations over a node, with a way out to those that register.
     pub(crate) fn new(settings: Settings, backend: Arc<dyn Backend>, outbound: Outbound) -> Self {
@@ -131,6 +140,7 @@ impl Ops {
     /// Does what runs beside requests, until dropped.
     pub(crate) async fn run(self) {
         let shared = &self.0;
+        let _closing = Closing(shared);
         let pinging = registry::run(shared);
         let following = hashes::run(shared);
         let fetching = fetch::run(shared);

@@ -98,6 +98,8 @@ struct Registered {
     since: Instant,
     /// Way by which it answered, and when last.
     answered: Option<(Way, Instant)>,
+    /// Id by which it answered.
+    answered_as: String,
     last_seen: WallTime,
     misses: u32,
     /// Time of the next ping; `None` while one is under way.
@@ -107,8 +109,18 @@ struct Registered {
     news: VecDeque<Arc<News>>,
     is_told: bool,
     failures: u32,
+    /// True: the last news did not reach it.
+    is_failing: bool,
     /// Time before which no news is sent.
     pause: Instant,
+}
+
+/// Whose a registration is, where places are shared by hosts: of who said it, or, where a proxy hides that, of the
+/// host that is named. Names cost nothing, and many may lead to one host.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Owner {
+    Caller(IpAddr),
+    Named(Host),
 }
 
 /// Registration to be pinged, or told something.
@@ -127,8 +139,8 @@ pub(super) struct Registry {
     next: u64,
     /// Client that was told last: the one behind it is the next.
     told: String,
-    /// Those that are being told something: number, host, and whether the last did not reach it.
-    telling: Vec<(u64, Host, bool)>,
+    /// Those that are being told something: number, owner, and whether the last did not reach it.
+    telling: Vec<(u64, Owner, bool)>,
 }
 
 impl Registry {
@@ -189,10 +201,12 @@ impl Registry {
         };
         let is_same_caller =
             candidate.caller.is_some() && known.candidate.caller == candidate.caller;
-        if !is_same_caller && !known.candidate.is_hearsay {
+        let is_its_own = candidate.is_own_address() && !known.candidate.is_own_address();
+        let answers_so = known.answered_as == candidate.id;
+        if !is_same_caller && !known.candidate.is_hearsay && !is_its_own && !answers_so {
             return Err(ADDRESS_IN_USE);
         }
-        // It calls itself otherwise by now, as after a restart.
+        // It calls itself otherwise by now, as after a restart, or somebody else had named its place.
         let id = known.candidate.id.clone();
         self.peers.remove(&id);
         Ok(())
@@ -200,9 +214,14 @@ impl Registry {
 
     /// Reports whether a host has registered its share.
     fn has_share(&self, candidate: &Candidate) -> bool {
-        let Some(host) = candidate.by.filter(|ip| !ip.is_loopback()) else { return false };
+        let owner = candidate.owner();
+        let is_here = match &owner {
+            Owner::Caller(ip) | Owner::Named(Host::Ip(ip)) => ip.is_loopback(),
+            Owner::Named(Host::Name(_)) => false,
+        };
         let share = (self.max / 16).max(MIN_SHARE);
-        self.peers.values().filter(|known| known.candidate.by == Some(host)).count() >= share
+        let theirs = self.peers.values().filter(|known| known.candidate.owner() == owner);
+        !is_here && theirs.count() >= share
     }
 
     fn add(
@@ -228,6 +247,7 @@ impl Registry {
             number: self.next,
             since: now,
             answered: None,
+            answered_as: String::new(),
             last_seen: wall,
             misses: 0,
             due: Some(now),
@@ -235,6 +255,7 @@ impl Registry {
             news: VecDeque::new(),
             is_told: false,
             failures: 0,
+            is_failing: false,
             pause: now,
             candidate,
         };
@@ -263,6 +284,11 @@ impl Registry {
         known.is_answering().then(|| known.target())
     }
 
+    /// Whose a registration is.
+    pub(super) fn owner(&self, id: &str) -> Option<Owner> {
+        Some(self.peers.get(id)?.candidate.owner())
+    }
+
     /// Notes a sign of life that came from an address; only one from where it registered counts.
     pub(super) fn touch(&mut self, id: &str, caller: IpAddr, wall: WallTime) {
         if let Some(known) = self.peers.get_mut(id)
@@ -274,9 +300,9 @@ impl Registry {
 
     /// Registrations whose ping is due, the longest overdue first, at most so many; each is then under way.
     fn take_due(&mut self, now: Instant, most: usize) -> Vec<Entry> {
-        let mut of_host: BTreeMap<Host, usize> = BTreeMap::new();
+        let mut of_owner: BTreeMap<Owner, usize> = BTreeMap::new();
         for known in self.peers.values().filter(|known| known.due.is_none()) {
-            *of_host.entry(known.host().clone()).or_default() += 1;
+            *of_owner.entry(known.candidate.owner()).or_default() += 1;
         }
         let mut due: Vec<_> = self
             .peers
@@ -285,7 +311,7 @@ impl Registry {
             .collect();
         due.sort_unstable_by_key(|known| known.due);
         let may = |known: &&mut Registered| {
-            let under_way = of_host.entry(known.host().clone()).or_default();
+            let under_way = of_owner.entry(known.candidate.owner()).or_default();
             *under_way += 1;
             *under_way <= MAX_PINGS_OF_HOST
         };
@@ -303,10 +329,17 @@ impl Registry {
     }
 
     /// Notes that a ping was answered, or was not. Returns whether the registration is gone.
-    fn pinged(&mut self, entry: &Entry, way: Option<Way>, now: Instant, wall: WallTime) -> bool {
+    fn pinged(
+        &mut self,
+        entry: &Entry,
+        answer: Option<(Way, String)>,
+        now: Instant,
+        wall: WallTime,
+    ) -> bool {
         let Some(known) = self.current(entry) else { return false };
-        if let Some(way) = way {
+        if let Some((way, id)) = answer {
             known.answered = Some((way, now));
+            known.answered_as = id;
             known.last_seen = wall;
             (known.misses, known.failures) = (0, 0);
             known.pause = now;
@@ -354,12 +387,12 @@ impl Registry {
     pub(super) fn take_news(&mut self, now: Instant) -> Option<(Entry, Arc<News>)> {
         let behind = (Bound::Excluded(self.told.clone()), Bound::Unbounded);
         let again = self.telling.iter().filter(|(_, _, again)| *again).count();
-        let of_host = |host: &Host| self.telling.iter().filter(|(_, at, _)| at == host).count();
+        let of = |owner: &Owner| self.telling.iter().filter(|(_, told, _)| told == owner).count();
         let ready = |known: &Registered| {
             known.may_be_told()
                 && known.pause <= now
-                && (known.failures == 0 || again < MAX_TOLD_AGAIN)
-                && of_host(known.host()) < MAX_TOLD_OF_HOST
+                && (!known.is_failing || again < MAX_TOLD_AGAIN)
+                && of(&known.candidate.owner()) < MAX_TOLD_OF_HOST
         };
         let id = self.peers.range::<String, _>(behind).find(|(_, known)| ready(known));
         let id = id.or_else(|| self.peers.iter().find(|(_, known)| ready(known)))?.0.clone();
@@ -367,7 +400,7 @@ impl Registry {
         let news = Arc::clone(known.news.front()?);
         known.is_told = true;
         self.told = id;
-        self.telling.push((known.number, known.host().clone(), known.failures > 0));
+        self.telling.push((known.number, known.candidate.owner(), known.is_failing));
         Some((known.entry(), news))
     }
 
@@ -382,6 +415,7 @@ impl Registry {
         self.telling.retain(|(number, ..)| *number != entry.number);
         let Some(known) = self.current(entry) else { return };
         known.is_told = false;
+        known.is_failing = !arrived;
         if arrived {
             known.failures = 0;
             if known.news.front().is_some_and(|front| Arc::ptr_eq(front, news)) {
@@ -398,6 +432,18 @@ impl Registry {
     }
 }
 
+impl Candidate {
+    fn owner(&self) -> Owner {
+        self.by.map_or_else(|| Owner::Named(self.endpoint.host().clone()), Owner::Caller)
+    }
+
+    /// Reports whether it was said from the address that it names.
+    fn is_own_address(&self) -> bool {
+        let named = self.endpoint.socket_addr().map(|address| address.ip());
+        named.is_some() && named == self.caller
+    }
+}
+
 impl Registered {
     /// Reports whether it answered its last ping.
     fn is_answering(&self) -> bool {
@@ -407,11 +453,6 @@ impl Registered {
     /// Reports whether it is there, though it may have missed a ping or two.
     fn is_there(&self) -> bool {
         self.answered.is_some() && self.misses < MAX_LAPSES
-    }
-
-    /// Host that it named.
-    fn host(&self) -> &Host {
-        self.candidate.endpoint.host()
     }
 
     fn may_be_told(&self) -> bool {
@@ -491,24 +532,25 @@ async fn ping(shared: &Shared, entry: Entry) {
     let me = shared.backend.peer_id().to_string();
     let answer = shared.client.ping(&entry.target, &me).await;
     let (now, wall) = (Instant::now(), shared.backend.now());
-    let way = match answer {
+    let answer = match answer {
         Ok((_, id)) if id == me => {
             // Another of this node's own addresses.
             shared.registry().remove(&entry);
             shared.count(|c| c.compat_peers_dropped += 1);
             return;
         }
-        Ok((way, _)) => Some(way),
+        Ok(answer) => Some(answer),
         Err(error) => {
             let endpoint = &entry.target.endpoint;
             tracing::debug!(target: "sorcha_peer::compat", %endpoint, %error, "no answer to a ping");
             None
         }
     };
-    let is_gone = shared.registry().pinged(&entry, way, now, wall);
+    let is_missed = answer.is_none();
+    let is_gone = shared.registry().pinged(&entry, answer, now, wall);
     shared.count(|c| {
         c.compat_pings_sent += 1;
-        c.compat_pings_missed += u64::from(way.is_none());
+        c.compat_pings_missed += u64::from(is_missed);
         c.compat_peers_dropped += u64::from(is_gone);
     });
     shared.news_changed.notify_one();
@@ -516,6 +558,12 @@ async fn ping(shared: &Shared, entry: Entry) {
 
 #[cfg(test)]
 mod tests {
+    #![allow(
+        clippy::cast_possible_truncation,
+        clippy::unnecessary_wraps,
+        reason = "numbers of tests are small"
+    )]
+
     use super::*;
 
     const WALL: WallTime = WallTime::from_millis(7000);
@@ -535,6 +583,10 @@ mod tests {
         }
     }
 
+    fn answered() -> Option<(Way, String)> {
+        Some((Way::H2c, String::new()))
+    }
+
     fn answer(registry: &mut Registry, now: Instant) {
         loop {
             let due = registry.take_due(now, 10_000);
@@ -542,7 +594,7 @@ mod tests {
                 return;
             }
             for entry in due {
-                registry.pinged(&entry, Some(Way::H2c), now, WALL);
+                registry.pinged(&entry, answered(), now, WALL);
             }
         }
     }
@@ -595,7 +647,7 @@ mod tests {
         registry.register(candidate("a", 1, Some(1)), now, WALL).unwrap();
         let old = registry.take_due(now, 1).remove(0);
         registry.register(candidate("a", 2, Some(1)), now, WALL).unwrap();
-        assert!(!registry.pinged(&old, Some(Way::H2c), now, WALL));
+        assert!(!registry.pinged(&old, answered(), now, WALL));
         assert!(ids(&registry).is_empty());
         registry.remove(&old);
         assert!(registry.contains("a"));
@@ -649,7 +701,7 @@ mod tests {
             registry.register(candidate(id, 1, Some(1)), now, WALL).unwrap();
         }
         let first = registry.take_due(now, 1).remove(0);
-        registry.pinged(&first, Some(Way::H2c), now, WALL);
+        registry.pinged(&first, answered(), now, WALL);
         assert_eq!(ids(&registry), [first.id], "whose ping was answered first");
         assert_eq!(registry.peers.len(), 1);
         let other = registry.register(candidate("c", 1, Some(2)), now, WALL);
@@ -660,11 +712,52 @@ mod tests {
     }
 
     #[test]
+    fn whoever_is_at_a_place_gets_it_back_from_who_named_it_first() {
+        let now = Instant::now();
+        let squatted = |by: Option<u8>, answered_as: &str| {
+            let mut registry = Registry::new(100);
+            registry.register(candidate("x", 1, by), now, WALL).unwrap();
+            let entry = registry.take_due(now, 1).remove(0);
+            let answer = Some((Way::H2c, answered_as.to_owned()));
+            registry.pinged(&entry, answer, now, WALL);
+            registry
+        };
+        // Its caller has the address 10.0.0.1, which is the one that is named.
+        let mut registry = squatted(Some(9), "x");
+        assert_eq!(registry.register(candidate("y", 1, Some(8)), now, WALL), Err(ADDRESS_IN_USE));
+        registry.register(candidate("y", 1, Some(1)), now, WALL).unwrap();
+        assert!(!registry.contains("x"));
+        // By way of a proxy that shows nothing, but it answers by this id.
+        let mut registry = squatted(Some(9), "y");
+        registry.register(candidate("y", 1, None), now, WALL).unwrap();
+        assert!(!registry.contains("x"));
+    }
+
+    #[test]
+    fn names_that_one_caller_made_up_are_one_host() {
+        let (mut registry, now) = (Registry::new(1000), Instant::now());
+        for n in 0..70u16 {
+            let mut named = candidate(&n.to_string(), 1, Some(1));
+            named.endpoint = format!("a{n}.example.com:1").parse().unwrap();
+            let registered = registry.register(named, now, WALL);
+            assert_eq!(registered.is_ok(), n < 62, "a sixteenth");
+        }
+        assert_eq!(registry.take_due(now, MAX_PINGS).len(), MAX_PINGS_OF_HOST);
+        let mut proxied = candidate("p", 1, None);
+        proxied.endpoint = "b.example.com:1".parse().unwrap();
+        for port in 1..70u16 {
+            proxied.endpoint = format!("b.example.com:{port}").parse().unwrap();
+            proxied.id = format!("p{port}");
+            let registered = registry.register(proxied.clone(), now, WALL);
+            assert_eq!(registered.is_ok(), port <= 62);
+        }
+    }
+
+    #[test]
     fn pings_come_by_their_time_and_few_for_one_host() {
         let (mut registry, mut now) = (Registry::new(1000), Instant::now());
         for n in 0..40u16 {
-            let mut slow = candidate(&format!("! {n}"), n + 1, Some(1));
-            slow.by = None;
+            let slow = candidate(&format!("! {n}"), n + 1, Some(1));
             registry.register(slow, now, WALL).unwrap();
         }
         let mut other = candidate("z", 1, Some(2));
@@ -730,7 +823,7 @@ mod tests {
         }
         assert!(registry.take_news(now + SILENT).is_none(), "left alone");
         assert_eq!(registry.next_news(now), None);
-        registry.pinged(&failing.0, Some(Way::H2c), now, WALL);
+        registry.pinged(&failing.0, answered(), now, WALL);
         assert_eq!(registry.take_news(now).unwrap().0.id, "c");
     }
 

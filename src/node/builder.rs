@@ -488,7 +488,9 @@ fn ways(
         }
         // One port serves them all.
         #[cfg(feature = "compat")]
-        let compat = config.compat.enabled.then(|| compat(&transport, identity, config));
+        let serves = config.compat.enabled && config.listen.address.is_some();
+        #[cfg(feature = "compat")]
+        let compat = serves.then(|| compat(&transport, identity, config));
         Ok(Ways {
             dialling: rungs,
             listening: vec![Arc::new(transport)],

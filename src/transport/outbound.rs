@@ -5,7 +5,7 @@
 //! the time; what is dropped takes its connection with it.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -32,9 +32,10 @@ const BUFFER_BYTES: usize = 64 * 1024;
 /// Maximum time for name resolution and TCP.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Way out to HTTP servers, by the same proxy as to peers.
+/// Way out to HTTP servers, by the same proxy as to peers. It does not keep the transport alive, whose guest may
+/// have it.
 #[derive(Debug, Clone)]
-pub(crate) struct Outbound(Arc<Shared>);
+pub(crate) struct Outbound(Weak<Shared>);
 
 /// HTTP/2 connection, open for as long as this lives.
 #[derive(Debug)]
@@ -64,7 +65,7 @@ impl Http2 {
 impl GrpcTransport {
     /// Way out to HTTP servers that are no peers.
     pub(crate) fn outbound(&self) -> Outbound {
-        Outbound(self.shared())
+        Outbound(Arc::downgrade(&self.shared()))
     }
 }
 
@@ -135,7 +136,10 @@ impl Outbound {
         alpn: Alpn,
         may: impl Fn(IpAddr) -> bool,
     ) -> Result<OuterStream, TransportError> {
-        let shared = &*self.0;
+        let shared = &*self
+            .0
+            .upgrade()
+            .ok_or_else(|| TransportError::new(FailureKind::Local, "the transport is gone"))?;
         let limit = tcp::Limit::from_now(CONNECT_TIMEOUT);
         let mut addresses = tcp::resolve(&shared.routes, endpoint, &[], &limit).await?;
         // By way of a proxy it is the proxy that resolves, and the proxy's rules that hold.

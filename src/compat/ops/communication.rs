@@ -37,7 +37,7 @@ impl Ops {
         visitor: &Visitor,
         message: PeerMessage,
     ) -> Result<MessageAck, Refusal> {
-        let taken = self.take_message(visitor, &message).await?;
+        let taken = self.take_message(visitor, &message, false).await?;
         let received = matches!(taken, Taken::Used(_));
         Ok(MessageAck { received, timestamp: seconds(self.now()) })
     }
@@ -48,7 +48,7 @@ impl Ops {
         visitor: &Visitor,
         message: PeerMessage,
     ) -> Result<Option<PeerMessage>, Refusal> {
-        let Taken::Used(answer) = self.take_message(visitor, &message).await? else {
+        let Taken::Used(answer) = self.take_message(visitor, &message, true).await? else {
             return Ok(None);
         };
         let message_type = match MessageType::try_from(message.message_type) {
@@ -68,6 +68,7 @@ impl Ops {
         &self,
         visitor: &Visitor,
         message: &PeerMessage,
+        is_answered: bool,
     ) -> Result<Taken, Refusal> {
         self.check_parties(message).await?;
         self.0.count(|c| c.compat_messages += 1);
@@ -85,6 +86,10 @@ impl Ops {
             }
             MessageType::TransactionRequest => {
                 let request: TransactionRequest = decoded(payload)?;
+                if !is_answered {
+                    self.acknowledge(visitor, &request).await?;
+                    return Ok(Taken::Used(None));
+                }
                 let answer = self.answer(request).await?;
                 Ok(Taken::Used(Some(answer.encode_to_vec().into())))
             }

@@ -9,7 +9,9 @@ use crate::compat::hashes::{self, Name};
 use crate::error::{PublishError, StoreError};
 use crate::transport::Visitor;
 use crate::types::{Topic, Transaction, TransactionId};
-use crate::wire::generated::transaction::{NotificationAck, TransactionNotification};
+use crate::wire::generated::transaction::{
+    NotificationAck, TransactionNotification, TransactionRequest,
+};
 
 const BAD_HASH: &str = "transaction_hash is neither 64 hex digits nor the Base64 of a SHA-256";
 const BUILDING: &str = "the index of hashes is still being built";
@@ -38,11 +40,14 @@ impl Ops {
         let topic = self.topic(&register_id)?;
         self.0.count(|c| c.compat_notifications_received += 1);
         self.touch(visitor, &sender);
-        if self.lookup(&name, None).await?.is_some() {
+        if self.is_here(visitor, &name, None).await? {
             return Ok(NotificationAck { already_known: true, will_request: false });
         }
-        let target = self.0.registry().answering(&sender);
-        let Some(target) = target.filter(|_| size <= self.max_transaction_size()) else {
+        let owner = {
+            let registry = self.0.registry();
+            registry.answering(&sender).and_then(|_| registry.owner(&sender))
+        };
+        let Some(owner) = owner.filter(|_| size <= self.max_transaction_size()) else {
             return Ok(NotificationAck { already_known: false, will_request: false });
         };
         if !self.0.fetches.contains(&name) {
@@ -53,8 +58,7 @@ impl Ops {
             register: register_id,
             size: Some(size).filter(|size| *size > 0),
         };
-        let (topic, host) = (topic.to_string(), target.endpoint.host().clone());
-        let source = Source { id: sender, host, wanted, topic };
+        let source = Source { id: sender, owner, wanted, topic: topic.to_string() };
         let will_request = self.0.fetches.want(&name, source);
         Ok(NotificationAck { already_known: false, will_request })
     }
@@ -104,6 +108,19 @@ impl Ops {
         Ok(id)
     }
 
+    /// Takes a request for a transaction that is not answered with it.
+    pub(super) async fn acknowledge(
+        &self,
+        visitor: &Visitor,
+        request: &TransactionRequest,
+    ) -> Result<(), Refusal> {
+        Self::check_caller(&request.requesting_peer_id, "requesting_peer_id")?;
+        let name = name(&request.transaction_hash)?;
+        let topic = Some(&request.register_id[..]).filter(|name| !name.is_empty());
+        let topic = topic.map(|topic| self.topic(topic)).transpose()?;
+        self.is_here(visitor, &name, topic.as_ref()).await.map(drop)
+    }
+
     /// Takes a payload that a client says has this name; one that is known is no error.
     pub(super) async fn take(
         &self,
@@ -129,6 +146,18 @@ impl Ops {
         let name = if register.is_empty() { self.default_topic() } else { register };
         let bad = || Refusal::Invalid("the topic is longer than 255 bytes".to_owned());
         Topic::new(name).map_err(|_| bad())
+    }
+
+    /// Reports whether a transaction is here. What was read for that counts for the visitor.
+    async fn is_here(
+        &self,
+        visitor: &Visitor,
+        name: &Name,
+        topic: Option<&Topic>,
+    ) -> Result<bool, Refusal> {
+        let Some(found) = self.lookup(name, topic).await? else { return Ok(false) };
+        self.0.limits.read(visitor, found.header().payload_len)?;
+        Ok(true)
     }
 
     async fn lookup(

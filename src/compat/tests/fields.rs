@@ -229,7 +229,7 @@ async fn notifications() {
         let transaction_hash = transaction_hash.to_owned();
         is_invalid(notify(TransactionNotification { transaction_hash, ..notification() }).await);
     }
-    for sender_peer_id in ["".to_owned(), "a\0".to_owned(), "x".repeat(65)] {
+    for sender_peer_id in [String::new(), "a\0".to_owned(), "x".repeat(65)] {
         is_invalid(notify(TransactionNotification { sender_peer_id, ..notification() }).await);
     }
     for transaction_size in [-1, i64::MIN] {

@@ -1,5 +1,13 @@
 //! Operations over a node that is made up, and clients that answer on real sockets.
 
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    clippy::format_collect,
+    reason = "numbers of tests are small"
+)]
+
 mod fetches;
 mod fields;
 mod grpc;
@@ -48,6 +56,7 @@ struct World {
     ops: Ops,
     node: Arc<FakeNode>,
     _running: tokio::task::JoinSet<()>,
+    _transport: GrpcTransport,
 }
 
 impl World {
@@ -58,7 +67,7 @@ impl World {
         let ops = Ops::new(settings, Arc::clone(&node) as _, transport.outbound());
         let mut running = tokio::task::JoinSet::new();
         running.spawn(ops.clone().run());
-        Self { ops, node, _running: running }
+        Self { ops, node, _running: running, _transport: transport }
     }
 
     /// Waits until the index has caught up.

@@ -89,10 +89,12 @@ impl Port {
         let enter = |total| Slots::enter(&self.guests, ip, Most { total, of_host });
         enter(MAX_GUESTS).or_else(|full| match full {
             Full::Total(_) => {
-                let host = self.guests.fullest(ip);
-                self.evict(host, host.is_some());
-                // It leaves in a moment.
-                host.map_or(Err(full), |_| enter(MAX_GUESTS + MAX_GUESTS_LEAVING))
+                if let Some(host) = self.guests.fullest(ip) {
+                    self.evict(Some(host), true);
+                    return enter(MAX_GUESTS + MAX_GUESTS_LEAVING);
+                }
+                self.evict(None, false);
+                Err(full)
             }
             Full::OfHost(_) => {
                 self.evict(Some(host_of(ip)), false);
