@@ -1,6 +1,6 @@
 //! What a connection that serves requests may make of them: links.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -55,8 +55,10 @@ pub(super) struct Port {
     reading: Arc<Slots>,
     /// Guests that are to give way.
     crowd: watch::Sender<Eviction>,
-    /// Number of the last eviction that a guest took upon itself.
+    /// Number of the last call for an idle guest that one took upon itself.
     evicted: AtomicU64,
+    /// Number of guests of a host that are to give way, at work or not, and have not heard of it.
+    called: Mutex<HashMap<IpAddr, u32>>,
 }
 
 impl Port {
@@ -66,8 +68,18 @@ impl Port {
         results: mpsc::Sender<Handshaken>,
     ) -> Self {
         let [handshakes, served, guests, reading] = <[Arc<Slots>; 4]>::default();
-        let (crowd, evicted) = (watch::Sender::default(), AtomicU64::default());
-        Self { shared, is_proxied, results, handshakes, served, guests, reading, crowd, evicted }
+        Self {
+            shared,
+            is_proxied,
+            results,
+            handshakes,
+            served,
+            guests,
+            reading,
+            crowd: watch::Sender::default(),
+            evicted: AtomicU64::default(),
+            called: Mutex::default(),
+        }
     }
 
     pub(super) fn handshake_slot(&self, ip: IpAddr) -> Result<Slot, Full> {
@@ -90,34 +102,60 @@ impl Port {
         enter(MAX_GUESTS).or_else(|full| match full {
             Full::Total(_) => {
                 if let Some(host) = self.guests.fullest(ip) {
-                    self.evict(Some(host), true);
-                    return enter(MAX_GUESTS + MAX_GUESTS_LEAVING);
+                    let slot = enter(MAX_GUESTS + MAX_GUESTS_LEAVING)?;
+                    self.call_one(host);
+                    return Ok(slot);
                 }
-                self.evict(None, false);
+                self.call_idle(None);
                 Err(full)
             }
             Full::OfHost(_) => {
-                self.evict(Some(host_of(ip)), false);
+                self.call_idle(Some(host_of(ip)));
                 Err(full)
             }
         })
     }
 
-    fn evict(&self, host: Option<IpAddr>, is_forced: bool) {
+    /// Calls for an idle guest to give way, if there is one.
+    fn call_idle(&self, host: Option<IpAddr>) {
         self.crowd.send_modify(|eviction| {
-            *eviction = Eviction { number: eviction.number + 1, host, is_forced };
+            *eviction = Eviction { number: eviction.number + 1, host, of_idle: true };
         });
+    }
+
+    /// Calls for a guest of a host to give way. Guests that look late see the last call alone, so these are counted: each
+    /// is heard by one.
+    fn call_one(&self, host: IpAddr) {
+        *self.called().entry(host).or_default() += 1;
+        self.crowd.send_modify(|eviction| eviction.of_idle = false);
+    }
+
+    /// Takes a call for a guest of a host, if there is one.
+    fn take_call(&self, host: IpAddr) -> bool {
+        let mut called = self.called();
+        let Some(count) = called.get_mut(&host) else { return false };
+        *count -= 1;
+        if *count == 0 {
+            called.remove(&host);
+        }
+        true
+    }
+
+    /// Never holds a host with none, and as many as there are places for guests that leave.
+    fn called(&self) -> MutexGuard<'_, HashMap<IpAddr, u32>> {
+        self.called.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Call for one guest to give way.
+/// Latest call for guests to give way.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Eviction {
+    /// Number of calls for an idle one.
     number: u64,
-    /// Host of the guest; `None` for any.
+    /// Host of that one; `None` for any.
     host: Option<IpAddr>,
-    /// One that is at work goes where none is idle.
-    is_forced: bool,
+    /// False: what is new is in [`Port::called`].
+    of_idle: bool,
 }
 
 /// What the first request made of a connection.
@@ -297,17 +335,18 @@ impl Inlet {
     pub(super) async fn crowded(&self, crowd: &mut watch::Receiver<Eviction>) {
         let ours = host_of(self.ip());
         while crowd.changed().await.is_ok() {
-            let Eviction { number, host, is_forced } = *crowd.borrow_and_update();
-            if host.is_some_and(|host| host != ours) || !self.is_guest() {
+            let Eviction { number, host, of_idle } = *crowd.borrow_and_update();
+            if !self.is_guest() {
                 continue;
             }
-            if self.is_busy() {
-                if !is_forced {
-                    continue;
-                }
+            let (is_busy, port) = (self.is_busy(), self.port());
+            if is_busy && port.called().contains_key(&ours) {
                 sleep(IDLE_FIRST).await;
             }
-            if self.port().evicted.fetch_max(number, Ordering::Relaxed) < number {
+            let of_us = of_idle && !is_busy && host.is_none_or(|host| host == ours);
+            if port.take_call(ours)
+                || of_us && port.evicted.fetch_max(number, Ordering::Relaxed) < number
+            {
                 return;
             }
         }
