@@ -98,7 +98,8 @@ impl CompatConfig {
 #[cfg(test)]
 mod tests {
     use super::super::Config;
-    use super::*;
+    #[cfg(feature = "compat")]
+    use super::Trust;
 
     fn error_of(spoil: impl FnOnce(&mut Config)) -> String {
         let mut config = Config::default();
