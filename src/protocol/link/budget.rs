@@ -95,6 +95,10 @@ pub(in crate::protocol) struct SendBudget {
     mark: Option<Mark>,
     /// Time when the latest mark was placed.
     placed: Option<MonoTime>,
+    /// Time since which the oldest bulk that is under way may have been so; `None` where there is none.
+    bulk_since: Option<MonoTime>,
+    /// Time when the first bulk behind the mark was handed out.
+    behind_mark: Option<MonoTime>,
     /// Nonce of the next mark.
     next: u64,
     /// Measured bytes per second; 0 before the first measurement.
@@ -114,6 +118,8 @@ impl SendBudget {
             named: VecDeque::new(),
             mark: None,
             placed: None,
+            bulk_since: None,
+            behind_mark: None,
             next: nonce,
             rate: 0,
             late_at: None,
@@ -128,28 +134,32 @@ impl SendBudget {
         self.handed.all += weight as u64;
         let (id, index) = match message {
             Message::Piece(piece) => {
-                self.handed.bulk += piece.bytes.len() as u64;
+                self.hand_bulk(piece.bytes.len(), now);
                 (piece.id, Some(piece.index))
             }
             Message::Push { transaction, .. } => (transaction.id(), None),
-            Message::Probe { payload, .. } | Message::Probed { payload, .. } => {
-                self.handed.bulk += payload.len() as u64;
-                return;
-            }
-            Message::Request { body, .. } | Message::Response { body, .. } => {
-                self.handed.bulk += body.len() as u64;
-                return;
-            }
-            Message::BodyPart { data, .. } => {
-                self.handed.bulk += data.len() as u64;
-                return;
-            }
+            Message::Probe { payload: bulk, .. }
+            | Message::Probed { payload: bulk, .. }
+            | Message::Request { body: bulk, .. }
+            | Message::Response { body: bulk, .. }
+            | Message::BodyPart { data: bulk, .. } => return self.hand_bulk(bulk.len(), now),
             _ => return,
         };
         if self.named.len() >= MAX_NAMED {
             self.named.pop_front();
         }
         self.named.push_back((self.handed.all, id, index));
+    }
+
+    fn hand_bulk(&mut self, bytes: usize, now: MonoTime) {
+        if bytes == 0 {
+            return;
+        }
+        self.bulk_since.get_or_insert(now);
+        if self.mark.is_some() {
+            self.behind_mark.get_or_insert(now);
+        }
+        self.handed.bulk += bytes as u64;
     }
 
     /// Lists the pieces of a payload that are under way before the mark; `None` is all of it.
@@ -185,6 +195,7 @@ impl SendBudget {
         self.next = nonce.wrapping_add(1);
         self.mark = Some(self.here(nonce, now));
         self.placed = Some(now);
+        self.behind_mark = None;
         nonce
     }
 
@@ -242,7 +253,12 @@ impl SendBudget {
         }
         self.arrived.all = self.arrived.all.max(mark.upto.all);
         self.arrived.bulk = self.arrived.bulk.max(mark.upto.bulk);
-        self.mark = self.mark.filter(|placed| placed.upto.all > self.arrived.all);
+        if self.mark.take_if(|placed| placed.upto.all <= self.arrived.all).is_some() {
+            self.bulk_since = self.behind_mark.take();
+        }
+        if self.bulk() == 0 {
+            self.bulk_since = None;
+        }
         self.since = now;
         while self.named.front().is_some_and(|(end, ..)| *end <= self.arrived.all) {
             self.named.pop_front();
@@ -294,7 +310,9 @@ impl SendBudget {
     /// Reports whether a piece of so many bytes may be handed out.
     fn has_room_for_piece(&self, bytes: usize, now: MonoTime) -> bool {
         let bulk = self.bulk();
-        let is_old = self.is_late(now) || self.mark.is_none() && self.is_unmarked(TARGET, now);
+        let is_old = self.is_late(now)
+            || self.mark.is_none() && self.is_unmarked(TARGET, now)
+            || self.bulk_since.is_some_and(|at| now.since(at) > 2 * TARGET);
         bulk == 0 || !is_old && bulk + bytes as u64 <= self.budget(now)
     }
 
@@ -372,6 +390,29 @@ mod tests {
         assert!(budget.has_room_for_piece(PIECE_BYTES, at(3301)));
         hand_piece(&mut budget, at(3301));
         assert!(!budget.has_room_for_piece(1, at(3301)), "one piece at a time");
+    }
+
+    #[test]
+    fn what_was_put_behind_a_mark_stays_old_when_the_next_one_is_new() {
+        let mut budget = SendBudget::new(0);
+        let request = |id, len| Message::Request {
+            id,
+            protocol: "p".to_owned(),
+            size: len as u64,
+            timeout_ms: 1,
+            body: vec![0; len].into(),
+        };
+        let hand = |budget: &mut SendBudget, message: Message, now| {
+            budget.hand(&message, message.weight(), now);
+        };
+        hand(&mut budget, request(1, 100), at(0));
+        let first = budget.place_mark(at(0));
+        hand(&mut budget, request(2, 24_000), at(0));
+        assert!(budget.on_pong(first, at(2600)));
+        let second = budget.place_mark(at(2600));
+        assert!(!budget.has_room_for_piece(1, at(3500)), "that has been under way for 3.5 s");
+        assert!(budget.on_pong(second, at(3600)));
+        assert!(budget.has_room_for_piece(1, at(3600)));
     }
 
     #[test]

@@ -82,7 +82,11 @@ fn settle(world: &mut World, limit: Duration) {
 
 /// A world of one bootstrap peer that has come together.
 fn overlay(config: WorldConfig) -> World {
-    let mut world = World::new(config);
+    joined(World::new(config))
+}
+
+/// The same of a world that something was added to.
+fn joined(mut world: World) -> World {
     let limit = secs(60);
     assert!(world.run_until(World::is_connected, limit), "not connected: {:?}", world.report());
     world.run_for(secs(5));
