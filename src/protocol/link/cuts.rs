@@ -6,7 +6,9 @@
 //! sent nearly the same, near a power of two or ten, show the former; two of nearly the same age the
 //! latter. Both were to the same process of the peer, since one that ends takes its connections with it.
 //! The bound is then kept to for [`KEPT`], one in time for a while of its own, by going over to another
-//! connection before it. A wrong guess costs a connection now and then.
+//! connection before it. A wrong guess costs a connection now and then. Of an even flow both may be shown:
+//! then the other one is taken as soon as a connection is cut long before the age that was guessed. In a flood
+//! nothing else would teach it, since what is on its way when a connection is cut differs much.
 //!
 //! Tested by: the tests below.
 
@@ -45,6 +47,8 @@ struct Place {
     latest: (u64, Duration, u64),
     at: MonoTime,
     bound: Bound,
+    /// Bound in bytes that the cuts which showed a bound in time would have shown too.
+    instead: Option<u64>,
 }
 
 /// What is known of connections that were cut.
@@ -67,12 +71,19 @@ impl Cuts {
             oldest.and_then(|way| self.0.remove(&way));
         }
         let latest = (incarnation, age, sent);
-        let fresh = Place { latest: (0, Duration::ZERO, 0), at: now, bound: Bound::default() };
+        let bound = Bound::default();
+        let fresh = Place { latest: (0, Duration::ZERO, 0), at: now, bound, instead: None };
         let place = self.0.entry(way).or_insert(fresh);
         let (before, age_before, sent_before) = std::mem::replace(&mut place.latest, latest);
         place.at = now;
         if before != incarnation {
             return None;
+        }
+        if place.bound.age.is_some_and(|bound| age < bound)
+            && let Some(bytes) = place.instead.take()
+        {
+            place.bound = Bound { bytes: Some(bytes), age: None };
+            return Some(Why::BodyLimit);
         }
         let millis = |age: Duration| u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
         let (least, least_age) = (sent.min(sent_before), age.min(age_before));
@@ -84,11 +95,12 @@ impl Cuts {
         if is_size
             && (!is_age || apart(sent, sent_before) <= apart(millis(age), millis(age_before)))
         {
-            place.bound.bytes = Some(least / 8 * 5);
+            place.bound.bytes = Some(bytes_before(least));
             return Some(Why::BodyLimit);
         }
         if is_age {
             place.bound.age = Some(least_age / 8 * 5);
+            place.instead = is_size.then(|| bytes_before(least));
             return Some(Why::TimeLimit);
         }
         None
@@ -113,6 +125,11 @@ impl Cuts {
     pub(in crate::protocol) fn len(&self) -> usize {
         self.0.len()
     }
+}
+
+/// Returns the bytes before which another connection takes over where one is cut after so many.
+fn bytes_before(cut: u64) -> u64 {
+    cut / 8 * 5
 }
 
 fn are_near(a: u64, b: u64) -> bool {
@@ -169,6 +186,23 @@ mod tests {
         assert_eq!(cuts.note(way(7), (1, secs(5), MIB + 9_000), at(26)), Some(Why::TimeLimit));
         let age = Some(Duration::from_millis(3125));
         assert_eq!(cuts.bound(&endpoint, rung, at(16)), Bound { bytes: None, age });
+    }
+
+    #[test]
+    fn a_cut_long_before_the_age_that_was_guessed_shows_the_bytes_of_an_even_flow() {
+        let mut cuts = Cuts::default();
+        let (endpoint, rung) = way(0);
+        assert_eq!(cuts.note(way(0), (1, secs(16), MIB), at(20)), None);
+        assert_eq!(cuts.note(way(0), (1, secs(16), MIB + 9_000), at(36)), Some(Why::TimeLimit));
+        // A flood, of which much was on its way.
+        let flooded = (1, Duration::from_millis(150), 2 * MIB - 99_000);
+        assert_eq!(cuts.note(way(0), flooded, at(40)), Some(Why::BodyLimit));
+        let bytes = Some(MIB / 8 * 5);
+        assert_eq!(cuts.bound(&endpoint, rung, at(41)), Bound { bytes, age: None });
+        // Cuts by age alone leave nothing to fall back on.
+        assert_eq!(cuts.note(way(1), (1, secs(5), 700), at(50)), None);
+        assert_eq!(cuts.note(way(1), (1, secs(5), 90_000), at(56)), Some(Why::TimeLimit));
+        assert_eq!(cuts.note(way(1), (1, secs(1), 2 * MIB), at(58)), None);
     }
 
     #[test]

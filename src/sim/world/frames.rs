@@ -290,10 +290,19 @@ impl World {
         }
     }
 
-    /// Says what a link has carried by now, of the frame that crawls over it too.
+    /// Says what a link has carried by now.
     pub(super) fn measure(&mut self, node: usize, link: LinkId) {
         let (pipe, side) = pipe_of(link);
-        let Some(p) = self.pipes.get(pipe) else { return };
+        let Some(boot) = self.pipes.get(pipe).map(|p| p.ends[side].boot) else { return };
+        if let Some(input) = self.measured(link) {
+            self.schedule(self.now, Event::Completed { node, boot, input: Box::new(input) });
+        }
+    }
+
+    /// Returns what a link has carried, of the frame that crawls over it too.
+    fn measured(&self, link: LinkId) -> Option<Input> {
+        let (pipe, side) = pipe_of(link);
+        let p = self.pipes.get(pipe)?;
         let (here, there) = (&p.ends[side], &p.ends[1 - side]);
         let apart = self.nodes[here.node].partition != self.nodes[there.node].partition;
         let crawled = |from: &End, from_side: usize| match &self.nodes[from.node].crawling {
@@ -307,8 +316,7 @@ impl World {
         };
         let received = here.received + if here.void { 0 } else { crawled(there, 1 - side) };
         let taken = here.taken + crawled(here, side);
-        let (boot, input) = (here.boot, Input::Measured { link, received, taken });
-        self.schedule(self.now, Event::Completed { node, boot, input: Box::new(input) });
+        Some(Input::Measured { link, received, taken })
     }
 
     /// The uplink of a node is not what it was: what crawls leaves at the new pace.
@@ -497,6 +505,7 @@ impl World {
     }
 
     fn on_ended(&mut self, pipe: u64, side: usize) {
+        let measured = self.measured(link_of(pipe, side));
         let Some(p) = self.pipes.get_mut(pipe) else { return };
         let end = &mut p.ends[side];
         let (node, boot, link, was_open) = (end.node, end.boot, end.link, end.open);
@@ -507,6 +516,9 @@ impl World {
             self.nodes[node].links.remove(&link);
         }
         if was_open {
+            if let Some(measured) = measured {
+                self.feed_run(node, boot, measured);
+            }
             self.feed_run(node, boot, Input::LinkClosed { link });
         }
     }
