@@ -28,6 +28,16 @@ use super::room::Taken;
 #[cfg(feature = "compat")]
 pub(super) type BookEntry = (PeerId, Endpoint, Option<WallTime>, bool);
 
+/// Answer to `Command::Redeliver`.
+pub(super) enum Redelivered {
+    /// It waits for copies again.
+    Waiting(watch::Receiver<PublishStatus>),
+    /// A peer has taken it meanwhile: it is none any more.
+    Gone,
+    /// The log, which forgets a little earlier, has it no more.
+    Forgotten,
+}
+
 /// Request of a handle to the driver.
 pub(super) enum Command {
     Connect {
@@ -63,10 +73,9 @@ pub(super) enum Command {
     SettleOutbox {
         reply: oneshot::Sender<OutboxSettled>,
     },
-    /// Answered with `None` where the dead letter cannot be taken back as it is.
     Redeliver {
         id: TransactionId,
-        reply: oneshot::Sender<Option<watch::Receiver<PublishStatus>>>,
+        reply: oneshot::Sender<Redelivered>,
     },
     DropDeadLetter {
         id: TransactionId,

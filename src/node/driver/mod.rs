@@ -330,10 +330,7 @@ impl Driver {
             }
             Command::SettleOutbox { reply } => self.settle_outbox(None, reply),
             Command::Redeliver { id, reply } => {
-                self.feed(Input::Redeliver(id));
-                let revived = self.protocol.is_unconfirmed(&id);
-                let status = self.protocol.publish_status(&id);
-                let _ = reply.send(revived.then(|| self.statuses.watch_again(id, status)));
+                let _ = reply.send(self.redeliver(id));
             }
             Command::DropDeadLetter { id, reply } if self.protocol.is_unconfirmed(&id) => {
                 // A peer has confirmed it in this moment.

@@ -6,7 +6,9 @@ use tokio::sync::{oneshot, watch};
 
 use crate::error::naming;
 use crate::node::handle::Request;
-use crate::node::messages::{NodeState, OutboxSettled, Published, Unconnected, Unpublished};
+use crate::node::messages::{
+    NodeState, OutboxSettled, Published, Redelivered, Unconnected, Unpublished,
+};
 use crate::node::workers::piece_verifier::PieceCheck;
 use crate::node::workers::store_writer::{Source, StoreOp};
 use crate::node::workers::verifier::TransactionCheck;
@@ -211,6 +213,20 @@ impl Driver {
             self.effects.stall.note_given();
         }
         self.follow_ups.extend(refused);
+    }
+
+    /// Lets a dead letter wait for copies again.
+    pub(super) fn redeliver(&mut self, id: TransactionId) -> Redelivered {
+        let was_dead = self.protocol.is_dead_letter(&id);
+        self.feed(Input::Redeliver(id));
+        if self.protocol.is_unconfirmed(&id) {
+            let status = self.protocol.publish_status(&id);
+            Redelivered::Waiting(self.statuses.watch_again(id, status))
+        } else if was_dead {
+            Redelivered::Forgotten
+        } else {
+            Redelivered::Gone
+        }
     }
 
     /// Answers once the stored outbox is as the protocol has it now, and without `remove`. A dropped

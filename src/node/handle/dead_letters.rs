@@ -3,7 +3,7 @@
 use tokio::sync::oneshot;
 
 use crate::error::{DeadLetterError, RedeliverError};
-use crate::node::messages::{Command, OutboxSettled};
+use crate::node::messages::{Command, OutboxSettled, Redelivered};
 use crate::ports::EntryFilter;
 use crate::types::{EntryState, Transaction, TransactionId, WallTime};
 
@@ -71,9 +71,13 @@ impl PeerNode {
             let (reply, answer) = oneshot::channel();
             let revive = Command::Redeliver { id, reply };
             self.command(revive).await?;
-            // Without an answer it is no longer in the log, which forgets a little earlier.
-            if let Some(status) = answer.await.map_err(|_| RedeliverError::Closed)? {
-                return Ok(Receipt::new(id, Outcome::Published, status));
+            match answer.await.map_err(|_| RedeliverError::Closed)? {
+                Redelivered::Waiting(status) => {
+                    return Ok(Receipt::new(id, Outcome::Published, status));
+                }
+                // To publish it anew would have every peer store it twice.
+                Redelivered::Gone => return Err(RedeliverError::NotFound { id }),
+                Redelivered::Forgotten => {}
             }
         }
         let payload = transaction.payload().clone();

@@ -199,7 +199,7 @@ impl Protocol {
         for id in ids {
             self.forget_promise(link, id);
             self.note_answer(link, id, 0);
-            if !self.end_parent(link, id, false) && !self.forget_request(link, id) {
+            if !self.end_refused(link, id) && !self.forget_request(link, id) {
                 continue;
             }
             if let Some(pending) = self.intake.pending.get_mut(id) {

@@ -346,6 +346,14 @@ impl Protocol {
         true
     }
 
+    /// Ends a reservation that the parent refuses. Of one that was a parent before, what comes may be the answer to
+    /// the earlier reservation: then it keeps this one, unless it is taken back, and would be one parent of two.
+    pub(in crate::protocol) fn end_refused(&mut self, link: LinkId, id: &TransactionId) -> bool {
+        let large = self.intake.pending.get(id).and_then(|p| p.large.as_ref());
+        let again = large.is_some_and(|large| large.former_parents.contains(&link));
+        self.end_parent(link, id, again)
+    }
+
     /// Takes all reservations back; nobody is to blame.
     pub(in crate::protocol) fn abandon_parents(&mut self, id: &TransactionId) {
         let parents =
@@ -517,7 +525,7 @@ impl Protocol {
             if let Some(source) = pending.sources.iter_mut().find(|s| s.link == link) {
                 source.busy = Some(until);
             }
-            self.end_parent(link, id, false);
+            self.end_refused(link, id);
             self.drive(id);
         }
     }
