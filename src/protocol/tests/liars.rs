@@ -160,6 +160,35 @@ fn who_is_sent_away_half_way_asks_somebody_else_at_once() {
     assert_eq!(rest, Some(vec![PieceRange { first: 1, count: 2 }]), "and for nothing twice");
 }
 
+/// Found by seed 12 of `sim::tests::messages::every_request_ends_once_whatever_breaks`: the peer kept the second
+/// reservation, of which the node knew no more, and another was asked for the same pieces.
+#[test]
+fn a_refusal_that_may_be_of_an_earlier_reservation_takes_the_later_one_back() {
+    let mut node = single_node();
+    let mut now = Duration::ZERO;
+    let (slow, other) = (node.meet(now, 3), node.meet(now, 4));
+    let id = signed(5, 3 * PIECE_BYTES, 1).id();
+    let size = 3 * PIECE_BYTES as u64;
+    node.hear(now, slow, vec![announce(id, size)]);
+    assert_eq!(reserved(&node.said_to(slow)), [id]);
+    node.hear(now, other, vec![announce(id, size)]);
+    // Nothing comes for too long: the other one is asked, has nothing, and the slow one is asked again.
+    let mut taken_back = Vec::new();
+    while taken_back.is_empty() {
+        now += millis(100);
+        assert!(now < secs(60), "it is never given up");
+        node.wake(now);
+        taken_back = node.said_to(slow);
+    }
+    assert_eq!(reserved(&node.said_to(other)), [id]);
+    node.hear(now, other, vec![Message::Missing(vec![id])]);
+    assert_eq!(reserved(&node.said_to(slow)), [id], "once more");
+    // What the slow one says of the first reservation comes now.
+    node.hear(now, slow, vec![Message::Busy(vec![id])]);
+    let back = |m: &Message| matches!(m, Message::Reserve(r) if r.ranges.is_empty());
+    assert!(node.said_to(slow).iter().any(back));
+}
+
 #[test]
 fn what_waits_for_a_peer_waits_once() {
     let mut node = single_node();

@@ -10,7 +10,7 @@ use crate::sim::id_map::IdMap;
 use crate::sim::link_id::{link_of, pipe_of};
 
 /// The step that is the first word on the new connection.
-const GO_ON: u32 = 3;
+pub(super) const GO_ON: u32 = 3;
 
 /// The open ends of all nodes: tells when one takes over from another.
 #[derive(Debug, Default)]

@@ -6,7 +6,7 @@ use crate::protocol::{Input, Output};
 use crate::types::{LinkId, Message, NewEntry, PeerId, PieceRange, TransactionId};
 
 use super::checker::{Checker, Seen};
-use super::handover::{Successions, other_end};
+use super::handover::{GO_ON, Successions, other_end};
 
 /// A reservation that is not fulfilled.
 #[derive(Debug, Clone)]
@@ -17,6 +17,8 @@ struct Open {
     ordered: bool,
     /// The reservation has come to the peer, which has not refused it.
     accepted: bool,
+    /// The link is going over to another connection: what takes this back may wait for that one.
+    held: bool,
 }
 
 /// Reservations of a node of one id, by link.
@@ -45,7 +47,7 @@ impl ReservationTable {
         if let Some((node, from, to)) = self.successions.note(seen) {
             for opens in self.of(node) {
                 if let Some(open) = opens.remove(&from) {
-                    opens.insert(to, open);
+                    opens.insert(to, Open { held: false, ..open });
                 }
             }
         }
@@ -145,6 +147,10 @@ impl ReservationTable {
         link: LinkId,
         message: &Message,
     ) -> Option<(usize, TransactionId, LinkId)> {
+        let held = matches!(message, Message::Switch { step } if *step < GO_ON);
+        for open in self.of(node).filter_map(|opens| opens.get_mut(&link)) {
+            open.held = held;
+        }
         match message {
             Message::Hello(hello) => drop(self.nodes.insert(hello.record.peer(), node)),
             Message::Reserve(r) => {
@@ -153,7 +159,7 @@ impl ReservationTable {
                 let (_, peer) = *self.ends.get(&link)?;
                 if !r.ranges.is_empty() {
                     let (ranges, ordered) = (r.ranges.clone(), r.place > 0);
-                    open.insert(link, Open { peer, ranges, ordered, accepted });
+                    open.insert(link, Open { peer, ranges, ordered, accepted, held });
                     return Some((node, r.id, link));
                 }
             }
@@ -219,7 +225,7 @@ impl Checker for OneParent {
         self.0.undecided.clear();
         let Some((node, id, link)) = self.0.note(seen) else { return 0 };
         let all = &self.0.open[&(node, id)];
-        let others = all.iter().filter(|(other, _)| **other != link);
+        let others = all.iter().filter(|(other, open)| **other != link && !open.held);
         for (_, other) in others {
             if self.0.overlap(node, &id, &all[&link], other) {
                 let (a, b) = (all[&link].peer, other.peer);

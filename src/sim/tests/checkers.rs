@@ -272,6 +272,10 @@ fn one_parent() {
     let busy = || Message::Busy(vec![transaction().id()]);
     assert!(check(&[first(), Step::Sends(1, 0, busy()), other(0)]), "it cannot know yet");
     assert!(!check(&[first(), Step::Gets(0, 1, busy()), other(0)]), "refused");
+    let leave = || Step::Sends(0, 1, Message::Switch { step: 1 });
+    assert!(!check(&[first(), leave(), other(0)]), "what takes it back may wait");
+    let again = Step::Sends(0, 1, Message::Receiving { id: transaction().id(), place: 0 });
+    assert!(check(&[first(), leave(), again, other(0)]), "the link stays as it is");
     let mut here = Message::Piece(Piece {
         id: transaction().id(),
         index: 7,
