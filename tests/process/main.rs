@@ -3,6 +3,7 @@
 
 mod peer;
 
+mod accounts;
 mod bootstrap;
 mod chat;
 #[cfg(target_os = "linux")]

@@ -24,7 +24,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("testing", &["types", "error", "identity", "ports"]),
     ("sim", &["types", "error", "config", "identity", "protocol"]),
     ("guide", &[]),
-    ("compat", &["types", "error", "config", "ports", "wire", "transport"]),
+    ("compat", &["types", "error", "config", "ports", "wire", "transport", "monitor"]),
     ("monitor", &["types", "error", "config", "node"]),
     (
         "node",
