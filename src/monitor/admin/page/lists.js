@@ -136,10 +136,22 @@ function streamIs(tone, word) {
 
 const pause = (ms) => new Promise((done) => { setTimeout(done, ms); });
 
-/** Reads the stream for as long as the page is there, and comes back to it after each end. */
+/** Waits until somebody sees the page. */
+const seen = () => new Promise((done) => {
+  if (!document.hidden) done();
+  else document.addEventListener("visibilitychange", () => done(seen()), { once: true });
+});
+
+/**
+ * Reads the stream while the page is seen, and comes back to it after each end. A browser has six connections to
+ * a node: tabs that nobody looks at keep none.
+ */
 async function follow() {
+  let ending = new AbortController();
+  document.addEventListener("visibilitychange", () => { if (document.hidden) ending.abort(); });
   for (let wait = 1000; ; wait = Math.min(wait * 2, 15_000)) {
-    const ending = new AbortController();
+    await seen();
+    ending = new AbortController();
     events.heard = performance.now();
     const watch = setInterval(() => {
       if (performance.now() - events.heard > SILENCE_MS) ending.abort();
@@ -159,7 +171,8 @@ async function follow() {
     }
     clearInterval(watch);
     streamIs("bad", `Disconnected; again in ${span(wait)}`);
-    await pause(wait);
+    if (document.hidden) wait = 500;
+    else await pause(wait);
   }
 }
 
