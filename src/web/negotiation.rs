@@ -270,7 +270,8 @@ mod tests {
             let headers = headers(&[(SEC_FETCH_SITE, site)]);
             assert_eq!(same_site(&headers, &uri, false).is_ok(), is_fine, "{site}");
         }
-        for (site, is_fine) in [("cross-site", false), ("same-site", false), ("same-origin", true)] {
+        for (site, is_fine) in [("cross-site", false), ("same-site", false), ("same-origin", true)]
+        {
             let headers = headers(&[(SEC_FETCH_SITE, site), (ORIGIN, "http://127.0.0.1:7")]);
             assert_eq!(same_origin(&headers, &uri).is_ok(), is_fine, "{site}");
         }

@@ -62,7 +62,11 @@ impl Problem {
         }
     }
 
-    pub(crate) fn retry(status: StatusCode, detail: impl Into<Cow<'static, str>>, seconds: u64) -> Self {
+    pub(crate) fn retry(
+        status: StatusCode,
+        detail: impl Into<Cow<'static, str>>,
+        seconds: u64,
+    ) -> Self {
         Self::new(status, detail).with(RETRY_AFTER, seconds.into())
     }
 

@@ -245,7 +245,8 @@ async fn bad_requests_are_refused_with_problem_documents() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_name_leads_nowhere() {
-    let server = Server::start(|config| config.listen.admin_hosts = vec!["ops.example".into()]).await;
+    let server =
+        Server::start(|config| config.listen.admin_hosts = vec!["ops.example".into()]).await;
     let by_name = async |host: &str| {
         let words = format!("GET /livez HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
         parse(&say(server.admin, words.as_bytes()).await, "GET").status
@@ -384,9 +385,8 @@ async fn dead_letters_are_listed_redelivered_and_deleted() {
     let again = server.post(&path("redeliver")).await;
     assert_eq!((again.status, again.json()), (200, json!({ "id": receipt.id() })), "{again:?}");
     // Refused as before, unless the refusal is remembered.
-    let dead = |e: &sorcha_peer::Event| {
-        matches!(e, sorcha_peer::Event::DeadLettered { .. }).then_some(())
-    };
+    let dead =
+        |e: &sorcha_peer::Event| matches!(e, sorcha_peer::Event::DeadLettered { .. }).then_some(());
     event(&mut events, "it is a dead letter again", dead).await;
     assert_eq!(server.post(&path("delete")).await.json(), json!({ "done": true }));
     assert_eq!(server.post(&path("delete")).await.status, 404);
@@ -498,7 +498,10 @@ async fn streams_and_connections_are_bounded_and_given_back() {
     }
     let waiting = server.get("/livez");
     tokio::pin!(waiting);
-    assert!(timeout(Duration::from_millis(300), &mut waiting).await.is_err(), "all places are taken");
+    assert!(
+        timeout(Duration::from_millis(300), &mut waiting).await.is_err(),
+        "all places are taken"
+    );
     drop(silent);
     assert_eq!(soon("a place", waiting).await.status, 200);
     stop(&server.node).await;

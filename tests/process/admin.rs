@@ -3,12 +3,13 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::json;
 use tokio::time::Instant;
 
+use crate::clients::installed;
 use crate::curl_lines::curl_lines_hold;
 use crate::peer::{HANG, Peer};
 
@@ -93,16 +94,10 @@ fn a_thousand_requests_leave_nothing_behind() {
     node.finish();
 }
 
-/// Directory of the clients that `.ci/run` installs.
-fn clients() -> PathBuf {
-    let installed = std::env::var_os("SORCHA_CLIENTS").map(PathBuf::from);
-    installed.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/clients"))
-}
-
 fn schemathesis() -> Command {
     let mut command = Command::new("python3");
     command.args(["-m", "schemathesis.cli"]);
-    command.env("PYTHONPATH", clients().join("python-schemathesis"));
+    command.env("PYTHONPATH", installed().join("python-schemathesis"));
     command.env("PYTHONDONTWRITEBYTECODE", "1").env("NO_COLOR", "1");
     command
 }

@@ -7,6 +7,7 @@ mod peer;
 mod admin;
 mod bootstrap;
 mod chat;
+mod clients;
 #[cfg(target_os = "linux")]
 mod clock;
 mod compat;

@@ -68,7 +68,8 @@ impl Gate {
     }
 
     pub(super) fn refusal() -> Problem {
-        let detail = "The token is missing or wrong: `Authorization: Bearer …`, see listen.admin_token";
+        let detail =
+            "The token is missing or wrong: `Authorization: Bearer …`, see listen.admin_token";
         Problem::new(StatusCode::UNAUTHORIZED, detail)
             .with(WWW_AUTHENTICATE, HeaderValue::from_static(BEARER))
     }
@@ -128,7 +129,8 @@ mod tests {
         ] {
             assert_eq!(status(own), 200, "{own}");
         }
-        for other in ["evil.example", "10.0.0.6", "a.localhost", "127.0.0.1.evil.example", "0x7f.1"] {
+        for other in ["evil.example", "10.0.0.6", "a.localhost", "127.0.0.1.evil.example", "0x7f.1"]
+        {
             assert_eq!(status(other), 403, "{other}");
         }
         for none in ["", "a b", "http://localhost"] {

@@ -18,14 +18,28 @@ const TOKEN: &str = "token";
         version = "1",
     ),
     paths(
-        health::page, health::live, health::ready, health::metrics, health::document,
-        status::status, stats::stats,
-        peers::peers, peers::peer,
-        actions::ban, actions::unban, actions::disconnect, actions::reset_breaker, actions::test,
-        dead_letters::list, dead_letters::redeliver, dead_letters::delete,
-        events::follow, events::recent, history::history,
+        health::page,
+        health::live,
+        health::ready,
+        health::metrics,
+        health::document,
+        status::status,
+        stats::stats,
+        peers::peers,
+        peers::peer,
+        actions::ban,
+        actions::unban,
+        actions::disconnect,
+        actions::reset_breaker,
+        actions::test,
+        dead_letters::list,
+        dead_letters::redeliver,
+        dead_letters::delete,
+        events::follow,
+        events::recent,
+        history::history,
     ),
-    components(schemas(super::views::Problem)),
+    components(schemas(super::views::Problem))
 )]
 struct Document;
 
@@ -121,7 +135,8 @@ mod tests {
                 documented.insert((path.clone(), method.clone()));
             }
         }
-        let method = |route: &super::super::routes::Route| if route.is_post { "post" } else { "get" };
+        let method =
+            |route: &super::super::routes::Route| if route.is_post { "post" } else { "get" };
         let table = ROUTES.iter().map(|route| (route.path.to_owned(), method(route).to_owned()));
         assert_eq!(documented, table.collect());
     }

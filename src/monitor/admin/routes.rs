@@ -22,10 +22,10 @@ use super::reply::{Body, Content, Reply};
 use super::views::{actions, dead_letters, events, health, history, peers, stats, status};
 use crate::node::PeerNode;
 use crate::types::{PeerId, TransactionId};
+use crate::web::Problem;
 use crate::web::body::{drain, read};
 use crate::web::negotiation::{MediaType, same_origin};
 use crate::web::text::{Query, decode};
-use crate::web::Problem;
 
 /// Maximum number of bytes of a body.
 const MAX_BODY_BYTES: u64 = 64 * 1024;
@@ -137,7 +137,11 @@ impl Route {
     }
 
     fn takes(&self, method: &Method) -> bool {
-        if self.is_post { method == Method::POST } else { [Method::GET, Method::HEAD].contains(method) }
+        if self.is_post {
+            method == Method::POST
+        } else {
+            [Method::GET, Method::HEAD].contains(method)
+        }
     }
 }
 
@@ -335,7 +339,9 @@ mod tests {
         assert_eq!(of("/api/v1/peers/ab"), Some((Operation::Peer, "ab".to_owned())));
         assert_eq!(of("/api/v1/peers/%61b/ban"), Some((Operation::Ban, "ab".to_owned())));
         assert_eq!(of("/api/v1/events/recent"), Some((Operation::RecentEvents, none)));
-        for path in ["", "*", "//", "/livez/", "/api/v1", "/api/v1/peers/a/b/c", "/api/v1/peers/a/ban/"] {
+        for path in
+            ["", "*", "//", "/livez/", "/api/v1", "/api/v1/peers/a/b/c", "/api/v1/peers/a/ban/"]
+        {
             assert_eq!(of(path), None, "{path}");
         }
         assert_eq!(Route::of("/api/v1/peers/%zz").unwrap_err().status, 400);

@@ -107,6 +107,10 @@ mod tests {
         let (written, _far) = tokio::join!(near.write_all(&[7; 1024]), reading);
         assert_eq!(written.unwrap_err().kind(), io::ErrorKind::TimedOut);
         let elapsed = start.elapsed();
-        assert_eq!(elapsed, 10 * (most - Duration::from_secs(1)) + most, "after the last byte read");
+        assert_eq!(
+            elapsed,
+            10 * (most - Duration::from_secs(1)) + most,
+            "after the last byte read"
+        );
     }
 }

@@ -72,11 +72,9 @@ pub(in crate::monitor::admin) async fn ready(call: &Call<'_>) -> Result<Reply, P
         Err(_) => None,
     };
     let readiness = match report {
-        Some(report) => Readiness {
-            ready: report.is_ready,
-            mode: report.mode.into(),
-            reasons: report.reasons,
-        },
+        Some(report) => {
+            Readiness { ready: report.is_ready, mode: report.mode.into(), reasons: report.reasons }
+        }
         None => Readiness {
             ready: false,
             mode: ModeName::Offline,

@@ -188,7 +188,8 @@ pub(in crate::monitor::admin) fn drops(stats: &Stats) -> BTreeMap<&'static str, 
 }
 
 fn links(links: &[LinkStatus], counters: &Counters) -> LinksFigures {
-    let number = |fits: &dyn Fn(&LinkStatus) -> bool| links.iter().filter(|l| fits(l)).count() as u64;
+    let number =
+        |fits: &dyn Fn(&LinkStatus) -> bool| links.iter().filter(|l| fits(l)).count() as u64;
     let sum = |of: fn(&LinkStatus) -> u64| links.iter().map(of).sum::<u64>();
     let by = |kind: TransportKind| (kind.as_str(), number(&|link| link.transport == kind));
     let directions = [(Direction::Inbound, "inbound"), (Direction::Outbound, "outbound")];
@@ -327,8 +328,7 @@ mod tests {
 
     #[test]
     fn figures_stand_in_their_sections() {
-        let reachability =
-            ReachabilityFigures { listen: None, http: None, advertised: Vec::new() };
+        let reachability = ReachabilityFigures { listen: None, http: None, advertised: Vec::new() };
         let view = StatsView::new(&snapshot(3), 5, reachability);
         let view = serde_json::to_value(view).unwrap();
         for (pointer, wanted) in [

@@ -129,7 +129,9 @@ impl Facts<'_> {
             let hint = self.hint.as_deref().unwrap_or("no dial has failed yet");
             reasons.push(format!("There is no link to any peer: {hint}"));
         } else if self.stats.mode == Mode::Degraded {
-            reasons.push(format!("There are fewer healthy peers than there should be: {healthy} of {wanted}"));
+            reasons.push(format!(
+                "There are fewer healthy peers than there should be: {healthy} of {wanted}"
+            ));
         }
         if let Some(kind) = self.storage {
             reasons.push(format!("Storage fails: {kind}"));
@@ -147,7 +149,11 @@ impl Facts<'_> {
 
     fn sentence(&self) -> String {
         let (healthy, wanted) = (self.healthy(), self.min_healthy);
-        let peers = if healthy == 1 { "1 healthy peer".to_owned() } else { format!("{healthy} healthy peers") };
+        let peers = if healthy == 1 {
+            "1 healthy peer".to_owned()
+        } else {
+            format!("{healthy} healthy peers")
+        };
         let mut sentence = match self.stats.mode {
             _ if !self.is_running => "Stopping".to_owned(),
             Mode::Online => format!("Online: {peers}"),
@@ -170,7 +176,8 @@ impl Facts<'_> {
             let _ = write!(sentence, "; storage fails: {kind}");
         }
         if self.stats.clock_off {
-            let _ = write!(sentence, "; the clock is off by {}", seconds(self.stats.clock_offset_ms));
+            let _ =
+                write!(sentence, "; the clock is off by {}", seconds(self.stats.clock_offset_ms));
         }
         if self.stats.outbox + self.stats.dead_letters >= self.outbox_limit {
             sentence.push_str("; the outbox is full");
@@ -248,7 +255,11 @@ mod tests {
         let failing = Facts { storage: Some("full"), ..facts(&of.stats) };
         assert!(!failing.is_ready());
         let words = ["storage fails: full", "the clock is off by 1500 ms", "the outbox is full"];
-        assert!(words.iter().all(|words| failing.sentence().contains(words)), "{}", failing.sentence());
+        assert!(
+            words.iter().all(|words| failing.sentence().contains(words)),
+            "{}",
+            failing.sentence()
+        );
         assert_eq!(failing.reasons().len(), 4);
     }
 
