@@ -35,11 +35,11 @@ answers! {
         actions: bool,
     }
     /// `GET /api/v1/peers`
-    Peers {
-        peers: Vec<Linked>,
-        lost: Vec<Lost>,
+    PeerList {
+        peers: Vec<LinkedPeer>,
+        lost: Vec<LostPeer>,
     }
-    Linked {
+    LinkedPeer {
         peer: String,
         transport: String,
         address: Option<String>,
@@ -55,7 +55,7 @@ answers! {
         connected_s: u64,
         clock_offset_ms: Option<i64>,
     }
-    Lost {
+    LostPeer {
         peer: String,
         address: Option<String>,
         transport: Option<String>,
@@ -99,7 +99,7 @@ answers! {
         reason: Option<String>,
     }
     /// `GET /api/v1/dead-letters`
-    DeadLetters {
+    LetterPage {
         dead_letters: Vec<DeadLetter>,
         next: Option<u64>,
     }

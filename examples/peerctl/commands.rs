@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use crate::answers::{DeadLetter, DeadLetters, Explanation, Peers, Status, Test};
+use crate::answers::{DeadLetter, Explanation, LetterPage, PeerList, Status, Test};
 use crate::args::{self, Args, Command};
 use crate::client::{Answer, Client};
 use crate::failure::Failure;
@@ -53,7 +53,7 @@ fn status(client: &Client, form: Form) -> Result<ExitCode, Failure> {
 
 fn peers(client: &Client, form: Form) -> Result<(), Failure> {
     let answer = client.get("/api/v1/peers")?;
-    let peers: Peers = answer.read()?;
+    let peers: PeerList = answer.read()?;
     // The node's own time, since that is what its dates go by.
     let now: Status = client.get("/api/v1/status")?.read()?;
     form.show(&answer, |form| tables::peers(&peers, now.now_ms, form))
@@ -115,7 +115,7 @@ fn dead_letters(client: &Client) -> Result<(Vec<DeadLetter>, Answer), Failure> {
         if let Some(Value::Array(letters)) = value.get_mut("dead_letters").map(Value::take) {
             raw.extend(letters);
         }
-        let page: DeadLetters = page.read()?;
+        let page: LetterPage = page.read()?;
         let is_empty = page.dead_letters.is_empty();
         all.extend(page.dead_letters);
         match page.next.filter(|_| !is_empty) {
@@ -131,7 +131,7 @@ fn whole_peer(client: &Client, start: &str) -> Result<String, Failure> {
     if is_id(start) {
         return Ok(start.to_owned());
     }
-    let Peers { peers, lost } = client.get("/api/v1/peers")?.read()?;
+    let PeerList { peers, lost } = client.get("/api/v1/peers")?.read()?;
     let ids = peers.into_iter().map(|peer| peer.peer).chain(lost.into_iter().map(|peer| peer.peer));
     the_one(start, ids.collect(), "peer", "peers")
 }

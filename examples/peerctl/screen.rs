@@ -58,12 +58,13 @@ impl Screen {
         Ok(screen)
     }
 
-    /// Draws these lines, which fit, over what was there.
+    /// Draws these lines, which fill the window, over what was there. What is left of a line goes before it is
+    /// written: behind a full one it would take the last character with it.
     pub(crate) fn draw(&self, lines: &[String]) -> io::Result<()> {
         if self.0.is_left.load(Ordering::Acquire) {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
-        write(&format!("\x1b[H{}\x1b[K\x1b[J", lines.join("\x1b[K\r\n")))
+        write(&format!("\x1b[H\x1b[K{}", lines.join("\r\n\x1b[K")))
     }
 }
 

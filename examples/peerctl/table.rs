@@ -37,6 +37,7 @@ pub(crate) struct Cell {
     shown: String,
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "figures and texts alike")]
 impl Cell {
     pub(crate) fn new(raw: impl ToString, shown: impl ToString) -> Self {
         Self { raw: Some(raw.to_string()), shown: clean(&shown.to_string()) }
@@ -95,7 +96,7 @@ impl Table {
     /// The heading and one line for each row, no wider than this: the last columns give way.
     pub(crate) fn rows(&self, width: usize, paint: impl Fn(Tone, &str) -> String) -> Vec<String> {
         let mut table = comfy_table::Table::new();
-        table.load_preset(NOTHING).set_header(self.columns.iter().map(|column| column.heading));
+        table.load_style(NOTHING).set_header(self.columns.iter().map(|column| column.heading));
         for (_, cells) in &self.rows {
             table.add_row(cells.iter().map(|cell| &cell.shown));
         }

@@ -1,6 +1,6 @@
 //! What is shown of each answer.
 
-use crate::answers::{DeadLetter, Linked, Lost, Peers, Status, Test};
+use crate::answers::{DeadLetter, LinkedPeer, LostPeer, PeerList, Status, Test};
 use crate::form::{Form, Tone};
 use crate::table::{Cell, Column, Table};
 use crate::units;
@@ -53,7 +53,7 @@ fn list(texts: &[String]) -> Cell {
     if texts.is_empty() { Cell::none() } else { Cell::new(texts.join(","), texts.join(", ")) }
 }
 
-pub(crate) fn peers(peers: &Peers, now_ms: u64, form: Form) -> String {
+pub(crate) fn peers(peers: &PeerList, now_ms: u64, form: Form) -> String {
     let mut shown = if peers.peers.is_empty() {
         form.remark("No peer is linked.")
     } else {
@@ -67,7 +67,7 @@ pub(crate) fn peers(peers: &Peers, now_ms: u64, form: Form) -> String {
 }
 
 /// Peers that are linked; what matters most stands first, since the last columns may not fit.
-pub(crate) fn linked<'a>(peers: impl IntoIterator<Item = &'a Linked>) -> Table {
+pub(crate) fn linked<'a>(peers: impl IntoIterator<Item = &'a LinkedPeer>) -> Table {
     let columns = [
         Column::text("peer", "PEER"),
         Column::text("state", "STATE"),
@@ -104,12 +104,12 @@ pub(crate) fn linked<'a>(peers: impl IntoIterator<Item = &'a Linked>) -> Table {
     table
 }
 
-pub(crate) fn lost<'a>(peers: impl IntoIterator<Item = &'a Lost>, now_ms: u64) -> Table {
+pub(crate) fn lost<'a>(peers: impl IntoIterator<Item = &'a LostPeer>, now_ms: u64) -> Table {
     let columns = [
         Column::text("peer", "PEER"),
         Column::text("state", "STATE"),
         Column::text("reason", "WHY"),
-        Column::figure("lost_at_ms", "SINCE"),
+        Column::figure("lost_at_ms", "GONE FOR"),
         Column::text("breaker", "BREAKER"),
         Column::text("transport", "VIA"),
         Column::text("address", "ADDRESS"),

@@ -64,7 +64,7 @@ pub(crate) fn bytes(bytes: u64) -> String {
 }
 
 pub(crate) fn rate(per_second: f64) -> String {
-    let digits = if per_second == 0.0 || per_second >= 100.0 { 0 } else { 1 };
+    let digits = usize::from(per_second > 0.0 && per_second < 100.0);
     format!("{per_second:.digits$}/s")
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::answers::{History, Peers, Series, Stats, Status};
+use crate::answers::{History, PeerList, Series, Stats, Status};
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::form::{Form, Tone, write};
@@ -27,7 +27,7 @@ const MOST_REASONS: usize = 3;
 #[derive(Debug, Default)]
 struct View {
     status: Status,
-    peers: Peers,
+    peers: PeerList,
     series: Series,
     drops: BTreeMap<String, u64>,
     /// The same in JSON.
@@ -54,7 +54,7 @@ pub(crate) fn watch(client: &Client, form: Form) -> Result<(), Failure> {
     if let Form::Tables { colour, .. } = form {
         return on_terminal::watch(client, first, colour);
     }
-    let mut view = Ok(first);
+    let mut view: Result<View, Failure> = Ok(first);
     loop {
         write(&match &view {
             Ok(view) if form == Form::Json => format!("{}\n", view.json),
@@ -134,8 +134,9 @@ fn frame(
     lines.push(String::new());
     lines.extend(figures(view, before).map(|(name, value, note, series)| {
         let start = format!("{name:<10} {value:<18}");
-        let room = width.saturating_sub(start.chars().count() + note.chars().count() + 2);
-        paint(Tone::Plain, &format!("{start} {} {note}", sparkline(series, room)))
+        let note = if note.is_empty() { note } else { format!(" {note}") };
+        let room = width.saturating_sub(start.chars().count() + note.chars().count() + 1);
+        paint(Tone::Plain, &format!("{start} {}{note}", sparkline(series, room)))
     }));
     lines.push(String::new());
     lines.extend(peers(view, form, height.saturating_sub(lines.len() + 2)));
@@ -195,7 +196,7 @@ fn reasons(drops: &BTreeMap<String, u64>, before: &BTreeMap<String, u64>) -> Str
 
 /// Peers in so many lines: linked ones that are not well, the other linked ones, lost ones.
 fn peers(view: &View, form: Form, room: usize) -> Vec<String> {
-    let Peers { peers, lost } = &view.peers;
+    let PeerList { peers, lost } = &view.peers;
     let Form::Tables { width, .. } = form else { return Vec::new() };
     let paint = |tone, row: &str| form.paint(tone, &cut(row, width));
     let mut linked: Vec<_> = peers.iter().collect();
@@ -206,11 +207,11 @@ fn peers(view: &View, form: Form, room: usize) -> Vec<String> {
     let cut_off = if linked.len() > fit { linked.len() - fit.saturating_sub(1) } else { 0 };
     linked.truncate(peers.len() - cut_off);
     let mut lines = match peers.len() {
-        0 => vec![form.paint(Tone::Faint, "No peer is linked.")],
+        0 => vec![paint(Tone::Faint, "No peer is linked.")],
         _ => tables::linked(linked).rows(width, paint),
     };
     if cut_off > 0 {
-        lines.push(form.paint(Tone::Faint, &format!("and {cut_off} more")));
+        lines.push(paint(Tone::Faint, &format!("and {cut_off} more")));
     }
     if !lost.is_empty() {
         lines.push(String::new());
@@ -314,8 +315,8 @@ mod tests {
     fn the_window_has_the_sentence_the_numbers_and_the_peers() {
         let lines = shown(&view(3, 1), None, (100, 24));
         assert_eq!(lines[1], "Degraded: 2 of 5 healthy peers");
-        assert_eq!(lines[3].trim_end(), "delivered  6.0/s              ▁ █▅");
-        assert_eq!(lines[6].trim_end(), "outbox     3, oldest 12 s     █");
+        assert_eq!(lines[3], "delivered  6.0/s              ▁ █▅");
+        assert_eq!(lines[6], "outbox     3, oldest 12 s     █");
         assert!(lines[7].ends_with("refused expired 5"), "{}", lines[7]);
         assert!(lines[9].starts_with("PEER") && lines[10].starts_with("000000000000  up"));
         assert!(lines[15].contains("lost") && lines[15].contains("wrong network"));

@@ -1,4 +1,4 @@
-//! The examples `peer`, `peerctl` and `quickstart` as programs: real processes, real sockets, real files.
+//! The examples `peer` and `quickstart` as programs: real processes, real sockets, real files.
 #![cfg(unix)]
 
 mod peer;
@@ -19,6 +19,5 @@ mod messages;
 #[cfg(target_os = "linux")]
 mod natlab;
 mod peer_program;
-mod peerctl;
 mod quickstart;
 mod swarm;
