@@ -230,6 +230,9 @@ function writeReach(status, stats) {
 
 // Dead letters.
 
+/** Dead letters in a part. */
+const LETTERS = 50;
+
 const dead = { due: 0, list: [], next: null, number: null, more: 0 };
 
 async function lookAtDeadLetters(now, number) {
@@ -241,9 +244,9 @@ async function lookAtDeadLetters(now, number) {
     const pages = [];
     let after = "";
     for (let page = 0; page <= dead.more && after !== null; page += 1) {
-      const { dead_letters: part = [], next } = await api(`dead-letters?limit=50${after === "" ? "" : `&after=${after}`}`);
+      const { dead_letters: part = [], next } = await api(`dead-letters?limit=${LETTERS}${after === "" ? "" : `&after=${after}`}`);
       pages.push(...part);
-      after = next ?? null;
+      after = part.length < LETTERS ? null : next ?? null;
     }
     dead.next = after;
     writeDeadLetters(pages);
