@@ -39,7 +39,7 @@ const TOKEN: &str = "token";
         events::recent,
         history::history,
     ),
-    components(schemas(super::views::Problem))
+    components(schemas(super::views::Problem, history::SpanName))
 )]
 struct Document;
 
