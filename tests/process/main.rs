@@ -1,4 +1,4 @@
-//! The examples `peer` and `quickstart` as programs: real processes, real sockets, real files.
+//! The examples `peer`, `peerctl` and `quickstart` as programs: real processes, real sockets, real files.
 #![cfg(unix)]
 
 mod peer;
@@ -20,5 +20,6 @@ mod messages;
 #[cfg(target_os = "linux")]
 mod natlab;
 mod peer_program;
+mod peerctl;
 mod quickstart;
 mod swarm;
