@@ -232,7 +232,7 @@ fn dead_letters_are_listed_redelivered_and_deleted() {
 
 #[test]
 fn the_exit_status_and_one_line_say_what_is_wrong() {
-    let mut a = node(&["--admin-token", TOKEN]);
+    let a = node(&["--admin-token", TOKEN]);
     let admin = Ctl::of(&a).admin;
     let right = Ctl::at(&admin, Some(TOKEN));
     assert!(right.done(&["status"]).contains("actions=true"));
