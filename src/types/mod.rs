@@ -12,6 +12,8 @@ mod buffer;
 mod encoding;
 mod endpoint;
 mod event;
+#[cfg_attr(not(any(test, feature = "node", feature = "unstable-core")), allow(dead_code))]
+pub(crate) mod explanation;
 mod head;
 mod hex;
 mod id;
@@ -28,6 +30,8 @@ mod reconcile;
 mod record;
 mod signature;
 mod stats;
+#[cfg_attr(not(any(test, feature = "node")), allow(dead_code))]
+mod summary;
 mod time;
 mod transaction;
 mod tree;
@@ -50,6 +54,7 @@ pub(crate) use endpoint::Scheme;
 )]
 pub(crate) use endpoint::host_of;
 pub use event::Refusal;
+pub use explanation::{Explanation, Step};
 pub use link::{CloseReason, Direction};
 pub use peer_test::PeerTest;
 pub use record::PeerRecord;
@@ -88,6 +93,8 @@ pub(crate) mod ports {
 
 pub(crate) use endpoint::canonical;
 pub(crate) use limits::MAX_FRAME_BYTES;
+#[cfg(any(test, feature = "node"))]
+pub(crate) use limits::{MAX_EXPLANATION_BYTES, MAX_EXPLANATION_STEPS, MAX_WORD_BYTES};
 pub(crate) use piece_set::PieceSet;
 pub(crate) use signature::{Signed, sign_batch};
 #[cfg(feature = "node")]

@@ -11,6 +11,7 @@ mod compat;
 mod crash;
 #[cfg(target_os = "linux")]
 mod disk;
+mod explain;
 mod logs;
 mod members;
 #[cfg(target_os = "linux")]

@@ -22,6 +22,7 @@ mod quality;
 mod refusals;
 mod single_node;
 mod thin;
+mod trail;
 
 use std::time::Duration;
 
