@@ -159,9 +159,8 @@ async fn banned() -> anyhow::Result<Told> {
     let publisher = builder(|_| ()).identity(identity).start().await?;
     let mut events = publisher.events();
     let _ = publisher.connect(&address).await;
-    let refused = |event: &Event| {
-        matches!(event, Event::LinkRefused { reason: CloseReason::Banned, .. })
-    };
+    let refused =
+        |event: &Event| matches!(event, Event::LinkRefused { reason: CloseReason::Banned, .. });
     until(&mut events, refused).await?;
     let id = publisher.publish(TOPIC, "one widget").await?.id();
     ask(id, &strict, "unknown", &publisher).await

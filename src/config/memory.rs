@@ -255,7 +255,8 @@ mod tests {
 
     fn sum(shares: &Shares) -> u64 {
         let Shares { assemblies, checks, storing, cache, proofs, .. } = *shares;
-        let Shares { serving, deferred, publishes, inbound, stores, requests, trails, .. } = *shares;
+        let Shares { serving, deferred, publishes, inbound, stores, requests, trails, .. } =
+            *shares;
         assemblies
             + checks
             + storing

@@ -17,8 +17,8 @@ use crate::protocol::{
 #[cfg(feature = "compat")]
 use crate::types::WallTime;
 use crate::types::{
-    Endpoint, Explanation, Header, LinkStatus, Mode, PeerId, PeerTest, PublishStatus, Refusal, Stats,
-    Transaction, TransactionId,
+    Endpoint, Explanation, Header, LinkStatus, Mode, PeerId, PeerTest, PublishStatus, Refusal,
+    Stats, Transaction, TransactionId,
 };
 
 use super::room::Taken;

@@ -6,10 +6,10 @@
 use crate::types::explanation::{state, what};
 use crate::types::{Explanation, LinkId, MonoTime, Step, TransactionId, WallTime};
 
+use super::Protocol;
 use super::intake::{Pending, Stage};
 use super::link::Link;
 use super::log::Record;
-use super::Protocol;
 
 /// Maximum number of bans that are told of.
 const MAX_BANS: usize = 8;

@@ -45,10 +45,7 @@ fn encode_step(step: &Step) -> pb::ExplanationStep {
 }
 
 /// Decodes what a peer tells of the transaction that it was asked about.
-pub(crate) fn decode_explanation(
-    id: TransactionId,
-    body: &[u8],
-) -> Result<Explanation, WireError> {
+pub(crate) fn decode_explanation(id: TransactionId, body: &[u8]) -> Result<Explanation, WireError> {
     WireError::bound("explanation (bytes)", body.len(), MAX_EXPLANATION_BYTES)?;
     let read = pb::Explanation::decode(body).map_err(|_| WireError::Protobuf("explanation"))?;
     WireError::bound("steps", read.steps.len(), MAX_EXPLANATION_STEPS)?;

@@ -16,7 +16,10 @@ fn a_process_tells_what_became_of_a_transaction() {
 
     let told = a.ask(json!({ "op": "explain", "ref": [1], "id": id }));
     assert_eq!((&told["event"], &told["ref"]), (&json!("explained"), &json!([1])));
-    assert_eq!((&told["id"], &told["state"], &told["own"]), (&id, &json!("confirmed"), &json!(true)));
+    assert_eq!(
+        (&told["id"], &told["state"], &told["own"]),
+        (&id, &json!("confirmed"), &json!(true))
+    );
     assert_eq!(told["summary"], "Stored here and confirmed by 1 other node");
     let told = b.ask(json!({ "op": "explain", "id": id }));
     assert_eq!((&told["state"], &told["topic"]), (&json!("stored"), &json!("orders")));

@@ -113,7 +113,10 @@ impl PeerNode {
         topic: Option<Topic>,
         until: Instant,
     ) -> Option<Explanation> {
-        let (body, left) = (Bytes::copy_from_slice(id.as_bytes()), until.saturating_duration_since(Instant::now()));
+        let (body, left) = (
+            Bytes::copy_from_slice(id.as_bytes()),
+            until.saturating_duration_since(Instant::now()),
+        );
         let answer = self.request_within(peer, PROTOCOL, body, left).await.ok()?;
         let mut told = decode_explanation(id, &answer).ok()?;
         told.topic = topic;

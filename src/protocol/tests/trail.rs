@@ -81,9 +81,8 @@ fn a_foreign_transaction_is_told_until_it_is_forgotten() {
     let told = steps(&told, &[from, to]);
     assert_eq!(told[0], ("accepted".to_owned(), 3));
     assert!(told[1..].iter().any(|(what, _)| what == "stored"), "{told:?}");
-    let offered = |(what, to): &(String, u64)| {
-        (what == "pushed" || what == "announced") && *to == 4
-    };
+    let offered =
+        |(what, to): &(String, u64)| (what == "pushed" || what == "announced") && *to == 4;
     assert!(told.iter().any(offered), "{told:?}");
     assert!(!told.iter().any(|(what, to)| what != "offered" && what != "accepted" && *to == 3));
 

@@ -202,13 +202,7 @@ impl Trails {
     }
 
     /// Notes a step of a transaction in the log; none where that is not remembered any more.
-    pub(super) fn note(
-        &mut self,
-        id: &TransactionId,
-        what: What,
-        slot: Option<u8>,
-        now: MonoTime,
-    ) {
+    pub(super) fn note(&mut self, id: &TransactionId, what: What, slot: Option<u8>, now: MonoTime) {
         self.kept.add(id, what, (slot, 0), now, &mut self.parties);
     }
 

@@ -43,9 +43,8 @@ fn every_refusal_explains_itself() {
         for node in 0..5 {
             for (id, reason) in refusals(&recorder, node) {
                 let told = world.protocol(node).unwrap().explain(&id);
-                let says = |step: &Step| {
-                    step.what == "refused" && step.reason.as_deref() == Some(&reason)
-                };
+                let says =
+                    |step: &Step| step.what == "refused" && step.reason.as_deref() == Some(&reason);
                 assert!(told.steps.iter().any(says), "{node}: {reason}: {told:?}");
                 let topic = told.topic.as_ref().map(|topic| topic.as_str());
                 assert!(matches!(topic, Some("t" | "random")), "{told:?}");
@@ -88,7 +87,8 @@ fn every_copy_tells_where_it_came_from() {
                 let source = peers.iter().position(|peer| *peer == from).unwrap();
                 let there = world.protocol(source).unwrap().explain(id);
                 let went = |step: &Step| {
-                    step.peer == Some(peers[node]) && (step.what == "pushed" || step.what == "served")
+                    step.peer == Some(peers[node])
+                        && (step.what == "pushed" || step.what == "served")
                 };
                 assert!(there.steps.iter().any(went), "{node} from {source}: {there:?}");
                 sources += 1;
