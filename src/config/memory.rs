@@ -93,6 +93,7 @@ impl Config {
             }
         }
         let share = |part: u64| left / parts * part;
+        let trails = share(TRAILS).min(MAX_TRAILS);
         Shares {
             assemblies: gossip.max_assembly_bytes.unwrap_or_else(|| share(ASSEMBLIES)),
             checks: share(CHECKS),
@@ -103,9 +104,10 @@ impl Config {
             deferred: share(DEFERRED),
             publishes: share(PUBLISHES),
             inbound: share(INBOUND),
-            stores: share(STORES),
+            // With what trails do not take.
+            stores: share(STORES) + share(TRAILS) - trails,
             requests: share(REQUESTS),
-            trails: share(TRAILS).min(MAX_TRAILS),
+            trails,
         }
     }
 

@@ -231,7 +231,7 @@ fn accepted_ones_never_push_refusals_out() {
     for n in 0..50_000 {
         let id = accept(&mut trails, n);
         trails.note(&id, What::Stored, None, at(u64::from(n) + 1));
-        for slot in 0..4 {
+        for slot in 0..12 {
             trails.note(&id, What::Announced, Some(slot), at(u64::from(n) + 1));
         }
     }
@@ -242,10 +242,10 @@ fn accepted_ones_never_push_refusals_out() {
     assert_eq!(told[0].reason.as_deref(), Some("rejected"));
     assert_eq!(told[0].party.map(|(peer, _)| peer), Some(PeerId::from_bytes([3; 32])));
     // The newest are whole, the oldest gone, and those between lack their earliest steps.
-    assert_eq!(trails.steps(&invented(49_999)).0.len(), 5);
+    assert_eq!(trails.steps(&invented(49_999)).0.len(), 13);
     assert!(trails.acceptance(&invented(0)).is_none());
     let partly = (0..50_000).map(invented).find(|id| trails.acceptance(id).is_some());
-    assert_eq!(trails.steps(&partly.unwrap()), (Vec::new(), 5));
+    assert_eq!(trails.steps(&partly.unwrap()), (Vec::new(), 13));
 }
 
 #[test]
