@@ -1,10 +1,13 @@
 //! The examples `peer` and `quickstart` as programs: real processes, real sockets, real files.
 #![cfg(unix)]
 
+mod curl_lines;
 mod peer;
 
+mod admin;
 mod bootstrap;
 mod chat;
+mod clients;
 #[cfg(target_os = "linux")]
 mod clock;
 mod compat;
