@@ -14,6 +14,8 @@ mod endpoint;
 mod event;
 #[cfg_attr(not(any(test, feature = "node", feature = "unstable-core")), allow(dead_code))]
 pub(crate) mod explanation;
+#[cfg_attr(not(any(test, feature = "node", feature = "unstable-core")), allow(dead_code))]
+mod figures;
 mod head;
 mod hex;
 mod id;
@@ -55,6 +57,8 @@ pub(crate) use endpoint::Scheme;
 pub(crate) use endpoint::host_of;
 pub use event::Refusal;
 pub use explanation::{Explanation, Step};
+#[cfg_attr(not(any(test, feature = "node", feature = "unstable-core")), allow(unused_imports))]
+pub(crate) use figures::{HOPS, LATENCY_BOUNDS_US};
 pub use link::{CloseReason, Direction};
 pub use peer_test::PeerTest;
 pub use record::PeerRecord;

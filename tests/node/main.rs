@@ -16,6 +16,8 @@ mod goaway;
 mod handover;
 #[cfg(feature = "health")]
 mod health;
+#[path = "../store/hooked_queue.rs"]
+mod hooked_queue;
 mod hostile;
 #[path = "../transport/http_proxy.rs"]
 mod http_proxy;
@@ -47,6 +49,7 @@ mod rest;
 mod spill;
 mod spread;
 mod start_at_now;
+mod statistics;
 mod thin;
 #[cfg(feature = "sqlite")]
 mod topics;
