@@ -312,21 +312,6 @@ impl Permit {
     }
 }
 
-#[cfg(test)]
-impl Permit {
-    /// A permit of the only request there is.
-    pub(super) fn alone(config: &CompatConfig) -> Self {
-        let limits = Limits::new(config);
-        let key = Key::Proxy;
-        limits.table().admit(key, 0, Instant::now()).unwrap();
-        Self { table: limits.0, key, charged: 0, held: 0 }
-    }
-
-    pub(super) fn held(&self) -> u64 {
-        self.held
-    }
-}
-
 impl Drop for Permit {
     fn drop(&mut self) {
         lock(&self.table).each(self.key, |account| {

@@ -224,6 +224,27 @@ impl PeerNodeBuilder {
         self
     }
 
+    /// Sets the socket address of the admin listener, in a build with the feature `admin`: health, figures,
+    /// events, actions and a page over HTTP; port 0 picks a free one, which [`PeerNode::admin_addr`] tells.
+    /// Beyond loopback only with a token. See the guide's page on [operating](crate::guide::operating).
+    /// Default none.
+    #[must_use]
+    pub fn admin(mut self, address: &str) -> Self {
+        match address.parse::<SocketAddr>() {
+            Ok(address) => self.config.listen.admin = Some(address),
+            Err(_) => self.refuse(address, EndpointError::Listen(address.to_owned())),
+        }
+        self
+    }
+
+    /// Sets the token that callers of the admin listener have to show, 16 to 256 visible ASCII
+    /// characters. Default none: then every program on this machine may act.
+    #[must_use]
+    pub fn admin_token(mut self, token: impl Into<String>) -> Self {
+        self.config.listen.admin_token = Some(token.into());
+        self
+    }
+
     /// Makes the node dial out only: it listens nowhere, and misses nothing by that.
     #[must_use]
     pub fn dial_only(mut self) -> Self {

@@ -2,6 +2,8 @@
 
 mod common;
 
+#[cfg(all(feature = "admin", feature = "compat"))]
+mod admin;
 mod bad_input;
 #[cfg(feature = "metrics")]
 mod collector;
