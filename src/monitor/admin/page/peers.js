@@ -113,7 +113,7 @@ class Row {
     const quality = lost(peer) || peer.rating === "unknown" ? 0 : peer.quality ?? 0;
     if (quality !== this.quality) {
       this.quality = quality;
-      this.bar.style.setProperty("--share", String(quality / 100));
+      this.bar.firstChild.style.width = `${quality}%`;
       this.bar.dataset.tone = quality === 0 ? "none" : quality >= 60 ? "good" : quality >= 40 ? "warn" : "bad";
     }
     if (peer.address !== this.address) {
