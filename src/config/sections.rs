@@ -51,10 +51,11 @@ pub struct ListenConfig {
     /// Socket address to listen on, as `ip:port` (`[v6]:port`), no name; port 0 picks a free one; `None`
     /// dials out only. Default `0.0.0.0:5001`.
     pub address: Option<std::net::SocketAddr>,
-    /// Socket address on which this node also takes what a proxy in front of it passes on: HTTP/1.1 and HTTP/2 in clear
-    /// text; port 0 picks a free one. Peers prove their keys inside what the proxy carries, so nothing is lost by the clear text,
-    /// and any address will do. The proxy hides who connects, so limits for one address, such as
-    /// `max_handshakes_per_ip`, do not apply there: let nobody but the proxy reach it. Only beside `address`. Default none.
+    /// Socket address on which this node also takes what a proxy in front of it passes on: HTTP/1.1
+    /// and HTTP/2 in clear text; port 0 picks a free one. Peers prove their keys inside what the
+    /// proxy carries, so nothing is lost by the clear text, and any address will do. The proxy
+    /// hides who connects, so limits for one address, such as `max_handshakes_per_ip`, do not apply
+    /// there: let nobody but the proxy reach it. Only beside `address`. Default none.
     pub http: Option<std::net::SocketAddr>,
     /// Socket address of the admin listener, in a build with the feature `admin`: health, figures, events,
     /// actions and a page over HTTP, for those who operate the node; see the guide's page on operating.
@@ -209,8 +210,9 @@ pub struct ConnectionConfig {
     pub no_proxy: Vec<String>,
 }
 
-/// Section `[gossip]`: what is carried, and how it spreads. `fanout`, `rounds` and `ttl` change latency and cost, never the set of
-/// nodes that end up with a transaction: beyond them it is still stored and announced.
+/// Section `[gossip]`: what is carried, and how it spreads. `fanout`, `rounds` and `ttl` change
+/// latency and cost, never the set of nodes that end up with a transaction: beyond them it is still
+/// stored and announced.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
@@ -226,7 +228,8 @@ pub struct GossipConfig {
     /// limit, about 90 bytes for each that is retained: see the guide's page on storage.
     #[serde(with = "span")]
     pub retention: Duration,
-    /// Maximum length of a payload in bytes; longer ones are refused, own and others'. Default 10 MiB, range 1 KiB to 1 GiB.
+    /// Maximum length of a payload in bytes; longer ones are refused, own and others'. Default 10
+    /// MiB, range 1 KiB to 1 GiB.
     pub max_transaction_size: u64,
     /// Maximum part of a bounded store that transactions of one origin may take up, in percent; 100 is no
     /// limit. What is above it is refused and fetched when there is room again. This node's own
@@ -250,9 +253,10 @@ pub struct GossipConfig {
     /// and their memory is needed; the oldest go first. Default 1 GiB, range 0 to 1 TiB; 0 keeps
     /// them in memory.
     pub max_spill_bytes: u64,
-    /// Maximum number of bytes of memory for recent payloads that may be asked for; about 400 bytes are counted for each
-    /// beside its own. Default `None`, which is a sixteenth of [`LimitsConfig::memory`]; range 1 MiB
-    /// to half of that. In TOML a number or text such as `"16 MiB"`.
+    /// Maximum number of bytes of memory for recent payloads that may be asked for; about 400 bytes
+    /// are counted for each beside its own. Default `None`, which is a sixteenth of
+    /// [`LimitsConfig::memory`]; range 1 MiB to half of that. In TOML a number or text such as
+    /// `"16 MiB"`.
     #[serde(with = "bytes_if_set")]
     pub cache_bytes: Option<u64>,
     /// Part of the node in carrying topics. Default relay; see [`Role`].
@@ -268,8 +272,8 @@ pub struct GossipConfig {
     /// `reconcile_interval`.
     #[serde(with = "span")]
     pub reconcile_hot_window: Duration,
-    /// Interval at which a node compares everything that is retained with a peer; give or take 30 %. Default 10 min, range
-    /// 1 s to 24 h.
+    /// Interval at which a node compares everything that is retained with a peer; give or take 30
+    /// %. Default 10 min, range 1 s to 24 h.
     #[serde(with = "span")]
     pub reconcile_full_interval: Duration,
 }

@@ -213,8 +213,9 @@ impl PeerNodeBuilder {
     }
 
     /// Sets the socket address on which a proxy in front of the node reaches it, beside the one of
-    /// [`PeerNodeBuilder::listen`]: HTTP in clear text, inside which peers prove their keys all the same. Nobody but the proxy
-    /// should reach it: see [`ListenConfig::http`](crate::config::ListenConfig). Default none.
+    /// [`PeerNodeBuilder::listen`]: HTTP in clear text, inside which peers prove their keys all the
+    /// same. Nobody but the proxy should reach it: see
+    /// [`ListenConfig::http`](crate::config::ListenConfig). Default none.
     #[must_use]
     pub fn listen_http(mut self, address: &str) -> Self {
         match address.parse::<SocketAddr>() {

@@ -96,8 +96,8 @@ where
 
 /// Body of an answer, which keeps the request's place, a `P`, until it is handed to the connection.
 ///
-/// A connection asks for no more while the client does not read. So what is left is not the body's alone: when its time is over
-/// it is dropped, with the place, and the body ends with an error.
+/// A connection asks for no more while the client does not read. So what is left is not the body's
+/// alone: when its time is over it is dropped, with the place, and the body ends with an error.
 #[derive(Debug)]
 pub(crate) struct Sending<P> {
     /// Number of bytes that were not handed out.

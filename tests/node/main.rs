@@ -15,6 +15,8 @@ mod goaway;
 mod handover;
 #[cfg(feature = "health")]
 mod health;
+#[path = "../store/hooked_queue.rs"]
+mod hooked_queue;
 mod hostile;
 #[path = "../transport/http_proxy.rs"]
 mod http_proxy;
