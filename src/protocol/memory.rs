@@ -4,10 +4,19 @@
 //!
 //! Tested by: `protocol::tests::budget`.
 
+use std::collections::BTreeMap;
+
 use crate::protocol::Protocol;
 use crate::protocol::link::MAX_QUEUED;
 
 impl Protocol {
+    /// Returns the bytes that each owner of memory holds, and those that it may.
+    pub(super) fn memory_maps(&self) -> [BTreeMap<String, u64>; 2] {
+        let memory = self.memory();
+        let held = memory.map(|(owner, held, _)| (owner.to_owned(), held));
+        [held.into(), memory.map(|(owner, _, most)| (owner.to_owned(), most)).into()]
+    }
+
     /// Returns the owners of memory, each with the bytes that it holds and those that it may.
     pub(super) fn memory(&self) -> [(&'static str, u64, u64); 9] {
         let (env, shares) = (&self.env, &self.env.shares);

@@ -39,6 +39,8 @@ pub struct Restored {
 pub struct Queued {
     /// The id of the entry.
     pub id: TransactionId,
+    /// Time when it was published.
+    pub created: WallTime,
     /// Rounds without any taker.
     pub attempts: u32,
     /// Reason why the entry is a dead letter, if it is one.

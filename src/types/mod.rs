@@ -12,6 +12,8 @@ mod buffer;
 mod encoding;
 mod endpoint;
 mod event;
+#[cfg_attr(not(any(test, feature = "node", feature = "unstable-core")), allow(dead_code))]
+mod figures;
 mod head;
 mod hex;
 mod id;
@@ -50,6 +52,8 @@ pub(crate) use endpoint::Scheme;
 )]
 pub(crate) use endpoint::host_of;
 pub use event::Refusal;
+#[cfg_attr(not(any(test, feature = "node", feature = "unstable-core")), allow(unused_imports))]
+pub(crate) use figures::{HOPS, LATENCY_BOUNDS_US};
 pub use link::{CloseReason, Direction};
 pub use peer_test::PeerTest;
 pub use record::PeerRecord;

@@ -48,6 +48,7 @@ mod rest;
 mod spill;
 mod spread;
 mod start_at_now;
+mod statistics;
 mod thin;
 #[cfg(feature = "sqlite")]
 mod topics;

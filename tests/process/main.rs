@@ -4,6 +4,7 @@
 mod curl_lines;
 mod peer;
 
+mod accounts;
 mod admin;
 mod bootstrap;
 mod chat;

@@ -12,6 +12,8 @@
 //!
 //! Tested by: `protocol::tests::gates`, `protocol::tests::liars`, `sim::tests::full_stores`.
 
+use std::time::Duration;
+
 use crate::error::StoreErrorKind;
 use crate::protocol::Protocol;
 use crate::protocol::env::Task;
@@ -103,7 +105,7 @@ impl Protocol {
             up.slot
         });
         let hop = hop.saturating_add(1);
-        self.env.counters.transactions_accepted += 1;
+        self.note_delivery(transaction.header(), hop);
         let is_backfill = asked && (old || replayed);
         self.append(
             transaction,
@@ -114,6 +116,18 @@ impl Protocol {
         for (child, _) in large.map(|large| large.children).unwrap_or_default() {
             self.serve(child);
         }
+    }
+
+    /// Counts a transaction of another origin, and when it was published: in the present spell of being
+    /// linked, or while this node could not have heard of it.
+    fn note_delivery(&mut self, header: &Header, hop: u16) {
+        let env = &mut self.env;
+        env.counters.transactions_accepted += 1;
+        let age = env.wall.as_millis().saturating_sub(header.created.as_millis());
+        let age = Duration::from_millis(age);
+        let is_live = age <= self.outbox.online_for(env.now);
+        env.counters.transactions_caught_up += u64::from(!is_live);
+        env.deliveries.note(hop, is_live.then_some(age));
     }
 
     /// Returns the refusal of a transaction whose origin has all it may have.

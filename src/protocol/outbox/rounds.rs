@@ -9,7 +9,9 @@ use crate::protocol::io::Output;
 use crate::protocol::link::Established;
 use crate::protocol::restored::GivenUp;
 use crate::protocol::timers::Timer;
-use crate::types::{Announcement, EntryState, Event, LinkId, PublishStatus, TransactionId};
+use crate::types::{
+    Announcement, EntryState, Event, LinkId, PublishStatus, TransactionId, WallTime,
+};
 
 use super::FIRST_ROUND;
 
@@ -131,9 +133,9 @@ impl Protocol {
     }
 
     /// An entry was added: somebody should have confirmed it when its first round is over.
-    pub(super) fn watch_outbox(&mut self, id: TransactionId) {
+    pub(super) fn watch_outbox(&mut self, id: TransactionId, created: WallTime) {
         let due = self.outbox.clock.at(self.env.now) + FIRST_ROUND;
-        self.outbox.insert(id, due);
+        self.outbox.insert(id, created, due);
         self.arm_outbox();
     }
 

@@ -21,6 +21,7 @@ mod property;
 mod quality;
 mod refusals;
 mod single_node;
+mod statistics;
 mod thin;
 
 use std::time::Duration;
