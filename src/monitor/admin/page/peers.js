@@ -20,7 +20,6 @@ function note(peer) {
   const words = [];
   if (peer.in_debt) words.push("too slow for what is new");
   if (peer.behind > 0) words.push(`${count(peer.behind)} behind`);
-  if (peer.relay) words.push("relay");
   return words.join(", ");
 }
 
