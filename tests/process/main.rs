@@ -23,6 +23,7 @@ mod memory;
 mod messages;
 #[cfg(target_os = "linux")]
 mod natlab;
+mod page;
 mod peer_program;
 mod quickstart;
 mod swarm;
