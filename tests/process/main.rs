@@ -15,6 +15,7 @@ mod compat;
 mod crash;
 #[cfg(target_os = "linux")]
 mod disk;
+mod explain;
 mod logs;
 mod members;
 #[cfg(target_os = "linux")]
@@ -22,6 +23,7 @@ mod memory;
 mod messages;
 #[cfg(target_os = "linux")]
 mod natlab;
+mod page;
 mod peer_program;
 mod peerctl;
 mod quickstart;
