@@ -19,7 +19,7 @@ use tokio::time::timeout;
 
 use super::Shared;
 use super::reply::{Body, Content, Reply};
-use super::views::{actions, dead_letters, events, health, history, peers, stats, status};
+use super::views::{actions, dead_letters, events, explain, health, history, peers, stats, status};
 use crate::node::PeerNode;
 use crate::types::{PeerId, TransactionId};
 use crate::web::Problem;
@@ -56,6 +56,7 @@ pub(super) enum Operation {
     DeadLetters,
     Redeliver,
     Delete,
+    Explain,
     Events,
     RecentEvents,
     History,
@@ -99,6 +100,7 @@ pub(super) const ROUTES: &[Route] = &[
     get("/api/v1/dead-letters", &["after", "limit"], Operation::DeadLetters),
     post("/api/v1/dead-letters/{id}/redeliver", Operation::Redeliver),
     post("/api/v1/dead-letters/{id}/delete", Operation::Delete),
+    get("/api/v1/transactions/{id}/explain", &["across"], Operation::Explain),
     get("/api/v1/events", &[], Operation::Events),
     get("/api/v1/events/recent", &["limit"], Operation::RecentEvents),
     get("/api/v1/history", &["span"], Operation::History),
@@ -319,6 +321,7 @@ async fn handle(operation: Operation, call: &Call<'_>) -> Result<Reply, Problem>
         Operation::DeadLetters => dead_letters::list(call).await,
         Operation::Redeliver => dead_letters::redeliver(call).await,
         Operation::Delete => dead_letters::delete(call).await,
+        Operation::Explain => explain::explain(call).await,
         Operation::Events => events::follow(call),
         Operation::RecentEvents => events::recent(call),
         Operation::History => history::history(call),
