@@ -18,7 +18,7 @@ const ACROSS: Duration = Duration::from_secs(10);
 #[derive(Clone, Copy, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[allow(dead_code, reason = "described here, read by `explain`")]
-pub(super) enum Across {
+pub(in crate::monitor::admin) enum Across {
     True,
     False,
 }
