@@ -119,11 +119,11 @@ async function operate(url, id, disconnected, banned) {
   await page.fill("#why-id", id);
   await page.check("#why-across");
   await page.click("#why-form button");
-  await page.locator(".line li").nth(2).waitFor();
+  await page.locator("#why-answer > .line > li").nth(2).waitFor();
   for (const told of ["Published here", "Stored", "Confirmed", "At other nodes"]) await says(page, "why-answer", told);
-  await page.locator(".node-told summary").nth(1).waitFor();
-  await page.locator(".node-told summary").first().click();
-  await page.locator(".node-told[open] .line li").nth(1).waitFor();
+  await page.locator(".node-told > summary").nth(1).waitFor();
+  await page.locator(".node-told > summary").first().click();
+  await page.locator(".node-told[open] .line > li").nth(1).waitFor();
   await looksRight(page, "a time line");
   await page.reload();
   await says(page, "why-answer", "Published here");
