@@ -125,8 +125,10 @@ async function operate(url, id, disconnected, banned) {
   await page.locator(".node-told > summary").first().click();
   await page.locator(".node-told[open] .line > li").nth(1).waitFor();
   await looksRight(page, "a time line");
-  await page.reload();
-  await says(page, "why-answer", "Published here");
+  const linked = await tab(`${url}#why=${id}`);
+  await says(linked, "why-answer", "Published here");
+  assert.deepEqual(linked.wrong, []);
+  await linked.close();
   step("an id in the address of the page");
 
   await page.check("#as-tables");
