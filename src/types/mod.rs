@@ -29,6 +29,7 @@ mod record;
 mod signature;
 mod stats;
 mod time;
+mod trace;
 mod transaction;
 mod tree;
 #[cfg(not(feature = "unstable-core"))]

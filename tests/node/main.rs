@@ -47,4 +47,5 @@ mod start_at_now;
 mod thin;
 #[cfg(feature = "sqlite")]
 mod topics;
+mod traces;
 mod validators;

@@ -690,6 +690,7 @@ fn requests_once() {
         protocol: "p".to_owned(),
         body: Bytes::from_static(body),
         within: secs(5),
+        trace: None,
     };
     let handle = |ticket, body: &'static [u8]| Output::Requested {
         ticket: Ticket(ticket),
@@ -697,6 +698,7 @@ fn requests_once() {
         protocol: "p".to_owned(),
         body: Bytes::from_static(body),
         within: secs(5),
+        trace: None,
     };
     let says = |ticket, body: &'static [u8]| Input::Answer {
         ticket: Ticket(ticket),
