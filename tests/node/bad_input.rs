@@ -168,8 +168,12 @@ async fn requests_that_lead_to_no_link_are_answered_told_and_counted() {
         let mut head = [0; 12];
         soon("an answer", stream.read_exact(&mut head)).await.unwrap();
         assert_eq!(head, *format!("HTTP/1.1 {status}").as_bytes(), "{request}");
-        event(&mut events, "a refusal", |event| {
-            matches!(event, Event::HandshakeRefused { .. }).then_some(())
+        // A request that is refused is told besides, at once or when its connection is over.
+        event(&mut events, "a connection that failed", |event| match event {
+            Event::HandshakeRefused { reason, .. } => {
+                (*reason != FailureKind::Refused).then_some(())
+            }
+            _ => None,
         })
         .await;
         assert_eq!(counters(&node).await.handshakes_failed, number, "{request}");

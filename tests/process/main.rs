@@ -5,6 +5,7 @@ mod peer;
 
 mod bootstrap;
 mod chat;
+mod clients;
 #[cfg(target_os = "linux")]
 mod clock;
 mod compat;

@@ -261,14 +261,20 @@ impl Driver {
             | Event::ClockRight => self.refresh_state(&event),
             _ => {}
         }
+        let is_up = matches!(event, Event::PeerUp { .. });
         self.effects.emit(event);
+        if is_up {
+            // Not before: who listens for events once there is a link is not to hear of that link.
+            let links = self.protocol.stats().links;
+            self.state.send_modify(|state: &mut NodeState| state.links = links);
+        }
     }
 
     fn refresh_state(&self, event: &Event) {
         let stats = self.protocol.stats();
         self.state.send_modify(|state: &mut NodeState| {
             state.mode = Some(stats.mode);
-            state.links = stats.links;
+            state.links = state.links.min(stats.links);
             state.clock_offset_ms = stats.clock_off.then_some(stats.clock_offset_ms);
             match event {
                 Event::DialFailed { address, reason, .. } => {
