@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use bytes::Bytes;
 
 use crate::types::{
-    Hello, Interest, Message, PeerRecord, Range, RangeContent, Reconcile, Signature, TraceContext,
-    TransactionId, WallTime,
+    Hello, Interest, Message, Offer, PeerRecord, Range, RangeContent, Reconcile, Signature,
+    TraceContext, TransactionId, WallTime,
 };
 use crate::wire::convert::{reason_code, refusal_code, status_code};
 use crate::wire::generated::gossip::{self, message::Kind};
@@ -57,14 +57,7 @@ fn kind(message: &Message) -> Kind {
         Message::Duplicate(list) => Kind::Duplicate(id_list(list)),
         Message::Early(list) => Kind::Early(id_list(list)),
         Message::Stored(list) => Kind::Stored(id_list(list)),
-        Message::Offer(offer) => Kind::Offer(gossip::Offer {
-            hop: u32::from(offer.hop),
-            header: offer.head.header_bytes().clone(),
-            signature: signature(offer.head.signature()),
-            complete: offer.complete,
-            place: offer.place,
-            trace: trace(offer.head.trace()),
-        }),
+        Message::Offer(offer) => Kind::Offer(self::offer(offer)),
         Message::Reserve(r) => Kind::Reserve(gossip::Reserve {
             id: ids([r.id]),
             place: r.place,
@@ -121,6 +114,17 @@ fn kind(message: &Message) -> Kind {
             upper_created: upper.created.as_millis().wrapping_add(1),
             upper_id: prefix(&upper.id),
         }),
+    }
+}
+
+fn offer(offer: &Offer) -> gossip::Offer {
+    gossip::Offer {
+        hop: u32::from(offer.hop),
+        header: offer.head.header_bytes().clone(),
+        signature: signature(offer.head.signature()),
+        complete: offer.complete,
+        place: offer.place,
+        trace: trace(offer.head.trace()),
     }
 }
 
