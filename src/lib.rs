@@ -113,6 +113,7 @@
 //! | `sqlite` | yes | peers, outbox and log in `SQLite` files (bundled; needs a C compiler) |
 //! | `rest` | yes | links over plain HTTP requests, a rung of the gRPC transport |
 //! | `compat` | no | the original's gRPC services and REST paths, for its clients: see [`config::CompatConfig`] |
+//! | `admin` | no | the admin listener: health, figures, events, actions and a page over HTTP, see [`config::ListenConfig`] |
 //! | `stun` | yes | the STUN prober |
 //! | `health` | yes | the standard health service of gRPC on the node's port |
 //! | `metrics` | no | `PeerNode::metrics_collector`, for a registry of `prometheus-client` 0.26; not covered by semver |
@@ -150,6 +151,9 @@ pub mod testing;
 pub mod transport;
 #[cfg_attr(not(any(test, feature = "unstable-core")), allow(dead_code, unused_imports))]
 pub mod types;
+#[cfg(any(feature = "admin", feature = "compat"))]
+#[cfg_attr(not(all(feature = "admin", feature = "compat")), allow(dead_code))]
+mod web;
 #[cfg(not(feature = "unstable-core"))]
 #[cfg_attr(not(test), allow(dead_code, unused_imports))]
 mod wire;

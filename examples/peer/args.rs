@@ -75,9 +75,14 @@ pub(crate) struct Args {
     /// the port that peers use.
     #[arg(long)]
     pub(crate) compat: bool,
-    /// Where to serve the admin pages, once there are any.
-    #[arg(long, value_name = "ADDR:PORT", hide = true)]
+    /// Where to serve health, figures, events, actions and a page over HTTP, for those who operate the node;
+    /// port 0 picks a free one. On loopback only, unless there is a token.
+    #[arg(long, value_name = "ADDR:PORT")]
     pub(crate) admin: Option<SocketAddr>,
+    /// Token that callers of --admin have to show, 16 to 256 characters; better given in the environment
+    /// variable SORCHA_ADMIN_TOKEN, since others on this machine may see a command line.
+    #[arg(long, value_name = "TOKEN")]
+    pub(crate) admin_token: Option<String>,
     /// A STUN server to learn the outside address from; repeatable.
     #[arg(long, value_name = "HOST:PORT", value_parser = StunProber::new)]
     pub(crate) stun: Vec<StunProber>,

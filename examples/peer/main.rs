@@ -95,7 +95,7 @@ has none):
                                        line too long, or what went wrong
 
 EVENTS:
-  ready {peer_id,listen,admin}         the first line of all
+  ready {peer_id,listen,admin}         the first line of all; admin is the address of --admin, or null
   mode {mode}                          offline, degraded or online; once at the start, then changes;
                                        online also when linked with all of a few peers, after 5 s
   delivered {id,topic,origin,from,hops,size,sha256,cursor[,payload][,text][,traceparent]}

@@ -61,8 +61,8 @@ pub(crate) async fn run(
     let content = Content { base64: args.payloads, text: args.text };
     let deliveries = Deliveries::open(&node, &args.topic, args.from, content).await?;
     serve(&node, &args.serve, out).map_err(|error| format!("--serve: {error}"))?;
-    let (peer_id, listen) = (node.peer_id(), node.listen_addr());
-    out.line(Line::Ready { peer_id, listen, admin: None }).await;
+    let (peer_id, listen, admin) = (node.peer_id(), node.listen_addr(), node.admin_addr());
+    out.line(Line::Ready { peer_id, listen, admin }).await;
 
     let mut feeds = JoinSet::new();
     let breakers = Breakers::default();

@@ -8,6 +8,9 @@ use sorcha_peer::{Config, Identity, Invite, PeerNode, SqliteStorage};
 
 use crate::args::Args;
 
+/// Environment variable with the token of the admin listener.
+const ADMIN_TOKEN: &str = "SORCHA_ADMIN_TOKEN";
+
 /// A running node and what belongs to it.
 pub(crate) struct Running {
     pub(crate) node: PeerNode,
@@ -21,9 +24,6 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 
 /// Starts the node that `args` describe.
 pub(crate) async fn start(args: &Args) -> Result<Running, Error> {
-    if let Some(address) = args.admin {
-        tracing::warn!(%address, "--admin is not available yet: nothing is served");
-    }
     let config = configure(args).await?;
     for endpoint in &config.discovery.bootstrap {
         tracing::info!(%endpoint, "bootstrap peer");
@@ -70,6 +70,12 @@ async fn configure(args: &Args) -> Result<Config, Error> {
     }
     if args.http.is_some() {
         config.listen.http = args.http;
+    }
+    if args.admin.is_some() {
+        config.listen.admin = args.admin;
+    }
+    if let Some(token) = args.admin_token.clone().or_else(|| std::env::var(ADMIN_TOKEN).ok()) {
+        config.listen.admin_token = Some(token);
     }
     let transports = args.transports();
     if !transports.is_empty() {

@@ -3,7 +3,8 @@
 //! Contract: a promise is kept or counted as broken: the transaction is asked for up to [`ATTEMPTS`] times, of
 //! all that have it in turn, with a growing delay; what comes is checked, and published by this node. However many
 //! tell of a transaction, it is fetched once. At most [`MAX_WANTED`] are wanted at a time, and of those so many
-//! are under way that their payloads take at most [`MAX_BYTES`]; of one host few, so that a slow one holds up itself.
+//! are under way that their payloads take at most [`MAX_BYTES`]; few of what one host told of, so that it holds up
+//! itself, whomever it names.
 //!
 //! Tested by: `compat::tests`.
 
@@ -63,6 +64,7 @@ struct Promise {
 pub(super) struct Source {
     /// Id of the client.
     pub(super) id: String,
+    /// Host that told of it, and has a share of what is wanted.
     pub(super) owner: Owner,
     pub(super) wanted: Wanted,
     /// Topic under which it is published.
@@ -133,6 +135,14 @@ impl Fetches {
         !waits
     }
 
+    /// Closes a promise that was under way. One of the same transaction that was given since stays.
+    fn end(&self, sha: &[u8; 32]) {
+        let mut state = self.state();
+        if state.wanted.get(sha).is_some_and(|promise| promise.is_under_way) {
+            state.wanted.remove(sha);
+        }
+    }
+
     /// Next promise to be kept, of a host that has room for one more; it is then under way.
     fn take_waiting(&self) -> Option<[u8; 32]> {
         let state = &mut *self.state();
@@ -176,12 +186,10 @@ pub(super) async fn run(shared: &Shared) {
 }
 
 async fn keep(shared: &Shared, sha: [u8; 32]) {
+    shared.count(|c| c.compat_fetches_started += 1);
     let kept = Box::pin(fetch(shared, &sha)).await;
-    shared.count(|c| {
-        c.compat_fetches_started += 1;
-        c.compat_fetches_failed += u64::from(!kept);
-    });
-    shared.fetches.state().wanted.remove(&sha);
+    shared.count(|c| c.compat_fetches_failed += u64::from(!kept));
+    shared.fetches.end(&sha);
 }
 
 /// Fetches and publishes a transaction. Returns whether it is there.
@@ -247,6 +255,8 @@ async fn publish(
     from: Vec<String>,
 ) -> bool {
     let payload = compact(payload);
+    // The log may show it before the node says that it is published.
+    shared.hashes().prepare(*sha, from.clone());
     for attempt in 0..ATTEMPTS {
         if attempt > 0 {
             sleep(jittered(FIRST_DELAY * 4u32.pow(attempt))).await;
@@ -320,6 +330,12 @@ mod tests {
         assert_eq!(ids, ["client 0", "client 1", "client 2", "client 3"]);
         assert!(!fetches.close(&sha, &ids[..3]), "one was not asked yet");
         assert!(fetches.close(&sha, &ids) && fetches.len() == 0);
+        // Promised again in the moment between the last look and the end.
+        assert!(want(&fetches, 1, "client 0"));
+        fetches.end(&sha);
+        assert_eq!(fetches.take_waiting(), Some(sha));
+        fetches.end(&sha);
+        assert_eq!(fetches.len(), 0);
     }
 
     #[test]

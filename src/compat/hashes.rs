@@ -1,10 +1,10 @@
 //! Transactions by the SHA-256 of their payload, as clients of the original name them.
 //!
-//! Contract: the index is built by reading the retained log once, and follows it from then on. Until it has
-//! caught up, what is not in it may yet be in the log: [`Hashes::is_built`]. An entry is a few bytes
-//! of the hash and of that of the topic, and a cursor, so what is found by it is read and hashed again before it
-//! is believed. At most
-//! [`MAX_ENTRIES`] are kept, the newest; an expired one goes when its time has come or it is looked up.
+//! Contract: the index is built by reading the retained log once, and follows it from then on. Until it
+//! has caught up, what is not in it may yet be in the log: [`Hashes::is_built`]. An entry is a few bytes
+//! of the hash and of that of the topic, and a cursor, so what is found by it is read and hashed again
+//! before it is believed. At most [`MAX_ENTRIES`] are kept, the newest; an expired one goes when its time
+//! has come or it is looked up.
 //!
 //! Tested by: the tests below, `compat::tests`.
 
@@ -73,10 +73,11 @@ impl Name {
     }
 }
 
-/// Transaction that was published for a client, before the log shows it.
+/// Transaction that is published for a client, before the log shows it.
 #[derive(Debug, Clone)]
 struct Learnt {
-    id: TransactionId,
+    /// None until it is published.
+    id: Option<TransactionId>,
     /// Ids of the clients that have it, and need not be told.
     from: Vec<String>,
 }
@@ -123,9 +124,18 @@ impl Hashes {
         is_full
     }
 
+    /// Notes what is about to be published for clients.
+    pub(super) fn prepare(&mut self, sha: Sha, from: Vec<String>) {
+        self.note(sha, Learnt { id: None, from });
+    }
+
     /// Notes what was just published for clients.
     pub(super) fn learn(&mut self, sha: Sha, id: TransactionId, from: Vec<String>) {
-        if self.learnt.insert(sha, Learnt { id, from }).is_none() {
+        self.note(sha, Learnt { id: Some(id), from });
+    }
+
+    fn note(&mut self, sha: Sha, learnt: Learnt) {
+        if self.learnt.insert(sha, learnt).is_none() {
             self.learnt_order.push_back(sha);
         }
         if self.learnt_order.len() > MAX_LEARNT
@@ -137,7 +147,7 @@ impl Hashes {
 
     /// Transaction that was just published for clients.
     pub(super) fn learnt(&self, sha: &Sha) -> Option<TransactionId> {
-        self.learnt.get(sha).map(|learnt| learnt.id)
+        self.learnt.get(sha)?.id
     }
 
     /// Clients that have a transaction themselves.

@@ -1,10 +1,11 @@
 //! What one address may have of the node, and all of them together.
 //!
-//! Contract: a request is let in while its address has requests and bytes left of its minute, and while
-//! fewer than so many are being answered, for the address and in all. Bytes may be overdrawn by one request,
-//! which the next ones then wait for: how large one is shows only as it comes. Bytes that are kept for requests being
-//! answered are at most [`MAX_HELD`], or those of one request that holds more by itself. What comes by way of a proxy has one
-//! address for all, and half of what all addresses have together, which is [`ALL`] times as much. Nobody owes more than
+//! Contract: a request is let in while its address has requests and bytes left of its minute, and
+//! while fewer than so many are being answered, for the address and in all. Bytes may be overdrawn
+//! by one request, which the next ones then wait for: how large one is shows only as it comes.
+//! Bytes that are kept for requests being answered are at most [`MAX_HELD`], or those of one
+//! request that holds more by itself. What comes by way of a proxy has one address for all, and
+//! half of what all addresses have together, which is [`ALL`] times as much. Nobody owes more than
 //! a minute's worth, whatever is announced.
 
 use std::collections::HashMap;
@@ -309,21 +310,6 @@ impl Permit {
         lock(&self.table).hold(self.key, self.held, bytes, Instant::now())?;
         self.held += bytes;
         Ok(())
-    }
-}
-
-#[cfg(test)]
-impl Permit {
-    /// A permit of the only request there is.
-    pub(super) fn alone(config: &CompatConfig) -> Self {
-        let limits = Limits::new(config);
-        let key = Key::Proxy;
-        limits.table().admit(key, 0, Instant::now()).unwrap();
-        Self { table: limits.0, key, charged: 0, held: 0 }
-    }
-
-    pub(super) fn held(&self) -> u64 {
-        self.held
     }
 }
 

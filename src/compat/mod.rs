@@ -32,7 +32,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use http::{Request, Response};
 use tokio::sync::Notify;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 use tonic::body::Body;
 
 use self::client::Client;
@@ -105,6 +105,14 @@ impl Shared {
         let peers: Arc<[KnownPeer]> = self.backend.peers().await.into();
         *kept = Some((Instant::now(), Arc::clone(&peers)));
         peers
+    }
+}
+
+/// Waits for a moment, or for ever where there is none.
+async fn reached(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
-use super::Shared;
 use super::hashes::Sha;
 use super::registry::{Entry, News, seconds};
+use super::{Shared, reached};
 use crate::types::{Transaction, TransactionId};
 
 /// Maximum number of clients that are being told something.
@@ -46,15 +46,9 @@ pub(super) async fn run(shared: &Shared) {
             under_way.push(send(shared, entry, news));
         }
         let next = shared.registry().next_news(now).filter(|_| under_way.len() < MAX_UNDER_WAY);
-        let later = async {
-            match next {
-                Some(at) => sleep_until(at).await,
-                None => futures::future::pending().await,
-            }
-        };
         tokio::select! {
             Some(()) = under_way.next() => {}
-            () = later => {}
+            () = reached(next) => {}
             () = shared.news_changed.notified() => {}
         }
     }

@@ -36,8 +36,26 @@ impl ListenConfig {
         let unusable = |e: &&Endpoint| e.port() == 0 || e.scope() == AddressScope::Unusable;
         match self.advertise.iter().find(unusable) {
             Some(endpoint) => Err(ConfigError::Advertise { endpoint: endpoint.to_string() }),
-            None => Ok(()),
+            None => self.validate_admin(),
         }
+    }
+
+    fn validate_admin(&self) -> Result<(), ConfigError> {
+        within("listen.admin_hosts (entries)", self.admin_hosts.len(), 0..=16)?;
+        if let Some(token) = &self.admin_token {
+            within("listen.admin_token (characters)", token.chars().count(), 16..=256)?;
+            if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+                return Err(ConfigError::AdminToken);
+            }
+        }
+        let Some(address) = self.admin else { return Ok(()) };
+        if !cfg!(feature = "admin") {
+            return Err(ConfigError::AdminNotBuilt);
+        }
+        if self.admin_token.is_none() && !address.ip().to_canonical().is_loopback() {
+            return Err(ConfigError::AdminBeyondLoopback { address });
+        }
+        Ok(())
     }
 }
 

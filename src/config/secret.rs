@@ -108,8 +108,8 @@ impl NetworkSecret {
         Self::of(content.strip_suffix(b"\r").unwrap_or(content), Some(path))
     }
 
-    /// Writes the secret and a line break, which [`load`](Self::load) takes off again, to a new file of mode 0600. A file that could not be written
-    /// whole is removed.
+    /// Writes the secret and a line break, which [`load`](Self::load) takes off again, to a new
+    /// file of mode 0600. A file that could not be written whole is removed.
     ///
     /// # Errors
     /// [`IdentityError::SecretFile`]; a file that exists is left as it is.

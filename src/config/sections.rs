@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::types::{Endpoint, TransportKind};
 
@@ -42,19 +42,35 @@ pub struct NetworkConfig {
     pub allow_plaintext_beyond_loopback: bool,
 }
 
-/// Section `[listen]`: the address of the node, and what it tells others of it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Section `[listen]`: the address of the node, what it tells others of it, and the admin listener. `Debug` does
+/// not show the admin token.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct ListenConfig {
     /// Socket address to listen on, as `ip:port` (`[v6]:port`), no name; port 0 picks a free one; `None`
     /// dials out only. Default `0.0.0.0:5001`.
     pub address: Option<std::net::SocketAddr>,
-    /// Socket address on which this node also takes what a proxy in front of it passes on: HTTP/1.1 and HTTP/2 in clear
-    /// text; port 0 picks a free one. Peers prove their keys inside what the proxy carries, so nothing is lost by the clear text,
-    /// and any address will do. The proxy hides who connects, so limits for one address, such as
-    /// `max_handshakes_per_ip`, do not apply there: let nobody but the proxy reach it. Only beside `address`. Default none.
+    /// Socket address on which this node also takes what a proxy in front of it passes on: HTTP/1.1
+    /// and HTTP/2 in clear text; port 0 picks a free one. Peers prove their keys inside what the
+    /// proxy carries, so nothing is lost by the clear text, and any address will do. The proxy
+    /// hides who connects, so limits for one address, such as `max_handshakes_per_ip`, do not apply
+    /// there: let nobody but the proxy reach it. Only beside `address`. Default none.
     pub http: Option<std::net::SocketAddr>,
+    /// Socket address of the admin listener, in a build with the feature `admin`: health, figures, events,
+    /// actions and a page over HTTP, for those who operate the node; see the guide's page on operating.
+    /// Port 0 picks a free one. Beyond loopback only with `admin_token`, and in clear text: put a proxy with
+    /// TLS in front. Default none.
+    pub admin: Option<std::net::SocketAddr>,
+    /// Token that callers of the admin listener have to show (`Authorization: Bearer …`), 16 to 256 visible
+    /// ASCII characters; `openssl rand -hex 32` makes a good one. Without it every program on this machine
+    /// may act. Serde writes it empty, which is refused where it is read. Default none.
+    #[serde(serialize_with = "without_secret")]
+    pub admin_token: Option<String>,
+    /// Names, beside `localhost`, loopback addresses and the address that was connected to, under which the
+    /// admin listener is asked, at most 16, without port; others are refused, since a web page could have its
+    /// name lead here. Default none.
+    pub admin_hosts: Vec<String>,
     /// Addresses under which others reach this node, in every form that [`Endpoint`] reads, best first,
     /// at most 16; none with port 0 or an address that nobody can dial. Default none: then the listening
     /// address is advertised where it is a concrete one, and otherwise the IP addresses that peers see,
@@ -194,8 +210,9 @@ pub struct ConnectionConfig {
     pub no_proxy: Vec<String>,
 }
 
-/// Section `[gossip]`: what is carried, and how it spreads. `fanout`, `rounds` and `ttl` change latency and cost, never the set of
-/// nodes that end up with a transaction: beyond them it is still stored and announced.
+/// Section `[gossip]`: what is carried, and how it spreads. `fanout`, `rounds` and `ttl` change
+/// latency and cost, never the set of nodes that end up with a transaction: beyond them it is still
+/// stored and announced.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
@@ -211,7 +228,8 @@ pub struct GossipConfig {
     /// limit, about 90 bytes for each that is retained: see the guide's page on storage.
     #[serde(with = "span")]
     pub retention: Duration,
-    /// Maximum length of a payload in bytes; longer ones are refused, own and others'. Default 10 MiB, range 1 KiB to 1 GiB.
+    /// Maximum length of a payload in bytes; longer ones are refused, own and others'. Default 10
+    /// MiB, range 1 KiB to 1 GiB.
     pub max_transaction_size: u64,
     /// Maximum part of a bounded store that transactions of one origin may take up, in percent; 100 is no
     /// limit. What is above it is refused and fetched when there is room again. This node's own
@@ -235,9 +253,10 @@ pub struct GossipConfig {
     /// and their memory is needed; the oldest go first. Default 1 GiB, range 0 to 1 TiB; 0 keeps
     /// them in memory.
     pub max_spill_bytes: u64,
-    /// Maximum number of bytes of memory for recent payloads that may be asked for; about 400 bytes are counted for each
-    /// beside its own. Default `None`, which is a sixteenth of [`LimitsConfig::memory`]; range 1 MiB
-    /// to half of that. In TOML a number or text such as `"16 MiB"`.
+    /// Maximum number of bytes of memory for recent payloads that may be asked for; about 400 bytes
+    /// are counted for each beside its own. Default `None`, which is a sixteenth of
+    /// [`LimitsConfig::memory`]; range 1 MiB to half of that. In TOML a number or text such as
+    /// `"16 MiB"`.
     #[serde(with = "bytes_if_set")]
     pub cache_bytes: Option<u64>,
     /// Part of the node in carrying topics. Default relay; see [`Role`].
@@ -253,8 +272,8 @@ pub struct GossipConfig {
     /// `reconcile_interval`.
     #[serde(with = "span")]
     pub reconcile_hot_window: Duration,
-    /// Interval at which a node compares everything that is retained with a peer; give or take 30 %. Default 10 min, range
-    /// 1 s to 24 h.
+    /// Interval at which a node compares everything that is retained with a peer; give or take 30
+    /// %. Default 10 min, range 1 s to 24 h.
     #[serde(with = "span")]
     pub reconcile_full_interval: Duration,
 }
@@ -338,6 +357,9 @@ impl Default for ListenConfig {
         Self {
             address: Some((any, Endpoint::DEFAULT_PORT).into()),
             http: None,
+            admin: None,
+            admin_token: None,
+            admin_hosts: Vec::new(),
             advertise: Vec::new(),
             max_handshakes: 256,
             max_handshakes_per_ip: 32,
@@ -398,6 +420,32 @@ impl Default for ConnectionConfig {
             proxy: None,
             no_proxy: local_hosts(),
         }
+    }
+}
+
+impl fmt::Debug for ListenConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Without `..`, so that a new field is not left out.
+        let Self {
+            address,
+            http,
+            admin,
+            admin_token,
+            admin_hosts,
+            advertise,
+            max_handshakes,
+            max_handshakes_per_ip,
+        } = self;
+        f.debug_struct("ListenConfig")
+            .field("address", address)
+            .field("http", http)
+            .field("admin", admin)
+            .field("admin_token", &admin_token.as_ref().map(|_| "…"))
+            .field("admin_hosts", admin_hosts)
+            .field("advertise", advertise)
+            .field("max_handshakes", max_handshakes)
+            .field("max_handshakes_per_ip", max_handshakes_per_ip)
+            .finish()
     }
 }
 
@@ -472,6 +520,12 @@ impl Default for LimitsConfig {
     fn default() -> Self {
         Self { memory: 256 * MIB }
     }
+}
+
+/// Writes that there is a secret, and not which.
+#[expect(clippy::ref_option, reason = "serde calls it so")]
+fn without_secret<S: Serializer>(secret: &Option<String>, to: S) -> Result<S::Ok, S::Error> {
+    secret.as_ref().map(|_| "").serialize(to)
 }
 
 /// Durations as text in serde.

@@ -46,6 +46,9 @@ fn every_range_bites() {
         ("network.max_clock_skew", |c| c.network.max_clock_skew = secs(0)),
         ("listen.max_handshakes", |c| c.listen.max_handshakes = 0),
         ("listen.max_handshakes_per_ip", |c| c.listen.max_handshakes_per_ip = 0),
+        ("listen.admin_token", |c| c.listen.admin_token = Some("x".repeat(15))),
+        ("listen.admin_token", |c| c.listen.admin_token = Some("x".repeat(257))),
+        ("listen.admin_hosts", |c| c.listen.admin_hosts = vec![String::new(); 17]),
         ("discovery.refresh_interval", |c| c.discovery.refresh_interval = secs(59)),
         ("discovery.max_peers", |c| c.discovery.max_peers = 10_001),
         ("discovery.min_healthy_peers", |c| c.discovery.min_healthy_peers = 0),
@@ -148,6 +151,47 @@ fn plaintext_beyond_loopback_needs_a_word() {
     assert!(matches!(config.validate(), Err(ConfigError::PlaintextBeyondLoopback { .. })));
     config.network.allow_plaintext_beyond_loopback = true;
     config.validate().unwrap();
+}
+
+#[test]
+fn the_admin_token_is_neither_shown_nor_written() {
+    let mut config = Config::default();
+    config.listen.admin_token = Some("0123456789abcdef".to_owned());
+    config.validate().unwrap();
+    let json = serde_json::to_string(&config).unwrap();
+    assert!(!format!("{config:?}{json}").contains("0123456789abcdef"), "{config:?} {json}");
+    let read: Config = serde_json::from_str(&json).unwrap();
+    // Without its token the listener would let in every program of the machine.
+    let error = read.validate().unwrap_err().to_string();
+    assert!(error.starts_with("listen.admin_token"), "{error}");
+    config.listen.admin_token = Some("0123456789 abcdef".to_owned());
+    assert_eq!(config.validate(), Err(ConfigError::AdminToken));
+}
+
+#[test]
+#[cfg(feature = "admin")]
+fn an_admin_listener_beyond_loopback_needs_a_token() {
+    let mut config = Config::default();
+    for address in ["127.0.0.1:0", "[::1]:7", "[::ffff:127.0.0.1]:7", "127.8.8.8:7"] {
+        config.listen.admin = Some(address.parse().unwrap());
+        config.validate().unwrap();
+    }
+    for address in ["0.0.0.0:7", "[::]:7", "10.0.0.1:7", "[::ffff:10.0.0.1]:7"] {
+        config.listen.admin = Some(address.parse().unwrap());
+        config.listen.admin_token = None;
+        let error = config.validate().unwrap_err();
+        assert!(matches!(error, ConfigError::AdminBeyondLoopback { .. }), "{error}");
+        config.listen.admin_token = Some("0123456789abcdef".to_owned());
+        config.validate().unwrap();
+    }
+}
+
+#[test]
+#[cfg(not(feature = "admin"))]
+fn a_build_without_an_admin_listener_says_so() {
+    let mut config = Config::default();
+    config.listen.admin = Some("127.0.0.1:0".parse().unwrap());
+    assert_eq!(config.validate(), Err(ConfigError::AdminNotBuilt));
 }
 
 #[test]

@@ -38,6 +38,21 @@ pub enum ConfigError {
         /// Address that was to be listened on.
         address: SocketAddr,
     },
+    /// Admin listener that others can reach, and no token that they would have to show.
+    #[error(
+        "listen.admin on {address} would let anybody act who reaches it: listen on loopback, or set \
+         listen.admin_token"
+    )]
+    AdminBeyondLoopback {
+        /// Address that was to be listened on.
+        address: SocketAddr,
+    },
+    /// Admin listener in a build that has none.
+    #[error("listen.admin needs a build with the feature `admin`")]
+    AdminNotBuilt,
+    /// Admin token that cannot stand in a header.
+    #[error("listen.admin_token may have visible ASCII characters alone")]
+    AdminToken,
     /// Links without TLS, on which nothing that this kind of trust asks for could be proven.
     #[error("network.trust is {trust}, which cannot be proven with network.plaintext")]
     PlaintextTrust {

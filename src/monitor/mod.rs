@@ -1,5 +1,7 @@
 //! What a node shows of itself to those who operate it.
 
+#[cfg(feature = "admin")]
+pub(crate) mod admin;
 #[cfg(feature = "metrics")]
 mod collector;
 mod metrics;

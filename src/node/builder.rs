@@ -213,14 +213,36 @@ impl PeerNodeBuilder {
     }
 
     /// Sets the socket address on which a proxy in front of the node reaches it, beside the one of
-    /// [`PeerNodeBuilder::listen`]: HTTP in clear text, inside which peers prove their keys all the same. Nobody but the proxy
-    /// should reach it: see [`ListenConfig::http`](crate::config::ListenConfig). Default none.
+    /// [`PeerNodeBuilder::listen`]: HTTP in clear text, inside which peers prove their keys all the
+    /// same. Nobody but the proxy should reach it: see
+    /// [`ListenConfig::http`](crate::config::ListenConfig). Default none.
     #[must_use]
     pub fn listen_http(mut self, address: &str) -> Self {
         match address.parse::<SocketAddr>() {
             Ok(address) => self.config.listen.http = Some(address),
             Err(_) => self.refuse(address, EndpointError::Listen(address.to_owned())),
         }
+        self
+    }
+
+    /// Sets the socket address of the admin listener, in a build with the feature `admin`: health, figures,
+    /// events, actions and a page over HTTP; port 0 picks a free one, which [`PeerNode::admin_addr`] tells.
+    /// Beyond loopback only with a token. See the guide's page on [operating](crate::guide::operating).
+    /// Default none.
+    #[must_use]
+    pub fn admin(mut self, address: &str) -> Self {
+        match address.parse::<SocketAddr>() {
+            Ok(address) => self.config.listen.admin = Some(address),
+            Err(_) => self.refuse(address, EndpointError::Listen(address.to_owned())),
+        }
+        self
+    }
+
+    /// Sets the token that callers of the admin listener have to show, 16 to 256 visible ASCII
+    /// characters. Default none: then every program on this machine may act.
+    #[must_use]
+    pub fn admin_token(mut self, token: impl Into<String>) -> Self {
+        self.config.listen.admin_token = Some(token.into());
         self
     }
 

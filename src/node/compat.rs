@@ -85,12 +85,7 @@ impl Backend for NodeBackend {
     }
 
     async fn status(&self) -> Option<(Stats, Vec<LinkStatus>)> {
-        let node = self.node()?;
-        let (reply, answer) = oneshot::channel();
-        node.command(Command::Overview { reply }).await.ok()?;
-        let (mut stats, links) = answer.await.ok()?;
-        node.add_own_counts(&mut stats);
-        Some((stats, links))
+        self.node()?.overview().await.ok()
     }
 
     async fn peers(&self) -> Vec<KnownPeer> {

@@ -6,6 +6,8 @@
 //! is bounded. When checks or storage fall behind, the driver stops taking frames, transports stop
 //! reading, and peers feel it as back-pressure.
 
+#[cfg(feature = "admin")]
+mod admin;
 mod builder;
 mod clock;
 #[cfg(feature = "compat")]

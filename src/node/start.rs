@@ -16,6 +16,8 @@ use tracing::{Instrument, Span};
 use crate::config::{Config, SignaturePolicy, Trust};
 use crate::error::{FailureKind, StartError, StoreError};
 use crate::identity::Identity;
+#[cfg(feature = "admin")]
+use crate::monitor::admin::Admin;
 use crate::ports::{
     Listener, NatProber, PeerStore, TransactionQueue, TransactionStore, Transport, Validator,
 };
@@ -105,6 +107,8 @@ struct Opened {
     record: OwnRecord,
     listeners: Vec<Box<dyn Listener>>,
     listening: Option<SocketAddr>,
+    #[cfg(feature = "admin")]
+    admin: Option<Admin>,
     newest: Cursor,
     missed: AllMissed,
     /// Own transactions for which the log had no room.
@@ -166,6 +170,8 @@ impl Parts {
         let newest = self.log.newest().await?;
         let missed = past::load_missed(&*self.log).await?;
         let (listeners, listening) = self.listen().await?;
+        #[cfg(feature = "admin")]
+        let admin = Admin::bind(&self.config.listen).await?;
         self.warn_of_openness(listening);
         let (record, signed) = self.own_record(listening, &mut restored).await;
         let restored = Restored { spare_places: Some(spare), ..restored };
@@ -178,6 +184,8 @@ impl Parts {
             record,
             listeners,
             listening,
+            #[cfg(feature = "admin")]
+            admin,
             newest,
             missed,
             unlogged,
@@ -300,6 +308,10 @@ impl Parts {
             config: self.config.clone(),
             listening,
             listening_http: opened.listeners.iter().find_map(|listener| listener.http_addr()),
+            #[cfg(feature = "admin")]
+            listening_admin: opened.admin.as_ref().map(Admin::address),
+            #[cfg(not(feature = "admin"))]
+            listening_admin: None,
             runtime: Handle::current(),
             clock: Arc::clone(&shared.clock),
             publishes: to_judge.clone(),
@@ -371,6 +383,11 @@ impl Parts {
         let node = PeerNode(Arc::new(inner));
         #[cfg(feature = "compat")]
         serve_clients(self.compat, &node, &shared, &mut effects);
+        #[cfg(feature = "admin")]
+        if let Some(admin) = opened.admin {
+            let serving = admin.run(&node, self.is_running.subscribe());
+            effects.sources.spawn(serving.instrument(shared.span.clone()));
+        }
         let (span, peer) = (shared.span, self.identity.peer_id());
         tracing::info!(target: "sorcha_peer::node", parent: &span, %peer, ?listening, "node started");
         self.is_running.send_replace(true);

@@ -7,7 +7,6 @@ mod addresses;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
@@ -15,12 +14,9 @@ use super::hashing::MAX_INLINE_BYTES;
 use super::messages::Command;
 use super::start::Capacities;
 use super::{Item, PeerNode, PeerNodeBuilder, StartAt};
-use crate::error::StoreError;
 use crate::identity::Identity;
-use crate::ports::{EntryFilter, OutboxEntry, QueueSize, TransactionQueue};
-use crate::store::MemoryQueue;
 use crate::transport::MemoryNetwork;
-use crate::types::{EntryState, Transaction, TransactionId};
+use crate::types::TransactionId;
 
 fn builder(network: &MemoryNetwork, seed: u8) -> PeerNodeBuilder {
     let identity = Identity::from_seed([seed; 32]);
@@ -103,55 +99,13 @@ async fn a_piece_that_no_verifier_takes_costs_time_and_no_transaction() {
     delivered(&narrow, 4).await;
 }
 
-/// Outbox whose writes take a while.
-#[derive(Debug)]
-struct SlowQueue(MemoryQueue);
-
-const WRITE: Duration = Duration::from_millis(10);
-
-#[async_trait]
-impl TransactionQueue for SlowQueue {
-    async fn append(&self, transactions: &[Transaction]) -> Result<Vec<u64>, StoreError> {
-        tokio::time::sleep(WRITE).await;
-        self.0.append(transactions).await
-    }
-
-    async fn update(&self, states: &[(TransactionId, EntryState)]) -> Result<(), StoreError> {
-        tokio::time::sleep(WRITE).await;
-        self.0.update(states).await
-    }
-
-    async fn remove(&self, ids: &[TransactionId]) -> Result<(), StoreError> {
-        tokio::time::sleep(WRITE).await;
-        self.0.remove(ids).await
-    }
-
-    async fn get(&self, id: &TransactionId) -> Result<Option<OutboxEntry>, StoreError> {
-        self.0.get(id).await
-    }
-
-    async fn load(
-        &self,
-        filter: EntryFilter,
-        after: Option<u64>,
-        max_entries: usize,
-        max_bytes: usize,
-    ) -> Result<Vec<OutboxEntry>, StoreError> {
-        self.0.load(filter, after, max_entries, max_bytes).await
-    }
-
-    async fn size(&self) -> Result<QueueSize, StoreError> {
-        self.0.size().await
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_removal_that_the_store_writer_does_not_take_at_once_is_done_before_the_end() {
     let network = MemoryNetwork::new();
-    let queue = Arc::new(SlowQueue(MemoryQueue::new(1000)));
-    let mut parts = builder(&network, 1).queue(queue).parts().unwrap();
+    let mut parts = builder(&network, 1).parts().unwrap();
     parts.capacities = Capacities { store_ops: 1, ..Capacities::default() };
     let node = parts.start().await.unwrap();
+    // All on one thread: the writer runs when the driver has taken every command.
     let mut answers = Vec::new();
     for n in 0..5 {
         let (reply, answer) = oneshot::channel();

@@ -8,10 +8,11 @@ use async_trait::async_trait;
 
 /// Store of peers and bans. All operations are idempotent; the last write wins.
 ///
-/// The node loads once, when it starts, and then writes one call after the other, what has gathered since
-/// the last. Among the peers is the node itself, under its own id, with the newest record that it signed:
-/// the next run's records come after that one. There is no time limit. What could not be written is tried again, together with what has come
-/// since. Who loses peers starts from its bootstrap peers; who loses bans lets those peers in again.
+/// The node loads once, when it starts, and then writes one call after the other, what has gathered
+/// since the last. Among the peers is the node itself, under its own id, with the newest record
+/// that it signed: the next run's records come after that one. There is no time limit. What could
+/// not be written is tried again, together with what has come since. Who loses peers starts from
+/// its bootstrap peers; who loses bans lets those peers in again.
 ///
 /// An implementation checks itself with the crate's suite:
 ///

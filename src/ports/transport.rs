@@ -227,8 +227,9 @@ pub trait Listener: fmt::Debug + Send {
         None
     }
 
-    /// Next connection. The node calls it from one task, one call at a time. Handshakes run concurrently, boxed in time and bounded in number
-    /// inside the listener, so that a stalled or hostile client never delays another.
+    /// Next connection. The node calls it from one task, one call at a time. Handshakes run
+    /// concurrently, boxed in time and bounded in number inside the listener, so that a stalled or
+    /// hostile client never delays another.
     ///
     /// Cancel safe.
     async fn accept(&mut self) -> Accepted;

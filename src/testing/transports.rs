@@ -104,8 +104,16 @@ pub async fn transport(dialler: &TransportNode, listener: &TransportNode, bind: 
     strangers::conformance(dialler, listener, bind).await;
     largest_frame_passes_and_larger_is_refused(dialler, listener, bind).await;
     slow_reader_holds_the_writer_back(dialler, listener, bind).await;
-    dropped_sink_ends_one_direction(dialler, listener, bind).await;
-    dropped_link_ends_both_directions(dialler, listener, bind).await;
+    for dialler_drops in [true, false] {
+        let fresh = async || {
+            let (a, b, socket) = open(dialler, listener, bind).await;
+            if dialler_drops { (a, b, socket) } else { (b, a, socket) }
+        };
+        let (dropper, other, _socket) = fresh().await;
+        dropped_sink_ends_one_direction(dropper, other).await;
+        let (dropper, other, _socket) = fresh().await;
+        dropped_link_ends_both_directions(dropper, other).await;
+    }
     unexpected_identity_is_refused(dialler, listener, bind).await;
     closed_port_is_unreachable(dialler, listener, bind).await;
     taken_address_is_a_local_failure(listener, bind).await;
@@ -217,30 +225,22 @@ async fn slow_reader_holds_the_writer_back(
 ///
 /// # Panics
 /// When it does not.
-async fn dropped_sink_ends_one_direction(
-    dialler: &TransportNode,
-    listener: &TransportNode,
-    bind: SocketAddr,
-) {
-    for dialler_drops in [true, false] {
-        let (a, b, _listener) = open(dialler, listener, bind).await;
-        let (mut dropper, mut other) = if dialler_drops { (a, b) } else { (b, a) };
-        for i in 0..3 {
-            dropper.sink.send(pattern(i, 1000)).await.expect("a sink takes a frame");
-        }
-        drop(dropper.sink);
-        for i in 0..3 {
-            let got = other.stream.next().await.expect("what was sent before").expect("a frame");
-            assert!(got == pattern(i, 1000), "frame {i} changed on its way");
-        }
-        assert_ended(other.stream.next().await);
-        for i in 0..3 {
-            let frame = pattern(i, 1000);
-            let (sent, got) = join(other.sink.send(frame.clone()), dropper.stream.next()).await;
-            sent.expect("the other direction is open");
-            let got = got.expect("the other direction is open").expect("a frame");
-            assert!(got == frame, "frame {i} changed on its way");
-        }
+async fn dropped_sink_ends_one_direction(mut dropper: RawLink, mut other: RawLink) {
+    for i in 0..3 {
+        dropper.sink.send(pattern(i, 1000)).await.expect("a sink takes a frame");
+    }
+    drop(dropper.sink);
+    for i in 0..3 {
+        let got = other.stream.next().await.expect("what was sent before").expect("a frame");
+        assert!(got == pattern(i, 1000), "frame {i} changed on its way");
+    }
+    assert_ended(other.stream.next().await);
+    for i in 0..3 {
+        let frame = pattern(i, 1000);
+        let (sent, got) = join(other.sink.send(frame.clone()), dropper.stream.next()).await;
+        sent.expect("the other direction is open");
+        let got = got.expect("the other direction is open").expect("a frame");
+        assert!(got == frame, "frame {i} changed on its way");
     }
 }
 
@@ -249,22 +249,14 @@ async fn dropped_sink_ends_one_direction(
 ///
 /// # Panics
 /// When it stays open.
-async fn dropped_link_ends_both_directions(
-    dialler: &TransportNode,
-    listener: &TransportNode,
-    bind: SocketAddr,
-) {
-    for dialler_drops in [true, false] {
-        let (a, b, _listener) = open(dialler, listener, bind).await;
-        let (mut dropper, mut other) = if dialler_drops { (a, b) } else { (b, a) };
-        dropper.sink.send(pattern(9, 5000)).await.expect("a sink takes a frame");
-        drop(dropper);
-        let got = other.stream.next().await.expect("what was sent before").expect("a frame");
-        assert!(got == pattern(9, 5000), "the frame changed on its way");
-        assert_ended(other.stream.next().await);
-        assert!(other.stream.next().await.is_none(), "a stream goes on after its end");
-        assert_closes(&mut other.sink).await;
-    }
+async fn dropped_link_ends_both_directions(mut dropper: RawLink, mut other: RawLink) {
+    dropper.sink.send(pattern(9, 5000)).await.expect("a sink takes a frame");
+    drop(dropper);
+    let got = other.stream.next().await.expect("what was sent before").expect("a frame");
+    assert!(got == pattern(9, 5000), "the frame changed on its way");
+    assert_ended(other.stream.next().await);
+    assert!(other.stream.next().await.is_none(), "a stream goes on after its end");
+    assert_closes(&mut other.sink).await;
 }
 
 /// A dial that expects somebody else fails with `Identity`.

@@ -1,8 +1,9 @@
 //! The certificate that whoever is no peer is shown: one that everybody can read.
 //!
-//! Contract: that of the host, with a key of any kind that ring signs with, or else one that is made at the start: ECDSA P-256,
-//! which all TLS clients know, with the names and addresses of the node as subject alternative names. Peers are never
-//! shown it, and never accept it: see [`super::tls`].
+//! Contract: that of the host, with a key of any kind that ring signs with, or else one that is
+//! made at the start: ECDSA P-256, which all TLS clients know, with the names and addresses of the
+//! node as subject alternative names. Peers are never shown it, and never accept it: see
+//! [`super::tls`].
 //!
 //! Tested by: the tests below, `tests/transport/certificates.rs`.
 

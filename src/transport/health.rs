@@ -1,8 +1,9 @@
 //! The standard health service of gRPC, on the port of the node.
 //!
-//! Contract: the node as a whole, `""`, and each service that it serves are `SERVING` while the node runs, and
-//! `NOT_SERVING` before and while it shuts down, of which those who watch are told. Nothing else is known: whether there are
-//! peers is no matter of restarts. Of a service that is not served, a check is `NOT_FOUND`, and a watch says `SERVICE_UNKNOWN`.
+//! Contract: the node as a whole, `""`, and each service that it serves are `SERVING` while the
+//! node runs, and `NOT_SERVING` before and while it shuts down, of which those who watch are told.
+//! Nothing else is known: whether there are peers is no matter of restarts. Of a service that is
+//! not served, a check is `NOT_FOUND`, and a watch says `SERVICE_UNKNOWN`.
 
 use std::fmt;
 

@@ -36,7 +36,7 @@ pub(in crate::transport) enum Alpn {
 /// Configurations of outer TLS.
 #[derive(Debug)]
 pub(super) struct OuterTls {
-    h2: Arc<ClientConfig>,
+    pub(super) h2: Arc<ClientConfig>,
     http1: Arc<ClientConfig>,
 }
 

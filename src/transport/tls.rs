@@ -1,12 +1,13 @@
 //! Mutual TLS 1.3 in which the certificate is only an envelope: the peer id is the Ed25519 key in
 //! it, proven by the handshake's signature.
 //!
-//! Contract: without a CA both sides present exactly one certificate with an Ed25519 key; its names,
-//! dates, issuer and own signature mean nothing and are not looked at. With one, the certificates are
-//! those that it issued: see [`Ca`]. After a handshake, [`proven`]
-//! gives the key that signed it, and a value that binds what is said later to this session. A dial that expects a peer id aborts the handshake on any other
-//! key. Sessions are never resumed, so that every connection proves the key anew. Who may
-//! connect is not decided here but by the node, which can say why it refuses.
+//! Contract: without a CA both sides present exactly one certificate with an Ed25519 key; its
+//! names, dates, issuer and own signature mean nothing and are not looked at. With one, the
+//! certificates are those that it issued: see [`Ca`]. After a handshake, [`proven`] gives the key
+//! that signed it, and a value that binds what is said later to this session. A dial that expects a
+//! peer id aborts the handshake on any other key. Sessions are never resumed, so that every
+//! connection proves the key anew. Who may connect is not decided here but by the node, which can
+//! say why it refuses.
 
 use std::io;
 use std::path::Path;

@@ -2,6 +2,8 @@
 
 mod common;
 
+#[cfg(all(feature = "admin", feature = "compat"))]
+mod admin;
 mod bad_input;
 #[cfg(feature = "metrics")]
 mod collector;
@@ -13,6 +15,8 @@ mod goaway;
 mod handover;
 #[cfg(feature = "health")]
 mod health;
+#[path = "../store/hooked_queue.rs"]
+mod hooked_queue;
 mod hostile;
 #[path = "../transport/http_proxy.rs"]
 mod http_proxy;

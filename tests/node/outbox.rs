@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_trait::async_trait;
 use futures::StreamExt;
 use sorcha_peer::error::{DeadLetterError, RedeliverError, ReplicationError, StoreError};
-use sorcha_peer::ports::{EntryFilter, EntryState, OutboxEntry, QueueSize, TransactionQueue};
+use sorcha_peer::ports::{EntryState, OutboxEntry, TransactionQueue};
 use sorcha_peer::store::MemoryQueue;
 use sorcha_peer::types::{Header, WallTime};
 use sorcha_peer::{
@@ -20,6 +20,7 @@ use crate::common::{
     address, builder, config_with, counters, event, identity, next, noise, ready, soon, start,
     start_alone, start_beside, stats, stop, until,
 };
+use crate::hooked_queue::{HookedQueue, QueueHooks};
 
 /// Takes nothing until it is told to.
 #[derive(Debug, Default)]
@@ -110,10 +111,9 @@ async fn what_no_peer_takes_is_listed_and_taken_back_or_deleted() {
     }
 }
 
-/// Queue that answers of an entry as it was, when the test says so.
+/// Answers of an entry as it was, when the test says so.
 #[derive(Debug)]
-struct LateQueue {
-    queue: MemoryQueue,
+struct Late {
     /// Has as many permits as entries were read and not told yet.
     read: Semaphore,
     /// A permit for each answer.
@@ -121,45 +121,23 @@ struct LateQueue {
 }
 
 #[async_trait]
-impl TransactionQueue for LateQueue {
-    async fn append(&self, transactions: &[Transaction]) -> Result<Vec<u64>, StoreError> {
-        self.queue.append(transactions).await
-    }
-
-    async fn update(&self, states: &[(TransactionId, EntryState)]) -> Result<(), StoreError> {
-        self.queue.update(states).await
-    }
-
-    async fn remove(&self, ids: &[TransactionId]) -> Result<(), StoreError> {
-        self.queue.remove(ids).await
-    }
-
-    async fn get(&self, id: &TransactionId) -> Result<Option<OutboxEntry>, StoreError> {
-        let entry = self.queue.get(id).await;
+impl QueueHooks for Late {
+    async fn get(
+        &self,
+        queue: &MemoryQueue,
+        id: &TransactionId,
+    ) -> Result<Option<OutboxEntry>, StoreError> {
+        let entry = queue.get(id).await;
         self.read.add_permits(1);
         self.tell.acquire().await.expect("it is never closed").forget();
         entry
-    }
-
-    async fn load(
-        &self,
-        filter: EntryFilter,
-        after: Option<u64>,
-        max_entries: usize,
-        max_bytes: usize,
-    ) -> Result<Vec<OutboxEntry>, StoreError> {
-        self.queue.load(filter, after, max_entries, max_bytes).await
-    }
-
-    async fn size(&self) -> Result<QueueSize, StoreError> {
-        self.queue.size().await
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_letter_that_a_peer_takes_in_this_moment_is_not_published_twice() {
     let (read, tell) = (Semaphore::new(0), Semaphore::new(0));
-    let queue = Arc::new(LateQueue { queue: MemoryQueue::new(1000), read, tell });
+    let queue = Arc::new(HookedQueue::new(1000, Late { read, tell }));
     let node = start(impatient().queue(queue.clone())).await;
     let peer = start(builder().validator(Arc::new(Picky::default())).bootstrap([address(&node)]));
     let peer = peer.await;
@@ -169,10 +147,10 @@ async fn a_dead_letter_that_a_peer_takes_in_this_moment_is_not_published_twice()
 
     let (host, id) = (node.clone(), receipt.id());
     let redelivered = tokio::spawn(async move { host.redeliver(id).await });
-    soon("the entry is read", queue.read.acquire()).await.unwrap().forget();
+    soon("the entry is read", queue.hooks.read.acquire()).await.unwrap().forget();
     let other = start_beside(&node).await;
     until(&node, "another peer takes it", |s| s.dead_letters == 0).await;
-    queue.tell.add_permits(1);
+    queue.hooks.tell.add_permits(1);
     let error = soon("an answer", redelivered).await.unwrap().unwrap_err();
     assert!(matches!(error, RedeliverError::NotFound { id: told } if told == id), "{error}");
     assert_eq!(counters(&node).await.transactions_published, 1);

@@ -3,11 +3,17 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+/// Where clients are installed.
+pub(crate) fn installed() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let elsewhere = std::env::var_os("SORCHA_CLIENTS");
+    elsewhere.map_or_else(|| here.join("target/clients"), PathBuf::from)
+}
+
 /// A client that others wrote, by program, script and the flag of its probe.
 pub(crate) fn client([program, script, _]: [&str; 3]) -> Command {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let installed = std::env::var_os("SORCHA_CLIENTS");
-    let installed = installed.map_or_else(|| here.join("target/clients"), PathBuf::from);
+    let installed = installed();
     let mut command = Command::new(program);
     command.arg(here.join(script));
     command.env("PYTHONPATH", installed.join("python"));

@@ -1,8 +1,10 @@
 //! The examples `peer` and `quickstart` as programs: real processes, real sockets, real files.
 #![cfg(unix)]
 
+mod curl_lines;
 mod peer;
 
+mod admin;
 mod bootstrap;
 mod chat;
 mod clients;

@@ -45,6 +45,8 @@ pub(crate) struct Peer {
     killed: bool,
     pub(crate) id: String,
     pub(crate) listen: String,
+    /// Address of the admin listener, where there is one.
+    pub(crate) admin: Option<String>,
 }
 
 impl Peer {
@@ -104,6 +106,7 @@ impl Peer {
             killed: false,
             id: String::new(),
             listen: String::new(),
+            admin: None,
         }
     }
 
@@ -116,7 +119,7 @@ impl Peer {
     pub(crate) fn ready(mut self) -> Self {
         let ready = self.wait("ready", |_| true);
         assert_eq!(self.seen.len(), 1, "ready is the first line");
-        assert_eq!(ready["admin"], Value::Null);
+        self.admin = ready["admin"].as_str().map(str::to_owned);
         self.id = text(&ready, "peer_id");
         self.listen = text(&ready, "listen");
         self
@@ -240,9 +243,26 @@ impl Peer {
     /// Returns the most memory that the process has had, in bytes.
     #[cfg(target_os = "linux")]
     pub(crate) fn peak_memory(&self) -> u64 {
+        self.memory_figure("VmHWM:")
+    }
+
+    /// Returns the memory that the process has, in bytes.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn memory(&self) -> u64 {
+        self.memory_figure("VmRSS:")
+    }
+
+    #[cfg(target_os = "linux")]
+    fn memory_figure(&self, name: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-        peak.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+        let figure = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        figure.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+    }
+
+    /// Returns the number of files and sockets that the process has open.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn open_files(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
     }
 
     /// Its stderr, which nobody reads otherwise before the end.

@@ -31,6 +31,14 @@ pub(crate) trait QueueHooks: fmt::Debug + Send + Sync + 'static {
         queue.remove(ids).await
     }
 
+    async fn get(
+        &self,
+        queue: &MemoryQueue,
+        id: &TransactionId,
+    ) -> Result<Option<OutboxEntry>, StoreError> {
+        queue.get(id).await
+    }
+
     async fn load(
         &self,
         queue: &MemoryQueue,
@@ -71,7 +79,7 @@ impl<H: QueueHooks> TransactionQueue for HookedQueue<H> {
         self.hooks.remove(&self.inner, ids).await
     }
     async fn get(&self, id: &TransactionId) -> Result<Option<OutboxEntry>, StoreError> {
-        self.inner.get(id).await
+        self.hooks.get(&self.inner, id).await
     }
     async fn load(
         &self,

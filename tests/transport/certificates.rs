@@ -2,15 +2,14 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::client::danger::ServerCertVerifier;
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::ParsedCertificate;
-use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use rustls::{ClientConfig, RootCertStore, SignatureScheme};
 use sorcha_peer::ports::{Listener, Transport};
 use sorcha_peer::transport::{GrpcOptions, GrpcTransport};
 use sorcha_peer::{Config, Identity};
@@ -19,20 +18,15 @@ use tokio_rustls::TlsConnector;
 
 use SignatureScheme as S;
 
-/// Ends a test that hangs; no test waits for it.
-const HANG: Duration = Duration::from_mins(2);
+use crate::common::{Anybody, any_port, beside, identity, provider};
 
 fn me() -> Identity {
-    Identity::from_seed([2; 32])
-}
-
-fn provider() -> Arc<rustls::crypto::CryptoProvider> {
-    Arc::new(rustls::crypto::ring::default_provider())
+    identity(2)
 }
 
 async fn start(options: GrpcOptions) -> Box<dyn Listener> {
     let transport = GrpcTransport::new(me(), options).unwrap();
-    transport.listen("127.0.0.1:0".parse().unwrap()).await.unwrap()
+    transport.listen(any_port()).await.unwrap()
 }
 
 /// A handshake by a client with this verifier, while the server listens.
@@ -51,58 +45,7 @@ async fn connect(
         let tcp = TcpStream::connect(address).await.unwrap();
         TlsConnector::from(Arc::new(config)).connect(name, tcp).await.map(drop)
     };
-    let accept = async {
-        loop {
-            listener.accept().await;
-        }
-    };
-    tokio::select! {
-        done = tokio::time::timeout(HANG, client) => done.expect("the test hangs"),
-        () = accept => unreachable!(),
-    }
-}
-
-/// Believes everybody, offers these algorithms and keeps the certificate.
-#[derive(Debug)]
-struct Curious {
-    schemes: Vec<SignatureScheme>,
-    seen: Mutex<Option<CertificateDer<'static>>>,
-}
-
-impl ServerCertVerifier for Curious {
-    fn verify_server_cert(
-        &self,
-        certificate: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        *self.seen.lock().unwrap() = Some(certificate.clone().into_owned());
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.schemes.clone()
-    }
+    beside(listener, client).await
 }
 
 /// The certificate that a client with these algorithms is shown.
@@ -110,9 +53,9 @@ async fn shown(
     listener: &mut Box<dyn Listener>,
     schemes: &[SignatureScheme],
 ) -> CertificateDer<'static> {
-    let curious = Arc::new(Curious { schemes: schemes.to_vec(), seen: Mutex::default() });
-    connect(listener, "peer.example.com", Arc::clone(&curious) as _).await.unwrap();
-    curious.seen.lock().unwrap().take().unwrap()
+    let anybody = Anybody::offering(schemes);
+    connect(listener, "peer.example.com", anybody.clone()).await.unwrap();
+    anybody.seen()
 }
 
 /// What a client checks that trusts this certificate and no other.

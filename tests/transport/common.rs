@@ -1,11 +1,17 @@
-//! What the tests of transports have in common: nodes by a seed, and a listener under attack.
+//! What the tests of transports have in common: nodes by a seed, a listener under attack, and TLS clients that
+//! believe everybody.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::pin::pin;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::future::join;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{DigitallySignedStruct, Error, SignatureScheme};
 use sorcha_peer::error::TransportError;
 use sorcha_peer::ports::{Accepted, Listener, RawLink, Transport};
 use sorcha_peer::testing::TransportNode;
@@ -66,6 +72,34 @@ pub(crate) async fn dial(
     (dialled.unwrap(), accepted)
 }
 
+/// A node with seed 2 that believes what peers say, so that a client by hand can be one.
+pub(crate) async fn believing() -> (Box<dyn Listener>, SocketAddr) {
+    serving(&plaintext()).await
+}
+
+pub(crate) async fn serving(options: &GrpcOptions) -> (Box<dyn Listener>, SocketAddr) {
+    let server = transport(2, options);
+    let listener = server.listen(any_port()).await.unwrap();
+    let address = listener.local_addr();
+    (listener, address)
+}
+
+/// Accepts for as long as a client does something.
+pub(crate) async fn beside<T>(
+    listener: &mut Box<dyn Listener>,
+    work: impl Future<Output = T>,
+) -> T {
+    let accept = async {
+        loop {
+            let _ = listener.accept().await;
+        }
+    };
+    tokio::select! {
+        done = in_time(work) => done,
+        () = accept => unreachable!("it accepts for ever"),
+    }
+}
+
 /// A listener under attack, which belongs to the node with seed 2.
 pub(crate) struct Server {
     pub(crate) listener: Box<dyn Listener>,
@@ -120,5 +154,63 @@ impl Server {
         let (dialled, accepted) = dial(&client, &endpoint, &mut self.listener).await;
         assert_eq!(accepted.remote, identity(9).peer_id());
         in_time(TransportNode::assert_open(dialled, accepted)).await;
+    }
+}
+
+pub(crate) fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+/// Believes every server, offers these algorithms and keeps the certificate.
+#[derive(Debug)]
+pub(crate) struct Anybody {
+    schemes: Vec<SignatureScheme>,
+    seen: Mutex<Option<CertificateDer<'static>>>,
+}
+
+impl Anybody {
+    pub(crate) fn offering(schemes: &[SignatureScheme]) -> Arc<Self> {
+        Arc::new(Self { schemes: schemes.to_vec(), seen: Mutex::default() })
+    }
+
+    /// The certificate that was shown last.
+    pub(crate) fn seen(&self) -> CertificateDer<'static> {
+        self.seen.lock().unwrap().clone().expect("a handshake")
+    }
+}
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        *self.seen.lock().unwrap() = Some(certificate.clone().into_owned());
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.schemes.clone()
     }
 }

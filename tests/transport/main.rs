@@ -12,6 +12,8 @@ mod connect;
 mod cutting_path;
 #[cfg(feature = "rest")]
 mod exchange;
+#[cfg(feature = "rest")]
+mod exchange_by_hand;
 #[cfg(feature = "grpc")]
 mod grpc;
 #[cfg(feature = "grpc")]

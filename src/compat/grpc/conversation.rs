@@ -1,12 +1,14 @@
 //! The stream of messages both ways.
 //!
-//! Contract: messages are taken in order and answered in that order; at most [`MAX_UNANSWERED`] at a time, and, beyond the
-//! first, of [`MAX_UNANSWERED_BYTES`] in all. Each is answered in a task of its own, at most [`MAX_AT_ONCE`] of them, since a body that
-//! the client does not read is not polled and whatever it had begun would hold what others wait for. Answers wait for the
-//! client to read them, and while those hold as much, none but the next is begun. Nothing is read while the client
-//! does not read, and none while others of its address leave no room, as long as there is one to be answered. A message or an
-//! answer that is refused ends the stream with the status of that refusal, and so do ten minutes without one. After the
-//! last message the answers are sent that are due.
+//! Contract: messages are taken in order and answered in that order; at most [`MAX_UNANSWERED`] at
+//! a time, and, beyond the first, of [`MAX_UNANSWERED_BYTES`] in all. Each is answered in a task of
+//! its own, at most [`MAX_AT_ONCE`] of them, since a body that the client does not read is not
+//! polled and whatever it had begun would hold what others wait for. Answers wait for the client to
+//! read them, and while those hold as much, none but the next is begun. Nothing is read while the
+//! client does not read, and none while others of its address leave no room, as long as there is
+//! one to be answered. A message or an answer that is refused ends the stream with the status of
+//! that refusal, and so do ten minutes without one. After the last message the answers are sent
+//! that are due.
 
 use std::collections::VecDeque;
 use std::pin::Pin;

@@ -109,16 +109,7 @@ impl Incoming {
             }
             match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
                 None => self.is_over = true,
-                // The client is gone, or its proxy.
-                Some(Err(_)) => {
-                    return Poll::Ready(Err(Status::cancelled("the request broke off")));
-                }
-                Some(Ok(frame)) => {
-                    // Trailers say nothing here.
-                    if let Ok(bytes) = frame.into_data() {
-                        self.read.extend_from_slice(&bytes);
-                    }
-                }
+                Some(frame) => self.keep(frame)?,
             }
         }
     }

@@ -1,9 +1,11 @@
 //! gRPC face: the three services of the original, and reflection.
 //!
-//! Contract: nothing that a client sends is an internal error. What does not decode is `INVALID_ARGUMENT`; what is larger
-//! than its method takes is `RESOURCE_EXHAUSTED`, before it is read; another encoding of messages than none is `UNIMPLEMENTED` with
-//! the header that says so, and so is a method that does not exist. A call has [`READ_TIME`] to bring its message, and the time that the
-//! client gives it for all. Answers are sent as fast as the client reads and made no faster.
+//! Contract: nothing that a client sends is an internal error. What does not decode is
+//! `INVALID_ARGUMENT`; what is larger than its method takes is `RESOURCE_EXHAUSTED`, before it is
+//! read; another encoding of messages than none is `UNIMPLEMENTED` with the header that says so,
+//! and so is a method that does not exist. A call has [`READ_TIME`] to bring its message, and the
+//! time that the client gives it for all. Answers are sent as fast as the client reads and made no
+//! faster.
 //!
 //! Tested by: `compat::tests::grpc`.
 
@@ -112,9 +114,8 @@ impl GrpcFace {
         let small = MAX_MESSAGE_BYTES;
         let carrying = ops.max_transaction_size().saturating_add(MAX_EXTRA_BYTES);
         if self.reflection.serves(path) {
-            let permit = call.permit;
             let response = self.reflection.call(Request::from_parts(head, body)).await;
-            return keeping(response, permit);
+            return keeping(response, call.permit, call.deadline);
         }
         let names = path.strip_prefix(SERVICES).and_then(|names| names.split_once('/'));
         let Some((service, method)) = names else {

@@ -7,7 +7,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use futures::FutureExt;
 use http::Response;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
-use hyper::body::{Frame, SizeHint};
+use hyper::body::{Body as _, Frame};
 use prost::Message;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use tonic::body::Body;
@@ -40,20 +40,29 @@ pub(super) fn answer_with(messages: impl Messages) -> Response<Body> {
     response
 }
 
-/// An answer of another server, which holds a permit until it is sent and ends when it is idle. What that server
-/// calls an internal error, is one of the client's.
-pub(super) fn keeping(mut response: Response<Body>, permit: Permit) -> Response<Body> {
-    blame_client(response.headers_mut());
-    let idle = Box::pin(sleep(MAX_IDLE));
-    response.map(|body| Body::new(Keeping { body: Some(body), idle, _permit: permit }))
+/// An answer of another server, which holds a permit until it is sent, and ends in time and when it is idle. What
+/// that server calls an internal error is one of the client's.
+pub(super) fn keeping(
+    response: Response<Body>,
+    permit: Permit,
+    deadline: Option<Instant>,
+) -> Response<Body> {
+    if let Some(status) = Status::from_header_map(response.headers()) {
+        // No message comes first.
+        return blaming_client(status).into_http();
+    }
+    let (idle, deadline) = (Box::pin(sleep(MAX_IDLE)), Deadline::new(deadline));
+    response.map(|body| {
+        let messages = Some(Kept { body, idle, deadline, _permit: permit });
+        Body::new(Answer { messages })
+    })
 }
 
-/// Says that what did not decode is the client's fault, where a codec says that it is ours.
-fn blame_client(headers: &mut HeaderMap) {
-    if let Some(code) = headers.get_mut("grpc-status")
-        && matches!(Code::from_bytes(code.as_bytes()), Code::Internal | Code::Unknown)
-    {
-        *code = HeaderValue::from(Code::InvalidArgument as u16);
+/// What did not decode is the client's fault, where a codec says that it is ours.
+fn blaming_client(status: Status) -> Status {
+    match status.code() {
+        Code::Internal | Code::Unknown => Status::invalid_argument(status.message()),
+        _ => status,
     }
 }
 
@@ -170,47 +179,33 @@ impl<M: Messages> hyper::body::Body for Answer<M> {
     }
 }
 
-struct Keeping {
-    /// None after the end.
-    body: Option<Body>,
+/// Messages of another server, which ends with trailers.
+struct Kept {
+    body: Body,
     idle: Pin<Box<Sleep>>,
+    deadline: Deadline,
     _permit: Permit,
 }
 
-impl hyper::body::Body for Keeping {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let Some(body) = &mut self.body else { return Poll::Ready(None) };
-        let frame = match Pin::new(body).poll_frame(cx) {
-            Poll::Ready(frame) => frame,
-            Poll::Pending => {
-                ready!(self.idle.poll_unpin(cx));
-                self.body = None;
-                return Poll::Ready(Some(trailers(&too_quiet())));
-            }
+impl Messages for Kept {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Status>>> {
+        if self.deadline.is_over(cx) {
+            return Poll::Ready(Some(Err(too_late())));
+        }
+        let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
+            ready!(self.idle.poll_unpin(cx));
+            return Poll::Ready(Some(Err(too_quiet())));
         };
         self.idle.as_mut().reset(Instant::now() + MAX_IDLE);
-        Poll::Ready(frame.map(|frame| {
-            frame.map(|mut frame| {
-                if let Some(trailers) = frame.trailers_mut() {
-                    blame_client(trailers);
-                }
-                frame
-            })
-        }))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.as_ref().is_none_or(hyper::body::Body::is_end_stream)
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.as_ref().map_or_else(SizeHint::default, hyper::body::Body::size_hint)
+        let Some(frame) = frame.transpose()? else { return Poll::Ready(None) };
+        Poll::Ready(match frame.into_data() {
+            Ok(bytes) => Some(Ok(bytes)),
+            Err(frame) => {
+                let status = frame.trailers_ref().and_then(Status::from_header_map);
+                let failed = status.filter(|status| status.code() != Code::Ok);
+                failed.map(|status| Err(blaming_client(status)))
+            }
+        })
     }
 }
 

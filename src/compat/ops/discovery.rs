@@ -198,7 +198,7 @@ impl Ops {
             endpoint,
             caller: caller(visitor),
             is_hearsay: false,
-            by: caller(visitor).map(host_of),
+            by: teller(visitor),
             scope,
             protocols: info.supported_protocols,
             capabilities: info.capabilities,
@@ -223,6 +223,11 @@ fn host(text: &str) -> Option<Host> {
 /// Address of a client, where it is its own.
 fn caller(visitor: &Visitor) -> Option<IpAddr> {
     (!visitor.is_proxied).then(|| visitor.address.ip().to_canonical())
+}
+
+/// Host that says something, as far as that is known.
+pub(super) fn teller(visitor: &Visitor) -> Option<IpAddr> {
+    caller(visitor).map(host_of)
 }
 
 /// Reach of a client's address: what it may name. Behind a proxy it may be anybody.

@@ -2,10 +2,12 @@
 
 use bytes::Bytes;
 
+use super::discovery::teller;
 use super::{Found, Ops, Refusal};
 use crate::compat::client::Wanted;
 use crate::compat::fetch::{Source, compact};
 use crate::compat::hashes::{self, Name};
+use crate::compat::registry::Owner;
 use crate::error::{PublishError, StoreError};
 use crate::transport::Visitor;
 use crate::types::{Topic, Transaction, TransactionId};
@@ -47,6 +49,8 @@ impl Ops {
             let registry = self.0.registry();
             registry.answering(&sender).and_then(|_| registry.owner(&sender))
         };
+        // Anybody may say the id of another, whose share is not spent by that.
+        let owner = owner.map(|owner| teller(visitor).map_or(owner, Owner::Caller));
         let Some(owner) = owner.filter(|_| size <= self.max_transaction_size()) else {
             return Ok(NotificationAck { already_known: false, will_request: false });
         };

@@ -16,15 +16,12 @@
 //! what it takes. Refusals are problem documents, and nothing that a request holds leads to a status of 500.
 //! A request has its place before its body is read; a body is bounded before it is kept.
 
-mod body;
 mod conditions;
 mod json;
-mod negotiation;
 mod overview;
 mod peers;
 mod problem;
 mod route;
-mod text;
 mod transactions;
 
 use bytes::Bytes;
@@ -36,14 +33,14 @@ use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Body as _;
 use tonic::body::Body;
 
-use self::body::Sending;
-use self::negotiation::{MediaType, accepted, same_site};
 use self::problem::Problem;
 use self::route::Route;
 pub(super) use self::route::is_for as serves;
-use self::text::Query;
 use super::{Ops, Permit};
 use crate::transport::Visitor;
+use crate::web::body::{self, Sending};
+use crate::web::negotiation::{self, MediaType, accepted, same_site};
+use crate::web::text::{self, Query};
 
 /// Media type of most answers.
 const JSON: &str = "application/json";
@@ -65,7 +62,7 @@ pub(super) async fn serve(ops: Ops, request: Request<Body>, visitor: Visitor) ->
         body::drain(body).await;
     }
     let is_head = head.method == Method::HEAD;
-    let reply = answer.unwrap_or_else(|problem| problem.into_reply(head.uri.path()));
+    let reply = answer.unwrap_or_else(|problem| problem::reply(problem, head.uri.path()));
     let (mut head, bytes) = reply.into_parts();
     head.headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     if !matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
@@ -158,7 +155,7 @@ impl Call {
                 return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
             }
         }
-        body::read(body, MAX_JSON_BYTES, &mut self.permit).await
+        body::read(body, MAX_JSON_BYTES, |bytes| Ok(self.permit.grow(bytes)?)).await
     }
 }
 

@@ -39,7 +39,7 @@ impl Call {
         let (topic, payload) = if media_type == MediaType::Json {
             let in_base64 = max.min(MAX_PAYLOAD_IN_JSON).div_ceil(3) * 4;
             let limit = in_base64 + AROUND_PAYLOAD;
-            let body = body::read(body, limit, &mut self.permit).await?;
+            let body = body::read(body, limit, |bytes| Ok(self.permit.grow(bytes)?)).await?;
             let fields = Fields::of(&body, &["topic", "payload"])?;
             let said = fields.optional_text("topic")?.filter(|said| !said.is_empty());
             if topic.is_some() && said.is_some() && topic != said {
@@ -47,7 +47,7 @@ impl Call {
             }
             (said.or(topic).unwrap_or_default().to_owned(), fields.bytes("payload")?)
         } else {
-            let body = body::read(body, max, &mut self.permit).await?;
+            let body = body::read(body, max, |bytes| Ok(self.permit.grow(bytes)?)).await?;
             (topic.unwrap_or_default().to_owned(), body)
         };
         let id = self.ops.publish(&self.visitor, &topic, payload).await?.to_string();

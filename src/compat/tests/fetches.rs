@@ -26,6 +26,16 @@ async fn register(world: &World, peer: &OldPeer) {
 }
 
 async fn notify(world: &World, peer: &OldPeer, hash: &str, size: i64) -> NotificationAck {
+    notify_from("127.0.0.1", world, peer, hash, size).await
+}
+
+async fn notify_from(
+    address: &str,
+    world: &World,
+    peer: &OldPeer,
+    hash: &str,
+    size: i64,
+) -> NotificationAck {
     let notification = TransactionNotification {
         transaction_hash: hash.to_owned(),
         sender_peer_id: peer.id.clone(),
@@ -33,7 +43,7 @@ async fn notify(world: &World, peer: &OldPeer, hash: &str, size: i64) -> Notific
         transaction_size: size,
         register_id: "orders".to_owned(),
     };
-    world.ops.notify(&visitor("127.0.0.1"), notification).await.unwrap()
+    world.ops.notify(&visitor(address), notification).await.unwrap()
 }
 
 async fn arrived(world: &World, hash: &str) -> Bytes {
@@ -61,7 +71,28 @@ async fn what_a_registered_client_tells_of_is_fetched_and_published_once() {
     let upper = hash.to_uppercase();
     assert_eq!(world.ops.find(&upper, None).await.unwrap().unwrap().payload, payload);
     assert!(world.ops.find(&hash, Some("other")).await.unwrap().is_none());
-    assert!(peer.state().told.is_empty(), "it has it itself");
+    // It has it itself, and is told of nothing but the next.
+    world.node.publish("orders", Bytes::from_static(b"another")).await.unwrap();
+    until("it is told", || !peer.state().told.is_empty()).await;
+    assert_eq!(peer.state().told[0].transaction_hash, hex(b"another"));
+}
+
+#[tokio::test]
+async fn who_tells_of_much_in_the_name_of_another_has_its_own_share() {
+    let world = World::new(settings()).built().await;
+    let peer = OldPeer::start("python-1").await;
+    register(&world, &peer).await;
+    let mut promised = 0;
+    for n in 0..70 {
+        let hash = hex(format!("nobody has it: {n}").as_bytes());
+        promised += u32::from(notify_from("192.0.2.1", &world, &peer, &hash, 1).await.will_request);
+    }
+    assert_eq!(promised, 64);
+    let payload = Bytes::from_static(b"one widget");
+    let hash = hex(&payload);
+    peer.state().payloads.insert(hash.clone(), payload);
+    assert!(notify(&world, &peer, &hash, 10).await.will_request);
+    until("it is fetched", || peer.state().asked.contains_key(&hash)).await;
 }
 
 #[tokio::test]
@@ -151,7 +182,7 @@ async fn until_the_index_is_built_nobody_is_told_that_something_is_not_here() {
     let refused = world.ops.find(&hex(b"x"), None).await;
     assert!(matches!(refused, Err(Refusal::Unavailable(_))), "{refused:?}");
     let world = World::new(settings());
-    let id = world.node.publish("t", Bytes::from_static(b"x")).await.unwrap();
+    let id = world.node.put("t", Bytes::from_static(b"x")).await.unwrap();
     // The runtime has one thread, and the index has had no turn since.
     assert_eq!(world.ops.find(&id.to_string(), None).await.unwrap().unwrap().id, id);
 

@@ -63,6 +63,26 @@ impl FakeNode {
         }
         Ok(())
     }
+
+    /// Puts a transaction into the log.
+    pub(super) async fn put(
+        &self,
+        topic: &str,
+        payload: Bytes,
+    ) -> Result<TransactionId, PublishError> {
+        self.check()?;
+        let topic = Topic::new(topic)?;
+        // Two publishes of the same bytes are two transactions.
+        let nth = self.created.fetch_add(1, Ordering::Relaxed);
+        let created = NOW.plus(Duration::from_millis(nth.into()));
+        let header = Header::new(topic, self.peer_id(), created, LATER, &payload);
+        let transaction = self.identity.sign_transaction(header, payload).unwrap();
+        let id = transaction.id();
+        let entry = NewEntry::new(transaction, None, 0, LATER);
+        let cursors = self.log.append(&[entry]).await?;
+        self.newest.send_replace(cursors[0]);
+        Ok(id)
+    }
 }
 
 #[async_trait]
@@ -94,17 +114,9 @@ impl Backend for FakeNode {
     }
 
     async fn publish(&self, topic: &str, payload: Bytes) -> Result<TransactionId, PublishError> {
-        self.check()?;
-        let topic = Topic::new(topic)?;
-        // Two publishes of the same bytes are two transactions.
-        let nth = self.created.fetch_add(1, Ordering::Relaxed);
-        let created = NOW.plus(Duration::from_millis(nth.into()));
-        let header = Header::new(topic, self.peer_id(), created, LATER, &payload);
-        let transaction = self.identity.sign_transaction(header, payload).unwrap();
-        let id = transaction.id();
-        let entry = NewEntry::new(transaction, None, 0, LATER);
-        let cursors = self.log.append(&[entry]).await?;
-        self.newest.send_replace(cursors[0]);
+        let id = self.put(topic, payload).await?;
+        // As from a node, the answer comes when others may have seen it in the log.
+        tokio::task::yield_now().await;
         Ok(id)
     }
 

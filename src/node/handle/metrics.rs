@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use crate::error::NodeClosed;
 use crate::monitor::{self, Snapshot};
 use crate::node::messages::Command;
+use crate::types::{LinkStatus, Stats};
 
 use super::PeerNode;
 #[cfg(feature = "metrics")]
@@ -69,11 +70,18 @@ impl PeerNode {
         Ok(Box::new(monitor::LatestFigures(latest)))
     }
 
-    async fn snapshot(&self) -> Result<Snapshot, NodeClosed> {
+    /// Figures and links of one instant.
+    pub(crate) async fn overview(&self) -> Result<(Stats, Vec<LinkStatus>), NodeClosed> {
         let (reply, answer) = oneshot::channel();
         self.command(Command::Overview { reply }).await?;
         let (mut stats, links) = answer.await.map_err(|_| NodeClosed)?;
         self.add_own_counts(&mut stats);
+        Ok((stats, links))
+    }
+
+    /// All that metrics are made of, of one instant.
+    pub(crate) async fn snapshot(&self) -> Result<Snapshot, NodeClosed> {
+        let (stats, links) = self.overview().await?;
         let usage = tokio::time::timeout(MAX_WAIT_FOR_STORE, self.0.log.usage()).await;
         let usage = usage.ok().and_then(Result::ok);
         Ok(Snapshot {

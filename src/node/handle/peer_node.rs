@@ -36,6 +36,7 @@ pub(in crate::node) struct Inner {
     pub(in crate::node) config: Config,
     pub(in crate::node) listening: Option<SocketAddr>,
     pub(in crate::node) listening_http: Option<SocketAddr>,
+    pub(in crate::node) listening_admin: Option<SocketAddr>,
     /// Runtime of the node: a handle may be used from another one, or from none.
     pub(in crate::node) runtime: Handle,
     pub(in crate::node) clock: Arc<PublishClock>,
@@ -275,6 +276,12 @@ impl PeerNode {
     /// for; `None` where [`PeerNodeBuilder::listen_http`](crate::PeerNodeBuilder::listen_http) asked for none.
     pub fn http_addr(&self) -> Option<SocketAddr> {
         self.0.listening_http
+    }
+
+    /// Socket address of the admin listener, with the port that was picked where 0 was asked for; `None`
+    /// where [`PeerNodeBuilder::admin`](crate::PeerNodeBuilder::admin) asked for none.
+    pub fn admin_addr(&self) -> Option<SocketAddr> {
+        self.0.listening_admin
     }
 
     /// Connection of the node to its network, as it is now. Does not wait.

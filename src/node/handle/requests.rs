@@ -239,10 +239,11 @@ impl PeerNode {
     /// error in the log.
     ///
     /// The future of a call is dropped where it stands when the caller does not wait any more, by
-    /// its own choice, because its time is over or since the link ended, and when the node stops. Up to
-    /// [`MessagesConfig::max_concurrent`](crate::config::MessagesConfig::max_concurrent) requests of one peer
-    /// are received, handled and answered at once (16 by default, of large bodies fewer), and 16 times as many
-    /// of all peers together; others are refused as [`RequestError::Busy`]. A call may ask others in turn, also the one that asks.
+    /// its own choice, because its time is over or since the link ended, and when the node stops.
+    /// Up to [`MessagesConfig::max_concurrent`](crate::config::MessagesConfig::max_concurrent)
+    /// requests of one peer are received, handled and answered at once (16 by default, of large
+    /// bodies fewer), and 16 times as many of all peers together; others are refused as
+    /// [`RequestError::Busy`]. A call may ask others in turn, also the one that asks.
     ///
     /// A handler that holds a [`PeerNode`] keeps the node alive: give it a
     /// [`WeakPeerNode`](crate::WeakPeerNode) instead.

@@ -2,9 +2,9 @@
 //!
 //! The writer takes what waits, up to a bound, and stores neighbours together: group commit without
 //! added delay. Own transactions go to the outbox first and to the log then, and only afterwards is
-//! anybody told that they are safe. Each operation is stored whole or not at all: a store that has no room
-//! for all that waits is given one operation after the other. The outbox takes one batch while the log takes an earlier one
-//! and one more may wait between them; results come in order.
+//! anybody told that they are safe. Each operation is stored whole or not at all: a store that has
+//! no room for all that waits is given one operation after the other. The outbox takes one batch
+//! while the log takes an earlier one and one more may wait between them; results come in order.
 //!
 //! A store that fails or panics costs the operation, never the writer: whoever waits is told, the
 //! node says so once ([`Event::StorageFailed`](crate::types::Event::StorageFailed)), and it tries

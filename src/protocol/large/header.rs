@@ -26,9 +26,9 @@
 //! asked elsewhere was taken back before on the same link.
 //!
 //! Bounds: buffers of payloads on their way in take at most `Shares::assemblies` together, and with
-//! what is being stored little more (one larger payload alone may exceed that); what finds no room waits in a queue of ids, and who makes
-//! no progress meanwhile makes way (`large::spill`). Each payload is put together in one buffer of its final
-//! size.
+//! what is being stored little more (one larger payload alone may exceed that); what finds no room
+//! waits in a queue of ids, and who makes no progress meanwhile makes way (`large::spill`). Each
+//! payload is put together in one buffer of its final size.
 //!
 //! Tested by: `sim::tests::large`, `protocol::tests::liars`.
 

@@ -1,13 +1,15 @@
 //! Whom large payloads are reserved from, and when that is given up.
 //!
-//! The first announcer of good reputation is asked first, those last who let somebody wait a moment ago. Who answers `Busy` is left in peace for 250
-//! ms: until then only a peer that says it is receiving (or has all) is asked, afterwards the busy
-//! one again with `force`. Who sends nothing for max(240 ms, 2.4 round trips) and the time of four
-//! pieces at its measured rate is given up: what it owes is taken back and asked elsewhere. When all
-//! who announced have failed, all other links are asked in turn, which serve only if they have
-//! everything, unless all that is known is what one peer announced; then all again, more patiently. After `MAX_TURNS` the id is left to the next
-//! announcement; what is there of its payload is kept for `PARK`, unless the room is needed. The only
-//! source is waited for while its link carries bytes: a piece takes its time on a thin one.
+//! The first announcer of good reputation is asked first, those last who let somebody wait a moment
+//! ago. Who answers `Busy` is left in peace for 250 ms: until then only a peer that says it is
+//! receiving (or has all) is asked, afterwards the busy one again with `force`. Who sends nothing
+//! for max(240 ms, 2.4 round trips) and the time of four pieces at its measured rate is given up:
+//! what it owes is taken back and asked elsewhere. When all who announced have failed, all other
+//! links are asked in turn, which serve only if they have everything, unless all that is known is
+//! what one peer announced; then all again, more patiently. After `MAX_TURNS` the id is left to the
+//! next announcement; what is there of its payload is kept for `PARK`, unless the room is needed.
+//! The only source is waited for while its link carries bytes: a piece takes its time on a thin
+//! one.
 //!
 //! Tested by: `sim::tests::large`, `protocol::tests::liars`.
 

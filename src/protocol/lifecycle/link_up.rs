@@ -11,11 +11,11 @@
 //! ```
 //!
 //! Only a completed hello makes a link: with TLS 1.3 a dialler whose key is refused learns it with
-//! the first read. Who accepts says hello second, which costs no time, since the dialler's comes with
-//! the end of the handshake: so who is refused never takes the link for one. One link per peer: the newest authenticated one wins, so a restarted peer is
-//! never refused as its own ghost. Two links that both processes opened at each other at the same
-//! moment would each be "newest" on one side; of those, both sides keep the one that the smaller
-//! peer id dialled.
+//! the first read. Who accepts says hello second, which costs no time, since the dialler's comes
+//! with the end of the handshake: so who is refused never takes the link for one. One link per
+//! peer: the newest authenticated one wins, so a restarted peer is never refused as its own ghost.
+//! Two links that both processes opened at each other at the same moment would each be "newest" on
+//! one side; of those, both sides keep the one that the smaller peer id dialled.
 //!
 //! Our own key at the other end is this very process, or another one that has our key: the hellos tell
 //! by their incarnations (`admission`). Such a link never comes up.

@@ -1,14 +1,14 @@
 //! Who is still there.
 //!
-//! Each link is pinged once per interval, or per `slow_after` if that is less, and when nothing was said
-//! on it for [`QUIET`], since what stands on the way counts silence, each way by itself. Any frame that arrives after the ping was sent counts as
-//! an answer, so a peer that is merely busy sending is not suspected. A ping is judged against what
-//! stands before it: only when the time for that and `timeout` are over, and then only if the
-//! transport says that nothing has moved since the last look. A link that carries bytes is alive,
-//! however few they are and whichever way they go. A miss makes a peer suspect
-//! and is followed by another ping at once; `max_missed` misses in a row make it down. A peer that
-//! answers but takes nothing of what waits for it is disconnected after `slow_after`, and catches
-//! up when it returns.
+//! Each link is pinged once per interval, or per `slow_after` if that is less, and when nothing was
+//! said on it for [`QUIET`], since what stands on the way counts silence, each way by itself. Any
+//! frame that arrives after the ping was sent counts as an answer, so a peer that is merely busy
+//! sending is not suspected. A ping is judged against what stands before it: only when the time for
+//! that and `timeout` are over, and then only if the transport says that nothing has moved since
+//! the last look. A link that carries bytes is alive, however few they are and whichever way they
+//! go. A miss makes a peer suspect and is followed by another ping at once; `max_missed` misses in
+//! a row make it down. A peer that answers but takes nothing of what waits for it is disconnected
+//! after `slow_after`, and catches up when it returns.
 //!
 //! Tested by: the tests below, `protocol::tests::thin`, `sim::tests::thin`, `sim::tests::faults`.
 

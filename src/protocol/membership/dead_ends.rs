@@ -1,11 +1,11 @@
 //! Addresses that led to no peer: those of names, and our own.
 //!
-//! A name may stand for several addresses, and some of them may answer without being what was looked
-//! for: another network, another service, ourselves. Such an address is left out of the next attempts
-//! at its name, for [`FAILED_FOR`] or until nothing else is left, so that an attempt never begins where
-//! the last one ended. "That is me" is said of a socket address and never of a name, only when
-//! our own key was proven there and this process is who has it, and holds for [`OWN_FOR`]: somebody else may live there by
-//! then.
+//! A name may stand for several addresses, and some of them may answer without being what was
+//! looked for: another network, another service, ourselves. Such an address is left out of the next
+//! attempts at its name, for [`FAILED_FOR`] or until nothing else is left, so that an attempt never
+//! begins where the last one ended. "That is me" is said of a socket address and never of a name,
+//! only when our own key was proven there and this process is who has it, and holds for
+//! [`OWN_FOR`]: somebody else may live there by then.
 //!
 //! Tested by: the tests below, `sim::tests::addresses`, `protocol::tests::addresses`.
 

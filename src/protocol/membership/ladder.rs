@@ -21,10 +21,11 @@
 //! open, is left when something else is to be tried.
 //!
 //! What says something about the peer and not about the way ends the walk, or its entries at that
-//! endpoint: a refusal, a wrong key inside a pipe (outside of one, something on the way may have put
-//! in its own), and that nothing listens there at all, unless a proxy says so. A walk that failed only since connections broke
-//! or were refused for the moment goes down the ladder again, `connection.max_retries` times at most,
-//! and as often as [`RETRIES_A_MINUTE`] lets all walks together.
+//! endpoint: a refusal, a wrong key inside a pipe (outside of one, something on the way may have
+//! put in its own), and that nothing listens there at all, unless a proxy says so. A walk that
+//! failed only since connections broke or were refused for the moment goes down the ladder again,
+//! `connection.max_retries` times at most, and as often as [`RETRIES_A_MINUTE`] lets all walks
+//! together.
 //!
 //! Tested by: `protocol::tests::ladder`, `protocol::tests::addresses`, `sim::tests::ladder`.
 

@@ -1,9 +1,10 @@
 //! Which peers there are and which of them to be linked with.
 //!
-//! `address_book` knows who is where, `peer_exchange` learns of more, `overlay` decides whom to dial,
-//! `ladder` and `dials` how; `outcome` draws the consequences, `breaker` leaves alone for a while who
-//! cannot be reached; `reach` is for whom a request needs; `mode` judges what came of it, `notice` says what did not; `dead_ends` are addresses
-//! that led nowhere, `own_addresses` where peers see this node.
+//! `address_book` knows who is where, `peer_exchange` learns of more, `overlay` decides whom to
+//! dial, `ladder` and `dials` how; `outcome` draws the consequences, `breaker` leaves alone for a
+//! while who cannot be reached; `reach` is for whom a request needs; `mode` judges what came of it,
+//! `notice` says what did not; `dead_ends` are addresses that led nowhere, `own_addresses` where
+//! peers see this node.
 //!
 //! Tested by: `sim::tests::faults`, `sim::tests::worlds`.
 

@@ -1,8 +1,9 @@
 //! Links that requests need: a known peer without one is dialled for it.
 //!
-//! One walk to a peer at a time, whoever wants it, and `discovery.max_concurrent` of all; who finds no room waits. What is known
-//! to be in vain is said at once: a breaker that is open, a failure of which the back-off is not over, a peer without an
-//! address. So the host drives nobody's back-off, and no peer is forgotten sooner.
+//! One walk to a peer at a time, whoever wants it, and `discovery.max_concurrent` of all; who finds
+//! no room waits. What is known to be in vain is said at once: a breaker that is open, a failure of
+//! which the back-off is not over, a peer without an address. So the host drives nobody's back-off,
+//! and no peer is forgotten sooner.
 //!
 //! Tested by: `protocol::tests::messages`, `sim::tests::messages`.
 

@@ -24,15 +24,17 @@
 //! - Numbers of requests rise on a link. One that does not is of a request that was had before: it is counted and left
 //!   alone, as are parts, answers and cancellations of what is over, which were under way.
 //!
-//! Bounds: `MAX_CALLS` requests of the host; `messages.max_concurrent` of a peer and `IN_ALL` times as many of all,
-//! until their answers are handed out; bytes of bodies, of the host's and of peers' requests each
-//! `Messages::max_held`, a buffer being counted as it grows, and of the bodies of one peer's requests a quarter of that;
-//! a time of `MAX_TIME`. Where peers have taken all, the one that has most gives way to one that has less, as far as
-//! what it has is being received, or an answer that it does not read: that is taken back by a refusal, also where it
-//! has begun. What the host is at stays.
+//! Bounds: `MAX_CALLS` requests of the host; `messages.max_concurrent` of a peer and `IN_ALL` times
+//! as many of all, until their answers are handed out; bytes of bodies, of the host's and of peers'
+//! requests each `Messages::max_held`, a buffer being counted as it grows, and of the bodies of one
+//! peer's requests a quarter of that; a time of `MAX_TIME`. Where peers have taken all, the one
+//! that has most gives way to one that has less, as far as what it has is being received, or an
+//! answer that it does not read: that is taken back by a refusal, also where it has begun. What the
+//! host is at stays.
 //!
-//! A peer without a link is dialled (`membership::reach`). Links beyond those that the overlay wants, which are there for
-//! requests alone, give way to each other, the one that was idle for longest first (`MAX_ERRANDS`).
+//! A peer without a link is dialled (`membership::reach`). Links beyond those that the overlay
+//! wants, which are there for requests alone, give way to each other, the one that was idle for
+//! longest first (`MAX_ERRANDS`).
 //!
 //! Tested by: `protocol::tests::messages`, `sim::tests::messages`.
 

@@ -1,11 +1,12 @@
 //! Taking transactions: stored before they are accepted.
 //!
 //! A publish is of one transaction or of many: all are checked before any is taken, the store takes
-//! all or none, and one answer stands for all of them. `publish` is answered after the store said that the transaction is safe, never before; only then
-//! does it enter the log and is offered to peers. What came from a peer is in the log, and offered,
-//! while it is being stored; it is confirmed to its origin, and delivered, afterwards. What could
-//! not be stored is not kept, and not asked for again until the next try: by all of it once in a
-//! while (`intake`), or by its origin, which offers again what has too few copies.
+//! all or none, and one answer stands for all of them. `publish` is answered after the store said
+//! that the transaction is safe, never before; only then does it enter the log and is offered to
+//! peers. What came from a peer is in the log, and offered, while it is being stored; it is
+//! confirmed to its origin, and delivered, afterwards. What could not be stored is not kept, and
+//! not asked for again until the next try: by all of it once in a while (`intake`), or by its
+//! origin, which offers again what has too few copies.
 //!
 //! Tested by: `sim::tests::outbox`, `sim::tests::full_stores`.
 

@@ -10,13 +10,13 @@
 //!        ◄─── everything held ───
 //! ```
 //!
-//! **Depth.** That of an edge is one more than the least among its peers, at most `MAX_DEPTH`; a peer
-//! whose own way leads over this node is no way, and one whose way ends at a real relay is preferred.
-//! An edge that comes up waits a moment (`LOOK`) for a relay before it hangs off another edge. One that
-//! has links and no way for `GRACE` *stands in* for a relay: depth 0, carries everything,
-//! says that it is a stand-in (`makeshift` on the wire). It steps down for a way to a real relay only, so that two of them never
-//! wait for each other. So whatever fails ends in carrying everything, and a network of edges alone
-//! works like one of relays.
+//! **Depth.** That of an edge is one more than the least among its peers, at most `MAX_DEPTH`; a
+//! peer whose own way leads over this node is no way, and one whose way ends at a real relay is
+//! preferred. An edge that comes up waits a moment (`LOOK`) for a relay before it hangs off another
+//! edge. One that has links and no way for `GRACE` *stands in* for a relay: depth 0, carries
+//! everything, says that it is a stand-in (`makeshift` on the wire). It steps down for a way to a
+//! real relay only, so that two of them never wait for each other. So whatever fails ends in
+//! carrying everything, and a network of edges alone works like one of relays.
 //!
 //! **Interest** flows towards relays: an edge adds that of peers *downstream* of it, which say that their way
 //! leads over it. Ways form a forest whenever depths are at rest, so no topic keeps itself alive in a

@@ -1,8 +1,9 @@
 //! Dialling by gRPC: one TCP connection, one HTTP/2 connection, one stream.
 //!
-//! Contract: a direct endpoint is a peer, whose handshake proves its id, and the stream is the link. At any other the stream
-//! is a pipe, in which the peer proves it. Until the link is returned, everything hangs on the future; dropped, it
-//! takes its connection with it. The caller bounds the time of what follows TCP.
+//! Contract: a direct endpoint is a peer, whose handshake proves its id, and the stream is the
+//! link. At any other the stream is a pipe, in which the peer proves it. Until the link is
+//! returned, everything hangs on the future; dropped, it takes its connection with it. The caller
+//! bounds the time of what follows TCP.
 
 use std::net::SocketAddr;
 use std::task::{Context, Poll};

@@ -1,8 +1,8 @@
 //! A pipe over one gRPC stream, for endpoints at which something stands between: an HTTP/2 proxy, an ingress, a mesh.
 //!
-//! Contract: each message is a chunk of the pipe, of no meaning in itself and at most [`CHUNK_BYTES`]; the end
-//! of a stream is the end of its direction. On a dialler's side the connection is the pipe's own and ends with it; on the
-//! listener's, others may share it.
+//! Contract: each message is a chunk of the pipe, of no meaning in itself and at most
+//! [`CHUNK_BYTES`]; the end of a stream is the end of its direction. On a dialler's side the
+//! connection is the pipe's own and ends with it; on the listener's, others may share it.
 
 use std::future::{Ready, ready};
 use std::io::{self, IoSlice};

@@ -25,8 +25,8 @@ use crate::error::{FailureKind, TransportError};
 use crate::ports::RawLink;
 use crate::types::{PeerId, TransportKind};
 
-/// Bytes both ways, in order, however they travel. `poll_shutdown` says that no more will come from this side; where that
-/// cannot be said without closing the other direction too, it closes that.
+/// Bytes both ways, in order, however they travel. `poll_shutdown` says that no more will come from
+/// this side; where that cannot be said without closing the other direction too, it closes that.
 pub(in crate::transport) trait Pipe:
     AsyncRead + AsyncWrite + Unpin + Send + 'static
 {

@@ -1,8 +1,9 @@
 //! One accepted connection: what is spoken on it, and how long it lives.
 //!
-//! Contract: a connection that has served its first request lives on while requests are under way on it or pipes run through it,
-//! and [`IDLE`] beyond; with requests alone under way, [`STALLED`] without a byte in either direction ends it. Their number is bounded, in all
-//! and for each host. When the listener is gone, a connection ends with the last of its pipes.
+//! Contract: a connection that has served its first request lives on while requests are under way
+//! on it or pipes run through it, and [`IDLE`] beyond; with requests alone under way, [`STALLED`]
+//! without a byte in either direction ends it. Their number is bounded, in all and for each host.
+//! When the listener is gone, a connection ends with the last of its pipes.
 
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -35,8 +36,8 @@ const STALLED: u32 = 3;
 /// Number of times [`IDLE`] for which a connection of guests is kept without a request: longer than common
 /// clients keep one.
 const GUEST_IDLE: u32 = 7;
-/// Number of times [`IDLE`] after which one is closed on which a request is under way and nothing moves. Guests wait for
-/// news on open streams.
+/// Number of times [`IDLE`] after which one is closed on which a request is under way and nothing
+/// moves. Guests wait for news on open streams.
 const GUEST_STALLED: u32 = 60;
 
 /// What a connection says of its dialler.

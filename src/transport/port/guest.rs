@@ -30,8 +30,9 @@ pub(crate) trait Guest: Send + Sync + fmt::Debug {
     /// with the path as it came.
     fn serves(&self, path: &str) -> bool;
 
-    /// Answers a request. The future is dropped where the client is gone; it and the body that it returns run in the task
-    /// of the connection, so neither may block. Time and size of the request's body are the callee's to bound.
+    /// Answers a request. The future is dropped where the client is gone; it and the body that it
+    /// returns run in the task of the connection, so neither may block. Time and size of the
+    /// request's body are the callee's to bound.
     fn call(&self, request: Request<Body>, visitor: Visitor) -> BoxFuture<'static, Response<Body>>;
 }
 

@@ -1,8 +1,9 @@
 //! HTTP/1.1 on a served connection.
 //!
-//! Contract: at most [`MAX_HEADERS`] headers of [`MAX_HEADER_BYTES`] in all, complete within the time of a handshake for the first
-//! request, and of idling for those that follow; a path that is not served is answered with 404 and the end of
-//! the connection. What hyper finds malformed, it answers with 400 or 431 and the same.
+//! Contract: at most [`MAX_HEADERS`] headers of [`MAX_HEADER_BYTES`] in all, complete within the
+//! time of a handshake for the first request, and of idling for those that follow; a path that is
+//! not served is answered with 404 and the end of the connection. What hyper finds malformed, it
+//! answers with 400 or 431 and the same.
 
 use std::convert::Infallible;
 use std::time::Duration;

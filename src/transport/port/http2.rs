@@ -1,9 +1,9 @@
 //! HTTP/2 on a served connection.
 //!
-//! Contract: a direct connection becomes the link that its first request for [`LINK_PATH`] asks for, driven by the link's own
-//! task. That takes a dialler that has proven who it is, and is refused otherwise. Every other path that is
-//! served leaves the connection as it is, for more of them, and no link comes of it any more; what is not served is
-//! answered as unimplemented.
+//! Contract: a direct connection becomes the link that its first request for [`LINK_PATH`] asks
+//! for, driven by the link's own task. That takes a dialler that has proven who it is, and is
+//! refused otherwise. Every other path that is served leaves the connection as it is, for more of
+//! them, and no link comes of it any more; what is not served is answered as unimplemented.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};

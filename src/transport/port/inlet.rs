@@ -94,8 +94,9 @@ impl Port {
         Slots::enter(&self.served, ip, Most { total: MAX_SERVED, of_host })
     }
 
-    /// Room for a connection that serves guests alone. Where all of it is taken, the host that has most of it loses one to a
-    /// host that has less; where a host has its share, an idle one of its own.
+    /// Room for a connection that serves guests alone. Where all of it is taken, the host that has
+    /// most of it loses one to a host that has less; where a host has its share, an idle one of its
+    /// own.
     fn guest_slot(&self, ip: IpAddr) -> Result<Slot, Full> {
         let of_host = (!self.is_proxied).then_some(MAX_GUESTS_OF_HOST);
         let enter = |total| Slots::enter(&self.guests, ip, Most { total, of_host });
@@ -123,8 +124,8 @@ impl Port {
         });
     }
 
-    /// Calls for a guest of a host to give way. Guests that look late see the last call alone, so these are counted: each
-    /// is heard by one.
+    /// Calls for a guest of a host to give way. Guests that look late see the last call alone, so
+    /// these are counted: each is heard by one.
     fn call_one(&self, host: IpAddr) {
         *self.called().entry(host).or_default() += 1;
         self.crowd.send_modify(|eviction| eviction.of_idle = false);

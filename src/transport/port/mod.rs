@@ -1,16 +1,17 @@
 //! Listening: accept, find out what is spoken, hand over.
 //!
-//! Contract: each accepted connection is a task in the listener's set until its link is open or its first request has
-//! come, at most `handshake_timeout` later. At most `max_handshakes` of them exist, together with the handshakes inside
-//! pipes, and at most `max_handshakes_per_ip` from one host; connections beyond, and those from a shunned host, are
-//! closed unread. What a task or the handshake in a pipe results in is what `accept` returns; of the
-//! latter a few wait, each in its slot. Connections that go on after their first request are bounded by
-//! themselves: see [`connection`]. Requests that are nothing of a link, [`Guest`]s answer. Dropping the listener drops the sockets, the guests and all that
-//! is no link; open links have tasks of their own.
+//! Contract: each accepted connection is a task in the listener's set until its link is open or its
+//! first request has come, at most `handshake_timeout` later. At most `max_handshakes` of them
+//! exist, together with the handshakes inside pipes, and at most `max_handshakes_per_ip` from one
+//! host; connections beyond, and those from a shunned host, are closed unread. What a task or the
+//! handshake in a pipe results in is what `accept` returns; of the latter a few wait, each in its
+//! slot. Connections that go on after their first request are bounded by themselves: see
+//! [`connection`]. Requests that are nothing of a link, [`Guest`]s answer. Dropping the listener
+//! drops the sockets, the guests and all that is no link; open links have tasks of their own.
 //!
-//! One port serves all: TLS with ALPN `h2` or `http/1.1`, and what offers none is told by its first bytes. Behind the other
-//! port, `http`, stands a proxy: no TLS, and the address that is seen is not the peer's, so neither bounds
-//! of a host nor shunning apply there.
+//! One port serves all: TLS with ALPN `h2` or `http/1.1`, and what offers none is told by its first
+//! bytes. Behind the other port, `http`, stands a proxy: no TLS, and the address that is seen is
+//! not the peer's, so neither bounds of a host nor shunning apply there.
 
 mod connection;
 mod guest;

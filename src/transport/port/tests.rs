@@ -13,9 +13,8 @@ use h2::client::SendRequest;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{Method, Request, Response};
 use hyper::body::Body as _;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -27,6 +26,7 @@ use crate::identity::Identity;
 use crate::ports::{Accepted, Listener, RawLink, Transport};
 use crate::transport::grpc::LINK_PATH;
 use crate::transport::metered::Traffic;
+use crate::transport::outer::OuterTls;
 use crate::transport::shared::Shared;
 use crate::transport::tls::TlsIdentity;
 use crate::transport::{GrpcOptions, GrpcTransport};
@@ -154,11 +154,7 @@ async fn tcp(address: SocketAddr) -> Box<dyn Stream> {
 
 /// TLS as others speak it.
 async fn tls(address: SocketAddr, alpn: &[u8]) -> Box<dyn Stream> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider);
-    let config = config.with_safe_default_protocol_versions().unwrap().dangerous();
-    let mut config =
-        config.with_custom_certificate_verifier(Arc::new(Anybody)).with_no_client_auth();
+    let mut config = ClientConfig::clone(&OuterTls::new().unwrap().h2);
     config.alpn_protocols = (!alpn.is_empty()).then(|| alpn.to_vec()).into_iter().collect();
     connect(address, config).await
 }
@@ -175,46 +171,6 @@ async fn connect(address: SocketAddr, config: ClientConfig) -> Box<dyn Stream> {
     let tcp = TcpStream::connect(address).await.unwrap();
     let name = ServerName::IpAddress(address.ip().into());
     Box::new(TlsConnector::from(Arc::new(config)).connect(name, tcp).await.unwrap())
-}
-
-/// Believes every server, with all that rustls can verify.
-#[derive(Debug)]
-struct Anybody;
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        let provider = rustls::crypto::ring::default_provider();
-        provider.signature_verification_algorithms.supported_schemes()
-    }
 }
 
 /// HTTP/1.1, byte by byte.
@@ -397,6 +353,15 @@ async fn guests_keep_no_peer_out() {
             assert!(guests.len() < 1000, "without bound");
         }
     };
+    let served = async || {
+        loop {
+            let mut guest = Http1(tls(address, b"http/1.1").await);
+            guest.say("GET /guest/x HTTP/1.1\r\nHost: x\r\n\r\n").await;
+            if guest.answer().await.0.starts_with("HTTP/1.1 200 ") {
+                break;
+            }
+        }
+    };
     // Those at work stay.
     let (mut busy, refused) = join(fill("/guest/never"), server.failure()).await;
     assert_eq!((busy.len(), refused), (64, FailureKind::Refused));
@@ -413,29 +378,11 @@ async fn guests_keep_no_peer_out() {
     assert_eq!(in_time(join(grpc, server.failure())).await.1, FailureKind::Refused);
     // One that leaves makes room for the next.
     drop(busy.pop());
-    let next = async {
-        loop {
-            let mut guest = Http1(tls(address, b"http/1.1").await);
-            guest.say("GET /guest/x HTTP/1.1\r\nHost: x\r\n\r\n").await;
-            if guest.answer().await.0.starts_with("HTTP/1.1 200 ") {
-                break;
-            }
-        }
-    };
-    server.during_failures(Some(FailureKind::Refused), next).await;
+    server.during_failures(Some(FailureKind::Refused), served()).await;
     drop(busy);
     // Idle ones give way, one to each.
     let (idle, _) = join(fill("/guest/x"), server.failure()).await;
-    let next = async {
-        loop {
-            let mut guest = Http1(tls(address, b"http/1.1").await);
-            guest.say("GET /guest/x HTTP/1.1\r\nHost: x\r\n\r\n").await;
-            if guest.answer().await.0.starts_with("HTTP/1.1 200 ") {
-                break;
-            }
-        }
-    };
-    server.during_failures(Some(FailureKind::Refused), next).await;
+    server.during_failures(Some(FailureKind::Refused), served()).await;
     drop(idle);
     server.serves_peers(&options).await;
 }

@@ -14,52 +14,52 @@ use crate::common::soon;
 
 /// A request.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Ask<'a> {
-    pub(super) method: &'a str,
-    pub(super) path: &'a str,
-    pub(super) headers: &'a [(&'a str, &'a str)],
-    pub(super) body: &'a [u8],
+pub(crate) struct Ask<'a> {
+    pub(crate) method: &'a str,
+    pub(crate) path: &'a str,
+    pub(crate) headers: &'a [(&'a str, &'a str)],
+    pub(crate) body: &'a [u8],
 }
 
 impl<'a> Ask<'a> {
-    pub(super) fn new(method: &'a str, path: &'a str) -> Self {
+    pub(crate) fn new(method: &'a str, path: &'a str) -> Self {
         Self { method, path, headers: &[], body: b"" }
     }
 
-    pub(super) fn get(path: &'a str) -> Self {
+    pub(crate) fn get(path: &'a str) -> Self {
         Self::new("GET", path)
     }
 
     /// A body of JSON.
-    pub(super) fn json(path: &'a str, body: &'a str) -> Self {
+    pub(crate) fn json(path: &'a str, body: &'a str) -> Self {
         let headers = &[("content-type", "application/json")];
         Self { headers, body: body.as_bytes(), ..Self::new("POST", path) }
     }
 
-    pub(super) fn with(self, headers: &'a [(&'a str, &'a str)]) -> Self {
+    pub(crate) fn with(self, headers: &'a [(&'a str, &'a str)]) -> Self {
         Self { headers, ..self }
     }
 }
 
 /// What came back.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Answer {
-    pub(super) status: u16,
-    pub(super) headers: HeaderMap,
-    pub(super) body: Bytes,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
 }
 
 impl Answer {
-    pub(super) fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(|value| value.to_str().unwrap())
     }
 
-    pub(super) fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{e}: {self:?}"))
     }
 
     /// The detail of a whole problem document.
-    pub(super) fn problem(&self, path: &str) -> String {
+    pub(crate) fn problem(&self, path: &str) -> String {
         assert_eq!(self.header("content-type"), Some("application/problem+json"), "{self:?}");
         let document = self.json();
         assert_eq!(document["status"], self.status);
@@ -71,14 +71,14 @@ impl Answer {
 
 /// Versions of HTTP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Http {
+pub(crate) enum Http {
     One,
     Two,
 }
 
-pub(super) const BOTH: [Http; 2] = [Http::One, Http::Two];
+pub(crate) const BOTH: [Http; 2] = [Http::One, Http::Two];
 
-pub(super) async fn ask(http: Http, server: SocketAddr, ask: Ask<'_>) -> Answer {
+pub(crate) async fn ask(http: Http, server: SocketAddr, ask: Ask<'_>) -> Answer {
     let asked = async {
         match http {
             Http::One => ask_http1(server, ask).await,
@@ -89,12 +89,12 @@ pub(super) async fn ask(http: Http, server: SocketAddr, ask: Ask<'_>) -> Answer 
 }
 
 /// Says this on a connection of its own, and returns all that is answered.
-pub(super) async fn say(server: SocketAddr, words: &[u8]) -> Vec<u8> {
+pub(crate) async fn say(server: SocketAddr, words: &[u8]) -> Vec<u8> {
     hear(&mut TcpStream::connect(server).await.unwrap(), words).await
 }
 
 /// Says this and that there is no more.
-pub(super) async fn break_off(server: SocketAddr, words: &[u8]) -> Vec<u8> {
+pub(crate) async fn break_off(server: SocketAddr, words: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(server).await.unwrap();
     stream.write_all(words).await.unwrap();
     stream.shutdown().await.unwrap();
@@ -123,7 +123,7 @@ async fn ask_http1(server: SocketAddr, ask: Ask<'_>) -> Answer {
 }
 
 /// Parses the only answer on a connection.
-pub(super) fn parse(bytes: &[u8], method: &str) -> Answer {
+pub(crate) fn parse(bytes: &[u8], method: &str) -> Answer {
     let text = String::from_utf8_lossy(bytes);
     let (head, _) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {text:?}"));
     let mut lines = head.split("\r\n");

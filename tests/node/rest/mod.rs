@@ -1,7 +1,7 @@
 //! Answers that clients of the original get over REST, from a node with a real socket.
 
 mod bodies;
-mod client;
+pub(crate) mod client;
 mod content;
 mod over_curl;
 mod paths;

@@ -69,7 +69,8 @@ mod tests {
             assert!(!html.contains(marker), "{marker}");
         }
         // The policy hashes what stands between the tags.
-        let between = |from: &str, to: &str| html.split(from).nth(1).unwrap().split(to).next().unwrap();
+        let between =
+            |from: &str, to: &str| html.split(from).nth(1).unwrap().split(to).next().unwrap();
         assert!(page.policy.contains(&hash(between("<style>", "</style>"))));
         assert!(page.policy.contains(&hash(between("<script type=\"module\">", "</script>"))));
         for elsewhere in ["src=\"", "http://", "https://", "@import", "url("] {
@@ -81,7 +82,9 @@ mod tests {
 
     #[test]
     fn what_strangers_wrote_is_text() {
-        for writes_html in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", ".href"] {
+        for writes_html in
+            ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", ".href"]
+        {
             assert!(!SCRIPT.contains(writes_html), "{writes_html}");
         }
     }

@@ -1,6 +1,7 @@
 //! Media types of what is sent and of what is taken back, and whose pages may ask.
 
 use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HOST, ORIGIN, TRANSFER_ENCODING};
+use http::uri::Authority;
 use http::{HeaderMap, HeaderName, StatusCode, Uri};
 
 use super::problem::Problem;
@@ -9,7 +10,7 @@ const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// Media type of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum MediaType {
+pub(crate) enum MediaType {
     Json,
     Bytes,
     /// Nothing is said.
@@ -21,7 +22,7 @@ impl MediaType {
     ///
     /// # Errors
     /// 415 for any other type, and for what is encoded.
-    pub(super) fn of(headers: &HeaderMap) -> Result<Self, Problem> {
+    pub(crate) fn of(headers: &HeaderMap) -> Result<Self, Problem> {
         let identity =
             |value: &http::HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"identity");
         if !headers.get_all(CONTENT_ENCODING).iter().all(identity) {
@@ -61,7 +62,7 @@ impl MediaType {
 ///
 /// # Errors
 /// 406 where it takes others alone.
-pub(super) fn accepted(headers: &HeaderMap, media_type: &'static str) -> Result<(), Problem> {
+pub(crate) fn accepted(headers: &HeaderMap, media_type: &'static str) -> Result<(), Problem> {
     let (main, _) = media_type.split_once('/').unwrap_or((media_type, ""));
     let (mut best, mut is_any_known) = ((0, 0.0), false);
     let values = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
@@ -105,33 +106,61 @@ fn media_range(element: &str) -> Option<(&str, f32)> {
 ///
 /// # Errors
 /// 403 where there is such a page.
-pub(super) fn same_site(headers: &HeaderMap, uri: &Uri, is_proxied: bool) -> Result<(), Problem> {
-    let refused = || {
-        let detail = "A page of another origin has no business here";
-        Err(Problem::new(StatusCode::FORBIDDEN, detail))
-    };
+pub(crate) fn same_site(headers: &HeaderMap, uri: &Uri, is_proxied: bool) -> Result<(), Problem> {
     let foreign = |site: &http::HeaderValue| site.as_bytes().eq_ignore_ascii_case(b"cross-site");
     if headers.get_all(SEC_FETCH_SITE).iter().any(foreign) {
-        return refused();
+        return Err(foreign_page());
     }
+    let Some(origin) = own_origin(headers, uri)? else { return Ok(()) };
+    let bare = origin.host().trim_matches(['[', ']']);
+    let is_bare =
+        bare.parse::<std::net::IpAddr>().is_ok() || bare.eq_ignore_ascii_case("localhost");
+    if is_proxied || is_bare { Ok(()) } else { Err(foreign_page()) }
+}
+
+/// Checks that a request was made by no page, or by one of the very origin that it is for.
+///
+/// # Errors
+/// 403 where there is another page.
+pub(crate) fn same_origin(headers: &HeaderMap, uri: &Uri) -> Result<(), Problem> {
+    let own = |site: &http::HeaderValue| {
+        [&b"same-origin"[..], b"none"].iter().any(|own| site.as_bytes().eq_ignore_ascii_case(own))
+    };
+    if !headers.get_all(SEC_FETCH_SITE).iter().all(own) {
+        return Err(foreign_page());
+    }
+    own_origin(headers, uri).map(drop)
+}
+
+/// Authority that a request is for, where its origin is the same; `None` where no page is behind it.
+///
+/// # Errors
+/// 403 for another origin.
+fn own_origin(headers: &HeaderMap, uri: &Uri) -> Result<Option<Authority>, Problem> {
     let mut origins = headers.get_all(ORIGIN).iter();
-    let Some(origin) = origins.next() else { return Ok(()) };
+    let Some(origin) = origins.next() else { return Ok(None) };
     let origin = origin.to_str().ok().filter(|_| origins.next().is_none());
     let origin = origin.and_then(|origin| origin.parse::<Uri>().ok());
     let Some((default_port, origin)) = origin.as_ref().and_then(|origin| {
         let default = if origin.scheme_str()? == "https" { 443 } else { 80 };
         Some((default, origin.authority()?))
     }) else {
-        return refused();
+        return Err(foreign_page());
     };
-    let host = headers.get(HOST).and_then(|host| host.to_str().ok()?.parse().ok());
-    let Some(host) = uri.authority().cloned().or(host) else { return refused() };
-    let port = |authority: &http::uri::Authority| authority.port_u16().unwrap_or(default_port);
+    let Some(host) = host(headers, uri) else { return Err(foreign_page()) };
+    let port = |authority: &Authority| authority.port_u16().unwrap_or(default_port);
     let is_same = origin.host().eq_ignore_ascii_case(host.host()) && port(origin) == port(&host);
-    let bare = origin.host().trim_matches(['[', ']']);
-    let is_bare =
-        bare.parse::<std::net::IpAddr>().is_ok() || bare.eq_ignore_ascii_case("localhost");
-    if is_same && (is_proxied || is_bare) { Ok(()) } else { refused() }
+    if is_same { Ok(Some(host)) } else { Err(foreign_page()) }
+}
+
+/// Host and port that a request is for, as its sender calls them.
+pub(crate) fn host(headers: &HeaderMap, uri: &Uri) -> Option<Authority> {
+    let host = || headers.get(HOST).and_then(|host| host.to_str().ok()?.parse().ok());
+    uri.authority().cloned().or_else(host)
+}
+
+fn foreign_page() -> Problem {
+    Problem::new(StatusCode::FORBIDDEN, "A page of another origin has no business here")
 }
 
 #[cfg(test)]
@@ -241,6 +270,13 @@ mod tests {
             let headers = headers(&[(SEC_FETCH_SITE, site)]);
             assert_eq!(same_site(&headers, &uri, false).is_ok(), is_fine, "{site}");
         }
+        for (site, is_fine) in [("cross-site", false), ("same-site", false), ("same-origin", true)]
+        {
+            let headers = headers(&[(SEC_FETCH_SITE, site), (ORIGIN, "http://127.0.0.1:7")]);
+            assert_eq!(same_origin(&headers, &uri).is_ok(), is_fine, "{site}");
+        }
+        assert!(same_origin(&HeaderMap::new(), &uri).is_ok(), "no page");
+        assert!(same_origin(&headers(&[(ORIGIN, "http://127.0.0.1:8")]), &uri).is_err());
         let twice = headers(&[(ORIGIN, "http://127.0.0.1:7"), (ORIGIN, "http://127.0.0.1:7")]);
         assert!(same_site(&twice, &uri, false).is_err());
     }

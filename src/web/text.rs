@@ -10,7 +10,7 @@ use super::problem::Problem;
 ///
 /// # Errors
 /// 400 for an escape that is none, and for bytes that are no UTF-8.
-pub(super) fn decode(text: &str) -> Result<Cow<'_, str>, Problem> {
+pub(crate) fn decode(text: &str) -> Result<Cow<'_, str>, Problem> {
     let escapes = text.match_indices('%').map(|(at, _)| text.as_bytes().get(at + 1..at + 3));
     for escape in escapes {
         if !escape.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit)) {
@@ -23,10 +23,10 @@ pub(super) fn decode(text: &str) -> Result<Cow<'_, str>, Problem> {
 
 /// Parameters of a query, decoded as forms are: a plus is a space.
 #[derive(Debug, Default)]
-pub(super) struct Query(Vec<(String, String)>);
+pub(crate) struct Query(Vec<(String, String)>);
 
 impl Query {
-    pub(super) fn of(query: Option<&str>) -> Result<Self, Problem> {
+    pub(crate) fn of(query: Option<&str>) -> Result<Self, Problem> {
         let pairs = query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
         let decode = |text: &str| decode(&text.replace('+', " ")).map(Cow::into_owned);
         let pairs = pairs.map(|pair| {
@@ -40,7 +40,7 @@ impl Query {
     ///
     /// # Errors
     /// 400 where it stands there twice.
-    pub(super) fn text(&self, name: &str) -> Result<Option<&str>, Problem> {
+    pub(crate) fn text(&self, name: &str) -> Result<Option<&str>, Problem> {
         let mut found = self.0.iter().filter(|(known, _)| known == name);
         let value = found.next().map(|(_, value)| value.as_str());
         if found.next().is_some() {
@@ -49,8 +49,13 @@ impl Query {
         Ok(value.filter(|value| !value.is_empty()))
     }
 
+    /// The first name that is not among `known`.
+    pub(crate) fn unknown(&self, known: &[&str]) -> Option<&str> {
+        self.0.iter().map(|(name, _)| name.as_str()).find(|name| !known.contains(name))
+    }
+
     /// Value of a parameter that is a number.
-    pub(super) fn number(&self, name: &str) -> Result<Option<i32>, Problem> {
+    pub(crate) fn number(&self, name: &str) -> Result<Option<i32>, Problem> {
         let number = self.text(name)?.map(str::parse).transpose();
         number.map_err(|_| {
             let detail = format!("The parameter {name} is no whole number of 32 bits");

@@ -14,7 +14,6 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::problem::Problem;
-use crate::compat::Permit;
 
 /// Time for a body to be complete, in either direction, beyond what its bytes may take.
 const BODY_TIME: Duration = Duration::from_secs(20);
@@ -27,12 +26,16 @@ const DRAINED_BYTES: u64 = 1024 * 1024;
 /// Time that reading them may take.
 const DRAIN_TIME: Duration = Duration::from_secs(2);
 
-/// Reads a body of at most `limit` bytes, and no more of a larger one. Each piece is told to the permit before
-/// it is kept; what a header announces is not believed.
+/// Reads a body of at most `limit` bytes, and no more of a larger one. `may` is asked about the bytes of each
+/// piece before that is kept; what a header announces is not believed.
 ///
 /// # Errors
-/// 413, 408, 429, and 400 for a body that breaks off.
-pub(super) async fn read<B>(mut body: B, limit: u64, permit: &mut Permit) -> Result<Bytes, Problem>
+/// 413, 408, 400 for a body that breaks off, and what `may` refuses with.
+pub(crate) async fn read<B>(
+    mut body: B,
+    limit: u64,
+    mut may: impl FnMut(u64) -> Result<(), Problem>,
+) -> Result<Bytes, Problem>
 where
     B: Body<Data = Bytes> + Unpin,
 {
@@ -56,7 +59,7 @@ where
         if len > limit {
             return Err(Problem::too_large(limit));
         }
-        permit.grow(bytes.len() as u64)?;
+        may(bytes.len() as u64)?;
         // Most bodies come in one piece, which is taken as it is.
         if first.is_empty() && rest.is_empty() {
             first = bytes;
@@ -70,7 +73,7 @@ where
 
 /// Reads on past what is refused, within bounds: clients that are still sending would else take the end of
 /// the stream for a failure, and the refusal would be lost.
-pub(super) async fn drain<B>(body: B)
+pub(crate) async fn drain<B>(body: B)
 where
     B: Body<Data = Bytes>,
 {
@@ -91,30 +94,30 @@ where
     let _ = timeout(DRAIN_TIME, reading).await;
 }
 
-/// Body of an answer, which keeps the request's place until it is handed to the connection.
+/// Body of an answer, which keeps the request's place, a `P`, until it is handed to the connection.
 ///
-/// A connection asks for no more while the client does not read. So what is left is not the body's alone: when its time is over
-/// it is dropped, with the place, and the body ends with an error.
+/// A connection asks for no more while the client does not read. So what is left is not the body's
+/// alone: when its time is over it is dropped, with the place, and the body ends with an error.
 #[derive(Debug)]
-pub(super) struct Sending {
+pub(crate) struct Sending<P> {
     /// Number of bytes that were not handed out.
     left: u64,
-    rest: Arc<Mutex<Option<Rest>>>,
+    rest: Arc<Mutex<Option<Rest<P>>>>,
     /// What ends it in time.
     _timer: JoinSet<()>,
 }
 
 /// Part of an answer that was not handed out.
 #[derive(Debug)]
-struct Rest {
+struct Rest<P> {
     bytes: Bytes,
-    _permit: Option<Permit>,
+    _place: P,
 }
 
-impl Sending {
-    pub(super) fn new(bytes: Bytes, permit: Option<Permit>) -> Self {
+impl<P: Send + 'static> Sending<P> {
+    pub(crate) fn new(bytes: Bytes, place: P) -> Self {
         let left = bytes.len() as u64;
-        let rest = (left > 0).then_some(Rest { bytes, _permit: permit });
+        let rest = (left > 0).then_some(Rest { bytes, _place: place });
         let rest = Arc::new(Mutex::new(rest));
         let mut timer = JoinSet::new();
         if left > 0 {
@@ -128,11 +131,11 @@ impl Sending {
     }
 }
 
-fn lock(rest: &Mutex<Option<Rest>>) -> MutexGuard<'_, Option<Rest>> {
+fn lock<P>(rest: &Mutex<Option<Rest<P>>>) -> MutexGuard<'_, Option<Rest<P>>> {
     rest.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Body for Sending {
+impl<P> Body for Sending<P> {
     type Data = Bytes;
     type Error = io::Error;
 
@@ -173,7 +176,6 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::*;
-    use crate::config::CompatConfig;
 
     /// A body that comes in pieces, and breaks off with an empty one.
     struct Pieces(mpsc::Receiver<Bytes>);
@@ -196,7 +198,7 @@ mod tests {
     /// Reads a body of which so many bytes come each second, `count` times.
     async fn read_slowly(bytes: usize, count: u32, limit: u64) -> (Result<usize, u16>, u64, u64) {
         let (pieces, body) = mpsc::channel(1);
-        let mut permit = Permit::alone(&CompatConfig::default());
+        let mut held = 0;
         let start = Instant::now();
         let sending = async move {
             for _ in 0..count {
@@ -205,7 +207,11 @@ mod tests {
                 let _ = pieces.send(vec![7; bytes].into()).await;
             }
         };
-        let read = read(Pieces(body), limit, &mut permit);
+        let may = |bytes: u64| {
+            held += bytes;
+            Ok(())
+        };
+        let read = read(Pieces(body), limit, may);
         let (read, ()) = tokio::join!(
             async {
                 let read = read.await;
@@ -214,7 +220,7 @@ mod tests {
             },
             sending
         );
-        (read.0, read.1, permit.held())
+        (read.0, read.1, held)
     }
 
     #[tokio::test(start_paused = true)]
@@ -247,11 +253,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_answer_that_nobody_reads_is_dropped_in_time() {
-        let answer = || {
-            let permit = Permit::alone(&CompatConfig::default());
-            Sending::new(vec![7; 2 * PIECE_BYTES + 1].into(), Some(permit))
-        };
-        let read = async |sending: &mut Sending| {
+        let answer = || Sending::new(vec![7; 2 * PIECE_BYTES + 1].into(), "a place");
+        let read = async |sending: &mut Sending<&str>| {
             let frame = poll_fn(|cx| Pin::new(&mut *sending).poll_frame(cx)).await;
             frame.map(|frame| frame.map(|frame| frame.into_data().unwrap().len()))
         };

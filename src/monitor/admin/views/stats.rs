@@ -1,0 +1,352 @@
+//! Figures, by section.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::monitor::Snapshot;
+use crate::monitor::admin::reply::{self, Reply};
+use crate::monitor::admin::routes::{Call, stopped};
+use crate::node::PeerNode;
+use crate::types::{Counters, Direction, LinkState, LinkStatus, Stats, TransportKind};
+use crate::web::Problem;
+
+/// Beginning of the counters of what was refused.
+const REFUSED: &str = "refused_";
+
+/// Figures of one instant. Counts rise from the start of the node.
+#[derive(Serialize, ToSchema)]
+pub(super) struct StatsView {
+    /// Time of the figures.
+    at_ms: u64,
+    peers: PeerFigures,
+    links: LinksFigures,
+    quality: QualityFigures,
+    breakers: BreakerFigures,
+    gossip: GossipFigures,
+    reconciliation: ReconciliationFigures,
+    outbox: OutboxFigures,
+    store: StoreFigures,
+    messages: MessageFigures,
+    reachability: ReachabilityFigures,
+    clock: ClockFigures,
+    /// Memory of payloads and caches, by owner.
+    memory: BTreeMap<String, MemoryFigures>,
+    /// What was refused or dropped, by reason.
+    drops: BTreeMap<&'static str, u64>,
+    /// Every counter by name.
+    counters: BTreeMap<&'static str, u64>,
+}
+
+#[derive(Serialize, ToSchema)]
+pub(super) struct PeerFigures {
+    /// Peers in the address book.
+    known: u32,
+    /// Links whose hello is through.
+    links: u32,
+    /// Connections still in their hello.
+    handshakes: u32,
+    /// Peers under a ban.
+    banned: u32,
+}
+
+#[derive(Serialize, ToSchema)]
+pub(super) struct LinksFigures {
+    by_transport: BTreeMap<&'static str, u64>,
+    by_direction: BTreeMap<&'static str, u64>,
+    /// Links whose peer missed an answer.
+    suspect: u64,
+    /// Links whose peer is too slow for what is new.
+    in_debt: u64,
+    /// Bytes that wait to be sent.
+    queued_bytes: u64,
+    /// Bytes sent whose arrival no peer has told yet.
+    under_way_bytes: u64,
+    /// Transactions still to be announced or pushed.
+    behind: u64,
+    /// Median round trip, once one is measured.
+    rtt_median_us: Option<u64>,
+    /// Longest round trip, once one is measured.
+    rtt_longest_us: Option<u64>,
+    opened: u64,
+    closed: u64,
+    /// Links that went over to another connection.
+    handovers: u64,
+}
+
+#[derive(Serialize, ToSchema)]
+pub(super) struct QualityFigures {
+    /// Links by their rating; those not measured yet are not counted.
+    ratings: BTreeMap<String, u32>,
+}
+
+#[derive(Serialize, ToSchema)]
+pub(super) struct BreakerFigures {
+    /// Breakers that are open or half-open.
+    open: u32,
+    opened: u64,
+    closed: u64,
+    probes: u64,
+}
+
+#[derive(Serialize, ToSchema)]
+pub(super) struct GossipFigures {
+    pushes_sent: u64,
+    wants_served: u64,
+    wants_sent: u64,
+    wants_received: u64,
+    announcements_sent: u64,
+    announcements_received: u64,
+    payloads_received: u64,
+    duplicates_received: u64,
+    /// Payloads received for each that was new; null before the first.
+    copies_per_delivery: Option<f64>,
+    /// Transactions being fetched.
+    fetching: u64,
+    carries_all: bool,
+    topics_carried: u32,
+    stands_in: bool,
+}
+
+#[derive(Serialize, ToSchema)]
+pub(super) struct ReconciliationFigures {
+    opened: u64,
+    finished: u64,
+    failed: u64,
+    answered: u64,
+    missing_here: u64,
+    missing_there: u64,
+    bytes_sent: u64,
+    bytes_received: u64,
+}
+
+#[derive(Serialize, ToSchema)]
+pub(super) struct OutboxFigures {
+    /// Own transactions not yet confirmed by enough peers.
+    size: u64,
+    /// What they and the dead letters may be together.
+    limit: u64,
+    dead_letters: u64,
+    retries: u64,
+    replicated: u64,
+    renewed: u64,
+}
+
+#[derive(Serialize, ToSchema)]
+pub(super) struct StoreFigures {
+    /// Transactions in the log.
+    retained: u64,
+    /// Bytes of headers and payloads; null while the store does not say.
+    bytes: Option<u64>,
+    /// What they may be; null where there is no bound.
+    max_bytes: Option<u64>,
+    failing: bool,
+}
+
+#[derive(Serialize, ToSchema)]
+pub(super) struct MessageFigures {
+    requests_made: u64,
+    requests_answered: u64,
+    requests_failed: u64,
+    requests_received: u64,
+    requests_served: u64,
+    requests_refused: u64,
+}
+
+#[derive(Serialize, ToSchema)]
+pub(super) struct ReachabilityFigures {
+    /// Socket address that peers reach; null where the node only dials out.
+    listen: Option<String>,
+    /// Socket address for what a proxy in front passes on.
+    http: Option<String>,
+    /// Addresses that the node tells others to reach it at.
+    advertised: Vec<String>,
+}
+
+#[derive(Serialize, ToSchema)]
+pub(super) struct ClockFigures {
+    /// True: most peers find the clock of this machine off.
+    off: bool,
+    /// Milliseconds from this machine's clock to the median of its peers'.
+    offset_ms: i64,
+    /// Votes in that median.
+    votes: u32,
+}
+
+#[derive(Serialize, ToSchema)]
+pub(super) struct MemoryFigures {
+    bytes: u64,
+    /// What the owner may take.
+    limit: u64,
+}
+
+/// What was refused or dropped, by reason.
+pub(in crate::monitor::admin) fn drops(stats: &Stats) -> BTreeMap<&'static str, u64> {
+    let named = |(name, count): (&'static str, u64)| Some((name.strip_prefix(REFUSED)?, count));
+    stats.counters.iter().filter_map(named).collect()
+}
+
+fn links(links: &[LinkStatus], counters: &Counters) -> LinksFigures {
+    let number =
+        |fits: &dyn Fn(&LinkStatus) -> bool| links.iter().filter(|l| fits(l)).count() as u64;
+    let sum = |of: fn(&LinkStatus) -> u64| links.iter().map(of).sum::<u64>();
+    let by = |kind: TransportKind| (kind.as_str(), number(&|link| link.transport == kind));
+    let directions = [(Direction::Inbound, "inbound"), (Direction::Outbound, "outbound")];
+    let directions = directions.map(|(side, name)| (name, number(&|link| link.direction == side)));
+    let mut trips: Vec<_> = links.iter().map(|link| link.rtt_us).filter(|rtt| *rtt > 0).collect();
+    trips.sort_unstable();
+    LinksFigures {
+        by_transport: TransportKind::all().map(by).filter(|(_, count)| *count > 0).collect(),
+        by_direction: directions.into(),
+        suspect: number(&|link| link.state == LinkState::Suspect),
+        in_debt: number(&|link| link.in_debt),
+        queued_bytes: sum(|link| link.queued_bytes),
+        under_way_bytes: sum(|link| link.under_way_bytes),
+        behind: sum(|link| link.lag),
+        rtt_median_us: trips.get(trips.len() / 2).copied(),
+        rtt_longest_us: trips.last().copied(),
+        opened: counters.links_opened,
+        closed: counters.links_closed,
+        handovers: counters.handovers,
+    }
+}
+
+fn gossip(stats: &Stats) -> GossipFigures {
+    let counters = &stats.counters;
+    let (new, again) = (counters.payloads_received, counters.duplicates_received);
+    GossipFigures {
+        pushes_sent: counters.pushes_sent,
+        wants_served: counters.wants_served,
+        wants_sent: counters.wants_sent,
+        wants_received: counters.wants_received,
+        announcements_sent: counters.announcements_sent,
+        announcements_received: counters.announcements_received,
+        payloads_received: new,
+        duplicates_received: again,
+        copies_per_delivery: (new > 0).then(|| (new + again) as f64 / new as f64),
+        fetching: stats.fetching,
+        carries_all: stats.carries_all,
+        topics_carried: stats.topics_carried,
+        stands_in: stats.stands_in,
+    }
+}
+
+impl StatsView {
+    fn new(of: &Snapshot, at_ms: u64, reachability: ReachabilityFigures) -> Self {
+        let (stats, counters) = (&of.stats, &of.stats.counters);
+        let limit = |owner: &String| stats.memory_limits.get(owner).copied().unwrap_or_default();
+        let memory = stats.memory.iter().map(|(owner, bytes)| {
+            (owner.clone(), MemoryFigures { bytes: *bytes, limit: limit(owner) })
+        });
+        Self {
+            at_ms,
+            peers: PeerFigures {
+                known: stats.known_peers,
+                links: stats.links,
+                handshakes: stats.handshakes,
+                banned: stats.banned_peers,
+            },
+            links: links(&of.links, counters),
+            quality: QualityFigures { ratings: stats.ratings.clone() },
+            breakers: BreakerFigures {
+                open: stats.open_breakers,
+                opened: counters.breakers_opened,
+                closed: counters.breakers_closed,
+                probes: counters.breaker_probes,
+            },
+            gossip: gossip(stats),
+            reconciliation: ReconciliationFigures {
+                opened: counters.reconcile_opened,
+                finished: counters.reconcile_finished,
+                failed: counters.reconcile_failed,
+                answered: counters.reconcile_answered,
+                missing_here: counters.reconcile_missing_here,
+                missing_there: counters.reconcile_missing_there,
+                bytes_sent: counters.reconcile_bytes_sent,
+                bytes_received: counters.reconcile_bytes_received,
+            },
+            outbox: OutboxFigures {
+                size: stats.outbox,
+                limit: of.outbox_limit,
+                dead_letters: stats.dead_letters,
+                retries: counters.outbox_retries,
+                replicated: counters.transactions_replicated,
+                renewed: counters.transactions_renewed,
+            },
+            store: StoreFigures {
+                retained: stats.retained,
+                bytes: of.log_bytes.map(|(bytes, _)| bytes),
+                max_bytes: of.log_bytes.and_then(|(_, limit)| limit),
+                failing: of.storage_fails,
+            },
+            messages: MessageFigures {
+                requests_made: counters.requests_made,
+                requests_answered: counters.requests_answered,
+                requests_failed: counters.requests_failed,
+                requests_received: counters.requests_received,
+                requests_served: counters.requests_served,
+                requests_refused: counters.requests_refused,
+            },
+            reachability,
+            clock: ClockFigures {
+                off: stats.clock_off,
+                offset_ms: stats.clock_offset_ms,
+                votes: stats.clock_votes,
+            },
+            memory: memory.collect(),
+            drops: drops(stats),
+            counters: counters.iter().collect(),
+        }
+    }
+}
+
+async fn reachability(node: &PeerNode) -> Result<ReachabilityFigures, Problem> {
+    let advertised = node.own_addresses().await.map_err(|_| stopped())?;
+    Ok(ReachabilityFigures {
+        listen: node.listen_addr().map(|address| address.to_string()),
+        http: node.http_addr().map(|address| address.to_string()),
+        advertised: advertised.iter().map(ToString::to_string).collect(),
+    })
+}
+
+/// All figures of the node, of one instant.
+#[utoipa::path(get, path = "/api/v1/stats", tag = "figures", responses(
+    (status = 200, description = "The figures", body = StatsView),
+))]
+pub(in crate::monitor::admin) async fn stats(call: &Call<'_>) -> Result<Reply, Problem> {
+    let node = call.node()?;
+    let snapshot = node.snapshot().await.map_err(|_| stopped())?;
+    let reachability = reachability(&node).await?;
+    reply::json(&StatsView::new(&snapshot, node.now().as_millis(), reachability))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::monitor::metrics::testing::snapshot;
+
+    #[test]
+    fn figures_stand_in_their_sections() {
+        let reachability = ReachabilityFigures { listen: None, http: None, advertised: Vec::new() };
+        let view = StatsView::new(&snapshot(3), 5, reachability);
+        let view = serde_json::to_value(view).unwrap();
+        for (pointer, wanted) in [
+            ("/at_ms", 5),
+            ("/peers/known", 9),
+            ("/links/by_direction/inbound", 1),
+            ("/links/by_transport/websocket", 1),
+            ("/links/rtt_median_us", 2000),
+            ("/outbox/limit", 100),
+            ("/store/bytes", 4_294_967_296_u64),
+            ("/memory/cache/limit", 7),
+            ("/drops/expired", 3),
+            ("/counters/payload_bytes_sent", 5),
+        ] {
+            assert_eq!(view.pointer(pointer), Some(&wanted.into()), "{pointer}");
+        }
+        assert_eq!(view.pointer("/clock/offset_ms"), Some(&(-1500).into()));
+        let counters = view["counters"].as_object().unwrap();
+        assert_eq!(counters.len(), Counters::default().iter().count());
+    }
+}
