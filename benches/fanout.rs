@@ -14,16 +14,17 @@
 //! for nodes with signatures off, and their ratios to the floor, taken within seconds of each other:
 //! the machine may be noisy, ratios are less so. It also says what each costs as part of a trace.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput};
 use futures::future::join_all;
-use futures::{SinkExt, StreamExt};
+use futures::{Sink, SinkExt, Stream, StreamExt};
 use sorcha_peer::config::SignaturePolicy;
-use sorcha_peer::error::PublishError;
-use sorcha_peer::ports::{Accepted, FrameSink, FrameStream, Transport};
+use sorcha_peer::error::{PublishError, TransportError};
+use sorcha_peer::ports::{Accepted, Transport};
 use sorcha_peer::store::MemoryTransactionStore;
 use sorcha_peer::transport::{GrpcOptions, GrpcTransport, MemoryNetwork};
 use sorcha_peer::{Config, Endpoint, Identity, Item, PeerNode, Receipt, StartAt, Subscription};
@@ -36,6 +37,10 @@ const SIZES: [(usize, &str); 4] =
 const PEERS: [usize; 4] = [1, 4, 8, 16];
 const TOPIC: &str = "bench";
 const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+/// Halves of a link, as transports hand them over.
+type FrameSink = Pin<Box<dyn Sink<Bytes, Error = TransportError> + Send>>;
+type FrameStream = Pin<Box<dyn Stream<Item = Result<Bytes, TransportError>> + Send>>;
 
 /// Transactions in one burst: about 2 MiB, so that the largest fan-out stays in memory.
 fn burst(size: usize) -> usize {

@@ -6,14 +6,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use sorcha_peer::ports::StoredPeer;
 use sorcha_peer::protocol::{Assurance, CallId, Input, Judgement, Output, Protocol, Restored};
 use sorcha_peer::types::unstable::{
     Announcement, FEATURES, Hello, Interest, LinkId, Message, MonoTime, RecordDraft,
 };
 use sorcha_peer::types::{Header, PeerRecord, Signature, WallTime};
-use sorcha_peer::{Config, Identity, Topic, Transaction, TransportKind, Verdict};
+use sorcha_peer::{Config, Identity, PeerId, Topic, Transaction, TransportKind, Verdict};
 
 const LINKS: u8 = 16;
+const MANY_LINKS: u8 = 48;
 const COUNT: u64 = 1024;
 const START: u64 = 1_700_000_000_000;
 
@@ -38,10 +40,13 @@ struct Node {
 
 impl Node {
     fn new() -> Self {
-        let protocol =
-            Protocol::new(&Config::default(), 1, record(0), [1; 32], Restored::default());
+        Self::with(LINKS, Restored::default())
+    }
+
+    fn with(links: u8, restored: Restored) -> Self {
+        let protocol = Protocol::new(&Config::default(), 1, record(0), [1; 32], restored);
         let mut node = Self { protocol, now: Duration::ZERO, inputs: 0, sends: 0 };
-        for n in 1..=LINKS {
+        for n in 1..=links {
             let link = LinkId(u64::from(n));
             let record = record(n);
             let (remote, kind) = (record.peer(), TransportKind::Memory);
@@ -158,6 +163,28 @@ fn published(transactions: &[Transaction]) -> Vec<Input> {
     transactions.iter().enumerate().map(publish).collect()
 }
 
+/// What a snapshot of the figures costs a node that knows many.
+fn stats(c: &mut Criterion) {
+    let known = |n: u16| {
+        let mut id = [0; 32];
+        id[..2].copy_from_slice(&n.to_be_bytes());
+        let [high, low] = n.to_be_bytes();
+        let address = format!("10.0.{high}.{low}:5001");
+        let mut peer = StoredPeer::new(PeerId::from_bytes(id));
+        peer.verified = Some(address.parse().expect("an address"));
+        peer
+    };
+    let peers = (0..1000 - u16::from(MANY_LINKS)).map(known).collect();
+    let mut node = Node::with(MANY_LINKS, Restored { peers, ..Restored::default() });
+    let transactions = transactions();
+    for input in pushed(&transactions).into_iter().chain(published(&transactions)) {
+        node.take(input);
+    }
+    let stats = node.protocol.stats();
+    println!("  stats of {} links, {} known peers", stats.links, stats.known_peers);
+    c.bench_function("stats, 48 links, 1,000 peers", |b| b.iter(|| node.protocol.stats()));
+}
+
 fn bench(c: &mut Criterion) {
     let transactions = transactions();
     let mut group = c.benchmark_group("protocol, 16 links, 1 KiB");
@@ -206,5 +233,5 @@ fn bench(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, bench);
+criterion_group!(benches, bench, stats);
 criterion_main!(benches);

@@ -72,7 +72,8 @@ pub enum RequestError {
         "a traceparent is a version, 32, 16 and 2 hexadecimal digits in lower case, joined by dashes"
     )]
     InvalidTraceparent,
-    /// The protocol has a handler already, which stays; a retry helps once that is taken away.
+    /// The protocol has a handler already, which stays; a retry helps once that is taken away. Or the name is
+    /// the node's own, since it begins with `sorcha.`; no retry helps then.
     #[error("the protocol {protocol:?} has a handler already")]
     ProtocolTaken {
         /// Name of the protocol.

@@ -30,9 +30,13 @@ fn encode(family: &Family, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fm
         // The encoder adds the ending by itself, where the format has one.
         Kind::Counter => (MetricType::Counter, family.name.trim_end_matches("_total")),
         Kind::Gauge => (MetricType::Gauge, family.name.as_ref()),
+        Kind::Histogram => (MetricType::Histogram, family.name.as_ref()),
     };
     let name = format!("{PREFIX}{name}");
     let mut samples = encoder.encode_descriptor(&name, family.help, None, kind)?;
+    if let Some(of) = &family.histogram {
+        return samples.encode_histogram::<NoLabelSet>(of.sum, of.count(), &of.classes, None);
+    }
     for (labels, value) in &family.samples {
         if labels.is_empty() {
             write_value(&mut samples, family.kind, *value)?;
@@ -46,7 +50,7 @@ fn encode(family: &Family, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fm
 fn write_value(to: &mut MetricEncoder<'_>, kind: Kind, value: f64) -> Result<(), fmt::Error> {
     match kind {
         Kind::Counter => to.encode_counter::<NoLabelSet, f64, f64>(&value, None),
-        Kind::Gauge => to.encode_gauge(&value),
+        Kind::Gauge | Kind::Histogram => to.encode_gauge(&value),
     }
 }
 

@@ -1,4 +1,5 @@
-//! Metrics: the figures of a node as text that Prometheus reads (exposition format 0.0.4).
+//! Metrics: the figures of a node as text that Prometheus reads, in the exposition format 0.0.4 or in
+//! OpenMetrics 1.0. Both have the same series; where they differ is in `Format`.
 //!
 //! A family is one name with its help, its type and its samples. Families are the same whatever the node
 //! has met, and stand in one order. Labels are from closed sets: no id, no address and no topic is one, so
@@ -11,11 +12,15 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fmt::{self, Display, Write as _};
+use std::fmt::{self, Write as _};
 
-use crate::types::{Counters, Direction, LinkState, LinkStatus, Mode, Stats, TransportKind};
+use crate::types::{
+    Counters, Direction, LATENCY_BOUNDS_US, LinkState, LinkStatus, Mode, Stats, TransportKind,
+};
 
 pub(super) const PREFIX: &str = "sorcha_peer_";
+/// Name of the family that says which version runs.
+const INFO: &str = "info";
 
 /// Beginnings of counters that are one family: what it is called, and its help. The rest of the
 /// counter's name is the label `reason`.
@@ -30,8 +35,7 @@ const BY_REASON: [(&str, &str, &str); 2] = [
 
 const MODES: [(Mode, &str); 3] =
     [(Mode::Offline, "offline"), (Mode::Degraded, "degraded"), (Mode::Online, "online")];
-const DIRECTIONS: [(Direction, &str); 2] =
-    [(Direction::Outbound, "outbound"), (Direction::Inbound, "inbound")];
+const DIRECTIONS: [Direction; 2] = [Direction::Outbound, Direction::Inbound];
 const RATINGS: [&str; 5] = ["excellent", "good", "fair", "poor", "unknown"];
 
 /// Everything that metrics are made of, of one instant.
@@ -46,20 +50,48 @@ pub(crate) struct Snapshot {
     pub(crate) log_bytes: Option<(u64, Option<u64>)>,
 }
 
-/// Writes the metrics of a node.
+/// Writes the metrics of a node in the format 0.0.4.
 pub(crate) fn text(of: &Snapshot) -> String {
+    written(of, Format::Prometheus)
+}
+
+/// Writes the metrics of a node in OpenMetrics 1.0, of content type
+/// `application/openmetrics-text; version=1.0.0; charset=utf-8`.
+pub(crate) fn openmetrics(of: &Snapshot) -> String {
+    written(of, Format::OpenMetrics) + "# EOF\n"
+}
+
+fn written(of: &Snapshot, format: Format) -> String {
     let mut text = String::with_capacity(32 << 10);
     for family in families(of) {
         // Writing to a string does not fail.
-        let _ = write!(text, "{family}");
+        let _ = family.write(&mut text, format);
     }
     text
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Format {
+    Prometheus,
+    OpenMetrics,
+}
+
+impl Format {
+    /// Writes an upper bound of a histogram as this format wants it.
+    fn bound(self, bound: f64) -> String {
+        match self {
+            _ if bound.is_infinite() => "+Inf".to_owned(),
+            Self::Prometheus => bound.to_string(),
+            Self::OpenMetrics => format!("{bound:?}"),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Counter,
     Gauge,
+    Histogram,
 }
 
 pub(super) type Label = (&'static str, Cow<'static, str>);
@@ -72,11 +104,43 @@ pub(super) struct Family {
     pub(super) kind: Kind,
     pub(super) help: &'static str,
     pub(super) samples: Vec<(Vec<Label>, f64)>,
+    /// In place of samples.
+    pub(super) histogram: Option<Histogram>,
+}
+
+/// Numbers of what was observed, in classes.
+#[derive(Debug)]
+pub(super) struct Histogram {
+    /// Each class with its upper bound; the last one's is infinite.
+    pub(super) classes: Vec<(f64, u64)>,
+    pub(super) sum: f64,
+}
+
+impl Histogram {
+    pub(super) fn count(&self) -> u64 {
+        self.classes.iter().map(|(_, count)| count).sum()
+    }
 }
 
 impl Family {
     fn gauge(name: &'static str, help: &'static str) -> Self {
-        Self { name: name.into(), kind: Kind::Gauge, help, samples: Vec::new() }
+        let (name, samples) = (name.into(), Vec::new());
+        Self { name, kind: Kind::Gauge, help, samples, histogram: None }
+    }
+
+    /// A histogram of classes with these upper bounds, and one without a bound behind them.
+    fn histogram(
+        name: &'static str,
+        help: &'static str,
+        bounds: impl IntoIterator<Item = f64>,
+        counts: &[u64],
+        sum: f64,
+    ) -> Self {
+        let bounds = bounds.into_iter().chain([f64::INFINITY]);
+        let counts = counts.iter().copied().chain(std::iter::repeat(0));
+        let histogram = Histogram { classes: bounds.zip(counts).collect(), sum };
+        let family = Self::gauge(name, help);
+        Self { kind: Kind::Histogram, histogram: Some(histogram), ..family }
     }
 
     /// Adds the sample without labels, if there is a value.
@@ -97,15 +161,25 @@ impl Family {
     }
 }
 
-impl Display for Family {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Family {
+    /// Returns the name that help and type are written under, and that type.
+    fn head(&self, format: Format) -> (String, &'static str) {
+        let whole = format!("{PREFIX}{}", self.name);
+        let without = |ending: &str| whole.strip_suffix(ending).unwrap_or(&whole).to_owned();
+        match (self.kind, format) {
+            (Kind::Counter, Format::Prometheus) => (whole, "counter"),
+            (Kind::Counter, Format::OpenMetrics) => (without("_total"), "counter"),
+            (Kind::Gauge, Format::OpenMetrics) if self.name == INFO => (without("_info"), "info"),
+            (Kind::Gauge, _) => (whole, "gauge"),
+            (Kind::Histogram, _) => (whole, "histogram"),
+        }
+    }
+
+    fn write(&self, f: &mut String, format: Format) -> fmt::Result {
         let name = &self.name;
-        let kind = match self.kind {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
-        };
-        writeln!(f, "# HELP {PREFIX}{name} {}", escaped(self.help, false))?;
-        writeln!(f, "# TYPE {PREFIX}{name} {kind}")?;
+        let (head, kind) = self.head(format);
+        let help = escaped(self.help, format == Format::OpenMetrics);
+        writeln!(f, "# HELP {head} {help}\n# TYPE {head} {kind}")?;
         for (labels, value) in &self.samples {
             write!(f, "{PREFIX}{name}")?;
             for (at, (label, of)) in labels.iter().enumerate() {
@@ -114,7 +188,15 @@ impl Display for Family {
             }
             writeln!(f, "{} {value}", if labels.is_empty() { "" } else { "}" })?;
         }
-        Ok(())
+        let Some(histogram) = &self.histogram else { return Ok(()) };
+        let mut up_to = 0;
+        for (bound, count) in &histogram.classes {
+            up_to += count;
+            let bound = format.bound(*bound);
+            writeln!(f, "{PREFIX}{name}_bucket{{le=\"{bound}\"}} {up_to}")?;
+        }
+        writeln!(f, "{PREFIX}{name}_sum {}", histogram.sum)?;
+        writeln!(f, "{PREFIX}{name}_count {up_to}")
     }
 }
 
@@ -131,6 +213,7 @@ pub(super) fn families(of: &Snapshot) -> Vec<Family> {
     let mut all = state(&of.stats, of.storage_fails);
     all.extend(links(&of.links));
     all.extend(holdings(of));
+    all.extend(deliveries(&of.stats));
     all.extend(counters(&of.stats.counters));
     all
 }
@@ -141,7 +224,7 @@ fn state(stats: &Stats, storage_fails: bool) -> Vec<Family> {
     let modes = MODES.map(|(mode, name)| (name, flag(stats.mode == mode)));
     let offset = stats.clock_offset_ms as f64 / 1000.0;
     vec![
-        gauge("info", "Version of the library; always 1.")
+        gauge(INFO, "Version of the library; always 1.")
             .by("version", [(env!("CARGO_PKG_VERSION"), 1.0)]),
         gauge("uptime_seconds", "Time since the node started.").with(stats.uptime_s as f64),
         gauge("mode", "Connection to the network: 1 for the present mode, 0 for the others.")
@@ -151,6 +234,8 @@ fn state(stats: &Stats, storage_fails: bool) -> Vec<Family> {
         gauge("banned_peers", "Peers under a ban.").with(f64::from(stats.banned_peers)),
         gauge("open_breakers", "Circuit breakers that are open or half-open.")
             .with(f64::from(stats.open_breakers)),
+        gauge("half_open_breakers", "Those of them that a walk probes at the moment.")
+            .with(f64::from(stats.half_open_breakers)),
         gauge("compat_peers", "Clients of the original that are registered and answer.")
             .with(f64::from(stats.compat_peers)),
         gauge("compat_hashes", "Transactions that clients of the original find by their hash.")
@@ -182,8 +267,9 @@ fn links(links: &[LinkStatus]) -> Vec<Family> {
     let sum = |of: fn(&LinkStatus) -> u64| links.iter().map(of).sum::<u64>() as f64;
     let mut per_rung = gauge("links", "Links whose hello is through, by rung and by who dialled.");
     for transport in TransportKind::all() {
-        per_rung.samples.extend(DIRECTIONS.map(|(direction, name)| {
-            let labels = vec![("transport", transport.as_str().into()), ("direction", name.into())];
+        per_rung.samples.extend(DIRECTIONS.map(|direction| {
+            let direction_label = ("direction", direction.as_str().into());
+            let labels = vec![("transport", transport.as_str().into()), direction_label];
             let fits = |l: &LinkStatus| l.transport == transport && l.direction == direction;
             (labels, number(&fits))
         }));
@@ -238,9 +324,16 @@ fn holdings(of: &Snapshot) -> Vec<Family> {
     vec![
         gauge("outbox_transactions", "Own transactions not yet confirmed by enough peers.")
             .with(stats.outbox as f64),
+        gauge(
+            "outbox_oldest_age_seconds",
+            "Time since the oldest of them was published; 0 while none waits.",
+        )
+        .with(stats.outbox_oldest_age_ms.unwrap_or(0) as f64 / 1000.0),
+        gauge("outbox_attempts", "Rounds that ended without any taker, over all of them.")
+            .with(stats.outbox_attempts as f64),
         gauge("outbox_dead_letters", "Own transactions that were given up and are kept.")
             .with(stats.dead_letters as f64),
-        gauge("outbox_limit_transactions", "What both together may be.")
+        gauge("outbox_limit_transactions", "What may wait or be kept, together.")
             .with(of.outbox_limit as f64),
         gauge("log_transactions", "Transactions retained in the log.").with(stats.retained as f64),
         gauge(
@@ -254,6 +347,29 @@ fn holdings(of: &Snapshot) -> Vec<Family> {
             .by("owner", by_owner(&stats.memory)),
         gauge("memory_limit_bytes", "What each owner may take.")
             .by("owner", by_owner(&stats.memory_limits)),
+    ]
+}
+
+/// How transactions of other origins came.
+fn deliveries(stats: &Stats) -> [Family; 2] {
+    let hops = || (0u16..).map(f64::from);
+    let in_all: f64 = hops().zip(&stats.delivery_hops).map(|(hop, n)| hop * *n as f64).sum();
+    let open = stats.delivery_hops.len().saturating_sub(1);
+    [
+        Family::histogram(
+            "delivery_latency_seconds",
+            "Time from being published elsewhere to being accepted here, by the clocks of both nodes.",
+            LATENCY_BOUNDS_US.map(|us| us as f64 / 1e6),
+            &stats.delivery_latency,
+            stats.delivery_latency_sum_us as f64 / 1e6,
+        ),
+        Family::histogram(
+            "delivery_hops",
+            "Hops from the origin to here; 15 stands for more as well.",
+            hops().take(open),
+            &stats.delivery_hops,
+            in_all,
+        ),
     ]
 }
 
@@ -273,7 +389,8 @@ fn counters(counters: &Counters) -> Vec<Family> {
             family.samples.push(sample);
         } else {
             let samples = vec![sample];
-            all.push(Family { name: name.into(), kind: Kind::Counter, help, samples });
+            let (name, kind) = (name.into(), Kind::Counter);
+            all.push(Family { name, kind, help, samples, histogram: None });
         }
     }
     all
@@ -335,6 +452,10 @@ pub(super) mod testing {
             "peer_id": "5f".repeat(32), "mode": "degraded", "uptime_s": 3, "links": links,
             "handshakes": 0, "known_peers": 9, "open_breakers": 0, "banned_peers": 0, "retained": 4,
             "outbox": 2, "dead_letters": 1, "fetching": 0, "clock_offset_ms": -1500,
+            "outbox_oldest_age_ms": 2500, "half_open_breakers": 1,
+            "delivery_hops": [0, 4, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1],
+            "delivery_latency": [0, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2],
+            "delivery_latency_sum_us": 7_500_000,
             "memory": bytes, "memory_limits": bytes,
             "counters": { "refused_expired": 3, "payload_bytes_sent": 5, "links_refused_full": 6 },
         });
@@ -390,6 +511,18 @@ mod tests {
             "sorcha_peer_clock_offset_seconds -1.5",
             "sorcha_peer_log_bytes 4294967296",
             "sorcha_peer_memory_bytes{owner=\"cache\"} 7",
+            "sorcha_peer_outbox_oldest_age_seconds 2.5",
+            "# TYPE sorcha_peer_delivery_latency_seconds histogram",
+            "sorcha_peer_delivery_latency_seconds_bucket{le=\"0.0005\"} 0",
+            "sorcha_peer_delivery_latency_seconds_bucket{le=\"0.001\"} 5",
+            "sorcha_peer_delivery_latency_seconds_bucket{le=\"65.536\"} 5",
+            "sorcha_peer_delivery_latency_seconds_bucket{le=\"+Inf\"} 7",
+            "sorcha_peer_delivery_latency_seconds_sum 7.5",
+            "sorcha_peer_delivery_latency_seconds_count 7",
+            "sorcha_peer_delivery_hops_bucket{le=\"1\"} 4",
+            "sorcha_peer_delivery_hops_bucket{le=\"14\"} 6",
+            "sorcha_peer_delivery_hops_bucket{le=\"+Inf\"} 7",
+            "sorcha_peer_delivery_hops_sum 23",
         ] {
             assert!(text.lines().any(|there| there == line), "{line}: {text}");
         }
@@ -431,6 +564,42 @@ mod tests {
         let family = family.by("of", [("a \\ \"b\"\nc", 0.5)]);
         let wanted = "# HELP sorcha_peer_x a \\\\ \"b\"\\nc\n# TYPE sorcha_peer_x gauge\n\
             sorcha_peer_x{of=\"a \\\\ \\\"b\\\"\\nc\"} 0.5\n";
-        assert_eq!(family.to_string(), wanted);
+        let written = |format| {
+            let mut text = String::new();
+            family.write(&mut text, format).unwrap();
+            text
+        };
+        assert_eq!(written(Format::Prometheus), wanted);
+        assert!(
+            written(Format::OpenMetrics).starts_with("# HELP sorcha_peer_x a \\\\ \\\"b\\\"\\nc\n")
+        );
+    }
+
+    #[test]
+    fn open_metrics_has_the_same_series_under_its_own_heads() {
+        let (plain, open) = (text(&snapshot(3)), openmetrics(&snapshot(3)));
+        let samples = |text: &str| -> Vec<String> {
+            let samples = text.lines().filter(|line| !line.starts_with('#'));
+            // Bounds are written with a point there.
+            samples.map(|line| line.replace(".0\"}", "\"}")).collect()
+        };
+        assert_eq!(samples(&plain), samples(&open));
+        for line in [
+            "# TYPE sorcha_peer info",
+            "# TYPE sorcha_peer_links_opened counter",
+            "# HELP sorcha_peer_payload_sent_bytes Payload bytes sent.",
+            "sorcha_peer_delivery_hops_bucket{le=\"14.0\"} 6",
+        ] {
+            assert!(open.lines().any(|there| there == line), "{line}: {open}");
+        }
+        assert!(open.ends_with("\n# EOF\n") && !open.contains("_total counter"), "{open}");
+        // No name is another's with an ending that belongs to a type.
+        let heads: BTreeSet<&str> = open
+            .lines()
+            .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())
+            .collect();
+        for ending in ["_total", "_bucket", "_sum", "_count", "_created", "_info"] {
+            assert!(!heads.iter().any(|head| head.ends_with(ending)), "{ending}: {heads:?}");
+        }
     }
 }

@@ -122,5 +122,6 @@ fn restored_entry(entry: &OutboxEntry, is_unlogged: bool) -> Queued {
         EntryState::Waiting { attempts, .. } => (*attempts, None),
         EntryState::Dead { reason, .. } => (0, Some(GivenUp::of(reason))),
     };
-    Queued { id: entry.transaction.id(), attempts, dead, unlogged: is_unlogged }
+    let (id, created) = (entry.transaction.id(), entry.transaction.header().created);
+    Queued { id, created, attempts, dead, unlogged: is_unlogged }
 }

@@ -14,6 +14,7 @@ use crate::types::{
 };
 
 use super::clock::Clock;
+use super::deliveries::Deliveries;
 use super::gate::Gate;
 use super::io::{Output, Ticket};
 use super::rng::Rng;
@@ -57,6 +58,7 @@ pub(super) struct Env {
     pub(super) timers: Timers,
     pub(super) out: VecDeque<Output>,
     pub(super) counters: Counters,
+    pub(super) deliveries: Deliveries,
     pub(super) tickets: BTreeMap<Ticket, Task>,
     next_ticket: u64,
     /// Checks under way, and their bytes.
@@ -68,6 +70,8 @@ pub(super) struct Env {
     pub(super) shutting_down: bool,
     /// The host judges payloads before they are passed on.
     pub(super) validating: bool,
+    /// Number of bytes that the store may take, if it has a bound.
+    pub(super) store_max_bytes: Option<u64>,
 }
 
 impl Env {
@@ -84,6 +88,7 @@ impl Env {
             timers: Timers::default(),
             out: VecDeque::new(),
             counters: Counters::default(),
+            deliveries: Deliveries::default(),
             tickets: BTreeMap::new(),
             next_ticket: 0,
             verifying: Gate::default(),
@@ -92,6 +97,7 @@ impl Env {
             storing_bytes: Gate::default(),
             shutting_down: false,
             validating: false,
+            store_max_bytes: None,
         }
     }
 

@@ -29,6 +29,7 @@
 //!              └──► outbox ──► peers       own entries until enough others have them
 //!
 //!   messages ◄──► peers                    what one asks another, and no one else
+//!   trail                                  what happened to each, for people: nothing depends on it
 //! ```
 //!
 //! Who may call whom is a table in `tests/repo/calls.rs`.
@@ -36,14 +37,17 @@
 //! Tested by: `protocol::tests::property`, `sim::tests::replay`.
 
 mod clock;
+mod deliveries;
 mod dispatch;
 mod env;
+mod explain;
 mod gate;
 #[cfg(any(test, feature = "sim"))]
 mod gauges;
 mod guard;
 mod id_map;
 mod intake;
+mod interner;
 mod io;
 mod large;
 mod lifecycle;
@@ -62,6 +66,7 @@ mod spread;
 #[cfg(test)]
 mod tests;
 mod timers;
+mod trail;
 
 use std::collections::BTreeMap;
 
@@ -86,6 +91,7 @@ use rng::Rng;
 use serve::Serving;
 use spread::Spread;
 use timers::Timer;
+use trail::Trails;
 
 #[cfg(any(test, feature = "sim"))]
 #[doc(hidden)]
@@ -113,6 +119,7 @@ pub struct Protocol {
     replays: Replays,
     repairs: Repairs,
     messages: Messages,
+    trail: Trails,
 }
 
 impl Protocol {
@@ -126,6 +133,8 @@ impl Protocol {
         restored: Restored,
     ) -> Self {
         let mut rng = Rng::new(seed);
+        // Of its own, since what is remembered for people is to change nothing.
+        let mut apart = Rng::new(seed.map(|byte| !byte));
         let quota = Quota::new(bounds(restored.max_bytes, config));
         let mut log = Log::new(&mut rng, config.shares().cache, quota);
         restore(&mut log, &restored.index);
@@ -138,6 +147,7 @@ impl Protocol {
         let refresh = rng.about(discovery.refresh_interval);
         let mut env = Env::new(config, record.peer(), incarnation, rng);
         env.validating = restored.validating;
+        env.store_max_bytes = restored.max_bytes;
         note_stored(&mut env, &restored.index);
         env.timers.set(Timer::Overlay, MonoTime::ZERO);
         env.timers.set(Timer::Expire, MonoTime::ZERO + EXPIRE_EVERY);
@@ -156,6 +166,7 @@ impl Protocol {
             replays: Replays::default(),
             repairs: Repairs::restored(restored.whole_since, restored.whole_until),
             messages: Messages::new(&config.messages, shares.requests),
+            trail: Trails::new(&mut apart, shares.trails),
         }
     }
 
@@ -329,22 +340,52 @@ impl Protocol {
         ratings
     }
 
-    /// A snapshot of everything that is counted.
+    /// Returns the number of links of each kind that `kind` tells.
+    fn links_by(&self, kind: impl Fn(&link::Link) -> &'static str) -> BTreeMap<String, u32> {
+        let mut kinds = BTreeMap::<_, u32>::new();
+        for link in self.links.all.values().filter(|l| l.up.is_some()) {
+            *kinds.entry(kind(link)).or_default() += 1;
+        }
+        kinds.into_iter().map(|(kind, links)| (kind.to_owned(), links)).collect()
+    }
+
+    /// A snapshot of everything that is counted, at the time of the last input.
     pub fn stats(&self) -> Stats {
+        self.stats_at(self.env.now)
+    }
+
+    /// A snapshot of everything that is counted, with ages as they are at `now`.
+    pub fn stats_at(&self, now: MonoTime) -> Stats {
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let wall = self.env.wall.plus(now.since(self.env.now));
+        let age_ms = |since: WallTime| wall.as_millis().saturating_sub(since.as_millis());
+        let [memory, memory_limits] = self.memory_maps();
+        let deliveries = &self.env.deliveries;
         Stats {
             peer_id: self.env.me,
+            at_ms: wall.as_millis(),
             mode: self.membership.connection.mode,
-            uptime_s: self.env.now.as_duration().as_secs(),
+            uptime_s: now.as_duration().as_secs(),
             links: count(self.links.up_count()),
             handshakes: count(self.links.hello_count()),
             known_peers: count(self.membership.book.known.len()),
             open_breakers: count(self.membership.open_breakers()),
+            half_open_breakers: count(self.membership.half_open_breakers()),
             banned_peers: count(self.guard.banned_count(self.env.corroborated())),
+            links_by_transport: self.links_by(|link| link.kind.as_str()),
+            links_by_direction: self.links_by(|link| link.direction.as_str()),
             retained: self.log.len() as u64,
+            retained_bytes: self.log.live_bytes(),
+            store_max_bytes: self.env.store_max_bytes,
             outbox: (self.outbox.len() - self.outbox.dead()) as u64,
             dead_letters: self.outbox.dead() as u64,
+            outbox_limit: u64::from(self.env.config.outbox.max_entries),
+            outbox_attempts: self.outbox.attempts(),
+            outbox_oldest_age_ms: self.outbox.oldest().map(age_ms),
             fetching: self.intake.pending.len() as u64,
+            delivery_hops: deliveries.hops.to_vec(),
+            delivery_latency: deliveries.latency.to_vec(),
+            delivery_latency_sum_us: deliveries.latency_sum_us,
             carries_all: self.spread.carrying.ours().topics.is_none(),
             topics_carried: count(self.spread.carrying.ours().topics.as_ref().map_or(0, Vec::len)),
             stands_in: self.spread.carrying.stands_in(),
@@ -352,9 +393,19 @@ impl Protocol {
             clock_offset_ms: self.env.clock.distance().map_or(0, |(offset, _)| offset),
             clock_votes: count(self.env.clock.distance().map_or(0, |(_, votes)| votes)),
             ratings: self.ratings(),
-            memory: self.memory().map(|(owner, held, _)| (owner.to_owned(), held)).into(),
-            memory_limits: self.memory().map(|(owner, _, most)| (owner.to_owned(), most)).into(),
-            // Counted outside the core.
+            memory,
+            memory_limits,
+            advertised: self
+                .membership
+                .record
+                .endpoints()
+                .iter()
+                .map(Endpoint::to_string)
+                .collect(),
+            observed: self.membership.own_addresses.named().map(|ip| ip.to_string()).collect(),
+            // Known outside the core.
+            storage_failing: false,
+            listen: Vec::new(),
             compat_peers: 0,
             compat_hashes: 0,
             counters: self.env.counters.clone(),

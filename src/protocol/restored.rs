@@ -39,6 +39,8 @@ pub struct Restored {
 pub struct Queued {
     /// The id of the entry.
     pub id: TransactionId,
+    /// Time when it was published.
+    pub created: WallTime,
     /// Rounds without any taker.
     pub attempts: u32,
     /// Reason why the entry is a dead letter, if it is one.
@@ -66,7 +68,7 @@ pub enum GivenUp {
 
 impl GivenUp {
     /// Returns the reason in words, as hosts read it.
-    pub fn reason(self) -> &'static str {
+    pub const fn reason(self) -> &'static str {
         match self {
             Self::NoTaker => "no linked peer took it",
             Self::Expired => "it expired before enough peers had stored it",

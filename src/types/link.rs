@@ -19,6 +19,16 @@ pub enum Direction {
     Inbound,
 }
 
+impl Direction {
+    /// Name of the side in events, logs and statistics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Outbound => "outbound",
+            Self::Inbound => "inbound",
+        }
+    }
+}
+
 /// Reason why a link or its hello ended, as told to the peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

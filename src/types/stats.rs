@@ -33,6 +33,12 @@ macro_rules! counters {
             pub fn add(&mut self, other: &Self) {
                 $(self.$name += other.$name;)*
             }
+
+            /// Returns what was counted after `earlier`, a snapshot of the same run.
+            #[must_use]
+            pub fn since(&self, earlier: &Self) -> Self {
+                Self { $($name: self.$name.saturating_sub(earlier.$name),)* }
+            }
         }
     };
 }
@@ -46,6 +52,9 @@ counters! {
     publishes_repeated,
     /// Transactions of other origins accepted.
     transactions_accepted,
+    /// Transactions of other origins accepted that are older than the link to the network: what was
+    /// published before the node came, or while it was away.
+    transactions_caught_up,
     /// Own transactions confirmed by `min_copies` peers.
     transactions_replicated,
     /// Own transactions offered again because too few peers confirmed them in time.
@@ -253,6 +262,11 @@ counters! {
     frame_bytes_sent,
     /// Bytes of frames received.
     frame_bytes_received,
+    /// Bytes that the connections of links were given to send, with all that TLS and HTTP add, where the
+    /// transport counts them. Connections that came to no link are not counted.
+    link_bytes_sent,
+    /// Bytes that the connections of links received, counted in the same way.
+    link_bytes_received,
     /// Transactions forgotten because they expired.
     transactions_expired,
     /// Absences after which something may be missing for good.
@@ -426,6 +440,10 @@ pub(crate) const fn rating_of(score: u8) -> &'static str {
 pub struct Stats {
     /// The id of this node.
     pub peer_id: PeerId,
+    /// Time of the snapshot in Unix milliseconds, by the clock that the node goes by: that of most
+    /// peers where they find the machine's off.
+    #[serde(default)]
+    pub at_ms: u64,
     /// The connection of the node to its network.
     pub mode: Mode,
     /// Number of seconds since the node started.
@@ -439,16 +457,59 @@ pub struct Stats {
     /// Number of circuit breakers that are open or half-open: peers and addresses that are left alone
     /// for a while.
     pub open_breakers: u32,
+    /// Number of those that are half-open: one walk probes whether the peer can be reached.
+    #[serde(default)]
+    pub half_open_breakers: u32,
     /// Number of peers under a ban.
     pub banned_peers: u32,
+    /// Number of links by the transport that carries them; a transport that carries none is not named.
+    #[serde(default)]
+    pub links_by_transport: BTreeMap<String, u32>,
+    /// Number of links by who dialled, `outbound` for this node and `inbound` for the peer; where there
+    /// is none the side is not named.
+    #[serde(default)]
+    pub links_by_direction: BTreeMap<String, u32>,
     /// Number of transactions retained in the log.
     pub retained: u64,
+    /// Number of bytes of their payloads.
+    #[serde(default)]
+    pub retained_bytes: u64,
+    /// Number of bytes that the store may take; `None` where it has no bound.
+    #[serde(default)]
+    pub store_max_bytes: Option<u64>,
+    /// True: storage fails.
+    #[serde(default)]
+    pub storage_failing: bool,
     /// Number of own transactions not yet confirmed by `min_copies` peers.
     pub outbox: u64,
     /// Number of own transactions that were given up; kept until they are deleted or published again.
     pub dead_letters: u64,
+    /// Number of own transactions that may wait or be kept as dead letters, together.
+    #[serde(default)]
+    pub outbox_limit: u64,
+    /// Number of rounds that ended without any taker, over all own transactions that wait.
+    #[serde(default)]
+    pub outbox_attempts: u64,
+    /// Number of milliseconds since the oldest of them was published, or published anew; `None` while
+    /// none waits.
+    #[serde(default)]
+    pub outbox_oldest_age_ms: Option<u64>,
     /// Number of transactions being fetched.
     pub fetching: u64,
+    /// Numbers of transactions of other origins accepted, by the hops that they came over: at index 1
+    /// those that came from their origin; at the last, 15, also those that came over more.
+    #[serde(default)]
+    pub delivery_hops: Vec<u64>,
+    /// Numbers of transactions of other origins accepted, by the time from being published to being
+    /// accepted here: each up to one of [`Stats::latency_bounds_us`], and the last beyond all of them.
+    /// Both times are read on the clocks that the two nodes go by, to the millisecond: clocks that
+    /// differ by less than `max_clock_skew` are not told apart from the way. What is older than the
+    /// link to the network is not in it (`transactions_caught_up`).
+    #[serde(default)]
+    pub delivery_latency: Vec<u64>,
+    /// Number of microseconds of all these times together.
+    #[serde(default)]
+    pub delivery_latency_sum_us: u64,
     /// True: the node carries every topic; a relay always, an edge while it stands in for one or
     /// while that is what it or somebody behind it wants.
     #[serde(default)]
@@ -476,8 +537,8 @@ pub struct Stats {
     /// Number of bytes of memory that payloads and caches take, by owner: `assemblies` (large payloads
     /// on their way in), `cache` (recent payloads), `checks`, `deferred` (replayed outboxes),
     /// `inbound` (frames not handled yet), `links` (what waits for peers), `proofs`, `publishes` (not
-    /// taken yet), `serving` (read for peers), `storing` (on the way to the stores), `stores` (caches of
-    /// the stores). What two owners share counts for both.
+    /// taken yet), `requests` (bodies of requests and answers), `serving` (read for peers), `storing` (on
+    /// the way to the stores), `stores` (caches of the stores), `trails` (what became of transactions). What two owners share counts for both.
     #[serde(default)]
     pub memory: BTreeMap<String, u64>,
     /// Number of bytes that each owner in `memory` may take: its share of
@@ -485,6 +546,16 @@ pub struct Stats {
     /// bounds. One payload alone may take more than the share of its owner.
     #[serde(default)]
     pub memory_limits: BTreeMap<String, u64>,
+    /// The addresses that the node listens on, as `ip:port`: the one for peers, and one for plain HTTP
+    /// where there is one.
+    #[serde(default)]
+    pub listen: Vec<String>,
+    /// The addresses in the node's own record, which peers pass on, the best first.
+    #[serde(default)]
+    pub advertised: Vec<String>,
+    /// IP addresses from which peers see this node come, those that most name first.
+    #[serde(default)]
+    pub observed: Vec<String>,
     /// Number of clients of the original that are registered and answer.
     #[serde(default)]
     pub compat_peers: u32,

@@ -10,6 +10,7 @@ mod collector;
 #[cfg(feature = "rest")]
 #[path = "../transport/cutting_path.rs"]
 mod cutting_path;
+mod explain;
 mod forward_proxy;
 mod goaway;
 mod handover;
@@ -48,6 +49,7 @@ mod rest;
 mod spill;
 mod spread;
 mod start_at_now;
+mod statistics;
 mod thin;
 #[cfg(feature = "sqlite")]
 mod topics;

@@ -25,7 +25,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("sim", &["types", "error", "config", "identity", "protocol"]),
     ("guide", &[]),
     ("web", &[]),
-    ("compat", &["types", "error", "config", "ports", "wire", "transport", "web"]),
+    ("compat", &["types", "error", "config", "ports", "wire", "transport", "web", "monitor"]),
     ("monitor", &["types", "error", "config", "node", "web"]),
     (
         "node",

@@ -11,6 +11,7 @@ use super::peers::VERSION;
 use super::problem::Problem;
 use super::{Call, peers, respond_json};
 use crate::compat::ops::Overview;
+use crate::monitor::{PeerCounts, latency_ms, statistics};
 use crate::types::{LinkState, LinkStatus, Mode, WallTime};
 use crate::wire::generated::discovery::PeerInfo;
 
@@ -36,7 +37,7 @@ impl Call {
                 "totalPeers": peers.total(),
                 "healthyPeers": peers.healthy(),
                 "unhealthyPeers": peers.total() - peers.healthy(),
-                "averageLatencyMs": peers.latency_ms(),
+                "averageLatencyMs": latency_ms(&overview.links),
                 "queueSize": overview.stats.outbox,
             },
         });
@@ -73,37 +74,13 @@ impl Call {
     pub(super) async fn peers_stats(&self) -> Result<Response<Bytes>, Problem> {
         let overview = self.ops.overview(&self.visitor).await?;
         let peers = Peers::of(&overview);
-        let stats = &overview.stats;
-        let rated = |rating| stats.ratings.get(rating).copied().unwrap_or_default();
-        let scores = || peers.links().filter(|link| link.rating() != "unknown");
-        let known = u64::from(stats.known_peers.max(stats.open_breakers));
-        let said = json!({
-            "timestamp": date(self.ops.now()),
-            "peerStats": {
-                "totalPeers": peers.total(),
-                "healthyPeers": peers.healthy(),
-                "unhealthyPeers": peers.total() - peers.healthy(),
-                "seedNodes": peers.0.values().filter(|peer| peer.is_seed()).count(),
-                "averageLatencyMs": peers.latency_ms(),
-                "totalFailures": stats.counters.dials_failed,
-            },
-            "qualityStats": {
-                "totalTrackedPeers": scores().count(),
-                "excellentPeers": rated("excellent"),
-                "goodPeers": rated("good"),
-                "fairPeers": rated("fair"),
-                "poorPeers": rated("poor"),
-                "averageQualityScore": mean(scores().map(|link| f64::from(link.quality))),
-            },
-            "queueStats": { "queueSize": stats.outbox, "isEmpty": stats.outbox == 0 },
-            // Half-open ones are not told apart.
-            "circuitBreakerStats": {
-                "totalCircuitBreakers": known,
-                "openCircuits": stats.open_breakers,
-                "halfOpenCircuits": 0,
-                "closedCircuits": known - u64::from(stats.open_breakers),
-            },
-        });
+        let counts = PeerCounts {
+            total: peers.total(),
+            healthy: peers.healthy(),
+            seeds: peers.0.values().filter(|peer| peer.is_seed()).count(),
+        };
+        let timestamp = date(self.ops.now());
+        let said = statistics(&overview.stats, &overview.links, counts, &timestamp);
         Ok(respond_json(StatusCode::OK, &said))
     }
 }
@@ -143,15 +120,6 @@ impl<'a> Peers<'a> {
         self.0.values().filter(|peer| peer.is_healthy()).count()
     }
 
-    fn links(&self) -> impl Iterator<Item = &LinkStatus> {
-        self.0.values().filter_map(|peer| peer.link)
-    }
-
-    /// Mean of the round trips that were measured.
-    fn latency_ms(&self) -> f64 {
-        mean(self.links().filter(|link| link.rtt_us > 0).map(|link| link.rtt_us as f64 / 1000.0))
-    }
-
     fn shown(&self) -> Value {
         self.0.iter().map(|(id, peer)| peer.shown(id)).collect::<Vec<_>>().into()
     }
@@ -184,12 +152,6 @@ impl Peer<'_> {
     }
 }
 
-/// Mean of numbers, 0 of none.
-fn mean(numbers: impl Iterator<Item = f64>) -> f64 {
-    let (sum, count) = numbers.fold((0.0, 0), |(sum, count), number| (sum + number, count + 1));
-    if count == 0 { 0.0 } else { sum / f64::from(count) }
-}
-
 /// Date of a moment in UTC, as far as four digits name its year.
 fn date(moment: WallTime) -> String {
     let millis = moment.as_millis().min(END_OF_DATES_MS);
@@ -216,7 +178,5 @@ mod tests {
         assert_eq!(time_span(0), "00:00:00");
         assert_eq!(time_span(2 * 86_400 + 3 * 3600 + 4 * 60 + 5), "2.03:04:05");
         assert!(time_span(u64::MAX).ends_with(":15"));
-        assert_eq!(mean([].into_iter()).to_string(), "0");
-        assert_eq!(mean([1.0, 2.0].into_iter()).to_string(), "1.5");
     }
 }

@@ -29,6 +29,23 @@ const FRAME_BUDGET: usize = 64 * 1024;
 /// Maximum time for what is queued to leave when a link is closed.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Bytes that links have carried which are gone: received, and taken to be sent.
+#[derive(Debug, Clone, Default)]
+pub(super) struct CarriedBytes(Arc<[AtomicU64; 2]>);
+
+impl CarriedBytes {
+    pub(super) fn read(&self) -> (u64, u64) {
+        let [received, taken] = &*self.0;
+        (received.load(Ordering::Relaxed), taken.load(Ordering::Relaxed))
+    }
+
+    fn add(&self, bytes: (u64, u64), counted_before: (u64, u64)) {
+        let [received, taken] = &*self.0;
+        received.fetch_add(bytes.0.saturating_sub(counted_before.0), Ordering::Relaxed);
+        taken.fetch_add(bytes.1.saturating_sub(counted_before.1), Ordering::Relaxed);
+    }
+}
+
 /// The driver's end of a link.
 #[derive(Debug)]
 pub(super) struct LinkHandle {
@@ -103,18 +120,23 @@ impl LinkHandle {
 
     /// Lets what is queued leave, for a while, then closes. Reading goes on meanwhile, so that the
     /// transport is not reset under what is still to be sent.
-    pub(super) fn close(self, closing: &mut JoinSet<()>) {
-        let Self { queue, mut writer, reader, .. } = self;
+    pub(super) fn close(self, closing: &mut JoinSet<()>, carried: &CarriedBytes) {
+        let Self { queue, mut writer, reader, traffic } = self;
         drop(queue);
+        let by_now = traffic.read();
+        carried.add(by_now, (0, 0));
+        let carried = carried.clone();
         closing.spawn(async move {
             let guard = AbortOnDrop(vec![writer.abort_handle(), reader.abort_handle()]);
             let _ = tokio::time::timeout(LINGER_TIMEOUT, &mut writer).await;
             drop(guard);
+            carried.add(traffic.read(), by_now);
         });
     }
 
     /// Ends both tasks at once.
-    pub(super) fn abort(self) {
+    pub(super) fn abort(self, carried: &CarriedBytes) {
+        carried.add(self.traffic.read(), (0, 0));
         self.writer.abort();
         self.reader.abort();
     }

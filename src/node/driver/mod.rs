@@ -37,7 +37,7 @@ use super::messages::{
     StoreFailure, Unconnected, Unpublished,
 };
 use super::subscribed_topics::TopicCounts;
-use link::LinkHandle;
+use link::{CarriedBytes, LinkHandle};
 use status_table::StatusTable;
 
 pub(super) use dials::Dials;
@@ -92,6 +92,7 @@ pub(super) struct Driver {
     state: watch::Sender<NodeState>,
     effects: Effects,
     links: HashMap<LinkId, LinkHandle>,
+    carried: CarriedBytes,
     closing: JoinSet<()>,
     calls: HashMap<CallId, Call>,
     statuses: StatusTable,
@@ -128,6 +129,7 @@ impl Driver {
             state,
             effects,
             links: HashMap::new(),
+            carried: CarriedBytes::default(),
             closing: JoinSet::new(),
             calls: HashMap::new(),
             statuses: StatusTable::default(),
@@ -173,7 +175,7 @@ impl Driver {
                 }
                 Some(completion) = mail.completions.recv() => {
                     self.complete(completion);
-                    self.burst(&mut mail.completions, false);
+                    self.burst(&mut mail.completions, &mail.commands, false);
                 }
                 command = mail.commands.recv() => match command {
                     Some(command) => self.command(command),
@@ -191,7 +193,7 @@ impl Driver {
                 }
                 Some(frames) = mail.inbound.recv(), if room => {
                     self.complete(frames);
-                    self.burst(&mut mail.inbound, true);
+                    self.burst(&mut mail.inbound, &mail.commands, true);
                 }
                 () = &mut timer => self.feed(Input::Timeout),
             }
@@ -204,10 +206,15 @@ impl Driver {
         self.protocol.has_room() && self.effects.has_room()
     }
 
-    /// Takes more completions that wait, without asking the select each time.
-    fn burst(&mut self, from: &mut mpsc::Receiver<Completion>, needs_room: bool) {
+    /// Takes more completions that wait, without asking the select each time, until a command waits.
+    fn burst(
+        &mut self,
+        from: &mut mpsc::Receiver<Completion>,
+        commands: &mpsc::Receiver<Command>,
+        needs_room: bool,
+    ) {
         for _ in 0..MAX_BURST {
-            if needs_room && !self.has_room() {
+            if !commands.is_empty() || needs_room && !self.has_room() {
                 return;
             }
             let Ok(completion) = from.try_recv() else { return };
@@ -222,7 +229,7 @@ impl Driver {
                     if let Input::LinkClosed { link } = input
                         && let Some(handle) = self.links.remove(&link)
                     {
-                        handle.abort();
+                        handle.abort(&self.carried);
                     }
                     self.feed(input);
                 }
@@ -346,6 +353,9 @@ impl Driver {
             Command::Stats { reply } => {
                 let _ = reply.send(self.stats());
             }
+            Command::Explain { id, reply } => {
+                let _ = reply.send(self.protocol.explain(&id));
+            }
             Command::Overview { reply } => {
                 let _ = reply.send((self.stats(), self.peers()));
             }
@@ -367,10 +377,15 @@ impl Driver {
     }
 
     fn stats(&self) -> Stats {
-        let mut stats = self.protocol.stats();
         // Since the core's last input an idle node has grown older.
-        stats.uptime_s = self.started.elapsed().as_secs();
+        let now = MonoTime::from_duration(self.started.elapsed());
+        let mut stats = self.protocol.stats_at(now);
         self.effects.add_memory(&mut stats);
+        let open = self.links.values().map(LinkHandle::traffic);
+        let sum = |a: (u64, u64), b: (u64, u64)| (a.0 + b.0, a.1 + b.1);
+        let (received, sent) = open.fold(self.carried.read(), sum);
+        stats.counters.link_bytes_received = received;
+        stats.counters.link_bytes_sent = sent;
         stats
     }
 
@@ -452,9 +467,9 @@ impl Driver {
         let report = ShutdownReport { undrained, unconfirmed: self.protocol.unconfirmed() };
         self.feed(Input::Shutdown);
         self.answer();
-        let Self { effects, links, mut closing, ended, identity, .. } = self;
+        let Self { effects, links, carried, mut closing, ended, identity, .. } = self;
         for handle in links.into_values() {
-            handle.abort();
+            handle.abort(&carried);
         }
         // Receivers stay open until the writers are done, so that no answer of theirs is refused.
         let Mailboxes { mut completions, commands, publishes, inbound, .. } = mail;

@@ -48,7 +48,7 @@ impl Driver {
             Output::Close { link } => {
                 while self.closing.try_join_next().is_some() {}
                 if let Some(handle) = self.links.remove(&link) {
-                    handle.close(&mut self.closing);
+                    handle.close(&mut self.closing, &self.carried);
                 }
             }
             Output::Verify { ticket, transaction, from, proven } => {
@@ -169,7 +169,7 @@ impl Driver {
     fn send(&mut self, link: LinkId, message: Message) {
         let refused = self.links.get(&link).is_some_and(|l| !l.send(message));
         if refused && let Some(handle) = self.links.remove(&link) {
-            handle.abort();
+            handle.abort(&self.carried);
             self.follow_ups.push_back(Input::Overrun { link });
         }
     }

@@ -37,6 +37,15 @@ impl PeerNode {
         Ok(monitor::text(&self.snapshot().await?))
     }
 
+    /// Figures of the node as [`PeerNode::metrics_text`] tells them, in the format OpenMetrics 1.0: of
+    /// content type `application/openmetrics-text; version=1.0.0; charset=utf-8`, for whoever asks for that.
+    ///
+    /// # Errors
+    /// [`NodeClosed`].
+    pub async fn openmetrics_text(&self) -> Result<String, NodeClosed> {
+        Ok(monitor::openmetrics(&self.snapshot().await?))
+    }
+
     /// Collector of the same figures for a registry of `prometheus-client` 0.26; not covered by semver,
     /// since it is of a type of that crate. What it shows is a second old at the most, so no scrape waits
     /// for the node: while the collector lives, figures are taken once in a second. It does not keep the

@@ -342,7 +342,9 @@ impl PeerNode {
         Ok(peers)
     }
 
-    /// Figures of the node: every counter and the present sizes. Waits as [`PeerNode::peers`] does.
+    /// Figures of the node at one moment: every counter and the present sizes. Waits as
+    /// [`PeerNode::peers`] does, but never behind frames or publishes that wait to be handled. What
+    /// happened between two of them tells [`Stats::since`].
     ///
     /// # Errors
     /// [`NodeClosed`].
@@ -354,10 +356,13 @@ impl PeerNode {
         Ok(stats)
     }
 
-    /// Adds what handles count and the driver does not know.
+    /// Adds what handles count or know and the driver does not.
     pub(in crate::node) fn add_own_counts(&self, stats: &mut Stats) {
         stats.counters.events_lagged += self.0.lagged.load(Ordering::Relaxed);
         stats.counters.publishes_refused += self.0.refused_publishes.load(Ordering::Relaxed);
+        stats.storage_failing = self.storage_failure().is_some();
+        let listening = self.0.listening.into_iter().chain(self.0.listening_http);
+        stats.listen = listening.map(|address| address.to_string()).collect();
         #[cfg(feature = "compat")]
         if let Some(compat) = &self.0.compat {
             compat.add_to(stats);

@@ -12,12 +12,15 @@
 //!
 //! Tested by: `protocol::tests::gates`, `protocol::tests::liars`, `sim::tests::full_stores`.
 
+use std::time::Duration;
+
 use crate::error::StoreErrorKind;
 use crate::protocol::Protocol;
 use crate::protocol::env::Task;
 use crate::protocol::io::{Output, Ticket};
 use crate::protocol::log::{Entry, Excess, OWN};
 use crate::protocol::spread::{BACKFILL_AFTER, Provenance};
+use crate::protocol::trail::What;
 use crate::types::{Header, NewEntry, PeerId, Refusal, TopicKey, Transaction, TransactionId};
 
 use super::table::{Arrival, Holds};
@@ -49,7 +52,9 @@ impl Protocol {
             ingress: from.map_or(OWN, |from| from.ingress),
             cached: Some(transaction.clone()),
         };
-        self.log.append(entry, self.env.now);
+        let (id, keep_until, now) = (entry.id, entry.keep_until, self.env.now);
+        self.trail.accept(id, (entry.ingress, hop), keep_until, now);
+        self.log.append(entry, now);
         self.forget_partial(&transaction.id());
         for link in self.links.up_ids() {
             self.pump(link);
@@ -74,6 +79,7 @@ impl Protocol {
         self.absolve(pending.as_ref());
         let link = self.links.by_peer.get(&from).copied();
         self.refuse_publish_of(link, hop, &id, reason);
+        self.trail.describe(&id, header);
         self.turn_away(id, header);
     }
 
@@ -103,7 +109,7 @@ impl Protocol {
             up.slot
         });
         let hop = hop.saturating_add(1);
-        self.env.counters.transactions_accepted += 1;
+        self.note_delivery(transaction.header(), hop);
         let is_backfill = asked && (old || replayed);
         self.append(
             transaction,
@@ -114,6 +120,18 @@ impl Protocol {
         for (child, _) in large.map(|large| large.children).unwrap_or_default() {
             self.serve(child);
         }
+    }
+
+    /// Counts a transaction of another origin, and when it was published: in the present spell of being
+    /// linked, or while this node could not have heard of it.
+    fn note_delivery(&mut self, header: &Header, hop: u16) {
+        let env = &mut self.env;
+        env.counters.transactions_accepted += 1;
+        let age = env.wall.as_millis().saturating_sub(header.created.as_millis());
+        let age = Duration::from_millis(age);
+        let is_live = age <= self.outbox.online_for(env.now);
+        env.counters.transactions_caught_up += u64::from(!is_live);
+        env.deliveries.note(hop, is_live.then_some(age));
     }
 
     /// Returns the refusal of a transaction whose origin has all it may have.
@@ -188,6 +206,7 @@ impl Protocol {
             Task::StoreForeign { id, origin, .. } if result.is_ok() => {
                 if let Some(size) = self.log.note_stored(&id) {
                     self.intake.retry.note_saved(size, self.env.now);
+                    self.trail.note(&id, What::Stored, None, self.env.now);
                 }
                 // The origin waits for this; others hear of it by announcement.
                 if let Some(link) = self.links.by_peer.get(&origin).copied() {
@@ -201,6 +220,9 @@ impl Protocol {
                 let size = self.log.find(&id).map_or(0, |entry| u64::from(entry.size));
                 self.log.note_unsaved(&id);
                 self.intake.retry.note_failed(size);
+                if let Err(kind) = result {
+                    self.trail.note_failed(&id, kind, self.env.now);
+                }
             }
             _ => {}
         }

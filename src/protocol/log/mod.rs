@@ -13,7 +13,6 @@
 //!
 //! Tested by: `protocol::log::tests`.
 
-mod interner;
 mod quota;
 mod range_index;
 mod records;
@@ -83,6 +82,8 @@ pub(super) struct Log {
     index: Positions,
     ranges: RangeIndex,
     live: usize,
+    /// Number of bytes of the payloads of entries retained.
+    live_bytes: u64,
     refused: usize,
     /// Number of refused entries that the store could not keep.
     unsaved: usize,
@@ -105,6 +106,7 @@ impl Log {
             index: Positions::new(rng),
             ranges: RangeIndex::default(),
             live: 0,
+            live_bytes: 0,
             refused: 0,
             unsaved: 0,
             expired_own: Vec::new(),
@@ -121,6 +123,11 @@ impl Log {
     /// Returns the number of entries retained.
     pub(super) fn len(&self) -> usize {
         self.live
+    }
+
+    /// Returns the number of bytes of their payloads.
+    pub(super) fn live_bytes(&self) -> u64 {
+        self.live_bytes
     }
 
     /// Reports whether nothing more can be told apart until the oldest entry goes.
@@ -214,6 +221,7 @@ impl Log {
         self.quota.charge(record.origin, record.size);
         let seq = self.insert(record, Recent { known: entry.known, accepted: now });
         self.live += 1;
+        self.live_bytes += u64::from(record.size);
         if let Some(transaction) = entry.cached {
             self.cache(&transaction);
         }
@@ -280,6 +288,7 @@ impl Log {
         let (origin, size) = (record.origin, record.size);
         self.quota.refund(origin, size);
         self.live -= 1;
+        self.live_bytes -= u64::from(size);
         self.refused += 1;
         self.drop_payload(id);
         self.trim_cache();
@@ -405,7 +414,10 @@ impl Log {
         let records = &self.records;
         self.index.remove(&record.id, position, |at| records.id(at));
         match record.state() {
-            State::Live => self.live -= 1,
+            State::Live => {
+                self.live -= 1;
+                self.live_bytes -= u64::from(record.size);
+            }
             State::Refused | State::OverShare | State::Unsaved => self.refused -= 1,
             State::Dead => return,
         }

@@ -144,6 +144,11 @@ impl Breakers {
         self.0.values().filter(|breaker| breaker.state != State::Closed).count()
     }
 
+    /// Number of breakers that are half-open.
+    pub(super) fn half_open(&self) -> usize {
+        self.0.values().filter(|breaker| matches!(breaker.state, State::HalfOpen(..))).count()
+    }
+
     #[cfg(any(test, feature = "sim"))]
     pub(in crate::protocol) fn len(&self) -> usize {
         self.0.len()
@@ -198,7 +203,9 @@ mod tests {
         assert_eq!(breakers.admit(&key(1), at(10), true), Ok(()), "early");
         assert_eq!(breakers.admit(&key(1), at(300), false), Ok(()));
         assert_eq!(breakers.admit(&key(2), at(0), false), Ok(()), "another peer");
+        assert_eq!((breakers.open(), breakers.half_open()), (1, 0));
         assert!(breakers.begin(&key(1), WalkId(7), at(340)));
+        assert_eq!((breakers.open(), breakers.half_open()), (1, 1));
         assert_eq!(breakers.admit(&key(1), at(300), true), Err(Duration::from_secs(40)));
         assert!(!breakers.begin(&key(1), WalkId(8), at(340)), "no second one");
     }

@@ -144,6 +144,11 @@ impl Membership {
         self.breakers.open()
     }
 
+    /// Number of breakers that are half-open.
+    pub(super) fn half_open_breakers(&self) -> usize {
+        self.breakers.half_open()
+    }
+
     /// Numbers of walks and of breakers.
     #[cfg(any(test, feature = "sim"))]
     pub(super) fn ladder_sizes(&self) -> [usize; 2] {

@@ -95,6 +95,11 @@ impl OwnAddresses {
         Some(named)
     }
 
+    /// Returns the addresses as they were named last, best first.
+    pub(in crate::protocol) fn named(&self) -> impl Iterator<Item = &IpAddr> {
+        self.named.iter()
+    }
+
     /// Number of votes.
     #[cfg(any(test, feature = "sim"))]
     pub(in crate::protocol) fn votes(&self) -> usize {

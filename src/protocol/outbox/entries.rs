@@ -17,11 +17,11 @@ use std::time::Duration;
 use crate::protocol::id_map::Positions;
 use crate::protocol::restored::GivenUp;
 use crate::protocol::rng::Rng;
-use crate::types::{PeerId, Refusal, TransactionId};
+use crate::types::{PeerId, Refusal, TransactionId, WallTime};
 
-/// Number of entries in one chunk: 56 KiB.
+/// Number of entries in one chunk: 64 KiB.
 const CHUNK: usize = 1024;
-const _: () = assert!(size_of::<Entry>() == 56, "resident for each entry");
+const _: () = assert!(size_of::<Entry>() == 64, "resident for each entry");
 /// Maximum number of peers remembered that refused an entry for good: as many as there are links.
 const MAX_REFUSING: usize = crate::protocol::link::MAX_SLOTS as usize;
 /// Number that stands for no slot in the heap.
@@ -40,6 +40,8 @@ pub(super) enum EntryStatus {
 #[derive(Debug)]
 pub(in crate::protocol) struct Entry {
     id: TransactionId,
+    /// Time when the transaction was published.
+    pub(super) created: WallTime,
     /// End of the round, in nanoseconds, while the entry is in the heap.
     due: u64,
     heap: u32,
@@ -70,9 +72,10 @@ struct Feedback {
 }
 
 impl Entry {
-    fn new(id: TransactionId) -> Self {
+    fn new(id: TransactionId, created: WallTime) -> Self {
         Self {
             id,
+            created,
             due: 0,
             heap: NOWHERE,
             attempts: 0,
@@ -208,7 +211,7 @@ impl Entries {
     }
 
     /// Adds an entry, unless it is there.
-    pub(in crate::protocol) fn insert(&mut self, id: TransactionId) {
+    pub(in crate::protocol) fn insert(&mut self, id: TransactionId, created: WallTime) {
         let Ok(at) = u32::try_from(self.len) else { return };
         if self.position(&id).is_some() {
             return;
@@ -217,7 +220,7 @@ impl Entries {
             self.chunks.push(Vec::new());
         }
         if let Some(chunk) = self.chunks.last_mut() {
-            chunk.push(Entry::new(id));
+            chunk.push(Entry::new(id, created));
             self.len += 1;
         }
         let chunks = &self.chunks;
@@ -373,7 +376,7 @@ fn nanos(time: Duration) -> u64 {
 mod tests {
     use std::collections::BTreeMap;
 
-    use super::{Duration, Entries, TransactionId};
+    use super::{Duration, Entries, TransactionId, WallTime};
     use crate::protocol::rng::Rng;
     use crate::testing::cases::for_all;
 
@@ -389,7 +392,7 @@ mod tests {
     fn an_entry_costs_at_most_eighty_bytes_also_after_a_burst() {
         let (mut entries, at) = (entries(), |n| Duration::from_nanos(u64::from(n) * 7919 % 1000));
         for n in 0..100_000 {
-            entries.insert(id(n));
+            entries.insert(id(n), WallTime::default());
             entries.wait(&id(n), at(n));
         }
         let each = entries.bytes() as f64 / 100_000.0;
@@ -428,7 +431,7 @@ mod tests {
                         *waits = Some(due);
                     }
                     (1.., None) => {
-                        entries.insert(id(n));
+                        entries.insert(id(n), WallTime::default());
                         model.insert(id(n), None);
                     }
                 }

@@ -40,6 +40,7 @@ mod replay_in;
 mod replay_out;
 mod republish;
 mod rounds;
+mod tally;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -47,9 +48,10 @@ use std::time::Duration;
 use crate::protocol::io::CallId;
 use crate::protocol::restored::{GivenUp, Queued};
 use crate::protocol::rng::Rng;
-use crate::types::{MonoTime, PeerId, PublishState, PublishStatus, TransactionId};
+use crate::types::{MonoTime, PeerId, PublishState, PublishStatus, TransactionId, WallTime};
 
 use entries::{Entries, Entry, EntryStatus};
+use tally::Tally;
 
 #[cfg(any(test, feature = "sim"))]
 pub(super) use replay_in::MAX_ORDER;
@@ -98,6 +100,8 @@ pub(super) struct Outbox {
     /// Entries of the outbox; those that are neither dead nor stale wait for the end of a round, on
     /// the online clock.
     entries: Entries,
+    /// Sums over the entries that are not dead.
+    tally: Tally,
     /// Stale entries, in the order of publishing; those being published anew are not among them.
     stale: VecDeque<TransactionId>,
     /// Stale entries that could not be published anew just now, in that order.
@@ -138,6 +142,7 @@ impl Outbox {
         let waits = |q: &&Queued| q.dead.is_none() && !q.unlogged;
         let mut outbox = Self {
             entries: Entries::new(rng),
+            tally: Tally::default(),
             stale: VecDeque::new(),
             returned: VecDeque::new(),
             stale_count: 0,
@@ -153,10 +158,10 @@ impl Outbox {
             copies_wanted: min_copies,
             is_redating: true,
         };
-        for Queued { id, attempts, dead, .. } in queued {
-            outbox.insert(id, FIRST_ROUND);
+        for Queued { id, created, attempts, dead, .. } in queued {
+            outbox.insert(id, created, FIRST_ROUND);
+            outbox.set_attempts(&id, u8::try_from(attempts).unwrap_or(u8::MAX));
             if let Some(entry) = outbox.entries.get_mut(&id) {
-                entry.attempts = u8::try_from(attempts).unwrap_or(u8::MAX);
                 entry.excused = if attempts > 0 { MAX_EXCUSED } else { 0 };
             }
             if let Some(why) = dead {
@@ -175,6 +180,21 @@ impl Outbox {
         self.entries.len() - self.entries.waiting() - self.stale_count
     }
 
+    /// Returns when the oldest entry that waits was published.
+    pub(super) fn oldest(&self) -> Option<WallTime> {
+        self.tally.oldest()
+    }
+
+    /// Returns the number of rounds without any taker, of all entries that wait.
+    pub(super) fn attempts(&self) -> u64 {
+        self.tally.attempts()
+    }
+
+    /// Returns for how long there has been a link, without a break.
+    pub(super) fn online_for(&self, now: MonoTime) -> Duration {
+        self.clock.since.map_or(Duration::ZERO, |since| now.since(since))
+    }
+
     pub(super) fn contains(&self, id: &TransactionId) -> bool {
         self.entries.get(id).is_some()
     }
@@ -190,6 +210,17 @@ impl Outbox {
 
     pub(super) fn is_waiting(&self, id: &TransactionId) -> bool {
         self.entries.get(id).is_some_and(|entry| !entry.is_dead())
+    }
+
+    /// Reports whether a transaction is being stored for its first time.
+    pub(super) fn is_publishing(&self, id: &TransactionId) -> bool {
+        self.publishing.contains_key(id)
+    }
+
+    /// Returns the peers that are known to have confirmed a transaction.
+    pub(super) fn confirmed_by(&self, id: &TransactionId) -> &[PeerId] {
+        let finished = || self.finished.get(id).map(Vec::as_slice);
+        self.entries.get(id).map(Entry::peers).or_else(finished).unwrap_or_default()
     }
 
     fn is_stale(&self, id: &TransactionId) -> bool {
@@ -258,8 +289,14 @@ impl Outbox {
     pub(super) fn replace(&mut self, old: &TransactionId, new: TransactionId) {
         let attempts = self.entries.get(old).map_or(0, |entry| entry.attempts);
         self.remove(old);
-        if let Some(entry) = self.entries.get_mut(&new) {
-            entry.attempts = attempts;
+        self.set_attempts(&new, attempts);
+    }
+
+    fn set_attempts(&mut self, id: &TransactionId, attempts: u8) {
+        let Some(entry) = self.entries.get_mut(id) else { return };
+        let before = std::mem::replace(&mut entry.attempts, attempts);
+        if !entry.is_dead() {
+            self.tally.set_attempts(before, attempts);
         }
     }
 
@@ -270,8 +307,11 @@ impl Outbox {
         }
     }
 
-    fn insert(&mut self, id: TransactionId, due: Duration) {
-        self.entries.insert(id);
+    fn insert(&mut self, id: TransactionId, created: WallTime, due: Duration) {
+        if !self.contains(&id) {
+            self.entries.insert(id, created);
+            self.tally.enter(created, 0);
+        }
         self.wait(&id, due);
     }
 
@@ -282,6 +322,9 @@ impl Outbox {
     fn bury(&mut self, id: &TransactionId, why: GivenUp) {
         self.entries.rest(id);
         if let Some(entry) = self.entries.get_mut(id) {
+            if !entry.is_dead() {
+                self.tally.leave(entry.created, entry.attempts);
+            }
             entry.status = EntryStatus::Dead(why);
         }
     }
@@ -293,6 +336,7 @@ impl Outbox {
             if let Some(entry) = self.entries.get_mut(id) {
                 (entry.attempts, entry.excused, entry.status) = (0, 0, EntryStatus::Open);
                 entry.forget_refusals();
+                self.tally.enter(entry.created, 0);
             }
             self.wait(id, due);
         }
@@ -301,6 +345,9 @@ impl Outbox {
 
     pub(super) fn remove(&mut self, id: &TransactionId) -> Option<Vec<PeerId>> {
         let entry = self.entries.remove(id)?;
+        if !entry.is_dead() {
+            self.tally.leave(entry.created, entry.attempts);
+        }
         self.stale_count -= usize::from(entry.is_stale());
         Some(entry.into_peers())
     }
@@ -323,15 +370,15 @@ impl Outbox {
         } else if wanted && entry.excused < MAX_EXCUSED {
             entry.excused += 1;
         } else if offered && entry.peers().is_empty() {
-            entry.attempts = entry.attempts.saturating_add(1);
+            let attempts = entry.attempts.saturating_add(1);
+            self.set_attempts(id, attempts);
+            return u32::from(attempts);
         }
         u32::from(entry.attempts)
     }
 
     fn has_confirmed(&self, id: &TransactionId, peer: &PeerId) -> bool {
-        let finished = || self.finished.get(id).map(Vec::as_slice);
-        let peers = self.entries.get(id).map(Entry::peers).or_else(finished);
-        peers.is_some_and(|peers| peers.contains(peer))
+        self.confirmed_by(id).contains(peer)
     }
 
     /// Notes a confirmation; how many there are now, unless this one is not new.
@@ -401,6 +448,10 @@ mod tests {
         PeerId::from_bytes([n; 32])
     }
 
+    fn day(n: u32) -> WallTime {
+        WallTime::default().plus(SECOND * 86_400 * n)
+    }
+
     fn outbox(queued: Vec<Queued>) -> Outbox {
         Outbox::restore(queued, 2, None, &mut Rng::new([0; 32]))
     }
@@ -410,14 +461,14 @@ mod tests {
     #[test]
     fn a_peer_counts_once_and_finished_entries_are_bounded() {
         let mut outbox = outbox(vec![]);
-        outbox.insert(id(0), SECOND);
+        outbox.insert(id(0), day(0), SECOND);
         assert_eq!(outbox.confirm(&id(0), peer(1)), Some(1));
         assert_eq!(outbox.confirm(&id(0), peer(1)), None);
         assert!(outbox.finish(&id(0)) && !outbox.finish(&id(0)));
         assert_eq!(outbox.confirm(&id(0), peer(2)), Some(2), "receipts may wait for more");
         assert_eq!(outbox.confirm(&id(7), peer(2)), None, "not ours");
         for n in 1..=20_000 {
-            outbox.insert(id(n), SECOND);
+            outbox.insert(id(n), day(n), SECOND);
             outbox.finish(&id(n));
         }
         assert_eq!((outbox.len(), outbox.entries.waiting()), (0, 0));
@@ -428,7 +479,7 @@ mod tests {
     #[test]
     fn a_round_counts_only_if_it_was_offered_and_nobody_took_it() {
         let mut outbox = outbox(vec![]);
-        outbox.insert(id(0), SECOND);
+        outbox.insert(id(0), day(0), SECOND);
         assert_eq!(outbox.count_round(&id(0), false), 0, "nobody was there");
         outbox.note_wanted(&id(0));
         assert_eq!(outbox.count_round(&id(0), true), 0, "somebody is fetching it");
@@ -445,7 +496,7 @@ mod tests {
     #[test]
     fn dead_letters_stay_and_come_back() {
         let mut outbox = outbox(vec![]);
-        outbox.insert(id(0), SECOND);
+        outbox.insert(id(0), day(0), SECOND);
         outbox.bury(&id(0), GivenUp::NoTaker);
         assert_eq!((outbox.len(), outbox.dead(), outbox.next_due()), (1, 1, None));
         assert!(outbox.is_dead(&id(0)) && !outbox.is_waiting(&id(0)));
@@ -459,7 +510,7 @@ mod tests {
     fn what_could_not_be_published_anew_keeps_its_place() {
         let mut outbox = outbox(vec![]);
         for n in 0..5 {
-            outbox.insert(id(n), SECOND);
+            outbox.insert(id(n), day(n), SECOND);
             outbox.set_stale(&id(n));
         }
         let first: Vec<_> = (0..3).map(|n| outbox.next_stale(n > 0)).collect();
@@ -490,10 +541,46 @@ mod tests {
 
     #[test]
     fn what_an_earlier_run_left_is_taken_up() {
-        let queued = |n, attempts, dead| Queued { id: id(n), attempts, dead, unlogged: false };
+        let queued = |n, attempts, dead| Queued {
+            id: id(n),
+            created: day(n),
+            attempts,
+            dead,
+            unlogged: false,
+        };
         let mut outbox = outbox(vec![queued(1, 4, None), queued(2, 5, Some(GivenUp::Expired))]);
         assert_eq!((outbox.len(), outbox.dead()), (2, 1));
         assert!(outbox.waiting().eq([&id(1)]));
+        assert_eq!((outbox.oldest(), outbox.attempts()), (Some(day(1)), 4), "of what waits");
         assert_eq!(outbox.count_round(&id(1), true), 5);
+        assert_eq!(outbox.attempts(), 5);
+    }
+
+    #[test]
+    fn the_oldest_and_its_attempts_are_of_what_waits() {
+        let mut outbox = outbox(vec![]);
+        for n in [3, 2, 4] {
+            outbox.insert(id(n), day(n), SECOND);
+            outbox.insert(id(n), day(9), SECOND);
+            outbox.count_round(&id(n), true);
+        }
+        let seen = |outbox: &Outbox| (outbox.oldest(), outbox.attempts());
+        assert_eq!(seen(&outbox), (Some(day(2)), 3));
+        outbox.bury(&id(2), GivenUp::NoTaker);
+        outbox.bury(&id(2), GivenUp::Refused);
+        assert_eq!(seen(&outbox), (Some(day(3)), 2), "a dead letter does not wait");
+        outbox.set_stale(&id(3));
+        assert_eq!(outbox.oldest(), Some(day(3)), "what is to be published anew does");
+        outbox.insert(id(5), day(5), SECOND);
+        outbox.replace(&id(3), id(5));
+        assert_eq!(seen(&outbox), (Some(day(4)), 2), "and hands its attempts on");
+        outbox.revive(&id(2), SECOND);
+        assert_eq!(seen(&outbox), (Some(day(2)), 2), "it begins anew");
+        outbox.bury(&id(5), GivenUp::NoTaker);
+        assert_eq!(seen(&outbox), (Some(day(2)), 1));
+        for n in [2, 4, 5] {
+            outbox.finish(&id(n));
+        }
+        assert_eq!(seen(&outbox), (None, 0));
     }
 }

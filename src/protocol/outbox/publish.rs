@@ -134,7 +134,7 @@ impl Protocol {
             self.outbox.publishing_bytes = self.outbox.publishing_bytes.saturating_sub(cost(size));
             if result.is_ok() {
                 self.env.counters.transactions_published += 1;
-                self.watch_outbox(id);
+                self.watch_outbox(id, transaction.header().created);
                 self.intake.retry.note_saved(size, self.env.now);
             } else {
                 self.env.counters.publishes_refused += 1;

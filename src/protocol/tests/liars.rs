@@ -453,7 +453,13 @@ fn a_full_outbox_is_offered_again_in_turns() {
     let mut config = Config::lan();
     config.outbox.max_entries = 100_000;
     let held: Vec<_> = (0..50_000).map(|n| transaction(n, 1000)).collect();
-    let queued = |t: &Transaction| Queued { id: t.id(), attempts: 0, dead: None, unlogged: false };
+    let queued = |t: &Transaction| Queued {
+        id: t.id(),
+        created: t.header().created,
+        attempts: 0,
+        dead: None,
+        unlogged: false,
+    };
     let outbox = held.iter().map(queued).collect();
     let index = super::single_node::index(&held, config.gossip.retention);
     let restored = Restored { index, outbox, ..Restored::default() };

@@ -21,7 +21,9 @@ mod property;
 mod quality;
 mod refusals;
 mod single_node;
+mod statistics;
 mod thin;
+mod trail;
 
 use std::time::Duration;
 

@@ -3,7 +3,7 @@
 use crate::config::Config;
 use crate::error::StoreErrorKind;
 use crate::protocol::{CallId, Input, PublishRefusal, Queued, Restored};
-use crate::types::Message;
+use crate::types::{Message, WallTime};
 
 use super::liars::{invented, signed};
 use super::single_node::SingleNode;
@@ -14,7 +14,8 @@ fn what_is_too_large_to_be_published_anew_is_a_dead_letter() {
     // It was tried again for ever, before those that would have been taken.
     let mut config = Config::lan();
     config.gossip.max_transaction_size = 1024;
-    let queued = |n| Queued { id: invented(n), attempts: 0, dead: None, unlogged: false };
+    let created = WallTime::default();
+    let queued = |n| Queued { id: invented(n), created, attempts: 0, dead: None, unlogged: false };
     let restored = Restored { outbox: vec![queued(0), queued(1)], ..Restored::default() };
     let mut node = SingleNode::restored(1, &config, Vec::new(), restored);
     let now = secs(1);

@@ -28,6 +28,7 @@ mod spread;
 mod thin;
 mod topics;
 mod traces;
+mod trail;
 mod twins;
 mod worlds;
 

@@ -43,7 +43,13 @@ impl Store {
             self.appended += 1;
             self.outbox.entry(id).or_insert_with(|| OutboxEntry {
                 seq: self.appended,
-                queued: Queued { id, attempts: 0, dead: None, unlogged: false },
+                queued: Queued {
+                    id,
+                    created: entry.transaction.header().created,
+                    attempts: 0,
+                    dead: None,
+                    unlogged: false,
+                },
                 transaction: entry.transaction.clone(),
             });
         }
