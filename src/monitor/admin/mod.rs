@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `GET /` | the page |
 //! | `GET /livez`, `/readyz`, `/metrics` | for orchestrators and Prometheus |
-//! | `GET /api/v1/…` | JSON: status, figures, peers, events, history, dead letters, the life of a transaction |
+//! | `GET /api/v1/…` | JSON: status, figures, peers, the life of a transaction, events, history, dead letters |
 //! | `POST /api/v1/…` | JSON: an action |
 //! | `GET /api/v1/openapi.json` | what exactly |
 //!
@@ -20,7 +20,7 @@
 //! page of another origin asks for. Connections, streams of events, heads, bodies and times are bounded, and
 //! everything ends with the node, which the listener does not keep alive.
 //!
-//! Tested by: the tests of each file, `tests/node/admin.rs`, `tests/process/{admin,page}.rs`.
+//! Tested by: the tests of each file, `tests/node/admin.rs`, `tests/process/admin.rs`.
 
 mod auth;
 mod events;

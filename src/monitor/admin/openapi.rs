@@ -35,12 +35,12 @@ const TOKEN: &str = "token";
         dead_letters::list,
         dead_letters::redeliver,
         dead_letters::delete,
-        explain::explain,
         events::follow,
         events::recent,
+        explain::explain,
         history::history,
     ),
-    components(schemas(super::views::Problem, history::SpanName, explain::Across))
+    components(schemas(super::views::Problem, history::SpanName))
 )]
 struct Document;
 
