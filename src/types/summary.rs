@@ -122,7 +122,7 @@ impl Explanation {
     }
 
     fn topic_name(&self) -> String {
-        let name = self.topic.as_ref().map(|topic| topic.as_str());
+        let name = self.topic.as_ref().map(super::Topic::as_str);
         name.map_or_else(|| "its topic".to_owned(), |name| format!("topic {name}"))
     }
 
