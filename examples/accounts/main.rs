@@ -344,7 +344,7 @@ fn print_transactions(figures: &Figures) {
             c.refused_ignored,
             c.refused_rejected,
             c.transactions_replicated,
-            c.dead_letters,
+            s.dead_letters,
             at(0.5).as_secs_f64() * 1000.0,
             at(0.99).as_secs_f64() * 1000.0,
             s.copies_per_delivery().unwrap_or_default(),
