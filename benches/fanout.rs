@@ -14,15 +14,17 @@
 //! for nodes with signatures off, and their ratios to the floor, taken within seconds of each other:
 //! the machine may be noisy, ratios are less so.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput};
 use futures::future::join_all;
-use futures::{SinkExt, StreamExt};
+use futures::{Sink, SinkExt, Stream, StreamExt};
 use sorcha_peer::config::SignaturePolicy;
-use sorcha_peer::ports::{Accepted, FrameSink, FrameStream, Transport};
+use sorcha_peer::error::TransportError;
+use sorcha_peer::ports::{Accepted, Transport};
 use sorcha_peer::store::MemoryTransactionStore;
 use sorcha_peer::transport::{GrpcOptions, GrpcTransport, MemoryNetwork};
 use sorcha_peer::{Config, Endpoint, Identity, Item, PeerNode, StartAt, Subscription};
@@ -34,6 +36,10 @@ const SIZES: [(usize, &str); 4] =
     [(256, "256B"), (1024, "1KiB"), (16 * 1024, "16KiB"), (256 * 1024, "256KiB")];
 const PEERS: [usize; 4] = [1, 4, 8, 16];
 const TOPIC: &str = "bench";
+
+/// Halves of a link, as transports hand them over.
+type FrameSink = Pin<Box<dyn Sink<Bytes, Error = TransportError> + Send>>;
+type FrameStream = Pin<Box<dyn Stream<Item = Result<Bytes, TransportError>> + Send>>;
 
 /// Transactions in one burst: about 2 MiB, so that the largest fan-out stays in memory.
 fn burst(size: usize) -> usize {

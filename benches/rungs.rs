@@ -25,12 +25,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
 use sorcha_peer::error::FailureKind;
-use sorcha_peer::ports::{Accepted, FrameSink, FrameStream, Transport};
+use sorcha_peer::ports::{Accepted, Transport};
 use sorcha_peer::transport::{GrpcOptions, GrpcTransport};
 use sorcha_peer::{Endpoint, Identity, TransportKind};
 use sorcha_peer_benches::{cpu_seconds, is_smoke, median};
 use tokio::runtime::Runtime;
 use tokio::time::Instant;
+
+use raw_tonic::{FrameSink, FrameStream};
 
 const SIZES: [(usize, &str); 2] = [(1024, "1KiB"), (64 * 1024, "64KiB")];
 /// Bytes that are sent between two looks at the clock.

@@ -4,6 +4,7 @@
 mod unary;
 
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
@@ -11,7 +12,7 @@ use bytes::Bytes;
 use futures::channel::{mpsc, oneshot};
 use futures::future::{BoxFuture, FutureExt};
 use futures::stream::Pending;
-use futures::{SinkExt, TryStreamExt};
+use futures::{Sink, SinkExt, Stream, TryStreamExt};
 use http::uri::{PathAndQuery, Uri};
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -20,7 +21,6 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use sorcha_peer::error::{FailureKind, TransportError};
-use sorcha_peer::ports::{FrameSink, FrameStream};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tonic::body::Body;
@@ -33,6 +33,10 @@ const ORIGIN: &str = "http://localhost";
 const MAX_BYTES: usize = 1 << 20;
 
 pub(crate) use unary::Unary;
+
+/// Halves of a link, as transports hand them over.
+pub(crate) type FrameSink = Pin<Box<dyn Sink<Bytes, Error = TransportError> + Send>>;
+pub(crate) type FrameStream = Pin<Box<dyn Stream<Item = Result<Bytes, TransportError>> + Send>>;
 
 /// Messages with one field of bytes.
 type Messages = ProstCodec<Bytes, Bytes>;

@@ -88,6 +88,11 @@ pub(crate) enum Op {
     ResetBreaker {
         peer: PeerId,
     },
+    Explain {
+        id: TransactionId,
+        #[serde(default)]
+        across: bool,
+    },
     Request(Ask),
     DeadLetters {
         after: Option<u64>,

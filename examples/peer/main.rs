@@ -57,6 +57,7 @@ const CONTRACT: &str = r#"LINES IN (one JSON object each, at most 64 MiB; "ref" 
   {"op":"request","ref":R,"peer":P,"protocol":N,"text"|"base64":…[,"timeout_ms":MS]}
   {"op":"dead_letters","ref":R[,"after":SEQ][,"limit":N]}
   {"op":"redeliver","ref":R,"id":I}         {"op":"delete_dead_letter","ref":R,"id":I}
+  {"op":"explain","ref":R,"id":I[,"across":true]}
   {"op":"invite","ref":R}                   {"op":"metrics","ref":R}
   {"op":"shutdown","ref":R}
 
@@ -84,6 +85,12 @@ has none):
   dead_letters {ref,dead_letters}      own transactions that no peer took, in the order of publishing:
                                        [{seq,id,topic,size,created,expires,reason,since}], at most
                                        "limit" (1000) above "after"; empty: there are no more
+  explained {ref,id,state,summary,steps,…}
+                                       what became of a transaction here: state unknown, refused, pending,
+                                       stored, confirmed, dead_letter or expired; summary says why in one
+                                       sentence; steps [{at_ms,what,peer,transport,hop,reason}]. With
+                                       "across" linked peers are asked too, up to 10 s: elsewhere
+                                       {peer:{…}}, and not_told [peer] who do not tell
   response {ref,base64}                the peer's answer to request; error {ref,error} where there is none,
                                        as when nobody there serves the protocol, within 30 s unless
                                        "timeout_ms" says otherwise

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 use sorcha_peer::error::ShutdownReport;
-use sorcha_peer::types::{CloseReason, Direction, LinkStatus, PeerTest, Refusal, WallTime};
+use sorcha_peer::types::{
+    CloseReason, Direction, Explanation, LinkStatus, PeerTest, Refusal, WallTime,
+};
 use sorcha_peer::{Cursor, DeadLetter, Mode, PeerId, Stats, Topic, TransactionId, TransportKind};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
@@ -59,6 +61,11 @@ pub(crate) enum Line {
     PublishFailed {
         r#ref: Ref,
         error: String,
+    },
+    Explained {
+        r#ref: Ref,
+        #[serde(flatten)]
+        told: Box<Explanation>,
     },
     Replicated {
         id: TransactionId,

@@ -25,6 +25,8 @@ use crate::signals::Signals;
 
 /// Maximum number of operations other than publishing that are under way.
 const MAX_IN_FLIGHT: usize = 256;
+/// Maximum time for linked peers to tell what became of a transaction there.
+const MAX_ACROSS: Duration = Duration::from_secs(10);
 /// Maximum number of dead letters in one answer.
 const MAX_PAGE: usize = 10_000;
 /// Maximum time to publish what was read, once nothing more is.
@@ -215,6 +217,14 @@ async fn perform(node: &PeerNode, known: &Known, op: Op, r#ref: &Ref) -> Result<
         Op::Invite {} => {
             let invite = node.invite().await?.to_string();
             Line::Invite { r#ref: r#ref.clone(), invite }
+        }
+        Op::Explain { id, across } => {
+            let told = if across {
+                node.explain_across(id, MAX_ACROSS).await?
+            } else {
+                node.explain(id).await?
+            };
+            Line::Explained { r#ref: r#ref.clone(), told: Box::new(told) }
         }
         Op::Connect { address } => done("connect", node.connect(&address).await?),
         Op::Disconnect { peer } => {

@@ -116,7 +116,7 @@ fn listener(text: &str) -> Result<String, String> {
             Ok(format!("http://{authority}"))
         }
         (Some("http"), _) => {
-            Err("nothing stands behind the port, as in http://127.0.0.1:9091".into())
+            Err("nothing stands behind the port, as in http://127.0.0.1:5090".into())
         }
         (Some("https"), _) => {
             Err("the listener speaks no TLS: use http:// where it runs, or a tunnel to there"

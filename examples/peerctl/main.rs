@@ -1,12 +1,12 @@
 //! A node's admin listener from a terminal.
 //!
 //! ```text
-//! $ cargo run --release --example peer -- --admin 127.0.0.1:9091
-//! $ cargo run --example peerctl -- --admin http://127.0.0.1:9091 status
+//! $ cargo run --release --example peer -- --admin 127.0.0.1:5090
+//! $ cargo run --example peerctl -- --admin http://127.0.0.1:5090 status
 //! Degraded: 2 of 5 healthy peers; 2 refused: wrong network
 //! …
-//! $ cargo run --example peerctl -- --admin http://127.0.0.1:9091 explain c1…
-//! $ cargo run --example peerctl -- --admin http://127.0.0.1:9091 watch
+//! $ cargo run --example peerctl -- --admin http://127.0.0.1:5090 explain c1…
+//! $ cargo run --example peerctl -- --admin http://127.0.0.1:5090 watch
 //! ```
 //!
 //! Every answer has three forms: tables on a terminal, `key=value` lines elsewhere (whole ids, raw

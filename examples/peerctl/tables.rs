@@ -29,7 +29,7 @@ pub(crate) fn status(status: &Status, form: Form) -> String {
         Column::text("actions", "you may act"),
     ];
     let mut card = Table::new(&columns);
-    let ready = match status.reasons.join(" ") {
+    let ready = match status.reasons.join("; ") {
         reasons if status.ready || reasons.is_empty() => Cell::yes(status.ready),
         reasons => Cell::new(status.ready, format!("no: {reasons}")),
     };

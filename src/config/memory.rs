@@ -30,8 +30,11 @@ const SERVING: u64 = 5;
 const DEFERRED: u64 = 3;
 const PUBLISHES: u64 = 8;
 const INBOUND: u64 = 2;
-const STORES: u64 = 5;
+const STORES: u64 = 4;
 const REQUESTS: u64 = 8;
+const TRAILS: u64 = 1;
+/// Maximum bytes of trails, however much memory there is.
+const MAX_TRAILS: u64 = 4 * MIB;
 /// All of these.
 const PARTS: u64 = ASSEMBLIES
     + CHECKS
@@ -43,7 +46,8 @@ const PARTS: u64 = ASSEMBLIES
     + PUBLISHES
     + INBOUND
     + STORES
-    + REQUESTS;
+    + REQUESTS
+    + TRAILS;
 
 /// Number of bytes that each owner may hold. An owner of payloads may always hold one, however
 /// large.
@@ -72,6 +76,8 @@ pub(crate) struct Shares {
     pub(crate) stores: u64,
     /// Bodies of requests and of their answers, own and others' together.
     pub(crate) requests: u64,
+    /// What is remembered of transactions, to explain what became of them.
+    pub(crate) trails: u64,
 }
 
 impl Config {
@@ -87,6 +93,7 @@ impl Config {
             }
         }
         let share = |part: u64| left / parts * part;
+        let trails = share(TRAILS).min(MAX_TRAILS);
         Shares {
             assemblies: gossip.max_assembly_bytes.unwrap_or_else(|| share(ASSEMBLIES)),
             checks: share(CHECKS),
@@ -97,8 +104,10 @@ impl Config {
             deferred: share(DEFERRED),
             publishes: share(PUBLISHES),
             inbound: share(INBOUND),
-            stores: share(STORES),
+            // With what trails do not take.
+            stores: share(STORES) + share(TRAILS) - trails,
             requests: share(REQUESTS),
+            trails,
         }
     }
 
@@ -248,7 +257,8 @@ mod tests {
 
     fn sum(shares: &Shares) -> u64 {
         let Shares { assemblies, checks, storing, cache, proofs, .. } = *shares;
-        let Shares { serving, deferred, publishes, inbound, stores, requests, .. } = *shares;
+        let Shares { serving, deferred, publishes, inbound, stores, requests, trails, .. } =
+            *shares;
         assemblies
             + checks
             + storing
@@ -260,6 +270,7 @@ mod tests {
             + inbound
             + stores
             + requests
+            + trails
     }
 
     #[test]

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::ConfigError;
 
+use super::Trust;
 use super::compat::CompatConfig;
 pub use super::invite::Invite;
 pub use super::secret::NetworkSecret;
@@ -84,6 +85,12 @@ impl Config {
         config.overlay.redial_min = Duration::from_millis(200);
         config.overlay.redial_max = Duration::from_secs(10);
         config
+    }
+
+    /// Reports whether linked peers are told what became of transactions here.
+    #[cfg_attr(not(feature = "node"), allow(dead_code))]
+    pub(crate) fn explains(&self) -> bool {
+        self.messages.explain.unwrap_or(self.network.trust != Trust::Open)
     }
 
     /// Checks every range.

@@ -321,6 +321,10 @@ pub struct MessagesConfig {
     /// memory for peers' bodies, which is 4 of 1 MiB by default, and one of the largest size at least. What is
     /// above it is refused. Default 16, range 1 to 1024.
     pub max_concurrent: u32,
+    /// True: linked peers that ask are told what became of a transaction here
+    /// (`PeerNode::explain_across`), which names the peers that it came from and went to. Default: true
+    /// where not everybody may join ([`NetworkConfig::trust`] is not open), else false.
+    pub explain: Option<bool>,
 }
 
 /// Section `[limits]`: what the node takes of its machine.
@@ -512,7 +516,7 @@ impl Default for OutboxConfig {
 
 impl Default for MessagesConfig {
     fn default() -> Self {
-        Self { max_bytes: MIB, timeout: Duration::from_secs(30), max_concurrent: 16 }
+        Self { max_bytes: MIB, timeout: Duration::from_secs(30), max_concurrent: 16, explain: None }
     }
 }
 

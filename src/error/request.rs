@@ -67,7 +67,8 @@ pub enum RequestError {
     /// A protocol has a name of 1 to 128 printable ASCII characters without spaces; no retry helps.
     #[error("a protocol has a name of 1 to 128 printable ASCII characters without spaces")]
     InvalidProtocol,
-    /// The protocol has a handler already, which stays; a retry helps once that is taken away.
+    /// The protocol has a handler already, which stays; a retry helps once that is taken away. Or the name is
+    /// the node's own, since it begins with `sorcha.`; no retry helps then.
     #[error("the protocol {protocol:?} has a handler already")]
     ProtocolTaken {
         /// Name of the protocol.

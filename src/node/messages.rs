@@ -17,8 +17,8 @@ use crate::protocol::{
 #[cfg(feature = "compat")]
 use crate::types::WallTime;
 use crate::types::{
-    Endpoint, Header, LinkStatus, Mode, PeerId, PeerTest, PublishStatus, Refusal, Stats,
-    Transaction, TransactionId,
+    Endpoint, Explanation, Header, LinkStatus, Mode, PeerId, PeerTest, PublishStatus, Refusal,
+    Stats, Transaction, TransactionId,
 };
 
 use super::room::Taken;
@@ -91,6 +91,11 @@ pub(super) enum Command {
     #[cfg(feature = "compat")]
     KnownPeers {
         reply: oneshot::Sender<Vec<BookEntry>>,
+    },
+    /// Asks what is known of a transaction.
+    Explain {
+        id: TransactionId,
+        reply: oneshot::Sender<Explanation>,
     },
     /// Asks for figures and links of one instant.
     Overview {

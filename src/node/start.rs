@@ -28,7 +28,7 @@ use super::clock::{PublishClock, wall_now};
 use super::driver::{
     Dials, Driver, Effects, HandlerTasks, Inbound, Mailboxes, OwnRecord, StallWatch, StoreQueue,
 };
-use super::handle::{DurableNames, Inner, LogNews, MAX_EVENTS_BEHIND, PeerNode};
+use super::handle::{DurableNames, Inner, LogNews, MAX_EVENTS_BEHIND, PeerNode, explain};
 use super::handlers::Handlers;
 use super::late_news::LateNews;
 use super::messages::{CallIds, Completion, Draft, NodeState, SignedDraft};
@@ -371,6 +371,9 @@ impl Parts {
             subscribed: inner.subscribed.watch(),
         };
         let node = PeerNode(Arc::new(inner));
+        if node.0.config.explains() {
+            explain::serve(&node);
+        }
         #[cfg(feature = "compat")]
         serve_clients(self.compat, &node, &shared, &mut effects);
         #[cfg(feature = "admin")]

@@ -39,7 +39,9 @@ pub use peer_store::PeerStore;
 pub use queue::{EntryFilter, OutboxEntry, QueueSize, TransactionQueue};
 pub use store_lease::StoreLease;
 pub use transaction_store::{LogEntry, Page, TransactionStore, Usage};
-pub use transport::{Accepted, FrameSink, FrameStream, Listener, RawLink, Transport};
+pub use transport::{Accepted, Listener, RawLink, Transport};
+#[cfg_attr(not(any(feature = "node", feature = "grpc")), allow(unused_imports))]
+pub(crate) use transport::{FrameSink, FrameStream};
 pub(crate) use validator::Validator;
 
 #[cfg(feature = "node")]

@@ -14,16 +14,11 @@ use futures::{Sink, Stream};
 use crate::error::TransportError;
 use crate::types::{Endpoint, PeerId, TransportKind};
 
-/// Sending half of a link. One item is one frame, at most
-/// [`RawLink::MAX_FRAME_BYTES`] long; frames arrive whole, in order, once, or
-/// the link ends. `poll_ready` must apply back-pressure: so the node learns that a peer is slow.
-/// Dropping the sink closes this direction.
-pub type FrameSink = Pin<Box<dyn Sink<Bytes, Error = TransportError> + Send>>;
+/// Sending half of a link.
+pub(crate) type FrameSink = Pin<Box<dyn Sink<Bytes, Error = TransportError> + Send>>;
 
-/// Receiving half of a link. The stream ends after the peer closed its direction, and yields an
-/// error last when the transport broke. A stream must refuse a frame above
-/// [`RawLink::MAX_FRAME_BYTES`] *before* buffering it.
-pub type FrameStream = Pin<Box<dyn Stream<Item = Result<Bytes, TransportError>> + Send>>;
+/// Receiving half of a link.
+pub(crate) type FrameStream = Pin<Box<dyn Stream<Item = Result<Bytes, TransportError>> + Send>>;
 
 /// Open link as a transport hands it over, before the node's own hello.
 #[non_exhaustive]
@@ -35,10 +30,14 @@ pub struct RawLink {
     /// The remote socket address, where there is one; `None` where a proxy stands between, whose address
     /// is not the peer's.
     pub address: Option<SocketAddr>,
-    /// The frames to the peer.
-    pub sink: FrameSink,
-    /// The frames from the peer.
-    pub stream: FrameStream,
+    /// The frames to the peer. One item is one frame, at most [`RawLink::MAX_FRAME_BYTES`] long; frames
+    /// arrive whole, in order, once, or the link ends. `poll_ready` must apply back-pressure: so the node
+    /// learns that a peer is slow. Dropping the sink closes this direction.
+    pub sink: Pin<Box<dyn Sink<Bytes, Error = TransportError> + Send>>,
+    /// The frames from the peer. The stream ends after the peer closed its direction, and yields an
+    /// error last when the transport broke. It must refuse a frame above
+    /// [`RawLink::MAX_FRAME_BYTES`] *before* buffering it.
+    pub stream: Pin<Box<dyn Stream<Item = Result<Bytes, TransportError>> + Send>>,
     /// Count of bytes read from the connection, raised as they come, long before their frame is
     /// complete; `None` where the transport cannot tell. A peer whose large frame takes its time on
     /// a thin link is known to live by it.
@@ -71,8 +70,8 @@ impl RawLink {
         remote: PeerId,
         kind: TransportKind,
         address: Option<SocketAddr>,
-        sink: FrameSink,
-        stream: FrameStream,
+        sink: Pin<Box<dyn Sink<Bytes, Error = TransportError> + Send>>,
+        stream: Pin<Box<dyn Stream<Item = Result<Bytes, TransportError>> + Send>>,
     ) -> Self {
         Self {
             remote,

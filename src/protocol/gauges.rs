@@ -105,6 +105,7 @@ impl Protocol {
             gauge("bodies sent on a link", most(&up(|u| u.messages.sizes()[0])), bodies),
             share("bytes of own requests", own_bytes, held, 0),
             share("bytes of peers' requests", their_bytes, held, 0),
+            share("bytes of trails", self.trail.bytes(), shares.trails, 0),
             gauge("topics", self.log.topics.len(), usize::from(u16::MAX)),
             gauge("origins learned", self.spread.policy.origins(), spread::MAX_ORIGINS),
             gauge("timers", self.env.timers.len(), intake::MAX_PENDING + 1024),

@@ -18,7 +18,7 @@ impl Protocol {
     }
 
     /// Returns the owners of memory, each with the bytes that it holds and those that it may.
-    pub(super) fn memory(&self) -> [(&'static str, u64, u64); 9] {
+    pub(super) fn memory(&self) -> [(&'static str, u64, u64); 10] {
         let (env, shares) = (&self.env, &self.env.shares);
         let queued = self.links.all.values().map(|link| link.queued_bytes as u64).sum();
         [
@@ -30,6 +30,7 @@ impl Protocol {
             ("serving", self.serving.held.bytes(), shares.serving),
             ("deferred", self.replays.deferred_bytes(), shares.deferred),
             ("requests", self.messages.held().iter().sum(), 2 * self.messages.max_held()),
+            ("trails", self.trail.bytes(), shares.trails),
             ("links", queued, self.links.all.len() as u64 * MAX_QUEUED as u64),
         ]
     }

@@ -29,6 +29,7 @@
 //!              └──► outbox ──► peers       own entries until enough others have them
 //!
 //!   messages ◄──► peers                    what one asks another, and no one else
+//!   trail                                  what happened to each, for people: nothing depends on it
 //! ```
 //!
 //! Who may call whom is a table in `tests/repo/calls.rs`.
@@ -39,12 +40,14 @@ mod clock;
 mod deliveries;
 mod dispatch;
 mod env;
+mod explain;
 mod gate;
 #[cfg(any(test, feature = "sim"))]
 mod gauges;
 mod guard;
 mod id_map;
 mod intake;
+mod interner;
 mod io;
 mod large;
 mod lifecycle;
@@ -63,6 +66,7 @@ mod spread;
 #[cfg(test)]
 mod tests;
 mod timers;
+mod trail;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -88,6 +92,7 @@ use rng::Rng;
 use serve::Serving;
 use spread::Spread;
 use timers::Timer;
+use trail::Trails;
 
 #[cfg(any(test, feature = "sim"))]
 #[doc(hidden)]
@@ -115,6 +120,7 @@ pub struct Protocol {
     replays: Replays,
     repairs: Repairs,
     messages: Messages,
+    trail: Trails,
 }
 
 impl Protocol {
@@ -128,6 +134,8 @@ impl Protocol {
         restored: Restored,
     ) -> Self {
         let mut rng = Rng::new(seed);
+        // Of its own, since what is remembered for people is to change nothing.
+        let mut apart = Rng::new(seed.map(|byte| !byte));
         let quota = Quota::new(bounds(restored.max_bytes, config));
         let mut log = Log::new(&mut rng, config.shares().cache, quota);
         restore(&mut log, &restored.index);
@@ -159,6 +167,7 @@ impl Protocol {
             replays: Replays::default(),
             repairs: Repairs::restored(restored.whole_since, restored.whole_until),
             messages: Messages::new(&config.messages, shares.requests),
+            trail: Trails::new(&mut apart, shares.trails),
         }
     }
 

@@ -68,7 +68,7 @@ pub enum GivenUp {
 
 impl GivenUp {
     /// Returns the reason in words, as hosts read it.
-    pub fn reason(self) -> &'static str {
+    pub const fn reason(self) -> &'static str {
         match self {
             Self::NoTaker => "no linked peer took it",
             Self::Expired => "it expired before enough peers had stored it",

@@ -48,6 +48,23 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// Name of the reason, as in serde.
+    #[cfg_attr(not(any(test, feature = "node", feature = "unstable-core")), allow(dead_code))]
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::WrongHash => "wrong_hash",
+            Self::WrongSignature => "wrong_signature",
+            Self::TooLarge => "too_large",
+            Self::Skewed => "skewed",
+            Self::Expired => "expired",
+            Self::OverShare => "over_share",
+            Self::OverRate => "over_rate",
+            Self::Unwanted => "unwanted",
+            Self::Rejected => "rejected",
+            Self::Ignored => "ignored",
+        }
+    }
+
     /// A transaction that is taken once its origin has room again.
     pub(crate) fn is_for_now(self) -> bool {
         matches!(self, Self::OverShare | Self::OverRate)

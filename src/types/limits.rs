@@ -35,3 +35,15 @@ pub const MAX_PROTOCOL_BYTES: usize = 128;
 
 /// Maximum length of the reason in the answer to a request, in bytes of UTF-8.
 pub const MAX_REASON_BYTES: usize = 256;
+
+/// Maximum length of what a peer tells of one transaction, in bytes.
+#[cfg_attr(not(any(test, feature = "node")), allow(dead_code))]
+pub(crate) const MAX_EXPLANATION_BYTES: usize = 96 * 1024;
+
+/// Maximum number of steps in that: those of both trails of an id, and one for each link.
+#[cfg_attr(not(any(test, feature = "node")), allow(dead_code))]
+pub(crate) const MAX_EXPLANATION_STEPS: usize = 256;
+
+/// Maximum length of a word that the protocol lists, such as the kind of a step, in bytes.
+#[cfg_attr(not(any(test, feature = "node")), allow(dead_code))]
+pub(crate) const MAX_WORD_BYTES: usize = 32;

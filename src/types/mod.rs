@@ -13,6 +13,8 @@ mod encoding;
 mod endpoint;
 mod event;
 #[cfg_attr(not(any(test, feature = "node", feature = "unstable-core")), allow(dead_code))]
+pub(crate) mod explanation;
+#[cfg_attr(not(any(test, feature = "node", feature = "unstable-core")), allow(dead_code))]
 mod figures;
 mod head;
 mod hex;
@@ -30,6 +32,8 @@ mod reconcile;
 mod record;
 mod signature;
 mod stats;
+#[cfg_attr(not(any(test, feature = "node")), allow(dead_code))]
+mod summary;
 mod time;
 mod transaction;
 mod tree;
@@ -52,6 +56,7 @@ pub(crate) use endpoint::Scheme;
 )]
 pub(crate) use endpoint::host_of;
 pub use event::Refusal;
+pub use explanation::{Explanation, Step};
 #[cfg_attr(not(any(test, feature = "node", feature = "unstable-core")), allow(unused_imports))]
 pub(crate) use figures::{HOPS, LATENCY_BOUNDS_US};
 pub use link::{CloseReason, Direction};
@@ -92,6 +97,8 @@ pub(crate) mod ports {
 
 pub(crate) use endpoint::canonical;
 pub(crate) use limits::MAX_FRAME_BYTES;
+#[cfg(any(test, feature = "node"))]
+pub(crate) use limits::{MAX_EXPLANATION_BYTES, MAX_EXPLANATION_STEPS, MAX_WORD_BYTES};
 pub(crate) use piece_set::PieceSet;
 pub(crate) use signature::{Signed, sign_batch};
 #[cfg(feature = "node")]

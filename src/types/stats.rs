@@ -538,8 +538,8 @@ pub struct Stats {
     /// Number of bytes of memory that payloads and caches take, by owner: `assemblies` (large payloads
     /// on their way in), `cache` (recent payloads), `checks`, `deferred` (replayed outboxes),
     /// `inbound` (frames not handled yet), `links` (what waits for peers), `proofs`, `publishes` (not
-    /// taken yet), `serving` (read for peers), `storing` (on the way to the stores), `stores` (caches of
-    /// the stores). What two owners share counts for both.
+    /// taken yet), `requests` (bodies of requests and answers), `serving` (read for peers), `storing` (on
+    /// the way to the stores), `stores` (caches of the stores), `trails` (what became of transactions). What two owners share counts for both.
     #[serde(default)]
     pub memory: BTreeMap<String, u64>,
     /// Number of bytes that each owner in `memory` may take: its share of

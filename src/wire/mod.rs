@@ -10,12 +10,16 @@ mod convert;
 mod decode;
 mod decode_request;
 mod encode;
+#[cfg(any(test, feature = "node"))]
+mod explanation;
 mod fields;
 mod frame;
 pub(crate) mod generated;
 #[cfg(test)]
 mod tests;
 
+#[cfg(any(test, feature = "node"))]
+pub(crate) use explanation::{decode_explanation, encode_explanation};
 pub use frame::{Encoded, FrameEncoder, decode_frame, encode_frame};
 
 use crate::types::InvalidTransaction;

@@ -12,7 +12,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::{SinkExt, StreamExt};
 use sorcha_peer::error::{ConnectError, FailureKind, TransportError};
-use sorcha_peer::ports::{FrameSink, FrameStream, Listener, RawLink, Transport};
+use sorcha_peer::ports::{Listener, RawLink, Transport};
 use sorcha_peer::transport::{GrpcOptions, GrpcTransport};
 use sorcha_peer::{Config, Endpoint, Event, PeerId, PeerNode, TransportKind};
 use tokio::time::Instant;
@@ -69,9 +69,8 @@ impl Transport for Gated {
                 // What holds the connection open goes with the link.
                 let held = raw.stream;
                 let drain = futures::sink::drain().sink_map_err(|never| match never {});
-                let sink: FrameSink = Box::pin(drain);
                 let silence = futures::stream::pending().chain(held);
-                let stream: FrameStream = Box::pin(silence);
+                let (sink, stream) = (Box::pin(drain), Box::pin(silence));
                 Ok(RawLink::new(raw.remote, self.kind, address, sink, stream))
             }
         }

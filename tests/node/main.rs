@@ -10,6 +10,7 @@ mod collector;
 #[cfg(feature = "rest")]
 #[path = "../transport/cutting_path.rs"]
 mod cutting_path;
+mod explain;
 mod forward_proxy;
 mod goaway;
 mod handover;

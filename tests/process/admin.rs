@@ -13,10 +13,10 @@ use crate::clients::installed;
 use crate::curl_lines::curl_lines_hold;
 use crate::peer::{HANG, Peer};
 
-const TOKEN: &str = "0123456789abcdef0123456789abcdef";
+pub(crate) const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
 /// A node with an admin listener, and its address.
-fn node(flags: &[&str]) -> (Peer, String) {
+pub(crate) fn node(flags: &[&str]) -> (Peer, String) {
     let peer = Peer::start(["--memory", "--admin", "127.0.0.1:0"].iter().chain(flags));
     let admin = peer.admin.clone().expect("an admin listener");
     (peer, admin)

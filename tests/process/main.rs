@@ -1,4 +1,4 @@
-//! The examples `peer` and `quickstart` as programs: real processes, real sockets, real files.
+//! The examples `peer`, `peerctl` and `quickstart` as programs: real processes, real sockets, real files.
 #![cfg(unix)]
 
 mod curl_lines;
@@ -15,6 +15,7 @@ mod compat;
 mod crash;
 #[cfg(target_os = "linux")]
 mod disk;
+mod explain;
 mod logs;
 mod members;
 #[cfg(target_os = "linux")]
@@ -22,6 +23,8 @@ mod memory;
 mod messages;
 #[cfg(target_os = "linux")]
 mod natlab;
+mod page;
 mod peer_program;
+mod peerctl;
 mod quickstart;
 mod swarm;

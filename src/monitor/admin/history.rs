@@ -143,17 +143,19 @@ fn summary(seconds: &[Sample]) -> Sample {
 
 /// The sample between two figures, `seconds` apart.
 fn taken(before: &Stats, now: &Stats, links: &[LinkStatus], seconds: f64) -> Sample {
-    let rate = |of: fn(&Stats) -> u64| of(now).saturating_sub(of(before)) as f64 / seconds;
+    let since = now.since(before);
+    let rate = |count: u64| count as f64 / seconds;
+    let p99 = since.delivery_latency_at(0.99).map_or(f64::NAN, |p99| p99.as_micros() as f64);
     let mut trips: Vec<_> = links.iter().map(|link| link.rtt_us).filter(|rtt| *rtt > 0).collect();
     trips.sort_unstable();
     let rtt_ms = trips.get(trips.len() / 2).map_or(f64::NAN, |rtt| *rtt as f64 / 1000.0);
     [
-        rate(|stats| stats.counters.transactions_accepted),
-        rate(|stats| stats.counters.transactions_published),
-        f64::NAN,
+        rate(since.counters.transactions_accepted),
+        rate(since.counters.transactions_published),
+        p99,
         now.outbox as f64,
-        f64::NAN,
-        rate(|stats| super::views::stats::drops(stats).values().sum()),
+        now.outbox_oldest_age_ms.map_or(f64::NAN, |age| age as f64),
+        rate(since.drops().values().sum()),
         f64::from(now.links),
         rtt_ms,
     ]

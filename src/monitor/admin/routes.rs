@@ -114,7 +114,9 @@ impl Route {
         let fits = |route: &&Self| {
             let wanted = route.path.split('/');
             wanted.clone().count() == parts.len()
-                && wanted.zip(&parts).all(|(wanted, part)| wanted == "{id}" || *wanted == **part)
+                && wanted
+                    .zip(&parts)
+                    .all(|(wanted, part)| *wanted == **part || wanted == "{id}" && !part.is_empty())
         };
         let Some(route) = ROUTES.iter().find(fits) else { return Ok(None) };
         let at = route.path.split('/').position(|part| part == "{id}");

@@ -353,6 +353,9 @@ impl Driver {
             Command::Stats { reply } => {
                 let _ = reply.send(self.stats());
             }
+            Command::Explain { id, reply } => {
+                let _ = reply.send(self.protocol.explain(&id));
+            }
             Command::Overview { reply } => {
                 let _ = reply.send((self.stats(), self.peers()));
             }

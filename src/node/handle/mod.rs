@@ -11,6 +11,7 @@ mod dead_letters;
 
 mod durable;
 mod events;
+pub(super) mod explain;
 mod invite;
 mod metrics;
 mod receipt;

@@ -216,7 +216,8 @@ impl PeerNode {
     ///
     /// # Errors
     /// [`RequestError::InvalidProtocol`], [`RequestError::ProtocolTaken`] while another handler has the
-    /// protocol, and [`RequestError::Closed`].
+    /// protocol and for names that begin with `sorcha.`, which are the node's (`sorcha.message.` apart, for
+    /// what clients of the original say), and [`RequestError::Closed`].
     pub fn handle_requests<F, Fut>(&self, protocol: &str, handler: F) -> Result<(), RequestError>
     where
         F: Fn(Request) -> Fut + Send + Sync + 'static,
@@ -228,6 +229,9 @@ impl PeerNode {
         if self.is_closed() {
             return Err(RequestError::Closed);
         }
+        if is_reserved(protocol) {
+            return Err(RequestError::ProtocolTaken { protocol: protocol.to_owned() });
+        }
         let handler = move |request| handler(request).boxed();
         self.0.handlers.add(protocol, Arc::new(handler))
     }
@@ -235,12 +239,17 @@ impl PeerNode {
     /// Takes the handler of a protocol away; returns whether there was one. Calls that run go on and are
     /// answered. Does not wait.
     pub fn stop_handling(&self, protocol: &str) -> bool {
-        self.0.handlers.remove(protocol)
+        !is_reserved(protocol) && self.0.handlers.remove(protocol)
     }
 }
 
+/// Reports whether a protocol is one of the node's own. What clients of the original ask is the host's.
+fn is_reserved(protocol: &str) -> bool {
+    protocol.starts_with("sorcha.") && !protocol.starts_with("sorcha.message.")
+}
+
 /// Maximum time that a request waits for its answer.
-const MAX_TIME: Duration = Duration::from_mins(10);
+pub(super) const MAX_TIME: Duration = Duration::from_mins(10);
 
 /// Request that waits for its answer. Dropped meanwhile, the request is taken back.
 struct Waiting<'a> {

@@ -20,6 +20,7 @@ use crate::protocol::env::Task;
 use crate::protocol::io::{Output, Ticket};
 use crate::protocol::log::{Entry, Excess, OWN};
 use crate::protocol::spread::{BACKFILL_AFTER, Provenance};
+use crate::protocol::trail::What;
 use crate::types::{Header, NewEntry, PeerId, Refusal, TopicKey, Transaction, TransactionId};
 
 use super::table::{Arrival, Holds};
@@ -51,7 +52,9 @@ impl Protocol {
             ingress: from.map_or(OWN, |from| from.ingress),
             cached: Some(transaction.clone()),
         };
-        self.log.append(entry, self.env.now);
+        let (id, keep_until, now) = (entry.id, entry.keep_until, self.env.now);
+        self.trail.accept(id, (entry.ingress, hop), keep_until, now);
+        self.log.append(entry, now);
         self.forget_partial(&transaction.id());
         for link in self.links.up_ids() {
             self.pump(link);
@@ -76,6 +79,7 @@ impl Protocol {
         self.absolve(pending.as_ref());
         let link = self.links.by_peer.get(&from).copied();
         self.refuse_publish_of(link, hop, &id, reason);
+        self.trail.describe(&id, header);
         self.turn_away(id, header);
     }
 
@@ -202,6 +206,7 @@ impl Protocol {
             Task::StoreForeign { id, origin, .. } if result.is_ok() => {
                 if let Some(size) = self.log.note_stored(&id) {
                     self.intake.retry.note_saved(size, self.env.now);
+                    self.trail.note(&id, What::Stored, None, self.env.now);
                 }
                 // The origin waits for this; others hear of it by announcement.
                 if let Some(link) = self.links.by_peer.get(&origin).copied() {
@@ -215,6 +220,9 @@ impl Protocol {
                 let size = self.log.find(&id).map_or(0, |entry| u64::from(entry.size));
                 self.log.note_unsaved(&id);
                 self.intake.retry.note_failed(size);
+                if let Err(kind) = result {
+                    self.trail.note_failed(&id, kind, self.env.now);
+                }
             }
             _ => {}
         }

@@ -40,6 +40,11 @@ impl Intake {
         }
     }
 
+    /// Returns why an id was refused lately.
+    pub(in crate::protocol) fn refusal(&self, id: &TransactionId) -> Option<Refusal> {
+        self.refused.reason(id).or_else(|| self.unwanted.reason(id))
+    }
+
     #[cfg(any(test, feature = "sim"))]
     pub(in crate::protocol) fn refused_len(&self) -> usize {
         self.refused.len().max(self.unwanted.len())

@@ -31,6 +31,7 @@ impl Protocol {
         if let Some(reason) = inadmissible.filter(|reason| !reason.is_for_now()) {
             self.remove_pending(&id);
             self.refuse_publish_of(link, hop, &id, reason);
+            self.trail.describe(&id, transaction.header());
             if reason == Refusal::Skewed {
                 self.want_later(link, transaction.header().created);
             }
@@ -40,6 +41,7 @@ impl Protocol {
             self.remove_pending(&id);
             self.intake.unwanted.add(id, Refusal::Unwanted);
             self.refuse_publish_of(link, hop, &id, Refusal::Unwanted);
+            self.trail.describe(&id, transaction.header());
             return;
         }
         let Some(from) = self.links.all.get(&link).map(|l| l.remote) else { return };
@@ -116,6 +118,7 @@ impl Protocol {
             Judgement::TimedOut => {
                 self.env.counters.validations_timed_out += 1;
                 self.refuse_transaction(link, &id, Refusal::Ignored);
+                self.trail.describe(&id, transaction.header());
                 self.try_later(&id);
                 return;
             }
@@ -132,6 +135,7 @@ impl Protocol {
         self.log.refuse(id, transaction.header(), keep_until, self.env.now);
         self.forget_passed();
         self.refuse_publish_of(link, hop, &id, refusal);
+        self.trail.describe(&id, transaction.header());
         if refusal == Refusal::Rejected {
             self.note_reject(&from);
         }
@@ -243,7 +247,10 @@ impl Protocol {
             Refusal::Unwanted => counters.refused_unwanted += 1,
             _ => counters.refused_ignored += 1,
         }
-        let peer = link.into().and_then(|link| self.links.all.get(&link)).map(|l| l.remote);
+        let link: Option<LinkId> = link.into();
+        let slot = link.and_then(|link| self.links.slot_of(link));
+        self.trail.refuse(id, slot, reason, self.env.now);
+        let peer = link.and_then(|link| self.links.all.get(&link)).map(|l| l.remote);
         tracing::debug!(target: "sorcha_peer::gossip", %id, ?peer, ?reason, "transaction refused");
         let event = Event::TransactionRefused { id: *id, peer, reason };
         self.env.emit(event);

@@ -237,6 +237,7 @@ impl Protocol {
         } else if let Some(reason) = self.inadmissible(transaction.header()) {
             let pending = self.remove_pending(id);
             self.refuse_transaction(link, id, reason);
+            self.trail.describe(id, transaction.header());
             if reason.is_for_now() {
                 self.absolve(pending.as_ref());
                 self.turn_away(*id, transaction.header());

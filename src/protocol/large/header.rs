@@ -293,6 +293,7 @@ impl Protocol {
         if let Some(reason) = self.inadmissible(head.header()) {
             let hop = large_hop.saturating_sub(1);
             self.drop_inadmissible(link, hop, &id, reason);
+            self.trail.describe(&id, head.header());
             if reason.is_for_now() {
                 self.give_back(&from, Work::Head, 1);
                 self.turn_away(id, head.header());

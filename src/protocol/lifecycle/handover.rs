@@ -294,6 +294,9 @@ impl Protocol {
             up.budget.note_moved();
         }
         let (peer, kind) = (old.remote, old.kind);
+        if let Some(up) = &old.up {
+            self.trail.seat(up.slot, peer, kind);
+        }
         self.links.wires.remove(&left);
         self.links.wires.insert(heir, link);
         self.leave_wire(left);

@@ -291,6 +291,7 @@ impl Protocol {
         });
         let (remote, kind, direction, address) = (l.remote, l.kind, l.direction, l.shown_address());
         self.links.by_peer.insert(remote, link);
+        self.trail.seat(slot, remote, kind);
         self.begin_inflow(link, remote, hello.owes);
         self.env.timers.cancel(Timer::Hello(link));
         self.env.counters.links_opened += 1;

@@ -13,7 +13,6 @@
 //!
 //! Tested by: `protocol::log::tests`.
 
-mod interner;
 mod quota;
 mod range_index;
 mod records;

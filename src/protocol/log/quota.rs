@@ -13,9 +13,8 @@
 //!
 //! Tested by: the tests below, `sim::tests::full_stores`.
 
+use crate::protocol::interner::{self, Interner};
 use crate::types::PeerId;
-
-use super::interner::{self, Interner};
 
 /// Number of nobody in particular.
 pub(super) const NOBODY: u16 = interner::NONE;

@@ -6,9 +6,8 @@
 //!
 //! Tested by: the tests below, `sim::tests::topics`.
 
+use crate::protocol::interner::{self, Interner};
 use crate::types::{Interest, TopicKey};
-
-use super::interner::{self, Interner};
 
 /// Number of any topic beyond the table.
 pub(super) const UNKNOWN: u16 = interner::NONE;

@@ -212,6 +212,17 @@ impl Outbox {
         self.entries.get(id).is_some_and(|entry| !entry.is_dead())
     }
 
+    /// Reports whether a transaction is being stored for its first time.
+    pub(super) fn is_publishing(&self, id: &TransactionId) -> bool {
+        self.publishing.contains_key(id)
+    }
+
+    /// Returns the peers that are known to have confirmed a transaction.
+    pub(super) fn confirmed_by(&self, id: &TransactionId) -> &[PeerId] {
+        let finished = || self.finished.get(id).map(Vec::as_slice);
+        self.entries.get(id).map(Entry::peers).or_else(finished).unwrap_or_default()
+    }
+
     fn is_stale(&self, id: &TransactionId) -> bool {
         self.entries.get(id).is_some_and(Entry::is_stale)
     }
@@ -367,9 +378,7 @@ impl Outbox {
     }
 
     fn has_confirmed(&self, id: &TransactionId, peer: &PeerId) -> bool {
-        let finished = || self.finished.get(id).map(Vec::as_slice);
-        let peers = self.entries.get(id).map(Entry::peers).or_else(finished);
-        peers.is_some_and(|peers| peers.contains(peer))
+        self.confirmed_by(id).contains(peer)
     }
 
     /// Notes a confirmation; how many there are now, unless this one is not new.

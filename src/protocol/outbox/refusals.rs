@@ -81,6 +81,8 @@ impl Protocol {
         for (id, reason) in list {
             let Some(is_news) = self.outbox.note_refused(id, peer, *reason) else { continue };
             self.env.counters.refusals_received += 1;
+            let slot = self.links.slot_of(link);
+            self.trail.note_refused_by(id, slot, *reason, self.env.now);
             if is_news {
                 self.env.emit(Event::PublishRefused { id: *id, peer, reason: *reason });
             }

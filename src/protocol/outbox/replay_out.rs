@@ -11,6 +11,7 @@ use crate::protocol::Protocol;
 use crate::protocol::gate::Gate;
 use crate::protocol::log::Record;
 use crate::protocol::timers::Timer;
+use crate::protocol::trail::What;
 use crate::types::{Announcement, LinkId, Message, MonoTime, TransactionId};
 
 /// Maximum number of entries announced on a link and not confirmed: 20,000 a second at a round trip
@@ -147,6 +148,8 @@ impl Protocol {
         replay.next = seq + 1;
         if size <= limit {
             replay.wait_for(seq, record.size, now);
+            let slot = self.links.slot_of(link);
+            self.trail.note(&record.id, What::Announced, slot, self.env.now);
             self.announce(link, Announcement { id: record.id, size, hop: record.hop() });
         }
         true

@@ -85,6 +85,7 @@ impl Protocol {
         self.outbox.renewing = self.outbox.renewing.saturating_sub(1);
         self.env.counters.transactions_renewed += 1;
         self.outbox.replace(&old, new);
+        self.trail.note_renewed(&old, new, self.env.now);
         self.env.push(Output::Renewed { id: old, renewed_as: new });
         self.env.emit(Event::Renewed { id: old, renewed_as: new });
         self.renew_stale();

@@ -9,6 +9,7 @@ use crate::protocol::io::Output;
 use crate::protocol::link::Established;
 use crate::protocol::restored::GivenUp;
 use crate::protocol::timers::Timer;
+use crate::protocol::trail::What;
 use crate::types::{
     Announcement, EntryState, Event, LinkId, PublishStatus, TransactionId, WallTime,
 };
@@ -37,6 +38,7 @@ impl Protocol {
                 record.set_stored_upstream();
             }
             let Some(peers) = self.outbox.confirm(id, peer) else { continue };
+            self.trail.note(id, What::Confirmed, slot, self.env.now);
             let needed = self.copies_needed(id, alike);
             if self.outbox.contains(id) {
                 self.env.emit(Event::Replicated { id: *id, peers });
@@ -173,6 +175,7 @@ impl Protocol {
             let delay = FIRST_ROUND / 5 + self.env.rng.jitter(longest);
             self.outbox.wait(&id, online + delay);
             if offered {
+                self.trail.note_retry(&id, attempts, self.env.now);
                 let due = self.env.wall.plus(delay);
                 states.push((id, EntryState::Waiting { attempts, due }));
             }
@@ -210,6 +213,7 @@ impl Protocol {
             if let Some(batch) = self.links.batch(link) {
                 batch.announce.push(announcement);
                 offered = true;
+                self.trail.note(id, What::Announced, self.links.slot_of(link), self.env.now);
             }
         }
         if offered {
@@ -220,6 +224,7 @@ impl Protocol {
 
     pub(super) fn bury(&mut self, id: &TransactionId, why: GivenUp) -> EntryState {
         self.outbox.bury(id, why);
+        self.trail.note_buried(id, why, self.env.now);
         self.env.counters.dead_letters += 1;
         let reason = why.reason().to_owned();
         self.env.emit(Event::DeadLettered { id: *id, reason: reason.clone() });
@@ -256,6 +261,7 @@ impl Protocol {
         // Offered at once, and its first round is over later: else it would be without a taker.
         let due = self.outbox.clock.at(self.env.now) + FIRST_ROUND;
         if self.log.contains(&id) && self.outbox.revive(&id, due) {
+            self.trail.note_dead(&id, What::Redelivered, self.env.now);
             self.offer_again(&id);
             self.note_revived(&[id]);
             self.arm_outbox();
@@ -276,6 +282,7 @@ impl Protocol {
         if self.outbox.is_dead(id) {
             // Who publishes it once more is to know that nobody need have it.
             self.outbox.finish(id);
+            self.trail.note_dead(id, What::Deleted, self.env.now);
         }
     }
 

@@ -6,6 +6,7 @@ use crate::protocol::Protocol;
 use crate::protocol::intake::Stage;
 use crate::protocol::large::is_passed_on;
 use crate::protocol::spread::Lesson;
+use crate::protocol::trail::What;
 use crate::types::{LinkId, PieceSet, Reservation, TransactionId, pieces_of};
 
 use super::{Parts, Serve};
@@ -48,7 +49,9 @@ impl Protocol {
                 useful.push(*id);
             }
             let Some(up) = self.links.up(link) else { return };
+            let slot = up.slot;
             up.serve.entries.push_back(serve);
+            self.trail.note(id, What::Wanted, Some(slot), self.env.now);
             self.outbox.note_wanted(id);
         }
         self.learn(link, &useful, Lesson::Useful);
@@ -112,7 +115,9 @@ impl Protocol {
             let mut serve = Serve::new(r.id);
             self.serving.reserved.enter(u64::from(wanted.count()));
             serve.parts = Some(parts);
+            let slot = up.slot;
             up.serve.entries.push_back(serve);
+            self.trail.note(&r.id, What::Wanted, Some(slot), self.env.now);
             self.count_child(&r.id, true);
             if let Some(large) = self.intake.pending.get_mut(&r.id).and_then(|p| p.large.as_mut()) {
                 large.children.retain(|(child, _)| *child != link);

@@ -12,6 +12,7 @@ use crate::protocol::large::is_passed_on;
 use crate::protocol::log::Record;
 use crate::protocol::serve::{Parts, Serve};
 use crate::protocol::timers::Timer;
+use crate::protocol::trail::What;
 use crate::protocol::{Protocol, env::Task};
 use crate::types::{
     Head, LinkId, Message, Offer, PIECE_BYTES, Piece, Proofs, Transaction, TransactionId, piece_len,
@@ -159,6 +160,7 @@ impl Protocol {
     fn serve_whole(&mut self, link: LinkId, at: usize, transaction: Transaction) {
         let Some(slot) = self.links.slot_of(link) else { return };
         let Some(id) = self.end_serving(link, at) else { return };
+        self.trail.note(&id, What::Served, Some(slot), self.env.now);
         self.env.counters.wants_served += 1;
         self.earn_answers(link);
         self.note_replay_served(link);
@@ -202,6 +204,7 @@ impl Protocol {
             self.earn_answers(link);
             if all && let Some(slot) = self.links.slot_of(link) {
                 self.log.note_known(&id, slot);
+                self.trail.note(&id, What::Served, Some(slot), self.env.now);
             }
         }
         true

@@ -26,6 +26,7 @@ use std::time::Duration;
 use crate::config::Auto;
 use crate::protocol::Protocol;
 use crate::protocol::outbox::ReplayCursor;
+use crate::protocol::trail::What;
 use crate::types::{
     Announcement, Bound, Head, LinkId, MAX_IDS_PER_MESSAGE, Message, Offer, PeerId, Transaction,
     TransactionId,
@@ -204,10 +205,12 @@ impl Protocol {
         {
             let (head, hop, place) = (Head::of(transaction), entry.hop(), 0);
             self.env.counters.announcements_sent += 1;
+            self.trail.note(&entry.id, What::Announced, Some(slot), self.env.now);
             self.send(link, Message::Offer(Box::new(Offer { head, hop, place, complete: true })));
             return;
         }
         let Some(transaction) = payload.filter(|_| small) else {
+            self.trail.note(&entry.id, What::Announced, Some(slot), self.env.now);
             self.announce(link, announcement);
             return;
         };
@@ -219,9 +222,11 @@ impl Protocol {
             }
             self.spread.policy.note(&route, Lesson::Pushed);
             self.env.counters.pushes_sent += 1;
+            self.trail.note(&entry.id, What::Pushed, Some(slot), self.env.now);
             self.push(link, slot, transaction, announcement.hop);
         } else {
             self.spread.policy.note(&route, Lesson::Announced);
+            self.trail.note(&entry.id, What::Announced, Some(slot), self.env.now);
             self.announce(link, announcement);
         }
     }

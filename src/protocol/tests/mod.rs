@@ -23,6 +23,7 @@ mod refusals;
 mod single_node;
 mod statistics;
 mod thin;
+mod trail;
 
 use std::time::Duration;
 

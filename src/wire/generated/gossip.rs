@@ -546,3 +546,44 @@ pub struct ExchangeResponse {
     #[prost(bool, tag = "4")]
     pub gone: bool,
 }
+/// What a peer tells of one transaction: the body of the answer to a request of the protocol
+/// "sorcha.explain", whose own body is the id, 32 bytes. The words stand in src/types/explanation.rs.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Explanation {
+    #[prost(string, tag = "1")]
+    pub state: ::prost::alloc::string::String,
+    /// The node that published it: 32 bytes, or none where that is not known.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub origin: ::prost::bytes::Bytes,
+    /// Bytes of its payload.
+    #[prost(uint64, optional, tag = "3")]
+    pub size: ::core::option::Option<u64>,
+    /// True: the peer that tells has published it.
+    #[prost(bool, tag = "4")]
+    pub own: bool,
+    /// Links that the peer has.
+    #[prost(uint32, tag = "5")]
+    pub links: u32,
+    /// Steps that are not told.
+    #[prost(uint32, tag = "6")]
+    pub left_out: u32,
+    #[prost(message, repeated, tag = "7")]
+    pub steps: ::prost::alloc::vec::Vec<ExplanationStep>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExplanationStep {
+    /// By the clock of the peer that tells.
+    #[prost(uint64, tag = "1")]
+    pub at_ms: u64,
+    #[prost(string, tag = "2")]
+    pub what: ::prost::alloc::string::String,
+    /// The peer at the other end: 32 bytes, or none.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub peer: ::prost::bytes::Bytes,
+    #[prost(string, tag = "4")]
+    pub transport: ::prost::alloc::string::String,
+    #[prost(uint32, optional, tag = "5")]
+    pub hop: ::core::option::Option<u32>,
+    #[prost(string, tag = "6")]
+    pub reason: ::prost::alloc::string::String,
+}

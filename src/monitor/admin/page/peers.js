@@ -20,7 +20,6 @@ function note(peer) {
   const words = [];
   if (peer.in_debt) words.push("too slow for what is new");
   if (peer.behind > 0) words.push(`${count(peer.behind)} behind`);
-  if (peer.relay) words.push("relay");
   return words.join(", ");
 }
 
@@ -113,7 +112,7 @@ class Row {
     const quality = lost(peer) || peer.rating === "unknown" ? 0 : peer.quality ?? 0;
     if (quality !== this.quality) {
       this.quality = quality;
-      this.bar.style.setProperty("--share", String(quality / 100));
+      this.bar.firstChild.style.width = `${quality}%`;
       this.bar.dataset.tone = quality === 0 ? "none" : quality >= 60 ? "good" : quality >= 40 ? "warn" : "bad";
     }
     if (peer.address !== this.address) {

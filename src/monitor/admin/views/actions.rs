@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
+use serde_json::Number;
 use utoipa::ToSchema;
 
 use crate::error::{BanError, TestError};
@@ -16,7 +17,7 @@ use crate::web::Problem;
 /// Maximum number of characters of a reason.
 const MAX_REASON: usize = 500;
 /// Maximum number of seconds of a ban that ends: ten years.
-const MAX_BAN_S: u64 = 315_360_000;
+const MAX_BAN_S: f64 = 315_360_000.0;
 
 /// What was asked for is done.
 #[derive(Serialize, ToSchema)]
@@ -34,8 +35,8 @@ pub(super) struct BanRequest {
     reason: String,
     /// Number of seconds after which the ban ends; null is never.
     #[serde(default)]
-    #[schema(minimum = 1, maximum = 315_360_000)]
-    for_s: Option<u64>,
+    #[schema(value_type = Option<u64>, minimum = 1, maximum = 315_360_000)]
+    for_s: Option<Number>,
 }
 
 /// Result of the test of a link.
@@ -81,6 +82,16 @@ pub(super) fn conflict(error: &impl Display) -> Problem {
     Problem::new(StatusCode::CONFLICT, error.to_string())
 }
 
+/// The time of a ban. A whole number may be written with a fraction of zero.
+fn seconds(number: &Number) -> Result<Duration, Problem> {
+    let whole = number.as_f64().filter(|seconds| seconds.fract() == 0.0);
+    let whole = whole.filter(|seconds| (1.0..=MAX_BAN_S).contains(seconds));
+    whole.map(Duration::from_secs_f64).ok_or_else(|| {
+        let detail = format!("The field for_s has to be null or from 1 to {MAX_BAN_S}");
+        Problem::invalid(detail)
+    })
+}
+
 fn unbanned(error: &BanError) -> Problem {
     match error {
         BanError::Itself => conflict(error),
@@ -104,11 +115,7 @@ pub(in crate::monitor::admin) async fn ban(call: &Call<'_>) -> Result<Reply, Pro
     if !(1..=MAX_REASON).contains(&asked.reason.chars().count()) {
         return Err(Problem::invalid("The reason has to have 1 to 500 characters"));
     }
-    if asked.for_s.is_some_and(|seconds| !(1..=MAX_BAN_S).contains(&seconds)) {
-        let detail = format!("The field for_s has to be null or from 1 to {MAX_BAN_S}");
-        return Err(Problem::invalid(detail));
-    }
-    let time = asked.for_s.map(Duration::from_secs);
+    let time = asked.for_s.map(|number| seconds(&number)).transpose()?;
     call.node()?.ban(peer, time, &asked.reason).await.map_err(|error| unbanned(&error))?;
     done()
 }

@@ -14,6 +14,8 @@ use crate::web::Problem;
 const LIMIT: u64 = 100;
 /// Maximum number of dead letters in an answer.
 const MAX_LIMIT: u64 = 1000;
+/// Maximum number behind which to begin, as other languages write numbers of 64 bits.
+const MAX_AFTER: u64 = i64::MAX as u64;
 
 /// Part of the dead letters.
 #[derive(Serialize, ToSchema)]
@@ -77,13 +79,13 @@ fn undone(error: &DeadLetterError) -> Problem {
 /// Own transactions that were given up, a part at a time.
 #[utoipa::path(get, path = "/api/v1/dead-letters", tag = "dead letters",
     params(
-        ("after" = Option<u64>, Query, description = "Number behind which to begin", minimum = 0),
+        ("after" = Option<u64>, Query, description = "Number behind which to begin", minimum = 0, maximum = 9_223_372_036_854_775_807_i64),
         ("limit" = Option<u32>, Query, description = "Most to list; 100 by default", minimum = 1, maximum = 1000),
     ),
     responses((status = 200, description = "A part of them", body = DeadLetters)),
 )]
 pub(in crate::monitor::admin) async fn list(call: &Call<'_>) -> Result<Reply, Problem> {
-    let after = call.number("after", (0, u64::MAX))?;
+    let after = call.number("after", (0, MAX_AFTER))?;
     let limit = call.number("limit", (1, MAX_LIMIT))?.unwrap_or(LIMIT);
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let node = call.node()?;

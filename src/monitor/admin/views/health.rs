@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, ETAG, IF_NONE_MATCH};
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, ETAG, IF_NONE_MATCH};
 use http::{HeaderValue, StatusCode};
 use serde::Serialize;
 use tokio::time::timeout;
@@ -18,6 +18,8 @@ use crate::web::Problem;
 const MAX_WAIT: Duration = Duration::from_secs(3);
 /// Content type of metrics by default.
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
+/// Content type of metrics for who asks for it.
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Whether the node can do what it is for.
 #[derive(Serialize, ToSchema)]
@@ -87,10 +89,15 @@ pub(in crate::monitor::admin) async fn ready(call: &Call<'_>) -> Result<Reply, P
 
 /// Figures as Prometheus reads them.
 #[utoipa::path(get, path = "/metrics", tag = "figures", responses(
-    (status = 200, description = "Text format 0.0.4", content_type = "text/plain", body = String),
+    (status = 200, description = "Text format 0.0.4, or OpenMetrics 1.0 where that is asked for",
+     content((String = "text/plain"), (String = "application/openmetrics-text"))),
 ))]
 pub(in crate::monitor::admin) async fn metrics(call: &Call<'_>) -> Result<Reply, Problem> {
     let snapshot = call.node()?.snapshot().await.map_err(|_| stopped())?;
+    let mut accepted = call.headers.get_all(ACCEPT).iter().filter_map(|it| it.to_str().ok());
+    if accepted.any(|ranges| ranges.contains("application/openmetrics-text")) {
+        return Ok(reply::of_type(OPENMETRICS, monitor::openmetrics(&snapshot)));
+    }
     Ok(reply::of_type(METRICS, monitor::text(&snapshot)))
 }
 

@@ -14,7 +14,7 @@ use crate::web::Problem;
 /// Span up to now.
 #[derive(Clone, Copy, Deserialize, ToSchema)]
 #[allow(dead_code, reason = "described here, read by `span`")]
-pub(super) enum SpanName {
+pub(in crate::monitor::admin) enum SpanName {
     #[serde(rename = "5m")]
     FiveMinutes,
     #[serde(rename = "15m")]

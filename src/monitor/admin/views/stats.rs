@@ -8,12 +8,8 @@ use utoipa::ToSchema;
 use crate::monitor::Snapshot;
 use crate::monitor::admin::reply::{self, Reply};
 use crate::monitor::admin::routes::{Call, stopped};
-use crate::node::PeerNode;
-use crate::types::{Counters, Direction, LinkState, LinkStatus, Stats, TransportKind};
+use crate::types::{LinkState, LinkStatus, Stats};
 use crate::web::Problem;
-
-/// Beginning of the counters of what was refused.
-const REFUSED: &str = "refused_";
 
 /// Figures of one instant. Counts rise from the start of the node.
 #[derive(Serialize, ToSchema)]
@@ -53,8 +49,10 @@ pub(super) struct PeerFigures {
 
 #[derive(Serialize, ToSchema)]
 pub(super) struct LinksFigures {
-    by_transport: BTreeMap<&'static str, u64>,
-    by_direction: BTreeMap<&'static str, u64>,
+    /// Links by the transport that carries them; those without a link are not named.
+    by_transport: BTreeMap<String, u32>,
+    /// Links by who dialled, `inbound` or `outbound`.
+    by_direction: BTreeMap<String, u32>,
     /// Links whose peer missed an answer.
     suspect: u64,
     /// Links whose peer is too slow for what is new.
@@ -73,6 +71,9 @@ pub(super) struct LinksFigures {
     closed: u64,
     /// Links that went over to another connection.
     handovers: u64,
+    /// Bytes that their connections sent, with all that TLS and HTTP add.
+    bytes_sent: u64,
+    bytes_received: u64,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -85,6 +86,8 @@ pub(super) struct QualityFigures {
 pub(super) struct BreakerFigures {
     /// Breakers that are open or half-open.
     open: u32,
+    /// Those of them that let a probe through now.
+    half_open: u32,
     opened: u64,
     closed: u64,
     probes: u64,
@@ -102,11 +105,25 @@ pub(super) struct GossipFigures {
     duplicates_received: u64,
     /// Payloads received for each that was new; null before the first.
     copies_per_delivery: Option<f64>,
+    /// Transactions accepted, by hops from their origin: 0 to 14, and 15 or more.
+    #[schema(max_items = 16)]
+    hops: Vec<u64>,
+    latency: LatencyFigures,
     /// Transactions being fetched.
     fetching: u64,
     carries_all: bool,
     topics_carried: u32,
     stands_in: bool,
+}
+
+/// Times from being published to being accepted here.
+#[derive(Serialize, ToSchema)]
+pub(super) struct LatencyFigures {
+    /// Pairs of an upper bound in microseconds, null for none, and a count.
+    #[schema(value_type = Vec<Vec<Option<u64>>>)]
+    buckets: Vec<(Option<u64>, u64)>,
+    count: u64,
+    sum_us: u64,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -128,6 +145,10 @@ pub(super) struct OutboxFigures {
     /// What they and the dead letters may be together.
     limit: u64,
     dead_letters: u64,
+    /// Age of the oldest that waits; null while none does.
+    oldest_age_ms: Option<u64>,
+    /// Rounds without any taker, of those that wait together.
+    attempts: u64,
     retries: u64,
     replicated: u64,
     renewed: u64,
@@ -156,12 +177,14 @@ pub(super) struct MessageFigures {
 
 #[derive(Serialize, ToSchema)]
 pub(super) struct ReachabilityFigures {
-    /// Socket address that peers reach; null where the node only dials out.
-    listen: Option<String>,
+    /// Socket addresses that peers reach, that for a proxy in front too; none where the node only dials out.
+    listen: Vec<String>,
     /// Socket address for what a proxy in front passes on.
     http: Option<String>,
     /// Addresses that the node tells others to reach it at.
     advertised: Vec<String>,
+    /// IP addresses from which peers see the node.
+    observed: Vec<String>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -181,24 +204,16 @@ pub(super) struct MemoryFigures {
     limit: u64,
 }
 
-/// What was refused or dropped, by reason.
-pub(in crate::monitor::admin) fn drops(stats: &Stats) -> BTreeMap<&'static str, u64> {
-    let named = |(name, count): (&'static str, u64)| Some((name.strip_prefix(REFUSED)?, count));
-    stats.counters.iter().filter_map(named).collect()
-}
-
-fn links(links: &[LinkStatus], counters: &Counters) -> LinksFigures {
+fn links(links: &[LinkStatus], stats: &Stats) -> LinksFigures {
+    let counters = &stats.counters;
     let number =
         |fits: &dyn Fn(&LinkStatus) -> bool| links.iter().filter(|l| fits(l)).count() as u64;
     let sum = |of: fn(&LinkStatus) -> u64| links.iter().map(of).sum::<u64>();
-    let by = |kind: TransportKind| (kind.as_str(), number(&|link| link.transport == kind));
-    let directions = [(Direction::Inbound, "inbound"), (Direction::Outbound, "outbound")];
-    let directions = directions.map(|(side, name)| (name, number(&|link| link.direction == side)));
     let mut trips: Vec<_> = links.iter().map(|link| link.rtt_us).filter(|rtt| *rtt > 0).collect();
     trips.sort_unstable();
     LinksFigures {
-        by_transport: TransportKind::all().map(by).filter(|(_, count)| *count > 0).collect(),
-        by_direction: directions.into(),
+        by_transport: stats.links_by_transport.clone(),
+        by_direction: stats.links_by_direction.clone(),
         suspect: number(&|link| link.state == LinkState::Suspect),
         in_debt: number(&|link| link.in_debt),
         queued_bytes: sum(|link| link.queued_bytes),
@@ -209,12 +224,22 @@ fn links(links: &[LinkStatus], counters: &Counters) -> LinksFigures {
         opened: counters.links_opened,
         closed: counters.links_closed,
         handovers: counters.handovers,
+        bytes_sent: counters.link_bytes_sent,
+        bytes_received: counters.link_bytes_received,
+    }
+}
+
+fn latency(stats: &Stats) -> LatencyFigures {
+    let bounds = Stats::latency_bounds_us().into_iter().map(Some).chain([None]);
+    LatencyFigures {
+        buckets: bounds.zip(stats.delivery_latency.iter().copied()).collect(),
+        count: stats.delivery_latency.iter().sum(),
+        sum_us: stats.delivery_latency_sum_us,
     }
 }
 
 fn gossip(stats: &Stats) -> GossipFigures {
     let counters = &stats.counters;
-    let (new, again) = (counters.payloads_received, counters.duplicates_received);
     GossipFigures {
         pushes_sent: counters.pushes_sent,
         wants_served: counters.wants_served,
@@ -222,9 +247,11 @@ fn gossip(stats: &Stats) -> GossipFigures {
         wants_received: counters.wants_received,
         announcements_sent: counters.announcements_sent,
         announcements_received: counters.announcements_received,
-        payloads_received: new,
-        duplicates_received: again,
-        copies_per_delivery: (new > 0).then(|| (new + again) as f64 / new as f64),
+        payloads_received: counters.payloads_received,
+        duplicates_received: counters.duplicates_received,
+        copies_per_delivery: stats.copies_per_delivery(),
+        hops: stats.delivery_hops.clone(),
+        latency: latency(stats),
         fetching: stats.fetching,
         carries_all: stats.carries_all,
         topics_carried: stats.topics_carried,
@@ -233,24 +260,25 @@ fn gossip(stats: &Stats) -> GossipFigures {
 }
 
 impl StatsView {
-    fn new(of: &Snapshot, at_ms: u64, reachability: ReachabilityFigures) -> Self {
+    fn new(of: &Snapshot, http: Option<String>) -> Self {
         let (stats, counters) = (&of.stats, &of.stats.counters);
         let limit = |owner: &String| stats.memory_limits.get(owner).copied().unwrap_or_default();
         let memory = stats.memory.iter().map(|(owner, bytes)| {
             (owner.clone(), MemoryFigures { bytes: *bytes, limit: limit(owner) })
         });
         Self {
-            at_ms,
+            at_ms: stats.at_ms,
             peers: PeerFigures {
                 known: stats.known_peers,
                 links: stats.links,
                 handshakes: stats.handshakes,
                 banned: stats.banned_peers,
             },
-            links: links(&of.links, counters),
+            links: links(&of.links, stats),
             quality: QualityFigures { ratings: stats.ratings.clone() },
             breakers: BreakerFigures {
                 open: stats.open_breakers,
+                half_open: stats.half_open_breakers,
                 opened: counters.breakers_opened,
                 closed: counters.breakers_closed,
                 probes: counters.breaker_probes,
@@ -268,8 +296,10 @@ impl StatsView {
             },
             outbox: OutboxFigures {
                 size: stats.outbox,
-                limit: of.outbox_limit,
+                limit: stats.outbox_limit,
                 dead_letters: stats.dead_letters,
+                oldest_age_ms: stats.outbox_oldest_age_ms,
+                attempts: stats.outbox_attempts,
                 retries: counters.outbox_retries,
                 replicated: counters.transactions_replicated,
                 renewed: counters.transactions_renewed,
@@ -288,26 +318,22 @@ impl StatsView {
                 requests_served: counters.requests_served,
                 requests_refused: counters.requests_refused,
             },
-            reachability,
+            reachability: ReachabilityFigures {
+                listen: stats.listen.clone(),
+                http,
+                advertised: stats.advertised.clone(),
+                observed: stats.observed.clone(),
+            },
             clock: ClockFigures {
                 off: stats.clock_off,
                 offset_ms: stats.clock_offset_ms,
                 votes: stats.clock_votes,
             },
             memory: memory.collect(),
-            drops: drops(stats),
+            drops: stats.drops(),
             counters: counters.iter().collect(),
         }
     }
-}
-
-async fn reachability(node: &PeerNode) -> Result<ReachabilityFigures, Problem> {
-    let advertised = node.own_addresses().await.map_err(|_| stopped())?;
-    Ok(ReachabilityFigures {
-        listen: node.listen_addr().map(|address| address.to_string()),
-        http: node.http_addr().map(|address| address.to_string()),
-        advertised: advertised.iter().map(ToString::to_string).collect(),
-    })
 }
 
 /// All figures of the node, of one instant.
@@ -317,25 +343,31 @@ async fn reachability(node: &PeerNode) -> Result<ReachabilityFigures, Problem> {
 pub(in crate::monitor::admin) async fn stats(call: &Call<'_>) -> Result<Reply, Problem> {
     let node = call.node()?;
     let snapshot = node.snapshot().await.map_err(|_| stopped())?;
-    let reachability = reachability(&node).await?;
-    reply::json(&StatsView::new(&snapshot, node.now().as_millis(), reachability))
+    let http = node.http_addr().map(|address| address.to_string());
+    reply::json(&StatsView::new(&snapshot, http))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::monitor::metrics::testing::snapshot;
+    use crate::types::Counters;
 
     #[test]
     fn figures_stand_in_their_sections() {
-        let reachability = ReachabilityFigures { listen: None, http: None, advertised: Vec::new() };
-        let view = StatsView::new(&snapshot(3), 5, reachability);
+        let mut of = snapshot(3);
+        of.stats.at_ms = 5;
+        of.stats.outbox_limit = 100;
+        of.stats.delivery_latency = vec![0; 19];
+        of.stats.delivery_latency[18] = 2;
+        let view = StatsView::new(&of, None);
         let view = serde_json::to_value(view).unwrap();
         for (pointer, wanted) in [
             ("/at_ms", 5),
             ("/peers/known", 9),
-            ("/links/by_direction/inbound", 1),
-            ("/links/by_transport/websocket", 1),
+            ("/gossip/latency/buckets/0/0", 500),
+            ("/gossip/latency/buckets/18/1", 2),
+            ("/gossip/latency/count", 2),
             ("/links/rtt_median_us", 2000),
             ("/outbox/limit", 100),
             ("/store/bytes", 4_294_967_296_u64),
@@ -345,6 +377,7 @@ mod tests {
         ] {
             assert_eq!(view.pointer(pointer), Some(&wanted.into()), "{pointer}");
         }
+        assert_eq!(view.pointer("/gossip/latency/buckets/18/0"), Some(&serde_json::Value::Null));
         assert_eq!(view.pointer("/clock/offset_ms"), Some(&(-1500).into()));
         let counters = view["counters"].as_object().unwrap();
         assert_eq!(counters.len(), Counters::default().iter().count());

@@ -97,7 +97,7 @@ impl Report {
             refusals: shared.lost().refusals(node.now().as_millis()),
             has_bootstrap: !config.discovery.bootstrap.is_empty(),
             min_healthy: config.discovery.min_healthy_peers,
-            outbox_limit: u64::from(config.outbox.max_entries),
+            outbox_limit: stats.outbox_limit,
         };
         let (is_ready, reasons, sentence) = (facts.is_ready(), facts.reasons(), facts.sentence());
         Some(Self { mode: stats.mode, is_ready, reasons, sentence, stats })

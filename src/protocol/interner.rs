@@ -55,6 +55,13 @@ impl<K: Copy + Ord, T: Default> Interner<K, T> {
         number
     }
 
+    /// Counts one more record that uses a number.
+    pub(super) fn hold(&mut self, number: u16) {
+        if let Some(slot) = self.slot_mut(number) {
+            slot.records += 1;
+        }
+    }
+
     /// Takes one record off a number; with the last one goes what was noted.
     pub(super) fn leave(&mut self, number: u16) {
         let Some(slot) = self.slot_mut(number) else { return };
@@ -91,7 +98,6 @@ impl<K: Copy + Ord, T: Default> Interner<K, T> {
         all.filter(|(_, slot)| slot.records > 0).map(|(number, slot)| (number, &slot.value))
     }
 
-    #[cfg(any(test, feature = "sim"))]
     pub(in crate::protocol) fn len(&self) -> usize {
         self.by_key.len()
     }
