@@ -12,7 +12,7 @@
 //!
 //! After each pair of rows a line gives the CPU time of the whole process per delivery for both, and
 //! for nodes with signatures off, and their ratios to the floor, taken within seconds of each other:
-//! the machine may be noisy, ratios are less so.
+//! the machine may be noisy, ratios are less so. It also says what each costs as part of a trace.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -23,11 +23,11 @@ use criterion::{BenchmarkId, Criterion, Throughput};
 use futures::future::join_all;
 use futures::{Sink, SinkExt, Stream, StreamExt};
 use sorcha_peer::config::SignaturePolicy;
-use sorcha_peer::error::TransportError;
+use sorcha_peer::error::{PublishError, TransportError};
 use sorcha_peer::ports::{Accepted, Transport};
 use sorcha_peer::store::MemoryTransactionStore;
 use sorcha_peer::transport::{GrpcOptions, GrpcTransport, MemoryNetwork};
-use sorcha_peer::{Config, Endpoint, Identity, Item, PeerNode, StartAt, Subscription};
+use sorcha_peer::{Config, Endpoint, Identity, Item, PeerNode, Receipt, StartAt, Subscription};
 use sorcha_peer_benches::{cpu_seconds, is_smoke};
 use tokio::runtime::Runtime;
 use tokio::time::Instant;
@@ -36,6 +36,7 @@ const SIZES: [(usize, &str); 4] =
     [(256, "256B"), (1024, "1KiB"), (16 * 1024, "16KiB"), (256 * 1024, "256KiB")];
 const PEERS: [usize; 4] = [1, 4, 8, 16];
 const TOPIC: &str = "bench";
+const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
 /// Halves of a link, as transports hand them over.
 type FrameSink = Pin<Box<dyn Sink<Bytes, Error = TransportError> + Send>>;
@@ -85,6 +86,8 @@ struct Star {
     hub: PeerNode,
     _peers: Vec<PeerNode>,
     inboxes: Vec<Subscription>,
+    /// True: everything is part of a trace.
+    traces: bool,
 }
 
 impl Star {
@@ -113,13 +116,13 @@ impl Star {
         hub.wait_ready(links, Duration::from_mins(1)).await.expect("links");
         let subscribe = nodes.iter().map(|node| node.subscribe(TOPIC, StartAt::Now));
         let inboxes = join_all(subscribe).await.into_iter().map(|s| s.expect("a subscription"));
-        Self { hub, inboxes: inboxes.collect(), _peers: nodes }
+        Self { hub, inboxes: inboxes.collect(), _peers: nodes, traces: false }
     }
 
     /// Publishes `count` payloads and waits until every peer has delivered them.
     async fn spread(&mut self, payload: &Bytes, count: usize) {
         let publish = futures::stream::iter(0..count)
-            .map(|_| self.hub.publish(TOPIC, payload.clone()))
+            .map(|_| publish(&self.hub, payload.clone(), self.traces))
             .buffered(64)
             .for_each(|receipt| async move {
                 receipt.expect("accepted");
@@ -131,6 +134,14 @@ impl Star {
             }
         }));
         futures::join!(publish, receive);
+    }
+}
+
+async fn publish(hub: &PeerNode, payload: Bytes, traces: bool) -> Result<Receipt, PublishError> {
+    if traces {
+        hub.publish_traced(TOPIC, payload, TRACEPARENT).await
+    } else {
+        hub.publish(TOPIC, payload).await
     }
 }
 
@@ -220,12 +231,15 @@ fn pair(
     }
     let ours = cpu_per_delivery(deliveries, &mut node);
     let least = cpu_per_delivery(deliveries, &mut floor);
+    star.traces = true;
+    let traced =
+        cpu_per_delivery(deliveries, &mut || runtime.block_on(star.spread(&payload, count)));
     let mut star = runtime.block_on(Star::new(carrier, peers, SignaturePolicy::Off));
     let unsigned =
         cpu_per_delivery(deliveries, &mut || runtime.block_on(star.spread(&payload, count)));
     println!(
-        "cpu per delivery {name}/{label}/{peers}: {ours:.2} us, signatures off {unsigned:.2} us, \
-         {floor_name} {least:.2} us; ratios {:.1} and {:.1}",
+        "cpu per delivery {name}/{label}/{peers}: {ours:.2} us, traced {traced:.2} us, signatures off \
+         {unsigned:.2} us, {floor_name} {least:.2} us; ratios {:.1} and {:.1}",
         ours / least,
         unsigned / least,
     );

@@ -172,6 +172,11 @@ pub enum PublishError {
     /// The topic name is not acceptable; no retry helps.
     #[error(transparent)]
     Topic(#[from] ParseIdError),
+    /// The text is no `traceparent` of W3C; no retry helps.
+    #[error(
+        "a traceparent is a version, 32, 16 and 2 hexadecimal digits in lower case, joined by dashes"
+    )]
+    InvalidTraceparent,
     /// A prepared transaction that is not of this node, or was changed; no retry helps.
     #[error("not a transaction of this node: {0}")]
     Invalid(InvalidTransaction),

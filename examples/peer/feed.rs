@@ -151,6 +151,7 @@ impl Deliveries {
             cursor: delivery.cursor,
             payload: self.content.base64.then(|| STANDARD.encode(payload)),
             text: text.map(str::to_owned),
+            traceparent: transaction.traceparent(),
         }
     }
 }

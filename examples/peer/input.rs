@@ -119,6 +119,7 @@ fn page() -> usize {
 pub(crate) struct Publish {
     pub(crate) topic: String,
     pub(crate) payload: Payload,
+    pub(crate) traceparent: Option<String>,
 }
 
 /// Place of a payload.
@@ -135,6 +136,7 @@ struct Draft {
     text: Option<String>,
     base64: Option<String>,
     file: Option<PathBuf>,
+    traceparent: Option<String>,
 }
 
 impl TryFrom<Draft> for Publish {
@@ -147,7 +149,7 @@ impl TryFrom<Draft> for Publish {
             (None, None, Some(path)) => Payload::File(path),
             _ => return Err("exactly one of text, base64 and file is needed".to_owned()),
         };
-        Ok(Self { topic: draft.topic, payload })
+        Ok(Self { topic: draft.topic, payload, traceparent: draft.traceparent })
     }
 }
 

@@ -48,7 +48,7 @@ use tracing_subscriber::prelude::*;
 
 /// Shown under the flags by `--help`.
 const CONTRACT: &str = r#"LINES IN (one JSON object each, at most 64 MiB; "ref" is any JSON and optional):
-  {"op":"publish","ref":R,"topic":T,"text"|"base64"|"file":…}
+  {"op":"publish","ref":R,"topic":T,"text"|"base64"|"file":…[,"traceparent":W3C]}
   {"op":"publish_random","ref":R,"topic":T,"size":BYTES,"count":N}
   {"op":"stats","ref":R}                    {"op":"peers","ref":R}
   {"op":"connect","ref":R,"address":A}      {"op":"disconnect","ref":R,"peer":P}
@@ -105,7 +105,7 @@ EVENTS:
   ready {peer_id,listen,admin}         the first line of all; admin is the address of --admin, or null
   mode {mode}                          offline, degraded or online; once at the start, then changes;
                                        online also when linked with all of a few peers, after 5 s
-  delivered {id,topic,origin,from,hops,size,sha256,cursor[,payload][,text]}
+  delivered {id,topic,origin,from,hops,size,sha256,cursor[,payload][,text][,traceparent]}
                                        own transactions too ("from" is null), each once
   gap {after,until[,missed]}           cursors whose transactions are no longer retained; with missed
                                        {from,until}: what was created between these times (ms) is

@@ -102,6 +102,8 @@ pub(crate) enum Line {
         payload: Option<String>,
         #[serde(skip_serializing_if = "Option::is_none")]
         text: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        traceparent: Option<String>,
     },
     Gap {
         after: Cursor,

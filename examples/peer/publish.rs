@@ -130,7 +130,12 @@ impl Publisher {
         };
         let (node, out) = (self.node.clone(), self.out.clone());
         self.hand_over(payload.len(), async move {
-            let line = match node.publish(&publish.topic, payload).await {
+            let topic = &publish.topic;
+            let published = match &publish.traceparent {
+                Some(text) => node.publish_traced(topic, payload, text).await,
+                None => node.publish(topic, payload).await,
+            };
+            let line = match published {
                 Ok(receipt) => Line::Published { r#ref, id: receipt.id() },
                 Err(error) => Line::PublishFailed { r#ref, error: error.to_string() },
             };

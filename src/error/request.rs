@@ -67,6 +67,11 @@ pub enum RequestError {
     /// A protocol has a name of 1 to 128 printable ASCII characters without spaces; no retry helps.
     #[error("a protocol has a name of 1 to 128 printable ASCII characters without spaces")]
     InvalidProtocol,
+    /// The text is no `traceparent` of W3C. Nothing was sent; no retry helps.
+    #[error(
+        "a traceparent is a version, 32, 16 and 2 hexadecimal digits in lower case, joined by dashes"
+    )]
+    InvalidTraceparent,
     /// The protocol has a handler already, which stays; a retry helps once that is taken away. Or the name is
     /// the node's own, since it begins with `sorcha.`; no retry helps then.
     #[error("the protocol {protocol:?} has a handler already")]

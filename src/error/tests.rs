@@ -191,6 +191,7 @@ fn with_causes(samples: &mut Samples) {
         Failed => RequestError::Failed,
         ToSelf => RequestError::ToSelf,
         InvalidProtocol => RequestError::InvalidProtocol,
+        InvalidTraceparent => RequestError::InvalidTraceparent,
         ProtocolTaken => RequestError::ProtocolTaken { protocol: "p".to_owned() },
         Closed => RequestError::Closed,
     );
@@ -216,6 +217,7 @@ fn of_operations(samples: &mut Samples) {
     add!(samples, PublishError:
         TooLarge => PublishError::TooLarge { size: 2, limit: 1 },
         Topic => PublishError::from(ParseIdError::EmptyTopic),
+        InvalidTraceparent => PublishError::InvalidTraceparent,
         Invalid => PublishError::Invalid(InvalidTransaction::Unsigned),
         TooMany => PublishError::TooMany { max_count: 2, max_bytes: 1 },
         NotValid => PublishError::NotValid { reason: Refusal::Rejected },

@@ -18,7 +18,7 @@ use crate::protocol::{
 use crate::types::WallTime;
 use crate::types::{
     Endpoint, Explanation, Header, LinkStatus, Mode, PeerId, PeerTest, PublishStatus, Refusal,
-    Stats, Transaction, TransactionId,
+    Stats, TraceContext, Transaction, TransactionId,
 };
 
 use super::room::Taken;
@@ -129,6 +129,7 @@ pub(super) struct Ask {
     pub(super) protocol: String,
     pub(super) body: Bytes,
     pub(super) within: Duration,
+    pub(super) trace: Option<TraceContext>,
     pub(super) reply: oneshot::Sender<Result<Bytes, RequestError>>,
 }
 
@@ -180,6 +181,8 @@ impl StoreFailure {
 #[derive(Debug)]
 pub(super) struct Draft {
     pub(super) parts: Vec<(Header, Bytes)>,
+    /// Trace context of all of them.
+    pub(super) trace: Option<TraceContext>,
     /// Entry of the outbox whose place the only transaction takes.
     pub(super) renews: Option<TransactionId>,
     pub(super) reply: oneshot::Sender<PublishAnswer>,

@@ -33,6 +33,7 @@ use super::handlers::Handlers;
 use super::late_news::LateNews;
 use super::messages::{CallIds, Completion, Draft, NodeState, SignedDraft};
 use super::past::{self, AllMissed};
+use super::recent_traces::RecentTraces;
 use super::restore::Stores;
 use super::room::Room;
 use super::store_lease::HeldLeases;
@@ -124,9 +125,17 @@ struct Shared {
     events: broadcast::Sender<Event>,
     newest: watch::Sender<Cursor>,
     late_news: Arc<LateNews>,
+    traces: Arc<RecentTraces>,
     missed: watch::Sender<AllMissed>,
     health: Arc<Health>,
     clock: Arc<PublishClock>,
+}
+
+impl Shared {
+    fn news(&self) -> LogNews {
+        let (newest, missed) = (self.newest.subscribe(), self.missed.subscribe());
+        LogNews { newest, missed, traces: Arc::clone(&self.traces) }
+    }
 }
 
 /// Receiving ends of the channels to the workers.
@@ -317,7 +326,7 @@ impl Parts {
             refused_publishes: Arc::clone(&refused_publishes),
             queue: Arc::clone(&self.queue),
             log: Arc::clone(&self.log),
-            news: LogNews { newest: shared.newest.subscribe(), missed: shared.missed.subscribe() },
+            news: shared.news(),
             late_news: Arc::clone(&shared.late_news),
             subscribed: SubscribedTopics::default(),
             names: DurableNames::default(),
@@ -344,6 +353,7 @@ impl Parts {
             inbound: Inbound { channel: inbound, room: Room::new(shares.inbound) },
             publish_room: shared.publish_room.clone(),
             store_memory: shares.stores,
+            traces: Arc::clone(&shared.traces),
             handlers: HandlerTasks::new(handlers, shared.done.clone()),
             tasks: JoinSet::new(),
             sources: JoinSet::new(),
@@ -413,6 +423,7 @@ impl Parts {
             publish_room: Room::new(self.config.shares().publishes),
             newest: watch::Sender::new(newest),
             late_news: Arc::default(),
+            traces: Arc::default(),
             missed: watch::Sender::new(missed),
             health: Arc::new(Health::new(events.clone())),
             events,
@@ -437,6 +448,7 @@ impl Parts {
             log: Arc::clone(&self.log),
             newest: shared.newest.clone(),
             late_news: Arc::clone(&shared.late_news),
+            traces: Arc::clone(&shared.traces),
             missed: shared.missed.clone(),
             health: Arc::clone(&shared.health),
             done: done(),

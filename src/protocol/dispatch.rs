@@ -76,8 +76,8 @@ impl Protocol {
             Input::Measured { link, received, taken } => {
                 self.with_link(link, |core, link| core.on_traffic(link, received, taken));
             }
-            Input::Request { call, peer, protocol, body, within } => {
-                self.on_request(call, peer, protocol, body, within);
+            Input::Request { call, peer, protocol, body, within, trace } => {
+                self.on_request(call, peer, protocol, body, within, trace);
             }
             Input::CancelRequest { call } => self.on_cancel_call(call),
             Input::Serving(protocols) => self.on_serving(protocols),
@@ -196,8 +196,8 @@ impl Protocol {
             Message::Probed { nonce, received, payload } => {
                 self.on_probed(link, nonce, received, payload.len());
             }
-            Message::Request { id, protocol, size, timeout_ms, body } => {
-                self.on_request_of_peer(link, id, protocol, (size, timeout_ms), &body);
+            Message::Request { id, protocol, size, timeout_ms, body, trace } => {
+                self.on_request_of_peer(link, id, (protocol, trace), (size, timeout_ms), &body);
             }
             Message::Response { id, status, size, body, reason } => {
                 self.on_response(link, id, status, size, (body, &reason));

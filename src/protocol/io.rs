@@ -12,7 +12,7 @@ use crate::error::{RequestError, StoreErrorKind, TestError};
 use crate::types::{
     Ban, Endpoint, EntryState, Event, FailureKind, Head, InvalidTransaction, LinkId, Message,
     NewEntry, Partial, PeerId, PeerRecord, PeerTest, Piece, Proofs, StoredPeer, TopicKey,
-    Transaction, TransactionId, TransportKind, Verdict, WallTime,
+    TraceContext, Transaction, TransactionId, TransportKind, Verdict, WallTime,
 };
 
 use super::refusal::{AnswerRefusal, ConnectFailure, PublishRefusal};
@@ -267,6 +267,8 @@ pub enum Input {
         body: Bytes,
         /// Time that the caller waits, at most 10 min.
         within: Duration,
+        /// Trace context that the peer is told.
+        trace: Option<TraceContext>,
     },
     /// The host does not wait for the answer to a request any more: there will be no [`Output::Answered`].
     CancelRequest {
@@ -503,6 +505,8 @@ pub enum Output {
         body: Bytes,
         /// Time that the peer still waits.
         within: Duration,
+        /// Trace context that the peer told.
+        trace: Option<TraceContext>,
     },
     /// Break the handling of a request off: nobody waits for the answer any more.
     RequestCancelled {

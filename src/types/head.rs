@@ -4,7 +4,9 @@ use bytes::Bytes;
 use ed25519_dalek::VerifyingKey;
 
 use super::transaction::{check_signature, verify_signed};
-use super::{Header, InvalidTransaction, Signature, Signed, Transaction, TransactionId};
+use super::{
+    Header, InvalidTransaction, Signature, Signed, TraceContext, Transaction, TransactionId,
+};
 
 /// Header with the signature of its origin.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,6 +15,7 @@ pub struct Head {
     header: Header,
     bytes: Bytes,
     signature: Signature,
+    trace: Option<TraceContext>,
 }
 
 impl Head {
@@ -23,6 +26,7 @@ impl Head {
             header: transaction.header().clone(),
             bytes: transaction.header_bytes().clone(),
             signature: transaction.signature().clone(),
+            trace: transaction.trace(),
         }
     }
 
@@ -34,7 +38,7 @@ impl Head {
     pub fn from_parts(bytes: Bytes, signature: Signature) -> Result<Self, InvalidTransaction> {
         let header = Header::from_bytes(&bytes)?;
         let id = TransactionId::from_bytes(*blake3::hash(&bytes).as_bytes());
-        Ok(Self { id, header, bytes, signature })
+        Ok(Self { id, header, bytes, signature, trace: None })
     }
 
     /// The id: BLAKE3 of the header bytes.
@@ -57,12 +61,24 @@ impl Head {
         &self.signature
     }
 
+    /// Trace context that goes with the transaction, outside of what is signed.
+    pub fn trace(&self) -> Option<TraceContext> {
+        self.trace
+    }
+
+    /// The same with another trace context.
+    #[must_use]
+    pub fn with_trace(self, trace: Option<TraceContext>) -> Self {
+        Self { trace, ..self }
+    }
+
     /// The transaction with its payload, whose hash is left to [`Transaction::verify`].
     ///
     /// # Errors
     /// [`InvalidTransaction::Length`] when the payload has another length than the header says.
     pub fn with_payload(self, payload: Bytes) -> Result<Transaction, InvalidTransaction> {
-        Transaction::from_parts(self.bytes, self.signature, payload)
+        let transaction = Transaction::from_parts(self.bytes, self.signature, payload)?;
+        Ok(transaction.with_trace(self.trace))
     }
 
     /// Checks the signature; `require_signature` is the network's policy.

@@ -1,4 +1,4 @@
-//! Lower-case hexadecimal for 32-byte ids.
+//! Hexadecimal, written in lower case.
 
 /// Writes `bytes` as lower-case hex digits.
 pub(crate) fn write(bytes: &[u8], f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -27,6 +27,18 @@ pub(crate) fn parse32(text: &str) -> Option<[u8; 32]> {
         out[i] = nibble(pair[0])? << 4 | nibble(pair[1])?;
     }
     Some(out)
+}
+
+/// Reads two lower-case digits for each byte of `out`; `None` where `digits` are others.
+pub(super) fn read_lower(digits: &[u8], out: &mut [u8]) -> Option<()> {
+    let pairs = digits.as_chunks::<2>().0.iter();
+    for (byte, pair) in out.iter_mut().zip(pairs) {
+        if pair.iter().any(u8::is_ascii_uppercase) {
+            return None;
+        }
+        *byte = nibble(pair[0])? << 4 | nibble(pair[1])?;
+    }
+    Some(())
 }
 
 fn nibble(digit: u8) -> Option<u8> {

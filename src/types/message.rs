@@ -7,8 +7,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Bound, CloseReason, Head, Interest, PeerRecord, PieceRange, Reconcile, Refusal, Transaction,
-    TransactionId, WallTime,
+    Bound, CloseReason, Head, Interest, PeerRecord, PieceRange, Reconcile, Refusal, TraceContext,
+    Transaction, TransactionId, WallTime,
 };
 
 /// Oldest wire version that this node speaks.
@@ -290,6 +290,8 @@ pub enum Message {
         timeout_ms: u32,
         /// The first bytes of the body, at most [`super::PIECE_BYTES`].
         body: Bytes,
+        /// Trace context of the request, where the sender's host gave one.
+        trace: Option<TraceContext>,
     },
     /// Answer to [`Message::Request`], with the first bytes of its body.
     Response {
@@ -361,6 +363,7 @@ impl Message {
     /// Number of bytes on the wire, about: what queues are bounded by.
     pub fn weight(&self) -> usize {
         const ID: usize = 34;
+        let traced = |trace: Option<TraceContext>| trace.map_or(0, |_| TraceContext::BYTES + 2);
         let topics = |i: &Interest| 8 * i.topics.as_ref().map_or(0, Vec::len);
         8 + match self {
             Self::Hello(hello) => 400 + topics(&hello.interest) + 34 * hello.proofs.len(),
@@ -372,7 +375,9 @@ impl Message {
             | Self::Switch { .. }
             | Self::CancelRequest { .. }
             | Self::Flushed => 12,
-            Self::Request { protocol, body, .. } => 32 + protocol.len() + body.len(),
+            Self::Request { protocol, body, trace, .. } => {
+                32 + protocol.len() + body.len() + traced(*trace)
+            }
             Self::Response { reason, body, .. } => 32 + reason.len() + body.len(),
             Self::BodyPart { data, .. } => 20 + data.len(),
             Self::Ask(ranges) | Self::Answer(ranges) => ranges.weight(),
@@ -389,12 +394,14 @@ impl Message {
             Self::Receiving { .. } => ID + 4,
             Self::Probe { payload, .. } | Self::Probed { payload, .. } => 20 + payload.len(),
             Self::Offer(offer) => {
-                offer.head.header_bytes().len() + offer.head.signature().as_bytes().len() + 16
+                let (header, proof) = (offer.head.header_bytes(), offer.head.signature());
+                header.len() + proof.as_bytes().len() + 16 + traced(offer.head.trace())
             }
             Self::Reserve(reservation) => 44 + 4 * reservation.ranges.len(),
             Self::Push { transaction, .. } => {
                 let proof = transaction.signature().as_bytes().len();
-                transaction.payload().len() + transaction.header_bytes().len() + proof + 16
+                let parts = transaction.payload().len() + transaction.header_bytes().len();
+                parts + proof + 16 + traced(transaction.trace())
             }
             Self::Piece(piece) => piece.bytes.len() + piece.proof.len() + 60,
         }

@@ -35,6 +35,7 @@ mod stats;
 #[cfg_attr(not(any(test, feature = "node")), allow(dead_code))]
 mod summary;
 mod time;
+mod trace;
 mod transaction;
 mod tree;
 #[cfg(not(feature = "unstable-core"))]

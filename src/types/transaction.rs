@@ -6,7 +6,9 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes, BytesMut};
 use ed25519_dalek::{Verifier, VerifyingKey};
 
-use super::{MAX_TOPIC_BYTES, PeerId, Signature, Signed, Topic, TransactionId, WallTime};
+use super::{
+    MAX_TOPIC_BYTES, PeerId, Signature, Signed, Topic, TraceContext, TransactionId, WallTime,
+};
 
 /// Separates header bytes from everything else that is ever hashed or signed; the last byte is
 /// the layout's version.
@@ -143,12 +145,14 @@ pub enum InvalidTransaction {
     Signature,
 }
 
+#[derive(Clone)]
 struct Inner {
     id: TransactionId,
     header: Header,
     header_bytes: Bytes,
     signature: Signature,
     payload: Bytes,
+    trace: Option<TraceContext>,
 }
 
 /// Transaction: a payload under a header that its id commits to. Immutable; cloning shares the
@@ -173,7 +177,7 @@ impl Transaction {
         check_length(&header, &payload)?;
         let header_bytes = header.to_bytes();
         let id = TransactionId::from_bytes(*blake3::hash(&header_bytes).as_bytes());
-        Ok(Self(Arc::new(Inner { id, header, header_bytes, signature, payload })))
+        Ok(Self(Arc::new(Inner { id, header, header_bytes, signature, payload, trace: None })))
     }
 
     /// Puts a transaction together from bytes off the wire or off a disk. The id is computed,
@@ -189,7 +193,7 @@ impl Transaction {
         let header = Header::from_bytes(&header_bytes)?;
         check_length(&header, &payload)?;
         let id = TransactionId::from_bytes(*blake3::hash(&header_bytes).as_bytes());
-        Ok(Self(Arc::new(Inner { id, header, header_bytes, signature, payload })))
+        Ok(Self(Arc::new(Inner { id, header, header_bytes, signature, payload, trace: None })))
     }
 
     /// The id: BLAKE3 of the header bytes.
@@ -225,6 +229,33 @@ impl Transaction {
     /// Returns the peer that published the transaction.
     pub fn origin(&self) -> PeerId {
         self.0.header.origin
+    }
+
+    /// W3C trace context that was published with the transaction, as the text of a `traceparent`; `None`
+    /// where none was, where its trace is not recorded, or where it got lost on the way.
+    ///
+    /// It stands beside what is signed and proves nothing. It travels with the transaction over nodes
+    /// that know of it, is kept in memory for a while and stored nowhere: see the guide's page on
+    /// operating. Two transactions that differ in it alone are equal.
+    pub fn traceparent(&self) -> Option<String> {
+        self.0.trace.map(|trace| trace.to_string())
+    }
+
+    pub(crate) fn trace(&self) -> Option<TraceContext> {
+        self.0.trace
+    }
+
+    /// The same transaction with another trace context.
+    #[must_use]
+    pub(crate) fn with_trace(mut self, trace: Option<TraceContext>) -> Self {
+        if self.0.trace == trace {
+            return self;
+        }
+        match Arc::get_mut(&mut self.0) {
+            Some(inner) => inner.trace = trace,
+            None => self.0 = Arc::new(Inner { trace, ..Inner::clone(&self.0) }),
+        }
+        self
     }
 
     /// Checks that the payload is what the header promised.
@@ -277,6 +308,7 @@ impl Transaction {
             header_bytes,
             signature: self.0.signature.clone(),
             payload,
+            trace: self.0.trace,
         }))
     }
 }
@@ -338,6 +370,7 @@ impl fmt::Debug for Transaction {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::Head;
 
     fn header(payload: &[u8]) -> Header {
         Header::new(
@@ -370,6 +403,25 @@ mod tests {
         let mut tag = good.to_vec();
         tag[0] ^= 1;
         assert!(Header::from_bytes(&tag).is_err());
+    }
+
+    #[test]
+    fn a_trace_context_is_beside_the_transaction() {
+        let payload = Bytes::from_static(b"x");
+        let plain = Transaction::new(header(b"x"), Signature::None, payload).unwrap();
+        let text = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let trace = TraceContext::parse(text);
+        // Shared with `plain`, and then not.
+        let traced = plain.clone().with_trace(trace);
+        assert_eq!((plain.traceparent(), traced.traceparent().as_deref()), (None, Some(text)));
+        assert_eq!(
+            (&traced, traced.id(), traced.to_bytes()),
+            (&plain, plain.id(), plain.to_bytes())
+        );
+        assert_eq!(traced.detached().traceparent().as_deref(), Some(text));
+        let head = Head::of(&traced).with_payload(traced.payload().clone()).unwrap();
+        assert_eq!(head.traceparent().as_deref(), Some(text));
+        assert_eq!(traced.with_trace(None).traceparent(), None);
     }
 
     #[test]

@@ -20,5 +20,6 @@ pub use super::reconcile::{
 pub use super::record::{RECORD_LIFETIME_MS, RecordDraft};
 pub use super::signature::MAX_BATCH;
 pub use super::time::MonoTime;
+pub use super::trace::TraceContext;
 pub use super::transaction::MAX_HEADER_BYTES;
 pub use super::tree::{MAX_PROOF_BYTES, Proofs, piece_len, pieces_of, verify_piece};

@@ -3,7 +3,12 @@
 use std::net::IpAddr;
 
 use super::WireError;
-use crate::types::{CloseReason, Refusal, ResponseStatus, Signature};
+use crate::types::{CloseReason, Refusal, ResponseStatus, Signature, TraceContext};
+
+use super::fields::Value;
+
+/// Field number of trace contexts, in every message that has one.
+pub(super) const TRACE: u32 = 15;
 
 /// Field numbers of the `oneof` in `Message`.
 pub(super) mod kind {
@@ -159,6 +164,12 @@ pub(super) fn signature_of(bytes: &[u8]) -> Result<Signature, WireError> {
         actual: bytes.len(),
         expected: "0, 64 or 65 and up to 6 hashes",
     })
+}
+
+/// The trace context of a field that a peer sent. One that is malformed is none, whatever is wrong with
+/// it: what it stands beside is worth more.
+pub(super) fn trace_of(value: Value<'_>) -> Option<TraceContext> {
+    TraceContext::from_bytes(value.bytes("trace").ok()?)
 }
 
 /// Exactly `N` bytes.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::WireError;
-use super::convert::{exactly, ip_of, kind, reason_of, refusal_of, signature_of};
+use super::convert::{TRACE, exactly, ip_of, kind, reason_of, refusal_of, signature_of, trace_of};
 use super::decode_request;
 use super::fields::Fields;
 use crate::types::{
@@ -315,12 +315,14 @@ fn id_list(body: &[u8]) -> Result<Vec<TransactionId>, WireError> {
 
 fn push(frame: &Bytes, body: &[u8]) -> Result<Message, WireError> {
     let (mut hop, mut header, mut signature, mut payload) = (0, &[][..], &[][..], &[][..]);
+    let mut trace = None;
     for field in Fields(body) {
         match field? {
             (1, value) => hop = value.hop()?,
             (2, value) => header = value.bytes("header")?,
             (3, value) => signature = value.bytes("signature")?,
             (4, value) => payload = value.bytes("payload")?,
+            (TRACE, value) => trace = trace_of(value),
             _ => {}
         }
     }
@@ -331,7 +333,7 @@ fn push(frame: &Bytes, body: &[u8]) -> Result<Message, WireError> {
     } else {
         together(header, payload)
     };
-    let transaction = Transaction::from_parts(header, signature, payload)?;
+    let transaction = Transaction::from_parts(header, signature, payload)?.with_trace(trace);
     Ok(Message::Push { transaction, hop })
 }
 
@@ -354,7 +356,7 @@ fn piece(frame: &Bytes, body: &[u8]) -> Result<Piece, WireError> {
 
 fn offer(body: &[u8]) -> Result<Offer, WireError> {
     let (mut hop, mut header, mut signature) = (0, &[][..], &[][..]);
-    let (mut complete, mut place) = (false, 0);
+    let (mut complete, mut place, mut trace) = (false, 0, None);
     for field in Fields(body) {
         match field? {
             (1, value) => hop = value.hop()?,
@@ -362,12 +364,13 @@ fn offer(body: &[u8]) -> Result<Offer, WireError> {
             (3, value) => signature = value.bytes("signature")?,
             (4, value) => complete = value.uint("complete")? != 0,
             (5, value) => place = value.uint32("place")?,
+            (TRACE, value) => trace = trace_of(value),
             _ => {}
         }
     }
     WireError::bound("header (bytes)", header.len(), MAX_HEADER_BYTES)?;
     let head = Head::from_parts(Bytes::copy_from_slice(header), signature_of(signature)?)?;
-    Ok(Offer { head, hop, place, complete })
+    Ok(Offer { head: head.with_trace(trace), hop, place, complete })
 }
 
 fn receiving(body: &[u8]) -> Result<Message, WireError> {

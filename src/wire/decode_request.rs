@@ -3,14 +3,14 @@
 use bytes::Bytes;
 
 use super::WireError;
-use super::convert::status_of;
+use super::convert::{TRACE, status_of, trace_of};
 use super::decode::{slice, text};
 use super::fields::Fields;
 use crate::types::{MAX_PROTOCOL_BYTES, MAX_REASON_BYTES, Message, PIECE_BYTES, is_protocol_name};
 
 pub(super) fn request(frame: &Bytes, body: &[u8]) -> Result<Message, WireError> {
     let (mut id, mut protocol, mut size) = (0, &[][..], 0);
-    let (mut timeout_ms, mut data) = (0, &[][..]);
+    let (mut timeout_ms, mut data, mut trace) = (0, &[][..], None);
     for field in Fields(body) {
         match field? {
             (1, value) => id = value.uint("id")?,
@@ -18,6 +18,7 @@ pub(super) fn request(frame: &Bytes, body: &[u8]) -> Result<Message, WireError> 
             (3, value) => size = value.uint("size")?,
             (4, value) => timeout_ms = value.uint32("timeout_ms")?,
             (5, value) => data = value.bytes("body")?,
+            (TRACE, value) => trace = trace_of(value),
             _ => {}
         }
     }
@@ -27,7 +28,7 @@ pub(super) fn request(frame: &Bytes, body: &[u8]) -> Result<Message, WireError> 
         return Err(WireError::Text { what: "protocol" });
     }
     let body = first_part(frame, data, size)?;
-    Ok(Message::Request { id, protocol: protocol.to_owned(), size, timeout_ms, body })
+    Ok(Message::Request { id, protocol: protocol.to_owned(), size, timeout_ms, body, trace })
 }
 
 pub(super) fn response(frame: &Bytes, body: &[u8]) -> Result<Message, WireError> {

@@ -3,10 +3,10 @@
 //! Every body is written by one function, run twice: over [`Count`] for its length, then over the
 //! buffer. So lengths and bytes cannot disagree, and the buffer is allocated once, at its size.
 
-use super::convert::{kind, reason_code, refusal_code, status_code, with_ip_bytes};
+use super::convert::{TRACE, kind, reason_code, refusal_code, status_code, with_ip_bytes};
 use crate::types::{
     Announcement, Bound, Hello, Interest, Message, Offer, PeerRecord, Piece, Range, RangeContent,
-    Reconcile, Refusal, Reservation, Transaction, TransactionId, WallTime,
+    Reconcile, Refusal, Reservation, TraceContext, Transaction, TransactionId, WallTime,
 };
 
 const VARINT: u32 = 0;
@@ -100,6 +100,13 @@ fn bytes(out: &mut impl Out, number: u32, value: &[u8]) {
     }
 }
 
+/// A trace context, where there is one.
+fn trace(out: &mut impl Out, context: Option<TraceContext>) {
+    if let Some(context) = context {
+        bytes(out, TRACE, context.as_bytes());
+    }
+}
+
 fn nested(out: &mut impl Out, number: u32, body: &(impl Body + ?Sized)) {
     tag(out, number, LENGTH);
     out.varint(body.len() as u64);
@@ -179,9 +186,9 @@ impl Body for Message {
                 nested(out, kind::PROBED, &Probed { nonce: *nonce, received: *received, payload });
             }
             Self::Switch { step } => nested(out, kind::SWITCH, &Numbers([u64::from(*step)])),
-            Self::Request { id, protocol, size, timeout_ms, body } => {
-                let timeout_ms = *timeout_ms;
-                let request = Request { id: *id, protocol, size: *size, timeout_ms, body };
+            Self::Request { id, protocol, size, timeout_ms, body, trace } => {
+                let (id, size, timeout_ms, trace) = (*id, *size, *timeout_ms, *trace);
+                let request = Request { id, protocol, size, timeout_ms, body, trace };
                 nested(out, kind::REQUEST, &request);
             }
             Self::Response { id, status, size, body, reason } => {
@@ -255,6 +262,7 @@ struct Request<'a> {
     size: u64,
     timeout_ms: u32,
     body: &'a [u8],
+    trace: Option<TraceContext>,
 }
 
 impl Body for Request<'_> {
@@ -264,6 +272,7 @@ impl Body for Request<'_> {
         uint(out, 3, self.size);
         uint(out, 4, u64::from(self.timeout_ms));
         bytes(out, 5, self.body);
+        trace(out, self.trace);
     }
 }
 
@@ -399,6 +408,7 @@ impl Body for Push<'_> {
         bytes(out, 2, self.transaction.header_bytes());
         bytes(out, 3, self.transaction.signature().as_bytes());
         bytes(out, 4, self.transaction.payload());
+        trace(out, self.transaction.trace());
     }
 }
 
@@ -470,6 +480,7 @@ impl Body for Offer {
         bytes(out, 3, self.head.signature().as_bytes());
         uint(out, 4, u64::from(self.complete));
         uint(out, 5, u64::from(self.place));
+        trace(out, self.head.trace());
     }
 }
 

@@ -67,8 +67,14 @@ impl Server {
 
 /// A pair of linked nodes, of which the first has the listener.
 async fn linked() -> (Server, PeerNode) {
-    let server = Server::start(|_| ()).await;
-    let peer = start(builder().bootstrap([address(&server.node)])).await;
+    // An open network tells only where it is asked to.
+    let tells = |config: &mut Config| config.messages.explain = Some(true);
+    let server = Server::start(tells).await;
+    let peer = start_with(|config| {
+        config.discovery.bootstrap = vec![address(&server.node).parse().unwrap()];
+        tells(config);
+    });
+    let peer = peer.await;
     ready(&server.node, 1).await;
     ready(&peer, 1).await;
     (server, peer)
@@ -110,11 +116,19 @@ async fn every_path_is_answered_as_the_document_says() {
 #[tokio::test(flavor = "multi_thread")]
 async fn figures_are_those_of_the_node() {
     let (server, peer) = linked().await;
-    server.node.publish("orders", "one widget").await.unwrap().replicated(1).await.unwrap();
+    let receipt = server.node.publish("orders", "one widget").await.unwrap();
+    receipt.replicated(1).await.unwrap();
+    let id = receipt.id();
     let status = server.json("/api/v1/status").await;
     assert_eq!(status["peer_id"], server.node.peer_id().to_string());
     assert_eq!(status["listen"], json!([address(&server.node)]));
     assert_eq!((&status["ready"], &status["actions"]), (&json!(true), &json!(true)));
+    let path = format!("/api/v1/transactions/{id}/explain");
+    let explained = server.json(&path).await;
+    assert_eq!((&explained["own"], &explained["topic"]), (&json!(true), &json!("orders")));
+    let across = server.json(&format!("{path}?across=true")).await;
+    assert_eq!(across["elsewhere"][peer.peer_id().to_string()]["state"], "stored", "{across}");
+    assert_eq!(server.get(&format!("{path}?across=yes")).await.status, 400);
     let stats = server.json("/api/v1/stats").await;
     assert_eq!(stats["peers"]["links"], 1);
     assert_eq!(stats["counters"]["transactions_published"], 1);

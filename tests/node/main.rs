@@ -53,4 +53,5 @@ mod statistics;
 mod thin;
 #[cfg(feature = "sqlite")]
 mod topics;
+mod traces;
 mod validators;

@@ -16,7 +16,12 @@ fn an_operator_finds_the_way_about_a_page_without_faults() {
     }
     let (mut node, admin) = node(&[]);
     let url = format!("http://{admin}/");
-    let mut others = [(); 2].map(|()| Peer::start(["--memory", "--bootstrap", &node.listen]));
+    // The network is open to all, so its nodes tell others only where they are asked to.
+    let dir = tempfile::tempdir().unwrap();
+    let telling = dir.path().join("telling.toml");
+    std::fs::write(&telling, "[messages]\nexplain = true\n").unwrap();
+    let flags = ["--memory", "--bootstrap", &node.listen, "--config", telling.to_str().unwrap()];
+    let mut others = [(); 2].map(|()| Peer::start(flags));
     for other in &others {
         node.wait("peer_up", |line| line["peer"] == other.id);
     }

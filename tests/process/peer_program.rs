@@ -309,11 +309,11 @@ fn answers_to(lines: &str) -> Vec<String> {
 fn the_help_lists_what_there_is() {
     let output = Command::new(example("peer")).arg("--help").output().unwrap();
     let help = String::from_utf8(output.stdout).unwrap();
-    for there in ["--listen", "--http", "grpc-stream", "websocket", "grpc-unary", "rest", "--serve"]
+    for there in ["--listen", "--http", "grpc-stream", "websocket", "grpc-unary", "rest", "--admin"]
     {
         assert!(help.contains(there), "{there}: {help}");
     }
-    for missing in ["not available", "explain"] {
+    for missing in ["not available"] {
         assert!(!help.contains(missing), "{missing}: {help}");
     }
 }

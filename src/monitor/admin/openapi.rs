@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use utoipa::OpenApi;
 
 use super::routes::ROUTES;
-use super::views::{actions, dead_letters, events, health, history, peers, stats, status};
+use super::views::{actions, dead_letters, events, explain, health, history, peers, stats, status};
 
 /// Name of the token among the security schemes.
 const TOKEN: &str = "token";
@@ -37,6 +37,7 @@ const TOKEN: &str = "token";
         dead_letters::delete,
         events::follow,
         events::recent,
+        explain::explain,
         history::history,
     ),
     components(schemas(super::views::Problem, history::SpanName))

@@ -19,7 +19,7 @@ use tokio::time::timeout;
 
 use super::Shared;
 use super::reply::{Body, Content, Reply};
-use super::views::{actions, dead_letters, events, health, history, peers, stats, status};
+use super::views::{actions, dead_letters, events, explain, health, history, peers, stats, status};
 use crate::node::PeerNode;
 use crate::types::{PeerId, TransactionId};
 use crate::web::Problem;
@@ -53,6 +53,7 @@ pub(super) enum Operation {
     Disconnect,
     ResetBreaker,
     Test,
+    Explain,
     DeadLetters,
     Redeliver,
     Delete,
@@ -96,6 +97,7 @@ pub(super) const ROUTES: &[Route] = &[
     post("/api/v1/peers/{id}/disconnect", Operation::Disconnect),
     post("/api/v1/peers/{id}/reset-breaker", Operation::ResetBreaker),
     post("/api/v1/peers/{id}/test", Operation::Test),
+    get("/api/v1/transactions/{id}/explain", &["across"], Operation::Explain),
     get("/api/v1/dead-letters", &["after", "limit"], Operation::DeadLetters),
     post("/api/v1/dead-letters/{id}/redeliver", Operation::Redeliver),
     post("/api/v1/dead-letters/{id}/delete", Operation::Delete),
@@ -316,6 +318,7 @@ async fn handle(operation: Operation, call: &Call<'_>) -> Result<Reply, Problem>
         Operation::Disconnect => actions::disconnect(call).await,
         Operation::ResetBreaker => actions::reset_breaker(call).await,
         Operation::Test => actions::test(call).await,
+        Operation::Explain => explain::explain(call).await,
         Operation::DeadLetters => dead_letters::list(call).await,
         Operation::Redeliver => dead_letters::redeliver(call).await,
         Operation::Delete => dead_letters::delete(call).await,

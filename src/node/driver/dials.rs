@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
+use tracing::Instrument;
 
 use crate::config::ConnectionConfig;
 use crate::error::{FailureKind, TransportError};
@@ -54,7 +55,13 @@ impl Dials {
         let by_rung = self.transports.iter().filter(|t| t.kind() == target.rung);
         let transports: Vec<_> = by_rung.cloned().collect();
         let (done, timeout) = (self.done.clone(), self.timeout);
-        let task = self.tasks.spawn(async move {
+        let span = tracing::debug_span!(
+            target: "sorcha_peer::overlay",
+            "dial",
+            address = %target.endpoint,
+            transport = %target.rung,
+        );
+        let task = async move {
             let endpoint = &target.endpoint;
             let dialled = tokio::time::timeout(timeout, dial_with(&transports, &target)).await;
             let completion = match dialled {
@@ -67,7 +74,8 @@ impl Dials {
                 }
             };
             let _ = done.send(completion).await;
-        });
+        };
+        let task = self.tasks.spawn(task.instrument(span.or_current()));
         self.under_way.insert(dial, task);
     }
 

@@ -7,6 +7,7 @@ use tokio::task::JoinSet;
 
 use crate::node::clock::PublishClock;
 use crate::node::messages::Completion;
+use crate::node::recent_traces::RecentTraces;
 use crate::node::room::Room;
 use crate::node::store_lease::HeldLeases;
 use crate::node::workers::peer_writer::PeerWriter;
@@ -50,6 +51,7 @@ pub(in crate::node) struct Effects {
     pub(in crate::node) publish_room: Room,
     /// Number of bytes that the stores may hold.
     pub(in crate::node) store_memory: u64,
+    pub(in crate::node) traces: Arc<RecentTraces>,
     pub(in crate::node) handlers: HandlerTasks,
     /// Loads and record checks under way.
     pub(in crate::node) tasks: JoinSet<()>,
@@ -118,6 +120,7 @@ impl Effects {
     pub(super) fn load(&mut self, ticket: Ticket, ids: Vec<TransactionId>) {
         let (log, queue, done) =
             (Arc::clone(&self.log), Arc::clone(&self.queue), self.done.clone());
+        let traces = Arc::clone(&self.traces);
         self.spawn(async move {
             let mut transactions = load_each(&*log, &ids).await;
             for (id, found) in ids.iter().zip(&mut transactions) {
@@ -127,6 +130,7 @@ impl Effects {
                     *found = entry.map(|entry| entry.transaction);
                 }
             }
+            traces.give_back(transactions.iter_mut().flatten());
             let loaded = Input::Loaded { ticket, transactions };
             let _ = done.send(Completion::Inputs(vec![loaded])).await;
         });

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
+use tracing::Instrument;
 
 use crate::error::FailureKind;
 use crate::node::messages::Completion;
@@ -88,12 +89,21 @@ impl LinkHandle {
         let (queue, waiting) = mpsc::channel(MAX_QUEUED);
         let traffic = Traffic { received: raw.received, taken: raw.taken };
         let (ended, at_end) = (inbound.channel.clone(), traffic.clone());
-        let writer = tokio::spawn(async move {
+        let span = tracing::debug_span!(
+            target: "sorcha_peer::link",
+            "link",
+            peer = %raw.remote,
+            transport = %raw.kind,
+        );
+        let span = span.or_current();
+        let writer = async move {
             if write(link, waiting, raw.sink, &done).await.is_err() {
                 let _ = ended.send(at_end.ended(link)).await;
             }
-        });
-        let reader = tokio::spawn(read(link, raw.stream, raw.leaving, inbound, traffic.clone()));
+        };
+        let reader = read(link, raw.stream, raw.leaving, inbound, traffic.clone());
+        let writer = tokio::spawn(writer.instrument(span.clone()));
+        let reader = tokio::spawn(reader.instrument(span));
         Self { queue, writer, reader, traffic }
     }
 

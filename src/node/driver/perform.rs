@@ -116,8 +116,9 @@ impl Driver {
                     let _ = reply.send(result);
                 }
             }
-            Output::Requested { ticket, peer, protocol, body, within } => {
-                self.start_handler(ticket, Request::of_peer(peer, protocol, body, within));
+            Output::Requested { ticket, peer, protocol, body, within, trace } => {
+                let request = Request::of_peer(peer, protocol, body, within, trace);
+                self.start_handler(ticket, request);
             }
             Output::RequestCancelled { ticket } => self.cancel_handler(ticket),
             Output::Answered { call, result } => self.answer_request(call, result),

@@ -35,11 +35,18 @@ impl HandlerTasks {
     fn start(&mut self, ticket: Ticket, request: Request) -> Result<(), AnswerRefusal> {
         let handler = self.handlers.get(request.protocol()).ok_or(AnswerRefusal::NotServed)?;
         let done = self.done.clone();
+        let span = tracing::debug_span!(
+            target: "sorcha_peer::messages",
+            "serve_request",
+            peer = request.peer().map(tracing::field::display),
+            protocol = request.protocol(),
+            bytes = request.body().len()
+        );
         let task = async move {
             let result = answer(handler, request).await;
             let _ = done.send(Completion::Handled { ticket, result }).await;
         };
-        self.at_work.insert(ticket, tokio::spawn(task.in_current_span()));
+        self.at_work.insert(ticket, tokio::spawn(task.instrument(span.or_current())));
         Ok(())
     }
 
@@ -70,13 +77,13 @@ impl Drop for HandlerTasks {
 impl Driver {
     /// Passes a request of the host on.
     pub(super) fn ask(&mut self, ask: Ask) {
-        let Ask { call, peer, protocol, body, within, reply } = ask;
+        let Ask { call, peer, protocol, body, within, trace, reply } = ask;
         if self.stop_at.is_some() {
             let _ = reply.send(Err(RequestError::Closed));
             return;
         }
         self.calls.insert(call, Call::Request(reply));
-        self.feed(Input::Request { call, peer, protocol, body, within });
+        self.feed(Input::Request { call, peer, protocol, body, within, trace });
     }
 
     pub(super) fn cancel_request(&mut self, call: CallId) {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
+use tracing::{Instrument, Span};
 
 use crate::config::SignaturePolicy;
 use crate::error::{PublishError, StoreError};
@@ -12,7 +13,7 @@ use crate::node::hashing::hash;
 use crate::node::messages::{Draft, PublishAnswer, Published, SignedDraft, Unpublished};
 use crate::node::room::Taken;
 use crate::protocol::PublishRefusal;
-use crate::types::{Header, InvalidTransaction, Signature, Topic, Transaction};
+use crate::types::{Header, InvalidTransaction, Signature, Topic, TraceContext, Transaction};
 
 use super::peer_node::PeerNode;
 use super::receipt::{Outcome, Receipt};
@@ -51,7 +52,41 @@ impl PeerNode {
         topic: &str,
         payload: impl Into<Bytes>,
     ) -> Result<Receipt, PublishError> {
-        let mut receipts = self.publish_all(topic, vec![payload.into()]).await?;
+        let mut receipts = self.publish_all(topic, vec![payload.into()], None).await?;
+        receipts.pop().ok_or(PublishError::Closed)
+    }
+
+    /// Publishes as [`PeerNode::publish`] does, as part of a trace: `traceparent` is the text of W3C's
+    /// trace context. It goes with the transaction, outside of what is signed, and is found again in
+    /// [`Transaction::traceparent`] wherever that is delivered. Nothing is told of a trace that is not
+    /// recorded (the last bit of the flags). See the guide's [traces](crate::guide::operating#traces).
+    ///
+    /// ```
+    /// use sorcha_peer::{Item, PeerNode, StartAt};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let node = PeerNode::builder().listen("127.0.0.1:0").start().await?;
+    /// let span = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"; // from your tracer
+    /// node.publish_traced("orders", "one widget", span).await?;
+    ///
+    /// let mut orders = node.subscribe("orders", StartAt::Earliest).await?;
+    /// let Some(Item::Delivery(delivery)) = orders.next().await else { return Ok(()) };
+    /// assert_eq!(delivery.transaction.traceparent().as_deref(), Some(span));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`PeerNode::publish`]; [`PublishError::InvalidTraceparent`].
+    pub async fn publish_traced(
+        &self,
+        topic: &str,
+        payload: impl Into<Bytes>,
+        traceparent: &str,
+    ) -> Result<Receipt, PublishError> {
+        let trace = trace_of(traceparent)?;
+        let mut receipts = self.publish_all(topic, vec![payload.into()], trace).await?;
         receipts.pop().ok_or(PublishError::Closed)
     }
 
@@ -100,14 +135,14 @@ impl PeerNode {
         let payloads = payloads.into_iter().map(Into::into);
         // One more shows that there are too many; the rest of them is not looked at.
         let payloads: Vec<Bytes> = payloads.take(max_count + 1).collect();
-        let bytes = payloads.iter().map(Bytes::len).fold(0, usize::saturating_add);
+        let bytes = bytes_of(&payloads);
         if payloads.len() > max_count || (payloads.len() > 1 && bytes > max_bytes) {
             return Err(PublishError::TooMany { max_count, max_bytes });
         }
         if payloads.is_empty() {
             return Ok(Vec::new());
         }
-        self.publish_all(topic, payloads).await
+        self.publish_all(topic, payloads, None).await
     }
 
     /// Publishes many payloads under one topic, each for itself: one result for each, in their
@@ -127,29 +162,38 @@ impl PeerNode {
         I::Item: Into<Bytes>,
     {
         let payloads: Vec<Bytes> = payloads.into_iter().map(Into::into).collect();
-        let mut under_way = Vec::with_capacity(payloads.len());
-        for payload in payloads {
-            under_way.push(self.hand_over(topic, vec![payload]).await);
-        }
-        let mut results = Vec::with_capacity(under_way.len());
-        for handed in under_way {
-            let receipts = match handed {
-                Ok(handed) => self.receipts(handed).await,
-                Err(error) => Err(error),
-            };
-            let receipt = receipts.and_then(|mut all| all.pop().ok_or(PublishError::Closed));
-            results.push(receipt);
-        }
-        results
+        let span = publish_span(topic, payloads.len(), bytes_of(&payloads));
+        let publish = async {
+            let mut under_way = Vec::with_capacity(payloads.len());
+            for payload in payloads {
+                under_way.push(self.hand_over(topic, vec![payload], None).await);
+            }
+            let mut results = Vec::with_capacity(under_way.len());
+            for handed in under_way {
+                let receipts = match handed {
+                    Ok(handed) => self.receipts(handed).await,
+                    Err(error) => Err(error),
+                };
+                let receipt = receipts.and_then(|mut all| all.pop().ok_or(PublishError::Closed));
+                results.push(receipt);
+            }
+            results
+        };
+        publish.instrument(span).await
     }
 
     async fn publish_all(
         &self,
         topic: &str,
         payloads: Vec<Bytes>,
+        trace: Option<TraceContext>,
     ) -> Result<Vec<Receipt>, PublishError> {
-        let handed = self.hand_over(topic, payloads).await?;
-        self.receipts(handed).await
+        let span = publish_span(topic, payloads.len(), bytes_of(&payloads));
+        let publish = async {
+            let handed = self.hand_over(topic, payloads, trace).await?;
+            self.receipts(handed).await
+        };
+        publish.instrument(span).await
     }
 
     /// Makes headers and puts all into the queue to the signer.
@@ -157,23 +201,25 @@ impl PeerNode {
         &self,
         topic: &str,
         payloads: Vec<Bytes>,
+        trace: Option<TraceContext>,
     ) -> Result<HandedOver, PublishError> {
-        let bytes = payloads.iter().map(Bytes::len).fold(0, usize::saturating_add);
+        let bytes = bytes_of(&payloads);
         let make_parts = self.parts(topic, payloads)?;
         let room = self.0.publish_room.take(bytes).await;
         let parts = hash(&self.0.runtime, bytes, make_parts).await;
-        self.queue(parts.ok_or(PublishError::Closed)?, room).await
+        self.queue(parts.ok_or(PublishError::Closed)?, trace, room).await
     }
 
     async fn queue(
         &self,
         parts: Vec<(Header, Bytes)>,
+        trace: Option<TraceContext>,
         room: Taken,
     ) -> Result<HandedOver, PublishError> {
         let (reply, answer) = oneshot::channel();
-        let draft = Draft { parts: parts.clone(), renews: None, reply, room };
+        let draft = Draft { parts: parts.clone(), trace, renews: None, reply, room };
         self.0.drafts.send(draft).await.map_err(|_| PublishError::Closed)?;
-        Ok(HandedOver { parts, answer })
+        Ok(HandedOver { parts, trace, answer })
     }
 
     /// Waits until what was handed over is durable.
@@ -196,7 +242,7 @@ impl PeerNode {
                     }
                     let bytes = parts.iter().map(|(_, payload)| payload.len()).sum();
                     let room = self.0.publish_room.take(bytes).await;
-                    handed = self.queue(parts, room).await?;
+                    handed = self.queue(parts, handed.trace, room).await?;
                 }
                 Err(unpublished) => return Err(publish_error(unpublished)),
             }
@@ -255,6 +301,26 @@ impl PeerNode {
         &self,
         transaction: Transaction,
     ) -> Result<Receipt, PublishError> {
+        let span = publish_span(transaction.topic().as_str(), 1, transaction.payload().len());
+        self.publish_whole(transaction).instrument(span).await
+    }
+
+    /// Publishes what [`PeerNode::prepare`] made, as part of a trace: both
+    /// [`PeerNode::publish_prepared`] and [`PeerNode::publish_traced`]. What was published before keeps
+    /// the trace that it had.
+    ///
+    /// # Errors
+    /// Those of [`PeerNode::publish_prepared`]; [`PublishError::InvalidTraceparent`].
+    pub async fn publish_prepared_traced(
+        &self,
+        transaction: Transaction,
+        traceparent: &str,
+    ) -> Result<Receipt, PublishError> {
+        let trace = trace_of(traceparent)?;
+        self.publish_prepared(transaction.with_trace(trace)).await
+    }
+
+    async fn publish_whole(&self, transaction: Transaction) -> Result<Receipt, PublishError> {
         self.check_prepared(&transaction).await?;
         let (reply, answer) = oneshot::channel();
         let room = self.0.publish_room.take(transaction.payload().len()).await;
@@ -315,7 +381,23 @@ impl PeerNode {
 /// Transactions on their way to the signer, and the answer that is to come.
 struct HandedOver {
     parts: Vec<(Header, Bytes)>,
+    trace: Option<TraceContext>,
     answer: oneshot::Receiver<PublishAnswer>,
+}
+
+fn bytes_of(payloads: &[Bytes]) -> usize {
+    payloads.iter().map(Bytes::len).fold(0, usize::saturating_add)
+}
+
+/// Span of a call that publishes.
+fn publish_span(topic: &str, count: usize, bytes: usize) -> Span {
+    tracing::debug_span!(target: "sorcha_peer::gossip", "publish", topic, count, bytes)
+}
+
+/// Trace context that a host gives; `None` where its trace is not recorded.
+fn trace_of(traceparent: &str) -> Result<Option<TraceContext>, PublishError> {
+    let trace = TraceContext::parse(traceparent).ok_or(PublishError::InvalidTraceparent)?;
+    Ok(trace.sampled())
 }
 
 fn publish_error(unpublished: Unpublished) -> PublishError {

@@ -7,11 +7,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::FutureExt;
 use tokio::sync::oneshot;
+use tracing::Instrument;
 
 use crate::error::{NodeClosed, RequestError};
 use crate::node::messages::{Ask, Command};
 use crate::protocol::CallId;
-use crate::types::{PeerId, is_protocol_name};
+use crate::types::{PeerId, TraceContext, is_protocol_name};
 
 use super::peer_node::{Inner, PeerNode};
 
@@ -38,6 +39,7 @@ pub struct Request {
     /// Made where it is asked for: most handlers do not.
     caller: OnceLock<String>,
     within: Duration,
+    trace: Option<TraceContext>,
 }
 
 impl Request {
@@ -46,8 +48,9 @@ impl Request {
         protocol: String,
         body: Bytes,
         within: Duration,
+        trace: Option<TraceContext>,
     ) -> Self {
-        Self { protocol, body, peer: Some(peer), caller: OnceLock::new(), within }
+        Self { protocol, body, peer: Some(peer), caller: OnceLock::new(), within, trace }
     }
 
     /// Request of a client of the original, who calls itself so.
@@ -58,7 +61,7 @@ impl Request {
         body: Bytes,
         within: Duration,
     ) -> Self {
-        Self { protocol, body, peer: None, caller: caller.into(), within }
+        Self { protocol, body, peer: None, caller: caller.into(), within, trace: None }
     }
 
     /// Name of the protocol that is asked for.
@@ -86,6 +89,12 @@ impl Request {
     /// Time that the caller still waited when the request was here. After it the handler is dropped.
     pub fn within(&self) -> Duration {
         self.within
+    }
+
+    /// W3C trace context of the request, as the text of a `traceparent`; `None` where the caller gave none,
+    /// or its trace is not recorded. The caller says so, and nothing proves it.
+    pub fn traceparent(&self) -> Option<String> {
+        self.trace.map(|trace| trace.to_string())
     }
 }
 
@@ -164,10 +173,55 @@ impl PeerNode {
         body: impl Into<Bytes>,
         time: Duration,
     ) -> Result<Bytes, RequestError> {
-        let call = self.0.call_ids.next();
+        self.ask(peer, protocol, body.into(), time, None).await
+    }
+
+    /// Asks one peer as [`PeerNode::request_within`] does, as part of a trace: the handler finds the text
+    /// again in [`Request::traceparent`]. Nothing is told of a trace that is not recorded (the last bit of
+    /// the flags), nor to a peer whose version knows no traces.
+    ///
+    /// # Errors
+    /// Those of [`PeerNode::request`]; [`RequestError::InvalidTraceparent`].
+    pub async fn request_traced(
+        &self,
+        peer: PeerId,
+        protocol: &str,
+        body: impl Into<Bytes>,
+        time: Duration,
+        traceparent: &str,
+    ) -> Result<Bytes, RequestError> {
+        let trace = TraceContext::parse(traceparent).ok_or(RequestError::InvalidTraceparent)?;
+        self.ask(peer, protocol, body.into(), time, trace.sampled()).await
+    }
+
+    async fn ask(
+        &self,
+        peer: PeerId,
+        protocol: &str,
+        body: Bytes,
+        time: Duration,
+        trace: Option<TraceContext>,
+    ) -> Result<Bytes, RequestError> {
+        let span = tracing::debug_span!(
+            target: "sorcha_peer::messages",
+            "request",
+            %peer,
+            protocol,
+            bytes = body.len()
+        );
+        let (call, protocol) = (self.0.call_ids.next(), protocol.to_owned());
         let (reply, answer) = oneshot::channel();
-        let (protocol, body) = (protocol.to_owned(), body.into());
-        let ask = Ask { call, peer, protocol, body, within: time.min(MAX_TIME), reply };
+        let within = time.min(MAX_TIME);
+        let ask = Ask { call, peer, protocol, body, within, trace, reply };
+        self.asked(ask, answer).instrument(span).await
+    }
+
+    async fn asked(
+        &self,
+        ask: Ask,
+        answer: oneshot::Receiver<Result<Bytes, RequestError>>,
+    ) -> Result<Bytes, RequestError> {
+        let call = ask.call;
         self.command(Command::Request(Box::new(ask))).await?;
         let mut waiting = Waiting { inner: &self.0, call: Some(call) };
         let answer = answer.await.map_err(|_| RequestError::Closed)?;

@@ -13,6 +13,7 @@ use crate::error::{StoreError, StoreErrorKind, SubscribeError};
 use crate::node::clock::PublishClock;
 use crate::node::late_news::LateNews;
 use crate::node::past::{AllMissed, Missed};
+use crate::node::recent_traces::RecentTraces;
 use crate::node::subscribed_topics::TopicsGuard;
 use crate::ports::{LogEntry, Page, TransactionStore};
 use crate::types::{Cursor, PeerId, Transaction, WallTime};
@@ -55,6 +56,7 @@ pub struct Delivery {
     /// Cursor in this node's log; continue after it with [`StartAt::After`].
     pub cursor: Cursor,
     /// The transaction: hash and signature are verified, and the validator, where it was asked, accepted it.
+    /// Its [`Transaction::traceparent`] ties the delivery to what published it.
     pub transaction: Transaction,
     /// The peer that the payload came from, which need not be its origin; `None` for the node's own.
     pub from: Option<PeerId>,
@@ -145,6 +147,8 @@ pub struct Subscription {
 pub(in crate::node) struct LogNews {
     pub(in crate::node) newest: watch::Receiver<Cursor>,
     pub(in crate::node) missed: watch::Receiver<AllMissed>,
+    /// Trace contexts of what is read.
+    pub(in crate::node) traces: Arc<RecentTraces>,
 }
 
 impl LogNews {
@@ -252,6 +256,7 @@ impl Subscription {
     pub async fn next(&mut self) -> Option<Item> {
         loop {
             if let Some(item) = self.ahead.pop_front() {
+                trace_delivery(&item);
                 return Some(item);
             }
             match self.after_failure {
@@ -349,6 +354,7 @@ impl Subscription {
         if self.since.is_some() {
             cut(&mut page, newest);
         }
+        self.news.traces.give_back(page.entries.iter_mut().map(|e| &mut e.entry.transaction));
         let gap_until = if self.tell_gap { page.gap_until } else { page.damaged_until };
         if let Some(until) = gap_until {
             self.ahead.push_back(Item::Gap { after: self.position, until, span: None });
@@ -368,6 +374,20 @@ impl Subscription {
                 hops: e.entry.hops,
             })
         }));
+    }
+}
+
+/// Tells who traces of a delivery.
+fn trace_delivery(item: &Item) {
+    if let Item::Delivery(Delivery { transaction, from, hops, .. }) = item {
+        tracing::trace!(
+            target: "sorcha_peer::gossip",
+            id = %transaction.id(),
+            topic = transaction.topic().as_str(),
+            from = from.map(tracing::field::display),
+            hops,
+            "delivered"
+        );
     }
 }
 

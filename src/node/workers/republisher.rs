@@ -83,7 +83,8 @@ impl Republisher {
         let header = hash(&Handle::current(), payload.len(), make_header).await;
         let header = header.ok_or(Failure::Later)?;
         let (reply, answer) = oneshot::channel();
-        let draft = Draft { parts: vec![(header, payload)], renews: Some(id), reply, room };
+        let (parts, trace) = (vec![(header, payload)], old.trace());
+        let draft = Draft { parts, trace, renews: Some(id), reply, room };
         self.drafts.send(draft).await.map_err(|_| Failure::Later)?;
         Ok(answer)
     }

@@ -29,8 +29,9 @@ pub(in crate::node) async fn run(
         batch.retain(|draft| !draft.reply.is_closed());
         let (mut replies, mut parts) = (Vec::with_capacity(batch.len()), Vec::new());
         for draft in batch.drain(..) {
-            replies.push((draft.parts.len(), draft.renews, draft.reply, draft.room));
-            parts.extend(draft.parts);
+            let Draft { parts: some, trace, renews, reply, room } = draft;
+            replies.push((some.len(), trace, renews, reply, room));
+            parts.extend(some);
         }
         let Some(transactions) = sign_all(&identity, policy, parts).await else {
             // The headers were made of these payloads and name this node.
@@ -38,8 +39,9 @@ pub(in crate::node) async fn run(
             continue;
         };
         let mut transactions = transactions.into_iter();
-        let signed = replies.into_iter().map(|(count, renews, reply, room)| {
-            let transactions = transactions.by_ref().take(count).collect();
+        let signed = replies.into_iter().map(|(count, trace, renews, reply, room)| {
+            let transactions = transactions.by_ref().take(count);
+            let transactions = transactions.map(|t| t.with_trace(trace)).collect();
             SignedDraft { transactions, renews, reply, room }
         });
         if publishes.send(signed.collect()).await.is_err() {

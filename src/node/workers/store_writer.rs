@@ -20,6 +20,7 @@ use crate::error::{DeadLetterError, StoreError};
 use crate::node::late_news::LateNews;
 use crate::node::messages::{Completion, OutboxSettled, StoreFailure};
 use crate::node::past::{self, AllMissed};
+use crate::node::recent_traces::RecentTraces;
 use crate::ports::{TransactionQueue, TransactionStore};
 use crate::protocol::{Input, PartialOp, Ticket};
 use crate::types::{Cursor, EntryState, NewEntry, Piece, TransactionId, WallTime, verify_piece};
@@ -82,6 +83,7 @@ pub(in crate::node) struct StoreWriter {
     pub(in crate::node) log: Arc<dyn TransactionStore>,
     pub(in crate::node) newest: watch::Sender<Cursor>,
     pub(in crate::node) late_news: Arc<LateNews>,
+    pub(in crate::node) traces: Arc<RecentTraces>,
     pub(in crate::node) missed: watch::Sender<AllMissed>,
     pub(in crate::node) health: Arc<Health>,
     pub(in crate::node) done: mpsc::Sender<Completion>,
@@ -385,7 +387,9 @@ impl StoreWriter {
         while let Some(some) = split.next() {
             let some = &stores[some];
             let entries = some.iter().flat_map(|to_store| &to_store.entries).cloned();
-            let result = self.step(self.log.append(&entries.collect::<Vec<_>>())).await;
+            let entries: Vec<_> = entries.collect();
+            self.traces.keep(entries.iter().map(|entry| &entry.transaction));
+            let result = self.step(self.log.append(&entries)).await;
             let last = result.as_ref().ok().and_then(|cursors| cursors.iter().max().copied());
             // Before anybody reads them.
             self.note_late_news(some, result.as_deref().unwrap_or_default());

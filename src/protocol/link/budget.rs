@@ -401,6 +401,7 @@ mod tests {
             size: len as u64,
             timeout_ms: 1,
             body: vec![0; len].into(),
+            trace: None,
         };
         let hand = |budget: &mut SendBudget, message: Message, now| {
             budget.hand(&message, message.weight(), now);

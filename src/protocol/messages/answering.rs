@@ -13,7 +13,9 @@ use crate::protocol::io::{Output, Ticket};
 use crate::protocol::refusal::AnswerRefusal;
 use crate::protocol::timers::Timer;
 use crate::protocol::{Protocol, messages::Messages};
-use crate::types::{LinkId, MAX_REASON_BYTES, Message, MonoTime, PeerId, ResponseStatus};
+use crate::types::{
+    LinkId, MAX_REASON_BYTES, Message, MonoTime, PeerId, ResponseStatus, TraceContext,
+};
 
 use super::MAX_TIME;
 use super::body::Body;
@@ -24,6 +26,7 @@ use super::sending::Sending;
 pub(super) struct Received {
     peer: PeerId,
     protocol: String,
+    trace: Option<TraceContext>,
     until: MonoTime,
     /// Bytes that count for it.
     held: u64,
@@ -98,7 +101,7 @@ impl Protocol {
         &mut self,
         link: LinkId,
         id: u64,
-        protocol: String,
+        (protocol, trace): (String, Option<TraceContext>),
         (size, timeout_ms): (u64, u32),
         body: &Bytes,
     ) {
@@ -125,7 +128,7 @@ impl Protocol {
         let Some(up) = self.links.up(link) else { return };
         up.messages.received += 1;
         let state = State::Receiving(Body::new(size));
-        let received = Received { peer, protocol, until, held: 0, state };
+        let received = Received { peer, protocol, trace, until, held: 0, state };
         self.messages.received.insert((link, id), received);
         self.env.timers.set_earlier(Timer::Messages, until);
         self.on_request_part(link, id, body);
@@ -243,9 +246,9 @@ impl Protocol {
         let ticket = self.env.ticket(Task::Request { link, id });
         let Some(received) = self.messages.received.get_mut(&(link, id)) else { return };
         received.state = State::Handled(ticket);
-        let (peer, protocol) = (received.peer, received.protocol.clone());
+        let (peer, trace, protocol) = (received.peer, received.trace, received.protocol.clone());
         let within = received.until.since(self.env.now);
-        self.env.push(Output::Requested { ticket, peer, protocol, body, within });
+        self.env.push(Output::Requested { ticket, peer, protocol, body, within, trace });
     }
 
     /// The host has handled a request.

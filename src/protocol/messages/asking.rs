@@ -10,7 +10,9 @@ use crate::error::RequestError;
 use crate::protocol::Protocol;
 use crate::protocol::io::CallId;
 use crate::protocol::timers::Timer;
-use crate::types::{LinkId, Message, MonoTime, PeerId, ResponseStatus, is_protocol_name};
+use crate::types::{
+    LinkId, Message, MonoTime, PeerId, ResponseStatus, TraceContext, is_protocol_name,
+};
 
 use super::body::Body;
 use super::sending::Sending;
@@ -21,6 +23,7 @@ use super::{MAX_CALLS, MAX_TIME};
 pub(super) struct Call {
     peer: PeerId,
     protocol: String,
+    trace: Option<TraceContext>,
     /// Time that the caller waits, and its end.
     within: Duration,
     until: MonoTime,
@@ -59,6 +62,7 @@ impl Protocol {
         protocol: String,
         body: Bytes,
         within: Duration,
+        trace: Option<TraceContext>,
     ) {
         self.env.counters.requests_made += 1;
         if let Err(error) = self.admit_call(call, &peer, &protocol, body.len() as u64) {
@@ -69,7 +73,7 @@ impl Protocol {
         let until = self.env.now + within;
         self.messages.own_bytes.enter(size);
         let state = State::Waiting(body);
-        let made = Call { peer, protocol, within, until, size, held: size, state };
+        let made = Call { peer, protocol, trace, within, until, size, held: size, state };
         self.messages.calls.insert(call, made);
         self.env.timers.set_earlier(Timer::Messages, until);
         if let Some(link) = self.links.by_peer.get(&peer).copied() {
@@ -133,14 +137,18 @@ impl Protocol {
         self.send_bodies(link);
     }
 
-    /// A request begins to be sent; returns its protocol, and the time that is left.
-    pub(super) fn note_sent(&mut self, link: LinkId, id: u64) -> Option<(String, Duration)> {
+    /// A request begins to be sent; returns its protocol and trace context, and the time that is left.
+    pub(super) fn note_sent(
+        &mut self,
+        link: LinkId,
+        id: u64,
+    ) -> Option<(String, Option<TraceContext>, Duration)> {
         let number = self.messages.asked.get(&(link, id))?;
         let call = self.messages.calls.get_mut(number)?;
         if let State::Asked { sent, .. } = &mut call.state {
             *sent = true;
         }
-        Some((call.protocol.clone(), call.until.since(self.env.now)))
+        Some((call.protocol.clone(), call.trace, call.until.since(self.env.now)))
     }
 
     /// The body of a request has been handed out.

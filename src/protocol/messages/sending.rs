@@ -82,9 +82,9 @@ impl Protocol {
                 Message::Response { id, status, size, body: part, reason }
             }
             (true, false) => {
-                let Some((protocol, left)) = self.note_sent(link, id) else { return };
+                let Some((protocol, trace, left)) = self.note_sent(link, id) else { return };
                 let timeout_ms = millis(left);
-                Message::Request { id, protocol, size, timeout_ms, body: part }
+                Message::Request { id, protocol, size, timeout_ms, body: part, trace }
             }
         };
         self.send(link, message);

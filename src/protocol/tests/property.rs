@@ -175,6 +175,7 @@ fn talk(a: u8, b: u8) -> Message {
                 size,
                 timeout_ms: 100 * u32::from(b),
                 body,
+                trace: None,
             }
         }
         2 => {
@@ -396,6 +397,7 @@ impl Chaos {
                 protocol: "p".to_owned(),
                 body: vec![0; usize::from(b) << (a % 12)].into(),
                 within: millis(u64::from(a) * 50),
+                trace: None,
             },
         })
     }

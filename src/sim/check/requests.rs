@@ -73,7 +73,7 @@ impl RequestsOnce {
     fn on_input(&mut self, node: usize, input: &Input, found: &mut Vec<String>) -> u64 {
         self.find_late(node, found);
         match input {
-            Input::Request { call, peer, protocol, body, within } => {
+            Input::Request { call, peer, protocol, body, within, .. } => {
                 let print = print(protocol, body);
                 self.made.entry(print).or_default().asked += 1;
                 let until = self.now + (*within).min(MAX_TIME);

@@ -27,6 +27,7 @@ mod spill;
 mod spread;
 mod thin;
 mod topics;
+mod traces;
 mod trail;
 mod twins;
 mod worlds;

@@ -59,12 +59,13 @@ impl CoverageTable {
         coverage.holders.insert(node);
     }
 
-    /// Replaces a transaction by the copy that other disks have, if it is the same.
+    /// Replaces a transaction by the copy that other disks have, if it is the same. The trace context
+    /// stays that with which it came.
     pub(super) fn share(&mut self, transaction: &mut Transaction) {
         let coverage = self.0.entry(transaction.id()).or_default();
         let whole = coverage.whole.get_or_insert_with(|| transaction.clone());
         if whole == transaction {
-            *transaction = whole.clone();
+            *transaction = whole.clone().with_trace(transaction.trace());
         }
     }
 

@@ -258,6 +258,11 @@ impl World {
         Some(self.nodes[node].store.get(id)?.payload().clone())
     }
 
+    /// The trace context with which a transaction came that a node's disk has.
+    pub fn traceparent(&self, node: usize, id: &TransactionId) -> Option<String> {
+        self.nodes[node].store.get(id)?.traceparent()
+    }
+
     /// Says whether a node's disk has a transaction.
     pub fn holds(&self, node: usize, id: &TransactionId) -> bool {
         self.nodes[node].store.contains(id)

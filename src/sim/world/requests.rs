@@ -57,7 +57,8 @@ impl World {
         let n = &mut self.nodes[from];
         n.next_call += 1;
         let call = CallId(n.next_call);
-        self.feed(from, Input::Request { call, peer, protocol: protocol.to_owned(), body, within });
+        let (protocol, trace) = (protocol.to_owned(), None);
+        self.feed(from, Input::Request { call, peer, protocol, body, within, trace });
         call
     }
 

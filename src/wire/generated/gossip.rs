@@ -288,6 +288,9 @@ pub struct Request {
     /// The first bytes of the body, at most 65536; the others follow in parts.
     #[prost(bytes = "bytes", tag = "5")]
     pub body: ::prost::bytes::Bytes,
+    /// As in Push.
+    #[prost(bytes = "bytes", tag = "15")]
+    pub trace: ::prost::bytes::Bytes,
 }
 /// One that refuses may also come after one that is done, and before all of its body: then that is taken
 /// back.
@@ -368,6 +371,10 @@ pub struct Push {
     pub signature: ::prost::bytes::Bytes,
     #[prost(bytes = "bytes", tag = "4")]
     pub payload: ::prost::bytes::Bytes,
+    /// Trace context of W3C, where its trace is recorded: 26 bytes, which are version (1), id of the trace
+    /// (16), id of the span (8) and flags (1). Nobody signs it; what is malformed counts as none.
+    #[prost(bytes = "bytes", tag = "15")]
+    pub trace: ::prost::bytes::Bytes,
 }
 /// Part of a large payload.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -402,6 +409,9 @@ pub struct Offer {
     /// from who has all of them.
     #[prost(uint32, tag = "5")]
     pub place: u32,
+    /// As in Push.
+    #[prost(bytes = "bytes", tag = "15")]
+    pub trace: ::prost::bytes::Bytes,
 }
 /// The first piece is there.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -5,6 +5,7 @@ mod golden;
 mod limits;
 mod model;
 mod properties;
+mod traces;
 
 use std::time::Duration;
 
@@ -73,6 +74,7 @@ fn of_requests() -> [Message; 6] {
             size: 70_000,
             timeout_ms: 30_000,
             body: Bytes::from_static(b"ask"),
+            trace: None,
         },
         Message::Response {
             id: 300,

@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use bytes::Bytes;
 
 use crate::types::{
-    Hello, Interest, Message, PeerRecord, Range, RangeContent, Reconcile, Signature, TransactionId,
-    WallTime,
+    Hello, Interest, Message, Offer, PeerRecord, Range, RangeContent, Reconcile, Signature,
+    TraceContext, TransactionId, WallTime,
 };
 use crate::wire::convert::{reason_code, refusal_code, status_code};
 use crate::wire::generated::gossip::{self, message::Kind};
@@ -46,6 +46,7 @@ fn kind(message: &Message) -> Kind {
             header: transaction.header_bytes().clone(),
             signature: signature(transaction.signature()),
             payload: transaction.payload().clone(),
+            trace: trace(transaction.trace()),
         }),
         Message::Piece(piece) => Kind::Piece(gossip::Piece {
             id: ids([piece.id]),
@@ -56,13 +57,7 @@ fn kind(message: &Message) -> Kind {
         Message::Duplicate(list) => Kind::Duplicate(id_list(list)),
         Message::Early(list) => Kind::Early(id_list(list)),
         Message::Stored(list) => Kind::Stored(id_list(list)),
-        Message::Offer(offer) => Kind::Offer(gossip::Offer {
-            hop: u32::from(offer.hop),
-            header: offer.head.header_bytes().clone(),
-            signature: signature(offer.head.signature()),
-            complete: offer.complete,
-            place: offer.place,
-        }),
+        Message::Offer(offer) => Kind::Offer(self::offer(offer)),
         Message::Reserve(r) => Kind::Reserve(gossip::Reserve {
             id: ids([r.id]),
             place: r.place,
@@ -90,13 +85,14 @@ fn kind(message: &Message) -> Kind {
             payload: payload.clone(),
         }),
         Message::Switch { step } => Kind::Switch(gossip::Switch { step: *step }),
-        Message::Request { id, protocol, size, timeout_ms, body } => {
+        Message::Request { id, protocol, size, timeout_ms, body, trace } => {
             Kind::Request(gossip::Request {
                 id: *id,
                 protocol: protocol.clone(),
                 size: *size,
                 timeout_ms: *timeout_ms,
                 body: body.clone(),
+                trace: self::trace(*trace),
             })
         }
         Message::Response { id, status, size, body, reason } => Kind::Response(gossip::Response {
@@ -118,6 +114,17 @@ fn kind(message: &Message) -> Kind {
             upper_created: upper.created.as_millis().wrapping_add(1),
             upper_id: prefix(&upper.id),
         }),
+    }
+}
+
+fn offer(offer: &Offer) -> gossip::Offer {
+    gossip::Offer {
+        hop: u32::from(offer.hop),
+        header: offer.head.header_bytes().clone(),
+        signature: signature(offer.head.signature()),
+        complete: offer.complete,
+        place: offer.place,
+        trace: trace(offer.head.trace()),
     }
 }
 
@@ -198,6 +205,10 @@ fn record(record: &PeerRecord) -> gossip::Record {
         endpoints: record.texts().into_iter().map(Cow::into_owned).collect(),
         signature: Bytes::copy_from_slice(&record.signature),
     }
+}
+
+fn trace(trace: Option<TraceContext>) -> Bytes {
+    trace.map(|trace| Bytes::copy_from_slice(trace.as_bytes())).unwrap_or_default()
 }
 
 fn signature(signature: &Signature) -> Bytes {

@@ -11,8 +11,8 @@ use crate::testing::cases::{Random, for_all};
 use crate::types::{
     Announcement, Bound, Endpoint, Features, Head, Header, Hello, Host, Interest, MAX_FRAME_BYTES,
     MAX_PROOFS, Message, NOWHERE, Offer, PeerId, PeerRecord, Piece, PieceRange, Range,
-    RangeContent, Reconcile, RecordDraft, Reservation, Signature, Topic, TopicKey, Transaction,
-    TransactionId, WallTime,
+    RangeContent, Reconcile, RecordDraft, Reservation, Signature, Topic, TopicKey, TraceContext,
+    Transaction, TransactionId, WallTime,
 };
 use crate::wire::convert::{REASONS, REFUSALS, STATUSES};
 use crate::wire::generated::gossip;
@@ -120,7 +120,12 @@ fn transaction(random: &mut Random) -> Transaction {
     let topic = random.text(1..256, &['a', 'q', 'z', '/']);
     let topic = Topic::new(&topic).unwrap();
     let header = Header::new(topic, peer(random), wall(random), wall(random), &payload);
-    Transaction::new(header, signature(random), Bytes::from(payload)).unwrap()
+    let transaction = Transaction::new(header, signature(random), Bytes::from(payload)).unwrap();
+    transaction.with_trace(trace(random))
+}
+
+fn trace(random: &mut Random) -> Option<TraceContext> {
+    random.option(Random::bytes::<26>).and_then(|bytes| TraceContext::from_bytes(&bytes))
 }
 
 fn probe_payload(random: &mut Random) -> Bytes {
@@ -235,6 +240,7 @@ fn message(random: &mut Random) -> Message {
                 size: body.len() as u64 + u64::from(random.u32()),
                 timeout_ms: random.u32(),
                 body,
+                trace: trace(random),
             }
         }
         27 => {

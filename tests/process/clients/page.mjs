@@ -116,17 +116,20 @@ async function operate(url, id, disconnected, banned) {
   await page.fill("#why-id", "not an id");
   await page.click("#why-form button");
   await says(page, "why-error", "64 hexadecimal digits");
-  // TEMPORARY
-  const paths = (await (await fetch(`${url}api/v1/openapi.json`)).json()).paths;
-  if (Object.keys(paths).some((path) => path.endsWith("/explain"))) {
-    await page.fill("#why-id", id);
-    await page.check("#why-across");
-    await page.click("#why-form button");
-    await page.locator(".line li").nth(1).waitFor();
-    await says(page, "why-answer", "Stored");
-    await says(page, "why-answer", "At other nodes");
-    await looksRight(page, "a time line");
-  }
+  await page.fill("#why-id", id);
+  await page.check("#why-across");
+  await page.click("#why-form button");
+  await page.locator("#why-answer > .line > li").nth(2).waitFor();
+  for (const told of ["Published here", "Stored", "Confirmed", "At other nodes"]) await says(page, "why-answer", told);
+  await page.locator(".node-told > summary").nth(1).waitFor();
+  await page.locator(".node-told > summary").first().click();
+  await page.locator(".node-told[open] .line > li").nth(1).waitFor();
+  await looksRight(page, "a time line");
+  const linked = await tab(`${url}#why=${id}`);
+  await says(linked, "why-answer", "Published here");
+  assert.deepEqual(linked.wrong, []);
+  await linked.close();
+  step("an id in the address of the page");
 
   await page.check("#as-tables");
   await page.locator(".charts tbody tr").first().waitFor();

@@ -6,6 +6,7 @@
 pub(super) mod actions;
 pub(super) mod dead_letters;
 pub(super) mod events;
+pub(super) mod explain;
 pub(super) mod health;
 pub(super) mod history;
 pub(super) mod peers;

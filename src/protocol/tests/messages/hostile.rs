@@ -126,6 +126,7 @@ fn a_flood_of_requests_is_refused_and_others_are_served() {
         size: 0,
         timeout_ms: 1,
         body: Bytes::new(),
+        trace: None,
     };
     asker.hear(honest, other(2));
     assert_eq!(asker.said(honest), [refused(2, ResponseStatus::NotServed, "")]);
@@ -275,7 +276,8 @@ fn answers_that_are_not_read_make_room_for_those_that_are() {
         asker.node.stuck.insert(link);
         for id in 1..=16 {
             let (protocol, body) = ("p".to_owned(), Bytes::new());
-            let ask = Message::Request { id, protocol, size: 0, timeout_ms: u32::MAX, body };
+            let (size, timeout_ms) = (0, u32::MAX);
+            let ask = Message::Request { id, protocol, size, timeout_ms, body, trace: None };
             asker.hear(link, ask);
             let (ticket, _) = asker.requested();
             asker.answer(ticket, vec![0; MAX_BYTES]);

@@ -74,7 +74,7 @@ impl Asker {
     fn ask_within(&mut self, call: u64, n: u8, body: impl Into<Bytes>, within: Duration) -> CallId {
         let (call, body) = (CallId(call), body.into());
         let protocol = "p".to_owned();
-        self.feed(Input::Request { call, peer: peer(n), protocol, body, within });
+        self.feed(Input::Request { call, peer: peer(n), protocol, body, within, trace: None });
         call
     }
 
@@ -175,7 +175,7 @@ impl Asker {
 
 fn request(id: u64, size: u64, body: impl Into<Bytes>) -> Message {
     let protocol = "p".to_owned();
-    Message::Request { id, protocol, size, timeout_ms: 5000, body: body.into() }
+    Message::Request { id, protocol, size, timeout_ms: 5000, body: body.into(), trace: None }
 }
 
 /// A request that is whole.
@@ -335,7 +335,7 @@ fn what_cannot_be_asked_is_said_at_once() {
     let ask = |asker: &mut Asker, call, n, protocol: &str, bytes: usize| {
         let (call, body) = (CallId(call), vec![0; bytes].into());
         let (protocol, within) = (protocol.to_owned(), secs(5));
-        asker.feed(Input::Request { call, peer: peer(n), protocol, body, within });
+        asker.feed(Input::Request { call, peer: peer(n), protocol, body, within, trace: None });
         asker.failed(call)
     };
     assert_eq!(ask(&mut asker, 1, 1, "p", 1), RequestError::ToSelf);
@@ -491,12 +491,13 @@ fn time_ends_requests_on_both_sides() {
     asker.said(link);
     let protocol = "p".to_owned();
     let (size, body) = (0, Bytes::new());
-    asker.hear(link, Message::Request { id: 3, protocol, size, timeout_ms: u32::MAX, body });
+    let timeout_ms = u32::MAX;
+    asker.hear(link, Message::Request { id: 3, protocol, size, timeout_ms, body, trace: None });
     let [Told::Requested(_, _, within)] = asker.told()[..] else { panic!() };
     assert_eq!(within, secs(600));
     // Who says nothing has the time of this node's own requests.
-    let protocol = "p".to_owned();
-    asker.hear(link, Message::Request { id: 4, protocol, size, timeout_ms: 0, body: Bytes::new() });
+    let (protocol, timeout_ms, body) = ("p".to_owned(), 0, Bytes::new());
+    asker.hear(link, Message::Request { id: 4, protocol, size, timeout_ms, body, trace: None });
     let [Told::Requested(_, _, within)] = asker.told()[..] else { panic!() };
     assert_eq!(within, secs(30));
 }

@@ -314,6 +314,7 @@ fn requests_once() {
         protocol: "p".to_owned(),
         body: Bytes::from_static(body),
         within: secs(5),
+        trace: None,
     };
     let handle = |ticket, body: &'static [u8]| Output::Requested {
         ticket: Ticket(ticket),
@@ -321,6 +322,7 @@ fn requests_once() {
         protocol: "p".to_owned(),
         body: Bytes::from_static(body),
         within: secs(5),
+        trace: None,
     };
     let says = |ticket, body: &'static [u8]| Input::Answer {
         ticket: Ticket(ticket),

@@ -1,0 +1,1 @@
+//! Only the example `otel` is of use here.
