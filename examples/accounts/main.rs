@@ -217,9 +217,8 @@ async fn run(options: &Options) -> anyhow::Result<Vec<String>> {
     loop {
         let figures = Figures::take(&members).await?;
         looks += 1;
-        wrong.extend(figures.in_flight().filter_map(|(name, left)| {
-            (left < 0).then(|| format!("{name} knows {} transactions too many", -left))
-        }));
+        let too_many = figures.in_flight().filter(|(_, left)| *left < 0);
+        wrong.extend(too_many.map(|(name, left)| format!("{name} knows {} too many", -left)));
         let settled = |s: &Stats| known(s) + s.counters.transactions_replicated;
         let settled: u64 = figures.stats.iter().map(settled).sum();
         if settled != last {
@@ -344,7 +343,7 @@ fn print_transactions(figures: &Figures) {
             c.refused_ignored,
             c.refused_rejected,
             c.transactions_replicated,
-            c.dead_letters,
+            s.dead_letters,
             at(0.5).as_secs_f64() * 1000.0,
             at(0.99).as_secs_f64() * 1000.0,
             s.copies_per_delivery().unwrap_or_default(),

@@ -109,8 +109,7 @@ async fn pass(
     mut forecast: watch::Receiver<Weather>,
 ) {
     let mut buffer = vec![0; 64 << 10];
-    loop {
-        let Ok(read @ 1..) = from.read(&mut buffer).await else { break };
+    while let Ok(read @ 1..) = from.read(&mut buffer).await {
         sender.sent.fetch_add(read as u64, Ordering::Relaxed);
         if forecast.wait_for(|weather| !weather.is_stalled).await.is_err() {
             return;

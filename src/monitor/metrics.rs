@@ -1,5 +1,5 @@
 //! Metrics: the figures of a node as text that Prometheus reads, in the exposition format 0.0.4 or in
-//! OpenMetrics 1.0. Both have the same series; where they differ is in `Format`.
+//! `OpenMetrics` 1.0. Both have the same series; where they differ is in `Format`.
 //!
 //! A family is one name with its help, its type and its samples. Families are the same whatever the node
 //! has met, and stand in one order. Labels are from closed sets: no id, no address and no topic is one, so
@@ -55,7 +55,7 @@ pub(crate) fn text(of: &Snapshot) -> String {
     written(of, Format::Prometheus)
 }
 
-/// Writes the metrics of a node in OpenMetrics 1.0, of content type
+/// Writes the metrics of a node in `OpenMetrics` 1.0, of content type
 /// `application/openmetrics-text; version=1.0.0; charset=utf-8`.
 pub(crate) fn openmetrics(of: &Snapshot) -> String {
     written(of, Format::OpenMetrics) + "# EOF\n"

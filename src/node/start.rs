@@ -394,9 +394,7 @@ impl Parts {
             subscribed: inner.subscribed.watch(),
         };
         let node = PeerNode(Arc::new(inner));
-        if node.0.config.explains() {
-            explain::serve(&node);
-        }
+        explain::serve(&node);
         #[cfg(feature = "compat")]
         serve_clients(self.compat, &node, &shared, &mut effects);
         #[cfg(feature = "admin")]

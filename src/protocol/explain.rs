@@ -36,7 +36,7 @@ impl Protocol {
         told.own |= has(&told, &OF_OWN);
         if let Some(facts) = self.trail.facts(id) {
             (told.origin, told.size) = (facts.origin, facts.size);
-            told.topic = facts.topic.clone();
+            told.topic.clone_from(&facts.topic);
         }
         let place = self.tell_place(&mut told);
         told.state = place.to_owned();

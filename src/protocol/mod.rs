@@ -69,6 +69,7 @@ mod timers;
 mod trail;
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use crate::config::Config;
 use crate::types::{
@@ -402,7 +403,7 @@ impl Protocol {
                 .iter()
                 .map(Endpoint::to_string)
                 .collect(),
-            observed: self.membership.own_addresses.named().map(|ip| ip.to_string()).collect(),
+            observed: self.membership.own_addresses.named().map(IpAddr::to_string).collect(),
             // Known outside the core.
             storage_failing: false,
             listen: Vec::new(),

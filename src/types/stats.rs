@@ -436,6 +436,7 @@ pub(crate) const fn rating_of(score: u8) -> &'static str {
 
 /// Snapshot of a node, as `PeerNode::stats` gives it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "figures, each by its name")]
 #[non_exhaustive]
 pub struct Stats {
     /// The id of this node.

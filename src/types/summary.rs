@@ -30,20 +30,23 @@ impl Explanation {
         if asked == 0 {
             return;
         }
-        let mut groups: Vec<(String, usize)> = Vec::new();
+        let mut groups: Vec<(String, String, usize)> = Vec::new();
         for there in self.elsewhere.values() {
-            let says = there.in_short();
-            match groups.iter_mut().find(|(known, _)| *known == says) {
-                Some((_, count)) => *count += 1,
-                None => groups.push((says, 1)),
+            let (one, many) = there.in_short();
+            match groups.iter_mut().find(|(known, ..)| *known == one) {
+                Some((.., count)) => *count += 1,
+                None => groups.push((one, many, 1)),
             }
         }
-        groups.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-        let mut said: Vec<_> = groups.iter().map(|(says, n)| format!("{n} {says}")).collect();
+        groups.sort_by_key(|(.., count)| std::cmp::Reverse(*count));
+        let say = |(one, many, n): &(String, String, usize)| {
+            format!("{n} {}", if *n == 1 { one } else { many })
+        };
+        let mut said: Vec<_> = groups.iter().map(say).collect();
         if !self.not_told.is_empty() {
             said.push(format!("{} did not tell", self.not_told.len()));
         }
-        let _ = write!(self.summary, ". Of {} asked {}", peers(asked), said.join(", "));
+        let _ = write!(self.summary, ". Of {} asked, {}", peers(asked), said.join(", "));
         let held = self.elsewhere.iter().filter(|(_, there)| there.is_held());
         let told = held.filter_map(|(peer, there)| Some((peer, there.beyond()?)));
         for (peer, beyond) in told.take(MAX_TOLD) {
@@ -55,24 +58,25 @@ impl Explanation {
         matches!(self.state.as_str(), state::STORED | state::CONFIRMED)
     }
 
-    /// Returns what is told of a peer among others, after their number.
-    fn in_short(&self) -> String {
+    /// Returns what is told of a peer among others, after their number: of one, and of several.
+    fn in_short(&self) -> (String, String) {
+        let both = |one: &str, many: &str| (one.to_owned(), many.to_owned());
         match self.state.as_str() {
-            state::STORED | state::CONFIRMED => "have it".to_owned(),
-            state::PENDING => "are about to have it".to_owned(),
-            state::EXPIRED => "had it until it expired".to_owned(),
-            state::REFUSED => match self.last_refusal() {
-                Some(step) if step.what == what::NOT_STORED => {
-                    format!("could not keep it: {}", self.reason_of(step))
-                }
-                Some(step) => format!("refused it: {}", self.reason_of(step)),
-                None => "refused it".to_owned(),
-            },
-            state::DEAD_LETTER => "gave it up".to_owned(),
-            _ => match self.all(what::BANNED).count() {
-                0 => "have not heard of it".to_owned(),
-                _ => "have not heard of it and ban peers".to_owned(),
-            },
+            state::STORED | state::CONFIRMED => both("has it", "have it"),
+            state::PENDING => both("is about to have it", "are about to have it"),
+            state::EXPIRED => both("had it until it expired", "had it until it expired"),
+            state::REFUSED => {
+                let says = match self.last_refusal() {
+                    Some(step) if step.what == what::NOT_STORED => {
+                        format!("could not keep it: {}", self.reason_of(step))
+                    }
+                    Some(step) => format!("refused it: {}", self.reason_of(step)),
+                    None => "refused it".to_owned(),
+                };
+                (says.clone(), says)
+            }
+            state::DEAD_LETTER => both("gave it up", "gave it up"),
+            _ => both("has not heard of it", "have not heard of it"),
         }
     }
 
@@ -118,7 +122,7 @@ impl Explanation {
     }
 
     fn topic_name(&self) -> String {
-        let name = self.topic.as_ref().map(|topic| topic.as_str());
+        let name = self.topic.as_ref().map(super::Topic::as_str);
         name.map_or_else(|| "its topic".to_owned(), |name| format!("topic {name}"))
     }
 
@@ -205,7 +209,8 @@ impl Explanation {
         }
         match self.count(what::IN_DEBT) + self.count(what::BEHIND) {
             0 => {}
-            n => parts.push(format!("{} have yet to be offered it, being slow", peers(n))),
+            1 => parts.push("1 peer has yet to be offered it, being slow".to_owned()),
+            n => parts.push(format!("{n} peers have yet to be offered it, being slow")),
         }
         (!parts.is_empty()).then(|| parts.join("; "))
     }
@@ -426,7 +431,7 @@ mod tests {
         here.elsewhere = [stored(1), stored(2), (PeerId::from_bytes([3; 32]), refused)].into();
         here.not_told = vec![PeerId::from_bytes([4; 32])];
         here.summarise_across();
-        let start = "Stored here and confirmed by 1 other node. Of 4 peers asked 2 have it, 1 \
+        let start = "Stored here and confirmed by 1 other node. Of 4 peers asked, 2 have it, 1 \
                      refused it: the validator rejected it, 1 did not tell; at 01";
         assert!(here.summary.starts_with(start), "{}", here.summary);
         let end = "1 linked peer does not carry topic orders";

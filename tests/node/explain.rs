@@ -96,7 +96,7 @@ async fn members_tell_each_other_and_strangers_are_told_nothing() {
     assert_eq!((there.state.as_str(), there.own, there.links), ("stored", false, 1));
     assert_eq!(there.topic, told.topic);
     assert!(kinds(there).contains("accepted"), "{there:?}");
-    let summary = "Stored here and confirmed by 1 other node. Of 1 peer asked 1 have it";
+    let summary = "Stored here and confirmed by 1 other node. Of 1 peer asked, 1 has it";
     assert_eq!((told.summary.as_str(), told.not_told.len()), (summary, 0));
     // In an open network, and where it is switched off.
     let (open, other) = linked_pair().await;
@@ -106,7 +106,7 @@ async fn members_tell_each_other_and_strangers_are_told_nothing() {
         soon("a copy", receipt.replicated(1)).await.unwrap();
         let told = across(node, &receipt).await;
         assert_eq!((told.elsewhere.len(), &told.not_told[..]), (0, &[peer.peer_id()][..]));
-        assert!(told.summary.ends_with("Of 1 peer asked 1 did not tell"), "{}", told.summary);
+        assert!(told.summary.ends_with("Of 1 peer asked, 1 did not tell"), "{}", told.summary);
     }
     // And in an open one where it is switched on.
     let on = |config: &mut Config| config.messages.explain = Some(true);

@@ -151,8 +151,11 @@ impl PeerNode {
     }
 }
 
-/// Answers peers that ask what became of a transaction here.
+/// Answers peers that ask what became of a transaction here, where that is allowed.
 pub(in crate::node) fn serve(node: &PeerNode) {
+    if !node.0.config.explains() {
+        return;
+    }
     let weak = node.downgrade();
     let handler = move |request: Request| answer(weak.clone(), request).boxed();
     // The first handler of all: nobody has taken the name.

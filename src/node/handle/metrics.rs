@@ -37,7 +37,7 @@ impl PeerNode {
         Ok(monitor::text(&self.snapshot().await?))
     }
 
-    /// Figures of the node as [`PeerNode::metrics_text`] tells them, in the format OpenMetrics 1.0: of
+    /// Figures of the node as [`PeerNode::metrics_text`] tells them, in the format `OpenMetrics` 1.0: of
     /// content type `application/openmetrics-text; version=1.0.0; charset=utf-8`, for whoever asks for that.
     ///
     /// # Errors

@@ -246,7 +246,9 @@ impl Protocol {
             }
             _ => false,
         };
-        if known {
+        let is_judged = || self.intake.refused.contains(&id) || self.log.is_judged(&id);
+        let refused = !known && !self.intake.pending.contains(&id) && is_judged();
+        if known || refused {
             if hop == 0 {
                 self.join_inflow(link, &id);
             }
@@ -257,7 +259,9 @@ impl Protocol {
             if !asked && let Some(batch) = self.links.batch(link) {
                 batch.duplicate.push(id);
             }
-            if let Some(record) = self.log.find(&id).copied()
+            if refused {
+                self.on_refused_again(link, hop, &id);
+            } else if let Some(record) = self.log.find(&id).copied()
                 && record.is_stored()
                 && self.waits_for_word(link, hop, &record)
             {
@@ -277,6 +281,19 @@ impl Protocol {
         }
         if hop == 0 {
             self.join_inflow(link, &id);
+        }
+    }
+
+    /// What was refused before came once more: it is not judged again, and held against who sent it as
+    /// before.
+    fn on_refused_again(&mut self, link: LinkId, hop: u16, id: &TransactionId) {
+        if hop == 0 {
+            self.repeat_refusal(link, id);
+        }
+        if self.intake.refused.reason(id) == Some(Refusal::Rejected)
+            && let Some(peer) = self.links.peer_of(link)
+        {
+            self.note_reject(&peer);
         }
     }
 

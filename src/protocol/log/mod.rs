@@ -155,6 +155,12 @@ impl Log {
         record.is_some_and(|r| !matches!(r.state(), State::Live | State::Dead))
     }
 
+    /// Reports whether this one is not wanted, whatever room there is.
+    pub(super) fn is_judged(&self, id: &TransactionId) -> bool {
+        let record = self.position(id).and_then(|at| self.records.record(at));
+        record.is_some_and(|record| record.state() == State::Refused)
+    }
+
     /// Returns why an id that is remembered is not kept, as far as that concerns its origin.
     pub(super) fn refusal(&self, id: &TransactionId) -> Option<Refusal> {
         match self.position(id).and_then(|at| self.records.record(at))?.state() {

@@ -1,9 +1,10 @@
 //! Figures of one core: what is counted when, and as of which moment.
 
 use crate::config::Config;
-use crate::protocol::{CallId, Input};
+use crate::protocol::{CallId, Input, Judgement};
 use crate::types::{
-    Header, Message, MonoTime, PeerId, Signature, Topic, Transaction, TransportKind, WallTime,
+    Header, Message, MonoTime, PeerId, Signature, Topic, Transaction, TransportKind, Verdict,
+    WallTime,
 };
 
 use super::liars::signed;
@@ -43,6 +44,23 @@ fn a_delivery_is_counted_by_its_way_and_by_its_time_if_the_node_was_there() {
     let counters = &again.counters;
     assert_eq!(again.delivery_hops.iter().sum::<u64>(), counters.transactions_accepted);
     assert_eq!(classes + counters.transactions_caught_up, counters.transactions_accepted);
+}
+
+#[test]
+fn what_was_refused_is_judged_and_counted_once_whoever_pushes_it_again() {
+    let mut node = SingleNode::new(1, &Config::lan(), Vec::new());
+    node.verdict = |_| Judgement::Verdict(Verdict::Ignore);
+    let (first, second) = (node.meet(secs(1), 3), node.meet(secs(1), 4));
+    for (at, link, hop) in [(2, first, 0), (3, second, 1), (4, first, 0)] {
+        let transaction = published(1, secs(1));
+        node.hear(secs(at), link, vec![Message::Push { transaction, hop }]);
+    }
+    let counters = node.protocol.counters();
+    assert_eq!((node.judged, counters.refused_ignored), (1, 1));
+    assert_eq!((counters.payloads_received, counters.duplicates_received), (1, 2));
+    let is_told = |message: &Message| matches!(message, Message::Refused { .. });
+    assert_eq!(node.said_to(first).iter().filter(|&m| is_told(m)).count(), 2, "its origin");
+    assert_eq!(node.said_to(second).iter().filter(|&m| is_told(m)).count(), 0, "who passes it on");
 }
 
 #[test]

@@ -138,12 +138,15 @@ impl Facts {
     }
 }
 
+/// Peer, and the transport that its link had.
+type Party = (PeerId, TransportKind);
+
 /// Step as it is told.
 #[derive(Debug, PartialEq)]
 pub(super) struct Told {
     pub(super) at: MonoTime,
     pub(super) what: &'static str,
-    pub(super) party: Option<(PeerId, TransportKind)>,
+    pub(super) party: Option<Party>,
     pub(super) reason: Option<String>,
 }
 
@@ -295,7 +298,7 @@ impl Trails {
     pub(super) fn acceptance(
         &self,
         id: &TransactionId,
-    ) -> Option<(MonoTime, Option<(PeerId, TransportKind)>, &Acceptance)> {
+    ) -> Option<(MonoTime, Option<Party>, &Acceptance)> {
         let trail = self.kept.get(id)?;
         Some((trail.began, self.parties.name(trail.facts.party), &trail.facts))
     }
