@@ -107,6 +107,7 @@ struct Opened {
     record: OwnRecord,
     listeners: Vec<Box<dyn Listener>>,
     listening: Option<SocketAddr>,
+    listening_admin: Option<SocketAddr>,
     #[cfg(feature = "admin")]
     admin: Option<Admin>,
     newest: Cursor,
@@ -135,6 +136,23 @@ impl Shared {
     fn news(&self) -> LogNews {
         let (newest, missed) = (self.newest.subscribe(), self.missed.subscribe());
         LogNews { newest, missed, traces: Arc::clone(&self.traces) }
+    }
+}
+
+/// Sending ends of the channels to the workers.
+struct JobSenders {
+    checks: mpsc::Sender<verifier::TransactionCheck>,
+    piece_checks: mpsc::Sender<piece_verifier::PieceCheck>,
+    store: mpsc::Sender<StoreOp>,
+}
+
+impl Capacities {
+    fn channels(self) -> (JobSenders, Jobs) {
+        let (checks, check_box) = mpsc::channel(self.checks);
+        let (piece_checks, piece_check_box) = mpsc::channel(self.checks);
+        let (store, store_box) = mpsc::channel(self.store_ops);
+        let jobs = Jobs { checks: check_box, piece_checks: piece_check_box, store: store_box };
+        (JobSenders { checks, piece_checks, store }, jobs)
     }
 }
 
@@ -184,6 +202,10 @@ impl Parts {
             record,
             listeners,
             listening,
+            #[cfg(feature = "admin")]
+            listening_admin: admin.as_ref().map(Admin::address),
+            #[cfg(not(feature = "admin"))]
+            listening_admin: None,
             #[cfg(feature = "admin")]
             admin,
             newest,
@@ -290,15 +312,10 @@ impl Parts {
         let shared = self.share(done, drafts, opened.newest, opened.missed);
         let (commands, command_box) = mpsc::channel(MAX_COMMANDS);
         let (publishes, publish_box) = mpsc::channel(MAX_BATCHES);
-        // With a validator it stands in between.
-        let (to_judge, judge_box) = mpsc::channel(MAX_BATCHES);
-        let judged = self.validator.is_some().then_some(judge_box);
-        let to_judge = if judged.is_some() { to_judge } else { publishes.clone() };
+        let (to_judge, judged) = self.judging(&publishes);
         let refused_publishes = Arc::default();
         let (inbound, inbound_box) = mpsc::channel(MAX_INBOUND);
-        let (checks, check_box) = mpsc::channel(self.capacities.checks);
-        let (piece_checks, piece_check_box) = mpsc::channel(self.capacities.checks);
-        let (store, store_box) = mpsc::channel(self.capacities.store_ops);
+        let (JobSenders { checks, piece_checks, store }, jobs) = self.capacities.channels();
         let (renewals, renewal_box) = mpsc::channel(RENEWALS);
         let (state, ended) = (watch::Sender::new(NodeState::default()), watch::Sender::new(None));
         let shares = self.config.shares();
@@ -308,10 +325,7 @@ impl Parts {
             config: self.config.clone(),
             listening,
             listening_http: opened.listeners.iter().find_map(|listener| listener.http_addr()),
-            #[cfg(feature = "admin")]
-            listening_admin: opened.admin.as_ref().map(Admin::address),
-            #[cfg(not(feature = "admin"))]
-            listening_admin: None,
+            listening_admin: opened.listening_admin,
             runtime: Handle::current(),
             clock: Arc::clone(&shared.clock),
             publishes: to_judge.clone(),
@@ -336,7 +350,6 @@ impl Parts {
             #[cfg(feature = "compat")]
             compat: self.compat.as_ref().map(|compat| compat.ops.clone()),
         };
-        let jobs = Jobs { checks: check_box, piece_checks: piece_check_box, store: store_box };
         let (workers, peers) = self.spawn_workers(&shared, jobs);
         let mut effects = Effects {
             dials: self.dials(&shared),
@@ -385,16 +398,25 @@ impl Parts {
         #[cfg(feature = "compat")]
         serve_clients(self.compat, &node, &shared, &mut effects);
         #[cfg(feature = "admin")]
-        if let Some(admin) = opened.admin {
-            let serving = admin.run(&node, self.is_running.subscribe());
-            effects.sources.spawn(serving.instrument(shared.span.clone()));
-        }
+        serve_operators(opened.admin, &node, &shared, &mut effects);
         let (span, peer) = (shared.span, self.identity.peer_id());
         tracing::info!(target: "sorcha_peer::node", parent: &span, %peer, ?listening, "node started");
         self.is_running.send_replace(true);
         let driver = Driver::new(self.identity, opened.protocol, state, effects, call_ids, ended);
         tokio::spawn(driver.run(mail).instrument(span));
         node
+    }
+
+    /// Where own publishes go, and where they are taken from to be judged: with a validator it stands in between.
+    fn judging(
+        &self,
+        publishes: &mpsc::Sender<Vec<SignedDraft>>,
+    ) -> (mpsc::Sender<Vec<SignedDraft>>, Option<mpsc::Receiver<Vec<SignedDraft>>>) {
+        if self.validator.is_none() {
+            return (publishes.clone(), None);
+        }
+        let (to_judge, judged) = mpsc::channel(MAX_BATCHES);
+        (to_judge, Some(judged))
     }
 
     fn dials(&self, shared: &Shared) -> Dials {
@@ -518,6 +540,15 @@ fn serve_clients(compat: Option<Compat>, node: &PeerNode, shared: &Shared, effec
     if let Some(compat) = compat {
         compat.backend.attach(node);
         effects.sources.spawn(compat.ops.run().instrument(shared.span.clone()));
+    }
+}
+
+/// Has operators see the node, until it ends.
+#[cfg(feature = "admin")]
+fn serve_operators(admin: Option<Admin>, node: &PeerNode, shared: &Shared, effects: &mut Effects) {
+    if let Some(admin) = admin {
+        let serving = admin.run(node, effects.is_running.subscribe());
+        effects.sources.spawn(serving.instrument(shared.span.clone()));
     }
 }
 

@@ -77,7 +77,7 @@ struct Shared {
     lost: Mutex<LostPeers>,
     history: Mutex<History>,
     page: Page,
-    /// The OpenAPI document.
+    /// The `OpenAPI` document.
     document: Bytes,
 }
 

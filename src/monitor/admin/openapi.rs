@@ -1,4 +1,4 @@
-//! The OpenAPI document: what the views say, and what all answers have in common.
+//! The `OpenAPI` document: what the views say, and what all answers have in common.
 
 use bytes::Bytes;
 use serde_json::{Map, Value, json};

@@ -109,7 +109,9 @@ pub(super) struct Lost {
     direction: Side,
     /// Reason for which the link ended.
     reason: &'static str,
-    lost_at_ms: u64,
+    /// Time when it ended.
+    #[serde(rename = "lost_at_ms")]
+    since_ms: u64,
     /// State of the circuit breaker; null is closed.
     breaker: Option<Breaker>,
 }
@@ -167,7 +169,7 @@ impl From<&LostPeer> for Lost {
             transport: lost.transport.as_str(),
             direction: lost.direction.into(),
             reason: lost.reason,
-            lost_at_ms: lost.lost_at_ms,
+            since_ms: lost.lost_at_ms,
             breaker: lost.breaker,
         }
     }

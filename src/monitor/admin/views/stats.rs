@@ -165,14 +165,17 @@ pub(super) struct StoreFigures {
     failing: bool,
 }
 
+/// Requests to single peers, and those of peers.
 #[derive(Serialize, ToSchema)]
 pub(super) struct MessageFigures {
-    requests_made: u64,
-    requests_answered: u64,
-    requests_failed: u64,
-    requests_received: u64,
-    requests_served: u64,
-    requests_refused: u64,
+    /// Own requests to single peers.
+    made: u64,
+    answered: u64,
+    failed: u64,
+    /// Requests of peers.
+    received: u64,
+    served: u64,
+    refused: u64,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -311,12 +314,12 @@ impl StatsView {
                 failing: of.storage_fails,
             },
             messages: MessageFigures {
-                requests_made: counters.requests_made,
-                requests_answered: counters.requests_answered,
-                requests_failed: counters.requests_failed,
-                requests_received: counters.requests_received,
-                requests_served: counters.requests_served,
-                requests_refused: counters.requests_refused,
+                made: counters.requests_made,
+                answered: counters.requests_answered,
+                failed: counters.requests_failed,
+                received: counters.requests_received,
+                served: counters.requests_served,
+                refused: counters.requests_refused,
             },
             reachability: ReachabilityFigures {
                 listen: stats.listen.clone(),

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::error::StoreErrorKind;
 use crate::monitor::admin::Shared;
 use crate::monitor::admin::reply::{self, Reply};
 use crate::monitor::admin::routes::{Call, stopped};
@@ -92,7 +93,7 @@ impl Report {
             stats: &stats,
             links: &links,
             is_running: *shared.is_running.borrow(),
-            storage: node.storage_failure().map(|kind| kind.as_str()),
+            storage: node.storage_failure().map(StoreErrorKind::as_str),
             hint: node.hint(),
             refusals: shared.lost().refusals(node.now().as_millis()),
             has_bootstrap: !config.discovery.bootstrap.is_empty(),
