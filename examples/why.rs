@@ -37,7 +37,7 @@ struct Told {
 /// A node on this machine that tells its peers what became of transactions.
 fn builder(change: impl FnOnce(&mut Config)) -> PeerNodeBuilder {
     let mut config = Config::lan();
-    config.network.name = "why".to_owned();
+    "why".clone_into(&mut config.network.name);
     config.listen.address = Some(([127, 0, 0, 1], 0).into());
     // In a network that not everybody may join, this is the default.
     config.messages.explain = Some(true);
@@ -89,6 +89,7 @@ async fn ask(
 
 /// A transaction of this node, as if published some time ago or from now.
 fn dated(identity: &Identity, shift: impl Fn(WallTime) -> WallTime) -> anyhow::Result<Transaction> {
+    #[expect(clippy::disallowed_methods, reason = "a date is what this is about")]
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
     let now = WallTime::from_millis(u64::try_from(now.as_millis())?);
     let (created, expires) = (shift(now), now.plus(30 * MINUTE));

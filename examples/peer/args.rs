@@ -80,7 +80,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "ADDR:PORT")]
     pub(crate) admin: Option<SocketAddr>,
     /// Token that callers of --admin have to show, 16 to 256 characters; better given in the environment
-    /// variable SORCHA_ADMIN_TOKEN, since others on this machine may see a command line.
+    /// variable `SORCHA_ADMIN_TOKEN`, since others on this machine may see a command line.
     #[arg(long, value_name = "TOKEN")]
     pub(crate) admin_token: Option<String>,
     /// A STUN server to learn the outside address from; repeatable.

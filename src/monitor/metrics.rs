@@ -116,6 +116,7 @@ pub(super) struct Histogram {
     pub(super) sum: f64,
 }
 
+#[cfg(feature = "metrics")]
 impl Histogram {
     pub(super) fn count(&self) -> u64 {
         self.classes.iter().map(|(_, count)| count).sum()

@@ -30,6 +30,7 @@ pub(crate) fn parse32(text: &str) -> Option<[u8; 32]> {
 }
 
 /// Reads two lower-case digits for each byte of `out`; `None` where `digits` are others.
+#[cfg(any(test, feature = "node"))]
 pub(super) fn read_lower(digits: &[u8], out: &mut [u8]) -> Option<()> {
     let pairs = digits.as_chunks::<2>().0.iter();
     for (byte, pair) in out.iter_mut().zip(pairs) {

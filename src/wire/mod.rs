@@ -18,7 +18,7 @@ pub(crate) mod generated;
 #[cfg(test)]
 mod tests;
 
-#[cfg(any(test, feature = "node"))]
+#[cfg(feature = "node")]
 pub(crate) use explanation::{decode_explanation, encode_explanation};
 pub use frame::{Encoded, FrameEncoder, decode_frame, encode_frame};
 

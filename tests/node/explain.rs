@@ -9,7 +9,8 @@ use sorcha_peer::config::{Role, Trust};
 use sorcha_peer::error::RequestError;
 use sorcha_peer::types::Explanation;
 use sorcha_peer::{
-    Config, Event, PeerId, PeerNode, Receipt, Request, StartAt, Transaction, Validator, Verdict,
+    Config, Event, PeerId, PeerNode, Receipt, Request, StartAt, Topic, Transaction, Validator,
+    Verdict,
 };
 
 use crate::common::{
@@ -76,7 +77,7 @@ async fn both_ends_tell_of_a_transaction_that_arrived() {
     let told = explain(&b, &receipt).await;
     assert_eq!((told.state.as_str(), told.own), ("stored", false));
     assert_eq!((told.size, told.origin), (Some(3000), Some(a.peer_id())));
-    assert_eq!(told.topic.as_ref().map(|topic| topic.as_str()), Some("orders"));
+    assert_eq!(told.topic.as_ref().map(Topic::as_str), Some("orders"));
     let accepted = told.steps.iter().find(|step| step.what == "accepted").unwrap();
     let link = b.peer(a.peer_id()).await.unwrap().expect("a link");
     assert_eq!((accepted.peer, accepted.hop), (Some(a.peer_id()), Some(1)));

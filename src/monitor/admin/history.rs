@@ -236,7 +236,7 @@ mod tests {
         now.counters.refused_expired += 4;
         let sample = taken(&before, &now, &snapshot(3).links, 2.0);
         let named = |name| sample[SERIES.iter().position(|series| *series == name).unwrap()];
-        assert_eq!((named("delivered_per_s"), named("dropped_per_s")), (5.0, 2.0));
-        assert_eq!(named("rtt_ms"), 2.0);
+        let found = (named("delivered_per_s"), named("dropped_per_s"), named("rtt_ms"));
+        assert_eq!(found, (5.0, 2.0, 2.0));
     }
 }

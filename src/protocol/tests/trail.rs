@@ -6,7 +6,7 @@ use crate::protocol::rng::Rng;
 use crate::protocol::trail::{Trails, What};
 use crate::protocol::{CallId, Input, Judgement};
 use crate::types::{
-    Announcement, Explanation, Hello, Interest, LinkId, Message, MonoTime, PeerId, Refusal,
+    Announcement, Explanation, Hello, Interest, LinkId, Message, MonoTime, PeerId, Refusal, Topic,
     TopicKey, TransactionId, TransportKind, Verdict, WallTime,
 };
 
@@ -48,7 +48,7 @@ fn an_own_transaction_is_told_from_its_publish_to_its_confirmation() {
     let id = publish(&mut node, now, 500);
     let told = node.protocol.explain(&id);
     assert_eq!((told.state.as_str(), told.own, told.links), ("pending", true, 0));
-    assert_eq!((told.size, told.topic.as_ref().map(|t| t.as_str())), (Some(500), Some("t")));
+    assert_eq!((told.size, told.topic.as_ref().map(Topic::as_str)), (Some(500), Some("t")));
     assert_eq!(steps(&told, &[]), named(&[("published", 0)]));
     assert_eq!(told.steps[0].at, WallTime::from_millis(START + 1000));
 
@@ -126,7 +126,7 @@ fn a_refusal_tells_its_reason_and_what_the_header_says() {
     let told = node.protocol.explain(&ids.0);
     assert_eq!((told.state.as_str(), told.size), ("refused", Some(4)));
     assert_eq!(told.origin, Some(PeerId::from_bytes([9; 32])));
-    assert_eq!(told.topic.as_ref().map(|topic| topic.as_str()), Some("t"));
+    assert_eq!(told.topic.as_ref().map(Topic::as_str), Some("t"));
     assert_eq!(steps(&told, &[peer]), named(&[("refused", 3)]));
     assert_eq!(told.steps[0].reason.as_deref(), Some("rejected"));
     let told = node.protocol.explain(&ids.1);

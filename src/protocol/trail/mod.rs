@@ -361,6 +361,9 @@ mod tests {
 
     #[test]
     fn every_reason_has_a_number() {
+        use GivenUp::{Expired, NoTaker, Otherwise, Refused, Rejected, TooLarge};
+        use StoreErrorKind::{Closed, Corrupt, Full, Io, Locked, Version};
+
         let refusals = [
             Refusal::WrongHash,
             Refusal::WrongSignature,
@@ -378,11 +381,9 @@ mod tests {
             let written = serde_json::to_value(refusal).unwrap();
             assert_eq!(written, refusal.as_str());
         }
-        use StoreErrorKind::{Closed, Corrupt, Full, Io, Locked, Version};
         for kind in [Full, Corrupt, Locked, Version, Io, Closed] {
             assert_ne!(number_of(kind.as_str()), u8::MAX, "{kind:?}");
         }
-        use GivenUp::{Expired, NoTaker, Otherwise, Refused, Rejected, TooLarge};
         for why in [NoTaker, Expired, TooLarge, Rejected, Refused, Otherwise] {
             assert_ne!(number_of(why.reason()), u8::MAX, "{why:?}");
         }

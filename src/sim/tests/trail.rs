@@ -1,7 +1,7 @@
 //! Explanations in whole networks: every refusal and every copy explains itself.
 
 use super::*;
-use crate::types::{Step, TransactionId, WallTime};
+use crate::types::{Step, Topic, TransactionId, WallTime};
 
 /// A world whose first node publishes what others refuse: more than its share of their stores, and what
 /// is older than one of them keeps.
@@ -46,7 +46,7 @@ fn every_refusal_explains_itself() {
                 let says =
                     |step: &Step| step.what == "refused" && step.reason.as_deref() == Some(&reason);
                 assert!(told.steps.iter().any(says), "{node}: {reason}: {told:?}");
-                let topic = told.topic.as_ref().map(|topic| topic.as_str());
+                let topic = told.topic.as_ref().map(Topic::as_str);
                 assert!(matches!(topic, Some("t" | "random")), "{told:?}");
                 reasons.insert(reason);
             }
