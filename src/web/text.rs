@@ -49,6 +49,12 @@ impl Query {
         Ok(value.filter(|value| !value.is_empty()))
     }
 
+    /// The first name with an empty value.
+    #[cfg(feature = "admin")]
+    pub(crate) fn empty(&self) -> Option<&str> {
+        self.0.iter().find(|(_, value)| value.is_empty()).map(|(name, _)| name.as_str())
+    }
+
     /// The first name that is not among `known`.
     pub(crate) fn unknown(&self, known: &[&str]) -> Option<&str> {
         self.0.iter().map(|(name, _)| name.as_str()).find(|name| !known.contains(name))
@@ -86,6 +92,8 @@ mod tests {
         for none in ["b", "d", "A", "z"] {
             assert_eq!(query.text(none).unwrap(), None, "{none}");
         }
+        #[cfg(feature = "admin")]
+        assert_eq!(query.empty(), Some("b"));
         assert_eq!(query.number("n").unwrap(), Some(-3));
         assert_eq!(query.number("b").unwrap(), None);
         for bad in ["c", "big"] {

@@ -280,6 +280,9 @@ async fn reply(
     if let Some(name) = query.unknown(route.query) {
         return Err(Problem::invalid(format!("There is no parameter {name:?} here")));
     }
+    if let Some(name) = query.empty() {
+        return Err(Problem::invalid(format!("The parameter {name} has no value")));
+    }
     let body = content(route, head, body).await?;
     let headers = &head.headers;
     let is_head = head.method == Method::HEAD;
