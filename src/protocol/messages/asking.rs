@@ -250,6 +250,12 @@ impl Protocol {
             self.violation(link);
             return;
         }
+        if status == ResponseStatus::Failed && call.until <= self.env.now {
+            // The peer's time was over too, and its word came before our own timer.
+            let after = call.within;
+            self.finish_call(number, Err(RequestError::TimedOut { after }));
+            return;
+        }
         if status != ResponseStatus::Done {
             let refused = refusal(status, call.protocol.clone(), call.size, reason);
             self.finish_call(number, Err(refused));

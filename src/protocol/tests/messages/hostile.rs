@@ -267,6 +267,23 @@ fn an_answer_that_has_begun_is_taken_back_by_a_refusal() {
     asker.is_empty();
 }
 
+/// Found by a run under load: the peer's timer was heard of before the own one had its turn.
+#[test]
+fn a_failure_after_the_time_of_a_request_is_the_end_of_its_time() {
+    let mut asker = Asker::new();
+    let link = asker.meet(2);
+    for (n, wait) in [(1, secs(4)), (2, secs(5))] {
+        let call = asker.ask(n, 2, "x");
+        let (id, ..) = joined(&asker.said(link));
+        asker.now += wait;
+        asker.hear(link, refused(id, ResponseStatus::Failed, ""));
+        let late = RequestError::TimedOut { after: secs(5) };
+        let expected = if wait < secs(5) { RequestError::Failed } else { late };
+        assert_eq!(asker.failed(call), expected);
+    }
+    asker.is_empty();
+}
+
 #[test]
 fn answers_that_are_not_read_make_room_for_those_that_are() {
     let mut asker = Asker::new();
