@@ -442,6 +442,7 @@ pub(super) mod testing {
             in_debt: false,
             depth: 0,
             relay: is_odd,
+            clock_offset_ms: None,
         }
     }
 

@@ -277,6 +277,12 @@ impl Clock {
         Some(sample.clock.plus(self.now.since(sample.at)))
     }
 
+    /// Returns the milliseconds from the reading to the clock of the peer of a link, where it says that.
+    pub(super) fn offset_of(&self, link: LinkId) -> Option<i64> {
+        let sample = self.samples.get(&link).filter(|sample| self.is_fresh(sample))?;
+        Some(self.offset(sample))
+    }
+
     /// Returns the median distance of the peers' clocks from the reading, in milliseconds, and the
     /// number of votes; `None` while there are none.
     pub(super) fn distance(&self) -> Option<(i64, usize)> {
@@ -378,13 +384,17 @@ impl Clock {
     fn votes_of(&self, counts: impl Fn(&Sample) -> bool) -> Vec<i64> {
         let mut groups: BTreeMap<u64, Vec<i64>> = BTreeMap::new();
         for sample in self.samples.values().filter(|s| self.is_fresh(s) && counts(s)) {
-            let clock = sample.clock.plus(self.now.since(sample.at));
-            groups.entry(sample.group).or_default().push(between(self.reading, clock));
+            groups.entry(sample.group).or_default().push(self.offset(sample));
         }
         if groups.len() == 1 {
             return groups.into_values().next().unwrap_or_default();
         }
         groups.into_values().filter_map(|votes| median(&votes)).collect()
+    }
+
+    /// Returns the milliseconds from the reading to a peer's clock.
+    fn offset(&self, sample: &Sample) -> i64 {
+        between(self.reading, sample.clock.plus(self.now.since(sample.at)))
     }
 
     /// Reports whether what a peer said counts: it was said after the latest leap.

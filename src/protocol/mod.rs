@@ -73,8 +73,8 @@ use std::net::IpAddr;
 
 use crate::config::Config;
 use crate::types::{
-    Counters, Endpoint, IndexEntry, MonoTime, PeerId, PeerRecord, Stats, TransactionId, WallTime,
-    rating_of,
+    Counters, Endpoint, IndexEntry, LinkId, MonoTime, PeerId, PeerRecord, Stats, TransactionId,
+    WallTime, rating_of,
 };
 
 use env::Env;
@@ -292,7 +292,7 @@ impl Protocol {
     /// The links that are up.
     pub fn links(&self) -> Vec<LinkView> {
         let now = self.env.now;
-        let view = |l: &link::Link| {
+        let view = |(id, l): (&LinkId, &link::Link)| {
             let up = l.up.as_ref()?;
             Some(LinkView {
                 link: l.wire,
@@ -315,9 +315,10 @@ impl Protocol {
                 in_debt: up.feed.debt.is_some(),
                 depth: up.interest.theirs.depth,
                 relay: up.interest.theirs.is_relay(),
+                clock_offset_ms: self.env.clock.offset_of(*id),
             })
         };
-        self.links.all.values().filter_map(view).collect()
+        self.links.all.iter().filter_map(view).collect()
     }
 
     /// Lists the peers of the address book with where each is dialled first, when it was linked last, and

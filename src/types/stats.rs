@@ -414,6 +414,10 @@ pub struct LinkStatus {
     /// True: the peer is a relay, and carries every topic by configuration.
     #[serde(default)]
     pub relay: bool,
+    /// Number of milliseconds from this machine's clock to the peer's, with the time that its word took;
+    /// `None` while the peer has not said its own.
+    #[serde(default)]
+    pub clock_offset_ms: Option<i64>,
 }
 
 impl LinkStatus {

@@ -4,16 +4,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use serde_json::{Value, json};
 use sorcha_peer::error::{ConfigError, StartError};
-use sorcha_peer::{Config, PeerId, PeerNode, Transaction, Validator, Verdict};
+use sorcha_peer::{Config, PeerNode};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::common::{
-    address, builder, config_with, event, ready, soon, start, start_with, stop, until_peers,
+    RejectAll, address, builder, config_with, event, ready, soon, start, start_with, stop,
+    until_peers,
 };
 use crate::rest::client::{self, Answer, Ask, Http, parse, say};
 
@@ -159,7 +159,6 @@ async fn history_has_a_value_for_each_second() {
             if links.last() == Some(&json!(1.0)) {
                 break;
             }
-            tokio::time::sleep(Duration::from_millis(100)).await;
         }
     };
     soon("the link is in the history", taken).await;
@@ -339,7 +338,6 @@ async fn peers_are_banned_and_tested_and_the_lost_are_shown() {
             if let Some(lost) = peers["lost"].get(0) {
                 return lost.clone();
             }
-            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
     let lost = soon("the lost peer is shown", lost).await;
@@ -350,11 +348,7 @@ async fn peers_are_banned_and_tested_and_the_lost_are_shown() {
     assert_eq!(server.post(&path("/unban")).await.status, 200);
     assert_eq!(server.post(&path("/reset-breaker")).await.status, 200);
     ready(&server.node, 1).await;
-    let back = async {
-        while server.json(&path("")).await["state"] != "linked" {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
+    let back = async { while server.json(&path("")).await["state"] != "linked" {} };
     soon("it is linked again", back).await;
     assert_eq!(server.json("/api/v1/peers").await["lost"], json!([]));
     assert_eq!(server.post(&path("/disconnect")).await.status, 200);
@@ -362,17 +356,6 @@ async fn peers_are_banned_and_tested_and_the_lost_are_shown() {
     assert_eq!(server.ask(Ask::json(&own, r#"{"reason":"x"}"#)).await.status, 409);
     stop(&peer).await;
     stop(&server.node).await;
-}
-
-/// Rejects everything.
-#[derive(Debug)]
-struct RejectAll;
-
-#[async_trait]
-impl Validator for RejectAll {
-    async fn validate(&self, _: &Transaction, _: &PeerId) -> Verdict {
-        Verdict::Reject
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

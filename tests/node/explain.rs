@@ -4,30 +4,15 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use sorcha_peer::config::{Role, Trust};
 use sorcha_peer::error::RequestError;
 use sorcha_peer::types::Explanation;
-use sorcha_peer::{
-    Config, Event, PeerId, PeerNode, Receipt, Request, StartAt, Topic, Transaction, Validator,
-    Verdict,
-};
+use sorcha_peer::{Config, Event, PeerNode, Receipt, Request, StartAt, Topic};
 
 use crate::common::{
-    HANG, address, builder, config_with, event, identity, linked_pair, next, ready, soon, start,
-    start_with, stop,
+    HANG, RejectAll, address, builder, config_with, event, identity, linked_pair, next, ready,
+    soon, start, start_with, stop,
 };
-
-/// Rejects everything that it is asked about.
-#[derive(Debug)]
-struct RejectAll;
-
-#[async_trait]
-impl Validator for RejectAll {
-    async fn validate(&self, _: &Transaction, _: &PeerId) -> Verdict {
-        Verdict::Reject
-    }
-}
 
 async fn explain(node: &PeerNode, receipt: &Receipt) -> Explanation {
     soon("an explanation", node.explain(receipt.id())).await.expect("a running node")

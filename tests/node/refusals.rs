@@ -4,14 +4,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use sorcha_peer::error::ReplicationError;
 use sorcha_peer::types::Refusal;
 use sorcha_peer::types::unstable::{Announcement, Hello, Message};
-use sorcha_peer::{Event, PeerId, PublishState, Transaction, Validator, Verdict};
+use sorcha_peer::{Event, PublishState};
 
 use crate::common::raw::{RawPeer, hello, now};
-use crate::common::{address, builder, event, identity, ready, soon, start, start_alone, until};
+use crate::common::{
+    RejectAll, address, builder, event, identity, ready, soon, start, start_alone, until,
+};
 
 const HOURS: Duration = Duration::from_hours(2);
 
@@ -34,6 +35,9 @@ async fn a_node_whose_clock_is_off_says_so_and_publishes_by_the_time_of_its_peer
     let stats = until(&node, "it is seen", |stats| stats.clock_votes == 3).await;
     assert!(stats.clock_off && offset.abs_diff(stats.clock_offset_ms) < 60_000);
     assert!(node.clock_offset_ms().is_some_and(|told| told.abs_diff(7_200_000) < 60_000));
+    let links = node.peers().await.unwrap();
+    let offsets: Vec<_> = links.iter().filter_map(|link| link.clock_offset_ms).collect();
+    assert!(offsets.len() == 3 && offsets.iter().all(|of| of.abs_diff(7_200_000) < 60_000));
     let receipt = node.publish("orders", "one widget").await.unwrap();
     assert!(receipt.clock_offset_ms().is_some(), "accepted, with a warning");
     let id = receipt.id();
@@ -51,17 +55,6 @@ async fn a_node_whose_clock_is_off_says_so_and_publishes_by_the_time_of_its_peer
     let Message::Push { transaction, .. } = told else { panic!("{told:?}") };
     let created = transaction.header().created.as_millis();
     assert!(created.abs_diff(now().plus(HOURS).as_millis()) < 60_000, "dated by the peers' time");
-}
-
-/// Rejects everything.
-#[derive(Debug)]
-struct RejectAll;
-
-#[async_trait]
-impl Validator for RejectAll {
-    async fn validate(&self, _: &Transaction, _: &PeerId) -> Verdict {
-        Verdict::Reject
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

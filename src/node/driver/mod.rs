@@ -410,6 +410,7 @@ impl Driver {
             in_debt: view.in_debt,
             depth: view.depth,
             relay: view.relay,
+            clock_offset_ms: view.clock_offset_ms,
         };
         self.protocol.links().into_iter().map(status).collect()
     }

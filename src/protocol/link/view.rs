@@ -51,4 +51,6 @@ pub struct LinkView {
     pub depth: u8,
     /// True: the peer is a relay, and carries every topic by configuration.
     pub relay: bool,
+    /// Milliseconds from this machine's clock to the peer's, where the peer says its own.
+    pub clock_offset_ms: Option<i64>,
 }

@@ -5,11 +5,12 @@ pub(crate) mod raw;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use sorcha_peer::error::{FailureKind, ShutdownReport};
 use sorcha_peer::types::{CloseReason, Counters, LinkStatus, Refusal};
 use sorcha_peer::{
     Config, Delivery, Event, Events, Identity, Item, PeerId, PeerNode, PeerNodeBuilder, StartAt,
-    Stats, Subscription, TransactionId,
+    Stats, Subscription, Transaction, TransactionId, Validator, Verdict,
 };
 
 /// Ends a test that hangs. No assertion depends on it.
@@ -233,5 +234,16 @@ pub(crate) async fn assert_spreads(a: &PeerNode, b: &PeerNode) {
             to.subscribe("common/serves", StartAt::Now).await.expect("a running node");
         let receipt = from.publish("common/serves", noise(1, 64)).await.expect("a running node");
         while next(&mut arrived).await.transaction.id() != receipt.id() {}
+    }
+}
+
+/// Rejects everything that it is asked about.
+#[derive(Debug)]
+pub(crate) struct RejectAll;
+
+#[async_trait]
+impl Validator for RejectAll {
+    async fn validate(&self, _: &Transaction, _: &PeerId) -> Verdict {
+        Verdict::Reject
     }
 }

@@ -148,7 +148,7 @@ impl From<LinkStatus> for LinkFigures {
             depth: link.depth,
             relay: link.relay,
             breaker: None,
-            clock_offset_ms: None,
+            clock_offset_ms: link.clock_offset_ms,
         }
     }
 }

@@ -60,6 +60,7 @@ fn one_link_per_peer() {
         in_debt: false,
         depth: 0,
         relay: true,
+        clock_offset_ms: None,
     };
     let turn =
         |links: &[LinkView]| bites(OneLinkPerPeer, &[Seen::Turn { node: 0, links, gauges: &[] }]);
