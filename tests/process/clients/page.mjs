@@ -170,11 +170,26 @@ async function withToken(url, token) {
   await page.locator("#token").waitFor();
   assert.deepEqual(await violations(page), []);
   assert.ok(await page.locator("#shown").isHidden());
-  await page.fill("#token-value", "another one, which is not right");
-  await page.keyboard.press("Enter");
+  const enter = async (value) => {
+    await page.fill("#token-value", value);
+    await page.keyboard.press("Enter");
+  };
+  await enter("another one, which is not right");
+  await page.locator("#token-error").waitFor();
   await says(page, "token-error", "does not take");
-  await page.fill("#token-value", token);
-  await page.keyboard.press("Enter");
+  // A refusal that comes after the next try was taken takes nothing back.
+  let release;
+  const held = new Promise((resolve) => { release = resolve; });
+  await page.route("**/api/v1/status", async (route) => {
+    if (route.request().headers().authorization === "Bearer slow") await held;
+    await route.continue();
+  });
+  await enter("slow");
+  await enter(token);
+  await page.locator("#shown").waitFor();
+  const late = page.waitForResponse((answer) => answer.status() === 401);
+  release();
+  await late;
   await says(page, "live-word", "Live");
   await says(page, "stream-word", "Live");
   assert.ok(page.wrong.every((line) => /401/.test(line)), String(page.wrong));

@@ -176,9 +176,8 @@ function keepToken(value) {
 }
 
 /** Opens a path of the node. Throws `Refused` for an answer that is none, and else what `fetch` throws. */
-async function open(path, { body, post = false, accept = "application/json", signal } = {}) {
+async function open(path, { body, post = false, accept = "application/json", signal, used = token() } = {}) {
   const headers = { Accept: accept };
-  const used = token();
   if (used !== null) headers.Authorization = `Bearer ${used}`;
   if (body !== undefined) headers["Content-Type"] = "application/json";
   const answer = await fetch(path, {

@@ -11,7 +11,7 @@ const NUMBERS = [
   { id: "dropped", title: "Dropped", unit: "/s", series: "dropped_per_s", say: rate },
 ];
 
-const turn = { last: null, wait: 1000, timer: null, running: false, drops: [], number: 0, signIn: null };
+const turn = { last: null, wait: 1000, timer: null, running: false, drops: [], number: 0, tries: 0, signIn: null };
 
 function startNumbers() {
   for (const number of NUMBERS) {
@@ -187,20 +187,20 @@ function signedIn(error) {
   return turn.signIn.promise;
 }
 
+/** Tries the token of the form, and keeps it once the node took it. Only the latest that was entered counts. */
 async function tryToken(event) {
   event.preventDefault();
-  keepToken($("token-value").value.trim());
-  try {
-    await api("status");
-  } catch (error) {
-    if (!(error instanceof Refused)) put($("token-error"), told(error));
-    else if (error.status === 401) put($("token-error"), "The node does not take this token.");
-    else put($("token-error"), error.message);
-    keepToken(null);
+  const used = $("token-value").value.trim();
+  const number = turn.tries += 1;
+  const refusal = await api("status", { used }).then(() => null, (error) => error);
+  if (number !== turn.tries) return;
+  if (refusal !== null) {
+    put($("token-error"), refusal.status === 401 ? "The node does not take this token." : told(refusal));
     show($("token-error"), true);
     $("token-error").focus();
     return;
   }
+  keepToken(used);
   $("token-value").value = "";
   show($("token"), false);
   show($("token-error"), false);
