@@ -2,6 +2,10 @@
 
 #[cfg(feature = "stun")]
 mod stun;
+#[cfg(feature = "turn")]
+mod turn;
 
 #[cfg(feature = "stun")]
 pub use stun::StunProber;
+#[cfg(feature = "turn")]
+pub(crate) use turn::relay;

@@ -1,0 +1,234 @@
+//! Transports that meet at a real TURN server, where one is installed.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use base64::Engine as _;
+use bytes::Bytes;
+use futures::future::join;
+use futures::{SinkExt, StreamExt};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use super::super::client::Relayed;
+use super::super::relay;
+use crate::config::RelayServer;
+use crate::error::FailureKind;
+use crate::identity::Identity;
+use crate::ports::{Accepted, Listener, RawLink, Transport};
+use crate::transport::{GrpcOptions, GrpcTransport};
+
+/// Ends a test that hangs; no test waits for it.
+const HANG: Duration = Duration::from_mins(2);
+
+async fn in_time<T>(work: impl Future<Output = T>) -> T {
+    timeout(HANG, work).await.expect("the test hangs")
+}
+
+fn identity(seed: u8) -> Identity {
+    Identity::from_seed([seed; 32])
+}
+
+/// Running coturn, with a port for TURN and one for TURN over TLS.
+struct Coturn {
+    process: Child,
+    ports: [u16; 2],
+    _dir: TempDir,
+}
+
+impl Drop for Coturn {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl Coturn {
+    /// Starts one; `None`, said aloud: it is not installed.
+    async fn start(more: &[&str]) -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        certificate(dir.path());
+        let ports = [free_port().await, free_port().await];
+        let file = |name: &str| dir.path().join(name).display().to_string();
+        let flags = [
+            "-n --no-cli --no-udp --no-dtls --allow-loopback-peers --lt-cred-mech".to_owned(),
+            "--listening-ip=127.0.0.1 --relay-ip=127.0.0.1 --realm=example.org --user=me:s3cret"
+                .to_owned(),
+            format!("--listening-port={} --tls-listening-port={}", ports[0], ports[1]),
+            format!("--cert={} --pkey={}", file("cert.pem"), file("key.pem")),
+            format!("--userdb={} --pidfile={} --log-file=stdout", file("db"), file("pid")),
+        ];
+        let flags = flags.iter().flat_map(|flags| flags.split(' ')).chain(more.iter().copied());
+        let mut command = Command::new("turnserver");
+        command.args(flags).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let Ok(process) = command.spawn() else {
+            eprintln!("SKIPPED: no turnserver (coturn) is installed");
+            return None;
+        };
+        let server = Self { process, ports, _dir: dir };
+        for port in ports {
+            let listening = async {
+                while TcpStream::connect(("127.0.0.1", port)).await.is_err() {
+                    sleep(Duration::from_millis(20)).await;
+                }
+            };
+            in_time(listening).await;
+        }
+        Some(server)
+    }
+
+    fn account(&self, scheme: &str, password: &str) -> RelayServer {
+        let port = self.ports[usize::from(scheme == "turns")];
+        RelayServer::new(&format!("{scheme}:me:{password}@127.0.0.1:{port}")).unwrap()
+    }
+}
+
+async fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port()
+}
+
+/// Writes a certificate and its key.
+fn certificate(dir: &Path) {
+    let pem = |label: &str, der: &[u8]| {
+        let text = base64::engine::general_purpose::STANDARD.encode(der);
+        let lines: String =
+            text.as_bytes().chunks(64).map(|line| String::from_utf8_lossy(line) + "\n").collect();
+        format!("-----BEGIN {label}-----\n{lines}-----END {label}-----\n")
+    };
+    let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+    let params = rcgen::CertificateParams::new(["turn.example.org".to_owned()]).unwrap();
+    let made = params.self_signed(&pair).unwrap();
+    std::fs::write(dir.join("cert.pem"), pem("CERTIFICATE", made.der())).unwrap();
+    std::fs::write(dir.join("key.pem"), pem("PRIVATE KEY", &pair.serialize_der())).unwrap();
+}
+
+/// Transport with a relay, of which nobody knows the listening address.
+struct Node {
+    transport: GrpcTransport,
+    listener: Box<dyn Listener>,
+    permitted: watch::Sender<BTreeSet<IpAddr>>,
+    relayed: watch::Receiver<Relayed>,
+    _relay: JoinSet<()>,
+}
+
+impl Node {
+    async fn start(seed: u8, server: RelayServer) -> Self {
+        let transport = GrpcTransport::new(identity(seed), GrpcOptions::default()).unwrap();
+        let listener = transport.listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let (permitted, permitted_box) = watch::channel(BTreeSet::new());
+        let (relayed_sender, relayed) = watch::channel(None);
+        let mut running = JoinSet::new();
+        running.spawn(relay(&transport, server, permitted_box, relayed_sender));
+        Self { transport, listener, permitted, relayed, _relay: running }
+    }
+
+    async fn relayed(&mut self) -> SocketAddr {
+        let is_there = |relayed: &Relayed| relayed.is_some();
+        let told = in_time(self.relayed.wait_for(is_there)).await.unwrap();
+        *told.as_ref().unwrap().as_ref().unwrap()
+    }
+}
+
+/// Frames go both ways.
+async fn exchange(one: &mut RawLink, other: &mut RawLink) {
+    for size in [1, 1_000, 200_000] {
+        let frame = Bytes::from(vec![7; size]);
+        let there = async {
+            one.sink.send(frame.clone()).await.unwrap();
+            assert_eq!(one.stream.next().await.unwrap().unwrap(), frame);
+        };
+        let back = async {
+            let got = other.stream.next().await.unwrap().unwrap();
+            other.sink.send(got).await.unwrap();
+        };
+        in_time(join(there, back)).await;
+    }
+}
+
+#[tokio::test]
+async fn transports_that_only_dial_out_meet_at_a_relay() {
+    let Some(server) = Coturn::start(&[]).await else { return };
+    for scheme in ["turn", "turns"] {
+        let mut a = Node::start(1, server.account(scheme, "s3cret")).await;
+        let mut b = Node::start(2, server.account(scheme, "s3cret")).await;
+        let (to_a, _) = (a.relayed().await, b.relayed().await);
+        let endpoint = to_a.into();
+        let dial = b.transport.dial(&endpoint, Some(identity(1).peer_id()));
+        let (dialled, accepted) = in_time(join(dial, a.listener.accept())).await;
+        let mut dialled = dialled.unwrap();
+        let Accepted::Link(mut accepted) = accepted else { panic!("no link: {accepted:?}") };
+        assert_eq!(accepted.remote, identity(2).peer_id());
+        assert_eq!((dialled.address, accepted.address), (None, None), "a relay stands between");
+        exchange(&mut dialled, &mut accepted).await;
+    }
+}
+
+#[tokio::test]
+async fn a_stranger_is_let_in_once_its_address_is_permitted() {
+    let Some(server) = Coturn::start(&[]).await else { return };
+    let mut node = Node::start(1, server.account("turn", "s3cret")).await;
+    let relayed = node.relayed().await;
+    let stranger = async || {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+        let mut stream = socket.connect(relayed).await.unwrap();
+        // What no peer says. The relay may have closed by then.
+        let _ = stream.write_all(b"GET / HTTP/1.1\r\n\r\n").await;
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    };
+    // It connects, and is then reset.
+    let accepted = async {
+        tokio::select! {
+            accepted = node.listener.accept() => Some(accepted),
+            () = stranger() => None,
+        }
+    };
+    let accepted = in_time(accepted).await;
+    assert!(accepted.is_none(), "{accepted:?}");
+    node.permitted.send_replace(["127.0.0.2".parse().unwrap()].into());
+    let knocks = async {
+        // The permission takes a moment, of which nothing tells.
+        loop {
+            stranger().await;
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let accepted = async {
+        tokio::select! { accepted = node.listener.accept() => accepted, () = knocks => panic!() }
+    };
+    let accepted = in_time(accepted).await;
+    assert!(matches!(accepted, Accepted::Failed { address: None, .. }), "{accepted:?}");
+}
+
+#[tokio::test]
+async fn an_address_at_the_server_that_is_none_of_the_relay_is_dialled_directly() {
+    // It connects nobody to its own address.
+    let Some(server) = Coturn::start(&["--denied-peer-ip=127.0.0.1"]).await else { return };
+    let mut a = Node::start(1, server.account("turn", "s3cret")).await;
+    let mut b = Node::start(2, server.account("turn", "s3cret")).await;
+    b.relayed().await;
+    let endpoint = a.listener.local_addr().into();
+    let dial = b.transport.dial(&endpoint, Some(identity(1).peer_id()));
+    let (dialled, accepted) = in_time(join(dial, a.listener.accept())).await;
+    let Accepted::Link(mut accepted) = accepted else { panic!("no link: {accepted:?}") };
+    exchange(&mut dialled.unwrap(), &mut accepted).await;
+}
+
+#[tokio::test]
+async fn what_the_server_does_not_do_is_said() {
+    let Some(server) = Coturn::start(&["--no-tcp-relay"]).await else { return };
+    let kind_of = async |password| {
+        let mut node = Node::start(1, server.account("turn", password)).await;
+        let told = in_time(node.relayed.wait_for(Option::is_some)).await.unwrap();
+        told.as_ref().unwrap().as_ref().unwrap_err().kind
+    };
+    assert_eq!(kind_of("s3cret").await, FailureKind::Unsupported);
+    assert_eq!(kind_of("guess").await, FailureKind::Refused);
+}

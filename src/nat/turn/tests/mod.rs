@@ -1,0 +1,8 @@
+//! The client of a relay against servers that are honest, wrong or hostile.
+
+mod allocation;
+mod codec;
+mod coturn;
+mod fake;
+mod hostile;
+mod loopback;
