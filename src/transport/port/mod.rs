@@ -127,8 +127,15 @@ impl PortListener {
         let incoming = shared.routes.relays.listen();
         let relayed = Relayed { incoming, port: Arc::new(port(Entrance::Relayed)) };
         let handshakes = JoinSet::new();
-        let (_listening, pausing) = (listening, false);
-        Ok(Self { direct, proxied, relayed, handshakes, in_pipes, _listening, pausing })
+        Ok(Self {
+            direct,
+            proxied,
+            relayed,
+            handshakes,
+            in_pipes,
+            _listening: listening,
+            pausing: false,
+        })
     }
 
     /// Starts a handshake, or says why there is none.

@@ -2,23 +2,20 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use base64::Engine as _;
 use bytes::Bytes;
 use futures::future::join;
 use futures::{SinkExt, StreamExt};
-use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::TcpSocket;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::super::client::Relayed;
 use super::super::relay;
+use super::coturn_process::Coturn;
 use crate::config::RelayServer;
 use crate::error::FailureKind;
 use crate::identity::Identity;
@@ -36,79 +33,6 @@ fn identity(seed: u8) -> Identity {
     Identity::from_seed([seed; 32])
 }
 
-/// Running coturn, with a port for TURN and one for TURN over TLS.
-struct Coturn {
-    process: Child,
-    ports: [u16; 2],
-    _dir: TempDir,
-}
-
-impl Drop for Coturn {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-impl Coturn {
-    /// Starts one; `None`, said aloud: it is not installed.
-    async fn start(more: &[&str]) -> Option<Self> {
-        let dir = tempfile::tempdir().unwrap();
-        certificate(dir.path());
-        let ports = [free_port().await, free_port().await];
-        let file = |name: &str| dir.path().join(name).display().to_string();
-        let flags = [
-            "-n --no-cli --no-udp --no-dtls --allow-loopback-peers --lt-cred-mech".to_owned(),
-            "--listening-ip=127.0.0.1 --relay-ip=127.0.0.1 --realm=example.org --user=me:s3cret"
-                .to_owned(),
-            format!("--listening-port={} --tls-listening-port={}", ports[0], ports[1]),
-            format!("--cert={} --pkey={}", file("cert.pem"), file("key.pem")),
-            format!("--userdb={} --pidfile={} --log-file=stdout", file("db"), file("pid")),
-        ];
-        let flags = flags.iter().flat_map(|flags| flags.split(' ')).chain(more.iter().copied());
-        let mut command = Command::new("turnserver");
-        command.args(flags).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let Ok(process) = command.spawn() else {
-            eprintln!("SKIPPED: no turnserver (coturn) is installed");
-            return None;
-        };
-        let server = Self { process, ports, _dir: dir };
-        for port in ports {
-            let listening = async {
-                while TcpStream::connect(("127.0.0.1", port)).await.is_err() {
-                    sleep(Duration::from_millis(20)).await;
-                }
-            };
-            in_time(listening).await;
-        }
-        Some(server)
-    }
-
-    fn account(&self, scheme: &str, password: &str) -> RelayServer {
-        let port = self.ports[usize::from(scheme == "turns")];
-        RelayServer::new(&format!("{scheme}:me:{password}@127.0.0.1:{port}")).unwrap()
-    }
-}
-
-async fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port()
-}
-
-/// Writes a certificate and its key.
-fn certificate(dir: &Path) {
-    let pem = |label: &str, der: &[u8]| {
-        let text = base64::engine::general_purpose::STANDARD.encode(der);
-        let lines: String =
-            text.as_bytes().chunks(64).map(|line| String::from_utf8_lossy(line) + "\n").collect();
-        format!("-----BEGIN {label}-----\n{lines}-----END {label}-----\n")
-    };
-    let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
-    let params = rcgen::CertificateParams::new(["turn.example.org".to_owned()]).unwrap();
-    let made = params.self_signed(&pair).unwrap();
-    std::fs::write(dir.join("cert.pem"), pem("CERTIFICATE", made.der())).unwrap();
-    std::fs::write(dir.join("key.pem"), pem("PRIVATE KEY", &pair.serialize_der())).unwrap();
-}
-
 /// Transport with a relay, of which nobody knows the listening address.
 struct Node {
     transport: GrpcTransport,
@@ -119,7 +43,8 @@ struct Node {
 }
 
 impl Node {
-    async fn start(seed: u8, server: RelayServer) -> Self {
+    async fn start(seed: u8, server: &str) -> Self {
+        let server = RelayServer::new(server).unwrap();
         let transport = GrpcTransport::new(identity(seed), GrpcOptions::default()).unwrap();
         let listener = transport.listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let (permitted, permitted_box) = watch::channel(BTreeSet::new());
@@ -156,8 +81,8 @@ async fn exchange(one: &mut RawLink, other: &mut RawLink) {
 async fn transports_that_only_dial_out_meet_at_a_relay() {
     let Some(server) = Coturn::start(&[]).await else { return };
     for scheme in ["turn", "turns"] {
-        let mut a = Node::start(1, server.account(scheme, "s3cret")).await;
-        let mut b = Node::start(2, server.account(scheme, "s3cret")).await;
+        let mut a = Node::start(1, &server.account(scheme, "s3cret")).await;
+        let mut b = Node::start(2, &server.account(scheme, "s3cret")).await;
         let (to_a, _) = (a.relayed().await, b.relayed().await);
         let endpoint = to_a.into();
         let dial = b.transport.dial(&endpoint, Some(identity(1).peer_id()));
@@ -173,7 +98,7 @@ async fn transports_that_only_dial_out_meet_at_a_relay() {
 #[tokio::test]
 async fn a_stranger_is_let_in_once_its_address_is_permitted() {
     let Some(server) = Coturn::start(&[]).await else { return };
-    let mut node = Node::start(1, server.account("turn", "s3cret")).await;
+    let mut node = Node::start(1, &server.account("turn", "s3cret")).await;
     let relayed = node.relayed().await;
     let stranger = async || {
         let socket = TcpSocket::new_v4().unwrap();
@@ -211,8 +136,8 @@ async fn a_stranger_is_let_in_once_its_address_is_permitted() {
 async fn an_address_at_the_server_that_is_none_of_the_relay_is_dialled_directly() {
     // It connects nobody to its own address.
     let Some(server) = Coturn::start(&["--denied-peer-ip=127.0.0.1"]).await else { return };
-    let mut a = Node::start(1, server.account("turn", "s3cret")).await;
-    let mut b = Node::start(2, server.account("turn", "s3cret")).await;
+    let mut a = Node::start(1, &server.account("turn", "s3cret")).await;
+    let mut b = Node::start(2, &server.account("turn", "s3cret")).await;
     b.relayed().await;
     let endpoint = a.listener.local_addr().into();
     let dial = b.transport.dial(&endpoint, Some(identity(1).peer_id()));
@@ -225,7 +150,7 @@ async fn an_address_at_the_server_that_is_none_of_the_relay_is_dialled_directly(
 async fn what_the_server_does_not_do_is_said() {
     let Some(server) = Coturn::start(&["--no-tcp-relay"]).await else { return };
     let kind_of = async |password| {
-        let mut node = Node::start(1, server.account("turn", password)).await;
+        let mut node = Node::start(1, &server.account("turn", password)).await;
         let told = in_time(node.relayed.wait_for(Option::is_some)).await.unwrap();
         told.as_ref().unwrap().as_ref().unwrap_err().kind
     };

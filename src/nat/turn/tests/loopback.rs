@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::super::client::{Call, Client, Net, Relayed, dial, read_message};
-use super::super::codec::Method;
+use super::super::codec::{self, Method};
 use super::fake::{Fake, relayed, server};
 use crate::error::{FailureKind, TransportError};
 
@@ -108,8 +108,17 @@ impl Bench {
         };
         let mut running = JoinSet::new();
         running.spawn(client.run());
-        let (_server, client) = (tasks, running);
-        Self { net, calls, relayed, permitted, accepted, connections, open, _server, client }
+        Self {
+            net,
+            calls,
+            relayed,
+            permitted,
+            accepted,
+            connections,
+            open,
+            client: running,
+            _server: tasks,
+        }
     }
 
     pub(super) async fn allocated(&mut self) -> SocketAddr {
@@ -158,7 +167,7 @@ async fn serve(
 async fn answer(mut stream: TcpStream, mut fake: Fake, number: usize, twist: Arc<Twist>) {
     while let Ok(request) = read_message(&mut stream).await {
         let mut answer = fake.answer(&request);
-        let method = super::super::codec::decode(&request).unwrap().method.unwrap();
+        let method = codec::decode(&request).unwrap().method.unwrap();
         let then = twist(number, &mut fake, method, &mut answer);
         let is_bound = fake.asked.last().is_some_and(|(asked, _)| *asked == Method::ConnectionBind);
         if is_bound {
@@ -178,10 +187,6 @@ async fn answer(mut stream: TcpStream, mut fake: Fake, number: usize, twist: Arc
             Then::Go => {}
         }
     }
-}
-
-fn honest(_: usize, _: &mut Fake, _: Method, _: &mut Vec<u8>) -> Then {
-    Then::Go
 }
 
 async fn talks(mut stream: TcpStream) {
@@ -214,7 +219,7 @@ async fn what_a_relay_brings_begins_with_the_peers_first_byte() {
 
 #[tokio::test]
 async fn a_peer_is_dialled_from_the_relayed_address() {
-    let mut bench = Bench::start(honest).await;
+    let mut bench = Bench::start(|_, _, _, _| Then::Go).await;
     bench.allocated().await;
     let stream = in_time(dial(&*bench.net, &bench.calls, relayed())).await.unwrap();
     in_time(talks(stream)).await;
@@ -267,7 +272,7 @@ async fn a_lost_relay_is_dialled_again_and_gives_another_address() {
 
 #[tokio::test]
 async fn the_end_of_the_client_ends_the_allocation_and_no_connection_that_was_handed_over() {
-    let mut bench = Bench::start(honest).await;
+    let mut bench = Bench::start(|_, _, _, _| Then::Go).await;
     bench.allocated().await;
     let stream = in_time(dial(&*bench.net, &bench.calls, relayed())).await.unwrap();
     in_time(bench.open.wait_for(|open| *open == 2)).await.unwrap();

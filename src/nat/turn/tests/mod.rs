@@ -3,6 +3,7 @@
 mod allocation;
 mod codec;
 mod coturn;
+mod coturn_process;
 mod fake;
 mod hostile;
 mod loopback;
