@@ -238,7 +238,7 @@ pub(super) fn request(
     challenge: Option<&Challenge>,
 ) -> Result<Vec<u8>, Fault> {
     encode(MessageClass::Request, method, id, attributes, server, challenge).map_err(|error| {
-        let why = format!("cannot write a request: {}", error.kind());
+        let why = format!("cannot write a request: {:?}", error.kind());
         Fault::new(FailureKind::Local, why)
     })
 }
