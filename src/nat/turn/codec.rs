@@ -21,8 +21,8 @@ use stun_codec::rfc5766::attributes::{
 };
 use stun_codec::rfc8656::attributes::{AddressFamily, RequestedAddressFamily};
 use stun_codec::{
-    Attribute as _, AttributeType, Message, MessageClass, MessageDecoder, MessageEncoder,
-    TransactionId, define_attribute_enums,
+    AttributeType, Message, MessageClass, MessageDecoder, MessageEncoder, TransactionId,
+    define_attribute_enums,
 };
 
 use super::fault::Fault;
