@@ -48,13 +48,15 @@ fn counters(world: &World, node: usize) -> Counters {
 }
 
 /// Servers of a network, but for the first: it is linked with all, and so a stranger to none.
-const SERVERS: std::ops::Range<usize> = 1..20;
+fn provable() -> std::ops::Range<usize> {
+    1..20
+}
 
 /// Lets time pass until a network of servers knows that all of them can be dialled.
 fn prove(world: &mut World) {
-    let all = |w: &World| SERVERS.all(|node| is_public(w, node));
+    let all = |w: &World| provable().all(|node| is_public(w, node));
     let proven = world.run_until_every(secs(1), all, secs(600));
-    let states: Vec<_> = SERVERS.map(|node| state(world, node)).collect();
+    let states: Vec<_> = provable().map(|node| state(world, node)).collect();
     assert!(proven, "{states:?} {:?}", world.report().counters);
 }
 
@@ -67,9 +69,9 @@ fn plain_servers_are_proven_told_and_proven_anew() {
         let proven = |w: &World| counters(w, 3).addresses_proven;
         let before = proven(&world);
         world.run_for(secs(2400));
-        for node in SERVERS {
+        for node in provable() {
             assert_eq!(told(&world, node), [world.endpoint(node)]);
-            let known = SERVERS.filter(|other| *other != node);
+            let known = provable().filter(|other| *other != node);
             let of = |other| world.record_endpoints(node, other);
             assert!(known.clone().all(|other| of(other) == [world.endpoint(other)]));
             let is_change = |event: &Event| matches!(event, Event::ReachabilityChanged { .. });
@@ -136,7 +138,7 @@ fn liars_change_nothing() {
         prove(&mut world);
         let recorder = Recorder::of(&mut world);
         world.run_for(secs(2400));
-        for node in SERVERS {
+        for node in provable() {
             let denied = recorder.of_node(node, |event| match event {
                 Event::ReachabilityChanged { state: Reachability::Private } => Some(()),
                 _ => None,
