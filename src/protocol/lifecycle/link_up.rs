@@ -184,7 +184,7 @@ impl Protocol {
         }
     }
 
-    pub(super) fn is_dial_back(&self, link: LinkId) -> bool {
+    fn is_dial_back(&self, link: LinkId) -> bool {
         self.links.all.get(&link).is_some_and(|l| l.is_dial_back)
     }
 
