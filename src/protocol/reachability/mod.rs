@@ -169,11 +169,9 @@ impl Protocol {
         let Some(l) = self.links.all.get(&link) else { return };
         let (from, is_inbound) = (l.address, l.direction == Direction::Inbound);
         if !is_inbound || !self.reachability.asking.is_asked(nonce) {
+            // Whoever says so was told wrong by somebody else, or comes late.
             self.env.counters.dial_backs_unasked += 1;
-            self.refuse(link, CloseReason::Violation);
-            return;
-        }
-        if from.is_some_and(|from| self.is_stranger(from.ip(), Some(link))) {
+        } else if from.is_some_and(|from| self.is_stranger(from.ip(), Some(link))) {
             self.env.counters.dial_backs_seen += 1;
             self.reachability.asking.note_seen(nonce);
         } else {
