@@ -178,7 +178,7 @@ impl Protocol {
             self.env.counters.dial_backs_doubted += 1;
         }
         if let Some(l) = self.links.all.get_mut(&link) {
-            l.is_dial_back = true;
+            l.is_dial_back |= is_inbound;
         }
         self.close(link, CloseReason::Requested);
         self.settle_reachability();
