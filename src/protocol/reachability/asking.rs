@@ -284,6 +284,9 @@ mod tests {
     const HERE: SocketAddr =
         SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7);
 
+    /// Nonces that were seen, answers, and what comes of it.
+    type Case<'a> = (&'a [u64], &'a [(u8, O)], Option<Verdict>);
+
     fn at(seconds: u64) -> MonoTime {
         MonoTime::from_duration(Duration::from_secs(seconds))
     }
@@ -300,7 +303,7 @@ mod tests {
 
     #[test]
     fn two_of_three_decide_and_a_word_alone_proves_nothing() {
-        let cases: [(&[u64], &[(u8, O)], Option<Verdict>); 10] = [
+        let cases: [Case<'_>; 10] = [
             (&[1, 2], &[], Some(Verdict::Proven)),
             (&[1], &[(2, O::Reached), (3, O::Reached)], Some(Verdict::Proven)),
             (&[], &[(1, O::Reached), (2, O::Reached), (3, O::Reached)], Some(Verdict::Waiting)),
@@ -315,7 +318,9 @@ mod tests {
         for (seen, answers, expected) in cases {
             let mut asking = Asking::default();
             begun(&mut asking, 3, at(0));
-            seen.iter().for_each(|nonce| asking.note_seen(*nonce));
+            for nonce in seen {
+                asking.note_seen(*nonce);
+            }
             for (n, outcome) in answers {
                 assert!(asking.note_answer(&peer(*n), u64::from(*n), *outcome));
             }
