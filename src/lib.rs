@@ -165,9 +165,10 @@ pub use identity::Identity;
 #[cfg(feature = "node")]
 pub use node::{
     DeadLetter, Delivery, DurableSubscription, Events, Item, Outcome, PeerNode, PeerNodeBuilder,
-    Receipt, Request, StartAt, Storage, Subscription, WeakPeerNode,
+    Receipt, Request, StartAt, Subscription, WeakPeerNode,
 };
-pub use ports::validator::{AcceptAll, Validator};
+pub use ports::storage::Storage;
+pub use ports::validator::Validator;
 #[cfg(feature = "sqlite")]
 pub use store::sqlite::SqliteStorage;
 pub use types::root::{

@@ -11,12 +11,9 @@ use crate::config::{Config, Invite, NetworkSecret, Trust, of_environment};
 use crate::error::{EndpointError, StartError};
 use crate::identity::Identity;
 use crate::ports::{
-    NatProber, PeerStore, TransactionQueue, TransactionStore, Transport, Validator,
+    NatProber, PeerStore, Storage, TransactionQueue, TransactionStore, Transport, Validator,
 };
 use crate::protocol::RENEWALS;
-#[cfg(feature = "sqlite")]
-use crate::store::sqlite::SqliteStorage;
-use crate::store::{MemoryPeerStore, MemoryQueue, MemoryTransactionStore};
 use crate::types::{Endpoint, TransportKind};
 
 use super::handle::PeerNode;
@@ -35,42 +32,6 @@ const SERVICES: &[&str] = &[
     "sorcha.peer.communication.PeerCommunication",
     "sorcha.peer.transaction.TransactionDistribution",
 ];
-
-/// Stores of a node; what is `None` is kept in memory and gone with the node.
-///
-/// A store that comes with several at once is made into this, as `SqliteStorage` is. To take some of
-/// them, set the others back or give the stores to the builder one by one:
-///
-/// ```
-/// use std::sync::Arc;
-/// use sorcha_peer::store::MemoryQueue;
-/// use sorcha_peer::{PeerNode, Storage};
-///
-/// let mut storage = Storage::default();
-/// storage.queue = Some(Arc::new(MemoryQueue::new(1_000))); // room for 1,000 own transactions
-/// let builder = PeerNode::builder().storage(storage);
-/// ```
-#[derive(Debug, Clone, Default)]
-#[non_exhaustive]
-pub struct Storage {
-    /// Peers and bans.
-    pub peers: Option<Arc<dyn PeerStore>>,
-    /// The outbox.
-    pub queue: Option<Arc<dyn TransactionQueue>>,
-    /// The retained log.
-    pub transactions: Option<Arc<dyn TransactionStore>>,
-}
-
-#[cfg(feature = "sqlite")]
-impl From<SqliteStorage> for Storage {
-    fn from(storage: SqliteStorage) -> Self {
-        Self {
-            peers: Some(storage.peer_store()),
-            queue: Some(storage.queue()),
-            transactions: Some(storage.transaction_store()),
-        }
-    }
-}
 
 /// Description of a node. What is not set has a default; nothing panics for being unset, and what does
 /// not parse is an error of [`PeerNodeBuilder::start`], with the text that was given.
@@ -421,15 +382,15 @@ impl PeerNodeBuilder {
         Ok(Parts {
             transports,
             listening,
-            peers: self.storage.peers.unwrap_or_else(|| Arc::new(MemoryPeerStore::new())),
+            peers: self.storage.peers.unwrap_or_else(Storage::memory_peers),
             queue: self.storage.queue.unwrap_or_else(|| {
                 // The protocol keeps to the bound; what is published anew stands beside the old.
-                Arc::new(MemoryQueue::new(self.config.outbox.max_entries as usize + RENEWALS))
+                Storage::memory_queue(self.config.outbox.max_entries as usize + RENEWALS)
             }),
             log: self
                 .storage
                 .transactions
-                .unwrap_or_else(|| Arc::new(MemoryTransactionStore::new(Some(MEMORY_LOG)))),
+                .unwrap_or_else(|| Storage::memory_transactions(Some(MEMORY_LOG))),
             probers: self.probers,
             validator: self.validator,
             config: self.config,

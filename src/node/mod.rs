@@ -30,7 +30,7 @@ mod workers;
 #[cfg(test)]
 mod tests;
 
-pub use builder::{PeerNodeBuilder, Storage};
+pub use builder::PeerNodeBuilder;
 pub use handle::{
     DeadLetter, Delivery, DurableSubscription, Events, Item, Outcome, PeerNode, Receipt, Request,
     StartAt, Subscription, WeakPeerNode,

@@ -59,10 +59,6 @@ const ADAPTER_NAMES: &[&str] = &[
     "GrpcTransport",
     "GrpcOptions",
     "MemoryNetwork",
-    "MemoryPeerStore",
-    "MemoryQueue",
-    "MemoryTransactionStore",
-    "MemoryTransport",
     "RestTransport",
     "SqliteStorage",
     "StunProber",
@@ -424,7 +420,7 @@ fn the_rule_of_imports_bites() {
 
 #[test]
 fn the_rule_of_adapters_bites() {
-    let import = "use crate::store::MemoryQueue;";
+    let import = "use crate::store::SqliteOptions;";
     assert!(bites(adapters_in_one_place, "node/handle/mod.rs", import));
     assert!(bites(adapters_in_one_place, "node/handle/mod.rs", "use crate::transport;"));
     assert!(bites(adapters_in_one_place, "config/mod.rs", "use crate::SqliteStorage;"));
