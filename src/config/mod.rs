@@ -9,6 +9,7 @@ mod compat;
 mod invite;
 #[cfg_attr(not(any(test, feature = "node", feature = "unstable-core")), allow(dead_code))]
 mod memory;
+mod nat;
 mod proxy;
 mod ranges;
 pub(crate) mod root;
@@ -21,6 +22,7 @@ mod trust;
 
 pub use choice::{AddressPolicy, Auto, Role, SignaturePolicy};
 pub use compat::CompatConfig;
+pub use nat::NatConfig;
 #[cfg_attr(not(any(test, feature = "node", feature = "unstable-core")), allow(unused_imports))]
 pub(crate) use memory::Shares;
 #[cfg_attr(not(all(feature = "node", feature = "grpc")), allow(unused_imports))]

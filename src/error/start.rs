@@ -65,6 +65,24 @@ pub enum ConfigError {
         /// Advertised address, as it was given.
         endpoint: String,
     },
+    /// A server of the section `[nat]` that cannot be asked.
+    #[error("{field} has {server:?}, which {reason}")]
+    NatServer {
+        /// Section and name of the field.
+        field: &'static str,
+        /// The server as it was given, without credentials.
+        server: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A setting of the section `[nat]` in a build that cannot do it.
+    #[error("{field} needs a build with the feature `{feature}`")]
+    NatNotBuilt {
+        /// Section and name of the field.
+        field: &'static str,
+        /// Feature that is missing.
+        feature: &'static str,
+    },
     /// Clients of the original system, who prove nothing, in a network that not everybody may join.
     #[error(
         "compat.enabled lets anybody who reaches the port publish in this node's name, and \

@@ -72,6 +72,12 @@ fn plain(samples: &mut Samples) {
         AdminNotBuilt => ConfigError::AdminNotBuilt,
         AdminToken => ConfigError::AdminToken,
         Advertise => ConfigError::Advertise { endpoint: "0.0.0.0:1".to_owned() },
+        NatServer => ConfigError::NatServer {
+            field: "nat.stun",
+            server: "http://h".to_owned(),
+            reason: CAUSE.to_owned(),
+        },
+        NatNotBuilt => ConfigError::NatNotBuilt { field: "nat.relays", feature: "turn" },
         CompatAnonymous => ConfigError::CompatAnonymous,
         CompatNotBuilt => ConfigError::CompatNotBuilt,
         CompatCertificate => ConfigError::CompatCertificate { missing: "key_file" },

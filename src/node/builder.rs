@@ -308,6 +308,38 @@ impl PeerNodeBuilder {
         self
     }
 
+    /// Adds a STUN server to learn outside addresses from, and how the NAT behaves: see
+    /// [`NatConfig::stun`](crate::config::NatConfig). Repeatable; default none.
+    #[must_use]
+    pub fn stun_server(mut self, server: impl Into<String>) -> Self {
+        self.config.nat.stun.push(server.into());
+        self
+    }
+
+    /// Adds an HTTP server that answers with the address that asks, as `http://…` or `https://…`: see
+    /// [`NatConfig::http`](crate::config::NatConfig). Repeatable; default none.
+    #[must_use]
+    pub fn http_lookup(mut self, url: impl Into<String>) -> Self {
+        self.config.nat.http.push(url.into());
+        self
+    }
+
+    /// Adds a TURN server that listens for the node, as `turn:USER:PASSWORD@HOST[:PORT]`: see
+    /// [`NatConfig::relays`](crate::config::NatConfig). Repeatable; default none.
+    #[must_use]
+    pub fn relay(mut self, server: impl Into<String>) -> Self {
+        self.config.nat.relays.push(server.into());
+        self
+    }
+
+    /// Says whether the router is asked to pass the listening port on: see
+    /// [`NatConfig::port_mapping`](crate::config::NatConfig). Default no.
+    #[must_use]
+    pub fn port_mapping(mut self, is_asked: bool) -> Self {
+        self.config.nat.port_mapping = is_asked;
+        self
+    }
+
     /// Sets the host's say about foreign transactions. Default: none, which accepts all. A validator holds
     /// large payloads back until they are judged: see [`Validator::judges_large`].
     #[must_use]
