@@ -17,6 +17,7 @@ use crate::protocol::RENEWALS;
 use crate::types::{Endpoint, TransportKind};
 
 use super::handle::PeerNode;
+use super::reachability::Outside;
 use super::start::{Capacities, Parts};
 
 /// Headers and payloads kept where no transaction store is given: 1 GiB, and what the headers of two
@@ -299,9 +300,10 @@ impl PeerNodeBuilder {
         self
     }
 
-    /// Adds a way to learn the node's outside address; repeatable. Each is asked once, when the node starts,
-    /// and the answer is an event ([`Event::AddressObserved`](crate::types::Event::AddressObserved)) and
-    /// nothing else: pass it to [`PeerNodeBuilder::advertise`] at the next start, where it is true.
+    /// Adds a way of the host's own to learn the node's outside address; repeatable. It is asked when the node
+    /// starts, and again with those of [`NatConfig`](crate::config::NatConfig). The answer is an event
+    /// ([`Event::AddressObserved`](crate::types::Event::AddressObserved)), and its IP address with the
+    /// listening port a candidate, which is advertised once others have dialled it.
     #[must_use]
     pub fn nat_prober(mut self, prober: Arc<dyn NatProber>) -> Self {
         self.probers.push(prober);
@@ -423,7 +425,7 @@ impl PeerNodeBuilder {
                 .storage
                 .transactions
                 .unwrap_or_else(|| Storage::memory_transactions(Some(MEMORY_LOG))),
-            probers: self.probers,
+            outside: Outside::new(&self.config.nat, self.probers)?,
             validator: self.validator,
             config: self.config,
             identity,

@@ -19,6 +19,7 @@ mod hashing;
 mod late_news;
 mod messages;
 mod past;
+mod reachability;
 mod recent_traces;
 mod restore;
 mod room;

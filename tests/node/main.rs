@@ -36,6 +36,8 @@ mod publish_many;
 mod quality;
 #[cfg(feature = "sqlite")]
 mod quota;
+#[cfg(feature = "stun")]
+mod reachability;
 mod refusals;
 #[cfg(feature = "sqlite")]
 mod repeat;
@@ -49,6 +51,9 @@ mod rest;
 mod spill;
 mod spread;
 mod start_at_now;
+#[cfg(feature = "stun")]
+#[path = "../transport/stun_server.rs"]
+mod stun_server;
 mod statistics;
 mod thin;
 #[cfg(feature = "sqlite")]

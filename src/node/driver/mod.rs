@@ -254,6 +254,9 @@ impl Driver {
                 self.feed(Input::DialFailed { dial, reason: error.kind, detail });
                 self.causes.dial = None;
             }
+            Completion::KnownAddresses { reply } => {
+                let _ = reply.send(self.protocol.known_addresses());
+            }
             Completion::Handled { ticket, result } => self.handled(ticket, result),
             Completion::Stored(results) => {
                 self.effects.stall.note_results(results.len());
@@ -363,6 +366,9 @@ impl Driver {
             Command::KnownPeers { reply } => {
                 let _ = reply.send(self.protocol.known_peers());
             }
+            Command::Reachability { reply } => {
+                let _ = reply.send(self.protocol.reachability());
+            }
             Command::Addresses { reply } => {
                 let _ = reply.send(self.effects.record.endpoints().to_vec());
             }
@@ -386,6 +392,7 @@ impl Driver {
         let (received, sent) = open.fold(self.carried.read(), sum);
         stats.counters.link_bytes_received = received;
         stats.counters.link_bytes_sent = sent;
+        stats.reachability = self.protocol.reachability().state;
         stats
     }
 
