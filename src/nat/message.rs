@@ -171,6 +171,7 @@ fn read_error(message: &Message<RawAttribute>) -> Reading {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::encoding::{self, attribute, error};
     use super::*;
     use crate::testing::cases::{Random, for_all};
 
@@ -185,22 +186,10 @@ mod tests {
         Request { id: TransactionId::new(ID), bytes: Vec::new() }
     }
 
-    fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
-        let mut out = kind.to_be_bytes().to_vec();
-        out.extend_from_slice(&u16::try_from(value.len()).unwrap().to_be_bytes());
-        out.extend_from_slice(value);
-        out.resize(out.len().next_multiple_of(4), 0);
-        out
-    }
-
+    /// Message of that type which answers the request.
     fn message(kind: u16, attributes: &[Vec<u8>]) -> Vec<u8> {
-        let body = attributes.concat();
-        let mut out = kind.to_be_bytes().to_vec();
-        out.extend_from_slice(&u16::try_from(body.len()).unwrap().to_be_bytes());
-        out.extend_from_slice(&[0x21, 0x12, 0xa4, 0x42]);
-        out.extend_from_slice(&ID);
-        out.extend_from_slice(&body);
-        out
+        let header = [&[0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42], &ID[..]].concat();
+        encoding::message(kind, &header, attributes)
     }
 
     /// 192.0.2.1:32853 as RFC 5769 shows it.
@@ -208,12 +197,8 @@ mod tests {
         attribute(0x0020, &[0, 1, 0xa1, 0x47, 0xe1, 0x12, 0xa6, 0x43])
     }
 
-    fn error(class: u8, number: u8, reason: &str) -> Vec<u8> {
-        attribute(0x0009, &[&[0, 0, class, number], reason.as_bytes()].concat())
-    }
-
     fn other() -> Vec<u8> {
-        attribute(0x802c, &[0, 1, 0x0d, 0x97, 192, 0, 2, 9])
+        encoding::other("192.0.2.9:3479".parse().unwrap())
     }
 
     fn mapped(reading: Reading) -> SocketAddr {
@@ -254,7 +239,7 @@ mod tests {
         // Servers from before RFC 5389 do not mask it.
         let old = message(0x0101, &[attribute(0x0001, &[0, 1, 0, 7, 192, 0, 2, 3])]);
         assert_eq!(mapped(request().read(&old)), "192.0.2.3:7".parse().unwrap());
-        let refused = request().read(&message(0x0111, &[error(4, 20, "Unknown\r\n Attribute")]));
+        let refused = request().read(&message(0x0111, &[error(420, "Unknown\r\n Attribute")]));
         let wanted = Refusal { code: 420, reason: "Unknown Attribute".into() };
         assert_eq!(refused, Reading::Refused(wanted));
     }
@@ -273,7 +258,7 @@ mod tests {
             attribute(0x802c, &[0, 9, 0, 0]),
             attribute(0x8023, &[]),
             attribute(0x7fff, &[1]),
-            error(9, 200, "no such code"),
+            attribute(0x0009, &[0, 0, 9, 200]),
         ];
         for chatter in chatter {
             for both in [[masked(), chatter.clone()], [chatter, masked()]] {
@@ -344,9 +329,9 @@ mod tests {
     fn mutated_answers_are_read_without_a_panic() {
         let whole = message(
             0x0101,
-            &[attribute(0x8022, b"test vector"), masked(), other(), error(4, 20, "no")],
+            &[attribute(0x8022, b"test vector"), masked(), other(), error(420, "no")],
         );
-        let refusal = message(0x0111, &[error(4, 38, "Stale Nonce"), attribute(0x000a, &[0, 3])]);
+        let refusal = message(0x0111, &[error(438, "Stale Nonce"), attribute(0x000a, &[0, 3])]);
         for_all(MUTATIONS, |random| {
             let mut bytes = if random.bool() { whole.clone() } else { refusal.clone() };
             for _ in 0..=random.index(4) {

@@ -16,7 +16,7 @@ mod query;
 mod stun;
 #[cfg(feature = "stun")]
 mod tcp_mapping;
-#[cfg(all(test, feature = "stun", feature = "grpc"))]
+#[cfg(all(test, feature = "stun"))]
 mod tests;
 
 #[cfg(feature = "stun")]
