@@ -97,11 +97,7 @@ async fn learn(
 }
 
 /// Reports whether each server that was named has answered or failed, over TCP too.
-fn is_complete(
-    report: &ReachabilityReport,
-    seen: &BTreeMap<String, String>,
-    args: &Args,
-) -> bool {
+fn is_complete(report: &ReachabilityReport, seen: &BTreeMap<String, String>, args: &Args) -> bool {
     let is_told = |names: &mut dyn Iterator<Item = &String>, kind: &str| {
         names.any(|name| name.starts_with(kind))
     };
@@ -116,9 +112,9 @@ fn is_complete(
     if !args.http_lookup.is_empty() {
         kinds.push("http");
     }
-    kinds.iter().all(|kind| {
-        is_told(&mut seen.keys(), kind) || is_told(&mut report.failed.keys(), kind)
-    })
+    kinds
+        .iter()
+        .all(|kind| is_told(&mut seen.keys(), kind) || is_told(&mut report.failed.keys(), kind))
 }
 
 fn print(report: &ReachabilityReport, seen: &BTreeMap<String, String>) {

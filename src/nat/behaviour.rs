@@ -33,14 +33,14 @@ const HAIRPIN_WAIT: Duration = Duration::from_millis(300);
 /// Finds out how the NAT maps and filters, by asking servers. Mapping and filter of a server that has two
 /// addresses (RFC 5780) are tested in full; several that have one each tell of the mapping alone.
 pub(crate) async fn classify(servers: &[StunServer], family: Family) -> NatBehaviour {
-    let mut report =
-        NatBehaviour { family: family.as_str().to_owned(), ..NatBehaviour::default() };
+    let mut report = NatBehaviour { family: family.as_str().to_owned(), ..NatBehaviour::default() };
     let mut targets = Vec::new();
     for (server, addresses) in addresses_of(servers, family).await {
         match addresses {
             // Others of its addresses are the same server's.
             Ok(addresses) => {
-                targets.extend(addresses.first().map(|address| Target { server, address: *address }));
+                targets
+                    .extend(addresses.first().map(|address| Target { server, address: *address }));
             }
             Err(error) => report.notes.push(error.to_string()),
         }
@@ -142,7 +142,7 @@ impl<'a> Heard<'a> {
         Self { target, observed: vec![(target.address, answer.seen.mapped)], other }
     }
 
-    /// Reports whether the server answered, or was seen to answer, when it was asked at this address.
+    /// Reports whether the server answered when it was asked at this address.
     fn answers_at(&self, address: SocketAddr) -> bool {
         self.observed.iter().any(|(asked, _)| *asked == address)
     }
@@ -154,7 +154,8 @@ async fn ask_others(
     heard: &[Heard<'_>],
 ) -> io::Result<Vec<(usize, SocketAddr, SocketAddr)>> {
     let (mut whose, mut questions) = (Vec::new(), Vec::new());
-    let with_other = heard.iter().enumerate().filter_map(|(at, heard)| Some((at, heard, heard.other?)));
+    let with_other =
+        heard.iter().enumerate().filter_map(|(at, heard)| Some((at, heard, heard.other?)));
     for (at, heard, other) in with_other.take(MAX_TESTED) {
         let asked = heard.target.address;
         let mut to = vec![SocketAddr::new(asked.ip(), other.port())];
@@ -168,7 +169,9 @@ async fn ask_others(
     }
     let outcomes = line.ask(&questions).await;
     let answered = whose.into_iter().zip(outcomes);
-    Ok(answered.filter_map(|((at, to), outcome)| Some((at, to, outcome.ok()?.seen.mapped))).collect())
+    Ok(answered
+        .filter_map(|((at, to), outcome)| Some((at, to, outcome.ok()?.seen.mapped)))
+        .collect())
 }
 
 /// What came of the two questions that another address was to answer.
@@ -180,7 +183,11 @@ struct Filter<'a> {
 }
 
 /// Asks a server to answer from its other addresses, each over a socket that has not sent to them.
-async fn test_filter(target: Target<'_>, other: SocketAddr, family: Family) -> io::Result<Filter<'_>> {
+async fn test_filter(
+    target: Target<'_>,
+    other: SocketAddr,
+    family: Family,
+) -> io::Result<Filter<'_>> {
     let ask = |from: SocketAddr, answer_from: AnswerFrom| async move {
         let line = Line::open(family).await?;
         let question = Question::to_be_answered_by(from, target.address, answer_from)?;
@@ -188,11 +195,8 @@ async fn test_filter(target: Target<'_>, other: SocketAddr, family: Family) -> i
         Ok::<_, io::Error>(outcome.unwrap_or(Err(Failure::Silent)))
     };
     let other_port = SocketAddr::new(target.address.ip(), other.port());
-    let (by_other_address, by_other_port) = join(
-        ask(other, AnswerFrom::OtherAddress),
-        ask(other_port, AnswerFrom::OtherPort),
-    )
-    .await;
+    let (by_other_address, by_other_port) =
+        join(ask(other, AnswerFrom::OtherAddress), ask(other_port, AnswerFrom::OtherPort)).await;
     let (by_other_address, by_other_port) = (by_other_address?, by_other_port?);
     Ok(Filter { target, other, by_other_address, by_other_port })
 }
@@ -347,7 +351,8 @@ async fn report_silence(report: &mut NatBehaviour, failures: &[(Target<'_>, Fail
     if !failures.iter().all(|(_, failure)| matches!(failure, Failure::Silent)) {
         return;
     }
-    let over_tcp = failures.iter().map(|(target, _)| tcp_mapping::answers(target.server, target.address));
+    let over_tcp =
+        failures.iter().map(|(target, _)| tcp_mapping::answers(target.server, target.address));
     let answering = join_all(over_tcp).await.into_iter().filter(|answers| *answers).count();
     if answering == 0 {
         report.notes.push("no server answers over TCP either: it may be the servers".to_owned());
@@ -360,7 +365,11 @@ async fn report_silence(report: &mut NatBehaviour, failures: &[(Target<'_>, Fail
 
 /// Finds out whether the host reaches its own mapped address: two sockets send to each other's, so that the
 /// filter of either is open.
-async fn test_hairpin(line: &Line, seen: SocketAddr, server: SocketAddr) -> io::Result<Option<bool>> {
+async fn test_hairpin(
+    line: &Line,
+    seen: SocketAddr,
+    server: SocketAddr,
+) -> io::Result<Option<bool>> {
     let second = Line::open(Family::of(server.ip())).await?;
     let Some(Ok(answer)) = second.ask(&[Question::plain(server)?]).await.pop() else {
         return Ok(None);

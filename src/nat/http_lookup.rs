@@ -144,10 +144,12 @@ impl HttpProber {
 fn first_address(body: &[u8], family: Family) -> Option<IpAddr> {
     let body = String::from_utf8_lossy(body);
     let words = body.split(|c: char| !(c.is_ascii_hexdigit() || matches!(c, '.' | ':')));
-    let ips = words.filter_map(|word| word.trim_end_matches(['.', ':']).parse::<IpAddr>().ok());
-    ips.map(|ip| ip.to_canonical()).find(|ip| {
-        Family::of(*ip) == family && AddressScope::of(*ip) != AddressScope::Unusable
-    })
+    let ips = words.filter_map(|word| {
+        let ip = word.parse::<IpAddr>();
+        ip.or_else(|_| word.trim_matches(['.', ':']).parse()).ok()
+    });
+    ips.map(|ip| ip.to_canonical())
+        .find(|ip| Family::of(*ip) == family && AddressScope::of(*ip) != AddressScope::Unusable)
 }
 
 #[async_trait]
@@ -178,7 +180,9 @@ mod tests {
             assert_eq!(HttpProber::new(url).unwrap().name(), url);
         }
         let pinned = format!("https://ip.example.com#{}", "ab".repeat(32));
-        for url in ["", "ip.example.com", "ws://h", "grpc://h", "http://u@h", "http://h/?x", &pinned] {
+        for url in
+            ["", "ip.example.com", "ws://h", "grpc://h", "http://u@h", "http://h/?x", &pinned]
+        {
             assert!(HttpProber::new(url).is_err(), "{url}");
         }
     }
@@ -188,7 +192,7 @@ mod tests {
         for (body, v4, v6) in [
             ("203.0.113.9\n", Some("203.0.113.9"), None),
             ("{\"ip\":\"203.0.113.9\",\"v\":\"1.2.3\"}", Some("203.0.113.9"), None),
-            ("<html>Your IP is 203.0.113.9.</html>", Some("203.0.113.9"), None),
+            ("<html>Your IP is:203.0.113.9.</html>", Some("203.0.113.9"), None),
             ("2001:db8::7 203.0.113.9", Some("203.0.113.9"), Some("2001:db8::7")),
             ("ip=::ffff:203.0.113.9", Some("203.0.113.9"), None),
             ("v 1.2.3.4.5, 0.0.0.0, 999.1.1.1, 224.0.0.1 :: fe80::1", None, None),

@@ -86,8 +86,7 @@ impl Request {
         let mut id = [0; 12];
         getrandom::fill(&mut id).map_err(|_| io::Error::other("there are no random bytes"))?;
         let id = TransactionId::new(id);
-        let mut message =
-            Message::<rfc5780::Attribute>::new(MessageClass::Request, BINDING, id);
+        let mut message = Message::<rfc5780::Attribute>::new(MessageClass::Request, BINDING, id);
         match answer_from {
             AnswerFrom::Asked => {}
             AnswerFrom::OtherPort => message.add_attribute(ChangeRequest::new(false, true)),
@@ -163,7 +162,9 @@ fn address(message: &Message<RawAttribute>, kind: u16) -> Option<SocketAddr> {
 fn read_error(message: &Message<RawAttribute>) -> Reading {
     let error = value(message, ErrorCode::CODEPOINT)
         .and_then(|value| ErrorCodeDecoder::new().decode_from_bytes(value).ok());
-    let Some(error) = error else { return Reading::Broken("the answer is an error without a code") };
+    let Some(error) = error else {
+        return Reading::Broken("the answer is an error without a code");
+    };
     let printable = error.reason_phrase().chars().filter(|c| matches!(c, ' '..='~'));
     let reason = printable.take(MAX_REASON_CHARS).collect();
     Reading::Refused(Refusal { code: error.code(), reason })
@@ -179,8 +180,7 @@ mod tests {
     const MUTATIONS: u64 = if cfg!(debug_assertions) { 40_000 } else { 1_000_000 };
 
     /// The sample responses of RFC 5769, with their transaction id.
-    const ID: [u8; 12] =
-        [0xb7, 0xe7, 0xa7, 0x01, 0xbc, 0x34, 0xd6, 0x86, 0xfa, 0x87, 0xdf, 0xae];
+    const ID: [u8; 12] = [0xb7, 0xe7, 0xa7, 0x01, 0xbc, 0x34, 0xd6, 0x86, 0xfa, 0x87, 0xdf, 0xae];
 
     fn request() -> Request {
         Request { id: TransactionId::new(ID), bytes: Vec::new() }
@@ -188,7 +188,7 @@ mod tests {
 
     /// Message of that type which answers the request.
     fn message(kind: u16, attributes: &[Vec<u8>]) -> Vec<u8> {
-        let header = [&[0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42], &ID[..]].concat();
+        let header = [&[0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42][..], &ID[..]].concat();
         encoding::message(kind, &header, attributes)
     }
 
@@ -230,8 +230,8 @@ mod tests {
         };
         assert_eq!(seen, Reading::Seen(wanted));
         let v6 = [
-            0, 2, 0xa1, 0x47, 0x01, 0x13, 0xa9, 0xfa, 0xa5, 0xd3, 0xf1, 0x79, 0xbc, 0x25, 0xf4, 0xb5,
-            0xbe, 0xd2, 0xb9, 0xd9,
+            0, 2, 0xa1, 0x47, 0x01, 0x13, 0xa9, 0xfa, 0xa5, 0xd3, 0xf1, 0x79, 0xbc, 0x25, 0xf4,
+            0xb5, 0xbe, 0xd2, 0xb9, 0xd9,
         ];
         let v6 = message(0x0101, &[attribute(0x0020, &v6)]);
         let wanted = "[2001:db8:1234:5678:11:2233:4455:6677]:32853".parse().unwrap();

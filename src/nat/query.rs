@@ -42,7 +42,7 @@ pub(crate) struct Mapped {
 pub(crate) async fn mapped(servers: &[StunServer], family: Family) -> Mapped {
     let found = addresses_of(servers, family).await;
     let is_alone = found.len() == 1;
-    let answers = join_all(found.into_iter().map(|(server, addresses)| async {
+    let answers = join_all(found.into_iter().map(|(server, addresses)| async move {
         let name = server.name().to_owned();
         let answer = match addresses {
             Ok(addresses) => ask_server(&name, addresses).await,

@@ -51,7 +51,7 @@ pub(crate) async fn mapped(
         }
     };
     let found = addresses_of(servers, family).await;
-    let answers = join_all(found.into_iter().map(|(server, addresses)| async {
+    let answers = join_all(found.into_iter().map(|(server, addresses)| async move {
         let asked = addresses?.into_iter().map(|address| Box::pin(ask(server, address, local)));
         select_ok(asked).await.map(|(seen, _)| seen)
     }));

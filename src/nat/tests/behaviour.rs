@@ -72,7 +72,8 @@ async fn sockets() -> [[UdpSocket; 2]; 2] {
     loop {
         let first = [bind(SERVER[0], 0).await.unwrap(), bind(SERVER[0], 0).await.unwrap()];
         let port = |at: usize| first[at].local_addr().unwrap().port();
-        if let (Some(a), Some(b)) = (bind(SERVER[1], port(0)).await, bind(SERVER[1], port(1)).await) {
+        if let (Some(a), Some(b)) = (bind(SERVER[1], port(0)).await, bind(SERVER[1], port(1)).await)
+        {
             return [first, [a, b]];
         }
     }
@@ -198,7 +199,8 @@ async fn behaviour_of(nat: Nat) -> NatBehaviour {
 #[tokio::test]
 async fn every_kind_of_nat_is_told_from_every_other() {
     use NatDependence as D;
-    let mappings = [D::NoNat, D::EndpointIndependent, D::AddressDependent, D::AddressAndPortDependent];
+    let mappings =
+        [D::NoNat, D::EndpointIndependent, D::AddressDependent, D::AddressAndPortDependent];
     let filters = [D::EndpointIndependent, D::AddressDependent, D::AddressAndPortDependent];
     let kinds = mappings.into_iter().flat_map(|m| filters.map(|f| Nat::of(m, f)));
     join_all(kinds.map(|nat| async move {
@@ -298,11 +300,8 @@ async fn blocked_udp_is_told_from_a_dead_server() {
     });
     let dead = Server::start("127.0.0.2", |_, _| Vec::new()).await;
     let (silent, dead) = (configured([&silent, &dead]), configured([&dead]));
-    let (blocked, unknown) = futures::future::join(
-        classify(&silent, Family::V4),
-        classify(&dead, Family::V4),
-    )
-    .await;
+    let (blocked, unknown) =
+        futures::future::join(classify(&silent, Family::V4), classify(&dead, Family::V4)).await;
     assert_eq!((blocked.name(), blocked.confidence), ("blocked", 80), "{blocked:?}");
     assert_eq!((unknown.name(), unknown.confidence), ("unknown", 0), "{unknown:?}");
     tcp.abort();

@@ -50,7 +50,7 @@ pub(in crate::nat) fn other(at: SocketAddr) -> Vec<u8> {
 /// ERROR-CODE.
 pub(in crate::nat) fn error(code: u16, reason: &str) -> Vec<u8> {
     let [class, number] = [code / 100, code % 100].map(|part| u8::try_from(part).unwrap());
-    attribute(0x0009, &[&[0, 0, class, number], reason.as_bytes()].concat())
+    attribute(0x0009, &[&[0, 0, class, number][..], reason.as_bytes()].concat())
 }
 
 fn address(at: SocketAddr) -> Vec<u8> {
@@ -58,5 +58,5 @@ fn address(at: SocketAddr) -> Vec<u8> {
         IpAddr::V4(v4) => (1, v4.octets().to_vec()),
         IpAddr::V6(v6) => (2, v6.octets().to_vec()),
     };
-    [&[0, family], &at.port().to_be_bytes()[..], &octets].concat()
+    [&[0, family][..], &at.port().to_be_bytes(), &octets].concat()
 }

@@ -112,7 +112,8 @@ async fn the_first_address_in_the_body_is_the_answer() {
     );
     let sized = answer("HTTP/1.1 200 OK\r\ncontent-length: 11", "203.0.113.9");
     let old = answer("HTTP/1.0 200 OK\r\ncontent-type: text/html", "<b>203.0.113.9</b>");
-    for answer in [ok("{\"ip\":\"203.0.113.9\"}"), chunked, Answer { lingers: true, ..sized }, old] {
+    for answer in [ok("{\"ip\":\"203.0.113.9\"}"), chunked, Answer { lingers: true, ..sized }, old]
+    {
         assert_eq!(probe(answer).await.unwrap(), seen());
     }
 }
@@ -139,7 +140,8 @@ async fn a_slow_body_is_not_waited_for() {
 #[tokio::test]
 async fn a_redirect_is_not_followed() {
     for status in ["301 Moved", "302 Found", "307 Temporary Redirect"] {
-        let head = format!("HTTP/1.1 {status}\r\nlocation: http://203.0.113.9/\r\nconnection: close");
+        let head =
+            format!("HTTP/1.1 {status}\r\nlocation: http://203.0.113.9/\r\nconnection: close");
         assert_eq!(kind(answer(&head, "203.0.113.9")).await, FailureKind::Refused, "{status}");
     }
 }
@@ -154,7 +156,9 @@ async fn a_failure_is_no_answer() {
 
 #[tokio::test]
 async fn a_body_without_an_address_of_the_family_is_no_answer() {
-    for body in ["", "your address is secret", "2001:db8::7", "0.0.0.0", "1.2.3", "\u{0}\u{1}\u{fffd}"] {
+    for body in
+        ["", "your address is secret", "2001:db8::7", "0.0.0.0", "1.2.3", "\u{0}\u{1}\u{fffd}"]
+    {
         assert_eq!(kind(ok(body)).await, FailureKind::Malformed, "{body}");
     }
 }

@@ -74,7 +74,10 @@ async fn the_mapping_is_that_of_the_listen_port() {
         let dialled = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
         drop(dialled);
         timeout(Duration::from_secs(30), listener.accept()).await.expect("the connection is heard");
-        assert_eq!(listen(true, &format!("127.0.0.1:{port}")).await.err(), Some(FailureKind::Local));
+        assert_eq!(
+            listen(true, &format!("127.0.0.1:{port}")).await.err(),
+            Some(FailureKind::Local)
+        );
     }
 }
 
