@@ -114,7 +114,7 @@
 //! | `rest` | yes | links over plain HTTP requests, a rung of the gRPC transport |
 //! | `compat` | no | the original's gRPC services and REST paths, for its clients: see [`config::CompatConfig`] |
 //! | `admin` | no | the admin listener: health, figures, events, actions and a page over HTTP, see [`config::ListenConfig`] |
-//! | `stun` | yes | the STUN prober |
+//! | `stun` | yes | questions to servers outside about the own addresses: STUN, and with `grpc` HTTP |
 //! | `health` | yes | the standard health service of gRPC on the node's port |
 //! | `metrics` | no | `PeerNode::metrics_collector`, for a registry of `prometheus-client` 0.26; not covered by semver |
 //! | `sim` | no | the network simulator, and `unstable-core`; not covered by semver |

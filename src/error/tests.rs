@@ -93,6 +93,7 @@ fn plain(samples: &mut Samples) {
         Unbracketed => EndpointError::Unbracketed(CAUSE.to_owned()),
         Host => EndpointError::Host(CAUSE.to_owned()),
         Listen => EndpointError::Listen(CAUSE.to_owned()),
+        Lookup => EndpointError::Lookup(CAUSE.to_owned()),
     );
     add!(samples, ParseIdError:
         NotHex => ParseIdError::NotHex { length: 1 },

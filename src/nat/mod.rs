@@ -1,7 +1,35 @@
 //! Ways to learn what lies between this node and its peers.
 
 #[cfg(feature = "stun")]
+mod behaviour;
+#[cfg(all(feature = "stun", feature = "grpc"))]
+mod http_lookup;
+#[cfg(feature = "stun")]
+mod interfaces;
+#[cfg(feature = "stun")]
+mod message;
+#[cfg(feature = "stun")]
+mod outside;
+#[cfg(feature = "stun")]
+mod query;
+#[cfg(feature = "stun")]
 mod stun;
+#[cfg(feature = "stun")]
+mod tcp_mapping;
+#[cfg(all(test, feature = "stun"))]
+mod tests;
 
 #[cfg(feature = "stun")]
+pub(crate) use behaviour::classify;
+#[cfg(all(feature = "stun", feature = "grpc"))]
+pub use http_lookup::HttpProber;
+#[cfg(feature = "stun")]
+pub(crate) use interfaces::addresses;
+#[cfg(feature = "stun")]
+pub(crate) use outside::{Family, StunServer};
+#[cfg(feature = "stun")]
+pub(crate) use query::{Mapped, mapped};
+#[cfg(feature = "stun")]
 pub use stun::StunProber;
+#[cfg(feature = "stun")]
+pub(crate) use tcp_mapping::mapped as tcp_mapped;

@@ -49,5 +49,7 @@ pub use grpc::{GrpcOptions, GrpcTransport};
 pub use memory::MemoryNetwork;
 #[cfg(feature = "compat")]
 pub(crate) use outbound::{Http2, Outbound};
+#[cfg(all(feature = "grpc", feature = "stun"))]
+pub(crate) use outer::tls_to_anybody;
 #[cfg(feature = "compat")]
 pub(crate) use port::{Guest, Visitor};
