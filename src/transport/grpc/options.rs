@@ -78,7 +78,7 @@ impl GrpcOptions {
             guest_names: names(&config.listen),
             proxy: config.connection.proxy.clone(),
             no_proxy: config.connection.no_proxy.clone(),
-            shares_port: false,
+            shares_port: !config.nat.stun.is_empty(),
         }
     }
 }
