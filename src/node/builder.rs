@@ -17,7 +17,7 @@ use crate::protocol::RENEWALS;
 use crate::types::{Endpoint, TransportKind};
 
 use super::handle::PeerNode;
-use super::reachability::Outside;
+use super::reachability::{Outside, Relays};
 use super::start::{Capacities, Parts};
 
 /// Headers and payloads kept where no transaction store is given: 1 GiB, and what the headers of two
@@ -425,7 +425,7 @@ impl PeerNodeBuilder {
                 .storage
                 .transactions
                 .unwrap_or_else(|| Storage::memory_transactions(Some(MEMORY_LOG))),
-            outside: Outside::new(&self.config.nat, self.probers)?,
+            outside: Outside::new(&self.config.nat, self.probers, Relays::default())?,
             validator: self.validator,
             config: self.config,
             identity,

@@ -25,6 +25,7 @@ pub(in crate::node) struct Relays {
 }
 
 /// Relay server that is to listen for the node.
+#[cfg_attr(not(feature = "turn"), allow(dead_code))]
 pub(in crate::node) struct Relay {
     pub(in crate::node) name: String,
     pub(in crate::node) relayed: watch::Receiver<Relayed>,

@@ -209,9 +209,10 @@ impl Worker {
         let mut looks = interval(LOOK_INTERVAL);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.interfaces = self.ask.interfaces();
-        let (mut asking, mut mapping) = (Fuse::terminated(), Fuse::terminated());
+        let mut asking = Fuse::<BoxFuture<'static, Answers>>::terminated();
+        let mut mapping = Fuse::<BoxFuture<'static, Result<SocketAddr, ProbeError>>>::terminated();
         // It takes longest, and nothing waits for it.
-        let mut classifying = Fuse::terminated();
+        let mut classifying = Fuse::<BoxFuture<'static, Vec<NatBehaviour>>>::terminated();
         loop {
             let (may_ask, may_map) = (asking.is_terminated(), mapping.is_terminated());
             let mut is_stale = false;
@@ -257,8 +258,10 @@ impl Worker {
     async fn permit(&mut self) {
         let Some(permitted) = &self.permitted else { return };
         let (reply, known) = oneshot::channel();
-        let asked = self.done.send(Completion::KnownAddresses { reply }).await;
-        if let (Ok(()), Ok(known)) = (asked, known.await) {
+        if self.done.send(Completion::KnownAddresses { reply }).await.is_err() {
+            return;
+        }
+        if let Ok(known) = known.await {
             permitted.send_if_modified(|old| {
                 let is_new = *old != known;
                 *old = known;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
-use futures::future::{BoxFuture, join, join_all, ready};
+use futures::future::{BoxFuture, join, join_all};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -35,13 +35,21 @@ type Answer = (String, Result<SocketAddr, ProbeError>);
 #[derive(Default)]
 pub(in crate::node) struct Outside {
     interval: Duration,
+    servers: Servers,
+    relays: Relays,
+    #[cfg(feature = "port-mapping")]
+    maps_port: bool,
+}
+
+/// Who is asked.
+#[derive(Default)]
+struct Servers {
     #[cfg(feature = "stun")]
     stun: Vec<StunServer>,
     http: Vec<Arc<dyn NatProber>>,
     probers: Vec<Arc<dyn NatProber>>,
-    relays: Relays,
-    #[cfg(feature = "port-mapping")]
-    maps_port: bool,
+    /// Socket address at which the node listens.
+    listening: Option<SocketAddr>,
 }
 
 /// Tasks that a node runs.
@@ -76,12 +84,16 @@ impl Outside {
         });
         #[cfg(not(all(feature = "stun", feature = "grpc")))]
         let http = std::iter::empty::<Result<_, StartError>>();
-        Ok(Self {
-            interval: config.interval,
+        let servers = Servers {
             #[cfg(feature = "stun")]
             stun: stun.collect::<Result<_, _>>()?,
             http: http.collect::<Result<_, _>>()?,
             probers,
+            listening: None,
+        };
+        Ok(Self {
+            interval: config.interval,
+            servers,
             relays,
             #[cfg(feature = "port-mapping")]
             maps_port: config.port_mapping,
@@ -91,12 +103,12 @@ impl Outside {
     /// Tasks that learn the addresses of a node which listens at this address.
     #[cfg_attr(not(feature = "port-mapping"), allow(unused_variables))]
     pub(in crate::node) fn tasks(
-        mut self,
+        self,
         listening: Option<SocketAddr>,
         is_running: watch::Receiver<bool>,
         ways: Ways,
     ) -> Tasks {
-        let (interval, relays) = (self.interval, std::mem::take(&mut self.relays));
+        let (interval, relays) = (self.interval, self.relays);
         let is_anywhere = listening.is_some_and(|address| address.ip().is_unspecified());
         let (mut tasks, mut holders) = (Tasks::default(), Holders::default());
         let permitted = (!relays.servers.is_empty()).then_some(relays.permitted);
@@ -108,7 +120,7 @@ impl Outside {
         if let Some(listening) = listening.filter(|_| self.maps_port) {
             tasks.keepers.push(holders.map_port(listening.port(), is_running));
         }
-        let servers = Arc::new(Servers { outside: self, listening });
+        let servers = Arc::new(Servers { listening, ..self.servers });
         let holds = !tasks.sources.is_empty() || !tasks.keepers.is_empty();
         if is_anywhere || holds || servers.has_servers() {
             let worker = Worker::new(servers, Box::new(holders), permitted, listening, interval, ways);
@@ -118,32 +130,26 @@ impl Outside {
     }
 }
 
-/// Who is asked, of a node that listens somewhere.
-struct Servers {
-    outside: Outside,
-    listening: Option<SocketAddr>,
-}
-
 impl Ask for Servers {
     fn interfaces(&self) -> Vec<IpAddr> {
         #[cfg(feature = "stun")]
-        return addresses();
+        {
+            addresses()
+        }
         #[cfg(not(feature = "stun"))]
-        return Vec::new();
+        {
+            Vec::new()
+        }
     }
 
     fn has_servers(&self) -> bool {
-        let outside = &self.outside;
-        let others = !outside.http.is_empty() || !outside.probers.is_empty();
-        #[cfg(feature = "stun")]
-        let others = others || !outside.stun.is_empty();
-        others
+        self.has_stun() || !self.http.is_empty() || !self.probers.is_empty()
     }
 
     fn ask(self: Arc<Self>) -> BoxFuture<'static, Answers> {
         async move {
-            let (stun, probed) = join(self.stun(), probe(&self.outside.probers)).await;
-            let looked_up = probe(&self.outside.http).await;
+            let (stun, probed) = join(self.stun(), probe(&self.probers)).await;
+            let looked_up = probe(&self.http).await;
             compare(self.listening, &stun, &looked_up, &probed)
         }
         .boxed()
@@ -155,7 +161,7 @@ impl Ask for Servers {
             let asked = Family::BOTH.into_iter().zip(answers.asked).filter(|(_, asked)| *asked);
             let families: Vec<_> = asked.map(|(family, _)| family).collect();
             async move {
-                let servers = &self.outside.stun;
+                let servers = &self.stun;
                 join_all(families.into_iter().map(|family| classify(servers, family))).await
             }
             .boxed()
@@ -163,15 +169,12 @@ impl Ask for Servers {
         #[cfg(not(feature = "stun"))]
         {
             let _ = answers;
-            ready(Vec::new()).boxed()
+            futures::future::ready(Vec::new()).boxed()
         }
     }
 
     fn has_mapping(&self) -> bool {
-        #[cfg(feature = "stun")]
-        return self.listening.is_some() && !self.outside.stun.is_empty();
-        #[cfg(not(feature = "stun"))]
-        return false;
+        self.listening.is_some() && self.has_stun()
     }
 
     fn mapping(self: Arc<Self>) -> BoxFuture<'static, Result<SocketAddr, ProbeError>> {
@@ -182,7 +185,7 @@ impl Ask for Servers {
                 let v4 = IpAddr::from([0, 0, 0, 0]);
                 let has_v4 = listening.is_ipv4() || takes(listening.ip(), v4);
                 let family = if has_v4 { Family::V4 } else { Family::V6 };
-                return tcp_mapped(listening, &self.outside.stun, family).await;
+                return tcp_mapped(listening, &self.stun, family).await;
             }
             Err(ProbeError::new(FailureKind::Unsupported, "nobody is asked"))
         }
@@ -205,11 +208,22 @@ impl Seen {
 }
 
 impl Servers {
+    fn has_stun(&self) -> bool {
+        #[cfg(feature = "stun")]
+        {
+            !self.stun.is_empty()
+        }
+        #[cfg(not(feature = "stun"))]
+        {
+            false
+        }
+    }
+
     /// Asks the STUN servers, for IPv4 and for IPv6.
     async fn stun(&self) -> Vec<Seen> {
         #[cfg(feature = "stun")]
-        if !self.outside.stun.is_empty() {
-            let asked = Family::BOTH.map(|family| mapped(&self.outside.stun, family));
+        if !self.stun.is_empty() {
+            let asked = Family::BOTH.map(|family| mapped(&self.stun, family));
             let seen = join_all(asked).await.into_iter();
             return seen.map(|it| Seen { agreed: it.agreed, answers: it.answers }).collect();
         }
@@ -219,7 +233,7 @@ impl Servers {
 
 /// Asks probers, all beside each other.
 async fn probe(probers: &[Arc<dyn NatProber>]) -> Vec<Answer> {
-    let asked = probers.iter().map(|prober| async {
+    let asked = probers.iter().map(|prober| async move {
         let answer = timeout(PROBE_TIMEOUT, prober.probe()).await.unwrap_or_else(|_| {
             Err(ProbeError::new(FailureKind::Timeout, "no answer in 10 s"))
         });
@@ -270,7 +284,9 @@ fn compare(
     for (name, answer) in asked {
         match answer {
             Ok(address) => answers.seen.push((name.clone(), *address)),
-            Err(error) => drop(silent.entry(name.clone()).or_insert_with(|| reason(name, error))),
+            Err(error) => {
+                silent.entry(name.clone()).or_insert_with(|| reason(name, error));
+            }
         }
     }
     // A server that has addresses of one family only has answered.
