@@ -50,7 +50,8 @@ pub struct ReachabilityReport {
     /// Whether others can dial the node, and where.
     #[serde(flatten)]
     pub state: Reachability,
-    /// Time until which that counts; it is asked again before. `None` where the state is unknown.
+    /// Time until which that counts; it is asked again before. `None` where the state is unknown, or the
+    /// node does not listen.
     #[serde(rename = "until_ms")]
     pub until: Option<WallTime>,
     /// Addresses at which the node listens, as `ip:port`.
@@ -95,7 +96,8 @@ pub struct Candidate {
     /// | `advertised` | in the record without proof |
     /// | `waiting` | not proven yet, and not in the record |
     /// | `not-reached` | others cannot dial it: not in the record, unless the host says so |
-    /// | `private` | of private scope, and nobody there would be told |
+    /// | `private` | of a site, and not the node's own: behind another NAT |
+    /// | `unused` | the host has configured what others are told |
     pub state: String,
     /// The reason, in one sentence for people.
     pub why: String,
@@ -240,6 +242,7 @@ pub(crate) mod candidate_state {
     pub(crate) const WAITING: &str = "waiting";
     pub(crate) const NOT_REACHED: &str = "not-reached";
     pub(crate) const PRIVATE: &str = "private";
+    pub(crate) const UNUSED: &str = "unused";
 }
 
 #[cfg(test)]

@@ -392,7 +392,6 @@ impl Driver {
         let (received, sent) = open.fold(self.carried.read(), sum);
         stats.counters.link_bytes_received = received;
         stats.counters.link_bytes_sent = sent;
-        stats.reachability = self.protocol.reachability().state;
         stats
     }
 

@@ -79,6 +79,7 @@ pub(in crate::protocol) fn hello(n: u8) -> Message {
         owes: n % 2 == 1,
         clock: clock(n),
         proofs: Vec::new(),
+        dial_back: 0,
         complete_since: None,
         takes_over: false,
     }))
