@@ -232,8 +232,11 @@ fn state(stats: &Stats, storage_fails: bool) -> Vec<Family> {
         gauge("uptime_seconds", "Time since the node started.").with(stats.uptime_s as f64),
         gauge("mode", "Connection to the network: 1 for the present mode, 0 for the others.")
             .by("mode", modes),
-        gauge("reachability", "Whether others can dial the node: 1 for what holds, 0 for the others.")
-            .by("state", REACHABILITIES.map(|name| (name, flag(stats.reachability.as_str() == name)))),
+        gauge(
+            "reachability",
+            "Whether others can dial the node: 1 for what holds, 0 for the others.",
+        )
+        .by("state", REACHABILITIES.map(|name| (name, flag(stats.reachability.as_str() == name)))),
         gauge("advertised_addresses", "Addresses at which others are told to dial the node.")
             .with(stats.advertised.len() as f64),
         gauge("storage_failing", "1 while storage fails.").with(flag(storage_fails)),

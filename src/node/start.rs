@@ -18,9 +18,7 @@ use crate::error::{FailureKind, StartError, StoreError};
 use crate::identity::Identity;
 #[cfg(feature = "admin")]
 use crate::monitor::admin::Admin;
-use crate::ports::{
-    Listener, PeerStore, TransactionQueue, TransactionStore, Transport, Validator,
-};
+use crate::ports::{Listener, PeerStore, TransactionQueue, TransactionStore, Transport, Validator};
 use crate::protocol::{Protocol, RENEWALS, Restored};
 use crate::types::{Cursor, Event, PeerRecord, TransactionId};
 

@@ -75,8 +75,8 @@ use std::net::IpAddr;
 
 use crate::config::Config;
 use crate::types::{
-    Counters, Endpoint, Host, IndexEntry, LinkId, MonoTime, PeerId, PeerRecord, Stats, TransactionId,
-    WallTime, rating_of,
+    Counters, Endpoint, Host, IndexEntry, LinkId, MonoTime, PeerId, PeerRecord, Stats,
+    TransactionId, WallTime, rating_of,
 };
 
 use env::Env;

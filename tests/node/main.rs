@@ -51,10 +51,10 @@ mod rest;
 mod spill;
 mod spread;
 mod start_at_now;
+mod statistics;
 #[cfg(feature = "stun")]
 #[path = "../transport/stun_server.rs"]
 mod stun_server;
-mod statistics;
 mod thin;
 #[cfg(feature = "sqlite")]
 mod topics;

@@ -123,7 +123,8 @@ impl Outside {
         let servers = Arc::new(Servers { listening, ..self.servers });
         let holds = !tasks.sources.is_empty() || !tasks.keepers.is_empty();
         if is_anywhere || holds || servers.has_servers() {
-            let worker = Worker::new(servers, Box::new(holders), permitted, listening, interval, ways);
+            let worker =
+                Worker::new(servers, Box::new(holders), permitted, listening, interval, ways);
             tasks.sources.push(worker.run().boxed());
         }
         tasks
@@ -234,9 +235,9 @@ impl Servers {
 /// Asks probers, all beside each other.
 async fn probe(probers: &[Arc<dyn NatProber>]) -> Vec<Answer> {
     let asked = probers.iter().map(|prober| async move {
-        let answer = timeout(PROBE_TIMEOUT, prober.probe()).await.unwrap_or_else(|_| {
-            Err(ProbeError::new(FailureKind::Timeout, "no answer in 10 s"))
-        });
+        let answer = timeout(PROBE_TIMEOUT, prober.probe())
+            .await
+            .unwrap_or_else(|_| Err(ProbeError::new(FailureKind::Timeout, "no answer in 10 s")));
         (prober.name().to_owned(), answer.map(canonical))
     });
     join_all(asked).await
@@ -351,15 +352,18 @@ mod tests {
     }
 
     fn told(answers: &Answers) -> Vec<String> {
-        let text = |it: &crate::types::CandidateDraft| {
-            format!("{} {}", it.source.as_str(), it.endpoint)
-        };
+        let text =
+            |it: &crate::types::CandidateDraft| format!("{} {}", it.source.as_str(), it.endpoint);
         answers.candidates.iter().map(text).collect()
     }
 
     const ANY: &str = "0.0.0.0:7";
 
-    fn compared(listening: &str, stun: &[Seen], looked_up: &[(&str, Result<&str, &str>)]) -> Answers {
+    fn compared(
+        listening: &str,
+        stun: &[Seen],
+        looked_up: &[(&str, Result<&str, &str>)],
+    ) -> Answers {
         let listening = Some(listening.parse().unwrap());
         compare(listening, stun, &answers_of(looked_up), &[])
     }

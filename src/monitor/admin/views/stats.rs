@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::reachability::ReachabilityName;
 use crate::monitor::Snapshot;
 use crate::monitor::admin::reply::{self, Reply};
 use crate::monitor::admin::routes::{Call, stopped};
-use super::reachability::ReachabilityName;
 use crate::types::{LinkState, LinkStatus, Stats};
 use crate::web::Problem;
 
