@@ -159,8 +159,11 @@ pub(super) struct Worker {
     mapping_failed: Option<String>,
     /// Addresses that the host was told last, by who saw them, and whether they are of IPv4.
     shown: BTreeMap<(String, bool), IpAddr>,
-    /// Candidates that the protocol was told last.
+    /// Candidates that the protocol was told last, and those of them that somebody holds open.
     told: Vec<CandidateDraft>,
+    held: Vec<CandidateDraft>,
+    /// Events for the host, once the protocol knows of the candidates.
+    news: Vec<Event>,
 }
 
 /// Ways of a worker to the rest of the node.
@@ -201,6 +204,8 @@ impl Worker {
             mapping_failed: None,
             shown: BTreeMap::new(),
             told: Vec::new(),
+            held: Vec::new(),
+            news: Vec::new(),
         }
     }
 
@@ -300,7 +305,7 @@ impl Worker {
             if self.shown.insert(by, address.ip()) != Some(address.ip()) {
                 tracing::info!(target: "sorcha_peer::nat", %prober, %address, "address observed");
                 let (address, prober) = (address.to_string(), prober.clone());
-                let _ = self.events.send(Event::AddressObserved { address, prober });
+                self.news.push(Event::AddressObserved { address, prober });
             }
         }
         for (prober, reason) in &answers.failed {
@@ -336,6 +341,12 @@ impl Worker {
     async fn tell(&mut self) {
         let held = self.hold.held();
         let candidates = self.candidates(&held);
+        for candidate in held.candidates.iter().filter(|held| !self.held.contains(held)) {
+            let (address, prober) = (candidate.endpoint.to_string(), candidate.source.as_str());
+            tracing::info!(target: "sorcha_peer::nat", prober, address, "address held open");
+            self.news.push(Event::AddressObserved { address, prober: prober.to_owned() });
+        }
+        self.held.clone_from(&held.candidates);
         let mut failed = self.answers.failed.clone();
         failed.extend(held.failed);
         let mapping = CandidateSource::TcpMapping.as_str().to_owned();
@@ -350,6 +361,10 @@ impl Worker {
             self.told.clone_from(&candidates);
             let input = Input::Candidates(candidates);
             let _ = self.done.send(Completion::Inputs(vec![input])).await;
+        }
+        for event in self.news.drain(..) {
+            // Nobody listening is no failure.
+            let _ = self.events.send(event);
         }
     }
 

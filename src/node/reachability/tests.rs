@@ -176,7 +176,7 @@ async fn servers_are_asked_at_the_start_and_again_when_their_answers_are_old() {
     node.told_of("stun 192.0.2.2:7").await;
     assert_eq!(node.servers.asked(), 2);
     for address in ["192.0.2.1:9999", "192.0.2.2:9999"] {
-        let event = node.events.try_recv().unwrap();
+        let event = node.events.recv().await.unwrap();
         let prober = "stun:h".to_owned();
         assert_eq!(event, Event::AddressObserved { address: address.to_owned(), prober });
     }
@@ -274,6 +274,9 @@ async fn what_others_hold_open_is_told_when_it_changes() {
     let told = node.told_of("upnp 192.0.2.1:7").await;
     assert_eq!(told, ["interface 10.0.0.1:7", "upnp 192.0.2.1:7"]);
     assert_eq!(node.learned.borrow().failed["pcp"], "nobody answers");
+    let event = node.events.recv().await.unwrap();
+    let (address, prober) = ("192.0.2.1:7".to_owned(), "upnp".to_owned());
+    assert_eq!(event, Event::AddressObserved { address, prober });
     node.held.send_replace(Held::default());
     assert_eq!(node.told_without("upnp 192.0.2.1:7").await, ["interface 10.0.0.1:7"]);
 }
