@@ -343,7 +343,7 @@ impl Worker {
         let candidates = self.candidates(&held);
         for candidate in held.candidates.iter().filter(|held| !self.held.contains(held)) {
             let (address, prober) = (candidate.endpoint.to_string(), candidate.source.as_str());
-            tracing::info!(target: "sorcha_peer::nat", prober, address, "address held open");
+            tracing::info!(target: "sorcha_peer::nat", prober, %address, "address held open");
             self.news.push(Event::AddressObserved { address, prober: prober.to_owned() });
         }
         self.held.clone_from(&held.candidates);
