@@ -1,7 +1,7 @@
 //! Worker that learns which addresses this node may have.
 //!
 //! Contract: it looks at the network interfaces every 15 s, and asks whom the host named: at the start, after
-//! `nat.interval`, and soon when the interfaces changed or the last link was lost. What it learns are
+//! `nat.interval`, and soon when the interfaces changed, the last link was lost, or one is there again. What it learns are
 //! candidates, which the protocol has proven by other nodes; the whole list is told each time it changes. What
 //! was learned stays while nothing newer is: an answer for `nat.interval`, the mapping of the listening port
 //! for two questions in a row without an answer. Nobody outside is asked whom the host has not named. Every
@@ -150,6 +150,8 @@ pub(super) struct Worker {
     answers_due: Schedule,
     mapping_due: Schedule,
     was_linked: bool,
+    /// True: the last link was lost, and none has come since.
+    is_back_awaited: bool,
     interfaces: Vec<IpAddr>,
     /// The latest answers, and the time until which they are believed.
     answers: Answers,
@@ -196,6 +198,7 @@ impl Worker {
             answers_due: Schedule::new(interval),
             mapping_due: Schedule::new(MAPPING_INTERVAL),
             was_linked: false,
+            is_back_awaited: false,
             interfaces: Vec::new(),
             answers: Answers::default(),
             believed_until: None,
@@ -226,12 +229,7 @@ impl Worker {
                     is_stale = self.have_interfaces_changed();
                     self.permit().await;
                 }
-                Ok(()) = self.state.changed() => {
-                    is_stale = self.has_lost_links();
-                    if is_stale {
-                        self.have_interfaces_changed();
-                    }
-                }
+                Ok(()) = self.state.changed() => is_stale = self.note_links(),
                 () = self.hold.changed() => {}
                 answers = &mut asking => {
                     classifying = Arc::clone(&self.ask).behaviours(&answers).fuse();
@@ -275,11 +273,20 @@ impl Worker {
         }
     }
 
-    /// Reports whether the last link has gone.
-    fn has_lost_links(&mut self) -> bool {
+    /// Looks at the number of links. Reports whether the last one has gone.
+    fn note_links(&mut self) -> bool {
         let is_linked = self.state.borrow_and_update().links > 0;
         let was_linked = std::mem::replace(&mut self.was_linked, is_linked);
-        was_linked && !is_linked
+        let has_lost = was_linked && !is_linked;
+        if has_lost {
+            self.have_interfaces_changed();
+        } else if is_linked && std::mem::take(&mut self.is_back_awaited) {
+            // Who did not answer while the node was cut off does now.
+            self.answers_due.soon();
+            self.mapping_due.soon();
+        }
+        self.is_back_awaited |= has_lost;
+        has_lost
     }
 
     fn have_interfaces_changed(&mut self) -> bool {
