@@ -15,8 +15,8 @@ use bytes::Bytes;
 use sorcha_peer::config::{Role, Trust};
 use sorcha_peer::types::{CloseReason, Explanation, Header, WallTime};
 use sorcha_peer::{
-    Config, Event, Events, Identity, PeerId, PeerNode, PeerNodeBuilder, Storage, Topic, Transaction,
-    TransactionId, Validator, Verdict,
+    Config, Event, Events, Identity, PeerId, PeerNode, PeerNodeBuilder, Storage, Topic,
+    Transaction, TransactionId, Validator, Verdict,
 };
 
 /// Maximum time to wait for anything.

@@ -22,9 +22,9 @@ mod trust;
 
 pub use choice::{AddressPolicy, Auto, Role, SignaturePolicy};
 pub use compat::CompatConfig;
-pub use nat::NatConfig;
 #[cfg_attr(not(any(test, feature = "node", feature = "unstable-core")), allow(unused_imports))]
 pub(crate) use memory::Shares;
+pub use nat::NatConfig;
 #[cfg_attr(not(all(feature = "node", feature = "grpc")), allow(unused_imports))]
 pub(crate) use proxy::{Proxy, of_environment, without_credentials};
 #[cfg_attr(not(feature = "node"), allow(unused_imports))]

@@ -248,7 +248,9 @@ mod tests {
         for text in ["turn:me:hunter2@h", "turns:me:hunter2@[2001:db8::1]:443"] {
             assert_eq!(error_of(|c| c.relays = texts(&[text])), "", "{text}");
         }
-        for text in ["h", "turn:me:hunter2", "me:hunter2@h", "turn::hunter2@h", "turn:me:hunter2@h:0"] {
+        for text in
+            ["h", "turn:me:hunter2", "me:hunter2@h", "turn::hunter2@h", "turn:me:hunter2@h:0"]
+        {
             let error = error_of(|c| c.relays = texts(&[text]));
             assert!(error.starts_with("nat.relays") && !error.contains("hunter2"), "{error}");
         }

@@ -8,8 +8,8 @@ use crate::error::ConfigError;
 
 use super::Trust;
 use super::compat::CompatConfig;
-use super::nat::NatConfig;
 pub use super::invite::Invite;
+use super::nat::NatConfig;
 pub use super::secret::NetworkSecret;
 use super::sections::{
     ConnectionConfig, DiscoveryConfig, GossipConfig, LimitsConfig, ListenConfig, LivenessConfig,

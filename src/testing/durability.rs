@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use super::stores::{
-    loaded, new_entry, partial, peer_id, same_peers, stored_peer, transaction,
-};
+use super::stores::{loaded, new_entry, partial, peer_id, same_peers, stored_peer, transaction};
 use crate::ports::{
     Ban, EntryFilter, EntryState, KeptPartial, PeerStore, Storage, TransactionQueue,
     TransactionStore,

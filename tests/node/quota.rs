@@ -1,10 +1,10 @@
 //! One origin does not fill a bounded store, also not over a restart.
 
-use std::path::Path;
 use sorcha_peer::error::PublishError;
 use sorcha_peer::store::SqliteOptions;
 use sorcha_peer::types::Refusal;
 use sorcha_peer::{Event, PeerNode, SqliteStorage, Storage};
+use std::path::Path;
 
 use crate::common::{address, builder, config_with, event, identity, ready, start, stop, until};
 

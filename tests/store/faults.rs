@@ -133,7 +133,11 @@ async fn a_log_that_works_again_is_found_to_do_so_while_nobody_publishes() {
 /// Lets nothing go while it is told to.
 #[async_trait]
 impl QueueHooks for Fault {
-    async fn remove(&self, queue: &dyn TransactionQueue, ids: &[TransactionId]) -> Result<(), StoreError> {
+    async fn remove(
+        &self,
+        queue: &dyn TransactionQueue,
+        ids: &[TransactionId],
+    ) -> Result<(), StoreError> {
         if self.0.load(Ordering::SeqCst) == IO {
             return Err(StoreError::new(StoreErrorKind::Io, "told to"));
         }

@@ -27,7 +27,11 @@ pub(crate) trait QueueHooks: fmt::Debug + Send + Sync + 'static {
         queue.update(states).await
     }
 
-    async fn remove(&self, queue: &dyn TransactionQueue, ids: &[TransactionId]) -> Result<(), StoreError> {
+    async fn remove(
+        &self,
+        queue: &dyn TransactionQueue,
+        ids: &[TransactionId],
+    ) -> Result<(), StoreError> {
         queue.remove(ids).await
     }
 
