@@ -34,15 +34,18 @@ pub async fn durability<S: Into<Storage>>(open: impl AsyncFn() -> S) {
 const SAME: &str = "the same stores each time";
 
 async fn peers<S: Into<Storage>>(open: &impl AsyncFn() -> S) -> Arc<dyn PeerStore> {
-    open().await.into().peers.expect(SAME)
+    let storage: Storage = open().await.into();
+    storage.peers.expect(SAME)
 }
 
 async fn queue<S: Into<Storage>>(open: &impl AsyncFn() -> S) -> Arc<dyn TransactionQueue> {
-    open().await.into().queue.expect(SAME)
+    let storage: Storage = open().await.into();
+    storage.queue.expect(SAME)
 }
 
 async fn log<S: Into<Storage>>(open: &impl AsyncFn() -> S) -> Arc<dyn TransactionStore> {
-    open().await.into().transactions.expect(SAME)
+    let storage: Storage = open().await.into();
+    storage.transactions.expect(SAME)
 }
 
 async fn peers_survive<S: Into<Storage>>(open: &impl AsyncFn() -> S) {
