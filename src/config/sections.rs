@@ -73,8 +73,10 @@ pub struct ListenConfig {
     pub admin_hosts: Vec<String>,
     /// Addresses under which others reach this node, in every form that [`Endpoint`] reads, best first,
     /// at most 16; none with port 0 or an address that nobody can dial. Default none: then the listening
-    /// address is advertised where it is a concrete one, and otherwise the IP addresses that peers see,
-    /// with the listening port.
+    /// address is advertised where it is a concrete one, and otherwise what the node learns: addresses of
+    /// private scope as they are, public ones once other nodes have dialled them. See [`NatConfig`].
+    ///
+    /// [`NatConfig`]: super::NatConfig
     pub advertise: Vec<Endpoint>,
     /// Maximum number of connections in their handshake at once; more are refused. Default 256, range 1 to 65536.
     pub max_handshakes: u32,

@@ -217,7 +217,8 @@ impl PeerNodeBuilder {
 
     /// Adds an address under which others reach this node, as [`Endpoint`] reads it (`host:port`,
     /// `[v6]:port`, a URL; port 5001 where none is given); repeatable, best first, at most 16. Default: the
-    /// listening address where it is a concrete one, and otherwise what peers see, with the listening port.
+    /// listening address where it is a concrete one, and otherwise what the node learns: see the guide's page
+    /// on [reachability](crate::guide::reachability).
     #[must_use]
     pub fn advertise(mut self, address: &str) -> Self {
         match address.parse() {

@@ -229,7 +229,10 @@ impl Worker {
                     is_stale = self.have_interfaces_changed();
                     self.permit().await;
                 }
-                Ok(()) = self.state.changed() => is_stale = self.note_links(),
+                Ok(()) = self.state.changed() => {
+                    is_stale = self.note_links();
+                    self.permit().await;
+                }
                 () = self.hold.changed() => {}
                 answers = &mut asking => {
                     classifying = Arc::clone(&self.ask).behaviours(&answers).fuse();
